@@ -1,1 +1,4 @@
-//! pulsar-native
+//! A native Apache Pulsar client.
+#![forbid(unsafe_code)]
+
+pub mod wire;
