@@ -1,4 +1,9 @@
 //! A native Apache Pulsar client.
 #![forbid(unsafe_code)]
 
+pub mod error;
+pub mod id;
+pub mod machine;
 pub mod wire;
+
+pub use error::{Error, ErrorKind, Origin, SendError, ServerCode, ServerError};

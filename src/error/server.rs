@@ -1,0 +1,129 @@
+//! The broker's error codes (`ServerError` of `PulsarApi.proto`) and what each means for a retry.
+
+use std::fmt;
+
+use super::ErrorKind;
+
+/// An error code of the broker. Codes this library does not know survive as numbers.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ServerCode(pub i32);
+
+/// What a client does about a refusal when it opens a producer or consumer, or looks a topic up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disposition {
+    /// Try again after a back-off.
+    Retry,
+    /// Trying again cannot help a first attempt; an endpoint that was attached before goes on trying, because the
+    /// refusal may be its own ghost on a dead connection.
+    RetryIfEstablished,
+    /// It is over at once, for a new endpoint and for an established one.
+    Terminal,
+}
+
+macro_rules! codes {
+    ($($code:literal $constant:ident $name:literal $kind:ident $disposition:ident;)*) => {
+        impl ServerCode {
+            $(#[doc = concat!("`", $name, "` of the protocol.")] pub const $constant: Self = Self($code);)*
+
+            /// The protocol's name of the code.
+            pub fn name(self) -> &'static str {
+                match self.0 { $($code => $name,)* _ => "unknown code" }
+            }
+
+            /// The kind of [`Error`](super::Error) it becomes.
+            pub fn kind(self) -> ErrorKind {
+                match self.0 { $($code => ErrorKind::$kind,)* _ => ErrorKind::Server }
+            }
+
+            /// What a client does about it. Unknown codes are retried.
+            pub fn disposition(self) -> Disposition {
+                match self.0 { $($code => Disposition::$disposition,)* _ => Disposition::Retry }
+            }
+        }
+    };
+}
+
+// The Java client retries AuthenticationError, UnsupportedVersionError and InvalidTopicName by leaving them out of
+// its list; none of them can heal by itself, so they end here at once.
+codes! {
+    0 UNKNOWN_ERROR "UnknownError" Server Retry;
+    1 METADATA_ERROR "MetadataError" Server Retry;
+    2 PERSISTENCE_ERROR "PersistenceError" Server Retry;
+    3 AUTHENTICATION_ERROR "AuthenticationError" Authentication Terminal;
+    4 AUTHORIZATION_ERROR "AuthorizationError" Authorization Terminal;
+    5 CONSUMER_BUSY "ConsumerBusy" Busy RetryIfEstablished;
+    6 SERVICE_NOT_READY "ServiceNotReady" NotReady Retry;
+    7 PRODUCER_BLOCKED_QUOTA_EXCEEDED_ERROR "ProducerBlockedQuotaExceededError" Quota Retry;
+    8 PRODUCER_BLOCKED_QUOTA_EXCEEDED_EXCEPTION "ProducerBlockedQuotaExceededException" Quota Retry;
+    9 CHECKSUM_ERROR "ChecksumError" Server Retry;
+    10 UNSUPPORTED_VERSION_ERROR "UnsupportedVersionError" Unsupported Terminal;
+    11 TOPIC_NOT_FOUND "TopicNotFound" TopicNotFound Terminal;
+    12 SUBSCRIPTION_NOT_FOUND "SubscriptionNotFound" SubscriptionNotFound RetryIfEstablished;
+    13 CONSUMER_NOT_FOUND "ConsumerNotFound" Server Retry;
+    14 TOO_MANY_REQUESTS "TooManyRequests" Quota Retry;
+    15 TOPIC_TERMINATED_ERROR "TopicTerminatedError" TopicTerminated Terminal;
+    16 PRODUCER_BUSY "ProducerBusy" Busy RetryIfEstablished;
+    17 INVALID_TOPIC_NAME "InvalidTopicName" InvalidArgument Terminal;
+    18 INCOMPATIBLE_SCHEMA "IncompatibleSchema" IncompatibleSchema RetryIfEstablished;
+    19 CONSUMER_ASSIGN_ERROR "ConsumerAssignError" Busy RetryIfEstablished;
+    20 TRANSACTION_COORDINATOR_NOT_FOUND "TransactionCoordinatorNotFound" NotReady Retry;
+    21 INVALID_TXN_STATUS "InvalidTxnStatus" NotAllowed Terminal;
+    22 NOT_ALLOWED_ERROR "NotAllowedError" NotAllowed RetryIfEstablished;
+    23 TRANSACTION_CONFLICT "TransactionConflict" Busy Terminal;
+    24 TRANSACTION_NOT_FOUND "TransactionNotFound" NotAllowed Terminal;
+    25 PRODUCER_FENCED "ProducerFenced" Fenced Terminal;
+}
+
+impl fmt::Debug for ServerCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}({})", self.name(), self.0)
+    }
+}
+
+/// A refusal of the broker: its code and its own words.
+///
+/// The text is free-form and often starts with a Java class name; decide by the code.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerError {
+    /// The code (`ServerError` of the protocol).
+    pub code: ServerCode,
+    /// The broker's text, as it came.
+    pub message: String,
+}
+
+impl ServerError {
+    /// A refusal with the broker's code and text.
+    pub fn new(code: i32, message: impl Into<String>) -> Self {
+        Self { code: ServerCode(code), message: message.into() }
+    }
+}
+
+impl fmt::Display for ServerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.code.name())?;
+        match self.message.trim() {
+            "" => Ok(()),
+            text => write!(f, " ({text})"),
+        }
+    }
+}
+
+impl std::error::Error for ServerError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_codes_survive_and_are_retried() {
+        let error = ServerError::new(77, "new in some version");
+        assert_eq!(error.code.disposition(), Disposition::Retry);
+        assert_eq!(error.to_string(), "unknown code (new in some version)");
+    }
+
+    #[test]
+    fn an_established_producer_outlasts_its_own_ghost() {
+        assert_eq!(ServerCode::PRODUCER_BUSY.disposition(), Disposition::RetryIfEstablished);
+        assert_eq!(ServerCode::PRODUCER_FENCED.disposition(), Disposition::Terminal);
+    }
+}

@@ -1,0 +1,75 @@
+//! Protocol state without I/O and without a clock.
+//!
+//! What lives here decides; it never reads a socket, a clock, a random source or the environment. Time comes in as
+//! [`Now`], seeds and credentials as arguments; frames, events and deadlines go out.
+//!
+//! # The contract
+//! - Inputs are `handle_*` and `on_*`; what a user asks are verbs (`push`, `ack`, `close`); outputs are `poll_*` and
+//!   `take_*`. `now` is the last argument.
+//! - After any input the caller drains `poll_transmit`, then `poll_event`, then asks `poll_deadline`. A parent drains
+//!   its children, it does not chain them.
+//! - `poll_deadline` changes nothing. `handle_deadline` does nothing when it is called early, so a deadline that moves
+//!   later need not be re-armed.
+//! - Every answer and notice names the attempt it belongs to; one of an earlier attempt changes nothing, but a success
+//!   that nobody wants any more is closed at the broker.
+//! - Peer input gives an `Err` or an event. A panic means that an invariant of this library broke, and its text says
+//!   which.
+//! - Every queue has a bound, and the bound has a name with its unit at the end.
+//!
+//! # Locks
+//! An endpoint, then at most one leaf ([`ReadyList`], an outcome, a reply). Never two endpoints. Under a lock nothing
+//! is woken, called back, compressed, written, or dropped that could run foreign code: that goes into [`Wakes`], which
+//! is fired with no lock held.
+
+use std::time::{Duration, Instant};
+
+pub mod endpoint;
+pub mod reply;
+pub mod wakes;
+
+pub use endpoint::{Endpoint, EndpointId, Machine, ReadyList};
+pub use reply::{Reply, ReplyTo};
+pub use wakes::Wakes;
+
+/// One reading of the clocks, taken by whoever drives the machines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Now {
+    /// The monotonic clock: deadlines.
+    pub at: Instant,
+    /// The wall clock in milliseconds since 1970 UTC: `publish_time`.
+    pub wall_ms: u64,
+}
+
+/// When something is due, and what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deadline {
+    /// When.
+    pub at: Instant,
+    /// What is due, for logs and traces.
+    pub why: &'static str,
+}
+
+impl Deadline {
+    /// Something due at `at`.
+    pub fn new(at: Instant, why: &'static str) -> Self {
+        Self { at, why }
+    }
+
+    /// Due `after` from `now`; `None` where that is beyond what the clock can say.
+    pub fn after(now: Now, after: Duration, why: &'static str) -> Option<Self> {
+        now.at.checked_add(after).map(|at| Self { at, why })
+    }
+
+    /// Whether it is due at `now`.
+    pub fn is_due(&self, now: Now) -> bool {
+        self.at <= now.at
+    }
+
+    /// The earlier of two, if any.
+    pub fn earlier(a: Option<Self>, b: Option<Self>) -> Option<Self> {
+        match (a, b) {
+            (Some(a), Some(b)) => Some(if b.at < a.at { b } else { a }),
+            (a, b) => a.or(b),
+        }
+    }
+}
