@@ -4,6 +4,7 @@
 pub mod error;
 pub mod id;
 pub mod machine;
+pub mod pb;
 pub mod wire;
 
 pub use error::{Error, ErrorKind, Origin, SendError, ServerCode, ServerError};
