@@ -2,9 +2,11 @@
 #![forbid(unsafe_code)]
 
 pub mod error;
+pub mod hash;
 pub mod id;
 pub mod machine;
 pub mod pb;
+pub mod topic;
 pub mod wire;
 
 pub use error::{Error, ErrorKind, Origin, SendError, ServerCode, ServerError};

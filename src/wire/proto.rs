@@ -60,6 +60,11 @@ impl<'a> Reader<'a> {
         Ok(Some((number, value)))
     }
 
+    /// Where the walk stands, counted from the reader's base: behind the field that came last.
+    pub(crate) fn offset(&self) -> usize {
+        self.base + self.position
+    }
+
     #[inline]
     fn varint(&mut self, field: &'static str) -> Result<u64, DecodeError> {
         let mut value = 0u64;

@@ -1,0 +1,246 @@
+//! Payload codecs: `CompressionType` of PulsarApi.proto.
+//!
+//! A payload is compressed as a whole: of a batch all its records together, of a chunked message
+//! everything before it is cut. LZ4 is a raw block without frame or size prefix, which is why the
+//! metadata carries `uncompressed_size`. What a peer declares is held against a limit, and against
+//! what its codec could reach at best, before memory is taken for it.
+
+use std::fmt;
+
+use bytes::Bytes;
+
+/// How a producer compresses payloads. Reading understands every codec built in, whatever is chosen
+/// here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
+#[non_exhaustive]
+pub enum Compression {
+    /// Payloads go out as they are.
+    #[default]
+    None,
+    /// Raw LZ4 blocks (feature `lz4`).
+    #[cfg(feature = "lz4")]
+    Lz4,
+}
+
+impl Compression {
+    /// The number of `CompressionType`.
+    #[must_use]
+    pub fn wire_value(self) -> i32 {
+        match self {
+            Self::None => 0,
+            #[cfg(feature = "lz4")]
+            Self::Lz4 => 1,
+        }
+    }
+}
+
+/// Compresses `input`. [`Compression::None`] copies it: a caller that owns its payload keeps that
+/// instead.
+#[must_use]
+pub fn compress(kind: Compression, input: &[u8]) -> Bytes {
+    match kind {
+        Compression::None => Bytes::copy_from_slice(input),
+        #[cfg(feature = "lz4")]
+        Compression::Lz4 => lz4::compress(input),
+    }
+}
+
+/// Undoes codec `wire_value` of `MessageMetadata.compression`.
+///
+/// `uncompressed_size` is the metadata's, in bytes; for codec NONE it says nothing and `input`
+/// comes back as it is. `uncompressed_bytes_max` limits what a peer can make this side allocate.
+///
+/// # Errors
+/// A codec that is unknown or not built in, a declared size above the limit, data that does not
+/// decode to just that size.
+pub fn decompress(
+    wire_value: i32,
+    input: &Bytes,
+    uncompressed_size: u32,
+    uncompressed_bytes_max: usize,
+) -> Result<Bytes, CompressError> {
+    if wire_value == 0 {
+        return Ok(input.clone());
+    }
+    let codec = match wire_value {
+        1 => "LZ4",
+        2 => "ZLIB",
+        3 => "ZSTD",
+        4 => "SNAPPY",
+        _ => return Err(CompressError::UnknownCodec(wire_value)),
+    };
+    if uncompressed_size as usize > uncompressed_bytes_max {
+        return Err(CompressError::TooLarge { size: uncompressed_size, max: uncompressed_bytes_max });
+    }
+    match wire_value {
+        #[cfg(feature = "lz4")]
+        1 => lz4::decompress(input, uncompressed_size as usize),
+        _ => Err(CompressError::NotBuilt { codec }),
+    }
+}
+
+#[cfg(feature = "lz4")]
+mod lz4 {
+    use bytes::Bytes;
+    use lz4_flex::block;
+
+    use super::CompressError;
+
+    /// A byte of a block stands for 255 bytes of output at most: a length byte of a match.
+    const RATIO_MAX: usize = 255;
+
+    pub(super) fn compress(input: &[u8]) -> Bytes {
+        let mut output = block::compress(input);
+        // The codec reserves for the worst case; in-flight frames shall not hold twice their size.
+        if output.len() < output.capacity() / 2 {
+            output.shrink_to_fit();
+        }
+        output.into()
+    }
+
+    pub(super) fn decompress(input: &[u8], size: usize) -> Result<Bytes, CompressError> {
+        // Some producers leave an empty payload empty instead of writing an empty block.
+        if size == 0 && input.is_empty() {
+            return Ok(Bytes::new());
+        }
+        let reachable = input.len().saturating_mul(RATIO_MAX);
+        if size > reachable {
+            return Err(CompressError::SizeMismatch { declared: size, actual: reachable });
+        }
+        let mut output = vec![0; size];
+        let actual =
+            block::decompress_into(input, &mut output).map_err(|error| CompressError::Corrupt(error.to_string()))?;
+        if actual != size {
+            return Err(CompressError::SizeMismatch { declared: size, actual });
+        }
+        Ok(output.into())
+    }
+}
+
+/// Why a payload could not be decompressed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CompressError {
+    /// A number that `CompressionType` does not have.
+    UnknownCodec(i32),
+    /// A codec of Pulsar that this build leaves out.
+    NotBuilt {
+        /// Its name in `CompressionType`.
+        codec: &'static str,
+    },
+    /// The declared size is above the limit.
+    TooLarge {
+        /// `uncompressed_size`, bytes.
+        size: u32,
+        /// The limit, bytes.
+        max: usize,
+    },
+    /// The codec refused the data; its own words.
+    Corrupt(String),
+    /// The data stands for another number of bytes than declared.
+    SizeMismatch {
+        /// `uncompressed_size`, bytes.
+        declared: usize,
+        /// What the data gives, or could give at most, bytes.
+        actual: usize,
+    },
+}
+
+impl fmt::Display for CompressError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnknownCodec(value) => write!(f, "unknown compression codec {value}"),
+            Self::NotBuilt { codec } => write!(f, "compression codec {codec} is not built in"),
+            Self::TooLarge { size, max } => write!(f, "uncompressed size {size} is above the limit of {max} bytes"),
+            Self::Corrupt(text) => write!(f, "corrupt compressed payload: {text}"),
+            Self::SizeMismatch { declared, actual } => {
+                write!(f, "uncompressed size {declared} declared, but the payload gives {actual}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for CompressError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAX: usize = 1 << 20;
+
+    #[test]
+    fn no_codec_hands_the_same_bytes_on() {
+        let input = compress(Compression::None, b"hello");
+        let output = decompress(Compression::None.wire_value(), &input, 99, 0).unwrap();
+        assert_eq!(output.as_ptr(), input.as_ptr());
+        assert_eq!(output, "hello");
+    }
+
+    #[test]
+    fn codecs_that_are_not_there_are_named() {
+        let input = Bytes::from_static(b"x");
+        assert_eq!(decompress(2, &input, 1, MAX), Err(CompressError::NotBuilt { codec: "ZLIB" }));
+        assert_eq!(decompress(3, &input, 1, MAX), Err(CompressError::NotBuilt { codec: "ZSTD" }));
+        assert_eq!(decompress(4, &input, 1, MAX), Err(CompressError::NotBuilt { codec: "SNAPPY" }));
+        for value in [-1, 5, 15, i32::MAX] {
+            assert_eq!(decompress(value, &input, 1, MAX), Err(CompressError::UnknownCodec(value)));
+        }
+    }
+
+    #[cfg(feature = "lz4")]
+    mod lz4 {
+        use super::*;
+
+        #[test]
+        fn payloads_round_trip() {
+            for size in [0usize, 1, 15, 100, 4096, 70_000] {
+                for period in [1, 7, 251] {
+                    let input: Vec<u8> = (0..size).map(|at| (at % period) as u8).collect();
+                    let packed = compress(Compression::Lz4, &input);
+                    assert_eq!(decompress(1, &packed, size as u32, MAX).unwrap(), input);
+                }
+            }
+        }
+
+        #[test]
+        fn a_highly_repetitive_payload_stays_within_the_ratio() {
+            let packed = compress(Compression::Lz4, &vec![7; MAX]);
+            assert!(packed.len() < MAX / 200);
+            assert_eq!(decompress(1, &packed, MAX as u32, MAX).unwrap().len(), MAX);
+        }
+
+        #[test]
+        fn an_empty_payload_may_be_an_empty_block_or_nothing() {
+            assert!(decompress(1, &Bytes::new(), 0, MAX).unwrap().is_empty());
+            assert!(decompress(1, &Bytes::from_static(&[0]), 0, MAX).unwrap().is_empty());
+        }
+
+        #[test]
+        fn a_declared_size_that_lies_is_refused() {
+            let packed = compress(Compression::Lz4, &[1; 1000]);
+            assert!(decompress(1, &packed, 999, MAX).is_err());
+            assert_eq!(
+                decompress(1, &packed, 1001, MAX),
+                Err(CompressError::SizeMismatch { declared: 1001, actual: 1000 })
+            );
+            assert_eq!(
+                decompress(1, &packed, u32::MAX, MAX),
+                Err(CompressError::TooLarge { size: u32::MAX, max: MAX })
+            );
+            assert_eq!(decompress(1, &packed, 1000, 999), Err(CompressError::TooLarge { size: 1000, max: 999 }));
+            // Within the limit, but no block of two bytes gets there: refused without an allocation.
+            assert!(matches!(
+                decompress(1, &Bytes::from_static(&[0x10, b'a']), MAX as u32, MAX),
+                Err(CompressError::SizeMismatch { actual: 510, .. })
+            ));
+        }
+
+        #[test]
+        fn every_prefix_of_a_block_is_an_error() {
+            let packed = compress(Compression::Lz4, b"abcabcabcabcabcabcabcabcabc, and then some more text");
+            for end in 0..packed.len() {
+                assert!(decompress(1, &packed.slice(..end), 52, MAX).is_err(), "{end}");
+            }
+        }
+    }
+}
