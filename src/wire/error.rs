@@ -21,7 +21,7 @@ pub enum DecodeErrorKind {
     Truncated,
     /// A varint of more than 64 bits.
     BadVarint,
-    /// A field number of zero or above 2^32.
+    /// A field number of zero or above 2^29 - 1.
     BadTag,
     /// A wire type that proto2 does not have, or not the one the field has.
     BadWireType,

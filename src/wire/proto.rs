@@ -23,6 +23,26 @@ pub(crate) enum Value {
     Fixed32(u32),
 }
 
+impl Value {
+    /// The varint that `field` must be; `at` is where the field starts.
+    #[inline]
+    pub(crate) fn uint(self, field: &'static str, at: usize) -> Result<u64, DecodeError> {
+        match self {
+            Value::Varint(value) => Ok(value),
+            _ => Err(DecodeError::new(DecodeErrorKind::BadWireType, field, at)),
+        }
+    }
+
+    /// The place of the bytes that `field` must be; `at` is where the field starts.
+    #[inline]
+    pub(crate) fn range(self, field: &'static str, at: usize) -> Result<Range<usize>, DecodeError> {
+        match self {
+            Value::Bytes(range) => Ok(range),
+            _ => Err(DecodeError::new(DecodeErrorKind::BadWireType, field, at)),
+        }
+    }
+}
+
 /// A forward walk over the fields of one message.
 #[derive(Debug, Clone)]
 pub(crate) struct Reader<'a> {
@@ -46,7 +66,8 @@ impl<'a> Reader<'a> {
             return Ok(None);
         }
         let tag = self.varint(field)?;
-        let number = u32::try_from(tag >> 3).map_err(|_| self.error(DecodeErrorKind::BadTag, field))?;
+        // A tag has 32 bits, so a field number at most 29.
+        let number = u32::try_from(tag).map_or(0, |tag| tag >> 3);
         if number == 0 {
             return Err(self.error(DecodeErrorKind::BadTag, field));
         }
@@ -60,9 +81,19 @@ impl<'a> Reader<'a> {
         Ok(Some((number, value)))
     }
 
-    /// Where the walk stands, counted from the reader's base: behind the field that came last.
+    /// Where the walk stands, in the terms of the errors: behind the last field, before the next.
+    #[inline]
     pub(crate) fn offset(&self) -> usize {
         self.base + self.position
+    }
+
+    /// The next element of a packed field, which is a run of varints without tags.
+    #[inline]
+    pub(crate) fn next_packed(&mut self, field: &'static str) -> Result<Option<u64>, DecodeError> {
+        if self.position == self.bytes.len() {
+            return Ok(None);
+        }
+        self.varint(field).map(Some)
     }
 
     #[inline]
@@ -193,6 +224,7 @@ mod tests {
     fn malformed_fields_are_errors() {
         assert_eq!(first(&[0x08]).unwrap_err().kind, DecodeErrorKind::Truncated);
         assert_eq!(first(&[0x00]).unwrap_err().kind, DecodeErrorKind::BadTag);
+        assert_eq!(first(&[0x80, 0x80, 0x80, 0x80, 0x10, 0]).unwrap_err().kind, DecodeErrorKind::BadTag);
         assert_eq!(first(&[0x0b]).unwrap_err().kind, DecodeErrorKind::BadWireType);
         assert_eq!(first(&[0xff; 11]).unwrap_err().kind, DecodeErrorKind::BadVarint);
         assert_eq!(first(&[0x09, 0, 0]).unwrap_err().kind, DecodeErrorKind::Truncated);
