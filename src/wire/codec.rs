@@ -1,0 +1,122 @@
+//! The adaptor for `tokio_util::codec::Framed`, for people who want frames without the client.
+
+use std::{fmt, io};
+
+use bytes::BytesMut;
+use tokio_util::codec::{Decoder, Encoder};
+
+use super::command::Command;
+use super::error::DecodeError;
+use super::frame::{self, Frame, Frames, Limits};
+
+/// Frames in and out of a byte stream.
+///
+/// After CONNECTED, set [`limits`](Self::limits) to those of its `max_message_size`.
+#[derive(Debug, Default)]
+pub struct PulsarCodec {
+    /// What the peer may send.
+    pub limits: Limits,
+    /// What is left of the last run.
+    frames: Option<Frames>,
+}
+
+impl PulsarCodec {
+    /// A codec with the given limits.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self { limits, frames: None }
+    }
+}
+
+/// Why a stream of frames ended badly. After [`Decode`](Self::Decode) the stream is of no more use.
+#[derive(Debug)]
+pub enum CodecError {
+    /// The transport failed, or ended inside a frame.
+    Io(io::Error),
+    /// The peer sent what is not a frame.
+    Decode(DecodeError),
+}
+
+impl fmt::Display for CodecError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io(error) => error.fmt(f),
+            Self::Decode(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for CodecError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Io(error) => Some(error),
+            Self::Decode(error) => Some(error),
+        }
+    }
+}
+
+impl From<io::Error> for CodecError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl From<DecodeError> for CodecError {
+    fn from(error: DecodeError) -> Self {
+        Self::Decode(error)
+    }
+}
+
+impl Decoder for PulsarCodec {
+    type Item = Frame;
+    type Error = CodecError;
+
+    fn decode(&mut self, rx: &mut BytesMut) -> Result<Option<Frame>, CodecError> {
+        loop {
+            if let Some(frame) = self.frames.as_mut().and_then(Iterator::next) {
+                return Ok(Some(frame?));
+            }
+            self.frames = frame::cut(rx, &self.limits)?.map(frame::frames);
+            if self.frames.is_none() {
+                rx.reserve(frame::missing(rx, &self.limits));
+                return Ok(None);
+            }
+        }
+    }
+}
+
+impl Encoder<&Frame> for PulsarCodec {
+    type Error = CodecError;
+
+    fn encode(&mut self, frame: &Frame, tx: &mut BytesMut) -> Result<(), CodecError> {
+        frame.encode(tx);
+        Ok(())
+    }
+}
+
+impl Encoder<Frame> for PulsarCodec {
+    type Error = CodecError;
+
+    fn encode(&mut self, frame: Frame, tx: &mut BytesMut) -> Result<(), CodecError> {
+        frame.encode(tx);
+        Ok(())
+    }
+}
+
+impl Encoder<&Command> for PulsarCodec {
+    type Error = CodecError;
+
+    fn encode(&mut self, command: &Command, tx: &mut BytesMut) -> Result<(), CodecError> {
+        command.encode_frame(tx);
+        Ok(())
+    }
+}
+
+impl Encoder<Command> for PulsarCodec {
+    type Error = CodecError;
+
+    fn encode(&mut self, command: Command, tx: &mut BytesMut) -> Result<(), CodecError> {
+        command.encode_frame(tx);
+        Ok(())
+    }
+}

@@ -1,0 +1,323 @@
+//! Every command as one enum, made from one table.
+//!
+//! In `PulsarApi.proto` the number of a `BaseCommand.Type` is the field number of its body. So the
+//! reader takes the type and that one body and never builds a `BaseCommand` of sixty options: no
+//! "type without body" is left for others to handle, and a `match` is exhaustive.
+
+use std::borrow::Cow;
+
+use bytes::BytesMut;
+use prost::Message as _;
+
+use super::error::{DecodeError, DecodeErrorKind};
+use super::hot::{envelope_len, put_envelope};
+use super::proto::{Reader, varint_len};
+use super::required::{self, Shape};
+use crate::pb;
+
+/// Which side of a connection may send a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Sender {
+    /// The side that sent CONNECT. A broker that talks to another broker is a client there.
+    Client,
+    /// The side that answered CONNECTED.
+    Broker,
+    /// Either.
+    Both,
+}
+
+/// A `BaseCommand` taken apart: its type and the bytes of the body that belongs to it.
+#[derive(Debug)]
+pub(crate) struct Envelope<'a> {
+    pub(crate) command_type: i32,
+    /// `None` when the field with the number of the type is absent.
+    pub(crate) body: Option<Cow<'a, [u8]>>,
+    /// Where the body starts, counted as the `base` given to [`open`].
+    pub(crate) body_at: usize,
+}
+
+/// Reads `BaseCommand.type` and finds its body. Other bodies that happen to be set are ignored.
+pub(crate) fn open(command: &[u8], base: usize) -> Result<Envelope<'_>, DecodeError> {
+    let mut reader = Reader::new(command, base);
+    let (mut command_type, mut lengths, mut first) = (None, 0, None);
+    loop {
+        let at = reader.offset();
+        let Some((number, value)) = reader.next("BaseCommand")? else { break };
+        if number == 1 {
+            // Protobuf cuts an enum to its low 32 bits, and the last one wins.
+            command_type = Some(value.uint("BaseCommand.type", at)? as i32);
+        } else {
+            lengths += 1;
+            first = first.or(Some((number, value, at)));
+        }
+    }
+    let Some(command_type) = command_type else {
+        return Err(DecodeError::new(DecodeErrorKind::Missing, "BaseCommand.type", base));
+    };
+    let none = Envelope { command_type, body: None, body_at: base };
+    match first {
+        None => Ok(none),
+        Some((number, value, at)) if lengths == 1 => {
+            if i64::from(number) != i64::from(command_type) {
+                return Ok(none);
+            }
+            let range = value.range(body_field(command_type), at)?;
+            Ok(Envelope { command_type, body_at: base + range.start, body: Some(Cow::Borrowed(&command[range])) })
+        }
+        Some(_) => open_among_others(command, base, command_type),
+    }
+}
+
+/// [`open`] for a command with more fields than the type and one body. A body in several pieces is
+/// their concatenation, which is how protobuf defines it.
+#[cold]
+fn open_among_others(command: &[u8], base: usize, command_type: i32) -> Result<Envelope<'_>, DecodeError> {
+    let mut envelope = Envelope { command_type, body: None, body_at: base };
+    let mut reader = Reader::new(command, base);
+    loop {
+        let at = reader.offset();
+        let Some((number, value)) = reader.next("BaseCommand")? else { return Ok(envelope) };
+        if number == 1 || i64::from(number) != i64::from(command_type) {
+            continue;
+        }
+        let range = value.range(body_field(command_type), at)?;
+        let piece = &command[range.clone()];
+        envelope.body = Some(match envelope.body {
+            None => {
+                envelope.body_at = base + range.start;
+                Cow::Borrowed(piece)
+            }
+            Some(body) => Cow::Owned([&body, piece].concat()),
+        });
+    }
+}
+
+macro_rules! request_id {
+    (required $body:ident) => {
+        Some($body.request_id)
+    };
+    (optional $body:ident) => {
+        $body.request_id
+    };
+    (none $body:ident) => {{
+        let _ = $body;
+        None
+    }};
+}
+
+macro_rules! set_request_id {
+    (required $body:ident $id:ident) => {
+        $body.request_id = $id
+    };
+    (optional $body:ident $id:ident) => {
+        $body.request_id = Some($id)
+    };
+    (none $body:ident $id:ident) => {{
+        let _ = ($body, $id);
+    }};
+}
+
+macro_rules! commands {
+    ($( $number:literal $variant:ident($body:ident) $shape:ident $name:literal $field:literal $sender:ident $id:ident, )*) => {
+        /// A command with its body; the variants are named as `BaseCommand.Type` names them.
+        ///
+        /// SEND, SEND_RECEIPT and MESSAGE are here for study and comparison: [`frames`](super::frame::frames)
+        /// gives them as types of their own.
+        #[derive(Debug, Clone, PartialEq)]
+        #[allow(clippy::large_enum_variant, reason = "commands other than the hot ones are few; a box on each helps nobody")]
+        pub enum Command {
+            $(
+                #[doc = concat!("`", $name, "`, type ", stringify!($number), ".")]
+                $variant(pb::$body),
+            )*
+        }
+
+        $(
+            impl From<pb::$body> for Command {
+                fn from(body: pb::$body) -> Self {
+                    Self::$variant(body)
+                }
+            }
+        )*
+
+        impl Command {
+            /// The name in `BaseCommand.Type`, such as `PARTITIONED_METADATA_RESPONSE`.
+            #[must_use]
+            pub fn name(&self) -> &'static str {
+                match self { $( Self::$variant(_) => $name, )* }
+            }
+
+            /// The number in `BaseCommand.Type`, which is also the field number of the body.
+            #[must_use]
+            pub fn command_type(&self) -> i32 {
+                match self { $( Self::$variant(_) => $number, )* }
+            }
+
+            /// Who may send it.
+            #[must_use]
+            pub fn sender(&self) -> Sender {
+                match self { $( Self::$variant(_) => Sender::$sender, )* }
+            }
+
+            /// The `request_id` of the body, if it has one and it is set. 2^64-1 means "no request".
+            #[must_use]
+            pub fn request_id(&self) -> Option<u64> {
+                match self { $( Self::$variant(body) => request_id!($id body), )* }
+            }
+
+            /// Sets the `request_id`; does nothing to a command without that field.
+            pub fn set_request_id(&mut self, request_id: u64) {
+                match self { $( Self::$variant(body) => set_request_id!($id body request_id), )* }
+            }
+
+            /// The commands a type number can stand for, as `(type, name)`, in ascending order.
+            pub const ALL: &'static [(i32, &'static str)] = &[ $( ($number, $name), )* ];
+
+            /// Whether `command_type` stands for a command of this enum.
+            pub(crate) fn is_known(command_type: i32) -> bool {
+                shape(command_type).is_some()
+            }
+
+            fn body_len(&self) -> usize {
+                match self { $( Self::$variant(body) => body.encoded_len(), )* }
+            }
+
+            fn put_body(&self, out: &mut BytesMut) {
+                let written = match self { $( Self::$variant(body) => body.encode(out), )* };
+                written.expect("a BytesMut grows as needed");
+            }
+
+            fn decode_known(command_type: i32, body: &[u8]) -> Option<Result<Self, prost::DecodeError>> {
+                Some(match command_type {
+                    $( $number => pb::$body::decode(body).map(Self::$variant), )*
+                    _ => return None,
+                })
+            }
+        }
+
+        /// The field of `BaseCommand` that holds the body of a type.
+        pub(crate) fn body_field(command_type: i32) -> &'static str {
+            match command_type {
+                $( $number => $field, )*
+                _ => "BaseCommand",
+            }
+        }
+
+        fn shape(command_type: i32) -> Option<&'static Shape> {
+            Some(match command_type {
+                $( $number => &required::$shape, )*
+                _ => return None,
+            })
+        }
+    };
+}
+
+impl Command {
+    /// Reads the body of a command of type `command_type`. `None` for a type this crate does not know.
+    ///
+    /// All fields that proto2 requires must be present. An enum field may hold a number without a name.
+    /// Offsets in errors start at `base`.
+    pub fn decode(command_type: i32, body: &[u8], base: usize) -> Result<Option<Self>, DecodeError> {
+        let Some(shape) = shape(command_type) else { return Ok(None) };
+        required::check(shape, body, base)?;
+        match Self::decode_known(command_type, body) {
+            None => Ok(None),
+            Some(Ok(command)) => Ok(Some(command)),
+            Some(Err(error)) => {
+                let kind = DecodeErrorKind::Protobuf(error.to_string());
+                Err(DecodeError::new(kind, body_field(command_type), base))
+            }
+        }
+    }
+
+    /// Reads an encoded `BaseCommand`, hot commands too. `None` for a type this crate does not know.
+    pub fn decode_base(command: &[u8]) -> Result<Option<Self>, DecodeError> {
+        let envelope = open(command, 0)?;
+        if !Self::is_known(envelope.command_type) {
+            return Ok(None);
+        }
+        let Some(body) = envelope.body else {
+            return Err(missing_body(envelope.command_type, 0));
+        };
+        Self::decode(envelope.command_type, &body, envelope.body_at)
+    }
+
+    /// Writes the whole frame of a command without payload: `total_size`, `command_size`, command.
+    pub fn encode_frame(&self, out: &mut BytesMut) {
+        put_envelope(out, self.command_type(), self.body_len(), 0);
+        self.put_body(out);
+    }
+
+    /// Bytes that [`encode_frame`](Self::encode_frame) writes, both length fields included.
+    #[must_use]
+    pub fn encoded_len(&self) -> usize {
+        let body = self.body_len();
+        8 + envelope_len(self.command_type()) + varint_len(body as u64) + body
+    }
+}
+
+/// The error of a type whose body is absent.
+pub(crate) fn missing_body(command_type: i32, base: usize) -> DecodeError {
+    DecodeError::new(DecodeErrorKind::Missing, body_field(command_type), base)
+}
+
+commands! {
+    2 Connect(CommandConnect) CONNECT "CONNECT" "BaseCommand.connect" Client none,
+    3 Connected(CommandConnected) CONNECTED "CONNECTED" "BaseCommand.connected" Broker none,
+    4 Subscribe(CommandSubscribe) SUBSCRIBE "SUBSCRIBE" "BaseCommand.subscribe" Client required,
+    5 Producer(CommandProducer) PRODUCER "PRODUCER" "BaseCommand.producer" Client required,
+    6 Send(CommandSend) SEND "SEND" "BaseCommand.send" Client none,
+    7 SendReceipt(CommandSendReceipt) SEND_RECEIPT "SEND_RECEIPT" "BaseCommand.send_receipt" Broker none,
+    8 SendError(CommandSendError) SEND_ERROR "SEND_ERROR" "BaseCommand.send_error" Broker none,
+    9 Message(CommandMessage) MESSAGE "MESSAGE" "BaseCommand.message" Broker none,
+    10 Ack(CommandAck) ACK "ACK" "BaseCommand.ack" Client optional,
+    11 Flow(CommandFlow) FLOW "FLOW" "BaseCommand.flow" Client none,
+    12 Unsubscribe(CommandUnsubscribe) UNSUBSCRIBE "UNSUBSCRIBE" "BaseCommand.unsubscribe" Client required,
+    13 Success(CommandSuccess) SUCCESS "SUCCESS" "BaseCommand.success" Broker required,
+    14 Error(CommandError) ERROR "ERROR" "BaseCommand.error" Broker required,
+    15 CloseProducer(CommandCloseProducer) CLOSE_PRODUCER "CLOSE_PRODUCER" "BaseCommand.close_producer" Both required,
+    16 CloseConsumer(CommandCloseConsumer) CLOSE_CONSUMER "CLOSE_CONSUMER" "BaseCommand.close_consumer" Both required,
+    17 ProducerSuccess(CommandProducerSuccess) PRODUCER_SUCCESS "PRODUCER_SUCCESS" "BaseCommand.producer_success" Broker required,
+    18 Ping(CommandPing) PING "PING" "BaseCommand.ping" Both none,
+    19 Pong(CommandPong) PONG "PONG" "BaseCommand.pong" Both none,
+    20 RedeliverUnacknowledgedMessages(CommandRedeliverUnacknowledgedMessages) REDELIVER_UNACKNOWLEDGED_MESSAGES "REDELIVER_UNACKNOWLEDGED_MESSAGES" "BaseCommand.redeliverUnacknowledgedMessages" Client none,
+    21 PartitionedMetadata(CommandPartitionedTopicMetadata) PARTITIONED_TOPIC_METADATA "PARTITIONED_METADATA" "BaseCommand.partitionMetadata" Client required,
+    22 PartitionedMetadataResponse(CommandPartitionedTopicMetadataResponse) PARTITIONED_TOPIC_METADATA_RESPONSE "PARTITIONED_METADATA_RESPONSE" "BaseCommand.partitionMetadataResponse" Broker required,
+    23 Lookup(CommandLookupTopic) LOOKUP_TOPIC "LOOKUP" "BaseCommand.lookupTopic" Client required,
+    24 LookupResponse(CommandLookupTopicResponse) LOOKUP_TOPIC_RESPONSE "LOOKUP_RESPONSE" "BaseCommand.lookupTopicResponse" Broker required,
+    25 ConsumerStats(CommandConsumerStats) CONSUMER_STATS "CONSUMER_STATS" "BaseCommand.consumerStats" Client required,
+    26 ConsumerStatsResponse(CommandConsumerStatsResponse) CONSUMER_STATS_RESPONSE "CONSUMER_STATS_RESPONSE" "BaseCommand.consumerStatsResponse" Broker required,
+    27 ReachedEndOfTopic(CommandReachedEndOfTopic) REACHED_END_OF_TOPIC "REACHED_END_OF_TOPIC" "BaseCommand.reachedEndOfTopic" Broker none,
+    28 Seek(CommandSeek) SEEK "SEEK" "BaseCommand.seek" Client required,
+    29 GetLastMessageId(CommandGetLastMessageId) GET_LAST_MESSAGE_ID "GET_LAST_MESSAGE_ID" "BaseCommand.getLastMessageId" Client required,
+    30 GetLastMessageIdResponse(CommandGetLastMessageIdResponse) GET_LAST_MESSAGE_ID_RESPONSE "GET_LAST_MESSAGE_ID_RESPONSE" "BaseCommand.getLastMessageIdResponse" Broker required,
+    31 ActiveConsumerChange(CommandActiveConsumerChange) ACTIVE_CONSUMER_CHANGE "ACTIVE_CONSUMER_CHANGE" "BaseCommand.active_consumer_change" Broker none,
+    32 GetTopicsOfNamespace(CommandGetTopicsOfNamespace) GET_TOPICS_OF_NAMESPACE "GET_TOPICS_OF_NAMESPACE" "BaseCommand.getTopicsOfNamespace" Client required,
+    33 GetTopicsOfNamespaceResponse(CommandGetTopicsOfNamespaceResponse) GET_TOPICS_OF_NAMESPACE_RESPONSE "GET_TOPICS_OF_NAMESPACE_RESPONSE" "BaseCommand.getTopicsOfNamespaceResponse" Broker required,
+    34 GetSchema(CommandGetSchema) GET_SCHEMA "GET_SCHEMA" "BaseCommand.getSchema" Client required,
+    35 GetSchemaResponse(CommandGetSchemaResponse) GET_SCHEMA_RESPONSE "GET_SCHEMA_RESPONSE" "BaseCommand.getSchemaResponse" Broker required,
+    36 AuthChallenge(CommandAuthChallenge) AUTH_CHALLENGE "AUTH_CHALLENGE" "BaseCommand.authChallenge" Broker none,
+    37 AuthResponse(CommandAuthResponse) AUTH_RESPONSE "AUTH_RESPONSE" "BaseCommand.authResponse" Client none,
+    38 AckResponse(CommandAckResponse) ACK_RESPONSE "ACK_RESPONSE" "BaseCommand.ackResponse" Broker optional,
+    39 GetOrCreateSchema(CommandGetOrCreateSchema) GET_OR_CREATE_SCHEMA "GET_OR_CREATE_SCHEMA" "BaseCommand.getOrCreateSchema" Client required,
+    40 GetOrCreateSchemaResponse(CommandGetOrCreateSchemaResponse) GET_OR_CREATE_SCHEMA_RESPONSE "GET_OR_CREATE_SCHEMA_RESPONSE" "BaseCommand.getOrCreateSchemaResponse" Broker required,
+    50 NewTxn(CommandNewTxn) NEW_TXN "NEW_TXN" "BaseCommand.newTxn" Client required,
+    51 NewTxnResponse(CommandNewTxnResponse) NEW_TXN_RESPONSE "NEW_TXN_RESPONSE" "BaseCommand.newTxnResponse" Broker required,
+    52 AddPartitionToTxn(CommandAddPartitionToTxn) ADD_PARTITION_TO_TXN "ADD_PARTITION_TO_TXN" "BaseCommand.addPartitionToTxn" Client required,
+    53 AddPartitionToTxnResponse(CommandAddPartitionToTxnResponse) ADD_PARTITION_TO_TXN_RESPONSE "ADD_PARTITION_TO_TXN_RESPONSE" "BaseCommand.addPartitionToTxnResponse" Broker required,
+    54 AddSubscriptionToTxn(CommandAddSubscriptionToTxn) ADD_SUBSCRIPTION_TO_TXN "ADD_SUBSCRIPTION_TO_TXN" "BaseCommand.addSubscriptionToTxn" Client required,
+    55 AddSubscriptionToTxnResponse(CommandAddSubscriptionToTxnResponse) ADD_SUBSCRIPTION_TO_TXN_RESPONSE "ADD_SUBSCRIPTION_TO_TXN_RESPONSE" "BaseCommand.addSubscriptionToTxnResponse" Broker required,
+    56 EndTxn(CommandEndTxn) END_TXN "END_TXN" "BaseCommand.endTxn" Client required,
+    57 EndTxnResponse(CommandEndTxnResponse) END_TXN_RESPONSE "END_TXN_RESPONSE" "BaseCommand.endTxnResponse" Broker required,
+    58 EndTxnOnPartition(CommandEndTxnOnPartition) END_TXN_ON_PARTITION "END_TXN_ON_PARTITION" "BaseCommand.endTxnOnPartition" Client required,
+    59 EndTxnOnPartitionResponse(CommandEndTxnOnPartitionResponse) END_TXN_ON_PARTITION_RESPONSE "END_TXN_ON_PARTITION_RESPONSE" "BaseCommand.endTxnOnPartitionResponse" Broker required,
+    60 EndTxnOnSubscription(CommandEndTxnOnSubscription) END_TXN_ON_SUBSCRIPTION "END_TXN_ON_SUBSCRIPTION" "BaseCommand.endTxnOnSubscription" Client required,
+    61 EndTxnOnSubscriptionResponse(CommandEndTxnOnSubscriptionResponse) END_TXN_ON_SUBSCRIPTION_RESPONSE "END_TXN_ON_SUBSCRIPTION_RESPONSE" "BaseCommand.endTxnOnSubscriptionResponse" Broker required,
+    62 TcClientConnectRequest(CommandTcClientConnectRequest) TC_CLIENT_CONNECT_REQUEST "TC_CLIENT_CONNECT_REQUEST" "BaseCommand.tcClientConnectRequest" Client required,
+    63 TcClientConnectResponse(CommandTcClientConnectResponse) TC_CLIENT_CONNECT_RESPONSE "TC_CLIENT_CONNECT_RESPONSE" "BaseCommand.tcClientConnectResponse" Broker required,
+    64 WatchTopicList(CommandWatchTopicList) WATCH_TOPIC_LIST "WATCH_TOPIC_LIST" "BaseCommand.watchTopicList" Client required,
+    65 WatchTopicListSuccess(CommandWatchTopicListSuccess) WATCH_TOPIC_LIST_SUCCESS "WATCH_TOPIC_LIST_SUCCESS" "BaseCommand.watchTopicListSuccess" Broker required,
+    66 WatchTopicUpdate(CommandWatchTopicUpdate) WATCH_TOPIC_UPDATE "WATCH_TOPIC_UPDATE" "BaseCommand.watchTopicUpdate" Broker none,
+    67 WatchTopicListClose(CommandWatchTopicListClose) WATCH_TOPIC_LIST_CLOSE "WATCH_TOPIC_LIST_CLOSE" "BaseCommand.watchTopicListClose" Client required,
+    68 TopicMigrated(CommandTopicMigrated) TOPIC_MIGRATED "TOPIC_MIGRATED" "BaseCommand.topicMigrated" Broker none,
+}

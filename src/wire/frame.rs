@@ -1,0 +1,254 @@
+//! Frames: cut off a read buffer as a run, then read one by one.
+//!
+//! [`cut`] looks at lengths only and freezes all whole frames at once; [`frames`] reads them. Only
+//! SEND and MESSAGE keep a slice of the run, which is their entry.
+
+use std::fmt;
+use std::iter::FusedIterator;
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::command::{self, Command};
+use super::error::{DecodeError, DecodeErrorKind};
+use super::hot::{self, MessageHead, Receipt, SendHead};
+use super::proto::{int32, put_uint, uint_len};
+use super::{FRAME_PADDING_BYTES, MAX_MESSAGE_SIZE_DEFAULT};
+
+/// Bytes of each of the two length fields of a frame.
+const SIZE_FIELD_BYTES: usize = 4;
+
+/// What a peer may make us hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// The largest frame, with its `total_size` field, in bytes.
+    pub frame_bytes_max: usize,
+}
+
+impl Limits {
+    /// The limit that belongs to a `CommandConnected.max_message_size`: commands and metadata have
+    /// [`FRAME_PADDING_BYTES`] of their own.
+    #[must_use]
+    pub const fn for_message_size(max_message_size: u32) -> Self {
+        Self { frame_bytes_max: max_message_size.saturating_add(FRAME_PADDING_BYTES) as usize }
+    }
+
+    /// The largest value of a `total_size` field, which does not count itself.
+    fn total_size_max(&self) -> usize {
+        self.frame_bytes_max.saturating_sub(SIZE_FIELD_BYTES)
+    }
+}
+
+impl Default for Limits {
+    /// For [`MAX_MESSAGE_SIZE_DEFAULT`], which holds until CONNECTED says otherwise.
+    fn default() -> Self {
+        Self::for_message_size(MAX_MESSAGE_SIZE_DEFAULT)
+    }
+}
+
+/// Cuts the run of whole frames off the front of `rx` and freezes it once. `None`: no whole frame yet.
+///
+/// A `total_size` below 4 or above the limit is an error as soon as it is there, before any byte
+/// behind it. Behind good frames it is the next call that reports it.
+pub fn cut(rx: &mut BytesMut, limits: &Limits) -> Result<Option<Bytes>, DecodeError> {
+    let mut run = 0;
+    loop {
+        match first_frame(&rx[run..], limits) {
+            Ok(Some(frame)) if frame <= rx.len() - run => run += frame,
+            Err(error) if run == 0 => return Err(error),
+            _ => break,
+        }
+    }
+    Ok((run > 0).then(|| rx.split_to(run).freeze()))
+}
+
+/// How many bytes to make room for so that the first frame of `rx` fits; 0 when that is unknown or it
+/// is whole. Never more than has arrived already: a length field alone reserves nothing.
+#[must_use]
+pub fn missing(rx: &[u8], limits: &Limits) -> usize {
+    match first_frame(rx, limits) {
+        Ok(Some(frame)) => frame.saturating_sub(rx.len()).min(rx.len()),
+        _ => 0,
+    }
+}
+
+/// Bytes of the frame that starts `rx`, with its length field, whether they have arrived or not.
+fn first_frame(rx: &[u8], limits: &Limits) -> Result<Option<usize>, DecodeError> {
+    let Some(total) = read_size(rx) else { return Ok(None) };
+    let max = limits.total_size_max();
+    let error = |kind| Err(DecodeError::new(kind, "total_size", 0));
+    if total < SIZE_FIELD_BYTES {
+        return error(DecodeErrorKind::TooSmall { size: total as u64, min: SIZE_FIELD_BYTES as u64 });
+    }
+    if total > max {
+        return error(DecodeErrorKind::TooLarge { size: total as u64, max: max as u64 });
+    }
+    Ok(Some(SIZE_FIELD_BYTES + total))
+}
+
+fn read_size(bytes: &[u8]) -> Option<usize> {
+    let size = u32::from_be_bytes(*bytes.first_chunk()?);
+    // Where usize is smaller, such a frame is above every limit.
+    Some(usize::try_from(size).unwrap_or(usize::MAX))
+}
+
+/// One frame, read.
+#[derive(Clone, PartialEq)]
+#[allow(clippy::large_enum_variant, reason = "it is looked at once, where it lies; a box on each command helps nobody")]
+pub enum Frame {
+    /// SEND_RECEIPT.
+    Receipt(Receipt),
+    /// MESSAGE.
+    Message {
+        /// The command.
+        head: MessageHead,
+        /// All that follows the command: a slice of the run, not yet looked at.
+        entry: Bytes,
+    },
+    /// SEND.
+    Send {
+        /// The command.
+        head: SendHead,
+        /// All that follows the command: a slice of the run, not yet looked at.
+        entry: Bytes,
+    },
+    /// Any other command. Bytes behind it in the frame are skipped.
+    Other(Command),
+    /// A command of a type this crate does not know. A client skips it, a broker closes the connection.
+    Unknown {
+        /// The value of `BaseCommand.type`.
+        command_type: i64,
+    },
+}
+
+impl fmt::Debug for Frame {
+    /// Entries are what users send: only their length is shown.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Receipt(receipt) => receipt.fmt(f),
+            Self::Message { head, entry } => f.debug_tuple("Message").field(head).field(&entry.len()).finish(),
+            Self::Send { head, entry } => f.debug_tuple("Send").field(head).field(&entry.len()).finish(),
+            Self::Other(command) => command.fmt(f),
+            Self::Unknown { command_type } => write!(f, "Unknown({command_type})"),
+        }
+    }
+}
+
+/// Reads the frames of a run that [`cut`] gave, in order.
+#[must_use]
+pub fn frames(run: Bytes) -> Frames {
+    Frames { run, position: 0 }
+}
+
+/// The iterator of [`frames`]. It ends after the first error: where a frame cannot be read, the
+/// connection is of no more use.
+///
+/// Errors count their offset from the `total_size` field of the frame they are in. They are: a
+/// `command_size` beyond the frame, bytes that are not protobuf, an absent required field, a type whose
+/// body is absent.
+#[derive(Debug, Clone)]
+pub struct Frames {
+    run: Bytes,
+    /// Where the next frame starts; the end of the run after an error.
+    position: usize,
+}
+
+impl Iterator for Frames {
+    type Item = Result<Frame, DecodeError>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.position >= self.run.len() {
+            return None;
+        }
+        let start = self.position;
+        // Moved to the end first, so that an error is the last item.
+        self.position = self.run.len();
+        Some(self.read(start))
+    }
+}
+
+impl FusedIterator for Frames {}
+
+impl Frames {
+    fn read(&mut self, start: usize) -> Result<Frame, DecodeError> {
+        let (command_end, frame_end) = bounds(&self.run[start..])?;
+        let command_start = 2 * SIZE_FIELD_BYTES;
+        let command = &self.run[start + command_start..start + command_end];
+        let envelope = command::open(command, command_start)?;
+        let kind = envelope.command_type;
+        let Some(body) = envelope.body else {
+            if Command::is_known(kind) {
+                return Err(command::missing_body(kind, command_start));
+            }
+            self.position = start + frame_end;
+            return Ok(Frame::Unknown { command_type: kind.into() });
+        };
+        let base = envelope.body_at;
+        let entry = || self.run.slice(start + command_end..start + frame_end);
+        let frame = match kind {
+            hot::SEND_RECEIPT => Frame::Receipt(Receipt::decode(&body, base)?),
+            hot::MESSAGE => Frame::Message { head: MessageHead::decode(&body, base)?, entry: entry() },
+            hot::SEND => Frame::Send { head: SendHead::decode(&body, base)?, entry: entry() },
+            _ => match Command::decode(kind, &body, base)? {
+                Some(command) => Frame::Other(command),
+                None => Frame::Unknown { command_type: kind.into() },
+            },
+        };
+        self.position = start + frame_end;
+        Ok(frame)
+    }
+}
+
+/// Where the command and the frame end, counted from the start of the frame.
+fn bounds(bytes: &[u8]) -> Result<(usize, usize), DecodeError> {
+    let error = |kind, field, offset| Err(DecodeError::new(kind, field, offset));
+    let total = read_size(bytes).unwrap_or(usize::MAX);
+    if total > bytes.len().saturating_sub(SIZE_FIELD_BYTES) {
+        return error(DecodeErrorKind::Truncated, "total_size", 0);
+    }
+    let Some(command_max) = total.checked_sub(SIZE_FIELD_BYTES) else {
+        let kind = DecodeErrorKind::TooSmall { size: total as u64, min: SIZE_FIELD_BYTES as u64 };
+        return error(kind, "total_size", 0);
+    };
+    let command = read_size(&bytes[SIZE_FIELD_BYTES..]).unwrap_or(usize::MAX);
+    if command > command_max {
+        let kind = DecodeErrorKind::TooLarge { size: command as u64, max: command_max as u64 };
+        return error(kind, "command_size", SIZE_FIELD_BYTES);
+    }
+    Ok((2 * SIZE_FIELD_BYTES + command, SIZE_FIELD_BYTES + total))
+}
+
+impl Frame {
+    /// The name in `BaseCommand.Type`; `UNKNOWN` for a type this crate does not know.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Receipt(_) => "SEND_RECEIPT",
+            Self::Message { .. } => "MESSAGE",
+            Self::Send { .. } => "SEND",
+            Self::Other(command) => command.name(),
+            Self::Unknown { .. } => "UNKNOWN",
+        }
+    }
+
+    /// Writes the whole frame. Of an unknown command only the type is left to write.
+    pub fn encode(&self, out: &mut BytesMut) {
+        match self {
+            Self::Receipt(receipt) => hot::put_receipt(out, receipt),
+            Self::Message { head, entry } => hot::put_message(out, head, entry),
+            Self::Send { head, entry } => {
+                hot::put_send_head(out, head, entry.len());
+                out.put_slice(entry);
+            }
+            Self::Other(command) => command.encode_frame(out),
+            Self::Unknown { command_type } => {
+                // A type is an int32 on the wire; what was read fits.
+                let value = int32(*command_type as i32);
+                let command_len = uint_len(1, value) as u32;
+                out.put_u32(4 + command_len);
+                out.put_u32(command_len);
+                put_uint(out, 1, value);
+            }
+        }
+    }
+}

@@ -1,0 +1,502 @@
+//! The commands of the hot path, read and written by hand: SEND, SEND_RECEIPT and MESSAGE both ways,
+//! ACK, FLOW, PING and PONG outward.
+//!
+//! What these readers accept, a protobuf decoder of `PulsarApi.proto` accepts with equal values. They
+//! are stricter in two places: a message id that comes in pieces must be whole in each piece that
+//! nests another one, and an `ack_set` is bounded.
+
+use bytes::{BufMut, BytesMut};
+use prost::Message as _;
+
+use super::error::{DecodeError, DecodeErrorKind};
+use super::proto::{Reader, Value, bytes_len, int32, put_uint, put_varint, uint_len, varint_len};
+use super::required;
+use crate::pb;
+
+/// The most words of 64 bits in one `CommandMessage.ack_set`: a batch of four million messages.
+pub const ACK_SET_WORDS_MAX: usize = 1 << 16;
+
+/// `BaseCommand.Type` of the commands of this file.
+pub(crate) const SEND: i32 = 6;
+pub(crate) const SEND_RECEIPT: i32 = 7;
+pub(crate) const MESSAGE: i32 = 9;
+const ACK: i32 = 10;
+const FLOW: i32 = 11;
+
+/// `PING` and `PONG` with their lengths: an empty sub-message, which must be present.
+const PING_FRAME: [u8; 13] = [0, 0, 0, 9, 0, 0, 0, 5, 0x08, 0x12, 0x92, 0x01, 0x00];
+const PONG_FRAME: [u8; 13] = [0, 0, 0, 9, 0, 0, 0, 5, 0x08, 0x13, 0x9a, 0x01, 0x00];
+
+/// `SEND_RECEIPT`: an entry is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Receipt {
+    /// `CommandSendReceipt.producer_id`.
+    pub producer_id: u64,
+    /// `CommandSendReceipt.sequence_id`: of the SEND.
+    pub sequence_id: u64,
+    /// `CommandSendReceipt.highest_sequence_id`, 0 when absent. For a SEND of one message a broker
+    /// gives 0 or 2^64-1 here: never compare it with `sequence_id` as it stands.
+    pub highest_sequence_id: u64,
+    /// `MessageIdData.ledgerId`; `u64::MAX` without a message id and for a duplicate.
+    pub ledger_id: u64,
+    /// `MessageIdData.entryId`; `u64::MAX` without a message id and for a duplicate.
+    pub entry_id: u64,
+}
+
+/// The command of `MESSAGE`; the entry lies behind it in the frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MessageHead {
+    /// `CommandMessage.consumer_id`.
+    pub consumer_id: u64,
+    /// `MessageIdData.ledgerId`.
+    pub ledger_id: u64,
+    /// `MessageIdData.entryId`.
+    pub entry_id: u64,
+    /// `MessageIdData.partition`, -1 when absent.
+    pub partition: i32,
+    /// `CommandMessage.redelivery_count`, 0 when absent.
+    pub redelivery_count: u32,
+    /// `CommandMessage.ack_set`: words of the set of messages still to be delivered, empty for all.
+    pub ack_set: Vec<i64>,
+    /// `CommandMessage.consumer_epoch`.
+    pub consumer_epoch: Option<u64>,
+}
+
+/// The command of `SEND`; the entry lies behind it in the frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SendHead {
+    /// `CommandSend.producer_id`.
+    pub producer_id: u64,
+    /// `CommandSend.sequence_id`: of the first message of the entry.
+    pub sequence_id: u64,
+    /// `CommandSend.num_messages`, 1 when absent. As the peer claims: not checked against the entry.
+    pub num_messages: i32,
+    /// `CommandSend.highest_sequence_id`: of the last message of the entry.
+    pub highest_sequence_id: Option<u64>,
+    /// `CommandSend.is_chunk`, false when absent.
+    pub is_chunk: bool,
+    /// `CommandSend.marker`, false when absent.
+    pub marker: bool,
+    /// `CommandSend.txnid_least_bits`.
+    pub txnid_least_bits: Option<u64>,
+    /// `CommandSend.txnid_most_bits`.
+    pub txnid_most_bits: Option<u64>,
+    /// `CommandSend.message_id`: ledger and entry. Brokers refuse it on ordinary topics.
+    pub message_id: Option<(u64, u64)>,
+}
+
+/// What [`put_ack`] writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AckFrame<'a> {
+    /// `CommandAck.consumer_id`.
+    pub consumer_id: u64,
+    /// `CommandAck.ack_type`: `Cumulative` (which takes exactly one id) or `Individual`.
+    pub cumulative: bool,
+    /// `CommandAck.message_id`.
+    pub ids: &'a [AckId],
+    /// `CommandAck.validation_error`: the entry cannot be read, for this reason.
+    pub validation_error: Option<i32>,
+    /// `CommandAck.request_id`: asks for an `ACK_RESPONSE`.
+    pub request_id: Option<u64>,
+}
+
+/// One id of an [`AckFrame`].
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct AckId {
+    /// `MessageIdData.ledgerId`.
+    pub ledger_id: u64,
+    /// `MessageIdData.entryId`.
+    pub entry_id: u64,
+    /// `MessageIdData.ack_set`: words of the set of messages still unacknowledged, empty when the
+    /// whole entry is acknowledged.
+    pub ack_set: Vec<i64>,
+}
+
+impl Receipt {
+    /// Reads the body of `BaseCommand.send_receipt`. Offsets in errors start at `base`.
+    pub fn decode(body: &[u8], base: usize) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(body, base);
+        let (mut producer_id, mut sequence_id, mut highest_sequence_id) = (None, None, 0);
+        let mut id = IdReader::default();
+        loop {
+            let at = reader.offset();
+            let Some((number, value)) = reader.next("CommandSendReceipt")? else { break };
+            match number {
+                1 => producer_id = Some(value.uint("CommandSendReceipt.producer_id", at)?),
+                2 => sequence_id = Some(value.uint("CommandSendReceipt.sequence_id", at)?),
+                3 => id.read(body, value, "CommandSendReceipt.message_id", at, base)?,
+                4 => highest_sequence_id = value.uint("CommandSendReceipt.highest_sequence_id", at)?,
+                _ => {}
+            }
+        }
+        let (ledger_id, entry_id) = id.finish(base)?.unwrap_or((u64::MAX, u64::MAX));
+        Ok(Self {
+            producer_id: present(producer_id, "CommandSendReceipt.producer_id", base)?,
+            sequence_id: present(sequence_id, "CommandSendReceipt.sequence_id", base)?,
+            highest_sequence_id,
+            ledger_id,
+            entry_id,
+        })
+    }
+}
+
+impl MessageHead {
+    /// Reads the body of `BaseCommand.message`. Offsets in errors start at `base`.
+    pub fn decode(body: &[u8], base: usize) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(body, base);
+        let (mut consumer_id, mut redelivery_count, mut consumer_epoch) = (None, 0, None);
+        let mut id = IdReader::default();
+        let mut ack_set = Vec::new();
+        loop {
+            let at = reader.offset();
+            let Some((number, value)) = reader.next("CommandMessage")? else { break };
+            match number {
+                1 => consumer_id = Some(value.uint("CommandMessage.consumer_id", at)?),
+                2 => id.read(body, value, "CommandMessage.message_id", at, base)?,
+                // Protobuf cuts a uint32 to its low bits.
+                3 => redelivery_count = value.uint("CommandMessage.redelivery_count", at)? as u32,
+                4 => read_words(&mut ack_set, body, value, "CommandMessage.ack_set", at, base)?,
+                5 => consumer_epoch = Some(value.uint("CommandMessage.consumer_epoch", at)?),
+                _ => {}
+            }
+        }
+        let partition = id.partition.unwrap_or(-1);
+        let (ledger_id, entry_id) = present(id.finish(base)?, "CommandMessage.message_id", base)?;
+        Ok(Self {
+            consumer_id: present(consumer_id, "CommandMessage.consumer_id", base)?,
+            ledger_id,
+            entry_id,
+            partition,
+            redelivery_count,
+            ack_set,
+            consumer_epoch,
+        })
+    }
+
+    fn id_len(&self) -> usize {
+        uint_len(1, self.ledger_id) + uint_len(2, self.entry_id) + uint_len(3, int32(self.partition))
+    }
+
+    fn body_len(&self) -> usize {
+        let redelivery = if self.redelivery_count == 0 { 0 } else { uint_len(3, self.redelivery_count.into()) };
+        uint_len(1, self.consumer_id)
+            + bytes_len(2, self.id_len())
+            + redelivery
+            + words_len(4, &self.ack_set)
+            + self.consumer_epoch.map_or(0, |epoch| uint_len(5, epoch))
+    }
+}
+
+impl SendHead {
+    /// A SEND of one message with nothing optional in it.
+    #[must_use]
+    pub fn new(producer_id: u64, sequence_id: u64) -> Self {
+        Self {
+            producer_id,
+            sequence_id,
+            num_messages: 1,
+            highest_sequence_id: None,
+            is_chunk: false,
+            marker: false,
+            txnid_least_bits: None,
+            txnid_most_bits: None,
+            message_id: None,
+        }
+    }
+
+    /// Reads the body of `BaseCommand.send`. Offsets in errors start at `base`.
+    pub fn decode(body: &[u8], base: usize) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(body, base);
+        let (mut producer_id, mut sequence_id) = (None, None);
+        let mut head = Self::new(0, 0);
+        let mut id = IdReader::default();
+        loop {
+            let at = reader.offset();
+            let Some((number, value)) = reader.next("CommandSend")? else { break };
+            match number {
+                1 => producer_id = Some(value.uint("CommandSend.producer_id", at)?),
+                2 => sequence_id = Some(value.uint("CommandSend.sequence_id", at)?),
+                // Protobuf cuts an int32 to its low bits.
+                3 => head.num_messages = value.uint("CommandSend.num_messages", at)? as i32,
+                4 => head.txnid_least_bits = Some(value.uint("CommandSend.txnid_least_bits", at)?),
+                5 => head.txnid_most_bits = Some(value.uint("CommandSend.txnid_most_bits", at)?),
+                6 => head.highest_sequence_id = Some(value.uint("CommandSend.highest_sequence_id", at)?),
+                7 => head.is_chunk = value.uint("CommandSend.is_chunk", at)? != 0,
+                8 => head.marker = value.uint("CommandSend.marker", at)? != 0,
+                9 => id.read(body, value, "CommandSend.message_id", at, base)?,
+                _ => {}
+            }
+        }
+        head.message_id = id.finish(base)?;
+        head.producer_id = present(producer_id, "CommandSend.producer_id", base)?;
+        head.sequence_id = present(sequence_id, "CommandSend.sequence_id", base)?;
+        Ok(head)
+    }
+
+    fn body_len(&self) -> usize {
+        let optional = |number, value: Option<u64>| value.map_or(0, |value| uint_len(number, value));
+        let id = self.message_id.map_or(0, |(ledger, entry)| bytes_len(9, uint_len(1, ledger) + uint_len(2, entry)));
+        uint_len(1, self.producer_id)
+            + uint_len(2, self.sequence_id)
+            + if self.num_messages == 1 { 0 } else { uint_len(3, int32(self.num_messages)) }
+            + optional(4, self.txnid_least_bits)
+            + optional(5, self.txnid_most_bits)
+            + optional(6, self.highest_sequence_id)
+            + if self.is_chunk { uint_len(7, 1) } else { 0 }
+            + if self.marker { uint_len(8, 1) } else { 0 }
+            + id
+    }
+}
+
+/// Writes a whole SEND_RECEIPT frame, with message id and highest_sequence_id always present.
+pub fn put_receipt(out: &mut BytesMut, r: &Receipt) {
+    let id_len = uint_len(1, r.ledger_id) + uint_len(2, r.entry_id);
+    let body_len = uint_len(1, r.producer_id)
+        + uint_len(2, r.sequence_id)
+        + bytes_len(3, id_len)
+        + uint_len(4, r.highest_sequence_id);
+    put_envelope(out, SEND_RECEIPT, body_len, 0);
+    put_uint(out, 1, r.producer_id);
+    put_uint(out, 2, r.sequence_id);
+    put_length(out, 3, id_len);
+    put_uint(out, 1, r.ledger_id);
+    put_uint(out, 2, r.entry_id);
+    put_uint(out, 4, r.highest_sequence_id);
+}
+
+/// Writes a whole MESSAGE frame. The partition is always present, as a broker has it.
+pub fn put_message(out: &mut BytesMut, head: &MessageHead, entry: &[u8]) {
+    put_envelope(out, MESSAGE, head.body_len(), entry.len());
+    put_uint(out, 1, head.consumer_id);
+    put_length(out, 2, head.id_len());
+    put_uint(out, 1, head.ledger_id);
+    put_uint(out, 2, head.entry_id);
+    put_uint(out, 3, int32(head.partition));
+    if head.redelivery_count != 0 {
+        put_uint(out, 3, head.redelivery_count.into());
+    }
+    put_words(out, 4, &head.ack_set);
+    if let Some(epoch) = head.consumer_epoch {
+        put_uint(out, 5, epoch);
+    }
+    out.put_slice(entry);
+}
+
+/// Writes a whole ACK frame.
+pub fn put_ack(out: &mut BytesMut, ack: &AckFrame<'_>) {
+    let validation_error = ack.validation_error.map(int32);
+    let optional = |number, value: Option<u64>| value.map_or(0, |value| uint_len(number, value));
+    let body_len = uint_len(1, ack.consumer_id)
+        + uint_len(2, ack.cumulative.into())
+        + ack.ids.iter().map(|id| bytes_len(3, id.body_len())).sum::<usize>()
+        + optional(4, validation_error)
+        + optional(8, ack.request_id);
+    put_envelope(out, ACK, body_len, 0);
+    put_uint(out, 1, ack.consumer_id);
+    put_uint(out, 2, ack.cumulative.into());
+    for id in ack.ids {
+        put_length(out, 3, id.body_len());
+        put_uint(out, 1, id.ledger_id);
+        put_uint(out, 2, id.entry_id);
+        put_words(out, 5, &id.ack_set);
+    }
+    if let Some(error) = validation_error {
+        put_uint(out, 4, error);
+    }
+    if let Some(request_id) = ack.request_id {
+        put_uint(out, 8, request_id);
+    }
+}
+
+impl AckId {
+    fn body_len(&self) -> usize {
+        uint_len(1, self.ledger_id) + uint_len(2, self.entry_id) + words_len(5, &self.ack_set)
+    }
+}
+
+/// Writes a whole FLOW frame. A broker closes the connection for 0 permits and for 2^31 and more.
+pub fn put_flow(out: &mut BytesMut, consumer_id: u64, permits: u32) {
+    put_envelope(out, FLOW, uint_len(1, consumer_id) + uint_len(2, permits.into()), 0);
+    put_uint(out, 1, consumer_id);
+    put_uint(out, 2, permits.into());
+}
+
+/// Writes a whole PING frame.
+pub fn put_ping(out: &mut BytesMut) {
+    out.put_slice(&PING_FRAME);
+}
+
+/// Writes a whole PONG frame.
+pub fn put_pong(out: &mut BytesMut) {
+    out.put_slice(&PONG_FRAME);
+}
+
+/// Writes all of a SEND frame that comes before the entry: `total_size` (which counts the
+/// `entry_bytes` to follow), `command_size`, command.
+pub fn put_send_head(out: &mut BytesMut, head: &SendHead, entry_bytes: usize) {
+    put_envelope(out, SEND, head.body_len(), entry_bytes);
+    put_uint(out, 1, head.producer_id);
+    put_uint(out, 2, head.sequence_id);
+    if head.num_messages != 1 {
+        put_uint(out, 3, int32(head.num_messages));
+    }
+    for (number, value) in [(4, head.txnid_least_bits), (5, head.txnid_most_bits), (6, head.highest_sequence_id)] {
+        if let Some(value) = value {
+            put_uint(out, number, value);
+        }
+    }
+    if head.is_chunk {
+        put_uint(out, 7, 1);
+    }
+    if head.marker {
+        put_uint(out, 8, 1);
+    }
+    if let Some((ledger_id, entry_id)) = head.message_id {
+        put_length(out, 9, uint_len(1, ledger_id) + uint_len(2, entry_id));
+        put_uint(out, 1, ledger_id);
+        put_uint(out, 2, entry_id);
+    }
+}
+
+/// Writes the two length fields, the type and the tag and length of a body of `body_len` bytes, whose
+/// field number equals the type. `behind` bytes follow the command in the frame.
+pub(crate) fn put_envelope(out: &mut BytesMut, command_type: i32, body_len: usize, behind: usize) {
+    let number = command_type.unsigned_abs();
+    let command_len = envelope_len(command_type) + varint_len(body_len as u64) + body_len;
+    out.reserve(8 + command_len + behind.min(command_len));
+    out.put_u32(size_field(4 + command_len + behind));
+    out.put_u32(size_field(command_len));
+    put_uint(out, 1, int32(command_type));
+    put_length(out, number, body_len);
+}
+
+/// Bytes of the type field and of the tag of the body.
+pub(crate) fn envelope_len(command_type: i32) -> usize {
+    uint_len(1, int32(command_type)) + varint_len(u64::from(command_type.unsigned_abs()) << 3)
+}
+
+/// A length as it stands in a frame.
+fn size_field(bytes: usize) -> u32 {
+    u32::try_from(bytes).expect("a frame we write is below the frame limit, which is below 4 GiB")
+}
+
+/// The tag and length of a length-delimited field whose bytes are written next.
+#[inline]
+fn put_length(out: &mut BytesMut, number: u32, length: usize) {
+    put_varint(out, u64::from(number) << 3 | 2);
+    put_varint(out, length as u64);
+}
+
+fn put_words(out: &mut BytesMut, number: u32, words: &[i64]) {
+    for &word in words {
+        put_uint(out, number, word as u64);
+    }
+}
+
+fn words_len(number: u32, words: &[i64]) -> usize {
+    words.iter().map(|&word| uint_len(number, word as u64)).sum()
+}
+
+/// Appends the words of one occurrence of a repeated int64 field, packed or not.
+fn read_words(
+    words: &mut Vec<i64>,
+    body: &[u8],
+    value: Value,
+    field: &'static str,
+    at: usize,
+    base: usize,
+) -> Result<(), DecodeError> {
+    each_word(body, value, field, at, base, |word| {
+        if words.len() == ACK_SET_WORDS_MAX {
+            let (size, max) = (words.len() as u64 + 1, ACK_SET_WORDS_MAX as u64);
+            return Err(DecodeError::new(DecodeErrorKind::TooLarge { size, max }, field, at));
+        }
+        words.push(word as i64);
+        Ok(())
+    })
+}
+
+fn each_word(
+    body: &[u8],
+    value: Value,
+    field: &'static str,
+    at: usize,
+    base: usize,
+    mut each: impl FnMut(u64) -> Result<(), DecodeError>,
+) -> Result<(), DecodeError> {
+    let range = match value {
+        Value::Varint(word) => return each(word),
+        value => value.range(field, at)?,
+    };
+    let mut packed = Reader::new(&body[range.clone()], base + range.start);
+    while let Some(word) = packed.next_packed(field)? {
+        each(word)?;
+    }
+    Ok(())
+}
+
+fn present<T>(value: Option<T>, field: &'static str, base: usize) -> Result<T, DecodeError> {
+    value.ok_or_else(|| DecodeError::new(DecodeErrorKind::Missing, field, base))
+}
+
+/// Collects the parts of a `MessageIdData` that the hot path needs. Occurrences of one field merge,
+/// as protobuf has it.
+#[derive(Default)]
+struct IdReader {
+    seen: bool,
+    ledger_id: Option<u64>,
+    entry_id: Option<u64>,
+    partition: Option<i32>,
+}
+
+impl IdReader {
+    fn read(
+        &mut self,
+        body: &[u8],
+        value: Value,
+        field: &'static str,
+        at: usize,
+        base: usize,
+    ) -> Result<(), DecodeError> {
+        let range = value.range(field, at)?;
+        let base = base + range.start;
+        let bytes = &body[range];
+        self.seen = true;
+        let mut reader = Reader::new(bytes, base);
+        loop {
+            let at = reader.offset();
+            let Some((number, value)) = reader.next("MessageIdData")? else { return Ok(()) };
+            match number {
+                1 => self.ledger_id = Some(value.uint("MessageIdData.ledgerId", at)?),
+                2 => self.entry_id = Some(value.uint("MessageIdData.entryId", at)?),
+                3 => self.partition = Some(value.uint("MessageIdData.partition", at)? as i32),
+                4 => drop(value.uint("MessageIdData.batch_index", at)?),
+                5 => each_word(bytes, value, "MessageIdData.ack_set", at, base, |_| Ok(()))?,
+                6 => drop(value.uint("MessageIdData.batch_size", at)?),
+                7 => check_first_chunk(bytes, value, at, base)?,
+                _ => {}
+            }
+        }
+    }
+
+    fn finish(self, base: usize) -> Result<Option<(u64, u64)>, DecodeError> {
+        if !self.seen {
+            return Ok(None);
+        }
+        let ledger_id = present(self.ledger_id, "MessageIdData.ledgerId", base)?;
+        let entry_id = present(self.entry_id, "MessageIdData.entryId", base)?;
+        Ok(Some((ledger_id, entry_id)))
+    }
+}
+
+/// No broker puts a nested id into a hot command; one that does must still be readable.
+#[cold]
+fn check_first_chunk(bytes: &[u8], value: Value, at: usize, base: usize) -> Result<(), DecodeError> {
+    const FIELD: &str = "MessageIdData.first_chunk_message_id";
+    let range = value.range(FIELD, at)?;
+    let (base, bytes) = (base + range.start, &bytes[range]);
+    required::check(&required::MESSAGE_ID_DATA, bytes, base)?;
+    pb::MessageIdData::decode(bytes)
+        .map(drop)
+        .map_err(|error| DecodeError::new(DecodeErrorKind::Protobuf(error.to_string()), FIELD, base))
+}

@@ -1,0 +1,248 @@
+//! What waits to be written to one connection.
+//!
+//! Small frames go into one flat buffer; the payload of a large one stays where it is and is chained
+//! in, so that it is written without a copy.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use super::command::Command;
+
+/// A payload of at least this many bytes is chained, a smaller one is cheaper to copy than to give an
+/// `IoSlice` of its own.
+pub const CHAIN_MIN_BYTES: usize = 16 * 1024;
+
+/// A whole frame ready to be written, as often as it takes: the bytes of a re-send are the same.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SealedFrame {
+    /// The frame up to its payload, or all of it.
+    pub head: Bytes,
+    /// The payload; empty when it is in `head`.
+    pub payload: Bytes,
+}
+
+impl SealedFrame {
+    /// Bytes of the frame.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.head.len() + self.payload.len()
+    }
+
+    /// Whether there is no byte in it, which no frame is.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Bytes on their way out, in order. It has no bound of its own: its owner looks at [`len`](Self::len)
+/// before it adds more.
+#[derive(Debug, Default)]
+pub struct TxBuf {
+    /// What comes first; no piece is empty.
+    chained: VecDeque<Bytes>,
+    /// The sum of the lengths in `chained`.
+    chained_bytes: usize,
+    /// What comes last: small frames are appended here.
+    flat: BytesMut,
+}
+
+impl TxBuf {
+    /// An empty one; nothing is allocated yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Appends the frame of a command without payload.
+    pub fn command(&mut self, command: &Command) {
+        command.encode_frame(&mut self.flat);
+    }
+
+    /// The flat end, to append small frames to. Only whole frames: the next caller starts a new one.
+    pub fn flat(&mut self) -> &mut BytesMut {
+        &mut self.flat
+    }
+
+    /// Appends a sealed frame; parts of [`CHAIN_MIN_BYTES`] and more are shared, not copied.
+    pub fn sealed(&mut self, frame: &SealedFrame) {
+        self.piece(&frame.head);
+        self.piece(&frame.payload);
+    }
+
+    fn piece(&mut self, piece: &Bytes) {
+        if piece.len() < CHAIN_MIN_BYTES {
+            self.flat.extend_from_slice(piece);
+            return;
+        }
+        if !self.flat.is_empty() {
+            let flat = self.flat.split().freeze();
+            self.chain(flat);
+        }
+        self.chain(piece.clone());
+    }
+
+    fn chain(&mut self, piece: Bytes) {
+        self.chained_bytes += piece.len();
+        self.chained.push_back(piece);
+    }
+
+    /// Bytes that wait.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.chained_bytes + self.flat.len()
+    }
+
+    /// Whether nothing waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Drops the first `n` bytes, which have been written.
+    ///
+    /// # Panics
+    /// When `n` is more than [`len`](Self::len).
+    pub fn advance(&mut self, mut n: usize) {
+        assert!(n <= self.len(), "no more is written than waits");
+        while n > 0 {
+            let Some(first) = self.chained.front_mut() else {
+                self.flat.advance(n);
+                return;
+            };
+            let step = n.min(first.len());
+            first.advance(step);
+            if first.is_empty() {
+                self.chained.pop_front();
+            }
+            self.chained_bytes -= step;
+            n -= step;
+        }
+    }
+
+    /// Fills `out` with the first pieces, for a vectored write; returns how many were filled.
+    pub fn slices<'a>(&'a self, out: &mut [IoSlice<'a>]) -> usize {
+        let flat = (!self.flat.is_empty()).then_some(&self.flat[..]);
+        let pieces = self.chained.iter().map(|piece| &piece[..]).chain(flat);
+        let mut filled = 0;
+        for (slot, piece) in out.iter_mut().zip(pieces) {
+            *slot = IoSlice::new(piece);
+            filled += 1;
+        }
+        filled
+    }
+
+    /// Takes everything as one piece, with a copy where it is several.
+    pub fn take_all(&mut self) -> Bytes {
+        let length = self.len();
+        self.copy_to_bytes(length)
+    }
+}
+
+impl Buf for TxBuf {
+    fn remaining(&self) -> usize {
+        self.len()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.chained.front().map_or(&self.flat[..], |first| &first[..])
+    }
+
+    fn chunks_vectored<'a>(&'a self, out: &mut [IoSlice<'a>]) -> usize {
+        self.slices(out)
+    }
+
+    fn advance(&mut self, n: usize) {
+        Self::advance(self, n);
+    }
+
+    fn copy_to_bytes(&mut self, length: usize) -> Bytes {
+        assert!(length <= self.len(), "no more is taken than waits");
+        if self.chained.is_empty() {
+            return self.flat.split_to(length).freeze();
+        }
+        let mut all = BytesMut::with_capacity(length);
+        while all.len() < length {
+            let chunk = self.chunk();
+            let step = chunk.len().min(length - all.len());
+            all.extend_from_slice(&chunk[..step]);
+            self.advance(step);
+        }
+        all.freeze()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn large(byte: u8) -> SealedFrame {
+        SealedFrame { head: Bytes::from_static(b"head"), payload: vec![byte; CHAIN_MIN_BYTES].into() }
+    }
+
+    /// A buffer of small and large frames, and the bytes it must give.
+    fn mixed() -> (TxBuf, Vec<u8>) {
+        let (mut tx, mut expected) = (TxBuf::new(), Vec::new());
+        for byte in 0..3u8 {
+            tx.flat().extend_from_slice(b"small");
+            tx.sealed(&large(byte));
+            tx.sealed(&SealedFrame { head: Bytes::from_static(b"flat"), payload: Bytes::new() });
+            expected.extend_from_slice(b"smallhead");
+            expected.extend_from_slice(&[byte; CHAIN_MIN_BYTES]);
+            expected.extend_from_slice(b"flat");
+        }
+        (tx, expected)
+    }
+
+    #[test]
+    fn order_is_kept_and_large_payloads_are_shared() {
+        let (mut tx, expected) = mixed();
+        assert_eq!(tx.len(), expected.len());
+        let frame = large(7);
+        tx.sealed(&frame);
+        let mut slices = [IoSlice::new(&[]); 16];
+        let filled = tx.slices(&mut slices);
+        assert_eq!(slices[filled - 1].as_ptr(), frame.payload.as_ptr());
+        assert_eq!(filled, 8);
+        let mut all = expected;
+        all.extend_from_slice(&frame.head);
+        all.extend_from_slice(&frame.payload);
+        assert_eq!(tx.take_all(), all);
+        assert!(tx.is_empty());
+    }
+
+    #[test]
+    fn every_way_of_writing_gives_the_same_bytes() {
+        for step in [1, 3, 4097, CHAIN_MIN_BYTES, CHAIN_MIN_BYTES + 9, usize::MAX] {
+            let (mut tx, expected) = mixed();
+            let mut written = Vec::new();
+            while !tx.is_empty() {
+                let mut slices = [IoSlice::new(&[]); 2];
+                let filled = tx.slices(&mut slices);
+                let offered: Vec<u8> = slices[..filled].iter().flat_map(|slice| slice.iter().copied()).collect();
+                let n = offered.len().min(step);
+                written.extend_from_slice(&offered[..n]);
+                tx.advance(n);
+                assert_eq!(tx.len(), expected.len() - written.len());
+            }
+            assert_eq!(written, expected);
+        }
+    }
+
+    #[test]
+    fn it_is_a_buf() {
+        let (mut tx, expected) = mixed();
+        let part = Buf::copy_to_bytes(&mut tx, 20_000);
+        assert_eq!(part, expected[..20_000]);
+        assert_eq!(Buf::remaining(&tx), expected.len() - 20_000);
+        assert_eq!(tx.take_all(), expected[20_000..]);
+    }
+
+    #[test]
+    #[should_panic(expected = "no more is written than waits")]
+    fn advance_beyond_the_end_is_our_own_fault() {
+        TxBuf::new().advance(1);
+    }
+}
