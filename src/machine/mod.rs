@@ -23,8 +23,16 @@
 
 use std::time::{Duration, Instant};
 
+pub mod connection;
+pub mod consumer;
+pub mod control;
+pub mod deadlines;
 pub mod endpoint;
+pub mod outbox;
+pub mod producer;
 pub mod reply;
+mod requests;
+pub mod session;
 pub mod wakes;
 
 pub use endpoint::{Endpoint, EndpointId, Machine, ReadyList};

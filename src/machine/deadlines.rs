@@ -1,0 +1,114 @@
+//! Many deadlines, one for each key: which is next, and which are due.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::hash::Hash;
+use std::time::Instant;
+
+use super::{Deadline, Now};
+
+/// One deadline for each key, in a heap from which outdated entries are removed when they come up.
+///
+/// A deadline that moves later is not pushed again: the heap's entry fires, is compared with the key's own deadline,
+/// and goes back with it. The heap is bounded by the keys plus the deadlines that moved earlier since.
+#[derive(Debug)]
+pub struct Deadlines<K> {
+    wanted: HashMap<K, Slot>,
+    heap: BinaryHeap<Reverse<(Instant, K)>>,
+}
+
+#[derive(Debug)]
+struct Slot {
+    deadline: Deadline,
+    /// The earliest entry for this key in the heap.
+    queued_at: Instant,
+}
+
+impl<K> Default for Deadlines<K>
+where
+    K: Ord,
+{
+    fn default() -> Self {
+        Self { wanted: HashMap::new(), heap: BinaryHeap::new() }
+    }
+}
+
+impl<K: Copy + Eq + Hash + Ord> Deadlines<K> {
+    /// Sets or clears the deadline of `key`.
+    pub fn set(&mut self, key: K, deadline: Option<Deadline>) {
+        let Some(deadline) = deadline else {
+            self.wanted.remove(&key);
+            return;
+        };
+        if let Some(slot) = self.wanted.get_mut(&key) {
+            slot.deadline = deadline;
+            if slot.queued_at <= deadline.at {
+                return;
+            }
+            slot.queued_at = deadline.at;
+        } else {
+            self.wanted.insert(key, Slot { deadline, queued_at: deadline.at });
+        }
+        self.heap.push(Reverse((deadline.at, key)));
+    }
+
+    /// The deadline of `key`.
+    pub fn get(&self, key: &K) -> Option<Deadline> {
+        self.wanted.get(key).map(|slot| slot.deadline)
+    }
+
+    /// When to look again. It may be early: then [`Self::pop_due`] gives nothing.
+    pub fn next(&self) -> Option<Deadline> {
+        let Reverse((at, key)) = self.heap.peek()?;
+        let why = self.wanted.get(key).map_or("outdated", |slot| slot.deadline.why);
+        Some(Deadline::new(*at, why))
+    }
+
+    /// Takes one key whose deadline has come; it has none from then on.
+    pub fn pop_due(&mut self, now: Now) -> Option<K> {
+        while let Some(&Reverse((at, key))) = self.heap.peek() {
+            if at > now.at {
+                return None;
+            }
+            self.heap.pop();
+            let Some(slot) = self.wanted.get_mut(&key) else { continue };
+            if slot.queued_at != at {
+                continue;
+            }
+            if slot.deadline.is_due(now) {
+                self.wanted.remove(&key);
+                return Some(key);
+            }
+            slot.queued_at = slot.deadline.at;
+            self.heap.push(Reverse((slot.deadline.at, key)));
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn moved_deadlines_fire_once_at_their_last_time() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let now = |ms| Now { at: at(ms), wall_ms: 0 };
+        let mut deadlines = Deadlines::default();
+        deadlines.set(1, Some(Deadline::new(at(10), "a")));
+        deadlines.set(1, Some(Deadline::new(at(30), "a")));
+        deadlines.set(2, Some(Deadline::new(at(40), "b")));
+        deadlines.set(2, Some(Deadline::new(at(20), "b")));
+        deadlines.set(3, Some(Deadline::new(at(5), "c")));
+        deadlines.set(3, None);
+        assert_eq!(deadlines.pop_due(now(15)), None);
+        assert_eq!(deadlines.pop_due(now(25)), Some(2));
+        assert_eq!(deadlines.pop_due(now(25)), None);
+        assert_eq!(deadlines.pop_due(now(50)), Some(1));
+        assert_eq!(deadlines.pop_due(now(50)), None);
+        assert_eq!(deadlines.next(), None);
+    }
+}

@@ -1,0 +1,66 @@
+//! What an endpoint's machine writes into when its connection asks it for bytes.
+
+use crate::wire::command::Command;
+use crate::wire::tx::TxBuf;
+
+use super::control::RequestError;
+
+/// The answering command of a request, already of the kind that belongs to it, or why there is none.
+pub type Outcome = Result<Command, RequestError>;
+
+/// Which operation of an endpoint a request belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Op {
+    /// What was asked.
+    pub kind: OpKind,
+    /// The machine's own number of the operation, by which it knows a late answer.
+    pub number: u64,
+}
+
+/// The operations that an endpoint asks a broker for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum OpKind {
+    /// CLOSE_PRODUCER or CLOSE_CONSUMER.
+    Close,
+    /// ACK with a `request_id`.
+    AckReceipt,
+    /// UNSUBSCRIBE.
+    Unsubscribe,
+    /// SEEK.
+    Seek,
+    /// GET_LAST_MESSAGE_ID.
+    LastMessageId,
+    /// CONSUMER_STATS.
+    Stats,
+}
+
+/// Whether an endpoint has more to write than its turn allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum More {
+    /// Nothing is left.
+    No,
+    /// It wants another turn.
+    Yes,
+}
+
+/// One turn of one endpoint: the connection's output, how much of it may be used, and the requests to ask.
+#[derive(Debug)]
+pub struct Outbox<'a> {
+    /// Where frames without an answer go.
+    pub tx: &'a mut TxBuf,
+    /// About how many bytes this turn may write; a single larger frame passes.
+    pub quantum_bytes: usize,
+    asks: &'a mut Vec<(Op, Command)>,
+}
+
+impl<'a> Outbox<'a> {
+    /// A turn that writes to `tx` and leaves its requests in `asks`.
+    pub fn new(tx: &'a mut TxBuf, quantum_bytes: usize, asks: &'a mut Vec<(Op, Command)>) -> Self {
+        Self { tx, quantum_bytes, asks }
+    }
+
+    /// Asks the broker; the connection chooses the request id, and the answer comes back through `on_answer`.
+    pub fn ask(&mut self, op: Op, command: Command) {
+        self.asks.push((op, command));
+    }
+}
