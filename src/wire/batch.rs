@@ -119,3 +119,107 @@ pub fn put_record(out: &mut BytesMut, single: &NewSingle<'_>, payload: &[u8]) {
 pub fn record_len(single: &NewSingle<'_>, payload: &[u8]) -> usize {
     SIZE_FIELD_BYTES + single.encoded_len() + payload.len()
 }
+
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+
+    use super::*;
+    use crate::wire::metadata::tests::{Random, assert_single, new_single, random_single};
+
+    fn unhex(hex: &str) -> Vec<u8> {
+        (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
+    }
+
+    fn collect(payload: &[u8], count: i32) -> Result<Vec<Record>, DecodeError> {
+        let mut cursor = BatchCursor::new(count, payload.len())?;
+        let mut records = Vec::new();
+        while let Some(record) = cursor.next(payload) {
+            records.push(record?);
+            assert_eq!(cursor.index() as usize, records.len());
+        }
+        Ok(records)
+    }
+
+    #[test]
+    fn batches_round_trip() {
+        let mut random = Random(1);
+        for count in 1..60 {
+            let mut payload = BytesMut::new();
+            let mut sent = Vec::new();
+            for _ in 0..count {
+                let body = random.bytes(50);
+                let mut single = random_single(&mut random);
+                single.payload_size = body.len() as i32;
+                let properties: Vec<_> =
+                    single.properties.iter().map(|pair| (pair.key.clone(), pair.value.clone())).collect();
+                let new = new_single(&single, &properties);
+                let before = payload.len();
+                put_record(&mut payload, &new, &body);
+                assert_eq!(payload.len() - before, record_len(&new, &body));
+                sent.push((single, body));
+            }
+            let records = collect(&payload, count).unwrap();
+            assert_eq!(records.len(), sent.len());
+            for (record, (single, body)) in records.iter().zip(&sent) {
+                assert_eq!(payload[record.payload.clone()], body[..]);
+                let raw = &payload[record.metadata_range.clone()];
+                assert_eq!(raw, single.encode_to_vec());
+                assert_single(raw, &record.metadata, single);
+            }
+        }
+    }
+
+    #[test]
+    fn a_batch_of_the_java_client_is_read() {
+        // One with property x=y, one with key kk and the base64 flag written out as false.
+        let payload = unhex(
+            "0000000c0a060a017812017918034003 6f6e65 0000000a12026b6b180330004004 74776f".replace(' ', "").as_str(),
+        );
+        let records = collect(&payload, 2).unwrap();
+        assert_eq!(payload[records[0].payload.clone()], *b"one");
+        assert_eq!(payload[records[1].payload.clone()], *b"two");
+        assert_eq!(records[1].metadata.sequence_id, Some(4));
+        assert!(records[0].metadata.has_properties && !records[1].metadata.partition_key_b64);
+    }
+
+    #[test]
+    fn every_cut_batch_is_an_error() {
+        let mut payload = BytesMut::new();
+        for body in [&b"first"[..], b"", b"third"] {
+            put_record(&mut payload, &NewSingle { payload_size: body.len() as i32, ..Default::default() }, body);
+        }
+        for end in 0..payload.len() {
+            assert!(collect(&payload[..end], 3).is_err(), "{end}");
+        }
+        payload.put_slice(b"left over");
+        assert_eq!(collect(&payload, 3).unwrap().len(), 3);
+    }
+
+    #[test]
+    fn sizes_that_lie_are_refused_and_end_the_walk() {
+        for (hex, field, kind) in [
+            // payload_size 127 with nothing behind it.
+            ("00000002187f", PAYLOAD_SIZE, DecodeErrorKind::Truncated),
+            // payload_size -1.
+            ("0000000b18ffffffffffffffffff01", PAYLOAD_SIZE, DecodeErrorKind::OutOfRange { value: -1 }),
+            ("ffffffff1800", SIZE_FIELD, DecodeErrorKind::Truncated),
+            ("00000000", PAYLOAD_SIZE, DecodeErrorKind::Missing),
+        ] {
+            let payload = unhex(hex);
+            let mut cursor = BatchCursor::new(1, payload.len()).unwrap();
+            let error = cursor.next(&payload).unwrap().unwrap_err();
+            assert_eq!((error.field, error.kind), (field, kind), "{hex}");
+            assert!(cursor.next(&payload).is_none());
+        }
+    }
+
+    #[test]
+    fn counts_without_a_meaning_are_refused() {
+        for (count, len) in [(0, 100), (-1, 100), (i32::MIN, 100), (26, 100), (i32::MAX, 100), (1, 3)] {
+            let error = BatchCursor::new(count, len).unwrap_err();
+            assert_eq!(error.kind, DecodeErrorKind::OutOfRange { value: i64::from(count) });
+        }
+        assert!(BatchCursor::new(25, 100).is_ok());
+    }
+}

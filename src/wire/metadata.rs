@@ -412,3 +412,6 @@ fn key_value(bytes: &[u8]) -> Result<(&str, &str), DecodeError> {
     let missing = |field| DecodeError::new(DecodeErrorKind::Missing, field, reader.offset());
     Ok((key.ok_or_else(|| missing("KeyValue.key"))?, value.ok_or_else(|| missing("KeyValue.value"))?))
 }
+
+#[cfg(test)]
+pub(in crate::wire) mod tests;
