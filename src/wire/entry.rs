@@ -11,18 +11,17 @@
 use std::fmt;
 use std::ops::Range;
 
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 
 use super::compress::CompressError;
 use super::error::{DecodeError, DecodeErrorKind};
+use super::hot::{SendHead, put_send_head};
 use super::metadata::NewMetadata;
 use super::proto::{Reader, Value, put_uint, uint_len};
+use super::tx::{CHAIN_MIN_BYTES, SealedFrame};
+use super::{MAGIC_BROKER_ENTRY_METADATA, MAGIC_CRC32C};
 use crate::pb::command_ack::ValidationError;
 
-/// Marks the checksum block.
-const MAGIC_CRC32C: u16 = 0x0e01;
-/// Marks the block that the broker puts in front.
-const MAGIC_BROKER_ENTRY_METADATA: u16 = 0x0e02;
 /// A magic and the u32 behind it.
 const BLOCK_HEAD_BYTES: usize = 6;
 
@@ -171,6 +170,29 @@ impl From<CompressError> for EntryError {
 
 /// Bytes of an entry around its metadata: magic, checksum, `metadata_size`.
 const ENTRY_HEAD_BYTES: usize = BLOCK_HEAD_BYTES + 4;
+/// No SEND frame takes more than this before its entry: both lengths and every field at its longest.
+const SEND_HEAD_BYTES_MAX: usize = 128;
+
+/// Makes one entry into a whole SEND frame.
+///
+/// A payload below [`CHAIN_MIN_BYTES`] is copied behind its metadata; a larger one stays in its own
+/// `Bytes`, and the checksum runs over both. Which of the two it is does not show in the frame.
+///
+/// `out` is scratch space: empty, and again empty after the call. The frame's bytes are split off its
+/// front, so a `BytesMut` made with room for many frames serves them all with one allocation.
+pub fn seal(out: &mut BytesMut, head: &SendHead, metadata: &NewMetadata<'_>, payload: Bytes) -> SealedFrame {
+    debug_assert!(out.is_empty(), "what lies in the scratch space would become part of the frame");
+    let metadata_len = metadata.encoded_len();
+    let entry_bytes = ENTRY_HEAD_BYTES + metadata_len + payload.len();
+    let (copied, chained) =
+        if payload.len() < CHAIN_MIN_BYTES { (payload, Bytes::new()) } else { (Bytes::new(), payload) };
+    out.reserve(SEND_HEAD_BYTES_MAX + ENTRY_HEAD_BYTES + metadata_len + copied.len());
+    put_send_head(out, head, entry_bytes);
+    let start = put_entry_head(out, metadata, metadata_len);
+    out.put_slice(&copied);
+    set_checksum(out, start, &chained);
+    SealedFrame { head: out.split().freeze(), payload: chained }
+}
 
 /// Bytes that [`put_entry`] writes for these parts.
 #[must_use]
@@ -242,3 +264,6 @@ pub fn put_broker_entry_metadata(out: &mut BytesMut, broker_timestamp: u64, inde
     put_uint(out, 1, broker_timestamp);
     put_uint(out, 2, index);
 }
+
+#[cfg(test)]
+mod tests;

@@ -48,17 +48,20 @@ pub(crate) mod required;
 pub mod tx;
 
 pub use ack_set::AckSet;
-pub use batch::{BatchCursor, Record, put_record};
+pub use batch::{BatchCursor, Record, put_record, record_len};
 pub use command::{Command, Sender};
 pub use compress::{CompressError, Compression, compress, decompress};
-pub use entry::{EntryError, EntryParts};
+pub use entry::{BrokerEntryMetadata, EntryError, EntryParts, entry_len, put_broker_entry_metadata, put_entry, seal};
 pub use error::{DecodeError, DecodeErrorKind};
 pub use frame::{Frame, Frames, Limits, cut, frames, missing};
 pub use hot::{
     AckFrame, AckId, MessageHead, Receipt, SendHead, put_ack, put_flow, put_message, put_ping, put_pong, put_receipt,
     put_send_head,
 };
-pub use metadata::{Metadata, NewMetadata, NewSingle, SingleMetadata};
+pub use metadata::{
+    ChunkInfo, Metadata, NewChunk, NewMetadata, NewSingle, Properties, SingleMetadata, TxnBits, message_properties,
+    single_properties,
+};
 pub use tx::{CHAIN_MIN_BYTES, SealedFrame, TxBuf};
 
 /// `max_message_size` until CONNECTED names another, bytes.
