@@ -252,3 +252,129 @@ impl Frame {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pb;
+
+    const PING: &[u8] = &[0, 0, 0, 9, 0, 0, 0, 5, 0x08, 0x12, 0x92, 0x01, 0x00];
+
+    fn all(bytes: &[u8]) -> Vec<Result<Frame, DecodeError>> {
+        frames(Bytes::copy_from_slice(bytes)).collect()
+    }
+
+    /// A frame around a literal command.
+    fn framed(command: &[u8], behind: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        out.put_u32((4 + command.len() + behind.len()) as u32);
+        out.put_u32(command.len() as u32);
+        out.put_slice(command);
+        out.put_slice(behind);
+        out
+    }
+
+    #[test]
+    fn a_run_is_cut_wherever_the_bytes_break() {
+        let whole = PING.repeat(3);
+        for arrived in 0..=whole.len() {
+            let mut rx = BytesMut::from(&whole[..arrived]);
+            let run = cut(&mut rx, &Limits::default()).expect("good frames");
+            let expected = arrived / PING.len();
+            assert_eq!(run.map_or(0, |run| all(&run).len()), expected);
+            assert_eq!(rx.len(), arrived - expected * PING.len());
+        }
+    }
+
+    #[test]
+    fn a_bad_length_waits_for_the_good_frames_before_it() {
+        let mut rx = BytesMut::from(PING);
+        rx.put_u32(3);
+        let run = cut(&mut rx, &Limits::default()).expect("one good frame").expect("a run");
+        assert_eq!(run, PING);
+        let error = cut(&mut rx, &Limits::default()).expect_err("too small");
+        assert_eq!(error, DecodeError::new(DecodeErrorKind::TooSmall { size: 3, min: 4 }, "total_size", 0));
+    }
+
+    #[test]
+    fn the_limit_counts_the_length_field_and_needs_no_byte_behind_it() {
+        let limits = Limits::default();
+        let header = |total: u32| BytesMut::from(&total.to_be_bytes()[..]);
+        assert_eq!(cut(&mut header(5_253_116), &limits), Ok(None));
+        let error = cut(&mut header(5_253_117), &limits).expect_err("too large");
+        assert_eq!(error.kind, DecodeErrorKind::TooLarge { size: 5_253_117, max: 5_253_116 });
+        assert!(cut(&mut header(u32::MAX), &Limits::for_message_size(u32::MAX)).is_err());
+    }
+
+    #[test]
+    fn room_is_made_for_what_is_missing_but_at_most_doubles() {
+        let limits = Limits::default();
+        let mut rx = vec![0, 0x10, 0, 0];
+        assert_eq!(missing(&rx[..3], &limits), 0);
+        assert_eq!(missing(&rx, &limits), 4);
+        rx.resize(0x10_0000, 0);
+        assert_eq!(missing(&rx, &limits), 4);
+        assert_eq!(missing(PING, &limits), 0);
+        assert_eq!(missing(&[0xff; 4], &limits), 0);
+    }
+
+    #[test]
+    fn an_error_is_the_last_item() {
+        let bytes = [PING, &framed(&[0x08, 0x0b], b""), PING].concat();
+        let read = all(&bytes);
+        assert_eq!(read.len(), 2);
+        assert_eq!(read[0], Ok(Frame::Other(pb::CommandPing {}.into())));
+        assert_eq!(read[1], Err(DecodeError::new(DecodeErrorKind::Missing, "BaseCommand.flow", 8)));
+    }
+
+    #[test]
+    fn lengths_that_disagree_are_errors() {
+        let kinds = [
+            (&[0, 0, 0][..], "total_size"),
+            (&[0, 0, 0, 9, 0], "total_size"),
+            (&[0, 0, 0, 3, 0, 0, 0], "total_size"),
+            (&[0, 0, 0, 4, 0, 0, 0, 1], "command_size"),
+            (&[0, 0, 0, 4, 0xff, 0xff, 0xff, 0xff], "command_size"),
+            (&[0, 0, 0, 4, 0, 0, 0, 0], "BaseCommand.type"),
+        ];
+        for (bytes, field) in kinds {
+            let error = all(bytes).pop().expect("an item").expect_err("bad lengths");
+            assert_eq!(error.field, field, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn unknown_types_and_bytes_behind_a_command_are_skipped() {
+        let unknown = framed(&[0x08, 0x47, 0xba, 0x04, 1, 0], b"behind");
+        let bodiless = framed(&[0x08, 0x47], b"");
+        let ping = framed(&PING[8..], b"behind");
+        let read: Result<Vec<_>, _> = frames([unknown, bodiless, ping].concat().into()).collect();
+        let skipped = Frame::Unknown { command_type: 0x47 };
+        assert_eq!(read, Ok(vec![skipped.clone(), skipped, Frame::Other(pb::CommandPing {}.into())]));
+    }
+
+    #[test]
+    fn the_envelope_is_read_in_any_order_and_with_other_bodies_in_it() {
+        // FLOW { consumer_id: 1, messagePermits: 2 } behind, around and between other things.
+        let variants: [&[u8]; 4] = [
+            &[0x5a, 4, 0x08, 1, 0x10, 2, 0x08, 0x0b],
+            &[0x08, 0x0b, 0x92, 0x01, 0x00, 0x5a, 4, 0x08, 1, 0x10, 2],
+            &[0x08, 0x0b, 0x5a, 2, 0x08, 1, 0x5a, 2, 0x10, 2],
+            &[0x08, 0x12, 0x5a, 4, 0x08, 1, 0x10, 2, 0x08, 0x0b, 0xf8, 0x07, 5],
+        ];
+        let flow = Frame::Other(pb::CommandFlow { consumer_id: 1, message_permits: 2 }.into());
+        for command in variants {
+            assert_eq!(all(&framed(command, b"")), [Ok(flow.clone())], "{command:?}");
+        }
+    }
+
+    #[test]
+    fn entries_are_slices_of_the_run() {
+        let send = framed(&[0x08, 6, 0x32, 4, 0x08, 0, 0x10, 7], b"entry");
+        let run = Bytes::from(send);
+        let Some(Ok(Frame::Send { head, entry })) = frames(run.clone()).next() else { panic!("a SEND") };
+        assert_eq!(head, SendHead::new(0, 7));
+        assert_eq!(entry.as_ptr(), run[16..].as_ptr());
+        assert_eq!(format!("{:?}", Frame::Send { head, entry }).matches("entry").count(), 0);
+    }
+}

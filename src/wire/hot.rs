@@ -500,3 +500,6 @@ fn check_first_chunk(bytes: &[u8], value: Value, at: usize, base: usize) -> Resu
         .map(drop)
         .map_err(|error| DecodeError::new(DecodeErrorKind::Protobuf(error.to_string()), FIELD, base))
 }
+
+#[cfg(test)]
+mod tests;

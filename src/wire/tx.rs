@@ -221,9 +221,12 @@ mod tests {
             while !tx.is_empty() {
                 let mut slices = [IoSlice::new(&[]); 2];
                 let filled = tx.slices(&mut slices);
-                let offered: Vec<u8> = slices[..filled].iter().flat_map(|slice| slice.iter().copied()).collect();
-                let n = offered.len().min(step);
-                written.extend_from_slice(&offered[..n]);
+                let before = written.len();
+                for slice in &slices[..filled] {
+                    let room = step - (written.len() - before);
+                    written.extend_from_slice(&slice[..slice.len().min(room)]);
+                }
+                let n = written.len() - before;
                 tx.advance(n);
                 assert_eq!(tx.len(), expected.len() - written.len());
             }
