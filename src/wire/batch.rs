@@ -61,7 +61,7 @@ impl BatchCursor {
 
     /// The next record of `payload`, which has to be the same at each call; `None` behind the last.
     /// After an error there is no next one. Bytes behind the last record are ignored.
-    #[allow(clippy::should_implement_trait)]
+    #[inline]
     pub fn next(&mut self, payload: &[u8]) -> Option<Result<Record, DecodeError>> {
         if self.index == self.count {
             return None;
@@ -83,6 +83,7 @@ impl BatchCursor {
         self.index
     }
 
+    #[inline]
     fn read(&self, payload: &[u8]) -> Result<Record, DecodeError> {
         let truncated = |field, offset| DecodeError::new(DecodeErrorKind::Truncated, field, offset);
         let rest = payload.get(self.position..).unwrap_or_default();

@@ -313,6 +313,7 @@ impl SingleMetadata {
     /// # Errors
     /// Bytes that are not protobuf, a field of another wire type than its own, a text that is not
     /// UTF-8, and a missing `payload_size`.
+    #[inline]
     pub fn parse(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut fields = Fields::new(bytes, "SingleMessageMetadata")?;
         let mut single = Self::default();

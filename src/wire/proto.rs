@@ -46,23 +46,27 @@ impl Value {
 /// A forward walk over the fields of one message.
 #[derive(Debug, Clone)]
 pub(crate) struct Reader<'a> {
-    bytes: &'a [u8],
-    position: usize,
+    /// What is still to be read.
+    rest: &'a [u8],
+    /// The length of all of it.
+    len: usize,
     base: usize,
 }
 
 impl<'a> Reader<'a> {
     /// Reads `bytes`; `base` is where they start in whatever the errors shall refer to.
+    #[inline]
     pub(crate) fn new(bytes: &'a [u8], base: usize) -> Self {
-        Self { bytes, position: 0, base }
+        Self { rest: bytes, len: bytes.len(), base }
     }
 
     /// The next field, or `None` at the end of the message.
     ///
-    /// `field` names the message in errors.
-    #[inline]
+    /// `field` names the message in errors. Inlined wherever a message is walked, so that the result
+    /// is taken apart in registers instead of going through memory.
+    #[inline(always)]
     pub(crate) fn next(&mut self, field: &'static str) -> Result<Option<(u32, Value)>, DecodeError> {
-        if self.position == self.bytes.len() {
+        if self.rest.is_empty() {
             return Ok(None);
         }
         let tag = self.varint(field)?;
@@ -84,60 +88,106 @@ impl<'a> Reader<'a> {
     /// Where the walk stands, in the terms of the errors: behind the last field, before the next.
     #[inline]
     pub(crate) fn offset(&self) -> usize {
-        self.base + self.position
+        self.base + self.position()
     }
 
     /// The next element of a packed field, which is a run of varints without tags.
     #[inline]
     pub(crate) fn next_packed(&mut self, field: &'static str) -> Result<Option<u64>, DecodeError> {
-        if self.position == self.bytes.len() {
+        if self.rest.is_empty() {
             return Ok(None);
         }
         self.varint(field).map(Some)
     }
 
     #[inline]
-    fn varint(&mut self, field: &'static str) -> Result<u64, DecodeError> {
-        let mut value = 0u64;
-        for (index, &byte) in self.bytes[self.position..].iter().take(10).enumerate() {
-            if index == 9 && byte > 1 {
-                return Err(self.error(DecodeErrorKind::BadVarint, field));
-            }
-            value |= u64::from(byte & 0x7f) << (7 * index);
-            if byte < 0x80 {
-                self.position += index + 1;
-                return Ok(value);
-            }
-        }
-        let kind = if self.bytes.len() - self.position >= 10 {
-            DecodeErrorKind::BadVarint
-        } else {
-            DecodeErrorKind::Truncated
-        };
-        Err(self.error(kind, field))
+    fn position(&self) -> usize {
+        self.len - self.rest.len()
     }
 
-    fn array<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], DecodeError> {
-        let bytes: Option<[u8; N]> = self.bytes[self.position..].first_chunk().copied();
-        let bytes = bytes.ok_or_else(|| self.error(DecodeErrorKind::Truncated, field))?;
-        self.position += N;
-        Ok(bytes)
+    #[inline(always)]
+    fn varint(&mut self, field: &'static str) -> Result<u64, DecodeError> {
+        // Tags, lengths and flags take one byte, nearly always.
+        if let [byte @ 0..0x80, rest @ ..] = self.rest {
+            self.rest = rest;
+            return Ok(u64::from(*byte));
+        }
+        match long_varint(self.rest) {
+            Some((value, rest)) => {
+                self.rest = rest;
+                Ok(value)
+            }
+            None => Err(self.varint_error(field)),
+        }
+    }
+
+    #[cold]
+    fn varint_error(&self, field: &'static str) -> DecodeError {
+        let whole = self.rest.len() >= VARINT_BYTES_MAX;
+        self.error(if whole { DecodeErrorKind::BadVarint } else { DecodeErrorKind::Truncated }, field)
     }
 
     #[inline]
-    fn range(&mut self, field: &'static str) -> Result<Range<usize>, DecodeError> {
-        let length = self.varint(field)?;
-        let left = self.bytes.len() - self.position;
-        let length = usize::try_from(length).ok().filter(|&length| length <= left);
-        let length = length.ok_or_else(|| self.error(DecodeErrorKind::Truncated, field))?;
-        let range = self.position..self.position + length;
-        self.position = range.end;
-        Ok(range)
+    fn array<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], DecodeError> {
+        let Some((bytes, rest)) = self.rest.split_first_chunk() else {
+            return Err(self.error(DecodeErrorKind::Truncated, field));
+        };
+        self.rest = rest;
+        Ok(*bytes)
     }
 
-    fn error(&self, kind: DecodeErrorKind, field: &'static str) -> DecodeError {
-        DecodeError::new(kind, field, self.base + self.position)
+    #[inline(always)]
+    fn range(&mut self, field: &'static str) -> Result<Range<usize>, DecodeError> {
+        let length = self.varint(field)?;
+        let start = self.position();
+        match usize::try_from(length).ok().and_then(|length| self.rest.get(length..)) {
+            Some(rest) => self.rest = rest,
+            None => return Err(self.error(DecodeErrorKind::Truncated, field)),
+        }
+        Ok(start..self.position())
     }
+
+    #[cold]
+    fn error(&self, kind: DecodeErrorKind, field: &'static str) -> DecodeError {
+        DecodeError::new(kind, field, self.offset())
+    }
+}
+
+/// A varint of 64 bits takes no more.
+const VARINT_BYTES_MAX: usize = 10;
+
+/// Reads a varint of any length off the front; `None` if it does not end or has too many bits.
+#[inline]
+fn long_varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    const ENDS: u64 = 0x8080_8080_8080_8080;
+    if let Some(word) = bytes.first_chunk().copied().map(u64::from_le_bytes) {
+        // A clear top bit ends the varint: with all eight bytes in one word no byte needs a branch.
+        let ends = !word & ENDS;
+        if ends != 0 {
+            let last = ends & ends.wrapping_neg();
+            let length = last.trailing_zeros() as usize / 8 + 1;
+            return Some((join_sevens(word & (last | (last - 1))), bytes.get(length..)?));
+        }
+    }
+    let mut value = 0;
+    for (index, &byte) in bytes.iter().take(VARINT_BYTES_MAX).enumerate() {
+        if index == VARINT_BYTES_MAX - 1 && byte > 1 {
+            return None;
+        }
+        value |= u64::from(byte & 0x7f) << (7 * index);
+        if byte < 0x80 {
+            return Some((value, bytes.get(index + 1..)?));
+        }
+    }
+    None
+}
+
+/// The lower seven bits of each byte, without gaps: in pairs, then fours, then all.
+#[inline]
+fn join_sevens(word: u64) -> u64 {
+    let pairs = (word & 0x007f_007f_007f_007f) | (word & 0x7f00_7f00_7f00_7f00) >> 1;
+    let fours = (pairs & 0x0000_3fff_0000_3fff) | (pairs & 0x3fff_0000_3fff_0000) >> 2;
+    (fours & 0x0fff_ffff) | (fours & 0x0fff_ffff_0000_0000) >> 4
 }
 
 /// Bytes that `value` takes as a varint.
@@ -206,6 +256,31 @@ mod tests {
                 put_uint(&mut out, 3, value);
                 assert_eq!(out.len(), uint_len(3, value));
                 assert_eq!(first(&out), Ok(Some((3, Value::Varint(value)))));
+            }
+        }
+    }
+
+    #[test]
+    fn varints_read_alike_with_and_without_bytes_behind_them() {
+        // Padding beyond the shortest form is legal protobuf.
+        let padded = [vec![0x80, 0x00], vec![0xff, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x00]];
+        let shortest = (0..64).flat_map(|shift| [1u64 << shift, u64::MAX >> shift, 0x0123_4567_89ab_cdef >> shift]);
+        let shortest = shortest.map(|value| {
+            let mut out = Vec::new();
+            put_varint(&mut out, value);
+            out
+        });
+        for varint in shortest.chain(padded) {
+            let bytewise = varint.iter().rev().fold(0, |value, byte| value << 7 | u64::from(byte & 0x7f));
+            for behind in 0..12 {
+                for byte in [0, 0x7f, 0xff] {
+                    let mut field = vec![0x08];
+                    field.extend(&varint);
+                    field.extend(vec![byte; behind]);
+                    let mut reader = Reader::new(&field, 0);
+                    assert_eq!(reader.next("test"), Ok(Some((1, Value::Varint(bytewise)))), "{varint:x?}");
+                    assert_eq!(reader.offset(), 1 + varint.len());
+                }
             }
         }
     }
