@@ -23,16 +23,23 @@
 
 use std::time::{Duration, Instant};
 
+mod attach;
+mod backoff;
+mod brokers;
 pub mod connection;
 pub mod consumer;
 pub mod control;
 pub mod deadlines;
 pub mod endpoint;
+mod failure;
+mod lookup;
 pub mod outbox;
 pub mod producer;
 pub mod reply;
 mod requests;
+pub mod service_url;
 pub mod session;
+pub mod supervisor;
 pub mod wakes;
 
 pub use endpoint::{Endpoint, EndpointId, Machine, ReadyList};

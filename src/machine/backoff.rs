@@ -1,0 +1,92 @@
+//! How long to wait before the next try.
+
+use std::time::Duration;
+
+/// SplitMix64: small, and good enough to spread clients in time. Its seed is injected, so a run can be repeated.
+#[derive(Debug, Clone)]
+pub(crate) struct SplitMix64(u64);
+
+impl SplitMix64 {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}
+
+/// Waits that double from `initial` to `max`, each shortened by a random 0 to 10 %, but never below `initial`.
+///
+/// The rule of the official clients: who lost the same broker at the same time does not come back at the same time.
+#[derive(Debug, Clone)]
+pub(crate) struct Backoff {
+    initial: Duration,
+    max: Duration,
+    next: Duration,
+}
+
+impl Backoff {
+    pub(crate) fn new(initial: Duration, max: Duration) -> Self {
+        Self { initial, max: max.max(initial), next: initial }
+    }
+
+    /// The wait before the next try.
+    pub(crate) fn next(&mut self, random: &mut SplitMix64) -> Duration {
+        let wait = self.next;
+        self.next = wait.saturating_mul(2).min(self.max);
+        // Thousandths, so that no wait is lost in rounding and none overflows.
+        let shortened = wait / 1000 * u32::try_from(random.next() % 101).unwrap_or(0);
+        wait.saturating_sub(shortened).max(self.initial)
+    }
+
+    /// A success: the next failure waits `initial` again.
+    pub(crate) fn reset(&mut self) {
+        self.next = self.initial;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_generator_is_splitmix64() {
+        let mut random = SplitMix64::new(1_234_567);
+        assert_eq!(random.next(), 6_457_827_717_110_365_317);
+        assert_eq!(random.next(), 3_203_168_211_198_807_973);
+    }
+
+    #[test]
+    fn waits_double_up_to_the_limit_less_a_tenth_at_most() {
+        let (initial, max) = (Duration::from_millis(100), Duration::from_secs(60));
+        for seed in 0..50 {
+            let mut random = SplitMix64::new(seed);
+            let mut backoff = Backoff::new(initial, max);
+            let mut full = initial;
+            for _ in 0..20 {
+                let wait = backoff.next(&mut random);
+                assert!(wait <= full && wait >= (full / 10 * 9).max(initial), "{wait:?} of {full:?}");
+                full = (full * 2).min(max);
+            }
+            assert_eq!(full, max);
+            backoff.reset();
+            assert_eq!(backoff.next(&mut random), initial);
+        }
+    }
+
+    #[test]
+    fn seeds_differ() {
+        let waits = |seed| {
+            let mut random = SplitMix64::new(seed);
+            let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(60));
+            (0..10).map(|_| backoff.next(&mut random)).collect::<Vec<_>>()
+        };
+        assert_ne!(waits(1), waits(2));
+        assert_eq!(waits(3), waits(3));
+    }
+}
