@@ -503,3 +503,6 @@ impl Brokers {
         assert!(self.pooled.values().all(|id| self.links.contains_key(id)), "the pool holds no link that is over");
     }
 }
+
+#[cfg(test)]
+mod tests;

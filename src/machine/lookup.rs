@@ -152,3 +152,178 @@ fn wrong_answer(answer: &Command, doing: &str) -> Failure {
     let text = format!("the broker answered {} when asked for {doing}", answer.name());
     Failure { error: Error::protocol(text), disposition: Disposition::Retry, blames_link: true }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use pb::command_lookup_topic_response::LookupType;
+
+    const TOPIC: &str = "persistent://public/default/t";
+
+    fn now() -> Now {
+        Now { at: Instant::now(), wall_ms: 0 }
+    }
+
+    fn host(name: &str) -> HostPort {
+        HostPort { host: name.into(), port: 6650 }
+    }
+
+    fn entry(tls: bool) -> BrokerKey {
+        BrokerKey { logical: host("service"), physical: host("service"), tls, index: 0 }
+    }
+
+    fn answer(kind: LookupType, url: Option<&str>) -> pb::CommandLookupTopicResponse {
+        pb::CommandLookupTopicResponse {
+            response: Some(kind as i32),
+            broker_service_url: url.map(str::to_owned),
+            ..Default::default()
+        }
+    }
+
+    fn ask(lookup: &mut Lookup, answer: pb::CommandLookupTopicResponse) -> Looked {
+        lookup.on_answer(Ok(Command::LookupResponse(answer)), 20, now())
+    }
+
+    fn failure(looked: Looked) -> Failure {
+        match looked {
+            Looked::Failed(failure) => failure,
+            other => panic!("a failure was expected, not {other:?}"),
+        }
+    }
+
+    fn is_authoritative(lookup: &Lookup) -> bool {
+        match lookup.command(&TOPIC.into(), None) {
+            Command::Lookup(command) => command.authoritative(),
+            other => panic!("not a lookup: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn connect_names_the_broker() {
+        let mut lookup = Lookup::new(entry(false), None);
+        let Looked::Found(key) = ask(&mut lookup, answer(LookupType::Connect, Some("pulsar://b:7000"))) else {
+            panic!("found");
+        };
+        assert_eq!(key.logical.to_string(), "b:7000");
+        assert_eq!(key.physical, key.logical);
+        assert_eq!(key.proxy_to_broker_url(), None);
+    }
+
+    #[test]
+    fn the_flag_of_a_redirect_is_copied_whatever_it_is() {
+        let mut lookup = Lookup::new(entry(false), None);
+        assert!(!is_authoritative(&lookup));
+        for authoritative in [true, false, true] {
+            let mut redirect = answer(LookupType::Redirect, Some("pulsar://leader:6650"));
+            redirect.authoritative = Some(authoritative);
+            assert!(matches!(ask(&mut lookup, redirect), Looked::Redirected(key) if key.logical == host("leader")));
+            assert_eq!(is_authoritative(&lookup), authoritative);
+        }
+    }
+
+    #[test]
+    fn redirects_end_after_the_limit_and_may_be_tried_again() {
+        let mut lookup = Lookup::new(entry(false), None);
+        for _ in 0..20 {
+            let looked = ask(&mut lookup, answer(LookupType::Redirect, Some("pulsar://a:6650")));
+            assert!(matches!(looked, Looked::Redirected(_)));
+        }
+        let end = failure(ask(&mut lookup, answer(LookupType::Redirect, Some("pulsar://a:6650"))));
+        assert_eq!(end.disposition, Disposition::Retry);
+        assert!(end.error.to_string().contains("20 times"), "{}", end.error);
+    }
+
+    #[test]
+    fn redirects_end_with_the_time_of_the_lookup() {
+        let start = now();
+        let mut lookup = Lookup::new(entry(false), start.at.checked_add(Duration::from_secs(30)));
+        let late = Now { at: start.at + Duration::from_secs(31), wall_ms: 0 };
+        let redirect = Command::LookupResponse(answer(LookupType::Redirect, Some("pulsar://a:6650")));
+        let end = failure(lookup.on_answer(Ok(redirect), 20, late));
+        assert_eq!((end.error.kind(), end.disposition), (ErrorKind::TimedOut, Disposition::Retry));
+    }
+
+    #[test]
+    fn the_scheme_decides_which_address_is_read() {
+        let mut both = answer(LookupType::Connect, Some("pulsar://plain:1"));
+        both.broker_service_url_tls = Some("pulsar+ssl://secret:2".to_owned());
+        let found = |tls| match ask(&mut Lookup::new(entry(tls), None), both.clone()) {
+            Looked::Found(key) => (key.logical.to_string(), key.tls),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(found(false), ("plain:1".to_owned(), false));
+        assert_eq!(found(true), ("secret:2".to_owned(), true));
+    }
+
+    #[test]
+    fn a_missing_or_wrong_address_is_a_clear_error() {
+        let mut lookup = Lookup::new(entry(true), None);
+        let missing = failure(ask(&mut lookup, answer(LookupType::Connect, Some("pulsar://plain:1"))));
+        assert!(missing.error.to_string().contains("no TLS address"), "{}", missing.error);
+        assert!(missing.is_final(false) && !missing.is_final(true));
+
+        let mut lookup = Lookup::new(entry(false), None);
+        let empty = failure(ask(&mut lookup, answer(LookupType::Redirect, Some(""))));
+        assert!(empty.error.to_string().contains("brokerServiceUrl"), "{}", empty.error);
+        let wrong = failure(ask(&mut lookup, answer(LookupType::Connect, Some("http://b:8080"))));
+        assert!(wrong.error.to_string().contains("http://b:8080"), "{}", wrong.error);
+    }
+
+    #[test]
+    fn a_proxy_keeps_the_address_that_was_dialed() {
+        let mut lookup = Lookup::new(entry(false), None);
+        let mut proxied = answer(LookupType::Connect, Some("pulsar://broker-7:6650"));
+        proxied.proxy_through_service_url = Some(true);
+        let Looked::Found(key) = ask(&mut lookup, proxied) else { panic!("found") };
+        assert_eq!((key.logical.clone(), key.physical.clone()), (host("broker-7"), host("service")));
+        assert_eq!(key.proxy_to_broker_url().as_deref(), Some("broker-7:6650"));
+    }
+
+    #[test]
+    fn a_standalone_that_claims_a_proxy_is_reached_over_the_connection_there_is() {
+        let mut lookup = Lookup::new(entry(false), None);
+        let mut standalone = answer(LookupType::Connect, Some("pulsar://service:6650"));
+        standalone.proxy_through_service_url = Some(true);
+        assert!(matches!(ask(&mut lookup, standalone), Looked::Found(key) if key == entry(false)));
+    }
+
+    #[test]
+    fn refusals_follow_their_code() {
+        let refused = |code: Option<i32>| {
+            let mut refused = answer(LookupType::Failed, None);
+            refused.error = code;
+            failure(ask(&mut Lookup::new(entry(false), None), refused))
+        };
+        let not_ready = refused(Some(6));
+        assert!(not_ready.blames_link && !not_ready.is_final(false));
+        let missing = refused(Some(11));
+        assert!(!missing.blames_link && missing.is_final(true));
+        assert_eq!(missing.error.kind(), ErrorKind::TopicNotFound);
+        assert_eq!(refused(None).disposition, Disposition::Retry);
+    }
+
+    #[test]
+    fn an_answer_without_an_outcome_is_a_failure() {
+        let mut lookup = Lookup::new(entry(false), None);
+        let empty = failure(ask(&mut lookup, Default::default()));
+        assert_eq!(empty.disposition, Disposition::Retry);
+        let empty = read_partitions(Ok(Command::PartitionedMetadataResponse(Default::default())));
+        assert_eq!(empty.expect_err("no outcome").disposition, Disposition::Retry);
+        let silent = failure(lookup.on_answer(Err(RequestError::TimedOut), 20, now()));
+        assert!(silent.blames_link);
+    }
+
+    #[test]
+    fn the_listener_is_named_when_set() {
+        let lookup = Lookup::new(entry(false), None);
+        let listener = |name| match lookup.command(&TOPIC.into(), name) {
+            Command::Lookup(command) => command.advertised_listener_name,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(listener(Some("external")).as_deref(), Some("external"));
+        assert_eq!(listener(Some("")), None);
+        assert_eq!(listener(None), None);
+    }
+}
