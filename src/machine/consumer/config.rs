@@ -1,0 +1,259 @@
+//! What a consumer can be told, with defaults.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::pb;
+
+/// The largest `receiver_queue_size`: FLOW counts permits as a signed 32-bit number.
+pub const RECEIVER_QUEUE_SIZE_MAX: u32 = i32::MAX as u32;
+
+/// The shortest delay of a negative acknowledgement.
+pub const NACK_REDELIVERY_DELAY_MIN: Duration = Duration::from_millis(100);
+
+/// How the consumers of a subscription share its messages (`CommandSubscribe.subType`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum SubscriptionType {
+    /// One consumer; a second one is refused with `ConsumerBusy`. In order.
+    #[default]
+    Exclusive,
+    /// Messages go round among the consumers. No order.
+    Shared,
+    /// One active consumer, the others stand by. In order.
+    Failover,
+    /// Messages of one key go to one consumer, in order.
+    KeyShared,
+}
+
+impl SubscriptionType {
+    /// Whether a consumer reads the topic in order and alone, so that only "all up to here" can be redelivered and
+    /// cumulative acknowledgement makes sense: Exclusive and Failover.
+    #[must_use]
+    pub fn is_in_order(self) -> bool {
+        matches!(self, Self::Exclusive | Self::Failover)
+    }
+
+    pub(super) fn wire(self) -> pb::command_subscribe::SubType {
+        match self {
+            Self::Exclusive => pb::command_subscribe::SubType::Exclusive,
+            Self::Shared => pb::command_subscribe::SubType::Shared,
+            Self::Failover => pb::command_subscribe::SubType::Failover,
+            Self::KeyShared => pb::command_subscribe::SubType::KeyShared,
+        }
+    }
+}
+
+/// Where a subscription starts that this SUBSCRIBE creates (`CommandSubscribe.initialPosition`). An existing one goes
+/// on where it stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum InitialPosition {
+    /// After the last message of the topic.
+    #[default]
+    Latest,
+    /// Before the first message of the topic.
+    Earliest,
+}
+
+/// How keys are spread over the consumers of a Key_Shared subscription (`KeySharedMeta`). All consumers of a
+/// subscription must ask for the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeySharedPolicy {
+    /// The broker splits the keys among the consumers that are there.
+    AutoSplit {
+        /// A key may move to another consumer before its earlier messages are acknowledged. Default: false.
+        allow_out_of_order: bool,
+    },
+    /// This consumer takes the keys whose hash lies in these ranges of 0 to 65535, and no others.
+    Sticky(Vec<RangeInclusive<u16>>),
+}
+
+impl Default for KeySharedPolicy {
+    fn default() -> Self {
+        Self::AutoSplit { allow_out_of_order: false }
+    }
+}
+
+impl KeySharedPolicy {
+    pub(super) fn wire(&self) -> pb::KeySharedMeta {
+        let (mode, hash_ranges, out_of_order) = match self {
+            Self::AutoSplit { allow_out_of_order } => (pb::KeySharedMode::AutoSplit, Vec::new(), *allow_out_of_order),
+            Self::Sticky(ranges) => {
+                let range = |range: &RangeInclusive<u16>| pb::IntRange {
+                    start: i32::from(*range.start()),
+                    end: i32::from(*range.end()),
+                };
+                (pb::KeySharedMode::Sticky, ranges.iter().map(range).collect(), false)
+            }
+        };
+        pb::KeySharedMeta { key_shared_mode: mode.into(), hash_ranges, allow_out_of_order_delivery: Some(out_of_order) }
+    }
+}
+
+/// The options of a consumer. Defaults are those of the Java client 4.2 unless the field says otherwise.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct ConsumerConfig {
+    /// Name of the subscription. Not empty.
+    pub subscription: String,
+    /// Default: [`SubscriptionType::Exclusive`].
+    pub subscription_type: SubscriptionType,
+    /// Shown in the broker's statistics; orders the consumers of a Failover subscription and places those of a
+    /// Key_Shared one. The machine invents none: who builds consumers gives each a name of its own. Default: none.
+    pub consumer_name: Option<String>,
+    /// How many messages the broker may send ahead of the application. An entry is never split, and a broker may send
+    /// as many entries as there are permits in one go, so batches go beyond it. 0: no message is sent ahead, each
+    /// waiting receive asks for one. At most [`RECEIVER_QUEUE_SIZE_MAX`]. Default: 1000.
+    pub receiver_queue_size: u32,
+    /// How long an acknowledgement may wait for others to share its frame. Zero: it leaves when the connection is next
+    /// free. Default: 100 ms.
+    pub ack_group_time: Duration,
+    /// So many waiting acknowledgements leave without waiting longer, in entries. Default: 1000.
+    pub ack_group_max: usize,
+    /// How long after a negative acknowledgement the redelivery is asked for. At least
+    /// [`NACK_REDELIVERY_DELAY_MIN`]. Default: 60 s.
+    pub nack_redelivery_delay: Duration,
+    /// Default: [`InitialPosition::Latest`].
+    pub initial_position: InitialPosition,
+    /// Lower is served first (Shared), or is preferred as the active one (Failover). Default: 0.
+    pub priority_level: i32,
+    /// Shown in the broker's statistics of this consumer. Default: none.
+    pub properties: Vec<(String, String)>,
+    /// Stored with the subscription when it is created. Default: none.
+    pub subscription_properties: Vec<(String, String)>,
+    /// Acknowledge single members of a batch at the broker. It needs `acknowledgmentAtBatchIndexLevelEnabled` there
+    /// (off by default in 4.0, on in 4.2); without it the broker ignores such acknowledgements and the entry counts
+    /// once all its members are acknowledged, as with `false` here. Default: true.
+    pub batch_index_ack: bool,
+    /// Only for [`SubscriptionType::KeyShared`]. Default: split by the broker, in order.
+    pub key_shared: KeySharedPolicy,
+    /// Read the compacted view of the topic: only Exclusive and Failover. Default: false.
+    pub read_compacted: bool,
+    /// Replicate the subscription's position to other clusters. `None` leaves it as it is, which is the default.
+    pub replicate_subscription_state: Option<bool>,
+    /// How long subscribing the first time, closing and the single requests may take. Default: 30 s.
+    pub operation_timeout: Duration,
+}
+
+impl Default for ConsumerConfig {
+    fn default() -> Self {
+        Self {
+            subscription: String::new(),
+            subscription_type: SubscriptionType::default(),
+            consumer_name: None,
+            receiver_queue_size: 1000,
+            ack_group_time: Duration::from_millis(100),
+            ack_group_max: 1000,
+            nack_redelivery_delay: Duration::from_secs(60),
+            initial_position: InitialPosition::default(),
+            priority_level: 0,
+            properties: Vec::new(),
+            subscription_properties: Vec::new(),
+            batch_index_ack: true,
+            key_shared: KeySharedPolicy::default(),
+            read_compacted: false,
+            replicate_subscription_state: None,
+            operation_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+impl ConsumerConfig {
+    /// The defaults, with the name of the subscription, which has none.
+    pub fn new(subscription: impl Into<String>) -> Self {
+        Self { subscription: subscription.into(), ..Self::default() }
+    }
+
+    /// Checks the options against each other.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`], naming the bad option.
+    pub fn validate(&self) -> Result<()> {
+        if self.subscription.is_empty() {
+            // A broker would answer ProducerBusy, which helps nobody.
+            return refuse("the subscription needs a name");
+        }
+        if self.receiver_queue_size > RECEIVER_QUEUE_SIZE_MAX {
+            return refuse("receiver_queue_size is above 2147483647");
+        }
+        if self.ack_group_max == 0 {
+            return refuse("ack_group_max is 0; for acknowledgements that do not wait set ack_group_time to zero");
+        }
+        if self.nack_redelivery_delay < NACK_REDELIVERY_DELAY_MIN {
+            return refuse("nack_redelivery_delay is below 100 ms");
+        }
+        if self.operation_timeout.is_zero() {
+            return refuse("operation_timeout is zero");
+        }
+        if self.read_compacted && !self.subscription_type.is_in_order() {
+            return refuse("read_compacted is only for Exclusive and Failover subscriptions");
+        }
+        match &self.key_shared {
+            KeySharedPolicy::Sticky(ranges) => validate_ranges(ranges, self.subscription_type),
+            KeySharedPolicy::AutoSplit { .. } => Ok(()),
+        }
+    }
+}
+
+fn validate_ranges(ranges: &[RangeInclusive<u16>], subscription_type: SubscriptionType) -> Result<()> {
+    if subscription_type != SubscriptionType::KeyShared {
+        return refuse("key_shared: hash ranges are only for Key_Shared subscriptions");
+    }
+    if ranges.is_empty() || ranges.iter().any(RangeInclusive::is_empty) {
+        return refuse("key_shared: a sticky consumer needs hash ranges, and none of them empty");
+    }
+    let mut sorted: Vec<_> = ranges.iter().map(|range| (*range.start(), *range.end())).collect();
+    sorted.sort_unstable();
+    if sorted.windows(2).any(|pair| pair[1].0 <= pair[0].1) {
+        return refuse("key_shared: hash ranges overlap (both ends belong to a range)");
+    }
+    Ok(())
+}
+
+fn refuse(why: &str) -> Result<()> {
+    Err(Error::local(ErrorKind::InvalidArgument, why))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bad(change: impl FnOnce(&mut ConsumerConfig)) -> String {
+        let mut config = ConsumerConfig::new("s");
+        change(&mut config);
+        config.validate().expect_err("a bad option").to_string()
+    }
+
+    #[test]
+    fn defaults_are_usable_once_named() {
+        assert!(ConsumerConfig::new("s").validate().is_ok());
+        assert!(ConsumerConfig::default().validate().is_err());
+    }
+
+    #[test]
+    fn each_bad_option_is_named() {
+        assert!(bad(|c| c.receiver_queue_size = u32::MAX).contains("receiver_queue_size"));
+        assert!(bad(|c| c.ack_group_max = 0).contains("ack_group_max"));
+        assert!(bad(|c| c.nack_redelivery_delay = Duration::from_millis(99)).contains("nack_redelivery_delay"));
+        assert!(bad(|c| c.operation_timeout = Duration::ZERO).contains("operation_timeout"));
+        let compacted = bad(|c| (c.read_compacted, c.subscription_type) = (true, SubscriptionType::Shared));
+        assert!(compacted.contains("read_compacted"));
+        assert!(bad(|c| c.key_shared = KeySharedPolicy::Sticky(vec![0..=1])).contains("Key_Shared"));
+    }
+
+    #[test]
+    fn sticky_ranges_do_not_overlap() {
+        let sticky = |ranges: Vec<RangeInclusive<u16>>| {
+            let mut config = ConsumerConfig::new("s");
+            config.subscription_type = SubscriptionType::KeyShared;
+            config.key_shared = KeySharedPolicy::Sticky(ranges);
+            config.validate()
+        };
+        assert!(sticky(vec![10..=20, 0..=9, 21..=65535]).is_ok());
+        assert!(sticky(vec![10..=20, 0..=10]).is_err());
+        #[allow(clippy::reversed_empty_ranges, reason = "the point of the test")]
+        let reversed = vec![5..=4];
+        assert!(sticky(reversed).is_err());
+        assert!(sticky(vec![]).is_err());
+    }
+}

@@ -1,0 +1,207 @@
+//! One delivered entry, read as far as it can be without the consumer.
+
+use bytes::Bytes;
+
+use super::position::Position;
+use crate::wire::entry::BrokerEntryMetadata;
+use crate::wire::error::{DecodeError, DecodeErrorKind};
+use crate::wire::{EntryError, EntryParts, MessageHead, Metadata};
+
+/// The largest batch that is opened, messages: what an `ack_set` of the largest size can name.
+pub const BATCH_MEMBERS_MAX: u32 = 64 * crate::wire::hot::ACK_SET_WORDS_MAX as u32;
+
+/// The least a record takes in an uncompressed batch, bytes: the size of its metadata.
+const RECORD_BYTES_MIN: usize = 4;
+
+/// An entry of a topic as it was delivered: one message, or a batch.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// All that follows the command in the MESSAGE frame; a slice of the read buffer.
+    pub raw: Bytes,
+    /// `MessageIdData.ledgerId`.
+    pub ledger_id: u64,
+    /// `MessageIdData.entryId`.
+    pub entry_id: u64,
+    /// `CommandMessage.redelivery_count`: how often it was delivered before. Always 0 on Exclusive and Failover.
+    pub redelivery_count: u32,
+    /// Words of the set of members to be handed out: bit `i % 64` of word `i / 64` is member `i`, 1 = hand it out.
+    /// Missing words are 0. Empty: all of them.
+    pub ack_set: Vec<i64>,
+    /// `CommandMessage.consumer_epoch`.
+    pub consumer_epoch: Option<u64>,
+    /// Where its parts lie, or why it cannot be read.
+    pub body: Result<EntryBody, EntryError>,
+    /// How many permits it stands for, messages. On arrival what the broker charged; what is taken from the consumer
+    /// counts the members to be handed out, all of which are to be credited.
+    pub members: u32,
+    /// The attach it came in; goes into [`Credits`](super::Credits).
+    pub attempt: u64,
+}
+
+/// The parts of an entry that can be read.
+#[derive(Debug, Clone)]
+pub struct EntryBody {
+    /// Where the parts lie in [`Entry::raw`].
+    pub parts: EntryParts,
+    /// The metadata of the message, or of the batch as a whole.
+    pub metadata: Metadata,
+    /// What the broker knows about the entry, if it says so.
+    pub broker: Option<BrokerEntryMetadata>,
+}
+
+impl Entry {
+    /// Reads a delivery: finds the parts, compares the checksum, parses the metadata. Needs no consumer and so no lock.
+    ///
+    /// Damage does not stop it: it is kept in [`body`](Self::body).
+    pub fn read(head: MessageHead, raw: Bytes) -> Self {
+        let (body, members) = read_body(&head, &raw);
+        Self {
+            raw,
+            ledger_id: head.ledger_id,
+            entry_id: head.entry_id,
+            redelivery_count: head.redelivery_count,
+            ack_set: head.ack_set,
+            consumer_epoch: head.consumer_epoch,
+            body,
+            members,
+            attempt: 0,
+        }
+    }
+
+    /// How many messages the batch holds; `None` if it is no batch or cannot be read.
+    pub fn batch_size(&self) -> Option<u32> {
+        let count = self.body.as_ref().ok()?.metadata.num_messages_in_batch?;
+        u32::try_from(count).ok()
+    }
+
+    pub(super) fn position(&self) -> Position {
+        Position { ledger_id: self.ledger_id, entry_id: self.entry_id }
+    }
+}
+
+/// The body, and what the broker charged for it.
+fn read_body(head: &MessageHead, raw: &Bytes) -> (Result<EntryBody, EntryError>, u32) {
+    let parts = match EntryParts::split(raw) {
+        Ok(parts) => parts,
+        Err(error) => return (Err(error), 1),
+    };
+    let sound = parts.verify(raw);
+    let bytes = raw.get(parts.metadata.clone()).unwrap_or_default();
+    let metadata = match (sound, Metadata::parse(bytes)) {
+        (Ok(()), Ok(metadata)) => metadata,
+        (Ok(()), Err(error)) => return (Err(EntryError::Metadata(error)), 1),
+        // The metadata of a damaged entry may still be what the broker read; a count that the payload could not hold
+        // is the damage itself.
+        (Err(error), Ok(metadata)) => {
+            let members = if check_count(&metadata, &parts).is_ok() { charged(&metadata, &head.ack_set) } else { 1 };
+            return (Err(error), members);
+        }
+        (Err(error), Err(_)) => return (Err(error), 1),
+    };
+    let members = charged(&metadata, &head.ack_set);
+    if let Err(error) = check_count(&metadata, &parts) {
+        return (Err(EntryError::Batch(error)), members);
+    }
+    let broker = parts.broker_metadata.clone().and_then(|range| raw.get(range));
+    // Extras of the broker that cannot be read do not make the message unreadable.
+    let broker = broker.and_then(|bytes| BrokerEntryMetadata::decode(bytes).ok());
+    (Ok(EntryBody { parts, metadata, broker }), members)
+}
+
+/// The broker charges the members it has no acknowledgement of; its count of members is that of the metadata.
+fn charged(metadata: &Metadata, ack_set: &[i64]) -> u32 {
+    match metadata.num_messages_in_batch {
+        None => 1,
+        Some(count) => live(ack_set, u32::try_from(count).unwrap_or(0)),
+    }
+}
+
+/// How many of the first `size` members `words` have as live.
+fn live(words: &[i64], size: u32) -> u32 {
+    if words.is_empty() {
+        return size;
+    }
+    let mut left = size;
+    let mut count = 0;
+    for &word in words {
+        let mask = if left >= 64 { u64::MAX } else { (1u64 << left) - 1 };
+        count += (word as u64 & mask).count_ones();
+        left = left.saturating_sub(64);
+    }
+    count
+}
+
+/// Refuses a batch size that has no meaning or that its payload could not hold.
+fn check_count(metadata: &Metadata, parts: &EntryParts) -> Result<(), DecodeError> {
+    const FIELD: &str = "MessageMetadata.num_messages_in_batch";
+    let Some(count) = metadata.num_messages_in_batch else { return Ok(()) };
+    let payload_bytes = parts.payload.len().max(metadata.uncompressed_size as usize);
+    let max = (payload_bytes / RECORD_BYTES_MIN).min(BATCH_MEMBERS_MAX as usize);
+    match usize::try_from(count) {
+        Ok(1..) if count as usize <= max => Ok(()),
+        _ => Err(DecodeError::new(DecodeErrorKind::OutOfRange { value: count.into() }, FIELD, parts.metadata.start)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+
+    use super::*;
+    use crate::wire::{NewMetadata, entry::put_entry};
+
+    fn head(ack_set: Vec<i64>) -> MessageHead {
+        MessageHead {
+            consumer_id: 0,
+            ledger_id: 7,
+            entry_id: 3,
+            partition: -1,
+            redelivery_count: 2,
+            ack_set,
+            consumer_epoch: None,
+        }
+    }
+
+    fn raw(count: Option<i32>, payload: &[u8]) -> Bytes {
+        let metadata = NewMetadata { producer_name: "p", num_messages_in_batch: count, ..NewMetadata::default() };
+        let mut out = BytesMut::new();
+        put_entry(&mut out, &metadata, payload);
+        out.freeze()
+    }
+
+    #[test]
+    fn a_plain_message_is_one_and_a_batch_its_live_members() {
+        assert_eq!(Entry::read(head(vec![]), raw(None, b"")).members, 1);
+        assert_eq!(Entry::read(head(vec![]), raw(Some(3), &[0; 30])).members, 3);
+        let part = Entry::read(head(vec![0b101_0101]), raw(Some(3), &[0; 30]));
+        assert_eq!((part.members, part.batch_size()), (2, Some(3)));
+        let long = Entry::read(head(vec![0, -1, -1]), raw(Some(70), &[0; 280]));
+        assert_eq!(long.members, 6);
+        assert_eq!(Entry::read(head(vec![-1]), raw(Some(70), &[0; 280])).members, 64);
+    }
+
+    #[test]
+    fn a_damaged_payload_keeps_the_count_the_broker_charged() {
+        let mut bytes = BytesMut::from(&raw(Some(3), &[0; 30])[..]);
+        *bytes.last_mut().expect("a payload") ^= 1;
+        let entry = Entry::read(head(vec![]), bytes.freeze());
+        assert!(matches!(entry.body, Err(EntryError::ChecksumMismatch { .. })));
+        assert_eq!(entry.members, 3);
+    }
+
+    #[test]
+    fn counts_without_a_meaning_are_damage() {
+        for (count, charged) in [(0, 0), (-5, 0), (8, 8), (i32::MAX, i32::MAX as u32)] {
+            let entry = Entry::read(head(vec![]), raw(Some(count), &[0; 30]));
+            assert!(matches!(entry.body, Err(EntryError::Batch(_))), "{count}");
+            assert_eq!(entry.members, charged);
+        }
+    }
+
+    #[test]
+    fn no_bytes_at_all_are_one_damaged_message() {
+        let entry = Entry::read(head(vec![]), Bytes::new());
+        assert!(matches!(entry.body, Err(EntryError::TooShort { .. })));
+        assert_eq!(entry.members, 1);
+    }
+}

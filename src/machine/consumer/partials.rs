@@ -1,0 +1,162 @@
+//! Batches of which some members are acknowledged and some are not.
+
+use std::collections::BTreeMap;
+
+use super::position::Position;
+use crate::wire::{AckId, AckSet};
+
+/// The most entries whose members are told apart. Beyond it the oldest is forgotten, which makes all its members count
+/// as unacknowledged: they may be delivered again, none is lost.
+pub(super) const PARTIAL_ENTRIES_MAX: usize = 16 * 1024;
+
+/// The most memory of the sets of members, in words of 8 bytes. Beyond it as beyond [`PARTIAL_ENTRIES_MAX`].
+pub(super) const PARTIAL_WORDS_MAX: usize = 1024 * 1024;
+
+/// What is known of one batch.
+#[derive(Debug)]
+pub(super) struct Partial {
+    /// The members that are not acknowledged.
+    pub(super) set: AckSet,
+    /// Messages in the batch.
+    pub(super) size: u32,
+    /// The broker has not been told of the latest change, and is to be told of it.
+    pub(super) unsent: bool,
+}
+
+impl Partial {
+    fn words(&self) -> usize {
+        self.size.div_ceil(64) as usize
+    }
+}
+
+/// The batches acknowledged in part; the one worked on last is at hand without a search.
+#[derive(Debug, Default)]
+pub(super) struct Partials {
+    hot: Option<(Position, Partial)>,
+    rest: BTreeMap<Position, Partial>,
+    /// Words of all sets.
+    words: usize,
+}
+
+impl Partials {
+    pub(super) fn is_empty(&self) -> bool {
+        self.hot.is_none() && self.rest.is_empty()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.rest.len() + usize::from(self.hot.is_some())
+    }
+
+    /// Brings what is known of an entry to hand.
+    pub(super) fn find(&mut self, position: Position) -> Option<&mut Partial> {
+        if self.hot.as_ref().is_none_or(|(hot, _)| *hot != position) {
+            let found = self.rest.remove(&position)?;
+            self.cool();
+            self.hot = Some((position, found));
+        }
+        self.hot.as_mut().map(|(_, partial)| partial)
+    }
+
+    /// The same; an unknown entry is one of which nothing is acknowledged. `forgotten` gets what must be told to the
+    /// broker of entries that had to make room.
+    pub(super) fn find_or_open(
+        &mut self,
+        position: Position,
+        size: u32,
+        open: impl FnOnce() -> AckSet,
+        forgotten: &mut Vec<AckId>,
+    ) -> &mut Partial {
+        if self.find(position).is_none() {
+            self.cool();
+            let partial = Partial { set: open(), size, unsent: false };
+            self.words += partial.words();
+            self.hot = Some((position, partial));
+            self.make_room(forgotten);
+        }
+        let (_, partial) = self.hot.as_mut().expect("it was found or opened just now");
+        partial
+    }
+
+    fn cool(&mut self) {
+        if let Some((position, partial)) = self.hot.take() {
+            self.rest.insert(position, partial);
+        }
+    }
+
+    /// Never forgets the entry at hand.
+    fn make_room(&mut self, forgotten: &mut Vec<AckId>) {
+        while self.len() > PARTIAL_ENTRIES_MAX || self.words > PARTIAL_WORDS_MAX {
+            let Some((position, partial)) = self.rest.pop_first() else { return };
+            self.words -= partial.words();
+            if partial.unsent {
+                forgotten.push(position.ack_id(partial.set.to_words()));
+            }
+        }
+    }
+
+    /// Forgets an entry.
+    pub(super) fn remove(&mut self, position: Position) {
+        let found = match self.hot.take_if(|(hot, _)| *hot == position) {
+            Some((_, partial)) => Some(partial),
+            None => self.rest.remove(&position),
+        };
+        self.words -= found.map_or(0, |partial| partial.words());
+    }
+
+    /// Forgets all entries below `position`.
+    pub(super) fn remove_below(&mut self, position: Position) {
+        if let Some((_, partial)) = self.hot.take_if(|(hot, _)| *hot < position) {
+            self.words -= partial.words();
+        }
+        if self.rest.first_key_value().is_some_and(|(first, _)| *first < position) {
+            let kept = self.rest.split_off(&position);
+            let gone = std::mem::replace(&mut self.rest, kept);
+            self.words -= gone.values().map(Partial::words).sum::<usize>();
+        }
+    }
+
+    /// Positions of all entries, each marked as not told to the broker.
+    pub(super) fn all_unsent(&mut self) -> Vec<Position> {
+        self.cool();
+        self.rest.values_mut().for_each(|partial| partial.unsent = true);
+        self.rest.keys().copied().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(entry_id: u64) -> Position {
+        Position { ledger_id: 1, entry_id }
+    }
+
+    #[test]
+    fn the_oldest_makes_room_and_what_the_broker_does_not_know_is_kept_for_it() {
+        let mut partials = Partials::default();
+        let mut forgotten = Vec::new();
+        for entry in 0..=PARTIAL_ENTRIES_MAX as u64 {
+            let partial = partials.find_or_open(at(entry), 3, || AckSet::full(3), &mut forgotten);
+            partial.set.clear(0);
+            partial.unsent = entry < 1;
+        }
+        assert_eq!(partials.len(), PARTIAL_ENTRIES_MAX);
+        assert_eq!(forgotten, [at(0).ack_id(vec![0b110])]);
+        assert!(partials.find(at(0)).is_none() && partials.find(at(1)).is_some());
+    }
+
+    #[test]
+    fn large_batches_are_bounded_by_their_words() {
+        let mut partials = Partials::default();
+        let size = 64 * (PARTIAL_WORDS_MAX as u32 / 4);
+        for entry in 0..6 {
+            partials.find_or_open(at(entry), size, || AckSet::full(size), &mut Vec::new());
+        }
+        assert_eq!(partials.len(), 4);
+        partials.remove(at(3));
+        partials.remove_below(at(5));
+        assert_eq!((partials.len(), partials.words), (1, size as usize / 64));
+        partials.remove_below(at(6));
+        assert_eq!((partials.is_empty(), partials.words), (true, 0));
+    }
+}

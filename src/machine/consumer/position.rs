@@ -1,0 +1,45 @@
+//! The place of an entry in its topic.
+
+use std::cmp::Ordering;
+
+use crate::id::MessageId;
+use crate::wire::AckId;
+
+/// Ledger and entry. Both are signed on the wire in all but type: 2^64-1 is -1 and comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub(super) struct Position {
+    pub(super) ledger_id: u64,
+    pub(super) entry_id: u64,
+}
+
+impl Position {
+    pub(super) fn of(id: &MessageId) -> Self {
+        Self { ledger_id: id.ledger_id, entry_id: id.entry_id }
+    }
+
+    /// As part of an ACK; without words the whole entry.
+    pub(super) fn ack_id(self, ack_set: Vec<i64>) -> AckId {
+        AckId { ledger_id: self.ledger_id, entry_id: self.entry_id, ack_set }
+    }
+
+    fn key(self) -> (i64, i64) {
+        (self.ledger_id as i64, self.entry_id as i64)
+    }
+
+    /// The entry before; before the first one of a ledger that is entry -1, "nothing of this ledger".
+    pub(super) fn previous(self) -> Self {
+        Self { entry_id: self.entry_id.wrapping_sub(1), ..self }
+    }
+}
+
+impl Ord for Position {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.key().cmp(&other.key())
+    }
+}
+
+impl PartialOrd for Position {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
