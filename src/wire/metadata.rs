@@ -6,8 +6,12 @@
 
 use std::ops::Range;
 
+use prost::Message as _;
+
 use super::error::{DecodeError, DecodeErrorKind};
 use super::proto::{Reader, Value};
+use super::required;
+use crate::pb;
 
 pub use super::new_metadata::{NewChunk, NewMetadata, NewSingle};
 
@@ -148,6 +152,18 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// Checks one of the `encryption_keys`; nothing is kept of it.
+    fn encryption_key(&self, value: &Value) -> Result<(), DecodeError> {
+        const FIELD: &str = "MessageMetadata.encryption_keys";
+        let range = self.bytes(value, FIELD)?;
+        let inner = slice(self.bytes, &range);
+        required::check(&required::ENCRYPTION_KEYS, inner, range.start as usize)?;
+        match pb::EncryptionKeys::decode(inner) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.error(DecodeErrorKind::Protobuf(error.to_string()), FIELD)),
+        }
+    }
+
     #[cold]
     fn error(&self, kind: DecodeErrorKind, field: &'static str) -> DecodeError {
         DecodeError::new(kind, field, self.reader.offset())
@@ -248,7 +264,7 @@ impl Rare {
                 f.text(value, "MessageMetadata.replicate_to")?;
             }
             13 => {
-                f.bytes(value, "MessageMetadata.encryption_keys")?;
+                f.encryption_key(value)?;
                 metadata.encrypted = true;
             }
             14 => {

@@ -16,9 +16,9 @@ const DEPTH_MAX: usize = 64;
 pub(crate) struct Shape {
     name: &'static str,
     /// At most 64: the check keeps one bit for each.
-    required: &'static [(u32, &'static str)],
+    pub(super) required: &'static [(u32, &'static str)],
     /// Only those with required fields of their own, at any depth.
-    nested: &'static [(u32, &'static Shape)],
+    pub(super) nested: &'static [(u32, &'static Shape)],
 }
 
 /// Checks that `bytes` are well-formed fields, with all required ones present.
@@ -70,6 +70,7 @@ shapes! {
     INT_RANGE = IntRange [(1, start), (2, end)] [];
     KEY_LONG_VALUE = KeyLongValue [(1, key), (2, value)] [];
     SUBSCRIPTION = Subscription [(1, topic), (2, subscription)] [];
+    ENCRYPTION_KEYS = EncryptionKeys [(1, key), (2, value)] [(3, KEY_VALUE)];
     CONNECT = CommandConnect [(1, client_version)] [];
     CONNECTED = CommandConnected [(1, server_version)] [];
     SUBSCRIBE = CommandSubscribe [(1, topic), (2, subscription), (3, subType), (4, consumer_id), (5, request_id)] [(9, MESSAGE_ID_DATA), (10, KEY_VALUE), (12, SCHEMA), (17, KEY_SHARED_META), (18, KEY_VALUE)];
