@@ -36,6 +36,20 @@ pub(crate) struct Envelope<'a> {
     pub(crate) body_at: usize,
 }
 
+/// The type and body of a command in the layout that every writer gives to a short body of a low type,
+/// which the hot commands have: two one-byte fields and nothing else. `None`: [`open`] it.
+#[inline]
+pub(crate) fn open_short(command: &[u8]) -> Option<(i32, &[u8])> {
+    match command {
+        [0x08, kind @ 2..=15, tag, length @ 0..=0x7f, body @ ..]
+            if *tag == (kind << 3 | 2) && usize::from(*length) == body.len() =>
+        {
+            Some((i32::from(*kind), body))
+        }
+        _ => None,
+    }
+}
+
 /// Reads `BaseCommand.type` and finds its body. Other bodies that happen to be set are ignored.
 pub(crate) fn open(command: &[u8], base: usize) -> Result<Envelope<'_>, DecodeError> {
     let mut reader = Reader::new(command, base);
@@ -320,4 +334,122 @@ commands! {
     66 WatchTopicUpdate(CommandWatchTopicUpdate) WATCH_TOPIC_UPDATE "WATCH_TOPIC_UPDATE" "BaseCommand.watchTopicUpdate" Broker none,
     67 WatchTopicListClose(CommandWatchTopicListClose) WATCH_TOPIC_LIST_CLOSE "WATCH_TOPIC_LIST_CLOSE" "BaseCommand.watchTopicListClose" Client required,
     68 TopicMigrated(CommandTopicMigrated) TOPIC_MIGRATED "TOPIC_MIGRATED" "BaseCommand.topicMigrated" Broker none,
+}
+
+#[cfg(test)]
+mod tests {
+    use prost_reflect::{Cardinality, DescriptorPool, MessageDescriptor};
+
+    use super::*;
+
+    const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/pulsar.fds"));
+
+    fn base_command() -> MessageDescriptor {
+        let pool = DescriptorPool::decode(DESCRIPTORS).expect("the build's descriptors");
+        pool.get_message_by_name("pulsar.proto.BaseCommand").expect("BaseCommand")
+    }
+
+    /// Every command with nothing set in it, by its type.
+    fn all() -> impl Iterator<Item = (i32, Command)> {
+        let default = |kind| Command::decode_known(kind, &[]).expect("in the table").expect("nothing to refuse");
+        Command::ALL.iter().map(move |&(kind, _)| (kind, default(kind)))
+    }
+
+    #[test]
+    fn the_table_is_the_schema() {
+        let base = base_command();
+        let types = base.get_field_by_name("type").expect("type").kind().as_enum().expect("an enum").clone();
+        let expected: Vec<(i32, String)> =
+            types.values().map(|value| (value.number(), value.name().to_owned())).collect();
+        let ours: Vec<(i32, String)> = Command::ALL.iter().map(|&(kind, name)| (kind, name.to_owned())).collect();
+        assert_eq!(ours, expected);
+        assert_eq!(base.fields().count(), 1 + ours.len());
+        for (kind, command) in all() {
+            assert_eq!(command.command_type(), kind);
+            let field = base.get_field(kind as u32).expect("the body has the number of the type");
+            assert_eq!(body_field(kind), format!("BaseCommand.{}", field.name()));
+            let body = field.kind().as_message().expect("a message").clone();
+            check_shape(shape(kind).expect("in the table"), &body);
+            let mut command = command;
+            command.set_request_id(77);
+            assert_eq!(command.request_id(), body.get_field_by_name("request_id").map(|_| 77), "{}", command.name());
+        }
+    }
+
+    /// Whether a message or one it nests has required fields.
+    fn asks_for_something(message: &MessageDescriptor, above: &mut Vec<String>) -> bool {
+        if above.iter().any(|name| name == message.full_name()) {
+            return false;
+        }
+        above.push(message.full_name().to_owned());
+        let found = message.fields().any(|field| {
+            field.cardinality() == Cardinality::Required
+                || field.kind().as_message().is_some_and(|nested| asks_for_something(nested, above))
+        });
+        above.pop();
+        found
+    }
+
+    fn check_shape(shape: &Shape, message: &MessageDescriptor) {
+        let required: Vec<(u32, String)> = message
+            .fields()
+            .filter(|field| field.cardinality() == Cardinality::Required)
+            .map(|field| (field.number(), format!("{}.{}", message.name(), field.name())))
+            .collect();
+        let ours: Vec<(u32, String)> = shape.required.iter().map(|&(number, name)| (number, name.to_owned())).collect();
+        assert_eq!(ours, required);
+        assert!(ours.len() <= 64);
+        let nested: Vec<_> = message
+            .fields()
+            .filter_map(|field| Some((field.number(), field.kind().as_message()?.clone())))
+            .filter(|(_, nested)| asks_for_something(nested, &mut Vec::new()))
+            .collect();
+        assert_eq!(shape.nested.len(), nested.len(), "{}", message.name());
+        for (&(number, inner), (expected, nested)) in shape.nested.iter().zip(&nested) {
+            assert_eq!(number, *expected);
+            // An id nests an id: looked at once.
+            if message.name() != nested.name() {
+                check_shape(inner, nested);
+            }
+        }
+    }
+
+    #[test]
+    fn the_length_is_known_before_writing() {
+        for (_, command) in all() {
+            let mut out = BytesMut::new();
+            command.encode_frame(&mut out);
+            assert_eq!(out.len(), command.encoded_len(), "{}", command.name());
+            assert_eq!(out[..4], (out.len() as u32 - 4).to_be_bytes());
+            assert_eq!(out[4..8], (out.len() as u32 - 8).to_be_bytes());
+        }
+    }
+
+    #[test]
+    fn each_side_has_its_commands() {
+        let of = |wanted| all().filter(|(_, command)| command.sender() == wanted).count();
+        assert_eq!((of(Sender::Client), of(Sender::Broker), of(Sender::Both)), (26, 28, 4));
+        assert_eq!(Command::from(pb::CommandConnect::default()).sender(), Sender::Client);
+        assert_eq!(Command::from(pb::CommandConnected::default()).sender(), Sender::Broker);
+    }
+
+    #[test]
+    fn short_and_long_ways_into_a_command_agree() {
+        let flow = [0x08, 0x0b, 0x5a, 4, 0x08, 1, 0x10, 2];
+        assert_eq!(open_short(&flow), Some((11, &flow[4..])));
+        let envelope = open(&flow, 100).expect("good");
+        assert_eq!((envelope.command_type, envelope.body.as_deref(), envelope.body_at), (11, Some(&flow[4..]), 104));
+        for other in [&flow[..7], &[0x08, 0x0b, 0x52, 0], &[0x08, 0x0b], &[0x08, 0x12, 0x92, 0x01, 0], &[]] {
+            assert_eq!(open_short(other), None, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn nested_required_fields_are_asked_for() {
+        // SEEK { consumer_id: 1, request_id: 1, message_id: { ledgerId: 5 } }
+        let body = [0x08, 1, 0x10, 1, 0x1a, 2, 0x08, 5];
+        let error = Command::decode(28, &body, 50).expect_err("no entryId");
+        assert_eq!(error, DecodeError::new(DecodeErrorKind::Missing, "MessageIdData.entryId", 56));
+        assert_eq!(Command::decode(69, &body, 0), Ok(None));
+    }
 }

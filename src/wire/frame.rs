@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::iter::FusedIterator;
+use std::ops::Range;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -157,49 +158,52 @@ impl Iterator for Frames {
 
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        if self.position >= self.run.len() {
+        let start = self.position;
+        if start >= self.run.len() {
             return None;
         }
-        let start = self.position;
-        // Moved to the end first, so that an error is the last item.
+        // An error is the last item.
         self.position = self.run.len();
-        Some(self.read(start))
+        let item = bounds(&self.run[start..]).and_then(|(command_end, frame_end)| {
+            read(&self.run, start, command_end, frame_end).inspect(|_| self.position = start + frame_end)
+        });
+        Some(item)
     }
 }
 
 impl FusedIterator for Frames {}
 
-impl Frames {
-    fn read(&mut self, start: usize) -> Result<Frame, DecodeError> {
-        let (command_end, frame_end) = bounds(&self.run[start..])?;
-        let command_start = 2 * SIZE_FIELD_BYTES;
-        let command = &self.run[start + command_start..start + command_end];
-        let envelope = command::open(command, command_start)?;
-        let kind = envelope.command_type;
-        let Some(body) = envelope.body else {
-            if Command::is_known(kind) {
-                return Err(command::missing_body(kind, command_start));
-            }
-            self.position = start + frame_end;
-            return Ok(Frame::Unknown { command_type: kind.into() });
-        };
-        let base = envelope.body_at;
-        let entry = || self.run.slice(start + command_end..start + frame_end);
-        let frame = match kind {
-            hot::SEND_RECEIPT => Frame::Receipt(Receipt::decode(&body, base)?),
-            hot::MESSAGE => Frame::Message { head: MessageHead::decode(&body, base)?, entry: entry() },
-            hot::SEND => Frame::Send { head: SendHead::decode(&body, base)?, entry: entry() },
-            _ => match Command::decode(kind, &body, base)? {
-                Some(command) => Frame::Other(command),
-                None => Frame::Unknown { command_type: kind.into() },
-            },
-        };
-        self.position = start + frame_end;
-        Ok(frame)
+/// Reads the frame at `start`; the ends count from there.
+fn read(run: &Bytes, start: usize, command_end: usize, frame_end: usize) -> Result<Frame, DecodeError> {
+    let base = 2 * SIZE_FIELD_BYTES;
+    let command = &run[start + base..start + command_end];
+    let entry = start + command_end..start + frame_end;
+    if let Some((kind, body)) = command::open_short(command) {
+        return read_body(kind, body, base + command.len() - body.len(), run, entry);
+    }
+    let envelope = command::open(command, base)?;
+    match (envelope.command_type, &envelope.body) {
+        (kind, Some(body)) => read_body(kind, body, envelope.body_at, run, entry),
+        (kind, None) if Command::is_known(kind) => Err(command::missing_body(kind, base)),
+        (kind, None) => Ok(Frame::Unknown { command_type: kind.into() }),
     }
 }
 
+#[inline]
+fn read_body(kind: i32, body: &[u8], base: usize, run: &Bytes, entry: Range<usize>) -> Result<Frame, DecodeError> {
+    Ok(match kind {
+        hot::SEND_RECEIPT => Frame::Receipt(Receipt::decode(body, base)?),
+        hot::MESSAGE => Frame::Message { head: MessageHead::decode(body, base)?, entry: run.slice(entry) },
+        hot::SEND => Frame::Send { head: SendHead::decode(body, base)?, entry: run.slice(entry) },
+        _ => match Command::decode(kind, body, base)? {
+            Some(command) => Frame::Other(command),
+            None => Frame::Unknown { command_type: kind.into() },
+        },
+    })
+}
+
 /// Where the command and the frame end, counted from the start of the frame.
+#[inline]
 fn bounds(bytes: &[u8]) -> Result<(usize, usize), DecodeError> {
     let error = |kind, field, offset| Err(DecodeError::new(kind, field, offset));
     let total = read_size(bytes).unwrap_or(usize::MAX);

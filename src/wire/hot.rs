@@ -435,8 +435,17 @@ fn each_word(
     Ok(())
 }
 
+#[inline(always)]
 fn present<T>(value: Option<T>, field: &'static str, base: usize) -> Result<T, DecodeError> {
-    value.ok_or_else(|| DecodeError::new(DecodeErrorKind::Missing, field, base))
+    match value {
+        Some(value) => Ok(value),
+        None => Err(absent(field, base)),
+    }
+}
+
+#[cold]
+fn absent(field: &'static str, base: usize) -> DecodeError {
+    DecodeError::new(DecodeErrorKind::Missing, field, base)
 }
 
 /// Collects the parts of a `MessageIdData` that the hot path needs. Occurrences of one field merge,

@@ -25,22 +25,27 @@ pub(crate) enum Value {
 
 impl Value {
     /// The varint that `field` must be; `at` is where the field starts.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn uint(self, field: &'static str, at: usize) -> Result<u64, DecodeError> {
         match self {
             Value::Varint(value) => Ok(value),
-            _ => Err(DecodeError::new(DecodeErrorKind::BadWireType, field, at)),
+            _ => Err(wrong_type(field, at)),
         }
     }
 
     /// The place of the bytes that `field` must be; `at` is where the field starts.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn range(self, field: &'static str, at: usize) -> Result<Range<usize>, DecodeError> {
         match self {
             Value::Bytes(range) => Ok(range),
-            _ => Err(DecodeError::new(DecodeErrorKind::BadWireType, field, at)),
+            _ => Err(wrong_type(field, at)),
         }
     }
+}
+
+#[cold]
+fn wrong_type(field: &'static str, at: usize) -> DecodeError {
+    DecodeError::new(DecodeErrorKind::BadWireType, field, at)
 }
 
 /// A forward walk over the fields of one message.
@@ -168,6 +173,15 @@ fn long_varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
             let length = last.trailing_zeros() as usize / 8 + 1;
             return Some((join_sevens(word & (last | (last - 1))), bytes.get(length..)?));
         }
+        // Of ten bytes is every -1, such as the partition in each MESSAGE of a broker.
+        let low = join_sevens(word & !ENDS);
+        return match bytes.get(8..)? {
+            [ninth @ 0..=0x7f, rest @ ..] => Some((low | u64::from(*ninth) << 56, rest)),
+            [ninth, tenth @ 0..=1, rest @ ..] => {
+                Some((low | u64::from(ninth & 0x7f) << 56 | u64::from(*tenth) << 63, rest))
+            }
+            _ => None,
+        };
     }
     let mut value = 0;
     for (index, &byte) in bytes.iter().take(VARINT_BYTES_MAX).enumerate() {
