@@ -120,3 +120,39 @@ impl Encoder<Command> for PulsarCodec {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pb;
+
+    #[test]
+    fn frames_come_out_whole_however_they_arrive() {
+        let mut codec = PulsarCodec::default();
+        let flow = Command::from(pb::CommandFlow { consumer_id: 1, message_permits: 1000 });
+        let mut sent = BytesMut::new();
+        for _ in 0..3 {
+            codec.encode(&flow, &mut sent).expect("encoding does not fail");
+        }
+        for piece in [1, 7, sent.len()] {
+            let (mut codec, mut rx, mut read) = (PulsarCodec::default(), BytesMut::new(), Vec::new());
+            for bytes in sent.chunks(piece) {
+                rx.extend_from_slice(bytes);
+                while let Some(frame) = codec.decode(&mut rx).expect("good frames") {
+                    read.push(frame);
+                }
+            }
+            assert_eq!(read, vec![Frame::Other(flow.clone()); 3]);
+            assert!(codec.decode_eof(&mut rx).expect("nothing is left").is_none());
+        }
+    }
+
+    #[test]
+    fn a_bad_length_and_an_end_inside_a_frame_are_errors() {
+        let mut codec = PulsarCodec::new(Limits { frame_bytes_max: 100 });
+        let error = codec.decode(&mut BytesMut::from(&[0, 0, 0, 97][..])).expect_err("101 bytes in all");
+        assert!(matches!(&error, CodecError::Decode(error) if error.field == "total_size"), "{error}");
+        let error = codec.decode_eof(&mut BytesMut::from(&[0, 0, 0, 96][..])).expect_err("cut off");
+        assert!(matches!(error, CodecError::Io(_)));
+    }
+}

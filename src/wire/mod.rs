@@ -24,7 +24,7 @@
 //! | [`entry`] | all behind the command: checksum, metadata, payload |
 //! | [`metadata`] | MessageMetadata and SingleMessageMetadata as offsets, written by hand |
 //! | [`batch`] | the records of a batch |
-//! | [`compress`] | payloads, the size of what comes out bounded |
+//! | [`mod@compress`] | payloads, the size of what comes out bounded |
 //! | [`ack_set`] | which messages of a batch are still unacknowledged |
 //! | `codec` | frames for `tokio_util::codec::Framed` (feature `client`) |
 //! | [`error`] | what is wrong with bytes, and where |
