@@ -34,12 +34,14 @@ pub mod endpoint;
 mod failure;
 mod lookup;
 pub mod outbox;
+pub mod outcomes;
 pub mod producer;
 pub mod reply;
 mod requests;
 pub mod service_url;
 pub mod session;
 pub mod supervisor;
+mod waiters;
 pub mod wakes;
 
 pub use endpoint::{Endpoint, EndpointId, Machine, ReadyList};

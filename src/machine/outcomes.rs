@@ -1,0 +1,247 @@
+//! What becomes of sends: one shared result for a run of them, awaited by [`PendingSend`]s.
+//!
+//! A batch has one result for all its messages; sends outside batches share one allocation among [`RUN_SENDS_MAX`],
+//! each with a result of its own. A settled result is read without a lock. Nothing here knows what a frame is.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use super::Wakes;
+use crate::error::SendError;
+use crate::id::MessageId;
+
+/// How many sends outside batches share one allocation.
+pub(crate) const RUN_SENDS_MAX: u32 = 64;
+
+/// Where the broker stored an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stored {
+    /// `MessageIdData.ledgerId`.
+    pub(crate) ledger_id: u64,
+    /// `MessageIdData.entryId`.
+    pub(crate) entry_id: u64,
+    /// Messages of the batch; 0 for a message outside a batch.
+    pub(crate) batch_size: u32,
+}
+
+/// Called with what became of one send, with no lock held, on the task that drives the connection: it may send more,
+/// and must not block. A panic in it is contained.
+pub type SendCallback = Box<dyn FnOnce(Result<MessageId, SendError>) + Send>;
+
+type Cell = OnceLock<Result<Stored, SendError>>;
+
+/// The results of a run of sends: one for all of them (a batch), or one each.
+///
+/// A leaf in the order of locks: its lock is taken under an endpoint's, and nothing is taken under it.
+pub(crate) struct Outcomes<C: ?Sized = [Cell]> {
+    partition: i32,
+    /// Who waits, by the index of the send.
+    waiting: Mutex<Vec<(u32, Waker)>>,
+    /// One, or [`RUN_SENDS_MAX`].
+    cells: C,
+}
+
+impl Outcomes {
+    /// One result for all messages of a batch.
+    pub(crate) fn of_batch(partition: i32) -> Arc<Self> {
+        Arc::new(Outcomes { partition, waiting: Mutex::default(), cells: [const { OnceLock::new() }; 1] })
+    }
+
+    /// A result each for up to [`RUN_SENDS_MAX`] sends.
+    pub(crate) fn of_run(partition: i32) -> Arc<Self> {
+        let cells = [const { OnceLock::new() }; RUN_SENDS_MAX as usize];
+        Arc::new(Outcomes { partition, waiting: Mutex::default(), cells })
+    }
+
+    fn is_shared(&self) -> bool {
+        self.cells.len() == 1
+    }
+
+    fn cell(&self, index: u32) -> &Cell {
+        if self.is_shared() { &self.cells[0] } else { &self.cells[index as usize] }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Vec<(u32, Waker)>> {
+        // No code of others runs under this lock, so a poisoned one is still whole.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Settles the send at `index`, or the whole batch; a second result is ignored. Who waits is woken by `wakes`.
+    pub(crate) fn settle(&self, index: u32, result: Result<Stored, SendError>, wakes: &mut Wakes) {
+        if self.cell(index).set(result).is_err() {
+            debug_assert!(false, "a send is settled once");
+            return;
+        }
+        let shared = self.is_shared();
+        let mut waiting = self.waiting();
+        let mut at = 0;
+        while let Some((waits_for, _)) = waiting.get(at) {
+            if shared || *waits_for == index {
+                let (_, waker) = waiting.swap_remove(at);
+                wakes.wake(waker);
+            } else {
+                at += 1;
+            }
+        }
+    }
+
+    fn get(&self, index: u32) -> Option<Result<MessageId, SendError>> {
+        let result = self.cell(index).get()?;
+        Some(self.resolve(index, result))
+    }
+
+    /// The result as the sender of message `index` sees it.
+    pub(crate) fn resolve(&self, index: u32, result: &Result<Stored, SendError>) -> Result<MessageId, SendError> {
+        let stored = result.as_ref().map_err(Clone::clone)?;
+        let mut id = MessageId::new(stored.ledger_id, stored.entry_id);
+        id.partition = self.partition;
+        if stored.batch_size > 0 {
+            id.batch_index = i32::try_from(index).unwrap_or(i32::MAX);
+            id.batch_size = i32::try_from(stored.batch_size).unwrap_or(i32::MAX);
+        }
+        Ok(id)
+    }
+
+    /// Leaves `waker`, unless the result is there by now: then `false`. Whoever sets a result takes the lock after
+    /// that, so it either sees the waker or is seen by the second look here.
+    fn wait(&self, index: u32, waker: &Waker) -> bool {
+        let new = waker.clone();
+        let mut waiting = self.waiting();
+        if self.cell(index).get().is_some() {
+            drop(waiting);
+            return false;
+        }
+        // All members of a batch are woken at once, so that a task waiting for many of them is noted once.
+        let last_is_same_task = self.is_shared() && waiting.last().is_some_and(|(_, last)| last.will_wake(waker));
+        let replaced = match waiting.iter_mut().find(|(waits_for, _)| *waits_for == index) {
+            Some((_, old)) if old.will_wake(waker) => Some(new),
+            Some((_, old)) => Some(std::mem::replace(old, new)),
+            None if last_is_same_task => Some(new),
+            None => {
+                waiting.push((index, new));
+                None
+            }
+        };
+        drop(waiting);
+        drop(replaced);
+        true
+    }
+}
+
+impl<C: ?Sized> fmt::Debug for Outcomes<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Outcomes")
+    }
+}
+
+/// A send on its way: ends with the id of the stored message, or with why there is none.
+///
+/// The message is sent whether or not this is awaited, and dropping it costs nothing: the send goes on.
+///
+/// # Cancel safety
+/// Cancel safe: it may be polled, dropped or moved to another task at any time.
+#[must_use = "a failed send is noticed by awaiting this, by a callback, or by flush"]
+pub struct PendingSend {
+    outcomes: Arc<Outcomes>,
+    index: u32,
+}
+
+impl PendingSend {
+    pub(crate) fn new(outcomes: Arc<Outcomes>, index: u32) -> Self {
+        Self { outcomes, index }
+    }
+
+    /// The result, if it is there; never waits.
+    pub fn try_result(&self) -> Option<Result<MessageId, SendError>> {
+        self.outcomes.get(self.index)
+    }
+}
+
+impl Future for PendingSend {
+    type Output = Result<MessageId, SendError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        loop {
+            if let Some(result) = self.try_result() {
+                return Poll::Ready(result);
+            }
+            if self.outcomes.wait(self.index, cx.waker()) {
+                return Poll::Pending;
+            }
+        }
+    }
+}
+
+impl fmt::Debug for PendingSend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PendingSend({:?})", self.try_result())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn poll(send: &mut PendingSend, count: &Arc<Count>) -> Poll<Result<MessageId, SendError>> {
+        Pin::new(send).poll(&mut Context::from_waker(&Waker::from(count.clone())))
+    }
+
+    #[test]
+    fn a_batch_settles_all_its_members_at_once() {
+        let outcomes = Outcomes::of_batch(3);
+        let count = Arc::new(Count::default());
+        let waker = Waker::from(count.clone());
+        let mut sends: Vec<_> = (0..3).map(|index| PendingSend::new(outcomes.clone(), index)).collect();
+        for send in &mut sends {
+            assert!(Pin::new(send).poll(&mut Context::from_waker(&waker)).is_pending());
+        }
+        assert_eq!(outcomes.waiting().len(), 1, "one task is noted once");
+        let stored = Stored { ledger_id: 7, entry_id: 9, batch_size: 3 };
+        outcomes.settle(0, Ok(stored), &mut Wakes::new());
+        assert_eq!(count.0.load(Ordering::Relaxed), 1);
+        let id = sends[2].try_result().and_then(Result::ok).map(|id| (id.partition, id.batch_index, id.batch_size));
+        assert_eq!(id, Some((3, 2, 3)));
+    }
+
+    #[test]
+    fn a_run_settles_each_send_alone() {
+        let outcomes = Outcomes::of_run(-1);
+        let counts = [Arc::new(Count::default()), Arc::new(Count::default())];
+        let mut sends = [PendingSend::new(outcomes.clone(), 0), PendingSend::new(outcomes.clone(), 63)];
+        for (send, count) in sends.iter_mut().zip(&counts) {
+            assert!(poll(send, count).is_pending());
+            assert!(poll(send, count).is_pending());
+        }
+        outcomes.settle(63, Ok(Stored { ledger_id: 1, entry_id: 2, batch_size: 0 }), &mut Wakes::new());
+        let woken = |at: usize| counts[at].0.load(Ordering::Relaxed);
+        assert_eq!((woken(0), woken(1)), (0, 1));
+        assert!(sends[0].try_result().is_none());
+        assert!(matches!(poll(&mut sends[1], &counts[1]), Poll::Ready(Ok(id)) if id == MessageId::new(1, 2)));
+    }
+
+    #[test]
+    fn a_send_moved_to_another_task_wakes_that_one() {
+        let outcomes = Outcomes::of_run(-1);
+        let mut send = PendingSend::new(outcomes.clone(), 5);
+        let (old, new) = (Arc::new(Count::default()), Arc::new(Count::default()));
+        assert!(poll(&mut send, &old).is_pending());
+        assert!(poll(&mut send, &new).is_pending());
+        outcomes.settle(5, Ok(Stored { ledger_id: 1, entry_id: 2, batch_size: 0 }), &mut Wakes::new());
+        assert_eq!((old.0.load(Ordering::Relaxed), new.0.load(Ordering::Relaxed)), (0, 1));
+    }
+}

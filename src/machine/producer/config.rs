@@ -1,0 +1,142 @@
+//! What a producer can be told, with its defaults.
+
+use std::time::Duration;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::pb;
+use crate::wire::compress::Compression;
+
+/// Who else may produce to the topic: `ProducerAccessMode` of PulsarApi.proto.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
+#[non_exhaustive]
+pub enum AccessMode {
+    /// Others may as well.
+    #[default]
+    Shared,
+    /// Nobody else; creation fails with [`ErrorKind::Fenced`] if the topic has a producer.
+    Exclusive,
+    /// Nobody else; creation waits, without a time limit, until the others are gone.
+    WaitForExclusive,
+    /// Nobody else; the others are cut off.
+    ExclusiveWithFencing,
+}
+
+impl AccessMode {
+    pub(super) fn to_wire(self) -> pb::ProducerAccessMode {
+        match self {
+            Self::Shared => pb::ProducerAccessMode::Shared,
+            Self::Exclusive => pb::ProducerAccessMode::Exclusive,
+            Self::WaitForExclusive => pb::ProducerAccessMode::WaitForExclusive,
+            Self::ExclusiveWithFencing => pb::ProducerAccessMode::ExclusiveWithFencing,
+        }
+    }
+}
+
+/// The options of a producer. Defaults are the Java client's unless said otherwise.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ProducerConfig {
+    /// The producer's name, unique on its topic; `None` (default) lets the broker make one. Deduplication needs a
+    /// name that stays the same over restarts.
+    pub name: Option<String>,
+    /// Properties of the producer, shown in the broker's statistics.
+    pub properties: Vec<(String, String)>,
+    /// Who else may produce. Default: everybody.
+    pub access_mode: AccessMode,
+    /// Whether messages are put together into batches. Default: yes.
+    pub batching: bool,
+    /// A batch is closed with this many messages. Default: 1000.
+    pub batch_messages_max: u32,
+    /// A batch is closed with this many bytes of payload; a message that does not fit starts the next one. Default:
+    /// 128 KiB.
+    pub batch_bytes_max: usize,
+    /// How long a batch waits for more messages. Default: zero, which is not the Java client's 1 ms: a batch leaves
+    /// as soon as the connection has sent what came before it, so batches grow under load and nothing waits without.
+    pub linger: Duration,
+    /// How payloads are compressed. Default: not. As in the Java client, payloads of up to 4 KiB are left as they are.
+    pub compression: Compression,
+    /// How long a send may take, from the call to the receipt, whatever the connection does meanwhile. Zero: for ever.
+    /// Only what is overdue fails, which is not the Java client's way: that one fails all that wait. Default: 30 s.
+    pub send_timeout: Duration,
+    /// Messages that may be accepted and not settled. Default: 65,536 (the Java client has no such limit, only one of
+    /// memory).
+    pub pending_messages_max: usize,
+    /// Bytes of payload, keys and properties that may be accepted and not settled; a single larger message passes
+    /// alone. Default: 64 MiB.
+    pub pending_bytes_max: usize,
+    /// The last sequence id that was used: the first message gets the one above it. Default: what the broker knows
+    /// under this name, where deduplication is on.
+    pub initial_sequence_id: Option<u64>,
+    /// How long creating and closing may take. Default: 30 s.
+    pub operation_timeout: Duration,
+}
+
+impl Default for ProducerConfig {
+    fn default() -> Self {
+        Self {
+            name: None,
+            properties: Vec::new(),
+            access_mode: AccessMode::Shared,
+            batching: true,
+            batch_messages_max: 1000,
+            batch_bytes_max: 128 * 1024,
+            linger: Duration::ZERO,
+            compression: Compression::None,
+            send_timeout: Duration::from_secs(30),
+            pending_messages_max: 65_536,
+            pending_bytes_max: 64 * 1024 * 1024,
+            initial_sequence_id: None,
+            operation_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+impl ProducerConfig {
+    /// Checks the options against each other.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`], naming the option that cannot be used.
+    pub fn validate(&self) -> Result<()> {
+        let complaint = if self.name.as_deref() == Some("") {
+            "name must not be empty: leave it out to have one made"
+        } else if self.batch_messages_max == 0 || i32::try_from(self.batch_messages_max).is_err() {
+            "batch_messages_max must be from 1 to 2^31 - 1"
+        } else if self.batch_bytes_max == 0 {
+            "batch_bytes_max must be at least 1"
+        } else if self.pending_messages_max == 0 {
+            "pending_messages_max must be at least 1"
+        } else if self.pending_bytes_max == 0 {
+            "pending_bytes_max must be at least 1"
+        } else if self.operation_timeout.is_zero() {
+            "operation_timeout must be longer than zero"
+        } else if !self.send_timeout.is_zero() && self.linger >= self.send_timeout {
+            "linger must be shorter than send_timeout"
+        } else if self.initial_sequence_id.is_some_and(|id| id >= super::SEQUENCE_ID_MAX) {
+            "initial_sequence_id must be below 2^63 - 1"
+        } else {
+            return Ok(());
+        };
+        Err(Error::local(ErrorKind::InvalidArgument, complaint))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid_and_bad_options_are_named() {
+        assert_eq!(ProducerConfig::default().validate(), Ok(()));
+        let bad = [
+            (ProducerConfig { name: Some(String::new()), ..Default::default() }, "name"),
+            (ProducerConfig { batch_messages_max: 0, ..Default::default() }, "batch_messages_max"),
+            (ProducerConfig { pending_bytes_max: 0, ..Default::default() }, "pending_bytes_max"),
+            (ProducerConfig { linger: Duration::from_secs(30), ..Default::default() }, "linger"),
+            (ProducerConfig { initial_sequence_id: Some(u64::MAX), ..Default::default() }, "initial_sequence_id"),
+        ];
+        for (config, option) in bad {
+            let error = config.validate().expect_err(option);
+            assert!(error.kind() == ErrorKind::InvalidArgument && error.to_string().starts_with(option), "{error}");
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! A message on its way out.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::machine::Now;
+use crate::wire::metadata::NewSingle;
+
+/// A message to be sent: its payload and what goes with it.
+///
+/// ```
+/// use pulsar_native::machine::producer::Message;
+/// let message = Message::new("hello").key("order-7").property("trace", "1f");
+/// assert_eq!(message.payload().as_ref(), b"hello");
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Message {
+    pub(super) payload: Bytes,
+    pub(super) properties: Vec<(String, String)>,
+    pub(super) key: Option<String>,
+    pub(super) key_b64: bool,
+    pub(super) ordering_key: Option<Bytes>,
+    pub(super) event_time_ms: u64,
+    pub(super) sequence_id: Option<u64>,
+    pub(super) delivery: Delivery,
+    pub(super) null_value: bool,
+}
+
+/// When consumers on Shared and Key_Shared subscriptions get it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Delivery {
+    #[default]
+    AtOnce,
+    /// Milliseconds since 1970.
+    At(i64),
+    After(Duration),
+}
+
+impl Message {
+    /// A message with this payload.
+    pub fn new(payload: impl Into<Bytes>) -> Self {
+        Self { payload: payload.into(), ..Self::default() }
+    }
+
+    /// Adds a property (`MessageMetadata.properties`). Properties keep their order; of two with the same name the
+    /// Java client shows the last.
+    #[must_use]
+    pub fn property(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.properties.push((key.into(), value.into()));
+        self
+    }
+
+    /// Adds several properties.
+    #[must_use]
+    pub fn properties<K: Into<String>, V: Into<String>>(mut self, pairs: impl IntoIterator<Item = (K, V)>) -> Self {
+        self.properties.extend(pairs.into_iter().map(|(key, value)| (key.into(), value.into())));
+        self
+    }
+
+    /// Sets the key (`partition_key`): messages with the same key go to the same partition and keep their order.
+    #[must_use]
+    pub fn key(mut self, key: impl Into<String>) -> Self {
+        self.key = Some(key.into());
+        self.key_b64 = false;
+        self
+    }
+
+    /// Sets a key of arbitrary bytes: it travels in base64, marked by `partition_key_b64_encoded`.
+    #[must_use]
+    pub fn key_bytes(mut self, key: impl AsRef<[u8]>) -> Self {
+        self.key = Some(base64(key.as_ref()));
+        self.key_b64 = true;
+        self
+    }
+
+    /// Sets the ordering key (`ordering_key`), which Key_Shared subscriptions use instead of the key.
+    #[must_use]
+    pub fn ordering_key(mut self, key: impl Into<Bytes>) -> Self {
+        self.ordering_key = Some(key.into());
+        self
+    }
+
+    /// Sets the application's own time (`event_time`), milliseconds since 1970; 0 means none.
+    #[must_use]
+    pub fn event_time(mut self, ms: u64) -> Self {
+        self.event_time_ms = ms;
+        self
+    }
+
+    /// Sets the sequence id instead of having the producer count. Ids must grow; with deduplication one that does not
+    /// is taken for a message that was stored before. At most 2^63 - 1.
+    #[must_use]
+    pub fn sequence_id(mut self, id: u64) -> Self {
+        self.sequence_id = Some(id);
+        self
+    }
+
+    /// Delivers it not before this time (`deliver_at_time`), milliseconds since 1970. Subscriptions of type Exclusive
+    /// and Failover get it at once all the same. Such a message is never batched.
+    #[must_use]
+    pub fn deliver_at(mut self, ms: i64) -> Self {
+        self.delivery = Delivery::At(ms);
+        self
+    }
+
+    /// Delivers it this much after it was handed to the producer; see [`deliver_at`](Self::deliver_at).
+    #[must_use]
+    pub fn deliver_after(mut self, delay: Duration) -> Self {
+        self.delivery = Delivery::After(delay);
+        self
+    }
+
+    /// Makes it a tombstone (`null_value`): no value at all, which is not an empty one. Compaction removes the key.
+    #[must_use]
+    pub fn null_value(mut self) -> Self {
+        self.null_value = true;
+        self.payload = Bytes::new();
+        self
+    }
+
+    /// The payload.
+    pub fn payload(&self) -> &Bytes {
+        &self.payload
+    }
+
+    /// The key as it travels: base64 if it was set by [`key_bytes`](Self::key_bytes).
+    pub fn partition_key(&self) -> Option<&str> {
+        self.key.as_deref()
+    }
+
+    /// The properties, in order.
+    pub fn property_list(&self) -> &[(String, String)] {
+        &self.properties
+    }
+
+    /// What it counts against `pending_bytes_max`: payload, keys and properties.
+    pub(super) fn size_bytes(&self) -> usize {
+        let properties: usize = self.properties.iter().map(|(key, value)| key.len() + value.len()).sum();
+        let keys = self.key.as_ref().map_or(0, String::len) + self.ordering_key.as_ref().map_or(0, Bytes::len);
+        self.payload.len() + properties + keys
+    }
+
+    /// At least what its record in a batch takes.
+    pub(super) fn record_bytes_max(&self) -> usize {
+        self.size_bytes() + 64 + 16 * self.properties.len()
+    }
+
+    /// Turns a delay into a time.
+    pub(super) fn resolve_delivery(&mut self, now: Now) {
+        if let Delivery::After(delay) = self.delivery {
+            let at = u128::from(now.wall_ms).saturating_add(delay.as_millis());
+            self.delivery = Delivery::At(i64::try_from(at).unwrap_or(i64::MAX));
+        }
+    }
+
+    pub(super) fn deliver_at_ms(&self) -> Option<i64> {
+        match self.delivery {
+            Delivery::At(ms) => Some(ms),
+            Delivery::AtOnce | Delivery::After(_) => None,
+        }
+    }
+
+    /// As a record of a batch.
+    pub(super) fn single(&self) -> NewSingle<'_> {
+        NewSingle {
+            properties: &self.properties,
+            partition_key: self.key.as_deref(),
+            payload_size: i32::try_from(self.payload.len()).unwrap_or(i32::MAX),
+            event_time_ms: self.event_time_ms,
+            partition_key_b64: self.key_b64,
+            ordering_key: self.ordering_key.as_deref(),
+            sequence_id: self.sequence_id,
+            null_value: self.null_value,
+            ..NewSingle::default()
+        }
+    }
+}
+
+impl From<Bytes> for Message {
+    fn from(payload: Bytes) -> Self {
+        Self::new(payload)
+    }
+}
+
+impl From<Vec<u8>> for Message {
+    fn from(payload: Vec<u8>) -> Self {
+        Self::new(payload)
+    }
+}
+
+impl From<String> for Message {
+    fn from(payload: String) -> Self {
+        Self::new(payload)
+    }
+}
+
+impl From<&str> for Message {
+    fn from(payload: &str) -> Self {
+        Self::new(payload.to_owned())
+    }
+}
+
+/// The standard alphabet with padding, as the other clients write it.
+fn base64(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for group in bytes.chunks(3) {
+        let byte = |at: usize| u32::from(group.get(at).copied().unwrap_or(0));
+        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
+        for at in 0..4 {
+            let symbol = ALPHABET[(bits >> (18 - 6 * at) & 63) as usize];
+            text.push(if at <= group.len() { char::from(symbol) } else { '=' });
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn binary_keys_travel_in_base64() {
+        for (bytes, text) in
+            [(&b""[..], ""), (b"f", "Zg=="), (b"fo", "Zm8="), (b"foo", "Zm9v"), (b"\xff\xfe\xfd", "//79")]
+        {
+            assert_eq!(base64(bytes), text);
+        }
+        let message = Message::new("x").key_bytes([0xff]);
+        assert_eq!((message.partition_key(), message.key_b64), (Some("/w=="), true));
+        assert!(!message.key("plain").key_b64);
+    }
+
+    #[test]
+    fn a_tombstone_has_no_payload() {
+        let message = Message::new("gone").null_value();
+        assert!(message.payload().is_empty() && message.single().null_value);
+    }
+
+    #[test]
+    fn the_estimate_of_a_record_is_never_too_small() {
+        let message = Message::new(vec![0; 300])
+            .properties((0..200).map(|at| (format!("key {at}"), "v".repeat(at))))
+            .key("k".repeat(200))
+            .ordering_key(vec![1; 200])
+            .event_time(u64::MAX)
+            .sequence_id(u64::MAX);
+        let real = crate::wire::batch::record_len(&message.single(), &message.payload);
+        assert!(message.record_bytes_max() >= real);
+    }
+}

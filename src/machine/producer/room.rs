@@ -1,0 +1,85 @@
+//! The bounds on what is accepted and not settled.
+
+use std::time::Instant;
+
+use super::Producer;
+use crate::machine::Wakes;
+
+/// What is taken, and what there is.
+#[derive(Debug)]
+pub(super) struct Room {
+    messages: usize,
+    bytes: usize,
+    pending_messages_max: usize,
+    pending_bytes_max: usize,
+}
+
+impl Room {
+    pub(super) fn new(pending_messages_max: usize, pending_bytes_max: usize) -> Self {
+        Self { messages: 0, bytes: 0, pending_messages_max, pending_bytes_max }
+    }
+
+    pub(super) fn messages(&self) -> usize {
+        self.messages
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether there is room for one more message. One above the bound passes alone.
+    #[inline]
+    pub(super) fn fits(&self, size_bytes: usize) -> bool {
+        self.messages < self.pending_messages_max
+            && (self.messages == 0 || self.bytes.saturating_add(size_bytes) <= self.pending_bytes_max)
+    }
+
+    #[inline]
+    pub(super) fn take(&mut self, size_bytes: usize) {
+        self.messages += 1;
+        self.bytes += size_bytes;
+    }
+
+    /// Gives back what `messages` took.
+    pub(super) fn release(&mut self, messages: u32, size_bytes: usize) {
+        debug_assert!(self.messages >= messages as usize && self.bytes >= size_bytes, "no more comes back than went");
+        self.messages -= messages as usize;
+        self.bytes -= size_bytes;
+    }
+}
+
+/// A task's place in the queue for room; see [`Producer::poll_push`].
+#[derive(Debug, Default)]
+pub struct RoomTicket {
+    pub(super) number: Option<u64>,
+    pub(super) deadline: Option<Instant>,
+}
+
+impl RoomTicket {
+    /// No place yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+impl Producer {
+    /// Wakes the task whose turn it is, if there is room for what it holds.
+    pub(super) fn offer_room(&mut self, wakes: &mut Wakes) {
+        if self.waiters.front_size_bytes().is_some_and(|size_bytes| self.room.fits(size_bytes)) {
+            self.waiters.wake_front(wakes);
+        }
+    }
+
+    /// What is taken is what is held, in debug builds. Walks only short queues, to stay affordable.
+    pub(super) fn check_ledger(&self) {
+        const WALK_MAX: usize = 64;
+        if cfg!(debug_assertions) && self.in_flight.iter().len() <= WALK_MAX {
+            let open = self.open.as_ref().map_or((0, 0), |batch| (batch.content.count() as usize, batch.size_bytes));
+            let held = self
+                .in_flight
+                .iter()
+                .fold(open, |(messages, bytes), entry| (messages + entry.messages as usize, bytes + entry.size_bytes));
+            assert_eq!(held, (self.room.messages, self.room.bytes), "slots and bytes are released exactly once");
+        }
+    }
+}

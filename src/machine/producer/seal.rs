@@ -1,0 +1,199 @@
+//! Turning messages into frames, outside the producer's lock where it takes time.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+
+use super::batcher::{Content, Spent};
+use super::message::Message;
+use crate::error::{Error, ErrorKind};
+use crate::wire::FRAME_PADDING_BYTES;
+use crate::wire::compress::{Compression, compress};
+use crate::wire::entry::{EntryParts, seal};
+use crate::wire::hot::SendHead;
+use crate::wire::metadata::NewMetadata;
+use crate::wire::tx::SealedFrame;
+
+/// Payloads up to this size are not compressed, as in the Java client.
+const COMPRESS_MIN_BYTES: usize = 4096;
+
+/// What all frames of a producer have in common.
+#[derive(Debug, Clone)]
+pub(super) struct SealContext {
+    pub(super) producer_id: u64,
+    pub(super) producer_name: Arc<str>,
+    pub(super) schema_version: Option<Bytes>,
+    pub(super) compression: Compression,
+    pub(super) max_message_size: Option<u32>,
+}
+
+/// A closed batch to be compressed, summed and framed: [`run`](Self::run) it with no lock held, and hand the result
+/// to [`Producer::put_sealed`](super::Producer::put_sealed).
+#[must_use = "the messages in it are not sent until it has run"]
+pub struct SealJob {
+    pub(super) number: u64,
+    pub(super) first: u64,
+    pub(super) last: u64,
+    pub(super) content: Content,
+    pub(super) context: Arc<SealContext>,
+    /// Dropped with the job.
+    pub(super) spent: Spent,
+}
+
+/// What came of a [`SealJob`].
+#[derive(Debug)]
+#[must_use = "the messages in it are not sent until the producer has it back"]
+pub struct Sealed {
+    pub(super) number: u64,
+    pub(super) result: Result<Frame, Error>,
+}
+
+/// A frame, and what of it the broker holds against `max_message_size`, bytes.
+#[derive(Debug)]
+pub(super) struct Frame {
+    pub(super) frame: SealedFrame,
+    pub(super) compared_bytes: usize,
+}
+
+impl fmt::Debug for SealJob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SealJob(sequence ids {} to {})", self.first, self.last)
+    }
+}
+
+impl SealJob {
+    /// Does the work. Takes as long as compressing and summing the batch takes; no lock may be held.
+    pub fn run(mut self) -> Sealed {
+        let mut out = BytesMut::new();
+        let result = match self.content.take_only() {
+            Some(message) => seal_message(&mut out, &self.context, message, self.first, self.content.publish_time_ms),
+            None => self.seal_batch(&mut out),
+        };
+        drop(self.spent);
+        Sealed { number: self.number, result }
+    }
+
+    fn seal_batch(&mut self, out: &mut BytesMut) -> Result<Frame, Error> {
+        let context = &self.context;
+        let records = self.content.take_records().freeze();
+        let (payload, compression, uncompressed_size) = compressed(context.compression, records);
+        let count = i32::try_from(self.content.count()).unwrap_or(i32::MAX);
+        let metadata = NewMetadata {
+            producer_name: &context.producer_name,
+            sequence_id: self.first,
+            publish_time_ms: self.content.publish_time_ms,
+            partition_key: self.content.key.as_deref(),
+            partition_key_b64: self.content.key_b64,
+            ordering_key: self.content.ordering_key.as_deref(),
+            schema_version: context.schema_version.as_deref(),
+            compression,
+            uncompressed_size,
+            num_messages_in_batch: Some(count),
+            highest_sequence_id: Some(self.last),
+            ..NewMetadata::default()
+        };
+        let head = SendHead {
+            num_messages: count,
+            highest_sequence_id: Some(self.last),
+            ..SendHead::new(context.producer_id, self.first)
+        };
+        // Of a batch only the payload is compared.
+        let compared_bytes = payload.len();
+        // Before any frame is written: sizes of what is far too large do not fit the fields of one.
+        check_compared(context.max_message_size, compared_bytes)?;
+        checked(context.max_message_size, seal(out, &head, &metadata, payload), compared_bytes)
+    }
+}
+
+/// Frames a single message, into `out` where it is small.
+pub(super) fn seal_message(
+    out: &mut BytesMut,
+    context: &SealContext,
+    message: Message,
+    sequence_id: u64,
+    publish_time_ms: u64,
+) -> Result<Frame, Error> {
+    let deliver_at_time_ms = message.deliver_at_ms();
+    let (payload, compression, uncompressed_size) = compressed(context.compression, message.payload);
+    let metadata = NewMetadata {
+        producer_name: &context.producer_name,
+        sequence_id,
+        publish_time_ms,
+        properties: &message.properties,
+        partition_key: message.key.as_deref(),
+        partition_key_b64: message.key_b64,
+        ordering_key: message.ordering_key.as_deref(),
+        event_time_ms: message.event_time_ms,
+        schema_version: context.schema_version.as_deref(),
+        compression,
+        uncompressed_size,
+        deliver_at_time_ms,
+        null_value: message.null_value,
+        ..NewMetadata::default()
+    };
+    let payload_bytes = payload.len();
+    check_compared(context.max_message_size, payload_bytes)?;
+    let frame = seal(out, &SendHead::new(context.producer_id, sequence_id), &metadata, payload);
+    // Of a single message metadata and payload are compared; the rest of the frame is its command and ten fixed
+    // bytes, of which only the metadata's share matters here.
+    let compared_bytes = metadata_bytes(&frame, payload_bytes) + payload_bytes;
+    checked(context.max_message_size, frame, compared_bytes)
+}
+
+/// What stands between the entry's fixed fields and its payload.
+fn metadata_bytes(frame: &SealedFrame, payload_bytes: usize) -> usize {
+    const FIXED_BYTES: usize = 2 + 4 + 4;
+    (frame.len() - payload_bytes).saturating_sub(entry_offset(frame) + FIXED_BYTES)
+}
+
+/// Where the entry starts in a frame.
+fn entry_offset(frame: &SealedFrame) -> usize {
+    let command_size = frame.head.get(4..8).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_be_bytes);
+    8 + command_size as usize
+}
+
+/// The payload as it goes out, with `compression` and `uncompressed_size` of its metadata.
+fn compressed(kind: Compression, payload: Bytes) -> (Bytes, i32, u32) {
+    if kind == Compression::None || payload.len() <= COMPRESS_MIN_BYTES {
+        return (payload, 0, 0);
+    }
+    let smaller = compress(kind, &payload);
+    match u32::try_from(payload.len()) {
+        // What does not shrink is left alone.
+        Ok(size) if smaller.len() < payload.len() => (smaller, kind.wire_value(), size),
+        _ => (payload, 0, 0),
+    }
+}
+
+fn check_compared(max_message_size: Option<u32>, compared_bytes: usize) -> Result<(), Error> {
+    let limit = max_message_size.unwrap_or(u32::MAX / 2) as usize;
+    if compared_bytes <= limit { Ok(()) } else { Err(too_large(compared_bytes, limit)) }
+}
+
+/// Whether the broker takes it: a frame above its limit costs the connection, again and again.
+pub(super) fn check_size(
+    max_message_size: Option<u32>,
+    frame_bytes: usize,
+    compared_bytes: usize,
+) -> Result<(), Error> {
+    check_compared(max_message_size, compared_bytes)?;
+    let limit = max_message_size.unwrap_or(u32::MAX / 2) as usize + FRAME_PADDING_BYTES as usize;
+    if frame_bytes <= limit { Ok(()) } else { Err(too_large(frame_bytes, limit)) }
+}
+
+fn too_large(bytes: usize, limit: usize) -> Error {
+    Error::local(ErrorKind::MessageTooLarge, format!("{bytes} bytes are more than the broker's limit of {limit}"))
+}
+
+fn checked(max_message_size: Option<u32>, frame: SealedFrame, compared_bytes: usize) -> Result<Frame, Error> {
+    check_size(max_message_size, frame.len(), compared_bytes)?;
+    Ok(Frame { frame, compared_bytes })
+}
+
+/// Whether the kept bytes of a frame still have the checksum they were given.
+pub(super) fn is_intact(frame: &SealedFrame) -> bool {
+    let mut entry = frame.head.get(entry_offset(frame)..).unwrap_or_default().to_vec();
+    entry.extend_from_slice(&frame.payload);
+    EntryParts::split(&entry).and_then(|parts| parts.verify(&entry)).is_ok()
+}
