@@ -148,6 +148,7 @@ impl Error {
     }
 
     /// Overrides whether trying again can help.
+    #[cfg(feature = "client")]
     #[must_use]
     pub(crate) fn retriable(mut self, retriable: bool) -> Self {
         Arc::make_mut(&mut self.inner).retriable = Some(retriable);

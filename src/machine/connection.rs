@@ -396,3 +396,6 @@ fn frame_name(frame: &Frame) -> &'static str {
         Frame::Unknown { .. } => "an unknown command",
     }
 }
+
+#[cfg(test)]
+mod tests;

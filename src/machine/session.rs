@@ -26,7 +26,7 @@ use crate::error::ServerError;
 use crate::id::{ConsumerId, ProducerId};
 use crate::pb;
 use crate::wire::command::Command;
-use crate::wire::frame::{cut, frames};
+use crate::wire::frame::{Limits, cut, frames};
 use crate::wire::hot::Receipt;
 use crate::wire::tx::TxBuf;
 
@@ -137,6 +137,11 @@ impl Session {
             }
         };
         self.connection.request(request, Asker::Open(id, attempt), now);
+    }
+
+    /// The bounds of inbound frames at the moment.
+    pub fn limits(&self) -> &Limits {
+        self.connection.limits()
     }
 
     /// Takes what was read. Whole frames are consumed; an `Err` ends the connection.

@@ -208,6 +208,13 @@ impl Supervisor {
         self.closing.is_some() && self.endpoints.is_empty() && self.questions.is_empty() && self.brokers.is_empty()
     }
 
+    /// Nobody will carry actions out any more: every endpoint ends with `error`.
+    pub fn fail_all(&mut self, error: &Error, wakes: &mut Wakes) {
+        for attach in std::mem::take(&mut self.endpoints).into_values() {
+            attach.endpoint.fail(error.clone(), wakes);
+        }
+    }
+
     /// Gives the turns that are free, and ends the client when it is closed and empty.
     fn advance(&mut self, now: Now, wakes: &mut Wakes) {
         while let Some((link, user)) = self.brokers.next_turn() {

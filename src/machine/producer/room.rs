@@ -56,6 +56,14 @@ pub struct RoomTicket {
 }
 
 impl RoomTicket {
+    /// Whether its task is queued for room, so that it must say when it gives up.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        self.number.is_some()
+    }
+}
+
+impl RoomTicket {
     /// No place yet.
     pub fn new() -> Self {
         Self::default()

@@ -1,0 +1,102 @@
+//! Making connections: TCP, TLS, or whatever a [`Dialer`] of one's own gives.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::machine::control::{BrokerKey, HostPort};
+
+#[cfg(feature = "tls")]
+mod tls;
+
+#[cfg(feature = "tls")]
+pub(crate) use tls::TlsOptions;
+
+/// Something that carries bytes both ways.
+pub trait Socket: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Socket for S {}
+
+/// The future of [`Dialer::dial`].
+pub type DialFuture<'a> = Pin<Box<dyn Future<Output = Result<Box<dyn Socket>>> + Send + 'a>>;
+
+/// Where to connect.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// Where the bytes go.
+    pub address: HostPort,
+    /// The name the peer's certificate must carry: the host of the broker, also behind a proxy.
+    pub server_name: Arc<str>,
+    /// Whether TLS is spoken.
+    pub tls: bool,
+}
+
+impl Target {
+    pub(crate) fn of(key: &BrokerKey) -> Self {
+        Self { address: key.physical.clone(), server_name: key.logical.host.clone(), tls: key.tls }
+    }
+}
+
+/// Makes connections. The default speaks TCP and TLS; tests and tunnels bring their own.
+pub trait Dialer: Send + Sync + 'static {
+    /// Connects. The client bounds the time it takes.
+    fn dial<'a>(&'a self, target: &'a Target) -> DialFuture<'a>;
+}
+
+/// TCP, and TLS over it.
+#[derive(Debug)]
+pub(crate) struct TcpDialer {
+    #[cfg(feature = "tls")]
+    pub(crate) tls: TlsOptions,
+}
+
+impl Dialer for TcpDialer {
+    fn dial<'a>(&'a self, target: &'a Target) -> DialFuture<'a> {
+        Box::pin(async move {
+            let HostPort { host, port } = &target.address;
+            // Every address the name resolves to is tried in turn.
+            let connected = TcpStream::connect((&**host, *port)).await;
+            let socket = connected.map_err(|error| unreachable(&target.address, &error))?;
+            // Frames are written whole turns at a time; waiting for more only delays them.
+            socket.set_nodelay(true).map_err(|error| unreachable(&target.address, &error))?;
+            if target.tls {
+                return self.secure(socket, target).await;
+            }
+            Ok(Box::new(socket) as Box<dyn Socket>)
+        })
+    }
+}
+
+impl TcpDialer {
+    #[cfg(feature = "tls")]
+    async fn secure(&self, socket: TcpStream, target: &Target) -> Result<Box<dyn Socket>> {
+        self.tls.connect(socket, target).await
+    }
+
+    #[cfg(not(feature = "tls"))]
+    async fn secure(&self, _: TcpStream, _: &Target) -> Result<Box<dyn Socket>> {
+        let what = "pulsar+ssl:// needs the crate feature `tls`, which this build lacks";
+        Err(Error::local(ErrorKind::Unsupported, what))
+    }
+}
+
+fn unreachable(address: &HostPort, error: &std::io::Error) -> Error {
+    Error::network(format!("cannot connect to {address}: {error}"))
+}
+
+/// Dials within `timeout`.
+pub(crate) async fn dial(dialer: &dyn Dialer, key: &BrokerKey, timeout: Duration) -> Result<Box<dyn Socket>> {
+    let target = Target::of(key);
+    match tokio::time::timeout(timeout, dialer.dial(&target)).await {
+        Ok(result) => result,
+        Err(_) => {
+            let what = format!("cannot connect to {}: no answer within {} ms", target.address, timeout.as_millis());
+            Err(Error::local(ErrorKind::Connection, what))
+        }
+    }
+}

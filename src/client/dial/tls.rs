@@ -1,0 +1,85 @@
+//! TLS over a TCP connection: certificate and host name verified, roots from the system or from a PEM file.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
+
+use super::{Socket, Target};
+use crate::error::{Error, ErrorKind, Result};
+
+/// What is trusted. The trust roots are read when the first connection needs them.
+#[derive(Debug, Default)]
+pub(crate) struct TlsOptions {
+    ca_file: Option<PathBuf>,
+    connector: OnceLock<Arc<ClientConfig>>,
+}
+
+impl TlsOptions {
+    /// Trusts the certificates in `ca_file` (PEM), or the system's roots without one.
+    pub(crate) fn new(ca_file: Option<PathBuf>) -> Self {
+        Self { ca_file, connector: OnceLock::new() }
+    }
+
+    pub(super) async fn connect(&self, socket: TcpStream, target: &Target) -> Result<Box<dyn Socket>> {
+        let config = self.config()?;
+        let name = ServerName::try_from(target.server_name.to_string()).map_err(|_| {
+            let what = format!("{} is not a name that a certificate can carry", target.server_name);
+            Error::local(ErrorKind::InvalidArgument, what)
+        })?;
+        let secured = TlsConnector::from(config).connect(name, socket).await;
+        let secured = secured.map_err(|error| {
+            Error::network(format!("no TLS connection to {} as {}: {error}", target.address, target.server_name))
+        })?;
+        Ok(Box::new(secured))
+    }
+
+    fn config(&self) -> Result<Arc<ClientConfig>> {
+        if let Some(config) = self.connector.get() {
+            return Ok(config.clone());
+        }
+        let roots = match &self.ca_file {
+            Some(path) => roots_of_file(path)?,
+            None => roots_of_system()?,
+        };
+        let provider = Arc::new(crypto::ring::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| Error::local(ErrorKind::Unsupported, format!("TLS is not available: {error}")))?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Ok(self.connector.get_or_init(|| Arc::new(config)).clone())
+    }
+}
+
+fn roots_of_file(path: &Path) -> Result<RootCertStore> {
+    let unusable = |why: String| {
+        let what = format!("the CA file {} is not usable: {why}", path.display());
+        Error::local(ErrorKind::InvalidArgument, what)
+    };
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| unusable(error.to_string()))? {
+        let certificate = certificate.map_err(|error| unusable(error.to_string()))?;
+        roots.add(certificate).map_err(|error| unusable(error.to_string()))?;
+    }
+    if roots.is_empty() {
+        return Err(unusable("it holds no certificate".to_owned()));
+    }
+    Ok(roots)
+}
+
+fn roots_of_system() -> Result<RootCertStore> {
+    let found = rustls_native_certs::load_native_certs();
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(found.certs);
+    if roots.is_empty() {
+        let why = found.errors.first().map_or_else(|| "there are none".to_owned(), ToString::to_string);
+        let what = format!("the system's trust roots cannot be read ({why}); name a CA file");
+        return Err(Error::local(ErrorKind::InvalidArgument, what));
+    }
+    Ok(roots)
+}

@@ -1,0 +1,268 @@
+//! Messages that came in.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::id::MessageId;
+use crate::machine::consumer::Entry;
+use crate::wire::batch::Record;
+use crate::wire::entry::{BrokerEntryMetadata, EntryParts};
+use crate::wire::metadata::{self, Metadata, Properties, SingleMetadata, message_properties, single_properties};
+
+/// A message that was received: payload, key, properties and id. Fields are read on demand.
+///
+/// Cloning is cheap. It holds on to the read buffer it came in; [`Self::detach`] copies what is needed out of it, for
+/// messages that are kept long.
+#[derive(Clone)]
+pub struct ReceivedMessage {
+    body: Body,
+    payload: Range<u32>,
+    id: MessageId,
+    /// Which endpoint of the consumer it came from.
+    source: u32,
+}
+
+#[derive(Clone)]
+enum Body {
+    Single(Opened),
+    Member(Arc<Opened>, Box<Member>),
+}
+
+#[derive(Clone)]
+struct Member {
+    metadata: SingleMetadata,
+    range: Range<u32>,
+}
+
+/// An entry, opened: what its messages have in common.
+#[derive(Clone)]
+pub(super) struct Opened {
+    topic: Arc<str>,
+    raw: Bytes,
+    /// The payload as it was before compression.
+    pub(super) payload: Bytes,
+    parts: EntryParts,
+    metadata: Metadata,
+    broker: Option<BrokerEntryMetadata>,
+    redelivery_count: u32,
+}
+
+impl Opened {
+    pub(super) fn new(
+        topic: Arc<str>,
+        entry: &Entry,
+        parts: EntryParts,
+        metadata: Metadata,
+        broker: Option<BrokerEntryMetadata>,
+        payload: Bytes,
+    ) -> Self {
+        let redelivery_count = entry.redelivery_count;
+        Self { topic, raw: entry.raw.clone(), payload, parts, metadata, broker, redelivery_count }
+    }
+
+    fn metadata_bytes(&self) -> &[u8] {
+        &self.raw[self.parts.metadata.clone()]
+    }
+}
+
+impl ReceivedMessage {
+    pub(super) fn single(opened: Opened, id: MessageId, source: u32) -> Self {
+        let payload = 0..narrow(opened.payload.len());
+        Self { body: Body::Single(opened), payload, id, source }
+    }
+
+    pub(super) fn member(opened: Arc<Opened>, record: Record, id: MessageId, source: u32) -> Self {
+        let payload = narrow(record.payload.start)..narrow(record.payload.end);
+        let range = narrow(record.metadata_range.start)..narrow(record.metadata_range.end);
+        let member = Box::new(Member { metadata: record.metadata, range });
+        Self { body: Body::Member(opened, member), payload, id, source }
+    }
+
+    pub(super) fn source(&self) -> usize {
+        self.source as usize
+    }
+
+    fn opened(&self) -> &Opened {
+        match &self.body {
+            Body::Single(opened) => opened,
+            Body::Member(opened, _) => opened,
+        }
+    }
+
+    /// The member's own metadata, and the bytes its ranges point into.
+    fn own(&self) -> Option<(&SingleMetadata, &[u8])> {
+        match &self.body {
+            Body::Single(_) => None,
+            Body::Member(opened, member) => {
+                Some((&member.metadata, &opened.payload[member.range.start as usize..member.range.end as usize]))
+            }
+        }
+    }
+
+    /// The message's id; with it the message can be acknowledged later.
+    pub fn id(&self) -> MessageId {
+        self.id
+    }
+
+    /// The full name of the topic, of the partition where it is partitioned.
+    pub fn topic(&self) -> &str {
+        &self.opened().topic
+    }
+
+    /// The payload, shared with the buffer it came in.
+    pub fn payload(&self) -> Bytes {
+        self.opened().payload.slice(self.payload.start as usize..self.payload.end as usize)
+    }
+
+    /// The payload as a slice.
+    pub fn payload_slice(&self) -> &[u8] {
+        &self.opened().payload[self.payload.start as usize..self.payload.end as usize]
+    }
+
+    /// The payload as text; what is not UTF-8 is replaced.
+    pub fn text(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(self.payload_slice())
+    }
+
+    /// The partition key (`partition_key`). For a binary key this is its base64 text: see
+    /// [`Self::key_is_base64`].
+    pub fn key(&self) -> Option<&str> {
+        match self.own() {
+            Some((single, bytes)) => single.partition_key.as_ref().map(|range| metadata::text(bytes, range)),
+            None => {
+                let opened = self.opened();
+                let key = opened.metadata.partition_key.as_ref();
+                key.map(|range| metadata::text(opened.metadata_bytes(), range))
+            }
+        }
+    }
+
+    /// Whether the key is the base64 text of a binary one (`partition_key_b64_encoded`).
+    pub fn key_is_base64(&self) -> bool {
+        match self.own() {
+            Some((single, _)) => single.partition_key_b64,
+            None => self.opened().metadata.partition_key_b64,
+        }
+    }
+
+    /// The ordering key (`ordering_key`).
+    pub fn ordering_key(&self) -> Option<&[u8]> {
+        match self.own() {
+            Some((single, bytes)) => single.ordering_key.as_ref().map(|range| metadata::bytes(bytes, range)),
+            None => {
+                let opened = self.opened();
+                let key = opened.metadata.ordering_key.as_ref();
+                key.map(|range| metadata::bytes(opened.metadata_bytes(), range))
+            }
+        }
+    }
+
+    /// The properties in the order they were sent.
+    pub fn properties(&self) -> Properties<'_> {
+        match self.own() {
+            Some((_, bytes)) => single_properties(bytes),
+            None => message_properties(self.opened().metadata_bytes()),
+        }
+    }
+
+    /// One property; of several with the same name the last.
+    pub fn property(&self, name: &str) -> Option<&str> {
+        self.properties().filter(|&(key, _)| key == name).last().map(|(_, value)| value)
+    }
+
+    /// How often it was delivered before (`redelivery_count`); Shared and Key_Shared subscriptions only, and the
+    /// broker forgets it when it restarts or the last consumer leaves.
+    pub fn redelivery_count(&self) -> u32 {
+        self.opened().redelivery_count
+    }
+
+    /// The name of the producer.
+    pub fn producer_name(&self) -> &str {
+        let opened = self.opened();
+        metadata::text(opened.metadata_bytes(), &opened.metadata.producer_name)
+    }
+
+    /// The producer's sequence id of the message.
+    pub fn sequence_id(&self) -> u64 {
+        self.own().and_then(|(single, _)| single.sequence_id).unwrap_or(self.opened().metadata.sequence_id)
+    }
+
+    /// When it was published: the producer's clock, milliseconds since 1970 UTC.
+    pub fn publish_time_ms(&self) -> u64 {
+        self.opened().metadata.publish_time_ms
+    }
+
+    /// The application's own time of the message, milliseconds since 1970 UTC, if it set one.
+    pub fn event_time_ms(&self) -> Option<u64> {
+        let time = match self.own() {
+            Some((single, _)) => single.event_time_ms,
+            None => self.opened().metadata.event_time_ms,
+        };
+        (time != 0).then_some(time)
+    }
+
+    /// Whether the value is null (a tombstone), which is not the same as empty.
+    pub fn is_null(&self) -> bool {
+        match self.own() {
+            Some((single, _)) => single.null_value,
+            None => self.opened().metadata.null_value,
+        }
+    }
+
+    /// When the broker took it, milliseconds since 1970 UTC, where the broker says so (PIP-70, broker entry
+    /// metadata).
+    pub fn broker_publish_time_ms(&self) -> Option<u64> {
+        self.opened().broker.as_ref().and_then(|broker| broker.broker_timestamp)
+    }
+
+    /// Its position in the topic, counted from 0, where the broker says so (PIP-70): of the entry's last message in
+    /// the metadata, corrected for this one's place in its batch.
+    pub fn index(&self) -> Option<u64> {
+        let last = self.opened().broker.as_ref()?.index?;
+        let behind = (self.id.batch_size - 1 - self.id.batch_index).max(0);
+        last.checked_sub(u64::try_from(behind).ok()?)
+    }
+
+    /// The schema version it was written with (`schema_version`), if any.
+    pub fn schema_version(&self) -> Option<&[u8]> {
+        let opened = self.opened();
+        opened.metadata.schema_version.as_ref().map(|range| metadata::bytes(opened.metadata_bytes(), range))
+    }
+
+    /// A copy that does not hold on to the read buffer.
+    #[must_use]
+    pub fn detach(&self) -> Self {
+        let opened = self.opened();
+        let copied = Opened {
+            raw: Bytes::copy_from_slice(&opened.raw[..opened.parts.payload.start]),
+            payload: Bytes::copy_from_slice(&opened.payload),
+            ..opened.clone()
+        };
+        let body = match &self.body {
+            Body::Single(_) => Body::Single(copied),
+            Body::Member(_, member) => Body::Member(Arc::new(copied), member.clone()),
+        };
+        Self { body, ..self.clone() }
+    }
+}
+
+fn narrow(offset: usize) -> u32 {
+    // Payloads are bounded well below 4 GiB by the frame limit and the cap on decompression.
+    u32::try_from(offset).unwrap_or(u32::MAX)
+}
+
+impl fmt::Debug for ReceivedMessage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReceivedMessage")
+            .field("id", &format_args!("{}", self.id))
+            .field("topic", &self.topic())
+            .field("key", &self.key())
+            .field("payload_bytes", &self.payload_slice().len())
+            .field("redelivery_count", &self.redelivery_count())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,187 @@
+//! The client over tokio: the only room with sockets and clocks.
+//!
+//! [`Client`] is the way in. Behind it run one task for the supervisor ([`runtime`]) and one for each connection
+//! ([`driver`]); both only carry out what the machines decide. A [`Producer`] or [`Consumer`] talks to its endpoint
+//! under that endpoint's own lock and never to a task.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::{ConsumerId, ProducerId};
+use crate::machine::control::{EndpointRef, Input};
+use crate::machine::{ReadyList, Reply, ReplyTo};
+use crate::topic::TopicName;
+
+mod auth;
+mod builder;
+mod clock;
+mod consumer;
+mod consumer_builder;
+mod dial;
+mod driver;
+mod message;
+mod producer;
+mod producer_builder;
+mod receive;
+mod routing;
+mod runtime;
+
+pub use auth::{Authentication, CredentialsFuture, NoAuthentication, Token};
+pub use builder::ClientBuilder;
+pub use consumer::{Acker, Consumer, ConsumerStats};
+pub use consumer_builder::ConsumerBuilder;
+pub use dial::{DialFuture, Dialer, Socket, Target};
+pub use message::ReceivedMessage;
+pub use producer::{Producer, TryEnqueueError};
+pub use producer_builder::ProducerBuilder;
+pub use routing::{KeyHash, Routing};
+
+/// A connection to a Pulsar cluster. Clones share it.
+///
+/// It dials brokers as producers and consumers need them, one connection each, and keeps everything attached through
+/// failures. It ends with [`Self::close`], or when the last clone of it and the last producer and consumer made from
+/// it are dropped.
+#[derive(Clone)]
+pub struct Client {
+    pub(crate) shared: Arc<Shared>,
+}
+
+/// What handles and tasks have in common.
+pub(crate) struct Shared {
+    inputs: UnboundedSender<Input>,
+    /// The supervisor's list: who serves an endpoint before its first connection.
+    ready: Arc<ReadyList>,
+    address: Arc<str>,
+    operation_timeout: std::time::Duration,
+    seed: u64,
+    producer_ids: AtomicU64,
+    consumer_ids: AtomicU64,
+}
+
+impl Client {
+    /// A builder for a client of `service_url`: `pulsar://host:6650` or `pulsar+ssl://host:6651`, several hosts
+    /// separated by commas.
+    pub fn builder(service_url: impl Into<String>) -> ClientBuilder {
+        ClientBuilder::new(service_url.into())
+    }
+
+    /// A builder for a producer on `topic`: `persistent://tenant/namespace/topic`, or short `topic` in
+    /// `public/default`.
+    pub fn producer(&self, topic: impl Into<String>) -> ProducerBuilder {
+        ProducerBuilder::new(self.shared.clone(), topic.into())
+    }
+
+    /// A builder for a consumer of `subscription` on `topic`.
+    pub fn consumer(&self, topic: impl Into<String>, subscription: impl Into<String>) -> ConsumerBuilder {
+        ConsumerBuilder::new(self.shared.clone(), topic.into(), subscription.into())
+    }
+
+    /// How many partitions the topic has; 0 means that it is not partitioned (PARTITIONED_METADATA).
+    ///
+    /// # Errors
+    /// An unusable topic name, an unknown topic or namespace, no broker within the operation timeout.
+    ///
+    /// # Cancel safety
+    /// Dropping the future forgets the question and nothing else.
+    pub async fn partitions(&self, topic: impl Into<String>) -> Result<u32> {
+        let topic = parse_topic(&topic.into())?;
+        self.shared.partitions(topic.as_str().into()).await
+    }
+
+    /// Closes every producer and consumer at its broker, after what was accepted for sending is sent, then every
+    /// connection. Ends when no task and no socket is left, within the operation timeout.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Closed`] if it is closed already.
+    ///
+    /// # Cancel safety
+    /// The close goes on when the future is dropped.
+    pub async fn close(&self) -> Result<()> {
+        let closed = self.shared.ask(Input::CloseClient).await;
+        // The supervisor's task holds the other end until the last task of the client is done.
+        self.shared.inputs.closed().await;
+        closed
+    }
+
+    /// The broker address that the client enters the cluster by, as the service URL gives it.
+    pub fn address(&self) -> &str {
+        &self.shared.address
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Client({})", self.shared.address)
+    }
+}
+
+impl Shared {
+    /// Asks the supervisor and waits for its answer.
+    async fn ask<T>(&self, input: impl FnOnce(ReplyTo<T>) -> Input) -> Result<T> {
+        let (to, reply) = Reply::pair();
+        self.inputs.send(input(to)).map_err(|_| closed())?;
+        reply.await
+    }
+
+    pub(crate) async fn partitions(&self, topic: Arc<str>) -> Result<u32> {
+        self.ask(|reply| Input::Partitions { topic, reply }).await
+    }
+
+    pub(crate) fn open(&self, endpoint: EndpointRef) -> Result<()> {
+        self.inputs.send(Input::Open(endpoint)).map_err(|_| closed())
+    }
+
+    pub(crate) fn ready(&self) -> Arc<ReadyList> {
+        self.ready.clone()
+    }
+
+    pub(crate) fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    pub(crate) fn operation_timeout(&self) -> std::time::Duration {
+        self.operation_timeout
+    }
+
+    pub(crate) fn next_producer_id(&self) -> ProducerId {
+        ProducerId(self.producer_ids.fetch_add(1, Ordering::Relaxed))
+    }
+
+    pub(crate) fn next_consumer_id(&self) -> ConsumerId {
+        ConsumerId(self.consumer_ids.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// The topics behind `topic`: its partitions, or itself if it has none.
+    pub(crate) async fn parts_of(&self, topic: &TopicName) -> Result<Vec<(Arc<str>, i32)>> {
+        // A partition named as such is a topic of its own.
+        if let Some(index) = topic.partition_index() {
+            return Ok(vec![(topic.as_str().into(), i32::try_from(index).unwrap_or(-1))]);
+        }
+        let count = self.partitions(topic.as_str().into()).await?;
+        if count == 0 {
+            return Ok(vec![(topic.as_str().into(), -1)]);
+        }
+        let part = |index: u32| (topic.partition(index).as_str().into(), i32::try_from(index).unwrap_or(i32::MAX));
+        Ok((0..count).map(part).collect())
+    }
+}
+
+impl Drop for Shared {
+    /// The last handle is gone: what they left behind is flushed and closed, then the tasks end.
+    fn drop(&mut self) {
+        let (to, _) = Reply::pair();
+        let _ = self.inputs.send(Input::CloseClient(to));
+    }
+}
+
+fn closed() -> Error {
+    Error::local(ErrorKind::Closed, "the client is closed")
+}
+
+pub(crate) fn parse_topic(topic: &str) -> Result<TopicName> {
+    TopicName::parse(topic).map_err(|error| Error::local(ErrorKind::InvalidArgument, error.to_string()))
+}

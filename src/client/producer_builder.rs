@@ -1,0 +1,195 @@
+//! How a producer is set up.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::producer::Producer;
+use super::routing::{KeyHash, Router, Routing};
+use super::{Shared, clock, parse_topic};
+use crate::error::Result;
+use crate::machine::control::EndpointRef;
+use crate::machine::producer::{AccessMode, Producer as Machine, ProducerConfig};
+use crate::machine::{Endpoint, EndpointId, Reply};
+use crate::wire::compress::Compression;
+
+/// Sets up a [`Producer`]; made by [`Client::producer`](super::Client::producer). Defaults are those of
+/// [`ProducerConfig`].
+#[derive(Clone)]
+pub struct ProducerBuilder {
+    client: Arc<Shared>,
+    topic: String,
+    config: ProducerConfig,
+    routing: Routing,
+    key_hash: KeyHash,
+}
+
+impl ProducerBuilder {
+    pub(super) fn new(client: Arc<Shared>, topic: String) -> Self {
+        let config = ProducerConfig { operation_timeout: client.operation_timeout(), ..ProducerConfig::default() };
+        Self { client, topic, config, routing: Routing::default(), key_hash: KeyHash::default() }
+    }
+
+    /// The producer's name, unique on the topic (`producer_name`). Deduplication goes by it. Default: the broker
+    /// chooses one.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.config.name = Some(name.into());
+        self
+    }
+
+    /// Adds a property of the producer, shown in the broker's statistics.
+    #[must_use]
+    pub fn producer_property(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.config.properties.push((key.into(), value.into()));
+        self
+    }
+
+    /// Whether others may produce to the topic at the same time (`producer_access_mode`, PIP-68). Default: shared.
+    #[must_use]
+    pub fn access_mode(mut self, mode: AccessMode) -> Self {
+        self.config.access_mode = mode;
+        self
+    }
+
+    /// Whether messages may share an entry. Default: they do.
+    #[must_use]
+    pub fn batching(mut self, batching: bool) -> Self {
+        self.config.batching = batching;
+        self
+    }
+
+    /// The most messages in a batch. Default: 1000.
+    #[must_use]
+    pub fn batch_messages_max(mut self, messages: u32) -> Self {
+        self.config.batch_messages_max = messages;
+        self
+    }
+
+    /// The most payload bytes in a batch; a larger message goes alone. Default: 128 KiB.
+    #[must_use]
+    pub fn batch_bytes_max(mut self, bytes: usize) -> Self {
+        self.config.batch_bytes_max = bytes;
+        self
+    }
+
+    /// How long a batch may wait for more messages. Default: zero, which sends what is there whenever the connection
+    /// is free to write: full batches under load, no delay without.
+    #[must_use]
+    pub fn linger(mut self, linger: Duration) -> Self {
+        self.config.linger = linger;
+        self
+    }
+
+    /// The codec of payloads. Default: none.
+    #[must_use]
+    pub fn compression(mut self, compression: Compression) -> Self {
+        self.config.compression = compression;
+        self
+    }
+
+    /// How long a message may take from the call to its receipt, in whatever state the connection is. Zero: for
+    /// ever. Default: 30 s.
+    #[must_use]
+    pub fn send_timeout(mut self, timeout: Duration) -> Self {
+        self.config.send_timeout = timeout;
+        self
+    }
+
+    /// The most messages that wait for their receipt; further sends wait for room. Default: 65,536.
+    #[must_use]
+    pub fn pending_messages_max(mut self, messages: usize) -> Self {
+        self.config.pending_messages_max = messages;
+        self
+    }
+
+    /// The most bytes that wait for their receipt; a larger message passes alone. Default: 64 MiB.
+    #[must_use]
+    pub fn pending_bytes_max(mut self, bytes: usize) -> Self {
+        self.config.pending_bytes_max = bytes;
+        self
+    }
+
+    /// The first sequence id. Default: one above the last that the broker knows of this producer name, else 0.
+    #[must_use]
+    pub fn initial_sequence_id(mut self, id: u64) -> Self {
+        self.config.initial_sequence_id = Some(id);
+        self
+    }
+
+    /// Where messages without a key go on a partitioned topic. Default: round-robin.
+    #[must_use]
+    pub fn routing(mut self, routing: Routing) -> Self {
+        self.routing = routing;
+        self
+    }
+
+    /// How keys are hashed on a partitioned topic. Default: as in Java.
+    #[must_use]
+    pub fn key_hash(mut self, hash: KeyHash) -> Self {
+        self.key_hash = hash;
+        self
+    }
+
+    /// Attaches the producer: to the topic, or to each of its partitions.
+    ///
+    /// # Errors
+    /// An unusable option or topic name; what the broker refuses (unknown topic, no permission, a name that is
+    /// taken, a terminated topic); [`TimedOut`](crate::ErrorKind::TimedOut), with the last cause, after the operation
+    /// timeout.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes what was attached so far.
+    pub async fn create(self) -> Result<Producer> {
+        self.config.validate()?;
+        let topic = parse_topic(&self.topic)?;
+        let parts = self.client.parts_of(&topic).await?;
+        let mut config = self.config.clone();
+        let partitioned = parts.len() > 1;
+        let mut producer = Producer::new(self.client.clone(), topic.as_str().into(), self.router());
+        let mut parts = parts.into_iter();
+        // All partitions share the name that the first one has, or is given.
+        if let Some((topic, partition)) = parts.next() {
+            let created = self.start(&mut producer, topic, partition, config.clone())?.await?;
+            if partitioned {
+                config.name = Some(created.name);
+            }
+        }
+        let mut rest = Vec::new();
+        for (topic, partition) in parts {
+            rest.push(self.start(&mut producer, topic, partition, config.clone())?);
+        }
+        for created in rest {
+            created.await?;
+        }
+        Ok(producer)
+    }
+
+    fn start(
+        &self,
+        producer: &mut Producer,
+        topic: Arc<str>,
+        partition: i32,
+        config: ProducerConfig,
+    ) -> Result<Reply<crate::machine::producer::ProducerCreated>> {
+        let (created, reply) = Reply::pair();
+        let id = self.client.next_producer_id();
+        let machine = Machine::new(id, topic, partition, Arc::new(config), created, clock::now());
+        let endpoint = Endpoint::new(EndpointId::Producer(id), machine, self.client.ready());
+        producer.add(endpoint.clone());
+        self.client.open(EndpointRef::Producer(endpoint))?;
+        Ok(reply)
+    }
+
+    fn router(&self) -> Router {
+        Router::new(self.routing, self.key_hash, self.client.seed(), self.config.batching, self.config.linger)
+    }
+}
+
+impl std::fmt::Debug for ProducerBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ProducerBuilder")
+            .field("topic", &self.topic)
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}

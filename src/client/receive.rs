@@ -1,0 +1,337 @@
+//! From the queues of a consumer's endpoints to the user's hands.
+//!
+//! Each endpoint fills its own queue under its own lock. The one owner of the consumer swaps a whole queue out, and
+//! from then on takes message after message from that private run without a lock. Entries are opened (decompressed,
+//! cut into records) here, on the user's task.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+
+use super::clock;
+use super::message::{Opened, ReceivedMessage};
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::MessageId;
+use crate::machine::consumer::{Consumer, Credits, Entry, EntryBody};
+use crate::machine::{Endpoint, EndpointId, ReadyList, Wakes};
+use crate::wire::ack_set::AckSet;
+use crate::wire::batch::BatchCursor;
+use crate::wire::compress::{CompressError, decompress};
+use crate::wire::entry::EntryError;
+
+/// What a compressed payload may inflate to: sixteen messages of the largest default size.
+const UNCOMPRESSED_BYTES_MAX: usize = 16 * crate::wire::MAX_MESSAGE_SIZE_DEFAULT as usize;
+
+/// The receiving half of a consumer: its endpoints' queues, merged.
+pub(super) struct Receiver {
+    sources: Vec<Source>,
+    by_id: HashMap<EndpointId, usize>,
+    inbox: Arc<ReadyList>,
+    /// Sources that have, or may have, messages; each gives its run in turn.
+    ring: VecDeque<usize>,
+    marked: Vec<EndpointId>,
+}
+
+/// One endpoint, and what was taken from it.
+struct Source {
+    endpoint: Arc<Endpoint<Consumer>>,
+    topic: Arc<str>,
+    partition: i32,
+    /// Moves when the run taken before is void.
+    generation: Arc<AtomicU64>,
+    taken: u64,
+    run: VecDeque<Entry>,
+    batch: Option<Batch>,
+    credits: Credits,
+    /// Permits come home when this many messages were handed out.
+    credits_max: u32,
+    zero_queue: bool,
+    ended: Option<Error>,
+}
+
+/// A batch being handed out.
+struct Batch {
+    opened: Arc<Opened>,
+    cursor: BatchCursor,
+    /// Members still unacknowledged at the broker, where it said so.
+    live: Option<AckSet>,
+    left: u32,
+    ledger_id: u64,
+    entry_id: u64,
+    size: i32,
+}
+
+/// What a source gave.
+enum Next {
+    Message(Box<ReceivedMessage>),
+    Failed(Error),
+    Empty,
+}
+
+impl Receiver {
+    pub(super) fn new(
+        endpoints: &[Arc<Endpoint<Consumer>>],
+        generations: Vec<Arc<AtomicU64>>,
+        inbox: Arc<ReadyList>,
+        receiver_queue_size: u32,
+    ) -> Self {
+        let sources: Vec<_> = endpoints
+            .iter()
+            .zip(generations)
+            .map(|(endpoint, generation)| Source::new(endpoint.clone(), generation, receiver_queue_size))
+            .collect();
+        let by_id = endpoints.iter().enumerate().map(|(index, endpoint)| (endpoint.id(), index)).collect();
+        Self { sources, by_id, inbox, ring: VecDeque::new(), marked: Vec::new() }
+    }
+
+    /// The next message, an error that concerns one entry or the whole consumer, or `Pending`.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<ReceivedMessage>> {
+        loop {
+            if let Some(result) = self.next_at_hand() {
+                return Poll::Ready(result);
+            }
+            self.inbox.take(&mut self.marked, Some(cx.waker()));
+            if self.marked.is_empty() {
+                self.ask_one();
+                // Nothing is at hand and nothing is marked: an end, if any, is all that is left to say.
+                return match self.ended() {
+                    Some(error) => Poll::Ready(Err(error)),
+                    None => Poll::Pending,
+                };
+            }
+            self.collect();
+        }
+    }
+
+    /// The next message that is here already.
+    pub(super) fn try_next(&mut self) -> Option<Result<ReceivedMessage>> {
+        self.inbox.take(&mut self.marked, None);
+        self.collect();
+        let next = self.next_at_hand();
+        if next.is_none() {
+            self.ask_one();
+            return self.ended().map(Err);
+        }
+        next
+    }
+
+    fn collect(&mut self) {
+        for id in self.marked.drain(..) {
+            if let Some(&index) = self.by_id.get(&id) {
+                self.sources[index].refill();
+                if !self.ring.contains(&index) {
+                    self.ring.push_back(index);
+                }
+            }
+        }
+    }
+
+    fn next_at_hand(&mut self) -> Option<Result<ReceivedMessage>> {
+        while let Some(&index) = self.ring.front() {
+            match self.sources[index].next(index) {
+                Next::Message(message) => return Some(Ok(*message)),
+                Next::Failed(error) => return Some(Err(error)),
+                Next::Empty => {
+                    self.ring.pop_front();
+                }
+            }
+        }
+        None
+    }
+
+    /// With a queue of size 0, a receive that waits is what grants a permit.
+    fn ask_one(&mut self) {
+        for source in self.sources.iter().filter(|source| source.zero_queue) {
+            source.endpoint.with(&mut Wakes::new(), |consumer, _| consumer.want_one());
+        }
+    }
+
+    fn ended(&self) -> Option<Error> {
+        self.sources.iter().find_map(|source| source.ended.clone())
+    }
+}
+
+impl Source {
+    fn new(endpoint: Arc<Endpoint<Consumer>>, generation: Arc<AtomicU64>, receiver_queue_size: u32) -> Self {
+        let (topic, partition) =
+            endpoint.with(&mut Wakes::new(), |consumer, _| (consumer.topic().clone(), consumer.partition()));
+        Self {
+            endpoint,
+            topic,
+            partition,
+            taken: generation.load(Ordering::Relaxed),
+            generation,
+            run: VecDeque::new(),
+            batch: None,
+            credits: Credits::default(),
+            credits_max: (receiver_queue_size / 2).max(1),
+            zero_queue: receiver_queue_size == 0,
+            ended: None,
+        }
+    }
+
+    /// Swaps the endpoint's queue in; permits come home on the way.
+    fn refill(&mut self) {
+        self.drop_outdated();
+        let credits = std::mem::take(&mut self.credits);
+        let run = &mut self.run;
+        let mut wakes = Wakes::new();
+        let taken = self.endpoint.with(&mut wakes, |consumer, _| consumer.take(credits, run));
+        self.taken = taken.generation;
+        self.credits.attempt = taken.attempt;
+        self.ended = taken.ended;
+    }
+
+    /// Throws the private run away once it is void: the broker delivers its messages again.
+    fn drop_outdated(&mut self) {
+        if self.generation.load(Ordering::Relaxed) == self.taken {
+            return;
+        }
+        let members = self.batch.take().map_or(0, |batch| batch.left);
+        let entries: u32 = self.run.drain(..).map(|entry| entry.members).sum();
+        self.credits.count += members + entries;
+        self.taken = self.generation.load(Ordering::Relaxed);
+    }
+
+    fn next(&mut self, index: usize) -> Next {
+        self.drop_outdated();
+        loop {
+            if let Some(next) = self.next_member(index) {
+                return next;
+            }
+            let Some(entry) = self.run.pop_front() else {
+                self.send_credits_home();
+                return Next::Empty;
+            };
+            if let Some(next) = self.open(entry, index) {
+                return next;
+            }
+        }
+    }
+
+    fn credit(&mut self, count: u32) {
+        self.credits.count += count;
+        if self.credits.count >= self.credits_max {
+            self.send_credits_home();
+        }
+    }
+
+    fn send_credits_home(&mut self) {
+        if self.credits.count == 0 {
+            return;
+        }
+        let credits = Credits { attempt: self.credits.attempt, count: std::mem::take(&mut self.credits.count) };
+        self.endpoint.with(&mut Wakes::new(), |consumer, _| consumer.credit(credits));
+    }
+
+    fn next_member(&mut self, index: usize) -> Option<Next> {
+        loop {
+            let batch = self.batch.as_mut()?;
+            let member = batch.cursor.index();
+            let Some(record) = batch.cursor.next(&batch.opened.payload) else {
+                // Members that the broker charged and the batch did not hold (compacted out) go back.
+                let left = batch.left;
+                self.batch = None;
+                self.credit(left);
+                return None;
+            };
+            let record = match record {
+                Ok(record) => record,
+                Err(error) => {
+                    let batch = self.batch.take()?;
+                    self.reject(batch.ledger_id, batch.entry_id, batch.left, &EntryError::Batch(error));
+                    return None;
+                }
+            };
+            let live = batch.live.as_ref().is_none_or(|live| live.is_set(member));
+            if !live || record.metadata.compacted_out {
+                continue;
+            }
+            batch.left = batch.left.saturating_sub(1);
+            let id = MessageId {
+                ledger_id: batch.ledger_id,
+                entry_id: batch.entry_id,
+                partition: self.partition,
+                batch_index: i32::try_from(member).unwrap_or(i32::MAX),
+                batch_size: batch.size,
+            };
+            let message = ReceivedMessage::member(batch.opened.clone(), record, id, index as u32);
+            self.credit(1);
+            return Some(Next::Message(Box::new(message)));
+        }
+    }
+
+    /// Opens an entry: gives its message, or makes it the batch at hand, or refuses it.
+    fn open(&mut self, mut entry: Entry, index: usize) -> Option<Next> {
+        let placeholder = Err(EntryError::TooShort { field: "entry", needed: 0, left: 0 });
+        let (ledger_id, entry_id, members) = (entry.ledger_id, entry.entry_id, entry.members);
+        let EntryBody { parts, metadata, broker } = match std::mem::replace(&mut entry.body, placeholder) {
+            Ok(body) => body,
+            Err(error) => {
+                self.reject(ledger_id, entry_id, members, &error);
+                return None;
+            }
+        };
+        if let Some(what) = cannot_open(&metadata) {
+            return Some(self.leave_unread(&entry, what));
+        }
+        let payload = entry.raw.slice(parts.payload.clone());
+        let size = metadata.uncompressed_size;
+        let payload = match decompress(metadata.compression, &payload, size, UNCOMPRESSED_BYTES_MAX) {
+            Ok(payload) => payload,
+            Err(error @ (CompressError::UnknownCodec(_) | CompressError::NotBuilt { .. })) => {
+                return Some(self.leave_unread(&entry, error.to_string()));
+            }
+            Err(error) => {
+                self.reject(ledger_id, entry_id, members, &EntryError::Decompress(error));
+                return None;
+            }
+        };
+        let batch_size = metadata.num_messages_in_batch;
+        let opened = Opened::new(self.topic.clone(), &entry, parts, metadata, broker, payload);
+        let Some(size) = batch_size else {
+            let id = MessageId { partition: self.partition, ..MessageId::new(ledger_id, entry_id) };
+            self.credit(members);
+            return Some(Next::Message(Box::new(ReceivedMessage::single(opened, id, index as u32))));
+        };
+        match BatchCursor::new(size, opened.payload.len()) {
+            Ok(cursor) => {
+                let live = (!entry.ack_set.is_empty())
+                    .then(|| AckSet::from_words(&entry.ack_set, u32::try_from(size).unwrap_or(0)));
+                let opened = Arc::new(opened);
+                self.batch = Some(Batch { opened, cursor, live, left: members, ledger_id, entry_id, size });
+            }
+            Err(error) => self.reject(ledger_id, entry_id, members, &EntryError::Batch(error)),
+        }
+        None
+    }
+
+    /// Damaged: acknowledged with the reason, so that it does not come again.
+    fn reject(&mut self, ledger_id: u64, entry_id: u64, permits: u32, error: &EntryError) {
+        let attempt = self.credits.attempt;
+        self.endpoint.with(&mut Wakes::new(), |consumer, _| {
+            consumer.reject(ledger_id, entry_id, permits, error, attempt, clock::now());
+        });
+    }
+
+    /// Sound, but this build cannot read it: not acknowledged, so that a client that can will get it.
+    fn leave_unread(&mut self, entry: &Entry, what: String) -> Next {
+        self.credit(entry.members);
+        let id = MessageId { partition: self.partition, ..MessageId::new(entry.ledger_id, entry.entry_id) };
+        let what = format!("message {id} cannot be read and stays unacknowledged: {what}");
+        Next::Failed(Error::local(ErrorKind::Unsupported, what).with_topic(&self.topic))
+    }
+}
+
+fn cannot_open(metadata: &crate::wire::metadata::Metadata) -> Option<String> {
+    if metadata.encrypted {
+        return Some("it is encrypted end to end, which this client does not support".to_owned());
+    }
+    match &metadata.chunk {
+        Some(chunk) if chunk.num_chunks > 1 && metadata.num_messages_in_batch.is_none() => {
+            Some("it is a chunk of a larger message, which this client does not assemble".to_owned())
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,287 @@
+use std::time::Instant;
+
+use bytes::BytesMut;
+
+use super::*;
+use crate::wire::frame::{cut, frames};
+
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
+const OPERATION_TIMEOUT: Duration = Duration::from_secs(5);
+
+struct Script {
+    connection: Connection,
+    start: Now,
+}
+
+fn later(start: Now, by: Duration) -> Now {
+    Now { at: start.at + by, wall_ms: start.wall_ms }
+}
+
+impl Script {
+    fn new() -> Self {
+        let start = Now { at: Instant::now(), wall_ms: 1_700_000_000_000 };
+        let config = ConnectionConfig {
+            address: "broker:6650".into(),
+            tls: false,
+            proxy_to_broker_url: None,
+            client_version: "test".to_owned(),
+            keep_alive: KEEP_ALIVE,
+            operation_timeout: OPERATION_TIMEOUT,
+        };
+        let credentials = AuthData { method: "token".to_owned(), data: Bytes::from_static(b"secret") };
+        Self { connection: Connection::new(config, credentials, start), start }
+    }
+
+    fn up() -> Self {
+        let mut script = Self::new();
+        script.sent();
+        let event = script.broker(connected(21, Some(1000)));
+        assert!(matches!(event, Ok(Some(Event::Ready(_)))), "{event:?}");
+        script
+    }
+
+    fn at(&self, seconds: u64) -> Now {
+        later(self.start, Duration::from_secs(seconds))
+    }
+
+    fn broker(&mut self, command: impl Into<Command>) -> Result<Option<Event>, CloseReason> {
+        self.connection.handle_frame(Frame::Other(command.into()))
+    }
+
+    /// What was written since the last look.
+    fn sent(&mut self) -> Vec<Command> {
+        let mut tx = TxBuf::new();
+        self.connection.poll_transmit(&mut tx);
+        let mut bytes = BytesMut::from(&tx.take_all()[..]);
+        let Some(run) = cut(&mut bytes, &Limits::default()).expect("we write whole frames") else { return Vec::new() };
+        frames(run)
+            .map(|frame| match frame.expect("we write good frames") {
+                Frame::Other(command) => command,
+                other => panic!("{other:?} is no control command"),
+            })
+            .collect()
+    }
+
+    fn ask(&mut self, number: u64) -> u64 {
+        let lookup = pb::CommandLookupTopic { topic: "t".to_owned(), ..Default::default() };
+        self.connection.request(lookup.into(), Asker::Supervisor(AskId(number)), self.start);
+        self.sent().last().and_then(Command::request_id).expect("a request has an id")
+    }
+}
+
+fn connected(version: i32, max_message_size: Option<i32>) -> pb::CommandConnected {
+    pb::CommandConnected {
+        server_version: "Pulsar".to_owned(),
+        protocol_version: Some(version),
+        max_message_size,
+        ..Default::default()
+    }
+}
+
+fn error(request_id: u64, code: i32) -> pb::CommandError {
+    pb::CommandError { request_id, error: code, message: "why".to_owned() }
+}
+
+fn found(request_id: u64) -> pb::CommandLookupTopicResponse {
+    pb::CommandLookupTopicResponse {
+        request_id,
+        response: Some(pb::command_lookup_topic_response::LookupType::Connect as i32),
+        broker_service_url: Some("pulsar://b:6650".to_owned()),
+        ..Default::default()
+    }
+}
+
+#[test]
+fn connect_carries_token_version_and_flags() {
+    let mut script = Script::new();
+    let sent = script.sent();
+    let [Command::Connect(connect)] = &sent[..] else { panic!("{sent:?}") };
+    assert_eq!(connect.auth_method_name.as_deref(), Some("token"));
+    assert_eq!(connect.auth_data.as_deref(), Some(&b"secret"[..]));
+    assert_eq!(connect.protocol_version, Some(21));
+    let flags = connect.feature_flags.as_ref().expect("flags are sent");
+    assert!(flags.supports_auth_refresh() && flags.supports_broker_entry_metadata());
+    assert!(!format!("{sent:?}").contains("secret"));
+}
+
+#[test]
+fn no_authentication_sends_no_credential() {
+    let mut script = Script::new();
+    script.connection = Connection::new(script.connection.config.clone(), AuthData::none(), script.start);
+    let sent = script.sent();
+    let [Command::Connect(connect)] = &sent[..] else { panic!("{sent:?}") };
+    assert_eq!((connect.auth_method_name.as_deref(), &connect.auth_data), (Some("none"), &None));
+}
+
+#[test]
+fn connected_sets_the_frame_limit_and_the_lower_version() {
+    let mut script = Script::new();
+    let Ok(Some(Event::Ready(peer))) = script.broker(connected(19, Some(1000))) else { panic!("not ready") };
+    assert_eq!((peer.protocol_version, peer.max_message_size), (19, 1000));
+    assert_eq!(script.connection.limits().frame_bytes_max, Limits::for_message_size(1000).frame_bytes_max);
+}
+
+#[test]
+fn a_handshake_refused_is_the_brokers_reason_whatever_the_request_id() {
+    for request_id in [u64::MAX, 0] {
+        let refused = Script::new().broker(error(request_id, 3));
+        assert_eq!(refused.unwrap_err(), CloseReason::Broker(ServerError::new(3, "why")));
+    }
+}
+
+#[test]
+fn brokers_too_old_or_senseless_are_refused() {
+    for connected in [connected(11, None), connected(21, Some(0)), connected(21, Some(-5))] {
+        assert!(matches!(Script::new().broker(connected), Err(CloseReason::PeerBroke(_))));
+    }
+}
+
+#[test]
+fn what_has_no_place_ends_the_connection() {
+    let early = Script::new().broker(pb::CommandSuccess::default());
+    assert!(matches!(early, Err(CloseReason::PeerBroke(_))));
+    let twice = Script::up().broker(connected(21, None));
+    assert!(matches!(twice, Err(CloseReason::PeerBroke(_))));
+    let clients_own = Script::up().broker(pb::CommandConnect::default());
+    assert!(matches!(clients_own, Err(CloseReason::PeerBroke(_))));
+}
+
+#[test]
+fn pings_are_answered_in_every_state_and_a_flood_is_bounded() {
+    let mut script = Script::new();
+    script.sent();
+    for _ in 0..1000 {
+        script.broker(pb::CommandPing::default()).unwrap();
+    }
+    let pongs = script.sent();
+    assert!(pongs.iter().all(|command| matches!(command, Command::Pong(_))));
+    assert_eq!(pongs.len(), PONGS_OWED_MAX as usize);
+}
+
+#[test]
+fn a_handshake_that_takes_an_interval_ends() {
+    let mut script = Script::new();
+    assert_eq!(script.connection.handle_deadline(script.at(29)), Ok(()));
+    let ended = script.connection.handle_deadline(script.at(30));
+    assert_eq!(ended, Err(CloseReason::Silent { after: KEEP_ALIVE }));
+}
+
+#[test]
+fn silence_after_a_ping_ends_the_connection_and_inbound_pings_are_silence() {
+    let mut script = Script::up();
+    assert_eq!(script.connection.handle_deadline(script.at(30)), Ok(()));
+    assert!(matches!(script.sent()[..], [Command::Ping(_)]));
+    script.broker(pb::CommandPing::default()).unwrap();
+    assert!(script.connection.handle_deadline(script.at(60)).is_err());
+}
+
+#[test]
+fn any_other_command_proves_life() {
+    let mut script = Script::up();
+    for interval in 1..5 {
+        assert_eq!(script.connection.handle_deadline(script.at(30 * interval)), Ok(()));
+        script.broker(pb::CommandPong::default()).unwrap();
+    }
+}
+
+#[test]
+fn answers_find_their_asker_in_any_order() {
+    let mut script = Script::up();
+    let (first, second) = (script.ask(1), script.ask(2));
+    for (id, number) in [(second, 2), (first, 1)] {
+        let event = script.broker(found(id)).unwrap();
+        let Some(Event::Answer(asker, Ok(_))) = event else { panic!("{event:?}") };
+        assert_eq!(asker, Asker::Supervisor(AskId(number)));
+    }
+}
+
+#[test]
+fn refusals_come_out_of_whatever_carries_them() {
+    let mut script = Script::up();
+    let id = script.ask(1);
+    let failed = pb::CommandLookupTopicResponse {
+        request_id: id,
+        response: Some(pb::command_lookup_topic_response::LookupType::Failed as i32),
+        error: Some(6),
+        message: Some("why".to_owned()),
+        ..Default::default()
+    };
+    let Ok(Some(Event::Answer(_, Err(refusal)))) = script.broker(failed) else { panic!("not refused") };
+    assert_eq!(refusal, RequestError::Server(ServerError::new(6, "why")));
+    let id = script.ask(2);
+    let Ok(Some(Event::Answer(_, Err(refusal)))) = script.broker(error(id, 11)) else { panic!("not refused") };
+    assert_eq!(refusal, RequestError::Server(ServerError::new(11, "why")));
+}
+
+#[test]
+fn an_answer_of_the_wrong_kind_ends_the_connection() {
+    let mut script = Script::up();
+    let request_id = script.ask(1);
+    let wrong = script.broker(pb::CommandSuccess { request_id, schema: None });
+    assert!(matches!(wrong, Err(CloseReason::PeerBroke(_))));
+}
+
+#[test]
+fn requests_expire_once_in_order_and_late_answers_change_nothing() {
+    let mut script = Script::up();
+    let (first, _) = (script.ask(1), script.ask(2));
+    assert_eq!(script.connection.poll_deadline().map(|deadline| deadline.at), Some(script.at(5).at));
+    assert_eq!(script.connection.poll_expired(script.at(4)), None);
+    assert_eq!(script.connection.poll_expired(script.at(5)), Some(Asker::Supervisor(AskId(1))));
+    assert_eq!(script.connection.poll_expired(script.at(5)), Some(Asker::Supervisor(AskId(2))));
+    assert_eq!(script.connection.poll_expired(script.at(5)), None);
+    assert!(matches!(script.broker(found(first)), Ok(None)));
+}
+
+#[test]
+fn a_waiter_for_exclusive_access_has_no_deadline() {
+    let mut script = Script::up();
+    let asker = Asker::Open(EndpointId::Producer(ProducerId(0)), Attempt(1));
+    script.connection.request(pb::CommandProducer::default().into(), asker, script.start);
+    let request_id = script.sent()[0].request_id().expect("a request has an id");
+    let success = |ready| pb::CommandProducerSuccess { request_id, producer_ready: Some(ready), ..Default::default() };
+    assert!(matches!(script.broker(success(false)), Ok(None)));
+    assert_eq!(script.connection.poll_expired(script.at(1000)), None);
+    assert!(matches!(script.broker(success(true)), Ok(Some(Event::Answer(_, Ok(_))))));
+}
+
+#[test]
+fn what_waits_when_the_connection_ends_is_told_in_order() {
+    let mut script = Script::up();
+    script.ask(1);
+    script.ask(2);
+    let waiting = script.connection.take_pending();
+    assert_eq!(waiting, [Asker::Supervisor(AskId(1)), Asker::Supervisor(AskId(2))]);
+    assert!(script.connection.take_pending().is_empty());
+}
+
+#[test]
+fn a_challenge_is_answered_with_method_and_data() {
+    let mut script = Script::up();
+    assert!(matches!(script.broker(pb::CommandAuthChallenge::default()), Ok(Some(Event::Challenge))));
+    script.connection.answer_challenge(AuthData { method: "token".to_owned(), data: Bytes::from_static(b"fresh") });
+    let sent = script.sent();
+    let [Command::AuthResponse(response)] = &sent[..] else { panic!("{sent:?}") };
+    let response = response.response.as_ref().expect("a response has credentials");
+    assert_eq!(response.auth_method_name.as_deref(), Some("token"));
+    assert_eq!(response.auth_data.as_deref(), Some(&b"fresh"[..]));
+}
+
+#[test]
+fn assigned_urls_follow_the_scheme() {
+    let mut script = Script::up();
+    let close = pb::CommandCloseProducer {
+        producer_id: 3,
+        request_id: u64::MAX,
+        assigned_broker_service_url: Some("pulsar://other:6650".to_owned()),
+        assigned_broker_service_url_tls: Some("pulsar+ssl://other:6651".to_owned()),
+    };
+    let Ok(Some(Event::Closed(id, url))) = script.broker(close) else { panic!("not closed") };
+    assert_eq!((id, url.as_deref()), (EndpointId::Producer(ProducerId(3)), Some("pulsar://other:6650")));
+}
+
+#[test]
+fn unknown_commands_are_skipped() {
+    let mut script = Script::up();
+    assert!(matches!(script.connection.handle_frame(Frame::Unknown { command_type: 99 }), Ok(None)));
+}
