@@ -4,6 +4,9 @@
 #[cfg(feature = "client")]
 pub mod client;
 pub mod error;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod hash;
 pub mod id;
 pub mod machine;

@@ -45,7 +45,7 @@ fn hex(text: &Value) -> Vec<u8> {
 /// All good frames, with their names.
 fn good() -> impl Iterator<Item = (&'static str, &'static Value)> {
     let both = [&vectors()["frames"], &vectors()["captured"]];
-    both.into_iter().flat_map(|part| list(part)).map(|vector| (string(&vector["name"]), vector))
+    both.into_iter().flat_map(list).map(|vector| (string(&vector["name"]), vector))
 }
 
 fn damaged(name: &str) -> Vec<u8> {
@@ -369,5 +369,41 @@ fn serialized_message_ids_are_read() {
         assert_eq!(i64::from(id.partition), int("partition", -1), "{form}");
         assert_eq!(i64::from(id.batch_index), int("batch_index", -1), "{form}");
         assert_eq!(MessageId::from_bytes(&id.to_bytes()).expect(form), id, "{form}");
+    }
+}
+
+/// Writes the seeds of the fuzz corpora: `cargo test --test vectors -- --ignored`. One frame of each
+/// command, all damaged frames, all entries and batches.
+#[test]
+#[ignore = "writes into fuzz/corpus"]
+fn write_fuzz_seeds() {
+    let write = |target: &str, name: &str, bytes: &[u8]| {
+        let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+        std::fs::create_dir_all(&directory).unwrap();
+        std::fs::write(directory.join(name), bytes).unwrap();
+    };
+    let broken = |frame: &[u8]| [&[128], frame].concat();
+    let mut seen = std::collections::BTreeSet::new();
+    for (name, vector) in good() {
+        let bytes = hex(&vector["hex"]);
+        if seen.insert(string(&vector["decoded"]["command"]["type"])) {
+            write("frame", name, &broken(&bytes));
+            write("command", name, parts(&bytes).0);
+        }
+        let (Frame::Send { entry, .. } | Frame::Message { entry, .. }) = read_one(&bytes) else { continue };
+        write("entry", name, &entry);
+        let Some(records) = vector["decoded"]["batch"].as_array() else { continue };
+        let payload = hex(&vector["decoded"]["payload_hex"]);
+        write("batch", name, &[&[records.len() as u8], &payload[..]].concat());
+    }
+    for vector in list(&vectors()["negative"]) {
+        let (name, bytes) = (string(&vector["name"]), hex(&vector["hex"]));
+        write("frame", name, &broken(&bytes));
+        if name.starts_with("command_") {
+            write("command", name, parts(&bytes).0);
+        }
+        if name.starts_with("message_") {
+            write("entry", name, parts(&bytes).1);
+        }
     }
 }

@@ -1,0 +1,280 @@
+//! The bodies of the fuzz targets: any bytes in, a panic where this crate contradicts itself, prost,
+//! or the bounds it promises. `fuzz/` calls them, and `cargo test` runs them over the stored corpora.
+
+use bytes::{Bytes, BytesMut};
+use prost::Message as _;
+
+use crate::pb;
+use crate::wire::command;
+use crate::wire::entry::{BrokerEntryMetadata, EntryParts};
+use crate::wire::metadata::{bytes, message_properties, single_properties, text};
+use crate::wire::{
+    BatchCursor, Command, DecodeError, Frame, Limits, Metadata, SingleMetadata, cut, decompress, frames, missing,
+};
+
+/// Small, so that a corpus of small files reaches the limit.
+const LIMITS: Limits = Limits { frame_bytes_max: 4096 };
+
+/// The most a compressed payload may become, bytes.
+const UNCOMPRESSED_BYTES_MAX: usize = 64 * 1024;
+
+/// A byte stream: cut, read, written again. The first byte says where the stream breaks in two, which
+/// must change nothing.
+pub fn frame(data: &[u8]) {
+    let Some((&split, stream)) = data.split_first() else { return };
+    let whole = read_stream(&[stream]);
+    let (front, back) = stream.split_at(stream.len() * usize::from(split) / 256);
+    assert_eq!(whole, read_stream(&[front, back]), "where a stream breaks changes nothing");
+    for frame in &whole.0 {
+        let mut out = BytesMut::new();
+        frame.encode(&mut out);
+        let again: Vec<_> = frames(out.freeze()).collect();
+        assert_eq!(again, [Ok(frame.clone())], "what was read can be written and read");
+    }
+}
+
+/// The good frames of a stream that arrives in pieces, and the error that ends it.
+fn read_stream(pieces: &[&[u8]]) -> (Vec<Frame>, Option<DecodeError>) {
+    let (mut rx, mut all) = (BytesMut::new(), Vec::new());
+    for piece in pieces {
+        rx.extend_from_slice(piece);
+        loop {
+            let before = rx.len();
+            assert!(missing(&rx, &LIMITS) <= before, "at most doubles");
+            let run = match cut(&mut rx, &LIMITS) {
+                Ok(None) => break,
+                Ok(Some(run)) => run,
+                Err(error) => return (all, Some(error)),
+            };
+            assert_eq!(run.len() + rx.len(), before, "no byte is lost");
+            for frame in frames(run) {
+                match frame {
+                    Ok(frame) => all.push(comparable(frame)),
+                    Err(error) => return (all, Some(error)),
+                }
+            }
+        }
+    }
+    (all, None)
+}
+
+/// NaN differs from itself: it goes out of the only fields that can hold it.
+fn comparable(frame: Frame) -> Frame {
+    match frame {
+        Frame::Other(Command::ConsumerStatsResponse(mut body)) => {
+            let rates = [
+                &mut body.msg_rate_out,
+                &mut body.msg_throughput_out,
+                &mut body.msg_rate_redeliver,
+                &mut body.msg_rate_expired,
+                &mut body.message_ack_rate,
+            ];
+            for rate in rates {
+                *rate = rate.filter(|rate| !rate.is_nan());
+            }
+            Frame::Other(body.into())
+        }
+        other => other,
+    }
+}
+
+/// A `BaseCommand`: what this crate accepts, prost accepts, and with equal fields.
+pub fn command(data: &[u8]) {
+    let by_table = Command::decode_base(data);
+    let by_frame = frames(framed(data)).next().expect("a frame");
+    let Ok(envelope) = command::open(data, 0) else {
+        assert!(by_table.is_err() && by_frame.is_err());
+        return;
+    };
+    let Some(body) = envelope.body.filter(|_| Command::is_known(envelope.command_type)) else {
+        assert!(!matches!(by_table, Ok(Some(_))));
+        assert!(matches!(by_frame, Ok(Frame::Unknown { .. }) | Err(_)));
+        return;
+    };
+    // Other bodies are not looked at, so prost gets the one that counts.
+    let mut alone = Vec::new();
+    prost::encoding::int32::encode(1, &envelope.command_type, &mut alone);
+    prost::encoding::bytes::encode(envelope.command_type.unsigned_abs(), &body.into_owned(), &mut alone);
+    let theirs = pb::BaseCommand::decode(&alone[..]);
+    if let Ok(ours) = by_table {
+        let theirs = theirs.as_ref().expect("what the table reads, prost reads");
+        let mut out = BytesMut::new();
+        ours.expect("a known type").encode_frame(&mut out);
+        assert_eq!(out[8..], theirs.encode_to_vec(), "equal fields");
+    }
+    match by_frame {
+        Err(_) | Ok(Frame::Other(_)) => {}
+        Ok(frame) => compare_hot(&frame, &theirs.expect("what is read by hand, prost reads")),
+    }
+}
+
+fn framed(command: &[u8]) -> Bytes {
+    let size = command.len() as u32;
+    [&(size + 4).to_be_bytes()[..], &size.to_be_bytes(), command].concat().into()
+}
+
+fn compare_hot(frame: &Frame, theirs: &pb::BaseCommand) {
+    match frame {
+        Frame::Receipt(ours) => {
+            let theirs = theirs.send_receipt.as_ref().expect("send_receipt");
+            let id = theirs.message_id.as_ref().map_or((u64::MAX, u64::MAX), |id| (id.ledger_id, id.entry_id));
+            assert_eq!((ours.producer_id, ours.sequence_id), (theirs.producer_id, theirs.sequence_id));
+            assert_eq!(ours.highest_sequence_id, theirs.highest_sequence_id());
+            assert_eq!((ours.ledger_id, ours.entry_id), id);
+        }
+        Frame::Message { head: ours, .. } => {
+            let theirs = theirs.message.as_ref().expect("message");
+            let id = &theirs.message_id;
+            assert_eq!((ours.ledger_id, ours.entry_id, ours.partition), (id.ledger_id, id.entry_id, id.partition()));
+            assert_eq!((ours.consumer_id, ours.consumer_epoch), (theirs.consumer_id, theirs.consumer_epoch));
+            assert_eq!((ours.redelivery_count, &ours.ack_set), (theirs.redelivery_count(), &theirs.ack_set));
+        }
+        Frame::Send { head: ours, .. } => {
+            let theirs = theirs.send.as_ref().expect("send");
+            assert_eq!((ours.producer_id, ours.sequence_id), (theirs.producer_id, theirs.sequence_id));
+            assert_eq!(ours.num_messages, theirs.num_messages());
+            assert_eq!((ours.is_chunk, ours.marker), (theirs.is_chunk(), theirs.marker()));
+            assert_eq!(ours.highest_sequence_id, theirs.highest_sequence_id);
+            assert_eq!(
+                (ours.txnid_least_bits, ours.txnid_most_bits),
+                (theirs.txnid_least_bits, theirs.txnid_most_bits)
+            );
+            assert_eq!(ours.message_id, theirs.message_id.as_ref().map(|id| (id.ledger_id, id.entry_id)));
+        }
+        Frame::Other(_) | Frame::Unknown { .. } => unreachable!("not hot"),
+    }
+}
+
+/// An entry: its parts lie in it in order, its metadata is what prost reads, its records are in bounds.
+pub fn entry(data: &[u8]) {
+    let entry = Bytes::copy_from_slice(data);
+    let Ok(parts) = EntryParts::split(&entry) else { return };
+    assert!(parts.checksummed_from <= parts.metadata.start && parts.metadata.end == parts.payload.start);
+    assert_eq!(parts.payload.end, entry.len());
+    // A fuzzer does not find checksums, so a wrong one ends nothing here.
+    let _ = parts.verify(&entry);
+    if let Some(range) = parts.broker_metadata.clone() {
+        if let Ok(ours) = BrokerEntryMetadata::decode(&entry[range.clone()]) {
+            let theirs = pb::BrokerEntryMetadata::decode(&entry[range]).expect("prost reads it");
+            assert_eq!((ours.broker_timestamp, ours.index), (theirs.broker_timestamp, theirs.index));
+        }
+    }
+    let serialized = &entry[parts.metadata.clone()];
+    let Ok(metadata) = Metadata::parse(serialized) else { return };
+    compare_metadata(serialized, &metadata);
+    let payload = entry.slice(parts.payload);
+    let limit = UNCOMPRESSED_BYTES_MAX;
+    let Ok(payload) = decompress(metadata.compression, &payload, metadata.uncompressed_size, limit) else { return };
+    assert!(payload.len() <= limit.max(entry.len()));
+    if let Some(count) = metadata.num_messages_in_batch {
+        records(count, &payload);
+    }
+}
+
+fn compare_metadata(serialized: &[u8], ours: &Metadata) {
+    let theirs = pb::MessageMetadata::decode(serialized).expect("what is read by hand, prost reads");
+    assert_eq!(text(serialized, &ours.producer_name), theirs.producer_name);
+    assert_eq!((ours.sequence_id, ours.publish_time_ms), (theirs.sequence_id, theirs.publish_time));
+    assert_eq!(ours.event_time_ms, theirs.event_time());
+    assert_eq!(ours.partition_key.as_ref().map(|key| text(serialized, key)), theirs.partition_key.as_deref());
+    assert_eq!(ours.partition_key_b64, theirs.partition_key_b64_encoded());
+    assert_eq!(ours.ordering_key.as_ref().map(|key| bytes(serialized, key)), theirs.ordering_key.as_deref());
+    assert_eq!((ours.null_value, ours.null_partition_key), (theirs.null_value(), theirs.null_partition_key()));
+    assert_eq!(
+        (ours.uncompressed_size, ours.compression),
+        (theirs.uncompressed_size(), theirs.compression.unwrap_or(0))
+    );
+    assert_eq!(ours.num_messages_in_batch, theirs.num_messages_in_batch);
+    assert_eq!(ours.highest_sequence_id, theirs.highest_sequence_id());
+    assert_eq!(ours.schema_version.as_ref().map(|range| bytes(serialized, range)), theirs.schema_version.as_deref());
+    assert_eq!(ours.deliver_at_time_ms, theirs.deliver_at_time);
+    assert_eq!(ours.marker_type, theirs.marker_type);
+    assert_eq!(ours.encrypted, !theirs.encryption_keys.is_empty());
+    assert_eq!(ours.has_properties, !theirs.properties.is_empty());
+    assert!(message_properties(serialized).eq(theirs.properties.iter().map(|p| (&*p.key, &*p.value))));
+}
+
+/// The records of a batch. The first byte is their number.
+pub fn batch(data: &[u8]) {
+    let Some((&count, payload)) = data.split_first() else { return };
+    records(i32::from(count as i8), payload);
+    if let Ok(ours) = SingleMetadata::parse(payload) {
+        compare_single(payload, &ours);
+    }
+}
+
+fn records(count: i32, payload: &[u8]) {
+    let Ok(mut cursor) = BatchCursor::new(count, payload.len()) else { return };
+    let (mut end, mut given) = (0, 0);
+    while let Some(record) = cursor.next(payload) {
+        let Ok(record) = record else {
+            assert!(cursor.next(payload).is_none(), "nothing comes after an error");
+            return;
+        };
+        assert!(end <= record.metadata_range.start && record.metadata_range.end == record.payload.start);
+        end = record.payload.end;
+        given += 1;
+        compare_single(&payload[record.metadata_range], &record.metadata);
+        assert!(payload.get(record.payload).is_some());
+    }
+    assert_eq!(given, count);
+}
+
+fn compare_single(serialized: &[u8], ours: &SingleMetadata) {
+    let theirs = pb::SingleMessageMetadata::decode(serialized).expect("what is read by hand, prost reads");
+    assert_eq!(ours.payload_size, theirs.payload_size);
+    assert_eq!(ours.partition_key.as_ref().map(|key| text(serialized, key)), theirs.partition_key.as_deref());
+    assert_eq!(ours.partition_key_b64, theirs.partition_key_b64_encoded());
+    assert_eq!(ours.ordering_key.as_ref().map(|key| bytes(serialized, key)), theirs.ordering_key.as_deref());
+    assert_eq!((ours.null_value, ours.null_partition_key), (theirs.null_value(), theirs.null_partition_key()));
+    assert_eq!((ours.compacted_out, ours.event_time_ms), (theirs.compacted_out(), theirs.event_time()));
+    assert_eq!(ours.sequence_id, theirs.sequence_id);
+    assert!(single_properties(serialized).eq(theirs.properties.iter().map(|p| (&*p.key, &*p.value))));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::{fs, io};
+
+    use super::*;
+
+    /// Runs a target over its stored corpus; a published package has none.
+    fn replay(target: &str, body: fn(&[u8])) -> io::Result<()> {
+        let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz");
+        if !fuzz.is_dir() {
+            return Ok(());
+        }
+        let mut count = 0;
+        for file in fs::read_dir(fuzz.join("corpus").join(target))? {
+            let path = file?.path();
+            let data = fs::read(&path)?;
+            // Shown by the test harness only if the body panics.
+            println!("{}", path.display());
+            body(&data);
+            count += 1;
+        }
+        assert!(count > 0, "the corpus of {target} is empty");
+        Ok(())
+    }
+
+    #[test]
+    fn frame_corpus() -> io::Result<()> {
+        replay("frame", frame)
+    }
+
+    #[test]
+    fn command_corpus() -> io::Result<()> {
+        replay("command", command)
+    }
+
+    #[test]
+    fn entry_corpus() -> io::Result<()> {
+        replay("entry", entry)
+    }
+
+    #[test]
+    fn batch_corpus() -> io::Result<()> {
+        replay("batch", batch)
+    }
+}
