@@ -152,6 +152,17 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// Checks a repeated integer field, packed or not; nothing is kept of it.
+    fn ints(&self, value: &Value, field: &'static str) -> Result<(), DecodeError> {
+        if matches!(value, Value::Varint(_)) {
+            return Ok(());
+        }
+        let range = self.bytes(value, field)?;
+        let mut packed = Reader::new(slice(self.bytes, &range), range.start as usize);
+        while packed.next_packed(field)?.is_some() {}
+        Ok(())
+    }
+
     /// Checks one of the `encryption_keys`; nothing is kept of it.
     fn encryption_key(&self, value: &Value) -> Result<(), DecodeError> {
         const FIELD: &str = "MessageMetadata.encryption_keys";
@@ -281,6 +292,10 @@ impl Rare {
             27 => self.num_chunks = Some(f.int(value, "MessageMetadata.num_chunks_from_msg")?),
             28 => self.total_bytes = f.int(value, "MessageMetadata.total_chunk_msg_size")?,
             29 => self.chunk_id = f.int(value, "MessageMetadata.chunk_id")?,
+            31 => f.ints(value, "MessageMetadata.compacted_batch_indexes")?,
+            32 => {
+                f.bytes(value, "MessageMetadata.schema_id")?;
+            }
             _ => {}
         }
         Ok(())
