@@ -100,7 +100,7 @@ impl Driver {
             moved = true;
         }
         let waiting = self.tx.len();
-        session.poll_transmit(&mut self.tx, now, Some(cx.waker()), &mut wakes);
+        session.poll_transmit(&mut self.tx, now, Some(cx.waker()), &mut wakes)?;
         moved |= self.tx.len() != waiting;
         moved |= self.write(cx)?;
         wakes.fire();

@@ -375,18 +375,25 @@ impl Session {
     }
 
     /// Writes what is due: control first, then the guests in turn, each its quantum. `waker` is left with the ready
-    /// list when no guest has anything to do.
-    pub fn poll_transmit(&mut self, tx: &mut TxBuf, now: Now, waker: Option<&Waker>, wakes: &mut Wakes) {
+    /// list when no guest has anything to do. An `Err` ends the connection.
+    pub fn poll_transmit(
+        &mut self,
+        tx: &mut TxBuf,
+        now: Now,
+        waker: Option<&Waker>,
+        wakes: &mut Wakes,
+    ) -> Result<(), CloseReason> {
         self.connection.poll_transmit(tx);
         self.ready.take(&mut self.ring, waker);
         let mut turns = self.ring.len();
         while turns > 0 && tx.len() < TX_BYTES_MAX {
             turns -= 1;
             let Some(id) = self.ring.pop_front() else { break };
-            self.serve(id, tx, now, wakes);
+            self.serve(id, tx, now, wakes)?;
         }
         // Requests asked by the guests just now.
         self.connection.poll_transmit(tx);
+        Ok(())
     }
 
     /// Whether a guest waits for its turn although nothing marked it since.
@@ -394,7 +401,7 @@ impl Session {
         !self.ring.is_empty()
     }
 
-    fn serve(&mut self, id: EndpointId, tx: &mut TxBuf, now: Now, wakes: &mut Wakes) {
+    fn serve(&mut self, id: EndpointId, tx: &mut TxBuf, now: Now, wakes: &mut Wakes) -> Result<(), CloseReason> {
         let mut asks = std::mem::take(&mut self.asks);
         let mut out = Outbox::new(tx, QUANTUM_BYTES, &mut asks);
         let turn = match id {
@@ -411,13 +418,17 @@ impl Session {
             self.connection.request(command, Asker::Endpoint(id, op), now);
         }
         self.asks = asks;
-        let Some(turn) = turn else { return };
+        let Some(turn) = turn else { return Ok(()) };
+        if turn.unanswered {
+            return Err(CloseReason::Io("the broker takes messages and sends no receipts".to_owned()));
+        }
         self.deadlines.set(id, turn.deadline);
         if turn.finished {
             self.finish(id, now);
         } else if turn.more == More::Yes {
             self.ring.push_back(id);
         }
+        Ok(())
     }
 
     /// The endpoint is over. One that was never told so by the broker is closed there.
@@ -483,6 +494,8 @@ struct Turn {
     more: More,
     deadline: Option<Deadline>,
     finished: bool,
+    /// So many sends timed out in a row that the connection cannot be trusted.
+    unanswered: bool,
 }
 
 fn serve_producer(
@@ -500,7 +513,12 @@ fn serve_producer(
     endpoint.serve(ready, |producer| {
         producer.handle_deadline(now, wakes);
         let more = producer.poll_transmit(out, now);
-        Turn { more, deadline: producer.poll_deadline(), finished: producer.is_finished() }
+        Turn {
+            more,
+            deadline: producer.poll_deadline(),
+            finished: producer.is_finished(),
+            unanswered: producer.take_wants_reconnect(),
+        }
     })
 }
 
@@ -514,7 +532,7 @@ fn serve_consumer(
     endpoint.serve(ready, |consumer| {
         consumer.handle_deadline(now, wakes);
         let more = consumer.poll_transmit(out, now);
-        Turn { more, deadline: consumer.poll_deadline(), finished: consumer.is_finished() }
+        Turn { more, deadline: consumer.poll_deadline(), finished: consumer.is_finished(), unanswered: false }
     })
 }
 
