@@ -7,6 +7,10 @@ use bytes::Bytes;
 use crate::machine::Now;
 use crate::wire::metadata::NewSingle;
 
+/// Messages with longer keys are not batched: the metadata of a batch repeats the key of its first message, in the
+/// little room that a frame has beside the payload.
+const BATCHED_KEY_BYTES_MAX: usize = 4096;
+
 /// A message to be sent: its payload and what goes with it.
 ///
 /// ```
@@ -144,6 +148,13 @@ impl Message {
     /// At least what its record in a batch takes.
     pub(super) fn record_bytes_max(&self) -> usize {
         self.size_bytes() + 64 + 16 * self.properties.len()
+    }
+
+    /// Whether it may go out in one entry with others.
+    #[inline]
+    pub(super) fn may_be_batched(&self) -> bool {
+        let key_bytes = self.key.as_ref().map_or(0, String::len) + self.ordering_key.as_ref().map_or(0, Bytes::len);
+        self.delivery == Delivery::AtOnce && key_bytes <= BATCHED_KEY_BYTES_MAX
     }
 
     /// Turns a delay into a time.

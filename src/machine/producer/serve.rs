@@ -417,20 +417,20 @@ impl Producer {
 
     /// Time to send the rest, or to have the close answered, is up.
     fn give_up_closing(&mut self, now: Now, wakes: &mut Wakes) {
-        let Life::Closing(closing) = &mut self.life else { return };
-        let error = || Error::local(ErrorKind::TimedOut, "the producer was not closed in time");
-        if closing.drained || self.link == Link::Detached {
-            let error = error().with_topic(&self.topic);
-            self.finish(self.closed_error(), Err(error), wakes);
-            return;
-        }
+        let Life::Closing(closing) = &self.life else { return };
+        let over = closing.drained || self.link == Link::Detached;
+        let error = Error::local(ErrorKind::TimedOut, "the producer was not closed in time").with_topic(&self.topic);
         self.close_batch();
         while let Some(entry) = self.in_flight.pop_front() {
-            let error = SendError::new(error().with_topic(&self.topic), entry.transmitted);
+            let error = SendError::new(error.clone(), entry.transmitted);
             self.settle(entry, Err(error), wakes);
         }
         self.after_settling(wakes);
-        self.advance_close(Some(now), wakes);
+        if over {
+            self.finish(self.closed_error(), Err(error), wakes);
+        } else {
+            self.advance_close(Some(now), wakes);
+        }
     }
 
     /// Whether so many frames went unanswered that the connection should be replaced; says so once.
