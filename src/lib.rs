@@ -1,6 +1,8 @@
 //! A native Apache Pulsar client.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "broker")]
+pub mod broker;
 #[cfg(feature = "client")]
 pub mod client;
 pub mod error;

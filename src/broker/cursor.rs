@@ -1,0 +1,127 @@
+//! What one subscription has acknowledged: a mark, entries beyond it one by one, and members of batches.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::wire::ack_set::AckSet;
+
+/// The acknowledgements of one subscription, by offset.
+#[derive(Debug, Default)]
+pub(crate) struct Cursor {
+    /// All below is acknowledged.
+    mark: u64,
+    /// Acknowledged one by one; all above `mark`. Bounded by the entries stored.
+    acked: BTreeSet<u64>,
+    /// Batches with some members acknowledged; bounded by the entries stored.
+    partial: BTreeMap<u64, AckSet>,
+}
+
+impl Cursor {
+    pub(crate) fn at(mark: u64) -> Self {
+        Self { mark, ..Self::default() }
+    }
+
+    pub(crate) fn mark(&self) -> u64 {
+        self.mark
+    }
+
+    pub(crate) fn is_acked(&self, offset: u64) -> bool {
+        offset < self.mark || self.acked.contains(&offset)
+    }
+
+    /// Acknowledges one entry; false if it was already.
+    pub(crate) fn ack(&mut self, offset: u64) -> bool {
+        if self.is_acked(offset) {
+            return false;
+        }
+        self.partial.remove(&offset);
+        if offset == self.mark {
+            self.mark += 1;
+            while self.acked.remove(&self.mark) {
+                self.mark += 1;
+            }
+        } else {
+            self.acked.insert(offset);
+        }
+        true
+    }
+
+    /// ANDs `words` into what is left of a batch; true if that leaves nothing, which acknowledges the entry.
+    pub(crate) fn ack_members(&mut self, offset: u64, words: &[i64], members: u32) -> bool {
+        if self.is_acked(offset) {
+            return false;
+        }
+        let left = self.partial.entry(offset).or_insert_with(|| AckSet::full(members));
+        left.and_with(words);
+        left.is_empty() && self.ack(offset)
+    }
+
+    /// Acknowledges every entry below `offset`.
+    pub(crate) fn ack_below(&mut self, offset: u64) {
+        if offset <= self.mark {
+            return;
+        }
+        self.mark = offset;
+        self.acked = self.acked.split_off(&offset);
+        self.partial = self.partial.split_off(&offset);
+        while self.acked.remove(&self.mark) {
+            self.mark += 1;
+        }
+    }
+
+    /// Messages of an entry of `messages` that are not acknowledged.
+    pub(crate) fn left(&self, offset: u64, messages: u32) -> u32 {
+        if self.is_acked(offset) {
+            return 0;
+        }
+        self.partial.get(&offset).map_or(messages, AckSet::count)
+    }
+
+    /// `ack_set` of a MESSAGE: the members left of a batch that is partly acknowledged, else empty.
+    pub(crate) fn ack_set(&self, offset: u64) -> Vec<i64> {
+        self.partial.get(&offset).map_or_else(Vec::new, AckSet::to_words)
+    }
+
+    /// Forgets everything and stands at `offset`; with `words`, only those members of it are left.
+    pub(crate) fn reset(&mut self, offset: u64, words: &[i64], members: u32) {
+        *self = Self::at(offset);
+        if !words.is_empty() {
+            self.ack_members(offset, words, members);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mark_follows_individual_acks_without_gaps() {
+        let mut cursor = Cursor::at(0);
+        assert!(cursor.ack(1) && cursor.ack(2));
+        assert_eq!(cursor.mark(), 0);
+        assert!(cursor.ack(0));
+        assert_eq!(cursor.mark(), 3);
+        assert!(!cursor.ack(1), "a second ack changes nothing");
+    }
+
+    #[test]
+    fn members_are_anded_and_the_last_one_acks_the_entry() {
+        let mut cursor = Cursor::at(0);
+        assert!(!cursor.ack_members(0, &[0b101], 3));
+        assert_eq!((cursor.left(0, 3), cursor.ack_set(0)), (2, vec![0b101]));
+        assert!(!cursor.ack_members(0, &[0b110], 3));
+        assert_eq!(cursor.ack_set(0), vec![0b100]);
+        assert!(cursor.ack_members(0, &[0], 3));
+        assert_eq!((cursor.mark(), cursor.left(0, 3)), (1, 0));
+    }
+
+    #[test]
+    fn a_cumulative_ack_swallows_individual_ones() {
+        let mut cursor = Cursor::at(0);
+        cursor.ack(5);
+        cursor.ack_below(5);
+        assert_eq!(cursor.mark(), 6);
+        cursor.ack_below(2);
+        assert_eq!(cursor.mark(), 6, "the mark never goes back");
+    }
+}

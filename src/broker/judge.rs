@@ -1,0 +1,93 @@
+//! Records what a client did that the protocol does not allow, whether or not a real broker would notice.
+//!
+//! The judge changes no answer. Tests assert that [`EmbeddedBroker::violations`](super::EmbeddedBroker::violations) is
+//! empty after a scenario.
+
+use std::fmt;
+
+/// Most violations that are kept; later ones are only counted.
+const VIOLATIONS_MAX: usize = 1_000;
+
+/// One rule broken by one client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// The connection, numbered from 1 in order of arrival.
+    pub connection: u64,
+    /// The rule.
+    pub rule: Rule,
+    /// Ids and numbers, for people.
+    pub detail: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "connection {}: {:?}: {}", self.connection, self.rule, self.detail)
+    }
+}
+
+/// The rules the judge knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Rule {
+    /// A frame that cannot be read, an unknown command or an unknown enum value.
+    UnreadableFrame,
+    /// A command other than CONNECT, PING, PONG before CONNECTED, or a second CONNECT.
+    Handshake,
+    /// A command that only a broker sends.
+    ServerOnlyCommand,
+    /// A command of a protocol version above the negotiated one.
+    AboveVersion,
+    /// No frame at all for a keep-alive interval after a PING.
+    PongMissing,
+    /// PRODUCER or SUBSCRIBE for a topic that nobody looked up since it was loaded.
+    LookupMissing,
+    /// `epoch` of PRODUCER did not grow with a further PRODUCER of the same producer.
+    EpochNotGrowing,
+    /// SEND for a producer that this connection does not have, or that waits or was fenced out.
+    SendWithoutProducer,
+    /// SEND or FLOW before the answer to PRODUCER or SUBSCRIBE was written.
+    BeforeAnswer,
+    /// A command for a producer or consumer id after its CLOSE.
+    AfterClose,
+    /// A `sequence_id` that does not grow, on a frame that is not a byte-identical re-send.
+    SequenceNotGrowing,
+    /// SEND and its `MessageMetadata` disagree about the sequence id, the producer or the number of messages.
+    MetadataMismatch,
+    /// A checksum that does not match.
+    Checksum,
+    /// ACK of an entry that was never delivered to this consumer.
+    AckNotDelivered,
+    /// A cumulative ACK on Shared or Key_Shared, or one without exactly one id.
+    CumulativeAck,
+    /// FLOW with 0 permits or with 2^31 and more.
+    FlowPermits,
+    /// A request that lacks what its command needs: SEEK without a target, AUTH_RESPONSE without data.
+    IncompleteRequest,
+}
+
+/// The list of what happened.
+#[derive(Debug, Default)]
+pub(crate) struct Judge {
+    violations: Vec<Violation>,
+    /// Violations that found the list full.
+    dropped: u64,
+}
+
+impl Judge {
+    pub(crate) fn record(&mut self, connection: u64, rule: Rule, detail: impl FnOnce() -> String) {
+        if self.violations.len() < VIOLATIONS_MAX {
+            self.violations.push(Violation { connection, rule, detail: detail() });
+        } else {
+            self.dropped += 1;
+        }
+    }
+
+    pub(crate) fn violations(&self) -> &[Violation] {
+        &self.violations
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.violations.clear();
+        self.dropped = 0;
+    }
+}
