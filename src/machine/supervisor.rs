@@ -576,3 +576,6 @@ impl Drop for Supervisor {
         // A question's reply answers for itself when it is dropped.
     }
 }
+
+#[cfg(test)]
+mod tests;
