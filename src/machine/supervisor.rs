@@ -568,11 +568,7 @@ impl Supervisor {
 impl Drop for Supervisor {
     /// Whoever waits is told, so that a runtime that goes away strands no task.
     fn drop(&mut self) {
-        let mut wakes = Wakes::new();
-        for attach in self.endpoints.values() {
-            let error = Error::local(ErrorKind::Closed, "the client went away").with_topic(&attach.topic);
-            attach.endpoint.fail(error, &mut wakes);
-        }
+        self.fail_all(&Error::local(ErrorKind::Closed, "the client went away"), &mut Wakes::new());
         // A question's reply answers for itself when it is dropped.
     }
 }
