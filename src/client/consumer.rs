@@ -38,7 +38,8 @@ pub struct Acker {
 
 struct Handle {
     endpoints: Vec<Arc<Endpoint<Machine>>>,
-    topic: Arc<str>,
+    /// The full names it was made for; not empty.
+    topics: Vec<Arc<str>>,
     config: Arc<ConsumerConfig>,
     /// Keeps the tasks alive that carry out what the endpoints decide.
     _client: Arc<Shared>,
@@ -56,14 +57,14 @@ impl Drop for Handle {
 impl Consumer {
     pub(super) fn new(
         client: Arc<Shared>,
-        topic: Arc<str>,
+        topics: Vec<Arc<str>>,
         config: Arc<ConsumerConfig>,
         endpoints: Vec<Arc<Endpoint<Machine>>>,
         generations: Vec<Arc<AtomicU64>>,
         inbox: Arc<ReadyList>,
     ) -> Self {
         let receiver = Receiver::new(&endpoints, generations, inbox, config.receiver_queue_size);
-        let shared = Handle { endpoints, topic, config, _client: client };
+        let shared = Handle { endpoints, topics, config, _client: client };
         Self { acker: Acker { shared: Arc::new(shared) }, receiver }
     }
 
@@ -252,9 +253,9 @@ impl Consumer {
         all(replies).await
     }
 
-    /// The full name of the topic it was made for.
-    pub fn topic(&self) -> &str {
-        &self.acker.shared.topic
+    /// The full names of the topics it was made for.
+    pub fn topics(&self) -> impl Iterator<Item = &str> {
+        self.acker.shared.topics.iter().map(|topic| &**topic)
     }
 
     /// The name of the subscription.
@@ -291,12 +292,17 @@ impl Acker {
             .filter(|endpoint| endpoint.with(&mut Wakes::new(), |consumer, _| **consumer.topic() == *message.topic()))
             .ok_or_else(|| {
                 let what = format!("message {} of {} did not come from this consumer", message.id(), message.topic());
-                Error::local(ErrorKind::InvalidArgument, what).with_topic(&self.shared.topic)
+                Error::local(ErrorKind::InvalidArgument, what).with_topic(&self.shared.topics[0])
             })
     }
 
+    /// The endpoint that an id belongs to: an id names a partition, but no topic.
     fn endpoint_of_id(&self, id: &MessageId) -> Result<&Arc<Endpoint<Machine>>> {
         let endpoints = &self.shared.endpoints;
+        if self.shared.topics.len() > 1 {
+            let what = "an id does not say which of several topics it is of: use the message itself";
+            return Err(Error::local(ErrorKind::InvalidArgument, what));
+        }
         let found = match (endpoints.len(), usize::try_from(id.partition)) {
             (1, _) => endpoints.first(),
             (_, Ok(partition)) => endpoints.get(partition),
@@ -304,7 +310,7 @@ impl Acker {
         };
         found.ok_or_else(|| {
             let what = format!("message id {id} names no partition of this consumer");
-            Error::local(ErrorKind::InvalidArgument, what).with_topic(&self.shared.topic)
+            Error::local(ErrorKind::InvalidArgument, what).with_topic(&self.shared.topics[0])
         })
     }
 
@@ -441,12 +447,12 @@ impl ConsumerStats {
 
 impl fmt::Debug for Consumer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Consumer({} of {})", self.subscription(), self.topic())
+        write!(f, "Consumer({} of {})", self.subscription(), self.acker.shared.topics.join(", "))
     }
 }
 
 impl fmt::Debug for Acker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Acker({} of {})", self.shared.config.subscription, self.shared.topic)
+        write!(f, "Acker({} of {})", self.shared.config.subscription, self.shared.topics.join(", "))
     }
 }

@@ -5,8 +5,9 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use super::consumer::Consumer;
+use super::topics::Topics;
 use super::{Shared, clock, parse_topic};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::machine::consumer::{
     Consumer as Machine, ConsumerConfig, InitialPosition, KeySharedPolicy, SubscriptionType,
 };
@@ -22,15 +23,15 @@ const TOTAL_RECEIVER_QUEUE_SIZE_MAX: u32 = 50_000;
 #[derive(Clone)]
 pub struct ConsumerBuilder {
     client: Arc<Shared>,
-    topic: String,
+    topics: Topics,
     config: ConsumerConfig,
 }
 
 impl ConsumerBuilder {
-    pub(super) fn new(client: Arc<Shared>, topic: String, subscription: String) -> Self {
+    pub(super) fn new(client: Arc<Shared>, topics: Topics, subscription: String) -> Self {
         let mut config = ConsumerConfig::new(subscription);
         config.operation_timeout = client.operation_timeout();
-        Self { client, topic, config }
+        Self { client, topics, config }
     }
 
     /// How the consumers of the subscription share its messages (`subType`). Default: exclusive.
@@ -135,7 +136,7 @@ impl ConsumerBuilder {
         self
     }
 
-    /// Subscribes: to the topic, or to each of its partitions.
+    /// Subscribes: to each topic, or to each of its partitions.
     ///
     /// # Errors
     /// An unusable option or topic name; what the broker refuses (unknown topic, no permission, a subscription that
@@ -146,8 +147,7 @@ impl ConsumerBuilder {
     /// Dropping the future closes what was attached so far. A subscription that it made stays.
     pub async fn subscribe(self) -> Result<Consumer> {
         self.config.validate()?;
-        let topic = parse_topic(&self.topic)?;
-        let parts = self.client.parts_of(&topic).await?;
+        let (names, parts) = self.parts().await?;
         let config = Arc::new(self.config_for(parts.len()));
         let inbox = ReadyList::new();
         let (mut endpoints, mut generations, mut replies) = (Vec::new(), Vec::new(), Vec::new());
@@ -170,7 +170,7 @@ impl ConsumerBuilder {
             replies.push(reply);
         }
         // The handle exists before the first answer, so that dropping this future closes them all.
-        let consumer = Consumer::new(self.client.clone(), topic.as_str().into(), config, endpoints, generations, inbox);
+        let consumer = Consumer::new(self.client.clone(), names, config, endpoints, generations, inbox);
         for endpoint in consumer.endpoints() {
             self.client.open(EndpointRef::Consumer(endpoint.clone()))?;
         }
@@ -178,6 +178,24 @@ impl ConsumerBuilder {
             reply.await?;
         }
         Ok(consumer)
+    }
+
+    /// The full names of the topics, and everything behind them that is attached by itself.
+    async fn parts(&self) -> Result<(Vec<Arc<str>>, Vec<(Arc<str>, i32)>)> {
+        let (mut names, mut parts) = (Vec::<Arc<str>>::new(), Vec::new());
+        for name in &self.topics.names {
+            let topic = parse_topic(name)?;
+            if names.iter().any(|known| **known == *topic.as_str()) {
+                let what = format!("{topic} is named twice");
+                return Err(Error::local(ErrorKind::InvalidArgument, what));
+            }
+            parts.extend(self.client.parts_of(&topic).await?);
+            names.push(topic.as_str().into());
+        }
+        if names.is_empty() {
+            return Err(Error::local(ErrorKind::InvalidArgument, "a consumer needs a topic"));
+        }
+        Ok((names, parts))
     }
 
     fn config_for(&self, parts: usize) -> ConsumerConfig {
@@ -209,7 +227,7 @@ fn random_name() -> String {
 impl std::fmt::Debug for ConsumerBuilder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ConsumerBuilder")
-            .field("topic", &self.topic)
+            .field("topics", &self.topics.names)
             .field("config", &self.config)
             .finish_non_exhaustive()
     }

@@ -29,6 +29,8 @@ mod producer_builder;
 mod receive;
 mod routing;
 mod runtime;
+mod topics;
+mod workers;
 
 pub use auth::{Authentication, CredentialsFuture, NoAuthentication, Token};
 pub use builder::ClientBuilder;
@@ -39,6 +41,7 @@ pub use message::ReceivedMessage;
 pub use producer::{Producer, TryEnqueueError};
 pub use producer_builder::ProducerBuilder;
 pub use routing::{KeyHash, Routing};
+pub use topics::Topics;
 
 /// A connection to a Pulsar cluster. Clones share it.
 ///
@@ -75,9 +78,9 @@ impl Client {
         ProducerBuilder::new(self.shared.clone(), topic.into())
     }
 
-    /// A builder for a consumer of `subscription` on `topic`.
-    pub fn consumer(&self, topic: impl Into<String>, subscription: impl Into<String>) -> ConsumerBuilder {
-        ConsumerBuilder::new(self.shared.clone(), topic.into(), subscription.into())
+    /// A builder for a consumer of `subscription` on one topic or several.
+    pub fn consumer(&self, topics: impl Into<Topics>, subscription: impl Into<String>) -> ConsumerBuilder {
+        ConsumerBuilder::new(self.shared.clone(), topics.into(), subscription.into())
     }
 
     /// How many partitions the topic has; 0 means that it is not partitioned (PARTITIONED_METADATA).
