@@ -59,10 +59,11 @@ impl Producer {
         (id, grows)
     }
 
+    /// Takes what it needs of `message`, which stays where it is otherwise: moving it costs more than reading it.
     /// `deadline` is that of a message that has waited for room.
     pub(super) fn accept(
         &mut self,
-        mut message: Message,
+        message: &mut Message,
         size_bytes: usize,
         callback: Option<SendCallback>,
         deadline: Option<Option<Instant>>,
@@ -82,7 +83,7 @@ impl Producer {
             self.append(message, size_bytes, callback, deadline, now)
         } else {
             self.close_batch();
-            self.push_alone(message, size_bytes, callback, deadline, now())
+            self.push_alone(std::mem::take(message), size_bytes, callback, deadline, now())
         };
         self.accepted += 1;
         self.check_ledger();
@@ -93,7 +94,7 @@ impl Producer {
     #[inline]
     fn append(
         &mut self,
-        message: Message,
+        message: &mut Message,
         size_bytes: usize,
         callback: Option<SendCallback>,
         deadline: Option<Option<Instant>>,
@@ -101,7 +102,10 @@ impl Producer {
     ) -> PendingSend {
         let entry_bytes_max = self.max_message_size().unwrap_or(crate::wire::MAX_MESSAGE_SIZE_DEFAULT) as usize;
         let joins = self.open.as_ref().is_some_and(|batch| {
-            batch.takes(deadline) && batch.content.has_room_for(&message, self.config.batch_bytes_max, entry_bytes_max)
+            let (payload_bytes, record_bytes_max) = (message.payload.len(), message.record_bytes_max(size_bytes));
+            batch.takes(deadline)
+                && batch.content.payload_bytes() + payload_bytes <= self.config.batch_bytes_max
+                && batch.content.record_bytes_max() + record_bytes_max <= entry_bytes_max
         });
         if !joins {
             self.close_batch();
@@ -123,7 +127,7 @@ impl Producer {
         }
         batch.last = id;
         batch.size_bytes += size_bytes;
-        batch.content.add(message, numbered, self.records_bytes_hint, &mut self.spent);
+        batch.content.add(message, size_bytes, numbered, self.records_bytes_hint, &mut self.spent);
         let pending = PendingSend::new(batch.outcomes.clone(), member);
         if batch.content.count() >= self.config.batch_messages_max
             || batch.content.payload_bytes() >= self.config.batch_bytes_max
@@ -162,7 +166,7 @@ impl Producer {
             transmitted: false,
             doubted: false,
         };
-        match self.context.clone().filter(|context| seals_quickly(context, &message)) {
+        match self.context.clone().filter(|context| seals_quickly(context, &message, size_bytes)) {
             Some(context) => {
                 let payload = if message.payload.is_unique() { Bytes::new() } else { message.payload.clone() };
                 discard(payload, &mut self.spent);
@@ -176,7 +180,7 @@ impl Producer {
             }
             None => {
                 let mut content = Content::new(now);
-                content.add(message, false, 0, &mut self.spent);
+                content.add(&mut message, size_bytes, false, 0, &mut self.spent);
                 self.to_seal.push_back((number, content));
             }
         }
@@ -226,9 +230,9 @@ impl Producer {
 }
 
 /// Whether framing `message` under the lock is quick, and sure not to fail.
-fn seals_quickly(context: &SealContext, message: &Message) -> bool {
+fn seals_quickly(context: &SealContext, message: &Message, size_bytes: usize) -> bool {
     let name_and_version = context.producer_name.len() + context.schema_version.as_ref().map_or(0, Bytes::len);
-    let frame_bytes_max = message.record_bytes_max() + name_and_version + 128;
+    let frame_bytes_max = message.record_bytes_max(size_bytes) + name_and_version + 128;
     context.compression == Compression::None
         && message.payload.len() < CHAIN_MIN_BYTES
         && frame_bytes_max <= context.max_message_size.unwrap_or(0) as usize

@@ -56,21 +56,26 @@ impl Content {
         self.records.len()
     }
 
-    /// Whether `message` may still join, by bytes. An empty one takes anything.
-    pub(super) fn has_room_for(&self, message: &Message, payload_bytes_max: usize, entry_bytes_max: usize) -> bool {
-        self.count == 0
-            || (self.payload_bytes + message.payload.len() <= payload_bytes_max
-                && self.record_bytes_max + message.record_bytes_max() <= entry_bytes_max)
+    /// At least what the records of all its messages take.
+    pub(super) fn record_bytes_max(&self) -> usize {
+        self.record_bytes_max
     }
 
-    /// Adds a message. Unless it is `numbered`, all stay as they are.
+    /// Adds a message, of which it takes what it needs. Unless it is `numbered`, all stay as they are.
     #[inline]
-    pub(super) fn add(&mut self, message: Message, numbered: bool, records_bytes_hint: usize, spent: &mut Spent) {
+    pub(super) fn add(
+        &mut self,
+        message: &mut Message,
+        size_bytes: usize,
+        numbered: bool,
+        records_bytes_hint: usize,
+        spent: &mut Spent,
+    ) {
         self.payload_bytes += message.payload.len();
-        self.record_bytes_max += message.record_bytes_max();
+        self.record_bytes_max += message.record_bytes_max(size_bytes);
         self.count += 1;
         if self.count == 1 {
-            self.first = Some(message);
+            self.first = Some(std::mem::take(message));
         } else if numbered {
             if self.records.is_empty() {
                 self.records.reserve(records_bytes_hint);
@@ -78,7 +83,7 @@ impl Content {
             }
             self.write(message, spent);
         } else {
-            self.more.push(message);
+            self.more.push(std::mem::take(message));
         }
     }
 
@@ -95,16 +100,16 @@ impl Content {
             self.ordering_key = first.ordering_key.take();
             discard(first.payload, spent);
         }
-        for message in std::mem::take(&mut self.more) {
-            self.write(message, spent);
+        for mut message in std::mem::take(&mut self.more) {
+            self.write(&mut message, spent);
         }
     }
 
     #[inline]
-    fn write(&mut self, message: Message, spent: &mut Spent) {
-        self.write_record(&message);
-        discard(message.payload, spent);
-        if let Some(key) = message.ordering_key {
+    fn write(&mut self, message: &mut Message, spent: &mut Spent) {
+        self.write_record(message);
+        discard(std::mem::take(&mut message.payload), spent);
+        if let Some(key) = message.ordering_key.take() {
             discard(key, spent);
         }
     }

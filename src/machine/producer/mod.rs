@@ -318,7 +318,7 @@ impl Producer {
     /// After it, [`take_full_seal`](Self::take_full_seal) may have work for the caller.
     pub fn push(
         &mut self,
-        message: Message,
+        mut message: Message,
         callback: Option<SendCallback>,
         now: impl FnOnce() -> Now,
     ) -> Result<PendingSend, PushError> {
@@ -329,7 +329,7 @@ impl Producer {
         if !self.waiters.is_empty() || !self.room.fits(size_bytes) {
             return Err(PushError::Full(Box::new(Rejected { message, callback })));
         }
-        Ok(self.accept(message, size_bytes, callback, None, now))
+        Ok(self.accept(&mut message, size_bytes, callback, None, now))
     }
 
     /// Accepts the message in `message` and takes it out of there, or notes the task to be woken when there is room.
@@ -357,8 +357,8 @@ impl Producer {
         let size_bytes = waiting.size_bytes();
         let Some(number) = ticket.number else {
             if self.waiters.is_empty() && self.room.fits(size_bytes) {
-                let message = message.take().expect("it was there");
-                return Poll::Ready(Ok(self.accept(message, size_bytes, callback.take(), None, now)));
+                let mut message = message.take().expect("it was there");
+                return Poll::Ready(Ok(self.accept(&mut message, size_bytes, callback.take(), None, now)));
             }
             let deadline = self.send_deadline(now().at);
             // An earlier deadline may have come up.
@@ -375,8 +375,8 @@ impl Producer {
             self.waiters.wait(number, waker, wakes);
             return Poll::Pending;
         }
-        let message = message.take().expect("it was there");
-        let pending = self.accept(message, size_bytes, callback.take(), Some(ticket.deadline), now);
+        let mut message = message.take().expect("it was there");
+        let pending = self.accept(&mut message, size_bytes, callback.take(), Some(ticket.deadline), now);
         self.leave(ticket, wakes);
         Poll::Ready(Ok(pending))
     }
