@@ -7,6 +7,7 @@ use super::handshake::NO_REQUEST;
 use super::judge::Rule;
 use super::log::{Log, Position};
 use super::machine::{Broker, ConnId};
+use super::schema;
 use super::subscription::{Consumer, ConsumerKey, Subscription};
 use super::timers::Timer;
 use super::topic::ProducerKey;
@@ -49,7 +50,7 @@ impl Kinds {
 impl Broker {
     /// `probed`: the connection that holds an Exclusive subscription was asked and is alive.
     pub(crate) fn on_subscribe(&mut self, conn: ConnId, request: pb::CommandSubscribe, probed: bool) {
-        let Some(kinds) = Kinds::of(&request) else {
+        let Some(kinds) = Kinds::of(&request).filter(|_| schema::is_known(request.schema.as_ref())) else {
             return self.fail(conn, Rule::UnreadableFrame, || "unknown enum value in SUBSCRIBE".to_owned());
         };
         let request_id = request.request_id;

@@ -8,6 +8,7 @@ use super::connection::{ENDPOINTS_MAX, ProducerSlot};
 use super::judge::Rule;
 use super::lookup::LOOKED_UP_MAX;
 use super::machine::{Broker, ConnId};
+use super::schema;
 use super::topic::{Producer, ProducerKey, Topic, Waiting};
 use crate::pb::{self, ProducerAccessMode, ServerError};
 use crate::topic::TopicName;
@@ -30,8 +31,8 @@ impl Broker {
     /// `probed`: a connection that holds the wanted name was asked and is alive.
     pub(crate) fn on_producer(&mut self, conn: ConnId, request: pb::CommandProducer, probed: bool) {
         let mode = request.producer_access_mode.map_or(Ok(ProducerAccessMode::Shared), ProducerAccessMode::try_from);
-        let Ok(mode) = mode else {
-            return self.fail(conn, Rule::UnreadableFrame, || "unknown producer_access_mode".to_owned());
+        let (Ok(mode), true) = (mode, schema::is_known(request.schema.as_ref())) else {
+            return self.fail(conn, Rule::UnreadableFrame, || "unknown enum value in PRODUCER".to_owned());
         };
         let request_id = request.request_id;
         match self.conns.get(conn).and_then(|found| found.producers.get(&request.producer_id)) {

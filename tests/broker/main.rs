@@ -3,6 +3,9 @@
 
 mod captured;
 mod consuming;
+mod handshake;
+mod key_shared;
 mod producing;
 mod sockets;
+mod strictness;
 mod support;

@@ -1,0 +1,160 @@
+//! Key_Shared: which consumer gets a key, and when a key has to wait.
+
+use pulsar_native::broker::machine::ConnId;
+use pulsar_native::hash::murmur3_32;
+use pulsar_native::pb::command_subscribe::SubType;
+use pulsar_native::pb::{self, IntRange, KeySharedMeta, KeySharedMode};
+use pulsar_native::wire::EntryParts;
+use pulsar_native::wire::metadata::{Metadata, text};
+
+use crate::support::World;
+
+fn publish_keys(world: &mut World, conn: ConnId, first: u64, keys: &[&str]) {
+    for (index, key) in keys.iter().enumerate() {
+        world.publish_keyed(conn, 1, "p", first + index as u64, Some(key), b"x");
+    }
+    world.receipts(conn);
+}
+
+/// Keys of the messages delivered, in order, with their entry ids.
+fn delivered(world: &mut World, conn: ConnId) -> Vec<(String, u64)> {
+    let key = |entry: &[u8]| {
+        let metadata = &entry[EntryParts::split(entry).expect("parts").metadata];
+        let parsed = Metadata::parse(metadata).expect("metadata");
+        text(metadata, &parsed.partition_key.expect("a key")).to_owned()
+    };
+    world.messages(conn).iter().map(|(head, entry)| (key(entry), head.entry_id)).collect()
+}
+
+fn sticky(world: &mut World, conn: ConnId, id: u64, start: i32, end: i32) {
+    world.consumer_as(conn, id, SubType::KeyShared, 100, |subscribe| {
+        subscribe.key_shared_meta = Some(KeySharedMeta {
+            key_shared_mode: KeySharedMode::Sticky.into(),
+            hash_ranges: vec![IntRange { start, end }],
+            allow_out_of_order_delivery: None,
+        });
+    });
+}
+
+#[test]
+fn a_sticky_range_of_one_slot_gets_exactly_the_keys_of_that_slot() {
+    for key in ["a", "order-7", "Zürich"] {
+        let slot = (murmur3_32(key.as_bytes()) % 65_536).max(1) as i32;
+        let mut world = World::new();
+        let (conn, owner, rest) = (world.connect(), world.connect(), world.connect());
+        world.producer(conn, 1);
+        sticky(&mut world, owner, 1, slot, slot);
+        sticky(&mut world, rest, 2, slot + 1, 65_535);
+        publish_keys(&mut world, conn, 0, &[key]);
+        assert_eq!(delivered(&mut world, owner), [(key.to_owned(), 0)]);
+        assert_eq!(delivered(&mut world, rest), []);
+    }
+}
+
+#[test]
+fn keys_outside_all_ranges_wait() {
+    let slot = (murmur3_32(b"a") % 65_536) as i32;
+    let mut world = World::new();
+    let (conn, other, owner) = (world.connect(), world.connect(), world.connect());
+    world.producer(conn, 1);
+    sticky(&mut world, other, 1, slot + 1, slot + 1);
+    publish_keys(&mut world, conn, 0, &["a"]);
+    assert_eq!(delivered(&mut world, other), []);
+    sticky(&mut world, owner, 2, slot, slot);
+    assert_eq!(delivered(&mut world, owner), [("a".to_owned(), 0)]);
+}
+
+#[test]
+fn each_key_has_one_consumer_and_keeps_its_order() {
+    let mut world = World::new();
+    let conn = world.connect();
+    world.producer(conn, 1);
+    let consumers = [world.connect(), world.connect(), world.connect()];
+    for (id, consumer) in consumers.into_iter().enumerate() {
+        world.consumer(consumer, id as u64, SubType::KeyShared, 1_000);
+    }
+    let names: Vec<String> = (0..300).map(|index| format!("key-{}", index % 30)).collect();
+    let keys: Vec<&str> = names.iter().map(String::as_str).collect();
+    publish_keys(&mut world, conn, 0, &keys);
+    let mut seen = std::collections::BTreeMap::new();
+    let mut total = 0;
+    for consumer in consumers {
+        let messages = delivered(&mut world, consumer);
+        assert!(!messages.is_empty(), "thirty keys over three consumers");
+        total += messages.len();
+        for (key, entry) in messages {
+            let (owner, last) = seen.insert(key.clone(), (consumer, entry)).unwrap_or((consumer, 0));
+            assert_eq!(owner, consumer, "{key} moved");
+            assert!(entry >= last, "{key} out of order");
+        }
+    }
+    assert_eq!(total, 300);
+    world.assert_clean();
+}
+
+/// A first consumer holds one message of each key unacknowledged; a second one joins and more messages come.
+fn second_joins(out_of_order: bool) -> (World, ConnId, ConnId, Vec<(String, u64)>) {
+    let mut world = World::new();
+    let (conn, a, b) = (world.connect(), world.connect(), world.connect());
+    world.producer(conn, 1);
+    let policy = |name: &'static str| {
+        move |subscribe: &mut pb::CommandSubscribe| {
+            subscribe.consumer_name = Some(name.to_owned());
+            subscribe.key_shared_meta = Some(KeySharedMeta {
+                key_shared_mode: KeySharedMode::AutoSplit.into(),
+                hash_ranges: Vec::new(),
+                allow_out_of_order_delivery: Some(out_of_order),
+            });
+        }
+    };
+    world.consumer_as(a, 1, SubType::KeyShared, 1_000, policy("a"));
+    let names: Vec<String> = (0..20).map(|index| format!("key-{index}")).collect();
+    let keys: Vec<&str> = names.iter().map(String::as_str).collect();
+    publish_keys(&mut world, conn, 0, &keys);
+    let held = delivered(&mut world, a);
+    assert_eq!(held.len(), 20);
+    world.consumer_as(b, 2, SubType::KeyShared, 1_000, policy("b"));
+    publish_keys(&mut world, conn, 20, &keys);
+    (world, a, b, held)
+}
+
+#[test]
+fn keys_that_move_wait_until_their_old_consumer_has_acknowledged_them() {
+    let (mut world, a, b, held) = second_joins(false);
+    let staying = delivered(&mut world, a);
+    assert!(!staying.is_empty() && staying.len() < 20, "keys that stay flow on: {}", staying.len());
+    assert_eq!(delivered(&mut world, b), [], "keys that move are held");
+    for (_, entry) in held {
+        world.ack_entry(a, 1, entry);
+    }
+    let moved = delivered(&mut world, b);
+    assert_eq!(moved.len() + staying.len(), 20);
+    world.assert_clean();
+}
+
+#[test]
+fn with_out_of_order_delivery_they_do_not_wait() {
+    let (mut world, a, b, _) = second_joins(true);
+    let (staying, moved) = (delivered(&mut world, a), delivered(&mut world, b));
+    assert!(!moved.is_empty());
+    assert_eq!(moved.len() + staying.len(), 20);
+}
+
+#[test]
+fn a_key_without_permits_holds_up_its_own_messages_only() {
+    let mut world = World::new();
+    let conn = world.connect();
+    world.producer(conn, 1);
+    let (a, b) = (world.connect(), world.connect());
+    world.consumer(a, 1, SubType::KeyShared, 0);
+    world.consumer(b, 2, SubType::KeyShared, 1_000);
+    let names: Vec<String> = (0..20).map(|index| format!("key-{index}")).collect();
+    let keys: Vec<&str> = names.iter().map(String::as_str).collect();
+    publish_keys(&mut world, conn, 0, &keys);
+    let free = delivered(&mut world, b).len();
+    assert!(free > 0 && free < 20);
+    world.flow(a, 1, 1_000);
+    let late = delivered(&mut world, a);
+    assert_eq!(late.len() + free, 20);
+    assert!(late.windows(2).all(|pair| pair[0].1 < pair[1].1));
+}
