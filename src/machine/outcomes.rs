@@ -1,6 +1,6 @@
 //! What becomes of sends: one shared result for a run of them, awaited by [`PendingSend`]s.
 //!
-//! A batch has one result for all its messages; sends outside batches share one allocation among [`RUN_SENDS_MAX`],
+//! A batch has one result for all its messages; sends outside batches share one allocation among 64,
 //! each with a result of its own. A settled result is read without a lock. Nothing here knows what a frame is.
 
 use std::fmt;
