@@ -30,6 +30,10 @@ impl Producer {
         if self.is_finished() {
             return Ok(());
         }
+        if !run.is_empty() {
+            // Late ones too show that the connection is alive.
+            self.unanswered_frames = 0;
+        }
         let mut result = Ok(());
         for receipt in run {
             let Some(head) = self.in_flight.front() else {
@@ -39,7 +43,6 @@ impl Producer {
             match fit(head, receipt) {
                 Fit::Settles => {
                     let Some(entry) = self.in_flight.pop_front() else { break };
-                    self.unanswered_frames = 0;
                     self.last_published = self.last_published.max(Some(entry.last));
                     let batch_size = if entry.messages > 1 { entry.messages } else { 0 };
                     let stored = Stored { ledger_id: receipt.ledger_id, entry_id: receipt.entry_id, batch_size };
