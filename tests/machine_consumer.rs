@@ -282,7 +282,7 @@ fn member(entry_id: u64, batch_index: i32, batch_size: i32) -> MessageId {
 }
 
 fn success() -> Outcome {
-    Ok(Command::Success(pb::CommandSuccess::default()))
+    Ok(Box::new(Command::Success(pb::CommandSuccess::default())))
 }
 
 fn refused() -> Outcome {
@@ -685,7 +685,7 @@ fn a_confirmed_acknowledgement_waits_for_the_brokers_word() {
     let mut bad = script.confirm(&[id(9)], false);
     assert_eq!(script.sent(), ["ask ACK 1:0 1:1 1:2{2}", "ask ACK 1:9"]);
     assert!(poll(&mut done).is_none());
-    script.answer(Ok(Command::AckResponse(pb::CommandAckResponse::default())));
+    script.answer(Ok(Box::new(Command::AckResponse(pb::CommandAckResponse::default()))));
     assert_eq!(poll(&mut done), Some(Ok(())));
     script.answer(refused());
     assert_eq!(kind(&mut bad), ErrorKind::Server);
@@ -1027,11 +1027,11 @@ fn the_last_message_id_is_read_as_the_broker_writes_it() {
         batch_index: Some(batch_index),
         ..Default::default()
     };
-    script.answer(Ok(Command::GetLastMessageIdResponse(pb::CommandGetLastMessageIdResponse {
+    script.answer(Ok(Box::new(Command::GetLastMessageIdResponse(pb::CommandGetLastMessageIdResponse {
         last_message_id: data(9, 2),
         request_id: 0,
         consumer_mark_delete_position: Some(data(u64::MAX, -1)),
-    })));
+    }))));
     let LastMessageId { id, mark_delete } = poll(&mut reply).expect("answered").expect("an id");
     assert_eq!((id.to_string(), mark_delete.map(|id| id.to_string())), ("4:9:-1:2".into(), Some("4:-1:-1".into())));
 }
@@ -1043,7 +1043,7 @@ fn statistics_come_as_the_broker_gives_them() {
     script.consumer.stats(to, script.now, &mut script.wakes);
     assert_eq!(script.sent(), ["ask CONSUMER_STATS"]);
     let response = pb::CommandConsumerStatsResponse { msg_backlog: Some(3), ..Default::default() };
-    script.answer(Ok(Command::ConsumerStatsResponse(response.clone())));
+    script.answer(Ok(Box::new(Command::ConsumerStatsResponse(response.clone()))));
     assert_eq!(poll(&mut reply), Some(Ok(response)));
 }
 

@@ -27,6 +27,7 @@ pub struct ReceivedMessage {
 }
 
 #[derive(Clone)]
+#[allow(clippy::large_enum_variant, reason = "a message that is alone carries its entry, without an allocation")]
 enum Body {
     Single(Opened),
     Member(Arc<Opened>, Box<Member>),

@@ -301,7 +301,7 @@ impl Connection {
             }
         }
         let result = answer_of(command, pending.expects).map_err(CloseReason::PeerBroke)?;
-        Ok(Some(Event::Answer(pending.asker, result.map_err(RequestError::Server))))
+        Ok(Some(Event::Answer(pending.asker, result.map(Box::new).map_err(RequestError::Server))))
     }
 
     /// Writes what is due. Pongs are counted, not queued, and go first.

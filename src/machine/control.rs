@@ -290,7 +290,7 @@ pub enum Action {
 #[derive(Debug)]
 pub enum SessionCommand {
     /// Ask the broker; the answer is [`SessionNotice::Answer`].
-    Ask(AskId, Command),
+    Ask(AskId, Box<Command>),
     /// Open this endpoint at the broker.
     Open(EndpointRef, Attempt),
     /// Answer the broker's AUTH_CHALLENGE with these.

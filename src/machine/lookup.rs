@@ -67,7 +67,7 @@ impl Lookup {
     fn read(&mut self, outcome: Outcome, redirects_max: u32, now: Now) -> Result<Looked, Failure> {
         use pb::command_lookup_topic_response::LookupType;
 
-        let answer = match outcome.map_err(|error| Failure::of_request(error, LOOKUP))? {
+        let answer = match *outcome.map_err(|error| Failure::of_request(error, LOOKUP))? {
             Command::LookupResponse(answer) => answer,
             other => return Err(wrong_answer(&other, LOOKUP)),
         };
@@ -132,7 +132,7 @@ pub(crate) fn partitions_command(topic: &Arc<str>) -> Command {
 pub(crate) fn read_partitions(outcome: Outcome) -> Result<u32, Failure> {
     use pb::command_partitioned_topic_metadata_response::LookupType;
 
-    let answer = match outcome.map_err(|error| Failure::of_request(error, PARTITIONS))? {
+    let answer = match *outcome.map_err(|error| Failure::of_request(error, PARTITIONS))? {
         Command::PartitionedMetadataResponse(answer) => answer,
         other => return Err(wrong_answer(&other, PARTITIONS)),
     };
@@ -183,7 +183,7 @@ mod tests {
     }
 
     fn ask(lookup: &mut Lookup, answer: pb::CommandLookupTopicResponse) -> Looked {
-        lookup.on_answer(Ok(Command::LookupResponse(answer)), 20, now())
+        lookup.on_answer(Ok(Box::new(Command::LookupResponse(answer))), 20, now())
     }
 
     fn failure(looked: Looked) -> Failure {
@@ -241,7 +241,7 @@ mod tests {
         let mut lookup = Lookup::new(entry(false), start.at.checked_add(Duration::from_secs(30)));
         let late = Now { at: start.at + Duration::from_secs(31), wall_ms: 0 };
         let redirect = Command::LookupResponse(answer(LookupType::Redirect, Some("pulsar://a:6650")));
-        let end = failure(lookup.on_answer(Ok(redirect), 20, late));
+        let end = failure(lookup.on_answer(Ok(Box::new(redirect)), 20, late));
         assert_eq!((end.error.kind(), end.disposition), (ErrorKind::TimedOut, Disposition::Retry));
     }
 
@@ -309,7 +309,7 @@ mod tests {
         let mut lookup = Lookup::new(entry(false), None);
         let empty = failure(ask(&mut lookup, Default::default()));
         assert_eq!(empty.disposition, Disposition::Retry);
-        let empty = read_partitions(Ok(Command::PartitionedMetadataResponse(Default::default())));
+        let empty = read_partitions(Ok(Box::new(Command::PartitionedMetadataResponse(Default::default()))));
         assert_eq!(empty.expect_err("no outcome").disposition, Disposition::Retry);
         let silent = failure(lookup.on_answer(Err(RequestError::TimedOut), 20, now()));
         assert!(silent.blames_link);

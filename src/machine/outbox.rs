@@ -6,7 +6,7 @@ use crate::wire::tx::TxBuf;
 use super::control::RequestError;
 
 /// The answering command of a request, already of the kind that belongs to it, or why there is none.
-pub type Outcome = Result<Command, RequestError>;
+pub type Outcome = Result<Box<Command>, RequestError>;
 
 /// Which operation of an endpoint a request belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -110,7 +110,7 @@ impl Session {
     /// Carries out what the supervisor says.
     pub fn handle_command(&mut self, command: SessionCommand, now: Now, wakes: &mut Wakes) {
         match command {
-            SessionCommand::Ask(ask, command) => self.connection.request(command, Asker::Supervisor(ask), now),
+            SessionCommand::Ask(ask, command) => self.connection.request(*command, Asker::Supervisor(ask), now),
             SessionCommand::Challenge(credentials) => self.connection.answer_challenge(credentials),
             SessionCommand::Open(endpoint, attempt) => self.open(endpoint, attempt, now, wakes),
         }

@@ -259,7 +259,7 @@ impl Supervisor {
         self.next_ask += 1;
         let ask = AskId(self.next_ask);
         self.asks.insert(ask, (link, user));
-        self.brokers.tell(link, SessionCommand::Ask(ask, command));
+        self.brokers.tell(link, SessionCommand::Ask(ask, Box::new(command)));
         ask
     }
 

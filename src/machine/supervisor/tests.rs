@@ -60,31 +60,31 @@ fn lookup_answer(kind: LookupType, url: &str) -> pb::CommandLookupTopicResponse 
 }
 
 fn connect_to(url: &str) -> Outcome {
-    Ok(Command::LookupResponse(lookup_answer(LookupType::Connect, url)))
+    Ok(Box::new(Command::LookupResponse(lookup_answer(LookupType::Connect, url))))
 }
 
 fn lookup_refused(code: i32) -> Outcome {
     let mut answer = lookup_answer(LookupType::Failed, "");
     answer.error = Some(code);
-    Ok(Command::LookupResponse(answer))
+    Ok(Box::new(Command::LookupResponse(answer)))
 }
 
 fn partitions_answer(partitions: u32) -> Outcome {
     use pb::command_partitioned_topic_metadata_response::LookupType;
-    Ok(Command::PartitionedMetadataResponse(pb::CommandPartitionedTopicMetadataResponse {
+    Ok(Box::new(Command::PartitionedMetadataResponse(pb::CommandPartitionedTopicMetadataResponse {
         response: Some(LookupType::Success as i32),
         partitions: Some(partitions),
         ..Default::default()
-    }))
+    })))
 }
 
 fn partitions_refused(code: i32) -> Outcome {
     use pb::command_partitioned_topic_metadata_response::LookupType;
-    Ok(Command::PartitionedMetadataResponse(pb::CommandPartitionedTopicMetadataResponse {
+    Ok(Box::new(Command::PartitionedMetadataResponse(pb::CommandPartitionedTopicMetadataResponse {
         response: Some(LookupType::Failed as i32),
         error: Some(code),
         ..Default::default()
-    }))
+    })))
 }
 
 impl Rig {
@@ -155,14 +155,14 @@ impl Rig {
                     self.supervisor.handle(Input::From(link, notice), now, wakes);
                 }
                 Action::Tell(link, SessionCommand::Ask(ask, command)) => {
-                    let (name, authoritative) = match &command {
+                    let (name, authoritative) = match &*command {
                         Command::Lookup(lookup) => {
                             ("lookup", if lookup.authoritative() { " (authoritative)" } else { "" })
                         }
                         _ => ("partitions", ""),
                     };
                     self.log.push(format!("{name} at {}{authoritative}", self.peers[&link].address));
-                    self.asks.push_back((link, ask, command));
+                    self.asks.push_back((link, ask, *command));
                 }
                 Action::Tell(link, SessionCommand::Open(endpoint, attempt)) => {
                     let peer = self.peers.get_mut(&link).expect("it was dialed");
@@ -315,7 +315,7 @@ fn an_endpoint_is_looked_up_and_opened_over_the_connection_there_is() {
     assert_eq!(rig.state(1), "looking up");
     let mut answer = lookup_answer(LookupType::Connect, "pulsar://service:6650");
     answer.proxy_through_service_url = Some(true);
-    rig.answer(Ok(Command::LookupResponse(answer)));
+    rig.answer(Ok(Box::new(Command::LookupResponse(answer))));
     assert_eq!(rig.log(), ["open producer 1 #1 at service:6650"]);
     assert_eq!(rig.state(1), "opening");
     assert!(peek(&mut created).is_none());
@@ -346,7 +346,7 @@ fn a_redirect_is_followed_with_its_flag() {
     rig.log();
     let mut redirect = lookup_answer(LookupType::Redirect, "pulsar://leader:6650");
     redirect.authoritative = Some(true);
-    rig.answer(Ok(Command::LookupResponse(redirect)));
+    rig.answer(Ok(Box::new(Command::LookupResponse(redirect))));
     assert_eq!(rig.log(), ["fetch", "dial leader:6650", "lookup at leader:6650 (authoritative)"]);
     assert_eq!(rig.state(1), "looking up");
     rig.answer(connect_to("pulsar://service:6650"));
@@ -360,7 +360,7 @@ fn a_broker_behind_a_proxy_gets_its_own_connection_through_it() {
     rig.log();
     let mut answer = lookup_answer(LookupType::Connect, "pulsar://b:6650");
     answer.proxy_through_service_url = Some(true);
-    rig.answer(Ok(Command::LookupResponse(answer)));
+    rig.answer(Ok(Box::new(Command::LookupResponse(answer))));
     assert_eq!(rig.log(), ["fetch", "dial service:6650 for b:6650", "open producer 1 #1 at b:6650"]);
     let (link, ..) = rig.opened();
     rig.detached(link, id(1), Some("pulsar://c:6650"));
