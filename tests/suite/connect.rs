@@ -1,0 +1,139 @@
+//! Getting in, and being told clearly why not.
+
+use tokio::net::TcpListener;
+
+use super::target::{Feature, Role};
+use super::wait::within_time;
+use super::*;
+use pulsar_native::{ClientBuilder, Error};
+
+/// Nobody waits longer than this to hear that something is wrong for good.
+const SOON: Duration = Duration::from_secs(10);
+
+async fn refused(builder: ClientBuilder) -> Error {
+    within_time(SOON, "the refusal", builder.connect()).await.expect_err("a refusal")
+}
+
+/// Producing to and consuming from the topic both fail alike.
+async fn topic_is_refused(client: &Client, topic: &str, kind: ErrorKind) {
+    let create = client.producer(topic).create();
+    let error = within_time(SOON, "the producer to be refused", create).await.expect_err("a producer");
+    assert_eq!(error.kind(), kind, "{error}");
+    assert!(error.to_string().contains(topic), "names the topic: {error}");
+    let subscribe = client.consumer(topic, "s").subscribe();
+    let error = within_time(SOON, "the consumer to be refused", subscribe).await.expect_err("a consumer");
+    assert_eq!(error.kind(), kind, "{error}");
+    assert!(error.to_string().contains(topic), "names the topic: {error}");
+}
+
+pub async fn wrong_token(target: &Target) {
+    let error = refused(target.builder_without_token().auth(Token::new("not.a.token"))).await;
+    assert_eq!(error.kind(), ErrorKind::Authentication, "{error}");
+    assert!(!error.is_retriable(), "{error}");
+    assert!(error.to_string().contains(&target.address()), "names the address: {error}");
+    assert!(!format!("{error} {error:?}").contains("not.a.token"), "keeps the token to itself: {error:?}");
+}
+
+pub async fn no_token(target: &Target) {
+    let error = refused(target.builder_without_token()).await;
+    assert_eq!(error.kind(), ErrorKind::Authentication, "{error}");
+    assert!(error.to_string().contains(&target.address()), "names the address: {error}");
+}
+
+pub async fn expired_token(target: &Target) {
+    let token = within("an expired token", target.cluster().expired_token()).await;
+    let error = refused(target.builder_without_token().auth(Token::new(token))).await;
+    assert_eq!(error.kind(), ErrorKind::Authentication, "{error}");
+}
+
+pub async fn role_without_rights(target: &Target) {
+    let token = Token::new(target.cluster().token(Role::Nobody));
+    let client =
+        within("the connection", target.builder_without_token().auth(token).connect()).await.expect("a client");
+    topic_is_refused(&client, &target.topic("no-rights"), ErrorKind::Authorization).await;
+}
+
+/// A port that was free a moment ago.
+async fn unused_address() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    listener.local_addr().expect("an address").to_string()
+}
+
+pub async fn unreachable_port(_: &Target) {
+    let address = unused_address().await;
+    let error = refused(Client::builder(format!("pulsar://{address}"))).await;
+    assert_eq!(error.kind(), ErrorKind::Connection, "{error}");
+    assert!(error.is_retriable(), "{error}");
+    assert!(error.to_string().contains(&address), "names the address: {error}");
+}
+
+pub async fn http_port(target: &Target) {
+    let address = within("an HTTP server", target.cluster().http_address()).await;
+    let error = refused(Client::builder(format!("pulsar://{address}"))).await;
+    assert_eq!(error.kind(), ErrorKind::Protocol, "{error}");
+    assert!(error.to_string().contains(&address), "names the address: {error}");
+}
+
+pub async fn silent_peer(_: &Target) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("an address").to_string();
+    let accepting = tokio::spawn(async move {
+        let mut silent = Vec::new();
+        while let Ok((socket, _)) = listener.accept().await {
+            silent.push(socket);
+        }
+    });
+    let builder = Client::builder(format!("pulsar://{address}"))
+        .connect_timeout(Duration::from_secs(1))
+        .operation_timeout(Duration::from_secs(2));
+    let error = refused(builder).await;
+    assert!(matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::Connection), "{error:?}");
+    assert!(error.to_string().contains(&address), "names the address: {error}");
+    accepting.abort();
+}
+
+pub async fn missing_topic(target: &Target) {
+    let target = target.with(Feature::NoTopicCreation).await;
+    topic_is_refused(&target.client().await, &target.topic("missing"), ErrorKind::TopicNotFound).await;
+}
+
+pub async fn missing_namespace(target: &Target) {
+    let client = target.client().await;
+    topic_is_refused(&client, "persistent://public/no-such-namespace/t", ErrorKind::TopicNotFound).await;
+}
+
+pub async fn bad_url(_: &Target) {
+    for url in ["", "localhost:6650", "http://localhost:8080", "pulsar://", "pulsar://localhost:99999", "pulsar://a/b"]
+    {
+        let error = refused(Client::builder(url)).await;
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{url:?}: {error}");
+        assert!(error.to_string().contains(url), "{url:?}: {error}");
+    }
+}
+
+pub async fn bad_topic(target: &Target) {
+    let client = target.client().await;
+    for topic in ["a/b", "persistent://a/b", "persistent://a/b/c/d", "queue://a/b/c", "persistent://a//c"] {
+        topic_is_refused(&client, topic, ErrorKind::InvalidArgument).await;
+    }
+}
+
+pub async fn bad_options(target: &Target) {
+    let client = target.client().await;
+    let topic = target.topic("bad-options");
+    let error = client.consumer(&topic, "").subscribe().await.expect_err("a subscription without a name");
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
+    let error = client.producer(&topic).name("").create().await.expect_err("a producer with an empty name");
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
+    let error = target.builder().keep_alive(Duration::ZERO).connect().await.expect_err("no keep-alive at all");
+    assert!(error.to_string().contains("keep_alive"), "{error}");
+}
+
+pub async fn second_host_of_the_url(target: &Target) {
+    let url = format!("pulsar://{},{}", unused_address().await, target.address());
+    let token = Token::new(target.cluster().token(Role::Admin));
+    let client = within("the second host", Client::builder(url).auth(token).connect()).await.expect("a client");
+    let producer =
+        within("a producer", client.producer(target.topic("second-host")).create()).await.expect("a producer");
+    send(&producer, "through the second host").await;
+}

@@ -1,0 +1,273 @@
+//! Receiving: who gets what, in which order, and how much the broker may send ahead.
+
+use std::pin::Pin;
+use std::task::Poll;
+
+use futures_core::Stream;
+
+use super::*;
+
+async fn producer(client: &Client, topic: &str) -> Producer {
+    within("a producer", client.producer(topic).create()).await.expect("a producer")
+}
+
+async fn subscribe(builder: ConsumerBuilder) -> Consumer {
+    within("a consumer", builder.subscribe()).await.expect("a consumer")
+}
+
+fn numbered(count: usize) -> Vec<String> {
+    (0..count).map(|number| format!("message {number}")).collect()
+}
+
+pub async fn exclusive_refuses_a_second(target: &Target) {
+    let client = target.client().await;
+    let topic = target.topic("exclusive");
+    let first = subscribe(client.consumer(&topic, "s")).await;
+    let other = target.client().await;
+    for client in [&client, &other] {
+        let error = within("the refusal", client.consumer(&topic, "s").subscribe()).await.expect_err("it is taken");
+        assert_eq!(error.kind(), ErrorKind::Busy, "{error}");
+        assert!(error.to_string().contains(&topic), "names the topic: {error}");
+    }
+    subscribe(client.consumer(&topic, "another subscription")).await;
+    within("the close", first.close()).await.expect("closed");
+    subscribe(other.consumer(&topic, "s")).await;
+}
+
+pub async fn shared_gives_each_message_once(target: &Target) {
+    let client = target.client().await;
+    let topic = target.topic("shared");
+    let builder = client.consumer(&topic, "s").subscription_type(SubscriptionType::Shared).receiver_queue_size(10);
+    let mut consumers = [subscribe(builder.clone()).await, subscribe(builder).await];
+    let producer = within("a producer", client.producer(&topic).batching(false).create()).await.expect("a producer");
+    let sent: BTreeSet<_> = numbered(200).into_iter().collect();
+    send_all(&producer, sent.iter().map(String::as_str)).await;
+    let mut received = BTreeSet::new();
+    let mut counts = [0, 0];
+    while received.len() < sent.len() {
+        let (first, second) = consumers.split_at_mut(1);
+        let (message, at) = within("a message on either consumer", async {
+            tokio::select! {
+                message = first[0].receive() => (message.expect("a message"), 0),
+                message = second[0].receive() => (message.expect("a message"), 1),
+            }
+        })
+        .await;
+        consumers[at].ack(&message).expect("acknowledged");
+        counts[at] += 1;
+        assert!(received.insert(message.text().into_owned()), "{} came twice", message.text());
+    }
+    assert_eq!(received, sent);
+    assert!(counts.iter().all(|count| *count > 0), "spread as {counts:?}");
+    drained(target, &topic, "s").await;
+}
+
+pub async fn position_of_a_new_subscription(target: &Target) {
+    let client = target.client().await;
+    let topic = target.topic("position");
+    let producer = producer(&client, &topic).await;
+    send(&producer, "early").await;
+    let mut latest = subscribe(client.consumer(&topic, "latest")).await;
+    let earliest = client.consumer(&topic, "earliest").initial_position(InitialPosition::Earliest);
+    let mut earliest = subscribe(earliest).await;
+    send(&producer, "late").await;
+    assert_eq!(texts(&mut earliest, 2).await, ["early", "late"]);
+    assert_eq!(texts(&mut latest, 1).await, ["late"]);
+}
+
+pub async fn receive_many_and_try_receive(target: &Target) {
+    let client = target.client().await;
+    let topic = target.topic("receive-many");
+    let mut consumer = subscribe(client.consumer(&topic, "s")).await;
+    assert!(consumer.try_receive().expect("no error").is_none(), "nothing was sent yet");
+    let producer = producer(&client, &topic).await;
+    let sent = numbered(100);
+    send_all(&producer, sent.iter().map(String::as_str)).await;
+    let mut received = Vec::new();
+    while received.len() < 90 {
+        let most = 40.min(90 - received.len());
+        let some = within("messages", consumer.receive_many(most)).await.expect("messages");
+        assert!(!some.is_empty() && some.len() <= most, "{} of at most {most}", some.len());
+        received.extend(some);
+    }
+    let consumer = Mutex::new(consumer);
+    while received.len() < 100 {
+        let look = || async { consumer.lock().unwrap().try_receive().expect("no error") };
+        received.extend(until("the next message", look, Option::is_some).await);
+    }
+    assert_eq!(received.iter().map(ReceivedMessage::text).collect::<Vec<_>>(), sent);
+}
+
+pub async fn stream(target: &Target) {
+    let client = target.client().await;
+    let topic = target.topic("stream");
+    let mut consumer = subscribe(client.consumer(&topic, "s")).await;
+    let producer = producer(&client, &topic).await;
+    send_all(&producer, numbered(20).iter().map(String::as_str)).await;
+    for text in numbered(20) {
+        let next = std::future::poll_fn(|context| Pin::new(&mut consumer).poll_next(context));
+        let message = within("the next of the stream", next).await.expect("no end").expect("a message");
+        assert_eq!(message.text(), text);
+    }
+}
+
+/// A `receive` is polled once and dropped, before and after its message has come.
+pub async fn dropped_receives_lose_nothing(target: &Target) {
+    let client = target.client().await;
+    let topic = target.topic("dropped-receives");
+    for queue in [0, 1, 100] {
+        let subscription = format!("queue of {queue}");
+        let mut consumer = subscribe(client.consumer(&topic, &subscription).receiver_queue_size(queue)).await;
+        let producer = within("a producer", client.producer(&topic).batching(false).create()).await.expect("made");
+        let mut received = Vec::new();
+        for text in numbered(30) {
+            let pending = within("room", producer.enqueue(text)).await.expect("accepted");
+            for _ in 0..3 {
+                let polled = {
+                    let mut receive = std::pin::pin!(consumer.receive());
+                    std::future::poll_fn(|context| Poll::Ready(receive.as_mut().poll(context))).await
+                };
+                if let Poll::Ready(message) = polled {
+                    received.push(message.expect("a message"));
+                }
+                tokio::task::yield_now().await;
+            }
+            within("the receipt", pending).await.expect("stored");
+        }
+        while received.len() < 30 {
+            received.push(receive(&mut consumer).await);
+        }
+        assert_eq!(received.iter().map(ReceivedMessage::text).collect::<Vec<_>>(), numbered(30), "{subscription}");
+    }
+}
+
+/// What the broker may still send to the one consumer of the subscription.
+async fn permits(target: &Target, topic: &str) -> i64 {
+    let look = || target.subscription(topic, "s");
+    let seen = until("the consumer to show", look, |seen| seen.consumers.len() == 1).await;
+    seen.consumers[0].permits
+}
+
+pub async fn queue_of_zero(target: &Target) {
+    let client = target.client().await;
+    let topic = target.topic("queue-of-zero");
+    let builder = client.consumer(&topic, "s").subscription_type(SubscriptionType::Shared);
+    let mut consumer = subscribe(builder.receiver_queue_size(0)).await;
+    let producer = within("a producer", client.producer(&topic).batching(false).create()).await.expect("made");
+    let sent = numbered(20);
+    send_all(&producer, sent.iter().map(String::as_str)).await;
+    assert_eq!(permits(target, &topic).await, 0, "no receive waits yet");
+    for text in sent {
+        let message = receive(&mut consumer).await;
+        assert_eq!(message.text(), text);
+        // What was handed out is all that the broker has sent.
+        assert_eq!(target.subscription(&topic, "s").await.unacked, 1);
+        within("the confirmation", consumer.ack_confirmed(&message)).await.expect("confirmed");
+    }
+    drained(target, &topic, "s").await;
+}
+
+pub async fn queue_of_one(target: &Target) {
+    let client = target.client().await;
+    let topic = target.topic("queue-of-one");
+    let mut consumer = subscribe(client.consumer(&topic, "s").receiver_queue_size(1)).await;
+    for batching in [false, true] {
+        let builder = client.producer(&topic).batching(batching).linger(Duration::from_millis(20));
+        let producer = within("a producer", builder.create()).await.expect("a producer");
+        send_all(&producer, numbered(50).iter().map(String::as_str)).await;
+        for text in numbered(50) {
+            let message = receive(&mut consumer).await;
+            assert_eq!(message.text(), text);
+            consumer.ack(&message).expect("acknowledged");
+        }
+    }
+    drained(target, &topic, "s").await;
+    assert!(permits(target, &topic).await <= 1);
+}
+
+pub async fn permits_stay_within_the_queue(target: &Target) {
+    let client = target.client().await;
+    let topic = target.topic("permits");
+    let mut consumer = subscribe(client.consumer(&topic, "s").receiver_queue_size(10)).await;
+    let producer = within("a producer", client.producer(&topic).batching(false).create()).await.expect("made");
+    send_all(&producer, numbered(200).iter().map(String::as_str)).await;
+    for at in 0..200 {
+        if at % 20 == 0 {
+            let permits = permits(target, &topic).await;
+            assert!(permits <= 10, "{permits} permits for a queue of 10");
+        }
+        let message = receive(&mut consumer).await;
+        consumer.ack(&message).expect("acknowledged");
+    }
+    drained(target, &topic, "s").await;
+    let look = || permits(target, &topic);
+    // At rest, less than one refill is on its way: half of the queue.
+    until("the permits to come home", look, |permits| (5..=10).contains(permits)).await;
+}
+
+pub async fn close_keeps_the_subscription(target: &Target) {
+    let client = target.client().await;
+    let topic = target.topic("close");
+    let consumer = subscribe(client.consumer(&topic, "s")).await;
+    within("the close", consumer.close()).await.expect("closed");
+    let producer = producer(&client, &topic).await;
+    send(&producer, "meanwhile").await;
+    let seen = target.subscription(&topic, "s").await;
+    assert_eq!((seen.backlog, seen.consumers.len()), (1, 0));
+    let mut again = subscribe(client.consumer(&topic, "s")).await;
+    assert_eq!(texts(&mut again, 1).await, ["meanwhile"]);
+}
+
+pub async fn unsubscribe_deletes_it(target: &Target) {
+    let client = target.client().await;
+    let topic = target.topic("unsubscribe");
+    let consumer = subscribe(client.consumer(&topic, "s")).await;
+    assert!(target.stats(&topic).await.subscriptions.contains_key("s"));
+    within("the answer", consumer.unsubscribe(false)).await.expect("unsubscribed");
+    assert!(!target.stats(&topic).await.subscriptions.contains_key("s"));
+}
+
+pub async fn unsubscribe_needs_force_beside_others(target: &Target) {
+    let client = target.client().await;
+    let topic = target.topic("unsubscribe-shared");
+    let builder = client.consumer(&topic, "s").subscription_type(SubscriptionType::Shared);
+    let (first, second) = (subscribe(builder.clone()).await, subscribe(builder.clone()).await);
+    let third = subscribe(builder).await;
+    let error = within("the refusal", first.unsubscribe(false)).await.expect_err("others are connected");
+    assert!(error.server_error().is_some(), "{error}");
+    assert!(error.to_string().contains(&topic), "names the topic: {error}");
+    drop(second);
+    drop(third);
+    let look = || target.subscription(&topic, "s");
+    until("the consumers to go", look, |seen| seen.consumers.is_empty()).await;
+    assert!(target.stats(&topic).await.subscriptions.contains_key("s"));
+}
+
+pub async fn statistics(target: &Target) {
+    let client = target.client().await;
+    let topic = target.topic("statistics");
+    let builder = client.consumer(&topic, "s").subscription_type(SubscriptionType::Shared).name("counted");
+    let mut consumer = subscribe(builder.receiver_queue_size(50)).await;
+    let producer = within("a producer", client.producer(&topic).batching(false).create()).await.expect("made");
+    send_all(&producer, numbered(4).iter().map(String::as_str)).await;
+    let messages = receive_all(&mut consumer, 4).await;
+    within("the confirmation", consumer.ack_confirmed(&messages[0])).await.expect("confirmed");
+    let told = within("the statistics", consumer.stats()).await.expect("statistics");
+    assert_eq!((told.backlog, told.unacknowledged, told.blocked_on_unacknowledged), (3, 3, false));
+    let seen = target.subscription(&topic, "s").await;
+    assert_eq!((seen.backlog, seen.unacked), (3, 3));
+    assert_eq!(seen.consumers[0].name, "counted");
+    assert!(told.available_permits <= 50, "{}", told.available_permits);
+}
+
+pub async fn last_message_id(target: &Target) {
+    let client = target.client().await;
+    let topic = target.topic("last-message-id");
+    let consumer = subscribe(client.consumer(&topic, "s")).await;
+    let producer = producer(&client, &topic).await;
+    for text in numbered(3) {
+        let sent = send(&producer, text).await;
+        let last = within("the last id", consumer.last_message_ids()).await.expect("an id");
+        assert_eq!(last, [sent]);
+    }
+}

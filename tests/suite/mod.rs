@@ -1,0 +1,82 @@
+//! The public API, exercised against a broker: the same bodies for the embedded and for a real one.
+//!
+//! A body is an `async fn(&Target)`, reads as a script and leaves nothing to chance: each topic is its own, each wait
+//! has a bound and says what it waited for ([`wait`]). What a broker has to offer for that is the trait
+//! [`target::Cluster`]. `with_every_test!` at the bottom is the one list of them, with the theme as the module's name.
+//!
+//! Never here: a body that asks which broker it runs on. Where the two differ, the embedded one is wrong.
+
+pub mod acks;
+pub mod connect;
+pub mod consume;
+pub mod failover;
+pub mod keys;
+pub mod lifecycle;
+pub mod partitioned;
+pub mod produce;
+pub mod reconnect;
+pub mod redelivery;
+pub mod seek;
+pub mod target;
+pub mod token;
+pub mod wait;
+
+pub use std::collections::{BTreeMap, BTreeSet};
+pub use std::sync::atomic::{AtomicUsize, Ordering};
+pub use std::sync::{Arc, Mutex};
+pub use std::time::{Duration, Instant};
+
+pub use pulsar_native::{
+    Client, Consumer, ConsumerBuilder, ErrorKind, InitialPosition, Message, MessageId, Producer, ProducerBuilder,
+};
+pub use pulsar_native::{ReceivedMessage, SubscriptionType, Token};
+
+pub use target::Target;
+pub use wait::{drained, receive, receive_all, send, send_all, texts, until, within};
+
+/// Hands the list of all bodies to the macro `$run`.
+macro_rules! with_every_test {
+    ($run:ident) => {
+        $run! {
+            connect {
+                wrong_token no_token expired_token role_without_rights unreachable_port http_port silent_peer
+                missing_topic missing_namespace bad_url bad_topic bad_options second_host_of_the_url
+            }
+            produce {
+                ids_grow order_of_enqueue callbacks_come_once_and_in_order flush_waits_for_all unbatched
+                batches_share_an_entry linger_is_ended_by_flush lz4 metadata_alone metadata_in_a_batch
+                empty_and_null_are_different oversize_fails_alone large_payloads sequence_ids producer_names
+                resent_sequence_ids_are_stored_once terminated_topic full_queue_gives_the_message_back many_tasks
+            }
+            consume {
+                exclusive_refuses_a_second shared_gives_each_message_once position_of_a_new_subscription
+                receive_many_and_try_receive stream dropped_receives_lose_nothing queue_of_zero queue_of_one
+                permits_stay_within_the_queue close_keeps_the_subscription unsubscribe_deletes_it
+                unsubscribe_needs_force_beside_others statistics last_message_id
+            }
+            acks {
+                individual cumulative confirmed cumulative_is_refused_on_shared close_sends_what_waits
+                drop_sends_what_waits group_of_many members_of_a_batch members_cumulative members_held_back by_id_from_other_threads
+                message_of_another_consumer
+            }
+            redelivery {
+                nack_shared nack_exclusive nack_member_of_a_batch all_unacknowledged
+                unacknowledged_go_to_another_consumer
+            }
+            seek { to_a_message to_the_ends }
+            keys { one_consumer_per_key_in_order ordering_key_goes_before_key }
+            failover { second_takes_over }
+            partitioned {
+                keys_go_where_java_sends_them round_robin merged_and_acknowledged one_partition_by_name
+                nack_comes_from_its_partition
+            }
+            lifecycle {
+                dropped_handles_are_gone_at_the_broker drop_sends_what_was_accepted client_close_leaves_nothing
+                many_cycles handles_outlive_the_client closed_handles_say_so
+            }
+            reconnect { unload_in_full_flight deleted_topic_is_made_anew }
+            token { refreshed_when_challenged }
+        }
+    };
+}
+pub(crate) use with_every_test;

@@ -1,0 +1,132 @@
+//! What was not acknowledged comes again: when asked for, and when its consumer goes.
+
+use super::*;
+
+async fn consumer(client: &Client, topic: &str, kind: SubscriptionType) -> Consumer {
+    let builder = client.consumer(topic, "s").subscription_type(kind).initial_position(InitialPosition::Earliest);
+    let builder = builder.nack_redelivery_delay(Duration::from_millis(100));
+    within("a consumer", builder.subscribe()).await.expect("a consumer")
+}
+
+async fn send_numbers(client: &Client, topic: &str, count: usize, batching: bool) {
+    let builder =
+        client.producer(topic).batching(batching).linger(Duration::from_millis(if batching { 200 } else { 0 }));
+    let producer = within("a producer", builder.create()).await.expect("a producer");
+    send_all(&producer, (0..count).map(|number| number.to_string())).await;
+}
+
+fn numbers(messages: &[ReceivedMessage]) -> Vec<usize> {
+    messages.iter().map(|message| message.text().parse().expect("a number")).collect()
+}
+
+pub async fn nack_shared(target: &Target) {
+    let client = target.client().await;
+    for kind in [SubscriptionType::Shared, SubscriptionType::KeyShared] {
+        let topic = target.topic("nack-shared");
+        send_numbers(&client, &topic, 3, false).await;
+        let mut consumer = consumer(&client, &topic, kind).await;
+        let messages = receive_all(&mut consumer, 3).await;
+        assert_eq!(numbers(&messages), [0, 1, 2]);
+        consumer.ack(&messages[0]).expect("acknowledged");
+        consumer.nack(&messages[1]).expect("noted");
+        consumer.ack(&messages[2]).expect("acknowledged");
+        for deliveries in 1..4 {
+            let message = receive(&mut consumer).await;
+            assert_eq!((message.text(), message.redelivery_count()), ("1".into(), deliveries), "{kind:?}");
+            if deliveries < 3 {
+                consumer.nack(&message).expect("noted");
+            } else {
+                consumer.ack(&message).expect("acknowledged");
+            }
+        }
+        drained(target, &topic, "s").await;
+    }
+}
+
+pub async fn nack_exclusive(target: &Target) {
+    let client = target.client().await;
+    for kind in [SubscriptionType::Exclusive, SubscriptionType::Failover] {
+        let topic = target.topic("nack-exclusive");
+        send_numbers(&client, &topic, 6, false).await;
+        let mut consumer = consumer(&client, &topic, kind).await;
+        let messages = receive_all(&mut consumer, 4).await;
+        consumer.ack(&messages[0]).expect("acknowledged");
+        consumer.ack(&messages[1]).expect("acknowledged");
+        consumer.ack(&messages[3]).expect("acknowledged");
+        consumer.nack(&messages[2]).expect("noted");
+        // The broker rewinds to the first that is not acknowledged. Messages 4 and 5 may come before that as well.
+        let mut rest = Vec::new();
+        while rest.len() < 3 {
+            let message = receive(&mut consumer).await;
+            if rest.is_empty() && message.text() != "2" {
+                continue;
+            }
+            consumer.ack(&message).expect("acknowledged");
+            rest.push(message);
+        }
+        assert_eq!(numbers(&rest), [2, 4, 5], "{kind:?}");
+        drained(target, &topic, "s").await;
+    }
+}
+
+pub async fn nack_member_of_a_batch(target: &Target) {
+    let client = target.client().await;
+    let topic = target.topic("nack-member");
+    send_numbers(&client, &topic, 5, true).await;
+    let mut consumer = consumer(&client, &topic, SubscriptionType::Shared).await;
+    let messages = receive_all(&mut consumer, 5).await;
+    assert_eq!(messages[0].id().batch_size, 5);
+    for at in [0, 3] {
+        within("the confirmation", consumer.ack_confirmed(&messages[at])).await.expect("confirmed");
+    }
+    consumer.nack(&messages[1]).expect("noted");
+    // The entry is the unit: the other members that wait come along, the acknowledged ones do not.
+    let again = receive_all(&mut consumer, 3).await;
+    assert_eq!(numbers(&again), [1, 2, 4]);
+    assert!(again.iter().all(|message| message.redelivery_count() == 1));
+    for message in &again {
+        consumer.ack(message).expect("acknowledged");
+    }
+    drained(target, &topic, "s").await;
+}
+
+pub async fn all_unacknowledged(target: &Target) {
+    let client = target.client().await;
+    for kind in [SubscriptionType::Shared, SubscriptionType::Exclusive] {
+        let topic = target.topic("redeliver-all");
+        send_numbers(&client, &topic, 10, false).await;
+        let mut consumer = consumer(&client, &topic, kind).await;
+        let messages = receive_all(&mut consumer, 10).await;
+        for message in &messages[..5] {
+            within("the confirmation", consumer.ack_confirmed(message)).await.expect("confirmed");
+        }
+        consumer.redeliver_unacknowledged();
+        let again = receive_all(&mut consumer, 5).await;
+        assert_eq!(numbers(&again), [5, 6, 7, 8, 9], "{kind:?}");
+        for message in &again {
+            consumer.ack(message).expect("acknowledged");
+        }
+        drained(target, &topic, "s").await;
+    }
+}
+
+pub async fn unacknowledged_go_to_another_consumer(target: &Target) {
+    let client = target.client().await;
+    let topic = target.topic("handed-on");
+    send_numbers(&client, &topic, 10, false).await;
+    let mut first = consumer(&client, &topic, SubscriptionType::Shared).await;
+    let messages = receive_all(&mut first, 10).await;
+    let mut second = consumer(&client, &topic, SubscriptionType::Shared).await;
+    for message in &messages[..4] {
+        first.ack(message).expect("acknowledged");
+    }
+    drop(first);
+    let handed_on = receive_all(&mut second, 6).await;
+    let mut seen = numbers(&handed_on);
+    seen.sort_unstable();
+    assert_eq!(seen, [4, 5, 6, 7, 8, 9]);
+    for message in &handed_on {
+        second.ack(message).expect("acknowledged");
+    }
+    drained(target, &topic, "s").await;
+}

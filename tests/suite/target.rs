@@ -1,0 +1,131 @@
+//! What the bodies need of a broker, and the handle they get.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use super::*;
+use pulsar_native::ClientBuilder;
+
+/// The futures of [`Cluster`], which is used as an object.
+pub type Fut<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// A broker, from an operator's side.
+pub trait Cluster: Send + Sync {
+    /// The service URL.
+    fn url(&self) -> String;
+    /// A token that is good for the whole test: of the superuser, or of a role without rights.
+    fn token(&self, role: Role) -> String;
+    /// A token of the superuser that is no longer valid.
+    fn expired_token(&self) -> Fut<'_, String>;
+    /// A token of the superuser that expires soon.
+    fn token_expiring(&self, valid_for: Duration) -> Fut<'_, String>;
+    /// `host:port` that speaks HTTP.
+    fn http_address(&self) -> Fut<'_, String>;
+    /// Where topics are to be made that want `feature`, and on which broker.
+    fn with(&self, feature: Feature) -> Fut<'_, (Arc<dyn Cluster>, &'static str)>;
+    fn stats<'a>(&'a self, topic: &'a str) -> Fut<'a, Option<TopicView>>;
+    fn create_partitioned<'a>(&'a self, topic: &'a str, partitions: u32) -> Fut<'a, ()>;
+    fn unload<'a>(&'a self, topic: &'a str) -> Fut<'a, ()>;
+    fn terminate<'a>(&'a self, topic: &'a str) -> Fut<'a, ()>;
+    fn delete<'a>(&'a self, topic: &'a str) -> Fut<'a, ()>;
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    Admin,
+    Nobody,
+}
+
+/// What only some namespaces, or some brokers, offer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Feature {
+    Deduplication,
+    NoTopicCreation,
+}
+
+/// What the broker's statistics say of a topic.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TopicView {
+    pub publishers: Vec<String>,
+    pub subscriptions: BTreeMap<String, SubscriptionView>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SubscriptionView {
+    /// Entries, or messages: brokers differ, and agree on zero.
+    pub backlog: u64,
+    pub unacked: u64,
+    pub consumers: Vec<ConsumerView>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ConsumerView {
+    pub name: String,
+    pub permits: i64,
+}
+
+/// One broker and one namespace, for one test.
+pub struct Target {
+    cluster: Arc<dyn Cluster>,
+    namespace: &'static str,
+}
+
+impl Target {
+    pub fn new(cluster: Arc<dyn Cluster>) -> Self {
+        Self { cluster, namespace: "public/default" }
+    }
+
+    pub async fn with(&self, feature: Feature) -> Self {
+        let (cluster, namespace) = self.cluster.with(feature).await;
+        Self { cluster, namespace }
+    }
+
+    pub fn cluster(&self) -> &dyn Cluster {
+        &*self.cluster
+    }
+
+    /// A topic name that no other test has, nor an earlier run.
+    pub fn topic(&self, name: &str) -> String {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let since_1970 = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+        format!("persistent://{}/{name}-{:x}-{number}", self.namespace, since_1970.as_nanos())
+    }
+
+    pub async fn partitioned_topic(&self, name: &str, partitions: u32) -> String {
+        let topic = self.topic(name);
+        within("a partitioned topic to be made", self.cluster.create_partitioned(&topic, partitions)).await;
+        topic
+    }
+
+    /// A builder with the URL and the superuser's token.
+    pub fn builder(&self) -> ClientBuilder {
+        self.builder_without_token().auth(Token::new(self.cluster.token(Role::Admin)))
+    }
+
+    pub fn builder_without_token(&self) -> ClientBuilder {
+        Client::builder(self.cluster.url())
+    }
+
+    pub async fn client(&self) -> Client {
+        within("the connection", self.builder().connect()).await.expect("a client with a good token")
+    }
+
+    /// `host:port` of the service URL.
+    pub fn address(&self) -> String {
+        self.cluster.url().trim_start_matches("pulsar://").to_owned()
+    }
+
+    pub async fn stats(&self, topic: &str) -> TopicView {
+        within("the topic's statistics", self.cluster.stats(topic)).await.unwrap_or_default()
+    }
+
+    /// The statistics of one subscription; all zero if it does not exist.
+    pub async fn subscription(&self, topic: &str, subscription: &str) -> SubscriptionView {
+        self.stats(topic).await.subscriptions.remove(subscription).unwrap_or_default()
+    }
+
+    pub async fn unload(&self, topic: &str) {
+        within("the topic to be unloaded", self.cluster.unload(topic)).await;
+    }
+}
