@@ -1,0 +1,63 @@
+//! What the compiler promises about the handles: they cross tasks and threads, and so do all their futures.
+//!
+//! Nothing here runs; a change that breaks it does not compile.
+
+use std::time::Duration;
+
+use pulsar_native::client::Authentication;
+use pulsar_native::{
+    Acker, Client, ClientBuilder, Consumer, ConsumerBuilder, Error, Message, MessageId, PendingSend, Producer,
+    ProducerBuilder, ReceivedMessage, SeekTo, SendError, Token,
+};
+
+fn handle<T: Clone + Send + Sync + 'static>() {}
+fn owned<T: Send + 'static>() {}
+fn shared<T: Send + Sync + 'static>() {}
+fn future<T: Send>(_: T) {}
+
+#[test]
+fn handles_cross_threads() {
+    handle::<Client>();
+    handle::<Producer>();
+    handle::<Acker>();
+    handle::<ReceivedMessage>();
+    handle::<Message>();
+    handle::<MessageId>();
+    handle::<Token>();
+    handle::<ProducerBuilder>();
+    handle::<ConsumerBuilder>();
+    shared::<Error>();
+    shared::<SendError>();
+    owned::<Consumer>();
+    owned::<ClientBuilder>();
+    owned::<PendingSend>();
+}
+
+#[allow(dead_code, reason = "compiled, never called")]
+fn futures_cross_threads(client: &Client, producer: &Producer, acker: &Acker, message: &ReceivedMessage) {
+    future(Client::builder("").auth(Token::new("")).connect());
+    future(client.close());
+    future(client.partitions(""));
+    future(client.producer("").linger(Duration::ZERO).create());
+    future(client.consumer("", "").subscribe());
+    future(producer.send("x"));
+    future(producer.enqueue(Message::new("x")));
+    future(producer.enqueue_with("x", |_| ()));
+    future(producer.flush());
+    future(producer.close());
+    future(acker.ack_confirmed(message));
+    future(acker.ack_cumulative_confirmed(message));
+}
+
+#[allow(dead_code, reason = "compiled, never called")]
+fn futures_of_a_consumer_cross_threads(mut consumer: Consumer, other: Consumer, message: &ReceivedMessage) {
+    future(consumer.receive());
+    future(consumer.receive_many(1));
+    future(consumer.ack_confirmed(message));
+    future(consumer.stats());
+    future(consumer.last_message_ids());
+    future(consumer.seek(SeekTo::Earliest));
+    future(consumer.unsubscribe(false));
+    future(other.close());
+    future(Token::new("").credentials());
+}
