@@ -12,7 +12,7 @@ use crate::suite::*;
 use admin::Admin;
 
 /// How to get one.
-pub const HOW: &str = "no PULSAR_URL in the environment: scripts/real-pulsar run cargo test";
+pub const HOW: &str = "no PULSAR_URL in the environment: scripts/real-pulsar run cargo test --all-features";
 
 /// What the environment says of the broker.
 #[derive(Clone)]

@@ -70,7 +70,8 @@ pub fn main(tests: &[Test]) -> ExitCode {
         None => ignored = chosen.len(),
     }
     if ignored > 0 {
-        chosen.iter().for_each(|test| println!("test {} ... ignored, {HOW}", test.0));
+        chosen.iter().for_each(|test| println!("test {} ... ignored, needs a real Pulsar", test.0));
+        println!("\nnothing ran, there is {HOW}");
     }
     if required && Real::from_environment().is_none() {
         println!("PULSAR_REQUIRED is set, but there is {HOW}");
