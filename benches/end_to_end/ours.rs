@@ -1,0 +1,121 @@
+//! This client, through its public API: a future for each message, as an application would.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use pulsar_native::{Client, Error, PendingSend, Producer, SubscriptionType};
+
+use crate::gauge::Gauge;
+use crate::latency::{Latencies, OpenLoop, PingPong};
+use crate::work::{Consume, Produce, WARM_UP_DIVISOR};
+
+/// Sends, each with its future; the oldest is awaited when too many are in flight.
+pub(crate) async fn produce(url: &str, work: &Produce) -> Result<String, Error> {
+    let client = Client::builder(url).connect().await?;
+    let mut producers = Vec::new();
+    for number in 0..work.producers {
+        producers.push(producer(&client, &format!("t{number}"), work.batch).await?);
+    }
+    let payload = Bytes::from(vec![b'x'; work.size]);
+    produce_some(&producers, &payload, work, work.messages / WARM_UP_DIVISOR).await?;
+    let gauge = Gauge::start();
+    produce_some(&producers, &payload, work, work.messages).await?;
+    let figures = gauge.stop(work.messages);
+    client.close().await?;
+    Ok(figures)
+}
+
+async fn producer(client: &Client, topic: &str, batch: u64) -> Result<Producer, Error> {
+    let builder = client.producer(topic).batching(batch > 1).batch_messages_max(batch.max(1) as u32);
+    builder.create().await
+}
+
+async fn produce_some(producers: &[Producer], payload: &Bytes, work: &Produce, messages: u64) -> Result<(), Error> {
+    let mut in_flight: VecDeque<PendingSend> = VecDeque::with_capacity(work.in_flight as usize);
+    for number in 0..messages {
+        if in_flight.len() as u64 >= work.in_flight {
+            if let Some(oldest) = in_flight.pop_front() {
+                oldest.await?;
+            }
+        }
+        let producer = &producers[number as usize % producers.len()];
+        in_flight.push_back(producer.enqueue(payload.clone()).await?);
+    }
+    for send in in_flight {
+        send.await?;
+    }
+    Ok(())
+}
+
+/// Receives and acknowledges, message by message.
+pub(crate) async fn consume(url: &str, work: &Consume) -> Result<String, Error> {
+    let client = Client::builder(url).connect().await?;
+    let builder = client.consumer(work.topic(), "s").subscription_type(SubscriptionType::Shared);
+    let mut consumer = builder.receiver_queue_size(work.queue).subscribe().await?;
+    let warm_up = work.messages / WARM_UP_DIVISOR;
+    let mut gauge = Gauge::start();
+    for number in 0..work.messages {
+        if number == warm_up {
+            gauge = Gauge::start();
+        }
+        let message = consumer.receive().await?;
+        std::hint::black_box(message.payload_slice());
+        consumer.ack(&message)?;
+    }
+    let figures = gauge.stop(work.messages - warm_up);
+    consumer.close().await?;
+    client.close().await?;
+    Ok(figures)
+}
+
+/// One send, its receipt, the next.
+pub(crate) async fn ping_pong(url: &str, work: &PingPong) -> Result<String, Error> {
+    let client = Client::builder(url).connect().await?;
+    let producer = producer(&client, "t", 1).await?;
+    let payload = Bytes::from(vec![b'x'; work.size]);
+    let mut latencies = Latencies::default();
+    let warm_up = work.messages / WARM_UP_DIVISOR;
+    for round in 0..work.messages + warm_up {
+        let start = Instant::now();
+        producer.send(payload.clone()).await?;
+        if round >= warm_up {
+            latencies.add(start.elapsed());
+        }
+    }
+    client.close().await?;
+    Ok(latencies.words())
+}
+
+/// Sends at a fixed rate from a thread of its own; latencies count from when a message was due, so that a stall shows
+/// in all the messages that it held up.
+pub(crate) async fn open_loop(url: &str, work: &OpenLoop) -> Result<String, Error> {
+    let client = Client::builder(url).connect().await?;
+    let producer = producer(&client, "t", 1000).await?;
+    let latencies = Arc::new(Mutex::new(Latencies::default()));
+    let (runtime, kept, work) = (tokio::runtime::Handle::current(), latencies.clone(), work.clone());
+    let pacing = tokio::task::spawn_blocking(move || {
+        let payload = Bytes::from(vec![b'x'; work.size]);
+        let start = Instant::now();
+        let gap = Duration::from_secs(1) / work.rate as u32;
+        for number in 0..work.messages {
+            let due = start + gap * number as u32;
+            if let Some(early) = due.checked_duration_since(Instant::now()) {
+                std::thread::sleep(early);
+            }
+            let kept = kept.clone();
+            let stored = move |result: Result<_, _>| {
+                if result.is_ok() {
+                    kept.lock().expect("nobody panics with it").add(due.elapsed());
+                }
+            };
+            runtime.block_on(producer.enqueue_with(payload.clone(), stored))?;
+        }
+        runtime.block_on(producer.flush())
+    });
+    pacing.await.expect("the pacing thread ends in order")?;
+    client.close().await?;
+    let latencies = std::mem::take(&mut *latencies.lock().expect("nobody panics with it"));
+    Ok(latencies.words())
+}

@@ -1,0 +1,38 @@
+//! The kinds of work, the same for the floor and for the client.
+
+/// One part in so many is done before measuring starts.
+pub(crate) const WARM_UP_DIVISOR: u64 = 10;
+
+/// Publishing.
+#[derive(Debug, Clone)]
+pub(crate) struct Produce {
+    pub(crate) messages: u64,
+    /// Payload bytes.
+    pub(crate) size: usize,
+    /// Messages per batch; 1: no batching.
+    pub(crate) batch: u64,
+    /// Sends in flight, at most.
+    pub(crate) in_flight: u64,
+    /// Producers on the one connection, each on a topic of its own.
+    pub(crate) producers: usize,
+}
+
+/// Receiving, every message acknowledged.
+#[derive(Debug, Clone)]
+pub(crate) struct Consume {
+    pub(crate) messages: u64,
+    /// Payload bytes.
+    pub(crate) size: usize,
+    /// Messages per entry; 0: messages outside batches.
+    pub(crate) members: u64,
+    /// Permits.
+    pub(crate) queue: u32,
+}
+
+impl Consume {
+    /// The topic by which the sink knows what to feed.
+    pub(crate) fn topic(&self) -> String {
+        let entries = self.messages / self.members.max(1);
+        format!("persistent://public/default/feed-{}-{}-{entries}", self.members, self.size)
+    }
+}
