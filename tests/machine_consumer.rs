@@ -1243,6 +1243,8 @@ struct World {
     held: Vec<Entry>,
     attempt: u64,
     generation: u64,
+    /// The deadline that whoever serves it has set a timer for.
+    timer: Option<Instant>,
 }
 
 impl World {
@@ -1260,7 +1262,7 @@ impl World {
         let attempt = script.take().1.attempt;
         let generation = script.generation();
         let size = i64::from(size);
-        Self { script, random, size, permits: 0, next_entry: 0, held: Vec::new(), attempt, generation }
+        Self { script, random, size, permits: 0, next_entry: 0, held: Vec::new(), attempt, generation, timer: None }
     }
 
     fn charged(&self) -> i64 {
@@ -1270,7 +1272,15 @@ impl World {
 
     /// The broker reads what was written.
     fn serve(&mut self) {
-        for frame in self.script.sent() {
+        let is_marked = self.script.consumer.take_dirty();
+        let is_due = self.timer.is_some_and(|at| at <= self.script.now.at);
+        let deadline = self.script.consumer.poll_deadline().map(|deadline| deadline.at);
+        let earlier = deadline.is_some_and(|at| self.timer.is_none_or(|timer| at < timer));
+        assert!(is_marked || is_due || !earlier, "nobody was told of an earlier deadline");
+        let sent = self.script.sent();
+        assert!(is_marked || is_due || sent.is_empty(), "nobody was told to write {sent:?}");
+        self.timer = self.script.consumer.poll_deadline().map(|deadline| deadline.at);
+        for frame in sent {
             if let Some(permits) = frame.strip_prefix("FLOW ") {
                 let permits: i64 = permits.parse().expect("a number");
                 assert!(permits > 0, "a broker closes the connection for FLOW 0");
