@@ -249,7 +249,7 @@ impl Broker {
         }
         found.subscriptions.remove(&name);
         for other in others {
-            self.close_consumer(other);
+            self.close_consumer(other, None);
         }
         if let Some(connection) = self.conns.get_mut(conn) {
             connection.consumers.insert(key.id, ConsumerSlot::ClosedByClient);
@@ -258,7 +258,7 @@ impl Broker {
     }
 
     /// CLOSE_CONSUMER from this side; the subscription has to be told by the caller.
-    pub(crate) fn close_consumer(&mut self, key: ConsumerKey) {
+    pub(crate) fn close_consumer(&mut self, key: ConsumerKey, url: Option<&str>) {
         let Some(connection) = self.conns.get_mut(key.conn) else { return };
         connection.consumers.insert(key.id, ConsumerSlot::ClosedByBroker);
         if connection.version < 5 {
@@ -267,7 +267,7 @@ impl Broker {
         let close = pb::CommandCloseConsumer {
             consumer_id: key.id,
             request_id: NO_REQUEST,
-            assigned_broker_service_url: None,
+            assigned_broker_service_url: url.map(str::to_owned),
             assigned_broker_service_url_tls: None,
         };
         self.conns.send(key.conn, &close.into());

@@ -36,17 +36,18 @@ pub(crate) struct Context {
     pub(crate) damaged: DamagedEntries,
 }
 
-/// Sends what can be sent. `Some(ms)` says when the next delayed entry is due, if one was put aside.
+/// Sends what can be sent. `Some(ms)` says when a delayed entry is due, if nobody was told of that time yet.
 pub(crate) fn dispatch(sub: &mut Subscription, log: &Log, conns: &mut Connections, context: &Context) -> Option<u64> {
     sub.read = sub.read.max(log.first());
-    let delayed = sub.delayed.len();
     match sub.sub_type {
         SubType::Exclusive | SubType::Failover => dispatch_single(sub, log, conns, context),
         SubType::Shared => dispatch_shared(sub, log, conns, context),
         SubType::KeyShared => dispatch_key_shared(sub, log, conns, context),
     }
     sub.read_max = sub.read_max.max(sub.read);
-    if sub.delayed.len() > delayed { sub.delayed.first().map(|(due_ms, _)| *due_ms) } else { None }
+    let due_ms = sub.delayed.first().map(|(due_ms, _)| *due_ms)?;
+    let earlier = sub.delayed_timer_ms.is_none_or(|known_ms| due_ms < known_ms);
+    earlier.then(|| *sub.delayed_timer_ms.insert(due_ms))
 }
 
 /// Delivers an entry of a non-persistent topic to whoever can take it now, or to nobody.
@@ -98,6 +99,7 @@ pub(crate) fn deliver_transient(
 
 /// Delayed entries that are due become sendable.
 pub(crate) fn wake_delayed(sub: &mut Subscription, now_ms: u64) {
+    sub.delayed_timer_ms = None;
     let later = sub.delayed.split_off(&(now_ms.saturating_add(1), 0));
     let due = std::mem::replace(&mut sub.delayed, later);
     sub.replay.extend(due.into_iter().map(|(_, offset)| offset));

@@ -148,7 +148,7 @@ impl Broker {
         }
     }
 
-    /// The connection is gone. Its producers and consumers leave.
+    /// The connection is gone. Its producers and consumers leave, at the time of the latest input.
     pub fn disconnect(&mut self, conn: ConnId) {
         let Some(connection) = self.conns.remove(conn) else { return };
         self.drop_endpoints(conn, connection);
@@ -214,6 +214,11 @@ impl Broker {
     /// Forgets them.
     pub fn clear_violations(&mut self) {
         self.judge.clear();
+    }
+
+    /// Bytes waiting for one connection at which delivery to it stops; its driver stops reading there as well.
+    pub fn tx_bytes_max(&self) -> usize {
+        self.config.tx_bytes_max
     }
 
     /// The limits of a frame on this broker's connections.

@@ -38,9 +38,21 @@ impl Broker {
     /// Unloads a topic as a broker does to move it: producers and consumers are closed, later entries go to another
     /// ledger. Stored entries and durable subscriptions stay. A partitioned topic's name unloads all its partitions.
     pub fn unload(&mut self, topic: &str) {
+        self.unload_to(topic, None);
+    }
+
+    /// The same, and producers and consumers are told where to go without a lookup: `assignedBrokerServiceUrl` of
+    /// CLOSE_PRODUCER and CLOSE_CONSUMER. It may be this broker.
+    pub fn transfer(&mut self, topic: &str, url: &str) {
+        self.unload_to(topic, Some(url));
+    }
+
+    fn unload_to(&mut self, topic: &str, url: Option<&str>) {
         for topic in self.resolve(topic) {
-            self.close_endpoints(&topic);
-            self.looked_up.remove(&topic);
+            self.close_endpoints(&topic, url);
+            if url.is_none() {
+                self.looked_up.remove(&topic);
+            }
             let ledger = self.next_ledger;
             self.next_ledger += 1;
             if let Some(found) = self.topics.get_mut(&topic) {
@@ -53,7 +65,7 @@ impl Broker {
     /// Ends a topic: no further messages; consumers are told when they have acknowledged the last one.
     pub fn terminate(&mut self, topic: &str) {
         for topic in self.resolve(topic) {
-            self.close_producers(&topic, ServerError::TopicTerminatedError, "Topic was already terminated");
+            self.close_producers(&topic, None, ServerError::TopicTerminatedError, "Topic was already terminated");
             if let Some(found) = self.topics.get_mut(&topic) {
                 found.terminated = true;
             }
@@ -64,7 +76,7 @@ impl Broker {
     /// Deletes a topic with its entries and subscriptions; a partitioned one with all its partitions.
     pub fn delete_topic(&mut self, topic: &str) {
         for topic in self.resolve(topic) {
-            self.close_endpoints(&topic);
+            self.close_endpoints(&topic, None);
             self.looked_up.remove(&topic);
             if let Some(found) = self.topics.remove(&topic) {
                 self.stored_bytes -= found.log.bytes();
@@ -124,8 +136,8 @@ impl Broker {
         names.filter_map(|name| self.topics.get_key_value(name.as_str()).map(|(key, _)| Arc::clone(key))).collect()
     }
 
-    fn close_endpoints(&mut self, topic: &Arc<str>) {
-        self.close_producers(topic, ServerError::ServiceNotReady, "Topic is temporarily unavailable");
+    fn close_endpoints(&mut self, topic: &Arc<str>, url: Option<&str>) {
+        self.close_producers(topic, url, ServerError::ServiceNotReady, "Topic is temporarily unavailable");
         let Some(found) = self.topics.get_mut(topic) else { return };
         let mut keys: Vec<ConsumerKey> = Vec::new();
         for sub in found.subscriptions.values_mut() {
@@ -137,12 +149,12 @@ impl Broker {
             keys.extend(of_sub);
         }
         for key in keys {
-            self.close_consumer(key);
+            self.close_consumer(key, url);
         }
     }
 
     /// Producers get CLOSE_PRODUCER, those that wait for exclusivity an error.
-    fn close_producers(&mut self, topic: &Arc<str>, error: ServerError, text: &str) {
+    fn close_producers(&mut self, topic: &Arc<str>, url: Option<&str>, error: ServerError, text: &str) {
         let Some(found) = self.topics.get_mut(topic) else { return };
         let keys: Vec<ProducerKey> = found.producers.keys().copied().collect();
         for waiting in std::mem::take(&mut found.waiting) {
@@ -152,7 +164,7 @@ impl Broker {
             self.error(waiting.key.conn, waiting.request_id, error, text);
         }
         for key in keys {
-            self.close_producer(topic, key);
+            self.close_producer(topic, key, url);
         }
     }
 }

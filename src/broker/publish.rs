@@ -212,12 +212,12 @@ impl Broker {
         found.over_quota = true;
         let keys: Vec<ProducerKey> = found.producers.keys().copied().collect();
         for key in keys {
-            self.close_producer(topic, key);
+            self.close_producer(topic, key, None);
         }
     }
 
-    /// CLOSE_PRODUCER from this side. Peers that do not know it lose the connection.
-    pub(crate) fn close_producer(&mut self, topic: &Arc<str>, key: ProducerKey) {
+    /// CLOSE_PRODUCER from this side, with the address to go to if there is one. Peers that do not know it lose the connection.
+    pub(crate) fn close_producer(&mut self, topic: &Arc<str>, key: ProducerKey, url: Option<&str>) {
         let Some(connection) = self.conns.get_mut(key.conn) else { return };
         connection.producers.insert(key.id, ProducerSlot::ClosedByBroker { at: self.now.at });
         if connection.version < 5 {
@@ -226,7 +226,7 @@ impl Broker {
             let close = pb::CommandCloseProducer {
                 producer_id: key.id,
                 request_id: NO_REQUEST,
-                assigned_broker_service_url: None,
+                assigned_broker_service_url: url.map(str::to_owned),
                 assigned_broker_service_url_tls: None,
             };
             self.conns.send(key.conn, &close.into());

@@ -40,7 +40,7 @@ impl Broker {
             }
             sub.active = None;
             for key in keys {
-                self.close_consumer(key);
+                self.close_consumer(key, None);
             }
         }
         self.success(conn, request.request_id);

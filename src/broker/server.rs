@@ -160,6 +160,11 @@ impl EmbeddedBroker {
         self.shared.operate(|broker| broker.unload(topic));
     }
 
+    /// Unloads a topic and tells producers and consumers to go to `url` without a lookup. See [`Broker::transfer`].
+    pub fn transfer(&self, topic: &str, url: &str) {
+        self.shared.operate(|broker| broker.transfer(topic, url));
+    }
+
     /// Ends a topic: no further messages. See [`Broker::terminate`].
     pub fn terminate(&self, topic: &str) {
         self.shared.operate(|broker| broker.terminate(topic));
@@ -223,9 +228,16 @@ impl Shared {
             return;
         }
         let now = shared.now();
-        let id = shared.wake(|broker| broker.connect(now));
-        let connection =
-            Served { shared: Arc::clone(shared), id, stream, rx: BytesMut::new(), tx: TxBuf::new(), ended: false };
+        let (id, tx_bytes_max) = shared.wake(|broker| (broker.connect(now), broker.tx_bytes_max()));
+        let connection = Served {
+            shared: Arc::clone(shared),
+            id,
+            stream,
+            rx: BytesMut::new(),
+            tx: TxBuf::new(),
+            tx_bytes_max,
+            ended: false,
+        };
         shared.spawn(connection);
     }
 
@@ -340,6 +352,7 @@ struct Served<S> {
     stream: S,
     rx: BytesMut,
     tx: TxBuf,
+    tx_bytes_max: usize,
     /// The machine has been told that the connection is gone.
     ended: bool,
 }
@@ -357,16 +370,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Served<S> {
                 }
                 inner.wakers.insert(this.id, context.waker().clone());
             }
-            let read = match this.poll_read(context) {
+            // Whoever does not read its answers gets no more requests read.
+            let full = this.tx.len() >= this.tx_bytes_max;
+            let read = match if full { Poll::Pending } else { this.poll_read(context) } {
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
                 Poll::Ready(Ok(_)) => true,
                 Poll::Pending => false,
             };
-            match this.poll_write(context) {
-                Poll::Ready(Ok(true)) | Poll::Ready(Err(_)) => return Poll::Ready(()),
-                Poll::Ready(Ok(false)) | Poll::Pending => {}
-            }
-            if !read {
+            let written = match this.poll_write(context) {
+                Poll::Ready(Ok(true) | Err(_)) => return Poll::Ready(()),
+                Poll::Ready(Ok(false)) => full,
+                Poll::Pending => false,
+            };
+            if !read && !written {
                 return Poll::Pending;
             }
         }
@@ -414,7 +430,7 @@ impl<S> Drop for Served<S> {
     fn drop(&mut self) {
         if !std::mem::replace(&mut self.ended, true) {
             let id = self.id;
-            self.shared.wake(|broker| broker.disconnect(id));
+            self.shared.operate(|broker| broker.disconnect(id));
             self.shared.lock().wakers.remove(&id);
         }
     }

@@ -77,6 +77,8 @@ pub(crate) struct Subscription {
     pub(crate) replay: BTreeSet<u64>,
     /// Delayed entries by due time.
     pub(crate) delayed: BTreeSet<(u64, u64)>,
+    /// The due time that a timer was set for.
+    pub(crate) delayed_timer_ms: Option<u64>,
     /// Entries held by consumers. Bounded by the entries stored.
     pub(crate) pending: BTreeMap<u64, Pending>,
     redeliveries: BTreeMap<u64, u32>,
@@ -111,6 +113,7 @@ impl Subscription {
             read_max: start,
             replay: BTreeSet::new(),
             delayed: BTreeSet::new(),
+            delayed_timer_ms: None,
             pending: BTreeMap::new(),
             redeliveries: BTreeMap::new(),
             former_holders: BTreeMap::new(),

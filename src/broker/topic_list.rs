@@ -1,5 +1,6 @@
 //! GET_TOPICS_OF_NAMESPACE and topic list watchers.
 
+use super::connection::ENDPOINTS_MAX;
 use super::judge::Rule;
 use super::machine::{Broker, ConnId};
 use super::pattern::Pattern;
@@ -73,6 +74,9 @@ impl Broker {
         } else {
             Pattern::parse(&request.topics_pattern).map_err(|text| (ServerError::InvalidTopicName, text))
         };
+        if self.conns.get(conn).is_none_or(|found| found.endpoints() >= ENDPOINTS_MAX) {
+            return self.fail(conn, Rule::IncompleteRequest, || format!("more than {ENDPOINTS_MAX} endpoints"));
+        }
         let pattern = match checked {
             Ok(pattern) => pattern,
             Err((error, text)) => return self.error(conn, request.request_id, error, text),

@@ -242,6 +242,17 @@ fn unload_closes_producers_and_consumers() {
 }
 
 #[test]
+fn a_transfer_names_the_next_broker() {
+    let mut world = World::new();
+    let (producing, consuming) = (world.connect(), world.connect());
+    world.producer(producing, 1);
+    world.consumer(consuming, 2, SubType::Exclusive, 1);
+    world.broker.transfer(TOPIC, "pulsar://127.0.0.1:16650");
+    assert_recorded(&mut world, producing, "broker408_transfer_close_producer");
+    assert_recorded(&mut world, consuming, "broker408_transfer_close_consumer");
+}
+
+#[test]
 fn end_of_topic() {
     let mut world = World::new();
     let conn = world.connect();
@@ -437,7 +448,7 @@ fn topic_lists_and_watchers() {
         config.namespaces.insert("public/w426236".to_owned());
     });
     let conn = world.connect();
-    let mut make = |world: &mut World, producer_id, local: &str| {
+    let make = |world: &mut World, producer_id, local: &str| {
         let topic = format!("persistent://{namespace}/{local}");
         world.producer_on(conn, producer_id, &topic);
     };

@@ -274,6 +274,23 @@ fn delayed_messages_wait_on_shared_and_only_there() {
 }
 
 #[test]
+fn each_delayed_message_has_its_own_time() {
+    let (mut world, conn) = with_messages(0);
+    world.consumer(conn, 1, SubType::Shared, 10);
+    for (sequence_id, delay_ms) in [(0, 10), (1, 30), (2, 20), (3, 5)] {
+        let deliver_at_time_ms = Some(world.now.wall_ms as i64 + delay_ms);
+        let metadata = NewMetadata { producer_name: "p", sequence_id, deliver_at_time_ms, ..Default::default() };
+        world.publish_metadata(conn, &SendHead::new(1, sequence_id), &metadata, b"late");
+    }
+    world.receipts(conn);
+    for expected in [3, 0, 2, 1] {
+        let due = world.broker.poll_deadline().expect("a timer").at;
+        world.advance(due.saturating_duration_since(world.now.at));
+        assert_eq!(world.entries(conn), [expected]);
+    }
+}
+
+#[test]
 fn all_chunks_of_a_message_go_to_one_shared_consumer() {
     let (mut world, conn) = with_messages(0);
     let (a, b) = (world.connect(), world.connect());

@@ -8,7 +8,7 @@ use pulsar_native::pb::command_subscribe::SubType;
 use pulsar_native::pb::{self, ServerError};
 use pulsar_native::wire::entry::put_entry;
 use pulsar_native::wire::metadata::NewMetadata;
-use pulsar_native::wire::{Command, Frame, Limits, SendHead, cut, frames, put_flow, put_send_head};
+use pulsar_native::wire::{Command, Frame, Limits, SendHead, cut, frames, put_flow, put_ping, put_send_head};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -135,6 +135,35 @@ async fn a_silent_connection_ends_by_the_clock() {
     assert_eq!(started.elapsed().as_secs(), 60);
     let rules: Vec<_> = broker.violations().iter().map(|violation| violation.rule).collect();
     assert_eq!(rules, [Rule::PongMissing]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_does_not_read_its_answers_is_not_read_either() {
+    let broker = EmbeddedBroker::builder().start().await.expect("start");
+    let mut client = broker.connect();
+    let mut bytes = BytesMut::new();
+    Command::from(connect_command(21)).encode_frame(&mut bytes);
+    let mut pings = BytesMut::new();
+    for _ in 0..10_000 {
+        put_ping(&mut pings);
+    }
+    client.write_all(&bytes).await.expect("write");
+    // Twenty times what the broker keeps for one connection; it stops reading long before the end.
+    let mut written = 0;
+    let flood = async {
+        for _ in 0..600 {
+            client.write_all(&pings).await.expect("write");
+            written += pings.len();
+        }
+    };
+    assert!(tokio::time::timeout(Duration::from_secs(2), flood).await.is_err(), "all was read");
+    assert!(written < 12 * 1024 * 1024, "{written} bytes were taken");
+    // What it had to say is still there, and reading goes on.
+    let mut client = Raw::new(client);
+    assert!(matches!(client.command().await, Command::Connected(_)));
+    for _ in 0..10_000 {
+        assert!(matches!(client.command().await, Command::Pong(_)));
+    }
 }
 
 #[tokio::test]
