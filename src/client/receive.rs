@@ -244,11 +244,9 @@ impl Source {
                     return None;
                 }
             };
-            let live = batch.live.as_ref().is_none_or(|live| live.is_set(member));
-            if !live || record.metadata.compacted_out {
+            if !batch.live.as_ref().is_none_or(|live| live.is_set(member)) {
                 continue;
             }
-            batch.left = batch.left.saturating_sub(1);
             let id = MessageId {
                 ledger_id: batch.ledger_id,
                 entry_id: batch.entry_id,
@@ -256,6 +254,12 @@ impl Source {
                 batch_index: i32::try_from(member).unwrap_or(i32::MAX),
                 batch_size: batch.size,
             };
+            if record.metadata.compacted_out {
+                // Nobody will see it, so nobody else acknowledges it, and the entry is done only with all members.
+                let _ = self.endpoint.with(&mut Wakes::new(), |consumer, _| consumer.ack(&id, clock::now));
+                continue;
+            }
+            batch.left = batch.left.saturating_sub(1);
             let message = ReceivedMessage::member(batch.opened.clone(), record, id, index as u32);
             self.credit(1);
             return Some(Next::Message(Box::new(message)));

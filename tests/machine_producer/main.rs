@@ -179,7 +179,7 @@ impl Rig {
         reply
     }
 
-    fn answer_close(&mut self, result: Result<Command, RequestError>) {
+    fn answer_close(&mut self, result: Result<Box<Command>, RequestError>) {
         let (op, _) = self.asked.pop().expect("a close was asked");
         self.producer.on_answer(op, result, self.now, &mut Wakes::new());
     }
@@ -190,8 +190,8 @@ impl Rig {
     }
 }
 
-fn success() -> Result<Command, RequestError> {
-    Ok(Command::Success(pb::CommandSuccess::default()))
+fn success() -> Result<Box<Command>, RequestError> {
+    Ok(Box::new(Command::Success(pb::CommandSuccess::default())))
 }
 
 fn read(bytes: &[u8]) -> Vec<Sent> {
