@@ -113,9 +113,10 @@ impl Broker {
             let text = "readCompacted only allowed on failover or exclusive subscriptions of persistent topics";
             return Err((ServerError::NotAllowedError, text.to_owned()));
         }
-        self.schemas.register(name.as_str(), request.schema.as_ref())?;
         let missing = || (ServerError::TopicNotFound, format!("Topic {name} does not exist"));
-        self.load_topic(&name, request.force_topic_creation()).ok_or_else(missing)
+        let topic = self.load_topic(&name, request.force_topic_creation()).ok_or_else(missing)?;
+        self.schemas.register(&topic, request.schema.as_ref())?;
+        Ok(topic)
     }
 
     fn open_consumer(

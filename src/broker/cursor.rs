@@ -50,7 +50,9 @@ impl Cursor {
         if self.is_acked(offset) {
             return false;
         }
-        let left = self.partial.entry(offset).or_insert_with(|| AckSet::full(members));
+        // What the words do not reach is acknowledged: the set is as long as they are, whatever the batch claims.
+        let reached = u32::try_from(words.len().saturating_mul(64)).unwrap_or(u32::MAX).min(members);
+        let left = self.partial.entry(offset).or_insert_with(|| AckSet::full(reached));
         left.and_with(words);
         left.is_empty() && self.ack(offset)
     }
@@ -113,6 +115,13 @@ mod tests {
         assert_eq!(cursor.ack_set(0), vec![0b100]);
         assert!(cursor.ack_members(0, &[0], 3));
         assert_eq!((cursor.mark(), cursor.left(0, 3)), (1, 0));
+    }
+
+    #[test]
+    fn a_batch_that_claims_to_be_huge_costs_what_the_ack_says() {
+        let mut cursor = Cursor::at(0);
+        assert!(!cursor.ack_members(0, &[0b11], u32::MAX));
+        assert_eq!((cursor.left(0, u32::MAX), cursor.ack_set(0)), (2, vec![0b11]));
     }
 
     #[test]

@@ -25,6 +25,9 @@ const SHARED_RUN_ENTRIES: u32 = 20;
 /// Key_Shared: entries that may wait for their key before reading ahead stops.
 const WAITING_ENTRIES_MAX: usize = 2_000;
 
+/// Chunked messages of a Shared subscription whose consumer is remembered; beyond it one is forgotten.
+const CHUNKED_MAX: usize = 10_000;
+
 /// What delivery needs to know beyond the subscription.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Context {
@@ -206,6 +209,9 @@ fn chunk_consumer(
     context: &Context,
 ) -> Option<ConsumerKey> {
     let Some(chunk) = &entry.facts.chunk else { return Some(next) };
+    if sub.chunk_owners.len() >= CHUNKED_MAX {
+        sub.chunk_owners.pop_first();
+    }
     let key = *sub.chunk_owners.entry(Arc::clone(&chunk.uuid)).or_insert(next);
     let index = sub.consumers.iter().position(|consumer| consumer.key == key)?;
     if !can_take(sub, index, conns, context) {

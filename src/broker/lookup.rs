@@ -11,6 +11,9 @@ use crate::topic::TopicName;
 /// Looked-up topics that are remembered for the judge; when they are full, the judge asks for no more lookups.
 pub(crate) const LOOKED_UP_MAX: usize = 100_000;
 
+/// Namespaces this broker owns at once; lookups in further ones do not make it their owner.
+const NAMESPACES_MAX: usize = 10_000;
+
 const NOT_AUTHORIZED: &str = "Client is not authorized to use this topic";
 const NO_NAMESPACE: &str = "Namespace not found";
 
@@ -88,7 +91,9 @@ impl Broker {
         if !self.namespace_exists(name.namespace()) {
             return Err((ServerError::TopicNotFound, NO_NAMESPACE));
         }
-        self.owned.insert(name.namespace().to_owned());
+        if self.owned.len() < NAMESPACES_MAX {
+            self.owned.insert(name.namespace().to_owned());
+        }
         if self.looked_up.len() < LOOKED_UP_MAX {
             self.looked_up.insert(Arc::from(name.as_str()));
         }

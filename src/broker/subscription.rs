@@ -11,6 +11,9 @@ use super::log::EntryFacts;
 use super::machine::ConnId;
 use crate::pb::command_subscribe::SubType;
 
+/// Names of former holders remembered for one entry; acks of further ones look unfounded to the judge.
+const HOLDERS_MAX: usize = 100;
+
 /// A consumer: its connection, and the `consumer_id` it goes by there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ConsumerKey {
@@ -328,7 +331,7 @@ impl Subscription {
     fn remember_holder(&mut self, offset: u64, key: ConsumerKey) {
         let Some(name) = self.consumer(key).map(|consumer| Arc::clone(&consumer.name)) else { return };
         let names = self.former_holders.entry(offset).or_default();
-        if !names.contains(&name) {
+        if !names.contains(&name) && names.len() < HOLDERS_MAX {
             names.push(name);
         }
     }

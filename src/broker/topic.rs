@@ -12,7 +12,7 @@ use crate::topic::TopicName;
 const NAMES_MAX: usize = 10_000;
 
 /// Sent frames remembered for each producer name, to tell re-sends from repeated ids.
-const SENT_FRAMES_MAX: usize = 10_000;
+const SENT_FRAMES_MAX: usize = 4_096;
 
 /// A producer: its connection, and the `producer_id` it goes by there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -6,6 +6,7 @@ mod consuming;
 mod handshake;
 mod key_shared;
 mod producing;
+mod random;
 mod sockets;
 mod strictness;
 mod support;

@@ -112,6 +112,11 @@ impl World {
         assert_eq!(response.response, Some(1), "{response:?}");
     }
 
+    /// LOOKUP of [`TOPIC`] whatever else is waiting to be read.
+    pub(crate) fn look_up_quietly(&mut self, conn: ConnId) {
+        self.send(conn, pb::CommandLookupTopic { topic: TOPIC.to_owned(), request_id: 0, ..Default::default() });
+    }
+
     /// LOOKUP and PRODUCER on [`TOPIC`]; the answer is PRODUCER_SUCCESS.
     pub(crate) fn producer(&mut self, conn: ConnId, id: u64) -> pb::CommandProducerSuccess {
         self.producer_on(conn, id, TOPIC)

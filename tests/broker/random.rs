@@ -1,0 +1,246 @@
+//! Random clients: whatever they do, the books stay right, and a last consumer gets everything that is left.
+
+use std::time::Duration;
+
+use bytes::BytesMut;
+use pulsar_native::broker::machine::ConnId;
+use pulsar_native::pb::command_ack::AckType;
+use pulsar_native::pb::command_subscribe::SubType;
+use pulsar_native::pb::{self, MessageIdData};
+use pulsar_native::wire::{Frame, SendHead, put_flow, put_ping, put_send_head};
+
+use crate::support::{TOPIC, World, id_with, producer_command, subscribe_command};
+
+/// SplitMix64.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+}
+
+/// Connections 0 produces; the others consume under their own index as consumer id.
+struct Script {
+    world: World,
+    conns: Vec<ConnId>,
+    random: Random,
+    sub_type: SubType,
+    seen: Vec<(u64, u64)>,
+    next_sequence: u64,
+    epoch: u64,
+}
+
+impl Script {
+    fn new(seed: u64) -> Self {
+        let mut random = Random(seed);
+        let index_ack = random.below(2) == 0;
+        let mut world = World::with(|config| {
+            config.batch_index_ack = index_ack;
+            config.unacked_messages_max = 60;
+            config.tx_bytes_max = 3_000;
+        });
+        let types = [SubType::Exclusive, SubType::Shared, SubType::Failover, SubType::KeyShared];
+        let sub_type = types[random.below(4) as usize];
+        let conns: Vec<ConnId> = (0..4).map(|_| world.connect()).collect();
+        world.look_up(conns[0], TOPIC);
+        let mut script = Self { world, conns, random, sub_type, seen: Vec::new(), next_sequence: 0, epoch: 0 };
+        script.open_producer();
+        // The subscription exists before the first message.
+        script.world.consumer(script.conns[1], 1, sub_type, 1);
+        script
+    }
+
+    fn open_producer(&mut self) {
+        let command = pb::CommandProducer { epoch: Some(self.epoch), ..producer_command(1, 1, TOPIC) };
+        self.epoch += 1;
+        self.world.look_up_quietly(self.conns[0]);
+        self.world.send(self.conns[0], command);
+        self.read();
+    }
+
+    fn read(&mut self) {
+        for conn in self.conns.clone() {
+            for frame in self.world.take(conn) {
+                match frame {
+                    Frame::Message { head, .. } => self.seen.push((head.ledger_id, head.entry_id)),
+                    Frame::Other(pulsar_native::wire::Command::Ping(_)) => self.world.send(conn, pb::CommandPong {}),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    fn some_id(&mut self) -> MessageIdData {
+        let pick = self.random.below(self.seen.len().max(1) as u64) as usize;
+        let (ledger, entry) = self.seen.get(pick).copied().unwrap_or((1, 0));
+        match self.random.below(4) {
+            0 => id_with(ledger, entry, &[self.random.next() as i64]),
+            _ => id_with(ledger, entry, &[]),
+        }
+    }
+
+    fn step(&mut self) {
+        let consumer_id = 1 + self.random.below(3);
+        let conn = self.conns[consumer_id as usize];
+        match self.random.below(16) {
+            0..=2 => {
+                let sequence = self.next_sequence;
+                self.next_sequence += 10;
+                match self.random.below(3) {
+                    0 => self.world.publish_batch(self.conns[0], 1, "p", sequence, 1 + (sequence % 9) as i32),
+                    _ => {
+                        let key = format!("k{}", self.random.below(7));
+                        self.world.publish_keyed(self.conns[0], 1, "p", sequence, Some(&key), b"x");
+                    }
+                }
+            }
+            3..=5 => {
+                let permits = 1 + self.random.below(20) as u32;
+                self.world.flow(conn, consumer_id, permits);
+            }
+            6..=8 => {
+                let ids = (0..self.random.below(4)).map(|_| self.some_id()).collect();
+                self.world.ack(conn, consumer_id, AckType::Individual, ids);
+            }
+            9 => {
+                let id = self.some_id();
+                self.world.ack(conn, consumer_id, AckType::Cumulative, vec![id]);
+            }
+            10 => {
+                let ids = (0..self.random.below(3)).map(|_| self.some_id()).collect();
+                self.world.redeliver(conn, consumer_id, ids);
+            }
+            11 => {
+                let subscribe = subscribe_command(5, consumer_id, self.sub_type);
+                self.world.look_up_quietly(conn);
+                self.world.send(conn, subscribe);
+            }
+            12 => self.world.send(conn, pb::CommandCloseConsumer { consumer_id, request_id: 6, ..Default::default() }),
+            13 => {
+                self.world.broker.disconnect(conn);
+                self.conns[consumer_id as usize] = self.world.connect();
+            }
+            14 => self.world.advance(Duration::from_millis(self.random.below(900))),
+            _ if self.random.below(4) == 0 => {
+                self.world.broker.unload(TOPIC);
+                self.read();
+                self.open_producer();
+            }
+            _ => {}
+        }
+        if self.random.below(3) > 0 {
+            self.read();
+        }
+    }
+
+    fn check(&self, seed: u64) {
+        let stats = self.world.broker.stats(TOPIC).expect("topic");
+        let sub = &stats.subscriptions["s"];
+        let of_consumers: u64 = sub.consumers.iter().map(|consumer| consumer.unacked_messages).sum();
+        assert_eq!(of_consumers, sub.unacked_messages, "seed {seed}");
+        assert!(sub.unacked_messages <= sub.msg_backlog, "seed {seed}: {sub:?}");
+    }
+
+    /// Everybody leaves; one consumer takes and acknowledges all that is left.
+    fn drain(&mut self, seed: u64) {
+        let last = self.world.connect();
+        let shared = matches!(self.sub_type, SubType::Shared | SubType::KeyShared);
+        // Joining first, it gets what the others hold handed on; joining last, from a rewound cursor.
+        let joins_first = shared && self.random.below(2) == 0;
+        if joins_first {
+            self.world.consumer(last, 9, self.sub_type, 1_000_000);
+        }
+        for conn in self.conns.clone().into_iter().skip(1) {
+            self.world.broker.disconnect(conn);
+        }
+        self.conns.truncate(1);
+        if !joins_first {
+            self.world.consumer(last, 9, self.sub_type, 1_000_000);
+        }
+        self.world.advance(Duration::from_secs(1));
+        loop {
+            let frames = self.world.take(last);
+            let ids: Vec<_> = frames
+                .iter()
+                .filter_map(|frame| match frame {
+                    Frame::Message { head, .. } => Some(id_with(head.ledger_id, head.entry_id, &[])),
+                    _ => None,
+                })
+                .collect();
+            if ids.is_empty() {
+                break;
+            }
+            self.world.ack(last, 9, AckType::Individual, ids);
+        }
+        let stats = self.world.broker.stats(TOPIC).expect("topic");
+        assert_eq!(stats.subscriptions["s"].msg_backlog, 0, "seed {seed}: {:?}", self.sub_type);
+        assert_eq!(stats.subscriptions["s"].unacked_messages, 0, "seed {seed}");
+    }
+}
+
+#[test]
+fn the_books_stay_right_and_nothing_is_left_behind() {
+    for seed in 0..300 {
+        let mut script = Script::new(seed);
+        for _ in 0..200 {
+            script.step();
+            script.check(seed);
+        }
+        script.drain(seed);
+    }
+}
+
+/// A stream of good frames with some bytes changed, cut at random.
+#[test]
+fn no_bytes_bring_the_broker_down() {
+    for seed in 0..2_000 {
+        let mut random = Random(seed);
+        let mut world = World::new();
+        let conn = world.connect();
+        world.producer(conn, 1);
+        world.consumer(conn, 1, SubType::Shared, 10);
+        let mut bytes = BytesMut::new();
+        for _ in 0..20 {
+            match random.below(5) {
+                0 => put_ping(&mut bytes),
+                1 => put_flow(&mut bytes, 1, 5),
+                2 => {
+                    let ack =
+                        pb::CommandAck { consumer_id: 1, message_id: vec![id_with(1, 0, &[3])], ..Default::default() };
+                    pulsar_native::wire::Command::from(ack).encode_frame(&mut bytes);
+                }
+                3 => {
+                    let seek =
+                        pb::CommandSeek { consumer_id: 1, message_id: Some(id_with(1, 0, &[1])), ..Default::default() };
+                    pulsar_native::wire::Command::from(seek).encode_frame(&mut bytes);
+                }
+                _ => {
+                    let entry = b"\0\0\0\x0c\x0a\x01p\x10\x00\x18\x80\x89\x7a\x58\x02\0hello";
+                    put_send_head(&mut bytes, &SendHead::new(1, random.below(9)), entry.len());
+                    bytes.extend_from_slice(entry);
+                }
+            }
+        }
+        for _ in 0..=random.below(6) {
+            let at = random.below(bytes.len() as u64) as usize;
+            bytes[at] = random.next() as u8;
+        }
+        let mut rx = BytesMut::new();
+        while !bytes.is_empty() {
+            let piece = bytes.split_to((1 + random.below(40) as usize).min(bytes.len()));
+            rx.extend_from_slice(&piece);
+            world.broker.receive(conn, &mut rx, world.now);
+        }
+        world.take(conn);
+        world.advance(Duration::from_secs(61));
+    }
+}
