@@ -49,10 +49,8 @@ impl Broker {
 
     fn unload_to(&mut self, topic: &str, url: Option<&str>) {
         for topic in self.resolve(topic) {
+            // A lookup answered just before counts: its client cannot know yet, and the topic is where it was.
             self.close_endpoints(&topic, url);
-            if url.is_none() {
-                self.looked_up.remove(&topic);
-            }
             let ledger = self.next_ledger;
             self.next_ledger += 1;
             if let Some(found) = self.topics.get_mut(&topic) {
