@@ -244,7 +244,7 @@ impl Broker {
             Command::AuthResponse(response) => self.on_auth_response(conn, response),
             Command::PartitionedMetadata(request) => self.on_partitioned_metadata(conn, &request),
             Command::Lookup(request) => self.on_lookup(conn, &request),
-            Command::Producer(request) => self.on_producer(conn, request, false),
+            Command::Producer(request) => self.on_producer(conn, request, None),
             Command::CloseProducer(request) => self.on_close_producer(conn, &request),
             Command::Subscribe(request) => self.on_subscribe(conn, request, false),
             Command::CloseConsumer(request) => self.on_close_consumer(conn, &request),

@@ -85,7 +85,7 @@ impl Broker {
                     if connection.producers.get(&producer.producer_id) == Some(&ProducerSlot::Parked) =>
                 {
                     connection.producers.remove(&producer.producer_id);
-                    self.on_producer(conn, producer, alive);
+                    self.on_producer(conn, producer, Some(alive));
                 }
                 Command::Subscribe(subscribe)
                     if connection.consumers.get(&subscribe.consumer_id) == Some(&ConsumerSlot::Parked) =>

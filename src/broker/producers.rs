@@ -28,8 +28,9 @@ enum Access {
 }
 
 impl Broker {
-    /// `probed`: a connection that holds the wanted name was asked and is alive.
-    pub(crate) fn on_producer(&mut self, conn: ConnId, request: pb::CommandProducer, probed: bool) {
+    /// `holder_alive`: what came of asking the connection that holds the wanted name; `None` when the request has just
+    /// come in.
+    pub(crate) fn on_producer(&mut self, conn: ConnId, request: pb::CommandProducer, holder_alive: Option<bool>) {
         let mode = request.producer_access_mode.map_or(Ok(ProducerAccessMode::Shared), ProducerAccessMode::try_from);
         let (Ok(mode), true) = (mode, schema::is_known(request.schema.as_ref())) else {
             return self.fail(conn, Rule::UnreadableFrame, || "unknown enum value in PRODUCER".to_owned());
@@ -53,7 +54,7 @@ impl Broker {
         let Some(topic) = self.load_topic(&name, true) else {
             return self.error(conn, request_id, ServerError::TopicNotFound, format!("Topic {name} does not exist"));
         };
-        if !probed {
+        if holder_alive.is_none() {
             self.judge_epoch(conn, &topic, &request);
         }
         let holder = request
@@ -62,7 +63,7 @@ impl Broker {
             .and_then(|wanted| self.topics.get(&topic)?.producer_named(wanted))
             .filter(|holder| holder.conn != conn);
         if let Some(holder) = holder {
-            if !probed && self.park(conn, holder.conn, request.clone().into()) {
+            if holder_alive != Some(true) && self.park(conn, holder.conn, request.clone().into()) {
                 return;
             }
         }
