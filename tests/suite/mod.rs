@@ -16,7 +16,9 @@ pub mod partitioned;
 pub mod produce;
 pub mod reconnect;
 pub mod redelivery;
+pub mod relay;
 pub mod seek;
+pub mod several;
 pub mod target;
 pub mod token;
 pub mod wait;
@@ -74,7 +76,11 @@ macro_rules! with_every_test {
                 dropped_handles_are_gone_at_the_broker drop_sends_what_was_accepted client_close_leaves_nothing
                 many_cycles handles_outlive_the_client closed_handles_say_so
             }
-            reconnect { unload_in_full_flight deleted_topic_is_made_anew }
+            reconnect {
+                unload_in_full_flight connection_cut_in_full_flight deduplication_makes_it_exactly_once
+                broker_away_for_a_while silent_connection deleted_topic_is_made_anew
+            }
+            several { topics_are_merged workers_at_the_same_time workers_by_key }
             token { refreshed_when_challenged }
         }
     };

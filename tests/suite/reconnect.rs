@@ -1,15 +1,23 @@
 //! Topics move and connections break; producers and consumers go on.
 
+use super::relay::Relay;
+use super::target::Feature;
 use super::*;
 
-/// The topic is unloaded while messages are on their way in both directions.
-pub async fn unload_in_full_flight(target: &Target) {
-    const COUNT: usize = 3000;
-    let client = target.client().await;
-    for batching in [true, false] {
-        let topic = target.topic("unload");
-        let mut consumer = within("a consumer", client.consumer(&topic, "s").subscribe()).await.expect("a consumer");
-        let producer = within("a producer", client.producer(&topic).batching(batching).create()).await.expect("made");
+const COUNT: usize = 3000;
+const LONG: Duration = Duration::from_secs(30);
+
+/// Messages on their way in both directions.
+struct Traffic {
+    sent: Arc<AtomicUsize>,
+    sending: tokio::task::JoinHandle<()>,
+    receiving: tokio::task::JoinHandle<Consumer>,
+}
+
+impl Traffic {
+    async fn start(client: &Client, topic: &str, batching: bool) -> Self {
+        let mut consumer = within("a consumer", client.consumer(topic, "s").subscribe()).await.expect("a consumer");
+        let producer = within("a producer", client.producer(topic).batching(batching).create()).await.expect("made");
         let sent = Arc::new(AtomicUsize::new(0));
         let counting = sent.clone();
         let sending = tokio::spawn(async move {
@@ -34,15 +42,127 @@ pub async fn unload_in_full_flight(target: &Target) {
             }
             consumer
         });
+        Self { sent, sending, receiving }
+    }
+
+    async fn has_sent(&self, count: usize) {
+        until("enough to be sent", || async { self.sent.load(Ordering::SeqCst) }, |sent| *sent >= count).await;
+    }
+
+    /// Nothing was lost, the order was kept, everything is acknowledged.
+    async fn ends_well(self, target: &Target, topic: &str) {
+        within("the sender to end", self.sending).await.expect("no panic");
+        let mut consumer = within("the receiver to end", self.receiving).await.expect("no panic");
+        // Messages that were sent twice may still come.
+        let rest = consumer.acker();
+        let late = tokio::spawn(async move {
+            while let Ok(message) = consumer.receive().await {
+                rest.ack(&message).expect("acknowledged");
+            }
+        });
+        drained(target, topic, "s").await;
+        late.abort();
+    }
+}
+
+pub async fn unload_in_full_flight(target: &Target) {
+    let client = target.client().await;
+    for batching in [true, false] {
+        let topic = target.topic("unload");
+        let traffic = Traffic::start(&client, &topic, batching).await;
         for at in [COUNT / 4, COUNT / 2] {
-            until("enough to be sent", || async { sent.load(Ordering::SeqCst) }, |sent| *sent >= at).await;
+            traffic.has_sent(at).await;
             target.unload(&topic).await;
         }
-        within("the sender to end", sending).await.expect("no panic");
-        let consumer = within("the receiver to end", receiving).await.expect("no panic");
-        drained(target, &topic, "s").await;
-        assert!(consumer.is_connected());
+        traffic.ends_well(target, &topic).await;
     }
+}
+
+pub async fn connection_cut_in_full_flight(target: &Target) {
+    let relay = Relay::to(&target.address()).await;
+    let client = relay.client(target, LONG).await;
+    for batching in [true, false] {
+        let topic = target.topic("cut");
+        let traffic = Traffic::start(&client, &topic, batching).await;
+        for at in [COUNT / 4, COUNT / 2, COUNT * 3 / 4] {
+            traffic.has_sent(at).await;
+            relay.cut();
+        }
+        traffic.ends_well(target, &topic).await;
+    }
+}
+
+/// With deduplication a message is stored once, however often it had to be sent.
+pub async fn deduplication_makes_it_exactly_once(target: &Target) {
+    let target = target.with(Feature::Deduplication).await;
+    let relay = Relay::to(&target.address()).await;
+    let client = relay.client(&target, LONG).await;
+    let topic = target.topic("exactly-once");
+    let traffic = Traffic::start(&client, &topic, true).await;
+    for at in [COUNT / 4, COUNT / 2, COUNT * 3 / 4] {
+        traffic.has_sent(at).await;
+        relay.cut();
+    }
+    within("the sender to end", traffic.sending).await.expect("no panic");
+    drop(within("the receiver to end", traffic.receiving).await.expect("no panic"));
+    let client = target.client().await;
+    let builder = client.consumer(&topic, "from the start").initial_position(InitialPosition::Earliest);
+    let mut consumer = within("a consumer", builder.subscribe()).await.expect("a consumer");
+    let last = within("the last id", consumer.last_message_ids()).await.expect("an id");
+    let stored = receive_all(&mut consumer, COUNT).await;
+    let expected: Vec<_> = (0..COUNT).map(|number| number.to_string()).collect();
+    assert_eq!(stored.iter().map(ReceivedMessage::text).collect::<Vec<_>>(), expected);
+    assert_eq!(last, [stored[COUNT - 1].id()], "nothing is stored behind the last");
+}
+
+pub async fn broker_away_for_a_while(target: &Target) {
+    let relay = Relay::to(&target.address()).await;
+    let client = relay.client(target, LONG).await;
+    let topic = target.topic("away");
+    let mut consumer = within("a consumer", client.consumer(&topic, "s").subscribe()).await.expect("a consumer");
+    let producer = within("a producer", client.producer(&topic).create()).await.expect("a producer");
+    send(&producer, "before").await;
+    let before = receive(&mut consumer).await;
+    relay.refuse(true);
+    relay.cut();
+    let look = || async { producer.is_connected() || consumer.is_connected() };
+    until("both to notice", look, |connected| !connected).await;
+    consumer.ack(&before).expect("acknowledgements wait as well");
+    let mut waiting = Vec::new();
+    for number in 0..10 {
+        waiting.push(within("room", producer.enqueue(number.to_string())).await.expect("accepted"));
+    }
+    let late = within("the refusal", client.producer(target.topic("never")).create());
+    let patience = Duration::from_secs(1);
+    assert!(tokio::time::timeout(patience, late).await.is_err(), "no broker, no answer yet");
+    relay.refuse(false);
+    for pending in waiting {
+        within("a receipt", pending).await.expect("stored");
+    }
+    for number in 0..10 {
+        let message = receive(&mut consumer).await;
+        assert_eq!(message.text(), number.to_string());
+        consumer.ack(&message).expect("acknowledged");
+    }
+    drained(target, &topic, "s").await;
+}
+
+/// A connection that goes silent is found out by the keep-alive; what the broker still holds of the old one gives way.
+pub async fn silent_connection(target: &Target) {
+    let relay = Relay::to(&target.address()).await;
+    let client = relay.client(target, Duration::from_secs(1)).await;
+    let topic = target.topic("silent");
+    let mut consumer = within("a consumer", client.consumer(&topic, "s").subscribe()).await.expect("a consumer");
+    let producer = within("a producer", client.producer(&topic).create()).await.expect("a producer");
+    send(&producer, "before").await;
+    let message = receive(&mut consumer).await;
+    within("the confirmation", consumer.ack_confirmed(&message)).await.expect("confirmed");
+    relay.freeze();
+    send(&producer, "over a new connection").await;
+    let message = receive(&mut consumer).await;
+    assert_eq!(message.text(), "over a new connection");
+    within("the confirmation", consumer.ack_confirmed(&message)).await.expect("confirmed");
+    drained(target, &topic, "s").await;
 }
 
 /// A deleted topic comes back where topics are made on demand: the producer attaches to the new one.

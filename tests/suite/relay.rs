@@ -1,0 +1,109 @@
+//! A relay between client and broker whose connections a test can cut, freeze and refuse.
+//!
+//! Brokers say that they are reached through the address that was dialed (`proxy_through_service_url`), so everything
+//! a client does goes through the relay it entered by.
+
+use std::sync::PoisonError;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{AbortHandle, JoinHandle};
+
+use super::*;
+
+pub struct Relay {
+    address: String,
+    state: Arc<Mutex<State>>,
+    accepting: JoinHandle<()>,
+}
+
+#[derive(Default)]
+struct State {
+    /// New connections end at once.
+    refusing: bool,
+    /// The copying of each connection; when it is aborted, both sockets close.
+    connections: Vec<AbortHandle>,
+    /// Sockets that are open and that nobody reads.
+    frozen: Vec<TcpStream>,
+    /// Set while the connections are to be frozen instead of cut.
+    freeze: Option<tokio::sync::watch::Sender<bool>>,
+}
+
+impl Relay {
+    /// A relay to `host:port`.
+    pub async fn to(address: &str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let near = listener.local_addr().expect("an address").to_string();
+        let state: Arc<Mutex<State>> = Arc::default();
+        let accepting = tokio::spawn(accept(listener, address.to_owned(), Arc::clone(&state)));
+        Self { address: near, state, accepting }
+    }
+
+    pub fn url(&self) -> String {
+        format!("pulsar://{}", self.address)
+    }
+
+    /// A client that reaches the broker through the relay only.
+    pub async fn client(&self, target: &Target, keep_alive: Duration) -> Client {
+        let token = Token::new(target.cluster().token(target::Role::Admin));
+        let builder = Client::builder(self.url()).auth(token).keep_alive(keep_alive);
+        within("the connection", builder.connect()).await.expect("a client")
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Closes all connections that there are.
+    pub fn cut(&self) {
+        self.state().connections.drain(..).for_each(|connection| connection.abort());
+    }
+
+    /// Whether new connections are closed as they come.
+    pub fn refuse(&self, refusing: bool) {
+        self.state().refusing = refusing;
+    }
+
+    /// All connections stay open and carry nothing any more; new ones work.
+    pub fn freeze(&self) {
+        let mut state = self.state();
+        state.connections.clear();
+        if let Some(freeze) = state.freeze.take() {
+            freeze.send_replace(true);
+        }
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.accepting.abort();
+        self.cut();
+    }
+}
+
+async fn accept(listener: TcpListener, far: String, state: Arc<Mutex<State>>) {
+    while let Ok((near, _)) = listener.accept().await {
+        let mut inner = state.lock().unwrap_or_else(PoisonError::into_inner);
+        if inner.refusing {
+            continue;
+        }
+        let freeze = inner.freeze.get_or_insert_with(|| tokio::sync::watch::Sender::new(false)).subscribe();
+        let copying = tokio::spawn(copy(near, far.clone(), freeze, Arc::clone(&state)));
+        inner.connections.push(copying.abort_handle());
+    }
+}
+
+async fn copy(
+    mut near: TcpStream,
+    far: String,
+    mut freeze: tokio::sync::watch::Receiver<bool>,
+    state: Arc<Mutex<State>>,
+) {
+    let mut far = TcpStream::connect(&far).await.expect("the broker");
+    let frozen = tokio::select! {
+        _ = tokio::io::copy_bidirectional(&mut near, &mut far) => false,
+        changed = freeze.wait_for(|frozen| *frozen) => changed.is_ok(),
+    };
+    if frozen {
+        state.lock().unwrap_or_else(PoisonError::into_inner).frozen.extend([near, far]);
+    }
+}

@@ -1,0 +1,94 @@
+//! One consumer of several topics, and pools of workers over one consumer.
+
+use super::*;
+
+async fn producer(client: &Client, topic: &str) -> Producer {
+    within("a producer", client.producer(topic).batching(false).create()).await.expect("a producer")
+}
+
+async fn shared(builder: ConsumerBuilder) -> Consumer {
+    let builder = builder.subscription_type(SubscriptionType::Shared);
+    within("a consumer", builder.subscribe()).await.expect("a consumer")
+}
+
+pub async fn topics_are_merged(target: &Target) {
+    let client = target.client().await;
+    let plain = [target.topic("one"), target.topic("two")];
+    let parted = target.partitioned_topic("three", 3).await;
+    let topics = [&plain[0], &plain[1], &parted].map(String::clone);
+    let mut consumer = shared(client.consumer(topics.clone(), "s")).await;
+    for topic in &topics {
+        send_all(&producer(&client, topic).await, (0..30).map(|number| format!("{topic} {number}"))).await;
+    }
+    let mut seen = BTreeMap::<String, usize>::new();
+    for message in receive_all(&mut consumer, 90).await {
+        let topic = topics.iter().find(|topic| message.topic().starts_with(*topic)).expect("one of the topics");
+        assert!(message.text().starts_with(topic), "{} came from {}", message.text(), message.topic());
+        *seen.entry(topic.clone()).or_default() += 1;
+        consumer.ack(&message).expect("acknowledged");
+    }
+    assert_eq!(seen, topics.iter().map(|topic| (topic.clone(), 30)).collect());
+    for topic in &plain {
+        drained(target, topic, "s").await;
+    }
+    for partition in 0..3 {
+        drained(target, &format!("{parted}-partition-{partition}"), "s").await;
+    }
+}
+
+pub async fn workers_at_the_same_time(target: &Target) {
+    let client = target.client().await;
+    let topic = target.topic("workers");
+    let mut consumer = shared(client.consumer(&topic, "s")).await;
+    send_all(&producer(&client, &topic).await, (0..100).map(|number| number.to_string())).await;
+    let (working, most, done) = <(Arc<AtomicUsize>, Arc<AtomicUsize>, Arc<AtomicUsize>)>::default();
+    let counters = (working, most.clone(), done.clone());
+    let pool = tokio::spawn(async move {
+        let work = move |message: ReceivedMessage, acker: pulsar_native::Acker| {
+            let (working, most, done) = counters.clone();
+            async move {
+                most.fetch_max(working.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                working.fetch_sub(1, Ordering::SeqCst);
+                acker.ack(&message).expect("acknowledged");
+                done.fetch_add(1, Ordering::SeqCst);
+            }
+        };
+        consumer.for_each_concurrent(8, work).await
+    });
+    until("all the work", || async { done.load(Ordering::SeqCst) }, |done| *done == 100).await;
+    drained(target, &topic, "s").await;
+    let most = most.load(Ordering::SeqCst);
+    assert!((2..=8).contains(&most), "{most} worked at the same time");
+    within("the close", client.close()).await.expect("closed");
+    let ended = within("the pool to end", pool).await.expect("no panic").expect_err("the consumer has ended");
+    assert_eq!(ended.kind(), ErrorKind::Closed, "{ended}");
+}
+
+pub async fn workers_by_key(target: &Target) {
+    let client = target.client().await;
+    let topic = target.topic("workers-by-key");
+    let mut consumer = shared(client.consumer(&topic, "s")).await;
+    let messages = (0..10 * 20).map(|at| Message::new((at / 10).to_string()).key(format!("key {}", at % 10)));
+    send_all(&producer(&client, &topic).await, messages).await;
+    let seen: Arc<Mutex<BTreeMap<String, Vec<usize>>>> = Arc::default();
+    let noting = seen.clone();
+    let pool = tokio::spawn(async move {
+        let work = move |message: ReceivedMessage, acker: pulsar_native::Acker| {
+            let seen = noting.clone();
+            async move {
+                tokio::task::yield_now().await;
+                let number = message.text().parse().expect("a number");
+                seen.lock().unwrap().entry(message.key().expect("a key").to_owned()).or_default().push(number);
+                acker.ack(&message).expect("acknowledged");
+            }
+        };
+        consumer.for_each_by_key(4, work).await
+    });
+    let look = || async { seen.lock().unwrap().values().map(Vec::len).sum::<usize>() };
+    until("all the work", look, |done| *done == 200).await;
+    drained(target, &topic, "s").await;
+    pool.abort();
+    let seen = seen.lock().unwrap();
+    assert!(seen.values().all(|numbers| *numbers == (0..20).collect::<Vec<_>>()), "{seen:?}");
+}
