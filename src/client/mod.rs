@@ -1,7 +1,7 @@
 //! The client over tokio: the only room with sockets and clocks.
 //!
-//! [`Client`] is the way in. Behind it run one task for the supervisor ([`runtime`]) and one for each connection
-//! ([`driver`]); both only carry out what the machines decide. A [`Producer`] or [`Consumer`] talks to its endpoint
+//! [`Client`] is the way in. Behind it run one task for the supervisor (`runtime`) and one for each connection
+//! (`driver`); both only carry out what the machines decide. A [`Producer`] or [`Consumer`] talks to its endpoint
 //! under that endpoint's own lock and never to a task.
 
 use std::fmt;
