@@ -69,6 +69,9 @@ pub enum Event {
     Challenge,
     /// A request has its answer.
     Answer(Asker, Outcome),
+    /// A producer waits for exclusive access (`producer_ready = false`); the answer to its request follows when it is
+    /// its turn.
+    Waits(ProducerId, Box<pb::CommandProducerSuccess>),
     /// A message for a consumer.
     Message(MessageHead, Bytes),
     /// A message is stored.
@@ -296,8 +299,14 @@ impl Connection {
             // A waiter for exclusive access: a second PRODUCER_SUCCESS follows, however late.
             if !success.producer_ready() {
                 self.request_deadlines.retain(|&(_, other)| other != id);
+                let waits = match pending.asker {
+                    Asker::Open(EndpointId::Producer(producer), _) => {
+                        Some(Event::Waits(producer, Box::new(success.clone())))
+                    }
+                    _ => None,
+                };
                 self.pending.insert(id, pending);
-                return Ok(None);
+                return Ok(waits);
             }
         }
         let result = answer_of(command, pending.expects).map_err(CloseReason::PeerBroke)?;

@@ -198,6 +198,7 @@ impl Session {
             Event::Ready(peer) => self.notices.push_back(SessionNotice::Up(peer)),
             Event::Challenge => self.notices.push_back(SessionNotice::Challenged),
             Event::Answer(asker, result) => self.handle_answer(asker, result, now, wakes),
+            Event::Waits(producer, success) => self.tell_that_it_waits(producer, &success, now, wakes),
             Event::SendError(producer, sequence_id, error) => {
                 self.handle_send_error(producer, sequence_id, error, now, wakes);
             }
@@ -339,6 +340,18 @@ impl Session {
         }
         self.ring.push_back(id);
         self.notices.push_back(SessionNotice::Opened(id, attempt));
+    }
+
+    /// The producer stays as it is, Opening, but the time limit of its creation ends.
+    fn tell_that_it_waits(
+        &mut self,
+        id: ProducerId,
+        success: &pb::CommandProducerSuccess,
+        now: Now,
+        wakes: &mut Wakes,
+    ) {
+        let (Some(guest), Some(peer)) = (self.producers.get(&id), self.connection.peer()) else { return };
+        guest.endpoint.with(wakes, |producer, wakes| producer.on_attached(success, peer, now, wakes));
     }
 
     fn close_at_broker(&mut self, id: EndpointId, now: Now) {

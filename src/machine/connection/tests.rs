@@ -240,7 +240,7 @@ fn a_waiter_for_exclusive_access_has_no_deadline() {
     script.connection.request(pb::CommandProducer::default().into(), asker, script.start);
     let request_id = script.sent()[0].request_id().expect("a request has an id");
     let success = |ready| pb::CommandProducerSuccess { request_id, producer_ready: Some(ready), ..Default::default() };
-    assert!(matches!(script.broker(success(false)), Ok(None)));
+    assert!(matches!(script.broker(success(false)), Ok(Some(Event::Waits(ProducerId(0), _)))));
     assert_eq!(script.connection.poll_expired(script.at(1000)), None);
     assert!(matches!(script.broker(success(true)), Ok(Some(Event::Answer(_, Ok(_))))));
 }

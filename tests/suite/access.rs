@@ -1,0 +1,54 @@
+//! Producers that want the topic for themselves.
+
+use super::*;
+use pulsar_native::AccessMode;
+
+async fn create(client: &Client, topic: &str, mode: AccessMode) -> Producer {
+    within("a producer", client.producer(topic).access_mode(mode).create()).await.expect("a producer")
+}
+
+pub async fn exclusive_keeps_others_out(target: &Target) {
+    let (client, other) = (target.client().await, target.client().await);
+    let topic = target.topic("access-exclusive");
+    let only = create(&client, &topic, AccessMode::Exclusive).await;
+    send(&only, "alone").await;
+    for (mode, kind) in [(AccessMode::Exclusive, ErrorKind::Fenced), (AccessMode::Shared, ErrorKind::Busy)] {
+        let builder = other.producer(&topic).access_mode(mode);
+        let error = within("the refusal", builder.create()).await.expect_err("the topic is taken");
+        assert_eq!(error.kind(), kind, "{mode:?}: {error}");
+        assert!(error.to_string().contains(&topic), "names the topic: {error}");
+    }
+    within("the close", only.close()).await.expect("closed");
+    send(&create(&other, &topic, AccessMode::Exclusive).await, "the next").await;
+}
+
+pub async fn waiting_ends_when_the_topic_is_free(target: &Target) {
+    // Longer than the wait: an operation timeout does not apply to it.
+    let client = within("a client", target.builder().operation_timeout(Duration::from_secs(1)).connect()).await;
+    let client = client.expect("a client");
+    let topic = target.topic("access-wait");
+    let first = create(&client, &topic, AccessMode::Exclusive).await;
+    let builder = client.producer(&topic).access_mode(AccessMode::WaitForExclusive);
+    let waiting = tokio::spawn(builder.create());
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(2) {
+        send(&first, "still mine").await;
+        assert!(!waiting.is_finished(), "the topic is not free");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    within("the close", first.close()).await.expect("closed");
+    let second = within("its turn", waiting).await.expect("no panic").expect("a producer");
+    send(&second, "mine now").await;
+}
+
+pub async fn fencing_throws_the_others_out(target: &Target) {
+    let (client, other) = (target.client().await, target.client().await);
+    let topic = target.topic("access-fencing");
+    let first = create(&client, &topic, AccessMode::Exclusive).await;
+    send(&first, "before").await;
+    let second = create(&other, &topic, AccessMode::ExclusiveWithFencing).await;
+    send(&second, "mine now").await;
+    let failed = within("the refusal", first.send("too late")).await.expect_err("fenced out");
+    assert_eq!(failed.error().kind(), ErrorKind::Fenced, "{failed}");
+    send(&second, "still mine").await;
+}
