@@ -4,6 +4,7 @@
 use std::sync::PoisonError;
 
 use pulsar_native::broker::{EmbeddedBroker, Rule};
+use pulsar_native::client::{DialFuture, Dialer, Socket};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 
@@ -134,6 +135,30 @@ async fn run(body: impl AsyncFnOnce(&Target)) {
         assert!(violations.is_empty(), "the client broke rules:\n{}", violations.join("\n"));
         within("the broker to stop", broker.stop()).await;
     }
+}
+
+/// The dialer may be the application's own: here it is a pipe in memory, no socket at all.
+struct InMemory(EmbeddedBroker);
+
+impl Dialer for InMemory {
+    fn dial<'a>(&'a self, _: &'a pulsar_native::client::Target) -> DialFuture<'a> {
+        Box::pin(async { Ok(Box::new(self.0.connect()) as Box<dyn Socket>) })
+    }
+}
+
+#[tokio::test]
+async fn in_memory() {
+    let broker = EmbeddedBroker::builder().start().await.expect("a free port");
+    let client = Client::builder("pulsar://no.such.host:6650").dialer(InMemory(broker.clone())).connect();
+    let client = within("the connection", client).await.expect("a client");
+    let mut consumer = within("a consumer", client.consumer("t", "s").subscribe()).await.expect("a consumer");
+    let producer = within("a producer", client.producer("t").create()).await.expect("a producer");
+    send(&producer, "hello").await;
+    let message = receive(&mut consumer).await;
+    assert_eq!(message.text(), "hello");
+    within("the confirmation", consumer.ack_confirmed(&message)).await.expect("confirmed");
+    within("the close", client.close()).await.expect("closed");
+    assert_eq!(broker.violations(), []);
 }
 
 macro_rules! tests {

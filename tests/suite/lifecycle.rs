@@ -46,7 +46,13 @@ pub async fn drop_sends_what_was_accepted(target: &Target) {
     assert_eq!(texts(&mut consumer, 100).await, (0..100).map(|number| number.to_string()).collect::<Vec<_>>());
 }
 
+/// Tasks of this test's runtime, the client's among them.
+fn tasks() -> usize {
+    tokio::runtime::Handle::current().metrics().num_alive_tasks()
+}
+
 pub async fn client_close_leaves_nothing(target: &Target) {
+    let tasks_before = tasks();
     let client = target.client().await;
     let topic = target.topic("client-close");
     let producer = producer(&client, &topic).await;
@@ -54,6 +60,7 @@ pub async fn client_close_leaves_nothing(target: &Target) {
     let accepted = within("room", producer.enqueue("accepted")).await.expect("accepted");
     within("the close", client.close()).await.expect("closed");
     assert_eq!(attached(target, &topic).await, (0, 0), "closed at the broker when `close` returns");
+    until("all tasks to end", || async { tasks() }, |tasks| *tasks <= tasks_before).await;
     within("the receipt", accepted).await.expect("sent before the close");
     let error = within("the refusal", producer.send("too late")).await.expect_err("closed");
     assert_eq!(error.error().kind(), ErrorKind::Closed, "{error}");
@@ -92,6 +99,7 @@ pub async fn many_cycles(target: &Target) {
 }
 
 pub async fn handles_outlive_the_client(target: &Target) {
+    let tasks_before = tasks();
     let client = target.client().await;
     let topic = target.topic("outlive");
     let producer = producer(&client, &topic).await;
@@ -104,6 +112,7 @@ pub async fn handles_outlive_the_client(target: &Target) {
     drop(producer);
     drop(consumer);
     until("both to go", || attached(target, &topic), |seen| *seen == (0, 0)).await;
+    until("all tasks to end", || async { tasks() }, |tasks| *tasks <= tasks_before).await;
 }
 
 pub async fn closed_handles_say_so(target: &Target) {

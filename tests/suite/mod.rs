@@ -6,6 +6,7 @@
 //!
 //! Never here: a body that asks which broker it runs on. Where the two differ, the embedded one is wrong.
 
+pub mod access;
 pub mod acks;
 pub mod connect;
 pub mod consume;
@@ -48,8 +49,9 @@ macro_rules! with_every_test {
                 ids_grow order_of_enqueue callbacks_come_once_and_in_order flush_waits_for_all unbatched
                 batches_share_an_entry linger_is_ended_by_flush lz4 metadata_alone metadata_in_a_batch
                 empty_and_null_are_different oversize_fails_alone large_payloads sequence_ids producer_names
-                resent_sequence_ids_are_stored_once terminated_topic full_queue_gives_the_message_back many_tasks
+                resent_sequence_ids_are_stored_once terminated_topic full_queue_gives_the_message_back many_tasks delayed
             }
+            access { exclusive_keeps_others_out waiting_ends_when_the_topic_is_free fencing_throws_the_others_out }
             consume {
                 exclusive_refuses_a_second shared_gives_each_message_once position_of_a_new_subscription
                 receive_many_and_try_receive stream dropped_receives_lose_nothing queue_of_zero queue_of_one
@@ -78,7 +80,8 @@ macro_rules! with_every_test {
             }
             reconnect {
                 unload_in_full_flight connection_cut_in_full_flight deduplication_makes_it_exactly_once
-                broker_away_for_a_while silent_connection deleted_topic_is_made_anew
+                broker_away_for_a_while sends_are_given_up_in_time creation_is_given_up_in_time silent_connection
+                deleted_topic_is_made_anew
             }
             several { topics_are_merged workers_at_the_same_time workers_by_key }
             token { refreshed_when_challenged }

@@ -22,6 +22,7 @@ pub async fn keys_go_where_java_sends_them(target: &Target) {
     let client = target.client().await;
     let topic = target.partitioned_topic("by-key", PARTITIONS).await;
     assert_eq!(within("the count", client.partitions(&topic)).await.expect("a count"), PARTITIONS);
+    assert_eq!(within("the count", client.partitions(target.topic("plain"))).await.expect("a count"), 0);
     let mut consumer = subscribe(&client, &topic).await;
     let producer = producer(&client, &topic).await;
     for number in 0..40 {

@@ -363,3 +363,21 @@ pub async fn many_tasks(target: &Target) {
         task.await.expect("no panic");
     }
 }
+
+pub async fn delayed(target: &Target) {
+    const DELAY: Duration = Duration::from_secs(2);
+    let client = target.client().await;
+    let topic = target.topic("delayed");
+    let mut exclusive = listener(&client, &topic).await;
+    let builder = client.consumer(&topic, "shared").subscription_type(SubscriptionType::Shared);
+    let mut shared = within("a consumer", builder.subscribe()).await.expect("a consumer");
+    let producer = create(client.producer(&topic)).await;
+    let begun = Instant::now();
+    send(&producer, Message::new("later").deliver_after(DELAY)).await;
+    send(&producer, "at once").await;
+    assert_eq!(texts(&mut exclusive, 2).await, ["later", "at once"], "in order counts more");
+    assert!(begun.elapsed() < DELAY, "an exclusive consumer does not wait: {:?}", begun.elapsed());
+    assert_eq!(texts(&mut shared, 2).await, ["at once", "later"]);
+    // The broker's clock may tick a little early.
+    assert!(begun.elapsed() > DELAY / 2, "came after {:?}", begun.elapsed());
+}

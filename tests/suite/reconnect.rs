@@ -147,6 +147,50 @@ pub async fn broker_away_for_a_while(target: &Target) {
     drained(target, &topic, "s").await;
 }
 
+pub async fn sends_are_given_up_in_time(target: &Target) {
+    let relay = Relay::to(&target.address()).await;
+    let client = relay.client(target, LONG).await;
+    let topic = target.topic("given-up");
+    let builder = client.producer(&topic).send_timeout(Duration::from_secs(1));
+    let producer = within("a producer", builder.create()).await.expect("a producer");
+    send(&producer, "before").await;
+    relay.refuse(true);
+    relay.cut();
+    until("it to notice", || async { producer.is_connected() }, |connected| !connected).await;
+    let begun = Instant::now();
+    let failed = within("the timeout", producer.send("while away")).await.expect_err("nobody there");
+    assert_eq!(failed.error().kind(), ErrorKind::TimedOut, "{failed}");
+    assert!(!failed.may_be_stored(), "it never went out: {failed}");
+    assert!(failed.to_string().contains(&topic), "names the topic: {failed}");
+    assert!(begun.elapsed() < Duration::from_secs(5), "took {:?}", begun.elapsed());
+    let pending = within("room", producer.enqueue("while away")).await.expect("accepted");
+    let flushed = within("the flush", producer.flush()).await.expect_err("a message failed");
+    assert_eq!(flushed.kind(), ErrorKind::TimedOut, "{flushed}");
+    within("the timeout", pending).await.expect_err("nobody there");
+    relay.refuse(false);
+    until("it to return", || async { producer.is_connected() }, |connected| *connected).await;
+    send(&producer, "after").await;
+}
+
+pub async fn creation_is_given_up_in_time(target: &Target) {
+    let relay = Relay::to(&target.address()).await;
+    let token = Token::new(target.cluster().token(target::Role::Admin));
+    let builder = Client::builder(relay.url()).auth(token).operation_timeout(Duration::from_secs(2));
+    let client = within("the connection", builder.connect()).await.expect("a client");
+    relay.refuse(true);
+    relay.cut();
+    let topic = target.topic("never-made");
+    let begun = Instant::now();
+    let error = within("the timeout", client.producer(&topic).create()).await.expect_err("nobody there");
+    assert!(matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::Connection), "{error:?}");
+    assert!(error.is_retriable(), "{error}");
+    assert!(error.to_string().contains(&topic), "names the topic: {error}");
+    let error = within("the timeout", client.consumer(&topic, "s").subscribe()).await.expect_err("nobody there");
+    assert!(error.to_string().contains(&topic), "names the topic: {error}");
+    assert!(begun.elapsed() < Duration::from_secs(10), "took {:?}", begun.elapsed());
+    within("the close", client.close()).await.expect("closed");
+}
+
 /// A connection that goes silent is found out by the keep-alive; what the broker still holds of the old one gives way.
 pub async fn silent_connection(target: &Target) {
     let relay = Relay::to(&target.address()).await;

@@ -33,8 +33,8 @@ pub async fn refreshed_when_challenged(target: &Target) {
         let message = receive(&mut consumer).await;
         assert_eq!(message.text(), number.to_string());
         within("the confirmation", consumer.ack_confirmed(&message)).await.expect("confirmed");
+        assert!(producer.is_connected() && consumer.is_connected(), "the connection was lost");
         number += 1;
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    assert!(producer.is_connected() && consumer.is_connected());
 }
