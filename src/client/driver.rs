@@ -103,6 +103,7 @@ impl Driver {
         session.poll_transmit(&mut self.tx, now, Some(cx.waker()), &mut wakes)?;
         moved |= self.tx.len() != waiting;
         moved |= self.write(cx)?;
+        moved |= self.session.as_ref().is_some_and(|session| session.wants_transmit(&self.tx));
         wakes.fire();
         self.pass_on_notices();
         Ok(moved)

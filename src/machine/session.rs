@@ -7,7 +7,7 @@
 //! It owns the connection and no endpoint: an endpoint lives in its handle, and is a guest here while this is its
 //! server. When the session ends, every guest goes back to the supervisor's list.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::task::Waker;
 
@@ -67,11 +67,11 @@ pub struct Session {
     ready: Arc<ReadyList>,
     /// Where guests go that lose their place here.
     supervisor: Arc<ReadyList>,
-    producers: HashMap<ProducerId, Guest<Producer>>,
-    consumers: HashMap<ConsumerId, Guest<Consumer>>,
+    producers: BTreeMap<ProducerId, Guest<Producer>>,
+    consumers: BTreeMap<ConsumerId, Guest<Consumer>>,
     /// Guests that the broker closed: their receipts and answers may still arrive on this connection. At most one
     /// for each endpoint that was ever open here, forgotten when it is open here again or finished.
-    former: HashMap<EndpointId, EndpointRef>,
+    former: BTreeMap<EndpointId, EndpointRef>,
     /// Guests in turn.
     ring: VecDeque<EndpointId>,
     deadlines: Deadlines<EndpointId>,
@@ -96,9 +96,9 @@ impl Session {
             connection: Connection::new(config, credentials, now),
             ready: ReadyList::new(),
             supervisor,
-            producers: HashMap::new(),
-            consumers: HashMap::new(),
-            former: HashMap::new(),
+            producers: BTreeMap::new(),
+            consumers: BTreeMap::new(),
+            former: BTreeMap::new(),
             ring: VecDeque::new(),
             deadlines: Deadlines::default(),
             notices: VecDeque::new(),
@@ -406,12 +406,26 @@ impl Session {
         }
         // Requests asked by the guests just now.
         self.connection.poll_transmit(tx);
+        if self.ring.is_empty() {
+            // The waker stays behind only where the list is found empty, and a turn that writes nothing is not
+            // followed by another look.
+            self.ready.take(&mut self.ring, waker);
+        }
         Ok(())
     }
 
-    /// Whether a guest waits for its turn although nothing marked it since.
-    pub fn wants_transmit(&self) -> bool {
-        !self.ring.is_empty()
+    /// Gives every guest a turn at the next [`poll_transmit`](Self::poll_transmit): one that then does something had
+    /// not been marked when it should have been.
+    #[cfg(feature = "sim")]
+    pub(crate) fn mark_all(&mut self) {
+        self.ring.extend(self.producers.keys().map(|id| EndpointId::Producer(*id)));
+        self.ring.extend(self.consumers.keys().map(|id| EndpointId::Consumer(*id)));
+    }
+
+    /// Whether a guest waits for its turn and `tx` has room for it: then [`poll_transmit`](Self::poll_transmit) is to be
+    /// called again, for nobody will wake the task.
+    pub fn wants_transmit(&self, tx: &TxBuf) -> bool {
+        !self.ring.is_empty() && tx.len() < TX_BYTES_MAX
     }
 
     fn serve(&mut self, id: EndpointId, tx: &mut TxBuf, now: Now, wakes: &mut Wakes) -> Result<(), CloseReason> {
@@ -490,8 +504,10 @@ impl Session {
                 self.handle_answer(asker, Err(RequestError::Disconnected), now, wakes);
             }
         }
-        let producers = self.producers.drain().map(|(_, guest)| EndpointRef::Producer(guest.endpoint));
-        let consumers = self.consumers.drain().map(|(_, guest)| EndpointRef::Consumer(guest.endpoint));
+        let producers =
+            std::mem::take(&mut self.producers).into_values().map(|guest| EndpointRef::Producer(guest.endpoint));
+        let consumers =
+            std::mem::take(&mut self.consumers).into_values().map(|guest| EndpointRef::Consumer(guest.endpoint));
         for endpoint in producers.chain(consumers) {
             endpoint.move_to(&self.supervisor, wakes);
             endpoint.detach(now, wakes);
