@@ -69,6 +69,8 @@ pub mod hash;
 pub mod id;
 pub mod machine;
 pub mod pb;
+#[cfg(feature = "sim")]
+pub mod sim;
 pub mod topic;
 pub mod wire;
 

@@ -63,8 +63,12 @@ mod timers;
 mod topic;
 mod topic_list;
 
+#[cfg(feature = "sim")]
+pub(crate) use auth::mint as mint_token;
 pub use builder::EmbeddedBrokerBuilder;
 pub use config::{BrokerConfig, DamagedEntries};
 pub use judge::{Rule, Violation};
+#[cfg(feature = "sim")]
+pub(crate) use log::Position;
 pub use server::EmbeddedBroker;
 pub use stats::{ConsumerStats, SubscriptionStats, TopicStats};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use tokio::sync::mpsc::unbounded_channel;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::auth::{Authentication, NoAuthentication};
 use super::dial::{Dialer, TcpDialer};
@@ -119,6 +119,15 @@ impl ClientBuilder {
     /// # Cancel safety
     /// Dropping the future ends the client it started.
     pub async fn connect(self) -> Result<Client> {
+        let (client, supervisor, inbox) = self.parts()?;
+        let (ready, news) = (client.shared.ready.clone(), client.shared.inputs.clone());
+        tokio::spawn(Runtime::new(supervisor, ready, inbox, news, self.dialing()));
+        client.shared.ask(Input::Connect).await?;
+        Ok(client)
+    }
+
+    /// A client whose tasks do not run yet.
+    fn parts(&self) -> Result<(Client, Supervisor, UnboundedReceiver<Input>)> {
         self.validate()?;
         let service_url = ServiceUrl::parse(&self.service_url)?;
         let address: Arc<str> = service_url.to_string().into();
@@ -129,21 +138,33 @@ impl ClientBuilder {
         let ready = ReadyList::new();
         let (inputs, inbox) = unbounded_channel();
         let supervisor = Supervisor::new(config, ready.clone());
-        let operation_timeout = self.operation_timeout;
-        let runtime = Runtime::new(supervisor, ready.clone(), inbox, inputs.clone(), self.dialing());
-        tokio::spawn(runtime);
         let shared = Shared {
             inputs,
             ready,
             address,
-            operation_timeout,
+            operation_timeout: self.operation_timeout,
             seed,
             producer_ids: AtomicU64::new(0),
             consumer_ids: AtomicU64::new(0),
         };
-        let client = Client { shared: Arc::new(shared) };
-        client.shared.ask(Input::Connect).await?;
-        Ok(client)
+        Ok((Client { shared: Arc::new(shared) }, supervisor, inbox))
+    }
+
+    /// The same, for a simulation to run.
+    #[cfg(feature = "sim")]
+    pub(crate) fn simulated(self) -> Result<(Client, crate::sim::Parts)> {
+        let (client, supervisor, inbox) = self.parts()?;
+        let parts = crate::sim::Parts {
+            supervisor,
+            ready: client.shared.ready.clone(),
+            inbox,
+            news: client.shared.inputs.clone(),
+            authentication: self.authentication,
+            connect_timeout: self.connect_timeout,
+            keep_alive: self.keep_alive,
+            operation_timeout: self.operation_timeout,
+        };
+        Ok((client, parts))
     }
 
     fn validate(&self) -> Result<()> {

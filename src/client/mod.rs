@@ -18,7 +18,7 @@ use crate::topic::TopicName;
 
 mod auth;
 mod builder;
-mod clock;
+pub(crate) mod clock;
 mod consumer;
 mod consumer_builder;
 mod dial;
@@ -108,6 +108,12 @@ impl Client {
         // The supervisor's task holds the other end until the last task of the client is done.
         self.shared.inputs.closed().await;
         closed
+    }
+
+    /// Waits until a broker has taken the credentials.
+    #[cfg(feature = "sim")]
+    pub(crate) async fn check_in(&self) -> Result<()> {
+        self.shared.ask(Input::Connect).await.map(drop)
     }
 
     /// The broker address that the client enters the cluster by, as the service URL gives it.

@@ -170,6 +170,15 @@ impl Supervisor {
         self.advance(now, wakes);
     }
 
+    /// Looks at every endpoint at the next [`handle_ready`](Self::handle_ready): one that then does something had not
+    /// been marked when it should have been.
+    #[cfg(feature = "sim")]
+    pub(crate) fn mark_all(&mut self) {
+        for id in self.endpoints.keys() {
+            drop(self.ready.mark(*id));
+        }
+    }
+
     /// The next action to carry out.
     pub fn poll_action(&mut self) -> Option<Action> {
         self.brokers.poll_action()

@@ -1,0 +1,82 @@
+//! One client's supervisor and its connections, as the tokio runtime carries them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+
+use super::board::UnitId;
+use super::link::Link;
+use crate::client::Authentication;
+use crate::machine::control::AuthData;
+use crate::machine::control::{Action, BrokerKey, Input, LinkId};
+use crate::machine::supervisor::Supervisor;
+use crate::machine::{Now, ReadyList, Wakes};
+
+/// What a client is made of before anything runs.
+pub(crate) struct Parts {
+    pub(crate) supervisor: Supervisor,
+    pub(crate) ready: Arc<ReadyList>,
+    pub(crate) inbox: UnboundedReceiver<Input>,
+    pub(crate) news: UnboundedSender<Input>,
+    pub(crate) authentication: Arc<dyn Authentication>,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) keep_alive: Duration,
+    pub(crate) operation_timeout: Duration,
+}
+
+/// A dial under way.
+pub(super) struct Dialing {
+    pub(super) key: BrokerKey,
+    pub(super) credentials: AuthData,
+}
+
+/// One client.
+pub(super) struct Host {
+    pub(super) unit: UnitId,
+    pub(super) waker: Waker,
+    /// `None` once the client is closed and empty.
+    pub(super) parts: Option<Parts>,
+    pub(super) links: BTreeMap<LinkId, Link>,
+    pub(super) units: BTreeMap<LinkId, UnitId>,
+    pub(super) dialing: BTreeMap<LinkId, Dialing>,
+    /// Credentials being fetched.
+    pub(super) fetching: BTreeSet<LinkId>,
+}
+
+impl Host {
+    /// Lets the supervisor work; what it wants done comes back.
+    pub(super) fn run(&mut self, now: Now) -> Vec<Action> {
+        let Some(parts) = &mut self.parts else { return Vec::new() };
+        let mut actions = Vec::new();
+        let mut cx = Context::from_waker(&self.waker);
+        loop {
+            let mut wakes = Wakes::new();
+            let mut moved = false;
+            while let Poll::Ready(Some(input)) = parts.inbox.poll_recv(&mut cx) {
+                parts.supervisor.handle(input, now, &mut wakes);
+                moved = true;
+            }
+            parts.supervisor.handle_ready(Some(&self.waker), now, &mut wakes);
+            if parts.supervisor.poll_deadline().is_some_and(|deadline| deadline.is_due(now)) {
+                parts.supervisor.handle_deadline(now, &mut wakes);
+                moved = true;
+            }
+            while let Some(action) = parts.supervisor.poll_action() {
+                actions.push(action);
+            }
+            wakes.fire();
+            if !moved {
+                return actions;
+            }
+        }
+    }
+
+    /// Whether nothing of the client is left to run.
+    pub(super) fn is_over(&self) -> bool {
+        let drained = self.parts.as_ref().is_some_and(|parts| parts.supervisor.is_drained());
+        drained && self.links.is_empty() && self.dialing.is_empty() && self.fetching.is_empty()
+    }
+}
