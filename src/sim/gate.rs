@@ -83,8 +83,6 @@ pub(super) struct Gate {
     passages: BTreeMap<NetId, Passage>,
     armed: VecDeque<Fault>,
     owners: BTreeMap<String, usize>,
-    /// While a topic is unloaded: where it goes, to be named in CLOSE_*.
-    pub(super) moving: Option<(String, usize)>,
     pub(super) redirects_until: Option<Instant>,
     pub(super) counts: FaultCounts,
     pub(super) books: Books,
@@ -109,7 +107,6 @@ impl Gate {
             passages: BTreeMap::new(),
             armed: VecDeque::new(),
             owners: BTreeMap::new(),
-            moving: None,
             redirects_until: None,
             counts: FaultCounts::default(),
             books: Books::default(),
@@ -289,7 +286,6 @@ impl Gate {
                 }
             }
             (Frame::Message { head, entry }, None) => raw = self.message(place, head, entry, raw, now),
-            (Frame::Other(command), None) => raw = self.name_new_owner(command, raw),
             _ => {}
         }
         let passage = self.passages.entry(place.net).or_default();
@@ -351,21 +347,6 @@ impl Gate {
             *last ^= 0x10;
         }
         bytes.into()
-    }
-
-    /// CLOSE_* of a topic that moves: with the broker that has it now.
-    fn name_new_owner(&self, command: &Command, raw: Bytes) -> Bytes {
-        let Some((_, to)) = &self.moving else { return raw };
-        let url = BROKERS.get(*to).map(|url| (*url).to_owned());
-        let mut command = command.clone();
-        match &mut command {
-            Command::CloseProducer(close) => close.assigned_broker_service_url = url,
-            Command::CloseConsumer(close) => close.assigned_broker_service_url = url,
-            _ => return raw,
-        }
-        let mut out = BytesMut::new();
-        command.encode_frame(&mut out);
-        out.freeze()
     }
 
     /// When this message was sent to the subscription's consumers, as one that is not acknowledged.

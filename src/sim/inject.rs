@@ -1,6 +1,5 @@
 //! How each fault is done.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::faults::Fault;
@@ -101,16 +100,12 @@ impl World {
         let from = self.gate.owner(&topic);
         let to = (from + 1) % BROKERS.len();
         self.gate.move_topic(&topic, to);
-        // What was on its way before is not about this.
-        self.flush_broker();
-        self.broker.unload(&topic);
         if assigned {
-            self.gate.moving = Some((topic.clone(), to));
-            // Who is told the address need not look it up.
-            self.broker.looked_up.insert(Arc::from(topic.as_str()));
+            self.broker.transfer(&topic, BROKERS[to]);
+        } else {
+            self.broker.unload(&topic);
         }
         self.flush_broker();
-        self.gate.moving = None;
         true
     }
 
@@ -125,7 +120,7 @@ impl World {
             return false;
         }
         let (topic, key) = self.rng.pick(&all).clone();
-        self.broker.close_producer(&topic, key);
+        self.broker.close_producer(&topic, key, None);
         self.flush_broker();
         true
     }
@@ -141,7 +136,7 @@ impl World {
             return false;
         }
         let (topic, subscription, key) = self.rng.pick(&all).clone();
-        self.broker.close_consumer(key);
+        self.broker.close_consumer(key, None);
         self.broker.remove_consumer(&topic, &subscription, key);
         self.flush_broker();
         true
