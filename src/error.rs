@@ -192,6 +192,14 @@ impl Error {
     }
 }
 
+/// What the operating system says of a socket or a name: a [`Connection`](ErrorKind::Connection) error, for a dialer of
+/// one's own.
+impl From<std::io::Error> for Error {
+    fn from(error: std::io::Error) -> Self {
+        Self::network(error.to_string())
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.inner.message)?;
