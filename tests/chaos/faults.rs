@@ -1,0 +1,84 @@
+//! What happens to the cluster while it is worked on.
+
+use std::time::Duration;
+
+use crate::Run;
+use crate::load::Topic;
+use crate::rng::Rng;
+
+const UNLOADS: u64 = 3;
+const TRANSFERS: u64 = 3;
+/// How long a broker stays dead or stopped, in milliseconds.
+const AWAY_MS: (u64, u64) = (0, 4_000);
+/// Between two faults, in milliseconds.
+const PAUSE_MS: (u64, u64) = (200, 1_500);
+
+/// The rounds, after a quiet start.
+pub(crate) async fn rounds(run: &mut Run, rounds: u64, rng: &mut Rng) {
+    let parts: Vec<String> = crate::TOPICS.iter().flat_map(Topic::parts).collect();
+    spread(run, &parts).await;
+    run.cutter.arm(true);
+    for round in 0..rounds {
+        let (victim, other) = if round % 2 == 0 { (1, 0) } else { (0, 1) };
+        println!("chaos: round {} of {rounds}: kill broker {}, stop broker {}", round + 1, victim + 1, other + 1);
+        shuffle(run, &parts, rng).await;
+        pause(rng, PAUSE_MS).await;
+        bounce(run, victim, "kill", rng).await;
+        shuffle(run, &parts, rng).await;
+        pause(rng, PAUSE_MS).await;
+        run.cutter.cut_all();
+        pause(rng, PAUSE_MS).await;
+        bounce(run, other, "stop", rng).await;
+        spread(run, &parts).await;
+        progress(run);
+    }
+}
+
+/// Gives each broker every second topic, so that each has something to lose.
+async fn spread(run: &mut Run, parts: &[String]) {
+    let mut owned = [0; 2];
+    for (index, part) in parts.iter().enumerate() {
+        // A bundle may hold several of them, so the owners are looked at afterwards.
+        let given = run.cluster.transfer(part, index % 2).await;
+        run.problems.extend(given.err());
+    }
+    for part in parts {
+        match run.cluster.owner(part).await {
+            Ok(owner) => owned[owner] += 1,
+            Err(error) => run.problems.push(error),
+        }
+    }
+    println!("chaos: broker 1 serves {} topics and partitions, broker 2 {}", owned[0], owned[1]);
+    if owned.contains(&0) {
+        run.problems.push("a broker serves nothing: there is nothing to fail over".to_owned());
+    }
+}
+
+/// Unloads topics where they are, and moves bundles. Either may be refused while brokers change: then it just does not
+/// happen.
+async fn shuffle(run: &Run, parts: &[String], rng: &mut Rng) {
+    for _ in 0..UNLOADS {
+        let _ = run.cluster.unload(rng.pick(parts).as_str()).await;
+    }
+    for _ in 0..TRANSFERS {
+        let _ = run.cluster.transfer(rng.pick(parts).as_str(), rng.between(0, 1) as usize).await;
+    }
+}
+
+/// Ends a broker, `how` being `kill` or `stop`, and starts it again.
+async fn bounce(run: &mut Run, broker: usize, how: &str, rng: &mut Rng) {
+    let ended = run.cluster.broker(broker, how).await;
+    run.problems.extend(ended.err());
+    pause(rng, AWAY_MS).await;
+    let started = run.cluster.broker(broker, "start").await;
+    run.problems.extend(started.err());
+}
+
+async fn pause(rng: &mut Rng, (low, high): (u64, u64)) {
+    tokio::time::sleep(Duration::from_millis(rng.between(low, high))).await;
+}
+
+fn progress(run: &Run) {
+    let sent: u64 = run.ledgers.iter().map(|ledger| ledger.lock().unwrap().sent()).sum();
+    println!("chaos: {sent} sent, {} deliveries outstanding", run.missing());
+}

@@ -1,0 +1,318 @@
+//! Producers and consumers on a real cluster of two brokers that die, stop, lose topics and have their connections cut;
+//! in the end everything sent is accounted for. `scripts/chaos` starts the cluster and runs this; without it there is
+//! nothing to test and the test says so.
+//!
+//! Four topics, partitioned and not, deduplicated and not, batched and not, spread over both brokers, with one producer
+//! each and up to four subscriptions: Exclusive, Failover, Shared and, where messages travel alone, Key_Shared (a batch
+//! goes by the key of its first message). All but the exclusive ones have two members. One half of the members and
+//! three of the producers talk to the brokers through a proxy inside the test that cuts or silences each connection
+//! after a random number of bytes.
+//!
+//! A round: unload topics; give bundles to a broker of random choice; `kill -9` one broker and start it again; cut
+//! everything that goes through the proxy; stop the other broker in order and start it again. The brokers change parts
+//! from round to round. All choices follow from the seed.
+//!
+//! # What is counted
+//! Messages are numbered per producer, and a message's bytes follow from its number.
+//!
+//! - `sent`: messages given to a producer. `confirmed`: those whose send resolved with an id. `failed`: those whose send
+//!   resolved with an error.
+//! - `missing`: confirmed messages that did not arrive, summed over the subscriptions.
+//! - `doubled`: a number that is stored under two message ids, seen by a subscription, where deduplication is on
+//!   (elsewhere it is allowed, and shown as `stored twice`: a receipt lost with its broker leaves no other way); and any
+//!   message that comes after the broker had all acknowledgements (backlog 0) and its topics were unloaded once more.
+//!   A message that comes again under its own id before that is a redelivery, shown as `again`: its acknowledgement may
+//!   have been lost, on its way or with the broker, which stores positions with a delay.
+//! - `out_of_order`: messages first seen after a higher number. Exclusive and Failover promise that order within a
+//!   partition, Key_Shared within a key, Shared nothing. What comes again is left out: it starts from the last
+//!   acknowledgement.
+//! - `longest_gap_ms`: the longest time that any one subscription spent between two arrivals.
+//!
+//! Beyond these, the run fails when a send does not resolve, resolves twice, or failed as "not stored" and arrived; when
+//! a message is not what was sent; when a backlog does not go to 0; when a producer, consumer or client ends with an
+//! error or panics; and when the cluster itself does not do what it is told.
+#![cfg(feature = "client")]
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use pulsar_native::SubscriptionType::{self, Exclusive, Failover, KeyShared, Shared};
+use pulsar_native::{Client, Token};
+use tokio::task::JoinSet;
+
+mod cluster;
+mod cut;
+mod faults;
+mod ledger;
+mod load;
+mod report;
+mod rng;
+
+use cluster::Cluster;
+use cut::Cutter;
+use ledger::{Fate, Ledger};
+use load::{Member, Topic};
+use rng::Rng;
+
+static TOPICS: [Topic; 4] = [
+    Topic {
+        name: "persistent://public/many/alone",
+        partitions: 0,
+        deduplicated: false,
+        batching: false,
+        subscriptions: &[Exclusive, Failover, Shared, KeyShared],
+    },
+    Topic {
+        name: "persistent://public/many/batched",
+        partitions: 4,
+        deduplicated: false,
+        batching: true,
+        subscriptions: &[Exclusive, Failover, Shared],
+    },
+    Topic {
+        name: "persistent://public/dedup/batched",
+        partitions: 0,
+        deduplicated: true,
+        batching: true,
+        subscriptions: &[Exclusive, Failover, Shared],
+    },
+    Topic {
+        name: "persistent://public/dedup/alone",
+        partitions: 4,
+        deduplicated: true,
+        batching: false,
+        subscriptions: &[Exclusive, Failover, Shared, KeyShared],
+    },
+];
+
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// How long after the last fault everything must have been sent, delivered and acknowledged.
+const SETTLE_MAX: Duration = Duration::from_secs(150);
+/// How long the consumers may take to be back after the last unload, and how long nothing may come then.
+const BACK_MAX: Duration = Duration::from_secs(60);
+const QUIET: Duration = Duration::from_secs(5);
+
+static PANICS: AtomicU64 = AtomicU64::new(0);
+
+#[test]
+fn chaos() {
+    let Some(cluster) = Cluster::from_env() else {
+        println!("chaos: skipped, no cluster; scripts/chaos starts one and runs this test");
+        return;
+    };
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        PANICS.fetch_add(1, Ordering::Relaxed);
+        hook(info);
+    }));
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    let rounds = number("CHAOS_ROUNDS").unwrap_or(3);
+    let seed = number("CHAOS_SEED").unwrap_or_else(|| std::process::id().into());
+    println!("chaos: {rounds} rounds, seed {seed}");
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let passed = runtime.block_on(run(cluster, rounds, seed));
+    runtime.shutdown_timeout(Duration::from_secs(5));
+    // The summary is the last line; the test harness would write on.
+    std::process::exit(i32::from(!passed));
+}
+
+/// One run in progress.
+struct Run {
+    cluster: Cluster,
+    ledgers: Vec<load::Shared>,
+    cutter: Arc<Cutter>,
+    /// What went wrong beside what the ledgers find.
+    problems: Vec<String>,
+    /// Producers and consumers have stop signals of their own: the consumers work on until all is settled.
+    stop_producing: Arc<AtomicBool>,
+    stop_consuming: Arc<AtomicBool>,
+    producers: JoinSet<Result<(), String>>,
+    consumers: JoinSet<Result<(), String>>,
+}
+
+async fn run(cluster: Cluster, rounds: u64, seed: u64) -> bool {
+    let begun = Instant::now();
+    let cutter = Cutter::new(seed);
+    let ledger = |topic: &Topic| Arc::new(Mutex::new(Ledger::new(topic.deduplicated, topic.subscriptions)));
+    let mut run = Run {
+        cluster,
+        ledgers: TOPICS.iter().map(ledger).collect(),
+        cutter,
+        problems: Vec::new(),
+        stop_producing: Arc::default(),
+        stop_consuming: Arc::default(),
+        producers: JoinSet::new(),
+        consumers: JoinSet::new(),
+    };
+    match run.set_up(seed).await {
+        Ok(clients) => {
+            faults::rounds(&mut run, rounds, &mut Rng::new(seed)).await;
+            run.settle().await;
+            run.stay_quiet().await;
+            run.shut_down(clients).await;
+        }
+        Err(error) => run.problems.push(format!("set up: {error}")),
+    }
+    if PANICS.load(Ordering::Relaxed) > 0 {
+        run.problems.push(format!("{} panics", PANICS.load(Ordering::Relaxed)));
+    }
+    report::print(&run, begun.elapsed())
+}
+
+impl Run {
+    /// Makes the topics, both clients, and everything that works on them. Returns the clients.
+    async fn set_up(&mut self, seed: u64) -> Result<[Client; 2], String> {
+        let client = |cut: bool| {
+            let builder = Client::builder(&self.cluster.service_url).auth(Token::new(&self.cluster.token));
+            let builder = builder.keep_alive(KEEP_ALIVE).seed(seed);
+            let builder = if cut { builder.dialer(self.cutter.dialer()) } else { builder };
+            builder.connect()
+        };
+        let clients = [client(false), client(true)];
+        let [steady, cut] = clients;
+        let clients = [steady.await.map_err(text)?, cut.await.map_err(text)?];
+        for topic in &TOPICS {
+            self.cluster.make_topic(topic.name, topic.partitions).await?;
+        }
+        let mut rng = Rng::new(seed ^ 1);
+        for (index, topic) in TOPICS.iter().enumerate() {
+            for (subscription, &kind) in topic.subscriptions.iter().enumerate() {
+                for member in 0..load::members(kind) {
+                    // The first member of each subscription is the one that is cut.
+                    let client = &clients[usize::from(member == 0)];
+                    let consumer = load::consumer(client, topic, kind, member).await.map_err(text)?;
+                    let rng = Rng::new(rng.next());
+                    let (ledger, stop) = (self.ledgers[index].clone(), self.stop_consuming.clone());
+                    self.consumers.spawn(Member { ledger, subscription, kind, rng, stop }.consume(consumer));
+                }
+            }
+        }
+        for (index, topic) in TOPICS.iter().enumerate() {
+            let producer = load::producer(&clients[usize::from(index > 0)], topic).await.map_err(text)?;
+            let (ledger, stop) = (self.ledgers[index].clone(), self.stop_producing.clone());
+            self.producers.spawn(load::produce(producer, ledger, stop));
+        }
+        Ok(clients)
+    }
+
+    /// Faults are over: what was sent is confirmed, arrives everywhere and is acknowledged.
+    async fn settle(&mut self) {
+        let until = Instant::now() + SETTLE_MAX;
+        self.stop_producing.store(true, Ordering::Relaxed);
+        while let Ok(Some(ended)) = tokio::time::timeout_at(until.into(), self.producers.join_next()).await {
+            self.note("producer", ended);
+        }
+        if !self.producers.is_empty() {
+            self.problems.push(format!("{} producers do not end", self.producers.len()));
+        }
+        let open: u64 = self.ledgers.iter().map(|ledger| ledger.lock().unwrap().count(Fate::Open)).sum();
+        if open > 0 {
+            self.problems.push(format!("{open} sends are not resolved"));
+        }
+        while self.missing() > 0 && Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        let mut left = self.backlogs().await;
+        while !left.is_empty() && Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            left = self.backlogs().await;
+        }
+        self.problems.extend(left);
+        println!("chaos: settled {:.1} s after the last fault", (SETTLE_MAX - (until - Instant::now())).as_secs_f64());
+    }
+
+    /// Everyone has to attach once more, and nothing may come: what was acknowledged stays away.
+    async fn stay_quiet(&mut self) {
+        for ledger in &self.ledgers {
+            ledger.lock().unwrap().settle();
+        }
+        for part in TOPICS.iter().flat_map(Topic::parts) {
+            let unloaded = self.cluster.unload(&part).await;
+            self.problems.extend(unloaded.err());
+        }
+        let until = Instant::now() + BACK_MAX;
+        let mut away = self.away().await;
+        while !away.is_empty() && Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            away = self.away().await;
+        }
+        self.problems.extend(away);
+        tokio::time::sleep(QUIET).await;
+        let left = self.backlogs().await;
+        self.problems.extend(left);
+    }
+
+    async fn shut_down(&mut self, clients: [Client; 2]) {
+        self.cutter.arm(false);
+        self.stop_consuming.store(true, Ordering::Relaxed);
+        let until = Instant::now() + Duration::from_secs(60);
+        while let Ok(Some(ended)) = tokio::time::timeout_at(until.into(), self.consumers.join_next()).await {
+            self.note("consumer", ended);
+        }
+        if !self.consumers.is_empty() {
+            self.problems.push(format!("{} consumers do not end", self.consumers.len()));
+        }
+        for client in clients {
+            match tokio::time::timeout(Duration::from_secs(60), client.close()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => self.problems.push(format!("client close: {error}")),
+                Err(_) => self.problems.push("client close does not end".to_owned()),
+            }
+        }
+    }
+
+    fn note(&mut self, who: &str, ended: Result<Result<(), String>, tokio::task::JoinError>) {
+        match ended {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => self.problems.push(format!("{who}: {error}")),
+            Err(error) => self.problems.push(format!("{who}: {error}")),
+        }
+    }
+
+    /// Confirmed messages that have not arrived, summed over the subscriptions.
+    fn missing(&self) -> u64 {
+        let missing =
+            |(topic, subscription, _): (usize, usize, _)| self.ledgers[topic].lock().unwrap().missing(subscription);
+        self.each_subscription().map(missing).sum()
+    }
+
+    /// Topic, subscription within the topic, kind.
+    fn each_subscription(&self) -> impl Iterator<Item = (usize, usize, SubscriptionType)> + use<> {
+        let of_topic = |(index, topic): (usize, &'static Topic)| {
+            topic.subscriptions.iter().enumerate().map(move |(place, &kind)| (index, place, kind))
+        };
+        TOPICS.iter().enumerate().flat_map(of_topic)
+    }
+
+    /// The subscriptions of which the broker has not all acknowledgements, with what it says of them.
+    async fn backlogs(&self) -> Vec<String> {
+        self.where_stats(|stats, _| stats["msgBacklog"] == 0 && stats["unackedMessages"] == 0).await
+    }
+
+    /// The subscriptions that miss one of their consumers.
+    async fn away(&self) -> Vec<String> {
+        let attached = |stats: &serde_json::Value| stats["consumers"].as_array().map_or(0, Vec::len);
+        self.where_stats(|stats, kind| attached(stats) == load::members(kind)).await
+    }
+
+    /// The subscriptions of which the broker's statistics are not `good`.
+    async fn where_stats(&self, good: impl Fn(&serde_json::Value, SubscriptionType) -> bool) -> Vec<String> {
+        let mut bad = Vec::new();
+        for (index, _, kind) in self.each_subscription() {
+            let name = load::subscription_name(kind);
+            for part in TOPICS[index].parts() {
+                match self.cluster.subscription(&part, name).await {
+                    Ok(stats) if good(&stats, kind) => {}
+                    Ok(stats) => bad.push(format!("{part} {name}: {}", report::brief(&stats))),
+                    Err(error) => bad.push(format!("{part} {name}: {error}")),
+                }
+            }
+        }
+        bad
+    }
+}
+
+fn text(error: pulsar_native::Error) -> String {
+    error.to_string()
+}
