@@ -29,7 +29,7 @@ impl Embedded {
     async fn start(all: Started, feature: Option<Feature>) -> Self {
         let broker = EmbeddedBroker::builder()
             .token_key(TOKEN_KEY)
-            .authentication_refresh_check(Duration::from_millis(200))
+            .authentication_refresh_check(Duration::from_secs(1))
             .deduplication(feature == Some(Feature::Deduplication))
             .auto_create_topics(feature != Some(Feature::NoTopicCreation))
             .start()
