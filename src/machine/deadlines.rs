@@ -7,10 +7,17 @@ use std::time::Instant;
 
 use super::{Deadline, Now};
 
+/// Outdated entries in the heap beyond [`OUTDATED_FACTOR`] times the keys before it is built anew.
+const OUTDATED_ENTRIES: usize = 64;
+
+/// See [`OUTDATED_ENTRIES`].
+const OUTDATED_FACTOR: usize = 4;
+
 /// One deadline for each key, in a heap from which outdated entries are removed when they come up.
 ///
 /// A deadline that moves later is not pushed again: the heap's entry fires, is compared with the key's own deadline,
-/// and goes back with it. The heap is bounded by the keys plus the deadlines that moved earlier since.
+/// and goes back with it. One that moves earlier, or is set again after it was cleared, leaves an outdated entry
+/// behind; when these are most of the heap, it is built anew from the keys, so it is bounded by the keys.
 #[derive(Debug)]
 pub struct Deadlines<K> {
     wanted: HashMap<K, Slot>,
@@ -50,6 +57,17 @@ impl<K: Copy + Eq + Hash + Ord> Deadlines<K> {
             self.wanted.insert(key, Slot { deadline, queued_at: deadline.at });
         }
         self.heap.push(Reverse((deadline.at, key)));
+        if self.heap.len() > OUTDATED_FACTOR * self.wanted.len() + OUTDATED_ENTRIES {
+            self.rebuild();
+        }
+    }
+
+    fn rebuild(&mut self) {
+        self.heap.clear();
+        for (key, slot) in &mut self.wanted {
+            slot.queued_at = slot.deadline.at;
+            self.heap.push(Reverse((slot.deadline.at, *key)));
+        }
     }
 
     /// The deadline of `key`.
@@ -110,5 +128,25 @@ mod tests {
         assert_eq!(deadlines.pop_due(now(50)), Some(1));
         assert_eq!(deadlines.pop_due(now(50)), None);
         assert_eq!(deadlines.next(), None);
+    }
+    #[test]
+    fn deadlines_that_come_and_go_leave_a_bounded_heap() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let now = |ms| Now { at: at(ms), wall_ms: 0 };
+        let mut deadlines = Deadlines::default();
+        deadlines.set(2, Some(Deadline::new(at(5_000), "stays")));
+        for ms in 0..20_000 {
+            // A send, its receipt, and a lingering batch before it: set far away, moved near, cleared.
+            deadlines.set(1, Some(Deadline::new(at(ms + 30_000), "far")));
+            deadlines.set(1, Some(Deadline::new(at(ms + 25_000), "near")));
+            deadlines.set(1, None);
+            assert!(deadlines.heap.len() <= 100, "{} entries for two keys", deadlines.heap.len());
+        }
+        deadlines.set(1, Some(Deadline::new(at(6_000), "last")));
+        assert_eq!(deadlines.pop_due(now(4_999)), None);
+        assert_eq!(deadlines.pop_due(now(5_000)), Some(2));
+        assert_eq!(deadlines.pop_due(now(6_000)), Some(1));
+        assert_eq!(deadlines.pop_due(now(90_000)), None);
     }
 }
