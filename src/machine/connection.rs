@@ -30,6 +30,9 @@ pub const PROTOCOL_VERSION_MIN: i32 = 12;
 /// Pongs owed at most; a peer that pings faster than it reads gets one answer for several.
 const PONGS_OWED_MAX: u32 = 16;
 
+/// No pong is added while this much waits to be written: a peer that pings and does not read gets its answer later.
+const PONG_TX_BYTES_MAX: usize = 256 * 1024;
+
 /// What a connection is told at the start.
 #[derive(Debug, Clone)]
 pub struct ConnectionConfig {
@@ -113,8 +116,8 @@ pub struct Connection {
     /// Control commands to write; bounded by the endpoints' operations and the supervisor's asks, one each.
     out: VecDeque<Command>,
     pending: HashMap<u64, Pending>,
-    /// Every request waits equally long, so the order of asking is the order of deadlines. Answered ones stay until
-    /// their time and are skipped.
+    /// Every request waits equally long, so the order of asking is the order of deadlines. An answered one stays as
+    /// long as an earlier one waits, and is skipped.
     request_deadlines: VecDeque<(Deadline, u64)>,
     next_request_id: u64,
     pongs_owed: u32,
@@ -279,6 +282,14 @@ impl Connection {
         }
     }
 
+    /// Deadlines of answered requests go as soon as none is before them, not only when their time comes: a fast run
+    /// of requests would leave as many behind as fit into the timeout.
+    fn forget_answered(&mut self) {
+        while self.request_deadlines.front().is_some_and(|(_, id)| !self.pending.contains_key(id)) {
+            self.request_deadlines.pop_front();
+        }
+    }
+
     fn assigned(&self, plain: Option<String>, tls: Option<String>) -> Option<String> {
         if self.config.tls { tls } else { plain }.filter(|url| !url.is_empty())
     }
@@ -309,14 +320,17 @@ impl Connection {
                 return Ok(waits);
             }
         }
+        self.forget_answered();
         let result = answer_of(command, pending.expects).map_err(CloseReason::PeerBroke)?;
         Ok(Some(Event::Answer(pending.asker, result.map(Box::new).map_err(RequestError::Server))))
     }
 
     /// Writes what is due. Pongs are counted, not queued, and go first.
     pub fn poll_transmit(&mut self, tx: &mut TxBuf) {
-        for _ in 0..std::mem::take(&mut self.pongs_owed) {
-            put_pong(tx.flat());
+        if tx.len() < PONG_TX_BYTES_MAX {
+            for _ in 0..std::mem::take(&mut self.pongs_owed) {
+                put_pong(tx.flat());
+            }
         }
         if std::mem::take(&mut self.ping_due) {
             put_ping(tx.flat());

@@ -285,3 +285,35 @@ fn unknown_commands_are_skipped() {
     let mut script = Script::up();
     assert!(matches!(script.connection.handle_frame(Frame::Unknown { command_type: 99 }), Ok(None)));
 }
+
+#[test]
+fn pings_of_a_peer_that_does_not_read_do_not_fill_the_output() {
+    let mut script = Script::up();
+    let mut tx = TxBuf::new();
+    for _ in 0..100_000 {
+        script.broker(pb::CommandPing {}).expect("a ping is fine");
+        script.connection.poll_transmit(&mut tx);
+        assert!(tx.len() <= 300 * 1024, "{} bytes wait", tx.len());
+    }
+    tx.take_all();
+    script.connection.poll_transmit(&mut tx);
+    assert!(!tx.is_empty(), "pongs are still owed");
+}
+
+#[test]
+fn answered_requests_leave_nothing_behind() {
+    let mut script = Script::up();
+    for number in 0..1000 {
+        let id = script.ask(number);
+        let answer = pb::CommandLookupTopicResponse {
+            request_id: id,
+            response: Some(pb::command_lookup_topic_response::LookupType::Connect.into()),
+            ..Default::default()
+        };
+        let event = script.broker(answer);
+        assert!(matches!(event, Ok(Some(Event::Answer(..)))), "{event:?}");
+    }
+    assert_eq!(script.connection.request_deadlines.len(), 0);
+    let keep_alive = Deadline::new(script.start.at + KEEP_ALIVE, "keep-alive");
+    assert_eq!(script.connection.poll_deadline().map(|deadline| deadline.at), Some(keep_alive.at));
+}
