@@ -38,6 +38,7 @@ pub mod outcomes;
 pub mod producer;
 pub mod reply;
 mod requests;
+mod ring;
 pub mod service_url;
 pub mod session;
 pub mod supervisor;

@@ -21,6 +21,7 @@ use super::control::{
 use super::deadlines::Deadlines;
 use super::outbox::{More, Op, Outbox, Outcome};
 use super::producer::{AfterSendError, Producer};
+use super::ring::Ring;
 use super::{Deadline, Endpoint, EndpointId, Now, ReadyList, Wakes};
 use crate::error::ServerError;
 use crate::id::{ConsumerId, ProducerId};
@@ -73,7 +74,7 @@ pub struct Session {
     /// for each endpoint that was ever open here, forgotten when it is open here again or finished.
     former: BTreeMap<EndpointId, EndpointRef>,
     /// Guests in turn.
-    ring: VecDeque<EndpointId>,
+    ring: Ring,
     deadlines: Deadlines<EndpointId>,
     notices: VecDeque<SessionNotice>,
     asks: Vec<(Op, Command)>,
@@ -99,7 +100,7 @@ impl Session {
             producers: BTreeMap::new(),
             consumers: BTreeMap::new(),
             former: BTreeMap::new(),
-            ring: VecDeque::new(),
+            ring: Ring::default(),
             deadlines: Deadlines::default(),
             notices: VecDeque::new(),
             asks: Vec::new(),
@@ -298,13 +299,16 @@ impl Session {
     }
 
     fn handle_open_answer(&mut self, id: EndpointId, attempt: Attempt, result: Outcome, now: Now, wakes: &mut Wakes) {
-        let wanted = self.attempt_of(id) == Some(attempt);
+        let present = self.attempt_of(id);
+        let (is_guest, wanted) = (present.is_some(), present == Some(attempt));
         match result {
             Ok(answer) if wanted => self.attached(id, attempt, &answer, now, wakes),
+            // A later attempt has its own answer to come, and closing the id would close that one.
+            Ok(_) if is_guest => {}
             // Nobody waits for it any more; without this the broker would keep a ghost.
             Ok(_) => self.close_at_broker(id, now),
             Err(error) => {
-                if error == RequestError::TimedOut {
+                if error == RequestError::TimedOut && (wanted || !is_guest) {
                     // The broker may still finish it: close first, then try again.
                     self.close_at_broker(id, now);
                 }
@@ -580,3 +584,6 @@ fn not_the_protocol(rx: &[u8], error: &crate::wire::error::DecodeError) -> Close
     };
     CloseReason::PeerBroke(Violation::new(what))
 }
+
+#[cfg(test)]
+mod tests;

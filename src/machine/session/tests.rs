@@ -1,0 +1,133 @@
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::*;
+use crate::machine::Reply;
+use crate::machine::producer::{Message, ProducerConfig};
+
+struct Rig {
+    session: Session,
+    now: Now,
+    requests: Vec<Command>,
+}
+
+impl Rig {
+    /// A session with a broker that said CONNECTED.
+    fn new() -> Self {
+        let now = Now { at: Instant::now(), wall_ms: 1_700_000_000_000 };
+        let config = ConnectionConfig {
+            address: "broker:6650".into(),
+            tls: false,
+            proxy_to_broker_url: None,
+            client_version: "test".to_owned(),
+            keep_alive: Duration::from_secs(30),
+            operation_timeout: Duration::from_secs(30),
+        };
+        let session = Session::new(config, AuthData::none(), ReadyList::new(), now);
+        let mut rig = Self { session, now, requests: Vec::new() };
+        let version = Some(crate::machine::connection::PROTOCOL_VERSION);
+        rig.broker(pb::CommandConnected { protocol_version: version, ..Default::default() });
+        rig
+    }
+
+    fn broker(&mut self, command: impl Into<Command>) {
+        let mut bytes = BytesMut::new();
+        command.into().encode_frame(&mut bytes);
+        self.session.handle_read(&mut bytes, self.now, &mut Wakes::new()).expect("a good frame");
+    }
+
+    /// A turn of the connection; how many bytes it wrote. Control commands are kept.
+    fn turn(&mut self) -> usize {
+        let mut tx = TxBuf::new();
+        self.session.poll_transmit(&mut tx, self.now, None, &mut Wakes::new()).expect("a good connection");
+        let mut bytes = BytesMut::from(&tx.take_all()[..]);
+        let written = bytes.len();
+        let run = cut(&mut bytes, &Limits::default()).expect("we write whole frames");
+        for frame in run.into_iter().flat_map(frames) {
+            if let crate::wire::frame::Frame::Other(command) = frame.expect("we write good frames") {
+                self.requests.push(command);
+            }
+        }
+        written
+    }
+
+    /// The id of the last request.
+    fn asked(&mut self) -> u64 {
+        self.turn();
+        self.requests.last().and_then(Command::request_id).expect("a request")
+    }
+
+    fn open(&mut self, endpoint: &Arc<Endpoint<Producer>>, attempt: u64) -> u64 {
+        let command = SessionCommand::Open(EndpointRef::Producer(endpoint.clone()), Attempt(attempt));
+        self.session.handle_command(command, self.now, &mut Wakes::new());
+        self.asked()
+    }
+
+    fn opened(&mut self, request_id: u64) {
+        let name = "p".to_owned();
+        self.broker(pb::CommandProducerSuccess { request_id, producer_name: name, ..Default::default() });
+    }
+}
+
+fn producer(id: u64, now: Now) -> Arc<Endpoint<Producer>> {
+    let config = ProducerConfig { batching: false, pending_messages_max: 100_000, ..ProducerConfig::default() };
+    let (created, _) = Reply::pair();
+    let id = ProducerId(id);
+    let producer = Producer::new(id, "persistent://a/b/t".into(), -1, Arc::new(config), created, now);
+    Endpoint::new(EndpointId::Producer(id), producer, ReadyList::new())
+}
+
+fn push(endpoint: &Endpoint<Producer>, count: usize, now: Now) {
+    for _ in 0..count {
+        let message = Message::new(Bytes::from_static(&[7; 1000]));
+        let pushed = endpoint.with(&mut Wakes::new(), |producer, _| producer.push(message, None, || now));
+        drop(pushed.expect("there is room"));
+    }
+}
+
+#[test]
+fn who_is_marked_often_gets_no_more_turns_than_others() {
+    let mut rig = Rig::new();
+    let (busy, quiet) = (producer(1, rig.now), producer(2, rig.now));
+    for endpoint in [&busy, &quiet] {
+        let request = rig.open(endpoint, 1);
+        rig.opened(request);
+        rig.turn();
+    }
+    push(&quiet, 10_000, rig.now);
+    push(&busy, 10_000, rig.now);
+    for _ in 0..20 {
+        // More comes for one of them before every turn, while both have more than their quantum.
+        push(&busy, 100, rig.now);
+        let written = rig.turn();
+        assert!(rig.session.ring.len() <= 2, "two guests stand {} times in the ring", rig.session.ring.len());
+        assert!(written < 2 * QUANTUM_BYTES + 10_000, "{written} bytes in one turn of two guests");
+    }
+}
+
+#[test]
+fn a_late_answer_to_an_earlier_open_does_not_close_the_later_one() {
+    let mut rig = Rig::new();
+    let endpoint = producer(1, rig.now);
+    let first = rig.open(&endpoint, 1);
+    rig.broker(pb::CommandCloseProducer { producer_id: 1, ..Default::default() });
+    let second = rig.open(&endpoint, 2);
+    rig.opened(first);
+    rig.opened(second);
+    rig.turn();
+    assert!(endpoint.with(&mut Wakes::new(), |producer, _| producer.is_attached()));
+    let closed = rig.requests.iter().any(|command| matches!(command, Command::CloseProducer(_)));
+    assert!(!closed, "the producer that is open was closed at the broker");
+}
+
+#[test]
+fn an_open_that_nobody_waits_for_is_closed_at_the_broker() {
+    let mut rig = Rig::new();
+    let endpoint = producer(1, rig.now);
+    let first = rig.open(&endpoint, 1);
+    rig.broker(pb::CommandCloseProducer { producer_id: 1, ..Default::default() });
+    rig.opened(first);
+    rig.turn();
+    assert!(rig.requests.iter().any(|command| matches!(command, Command::CloseProducer(_))));
+}
