@@ -76,8 +76,8 @@ pub mod wire;
 
 #[cfg(feature = "client")]
 pub use client::{
-    Acker, Client, ClientBuilder, Consumer, ConsumerBuilder, ConsumerStats, Producer, ProducerBuilder, ReceivedMessage,
-    Token, TryEnqueueError,
+    Acker, Authentication, Client, ClientBuilder, Consumer, ConsumerBuilder, ConsumerStats, KeyHash, Producer,
+    ProducerBuilder, ReceivedMessage, Routing, Token, Topics, TryEnqueueError,
 };
 pub use error::{Error, ErrorKind, Origin, SendError, ServerCode, ServerError};
 pub use id::MessageId;

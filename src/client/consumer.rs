@@ -23,14 +23,17 @@ use crate::pb;
 /// It is received from by one owner; [`Self::acker`] gives a cloneable handle that acknowledges from many tasks. A
 /// partitioned topic is one consumer: its partitions' messages come merged, in order within a partition.
 ///
-/// Dropping it sends the acknowledgements that wait and closes it at the broker; the subscription stays. What was
-/// not acknowledged is delivered again, to this subscription's other consumers or to its next one.
+/// Dropping it, and every [`Acker`] made from it, sends the acknowledgements that wait and closes it at the broker; the
+/// subscription stays. What was not acknowledged is delivered again, to this subscription's other consumers or to its
+/// next one. While an `Acker` lives the broker goes on delivering up to `receiver_queue_size` messages:
+/// [`Self::close`] ends it at once.
 pub struct Consumer {
     acker: Acker,
     receiver: Receiver,
 }
 
-/// Acknowledges the messages of one consumer; cheap to clone and to share between tasks and threads.
+/// Acknowledges the messages of one consumer; cheap to clone and to share between tasks and threads. It keeps the
+/// consumer open at the broker until it is dropped, or the consumer closed.
 #[derive(Clone)]
 pub struct Acker {
     shared: Arc<Handle>,
@@ -82,7 +85,11 @@ impl Consumer {
     /// # Cancel safety
     /// Dropping the future loses no message and changes nothing.
     pub async fn receive(&mut self) -> Result<ReceivedMessage> {
-        poll_fn(|cx| self.receiver.poll(cx)).await
+        poll_fn(|cx| self.poll_receive(cx)).await
+    }
+
+    pub(super) fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<ReceivedMessage>> {
+        self.receiver.poll(cx)
     }
 
     /// The next message that is here already, if any.
@@ -408,8 +415,11 @@ impl Acker {
 impl Stream for Consumer {
     type Item = Result<ReceivedMessage>;
 
-    /// The messages as [`Consumer::receive`] gives them. It does not end by itself.
+    /// The messages as [`Consumer::receive`] gives them. The error that ends the consumer is the last item.
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.receiver.is_over() {
+            return Poll::Ready(None);
+        }
         self.receiver.poll(cx).map(Some)
     }
 }

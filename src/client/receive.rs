@@ -31,6 +31,8 @@ pub(super) struct Receiver {
     /// Sources that have, or may have, messages; each gives its run in turn.
     ring: VecDeque<usize>,
     marked: Vec<EndpointId>,
+    /// The end was told.
+    over: bool,
 }
 
 /// One endpoint, and what was taken from it.
@@ -82,7 +84,7 @@ impl Receiver {
             .map(|(endpoint, generation)| Source::new(endpoint.clone(), generation, receiver_queue_size))
             .collect();
         let by_id = endpoints.iter().enumerate().map(|(index, endpoint)| (endpoint.id(), index)).collect();
-        Self { sources, by_id, inbox, ring: VecDeque::new(), marked: Vec::new() }
+        Self { sources, by_id, inbox, ring: VecDeque::new(), marked: Vec::new(), over: false }
     }
 
     /// The next message, an error that concerns one entry or the whole consumer, or `Pending`.
@@ -96,7 +98,10 @@ impl Receiver {
                 self.ask_one();
                 // Nothing is at hand and nothing is marked: an end, if any, is all that is left to say.
                 return match self.ended() {
-                    Some(error) => Poll::Ready(Err(error)),
+                    Some(error) => {
+                        self.over = true;
+                        Poll::Ready(Err(error))
+                    }
                     None => Poll::Pending,
                 };
             }
@@ -114,6 +119,11 @@ impl Receiver {
             return self.ended().map(Err);
         }
         next
+    }
+
+    /// Whether [`Self::poll`] has told the end already.
+    pub(super) fn is_over(&self) -> bool {
+        self.over
     }
 
     fn collect(&mut self) {

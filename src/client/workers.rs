@@ -1,7 +1,8 @@
 //! Worker pools over one consumer: many messages at a time, or many keys at a time.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -37,7 +38,12 @@ impl Consumer {
         assert!(concurrent > 0, "some work has to be allowed");
         let mut tasks = JoinSet::new();
         loop {
-            let received = self.receive().await;
+            // While it waits for a message, work that ends in a panic is noticed too.
+            let received = poll_fn(|cx| match poll_ended(&mut tasks, cx) {
+                Err(error) => Poll::Ready(Err(error)),
+                Ok(()) => self.poll_receive(cx).map(Ok),
+            });
+            let received = received.await?;
             while tasks.len() >= concurrent {
                 check(tasks.join_next().await)?;
             }
@@ -114,6 +120,14 @@ fn worker_of(message: &ReceivedMessage, turn: &mut usize, workers: usize) -> usi
 async fn finish(mut tasks: JoinSet<()>) -> Result<()> {
     while !tasks.is_empty() {
         check(tasks.join_next().await)?;
+    }
+    Ok(())
+}
+
+/// Takes the tasks that have ended.
+fn poll_ended(tasks: &mut JoinSet<()>, cx: &mut Context<'_>) -> Result<()> {
+    while let Poll::Ready(Some(ended)) = tasks.poll_join_next(cx) {
+        check(Some(ended))?;
     }
     Ok(())
 }

@@ -132,3 +132,21 @@ pub async fn closed_handles_say_so(target: &Target) {
     assert!(!error.may_be_stored(), "{error}");
     within("a second close", clone.close()).await.expect("closing twice is fine");
 }
+
+pub async fn stream_ends_with_its_consumer(target: &Target) {
+    use futures_core::Stream;
+    let client = target.client().await;
+    let topic = target.topic("stream-end");
+    let mut consumer = within("a consumer", client.consumer(&topic, "s").subscribe()).await.expect("a consumer");
+    within("the close", client.close()).await.expect("closed");
+    for round in 0..3 {
+        let next = std::future::poll_fn(|context| std::pin::Pin::new(&mut consumer).poll_next(context));
+        match (round, within("the end of the stream", next).await) {
+            (0, Some(Err(error))) => assert_eq!(error.kind(), ErrorKind::Closed, "{error}"),
+            (1.., None) => {}
+            (_, other) => panic!("item {round} is {other:?}"),
+        }
+    }
+    let error = within("the end", consumer.receive()).await.expect_err("it is closed");
+    assert_eq!(error.kind(), ErrorKind::Closed, "{error}");
+}

@@ -76,14 +76,14 @@ macro_rules! with_every_test {
             }
             lifecycle {
                 dropped_handles_are_gone_at_the_broker drop_sends_what_was_accepted client_close_leaves_nothing
-                many_cycles handles_outlive_the_client closed_handles_say_so
+                many_cycles handles_outlive_the_client closed_handles_say_so stream_ends_with_its_consumer
             }
             reconnect {
                 unload_in_full_flight connection_cut_in_full_flight deduplication_makes_it_exactly_once
                 broker_away_for_a_while sends_are_given_up_in_time creation_is_given_up_in_time silent_connection
                 deleted_topic_is_made_anew
             }
-            several { topics_are_merged workers_at_the_same_time workers_by_key }
+            several { topics_are_merged workers_at_the_same_time work_that_panics_ends_the_pool workers_by_key }
             token { refreshed_when_challenged }
         }
     };

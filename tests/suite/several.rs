@@ -65,6 +65,21 @@ pub async fn workers_at_the_same_time(target: &Target) {
     assert_eq!(ended.kind(), ErrorKind::Closed, "{ended}");
 }
 
+pub async fn work_that_panics_ends_the_pool(target: &Target) {
+    let client = target.client().await;
+    let topic = target.topic("panicking-workers");
+    let mut consumer = shared(client.consumer(&topic, "s")).await;
+    send_all(&producer(&client, &topic).await, ["the only one"]).await;
+    let work = |_: ReceivedMessage, _: pulsar_native::Acker| async { panic!("this panic is part of the test") };
+    let ended = within("the end of the pool", consumer.for_each_concurrent(8, work)).await;
+    assert_eq!(ended.expect_err("work panicked").kind(), ErrorKind::Closed);
+    // The consumer is as good as before.
+    consumer.redeliver_unacknowledged();
+    let again = receive(&mut consumer).await;
+    consumer.ack(&again).expect("acknowledged");
+    drained(target, &topic, "s").await;
+}
+
 pub async fn workers_by_key(target: &Target) {
     let client = target.client().await;
     let topic = target.topic("workers-by-key");
