@@ -1,4 +1,5 @@
 //! The producer's machine under a virtual clock, against a broker of a few lines.
+#![allow(clippy::let_underscore_future, reason = "a send goes its way whether or not its outcome is looked at")]
 
 use std::collections::VecDeque;
 use std::future::Future;
