@@ -7,6 +7,7 @@ use std::time::Instant;
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::auth::Identity;
+use super::faults::Script;
 use super::log::Entry;
 use super::machine::ConnId;
 use crate::pb;
@@ -103,7 +104,11 @@ pub(crate) struct Connection {
     pub(crate) unanswered_consumers: Vec<u64>,
     pub(crate) connected_at_ms: u64,
     /// Frames for the client; bounded by `tx_bytes_max` for deliveries, by one answer per request otherwise.
-    out: BytesMut,
+    pub(super) out: BytesMut,
+    /// By a fault: what the peer sends is left unread.
+    pub(crate) deaf: bool,
+    /// By a fault: nothing goes out.
+    pub(crate) mute: bool,
     /// A delivery was held back because `out` was full.
     pub(crate) starved: bool,
     listed: bool,
@@ -127,6 +132,8 @@ impl Connection {
             unanswered_consumers: Vec::new(),
             connected_at_ms: 0,
             out: BytesMut::new(),
+            deaf: false,
+            mute: false,
             starved: false,
             listed: false,
         }
@@ -159,6 +166,8 @@ pub(crate) struct Connections {
     ready: Vec<ConnId>,
     next: u64,
     tx_bytes_max: usize,
+    /// Faults strike what passes here in both directions.
+    pub(crate) script: Script,
 }
 
 impl Connections {
@@ -183,6 +192,10 @@ impl Connections {
 
     pub(crate) fn get_mut(&mut self, id: ConnId) -> Option<&mut Connection> {
         self.by_id.get_mut(&id)
+    }
+
+    pub(crate) fn ids(&self) -> Vec<ConnId> {
+        self.by_id.keys().copied().collect()
     }
 
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (ConnId, &mut Connection)> {
@@ -244,14 +257,16 @@ impl Connections {
     }
 
     /// Queues a MESSAGE. The checksum block is left out below version 11; `broker_metadata` puts the entry's index in
-    /// front of it for clients that can parse that.
-    pub(crate) fn message(&mut self, id: ConnId, head: &MessageHead, entry: &Entry, broker_metadata: bool) {
-        let Some(connection) = self.by_id.get(&id) else { return };
+    /// front of it for clients that can parse that. Gives how often it went out: once, unless a fault wants it twice.
+    pub(crate) fn message(&mut self, id: ConnId, head: &MessageHead, entry: &Entry, broker_metadata: bool) -> u32 {
+        let effect = self.strike_delivery(id, head.consumer_id);
+        let Some(connection) = self.by_id.get(&id) else { return 1 };
         let strip = if connection.version < 11 { entry.facts.checksum_bytes } else { 0 };
         let flagged = connection.flags.supports_broker_entry_metadata.unwrap_or(false);
         let prefix = broker_metadata && flagged && connection.version >= 18;
         debug_assert!(strip == 0 || strip == CHECKSUM_BLOCK_BYTES);
-        let Some(out) = self.out(id) else { return };
+        let Some(out) = self.out(id) else { return 1 };
+        let mark = out.len();
         let bytes = entry.bytes.get(strip..).unwrap_or_default();
         if prefix {
             let mut framed = BytesMut::with_capacity(bytes.len() + 32);
@@ -261,18 +276,25 @@ impl Connections {
         } else {
             put_message(out, head, bytes);
         }
+        effect.map_or(1, |effect| self.finish_delivery(id, head.consumer_id, mark, effect))
     }
 
     /// The queue of a connection that still takes output; lists the connection as ready.
-    fn out(&mut self, id: ConnId) -> Option<&mut BytesMut> {
-        let connection = self.by_id.get_mut(&id)?;
+    pub(super) fn out(&mut self, id: ConnId) -> Option<&mut BytesMut> {
+        let connection = self.by_id.get(&id)?;
         if connection.state == State::Closing {
             return None;
         }
+        self.list(id);
+        self.by_id.get_mut(&id).map(|connection| &mut connection.out)
+    }
+
+    /// Lists the connection as ready.
+    pub(super) fn list(&mut self, id: ConnId) {
+        let Some(connection) = self.by_id.get_mut(&id) else { return };
         if !connection.listed {
             connection.listed = true;
             self.ready.push(id);
         }
-        Some(&mut connection.out)
     }
 }

@@ -358,6 +358,9 @@ fn send(
         consumer_epoch: epoch,
     };
     let messages = sub.cursor.left(offset, entry.facts.messages());
-    conns.message(key.conn, &head, entry, context.broker_entry_metadata);
+    let copies = conns.message(key.conn, &head, entry, context.broker_entry_metadata);
     sub.deliver(offset, key, messages, slot);
+    if let Some(consumer) = sub.consumer_mut(key).filter(|_| copies > 1) {
+        consumer.permits -= i64::from(messages) * i64::from(copies - 1);
+    }
 }

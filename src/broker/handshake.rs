@@ -98,18 +98,24 @@ impl Broker {
             if connection.challenged || connection.version < 14 || !connection.flags.supports_auth_refresh() {
                 return self.conns.close(conn);
             }
-            connection.challenged = true;
-            let challenge = pb::CommandAuthChallenge {
-                server_version: None,
-                challenge: Some(pb::AuthData {
-                    auth_method_name: Some(TOKEN_METHOD.to_owned()),
-                    auth_data: Some(Bytes::from_static(REFRESH)),
-                }),
-                protocol_version: Some(connection.version),
-            };
-            self.conns.send(conn, &challenge.into());
+            self.challenge(conn);
         }
         self.arm_auth_refresh(conn);
+    }
+
+    /// Asks for fresh credentials.
+    pub(crate) fn challenge(&mut self, conn: ConnId) {
+        let Some(connection) = self.conns.get_mut(conn).filter(|found| found.state == State::Connected) else { return };
+        connection.challenged = true;
+        let challenge = pb::CommandAuthChallenge {
+            server_version: None,
+            challenge: Some(pb::AuthData {
+                auth_method_name: Some(TOKEN_METHOD.to_owned()),
+                auth_data: Some(Bytes::from_static(REFRESH)),
+            }),
+            protocol_version: Some(connection.version),
+        };
+        self.conns.send(conn, &challenge.into());
     }
 
     /// One tick: a handshake or a PING that took a whole interval ends the connection, else a PING goes out.
@@ -117,6 +123,8 @@ impl Broker {
         let Some(connection) = self.conns.get_mut(conn) else { return };
         match connection.state {
             State::Closing => return,
+            // What was sent lies unread, so nothing is known.
+            _ if connection.deaf => return self.arm_keep_alive(conn),
             State::Start => return self.conns.close(conn),
             State::Connected if connection.pinged => {
                 return self.fail(conn, Rule::PongMissing, || "nothing came since the last PING".to_owned());

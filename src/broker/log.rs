@@ -116,6 +116,11 @@ impl Log {
         self.entries.get(index)
     }
 
+    pub(crate) fn get_mut(&mut self, offset: u64) -> Option<&mut Entry> {
+        let index = usize::try_from(offset.checked_sub(self.first)?).ok()?;
+        self.entries.get_mut(index)
+    }
+
     /// Stores `bytes` and gives the offset. `messages` is the SEND's `num_messages`, which the index counts by.
     pub(crate) fn append(&mut self, bytes: Bytes, facts: EntryFacts, messages: u64, now_ms: u64) -> u64 {
         let offset = self.end();

@@ -105,6 +105,16 @@ impl Broker {
 
     /// Bytes came: whole frames are taken off `rx` and handled. Bad bytes end the connection.
     pub fn receive(&mut self, conn: ConnId, rx: &mut BytesMut, now: Now) {
+        let ends = self.limit_received(rx);
+        let before = rx.len();
+        self.receive_frames(conn, rx, now);
+        self.count_received(before - rx.len());
+        if ends {
+            self.conns.cut(conn);
+        }
+    }
+
+    fn receive_frames(&mut self, conn: ConnId, rx: &mut BytesMut, now: Now) {
         loop {
             match cut(rx, &self.limits) {
                 Ok(Some(run)) => {
@@ -132,6 +142,14 @@ impl Broker {
         if let Some(check) = connection.liveness_check.take() {
             self.found_alive(check);
         }
+        match self.strike(conn, &frame) {
+            None => self.serve(conn, frame),
+            Some(effect) => self.serve_struck(conn, frame, effect),
+        }
+    }
+
+    /// Carries a frame out.
+    pub(crate) fn serve(&mut self, conn: ConnId, frame: Frame) {
         match frame {
             Frame::Send { head, entry } => {
                 if self.is_connected(conn, "SEND") {
@@ -162,8 +180,13 @@ impl Broker {
             if out.len() >= self.config.tx_bytes_max {
                 return;
             }
+            if connection.mute {
+                return;
+            }
             let starved = std::mem::take(&mut connection.starved);
-            out.flat().extend_from_slice(&connection.take_out());
+            let mut bytes = connection.take_out();
+            self.limit_sent(conn, &mut bytes);
+            out.flat().extend_from_slice(&bytes);
             if !starved {
                 return;
             }
@@ -173,6 +196,7 @@ impl Broker {
 
     /// Connections that have got something to write, or have to be closed, since the last call.
     pub fn take_ready(&mut self) -> Vec<ConnId> {
+        self.settle_faults();
         self.conns.take_ready()
     }
 
@@ -195,6 +219,7 @@ impl Broker {
                 Timer::AuthRefresh(conn) => self.refresh_auth(conn),
                 Timer::Liveness { target, check } => self.found_silent(target, check),
                 Timer::Failover { topic, subscription, turn } => self.failover_due(&topic, &subscription, turn),
+                Timer::Late { conn, bytes } => self.conns.raw(conn, &bytes),
                 Timer::Delayed { topic, subscription } => {
                     let sub = self.topics.get_mut(&topic).and_then(|topic| topic.subscriptions.get_mut(&subscription));
                     if let Some(sub) = sub {

@@ -33,6 +33,7 @@
 //! | `dispatch`, `hashing` | who gets an entry |
 //! | `operator`, `stats` | what an operator does and sees |
 //! | `judge` | what clients did wrong |
+//! | `faults` | what goes wrong on purpose |
 
 mod acks;
 mod auth;
@@ -43,6 +44,7 @@ mod consumers;
 mod cursor;
 mod dispatch;
 mod facts;
+pub mod faults;
 mod handshake;
 mod hashing;
 mod judge;
@@ -67,6 +69,7 @@ mod topic_list;
 pub(crate) use auth::mint as mint_token;
 pub use builder::EmbeddedBrokerBuilder;
 pub use config::{BrokerConfig, DamagedEntries};
+pub use faults::{Effect, Event, Fault, Faults};
 pub use judge::{Rule, Violation};
 #[cfg(feature = "sim")]
 pub(crate) use log::Position;

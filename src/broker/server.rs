@@ -17,6 +17,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::builder::EmbeddedBrokerBuilder;
 use super::config::BrokerConfig;
+use super::faults::Faults;
 use super::judge::Violation;
 use super::machine::{Broker, ConnId};
 use super::stats::TopicStats;
@@ -178,6 +179,15 @@ impl EmbeddedBroker {
     /// Ends every connection without a word, as a broker that crashed. It goes on listening.
     pub fn drop_connections(&self) {
         self.shared.operate(Broker::close_all);
+    }
+
+    /// The handle that scripts faults.
+    pub fn faults(&self) -> Faults<'_> {
+        Faults::new(self)
+    }
+
+    pub(super) fn operate<T>(&self, input: impl FnOnce(&mut Broker) -> T) -> T {
+        self.shared.operate(input)
     }
 
     /// Stops: returns when no task and no socket is left.
@@ -363,15 +373,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Served<S> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
         for _ in 0..TURNS_MAX {
-            {
+            let deaf = {
                 let mut inner = this.shared.lock();
                 if inner.stopping {
                     return Poll::Ready(());
                 }
                 inner.wakers.insert(this.id, context.waker().clone());
-            }
+                inner.broker.is_deaf(this.id)
+            };
             // Whoever does not read its answers gets no more requests read.
-            let full = this.tx.len() >= this.tx_bytes_max;
+            let full = deaf || this.tx.len() >= this.tx_bytes_max;
             let read = match if full { Poll::Pending } else { this.poll_read(context) } {
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
                 Poll::Ready(Ok(_)) => true,
@@ -379,7 +390,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Served<S> {
             };
             let written = match this.poll_write(context) {
                 Poll::Ready(Ok(true) | Err(_)) => return Poll::Ready(()),
-                Poll::Ready(Ok(false)) => full,
+                Poll::Ready(Ok(false)) => full && !deaf,
                 Poll::Pending => false,
             };
             if !read && !written {

@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
+
 use super::machine::ConnId;
 use crate::machine::{Deadline, Now};
 
@@ -22,6 +24,8 @@ pub(crate) enum Timer {
     Failover { topic: Arc<str>, subscription: Arc<str>, turn: u64 },
     /// Delayed messages of a subscription come due.
     Delayed { topic: Arc<str>, subscription: Arc<str> },
+    /// Bytes that a fault held back.
+    Late { conn: ConnId, bytes: Bytes },
 }
 
 impl Timer {
@@ -32,6 +36,7 @@ impl Timer {
             Self::Liveness { .. } => "liveness check",
             Self::Failover { .. } => "failover delay",
             Self::Delayed { .. } => "delayed delivery",
+            Self::Late { .. } => "delayed by a fault",
         }
     }
 }
