@@ -199,8 +199,9 @@ impl Source {
             return;
         }
         let members = self.batch.take().map_or(0, |batch| batch.left);
-        let entries: u32 = self.run.drain(..).map(|entry| entry.members).sum();
-        self.credits.count += members + entries;
+        // The broker names the sizes of its batches: their sum may be beyond what a count holds.
+        let thrown = self.run.drain(..).fold(members, |sum, entry| sum.saturating_add(entry.members));
+        self.credits.count = self.credits.count.saturating_add(thrown);
         self.taken = self.generation.load(Ordering::Relaxed);
     }
 
@@ -221,7 +222,7 @@ impl Source {
     }
 
     fn credit(&mut self, count: u32) {
-        self.credits.count += count;
+        self.credits.count = self.credits.count.saturating_add(count);
         if self.credits.count >= self.credits_max {
             self.send_credits_home();
         }
@@ -347,5 +348,40 @@ fn cannot_open(metadata: &crate::wire::metadata::Metadata) -> Option<String> {
             Some("it is a chunk of a larger message, which this client does not assemble".to_owned())
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::id::ConsumerId;
+    use crate::machine::Reply;
+    use crate::wire::hot::MessageHead;
+
+    #[test]
+    fn a_void_run_of_batches_of_absurd_sizes_is_thrown_away() {
+        let (id, generation) = (ConsumerId(1), Arc::new(AtomicU64::new(0)));
+        let (subscribed, _) = Reply::pair();
+        let (topic, inbox) = ("persistent://a/b/t".into(), ReadyList::new());
+        let consumer =
+            Consumer::new(id, topic, -1, Arc::default(), inbox.clone(), generation.clone(), subscribed, clock::now());
+        let endpoint = Endpoint::new(EndpointId::Consumer(id), consumer, inbox);
+        let mut source = Source::new(endpoint, generation.clone(), 1000);
+        for entry_id in 0..3 {
+            let head = MessageHead {
+                consumer_id: 1,
+                ledger_id: 1,
+                entry_id,
+                partition: -1,
+                redelivery_count: 0,
+                ack_set: Vec::new(),
+                consumer_epoch: None,
+            };
+            source.run.push_back(Entry { members: u32::MAX / 2, ..Entry::read(head, Bytes::new()) });
+        }
+        generation.fetch_add(1, Ordering::Relaxed);
+        assert!(matches!(source.next(0), Next::Empty));
     }
 }
