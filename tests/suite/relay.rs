@@ -18,6 +18,8 @@ pub struct Relay {
 
 #[derive(Default)]
 struct State {
+    /// How many connections were let through.
+    opened: usize,
     /// New connections end at once.
     refusing: bool,
     /// The copying of each connection; when it is aborted, both sockets close.
@@ -53,6 +55,11 @@ impl Relay {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How many connections were made in all.
+    pub fn opened(&self) -> usize {
+        self.state().opened
+    }
+
     /// Closes all connections that there are.
     pub fn cut(&self) {
         self.state().connections.drain(..).for_each(|connection| connection.abort());
@@ -86,6 +93,7 @@ async fn accept(listener: TcpListener, far: String, state: Arc<Mutex<State>>) {
         if inner.refusing {
             continue;
         }
+        inner.opened += 1;
         let freeze = inner.freeze.get_or_insert_with(|| tokio::sync::watch::Sender::new(false)).subscribe();
         let copying = tokio::spawn(copy(near, far.clone(), freeze, Arc::clone(&state)));
         inner.connections.push(copying.abort_handle());

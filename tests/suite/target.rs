@@ -84,6 +84,10 @@ impl Target {
         &*self.cluster
     }
 
+    pub fn shared_cluster(&self) -> Arc<dyn Cluster> {
+        Arc::clone(&self.cluster)
+    }
+
     /// A topic name that no other test has, nor an earlier run.
     pub fn topic(&self, name: &str) -> String {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
