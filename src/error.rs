@@ -264,8 +264,11 @@ impl SendError {
 
 impl fmt::Display for SendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let stored = if self.may_be_stored { "it may have been stored" } else { "it was not stored" };
-        write!(f, "the message was not confirmed ({stored}): {}", self.error)
+        let what = match self.may_be_stored {
+            true => "the message was not confirmed, and may be stored",
+            false => "the message was not stored",
+        };
+        write!(f, "{what}: {}", self.error)
     }
 }
 

@@ -57,8 +57,8 @@ fn futures_of_a_consumer_cross_threads(mut consumer: Consumer, other: Consumer, 
     future(consumer.stats());
     future(consumer.last_message_ids());
     future(consumer.seek(SeekTo::Earliest));
-    future(consumer.for_each_concurrent(1, |_, _| async {}));
-    future(consumer.for_each_by_key(1, |_, _| async {}));
+    future(consumer.process(1, |_, _| async {}));
+    future(consumer.process_by_key(1, |_, _| async {}));
     future(consumer.unsubscribe(false));
     future(other.close());
     future(Token::new("").credentials());

@@ -275,6 +275,23 @@ impl Consumer {
         self.acker.shared.config.consumer_name.as_deref().unwrap_or_default()
     }
 
+    /// Failover: whether this consumer is the active one, of any partition, as far as the broker has said
+    /// (ACTIVE_CONSUMER_CHANGE). `None` before it has, and on other subscriptions.
+    pub fn is_active(&self) -> Option<bool> {
+        let active =
+            |endpoint: &Arc<Endpoint<Machine>>| endpoint.with(&mut Wakes::new(), |consumer, _| consumer.is_active());
+        self.endpoints().iter().filter_map(active).reduce(|a, b| a || b)
+    }
+
+    /// Whether every part of the topic is terminated and acknowledged to its end (REACHED_END_OF_TOPIC): nothing will
+    /// come any more.
+    pub fn has_reached_end_of_topic(&self) -> bool {
+        let ended = |endpoint: &Arc<Endpoint<Machine>>| {
+            endpoint.with(&mut Wakes::new(), |consumer, _| consumer.has_reached_end_of_topic())
+        };
+        self.endpoints().iter().all(ended)
+    }
+
     /// Whether every part of it is attached to a broker at the moment.
     pub fn is_connected(&self) -> bool {
         let attached =

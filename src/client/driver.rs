@@ -44,7 +44,9 @@ pub(crate) struct Driver {
     tx: TxBuf,
     /// Bytes may lie in a layer below (TLS) until it is flushed.
     unflushed: bool,
-    /// When the peer last took bytes, or when there was nothing for it to take.
+    /// Bytes wait for the peer.
+    pending: bool,
+    /// When the peer last took bytes, or when they began to wait.
     took_at: Instant,
     write_stall_max: Duration,
     commands: UnboundedReceiver<SessionCommand>,
@@ -71,6 +73,7 @@ impl Driver {
             rx: BytesMut::new(),
             tx: TxBuf::new(),
             unflushed: false,
+            pending: false,
             took_at: Instant::now(),
             write_stall_max,
             commands,
@@ -111,6 +114,10 @@ impl Driver {
 
     fn write(&mut self, cx: &mut Context<'_>) -> Result<bool, CloseReason> {
         let mut moved = false;
+        // What was idle until now has stalled for no time yet.
+        if !std::mem::replace(&mut self.pending, !self.tx.is_empty() || self.unflushed) {
+            self.took_at = Instant::now();
+        }
         while !self.tx.is_empty() {
             match poll_write_buf(Pin::new(&mut self.socket), cx, &mut self.tx) {
                 Poll::Ready(Ok(0)) => return Err(CloseReason::Io("the connection takes no more bytes".to_owned())),
@@ -124,15 +131,18 @@ impl Driver {
         }
         if self.unflushed {
             match Pin::new(&mut self.socket).poll_flush(cx) {
-                Poll::Ready(Ok(())) => self.unflushed = false,
+                Poll::Ready(Ok(())) => {
+                    self.unflushed = false;
+                    moved = true;
+                }
                 Poll::Ready(Err(error)) => return Err(CloseReason::Io(lost(&error))),
                 Poll::Pending => {}
             }
         }
-        let idle = self.tx.is_empty() && !self.unflushed;
-        if moved || idle {
+        self.pending = !self.tx.is_empty() || self.unflushed;
+        if moved {
             self.took_at = Instant::now();
-        } else if self.took_at.elapsed() >= self.write_stall_max {
+        } else if self.pending && self.took_at.elapsed() >= self.write_stall_max {
             return Err(CloseReason::Silent { after: self.write_stall_max });
         }
         Ok(moved)

@@ -43,6 +43,8 @@ pub use producer_builder::ProducerBuilder;
 pub use routing::{KeyHash, Routing};
 pub use topics::Topics;
 
+pub use crate::machine::control::{AuthData, HostPort};
+
 /// A connection to a Pulsar cluster. Clones share it.
 ///
 /// It dials brokers as producers and consumers need them, one connection each, and keeps everything attached through

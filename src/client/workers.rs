@@ -12,7 +12,7 @@ use super::message::ReceivedMessage;
 use crate::error::{Error, ErrorKind, Result};
 use crate::hash::murmur3_32;
 
-/// Messages that wait for one worker of [`Consumer::for_each_by_key`] while it is busy.
+/// Messages that wait for one worker of [`Consumer::process_by_key`] while it is busy.
 const WORKER_QUEUE_MESSAGES_MAX: usize = 16;
 
 impl Consumer {
@@ -30,7 +30,7 @@ impl Consumer {
     ///
     /// # Panics
     /// If `concurrent` is zero.
-    pub async fn for_each_concurrent<F, Fut>(&mut self, concurrent: usize, work: F) -> Result<()>
+    pub async fn process<F, Fut>(&mut self, concurrent: usize, work: F) -> Result<()>
     where
         F: Fn(ReceivedMessage, Acker) -> Fut,
         Fut: Future<Output = ()> + Send + 'static,
@@ -61,14 +61,14 @@ impl Consumer {
     /// key counts, else the partition key; those without a key go round.
     ///
     /// # Errors
-    /// As of [`Self::for_each_concurrent`].
+    /// As of [`Self::process`].
     ///
     /// # Cancel safety
-    /// As of [`Self::for_each_concurrent`].
+    /// As of [`Self::process`].
     ///
     /// # Panics
     /// If `workers` is zero.
-    pub async fn for_each_by_key<F, Fut>(&mut self, workers: usize, work: F) -> Result<()>
+    pub async fn process_by_key<F, Fut>(&mut self, workers: usize, work: F) -> Result<()>
     where
         F: Fn(ReceivedMessage, Acker) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = ()> + Send,

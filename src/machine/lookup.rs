@@ -16,7 +16,7 @@ use crate::pb;
 use crate::wire::command::Command;
 
 const LOOKUP: &str = "the lookup of the topic";
-const PARTITIONS: &str = "the number of partitions of the topic";
+const PARTITIONS: &str = "the lookup of the topic's partitions";
 
 /// One lookup on its way from broker to broker.
 #[derive(Debug)]

@@ -71,12 +71,14 @@ pub struct Session {
     producers: BTreeMap<ProducerId, Guest<Producer>>,
     consumers: BTreeMap<ConsumerId, Guest<Consumer>>,
     /// Guests that the broker closed: their receipts and answers may still arrive on this connection. At most one
-    /// for each endpoint that was ever open here, forgotten when it is open here again or finished.
+    /// for each endpoint of the client that is not finished.
     former: BTreeMap<EndpointId, EndpointRef>,
     /// Guests in turn.
     ring: Ring,
     deadlines: Deadlines<EndpointId>,
     notices: VecDeque<SessionNotice>,
+    /// The broker waits for fresh credentials, and the supervisor knows.
+    challenged: bool,
     asks: Vec<(Op, Command)>,
     inbound: Inbound,
 }
@@ -103,6 +105,7 @@ impl Session {
             ring: Ring::default(),
             deadlines: Deadlines::default(),
             notices: VecDeque::new(),
+            challenged: false,
             asks: Vec::new(),
             inbound: Inbound::default(),
         }
@@ -112,7 +115,10 @@ impl Session {
     pub fn handle_command(&mut self, command: SessionCommand, now: Now, wakes: &mut Wakes) {
         match command {
             SessionCommand::Ask(ask, command) => self.connection.request(*command, Asker::Supervisor(ask), now),
-            SessionCommand::Challenge(credentials) => self.connection.answer_challenge(credentials),
+            SessionCommand::Challenge(credentials) => {
+                self.challenged = false;
+                self.connection.answer_challenge(credentials);
+            }
             SessionCommand::Open(endpoint, attempt) => self.open(endpoint, attempt, now, wakes),
         }
     }
@@ -197,7 +203,12 @@ impl Session {
         self.hand_over(now, wakes)?;
         match event {
             Event::Ready(peer) => self.notices.push_back(SessionNotice::Up(peer)),
-            Event::Challenge => self.notices.push_back(SessionNotice::Challenged),
+            Event::Challenge => {
+                // One at a time: a broker that repeats itself is answered once.
+                if !std::mem::replace(&mut self.challenged, true) {
+                    self.notices.push_back(SessionNotice::Challenged);
+                }
+            }
             Event::Answer(asker, result) => self.handle_answer(asker, result, now, wakes),
             Event::Waits(producer, success) => self.tell_that_it_waits(producer, &success, now, wakes),
             Event::SendError(producer, sequence_id, error) => {
@@ -375,6 +386,7 @@ impl Session {
         let Some((endpoint, attempt)) = self.remove(id) else { return };
         endpoint.move_to(&self.supervisor, wakes);
         endpoint.detach(now, wakes);
+        self.former.retain(|_, former| !former.is_finished());
         self.former.insert(id, endpoint);
         self.notices.push_back(notice(attempt));
     }

@@ -54,7 +54,7 @@ pub async fn workers_at_the_same_time(target: &Target) {
                 done.fetch_add(1, Ordering::SeqCst);
             }
         };
-        consumer.for_each_concurrent(8, work).await
+        consumer.process(8, work).await
     });
     until("all the work", || async { done.load(Ordering::SeqCst) }, |done| *done == 100).await;
     drained(target, &topic, "s").await;
@@ -71,7 +71,7 @@ pub async fn work_that_panics_ends_the_pool(target: &Target) {
     let mut consumer = shared(client.consumer(&topic, "s")).await;
     send_all(&producer(&client, &topic).await, ["the only one"]).await;
     let work = |_: ReceivedMessage, _: pulsar_native::Acker| async { panic!("this panic is part of the test") };
-    let ended = within("the end of the pool", consumer.for_each_concurrent(8, work)).await;
+    let ended = within("the end of the pool", consumer.process(8, work)).await;
     assert_eq!(ended.expect_err("work panicked").kind(), ErrorKind::Closed);
     // The consumer is as good as before.
     consumer.redeliver_unacknowledged();
@@ -98,7 +98,7 @@ pub async fn workers_by_key(target: &Target) {
                 acker.ack(&message).expect("acknowledged");
             }
         };
-        consumer.for_each_by_key(4, work).await
+        consumer.process_by_key(4, work).await
     });
     let look = || async { seen.lock().unwrap().values().map(Vec::len).sum::<usize>() };
     until("all the work", look, |done| *done == 200).await;

@@ -33,7 +33,13 @@ impl TlsOptions {
         })?;
         let secured = TlsConnector::from(config).connect(name, socket).await;
         let secured = secured.map_err(|error| {
-            Error::network(format!("no TLS connection to {} as {}: {error}", target.address, target.server_name))
+            // A peer without TLS hangs up on what it takes for garbage.
+            let hint = match error.kind() {
+                std::io::ErrorKind::UnexpectedEof => "; if this is the broker's plain port, use pulsar://",
+                _ => "",
+            };
+            let Target { address, server_name, .. } = target;
+            Error::network(format!("no TLS connection to {address} as {server_name}: {error}{hint}"))
         })?;
         Ok(Box::new(secured))
     }

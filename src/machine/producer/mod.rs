@@ -413,6 +413,7 @@ impl Producer {
             return;
         }
         self.close_batch();
+        self.prune_flushes();
         self.flushes.push_back(Flush { target: self.accepted, reply, failure: self.failure.take() });
         self.answer_flushes(wakes);
     }

@@ -149,6 +149,21 @@ impl Producer {
         failure.get_or_insert_with(|| error.clone());
     }
 
+    /// Flushes whose callers gave up make way, so that there are no more than callers; the failure that one of them
+    /// would have reported goes to the next.
+    pub(super) fn prune_flushes(&mut self) {
+        let mut failure = None;
+        self.flushes.retain_mut(|flush| {
+            if flush.reply.is_abandoned() {
+                failure = failure.take().or(flush.failure.take());
+                return false;
+            }
+            flush.failure = failure.take().or(flush.failure.take());
+            true
+        });
+        self.failure = failure.or(self.failure.take());
+    }
+
     pub(super) fn answer_flushes(&mut self, wakes: &mut Wakes) {
         if self.flushes.is_empty() {
             return;
