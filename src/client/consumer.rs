@@ -43,6 +43,8 @@ struct Handle {
     endpoints: Vec<Arc<Endpoint<Machine>>>,
     /// The full names it was made for; not empty.
     topics: Vec<Arc<str>>,
+    /// The topic, or partition of one, of each endpoint.
+    parts: Vec<Arc<str>>,
     config: Arc<ConsumerConfig>,
     /// Keeps the tasks alive that carry out what the endpoints decide.
     _client: Arc<Shared>,
@@ -67,7 +69,11 @@ impl Consumer {
         inbox: Arc<ReadyList>,
     ) -> Self {
         let receiver = Receiver::new(&endpoints, generations, inbox, config.receiver_queue_size);
-        let shared = Handle { endpoints, topics, config, _client: client };
+        let part = |endpoint: &Arc<Endpoint<Machine>>| {
+            endpoint.with(&mut Wakes::new(), |consumer, _| consumer.topic().clone())
+        };
+        let parts = endpoints.iter().map(part).collect();
+        let shared = Handle { endpoints, topics, parts, config, _client: client };
         Self { acker: Acker { shared: Arc::new(shared) }, receiver }
     }
 
@@ -310,14 +316,12 @@ async fn all(replies: Vec<Reply<()>>) -> Result<()> {
 
 impl Acker {
     fn endpoint_of(&self, message: &ReceivedMessage) -> Result<&Arc<Endpoint<Machine>>> {
-        self.shared
-            .endpoints
-            .get(message.source())
-            .filter(|endpoint| endpoint.with(&mut Wakes::new(), |consumer, _| **consumer.topic() == *message.topic()))
-            .ok_or_else(|| {
-                let what = format!("message {} of {} did not come from this consumer", message.id(), message.topic());
-                Error::local(ErrorKind::InvalidArgument, what).with_topic(&self.shared.topics[0])
-            })
+        let at = message.source();
+        if self.shared.parts.get(at).is_some_and(|part| message.is_of(part)) {
+            return Ok(&self.shared.endpoints[at]);
+        }
+        let what = format!("message {} of {} did not come from this consumer", message.id(), message.topic());
+        Err(Error::local(ErrorKind::InvalidArgument, what).with_topic(&self.shared.topics[0]))
     }
 
     /// The endpoint that an id belongs to: an id names a partition, but no topic.

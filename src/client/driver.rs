@@ -26,8 +26,12 @@ use crate::machine::{Deadline, ReadyList, Wakes};
 use crate::wire::frame::missing;
 use crate::wire::tx::TxBuf;
 
-/// The least room the read buffer has before a read.
+/// The room of a fresh read buffer.
 const READ_BYTES: usize = 64 * 1024;
+
+/// The least room the read buffer has before a read. What is left above it is used up first: a message holds on to the
+/// buffer it came in, and small reads shall share one.
+const READ_ROOM_BYTES_MIN: usize = 8 * 1024;
 
 /// What one turn reads at most before the session gets to write.
 const READ_TURN_BYTES: usize = 256 * 1024;
@@ -189,7 +193,10 @@ fn read(
 ) -> Result<bool, CloseReason> {
     let mut taken = 0;
     while taken < READ_TURN_BYTES {
-        rx.reserve(missing(rx, session.limits()).max(READ_BYTES));
+        let missing = missing(rx, session.limits());
+        if rx.capacity() - rx.len() < missing.max(READ_ROOM_BYTES_MIN) {
+            rx.reserve(missing.max(READ_BYTES));
+        }
         match poll_read_buf(Pin::new(&mut *socket), cx, rx) {
             Poll::Ready(Ok(0)) => return Err(CloseReason::Io("the broker closed the connection".to_owned())),
             Poll::Ready(Ok(n)) => taken += n,

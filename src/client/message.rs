@@ -8,9 +8,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::id::MessageId;
-use crate::machine::consumer::Entry;
+use crate::machine::consumer::EntryBody;
 use crate::wire::batch::Record;
-use crate::wire::entry::{BrokerEntryMetadata, EntryParts};
+use crate::wire::entry::BrokerEntryMetadata;
 use crate::wire::metadata::{self, Metadata, Properties, SingleMetadata, message_properties, single_properties};
 
 /// A message that was received: payload, key, properties and id. Fields are read on demand.
@@ -30,13 +30,8 @@ pub struct ReceivedMessage {
 #[allow(clippy::large_enum_variant, reason = "a message that is alone carries its entry, without an allocation")]
 enum Body {
     Single(Opened),
-    Member(Arc<Opened>, Box<Member>),
-}
-
-#[derive(Clone)]
-struct Member {
-    metadata: SingleMetadata,
-    range: Range<u32>,
+    /// The entry, and where in its payload the member's own metadata lies.
+    Member(Arc<Opened>, Range<u32>),
 }
 
 /// An entry, opened: what its messages have in common.
@@ -44,49 +39,83 @@ struct Member {
 pub(super) struct Opened {
     topic: Arc<str>,
     raw: Bytes,
-    /// The payload as it was before compression.
-    pub(super) payload: Bytes,
-    parts: EntryParts,
-    metadata: Metadata,
-    broker: Option<BrokerEntryMetadata>,
+    /// The payload, if it was compressed; else it lies in `raw`.
+    inflated: Option<Box<Bytes>>,
+    /// The payload, in `inflated` or in `raw`.
+    payload: Range<u32>,
+    /// The serialized metadata, in `raw`.
+    metadata: Range<u32>,
+    /// The serialized metadata of the broker, in `raw`.
+    broker: Option<Range<u32>>,
     redelivery_count: u32,
 }
 
 impl Opened {
+    /// `inflated` is the payload if it had to be decompressed.
     pub(super) fn new(
         topic: Arc<str>,
-        entry: &Entry,
-        parts: EntryParts,
-        metadata: Metadata,
-        broker: Option<BrokerEntryMetadata>,
-        payload: Bytes,
+        raw: Bytes,
+        body: &EntryBody,
+        inflated: Option<Bytes>,
+        redelivered: u32,
     ) -> Self {
-        let redelivery_count = entry.redelivery_count;
-        Self { topic, raw: entry.raw.clone(), payload, parts, metadata, broker, redelivery_count }
+        Self {
+            topic,
+            raw,
+            payload: inflated.as_ref().map_or(body.payload.clone(), |payload| 0..narrow(payload.len())),
+            inflated: inflated.map(Box::new),
+            metadata: body.metadata.clone(),
+            broker: body.broker.clone(),
+            redelivery_count: redelivered,
+        }
+    }
+
+    /// The payload of the whole entry.
+    #[inline]
+    pub(super) fn payload(&self) -> &[u8] {
+        &self.payload_holder()[wide(&self.payload)]
+    }
+
+    #[inline]
+    fn payload_holder(&self) -> &Bytes {
+        self.inflated.as_deref().unwrap_or(&self.raw)
     }
 
     fn metadata_bytes(&self) -> &[u8] {
-        &self.raw[self.parts.metadata.clone()]
+        &self.raw[wide(&self.metadata)]
+    }
+
+    /// It was parsed when the entry arrived, so it parses again.
+    fn metadata(&self) -> Metadata {
+        Metadata::parse(self.metadata_bytes()).unwrap_or_default()
+    }
+
+    /// Extras of the broker that cannot be read do not make the message unreadable.
+    fn broker(&self) -> Option<BrokerEntryMetadata> {
+        BrokerEntryMetadata::decode(&self.raw[wide(self.broker.as_ref()?)]).ok()
     }
 }
 
 impl ReceivedMessage {
     pub(super) fn single(opened: Opened, id: MessageId, source: u32) -> Self {
-        let payload = 0..narrow(opened.payload.len());
+        let payload = opened.payload.clone();
         Self { body: Body::Single(opened), payload, id, source }
     }
 
-    pub(super) fn member(opened: Arc<Opened>, record: Record, id: MessageId, source: u32) -> Self {
-        let payload = narrow(record.payload.start)..narrow(record.payload.end);
-        let range = narrow(record.metadata_range.start)..narrow(record.metadata_range.end);
-        let member = Box::new(Member { metadata: record.metadata, range });
-        Self { body: Body::Member(opened, member), payload, id, source }
+    /// The ranges of `record` count from the start of the entry's payload.
+    #[inline]
+    pub(super) fn member(opened: Arc<Opened>, record: &Record, id: MessageId, source: u32) -> Self {
+        let start = opened.payload.start;
+        let payload = start + narrow(record.payload.start)..start + narrow(record.payload.end);
+        let own = start + narrow(record.metadata_range.start)..start + narrow(record.metadata_range.end);
+        Self { body: Body::Member(opened, own), payload, id, source }
     }
 
     pub(super) fn source(&self) -> usize {
         self.source as usize
     }
 
+    #[inline]
     fn opened(&self) -> &Opened {
         match &self.body {
             Body::Single(opened) => opened,
@@ -94,14 +123,25 @@ impl ReceivedMessage {
         }
     }
 
-    /// The member's own metadata, and the bytes its ranges point into.
-    fn own(&self) -> Option<(&SingleMetadata, &[u8])> {
+    /// The serialized metadata of a member of a batch.
+    fn own_bytes(&self) -> Option<&[u8]> {
         match &self.body {
             Body::Single(_) => None,
-            Body::Member(opened, member) => {
-                Some((&member.metadata, &opened.payload[member.range.start as usize..member.range.end as usize]))
-            }
+            Body::Member(opened, own) => Some(&opened.payload_holder()[wide(own)]),
         }
+    }
+
+    /// The member's own metadata, and the bytes its ranges point into. It was parsed when it was handed out, so it
+    /// parses again.
+    fn own(&self) -> Option<(SingleMetadata, &[u8])> {
+        self.own_bytes().map(|bytes| (SingleMetadata::parse(bytes).unwrap_or_default(), bytes))
+    }
+
+    /// Whether it came from that topic: of one topic all messages share the name.
+    #[inline]
+    pub(super) fn is_of(&self, topic: &Arc<str>) -> bool {
+        let own = &self.opened().topic;
+        Arc::ptr_eq(own, topic) || own == topic
     }
 
     /// The message's id; with it the message can be acknowledged later.
@@ -116,12 +156,13 @@ impl ReceivedMessage {
 
     /// The payload, shared with the buffer it came in.
     pub fn payload(&self) -> Bytes {
-        self.opened().payload.slice(self.payload.start as usize..self.payload.end as usize)
+        self.opened().payload_holder().slice(wide(&self.payload))
     }
 
     /// The payload as a slice.
+    #[inline]
     pub fn payload_slice(&self) -> &[u8] {
-        &self.opened().payload[self.payload.start as usize..self.payload.end as usize]
+        &self.opened().payload_holder()[wide(&self.payload)]
     }
 
     /// The payload as text; what is not UTF-8 is replaced.
@@ -133,11 +174,10 @@ impl ReceivedMessage {
     /// [`Self::key_is_base64`].
     pub fn key(&self) -> Option<&str> {
         match self.own() {
-            Some((single, bytes)) => single.partition_key.as_ref().map(|range| metadata::text(bytes, range)),
+            Some((single, bytes)) => single.partition_key.map(|range| metadata::text(bytes, &range)),
             None => {
                 let opened = self.opened();
-                let key = opened.metadata.partition_key.as_ref();
-                key.map(|range| metadata::text(opened.metadata_bytes(), range))
+                opened.metadata().partition_key.map(|range| metadata::text(opened.metadata_bytes(), &range))
             }
         }
     }
@@ -146,26 +186,25 @@ impl ReceivedMessage {
     pub fn key_is_base64(&self) -> bool {
         match self.own() {
             Some((single, _)) => single.partition_key_b64,
-            None => self.opened().metadata.partition_key_b64,
+            None => self.opened().metadata().partition_key_b64,
         }
     }
 
     /// The ordering key (`ordering_key`).
     pub fn ordering_key(&self) -> Option<&[u8]> {
         match self.own() {
-            Some((single, bytes)) => single.ordering_key.as_ref().map(|range| metadata::bytes(bytes, range)),
+            Some((single, bytes)) => single.ordering_key.map(|range| metadata::bytes(bytes, &range)),
             None => {
                 let opened = self.opened();
-                let key = opened.metadata.ordering_key.as_ref();
-                key.map(|range| metadata::bytes(opened.metadata_bytes(), range))
+                opened.metadata().ordering_key.map(|range| metadata::bytes(opened.metadata_bytes(), &range))
             }
         }
     }
 
     /// The properties in the order they were sent.
     pub fn properties(&self) -> Properties<'_> {
-        match self.own() {
-            Some((_, bytes)) => single_properties(bytes),
+        match self.own_bytes() {
+            Some(bytes) => single_properties(bytes),
             None => message_properties(self.opened().metadata_bytes()),
         }
     }
@@ -184,24 +223,24 @@ impl ReceivedMessage {
     /// The name of the producer.
     pub fn producer_name(&self) -> &str {
         let opened = self.opened();
-        metadata::text(opened.metadata_bytes(), &opened.metadata.producer_name)
+        metadata::text(opened.metadata_bytes(), &opened.metadata().producer_name)
     }
 
     /// The producer's sequence id of the message.
     pub fn sequence_id(&self) -> u64 {
-        self.own().and_then(|(single, _)| single.sequence_id).unwrap_or(self.opened().metadata.sequence_id)
+        self.own().and_then(|(single, _)| single.sequence_id).unwrap_or_else(|| self.opened().metadata().sequence_id)
     }
 
     /// When it was published: the producer's clock, milliseconds since 1970 UTC.
     pub fn publish_time_ms(&self) -> u64 {
-        self.opened().metadata.publish_time_ms
+        self.opened().metadata().publish_time_ms
     }
 
     /// The application's own time of the message, milliseconds since 1970 UTC, if it set one.
     pub fn event_time_ms(&self) -> Option<u64> {
         let time = match self.own() {
             Some((single, _)) => single.event_time_ms,
-            None => self.opened().metadata.event_time_ms,
+            None => self.opened().metadata().event_time_ms,
         };
         (time != 0).then_some(time)
     }
@@ -210,20 +249,20 @@ impl ReceivedMessage {
     pub fn is_null(&self) -> bool {
         match self.own() {
             Some((single, _)) => single.null_value,
-            None => self.opened().metadata.null_value,
+            None => self.opened().metadata().null_value,
         }
     }
 
     /// When the broker took it, milliseconds since 1970 UTC, where the broker says so (PIP-70, broker entry
     /// metadata).
     pub fn broker_publish_time_ms(&self) -> Option<u64> {
-        self.opened().broker.as_ref().and_then(|broker| broker.broker_timestamp)
+        self.opened().broker().and_then(|broker| broker.broker_timestamp)
     }
 
     /// Its position in the topic, counted from 0, where the broker says so (PIP-70): of the entry's last message in
     /// the metadata, corrected for this one's place in its batch.
     pub fn index(&self) -> Option<u64> {
-        let last = self.opened().broker.as_ref()?.index?;
+        let last = self.opened().broker()?.index?;
         let behind = (self.id.batch_size - 1 - self.id.batch_index).max(0);
         last.checked_sub(u64::try_from(behind).ok()?)
     }
@@ -231,21 +270,23 @@ impl ReceivedMessage {
     /// The schema version it was written with (`schema_version`), if any.
     pub fn schema_version(&self) -> Option<&[u8]> {
         let opened = self.opened();
-        opened.metadata.schema_version.as_ref().map(|range| metadata::bytes(opened.metadata_bytes(), range))
+        opened.metadata().schema_version.map(|range| metadata::bytes(opened.metadata_bytes(), &range))
     }
 
     /// A copy that does not hold on to the read buffer.
     #[must_use]
     pub fn detach(&self) -> Self {
         let opened = self.opened();
+        // What was compressed is of no more use.
+        let used = if opened.inflated.is_some() { opened.metadata.end as usize } else { opened.raw.len() };
         let copied = Opened {
-            raw: Bytes::copy_from_slice(&opened.raw[..opened.parts.payload.start]),
-            payload: Bytes::copy_from_slice(&opened.payload),
+            raw: Bytes::copy_from_slice(&opened.raw[..used]),
+            inflated: opened.inflated.as_ref().map(|payload| Box::new(Bytes::copy_from_slice(payload))),
             ..opened.clone()
         };
         let body = match &self.body {
             Body::Single(_) => Body::Single(copied),
-            Body::Member(_, member) => Body::Member(Arc::new(copied), member.clone()),
+            Body::Member(_, own) => Body::Member(Arc::new(copied), own.clone()),
         };
         Self { body, ..self.clone() }
     }
@@ -254,6 +295,11 @@ impl ReceivedMessage {
 fn narrow(offset: usize) -> u32 {
     // Payloads are bounded well below 4 GiB by the frame limit and the cap on decompression.
     u32::try_from(offset).unwrap_or(u32::MAX)
+}
+
+#[inline]
+fn wide(range: &Range<u32>) -> Range<usize> {
+    range.start as usize..range.end as usize
 }
 
 impl fmt::Debug for ReceivedMessage {

@@ -9,6 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
+
 use super::clock;
 use super::message::{Opened, ReceivedMessage};
 use crate::error::{Error, ErrorKind, Result};
@@ -62,13 +64,6 @@ struct Batch {
     ledger_id: u64,
     entry_id: u64,
     size: i32,
-}
-
-/// What a source gave.
-enum Next {
-    Message(Box<ReceivedMessage>),
-    Failed(Error),
-    Empty,
 }
 
 impl Receiver {
@@ -139,13 +134,11 @@ impl Receiver {
 
     fn next_at_hand(&mut self) -> Option<Result<ReceivedMessage>> {
         while let Some(&index) = self.ring.front() {
-            match self.sources[index].next(index) {
-                Next::Message(message) => return Some(Ok(*message)),
-                Next::Failed(error) => return Some(Err(error)),
-                Next::Empty => {
-                    self.ring.pop_front();
-                }
+            let next = self.sources[index].next(index as u32);
+            if next.is_some() {
+                return next;
             }
+            self.ring.pop_front();
         }
         None
     }
@@ -205,17 +198,23 @@ impl Source {
         self.taken = self.generation.load(Ordering::Relaxed);
     }
 
-    fn next(&mut self, index: usize) -> Next {
+    /// The next message, or an error that concerns one entry; `None` when nothing is at hand.
+    #[inline]
+    fn next(&mut self, index: u32) -> Option<Result<ReceivedMessage>> {
         self.drop_outdated();
         loop {
-            if let Some(next) = self.next_member(index) {
-                return next;
+            if self.batch.is_some() {
+                let next = self.next_member(index);
+                if next.is_some() {
+                    return next;
+                }
             }
             let Some(entry) = self.run.pop_front() else {
                 self.send_credits_home();
-                return Next::Empty;
+                return None;
             };
-            if let Some(next) = self.open(entry, index) {
+            let next = self.open(entry, index);
+            if next.is_some() {
                 return next;
             }
         }
@@ -236,11 +235,11 @@ impl Source {
         self.endpoint.with(&mut Wakes::new(), |consumer, _| consumer.credit(credits));
     }
 
-    fn next_member(&mut self, index: usize) -> Option<Next> {
+    fn next_member(&mut self, index: u32) -> Option<Result<ReceivedMessage>> {
         loop {
             let batch = self.batch.as_mut()?;
             let member = batch.cursor.index();
-            let Some(record) = batch.cursor.next(&batch.opened.payload) else {
+            let Some(record) = batch.cursor.next(batch.opened.payload()) else {
                 // Members that the broker charged and the batch did not hold (compacted out) go back.
                 let left = batch.left;
                 self.batch = None;
@@ -271,49 +270,45 @@ impl Source {
                 continue;
             }
             batch.left = batch.left.saturating_sub(1);
-            let message = ReceivedMessage::member(batch.opened.clone(), record, id, index as u32);
+            let message = ReceivedMessage::member(batch.opened.clone(), &record, id, index);
             self.credit(1);
-            return Some(Next::Message(Box::new(message)));
+            return Some(Ok(message));
         }
     }
 
     /// Opens an entry: gives its message, or makes it the batch at hand, or refuses it.
-    fn open(&mut self, mut entry: Entry, index: usize) -> Option<Next> {
-        let placeholder = Err(EntryError::TooShort { field: "entry", needed: 0, left: 0 });
-        let (ledger_id, entry_id, members) = (entry.ledger_id, entry.entry_id, entry.members);
-        let EntryBody { parts, metadata, broker } = match std::mem::replace(&mut entry.body, placeholder) {
+    fn open(&mut self, entry: Entry, index: u32) -> Option<Result<ReceivedMessage>> {
+        let Entry { raw, ledger_id, entry_id, redelivery_count, ack_set, body, members, .. } = entry;
+        let body = match body {
             Ok(body) => body,
             Err(error) => {
                 self.reject(ledger_id, entry_id, members, &error);
                 return None;
             }
         };
-        if let Some(what) = cannot_open(&metadata) {
-            return Some(self.leave_unread(&entry, what));
+        if let Some(what) = cannot_open(&body) {
+            return Some(Err(self.leave_unread(ledger_id, entry_id, members, what)));
         }
-        let payload = entry.raw.slice(parts.payload.clone());
-        let size = metadata.uncompressed_size;
-        let payload = match decompress(metadata.compression, &payload, size, UNCOMPRESSED_BYTES_MAX) {
+        let inflated = match inflate(&raw, &body) {
             Ok(payload) => payload,
             Err(error @ (CompressError::UnknownCodec(_) | CompressError::NotBuilt { .. })) => {
-                return Some(self.leave_unread(&entry, error.to_string()));
+                return Some(Err(self.leave_unread(ledger_id, entry_id, members, error.to_string())));
             }
             Err(error) => {
                 self.reject(ledger_id, entry_id, members, &EntryError::Decompress(error));
                 return None;
             }
         };
-        let batch_size = metadata.num_messages_in_batch;
-        let opened = Opened::new(self.topic.clone(), &entry, parts, metadata, broker, payload);
-        let Some(size) = batch_size else {
+        let opened = Opened::new(self.topic.clone(), raw, &body, inflated, redelivery_count);
+        let Some(size) = body.num_messages_in_batch else {
             let id = MessageId { partition: self.partition, ..MessageId::new(ledger_id, entry_id) };
             self.credit(members);
-            return Some(Next::Message(Box::new(ReceivedMessage::single(opened, id, index as u32))));
+            return Some(Ok(ReceivedMessage::single(opened, id, index)));
         };
-        match BatchCursor::new(size, opened.payload.len()) {
+        match BatchCursor::new(size, opened.payload().len()) {
             Ok(cursor) => {
-                let live = (!entry.ack_set.is_empty())
-                    .then(|| AckSet::from_words(&entry.ack_set, u32::try_from(size).unwrap_or(0)));
+                let live =
+                    (!ack_set.is_empty()).then(|| AckSet::from_words(&ack_set, u32::try_from(size).unwrap_or(0)));
                 let opened = Arc::new(opened);
                 self.batch = Some(Batch { opened, cursor, live, left: members, ledger_id, entry_id, size });
             }
@@ -331,20 +326,29 @@ impl Source {
     }
 
     /// Sound, but this build cannot read it: not acknowledged, so that a client that can will get it.
-    fn leave_unread(&mut self, entry: &Entry, what: String) -> Next {
-        self.credit(entry.members);
-        let id = MessageId { partition: self.partition, ..MessageId::new(entry.ledger_id, entry.entry_id) };
+    fn leave_unread(&mut self, ledger_id: u64, entry_id: u64, permits: u32, what: String) -> Error {
+        self.credit(permits);
+        let id = MessageId { partition: self.partition, ..MessageId::new(ledger_id, entry_id) };
         let what = format!("message {id} cannot be read and stays unacknowledged: {what}");
-        Next::Failed(Error::local(ErrorKind::Unsupported, what).with_topic(&self.topic))
+        Error::local(ErrorKind::Unsupported, what).with_topic(&self.topic)
     }
 }
 
-fn cannot_open(metadata: &crate::wire::metadata::Metadata) -> Option<String> {
-    if metadata.encrypted {
+/// The payload, if it is compressed.
+fn inflate(raw: &Bytes, body: &EntryBody) -> Result<Option<Bytes>, CompressError> {
+    if body.compression == 0 {
+        return Ok(None);
+    }
+    let payload = raw.slice(body.payload.start as usize..body.payload.end as usize);
+    decompress(body.compression, &payload, body.uncompressed_size, UNCOMPRESSED_BYTES_MAX).map(Some)
+}
+
+fn cannot_open(body: &EntryBody) -> Option<String> {
+    if body.encrypted {
         return Some("it is encrypted end to end, which this client does not support".to_owned());
     }
-    match &metadata.chunk {
-        Some(chunk) if chunk.num_chunks > 1 && metadata.num_messages_in_batch.is_none() => {
+    match body.chunks {
+        Some(2..) if body.num_messages_in_batch.is_none() => {
             Some("it is a chunk of a larger message, which this client does not assemble".to_owned())
         }
         _ => None,

@@ -195,6 +195,16 @@ impl Connection {
         }));
     }
 
+    /// A receipt or a message has come. Only after CONNECTED may they: `name` is for the error.
+    #[inline]
+    pub fn handle_hot(&mut self, name: &'static str) -> Result<(), CloseReason> {
+        self.heard = true;
+        match self.state {
+            State::Up(_) => Ok(()),
+            State::Handshake => Err(broke(format!("sent {name} before CONNECTED"))),
+        }
+    }
+
     /// Takes one frame. An `Err` ends the connection.
     pub fn handle_frame(&mut self, frame: Frame) -> Result<Option<Event>, CloseReason> {
         // An inbound PING only says that the peer's timer runs; everything else is proof that it serves us.

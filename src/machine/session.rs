@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::task::Waker;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
 use super::connection::{Asker, Connection, ConnectionConfig, Event};
 use super::consumer::{Consumer, Entry};
@@ -27,8 +27,8 @@ use crate::error::ServerError;
 use crate::id::{ConsumerId, ProducerId};
 use crate::pb;
 use crate::wire::command::Command;
-use crate::wire::frame::{Limits, cut, frames};
-use crate::wire::hot::Receipt;
+use crate::wire::frame::{HotFrame, Limits, cut, frames};
+use crate::wire::hot::{MessageHead, Receipt};
 use crate::wire::tx::TxBuf;
 
 /// What one endpoint may write in its turn, so that a thousand of them share a connection evenly.
@@ -159,44 +159,67 @@ impl Session {
                 Ok(None) => return Ok(()),
                 Err(error) => return Err(not_the_protocol(rx, &error)),
             };
-            for frame in frames(run) {
-                let frame =
-                    frame.map_err(|error| CloseReason::PeerBroke(Violation::new(format!("unreadable frame: {error}"))));
-                let handled = frame.and_then(|frame| self.connection.handle_frame(frame));
-                match handled {
-                    Ok(Some(event)) => self.handle_event(event, now, wakes)?,
-                    Ok(None) => {}
-                    Err(reason) => {
-                        // What came before the bad frame was good.
-                        self.hand_over(now, wakes)?;
-                        return Err(reason);
-                    }
+            let mut frames = frames(run);
+            while let Some(frame) = frames.next_hot() {
+                let unreadable = |error| CloseReason::PeerBroke(Violation::new(format!("unreadable frame: {error}")));
+                let handled = frame.map_err(unreadable).and_then(|frame| self.handle_frame(frame, now, wakes));
+                if let Err(reason) = handled {
+                    // What came before the bad frame was good.
+                    self.hand_over(now, wakes)?;
+                    return Err(reason);
                 }
             }
             self.hand_over(now, wakes)?;
         }
     }
 
+    #[inline]
+    fn handle_frame(&mut self, frame: HotFrame, now: Now, wakes: &mut Wakes) -> Result<(), CloseReason> {
+        match frame {
+            HotFrame::Message(head, raw) => {
+                self.connection.handle_hot("MESSAGE")?;
+                self.take_message(head, raw, now, wakes);
+                Ok(())
+            }
+            HotFrame::Receipt(receipt) => {
+                self.connection.handle_hot("SEND_RECEIPT")?;
+                self.take_receipt(receipt, wakes)
+            }
+            HotFrame::Other(frame) => match self.connection.handle_frame(*frame)? {
+                Some(event) => self.handle_event(event, now, wakes),
+                None => Ok(()),
+            },
+        }
+    }
+
+    #[inline]
+    fn take_message(&mut self, head: MessageHead, raw: Bytes, now: Now, wakes: &mut Wakes) {
+        let consumer = ConsumerId(head.consumer_id);
+        if self.inbound.consumer != Some(consumer) || self.inbound.entries.len() == ENTRIES_RUN_MAX {
+            self.hand_over_entries(now, wakes);
+            self.inbound.consumer = Some(consumer);
+        }
+        self.inbound.entries.push(Entry::read(head, raw));
+    }
+
+    #[inline]
+    fn take_receipt(&mut self, receipt: Receipt, wakes: &mut Wakes) -> Result<(), CloseReason> {
+        let producer = ProducerId(receipt.producer_id);
+        if self.inbound.producer != Some(producer) {
+            self.hand_over_receipts(wakes)?;
+            self.inbound.producer = Some(producer);
+        }
+        self.inbound.receipts.push(receipt);
+        Ok(())
+    }
+
     fn handle_event(&mut self, event: Event, now: Now, wakes: &mut Wakes) -> Result<(), CloseReason> {
         match event {
             Event::Message(head, raw) => {
-                let consumer = ConsumerId(head.consumer_id);
-                if self.inbound.consumer != Some(consumer) || self.inbound.entries.len() == ENTRIES_RUN_MAX {
-                    self.hand_over_entries(now, wakes);
-                    self.inbound.consumer = Some(consumer);
-                }
-                self.inbound.entries.push(Entry::read(head, raw));
+                self.take_message(head, raw, now, wakes);
                 return Ok(());
             }
-            Event::Receipt(receipt) => {
-                let producer = ProducerId(receipt.producer_id);
-                if self.inbound.producer != Some(producer) {
-                    self.hand_over_receipts(wakes)?;
-                    self.inbound.producer = Some(producer);
-                }
-                self.inbound.receipts.push(receipt);
-                return Ok(());
-            }
+            Event::Receipt(receipt) => return self.take_receipt(receipt, wakes),
             _ => {}
         }
         // All else keeps its place behind the messages and receipts that came before it.

@@ -16,6 +16,7 @@ pub struct Wakes {
 
 impl Wakes {
     /// Nothing to do yet.
+    #[inline]
     pub fn new() -> Self {
         Self::default()
     }
@@ -33,6 +34,7 @@ impl Wakes {
     }
 
     /// Whether there is nothing to do.
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.wakers.is_empty() && self.jobs.is_empty()
     }
@@ -50,8 +52,11 @@ impl Wakes {
 }
 
 impl Drop for Wakes {
+    #[inline]
     fn drop(&mut self) {
-        self.fire();
+        if !self.is_empty() {
+            self.fire();
+        }
     }
 }
 

@@ -121,6 +121,18 @@ pub enum Frame {
     },
 }
 
+/// One frame, read, as a client takes it by the thousand: what it gets few of is behind a pointer, so that receipts
+/// and messages are not moved about at the size of the largest command.
+#[derive(Debug, Clone, PartialEq)]
+pub enum HotFrame {
+    /// SEND_RECEIPT.
+    Receipt(Receipt),
+    /// MESSAGE: the command, and all that follows it.
+    Message(MessageHead, Bytes),
+    /// Any other.
+    Other(Box<Frame>),
+}
+
 impl fmt::Debug for Frame {
     /// Entries are what users send: only their length is shown.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -172,6 +184,39 @@ impl Iterator for Frames {
 }
 
 impl FusedIterator for Frames {}
+
+impl Frames {
+    /// As [`next`](Iterator::next), in the other form.
+    #[inline]
+    pub fn next_hot(&mut self) -> Option<Result<HotFrame, DecodeError>> {
+        let start = self.position;
+        if start < self.run.len() {
+            if let Ok((command_end, frame_end)) = bounds(&self.run[start..]) {
+                let base = 2 * SIZE_FIELD_BYTES;
+                let command = &self.run[start + base..start + command_end];
+                let at = |body: &[u8]| base + command.len() - body.len();
+                let read =
+                    match command::open_short(command) {
+                        Some((hot::SEND_RECEIPT, body)) => Some(Receipt::decode(body, at(body)).map(HotFrame::Receipt)),
+                        Some((hot::MESSAGE, body)) => Some(MessageHead::decode(body, at(body)).map(|head| {
+                            HotFrame::Message(head, self.run.slice(start + command_end..start + frame_end))
+                        })),
+                        _ => None,
+                    };
+                if let Some(read) = read {
+                    // An error is the last item.
+                    self.position = if read.is_ok() { start + frame_end } else { self.run.len() };
+                    return Some(read);
+                }
+            }
+        }
+        Some(self.next()?.map(|frame| match frame {
+            Frame::Receipt(receipt) => HotFrame::Receipt(receipt),
+            Frame::Message { head, entry } => HotFrame::Message(head, entry),
+            other => HotFrame::Other(Box::new(other)),
+        }))
+    }
+}
 
 /// Reads the frame at `start`; the ends count from there.
 fn read(run: &Bytes, start: usize, command_end: usize, frame_end: usize) -> Result<Frame, DecodeError> {

@@ -53,7 +53,7 @@ pub use command::{Command, Sender};
 pub use compress::{CompressError, Compression, compress, decompress};
 pub use entry::{BrokerEntryMetadata, EntryError, EntryParts, entry_len, put_broker_entry_metadata, put_entry, seal};
 pub use error::{DecodeError, DecodeErrorKind};
-pub use frame::{Frame, Frames, Limits, cut, frames, missing};
+pub use frame::{Frame, Frames, HotFrame, Limits, cut, frames, missing};
 pub use hot::{
     AckFrame, AckId, MessageHead, Receipt, SendHead, put_ack, put_flow, put_message, put_ping, put_pong, put_receipt,
     put_send_head,

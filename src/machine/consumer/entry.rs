@@ -1,9 +1,10 @@
 //! One delivered entry, read as far as it can be without the consumer.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 
 use super::position::Position;
-use crate::wire::entry::BrokerEntryMetadata;
 use crate::wire::error::{DecodeError, DecodeErrorKind};
 use crate::wire::{EntryError, EntryParts, MessageHead, Metadata};
 
@@ -38,15 +39,49 @@ pub struct Entry {
     pub attempt: u64,
 }
 
-/// The parts of an entry that can be read.
-#[derive(Debug, Clone)]
+/// An entry that can be read: where its parts lie in [`Entry::raw`], and what it takes to open it.
+///
+/// Its metadata was checked as a whole; the rest of it is read again where somebody asks for it, which few do for each
+/// message. Carrying it along would cost every message more than that.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EntryBody {
-    /// Where the parts lie in [`Entry::raw`].
-    pub parts: EntryParts,
-    /// The metadata of the message, or of the batch as a whole.
-    pub metadata: Metadata,
-    /// What the broker knows about the entry, if it says so.
-    pub broker: Option<BrokerEntryMetadata>,
+    /// The serialized MessageMetadata.
+    pub metadata: Range<u32>,
+    /// The payload, to the end of the entry.
+    pub payload: Range<u32>,
+    /// The serialized BrokerEntryMetadata, if the broker put one in front.
+    pub broker: Option<Range<u32>>,
+    /// `MessageMetadata.compression`: the number of `CompressionType`.
+    pub compression: i32,
+    /// `MessageMetadata.uncompressed_size`, bytes.
+    pub uncompressed_size: u32,
+    /// `MessageMetadata.num_messages_in_batch`. Being there makes the entry a batch.
+    pub num_messages_in_batch: Option<i32>,
+    /// Whether the payload is encrypted (`encryption_keys`).
+    pub encrypted: bool,
+    /// `num_chunks_from_msg` of an entry that is a part of a larger message.
+    pub chunks: Option<i32>,
+}
+
+impl EntryBody {
+    fn new(parts: &EntryParts, metadata: &Metadata) -> Self {
+        Self {
+            metadata: narrow(&parts.metadata),
+            payload: narrow(&parts.payload),
+            broker: parts.broker_metadata.as_ref().map(narrow),
+            compression: metadata.compression,
+            uncompressed_size: metadata.uncompressed_size,
+            num_messages_in_batch: metadata.num_messages_in_batch,
+            encrypted: metadata.encrypted,
+            chunks: metadata.chunk.as_ref().map(|chunk| chunk.num_chunks),
+        }
+    }
+}
+
+/// A frame's length fits 32 bits, and so does every place in it.
+fn narrow(range: &Range<usize>) -> Range<u32> {
+    let narrow = |offset: usize| u32::try_from(offset).unwrap_or(u32::MAX);
+    narrow(range.start)..narrow(range.end)
 }
 
 impl Entry {
@@ -70,7 +105,7 @@ impl Entry {
 
     /// How many messages the batch holds; `None` if it is no batch or cannot be read.
     pub fn batch_size(&self) -> Option<u32> {
-        let count = self.body.as_ref().ok()?.metadata.num_messages_in_batch?;
+        let count = self.body.as_ref().ok()?.num_messages_in_batch?;
         u32::try_from(count).ok()
     }
 
@@ -102,10 +137,7 @@ fn read_body(head: &MessageHead, raw: &Bytes) -> (Result<EntryBody, EntryError>,
     if let Err(error) = check_count(&metadata, &parts) {
         return (Err(EntryError::Batch(error)), members);
     }
-    let broker = parts.broker_metadata.clone().and_then(|range| raw.get(range));
-    // Extras of the broker that cannot be read do not make the message unreadable.
-    let broker = broker.and_then(|bytes| BrokerEntryMetadata::decode(bytes).ok());
-    (Ok(EntryBody { parts, metadata, broker }), members)
+    (Ok(EntryBody::new(&parts, &metadata)), members)
 }
 
 /// The broker charges the members it has no acknowledgement of; its count of members is that of the metadata.
