@@ -1,8 +1,18 @@
 //! The one place where clocks are read.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::cell::Cell;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::machine::Now;
+
+/// How long the wall clock is reckoned from one reading of it, by the monotonic one. Reading a clock costs as much as
+/// framing a message, so a message outside a batch shall pay for one reading, not two.
+const RECKONED_MAX: Duration = Duration::from_millis(50);
+
+thread_local! {
+    /// The last reading of both clocks.
+    static LAST: Cell<Option<(Instant, u64)>> = const { Cell::new(None) };
+}
 
 /// The clocks as of now: tokio's, so that a paused one holds still, and the wall clock. In a simulation, its own.
 pub(crate) fn now() -> Now {
@@ -10,7 +20,17 @@ pub(crate) fn now() -> Now {
     if let Some(now) = simulated::get() {
         return now;
     }
-    Now { at: tokio::time::Instant::now().into_std(), wall_ms: system_ms() }
+    let at = tokio::time::Instant::now().into_std();
+    let reckoned = LAST.get().and_then(|(then, wall_ms)| {
+        let since = at.checked_duration_since(then).filter(|since| *since < RECKONED_MAX)?;
+        Some(wall_ms + u64::from(since.subsec_millis()))
+    });
+    let wall_ms = reckoned.unwrap_or_else(|| {
+        let wall_ms = system_ms();
+        LAST.set(Some((at, wall_ms)));
+        wall_ms
+    });
+    Now { at, wall_ms }
 }
 
 /// Milliseconds since 1970 UTC.

@@ -88,8 +88,8 @@ impl Producer {
     ///
     /// # Cancel safety
     /// Dropped before it ends, the message is not sent.
-    pub async fn enqueue(&self, message: impl Into<Message> + Send) -> Result<PendingSend, SendError> {
-        self.accept(message.into(), None).await
+    pub fn enqueue(&self, message: impl Into<Message>) -> impl Future<Output = Result<PendingSend, SendError>> + Send {
+        self.accept(message.into(), None)
     }
 
     /// Accepts one message and calls `callback` with its outcome; waits only for room.
@@ -216,10 +216,14 @@ async fn all(replies: Vec<Reply<()>>) -> Result<()> {
 /// Works on the machine; if that closed a batch, seals it here, between two locks.
 fn with_seal<R>(endpoint: &Endpoint<Machine>, work: impl FnOnce(&mut Machine, &mut Wakes) -> R) -> R {
     let mut wakes = Wakes::new();
-    let (result, mut job) = endpoint.with(&mut wakes, |producer, wakes| {
+    let (result, closed) = endpoint.with(&mut wakes, |producer, wakes| {
         let result = work(producer, wakes);
-        (result, producer.take_full_seal())
+        (result, producer.has_full_seal())
     });
+    if !closed {
+        return result;
+    }
+    let mut job = endpoint.with(&mut wakes, |producer, _| producer.take_full_seal());
     while let Some(sealing) = job {
         let sealed = sealing.run();
         job = endpoint.with(&mut wakes, |producer, wakes| {

@@ -17,6 +17,8 @@ use super::metadata::{NewSingle, SingleMetadata};
 const PAYLOAD_SIZE: &str = "SingleMessageMetadata.payload_size";
 /// The length before each record's metadata.
 const SIZE_FIELD: &str = "size of SingleMessageMetadata";
+/// The longest varint, bytes.
+const VARINT_BYTES_MAX: usize = 10;
 /// The bytes of that length; no record takes less than this.
 const SIZE_FIELD_BYTES: usize = 4;
 
@@ -115,6 +117,31 @@ pub fn put_record(out: &mut BytesMut, single: &NewSingle<'_>, payload: &[u8]) {
     out.put_slice(payload);
 }
 
+/// [`put_record`] for a message of which there is no more to say than its size and its number, as most are.
+pub fn put_plain_record(out: &mut BytesMut, sequence_id: u64, payload: &[u8]) {
+    // Tags of payload_size and sequence_id.
+    const PAYLOAD_SIZE_TAG: u8 = 3 << 3;
+    const SEQUENCE_ID_TAG: u8 = 8 << 3;
+    let mut head = [0; SIZE_FIELD_BYTES + 2 * (1 + VARINT_BYTES_MAX)];
+    let mut at = SIZE_FIELD_BYTES;
+    for (tag, value) in [(PAYLOAD_SIZE_TAG, payload.len() as u64), (SEQUENCE_ID_TAG, sequence_id)] {
+        head[at] = tag;
+        at += 1;
+        let mut rest = value;
+        while rest >= 0x80 {
+            head[at] = rest as u8 | 0x80;
+            rest >>= 7;
+            at += 1;
+        }
+        head[at] = rest as u8;
+        at += 1;
+    }
+    head[..SIZE_FIELD_BYTES].copy_from_slice(&((at - SIZE_FIELD_BYTES) as u32).to_be_bytes());
+    out.reserve(at + payload.len());
+    out.put_slice(&head[..at]);
+    out.put_slice(payload);
+}
+
 /// Bytes that [`put_record`] appends.
 #[must_use]
 pub fn record_len(single: &NewSingle<'_>, payload: &[u8]) -> usize {
@@ -167,6 +194,21 @@ mod tests {
                 let raw = &payload[record.metadata_range.clone()];
                 assert_eq!(raw, single.encode_to_vec());
                 assert_single(raw, &record.metadata, single);
+            }
+        }
+    }
+
+    #[test]
+    fn a_plain_record_is_a_record() {
+        for sequence_id in [0, 1, 127, 128, 1 << 21, (1 << 63) - 1, u64::MAX] {
+            for length in [0, 1, 127, 128, 20_000] {
+                let payload = vec![7; length];
+                let single =
+                    NewSingle { payload_size: length as i32, sequence_id: Some(sequence_id), ..NewSingle::default() };
+                let (mut plain, mut whole) = (BytesMut::new(), BytesMut::new());
+                put_plain_record(&mut plain, sequence_id, &payload);
+                put_record(&mut whole, &single, &payload);
+                assert_eq!(plain, whole);
             }
         }
     }

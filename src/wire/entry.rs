@@ -181,17 +181,28 @@ const SEND_HEAD_BYTES_MAX: usize = 128;
 /// `out` is scratch space: empty, and again empty after the call. The frame's bytes are split off its
 /// front, so a `BytesMut` made with room for many frames serves them all with one allocation.
 pub fn seal(out: &mut BytesMut, head: &SendHead, metadata: &NewMetadata<'_>, payload: Bytes) -> SealedFrame {
+    if payload.len() < CHAIN_MIN_BYTES {
+        return SealedFrame { head: seal_copied(out, head, metadata, &payload), payload: Bytes::new() };
+    }
+    let frame = seal_with(out, head, metadata, &[], &payload);
+    SealedFrame { head: frame, payload }
+}
+
+/// [`seal`] with the payload copied behind its metadata whatever its size: the whole frame.
+pub fn seal_copied(out: &mut BytesMut, head: &SendHead, metadata: &NewMetadata<'_>, payload: &[u8]) -> Bytes {
+    seal_with(out, head, metadata, payload, &[])
+}
+
+fn seal_with(out: &mut BytesMut, head: &SendHead, metadata: &NewMetadata<'_>, copied: &[u8], chained: &[u8]) -> Bytes {
     debug_assert!(out.is_empty(), "what lies in the scratch space would become part of the frame");
     let metadata_len = metadata.encoded_len();
-    let entry_bytes = ENTRY_HEAD_BYTES + metadata_len + payload.len();
-    let (copied, chained) =
-        if payload.len() < CHAIN_MIN_BYTES { (payload, Bytes::new()) } else { (Bytes::new(), payload) };
+    let entry_bytes = ENTRY_HEAD_BYTES + metadata_len + copied.len() + chained.len();
     out.reserve(SEND_HEAD_BYTES_MAX + ENTRY_HEAD_BYTES + metadata_len + copied.len());
     put_send_head(out, head, entry_bytes);
     let start = put_entry_head(out, metadata, metadata_len);
-    out.put_slice(&copied);
-    set_checksum(out, start, &chained);
-    SealedFrame { head: out.split().freeze(), payload: chained }
+    out.put_slice(copied);
+    set_checksum(out, start, chained);
+    out.split().freeze()
 }
 
 /// Bytes that [`put_entry`] writes for these parts.

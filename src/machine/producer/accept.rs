@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::batcher::{Batch, Content, discard};
+use super::batcher::{Batch, Content};
 use super::in_flight::Entry;
 use super::seal::{SealContext, seal_message};
-use super::{Life, Message, PendingSend, Producer, RECORDS_BYTES_MIN, SEGMENT_BYTES, SEQUENCE_ID_MAX, SendCallback};
+use super::{Life, Message, PendingSend, Producer, SEQUENCE_ID_MAX, SendCallback};
 use crate::error::{Error, ErrorKind, SendError};
 use crate::machine::Now;
 use crate::machine::outcomes::{Outcomes, RUN_SENDS_MAX};
@@ -59,7 +59,8 @@ impl Producer {
         (id, grows)
     }
 
-    /// Takes what it needs of `message`, which stays where it is otherwise: moving it costs more than reading it.
+    /// Takes what it needs of `message`, which stays where it is otherwise: moving it costs more than reading it, and
+    /// its drop may run code of the user's.
     /// `deadline` is that of a message that has waited for room.
     pub(super) fn accept(
         &mut self,
@@ -83,7 +84,7 @@ impl Producer {
             self.append(message, size_bytes, callback, deadline, now)
         } else {
             self.close_batch();
-            self.push_alone(std::mem::take(message), size_bytes, callback, deadline, now())
+            self.push_alone(message, size_bytes, callback, deadline, now())
         };
         self.accepted += 1;
         self.check_ledger();
@@ -127,7 +128,7 @@ impl Producer {
         }
         batch.last = id;
         batch.size_bytes += size_bytes;
-        batch.content.add(message, size_bytes, numbered, self.records_bytes_hint, &mut self.spent);
+        batch.content.add(message, size_bytes, numbered, &mut self.spares, &mut self.spent);
         let pending = PendingSend::new(batch.outcomes.clone(), member);
         if batch.content.count() >= self.config.batch_messages_max
             || batch.content.payload_bytes() >= self.config.batch_bytes_max
@@ -140,7 +141,7 @@ impl Producer {
     /// Gives a message an entry of its own. Framed at once where that is quick, else by a [`SealJob`].
     fn push_alone(
         &mut self,
-        mut message: Message,
+        message: &mut Message,
         size_bytes: usize,
         callback: Option<SendCallback>,
         deadline: Option<Option<Instant>>,
@@ -166,21 +167,16 @@ impl Producer {
             transmitted: false,
             doubted: false,
         };
-        match self.context.clone().filter(|context| seals_quickly(context, &message, size_bytes)) {
+        match self.context.as_ref().filter(|context| seals_quickly(context, message, size_bytes)) {
             Some(context) => {
-                let payload = if message.payload.is_unique() { Bytes::new() } else { message.payload.clone() };
-                discard(payload, &mut self.spent);
-                if self.segment.capacity() == 0 {
-                    self.segment.reserve(SEGMENT_BYTES);
-                }
-                let sealed = seal_message(&mut self.segment, &context, message, id, now.wall_ms)
+                let sealed = seal_message(&mut self.segment, context, message, id, now.wall_ms)
                     .expect("a message whose size was checked is not too large");
                 entry.compared_bytes = sealed.compared_bytes;
                 entry.frame = Some(sealed.frame);
             }
             None => {
                 let mut content = Content::new(now);
-                content.add(&mut message, size_bytes, false, 0, &mut self.spent);
+                content.add(message, size_bytes, false, &mut self.spares, &mut self.spent);
                 self.to_seal.push_back((number, content));
             }
         }
@@ -207,7 +203,7 @@ impl Producer {
     pub(super) fn close_batch(&mut self) {
         let Some(batch) = self.open.take() else { return };
         let number = self.in_flight.next_number();
-        self.records_bytes_hint = batch.content.records_bytes().max(RECORDS_BYTES_MIN);
+        self.spares.note(batch.content.records_bytes());
         self.in_flight.push(Entry {
             number,
             first: batch.first,

@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 
+use super::RECORDS_BYTES_MIN;
 use super::message::Message;
 use crate::machine::Now;
 use crate::machine::outcomes::{Outcomes, SendCallback};
-use crate::wire::batch::put_record;
+use crate::wire::batch::{put_plain_record, put_record};
 
 /// Payloads whose drop may run code of the user's (`Bytes::from_owner`), to be dropped once no lock is held.
 pub(super) type Spent = Vec<Bytes>;
@@ -17,6 +18,59 @@ pub(super) type Spent = Vec<Bytes>;
 pub(super) fn discard(payload: Bytes, spent: &mut Spent) {
     if !payload.is_empty() && !payload.is_unique() {
         spent.push(payload);
+    }
+}
+
+/// The same for all of a message whose drop may run code of the user's.
+pub(super) fn discard_message(message: &mut Message, spent: &mut Spent) {
+    discard(std::mem::take(&mut message.payload), spent);
+    if let (_, Some(key)) = message.take_keys() {
+        discard(key, spent);
+    }
+}
+
+/// The most buffers for records that one producer keeps for further batches, bytes.
+const SPARE_BYTES_MAX: usize = 512 * 1024;
+
+/// Buffers for records, used again once their batch is stored: a fresh one of this size costs page faults each time.
+#[derive(Debug, Default)]
+pub(super) struct Spares {
+    buffers: Vec<BytesMut>,
+    /// The capacity of them all.
+    held_bytes: usize,
+    /// What the records of the last batch took.
+    hint_bytes: usize,
+}
+
+impl Spares {
+    fn take(&mut self) -> BytesMut {
+        let mut buffer = self.buffers.pop().unwrap_or_default();
+        self.held_bytes -= buffer.capacity();
+        buffer.reserve(self.hint_bytes.max(RECORDS_BYTES_MIN));
+        buffer
+    }
+
+    /// Keeps what will serve again.
+    pub(super) fn put(&mut self, mut buffer: BytesMut) {
+        buffer.clear();
+        let held_bytes = self.held_bytes + buffer.capacity();
+        if buffer.capacity() > 0 && held_bytes <= SPARE_BYTES_MAX {
+            self.held_bytes = held_bytes;
+            self.buffers.push(buffer);
+        }
+    }
+
+    /// The payload of a batch that is stored.
+    pub(super) fn put_payload(&mut self, payload: Bytes) {
+        // While something else holds on to it, it is just dropped: no user ever had it.
+        if let Ok(buffer) = payload.try_into_mut() {
+            self.put(buffer);
+        }
+    }
+
+    /// The size of a batch that was closed.
+    pub(super) fn note(&mut self, records_bytes: usize) {
+        self.hint_bytes = records_bytes;
     }
 }
 
@@ -68,7 +122,7 @@ impl Content {
         message: &mut Message,
         size_bytes: usize,
         numbered: bool,
-        records_bytes_hint: usize,
+        spares: &mut Spares,
         spent: &mut Spent,
     ) {
         self.payload_bytes += message.payload.len();
@@ -78,10 +132,10 @@ impl Content {
             self.first = Some(std::mem::take(message));
         } else if numbered {
             if self.records.is_empty() {
-                self.records.reserve(records_bytes_hint);
+                self.records = spares.take();
                 self.write_held(spent);
             }
-            self.write(message, spent);
+            self.write_record(message);
         } else {
             self.more.push(std::mem::take(message));
         }
@@ -94,37 +148,30 @@ impl Content {
 
     fn write_held(&mut self, spent: &mut Spent) {
         if let Some(mut first) = self.first.take() {
-            self.key_b64 = first.key_b64;
+            self.key_b64 = first.extras().key_b64;
             self.write_record(&first);
-            self.key = first.key.take();
-            self.ordering_key = first.ordering_key.take();
+            (self.key, self.ordering_key) = first.take_keys();
             discard(first.payload, spent);
         }
         for mut message in std::mem::take(&mut self.more) {
-            self.write(&mut message, spent);
-        }
-    }
-
-    #[inline]
-    fn write(&mut self, message: &mut Message, spent: &mut Spent) {
-        self.write_record(message);
-        discard(std::mem::take(&mut message.payload), spent);
-        if let Some(key) = message.ordering_key.take() {
-            discard(key, spent);
+            self.write_record(&message);
+            discard_message(&mut message, spent);
         }
     }
 
     #[inline]
     fn write_record(&mut self, message: &Message) {
-        put_record(&mut self.records, &message.single(), &message.payload);
+        match message.sequence_id.filter(|_| message.is_plain()) {
+            Some(sequence_id) => put_plain_record(&mut self.records, sequence_id, &message.payload),
+            None => put_record(&mut self.records, &message.single(), &message.payload),
+        }
     }
 
     /// Drops the messages, which nobody waits for any more.
     pub(super) fn discard(mut self, spent: &mut Spent) {
         let held = self.first.take().into_iter().chain(std::mem::take(&mut self.more));
-        for message in held {
-            discard(message.payload, spent);
-            message.ordering_key.into_iter().for_each(|key| discard(key, spent));
+        for mut message in held {
+            discard_message(&mut message, spent);
         }
         self.ordering_key.take().into_iter().for_each(|key| discard(key, spent));
     }

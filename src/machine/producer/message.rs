@@ -21,15 +21,32 @@ const BATCHED_KEY_BYTES_MAX: usize = 4096;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Message {
     pub(super) payload: Bytes,
+    pub(super) sequence_id: Option<u64>,
+    /// What few messages have. A message is moved about several times on its way in, so it is kept small.
+    extras: Option<Box<Extras>>,
+}
+
+/// All but the payload and the number.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Extras {
     pub(super) properties: Vec<(String, String)>,
     pub(super) key: Option<String>,
     pub(super) key_b64: bool,
     pub(super) ordering_key: Option<Bytes>,
     pub(super) event_time_ms: u64,
-    pub(super) sequence_id: Option<u64>,
     pub(super) delivery: Delivery,
     pub(super) null_value: bool,
 }
+
+static NO_EXTRAS: Extras = Extras {
+    properties: Vec::new(),
+    key: None,
+    key_b64: false,
+    ordering_key: None,
+    event_time_ms: 0,
+    delivery: Delivery::AtOnce,
+    null_value: false,
+};
 
 /// When consumers on Shared and Key_Shared subscriptions get it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -51,44 +68,44 @@ impl Message {
     /// Java client shows the last.
     #[must_use]
     pub fn property(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
-        self.properties.push((key.into(), value.into()));
+        self.extras_mut().properties.push((key.into(), value.into()));
         self
     }
 
     /// Adds several properties.
     #[must_use]
     pub fn properties<K: Into<String>, V: Into<String>>(mut self, pairs: impl IntoIterator<Item = (K, V)>) -> Self {
-        self.properties.extend(pairs.into_iter().map(|(key, value)| (key.into(), value.into())));
+        self.extras_mut().properties.extend(pairs.into_iter().map(|(key, value)| (key.into(), value.into())));
         self
     }
 
     /// Sets the key (`partition_key`): messages with the same key go to the same partition and keep their order.
     #[must_use]
     pub fn key(mut self, key: impl Into<String>) -> Self {
-        self.key = Some(key.into());
-        self.key_b64 = false;
+        self.extras_mut().key = Some(key.into());
+        self.extras_mut().key_b64 = false;
         self
     }
 
     /// Sets a key of arbitrary bytes: it travels in base64, marked by `partition_key_b64_encoded`.
     #[must_use]
     pub fn key_bytes(mut self, key: impl AsRef<[u8]>) -> Self {
-        self.key = Some(base64(key.as_ref()));
-        self.key_b64 = true;
+        self.extras_mut().key = Some(base64(key.as_ref()));
+        self.extras_mut().key_b64 = true;
         self
     }
 
     /// Sets the ordering key (`ordering_key`), which Key_Shared subscriptions use instead of the key.
     #[must_use]
     pub fn ordering_key(mut self, key: impl Into<Bytes>) -> Self {
-        self.ordering_key = Some(key.into());
+        self.extras_mut().ordering_key = Some(key.into());
         self
     }
 
     /// Sets the application's own time (`event_time`), milliseconds since 1970; 0 means none.
     #[must_use]
     pub fn event_time(mut self, ms: u64) -> Self {
-        self.event_time_ms = ms;
+        self.extras_mut().event_time_ms = ms;
         self
     }
 
@@ -104,21 +121,21 @@ impl Message {
     /// and Failover get it at once all the same. Such a message is never batched.
     #[must_use]
     pub fn deliver_at(mut self, ms: i64) -> Self {
-        self.delivery = Delivery::At(ms);
+        self.extras_mut().delivery = Delivery::At(ms);
         self
     }
 
     /// Delivers it this much after it was handed to the producer; see [`deliver_at`](Self::deliver_at).
     #[must_use]
     pub fn deliver_after(mut self, delay: Duration) -> Self {
-        self.delivery = Delivery::After(delay);
+        self.extras_mut().delivery = Delivery::After(delay);
         self
     }
 
     /// Makes it a tombstone (`null_value`): no value at all, which is not an empty one. Compaction removes the key.
     #[must_use]
     pub fn null_value(mut self) -> Self {
-        self.null_value = true;
+        self.extras_mut().null_value = true;
         self.payload = Bytes::new();
         self
     }
@@ -130,45 +147,66 @@ impl Message {
 
     /// The key as it travels: base64 if it was set by [`key_bytes`](Self::key_bytes).
     pub fn partition_key(&self) -> Option<&str> {
-        self.key.as_deref()
+        self.extras().key.as_deref()
     }
 
     /// The properties, in order.
     pub fn property_list(&self) -> &[(String, String)] {
-        &self.properties
+        &self.extras().properties
+    }
+
+    /// All but the payload and the number.
+    #[inline]
+    pub(super) fn extras(&self) -> &Extras {
+        self.extras.as_deref().unwrap_or(&NO_EXTRAS)
+    }
+
+    fn extras_mut(&mut self) -> &mut Extras {
+        self.extras.get_or_insert_default()
+    }
+
+    /// Whether there is nothing but the payload and the number.
+    #[inline]
+    pub(super) fn is_plain(&self) -> bool {
+        self.extras.is_none()
+    }
+
+    /// Its keys, which it has no more.
+    pub(super) fn take_keys(&mut self) -> (Option<String>, Option<Bytes>) {
+        self.extras.as_mut().map_or((None, None), |extras| (extras.key.take(), extras.ordering_key.take()))
     }
 
     /// What it counts against `pending_bytes_max`: payload, keys and properties.
     #[inline]
     pub(super) fn size_bytes(&self) -> usize {
-        let properties: usize = self.properties.iter().map(|(key, value)| key.len() + value.len()).sum();
-        let keys = self.key.as_ref().map_or(0, String::len) + self.ordering_key.as_ref().map_or(0, Bytes::len);
-        self.payload.len() + properties + keys
+        self.payload.len() + self.extras.as_ref().map_or(0, |extras| extras.size_bytes())
     }
 
     /// At least what its record in a batch takes, given its [`size_bytes`](Self::size_bytes).
     #[inline]
     pub(super) fn record_bytes_max(&self, size_bytes: usize) -> usize {
-        size_bytes + 64 + 16 * self.properties.len()
+        size_bytes + 64 + 16 * self.extras().properties.len()
     }
 
     /// Whether it may go out in one entry with others.
     #[inline]
     pub(super) fn may_be_batched(&self) -> bool {
-        let key_bytes = self.key.as_ref().map_or(0, String::len) + self.ordering_key.as_ref().map_or(0, Bytes::len);
-        self.delivery == Delivery::AtOnce && key_bytes <= BATCHED_KEY_BYTES_MAX
+        self.extras
+            .as_ref()
+            .is_none_or(|extras| extras.delivery == Delivery::AtOnce && extras.key_bytes() <= BATCHED_KEY_BYTES_MAX)
     }
 
     /// Turns a delay into a time.
     pub(super) fn resolve_delivery(&mut self, now: Now) {
-        if let Delivery::After(delay) = self.delivery {
+        let Some(extras) = &mut self.extras else { return };
+        if let Delivery::After(delay) = extras.delivery {
             let at = u128::from(now.wall_ms).saturating_add(delay.as_millis());
-            self.delivery = Delivery::At(i64::try_from(at).unwrap_or(i64::MAX));
+            extras.delivery = Delivery::At(i64::try_from(at).unwrap_or(i64::MAX));
         }
     }
 
     pub(super) fn deliver_at_ms(&self) -> Option<i64> {
-        match self.delivery {
+        match self.extras().delivery {
             Delivery::At(ms) => Some(ms),
             Delivery::AtOnce | Delivery::After(_) => None,
         }
@@ -176,17 +214,29 @@ impl Message {
 
     /// As a record of a batch.
     pub(super) fn single(&self) -> NewSingle<'_> {
+        let extras = self.extras();
         NewSingle {
-            properties: &self.properties,
-            partition_key: self.key.as_deref(),
+            properties: &extras.properties,
+            partition_key: extras.key.as_deref(),
             payload_size: i32::try_from(self.payload.len()).unwrap_or(i32::MAX),
-            event_time_ms: self.event_time_ms,
-            partition_key_b64: self.key_b64,
-            ordering_key: self.ordering_key.as_deref(),
+            event_time_ms: extras.event_time_ms,
+            partition_key_b64: extras.key_b64,
+            ordering_key: extras.ordering_key.as_deref(),
             sequence_id: self.sequence_id,
-            null_value: self.null_value,
+            null_value: extras.null_value,
             ..NewSingle::default()
         }
+    }
+}
+
+impl Extras {
+    fn key_bytes(&self) -> usize {
+        self.key.as_ref().map_or(0, String::len) + self.ordering_key.as_ref().map_or(0, Bytes::len)
+    }
+
+    fn size_bytes(&self) -> usize {
+        let properties: usize = self.properties.iter().map(|(key, value)| key.len() + value.len()).sum();
+        properties + self.key_bytes()
     }
 }
 
@@ -241,8 +291,8 @@ mod tests {
             assert_eq!(base64(bytes), text);
         }
         let message = Message::new("x").key_bytes([0xff]);
-        assert_eq!((message.partition_key(), message.key_b64), (Some("/w=="), true));
-        assert!(!message.key("plain").key_b64);
+        assert_eq!((message.partition_key(), message.extras().key_b64), (Some("/w=="), true));
+        assert!(!message.key("plain").extras().key_b64);
     }
 
     #[test]

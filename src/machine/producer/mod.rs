@@ -49,7 +49,7 @@ pub use message::Message;
 pub use room::RoomTicket;
 pub use seal::{SealJob, Sealed};
 
-use batcher::{Batch, Content, Spent};
+use batcher::{Batch, Content, Spares, Spent, discard_message};
 use in_flight::InFlight;
 use room::Room;
 use seal::SealContext;
@@ -60,9 +60,6 @@ pub(crate) const SEQUENCE_ID_MAX: u64 = i64::MAX as u64;
 /// However long the lack of a connection keeps a batch open, it takes no more messages after this time, because their
 /// deadline is that of the first.
 const BATCH_OPEN_MAX: Duration = Duration::from_millis(100);
-
-/// Messages outside batches are framed one after the other into pieces of this size.
-const SEGMENT_BYTES: usize = 64 * 1024;
 
 /// What a batch's records get in memory at first, before there is a last one to go by.
 const RECORDS_BYTES_MIN: usize = 1024;
@@ -211,7 +208,7 @@ pub struct Producer {
     /// The results of sends outside batches, and how many are taken.
     run: Option<(Arc<Outcomes>, u32)>,
     segment: BytesMut,
-    records_bytes_hint: usize,
+    spares: Spares,
     spent: Spent,
 
     flushes: VecDeque<Flush>,
@@ -268,7 +265,7 @@ impl Producer {
             in_flight: InFlight::default(),
             run: None,
             segment: BytesMut::new(),
-            records_bytes_hint: RECORDS_BYTES_MIN,
+            spares: Spares::default(),
             spent: Spent::new(),
             flushes: VecDeque::new(),
             failure: None,
@@ -329,17 +326,21 @@ impl Producer {
         if !self.waiters.is_empty() || !self.room.fits(size_bytes) {
             return Err(PushError::Full(Box::new(Rejected { message, callback })));
         }
-        Ok(self.accept(&mut message, size_bytes, callback, None, now))
+        let pending = self.accept(&mut message, size_bytes, callback, None, now);
+        discard_message(&mut message, &mut self.spent);
+        Ok(pending)
     }
 
-    /// Accepts the message in `message` and takes it out of there, or notes the task to be woken when there is room.
-    /// First come, first served. The send timeout counts from the first call with this `ticket`.
+    /// Accepts the message in `message`, or notes the task to be woken when there is room. First come, first served.
+    /// The send timeout counts from the first call with this `ticket`.
+    ///
+    /// Of an accepted message something may be left in `message`, of no more use, to be dropped with no lock held.
     ///
     /// A caller that gives up after `Pending` must say so by [`leave`](Self::leave), or nobody behind it gets a turn.
     /// After an error, message and callback are left where they are.
     ///
     /// # Panics
-    /// If `message` is empty: it was accepted already.
+    /// If there is no `message`.
     pub fn poll_push(
         &mut self,
         ticket: &mut RoomTicket,
@@ -349,16 +350,15 @@ impl Producer {
         now: impl FnOnce() -> Now,
         wakes: &mut Wakes,
     ) -> Poll<Result<PendingSend, SendError>> {
-        let waiting = message.as_ref().expect("poll_push is called with a message, until it is accepted");
-        if let Err(error) = self.check(waiting) {
+        let message = message.as_mut().expect("poll_push is called with a message, until it is accepted");
+        if let Err(error) = self.check(message) {
             self.leave(ticket, wakes);
             return Poll::Ready(Err(error));
         }
-        let size_bytes = waiting.size_bytes();
+        let size_bytes = message.size_bytes();
         let Some(number) = ticket.number else {
             if self.waiters.is_empty() && self.room.fits(size_bytes) {
-                let mut message = message.take().expect("it was there");
-                return Poll::Ready(Ok(self.accept(&mut message, size_bytes, callback.take(), None, now)));
+                return Poll::Ready(Ok(self.accept(message, size_bytes, callback.take(), None, now)));
             }
             let deadline = self.send_deadline(now().at);
             // An earlier deadline may have come up.
@@ -375,8 +375,7 @@ impl Producer {
             self.waiters.wait(number, waker, wakes);
             return Poll::Pending;
         }
-        let mut message = message.take().expect("it was there");
-        let pending = self.accept(&mut message, size_bytes, callback.take(), Some(ticket.deadline), now);
+        let pending = self.accept(message, size_bytes, callback.take(), Some(ticket.deadline), now);
         self.leave(ticket, wakes);
         Poll::Ready(Ok(pending))
     }
@@ -387,6 +386,12 @@ impl Producer {
             self.waiters.leave(number, wakes);
             self.offer_room(wakes);
         }
+    }
+
+    /// Whether [`take_full_seal`](Self::take_full_seal) may have work.
+    #[inline]
+    pub fn has_full_seal(&self) -> bool {
+        !self.to_seal.is_empty() && self.context.is_some()
     }
 
     /// A closed batch, to be sealed by the task that closed it, with no lock held.
@@ -400,7 +405,8 @@ impl Producer {
             };
             let (first, last) = (entry.first, entry.last);
             let spent = std::mem::take(&mut self.spent);
-            return Some(SealJob { number, first, last, content, context: context.clone(), spent });
+            let segment = std::mem::take(&mut self.segment);
+            return Some(SealJob { number, first, last, content, context: context.clone(), segment, spent });
         }
         None
     }

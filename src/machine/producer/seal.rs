@@ -10,13 +10,19 @@ use super::message::Message;
 use crate::error::{Error, ErrorKind};
 use crate::wire::FRAME_PADDING_BYTES;
 use crate::wire::compress::{Compression, compress};
-use crate::wire::entry::{EntryParts, seal};
+use crate::wire::entry::{EntryParts, seal, seal_copied};
 use crate::wire::hot::SendHead;
 use crate::wire::metadata::NewMetadata;
-use crate::wire::tx::SealedFrame;
+use crate::wire::tx::{CHAIN_MIN_BYTES, SealedFrame};
 
 /// Payloads up to this size are not compressed, as in the Java client.
 const COMPRESS_MIN_BYTES: usize = 4096;
+
+/// More than a SEND frame has beside its metadata and payload.
+const HEADS_BYTES_MAX: usize = 256;
+
+/// Frames are written one after the other into pieces of this size.
+const SEGMENT_BYTES: usize = 64 * 1024;
 
 /// What all frames of a producer have in common.
 #[derive(Debug, Clone)]
@@ -37,6 +43,8 @@ pub struct SealJob {
     pub(super) last: u64,
     pub(super) content: Content,
     pub(super) context: Arc<SealContext>,
+    /// What frames are written into.
+    pub(super) segment: BytesMut,
     /// Dropped with the job.
     pub(super) spent: Spent,
 }
@@ -46,6 +54,10 @@ pub struct SealJob {
 #[must_use = "the messages in it are not sent until the producer has it back"]
 pub struct Sealed {
     pub(super) number: u64,
+    /// What is left of the segment.
+    pub(super) segment: BytesMut,
+    /// The buffer of the records, where the frame does not need it.
+    pub(super) spare: BytesMut,
     pub(super) result: Result<Frame, Error>,
 }
 
@@ -65,19 +77,25 @@ impl fmt::Debug for SealJob {
 impl SealJob {
     /// Does the work. Takes as long as compressing and summing the batch takes; no lock may be held.
     pub fn run(mut self) -> Sealed {
-        let mut out = BytesMut::new();
+        let mut segment = std::mem::take(&mut self.segment);
+        let mut spare = BytesMut::new();
         let result = match self.content.take_only() {
-            Some(message) => seal_message(&mut out, &self.context, message, self.first, self.content.publish_time_ms),
-            None => self.seal_batch(&mut out),
+            Some(message) => {
+                seal_message(&mut segment, &self.context, &message, self.first, self.content.publish_time_ms)
+            }
+            None => self.seal_batch(&mut segment, &mut spare),
         };
         drop(self.spent);
-        Sealed { number: self.number, result }
+        Sealed { number: self.number, segment, spare, result }
     }
 
-    fn seal_batch(&mut self, out: &mut BytesMut) -> Result<Frame, Error> {
+    fn seal_batch(&mut self, segment: &mut BytesMut, spare: &mut BytesMut) -> Result<Frame, Error> {
         let context = &self.context;
-        let records = self.content.take_records().freeze();
-        let (payload, compression, uncompressed_size) = compressed(context.compression, records);
+        let mut records = self.content.take_records();
+        let copied = context.compression == Compression::None && records.len() < CHAIN_MIN_BYTES;
+        // Split off rather than frozen as it is: so it can become a buffer again without an allocation.
+        let payload = if copied { Bytes::new() } else { records.split().freeze() };
+        let (payload, compression, uncompressed_size) = compressed(context.compression, payload);
         let count = i32::try_from(self.content.count()).unwrap_or(i32::MAX);
         let metadata = NewMetadata {
             producer_name: &context.producer_name,
@@ -99,42 +117,66 @@ impl SealJob {
             ..SendHead::new(context.producer_id, self.first)
         };
         // Of a batch only the payload is compared.
-        let compared_bytes = payload.len();
+        let compared_bytes = payload.len() + records.len();
         // Before any frame is written: sizes of what is far too large do not fit the fields of one.
         check_compared(context.max_message_size, compared_bytes)?;
-        checked(context.max_message_size, seal(out, &head, &metadata, payload), compared_bytes)
+        let copied_bytes = if compared_bytes < CHAIN_MIN_BYTES { compared_bytes } else { 0 };
+        make_room(segment, HEADS_BYTES_MAX + metadata.encoded_len() + copied_bytes);
+        let frame = if copied {
+            SealedFrame { head: seal_copied(segment, &head, &metadata, &records), payload: Bytes::new() }
+        } else {
+            seal(segment, &head, &metadata, payload)
+        };
+        *spare = records;
+        checked(context.max_message_size, frame, compared_bytes)
     }
 }
 
-/// Frames a single message, into `out` where it is small.
+/// Sees to it that the next `bytes` of frames fit. `reserve` would make room for them alone, each time anew.
+fn make_room(segment: &mut BytesMut, bytes: usize) {
+    if segment.capacity() < bytes {
+        *segment = BytesMut::with_capacity(bytes.max(SEGMENT_BYTES));
+    }
+}
+
+/// Frames a single message, into `segment` where it is small.
 pub(super) fn seal_message(
-    out: &mut BytesMut,
+    segment: &mut BytesMut,
     context: &SealContext,
-    message: Message,
+    message: &Message,
     sequence_id: u64,
     publish_time_ms: u64,
 ) -> Result<Frame, Error> {
-    let deliver_at_time_ms = message.deliver_at_ms();
-    let (payload, compression, uncompressed_size) = compressed(context.compression, message.payload);
+    let copied = context.compression == Compression::None && message.payload.len() < CHAIN_MIN_BYTES;
+    let (payload, compression, uncompressed_size) =
+        if copied { (Bytes::new(), 0, 0) } else { compressed(context.compression, message.payload.clone()) };
+    let extras = message.extras();
     let metadata = NewMetadata {
         producer_name: &context.producer_name,
         sequence_id,
         publish_time_ms,
-        properties: &message.properties,
-        partition_key: message.key.as_deref(),
-        partition_key_b64: message.key_b64,
-        ordering_key: message.ordering_key.as_deref(),
-        event_time_ms: message.event_time_ms,
+        properties: &extras.properties,
+        partition_key: extras.key.as_deref(),
+        partition_key_b64: extras.key_b64,
+        ordering_key: extras.ordering_key.as_deref(),
+        event_time_ms: extras.event_time_ms,
         schema_version: context.schema_version.as_deref(),
         compression,
         uncompressed_size,
-        deliver_at_time_ms,
-        null_value: message.null_value,
+        deliver_at_time_ms: message.deliver_at_ms(),
+        null_value: extras.null_value,
         ..NewMetadata::default()
     };
-    let payload_bytes = payload.len();
+    let payload_bytes = if copied { message.payload.len() } else { payload.len() };
     check_compared(context.max_message_size, payload_bytes)?;
-    let frame = seal(out, &SendHead::new(context.producer_id, sequence_id), &metadata, payload);
+    let head = SendHead::new(context.producer_id, sequence_id);
+    let copied_bytes = if payload_bytes < CHAIN_MIN_BYTES { payload_bytes } else { 0 };
+    make_room(segment, HEADS_BYTES_MAX + metadata.encoded_len() + copied_bytes);
+    let frame = if copied {
+        SealedFrame { head: seal_copied(segment, &head, &metadata, &message.payload), payload: Bytes::new() }
+    } else {
+        seal(segment, &head, &metadata, payload)
+    };
     // Of a single message metadata and payload are compared; the rest of the frame is its command and ten fixed
     // bytes, of which only the metadata's share matters here.
     let compared_bytes = metadata_bytes(&frame, payload_bytes) + payload_bytes;

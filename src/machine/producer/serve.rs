@@ -186,6 +186,10 @@ impl Producer {
 
     /// Takes a sealed batch back. One that turned out too large fails, alone.
     pub fn put_sealed(&mut self, sealed: Sealed, now: Now, wakes: &mut Wakes) {
+        if self.segment.capacity() < sealed.segment.capacity() {
+            self.segment = sealed.segment;
+        }
+        self.spares.put(sealed.spare);
         let Some(entry) = self.in_flight.get_mut(sealed.number) else {
             // It timed out meanwhile.
             if let Ok(frame) = sealed.result {

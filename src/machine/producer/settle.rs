@@ -124,8 +124,10 @@ impl Producer {
             wakes.run(move || callback(result));
         }
         entry.outcomes.settle(entry.slot, result, wakes);
-        if let Some(frame) = entry.frame {
-            discard(frame.payload, &mut self.spent);
+        match entry.frame {
+            Some(frame) if entry.messages > 1 => self.spares.put_payload(frame.payload),
+            Some(frame) => discard(frame.payload, &mut self.spent),
+            None => {}
         }
     }
 
