@@ -27,6 +27,7 @@
 //! | [`mod@compress`] | payloads, the size of what comes out bounded |
 //! | [`ack_set`] | which messages of a batch are still unacknowledged |
 //! | `codec` | frames for `tokio_util::codec::Framed` (feature `client`) |
+//! | `explain` | a frame byte by byte, for readers (feature `cli`) |
 //! | [`error`] | what is wrong with bytes, and where |
 //! | `proto` | protobuf fields walked and written |
 //! | `required` | which fields must be there |
@@ -39,6 +40,8 @@ pub mod command;
 pub mod compress;
 pub mod entry;
 pub mod error;
+#[cfg(any(feature = "cli", test))]
+pub mod explain;
 pub mod frame;
 pub mod hot;
 pub mod metadata;
