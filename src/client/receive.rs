@@ -357,8 +357,6 @@ fn cannot_open(body: &EntryBody) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
     use crate::id::ConsumerId;
     use crate::machine::Reply;
@@ -386,6 +384,6 @@ mod tests {
             source.run.push_back(Entry { members: u32::MAX / 2, ..Entry::read(head, Bytes::new()) });
         }
         generation.fetch_add(1, Ordering::Relaxed);
-        assert!(matches!(source.next(0), Next::Empty));
+        assert!(source.next(0).is_none());
     }
 }
