@@ -74,26 +74,29 @@ pub(crate) async fn walk_through(url: &str, token: &str, topic: &str) -> Result<
         first.key(),
         first.properties().collect::<Vec<_>>()
     );
+    let mut consumed = 0;
     consumer.ack_confirmed(&first).await?;
+    consumed += 1;
     println!("acknowledged  {}", first.id());
 
     let second = consumer.receive().await?;
     println!("received      {}  {:?}, redelivered {} times", second.id(), second.text(), second.redelivery_count());
     consumer.nack(&second)?;
     println!("refused       {}  it comes again", second.id());
-    show(&consumer, 1).await?;
+    show(&consumer, consumed).await?;
 
     let again = consumer.receive().await?;
     println!("received      {}  {:?}, redelivered {} times", again.id(), again.text(), again.redelivery_count());
     consumer.ack_confirmed(&again).await?;
-    show(&consumer, 2).await?;
+    consumed += 1;
+    show(&consumer, consumed).await?;
 
     consumer.close().await?;
     producer.close().await?;
     client.close().await
 }
 
-/// What a console shows of a subscription; the broker's own figures.
+/// What a console shows of a subscription: the broker's own figures, and what it has confirmed as acknowledged.
 async fn show(consumer: &Consumer, consumed: u32) -> Result<(), Error> {
     let stats = consumer.stats().await?;
     println!("\n  {:<18} {:>8} {:>15} {:>9}", "subscription", "backlog", "unacknowledged", "consumed");
