@@ -94,7 +94,7 @@ impl<'a> Faults<'a> {
         self.broker.operate(|broker| broker.corrupt_payload(topic, entry))
     }
 
-    /// Tells the judge that another broker sends clients of this topic here, so that they come without a lookup.
+    /// Takes a topic over from another broker, which sends its clients here: they may come without a lookup.
     pub fn adopt(self, topic: &str) {
         self.broker.operate(|broker| broker.adopt_topic(topic));
     }

@@ -112,9 +112,11 @@ impl Broker {
         }
     }
 
-    /// Counts a topic as looked up: another broker has sent its clients here.
+    /// Makes this broker the owner of a topic's namespace and counts the topic as looked up: another broker sends its
+    /// clients here.
     pub fn adopt_topic(&mut self, topic: &str) {
         if let Ok(name) = TopicName::parse(topic) {
+            self.owned.insert(name.namespace().to_owned());
             self.looked_up.insert(Arc::from(name.as_str()));
         }
     }
