@@ -1,0 +1,99 @@
+//! Entries that are damaged, doubled, empty or odd: each has its way, and the ones behind it come.
+
+use super::support::*;
+
+async fn filled(stage: &Stage, batching: bool) -> Producer {
+    let builder = stage.client.producer(TOPIC).batching(batching).linger(Duration::from_secs(1));
+    let producer = within("a producer", builder.create()).await.expect("a producer");
+    for entry in 0..3 {
+        let pending = enqueue_numbers(&producer, entry * 3..entry * 3 + 3).await;
+        within("the flush", producer.flush()).await.expect("stored");
+        confirmed(pending).await;
+    }
+    producer
+}
+
+/// It is acknowledged with its validation error, its permits come back, the connection stays.
+#[tokio::test(start_paused = true)]
+async fn a_damaged_entry_is_acknowledged_with_its_error_and_the_next_ones_come() {
+    for batching in [true, false] {
+        for crc in [true, false] {
+            for kind in [SubscriptionType::Exclusive, SubscriptionType::Shared] {
+                let stage = Stage::new().await;
+                let producer = filled(&stage, batching).await;
+                let faults = stage.broker.faults();
+                // An unbatched payload may be anything, so only its checksum can be wrong.
+                let damaged =
+                    if crc || !batching { faults.corrupt_entry(TOPIC, 1) } else { faults.corrupt_payload(TOPIC, 1) };
+                assert!(damaged, "there is such an entry");
+                let builder = stage.client.consumer(TOPIC, "s").initial_position(InitialPosition::Earliest);
+                let builder = builder.subscription_type(kind).receiver_queue_size(2);
+                let mut consumer = within("a consumer", builder.subscribe()).await.expect("a consumer");
+                let lost: &[&str] = if batching { &["3", "4", "5"] } else { &["1"] };
+                let expected: Vec<_> = numbers(0..9).into_iter().filter(|text| !lost.contains(&&**text)).collect();
+                assert_eq!(receive_up_to(&mut consumer, "8").await, expected, "{batching} {crc} {kind:?}");
+                stage.drained(TOPIC).await;
+                assert_eq!(stage.net.dials(), 1, "the connection stays");
+                for number in 9..30 {
+                    send(&producer, number.to_string()).await;
+                    assert_eq!(receive_up_to(&mut consumer, &number.to_string()).await, [number.to_string()]);
+                }
+                stage.ends_well().await;
+            }
+        }
+    }
+}
+
+/// Nothing but damage: the queue never runs dry of permits.
+#[tokio::test(start_paused = true)]
+async fn a_topic_full_of_damage_does_not_stop_delivery() {
+    let stage = Stage::new().await;
+    let producer = stage.producer(TOPIC).await;
+    confirmed(enqueue_numbers(&producer, 0..100).await).await;
+    for entry in 0..99 {
+        assert!(stage.broker.faults().corrupt_entry(TOPIC, entry));
+    }
+    for queue in [1, 2, 10] {
+        let builder = stage.client.consumer(TOPIC, format!("queue of {queue}")).receiver_queue_size(queue);
+        let builder = builder.initial_position(InitialPosition::Earliest);
+        let mut consumer = within("a consumer", builder.subscribe()).await.expect("a consumer");
+        assert_eq!(text(&mut consumer).await, "99");
+    }
+    stage.ends_well().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_damaged_entry_does_not_stop_a_queue_of_zero() {
+    let stage = Stage::new().await;
+    let producer = stage.producer(TOPIC).await;
+    confirmed(enqueue_numbers(&producer, 0..3).await).await;
+    assert!(stage.broker.faults().corrupt_entry(TOPIC, 1));
+    let builder = stage.client.consumer(TOPIC, "s").receiver_queue_size(0);
+    let builder = builder.initial_position(InitialPosition::Earliest);
+    let mut consumer = within("a consumer", builder.subscribe()).await.expect("a consumer");
+    assert_eq!([text(&mut consumer).await, text(&mut consumer).await], ["0", "2"]);
+    stage.ends_well().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn empty_and_null_and_compressed_payloads_survive_a_reconnect() {
+    let stage = Stage::deduplicating().await;
+    for batching in [true, false] {
+        let topic = format!("odd-{batching}");
+        let builder = stage.client.producer(&topic).name("p").batching(batching);
+        let producer = within("a producer", builder.create()).await.expect("a producer");
+        let mut consumer = stage.consumer(&topic).await;
+        stage.broker.faults().on(Event::Send).cut();
+        let pending = vec![enqueue(&producer, "").await, enqueue(&producer, Message::new("").null_value()).await];
+        confirmed(pending).await;
+        let empty = within("a message", consumer.receive()).await.expect("a message");
+        assert!(empty.payload().is_empty() && !empty.is_null());
+        let mut next = within("a message", consumer.receive()).await.expect("a message");
+        // What was delivered before the cut may come once more.
+        while !next.is_null() {
+            assert!(next.payload().is_empty());
+            next = within("a message", consumer.receive()).await.expect("a message");
+        }
+    }
+    stage.ends_well().await;
+}

@@ -1,0 +1,358 @@
+//! Every send resolves once, in time, in order, and says whether the message may be stored.
+
+use super::support::*;
+
+/// Waits for a failure; gives when it came, from `begun`, and whether the message may be stored.
+async fn refusal(pending: PendingSend, begun: Instant) -> (Duration, bool, ErrorKind) {
+    let error = within("the failure", pending).await.expect_err("a failure");
+    (begun.elapsed(), error.may_be_stored(), error.error().kind())
+}
+
+/// In time, neither early nor late.
+fn assert_on_time(elapsed: Duration, timeout: Duration) {
+    assert!(elapsed >= timeout && elapsed <= timeout + SLACK, "{elapsed:?} instead of {timeout:?}");
+}
+
+async fn producer_with_timeout(stage: &Stage, timeout: Duration) -> Producer {
+    let builder = stage.client.producer(TOPIC).batching(false).send_timeout(timeout);
+    within("a producer", builder.create()).await.expect("a producer")
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_receipt_lost_with_its_link_is_made_up_for_by_a_resend() {
+    let stage = Stage::deduplicating().await;
+    let producer = stage.producer(TOPIC).await;
+    stage.broker.faults().on(Event::Send).cut();
+    send(&producer, "once").await;
+    assert_eq!(stage.net.dials(), 2, "over a second connection");
+    assert_eq!(stage.stored(TOPIC).await, ["once"]);
+    stage.ends_well().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn deadlines_count_from_the_call_while_receipts_are_withheld() {
+    const TIMEOUT: Duration = Duration::from_secs(5);
+    let stage = Stage::new().await;
+    let producer = producer_with_timeout(&stage, TIMEOUT).await;
+    stage.broker.faults().on(Event::Send).always().withhold();
+    let begun = Instant::now();
+    let first = enqueue(&producer, "first").await;
+    pass(Duration::from_secs(3)).await;
+    let later = Instant::now();
+    let second = enqueue(&producer, "second").await;
+    let (elapsed, may_be_stored, kind) = refusal(first, begun).await;
+    assert_on_time(elapsed, TIMEOUT);
+    assert!(may_be_stored && kind == ErrorKind::TimedOut);
+    let (elapsed, may_be_stored, _) = refusal(second, later).await;
+    assert_on_time(elapsed, TIMEOUT);
+    assert!(may_be_stored);
+    // The producer lives: with receipts again, it works.
+    stage.broker.faults().clear();
+    send(&producer, "third").await;
+    stage.ends_well().await;
+}
+
+/// Whatever the producer is kept waiting by, a message that has not left yet fails at its own deadline and is known
+/// not to be stored.
+#[tokio::test(start_paused = true)]
+async fn deadlines_count_from_the_call_in_every_state_of_the_connection() {
+    const TIMEOUT: Duration = Duration::from_secs(5);
+    for state in ["no broker answers the dial", "connecting", "looking up", "opening", "refused and backing off"] {
+        let stage = Stage::new().await;
+        let producer = producer_with_timeout(&stage, TIMEOUT).await;
+        let faults = stage.broker.faults();
+        match state {
+            "no broker answers the dial" => stage.net.refuse(true),
+            "connecting" => faults.on(Event::Connect).always().ignore(),
+            "looking up" => faults.on(Event::Lookup).always().ignore(),
+            "opening" => faults.on(Event::Producer).always().ignore(),
+            _ => faults.on(Event::Producer).always().refuse(ServerCode::SERVICE_NOT_READY),
+        }
+        stage.broker.drop_connections();
+        until("the loss to be noticed", || producer.is_connected(), |connected| !connected).await;
+        let mut waiting = Vec::new();
+        for wait in [0, 1, 3] {
+            pass(Duration::from_secs(wait)).await;
+            waiting.push((Instant::now(), enqueue(&producer, "waits").await));
+        }
+        for (begun, pending) in waiting {
+            let (elapsed, may_be_stored, kind) = refusal(pending, begun).await;
+            assert_on_time(elapsed, TIMEOUT);
+            assert!(!may_be_stored, "{state}: it never left");
+            assert_eq!(kind, ErrorKind::TimedOut, "{state}");
+        }
+        stage.net.refuse(false);
+        stage.broker.faults().clear();
+        until("the producer to be back", || producer.is_connected(), |connected| *connected).await;
+        send(&producer, "and it goes on").await;
+        stage.ends_well().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_deadline_counts_from_the_call_while_it_waits_for_room() {
+    const TIMEOUT: Duration = Duration::from_secs(5);
+    let stage = Stage::new().await;
+    let builder = stage.client.producer(TOPIC).batching(false).send_timeout(TIMEOUT).pending_messages_max(1);
+    let producer = within("a producer", builder.create()).await.expect("a producer");
+    stage.broker.faults().on(Event::Send).always().withhold();
+    let first = enqueue(&producer, "takes the room").await;
+    pass(Duration::from_secs(1)).await;
+    let begun = Instant::now();
+    // Room comes when the first fails, at 5 s; what is left for the second is one second.
+    let second = within("the second", producer.send("waits for room")).await.expect_err("no receipt");
+    assert_on_time(begun.elapsed(), TIMEOUT);
+    assert_eq!(second.error().kind(), ErrorKind::TimedOut, "{second}");
+    within("the first", first).await.expect_err("no receipt");
+    stage.ends_well().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_queue_makes_send_wait_and_try_enqueue_give_the_message_back() {
+    let stage = Stage::new().await;
+    let builder = stage.client.producer(TOPIC).batching(false).pending_messages_max(2);
+    let producer = within("a producer", builder.create()).await.expect("a producer");
+    stage.broker.faults().on(Event::Send).next(2).delay(Duration::from_secs(2));
+    let pending = enqueue_numbers(&producer, 0..2).await;
+    let refused = producer.try_enqueue("2").expect_err("full");
+    let pulsar_native::TryEnqueueError::Full(message) = refused else { panic!("{refused}") };
+    let begun = Instant::now();
+    send(&producer, *message).await;
+    assert_on_time(begun.elapsed(), Duration::from_secs(2));
+    confirmed(pending).await;
+    assert_eq!(stage.stored(TOPIC).await, numbers(0..3));
+    stage.ends_well().await;
+}
+
+/// The connection ends in the middle of a frame, at every place of the conversation: nothing is lost, doubled or out
+/// of order where the broker deduplicates, and what is sent again is the same bytes, or the judge would say so.
+#[tokio::test(start_paused = true)]
+async fn a_cut_at_any_byte_loses_nothing_and_doubles_nothing() {
+    for sent in [false, true] {
+        for at in (1..4000).step_by(if sent { 31 } else { 97 }) {
+            let stage = Stage::deduplicating().await;
+            let builder = stage.client.producer(TOPIC).name("p").batch_messages_max(3);
+            let producer = within("a producer", builder.create()).await.expect("a producer");
+            if sent {
+                stage.broker.faults().cut_after_bytes_sent(at);
+            } else {
+                stage.broker.faults().cut_after_bytes_received(at);
+            }
+            let pending = enqueue_numbers(&producer, 0..20).await;
+            confirmed(pending).await;
+            confirmed(enqueue_numbers(&producer, 20..25).await).await;
+            stage.broker.faults().clear();
+            assert_eq!(stage.stored(TOPIC).await, numbers(0..25), "cut at byte {at}");
+            stage.ends_well().await;
+        }
+    }
+}
+
+/// The producer is closed, or its link is, after each number of messages.
+#[tokio::test(start_paused = true)]
+async fn order_is_kept_across_closes_and_cuts() {
+    for batching in [false, true] {
+        for cut in [false, true] {
+            let stage = Stage::deduplicating().await;
+            let mut consumer = stage.consumer(TOPIC).await;
+            let builder = stage.client.producer(TOPIC).name("p").batching(batching).batch_messages_max(4);
+            let producer = within("a producer", builder.create()).await.expect("a producer");
+            for after in [0, 3, 1, 7, 2] {
+                let fault = stage.broker.faults().on(Event::Send).after(after);
+                if cut { fault.cut() } else { fault.close() }
+            }
+            confirmed(enqueue_numbers(&producer, 0..60).await).await;
+            let seen = receive_up_to(&mut consumer, "59").await;
+            assert_eq!(first_arrivals(&seen), numbers(0..60));
+            if !cut {
+                assert_eq!(stage.net.dials(), 1, "the connection stayed");
+                assert_eq!(seen.len(), 60, "a consumer beside it sees no repetition");
+            }
+            stage.drained(TOPIC).await;
+            assert_eq!(stage.stored(TOPIC).await, numbers(0..60));
+            stage.ends_well().await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_receipt_that_comes_twice_changes_nothing() {
+    let stage = Stage::new().await;
+    let producer = stage.producer(TOPIC).await;
+    stage.broker.faults().on(Event::Send).always().duplicate();
+    confirmed(enqueue_numbers(&producer, 0..50).await).await;
+    assert_eq!(stage.net.dials(), 1);
+    assert_eq!(stage.stored(TOPIC).await, numbers(0..50));
+    stage.ends_well().await;
+}
+
+/// A receipt above the front of the queue says that one was lost: the connection is not to be trusted any more.
+#[tokio::test(start_paused = true)]
+async fn receipts_out_of_order_replace_the_link_and_everything_is_confirmed() {
+    let stage = Stage::deduplicating().await;
+    let builder = stage.client.producer(TOPIC).name("p").batching(false);
+    let producer = within("a producer", builder.create()).await.expect("a producer");
+    stage.broker.faults().on(Event::Send).after(5).next(3).reverse();
+    confirmed(enqueue_numbers(&producer, 0..20).await).await;
+    assert_eq!(stage.stored(TOPIC).await, numbers(0..20));
+    stage.ends_well().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_receipt_that_never_came_is_noticed_by_the_next_one() {
+    let stage = Stage::deduplicating().await;
+    let builder = stage.client.producer(TOPIC).name("p").batching(false);
+    let producer = within("a producer", builder.create()).await.expect("a producer");
+    stage.broker.faults().on(Event::Send).after(2).withhold();
+    let begun = Instant::now();
+    confirmed(enqueue_numbers(&producer, 0..6).await).await;
+    assert!(begun.elapsed() < Duration::from_secs(5), "not by a time-out: {:?}", begun.elapsed());
+    assert_eq!(stage.stored(TOPIC).await, numbers(0..6));
+    stage.ends_well().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn late_receipts_are_receipts() {
+    let stage = Stage::new().await;
+    let producer = stage.producer(TOPIC).await;
+    stage.broker.faults().on(Event::Send).always().delay(Duration::from_secs(20));
+    confirmed(enqueue_numbers(&producer, 0..10).await).await;
+    assert_eq!(stage.stored(TOPIC).await, numbers(0..10));
+    stage.ends_well().await;
+}
+
+/// A message fails by time, its receipt comes afterwards: nothing is confused by it, the next ones are confirmed.
+#[tokio::test(start_paused = true)]
+async fn a_receipt_after_the_deadline_settles_nobody_else() {
+    let stage = Stage::new().await;
+    let producer = producer_with_timeout(&stage, Duration::from_secs(5)).await;
+    stage.broker.faults().on(Event::Send).delay(Duration::from_secs(8));
+    let late = enqueue(&producer, "late").await;
+    let error = within("the failure", late).await.expect_err("no receipt in time");
+    assert!(error.may_be_stored());
+    confirmed(enqueue_numbers(&producer, 0..3).await).await;
+    pass(Duration::from_secs(5)).await;
+    confirmed(enqueue_numbers(&producer, 3..6).await).await;
+    stage.ends_well().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_broker_does_not_allow_fails_alone() {
+    let stage = Stage::new().await;
+    let producer = stage.producer(TOPIC).await;
+    stage.broker.faults().on(Event::Send).after(1).refuse(ServerCode::NOT_ALLOWED_ERROR);
+    let mut pending = enqueue_numbers(&producer, 0..3).await;
+    let refused = pending.remove(1);
+    let error = within("the refusal", refused).await.expect_err("refused");
+    assert_eq!(error.error().kind(), ErrorKind::NotAllowed, "{error}");
+    assert!(!error.may_be_stored(), "{error}");
+    confirmed(pending).await;
+    assert_eq!(stage.stored(TOPIC).await, ["0", "2"]);
+    stage.ends_well().await;
+}
+
+/// The checksum was right here, so the way there is to blame: it is sent once more.
+#[tokio::test(start_paused = true)]
+async fn a_message_spoiled_on_the_way_is_sent_once_more() {
+    let stage = Stage::new().await;
+    let producer = stage.producer(TOPIC).await;
+    stage.broker.faults().on(Event::Send).refuse(ServerCode::CHECKSUM_ERROR);
+    send(&producer, "again").await;
+    assert_eq!(stage.stored(TOPIC).await, ["again"]);
+    // Twice for the same message is its end.
+    stage.broker.faults().on(Event::Send).next(2).refuse(ServerCode::CHECKSUM_ERROR);
+    let error = within("the refusal", producer.send("spoiled")).await.expect_err("refused twice");
+    assert!(!error.may_be_stored(), "{error}");
+    send(&producer, "the next").await;
+    assert_eq!(stage.stored(TOPIC).await, ["again", "the next"]);
+    stage.ends_well().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_refusals_of_a_send_reopen_the_producer() {
+    for code in [ServerCode::PERSISTENCE_ERROR, ServerCode::UNKNOWN_ERROR, ServerCode(99)] {
+        let stage = Stage::deduplicating().await;
+        let builder = stage.client.producer(TOPIC).name("p").batching(false);
+        let producer = within("a producer", builder.create()).await.expect("a producer");
+        // A broker that cannot store one stores none of those behind it.
+        stage.broker.faults().on(Event::Send).after(2).next(4).refuse(code);
+        confirmed(enqueue_numbers(&producer, 0..6).await).await;
+        assert_eq!(first_arrivals(&stage.stored(TOPIC).await), numbers(0..6), "{code:?}");
+        stage.ends_well().await;
+    }
+}
+
+/// What waits in all its forms fails at once, not at its deadline.
+#[tokio::test(start_paused = true)]
+async fn a_terminated_topic_fails_everything_that_waits_at_once() {
+    let stage = Stage::new().await;
+    let builder = stage.client.producer(TOPIC).batching(false).pending_messages_max(2);
+    let producer = within("a producer", builder.create()).await.expect("a producer");
+    stage.broker.faults().on(Event::Send).next(2).withhold();
+    let pending = enqueue_numbers(&producer, 0..2).await;
+    let waiting = producer.clone();
+    let no_room = spawn(async move { waiting.send("no room").await });
+    let flushing = producer.clone();
+    let flush = spawn(async move { flushing.flush().await });
+    struck(&stage.broker, 2).await;
+    let begun = Instant::now();
+    stage.broker.terminate(TOPIC);
+    for one in pending {
+        let error = within("the failure", one).await.expect_err("terminated");
+        assert_eq!(error.error().kind(), ErrorKind::TopicTerminated, "{error}");
+        assert!(error.may_be_stored(), "its bytes went out");
+    }
+    let error = within("the failure", no_room).await.expect("no panic").expect_err("terminated");
+    assert_eq!(error.error().kind(), ErrorKind::TopicTerminated, "{error}");
+    assert!(!error.may_be_stored(), "it never left");
+    failed(within("the flush", flush).await.expect("no panic"), ErrorKind::TopicTerminated);
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    let error = within("the refusal", producer.send("too late")).await.expect_err("over");
+    assert_eq!(error.error().kind(), ErrorKind::TopicTerminated, "{error}");
+    stage.ends_well().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn flush_resolves_after_all_that_was_accepted_before_it_whatever_happens() {
+    let stage = Stage::deduplicating().await;
+    let builder = stage.client.producer(TOPIC).name("p").linger(Duration::from_secs(20)).batch_messages_max(7);
+    let producer = within("a producer", builder.create()).await.expect("a producer");
+    stage.broker.faults().on(Event::Send).after(1).cut();
+    stage.broker.faults().on(Event::Send).after(3).close();
+    let pending = enqueue_numbers(&producer, 0..50).await;
+    within("the flush", producer.flush()).await.expect("all are stored");
+    assert_eq!(stage.stored(TOPIC).await, numbers(0..50));
+    confirmed(pending).await;
+    stage.ends_well().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_too_big_fails_alone_before_it_is_sent() {
+    let stage = Stage::with(EmbeddedBroker::builder().max_message_size(1000), |builder| builder).await;
+    let producer = stage.producer(TOPIC).await;
+    let before = enqueue(&producer, "before").await;
+    let error = within("the refusal", producer.send(vec![0; 2000])).await.expect_err("too big");
+    assert_eq!(error.error().kind(), ErrorKind::MessageTooLarge, "{error}");
+    assert!(!error.may_be_stored(), "{error}");
+    confirmed(vec![before]).await;
+    send(&producer, "after").await;
+    assert_eq!(stage.net.dials(), 1, "the broker never saw it");
+    assert_eq!(stage.stored(TOPIC).await, ["before", "after"]);
+    stage.ends_well().await;
+}
+
+/// A producer that the application drops still sends what was accepted, over a broker that dies meanwhile.
+#[tokio::test(start_paused = true)]
+async fn what_was_accepted_is_sent_after_the_drop_over_a_new_link() {
+    let stage = Stage::deduplicating().await;
+    let builder = stage.client.producer(TOPIC).name("p").batching(false);
+    let producer = within("a producer", builder.create()).await.expect("a producer");
+    stage.broker.faults().on(Event::Send).after(2).cut();
+    drop(enqueue_numbers(&producer, 0..10).await);
+    drop(producer);
+    let stored = || stage.broker.stats(TOPIC).map(|stats| stats.entries);
+    until("all to be stored", stored, |stored| *stored == Some(10)).await;
+    until("the producer to go", || stage.attached(TOPIC), |seen| *seen == (0, 0)).await;
+    assert_eq!(stage.stored(TOPIC).await, numbers(0..10));
+    stage.ends_well().await;
+}

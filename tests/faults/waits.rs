@@ -1,0 +1,163 @@
+//! Every wait ends: by its answer, by the loss of its link, or by its deadline.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use super::support::*;
+
+/// What happens to a request.
+#[derive(Debug, Clone, Copy)]
+enum Fate {
+    NeverCarriedOut,
+    NeverAnswered,
+    LinkEndsEachTime,
+    LinkEndsOnce,
+}
+
+impl Fate {
+    fn arm(self, stage: &Stage, event: Event) {
+        let when = stage.broker.faults().on(event);
+        match self {
+            Self::NeverCarriedOut => when.always().ignore(),
+            Self::NeverAnswered => when.always().withhold(),
+            Self::LinkEndsEachTime => when.always().cut(),
+            Self::LinkEndsOnce => when.cut(),
+        }
+    }
+}
+
+type Running = Pin<Box<dyn Future<Output = (Stage, Result<(), Error>)>>>;
+
+/// A call of the client by its name, on a stage where its request meets that fate.
+type Call = (&'static str, fn(Stage, Fate) -> Running);
+
+macro_rules! calls {
+    ($($name:literal $event:ident |$stage:ident, $producer:ident, $consumer:ident| $call:expr;)*) => {
+        &[$(($name, |$stage, fate| Box::pin(async move {
+            let $producer = $stage.client.producer("made before").create();
+            let $producer = within("a producer", $producer).await.expect("a producer");
+            #[allow(unused_mut, reason = "some calls need it")]
+            let mut $consumer = $stage.consumer("made before").await;
+            fate.arm(&$stage, Event::$event);
+            let outcome = within($name, async { $call.await.map(drop).map_err(Error::from) }).await;
+            ($stage, outcome)
+        }))),*]
+    };
+}
+
+fn calls() -> &'static [Call] {
+    calls! {
+        "create" Producer |stage, _producer, _consumer| stage.client.producer(TOPIC).create();
+        "create, looking up" Lookup |stage, _producer, _consumer| stage.client.producer(TOPIC).create();
+        "create, counting" PartitionedMetadata |stage, _producer, _consumer| stage.client.producer(TOPIC).create();
+        "subscribe" Subscribe |stage, _producer, _consumer| stage.client.consumer(TOPIC, "s").subscribe();
+        "partitions" PartitionedMetadata |stage, _producer, _consumer| stage.client.partitions(TOPIC);
+        "send" Send |stage, producer, _consumer| producer.send("x");
+        "flush" Send |stage, producer, _consumer| async {
+            drop(producer.enqueue("x").await?);
+            producer.flush().await
+        };
+        "close of a producer" CloseProducer |stage, producer, _consumer| producer.close();
+        "close of a producer that sends" Send |stage, producer, _consumer| async {
+            drop(producer.enqueue("x").await?);
+            producer.close().await
+        };
+        "close of a consumer" CloseConsumer |stage, _producer, consumer| consumer.close();
+        "seek" Seek |stage, _producer, consumer| consumer.seek(SeekTo::Earliest);
+        "stats" ConsumerStats |stage, _producer, consumer| consumer.stats();
+        "last message ids" LastMessageId |stage, _producer, consumer| consumer.last_message_ids();
+        "unsubscribe" Unsubscribe |stage, _producer, consumer| consumer.unsubscribe(false);
+    }
+}
+
+async fn outcomes(fate: Fate, bound: Duration, check: impl Fn(&str, Result<(), Error>)) {
+    for (name, call) in calls() {
+        let stage = Stage::new().await;
+        let begun = Instant::now();
+        let (stage, outcome) = call(stage, fate).await;
+        assert!(begun.elapsed() <= bound, "{name}: {:?}", begun.elapsed());
+        check(name, outcome);
+        assert!(stage.broker.faults().struck() > 0, "{name} met its fault");
+        stage.broker.faults().clear();
+        // The client is as good as before.
+        let producer = stage.producer("afterwards").await;
+        send(&producer, "x").await;
+        let mut consumer = stage.consumer("afterwards").await;
+        assert_eq!(text(&mut consumer).await, "x");
+        drop((producer, consumer));
+        stage.ends_well().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_is_never_carried_out_ends_by_its_deadline() {
+    outcomes(Fate::NeverCarriedOut, TIMEOUT * 2 + SLACK, |name, outcome| {
+        // A producer that closes waits for its sends to be settled, by success or failure: their senders are told.
+        if name == "close of a producer that sends" {
+            return outcome.expect(name);
+        }
+        let error = outcome.expect_err(name);
+        assert!(error.is_retriable() && error.kind() == ErrorKind::TimedOut, "{name}: {error:?}");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_is_never_answered_ends_by_its_deadline() {
+    outcomes(Fate::NeverAnswered, TIMEOUT * 2 + SLACK, |name, outcome| {
+        // A seek is known to be done when the consumer is attached again: the broker closes it for that.
+        if let Err(error) = outcome {
+            assert!(error.is_retriable() && error.kind() == ErrorKind::TimedOut, "{name}: {error:?}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_whose_link_always_ends_is_over_by_its_deadline() {
+    outcomes(Fate::LinkEndsEachTime, TIMEOUT * 2 + SLACK, |name, outcome| {
+        if let Err(error) = outcome {
+            assert!(error.is_retriable(), "{name}: {error:?}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_whose_link_ends_once_is_asked_again() {
+    outcomes(Fate::LinkEndsOnce, Duration::from_secs(5), |name, outcome| {
+        outcome.unwrap_or_else(|error| panic!("{name}: {error:?}"));
+    })
+    .await;
+}
+
+/// The close of a client is bounded, whatever the broker does.
+#[tokio::test(start_paused = true)]
+async fn the_close_of_a_client_ends_in_time_and_leaves_nothing() {
+    for fault in 0..5 {
+        let stage = Stage::new().await;
+        let producer = stage.producer(TOPIC).await;
+        let consumer = stage.consumer(TOPIC).await;
+        stage.broker.faults().on(Event::Send).always().withhold();
+        drop(enqueue(&producer, "x").await);
+        match fault {
+            0 => stage.broker.faults().on(Event::CloseProducer).always().ignore(),
+            1 => stage.broker.faults().freeze(),
+            2 => stage.broker.faults().stop_reading(),
+            3 => stage.net.refuse(true),
+            _ => stage.broker.faults().on(Event::Any).always().ignore(),
+        }
+        if fault == 3 {
+            stage.broker.drop_connections();
+        }
+        let begun = Instant::now();
+        // Late or not, it ends, and with it every task.
+        let _ = within("the close", stage.client.close()).await;
+        assert!(begun.elapsed() <= TIMEOUT + SLACK, "{fault}: {:?}", begun.elapsed());
+        let error = within("the refusal", producer.send("too late")).await.expect_err("closed");
+        assert!(!error.may_be_stored(), "{error}");
+        drop((producer, consumer));
+        judged(&stage.broker).await;
+        assert_eq!(tokio::runtime::Handle::current().metrics().num_alive_tasks(), 0);
+    }
+}
