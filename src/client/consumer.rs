@@ -118,8 +118,11 @@ impl Consumer {
         while messages.len() < messages_max {
             match self.receiver.try_next() {
                 Some(Ok(message)) => messages.push(message),
-                // The error, if any, is one that comes again.
-                _ => break,
+                Some(Err(error)) => {
+                    self.receiver.hold(error);
+                    break;
+                }
+                None => break,
             }
         }
         Ok(messages)

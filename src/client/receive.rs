@@ -35,6 +35,8 @@ pub(super) struct Receiver {
     marked: Vec<EndpointId>,
     /// The end was told.
     over: bool,
+    /// An error that was found behind messages that were given, for the next call.
+    held: Option<Error>,
 }
 
 /// One endpoint, and what was taken from it.
@@ -79,11 +81,14 @@ impl Receiver {
             .map(|(endpoint, generation)| Source::new(endpoint.clone(), generation, receiver_queue_size))
             .collect();
         let by_id = endpoints.iter().enumerate().map(|(index, endpoint)| (endpoint.id(), index)).collect();
-        Self { sources, by_id, inbox, ring: VecDeque::new(), marked: Vec::new(), over: false }
+        Self { sources, by_id, inbox, ring: VecDeque::new(), marked: Vec::new(), over: false, held: None }
     }
 
     /// The next message, an error that concerns one entry or the whole consumer, or `Pending`.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<ReceivedMessage>> {
+        if let Some(error) = self.held.take() {
+            return Poll::Ready(Err(error));
+        }
         loop {
             if let Some(result) = self.next_at_hand() {
                 return Poll::Ready(result);
@@ -104,8 +109,16 @@ impl Receiver {
         }
     }
 
+    /// Keeps an error for the next call.
+    pub(super) fn hold(&mut self, error: Error) {
+        self.held = Some(error);
+    }
+
     /// The next message that is here already.
     pub(super) fn try_next(&mut self) -> Option<Result<ReceivedMessage>> {
+        if let Some(error) = self.held.take() {
+            return Some(Err(error));
+        }
         self.inbox.take(&mut self.marked, None);
         self.collect();
         let next = self.next_at_hand();
@@ -178,9 +191,16 @@ impl Source {
     fn refill(&mut self) {
         self.drop_outdated();
         let credits = std::mem::take(&mut self.credits);
+        let (attempt, before) = (credits.attempt, self.run.len());
         let run = &mut self.run;
         let mut wakes = Wakes::new();
         let taken = self.endpoint.with(&mut wakes, |consumer, _| consumer.take(credits, run));
+        if taken.generation != self.taken {
+            // It moved between the look above and the lock: what was here before is void all the same, and so are its
+            // permits if they have restarted.
+            let thrown = self.throw_away(before);
+            self.credits.count = if taken.attempt == attempt { thrown } else { 0 };
+        }
         self.taken = taken.generation;
         self.credits.attempt = taken.attempt;
         self.ended = taken.ended;
@@ -191,11 +211,16 @@ impl Source {
         if self.generation.load(Ordering::Relaxed) == self.taken {
             return;
         }
-        let members = self.batch.take().map_or(0, |batch| batch.left);
-        // The broker names the sizes of its batches: their sum may be beyond what a count holds.
-        let thrown = self.run.drain(..).fold(members, |sum, entry| sum.saturating_add(entry.members));
+        let thrown = self.throw_away(self.run.len());
         self.credits.count = self.credits.count.saturating_add(thrown);
         self.taken = self.generation.load(Ordering::Relaxed);
+    }
+
+    /// Drops the batch at hand and the first `entries` of the run; how many messages that were.
+    fn throw_away(&mut self, entries: usize) -> u32 {
+        let members = self.batch.take().map_or(0, |batch| batch.left);
+        // The broker names the sizes of its batches: their sum may be beyond what a count holds.
+        self.run.drain(..entries).fold(members, |sum, entry| sum.saturating_add(entry.members))
     }
 
     /// The next message, or an error that concerns one entry; `None` when nothing is at hand.
