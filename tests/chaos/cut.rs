@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
+use crate::report::say;
 use crate::rng::Rng;
 
 const PIPE_BYTES: usize = 256 * 1024;
@@ -101,12 +102,14 @@ impl Cutter {
             }
             Death::Swallow => {
                 self.silences.fetch_add(1, Ordering::Relaxed);
+                say("a connection swallows");
                 let mut nowhere = tokio::io::sink();
                 let swallow = tokio::io::copy(&mut from_client, &mut nowhere);
                 let _ = tokio::time::timeout(SILENCE_MAX, swallow).await;
             }
             Death::Stall => {
                 self.silences.fetch_add(1, Ordering::Relaxed);
+                say("a connection stalls");
                 tokio::time::sleep(SILENCE_MAX).await;
             }
         }

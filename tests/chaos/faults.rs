@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::Run;
 use crate::load::Topic;
+use crate::report::say;
 use crate::rng::Rng;
 
 const UNLOADS: u64 = 3;
@@ -20,13 +21,14 @@ pub(crate) async fn rounds(run: &mut Run, rounds: u64, rng: &mut Rng) {
     run.cutter.arm(true);
     for round in 0..rounds {
         let (victim, other) = if round % 2 == 0 { (1, 0) } else { (0, 1) };
-        println!("chaos: round {} of {rounds}: kill broker {}, stop broker {}", round + 1, victim + 1, other + 1);
+        say(format_args!("round {} of {rounds}", round + 1));
         shuffle(run, &parts, rng).await;
         pause(rng, PAUSE_MS).await;
         bounce(run, victim, "kill", rng).await;
         shuffle(run, &parts, rng).await;
         pause(rng, PAUSE_MS).await;
         run.cutter.cut_all();
+        say("all connections through the proxy are cut");
         pause(rng, PAUSE_MS).await;
         bounce(run, other, "stop", rng).await;
         spread(run, &parts).await;
@@ -48,7 +50,7 @@ async fn spread(run: &mut Run, parts: &[String]) {
             Err(error) => run.problems.push(error),
         }
     }
-    println!("chaos: broker 1 serves {} topics and partitions, broker 2 {}", owned[0], owned[1]);
+    say(format_args!("broker 1 serves {} topics and partitions, broker 2 {}", owned[0], owned[1]));
     if owned.contains(&0) {
         run.problems.push("a broker serves nothing: there is nothing to fail over".to_owned());
     }
@@ -69,9 +71,11 @@ async fn shuffle(run: &Run, parts: &[String], rng: &mut Rng) {
 async fn bounce(run: &mut Run, broker: usize, how: &str, rng: &mut Rng) {
     let ended = run.cluster.broker(broker, how).await;
     run.problems.extend(ended.err());
+    say(format_args!("broker {}: {how}", broker + 1));
     pause(rng, AWAY_MS).await;
     let started = run.cluster.broker(broker, "start").await;
     run.problems.extend(started.err());
+    say(format_args!("broker {} is back", broker + 1));
 }
 
 async fn pause(rng: &mut Rng, (low, high): (u64, u64)) {
@@ -80,5 +84,5 @@ async fn pause(rng: &mut Rng, (low, high): (u64, u64)) {
 
 fn progress(run: &Run) {
     let sent: u64 = run.ledgers.iter().map(|ledger| ledger.lock().unwrap().sent()).sum();
-    println!("chaos: {sent} sent, {} deliveries outstanding", run.missing());
+    say(format_args!("{sent} sent, {} deliveries outstanding", run.missing()));
 }

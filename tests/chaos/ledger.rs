@@ -40,6 +40,7 @@ pub(crate) struct Seen {
     settled: bool,
     last: Option<Instant>,
     pub(crate) longest_gap: Duration,
+    pub(crate) longest_gap_until: Option<Instant>,
 }
 
 /// The columns of a subscription, judged.
@@ -139,13 +140,14 @@ impl Seen {
             settled: false,
             last: None,
             longest_gap: Duration::ZERO,
+            longest_gap_until: None,
         }
     }
 
     fn arrive(&mut self, number: u64, key: &str, id: MessageId, now: Instant) {
         if let Some(last) = self.last.replace(now) {
-            if !self.settled {
-                self.longest_gap = self.longest_gap.max(now - last);
+            if !self.settled && now - last > self.longest_gap {
+                (self.longest_gap, self.longest_gap_until) = (now - last, Some(now));
             }
         }
         self.came_back += u64::from(self.settled);

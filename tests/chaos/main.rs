@@ -87,7 +87,7 @@ static TOPICS: [Topic; 4] = [
 ];
 
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
-/// How long after the last fault everything must have been sent, delivered and acknowledged.
+/// How long after the last round everything must have been sent, delivered and acknowledged.
 const SETTLE_MAX: Duration = Duration::from_secs(150);
 /// How long the consumers may take to be back after the last unload, and how long nothing may come then.
 const BACK_MAX: Duration = Duration::from_secs(60);
@@ -132,7 +132,7 @@ struct Run {
 }
 
 async fn run(cluster: Cluster, rounds: u64, seed: u64) -> bool {
-    let begun = Instant::now();
+    report::begun();
     let cutter = Cutter::new(seed);
     let ledger = |topic: &Topic| Arc::new(Mutex::new(Ledger::new(topic.deduplicated, topic.subscriptions)));
     let mut run = Run {
@@ -157,7 +157,7 @@ async fn run(cluster: Cluster, rounds: u64, seed: u64) -> bool {
     if PANICS.load(Ordering::Relaxed) > 0 {
         run.problems.push(format!("{} panics", PANICS.load(Ordering::Relaxed)));
     }
-    report::print(&run, begun.elapsed())
+    report::print(&run)
 }
 
 impl Run {
@@ -196,8 +196,9 @@ impl Run {
         Ok(clients)
     }
 
-    /// Faults are over: what was sent is confirmed, arrives everywhere and is acknowledged.
+    /// The rounds are over: what was sent is confirmed, arrives everywhere and is acknowledged.
     async fn settle(&mut self) {
+        report::say("the rounds are over, connections are still cut");
         let until = Instant::now() + SETTLE_MAX;
         self.stop_producing.store(true, Ordering::Relaxed);
         while let Ok(Some(ended)) = tokio::time::timeout_at(until.into(), self.producers.join_next()).await {
@@ -219,7 +220,7 @@ impl Run {
             left = self.backlogs().await;
         }
         self.problems.extend(left);
-        println!("chaos: settled {:.1} s after the last fault", (SETTLE_MAX - (until - Instant::now())).as_secs_f64());
+        report::say("settled");
     }
 
     /// Everyone has to attach once more, and nothing may come: what was acknowledged stays away.

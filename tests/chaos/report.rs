@@ -1,7 +1,8 @@
-//! The table of a run, and its one line.
+//! What a run says while it goes on, its table, and its one line.
 
+use std::sync::OnceLock;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -9,23 +10,38 @@ use crate::ledger::Fate;
 use crate::load::subscription_name;
 use crate::{Run, TOPICS};
 
+static BEGUN: OnceLock<Instant> = OnceLock::new();
+
+/// When the run began, which is when this is first asked.
+pub(crate) fn begun() -> Instant {
+    *BEGUN.get_or_init(Instant::now)
+}
+
+/// Says what happens, with the seconds since the run began.
+pub(crate) fn say(what: impl std::fmt::Display) {
+    println!("chaos: {:>6.1} s: {what}", begun().elapsed().as_secs_f64());
+}
+
 /// Prints everything; says whether the run is good.
-pub(crate) fn print(run: &Run, elapsed: Duration) -> bool {
+pub(crate) fn print(run: &Run) -> bool {
     let cutter = &run.cutter;
     let (cuts, silences) = (cutter.cuts.load(Ordering::Relaxed), cutter.silences.load(Ordering::Relaxed));
-    println!("chaos: {:.0} s, {cuts} connections cut, {silences} silenced", elapsed.as_secs_f64());
+    say(format_args!("{cuts} connections were cut, {silences} silenced"));
     println!();
     println!(
-        "{:<36} {:<11} {:>8} {:>7} {:>8} {:>7} {:>7} {:>6} {:>7}",
-        "topic", "type", "arrived", "again", "stored", "missing", "doubled", "out of", "gap"
+        "{:<36} {:<11} {:>8} {:>7} {:>7} {:>7} {:>7} {:>6} {:>7} {:>7}",
+        "topic", "type", "arrived", "again", "stored", "missing", "doubled", "out of", "longest", "until"
     );
-    println!("{:<36} {:<11} {:>8} {:>7} {:>8} {:>7} {:>7} {:>6} {:>7}", "", "", "", "", "twice", "", "", "order", "ms");
+    println!(
+        "{:<36} {:<11} {:>8} {:>7} {:>7} {:>7} {:>7} {:>6} {:>7} {:>7}",
+        "", "", "", "", "twice", "", "", "order", "gap ms", "s"
+    );
     let (mut missing, mut doubled, mut out_of_order, mut gap) = (0, 0, 0, Duration::ZERO);
     for (topic, subscription, kind) in run.each_subscription() {
         let ledger = run.ledgers[topic].lock().unwrap();
         let (verdict, seen) = (ledger.verdict(subscription), &ledger.subscriptions[subscription]);
         println!(
-            "{:<36} {:<11} {:>8} {:>7} {:>8} {:>7} {:>7} {:>6} {:>7}",
+            "{:<36} {:<11} {:>8} {:>7} {:>7} {:>7} {:>7} {:>6} {:>7} {:>7.1}",
             TOPICS[topic].name,
             subscription_name(kind),
             verdict.arrived,
@@ -34,7 +50,8 @@ pub(crate) fn print(run: &Run, elapsed: Duration) -> bool {
             verdict.missing,
             verdict.doubled,
             seen.out_of_order,
-            seen.longest_gap.as_millis()
+            seen.longest_gap.as_millis(),
+            seen.longest_gap_until.map_or(0.0, |until| (until - begun()).as_secs_f64())
         );
         missing += verdict.missing;
         doubled += verdict.doubled;
