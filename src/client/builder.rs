@@ -28,6 +28,7 @@ pub struct ClientBuilder {
     connect_timeout: Duration,
     operation_timeout: Duration,
     keep_alive: Duration,
+    backoff_max: Duration,
     seed: Option<u64>,
 }
 
@@ -42,6 +43,7 @@ impl ClientBuilder {
             connect_timeout: Duration::from_secs(10),
             operation_timeout: Duration::from_secs(30),
             keep_alive: Duration::from_secs(30),
+            backoff_max: Duration::from_secs(60),
             seed: None,
         }
     }
@@ -92,6 +94,16 @@ impl ClientBuilder {
         self
     }
 
+    /// The longest wait between two tries to attach a producer or consumer, or to reach a broker. The waits start at
+    /// 100 ms and double up to this. After an outage of many tries it is also how long it may take until one notices
+    /// that the outage is over, so it should be well below the producers' send timeout where sends must not fail.
+    /// Default: 60 s.
+    #[must_use]
+    pub fn backoff_max(mut self, wait: Duration) -> Self {
+        self.backoff_max = wait;
+        self
+    }
+
     /// Makes the connections instead of TCP and TLS: an in-memory pipe in a test, a tunnel.
     #[must_use]
     pub fn dialer(mut self, dialer: impl Dialer) -> Self {
@@ -135,6 +147,7 @@ impl ClientBuilder {
         let mut config = SupervisorConfig::new(service_url, seed);
         config.listener_name = self.listener_name.clone();
         config.operation_timeout = self.operation_timeout;
+        config.backoff_max = self.backoff_max;
         let ready = ReadyList::new();
         let (inputs, inbox) = unbounded_channel();
         let supervisor = Supervisor::new(config, ready.clone());
@@ -172,6 +185,7 @@ impl ClientBuilder {
             ("connect_timeout", self.connect_timeout),
             ("operation_timeout", self.operation_timeout),
             ("keep_alive", self.keep_alive),
+            ("backoff_max", self.backoff_max),
         ];
         for (name, duration) in durations {
             if duration.is_zero() {
