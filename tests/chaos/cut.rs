@@ -1,9 +1,12 @@
-//! A TCP proxy inside the test: each connection of a client goes through it and dies after a random number of bytes,
-//! mostly by a closed socket, sometimes by silence.
+//! A TCP proxy inside the test: each connection of a client goes through it and dies at a random byte, mostly by a closed
+//! socket, sometimes by silence.
+//!
+//! A connection gets some time first. If bytes alone counted, a client that has much to catch up on would lose each
+//! connection to its own haste, and never get on.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pulsar_native::client::{DialFuture, Dialer, Socket, Target};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
@@ -15,11 +18,12 @@ use crate::rng::Rng;
 
 const PIPE_BYTES: usize = 256 * 1024;
 const COPY_BYTES: usize = 16 * 1024;
-/// The bytes of a connection, both ways together, before it dies.
-const LIFE_BYTES: (u64, u64) = (100_000, 4_000_000);
-/// One connection in so many dies within its first frames: in the handshake, in a lookup, while it attaches.
+/// How long a connection lives, in milliseconds, before its bytes are counted.
+const LIFE_MS: (u64, u64) = (1_000, 10_000);
+/// How many bytes, both ways together, are its last.
+const LAST_BYTES: (u64, u64) = (0, 3_000);
+/// One connection in so many has no other life than that: it dies in the handshake, in a lookup, while it attaches.
 const STILLBORN_ONE_IN: u64 = 8;
-const STILLBORN_BYTES: (u64, u64) = (0, 3_000);
 /// One death in so many is silent.
 const SILENT_ONE_IN: u64 = 8;
 /// A silent connection is given up by then at the latest.
@@ -70,22 +74,22 @@ impl Cutter {
         self.all.send_modify(|count| *count += 1);
     }
 
-    fn plan(&self) -> (u64, Death) {
+    fn plan(&self) -> (Life<'_>, Death) {
         let mut rng = self.rng.lock().unwrap();
-        let (low, high) = if rng.one_in(STILLBORN_ONE_IN) { STILLBORN_BYTES } else { LIFE_BYTES };
-        let bytes = rng.between(low, high);
+        let life_ms = if rng.one_in(STILLBORN_ONE_IN) { 0 } else { rng.between(LIFE_MS.0, LIFE_MS.1) };
+        let left = rng.between(LAST_BYTES.0, LAST_BYTES.1);
         let death = match rng.between(1, 2 * SILENT_ONE_IN) {
             1 => Death::Swallow,
             2 => Death::Stall,
             _ => Death::Cut,
         };
-        (bytes, death)
+        let counted_from = Instant::now() + Duration::from_millis(life_ms);
+        (Life { armed: &self.armed, counted_from, left: AtomicU64::new(left) }, death)
     }
 
     async fn carry(self: Arc<Self>, mut tcp: TcpStream, mut near: DuplexStream) {
-        let (bytes, death) = self.plan();
+        let (life, death) = self.plan();
         let mut all = self.all.subscribe();
-        let life = Life { armed: &self.armed, left: AtomicU64::new(bytes) };
         let (mut from_broker, mut to_broker) = tcp.split();
         let (mut from_client, mut to_client) = tokio::io::split(&mut near);
         let spent = tokio::select! {
@@ -119,6 +123,7 @@ impl Cutter {
 /// What a connection may still carry.
 struct Life<'a> {
     armed: &'a AtomicBool,
+    counted_from: Instant,
     left: AtomicU64,
 }
 
@@ -128,10 +133,12 @@ impl Life<'_> {
         let mut buffer = vec![0; COPY_BYTES];
         loop {
             let Ok(count @ 1..) = from.read(&mut buffer).await else { return false };
-            let armed = self.armed.load(Ordering::Relaxed);
-            let left = self.left.load(Ordering::Relaxed);
-            let passes = if armed { left.min(count as u64) } else { count as u64 };
-            self.left.store(left.saturating_sub(if armed { passes } else { 0 }), Ordering::Relaxed);
+            let mut passes = count as u64;
+            if self.armed.load(Ordering::Relaxed) && Instant::now() >= self.counted_from {
+                let left = self.left.load(Ordering::Relaxed);
+                passes = passes.min(left);
+                self.left.store(left - passes, Ordering::Relaxed);
+            }
             if to.write_all(&buffer[..passes as usize]).await.is_err() {
                 return false;
             }

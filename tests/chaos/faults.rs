@@ -84,5 +84,5 @@ async fn pause(rng: &mut Rng, (low, high): (u64, u64)) {
 
 fn progress(run: &Run) {
     let sent: u64 = run.ledgers.iter().map(|ledger| ledger.lock().unwrap().sent()).sum();
-    say(format_args!("{sent} sent, {} deliveries outstanding", run.missing()));
+    say(format_args!("{sent} sent, {} deliveries outstanding", run.outstanding()));
 }

@@ -20,6 +20,7 @@ pub(crate) enum Fate {
 pub(crate) struct Ledger {
     deduplicated: bool,
     sends: Vec<Fate>,
+    confirmed: u64,
     pub(crate) subscriptions: Vec<Seen>,
     /// What must never happen and fits no column.
     pub(crate) violations: Vec<String>,
@@ -28,6 +29,8 @@ pub(crate) struct Ledger {
 /// One subscription.
 pub(crate) struct Seen {
     kind: SubscriptionType,
+    /// How many confirmed messages arrived.
+    confirmed: u64,
     /// Where each number was found stored.
     places: HashMap<u64, Vec<MessageId>>,
     /// The highest number of each partition or key.
@@ -55,7 +58,7 @@ pub(crate) struct Verdict {
 impl Ledger {
     pub(crate) fn new(deduplicated: bool, kinds: &[SubscriptionType]) -> Self {
         let subscriptions = kinds.iter().copied().map(Seen::new).collect();
-        Self { deduplicated, sends: Vec::new(), subscriptions, violations: Vec::new() }
+        Self { deduplicated, sends: Vec::new(), confirmed: 0, subscriptions, violations: Vec::new() }
     }
 
     /// The number of the next message.
@@ -70,6 +73,12 @@ impl Ledger {
             self.violations.push(format!("send {number} was resolved twice"));
         }
         *slot = fate;
+        if fate == Fate::Confirmed {
+            self.confirmed += 1;
+            for seen in &mut self.subscriptions {
+                seen.confirmed += u64::from(seen.places.contains_key(&number));
+            }
+        }
     }
 
     pub(crate) fn arrive(&mut self, subscription: usize, number: u64, key: &str, id: MessageId, now: Instant) {
@@ -77,7 +86,13 @@ impl Ledger {
             self.violations.push(format!("{number} arrived and was never sent"));
             return;
         }
-        self.subscriptions[subscription].arrive(number, key, id, now);
+        let confirmed = self.sends[number as usize] == Fate::Confirmed;
+        self.subscriptions[subscription].arrive(number, confirmed, key, id, now);
+    }
+
+    /// What `missing` will be if nothing more comes, without looking at each message.
+    pub(crate) fn outstanding(&self) -> u64 {
+        self.subscriptions.iter().map(|seen| self.confirmed - seen.confirmed).sum()
     }
 
     pub(crate) fn sent(&self) -> u64 {
@@ -132,6 +147,7 @@ impl Seen {
     fn new(kind: SubscriptionType) -> Self {
         Self {
             kind,
+            confirmed: 0,
             places: HashMap::new(),
             highest: HashMap::new(),
             out_of_order: 0,
@@ -144,7 +160,7 @@ impl Seen {
         }
     }
 
-    fn arrive(&mut self, number: u64, key: &str, id: MessageId, now: Instant) {
+    fn arrive(&mut self, number: u64, confirmed: bool, key: &str, id: MessageId, now: Instant) {
         if let Some(last) = self.last.replace(now) {
             if !self.settled && now - last > self.longest_gap {
                 (self.longest_gap, self.longest_gap_until) = (now - last, Some(now));
@@ -153,6 +169,7 @@ impl Seen {
         self.came_back += u64::from(self.settled);
         let places = self.places.entry(number).or_default();
         let first_sight = places.is_empty();
+        self.confirmed += u64::from(first_sight && confirmed);
         if places.contains(&id) {
             self.again += 1;
         } else {
@@ -199,6 +216,8 @@ mod tests {
         see(&mut ledger, &[(0, 0), (2, 2)]);
         assert_eq!(ledger.verdict(0), Verdict { arrived: 2, missing: 1, ..Verdict::default() });
         assert_eq!(ledger.missing_numbers(0, 9), [1]);
+        // The other subscription has seen nothing.
+        assert_eq!(ledger.outstanding(), 1 + 3);
         assert_eq!(ledger.subscriptions[0].out_of_order, 0);
     }
 
