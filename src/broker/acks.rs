@@ -142,11 +142,12 @@ impl Broker {
         let Some(found) = self.topics.get_mut(&topic) else { return };
         let Some(sub) = found.subscriptions.get_mut(&name) else { return };
         if sub.is_single_active() {
-            if sub.active != Some(key) {
-                return;
-            }
+            // One that is not served keeps its epoch all the same: it drops what has a lower one when it is served.
             if let Some(consumer) = sub.consumer_mut(key) {
                 consumer.epoch = consumer.epoch.map(|epoch| epoch.max(request.consumer_epoch.unwrap_or(0)));
+            }
+            if sub.active != Some(key) {
+                return;
             }
             sub.rewind();
         } else {

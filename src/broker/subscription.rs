@@ -300,8 +300,12 @@ impl Subscription {
     /// Whether this consumer, or an earlier one of its name, was ever sent the entry.
     pub(crate) fn was_delivered(&self, offset: u64, key: ConsumerKey) -> bool {
         let name = self.consumer(key).map(|consumer| &consumer.name);
+        // Its old connection may be dead without the broker knowing: what that one holds was sent to it, too.
+        let holds = |holder: ConsumerKey| {
+            holder == key || (name.is_some() && self.consumer(holder).map(|consumer| &consumer.name) == name)
+        };
         self.cursor.is_acked(offset)
-            || self.pending.get(&offset).is_some_and(|pending| pending.consumer == key)
+            || self.pending.get(&offset).is_some_and(|pending| holds(pending.consumer))
             || self.former_holders.get(&offset).is_some_and(|names| name.is_some_and(|name| names.contains(name)))
     }
 
