@@ -22,6 +22,7 @@ use super::deadlines::Deadlines;
 use super::outbox::{More, Op, Outbox, Outcome};
 use super::producer::{AfterSendError, Producer};
 use super::ring::Ring;
+use super::sabotage::{self, Sabotage};
 use super::{Deadline, Endpoint, EndpointId, Now, ReadyList, Wakes};
 use crate::error::ServerError;
 use crate::id::{ConsumerId, ProducerId};
@@ -237,6 +238,7 @@ impl Session {
             Event::SendError(producer, sequence_id, error) => {
                 self.handle_send_error(producer, sequence_id, error, now, wakes);
             }
+            Event::Closed(EndpointId::Producer(_), _) if sabotage::is(Sabotage::IgnoreCloseProducer) => {}
             Event::Closed(id, moved_to) => {
                 self.give_up(id, now, wakes, |attempt| SessionNotice::Detached(id, attempt, moved_to))
             }
@@ -401,7 +403,9 @@ impl Session {
                 Command::CloseConsumer(pb::CommandCloseConsumer { consumer_id: id.0, ..Default::default() })
             }
         };
-        self.connection.request(command, Asker::Nobody, now);
+        if !sabotage::is(Sabotage::NoCloseAtBroker) {
+            self.connection.request(command, Asker::Nobody, now);
+        }
     }
 
     /// Hands a guest back to the supervisor, detached, and says why.

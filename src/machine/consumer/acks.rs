@@ -17,6 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::MessageId;
 use crate::machine::Now;
 use crate::machine::outbox::Outbox;
+use crate::machine::sabotage::{self, Sabotage};
 use crate::wire::{AckFrame, AckId, AckSet, put_ack};
 
 /// The most acknowledgements that wait for a connection, in entries. At the bound further ones are refused with
@@ -109,7 +110,7 @@ impl Acks {
                 Ok(true)
             }
             Target::Member { index, size } => {
-                let finished = self.clear_member(position, index, size)?;
+                let finished = self.clear_member(position, index, size)? || sabotage::is(Sabotage::AckBatchEarly);
                 if finished {
                     self.push(position.ack_id(Vec::new()));
                 } else if self.index_acks {
@@ -189,6 +190,29 @@ impl Acks {
             }
         }
         Ok(out)
+    }
+
+    /// Nobody knows whether these reached the broker: `members` count as unacknowledged again. The other members of
+    /// their batches stay acknowledged, so that the batch can still be finished.
+    pub(super) fn take_back(&mut self, ids: &[AckId], members: &[MessageId]) {
+        let whole = |position: Position| {
+            let same = |id: &AckId| (id.ledger_id, id.entry_id) == (position.ledger_id, position.entry_id);
+            ids.iter().any(|id| id.ack_set.is_empty() && same(id))
+        };
+        for batch in members.chunk_by(|a, b| Position::of(a) == Position::of(b)) {
+            let Ok(Target::Member { size: size @ 1.., .. }) = target(&batch[0]) else { continue };
+            let position = Position::of(&batch[0]);
+            if whole(position) {
+                let mut words = vec![0i64; size.div_ceil(64) as usize];
+                for index in batch.iter().filter_map(|id| usize::try_from(id.batch_index).ok()) {
+                    if let Some(word) = words.get_mut(index / 64) {
+                        *word |= 1 << (index % 64);
+                    }
+                }
+                let left = || AckSet::from_words(&words, size);
+                self.partials.find_or_open(position, size, left, &mut self.ids);
+            }
+        }
     }
 
     /// Notes that a member is acknowledged; true if it was the last one, and then the entry is not held any more.

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::outbox::Op;
+use super::sabotage::{self, Sabotage};
 use super::{Deadline, EndpointId, Machine, Now, ReadyList, ReplyTo, Wakes};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{ConsumerId, MessageId};
@@ -282,8 +283,11 @@ impl Consumer {
     ) {
         match self.prepare_confirmed(ids, cumulative) {
             Err(error) => reply.answer(Err(error.with_topic(&self.topic)), wakes),
-            Ok(ids) if ids.is_empty() => reply.answer(Ok(()), wakes),
-            Ok(ids) => self.begin(Work::Ack { ids, cumulative, reply }, now, wakes),
+            Ok(ids) if ids.is_empty() || sabotage::is(Sabotage::ConfirmUnasked) => reply.answer(Ok(()), wakes),
+            Ok(entries) => {
+                let members = if cumulative { Vec::new() } else { ids.to_vec() };
+                self.begin(Work::Ack { ids: entries, members, cumulative, reply }, now, wakes);
+            }
         }
     }
 
@@ -404,6 +408,9 @@ impl Consumer {
             subscribed.answer(Err(closed.clone()), wakes);
         }
         self.subscribe_deadline = None;
+        if sabotage::is(Sabotage::ForgetAcksAtClose) {
+            self.acks.forget();
+        }
         self.end(closed, wakes);
         self.finish_if_closed_while_detached(wakes);
     }

@@ -141,11 +141,27 @@ impl LastMessageId {
 /// What is asked, and who waits for it.
 #[derive(Debug)]
 pub(super) enum Work {
-    Ack { ids: Vec<AckId>, cumulative: bool, reply: ReplyTo<()> },
-    Unsubscribe { force: bool, reply: ReplyTo<()> },
-    LastMessageId { reply: ReplyTo<LastMessageId> },
-    Stats { reply: ReplyTo<pb::CommandConsumerStatsResponse> },
-    Seek { to: SeekTo, reply: ReplyTo<()> },
+    /// `members`: what `ids` were made of, unless cumulative.
+    Ack {
+        ids: Vec<AckId>,
+        members: Vec<MessageId>,
+        cumulative: bool,
+        reply: ReplyTo<()>,
+    },
+    Unsubscribe {
+        force: bool,
+        reply: ReplyTo<()>,
+    },
+    LastMessageId {
+        reply: ReplyTo<LastMessageId>,
+    },
+    Stats {
+        reply: ReplyTo<pb::CommandConsumerStatsResponse>,
+    },
+    Seek {
+        to: SeekTo,
+        reply: ReplyTo<()>,
+    },
 }
 
 impl Work {

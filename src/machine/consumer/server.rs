@@ -10,6 +10,7 @@ use super::{
 use crate::error::{Error, ErrorKind, Result};
 use crate::machine::control::{PeerInfo, RequestError};
 use crate::machine::outbox::{More, OpKind, Outbox, Outcome};
+use crate::machine::sabotage::{self, Sabotage};
 use crate::pb;
 use crate::wire::{Command, put_flow};
 
@@ -110,6 +111,9 @@ impl Consumer {
             return;
         }
         for mut entry in run.drain(..) {
+            if sabotage::is(Sabotage::DropEntry) && entry.entry_id % 7 == 3 {
+                continue;
+            }
             if self.admit(&mut entry) {
                 self.queue.push_back(entry);
             }
@@ -265,6 +269,9 @@ impl Consumer {
                 self.redeliver_everything();
             }
         }
+        if let Work::Ack { ids, members, .. } = &work {
+            self.acks.take_back(ids, members);
+        }
         work.refuse(error.with_topic(&self.topic), wakes);
     }
 
@@ -285,6 +292,10 @@ impl Consumer {
         if self.state != State::Attached {
             return More::No;
         }
+        if self.closing.as_ref().is_some_and(|closing| closing.asked.is_some()) {
+            // The broker does not know this consumer any more.
+            return More::No;
+        }
         let id = self.id.0;
         // Before a rewind or a close every acknowledgement has to be there.
         let flush = self.closing.is_some() || self.redelivery.has_pending() || self.acks.is_due(now);
@@ -296,7 +307,10 @@ impl Consumer {
         }
         if self.ended.is_none() {
             while let Some(permits) = self.permits.take_flow() {
-                put_flow(out.tx.flat(), id, permits);
+                match self.sabotaged_flow(permits) {
+                    0 => {}
+                    permits => put_flow(out.tx.flat(), id, permits),
+                }
             }
         }
         if self.operations.is_seek_waiting() {
@@ -307,6 +321,17 @@ impl Consumer {
         self.ask_close(out);
         self.check();
         More::No
+    }
+
+    /// The permits as they are, unless somebody wants to see what happens.
+    fn sabotaged_flow(&self, permits: u32) -> u32 {
+        let is_first = i64::from(permits) == i64::from(self.config.receiver_queue_size);
+        match self.attempt {
+            2.. if sabotage::is(Sabotage::NoFlowAfterReattach) => 0,
+            _ if sabotage::is(Sabotage::SkipPermit) => permits - 1,
+            _ if sabotage::is(Sabotage::PermitTwice) && !is_first => permits * 2,
+            _ => permits,
+        }
     }
 
     /// The close follows the last confirmation: a broker answers nothing for a consumer it does not know.
