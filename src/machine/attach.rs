@@ -8,6 +8,7 @@ use super::backoff::{Backoff, SplitMix64};
 use super::control::{AskId, Attempt, EndpointRef};
 use super::failure::Failure;
 use super::lookup::Lookup;
+use super::sabotage::{self, Sabotage};
 use crate::error::{Error, ErrorKind};
 
 /// Where one endpoint stands.
@@ -72,6 +73,8 @@ pub(crate) struct Attach {
     /// When the creation is given up by the endpoint itself; `None` once it has been attached.
     pub(crate) creation_ends: Option<Instant>,
     is_established: bool,
+    /// Where it stays, when it is made to.
+    pub(crate) pinned: Option<super::control::BrokerKey>,
     backoff: Backoff,
     last_error: Option<Error>,
 }
@@ -87,6 +90,7 @@ impl Attach {
             attempt: Attempt(0),
             creation_ends: None,
             is_established: false,
+            pinned: None,
             backoff,
             last_error: None,
         }
@@ -125,6 +129,9 @@ impl Attach {
     /// Waits a moment before the next lookup.
     pub(crate) fn back_off(&mut self, random: &mut SplitMix64, now: Now) -> Verdict {
         self.state = AttachState::BackingOff;
+        if sabotage::is(Sabotage::NoBackoff) {
+            return Verdict::TryAt(Some(now.at + std::time::Duration::from_millis(1)));
+        }
         Verdict::TryAt(now.at.checked_add(self.backoff.next(random)))
     }
 

@@ -12,6 +12,7 @@ use super::backoff::{Backoff, SplitMix64};
 use super::control::{Action, AuthData, BrokerKey, CloseReason, LinkId, PeerInfo, SessionCommand};
 use super::deadlines::Deadlines;
 use super::failure::{Failure, refuses_credentials};
+use super::sabotage::{self, Sabotage};
 use super::{Deadline, EndpointId, Now};
 use crate::error::Result;
 
@@ -408,6 +409,9 @@ impl Brokers {
 
     /// Leaves a broker alone for a moment.
     fn rest(&mut self, key: BrokerKey, random: &mut SplitMix64, now: Now) {
+        if sabotage::is(Sabotage::NoBackoff) {
+            return;
+        }
         self.rests.retain(|_, rest| rest.until + REST_MAX > now.at);
         let initial = self.config.backoff_initial;
         let rest =

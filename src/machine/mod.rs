@@ -39,6 +39,7 @@ pub mod producer;
 pub mod reply;
 mod requests;
 mod ring;
+pub mod sabotage;
 pub mod service_url;
 pub mod session;
 pub mod supervisor;

@@ -20,6 +20,7 @@ use super::deadlines::Deadlines;
 use super::failure::Failure;
 use super::lookup::{Looked, Lookup, broker_key};
 use super::outbox::Outcome;
+use super::sabotage::{self, Sabotage};
 use super::service_url::{ServiceHosts, ServiceUrl, broker_host};
 use super::{Deadline, EndpointId, Now, ReadyList, ReplyTo, Wakes};
 use crate::error::{Error, ErrorKind};
@@ -359,6 +360,9 @@ impl Supervisor {
         });
         if let (Some(key), Some(attach)) = (hinted, self.endpoints.get_mut(&id)) {
             attach.state = AttachState::Connecting;
+            if sabotage::is(Sabotage::AssignedUrlForever) {
+                attach.pinned = Some(key.clone());
+            }
             self.brokers.join(&key, user, now);
         } else {
             self.brokers.leave(user, now);
@@ -457,6 +461,11 @@ impl Supervisor {
 
     fn look_up(&mut self, id: EndpointId, now: Now) {
         let Some(attach) = self.endpoints.get_mut(&id) else { return };
+        if let Some(key) = attach.pinned.clone() {
+            attach.state = AttachState::Connecting;
+            self.timers.set(Timer::Retry(User::Endpoint(id)), None);
+            return self.brokers.join(&key, User::Endpoint(id), now);
+        }
         let key = self.hosts.key();
         let until = now.at.checked_add(self.config.operation_timeout);
         attach.state = AttachState::LookingUp { lookup: Lookup::new(key.clone(), until), ask: None };

@@ -57,6 +57,8 @@ struct Guest {
 struct Passage {
     requests: BTreeMap<u64, Request>,
     guests: BTreeMap<EndpointId, Guest>,
+    /// Producers whose messages are dropped until they are opened again.
+    shut: BTreeSet<EndpointId>,
     /// Frames for the client that are held back, with who they concern.
     held: VecDeque<(Instant, Option<EndpointId>, Bytes)>,
 }
@@ -83,9 +85,14 @@ pub(super) struct Gate {
     passages: BTreeMap<NetId, Passage>,
     armed: VecDeque<Fault>,
     owners: BTreeMap<String, usize>,
+    /// Who the broker last knew under a name: (topic, name) -> (client, producer).
+    names: BTreeMap<(String, String), (usize, u64)>,
+    /// Names whose producers the judge takes for one another.
+    pub(super) mistaken: BTreeSet<String>,
     pub(super) redirects_until: Option<Instant>,
     pub(super) counts: FaultCounts,
     pub(super) books: Books,
+    pub(super) deduplication: bool,
     rng: Rng,
     /// Connections that lost a receipt: without a send timeout a client waits for it as long as they last.
     pub(super) lossy: BTreeSet<NetId>,
@@ -107,9 +114,12 @@ impl Gate {
             passages: BTreeMap::new(),
             armed: VecDeque::new(),
             owners: BTreeMap::new(),
+            names: BTreeMap::new(),
+            mistaken: BTreeSet::new(),
             redirects_until: None,
             counts: FaultCounts::default(),
             books: Books::default(),
+            deduplication: false,
             rng,
             lossy: BTreeSet::new(),
             releases: Vec::new(),
@@ -177,7 +187,23 @@ impl Gate {
             violations
                 .note("resend is byte-identical", || format!("client {} producer {} sequence {}", key.0, key.1, key.2));
         }
-        if let Some(Fault::RefuseSend(code)) = self.fire(|fault| matches!(fault, Fault::RefuseSend(_))) {
+        let producer = EndpointId::Producer(ProducerId(head.producer_id));
+        let passage = self.passages.entry(place.net).or_default();
+        if passage.shut.contains(&producer) {
+            return Up::Instead(Vec::new());
+        }
+        // With deduplication a refused message that is sent again behind stored ones counts as stored: no client can
+        // tell, if the refusal was lost.
+        let holes = !self.deduplication;
+        let fits = |fault: &Fault| match fault {
+            Fault::RefuseSend(code) => holes || *code != ServerCode::NOT_ALLOWED_ERROR,
+            _ => false,
+        };
+        if let Some(Fault::RefuseSend(code)) = self.fire(fits) {
+            if code != ServerCode::NOT_ALLOWED_ERROR {
+                // The topic is fenced, or the producer is gone: nothing behind it is stored either.
+                self.passages.entry(place.net).or_default().shut.insert(producer);
+            }
             let error = pb::CommandSendError {
                 producer_id: head.producer_id,
                 sequence_id: head.sequence_id,
@@ -194,7 +220,7 @@ impl Gate {
         if let Some(id) = command.request_id() {
             let passage = self.passages.entry(place.net).or_default();
             passage.requests.insert(id, request.clone());
-            if self.fire(|fault| *fault == Fault::LoseRequest).is_some() {
+            if !is_close(&command) && self.fire(|fault| *fault == Fault::LoseRequest).is_some() {
                 return Up::Instead(Vec::new());
             }
             if is_refusable(&command) {
@@ -220,7 +246,11 @@ impl Gate {
                         Command::Subscribe(subscribe) => Some(subscribe.subscription.clone()),
                         _ => None,
                     };
+                    if let Command::Producer(producer) = &command {
+                        self.note_name(place, producer);
+                    }
                     let passage = self.passages.entry(place.net).or_default();
+                    passage.shut.remove(&endpoint);
                     passage.guests.insert(endpoint, Guest { topic, subscription, permits: 0 });
                 }
             }
@@ -228,6 +258,17 @@ impl Gate {
             _ => {}
         }
         Up::Forward(Frame::Other(command))
+    }
+
+    /// A producer that the broker never heard of starts again, under a name that another one had: to the judge it is
+    /// still that one.
+    fn note_name(&mut self, place: Place, producer: &pb::CommandProducer) {
+        let Some(name) = &producer.producer_name else { return };
+        let who = (place.client, producer.producer_id);
+        let before = self.names.insert((producer.topic.clone(), name.clone()), who);
+        if producer.epoch() > 0 && before != Some(who) {
+            self.mistaken.insert(name.clone());
+        }
     }
 
     fn flow(&mut self, place: Place, flow: &pb::CommandFlow) {
@@ -359,6 +400,11 @@ impl Gate {
         };
         all.iter().filter(|(_, words)| holds(words)).map(|(at, _)| *at).collect()
     }
+}
+
+/// A close that never arrives leaves a ghost as long as its connection lasts, and no client can help it.
+fn is_close(command: &Command) -> bool {
+    matches!(command, Command::CloseProducer(_) | Command::CloseConsumer(_))
 }
 
 fn is_refusable(command: &Command) -> bool {

@@ -63,6 +63,8 @@ mod rng;
 mod stored;
 mod world;
 
+#[doc(hidden)]
+pub use crate::machine::sabotage::{Sabotage, set as sabotage};
 pub use faults::{Fault, FaultCounts};
 pub(crate) use host::Parts;
 pub use invariants::Violation;

@@ -87,6 +87,8 @@ impl World {
         let now = Now { at: start, wall_ms: WALL_MS_START };
         config.cluster = "sim".to_owned();
         simulated::set(Some(now));
+        let mut gate = Gate::new(rng.fork());
+        gate.deduplication = config.deduplication;
         Self {
             now,
             start,
@@ -97,7 +99,7 @@ impl World {
             next_timer: 0,
             broker: Broker::new(config, BROKERS[0], now),
             net: Net::new(rng.fork()),
-            gate: Gate::new(rng.fork()),
+            gate,
             hosts: Vec::new(),
             away_until: [None; BROKERS.len()],
             next_dial_takes: None,
@@ -620,12 +622,23 @@ impl World {
         }
     }
 
-    /// A connection that a fault has silenced cannot answer a PING: that is the one rule a client may break, and only
-    /// then.
+    /// A connection that a fault has silenced cannot answer a PING, and does not bring a CLOSE_PRODUCER. And sequence ids begin anew with a new producer
+    /// that takes the name of an old one; the judge does not notice that where the new one's first PRODUCER was lost.
+    /// All else a client has to answer for, whatever goes wrong around it.
     fn is_excused(&self, violation: &crate::broker::Violation) -> bool {
         use crate::broker::Rule;
-        let faulted = || self.net.of_conn(ConnId(violation.connection)).and_then(|net| self.net.get(net));
-        violation.rule == Rule::PongMissing && faulted().is_none_or(|wire| wire.is_faulted)
+        let wire = || self.net.of_conn(ConnId(violation.connection)).and_then(|net| self.net.get(net));
+        match violation.rule {
+            Rule::PongMissing => wire().is_none_or(|wire| wire.is_faulted),
+            Rule::AfterClose if violation.detail.contains("the broker's CLOSE_PRODUCER") => {
+                wire().is_none_or(|wire| wire.is_faulted)
+            }
+            Rule::SequenceNotGrowing | Rule::EpochNotGrowing => {
+                let name = violation.detail.split(": ").next().unwrap_or_default();
+                self.gate.mistaken.contains(name)
+            }
+            _ => false,
+        }
     }
 
     pub(super) fn away(&mut self, broker: usize, until: Instant) {

@@ -198,6 +198,8 @@ struct Notes {
     clients_left: usize,
     /// What each subscription (topic, name) was given: message -> how often.
     received: BTreeMap<(String, String), BTreeMap<Key, usize>>,
+    /// What was acknowledged, confirmed or not, and up to where cumulatively.
+    acked: BTreeMap<(String, String), (BTreeSet<Key>, Option<Key>)>,
     /// When an acknowledgement was confirmed.
     confirmed: BTreeMap<(String, String), BTreeMap<Key, Duration>>,
 }
@@ -219,6 +221,9 @@ struct Users {
     callbacks: Callbacks,
     is_draining: Rc<Cell<bool>>,
     is_over: Rc<Cell<bool>>,
+    may_close: Rc<Cell<bool>>,
+    /// Nothing goes wrong in this run.
+    is_clean: bool,
 }
 
 fn live(sim: &Simulation, plan: &Plan) -> Result<(), Violation> {
@@ -228,6 +233,8 @@ fn live(sim: &Simulation, plan: &Plan) -> Result<(), Violation> {
         callbacks: Arc::default(),
         is_draining: Rc::default(),
         is_over: Rc::default(),
+        may_close: Rc::default(),
+        is_clean: plan.faults.is_empty(),
     };
     let mut last_fault = Duration::ZERO;
     for (at, fault) in &plan.faults {
@@ -237,6 +244,7 @@ fn live(sim: &Simulation, plan: &Plan) -> Result<(), Violation> {
     spawn_all(sim, plan, &users);
     sim.run_for(last_fault + Duration::from_secs(10))?;
 
+    check_acked(sim, plan, &users);
     sim.calm();
     users.is_draining.set(true);
     let settled = sim.run_until(SETTLES_WITHIN, || is_settled(sim, plan, &users))?;
@@ -249,6 +257,12 @@ fn live(sim: &Simulation, plan: &Plan) -> Result<(), Violation> {
     sim.run_for(Duration::ZERO)?;
 
     users.is_over.set(true);
+    let left = sim.run_until(CLOSES_WITHIN, || is_left_alone(sim, plan, &users))?;
+    if !left {
+        let who: Vec<_> = plan.parts().iter().map(|part| sim.stats(part)).collect();
+        users.handle.violation("a close leaves nothing at the broker", || format!("{who:?}"));
+    }
+    users.may_close.set(true);
     let closed = sim.run_until(CLOSES_WITHIN, || sim.left() == (0, 0, 0))?;
     if !closed {
         let left = sim.left();
@@ -291,10 +305,7 @@ fn spawn_all(sim: &Simulation, plan: &Plan, users: &Users) {
                     }
                 }
             }
-            while !users.is_over.get() || {
-                let notes = users.notes.borrow();
-                notes.producers_left + notes.consumers_left > 0
-            } {
+            while !users.may_close.get() {
                 users.handle.sleep(Duration::from_millis(200)).await;
             }
             if let Err(error) = connected.close().await {
@@ -507,7 +518,7 @@ async fn receive_all(users: &Users, rng: &mut Rng, mut consumer: Consumer, plan:
         left = left.saturating_sub(1);
         if users.is_draining.get() {
             for message in held.drain(..) {
-                ack(users, &consumer, &message);
+                ack(users, plan, &consumer, &message);
             }
         }
         // A pause in which messages pile up.
@@ -526,31 +537,54 @@ async fn receive_all(users: &Users, rng: &mut Rng, mut consumer: Consumer, plan:
         };
         note_received(users, plan, &message);
         if users.is_draining.get() {
-            ack(users, &consumer, &message);
+            ack(users, plan, &consumer, &message);
             continue;
         }
         match rng.below(10) {
-            0..=4 => ack(users, &consumer, &message),
+            0..=4 => ack(users, plan, &consumer, &message),
             5 => confirm(users, rng, &consumer, plan, message, &mut held).await,
-            6 => match consumer.ack_cumulative(&message) {
-                Ok(()) => {}
-                Err(_) => held.push(message),
-            },
+            6 if is_in_order(plan) => {
+                note_acked(users, plan, &message, true);
+                if consumer.ack_cumulative(&message).is_err() {
+                    held.push(message);
+                }
+            }
+            6 => {
+                let kind = consumer.ack_cumulative(&message).err().map(|error| error.kind());
+                if !matches!(kind, Some(ErrorKind::NotAllowed | ErrorKind::Closed)) {
+                    users.handle.violation("no cumulative ack on a shared subscription", || format!("{kind:?}"));
+                }
+                held.push(message);
+            }
             7 => drop(consumer.nack(&message)),
             8 => held.push(message),
             _ => {
                 consumer.redeliver_unacknowledged();
-                ack(users, &consumer, &message);
+                ack(users, plan, &consumer, &message);
             }
         }
     }
+    let mut acked = Vec::new();
     for message in held.drain(..).filter(|_| rng.chance(500)) {
-        ack(users, &consumer, &message);
+        ack(users, plan, &consumer, &message);
+        acked.push(message);
     }
     if rng.chance(700) {
         let closed = maybe(users, rng, consumer.close()).await;
         users.handle.note(|| format!("consumer of {} is closed: {closed:?}", plan.name));
+        // Where nothing goes wrong, what was acknowledged just before the close has arrived.
+        for message in acked.iter().filter(|_| users.is_clean && matches!(closed, Some(Ok(())))) {
+            let id = message.id();
+            let known = plan.index_acks || id.batch_size <= 1;
+            if known && users.handle.is_acknowledged(message.topic(), &plan.name, &id) != Some(true) {
+                users.handle.violation("a close sends the acknowledgements", || format!("{id} of {}", plan.name));
+            }
+        }
     }
+}
+
+fn is_in_order(plan: &SubscriptionPlan) -> bool {
+    matches!(plan.kind, SubscriptionType::Exclusive | SubscriptionType::Failover)
 }
 
 async fn first<T>(future: impl Future<Output = T>, other: impl Future<Output = ()>) -> Option<T> {
@@ -562,7 +596,19 @@ async fn first<T>(future: impl Future<Output = T>, other: impl Future<Output = (
     .await
 }
 
-fn ack(users: &Users, consumer: &Consumer, message: &ReceivedMessage) {
+/// Notes what the application has acknowledged, before it does so.
+fn note_acked(users: &Users, plan: &SubscriptionPlan, message: &ReceivedMessage, cumulative: bool) {
+    let key = key(&message.id());
+    let mut notes = users.notes.borrow_mut();
+    let (acked, up_to) = notes.acked.entry((message.topic().to_owned(), plan.name.clone())).or_default();
+    acked.insert(key);
+    if cumulative {
+        *up_to = (*up_to).max(Some(key));
+    }
+}
+
+fn ack(users: &Users, plan: &SubscriptionPlan, consumer: &Consumer, message: &ReceivedMessage) {
+    note_acked(users, plan, message, false);
     let result = consumer.ack(message);
     users.handle.note(|| format!("ack {}: {result:?}", message.id()));
 }
@@ -576,6 +622,7 @@ async fn confirm(
     held: &mut Vec<ReceivedMessage>,
 ) {
     let cumulative = plan.kind == SubscriptionType::Exclusive && rng.chance(300);
+    note_acked(users, plan, &message, cumulative);
     let acker = consumer.acker();
     let asked = async {
         if cumulative { acker.ack_cumulative_confirmed(&message).await } else { acker.ack_confirmed(&message).await }
@@ -637,6 +684,40 @@ fn is_drained(sim: &Simulation, topic: &TopicPlan, part: &str) -> bool {
         .subscriptions
         .iter()
         .all(|plan| stats.subscriptions.get(&plan.name).is_some_and(|subscription| subscription.msg_backlog == 0))
+}
+
+/// Whether the brokers know no producer and no consumer any more.
+fn is_left_alone(sim: &Simulation, plan: &Plan, users: &Users) -> bool {
+    let notes = users.notes.borrow();
+    notes.producers_left + notes.consumers_left == 0
+        && plan.parts().iter().filter_map(|part| sim.stats(part)).all(|stats| {
+            stats.publishers.is_empty() && stats.subscriptions.values().all(|found| found.consumers.is_empty())
+        })
+}
+
+/// What the brokers have as acknowledged, an application has acknowledged.
+fn check_acked(sim: &Simulation, plan: &Plan, users: &Users) {
+    let notes = users.notes.borrow();
+    for topic in &plan.topics {
+        for part in topic.parts() {
+            for message in sim.stored(&part) {
+                for subscription in topic.subscriptions.iter().map(|subscription| &subscription.name) {
+                    if sim.is_acknowledged(&part, subscription, &message.id) != Some(true)
+                        || sim.was_corrupted(&part, subscription, &message.id)
+                    {
+                        continue;
+                    }
+                    let acked = notes.acked.get(&(part.clone(), subscription.clone()));
+                    let key = key(&message.id);
+                    let known = acked.is_some_and(|(acked, up_to)| acked.contains(&key) || Some(key) <= *up_to);
+                    if !known {
+                        let what = || format!("{} on {subscription}", message.id);
+                        users.handle.violation("acknowledged only what the application did", what);
+                    }
+                }
+            }
+        }
+    }
 }
 
 fn collect_callbacks(users: &Users) {

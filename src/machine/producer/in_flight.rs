@@ -4,7 +4,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::{Bytes, BytesMut};
+
 use crate::machine::outcomes::{Outcomes, SendCallback};
+use crate::machine::sabotage::{self, Sabotage};
+use crate::wire::frame::{Frame, frames};
 use crate::wire::tx::SealedFrame;
 
 /// One entry: a message or a batch.
@@ -103,6 +107,19 @@ impl InFlight {
         self.sent = 0;
     }
 
+    /// Spoils what is about to go out again.
+    pub(super) fn sabotage(&mut self) {
+        if sabotage::is(Sabotage::ReorderOnResend) && self.entries.len() > 1 {
+            let (first, second) = (self.entries[0].frame.take(), self.entries[1].frame.take());
+            (self.entries[0].frame, self.entries[1].frame) = (second, first);
+        }
+        if sabotage::is(Sabotage::RenumberOnResend) {
+            for frame in self.entries.iter_mut().filter(|entry| entry.transmitted).filter_map(|e| e.frame.as_mut()) {
+                *frame = renumbered(frame);
+            }
+        }
+    }
+
     /// Whether something has not been handed to the present connection.
     pub(super) fn has_unsent(&self) -> bool {
         self.sent < self.entries.len()
@@ -120,4 +137,19 @@ impl InFlight {
             self.sent += 1;
         }
     }
+}
+
+fn renumbered(frame: &SealedFrame) -> SealedFrame {
+    let bytes = Bytes::from([&frame.head[..], &frame.payload[..]].concat());
+    let mut out = BytesMut::new();
+    for frame in frames(bytes).flatten() {
+        match frame {
+            Frame::Send { mut head, entry } => {
+                head.sequence_id += 1000;
+                Frame::Send { head, entry }.encode(&mut out);
+            }
+            other => other.encode(&mut out),
+        }
+    }
+    SealedFrame { head: out.freeze(), payload: Bytes::new() }
 }

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::Producer;
 use crate::machine::Wakes;
+use crate::machine::sabotage::{self, Sabotage};
 
 /// What is taken, and what there is.
 #[derive(Debug)]
@@ -73,6 +74,9 @@ impl RoomTicket {
 impl Producer {
     /// Wakes the task whose turn it is, if there is room for what it holds.
     pub(super) fn offer_room(&mut self, wakes: &mut Wakes) {
+        if sabotage::is(Sabotage::LoseWakeUp) {
+            return;
+        }
         if self.waiters.front_size_bytes().is_some_and(|size_bytes| self.room.fits(size_bytes)) {
             self.waiters.wake_front(wakes);
         }

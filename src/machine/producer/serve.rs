@@ -8,6 +8,7 @@ use super::{BATCH_OPEN_MAX, Closing, Life, Link, Producer, ProducerCreated, SEQU
 use crate::error::{Error, ErrorKind, Result, SendError};
 use crate::machine::control::PeerInfo;
 use crate::machine::outbox::{More, Op, OpKind, Outbox, Outcome};
+use crate::machine::sabotage::{self, Sabotage};
 use crate::machine::{Deadline, Now, Wakes};
 use crate::pb;
 use crate::wire::command::Command;
@@ -57,7 +58,12 @@ impl Producer {
         self.last_cause = None;
         self.topic_epoch = opened.topic_epoch.or(self.topic_epoch);
         self.unanswered_frames = 0;
-        self.in_flight.rewind();
+        if !sabotage::is(Sabotage::NoResend) {
+            self.in_flight.rewind();
+        }
+        if sabotage::is(Sabotage::ReorderOnResend) || sabotage::is(Sabotage::RenumberOnResend) {
+            self.in_flight.sabotage();
+        }
         let first = self.context.is_none();
         let kept = self.context.as_ref().map(|context| context.producer_name.clone());
         self.context = Some(Arc::new(SealContext {
@@ -132,7 +138,9 @@ impl Producer {
         }
         self.link = Link::Detached;
         self.dirty = true;
-        self.in_flight.rewind();
+        if !sabotage::is(Sabotage::NoResend) {
+            self.in_flight.rewind();
+        }
         if let Life::Closing(closing) = &mut self.life {
             closing.asked = None;
         }

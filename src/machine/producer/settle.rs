@@ -7,6 +7,7 @@ use super::{AfterSendError, Life, Link, Producer};
 use crate::error::{Error, SendError, ServerCode, ServerError};
 use crate::machine::control::Violation;
 use crate::machine::outcomes::Stored;
+use crate::machine::sabotage::{self, Sabotage};
 use crate::machine::{Now, Wakes};
 use crate::wire::hot::Receipt;
 
@@ -116,6 +117,10 @@ impl Producer {
     /// Ends the sends of one entry, which has left the queue.
     pub(super) fn settle(&mut self, entry: Entry, result: Result<Stored, SendError>, wakes: &mut Wakes) {
         self.room.release(entry.messages, entry.size_bytes);
+        let result = match result {
+            Err(error) if sabotage::is(Sabotage::SurelyNotStored) => Err(SendError::new(error.error().clone(), false)),
+            result => result,
+        };
         if let Err(error) = &result {
             self.note_failure(entry.index, error.error());
         }
@@ -193,6 +198,9 @@ impl Entry {
 fn fit(head: &Entry, receipt: &Receipt) -> Fit {
     let id = receipt.sequence_id;
     if id < head.first {
+        if sabotage::is(Sabotage::StaleReceiptIsCurrent) {
+            return Fit::Settles;
+        }
         return Fit::Stale;
     }
     // Never handed to any connection: it cannot be meant.
