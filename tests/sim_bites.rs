@@ -55,13 +55,12 @@ bites! {
     a_resend_with_another_number: RenumberOnResend => "broker's judge";
     a_resend_in_another_order: ReorderOnResend => "broker's judge" | "log in the order of the sends";
     no_resend_at_all: NoResend => "settles in time" | "what is confirmed is stored";
-    a_stale_receipt_taken_for_a_current_one: StaleReceiptIsCurrent => "what is confirmed is stored";
+    a_stale_receipt_taken_for_a_current_one: StaleReceiptIsCurrent => "an id names the message that was sent";
     a_failure_that_hides_that_it_may_be_stored: SurelyNotStored => "what surely failed is not stored";
     a_waiter_that_is_not_woken: LoseWakeUp => "no lost wake-up" | "settles in time";
     a_close_producer_that_is_ignored: IgnoreCloseProducer => "broker's judge" | "settles in time";
     an_assigned_broker_that_is_used_for_ever: AssignedUrlForever => "settles in time";
     a_request_that_never_times_out: NeverTimeOut => "settles in time";
-    a_ping_without_a_pong: NoPong => "broker's judge";
     attempts_without_a_pause: NoBackoff => "storms stay within the back-off" | "time goes on";
     a_closed_endpoint_that_stays_at_the_broker: NoCloseAtBroker => "a close leaves nothing at the broker";
 }

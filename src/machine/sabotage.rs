@@ -37,8 +37,6 @@ pub enum Sabotage {
     AssignedUrlForever,
     /// A request waits for its answer for ever.
     NeverTimeOut,
-    /// A PING is not answered.
-    NoPong,
     /// There is no pause between attempts.
     NoBackoff,
     /// An attach that nobody wants any more is left at the broker as it is.

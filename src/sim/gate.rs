@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::Hasher;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 
@@ -323,7 +323,11 @@ impl Gate {
                     return;
                 }
                 if self.fire(|fault| *fault == Fault::RepeatReceipt).is_some() {
-                    raw = Bytes::from([&raw[..], &raw[..]].concat());
+                    // At once, or when others are on their way.
+                    let until = now + self.rng.duration(Duration::ZERO, Duration::from_millis(300));
+                    let passage = self.passages.entry(place.net).or_default();
+                    passage.held.push_back((until, None, raw.clone()));
+                    self.releases.push((until, place.net));
                 }
             }
             (Frame::Message { head, entry }, None) => raw = self.message(place, head, entry, raw, now),

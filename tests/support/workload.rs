@@ -193,6 +193,8 @@ enum Sent {
 struct Notes {
     /// By payload, in the order of the pushes: `topic.producer.life.number`.
     sends: BTreeMap<String, Sent>,
+    /// The id each send ended with.
+    ids: BTreeMap<String, MessageId>,
     producers_left: usize,
     consumers_left: usize,
     clients_left: usize,
@@ -257,7 +259,9 @@ fn live(sim: &Simulation, plan: &Plan) -> Result<(), Violation> {
     sim.run_for(Duration::ZERO)?;
 
     users.is_over.set(true);
-    let left = sim.run_until(CLOSES_WITHIN, || is_left_alone(sim, plan, &users))?;
+    // Connections that died unnoticed keep their ghosts until the brokers' keep-alive.
+    let patience = if users.is_clean { Duration::from_secs(10) } else { CLOSES_WITHIN };
+    let left = sim.run_until(patience, || is_left_alone(sim, plan, &users))?;
     if !left {
         let who: Vec<_> = plan.parts().iter().map(|part| sim.stats(part)).collect();
         users.handle.violation("a close leaves nothing at the broker", || format!("{who:?}"));
@@ -319,9 +323,11 @@ fn spawn_all(sim: &Simulation, plan: &Plan, users: &Users) {
 /// What a future gives, unless its owner loses patience: after some polls, or some time.
 async fn maybe<T>(users: &Users, rng: &mut Rng, future: impl Future<Output = T>) -> Option<T> {
     let mut future = pin!(future);
-    let (mut polls, time) = match rng.below(10) {
+    let (mut polls, time) = match rng.below(12) {
         0 => (rng.range(1, 3), Duration::from_secs(3600)),
         1 => (u64::MAX, rng.duration(Duration::ZERO, Duration::from_secs(3))),
+        // About as long as one answer takes.
+        2 => (u64::MAX, rng.duration(Duration::ZERO, Duration::from_millis(25))),
         _ => (u64::MAX, Duration::from_secs(3600)),
     };
     let mut timer: Pin<Box<dyn Future<Output = ()>>> = Box::pin(users.handle.sleep(time));
@@ -411,7 +417,10 @@ async fn send_one(users: &Users, rng: &mut Rng, producer: &Producer, plan: &Prod
             None => note(Sent::Failed { may_be_stored: false }),
         },
         4..=5 => match maybe(users, rng, producer.send(message)).await {
-            Some(Ok(_)) => note(Sent::Stored),
+            Some(Ok(id)) => {
+                note(Sent::Stored);
+                users.notes.borrow_mut().ids.insert(payload.clone(), id);
+            }
             Some(Err(error)) => {
                 note(failed(&error));
                 alive = is_alive(&error);
@@ -455,14 +464,18 @@ async fn send_one(users: &Users, rng: &mut Rng, producer: &Producer, plan: &Prod
 }
 
 async fn watch(users: Users, payload: String, pending: PendingSend) {
-    let sent = match pending.await {
-        Ok(_) => Sent::Stored,
-        Err(error) => failed(&error),
-    };
-    settle(&users, &payload, sent);
+    let result = pending.await;
+    settle(&users, &payload, &result);
 }
 
-fn settle(users: &Users, payload: &str, sent: Sent) {
+fn settle(users: &Users, payload: &str, result: &Result<MessageId, SendError>) {
+    let sent = match result {
+        Ok(id) => {
+            users.notes.borrow_mut().ids.insert(payload.to_owned(), *id);
+            Sent::Stored
+        }
+        Err(error) => failed(error),
+    };
     users.handle.note(|| format!("settled {payload}: {sent:?}"));
     let before = users.notes.borrow_mut().sends.insert(payload.to_owned(), sent);
     if before != Some(Sent::Pending) {
@@ -723,11 +736,7 @@ fn check_acked(sim: &Simulation, plan: &Plan, users: &Users) {
 fn collect_callbacks(users: &Users) {
     let called = std::mem::take(&mut *users.callbacks.lock().expect("not poisoned"));
     for (payload, result) in called {
-        let sent = match result {
-            Ok(_) => Sent::Stored,
-            Err(error) => failed(&error),
-        };
-        settle(users, &payload, sent);
+        settle(users, &payload, &result);
     }
 }
 
@@ -751,6 +760,7 @@ fn check_log(sim: &Simulation, plan: &Plan, users: &Users) {
     let fail = |checker: &'static str, detail: String| users.handle.violation(checker, || detail);
     let notes = users.notes.borrow();
     let mut seen: BTreeMap<String, usize> = BTreeMap::new();
+    let mut at: BTreeMap<(Key, i32), String> = BTreeMap::new();
     for topic in &plan.topics {
         for part in topic.parts() {
             let mut orders: BTreeMap<String, String> = BTreeMap::new();
@@ -759,6 +769,7 @@ fn check_log(sim: &Simulation, plan: &Plan, users: &Users) {
                 let text = String::from_utf8_lossy(&message.payload);
                 let payload = text.split('|').next().unwrap_or_default().to_owned();
                 let life = payload.rsplit_once('.').map_or(String::new(), |(life, _)| life.to_owned());
+                at.insert((key(&message.id), message.id.partition), payload.clone());
                 let times = seen.entry(payload.clone()).or_default();
                 *times += 1;
                 // First copies are in the order of the pushes; copies of a re-send may follow.
@@ -794,6 +805,13 @@ fn check_log(sim: &Simulation, plan: &Plan, users: &Users) {
         }
         if plan.broker.deduplication && times > 1 {
             fail("deduplication: stored once", format!("{payload}: {times} times"));
+        }
+    }
+    // Deduplication gives no id to what it drops. Two topics have no ledger in common.
+    for (payload, id) in notes.ids.iter().filter(|(_, id)| id.ledger_id != u64::MAX) {
+        let stored = at.get(&(key(id), id.partition));
+        if stored != Some(payload) {
+            fail("an id names the message that was sent", format!("{id} was given for {payload}, and is {stored:?}"));
         }
     }
     for payload in seen.keys().filter(|payload| !notes.sends.contains_key(*payload)) {
