@@ -12,7 +12,7 @@ use std::time::Instant;
 use pulsar_native::sim::FaultCounts;
 
 /// Seeds of a plain `cargo test`.
-const SEEDS_DEFAULT: u64 = 300;
+const SEEDS_DEFAULT: u64 = if cfg!(debug_assertions) { 150 } else { 1000 };
 
 fn number_of(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().and_then(|text| text.parse().ok())

@@ -62,5 +62,4 @@ bites! {
     an_assigned_broker_that_is_used_for_ever: AssignedUrlForever => "settles in time";
     a_request_that_never_times_out: NeverTimeOut => "settles in time";
     attempts_without_a_pause: NoBackoff => "storms stay within the back-off" | "time goes on";
-    a_closed_endpoint_that_stays_at_the_broker: NoCloseAtBroker => "a close leaves nothing at the broker";
 }

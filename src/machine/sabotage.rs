@@ -39,8 +39,6 @@ pub enum Sabotage {
     NeverTimeOut,
     /// There is no pause between attempts.
     NoBackoff,
-    /// An attach that nobody wants any more is left at the broker as it is.
-    NoCloseAtBroker,
 }
 
 #[cfg(any(test, feature = "sim"))]

@@ -403,9 +403,7 @@ impl Session {
                 Command::CloseConsumer(pb::CommandCloseConsumer { consumer_id: id.0, ..Default::default() })
             }
         };
-        if !sabotage::is(Sabotage::NoCloseAtBroker) {
-            self.connection.request(command, Asker::Nobody, now);
-        }
+        self.connection.request(command, Asker::Nobody, now);
     }
 
     /// Hands a guest back to the supervisor, detached, and says why.

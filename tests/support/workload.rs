@@ -121,7 +121,9 @@ impl Plan {
         let span = Duration::from_secs(rng.range(1, 40));
         let mut faults = Vec::new();
         for _ in 0..count {
-            faults.push((rng.duration(Duration::ZERO, span), Fault::any(rng, tokens)));
+            // Many of them while everything is being set up.
+            let within = if rng.chance(300) { Duration::from_millis(80) } else { span };
+            faults.push((rng.duration(Duration::ZERO, within), Fault::any(rng, tokens)));
         }
         let operation_timeout = Duration::from_secs(*rng.pick(&[5, 30]));
         let keep_alive = Duration::from_secs(*rng.pick(&[10, 30]));
@@ -350,7 +352,7 @@ async fn maybe<T>(users: &Users, rng: &mut Rng, future: impl Future<Output = T>)
 
 async fn produce(users: Users, client: Client, topic: TopicPlan, plan: ProducerPlan, name: String) {
     let mut rng = users.handle.rng();
-    let mut life = 0;
+    let (mut life, mut names) = (0, 0);
     let mut number = 0;
     while number < plan.messages {
         let mut builder = client
@@ -360,16 +362,22 @@ async fn produce(users: Users, client: Client, topic: TopicPlan, plan: ProducerP
             .send_timeout(plan.send_timeout)
             .pending_messages_max(plan.pending_max);
         if let Some(name) = &plan.name {
-            builder = builder.name(name.as_str());
+            // A name is free again once its producer is known to be closed: before that, the ids of two producers
+            // run into each other, and deduplication drops messages of one.
+            builder = builder.name(format!("{name}-{names}"));
         }
         let producer = match maybe(&users, &mut rng, builder.create()).await {
             Some(Ok(producer)) => producer,
             Some(Err(error)) => {
                 users.handle.note(|| format!("producer {name}.{life} was not created: {error}"));
+                names += 1;
                 users.handle.sleep(Duration::from_millis(300)).await;
                 continue;
             }
-            None => continue,
+            None => {
+                names += 1;
+                continue;
+            }
         };
         users.handle.note(|| format!("producer {name}.{life} is created"));
         while number < plan.messages {
@@ -380,8 +388,12 @@ async fn produce(users: Users, client: Client, topic: TopicPlan, plan: ProducerP
                 break;
             }
         }
+        names += 1;
         if rng.chance(500) {
             let closed = maybe(&users, &mut rng, producer.close()).await;
+            if matches!(closed, Some(Ok(()))) {
+                names -= 1;
+            }
             users.handle.note(|| format!("producer {name}.{life} is closed: {closed:?}"));
         }
         drop(producer);
