@@ -121,6 +121,11 @@ impl Broker {
         }
     }
 
+    /// How many connections are open.
+    pub fn connections(&self) -> usize {
+        self.conns.ids().len()
+    }
+
     /// Names of all topics, partitions one by one.
     pub fn topics(&self) -> Vec<String> {
         self.topics.keys().map(ToString::to_string).collect()

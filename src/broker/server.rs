@@ -146,6 +146,11 @@ impl EmbeddedBroker {
         self.shared.operate(|broker| broker.topics())
     }
 
+    /// How many connections are open.
+    pub fn connections(&self) -> usize {
+        self.shared.operate(|broker| broker.connections())
+    }
+
     /// The rules that clients broke so far; at most 1,000 are kept.
     pub fn violations(&self) -> Vec<Violation> {
         self.shared.operate(|broker| broker.violations().to_vec())
