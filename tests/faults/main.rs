@@ -9,6 +9,7 @@
 
 mod acks;
 mod attach;
+mod cancel;
 mod codes;
 mod credentials;
 mod entries;
