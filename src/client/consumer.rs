@@ -318,13 +318,19 @@ async fn all(replies: Vec<Reply<()>>) -> Result<()> {
 }
 
 impl Acker {
+    #[inline]
     fn endpoint_of(&self, message: &ReceivedMessage) -> Result<&Arc<Endpoint<Machine>>> {
         let at = message.source();
         if self.shared.parts.get(at).is_some_and(|part| message.is_of(part)) {
             return Ok(&self.shared.endpoints[at]);
         }
+        Err(self.not_ours(message))
+    }
+
+    #[cold]
+    fn not_ours(&self, message: &ReceivedMessage) -> Error {
         let what = format!("message {} of {} did not come from this consumer", message.id(), message.topic());
-        Err(Error::local(ErrorKind::InvalidArgument, what).with_topic(&self.shared.topics[0]))
+        Error::local(ErrorKind::InvalidArgument, what).with_topic(&self.shared.topics[0])
     }
 
     /// The endpoint that an id belongs to: an id names a partition, but no topic.
@@ -352,6 +358,7 @@ impl Acker {
     /// # Errors
     /// [`Closed`](ErrorKind::Closed) when the consumer has ended; [`InvalidArgument`](ErrorKind::InvalidArgument)
     /// for a message of another consumer.
+    #[inline]
     pub fn ack(&self, message: &ReceivedMessage) -> Result<()> {
         let endpoint = self.endpoint_of(message)?;
         endpoint.with(&mut Wakes::new(), |consumer, _| consumer.ack(&message.id(), clock::now))

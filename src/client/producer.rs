@@ -124,11 +124,13 @@ impl Producer {
         })
     }
 
+    #[inline]
     fn route(&self, message: &Message) -> &Arc<Endpoint<Machine>> {
         let endpoints = &self.shared.endpoints;
         &endpoints[self.shared.router.partition(message, endpoints.len())]
     }
 
+    #[inline]
     fn accept(&self, message: Message, callback: Option<SendCallback>) -> Accept<'_> {
         let endpoint = self.route(&message);
         Accept { endpoint, message: Some(message), callback, ticket: RoomTicket::default() }
@@ -214,24 +216,28 @@ async fn all(replies: Vec<Reply<()>>) -> Result<()> {
 }
 
 /// Works on the machine; if that closed a batch, seals it here, between two locks.
+#[inline]
 fn with_seal<R>(endpoint: &Endpoint<Machine>, work: impl FnOnce(&mut Machine, &mut Wakes) -> R) -> R {
     let mut wakes = Wakes::new();
     let (result, closed) = endpoint.with(&mut wakes, |producer, wakes| {
         let result = work(producer, wakes);
         (result, producer.has_full_seal())
     });
-    if !closed {
-        return result;
+    if closed {
+        seal_closed(endpoint, &mut wakes);
     }
-    let mut job = endpoint.with(&mut wakes, |producer, _| producer.take_full_seal());
+    result
+}
+
+fn seal_closed(endpoint: &Endpoint<Machine>, wakes: &mut Wakes) {
+    let mut job = endpoint.with(wakes, |producer, _| producer.take_full_seal());
     while let Some(sealing) = job {
         let sealed = sealing.run();
-        job = endpoint.with(&mut wakes, |producer, wakes| {
+        job = endpoint.with(wakes, |producer, wakes| {
             producer.put_sealed(sealed, clock::now(), wakes);
             producer.take_full_seal()
         });
     }
-    result
 }
 
 /// Waits for room, then pushes.
@@ -245,6 +251,7 @@ struct Accept<'a> {
 impl Future for Accept<'_> {
     type Output = Result<PendingSend, SendError>;
 
+    #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Self { endpoint, message, callback, ticket } = &mut *self;
         with_seal(endpoint, |producer, wakes| {

@@ -60,6 +60,7 @@ impl Router {
 
     /// The partition of `message` among `count`, which is above zero. The key is hashed as it stands in the
     /// metadata: a binary one as its base64 text.
+    #[inline]
     pub(super) fn partition(&self, message: &Message, count: usize) -> usize {
         if count == 1 {
             return 0;

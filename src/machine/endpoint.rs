@@ -65,6 +65,7 @@ impl<M: Machine> Endpoint<M> {
         self.id
     }
 
+    #[inline]
     fn lock(&self) -> MutexGuard<'_, Slot<M>> {
         // A panic under the lock means a broken invariant of one machine; the others go on, and this one answers
         // as it stands rather than taking every user task down with it.
@@ -72,6 +73,7 @@ impl<M: Machine> Endpoint<M> {
     }
 
     /// Lets a user's task work on the machine, and marks the endpoint if that gave its server something to do.
+    #[inline]
     pub fn with<R>(&self, wakes: &mut Wakes, work: impl FnOnce(&mut M, &mut Wakes) -> R) -> R {
         let mut slot = self.lock();
         let result = work(&mut slot.machine, wakes);

@@ -56,10 +56,12 @@ impl Outcomes {
         Arc::new(Outcomes { partition, waiting: Mutex::default(), cells })
     }
 
+    #[inline]
     fn is_shared(&self) -> bool {
         self.cells.len() == 1
     }
 
+    #[inline]
     fn cell(&self, index: u32) -> &Cell {
         if self.is_shared() { &self.cells[0] } else { &self.cells[index as usize] }
     }
@@ -88,12 +90,14 @@ impl Outcomes {
         }
     }
 
+    #[inline]
     fn get(&self, index: u32) -> Option<Result<MessageId, SendError>> {
         let result = self.cell(index).get()?;
         Some(self.resolve(index, result))
     }
 
     /// The result as the sender of message `index` sees it.
+    #[inline]
     pub(crate) fn resolve(&self, index: u32, result: &Result<Stored, SendError>) -> Result<MessageId, SendError> {
         let stored = result.as_ref().map_err(Clone::clone)?;
         let mut id = MessageId::new(stored.ledger_id, stored.entry_id);
@@ -155,6 +159,7 @@ impl PendingSend {
     }
 
     /// The result, if it is there; never waits.
+    #[inline]
     pub fn try_result(&self) -> Option<Result<MessageId, SendError>> {
         self.outcomes.get(self.index)
     }
@@ -163,6 +168,7 @@ impl PendingSend {
 impl Future for PendingSend {
     type Output = Result<MessageId, SendError>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         loop {
             if let Some(result) = self.try_result() {

@@ -60,6 +60,7 @@ pub(super) enum Delivery {
 
 impl Message {
     /// A message with this payload.
+    #[inline]
     pub fn new(payload: impl Into<Bytes>) -> Self {
         Self { payload: payload.into(), ..Self::default() }
     }
@@ -241,6 +242,7 @@ impl Extras {
 }
 
 impl From<Bytes> for Message {
+    #[inline]
     fn from(payload: Bytes) -> Self {
         Self::new(payload)
     }
