@@ -110,8 +110,9 @@ fn over_time(out: &mut String, per_second: &[u64]) {
         }
     }
     let _ = writeln!(out, r#"<path d="{path}" fill="none" stroke="{CURVE}" stroke-width="2"/>"#);
-    for step in 0..=4usize {
-        let second = (span * step as f64 / 4.0).round();
+    let mut seconds: Vec<_> = (0..=4u32).map(|step| (span * f64::from(step) / 4.0).round()).collect();
+    seconds.dedup();
+    for second in seconds {
         text(out, LEFT + (RIGHT - LEFT) * second / span, panel.bottom + 18.0, "middle", 12, &format!("{second} s"));
     }
 }
