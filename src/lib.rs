@@ -46,14 +46,28 @@
 //! unacknowledged.
 //!
 //! # Promises
+//! The letters are those of `docs/invariants.md` in the repository, which names the tests that hold each of them.
 //! - Every send resolves exactly once: with its id, or with a [`SendError`] that says whether the message may be
-//!   stored. Its deadline counts from the call, in whatever state the connection is.
-//! - Order per producer (and partition) is kept across reconnects; re-sent frames are byte-identical.
-//! - A message that was not acknowledged is delivered again. What is not known to be acknowledged counts as not
-//!   acknowledged.
-//! - Memory is bounded: each queue has a bound, and its name says the unit.
-//! - No credential shows in `Debug`, in an error or in a log.
-//! - Whatever bytes a peer sends, they end in a message, an error or the end of that connection.
+//!   stored. Its deadline counts from the call, in whatever state the connection is. (S1 to S3)
+//! - Order per producer (and partition) is kept across reconnects; re-sent frames are byte-identical; where the broker
+//!   deduplicates, nothing is doubled. (S4 to S9)
+//! - A message that was not acknowledged is delivered again, and one whose acknowledgement was confirmed is not. What is
+//!   not known to be acknowledged counts as not acknowledged. Acknowledgements made without a connection go out on the
+//!   next one. (D1 to D7)
+//! - The broker is never allowed more messages than the queue holds, and delivery never stops while there are
+//!   messages. (P1 to P6)
+//! - A topic that moves re-attaches its own producers and consumers only. What was given up is closed at the broker.
+//!   An error that lasts fails all that waits, at once. (A1 to A8)
+//! - Every wait ends, by its answer or by its deadline. (W1 to W3)
+//! - Dropping a future at any point loses nothing and breaks nothing. (W4)
+//! - Reading never stops: not for sends, not for an application that does not receive, not for a peer that does not
+//!   read. A half-dead connection is found within two keep-alive intervals. (L1 to L4)
+//! - A challenge is answered with a fresh token while traffic goes on; a refused token is fetched once more, then it
+//!   is a terminal error. (C1, C2)
+//! - After a close no socket, task or timer is left. (X1 to X3)
+//! - Memory is bounded: each queue has a bound, and its name says the unit. (X5)
+//! - No credential shows in `Debug`, in an error or in a log. (C4)
+//! - Whatever bytes a peer sends, they end in a message, an error or the end of that connection. (L5, E1 to E4)
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

@@ -279,3 +279,38 @@ async fn every_host_of_the_service_url_is_tried() {
     }
     stage.ends_well().await;
 }
+
+/// The terminal end of one partition does not pass in silence: receiving and sending say it.
+#[tokio::test(start_paused = true)]
+async fn the_end_of_one_partition_is_said() {
+    let stage = Stage::with(EmbeddedBroker::builder().partitioned_topic("parts", 3), |builder| builder).await;
+    let mut consumer = stage.consumer("parts").await;
+    let producer = stage.producer("parts").await;
+    stage.broker.faults().on(Event::Subscribe).of("parts-partition-1").refuse(ServerCode::AUTHORIZATION_ERROR);
+    stage.broker.faults().on(Event::Producer).of("parts-partition-1").refuse(ServerCode::AUTHORIZATION_ERROR);
+    stage.broker.unload("parts-partition-1");
+    let error = failed(within("the end", consumer.receive()).await, ErrorKind::Authorization);
+    assert!(error.to_string().contains("parts-partition-1"), "names the partition: {error}");
+    let mut failures = 0;
+    for number in 0..3 {
+        if let Err(error) = within("an outcome", producer.send(number.to_string())).await {
+            assert_eq!(error.error().kind(), ErrorKind::Authorization, "{error}");
+            failures += 1;
+        }
+    }
+    assert_eq!(failures, 1, "the other partitions go on");
+    stage.ends_well().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_partition_that_is_refused_fails_the_whole_and_leaves_nothing() {
+    let stage = Stage::with(EmbeddedBroker::builder().partitioned_topic("parts", 4), |builder| builder).await;
+    stage.broker.faults().on(Event::Subscribe).of("parts-partition-2").refuse(ServerCode::AUTHORIZATION_ERROR);
+    stage.broker.faults().on(Event::Producer).of("parts-partition-2").refuse(ServerCode::AUTHORIZATION_ERROR);
+    let subscribing = stage.client.consumer("parts", "s").subscribe();
+    failed(within("the refusal", subscribing).await, ErrorKind::Authorization);
+    failed(within("the refusal", stage.client.producer("parts").create()).await, ErrorKind::Authorization);
+    let all = || stage.broker.topics().iter().map(|topic| stage.attached(topic)).collect::<Vec<_>>();
+    until("all to be closed", all, |all| all.iter().all(|seen| *seen == (0, 0))).await;
+    stage.ends_well().await;
+}

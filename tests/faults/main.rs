@@ -15,6 +15,7 @@ mod credentials;
 mod entries;
 mod links;
 mod permits;
+mod seeks;
 mod sends;
 mod support;
 mod waits;

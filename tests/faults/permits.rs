@@ -116,3 +116,19 @@ async fn a_receive_that_is_given_up_on_a_queue_of_zero_loses_nothing() {
     assert_eq!(receive_up_to(&mut consumer, "2").await, numbers(0..3));
     stage.ends_well().await;
 }
+
+/// Answers are read although nobody takes the messages in front of them.
+#[tokio::test(start_paused = true)]
+async fn a_confirmation_comes_while_the_queue_is_full() {
+    let stage = Stage::new().await;
+    let mut consumer = consumer_of(&stage, SubscriptionType::Shared, QUEUE).await;
+    let producer = stage.producer(TOPIC).await;
+    confirmed(enqueue_numbers(&producer, 0..100).await).await;
+    let message = within("a message", consumer.receive()).await.expect("a message");
+    pass(Duration::from_secs(1)).await;
+    let begun = Instant::now();
+    within("the confirmation", consumer.ack_confirmed(&message)).await.expect("confirmed");
+    within("the statistics", consumer.stats()).await.expect("statistics");
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    stage.ends_well().await;
+}

@@ -356,3 +356,26 @@ async fn what_was_accepted_is_sent_after_the_drop_over_a_new_link() {
     assert_eq!(stage.stored(TOPIC).await, numbers(0..10));
     stage.ends_well().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_flush_of_nothing_sends_nothing() {
+    let stage = Stage::new().await;
+    let producer = stage.producer(TOPIC).await;
+    for _ in 0..3 {
+        within("the flush", producer.flush()).await.expect("nothing to do");
+    }
+    pass(Duration::from_secs(1)).await;
+    assert_eq!(stage.broker.stats(TOPIC).expect("the topic exists").entries, 0);
+    stage.ends_well().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_in_a_callback_harms_nothing_else() {
+    let stage = Stage::new().await;
+    let producer = stage.producer(TOPIC).await;
+    within("room", producer.enqueue_with("0", |_| panic!("on purpose"))).await.expect("accepted");
+    confirmed(enqueue_numbers(&producer, 1..5).await).await;
+    assert_eq!(stage.net.dials(), 1);
+    assert_eq!(stage.stored(TOPIC).await, numbers(0..5));
+    stage.ends_well().await;
+}
