@@ -1,7 +1,7 @@
 //! One endpoint's way to its broker, and back to it whenever it is lost.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Now;
 use super::backoff::{Backoff, SplitMix64};
@@ -76,8 +76,26 @@ pub(crate) struct Attach {
     /// Where it stays, when it is made to.
     pub(crate) pinned: Option<super::control::BrokerKey>,
     backoff: Backoff,
+    /// A producer's messages fail at their send timeout: one try is made just before that, however long the back-off
+    /// has grown. When, once it has been lost, until that try was made.
+    last_chance: LastChance,
     last_error: Option<Error>,
 }
+
+/// ```text
+///  Idle --- first failure ---> At(then) --- its time has come ---> Taken
+///    ^                            |                                  |
+///    +---------------------- attached -------------------------------+
+/// ```
+#[derive(Debug, Clone, Copy)]
+enum LastChance {
+    Idle,
+    At(Instant),
+    Taken,
+}
+
+/// How long before the send timeout of the first lost message the last try is made: the Java client's margin.
+const LAST_CHANCE_MARGIN: Duration = Duration::from_millis(100);
 
 impl Attach {
     /// An endpoint that has never been attached. Its state is set by the lookup that follows.
@@ -92,6 +110,7 @@ impl Attach {
             is_established: false,
             pinned: None,
             backoff,
+            last_chance: LastChance::Idle,
             last_error: None,
         }
     }
@@ -114,6 +133,7 @@ impl Attach {
         self.is_established = true;
         self.creation_ends = None;
         self.last_error = None;
+        self.last_chance = LastChance::Idle;
         self.backoff.reset();
     }
 
@@ -130,9 +150,28 @@ impl Attach {
     pub(crate) fn back_off(&mut self, random: &mut SplitMix64, now: Now) -> Verdict {
         self.state = AttachState::BackingOff;
         if sabotage::is(Sabotage::NoBackoff) {
-            return Verdict::TryAt(Some(now.at + std::time::Duration::from_millis(1)));
+            return Verdict::TryAt(Some(now.at + Duration::from_millis(1)));
         }
-        Verdict::TryAt(now.at.checked_add(self.backoff.next(random)))
+        let wait = self.backoff.next(random);
+        Verdict::TryAt(now.at.checked_add(wait).map(|at| self.before_last_chance(at, now)))
+    }
+
+    /// `at`, or the last chance of the messages that wait, if that comes first.
+    fn before_last_chance(&mut self, at: Instant, now: Now) -> Instant {
+        if let LastChance::Idle = self.last_chance {
+            let margin = |timeout: Duration| timeout.checked_sub(LAST_CHANCE_MARGIN);
+            let chance = self.endpoint.send_timeout().and_then(margin).and_then(|after| now.at.checked_add(after));
+            self.last_chance = chance.map_or(LastChance::Taken, LastChance::At);
+        }
+        match self.last_chance {
+            LastChance::At(chance) if chance <= now.at => self.last_chance = LastChance::Taken,
+            LastChance::At(chance) if chance < at => {
+                self.last_chance = LastChance::Taken;
+                return chance;
+            }
+            _ => {}
+        }
+        at
     }
 
     /// Why it was not created in time: the last thing that went wrong, else what it is waiting for.

@@ -204,6 +204,14 @@ impl EndpointRef {
         either!(self, endpoint => endpoint.with(&mut Wakes::new(), |machine, _| machine.topic().clone()))
     }
 
+    /// A producer's send timeout; `None` for a consumer, and for a producer without one.
+    pub fn send_timeout(&self) -> Option<Duration> {
+        match self {
+            Self::Producer(endpoint) => endpoint.with(&mut Wakes::new(), |producer, _| producer.send_timeout()),
+            Self::Consumer(_) => None,
+        }
+    }
+
     /// Hands it to another server.
     pub fn move_to(&self, server: &Arc<ReadyList>, wakes: &mut Wakes) {
         either!(self, endpoint => endpoint.move_to(server, wakes));

@@ -294,6 +294,11 @@ impl Producer {
         self.last_published
     }
 
+    /// How long a message may take from the call to its receipt; `None` is for ever.
+    pub fn send_timeout(&self) -> Option<Duration> {
+        Some(self.config.send_timeout).filter(|timeout| !timeout.is_zero())
+    }
+
     /// Whether a broker takes its messages at the moment.
     pub fn is_attached(&self) -> bool {
         self.link == Link::Attached
