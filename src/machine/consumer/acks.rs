@@ -124,7 +124,11 @@ impl Acks {
     /// Acknowledges everything up to and including `id`. Returns the last entry that is finished by it.
     pub(super) fn ack_cumulative(&mut self, id: &MessageId) -> Result<Position> {
         let (cumulative, finished) = self.resolve_cumulative(id)?;
-        let Some(cumulative) = cumulative else { return Ok(finished) };
+        self.prune(finished);
+        let ends_before = cumulative.position != Position::of(id);
+        if ends_before && self.previous.replace(finished) == Some(finished) {
+            return Ok(finished);
+        }
         let newer = self.cumulative.as_ref().is_none_or(|waiting| {
             waiting.position < cumulative.position
                 || (waiting.position == cumulative.position && !waiting.ack_set.is_empty())
@@ -135,25 +139,21 @@ impl Acks {
         Ok(finished)
     }
 
-    fn resolve_cumulative(&mut self, id: &MessageId) -> Result<(Option<Cumulative>, Position)> {
+    /// What a cumulative acknowledgement of `id` tells the broker, and the last entry that is finished by it.
+    fn resolve_cumulative(&mut self, id: &MessageId) -> Result<(Cumulative, Position)> {
         let position = Position::of(id);
         if let Target::Member { index, size } = target(id)? {
             let partial = open(&mut self.partials, position, size, &mut self.ids)?;
             partial.set.clear_up_to(index);
             if !partial.set.is_empty() {
-                let words = partial.set.to_words();
                 let previous = position.previous();
-                self.prune(previous);
-                if self.index_acks {
-                    return Ok((Some(Cumulative { position, ack_set: words }), previous));
-                }
-                let again = self.previous.replace(previous) == Some(previous);
-                let ack = Cumulative { position: previous, ack_set: Vec::new() };
-                return Ok(((!again).then_some(ack), previous));
+                return Ok(match self.index_acks {
+                    true => (Cumulative { position, ack_set: partial.set.to_words() }, previous),
+                    false => (Cumulative { position: previous, ack_set: Vec::new() }, previous),
+                });
             }
         }
-        self.prune(position);
-        Ok((Some(Cumulative { position, ack_set: Vec::new() }), position))
+        Ok((Cumulative { position, ack_set: Vec::new() }, position))
     }
 
     /// The ids of an ACK that is sent on its own: those of `ids` that have something to tell the broker.
@@ -161,7 +161,7 @@ impl Acks {
         if cumulative {
             let [id] = ids else { return invalid("a cumulative acknowledgement takes exactly one id") };
             let (ack, _) = self.resolve_cumulative(id)?;
-            return Ok(ack.into_iter().map(|ack| ack.position.ack_id(ack.ack_set)).collect());
+            return Ok(vec![ack.position.ack_id(ack.ack_set)]);
         }
         // All or nothing: an id that cannot be used is found before the first is noted.
         for id in ids {
@@ -239,6 +239,13 @@ impl Acks {
         let position = Position { ledger_id: id.ledger_id, entry_id: id.entry_id };
         self.highest = self.highest.max(position);
         self.ids.push(id);
+    }
+
+    /// The broker has confirmed a cumulative acknowledgement: what it covers needs none of its own. Not before, or a
+    /// refusal would take those along that were made before it.
+    pub(super) fn confirmed_up_to(&mut self, id: &AckId) {
+        let position = Position { ledger_id: id.ledger_id, entry_id: id.entry_id };
+        self.prune(if id.ack_set.is_empty() { position } else { position.previous() });
     }
 
     /// What lies at or below a cumulative acknowledgement needs none of its own.

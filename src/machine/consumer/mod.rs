@@ -301,12 +301,7 @@ impl Consumer {
         if !self.takes_acks()? {
             return Ok(Vec::new());
         }
-        let resolved = self.acks.resolve(ids, cumulative)?;
-        for id in resolved.iter().filter(|id| id.ack_set.is_empty()) {
-            let position = Position { ledger_id: id.ledger_id, entry_id: id.entry_id };
-            if cumulative { self.redelivery.forget_up_to(position) } else { self.redelivery.forget(position) }
-        }
-        Ok(resolved)
+        self.acks.resolve(ids, cumulative)
     }
 
     /// Asks for the message's entry again after `nack_redelivery_delay`: the entry with all its members that are not

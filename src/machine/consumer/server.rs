@@ -226,7 +226,17 @@ impl Consumer {
         }
         let Some(work) = self.operations.take(op.number) else { return };
         match (work, answer) {
-            (Work::Ack { reply, .. }, _) => reply.answer(Ok(()), wakes),
+            (Work::Ack { ids, cumulative, reply, .. }, _) => {
+                if cumulative {
+                    ids.iter().for_each(|id| self.acks.confirmed_up_to(id));
+                }
+                // Not before: if it had failed, what was negatively acknowledged would have to come again.
+                for id in ids.iter().filter(|id| id.ack_set.is_empty()) {
+                    let position = Position { ledger_id: id.ledger_id, entry_id: id.entry_id };
+                    if cumulative { self.redelivery.forget_up_to(position) } else { self.redelivery.forget(position) }
+                }
+                reply.answer(Ok(()), wakes);
+            }
             (Work::Unsubscribe { reply, .. }, _) => {
                 reply.answer(Ok(()), wakes);
                 // It is gone with its subscription: there is nothing left to close.
