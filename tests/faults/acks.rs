@@ -201,3 +201,28 @@ async fn an_entry_delivered_twice_needs_one_acknowledgement() {
         stage.ends_well().await;
     }
 }
+
+/// The members of a batch that were not acknowledged come again, alone where the broker knows members, else with all.
+#[tokio::test(start_paused = true)]
+async fn a_batch_acknowledged_in_part_is_not_acknowledged_whole() {
+    for index in [true, false] {
+        let stage = Stage::new().await;
+        let builder = stage.client.producer(TOPIC).linger(Duration::from_secs(1)).batch_messages_max(5);
+        let producer = within("a producer", builder.create()).await.expect("a producer");
+        confirmed(enqueue_numbers(&producer, 0..5).await).await;
+        let builder = stage.client.consumer(TOPIC, "s").initial_position(InitialPosition::Earliest);
+        let builder = builder.subscription_type(SubscriptionType::Shared).batch_index_ack(index);
+        let mut consumer = within("a consumer", builder.clone().subscribe()).await.expect("a consumer");
+        for _ in 0..2 {
+            let message = within("a message", consumer.receive()).await.expect("a message");
+            consumer.ack(&message).expect("acknowledged");
+        }
+        stage.broker.drop_connections();
+        within("the close", consumer.close()).await.expect("closed");
+        let mut consumer = within("a consumer", builder.subscribe()).await.expect("a consumer");
+        let expected = if index { numbers(2..5) } else { numbers(0..5) };
+        assert_eq!(receive_up_to(&mut consumer, "4").await, expected, "{index}");
+        stage.drained(TOPIC).await;
+        stage.ends_well().await;
+    }
+}

@@ -379,3 +379,22 @@ async fn a_panic_in_a_callback_harms_nothing_else() {
     assert_eq!(stage.stored(TOPIC).await, numbers(0..5));
     stage.ends_well().await;
 }
+
+/// The copy of a receipt arrives while the next message waits for its own, which never comes on that connection.
+#[tokio::test(start_paused = true)]
+async fn the_receipt_of_one_message_does_not_settle_the_next() {
+    let stage = Stage::deduplicating().await;
+    let builder = stage.client.producer(TOPIC).name("p").batching(false);
+    let producer = within("a producer", builder.create()).await.expect("a producer");
+    stage.broker.faults().on(Event::Send).duplicate();
+    stage.broker.faults().on(Event::Send).ignore();
+    let mut pending = enqueue_numbers(&producer, 0..2).await;
+    let mut second = pending.pop().expect("two");
+    confirmed(pending).await;
+    struck(&stage.broker, 2).await;
+    assert!(tokio::time::timeout(Duration::from_secs(5), &mut second).await.is_err(), "it is not stored");
+    stage.broker.drop_connections();
+    confirmed(vec![second]).await;
+    assert_eq!(stage.stored(TOPIC).await, numbers(0..2));
+    stage.ends_well().await;
+}
