@@ -218,6 +218,7 @@ async fn a_batch_acknowledged_in_part_is_not_acknowledged_whole() {
             consumer.ack(&message).expect("acknowledged");
         }
         stage.broker.drop_connections();
+        until("the loss to be noticed", || consumer.is_connected(), |connected| !connected).await;
         within("the close", consumer.close()).await.expect("closed");
         let mut consumer = within("a consumer", builder.subscribe()).await.expect("a consumer");
         let expected = if index { numbers(2..5) } else { numbers(0..5) };
