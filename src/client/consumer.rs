@@ -252,6 +252,9 @@ impl Consumer {
     /// Sends the acknowledgements that wait, closes the consumer and waits for the broker's answer. The subscription
     /// stays.
     ///
+    /// If the connection is lost before that answer, the consumer is closed all the same, and whether the broker got
+    /// those acknowledgements is not known: their messages may be delivered again. [`Acker::ack_confirmed`] tells.
+    ///
     /// # Errors
     /// No answer within the operation timeout.
     ///
