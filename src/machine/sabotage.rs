@@ -1,5 +1,5 @@
 //! Ways to break the client on purpose, to see that the simulation notices. Nothing of it is compiled into a client
-//! without the feature `sim`: there [`is`] is the constant `false`.
+//! without the feature `sim`: there `is` is the constant `false`.
 
 /// One way to break it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
