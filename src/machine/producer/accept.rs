@@ -165,6 +165,7 @@ impl Producer {
             frame: None,
             compared_bytes: 0,
             transmitted: false,
+            resent: false,
             doubted: false,
         };
         match self.context.as_ref().filter(|context| seals_quickly(context, message, size_bytes)) {
@@ -218,6 +219,7 @@ impl Producer {
             frame: None,
             compared_bytes: 0,
             transmitted: false,
+            resent: false,
             doubted: false,
         });
         self.to_seal.push_back((number, batch.content));

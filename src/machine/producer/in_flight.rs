@@ -35,6 +35,8 @@ pub(super) struct Entry {
     pub(super) compared_bytes: usize,
     /// Its bytes were handed to a connection, now or earlier.
     pub(super) transmitted: bool,
+    /// So they were on an earlier attach, which may have stored it: it was not refused there for its checksum.
+    pub(super) resent: bool,
     /// The broker found its checksum wrong once although it is right here.
     pub(super) doubted: bool,
 }
@@ -104,6 +106,7 @@ impl InFlight {
 
     /// Everything goes out again on the next connection.
     pub(super) fn rewind(&mut self) {
+        self.entries.iter_mut().take(self.sent).for_each(|entry| entry.resent |= !entry.doubted);
         self.sent = 0;
     }
 

@@ -109,7 +109,9 @@ impl Producer {
     fn refuse(&mut self, number: Option<u64>, error: ServerError, now: Now, wakes: &mut Wakes) {
         let Some(entry) = number.and_then(|number| self.in_flight.remove(number)) else { return };
         let error = Error::server(error, "a message").with_topic(&self.topic);
-        self.settle(entry, Err(SendError::new(error, false)), wakes);
+        // Of an entry that goes out again, an earlier copy may be stored.
+        let may_be_stored = entry.resent;
+        self.settle(entry, Err(SendError::new(error, may_be_stored)), wakes);
         self.after_settling(wakes);
         self.advance_close(Some(now), wakes);
     }
@@ -233,6 +235,7 @@ mod tests {
             frame: None,
             compared_bytes: 0,
             transmitted: true,
+            resent: false,
             doubted: false,
         }
     }
