@@ -209,8 +209,8 @@ impl Acks {
                         *word |= 1 << (index % 64);
                     }
                 }
-                let left = || AckSet::from_words(&words, size);
-                self.partials.find_or_open(position, size, left, &mut self.ids);
+                // Some of them may have been acknowledged again meanwhile.
+                self.narrow(position, size, &mut words);
             }
         }
     }

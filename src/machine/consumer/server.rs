@@ -281,6 +281,7 @@ impl Consumer {
         }
         if let Work::Ack { ids, members, .. } = &work {
             self.acks.take_back(ids, members);
+            self.acks.flush();
         }
         work.refuse(error.with_topic(&self.topic), wakes);
     }
