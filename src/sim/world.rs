@@ -371,9 +371,10 @@ impl World {
                 wire.broker_tx.extend_from_slice(&bytes);
             }
             if taken == 0 {
-                return;
+                break;
             }
         }
+        // A broker that closes forgets the connection at once, whatever its socket still holds.
         if self.broker.closing(conn) {
             self.broker.disconnect(conn);
             self.net.finish(net, Direction::Down, now);
@@ -396,8 +397,8 @@ impl World {
     // Ends of connections.
 
     fn break_wire(&mut self, net: NetId) {
-        self.client_lost(net);
         self.broker_lost(net);
+        self.client_lost(net);
     }
 
     fn client_lost(&mut self, net: NetId) {
