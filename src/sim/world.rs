@@ -623,7 +623,8 @@ impl World {
         }
     }
 
-    /// A connection that a fault has silenced cannot answer a PING, and does not bring a CLOSE_PRODUCER. And sequence ids begin anew with a new producer
+    /// A connection that is slow or frozen brings a PRODUCER after the one of the connection that replaced it. One
+    /// that a fault has silenced cannot answer a PING, and does not bring a CLOSE_PRODUCER. And sequence ids begin anew with a new producer
     /// that takes the name of an old one; the judge does not notice that where the new one's first PRODUCER was lost.
     /// All else a client has to answer for, whatever goes wrong around it.
     fn is_excused(&self, violation: &crate::broker::Violation) -> bool {
@@ -634,6 +635,7 @@ impl World {
             Rule::AfterClose if violation.detail.contains("the broker's CLOSE_PRODUCER") => {
                 wire().is_none_or(|wire| wire.is_faulted)
             }
+            Rule::EpochNotGrowing if wire().is_none_or(|wire| wire.is_faulted) => true,
             Rule::SequenceNotGrowing | Rule::EpochNotGrowing => {
                 let name = violation.detail.split(": ").next().unwrap_or_default();
                 self.gate.mistaken.contains(name)
