@@ -527,9 +527,30 @@ impl Session {
             self.handle_answer(asker, Err(RequestError::TimedOut), now, wakes);
         }
         while let Some(id) = self.deadlines.pop_due(now) {
+            self.expire(id, now, wakes);
             self.ring.push_back(id);
         }
         Ok(())
+    }
+
+    /// What is overdue ends now: a peer that does not read gives its guests no turn to write, but no time either.
+    fn expire(&mut self, id: EndpointId, now: Now, wakes: &mut Wakes) {
+        let next = match id {
+            EndpointId::Producer(key) => self.producers.get(&key).and_then(|guest| {
+                guest.endpoint.serve(&self.ready, |producer| {
+                    producer.handle_deadline(now, wakes);
+                    producer.poll_deadline()
+                })
+            }),
+            EndpointId::Consumer(key) => self.consumers.get(&key).and_then(|guest| {
+                guest.endpoint.serve(&self.ready, |consumer| {
+                    consumer.handle_deadline(now, wakes);
+                    consumer.poll_deadline()
+                })
+            }),
+        };
+        // One that is still due waits for its turn to write; asking again before that would spin.
+        self.deadlines.set(id, next.flatten().filter(|deadline| !deadline.is_due(now)));
     }
 
     /// News for the supervisor.

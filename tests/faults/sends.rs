@@ -398,3 +398,24 @@ async fn the_receipt_of_one_message_does_not_settle_the_next() {
     assert_eq!(stage.stored(TOPIC).await, numbers(0..2));
     stage.ends_well().await;
 }
+
+/// The output is full and stays so: nobody gets a turn to write, and every deadline holds all the same.
+#[tokio::test(start_paused = true)]
+async fn deadlines_hold_while_the_peer_does_not_read() {
+    let keep_alive = Duration::from_secs(10);
+    let stage = Stage::with(EmbeddedBroker::builder(), |builder| builder.keep_alive(keep_alive)).await;
+    let timeout = Duration::from_secs(2);
+    let producer = producer_with_timeout(&stage, timeout).await;
+    stage.broker.faults().stop_reading();
+    let begun = Instant::now();
+    let mut pending = Vec::new();
+    for _ in 0..200 {
+        pending.push(enqueue(&producer, vec![b'x'; 10_000]).await);
+    }
+    for pending in pending {
+        let (elapsed, _, kind) = refusal(pending, begun).await;
+        assert_eq!(kind, ErrorKind::TimedOut);
+        assert_on_time(elapsed, timeout);
+    }
+    stage.ends_well().await;
+}
