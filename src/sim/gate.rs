@@ -192,18 +192,12 @@ impl Gate {
         if passage.shut.contains(&producer) {
             return Up::Instead(Vec::new());
         }
-        // With deduplication a refused message that is sent again behind stored ones counts as stored: no client can
-        // tell, if the refusal was lost.
-        let holes = !self.deduplication;
-        let fits = |fault: &Fault| match fault {
-            Fault::RefuseSend(code) => holes || *code != ServerCode::NOT_ALLOWED_ERROR,
-            _ => false,
-        };
+        // NotAllowedError refuses one message and takes those behind it. Where that refusal is lost, no client can tell
+        // the message from one without a receipt, and what it sends again lands behind them.
+        let fits = |fault: &Fault| matches!(fault, Fault::RefuseSend(code) if *code != ServerCode::NOT_ALLOWED_ERROR);
         if let Some(Fault::RefuseSend(code)) = self.fire(fits) {
-            if code != ServerCode::NOT_ALLOWED_ERROR {
-                // The topic is fenced, or the producer is gone: nothing behind it is stored either.
-                self.passages.entry(place.net).or_default().shut.insert(producer);
-            }
+            // The topic is fenced, or the producer is gone: nothing behind it is stored either.
+            self.passages.entry(place.net).or_default().shut.insert(producer);
             let error = pb::CommandSendError {
                 producer_id: head.producer_id,
                 sequence_id: head.sequence_id,
