@@ -92,7 +92,6 @@ pub(super) struct Gate {
     pub(super) redirects_until: Option<Instant>,
     pub(super) counts: FaultCounts,
     pub(super) books: Books,
-    pub(super) deduplication: bool,
     rng: Rng,
     /// Connections that lost a receipt: without a send timeout a client waits for it as long as they last.
     pub(super) lossy: BTreeSet<NetId>,
@@ -119,7 +118,6 @@ impl Gate {
             redirects_until: None,
             counts: FaultCounts::default(),
             books: Books::default(),
-            deduplication: false,
             rng,
             lossy: BTreeSet::new(),
             releases: Vec::new(),

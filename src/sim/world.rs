@@ -87,8 +87,7 @@ impl World {
         let now = Now { at: start, wall_ms: WALL_MS_START };
         config.cluster = "sim".to_owned();
         simulated::set(Some(now));
-        let mut gate = Gate::new(rng.fork());
-        gate.deduplication = config.deduplication;
+        let gate = Gate::new(rng.fork());
         Self {
             now,
             start,
