@@ -4,6 +4,9 @@
 //! A frame is decoded by this crate, encoded again, and then read through the descriptors of the
 //! schema, field by field, against what the vector says is in it.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
 use std::sync::OnceLock;
 
 use bytes::{Bytes, BytesMut};
@@ -372,38 +375,60 @@ fn serialized_message_ids_are_read() {
     }
 }
 
-/// Writes the seeds of the fuzz corpora: `cargo test --test vectors -- --ignored`. One frame of each
-/// command, all damaged frames, all entries and batches.
-#[test]
-#[ignore = "writes into fuzz/corpus"]
-fn write_fuzz_seeds() {
-    let write = |target: &str, name: &str, bytes: &[u8]| {
-        let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
-        std::fs::create_dir_all(&directory).unwrap();
-        std::fs::write(directory.join(name), bytes).unwrap();
+/// The seeds of the fuzz corpora by `target/name`: one frame of each command, all damaged frames, all entries and batches.
+fn fuzz_seeds() -> BTreeMap<String, Vec<u8>> {
+    let mut seeds = BTreeMap::new();
+    let mut seed = |target: &str, name: &str, bytes: &[u8]| {
+        let known = seeds.insert(format!("{target}/{name}"), bytes.to_vec());
+        assert_eq!(known, None, "{target}/{name} is the name of two seeds");
     };
+    // The first byte of a stream says where it breaks in two.
     let broken = |frame: &[u8]| [&[128], frame].concat();
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = BTreeSet::new();
     for (name, vector) in good() {
         let bytes = hex(&vector["hex"]);
         if seen.insert(string(&vector["decoded"]["command"]["type"])) {
-            write("frame", name, &broken(&bytes));
-            write("command", name, parts(&bytes).0);
+            seed("frame", name, &broken(&bytes));
+            seed("command", name, parts(&bytes).0);
         }
         let (Frame::Send { entry, .. } | Frame::Message { entry, .. }) = read_one(&bytes) else { continue };
-        write("entry", name, &entry);
+        seed("entry", name, &entry);
         let Some(records) = vector["decoded"]["batch"].as_array() else { continue };
         let payload = hex(&vector["decoded"]["payload_hex"]);
-        write("batch", name, &[&[records.len() as u8], &payload[..]].concat());
+        seed("batch", name, &[&[records.len() as u8], &payload[..]].concat());
     }
     for vector in list(&vectors()["negative"]) {
         let (name, bytes) = (string(&vector["name"]), hex(&vector["hex"]));
-        write("frame", name, &broken(&bytes));
+        seed("frame", name, &broken(&bytes));
         if name.starts_with("command_") {
-            write("command", name, parts(&bytes).0);
+            seed("command", name, parts(&bytes).0);
         }
         if name.starts_with("message_") {
-            write("entry", name, parts(&bytes).1);
+            seed("entry", name, parts(&bytes).1);
         }
     }
+    seeds
+}
+
+/// A published package has no corpora. What fuzzing has added to them stands beside the seeds.
+#[test]
+fn the_fuzz_corpora_hold_the_seeds_of_these_vectors() {
+    let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz");
+    if !fuzz.is_dir() {
+        return;
+    }
+    let corpora = fuzz.join("corpus");
+    let is_stale = |(name, bytes): &(String, Vec<u8>)| fs::read(corpora.join(name)).ok().as_ref() != Some(bytes);
+    let stale: Vec<_> = fuzz_seeds().into_iter().filter(is_stale).collect();
+    let fresh = Path::new(env!("CARGO_TARGET_TMPDIR")).join("fuzz_seeds");
+    if fresh.exists() {
+        fs::remove_dir_all(&fresh).expect("the directory of an earlier run can go");
+    }
+    for (name, bytes) in &stale {
+        let path = fresh.join(name);
+        fs::create_dir_all(path.parent().expect("below a target's directory")).expect("a directory for fresh seeds");
+        fs::write(path, bytes).expect("a fresh seed");
+    }
+    let names: Vec<_> = stale.iter().map(|(name, _)| name).collect();
+    assert!(names.is_empty(), "to bring {names:?} up to date: cp -r {}/. {}", fresh.display(), corpora.display());
 }
