@@ -86,11 +86,17 @@ impl Broker {
         }
     }
 
-    /// A token for `subject`, without an end or good for `valid_for` from now. `None` while authentication is off.
+    /// A token for `subject`, without an end or good for `valid_for` from now, rounded up to a whole second; one of no
+    /// time at all has expired already. `None` while authentication is off.
     pub fn mint_token(&self, subject: &str, valid_for: Option<Duration>) -> Option<String> {
         let key = self.config.token_key.as_ref()?;
-        let ms = |valid: Duration| u64::try_from(valid.as_millis()).unwrap_or(u64::MAX);
-        let expires_ms = valid_for.map(|valid| self.now.wall_ms.saturating_add(ms(valid)));
+        let now_ms = self.now.wall_ms;
+        let expires_ms = valid_for.map(|valid| match u64::try_from(valid.as_millis()) {
+            // Tokens count in whole seconds: the last one that is over.
+            Ok(_) if valid.is_zero() => now_ms / 1000 * 1000,
+            Ok(valid_ms) => now_ms.saturating_add(valid_ms),
+            Err(_) => u64::MAX,
+        });
         Some(auth::mint(key, subject, expires_ms))
     }
 

@@ -131,7 +131,8 @@ impl EmbeddedBroker {
         self.shared.operate(|broker| broker.mint_token(subject, None)).unwrap_or_default()
     }
 
-    /// A token for `subject`, good for `valid_for` rounded up to a whole second; empty while authentication is off.
+    /// A token for `subject`, good for `valid_for` rounded up to a whole second, with [`Duration::ZERO`] one that has
+    /// expired already; empty while authentication is off.
     pub fn token_expiring(&self, subject: &str, valid_for: Duration) -> String {
         self.shared.operate(|broker| broker.mint_token(subject, Some(valid_for))).unwrap_or_default()
     }

@@ -164,6 +164,22 @@ fn an_expired_token_ends_a_client_that_cannot_refresh() {
 }
 
 #[test]
+fn a_token_of_no_time_is_refused_and_one_of_a_moment_is_good() {
+    for wall_ms in [1_700_000_000_000, 1_700_000_000_999] {
+        let mut world = with_tokens();
+        world.now.wall_ms = wall_ms;
+        world.advance(Duration::ZERO);
+        let connect = token_connect(&world, "admin", Some(Duration::ZERO), false);
+        let conn = world.dial();
+        assert!(matches!(world.ask(conn, connect), Command::Error(_)), "it has expired already");
+        world.assert_closed(conn);
+        let connect = token_connect(&world, "admin", Some(Duration::from_millis(1)), false);
+        let conn = world.connect_as(connect);
+        world.assert_open(conn);
+    }
+}
+
+#[test]
 fn any_frame_answers_a_ping_and_none_ends_the_connection() {
     let mut world = World::new();
     let conn = world.connect();

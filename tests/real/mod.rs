@@ -65,8 +65,8 @@ impl Cluster for Real {
         }
     }
 
-    fn expired_token(&self) -> Fut<'_, String> {
-        Box::pin(async { self.expired_token.clone() })
+    fn expired_token(&self) -> String {
+        self.expired_token.clone()
     }
 
     /// Minted by an embedded broker that has the real one's key.

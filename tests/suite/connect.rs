@@ -41,7 +41,7 @@ pub async fn no_token(target: &Target) {
 }
 
 pub async fn expired_token(target: &Target) {
-    let token = within("an expired token", target.cluster().expired_token()).await;
+    let token = target.cluster().expired_token();
     let error = refused(target.builder_without_token().auth(Token::new(token))).await;
     assert_eq!(error.kind(), ErrorKind::Authentication, "{error}");
 }

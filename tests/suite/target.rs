@@ -16,7 +16,7 @@ pub trait Cluster: Send + Sync {
     /// A token that is good for the whole test: of the superuser, or of a role without rights.
     fn token(&self, role: Role) -> String;
     /// A token of the superuser that is no longer valid.
-    fn expired_token(&self) -> Fut<'_, String>;
+    fn expired_token(&self) -> String;
     /// A token of the superuser that expires soon.
     fn token_expiring(&self, valid_for: Duration) -> Fut<'_, String>;
     /// `host:port` that speaks HTTP.
