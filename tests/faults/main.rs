@@ -7,6 +7,11 @@
 #![cfg(feature = "broker")]
 #![allow(unreachable_pub, reason = "modules of one test binary")]
 
+#[path = "../support/paused.rs"]
+mod paused;
+#[path = "../support/within.rs"]
+mod within;
+
 mod acks;
 mod attach;
 mod cancel;

@@ -17,8 +17,8 @@ pub use tokio::time::Instant;
 
 use pulsar_native::client::{DialFuture, Dialer, Socket, Target};
 
-/// How long anything may take, in virtual time: more than any time-out of the client.
-pub const PATIENCE: Duration = Duration::from_secs(300);
+pub use crate::paused::{PATIENCE, until};
+pub use crate::within::within_time;
 
 /// The client's time-out for operations and sends, unless a script sets another.
 pub const TIMEOUT: Duration = Duration::from_secs(30);
@@ -189,33 +189,12 @@ pub async fn within<F: IntoFuture>(what: &str, future: F) -> F::Output {
     within_time(PATIENCE, what, future).await
 }
 
-/// The outcome of `future`, which must come in time.
-pub async fn within_time<F: IntoFuture>(time: Duration, what: &str, future: F) -> F::Output {
-    match tokio::time::timeout(time, future).await {
-        Ok(output) => output,
-        Err(_) => panic!("waited {time:?} for {what}"),
-    }
-}
-
-/// Looks again and again until `is_so` says yes.
-pub async fn until<T: Debug>(what: &str, look: impl Fn() -> T, is_so: impl Fn(&T) -> bool) -> T {
-    let begun = Instant::now();
-    loop {
-        let seen = look();
-        if is_so(&seen) {
-            return seen;
-        }
-        assert!(begun.elapsed() < PATIENCE, "waited {PATIENCE:?} for {what}; last seen: {seen:?}");
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-}
-
 /// Waits until faults have struck so many times.
 pub async fn struck(broker: &EmbeddedBroker, times: u64) {
     until("the fault", || broker.faults().struck(), |struck| *struck >= times).await;
 }
 
-/// Lets time pass; everything due happens.
+/// Lets virtual time pass; everything due happens.
 pub async fn pass(time: Duration) {
     tokio::time::sleep(time).await;
 }

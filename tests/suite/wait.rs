@@ -5,20 +5,17 @@ use std::future::{Future, IntoFuture};
 
 use super::*;
 
+#[path = "../support/within.rs"]
+mod within;
+
+pub use within::within_time;
+
 /// How long anything may take. A wait that reaches it is a failure, so a long one costs nothing.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The outcome of `future`, which must come.
 pub async fn within<F: IntoFuture>(what: &str, future: F) -> F::Output {
     within_time(PATIENCE, what, future).await
-}
-
-/// The outcome of `future`, which must come in time.
-pub async fn within_time<F: IntoFuture>(time: Duration, what: &str, future: F) -> F::Output {
-    match tokio::time::timeout(time, future).await {
-        Ok(output) => output,
-        Err(_) => panic!("waited {time:?} for {what}"),
-    }
 }
 
 /// Looks again and again until `is_so` says yes; the last look goes into the failure.

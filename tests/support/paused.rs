@@ -1,0 +1,25 @@
+//! Waiting on tokio's paused clock. A sleep there takes no time and cannot be too short: the clock moves only once
+//! every task waits, so each look sees all that the last millisecond has brought about.
+
+use std::fmt::Debug;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// How long anything may take, in virtual time: more than any time-out of the client.
+pub const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Looks at each millisecond until `is_so` says yes; the last look goes into the failure. Panics on a clock that runs.
+pub async fn until<T: Debug>(what: &str, look: impl Fn() -> T, is_so: impl Fn(&T) -> bool) -> T {
+    let begun = Instant::now();
+    loop {
+        let seen = look();
+        if is_so(&seen) {
+            return seen;
+        }
+        assert!(begun.elapsed() < PATIENCE, "waited {PATIENCE:?} for {what}; last seen: {seen:?}");
+        // Panics unless the clock is paused.
+        tokio::time::advance(Duration::ZERO).await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
