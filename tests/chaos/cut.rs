@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 use pulsar_native::client::{DialFuture, Dialer, Socket, Target};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
 use tokio::net::TcpStream;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
+use tokio::time::timeout;
+use tokio_util::io::InspectReader;
 
 use crate::report::say;
 use crate::rng::Rng;
@@ -26,7 +28,7 @@ const LAST_BYTES: (u64, u64) = (0, 3_000);
 const STILLBORN_ONE_IN: u64 = 8;
 /// One death in so many is silent.
 const SILENT_ONE_IN: u64 = 8;
-/// A silent connection is given up by then at the latest.
+/// A silent connection is given up by then at the latest. Both ends are to find out by themselves, with their PINGs.
 const SILENCE_MAX: Duration = Duration::from_secs(40);
 
 /// How a connection ends.
@@ -87,7 +89,8 @@ impl Cutter {
         (Life { armed: &self.armed, counted_from, left: AtomicU64::new(left) }, death)
     }
 
-    async fn carry(self: Arc<Self>, mut tcp: TcpStream, mut near: DuplexStream) {
+    /// `hung_up` ends when the client has no more use for the connection.
+    async fn carry(self: Arc<Self>, mut tcp: TcpStream, mut near: DuplexStream, hung_up: oneshot::Receiver<()>) {
         let (life, death) = self.plan();
         let mut all = self.all.subscribe();
         let (mut from_broker, mut to_broker) = tcp.split();
@@ -107,14 +110,14 @@ impl Cutter {
             Death::Swallow => {
                 self.silences.fetch_add(1, Ordering::Relaxed);
                 say("a connection swallows");
-                let mut nowhere = tokio::io::sink();
-                let swallow = tokio::io::copy(&mut from_client, &mut nowhere);
-                let _ = tokio::time::timeout(SILENCE_MAX, swallow).await;
+                let _ = timeout(SILENCE_MAX, tokio::io::copy(&mut from_client, &mut tokio::io::sink())).await;
             }
             Death::Stall => {
                 self.silences.fetch_add(1, Ordering::Relaxed);
                 say("a connection stalls");
-                tokio::time::sleep(SILENCE_MAX).await;
+                let mut nowhere = tokio::io::sink();
+                let both = async { tokio::join!(hung_up, tokio::io::copy(&mut from_broker, &mut nowhere)) };
+                let _ = timeout(SILENCE_MAX, both).await;
             }
         }
     }
@@ -158,7 +161,12 @@ impl Dialer for CuttingDialer {
             let tcp = TcpStream::connect((&*target.address.host, target.address.port)).await?;
             tcp.set_nodelay(true)?;
             let (near, far) = tokio::io::duplex(PIPE_BYTES);
-            tokio::spawn(self.0.clone().carry(tcp, far));
+            let (in_use, hung_up) = oneshot::channel();
+            tokio::spawn(self.0.clone().carry(tcp, far, hung_up));
+            // Nothing is inspected: `in_use` goes when the client drops its socket.
+            let near = InspectReader::new(near, move |_| {
+                let _ = &in_use;
+            });
             Ok(Box::new(near) as Box<dyn Socket>)
         })
     }

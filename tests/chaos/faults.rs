@@ -1,6 +1,7 @@
 //! What happens to the cluster while it is worked on.
 
-use std::time::Duration;
+use std::ops::RangeInclusive;
+use std::time::{Duration, Instant};
 
 use crate::Run;
 use crate::load::Topic;
@@ -9,10 +10,17 @@ use crate::rng::Rng;
 
 const UNLOADS: u64 = 3;
 const TRANSFERS: u64 = 3;
-/// How long a broker stays dead or stopped, in milliseconds.
-const AWAY_MS: (u64, u64) = (0, 4_000);
-/// Between two faults, in milliseconds.
-const PAUSE_MS: (u64, u64) = (200, 1_500);
+/// How many messages are confirmed, if any still are, while a broker stays dead or stopped.
+const AWAY: Lull = Lull { confirmed: 0..=3_000, time_max: Duration::from_secs(4) };
+/// Between two faults.
+const PAUSE: Lull = Lull { confirmed: 150..=1_200, time_max: Duration::from_millis(1_500) };
+
+/// Faults strike in the midst of work: the next one waits until so many more messages are confirmed. It waits no longer
+/// than this, for the last one may have left nobody who could confirm any.
+struct Lull {
+    confirmed: RangeInclusive<u64>,
+    time_max: Duration,
+}
 
 /// The rounds, after a quiet start.
 pub(crate) async fn rounds(run: &mut Run, rounds: u64, rng: &mut Rng) {
@@ -23,13 +31,13 @@ pub(crate) async fn rounds(run: &mut Run, rounds: u64, rng: &mut Rng) {
         let (victim, other) = if round % 2 == 0 { (1, 0) } else { (0, 1) };
         say(format_args!("round {} of {rounds}", round + 1));
         shuffle(run, &parts, rng).await;
-        pause(rng, PAUSE_MS).await;
+        pause(run, rng, PAUSE).await;
         bounce(run, victim, "kill", rng).await;
         shuffle(run, &parts, rng).await;
-        pause(rng, PAUSE_MS).await;
+        pause(run, rng, PAUSE).await;
         run.cutter.cut_all();
         say("all connections through the proxy are cut");
-        pause(rng, PAUSE_MS).await;
+        pause(run, rng, PAUSE).await;
         bounce(run, other, "stop", rng).await;
         spread(run, &parts).await;
         progress(run);
@@ -72,14 +80,15 @@ async fn bounce(run: &mut Run, broker: usize, how: &str, rng: &mut Rng) {
     let ended = run.cluster.broker(broker, how).await;
     run.problems.extend(ended.err());
     say(format_args!("broker {}: {how}", broker + 1));
-    pause(rng, AWAY_MS).await;
+    pause(run, rng, AWAY).await;
     let started = run.cluster.broker(broker, "start").await;
     run.problems.extend(started.err());
     say(format_args!("broker {} is back", broker + 1));
 }
 
-async fn pause(rng: &mut Rng, (low, high): (u64, u64)) {
-    tokio::time::sleep(Duration::from_millis(rng.between(low, high))).await;
+async fn pause(run: &Run, rng: &mut Rng, lull: Lull) {
+    let goal = run.confirmed() + rng.between(*lull.confirmed.start(), *lull.confirmed.end());
+    run.until(Instant::now() + lull.time_max, |run| run.confirmed() >= goal).await;
 }
 
 fn progress(run: &Run) {

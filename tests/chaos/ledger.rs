@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use pulsar_native::{MessageId, SubscriptionType};
+use tokio::sync::watch;
 
 /// What became of a send.
 #[derive(Clone, Copy, PartialEq)]
@@ -24,6 +25,8 @@ pub(crate) struct Ledger {
     pub(crate) subscriptions: Vec<Seen>,
     /// What must never happen and fits no column.
     pub(crate) violations: Vec<String>,
+    /// Told of each send that is resolved and each message that arrives.
+    news: watch::Sender<()>,
 }
 
 /// One subscription.
@@ -56,9 +59,9 @@ pub(crate) struct Verdict {
 }
 
 impl Ledger {
-    pub(crate) fn new(deduplicated: bool, kinds: &[SubscriptionType]) -> Self {
+    pub(crate) fn new(deduplicated: bool, kinds: &[SubscriptionType], news: watch::Sender<()>) -> Self {
         let subscriptions = kinds.iter().copied().map(Seen::new).collect();
-        Self { deduplicated, sends: Vec::new(), confirmed: 0, subscriptions, violations: Vec::new() }
+        Self { deduplicated, sends: Vec::new(), confirmed: 0, subscriptions, violations: Vec::new(), news }
     }
 
     /// The number of the next message.
@@ -79,6 +82,7 @@ impl Ledger {
                 seen.confirmed += u64::from(seen.places.contains_key(&number));
             }
         }
+        self.news.send_replace(());
     }
 
     pub(crate) fn arrive(&mut self, subscription: usize, number: u64, key: &str, id: MessageId, now: Instant) {
@@ -88,6 +92,7 @@ impl Ledger {
         }
         let confirmed = self.sends[number as usize] == Fate::Confirmed;
         self.subscriptions[subscription].arrive(number, confirmed, key, id, now);
+        self.news.send_replace(());
     }
 
     /// What `missing` will be if nothing more comes, without looking at each message.
@@ -97,6 +102,10 @@ impl Ledger {
 
     pub(crate) fn sent(&self) -> u64 {
         self.sends.len() as u64
+    }
+
+    pub(crate) fn confirmed(&self) -> u64 {
+        self.confirmed
     }
 
     pub(crate) fn count(&self, fate: Fate) -> u64 {
@@ -116,6 +125,11 @@ impl Ledger {
         for seen in &mut self.subscriptions {
             seen.settled = true;
         }
+    }
+
+    /// Deliveries since then.
+    pub(crate) fn came_back(&self) -> u64 {
+        self.subscriptions.iter().map(|seen| seen.came_back).sum()
     }
 
     pub(crate) fn verdict(&self, subscription: usize) -> Verdict {
@@ -196,7 +210,8 @@ mod tests {
     use super::*;
 
     fn ledger(deduplicated: bool, sends: u64) -> Ledger {
-        let mut ledger = Ledger::new(deduplicated, &[SubscriptionType::Exclusive, SubscriptionType::KeyShared]);
+        let kinds = [SubscriptionType::Exclusive, SubscriptionType::KeyShared];
+        let mut ledger = Ledger::new(deduplicated, &kinds, watch::channel(()).0);
         for number in 0..sends {
             assert_eq!(ledger.next(), number);
             ledger.resolve(number, Fate::Confirmed);
@@ -243,8 +258,9 @@ mod tests {
         let mut ledger = ledger(false, 1);
         see(&mut ledger, &[(0, 0)]);
         ledger.settle();
+        assert_eq!(ledger.came_back(), 0);
         see(&mut ledger, &[(0, 0)]);
-        assert_eq!(ledger.verdict(0).doubled, 1);
+        assert_eq!((ledger.verdict(0).doubled, ledger.came_back()), (1, 1));
     }
 
     #[test]

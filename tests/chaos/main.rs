@@ -39,7 +39,9 @@ use std::time::{Duration, Instant};
 
 use pulsar_native::SubscriptionType::{self, Exclusive, Failover, KeyShared, Shared};
 use pulsar_native::{Client, Token};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, timeout_at};
 
 mod cluster;
 mod cut;
@@ -94,6 +96,8 @@ const SETTLE_MAX: Duration = Duration::from_secs(150);
 /// How long the consumers may take to be back after the last unload, and how long nothing may come then.
 const BACK_MAX: Duration = Duration::from_secs(60);
 const QUIET: Duration = Duration::from_secs(5);
+/// How often the brokers' statistics are looked at while they are waited for.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 static PANICS: AtomicU64 = AtomicU64::new(0);
 
@@ -123,6 +127,8 @@ fn chaos() {
 struct Run {
     cluster: Cluster,
     ledgers: Vec<load::Shared>,
+    /// Told of whatever comes into a ledger.
+    news: watch::Sender<()>,
     cutter: Arc<Cutter>,
     /// What went wrong beside what the ledgers find.
     problems: Vec<String>,
@@ -136,10 +142,12 @@ struct Run {
 async fn run(cluster: Cluster, rounds: u64, seed: u64) -> bool {
     report::begun();
     let cutter = Cutter::new(seed);
-    let ledger = |topic: &Topic| Arc::new(Mutex::new(Ledger::new(topic.deduplicated, topic.subscriptions)));
+    let news = watch::Sender::new(());
+    let ledger = |topic: &Topic| Ledger::new(topic.deduplicated, topic.subscriptions, news.clone());
     let mut run = Run {
         cluster,
-        ledgers: TOPICS.iter().map(ledger).collect(),
+        ledgers: TOPICS.iter().map(|topic| Arc::new(Mutex::new(ledger(topic)))).collect(),
+        news,
         cutter,
         problems: Vec::new(),
         stop_producing: Arc::default(),
@@ -203,7 +211,7 @@ impl Run {
         report::say("the rounds are over, connections are still cut");
         let until = Instant::now() + SETTLE_MAX;
         self.stop_producing.store(true, Ordering::Relaxed);
-        while let Ok(Some(ended)) = tokio::time::timeout_at(until.into(), self.producers.join_next()).await {
+        while let Ok(Some(ended)) = timeout_at(until.into(), self.producers.join_next()).await {
             self.note("producer", ended);
         }
         if !self.producers.is_empty() {
@@ -213,14 +221,8 @@ impl Run {
         if open > 0 {
             self.problems.push(format!("{open} sends are not resolved"));
         }
-        while self.outstanding() > 0 && Instant::now() < until {
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
-        let mut left = self.backlogs().await;
-        while !left.is_empty() && Instant::now() < until {
-            tokio::time::sleep(Duration::from_millis(500)).await;
-            left = self.backlogs().await;
-        }
+        self.until(until, |run| run.outstanding() == 0).await;
+        let left = look_until(until, || self.backlogs()).await;
         self.problems.extend(left);
         report::say("settled");
         // The backlog is what counts. This figure is the broker's own book of what consumers hold, and says which
@@ -240,14 +242,10 @@ impl Run {
             let unloaded = self.cluster.unload(&part).await;
             self.problems.extend(unloaded.err());
         }
-        let until = Instant::now() + BACK_MAX;
-        let mut away = self.away().await;
-        while !away.is_empty() && Instant::now() < until {
-            tokio::time::sleep(Duration::from_millis(500)).await;
-            away = self.away().await;
-        }
+        let away = look_until(Instant::now() + BACK_MAX, || self.away()).await;
         self.problems.extend(away);
-        tokio::time::sleep(QUIET).await;
+        // Whatever comes is counted where it arrives; nothing more has to be waited for then.
+        self.until(Instant::now() + QUIET, |run| run.came_back() > 0).await;
         let left = self.backlogs().await;
         self.problems.extend(left);
     }
@@ -255,7 +253,7 @@ impl Run {
     async fn shut_down(&mut self, clients: [Client; 2]) {
         self.stop_consuming.store(true, Ordering::Relaxed);
         let until = Instant::now() + Duration::from_secs(60);
-        while let Ok(Some(ended)) = tokio::time::timeout_at(until.into(), self.consumers.join_next()).await {
+        while let Ok(Some(ended)) = timeout_at(until.into(), self.consumers.join_next()).await {
             self.note("consumer", ended);
         }
         if !self.consumers.is_empty() {
@@ -276,6 +274,23 @@ impl Run {
             Ok(Err(error)) => self.problems.push(format!("{who}: {error}")),
             Err(error) => self.problems.push(format!("{who}: {error}")),
         }
+    }
+
+    /// Waits until the ledgers say so, but not beyond `end`.
+    async fn until(&self, end: Instant, is_so: impl Fn(&Self) -> bool) {
+        let mut news = self.news.subscribe();
+        let waiting = async { while !is_so(self) && news.changed().await.is_ok() {} };
+        let _ = timeout_at(end.into(), waiting).await;
+    }
+
+    /// Messages of which a producer knows that they are stored.
+    fn confirmed(&self) -> u64 {
+        self.ledgers.iter().map(|ledger| ledger.lock().unwrap().confirmed()).sum()
+    }
+
+    /// Messages that came although everything was acknowledged.
+    fn came_back(&self) -> u64 {
+        self.ledgers.iter().map(|ledger| ledger.lock().unwrap().came_back()).sum()
     }
 
     /// Confirmed messages that have not arrived yet, summed over the subscriptions.
@@ -316,6 +331,20 @@ impl Run {
             }
         }
         bad
+    }
+}
+
+/// Looks until nothing is wrong, but not beyond `end`; what the last look has found. For what only the brokers'
+/// statistics show: they tell nobody of a change, so they are asked again and again.
+async fn look_until(end: Instant, look: impl AsyncFn() -> Vec<String>) -> Vec<String> {
+    let mut looks = tokio::time::interval(LOOK_EVERY);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        looks.tick().await;
+        let wrong = look().await;
+        if wrong.is_empty() || Instant::now() >= end {
+            return wrong;
+        }
     }
 }
 
