@@ -1,0 +1,101 @@
+//! Subscribing, and attaching again.
+
+use super::*;
+
+#[test]
+fn subscribe_says_what_the_options_say() {
+    use pb::command_subscribe::SubType;
+    for (kind, wire) in [
+        (EXCLUSIVE, SubType::Exclusive),
+        (SHARED, SubType::Shared),
+        (SubscriptionType::Failover, SubType::Failover),
+        (SubscriptionType::KeyShared, SubType::KeyShared),
+    ] {
+        let mut script = Script::new(kind, |config| config.properties.push(("k".into(), "v".into())));
+        let request = script.consumer.subscribe_request(script.now);
+        assert_eq!((request.sub_type(), request.consumer_id, request.subscription.as_str()), (wire, 7, "s"));
+        assert_eq!(request.topic, "persistent://public/default/t");
+        assert_eq!(request.metadata.len(), 1);
+        assert_eq!(request.key_shared_meta.is_some(), kind == SubscriptionType::KeyShared);
+        assert_eq!((request.consumer_epoch, request.durable, request.start_message_id), (Some(0), Some(true), None));
+    }
+    let mut sticky = Script::new(SubscriptionType::KeyShared, |config| {
+        config.key_shared = KeySharedPolicy::Sticky(vec![0..=9, 20..=65535]);
+    });
+    let meta = sticky.consumer.subscribe_request(sticky.now).key_shared_meta.expect("ranges");
+    assert_eq!(meta.key_shared_mode(), pb::KeySharedMode::Sticky);
+    assert_eq!(meta.hash_ranges[1], pb::IntRange { start: 20, end: 65535 });
+}
+
+#[test]
+fn the_first_attach_answers_and_permits_follow_it() {
+    let mut script = Script::new(EXCLUSIVE, |_| {});
+    assert!(poll(&mut script.subscribed).is_none());
+    script.attach();
+    assert_eq!(poll(&mut script.subscribed), Some(Ok(())));
+    assert_eq!(script.sent(), ["FLOW 10"]);
+    assert_eq!(script.sent(), NONE);
+}
+
+#[test]
+fn who_is_not_subscribed_in_time_is_over() {
+    let mut script = Script::new(EXCLUSIVE, |config| config.operation_timeout = MS(500));
+    script.consumer.subscribe_request(script.now);
+    script.pass(MS(499));
+    assert!(poll(&mut script.subscribed).is_none());
+    script.pass(MS(1));
+    assert_eq!(kind(&mut script.subscribed), ErrorKind::TimedOut);
+    assert!(script.consumer.is_finished() && !script.consumer.is_closed_at_broker());
+    assert_eq!(script.take().1.ended.map(|error| error.kind()), Some(ErrorKind::TimedOut));
+}
+
+#[test]
+fn a_new_attach_starts_queue_and_permits_anew() {
+    let mut script = Script::attached(SHARED, |_| {});
+    script.deliver((0..4).map(single));
+    let generation = script.generation();
+    script.lose_link();
+    assert_eq!(script.consumer.queued_messages(), 4, "until then they may still be taken");
+    script.attach();
+    assert_eq!(script.consumer.queued_messages(), 0);
+    assert_eq!(script.generation(), generation + 1);
+    assert_eq!(script.sent(), ["FLOW 10"]);
+    script.deliver((0..4).map(single));
+    assert!(script.is_in_inbox());
+    assert_eq!(script.consume().len(), 4);
+}
+
+#[test]
+fn nothing_is_written_while_detached() {
+    let mut script = Script::attached(SHARED, |_| {});
+    script.detach();
+    script.consumer.redeliver_unacknowledged(script.now);
+    script.ack(id(0));
+    let _last = {
+        let (to, reply) = Reply::pair();
+        script.consumer.last_message_id(to, script.now, &mut script.wakes);
+        reply
+    };
+    assert_eq!(script.sent(), NONE);
+    script.deliver([single(0)]);
+    assert_eq!(script.consumer.queued_messages(), 0, "of the consumer the broker has closed");
+}
+
+#[test]
+fn an_error_that_ends_it_reaches_everybody() {
+    let mut script = Script::attached(SHARED, |_| {});
+    script.deliver([single(0)]);
+    script.take();
+    script.is_in_inbox();
+    let mut confirmed = script.confirm(&[id(0)], false);
+    let error = RequestError::Server(ServerError::new(11, "gone")).into_error("to subscribe");
+    script.consumer.fail(error, &mut script.wakes);
+    assert_eq!(kind(&mut confirmed), ErrorKind::TopicNotFound);
+    assert!(script.consumer.is_finished() && script.is_in_inbox());
+    let ended = script.take().1.ended.expect("over");
+    assert_eq!((ended.kind(), ended.topic()), (ErrorKind::TopicNotFound, Some("persistent://public/default/t")));
+    let now = script.now;
+    assert_eq!(script.consumer.ack(&id(0), || now).expect_err("over").kind(), ErrorKind::TopicNotFound);
+    assert_eq!(kind(&mut script.confirm(&[id(1)], false)), ErrorKind::TopicNotFound);
+    assert_eq!(poll(&mut script.close()), Some(Ok(())));
+}
