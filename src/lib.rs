@@ -85,6 +85,7 @@ pub mod machine;
 pub mod pb;
 #[cfg(feature = "sim")]
 pub mod sim;
+mod splitmix;
 pub mod topic;
 pub mod wire;
 

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Now;
-use super::backoff::{Backoff, SplitMix64};
+use super::backoff::Backoff;
 use super::control::{AskId, Attempt, EndpointRef};
 use super::failure::Failure;
 use super::lookup::Lookup;
 use super::sabotage::{self, Sabotage};
 use crate::error::{Error, ErrorKind};
+use crate::splitmix::SplitMix64;
 
 /// Where one endpoint stands.
 ///

@@ -8,13 +8,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::backoff::{Backoff, SplitMix64};
+use super::backoff::Backoff;
 use super::control::{Action, AuthData, BrokerKey, CloseReason, LinkId, PeerInfo, SessionCommand};
 use super::deadlines::Deadlines;
 use super::failure::{Failure, refuses_credentials};
 use super::sabotage::{self, Sabotage};
 use super::{Deadline, EndpointId, Now};
 use crate::error::Result;
+use crate::splitmix::SplitMix64;
 
 /// Lookups in a row that one connection leaves unanswered, or answers with "not now", before it is replaced.
 pub(crate) const LOOKUP_FAILURES_MAX: u32 = 5;

@@ -13,7 +13,7 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use super::attach::{Attach, AttachState, Verdict};
-use super::backoff::{Backoff, SplitMix64};
+use super::backoff::Backoff;
 use super::brokers::{Brokers, BrokersConfig, Lost, User};
 use super::control::{Action, AskId, Attempt, EndpointRef, Input, LinkId, RequestError, SessionCommand, SessionNotice};
 use super::deadlines::Deadlines;
@@ -24,6 +24,7 @@ use super::sabotage::{self, Sabotage};
 use super::service_url::{ServiceHosts, ServiceUrl, broker_host};
 use super::{Deadline, EndpointId, Now, ReadyList, ReplyTo, Wakes};
 use crate::error::{Error, ErrorKind};
+use crate::splitmix::SplitMix64;
 use crate::wire::command::Command;
 
 mod questions;

@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn batches_round_trip() {
-        let mut random = Random(1);
+        let mut random = Random::new(1);
         for count in 1..60 {
             let mut payload = BytesMut::new();
             let mut sent = Vec::new();

@@ -2,6 +2,8 @@
 #![cfg(feature = "broker")]
 
 mod captured;
+#[path = "../support/random.rs"]
+mod choices;
 mod consuming;
 mod handshake;
 mod key_shared;

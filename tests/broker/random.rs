@@ -9,24 +9,8 @@ use pulsar_native::pb::command_subscribe::SubType;
 use pulsar_native::pb::{self, MessageIdData};
 use pulsar_native::wire::{Frame, SendHead, put_flow, put_ping, put_send_head};
 
+use crate::choices::Random;
 use crate::support::{TOPIC, World, id_with, producer_command, subscribe_command};
-
-/// SplitMix64.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-}
 
 /// Connections 0 produces; the others consume under their own index as consumer id.
 struct Script {
@@ -41,7 +25,7 @@ struct Script {
 
 impl Script {
     fn new(seed: u64) -> Self {
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         let index_ack = random.below(2) == 0;
         let mut world = World::with(|config| {
             config.batch_index_ack = index_ack;
@@ -203,7 +187,7 @@ fn the_books_stay_right_and_nothing_is_left_behind() {
 #[test]
 fn no_bytes_bring_the_broker_down() {
     for seed in 0..2_000 {
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         let mut world = World::new();
         let conn = world.connect();
         world.producer(conn, 1);

@@ -43,6 +43,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, timeout_at};
 
+#[path = "../support/random.rs"]
+mod choices;
 mod cluster;
 mod cut;
 mod faults;

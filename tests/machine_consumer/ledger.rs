@@ -1,23 +1,7 @@
 //! The ledger of permits under anything that can happen.
 
+use super::choices::Random;
 use super::*;
-
-/// SplitMix64.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
-    }
-}
 
 const BATCH_MAX: u64 = 7;
 
@@ -38,7 +22,7 @@ struct World {
 
 impl World {
     fn new(seed: u64) -> Self {
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         let kind = if random.below(2) == 0 { SHARED } else { EXCLUSIVE };
         let size = 1 + random.below(20) as u32;
         let index_acks = random.below(2) == 0;
@@ -156,7 +140,7 @@ impl World {
 
 /// The size of a batch belongs to its entry, however often it is delivered.
 fn sized(entry_id: u64, members: Option<i32>) -> Option<i32> {
-    let fixed = Random(entry_id).below(BATCH_MAX + 1) as i32;
+    let fixed = Random::new(entry_id).below(BATCH_MAX + 1) as i32;
     members.and((fixed > 0).then_some(fixed))
 }
 

@@ -28,6 +28,8 @@ use pulsar_native::wire::{Command, Frame, MessageHead, NewMetadata, TxBuf, frame
 
 mod acks;
 mod attaching;
+#[path = "../support/random.rs"]
+mod choices;
 mod closing;
 mod confirmed;
 mod ledger;

@@ -28,6 +28,8 @@ use pulsar_native::wire::tx::TxBuf;
 use pulsar_native::wire::{Command, MAX_MESSAGE_SIZE_DEFAULT};
 
 mod batching;
+#[path = "../support/random.rs"]
+mod choices;
 mod deadlines;
 mod ending;
 mod opening;

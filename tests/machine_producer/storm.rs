@@ -1,19 +1,7 @@
 //! Anything, in any order.
 
+use super::choices::Random;
 use super::*;
-
-/// SplitMix64.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % bound
-    }
-}
 
 #[test]
 fn whatever_happens_every_send_ends_once_and_order_is_kept() {
@@ -23,7 +11,7 @@ fn whatever_happens_every_send_ends_once_and_order_is_kept() {
 }
 
 fn storm(seed: u64) {
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let mut rig = Rig::new(config(|config| {
         config.batching = random.below(4) > 0;
         config.batch_messages_max = 1 + random.below(6) as u32;

@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 use super::{Supervisor, Timer};
 use crate::error::{Disposition, Error};
 use crate::machine::attach::timed_out;
-use crate::machine::backoff::{Backoff, SplitMix64};
+use crate::machine::backoff::Backoff;
 use crate::machine::brokers::User;
 use crate::machine::control::{AskId, LinkId, PeerInfo};
 use crate::machine::failure::Failure;
 use crate::machine::lookup::{partitions_command, read_partitions};
 use crate::machine::outbox::Outcome;
 use crate::machine::{Deadline, Now, ReplyTo, Wakes};
+use crate::splitmix::SplitMix64;
 
 /// One question and who waits for its answer.
 #[derive(Debug)]

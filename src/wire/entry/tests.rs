@@ -220,7 +220,7 @@ fn sizes_beyond_the_entry_are_refused() {
 
 #[test]
 fn random_bytes_never_panic() {
-    let mut random = Random(11);
+    let mut random = Random::new(11);
     for _ in 0..20_000 {
         let mut entry = random.bytes(40).to_vec();
         for magic in [MAGIC_CRC32C, MAGIC_BROKER_ENTRY_METADATA] {

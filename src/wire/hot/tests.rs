@@ -4,19 +4,10 @@ use bytes::{Buf, Bytes};
 
 use super::*;
 use crate::wire::frame::{Frame, frames};
+use crate::wire::metadata::tests::Random;
 
-/// SplitMix64, biased towards the values where encodings change.
-struct Random(u64);
-
+/// Biased towards the values where encodings change.
 impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
     fn value(&mut self) -> u64 {
         match self.next() % 8 {
             0 => 0,
@@ -87,7 +78,7 @@ fn encoded(frame: &Frame) -> Bytes {
 
 #[test]
 fn receipts_agree_with_prost() {
-    let mut r = Random(1);
+    let mut r = Random::new(1);
     for _ in 0..ROUNDS {
         let body = pb::CommandSendReceipt {
             producer_id: r.value(),
@@ -115,7 +106,7 @@ fn receipts_agree_with_prost() {
 
 #[test]
 fn messages_agree_with_prost() {
-    let mut r = Random(2);
+    let mut r = Random::new(2);
     for _ in 0..ROUNDS {
         let body = pb::CommandMessage {
             consumer_id: r.value(),
@@ -147,7 +138,7 @@ fn messages_agree_with_prost() {
 
 #[test]
 fn sends_agree_with_prost() {
-    let mut r = Random(3);
+    let mut r = Random::new(3);
     for _ in 0..ROUNDS {
         let body = pb::CommandSend {
             producer_id: r.value(),
@@ -187,7 +178,7 @@ fn sends_agree_with_prost() {
 
 #[test]
 fn acks_and_flows_are_written_as_prost_writes_them() {
-    let mut r = Random(4);
+    let mut r = Random::new(4);
     for _ in 0..ROUNDS {
         let ids: Vec<AckId> = (0..r.next() % 4)
             .map(|_| AckId { ledger_id: r.value(), entry_id: r.value(), ack_set: r.words() })

@@ -5,17 +5,18 @@ use prost::Message;
 
 use super::*;
 use crate::pb;
+use crate::splitmix::SplitMix64;
 
-/// SplitMix64: small, seeded, the same everywhere.
-pub(in crate::wire) struct Random(pub(in crate::wire) u64);
+/// Seeded choices, the same everywhere.
+pub(in crate::wire) struct Random(SplitMix64);
 
 impl Random {
+    pub(in crate::wire) fn new(seed: u64) -> Self {
+        Self(SplitMix64::new(seed))
+    }
+
     pub(in crate::wire) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ mixed >> 31
+        self.0.next()
     }
 
     pub(in crate::wire) fn below(&mut self, bound: usize) -> usize {
@@ -184,7 +185,7 @@ fn assert_equal(raw: &[u8], ours: &Metadata, theirs: &pb::MessageMetadata) {
 
 #[test]
 fn metadata_is_written_as_by_prost() {
-    let mut random = Random(1);
+    let mut random = Random::new(1);
     for _ in 0..2000 {
         let theirs = writable(&mut random);
         let properties = owned(&theirs.properties);
@@ -198,7 +199,7 @@ fn metadata_is_written_as_by_prost() {
 
 #[test]
 fn metadata_is_read_as_by_prost() {
-    let mut random = Random(2);
+    let mut random = Random::new(2);
     for _ in 0..2000 {
         let theirs = readable(&mut random);
         let raw = theirs.encode_to_vec();
@@ -208,7 +209,7 @@ fn metadata_is_read_as_by_prost() {
 
 #[test]
 fn fields_that_come_twice_or_in_no_order_are_read_as_by_prost() {
-    let mut random = Random(3);
+    let mut random = Random::new(3);
     for _ in 0..500 {
         let mut raw = readable(&mut random).encode_to_vec();
         raw.extend(readable(&mut random).encode_to_vec());
@@ -222,7 +223,7 @@ fn fields_that_come_twice_or_in_no_order_are_read_as_by_prost() {
 
 #[test]
 fn a_cut_message_is_an_error_or_what_prost_makes_of_it() {
-    let mut random = Random(4);
+    let mut random = Random::new(4);
     for _ in 0..100 {
         let raw = readable(&mut random).encode_to_vec();
         for end in 0..raw.len() {
@@ -236,7 +237,7 @@ fn a_cut_message_is_an_error_or_what_prost_makes_of_it() {
 
 #[test]
 fn a_damaged_message_is_an_error_or_what_prost_makes_of_it() {
-    let mut random = Random(5);
+    let mut random = Random::new(5);
     let mut both = 0;
     for _ in 0..20_000 {
         let mut raw = readable(&mut random).encode_to_vec();
@@ -351,7 +352,7 @@ pub(in crate::wire) fn assert_single(raw: &[u8], ours: &SingleMetadata, theirs: 
 
 #[test]
 fn single_metadata_is_written_and_read_as_by_prost() {
-    let mut random = Random(6);
+    let mut random = Random::new(6);
     for _ in 0..2000 {
         let theirs = random_single(&mut random);
         let properties = owned(&theirs.properties);
@@ -366,7 +367,7 @@ fn single_metadata_is_written_and_read_as_by_prost() {
 
 #[test]
 fn damaged_single_metadata_is_an_error_or_what_prost_makes_of_it() {
-    let mut random = Random(7);
+    let mut random = Random::new(7);
     for _ in 0..20_000 {
         let mut raw = random_single(&mut random).encode_to_vec();
         let at = random.below(raw.len());
