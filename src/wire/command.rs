@@ -54,9 +54,7 @@ pub(crate) fn open_short(command: &[u8]) -> Option<(i32, &[u8])> {
 pub(crate) fn open(command: &[u8], base: usize) -> Result<Envelope<'_>, DecodeError> {
     let mut reader = Reader::new(command, base);
     let (mut command_type, mut lengths, mut first) = (None, 0, None);
-    loop {
-        let at = reader.offset();
-        let Some((number, value)) = reader.next("BaseCommand")? else { break };
+    while let Some((number, value, at)) = reader.next_at("BaseCommand")? {
         if number == 1 {
             // Protobuf cuts an enum to its low 32 bits, and the last one wins.
             command_type = Some(value.uint("BaseCommand.type", at)? as i32);
@@ -88,9 +86,7 @@ pub(crate) fn open(command: &[u8], base: usize) -> Result<Envelope<'_>, DecodeEr
 fn open_among_others(command: &[u8], base: usize, command_type: i32) -> Result<Envelope<'_>, DecodeError> {
     let mut envelope = Envelope { command_type, body: None, body_at: base };
     let mut reader = Reader::new(command, base);
-    loop {
-        let at = reader.offset();
-        let Some((number, value)) = reader.next("BaseCommand")? else { return Ok(envelope) };
+    while let Some((number, value, at)) = reader.next_at("BaseCommand")? {
         if number == 1 || i64::from(number) != i64::from(command_type) {
             continue;
         }
@@ -104,6 +100,7 @@ fn open_among_others(command: &[u8], base: usize, command_type: i32) -> Result<E
             Some(body) => Cow::Owned([&body, piece].concat()),
         });
     }
+    Ok(envelope)
 }
 
 macro_rules! request_id {

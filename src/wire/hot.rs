@@ -118,9 +118,7 @@ impl Receipt {
         let mut reader = Reader::new(body, base);
         let (mut producer_id, mut sequence_id, mut highest_sequence_id) = (None, None, 0);
         let mut id = IdReader::default();
-        loop {
-            let at = reader.offset();
-            let Some((number, value)) = reader.next("CommandSendReceipt")? else { break };
+        while let Some((number, value, at)) = reader.next_at("CommandSendReceipt")? {
             match number {
                 1 => producer_id = Some(value.uint("CommandSendReceipt.producer_id", at)?),
                 2 => sequence_id = Some(value.uint("CommandSendReceipt.sequence_id", at)?),
@@ -147,9 +145,7 @@ impl MessageHead {
         let (mut consumer_id, mut redelivery_count, mut consumer_epoch) = (None, 0, None);
         let mut id = IdReader::default();
         let mut ack_set = Vec::new();
-        loop {
-            let at = reader.offset();
-            let Some((number, value)) = reader.next("CommandMessage")? else { break };
+        while let Some((number, value, at)) = reader.next_at("CommandMessage")? {
             match number {
                 1 => consumer_id = Some(value.uint("CommandMessage.consumer_id", at)?),
                 2 => id.read(body, value, "CommandMessage.message_id", at, base)?,
@@ -210,9 +206,7 @@ impl SendHead {
         let (mut producer_id, mut sequence_id) = (None, None);
         let mut head = Self::new(0, 0);
         let mut id = IdReader::default();
-        loop {
-            let at = reader.offset();
-            let Some((number, value)) = reader.next("CommandSend")? else { break };
+        while let Some((number, value, at)) = reader.next_at("CommandSend")? {
             match number {
                 1 => producer_id = Some(value.uint("CommandSend.producer_id", at)?),
                 2 => sequence_id = Some(value.uint("CommandSend.sequence_id", at)?),
@@ -472,9 +466,7 @@ impl IdReader {
         let bytes = &body[range];
         self.seen = true;
         let mut reader = Reader::new(bytes, base);
-        loop {
-            let at = reader.offset();
-            let Some((number, value)) = reader.next("MessageIdData")? else { return Ok(()) };
+        while let Some((number, value, at)) = reader.next_at("MessageIdData")? {
             match number {
                 1 => self.ledger_id = Some(value.uint("MessageIdData.ledgerId", at)?),
                 2 => self.entry_id = Some(value.uint("MessageIdData.entryId", at)?),
@@ -486,6 +478,7 @@ impl IdReader {
                 _ => {}
             }
         }
+        Ok(())
     }
 
     fn finish(self, base: usize) -> Result<Option<(u64, u64)>, DecodeError> {

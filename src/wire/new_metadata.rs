@@ -175,20 +175,30 @@ fn pair_len(key: &str, value: &str) -> usize {
     bytes_len(1, key.len()) + bytes_len(2, value.len())
 }
 
+/// What can be done with the `fields` of a message: count their bytes, and write them.
+macro_rules! count_and_put {
+    ($message:ident, $serialized:literal) => {
+        impl $message<'_> {
+            /// Bytes that [`put`](Self::put) writes.
+            #[must_use]
+            pub fn encoded_len(&self) -> usize {
+                let mut length = Length(0);
+                self.fields(&mut length);
+                length.0
+            }
+
+            #[doc = concat!("Writes the serialized ", $serialized, ", without a length before it.")]
+            pub fn put(&self, out: &mut BytesMut) {
+                self.fields(out);
+            }
+        }
+    };
+}
+
+count_and_put!(NewMetadata, "MessageMetadata");
+count_and_put!(NewSingle, "SingleMessageMetadata");
+
 impl NewMetadata<'_> {
-    /// Bytes that [`put`](Self::put) writes.
-    #[must_use]
-    pub fn encoded_len(&self) -> usize {
-        let mut length = Length(0);
-        self.fields(&mut length);
-        length.0
-    }
-
-    /// Writes the serialized MessageMetadata, without a length before it.
-    pub fn put(&self, out: &mut BytesMut) {
-        self.fields(out);
-    }
-
     #[inline]
     fn fields(&self, sink: &mut impl Sink) {
         sink.bytes(1, self.producer_name.as_bytes());
@@ -226,19 +236,6 @@ impl NewMetadata<'_> {
 }
 
 impl NewSingle<'_> {
-    /// Bytes that [`put`](Self::put) writes.
-    #[must_use]
-    pub fn encoded_len(&self) -> usize {
-        let mut length = Length(0);
-        self.fields(&mut length);
-        length.0
-    }
-
-    /// Writes the serialized SingleMessageMetadata, without a length before it.
-    pub fn put(&self, out: &mut BytesMut) {
-        self.fields(out);
-    }
-
     #[inline]
     fn fields(&self, sink: &mut impl Sink) {
         sink.pairs(1, self.properties);

@@ -90,6 +90,13 @@ impl<'a> Reader<'a> {
         Ok(Some((number, value)))
     }
 
+    /// The same, and where the field starts, which errors about its value name.
+    #[inline(always)]
+    pub(crate) fn next_at(&mut self, field: &'static str) -> Result<Option<(u32, Value, usize)>, DecodeError> {
+        let at = self.offset();
+        Ok(self.next(field)?.map(|(number, value)| (number, value, at)))
+    }
+
     /// Where the walk stands, in the terms of the errors: behind the last field, before the next.
     #[inline]
     pub(crate) fn offset(&self) -> usize {

@@ -21,17 +21,7 @@ fn entry_of(hex: &str) -> Bytes {
 }
 
 fn head(sequence_id: u64) -> SendHead {
-    SendHead {
-        producer_id: 0,
-        sequence_id,
-        num_messages: 1,
-        highest_sequence_id: None,
-        is_chunk: false,
-        marker: false,
-        txnid_least_bits: None,
-        txnid_most_bits: None,
-        message_id: None,
-    }
+    SendHead::new(0, sequence_id)
 }
 
 fn metadata(sequence_id: u64) -> NewMetadata<'static> {
