@@ -3,32 +3,22 @@
 use std::io::Write;
 
 use clap::Args;
-use pulsar_native::{InitialPosition, ReceivedMessage};
+use pulsar_native::ReceivedMessage;
 
-use crate::{Connect, Kind, Outcome};
+use crate::{Outcome, Subscription};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
-    connect: Connect,
-    /// The topic.
-    #[arg(long)]
-    topic: String,
-    /// The subscription; made at the topic's start if there is none.
-    #[arg(long)]
-    subscription: String,
-    /// The type of the subscription.
-    #[arg(long, value_enum, default_value_t = Kind::Exclusive)]
-    kind: Kind,
+    subscription: Subscription,
     /// Ends after so many messages; without it: at Ctrl-C.
     #[arg(long)]
     messages: Option<u64>,
 }
 
 pub(crate) async fn run(arguments: Arguments) -> Outcome {
-    let client = arguments.connect.client().await?;
-    let builder = client.consumer(&arguments.topic, &arguments.subscription).subscription_type(arguments.kind.into());
-    let mut consumer = builder.initial_position(InitialPosition::Earliest).subscribe().await?;
+    let client = arguments.subscription.connect.client().await?;
+    let mut consumer = arguments.subscription.consumer(&client).subscribe().await?;
     let mut received = 0;
     while arguments.messages.is_none_or(|messages| received < messages) {
         tokio::select! {

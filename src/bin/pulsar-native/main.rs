@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use pulsar_native::{Client, Error, SubscriptionType, Token};
+use pulsar_native::{Client, ConsumerBuilder, Error, InitialPosition, SubscriptionType, Token};
 
 /// A native Apache Pulsar client.
 #[derive(Parser)]
@@ -47,7 +47,7 @@ enum Perf {
     Consume(perf_consume::Arguments),
 }
 
-/// Where the broker is, and who asks.
+/// Where the broker is, who asks, and for which topic.
 #[derive(Args)]
 struct Connect {
     /// pulsar://host:6650 or pulsar+ssl://host:6651
@@ -61,6 +61,9 @@ struct Connect {
     /// A PEM file with the certificates to trust.
     #[arg(long)]
     ca_file: Option<PathBuf>,
+    /// The topic.
+    #[arg(long)]
+    topic: String,
 }
 
 impl Connect {
@@ -76,6 +79,26 @@ impl Connect {
             builder = builder.ca_file(path);
         }
         builder.connect().await
+    }
+}
+
+/// What both kinds of receiving receive from.
+#[derive(Args)]
+struct Subscription {
+    #[command(flatten)]
+    connect: Connect,
+    /// The subscription; made at the topic's start if there is none.
+    #[arg(long = "subscription", value_name = "SUBSCRIPTION")]
+    name: String,
+    /// The type of the subscription.
+    #[arg(long, value_enum, default_value_t = Kind::Exclusive)]
+    kind: Kind,
+}
+
+impl Subscription {
+    fn consumer(&self, client: &Client) -> ConsumerBuilder {
+        let builder = client.consumer(&self.connect.topic, &self.name).subscription_type(self.kind.into());
+        builder.initial_position(InitialPosition::Earliest)
     }
 }
 

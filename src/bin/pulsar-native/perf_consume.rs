@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
-use pulsar_native::{Consumer, InitialPosition};
+use pulsar_native::Consumer;
 
 use crate::perf::Run;
-use crate::{Connect, Kind, Outcome};
+use crate::{Outcome, Subscription};
 
 /// How long a receive waits before it looks whether it is to stop.
 const LOOK: Duration = Duration::from_millis(100);
@@ -18,19 +18,10 @@ const MESSAGES_AT_ONCE: usize = 64;
 #[derive(Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
-    connect: Connect,
-    /// The topic.
-    #[arg(long)]
-    topic: String,
-    /// The subscription; made at the topic's start if there is none.
-    #[arg(long)]
-    subscription: String,
+    subscription: Subscription,
     /// Messages in all.
     #[arg(long, default_value_t = 1_000_000)]
     messages: u64,
-    /// The type of the subscription.
-    #[arg(long, value_enum, default_value_t = Kind::Exclusive)]
-    kind: Kind,
     /// Messages that wait here at most.
     #[arg(long, default_value_t = 1000)]
     queue: u32,
@@ -43,19 +34,15 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) async fn run(arguments: Arguments) -> Outcome {
-    let client = arguments.connect.client().await?;
-    let mut builder = client
-        .consumer(&arguments.topic, &arguments.subscription)
-        .subscription_type(arguments.kind.into())
-        .initial_position(InitialPosition::Earliest)
-        .receiver_queue_size(arguments.queue);
+    let client = arguments.subscription.connect.client().await?;
+    let mut builder = arguments.subscription.consumer(&client).receiver_queue_size(arguments.queue);
     if arguments.ack_each {
         builder = builder.ack_group_time(Duration::ZERO);
     }
     let consumer = builder.subscribe().await?;
     let run = Run::new();
     let outcome = run.watch(receive_all(consumer, arguments.messages, run.clone())).await;
-    run.finish(&format!("consume: {}", arguments.subscription), arguments.svg.as_deref())?;
+    run.finish(&format!("consume: {}", arguments.subscription.name), arguments.svg.as_deref())?;
     outcome?;
     Ok(client.close().await?)
 }

@@ -18,9 +18,6 @@ const SENDS_AT_ONCE: u64 = 64;
 pub(crate) struct Arguments {
     #[command(flatten)]
     connect: Connect,
-    /// The topic.
-    #[arg(long)]
-    topic: String,
     /// Messages in all.
     #[arg(long, default_value_t = 1_000_000)]
     messages: u64,
@@ -79,7 +76,7 @@ pub(crate) async fn run(arguments: Arguments) -> Outcome {
     let in_flight = (arguments.in_flight / producers).max(1) as usize;
     let mut handles = Vec::new();
     for _ in 0..producers {
-        let builder = client.producer(&arguments.topic).compression(arguments.compression.into());
+        let builder = client.producer(&arguments.connect.topic).compression(arguments.compression.into());
         let builder = builder.batching(arguments.batch > 1).batch_messages_max(arguments.batch.max(1));
         handles.push(builder.pending_messages_max(in_flight).create().await?);
     }

@@ -10,9 +10,6 @@ use crate::{Connect, Outcome};
 pub(crate) struct Arguments {
     #[command(flatten)]
     connect: Connect,
-    /// The topic.
-    #[arg(long)]
-    topic: String,
     /// The key of each message.
     #[arg(long)]
     key: Option<String>,
@@ -30,7 +27,7 @@ fn property(text: &str) -> Result<(String, String), String> {
 
 pub(crate) async fn run(arguments: Arguments) -> Outcome {
     let client = arguments.connect.client().await?;
-    let producer = client.producer(&arguments.topic).create().await?;
+    let producer = client.producer(&arguments.connect.topic).create().await?;
     let message = |payload: String| {
         let message = Message::new(payload).properties(arguments.properties.clone());
         match &arguments.key {
