@@ -33,15 +33,7 @@ fn receipts() -> Bytes {
 }
 
 fn head(entry_id: u64) -> MessageHead {
-    MessageHead {
-        consumer_id: 3,
-        ledger_id: 70_000,
-        entry_id,
-        partition: -1,
-        redelivery_count: 0,
-        ack_set: Vec::new(),
-        consumer_epoch: None,
-    }
+    MessageHead::new(3, 70_000, entry_id)
 }
 
 fn messages() -> Bytes {

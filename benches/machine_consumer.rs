@@ -71,15 +71,7 @@ impl Bench {
     /// One turn: a run of entries in, all taken, each message acknowledged, what is due written.
     fn turn(&mut self, raw: &Bytes, members: usize) {
         for _ in 0..RUN {
-            let head = MessageHead {
-                consumer_id: 1,
-                ledger_id: 70_000,
-                entry_id: self.next_entry,
-                partition: -1,
-                redelivery_count: 0,
-                ack_set: Vec::new(),
-                consumer_epoch: None,
-            };
+            let head = MessageHead::new(1, 70_000, self.next_entry);
             self.next_entry += 1;
             self.run.push(Entry::read(head, raw.clone()));
         }
@@ -172,15 +164,7 @@ fn read_only(bencher: Bencher, members: usize) {
     let raw = raw(members);
     bencher.counter(ItemsCount::new(MESSAGES)).bench_local(|| {
         for entry_id in 0..(MESSAGES / members) as u64 {
-            let head = MessageHead {
-                consumer_id: 1,
-                ledger_id: 70_000,
-                entry_id,
-                partition: -1,
-                redelivery_count: 0,
-                ack_set: Vec::new(),
-                consumer_epoch: None,
-            };
+            let head = MessageHead::new(1, 70_000, entry_id);
             divan::black_box(Entry::read(head, raw.clone()));
         }
     });

@@ -233,15 +233,7 @@ impl Feed {
 
     fn new(consumer_id: u64, members: u64, payload_bytes: usize, entries: u64) -> Self {
         let entry = entry(members, payload_bytes);
-        let head = MessageHead {
-            consumer_id,
-            ledger_id: LEDGER_ID,
-            entry_id: ENTRY_ID_FIRST,
-            partition: -1,
-            redelivery_count: 0,
-            ack_set: Vec::new(),
-            consumer_epoch: None,
-        };
+        let head = MessageHead::new(consumer_id, LEDGER_ID, ENTRY_ID_FIRST);
         let mut frame = BytesMut::new();
         put_message(&mut frame, &head, &entry);
         let id = fixed_id(ENTRY_ID_FIRST);

@@ -86,15 +86,7 @@ pub(crate) fn deliver_transient(
     consumer.permits -= i64::from(messages);
     consumer.msg_out += u64::from(messages);
     sub.msg_out += u64::from(messages);
-    let head = MessageHead {
-        consumer_id: consumer.key.id,
-        ledger_id: 0,
-        entry_id: 0,
-        partition,
-        redelivery_count: 0,
-        ack_set: Vec::new(),
-        consumer_epoch: None,
-    };
+    let head = MessageHead { partition, ..MessageHead::new(consumer.key.id, 0, 0) };
     let position = Position { ledger: 0, entry: 0 };
     let entry = Entry { bytes: bytes.clone(), facts: facts.clone(), position, stored_ms: now_ms, index: 0 };
     conns.message(consumer.key.conn, &head, &entry, false);

@@ -139,6 +139,20 @@ impl Receipt {
 }
 
 impl MessageHead {
+    /// A MESSAGE of a topic that is no partition, delivered whole and for the first time.
+    #[must_use]
+    pub fn new(consumer_id: u64, ledger_id: u64, entry_id: u64) -> Self {
+        Self {
+            consumer_id,
+            ledger_id,
+            entry_id,
+            partition: -1,
+            redelivery_count: 0,
+            ack_set: Vec::new(),
+            consumer_epoch: None,
+        }
+    }
+
     /// Reads the body of `BaseCommand.message`. Offsets in errors start at `base`.
     pub fn decode(body: &[u8], base: usize) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(body, base);

@@ -253,15 +253,7 @@ fn kind<T: std::fmt::Debug>(reply: &mut Reply<T>) -> ErrorKind {
 }
 
 fn head(entry_id: u64) -> MessageHead {
-    MessageHead {
-        consumer_id: 7,
-        ledger_id: 1,
-        entry_id,
-        partition: -1,
-        redelivery_count: 0,
-        ack_set: Vec::new(),
-        consumer_epoch: None,
-    }
+    MessageHead::new(7, 1, entry_id)
 }
 
 fn raw(members: Option<i32>) -> Bytes {
