@@ -1,0 +1,45 @@
+//! Tokens that are wrong or expire.
+
+use super::*;
+
+#[test]
+fn a_wrong_token_is_fetched_once_more_and_then_ends_all_who_wait() {
+    let mut rig = Rig::new("pulsar://service,other");
+    rig.refuses_token = true;
+    rig.answers = false;
+    let (_first, mut one) = rig.open(1);
+    let (_second, mut two) = rig.open(2);
+    rig.answers = true;
+    rig.input(Input::Credentials(LinkId(1), Ok(AuthData::none())));
+    let host = rig.log()[1].clone();
+    assert!(host.starts_with("dial "), "{host}");
+    for created in [&mut one, &mut two] {
+        let error = peek(created).expect("answered").expect_err("refused");
+        assert_eq!(error.kind(), ErrorKind::Authentication);
+        assert!(error.to_string().contains("Failed to authenticate"), "{error}");
+    }
+    assert_eq!(rig.supervisor.endpoints.len(), 0);
+}
+
+#[test]
+fn an_expired_token_is_replaced_without_a_word_to_the_user() {
+    let mut rig = Rig::new("pulsar://service");
+    rig.answers = false;
+    let (_endpoint, mut created) = rig.open(1);
+    rig.input(Input::Credentials(LinkId(1), Ok(AuthData::none())));
+    rig.notice(LinkId(1), SessionNotice::Ended(CloseReason::Broker(ServerError::new(3, "expired"))));
+    assert_eq!(rig.log(), ["fetch", "dial service:6650", "fetch"]);
+    rig.answers = true;
+    rig.input(Input::Credentials(LinkId(2), Ok(AuthData::none())));
+    assert_eq!(rig.log(), ["dial service:6650", "lookup at service:6650"]);
+    assert!(peek(&mut created).is_none());
+}
+
+#[test]
+fn a_challenge_is_answered_with_fresh_credentials() {
+    let mut rig = Rig::new("pulsar://service");
+    let (_endpoint, link) = rig.attached(1);
+    rig.notice(link, SessionNotice::Challenged);
+    assert_eq!(rig.log(), ["fetch", "challenge"]);
+    assert_eq!(rig.state(1), "attached");
+}

@@ -1,0 +1,321 @@
+//! Real producers, the real supervisor, and in place of the sessions a few lines that answer actions with notices, in
+//! virtual time. There is a test for each edge of the diagram of [`AttachState`], and for the rules that span several.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use super::*;
+use crate::error::{Result, ServerError};
+use crate::id::ProducerId;
+use crate::machine::brokers::LOOKUP_FAILURES_MAX;
+use crate::machine::control::{AuthData, CloseReason, HostPort, PeerInfo};
+use crate::machine::producer::{Producer, ProducerConfig, ProducerCreated};
+use crate::machine::{Endpoint, Reply};
+use crate::pb;
+use crate::pb::command_lookup_topic_response::LookupType;
+
+mod closing;
+mod credentials;
+mod dials;
+mod lookups;
+mod opens;
+mod questions;
+
+/// One connection as the fake sessions see it.
+struct Peer {
+    address: String,
+    ready: Arc<ReadyList>,
+    guests: BTreeMap<EndpointId, (EndpointRef, Attempt)>,
+}
+
+struct Rig {
+    supervisor: Supervisor,
+    ready: Arc<ReadyList>,
+    now: Now,
+    start: Instant,
+    wakes: Wakes,
+    peers: BTreeMap<LinkId, Peer>,
+    asks: VecDeque<(LinkId, AskId, Command)>,
+    opens: VecDeque<(LinkId, EndpointId, Attempt)>,
+    /// Hosts that refuse connections.
+    unreachable: BTreeSet<&'static str>,
+    /// Whether dials end with `Up` at once, and credentials are there at once.
+    answers: bool,
+    refuses_token: bool,
+    log: Vec<String>,
+}
+
+fn peek<T>(reply: &mut Reply<T>) -> Option<Result<T>> {
+    match Pin::new(reply).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(answer) => Some(answer),
+        Poll::Pending => None,
+    }
+}
+
+fn server_error(code: i32) -> RequestError {
+    RequestError::Server(ServerError::new(code, "said the broker"))
+}
+
+fn lookup_answer(kind: LookupType, url: &str) -> pb::CommandLookupTopicResponse {
+    pb::CommandLookupTopicResponse {
+        response: Some(kind as i32),
+        broker_service_url: Some(url.to_owned()),
+        ..Default::default()
+    }
+}
+
+fn connect_to(url: &str) -> Outcome {
+    Ok(Box::new(Command::LookupResponse(lookup_answer(LookupType::Connect, url))))
+}
+
+fn lookup_refused(code: i32) -> Outcome {
+    let mut answer = lookup_answer(LookupType::Failed, "");
+    answer.error = Some(code);
+    Ok(Box::new(Command::LookupResponse(answer)))
+}
+
+fn partitions_answer(partitions: u32) -> Outcome {
+    use pb::command_partitioned_topic_metadata_response::LookupType;
+    Ok(Box::new(Command::PartitionedMetadataResponse(pb::CommandPartitionedTopicMetadataResponse {
+        response: Some(LookupType::Success as i32),
+        partitions: Some(partitions),
+        ..Default::default()
+    })))
+}
+
+fn partitions_refused(code: i32) -> Outcome {
+    use pb::command_partitioned_topic_metadata_response::LookupType;
+    Ok(Box::new(Command::PartitionedMetadataResponse(pb::CommandPartitionedTopicMetadataResponse {
+        response: Some(LookupType::Failed as i32),
+        error: Some(code),
+        ..Default::default()
+    })))
+}
+
+impl Rig {
+    fn new(url: &str) -> Self {
+        Self::with(url, |_| {})
+    }
+
+    fn with(url: &str, change: impl FnOnce(&mut SupervisorConfig)) -> Self {
+        let ready = ReadyList::new();
+        let mut config = SupervisorConfig::new(ServiceUrl::parse(url).expect("a good URL"), 4);
+        change(&mut config);
+        let start = Instant::now();
+        Self {
+            supervisor: Supervisor::new(config, ready.clone()),
+            ready,
+            now: Now { at: start, wall_ms: 0 },
+            start,
+            wakes: Wakes::new(),
+            peers: BTreeMap::new(),
+            asks: VecDeque::new(),
+            opens: VecDeque::new(),
+            unreachable: BTreeSet::new(),
+            answers: true,
+            refuses_token: false,
+            log: Vec::new(),
+        }
+    }
+
+    fn input(&mut self, input: Input) {
+        self.supervisor.handle(input, self.now, &mut self.wakes);
+        self.pump();
+    }
+
+    fn notice(&mut self, link: LinkId, notice: SessionNotice) {
+        self.input(Input::From(link, notice));
+    }
+
+    /// Carries out actions until there are none.
+    fn pump(&mut self) {
+        loop {
+            self.supervisor.handle_ready(None, self.now, &mut self.wakes);
+            let Some(action) = self.supervisor.poll_action() else { break };
+            let (now, wakes) = (self.now, &mut self.wakes);
+            match action {
+                Action::FetchCredentials(link) => {
+                    self.log.push("fetch".to_owned());
+                    if self.answers {
+                        self.supervisor.handle(Input::Credentials(link, Ok(AuthData::none())), now, wakes);
+                    }
+                }
+                Action::Dial { link, key, .. } => {
+                    let through = key.proxy_to_broker_url().map(|url| format!(" for {url}")).unwrap_or_default();
+                    self.log.push(format!("dial {}{through}", key.physical));
+                    let address = key.logical.to_string();
+                    let peer = Peer { address: address.clone(), ready: ReadyList::new(), guests: BTreeMap::new() };
+                    self.peers.insert(link, peer);
+                    let notice = if self.unreachable.contains(key.physical.host.as_ref()) {
+                        let refused = format!("connecting to {}: connection refused", key.physical);
+                        SessionNotice::Ended(CloseReason::Dial(Error::network(refused)))
+                    } else if self.refuses_token {
+                        let refused = ServerError::new(3, "Failed to authenticate");
+                        SessionNotice::Ended(CloseReason::Broker(refused))
+                    } else if self.answers {
+                        SessionNotice::Up(peer_info(&address))
+                    } else {
+                        continue;
+                    };
+                    self.supervisor.handle(Input::From(link, notice), now, wakes);
+                }
+                Action::Tell(link, SessionCommand::Ask(ask, command)) => {
+                    let (name, authoritative) = match &*command {
+                        Command::Lookup(lookup) => {
+                            ("lookup", if lookup.authoritative() { " (authoritative)" } else { "" })
+                        }
+                        _ => ("partitions", ""),
+                    };
+                    self.log.push(format!("{name} at {}{authoritative}", self.peers[&link].address));
+                    self.asks.push_back((link, ask, *command));
+                }
+                Action::Tell(link, SessionCommand::Open(endpoint, attempt)) => {
+                    let peer = self.peers.get_mut(&link).expect("it was dialed");
+                    let id = endpoint.id();
+                    self.log.push(format!("open {id} #{} at {}", attempt.0, peer.address));
+                    endpoint.move_to(&peer.ready, wakes);
+                    if let EndpointRef::Producer(producer) = &endpoint {
+                        producer.with(wakes, |producer, _| producer.open_request(now));
+                    }
+                    peer.guests.insert(id, (endpoint, attempt));
+                    self.opens.push_back((link, id, attempt));
+                }
+                Action::Tell(_, SessionCommand::Challenge(_)) => self.log.push("challenge".to_owned()),
+                Action::HangUp(link) => {
+                    let address = self.give_all_back(link).expect("it was dialed");
+                    self.log.push(format!("hang up {address}"));
+                }
+            }
+        }
+        self.wakes.fire();
+    }
+
+    fn log(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.log)
+    }
+
+    /// Lets time pass, with everything that falls due on the way.
+    fn wait(&mut self, time: Duration) {
+        let until = self.now.at + time;
+        while let Some(deadline) = self.supervisor.poll_deadline().filter(|deadline| deadline.at <= until) {
+            self.now.at = self.now.at.max(deadline.at);
+            self.supervisor.handle_deadline(self.now, &mut self.wakes);
+            self.pump();
+        }
+        self.now.at = until;
+    }
+
+    fn wait_ms(&mut self, ms: u64) {
+        self.wait(Duration::from_millis(ms));
+    }
+
+    fn open(&mut self, number: u64) -> (Arc<Endpoint<Producer>>, Reply<ProducerCreated>) {
+        let (created, reply) = Reply::pair();
+        let (id, topic) = (ProducerId(number), Arc::from("persistent://public/default/t"));
+        let producer = Producer::new(id, topic, -1, Arc::new(ProducerConfig::default()), created, self.now);
+        let endpoint = Endpoint::new(EndpointId::Producer(id), producer, self.ready.clone());
+        self.input(Input::Open(EndpointRef::Producer(endpoint.clone())));
+        (endpoint, reply)
+    }
+
+    /// Answers the oldest question.
+    fn answer(&mut self, outcome: Outcome) {
+        let (link, ask, _) = self.asks.pop_front().expect("a question");
+        self.notice(link, SessionNotice::Answer(ask, outcome));
+    }
+
+    /// The oldest open succeeds.
+    fn opened(&mut self) -> (LinkId, EndpointId, Attempt) {
+        let (link, id, attempt) = self.opens.pop_front().expect("an open");
+        let peer = &self.peers[&link];
+        let (EndpointRef::Producer(producer), _) = &peer.guests[&id] else { panic!("a producer") };
+        let success = pb::CommandProducerSuccess { producer_name: "made-up".to_owned(), ..Default::default() };
+        let info = peer_info(&peer.address);
+        producer.with(&mut self.wakes, |producer, wakes| producer.on_attached(&success, &info, self.now, wakes));
+        self.notice(link, SessionNotice::Opened(id, attempt));
+        (link, id, attempt)
+    }
+
+    /// The session gives a guest up.
+    fn give_back(&mut self, link: LinkId, id: EndpointId) -> Attempt {
+        let (endpoint, attempt) =
+            self.peers.get_mut(&link).and_then(|peer| peer.guests.remove(&id)).expect("it is a guest");
+        endpoint.move_to(&self.ready, &mut self.wakes);
+        endpoint.detach(self.now, &mut self.wakes);
+        attempt
+    }
+
+    fn give_all_back(&mut self, link: LinkId) -> Option<String> {
+        let peer = self.peers.remove(&link)?;
+        for (endpoint, _) in peer.guests.into_values() {
+            endpoint.move_to(&self.ready, &mut self.wakes);
+            endpoint.detach(self.now, &mut self.wakes);
+        }
+        self.asks.retain(|(asked, ..)| *asked != link);
+        self.opens.retain(|(opening, ..)| *opening != link);
+        Some(peer.address)
+    }
+
+    /// The oldest open fails.
+    fn open_fails(&mut self, error: RequestError) {
+        let (link, id, _) = self.opens.pop_front().expect("an open");
+        let attempt = self.give_back(link, id);
+        self.notice(link, SessionNotice::OpenFailed(id, attempt, error));
+    }
+
+    fn detached(&mut self, link: LinkId, id: EndpointId, url: Option<&str>) {
+        let attempt = self.give_back(link, id);
+        self.notice(link, SessionNotice::Detached(id, attempt, url.map(str::to_owned)));
+    }
+
+    fn end(&mut self, link: LinkId, why: &str) {
+        self.give_all_back(link);
+        self.notice(link, SessionNotice::Ended(CloseReason::Io(why.to_owned())));
+    }
+
+    /// An endpoint that is attached to the service host itself.
+    fn attached(&mut self, number: u64) -> (Arc<Endpoint<Producer>>, LinkId) {
+        let (endpoint, mut created) = self.open(number);
+        self.answer(connect_to("pulsar://service:6650"));
+        let (link, ..) = self.opened();
+        assert!(matches!(peek(&mut created), Some(Ok(_))));
+        self.log();
+        (endpoint, link)
+    }
+
+    fn state(&self, number: u64) -> &'static str {
+        match self.supervisor.endpoints.get(&id(number)).map(|attach| &attach.state) {
+            Some(AttachState::LookingUp { .. }) => "looking up",
+            Some(AttachState::Connecting) => "connecting",
+            Some(AttachState::Opening) => "opening",
+            Some(AttachState::Attached) => "attached",
+            Some(AttachState::BackingOff) => "backing off",
+            None => "closed",
+        }
+    }
+}
+
+fn ask_partitions(rig: &mut Rig) -> Reply<u32> {
+    let (reply, answer) = Reply::pair();
+    rig.input(Input::Partitions { topic: "persistent://public/default/t".into(), reply });
+    answer
+}
+
+fn id(number: u64) -> EndpointId {
+    EndpointId::Producer(ProducerId(number))
+}
+
+fn peer_info(address: &str) -> PeerInfo {
+    PeerInfo {
+        address: address.into(),
+        server_version: "test".to_owned(),
+        protocol_version: 21,
+        max_message_size: 5 * 1024 * 1024,
+        supports_topic_watchers: false,
+        supports_partitions_without_creation: false,
+    }
+}
+
+const NONE: [&str; 0] = [];
