@@ -88,6 +88,7 @@ impl Producer {
     ///
     /// # Cancel safety
     /// Dropped before it ends, the message is not sent.
+    #[inline]
     pub fn enqueue(&self, message: impl Into<Message>) -> impl Future<Output = Result<PendingSend, SendError>> + Send {
         self.accept(message.into(), None)
     }
@@ -230,12 +231,12 @@ fn with_seal<R>(endpoint: &Endpoint<Machine>, work: impl FnOnce(&mut Machine, &m
 }
 
 fn seal_closed(endpoint: &Endpoint<Machine>, wakes: &mut Wakes) {
-    let mut job = endpoint.with(wakes, |producer, _| producer.take_full_seal());
+    let mut job = endpoint.with(wakes, |producer, _| producer.take_full_seal(clock::now));
     while let Some(sealing) = job {
         let sealed = sealing.run();
         job = endpoint.with(wakes, |producer, wakes| {
             producer.put_sealed(sealed, clock::now(), wakes);
-            producer.take_full_seal()
+            producer.take_full_seal(clock::now)
         });
     }
 }
@@ -248,20 +249,41 @@ struct Accept<'a> {
     ticket: RoomTicket,
 }
 
-impl Future for Accept<'_> {
-    type Output = Result<PendingSend, SendError>;
+impl Accept<'_> {
+    /// The usual case: nothing to wait for. Apart from the rest, and with a result that fits registers, because
+    /// everything that is moved through memory shows in the cost of a message.
+    #[inline(never)]
+    fn at_once(&mut self) -> Option<PendingSend> {
+        let Self { endpoint, message, callback, .. } = self;
+        with_seal(endpoint, |producer, _| producer.push_at_once(message, callback, clock::now))
+    }
 
-    #[inline]
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { endpoint, message, callback, ticket } = &mut *self;
+    #[cold]
+    fn in_turn(&mut self, cx: &mut Context<'_>) -> Poll<Result<PendingSend, SendError>> {
+        let Self { endpoint, message, callback, ticket } = self;
         with_seal(endpoint, |producer, wakes| {
             producer.poll_push(ticket, message, callback, cx.waker(), clock::now, wakes)
         })
     }
 }
 
+impl Future for Accept<'_> {
+    type Output = Result<PendingSend, SendError>;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if !self.ticket.is_waiting() {
+            if let Some(pending) = self.at_once() {
+                return Poll::Ready(Ok(pending));
+            }
+        }
+        self.in_turn(cx)
+    }
+}
+
 impl Drop for Accept<'_> {
     /// A task that stops waiting passes its turn on.
+    #[inline]
     fn drop(&mut self) {
         if self.ticket.is_waiting() {
             let ticket = &mut self.ticket;

@@ -1,12 +1,14 @@
 //! What becomes of sends: one shared result for a run of them, awaited by [`PendingSend`]s.
 //!
 //! A batch has one result for all its messages; sends outside batches share one allocation among 64,
-//! each with a result of its own. A settled result is read without a lock. Nothing here knows what a frame is.
+//! each with a result of its own. That a send is stored, and where, is read without a lock. Nothing here knows what a
+//! frame is.
 
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use super::Wakes;
@@ -31,15 +33,60 @@ pub(crate) struct Stored {
 /// and must not block. A panic in it is contained.
 pub type SendCallback = Box<dyn FnOnce(Result<MessageId, SendError>) + Send>;
 
-type Cell = OnceLock<Result<Stored, SendError>>;
+/// What became of one send.
+///
+/// ```text
+///           settle          settle
+/// FAILED <--------- PENDING -------> STORED + messages of the batch
+/// ```
+///
+/// Written once, under the producer's lock, and the ids before the state: who reads the state (acquire) that was
+/// written after them (release) sees them whole.
+#[derive(Debug)]
+pub(crate) struct Cell {
+    state: AtomicU32,
+    ledger_id: AtomicU64,
+    entry_id: AtomicU64,
+}
+
+const PENDING: u32 = 0;
+/// Why is in [`Slow::failures`].
+const FAILED: u32 = 1;
+const STORED: u32 = 2;
+
+impl Cell {
+    const fn new() -> Self {
+        Self { state: AtomicU32::new(PENDING), ledger_id: AtomicU64::new(0), entry_id: AtomicU64::new(0) }
+    }
+
+    #[inline]
+    fn is_settled(&self) -> bool {
+        self.state.load(Ordering::Acquire) != PENDING
+    }
+
+    #[inline]
+    fn store(&self, stored: Stored) {
+        self.ledger_id.store(stored.ledger_id, Ordering::Relaxed);
+        self.entry_id.store(stored.entry_id, Ordering::Relaxed);
+        self.state.store(STORED.saturating_add(stored.batch_size), Ordering::Release);
+    }
+}
+
+/// What is looked at only where somebody waits or something failed.
+#[derive(Default)]
+struct Slow {
+    /// Who waits, by the index of the send.
+    waiting: Vec<(u32, Waker)>,
+    /// What failed, by the index of the send.
+    failures: Vec<(u32, SendError)>,
+}
 
 /// The results of a run of sends: one for all of them (a batch), or one each.
 ///
 /// A leaf in the order of locks: its lock is taken under an endpoint's, and nothing is taken under it.
 pub(crate) struct Outcomes<C: ?Sized = [Cell]> {
     partition: i32,
-    /// Who waits, by the index of the send.
-    waiting: Mutex<Vec<(u32, Waker)>>,
+    slow: Mutex<Slow>,
     /// One, or [`RUN_SENDS_MAX`].
     cells: C,
 }
@@ -47,13 +94,13 @@ pub(crate) struct Outcomes<C: ?Sized = [Cell]> {
 impl Outcomes {
     /// One result for all messages of a batch.
     pub(crate) fn of_batch(partition: i32) -> Arc<Self> {
-        Arc::new(Outcomes { partition, waiting: Mutex::default(), cells: [const { OnceLock::new() }; 1] })
+        Arc::new(Outcomes { partition, slow: Mutex::default(), cells: [const { Cell::new() }; 1] })
     }
 
     /// A result each for up to [`RUN_SENDS_MAX`] sends.
     pub(crate) fn of_run(partition: i32) -> Arc<Self> {
-        let cells = [const { OnceLock::new() }; RUN_SENDS_MAX as usize];
-        Arc::new(Outcomes { partition, waiting: Mutex::default(), cells })
+        let cells = [const { Cell::new() }; RUN_SENDS_MAX as usize];
+        Arc::new(Outcomes { partition, slow: Mutex::default(), cells })
     }
 
     #[inline]
@@ -61,28 +108,51 @@ impl Outcomes {
         self.cells.len() == 1
     }
 
+    /// Where the result of the send at `index` is.
+    #[inline]
+    fn place(&self, index: u32) -> u32 {
+        if self.is_shared() { 0 } else { index }
+    }
+
     #[inline]
     fn cell(&self, index: u32) -> &Cell {
-        if self.is_shared() { &self.cells[0] } else { &self.cells[index as usize] }
+        &self.cells[self.place(index) as usize]
     }
 
-    fn waiting(&self) -> MutexGuard<'_, Vec<(u32, Waker)>> {
+    fn slow(&self) -> MutexGuard<'_, Slow> {
         // No code of others runs under this lock, so a poisoned one is still whole.
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.slow.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Settles the send at `index`, or the whole batch; a second result is ignored. Who waits is woken by `wakes`.
-    pub(crate) fn settle(&self, index: u32, result: Result<Stored, SendError>, wakes: &mut Wakes) {
-        if self.cell(index).set(result).is_err() {
+    /// Settles the send at `index`, or the whole batch; a second result is ignored. The caller holds the producer's
+    /// lock, so that nobody else settles, and calls [`wake`](Self::wake) when it has settled what there is to settle.
+    #[inline]
+    pub(crate) fn settle(&self, index: u32, result: Result<Stored, SendError>) {
+        let cell = self.cell(index);
+        if cell.is_settled() {
             debug_assert!(false, "a send is settled once");
             return;
         }
-        let shared = self.is_shared();
-        let mut waiting = self.waiting();
+        match result {
+            Ok(stored) => cell.store(stored),
+            Err(error) => self.fail(cell, index, error),
+        }
+    }
+
+    #[cold]
+    fn fail(&self, cell: &Cell, index: u32, error: SendError) {
+        let place = self.place(index);
+        self.slow().failures.push((place, error));
+        cell.state.store(FAILED, Ordering::Release);
+    }
+
+    /// Wakes, by `wakes`, whoever waits for what is settled by now.
+    pub(crate) fn wake(&self, wakes: &mut Wakes) {
+        let mut slow = self.slow();
         let mut at = 0;
-        while let Some((waits_for, _)) = waiting.get(at) {
-            if shared || *waits_for == index {
-                let (_, waker) = waiting.swap_remove(at);
+        while let Some((waits_for, _)) = slow.waiting.get(at) {
+            if self.cell(*waits_for).is_settled() {
+                let (_, waker) = slow.waiting.swap_remove(at);
                 wakes.wake(waker);
             } else {
                 at += 1;
@@ -92,32 +162,46 @@ impl Outcomes {
 
     #[inline]
     fn get(&self, index: u32) -> Option<Result<MessageId, SendError>> {
-        let result = self.cell(index).get()?;
-        Some(self.resolve(index, result))
+        let cell = self.cell(index);
+        let batch_size = match cell.state.load(Ordering::Acquire) {
+            PENDING => return None,
+            FAILED => return Some(Err(self.failure(index))),
+            stored => stored - STORED,
+        };
+        let (ledger_id, entry_id) = (cell.ledger_id.load(Ordering::Relaxed), cell.entry_id.load(Ordering::Relaxed));
+        Some(Ok(self.id(index, Stored { ledger_id, entry_id, batch_size })))
     }
 
-    /// The result as the sender of message `index` sees it.
+    #[cold]
+    fn failure(&self, index: u32) -> SendError {
+        let place = self.place(index);
+        let slow = self.slow();
+        let failure = slow.failures.iter().find(|(failed, _)| *failed == place);
+        failure.map(|(_, error)| error.clone()).expect("it is noted before the state says so")
+    }
+
+    /// The id that the sender of message `index` sees.
     #[inline]
-    pub(crate) fn resolve(&self, index: u32, result: &Result<Stored, SendError>) -> Result<MessageId, SendError> {
-        let stored = result.as_ref().map_err(Clone::clone)?;
+    pub(crate) fn id(&self, index: u32, stored: Stored) -> MessageId {
         let mut id = MessageId::new(stored.ledger_id, stored.entry_id);
         id.partition = self.partition;
         if stored.batch_size > 0 {
             id.batch_index = i32::try_from(index).unwrap_or(i32::MAX);
             id.batch_size = i32::try_from(stored.batch_size).unwrap_or(i32::MAX);
         }
-        Ok(id)
+        id
     }
 
-    /// Leaves `waker`, unless the result is there by now: then `false`. Whoever sets a result takes the lock after
-    /// that, so it either sees the waker or is seen by the second look here.
+    /// Leaves `waker`, unless the result is there by now: then `false`. Whoever settles takes the lock after that, to
+    /// wake, so it either sees the waker or is seen by the second look here.
     fn wait(&self, index: u32, waker: &Waker) -> bool {
         let new = waker.clone();
-        let mut waiting = self.waiting();
-        if self.cell(index).get().is_some() {
-            drop(waiting);
+        let mut slow = self.slow();
+        if self.cell(index).is_settled() {
+            drop(slow);
             return false;
         }
+        let waiting = &mut slow.waiting;
         // All members of a batch are woken at once, so that a task waiting for many of them is noted once.
         let last_is_same_task = self.is_shared() && waiting.last().is_some_and(|(_, last)| last.will_wake(waker));
         let replaced = match waiting.iter_mut().find(|(waits_for, _)| *waits_for == index) {
@@ -129,7 +213,7 @@ impl Outcomes {
                 None
             }
         };
-        drop(waiting);
+        drop(slow);
         drop(replaced);
         true
     }
@@ -216,9 +300,10 @@ mod tests {
         for send in &mut sends {
             assert!(Pin::new(send).poll(&mut Context::from_waker(&waker)).is_pending());
         }
-        assert_eq!(outcomes.waiting().len(), 1, "one task is noted once");
+        assert_eq!(outcomes.slow().waiting.len(), 1, "one task is noted once");
         let stored = Stored { ledger_id: 7, entry_id: 9, batch_size: 3 };
-        outcomes.settle(0, Ok(stored), &mut Wakes::new());
+        outcomes.settle(0, Ok(stored));
+        outcomes.wake(&mut Wakes::new());
         assert_eq!(count.0.load(Ordering::Relaxed), 1);
         let id = sends[2].try_result().and_then(Result::ok).map(|id| (id.partition, id.batch_index, id.batch_size));
         assert_eq!(id, Some((3, 2, 3)));
@@ -233,7 +318,8 @@ mod tests {
             assert!(poll(send, count).is_pending());
             assert!(poll(send, count).is_pending());
         }
-        outcomes.settle(63, Ok(Stored { ledger_id: 1, entry_id: 2, batch_size: 0 }), &mut Wakes::new());
+        outcomes.settle(63, Ok(Stored { ledger_id: 1, entry_id: 2, batch_size: 0 }));
+        outcomes.wake(&mut Wakes::new());
         let woken = |at: usize| counts[at].0.load(Ordering::Relaxed);
         assert_eq!((woken(0), woken(1)), (0, 1));
         assert!(sends[0].try_result().is_none());
@@ -247,7 +333,8 @@ mod tests {
         let (old, new) = (Arc::new(Count::default()), Arc::new(Count::default()));
         assert!(poll(&mut send, &old).is_pending());
         assert!(poll(&mut send, &new).is_pending());
-        outcomes.settle(5, Ok(Stored { ledger_id: 1, entry_id: 2, batch_size: 0 }), &mut Wakes::new());
+        outcomes.settle(5, Ok(Stored { ledger_id: 1, entry_id: 2, batch_size: 0 }));
+        outcomes.wake(&mut Wakes::new());
         assert_eq!((old.0.load(Ordering::Relaxed), new.0.load(Ordering::Relaxed)), (0, 1));
     }
 }

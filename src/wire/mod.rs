@@ -20,6 +20,7 @@
 //! | [`frame`] | cut runs of frames off a read buffer, read them |
 //! | [`command`] | every command as one enum, from one table |
 //! | [`hot`] | SEND, SEND_RECEIPT, MESSAGE, ACK by hand |
+//! | `send_run` | SEND frames of small messages, their time and sum set as they leave |
 //! | [`tx`] | what waits to be written, large payloads without a copy |
 //! | [`entry`] | all behind the command: checksum, metadata, payload |
 //! | [`metadata`] | MessageMetadata and SingleMessageMetadata as offsets, written by hand |
@@ -48,6 +49,7 @@ pub mod metadata;
 mod new_metadata;
 pub(crate) mod proto;
 pub(crate) mod required;
+pub(crate) mod send_run;
 pub mod tx;
 
 pub use ack_set::AckSet;

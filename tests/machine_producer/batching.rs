@@ -1,5 +1,7 @@
 //! What goes out together, in which order, and how large it may be.
 
+use std::cell::Cell;
+
 use super::*;
 
 #[test]
@@ -45,16 +47,16 @@ fn a_batch_lingers_as_long_as_it_is_told() {
 #[test]
 fn the_clock_is_read_once_a_batch() {
     let mut rig = Rig::attached(ProducerConfig::default());
-    let mut reads = 0;
+    let reads = Cell::new(0);
     for _ in 0..1500 {
         let now = rig.now;
         let read = || {
-            reads += 1;
+            reads.set(reads.get() + 1);
             now
         };
         let _ = rig.producer.push(Message::new("m"), None, read).expect("room");
     }
-    assert_eq!(reads, 2);
+    assert_eq!(reads.get(), 2);
 }
 
 #[test]
@@ -96,7 +98,7 @@ fn seal_jobs_may_come_back_in_any_order() {
     for at in 0..6 {
         let _ = rig.push(format!("{at}"));
     }
-    let mut jobs: Vec<_> = std::iter::from_fn(|| rig.producer.take_full_seal()).collect();
+    let mut jobs: Vec<_> = std::iter::from_fn(|| rig.producer.take_full_seal(|| rig.now)).collect();
     assert_eq!(jobs.len(), 3);
     rig.put(jobs.remove(2));
     assert!(rig.turn().is_empty(), "nothing overtakes");

@@ -69,6 +69,8 @@ fn callbacks_run_without_the_lock_and_may_send() {
     let mut wakes = Wakes::new();
     endpoint.with(&mut wakes, |producer, wakes| {
         let _ = producer.push("first".into(), Some(callback), || now).expect("room");
+        let job = producer.take_seal(now).expect("its time and sum are missing");
+        producer.put_sealed(job.run(), now, wakes);
         let (mut tx, mut asks) = (TxBuf::new(), Vec::new());
         let _ = producer.poll_transmit(&mut Outbox::new(&mut tx, usize::MAX, &mut asks), now);
         let receipt = Receipt { producer_id: 1, sequence_id: 0, highest_sequence_id: 0, ledger_id: 1, entry_id: 17 };

@@ -3,17 +3,18 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-
 use super::batcher::{Batch, Content};
-use super::in_flight::Entry;
-use super::seal::{SealContext, seal_message};
-use super::{Life, Message, PendingSend, Producer, SEQUENCE_ID_MAX, SendCallback};
+use super::in_flight::{Entry, Frames, Kind, Run};
+use super::seal::{COMPRESS_MIN_BYTES, ToSeal, put_message};
+use super::{BATCH_OPEN_MAX, Life, Message, PendingSend, Producer, SEQUENCE_ID_MAX, SendCallback};
 use crate::error::{Error, ErrorKind, SendError};
 use crate::machine::Now;
 use crate::machine::outcomes::{Outcomes, RUN_SENDS_MAX};
 use crate::wire::compress::Compression;
 use crate::wire::tx::CHAIN_MIN_BYTES;
+
+/// A run takes no more messages once its frames have this size.
+const RUN_BYTES_MAX: usize = 32 * 1024;
 
 impl Producer {
     /// Whether `message` may be sent at all.
@@ -59,6 +60,25 @@ impl Producer {
         (id, grows)
     }
 
+    /// Accepts the message that is the usual one: nobody waits, there is room, and nothing is wrong with it. Otherwise
+    /// it stays where it is, and [`poll_push`](Self::poll_push) has its turn.
+    ///
+    /// The result is so small that it is returned in registers.
+    #[inline]
+    pub fn push_at_once(
+        &mut self,
+        message: &mut Option<Message>,
+        callback: &mut Option<SendCallback>,
+        now: impl Fn() -> Now,
+    ) -> Option<PendingSend> {
+        let message = message.as_mut()?;
+        let size_bytes = message.size_bytes();
+        if !self.waiters.is_empty() || !self.room.fits(size_bytes) || self.check(message).is_err() {
+            return None;
+        }
+        Some(self.accept(message, size_bytes, callback.take(), None, now))
+    }
+
     /// Takes what it needs of `message`, which stays where it is otherwise: moving it costs more than reading it, and
     /// its drop may run code of the user's.
     /// `deadline` is that of a message that has waited for room.
@@ -68,7 +88,7 @@ impl Producer {
         size_bytes: usize,
         callback: Option<SendCallback>,
         deadline: Option<Option<Instant>>,
-        now: impl FnOnce() -> Now,
+        now: impl Fn() -> Now,
     ) -> PendingSend {
         self.room.take(size_bytes);
         let grows = if self.context.is_some() {
@@ -84,7 +104,11 @@ impl Producer {
             self.append(message, size_bytes, callback, deadline, now)
         } else {
             self.close_batch();
-            self.push_alone(message, size_bytes, callback, deadline, now())
+            if self.frames_quickly(message, size_bytes) {
+                self.push_framed(message, size_bytes, callback, deadline, now)
+            } else {
+                self.push_alone(message, size_bytes, callback, deadline, now())
+            }
         };
         self.accepted += 1;
         self.check_ledger();
@@ -99,7 +123,7 @@ impl Producer {
         size_bytes: usize,
         callback: Option<SendCallback>,
         deadline: Option<Option<Instant>>,
-        now: impl FnOnce() -> Now,
+        now: impl Fn() -> Now,
     ) -> PendingSend {
         let entry_bytes_max = self.max_message_size().unwrap_or(crate::wire::MAX_MESSAGE_SIZE_DEFAULT) as usize;
         let joins = self.open.as_ref().is_some_and(|batch| {
@@ -108,37 +132,110 @@ impl Producer {
                 && batch.content.payload_bytes() + payload_bytes <= self.config.batch_bytes_max
                 && batch.content.record_bytes_max() + record_bytes_max <= entry_bytes_max
         });
-        if !joins {
-            self.close_batch();
-        }
         let numbered = self.context.is_some();
         let id = message.sequence_id.unwrap_or(0);
-        let (partition, accepted) = (self.partition, self.accepted);
-        if self.open.is_none() {
-            let now = now();
-            let batch_deadline = deadline.unwrap_or_else(|| self.send_deadline(now.at));
-            self.open = Some(Batch::new(id, accepted, partition, batch_deadline, deadline.is_some(), now));
-            // The server is to send it, or to note when.
-            self.dirty = true;
+        if !joins {
+            self.close_batch();
+            self.open_batch(id, deadline, now());
         }
         let batch = self.open.as_mut().expect("it was opened above, if it was not open");
         let member = batch.content.count();
         if let Some(callback) = callback {
-            batch.callbacks.push((member, callback));
+            batch.callbacks.push_back((member, callback));
         }
         batch.last = id;
         batch.size_bytes += size_bytes;
         batch.content.add(message, size_bytes, numbered, &mut self.spares, &mut self.spent);
-        let pending = PendingSend::new(batch.outcomes.clone(), member);
+        let outcomes = batch.outcomes.clone();
         if batch.content.count() >= self.config.batch_messages_max
             || batch.content.payload_bytes() >= self.config.batch_bytes_max
         {
             self.close_batch();
         }
-        pending
+        PendingSend::new(outcomes, member)
     }
 
-    /// Gives a message an entry of its own. Framed at once where that is quick, else by a [`SealJob`].
+    #[cold]
+    fn open_batch(&mut self, id: u64, deadline: Option<Option<Instant>>, now: Now) {
+        let batch_deadline = deadline.unwrap_or_else(|| self.send_deadline(now.at));
+        self.open = Some(Batch::new(id, self.accepted, self.partition, batch_deadline, deadline.is_some(), now));
+        // The server is to send it, or to note when.
+        self.dirty = true;
+    }
+
+    /// Whether framing `message` under the lock is quick, and sure not to fail.
+    fn frames_quickly(&self, message: &Message, size_bytes: usize) -> bool {
+        let Some(context) = &self.context else { return false };
+        let payload_bytes_max = match context.compression {
+            Compression::None => CHAIN_MIN_BYTES - 1,
+            _ => COMPRESS_MIN_BYTES,
+        };
+        message.payload.len() <= payload_bytes_max
+            && message.record_bytes_max(size_bytes) + context.head_bytes_max()
+                <= context.max_message_size.unwrap_or(0) as usize
+    }
+
+    /// Frames a message behind others that go out at the same time.
+    #[inline]
+    fn push_framed(
+        &mut self,
+        message: &mut Message,
+        size_bytes: usize,
+        callback: Option<SendCallback>,
+        deadline: Option<Option<Instant>>,
+        now: impl Fn() -> Now,
+    ) -> PendingSend {
+        if message.is_delayed() {
+            message.resolve_delivery(now());
+        }
+        let is_recent = |seen: Now| now().at.saturating_duration_since(seen.at) <= BATCH_OPEN_MAX;
+        let takes = |run: &&mut Run| run.takes(deadline, is_recent);
+        if self.slots_left == 0 || self.in_flight.open_run().filter(takes).is_none() {
+            self.open_run(deadline);
+        }
+        let slot = RUN_SENDS_MAX - self.slots_left;
+        self.slots_left -= 1;
+        let id = message.sequence_id.unwrap_or(0);
+        let mut entry = Entry::new(id, self.accepted, size_bytes, slot);
+        let run = self.in_flight.open_run().expect("it was opened above, if none was open");
+        let Frames::Open(frames) = &mut run.frames else { unreachable!("an open run has its frames") };
+        let context = self.context.as_ref().zip(self.plain.as_mut());
+        let (context, plain) = context.expect("without them nothing is framed quickly");
+        put_message(frames, plain, context, message, &mut entry);
+        if let Some(callback) = callback {
+            run.callbacks.push_back((slot, callback));
+        }
+        let is_full = self.slots_left == 0 || frames.len() >= RUN_BYTES_MAX;
+        let outcomes = run.outcomes.clone();
+        self.in_flight.join(entry);
+        if is_full {
+            self.close_run();
+        }
+        PendingSend::new(outcomes, slot)
+    }
+
+    #[cold]
+    fn open_run(&mut self, deadline: Option<Option<Instant>>) {
+        self.close_run();
+        let outcomes = self.outcomes();
+        let mut run = Run::new(self.in_flight.next_number(), self.accepted, Kind::Framed, outcomes, deadline.flatten());
+        run.aged = deadline.is_some();
+        run.frames = Frames::Open(self.spares.take());
+        self.in_flight.open(run);
+        // The server is to send it, or to note when.
+        self.dirty = true;
+    }
+
+    /// The outcomes of messages outside batches, of which at least one is free.
+    fn outcomes(&mut self) -> Arc<Outcomes> {
+        if self.slots_left == 0 {
+            self.slots_left = RUN_SENDS_MAX;
+            self.outcomes = None;
+        }
+        self.outcomes.get_or_insert_with(|| Outcomes::of_run(self.partition)).clone()
+    }
+
+    /// Gives a message an entry of its own, framed by a [`SealJob`](super::SealJob).
     fn push_alone(
         &mut self,
         message: &mut Message,
@@ -148,90 +245,58 @@ impl Producer {
         now: Now,
     ) -> PendingSend {
         message.resolve_delivery(now);
-        let (outcomes, slot) = self.next_slot();
-        let id = message.sequence_id.unwrap_or(0);
-        let number = self.in_flight.next_number();
-        let mut entry = Entry {
-            number,
-            first: id,
-            last: id,
-            index: self.accepted,
-            messages: 1,
-            size_bytes,
-            deadline: deadline.unwrap_or_else(|| self.send_deadline(now.at)),
-            outcomes: outcomes.clone(),
-            slot,
-            callbacks: callback.into_iter().map(|callback| (slot, callback)).collect(),
-            frame: None,
-            compared_bytes: 0,
-            transmitted: false,
-            resent: false,
-            doubted: false,
-        };
-        match self.context.as_ref().filter(|context| seals_quickly(context, message, size_bytes)) {
-            Some(context) => {
-                let sealed = seal_message(&mut self.segment, context, message, id, now.wall_ms)
-                    .expect("a message whose size was checked is not too large");
-                entry.compared_bytes = sealed.compared_bytes;
-                entry.frame = Some(sealed.frame);
-            }
-            None => {
-                let mut content = Content::new(now);
-                content.add(message, size_bytes, false, &mut self.spares, &mut self.spent);
-                self.to_seal.push_back((number, content));
-            }
-        }
-        self.in_flight.push(entry);
-        self.dirty = true;
+        let outcomes = self.outcomes();
+        let slot = RUN_SENDS_MAX - self.slots_left;
+        self.slots_left -= 1;
+        let entry = Entry::new(message.sequence_id.unwrap_or(0), self.accepted, size_bytes, slot);
+        let mut content = Content::new(now);
+        content.add(message, size_bytes, false, &mut self.spares, &mut self.spent);
+        let deadline = deadline.unwrap_or_else(|| self.send_deadline(now.at));
+        let mut run = Run::new(self.in_flight.next_number(), self.accepted, Kind::Alone, outcomes.clone(), deadline);
+        run.stamped = Some(now);
+        run.callbacks.extend(callback.map(|callback| (slot, callback)));
+        self.push_to_seal(run, entry, content);
         PendingSend::new(outcomes, slot)
     }
 
-    fn next_slot(&mut self) -> (Arc<Outcomes>, u32) {
-        match &mut self.run {
-            Some((outcomes, used)) if *used < RUN_SENDS_MAX => {
-                *used += 1;
-                (outcomes.clone(), *used - 1)
-            }
-            run => {
-                let outcomes = Outcomes::of_run(self.partition);
-                *run = Some((outcomes.clone(), 1));
-                (outcomes, 0)
-            }
+    /// The open batch takes no more messages.
+    #[inline]
+    pub(super) fn close_batch(&mut self) {
+        if let Some(batch) = self.open.take() {
+            self.push_batch(batch);
         }
     }
 
-    /// The open batch takes no more messages.
-    pub(super) fn close_batch(&mut self) {
-        let Some(batch) = self.open.take() else { return };
-        let number = self.in_flight.next_number();
+    fn push_batch(&mut self, batch: Batch) {
         self.spares.note(batch.content.records_bytes());
-        self.in_flight.push(Entry {
-            number,
-            first: batch.first,
-            last: batch.last,
-            index: batch.index,
-            messages: batch.content.count(),
-            size_bytes: batch.size_bytes,
-            deadline: batch.deadline,
-            outcomes: batch.outcomes,
-            slot: 0,
-            callbacks: batch.callbacks,
-            frame: None,
-            compared_bytes: 0,
-            transmitted: false,
-            resent: false,
-            doubted: false,
-        });
-        self.to_seal.push_back((number, batch.content));
+        let mut entry = Entry::new(batch.first, batch.index, batch.size_bytes, 0);
+        (entry.last, entry.messages) = (batch.last, batch.content.count());
+        let mut run = Run::new(self.in_flight.next_number(), batch.index, Kind::Batch, batch.outcomes, batch.deadline);
+        (run.stamped, run.callbacks) = (Some(batch.opened), batch.callbacks);
+        self.push_to_seal(run, entry, batch.content);
+    }
+
+    fn push_to_seal(&mut self, run: Run, entry: Entry, content: Content) {
+        self.close_run();
+        self.to_seal.push_back((run.number, ToSeal::Messages(content)));
+        self.in_flight.push(run, entry);
         self.dirty = true;
     }
-}
 
-/// Whether framing `message` under the lock is quick, and sure not to fail.
-fn seals_quickly(context: &SealContext, message: &Message, size_bytes: usize) -> bool {
-    let name_and_version = context.producer_name.len() + context.schema_version.as_ref().map_or(0, Bytes::len);
-    let frame_bytes_max = message.record_bytes_max(size_bytes) + name_and_version + 128;
-    context.compression == Compression::None
-        && message.payload.len() < CHAIN_MIN_BYTES
-        && frame_bytes_max <= context.max_message_size.unwrap_or(0) as usize
+    /// Somebody looks who knows the time; of all that was accepted since the last look it is the first to.
+    #[inline]
+    pub(super) fn stamp(&mut self, now: impl FnOnce() -> Now) {
+        if self.in_flight.has_unstamped() {
+            let now = now();
+            self.in_flight.stamp(now, self.send_deadline(now.at));
+        }
+    }
+
+    /// The open run takes no more messages.
+    pub(super) fn close_run(&mut self) {
+        if let Some((number, frames)) = self.in_flight.close_run() {
+            self.spares.note(frames.len());
+            self.to_seal.push_back((number, ToSeal::Frames(frames)));
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! Messages that go out as one entry: collected here, numbered, and turned into records.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -43,7 +44,8 @@ pub(super) struct Spares {
 }
 
 impl Spares {
-    fn take(&mut self) -> BytesMut {
+    /// An empty buffer with room for as much as the last one took.
+    pub(super) fn take(&mut self) -> BytesMut {
         let mut buffer = self.buffers.pop().unwrap_or_default();
         self.held_bytes -= buffer.capacity();
         buffer.reserve(self.hint_bytes.max(RECORDS_BYTES_MIN));
@@ -199,8 +201,8 @@ pub(super) struct Batch {
     /// What its messages count against the bound of pending bytes.
     pub(super) size_bytes: usize,
     pub(super) outcomes: Arc<Outcomes>,
-    pub(super) callbacks: Vec<(u32, SendCallback)>,
-    pub(super) opened: Instant,
+    pub(super) callbacks: VecDeque<(u32, SendCallback)>,
+    pub(super) opened: Now,
     /// When its messages are overdue.
     pub(super) deadline: Option<Instant>,
     /// Its first message had waited for room, so that its deadline is not `opened` and a whole send timeout.
@@ -219,8 +221,8 @@ impl Batch {
             index,
             size_bytes: 0,
             outcomes: Outcomes::of_batch(partition),
-            callbacks: Vec::new(),
-            opened: now.at,
+            callbacks: VecDeque::new(),
+            opened: now,
             deadline,
             aged,
         }
@@ -229,11 +231,15 @@ impl Batch {
     /// Whether a message may join as far as its deadline goes: a batch has one, that of its first message. Messages
     /// that have waited for room have one of their own, given here.
     #[inline]
-    pub(super) fn takes(&self, deadline: Option<Option<Instant>>) -> bool {
-        match (deadline, self.deadline) {
-            (None, _) => !self.aged,
-            (Some(Some(own)), Some(first)) => own.max(first) - own.min(first) <= DEADLINES_APART_MAX,
-            (Some(own), first) => own == first,
-        }
+    pub(super) fn takes(&self, own: Option<Option<Instant>>) -> bool {
+        own.map_or(!self.aged, |own| deadlines_are_near(own, self.deadline))
+    }
+}
+
+/// Whether two messages may share a deadline.
+pub(super) fn deadlines_are_near(own: Option<Instant>, first: Option<Instant>) -> bool {
+    match (own, first) {
+        (Some(own), Some(first)) => own.max(first) - own.min(first) <= DEADLINES_APART_MAX,
+        (own, first) => own == first,
     }
 }

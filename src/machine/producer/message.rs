@@ -197,6 +197,12 @@ impl Message {
             .is_none_or(|extras| extras.delivery == Delivery::AtOnce && extras.key_bytes() <= BATCHED_KEY_BYTES_MAX)
     }
 
+    /// Whether its delivery is a delay, to be counted from now.
+    #[inline]
+    pub(super) fn is_delayed(&self) -> bool {
+        self.extras.as_ref().is_some_and(|extras| matches!(extras.delivery, Delivery::After(_)))
+    }
+
     /// Turns a delay into a time.
     pub(super) fn resolve_delivery(&mut self, now: Now) {
         let Some(extras) = &mut self.extras else { return };

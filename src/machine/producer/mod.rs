@@ -32,6 +32,7 @@ use super::waiters::Waiters;
 use super::{Machine, Now, ReplyTo, Wakes};
 use crate::error::{Error, ErrorKind, SendError};
 use crate::id::ProducerId;
+use crate::wire::send_run::PlainSend;
 
 mod accept;
 mod batcher;
@@ -49,10 +50,10 @@ pub use message::Message;
 pub use room::RoomTicket;
 pub use seal::{SealJob, Sealed};
 
-use batcher::{Batch, Content, Spares, Spent, discard_message};
+use batcher::{Batch, Spares, Spent, discard_message};
 use in_flight::InFlight;
 use room::Room;
-use seal::SealContext;
+use seal::{SealContext, ToSeal};
 
 /// Brokers read sequence ids as signed.
 pub(crate) const SEQUENCE_ID_MAX: u64 = i64::MAX as u64;
@@ -190,6 +191,7 @@ pub struct Producer {
     topic_epoch: Option<u64>,
     /// What frames have in common; there from the first attach on.
     context: Option<Arc<SealContext>>,
+    plain: Option<PlainSend>,
     closed_at_broker: bool,
     close_number: u64,
 
@@ -202,11 +204,12 @@ pub struct Producer {
     room: Room,
     waiters: Waiters,
     open: Option<Batch>,
-    /// Closed batches whose [`SealJob`] was not taken yet, by the number of their entry.
-    to_seal: VecDeque<(u64, Content)>,
+    /// What no [`SealJob`] was taken for yet, by the number of its run.
+    to_seal: VecDeque<(u64, ToSeal)>,
     in_flight: InFlight,
-    /// The results of sends outside batches, and how many are taken.
-    run: Option<(Arc<Outcomes>, u32)>,
+    /// The results of sends outside batches, and how many of them are not taken.
+    outcomes: Option<Arc<Outcomes>>,
+    slots_left: u32,
     segment: BytesMut,
     spares: Spares,
     spent: Spent,
@@ -252,6 +255,7 @@ impl Producer {
             epoch: 0,
             topic_epoch: None,
             context: None,
+            plain: None,
             closed_at_broker: false,
             close_number: 0,
             next_sequence_id: 0,
@@ -263,7 +267,8 @@ impl Producer {
             open: None,
             to_seal: VecDeque::new(),
             in_flight: InFlight::default(),
-            run: None,
+            outcomes: None,
+            slots_left: 0,
             segment: BytesMut::new(),
             spares: Spares::default(),
             spent: Spent::new(),
@@ -315,14 +320,14 @@ impl Producer {
     }
 
     /// Accepts a message, or gives it back: never waits. `now` is called only if the message opens a batch or goes
-    /// alone.
+    /// alone and cannot be framed at once.
     ///
     /// After it, [`take_full_seal`](Self::take_full_seal) may have work for the caller.
     pub fn push(
         &mut self,
         mut message: Message,
         callback: Option<SendCallback>,
-        now: impl FnOnce() -> Now,
+        now: impl Fn() -> Now,
     ) -> Result<PendingSend, PushError> {
         if let Err(error) = self.check(&message) {
             return Err(PushError::Refused(error, Box::new(Rejected { message, callback })));
@@ -352,7 +357,7 @@ impl Producer {
         message: &mut Option<Message>,
         callback: &mut Option<SendCallback>,
         waker: &Waker,
-        now: impl FnOnce() -> Now,
+        now: impl Fn() -> Now,
         wakes: &mut Wakes,
     ) -> Poll<Result<PendingSend, SendError>> {
         let message = message.as_mut().expect("poll_push is called with a message, until it is accepted");
@@ -399,19 +404,29 @@ impl Producer {
         !self.to_seal.is_empty() && self.context.is_some()
     }
 
-    /// A closed batch, to be sealed by the task that closed it, with no lock held.
-    pub fn take_full_seal(&mut self) -> Option<SealJob> {
-        let context = self.context.as_ref()?;
-        while let Some((number, content)) = self.to_seal.pop_front() {
+    /// A closed batch or run, to be sealed by the task that closed it, with no lock held.
+    pub fn take_full_seal(&mut self, now: impl Fn() -> Now) -> Option<SealJob> {
+        let context = self.context.clone()?;
+        while let Some((number, work)) = self.to_seal.pop_front() {
             // One that timed out meanwhile is gone from the queue.
-            let Some(entry) = self.in_flight.get_mut(number) else {
-                content.discard(&mut self.spent);
+            let Some(at) = self.in_flight.place_of(number) else {
+                match work {
+                    ToSeal::Messages(content) => content.discard(&mut self.spent),
+                    ToSeal::Frames(frames) => self.spares.put(frames),
+                }
                 continue;
             };
-            let (first, last) = (entry.first, entry.last);
+            let (first, last) = self.in_flight.entry_mut(at).map_or((0, 0), |entry| (entry.first, entry.last));
+            let publish_time_ms = match &work {
+                ToSeal::Messages(content) => content.publish_time_ms,
+                ToSeal::Frames(_) => {
+                    self.stamp(now);
+                    self.in_flight.run_mut(number).and_then(|run| run.stamped).map_or(0, |stamped| stamped.wall_ms)
+                }
+            };
             let spent = std::mem::take(&mut self.spent);
             let segment = std::mem::take(&mut self.segment);
-            return Some(SealJob { number, first, last, content, context: context.clone(), segment, spent });
+            return Some(SealJob { number, first, last, work, publish_time_ms, context, segment, spent });
         }
         None
     }

@@ -59,6 +59,7 @@ pub struct RoomTicket {
 impl RoomTicket {
     /// Whether its task is queued for room, so that it must say when it gives up.
     #[must_use]
+    #[inline]
     pub fn is_waiting(&self) -> bool {
         self.number.is_some()
     }
@@ -85,11 +86,11 @@ impl Producer {
     /// What is taken is what is held, in debug builds. Walks only short queues, to stay affordable.
     pub(super) fn check_ledger(&self) {
         const WALK_MAX: usize = 64;
-        if cfg!(debug_assertions) && self.in_flight.iter().len() <= WALK_MAX {
+        if cfg!(debug_assertions) && self.in_flight.entries().len() <= WALK_MAX {
             let open = self.open.as_ref().map_or((0, 0), |batch| (batch.content.count() as usize, batch.size_bytes));
             let held = self
                 .in_flight
-                .iter()
+                .entries()
                 .fold(open, |(messages, bytes), entry| (messages + entry.messages as usize, bytes + entry.size_bytes));
             assert_eq!(held, (self.room.messages, self.room.bytes), "slots and bytes are released exactly once");
         }

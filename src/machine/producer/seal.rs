@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 
 use super::batcher::{Content, Spent};
+use super::in_flight::Entry;
 use super::message::Message;
 use crate::error::{Error, ErrorKind};
 use crate::wire::FRAME_PADDING_BYTES;
@@ -13,10 +14,11 @@ use crate::wire::compress::{Compression, compress};
 use crate::wire::entry::{EntryParts, seal, seal_copied};
 use crate::wire::hot::SendHead;
 use crate::wire::metadata::NewMetadata;
+use crate::wire::send_run::{PlainSend, compared_len, put_unstamped, stamp};
 use crate::wire::tx::{CHAIN_MIN_BYTES, SealedFrame};
 
 /// Payloads up to this size are not compressed, as in the Java client.
-const COMPRESS_MIN_BYTES: usize = 4096;
+pub(super) const COMPRESS_MIN_BYTES: usize = 4096;
 
 /// More than a SEND frame has beside its metadata and payload.
 const HEADS_BYTES_MAX: usize = 256;
@@ -34,14 +36,31 @@ pub(super) struct SealContext {
     pub(super) max_message_size: Option<u32>,
 }
 
-/// A closed batch to be compressed, summed and framed: [`run`](Self::run) it with no lock held, and hand the result
-/// to [`Producer::put_sealed`](super::Producer::put_sealed).
+impl SealContext {
+    /// More than a SEND frame has beside what the message itself brings.
+    pub(super) fn head_bytes_max(&self) -> usize {
+        self.producer_name.len() + self.schema_version.as_ref().map_or(0, Bytes::len) + 128
+    }
+}
+
+/// What a [`SealJob`] makes frames of.
+#[derive(Debug)]
+pub(super) enum ToSeal {
+    /// A batch, or a message alone.
+    Messages(Content),
+    /// Frames that lack their time and sum.
+    Frames(BytesMut),
+}
+
+/// A closed batch to be compressed, summed and framed, or frames to be summed: [`run`](Self::run) it with no lock held,
+/// and hand the result to [`Producer::put_sealed`](super::Producer::put_sealed).
 #[must_use = "the messages in it are not sent until it has run"]
 pub struct SealJob {
     pub(super) number: u64,
     pub(super) first: u64,
     pub(super) last: u64,
-    pub(super) content: Content,
+    pub(super) work: ToSeal,
+    pub(super) publish_time_ms: u64,
     pub(super) context: Arc<SealContext>,
     /// What frames are written into.
     pub(super) segment: BytesMut,
@@ -58,6 +77,8 @@ pub struct Sealed {
     pub(super) segment: BytesMut,
     /// The buffer of the records, where the frame does not need it.
     pub(super) spare: BytesMut,
+    /// What the frames were held against.
+    pub(super) max_message_size: Option<u32>,
     pub(super) result: Result<Frame, Error>,
 }
 
@@ -79,31 +100,35 @@ impl SealJob {
     pub fn run(mut self) -> Sealed {
         let mut segment = std::mem::take(&mut self.segment);
         let mut spare = BytesMut::new();
-        let result = match self.content.take_only() {
-            Some(message) => {
-                seal_message(&mut segment, &self.context, &message, self.first, self.content.publish_time_ms)
-            }
-            None => self.seal_batch(&mut segment, &mut spare),
+        let result = match &mut self.work {
+            ToSeal::Frames(frames) => Ok(stamped(std::mem::take(frames), self.publish_time_ms)),
+            ToSeal::Messages(content) => match content.take_only() {
+                Some(message) => seal_message(&mut segment, &self.context, &message, self.first, self.publish_time_ms),
+                None => {
+                    let content = std::mem::take(content);
+                    self.seal_batch(content, &mut segment, &mut spare)
+                }
+            },
         };
         drop(self.spent);
-        Sealed { number: self.number, segment, spare, result }
+        Sealed { number: self.number, segment, spare, max_message_size: self.context.max_message_size, result }
     }
 
-    fn seal_batch(&mut self, segment: &mut BytesMut, spare: &mut BytesMut) -> Result<Frame, Error> {
+    fn seal_batch(&self, mut content: Content, segment: &mut BytesMut, spare: &mut BytesMut) -> Result<Frame, Error> {
         let context = &self.context;
-        let mut records = self.content.take_records();
+        let mut records = content.take_records();
         let copied = context.compression == Compression::None && records.len() < CHAIN_MIN_BYTES;
         // Split off rather than frozen as it is: so it can become a buffer again without an allocation.
         let payload = if copied { Bytes::new() } else { records.split().freeze() };
         let (payload, compression, uncompressed_size) = compressed(context.compression, payload);
-        let count = i32::try_from(self.content.count()).unwrap_or(i32::MAX);
+        let count = i32::try_from(content.count()).unwrap_or(i32::MAX);
         let metadata = NewMetadata {
             producer_name: &context.producer_name,
             sequence_id: self.first,
-            publish_time_ms: self.content.publish_time_ms,
-            partition_key: self.content.key.as_deref(),
-            partition_key_b64: self.content.key_b64,
-            ordering_key: self.content.ordering_key.as_deref(),
+            publish_time_ms: self.publish_time_ms,
+            partition_key: content.key.as_deref(),
+            partition_key_b64: content.key_b64,
+            ordering_key: content.ordering_key.as_deref(),
             schema_version: context.schema_version.as_deref(),
             compression,
             uncompressed_size,
@@ -123,12 +148,60 @@ impl SealJob {
         let copied_bytes = if compared_bytes < CHAIN_MIN_BYTES { compared_bytes } else { 0 };
         make_room(segment, HEADS_BYTES_MAX + metadata.encoded_len() + copied_bytes);
         let frame = if copied {
-            SealedFrame { head: seal_copied(segment, &head, &metadata, &records), payload: Bytes::new() }
+            let head = seal_copied(segment, &head, &metadata, &records);
+            *spare = records;
+            SealedFrame { head, payload: Bytes::new() }
         } else {
             seal(segment, &head, &metadata, payload)
         };
-        *spare = records;
         checked(context.max_message_size, frame, compared_bytes)
+    }
+}
+
+/// Frames that have all but time and sum, with both.
+fn stamped(mut frames: BytesMut, publish_time_ms: u64) -> Frame {
+    stamp(&mut frames, publish_time_ms);
+    // Split off rather than frozen as it is: so it can become a buffer again without an allocation.
+    let head = frames.split().freeze();
+    Frame { frame: SealedFrame { head, payload: Bytes::new() }, compared_bytes: 0 }
+}
+
+/// Frames a small message behind those in `frames`, all but time and sum.
+#[inline]
+pub(super) fn put_message(
+    frames: &mut BytesMut,
+    plain: &mut PlainSend,
+    context: &SealContext,
+    message: &Message,
+    entry: &mut Entry,
+) {
+    let start = frames.len();
+    if message.is_plain() {
+        plain.put(frames, entry.first, &message.payload);
+    } else {
+        let metadata = metadata(context, message, entry.first);
+        put_unstamped(frames, &SendHead::new(context.producer_id, entry.first), &metadata, &message.payload);
+    }
+    // A run is far below 4 GiB.
+    (entry.start, entry.end) = (start as u32, frames.len() as u32);
+    entry.compared_bytes = compared_len(&frames[start..]) as u32;
+}
+
+/// Of a message outside a batch, without time and compression.
+fn metadata<'a>(context: &'a SealContext, message: &'a Message, sequence_id: u64) -> NewMetadata<'a> {
+    let extras = message.extras();
+    NewMetadata {
+        producer_name: &context.producer_name,
+        sequence_id,
+        properties: &extras.properties,
+        partition_key: extras.key.as_deref(),
+        partition_key_b64: extras.key_b64,
+        ordering_key: extras.ordering_key.as_deref(),
+        event_time_ms: extras.event_time_ms,
+        schema_version: context.schema_version.as_deref(),
+        deliver_at_time_ms: message.deliver_at_ms(),
+        null_value: extras.null_value,
+        ..NewMetadata::default()
     }
 }
 
@@ -140,7 +213,7 @@ fn make_room(segment: &mut BytesMut, bytes: usize) {
 }
 
 /// Frames a single message, into `segment` where it is small.
-pub(super) fn seal_message(
+fn seal_message(
     segment: &mut BytesMut,
     context: &SealContext,
     message: &Message,
@@ -150,23 +223,8 @@ pub(super) fn seal_message(
     let copied = context.compression == Compression::None && message.payload.len() < CHAIN_MIN_BYTES;
     let (payload, compression, uncompressed_size) =
         if copied { (Bytes::new(), 0, 0) } else { compressed(context.compression, message.payload.clone()) };
-    let extras = message.extras();
-    let metadata = NewMetadata {
-        producer_name: &context.producer_name,
-        sequence_id,
-        publish_time_ms,
-        properties: &extras.properties,
-        partition_key: extras.key.as_deref(),
-        partition_key_b64: extras.key_b64,
-        ordering_key: extras.ordering_key.as_deref(),
-        event_time_ms: extras.event_time_ms,
-        schema_version: context.schema_version.as_deref(),
-        compression,
-        uncompressed_size,
-        deliver_at_time_ms: message.deliver_at_ms(),
-        null_value: extras.null_value,
-        ..NewMetadata::default()
-    };
+    let metadata =
+        NewMetadata { publish_time_ms, compression, uncompressed_size, ..metadata(context, message, sequence_id) };
     let payload_bytes = if copied { message.payload.len() } else { payload.len() };
     check_compared(context.max_message_size, payload_bytes)?;
     let head = SendHead::new(context.producer_id, sequence_id);

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::batcher::{Batch, discard};
-use super::seal::{SealContext, check_size};
+use super::in_flight::{Entry, Frames, Kind};
+use super::seal::{Frame, SealContext, ToSeal, check_size};
 use super::{BATCH_OPEN_MAX, Closing, Life, Link, Producer, ProducerCreated, SEQUENCE_ID_MAX, SealJob, Sealed};
 use crate::error::{Error, ErrorKind, Result, SendError};
 use crate::machine::control::PeerInfo;
@@ -12,6 +13,7 @@ use crate::machine::sabotage::{self, Sabotage};
 use crate::machine::{Deadline, Now, Wakes};
 use crate::pb;
 use crate::wire::command::Command;
+use crate::wire::send_run::PlainSend;
 
 /// After this many frames without any receipt the connection is not worth keeping.
 const UNANSWERED_FRAMES_MAX: u32 = 64;
@@ -66,13 +68,15 @@ impl Producer {
         }
         let first = self.context.is_none();
         let kept = self.context.as_ref().map(|context| context.producer_name.clone());
-        self.context = Some(Arc::new(SealContext {
+        let context = SealContext {
             producer_id: self.id.0,
             producer_name: kept.unwrap_or_else(|| opened.producer_name.as_str().into()),
             schema_version: opened.schema_version.clone().filter(|version| !version.is_empty()),
             compression: self.config.compression,
             max_message_size: Some(peer.max_message_size),
-        }));
+        };
+        self.plain = Some(PlainSend::new(self.id.0, &context.producer_name, context.schema_version.as_deref()));
+        self.context = Some(Arc::new(context));
         if first {
             // Only the first success knows where to start: a repeated one says -1.
             self.start_numbering(opened.last_sequence_id.unwrap_or(-1));
@@ -93,9 +97,12 @@ impl Producer {
         self.next_sequence_id = self.last_published.map_or(0, |last| last.min(SEQUENCE_ID_MAX - 1) + 1);
         // Messages accepted before now get their ids in the order in which they came.
         let mut to_seal = std::mem::take(&mut self.to_seal);
-        for (number, content) in &mut to_seal {
+        for (number, work) in &mut to_seal {
+            // Nothing is framed before there are numbers.
+            let ToSeal::Messages(content) = work else { continue };
             let (first, last) = self.number_held(content.held_mut());
-            if let Some(entry) = self.in_flight.get_mut(*number) {
+            let at = self.in_flight.place_of(*number);
+            if let Some(entry) = at.and_then(|at| self.in_flight.entry_mut(at)) {
                 (entry.first, entry.last) = (first, last);
             }
         }
@@ -118,15 +125,14 @@ impl Producer {
 
     /// Another broker may take less.
     fn fail_too_large(&mut self, max_message_size: u32, wakes: &mut Wakes) {
-        let too_large = |frame_bytes, compared_bytes| check_size(Some(max_message_size), frame_bytes, compared_bytes);
-        while let Some(number) = self.in_flight.find(|entry| {
-            entry.frame.as_ref().is_some_and(|frame| too_large(frame.len(), entry.compared_bytes).is_err())
-        }) {
-            let Some(entry) = self.in_flight.remove(number) else { break };
-            let bytes = entry.frame.as_ref().map_or(0, crate::wire::tx::SealedFrame::len);
-            let error = too_large(bytes, entry.compared_bytes).expect_err("it was found to be too large");
-            let error = SendError::new(error.with_topic(&self.topic), entry.transmitted);
-            self.settle(entry, Err(error), wakes);
+        let too_large = |entry: &Entry| {
+            check_size(Some(max_message_size), entry.frame_bytes(), entry.compared_bytes as usize).err()
+        };
+        // What is not framed yet has no size yet, and is looked at when it has.
+        while let Some(at) = self.in_flight.find(|_, entry| too_large(entry).is_some()) {
+            let Some(error) = self.in_flight.entry_mut(at).and_then(|entry| too_large(entry)) else { break };
+            let error = SendError::new(error.with_topic(&self.topic), self.in_flight.is_transmitted(at));
+            self.settle_failed(at, error, wakes);
         }
         self.after_settling(wakes);
     }
@@ -178,16 +184,20 @@ impl Producer {
     ///
     /// After [`put_sealed`](Self::put_sealed) there may be another one.
     pub fn take_seal(&mut self, now: Now) -> Option<SealJob> {
+        self.stamp(|| now);
+        if self.link == Link::Attached {
+            self.close_run();
+        }
         if self.to_seal.is_empty() && self.open_is_due(now) {
             self.close_batch();
         }
-        self.take_full_seal()
+        self.take_full_seal(|| now)
     }
 
     fn open_is_due(&self, now: Now) -> bool {
         let due = |batch: &Batch| {
             let linger = self.config.linger;
-            linger.is_zero() || batch.opened.checked_add(linger).is_none_or(|due| due <= now.at)
+            linger.is_zero() || batch.opened.at.checked_add(linger).is_none_or(|due| due <= now.at)
         };
         self.link == Link::Attached && !self.in_flight.has_unsent() && self.open.as_ref().is_some_and(due)
     }
@@ -198,37 +208,42 @@ impl Producer {
             self.segment = sealed.segment;
         }
         self.spares.put(sealed.spare);
-        let Some(entry) = self.in_flight.get_mut(sealed.number) else {
+        let Some(at) = self.in_flight.place_of(sealed.number) else {
             // It timed out meanwhile.
             if let Ok(frame) = sealed.result {
                 discard(frame.frame.payload, &mut self.spent);
             }
             return;
         };
-        let error = match sealed.result {
+        // It may be written now, or what comes after it in the queue.
+        self.dirty = true;
+        match sealed.result {
             Ok(frame) => {
-                // The limit may have changed since the job was taken.
-                let limit = self.context.as_ref().and_then(|context| context.max_message_size);
-                match check_size(limit, frame.frame.len(), frame.compared_bytes) {
-                    Ok(()) => {
-                        entry.compared_bytes = frame.compared_bytes;
-                        entry.frame = Some(frame.frame);
-                        self.dirty = true;
-                        return;
-                    }
-                    Err(error) => error,
+                self.keep(sealed.number, at, frame);
+                if let Some(limit) = self.max_message_size().filter(|limit| Some(*limit) != sealed.max_message_size) {
+                    self.fail_too_large(limit, wakes);
                 }
             }
-            Err(error) => error,
-        };
-        let error = SendError::new(error.with_topic(&self.topic), false);
-        if let Some(entry) = self.in_flight.remove(sealed.number) {
-            self.settle(entry, Err(error), wakes);
+            Err(error) => {
+                let error = SendError::new(error.with_topic(&self.topic), false);
+                self.settle_failed(at, error, wakes);
+                self.after_settling(wakes);
+            }
         }
-        // What comes after it in the queue may be sealed already.
-        self.dirty = true;
-        self.after_settling(wakes);
         self.advance_close(Some(now), wakes);
+    }
+
+    /// Keeps a frame with its run, whose first entry is at `at`.
+    fn keep(&mut self, number: u64, at: usize, sealed: Frame) {
+        let Some(run) = self.in_flight.run_mut(number) else { return };
+        let kind = run.kind;
+        let frame_bytes = sealed.frame.len();
+        run.frames = Frames::Sealed(sealed.frame);
+        // Framed runs know their entries' places from the start.
+        if let Some(entry) = self.in_flight.entry_mut(at).filter(|_| kind != Kind::Framed) {
+            entry.end = u32::try_from(frame_bytes).unwrap_or(u32::MAX);
+            entry.compared_bytes = u32::try_from(sealed.compared_bytes).unwrap_or(u32::MAX);
+        }
     }
 
     /// Hands frames to the connection, and, once a closing producer has nothing left, CLOSE_PRODUCER.
@@ -239,16 +254,15 @@ impl Producer {
             return More::No;
         }
         let mut written = 0;
-        while let Some(frame) = self.in_flight.next_sealed() {
-            if written >= out.quantum_bytes {
+        while let Some(frame_bytes) = self.in_flight.write_next(out.tx) {
+            written += frame_bytes;
+            if written >= out.quantum_bytes && self.in_flight.has_unsent() {
                 return More::Yes;
             }
-            written += frame.len();
-            out.tx.sealed(frame);
-            self.in_flight.mark_sent();
         }
         self.ask_to_close(out, now);
-        if !self.to_seal.is_empty() || self.open_is_due(now) { More::Yes } else { More::No }
+        let unsealed = !self.to_seal.is_empty() || self.in_flight.has_open_run() || self.open_is_due(now);
+        if unsealed { More::Yes } else { More::No }
     }
 
     fn ask_to_close(&mut self, out: &mut Outbox<'_>, now: Now) {
@@ -311,6 +325,14 @@ impl Producer {
         }
     }
 
+    /// Ends every send that is not settled.
+    fn fail_all(&mut self, error: &Error, wakes: &mut Wakes) {
+        while let Some((run, _)) = self.in_flight.front() {
+            let error = SendError::new(error.clone(), run.transmitted);
+            self.settle_failed(0, error, wakes);
+        }
+    }
+
     /// Ends everything. `later` is what later calls get, `reply` what closers get.
     pub(super) fn finish(&mut self, later: Error, reply: Result<()>, wakes: &mut Wakes) {
         let life = std::mem::replace(&mut self.life, Life::Finished(later.clone()));
@@ -321,12 +343,11 @@ impl Producer {
             created.answer(Err(later.clone()), wakes);
         }
         self.close_batch();
-        while let Some(entry) = self.in_flight.pop_front() {
-            let error = SendError::new(later.clone(), entry.transmitted);
-            self.settle(entry, Err(error), wakes);
-        }
-        for (_, content) in std::mem::take(&mut self.to_seal) {
-            content.discard(&mut self.spent);
+        self.fail_all(&later, wakes);
+        for (_, work) in std::mem::take(&mut self.to_seal) {
+            if let ToSeal::Messages(content) = work {
+                content.discard(&mut self.spent);
+            }
         }
         self.after_settling(wakes);
         self.waiters.dismiss_all(wakes);
@@ -347,7 +368,7 @@ impl Producer {
         }
         let due = |at: Option<std::time::Instant>, why| at.map(|at| Deadline::new(at, why));
         let oldest = match self.in_flight.front() {
-            Some(entry) => entry.deadline,
+            Some((run, _)) => run.deadline,
             None => self.open.as_ref().and_then(|batch| batch.deadline),
         };
         let closing = match &self.life {
@@ -369,7 +390,7 @@ impl Producer {
     fn open_until(&self) -> Option<std::time::Instant> {
         let batch = self.open.as_ref()?;
         let lingers = self.link == Link::Attached && !self.config.linger.is_zero();
-        batch.opened.checked_add(if lingers { self.config.linger } else { BATCH_OPEN_MAX.max(self.config.linger) })
+        batch.opened.at.checked_add(if lingers { self.config.linger } else { BATCH_OPEN_MAX.max(self.config.linger) })
     }
 
     /// Does what is due: only what is overdue fails, whatever the state.
@@ -377,6 +398,7 @@ impl Producer {
         if self.is_finished() {
             return;
         }
+        self.stamp(|| now);
         let is_due = |at: Option<std::time::Instant>| at.is_some_and(|at| at <= now.at);
         if is_due(self.created_by) {
             let mut what = "the producer was not created in time".to_owned();
@@ -400,19 +422,19 @@ impl Producer {
 
     fn expire_sends(&mut self, now: Now, wakes: &mut Wakes) {
         let is_due = |at: Option<std::time::Instant>| at.is_some_and(|at| at <= now.at);
-        let first_open_is_due = self.in_flight.iter().all(|entry| is_due(entry.deadline))
+        let first_open_is_due = self.in_flight.runs().all(|run| is_due(run.deadline))
             && self.open.as_ref().is_some_and(|batch| is_due(batch.deadline));
         if first_open_is_due {
             self.close_batch();
         }
         let mut expired = false;
-        while self.in_flight.front().is_some_and(|entry| is_due(entry.deadline)) {
-            let Some(entry) = self.in_flight.pop_front() else { break };
-            if entry.transmitted {
+        while let Some((run, _)) = self.in_flight.front().filter(|(run, _)| is_due(run.deadline)) {
+            let transmitted = run.transmitted;
+            if transmitted {
                 self.unanswered_frames = self.unanswered_frames.saturating_add(1);
             }
-            let error = SendError::new(self.overdue("no receipt came"), entry.transmitted);
-            self.settle(entry, Err(error), wakes);
+            let error = SendError::new(self.overdue("no receipt came"), transmitted);
+            self.settle_failed(0, error, wakes);
             expired = true;
         }
         if expired {
@@ -433,10 +455,7 @@ impl Producer {
         let over = closing.drained || self.link == Link::Detached;
         let error = Error::local(ErrorKind::TimedOut, "the producer was not closed in time").with_topic(&self.topic);
         self.close_batch();
-        while let Some(entry) = self.in_flight.pop_front() {
-            let error = SendError::new(error.clone(), entry.transmitted);
-            self.settle(entry, Err(error), wakes);
-        }
+        self.fail_all(&error, wakes);
         self.after_settling(wakes);
         if over {
             self.finish(self.closed_error(), Err(error), wakes);

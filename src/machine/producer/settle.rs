@@ -1,7 +1,7 @@
 //! Receipts, refusals, and the end of each send.
 
 use super::batcher::discard;
-use super::in_flight::Entry;
+use super::in_flight::{Entry, Frames, Kind, Run};
 use super::seal::is_intact;
 use super::{AfterSendError, Life, Link, Producer};
 use crate::error::{Error, SendError, ServerCode, ServerError};
@@ -37,18 +37,12 @@ impl Producer {
         }
         let mut result = Ok(());
         for receipt in run {
-            let Some(head) = self.in_flight.front() else {
+            let Some((oldest, head)) = self.in_flight.front() else {
                 self.stale_receipts += 1;
                 continue;
             };
-            match fit(head, receipt) {
-                Fit::Settles => {
-                    let Some(entry) = self.in_flight.pop_front() else { break };
-                    self.last_published = self.last_published.max(Some(entry.last));
-                    let batch_size = if entry.messages > 1 { entry.messages } else { 0 };
-                    let stored = Stored { ledger_id: receipt.ledger_id, entry_id: receipt.entry_id, batch_size };
-                    self.settle(entry, Ok(stored), wakes);
-                }
+            match fit(oldest.transmitted, head, receipt) {
+                Fit::Settles => self.settle_stored(receipt, wakes),
                 Fit::Stale => self.stale_receipts += 1,
                 Fit::Beyond => {
                     result = Err(Violation::new(format!(
@@ -58,6 +52,9 @@ impl Producer {
                     break;
                 }
             }
+        }
+        if let Some((run, _)) = self.in_flight.front() {
+            run.outcomes.wake(wakes);
         }
         self.after_settling(wakes);
         self.advance_close(None, wakes);
@@ -76,29 +73,32 @@ impl Producer {
         if self.is_finished() {
             return AfterSendError::Stay;
         }
-        let number = self.in_flight.find(|entry| entry.transmitted && entry.covers(sequence_id));
+        let at = self.in_flight.find(|run, entry| run.transmitted && entry.covers(sequence_id));
         match error.code {
             ServerCode::TOPIC_TERMINATED_ERROR => {
                 self.fail(Error::server(error, "a message"), wakes);
                 AfterSendError::Stay
             }
             ServerCode::NOT_ALLOWED_ERROR => {
-                self.refuse(number, error, now, wakes);
+                self.refuse(at, error, now, wakes);
                 AfterSendError::Stay
             }
-            ServerCode::CHECKSUM_ERROR => match number.and_then(|number| self.in_flight.get_mut(number)) {
-                // Bytes that changed here cannot be mended by a re-send, and neither, it seems, can the way there
-                // when it spoils the same frame twice.
-                Some(entry) if entry.doubted || !entry.frame.as_ref().is_some_and(is_intact) => {
-                    self.refuse(number, error, now, wakes);
-                    AfterSendError::Stay
+            ServerCode::CHECKSUM_ERROR => {
+                let intact = at.and_then(|at| self.in_flight.frame(at)).is_some_and(|frame| is_intact(&frame));
+                match at.and_then(|at| self.in_flight.entry_mut(at)) {
+                    // Bytes that changed here cannot be mended by a re-send, and neither, it seems, can the way there
+                    // when it spoils the same frame twice.
+                    Some(entry) if entry.doubted || !intact => {
+                        self.refuse(at, error, now, wakes);
+                        AfterSendError::Stay
+                    }
+                    Some(entry) => {
+                        entry.doubted = true;
+                        AfterSendError::Reattach
+                    }
+                    None => AfterSendError::Reattach,
                 }
-                Some(entry) => {
-                    entry.doubted = true;
-                    AfterSendError::Reattach
-                }
-                None => AfterSendError::Reattach,
-            },
+            }
             // The broker has done away with the producer, though it may not say so in any other way.
             _ if self.link == Link::Attached => AfterSendError::Reattach,
             _ => AfterSendError::Stay,
@@ -106,35 +106,60 @@ impl Producer {
     }
 
     /// Fails one entry with the broker's refusal.
-    fn refuse(&mut self, number: Option<u64>, error: ServerError, now: Now, wakes: &mut Wakes) {
-        let Some(entry) = number.and_then(|number| self.in_flight.remove(number)) else { return };
+    fn refuse(&mut self, at: Option<usize>, error: ServerError, now: Now, wakes: &mut Wakes) {
+        let Some(at) = at else { return };
         let error = Error::server(error, "a message").with_topic(&self.topic);
         // Of an entry that goes out again, an earlier copy may be stored.
-        let may_be_stored = entry.resent;
-        self.settle(entry, Err(SendError::new(error, may_be_stored)), wakes);
+        let may_be_stored = self.in_flight.entry_mut(at).is_some_and(|entry| entry.resent);
+        self.settle_failed(at, SendError::new(error, may_be_stored), wakes);
         self.after_settling(wakes);
         self.advance_close(Some(now), wakes);
     }
 
-    /// Ends the sends of one entry, which has left the queue.
-    pub(super) fn settle(&mut self, entry: Entry, result: Result<Stored, SendError>, wakes: &mut Wakes) {
+    /// Ends the sends of the oldest entry, which the broker has stored.
+    #[inline]
+    fn settle_stored(&mut self, receipt: &Receipt, wakes: &mut Wakes) {
+        let Some((entry, run)) = self.in_flight.take_front() else { return };
         self.room.release(entry.messages, entry.size_bytes);
-        let result = match result {
-            Err(error) if sabotage::is(Sabotage::SurelyNotStored) => Err(SendError::new(error.error().clone(), false)),
-            result => result,
+        self.last_published = self.last_published.max(Some(entry.last));
+        let batch_size = if entry.messages > 1 { entry.messages } else { 0 };
+        let stored = Stored { ledger_id: receipt.ledger_id, entry_id: receipt.entry_id, batch_size };
+        if !run.callbacks.is_empty() {
+            call_back(run, &entry, &Ok(stored), wakes);
+        }
+        run.outcomes.settle(entry.slot, Ok(stored));
+        if let Some(run) = self.in_flight.retire_front() {
+            self.retire(run, wakes);
+        }
+    }
+
+    /// Ends the sends of the entry at `at` with what went wrong.
+    pub(super) fn settle_failed(&mut self, at: usize, error: SendError, wakes: &mut Wakes) {
+        let error = match error {
+            error if sabotage::is(Sabotage::SurelyNotStored) => SendError::new(error.error().clone(), false),
+            error => error,
         };
-        if let Err(error) = &result {
-            self.note_failure(entry.index, error.error());
+        let Some((entry, run)) = self.in_flight.take(at) else { return };
+        self.room.release(entry.messages, entry.size_bytes);
+        call_back(run, &entry, &Err(error.clone()), wakes);
+        run.outcomes.settle(entry.slot, Err(error.clone()));
+        run.outcomes.wake(wakes);
+        let number = run.number;
+        self.note_failure(entry.index, error.error());
+        if let Some(run) = self.in_flight.retire(number) {
+            self.retire(run, wakes);
         }
-        for (index, callback) in entry.callbacks {
-            let result = entry.outcomes.resolve(index, &result);
-            wakes.run(move || callback(result));
-        }
-        entry.outcomes.settle(entry.slot, result, wakes);
-        match entry.frame {
-            Some(frame) if entry.messages > 1 => self.spares.put_payload(frame.payload),
-            Some(frame) => discard(frame.payload, &mut self.spent),
-            None => {}
+    }
+
+    /// Nothing is left of the run.
+    fn retire(&mut self, run: Run, wakes: &mut Wakes) {
+        run.outcomes.wake(wakes);
+        match (run.frames, run.kind) {
+            (Frames::Sealed(frame), Kind::Framed) => self.spares.put_payload(frame.head),
+            (Frames::Sealed(frame), Kind::Batch) => self.spares.put_payload(frame.payload),
+            (Frames::Sealed(frame), Kind::Alone) => discard(frame.payload, &mut self.spent),
+            (Frames::Open(frames), _) => self.spares.put(frames),
+            (Frames::Awaited, _) => {}
         }
     }
 
@@ -177,7 +202,7 @@ impl Producer {
         if self.flushes.is_empty() {
             return;
         }
-        let unsettled = self.in_flight.front().map(|entry| entry.index);
+        let unsettled = self.in_flight.front().map(|(_, entry)| entry.index);
         let unsettled = unsettled.or_else(|| self.open.as_ref().map(|batch| batch.index)).unwrap_or(self.accepted);
         while self.flushes.front().is_some_and(|flush| flush.target <= unsettled) {
             let Some(flush) = self.flushes.pop_front() else { break };
@@ -190,6 +215,17 @@ impl Producer {
     }
 }
 
+/// Has the callbacks of one entry called, once no lock is held.
+fn call_back(run: &mut Run, entry: &Entry, result: &Result<Stored, SendError>, wakes: &mut Wakes) {
+    let outcomes = run.outcomes.clone();
+    let called = |(index, _): &(u32, _)| entry.messages > 1 || *index == entry.slot;
+    while let Some(at) = run.callbacks.iter().position(called) {
+        let Some((index, callback)) = run.callbacks.remove(at) else { break };
+        let result = result.clone().map(|stored| outcomes.id(index, stored));
+        wakes.run(move || callback(result));
+    }
+}
+
 impl Entry {
     /// Whether a broker that names this id means this entry.
     fn covers(&self, sequence_id: u64) -> bool {
@@ -197,7 +233,8 @@ impl Entry {
     }
 }
 
-fn fit(head: &Entry, receipt: &Receipt) -> Fit {
+#[inline]
+fn fit(transmitted: bool, head: &Entry, receipt: &Receipt) -> Fit {
     let id = receipt.sequence_id;
     if id < head.first {
         if sabotage::is(Sabotage::StaleReceiptIsCurrent) {
@@ -206,7 +243,7 @@ fn fit(head: &Entry, receipt: &Receipt) -> Fit {
         return Fit::Stale;
     }
     // Never handed to any connection: it cannot be meant.
-    if !head.transmitted || !head.covers(id) {
+    if !transmitted || !head.covers(id) {
         return Fit::Beyond;
     }
     // Brokers write -1 or 0, or nothing at all, for "none". Some name a batch by its last id.
@@ -218,26 +255,9 @@ fn fit(head: &Entry, receipt: &Receipt) -> Fit {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machine::outcomes::Outcomes;
 
     fn entry(first: u64, last: u64) -> Entry {
-        Entry {
-            number: 0,
-            first,
-            last,
-            index: 0,
-            messages: 1,
-            size_bytes: 0,
-            deadline: None,
-            outcomes: Outcomes::of_batch(-1),
-            slot: 0,
-            callbacks: Vec::new(),
-            frame: None,
-            compared_bytes: 0,
-            transmitted: true,
-            resent: false,
-            doubted: false,
-        }
+        Entry { last, ..Entry::new(first, 0, 0, 0) }
     }
 
     fn receipt(sequence_id: u64, highest_sequence_id: i64) -> Receipt {
@@ -269,9 +289,12 @@ mod tests {
             ((5, 5), (u64::MAX, -1), Fit::Beyond),
         ];
         for ((first, last), (id, highest), expected) in cases {
-            assert_eq!(fit(&entry(first, last), &receipt(id, highest)), expected, "{first}..{last} {id} {highest}");
+            assert_eq!(
+                fit(true, &entry(first, last), &receipt(id, highest)),
+                expected,
+                "{first}..{last} {id} {highest}"
+            );
         }
-        let unsent = Entry { transmitted: false, ..entry(5, 5) };
-        assert_eq!(fit(&unsent, &receipt(5, -1)), Fit::Beyond);
+        assert_eq!(fit(false, &entry(5, 5), &receipt(5, -1)), Fit::Beyond, "never sent");
     }
 }

@@ -1,0 +1,235 @@
+//! SEND frames of small messages, one behind the other in a buffer, made in two steps.
+//!
+//! A frame is written when its message comes, all but two fields: `publish_time`, for which reading the clock costs as
+//! much as the rest, and the checksum, which covers it. [`stamp`] sets both, for all frames of the buffer at once, when
+//! they are about to leave.
+//!
+//! ```text
+//! total_size command_size BaseCommand(SEND) 0e01 crc metadata_size producer_name sequence_id publish_time ... payload
+//!                                                ~~~                                         ~~~~~~~~~~~~ stamped
+//! ```
+
+use bytes::{BufMut, BytesMut};
+
+use super::MAGIC_CRC32C;
+use super::hot::{SendHead, put_send_head};
+use super::metadata::NewMetadata;
+use super::proto::{bytes_len, varint_len};
+
+/// `total_size` and `command_size`.
+const SIZES_BYTES: usize = 8;
+
+/// Magic, checksum and `metadata_size`.
+const ENTRY_HEAD_BYTES: usize = 2 + 4 + 4;
+
+/// Room for `publish_time`, bytes. A number of fewer bytes is padded, which protobuf allows.
+const TIME_BYTES: usize = 6;
+
+/// The latest `publish_time` there is room for: in the year 2109. A later one is written as this.
+const TIME_MAX: u64 = (1 << (7 * TIME_BYTES)) - 1;
+
+/// Writes one frame that has no time and no sum yet; that of `metadata` does not count.
+pub(crate) fn put_unstamped(out: &mut BytesMut, head: &SendHead, metadata: &NewMetadata<'_>, payload: &[u8]) {
+    let metadata = NewMetadata { publish_time_ms: TIME_MAX, ..*metadata };
+    let metadata_len = metadata.encoded_len();
+    put_send_head(out, head, ENTRY_HEAD_BYTES + metadata_len + payload.len());
+    out.reserve(ENTRY_HEAD_BYTES + metadata_len + payload.len());
+    out.put_u16(MAGIC_CRC32C);
+    out.put_u32(0);
+    out.put_u32(metadata_len as u32);
+    metadata.put(out);
+    out.put_slice(payload);
+}
+
+/// What the frames of a producer's plain messages have in common: all but sequence id and payload.
+#[derive(Debug)]
+pub(crate) struct PlainSend {
+    producer_id: u64,
+    producer_name: Box<str>,
+    schema_version: Option<Box<[u8]>>,
+    /// A frame without payload, for sequence ids of `id_bytes` bytes.
+    frame: Vec<u8>,
+    id_bytes: usize,
+    /// Where the sequence id lies in `frame`: in the command, and in the metadata.
+    id_at: [usize; 2],
+}
+
+impl PlainSend {
+    /// Of one producer, for as long as its name and schema stay.
+    #[must_use]
+    pub(crate) fn new(producer_id: u64, producer_name: &str, schema_version: Option<&[u8]>) -> Self {
+        let mut this = Self {
+            producer_id,
+            producer_name: producer_name.into(),
+            schema_version: schema_version.map(Into::into),
+            frame: Vec::new(),
+            id_bytes: 0,
+            id_at: [0; 2],
+        };
+        this.fit(0);
+        this
+    }
+
+    /// Makes the frame anew, for ids as long as this one.
+    #[cold]
+    fn fit(&mut self, sequence_id: u64) {
+        let metadata = NewMetadata {
+            producer_name: &self.producer_name,
+            sequence_id,
+            schema_version: self.schema_version.as_deref(),
+            ..NewMetadata::default()
+        };
+        let mut frame = BytesMut::new();
+        put_unstamped(&mut frame, &SendHead::new(self.producer_id, sequence_id), &metadata, &[]);
+        self.id_bytes = varint_len(sequence_id);
+        let command_end = SIZES_BYTES + size_at(&frame, 4);
+        // It ends the command, and follows producer_name in the metadata, after its tag.
+        self.id_at =
+            [command_end - self.id_bytes, command_end + ENTRY_HEAD_BYTES + bytes_len(1, self.producer_name.len()) + 1];
+        self.frame = frame.to_vec();
+    }
+
+    /// Writes the frame of one message, which has no time and no sum yet.
+    #[inline]
+    pub(crate) fn put(&mut self, out: &mut BytesMut, sequence_id: u64, payload: &[u8]) {
+        if varint_len(sequence_id) != self.id_bytes {
+            self.fit(sequence_id);
+        }
+        let start = out.len();
+        out.reserve(self.frame.len() + payload.len());
+        out.put_slice(&self.frame);
+        let total = (self.frame.len() - 4 + payload.len()) as u32;
+        let frame = &mut out[start..];
+        frame[..4].copy_from_slice(&total.to_be_bytes());
+        for at in self.id_at {
+            put_padded(&mut frame[at..at + self.id_bytes], sequence_id);
+        }
+        out.put_slice(payload);
+    }
+}
+
+/// Sets `publish_time`, milliseconds since 1970, and the checksum of every frame in `frames`.
+pub(crate) fn stamp(frames: &mut [u8], publish_time_ms: u64) {
+    let mut time = [0; TIME_BYTES];
+    put_padded(&mut time, publish_time_ms.min(TIME_MAX));
+    let mut rest = frames;
+    while !rest.is_empty() {
+        let (frame, behind) = rest.split_at_mut(4 + size_at(rest, 0));
+        let entry_at = SIZES_BYTES + size_at(frame, 4);
+        let entry = &mut frame[entry_at..];
+        let name = varint_at(entry, ENTRY_HEAD_BYTES + 1);
+        let id = varint_at(entry, name.1 + name.0 + 1);
+        let time_at = id.1 + 1;
+        entry[time_at..time_at + TIME_BYTES].copy_from_slice(&time);
+        let sum = crc32c::crc32c(&entry[6..]);
+        entry[2..6].copy_from_slice(&sum.to_be_bytes());
+        rest = behind;
+    }
+}
+
+/// What of the whole frame of a single message the broker compares with `max_message_size`: metadata and payload.
+#[must_use]
+pub(crate) fn compared_len(frame: &[u8]) -> usize {
+    frame.len().saturating_sub(SIZES_BYTES + ENTRY_HEAD_BYTES + size_at(frame, 4))
+}
+
+#[inline]
+fn size_at(bytes: &[u8], at: usize) -> usize {
+    bytes[at..].first_chunk().map_or(0, |size| u32::from_be_bytes(*size) as usize)
+}
+
+/// Fills `out` with `value`, which does not need more bytes than that.
+#[inline]
+fn put_padded(out: &mut [u8], mut value: u64) {
+    let Some((last, before)) = out.split_last_mut() else { return };
+    for byte in before {
+        *byte = value as u8 | 0x80;
+        value >>= 7;
+    }
+    *last = value as u8;
+}
+
+/// A varint, and where it ends.
+#[inline]
+fn varint_at(bytes: &[u8], mut at: usize) -> (usize, usize) {
+    let mut value = 0;
+    let mut shift = 0;
+    loop {
+        let byte = bytes[at];
+        value |= usize::from(byte & 0x7f) << shift;
+        at += 1;
+        shift += 7;
+        if byte & 0x80 == 0 || shift >= usize::BITS {
+            return (value, at);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::entry::seal_copied;
+
+    const NOW_MS: u64 = 1_700_000_000_123;
+
+    fn sealed(id: u64, name: &str, version: Option<&[u8]>, properties: &[(String, String)], payload: &[u8]) -> Vec<u8> {
+        let metadata = NewMetadata {
+            producer_name: name,
+            sequence_id: id,
+            publish_time_ms: NOW_MS,
+            schema_version: version,
+            properties,
+            ..NewMetadata::default()
+        };
+        seal_copied(&mut BytesMut::new(), &SendHead::new(3, id), &metadata, payload).to_vec()
+    }
+
+    #[test]
+    fn stamped_frames_are_those_made_at_once() {
+        let names = ["p".to_owned(), "n".repeat(200), "m".repeat(20_000)];
+        for (name, version) in names.iter().zip([None, Some(&[1, 2][..]), None]) {
+            let mut plain = PlainSend::new(3, name, version);
+            let (mut run, mut expected) = (BytesMut::new(), Vec::new());
+            for id in [0, 127, 128, 5, 1 << 21, (1 << 63) - 1, u64::MAX] {
+                for payload in [&b""[..], b"x", &[7; 5000]] {
+                    plain.put(&mut run, id, payload);
+                    expected.extend(sealed(id, name, version, &[], payload));
+                }
+                let properties = [("k".to_owned(), "v".to_owned())];
+                let metadata = NewMetadata {
+                    producer_name: name,
+                    sequence_id: id,
+                    schema_version: version,
+                    properties: &properties,
+                    ..NewMetadata::default()
+                };
+                put_unstamped(&mut run, &SendHead::new(3, id), &metadata, b"rich");
+                expected.extend(sealed(id, name, version, &properties, b"rich"));
+            }
+            stamp(&mut run, NOW_MS);
+            assert_eq!(run, expected);
+        }
+    }
+
+    #[test]
+    fn a_time_of_another_length_keeps_its_room() {
+        use crate::wire::{Frame, frames};
+        for (time, expected) in [(0, 0), (1, 1), (TIME_MAX, TIME_MAX), (u64::MAX, TIME_MAX)] {
+            let mut run = BytesMut::new();
+            PlainSend::new(3, "p", None).put(&mut run, 9, b"x");
+            stamp(&mut run, time);
+            let Some(Ok(Frame::Send { entry, .. })) = frames(run.freeze()).next() else { panic!("a SEND") };
+            let parts = crate::wire::EntryParts::split(&entry).expect("whole");
+            parts.verify(&entry).expect("summed");
+            let metadata = crate::wire::Metadata::parse(&entry[parts.metadata]).expect("readable");
+            assert_eq!(metadata.publish_time_ms, expected);
+        }
+    }
+
+    #[test]
+    fn metadata_and_payload_are_what_brokers_compare() {
+        let frame = sealed(1, "p", None, &[], b"payload");
+        let parts = crate::wire::EntryParts::split(&frame[SIZES_BYTES + size_at(&frame, 4)..]).expect("whole");
+        assert_eq!(compared_len(&frame), parts.metadata.len() + 7);
+    }
+}
