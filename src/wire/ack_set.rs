@@ -7,12 +7,21 @@
 /// Which messages of a batch are still unacknowledged.
 ///
 /// Batches of up to 64 messages live in one word without an allocation.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct AckSet {
     words: Words,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Where the words lie does not count.
+impl PartialEq for AckSet {
+    fn eq(&self, other: &Self) -> bool {
+        self.words() == other.words()
+    }
+}
+
+impl Eq for AckSet {}
+
+#[derive(Debug, Clone)]
 enum Words {
     One(u64),
     Many(Vec<u64>),
@@ -31,6 +40,19 @@ impl AckSet {
             *last = low_bits(batch_size % 64);
         }
         Self { words: Words::Many(words) }
+    }
+
+    /// The set of a fresh batch in the memory of this one.
+    pub(crate) fn refill(&mut self, batch_size: u32) {
+        let Words::Many(words) = &mut self.words else { return *self = Self::full(batch_size) };
+        if batch_size == 0 {
+            return *self = Self::full(0);
+        }
+        words.clear();
+        words.resize(batch_size.div_ceil(64) as usize, u64::MAX);
+        if let (Some(last), 1..) = (words.last_mut(), batch_size % 64) {
+            *last = low_bits(batch_size % 64);
+        }
     }
 
     /// What a peer's words say about a batch of `batch_size` messages. Bits beyond the batch are
@@ -55,6 +77,19 @@ impl AckSet {
         match self.words_mut().get_mut(index as usize / 64) {
             Some(word) if *word & bit != 0 => {
                 *word &= !bit;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Acknowledges message `index` if another one near it stays unacknowledged, so that the batch is certainly not
+    /// finished by it; says whether it did. Otherwise nothing changes.
+    #[inline]
+    pub(crate) fn clear_but_last(&mut self, index: u32) -> bool {
+        match self.words_mut().get_mut(index as usize / 64) {
+            Some(word) if *word & !(1 << (index % 64)) != 0 => {
+                *word &= !(1 << (index % 64));
                 true
             }
             _ => false,
@@ -116,6 +151,7 @@ impl AckSet {
         }
     }
 
+    #[inline]
     fn words_mut(&mut self) -> &mut [u64] {
         match &mut self.words {
             Words::One(word) => std::slice::from_mut(word),
@@ -162,6 +198,28 @@ mod tests {
             assert!(!set.is_set(size) && !set.clear(size) && !set.clear(u32::MAX));
             assert!(set.to_words().is_empty());
         }
+    }
+
+    #[test]
+    fn a_set_in_used_memory_is_like_a_fresh_one() {
+        let mut set = AckSet::full(1);
+        for size in [200, 65, 64, 0, 1, 128, 1000, 3] {
+            set.clear_up_to(u32::MAX);
+            set.refill(size);
+            assert_eq!((set.count(), set.to_words()), (size, AckSet::full(size).to_words()));
+            assert_eq!(set, AckSet::full(size));
+            assert!(!set.is_set(size));
+        }
+    }
+
+    #[test]
+    fn what_might_finish_the_batch_is_left_alone() {
+        let mut set = AckSet::full(66);
+        assert!((0..63).all(|index| set.clear_but_last(index)));
+        assert!(set.clear_but_last(0), "acknowledged already, and others are not");
+        assert!(!set.clear_but_last(63) && set.is_set(63));
+        assert!(set.clear_but_last(65) && !set.clear_but_last(64) && !set.clear_but_last(128));
+        assert_eq!(set.count(), 2);
     }
 
     #[test]

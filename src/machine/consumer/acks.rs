@@ -18,7 +18,7 @@ use crate::id::MessageId;
 use crate::machine::Now;
 use crate::machine::outbox::Outbox;
 use crate::machine::sabotage::{self, Sabotage};
-use crate::wire::{AckFrame, AckId, AckSet, put_ack};
+use crate::wire::{AckFrame, AckId, put_ack};
 
 /// The most acknowledgements that wait for a connection, in entries. At the bound further ones are refused with
 /// [`ErrorKind::QueueFull`]; a refused message stays unacknowledged and can be acknowledged again later.
@@ -118,6 +118,24 @@ impl Acks {
                 }
                 Ok(finished)
             }
+        }
+    }
+
+    /// Acknowledges a member of the batch at hand, where that gives the broker nothing new to hear of: others of the
+    /// batch are open, and their set is not sent, or is to be sent already. `false`: nothing was done, and
+    /// [`ack`](Self::ack) is to decide.
+    #[inline]
+    pub(super) fn ack_at_hand(&mut self, id: &MessageId) -> bool {
+        if self.pending() >= PENDING_ACKS_MAX || sabotage::is(Sabotage::AckBatchEarly) {
+            return false;
+        }
+        let index_acks = self.index_acks;
+        let (Ok(index), Ok(size)) = (u32::try_from(id.batch_index), u32::try_from(id.batch_size)) else { return false };
+        match self.partials.at_hand(Position::of(id)) {
+            Some(partial) if partial.size == size && index < size && (partial.unsent || !index_acks) => {
+                partial.set.clear_but_last(index)
+            }
+            _ => false,
         }
     }
 
@@ -283,8 +301,7 @@ impl Acks {
         if ack_set.is_empty() && self.partials.find(position).is_none() {
             return None;
         }
-        let open = || AckSet::full(size);
-        let partial = self.partials.find_or_open(position, size, open, &mut self.ids);
+        let partial = self.partials.find_or_open(position, size, &mut self.ids);
         partial.set.and_with(ack_set);
         let left = partial.set.count();
         *ack_set = partial.set.to_words();
@@ -321,6 +338,7 @@ impl Acks {
         self.pending() > 0 || !self.damaged.is_empty()
     }
 
+    #[inline]
     fn pending(&self) -> usize {
         self.ids.len() + self.unsent.len() + usize::from(self.cumulative.is_some())
     }
@@ -422,7 +440,7 @@ fn open<'a>(
         let unknown = "the id names a member of a batch but not how large the batch is";
         return partials.find(position).ok_or_else(|| Error::local(ErrorKind::InvalidArgument, unknown));
     }
-    Ok(partials.find_or_open(position, size, || AckSet::full(size), forgotten))
+    Ok(partials.find_or_open(position, size, forgotten))
 }
 
 fn target(id: &MessageId) -> Result<Target> {

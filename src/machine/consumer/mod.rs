@@ -240,7 +240,17 @@ impl Consumer {
     /// # Errors
     /// The consumer is over; the id names a member of a batch without the size of the batch, and nothing is known of
     /// that batch ([`ErrorKind::InvalidArgument`]); too many acknowledgements wait ([`ErrorKind::QueueFull`]).
+    #[inline]
     pub fn ack(&mut self, id: &MessageId, now: impl FnOnce() -> Now) -> Result<()> {
+        let takes_acks = self.ended.is_none() && self.acks_wanted && !self.seeking;
+        if takes_acks && self.acks.ack_at_hand(id) {
+            return Ok(());
+        }
+        self.ack_any(id, now)
+    }
+
+    #[inline(never)]
+    fn ack_any(&mut self, id: &MessageId, now: impl FnOnce() -> Now) -> Result<()> {
         if !self.takes_acks()? {
             return Ok(());
         }

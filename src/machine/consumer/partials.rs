@@ -12,6 +12,9 @@ pub(super) const PARTIAL_ENTRIES_MAX: usize = 16 * 1024;
 /// The most memory of the sets of members, in words of 8 bytes. Beyond it as beyond [`PARTIAL_ENTRIES_MAX`].
 pub(super) const PARTIAL_WORDS_MAX: usize = 1024 * 1024;
 
+/// The largest set whose memory is kept for the next one, in words.
+const SPARE_WORDS_MAX: usize = 64;
+
 /// What is known of one batch.
 #[derive(Debug)]
 pub(super) struct Partial {
@@ -36,6 +39,8 @@ pub(super) struct Partials {
     rest: BTreeMap<Position, Partial>,
     /// Words of all sets.
     words: usize,
+    /// The set of an entry that was finished: its memory serves the next one.
+    spare: Option<AckSet>,
 }
 
 impl Partials {
@@ -45,6 +50,15 @@ impl Partials {
 
     pub(super) fn len(&self) -> usize {
         self.rest.len() + usize::from(self.hot.is_some())
+    }
+
+    /// The entry worked on last, if it is this one.
+    #[inline]
+    pub(super) fn at_hand(&mut self, position: Position) -> Option<&mut Partial> {
+        match &mut self.hot {
+            Some((hot, partial)) if *hot == position => Some(partial),
+            _ => None,
+        }
     }
 
     /// Brings what is known of an entry to hand.
@@ -59,16 +73,12 @@ impl Partials {
 
     /// The same; an unknown entry is one of which nothing is acknowledged. `forgotten` gets what must be told to the
     /// broker of entries that had to make room.
-    pub(super) fn find_or_open(
-        &mut self,
-        position: Position,
-        size: u32,
-        open: impl FnOnce() -> AckSet,
-        forgotten: &mut Vec<AckId>,
-    ) -> &mut Partial {
+    pub(super) fn find_or_open(&mut self, position: Position, size: u32, forgotten: &mut Vec<AckId>) -> &mut Partial {
         if self.find(position).is_none() {
             self.cool();
-            let partial = Partial { set: open(), size, unsent: false };
+            let mut set = self.spare.take().unwrap_or_else(|| AckSet::full(0));
+            set.refill(size);
+            let partial = Partial { set, size, unsent: false };
             self.words += partial.words();
             self.hot = Some((position, partial));
             self.make_room(forgotten);
@@ -100,7 +110,11 @@ impl Partials {
             Some((_, partial)) => Some(partial),
             None => self.rest.remove(&position),
         };
-        self.words -= found.map_or(0, |partial| partial.words());
+        let Some(partial) = found else { return };
+        self.words -= partial.words();
+        if partial.words() <= SPARE_WORDS_MAX {
+            self.spare = Some(partial.set);
+        }
     }
 
     /// Forgets all entries below `position`.
@@ -136,7 +150,7 @@ mod tests {
         let mut partials = Partials::default();
         let mut forgotten = Vec::new();
         for entry in 0..=PARTIAL_ENTRIES_MAX as u64 {
-            let partial = partials.find_or_open(at(entry), 3, || AckSet::full(3), &mut forgotten);
+            let partial = partials.find_or_open(at(entry), 3, &mut forgotten);
             partial.set.clear(0);
             partial.unsent = entry < 1;
         }
@@ -150,7 +164,7 @@ mod tests {
         let mut partials = Partials::default();
         let size = 64 * (PARTIAL_WORDS_MAX as u32 / 4);
         for entry in 0..6 {
-            partials.find_or_open(at(entry), size, || AckSet::full(size), &mut Vec::new());
+            partials.find_or_open(at(entry), size, &mut Vec::new());
         }
         assert_eq!(partials.len(), 4);
         partials.remove(at(3));
