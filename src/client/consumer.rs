@@ -1,7 +1,7 @@
 //! The consumer's handles: one that receives, and one, cloneable, that acknowledges.
 
 use std::fmt;
-use std::future::poll_fn;
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -90,10 +90,12 @@ impl Consumer {
     ///
     /// # Cancel safety
     /// Dropping the future loses no message and changes nothing.
-    pub async fn receive(&mut self) -> Result<ReceivedMessage> {
-        poll_fn(|cx| self.poll_receive(cx)).await
+    #[inline]
+    pub fn receive(&mut self) -> impl Future<Output = Result<ReceivedMessage>> {
+        Receive { consumer: self }
     }
 
+    #[inline]
     pub(super) fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<ReceivedMessage>> {
         self.receiver.poll(cx)
     }
@@ -443,6 +445,20 @@ impl Acker {
             replies.push(reply);
         }
         replies
+    }
+}
+
+/// The future of [`Consumer::receive`]: written out, so that it is inlined where it is awaited.
+struct Receive<'a> {
+    consumer: &'a mut Consumer,
+}
+
+impl Future for Receive<'_> {
+    type Output = Result<ReceivedMessage>;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.consumer.receiver.poll(cx)
     }
 }
 

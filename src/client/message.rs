@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use crate::id::MessageId;
 use crate::machine::consumer::EntryBody;
-use crate::wire::batch::Record;
+use crate::wire::batch::PlainRecord;
 use crate::wire::entry::BrokerEntryMetadata;
 use crate::wire::metadata::{self, Metadata, Properties, SingleMetadata, message_properties, single_properties};
 
@@ -19,25 +19,26 @@ use crate::wire::metadata::{self, Metadata, Properties, SingleMetadata, message_
 /// messages that are kept long.
 #[derive(Clone)]
 pub struct ReceivedMessage {
-    body: Body,
-    payload: Range<u32>,
-    id: MessageId,
-    /// Which endpoint of the consumer it came from.
-    source: u32,
-}
-
-#[derive(Clone)]
-#[allow(clippy::large_enum_variant, reason = "a message that is alone carries its entry, without an allocation")]
-enum Body {
-    Single(Opened),
-    /// The entry, and where in its payload the member's own metadata lies.
-    Member(Arc<Opened>, Range<u32>),
+    /// It is small because it is moved about once for each message: all that a batch has in common lies here.
+    opened: Arc<Opened>,
+    /// Where it starts in what holds the entry's payload: a member of a batch with the serialized metadata of its own.
+    start: u32,
+    /// Where that ends and the payload starts.
+    payload_at: u32,
+    /// Where the payload ends.
+    end: u32,
+    /// -1 outside a batch.
+    batch_index: i32,
 }
 
 /// An entry, opened: what its messages have in common.
 #[derive(Clone)]
 pub(super) struct Opened {
     topic: Arc<str>,
+    /// Which endpoint of the consumer it came from.
+    source: u32,
+    /// Of the entry as a whole, with the size of its batch.
+    id: MessageId,
     raw: Bytes,
     /// The payload, if it was compressed; else it lies in `raw`.
     inflated: Option<Box<Bytes>>,
@@ -51,23 +52,39 @@ pub(super) struct Opened {
 }
 
 impl Opened {
-    /// `inflated` is the payload if it had to be decompressed.
-    pub(super) fn new(
-        topic: Arc<str>,
-        raw: Bytes,
-        body: &EntryBody,
-        inflated: Option<Bytes>,
-        redelivered: u32,
-    ) -> Self {
+    /// No entry yet.
+    pub(super) fn empty(topic: Arc<str>, source: u32) -> Self {
         Self {
             topic,
-            raw,
-            payload: inflated.as_ref().map_or(body.payload.clone(), |payload| 0..narrow(payload.len())),
-            inflated: inflated.map(Box::new),
-            metadata: body.metadata.clone(),
-            broker: body.broker.clone(),
-            redelivery_count: redelivered,
+            source,
+            id: MessageId::EARLIEST,
+            raw: Bytes::new(),
+            inflated: None,
+            payload: 0..0,
+            metadata: 0..0,
+            broker: None,
+            redelivery_count: 0,
         }
+    }
+
+    /// Takes in an entry. `inflated` is the payload if it had to be decompressed.
+    pub(super) fn fill(&mut self, id: MessageId, raw: Bytes, body: &EntryBody, inflated: Option<Bytes>, again: u32) {
+        self.id = id;
+        self.raw = raw;
+        self.payload = inflated.as_ref().map_or(body.payload.clone(), |payload| 0..narrow(payload.len()));
+        self.inflated = inflated.map(Box::new);
+        self.metadata = body.metadata.clone();
+        self.broker = body.broker.clone();
+        self.redelivery_count = again;
+    }
+
+    /// Lets go of the bytes.
+    pub(super) fn clear(&mut self) {
+        *self = Self::empty(self.topic.clone(), self.source);
+    }
+
+    pub(super) fn id(&self) -> &MessageId {
+        &self.id
     }
 
     /// The payload of the whole entry.
@@ -97,38 +114,35 @@ impl Opened {
 }
 
 impl ReceivedMessage {
-    pub(super) fn single(opened: Opened, id: MessageId, source: u32) -> Self {
-        let payload = opened.payload.clone();
-        Self { body: Body::Single(opened), payload, id, source }
-    }
-
-    /// The ranges of `record` count from the start of the entry's payload.
+    /// The one message of an entry that is no batch.
     #[inline]
-    pub(super) fn member(opened: Arc<Opened>, record: &Record, id: MessageId, source: u32) -> Self {
-        let start = opened.payload.start;
-        let payload = start + narrow(record.payload.start)..start + narrow(record.payload.end);
-        let own = start + narrow(record.metadata_range.start)..start + narrow(record.metadata_range.end);
-        Self { body: Body::Member(opened, own), payload, id, source }
+    pub(super) fn single(opened: Arc<Opened>) -> Self {
+        let Range { start, end } = opened.payload;
+        Self { opened, start, payload_at: start, end, batch_index: -1 }
     }
 
+    /// Where the record lies counts from the start of the entry's payload.
+    #[inline]
+    pub(super) fn member(opened: Arc<Opened>, record: PlainRecord, index: u32) -> Self {
+        let at = |offset| opened.payload.start + narrow(offset);
+        let (start, payload_at, end) = (at(record.metadata_at), at(record.payload_at), at(record.end));
+        // Sizes of batches are bounded far below 2^31.
+        Self { opened, start, payload_at, end, batch_index: i32::try_from(index).unwrap_or(i32::MAX) }
+    }
+
+    #[inline]
     pub(super) fn source(&self) -> usize {
-        self.source as usize
+        self.opened.source as usize
     }
 
     #[inline]
     fn opened(&self) -> &Opened {
-        match &self.body {
-            Body::Single(opened) => opened,
-            Body::Member(opened, _) => opened,
-        }
+        &self.opened
     }
 
     /// The serialized metadata of a member of a batch.
     fn own_bytes(&self) -> Option<&[u8]> {
-        match &self.body {
-            Body::Single(_) => None,
-            Body::Member(opened, own) => Some(&opened.payload_holder()[wide(own)]),
-        }
+        (self.batch_index >= 0).then(|| &self.opened.payload_holder()[wide(&(self.start..self.payload_at))])
     }
 
     /// The member's own metadata, and the bytes its ranges point into. It was parsed when it was handed out, so it
@@ -145,8 +159,9 @@ impl ReceivedMessage {
     }
 
     /// The message's id; with it the message can be acknowledged later.
+    #[inline]
     pub fn id(&self) -> MessageId {
-        self.id
+        MessageId { batch_index: self.batch_index, ..self.opened.id }
     }
 
     /// The full name of the topic, of the partition where it is partitioned.
@@ -156,13 +171,13 @@ impl ReceivedMessage {
 
     /// The payload, shared with the buffer it came in.
     pub fn payload(&self) -> Bytes {
-        self.opened().payload_holder().slice(wide(&self.payload))
+        self.opened().payload_holder().slice(wide(&(self.payload_at..self.end)))
     }
 
     /// The payload as a slice.
     #[inline]
     pub fn payload_slice(&self) -> &[u8] {
-        &self.opened().payload_holder()[wide(&self.payload)]
+        &self.opened().payload_holder()[wide(&(self.payload_at..self.end))]
     }
 
     /// The payload as text; what is not UTF-8 is replaced.
@@ -263,7 +278,7 @@ impl ReceivedMessage {
     /// the metadata, corrected for this one's place in its batch.
     pub fn index(&self) -> Option<u64> {
         let last = self.opened().broker()?.index?;
-        let behind = (self.id.batch_size - 1 - self.id.batch_index).max(0);
+        let behind = (self.opened.id.batch_size - 1 - self.batch_index).max(0);
         last.checked_sub(u64::try_from(behind).ok()?)
     }
 
@@ -284,14 +299,11 @@ impl ReceivedMessage {
             inflated: opened.inflated.as_ref().map(|payload| Box::new(Bytes::copy_from_slice(payload))),
             ..opened.clone()
         };
-        let body = match &self.body {
-            Body::Single(_) => Body::Single(copied),
-            Body::Member(_, own) => Body::Member(Arc::new(copied), own.clone()),
-        };
-        Self { body, ..self.clone() }
+        Self { opened: Arc::new(copied), ..self.clone() }
     }
 }
 
+#[inline]
 fn narrow(offset: usize) -> u32 {
     // Payloads are bounded well below 4 GiB by the frame limit and the cap on decompression.
     u32::try_from(offset).unwrap_or(u32::MAX)
@@ -305,7 +317,7 @@ fn wide(range: &Range<u32>) -> Range<usize> {
 impl fmt::Debug for ReceivedMessage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ReceivedMessage")
-            .field("id", &format_args!("{}", self.id))
+            .field("id", &format_args!("{}", self.id()))
             .field("topic", &self.topic())
             .field("key", &self.key())
             .field("payload_bytes", &self.payload_slice().len())

@@ -18,7 +18,7 @@ use crate::id::MessageId;
 use crate::machine::consumer::{Consumer, Credits, Entry, EntryBody};
 use crate::machine::{Endpoint, EndpointId, ReadyList, Wakes};
 use crate::wire::ack_set::AckSet;
-use crate::wire::batch::BatchCursor;
+use crate::wire::batch::{BatchCursor, PlainRecord};
 use crate::wire::compress::{CompressError, decompress};
 use crate::wire::entry::EntryError;
 
@@ -37,6 +37,8 @@ pub(super) struct Receiver {
     over: bool,
     /// An error that was found behind messages that were given, for the next call.
     held: Option<Error>,
+    /// The way of a message from [`Self::poll_any`] to its caller.
+    found: Option<ReceivedMessage>,
 }
 
 /// One endpoint, and what was taken from it.
@@ -48,6 +50,9 @@ struct Source {
     generation: Arc<AtomicU64>,
     taken: u64,
     run: VecDeque<Entry>,
+    /// The entry opened last: its messages share it, and when all of them are gone its memory serves the next one.
+    opened: Option<Arc<Opened>>,
+    /// It is a batch, and being handed out.
     batch: Option<Batch>,
     credits: Credits,
     /// Permits come home when this many messages were handed out.
@@ -58,14 +63,10 @@ struct Source {
 
 /// A batch being handed out.
 struct Batch {
-    opened: Arc<Opened>,
     cursor: BatchCursor,
     /// Members still unacknowledged at the broker, where it said so.
     live: Option<AckSet>,
     left: u32,
-    ledger_id: u64,
-    entry_id: u64,
-    size: i32,
 }
 
 impl Receiver {
@@ -81,17 +82,47 @@ impl Receiver {
             .map(|(endpoint, generation)| Source::new(endpoint.clone(), generation, receiver_queue_size))
             .collect();
         let by_id = endpoints.iter().enumerate().map(|(index, endpoint)| (endpoint.id(), index)).collect();
-        Self { sources, by_id, inbox, ring: VecDeque::new(), marked: Vec::new(), over: false, held: None }
+        Self { sources, by_id, inbox, ring: VecDeque::new(), marked: Vec::new(), over: false, held: None, found: None }
     }
 
     /// The next message, an error that concerns one entry or the whole consumer, or `Pending`.
+    #[inline(always)]
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<ReceivedMessage>> {
+        loop {
+            if let Some(message) = self.next_plain() {
+                return Poll::Ready(Ok(message));
+            }
+            match self.poll_any(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return Poll::Pending,
+            }
+            if let Some(message) = self.found.take() {
+                return Poll::Ready(Ok(message));
+            }
+        }
+    }
+
+    /// The next message, where it takes next to nothing to get it: most members of most batches. It is looked for
+    /// before all else, and inlined up to the user's task, so that a message is made where it is wanted.
+    #[inline(always)]
+    fn next_plain(&mut self) -> Option<ReceivedMessage> {
+        if self.held.is_some() {
+            return None;
+        }
+        self.sources.get_mut(*self.ring.front()?)?.next_plain()
+    }
+
+    /// The same for any message, which it leaves in `found`: what it returns fits registers, and so do the parts of a
+    /// message that the caller makes, as long as no call writes one into its memory.
+    #[inline(never)]
+    fn poll_any(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         if let Some(error) = self.held.take() {
             return Poll::Ready(Err(error));
         }
         loop {
             if let Some(result) = self.next_at_hand() {
-                return Poll::Ready(result);
+                return Poll::Ready(result.map(|message| self.found = Some(message)));
             }
             self.inbox.take(&mut self.marked, Some(cx.waker()));
             if self.marked.is_empty() {
@@ -115,7 +146,16 @@ impl Receiver {
     }
 
     /// The next message that is here already.
+    #[inline]
     pub(super) fn try_next(&mut self) -> Option<Result<ReceivedMessage>> {
+        match self.next_plain() {
+            Some(message) => Some(Ok(message)),
+            None => self.try_any(),
+        }
+    }
+
+    #[inline(never)]
+    fn try_any(&mut self) -> Option<Result<ReceivedMessage>> {
         if let Some(error) = self.held.take() {
             return Some(Err(error));
         }
@@ -179,6 +219,7 @@ impl Source {
             taken: generation.load(Ordering::Relaxed),
             generation,
             run: VecDeque::new(),
+            opened: None,
             batch: None,
             credits: Credits::default(),
             credits_max: (receiver_queue_size / 2).max(1),
@@ -223,19 +264,37 @@ impl Source {
         self.run.drain(..entries).fold(members, |sum, entry| sum.saturating_add(entry.members))
     }
 
+    /// The next member of the batch at hand, if it is an ordinary one; else [`Self::next`] is to look.
+    #[inline(always)]
+    fn next_plain(&mut self) -> Option<ReceivedMessage> {
+        if self.generation.load(Ordering::Relaxed) != self.taken {
+            return None;
+        }
+        let (batch, opened) = (self.batch.as_mut()?, self.opened.as_ref()?);
+        if batch.live.is_some() {
+            return None;
+        }
+        let index = batch.cursor.index();
+        let record = batch.cursor.next_plain(opened.payload())?;
+        batch.left = batch.left.saturating_sub(1);
+        let message = ReceivedMessage::member(opened.clone(), record, index);
+        self.credit(1);
+        Some(message)
+    }
+
     /// The next message, or an error that concerns one entry; `None` when nothing is at hand.
-    #[inline]
     fn next(&mut self, index: u32) -> Option<Result<ReceivedMessage>> {
         self.drop_outdated();
         loop {
             if self.batch.is_some() {
-                let next = self.next_member(index);
+                let next = self.next_member();
                 if next.is_some() {
                     return next;
                 }
             }
             let Some(entry) = self.run.pop_front() else {
                 self.send_credits_home();
+                self.let_go();
                 return None;
             };
             let next = self.open(entry, index);
@@ -245,6 +304,16 @@ impl Source {
         }
     }
 
+    /// What waits for messages does not hold on to the read buffer of those it gave.
+    fn let_go(&mut self) {
+        let Some(opened) = &mut self.opened else { return };
+        match Arc::get_mut(opened) {
+            Some(opened) => opened.clear(),
+            None => self.opened = None,
+        }
+    }
+
+    #[inline]
     fn credit(&mut self, count: u32) {
         self.credits.count = self.credits.count.saturating_add(count);
         if self.credits.count >= self.credits_max {
@@ -252,6 +321,7 @@ impl Source {
         }
     }
 
+    #[inline(never)]
     fn send_credits_home(&mut self) {
         if self.credits.count == 0 {
             return;
@@ -260,11 +330,11 @@ impl Source {
         self.endpoint.with(&mut Wakes::new(), |consumer, _| consumer.credit(credits));
     }
 
-    fn next_member(&mut self, index: u32) -> Option<Result<ReceivedMessage>> {
+    fn next_member(&mut self) -> Option<Result<ReceivedMessage>> {
         loop {
-            let batch = self.batch.as_mut()?;
+            let (batch, opened) = (self.batch.as_mut()?, self.opened.as_ref()?);
             let member = batch.cursor.index();
-            let Some(record) = batch.cursor.next(batch.opened.payload()) else {
+            let Some(record) = batch.cursor.next(opened.payload()) else {
                 // Members that the broker charged and the batch did not hold (compacted out) go back.
                 let left = batch.left;
                 self.batch = None;
@@ -274,28 +344,28 @@ impl Source {
             let record = match record {
                 Ok(record) => record,
                 Err(error) => {
-                    let batch = self.batch.take()?;
-                    self.reject(batch.ledger_id, batch.entry_id, batch.left, &EntryError::Batch(error));
+                    let (id, left) = (*opened.id(), batch.left);
+                    self.batch = None;
+                    self.reject(id.ledger_id, id.entry_id, left, &EntryError::Batch(error));
                     return None;
                 }
             };
             if !batch.live.as_ref().is_none_or(|live| live.is_set(member)) {
                 continue;
             }
-            let id = MessageId {
-                ledger_id: batch.ledger_id,
-                entry_id: batch.entry_id,
-                partition: self.partition,
-                batch_index: i32::try_from(member).unwrap_or(i32::MAX),
-                batch_size: batch.size,
+            let place = PlainRecord {
+                metadata_at: record.metadata_range.start,
+                payload_at: record.payload.start,
+                end: record.payload.end,
             };
+            let message = ReceivedMessage::member(opened.clone(), place, member);
             if record.metadata.compacted_out {
                 // Nobody will see it, so nobody else acknowledges it, and the entry is done only with all members.
+                let id = message.id();
                 let _ = self.endpoint.with(&mut Wakes::new(), |consumer, _| consumer.ack(&id, clock::now));
                 continue;
             }
             batch.left = batch.left.saturating_sub(1);
-            let message = ReceivedMessage::member(batch.opened.clone(), &record, id, index);
             self.credit(1);
             return Some(Ok(message));
         }
@@ -324,22 +394,36 @@ impl Source {
                 return None;
             }
         };
-        let opened = Opened::new(self.topic.clone(), raw, &body, inflated, redelivery_count);
+        let batch_size = body.num_messages_in_batch.unwrap_or(0);
+        let id = MessageId { ledger_id, entry_id, partition: self.partition, batch_index: -1, batch_size };
+        let opened = self.place(index, |opened| opened.fill(id, raw, &body, inflated, redelivery_count));
         let Some(size) = body.num_messages_in_batch else {
-            let id = MessageId { partition: self.partition, ..MessageId::new(ledger_id, entry_id) };
+            let message = ReceivedMessage::single(opened.clone());
             self.credit(members);
-            return Some(Ok(ReceivedMessage::single(opened, id, index)));
+            return Some(Ok(message));
         };
         match BatchCursor::new(size, opened.payload().len()) {
             Ok(cursor) => {
                 let live =
                     (!ack_set.is_empty()).then(|| AckSet::from_words(&ack_set, u32::try_from(size).unwrap_or(0)));
-                let opened = Arc::new(opened);
-                self.batch = Some(Batch { opened, cursor, live, left: members, ledger_id, entry_id, size });
+                self.batch = Some(Batch { cursor, live, left: members });
             }
             Err(error) => self.reject(ledger_id, entry_id, members, &EntryError::Batch(error)),
         }
         None
+    }
+
+    /// Puts an entry into the memory of the one before, if nobody holds a message of that any more, else into its own.
+    fn place(&mut self, index: u32, fill: impl FnOnce(&mut Opened)) -> &Arc<Opened> {
+        if let Some(mut used) = self.opened.take() {
+            if let Some(free) = Arc::get_mut(&mut used) {
+                fill(free);
+                return self.opened.insert(used);
+            }
+        }
+        let mut fresh = Opened::empty(self.topic.clone(), index);
+        fill(&mut fresh);
+        self.opened.insert(Arc::new(fresh))
     }
 
     /// Damaged: acknowledged with the reason, so that it does not come again.

@@ -33,6 +33,18 @@ pub struct Record {
     pub payload: Range<usize>,
 }
 
+/// Where a record lies of which there is no more to say: it names its size and its number, as most do. Offsets count
+/// from the start of the uncompressed payload; the serialized SingleMessageMetadata ends where the payload starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PlainRecord {
+    /// Where the serialized SingleMessageMetadata starts.
+    pub(crate) metadata_at: usize,
+    /// Where the message's payload starts.
+    pub(crate) payload_at: usize,
+    /// Where the record ends.
+    pub(crate) end: usize,
+}
+
 /// A walk over the records of one batch that keeps only its place, so that the payload can live
 /// beside it.
 #[derive(Debug, Clone)]
@@ -79,6 +91,28 @@ impl BatchCursor {
         Some(record)
     }
 
+    /// The next record, if it is a plain one. Otherwise the walk stays where it is, and [`next`](Self::next) tells
+    /// what is there: a record with more to it, an error, or the end.
+    ///
+    /// It gives numbers only, so that they stay in registers all the way to the message.
+    #[inline]
+    pub(crate) fn next_plain(&mut self, payload: &[u8]) -> Option<PlainRecord> {
+        if self.index == self.count {
+            return None;
+        }
+        let (size, rest) = payload.get(self.position..)?.split_first_chunk::<SIZE_FIELD_BYTES>()?;
+        let metadata = rest.get(..u32::from_be_bytes(*size) as usize)?;
+        let payload_size = plain_payload_size(metadata)?;
+        let metadata_at = self.position + SIZE_FIELD_BYTES;
+        let payload_at = metadata_at + metadata.len();
+        if payload_size > payload.len() - payload_at {
+            return None;
+        }
+        let end = payload_at + payload_size;
+        (self.position, self.index) = (end, self.index + 1);
+        Some(PlainRecord { metadata_at, payload_at, end })
+    }
+
     /// The batch index of the record that [`next`](Self::next) gives next: also how many it gave.
     #[must_use]
     pub fn index(&self) -> u32 {
@@ -107,6 +141,31 @@ impl BatchCursor {
     }
 }
 
+/// Tags of the two fields of a plain record.
+const PAYLOAD_SIZE_TAG: u8 = 3 << 3;
+const SEQUENCE_ID_TAG: u8 = 8 << 3;
+
+/// `payload_size` of a SingleMessageMetadata that has that, and behind it at most `sequence_id`; `None` of any other,
+/// sound or not.
+#[inline]
+fn plain_payload_size(metadata: &[u8]) -> Option<usize> {
+    let (size, rest) = match *metadata {
+        [PAYLOAD_SIZE_TAG, low @ 0..0x80, ref rest @ ..] => (usize::from(low), rest),
+        [PAYLOAD_SIZE_TAG, low, high @ 0..0x80, ref rest @ ..] => {
+            (usize::from(low & 0x7f) | usize::from(high) << 7, rest)
+        }
+        [PAYLOAD_SIZE_TAG, low, middle, high @ 0..0x80, ref rest @ ..] => {
+            (usize::from(low & 0x7f) | usize::from(middle & 0x7f) << 7 | usize::from(high) << 14, rest)
+        }
+        _ => return None,
+    };
+    match rest {
+        [] => Some(size),
+        [SEQUENCE_ID_TAG, id @ .., 0..0x80] if id.len() <= 8 && id.iter().all(|&byte| byte >= 0x80) => Some(size),
+        _ => None,
+    }
+}
+
 /// Appends one record. `single.payload_size` is to be the length of `payload`.
 pub fn put_record(out: &mut BytesMut, single: &NewSingle<'_>, payload: &[u8]) {
     debug_assert_eq!(usize::try_from(single.payload_size), Ok(payload.len()));
@@ -119,9 +178,6 @@ pub fn put_record(out: &mut BytesMut, single: &NewSingle<'_>, payload: &[u8]) {
 
 /// [`put_record`] for a message of which there is no more to say than its size and its number, as most are.
 pub fn put_plain_record(out: &mut BytesMut, sequence_id: u64, payload: &[u8]) {
-    // Tags of payload_size and sequence_id.
-    const PAYLOAD_SIZE_TAG: u8 = 3 << 3;
-    const SEQUENCE_ID_TAG: u8 = 8 << 3;
     let mut head = [0; SIZE_FIELD_BYTES + 2 * (1 + VARINT_BYTES_MAX)];
     let mut at = SIZE_FIELD_BYTES;
     for (tag, value) in [(PAYLOAD_SIZE_TAG, payload.len() as u64), (SEQUENCE_ID_TAG, sequence_id)] {
