@@ -88,7 +88,7 @@ impl Producer {
     ///
     /// # Cancel safety
     /// Dropped before it ends, the message is not sent.
-    #[inline]
+    #[inline(always)]
     pub fn enqueue(&self, message: impl Into<Message>) -> impl Future<Output = Result<PendingSend, SendError>> + Send {
         self.accept(message.into(), None)
     }
@@ -131,7 +131,8 @@ impl Producer {
         &endpoints[self.shared.router.partition(message, endpoints.len())]
     }
 
-    #[inline]
+    /// Inlined whatever its size: else the message is moved once more, through memory.
+    #[inline(always)]
     fn accept(&self, message: Message, callback: Option<SendCallback>) -> Accept<'_> {
         let endpoint = self.route(&message);
         Accept { endpoint, message: Some(message), callback, ticket: RoomTicket::default() }

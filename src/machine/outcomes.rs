@@ -43,7 +43,7 @@ pub type SendCallback = Box<dyn FnOnce(Result<MessageId, SendError>) + Send>;
 /// Written once, under the producer's lock, and the ids before the state: who reads the state (acquire) that was
 /// written after them (release) sees them whole.
 #[derive(Debug)]
-pub(crate) struct Cell {
+struct Cell {
     state: AtomicU32,
     ledger_id: AtomicU64,
     entry_id: AtomicU64,
@@ -55,7 +55,7 @@ const FAILED: u32 = 1;
 const STORED: u32 = 2;
 
 impl Cell {
-    const fn new() -> Self {
+    fn new() -> Self {
         Self { state: AtomicU32::new(PENDING), ledger_id: AtomicU64::new(0), entry_id: AtomicU64::new(0) }
     }
 
@@ -84,28 +84,36 @@ struct Slow {
 /// The results of a run of sends: one for all of them (a batch), or one each.
 ///
 /// A leaf in the order of locks: its lock is taken under an endpoint's, and nothing is taken under it.
-pub(crate) struct Outcomes<C: ?Sized = [Cell]> {
+///
+/// Of a size that is known, so that a [`PendingSend`] fits two registers: what is moved through memory shows in the cost
+/// of a message.
+pub(crate) struct Outcomes {
     partition: i32,
     slow: Mutex<Slow>,
-    /// One, or [`RUN_SENDS_MAX`].
-    cells: C,
+    first: Cell,
+    /// None of a batch, else [`RUN_SENDS_MAX`] less one.
+    others: Box<[Cell]>,
 }
 
 impl Outcomes {
     /// One result for all messages of a batch.
     pub(crate) fn of_batch(partition: i32) -> Arc<Self> {
-        Arc::new(Outcomes { partition, slow: Mutex::default(), cells: [const { Cell::new() }; 1] })
+        Self::new(partition, 0)
     }
 
     /// A result each for up to [`RUN_SENDS_MAX`] sends.
     pub(crate) fn of_run(partition: i32) -> Arc<Self> {
-        let cells = [const { Cell::new() }; RUN_SENDS_MAX as usize];
-        Arc::new(Outcomes { partition, slow: Mutex::default(), cells })
+        Self::new(partition, RUN_SENDS_MAX - 1)
+    }
+
+    fn new(partition: i32, others: u32) -> Arc<Self> {
+        let others = (0..others).map(|_| Cell::new()).collect();
+        Arc::new(Self { partition, slow: Mutex::default(), first: Cell::new(), others })
     }
 
     #[inline]
     fn is_shared(&self) -> bool {
-        self.cells.len() == 1
+        self.others.is_empty()
     }
 
     /// Where the result of the send at `index` is.
@@ -116,7 +124,10 @@ impl Outcomes {
 
     #[inline]
     fn cell(&self, index: u32) -> &Cell {
-        &self.cells[self.place(index) as usize]
+        match self.place(index).checked_sub(1) {
+            Some(other) => &self.others[other as usize],
+            None => &self.first,
+        }
     }
 
     fn slow(&self) -> MutexGuard<'_, Slow> {
@@ -219,7 +230,7 @@ impl Outcomes {
     }
 }
 
-impl<C: ?Sized> fmt::Debug for Outcomes<C> {
+impl fmt::Debug for Outcomes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Outcomes")
     }

@@ -4,6 +4,7 @@
 //! goes away after it was woken must say so by [`Waiters::leave`], so that the turn passes on.
 
 use std::collections::VecDeque;
+use std::num::NonZeroU64;
 use std::task::Waker;
 use std::time::Instant;
 
@@ -15,12 +16,12 @@ use super::{Now, Wakes};
 pub(crate) struct Waiters {
     /// In the order of their numbers.
     queue: VecDeque<Waiting>,
-    next: u64,
+    enrolled: u64,
 }
 
 #[derive(Debug)]
 struct Waiting {
-    number: u64,
+    number: NonZeroU64,
     size_bytes: usize,
     deadline: Option<Instant>,
     /// `None` once it was woken.
@@ -33,29 +34,29 @@ impl Waiters {
     }
 
     /// Queues a task at the end; the number is its name.
-    pub(crate) fn enrol(&mut self, size_bytes: usize, deadline: Option<Instant>, waker: &Waker) -> u64 {
-        let number = self.next;
-        self.next += 1;
+    pub(crate) fn enrol(&mut self, size_bytes: usize, deadline: Option<Instant>, waker: &Waker) -> NonZeroU64 {
+        self.enrolled = self.enrolled.saturating_add(1);
+        let number = NonZeroU64::new(self.enrolled).expect("counted up from zero");
         self.queue.push_back(Waiting { number, size_bytes, deadline, waker: Some(waker.clone()) });
         number
     }
 
-    fn position(&self, number: u64) -> Option<usize> {
+    fn position(&self, number: NonZeroU64) -> Option<usize> {
         self.queue.binary_search_by_key(&number, |waiting| waiting.number).ok()
     }
 
     /// Whether the task still waits.
-    pub(crate) fn contains(&self, number: u64) -> bool {
+    pub(crate) fn contains(&self, number: NonZeroU64) -> bool {
         self.position(number).is_some()
     }
 
     /// Whether it is the task's turn.
-    pub(crate) fn is_front(&self, number: u64) -> bool {
+    pub(crate) fn is_front(&self, number: NonZeroU64) -> bool {
         self.queue.front().is_some_and(|front| front.number == number)
     }
 
     /// Notes who is to be woken for the task from now on.
-    pub(crate) fn wait(&mut self, number: u64, waker: &Waker, wakes: &mut Wakes) {
+    pub(crate) fn wait(&mut self, number: NonZeroU64, waker: &Waker, wakes: &mut Wakes) {
         let Some(at) = self.position(number) else { return };
         let slot = &mut self.queue[at].waker;
         if slot.as_ref().is_some_and(|old| old.will_wake(waker)) {
@@ -68,7 +69,7 @@ impl Waiters {
     }
 
     /// The task has what it waited for, or has gone away.
-    pub(crate) fn leave(&mut self, number: u64, wakes: &mut Wakes) {
+    pub(crate) fn leave(&mut self, number: NonZeroU64, wakes: &mut Wakes) {
         if let Some(Waiting { waker: Some(waker), .. }) = self.position(number).and_then(|at| self.queue.remove(at)) {
             wakes.run(move || drop(waker));
         }

@@ -25,7 +25,7 @@ impl Producer {
             Life::Closing(_) => return refuse(Error::local(ErrorKind::Closed, "the producer is closed")),
             Life::Finished(error) => return refuse(error.clone()),
         }
-        if message.sequence_id.is_some_and(|id| id > SEQUENCE_ID_MAX) {
+        if message.id().is_some_and(|id| id > SEQUENCE_ID_MAX) {
             return refuse(Error::local(ErrorKind::InvalidArgument, "a sequence id must be at most 2^63 - 1"));
         }
         // With compression it is known only at seal.
@@ -92,12 +92,12 @@ impl Producer {
     ) -> PendingSend {
         self.room.take(size_bytes);
         let grows = if self.context.is_some() {
-            let (id, grows) = self.number(message.sequence_id);
-            message.sequence_id = Some(id);
+            let (id, grows) = self.number(message.id());
+            message.number(id);
             grows
         } else {
             // What the first id will be is not known yet, so whether this one is above the last is not either.
-            message.sequence_id.is_none()
+            message.id().is_none()
         };
         let batched = self.config.batching && grows && message.may_be_batched();
         let pending = if batched {
@@ -133,7 +133,7 @@ impl Producer {
                 && batch.content.record_bytes_max() + record_bytes_max <= entry_bytes_max
         });
         let numbered = self.context.is_some();
-        let id = message.sequence_id.unwrap_or(0);
+        let id = message.id().unwrap_or(0);
         if !joins {
             self.close_batch();
             self.open_batch(id, deadline, now());
@@ -195,7 +195,7 @@ impl Producer {
         }
         let slot = RUN_SENDS_MAX - self.slots_left;
         self.slots_left -= 1;
-        let id = message.sequence_id.unwrap_or(0);
+        let id = message.id().unwrap_or(0);
         let mut entry = Entry::new(id, self.accepted, size_bytes, slot);
         let run = self.in_flight.open_run().expect("it was opened above, if none was open");
         let Frames::Open(frames) = &mut run.frames else { unreachable!("an open run has its frames") };
@@ -248,7 +248,7 @@ impl Producer {
         let outcomes = self.outcomes();
         let slot = RUN_SENDS_MAX - self.slots_left;
         self.slots_left -= 1;
-        let entry = Entry::new(message.sequence_id.unwrap_or(0), self.accepted, size_bytes, slot);
+        let entry = Entry::new(message.id().unwrap_or(0), self.accepted, size_bytes, slot);
         let mut content = Content::new(now);
         content.add(message, size_bytes, false, &mut self.spares, &mut self.spent);
         let deadline = deadline.unwrap_or_else(|| self.send_deadline(now.at));

@@ -163,7 +163,7 @@ impl Content {
 
     #[inline]
     fn write_record(&mut self, message: &Message) {
-        match message.sequence_id.filter(|_| message.is_plain()) {
+        match message.id().filter(|_| message.is_plain()) {
             Some(sequence_id) => put_plain_record(&mut self.records, sequence_id, &message.payload),
             None => put_record(&mut self.records, &message.single(), &message.payload),
         }

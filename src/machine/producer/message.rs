@@ -1,5 +1,7 @@
 //! A message on its way out.
 
+use std::fmt;
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,9 +23,32 @@ const BATCHED_KEY_BYTES_MAX: usize = 4096;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Message {
     pub(super) payload: Bytes,
-    pub(super) sequence_id: Option<u64>,
+    number: Number,
     /// What few messages have. A message is moved about several times on its way in, so it is kept small.
     extras: Option<Box<Extras>>,
+}
+
+/// A sequence id, or none yet: kept plus one, so that it takes no more room than a number does.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+struct Number(Option<NonZeroU64>);
+
+impl Number {
+    #[inline]
+    fn get(self) -> Option<u64> {
+        self.0.map(|above| above.get() - 1)
+    }
+
+    /// One that is too large for the protocol stays too large.
+    #[inline]
+    fn new(id: u64) -> Self {
+        Self(NonZeroU64::new(id.saturating_add(1)))
+    }
+}
+
+impl fmt::Debug for Number {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.get().fmt(f)
+    }
 }
 
 /// All but the payload and the number.
@@ -62,7 +87,7 @@ impl Message {
     /// A message with this payload.
     #[inline]
     pub fn new(payload: impl Into<Bytes>) -> Self {
-        Self { payload: payload.into(), ..Self::default() }
+        Self { payload: payload.into(), number: Number(None), extras: None }
     }
 
     /// Adds a property (`MessageMetadata.properties`). Properties keep their order; of two with the same name the
@@ -114,7 +139,7 @@ impl Message {
     /// is taken for a message that was stored before. At most 2^63 - 1.
     #[must_use]
     pub fn sequence_id(mut self, id: u64) -> Self {
-        self.sequence_id = Some(id);
+        self.number(id);
         self
     }
 
@@ -164,6 +189,18 @@ impl Message {
 
     fn extras_mut(&mut self) -> &mut Extras {
         self.extras.get_or_insert_default()
+    }
+
+    /// Its sequence id, once it has one.
+    #[inline]
+    pub(super) fn id(&self) -> Option<u64> {
+        self.number.get()
+    }
+
+    /// Sets its sequence id.
+    #[inline]
+    pub(super) fn number(&mut self, id: u64) {
+        self.number = Number::new(id);
     }
 
     /// Whether there is nothing but the payload and the number.
@@ -229,7 +266,7 @@ impl Message {
             event_time_ms: extras.event_time_ms,
             partition_key_b64: extras.key_b64,
             ordering_key: extras.ordering_key.as_deref(),
-            sequence_id: self.sequence_id,
+            sequence_id: self.id(),
             null_value: extras.null_value,
             ..NewSingle::default()
         }

@@ -374,7 +374,6 @@ impl Producer {
             // An earlier deadline may have come up.
             self.dirty = true;
             ticket.number = Some(self.waiters.enrol(size_bytes, deadline, waker));
-            ticket.deadline = deadline;
             return Poll::Pending;
         };
         if !self.waiters.contains(number) {
@@ -385,7 +384,8 @@ impl Producer {
             self.waiters.wait(number, waker, wakes);
             return Poll::Pending;
         }
-        let pending = self.accept(message, size_bytes, callback.take(), Some(ticket.deadline), now);
+        let deadline = self.waiters.next_deadline();
+        let pending = self.accept(message, size_bytes, callback.take(), Some(deadline), now);
         self.leave(ticket, wakes);
         Poll::Ready(Ok(pending))
     }

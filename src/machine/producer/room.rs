@@ -1,6 +1,6 @@
 //! The bounds on what is accepted and not settled.
 
-use std::time::Instant;
+use std::num::NonZeroU64;
 
 use super::Producer;
 use crate::machine::Wakes;
@@ -52,8 +52,7 @@ impl Room {
 /// A task's place in the queue for room; see [`Producer::poll_push`].
 #[derive(Debug, Default)]
 pub struct RoomTicket {
-    pub(super) number: Option<u64>,
-    pub(super) deadline: Option<Instant>,
+    pub(super) number: Option<NonZeroU64>,
 }
 
 impl RoomTicket {

@@ -116,8 +116,8 @@ impl Producer {
     fn number_held<'a>(&mut self, messages: impl Iterator<Item = &'a mut super::Message>) -> (u64, u64) {
         let mut range = None;
         for message in messages {
-            let (id, _) = self.number(message.sequence_id);
-            message.sequence_id = Some(id);
+            let (id, _) = self.number(message.id());
+            message.number(id);
             range = Some((range.map_or(id, |(first, _)| first), id));
         }
         range.unwrap_or((0, 0))
