@@ -277,9 +277,10 @@ impl Source {
         let index = batch.cursor.index();
         let record = batch.cursor.next_plain(opened.payload())?;
         batch.left = batch.left.saturating_sub(1);
-        let message = ReceivedMessage::member(opened.clone(), record, index);
         self.credit(1);
-        Some(message)
+        // No call comes behind this, so that its parts need not go through memory.
+        let opened = self.opened.as_ref()?;
+        Some(ReceivedMessage::member(opened.clone(), record, index))
     }
 
     /// The next message, or an error that concerns one entry; `None` when nothing is at hand.
