@@ -62,6 +62,68 @@ pub struct Metadata {
     pub txn: Option<TxnBits>,
 }
 
+/// What of a [`Metadata`] it takes to open an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Essence {
+    /// `compression`: the number of `CompressionType`, 0 = NONE.
+    pub(crate) compression: i32,
+    /// `uncompressed_size`, bytes.
+    pub(crate) uncompressed_size: u32,
+    /// `num_messages_in_batch`.
+    pub(crate) num_messages_in_batch: Option<i32>,
+    /// Whether there are `encryption_keys`.
+    pub(crate) encrypted: bool,
+    /// `num_chunks_from_msg`.
+    pub(crate) chunks: Option<i32>,
+}
+
+impl Essence {
+    /// Reads a serialized MessageMetadata, and refuses what [`Metadata::parse`] refuses.
+    pub(crate) fn read(bytes: &[u8]) -> Result<Self, DecodeError> {
+        match Self::of_usual(bytes) {
+            Some(essence) => Ok(essence),
+            None => Metadata::parse(bytes).map(|metadata| Self::of(&metadata)),
+        }
+    }
+
+    #[cold]
+    fn of(metadata: &Metadata) -> Self {
+        Self {
+            compression: metadata.compression,
+            uncompressed_size: metadata.uncompressed_size,
+            num_messages_in_batch: metadata.num_messages_in_batch,
+            encrypted: metadata.encrypted,
+            chunks: metadata.chunk.as_ref().map(|chunk| chunk.num_chunks),
+        }
+    }
+
+    /// The same for a metadata that is sound and has nothing in it but what most have; `None` of any other. It checks
+    /// all that [`Metadata::parse`] checks of these fields, and keeps nothing else of them.
+    fn of_usual(bytes: &[u8]) -> Option<Self> {
+        const REQUIRED: u32 = 1 << 1 | 1 << 2 | 1 << 3;
+        let mut fields = Fields::new(bytes, "MessageMetadata").ok()?;
+        let (mut compression, mut uncompressed_size, mut count, mut seen) = (0, 0, None, 0);
+        while let Some((number, value)) = fields.next().ok()? {
+            match (number, &value) {
+                (1 | 6, Value::Bytes(range)) => {
+                    std::str::from_utf8(bytes.get(range.clone())?).ok()?;
+                }
+                (8, Value::Varint(value)) => compression = *value as i32,
+                (9, Value::Varint(value)) => uncompressed_size = *value as u32,
+                (11, Value::Varint(value)) => count = Some(*value as i32),
+                (2 | 3 | 12 | 24, Value::Varint(_)) => {}
+                (4, _) => fields.key_value(&value, "MessageMetadata.properties").ok()?,
+                _ => return None,
+            }
+            seen |= 1u32 << number;
+        }
+        let complete = seen & REQUIRED == REQUIRED;
+        let usual =
+            Self { compression, uncompressed_size, num_messages_in_batch: count, encrypted: false, chunks: None };
+        complete.then_some(usual)
+    }
+}
+
 /// Which part of a larger message an entry holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ChunkInfo {

@@ -197,13 +197,52 @@ fn metadata_is_written_as_by_prost() {
     }
 }
 
+/// Both ways of reading have to agree.
+fn parse(raw: &[u8]) -> Result<Metadata, DecodeError> {
+    let whole = Metadata::parse(raw);
+    assert_eq!(Essence::read(raw), whole.as_ref().map(Essence::of).map_err(Clone::clone), "{raw:02x?}");
+    whole
+}
+
+#[test]
+fn usual_fields_are_read_on_the_short_way_as_on_the_long_one() {
+    let mut random = Random::new(6);
+    for _ in 0..200 {
+        let any = readable(&mut random);
+        let usual = pb::MessageMetadata {
+            producer_name: any.producer_name,
+            sequence_id: any.sequence_id,
+            publish_time: any.publish_time,
+            properties: any.properties,
+            partition_key: any.partition_key,
+            compression: any.compression,
+            uncompressed_size: any.uncompressed_size,
+            num_messages_in_batch: any.num_messages_in_batch,
+            event_time: any.event_time,
+            highest_sequence_id: any.highest_sequence_id,
+            ..Default::default()
+        };
+        let raw = usual.encode_to_vec();
+        assert!(Essence::of_usual(&raw).is_some());
+        for end in 0..=raw.len() {
+            let _ = parse(&raw[..end]);
+        }
+        for _ in 0..50 {
+            let mut raw = raw.clone();
+            let at = random.below(raw.len());
+            raw[at] = random.next() as u8;
+            let _ = parse(&raw);
+        }
+    }
+}
+
 #[test]
 fn metadata_is_read_as_by_prost() {
     let mut random = Random::new(2);
     for _ in 0..2000 {
         let theirs = readable(&mut random);
         let raw = theirs.encode_to_vec();
-        assert_equal(&raw, &Metadata::parse(&raw).unwrap(), &theirs);
+        assert_equal(&raw, &parse(&raw).unwrap(), &theirs);
     }
 }
 
@@ -217,7 +256,7 @@ fn fields_that_come_twice_or_in_no_order_are_read_as_by_prost() {
         raw.extend([0x88, 0x06, 1, 0x92, 0x06, 2, 0xff, 0xff, 0x9d, 0x06, 1, 2, 3, 4]);
         raw.extend([0xa1, 0x06, 1, 2, 3, 4, 5, 6, 7, 8]);
         let theirs = pb::MessageMetadata::decode(raw.as_slice()).unwrap();
-        assert_equal(&raw, &Metadata::parse(&raw).unwrap(), &theirs);
+        assert_equal(&raw, &parse(&raw).unwrap(), &theirs);
     }
 }
 
@@ -228,7 +267,7 @@ fn a_cut_message_is_an_error_or_what_prost_makes_of_it() {
         let raw = readable(&mut random).encode_to_vec();
         for end in 0..raw.len() {
             let raw = &raw[..end];
-            if let Ok(ours) = Metadata::parse(raw) {
+            if let Ok(ours) = parse(raw) {
                 assert_equal(raw, &ours, &pb::MessageMetadata::decode(raw).unwrap());
             }
         }
@@ -243,7 +282,7 @@ fn a_damaged_message_is_an_error_or_what_prost_makes_of_it() {
         let mut raw = readable(&mut random).encode_to_vec();
         let at = random.below(raw.len());
         raw[at] = random.next() as u8;
-        if let (Ok(ours), Ok(theirs)) = (Metadata::parse(&raw), pb::MessageMetadata::decode(raw.as_slice())) {
+        if let (Ok(ours), Ok(theirs)) = (parse(&raw), pb::MessageMetadata::decode(raw.as_slice())) {
             assert_equal(&raw, &ours, &theirs);
             both += 1;
         }
@@ -254,7 +293,7 @@ fn a_damaged_message_is_an_error_or_what_prost_makes_of_it() {
 #[test]
 fn required_fields_are_required() {
     let field = |raw: &[u8]| {
-        let error = Metadata::parse(raw).unwrap_err();
+        let error = parse(raw).unwrap_err();
         assert_eq!(error.kind, DecodeErrorKind::Missing);
         error.field
     };
@@ -264,13 +303,13 @@ fn required_fields_are_required() {
     assert_eq!(field(&[0x0a, 0, 0x10, 0]), "MessageMetadata.publish_time");
     assert_eq!(field(&[0x22, 2, 0x12, 0]), "KeyValue.key");
     assert_eq!(field(&[0x22, 2, 0x0a, 0]), "KeyValue.value");
-    assert!(Metadata::parse(&[0x0a, 0, 0x10, 0, 0x18, 0]).is_ok());
+    assert!(parse(&[0x0a, 0, 0x10, 0, 0x18, 0]).is_ok());
 }
 
 #[test]
 fn a_wrong_field_is_named_with_its_place() {
     let error = |raw: &[u8]| {
-        let DecodeError { kind, field, offset } = Metadata::parse(raw).unwrap_err();
+        let DecodeError { kind, field, offset } = parse(raw).unwrap_err();
         (kind, field, offset)
     };
     assert_eq!(error(&[0x08, 1]), (DecodeErrorKind::BadWireType, "MessageMetadata.producer_name", 2));
@@ -283,7 +322,7 @@ fn a_wrong_field_is_named_with_its_place() {
 #[test]
 fn chunk_fields_without_their_count_are_no_chunk() {
     let raw = pb::MessageMetadata { uuid: Some("u".into()), chunk_id: Some(0), ..Default::default() }.encode_to_vec();
-    assert_eq!(Metadata::parse(&raw).unwrap().chunk, None);
+    assert_eq!(parse(&raw).unwrap().chunk, None);
 }
 
 #[test]
