@@ -6,7 +6,8 @@ use bytes::Bytes;
 
 use super::position::Position;
 use crate::wire::error::{DecodeError, DecodeErrorKind};
-use crate::wire::{EntryError, EntryParts, MessageHead, Metadata};
+use crate::wire::metadata::Essence;
+use crate::wire::{EntryError, EntryParts, MessageHead};
 
 /// The largest batch that is opened, messages: what an `ack_set` of the largest size can name.
 pub const BATCH_MEMBERS_MAX: u32 = 64 * crate::wire::hot::ACK_SET_WORDS_MAX as u32;
@@ -31,12 +32,10 @@ pub struct Entry {
     /// `CommandMessage.consumer_epoch`.
     pub consumer_epoch: Option<u64>,
     /// Where its parts lie, or why it cannot be read.
-    pub body: Result<EntryBody, EntryError>,
+    pub body: Result<EntryBody, Box<EntryError>>,
     /// How many permits it stands for, messages. On arrival what the broker charged; what is taken from the consumer
     /// counts the members to be handed out, all of which are to be credited.
     pub members: u32,
-    /// The attach it came in; goes into [`Credits`](super::Credits).
-    pub attempt: u64,
 }
 
 /// An entry that can be read: where its parts lie in [`Entry::raw`], and what it takes to open it.
@@ -64,7 +63,8 @@ pub struct EntryBody {
 }
 
 impl EntryBody {
-    fn new(parts: &EntryParts, metadata: &Metadata) -> Self {
+    #[inline]
+    fn new(parts: &EntryParts, metadata: &Essence) -> Self {
         Self {
             metadata: narrow(&parts.metadata),
             payload: narrow(&parts.payload),
@@ -73,7 +73,7 @@ impl EntryBody {
             uncompressed_size: metadata.uncompressed_size,
             num_messages_in_batch: metadata.num_messages_in_batch,
             encrypted: metadata.encrypted,
-            chunks: metadata.chunk.as_ref().map(|chunk| chunk.num_chunks),
+            chunks: metadata.chunks,
         }
     }
 }
@@ -88,8 +88,9 @@ impl Entry {
     /// Reads a delivery: finds the parts, compares the checksum, parses the metadata. Needs no consumer and so no lock.
     ///
     /// Damage does not stop it: it is kept in [`body`](Self::body).
+    #[inline]
     pub fn read(head: MessageHead, raw: Bytes) -> Self {
-        let (body, members) = read_body(&head, &raw);
+        let (body, members) = read_body(&head.ack_set, &raw);
         Self {
             raw,
             ledger_id: head.ledger_id,
@@ -99,7 +100,6 @@ impl Entry {
             consumer_epoch: head.consumer_epoch,
             body,
             members,
-            attempt: 0,
         }
     }
 
@@ -115,33 +115,34 @@ impl Entry {
 }
 
 /// The body, and what the broker charged for it.
-fn read_body(head: &MessageHead, raw: &Bytes) -> (Result<EntryBody, EntryError>, u32) {
+fn read_body(ack_set: &[i64], raw: &[u8]) -> (Result<EntryBody, Box<EntryError>>, u32) {
     let parts = match EntryParts::split(raw) {
         Ok(parts) => parts,
-        Err(error) => return (Err(error), 1),
+        Err(error) => return (Err(error.into()), 1),
     };
     let sound = parts.verify(raw);
     let bytes = raw.get(parts.metadata.clone()).unwrap_or_default();
-    let metadata = match (sound, Metadata::parse(bytes)) {
+    let metadata = match (sound, Essence::read(bytes)) {
         (Ok(()), Ok(metadata)) => metadata,
-        (Ok(()), Err(error)) => return (Err(EntryError::Metadata(error)), 1),
+        (Ok(()), Err(error)) => return (Err(EntryError::Metadata(error).into()), 1),
         // The metadata of a damaged entry may still be what the broker read; a count that the payload could not hold
         // is the damage itself.
         (Err(error), Ok(metadata)) => {
-            let members = if check_count(&metadata, &parts).is_ok() { charged(&metadata, &head.ack_set) } else { 1 };
-            return (Err(error), members);
+            let members = if check_count(&metadata, &parts).is_ok() { charged(&metadata, ack_set) } else { 1 };
+            return (Err(error.into()), members);
         }
-        (Err(error), Err(_)) => return (Err(error), 1),
+        (Err(error), Err(_)) => return (Err(error.into()), 1),
     };
-    let members = charged(&metadata, &head.ack_set);
+    let members = charged(&metadata, ack_set);
     if let Err(error) = check_count(&metadata, &parts) {
-        return (Err(EntryError::Batch(error)), members);
+        return (Err(EntryError::Batch(error).into()), members);
     }
     (Ok(EntryBody::new(&parts, &metadata)), members)
 }
 
 /// The broker charges the members it has no acknowledgement of; its count of members is that of the metadata.
-fn charged(metadata: &Metadata, ack_set: &[i64]) -> u32 {
+#[inline]
+fn charged(metadata: &Essence, ack_set: &[i64]) -> u32 {
     match metadata.num_messages_in_batch {
         None => 1,
         Some(count) => live(ack_set, u32::try_from(count).unwrap_or(0)),
@@ -164,7 +165,8 @@ fn live(words: &[i64], size: u32) -> u32 {
 }
 
 /// Refuses a batch size that has no meaning or that its payload could not hold.
-fn check_count(metadata: &Metadata, parts: &EntryParts) -> Result<(), DecodeError> {
+#[inline]
+fn check_count(metadata: &Essence, parts: &EntryParts) -> Result<(), DecodeError> {
     const FIELD: &str = "MessageMetadata.num_messages_in_batch";
     let Some(count) = metadata.num_messages_in_batch else { return Ok(()) };
     let payload_bytes = parts.payload.len().max(metadata.uncompressed_size as usize);
@@ -217,7 +219,7 @@ mod tests {
         let mut bytes = BytesMut::from(&raw(Some(3), &[0; 30])[..]);
         *bytes.last_mut().expect("a payload") ^= 1;
         let entry = Entry::read(head(vec![]), bytes.freeze());
-        assert!(matches!(entry.body, Err(EntryError::ChecksumMismatch { .. })));
+        assert!(matches!(entry.body.as_ref().map_err(|error| &**error), Err(EntryError::ChecksumMismatch { .. })));
         assert_eq!(entry.members, 3);
     }
 
@@ -225,7 +227,7 @@ mod tests {
     fn counts_without_a_meaning_are_damage() {
         for (count, charged) in [(0, 0), (-5, 0), (8, 8), (i32::MAX, i32::MAX as u32)] {
             let entry = Entry::read(head(vec![]), raw(Some(count), &[0; 30]));
-            assert!(matches!(entry.body, Err(EntryError::Batch(_))), "{count}");
+            assert!(matches!(entry.body.as_ref().map_err(|error| &**error), Err(EntryError::Batch(_))), "{count}");
             assert_eq!(entry.members, charged);
         }
     }
@@ -233,7 +235,7 @@ mod tests {
     #[test]
     fn no_bytes_at_all_are_one_damaged_message() {
         let entry = Entry::read(head(vec![]), Bytes::new());
-        assert!(matches!(entry.body, Err(EntryError::TooShort { .. })));
+        assert!(matches!(entry.body.as_ref().map_err(|error| &**error), Err(EntryError::TooShort { .. })));
         assert_eq!(entry.members, 1);
     }
 }

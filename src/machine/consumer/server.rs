@@ -110,14 +110,15 @@ impl Consumer {
             run.clear();
             return;
         }
-        for mut entry in run.drain(..) {
-            if sabotage::is(Sabotage::DropEntry) && entry.entry_id % 7 == 3 {
-                continue;
-            }
-            if self.admit(&mut entry) {
-                self.queue.push_back(entry);
-            }
-        }
+        let mut ahead = self.queue.len();
+        run.retain_mut(|entry| {
+            let sabotaged = sabotage::is(Sabotage::DropEntry) && entry.entry_id % 7 == 3;
+            let admitted = !sabotaged && self.admit(entry, ahead);
+            ahead += usize::from(admitted);
+            admitted
+        });
+        // One move for each, from place to place.
+        self.queue.extend(run.drain(..));
         if !self.queue.is_empty() {
             self.mark_inbox(wakes);
         }
@@ -127,10 +128,10 @@ impl Consumer {
         self.check();
     }
 
-    /// Whether an entry is for the queue. Books its permits in any case.
-    fn admit(&mut self, entry: &mut Entry) -> bool {
+    /// Whether an entry is for the queue, behind `ahead` others. Books its permits in any case.
+    fn admit(&mut self, entry: &mut Entry, ahead: usize) -> bool {
         let charged = entry.members;
-        let left = self.members_wanted(entry);
+        let left = self.members_wanted(entry, ahead);
         if left > 0 {
             self.permits.arrived(left);
         }
@@ -138,12 +139,11 @@ impl Consumer {
             self.permits.arrived_for_nothing(charged.saturating_sub(left));
         }
         entry.members = left;
-        entry.attempt = self.attempt;
         left > 0
     }
 
     /// How many members of an entry are to be handed out.
-    fn members_wanted(&mut self, entry: &mut Entry) -> u32 {
+    fn members_wanted(&mut self, entry: &mut Entry, ahead: usize) -> u32 {
         let position = entry.position();
         let stale = entry.consumer_epoch.is_some_and(|epoch| epoch < self.redelivery.epoch());
         if self.seeking || (stale && self.config.subscription_type.is_in_order()) {
@@ -154,7 +154,7 @@ impl Consumer {
             return 0;
         }
         let queue_size = self.config.receiver_queue_size as usize;
-        if self.queue.len() >= queue_size.saturating_mul(QUEUE_ENTRIES_FACTOR).max(QUEUE_ENTRIES_MIN) {
+        if ahead >= queue_size.saturating_mul(QUEUE_ENTRIES_FACTOR).max(QUEUE_ENTRIES_MIN) {
             self.missed = true;
             return 0;
         }
