@@ -1,10 +1,14 @@
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
+use super::turns::QUANTUM_BYTES;
 use super::*;
 use crate::machine::Reply;
 use crate::machine::producer::{Message, ProducerConfig};
+use crate::pb;
+use crate::wire::frame::{cut, frames};
+use crate::wire::tx::TxBuf;
 
 struct Rig {
     session: Session,

@@ -1,0 +1,117 @@
+//! One connection with its guests: the endpoints attached to it.
+//!
+//! A session routes what the broker says to the endpoint it is for, and gives each endpoint that has something to
+//! do its turn to write. The tokio driver and the simulator use it alike: bytes in by [`Session::handle_read`], bytes
+//! out by [`Session::poll_transmit`], news for the supervisor by [`Session::poll_notice`].
+//!
+//! It owns the connection and no endpoint: an endpoint lives in its handle, and is a guest here while this is its
+//! server. When the session ends, every guest goes back to the supervisor's list.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use super::connection::{Asker, Connection, ConnectionConfig};
+use super::consumer::Consumer;
+use super::control::{Attempt, AuthData, EndpointRef, SessionCommand, SessionNotice};
+use super::deadlines::Deadlines;
+use super::outbox::Op;
+use super::producer::Producer;
+use super::ring::Ring;
+use super::{Endpoint, EndpointId, Now, ReadyList, Wakes};
+use crate::id::{ConsumerId, ProducerId};
+use crate::wire::command::Command;
+use crate::wire::frame::Limits;
+
+mod guests;
+mod inbound;
+mod turns;
+
+use inbound::Inbound;
+
+/// ```text
+///          SUCCESS, PRODUCER_SUCCESS
+/// Opening ---------------------------> Attached
+///    |                                    |
+///    +------> given up (refused,  <-------+  closed by the broker, link lost
+///             no answer, finished)
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Opening,
+    Attached,
+}
+
+#[derive(Debug)]
+struct Guest<M> {
+    endpoint: Arc<Endpoint<M>>,
+    attempt: Attempt,
+    phase: Phase,
+}
+
+/// A connection and its guests.
+#[derive(Debug)]
+pub struct Session {
+    connection: Connection,
+    /// The ids of guests with something to do.
+    ready: Arc<ReadyList>,
+    /// Where guests go that lose their place here.
+    supervisor: Arc<ReadyList>,
+    producers: BTreeMap<ProducerId, Guest<Producer>>,
+    consumers: BTreeMap<ConsumerId, Guest<Consumer>>,
+    /// Guests that the broker closed: their receipts and answers may still arrive on this connection. At most one
+    /// for each endpoint of the client that is not finished.
+    former: BTreeMap<EndpointId, EndpointRef>,
+    /// Guests in turn.
+    ring: Ring,
+    deadlines: Deadlines<EndpointId>,
+    notices: VecDeque<SessionNotice>,
+    /// The broker waits for fresh credentials, and the supervisor knows.
+    challenged: bool,
+    asks: Vec<(Op, Command)>,
+    inbound: Inbound,
+}
+
+impl Session {
+    /// A session on a connection that has just been made; guests that lose it go to `supervisor`.
+    pub fn new(config: ConnectionConfig, credentials: AuthData, supervisor: Arc<ReadyList>, now: Now) -> Self {
+        Self {
+            connection: Connection::new(config, credentials, now),
+            ready: ReadyList::new(),
+            supervisor,
+            producers: BTreeMap::new(),
+            consumers: BTreeMap::new(),
+            former: BTreeMap::new(),
+            ring: Ring::default(),
+            deadlines: Deadlines::default(),
+            notices: VecDeque::new(),
+            challenged: false,
+            asks: Vec::new(),
+            inbound: Inbound::default(),
+        }
+    }
+
+    /// Carries out what the supervisor says.
+    pub fn handle_command(&mut self, command: SessionCommand, now: Now, wakes: &mut Wakes) {
+        match command {
+            SessionCommand::Ask(ask, command) => self.connection.request(*command, Asker::Supervisor(ask), now),
+            SessionCommand::Challenge(credentials) => {
+                self.challenged = false;
+                self.connection.answer_challenge(credentials);
+            }
+            SessionCommand::Open(endpoint, attempt) => self.open(endpoint, attempt, now, wakes),
+        }
+    }
+
+    /// The bounds of inbound frames at the moment.
+    pub fn limits(&self) -> &Limits {
+        self.connection.limits()
+    }
+
+    /// News for the supervisor.
+    pub fn poll_notice(&mut self) -> Option<SessionNotice> {
+        self.notices.pop_front()
+    }
+}
+
+#[cfg(test)]
+mod tests;
