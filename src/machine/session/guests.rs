@@ -19,13 +19,13 @@ impl Session {
             EndpointRef::Producer(endpoint) => {
                 let request = endpoint.with(wakes, |producer, _| Command::Producer(producer.open_request(now)));
                 let EndpointId::Producer(key) = id else { return };
-                self.producers.insert(key, Guest { endpoint, attempt, phase: Phase::Opening });
+                self.producers.insert(key, Guest::new(endpoint, attempt));
                 request
             }
             EndpointRef::Consumer(endpoint) => {
                 let request = endpoint.with(wakes, |consumer, _| Command::Subscribe(consumer.subscribe_request(now)));
                 let EndpointId::Consumer(key) = id else { return };
-                self.consumers.insert(key, Guest { endpoint, attempt, phase: Phase::Opening });
+                self.consumers.insert(key, Guest::new(endpoint, attempt));
                 request
             }
         };
@@ -73,7 +73,7 @@ impl Session {
             }
         }
         // An answer can finish the endpoint or let it write again: it gets a turn.
-        self.ring.push_back(id);
+        self.give_turn(id);
     }
 
     fn attached(&mut self, id: EndpointId, attempt: Attempt, answer: &Command, now: Now, wakes: &mut Wakes) {
@@ -92,7 +92,7 @@ impl Session {
             // `answer_of` lets only PRODUCER_SUCCESS answer PRODUCER.
             (EndpointId::Producer(_), _) => return,
         }
-        self.ring.push_back(id);
+        self.give_turn(id);
         self.notices.push_back(SessionNotice::Opened(id, attempt));
     }
 
@@ -184,7 +184,9 @@ impl Session {
             std::mem::take(&mut self.producers).into_values().map(|guest| EndpointRef::Producer(guest.endpoint));
         let consumers =
             std::mem::take(&mut self.consumers).into_values().map(|guest| EndpointRef::Consumer(guest.endpoint));
-        for endpoint in producers.chain(consumers) {
+        let mut guests: Vec<EndpointRef> = producers.chain(consumers).collect();
+        guests.sort_unstable_by_key(EndpointRef::id);
+        for endpoint in guests {
             endpoint.move_to(&self.supervisor, wakes);
             endpoint.detach(now, wakes);
         }

@@ -145,14 +145,14 @@ impl Session {
     fn hand_over_receipts(&mut self, wakes: &mut Wakes) -> Result<(), CloseReason> {
         let Some(id) = self.inbound.producer.take() else { return Ok(()) };
         let receipts = &self.inbound.receipts;
-        let result = match (self.producers.get(&id), self.former.get(&EndpointId::Producer(id))) {
-            (Some(guest), _) => guest.endpoint.with(wakes, |producer, wakes| producer.on_receipts(receipts, wakes)),
+        let result = if let Some(guest) = self.producers.get(&id) {
+            guest.endpoint.with(wakes, |producer, wakes| producer.on_receipts(receipts, wakes))
+        } else {
             // Receipts that follow a CLOSE_PRODUCER are real; one that fits nothing is not worth the connection.
-            (None, Some(EndpointRef::Producer(endpoint))) => {
+            if let Some(EndpointRef::Producer(endpoint)) = self.former.get(&EndpointId::Producer(id)) {
                 let _ = endpoint.with(wakes, |producer, wakes| producer.on_receipts(receipts, wakes));
-                Ok(())
             }
-            _ => Ok(()),
+            Ok(())
         };
         self.inbound.receipts.clear();
         result.map_err(CloseReason::PeerBroke)

@@ -9,14 +9,15 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::connection::{Asker, Connection, ConnectionConfig};
 use super::consumer::Consumer;
 use super::control::{Attempt, AuthData, EndpointRef, SessionCommand, SessionNotice};
 use super::deadlines::Deadlines;
+use super::id_map::IdMap;
 use super::outbox::Op;
 use super::producer::Producer;
-use super::ring::Ring;
 use super::{Endpoint, EndpointId, Now, ReadyList, Wakes};
 use crate::id::{ConsumerId, ProducerId};
 use crate::wire::command::Command;
@@ -46,6 +47,23 @@ struct Guest<M> {
     endpoint: Arc<Endpoint<M>>,
     attempt: Attempt,
     phase: Phase,
+    place: Place,
+}
+
+impl<M> Guest<M> {
+    fn new(endpoint: Arc<Endpoint<M>>, attempt: Attempt) -> Self {
+        Self { endpoint, attempt, phase: Phase::Opening, place: Place::default() }
+    }
+}
+
+/// Where a guest stands.
+#[derive(Debug, Default)]
+struct Place {
+    /// In the ring, where everyone stands at most once: neither the number of its marks nor what it still has to write
+    /// gives it more turns than the others.
+    in_ring: bool,
+    /// By when it is looked at without a mark: never later than its deadline.
+    looked_at: Option<Instant>,
 }
 
 /// A connection and its guests.
@@ -56,13 +74,15 @@ pub struct Session {
     ready: Arc<ReadyList>,
     /// Where guests go that lose their place here.
     supervisor: Arc<ReadyList>,
-    producers: BTreeMap<ProducerId, Guest<Producer>>,
-    consumers: BTreeMap<ConsumerId, Guest<Consumer>>,
+    producers: IdMap<ProducerId, Guest<Producer>>,
+    consumers: IdMap<ConsumerId, Guest<Consumer>>,
     /// Guests that the broker closed: their receipts and answers may still arrive on this connection. At most one
     /// for each endpoint of the client that is not finished.
     former: BTreeMap<EndpointId, EndpointRef>,
-    /// Guests in turn.
-    ring: Ring,
+    /// Guests in turn. What an earlier attempt left in it is skipped.
+    ring: VecDeque<(EndpointId, Attempt)>,
+    /// Ids on their way from the ready list into the ring.
+    marked: Vec<EndpointId>,
     deadlines: Deadlines<EndpointId>,
     notices: VecDeque<SessionNotice>,
     /// The broker waits for fresh credentials, and the supervisor knows.
@@ -78,10 +98,11 @@ impl Session {
             connection: Connection::new(config, credentials, now),
             ready: ReadyList::new(),
             supervisor,
-            producers: BTreeMap::new(),
-            consumers: BTreeMap::new(),
+            producers: IdMap::default(),
+            consumers: IdMap::default(),
             former: BTreeMap::new(),
-            ring: Ring::default(),
+            ring: VecDeque::new(),
+            marked: Vec::new(),
             deadlines: Deadlines::default(),
             notices: VecDeque::new(),
             challenged: false,

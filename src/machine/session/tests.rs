@@ -1,3 +1,5 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -134,4 +136,82 @@ fn an_open_that_nobody_waits_for_is_closed_at_the_broker() {
     rig.opened(first);
     rig.turn();
     assert!(rig.requests.iter().any(|command| matches!(command, Command::CloseProducer(_))));
+}
+
+#[test]
+fn who_left_while_in_the_ring_and_came_back_gets_one_turn_at_a_time() {
+    let mut rig = Rig::new();
+    let endpoint = producer(1, rig.now);
+    let request = rig.open(&endpoint, 1);
+    rig.opened(request);
+    push(&endpoint, 1_000, rig.now);
+    assert!(rig.turn() > QUANTUM_BYTES, "it has more than one turn's worth, so it stays in the ring");
+    rig.broker(pb::CommandCloseProducer { producer_id: 1, ..Default::default() });
+    // All this while the peer takes nothing, so that the ring stays as it is.
+    let command = SessionCommand::Open(EndpointRef::Producer(endpoint.clone()), Attempt(2));
+    rig.session.handle_command(command, rig.now, &mut Wakes::new());
+    rig.opened(request + 1);
+    rig.session.take_marked(None);
+    rig.turn();
+    for _ in 0..10 {
+        let written = rig.turn();
+        assert!(written < QUANTUM_BYTES + 10_000, "{written} bytes in one turn of one guest");
+        assert_eq!(rig.session.ring.len(), 1);
+    }
+}
+
+#[test]
+fn the_waker_stays_behind_although_all_that_was_marked_has_left() {
+    struct Count(AtomicUsize);
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+    let mut rig = Rig::new();
+    let (stays, leaves) = (producer(1, rig.now), producer(2, rig.now));
+    for endpoint in [&stays, &leaves] {
+        let request = rig.open(endpoint, 1);
+        rig.opened(request);
+        rig.turn();
+    }
+    push(&leaves, 1, rig.now);
+    rig.broker(pb::CommandCloseProducer { producer_id: 2, ..Default::default() });
+    let woken = Arc::new(Count(AtomicUsize::new(0)));
+    let waker = Waker::from(woken.clone());
+    rig.session.take_marked(Some(&waker));
+    assert!(!rig.session.wants_transmit(&TxBuf::new()), "the task goes to sleep");
+    push(&stays, 1, rig.now);
+    assert_eq!(woken.0.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn a_send_ends_in_time_although_the_deadline_of_an_earlier_one_stood() {
+    let mut rig = Rig::new();
+    let start = rig.now;
+    let endpoint = producer(1, rig.now);
+    let request = rig.open(&endpoint, 1);
+    rig.opened(request);
+    let mut looks = 0;
+    for second in 0..20 {
+        rig.now.at = start.at + Duration::from_secs(second);
+        push(&endpoint, 1, rig.now);
+        rig.turn();
+        let receipt = pb::CommandSendReceipt { producer_id: 1, sequence_id: second, ..Default::default() };
+        if second < 19 {
+            rig.broker(receipt);
+        }
+    }
+    let timeout = ProducerConfig::default().send_timeout;
+    let overdue = rig.now.at + timeout;
+    while endpoint.with(&mut Wakes::new(), |producer, _| producer.stats().pending_messages) > 0 {
+        let due = rig.session.deadlines.next().expect("the guest is looked at again").at;
+        assert!(due <= overdue, "{looks} looks, and the next is too late");
+        rig.now.at = due;
+        rig.session.connection.handle_hot("SEND_RECEIPT").expect("it is up");
+        rig.session.handle_deadline(rig.now, &mut Wakes::new()).expect("a good connection");
+        looks += 1;
+    }
+    assert_eq!(rig.now.at, overdue);
+    assert!(looks <= 3, "{looks} looks at one deadline");
 }

@@ -1,12 +1,13 @@
 //! Turns: who has something to do writes its quantum, and what is due is done.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::task::Waker;
 
 use super::Session;
 use crate::machine::connection::Asker;
 use crate::machine::consumer::Consumer;
-use crate::machine::control::{CloseReason, RequestError};
+use crate::machine::control::{Attempt, CloseReason, RequestError};
 use crate::machine::outbox::{More, Outbox};
 use crate::machine::producer::Producer;
 use crate::machine::{Deadline, Endpoint, EndpointId, Now, ReadyList, Wakes};
@@ -29,21 +30,51 @@ impl Session {
         wakes: &mut Wakes,
     ) -> Result<(), CloseReason> {
         self.connection.poll_transmit(tx);
-        self.ready.take(&mut self.ring, waker);
+        self.take_marked(waker);
         let mut turns = self.ring.len();
         while turns > 0 && tx.len() < TX_BYTES_MAX {
             turns -= 1;
-            let Some(id) = self.ring.pop_front() else { break };
-            self.serve(id, tx, now, wakes)?;
+            let Some((id, attempt)) = self.ring.pop_front() else { break };
+            self.serve(id, attempt, tx, now, wakes)?;
         }
         // Requests asked by the guests just now.
         self.connection.poll_transmit(tx);
         if self.ring.is_empty() {
             // The waker stays behind only where the list is found empty, and a turn that writes nothing is not
             // followed by another look.
-            self.ready.take(&mut self.ring, waker);
+            self.take_marked(waker);
         }
         Ok(())
+    }
+
+    /// Whoever is marked gets into the ring; `waker` stays behind if nobody is.
+    pub(super) fn take_marked(&mut self, waker: Option<&Waker>) {
+        let mut marked = std::mem::take(&mut self.marked);
+        loop {
+            self.ready.take(&mut marked, waker);
+            if marked.is_empty() {
+                break;
+            }
+            marked.drain(..).for_each(|id| self.give_turn(id));
+            // Marks of endpoints that left fill no ring: then the list is looked at again, so that the waker stays.
+            if !self.ring.is_empty() {
+                break;
+            }
+        }
+        self.marked = marked;
+    }
+
+    /// Puts a guest at the end of the ring, unless it is in it already.
+    pub(super) fn give_turn(&mut self, id: EndpointId) {
+        let guest = match id {
+            EndpointId::Producer(key) => self.producers.get_mut(&key).map(|guest| (&mut guest.place, guest.attempt)),
+            EndpointId::Consumer(key) => self.consumers.get_mut(&key).map(|guest| (&mut guest.place, guest.attempt)),
+        };
+        if let Some((place, attempt)) = guest {
+            if !std::mem::replace(&mut place.in_ring, true) {
+                self.ring.push_back((id, attempt));
+            }
+        }
     }
 
     /// Whether a guest waits for its turn and `tx` has room for it: then [`poll_transmit`](Self::poll_transmit) is to be
@@ -56,36 +87,57 @@ impl Session {
     /// not been marked when it should have been.
     #[cfg(feature = "sim")]
     pub(crate) fn mark_all(&mut self) {
-        self.ring.extend(self.producers.keys().map(|id| EndpointId::Producer(*id)));
-        self.ring.extend(self.consumers.keys().map(|id| EndpointId::Consumer(*id)));
+        let producers = self.producers.keys().map(|id| EndpointId::Producer(*id));
+        let consumers = self.consumers.keys().map(|id| EndpointId::Consumer(*id));
+        let mut all: Vec<_> = producers.chain(consumers).collect();
+        all.sort_unstable();
+        all.into_iter().for_each(|id| self.give_turn(id));
     }
 
-    fn serve(&mut self, id: EndpointId, tx: &mut TxBuf, now: Now, wakes: &mut Wakes) -> Result<(), CloseReason> {
-        let mut asks = std::mem::take(&mut self.asks);
-        let mut out = Outbox::new(tx, QUANTUM_BYTES, &mut asks);
-        let turn = match id {
-            EndpointId::Producer(key) => self
-                .producers
-                .get(&key)
-                .and_then(|guest| serve_producer(&guest.endpoint, &self.ready, &mut out, now, wakes)),
-            EndpointId::Consumer(key) => self
-                .consumers
-                .get(&key)
-                .and_then(|guest| serve_consumer(&guest.endpoint, &self.ready, &mut out, now, wakes)),
+    fn serve(
+        &mut self,
+        id: EndpointId,
+        attempt: Attempt,
+        tx: &mut TxBuf,
+        now: Now,
+        wakes: &mut Wakes,
+    ) -> Result<(), CloseReason> {
+        let mut out = Outbox::new(tx, QUANTUM_BYTES, &mut self.asks);
+        let served = match id {
+            EndpointId::Producer(key) => {
+                let Some(guest) = self.producers.get_mut(&key).filter(|guest| guest.attempt == attempt) else {
+                    return Ok(());
+                };
+                guest.place.in_ring = false;
+                (serve_producer(&guest.endpoint, &self.ready, &mut out, now, wakes), &mut guest.place)
+            }
+            EndpointId::Consumer(key) => {
+                let Some(guest) = self.consumers.get_mut(&key).filter(|guest| guest.attempt == attempt) else {
+                    return Ok(());
+                };
+                guest.place.in_ring = false;
+                (serve_consumer(&guest.endpoint, &self.ready, &mut out, now, wakes), &mut guest.place)
+            }
         };
-        for (op, command) in asks.drain(..) {
+        for (op, command) in self.asks.drain(..) {
             self.connection.request(command, Asker::Endpoint(id, op), now);
         }
-        self.asks = asks;
-        let Some(turn) = turn else { return Ok(()) };
+        let (Some(turn), place) = served else { return Ok(()) };
         if turn.unanswered {
             return Err(CloseReason::Io("the broker takes messages and sends no receipts".to_owned()));
         }
-        self.deadlines.set(id, turn.deadline);
+        if let Some(deadline) = turn.deadline {
+            // One that moved later, or went away, shows when the guest is looked at.
+            if place.looked_at.is_none_or(|at| deadline.at < at) {
+                place.looked_at = Some(deadline.at);
+                self.deadlines.set(id, turn.deadline);
+            }
+        }
         if turn.finished {
             self.finish(id, now);
         } else if turn.more == More::Yes {
-            self.ring.push_back(id);
+            place.in_ring = true;
+            self.ring.push_back((id, attempt));
         }
         Ok(())
     }
@@ -102,30 +154,40 @@ impl Session {
             self.handle_answer(asker, Err(RequestError::TimedOut), now, wakes);
         }
         while let Some(id) = self.deadlines.pop_due(now) {
-            self.expire(id, now, wakes);
-            self.ring.push_back(id);
+            if self.expire(id, now, wakes) {
+                self.give_turn(id);
+            }
         }
         Ok(())
     }
 
     /// What is overdue ends now: a peer that does not read gives its guests no turn to write, but no time either.
-    fn expire(&mut self, id: EndpointId, now: Now, wakes: &mut Wakes) {
-        let next = match id {
-            EndpointId::Producer(key) => self.producers.get(&key).and_then(|guest| {
-                guest.endpoint.serve(&self.ready, |producer| {
+    /// Whether anything was due.
+    fn expire(&mut self, id: EndpointId, now: Now, wakes: &mut Wakes) -> bool {
+        let looked = match id {
+            EndpointId::Producer(key) => self.producers.get_mut(&key).map(|guest| {
+                let looked = guest.endpoint.serve(&self.ready, |producer| {
+                    let due = producer.poll_deadline().is_some_and(|deadline| deadline.is_due(now));
                     producer.handle_deadline(now, wakes);
-                    producer.poll_deadline()
-                })
+                    (due, producer.poll_deadline())
+                });
+                (looked, &mut guest.place)
             }),
-            EndpointId::Consumer(key) => self.consumers.get(&key).and_then(|guest| {
-                guest.endpoint.serve(&self.ready, |consumer| {
+            EndpointId::Consumer(key) => self.consumers.get_mut(&key).map(|guest| {
+                let looked = guest.endpoint.serve(&self.ready, |consumer| {
+                    let due = consumer.poll_deadline().is_some_and(|deadline| deadline.is_due(now));
                     consumer.handle_deadline(now, wakes);
-                    consumer.poll_deadline()
-                })
+                    (due, consumer.poll_deadline())
+                });
+                (looked, &mut guest.place)
             }),
         };
+        let Some((Some((due, next)), place)) = looked else { return false };
         // One that is still due waits for its turn to write; asking again before that would spin.
-        self.deadlines.set(id, next.flatten().filter(|deadline| !deadline.is_due(now)));
+        let next = next.filter(|deadline| !deadline.is_due(now));
+        place.looked_at = next.map(|deadline| deadline.at);
+        self.deadlines.set(id, next);
+        due
     }
 }
 
@@ -145,21 +207,30 @@ fn serve_producer(
     now: Now,
     wakes: &mut Wakes,
 ) -> Option<Turn> {
-    // Sealing (compressing, summing) happens between two locks, so that users go on pushing meanwhile.
-    while let Some(job) = endpoint.serve(ready, |producer| producer.take_seal(now))? {
-        let sealed = job.run();
-        endpoint.serve(ready, |producer| producer.put_sealed(sealed, now, wakes))?;
-    }
-    endpoint.serve(ready, |producer| {
-        producer.handle_deadline(now, wakes);
-        let more = producer.poll_transmit(out, now);
-        Turn {
-            more,
-            deadline: producer.poll_deadline(),
-            finished: producer.is_finished(),
-            unanswered: producer.take_wants_reconnect(),
+    let mut sealed = None;
+    loop {
+        let step = endpoint.serve(ready, |producer| {
+            if let Some(sealed) = sealed.take() {
+                producer.put_sealed(sealed, now, wakes);
+            }
+            if let Some(job) = producer.take_seal(now) {
+                return ControlFlow::Continue(job);
+            }
+            producer.handle_deadline(now, wakes);
+            let more = producer.poll_transmit(out, now);
+            ControlFlow::Break(Turn {
+                more,
+                deadline: producer.poll_deadline(),
+                finished: producer.is_finished(),
+                unanswered: producer.take_wants_reconnect(),
+            })
+        })?;
+        match step {
+            ControlFlow::Break(turn) => return Some(turn),
+            // Sealing (compressing, summing) happens between two locks, so that users go on pushing meanwhile.
+            ControlFlow::Continue(job) => sealed = Some(job.run()),
         }
-    })
+    }
 }
 
 fn serve_consumer(
