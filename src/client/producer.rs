@@ -256,7 +256,14 @@ impl Accept<'_> {
     #[inline(never)]
     fn at_once(&mut self) -> Option<PendingSend> {
         let Self { endpoint, message, callback, .. } = self;
-        with_seal(endpoint, |producer, _| producer.push_at_once(message, callback, clock::now))
+        let (pending, closed) = endpoint.with_only(|producer| {
+            let pending = producer.push_at_once(message, callback, clock::now);
+            (pending, producer.has_full_seal())
+        });
+        if closed {
+            seal_closed(endpoint, &mut Wakes::new());
+        }
+        pending
     }
 
     #[cold]

@@ -86,6 +86,25 @@ impl<M: Machine> Endpoint<M> {
         result
     }
 
+    /// [`with`](Self::with) for work that wakes nobody else, and carries no list about for it: the server is woken here,
+    /// once the lock is free.
+    #[inline]
+    pub fn with_only<R>(&self, work: impl FnOnce(&mut M) -> R) -> R {
+        let mut slot = self.lock();
+        let result = work(&mut slot.machine);
+        let waker = if slot.machine.take_dirty() && !slot.queued {
+            slot.queued = true;
+            slot.server.mark(self.id)
+        } else {
+            None
+        };
+        drop(slot);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        result
+    }
+
     /// Lets `server` work on the machine; `None` if it is not the endpoint's server any more.
     pub fn serve<R>(&self, server: &Arc<ReadyList>, work: impl FnOnce(&mut M) -> R) -> Option<R> {
         let mut slot = self.lock();

@@ -17,8 +17,6 @@ use super::metadata::{NewSingle, SingleMetadata};
 const PAYLOAD_SIZE: &str = "SingleMessageMetadata.payload_size";
 /// The length before each record's metadata.
 const SIZE_FIELD: &str = "size of SingleMessageMetadata";
-/// The longest varint, bytes.
-const VARINT_BYTES_MAX: usize = 10;
 /// The bytes of that length; no record takes less than this.
 const SIZE_FIELD_BYTES: usize = 4;
 
@@ -177,25 +175,40 @@ pub fn put_record(out: &mut BytesMut, single: &NewSingle<'_>, payload: &[u8]) {
 }
 
 /// [`put_record`] for a message of which there is no more to say than its size and its number, as most are.
+#[inline]
 pub fn put_plain_record(out: &mut BytesMut, sequence_id: u64, payload: &[u8]) {
-    let mut head = [0; SIZE_FIELD_BYTES + 2 * (1 + VARINT_BYTES_MAX)];
-    let mut at = SIZE_FIELD_BYTES;
-    for (tag, value) in [(PAYLOAD_SIZE_TAG, payload.len() as u64), (SEQUENCE_ID_TAG, sequence_id)] {
-        head[at] = tag;
-        at += 1;
-        let mut rest = value;
-        while rest >= 0x80 {
-            head[at] = rest as u8 | 0x80;
-            rest >>= 7;
-            at += 1;
-        }
-        head[at] = rest as u8;
-        at += 1;
+    let (Some(size), Some(id)) =
+        (short_field(PAYLOAD_SIZE_TAG, payload.len() as u64), short_field(SEQUENCE_ID_TAG, sequence_id))
+    else {
+        let payload_size = i32::try_from(payload.len()).unwrap_or(i32::MAX);
+        let single = NewSingle { payload_size, sequence_id: Some(sequence_id), ..NewSingle::default() };
+        return put_record(out, &single, payload);
+    };
+    out.reserve(SIZE_FIELD_BYTES + 2 * size_of::<u64>() + payload.len());
+    out.put_u32((size.1 + id.1) as u32);
+    for (word, bytes) in [size, id] {
+        let end = out.len() + bytes;
+        out.put_u64_le(word);
+        out.truncate(end);
     }
-    head[..SIZE_FIELD_BYTES].copy_from_slice(&((at - SIZE_FIELD_BYTES) as u32).to_be_bytes());
-    out.reserve(at + payload.len());
-    out.put_slice(&head[..at]);
     out.put_slice(payload);
+}
+
+/// A varint field of up to eight bytes, and how many they are, in a register: bytes written one by one would have to
+/// reach memory before they can be copied.
+#[inline]
+fn short_field(tag: u8, mut value: u64) -> Option<(u64, usize)> {
+    const BITS_MAX: u32 = 7 * 7;
+    if value >> BITS_MAX != 0 {
+        return None;
+    }
+    let (mut word, mut bits) = (u64::from(tag), 8);
+    while value >= 0x80 {
+        word |= (value & 0x7f | 0x80) << bits;
+        value >>= 7;
+        bits += 8;
+    }
+    Some((word | value << bits, bits as usize / 8 + 1))
 }
 
 /// Bytes that [`put_record`] appends.
@@ -256,7 +269,7 @@ mod tests {
 
     #[test]
     fn a_plain_record_is_a_record() {
-        for sequence_id in [0, 1, 127, 128, 1 << 21, (1 << 63) - 1, u64::MAX] {
+        for sequence_id in [0, 1, 127, 128, 1 << 21, (1 << 49) - 1, 1 << 49, (1 << 63) - 1, u64::MAX] {
             for length in [0, 1, 127, 128, 20_000] {
                 let payload = vec![7; length];
                 let single =

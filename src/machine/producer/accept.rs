@@ -28,15 +28,34 @@ impl Producer {
         if message.id().is_some_and(|id| id > SEQUENCE_ID_MAX) {
             return refuse(Error::local(ErrorKind::InvalidArgument, "a sequence id must be at most 2^63 - 1"));
         }
-        // With compression it is known only at seal.
-        let limit = self.max_message_size().unwrap_or(u32::MAX / 2) as usize;
-        if message.payload.len() > limit && self.config.compression == Compression::None {
+        if self.is_too_large(message) {
+            let limit = self.payload_bytes_max();
             let what = format!("{} bytes are more than the broker's limit of {limit}", message.payload.len());
             return refuse(Error::local(ErrorKind::MessageTooLarge, what));
         }
         Ok(())
     }
 
+    /// Whether [`check`](Self::check) has nothing against it.
+    #[inline]
+    fn is_fine(&self, message: &Message) -> bool {
+        matches!(self.life, Life::Open)
+            && message.id().is_none_or(|id| id <= SEQUENCE_ID_MAX)
+            && !self.is_too_large(message)
+    }
+
+    #[inline]
+    fn is_too_large(&self, message: &Message) -> bool {
+        // With compression it is known only at seal.
+        message.payload.len() > self.payload_bytes_max() && self.config.compression == Compression::None
+    }
+
+    #[inline]
+    fn payload_bytes_max(&self) -> usize {
+        self.max_message_size().unwrap_or(u32::MAX / 2) as usize
+    }
+
+    #[inline]
     pub(super) fn max_message_size(&self) -> Option<u32> {
         self.context.as_ref().and_then(|context| context.max_message_size)
     }
@@ -73,7 +92,7 @@ impl Producer {
     ) -> Option<PendingSend> {
         let message = message.as_mut()?;
         let size_bytes = message.size_bytes();
-        if !self.waiters.is_empty() || !self.room.fits(size_bytes) || self.check(message).is_err() {
+        if !self.waiters.is_empty() || !self.room.fits(size_bytes) || !self.is_fine(message) {
             return None;
         }
         Some(self.accept(message, size_bytes, callback.take(), None, now))
