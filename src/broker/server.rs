@@ -245,15 +245,8 @@ impl Shared {
         }
         let now = shared.now();
         let (id, tx_bytes_max) = shared.wake(|broker| (broker.connect(now), broker.tx_bytes_max()));
-        let connection = Served {
-            shared: Arc::clone(shared),
-            id,
-            stream,
-            rx: BytesMut::new(),
-            tx: TxBuf::new(),
-            tx_bytes_max,
-            ended: false,
-        };
+        let connection =
+            Served { shared: Arc::clone(shared), id, stream, rx: BytesMut::new(), tx: TxBuf::new(), tx_bytes_max };
         shared.spawn(connection);
     }
 
@@ -369,8 +362,6 @@ struct Served<S> {
     rx: BytesMut,
     tx: TxBuf,
     tx_bytes_max: usize,
-    /// The machine has been told that the connection is gone.
-    ended: bool,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Future for Served<S> {
@@ -445,10 +436,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Served<S> {
 
 impl<S> Drop for Served<S> {
     fn drop(&mut self) {
-        if !std::mem::replace(&mut self.ended, true) {
-            let id = self.id;
-            self.shared.operate(|broker| broker.disconnect(id));
-            self.shared.lock().wakers.remove(&id);
-        }
+        let id = self.id;
+        self.shared.operate(|broker| broker.disconnect(id));
+        self.shared.lock().wakers.remove(&id);
     }
 }
