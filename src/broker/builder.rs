@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use super::config::{BrokerConfig, DamagedEntries};
+use super::operator::PARTITIONS_MAX;
 use super::server::EmbeddedBroker;
 use crate::topic::TopicName;
 
@@ -14,7 +15,7 @@ use crate::topic::TopicName;
 pub struct EmbeddedBrokerBuilder {
     config: BrokerConfig,
     listen: SocketAddr,
-    /// Topics that are no topic names; `start` reports them.
+    /// What is wrong with a partitioned topic; `start` reports it.
     bad_topic: Option<String>,
 }
 
@@ -47,9 +48,16 @@ impl EmbeddedBrokerBuilder {
         self
     }
 
-    /// Makes a partitioned topic.
+    /// Makes a partitioned topic of 1 to 10,000 partitions.
     pub fn partitioned_topic(mut self, topic: impl AsRef<str>, partitions: u32) -> Self {
         match TopicName::parse(topic.as_ref()) {
+            Ok(name) if name.partition_index().is_some() => {
+                self.bad_topic = Some(format!("{name} is a partition; it cannot have partitions itself"));
+            }
+            Ok(name) if !(1..=PARTITIONS_MAX).contains(&partitions) => {
+                self.bad_topic =
+                    Some(format!("{name} cannot have {partitions} partitions, only 1 to {PARTITIONS_MAX}"));
+            }
             Ok(name) => {
                 self.config.namespaces.insert(name.namespace().to_owned());
                 self.config.partitioned.insert(name.as_str().to_owned(), partitions);
@@ -135,7 +143,8 @@ impl EmbeddedBrokerBuilder {
     /// Listens and serves, on the current tokio runtime.
     ///
     /// # Errors
-    /// If the address cannot be listened on, or the name of a partitioned topic is not one.
+    /// If the address cannot be listened on, or a partitioned topic cannot be made: the name is not one, or the number
+    /// of partitions is out of range.
     ///
     /// # Cancel safety
     /// Dropping the future before it is done leaves nothing behind.

@@ -31,7 +31,7 @@ pub struct BrokerConfig {
     pub namespaces: BTreeSet<String>,
     /// Every well-formed namespace exists.
     pub any_namespace: bool,
-    /// Partitioned topics by their full base name.
+    /// Partitioned topics by their full base name; those that `create_partitioned_topic` refuses are not made.
     pub partitioned: BTreeMap<String, u32>,
     /// PRODUCER and SUBSCRIBE make a topic that does not exist.
     pub auto_create_topics: bool,

@@ -7,6 +7,7 @@ use std::time::Instant;
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::auth::Identity;
+use super::facts::CHECKSUM_BLOCK_BYTES;
 use super::faults::Script;
 use super::log::Entry;
 use super::machine::ConnId;
@@ -17,9 +18,6 @@ use crate::wire::hot::{MessageHead, Receipt, put_message, put_ping, put_pong, pu
 
 /// Producers and consumers, live or closed, that one connection may name; one more ends the connection.
 pub(crate) const ENDPOINTS_MAX: usize = 100_000;
-
-/// Magic and CRC in front of an entry.
-const CHECKSUM_BLOCK_BYTES: usize = 6;
 
 /// ```text
 ///            CONNECT accepted
@@ -94,7 +92,7 @@ pub(crate) struct Connection {
     pub(crate) challenged: bool,
     /// A PING of the keep-alive has had no frame after it.
     pub(crate) pinged: bool,
-    /// Grows with every liveness check; the current one is over when a frame arrives.
+    /// The liveness check under way; it is over when a frame arrives.
     pub(crate) liveness_check: Option<u64>,
     pub(crate) producers: BTreeMap<u64, ProducerSlot>,
     pub(crate) consumers: BTreeMap<u64, ConsumerSlot>,

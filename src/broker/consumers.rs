@@ -1,8 +1,9 @@
 //! SUBSCRIBE, CLOSE_CONSUMER, UNSUBSCRIBE, and how consumers come and go.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::connection::{Connection, ConsumerSlot, ENDPOINTS_MAX, ProducerSlot};
+use super::connection::{ConsumerSlot, ENDPOINTS_MAX, ProducerSlot};
 use super::handshake::NO_REQUEST;
 use super::judge::Rule;
 use super::log::{Log, Position};
@@ -19,6 +20,8 @@ const CONSUMERS_MAX: usize = 10_000;
 
 /// Subscriptions of one topic; one more gets NotAllowedError.
 const SUBSCRIPTIONS_MAX: usize = 10_000;
+
+const TOO_MANY_SUBSCRIPTIONS: &str = "Exceed the maximum number of subscriptions";
 
 const NAMING: &str = "org.apache.pulsar.broker.service.BrokerServiceException$NamingException: ";
 
@@ -134,7 +137,7 @@ impl Broker {
         match found.subscriptions.get(name) {
             Some(sub) => may_join(sub, request, kinds)?,
             None if found.subscriptions.len() >= SUBSCRIPTIONS_MAX => {
-                return Err((ServerError::NotAllowedError, "Exceed the maximum number of subscriptions".to_owned()));
+                return Err((ServerError::NotAllowedError, TOO_MANY_SUBSCRIPTIONS.to_owned()));
             }
             None => {}
         }
@@ -174,6 +177,19 @@ impl Broker {
             let notice = pb::CommandActiveConsumerChange { consumer_id: key.id, is_active: Some(before == Some(key)) };
             self.conns.send(key.conn, &notice.into());
         }
+        Ok(())
+    }
+
+    /// `initial_subscription_name` of PRODUCER: a durable subscription from the first message on.
+    pub(crate) fn make_initial_subscription(&mut self, topic: &Arc<str>, name: &str) -> Result<(), Refusal> {
+        let Some(found) = self.topics.get_mut(topic) else { return Ok(()) };
+        if found.subscriptions.contains_key(name) {
+            return Ok(());
+        }
+        if found.subscriptions.len() >= SUBSCRIPTIONS_MAX {
+            return Err((ServerError::NotAllowedError, TOO_MANY_SUBSCRIPTIONS.to_owned()));
+        }
+        found.subscriptions.insert(Arc::from(name), Subscription::new(true, found.log.first()));
         Ok(())
     }
 
@@ -289,26 +305,22 @@ impl Broker {
         let Some(connection) = self.conns.get_mut(conn) else { return };
         let producers = std::mem::take(&mut connection.producers);
         let consumers = std::mem::take(&mut connection.consumers);
+        self.drop_endpoints(conn, producers, consumers);
+    }
+
+    /// The same for those of a connection that may be out of the table already.
+    pub(crate) fn drop_endpoints(
+        &mut self,
+        conn: ConnId,
+        producers: BTreeMap<u64, ProducerSlot>,
+        consumers: BTreeMap<u64, ConsumerSlot>,
+    ) {
         for (id, slot) in producers {
             if let ProducerSlot::Live { topic, .. } | ProducerSlot::Waiting { topic } = slot {
                 self.remove_producer(&topic, ProducerKey { conn, id });
             }
         }
         for (id, slot) in consumers {
-            if let Some((topic, subscription)) = slot.subscription() {
-                self.remove_consumer(&topic, &subscription, ConsumerKey { conn, id });
-            }
-        }
-    }
-
-    /// The same for a connection that is already out of the table.
-    pub(crate) fn drop_endpoints(&mut self, conn: ConnId, connection: Connection) {
-        for (id, slot) in connection.producers {
-            if let ProducerSlot::Live { topic, .. } | ProducerSlot::Waiting { topic } = slot {
-                self.remove_producer(&topic, ProducerKey { conn, id });
-            }
-        }
-        for (id, slot) in connection.consumers {
             if let Some((topic, subscription)) = slot.subscription() {
                 self.remove_consumer(&topic, &subscription, ConsumerKey { conn, id });
             }

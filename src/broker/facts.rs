@@ -13,8 +13,8 @@ use crate::wire::metadata::{self, Metadata};
 
 /// `metadata_size`.
 const SIZE_BYTES: usize = 4;
-/// Magic and CRC.
-const CHECKSUM_BLOCK_BYTES: usize = 6;
+/// Magic and CRC in front of an entry.
+pub(crate) const CHECKSUM_BLOCK_BYTES: usize = 6;
 
 /// The part of a SEND behind its command, before it is stored.
 #[derive(Debug, PartialEq, Eq)]

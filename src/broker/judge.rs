@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-/// Most violations that are kept; later ones are only counted.
+/// Most violations that are kept; what comes after them is forgotten.
 const VIOLATIONS_MAX: usize = 1_000;
 
 /// One rule broken by one client.
@@ -69,16 +69,12 @@ pub enum Rule {
 #[derive(Debug, Default)]
 pub(crate) struct Judge {
     violations: Vec<Violation>,
-    /// Violations that found the list full.
-    dropped: u64,
 }
 
 impl Judge {
     pub(crate) fn record(&mut self, connection: u64, rule: Rule, detail: impl FnOnce() -> String) {
         if self.violations.len() < VIOLATIONS_MAX {
             self.violations.push(Violation { connection, rule, detail: detail() });
-        } else {
-            self.dropped += 1;
         }
     }
 
@@ -88,6 +84,5 @@ impl Judge {
 
     pub(crate) fn clear(&mut self) {
         self.violations.clear();
-        self.dropped = 0;
     }
 }

@@ -169,7 +169,7 @@ impl Broker {
     /// The connection is gone. Its producers and consumers leave, at the time of the latest input.
     pub fn disconnect(&mut self, conn: ConnId) {
         let Some(connection) = self.conns.remove(conn) else { return };
-        self.drop_endpoints(conn, connection);
+        self.drop_endpoints(conn, connection.producers, connection.consumers);
         self.found_gone(conn);
     }
 

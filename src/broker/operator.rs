@@ -13,7 +13,7 @@ use crate::pb::ServerError;
 use crate::topic::TopicName;
 
 /// Most partitions of one topic.
-const PARTITIONS_MAX: u32 = 10_000;
+pub(crate) const PARTITIONS_MAX: u32 = 10_000;
 
 impl Broker {
     /// Makes a partitioned topic, or gives one more partitions. False for a bad name, a namespace that does not exist,
@@ -121,8 +121,7 @@ impl Broker {
 
     /// Ends every connection without a word.
     pub fn close_all(&mut self) {
-        let all: Vec<_> = self.conns.iter_mut().map(|(conn, _)| conn).collect();
-        for conn in all {
+        for conn in self.conns.ids() {
             self.conns.close(conn);
         }
     }

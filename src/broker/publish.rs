@@ -11,9 +11,7 @@ use super::handshake::NO_REQUEST;
 use super::judge::Rule;
 use super::log::EntryFacts;
 use super::machine::{Broker, ConnId};
-use super::subscription::Subscription;
 use super::topic::ProducerKey;
-use crate::pb::command_subscribe::SubType;
 use crate::pb::{self, ServerError};
 use crate::wire::hot::{Receipt, SendHead};
 
@@ -237,21 +235,5 @@ impl Broker {
                 found.exclusive = None;
             }
         }
-    }
-
-    /// `initial_subscription_name` of PRODUCER: a durable subscription from the first message on.
-    pub(crate) fn make_initial_subscription(
-        &mut self,
-        topic: &Arc<str>,
-        name: &str,
-    ) -> Result<(), (ServerError, String)> {
-        let Some(found) = self.topics.get_mut(topic) else { return Ok(()) };
-        if !found.subscriptions.contains_key(name) {
-            let name: Arc<str> = Arc::from(name);
-            let mut sub = Subscription::new(true, found.log.first());
-            sub.sub_type = SubType::Exclusive;
-            found.subscriptions.insert(name, sub);
-        }
-        Ok(())
     }
 }

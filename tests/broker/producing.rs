@@ -250,3 +250,22 @@ fn an_initial_subscription_has_every_message() {
     world.receipts(conn);
     assert_eq!(world.broker.stats(TOPIC).unwrap().subscriptions["s"].msg_backlog, 1);
 }
+
+#[test]
+fn initial_subscriptions_are_bounded_like_others() {
+    let (mut world, conn) = with_lookup();
+    let with_initial = |id: u64| pb::CommandProducer {
+        producer_name: Some(format!("p{id}")),
+        initial_subscription_name: Some(format!("s{id}")),
+        ..producer_command(id, id, TOPIC)
+    };
+    for id in 0..10_000 {
+        world.send(conn, with_initial(id));
+        world.send(conn, pb::CommandCloseProducer { producer_id: id, request_id: id, ..Default::default() });
+    }
+    world.take(conn);
+    assert_eq!(error_of(&world.ask(conn, with_initial(10_000))).0, ServerError::NotAllowedError);
+    let again = pb::CommandProducer { initial_subscription_name: Some("s0".to_owned()), ..with_initial(10_001) };
+    assert!(matches!(world.ask(conn, again), Command::ProducerSuccess(_)));
+    assert_eq!(world.broker.stats(TOPIC).unwrap().subscriptions.len(), 10_000);
+}

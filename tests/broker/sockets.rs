@@ -177,3 +177,16 @@ async fn dropping_the_last_handle_ends_connections() {
     drop(second);
     assert_eq!(client.next().await, None);
 }
+
+#[tokio::test]
+async fn a_partitioned_topic_that_cannot_be_is_named() {
+    for (topic, partitions, what) in [
+        ("orders", 0, "persistent://public/default/orders cannot have 0 partitions, only 1 to 10000"),
+        ("orders", 10_001, "persistent://public/default/orders cannot have 10001 partitions, only 1 to 10000"),
+        ("orders-partition-1", 2, "persistent://public/default/orders-partition-1 is a partition"),
+        ("no/topic", 2, "no/topic"),
+    ] {
+        let error = EmbeddedBroker::builder().partitioned_topic(topic, partitions).start().await.unwrap_err();
+        assert!(error.to_string().contains(what), "{error}");
+    }
+}

@@ -124,7 +124,8 @@ impl Event {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Effect {
-    /// It is answered with this error code and not carried out. On CONNECT the connection ends with it.
+    /// It is answered with this error code and not carried out. On CONNECT and AUTH_RESPONSE the connection ends with
+    /// it.
     Refuse(ServerCode),
     /// A LOOKUP is answered with Redirect. Other events are not changed.
     Redirect {
