@@ -4,6 +4,9 @@ use std::fmt;
 
 use super::ErrorKind;
 
+/// The name of any other code.
+const UNKNOWN: &str = "unknown code";
+
 /// An error code of the broker. Codes this library does not know survive as numbers.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ServerCode(pub i32);
@@ -25,9 +28,9 @@ macro_rules! codes {
         impl ServerCode {
             $(#[doc = concat!("`", $name, "` of the protocol.")] pub const $constant: Self = Self($code);)*
 
-            /// The protocol's name of the code.
+            /// The protocol's name of the code; `unknown code` for one that this library does not know.
             pub fn name(self) -> &'static str {
-                match self.0 { $($code => $name,)* _ => "unknown code" }
+                match self.0 { $($code => $name,)* _ => UNKNOWN }
             }
 
             /// The kind of [`Error`](super::Error) it becomes.
@@ -100,7 +103,10 @@ impl ServerError {
 
 impl fmt::Display for ServerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.code.name())?;
+        match self.code.name() {
+            UNKNOWN => write!(f, "{UNKNOWN} {}", self.code.0)?,
+            name => f.write_str(name)?,
+        }
         match self.message.trim() {
             "" => Ok(()),
             text => write!(f, " ({text})"),
@@ -118,7 +124,7 @@ mod tests {
     fn unknown_codes_survive_and_are_retried() {
         let error = ServerError::new(77, "new in some version");
         assert_eq!(error.code.disposition(), Disposition::Retry);
-        assert_eq!(error.to_string(), "unknown code (new in some version)");
+        assert_eq!(error.to_string(), "unknown code 77 (new in some version)");
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! question.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -571,7 +572,10 @@ impl Supervisor {
     fn close_timed_out(&mut self, now: Now, wakes: &mut Wakes) {
         let Some(closing) = &mut self.closing else { return };
         let late = self.endpoints.len();
-        let text = format!("{late} producers and consumers were not closed in time");
+        let mut text = format!("{late} producers and consumers were not closed in time");
+        if let Some((id, attach)) = self.endpoints.first_key_value() {
+            let _ = write!(text, ", the first of them {id} on {}", attach.topic);
+        }
         let error = Error::local(ErrorKind::TimedOut, text);
         closing.error = Some(error.clone());
         let ids: Vec<EndpointId> = self.endpoints.keys().copied().collect();

@@ -175,10 +175,7 @@ impl Net {
             bytes.clear();
             return all;
         };
-        let pipe = match direction {
-            Direction::Up => &mut wire.up,
-            Direction::Down => &mut wire.down,
-        };
+        let pipe = wire.pipe(direction);
         let mut taken = 0;
         let mut left = pipe.room().min(bytes.len());
         while left > 0 {

@@ -244,10 +244,7 @@ impl World {
                 let now = self.now.at;
                 let mut out = BytesMut::new();
                 self.gate.release(net, now, &mut out);
-                if let Some(wire) = self.net.get_mut(net) {
-                    wire.broker_tx.extend_from_slice(&out);
-                }
-                self.push_down(net);
+                self.send_down(net, &out);
             }
         }
     }

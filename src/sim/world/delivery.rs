@@ -70,15 +70,20 @@ impl World {
                         self.note("instead", place.client as u64, || format!("{:?}: {answer:?}", place.net));
                         answer.encode_frame(&mut out);
                     }
-                    if let Some(wire) = self.net.get_mut(net) {
-                        wire.broker_tx.extend_from_slice(&out);
-                    }
-                    self.push_down(net);
+                    self.send_down(net, &out);
                 }
             }
             self.gate.check_permits(place, &mut self.violations);
         }
         self.flush_broker();
+    }
+
+    /// Bytes for the client, behind what waits already.
+    pub(super) fn send_down(&mut self, net: NetId, bytes: &[u8]) {
+        if let Some(wire) = self.net.get_mut(net) {
+            wire.broker_tx.extend_from_slice(bytes);
+        }
+        self.push_down(net);
     }
 
     /// Takes what the broker has to say, through the gate.
@@ -97,7 +102,7 @@ impl World {
     }
 
     /// From the broker into the socket, as much as it takes.
-    pub(super) fn push_down(&mut self, net: NetId) {
+    fn push_down(&mut self, net: NetId) {
         let Some((place, conn)) = self.place(net) else { return };
         let now = self.now.at;
         loop {

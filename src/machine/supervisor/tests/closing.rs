@@ -82,6 +82,7 @@ fn a_broker_that_does_not_answer_the_close_cannot_hold_the_client() {
     rig.wait_ms(1);
     let error = peek(&mut reply).expect("answered").expect_err("late");
     assert_eq!(error.kind(), ErrorKind::TimedOut);
+    assert!(error.to_string().contains("producer 1 on persistent://public/default/t"), "{error}");
     assert!(rig.supervisor.is_drained() && EndpointRef::Producer(endpoint).is_finished());
 }
 
