@@ -84,7 +84,8 @@ impl EmbeddedBroker {
     }
 
     pub(crate) async fn start(config: BrokerConfig, listen: SocketAddr) -> io::Result<Self> {
-        let listener = TcpListener::bind(listen).await?;
+        let named = |error: io::Error| io::Error::new(error.kind(), format!("listening on {listen}: {error}"));
+        let listener = TcpListener::bind(listen).await.map_err(named)?;
         let address = listener.local_addr()?;
         let url = format!("pulsar://{address}");
         let started = Instant::now();

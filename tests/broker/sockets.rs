@@ -190,3 +190,12 @@ async fn a_partitioned_topic_that_cannot_be_is_named() {
         assert!(error.to_string().contains(what), "{error}");
     }
 }
+
+#[tokio::test]
+async fn an_address_that_is_taken_is_named() {
+    let first = EmbeddedBroker::builder().start().await.expect("a free port");
+    let error = EmbeddedBroker::builder().listen(first.address()).start().await.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse);
+    assert!(error.to_string().contains(&first.address().to_string()), "{error}");
+    first.stop().await;
+}

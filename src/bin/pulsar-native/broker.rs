@@ -34,7 +34,7 @@ pub(crate) async fn run(arguments: Arguments) -> Outcome {
     }
     tokio::signal::ctrl_c().await?;
     for violation in broker.violations() {
-        eprintln!("a client broke a rule: {violation:?}");
+        eprintln!("a client broke a rule: {violation}");
     }
     broker.stop().await;
     Ok(())

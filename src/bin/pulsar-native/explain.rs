@@ -19,7 +19,7 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> Outcome {
     let bytes = match &arguments.file {
-        Some(path) => std::fs::read(path)?,
+        Some(path) => std::fs::read(path).map_err(|error| format!("reading {}: {error}", path.display()))?,
         None if arguments.hex.is_empty() => {
             let mut text = String::new();
             std::io::stdin().read_to_string(&mut text)?;

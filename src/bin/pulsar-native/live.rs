@@ -67,7 +67,7 @@ impl Histogram {
         self.max_us
     }
 
-    /// Buckets that are not empty: lowest latency, and how many.
+    /// Buckets that are not empty: the number of the bucket, and how many are in it.
     pub(crate) fn filled(&self) -> impl Iterator<Item = (usize, u64)> + '_ {
         self.counts.iter().copied().enumerate().filter(|(_, count)| *count > 0)
     }
@@ -84,7 +84,7 @@ pub(crate) struct Recorder {
     pub(crate) per_second: Vec<u64>,
     pub(crate) done: u64,
     pub(crate) failed: u64,
-    /// Handed in and not done.
+    /// Handed in and not done, by all producers.
     pub(crate) pending: u64,
 }
 

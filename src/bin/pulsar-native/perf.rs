@@ -57,7 +57,8 @@ impl Run {
         let recorder = self.recorder();
         println!("{}", recorder.last_line());
         if let Some(path) = picture {
-            std::fs::write(path, svg::draw(title, &recorder))?;
+            let written = std::fs::write(path, svg::draw(title, &recorder));
+            written.map_err(|error| format!("writing {}: {error}", path.display()))?;
         }
         Ok(())
     }

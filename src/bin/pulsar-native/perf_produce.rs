@@ -105,9 +105,9 @@ async fn send_all(producer: Producer, share: Share, run: Run) -> Outcome {
     let payload = bytes::Bytes::from(vec![b'x'; share.size]);
     let mut pending: VecDeque<(Instant, PendingSend)> = VecDeque::with_capacity(share.in_flight);
     let start = Instant::now();
-    let mut sent = 0;
+    let (mut sent, mut shown) = (0, 0);
     loop {
-        settle(&mut pending, &run);
+        settle(&mut pending, &mut shown, &run);
         let is_over = sent == share.messages || run.is_stopped();
         if is_over && pending.is_empty() {
             break;
@@ -144,11 +144,11 @@ async fn send_all(producer: Producer, share: Share, run: Run) -> Outcome {
     Ok(producer.close().await?)
 }
 
-/// Takes what is settled off the front: receipts come in the order of the sends.
-fn settle(pending: &mut VecDeque<(Instant, PendingSend)>, run: &Run) {
+/// Takes what is settled off the front: receipts come in the order of the sends. `shown` is this producer's part of
+/// what the run shows as pending.
+fn settle(pending: &mut VecDeque<(Instant, PendingSend)>, shown: &mut u64, run: &Run) {
     let now = Instant::now();
     let mut recorder = run.recorder();
-    recorder.pending = pending.len() as u64;
     while let Some((due, send)) = pending.front() {
         match send.try_result() {
             Some(Ok(_)) => recorder.done(now, now.saturating_duration_since(*due)),
@@ -162,4 +162,6 @@ fn settle(pending: &mut VecDeque<(Instant, PendingSend)>, run: &Run) {
         }
         pending.pop_front();
     }
+    let left = pending.len() as u64;
+    recorder.pending = recorder.pending + left - std::mem::replace(shown, left);
 }
