@@ -45,6 +45,7 @@ impl EntryParts {
     ///
     /// # Errors
     /// [`EntryError::TooShort`] if the entry ends before its parts do.
+    #[inline]
     pub fn split(entry: &[u8]) -> Result<Self, EntryError> {
         let mut at = 0;
         let mut broker_metadata = None;
@@ -70,6 +71,7 @@ impl EntryParts {
     ///
     /// # Errors
     /// [`EntryError::ChecksumMismatch`].
+    #[inline]
     pub fn verify(&self, entry: &[u8]) -> Result<(), EntryError> {
         let Some(expected) = self.checksum else { return Ok(()) };
         let actual = crc32c::crc32c(entry.get(self.checksummed_from..).unwrap_or_default());
@@ -77,16 +79,19 @@ impl EntryParts {
     }
 }
 
+#[inline]
 fn magic(entry: &[u8], at: usize) -> Option<u16> {
     entry.get(at..)?.first_chunk().copied().map(u16::from_be_bytes)
 }
 
+#[inline]
 fn u32_at(entry: &[u8], at: usize, field: &'static str) -> Result<u32, EntryError> {
     let rest = entry.get(at..).unwrap_or_default();
     let bytes = rest.first_chunk().ok_or(EntryError::TooShort { field, needed: 4, left: rest.len() })?;
     Ok(u32::from_be_bytes(*bytes))
 }
 
+#[inline]
 fn part(entry: &[u8], at: usize, size: usize, field: &'static str) -> Result<Range<usize>, EntryError> {
     let left = entry.len().saturating_sub(at);
     if size > left { Err(EntryError::TooShort { field, needed: size, left }) } else { Ok(at..at + size) }

@@ -154,7 +154,37 @@ impl MessageHead {
     }
 
     /// Reads the body of `BaseCommand.message`. Offsets in errors start at `base`.
+    #[inline]
     pub fn decode(body: &[u8], base: usize) -> Result<Self, DecodeError> {
+        match Self::decode_usual(body) {
+            Some(head) => Ok(head),
+            None => Self::decode_any(body, base),
+        }
+    }
+
+    /// A body as brokers write nearly all: the fields that each has, in order, and at most a redelivery count behind
+    /// them. `None` of any other, sound or not.
+    #[inline]
+    fn decode_usual(body: &[u8]) -> Option<Self> {
+        let mut reader = Reader::new(body, 0);
+        let consumer_id = tagged(&mut reader, 0x08)?;
+        let id_bytes = usize::try_from(tagged(&mut reader, 0x12)?).ok()?;
+        let id_end = reader.offset().checked_add(id_bytes)?;
+        let mut head = Self::new(consumer_id, tagged(&mut reader, 0x08)?, tagged(&mut reader, 0x10)?);
+        if reader.offset() < id_end {
+            head.partition = tagged(&mut reader, 0x18)? as i32;
+        }
+        if reader.offset() != id_end {
+            return None;
+        }
+        if id_end < body.len() {
+            head.redelivery_count = tagged(&mut reader, 0x18)? as u32;
+        }
+        (reader.offset() == body.len()).then_some(head)
+    }
+
+    #[inline(never)]
+    fn decode_any(body: &[u8], base: usize) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(body, base);
         let (mut consumer_id, mut redelivery_count, mut consumer_epoch) = (None, 0, None);
         let mut id = IdReader::default();
@@ -303,6 +333,10 @@ pub fn put_ack(out: &mut BytesMut, ack: &AckFrame<'_>) {
     put_uint(out, 1, ack.consumer_id);
     put_uint(out, 2, ack.cumulative.into());
     for id in ack.ids {
+        if id.ack_set.is_empty() {
+            put_whole_id(out, id.ledger_id, id.entry_id);
+            continue;
+        }
         put_length(out, 3, id.body_len());
         put_uint(out, 1, id.ledger_id);
         put_uint(out, 2, id.entry_id);
@@ -314,6 +348,27 @@ pub fn put_ack(out: &mut BytesMut, ack: &AckFrame<'_>) {
     if let Some(request_id) = ack.request_id {
         put_uint(out, 8, request_id);
     }
+}
+
+/// One `CommandAck.message_id` without a set, written at once.
+fn put_whole_id(out: &mut BytesMut, ledger_id: u64, entry_id: u64) {
+    // Tag and length; then twice a tag and the longest varint.
+    let mut bytes = [0; 2 + 2 * (1 + 10)];
+    let mut at = 2;
+    for (tag, value) in [(0x08, ledger_id), (0x10, entry_id)] {
+        bytes[at] = tag;
+        at += 1;
+        let mut rest = value;
+        while rest >= 0x80 {
+            bytes[at] = rest as u8 | 0x80;
+            rest >>= 7;
+            at += 1;
+        }
+        bytes[at] = rest as u8;
+        at += 1;
+    }
+    (bytes[0], bytes[1]) = (0x1a, at as u8 - 2);
+    out.put_slice(&bytes[..at]);
 }
 
 impl AckId {
@@ -441,6 +496,15 @@ fn each_word(
         each(word)?;
     }
     Ok(())
+}
+
+/// The number behind this tag, if that comes next.
+#[inline(always)]
+fn tagged(reader: &mut Reader<'_>, tag: u64) -> Option<u64> {
+    match reader.next_packed("tag") {
+        Ok(Some(found)) if found == tag => reader.next_packed("number").ok()?,
+        _ => None,
+    }
 }
 
 #[inline(always)]

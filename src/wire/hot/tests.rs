@@ -137,6 +137,31 @@ fn messages_agree_with_prost() {
 }
 
 #[test]
+fn the_usual_message_is_read_on_the_short_way_as_on_the_long_one() {
+    let mut random = Random::new(12);
+    let mut usual = 0;
+    for _ in 0..ROUNDS {
+        let id = pb::MessageIdData { batch_index: None, ack_set: Vec::new(), batch_size: None, ..random.id() };
+        let message = pb::CommandMessage {
+            consumer_id: random.value(),
+            message_id: id,
+            redelivery_count: random.maybe(|r| r.value() as u32),
+            ack_set: if random.below(8) == 0 { random.words() } else { Vec::new() },
+            consumer_epoch: None,
+        };
+        let mut body = message.encode_to_vec();
+        usual += u32::from(MessageHead::decode_usual(&body).is_some());
+        for end in 0..=body.len() {
+            assert_eq!(MessageHead::decode(&body[..end], 7), MessageHead::decode_any(&body[..end], 7), "{body:02x?}");
+        }
+        let at = random.below(body.len());
+        body[at] = random.next() as u8;
+        assert_eq!(MessageHead::decode(&body, 7), MessageHead::decode_any(&body, 7), "{body:02x?}");
+    }
+    assert!(usual > ROUNDS as u32 / 2, "{usual}");
+}
+
+#[test]
 fn sends_agree_with_prost() {
     let mut r = Random::new(3);
     for _ in 0..ROUNDS {
