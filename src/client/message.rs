@@ -68,6 +68,7 @@ impl Opened {
     }
 
     /// Takes in an entry. `inflated` is the payload if it had to be decompressed.
+    #[inline]
     pub(super) fn fill(&mut self, id: MessageId, raw: Bytes, body: &EntryBody, inflated: Option<Bytes>, again: u32) {
         self.id = id;
         self.raw = raw;

@@ -110,7 +110,8 @@ impl Receiver {
         if self.held.is_some() {
             return None;
         }
-        self.sources.get_mut(*self.ring.front()?)?.next_plain()
+        let index = *self.ring.front()?;
+        self.sources.get_mut(index)?.next_plain(index as u32)
     }
 
     /// The same for any message, which it leaves in `found`: what it returns fits registers, and so do the parts of a
@@ -264,11 +265,16 @@ impl Source {
         self.run.drain(..entries).fold(members, |sum, entry| sum.saturating_add(entry.members))
     }
 
-    /// The next member of the batch at hand, if it is an ordinary one; else [`Self::next`] is to look.
+    /// The next member of the batch at hand, or the next entry, if it is an ordinary one; else [`Self::next`] is to
+    /// look.
     #[inline(always)]
-    fn next_plain(&mut self) -> Option<ReceivedMessage> {
+    fn next_plain(&mut self, index: u32) -> Option<ReceivedMessage> {
         if self.generation.load(Ordering::Relaxed) != self.taken {
             return None;
+        }
+        if self.batch.is_none() {
+            let is_open = self.open_single(index);
+            return self.opened.as_ref().filter(|_| is_open).map(|opened| ReceivedMessage::single(opened.clone()));
         }
         let (batch, opened) = (self.batch.as_mut()?, self.opened.as_ref()?);
         if batch.live.is_some() {
@@ -281,6 +287,24 @@ impl Source {
         // No call comes behind this, so that its parts need not go through memory.
         let opened = self.opened.as_ref()?;
         Some(ReceivedMessage::member(opened.clone(), record, index))
+    }
+
+    /// Opens the next entry if it is one message that lies there as it is. `false`: nothing was done.
+    #[inline(never)]
+    fn open_single(&mut self, index: u32) -> bool {
+        let Some(entry) = self.run.front_mut() else { return false };
+        let body = match &entry.body {
+            Ok(body) if body.is_plain() => body,
+            _ => return false,
+        };
+        let (ledger_id, entry_id, members, again) =
+            (entry.ledger_id, entry.entry_id, entry.members, entry.redelivery_count);
+        let id = MessageId { partition: self.partition, ..MessageId::new(ledger_id, entry_id) };
+        let raw = std::mem::take(&mut entry.raw);
+        place(&mut self.opened, &self.topic, index, |opened| opened.fill(id, raw, body, None, again));
+        self.run.pop_front();
+        self.credit(members);
+        true
     }
 
     /// The next message, or an error that concerns one entry; `None` when nothing is at hand.
@@ -397,7 +421,8 @@ impl Source {
         };
         let batch_size = body.num_messages_in_batch.unwrap_or(0);
         let id = MessageId { ledger_id, entry_id, partition: self.partition, batch_index: -1, batch_size };
-        let opened = self.place(index, |opened| opened.fill(id, raw, &body, inflated, redelivery_count));
+        let fill = |opened: &mut Opened| opened.fill(id, raw, &body, inflated, redelivery_count);
+        let opened = place(&mut self.opened, &self.topic, index, fill);
         let Some(size) = body.num_messages_in_batch else {
             let message = ReceivedMessage::single(opened.clone());
             self.credit(members);
@@ -412,19 +437,6 @@ impl Source {
             Err(error) => self.reject(ledger_id, entry_id, members, &EntryError::Batch(error)),
         }
         None
-    }
-
-    /// Puts an entry into the memory of the one before, if nobody holds a message of that any more, else into its own.
-    fn place(&mut self, index: u32, fill: impl FnOnce(&mut Opened)) -> &Arc<Opened> {
-        if let Some(mut used) = self.opened.take() {
-            if let Some(free) = Arc::get_mut(&mut used) {
-                fill(free);
-                return self.opened.insert(used);
-            }
-        }
-        let mut fresh = Opened::empty(self.topic.clone(), index);
-        fill(&mut fresh);
-        self.opened.insert(Arc::new(fresh))
     }
 
     /// Damaged: acknowledged with the reason, so that it does not come again.
@@ -442,6 +454,25 @@ impl Source {
         let what = format!("message {id} cannot be read and stays unacknowledged: {what}");
         Error::local(ErrorKind::Unsupported, what).with_topic(&self.topic)
     }
+}
+
+/// Puts an entry into the memory of the one before, if nobody holds a message of that any more, else into its own.
+#[inline]
+fn place<'a>(
+    last: &'a mut Option<Arc<Opened>>,
+    topic: &Arc<str>,
+    index: u32,
+    fill: impl FnOnce(&mut Opened),
+) -> &'a Arc<Opened> {
+    if let Some(mut used) = last.take() {
+        if let Some(free) = Arc::get_mut(&mut used) {
+            fill(free);
+            return last.insert(used);
+        }
+    }
+    let mut fresh = Opened::empty(topic.clone(), index);
+    fill(&mut fresh);
+    last.insert(Arc::new(fresh))
 }
 
 /// The payload, if it is compressed.

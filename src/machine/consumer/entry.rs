@@ -63,6 +63,12 @@ pub struct EntryBody {
 }
 
 impl EntryBody {
+    /// Whether it is one message, and its payload lies there as it was sent.
+    #[inline]
+    pub fn is_plain(&self) -> bool {
+        self.num_messages_in_batch.is_none() && self.compression == 0 && !self.encrypted && self.chunks.is_none()
+    }
+
     #[inline]
     fn new(parts: &EntryParts, metadata: &Essence) -> Self {
         Self {
