@@ -76,9 +76,47 @@ impl Cell {
 #[derive(Default)]
 struct Slow {
     /// Who waits, by the index of the send.
-    waiting: Vec<(u32, Waker)>,
+    waiting: Few<(u32, Waker)>,
     /// What failed, by the index of the send.
     failures: Vec<(u32, SendError)>,
+}
+
+/// Mostly none or one, for which nothing is allocated.
+struct Few<T> {
+    first: Option<T>,
+    others: Vec<T>,
+}
+
+impl<T> Default for Few<T> {
+    fn default() -> Self {
+        Self { first: None, others: Vec::new() }
+    }
+}
+
+impl<T> Few<T> {
+    fn push(&mut self, new: T) {
+        match &self.first {
+            None => self.first = Some(new),
+            Some(_) => self.others.push(new),
+        }
+    }
+
+    fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.first.iter_mut().chain(&mut self.others)
+    }
+
+    fn last(&self) -> Option<&T> {
+        self.others.last().or(self.first.as_ref())
+    }
+
+    /// Takes one out that `wanted` says yes to.
+    fn take(&mut self, wanted: impl Fn(&T) -> bool) -> Option<T> {
+        if self.first.as_ref().is_some_and(&wanted) {
+            return self.first.take();
+        }
+        let at = self.others.iter().position(wanted)?;
+        Some(self.others.swap_remove(at))
+    }
 }
 
 /// The results of a run of sends: one for all of them (a batch), or one each.
@@ -160,14 +198,8 @@ impl Outcomes {
     /// Wakes, by `wakes`, whoever waits for what is settled by now.
     pub(crate) fn wake(&self, wakes: &mut Wakes) {
         let mut slow = self.slow();
-        let mut at = 0;
-        while let Some((waits_for, _)) = slow.waiting.get(at) {
-            if self.cell(*waits_for).is_settled() {
-                let (_, waker) = slow.waiting.swap_remove(at);
-                wakes.wake(waker);
-            } else {
-                at += 1;
-            }
+        while let Some((_, waker)) = slow.waiting.take(|(waits_for, _)| self.cell(*waits_for).is_settled()) {
+            wakes.wake(waker);
         }
     }
 
@@ -215,14 +247,13 @@ impl Outcomes {
         let waiting = &mut slow.waiting;
         // All members of a batch are woken at once, so that a task waiting for many of them is noted once.
         let last_is_same_task = self.is_shared() && waiting.last().is_some_and(|(_, last)| last.will_wake(waker));
-        let replaced = match waiting.iter_mut().find(|(waits_for, _)| *waits_for == index) {
-            Some((_, old)) if old.will_wake(waker) => Some(new),
-            Some((_, old)) => Some(std::mem::replace(old, new)),
-            None if last_is_same_task => Some(new),
-            None => {
-                waiting.push((index, new));
-                None
-            }
+        let replaced = if let Some((_, old)) = waiting.iter_mut().find(|(waits_for, _)| *waits_for == index) {
+            Some(if old.will_wake(waker) { new } else { std::mem::replace(old, new) })
+        } else if last_is_same_task {
+            Some(new)
+        } else {
+            waiting.push((index, new));
+            None
         };
         drop(slow);
         drop(replaced);
@@ -311,7 +342,7 @@ mod tests {
         for send in &mut sends {
             assert!(Pin::new(send).poll(&mut Context::from_waker(&waker)).is_pending());
         }
-        assert_eq!(outcomes.slow().waiting.len(), 1, "one task is noted once");
+        assert_eq!(outcomes.slow().waiting.iter_mut().count(), 1, "one task is noted once");
         let stored = Stored { ledger_id: 7, entry_id: 9, batch_size: 3 };
         outcomes.settle(0, Ok(stored));
         outcomes.wake(&mut Wakes::new());

@@ -31,7 +31,7 @@ pub(super) fn discard_message(message: &mut Message, spent: &mut Spent) {
 }
 
 /// The most buffers for records that one producer keeps for further batches, bytes.
-const SPARE_BYTES_MAX: usize = 512 * 1024;
+const SPARE_BYTES_MAX: usize = 1024 * 1024;
 
 /// Buffers for records, used again once their batch is stored: a fresh one of this size costs page faults each time.
 #[derive(Debug, Default)]
@@ -70,9 +70,10 @@ impl Spares {
         }
     }
 
-    /// The size of a batch that was closed.
+    /// The size of a batch that was closed. The next one is about as large, and a little more, so that its buffer does
+    /// not grow to twice that at the end.
     pub(super) fn note(&mut self, records_bytes: usize) {
-        self.hint_bytes = records_bytes;
+        self.hint_bytes = records_bytes + records_bytes / 16;
     }
 }
 

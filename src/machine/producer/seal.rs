@@ -64,7 +64,7 @@ pub struct SealJob {
     pub(super) context: Arc<SealContext>,
     /// What frames are written into.
     pub(super) segment: BytesMut,
-    /// Dropped with the job.
+    /// Dropped by the job.
     pub(super) spent: Spent,
 }
 
@@ -77,6 +77,8 @@ pub struct Sealed {
     pub(super) segment: BytesMut,
     /// The buffer of the records, where the frame does not need it.
     pub(super) spare: BytesMut,
+    /// Empty, for further use.
+    pub(super) spent: Spent,
     /// What the frames were held against.
     pub(super) max_message_size: Option<u32>,
     pub(super) result: Result<Frame, Error>,
@@ -110,8 +112,9 @@ impl SealJob {
                 }
             },
         };
-        drop(self.spent);
-        Sealed { number: self.number, segment, spare, max_message_size: self.context.max_message_size, result }
+        let mut spent = std::mem::take(&mut self.spent);
+        spent.clear();
+        Sealed { number: self.number, segment, spare, spent, max_message_size: self.context.max_message_size, result }
     }
 
     fn seal_batch(&self, mut content: Content, segment: &mut BytesMut, spare: &mut BytesMut) -> Result<Frame, Error> {

@@ -208,6 +208,9 @@ impl Producer {
             self.segment = sealed.segment;
         }
         self.spares.put(sealed.spare);
+        if self.spent.capacity() == 0 {
+            self.spent = sealed.spent;
+        }
         let Some(at) = self.in_flight.place_of(sealed.number) else {
             // It timed out meanwhile.
             if let Ok(frame) = sealed.result {
