@@ -18,6 +18,7 @@ mod cancel;
 mod codes;
 mod credentials;
 mod entries;
+mod idle;
 mod links;
 mod permits;
 mod seeks;
