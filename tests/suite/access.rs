@@ -34,6 +34,7 @@ pub async fn waiting_ends_when_the_topic_is_free(target: &Target) {
     while begun.elapsed() < Duration::from_secs(2) {
         send(&first, "still mine").await;
         assert!(!waiting.is_finished(), "the topic is not free");
+        // A few sends on the way: what counts is the time above.
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     within("the close", first.close()).await.expect("closed");

@@ -24,6 +24,7 @@ impl Traffic {
             for number in 0..COUNT {
                 counting.store(number, Ordering::SeqCst);
                 drop(within("room", producer.enqueue(number.to_string())).await.expect("accepted"));
+                // Spread over a time in which something can happen to it.
                 if number % 50 == 0 {
                     tokio::time::sleep(Duration::from_millis(5)).await;
                 }

@@ -18,7 +18,8 @@ pub async fn within<F: IntoFuture>(what: &str, future: F) -> F::Output {
     within_time(PATIENCE, what, future).await
 }
 
-/// Looks again and again until `is_so` says yes; the last look goes into the failure.
+/// Looks again and again until `is_so` says yes; the last look goes into the failure. For what a broker shows to an
+/// operator only: it tells nobody of a change.
 pub async fn until<T: Debug, F: Future<Output = T>>(what: &str, look: impl Fn() -> F, is_so: impl Fn(&T) -> bool) -> T {
     let begun = Instant::now();
     loop {
