@@ -9,9 +9,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::backoff::Backoff;
-use super::control::{Action, AuthData, BrokerKey, CloseReason, LinkId, PeerInfo, SessionCommand};
+use super::control::{Action, AuthData, BrokerKey, CloseReason, LinkId, SessionCommand};
 use super::deadlines::Deadlines;
 use super::failure::{Failure, refuses_credentials};
+use super::peer::PeerInfo;
 use super::sabotage::{self, Sabotage};
 use super::{Deadline, EndpointId, Now};
 use crate::error::Result;

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::control::{AskId, Attempt, AuthData, CloseReason, PeerInfo, RequestError, Violation};
+use super::control::{AskId, Attempt, AuthData, CloseReason};
 use super::outbox::{Op, Outcome};
+use super::peer::{PeerInfo, RequestError, Violation};
 use super::requests::{answer_of, expected_answer};
 use super::sabotage::{self, Sabotage};
 use super::{Deadline, EndpointId, Now};

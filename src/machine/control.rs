@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use super::consumer::Consumer;
 use super::outbox::Outcome;
+use super::peer::{PeerInfo, RequestError, Violation};
 use super::producer::Producer;
 use super::{Deadline, Endpoint, EndpointId, Now, ReadyList, ReplyTo, Wakes};
 use crate::error::{Error, ErrorKind, Result, ServerError};
@@ -83,59 +84,6 @@ impl AuthData {
 impl fmt::Debug for AuthData {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "AuthData({}, <{} bytes>)", self.method, self.data.len())
-    }
-}
-
-/// What the broker said of itself in CONNECTED.
-#[derive(Debug, Clone, PartialEq)]
-pub struct PeerInfo {
-    /// The broker's address, `host:port`.
-    pub address: Arc<str>,
-    /// Its `server_version`.
-    pub server_version: String,
-    /// The protocol version both sides speak.
-    pub protocol_version: i32,
-    /// `max_message_size`, bytes.
-    pub max_message_size: u32,
-    /// WATCH_TOPIC_LIST is available.
-    pub supports_topic_watchers: bool,
-    /// `metadata_auto_creation_enabled = false` is honoured.
-    pub supports_partitions_without_creation: bool,
-}
-
-/// The peer broke the protocol. Its connection ends and everything on it attaches again.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Violation {
-    /// What it did.
-    pub what: String,
-}
-
-impl Violation {
-    /// The peer did `what`.
-    pub fn new(what: impl Into<String>) -> Self {
-        Self { what: what.into() }
-    }
-}
-
-/// Why a request has no answer, or has a refusal for one.
-#[derive(Debug, Clone, PartialEq)]
-pub enum RequestError {
-    /// The broker refused.
-    Server(ServerError),
-    /// No answer came within the operation timeout.
-    TimedOut,
-    /// The connection ended first.
-    Disconnected,
-}
-
-impl RequestError {
-    /// As an error of the public API; `doing` says what was asked for.
-    pub fn into_error(self, doing: &str) -> Error {
-        match self {
-            Self::Server(error) => Error::server(error, doing),
-            Self::TimedOut => Error::local(ErrorKind::TimedOut, format!("the broker did not answer {doing} in time")),
-            Self::Disconnected => Error::network(format!("the connection was lost during {doing}")),
-        }
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::control::{CloseReason, RequestError};
+use super::control::CloseReason;
+use super::peer::RequestError;
 use crate::error::{Disposition, Error, ErrorKind, ServerCode};
 
 /// A failed dial, lookup or open.

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Now;
-use super::control::{BrokerKey, HostPort, RequestError};
+use super::control::{BrokerKey, HostPort};
 use super::failure::Failure;
 use super::outbox::Outcome;
+use super::peer::RequestError;
 use super::service_url::broker_host;
 use crate::error::{Disposition, Error, ErrorKind, ServerError};
 use crate::pb;

@@ -36,6 +36,7 @@ mod id_map;
 mod lookup;
 pub mod outbox;
 pub mod outcomes;
+pub mod peer;
 pub mod producer;
 pub mod reply;
 mod requests;

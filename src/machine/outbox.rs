@@ -3,7 +3,7 @@
 use crate::wire::command::Command;
 use crate::wire::tx::TxBuf;
 
-use super::control::RequestError;
+use super::peer::RequestError;
 
 /// The answering command of a request, already of the kind that belongs to it, or why there is none.
 pub type Outcome = Result<Box<Command>, RequestError>;

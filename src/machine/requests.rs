@@ -1,6 +1,6 @@
 //! Which command answers which, and where each answer carries its refusal.
 
-use super::control::Violation;
+use super::peer::Violation;
 use crate::error::ServerError;
 use crate::pb;
 use crate::pb::base_command::Type;

@@ -19,8 +19,8 @@ use pulsar_native::id::{ConsumerId, MessageId};
 use pulsar_native::machine::consumer::{
     Consumer, ConsumerConfig, Credits, Entry, KeySharedPolicy, LastMessageId, SeekTo, SubscriptionType, Taken,
 };
-use pulsar_native::machine::control::{PeerInfo, RequestError};
 use pulsar_native::machine::outbox::{More, Op, OpKind, Outbox, Outcome};
+use pulsar_native::machine::peer::{PeerInfo, RequestError};
 use pulsar_native::machine::{EndpointId, Machine, Now, ReadyList, Reply, Wakes};
 use pulsar_native::pb;
 use pulsar_native::wire::entry::put_entry;

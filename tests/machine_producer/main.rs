@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use pulsar_native::error::{ErrorKind, Result, SendError, ServerCode, ServerError};
 use pulsar_native::id::{MessageId, ProducerId};
-use pulsar_native::machine::control::{PeerInfo, RequestError};
 use pulsar_native::machine::outbox::{More, Op, OpKind, Outbox};
+use pulsar_native::machine::peer::{PeerInfo, RequestError};
 use pulsar_native::machine::producer::{
     AfterSendError, Message, PendingSend, Producer, ProducerConfig, ProducerCreated, PushError, RoomTicket, SealJob,
 };

@@ -8,8 +8,8 @@ use super::{
     Wakes,
 };
 use crate::error::{Error, ErrorKind, Result};
-use crate::machine::control::{PeerInfo, RequestError};
 use crate::machine::outbox::{More, OpKind, Outbox, Outcome};
+use crate::machine::peer::{PeerInfo, RequestError};
 use crate::machine::sabotage::{self, Sabotage};
 use crate::pb;
 use crate::wire::{Command, put_flow};

@@ -7,8 +7,8 @@ use super::in_flight::{Entry, Frames, Kind};
 use super::seal::{Frame, SealContext, ToSeal, check_size};
 use super::{BATCH_OPEN_MAX, Closing, Life, Link, Producer, ProducerCreated, SEQUENCE_ID_MAX, SealJob, Sealed};
 use crate::error::{Error, ErrorKind, Result, SendError};
-use crate::machine::control::PeerInfo;
 use crate::machine::outbox::{More, Op, OpKind, Outbox, Outcome};
+use crate::machine::peer::PeerInfo;
 use crate::machine::sabotage::{self, Sabotage};
 use crate::machine::{Deadline, Now, Wakes};
 use crate::pb;
@@ -294,7 +294,7 @@ impl Producer {
                 Ok(())
             }
             // The broker forgets producers with their connection.
-            Err(crate::machine::control::RequestError::Disconnected) => Ok(()),
+            Err(crate::machine::peer::RequestError::Disconnected) => Ok(()),
             Err(error) => Err(error.into_error("closing the producer").with_topic(&self.topic)),
         };
         self.finish(self.closed_error(), reply, wakes);

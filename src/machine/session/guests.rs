@@ -2,8 +2,9 @@
 
 use super::{Guest, Phase, Session};
 use crate::machine::connection::Asker;
-use crate::machine::control::{Attempt, CloseReason, EndpointRef, RequestError, SessionNotice};
+use crate::machine::control::{Attempt, CloseReason, EndpointRef, SessionNotice};
 use crate::machine::outbox::{Op, Outcome};
+use crate::machine::peer::RequestError;
 use crate::machine::{EndpointId, Now, Wakes};
 use crate::pb;
 use crate::wire::command::Command;

@@ -8,10 +8,11 @@ use crate::error::{Disposition, Error};
 use crate::machine::attach::timed_out;
 use crate::machine::backoff::Backoff;
 use crate::machine::brokers::User;
-use crate::machine::control::{AskId, LinkId, PeerInfo};
+use crate::machine::control::{AskId, LinkId};
 use crate::machine::failure::Failure;
 use crate::machine::lookup::{partitions_command, read_partitions};
 use crate::machine::outbox::Outcome;
+use crate::machine::peer::PeerInfo;
 use crate::machine::{Deadline, Now, ReplyTo, Wakes};
 use crate::splitmix::SplitMix64;
 
