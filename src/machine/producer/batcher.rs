@@ -119,7 +119,7 @@ impl Content {
     }
 
     /// Adds a message, of which it takes what it needs. Unless it is `numbered`, all stay as they are.
-    #[inline]
+    #[inline(always)]
     pub(super) fn add(
         &mut self,
         message: &mut Message,
@@ -162,7 +162,7 @@ impl Content {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn write_record(&mut self, message: &Message) {
         match message.id().filter(|_| message.is_plain()) {
             Some(sequence_id) => put_plain_record(&mut self.records, sequence_id, &message.payload),
