@@ -67,13 +67,13 @@ fn connect() -> Vec<u8> {
     request(pb::CommandConnect { client_version: "floor".to_owned(), protocol_version: Some(21), ..Default::default() })
 }
 
-fn producer() -> [Vec<u8>; 2] {
+pub(crate) fn producer() -> [Vec<u8>; 2] {
     let producer = pb::CommandProducer { topic: "persistent://public/default/t".to_owned(), ..Default::default() };
     [connect(), request(producer)]
 }
 
 /// SEND frames: what does not change is copied as it is, records are written one by one, each from a payload.
-struct Framer {
+pub(crate) struct Framer {
     /// All before the first record, or before the payload of a message outside a batch.
     head: Vec<u8>,
     /// Where sequence ids lie in the head, and which: that of the first message, or of the one so many behind it.
@@ -87,7 +87,7 @@ struct Framer {
 }
 
 impl Framer {
-    fn new(batch: u64, payload_bytes: usize) -> Self {
+    pub(crate) fn new(batch: u64, payload_bytes: usize) -> Self {
         let entry = crate::sink::entry(if batch > 1 { batch } else { 0 }, payload_bytes);
         let mut head = SendHead::new(0, ENTRY_ID_FIRST);
         if batch > 1 {
@@ -119,7 +119,7 @@ impl Framer {
         }
     }
 
-    fn put(&self, out: &mut Vec<u8>, first: u64) {
+    pub(crate) fn put(&self, out: &mut Vec<u8>, first: u64) {
         let start = out.len();
         out.extend_from_slice(&self.head);
         for &(at, behind) in &self.ids {

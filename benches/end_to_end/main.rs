@@ -6,6 +6,7 @@
 //! turns, and of the rounds the one with the least CPU counts. Figures move from run to run and machine to machine:
 //! only ratios taken in one run count.
 
+mod bare;
 mod floor;
 mod gauge;
 mod latency;
@@ -73,10 +74,13 @@ fn child(words: &[String]) -> String {
         ("floor", "ping-pong") => floor::ping_pong(url, &ping_pong),
         _ => {
             let mut builder = match who {
-                "ours-multi" => tokio::runtime::Builder::new_multi_thread(),
+                "ours-multi" | "tokio-multi" => tokio::runtime::Builder::new_multi_thread(),
                 _ => tokio::runtime::Builder::new_current_thread(),
             };
             let runtime = builder.worker_threads(2).enable_all().build().expect("a runtime");
+            if who.starts_with("tokio") {
+                return runtime.block_on(bare::ping_pong(url, &ping_pong)).expect("the sink stays");
+            }
             let ours = runtime.block_on(async {
                 match what {
                     "produce" => ours::produce(url, &produce).await,
@@ -177,7 +181,7 @@ fn latency(sink: &Sink) {
         );
     };
     for _ in 0..setting("ROUNDS", 3.0) as u32 {
-        for who in WHOS {
+        for who in ["floor", "tokio", "ours", "tokio-multi", "ours-multi"] {
             show("closed loop, 100 B", who, &run(who, "ping-pong", sink, &[scaled(20_000), 100]));
         }
     }
