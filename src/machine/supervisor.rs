@@ -8,7 +8,6 @@
 //! question.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -573,10 +572,9 @@ impl Supervisor {
     fn close_timed_out(&mut self, now: Now, wakes: &mut Wakes) {
         let Some(closing) = &mut self.closing else { return };
         let late = self.endpoints.len();
-        let mut text = format!("{late} producers and consumers were not closed in time");
-        if let Some((id, attach)) = self.endpoints.first_key_value() {
-            let _ = write!(text, ", the first of them {id} on {}", attach.topic);
-        }
+        let first = self.endpoints.first_key_value();
+        let first = first.map(|(id, attach)| format!(", the first of them {id} on {}", attach.topic));
+        let text = format!("{late} producers and consumers were not closed in time{}", first.unwrap_or_default());
         let error = Error::local(ErrorKind::TimedOut, text);
         closing.error = Some(error.clone());
         let ids: Vec<EndpointId> = self.endpoints.keys().copied().collect();
