@@ -185,10 +185,8 @@ impl Producer {
     /// Whether framing `message` under the lock is quick, and sure not to fail.
     fn frames_quickly(&self, message: &Message, size_bytes: usize) -> bool {
         let Some(context) = &self.context else { return false };
-        let payload_bytes_max = match context.compression {
-            Compression::None => CHAIN_MIN_BYTES - 1,
-            _ => COMPRESS_MIN_BYTES,
-        };
+        let compresses = context.compression != Compression::None;
+        let payload_bytes_max = if compresses { COMPRESS_MIN_BYTES } else { CHAIN_MIN_BYTES - 1 };
         message.payload.len() <= payload_bytes_max
             && message.record_bytes_max(size_bytes) + context.head_bytes_max()
                 <= context.max_message_size.unwrap_or(0) as usize

@@ -31,7 +31,9 @@ impl Session {
         wakes: &mut Wakes,
     ) -> Result<(), CloseReason> {
         self.connection.poll_transmit(tx);
-        self.take_marked(waker);
+        // Nobody gets a turn while the peer takes no bytes; but what was accepted meanwhile has its deadline from now on.
+        let is_stuck = tx.len() >= TX_BYTES_MAX;
+        self.take_marked(waker, is_stuck.then_some((now, &mut *wakes)));
         let mut turns = self.ring.len();
         while turns > 0 && tx.len() < TX_BYTES_MAX {
             turns -= 1;
@@ -43,20 +45,25 @@ impl Session {
         if self.ring.is_empty() {
             // The waker stays behind only where the list is found empty, and a turn that writes nothing is not
             // followed by another look.
-            self.take_marked(waker);
+            self.take_marked(waker, None);
         }
         Ok(())
     }
 
-    /// Whoever is marked gets into the ring; `waker` stays behind if nobody is.
-    pub(super) fn take_marked(&mut self, waker: Option<&Waker>) {
+    /// Whoever is marked gets into the ring, and is looked at if `look` says when; `waker` stays behind if nobody is.
+    pub(super) fn take_marked(&mut self, waker: Option<&Waker>, mut look: Option<(Now, &mut Wakes)>) {
         let mut marked = std::mem::take(&mut self.marked);
         loop {
             self.ready.take(&mut marked, waker);
             if marked.is_empty() {
                 break;
             }
-            marked.drain(..).for_each(|id| self.give_turn(id));
+            for id in marked.drain(..) {
+                if let Some((now, wakes)) = &mut look {
+                    self.expire(id, *now, wakes);
+                }
+                self.give_turn(id);
+            }
             // Marks of endpoints that left fill no ring: then the list is looked at again, so that the waker stays.
             if !self.ring.is_empty() {
                 break;
