@@ -12,6 +12,7 @@ mod gauge;
 mod latency;
 mod ours;
 mod sink;
+mod text;
 mod work;
 
 use std::alloc::System;

@@ -5,7 +5,7 @@
 //! blocking thread per connection on 127.0.0.1.
 //!
 //! What a consumer gets is named by its topic: `feed-<members>-<payload bytes>-<entries>`; 0 members are messages
-//! outside batches.
+//! outside batches. `feed-<members>-<payload bytes>-<entries>-lz4` is texts, compressed.
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
@@ -16,9 +16,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::{BufMut, BytesMut};
 use pulsar_native::pb;
 use pulsar_native::wire::{
-    Command, Frame, MessageHead, NewMetadata, NewSingle, Receipt, frames, put_entry, put_message, put_pong,
-    put_receipt, put_record,
+    Command, Compression, Frame, MessageHead, NewMetadata, NewSingle, Receipt, compress, frames, put_entry,
+    put_message, put_pong, put_receipt, put_record,
 };
+
+use crate::text::text;
 
 /// What one read takes at most.
 const READ_BYTES: usize = 256 * 1024;
@@ -226,16 +228,20 @@ struct Feed {
 
 impl Feed {
     fn of_topic(topic: &str, consumer_id: u64) -> Option<Self> {
-        let mut numbers = topic.split_once("feed-")?.1.split('-').map(str::parse::<u64>);
-        let mut number = || numbers.next().and_then(Result::ok);
-        Some(Self::new(consumer_id, number()?, number()? as usize, number()?))
+        let mut words = topic.split_once("feed-")?.1.split('-');
+        let mut number = || words.next().and_then(|word| word.parse::<u64>().ok());
+        let (members, payload_bytes, entries) = (number()?, number()? as usize, number()?);
+        let entry = match words.next() {
+            Some("lz4") => compressed_entry(members, payload_bytes),
+            _ => entry(members, payload_bytes),
+        };
+        Some(Self::new(consumer_id, members, &entry, entries))
     }
 
-    fn new(consumer_id: u64, members: u64, payload_bytes: usize, entries: u64) -> Self {
-        let entry = entry(members, payload_bytes);
+    fn new(consumer_id: u64, members: u64, entry: &[u8], entries: u64) -> Self {
         let head = MessageHead::new(consumer_id, LEDGER_ID, ENTRY_ID_FIRST);
         let mut frame = BytesMut::new();
-        put_message(&mut frame, &head, &entry);
+        put_message(&mut frame, &head, entry);
         let id = fixed_id(ENTRY_ID_FIRST);
         let id_at = frame.windows(4).position(|window| window == id).expect("the id is in the frame");
         let count = (FEED_BYTES / frame.len()).max(1);
@@ -271,29 +277,43 @@ impl Feed {
 /// An entry as a producer of this library writes it; of 0 members: a message outside a batch.
 pub(crate) fn entry(members: u64, payload_bytes: usize) -> BytesMut {
     let payload = vec![b'x'; payload_bytes];
+    entry_of(members, |_| payload.clone(), Compression::None)
+}
+
+/// As [`entry`], of texts under LZ4.
+fn compressed_entry(members: u64, payload_bytes: usize) -> BytesMut {
+    entry_of(members, |number| text(number, payload_bytes), Compression::Lz4)
+}
+
+fn entry_of(members: u64, payload: impl Fn(u64) -> Vec<u8>, codec: Compression) -> BytesMut {
     let mut metadata = NewMetadata {
         producer_name: "p",
         sequence_id: ENTRY_ID_FIRST,
         publish_time_ms: 1_700_000_000_000,
         ..NewMetadata::default()
     };
-    let mut out = BytesMut::new();
+    let mut content = BytesMut::new();
     if members == 0 {
-        put_entry(&mut out, &metadata, &payload);
-        return out;
+        content.extend_from_slice(&payload(0));
+    } else {
+        for member in 0..members {
+            let payload = payload(member);
+            let single = NewSingle {
+                payload_size: payload.len() as i32,
+                sequence_id: Some(ENTRY_ID_FIRST + member),
+                ..NewSingle::default()
+            };
+            put_record(&mut content, &single, &payload);
+        }
+        metadata.num_messages_in_batch = Some(members as i32);
+        metadata.highest_sequence_id = Some(ENTRY_ID_FIRST + members - 1);
     }
-    let mut records = BytesMut::new();
-    for member in 0..members {
-        let single = NewSingle {
-            payload_size: payload_bytes as i32,
-            sequence_id: Some(ENTRY_ID_FIRST + member),
-            ..NewSingle::default()
-        };
-        put_record(&mut records, &single, &payload);
+    if codec == Compression::Lz4 {
+        metadata.compression = pb::CompressionType::Lz4.into();
+        metadata.uncompressed_size = content.len() as u32;
     }
-    metadata.num_messages_in_batch = Some(members as i32);
-    metadata.highest_sequence_id = Some(ENTRY_ID_FIRST + members - 1);
-    put_entry(&mut out, &metadata, &records);
+    let mut out = BytesMut::new();
+    put_entry(&mut out, &metadata, &compress(codec, &content));
     out
 }
 
