@@ -1,0 +1,65 @@
+//! One process of one client.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// What a process said of itself, by name.
+pub(crate) type Figures = HashMap<String, f64>;
+
+/// How long one process may take; it is ended then, and has no figures.
+const CHILD_SECONDS_MAX: u64 = 90;
+
+/// Runs `who` with these words. Nothing, with a note on the terminal, if it fails or never ends.
+pub(crate) fn run(who: &str, words: &[String]) -> Option<Figures> {
+    let mut command = command(who);
+    command.args(words).stdout(Stdio::piped()).stdin(Stdio::null());
+    let log = crate::programs().join(format!("compare-{who}.log"));
+    command.stderr(File::create(&log).map_or_else(|_| Stdio::null(), Stdio::from));
+    let mut child = command.spawn().unwrap_or_else(|error| panic!("{who} does not start: {error}"));
+    let until = Instant::now() + Duration::from_secs(CHILD_SECONDS_MAX);
+    let failed = |why: String| {
+        eprintln!("    {who} {}: {why}; see {}", words.join(" "), log.display());
+        None
+    };
+    let status = loop {
+        match child.try_wait() {
+            Ok(Some(status)) => break status,
+            Ok(None) if Instant::now() < until => std::thread::sleep(Duration::from_millis(5)),
+            _ => {
+                let _ = child.kill();
+                let _ = child.wait();
+                return failed(format!("did not end within {CHILD_SECONDS_MAX} s"));
+            }
+        }
+    };
+    let mut text = String::new();
+    if let Some(mut out) = child.stdout.take() {
+        let _ = out.read_to_string(&mut text);
+    }
+    let figures = parse(text.lines().last().unwrap_or_default());
+    if !status.success() || figures.is_empty() {
+        return failed(status.to_string());
+    }
+    Some(figures)
+}
+
+/// The words `name=value` of a line.
+pub(crate) fn parse(line: &str) -> Figures {
+    let pair = |word: &str| word.split_once('=').and_then(|(name, value)| Some((name.to_owned(), value.parse().ok()?)));
+    line.split_whitespace().filter_map(pair).collect()
+}
+
+fn command(who: &str) -> Command {
+    match who {
+        "floor" => {
+            let mut command = Command::new(std::env::current_exe().expect("the path of this program"));
+            command.arg("floor");
+            command
+        }
+        "ours-current" => Command::new(crate::programs().join("compare-ours")),
+        _ => Command::new(crate::programs().join(format!("compare-{who}"))),
+    }
+}

@@ -1,0 +1,278 @@
+//! What is written of the figures: all of them to `docs/compare.md`, the main ones to README.md, a chart of those.
+
+use std::fmt::Write;
+use std::fs;
+
+use crate::latencies::RATES;
+use crate::ledger::Ledger;
+use crate::throughput::{WORKS, leaves_out};
+use crate::{PEERS, build, repo, svg};
+
+/// How many works, from the first, the README and the chart show.
+pub(crate) const MAIN_WORKS: usize = 4;
+
+const BEGIN: &str = "<!-- benches/compare/run writes from here -->";
+const END: &str = "<!-- to here -->";
+
+/// How each is called in the tables and in the chart.
+pub(crate) fn title(who: &str) -> &str {
+    match who {
+        "ours" => "pulsar-native",
+        "ours-current" => "pulsar-native, one thread",
+        "pulsar-rs" => "pulsar-rs 6.9.1",
+        "magnetar" => "magnetar 1.7.4",
+        "go" => "Go client 0.19.0",
+        other => other,
+    }
+}
+
+/// Writes it all, from what the ledger has.
+pub(crate) fn write(ledger: &Ledger) {
+    let docs = repo().join("docs");
+    fs::write(docs.join("compare.md"), whole(ledger)).expect("docs/ can be written to");
+    fs::write(docs.join("compare.svg"), svg::chart(ledger)).expect("docs/ can be written to");
+    let readme = repo().join("README.md");
+    let text = fs::read_to_string(&readme).expect("README.md can be read");
+    match between_marks(&text, &summary(ledger)) {
+        Some(text) => fs::write(&readme, text).expect("README.md can be written to"),
+        None => eprintln!("README.md has no lines `{BEGIN}` and `{END}`: it stays as it is"),
+    }
+    println!("\n{}", targets(ledger));
+    println!("written: docs/compare.md, docs/compare.svg, README.md, benches/compare/figures.tsv");
+}
+
+fn between_marks(text: &str, summary: &str) -> Option<String> {
+    let (before, rest) = text.split_once(BEGIN)?;
+    let (_, after) = rest.split_once(END)?;
+    Some(format!("{before}{BEGIN}\n\n{summary}\n{END}{after}"))
+}
+
+/// The best of the peers in a work.
+fn best_peer(ledger: &Ledger, work: &str, name: &str, best: fn(f64, f64) -> f64) -> Option<f64> {
+    PEERS.iter().filter_map(|peer| ledger.number("sink", work, peer, name)).reduce(best)
+}
+
+/// This client's messages per second over those of the best peer; on the default runtime, or on one thread.
+pub(crate) fn ratio(ledger: &Ledger, work: &str, who: &str) -> Option<f64> {
+    Some(ledger.number("sink", work, who, "rate")? / best_peer(ledger, work, "rate", f64::max)?)
+}
+
+fn ratios(ledger: &Ledger, work: &str) -> String {
+    format!("{} / {}", times(ratio(ledger, work, "ours")), times(ratio(ledger, work, "ours-current")))
+}
+
+fn cost_over_floor(ledger: &Ledger, work: &str, who: &str) -> Option<f64> {
+    Some(ledger.number("sink", work, who, "cpu_ns")? / ledger.number("sink", work, "floor", "cpu_ns")?)
+}
+
+fn or_dash(value: Option<String>) -> String {
+    value.unwrap_or_else(|| "–".to_owned())
+}
+
+fn times(value: Option<f64>) -> String {
+    or_dash(value.map(|value| format!("{value:.1}")))
+}
+
+/// Millions per second, three digits of it.
+pub(crate) fn millions(rate: f64) -> String {
+    let millions = rate / 1e6;
+    match millions {
+        m if m >= 10.0 => format!("{m:.1} M"),
+        m if m >= 0.1 => format!("{m:.2} M"),
+        m => format!("{m:.3} M"),
+    }
+}
+
+fn row(out: &mut String, cells: impl IntoIterator<Item = String>) {
+    let cells: Vec<String> = cells.into_iter().collect();
+    let _ = writeln!(out, "| {} |", cells.join(" | "));
+}
+
+fn head(out: &mut String, cells: &[&str]) {
+    row(out, cells.iter().map(|cell| (*cell).to_owned()));
+    row(out, cells.iter().map(|_| "---".to_owned()));
+}
+
+fn origin(ledger: &Ledger, section: &str) -> String {
+    let (date, machine) = ledger.origin(section).unwrap_or(("never", "no machine"));
+    format!("{date}, {machine}")
+}
+
+/// What README.md shows.
+fn summary(ledger: &Ledger) -> String {
+    let mut out = String::from("![Messages per second of four clients, and their latencies](docs/compare.svg)\n\n");
+    let _ = writeln!(
+        out,
+        "Messages per second, 100 bytes each, one topic, one connection, up to 5,000 sends in flight, every received\nmessage acknowledged; against a sink that answers at once ({}):\n",
+        origin(ledger, "sink"),
+    );
+    let whos = &ALL[1..];
+    let titles: Vec<&str> = whos.iter().map(|who| title(who)).collect();
+    head(&mut out, &[&["work"], &titles[..], &["x best peer, both"]].concat());
+    for work in &WORKS[..MAIN_WORKS] {
+        let rate = |who: &&str| or_dash(ledger.number("sink", work.name, who, "rate").map(millions));
+        let cells = [vec![work.name.to_owned()], whos.iter().map(rate).collect(), vec![ratios(ledger, work.name)]];
+        row(&mut out, cells.concat());
+    }
+    let _ = writeln!(
+        out,
+        "\nFrom the moment a message is due at its producer to its arrival at a consumer, through a real Pulsar 4.0.8 on the\nsame machine, p50 / p99 ({}):\n",
+        origin(ledger, "latency")
+    );
+    let whos = LATENCY_WHOS;
+    head(&mut out, &[&["rate"], &whos.map(title)[..]].concat());
+    for rate in RATES {
+        let cell = |who: &&str| latency_cell(ledger, rate, who, &["p50_ns", "p99_ns"]);
+        row(&mut out, [vec![rate_title(rate)], whos.iter().map(cell).collect()].concat());
+    }
+    if let Some(line) = build_line(ledger) {
+        let _ = writeln!(out, "\n{line}");
+    }
+    out.push_str("\n`benches/compare/run` builds all and measures all, in one run; [`docs/compare.md`](docs/compare.md) has every figure,\n[`benches/compare`](benches/compare/README.md) says what is measured and how each client is set up.\n");
+    out
+}
+
+fn rate_title(rate: u64) -> String {
+    format!("{},000 msg/s", rate / 1000)
+}
+
+fn latency_cell(ledger: &Ledger, rate: u64, who: &str, names: &[&str]) -> String {
+    let value = |name: &&str| ledger.number("latency", &rate.to_string(), who, name);
+    let values: Option<Vec<String>> = names.iter().map(|name| Some(format!("{:.2}", value(name)? / 1e6))).collect();
+    or_dash(values.map(|values| values.join(" / ") + " ms"))
+}
+
+fn build_line(ledger: &Ledger) -> Option<String> {
+    let of = |who: &str| {
+        let seconds = ledger.number("build", build::COLD, who, "seconds")?;
+        let crates = ledger.text("build", build::COLD, who, "crates")?;
+        Some(format!("{} {seconds:.0} s ({crates} crates)", title(who)))
+    };
+    let ours = of("ours")?;
+    let others: Vec<String> = ["pulsar-rs", "magnetar"].iter().filter_map(|who| of(who)).collect();
+    Some(format!(
+        "Cold release build with default features, and the crates of it, build scripts' included ({}):\n{ours}, {}.",
+        origin(ledger, "build"),
+        others.join(", "),
+    ))
+}
+
+/// `docs/compare.md`.
+fn whole(ledger: &Ledger) -> String {
+    let mut out = String::from(
+        "# Compared with other clients\n\nWritten by `benches/compare/run`; [`benches/compare/README.md`](../benches/compare/README.md) says what is measured, and\nhow each client is set up. Figures move from machine to machine: only ratios taken in one run count.\n\n![The main figures](compare.svg)\n",
+    );
+    let _ = writeln!(out, "\n## Against a sink that answers at once\n\n{}.\n", origin(ledger, "sink"));
+    throughput_table(&mut out, ledger);
+    let _ = writeln!(
+        out,
+        "\nCPU per message, microseconds, all threads of the client; in brackets as a multiple of the floor, which is one thread\nthat only frames, sums, writes, reads and matches the same bytes:\n"
+    );
+    cpu_table(&mut out, ledger);
+    let _ = writeln!(out, "\nThe most memory resident, MiB:\n");
+    memory_table(&mut out, ledger);
+    runtimes(&mut out, ledger);
+    let _ = writeln!(
+        out,
+        "\n## End to end through a real Pulsar\n\n{}. From due to received, p50 / p99 / p99.9:\n",
+        origin(ledger, "latency")
+    );
+    let whos = LATENCY_WHOS;
+    head(&mut out, &[&["rate"], &whos.map(title)[..]].concat());
+    for rate in RATES {
+        let cell = |who: &&str| latency_cell(ledger, rate, who, &["p50_ns", "p99_ns", "p999_ns"]);
+        row(&mut out, [vec![rate_title(rate)], whos.iter().map(cell).collect()].concat());
+    }
+    if let Some(line) = build_line(ledger) {
+        let _ = writeln!(out, "\n## Build\n\n{line}");
+    }
+    out
+}
+
+const LATENCY_WHOS: [&str; 4] = ["ours", "pulsar-rs", "magnetar", "go"];
+
+const ALL: [&str; 6] = ["floor", "ours", "ours-current", "pulsar-rs", "magnetar", "go"];
+
+fn throughput_table(out: &mut String, ledger: &Ledger) {
+    let _ = writeln!(out, "Messages per second:\n");
+    head(out, &[&["work"], &ALL.map(title)[..], &["x best peer, both"]].concat());
+    for work in &WORKS {
+        let rate = |who: &&str| or_dash(ledger.number("sink", work.name, who, "rate").map(millions));
+        let cells = [vec![work.name.to_owned()], ALL.iter().map(rate).collect(), vec![ratios(ledger, work.name)]];
+        row(out, cells.concat());
+    }
+}
+
+fn cpu_table(out: &mut String, ledger: &Ledger) {
+    head(out, &[&["work"], &ALL.map(title)[..], &["best peer over ours"]].concat());
+    for work in &WORKS {
+        let cell = |who: &&str| {
+            let cpu = ledger.number("sink", work.name, who, "cpu_ns").map(|ns| format!("{:.3}", ns / 1000.0));
+            match cost_over_floor(ledger, work.name, who) {
+                Some(over) if *who != "floor" => format!("{} ({over:.1})", or_dash(cpu)),
+                _ => or_dash(cpu),
+            }
+        };
+        let peer = best_peer(ledger, work.name, "cpu_ns", f64::min);
+        let over = ledger.number("sink", work.name, "ours", "cpu_ns").and_then(|ours| Some(peer? / ours));
+        row(out, [vec![work.name.to_owned()], ALL.iter().map(cell).collect(), vec![times(over)]].concat());
+    }
+}
+
+fn memory_table(out: &mut String, ledger: &Ledger) {
+    head(out, &[&["work"], &ALL.map(title)[..]].concat());
+    for work in &WORKS {
+        let cell = |who: &&str| {
+            or_dash(ledger.number("sink", work.name, who, "rss_kib").map(|kib| format!("{:.0}", kib / 1024.0)))
+        };
+        row(out, [vec![work.name.to_owned()], ALL.iter().map(cell).collect::<Vec<_>>()].concat());
+    }
+}
+
+/// Which runtime each Rust peer ran on, who is left out, and who left something unacknowledged.
+fn runtimes(out: &mut String, ledger: &Ledger) {
+    for who in ["pulsar-rs", "magnetar"] {
+        let on = |runtime: &str| {
+            let works = WORKS.iter().filter(|work| ledger.text("sink", work.name, who, "runtime") == Some(runtime));
+            works.map(|work| work.name).collect::<Vec<_>>()
+        };
+        let (one, several) = (on("current"), on("multi"));
+        if one.len() + several.len() > 0 {
+            let which = if one.is_empty() { "nothing".to_owned() } else { one.join("; ") };
+            let _ =
+                writeln!(out, "\n{} was faster on a current-thread runtime, and ran on it, in: {which}.", title(who));
+        }
+    }
+    for who in PEERS {
+        let out_of = WORKS.iter().filter_map(|work| Some((work.name, leaves_out(work, who)?)));
+        let out_of: Vec<_> = out_of.collect();
+        if let Some((_, why)) = out_of.first() {
+            let works: Vec<&str> = out_of.iter().map(|(name, _)| *name).collect();
+            let _ = writeln!(out, "\n{} is not in {}: it {why}.", title(who), works.join("; "));
+        }
+    }
+    for who in ALL {
+        let left = WORKS.iter().filter(|work| ledger.text("sink", work.name, who, "unacknowledged").is_some());
+        let left: Vec<&str> = left.map(|work| work.name).collect();
+        if !left.is_empty() {
+            let _ = writeln!(out, "\n{} did not acknowledge every entry in: {}.", title(who), left.join("; "));
+        }
+    }
+}
+
+/// One line for each of the four works, for the terminal.
+fn targets(ledger: &Ledger) -> String {
+    let line = |work: &crate::throughput::Work| {
+        let floor = cost_over_floor(ledger, work.name, "ours");
+        let one = cost_over_floor(ledger, work.name, "ours-current");
+        let ratios = ratios(ledger, work.name);
+        format!(
+            "{:<28} {ratios:>11} x the best peer's throughput, {} / {} x the floor's CPU",
+            work.name,
+            times(floor),
+            times(one)
+        )
+    };
+    let lines: Vec<String> = WORKS[..MAIN_WORKS].iter().map(line).collect();
+    format!("this client, on two workers / on one thread:\n{}", lines.join("\n"))
+}

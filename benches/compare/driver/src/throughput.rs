@@ -1,0 +1,262 @@
+//! Every client against the sink, and against the floor: what the same bytes cost one thread that does nothing else.
+//!
+//! All take turns. A first, short run of each finds how many messages it gets through in the time of a round. A Rust
+//! peer goes through the first round on both runtimes, and stays on the faster. Of the rounds the fastest gives the
+//! throughput and the one with the least CPU the cost, for everyone alike.
+
+use crate::child::{self, Figures};
+use crate::ledger::Ledger;
+use crate::report::MAIN_WORKS;
+use crate::sink::Sink;
+use crate::work::{Consume, Produce};
+use crate::{CLIENTS, floor, setting, takes_part};
+
+/// How long a round of one client lasts, about, and the bounds of its messages.
+const ROUND_SECONDS: f64 = 0.8;
+const MESSAGES_MAX: f64 = 8_000_000.0;
+
+/// What the permits of a consumer are, for everyone.
+const QUEUE: u64 = 5000;
+
+/// One kind of work.
+pub(crate) struct Work {
+    /// By which the report knows it.
+    pub(crate) name: &'static str,
+    kind: Kind,
+    size: u64,
+    /// Messages per batch or entry; 1: none.
+    batch: u64,
+    in_flight: u64,
+    producers: u64,
+    lz4: bool,
+    /// Messages of the first, short run.
+    probe: u64,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Produce,
+    Consume,
+}
+
+const fn produce(name: &'static str, size: u64, batch: u64) -> Work {
+    Work { name, kind: Kind::Produce, size, batch, in_flight: 5000, producers: 1, lz4: false, probe: 50_000 }
+}
+
+const fn consume(name: &'static str, size: u64, batch: u64) -> Work {
+    Work { kind: Kind::Consume, in_flight: 0, ..produce(name, size, batch) }
+}
+
+const fn producers(name: &'static str, batch: u64, producers: u64) -> Work {
+    let in_flight = if batch > 1 { 20_000 } else { 5000 };
+    Work { producers, in_flight, ..produce(name, 100, batch) }
+}
+
+/// All of them, in the order of the tables; the first four are what the targets are about.
+pub(crate) const WORKS: [Work; 18] = [
+    produce("produce, batches of 1,000", 100, 1000),
+    produce("produce, unbatched", 100, 1),
+    consume("consume, entries of 100", 100, 100),
+    consume("consume, single entries", 100, 1),
+    produce("produce, 1 KiB, batches of 100", 1024, 100),
+    produce("produce, 1 KiB, unbatched", 1024, 1),
+    consume("consume, 1 KiB, entries of 100", 1024, 100),
+    consume("consume, 1 KiB, single entries", 1024, 1),
+    Work { in_flight: 200, probe: 5000, ..produce("produce, 64 KiB, unbatched", 65_536, 1) },
+    Work { probe: 5000, ..consume("consume, 64 KiB, single entries", 65_536, 1) },
+    Work { lz4: true, ..produce("produce, LZ4, batches of 1,000", 100, 1000) },
+    Work { lz4: true, ..consume("consume, LZ4, entries of 100", 100, 100) },
+    Work { lz4: true, ..produce("produce, LZ4, 1 KiB, unbatched", 1024, 1) },
+    Work { lz4: true, ..consume("consume, LZ4, 1 KiB, single entries", 1024, 1) },
+    producers("produce, 10 producers, batches of 100", 100, 10),
+    producers("produce, 100 producers, batches of 100", 100, 100),
+    producers("produce, 10 producers, unbatched", 1, 10),
+    producers("produce, 100 producers, unbatched", 1, 100),
+];
+
+impl Work {
+    /// Permits are given back from the first half of the queue on: a queue of large messages is smaller.
+    fn queue(&self) -> u64 {
+        if self.size > 10_000 { 200 } else { QUEUE }
+    }
+
+    fn words(&self, url: &str, runtime: &str, messages: u64) -> Vec<String> {
+        let (what, topic) = match self.kind {
+            Kind::Produce => ("produce", "persistent://public/default/t".to_owned()),
+            Kind::Consume => ("consume", self.feed(messages)),
+        };
+        let lz4 = u8::from(self.lz4);
+        let words = format!(
+            "{what} {url} topic={topic} messages={messages} size={} batch={} in_flight={} producers={} queue={} lz4={lz4} runtime={runtime}",
+            self.size,
+            self.batch,
+            self.in_flight,
+            self.producers,
+            self.queue(),
+        );
+        words.split(' ').map(str::to_owned).collect()
+    }
+
+    /// The topic by which the sink knows what to feed.
+    fn feed(&self, messages: u64) -> String {
+        let members = if self.batch > 1 { self.batch } else { 0 };
+        let codec = if self.lz4 { "-lz4" } else { "" };
+        format!("persistent://public/default/feed-{members}-{}-{}{codec}", self.size, messages / self.batch)
+    }
+
+    /// Whether there is a limit to compare with: one producer or consumer, nothing compressed.
+    fn has_floor(&self) -> bool {
+        !self.lz4 && self.producers == 1
+    }
+}
+
+/// Why a client has no part in a work.
+pub(crate) fn leaves_out(work: &Work, who: &str) -> Option<&'static str> {
+    let compressed_batches = work.lz4 && work.batch > 1;
+    (who == "magnetar" && compressed_batches).then_some(
+        "compresses the messages of a batch one by one, where Pulsar compresses the batch: it reads no other client's \
+         compressed batches, nor they its",
+    )
+}
+
+/// Runs all works and notes what they gave. The first works, which the README shows, have the most rounds.
+pub(crate) fn section(ledger: &mut Ledger) {
+    ledger.begin("sink");
+    let sink = Sink::start().expect("a free port on 127.0.0.1");
+    let only = std::env::var("WORK").unwrap_or_default();
+    for (number, work) in WORKS.iter().enumerate().filter(|(_, work)| work.name.contains(&only)) {
+        println!("{}", work.name);
+        let mut entrants = enter(work, &sink);
+        let rounds = if number < MAIN_WORKS { setting("ROUNDS", 3.0) } else { setting("ROUNDS", 3.0).min(2.0) };
+        for round in 0..rounds as u32 {
+            for entrant in &mut entrants {
+                entrant.round(work, &sink);
+            }
+            if round == 0 {
+                entrants = without_slower_runtimes(entrants);
+            }
+        }
+        for entrant in entrants {
+            entrant.note(work, ledger);
+        }
+        ledger.save();
+    }
+}
+
+/// All who take part in a work, on all runtimes that come into question.
+fn enter(work: &Work, sink: &Sink) -> Vec<Entrant> {
+    let mut entrants = Vec::new();
+    let whos = ["floor"].into_iter().chain(CLIENTS);
+    for who in whos.filter(|who| takes_part(who) && leaves_out(work, who).is_none()) {
+        let runtimes: &[&str] = match who {
+            "floor" if !work.has_floor() => &[],
+            "ours" => &["multi"],
+            "ours-current" => &["current"],
+            "magnetar" | "pulsar-rs" => &["multi", "current"],
+            _ => &["own"],
+        };
+        entrants.extend(runtimes.iter().filter_map(|runtime| Entrant::probe(who, runtime, work, sink)));
+    }
+    entrants
+}
+
+fn without_slower_runtimes(entrants: Vec<Entrant>) -> Vec<Entrant> {
+    let mut kept: Vec<Entrant> = Vec::new();
+    for entrant in entrants {
+        match kept.last_mut().filter(|last| last.who == entrant.who) {
+            Some(last) if last.rate >= entrant.rate => {}
+            Some(last) => *last = entrant,
+            None => kept.push(entrant),
+        }
+    }
+    kept
+}
+
+/// One client on one runtime in one work.
+struct Entrant {
+    who: &'static str,
+    runtime: &'static str,
+    messages: u64,
+    /// Messages per second, the best of the rounds; 0 before.
+    rate: f64,
+    /// Nanoseconds of CPU per message, the least of the rounds.
+    cpu_ns: f64,
+    rss_kib: f64,
+    /// Whether some entry was not acknowledged by the end.
+    unacknowledged: bool,
+}
+
+impl Entrant {
+    fn probe(who: &'static str, runtime: &'static str, work: &Work, sink: &Sink) -> Option<Self> {
+        let figures = child::run(who, &work.words(&sink.url, runtime, work.probe))?;
+        let rate = figures["messages"] / figures["secs"];
+        let round = (rate * ROUND_SECONDS * setting("SCALE", 1.0)).min(MESSAGES_MAX);
+        // Whole batches, also in the part that is done beforehand.
+        let messages = (round as u64 / 10_000).max(1) * 10_000;
+        Some(Self { who, runtime, messages, rate: 0.0, cpu_ns: f64::MAX, rss_kib: 0.0, unacknowledged: false })
+    }
+
+    fn round(&mut self, work: &Work, sink: &Sink) {
+        sink.take_acked();
+        let Some(figures) = child::run(self.who, &work.words(&sink.url, self.runtime, self.messages)) else { return };
+        if work.kind == Kind::Consume {
+            self.unacknowledged |= sink.take_acked() < self.messages / work.batch;
+        }
+        self.rate = self.rate.max(figures["messages"] / figures["secs"]);
+        self.cpu_ns = self.cpu_ns.min(figures["cpu_ns"] / figures["messages"]);
+        self.rss_kib = self.rss_kib.max(figures["rss_kib"]);
+    }
+
+    fn note(self, work: &Work, ledger: &mut Ledger) {
+        if self.rate == 0.0 {
+            return;
+        }
+        let note = if self.unacknowledged { "  (entries left unacknowledged)" } else { "" };
+        println!(
+            "    {:<12} {:<7} {:>11.0} msg/s {:>9.3} us CPU/msg {:>8.0} KiB{note}",
+            self.who,
+            self.runtime,
+            self.rate,
+            self.cpu_ns / 1000.0,
+            self.rss_kib,
+        );
+        let mut figures = Figures::new();
+        figures.insert("rate".to_owned(), self.rate);
+        figures.insert("cpu_ns".to_owned(), self.cpu_ns);
+        figures.insert("rss_kib".to_owned(), self.rss_kib);
+        ledger.put_all("sink", work.name, self.who, &figures);
+        ledger.put("sink", work.name, self.who, "runtime", self.runtime.to_owned());
+        if self.unacknowledged {
+            ledger.put("sink", work.name, self.who, "unacknowledged", "yes".to_owned());
+        }
+    }
+}
+
+/// The floor, in a process of its own; it takes the words that clients take.
+pub(crate) fn floor(words: &[String]) -> String {
+    let number = |name: &str| {
+        let value = words.iter().find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+        value.and_then(|value| value.parse::<u64>().ok()).unwrap_or(0)
+    };
+    let (messages, size, batch, url) = (number("messages"), number("size") as usize, number("batch"), &words[1]);
+    let figures = match words[0].as_str() {
+        "produce" => {
+            let in_flight = number("in_flight");
+            floor::produce(url, &Produce { messages, size, batch, in_flight, producers: 1 })
+        }
+        _ => {
+            let members = if batch > 1 { batch } else { 0 };
+            floor::consume(url, &Consume { messages, size, members, queue: number("queue") as u32 })
+        }
+    };
+    figures.expect("the sink stays")
+}
+
+/// A sink until it is killed, for running a client by hand.
+pub(crate) fn serve() {
+    let sink = Sink::start().expect("a free port on 127.0.0.1");
+    println!("{}", sink.url);
+    loop {
+        std::thread::park();
+    }
+}

@@ -1,0 +1,118 @@
+//! This client. Defaults, but for the batch size that the work asks for, the receiver's queue that all clients get,
+//! and room for the window of large messages.
+
+#[path = "../../common/mod.rs"]
+mod common;
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use common::{Gauge, Job, Latencies};
+use pulsar_native::{
+    Client, Compression, Consumer, Error, InitialPosition, PendingSend, Producer, SubscriptionType, Token,
+};
+
+fn main() {
+    let job = Job::from_args();
+    job.run(async {
+        match job.what.as_str() {
+            "produce" => produce(&job).await,
+            "consume" => consume(&job).await,
+            _ => latency(&job).await,
+        }
+    });
+}
+
+async fn client(job: &Job) -> Result<Client, Error> {
+    let builder = Client::builder(&job.url);
+    match &job.token {
+        Some(token) => builder.auth(Token::new(token.as_str())).connect().await,
+        None => builder.connect().await,
+    }
+}
+
+async fn produce(job: &Job) -> Result<String, Error> {
+    let client = client(job).await?;
+    let mut producers = Vec::new();
+    for number in 0..job.producers() {
+        let builder = client.producer(format!("{}{number}", job.topic()));
+        let builder = builder.batching(job.batch() > 1).batch_messages_max(job.batch() as u32);
+        let codec = if job.lz4() { Compression::Lz4 } else { Compression::None };
+        producers.push(builder.compression(codec).create().await?);
+    }
+    let payloads: Vec<Bytes> = job.payloads().into_iter().map(Bytes::from).collect();
+    produce_some(&producers, &payloads, job.in_flight(), job.warm_up()).await?;
+    let gauge = Gauge::start();
+    produce_some(&producers, &payloads, job.in_flight(), job.messages()).await?;
+    Ok(gauge.stop(job.messages()))
+}
+
+/// A future for each message; the oldest is awaited when too many are in flight.
+async fn produce_some(
+    producers: &[Producer],
+    payloads: &[Bytes],
+    in_flight_max: usize,
+    messages: u64,
+) -> Result<(), Error> {
+    let mut in_flight: VecDeque<PendingSend> = VecDeque::with_capacity(in_flight_max);
+    for number in 0..messages as usize {
+        if in_flight.len() >= in_flight_max {
+            if let Some(oldest) = in_flight.pop_front() {
+                oldest.await?;
+            }
+        }
+        let payload = payloads[number % payloads.len()].clone();
+        in_flight.push_back(producers[number % producers.len()].enqueue(payload).await?);
+    }
+    for send in in_flight {
+        send.await?;
+    }
+    Ok(())
+}
+
+async fn consumer(job: &Job, client: &Client) -> Result<Consumer, Error> {
+    let builder = client.consumer(job.topic(), "s").subscription_type(SubscriptionType::Shared);
+    let builder = builder.initial_position(InitialPosition::Earliest);
+    builder.receiver_queue_size(job.queue()).subscribe().await
+}
+
+async fn consume(job: &Job) -> Result<String, Error> {
+    let client = client(job).await?;
+    let mut consumer = consumer(job, &client).await?;
+    let mut gauge = Gauge::start();
+    for number in 0..job.messages() {
+        if number == job.warm_up() {
+            gauge = Gauge::start();
+        }
+        let message = consumer.receive().await?;
+        std::hint::black_box(message.payload_slice());
+        consumer.ack(&message)?;
+    }
+    let figures = gauge.stop(job.messages() - job.warm_up());
+    consumer.close().await?;
+    Ok(figures)
+}
+
+/// Batching stays on at every rate: without a linger it delays nothing.
+async fn latency(job: &Job) -> Result<String, Error> {
+    let client = client(job).await?;
+    let mut consumer = consumer(job, &client).await?;
+    let producer = client.producer(job.topic()).create().await?;
+    let (pace, runtime) = (job.pace(), tokio::runtime::Handle::current());
+    let pacing = tokio::task::spawn_blocking(move || {
+        for number in 0..pace.messages {
+            let payload = pace.wait(number);
+            runtime.block_on(producer.enqueue_with(payload, |outcome| assert!(outcome.is_ok())))?;
+        }
+        runtime.block_on(producer.flush())
+    });
+    let mut latencies = Latencies::default();
+    for number in 0..pace.messages {
+        let message = consumer.receive().await?;
+        pace.arrived(number, message.payload_slice(), &mut latencies);
+        consumer.ack(&message)?;
+    }
+    pacing.await.expect("the pacing thread ends in order")?;
+    consumer.close().await?;
+    Ok(latencies.words())
+}
