@@ -25,7 +25,8 @@ const SECONDS: f64 = 6.0;
 /// How the broker's process hands a result over.
 const MARK: &str = "latency-of";
 
-pub(crate) fn section(ledger: &mut Ledger) {
+/// Whether there was a broker to measure with.
+pub(crate) fn section(ledger: &mut Ledger) -> bool {
     println!("latency, end to end");
     let this = std::env::current_exe().expect("the path of this program");
     let output = Command::new(crate::repo().join("scripts/real-pulsar")).arg("run").arg(this).arg("latencies").output();
@@ -34,11 +35,10 @@ pub(crate) fn section(ledger: &mut Ledger) {
     let results: Vec<Vec<&str>> =
         text.lines().filter(|line| line.starts_with(MARK)).map(|line| line.split('\t').collect()).collect();
     if !output.status.success() || results.is_empty() {
-        eprintln!(
-            "{}\n    no real Pulsar, no latencies: the report keeps earlier ones",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        return;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        said.lines().filter(|line| line.starts_with("real-pulsar:")).for_each(|line| eprintln!("    {line}"));
+        eprintln!("    no latencies without a real Pulsar: the report keeps earlier ones");
+        return false;
     }
     ledger.begin("latency");
     for result in results {
@@ -56,6 +56,7 @@ pub(crate) fn section(ledger: &mut Ledger) {
         }
     }
     ledger.save();
+    true
 }
 
 /// The part that runs beside the broker. All take turns; of the rounds the one with the lowest p99 counts.

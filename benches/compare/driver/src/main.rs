@@ -54,13 +54,14 @@ fn main() {
     if asked("sink") {
         throughput::section(&mut ledger);
     }
-    if asked("latency") {
-        latencies::section(&mut ledger);
-    }
+    let complete = !asked("latency") || latencies::section(&mut ledger);
     if asked("build") {
         build::section(&mut ledger);
     }
     report::write(&ledger);
+    if !complete {
+        std::process::exit(1);
+    }
 }
 
 /// The repository.
