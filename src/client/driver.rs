@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::BytesMut;
 use tokio::io::AsyncWrite;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::time::{Instant, Sleep};
@@ -19,19 +18,13 @@ use tokio_util::io::{poll_read_buf, poll_write_buf};
 
 use super::clock;
 use super::dial::Socket;
+use super::read_buffer::ReadBuffer;
 use crate::machine::connection::ConnectionConfig;
 use crate::machine::control::{AuthData, CloseReason, Input, LinkId, SessionCommand, SessionNotice};
 use crate::machine::session::Session;
 use crate::machine::{Deadline, ReadyList, Wakes};
 use crate::wire::frame::missing;
 use crate::wire::tx::TxBuf;
-
-/// The room of a fresh read buffer.
-const READ_BYTES: usize = 64 * 1024;
-
-/// The least room the read buffer has before a read. What is left above it is used up first: a message holds on to the
-/// buffer it came in, and small reads shall share one.
-const READ_ROOM_BYTES_MIN: usize = 8 * 1024;
 
 /// What one turn reads at most before the session gets to write.
 const READ_TURN_BYTES: usize = 256 * 1024;
@@ -44,7 +37,7 @@ pub(crate) struct Driver {
     /// Taken when the connection ends.
     session: Option<Session>,
     socket: Box<dyn Socket>,
-    rx: BytesMut,
+    rx: ReadBuffer,
     tx: TxBuf,
     /// Bytes may lie in a layer below (TLS) until it is flushed.
     unflushed: bool,
@@ -74,7 +67,7 @@ impl Driver {
         Self {
             session: Some(Session::new(config, credentials, supervisor, clock::now())),
             socket,
-            rx: BytesMut::new(),
+            rx: ReadBuffer::default(),
             tx: TxBuf::new(),
             unflushed: false,
             pending: false,
@@ -187,23 +180,20 @@ impl Driver {
 fn read(
     session: &mut Session,
     socket: &mut Box<dyn Socket>,
-    rx: &mut BytesMut,
+    buffer: &mut ReadBuffer,
     cx: &mut Context<'_>,
     wakes: &mut Wakes,
 ) -> Result<bool, CloseReason> {
     let mut taken = 0;
     while taken < READ_TURN_BYTES {
-        let missing = missing(rx, session.limits());
-        if rx.capacity() - rx.len() < missing.max(READ_ROOM_BYTES_MIN) {
-            rx.reserve(missing.max(READ_BYTES));
-        }
-        match poll_read_buf(Pin::new(&mut *socket), cx, rx) {
+        buffer.make_room(missing(&buffer.rx, session.limits()));
+        match poll_read_buf(Pin::new(&mut *socket), cx, &mut buffer.rx) {
             Poll::Ready(Ok(0)) => return Err(CloseReason::Io("the broker closed the connection".to_owned())),
             Poll::Ready(Ok(n)) => taken += n,
             Poll::Ready(Err(error)) => return Err(CloseReason::Io(lost(&error))),
             Poll::Pending => break,
         }
-        session.handle_read(rx, clock::now(), wakes)?;
+        session.handle_read(&mut buffer.rx, clock::now(), wakes)?;
     }
     Ok(taken > 0)
 }

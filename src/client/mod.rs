@@ -26,6 +26,7 @@ mod driver;
 mod message;
 mod producer;
 mod producer_builder;
+mod read_buffer;
 mod receive;
 mod routing;
 mod runtime;

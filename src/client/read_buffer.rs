@@ -1,0 +1,114 @@
+//! The read buffer of one connection, and those before it that serve again.
+//!
+//! A message holds on to the buffer it came in, so a full buffer cannot be written anew before its messages are gone.
+//! Until then it waits here: memory that was just read and dropped comes back warm, and the allocator is left alone.
+
+use std::collections::VecDeque;
+
+use bytes::BytesMut;
+
+/// The room of a fresh buffer.
+const READ_BYTES: usize = 64 * 1024;
+
+/// The least room a buffer has before a read. What is left above it is used up first: small reads shall share one.
+const READ_ROOM_BYTES_MIN: usize = 8 * 1024;
+
+/// The most memory of full buffers that is kept to be used again.
+const SPENT_BYTES_MAX: usize = 1024 * 1024;
+
+/// See the module.
+#[derive(Default)]
+pub(super) struct ReadBuffer {
+    /// What was read and is not taken yet.
+    pub(super) rx: BytesMut,
+    /// Memory of the buffer that `rx` is the end of.
+    size: usize,
+    /// Full ones with their memory, oldest first.
+    spent: VecDeque<(BytesMut, usize)>,
+    spent_bytes: usize,
+}
+
+impl ReadBuffer {
+    /// Room for a read, and for `missing` bytes.
+    #[inline]
+    pub(super) fn make_room(&mut self, missing: usize) {
+        if self.rx.capacity() - self.rx.len() < missing.max(READ_ROOM_BYTES_MIN) {
+            self.renew(missing.max(READ_BYTES));
+        }
+    }
+
+    fn renew(&mut self, bytes: usize) {
+        if self.rx.try_reclaim(bytes) {
+            return;
+        }
+        let wanted = self.rx.len() + bytes;
+        let (mut fresh, size) = self.free(wanted).unwrap_or_else(|| (BytesMut::with_capacity(wanted), wanted));
+        fresh.extend_from_slice(&self.rx);
+        self.rx.clear();
+        let (full, full_size) = (std::mem::replace(&mut self.rx, fresh), std::mem::replace(&mut self.size, size));
+        if full_size <= SPENT_BYTES_MAX {
+            self.spent_bytes += full_size;
+            self.spent.push_back((full, full_size));
+        }
+        while self.spent_bytes > SPENT_BYTES_MAX {
+            self.forget_oldest();
+        }
+    }
+
+    /// A full buffer of which nothing is left, if the oldest is one and large enough.
+    fn free(&mut self, wanted: usize) -> Option<(BytesMut, usize)> {
+        let (oldest, _) = self.spent.front_mut()?;
+        oldest.try_reclaim(wanted).then(|| self.forget_oldest())?
+    }
+
+    fn forget_oldest(&mut self) -> Option<(BytesMut, usize)> {
+        let oldest = self.spent.pop_front()?;
+        self.spent_bytes -= oldest.1;
+        Some(oldest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Fills the buffer and takes all of it out.
+    fn fill(buffer: &mut ReadBuffer) -> bytes::Bytes {
+        buffer.make_room(0);
+        let room = buffer.rx.capacity();
+        buffer.rx.resize(room, 7);
+        buffer.rx.split().freeze()
+    }
+
+    #[test]
+    fn a_buffer_serves_again_once_its_messages_are_gone() {
+        let mut buffer = ReadBuffer::default();
+        let held = [fill(&mut buffer), fill(&mut buffer)];
+        let places = held.each_ref().map(|held| held.as_ptr());
+        drop(held);
+        let third = fill(&mut buffer);
+        assert!(places.contains(&third.as_ptr()));
+        assert!(third.iter().all(|&byte| byte == 7));
+    }
+
+    #[test]
+    fn what_is_held_is_not_written_to_and_what_is_kept_is_bounded() {
+        let mut buffer = ReadBuffer::default();
+        let held: Vec<_> = (0..100).map(|_| fill(&mut buffer)).collect();
+        assert!(held.iter().all(|held| held.iter().all(|&byte| byte == 7)));
+        assert!(buffer.spent_bytes <= SPENT_BYTES_MAX && buffer.spent.len() <= SPENT_BYTES_MAX / READ_BYTES);
+        assert_eq!(buffer.spent_bytes, buffer.spent.iter().map(|(_, size)| size).sum::<usize>());
+    }
+
+    #[test]
+    fn what_was_read_moves_along() {
+        let mut buffer = ReadBuffer::default();
+        let _held = fill(&mut buffer);
+        buffer.make_room(0);
+        buffer.rx.extend_from_slice(b"the start of a frame");
+        let filled = buffer.rx.len();
+        buffer.make_room(READ_BYTES);
+        assert_eq!(&buffer.rx[..], b"the start of a frame");
+        assert!(buffer.rx.capacity() - filled >= READ_BYTES);
+    }
+}
