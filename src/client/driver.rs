@@ -38,6 +38,8 @@ pub(crate) struct Driver {
     session: Option<Session>,
     socket: Box<dyn Socket>,
     rx: ReadBuffer,
+    /// Something was read since a deadline was last met.
+    reads: bool,
     tx: TxBuf,
     /// Bytes may lie in a layer below (TLS) until it is flushed.
     unflushed: bool,
@@ -51,6 +53,8 @@ pub(crate) struct Driver {
     news: UnboundedSender<Input>,
     link: LinkId,
     timer: Pin<Box<Sleep>>,
+    /// Empty between turns; kept for its memory.
+    wakes: Wakes,
 }
 
 impl Driver {
@@ -68,6 +72,7 @@ impl Driver {
             session: Some(Session::new(config, credentials, supervisor, clock::now())),
             socket,
             rx: ReadBuffer::default(),
+            reads: false,
             tx: TxBuf::new(),
             unflushed: false,
             pending: false,
@@ -77,13 +82,14 @@ impl Driver {
             news,
             link,
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
+            wakes: Wakes::new(),
         }
     }
 
     /// One turn; whether anything moved.
     fn turn(&mut self, cx: &mut Context<'_>) -> Result<bool, CloseReason> {
         let Some(session) = &mut self.session else { return Ok(false) };
-        let mut wakes = Wakes::new();
+        let mut wakes = std::mem::take(&mut self.wakes);
         let now = clock::now();
         let mut moved = false;
         loop {
@@ -94,9 +100,14 @@ impl Driver {
             }
             moved = true;
         }
-        moved |= read(session, &mut self.socket, &mut self.rx, cx, &mut wakes)?;
+        let has_read = read(session, &mut self.socket, &mut self.rx, cx, &mut wakes)?;
+        self.reads |= has_read;
+        moved |= has_read;
         if session.poll_deadline().is_some_and(|deadline| deadline.is_due(now)) {
             session.handle_deadline(now, &mut wakes)?;
+            if !std::mem::take(&mut self.reads) {
+                self.rx.forget_spent();
+            }
             moved = true;
         }
         let waiting = self.tx.len();
@@ -105,6 +116,7 @@ impl Driver {
         moved |= self.write(cx)?;
         moved |= self.session.as_ref().is_some_and(|session| session.wants_transmit(&self.tx));
         wakes.fire();
+        self.wakes = wakes;
         self.pass_on_notices();
         Ok(moved)
     }

@@ -37,6 +37,12 @@ impl ReadBuffer {
         }
     }
 
+    /// Gives the memory of full buffers back: nothing came for a while.
+    pub(super) fn forget_spent(&mut self) {
+        self.spent = VecDeque::new();
+        self.spent_bytes = 0;
+    }
+
     fn renew(&mut self, bytes: usize) {
         if self.rx.try_reclaim(bytes) {
             return;
@@ -98,6 +104,8 @@ mod tests {
         assert!(held.iter().all(|held| held.iter().all(|&byte| byte == 7)));
         assert!(buffer.spent_bytes <= SPENT_BYTES_MAX && buffer.spent.len() <= SPENT_BYTES_MAX / READ_BYTES);
         assert_eq!(buffer.spent_bytes, buffer.spent.iter().map(|(_, size)| size).sum::<usize>());
+        buffer.forget_spent();
+        assert_eq!((buffer.spent.len(), buffer.spent_bytes), (0, 0));
     }
 
     #[test]

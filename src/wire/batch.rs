@@ -33,6 +33,7 @@ pub struct Record {
 
 /// Where a record lies of which there is no more to say: it names its size and its number, as most do. Offsets count
 /// from the start of the uncompressed payload; the serialized SingleMessageMetadata ends where the payload starts.
+#[cfg(feature = "client")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct PlainRecord {
     /// Where the serialized SingleMessageMetadata starts.
@@ -93,6 +94,7 @@ impl BatchCursor {
     /// what is there: a record with more to it, an error, or the end.
     ///
     /// It gives numbers only, so that they stay in registers all the way to the message.
+    #[cfg(feature = "client")]
     #[inline]
     pub(crate) fn next_plain(&mut self, payload: &[u8]) -> Option<PlainRecord> {
         if self.index == self.count {
@@ -145,6 +147,7 @@ const SEQUENCE_ID_TAG: u8 = 8 << 3;
 
 /// `payload_size` of a SingleMessageMetadata that has that, and behind it at most `sequence_id`; `None` of any other,
 /// sound or not.
+#[cfg(feature = "client")]
 #[inline]
 fn plain_payload_size(metadata: &[u8]) -> Option<usize> {
     let (size, rest) = match *metadata {

@@ -53,7 +53,7 @@ pub use seal::{SealJob, Sealed};
 use batcher::{Batch, Spares, Spent, discard_message};
 use in_flight::InFlight;
 use room::Room;
-use seal::{SealContext, ToSeal};
+use seal::{SealContext, ToSeal, Work};
 
 /// Brokers read sequence ids as signed.
 pub(crate) const SEQUENCE_ID_MAX: u64 = i64::MAX as u64;
@@ -406,7 +406,7 @@ impl Producer {
 
     /// A closed batch or run, to be sealed by the task that closed it, with no lock held.
     pub fn take_full_seal(&mut self, now: impl Fn() -> Now) -> Option<SealJob> {
-        let context = self.context.clone()?;
+        self.context.as_ref()?;
         while let Some((number, work)) = self.to_seal.pop_front() {
             // One that timed out meanwhile is gone from the queue.
             let Some(at) = self.in_flight.place_of(number) else {
@@ -417,16 +417,21 @@ impl Producer {
                 continue;
             };
             let (first, last) = self.in_flight.entry_mut(at).map_or((0, 0), |entry| (entry.first, entry.last));
-            let publish_time_ms = match &work {
-                ToSeal::Messages(content) => content.publish_time_ms,
-                ToSeal::Frames(_) => {
+            let max_message_size = self.max_message_size();
+            let (work, publish_time_ms) = match work {
+                ToSeal::Messages(content) => {
+                    let publish_time_ms = content.publish_time_ms;
+                    (Work::Messages(content, self.context.clone()?), publish_time_ms)
+                }
+                ToSeal::Frames(frames) => {
                     self.stamp(now);
-                    self.in_flight.run_mut(number).and_then(|run| run.stamped).map_or(0, |stamped| stamped.wall_ms)
+                    let stamped = self.in_flight.run_mut(number).and_then(|run| run.stamped);
+                    (Work::Frames(frames), stamped.map_or(0, |stamped| stamped.wall_ms))
                 }
             };
             let spent = std::mem::take(&mut self.spent);
             let segment = std::mem::take(&mut self.segment);
-            return Some(SealJob { number, first, last, work, publish_time_ms, context, segment, spent });
+            return Some(SealJob { number, first, last, work, publish_time_ms, max_message_size, segment, spent });
         }
         None
     }

@@ -52,6 +52,13 @@ pub(super) enum ToSeal {
     Frames(BytesMut),
 }
 
+/// [`ToSeal`], with what it takes beside it.
+#[derive(Debug)]
+pub(super) enum Work {
+    Messages(Content, Arc<SealContext>),
+    Frames(BytesMut),
+}
+
 /// A closed batch to be compressed, summed and framed, or frames to be summed: [`run`](Self::run) it with no lock held,
 /// and hand the result to [`Producer::put_sealed`](super::Producer::put_sealed).
 #[must_use = "the messages in it are not sent until it has run"]
@@ -59,9 +66,9 @@ pub struct SealJob {
     pub(super) number: u64,
     pub(super) first: u64,
     pub(super) last: u64,
-    pub(super) work: ToSeal,
+    pub(super) work: Work,
     pub(super) publish_time_ms: u64,
-    pub(super) context: Arc<SealContext>,
+    pub(super) max_message_size: Option<u32>,
     /// What frames are written into.
     pub(super) segment: BytesMut,
     /// Dropped by the job.
@@ -102,23 +109,26 @@ impl SealJob {
     pub fn run(mut self) -> Sealed {
         let mut segment = std::mem::take(&mut self.segment);
         let mut spare = BytesMut::new();
-        let result = match &mut self.work {
-            ToSeal::Frames(frames) => Ok(stamped(std::mem::take(frames), self.publish_time_ms)),
-            ToSeal::Messages(content) => match content.take_only() {
-                Some(message) => seal_message(&mut segment, &self.context, &message, self.first, self.publish_time_ms),
-                None => {
-                    let content = std::mem::take(content);
-                    self.seal_batch(content, &mut segment, &mut spare)
-                }
+        let work = std::mem::replace(&mut self.work, Work::Frames(BytesMut::new()));
+        let result = match work {
+            Work::Frames(frames) => Ok(stamped(frames, self.publish_time_ms)),
+            Work::Messages(mut content, context) => match content.take_only() {
+                Some(message) => seal_message(&mut segment, &context, &message, self.first, self.publish_time_ms),
+                None => self.seal_batch(content, &context, &mut segment, &mut spare),
             },
         };
         let mut spent = std::mem::take(&mut self.spent);
         spent.clear();
-        Sealed { number: self.number, segment, spare, spent, max_message_size: self.context.max_message_size, result }
+        Sealed { number: self.number, segment, spare, spent, max_message_size: self.max_message_size, result }
     }
 
-    fn seal_batch(&self, mut content: Content, segment: &mut BytesMut, spare: &mut BytesMut) -> Result<Frame, Error> {
-        let context = &self.context;
+    fn seal_batch(
+        &self,
+        mut content: Content,
+        context: &SealContext,
+        segment: &mut BytesMut,
+        spare: &mut BytesMut,
+    ) -> Result<Frame, Error> {
         let mut records = content.take_records();
         let copied = context.compression == Compression::None && records.len() < CHAIN_MIN_BYTES;
         // Split off rather than frozen as it is: so it can become a buffer again without an allocation.
