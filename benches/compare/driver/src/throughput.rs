@@ -129,7 +129,7 @@ pub(crate) fn section(ledger: &mut Ledger) {
     for (number, work) in WORKS.iter().enumerate().filter(|(_, work)| work.name.contains(&only)) {
         println!("{}", work.name);
         let mut entrants = enter(work, &sink);
-        let rounds = if number < MAIN_WORKS { setting("ROUNDS", 3.0) } else { setting("ROUNDS", 3.0).min(2.0) };
+        let rounds = if number < MAIN_WORKS { setting("ROUNDS", 5.0) } else { setting("ROUNDS", 5.0).min(2.0) };
         for round in 0..rounds as u32 {
             for entrant in &mut entrants {
                 entrant.round(work, &sink);
