@@ -203,11 +203,14 @@ fn large(sink: &Sink) {
 /// Many producers on one connection, many topics in one client.
 fn many(sink: &Sink) {
     let whos = ["ours"];
-    for (name, batch, messages) in [("batched", 1000, scaled(4_000_000)), ("unbatched", 1, scaled(1_000_000))] {
-        let counts: &[u64] = if batch == 1 { &[1, 10, 100, 1000] } else { &[1, 100] };
+    // Batches of one size whoever sends them: 100 producers fill two each from 20,000 in flight.
+    for (name, batch, in_flight, messages) in
+        [("batches of 100", 100, 20_000, scaled(4_000_000)), ("unbatched", 1, 5000, scaled(1_000_000))]
+    {
+        let counts: &[u64] = if batch == 1 { &[1, 10, 100, 1000] } else { &[1, 10, 100] };
         let all: Vec<_> = counts
             .iter()
-            .map(|&count| compare(&whos, "produce", sink, &[messages, 100, batch, 5000, count]).remove(0))
+            .map(|&count| compare(&whos, "produce", sink, &[messages, 100, batch, in_flight, count]).remove(0))
             .collect();
         for (count, figures) in counts.iter().zip(&all) {
             line(&format!("produce, {name}, {count} producers"), "of 1", figures, &all[0]);

@@ -189,6 +189,11 @@ pub fn seal(out: &mut BytesMut, head: &SendHead, metadata: &NewMetadata<'_>, pay
     if payload.len() < CHAIN_MIN_BYTES {
         return SealedFrame { head: seal_copied(out, head, metadata, &payload), payload: Bytes::new() };
     }
+    seal_apart(out, head, metadata, payload)
+}
+
+/// [`seal`] with the payload left where it is whatever its size.
+pub fn seal_apart(out: &mut BytesMut, head: &SendHead, metadata: &NewMetadata<'_>, payload: Bytes) -> SealedFrame {
     let frame = seal_with(out, head, metadata, &[], &payload);
     SealedFrame { head: frame, payload }
 }

@@ -57,7 +57,8 @@ pub use batch::{BatchCursor, Record, put_plain_record, put_record, record_len};
 pub use command::{Command, Sender};
 pub use compress::{CompressError, Compression, compress, decompress};
 pub use entry::{
-    BrokerEntryMetadata, EntryError, EntryParts, entry_len, put_broker_entry_metadata, put_entry, seal, seal_copied,
+    BrokerEntryMetadata, EntryError, EntryParts, entry_len, put_broker_entry_metadata, put_entry, seal, seal_apart,
+    seal_copied,
 };
 pub use error::{DecodeError, DecodeErrorKind};
 pub use frame::{Frame, Frames, HotFrame, Limits, cut, frames, missing};

@@ -31,7 +31,10 @@ pub(super) fn discard_message(message: &mut Message, spent: &mut Spent) {
 }
 
 /// The most buffers for records that one producer keeps for further batches, bytes.
-const SPARE_BYTES_MAX: usize = 1024 * 1024;
+const SPARE_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// The same for a producer of which nothing is on its way, bytes.
+const SPARE_IDLE_BYTES_MAX: usize = 1024 * 1024;
 
 /// Buffers for records, used again once their batch is stored: a fresh one of this size costs page faults each time.
 #[derive(Debug, Default)]
@@ -59,6 +62,14 @@ impl Spares {
         if buffer.capacity() > 0 && held_bytes <= SPARE_BYTES_MAX {
             self.held_bytes = held_bytes;
             self.buffers.push(buffer);
+        }
+    }
+
+    /// Nothing is on its way: what a burst took is given back.
+    pub(super) fn trim(&mut self) {
+        while self.held_bytes > SPARE_IDLE_BYTES_MAX {
+            let Some(buffer) = self.buffers.pop() else { break };
+            self.held_bytes -= buffer.capacity();
         }
     }
 
@@ -242,5 +253,23 @@ pub(super) fn deadlines_are_near(own: Option<Instant>, first: Option<Instant>) -
     match (own, first) {
         (Some(own), Some(first)) => own.max(first) - own.min(first) <= DEADLINES_APART_MAX,
         (own, first) => own == first,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spare_buffers_are_bounded_and_a_burst_is_given_back() {
+        let mut spares = Spares::default();
+        for _ in 0..100 {
+            spares.put(BytesMut::with_capacity(128 * 1024));
+        }
+        assert_eq!(spares.held_bytes, SPARE_BYTES_MAX);
+        spares.trim();
+        assert_eq!(spares.held_bytes, SPARE_IDLE_BYTES_MAX);
+        let held: usize = spares.buffers.iter().map(BytesMut::capacity).sum();
+        assert_eq!(held, spares.held_bytes);
     }
 }

@@ -11,7 +11,7 @@ use super::message::Message;
 use crate::error::{Error, ErrorKind};
 use crate::wire::FRAME_PADDING_BYTES;
 use crate::wire::compress::{Compression, compress};
-use crate::wire::entry::{EntryParts, seal, seal_copied};
+use crate::wire::entry::{EntryParts, seal, seal_apart, seal_copied};
 use crate::wire::hot::SendHead;
 use crate::wire::metadata::NewMetadata;
 use crate::wire::send_run::{PlainSend, compared_len, put_unstamped, stamp};
@@ -23,8 +23,11 @@ pub(super) const COMPRESS_MIN_BYTES: usize = 4096;
 /// More than a SEND frame has beside its metadata and payload.
 const HEADS_BYTES_MAX: usize = 256;
 
-/// Frames are written one after the other into pieces of this size.
-const SEGMENT_BYTES: usize = 64 * 1024;
+/// Frames of small batches, and the heads of large ones, are written one after the other into pieces of this size.
+const SEGMENT_BYTES: usize = 8 * 1024;
+
+/// Records of at least this size stay in their buffer until the receipt; fewer are copied, for a buffer takes more.
+const RECORDS_KEPT_BYTES_MIN: usize = 1024;
 
 /// What all frames of a producer have in common.
 #[derive(Debug, Clone)]
@@ -130,7 +133,7 @@ impl SealJob {
         spare: &mut BytesMut,
     ) -> Result<Frame, Error> {
         let mut records = content.take_records();
-        let copied = context.compression == Compression::None && records.len() < CHAIN_MIN_BYTES;
+        let copied = context.compression == Compression::None && records.len() < RECORDS_KEPT_BYTES_MIN;
         // Split off rather than frozen as it is: so it can become a buffer again without an allocation.
         let payload = if copied { Bytes::new() } else { records.split().freeze() };
         let (payload, compression, uncompressed_size) = compressed(context.compression, payload);
@@ -158,14 +161,13 @@ impl SealJob {
         let compared_bytes = payload.len() + records.len();
         // Before any frame is written: sizes of what is far too large do not fit the fields of one.
         check_compared(context.max_message_size, compared_bytes)?;
-        let copied_bytes = if compared_bytes < CHAIN_MIN_BYTES { compared_bytes } else { 0 };
-        make_room(segment, HEADS_BYTES_MAX + metadata.encoded_len() + copied_bytes);
+        make_room(segment, HEADS_BYTES_MAX + metadata.encoded_len() + records.len());
         let frame = if copied {
             let head = seal_copied(segment, &head, &metadata, &records);
             *spare = records;
             SealedFrame { head, payload: Bytes::new() }
         } else {
-            seal(segment, &head, &metadata, payload)
+            seal_apart(segment, &head, &metadata, payload)
         };
         checked(context.max_message_size, frame, compared_bytes)
     }

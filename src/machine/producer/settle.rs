@@ -169,6 +169,9 @@ impl Producer {
             let spent = std::mem::take(&mut self.spent);
             wakes.run(move || drop(spent));
         }
+        if self.is_idle() {
+            self.spares.trim();
+        }
         self.answer_flushes(wakes);
         self.offer_room(wakes);
         self.check_ledger();
