@@ -42,12 +42,12 @@ pub(super) struct Spares {
     buffers: Vec<BytesMut>,
     /// The capacity of them all.
     held_bytes: usize,
-    /// What the records of the last batch took.
+    /// What the records of a batch take.
     hint_bytes: usize,
 }
 
 impl Spares {
-    /// An empty buffer with room for as much as the last one took.
+    /// An empty buffer with room for as much as batches take.
     pub(super) fn take(&mut self) -> BytesMut {
         let mut buffer = self.buffers.pop().unwrap_or_default();
         self.held_bytes -= buffer.capacity();
@@ -81,10 +81,11 @@ impl Spares {
         }
     }
 
-    /// The size of a batch that was closed. The next one is about as large, and a little more, so that its buffer does
-    /// not grow to twice that at the end.
+    /// The size of a batch that was closed. The next one is taken to be a little larger than the large ones among the
+    /// last, so that its buffer need not grow at the end.
     pub(super) fn note(&mut self, records_bytes: usize) {
-        self.hint_bytes = records_bytes + records_bytes / 16;
+        let faded = self.hint_bytes - self.hint_bytes / 8;
+        self.hint_bytes = faded.max(records_bytes + records_bytes / 16);
     }
 }
 
