@@ -84,7 +84,7 @@ impl Producer {
     ///
     /// # Errors
     /// The message is refused at once: too large, closed, or no room within the send timeout, which counts from
-    /// this call.
+    /// when the future is first polled.
     ///
     /// # Cancel safety
     /// Dropped before it ends, the message is not sent.

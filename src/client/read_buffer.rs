@@ -52,7 +52,7 @@ impl ReadBuffer {
         fresh.extend_from_slice(&self.rx);
         self.rx.clear();
         let (full, full_size) = (std::mem::replace(&mut self.rx, fresh), std::mem::replace(&mut self.size, size));
-        if full_size <= SPENT_BYTES_MAX {
+        if (1..=SPENT_BYTES_MAX).contains(&full_size) {
             self.spent_bytes += full_size;
             self.spent.push_back((full, full_size));
         }

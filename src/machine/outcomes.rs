@@ -18,6 +18,9 @@ use crate::id::MessageId;
 /// How many sends outside batches share one allocation.
 pub(crate) const RUN_SENDS_MAX: u32 = 64;
 
+/// Waits for several members of a batch. No send has this index.
+const ANY_MEMBER: u32 = u32::MAX;
+
 /// Where the broker stored an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stored {
@@ -105,8 +108,8 @@ impl<T> Few<T> {
         self.first.iter_mut().chain(&mut self.others)
     }
 
-    fn last(&self) -> Option<&T> {
-        self.others.last().or(self.first.as_ref())
+    fn last_mut(&mut self) -> Option<&mut T> {
+        self.others.last_mut().or(self.first.as_mut())
     }
 
     /// Takes one out that `wanted` says yes to.
@@ -244,12 +247,14 @@ impl Outcomes {
             drop(slow);
             return false;
         }
+        let is_shared = self.is_shared();
         let waiting = &mut slow.waiting;
-        // All members of a batch are woken at once, so that a task waiting for many of them is noted once.
-        let last_is_same_task = self.is_shared() && waiting.last().is_some_and(|(_, last)| last.will_wake(waker));
         let replaced = if let Some((_, old)) = waiting.iter_mut().find(|(waits_for, _)| *waits_for == index) {
             Some(if old.will_wake(waker) { new } else { std::mem::replace(old, new) })
-        } else if last_is_same_task {
+        } else if let Some((waits_for, _)) = waiting.last_mut().filter(|(_, last)| is_shared && last.will_wake(waker)) {
+            // All members of a batch are woken at once, so a task waiting for many of them is noted once: then for no
+            // one in particular, because a member that moves to another task must not take the note along.
+            *waits_for = ANY_MEMBER;
             Some(new)
         } else {
             waiting.push((index, new));
@@ -366,6 +371,19 @@ mod tests {
         assert_eq!((woken(0), woken(1)), (0, 1));
         assert!(sends[0].try_result().is_none());
         assert!(matches!(poll(&mut sends[1], &counts[1]), Poll::Ready(Ok(id)) if id == MessageId::new(1, 2)));
+    }
+
+    #[test]
+    fn a_member_moved_to_another_task_leaves_its_neighbours_to_the_first_one() {
+        let outcomes = Outcomes::of_batch(-1);
+        let (mut first, mut second) = (PendingSend::new(outcomes.clone(), 0), PendingSend::new(outcomes.clone(), 1));
+        let (old, new) = (Arc::new(Count::default()), Arc::new(Count::default()));
+        assert!(poll(&mut first, &old).is_pending());
+        assert!(poll(&mut second, &old).is_pending());
+        assert!(poll(&mut first, &new).is_pending());
+        outcomes.settle(0, Ok(Stored { ledger_id: 1, entry_id: 2, batch_size: 2 }));
+        outcomes.wake(&mut Wakes::new());
+        assert_eq!((old.0.load(Ordering::Relaxed), new.0.load(Ordering::Relaxed)), (1, 1));
     }
 
     #[test]

@@ -86,7 +86,7 @@ impl AckSet {
     /// Acknowledges message `index` if another one near it stays unacknowledged, so that the batch is certainly not
     /// finished by it; says whether it did. Otherwise nothing changes.
     #[inline]
-    pub(crate) fn clear_but_last(&mut self, index: u32) -> bool {
+    pub(crate) fn clear_unless_last(&mut self, index: u32) -> bool {
         match self.words_mut().get_mut(index as usize / 64) {
             Some(word) if *word & !(1 << (index % 64)) != 0 => {
                 *word &= !(1 << (index % 64));
@@ -215,10 +215,10 @@ mod tests {
     #[test]
     fn what_might_finish_the_batch_is_left_alone() {
         let mut set = AckSet::full(66);
-        assert!((0..63).all(|index| set.clear_but_last(index)));
-        assert!(set.clear_but_last(0), "acknowledged already, and others are not");
-        assert!(!set.clear_but_last(63) && set.is_set(63));
-        assert!(set.clear_but_last(65) && !set.clear_but_last(64) && !set.clear_but_last(128));
+        assert!((0..63).all(|index| set.clear_unless_last(index)));
+        assert!(set.clear_unless_last(0), "acknowledged already, and others are not");
+        assert!(!set.clear_unless_last(63) && set.is_set(63));
+        assert!(set.clear_unless_last(65) && !set.clear_unless_last(64) && !set.clear_unless_last(128));
         assert_eq!(set.count(), 2);
     }
 

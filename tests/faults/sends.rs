@@ -406,26 +406,31 @@ async fn deadlines_hold_while_the_peer_does_not_read() {
     let stage = Stage::with(EmbeddedBroker::builder(), |builder| builder.keep_alive(keep_alive)).await;
     let timeout = Duration::from_secs(2);
     let producer = producer_with_timeout(&stage, timeout).await;
-    let other = producer_with_timeout(&stage, timeout).await;
+    let others = [producer_with_timeout(&stage, timeout).await, producer_with_timeout(&stage, timeout).await];
     stage.broker.faults().stop_reading();
     let begun = Instant::now();
     let mut pending = Vec::new();
     for _ in 0..200 {
         pending.push(enqueue(&producer, vec![b'x'; 10_000]).await);
     }
-    // Nobody gets a turn to write by now, so nobody looks at this one for its own sake.
-    let late = tokio::spawn(async move {
-        tokio::time::sleep(timeout / 2).await;
-        let begun = Instant::now();
-        refusal(enqueue(&other, "late").await, begun).await
+    // Nobody gets a turn to write by now, so nobody looks at these for their own sake.
+    let late = others.into_iter().zip(1..).map(|(other, number)| {
+        tokio::spawn(async move {
+            tokio::time::sleep(number * timeout / 4).await;
+            let begun = Instant::now();
+            refusal(enqueue(&other, "late").await, begun).await
+        })
     });
+    let late: Vec<_> = late.collect();
     for pending in pending {
         let (elapsed, _, kind) = refusal(pending, begun).await;
         assert_eq!(kind, ErrorKind::TimedOut);
         assert_on_time(elapsed, timeout);
     }
-    let (elapsed, _, kind) = late.await.expect("no panic");
-    assert_eq!(kind, ErrorKind::TimedOut);
-    assert_on_time(elapsed, timeout);
+    for late in late {
+        let (elapsed, _, kind) = late.await.expect("no panic");
+        assert_eq!(kind, ErrorKind::TimedOut);
+        assert_on_time(elapsed, timeout);
+    }
     stage.ends_well().await;
 }

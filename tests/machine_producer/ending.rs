@@ -83,6 +83,50 @@ fn callbacks_run_without_the_lock_and_may_send() {
     assert_eq!((stats.accepted_messages, stats.pending_messages), (2, 1));
 }
 
+/// Bytes of the user's, whose drop asks the producer.
+struct Asks(Arc<Endpoint<Producer>>, Arc<Mutex<Vec<u64>>>);
+
+impl AsRef<[u8]> for Asks {
+    fn as_ref(&self) -> &[u8] {
+        &[7; 20_000]
+    }
+}
+
+impl Drop for Asks {
+    fn drop(&mut self) {
+        let accepted = self.0.with(&mut Wakes::new(), |producer, _| producer.stats().accepted_messages);
+        self.1.lock().expect("unpoisoned").push(accepted);
+    }
+}
+
+#[test]
+fn a_payload_that_stayed_alone_in_its_batch_is_dropped_without_the_lock() {
+    let (to, _created) = Reply::pair();
+    let rig = Rig::attached(ProducerConfig::default());
+    let (now, peer, config) = (rig.now, rig.peer.clone(), Arc::new(ProducerConfig::default()));
+    let producer = Producer::new(ProducerId(1), "persistent://a/b/t".into(), -1, config, to, now);
+    let endpoint = Endpoint::new(EndpointId::Producer(ProducerId(1)), producer, ReadyList::new());
+    let opened = pb::CommandProducerSuccess { producer_name: "p".into(), ..Default::default() };
+    let dropped = Arc::new(Mutex::new(Vec::new()));
+    let message = Message::new(Bytes::from_owner(Asks(endpoint.clone(), dropped.clone())));
+    let mut wakes = Wakes::new();
+    endpoint.with(&mut wakes, |producer, wakes| {
+        producer.open_request(now);
+        producer.on_attached(&opened, &peer, now, wakes);
+        let _ = producer.push(message, None, || now).expect("room");
+        let job = producer.take_seal(now).expect("a batch of one");
+        producer.put_sealed(job.run(), now, wakes);
+        let (mut tx, mut asks) = (TxBuf::new(), Vec::new());
+        let _ = producer.poll_transmit(&mut Outbox::new(&mut tx, usize::MAX, &mut asks), now);
+        drop(tx);
+        let receipt = Receipt { producer_id: 1, sequence_id: 0, highest_sequence_id: 0, ledger_id: 1, entry_id: 17 };
+        producer.on_receipts(&[receipt], wakes).expect("a good receipt");
+        assert!(dropped.lock().expect("unpoisoned").is_empty(), "the lock is held");
+    });
+    wakes.fire();
+    assert_eq!(*dropped.lock().expect("unpoisoned"), [1]);
+}
+
 #[test]
 fn callbacks_of_a_batch_get_their_own_ids() {
     let mut rig = Rig::attached(ProducerConfig::default());

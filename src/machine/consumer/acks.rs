@@ -133,7 +133,7 @@ impl Acks {
         let (Ok(index), Ok(size)) = (u32::try_from(id.batch_index), u32::try_from(id.batch_size)) else { return false };
         match self.partials.at_hand(Position::of(id)) {
             Some(partial) if partial.size == size && index < size && (partial.unsent || !index_acks) => {
-                partial.set.clear_but_last(index)
+                partial.set.clear_unless_last(index)
             }
             _ => false,
         }

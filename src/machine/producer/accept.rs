@@ -288,7 +288,9 @@ impl Producer {
         self.spares.note(batch.content.records_bytes());
         let mut entry = Entry::new(batch.first, batch.index, batch.size_bytes, 0);
         (entry.last, entry.messages) = (batch.last, batch.content.count());
-        let mut run = Run::new(self.in_flight.next_number(), batch.index, Kind::Batch, batch.outcomes, batch.deadline);
+        // The payload of a message that stayed alone in its batch may be the user's own.
+        let kind = if entry.messages == 1 { Kind::Alone } else { Kind::Batch };
+        let mut run = Run::new(self.in_flight.next_number(), batch.index, kind, batch.outcomes, batch.deadline);
         (run.stamped, run.callbacks) = (Some(batch.opened), batch.callbacks);
         self.push_to_seal(run, entry, batch.content);
     }

@@ -36,7 +36,7 @@ const SPARE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// The same for a producer of which nothing is on its way, bytes.
 const SPARE_IDLE_BYTES_MAX: usize = 1024 * 1024;
 
-/// Buffers for records, used again once their batch is stored: a fresh one of this size costs page faults each time.
+/// Buffers for records and framed runs, used again once their batch is stored: a fresh one of this size costs page faults each time.
 #[derive(Debug, Default)]
 pub(super) struct Spares {
     buffers: Vec<BytesMut>,

@@ -98,7 +98,7 @@ pub(super) struct Run {
     pub(super) outcomes: Arc<Outcomes>,
     /// By the index in the outcomes, which grows.
     pub(super) callbacks: VecDeque<(u32, SendCallback)>,
-    /// When it is overdue. Grows along the queue.
+    /// When it is overdue. Grows along the queue, but for the moment until a framed run is first looked at.
     pub(super) deadline: Option<Instant>,
     /// The deadline is that of a message that had waited for room.
     pub(super) aged: bool,

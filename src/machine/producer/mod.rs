@@ -319,8 +319,8 @@ impl Producer {
         }
     }
 
-    /// Accepts a message, or gives it back: never waits. `now` is called only if the message opens a batch or goes
-    /// alone and cannot be framed at once.
+    /// Accepts a message, or gives it back: never waits. `now` is called where the time is needed: to open a batch, for
+    /// a message that cannot be framed at once, and while there is no connection.
     ///
     /// After it, [`take_full_seal`](Self::take_full_seal) may have work for the caller.
     pub fn push(

@@ -62,8 +62,10 @@ struct Place {
     /// In the ring, where everyone stands at most once: neither the number of its marks nor what it still has to write
     /// gives it more turns than the others.
     in_ring: bool,
+    /// It was given a turn and has not been looked at since.
+    unseen: bool,
     /// By when it is looked at without a mark: never later than its deadline.
-    looked_at: Option<Instant>,
+    look_by: Option<Instant>,
 }
 
 /// A connection and its guests.

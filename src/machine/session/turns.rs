@@ -31,9 +31,7 @@ impl Session {
         wakes: &mut Wakes,
     ) -> Result<(), CloseReason> {
         self.connection.poll_transmit(tx);
-        // Nobody gets a turn while the peer takes no bytes; but what was accepted meanwhile has its deadline from now on.
-        let is_stuck = tx.len() >= TX_BYTES_MAX;
-        self.take_marked(waker, is_stuck.then_some((now, &mut *wakes)));
+        self.take_marked(waker, false);
         let mut turns = self.ring.len();
         while turns > 0 && tx.len() < TX_BYTES_MAX {
             turns -= 1;
@@ -45,27 +43,40 @@ impl Session {
         if self.ring.is_empty() {
             // The waker stays behind only where the list is found empty, and a turn that writes nothing is not
             // followed by another look.
-            self.take_marked(waker, None);
+            self.take_marked(waker, false);
+        } else if tx.len() >= TX_BYTES_MAX {
+            self.look_at_waiting(waker, now, wakes);
         }
         Ok(())
     }
 
-    /// Whoever is marked gets into the ring, and is looked at if `look` says when; `waker` stays behind if nobody is.
-    pub(super) fn take_marked(&mut self, waker: Option<&Waker>, mut look: Option<(Now, &mut Wakes)>) {
+    /// Nobody gets a turn while the peer takes no bytes; but what was accepted meanwhile has its deadline from now on,
+    /// and who is marked next wakes the task.
+    fn look_at_waiting(&mut self, waker: Option<&Waker>, now: Now, wakes: &mut Wakes) {
+        self.take_marked(waker, true);
+        let waiting: Vec<_> = self.ring.iter().map(|(id, _)| *id).collect();
+        for id in waiting {
+            let place = match id {
+                EndpointId::Producer(key) => self.producers.get(&key).map(|guest| &guest.place),
+                EndpointId::Consumer(key) => self.consumers.get(&key).map(|guest| &guest.place),
+            };
+            if place.is_some_and(|place| place.unseen) {
+                self.expire(id, now, wakes);
+            }
+        }
+    }
+
+    /// Whoever is marked gets into the ring. `waker` stays behind if nobody is, or, if `all` are wanted, in any case.
+    pub(super) fn take_marked(&mut self, waker: Option<&Waker>, all: bool) {
         let mut marked = std::mem::take(&mut self.marked);
         loop {
             self.ready.take(&mut marked, waker);
             if marked.is_empty() {
                 break;
             }
-            for id in marked.drain(..) {
-                if let Some((now, wakes)) = &mut look {
-                    self.expire(id, *now, wakes);
-                }
-                self.give_turn(id);
-            }
+            marked.drain(..).for_each(|id| self.give_turn(id));
             // Marks of endpoints that left fill no ring: then the list is looked at again, so that the waker stays.
-            if !self.ring.is_empty() {
+            if !all && !self.ring.is_empty() {
                 break;
             }
         }
@@ -79,6 +90,7 @@ impl Session {
             EndpointId::Consumer(key) => self.consumers.get_mut(&key).map(|guest| (&mut guest.place, guest.attempt)),
         };
         if let Some((place, attempt)) = guest {
+            place.unseen = true;
             if !std::mem::replace(&mut place.in_ring, true) {
                 self.ring.push_back((id, attempt));
             }
@@ -116,14 +128,14 @@ impl Session {
                 let Some(guest) = self.producers.get_mut(&key).filter(|guest| guest.attempt == attempt) else {
                     return Ok(());
                 };
-                guest.place.in_ring = false;
+                (guest.place.in_ring, guest.place.unseen) = (false, false);
                 (serve_producer(&guest.endpoint, &self.ready, &mut out, now, wakes), &mut guest.place)
             }
             EndpointId::Consumer(key) => {
                 let Some(guest) = self.consumers.get_mut(&key).filter(|guest| guest.attempt == attempt) else {
                     return Ok(());
                 };
-                guest.place.in_ring = false;
+                (guest.place.in_ring, guest.place.unseen) = (false, false);
                 (serve_consumer(&guest.endpoint, &self.ready, &mut out, now, wakes), &mut guest.place)
             }
         };
@@ -136,8 +148,8 @@ impl Session {
         }
         if let Some(deadline) = turn.deadline {
             // One that moved later, or went away, shows when the guest is looked at.
-            if place.looked_at.is_none_or(|at| deadline.at < at) {
-                place.looked_at = Some(deadline.at);
+            if place.look_by.is_none_or(|at| deadline.at < at) {
+                place.look_by = Some(deadline.at);
                 self.deadlines.set(id, turn.deadline);
             }
         }
@@ -193,7 +205,8 @@ impl Session {
         let Some((Some((due, next)), place)) = looked else { return false };
         // One that is still due waits for its turn to write; asking again before that would spin.
         let next = next.filter(|deadline| !deadline.is_due(now));
-        place.looked_at = next.map(|deadline| deadline.at);
+        place.unseen = false;
+        place.look_by = next.map(|deadline| deadline.at);
         self.deadlines.set(id, next);
         due
     }
