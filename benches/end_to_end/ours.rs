@@ -11,12 +11,15 @@ use crate::gauge::Gauge;
 use crate::latency::{Latencies, OpenLoop, PingPong};
 use crate::work::{Consume, Produce, WARM_UP_DIVISOR};
 
+/// Time for a batch to fill: without it one leaves as soon as the connection is free, as small as it is.
+const FILL: Duration = Duration::from_millis(1);
+
 /// Sends, each with its future; the oldest is awaited when too many are in flight.
 pub(crate) async fn produce(url: &str, work: &Produce) -> Result<String, Error> {
     let client = Client::builder(url).connect().await?;
     let mut producers = Vec::new();
     for number in 0..work.producers {
-        producers.push(producer(&client, &format!("t{number}"), work.batch).await?);
+        producers.push(producer(&client, &format!("t{number}"), work.batch, FILL).await?);
     }
     // Borrowed for ever, as the floor's is: what counting references to a payload costs is the caller's choice.
     let payload = Bytes::from_static(Vec::leak(vec![b'x'; work.size]));
@@ -28,9 +31,9 @@ pub(crate) async fn produce(url: &str, work: &Produce) -> Result<String, Error> 
     Ok(figures)
 }
 
-async fn producer(client: &Client, topic: &str, batch: u64) -> Result<Producer, Error> {
+async fn producer(client: &Client, topic: &str, batch: u64, linger: Duration) -> Result<Producer, Error> {
     let builder = client.producer(topic).batching(batch > 1).batch_messages_max(batch.max(1) as u32);
-    builder.create().await
+    builder.linger(linger).create().await
 }
 
 async fn produce_some(producers: &[Producer], payload: &Bytes, work: &Produce, messages: u64) -> Result<(), Error> {
@@ -74,7 +77,7 @@ pub(crate) async fn consume(url: &str, work: &Consume) -> Result<String, Error> 
 /// One send, its receipt, the next.
 pub(crate) async fn ping_pong(url: &str, work: &PingPong) -> Result<String, Error> {
     let client = Client::builder(url).connect().await?;
-    let producer = producer(&client, "t", 1).await?;
+    let producer = producer(&client, "t", 1, Duration::ZERO).await?;
     let payload = Bytes::from(vec![b'x'; work.size]);
     let mut latencies = Latencies::default();
     let warm_up = work.messages / WARM_UP_DIVISOR;
@@ -93,7 +96,7 @@ pub(crate) async fn ping_pong(url: &str, work: &PingPong) -> Result<String, Erro
 /// in all the messages that it held up.
 pub(crate) async fn open_loop(url: &str, work: &OpenLoop) -> Result<String, Error> {
     let client = Client::builder(url).connect().await?;
-    let producer = producer(&client, "t", 1000).await?;
+    let producer = producer(&client, "t", 1000, Duration::ZERO).await?;
     let latencies = Arc::new(Mutex::new(Latencies::default()));
     let (runtime, kept, work) = (tokio::runtime::Handle::current(), latencies.clone(), work.clone());
     let pacing = tokio::task::spawn_blocking(move || {

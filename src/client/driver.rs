@@ -110,13 +110,15 @@ impl Driver {
             }
             moved = true;
         }
+        // Who waits goes on while this task sums and writes.
+        wakes.fire();
         let waiting = self.tx.len();
         session.poll_transmit(&mut self.tx, now, Some(cx.waker()), &mut wakes)?;
+        wakes.fire();
+        self.wakes = wakes;
         moved |= self.tx.len() != waiting;
         moved |= self.write(cx)?;
         moved |= self.session.as_ref().is_some_and(|session| session.wants_transmit(&self.tx));
-        wakes.fire();
-        self.wakes = wakes;
         self.pass_on_notices();
         Ok(moved)
     }

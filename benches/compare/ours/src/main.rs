@@ -1,10 +1,11 @@
-//! This client. Defaults, but for the batch size that the work asks for, the receiver's queue that all clients get,
-//! and room for the window of large messages.
+//! This client. Defaults, but for the batch size that the work asks for, with the millisecond to fill it that all clients
+//! get, the receiver's queue that all clients get, and room for the window of large messages.
 
 #[path = "../../common/mod.rs"]
 mod common;
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use bytes::Bytes;
 use common::{Gauge, Job, Latencies};
@@ -37,6 +38,7 @@ async fn produce(job: &Job) -> Result<String, Error> {
     for number in 0..job.producers() {
         let builder = client.producer(format!("{}{number}", job.topic()));
         let builder = builder.batching(job.batch() > 1).batch_messages_max(job.batch() as u32);
+        let builder = builder.linger(Duration::from_millis(u64::from(job.batch() > 1)));
         let codec = if job.lz4() { Compression::Lz4 } else { Compression::None };
         producers.push(builder.compression(codec).create().await?);
     }
