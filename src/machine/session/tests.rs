@@ -215,3 +215,25 @@ fn a_send_ends_in_time_although_the_deadline_of_an_earlier_one_stood() {
     assert_eq!(rig.now.at, overdue);
     assert!(looks <= 3, "{looks} looks at one deadline");
 }
+
+#[test]
+fn who_is_still_in_the_ring_when_the_peer_stops_reading_has_its_deadline() {
+    let mut rig = Rig::new();
+    let guests = [1, 2, 3, 4, 5, 6].map(|id| producer(id, rig.now));
+    for endpoint in &guests {
+        let request = rig.open(endpoint, 1);
+        rig.opened(request);
+        rig.turn();
+    }
+    // More than the connection holds back, so that some are marked and get no turn to write.
+    for endpoint in &guests {
+        push(endpoint, 100, rig.now);
+    }
+    let mut tx = TxBuf::new();
+    rig.session.poll_transmit(&mut tx, rig.now, None, &mut Wakes::new()).expect("a good connection");
+    assert!(!rig.session.ring.is_empty(), "{} bytes went out in one turn", tx.len());
+    for endpoint in &guests {
+        let due = endpoint.with(&mut Wakes::new(), |producer, _| producer.poll_deadline());
+        assert!(due.is_some_and(|due| due.at > rig.now.at), "a send has no deadline");
+    }
+}
