@@ -10,6 +10,14 @@ use pulsar_native::client::{DialFuture, Dialer, Socket, Target};
 use pulsar_native::{Client, InitialPosition, SubscriptionType};
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 
+#[path = "support/paused.rs"]
+mod paused;
+#[path = "support/within.rs"]
+mod within;
+
+use paused::{PATIENCE, pass, until};
+use within::within_time;
+
 #[global_allocator]
 static MEMORY: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
@@ -17,8 +25,6 @@ static MEMORY: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 static ALONE: Mutex<()> = Mutex::new(());
 
 const TOPIC: &str = "persistent://public/default/cycles";
-const PATIENCE: Duration = Duration::from_secs(300);
-
 struct InMemory(EmbeddedBroker);
 
 impl Dialer for InMemory {
@@ -37,14 +43,15 @@ fn tasks() -> usize {
     tokio::runtime::Handle::current().metrics().num_alive_tasks()
 }
 
-/// Looks at each millisecond until it is so. Nobody tells when the figures of the runtime and of the process change.
-async fn until(what: &str, is_so: impl Fn() -> bool) {
+/// Looks after each round of the runtime, over sockets and on a clock that runs, until it is so. All that it waits for
+/// happens in this runtime, and nobody tells when figures of the process change.
+async fn round_by_round(what: &str, is_so: impl Fn() -> bool) {
     let waiting = async {
         while !is_so() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("waited {PATIENCE:?} for {what}"));
+    within_time(PATIENCE, what, waiting).await;
 }
 
 /// How many producers and consumers the broker has.
@@ -54,7 +61,7 @@ fn attached(broker: &EmbeddedBroker) -> (usize, usize) {
 }
 
 /// A producer and a consumer that pass a message on; every other time they are closed, else dropped.
-async fn cycle(client: &Client, broker: &EmbeddedBroker, number: usize) {
+async fn cycle(client: &Client, number: usize) {
     let producer = client.producer(TOPIC).name("p").create().await.expect("a producer");
     let builder = client.consumer(TOPIC, "s").initial_position(InitialPosition::Earliest);
     let builder = builder.subscription_type(SubscriptionType::Shared).name("c");
@@ -69,14 +76,13 @@ async fn cycle(client: &Client, broker: &EmbeddedBroker, number: usize) {
     } else {
         drop((producer, consumer));
     }
-    until("both to go", || attached(broker) == (0, 0)).await;
 }
 
 /// What a connection remembers of closed ids goes with it, and timers that are long over fire.
 async fn settle(broker: &EmbeddedBroker) {
     broker.drop_connections();
     broker.delete_topic(TOPIC);
-    tokio::time::sleep(Duration::from_secs(300)).await;
+    pass(Duration::from_secs(300)).await;
 }
 
 #[test]
@@ -89,12 +95,14 @@ fn memory_is_flat_over_a_thousand_cycles_of_create_and_drop() {
         let client = Client::builder(broker.url()).dialer(InMemory(broker.clone())).seed(1).connect();
         let client = client.await.expect("a client");
         for number in 0..200 {
-            cycle(&client, &broker, number).await;
+            cycle(&client, number).await;
+            until("both to go", || attached(&broker), |left| *left == (0, 0)).await;
         }
         settle(&broker).await;
         let before = held();
         for number in 0..1000 {
-            cycle(&client, &broker, number).await;
+            cycle(&client, number).await;
+            until("both to go", || attached(&broker), |left| *left == (0, 0)).await;
         }
         settle(&broker).await;
         let grown = held().saturating_sub(before);
@@ -120,12 +128,13 @@ fn memory_is_flat_over_clients_that_come_and_go() {
         for number in 0..300 {
             let client = Client::builder(broker.url()).dialer(InMemory(broker.clone())).seed(1).connect();
             let client = client.await.expect("a client");
-            cycle(&client, &broker, number).await;
+            cycle(&client, number).await;
+            until("both to go", || attached(&broker), |left| *left == (0, 0)).await;
             if number % 3 == 0 {
                 client.close().await.expect("closed");
             }
             drop(client);
-            until("every task to end", || tasks() == own_tasks && broker.connections() == 0).await;
+            until("every task to end", || (tasks(), broker.connections()), |left| *left == (own_tasks, 0)).await;
             if number == 99 {
                 settle(&broker).await;
                 before = held();
@@ -157,16 +166,17 @@ fn no_socket_is_left_open() {
         let listening = sockets();
         for number in 0..50 {
             let client = Client::builder(broker.url()).connect().await.expect("a client");
-            cycle(&client, &broker, number).await;
+            cycle(&client, number).await;
+            round_by_round("both to go", || attached(&broker) == (0, 0)).await;
             assert!(sockets() > listening, "over TCP");
             if number % 2 == 0 {
                 client.close().await.expect("closed");
             }
             drop(client);
         }
-        until("every socket to be closed", || sockets() == listening && broker.connections() == 0).await;
+        round_by_round("every socket to be closed", || sockets() == listening && broker.connections() == 0).await;
         broker.stop().await;
-        until("the listener to be closed", || sockets() == before).await;
+        round_by_round("the listener to be closed", || sockets() == before).await;
         assert_eq!(tasks(), 0);
     });
 }

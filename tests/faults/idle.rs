@@ -82,7 +82,7 @@ fn parks() -> u64 {
 async fn an_hour(asked: &Asked) -> (u64, u64, u64) {
     asked.take();
     let before = parks();
-    tokio::time::sleep(HOUR).await;
+    pass(HOUR).await;
     let (reads, writes) = asked.take();
     (reads, writes, parks() - before)
 }
@@ -102,7 +102,7 @@ async fn an_idle_client_wakes_for_its_keep_alive_and_for_nothing_else() {
     consumer.ack(&message).expect("acknowledged");
     let receiving = tokio::spawn(async move { consumer.receive().await.map(drop) });
     // The deadlines of what was sent and acknowledged pass.
-    tokio::time::sleep(2 * KEEP_ALIVE).await;
+    pass(2 * KEEP_ALIVE).await;
 
     let (reads, writes, parks) = an_hour(&asked).await;
     let pings = HOUR.as_secs() / KEEP_ALIVE.as_secs();

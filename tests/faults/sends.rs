@@ -416,7 +416,7 @@ async fn deadlines_hold_while_the_peer_does_not_read() {
     // Nobody gets a turn to write by now, so nobody looks at these for their own sake.
     let late = others.into_iter().zip(1..).map(|(other, number)| {
         tokio::spawn(async move {
-            tokio::time::sleep(number * timeout / 4).await;
+            pass(number * timeout / 4).await;
             let begun = Instant::now();
             refusal(enqueue(&other, "late").await, begun).await
         })

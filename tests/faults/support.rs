@@ -17,8 +17,8 @@ pub use tokio::time::Instant;
 
 use pulsar_native::client::{DialFuture, Dialer, Socket, Target};
 
-pub use crate::paused::{PATIENCE, until};
-pub use crate::within::within_time;
+pub(crate) use crate::paused::{PATIENCE, pass, until};
+pub(crate) use crate::within::within_time;
 
 /// The client's time-out for operations and sends, unless a script sets another.
 pub const TIMEOUT: Duration = Duration::from_secs(30);
@@ -192,11 +192,6 @@ pub async fn within<F: IntoFuture>(what: &str, future: F) -> F::Output {
 /// Waits until faults have struck so many times.
 pub async fn struck(broker: &EmbeddedBroker, times: u64) {
     until("the fault", || broker.faults().struck(), |struck| *struck >= times).await;
-}
-
-/// Lets virtual time pass; everything due happens.
-pub async fn pass(time: Duration) {
-    tokio::time::sleep(time).await;
 }
 
 pub async fn send(producer: &Producer, message: impl Into<Message> + Send) {

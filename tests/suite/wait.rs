@@ -8,7 +8,7 @@ use super::*;
 #[path = "../support/within.rs"]
 mod within;
 
-pub use within::within_time;
+pub(crate) use within::within_time;
 
 /// How long anything may take. A wait that reaches it is a failure, so a long one costs nothing.
 pub const PATIENCE: Duration = Duration::from_secs(30);

@@ -7,10 +7,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// How long anything may take, in virtual time: more than any time-out of the client.
-pub const PATIENCE: Duration = Duration::from_secs(300);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Looks at each millisecond until `is_so` says yes; the last look goes into the failure. Panics on a clock that runs.
-pub async fn until<T: Debug>(what: &str, look: impl Fn() -> T, is_so: impl Fn(&T) -> bool) -> T {
+pub(crate) async fn until<T: Debug>(what: &str, look: impl Fn() -> T, is_so: impl Fn(&T) -> bool) -> T {
     let begun = Instant::now();
     loop {
         let seen = look();
@@ -18,8 +18,13 @@ pub async fn until<T: Debug>(what: &str, look: impl Fn() -> T, is_so: impl Fn(&T
             return seen;
         }
         assert!(begun.elapsed() < PATIENCE, "waited {PATIENCE:?} for {what}; last seen: {seen:?}");
-        // Panics unless the clock is paused.
-        tokio::time::advance(Duration::ZERO).await;
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        pass(Duration::from_millis(1)).await;
     }
+}
+
+/// Lets virtual time pass; everything due happens. Panics on a clock that runs.
+pub(crate) async fn pass(time: Duration) {
+    // This is what panics.
+    tokio::time::advance(Duration::ZERO).await;
+    tokio::time::sleep(time).await;
 }
