@@ -30,8 +30,6 @@ pub async fn refreshed_when_challenged(target: &Target) {
         assert_eq!(message.text(), number.to_string());
         within("the confirmation", consumer.ack_confirmed(&message)).await.expect("confirmed");
         number += 1;
-        // Traffic all the time, but not as fast as it goes.
-        tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert_eq!(relay.opened(), opened, "the connection was lost on the way");
 }
