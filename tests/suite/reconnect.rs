@@ -1,5 +1,7 @@
 //! Topics move and connections break; producers and consumers go on.
 
+use tokio::sync::watch;
+
 use super::relay::Relay;
 use super::target::Feature;
 use super::*;
@@ -7,9 +9,11 @@ use super::*;
 const COUNT: usize = 3000;
 const LONG: Duration = Duration::from_secs(30);
 
-/// Messages on their way in both directions.
+/// Messages on their way in both directions. The sender stays less than half of them ahead of the last
+/// [`has_sent`](Self::has_sent), so that whatever happens then happens to some.
 struct Traffic {
-    sent: Arc<AtomicUsize>,
+    sent: watch::Receiver<usize>,
+    gate: watch::Sender<usize>,
     sending: tokio::task::JoinHandle<()>,
     receiving: tokio::task::JoinHandle<Consumer>,
 }
@@ -18,15 +22,16 @@ impl Traffic {
     async fn start(client: &Client, topic: &str, batching: bool) -> Self {
         let mut consumer = within("a consumer", client.consumer(topic, "s").subscribe()).await.expect("a consumer");
         let producer = within("a producer", client.producer(topic).batching(batching).create()).await.expect("made");
-        let sent = Arc::new(AtomicUsize::new(0));
-        let counting = sent.clone();
+        let (counting, sent) = watch::channel(0);
+        let (gate, mut opened) = watch::channel(COUNT / 2);
         let sending = tokio::spawn(async move {
             for number in 0..COUNT {
-                counting.store(number, Ordering::SeqCst);
+                within("the gate", opened.wait_for(|gate| number < *gate)).await.expect("somebody looks on");
                 drop(within("room", producer.enqueue(number.to_string())).await.expect("accepted"));
-                // Spread over a time in which something can happen to it.
+                counting.send_replace(number);
+                // Some are on the way, and some are stored, when something happens to them.
                 if number % 50 == 0 {
-                    tokio::time::sleep(Duration::from_millis(5)).await;
+                    tokio::task::yield_now().await;
                 }
             }
             within("the flush", producer.flush()).await.expect("nothing failed");
@@ -43,11 +48,12 @@ impl Traffic {
             }
             consumer
         });
-        Self { sent, sending, receiving }
+        Self { sent, gate, sending, receiving }
     }
 
-    async fn has_sent(&self, count: usize) {
-        until("enough to be sent", || async { self.sent.load(Ordering::SeqCst) }, |sent| *sent >= count).await;
+    async fn has_sent(&mut self, count: usize) {
+        within("enough to be sent", self.sent.wait_for(|sent| *sent >= count)).await.expect("it is sending");
+        self.gate.send_replace(count + COUNT / 2);
     }
 
     /// Nothing was lost, the order was kept, everything is acknowledged.
@@ -73,7 +79,7 @@ pub async fn unload_in_full_flight(target: &Target) {
     let client = target.client().await;
     for batching in [true, false] {
         let topic = target.topic("unload");
-        let traffic = Traffic::start(&client, &topic, batching).await;
+        let mut traffic = Traffic::start(&client, &topic, batching).await;
         for at in [COUNT / 4, COUNT / 2] {
             traffic.has_sent(at).await;
             target.unload(&topic).await;
@@ -87,7 +93,7 @@ pub async fn connection_cut_in_full_flight(target: &Target) {
     let client = relay.client(target, LONG).await;
     for batching in [true, false] {
         let topic = target.topic("cut");
-        let traffic = Traffic::start(&client, &topic, batching).await;
+        let mut traffic = Traffic::start(&client, &topic, batching).await;
         for at in [COUNT / 4, COUNT / 2, COUNT * 3 / 4] {
             traffic.has_sent(at).await;
             relay.cut();
@@ -102,7 +108,7 @@ pub async fn deduplication_makes_it_exactly_once(target: &Target) {
     let relay = Relay::to(&target.address()).await;
     let client = relay.client(&target, LONG).await;
     let topic = target.topic("exactly-once");
-    let traffic = Traffic::start(&client, &topic, true).await;
+    let mut traffic = Traffic::start(&client, &topic, true).await;
     for at in [COUNT / 4, COUNT / 2, COUNT * 3 / 4] {
         traffic.has_sent(at).await;
         relay.cut();
