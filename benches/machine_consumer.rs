@@ -10,10 +10,10 @@ use bytes::{Bytes, BytesMut};
 use divan::Bencher;
 use divan::counter::ItemsCount;
 use pulsar_native::id::{ConsumerId, MessageId};
+use pulsar_native::machine::connection::peer::PeerInfo;
 use pulsar_native::machine::consumer::{Consumer, ConsumerConfig, Credits, Entry, SubscriptionType};
-use pulsar_native::machine::outbox::Outbox;
-use pulsar_native::machine::peer::PeerInfo;
-use pulsar_native::machine::{Endpoint, EndpointId, Now, ReadyList, Reply, Wakes};
+use pulsar_native::machine::endpoint::outbox::Outbox;
+use pulsar_native::machine::{Deferred, Endpoint, EndpointId, Now, ReadyList, Reply};
 use pulsar_native::wire::entry::put_entry;
 use pulsar_native::wire::{MessageHead, NewMetadata, TxBuf};
 
@@ -46,7 +46,7 @@ impl Bench {
         let now = Now { at: Instant::now(), wall_ms: 0 };
         let mut config = ConsumerConfig::new("s");
         config.subscription_type = SubscriptionType::Shared;
-        config.batch_index_ack = index_acks;
+        config.batch_index_acknowledgment = index_acks;
         let (to, _reply) = Reply::pair();
         let (inbox, server) = (ReadyList::new(), ReadyList::new());
         let id = ConsumerId(1);
@@ -54,7 +54,7 @@ impl Bench {
         let generation = Arc::new(AtomicU64::new(0));
         let mut consumer = Consumer::new(id, topic, -1, Arc::new(config), inbox, generation, to, now);
         consumer.subscribe_request(now);
-        consumer.on_attached(&peer(), now, &mut Wakes::new());
+        consumer.on_attached(&peer(), now, &mut Deferred::new());
         let endpoint = Endpoint::new(EndpointId::Consumer(id), consumer, server.clone());
         Self {
             endpoint,
@@ -75,11 +75,11 @@ impl Bench {
             self.next_entry += 1;
             self.run.push(Entry::read(head, raw.clone()));
         }
-        let mut wakes = Wakes::new();
+        let mut deferred = Deferred::new();
         let (now, run) = (self.now, &mut self.run);
-        self.endpoint.with(&mut wakes, |consumer, wakes| consumer.on_entries(run, now, wakes));
+        self.endpoint.with(&mut deferred, |consumer, deferred| consumer.on_entries(run, now, deferred));
         let (credits, into) = (self.credits, &mut self.taken);
-        let taken = self.endpoint.with(&mut wakes, |consumer, _| consumer.take(credits, into));
+        let taken = self.endpoint.with(&mut deferred, |consumer, _| consumer.take(credits, into));
         self.credits = Credits { attempt: taken.attempt, count: 0 };
         while let Some(entry) = self.taken.pop_front() {
             self.credits.count += entry.members;
@@ -89,14 +89,14 @@ impl Bench {
                     batch_size: members as i32,
                     ..MessageId::new(entry.ledger_id, entry.entry_id)
                 };
-                let acked = self.endpoint.with(&mut wakes, |consumer, _| consumer.ack(&id, || now));
+                let acked = self.endpoint.with(&mut deferred, |consumer, _| consumer.ack(&id, || now));
                 acked.expect("taken");
             }
         }
         let mut asks = Vec::new();
         let tx = &mut self.tx;
         self.endpoint.serve(&self.server, |consumer| {
-            consumer.handle_deadline(now, &mut Wakes::new());
+            consumer.handle_deadline(now, &mut Deferred::new());
             consumer.poll_transmit(&mut Outbox::new(tx, 64 * 1024, &mut asks), now)
         });
         let written = self.tx.len();

@@ -10,10 +10,10 @@ use bytes::Bytes;
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use pulsar_native::id::ProducerId;
-use pulsar_native::machine::outbox::Outbox;
-use pulsar_native::machine::peer::PeerInfo;
+use pulsar_native::machine::connection::peer::PeerInfo;
+use pulsar_native::machine::endpoint::outbox::Outbox;
 use pulsar_native::machine::producer::{Message, PendingSend, Producer, ProducerConfig};
-use pulsar_native::machine::{Endpoint, EndpointId, Now, ReadyList, Reply, Wakes};
+use pulsar_native::machine::{Deferred, Endpoint, EndpointId, Now, ReadyList, Reply};
 use pulsar_native::pb;
 use pulsar_native::wire::{MAX_MESSAGE_SIZE_DEFAULT, Receipt, TxBuf};
 
@@ -48,16 +48,16 @@ fn attached(change: impl FnOnce(&mut ProducerConfig)) -> Producer {
     };
     let opened = pb::CommandProducerSuccess { producer_name: "standalone-0-1".into(), ..Default::default() };
     producer.open_request(now());
-    producer.on_attached(&opened, &peer, now(), &mut Wakes::new());
+    producer.on_attached(&opened, &peer, now(), &mut Deferred::new());
     producer
 }
 
 /// One turn of the driver, and the broker's answers to it: one for every `step` messages.
 fn turn(producer: &mut Producer, tx: &mut TxBuf, from: u64, step: u64, receipts: &mut Vec<Receipt>) {
     let now = now();
-    let mut wakes = Wakes::new();
+    let mut deferred = Deferred::new();
     while let Some(job) = producer.take_seal(now) {
-        producer.put_sealed(job.run(), now, &mut wakes);
+        producer.put_sealed(job.run(), now, &mut deferred);
     }
     let mut asks = Vec::new();
     let _ = producer.poll_transmit(&mut Outbox::new(tx, usize::MAX, &mut asks), now);
@@ -71,7 +71,7 @@ fn turn(producer: &mut Producer, tx: &mut TxBuf, from: u64, step: u64, receipts:
         ledger_id: 7,
         entry_id: sequence_id,
     }));
-    producer.on_receipts(receipts, &mut wakes).expect("good receipts");
+    producer.on_receipts(receipts, &mut deferred).expect("good receipts");
 }
 
 fn run(bencher: Bencher<'_, '_>, step: u64, change: fn(&mut ProducerConfig)) {
@@ -96,7 +96,7 @@ fn batched(bencher: Bencher<'_, '_>) {
 
 #[divan::bench(sample_count = 10, sample_size = 1)]
 fn batched_by_ten(bencher: Bencher<'_, '_>) {
-    run(bencher, 10, |config| config.batch_messages_max = 10);
+    run(bencher, 10, |config| config.batching_max_messages = 10);
 }
 
 #[divan::bench(sample_count = 10, sample_size = 1)]
@@ -116,14 +116,14 @@ fn through_the_endpoint(bencher: Bencher<'_, '_>, batching: bool) {
     bencher.counter(ItemsCount::new(MESSAGES)).with_inputs(inputs).bench_local_values(|endpoint| {
         let (mut tx, mut receipts) = (TxBuf::new(), Vec::new());
         let mut pending: Vec<PendingSend> = Vec::new();
-        let mut wakes = Wakes::new();
+        let mut deferred = Deferred::new();
         for from in (0..MESSAGES).step_by(TURN as usize) {
             for _ in 0..TURN {
                 let message = Message::new(payload.clone());
-                let pushed = endpoint.with(&mut wakes, |producer, _| producer.push(message, None, now));
+                let pushed = endpoint.with(&mut deferred, |producer, _| producer.push(message, None, now));
                 pending.push(pushed.expect("room"));
             }
-            endpoint.with(&mut wakes, |producer, _| turn(producer, &mut tx, from, step, &mut receipts));
+            endpoint.with(&mut deferred, |producer, _| turn(producer, &mut tx, from, step, &mut receipts));
             for send in pending.drain(..) {
                 let _ = black_box(send.try_result()).expect("settled").expect("stored");
             }

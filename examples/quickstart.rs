@@ -54,7 +54,7 @@ pub(crate) async fn walk_through(url: &str, token: &str, topic: &str) -> Result<
         .consumer(topic, "my-subscription")
         .subscription_type(SubscriptionType::Shared)
         .initial_position(InitialPosition::Earliest)
-        .nack_redelivery_delay(Duration::from_millis(500))
+        .negative_ack_redelivery_delay(Duration::from_millis(500))
         .subscribe()
         .await?;
 

@@ -91,12 +91,12 @@ pub mod wire;
 
 #[cfg(feature = "client")]
 pub use client::{
-    Acker, Authentication, Client, ClientBuilder, Consumer, ConsumerBuilder, ConsumerStats, KeyHash, Producer,
-    ProducerBuilder, ReceivedMessage, Routing, Token, Topics, TryEnqueueError,
+    Acker, Authentication, Client, ClientBuilder, Consumer, ConsumerBuilder, ConsumerStats, HashingScheme,
+    MessageRoutingMode, Producer, ProducerBuilder, ReceivedMessage, Token, Topics, TryEnqueueError,
 };
 pub use error::{Error, ErrorKind, Origin, SendError, ServerCode, ServerError};
 pub use id::MessageId;
 pub use machine::consumer::{ConsumerConfig, InitialPosition, KeySharedPolicy, SeekTo, SubscriptionType};
-pub use machine::outcomes::{PendingSend, SendCallback};
+pub use machine::producer::results::{PendingSend, SendCallback};
 pub use machine::producer::{AccessMode, Message, ProducerConfig};
 pub use wire::compress::Compression;

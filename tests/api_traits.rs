@@ -38,7 +38,7 @@ fn futures_cross_threads(client: &Client, producer: &Producer, acker: &Acker, me
     future(Client::builder("").auth(Token::new("")).connect());
     future(client.close());
     future(client.partitions(""));
-    future(client.producer("").linger(Duration::ZERO).create());
+    future(client.producer("").batching_max_publish_delay(Duration::ZERO).create());
     future(client.consumer("", "").subscribe());
     future(producer.send("x"));
     future(producer.enqueue(Message::new("x")));

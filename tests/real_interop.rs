@@ -60,7 +60,9 @@ async fn java_reads_what_we_send(real: Real) {
         ("batched lz4", true, Compression::Lz4),
     ] {
         let builder = client.producer(&topic).batching(batching).compression(compression);
-        let producer = within("a producer", builder.linger(Duration::from_millis(200)).create()).await.expect("made");
+        let producer = within("a producer", builder.batching_max_publish_delay(Duration::from_millis(200)).create())
+            .await
+            .expect("made");
         let messages = [decorated(&format!("{name} 0")), Message::new(format!("{name} 1")), Message::new(long.clone())];
         send_all(&producer, messages).await;
     }

@@ -7,7 +7,7 @@ mod workload;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use pulsar_native::sim::{Sabotage, sabotage};
+use pulsar_native::sim::{Mutation, mutation};
 
 /// Seeds that one way of breaking it may take to be found.
 const SEEDS_MAX: u64 = 150;
@@ -21,8 +21,8 @@ fn complaint(seed: u64) -> Option<String> {
 }
 
 /// Breaks the client, and looks for one of these checkers to complain.
-fn is_found(how: Sabotage, checkers: &[&str]) {
-    sabotage(Some(how));
+fn is_found(how: Mutation, checkers: &[&str]) {
+    mutation(Some(how));
     let mut others = Vec::new();
     let found = (0..SEEDS_MAX).find(|&seed| match complaint(seed) {
         Some(checker) if checkers.contains(&checker.as_str()) => true,
@@ -31,7 +31,7 @@ fn is_found(how: Sabotage, checkers: &[&str]) {
             false
         }
     });
-    sabotage(None);
+    mutation(None);
     match found {
         Some(seed) => println!("{how:?}: found by seed {seed}, before it by {others:?}"),
         None => panic!("{how:?} was not found by {checkers:?} in {SEEDS_MAX} seeds, but by {others:?}"),
@@ -40,7 +40,7 @@ fn is_found(how: Sabotage, checkers: &[&str]) {
 
 macro_rules! bites {
     ($($name:ident: $how:ident => $($checker:literal)|+;)*) => {
-        $(#[test] fn $name() { is_found(Sabotage::$how, &[$($checker),+]); })*
+        $(#[test] fn $name() { is_found(Mutation::$how, &[$($checker),+]); })*
     };
 }
 

@@ -31,9 +31,14 @@ pub(crate) async fn produce(url: &str, work: &Produce) -> Result<String, Error> 
     Ok(figures)
 }
 
-async fn producer(client: &Client, topic: &str, batch: u64, linger: Duration) -> Result<Producer, Error> {
-    let builder = client.producer(topic).batching(batch > 1).batch_messages_max(batch.max(1) as u32);
-    builder.linger(linger).create().await
+async fn producer(
+    client: &Client,
+    topic: &str,
+    batch: u64,
+    batching_max_publish_delay: Duration,
+) -> Result<Producer, Error> {
+    let builder = client.producer(topic).batching(batch > 1).batching_max_messages(batch.max(1) as u32);
+    builder.batching_max_publish_delay(batching_max_publish_delay).create().await
 }
 
 async fn produce_some(producers: &[Producer], payload: &Bytes, work: &Produce, messages: u64) -> Result<(), Error> {

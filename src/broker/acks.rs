@@ -62,7 +62,7 @@ impl Broker {
     }
 
     fn ack_each(&mut self, key: ConsumerKey, topic: &Arc<str>, name: &Arc<str>, ids: &[MessageIdData]) {
-        let index_ack = self.config.batch_index_ack;
+        let index_ack = self.config.batch_index_acknowledgment;
         let Some(Topic { log, subscriptions, name: topic, .. }) = self.topics.get_mut(topic) else { return };
         let Some(sub) = subscriptions.get_mut(name).filter(|_| topic.is_persistent()) else { return };
         for id in ids {
@@ -91,7 +91,7 @@ impl Broker {
     }
 
     fn ack_cumulative(&mut self, key: ConsumerKey, topic: &Arc<str>, name: &Arc<str>, ids: &[MessageIdData]) {
-        let index_ack = self.config.batch_index_ack;
+        let index_ack = self.config.batch_index_acknowledgment;
         let Some(Topic { log, subscriptions, name: topic, .. }) = self.topics.get_mut(topic) else { return };
         let Some(sub) = subscriptions.get_mut(name).filter(|_| topic.is_persistent()) else { return };
         let [id] = ids else {

@@ -74,8 +74,8 @@ impl EmbeddedBrokerBuilder {
     }
 
     /// Whether members of a batch can be acknowledged one by one. Default true, as in Pulsar 4.2; off in 4.0.
-    pub fn batch_index_ack(mut self, on: bool) -> Self {
-        self.config.batch_index_ack = on;
+    pub fn batch_index_acknowledgment(mut self, on: bool) -> Self {
+        self.config.batch_index_acknowledgment = on;
         self
     }
 
@@ -92,8 +92,8 @@ impl EmbeddedBrokerBuilder {
     }
 
     /// Time between PINGs, and how long a handshake may take. Default 30 s.
-    pub fn keep_alive(mut self, interval: Duration) -> Self {
-        self.config.keep_alive = interval;
+    pub fn keep_alive_interval(mut self, interval: Duration) -> Self {
+        self.config.keep_alive_interval = interval;
         self
     }
 

@@ -19,7 +19,7 @@ pub enum DamagedEntries {
     Refuse,
 }
 
-/// The settings of a broker. Defaults are those of Pulsar 4.0.8, except `batch_index_ack`, which is on as in 4.2.
+/// The settings of a broker. Defaults are those of Pulsar 4.0.8, except `batch_index_acknowledgment`, which is on as in 4.2.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct BrokerConfig {
@@ -36,13 +36,13 @@ pub struct BrokerConfig {
     /// PRODUCER and SUBSCRIBE make a topic that does not exist.
     pub auto_create_topics: bool,
     /// `acknowledgmentAtBatchIndexLevelEnabled`.
-    pub batch_index_ack: bool,
+    pub batch_index_acknowledgment: bool,
     /// Deduplication by producer name and sequence id.
     pub deduplication: bool,
     /// `max_message_size` of CONNECTED, bytes.
     pub max_message_size: u32,
     /// Time between PINGs; also how long a handshake may take.
-    pub keep_alive: Duration,
+    pub keep_alive_interval: Duration,
     /// Time between checks for expired credentials.
     pub authentication_refresh_check: Duration,
     /// How long a connection may stay silent when somebody else wants the name of its producer.
@@ -72,10 +72,10 @@ impl Default for BrokerConfig {
             any_namespace: false,
             partitioned: BTreeMap::new(),
             auto_create_topics: true,
-            batch_index_ack: true,
+            batch_index_acknowledgment: true,
             deduplication: false,
             max_message_size: MAX_MESSAGE_SIZE_DEFAULT,
-            keep_alive: Duration::from_secs(30),
+            keep_alive_interval: Duration::from_secs(30),
             authentication_refresh_check: Duration::from_secs(60),
             liveness_check: Duration::from_secs(5),
             failover_delay: Duration::from_secs(1),

@@ -133,7 +133,7 @@ impl Broker {
         let now_ms = self.now.wall_ms;
         let Some(found) = self.topics.get_mut(topic) else { return Ok(()) };
         let partition = found.name.partition_index();
-        let index_ack = self.config.batch_index_ack;
+        let index_ack = self.config.batch_index_acknowledgment;
         match found.subscriptions.get(name) {
             Some(sub) => may_join(sub, request, kinds)?,
             None if found.subscriptions.len() >= SUBSCRIPTIONS_MAX => {

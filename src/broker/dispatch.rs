@@ -68,7 +68,7 @@ pub(crate) fn deliver_transient(
             sub.active.filter(|_| sub.active_ready).and_then(|key| sub.consumers.iter().position(|one| one.key == key))
         }
         SubType::KeyShared => {
-            let owner = sub.owner_of(facts.key_hash).1;
+            let owner = sub.owner_of(facts.hashing_scheme).1;
             owner.and_then(|key| sub.consumers.iter().position(|one| one.key == key))
         }
         SubType::Shared => {
@@ -120,7 +120,9 @@ fn dispatch_single(sub: &mut Subscription, log: &Log, conns: &mut Connections, c
                 continue;
             }
             if filtered
-                && !sub.consumer(key).is_some_and(|one| one.owns(super::hashing::sticky_slot(entry.facts.key_hash)))
+                && !sub
+                    .consumer(key)
+                    .is_some_and(|one| one.owns(super::hashing::sticky_slot(entry.facts.hashing_scheme)))
             {
                 sub.cursor.ack(offset);
                 continue;
@@ -264,7 +266,7 @@ fn key_shared_round(
         {
             continue;
         }
-        let (slot, owner) = sub.owner_of(entry.facts.key_hash);
+        let (slot, owner) = sub.owner_of(entry.facts.hashing_scheme);
         let target = owner.filter(|key| !waiting_slots.contains(&slot) && !sub.is_draining(slot, *key));
         let target = target.filter(|key| allowance.get(key).is_some_and(|left| *left > 0) && conns.has_room(key.conn));
         let Some(key) = target else {

@@ -58,7 +58,7 @@ fn fill(facts: &mut EntryFacts, parsed: &Metadata, bytes: &[u8]) {
     facts.deliver_at_ms = parsed.deliver_at_time_ms.and_then(|at| u64::try_from(at).ok());
     facts.sequence_id = parsed.sequence_id;
     facts.highest_sequence_id = parsed.highest_sequence_id;
-    facts.key_hash = key_hash(parsed, bytes);
+    facts.hashing_scheme = hashing_scheme(parsed, bytes);
     facts.chunk = parsed.chunk.as_ref().filter(|chunk| chunk.num_chunks > 1).map(|chunk| Chunk {
         uuid: Arc::from(metadata::text(bytes, &chunk.uuid)),
         last: chunk.chunk_id == chunk.num_chunks - 1,
@@ -66,7 +66,7 @@ fn fill(facts: &mut EntryFacts, parsed: &Metadata, bytes: &[u8]) {
 }
 
 /// Hash of the sticky key: the ordering key, else the partition key, else a key that spreads evenly.
-fn key_hash(parsed: &Metadata, bytes: &[u8]) -> u32 {
+fn hashing_scheme(parsed: &Metadata, bytes: &[u8]) -> u32 {
     if let Some(key) = &parsed.ordering_key {
         return murmur3_32(metadata::bytes(bytes, key));
     }

@@ -119,7 +119,7 @@ impl Broker {
     }
 
     /// One tick: a handshake or a PING that took a whole interval ends the connection, else a PING goes out.
-    pub(crate) fn keep_alive(&mut self, conn: ConnId) {
+    pub(crate) fn keep_alive_interval(&mut self, conn: ConnId) {
         let Some(connection) = self.conns.get_mut(conn) else { return };
         match connection.state {
             State::Closing => return,
@@ -136,7 +136,7 @@ impl Broker {
     }
 
     pub(crate) fn arm_keep_alive(&mut self, conn: ConnId) {
-        if let Some(at) = self.now.at.checked_add(self.config.keep_alive) {
+        if let Some(at) = self.now.at.checked_add(self.config.keep_alive_interval) {
             self.timers.set(at, Timer::KeepAlive(conn));
         }
     }

@@ -36,7 +36,7 @@ pub(crate) struct EntryFacts {
     /// `deliver_at_time`, ms since 1970.
     pub(crate) deliver_at_ms: Option<u64>,
     /// murmur3_32 of the sticky key, masked to 31 bits.
-    pub(crate) key_hash: u32,
+    pub(crate) hashing_scheme: u32,
     /// The chunked message this entry is a part of.
     pub(crate) chunk: Option<Chunk>,
     /// `sequence_id` of the metadata.

@@ -215,7 +215,7 @@ impl Broker {
         self.now = now;
         while let Some(timer) = self.timers.take_due(now) {
             match timer {
-                Timer::KeepAlive(conn) => self.keep_alive(conn),
+                Timer::KeepAlive(conn) => self.keep_alive_interval(conn),
                 Timer::AuthRefresh(conn) => self.refresh_auth(conn),
                 Timer::Liveness { target, check } => self.found_silent(target, check),
                 Timer::Failover { topic, subscription, turn } => self.failover_due(&topic, &subscription, turn),

@@ -57,7 +57,8 @@ impl Broker {
     /// The topic of a producer that may send now. Whoever may not is dropped, or ignored while it cannot know yet.
     fn sending_topic(&mut self, conn: ConnId, head: &SendHead) -> Option<Arc<str>> {
         let slot = self.conns.get(conn)?.producers.get(&head.producer_id);
-        let grace = |at: std::time::Instant| self.now.at.saturating_duration_since(at) <= self.config.keep_alive;
+        let grace =
+            |at: std::time::Instant| self.now.at.saturating_duration_since(at) <= self.config.keep_alive_interval;
         let (rule, what) = match slot {
             Some(ProducerSlot::Live { topic, answered: true, .. }) => return Some(Arc::clone(topic)),
             Some(ProducerSlot::Live { closed_at: Some(at), .. }) if grace(*at) => return None,

@@ -15,7 +15,7 @@ impl Broker {
         let Some((topic, name)) = self.live_consumer(conn, request.consumer_id, "SEEK") else {
             return self.error(conn, request.request_id, ServerError::MetadataError, NOT_FOUND);
         };
-        let index_ack = self.config.batch_index_ack;
+        let index_ack = self.config.batch_index_acknowledgment;
         let Some(found) = self.topics.get_mut(&topic) else { return };
         let (log, Some(sub)) = (&found.log, found.subscriptions.get_mut(&name)) else { return };
         let (offset, words) = match (&request.message_id, request.message_publish_time) {

@@ -179,12 +179,12 @@ impl Subscription {
     }
 
     /// The consumer a key hash belongs to, and the slot it falls in.
-    pub(crate) fn owner_of(&self, key_hash: u32) -> (u32, Option<ConsumerKey>) {
+    pub(crate) fn owner_of(&self, hashing_scheme: u32) -> (u32, Option<ConsumerKey>) {
         if self.sticky {
-            let slot = hashing::sticky_slot(key_hash);
+            let slot = hashing::sticky_slot(hashing_scheme);
             (slot, self.consumers.iter().find(|consumer| consumer.owns(slot)).map(|consumer| consumer.key))
         } else {
-            let slot = hashing::auto_split_slot(key_hash);
+            let slot = hashing::auto_split_slot(hashing_scheme);
             (slot, self.ring.owner(slot))
         }
     }

@@ -15,7 +15,7 @@ use super::{Client, Shared, clock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::machine::ReadyList;
 use crate::machine::control::Input;
-use crate::machine::service_url::ServiceUrl;
+use crate::machine::supervisor::service_url::ServiceUrl;
 use crate::machine::supervisor::{Supervisor, SupervisorConfig};
 
 /// Sets up a [`Client`]; made by [`Client::builder`]. The defaults are the Java client's.
@@ -27,8 +27,8 @@ pub struct ClientBuilder {
     listener_name: Option<String>,
     connect_timeout: Duration,
     operation_timeout: Duration,
-    keep_alive: Duration,
-    backoff_max: Duration,
+    keep_alive_interval: Duration,
+    max_backoff_interval: Duration,
     seed: Option<u64>,
 }
 
@@ -42,8 +42,8 @@ impl ClientBuilder {
             listener_name: None,
             connect_timeout: Duration::from_secs(10),
             operation_timeout: Duration::from_secs(30),
-            keep_alive: Duration::from_secs(30),
-            backoff_max: Duration::from_secs(60),
+            keep_alive_interval: Duration::from_secs(30),
+            max_backoff_interval: Duration::from_secs(60),
             seed: None,
         }
     }
@@ -89,8 +89,8 @@ impl ClientBuilder {
     /// The idle time after which a broker is pinged. One that stays silent for as long again, or takes no bytes for
     /// as long, loses the connection. Default: 30 s.
     #[must_use]
-    pub fn keep_alive(mut self, interval: Duration) -> Self {
-        self.keep_alive = interval;
+    pub fn keep_alive_interval(mut self, interval: Duration) -> Self {
+        self.keep_alive_interval = interval;
         self
     }
 
@@ -99,8 +99,8 @@ impl ClientBuilder {
     /// that the outage is over, so it should be well below the producers' send timeout where sends must not fail.
     /// Default: 60 s.
     #[must_use]
-    pub fn backoff_max(mut self, wait: Duration) -> Self {
-        self.backoff_max = wait;
+    pub fn max_backoff_interval(mut self, wait: Duration) -> Self {
+        self.max_backoff_interval = wait;
         self
     }
 
@@ -147,7 +147,7 @@ impl ClientBuilder {
         let mut config = SupervisorConfig::new(service_url, seed);
         config.listener_name = self.listener_name.clone();
         config.operation_timeout = self.operation_timeout;
-        config.backoff_max = self.backoff_max;
+        config.max_backoff_interval = self.max_backoff_interval;
         let ready = ReadyList::new();
         let (inputs, inbox) = unbounded_channel();
         let supervisor = Supervisor::new(config, ready.clone());
@@ -174,7 +174,7 @@ impl ClientBuilder {
             news: client.shared.inputs.clone(),
             authentication: self.authentication,
             connect_timeout: self.connect_timeout,
-            keep_alive: self.keep_alive,
+            keep_alive_interval: self.keep_alive_interval,
             operation_timeout: self.operation_timeout,
         };
         Ok((client, parts))
@@ -184,8 +184,8 @@ impl ClientBuilder {
         let durations = [
             ("connect_timeout", self.connect_timeout),
             ("operation_timeout", self.operation_timeout),
-            ("keep_alive", self.keep_alive),
-            ("backoff_max", self.backoff_max),
+            ("keep_alive_interval", self.keep_alive_interval),
+            ("max_backoff_interval", self.max_backoff_interval),
         ];
         for (name, duration) in durations {
             if duration.is_zero() {
@@ -207,7 +207,7 @@ impl ClientBuilder {
             authentication: self.authentication,
             dialer: self.dialer.unwrap_or_else(|| Arc::new(tcp)),
             connect_timeout: self.connect_timeout,
-            keep_alive: self.keep_alive,
+            keep_alive_interval: self.keep_alive_interval,
             operation_timeout: self.operation_timeout,
             client_version: concat!("Pulsar-Rust-native-v", env!("CARGO_PKG_VERSION")).to_owned(),
         }
@@ -230,7 +230,7 @@ impl fmt::Debug for ClientBuilder {
             .field("listener_name", &self.listener_name)
             .field("connect_timeout", &self.connect_timeout)
             .field("operation_timeout", &self.operation_timeout)
-            .field("keep_alive", &self.keep_alive)
+            .field("keep_alive_interval", &self.keep_alive_interval)
             .finish_non_exhaustive()
     }
 }

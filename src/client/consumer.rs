@@ -15,7 +15,7 @@ use super::{Shared, clock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::MessageId;
 use crate::machine::consumer::{Consumer as Machine, ConsumerConfig, SeekTo};
-use crate::machine::{Endpoint, ReadyList, Reply, ReplyTo, Wakes};
+use crate::machine::{Deferred, Endpoint, ReadyList, Reply, ReplyTo};
 use crate::pb;
 
 /// Receives the messages of one subscription and acknowledges them.
@@ -52,9 +52,9 @@ struct Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        let mut wakes = Wakes::new();
+        let mut deferred = Deferred::new();
         for endpoint in &self.endpoints {
-            endpoint.with(&mut wakes, |consumer, wakes| consumer.close(None, clock::now(), wakes));
+            endpoint.with(&mut deferred, |consumer, deferred| consumer.close(None, clock::now(), deferred));
         }
     }
 }
@@ -70,7 +70,7 @@ impl Consumer {
     ) -> Self {
         let receiver = Receiver::new(&endpoints, generations, inbox, config.receiver_queue_size);
         let part = |endpoint: &Arc<Endpoint<Machine>>| {
-            endpoint.with(&mut Wakes::new(), |consumer, _| consumer.topic().clone())
+            endpoint.with(&mut Deferred::new(), |consumer, _| consumer.topic().clone())
         };
         let parts = endpoints.iter().map(part).collect();
         let shared = Handle { endpoints, topics, parts, config, _client: client };
@@ -170,9 +170,9 @@ impl Consumer {
     /// Asks for all messages again that this consumer has and has not acknowledged
     /// (REDELIVER_UNACKNOWLEDGED_MESSAGES without ids).
     pub fn redeliver_unacknowledged(&self) {
-        let mut wakes = Wakes::new();
+        let mut deferred = Deferred::new();
         for endpoint in self.endpoints() {
-            endpoint.with(&mut wakes, |consumer, _| consumer.redeliver_unacknowledged(clock::now()));
+            endpoint.with(&mut deferred, |consumer, _| consumer.redeliver_unacknowledged(clock::now()));
         }
     }
 
@@ -189,7 +189,7 @@ impl Consumer {
     /// Dropping the future forgets the question.
     pub async fn stats(&self) -> Result<ConsumerStats> {
         let mut stats = ConsumerStats::default();
-        for reply in self.acker.ask_each(|consumer, reply, wakes| consumer.stats(reply, clock::now(), wakes)) {
+        for reply in self.acker.ask_each(|consumer, reply, deferred| consumer.stats(reply, clock::now(), deferred)) {
             stats.add(&reply.await?);
         }
         Ok(stats)
@@ -205,7 +205,8 @@ impl Consumer {
     /// Dropping the future forgets the question.
     pub async fn last_message_ids(&self) -> Result<Vec<MessageId>> {
         let mut ids = Vec::new();
-        for reply in self.acker.ask_each(|consumer, reply, wakes| consumer.last_message_id(reply, clock::now(), wakes))
+        for reply in
+            self.acker.ask_each(|consumer, reply, deferred| consumer.last_message_id(reply, clock::now(), deferred))
         {
             ids.push(reply.await?.id);
         }
@@ -228,10 +229,12 @@ impl Consumer {
             SeekTo::Message { id, .. } => {
                 let (reply_to, reply) = Reply::pair();
                 let endpoint = self.acker.endpoint_of_id(id)?;
-                endpoint.with(&mut Wakes::new(), |consumer, wakes| consumer.seek(to, reply_to, clock::now(), wakes));
+                endpoint.with(&mut Deferred::new(), |consumer, deferred| {
+                    consumer.seek(to, reply_to, clock::now(), deferred)
+                });
                 vec![reply]
             }
-            _ => self.acker.ask_each(|consumer, reply, wakes| consumer.seek(to, reply, clock::now(), wakes)),
+            _ => self.acker.ask_each(|consumer, reply, deferred| consumer.seek(to, reply, clock::now(), deferred)),
         };
         all(replies).await
     }
@@ -247,7 +250,7 @@ impl Consumer {
     /// The request is on its way once this was polled.
     pub async fn unsubscribe(self, force: bool) -> Result<()> {
         let replies =
-            self.acker.ask_each(|consumer, reply, wakes| consumer.unsubscribe(force, reply, clock::now(), wakes));
+            self.acker.ask_each(|consumer, reply, deferred| consumer.unsubscribe(force, reply, clock::now(), deferred));
         all(replies).await
     }
 
@@ -263,14 +266,14 @@ impl Consumer {
     /// # Cancel safety
     /// The close goes on when the future is dropped.
     pub async fn close(self) -> Result<()> {
-        let mut wakes = Wakes::new();
+        let mut deferred = Deferred::new();
         let mut replies = Vec::new();
         for endpoint in self.endpoints() {
             let (to, reply) = Reply::pair();
-            endpoint.with(&mut wakes, |consumer, wakes| consumer.close(Some(to), clock::now(), wakes));
+            endpoint.with(&mut deferred, |consumer, deferred| consumer.close(Some(to), clock::now(), deferred));
             replies.push(reply);
         }
-        drop(wakes);
+        drop(deferred);
         all(replies).await
     }
 
@@ -293,7 +296,7 @@ impl Consumer {
     /// (ACTIVE_CONSUMER_CHANGE). `None` before it has, and on other subscriptions.
     pub fn is_active(&self) -> Option<bool> {
         let active =
-            |endpoint: &Arc<Endpoint<Machine>>| endpoint.with(&mut Wakes::new(), |consumer, _| consumer.is_active());
+            |endpoint: &Arc<Endpoint<Machine>>| endpoint.with(&mut Deferred::new(), |consumer, _| consumer.is_active());
         self.endpoints().iter().filter_map(active).reduce(|a, b| a || b)
     }
 
@@ -301,15 +304,16 @@ impl Consumer {
     /// come any more.
     pub fn has_reached_end_of_topic(&self) -> bool {
         let ended = |endpoint: &Arc<Endpoint<Machine>>| {
-            endpoint.with(&mut Wakes::new(), |consumer, _| consumer.has_reached_end_of_topic())
+            endpoint.with(&mut Deferred::new(), |consumer, _| consumer.has_reached_end_of_topic())
         };
         self.endpoints().iter().all(ended)
     }
 
     /// Whether every part of it is attached to a broker at the moment.
     pub fn is_connected(&self) -> bool {
-        let attached =
-            |endpoint: &Arc<Endpoint<Machine>>| endpoint.with(&mut Wakes::new(), |consumer, _| consumer.is_attached());
+        let attached = |endpoint: &Arc<Endpoint<Machine>>| {
+            endpoint.with(&mut Deferred::new(), |consumer, _| consumer.is_attached())
+        };
         self.endpoints().iter().all(attached)
     }
 }
@@ -366,7 +370,7 @@ impl Acker {
     #[inline]
     pub fn ack(&self, message: &ReceivedMessage) -> Result<()> {
         let endpoint = self.endpoint_of(message)?;
-        endpoint.with(&mut Wakes::new(), |consumer, _| consumer.ack(&message.id(), clock::now))
+        endpoint.with(&mut Deferred::new(), |consumer, _| consumer.ack(&message.id(), clock::now))
     }
 
     /// [`Self::ack`] by id alone, as kept by the application.
@@ -375,7 +379,7 @@ impl Acker {
     /// As of [`Self::ack`]; and when a partitioned topic's id names no partition.
     pub fn ack_id(&self, id: &MessageId) -> Result<()> {
         let endpoint = self.endpoint_of_id(id)?;
-        endpoint.with(&mut Wakes::new(), |consumer, _| consumer.ack(id, clock::now))
+        endpoint.with(&mut Deferred::new(), |consumer, _| consumer.ack(id, clock::now))
     }
 
     /// Acknowledges all messages of the (partition of the) topic up to and including this one (ACK, cumulative).
@@ -385,7 +389,7 @@ impl Acker {
     /// it; else as of [`Self::ack`].
     pub fn ack_cumulative(&self, message: &ReceivedMessage) -> Result<()> {
         let endpoint = self.endpoint_of(message)?;
-        endpoint.with(&mut Wakes::new(), |consumer, _| consumer.ack_cumulative(&message.id(), clock::now))
+        endpoint.with(&mut Deferred::new(), |consumer, _| consumer.ack_cumulative(&message.id(), clock::now))
     }
 
     /// Acknowledges one message and waits until the broker has confirmed it (ACK with a `request_id`, ACK_RESPONSE).
@@ -415,9 +419,11 @@ impl Acker {
 
     async fn confirm(&self, endpoint: &Endpoint<Machine>, id: MessageId, cumulative: bool) -> Result<()> {
         let (to, reply) = Reply::pair();
-        let mut wakes = Wakes::new();
-        endpoint.with(&mut wakes, |consumer, wakes| consumer.ack_confirmed(&[id], cumulative, to, clock::now(), wakes));
-        drop(wakes);
+        let mut deferred = Deferred::new();
+        endpoint.with(&mut deferred, |consumer, deferred| {
+            consumer.ack_confirmed(&[id], cumulative, to, clock::now(), deferred)
+        });
+        drop(deferred);
         reply.await
     }
 
@@ -432,16 +438,16 @@ impl Acker {
     /// As of [`Self::ack`].
     pub fn nack(&self, message: &ReceivedMessage) -> Result<()> {
         let endpoint = self.endpoint_of(message)?;
-        endpoint.with(&mut Wakes::new(), |consumer, _| consumer.nack(&message.id(), clock::now()));
+        endpoint.with(&mut Deferred::new(), |consumer, _| consumer.nack(&message.id(), clock::now()));
         Ok(())
     }
 
-    fn ask_each<T>(&self, ask: impl Fn(&mut Machine, ReplyTo<T>, &mut Wakes)) -> Vec<Reply<T>> {
-        let mut wakes = Wakes::new();
+    fn ask_each<T>(&self, ask: impl Fn(&mut Machine, ReplyTo<T>, &mut Deferred)) -> Vec<Reply<T>> {
+        let mut deferred = Deferred::new();
         let mut replies = Vec::new();
         for endpoint in &self.shared.endpoints {
             let (to, reply) = Reply::pair();
-            endpoint.with(&mut wakes, |consumer, wakes| ask(consumer, to, wakes));
+            endpoint.with(&mut deferred, |consumer, deferred| ask(consumer, to, deferred));
             replies.push(reply);
         }
         replies

@@ -59,22 +59,22 @@ impl ConsumerBuilder {
     /// How long acknowledgements are collected before they go out together. Zero: with the connection's next write.
     /// Default: 100 ms.
     #[must_use]
-    pub fn ack_group_time(mut self, time: Duration) -> Self {
-        self.config.ack_group_time = time;
+    pub fn acknowledgment_group_time(mut self, time: Duration) -> Self {
+        self.config.acknowledgment_group_time = time;
         self
     }
 
     /// After how many acknowledgements they go out at once. Default: 1000.
     #[must_use]
-    pub fn ack_group_max(mut self, acks: usize) -> Self {
-        self.config.ack_group_max = acks;
+    pub fn max_acknowledgment_group_size(mut self, acks: usize) -> Self {
+        self.config.max_acknowledgment_group_size = acks;
         self
     }
 
     /// How long after a negative acknowledgement the message is asked for again; at least 100 ms. Default: 60 s.
     #[must_use]
-    pub fn nack_redelivery_delay(mut self, delay: Duration) -> Self {
-        self.config.nack_redelivery_delay = delay;
+    pub fn negative_ack_redelivery_delay(mut self, delay: Duration) -> Self {
+        self.config.negative_ack_redelivery_delay = delay;
         self
     }
 
@@ -110,14 +110,14 @@ impl ConsumerBuilder {
     /// `acknowledgmentAtBatchIndexLevelEnabled` ignores such acknowledgements and redelivers the whole batch until
     /// all of it is acknowledged. Default: yes.
     #[must_use]
-    pub fn batch_index_ack(mut self, enabled: bool) -> Self {
-        self.config.batch_index_ack = enabled;
+    pub fn batch_index_acknowledgment(mut self, enabled: bool) -> Self {
+        self.config.batch_index_acknowledgment = enabled;
         self
     }
 
     /// How keys are spread over the consumers of a Key_Shared subscription. Default: split by the broker, in order.
     #[must_use]
-    pub fn key_shared(mut self, policy: KeySharedPolicy) -> Self {
+    pub fn key_shared_policy(mut self, policy: KeySharedPolicy) -> Self {
         self.config.key_shared = policy;
         self
     }

@@ -20,9 +20,9 @@ use super::clock;
 use super::dial::Socket;
 use super::read_buffer::ReadBuffer;
 use crate::machine::connection::ConnectionConfig;
-use crate::machine::control::{AuthData, CloseReason, Input, LinkId, SessionCommand, SessionNotice};
+use crate::machine::control::{AuthData, CloseReason, ConnectionId, Input, SessionCommand, SessionEvent};
 use crate::machine::session::Session;
-use crate::machine::{Deadline, ReadyList, Wakes};
+use crate::machine::{Deadline, Deferred, ReadyList};
 use crate::wire::frame::missing;
 use crate::wire::tx::TxBuf;
 
@@ -51,15 +51,15 @@ pub(crate) struct Driver {
     commands: UnboundedReceiver<SessionCommand>,
     /// Bounded by construction: one notice for each request, attempt or end.
     news: UnboundedSender<Input>,
-    link: LinkId,
+    link: ConnectionId,
     timer: Pin<Box<Sleep>>,
     /// Empty between turns; kept for its memory.
-    wakes: Wakes,
+    deferred: Deferred,
 }
 
 impl Driver {
     pub(crate) fn new(
-        link: LinkId,
+        link: ConnectionId,
         socket: Box<dyn Socket>,
         config: ConnectionConfig,
         credentials: AuthData,
@@ -67,7 +67,7 @@ impl Driver {
         commands: UnboundedReceiver<SessionCommand>,
         news: UnboundedSender<Input>,
     ) -> Self {
-        let write_stall_max = config.keep_alive;
+        let write_stall_max = config.keep_alive_interval;
         Self {
             session: Some(Session::new(config, credentials, supervisor, clock::now())),
             socket,
@@ -82,40 +82,40 @@ impl Driver {
             news,
             link,
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
-            wakes: Wakes::new(),
+            deferred: Deferred::new(),
         }
     }
 
     /// One turn; whether anything moved.
     fn turn(&mut self, cx: &mut Context<'_>) -> Result<bool, CloseReason> {
         let Some(session) = &mut self.session else { return Ok(false) };
-        let mut wakes = std::mem::take(&mut self.wakes);
+        let mut deferred = std::mem::take(&mut self.deferred);
         let now = clock::now();
         let mut moved = false;
         loop {
             match self.commands.poll_recv(cx) {
-                Poll::Ready(Some(command)) => session.handle_command(command, now, &mut wakes),
+                Poll::Ready(Some(command)) => session.handle_command(command, now, &mut deferred),
                 Poll::Ready(None) => return Err(CloseReason::Local("the client is closed")),
                 Poll::Pending => break,
             }
             moved = true;
         }
-        let has_read = read(session, &mut self.socket, &mut self.rx, cx, &mut wakes)?;
+        let has_read = read(session, &mut self.socket, &mut self.rx, cx, &mut deferred)?;
         self.reads |= has_read;
         moved |= has_read;
         if session.poll_deadline().is_some_and(|deadline| deadline.is_due(now)) {
-            session.handle_deadline(now, &mut wakes)?;
+            session.handle_deadline(now, &mut deferred)?;
             if !std::mem::take(&mut self.reads) {
                 self.rx.forget_spent();
             }
             moved = true;
         }
         // Who waits goes on while this task sums and writes.
-        wakes.fire();
+        deferred.fire();
         let waiting = self.tx.len();
-        session.poll_transmit(&mut self.tx, now, Some(cx.waker()), &mut wakes)?;
-        wakes.fire();
-        self.wakes = wakes;
+        session.poll_transmit(&mut self.tx, now, Some(cx.waker()), &mut deferred)?;
+        deferred.fire();
+        self.deferred = deferred;
         moved |= self.tx.len() != waiting;
         moved |= self.write(cx)?;
         moved |= self.session.as_ref().is_some_and(|session| session.wants_transmit(&self.tx));
@@ -161,7 +161,7 @@ impl Driver {
 
     fn pass_on_notices(&mut self) {
         let Some(session) = &mut self.session else { return };
-        while let Some(notice) = session.poll_notice() {
+        while let Some(notice) = session.poll_event() {
             // A supervisor that is gone has ended the client; the commands' channel says so next.
             let _ = self.news.send(Input::From(self.link, notice));
         }
@@ -183,8 +183,8 @@ impl Driver {
 
     fn end(&mut self, reason: CloseReason) {
         let Some(session) = self.session.take() else { return };
-        let mut wakes = Wakes::new();
-        for notice in session.end(reason, clock::now(), &mut wakes) {
+        let mut deferred = Deferred::new();
+        for notice in session.end(reason, clock::now(), &mut deferred) {
             let _ = self.news.send(Input::From(self.link, notice));
         }
     }
@@ -196,7 +196,7 @@ fn read(
     socket: &mut Box<dyn Socket>,
     buffer: &mut ReadBuffer,
     cx: &mut Context<'_>,
-    wakes: &mut Wakes,
+    deferred: &mut Deferred,
 ) -> Result<bool, CloseReason> {
     let mut taken = 0;
     while taken < READ_TURN_BYTES {
@@ -207,7 +207,7 @@ fn read(
             Poll::Ready(Err(error)) => return Err(CloseReason::Io(lost(&error))),
             Poll::Pending => break,
         }
-        session.handle_read(&mut buffer.rx, clock::now(), wakes)?;
+        session.handle_read(&mut buffer.rx, clock::now(), deferred)?;
     }
     Ok(taken > 0)
 }
@@ -247,6 +247,6 @@ impl Drop for Driver {
 }
 
 /// Says that a connection was never made.
-pub(crate) fn not_made(news: &UnboundedSender<Input>, link: LinkId, error: crate::error::Error) {
-    let _ = news.send(Input::From(link, SessionNotice::Ended(CloseReason::Dial(error))));
+pub(crate) fn not_made(news: &UnboundedSender<Input>, link: ConnectionId, error: crate::error::Error) {
+    let _ = news.send(Input::From(link, SessionEvent::Ended(CloseReason::Dial(error))));
 }

@@ -41,7 +41,7 @@ pub use dial::{DialFuture, Dialer, Socket, Target};
 pub use message::ReceivedMessage;
 pub use producer::{Producer, TryEnqueueError};
 pub use producer_builder::ProducerBuilder;
-pub use routing::{KeyHash, Routing};
+pub use routing::{HashingScheme, MessageRoutingMode};
 pub use topics::Topics;
 
 pub use crate::machine::control::{AuthData, HostPort};

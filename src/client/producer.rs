@@ -10,9 +10,9 @@ use super::routing::Router;
 use super::{Shared, clock};
 use crate::error::{Error, ErrorKind, Result, SendError};
 use crate::id::MessageId;
-use crate::machine::outcomes::{PendingSend, SendCallback};
+use crate::machine::producer::results::{PendingSend, SendCallback};
 use crate::machine::producer::{Message, Producer as Machine, PushError, RoomTicket};
-use crate::machine::{Endpoint, Reply, Wakes};
+use crate::machine::{Deferred, Endpoint, Reply};
 
 /// Publishes messages to one topic. Clones share it.
 ///
@@ -36,9 +36,9 @@ struct Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        let mut wakes = Wakes::new();
+        let mut deferred = Deferred::new();
         for endpoint in &self.endpoints {
-            endpoint.with(&mut wakes, |producer, wakes| producer.close(None, clock::now(), wakes));
+            endpoint.with(&mut deferred, |producer, deferred| producer.close(None, clock::now(), deferred));
         }
     }
 }
@@ -146,7 +146,7 @@ impl Producer {
     /// # Cancel safety
     /// Dropping the future stops the waiting and nothing else.
     pub async fn flush(&self) -> Result<()> {
-        let replies = self.ask_each(|producer, reply, wakes| producer.flush(reply, clock::now(), wakes));
+        let replies = self.ask_each(|producer, reply, deferred| producer.flush(reply, clock::now(), deferred));
         all(replies).await
     }
 
@@ -159,16 +159,16 @@ impl Producer {
     /// # Cancel safety
     /// The close goes on when the future is dropped.
     pub async fn close(&self) -> Result<()> {
-        let replies = self.ask_each(|producer, reply, wakes| producer.close(Some(reply), clock::now(), wakes));
+        let replies = self.ask_each(|producer, reply, deferred| producer.close(Some(reply), clock::now(), deferred));
         all(replies).await
     }
 
-    fn ask_each(&self, ask: impl Fn(&mut Machine, crate::machine::ReplyTo<()>, &mut Wakes)) -> Vec<Reply<()>> {
-        let mut wakes = Wakes::new();
+    fn ask_each(&self, ask: impl Fn(&mut Machine, crate::machine::ReplyTo<()>, &mut Deferred)) -> Vec<Reply<()>> {
+        let mut deferred = Deferred::new();
         let mut replies = Vec::new();
         for endpoint in &self.shared.endpoints {
             let (to, reply) = Reply::pair();
-            endpoint.with(&mut wakes, |producer, wakes| ask(producer, to, wakes));
+            endpoint.with(&mut deferred, |producer, deferred| ask(producer, to, deferred));
             replies.push(reply);
         }
         replies
@@ -182,7 +182,7 @@ impl Producer {
     /// The producer's name: the one that was chosen, or the broker's choice.
     pub fn name(&self) -> String {
         let name = |endpoint: &Arc<Endpoint<Machine>>| {
-            endpoint.with(&mut Wakes::new(), |producer, _| producer.name().map(str::to_owned))
+            endpoint.with(&mut Deferred::new(), |producer, _| producer.name().map(str::to_owned))
         };
         self.shared.endpoints.first().and_then(name).unwrap_or_default()
     }
@@ -191,15 +191,16 @@ impl Producer {
     /// partitioned topic, the highest of all partitions.
     pub fn last_sequence_id(&self) -> Option<u64> {
         let last = |endpoint: &Arc<Endpoint<Machine>>| {
-            endpoint.with(&mut Wakes::new(), |producer, _| producer.last_sequence_id())
+            endpoint.with(&mut Deferred::new(), |producer, _| producer.last_sequence_id())
         };
         self.shared.endpoints.iter().filter_map(last).max()
     }
 
     /// Whether every part of it is attached to a broker at the moment. Sending works either way.
     pub fn is_connected(&self) -> bool {
-        let attached =
-            |endpoint: &Arc<Endpoint<Machine>>| endpoint.with(&mut Wakes::new(), |producer, _| producer.is_attached());
+        let attached = |endpoint: &Arc<Endpoint<Machine>>| {
+            endpoint.with(&mut Deferred::new(), |producer, _| producer.is_attached())
+        };
         self.shared.endpoints.iter().all(attached)
     }
 
@@ -219,24 +220,24 @@ async fn all(replies: Vec<Reply<()>>) -> Result<()> {
 
 /// Works on the machine; if that closed a batch, seals it here, between two locks.
 #[inline]
-fn with_seal<R>(endpoint: &Endpoint<Machine>, work: impl FnOnce(&mut Machine, &mut Wakes) -> R) -> R {
-    let mut wakes = Wakes::new();
-    let (result, closed) = endpoint.with(&mut wakes, |producer, wakes| {
-        let result = work(producer, wakes);
+fn with_seal<R>(endpoint: &Endpoint<Machine>, work: impl FnOnce(&mut Machine, &mut Deferred) -> R) -> R {
+    let mut deferred = Deferred::new();
+    let (result, closed) = endpoint.with(&mut deferred, |producer, deferred| {
+        let result = work(producer, deferred);
         (result, producer.has_full_seal())
     });
     if closed {
-        seal_closed(endpoint, &mut wakes);
+        seal_closed(endpoint, &mut deferred);
     }
     result
 }
 
-fn seal_closed(endpoint: &Endpoint<Machine>, wakes: &mut Wakes) {
-    let mut job = endpoint.with(wakes, |producer, _| producer.take_full_seal(clock::now));
+fn seal_closed(endpoint: &Endpoint<Machine>, deferred: &mut Deferred) {
+    let mut job = endpoint.with(deferred, |producer, _| producer.take_full_seal(clock::now));
     while let Some(sealing) = job {
         let sealed = sealing.run();
-        job = endpoint.with(wakes, |producer, wakes| {
-            producer.put_sealed(sealed, clock::now(), wakes);
+        job = endpoint.with(deferred, |producer, deferred| {
+            producer.put_sealed(sealed, clock::now(), deferred);
             producer.take_full_seal(clock::now)
         });
     }
@@ -261,7 +262,7 @@ impl Accept<'_> {
             (pending, producer.has_full_seal())
         });
         if closed {
-            seal_closed(endpoint, &mut Wakes::new());
+            seal_closed(endpoint, &mut Deferred::new());
         }
         pending
     }
@@ -269,8 +270,8 @@ impl Accept<'_> {
     #[cold]
     fn in_turn(&mut self, cx: &mut Context<'_>) -> Poll<Result<PendingSend, SendError>> {
         let Self { endpoint, message, callback, ticket } = self;
-        with_seal(endpoint, |producer, wakes| {
-            producer.poll_push(ticket, message, callback, cx.waker(), clock::now, wakes)
+        with_seal(endpoint, |producer, deferred| {
+            producer.poll_push(ticket, message, callback, cx.waker(), clock::now, deferred)
         })
     }
 }
@@ -295,7 +296,7 @@ impl Drop for Accept<'_> {
     fn drop(&mut self) {
         if self.ticket.is_waiting() {
             let ticket = &mut self.ticket;
-            self.endpoint.with(&mut Wakes::new(), |producer, wakes| producer.leave(ticket, wakes));
+            self.endpoint.with(&mut Deferred::new(), |producer, deferred| producer.leave(ticket, deferred));
         }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::producer::Producer;
-use super::routing::{KeyHash, Router, Routing};
+use super::routing::{HashingScheme, MessageRoutingMode, Router};
 use super::{Shared, clock, parse_topic};
 use crate::error::Result;
 use crate::machine::control::EndpointRef;
@@ -19,14 +19,14 @@ pub struct ProducerBuilder {
     client: Arc<Shared>,
     topic: String,
     config: ProducerConfig,
-    routing: Routing,
-    key_hash: KeyHash,
+    routing: MessageRoutingMode,
+    hashing_scheme: HashingScheme,
 }
 
 impl ProducerBuilder {
     pub(super) fn new(client: Arc<Shared>, topic: String) -> Self {
         let config = ProducerConfig { operation_timeout: client.operation_timeout(), ..ProducerConfig::default() };
-        Self { client, topic, config, routing: Routing::default(), key_hash: KeyHash::default() }
+        Self { client, topic, config, routing: MessageRoutingMode::default(), hashing_scheme: HashingScheme::default() }
     }
 
     /// The producer's name, unique on the topic (`producer_name`). Deduplication goes by it. Default: the broker
@@ -60,23 +60,23 @@ impl ProducerBuilder {
 
     /// The most messages in a batch. Default: 1000.
     #[must_use]
-    pub fn batch_messages_max(mut self, messages: u32) -> Self {
-        self.config.batch_messages_max = messages;
+    pub fn batching_max_messages(mut self, messages: u32) -> Self {
+        self.config.batching_max_messages = messages;
         self
     }
 
     /// The most payload bytes in a batch; a larger message goes alone. Default: 128 KiB.
     #[must_use]
-    pub fn batch_bytes_max(mut self, bytes: usize) -> Self {
-        self.config.batch_bytes_max = bytes;
+    pub fn batching_max_bytes(mut self, bytes: usize) -> Self {
+        self.config.batching_max_bytes = bytes;
         self
     }
 
     /// How long a batch may wait for more messages. Default: zero, which sends what is there whenever the connection
     /// is free to write: full batches under load, no delay without.
     #[must_use]
-    pub fn linger(mut self, linger: Duration) -> Self {
-        self.config.linger = linger;
+    pub fn batching_max_publish_delay(mut self, batching_max_publish_delay: Duration) -> Self {
+        self.config.batching_max_publish_delay = batching_max_publish_delay;
         self
     }
 
@@ -97,15 +97,15 @@ impl ProducerBuilder {
 
     /// The most messages that wait for their receipt; further sends wait for room. Default: 65,536.
     #[must_use]
-    pub fn pending_messages_max(mut self, messages: usize) -> Self {
-        self.config.pending_messages_max = messages;
+    pub fn max_pending_messages(mut self, messages: usize) -> Self {
+        self.config.max_pending_messages = messages;
         self
     }
 
     /// The most bytes that wait for their receipt; a larger message passes alone. Default: 64 MiB.
     #[must_use]
-    pub fn pending_bytes_max(mut self, bytes: usize) -> Self {
-        self.config.pending_bytes_max = bytes;
+    pub fn max_pending_bytes(mut self, bytes: usize) -> Self {
+        self.config.max_pending_bytes = bytes;
         self
     }
 
@@ -118,15 +118,15 @@ impl ProducerBuilder {
 
     /// Where messages without a key go on a partitioned topic. Default: round-robin.
     #[must_use]
-    pub fn routing(mut self, routing: Routing) -> Self {
+    pub fn message_routing_mode(mut self, routing: MessageRoutingMode) -> Self {
         self.routing = routing;
         self
     }
 
     /// How keys are hashed on a partitioned topic. Default: as in Java.
     #[must_use]
-    pub fn key_hash(mut self, hash: KeyHash) -> Self {
-        self.key_hash = hash;
+    pub fn hashing_scheme(mut self, hash: HashingScheme) -> Self {
+        self.hashing_scheme = hash;
         self
     }
 
@@ -181,7 +181,13 @@ impl ProducerBuilder {
     }
 
     fn router(&self) -> Router {
-        Router::new(self.routing, self.key_hash, self.client.seed(), self.config.batching, self.config.linger)
+        Router::new(
+            self.routing,
+            self.hashing_scheme,
+            self.client.seed(),
+            self.config.batching,
+            self.config.batching_max_publish_delay,
+        )
     }
 }
 

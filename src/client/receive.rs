@@ -16,7 +16,7 @@ use super::message::{Opened, ReceivedMessage};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::MessageId;
 use crate::machine::consumer::{Consumer, Credits, Entry, EntryBody};
-use crate::machine::{Endpoint, EndpointId, ReadyList, Wakes};
+use crate::machine::{Deferred, Endpoint, EndpointId, ReadyList};
 use crate::wire::ack_set::AckSet;
 use crate::wire::batch::{BatchCursor, PlainRecord};
 use crate::wire::compress::{CompressError, decompress};
@@ -200,7 +200,7 @@ impl Receiver {
     /// With a queue of size 0, a receive that waits is what grants a permit.
     fn ask_one(&mut self) {
         for source in self.sources.iter().filter(|source| source.zero_queue) {
-            source.endpoint.with(&mut Wakes::new(), |consumer, _| consumer.want_one());
+            source.endpoint.with(&mut Deferred::new(), |consumer, _| consumer.want_one());
         }
     }
 
@@ -212,7 +212,7 @@ impl Receiver {
 impl Source {
     fn new(endpoint: Arc<Endpoint<Consumer>>, generation: Arc<AtomicU64>, receiver_queue_size: u32) -> Self {
         let (topic, partition) =
-            endpoint.with(&mut Wakes::new(), |consumer, _| (consumer.topic().clone(), consumer.partition()));
+            endpoint.with(&mut Deferred::new(), |consumer, _| (consumer.topic().clone(), consumer.partition()));
         Self {
             endpoint,
             topic,
@@ -235,8 +235,8 @@ impl Source {
         let credits = std::mem::take(&mut self.credits);
         let (attempt, before) = (credits.attempt, self.run.len());
         let run = &mut self.run;
-        let mut wakes = Wakes::new();
-        let taken = self.endpoint.with(&mut wakes, |consumer, _| consumer.take(credits, run));
+        let mut deferred = Deferred::new();
+        let taken = self.endpoint.with(&mut deferred, |consumer, _| consumer.take(credits, run));
         if taken.generation != self.taken {
             // It moved between the look above and the lock: what was here before is void all the same, and so are its
             // permits if they have restarted.
@@ -352,7 +352,7 @@ impl Source {
             return;
         }
         let credits = Credits { attempt: self.credits.attempt, count: std::mem::take(&mut self.credits.count) };
-        self.endpoint.with(&mut Wakes::new(), |consumer, _| consumer.credit(credits));
+        self.endpoint.with(&mut Deferred::new(), |consumer, _| consumer.credit(credits));
     }
 
     fn next_member(&mut self) -> Option<Result<ReceivedMessage>> {
@@ -387,7 +387,7 @@ impl Source {
             if record.metadata.compacted_out {
                 // Nobody will see it, so nobody else acknowledges it, and the entry is done only with all members.
                 let id = message.id();
-                let _ = self.endpoint.with(&mut Wakes::new(), |consumer, _| consumer.ack(&id, clock::now));
+                let _ = self.endpoint.with(&mut Deferred::new(), |consumer, _| consumer.ack(&id, clock::now));
                 continue;
             }
             batch.left = batch.left.saturating_sub(1);
@@ -442,7 +442,7 @@ impl Source {
     /// Damaged: acknowledged with the reason, so that it does not come again.
     fn reject(&mut self, ledger_id: u64, entry_id: u64, permits: u32, error: &EntryError) {
         let attempt = self.credits.attempt;
-        self.endpoint.with(&mut Wakes::new(), |consumer, _| {
+        self.endpoint.with(&mut Deferred::new(), |consumer, _| {
             consumer.reject(ledger_id, entry_id, permits, error, attempt, clock::now());
         });
     }

@@ -10,7 +10,7 @@ use crate::machine::producer::Message;
 /// Where messages without a key go. Messages with a key go by its hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
-pub enum Routing {
+pub enum MessageRoutingMode {
     /// Round the partitions: message by message without batching; with it, all messages of a short time slot go to
     /// one partition so that they share a batch, as in the Java client.
     #[default]
@@ -23,7 +23,7 @@ pub enum Routing {
 /// to different partitions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
-pub enum KeyHash {
+pub enum HashingScheme {
     /// Java's `String.hashCode()`: the default of the Java and Go clients.
     #[default]
     JavaString,
@@ -31,7 +31,7 @@ pub enum KeyHash {
     Murmur3,
 }
 
-impl KeyHash {
+impl HashingScheme {
     fn of(self, key: &str) -> u32 {
         match self {
             Self::JavaString => java_string_hash(key),
@@ -43,8 +43,8 @@ impl KeyHash {
 /// The choice, for one producer.
 #[derive(Debug)]
 pub(super) struct Router {
-    routing: Routing,
-    hash: KeyHash,
+    routing: MessageRoutingMode,
+    hash: HashingScheme,
     start: u64,
     turn: AtomicU64,
     /// How long round-robin stays on a partition; `None` moves with each message.
@@ -52,9 +52,16 @@ pub(super) struct Router {
 }
 
 impl Router {
-    pub(super) fn new(routing: Routing, hash: KeyHash, seed: u64, batching: bool, linger: Duration) -> Self {
+    pub(super) fn new(
+        routing: MessageRoutingMode,
+        hash: HashingScheme,
+        seed: u64,
+        batching: bool,
+        batching_max_publish_delay: Duration,
+    ) -> Self {
         // Ten times the delay, at least a millisecond: what the Java client does with its publish delay.
-        let slot_ms = batching.then(|| u64::try_from(linger.as_millis() * 10).unwrap_or(u64::MAX).max(1));
+        let slot_ms =
+            batching.then(|| u64::try_from(batching_max_publish_delay.as_millis() * 10).unwrap_or(u64::MAX).max(1));
         Self { routing, hash, start: seed >> 1, turn: AtomicU64::new(0), slot_ms }
     }
 
@@ -67,8 +74,8 @@ impl Router {
         }
         let number = match (message.partition_key(), self.routing) {
             (Some(key), _) => u64::from(self.hash.of(key)),
-            (None, Routing::Single) => self.start,
-            (None, Routing::RoundRobin) => self.start.wrapping_add(self.step()),
+            (None, MessageRoutingMode::Single) => self.start,
+            (None, MessageRoutingMode::RoundRobin) => self.start.wrapping_add(self.step()),
         };
         (number % count as u64) as usize
     }
@@ -86,7 +93,7 @@ mod tests {
     use super::*;
 
     fn router(batching: bool) -> Router {
-        Router::new(Routing::RoundRobin, KeyHash::JavaString, 7, batching, Duration::ZERO)
+        Router::new(MessageRoutingMode::RoundRobin, HashingScheme::JavaString, 7, batching, Duration::ZERO)
     }
 
     #[test]
@@ -108,7 +115,7 @@ mod tests {
 
     #[test]
     fn single_stays_where_it_is() {
-        let router = Router::new(Routing::Single, KeyHash::Murmur3, 5, false, Duration::ZERO);
+        let router = Router::new(MessageRoutingMode::Single, HashingScheme::Murmur3, 5, false, Duration::ZERO);
         let message = Message::new("x");
         let first = router.partition(&message, 8);
         assert!((0..20).all(|_| router.partition(&message, 8) == first));

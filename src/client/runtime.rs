@@ -17,9 +17,9 @@ use super::dial::{Dialer, dial};
 use super::driver::{Driver, not_made};
 use crate::error::{Error, ErrorKind};
 use crate::machine::connection::ConnectionConfig;
-use crate::machine::control::{Action, AuthData, BrokerKey, Input, LinkId, SessionCommand};
+use crate::machine::control::{Action, AuthData, BrokerKey, ConnectionId, Input, SessionCommand};
 use crate::machine::supervisor::Supervisor;
-use crate::machine::{ReadyList, Wakes};
+use crate::machine::{Deferred, ReadyList};
 
 /// What dialing needs.
 #[derive(Clone)]
@@ -27,7 +27,7 @@ pub(crate) struct Dialing {
     pub(crate) authentication: Arc<dyn Authentication>,
     pub(crate) dialer: Arc<dyn Dialer>,
     pub(crate) connect_timeout: Duration,
-    pub(crate) keep_alive: Duration,
+    pub(crate) keep_alive_interval: Duration,
     pub(crate) operation_timeout: Duration,
     pub(crate) client_version: String,
 }
@@ -40,7 +40,7 @@ pub(crate) struct Runtime {
     news: UnboundedSender<Input>,
     dialing: Dialing,
     /// How to speak to each connection's task.
-    links: HashMap<LinkId, UnboundedSender<SessionCommand>>,
+    links: HashMap<ConnectionId, UnboundedSender<SessionCommand>>,
     /// Connections, and fetches of credentials, at most one for each. They end with the runtime.
     tasks: JoinSet<()>,
     timer: Pin<Box<Sleep>>,
@@ -60,16 +60,16 @@ impl Runtime {
 
     /// Takes what has come in; whether there was anything.
     fn turn(&mut self, cx: &mut Context<'_>) -> bool {
-        let mut wakes = Wakes::new();
+        let mut deferred = Deferred::new();
         let now = clock::now();
         let mut moved = false;
         while let Poll::Ready(Some(input)) = self.inputs.poll_recv(cx) {
-            self.supervisor.handle(input, now, &mut wakes);
+            self.supervisor.handle(input, now, &mut deferred);
             moved = true;
         }
-        self.supervisor.handle_ready(Some(cx.waker()), now, &mut wakes);
+        self.supervisor.handle_ready(Some(cx.waker()), now, &mut deferred);
         if self.supervisor.poll_deadline().is_some_and(|deadline| deadline.is_due(now)) {
-            self.supervisor.handle_deadline(now, &mut wakes);
+            self.supervisor.handle_deadline(now, &mut deferred);
             moved = true;
         }
         while let Some(action) = self.supervisor.poll_action() {
@@ -95,7 +95,7 @@ impl Runtime {
         }
     }
 
-    fn fetch(&mut self, link: LinkId) {
+    fn fetch(&mut self, link: ConnectionId) {
         let (authentication, news) = (self.dialing.authentication.clone(), self.news.clone());
         let timeout = self.dialing.operation_timeout;
         self.tasks.spawn(async move {
@@ -108,14 +108,14 @@ impl Runtime {
         });
     }
 
-    fn dial(&mut self, link: LinkId, key: BrokerKey, credentials: AuthData) {
+    fn dial(&mut self, link: ConnectionId, key: BrokerKey, credentials: AuthData) {
         let (commands, inbox) = unbounded_channel();
         let config = ConnectionConfig {
             address: key.logical.to_string().into(),
             tls: key.tls,
             proxy_to_broker_url: key.proxy_to_broker_url(),
             client_version: self.dialing.client_version.clone(),
-            keep_alive: self.dialing.keep_alive,
+            keep_alive_interval: self.dialing.keep_alive_interval,
             operation_timeout: self.dialing.operation_timeout,
         };
         let run = run_link(
@@ -146,7 +146,7 @@ impl Runtime {
 
 #[allow(clippy::too_many_arguments, reason = "the whole life of one connection, from dial to end")]
 async fn run_link(
-    link: LinkId,
+    link: ConnectionId,
     key: BrokerKey,
     dialing: Dialing,
     config: ConnectionConfig,
@@ -191,6 +191,6 @@ impl Drop for Runtime {
     /// The tokio runtime goes away: connections end, and what waits is told that nobody will answer.
     fn drop(&mut self) {
         let gone = Error::local(ErrorKind::Closed, "the client's runtime was shut down");
-        self.supervisor.fail_all(&gone, &mut Wakes::new());
+        self.supervisor.fail_all(&gone, &mut Deferred::new());
     }
 }

@@ -7,16 +7,16 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::consumer::Consumer;
-use super::outbox::Outcome;
-use super::peer::{PeerInfo, RequestError, Violation};
 use super::producer::Producer;
-use super::{Deadline, Endpoint, EndpointId, Now, ReadyList, ReplyTo, Wakes};
+use super::{Deadline, Deferred, Endpoint, EndpointId, Now, ReadyList, ReplyTo};
 use crate::error::{Error, ErrorKind, Result, ServerError};
+use crate::machine::connection::peer::{PeerInfo, ProtocolViolation, RequestError};
+use crate::machine::endpoint::outbox::Response;
 use crate::wire::command::Command;
 
 /// One dial and what came of it; never used again, so that news of an old connection cannot pass for new.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct LinkId(pub u64);
+pub struct ConnectionId(pub u64);
 
 /// One attempt to attach an endpoint; grows with each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -24,7 +24,7 @@ pub struct Attempt(pub u64);
 
 /// One question of the supervisor to a broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct AskId(pub u64);
+pub struct RequestToken(pub u64);
 
 /// A host and a port.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -95,7 +95,7 @@ pub enum CloseReason {
     /// The broker refused the handshake, or ended the connection with an error.
     Broker(ServerError),
     /// The peer's bytes are not the protocol.
-    PeerBroke(Violation),
+    PeerBroke(ProtocolViolation),
     /// Nothing was heard for this long.
     Silent {
         /// How long.
@@ -149,52 +149,57 @@ impl EndpointRef {
 
     /// The full name of its topic.
     pub fn topic(&self) -> Arc<str> {
-        either!(self, endpoint => endpoint.with(&mut Wakes::new(), |machine, _| machine.topic().clone()))
+        either!(self, endpoint => endpoint.with(&mut Deferred::new(), |machine, _| machine.topic().clone()))
     }
 
     /// A producer's send timeout; `None` for a consumer, and for a producer without one.
     pub fn send_timeout(&self) -> Option<Duration> {
         match self {
-            Self::Producer(endpoint) => endpoint.with(&mut Wakes::new(), |producer, _| producer.send_timeout()),
+            Self::Producer(endpoint) => endpoint.with(&mut Deferred::new(), |producer, _| producer.send_timeout()),
             Self::Consumer(_) => None,
         }
     }
 
     /// Hands it to another server.
-    pub fn move_to(&self, server: &Arc<ReadyList>, wakes: &mut Wakes) {
-        either!(self, endpoint => endpoint.move_to(server, wakes));
+    pub fn move_to(&self, server: &Arc<ReadyList>, deferred: &mut Deferred) {
+        either!(self, endpoint => endpoint.move_to(server, deferred));
     }
 
     /// It has no connection any more, or did not get one.
-    pub fn detach(&self, now: Now, wakes: &mut Wakes) {
-        either!(self, endpoint => endpoint.with(wakes, |machine, wakes| machine.on_detached(now, wakes)));
+    pub fn detach(&self, now: Now, deferred: &mut Deferred) {
+        either!(self, endpoint => endpoint.with(deferred, |machine, deferred| machine.on_detached(now, deferred)));
     }
 
     /// It is over: all that waits on it ends with `error`.
-    pub fn fail(&self, error: Error, wakes: &mut Wakes) {
-        either!(self, endpoint => endpoint.with(wakes, |machine, wakes| machine.fail(error, wakes)));
+    pub fn fail(&self, error: Error, deferred: &mut Deferred) {
+        either!(self, endpoint => endpoint.with(deferred, |machine, deferred| machine.fail(error, deferred)));
     }
 
     /// It shall close as if its last handle were dropped.
-    pub fn close(&self, now: Now, wakes: &mut Wakes) {
-        either!(self, endpoint => endpoint.with(wakes, |machine, wakes| machine.close(None, now, wakes)));
+    pub fn close(&self, now: Now, deferred: &mut Deferred) {
+        either!(self, endpoint => endpoint.with(deferred, |machine, deferred| machine.close(None, now, deferred)));
     }
 
     /// Whether it is closed or failed, so that its server can forget it.
     pub fn is_finished(&self) -> bool {
-        either!(self, endpoint => endpoint.with(&mut Wakes::new(), |machine, _| machine.is_finished()))
+        either!(self, endpoint => endpoint.with(&mut Deferred::new(), |machine, _| machine.is_finished()))
     }
 
     /// Whether the broker has confirmed its close, so that nothing is left to close there.
     pub fn is_closed_at_broker(&self) -> bool {
-        either!(self, endpoint => endpoint.with(&mut Wakes::new(), |machine, _| machine.is_closed_at_broker()))
+        either!(self, endpoint => endpoint.with(&mut Deferred::new(), |machine, _| machine.is_closed_at_broker()))
     }
 
     /// Lets `server` do what is due while there is no connection; `None` if another one serves it by now, else the
     /// next deadline.
-    pub fn serve_detached(&self, server: &Arc<ReadyList>, now: Now, wakes: &mut Wakes) -> Option<Option<Deadline>> {
+    pub fn serve_detached(
+        &self,
+        server: &Arc<ReadyList>,
+        now: Now,
+        deferred: &mut Deferred,
+    ) -> Option<Option<Deadline>> {
         either!(self, endpoint => endpoint.serve(server, |machine| {
-            machine.handle_deadline(now, wakes);
+            machine.handle_deadline(now, deferred);
             machine.poll_deadline()
         }))
     }
@@ -215,9 +220,9 @@ pub enum Input {
         reply: ReplyTo<u32>,
     },
     /// The credentials that [`Action::FetchCredentials`] asked for.
-    Credentials(LinkId, Result<AuthData>),
+    Credentials(ConnectionId, Result<AuthData>),
     /// News of a session.
-    From(LinkId, SessionNotice),
+    From(ConnectionId, SessionEvent),
     /// Close every endpoint, then every connection.
     CloseClient(ReplyTo<()>),
 }
@@ -226,27 +231,27 @@ pub enum Input {
 #[derive(Debug)]
 pub enum Action {
     /// Ask the credential source; the answer is [`Input::Credentials`].
-    FetchCredentials(LinkId),
-    /// Connect and run a session; its news are [`Input::From`], its failure [`SessionNotice::Ended`].
+    FetchCredentials(ConnectionId),
+    /// Connect and run a session; its news are [`Input::From`], its failure [`SessionEvent::Ended`].
     Dial {
         /// The name of the connection from now on.
-        link: LinkId,
+        link: ConnectionId,
         /// Where to.
         key: BrokerKey,
         /// What to show in CONNECT.
         credentials: AuthData,
     },
     /// Pass this to the session.
-    Tell(LinkId, SessionCommand),
+    Tell(ConnectionId, SessionCommand),
     /// End the connection; no more news of it are wanted.
-    HangUp(LinkId),
+    HangUp(ConnectionId),
 }
 
 /// What the supervisor tells a session.
 #[derive(Debug)]
 pub enum SessionCommand {
-    /// Ask the broker; the answer is [`SessionNotice::Answer`].
-    Ask(AskId, Box<Command>),
+    /// Ask the broker; the answer is [`SessionEvent::Answer`].
+    Ask(RequestToken, Box<Command>),
     /// Open this endpoint at the broker.
     Open(EndpointRef, Attempt),
     /// Answer the broker's AUTH_CHALLENGE with these.
@@ -258,7 +263,7 @@ pub enum SessionCommand {
 /// A session that gives an endpoint up has moved it to the supervisor's list and called its `on_detached` before it
 /// says so.
 #[derive(Debug)]
-pub enum SessionNotice {
+pub enum SessionEvent {
     /// The handshake is done.
     Up(PeerInfo),
     /// The broker wants fresh credentials (AUTH_CHALLENGE).
@@ -273,7 +278,7 @@ pub enum SessionNotice {
     /// The endpoint is closed; nothing of it is left.
     Finished(EndpointId),
     /// The answer to [`SessionCommand::Ask`].
-    Answer(AskId, Outcome),
+    Answer(RequestToken, Response),
     /// The connection is over, and everything that was on it is detached.
     Ended(CloseReason),
 }

@@ -18,38 +18,24 @@
 //!
 //! # Locks
 //! An endpoint, then at most one leaf ([`ReadyList`], an outcome, a reply). Never two endpoints. Under a lock nothing
-//! is woken, called back, compressed, written, or dropped that could run foreign code: that goes into [`Wakes`], which
+//! is woken, called back, compressed, written, or dropped that could run foreign code: that goes into [`Deferred`], which
 //! is fired with no lock held.
 
 use std::time::{Duration, Instant};
 
-mod attach;
-mod backoff;
-mod brokers;
 pub mod connection;
 pub mod consumer;
 pub mod control;
 pub mod deadlines;
 pub mod endpoint;
-mod failure;
-mod id_map;
-mod lookup;
-pub mod outbox;
-pub mod outcomes;
-pub mod peer;
+pub mod mutation;
 pub mod producer;
-pub mod reply;
-mod requests;
-pub mod sabotage;
-pub mod service_url;
 pub mod session;
 pub mod supervisor;
-mod waiters;
-pub mod wakes;
 
+pub use endpoint::deferred::Deferred;
+pub use endpoint::reply::{Reply, ReplyTo};
 pub use endpoint::{Endpoint, EndpointId, Machine, ReadyList};
-pub use reply::{Reply, ReplyTo};
-pub use wakes::Wakes;
 
 /// One reading of the clocks, taken by whoever drives the machines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Wake, Waker};
 
 use super::rng::Rng;
-use crate::machine::control::LinkId;
+use crate::machine::control::ConnectionId;
 
 /// Something that runs when it is woken: a user's task, a client's supervisor, a connection's driver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -16,7 +16,7 @@ struct Woken {
     order: Vec<UnitId>,
     noted: BTreeSet<UnitId>,
     /// Clients' connections whose credentials have come.
-    fetched: Vec<(usize, LinkId)>,
+    fetched: Vec<(usize, ConnectionId)>,
 }
 
 /// The units that were woken and have not run since. Bounded by the units.
@@ -48,11 +48,11 @@ impl Board {
         Some(unit)
     }
 
-    pub(super) fn fetched(&self, client: usize, link: LinkId) {
+    pub(super) fn fetched(&self, client: usize, link: ConnectionId) {
         self.lock().fetched.push((client, link));
     }
 
-    pub(super) fn take_fetched(&self) -> Vec<(usize, LinkId)> {
+    pub(super) fn take_fetched(&self) -> Vec<(usize, ConnectionId)> {
         std::mem::take(&mut self.lock().fetched)
     }
 

@@ -11,9 +11,9 @@ use super::board::UnitId;
 use super::link::Link;
 use crate::client::Authentication;
 use crate::machine::control::AuthData;
-use crate::machine::control::{Action, BrokerKey, Input, LinkId};
+use crate::machine::control::{Action, BrokerKey, ConnectionId, Input};
 use crate::machine::supervisor::Supervisor;
-use crate::machine::{Now, ReadyList, Wakes};
+use crate::machine::{Deferred, Now, ReadyList};
 
 /// What a client is made of before anything runs.
 pub(crate) struct Parts {
@@ -23,7 +23,7 @@ pub(crate) struct Parts {
     pub(crate) news: UnboundedSender<Input>,
     pub(crate) authentication: Arc<dyn Authentication>,
     pub(crate) connect_timeout: Duration,
-    pub(crate) keep_alive: Duration,
+    pub(crate) keep_alive_interval: Duration,
     pub(crate) operation_timeout: Duration,
 }
 
@@ -39,11 +39,11 @@ pub(super) struct Host {
     pub(super) waker: Waker,
     /// `None` once the client is closed and empty.
     pub(super) parts: Option<Parts>,
-    pub(super) links: BTreeMap<LinkId, Link>,
-    pub(super) units: BTreeMap<LinkId, UnitId>,
-    pub(super) dialing: BTreeMap<LinkId, Dialing>,
+    pub(super) links: BTreeMap<ConnectionId, Link>,
+    pub(super) units: BTreeMap<ConnectionId, UnitId>,
+    pub(super) dialing: BTreeMap<ConnectionId, Dialing>,
     /// Credentials being fetched.
-    pub(super) fetching: BTreeSet<LinkId>,
+    pub(super) fetching: BTreeSet<ConnectionId>,
 }
 
 impl Host {
@@ -53,21 +53,21 @@ impl Host {
         let mut actions = Vec::new();
         let mut cx = Context::from_waker(&self.waker);
         loop {
-            let mut wakes = Wakes::new();
+            let mut deferred = Deferred::new();
             let mut moved = false;
             while let Poll::Ready(Some(input)) = parts.inbox.poll_recv(&mut cx) {
-                parts.supervisor.handle(input, now, &mut wakes);
+                parts.supervisor.handle(input, now, &mut deferred);
                 moved = true;
             }
-            parts.supervisor.handle_ready(Some(&self.waker), now, &mut wakes);
+            parts.supervisor.handle_ready(Some(&self.waker), now, &mut deferred);
             if parts.supervisor.poll_deadline().is_some_and(|deadline| deadline.is_due(now)) {
-                parts.supervisor.handle_deadline(now, &mut wakes);
+                parts.supervisor.handle_deadline(now, &mut deferred);
                 moved = true;
             }
             while let Some(action) = parts.supervisor.poll_action() {
                 actions.push(action);
             }
-            wakes.fire();
+            deferred.fire();
             if !moved {
                 return actions;
             }

@@ -9,9 +9,9 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::invariants::Violations;
 use super::net::{Direction, Net, NetId};
-use crate::machine::control::{CloseReason, Input, LinkId, SessionCommand};
+use crate::machine::control::{CloseReason, ConnectionId, Input, SessionCommand};
 use crate::machine::session::Session;
-use crate::machine::{Deadline, Now, Wakes};
+use crate::machine::{Deadline, Deferred, Now};
 use crate::wire::frame::frames;
 use crate::wire::tx::TxBuf;
 
@@ -20,7 +20,7 @@ const TX_BYTES_MAX: usize = 256 * 1024 + 6 * 1024 * 1024;
 
 /// A driver.
 pub(super) struct Link {
-    pub(super) id: LinkId,
+    pub(super) id: ConnectionId,
     pub(super) net: NetId,
     pub(super) session: Option<Session>,
     pub(super) waker: Waker,
@@ -35,7 +35,7 @@ pub(super) struct Link {
 
 impl Link {
     pub(super) fn new(
-        id: LinkId,
+        id: ConnectionId,
         net: NetId,
         session: Session,
         waker: Waker,
@@ -75,10 +75,10 @@ impl Link {
 
     fn turn(&mut self, net: &mut Net, now: Now) -> Result<bool, CloseReason> {
         let Some(session) = &mut self.session else { return Ok(false) };
-        let mut wakes = Wakes::new();
+        let mut deferred = Deferred::new();
         let mut moved = false;
         while let Some(command) = self.commands.pop_front() {
-            session.handle_command(command, now, &mut wakes);
+            session.handle_command(command, now, &mut deferred);
             moved = true;
         }
         if self.is_hung_up {
@@ -87,22 +87,22 @@ impl Link {
         if let Some(wire) = net.get_mut(self.net) {
             if !wire.client_rx.is_empty() {
                 self.rx.unsplit(wire.client_rx.split());
-                session.handle_read(&mut self.rx, now, &mut wakes)?;
+                session.handle_read(&mut self.rx, now, &mut deferred)?;
                 moved = true;
             } else if wire.client_eof {
                 return Err(CloseReason::Io("the broker closed the connection".to_owned()));
             }
         }
         if session.poll_deadline().is_some_and(|deadline| deadline.is_due(now)) {
-            session.handle_deadline(now, &mut wakes)?;
+            session.handle_deadline(now, &mut deferred)?;
             moved = true;
         }
         let waiting = self.tx.len();
-        session.poll_transmit(&mut self.tx, now, Some(&self.waker), &mut wakes)?;
+        session.poll_transmit(&mut self.tx, now, Some(&self.waker), &mut deferred)?;
         moved |= self.tx.len() != waiting;
         moved |= self.write(net, now)?;
         moved |= self.session.as_ref().is_some_and(|session| session.wants_transmit(&self.tx));
-        wakes.fire();
+        deferred.fire();
         self.pass_on_notices();
         Ok(moved)
     }
@@ -123,7 +123,7 @@ impl Link {
 
     fn pass_on_notices(&mut self) {
         let Some(session) = &mut self.session else { return };
-        while let Some(notice) = session.poll_notice() {
+        while let Some(notice) = session.poll_event() {
             let _ = self.news.send(Input::From(self.id, notice));
         }
     }
@@ -136,8 +136,8 @@ impl Link {
 
     pub(super) fn end(&mut self, reason: CloseReason, now: Now) {
         let Some(session) = self.session.take() else { return };
-        let mut wakes = Wakes::new();
-        for notice in session.end(reason, now, &mut wakes) {
+        let mut deferred = Deferred::new();
+        for notice in session.end(reason, now, &mut deferred) {
             let _ = self.news.send(Input::From(self.id, notice));
         }
     }
@@ -155,10 +155,10 @@ impl Link {
             return;
         }
         let before = session.poll_deadline();
-        let mut wakes = Wakes::new();
+        let mut deferred = Deferred::new();
         let mut tx = TxBuf::new();
         session.mark_all();
-        let result = session.poll_transmit(&mut tx, now, Some(&self.waker), &mut wakes);
+        let result = session.poll_transmit(&mut tx, now, Some(&self.waker), &mut deferred);
         let after = session.poll_deadline();
         let link = self.id;
         if !tx.is_empty() || result.is_err() {

@@ -64,7 +64,7 @@ mod stored;
 mod world;
 
 #[doc(hidden)]
-pub use crate::machine::sabotage::{Sabotage, set as sabotage};
+pub use crate::machine::mutation::{Mutation, set as mutation};
 pub use faults::{Fault, FaultCounts};
 pub(crate) use host::Parts;
 pub use invariants::Violation;

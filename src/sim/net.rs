@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::rng::Rng;
 use crate::broker::machine::ConnId;
-use crate::machine::control::LinkId;
+use crate::machine::control::ConnectionId;
 
 /// What lies between two sockets at most, their buffers included, bytes.
 const IN_FLIGHT_BYTES_MAX: usize = 96 * 1024;
@@ -75,7 +75,7 @@ impl Pipe {
 #[derive(Debug)]
 pub(super) struct Wire {
     pub(super) client: usize,
-    pub(super) link: LinkId,
+    pub(super) link: ConnectionId,
     pub(super) conn: ConnId,
     pub(super) broker: usize,
     up: Pipe,
@@ -127,7 +127,14 @@ impl Net {
         }
     }
 
-    pub(super) fn open(&mut self, client: usize, link: LinkId, conn: ConnId, broker: usize, now: Instant) -> NetId {
+    pub(super) fn open(
+        &mut self,
+        client: usize,
+        link: ConnectionId,
+        conn: ConnId,
+        broker: usize,
+        now: Instant,
+    ) -> NetId {
         self.next += 1;
         let id = NetId(self.next);
         let delay = self.rng.duration(Duration::from_micros(50), self.delay_max);

@@ -424,7 +424,7 @@ fn seek_into_batch(world: &mut World, conn: pulsar_native::broker::machine::Conn
 
 #[test]
 fn seek_into_a_batch() {
-    let mut off = World::with(|config| config.batch_index_ack = false);
+    let mut off = World::with(|config| config.batch_index_acknowledgment = false);
     let conn = off.connect();
     seek_into_batch(&mut off, conn, "broker408_message_after_seek_into_batch_off");
     let (mut on, conn) = with_entry_metadata();

@@ -100,7 +100,7 @@ fn members_acknowledged_before_are_not_charged() {
 
 #[test]
 fn without_index_acks_partial_ones_are_ignored() {
-    let mut world = World::with(|config| config.batch_index_ack = false);
+    let mut world = World::with(|config| config.batch_index_acknowledgment = false);
     let conn = world.connect();
     world.producer(conn, 1);
     world.publish_batch(conn, 1, "p", 0, 10);

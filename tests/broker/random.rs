@@ -28,7 +28,7 @@ impl Script {
         let mut random = Random::new(seed);
         let index_ack = random.below(2) == 0;
         let mut world = World::with(|config| {
-            config.batch_index_ack = index_ack;
+            config.batch_index_acknowledgment = index_ack;
             config.unacked_messages_max = 60;
             config.tx_bytes_max = 3_000;
         });

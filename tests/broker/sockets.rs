@@ -120,7 +120,7 @@ async fn a_bad_token_is_told_before_the_close() {
 
 #[tokio::test(start_paused = true)]
 async fn a_silent_connection_ends_by_the_clock() {
-    let broker = EmbeddedBroker::builder().keep_alive(Duration::from_secs(30)).start().await.expect("start");
+    let broker = EmbeddedBroker::builder().keep_alive_interval(Duration::from_secs(30)).start().await.expect("start");
     let started = tokio::time::Instant::now();
     let mut silent = Raw::new(broker.connect());
     assert_eq!(silent.next().await, None);

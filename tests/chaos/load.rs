@@ -87,9 +87,9 @@ pub(crate) async fn producer(client: &Client, topic: &Topic) -> Result<Producer,
         .producer(topic.name)
         .name(format!("chaos-{}", topic.name.rsplit('/').next().unwrap_or("")))
         .batching(topic.batching)
-        .batch_messages_max(20)
-        .linger(if topic.batching { Duration::from_millis(5) } else { Duration::ZERO })
-        .pending_messages_max(PENDING_MESSAGES_MAX)
+        .batching_max_messages(20)
+        .batching_max_publish_delay(if topic.batching { Duration::from_millis(5) } else { Duration::ZERO })
+        .max_pending_messages(PENDING_MESSAGES_MAX)
         .send_timeout(timeout)
         .create()
         .await
@@ -137,7 +137,7 @@ pub(crate) async fn consumer(
         .name(format!("member-{member}"))
         .initial_position(InitialPosition::Earliest)
         .receiver_queue_size(200)
-        .nack_redelivery_delay(NACK_DELAY)
+        .negative_ack_redelivery_delay(NACK_DELAY)
         .subscribe()
         .await
 }

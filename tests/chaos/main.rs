@@ -177,7 +177,7 @@ impl Run {
     async fn set_up(&mut self, seed: u64) -> Result<[Client; 2], String> {
         let client = |cut: bool| {
             let builder = Client::builder(&self.cluster.service_url).auth(Token::new(&self.cluster.token));
-            let builder = builder.keep_alive(KEEP_ALIVE).backoff_max(BACKOFF_MAX).seed(seed);
+            let builder = builder.keep_alive_interval(KEEP_ALIVE).max_backoff_interval(BACKOFF_MAX).seed(seed);
             let builder = if cut { builder.dialer(self.cutter.dialer()) } else { builder };
             builder.connect()
         };

@@ -111,7 +111,7 @@ async fn a_refused_acknowledgement_says_so_and_the_message_comes_again() {
 async fn an_acknowledgement_that_was_lost_is_no_filter_on_re_attach() {
     let stage = Stage::new().await;
     let builder = stage.client.consumer(TOPIC, "s").subscription_type(SubscriptionType::Shared);
-    let builder = builder.ack_group_time(Duration::ZERO);
+    let builder = builder.acknowledgment_group_time(Duration::ZERO);
     let mut consumer = within("a consumer", builder.subscribe()).await.expect("a consumer");
     drop(filled(&stage, 3).await);
     stage.broker.faults().on(Event::Ack).ignore();
@@ -161,7 +161,7 @@ async fn what_was_confirmed_does_not_come_back_and_the_rest_does() {
 #[tokio::test(start_paused = true)]
 async fn close_sends_the_acknowledgements_that_wait() {
     let stage = Stage::new().await;
-    let builder = stage.client.consumer(TOPIC, "s").ack_group_time(Duration::from_secs(600));
+    let builder = stage.client.consumer(TOPIC, "s").acknowledgment_group_time(Duration::from_secs(600));
     let mut consumer = within("a consumer", builder.subscribe()).await.expect("a consumer");
     drop(filled(&stage, 10).await);
     for _ in 0..10 {
@@ -207,11 +207,12 @@ async fn an_entry_delivered_twice_needs_one_acknowledgement() {
 async fn a_batch_acknowledged_in_part_is_not_acknowledged_whole() {
     for index in [true, false] {
         let stage = Stage::new().await;
-        let builder = stage.client.producer(TOPIC).linger(Duration::from_secs(1)).batch_messages_max(5);
+        let builder =
+            stage.client.producer(TOPIC).batching_max_publish_delay(Duration::from_secs(1)).batching_max_messages(5);
         let producer = within("a producer", builder.create()).await.expect("a producer");
         confirmed(enqueue_numbers(&producer, 0..5).await).await;
         let builder = stage.client.consumer(TOPIC, "s").initial_position(InitialPosition::Earliest);
-        let builder = builder.subscription_type(SubscriptionType::Shared).batch_index_ack(index);
+        let builder = builder.subscription_type(SubscriptionType::Shared).batch_index_acknowledgment(index);
         let mut consumer = within("a consumer", builder.clone().subscribe()).await.expect("a consumer");
         for _ in 0..2 {
             let message = within("a message", consumer.receive()).await.expect("a message");

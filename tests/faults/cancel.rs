@@ -90,7 +90,7 @@ fn assert_stored(stored: &[String], confirmed: &[usize], up_to: usize) {
 async fn send() {
     for (batching, room) in [(true, 1000), (false, 1000), (false, 1)] {
         let stage = Stage::new().await;
-        let builder = stage.client.producer(TOPIC).batching(batching).pending_messages_max(room);
+        let builder = stage.client.producer(TOPIC).batching(batching).max_pending_messages(room);
         let producer = within("a producer", builder.create()).await.expect("a producer");
         let (mut number, mut stored) = (0, Vec::new());
         at_every_point(async |when| {
@@ -114,7 +114,7 @@ async fn send() {
 #[tokio::test(start_paused = true)]
 async fn enqueue_that_waits_for_room() {
     let stage = Stage::new().await;
-    let builder = stage.client.producer(TOPIC).batching(false).pending_messages_max(2);
+    let builder = stage.client.producer(TOPIC).batching(false).max_pending_messages(2);
     let producer = within("a producer", builder.create()).await.expect("a producer");
     at_every_point(async |when| {
         stage.broker.faults().on(Event::Send).next(2).delay(Duration::from_millis(50));
@@ -142,7 +142,7 @@ async fn enqueue_that_waits_for_room() {
 #[tokio::test(start_paused = true)]
 async fn flush() {
     let stage = Stage::new().await;
-    let builder = stage.client.producer(TOPIC).linger(Duration::from_secs(1));
+    let builder = stage.client.producer(TOPIC).batching_max_publish_delay(Duration::from_secs(1));
     let producer = within("a producer", builder.create()).await.expect("a producer");
     let mut rounds = 0;
     at_every_point(async |when| {
@@ -167,7 +167,8 @@ async fn receive() {
             let builder = stage.client.consumer(TOPIC, "s").receiver_queue_size(queue);
             let builder = builder.subscription_type(SubscriptionType::Shared);
             let mut consumer = within("a consumer", builder.subscribe()).await.expect("a consumer");
-            let builder = stage.client.producer(TOPIC).batching(batched).linger(Duration::from_millis(1));
+            let builder =
+                stage.client.producer(TOPIC).batching(batched).batching_max_publish_delay(Duration::from_millis(1));
             let producer = within("a producer", builder.create()).await.expect("a producer");
             let (mut sent, mut received) = (0, Vec::new());
             for kind in 0..3 {
@@ -411,7 +412,7 @@ async fn connect_and_close_of_a_client() {
 #[tokio::test(start_paused = true)]
 async fn everything_at_once_under_cuts() {
     let stage = Stage::deduplicating().await;
-    let builder = stage.client.producer(TOPIC).name("p").batching(false).pending_messages_max(4);
+    let builder = stage.client.producer(TOPIC).name("p").batching(false).max_pending_messages(4);
     let producer = within("a producer", builder.create()).await.expect("a producer");
     let mut consumer = stage.consumer(TOPIC).await;
     let (mut sure, mut seen) = (Vec::new(), BTreeSet::new());

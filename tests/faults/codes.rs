@@ -53,7 +53,7 @@ async fn a_new_producer_or_consumer_is_retried_or_refused_at_once_by_its_code() 
 async fn an_established_producer_outlasts_what_may_pass_and_fails_all_that_waits_by_what_may_not() {
     for code in all() {
         let stage = Stage::new().await;
-        let builder = stage.client.producer(TOPIC).batching(false).pending_messages_max(3);
+        let builder = stage.client.producer(TOPIC).batching(false).max_pending_messages(3);
         let producer = within("a producer", builder.create()).await.expect("a producer");
         stage.broker.faults().on(Event::Producer).next(2).refuse(code);
         stage.broker.faults().on(Event::Send).next(3).ignore();

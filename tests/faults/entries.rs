@@ -3,7 +3,7 @@
 use super::support::*;
 
 async fn filled(stage: &Stage, batching: bool) -> Producer {
-    let builder = stage.client.producer(TOPIC).batching(batching).linger(Duration::from_secs(1));
+    let builder = stage.client.producer(TOPIC).batching(batching).batching_max_publish_delay(Duration::from_secs(1));
     let producer = within("a producer", builder.create()).await.expect("a producer");
     for entry in 0..3 {
         let pending = enqueue_numbers(&producer, entry * 3..entry * 3 + 3).await;

@@ -90,11 +90,11 @@ async fn an_hour(asked: &Asked) -> (u64, u64, u64) {
 #[tokio::test(start_paused = true)]
 async fn an_idle_client_wakes_for_its_keep_alive_and_for_nothing_else() {
     // A broker that does not ping within the hour, so that the pings are the client's.
-    let broker = EmbeddedBroker::builder().keep_alive(100 * HOUR).start().await.expect("a free port");
+    let broker = EmbeddedBroker::builder().keep_alive_interval(100 * HOUR).start().await.expect("a free port");
     let asked = Arc::new(Asked::default());
     let (_, _, alone) = an_hour(&asked).await;
     let builder = Client::builder(broker.url()).dialer(Counting(broker.clone(), asked.clone())).seed(1);
-    let client = builder.keep_alive(KEEP_ALIVE).connect().await.expect("a client");
+    let client = builder.keep_alive_interval(KEEP_ALIVE).connect().await.expect("a client");
     let producer = client.producer(TOPIC).create().await.expect("a producer");
     let mut consumer = client.consumer(TOPIC, "s").subscribe().await.expect("a consumer");
     producer.send("x").await.expect("stored");

@@ -5,7 +5,7 @@ use super::support::*;
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
 async fn stage() -> Stage {
-    Stage::with(EmbeddedBroker::builder().deduplication(true), |builder| builder.keep_alive(KEEP_ALIVE)).await
+    Stage::with(EmbeddedBroker::builder().deduplication(true), |builder| builder.keep_alive_interval(KEEP_ALIVE)).await
 }
 
 async fn named(stage: &Stage) -> Producer {
@@ -66,10 +66,10 @@ async fn a_peer_that_stops_reading_is_found_out_while_its_frames_are_still_taken
 /// The broker pings every second and ends connections that do not answer: a flood of sends does not keep the answers.
 #[tokio::test(start_paused = true)]
 async fn pings_are_answered_while_sends_flood_and_nobody_receives() {
-    let broker = EmbeddedBroker::builder().keep_alive(Duration::from_secs(1));
+    let broker = EmbeddedBroker::builder().keep_alive_interval(Duration::from_secs(1));
     let stage = Stage::with(broker, |builder| builder).await;
     let mut consumer = stage.consumer(TOPIC).await;
-    let builder = stage.client.producer(TOPIC).pending_bytes_max(100_000);
+    let builder = stage.client.producer(TOPIC).max_pending_bytes(100_000);
     let producer = within("a producer", builder.create()).await.expect("a producer");
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_secs(20) {
@@ -84,8 +84,8 @@ async fn pings_are_answered_while_sends_flood_and_nobody_receives() {
 /// Pings of the peer alone are no proof that it serves us.
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_only_pings_is_given_up() {
-    let broker = EmbeddedBroker::builder().keep_alive(Duration::from_secs(1)).deduplication(true);
-    let stage = Stage::with(broker, |builder| builder.keep_alive(KEEP_ALIVE)).await;
+    let broker = EmbeddedBroker::builder().keep_alive_interval(Duration::from_secs(1)).deduplication(true);
+    let stage = Stage::with(broker, |builder| builder.keep_alive_interval(KEEP_ALIVE)).await;
     let producer = named(&stage).await;
     stage.broker.faults().on(Event::Ping).always().ignore();
     stage.broker.faults().on(Event::Send).next(1).ignore();

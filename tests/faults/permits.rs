@@ -25,7 +25,7 @@ async fn delivery_never_stops_and_permits_stay_within_the_queue() {
             for fault in 0..5 {
                 let stage = Stage::new().await;
                 let mut consumer = consumer_of(&stage, kind, queue).await;
-                let builder = stage.client.producer(TOPIC).batch_messages_max(u32::try_from(BATCH).expect("small"));
+                let builder = stage.client.producer(TOPIC).batching_max_messages(u32::try_from(BATCH).expect("small"));
                 let producer = within("a producer", builder.create()).await.expect("a producer");
                 for after in [3, 9, 20, 40] {
                     let when = stage.broker.faults().on(Event::Delivery).after(after);

@@ -93,7 +93,7 @@ async fn deadlines_count_from_the_call_in_every_state_of_the_connection() {
 async fn the_deadline_counts_from_the_call_while_it_waits_for_room() {
     const TIMEOUT: Duration = Duration::from_secs(5);
     let stage = Stage::new().await;
-    let builder = stage.client.producer(TOPIC).batching(false).send_timeout(TIMEOUT).pending_messages_max(1);
+    let builder = stage.client.producer(TOPIC).batching(false).send_timeout(TIMEOUT).max_pending_messages(1);
     let producer = within("a producer", builder.create()).await.expect("a producer");
     stage.broker.faults().on(Event::Send).always().withhold();
     let first = enqueue(&producer, "takes the room").await;
@@ -110,7 +110,7 @@ async fn the_deadline_counts_from_the_call_while_it_waits_for_room() {
 #[tokio::test(start_paused = true)]
 async fn a_full_queue_makes_send_wait_and_try_enqueue_give_the_message_back() {
     let stage = Stage::new().await;
-    let builder = stage.client.producer(TOPIC).batching(false).pending_messages_max(2);
+    let builder = stage.client.producer(TOPIC).batching(false).max_pending_messages(2);
     let producer = within("a producer", builder.create()).await.expect("a producer");
     stage.broker.faults().on(Event::Send).next(2).delay(Duration::from_secs(2));
     let pending = enqueue_numbers(&producer, 0..2).await;
@@ -131,7 +131,7 @@ async fn a_cut_at_any_byte_loses_nothing_and_doubles_nothing() {
     for sent in [false, true] {
         for at in (1..4000).step_by(if sent { 31 } else { 97 }) {
             let stage = Stage::deduplicating().await;
-            let builder = stage.client.producer(TOPIC).name("p").batch_messages_max(3);
+            let builder = stage.client.producer(TOPIC).name("p").batching_max_messages(3);
             let producer = within("a producer", builder.create()).await.expect("a producer");
             if sent {
                 stage.broker.faults().cut_after_bytes_sent(at);
@@ -155,7 +155,7 @@ async fn order_is_kept_across_closes_and_cuts() {
         for cut in [false, true] {
             let stage = Stage::deduplicating().await;
             let mut consumer = stage.consumer(TOPIC).await;
-            let builder = stage.client.producer(TOPIC).name("p").batching(batching).batch_messages_max(4);
+            let builder = stage.client.producer(TOPIC).name("p").batching(batching).batching_max_messages(4);
             let producer = within("a producer", builder.create()).await.expect("a producer");
             for after in [0, 3, 1, 7, 2] {
                 let fault = stage.broker.faults().on(Event::Send).after(after);
@@ -286,7 +286,7 @@ async fn other_refusals_of_a_send_reopen_the_producer() {
 #[tokio::test(start_paused = true)]
 async fn a_terminated_topic_fails_everything_that_waits_at_once() {
     let stage = Stage::new().await;
-    let builder = stage.client.producer(TOPIC).batching(false).pending_messages_max(2);
+    let builder = stage.client.producer(TOPIC).batching(false).max_pending_messages(2);
     let producer = within("a producer", builder.create()).await.expect("a producer");
     stage.broker.faults().on(Event::Send).next(2).withhold();
     let pending = enqueue_numbers(&producer, 0..2).await;
@@ -315,7 +315,12 @@ async fn a_terminated_topic_fails_everything_that_waits_at_once() {
 #[tokio::test(start_paused = true)]
 async fn flush_resolves_after_all_that_was_accepted_before_it_whatever_happens() {
     let stage = Stage::deduplicating().await;
-    let builder = stage.client.producer(TOPIC).name("p").linger(Duration::from_secs(20)).batch_messages_max(7);
+    let builder = stage
+        .client
+        .producer(TOPIC)
+        .name("p")
+        .batching_max_publish_delay(Duration::from_secs(20))
+        .batching_max_messages(7);
     let producer = within("a producer", builder.create()).await.expect("a producer");
     stage.broker.faults().on(Event::Send).after(1).cut();
     stage.broker.faults().on(Event::Send).after(3).close();
@@ -402,8 +407,9 @@ async fn the_receipt_of_one_message_does_not_settle_the_next() {
 /// The output is full and stays so: nobody gets a turn to write, and every deadline holds all the same.
 #[tokio::test(start_paused = true)]
 async fn deadlines_hold_while_the_peer_does_not_read() {
-    let keep_alive = Duration::from_secs(10);
-    let stage = Stage::with(EmbeddedBroker::builder(), |builder| builder.keep_alive(keep_alive)).await;
+    let keep_alive_interval = Duration::from_secs(10);
+    let stage =
+        Stage::with(EmbeddedBroker::builder(), |builder| builder.keep_alive_interval(keep_alive_interval)).await;
     let timeout = Duration::from_secs(2);
     let producer = producer_with_timeout(&stage, timeout).await;
     let others = [producer_with_timeout(&stage, timeout).await, producer_with_timeout(&stage, timeout).await];

@@ -21,14 +21,14 @@ fn acknowledgements_of_a_moment_share_a_frame() {
 
 #[test]
 fn a_full_group_leaves_at_once_and_so_does_every_one_without_grouping() {
-    let mut script = Script::attached(SHARED, |config| config.ack_group_max = 3);
+    let mut script = Script::attached(SHARED, |config| config.max_acknowledgment_group_size = 3);
     script.ack(id(0));
     script.ack(id(1));
     assert_eq!(script.sent(), NONE);
     script.ack(id(2));
     assert_eq!(script.sent(), ["ACK 1:0 1:1 1:2"]);
 
-    let mut script = Script::attached(SHARED, |config| config.ack_group_time = Duration::ZERO);
+    let mut script = Script::attached(SHARED, |config| config.acknowledgment_group_time = Duration::ZERO);
     script.ack(id(0));
     assert!(script.consumer.take_dirty());
     assert_eq!(script.sent(), ["ACK 1:0"]);
@@ -65,7 +65,7 @@ fn a_delivery_of_what_is_about_to_be_acknowledged_is_dropped() {
 
 #[test]
 fn without_index_acks_an_entry_goes_out_with_its_last_member() {
-    let mut script = Script::attached(SHARED, |config| config.batch_index_ack = false);
+    let mut script = Script::attached(SHARED, |config| config.batch_index_acknowledgment = false);
     script.deliver([batch(0, 3), batch(1, 2)]);
     script.consume();
     for (entry, index, size) in [(0, 2, 3), (1, 0, 2), (0, 0, 3)] {
@@ -95,7 +95,7 @@ fn with_index_acks_the_rest_of_the_batch_goes_out_and_a_finished_one_as_its_plai
 #[test]
 fn acknowledged_members_are_not_handed_out_again() {
     for index_acks in [false, true] {
-        let mut script = Script::attached(SHARED, |config| config.batch_index_ack = index_acks);
+        let mut script = Script::attached(SHARED, |config| config.batch_index_acknowledgment = index_acks);
         script.deliver([batch(0, 4)]);
         script.consume();
         script.ack(member(0, 0, 4));
@@ -137,7 +137,7 @@ fn what_is_known_of_a_batch_is_told_again_on_a_new_connection_until_it_is_of_no_
 
 #[test]
 fn members_that_the_broker_knows_as_acknowledged_need_no_second_one() {
-    let mut script = Script::attached(SHARED, |config| config.batch_index_ack = false);
+    let mut script = Script::attached(SHARED, |config| config.batch_index_acknowledgment = false);
     script.deliver([Entry::read(MessageHead { ack_set: vec![0b010], ..head(0) }, raw(Some(3)))]);
     script.consume();
     script.ack(member(0, 1, 3));
@@ -178,7 +178,7 @@ fn cumulative_inside_a_batch() {
     on.pass(MS(100));
     assert_eq!(on.sent(), ["ACK <=1:5"]);
 
-    let mut off = Script::attached(EXCLUSIVE, |config| config.batch_index_ack = false);
+    let mut off = Script::attached(EXCLUSIVE, |config| config.batch_index_acknowledgment = false);
     off.deliver([batch(0, 3)]);
     for index in [0, 1] {
         off.ack_up_to(member(0, index, 3));
@@ -219,7 +219,7 @@ fn an_id_without_the_size_of_its_batch_needs_a_known_batch() {
 
 #[test]
 fn many_acknowledgements_take_several_frames_of_bounded_size() {
-    let mut script = Script::attached(SHARED, |config| config.ack_group_max = 20_000);
+    let mut script = Script::attached(SHARED, |config| config.max_acknowledgment_group_size = 20_000);
     (0..20_000).for_each(|entry| script.ack(id(entry)));
     let sent = script.sent();
     assert!(sent.len() > 5, "{}", sent.len());

@@ -73,7 +73,7 @@ fn nothing_is_written_while_detached() {
     script.ack(id(0));
     let _last = {
         let (to, reply) = Reply::pair();
-        script.consumer.last_message_id(to, script.now, &mut script.wakes);
+        script.consumer.last_message_id(to, script.now, &mut script.deferred);
         reply
     };
     assert_eq!(script.sent(), NONE);
@@ -89,7 +89,7 @@ fn an_error_that_ends_it_reaches_everybody() {
     script.is_in_inbox();
     let mut confirmed = script.confirm(&[id(0)], false);
     let error = RequestError::Server(ServerError::new(11, "gone")).into_error("to subscribe");
-    script.consumer.fail(error, &mut script.wakes);
+    script.consumer.fail(error, &mut script.deferred);
     assert_eq!(kind(&mut confirmed), ErrorKind::TopicNotFound);
     assert!(script.consumer.is_finished() && script.is_in_inbox());
     let ended = script.take().1.ended.expect("over");

@@ -73,7 +73,7 @@ fn close_while_subscribing_waits_for_the_answer() {
     let mut closed = script.close();
     assert_eq!(kind(&mut script.subscribed), ErrorKind::Closed);
     assert!(poll(&mut closed).is_none() && !script.consumer.is_finished());
-    script.consumer.on_attached(&peer(), script.now, &mut script.wakes);
+    script.consumer.on_attached(&peer(), script.now, &mut script.deferred);
     assert_eq!(script.sent(), ["ask CLOSE_CONSUMER"], "and no permits for a consumer that goes");
     script.answer(success());
     assert_eq!(poll(&mut closed), Some(Ok(())));
@@ -90,14 +90,14 @@ fn unsubscribe_ends_the_consumer_without_a_close() {
     let mut script = Script::attached(SHARED, |_| {});
     script.ack(id(0));
     let (to, mut reply) = Reply::pair();
-    script.consumer.unsubscribe(false, to, script.now, &mut script.wakes);
+    script.consumer.unsubscribe(false, to, script.now, &mut script.deferred);
     assert_eq!(script.sent(), ["ACK 1:0", "ask UNSUBSCRIBE"]);
     script.answer(refused());
     assert_eq!(kind(&mut reply), ErrorKind::Server);
     assert!(!script.consumer.is_finished());
 
     let (to, mut reply) = Reply::pair();
-    script.consumer.unsubscribe(true, to, script.now, &mut script.wakes);
+    script.consumer.unsubscribe(true, to, script.now, &mut script.deferred);
     assert_eq!(script.sent(), ["ask UNSUBSCRIBE"]);
     script.answer(success());
     assert_eq!(poll(&mut reply), Some(Ok(())));

@@ -45,7 +45,7 @@ fn a_confirmation_times_out_without_a_connection_too() {
 
 #[test]
 fn part_of_a_batch_without_index_acks_is_confirmed_at_once() {
-    let mut script = Script::attached(SHARED, |config| config.batch_index_ack = false);
+    let mut script = Script::attached(SHARED, |config| config.batch_index_acknowledgment = false);
     assert_eq!(poll(&mut script.confirm(&[member(0, 0, 2)], false)), Some(Ok(())));
     let mut last = script.confirm(&[member(0, 1, 2)], false);
     assert_eq!(script.sent(), ["ask ACK 1:0"]);

@@ -28,8 +28,8 @@ impl World {
         let index_acks = random.below(2) == 0;
         let mut script = Script::new(kind, |config| {
             config.receiver_queue_size = size;
-            config.nack_redelivery_delay = MS(100);
-            config.batch_index_ack = index_acks;
+            config.negative_ack_redelivery_delay = MS(100);
+            config.batch_index_acknowledgment = index_acks;
         });
         script.attach();
         let attempt = script.take().1.attempt;

@@ -16,12 +16,12 @@ use bytes::{Bytes, BytesMut};
 use pulsar_native::ErrorKind;
 use pulsar_native::error::{Error, ServerError};
 use pulsar_native::id::{ConsumerId, MessageId};
+use pulsar_native::machine::connection::peer::{PeerInfo, RequestError};
 use pulsar_native::machine::consumer::{
     Consumer, ConsumerConfig, Credits, Entry, KeySharedPolicy, LastMessageId, SeekTo, SubscriptionType, Taken,
 };
-use pulsar_native::machine::outbox::{More, Op, OpKind, Outbox, Outcome};
-use pulsar_native::machine::peer::{PeerInfo, RequestError};
-use pulsar_native::machine::{EndpointId, Machine, Now, ReadyList, Reply, Wakes};
+use pulsar_native::machine::endpoint::outbox::{More, Op, OpKind, Outbox, Response};
+use pulsar_native::machine::{Deferred, EndpointId, Machine, Now, ReadyList, Reply};
 use pulsar_native::pb;
 use pulsar_native::wire::entry::put_entry;
 use pulsar_native::wire::{Command, Frame, MessageHead, NewMetadata, TxBuf, frames};
@@ -45,7 +45,7 @@ const SHARED: SubscriptionType = SubscriptionType::Shared;
 struct Script {
     consumer: Consumer,
     now: Now,
-    wakes: Wakes,
+    deferred: Deferred,
     inbox: Arc<ReadyList>,
     generation: Arc<AtomicU64>,
     subscribed: Reply<()>,
@@ -69,7 +69,7 @@ impl Script {
         let id = ConsumerId(7);
         let consumer =
             Consumer::new(id, topic.into(), -1, Arc::new(config), inbox.clone(), generation.clone(), reply, now);
-        Self { consumer, now, wakes: Wakes::new(), inbox, generation, subscribed, asked: Vec::new() }
+        Self { consumer, now, deferred: Deferred::new(), inbox, generation, subscribed, asked: Vec::new() }
     }
 
     /// One that is attached and has got its permits.
@@ -83,7 +83,7 @@ impl Script {
     fn attach(&mut self) {
         self.consumer.subscribe_request(self.now);
         assert_eq!(self.sent(), [""; 0], "nothing is written before SUBSCRIBE has succeeded");
-        self.consumer.on_attached(&peer(), self.now, &mut self.wakes);
+        self.consumer.on_attached(&peer(), self.now, &mut self.deferred);
     }
 
     /// The link is lost: first the requests end, then the guests.
@@ -95,7 +95,7 @@ impl Script {
     }
 
     fn detach(&mut self) {
-        self.consumer.on_detached(self.now, &mut self.wakes);
+        self.consumer.on_detached(self.now, &mut self.deferred);
     }
 
     /// Time passes, to the millisecond and with every deadline on the way.
@@ -103,19 +103,19 @@ impl Script {
         let end = self.now.at + time;
         while let Some(deadline) = self.consumer.poll_deadline().filter(|deadline| deadline.at <= end) {
             self.now.at = self.now.at.max(deadline.at);
-            self.consumer.handle_deadline(self.now, &mut self.wakes);
+            self.consumer.handle_deadline(self.now, &mut self.deferred);
             if self.consumer.poll_deadline() == Some(deadline) {
                 // Due, but for the next turn to write.
                 break;
             }
         }
         self.now.at = end;
-        self.consumer.handle_deadline(self.now, &mut self.wakes);
+        self.consumer.handle_deadline(self.now, &mut self.deferred);
     }
 
     fn deliver(&mut self, entries: impl IntoIterator<Item = Entry>) {
         let mut run = entries.into_iter().collect();
-        self.consumer.on_entries(&mut run, self.now, &mut self.wakes);
+        self.consumer.on_entries(&mut run, self.now, &mut self.deferred);
         assert!(run.is_empty());
     }
 
@@ -145,31 +145,31 @@ impl Script {
 
     fn confirm(&mut self, ids: &[MessageId], cumulative: bool) -> Reply<()> {
         let (to, reply) = Reply::pair();
-        self.consumer.ack_confirmed(ids, cumulative, to, self.now, &mut self.wakes);
+        self.consumer.ack_confirmed(ids, cumulative, to, self.now, &mut self.deferred);
         reply
     }
 
     fn seek(&mut self, to: SeekTo) -> Reply<()> {
         let (reply_to, reply) = Reply::pair();
-        self.consumer.seek(to, reply_to, self.now, &mut self.wakes);
+        self.consumer.seek(to, reply_to, self.now, &mut self.deferred);
         reply
     }
 
     fn close(&mut self) -> Reply<()> {
         let (to, reply) = Reply::pair();
-        self.consumer.close(Some(to), self.now, &mut self.wakes);
+        self.consumer.close(Some(to), self.now, &mut self.deferred);
         reply
     }
 
     /// Answers the oldest question.
-    fn answer(&mut self, result: Outcome) -> OpKind {
+    fn answer(&mut self, result: Response) -> OpKind {
         let op = self.asked.remove(0);
         self.answer_op(op, result);
         op.kind
     }
 
-    fn answer_op(&mut self, op: Op, result: Outcome) {
-        self.consumer.on_answer(op, result, self.now, &mut self.wakes);
+    fn answer_op(&mut self, op: Op, result: Response) {
+        self.consumer.on_answer(op, result, self.now, &mut self.deferred);
     }
 
     /// What one turn writes.
@@ -285,11 +285,11 @@ fn member(entry_id: u64, batch_index: i32, batch_size: i32) -> MessageId {
     MessageId { batch_index, batch_size, ..id(entry_id) }
 }
 
-fn success() -> Outcome {
+fn success() -> Response {
     Ok(Box::new(Command::Success(pb::CommandSuccess::default())))
 }
 
-fn refused() -> Outcome {
+fn refused() -> Response {
     Err(RequestError::Server(ServerError::new(1, "no")))
 }
 

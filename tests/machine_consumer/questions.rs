@@ -6,7 +6,7 @@ use super::*;
 fn the_last_message_id_is_read_as_the_broker_writes_it() {
     let mut script = Script::attached(SHARED, |_| {});
     let (to, mut reply) = Reply::pair();
-    script.consumer.last_message_id(to, script.now, &mut script.wakes);
+    script.consumer.last_message_id(to, script.now, &mut script.deferred);
     assert_eq!(script.sent(), ["ask GET_LAST_MESSAGE_ID"]);
     let data = |entry_id, batch_index| pb::MessageIdData {
         ledger_id: 4,
@@ -28,7 +28,7 @@ fn the_last_message_id_is_read_as_the_broker_writes_it() {
 fn statistics_come_as_the_broker_gives_them() {
     let mut script = Script::attached(SHARED, |_| {});
     let (to, mut reply) = Reply::pair();
-    script.consumer.stats(to, script.now, &mut script.wakes);
+    script.consumer.stats(to, script.now, &mut script.deferred);
     assert_eq!(script.sent(), ["ask CONSUMER_STATS"]);
     let response = pb::CommandConsumerStatsResponse { msg_backlog: Some(3), ..Default::default() };
     script.answer(Ok(Box::new(Command::ConsumerStatsResponse(response.clone()))));

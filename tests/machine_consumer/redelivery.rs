@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn a_nacked_entry_is_asked_for_after_its_delay() {
-    let mut script = Script::attached(SHARED, |config| config.nack_redelivery_delay = MS(1000));
+    let mut script = Script::attached(SHARED, |config| config.negative_ack_redelivery_delay = MS(1000));
     script.deliver([single(0), batch(1, 3), single(2)]);
     script.consume();
     script.sent();
@@ -21,7 +21,7 @@ fn a_nacked_entry_is_asked_for_after_its_delay() {
 
 #[test]
 fn queued_copies_of_what_comes_again_are_dropped_with_their_permits() {
-    let mut script = Script::attached(SHARED, |config| config.nack_redelivery_delay = MS(100));
+    let mut script = Script::attached(SHARED, |config| config.negative_ack_redelivery_delay = MS(100));
     script.deliver([single(0)]);
     script.consume();
     script.consumer.nack(&id(0), script.now);
@@ -33,7 +33,7 @@ fn queued_copies_of_what_comes_again_are_dropped_with_their_permits() {
 
 #[test]
 fn an_acknowledgement_ends_a_nack_and_a_member_does_not() {
-    let mut script = Script::attached(SHARED, |config| config.nack_redelivery_delay = MS(100));
+    let mut script = Script::attached(SHARED, |config| config.negative_ack_redelivery_delay = MS(100));
     for entry in [0, 1] {
         script.consumer.nack(&id(entry), script.now);
     }
@@ -45,7 +45,7 @@ fn an_acknowledgement_ends_a_nack_and_a_member_does_not() {
 
 #[test]
 fn a_thousand_ids_at_a_time() {
-    let mut script = Script::attached(SHARED, |config| config.nack_redelivery_delay = MS(100));
+    let mut script = Script::attached(SHARED, |config| config.negative_ack_redelivery_delay = MS(100));
     (0..2500).for_each(|entry| script.consumer.nack(&id(entry), script.now));
     script.pass(MS(200));
     let ids: Vec<_> = script.sent().iter().map(|frame| frame.split(' ').count() - 1).collect();
@@ -63,7 +63,7 @@ fn too_many_nacks_become_one_request_for_everything() {
 
 #[test]
 fn in_order_a_nack_rewinds_everything() {
-    let mut script = Script::attached(EXCLUSIVE, |config| config.nack_redelivery_delay = MS(100));
+    let mut script = Script::attached(EXCLUSIVE, |config| config.negative_ack_redelivery_delay = MS(100));
     script.deliver((0..8).map(single));
     script.consume();
     assert_eq!(script.sent(), ["FLOW 8"]);
@@ -88,7 +88,7 @@ fn in_order_a_nack_rewinds_everything() {
 
 #[test]
 fn acknowledgements_go_before_the_request_that_would_bring_them_back() {
-    let mut script = Script::attached(SHARED, |config| config.ack_group_time = Duration::from_secs(10));
+    let mut script = Script::attached(SHARED, |config| config.acknowledgment_group_time = Duration::from_secs(10));
     script.deliver((0..2).map(single));
     script.consume();
     script.ack(id(0));
@@ -107,7 +107,7 @@ fn on_shared_everything_comes_again_without_an_epoch() {
 
 #[test]
 fn a_new_attach_delivers_again_so_nothing_nacked_is_asked_for_twice() {
-    let mut script = Script::attached(SHARED, |config| config.nack_redelivery_delay = MS(100));
+    let mut script = Script::attached(SHARED, |config| config.negative_ack_redelivery_delay = MS(100));
     script.consumer.nack(&id(0), script.now);
     script.lose_link();
     script.consumer.nack(&id(1), script.now);

@@ -27,7 +27,7 @@ fn a_seek_ends_with_the_attach_that_follows_it() {
 
 #[test]
 fn after_a_seek_members_acknowledged_before_it_come_again() {
-    let mut script = Script::attached(EXCLUSIVE, |config| config.batch_index_ack = false);
+    let mut script = Script::attached(EXCLUSIVE, |config| config.batch_index_acknowledgment = false);
     script.deliver([batch(0, 3)]);
     script.consume();
     script.ack(member(0, 0, 3));

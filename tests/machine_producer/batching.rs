@@ -6,13 +6,13 @@ use super::*;
 
 #[test]
 fn batches_are_closed_by_count_and_by_bytes() {
-    let mut rig = Rig::attached(config(|config| config.batch_messages_max = 4));
+    let mut rig = Rig::attached(config(|config| config.batching_max_messages = 4));
     for at in 0..10 {
         let _ = rig.push(format!("{at}"));
     }
     assert_eq!(sizes(&rig.turn()), [4, 4, 2]);
 
-    let mut rig = Rig::attached(config(|config| config.batch_bytes_max = 1000));
+    let mut rig = Rig::attached(config(|config| config.batching_max_bytes = 1000));
     for size in [400, 400, 400, 600, 1, 2000, 10] {
         let _ = rig.push(vec![0; size]);
     }
@@ -35,7 +35,7 @@ fn an_idle_connection_takes_the_batch_at_once_and_a_busy_one_lets_it_grow() {
 
 #[test]
 fn a_batch_lingers_as_long_as_it_is_told() {
-    let mut rig = Rig::attached(config(|config| config.linger = Duration::from_millis(10)));
+    let mut rig = Rig::attached(config(|config| config.batching_max_publish_delay = Duration::from_millis(10)));
     let _ = rig.push("a");
     rig.pass(Duration::from_millis(9));
     let _ = rig.push("b");
@@ -94,7 +94,7 @@ fn an_id_below_what_the_broker_knows_is_alone() {
 
 #[test]
 fn seal_jobs_may_come_back_in_any_order() {
-    let mut rig = Rig::attached(config(|config| config.batch_messages_max = 2));
+    let mut rig = Rig::attached(config(|config| config.batching_max_messages = 2));
     for at in 0..6 {
         let _ = rig.push(format!("{at}"));
     }
@@ -143,7 +143,7 @@ fn batches_and_single_messages_are_compressed_where_it_helps() {
 
 #[test]
 fn what_is_too_large_fails_alone() {
-    let mut rig = Rig::new(config(|config| config.batch_bytes_max = 100_000));
+    let mut rig = Rig::new(config(|config| config.batching_max_bytes = 100_000));
     rig.peer.max_message_size = 10_000;
     let unknown = rig.push(vec![0; 20_000]);
     rig.attach(-1);
@@ -170,7 +170,7 @@ fn what_is_too_large_fails_alone() {
 
 #[test]
 fn batches_stay_below_the_limit_of_the_broker() {
-    let mut rig = Rig::attached(config(|config| config.batch_bytes_max = 1 << 30));
+    let mut rig = Rig::attached(config(|config| config.batching_max_bytes = 1 << 30));
     rig.peer.max_message_size = 10_000;
     rig.detach();
     rig.attach(-1);
@@ -184,7 +184,7 @@ fn batches_stay_below_the_limit_of_the_broker() {
 
 #[test]
 fn a_long_key_does_not_cost_the_batch_its_room() {
-    let mut rig = Rig::attached(config(|config| config.batch_bytes_max = 1 << 30));
+    let mut rig = Rig::attached(config(|config| config.batching_max_bytes = 1 << 30));
     rig.peer.max_message_size = 100_000;
     rig.detach();
     rig.attach(-1);

@@ -115,7 +115,7 @@ fn who_waits_for_room_gets_it_in_order_and_nobody_overtakes() {
 
 #[test]
 fn one_receipt_can_make_room_for_many() {
-    let mut rig = Rig::attached(config(|config| config.pending_messages_max = 3));
+    let mut rig = Rig::attached(config(|config| config.max_pending_messages = 3));
     let _ = (rig.push("a"), rig.push("b"), rig.push("c"));
     let mut waiters = [Waiter::new("1"), Waiter::new("2"), Waiter::new("3"), Waiter::new("4")];
     assert!(waiters.iter_mut().all(|waiter| waiter.poll(&mut rig).is_pending()));
@@ -166,7 +166,7 @@ fn the_deadline_counts_from_the_call_through_the_wait_and_the_send() {
 
 #[test]
 fn a_message_that_waited_does_not_shorten_the_time_of_others() {
-    let mut rig = Rig::attached(config(|config| config.pending_messages_max = 2));
+    let mut rig = Rig::attached(config(|config| config.max_pending_messages = 2));
     let _ = (rig.push("a"), rig.push("b"));
     rig.turn();
     let mut waiter = Waiter::new("waited");
@@ -184,7 +184,7 @@ fn a_message_that_waited_does_not_shorten_the_time_of_others() {
 #[test]
 fn bytes_are_bounded_and_one_larger_message_passes_alone() {
     let mut rig = Rig::attached(config(|config| {
-        config.pending_bytes_max = 1000;
+        config.max_pending_bytes = 1000;
         config.batching = false;
     }));
     let _ = rig.push(vec![0; 5000]);

@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn flush_waits_for_what_was_accepted_before_it_and_no_more() {
-    let mut rig = Rig::attached(config(|config| config.linger = SECOND));
+    let mut rig = Rig::attached(config(|config| config.batching_max_publish_delay = SECOND));
     let mut empty = rig.flush();
     assert!(matches!(poll_reply(&mut empty), Some(Ok(()))));
     let _ = (rig.push("a"), rig.push("b"));
@@ -55,31 +55,31 @@ fn callbacks_run_without_the_lock_and_may_send() {
     let producer = Producer::new(ProducerId(1), "persistent://a/b/t".into(), -1, Arc::new(unbatched()), to, now);
     let endpoint = Endpoint::new(EndpointId::Producer(ProducerId(1)), producer, ReadyList::new());
     let opened = pb::CommandProducerSuccess { producer_name: "p".into(), ..Default::default() };
-    endpoint.with(&mut Wakes::new(), |producer, wakes| {
+    endpoint.with(&mut Deferred::new(), |producer, deferred| {
         producer.open_request(now);
-        producer.on_attached(&opened, &peer, now, wakes);
+        producer.on_attached(&opened, &peer, now, deferred);
     });
     let ended = Arc::new(Mutex::new(Vec::new()));
     let (again, noted) = (endpoint.clone(), ended.clone());
     let callback = Box::new(move |result: Result<MessageId, SendError>| {
         noted.lock().expect("unpoisoned").push(result.map(|id| id.entry_id));
-        let sent = again.with(&mut Wakes::new(), |producer, _| producer.push("second".into(), None, || now).is_ok());
+        let sent = again.with(&mut Deferred::new(), |producer, _| producer.push("second".into(), None, || now).is_ok());
         assert!(sent, "it has the lock to itself");
     });
-    let mut wakes = Wakes::new();
-    endpoint.with(&mut wakes, |producer, wakes| {
+    let mut deferred = Deferred::new();
+    endpoint.with(&mut deferred, |producer, deferred| {
         let _ = producer.push("first".into(), Some(callback), || now).expect("room");
         let job = producer.take_seal(now).expect("its time and sum are missing");
-        producer.put_sealed(job.run(), now, wakes);
+        producer.put_sealed(job.run(), now, deferred);
         let (mut tx, mut asks) = (TxBuf::new(), Vec::new());
         let _ = producer.poll_transmit(&mut Outbox::new(&mut tx, usize::MAX, &mut asks), now);
         let receipt = Receipt { producer_id: 1, sequence_id: 0, highest_sequence_id: 0, ledger_id: 1, entry_id: 17 };
-        producer.on_receipts(&[receipt], wakes).expect("a good receipt");
+        producer.on_receipts(&[receipt], deferred).expect("a good receipt");
     });
     assert!(ended.lock().expect("unpoisoned").is_empty());
-    wakes.fire();
+    deferred.fire();
     assert_eq!(*ended.lock().expect("unpoisoned"), [Ok(17)]);
-    let stats = endpoint.with(&mut wakes, |producer, _| producer.stats());
+    let stats = endpoint.with(&mut deferred, |producer, _| producer.stats());
     assert_eq!((stats.accepted_messages, stats.pending_messages), (2, 1));
 }
 
@@ -94,7 +94,7 @@ impl AsRef<[u8]> for Asks {
 
 impl Drop for Asks {
     fn drop(&mut self) {
-        let accepted = self.0.with(&mut Wakes::new(), |producer, _| producer.stats().accepted_messages);
+        let accepted = self.0.with(&mut Deferred::new(), |producer, _| producer.stats().accepted_messages);
         self.1.lock().expect("unpoisoned").push(accepted);
     }
 }
@@ -109,21 +109,21 @@ fn a_payload_that_stayed_alone_in_its_batch_is_dropped_without_the_lock() {
     let opened = pb::CommandProducerSuccess { producer_name: "p".into(), ..Default::default() };
     let dropped = Arc::new(Mutex::new(Vec::new()));
     let message = Message::new(Bytes::from_owner(Asks(endpoint.clone(), dropped.clone())));
-    let mut wakes = Wakes::new();
-    endpoint.with(&mut wakes, |producer, wakes| {
+    let mut deferred = Deferred::new();
+    endpoint.with(&mut deferred, |producer, deferred| {
         producer.open_request(now);
-        producer.on_attached(&opened, &peer, now, wakes);
+        producer.on_attached(&opened, &peer, now, deferred);
         let _ = producer.push(message, None, || now).expect("room");
         let job = producer.take_seal(now).expect("a batch of one");
-        producer.put_sealed(job.run(), now, wakes);
+        producer.put_sealed(job.run(), now, deferred);
         let (mut tx, mut asks) = (TxBuf::new(), Vec::new());
         let _ = producer.poll_transmit(&mut Outbox::new(&mut tx, usize::MAX, &mut asks), now);
         drop(tx);
         let receipt = Receipt { producer_id: 1, sequence_id: 0, highest_sequence_id: 0, ledger_id: 1, entry_id: 17 };
-        producer.on_receipts(&[receipt], wakes).expect("a good receipt");
+        producer.on_receipts(&[receipt], deferred).expect("a good receipt");
         assert!(dropped.lock().expect("unpoisoned").is_empty(), "the lock is held");
     });
-    wakes.fire();
+    deferred.fire();
     assert_eq!(*dropped.lock().expect("unpoisoned"), [1]);
 }
 
@@ -161,7 +161,7 @@ fn close_sends_the_rest_then_closes_at_the_broker() {
     assert!(matches!(&rig.asked[0].1, Command::CloseProducer(close) if close.producer_id == 7));
     assert!(poll_reply(&mut reply).is_none());
     let stray = Op { kind: OpKind::Close, number: 99 };
-    rig.producer.on_answer(stray, success(), rig.now, &mut Wakes::new());
+    rig.producer.on_answer(stray, success(), rig.now, &mut Deferred::new());
     assert!(!rig.producer.is_finished());
     let mut second = rig.close();
     rig.answer_close(success());

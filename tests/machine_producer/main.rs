@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use pulsar_native::error::{ErrorKind, Result, SendError, ServerCode, ServerError};
 use pulsar_native::id::{MessageId, ProducerId};
-use pulsar_native::machine::outbox::{More, Op, OpKind, Outbox};
-use pulsar_native::machine::peer::{PeerInfo, RequestError};
+use pulsar_native::machine::connection::peer::{PeerInfo, RequestError};
+use pulsar_native::machine::endpoint::outbox::{More, Op, OpKind, Outbox};
 use pulsar_native::machine::producer::{
     AfterSendError, Message, PendingSend, Producer, ProducerConfig, ProducerCreated, PushError, RoomTicket, SealJob,
 };
-use pulsar_native::machine::{Endpoint, EndpointId, Now, ReadyList, Reply, Wakes};
+use pulsar_native::machine::{Deferred, Endpoint, EndpointId, Now, ReadyList, Reply};
 use pulsar_native::pb;
 use pulsar_native::wire::batch::BatchCursor;
 use pulsar_native::wire::entry::EntryParts;
@@ -100,11 +100,11 @@ impl Rig {
             schema_version: Some(Bytes::new()),
             ..Default::default()
         };
-        self.producer.on_attached(&opened, &self.peer, self.now, &mut Wakes::new());
+        self.producer.on_attached(&opened, &self.peer, self.now, &mut Deferred::new());
     }
 
     fn detach(&mut self) {
-        self.producer.on_detached(self.now, &mut Wakes::new());
+        self.producer.on_detached(self.now, &mut Deferred::new());
     }
 
     /// Lets time pass up to each deadline on the way.
@@ -112,7 +112,7 @@ impl Rig {
         let until = self.now.at + time;
         while let Some(deadline) = self.producer.poll_deadline().filter(|deadline| deadline.at <= until) {
             self.set_clock(deadline.at.max(self.now.at));
-            self.producer.handle_deadline(self.now, &mut Wakes::new());
+            self.producer.handle_deadline(self.now, &mut Deferred::new());
             assert!(
                 self.producer.poll_deadline().is_none_or(|next| next.at > self.now.at || next != deadline),
                 "{deadline:?} was handled and is still due"
@@ -147,7 +147,7 @@ impl Rig {
     }
 
     fn put(&mut self, job: SealJob) {
-        self.producer.put_sealed(job.run(), self.now, &mut Wakes::new());
+        self.producer.put_sealed(job.run(), self.now, &mut Deferred::new());
     }
 
     fn receipt(&mut self, sequence_id: u64) -> Receipt {
@@ -163,28 +163,28 @@ impl Rig {
 
     fn confirm(&mut self, sequence_id: u64) {
         let receipt = self.receipt(sequence_id);
-        self.producer.on_receipts(&[receipt], &mut Wakes::new()).expect("a good receipt");
+        self.producer.on_receipts(&[receipt], &mut Deferred::new()).expect("a good receipt");
     }
 
     fn send_error(&mut self, sequence_id: u64, code: ServerCode) -> AfterSendError {
-        self.producer.on_send_error(sequence_id, ServerError::new(code.0, "no"), self.now, &mut Wakes::new())
+        self.producer.on_send_error(sequence_id, ServerError::new(code.0, "no"), self.now, &mut Deferred::new())
     }
 
     fn flush(&mut self) -> Reply<()> {
         let (to, reply) = Reply::pair();
-        self.producer.flush(to, self.now, &mut Wakes::new());
+        self.producer.flush(to, self.now, &mut Deferred::new());
         reply
     }
 
     fn close(&mut self) -> Reply<()> {
         let (to, reply) = Reply::pair();
-        self.producer.close(Some(to), self.now, &mut Wakes::new());
+        self.producer.close(Some(to), self.now, &mut Deferred::new());
         reply
     }
 
     fn answer_close(&mut self, result: Result<Box<Command>, RequestError>) {
         let (op, _) = self.asked.pop().expect("a close was asked");
-        self.producer.on_answer(op, result, self.now, &mut Wakes::new());
+        self.producer.on_answer(op, result, self.now, &mut Deferred::new());
     }
 
     fn assert_empty(&self) {
@@ -296,8 +296,8 @@ impl Waiter {
     fn poll(&mut self, rig: &mut Rig) -> Poll<Result<PendingSend, SendError>> {
         let (now, waker) = (rig.now, Waker::from(self.count.clone()));
         let mut callback = None;
-        let mut wakes = Wakes::new();
-        rig.producer.poll_push(&mut self.ticket, &mut self.message, &mut callback, &waker, || now, &mut wakes)
+        let mut deferred = Deferred::new();
+        rig.producer.poll_push(&mut self.ticket, &mut self.message, &mut callback, &waker, || now, &mut deferred)
     }
 
     fn woken(&self) -> usize {
@@ -305,13 +305,13 @@ impl Waiter {
     }
 
     fn give_up(&mut self, rig: &mut Rig) {
-        rig.producer.leave(&mut self.ticket, &mut Wakes::new());
+        rig.producer.leave(&mut self.ticket, &mut Deferred::new());
     }
 }
 
 fn room_for(messages: usize) -> ProducerConfig {
     config(|config| {
         config.batching = false;
-        config.pending_messages_max = messages;
+        config.max_pending_messages = messages;
     })
 }

@@ -51,7 +51,7 @@ fn waiting_for_exclusive_access_has_no_time_limit() {
     let mut rig = Rig::new(ProducerConfig::default());
     rig.producer.open_request(rig.now);
     let waits = pb::CommandProducerSuccess { producer_ready: Some(false), ..Default::default() };
-    rig.producer.on_attached(&waits, &rig.peer, rig.now, &mut Wakes::new());
+    rig.producer.on_attached(&waits, &rig.peer, rig.now, &mut Deferred::new());
     rig.pass(3600 * SECOND);
     assert!(poll_reply(&mut rig.created).is_none() && !rig.producer.is_attached());
     rig.opened(-1);
@@ -60,7 +60,7 @@ fn waiting_for_exclusive_access_has_no_time_limit() {
 
 #[test]
 fn messages_accepted_before_the_first_attach_go_out_in_order() {
-    let mut rig = Rig::new(config(|config| config.batch_messages_max = 3));
+    let mut rig = Rig::new(config(|config| config.batching_max_messages = 3));
     let sends: Vec<_> = (0..5).map(|at| rig.push(format!("m{at}"))).collect();
     let _ = rig.push(Message::new("later").deliver_at(5));
     let _ = rig.push("last");

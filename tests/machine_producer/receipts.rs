@@ -26,7 +26,7 @@ fn a_duplicate_is_a_success_without_a_place() {
     let send = rig.push("a");
     rig.turn();
     let receipt = Receipt { ledger_id: u64::MAX, entry_id: u64::MAX, ..rig.receipt(0) };
-    rig.producer.on_receipts(&[receipt], &mut Wakes::new()).expect("a good receipt");
+    rig.producer.on_receipts(&[receipt], &mut Deferred::new()).expect("a good receipt");
     assert_eq!((id_of(&send).ledger_id, id_of(&send).entry_id), (u64::MAX, u64::MAX));
 }
 
@@ -36,7 +36,7 @@ fn stale_receipts_are_counted_and_future_ones_break_the_connection() {
     let sends = [rig.push("a"), rig.push("b"), rig.push("c")];
     rig.turn();
     let receipts = [rig.receipt(0), rig.receipt(0), rig.receipt(2), rig.receipt(1)];
-    let violation = rig.producer.on_receipts(&receipts, &mut Wakes::new()).expect_err("2 before 1");
+    let violation = rig.producer.on_receipts(&receipts, &mut Deferred::new()).expect_err("2 before 1");
     assert!(violation.what.contains("sequence ids 2"), "{}", violation.what);
     assert!(!is_pending(&sends[0]) && is_pending(&sends[1]) && is_pending(&sends[2]));
     assert_eq!(rig.producer.stats().stale_receipts, 1);
@@ -45,7 +45,7 @@ fn stale_receipts_are_counted_and_future_ones_break_the_connection() {
     rig.confirm(1);
     rig.confirm(2);
     let early = rig.receipt(3);
-    assert!(rig.producer.on_receipts(&[early], &mut Wakes::new()).is_err());
+    assert!(rig.producer.on_receipts(&[early], &mut Deferred::new()).is_err());
     // Nothing waits at all.
     rig.turn();
     rig.confirm(3);
@@ -56,7 +56,7 @@ fn stale_receipts_are_counted_and_future_ones_break_the_connection() {
 
 #[test]
 fn what_is_unanswered_goes_out_again_byte_for_byte() {
-    let mut rig = Rig::attached(config(|config| config.batch_messages_max = 2));
+    let mut rig = Rig::attached(config(|config| config.batching_max_messages = 2));
     for at in 0..5 {
         let _ = rig.push(format!("m{at}"));
     }

@@ -14,9 +14,9 @@ fn storm(seed: u64) {
     let mut random = Random::new(seed);
     let mut rig = Rig::new(config(|config| {
         config.batching = random.below(4) > 0;
-        config.batch_messages_max = 1 + random.below(6) as u32;
-        config.linger = Duration::from_millis(random.below(3) * 20);
-        config.pending_messages_max = 1 + random.below(40) as usize;
+        config.batching_max_messages = 1 + random.below(6) as u32;
+        config.batching_max_publish_delay = Duration::from_millis(random.below(3) * 20);
+        config.max_pending_messages = 1 + random.below(40) as usize;
         config.send_timeout = Duration::from_secs(random.below(2) * 20);
     }));
     let mut sends: Vec<PendingSend> = Vec::new();

@@ -32,8 +32,8 @@ impl Stage {
 
     /// Sends the numbers from 0, ten in an entry.
     async fn send_batches(&self, count: usize) {
-        let builder = self.client.producer(&self.topic).linger(Duration::from_secs(5));
-        let builder = builder.batch_messages_max(u32::try_from(IN_ONE_BATCH).expect("small"));
+        let builder = self.client.producer(&self.topic).batching_max_publish_delay(Duration::from_secs(5));
+        let builder = builder.batching_max_messages(u32::try_from(IN_ONE_BATCH).expect("small"));
         let producer = within("a producer", builder.create()).await.expect("a producer");
         let ids = send_all(&producer, (0..count).map(|number| number.to_string())).await;
         assert!(ids.iter().all(|id| id.batch_size == 10), "{ids:?}");
@@ -124,7 +124,7 @@ pub async fn cumulative_is_refused_on_shared(target: &Target) {
 pub async fn close_sends_what_waits(target: &Target) {
     let stage = Stage::new(target, "ack-close").await;
     stage.send_single(20).await;
-    let mut consumer = stage.subscribe(stage.consumer().ack_group_time(Duration::from_secs(600))).await;
+    let mut consumer = stage.subscribe(stage.consumer().acknowledgment_group_time(Duration::from_secs(600))).await;
     for message in receive_all(&mut consumer, 20).await {
         consumer.ack(&message).expect("acknowledged");
     }
@@ -135,7 +135,7 @@ pub async fn close_sends_what_waits(target: &Target) {
 pub async fn drop_sends_what_waits(target: &Target) {
     let stage = Stage::new(target, "ack-drop").await;
     stage.send_single(20).await;
-    let mut consumer = stage.subscribe(stage.shared().ack_group_time(Duration::from_secs(600))).await;
+    let mut consumer = stage.subscribe(stage.shared().acknowledgment_group_time(Duration::from_secs(600))).await;
     for message in receive_all(&mut consumer, 20).await {
         consumer.ack(&message).expect("acknowledged");
     }
@@ -146,7 +146,8 @@ pub async fn drop_sends_what_waits(target: &Target) {
 pub async fn group_of_many(target: &Target) {
     let stage = Stage::new(target, "ack-group").await;
     stage.send_single(100).await;
-    let builder = stage.consumer().ack_group_time(Duration::from_secs(600)).ack_group_max(100);
+    let builder =
+        stage.consumer().acknowledgment_group_time(Duration::from_secs(600)).max_acknowledgment_group_size(100);
     let mut consumer = stage.subscribe(builder).await;
     for message in receive_all(&mut consumer, 100).await {
         consumer.ack(&message).expect("acknowledged");
@@ -194,12 +195,12 @@ pub async fn members_cumulative(target: &Target) {
 pub async fn members_held_back(target: &Target) {
     let stage = Stage::new(target, "ack-held-back").await;
     stage.send_batches(10).await;
-    let mut consumer = stage.subscribe(stage.shared().batch_index_ack(false)).await;
+    let mut consumer = stage.subscribe(stage.shared().batch_index_acknowledgment(false)).await;
     for message in &receive_all(&mut consumer, 10).await[..9] {
         consumer.ack(message).expect("acknowledged");
     }
     close(consumer).await;
-    let mut again = stage.subscribe(stage.shared().batch_index_ack(false)).await;
+    let mut again = stage.subscribe(stage.shared().batch_index_acknowledgment(false)).await;
     let messages = receive_all(&mut again, 10).await;
     for message in &messages {
         again.ack(message).expect("acknowledged");

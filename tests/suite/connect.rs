@@ -125,8 +125,8 @@ pub async fn bad_options(target: &Target) {
     assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
     let error = client.producer(&topic).name("").create().await.expect_err("a producer with an empty name");
     assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
-    let error = target.builder().keep_alive(Duration::ZERO).connect().await.expect_err("no keep-alive at all");
-    assert!(error.to_string().contains("keep_alive"), "{error}");
+    let error = target.builder().keep_alive_interval(Duration::ZERO).connect().await.expect_err("no keep-alive at all");
+    assert!(error.to_string().contains("keep_alive_interval"), "{error}");
 }
 
 pub async fn second_host_of_the_url(target: &Target) {

@@ -172,7 +172,7 @@ pub async fn queue_of_one(target: &Target) {
     let topic = target.topic("queue-of-one");
     let mut consumer = subscribe(client.consumer(&topic, "s").receiver_queue_size(1)).await;
     for batching in [false, true] {
-        let builder = client.producer(&topic).batching(batching).linger(Duration::from_millis(20));
+        let builder = client.producer(&topic).batching(batching).batching_max_publish_delay(Duration::from_millis(20));
         let producer = within("a producer", builder.create()).await.expect("a producer");
         send_all(&producer, numbered(50).iter().map(String::as_str)).await;
         for text in numbered(50) {

@@ -37,7 +37,7 @@ pub async fn drop_sends_what_was_accepted(target: &Target) {
     let client = target.client().await;
     let topic = target.topic("drop-sends");
     let mut consumer = consumer(&client, &topic).await;
-    let builder = client.producer(&topic).linger(Duration::from_secs(20));
+    let builder = client.producer(&topic).batching_max_publish_delay(Duration::from_secs(20));
     let producer = within("a producer", builder.create()).await.expect("a producer");
     for number in 0..100 {
         drop(within("room", producer.enqueue(number.to_string())).await.expect("accepted"));

@@ -7,7 +7,7 @@ const PARTITIONS: u32 = 4;
 
 async fn subscribe(client: &Client, topic: &str) -> Consumer {
     let builder = client.consumer(topic, "s").subscription_type(SubscriptionType::Shared);
-    let builder = builder.nack_redelivery_delay(Duration::from_millis(100));
+    let builder = builder.negative_ack_redelivery_delay(Duration::from_millis(100));
     within("a consumer", builder.subscribe()).await.expect("a consumer")
 }
 

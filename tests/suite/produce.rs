@@ -101,7 +101,7 @@ pub async fn unbatched(target: &Target) {
 pub async fn batches_share_an_entry(target: &Target) {
     let client = target.client().await;
     let topic = target.topic("batches");
-    let builder = client.producer(&topic).linger(Duration::from_secs(5)).batch_messages_max(10);
+    let builder = client.producer(&topic).batching_max_publish_delay(Duration::from_secs(5)).batching_max_messages(10);
     let producer = create(builder).await;
     let mut consumer = listener(&client, &topic).await;
     let ids = send_all(&producer, numbered(30).iter().map(String::as_str)).await;
@@ -117,7 +117,10 @@ pub async fn batches_share_an_entry(target: &Target) {
 
 pub async fn linger_is_ended_by_flush(target: &Target) {
     let client = target.client().await;
-    let producer = create(client.producer(target.topic("linger")).linger(Duration::from_secs(20))).await;
+    let producer = create(
+        client.producer(target.topic("batching_max_publish_delay")).batching_max_publish_delay(Duration::from_secs(20)),
+    )
+    .await;
     let pending = within("room", producer.enqueue("early")).await.expect("accepted");
     let begun = Instant::now();
     within("the flush", producer.flush()).await.expect("a clean flush");
@@ -137,7 +140,7 @@ pub async fn lz4(target: &Target) {
     let payloads = [vec![b'a'; 100_000], (0..50_000).map(|_| noise()).collect(), b"short".to_vec(), Vec::new()];
     for batching in [true, false] {
         let builder = client.producer(&topic).compression(Compression::Lz4).batching(batching);
-        let producer = create(builder.linger(Duration::from_millis(50))).await;
+        let producer = create(builder.batching_max_publish_delay(Duration::from_millis(50))).await;
         send_all(&producer, payloads.iter().cloned()).await;
         for payload in &payloads {
             assert_eq!(receive(&mut consumer).await.payload(), payload, "batching {batching}");
@@ -188,7 +191,9 @@ pub async fn metadata_alone(target: &Target) {
 pub async fn metadata_in_a_batch(target: &Target) {
     let client = target.client().await;
     let topic = target.topic("metadata-batch");
-    let producer = create(client.producer(&topic).linger(Duration::from_secs(5)).batch_messages_max(3)).await;
+    let producer =
+        create(client.producer(&topic).batching_max_publish_delay(Duration::from_secs(5)).batching_max_messages(3))
+            .await;
     let mut consumer = listener(&client, &topic).await;
     send_all(&producer, [Message::new("plain"), decorated("first"), decorated("second")]).await;
     let messages = receive_all(&mut consumer, 3).await;
@@ -203,8 +208,8 @@ pub async fn empty_and_null_are_different(target: &Target) {
     let topic = target.topic("empty-and-null");
     let mut consumer = listener(&client, &topic).await;
     for batching in [false, true] {
-        let builder = client.producer(&topic).batching(batching).linger(Duration::from_secs(5));
-        let producer = create(builder.batch_messages_max(3)).await;
+        let builder = client.producer(&topic).batching(batching).batching_max_publish_delay(Duration::from_secs(5));
+        let producer = create(builder.batching_max_messages(3)).await;
         send_all(&producer, [Message::new(""), Message::new("gone").key("k").null_value(), Message::new("last")]).await;
         let messages = receive_all(&mut consumer, 3).await;
         let shape = |message: &ReceivedMessage| (message.payload().len(), message.is_null());
@@ -317,7 +322,7 @@ pub async fn terminated_topic(target: &Target) {
 
 pub async fn full_queue_gives_the_message_back(target: &Target) {
     let client = target.client().await;
-    let producer = create(client.producer(target.topic("full")).pending_messages_max(2)).await;
+    let producer = create(client.producer(target.topic("full")).max_pending_messages(2)).await;
     let mut accepted = Vec::new();
     let returned = loop {
         match producer.try_enqueue(Message::new("payload").key("k")) {
@@ -339,7 +344,7 @@ pub async fn many_tasks(target: &Target) {
     let client = target.client().await;
     let topic = target.topic("many-tasks");
     let mut consumer = listener(&client, &topic).await;
-    let producer = create(client.producer(&topic).pending_messages_max(50)).await;
+    let producer = create(client.producer(&topic).max_pending_messages(50)).await;
     let tasks: Vec<_> = (0..8)
         .map(|task| {
             let producer = producer.clone();

@@ -4,13 +4,15 @@ use super::*;
 
 async fn consumer(client: &Client, topic: &str, kind: SubscriptionType) -> Consumer {
     let builder = client.consumer(topic, "s").subscription_type(kind).initial_position(InitialPosition::Earliest);
-    let builder = builder.nack_redelivery_delay(Duration::from_millis(100));
+    let builder = builder.negative_ack_redelivery_delay(Duration::from_millis(100));
     within("a consumer", builder.subscribe()).await.expect("a consumer")
 }
 
 async fn send_numbers(client: &Client, topic: &str, count: usize, batching: bool) {
-    let builder =
-        client.producer(topic).batching(batching).linger(Duration::from_millis(if batching { 200 } else { 0 }));
+    let builder = client
+        .producer(topic)
+        .batching(batching)
+        .batching_max_publish_delay(Duration::from_millis(if batching { 200 } else { 0 }));
     let producer = within("a producer", builder.create()).await.expect("a producer");
     send_all(&producer, (0..count).map(|number| number.to_string())).await;
 }

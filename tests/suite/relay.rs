@@ -45,9 +45,9 @@ impl Relay {
     }
 
     /// A client that reaches the broker through the relay only.
-    pub async fn client(&self, target: &Target, keep_alive: Duration) -> Client {
+    pub async fn client(&self, target: &Target, keep_alive_interval: Duration) -> Client {
         let token = Token::new(target.cluster().token(target::Role::Admin));
-        let builder = Client::builder(self.url()).auth(token).keep_alive(keep_alive);
+        let builder = Client::builder(self.url()).auth(token).keep_alive_interval(keep_alive_interval);
         within("the connection", builder.connect()).await.expect("a client")
     }
 

@@ -58,7 +58,7 @@ struct Plan {
     clients: usize,
     faults: Vec<(Duration, Fault)>,
     operation_timeout: Duration,
-    keep_alive: Duration,
+    keep_alive_interval: Duration,
 }
 
 #[derive(Clone)]
@@ -75,7 +75,7 @@ struct ProducerPlan {
     client: usize,
     messages: u64,
     batching: bool,
-    linger: Duration,
+    batching_max_publish_delay: Duration,
     send_timeout: Duration,
     pending_max: usize,
     pace: Duration,
@@ -105,13 +105,13 @@ impl Plan {
         let rng = &mut rng;
         let mut broker = BrokerConfig::default();
         broker.deduplication = rng.chance(500);
-        broker.batch_index_ack = rng.chance(700);
+        broker.batch_index_acknowledgment = rng.chance(700);
         let tokens = rng.chance(400);
         broker.token_key = tokens.then(|| b"a secret of the simulation, long enough".to_vec());
         let clients = rng.range(1, 3) as usize;
         let mut topics = Vec::new();
         for number in 0..rng.range(1, 2) {
-            let topic = Self::topic(rng, number, clients, broker.batch_index_ack);
+            let topic = Self::topic(rng, number, clients, broker.batch_index_acknowledgment);
             if topic.partitions > 0 {
                 broker.partitioned.insert(topic.name.clone(), topic.partitions);
             }
@@ -126,8 +126,8 @@ impl Plan {
             faults.push((rng.duration(Duration::ZERO, within), Fault::any(rng, tokens)));
         }
         let operation_timeout = Duration::from_secs(*rng.pick(&[5, 30]));
-        let keep_alive = Duration::from_secs(*rng.pick(&[10, 30]));
-        Self { broker, topics, clients, faults, operation_timeout, keep_alive }
+        let keep_alive_interval = Duration::from_secs(*rng.pick(&[10, 30]));
+        Self { broker, topics, clients, faults, operation_timeout, keep_alive_interval }
     }
 
     fn topic(rng: &mut Rng, number: u64, clients: usize, index_acks: bool) -> TopicPlan {
@@ -162,7 +162,7 @@ impl Plan {
                 client: any_client(rng),
                 messages: rng.range(5, 50),
                 batching: !by_key && rng.chance(700),
-                linger: Duration::from_millis(*rng.pick(&[0, 0, 1, 50])),
+                batching_max_publish_delay: Duration::from_millis(*rng.pick(&[0, 0, 1, 50])),
                 send_timeout: Duration::from_secs(*rng.pick(&[0, 5, 30, 30])),
                 pending_max: *rng.pick(&[1, 3, 10, 1000]),
                 pace: Duration::from_millis(*rng.pick(&[0, 10, 300, 1000])),
@@ -281,7 +281,7 @@ fn live(sim: &Simulation, plan: &Plan) -> Result<(), Violation> {
 fn spawn_all(sim: &Simulation, plan: &Plan, users: &Users) {
     for client in 0..plan.clients {
         let (users, topics) = (users.clone(), plan.topics.clone());
-        let (operation_timeout, keep_alive) = (plan.operation_timeout, plan.keep_alive);
+        let (operation_timeout, keep_alive_interval) = (plan.operation_timeout, plan.keep_alive_interval);
         users.notes.borrow_mut().clients_left += 1;
         for topic in &topics {
             let mine = topic.producers.iter().filter(|producer| producer.client == client).count();
@@ -292,7 +292,8 @@ fn spawn_all(sim: &Simulation, plan: &Plan, users: &Users) {
         sim.spawn(async move {
             let connected = loop {
                 let handle = &users.handle;
-                let builder = handle.builder().operation_timeout(operation_timeout).keep_alive(keep_alive);
+                let builder =
+                    handle.builder().operation_timeout(operation_timeout).keep_alive_interval(keep_alive_interval);
                 match handle.connect(builder).await {
                     Ok(connected) => break connected,
                     Err(error) => handle.note(|| format!("client {client} did not connect: {error}")),
@@ -358,9 +359,9 @@ async fn produce(users: Users, client: Client, topic: TopicPlan, plan: ProducerP
         let mut builder = client
             .producer(topic.name.as_str())
             .batching(plan.batching)
-            .linger(plan.linger)
+            .batching_max_publish_delay(plan.batching_max_publish_delay)
             .send_timeout(plan.send_timeout)
-            .pending_messages_max(plan.pending_max);
+            .max_pending_messages(plan.pending_max);
         if let Some(name) = &plan.name {
             // A name is free again once its producer is known to be closed: before that, the ids of two producers
             // run into each other, and deduplication drops messages of one.
@@ -514,8 +515,8 @@ async fn consume(users: Users, client: Client, topic: TopicPlan, plan: Subscript
             .subscription_type(plan.kind)
             .initial_position(InitialPosition::Earliest)
             .receiver_queue_size(plan.queue)
-            .batch_index_ack(plan.index_acks)
-            .nack_redelivery_delay(Duration::from_secs(1))
+            .batch_index_acknowledgment(plan.index_acks)
+            .negative_ack_redelivery_delay(Duration::from_secs(1))
             .name(format!("c{index}"));
         let consumer = match maybe(&users, &mut rng, builder.subscribe()).await {
             Some(Ok(consumer)) => consumer,

@@ -37,7 +37,7 @@ pub(crate) async fn run(arguments: Arguments) -> Outcome {
     let client = arguments.subscription.connect.client().await?;
     let mut builder = arguments.subscription.consumer(&client).receiver_queue_size(arguments.queue);
     if arguments.ack_each {
-        builder = builder.ack_group_time(Duration::ZERO);
+        builder = builder.acknowledgment_group_time(Duration::ZERO);
     }
     let consumer = builder.subscribe().await?;
     let run = Run::new();

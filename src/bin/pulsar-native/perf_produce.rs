@@ -77,8 +77,8 @@ pub(crate) async fn run(arguments: Arguments) -> Outcome {
     let mut handles = Vec::new();
     for _ in 0..producers {
         let builder = client.producer(&arguments.connect.topic).compression(arguments.compression.into());
-        let builder = builder.batching(arguments.batch > 1).batch_messages_max(arguments.batch.max(1));
-        handles.push(builder.pending_messages_max(in_flight).create().await?);
+        let builder = builder.batching(arguments.batch > 1).batching_max_messages(arguments.batch.max(1));
+        handles.push(builder.max_pending_messages(in_flight).create().await?);
     }
     let run = Run::new();
     let gap = arguments.rate.map(|rate| Duration::from_secs(1).mul_f64(producers as f64 / rate.max(1) as f64));

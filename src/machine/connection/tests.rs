@@ -25,7 +25,7 @@ impl Script {
             tls: false,
             proxy_to_broker_url: None,
             client_version: "test".to_owned(),
-            keep_alive: KEEP_ALIVE,
+            keep_alive_interval: KEEP_ALIVE,
             operation_timeout: OPERATION_TIMEOUT,
         };
         let credentials = AuthData { method: "token".to_owned(), data: Bytes::from_static(b"secret") };
@@ -64,7 +64,7 @@ impl Script {
 
     fn ask(&mut self, number: u64) -> u64 {
         let lookup = pb::CommandLookupTopic { topic: "t".to_owned(), ..Default::default() };
-        self.connection.request(lookup.into(), Asker::Supervisor(AskId(number)), self.start);
+        self.connection.request(lookup.into(), Requester::Supervisor(RequestToken(number)), self.start);
         self.sent().last().and_then(Command::request_id).expect("a request has an id")
     }
 }
@@ -191,7 +191,7 @@ fn answers_find_their_asker_in_any_order() {
     for (id, number) in [(second, 2), (first, 1)] {
         let event = script.broker(found(id)).unwrap();
         let Some(Event::Answer(asker, Ok(_))) = event else { panic!("{event:?}") };
-        assert_eq!(asker, Asker::Supervisor(AskId(number)));
+        assert_eq!(asker, Requester::Supervisor(RequestToken(number)));
     }
 }
 
@@ -227,8 +227,8 @@ fn requests_expire_once_in_order_and_late_answers_change_nothing() {
     let (first, _) = (script.ask(1), script.ask(2));
     assert_eq!(script.connection.poll_deadline().map(|deadline| deadline.at), Some(script.at(5).at));
     assert_eq!(script.connection.poll_expired(script.at(4)), None);
-    assert_eq!(script.connection.poll_expired(script.at(5)), Some(Asker::Supervisor(AskId(1))));
-    assert_eq!(script.connection.poll_expired(script.at(5)), Some(Asker::Supervisor(AskId(2))));
+    assert_eq!(script.connection.poll_expired(script.at(5)), Some(Requester::Supervisor(RequestToken(1))));
+    assert_eq!(script.connection.poll_expired(script.at(5)), Some(Requester::Supervisor(RequestToken(2))));
     assert_eq!(script.connection.poll_expired(script.at(5)), None);
     assert!(matches!(script.broker(found(first)), Ok(None)));
 }
@@ -236,7 +236,7 @@ fn requests_expire_once_in_order_and_late_answers_change_nothing() {
 #[test]
 fn a_waiter_for_exclusive_access_has_no_deadline() {
     let mut script = Script::up();
-    let asker = Asker::Open(EndpointId::Producer(ProducerId(0)), Attempt(1));
+    let asker = Requester::Open(EndpointId::Producer(ProducerId(0)), Attempt(1));
     script.connection.request(pb::CommandProducer::default().into(), asker, script.start);
     let request_id = script.sent()[0].request_id().expect("a request has an id");
     let success = |ready| pb::CommandProducerSuccess { request_id, producer_ready: Some(ready), ..Default::default() };
@@ -251,7 +251,7 @@ fn what_waits_when_the_connection_ends_is_told_in_order() {
     script.ask(1);
     script.ask(2);
     let waiting = script.connection.take_pending();
-    assert_eq!(waiting, [Asker::Supervisor(AskId(1)), Asker::Supervisor(AskId(2))]);
+    assert_eq!(waiting, [Requester::Supervisor(RequestToken(1)), Requester::Supervisor(RequestToken(2))]);
     assert!(script.connection.take_pending().is_empty());
 }
 
@@ -314,6 +314,6 @@ fn answered_requests_leave_nothing_behind() {
         assert!(matches!(event, Ok(Some(Event::Answer(..)))), "{event:?}");
     }
     assert_eq!(script.connection.request_deadlines.len(), 0);
-    let keep_alive = Deadline::new(script.start.at + KEEP_ALIVE, "keep-alive");
-    assert_eq!(script.connection.poll_deadline().map(|deadline| deadline.at), Some(keep_alive.at));
+    let keep_alive_interval = Deadline::new(script.start.at + KEEP_ALIVE, "keep-alive");
+    assert_eq!(script.connection.poll_deadline().map(|deadline| deadline.at), Some(keep_alive_interval.at));
 }

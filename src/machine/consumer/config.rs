@@ -107,12 +107,12 @@ pub struct ConsumerConfig {
     pub receiver_queue_size: u32,
     /// How long an acknowledgement may wait for others to share its frame. Zero: it leaves when the connection is next
     /// free. Default: 100 ms.
-    pub ack_group_time: Duration,
+    pub acknowledgment_group_time: Duration,
     /// So many waiting acknowledgements leave without waiting longer, in entries. Default: 1000.
-    pub ack_group_max: usize,
+    pub max_acknowledgment_group_size: usize,
     /// How long after a negative acknowledgement the redelivery is asked for. At least
     /// [`NACK_REDELIVERY_DELAY_MIN`]. Default: 60 s.
-    pub nack_redelivery_delay: Duration,
+    pub negative_ack_redelivery_delay: Duration,
     /// Default: [`InitialPosition::Latest`].
     pub initial_position: InitialPosition,
     /// Lower is served first (Shared), or is preferred as the active one (Failover). Default: 0.
@@ -124,7 +124,7 @@ pub struct ConsumerConfig {
     /// Acknowledge single members of a batch at the broker. It needs `acknowledgmentAtBatchIndexLevelEnabled` there
     /// (off by default in 4.0, on in 4.2); without it the broker ignores such acknowledgements and the entry counts
     /// once all its members are acknowledged, as with `false` here. Default: true.
-    pub batch_index_ack: bool,
+    pub batch_index_acknowledgment: bool,
     /// Only for [`SubscriptionType::KeyShared`]. Default: split by the broker, in order.
     pub key_shared: KeySharedPolicy,
     /// Read the compacted view of the topic: only Exclusive and Failover. Default: false.
@@ -142,14 +142,14 @@ impl Default for ConsumerConfig {
             subscription_type: SubscriptionType::default(),
             consumer_name: None,
             receiver_queue_size: 1000,
-            ack_group_time: Duration::from_millis(100),
-            ack_group_max: 1000,
-            nack_redelivery_delay: Duration::from_secs(60),
+            acknowledgment_group_time: Duration::from_millis(100),
+            max_acknowledgment_group_size: 1000,
+            negative_ack_redelivery_delay: Duration::from_secs(60),
             initial_position: InitialPosition::default(),
             priority_level: 0,
             properties: Vec::new(),
             subscription_properties: Vec::new(),
-            batch_index_ack: true,
+            batch_index_acknowledgment: true,
             key_shared: KeySharedPolicy::default(),
             read_compacted: false,
             replicate_subscription_state: None,
@@ -176,11 +176,13 @@ impl ConsumerConfig {
         if self.receiver_queue_size > RECEIVER_QUEUE_SIZE_MAX {
             return refuse("receiver_queue_size is above 2147483647");
         }
-        if self.ack_group_max == 0 {
-            return refuse("ack_group_max is 0; for acknowledgements that do not wait set ack_group_time to zero");
+        if self.max_acknowledgment_group_size == 0 {
+            return refuse(
+                "max_acknowledgment_group_size is 0; for acknowledgements that do not wait set acknowledgment_group_time to zero",
+            );
         }
-        if self.nack_redelivery_delay < NACK_REDELIVERY_DELAY_MIN {
-            return refuse("nack_redelivery_delay is below 100 ms");
+        if self.negative_ack_redelivery_delay < NACK_REDELIVERY_DELAY_MIN {
+            return refuse("negative_ack_redelivery_delay is below 100 ms");
         }
         if self.operation_timeout.is_zero() {
             return refuse("operation_timeout is zero");
@@ -233,8 +235,11 @@ mod tests {
     #[test]
     fn each_bad_option_is_named() {
         assert!(bad(|c| c.receiver_queue_size = u32::MAX).contains("receiver_queue_size"));
-        assert!(bad(|c| c.ack_group_max = 0).contains("ack_group_max"));
-        assert!(bad(|c| c.nack_redelivery_delay = Duration::from_millis(99)).contains("nack_redelivery_delay"));
+        assert!(bad(|c| c.max_acknowledgment_group_size = 0).contains("max_acknowledgment_group_size"));
+        assert!(
+            bad(|c| c.negative_ack_redelivery_delay = Duration::from_millis(99))
+                .contains("negative_ack_redelivery_delay")
+        );
         assert!(bad(|c| c.operation_timeout = Duration::ZERO).contains("operation_timeout"));
         let compacted = bad(|c| (c.read_compacted, c.subscription_type) = (true, SubscriptionType::Shared));
         assert!(compacted.contains("read_compacted"));

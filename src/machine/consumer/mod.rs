@@ -18,11 +18,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::outbox::Op;
-use super::sabotage::{self, Sabotage};
-use super::{Deadline, EndpointId, Machine, Now, ReadyList, ReplyTo, Wakes};
+use super::{Deadline, Deferred, EndpointId, Machine, Now, ReadyList, ReplyTo};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{ConsumerId, MessageId};
+use crate::machine::endpoint::outbox::Op;
+use crate::machine::mutation::{self, Mutation};
 use crate::pb;
 use crate::wire::EntryError;
 
@@ -167,7 +167,7 @@ impl Consumer {
         subscribed: ReplyTo<()>,
         now: Now,
     ) -> Self {
-        let grouping = Grouping { time: config.ack_group_time, count: config.ack_group_max };
+        let grouping = Grouping { time: config.acknowledgment_group_time, count: config.max_acknowledgment_group_size };
         let in_order = config.subscription_type.is_in_order();
         Self {
             id,
@@ -186,9 +186,9 @@ impl Consumer {
             queue: VecDeque::new(),
             missed: false,
             permits: Permits::new(config.receiver_queue_size),
-            acks: Acks::new(config.batch_index_ack, grouping),
+            acks: Acks::new(config.batch_index_acknowledgment, grouping),
             acks_wanted: !topic.starts_with("non-persistent://"),
-            redelivery: Redelivery::new(in_order, config.nack_redelivery_delay, now),
+            redelivery: Redelivery::new(in_order, config.negative_ack_redelivery_delay, now),
             operations: Operations::default(),
             seeking: false,
             start: None,
@@ -289,14 +289,14 @@ impl Consumer {
         cumulative: bool,
         reply: ReplyTo<()>,
         now: Now,
-        wakes: &mut Wakes,
+        deferred: &mut Deferred,
     ) {
         match self.prepare_confirmed(ids, cumulative) {
-            Err(error) => reply.answer(Err(error.with_topic(&self.topic)), wakes),
-            Ok(ids) if ids.is_empty() || sabotage::is(Sabotage::ConfirmUnasked) => reply.answer(Ok(()), wakes),
+            Err(error) => reply.answer(Err(error.with_topic(&self.topic)), deferred),
+            Ok(ids) if ids.is_empty() || mutation::is(Mutation::ConfirmUnasked) => reply.answer(Ok(()), deferred),
             Ok(entries) => {
                 let members = if cumulative { Vec::new() } else { ids.to_vec() };
-                self.begin(Work::Ack { ids: entries, members, cumulative, reply }, now, wakes);
+                self.begin(Work::Ack { ids: entries, members, cumulative, reply }, now, deferred);
             }
         }
     }
@@ -314,7 +314,7 @@ impl Consumer {
         self.acks.resolve(ids, cumulative)
     }
 
-    /// Asks for the message's entry again after `nack_redelivery_delay`: the entry with all its members that are not
+    /// Asks for the message's entry again after `negative_ack_redelivery_delay`: the entry with all its members that are not
     /// acknowledged. On Exclusive and Failover everything after the last acknowledgement comes again.
     ///
     /// Without a connection there is nothing to ask: a new one delivers everything that is not acknowledged.
@@ -351,28 +351,28 @@ impl Consumer {
 
     /// Deletes the subscription, and this consumer with it (UNSUBSCRIBE). The broker refuses while others are
     /// connected to it, unless `force`.
-    pub fn unsubscribe(&mut self, force: bool, reply: ReplyTo<()>, now: Now, wakes: &mut Wakes) {
+    pub fn unsubscribe(&mut self, force: bool, reply: ReplyTo<()>, now: Now, deferred: &mut Deferred) {
         self.acks.flush();
-        self.begin(Work::Unsubscribe { force, reply }, now, wakes);
+        self.begin(Work::Unsubscribe { force, reply }, now, deferred);
     }
 
     /// Asks for the last message of the topic.
-    pub fn last_message_id(&mut self, reply: ReplyTo<LastMessageId>, now: Now, wakes: &mut Wakes) {
-        self.begin(Work::LastMessageId { reply }, now, wakes);
+    pub fn last_message_id(&mut self, reply: ReplyTo<LastMessageId>, now: Now, deferred: &mut Deferred) {
+        self.begin(Work::LastMessageId { reply }, now, deferred);
     }
 
     /// Asks what the broker knows of this consumer.
-    pub fn stats(&mut self, reply: ReplyTo<pb::CommandConsumerStatsResponse>, now: Now, wakes: &mut Wakes) {
-        self.begin(Work::Stats { reply }, now, wakes);
+    pub fn stats(&mut self, reply: ReplyTo<pb::CommandConsumerStatsResponse>, now: Now, deferred: &mut Deferred) {
+        self.begin(Work::Stats { reply }, now, deferred);
     }
 
     /// Moves the subscription. From this call on until the answer no message of before is delivered; acknowledgements
     /// made before it are sent first, those made during it are ignored. All consumers of the subscription are
     /// disconnected by it, and attach again. One seek at a time: a second one is refused with [`ErrorKind::Busy`].
-    pub fn seek(&mut self, to: SeekTo, reply: ReplyTo<()>, now: Now, wakes: &mut Wakes) {
+    pub fn seek(&mut self, to: SeekTo, reply: ReplyTo<()>, now: Now, deferred: &mut Deferred) {
         if self.seeking {
             let busy = Error::local(ErrorKind::Busy, "another seek of this consumer is under way");
-            return reply.answer(Err(busy.with_topic(&self.topic)), wakes);
+            return reply.answer(Err(busy.with_topic(&self.topic)), deferred);
         }
         if self.ended.is_none() {
             self.seeking = true;
@@ -380,24 +380,24 @@ impl Consumer {
             self.redelivery.restart();
             self.acks.flush();
         }
-        self.begin(Work::Seek { to, reply }, now, wakes);
+        self.begin(Work::Seek { to, reply }, now, deferred);
     }
 
-    fn begin(&mut self, work: Work, now: Now, wakes: &mut Wakes) {
+    fn begin(&mut self, work: Work, now: Now, deferred: &mut Deferred) {
         if let Some(ended) = &self.ended {
-            return work.refuse(ended.clone(), wakes);
+            return work.refuse(ended.clone(), deferred);
         }
-        self.operations.push(work, self.config.operation_timeout, now, wakes);
+        self.operations.push(work, self.config.operation_timeout, now, deferred);
         self.dirty = true;
     }
 
     /// Stops: nothing more is received, what was acknowledged is sent, then the broker is told (CLOSE_CONSUMER). The
     /// subscription stays. `reply` is answered when the broker has confirmed it, at the latest after
     /// `operation_timeout`; without a connection and with nothing to send, at once.
-    pub fn close(&mut self, reply: Option<ReplyTo<()>>, now: Now, wakes: &mut Wakes) {
+    pub fn close(&mut self, reply: Option<ReplyTo<()>>, now: Now, deferred: &mut Deferred) {
         if self.state == State::Finished {
             if let Some(reply) = reply {
-                reply.answer(Ok(()), wakes);
+                reply.answer(Ok(()), deferred);
             }
             return;
         }
@@ -410,14 +410,14 @@ impl Consumer {
         self.closing = Some(Closing { replies: reply.into_iter().collect(), deadline, asked: None });
         let closed = Error::local(ErrorKind::Closed, "the consumer is closed").with_topic(&self.topic);
         if let Some(subscribed) = self.subscribed.take() {
-            subscribed.answer(Err(closed.clone()), wakes);
+            subscribed.answer(Err(closed.clone()), deferred);
         }
         self.subscribe_deadline = None;
-        if sabotage::is(Sabotage::ForgetAcksAtClose) {
+        if mutation::is(Mutation::ForgetAcksAtClose) {
             self.acks.forget();
         }
-        self.end(closed, wakes);
-        self.finish_if_closed_while_detached(wakes);
+        self.end(closed, deferred);
+        self.finish_if_closed_while_detached(deferred);
     }
 
     /// Its id.

@@ -22,8 +22,8 @@ use std::time::{Duration, Instant};
 use super::position::Position;
 use crate::error::{Error, ErrorKind};
 use crate::id::MessageId;
-use crate::machine::outbox::{Op, OpKind};
-use crate::machine::{Now, ReplyTo, Wakes};
+use crate::machine::endpoint::outbox::{Op, OpKind};
+use crate::machine::{Deferred, Now, ReplyTo};
 use crate::pb;
 use crate::wire::{AckId, AckSet, Command};
 
@@ -203,13 +203,13 @@ impl Work {
     }
 
     /// Ends it with an error.
-    pub(super) fn refuse(self, error: Error, wakes: &mut Wakes) {
+    pub(super) fn refuse(self, error: Error, deferred: &mut Deferred) {
         match self {
             Self::Ack { reply, .. } | Self::Unsubscribe { reply, .. } | Self::Seek { reply, .. } => {
-                reply.answer(Err(error), wakes);
+                reply.answer(Err(error), deferred);
             }
-            Self::LastMessageId { reply } => reply.answer(Err(error), wakes),
-            Self::Stats { reply } => reply.answer(Err(error), wakes),
+            Self::LastMessageId { reply } => reply.answer(Err(error), deferred),
+            Self::Stats { reply } => reply.answer(Err(error), deferred),
         }
     }
 }
@@ -271,10 +271,10 @@ impl Operations {
     }
 
     /// Adds one; it is refused when there are too many.
-    pub(super) fn push(&mut self, work: Work, timeout: Duration, now: Now, wakes: &mut Wakes) {
+    pub(super) fn push(&mut self, work: Work, timeout: Duration, now: Now, deferred: &mut Deferred) {
         if self.list.len() == OPERATIONS_MAX {
             let full = Error::local(ErrorKind::QueueFull, "too many operations of this consumer wait for the broker");
-            return work.refuse(full, wakes);
+            return work.refuse(full, deferred);
         }
         let number = self.next_number();
         let deadline = now.at.checked_add(timeout);
@@ -342,9 +342,9 @@ impl Operations {
     }
 
     /// Ends them all.
-    pub(super) fn refuse_all(&mut self, error: &Error, wakes: &mut Wakes) {
+    pub(super) fn refuse_all(&mut self, error: &Error, deferred: &mut Deferred) {
         for operation in self.list.drain(..) {
-            operation.work.refuse(error.clone(), wakes);
+            operation.work.refuse(error.clone(), deferred);
         }
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::position::Position;
 use crate::machine::Now;
-use crate::machine::outbox::Outbox;
+use crate::machine::endpoint::outbox::Outbox;
 use crate::pb;
 use crate::wire::Command;
 

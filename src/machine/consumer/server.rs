@@ -4,13 +4,13 @@ use std::sync::atomic::Ordering;
 
 use super::operations::Work;
 use super::{
-    Closing, Consumer, Deadline, EndpointId, Entry, LastMessageId, Now, Op, Position, Start, State, SubscriptionType,
-    Wakes,
+    Closing, Consumer, Deadline, Deferred, EndpointId, Entry, LastMessageId, Now, Op, Position, Start, State,
+    SubscriptionType,
 };
 use crate::error::{Error, ErrorKind, Result};
-use crate::machine::outbox::{More, OpKind, Outbox, Outcome};
-use crate::machine::peer::{PeerInfo, RequestError};
-use crate::machine::sabotage::{self, Sabotage};
+use crate::machine::connection::peer::{PeerInfo, RequestError};
+use crate::machine::endpoint::outbox::{More, OpKind, Outbox, Response};
+use crate::machine::mutation::{self, Mutation};
 use crate::pb;
 use crate::wire::{Command, put_flow};
 
@@ -58,7 +58,7 @@ impl Consumer {
     }
 
     /// SUBSCRIBE succeeded. Permits start anew, what is queued will come again, what waited for a connection goes out.
-    pub fn on_attached(&mut self, _peer: &PeerInfo, _now: Now, wakes: &mut Wakes) {
+    pub fn on_attached(&mut self, _peer: &PeerInfo, _now: Now, deferred: &mut Deferred) {
         if self.state == State::Finished {
             return;
         }
@@ -72,18 +72,18 @@ impl Consumer {
         self.redelivery.restart();
         self.subscribe_deadline = None;
         if let Some(subscribed) = self.subscribed.take() {
-            subscribed.answer(Ok(()), wakes);
+            subscribed.answer(Ok(()), deferred);
         }
         if let Some(Work::Seek { reply, .. }) = self.operations.on_attached() {
             self.seeking = false;
-            reply.answer(Ok(()), wakes);
+            reply.answer(Ok(()), deferred);
         }
         self.check();
     }
 
     /// The open failed, the connection was lost, or the broker closed this consumer. What is queued may still be
     /// taken until the next attach.
-    pub fn on_detached(&mut self, _now: Now, wakes: &mut Wakes) {
+    pub fn on_detached(&mut self, _now: Now, deferred: &mut Deferred) {
         if self.state == State::Finished {
             return;
         }
@@ -92,27 +92,27 @@ impl Consumer {
         self.redelivery.restart();
         if self.closing.as_ref().is_some_and(|closing| closing.asked.is_some()) {
             // Whoever ended it, the broker has no such consumer any more.
-            return self.finish(Ok(()), wakes);
+            return self.finish(Ok(()), deferred);
         }
-        self.finish_if_closed_while_detached(wakes);
+        self.finish_if_closed_while_detached(deferred);
     }
 
-    pub(super) fn finish_if_closed_while_detached(&mut self, wakes: &mut Wakes) {
+    pub(super) fn finish_if_closed_while_detached(&mut self, deferred: &mut Deferred) {
         let unsent = self.acks.has_pending() || !self.operations.is_empty();
         if self.closing.is_some() && self.state == State::Detached && !unsent {
-            self.finish(Ok(()), wakes);
+            self.finish(Ok(()), deferred);
         }
     }
 
     /// Entries of one read, in order. Leaves `run` empty.
-    pub fn on_entries(&mut self, run: &mut Vec<Entry>, now: Now, wakes: &mut Wakes) {
+    pub fn on_entries(&mut self, run: &mut Vec<Entry>, now: Now, deferred: &mut Deferred) {
         if self.state != State::Attached || self.ended.is_some() {
             run.clear();
             return;
         }
         let mut ahead = self.queue.len();
         run.retain_mut(|entry| {
-            let sabotaged = sabotage::is(Sabotage::DropEntry) && entry.entry_id % 7 == 3;
+            let sabotaged = mutation::is(Mutation::DropEntry) && entry.entry_id % 7 == 3;
             let admitted = !sabotaged && self.admit(entry, ahead);
             ahead += usize::from(admitted);
             admitted
@@ -120,7 +120,7 @@ impl Consumer {
         // One move for each, from place to place.
         self.queue.extend(run.drain(..));
         if !self.queue.is_empty() {
-            self.mark_inbox(wakes);
+            self.mark_inbox(deferred);
         }
         self.note_flow();
         // A damaged entry, or the last member of one, left an acknowledgement behind.
@@ -189,26 +189,26 @@ impl Consumer {
     }
 
     /// The broker's answer to something asked in [`poll_transmit`](Self::poll_transmit), on whichever connection.
-    pub fn on_answer(&mut self, op: Op, result: Outcome, _now: Now, wakes: &mut Wakes) {
+    pub fn on_answer(&mut self, op: Op, result: Response, _now: Now, deferred: &mut Deferred) {
         if self.state == State::Finished {
             return;
         }
         self.dirty = true;
         if op.kind == OpKind::Close {
-            return self.on_close_answer(op, result, wakes);
+            return self.on_close_answer(op, result, deferred);
         }
         match result {
-            Ok(answer) => self.on_success(op, &answer, wakes),
+            Ok(answer) => self.on_success(op, &answer, deferred),
             Err(RequestError::Disconnected) => self.operations.ask_again(op.number),
             Err(error) => {
                 let Some(work) = self.operations.take(op.number) else { return };
                 let error = error.into_error(work.doing());
-                self.fail_operation(work, error, wakes);
+                self.fail_operation(work, error, deferred);
             }
         }
     }
 
-    fn on_close_answer(&mut self, op: Op, result: Outcome, wakes: &mut Wakes) {
+    fn on_close_answer(&mut self, op: Op, result: Response, deferred: &mut Deferred) {
         if self.closing.as_ref().is_none_or(|closing| closing.asked != Some(op.number)) {
             return;
         }
@@ -217,12 +217,12 @@ impl Consumer {
             Ok(_) | Err(RequestError::Disconnected) => Ok(()),
             Err(error) => Err(error.into_error("the close of the consumer").with_topic(&self.topic)),
         };
-        self.finish(result, wakes);
+        self.finish(result, deferred);
     }
 
-    fn on_success(&mut self, op: Op, answer: &Command, wakes: &mut Wakes) {
+    fn on_success(&mut self, op: Op, answer: &Command, deferred: &mut Deferred) {
         if op.kind == OpKind::Seek {
-            return self.on_seek_success(op.number, wakes);
+            return self.on_seek_success(op.number, deferred);
         }
         let Some(work) = self.operations.take(op.number) else { return };
         match (work, answer) {
@@ -235,32 +235,32 @@ impl Consumer {
                     let position = Position { ledger_id: id.ledger_id, entry_id: id.entry_id };
                     if cumulative { self.redelivery.forget_up_to(position) } else { self.redelivery.forget(position) }
                 }
-                reply.answer(Ok(()), wakes);
+                reply.answer(Ok(()), deferred);
             }
             (Work::Unsubscribe { reply, .. }, _) => {
-                reply.answer(Ok(()), wakes);
+                reply.answer(Ok(()), deferred);
                 // It is gone with its subscription: there is nothing left to close.
                 self.closed_at_broker = true;
                 let gone = Error::local(ErrorKind::Closed, "the subscription was deleted by unsubscribe");
-                self.end(gone.with_topic(&self.topic), wakes);
-                self.finish(Ok(()), wakes);
+                self.end(gone.with_topic(&self.topic), deferred);
+                self.finish(Ok(()), deferred);
             }
             (Work::LastMessageId { reply }, Command::GetLastMessageIdResponse(response)) => {
-                reply.answer(Ok(LastMessageId::read(response, self.partition)), wakes);
+                reply.answer(Ok(LastMessageId::read(response, self.partition)), deferred);
             }
             (Work::Stats { reply }, Command::ConsumerStatsResponse(response)) => {
-                reply.answer(Ok(response.clone()), wakes);
+                reply.answer(Ok(response.clone()), deferred);
             }
             (work, answer) => {
                 let what = format!("the broker answered {} with {}", work.doing(), answer.name());
-                work.refuse(Error::protocol(what).with_topic(&self.topic), wakes);
+                work.refuse(Error::protocol(what).with_topic(&self.topic), deferred);
             }
         }
     }
 
     /// On a persistent topic the broker has closed this consumer by now, and the seek ends with the next attach. On a
     /// non-persistent one it stays.
-    fn on_seek_success(&mut self, number: u64, wakes: &mut Wakes) {
+    fn on_seek_success(&mut self, number: u64, deferred: &mut Deferred) {
         let Some(Work::Seek { to, .. }) = self.operations.set_done(number) else { return };
         self.start = Start::of(*to);
         if self.state != State::Attached {
@@ -268,10 +268,10 @@ impl Consumer {
         }
         let Some(Work::Seek { reply, .. }) = self.operations.take(number) else { return };
         self.seeking = false;
-        reply.answer(Ok(()), wakes);
+        reply.answer(Ok(()), deferred);
     }
 
-    fn fail_operation(&mut self, work: Work, error: Error, wakes: &mut Wakes) {
+    fn fail_operation(&mut self, work: Work, error: Error, deferred: &mut Deferred) {
         if matches!(work, Work::Seek { .. }) {
             self.seeking = false;
             if self.state == State::Attached {
@@ -283,19 +283,19 @@ impl Consumer {
             self.acks.take_back(ids, members);
             self.acks.flush();
         }
-        work.refuse(error.with_topic(&self.topic), wakes);
+        work.refuse(error.with_topic(&self.topic), deferred);
     }
 
     /// It is over: whoever waits, and whoever calls later, gets the error.
-    pub fn fail(&mut self, error: Error, wakes: &mut Wakes) {
+    pub fn fail(&mut self, error: Error, deferred: &mut Deferred) {
         if self.state == State::Finished {
             return;
         }
         let error = error.with_topic(&self.topic);
         if self.ended.is_none() {
-            self.end(error.clone(), wakes);
+            self.end(error.clone(), deferred);
         }
-        self.finish(Err(error), wakes);
+        self.finish(Err(error), deferred);
     }
 
     /// Writes what is due: acknowledgements, then what is to come again, then permits, then questions, then the close.
@@ -338,9 +338,9 @@ impl Consumer {
     fn sabotaged_flow(&self, permits: u32) -> u32 {
         let is_first = i64::from(permits) == i64::from(self.config.receiver_queue_size);
         match self.attempt {
-            2.. if sabotage::is(Sabotage::NoFlowAfterReattach) => 0,
-            _ if sabotage::is(Sabotage::SkipPermit) => permits - 1,
-            _ if sabotage::is(Sabotage::PermitTwice) && !is_first => permits * 2,
+            2.. if mutation::is(Mutation::NoFlowAfterReattach) => 0,
+            _ if mutation::is(Mutation::SkipPermit) => permits - 1,
+            _ if mutation::is(Mutation::PermitTwice) && !is_first => permits * 2,
             _ => permits,
         }
     }
@@ -375,24 +375,24 @@ impl Consumer {
     }
 
     /// Does what is due. Acknowledgements that are due are written by [`poll_transmit`](Self::poll_transmit).
-    pub fn handle_deadline(&mut self, now: Now, wakes: &mut Wakes) {
+    pub fn handle_deadline(&mut self, now: Now, deferred: &mut Deferred) {
         if self.state == State::Finished {
             return;
         }
         if self.subscribe_deadline.is_some_and(|deadline| deadline.is_due(now)) {
             let why = format!("not subscribed within {:?}", self.config.operation_timeout);
-            return self.fail(Error::local(ErrorKind::TimedOut, why), wakes);
+            return self.fail(Error::local(ErrorKind::TimedOut, why), deferred);
         }
         while let Some(work) = self.operations.take_overdue(now) {
             let error = RequestError::TimedOut.into_error(work.doing());
-            self.fail_operation(work, error, wakes);
+            self.fail_operation(work, error, deferred);
             self.dirty = true;
         }
         if self.closing.as_ref().and_then(|closing| closing.deadline).is_some_and(|deadline| deadline.is_due(now)) {
             let late = RequestError::TimedOut.into_error("the close of the consumer");
-            return self.finish(Err(late.with_topic(&self.topic)), wakes);
+            return self.finish(Err(late.with_topic(&self.topic)), deferred);
         }
-        self.finish_if_closed_while_detached(wakes);
+        self.finish_if_closed_while_detached(deferred);
         if self.state == State::Attached {
             self.handle_due_nacks(now);
         }
@@ -444,22 +444,22 @@ impl Consumer {
     }
 
     /// Nothing is received any more.
-    pub(super) fn end(&mut self, error: Error, wakes: &mut Wakes) {
+    pub(super) fn end(&mut self, error: Error, deferred: &mut Deferred) {
         self.ended = Some(error);
         self.clear_queue();
-        self.mark_inbox(wakes);
+        self.mark_inbox(deferred);
     }
 
-    fn mark_inbox(&mut self, wakes: &mut Wakes) {
+    fn mark_inbox(&mut self, deferred: &mut Deferred) {
         if !std::mem::replace(&mut self.inboxed, true) {
             if let Some(waker) = self.inbox.mark(EndpointId::Consumer(self.id)) {
-                wakes.wake(waker);
+                deferred.wake(waker);
             }
         }
     }
 
     /// The end of its life. `closed` is for those who wait for the close.
-    fn finish(&mut self, closed: Result<()>, wakes: &mut Wakes) {
+    fn finish(&mut self, closed: Result<()>, deferred: &mut Deferred) {
         self.state = State::Finished;
         self.dirty = true;
         let gone = match (&closed, &self.ended) {
@@ -467,14 +467,14 @@ impl Consumer {
             (Ok(()), None) => Error::local(ErrorKind::Closed, "the consumer is closed").with_topic(&self.topic),
         };
         if let Some(subscribed) = self.subscribed.take() {
-            subscribed.answer(Err(gone.clone()), wakes);
+            subscribed.answer(Err(gone.clone()), deferred);
         }
-        self.operations.refuse_all(&gone, wakes);
+        self.operations.refuse_all(&gone, deferred);
         for reply in self.closing.take().into_iter().flat_map(|closing| closing.replies) {
-            reply.answer(closed.clone(), wakes);
+            reply.answer(closed.clone(), deferred);
         }
         if self.ended.is_none() {
-            self.end(gone, wakes);
+            self.end(gone, deferred);
         }
         self.acks.forget();
         self.redelivery.restart();

@@ -9,7 +9,7 @@ use super::seal::{COMPRESS_MIN_BYTES, ToSeal, put_message};
 use super::{BATCH_OPEN_MAX, Life, Message, PendingSend, Producer, SEQUENCE_ID_MAX, SendCallback};
 use crate::error::{Error, ErrorKind, SendError};
 use crate::machine::Now;
-use crate::machine::outcomes::{Outcomes, RUN_SENDS_MAX};
+use crate::machine::producer::results::{RUN_SENDS_MAX, SendResults};
 use crate::wire::compress::Compression;
 use crate::wire::tx::CHAIN_MIN_BYTES;
 
@@ -148,7 +148,7 @@ impl Producer {
         let joins = self.open.as_ref().is_some_and(|batch| {
             let (payload_bytes, record_bytes_max) = (message.payload.len(), message.record_bytes_max(size_bytes));
             batch.takes(deadline)
-                && batch.content.payload_bytes() + payload_bytes <= self.config.batch_bytes_max
+                && batch.content.payload_bytes() + payload_bytes <= self.config.batching_max_bytes
                 && batch.content.record_bytes_max() + record_bytes_max <= entry_bytes_max
         });
         let numbered = self.context.is_some();
@@ -166,8 +166,8 @@ impl Producer {
         batch.size_bytes += size_bytes;
         batch.content.add(message, size_bytes, numbered, &mut self.spares, &mut self.spent);
         let outcomes = batch.outcomes.clone();
-        if batch.content.count() >= self.config.batch_messages_max
-            || batch.content.payload_bytes() >= self.config.batch_bytes_max
+        if batch.content.count() >= self.config.batching_max_messages
+            || batch.content.payload_bytes() >= self.config.batching_max_bytes
         {
             self.close_batch();
         }
@@ -244,12 +244,12 @@ impl Producer {
     }
 
     /// The outcomes of messages outside batches, of which at least one is free.
-    fn outcomes(&mut self) -> Arc<Outcomes> {
+    fn outcomes(&mut self) -> Arc<SendResults> {
         if self.slots_left == 0 {
             self.slots_left = RUN_SENDS_MAX;
             self.outcomes = None;
         }
-        self.outcomes.get_or_insert_with(|| Outcomes::of_run(self.partition)).clone()
+        self.outcomes.get_or_insert_with(|| SendResults::of_run(self.partition)).clone()
     }
 
     /// Gives a message an entry of its own, framed by a [`SealJob`](super::SealJob).

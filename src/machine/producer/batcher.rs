@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use super::RECORDS_BYTES_MIN;
 use super::message::Message;
 use crate::machine::Now;
-use crate::machine::outcomes::{Outcomes, SendCallback};
+use crate::machine::producer::results::{SendCallback, SendResults};
 use crate::wire::batch::{put_plain_record, put_record};
 
 /// Payloads whose drop may run code of the user's (`Bytes::from_owner`), to be dropped once no lock is held.
@@ -213,7 +213,7 @@ pub(super) struct Batch {
     pub(super) index: u64,
     /// What its messages count against the bound of pending bytes.
     pub(super) size_bytes: usize,
-    pub(super) outcomes: Arc<Outcomes>,
+    pub(super) outcomes: Arc<SendResults>,
     pub(super) callbacks: VecDeque<(u32, SendCallback)>,
     pub(super) opened: Now,
     /// When its messages are overdue.
@@ -233,7 +233,7 @@ impl Batch {
             last: first,
             index,
             size_bytes: 0,
-            outcomes: Outcomes::of_batch(partition),
+            outcomes: SendResults::of_batch(partition),
             callbacks: VecDeque::new(),
             opened: now,
             deadline,

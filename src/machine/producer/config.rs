@@ -46,13 +46,13 @@ pub struct ProducerConfig {
     /// Whether messages are put together into batches. Default: yes.
     pub batching: bool,
     /// A batch is closed with this many messages. Default: 1000.
-    pub batch_messages_max: u32,
+    pub batching_max_messages: u32,
     /// A batch is closed with this many bytes of payload; a message that does not fit starts the next one. Default:
     /// 128 KiB.
-    pub batch_bytes_max: usize,
+    pub batching_max_bytes: usize,
     /// How long a batch waits for more messages. Default: zero, which is not the Java client's 1 ms: a batch leaves
     /// as soon as the connection has sent what came before it, so batches grow under load and nothing waits without.
-    pub linger: Duration,
+    pub batching_max_publish_delay: Duration,
     /// How payloads are compressed. Default: not. As in the Java client, payloads of up to 4 KiB are left as they are.
     pub compression: Compression,
     /// How long a send may take, from the call to the receipt, whatever the connection does meanwhile. Zero: for ever.
@@ -60,10 +60,10 @@ pub struct ProducerConfig {
     pub send_timeout: Duration,
     /// Messages that may be accepted and not settled. Default: 65,536 (the Java client has no such limit, only one of
     /// memory).
-    pub pending_messages_max: usize,
+    pub max_pending_messages: usize,
     /// Bytes of payload, keys and properties that may be accepted and not settled; a single larger message passes
     /// alone. Default: 64 MiB.
-    pub pending_bytes_max: usize,
+    pub max_pending_bytes: usize,
     /// The last sequence id that was used: the first message gets the one above it. Default: what the broker knows
     /// under this name, where deduplication is on.
     pub initial_sequence_id: Option<u64>,
@@ -78,13 +78,13 @@ impl Default for ProducerConfig {
             properties: Vec::new(),
             access_mode: AccessMode::Shared,
             batching: true,
-            batch_messages_max: 1000,
-            batch_bytes_max: 128 * 1024,
-            linger: Duration::ZERO,
+            batching_max_messages: 1000,
+            batching_max_bytes: 128 * 1024,
+            batching_max_publish_delay: Duration::ZERO,
             compression: Compression::None,
             send_timeout: Duration::from_secs(30),
-            pending_messages_max: 65_536,
-            pending_bytes_max: 64 * 1024 * 1024,
+            max_pending_messages: 65_536,
+            max_pending_bytes: 64 * 1024 * 1024,
             initial_sequence_id: None,
             operation_timeout: Duration::from_secs(30),
         }
@@ -99,18 +99,18 @@ impl ProducerConfig {
     pub fn validate(&self) -> Result<()> {
         let complaint = if self.name.as_deref() == Some("") {
             "name must not be empty: leave it out to have one made"
-        } else if self.batch_messages_max == 0 || i32::try_from(self.batch_messages_max).is_err() {
-            "batch_messages_max must be from 1 to 2^31 - 1"
-        } else if self.batch_bytes_max == 0 {
-            "batch_bytes_max must be at least 1"
-        } else if self.pending_messages_max == 0 {
-            "pending_messages_max must be at least 1"
-        } else if self.pending_bytes_max == 0 {
-            "pending_bytes_max must be at least 1"
+        } else if self.batching_max_messages == 0 || i32::try_from(self.batching_max_messages).is_err() {
+            "batching_max_messages must be from 1 to 2^31 - 1"
+        } else if self.batching_max_bytes == 0 {
+            "batching_max_bytes must be at least 1"
+        } else if self.max_pending_messages == 0 {
+            "max_pending_messages must be at least 1"
+        } else if self.max_pending_bytes == 0 {
+            "max_pending_bytes must be at least 1"
         } else if self.operation_timeout.is_zero() {
             "operation_timeout must be longer than zero"
-        } else if !self.send_timeout.is_zero() && self.linger >= self.send_timeout {
-            "linger must be shorter than send_timeout"
+        } else if !self.send_timeout.is_zero() && self.batching_max_publish_delay >= self.send_timeout {
+            "batching_max_publish_delay must be shorter than send_timeout"
         } else if self.initial_sequence_id.is_some_and(|id| id >= super::SEQUENCE_ID_MAX) {
             "initial_sequence_id must be below 2^63 - 1"
         } else {
@@ -129,9 +129,12 @@ mod tests {
         assert_eq!(ProducerConfig::default().validate(), Ok(()));
         let bad = [
             (ProducerConfig { name: Some(String::new()), ..Default::default() }, "name"),
-            (ProducerConfig { batch_messages_max: 0, ..Default::default() }, "batch_messages_max"),
-            (ProducerConfig { pending_bytes_max: 0, ..Default::default() }, "pending_bytes_max"),
-            (ProducerConfig { linger: Duration::from_secs(30), ..Default::default() }, "linger"),
+            (ProducerConfig { batching_max_messages: 0, ..Default::default() }, "batching_max_messages"),
+            (ProducerConfig { max_pending_bytes: 0, ..Default::default() }, "max_pending_bytes"),
+            (
+                ProducerConfig { batching_max_publish_delay: Duration::from_secs(30), ..Default::default() },
+                "batching_max_publish_delay",
+            ),
             (ProducerConfig { initial_sequence_id: Some(u64::MAX), ..Default::default() }, "initial_sequence_id"),
         ];
         for (config, option) in bad {

@@ -8,8 +8,8 @@ use bytes::{Bytes, BytesMut};
 
 use super::batcher::deadlines_are_near;
 use crate::machine::Now;
-use crate::machine::outcomes::{Outcomes, SendCallback};
-use crate::machine::sabotage::{self, Sabotage};
+use crate::machine::mutation::{self, Mutation};
+use crate::machine::producer::results::{SendCallback, SendResults};
 use crate::wire::frame::{Frame, frames};
 use crate::wire::tx::{SealedFrame, TxBuf};
 
@@ -95,7 +95,7 @@ pub(super) struct Run {
     pub(super) index: u64,
     pub(super) kind: Kind,
     pub(super) frames: Frames,
-    pub(super) outcomes: Arc<Outcomes>,
+    pub(super) outcomes: Arc<SendResults>,
     /// By the index in the outcomes, which grows.
     pub(super) callbacks: VecDeque<(u32, SendCallback)>,
     /// When it is overdue. Grows along the queue, but for the moment until a framed run is first looked at.
@@ -113,7 +113,13 @@ pub(super) struct Run {
 }
 
 impl Run {
-    pub(super) fn new(number: u64, index: u64, kind: Kind, outcomes: Arc<Outcomes>, deadline: Option<Instant>) -> Self {
+    pub(super) fn new(
+        number: u64,
+        index: u64,
+        kind: Kind,
+        outcomes: Arc<SendResults>,
+        deadline: Option<Instant>,
+    ) -> Self {
         Self {
             number,
             index,
@@ -388,8 +394,8 @@ fn part(frame: &SealedFrame, entry: &Entry) -> SealedFrame {
 
 /// What goes out again, spoilt for the tests that must notice it.
 impl InFlight {
-    pub(super) fn sabotage(&mut self) {
-        if sabotage::is(Sabotage::ReorderOnResend) && self.entries.len() > 1 {
+    pub(super) fn mutation(&mut self) {
+        if mutation::is(Mutation::ReorderOnResend) && self.entries.len() > 1 {
             let (first, second) = (self.frame(0), self.frame(1));
             let position = self.run_of(1).unwrap_or(0);
             if let (Some(first), Some(second)) = (first, second) {
@@ -405,7 +411,7 @@ impl InFlight {
                 self.pack(0, &all);
             }
         }
-        if sabotage::is(Sabotage::RenumberOnResend) {
+        if mutation::is(Mutation::RenumberOnResend) {
             for position in 0..self.runs.len() {
                 if self.runs[position].transmitted {
                     let frames: Vec<_> = self.unpack(position).iter().map(renumbered).collect();

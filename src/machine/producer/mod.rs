@@ -27,11 +27,11 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 
-use super::outcomes::Outcomes;
-use super::waiters::Waiters;
-use super::{Machine, Now, ReplyTo, Wakes};
+use super::{Deferred, Machine, Now, ReplyTo};
 use crate::error::{Error, ErrorKind, SendError};
 use crate::id::ProducerId;
+use crate::machine::producer::results::SendResults;
+use crate::machine::producer::waiters::Waiters;
 use crate::wire::send_run::PlainSend;
 
 mod accept;
@@ -39,12 +39,14 @@ mod batcher;
 mod config;
 mod in_flight;
 mod message;
+pub mod results;
 mod room;
 mod seal;
 mod serve;
 mod settle;
+mod waiters;
 
-pub use super::outcomes::{PendingSend, SendCallback};
+pub use crate::machine::producer::results::{PendingSend, SendCallback};
 pub use config::{AccessMode, ProducerConfig};
 pub use message::Message;
 pub use room::RoomTicket;
@@ -164,7 +166,7 @@ struct Flush {
 pub struct ProducerStats {
     /// Messages accepted and not settled.
     pub pending_messages: usize,
-    /// What they count against `pending_bytes_max`.
+    /// What they count against `max_pending_bytes`.
     pub pending_bytes: usize,
     /// Messages accepted so far.
     pub accepted_messages: u64,
@@ -208,7 +210,7 @@ pub struct Producer {
     to_seal: VecDeque<(u64, ToSeal)>,
     in_flight: InFlight,
     /// The results of sends outside batches, and how many of them are not taken.
-    outcomes: Option<Arc<Outcomes>>,
+    outcomes: Option<Arc<SendResults>>,
     slots_left: u32,
     segment: BytesMut,
     spares: Spares,
@@ -240,7 +242,7 @@ impl Producer {
         now: Now,
     ) -> Self {
         let created_by = now.at.checked_add(config.operation_timeout);
-        let room = Room::new(config.pending_messages_max, config.pending_bytes_max);
+        let room = Room::new(config.max_pending_messages, config.max_pending_bytes);
         Self {
             id,
             topic,
@@ -358,11 +360,11 @@ impl Producer {
         callback: &mut Option<SendCallback>,
         waker: &Waker,
         now: impl Fn() -> Now,
-        wakes: &mut Wakes,
+        deferred: &mut Deferred,
     ) -> Poll<Result<PendingSend, SendError>> {
         let message = message.as_mut().expect("poll_push is called with a message, until it is accepted");
         if let Err(error) = self.check(message) {
-            self.leave(ticket, wakes);
+            self.leave(ticket, deferred);
             return Poll::Ready(Err(error));
         }
         let size_bytes = message.size_bytes();
@@ -381,20 +383,20 @@ impl Producer {
             return Poll::Ready(Err(SendError::new(self.overdue("no room came up"), false)));
         }
         if !self.waiters.is_front(number) || !self.room.fits(size_bytes) {
-            self.waiters.wait(number, waker, wakes);
+            self.waiters.wait(number, waker, deferred);
             return Poll::Pending;
         }
         let deadline = self.waiters.next_deadline();
         let pending = self.accept(message, size_bytes, callback.take(), Some(deadline), now);
-        self.leave(ticket, wakes);
+        self.leave(ticket, deferred);
         Poll::Ready(Ok(pending))
     }
 
     /// The task of this ticket does not wait for room any more; the turn passes on.
-    pub fn leave(&mut self, ticket: &mut RoomTicket, wakes: &mut Wakes) {
+    pub fn leave(&mut self, ticket: &mut RoomTicket, deferred: &mut Deferred) {
         if let Some(number) = ticket.number.take() {
-            self.waiters.leave(number, wakes);
-            self.offer_room(wakes);
+            self.waiters.leave(number, deferred);
+            self.offer_room(deferred);
         }
     }
 
@@ -438,15 +440,15 @@ impl Producer {
 
     /// Closes the open batch, and answers once everything accepted so far is settled: with the first failure since
     /// the last flush, if there was one.
-    pub fn flush(&mut self, reply: ReplyTo<()>, _now: Now, wakes: &mut Wakes) {
+    pub fn flush(&mut self, reply: ReplyTo<()>, _now: Now, deferred: &mut Deferred) {
         if let Life::Finished(error) = &self.life {
-            reply.answer(Err(error.clone()), wakes);
+            reply.answer(Err(error.clone()), deferred);
             return;
         }
         self.close_batch();
         self.prune_flushes();
         self.flushes.push_back(Flush { target: self.accepted, reply, failure: self.failure.take() });
-        self.answer_flushes(wakes);
+        self.answer_flushes(deferred);
     }
 
     /// Accepts no more messages, sends what was accepted, closes at the broker, and answers.
@@ -454,11 +456,11 @@ impl Producer {
     /// What was accepted has its send timeout, or, without one, the operation timeout, counted from now; the close
     /// itself has the operation timeout. Tasks that wait for room are sent away. Closing twice is fine; closing what
     /// is over already succeeds.
-    pub fn close(&mut self, reply: Option<ReplyTo<()>>, now: Now, wakes: &mut Wakes) {
+    pub fn close(&mut self, reply: Option<ReplyTo<()>>, now: Now, deferred: &mut Deferred) {
         match &mut self.life {
             Life::Finished(_) => {
                 if let Some(reply) = reply {
-                    reply.answer(Ok(()), wakes);
+                    reply.answer(Ok(()), deferred);
                 }
                 return;
             }
@@ -472,11 +474,11 @@ impl Producer {
                 self.life =
                     Life::Closing(Closing { replies: reply.into_iter().collect(), asked: None, by, drained: false });
                 self.close_batch();
-                self.waiters.dismiss_all(wakes);
+                self.waiters.dismiss_all(deferred);
             }
         }
         self.dirty = true;
-        self.advance_close(Some(now), wakes);
+        self.advance_close(Some(now), deferred);
     }
 }
 
@@ -496,6 +498,6 @@ impl Drop for Producer {
     fn drop(&mut self) {
         // Whoever still waits is told; a producer that ended in order has nobody left.
         let gone = Error::local(ErrorKind::Closed, "the client went away before the producer was closed");
-        self.fail(gone, &mut Wakes::new());
+        self.fail(gone, &mut Deferred::new());
     }
 }

@@ -3,21 +3,21 @@
 use std::num::NonZeroU64;
 
 use super::Producer;
-use crate::machine::Wakes;
-use crate::machine::sabotage::{self, Sabotage};
+use crate::machine::Deferred;
+use crate::machine::mutation::{self, Mutation};
 
 /// What is taken, and what there is.
 #[derive(Debug)]
 pub(super) struct Room {
     messages: usize,
     bytes: usize,
-    pending_messages_max: usize,
-    pending_bytes_max: usize,
+    max_pending_messages: usize,
+    max_pending_bytes: usize,
 }
 
 impl Room {
-    pub(super) fn new(pending_messages_max: usize, pending_bytes_max: usize) -> Self {
-        Self { messages: 0, bytes: 0, pending_messages_max, pending_bytes_max }
+    pub(super) fn new(max_pending_messages: usize, max_pending_bytes: usize) -> Self {
+        Self { messages: 0, bytes: 0, max_pending_messages, max_pending_bytes }
     }
 
     pub(super) fn messages(&self) -> usize {
@@ -31,8 +31,8 @@ impl Room {
     /// Whether there is room for one more message. One above the bound passes alone.
     #[inline]
     pub(super) fn fits(&self, size_bytes: usize) -> bool {
-        self.messages < self.pending_messages_max
-            && (self.messages == 0 || self.bytes.saturating_add(size_bytes) <= self.pending_bytes_max)
+        self.messages < self.max_pending_messages
+            && (self.messages == 0 || self.bytes.saturating_add(size_bytes) <= self.max_pending_bytes)
     }
 
     #[inline]
@@ -72,13 +72,13 @@ impl RoomTicket {
 }
 
 impl Producer {
-    /// Wakes the task whose turn it is, if there is room for what it holds.
-    pub(super) fn offer_room(&mut self, wakes: &mut Wakes) {
-        if sabotage::is(Sabotage::LoseWakeUp) {
+    /// Deferred the task whose turn it is, if there is room for what it holds.
+    pub(super) fn offer_room(&mut self, deferred: &mut Deferred) {
+        if mutation::is(Mutation::LoseWakeUp) {
             return;
         }
         if self.waiters.front_size_bytes().is_some_and(|size_bytes| self.room.fits(size_bytes)) {
-            self.waiters.wake_front(wakes);
+            self.waiters.wake_front(deferred);
         }
     }
 

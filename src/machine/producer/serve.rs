@@ -7,10 +7,10 @@ use super::in_flight::{Entry, Frames, Kind};
 use super::seal::{Frame, SealContext, ToSeal, check_size};
 use super::{BATCH_OPEN_MAX, Closing, Life, Link, Producer, ProducerCreated, SEQUENCE_ID_MAX, SealJob, Sealed};
 use crate::error::{Error, ErrorKind, Result, SendError};
-use crate::machine::outbox::{More, Op, OpKind, Outbox, Outcome};
-use crate::machine::peer::PeerInfo;
-use crate::machine::sabotage::{self, Sabotage};
-use crate::machine::{Deadline, Now, Wakes};
+use crate::machine::connection::peer::PeerInfo;
+use crate::machine::endpoint::outbox::{More, Op, OpKind, Outbox, Response};
+use crate::machine::mutation::{self, Mutation};
+use crate::machine::{Deadline, Deferred, Now};
 use crate::pb;
 use crate::wire::command::Command;
 use crate::wire::send_run::PlainSend;
@@ -45,7 +45,13 @@ impl Producer {
     ///
     /// An answer with `producer_ready = false` only ends the time limit of the creation: another one follows when it
     /// is this producer's turn to have the topic for itself.
-    pub fn on_attached(&mut self, opened: &pb::CommandProducerSuccess, peer: &PeerInfo, now: Now, wakes: &mut Wakes) {
+    pub fn on_attached(
+        &mut self,
+        opened: &pb::CommandProducerSuccess,
+        peer: &PeerInfo,
+        now: Now,
+        deferred: &mut Deferred,
+    ) {
         if matches!(self.life, Life::Finished(_)) {
             return;
         }
@@ -60,11 +66,11 @@ impl Producer {
         self.last_cause = None;
         self.topic_epoch = opened.topic_epoch.or(self.topic_epoch);
         self.unanswered_frames = 0;
-        if !sabotage::is(Sabotage::NoResend) {
+        if !mutation::is(Mutation::NoResend) {
             self.in_flight.rewind();
         }
-        if sabotage::is(Sabotage::ReorderOnResend) || sabotage::is(Sabotage::RenumberOnResend) {
-            self.in_flight.sabotage();
+        if mutation::is(Mutation::ReorderOnResend) || mutation::is(Mutation::RenumberOnResend) {
+            self.in_flight.mutation();
         }
         let first = self.context.is_none();
         let kept = self.context.as_ref().map(|context| context.producer_name.clone());
@@ -81,13 +87,13 @@ impl Producer {
             // Only the first success knows where to start: a repeated one says -1.
             self.start_numbering(opened.last_sequence_id.unwrap_or(-1));
         } else {
-            self.fail_too_large(peer.max_message_size, wakes);
+            self.fail_too_large(peer.max_message_size, deferred);
         }
         if let Some(created) = self.created.take() {
             let last_sequence_id = opened.last_sequence_id.unwrap_or(-1);
-            created.answer(Ok(ProducerCreated { name: opened.producer_name.clone(), last_sequence_id }), wakes);
+            created.answer(Ok(ProducerCreated { name: opened.producer_name.clone(), last_sequence_id }), deferred);
         }
-        self.advance_close(Some(now), wakes);
+        self.advance_close(Some(now), deferred);
     }
 
     fn start_numbering(&mut self, last_sequence_id: i64) {
@@ -124,7 +130,7 @@ impl Producer {
     }
 
     /// Another broker may take less.
-    fn fail_too_large(&mut self, max_message_size: u32, wakes: &mut Wakes) {
+    fn fail_too_large(&mut self, max_message_size: u32, deferred: &mut Deferred) {
         let too_large = |entry: &Entry| {
             check_size(Some(max_message_size), entry.frame_bytes(), entry.compared_bytes as usize).err()
         };
@@ -132,25 +138,25 @@ impl Producer {
         while let Some(at) = self.in_flight.find(|_, entry| too_large(entry).is_some()) {
             let Some(error) = self.in_flight.entry_mut(at).and_then(|entry| too_large(entry)) else { break };
             let error = SendError::new(error.with_topic(&self.topic), self.in_flight.is_transmitted(at));
-            self.settle_failed(at, error, wakes);
+            self.settle_failed(at, error, deferred);
         }
-        self.after_settling(wakes);
+        self.after_settling(deferred);
     }
 
     /// No broker has it any more, or none took it. Does nothing if that is known.
-    pub fn on_detached(&mut self, now: Now, wakes: &mut Wakes) {
+    pub fn on_detached(&mut self, now: Now, deferred: &mut Deferred) {
         if self.link == Link::Detached {
             return;
         }
         self.link = Link::Detached;
         self.dirty = true;
-        if !sabotage::is(Sabotage::NoResend) {
+        if !mutation::is(Mutation::NoResend) {
             self.in_flight.rewind();
         }
         if let Life::Closing(closing) = &mut self.life {
             closing.asked = None;
         }
-        self.advance_close(Some(now), wakes);
+        self.advance_close(Some(now), deferred);
     }
 
     /// Why the last attempt to attach it failed: the error of the creation deadline will say so.
@@ -159,10 +165,10 @@ impl Producer {
     }
 
     /// It is over: everything that waits ends with `error`, and so do later calls. Does nothing if it is over already.
-    pub fn fail(&mut self, error: Error, wakes: &mut Wakes) {
+    pub fn fail(&mut self, error: Error, deferred: &mut Deferred) {
         if !matches!(self.life, Life::Finished(_)) {
             let error = error.with_topic(&self.topic);
-            self.finish(error.clone(), Err(error), wakes);
+            self.finish(error.clone(), Err(error), deferred);
         }
     }
 
@@ -196,14 +202,15 @@ impl Producer {
 
     fn open_is_due(&self, now: Now) -> bool {
         let due = |batch: &Batch| {
-            let linger = self.config.linger;
-            linger.is_zero() || batch.opened.at.checked_add(linger).is_none_or(|due| due <= now.at)
+            let batching_max_publish_delay = self.config.batching_max_publish_delay;
+            batching_max_publish_delay.is_zero()
+                || batch.opened.at.checked_add(batching_max_publish_delay).is_none_or(|due| due <= now.at)
         };
         self.link == Link::Attached && !self.in_flight.has_unsent() && self.open.as_ref().is_some_and(due)
     }
 
     /// Takes a sealed batch back. One that turned out too large fails, alone.
-    pub fn put_sealed(&mut self, sealed: Sealed, now: Now, wakes: &mut Wakes) {
+    pub fn put_sealed(&mut self, sealed: Sealed, now: Now, deferred: &mut Deferred) {
         if self.segment.capacity() < sealed.segment.capacity() {
             self.segment = sealed.segment;
         }
@@ -224,16 +231,16 @@ impl Producer {
             Ok(frame) => {
                 self.keep(sealed.number, at, frame);
                 if let Some(limit) = self.max_message_size().filter(|limit| Some(*limit) != sealed.max_message_size) {
-                    self.fail_too_large(limit, wakes);
+                    self.fail_too_large(limit, deferred);
                 }
             }
             Err(error) => {
                 let error = SendError::new(error.with_topic(&self.topic), false);
-                self.settle_failed(at, error, wakes);
-                self.after_settling(wakes);
+                self.settle_failed(at, error, deferred);
+                self.after_settling(deferred);
             }
         }
-        self.advance_close(Some(now), wakes);
+        self.advance_close(Some(now), deferred);
     }
 
     /// Keeps a frame with its run, whose first entry is at `at`.
@@ -283,7 +290,7 @@ impl Producer {
     }
 
     /// The answer to what [`poll_transmit`](Self::poll_transmit) asked.
-    pub fn on_answer(&mut self, op: Op, result: Outcome, _now: Now, wakes: &mut Wakes) {
+    pub fn on_answer(&mut self, op: Op, result: Response, _now: Now, deferred: &mut Deferred) {
         let Life::Closing(closing) = &self.life else { return };
         if op.kind != OpKind::Close || closing.asked != Some(op.number) {
             return;
@@ -294,10 +301,10 @@ impl Producer {
                 Ok(())
             }
             // The broker forgets producers with their connection.
-            Err(crate::machine::peer::RequestError::Disconnected) => Ok(()),
+            Err(crate::machine::connection::peer::RequestError::Disconnected) => Ok(()),
             Err(error) => Err(error.into_error("closing the producer").with_topic(&self.topic)),
         };
-        self.finish(self.closed_error(), reply, wakes);
+        self.finish(self.closed_error(), reply, deferred);
     }
 
     /// Nothing that was accepted is left.
@@ -310,14 +317,14 @@ impl Producer {
     }
 
     /// A closing producer with nothing left is over at once where there is no broker to tell.
-    pub(super) fn advance_close(&mut self, now: Option<Now>, wakes: &mut Wakes) {
+    pub(super) fn advance_close(&mut self, now: Option<Now>, deferred: &mut Deferred) {
         let idle = self.is_idle();
         let Life::Closing(closing) = &mut self.life else { return };
         if !idle {
             return;
         }
         match self.link {
-            Link::Detached => self.finish(self.closed_error(), Ok(()), wakes),
+            Link::Detached => self.finish(self.closed_error(), Ok(()), deferred),
             Link::Opening | Link::Attached => {
                 self.dirty = true;
                 if let (false, Some(now)) = (closing.drained, now) {
@@ -329,34 +336,34 @@ impl Producer {
     }
 
     /// Ends every send that is not settled.
-    fn fail_all(&mut self, error: &Error, wakes: &mut Wakes) {
+    fn fail_all(&mut self, error: &Error, deferred: &mut Deferred) {
         while let Some((run, _)) = self.in_flight.front() {
             let error = SendError::new(error.clone(), run.transmitted);
-            self.settle_failed(0, error, wakes);
+            self.settle_failed(0, error, deferred);
         }
     }
 
     /// Ends everything. `later` is what later calls get, `reply` what closers get.
-    pub(super) fn finish(&mut self, later: Error, reply: Result<()>, wakes: &mut Wakes) {
+    pub(super) fn finish(&mut self, later: Error, reply: Result<()>, deferred: &mut Deferred) {
         let life = std::mem::replace(&mut self.life, Life::Finished(later.clone()));
         self.link = Link::Detached;
         self.dirty = true;
         self.created_by = None;
         if let Some(created) = self.created.take() {
-            created.answer(Err(later.clone()), wakes);
+            created.answer(Err(later.clone()), deferred);
         }
         self.close_batch();
-        self.fail_all(&later, wakes);
+        self.fail_all(&later, deferred);
         for (_, work) in std::mem::take(&mut self.to_seal) {
             if let ToSeal::Messages(content) = work {
                 content.discard(&mut self.spent);
             }
         }
-        self.after_settling(wakes);
-        self.waiters.dismiss_all(wakes);
+        self.after_settling(deferred);
+        self.waiters.dismiss_all(deferred);
         if let Life::Closing(Closing { replies, .. }) = life {
             for to in replies {
-                to.answer(reply.clone(), wakes);
+                to.answer(reply.clone(), deferred);
             }
         }
     }
@@ -392,12 +399,16 @@ impl Producer {
     /// When the open batch is closed, whatever happens.
     fn open_until(&self) -> Option<std::time::Instant> {
         let batch = self.open.as_ref()?;
-        let lingers = self.link == Link::Attached && !self.config.linger.is_zero();
-        batch.opened.at.checked_add(if lingers { self.config.linger } else { BATCH_OPEN_MAX.max(self.config.linger) })
+        let lingers = self.link == Link::Attached && !self.config.batching_max_publish_delay.is_zero();
+        batch.opened.at.checked_add(if lingers {
+            self.config.batching_max_publish_delay
+        } else {
+            BATCH_OPEN_MAX.max(self.config.batching_max_publish_delay)
+        })
     }
 
     /// Does what is due: only what is overdue fails, whatever the state.
-    pub fn handle_deadline(&mut self, now: Now, wakes: &mut Wakes) {
+    pub fn handle_deadline(&mut self, now: Now, deferred: &mut Deferred) {
         if self.is_finished() {
             return;
         }
@@ -408,22 +419,22 @@ impl Producer {
             if let Some(cause) = &self.last_cause {
                 what = format!("{what}; the last attempt: {cause}");
             }
-            self.fail(Error::local(ErrorKind::TimedOut, what), wakes);
+            self.fail(Error::local(ErrorKind::TimedOut, what), deferred);
             return;
         }
-        self.waiters.expire(now, wakes);
-        self.expire_sends(now, wakes);
+        self.waiters.expire(now, deferred);
+        self.expire_sends(now, deferred);
         if is_due(self.open_until()) {
             self.close_batch();
         }
         if let Life::Closing(closing) = &self.life {
             if is_due(closing.by) {
-                self.give_up_closing(now, wakes);
+                self.give_up_closing(now, deferred);
             }
         }
     }
 
-    fn expire_sends(&mut self, now: Now, wakes: &mut Wakes) {
+    fn expire_sends(&mut self, now: Now, deferred: &mut Deferred) {
         let is_due = |at: Option<std::time::Instant>| at.is_some_and(|at| at <= now.at);
         let first_open_is_due = self.in_flight.runs().all(|run| is_due(run.deadline))
             && self.open.as_ref().is_some_and(|batch| is_due(batch.deadline));
@@ -437,13 +448,13 @@ impl Producer {
                 self.unanswered_frames = self.unanswered_frames.saturating_add(1);
             }
             let error = SendError::new(self.overdue("no receipt came"), transmitted);
-            self.settle_failed(0, error, wakes);
+            self.settle_failed(0, error, deferred);
             expired = true;
         }
         if expired {
             self.dirty = true;
-            self.after_settling(wakes);
-            self.advance_close(Some(now), wakes);
+            self.after_settling(deferred);
+            self.advance_close(Some(now), deferred);
         }
     }
 
@@ -453,17 +464,17 @@ impl Producer {
     }
 
     /// Time to send the rest, or to have the close answered, is up.
-    fn give_up_closing(&mut self, now: Now, wakes: &mut Wakes) {
+    fn give_up_closing(&mut self, now: Now, deferred: &mut Deferred) {
         let Life::Closing(closing) = &self.life else { return };
         let over = closing.drained || self.link == Link::Detached;
         let error = Error::local(ErrorKind::TimedOut, "the producer was not closed in time").with_topic(&self.topic);
         self.close_batch();
-        self.fail_all(&error, wakes);
-        self.after_settling(wakes);
+        self.fail_all(&error, deferred);
+        self.after_settling(deferred);
         if over {
-            self.finish(self.closed_error(), Err(error), wakes);
+            self.finish(self.closed_error(), Err(error), deferred);
         } else {
-            self.advance_close(Some(now), wakes);
+            self.advance_close(Some(now), deferred);
         }
     }
 

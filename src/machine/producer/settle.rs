@@ -5,10 +5,10 @@ use super::in_flight::{Entry, Frames, Kind, Run};
 use super::seal::is_intact;
 use super::{AfterSendError, Life, Link, Producer};
 use crate::error::{Error, SendError, ServerCode, ServerError};
-use crate::machine::outcomes::Stored;
-use crate::machine::peer::Violation;
-use crate::machine::sabotage::{self, Sabotage};
-use crate::machine::{Now, Wakes};
+use crate::machine::connection::peer::ProtocolViolation;
+use crate::machine::mutation::{self, Mutation};
+use crate::machine::producer::results::Stored;
+use crate::machine::{Deferred, Now};
 use crate::wire::hot::Receipt;
 
 /// What a receipt says about the oldest unanswered entry.
@@ -27,7 +27,7 @@ impl Producer {
     /// and only counted. One for a later entry is an `Err`: the connection ends, and what is unanswered goes out again.
     ///
     /// Also while detached: receipts that follow a CLOSE_PRODUCER are real.
-    pub fn on_receipts(&mut self, run: &[Receipt], wakes: &mut Wakes) -> Result<(), Violation> {
+    pub fn on_receipts(&mut self, run: &[Receipt], deferred: &mut Deferred) -> Result<(), ProtocolViolation> {
         if self.is_finished() {
             return Ok(());
         }
@@ -42,10 +42,10 @@ impl Producer {
                 continue;
             };
             match fit(oldest.transmitted, head, receipt) {
-                Fit::Settles => self.settle_stored(receipt, wakes),
+                Fit::Settles => self.settle_stored(receipt, deferred),
                 Fit::Stale => self.stale_receipts += 1,
                 Fit::Beyond => {
-                    result = Err(Violation::new(format!(
+                    result = Err(ProtocolViolation::new(format!(
                         "a receipt for sequence ids {} to {} of producer {}, whose oldest unanswered ones are {} to {}",
                         receipt.sequence_id, receipt.highest_sequence_id as i64, self.id, head.first, head.last
                     )));
@@ -54,10 +54,10 @@ impl Producer {
             }
         }
         if let Some((run, _)) = self.in_flight.front() {
-            run.outcomes.wake(wakes);
+            run.outcomes.wake(deferred);
         }
-        self.after_settling(wakes);
-        self.advance_close(None, wakes);
+        self.after_settling(deferred);
+        self.advance_close(None, deferred);
         result
     }
 
@@ -68,7 +68,7 @@ impl Producer {
         sequence_id: u64,
         error: ServerError,
         now: Now,
-        wakes: &mut Wakes,
+        deferred: &mut Deferred,
     ) -> AfterSendError {
         if self.is_finished() {
             return AfterSendError::Stay;
@@ -76,11 +76,11 @@ impl Producer {
         let at = self.in_flight.find(|run, entry| run.transmitted && entry.covers(sequence_id));
         match error.code {
             ServerCode::TOPIC_TERMINATED_ERROR => {
-                self.fail(Error::server(error, "a message"), wakes);
+                self.fail(Error::server(error, "a message"), deferred);
                 AfterSendError::Stay
             }
             ServerCode::NOT_ALLOWED_ERROR => {
-                self.refuse(at, error, now, wakes);
+                self.refuse(at, error, now, deferred);
                 AfterSendError::Stay
             }
             ServerCode::CHECKSUM_ERROR => {
@@ -89,7 +89,7 @@ impl Producer {
                     // Bytes that changed here cannot be mended by a re-send, and neither, it seems, can the way there
                     // when it spoils the same frame twice.
                     Some(entry) if entry.doubted || !intact => {
-                        self.refuse(at, error, now, wakes);
+                        self.refuse(at, error, now, deferred);
                         AfterSendError::Stay
                     }
                     Some(entry) => {
@@ -106,54 +106,54 @@ impl Producer {
     }
 
     /// Fails one entry with the broker's refusal.
-    fn refuse(&mut self, at: Option<usize>, error: ServerError, now: Now, wakes: &mut Wakes) {
+    fn refuse(&mut self, at: Option<usize>, error: ServerError, now: Now, deferred: &mut Deferred) {
         let Some(at) = at else { return };
         let error = Error::server(error, "a message").with_topic(&self.topic);
         // Of an entry that goes out again, an earlier copy may be stored.
         let may_be_stored = self.in_flight.entry_mut(at).is_some_and(|entry| entry.resent);
-        self.settle_failed(at, SendError::new(error, may_be_stored), wakes);
-        self.after_settling(wakes);
-        self.advance_close(Some(now), wakes);
+        self.settle_failed(at, SendError::new(error, may_be_stored), deferred);
+        self.after_settling(deferred);
+        self.advance_close(Some(now), deferred);
     }
 
     /// Ends the sends of the oldest entry, which the broker has stored.
     #[inline]
-    fn settle_stored(&mut self, receipt: &Receipt, wakes: &mut Wakes) {
+    fn settle_stored(&mut self, receipt: &Receipt, deferred: &mut Deferred) {
         let Some((entry, run)) = self.in_flight.take_front() else { return };
         self.room.release(entry.messages, entry.size_bytes);
         self.last_published = self.last_published.max(Some(entry.last));
         let batch_size = if entry.messages > 1 { entry.messages } else { 0 };
         let stored = Stored { ledger_id: receipt.ledger_id, entry_id: receipt.entry_id, batch_size };
         if !run.callbacks.is_empty() {
-            call_back(run, &entry, &Ok(stored), wakes);
+            call_back(run, &entry, &Ok(stored), deferred);
         }
         run.outcomes.settle(entry.slot, Ok(stored));
         if let Some(run) = self.in_flight.retire_front() {
-            self.retire(run, wakes);
+            self.retire(run, deferred);
         }
     }
 
     /// Ends the sends of the entry at `at` with what went wrong.
-    pub(super) fn settle_failed(&mut self, at: usize, error: SendError, wakes: &mut Wakes) {
+    pub(super) fn settle_failed(&mut self, at: usize, error: SendError, deferred: &mut Deferred) {
         let error = match error {
-            error if sabotage::is(Sabotage::SurelyNotStored) => SendError::new(error.error().clone(), false),
+            error if mutation::is(Mutation::SurelyNotStored) => SendError::new(error.error().clone(), false),
             error => error,
         };
         let Some((entry, run)) = self.in_flight.take(at) else { return };
         self.room.release(entry.messages, entry.size_bytes);
-        call_back(run, &entry, &Err(error.clone()), wakes);
+        call_back(run, &entry, &Err(error.clone()), deferred);
         run.outcomes.settle(entry.slot, Err(error.clone()));
-        run.outcomes.wake(wakes);
+        run.outcomes.wake(deferred);
         let number = run.number;
         self.note_failure(entry.index, error.error());
         if let Some(run) = self.in_flight.retire(number) {
-            self.retire(run, wakes);
+            self.retire(run, deferred);
         }
     }
 
     /// Nothing is left of the run.
-    fn retire(&mut self, run: Run, wakes: &mut Wakes) {
-        run.outcomes.wake(wakes);
+    fn retire(&mut self, run: Run, deferred: &mut Deferred) {
+        run.outcomes.wake(deferred);
         match (run.frames, run.kind) {
             (Frames::Sealed(frame), Kind::Framed) => self.spares.put_payload(frame.head),
             (Frames::Sealed(frame), Kind::Batch) => self.spares.put_payload(frame.payload),
@@ -164,16 +164,16 @@ impl Producer {
     }
 
     /// To be called once some entries were settled.
-    pub(super) fn after_settling(&mut self, wakes: &mut Wakes) {
+    pub(super) fn after_settling(&mut self, deferred: &mut Deferred) {
         if !self.spent.is_empty() {
             let spent = std::mem::take(&mut self.spent);
-            wakes.run(move || drop(spent));
+            deferred.run(move || drop(spent));
         }
         if self.is_idle() {
             self.spares.trim();
         }
-        self.answer_flushes(wakes);
-        self.offer_room(wakes);
+        self.answer_flushes(deferred);
+        self.offer_room(deferred);
         self.check_ledger();
     }
 
@@ -201,7 +201,7 @@ impl Producer {
         self.failure = failure.or(self.failure.take());
     }
 
-    pub(super) fn answer_flushes(&mut self, wakes: &mut Wakes) {
+    pub(super) fn answer_flushes(&mut self, deferred: &mut Deferred) {
         if self.flushes.is_empty() {
             return;
         }
@@ -209,7 +209,7 @@ impl Producer {
         let unsettled = unsettled.or_else(|| self.open.as_ref().map(|batch| batch.index)).unwrap_or(self.accepted);
         while self.flushes.front().is_some_and(|flush| flush.target <= unsettled) {
             let Some(flush) = self.flushes.pop_front() else { break };
-            flush.reply.answer(flush.failure.map_or(Ok(()), Err), wakes);
+            flush.reply.answer(flush.failure.map_or(Ok(()), Err), deferred);
         }
         debug_assert!(
             self.flushes.is_empty() || !matches!(self.life, Life::Finished(_)),
@@ -219,13 +219,13 @@ impl Producer {
 }
 
 /// Has the callbacks of one entry called, once no lock is held.
-fn call_back(run: &mut Run, entry: &Entry, result: &Result<Stored, SendError>, wakes: &mut Wakes) {
+fn call_back(run: &mut Run, entry: &Entry, result: &Result<Stored, SendError>, deferred: &mut Deferred) {
     let outcomes = run.outcomes.clone();
     let called = |(index, _): &(u32, _)| entry.messages > 1 || *index == entry.slot;
     while let Some(at) = run.callbacks.iter().position(called) {
         let Some((index, callback)) = run.callbacks.remove(at) else { break };
         let result = result.clone().map(|stored| outcomes.id(index, stored));
-        wakes.run(move || callback(result));
+        deferred.run(move || callback(result));
     }
 }
 
@@ -240,7 +240,7 @@ impl Entry {
 fn fit(transmitted: bool, head: &Entry, receipt: &Receipt) -> Fit {
     let id = receipt.sequence_id;
     if id < head.first {
-        if sabotage::is(Sabotage::StaleReceiptIsCurrent) {
+        if mutation::is(Mutation::StaleReceiptIsCurrent) {
             return Fit::Settles;
         }
         return Fit::Stale;

@@ -2,7 +2,7 @@
 //!
 //! A session routes what the broker says to the endpoint it is for, and gives each endpoint that has something to
 //! do its turn to write. The tokio driver and the simulator use it alike: bytes in by [`Session::handle_read`], bytes
-//! out by [`Session::poll_transmit`], news for the supervisor by [`Session::poll_notice`].
+//! out by [`Session::poll_transmit`], news for the supervisor by [`Session::poll_event`].
 //!
 //! It owns the connection and no endpoint: an endpoint lives in its handle, and is a guest here while this is its
 //! server. When the session ends, every guest goes back to the supervisor's list.
@@ -11,19 +11,20 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::connection::{Asker, Connection, ConnectionConfig};
 use super::consumer::Consumer;
-use super::control::{Attempt, AuthData, EndpointRef, SessionCommand, SessionNotice};
-use super::deadlines::Deadlines;
-use super::id_map::IdMap;
-use super::outbox::Op;
 use super::producer::Producer;
-use super::{Endpoint, EndpointId, Now, ReadyList, Wakes};
+use super::{Deferred, Endpoint, EndpointId, Now, ReadyList};
 use crate::id::{ConsumerId, ProducerId};
+use crate::machine::connection::{Connection, ConnectionConfig, Requester};
+use crate::machine::control::{Attempt, AuthData, EndpointRef, SessionCommand, SessionEvent};
+use crate::machine::deadlines::Deadlines;
+use crate::machine::endpoint::outbox::Op;
+use crate::machine::session::id_map::IdMap;
 use crate::wire::command::Command;
 use crate::wire::frame::Limits;
 
 mod guests;
+mod id_map;
 mod inbound;
 mod turns;
 
@@ -86,7 +87,7 @@ pub struct Session {
     /// Ids on their way from the ready list into the ring.
     marked: Vec<EndpointId>,
     deadlines: Deadlines<EndpointId>,
-    notices: VecDeque<SessionNotice>,
+    notices: VecDeque<SessionEvent>,
     /// The broker waits for fresh credentials, and the supervisor knows.
     challenged: bool,
     asks: Vec<(Op, Command)>,
@@ -114,14 +115,14 @@ impl Session {
     }
 
     /// Carries out what the supervisor says.
-    pub fn handle_command(&mut self, command: SessionCommand, now: Now, wakes: &mut Wakes) {
+    pub fn handle_command(&mut self, command: SessionCommand, now: Now, deferred: &mut Deferred) {
         match command {
-            SessionCommand::Ask(ask, command) => self.connection.request(*command, Asker::Supervisor(ask), now),
+            SessionCommand::Ask(ask, command) => self.connection.request(*command, Requester::Supervisor(ask), now),
             SessionCommand::Challenge(credentials) => {
                 self.challenged = false;
                 self.connection.answer_challenge(credentials);
             }
-            SessionCommand::Open(endpoint, attempt) => self.open(endpoint, attempt, now, wakes),
+            SessionCommand::Open(endpoint, attempt) => self.open(endpoint, attempt, now, deferred),
         }
     }
 
@@ -131,7 +132,7 @@ impl Session {
     }
 
     /// News for the supervisor.
-    pub fn poll_notice(&mut self) -> Option<SessionNotice> {
+    pub fn poll_event(&mut self) -> Option<SessionEvent> {
         self.notices.pop_front()
     }
 }

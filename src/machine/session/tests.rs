@@ -27,7 +27,7 @@ impl Rig {
             tls: false,
             proxy_to_broker_url: None,
             client_version: "test".to_owned(),
-            keep_alive: Duration::from_secs(30),
+            keep_alive_interval: Duration::from_secs(30),
             operation_timeout: Duration::from_secs(30),
         };
         let session = Session::new(config, AuthData::none(), ReadyList::new(), now);
@@ -40,13 +40,13 @@ impl Rig {
     fn broker(&mut self, command: impl Into<Command>) {
         let mut bytes = BytesMut::new();
         command.into().encode_frame(&mut bytes);
-        self.session.handle_read(&mut bytes, self.now, &mut Wakes::new()).expect("a good frame");
+        self.session.handle_read(&mut bytes, self.now, &mut Deferred::new()).expect("a good frame");
     }
 
     /// A turn of the connection; how many bytes it wrote. Control commands are kept.
     fn turn(&mut self) -> usize {
         let mut tx = TxBuf::new();
-        self.session.poll_transmit(&mut tx, self.now, None, &mut Wakes::new()).expect("a good connection");
+        self.session.poll_transmit(&mut tx, self.now, None, &mut Deferred::new()).expect("a good connection");
         let mut bytes = BytesMut::from(&tx.take_all()[..]);
         let written = bytes.len();
         let run = cut(&mut bytes, &Limits::default()).expect("we write whole frames");
@@ -66,7 +66,7 @@ impl Rig {
 
     fn open(&mut self, endpoint: &Arc<Endpoint<Producer>>, attempt: u64) -> u64 {
         let command = SessionCommand::Open(EndpointRef::Producer(endpoint.clone()), Attempt(attempt));
-        self.session.handle_command(command, self.now, &mut Wakes::new());
+        self.session.handle_command(command, self.now, &mut Deferred::new());
         self.asked()
     }
 
@@ -77,7 +77,7 @@ impl Rig {
 }
 
 fn producer(id: u64, now: Now) -> Arc<Endpoint<Producer>> {
-    let config = ProducerConfig { batching: false, pending_messages_max: 100_000, ..ProducerConfig::default() };
+    let config = ProducerConfig { batching: false, max_pending_messages: 100_000, ..ProducerConfig::default() };
     let (created, _) = Reply::pair();
     let id = ProducerId(id);
     let producer = Producer::new(id, "persistent://a/b/t".into(), -1, Arc::new(config), created, now);
@@ -87,7 +87,7 @@ fn producer(id: u64, now: Now) -> Arc<Endpoint<Producer>> {
 fn push(endpoint: &Endpoint<Producer>, count: usize, now: Now) {
     for _ in 0..count {
         let message = Message::new(Bytes::from_static(&[7; 1000]));
-        let pushed = endpoint.with(&mut Wakes::new(), |producer, _| producer.push(message, None, || now));
+        let pushed = endpoint.with(&mut Deferred::new(), |producer, _| producer.push(message, None, || now));
         drop(pushed.expect("there is room"));
     }
 }
@@ -122,7 +122,7 @@ fn a_late_answer_to_an_earlier_open_does_not_close_the_later_one() {
     rig.opened(first);
     rig.opened(second);
     rig.turn();
-    assert!(endpoint.with(&mut Wakes::new(), |producer, _| producer.is_attached()));
+    assert!(endpoint.with(&mut Deferred::new(), |producer, _| producer.is_attached()));
     let closed = rig.requests.iter().any(|command| matches!(command, Command::CloseProducer(_)));
     assert!(!closed, "the producer that is open was closed at the broker");
 }
@@ -149,7 +149,7 @@ fn who_left_while_in_the_ring_and_came_back_gets_one_turn_at_a_time() {
     rig.broker(pb::CommandCloseProducer { producer_id: 1, ..Default::default() });
     // All this while the peer takes nothing, so that the ring stays as it is.
     let command = SessionCommand::Open(EndpointRef::Producer(endpoint.clone()), Attempt(2));
-    rig.session.handle_command(command, rig.now, &mut Wakes::new());
+    rig.session.handle_command(command, rig.now, &mut Deferred::new());
     rig.opened(request + 1);
     rig.session.take_marked(None, false);
     rig.turn();
@@ -204,12 +204,12 @@ fn a_send_ends_in_time_although_the_deadline_of_an_earlier_one_stood() {
     }
     let timeout = ProducerConfig::default().send_timeout;
     let overdue = rig.now.at + timeout;
-    while endpoint.with(&mut Wakes::new(), |producer, _| producer.stats().pending_messages) > 0 {
+    while endpoint.with(&mut Deferred::new(), |producer, _| producer.stats().pending_messages) > 0 {
         let due = rig.session.deadlines.next().expect("the guest is looked at again").at;
         assert!(due <= overdue, "{looks} looks, and the next is too late");
         rig.now.at = due;
         rig.session.connection.handle_hot("SEND_RECEIPT").expect("it is up");
-        rig.session.handle_deadline(rig.now, &mut Wakes::new()).expect("a good connection");
+        rig.session.handle_deadline(rig.now, &mut Deferred::new()).expect("a good connection");
         looks += 1;
     }
     assert_eq!(rig.now.at, overdue);
@@ -230,10 +230,10 @@ fn who_is_still_in_the_ring_when_the_peer_stops_reading_has_its_deadline() {
         push(endpoint, 100, rig.now);
     }
     let mut tx = TxBuf::new();
-    rig.session.poll_transmit(&mut tx, rig.now, None, &mut Wakes::new()).expect("a good connection");
+    rig.session.poll_transmit(&mut tx, rig.now, None, &mut Deferred::new()).expect("a good connection");
     assert!(!rig.session.ring.is_empty(), "{} bytes went out in one turn", tx.len());
     for endpoint in &guests {
-        let due = endpoint.with(&mut Wakes::new(), |producer, _| producer.poll_deadline());
+        let due = endpoint.with(&mut Deferred::new(), |producer, _| producer.poll_deadline());
         assert!(due.is_some_and(|due| due.at > rig.now.at), "a send has no deadline");
     }
 }

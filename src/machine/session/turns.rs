@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use super::Session;
-use crate::machine::connection::Asker;
+use crate::machine::connection::Requester;
+use crate::machine::connection::peer::RequestError;
 use crate::machine::consumer::Consumer;
 use crate::machine::control::{Attempt, CloseReason};
-use crate::machine::outbox::{More, Outbox};
-use crate::machine::peer::RequestError;
+use crate::machine::endpoint::outbox::{More, Outbox};
 use crate::machine::producer::Producer;
-use crate::machine::{Deadline, Endpoint, EndpointId, Now, ReadyList, Wakes};
+use crate::machine::{Deadline, Deferred, Endpoint, EndpointId, Now, ReadyList};
 use crate::wire::tx::TxBuf;
 
 /// What one endpoint may write in its turn, so that a thousand of them share a connection evenly.
@@ -28,7 +28,7 @@ impl Session {
         tx: &mut TxBuf,
         now: Now,
         waker: Option<&Waker>,
-        wakes: &mut Wakes,
+        deferred: &mut Deferred,
     ) -> Result<(), CloseReason> {
         self.connection.poll_transmit(tx);
         self.take_marked(waker, false);
@@ -36,7 +36,7 @@ impl Session {
         while turns > 0 && tx.len() < TX_BYTES_MAX {
             turns -= 1;
             let Some((id, attempt)) = self.ring.pop_front() else { break };
-            self.serve(id, attempt, tx, now, wakes)?;
+            self.serve(id, attempt, tx, now, deferred)?;
         }
         // Requests asked by the guests just now.
         self.connection.poll_transmit(tx);
@@ -45,14 +45,14 @@ impl Session {
             // followed by another look.
             self.take_marked(waker, false);
         } else if tx.len() >= TX_BYTES_MAX {
-            self.look_at_waiting(waker, now, wakes);
+            self.look_at_waiting(waker, now, deferred);
         }
         Ok(())
     }
 
     /// Nobody gets a turn while the peer takes no bytes; but what was accepted meanwhile has its deadline from now on,
     /// and who is marked next wakes the task.
-    fn look_at_waiting(&mut self, waker: Option<&Waker>, now: Now, wakes: &mut Wakes) {
+    fn look_at_waiting(&mut self, waker: Option<&Waker>, now: Now, deferred: &mut Deferred) {
         self.take_marked(waker, true);
         let waiting: Vec<_> = self.ring.iter().map(|(id, _)| *id).collect();
         for id in waiting {
@@ -61,7 +61,7 @@ impl Session {
                 EndpointId::Consumer(key) => self.consumers.get(&key).map(|guest| &guest.place),
             };
             if place.is_some_and(|place| place.unseen) {
-                self.expire(id, now, wakes);
+                self.expire(id, now, deferred);
             }
         }
     }
@@ -120,7 +120,7 @@ impl Session {
         attempt: Attempt,
         tx: &mut TxBuf,
         now: Now,
-        wakes: &mut Wakes,
+        deferred: &mut Deferred,
     ) -> Result<(), CloseReason> {
         let mut out = Outbox::new(tx, QUANTUM_BYTES, &mut self.asks);
         let served = match id {
@@ -129,18 +129,18 @@ impl Session {
                     return Ok(());
                 };
                 (guest.place.in_ring, guest.place.unseen) = (false, false);
-                (serve_producer(&guest.endpoint, &self.ready, &mut out, now, wakes), &mut guest.place)
+                (serve_producer(&guest.endpoint, &self.ready, &mut out, now, deferred), &mut guest.place)
             }
             EndpointId::Consumer(key) => {
                 let Some(guest) = self.consumers.get_mut(&key).filter(|guest| guest.attempt == attempt) else {
                     return Ok(());
                 };
                 (guest.place.in_ring, guest.place.unseen) = (false, false);
-                (serve_consumer(&guest.endpoint, &self.ready, &mut out, now, wakes), &mut guest.place)
+                (serve_consumer(&guest.endpoint, &self.ready, &mut out, now, deferred), &mut guest.place)
             }
         };
         for (op, command) in self.asks.drain(..) {
-            self.connection.request(command, Asker::Endpoint(id, op), now);
+            self.connection.request(command, Requester::Endpoint(id, op), now);
         }
         let (Some(turn), place) = served else { return Ok(()) };
         if turn.unanswered {
@@ -168,13 +168,13 @@ impl Session {
     }
 
     /// Does what is due; guests that are due get a turn. An `Err` ends the connection.
-    pub fn handle_deadline(&mut self, now: Now, wakes: &mut Wakes) -> Result<(), CloseReason> {
+    pub fn handle_deadline(&mut self, now: Now, deferred: &mut Deferred) -> Result<(), CloseReason> {
         self.connection.handle_deadline(now)?;
         while let Some(asker) = self.connection.poll_expired(now) {
-            self.handle_answer(asker, Err(RequestError::TimedOut), now, wakes);
+            self.handle_answer(asker, Err(RequestError::TimedOut), now, deferred);
         }
         while let Some(id) = self.deadlines.pop_due(now) {
-            if self.expire(id, now, wakes) {
+            if self.expire(id, now, deferred) {
                 self.give_turn(id);
             }
         }
@@ -183,12 +183,12 @@ impl Session {
 
     /// What is overdue ends now: a peer that does not read gives its guests no turn to write, but no time either.
     /// Whether anything was due.
-    fn expire(&mut self, id: EndpointId, now: Now, wakes: &mut Wakes) -> bool {
+    fn expire(&mut self, id: EndpointId, now: Now, deferred: &mut Deferred) -> bool {
         let looked = match id {
             EndpointId::Producer(key) => self.producers.get_mut(&key).map(|guest| {
                 let looked = guest.endpoint.serve(&self.ready, |producer| {
                     let due = producer.poll_deadline().is_some_and(|deadline| deadline.is_due(now));
-                    producer.handle_deadline(now, wakes);
+                    producer.handle_deadline(now, deferred);
                     (due, producer.poll_deadline())
                 });
                 (looked, &mut guest.place)
@@ -196,7 +196,7 @@ impl Session {
             EndpointId::Consumer(key) => self.consumers.get_mut(&key).map(|guest| {
                 let looked = guest.endpoint.serve(&self.ready, |consumer| {
                     let due = consumer.poll_deadline().is_some_and(|deadline| deadline.is_due(now));
-                    consumer.handle_deadline(now, wakes);
+                    consumer.handle_deadline(now, deferred);
                     (due, consumer.poll_deadline())
                 });
                 (looked, &mut guest.place)
@@ -226,18 +226,18 @@ fn serve_producer(
     ready: &Arc<ReadyList>,
     out: &mut Outbox<'_>,
     now: Now,
-    wakes: &mut Wakes,
+    deferred: &mut Deferred,
 ) -> Option<Turn> {
     let mut sealed = None;
     loop {
         let step = endpoint.serve(ready, |producer| {
             if let Some(sealed) = sealed.take() {
-                producer.put_sealed(sealed, now, wakes);
+                producer.put_sealed(sealed, now, deferred);
             }
             if let Some(job) = producer.take_seal(now) {
                 return ControlFlow::Continue(job);
             }
-            producer.handle_deadline(now, wakes);
+            producer.handle_deadline(now, deferred);
             let more = producer.poll_transmit(out, now);
             ControlFlow::Break(Turn {
                 more,
@@ -259,10 +259,10 @@ fn serve_consumer(
     ready: &Arc<ReadyList>,
     out: &mut Outbox<'_>,
     now: Now,
-    wakes: &mut Wakes,
+    deferred: &mut Deferred,
 ) -> Option<Turn> {
     endpoint.serve(ready, |consumer| {
-        consumer.handle_deadline(now, wakes);
+        consumer.handle_deadline(now, deferred);
         let more = consumer.poll_transmit(out, now);
         Turn { more, deadline: consumer.poll_deadline(), finished: consumer.is_finished(), unanswered: false }
     })

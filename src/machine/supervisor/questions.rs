@@ -5,15 +5,15 @@ use std::time::{Duration, Instant};
 
 use super::{Supervisor, Timer};
 use crate::error::{Disposition, Error};
-use crate::machine::attach::timed_out;
-use crate::machine::backoff::Backoff;
-use crate::machine::brokers::User;
-use crate::machine::control::{AskId, LinkId};
-use crate::machine::failure::Failure;
-use crate::machine::lookup::{partitions_command, read_partitions};
-use crate::machine::outbox::Outcome;
-use crate::machine::peer::PeerInfo;
-use crate::machine::{Deadline, Now, ReplyTo, Wakes};
+use crate::machine::connection::peer::PeerInfo;
+use crate::machine::control::{ConnectionId, RequestToken};
+use crate::machine::endpoint::outbox::Response;
+use crate::machine::supervisor::attach::timed_out;
+use crate::machine::supervisor::backoff::Backoff;
+use crate::machine::supervisor::failure::Failure;
+use crate::machine::supervisor::lookup::{partitions_command, read_partitions};
+use crate::machine::supervisor::pool::User;
+use crate::machine::{Deadline, Deferred, Now, ReplyTo};
 use crate::splitmix::SplitMix64;
 
 /// One question and who waits for its answer.
@@ -41,7 +41,7 @@ pub(super) struct Partitions {
     pub(super) topic: Arc<str>,
     pub(super) reply: ReplyTo<u32>,
     /// The question on its way.
-    pub(super) ask: Option<AskId>,
+    pub(super) ask: Option<RequestToken>,
     pub(super) last_error: Option<Error>,
     backoff: Backoff,
 }
@@ -69,10 +69,10 @@ impl Partitions {
 
 impl Question {
     /// Answers with an error.
-    pub(super) fn fail(self, error: Error, wakes: &mut Wakes) {
+    pub(super) fn fail(self, error: Error, deferred: &mut Deferred) {
         match self {
-            Self::Connect { reply, .. } => reply.answer(Err(error), wakes),
-            Self::Partitions(question) => question.reply.answer(Err(error.with_topic(&question.topic)), wakes),
+            Self::Connect { reply, .. } => reply.answer(Err(error), deferred),
+            Self::Partitions(question) => question.reply.answer(Err(error.with_topic(&question.topic)), deferred),
         }
     }
 
@@ -86,20 +86,20 @@ impl Question {
 }
 
 impl Supervisor {
-    pub(super) fn connect(&mut self, reply: ReplyTo<PeerInfo>, now: Now, wakes: &mut Wakes) {
+    pub(super) fn connect(&mut self, reply: ReplyTo<PeerInfo>, now: Now, deferred: &mut Deferred) {
         let hosts_left = self.hosts.count();
         let patience = self.config.operation_timeout.saturating_mul(u32::try_from(hosts_left).unwrap_or(u32::MAX));
-        self.question(Question::Connect { reply, hosts_left }, patience, now, wakes);
+        self.question(Question::Connect { reply, hosts_left }, patience, now, deferred);
     }
 
-    pub(super) fn partitions(&mut self, topic: Arc<str>, reply: ReplyTo<u32>, now: Now, wakes: &mut Wakes) {
+    pub(super) fn partitions(&mut self, topic: Arc<str>, reply: ReplyTo<u32>, now: Now, deferred: &mut Deferred) {
         let question = Partitions::new(topic, reply, self.backoff());
-        self.question(Question::Partitions(question), self.config.operation_timeout, now, wakes);
+        self.question(Question::Partitions(question), self.config.operation_timeout, now, deferred);
     }
 
-    fn question(&mut self, question: Question, patience: Duration, now: Now, wakes: &mut Wakes) {
+    fn question(&mut self, question: Question, patience: Duration, now: Now, deferred: &mut Deferred) {
         if let Some(error) = self.closed() {
-            question.fail(error, wakes);
+            question.fail(error, deferred);
             return;
         }
         self.next_question += 1;
@@ -110,7 +110,7 @@ impl Supervisor {
         self.brokers.join(&key, User::Question(number), now);
     }
 
-    pub(super) fn question_turn(&mut self, link: LinkId, number: u64, now: Now, wakes: &mut Wakes) {
+    pub(super) fn question_turn(&mut self, link: ConnectionId, number: u64, now: Now, deferred: &mut Deferred) {
         let user = User::Question(number);
         let command = match self.questions.get(&number) {
             Some(Question::Partitions(question)) if !question.reply.is_abandoned() => {
@@ -119,7 +119,7 @@ impl Supervisor {
             _ => {
                 let peer = self.brokers.peer(link).cloned();
                 if let (Some(Question::Connect { reply, .. }), Some(peer)) = (self.forget_question(number, now), peer) {
-                    reply.answer(Ok(peer), wakes);
+                    reply.answer(Ok(peer), deferred);
                 }
                 return;
             }
@@ -130,23 +130,30 @@ impl Supervisor {
         }
     }
 
-    pub(super) fn on_partitions(&mut self, link: LinkId, number: u64, outcome: Outcome, now: Now, wakes: &mut Wakes) {
+    pub(super) fn on_partitions(
+        &mut self,
+        link: ConnectionId,
+        number: u64,
+        outcome: Response,
+        now: Now,
+        deferred: &mut Deferred,
+    ) {
         let answer = read_partitions(outcome);
         self.judge(link, matches!(&answer, Err(failure) if failure.blames_link), now);
         match answer {
             Ok(partitions) => {
                 if let Some(Question::Partitions(question)) = self.forget_question(number, now) {
-                    question.reply.answer(Ok(partitions), wakes);
+                    question.reply.answer(Ok(partitions), deferred);
                 }
             }
             Err(failure) => {
                 let failure = self.at_link(link, failure);
-                self.question_failed(number, failure, now, wakes);
+                self.question_failed(number, failure, now, deferred);
             }
         }
     }
 
-    pub(super) fn question_failed(&mut self, number: u64, failure: Failure, now: Now, wakes: &mut Wakes) {
+    pub(super) fn question_failed(&mut self, number: u64, failure: Failure, now: Now, deferred: &mut Deferred) {
         let user = User::Question(number);
         let is_abandoned = self.questions.get(&number).is_none_or(Question::is_abandoned);
         if is_abandoned {
@@ -179,11 +186,11 @@ impl Supervisor {
             None => return,
         };
         if let Some(question) = self.forget_question(number, now) {
-            question.fail(end, wakes);
+            question.fail(end, deferred);
         }
     }
 
-    pub(super) fn question_timed_out(&mut self, number: u64, now: Now, wakes: &mut Wakes) {
+    pub(super) fn question_timed_out(&mut self, number: u64, now: Now, deferred: &mut Deferred) {
         let address = self.brokers.link_of(User::Question(number)).and_then(|link| self.brokers.address(link)).cloned();
         let Some(question) = self.forget_question(number, now) else { return };
         let error = match &question {
@@ -194,7 +201,7 @@ impl Supervisor {
                 address.as_ref(),
             ),
         };
-        question.fail(error, wakes);
+        question.fail(error, deferred);
     }
 
     pub(super) fn forget_question(&mut self, number: u64, now: Now) -> Option<Question> {

@@ -3,7 +3,7 @@
 use super::World;
 use crate::broker::machine::ConnId;
 use crate::broker::{Rule, Violation};
-use crate::machine::Wakes;
+use crate::machine::Deferred;
 
 impl World {
     /// At a moment when nothing wants to run: everything is where it belongs.
@@ -16,7 +16,7 @@ impl World {
             let Some(parts) = &mut host.parts else { continue };
             let before = parts.supervisor.poll_deadline();
             parts.supervisor.mark_all();
-            parts.supervisor.handle_ready(Some(&host.waker), now, &mut Wakes::new());
+            parts.supervisor.handle_ready(Some(&host.waker), now, &mut Deferred::new());
             let after = parts.supervisor.poll_deadline();
             if let Some(action) = parts.supervisor.poll_action() {
                 self.violations.note("no lost wake-up", || format!("the supervisor had {action:?} to do and no turn"));

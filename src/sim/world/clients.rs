@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Event, Unit, World};
 use crate::error::{Error, ErrorKind};
 use crate::machine::connection::ConnectionConfig;
-use crate::machine::control::{Action, CloseReason, Input, LinkId, SessionNotice};
+use crate::machine::control::{Action, CloseReason, ConnectionId, Input, SessionEvent};
 use crate::machine::session::Session;
 use crate::sim::board::UnitId;
 use crate::sim::gate::BROKERS;
@@ -45,7 +45,7 @@ impl World {
         }
     }
 
-    fn run_link(&mut self, client: usize, id: LinkId) {
+    fn run_link(&mut self, client: usize, id: ConnectionId) {
         let now = self.now;
         let Some(host) = self.hosts.get_mut(client) else { return };
         let Some(link) = host.links.get_mut(&id) else { return };
@@ -98,7 +98,7 @@ impl World {
         BROKERS.iter().position(|url| url.contains(host)).unwrap_or(0)
     }
 
-    fn fetch(&mut self, client: usize, link: LinkId) {
+    fn fetch(&mut self, client: usize, link: ConnectionId) {
         let host = &mut self.hosts[client];
         let Some(parts) = &host.parts else { return };
         let (authentication, news) = (parts.authentication.clone(), parts.news.clone());
@@ -113,7 +113,7 @@ impl World {
     }
 
     /// A dial has come to its end.
-    pub(super) fn dialed(&mut self, client: usize, id: LinkId, refused: bool) {
+    pub(super) fn dialed(&mut self, client: usize, id: ConnectionId, refused: bool) {
         let now = self.now;
         let host = &mut self.hosts[client];
         let Some(Dialing { key, credentials }) = host.dialing.remove(&id) else {
@@ -123,7 +123,7 @@ impl World {
         let Some(parts) = &host.parts else { return };
         if refused {
             let error = Error::local(ErrorKind::Connection, "the connection was refused").retriable(true);
-            let _ = parts.news.send(Input::From(id, SessionNotice::Ended(CloseReason::Dial(error))));
+            let _ = parts.news.send(Input::From(id, SessionEvent::Ended(CloseReason::Dial(error))));
             self.board.wake(host.unit);
             return;
         }
@@ -132,10 +132,10 @@ impl World {
             tls: key.tls,
             proxy_to_broker_url: key.proxy_to_broker_url(),
             client_version: "simulated".to_owned(),
-            keep_alive: parts.keep_alive,
+            keep_alive_interval: parts.keep_alive_interval,
             operation_timeout: parts.operation_timeout,
         };
-        let (ready, news, keep_alive) = (parts.ready.clone(), parts.news.clone(), parts.keep_alive);
+        let (ready, news, keep_alive_interval) = (parts.ready.clone(), parts.news.clone(), parts.keep_alive_interval);
         let broker = self.broker_at(&key.physical.host);
         let conn = self.broker.connect(now);
         let net = self.net.open(client, id, conn, broker, now.at);
@@ -144,7 +144,7 @@ impl World {
         let waker = self.board.waker(unit);
         let session = Session::new(config, credentials, ready, now);
         let host = &mut self.hosts[client];
-        host.links.insert(id, Link::new(id, net, session, waker, news, keep_alive, now));
+        host.links.insert(id, Link::new(id, net, session, waker, news, keep_alive_interval, now));
         host.units.insert(id, unit);
         self.storms.remove(&(client, broker));
         self.board.wake(unit);

@@ -37,8 +37,8 @@ async fn produce(job: &Job) -> Result<String, Error> {
     let mut producers = Vec::new();
     for number in 0..job.producers() {
         let builder = client.producer(format!("{}{number}", job.topic()));
-        let builder = builder.batching(job.batch() > 1).batch_messages_max(job.batch() as u32);
-        let builder = builder.linger(Duration::from_millis(u64::from(job.batch() > 1)));
+        let builder = builder.batching(job.batch() > 1).batching_max_messages(job.batch() as u32);
+        let builder = builder.batching_max_publish_delay(Duration::from_millis(u64::from(job.batch() > 1)));
         let codec = if job.lz4() { Compression::Lz4 } else { Compression::None };
         producers.push(builder.compression(codec).create().await?);
     }

@@ -6,9 +6,9 @@ use super::*;
 fn a_finished_endpoint_is_forgotten_and_its_connection_is_hung_up_when_idle() {
     let mut rig = Rig::new("pulsar://service");
     let (endpoint, link) = rig.attached(1);
-    EndpointRef::Producer(endpoint).fail(Error::local(ErrorKind::Closed, "test"), &mut rig.wakes);
+    EndpointRef::Producer(endpoint).fail(Error::local(ErrorKind::Closed, "test"), &mut rig.deferred);
     rig.peers.get_mut(&link).expect("up").guests.clear();
-    rig.notice(link, SessionNotice::Finished(id(1)));
+    rig.notice(link, SessionEvent::Finished(id(1)));
     assert_eq!(rig.state(1), "closed");
     rig.wait(Duration::from_secs(60));
     assert_eq!(rig.log(), ["hang up service:6650"]);
@@ -27,14 +27,14 @@ fn an_endpoint_that_is_closed_in_any_detached_state_is_forgotten() {
             rig.answer(lookup_refused(6));
         }
         assert_eq!(rig.state(1), state);
-        EndpointRef::Producer(endpoint).close(rig.now, &mut rig.wakes);
+        EndpointRef::Producer(endpoint).close(rig.now, &mut rig.deferred);
         rig.pump();
         assert_eq!(rig.state(1), "closed");
         rig.log();
         rig.wait(Duration::from_secs(50));
         assert_eq!(rig.log(), NONE);
         if let Some((link, ask, _)) = rig.asks.pop_front() {
-            rig.notice(link, SessionNotice::Answer(ask, connect_to("pulsar://service:6650")));
+            rig.notice(link, SessionEvent::Answer(ask, connect_to("pulsar://service:6650")));
         }
         assert_eq!(rig.log(), NONE);
     }
@@ -56,7 +56,7 @@ fn closing_the_client_closes_the_endpoints_first_and_leaves_nothing() {
     // The session has written CLOSE_PRODUCER and heard of its success.
     assert!(!EndpointRef::Producer(endpoint).is_finished());
     rig.peers.get_mut(&link).expect("up").guests.clear();
-    rig.notice(link, SessionNotice::Finished(id(1)));
+    rig.notice(link, SessionEvent::Finished(id(1)));
     assert_eq!(rig.log(), ["hang up service:6650"]);
     assert_eq!(peek(&mut reply), Some(Ok(())));
     assert!(rig.supervisor.is_drained());

@@ -10,7 +10,7 @@ fn a_wrong_token_is_fetched_once_more_and_then_ends_all_who_wait() {
     let (_first, mut one) = rig.open(1);
     let (_second, mut two) = rig.open(2);
     rig.answers = true;
-    rig.input(Input::Credentials(LinkId(1), Ok(AuthData::none())));
+    rig.input(Input::Credentials(ConnectionId(1), Ok(AuthData::none())));
     let host = rig.log()[1].clone();
     assert!(host.starts_with("dial "), "{host}");
     for created in [&mut one, &mut two] {
@@ -26,11 +26,11 @@ fn an_expired_token_is_replaced_without_a_word_to_the_user() {
     let mut rig = Rig::new("pulsar://service");
     rig.answers = false;
     let (_endpoint, mut created) = rig.open(1);
-    rig.input(Input::Credentials(LinkId(1), Ok(AuthData::none())));
-    rig.notice(LinkId(1), SessionNotice::Ended(CloseReason::Broker(ServerError::new(3, "expired"))));
+    rig.input(Input::Credentials(ConnectionId(1), Ok(AuthData::none())));
+    rig.notice(ConnectionId(1), SessionEvent::Ended(CloseReason::Broker(ServerError::new(3, "expired"))));
     assert_eq!(rig.log(), ["fetch", "dial service:6650", "fetch"]);
     rig.answers = true;
-    rig.input(Input::Credentials(LinkId(2), Ok(AuthData::none())));
+    rig.input(Input::Credentials(ConnectionId(2), Ok(AuthData::none())));
     assert_eq!(rig.log(), ["dial service:6650", "lookup at service:6650"]);
     assert!(peek(&mut created).is_none());
 }
@@ -39,7 +39,7 @@ fn an_expired_token_is_replaced_without_a_word_to_the_user() {
 fn a_challenge_is_answered_with_fresh_credentials() {
     let mut rig = Rig::new("pulsar://service");
     let (_endpoint, link) = rig.attached(1);
-    rig.notice(link, SessionNotice::Challenged);
+    rig.notice(link, SessionEvent::Challenged);
     assert_eq!(rig.log(), ["fetch", "challenge"]);
     assert_eq!(rig.state(1), "attached");
 }

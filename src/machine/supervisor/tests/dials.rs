@@ -90,7 +90,7 @@ fn a_reconnect_storm_stays_in_its_bounds() {
     const PRODUCERS: u64 = 250;
     let mut rig = Rig::with("pulsar://service", |config| config.opens_in_flight_max = 10);
     let mut endpoints = Vec::new();
-    let mut link = LinkId(0);
+    let mut link = ConnectionId(0);
     for number in 0..PRODUCERS {
         let (endpoint, l) = rig.attached(number);
         endpoints.push(endpoint);

@@ -30,7 +30,7 @@ fn the_broker_that_a_lookup_names_is_dialed_once_for_all_its_topics() {
     assert_eq!(rig.log(), ["fetch"]);
     assert_eq!((rig.state(1), rig.state(2)), ("connecting", "connecting"));
     rig.answers = true;
-    rig.input(Input::Credentials(LinkId(2), Ok(AuthData::none())));
+    rig.input(Input::Credentials(ConnectionId(2), Ok(AuthData::none())));
     assert_eq!(rig.log(), ["dial b:6650", "open producer 1 #1 at b:6650", "open producer 2 #1 at b:6650"]);
 }
 

@@ -9,10 +9,10 @@ use std::task::{Context, Poll};
 use super::*;
 use crate::error::{Result, ServerError};
 use crate::id::ProducerId;
-use crate::machine::brokers::LOOKUP_FAILURES_MAX;
+use crate::machine::connection::peer::PeerInfo;
 use crate::machine::control::{AuthData, CloseReason, HostPort};
-use crate::machine::peer::PeerInfo;
 use crate::machine::producer::{Producer, ProducerConfig, ProducerCreated};
+use crate::machine::supervisor::pool::LOOKUP_FAILURES_MAX;
 use crate::machine::{Endpoint, Reply};
 use crate::pb;
 use crate::pb::command_lookup_topic_response::LookupType;
@@ -36,10 +36,10 @@ struct Rig {
     ready: Arc<ReadyList>,
     now: Now,
     start: Instant,
-    wakes: Wakes,
-    peers: BTreeMap<LinkId, Peer>,
-    asks: VecDeque<(LinkId, AskId, Command)>,
-    opens: VecDeque<(LinkId, EndpointId, Attempt)>,
+    deferred: Deferred,
+    peers: BTreeMap<ConnectionId, Peer>,
+    asks: VecDeque<(ConnectionId, RequestToken, Command)>,
+    opens: VecDeque<(ConnectionId, EndpointId, Attempt)>,
     /// Hosts that refuse connections.
     unreachable: BTreeSet<&'static str>,
     /// Whether dials end with `Up` at once, and credentials are there at once.
@@ -67,17 +67,17 @@ fn lookup_answer(kind: LookupType, url: &str) -> pb::CommandLookupTopicResponse 
     }
 }
 
-fn connect_to(url: &str) -> Outcome {
+fn connect_to(url: &str) -> Response {
     Ok(Box::new(Command::LookupResponse(lookup_answer(LookupType::Connect, url))))
 }
 
-fn lookup_refused(code: i32) -> Outcome {
+fn lookup_refused(code: i32) -> Response {
     let mut answer = lookup_answer(LookupType::Failed, "");
     answer.error = Some(code);
     Ok(Box::new(Command::LookupResponse(answer)))
 }
 
-fn partitions_answer(partitions: u32) -> Outcome {
+fn partitions_answer(partitions: u32) -> Response {
     use pb::command_partitioned_topic_metadata_response::LookupType;
     Ok(Box::new(Command::PartitionedMetadataResponse(pb::CommandPartitionedTopicMetadataResponse {
         response: Some(LookupType::Success as i32),
@@ -86,7 +86,7 @@ fn partitions_answer(partitions: u32) -> Outcome {
     })))
 }
 
-fn partitions_refused(code: i32) -> Outcome {
+fn partitions_refused(code: i32) -> Response {
     use pb::command_partitioned_topic_metadata_response::LookupType;
     Ok(Box::new(Command::PartitionedMetadataResponse(pb::CommandPartitionedTopicMetadataResponse {
         response: Some(LookupType::Failed as i32),
@@ -110,7 +110,7 @@ impl Rig {
             ready,
             now: Now { at: start, wall_ms: 0 },
             start,
-            wakes: Wakes::new(),
+            deferred: Deferred::new(),
             peers: BTreeMap::new(),
             asks: VecDeque::new(),
             opens: VecDeque::new(),
@@ -122,25 +122,25 @@ impl Rig {
     }
 
     fn input(&mut self, input: Input) {
-        self.supervisor.handle(input, self.now, &mut self.wakes);
+        self.supervisor.handle(input, self.now, &mut self.deferred);
         self.pump();
     }
 
-    fn notice(&mut self, link: LinkId, notice: SessionNotice) {
+    fn notice(&mut self, link: ConnectionId, notice: SessionEvent) {
         self.input(Input::From(link, notice));
     }
 
     /// Carries out actions until there are none.
     fn pump(&mut self) {
         loop {
-            self.supervisor.handle_ready(None, self.now, &mut self.wakes);
+            self.supervisor.handle_ready(None, self.now, &mut self.deferred);
             let Some(action) = self.supervisor.poll_action() else { break };
-            let (now, wakes) = (self.now, &mut self.wakes);
+            let (now, deferred) = (self.now, &mut self.deferred);
             match action {
                 Action::FetchCredentials(link) => {
                     self.log.push("fetch".to_owned());
                     if self.answers {
-                        self.supervisor.handle(Input::Credentials(link, Ok(AuthData::none())), now, wakes);
+                        self.supervisor.handle(Input::Credentials(link, Ok(AuthData::none())), now, deferred);
                     }
                 }
                 Action::Dial { link, key, .. } => {
@@ -151,16 +151,16 @@ impl Rig {
                     self.peers.insert(link, peer);
                     let notice = if self.unreachable.contains(key.physical.host.as_ref()) {
                         let refused = format!("connecting to {}: connection refused", key.physical);
-                        SessionNotice::Ended(CloseReason::Dial(Error::network(refused)))
+                        SessionEvent::Ended(CloseReason::Dial(Error::network(refused)))
                     } else if self.refuses_token {
                         let refused = ServerError::new(3, "Failed to authenticate");
-                        SessionNotice::Ended(CloseReason::Broker(refused))
+                        SessionEvent::Ended(CloseReason::Broker(refused))
                     } else if self.answers {
-                        SessionNotice::Up(peer_info(&address))
+                        SessionEvent::Up(peer_info(&address))
                     } else {
                         continue;
                     };
-                    self.supervisor.handle(Input::From(link, notice), now, wakes);
+                    self.supervisor.handle(Input::From(link, notice), now, deferred);
                 }
                 Action::Tell(link, SessionCommand::Ask(ask, command)) => {
                     let (name, authoritative) = match &*command {
@@ -176,9 +176,9 @@ impl Rig {
                     let peer = self.peers.get_mut(&link).expect("it was dialed");
                     let id = endpoint.id();
                     self.log.push(format!("open {id} #{} at {}", attempt.0, peer.address));
-                    endpoint.move_to(&peer.ready, wakes);
+                    endpoint.move_to(&peer.ready, deferred);
                     if let EndpointRef::Producer(producer) = &endpoint {
-                        producer.with(wakes, |producer, _| producer.open_request(now));
+                        producer.with(deferred, |producer, _| producer.open_request(now));
                     }
                     peer.guests.insert(id, (endpoint, attempt));
                     self.opens.push_back((link, id, attempt));
@@ -190,7 +190,7 @@ impl Rig {
                 }
             }
         }
-        self.wakes.fire();
+        self.deferred.fire();
     }
 
     fn log(&mut self) -> Vec<String> {
@@ -202,7 +202,7 @@ impl Rig {
         let until = self.now.at + time;
         while let Some(deadline) = self.supervisor.poll_deadline().filter(|deadline| deadline.at <= until) {
             self.now.at = self.now.at.max(deadline.at);
-            self.supervisor.handle_deadline(self.now, &mut self.wakes);
+            self.supervisor.handle_deadline(self.now, &mut self.deferred);
             self.pump();
         }
         self.now.at = until;
@@ -222,37 +222,38 @@ impl Rig {
     }
 
     /// Answers the oldest question.
-    fn answer(&mut self, outcome: Outcome) {
+    fn answer(&mut self, outcome: Response) {
         let (link, ask, _) = self.asks.pop_front().expect("a question");
-        self.notice(link, SessionNotice::Answer(ask, outcome));
+        self.notice(link, SessionEvent::Answer(ask, outcome));
     }
 
     /// The oldest open succeeds.
-    fn opened(&mut self) -> (LinkId, EndpointId, Attempt) {
+    fn opened(&mut self) -> (ConnectionId, EndpointId, Attempt) {
         let (link, id, attempt) = self.opens.pop_front().expect("an open");
         let peer = &self.peers[&link];
         let (EndpointRef::Producer(producer), _) = &peer.guests[&id] else { panic!("a producer") };
         let success = pb::CommandProducerSuccess { producer_name: "made-up".to_owned(), ..Default::default() };
         let info = peer_info(&peer.address);
-        producer.with(&mut self.wakes, |producer, wakes| producer.on_attached(&success, &info, self.now, wakes));
-        self.notice(link, SessionNotice::Opened(id, attempt));
+        producer
+            .with(&mut self.deferred, |producer, deferred| producer.on_attached(&success, &info, self.now, deferred));
+        self.notice(link, SessionEvent::Opened(id, attempt));
         (link, id, attempt)
     }
 
     /// The session gives a guest up.
-    fn give_back(&mut self, link: LinkId, id: EndpointId) -> Attempt {
+    fn give_back(&mut self, link: ConnectionId, id: EndpointId) -> Attempt {
         let (endpoint, attempt) =
             self.peers.get_mut(&link).and_then(|peer| peer.guests.remove(&id)).expect("it is a guest");
-        endpoint.move_to(&self.ready, &mut self.wakes);
-        endpoint.detach(self.now, &mut self.wakes);
+        endpoint.move_to(&self.ready, &mut self.deferred);
+        endpoint.detach(self.now, &mut self.deferred);
         attempt
     }
 
-    fn give_all_back(&mut self, link: LinkId) -> Option<String> {
+    fn give_all_back(&mut self, link: ConnectionId) -> Option<String> {
         let peer = self.peers.remove(&link)?;
         for (endpoint, _) in peer.guests.into_values() {
-            endpoint.move_to(&self.ready, &mut self.wakes);
-            endpoint.detach(self.now, &mut self.wakes);
+            endpoint.move_to(&self.ready, &mut self.deferred);
+            endpoint.detach(self.now, &mut self.deferred);
         }
         self.asks.retain(|(asked, ..)| *asked != link);
         self.opens.retain(|(opening, ..)| *opening != link);
@@ -263,21 +264,21 @@ impl Rig {
     fn open_fails(&mut self, error: RequestError) {
         let (link, id, _) = self.opens.pop_front().expect("an open");
         let attempt = self.give_back(link, id);
-        self.notice(link, SessionNotice::OpenFailed(id, attempt, error));
+        self.notice(link, SessionEvent::OpenFailed(id, attempt, error));
     }
 
-    fn detached(&mut self, link: LinkId, id: EndpointId, url: Option<&str>) {
+    fn detached(&mut self, link: ConnectionId, id: EndpointId, url: Option<&str>) {
         let attempt = self.give_back(link, id);
-        self.notice(link, SessionNotice::Detached(id, attempt, url.map(str::to_owned)));
+        self.notice(link, SessionEvent::Detached(id, attempt, url.map(str::to_owned)));
     }
 
-    fn end(&mut self, link: LinkId, why: &str) {
+    fn end(&mut self, link: ConnectionId, why: &str) {
         self.give_all_back(link);
-        self.notice(link, SessionNotice::Ended(CloseReason::Io(why.to_owned())));
+        self.notice(link, SessionEvent::Ended(CloseReason::Io(why.to_owned())));
     }
 
     /// An endpoint that is attached to the service host itself.
-    fn attached(&mut self, number: u64) -> (Arc<Endpoint<Producer>>, LinkId) {
+    fn attached(&mut self, number: u64) -> (Arc<Endpoint<Producer>>, ConnectionId) {
         let (endpoint, mut created) = self.open(number);
         self.answer(connect_to("pulsar://service:6650"));
         let (link, ..) = self.opened();

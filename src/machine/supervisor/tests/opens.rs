@@ -50,23 +50,23 @@ fn every_open_has_a_higher_attempt_and_news_of_a_lower_one_change_nothing() {
     rig.answer(connect_to("pulsar://service:6650"));
     assert_eq!(rig.log(), ["open producer 1 #2 at service:6650"]);
     for stale in [
-        SessionNotice::Opened(id(1), Attempt(1)),
-        SessionNotice::OpenFailed(id(1), Attempt(1), server_error(15)),
-        SessionNotice::Detached(id(1), Attempt(1), None),
+        SessionEvent::Opened(id(1), Attempt(1)),
+        SessionEvent::OpenFailed(id(1), Attempt(1), server_error(15)),
+        SessionEvent::Detached(id(1), Attempt(1), None),
     ] {
         rig.notice(link, stale);
         assert_eq!(rig.state(1), "opening");
     }
     let _other = rig.open(2);
     let (_, ask, _) = rig.asks[0].clone();
-    rig.notice(LinkId(99), SessionNotice::Answer(ask, connect_to("pulsar://service:6650")));
+    rig.notice(ConnectionId(99), SessionEvent::Answer(ask, connect_to("pulsar://service:6650")));
     assert_eq!(rig.state(2), "looking up");
-    rig.notice(LinkId(99), SessionNotice::Opened(id(1), Attempt(2)));
-    rig.notice(LinkId(99), SessionNotice::Finished(id(1)));
-    rig.notice(LinkId(99), SessionNotice::Ended(CloseReason::Io("reset".to_owned())));
+    rig.notice(ConnectionId(99), SessionEvent::Opened(id(1), Attempt(2)));
+    rig.notice(ConnectionId(99), SessionEvent::Finished(id(1)));
+    rig.notice(ConnectionId(99), SessionEvent::Ended(CloseReason::Io("reset".to_owned())));
     assert_eq!(rig.state(1), "opening");
     rig.opened();
-    rig.notice(link, SessionNotice::OpenFailed(id(1), Attempt(1), server_error(15)));
+    rig.notice(link, SessionEvent::OpenFailed(id(1), Attempt(1), server_error(15)));
     assert_eq!(rig.state(1), "attached");
 }
 
@@ -78,7 +78,7 @@ fn a_connection_lost_while_opening_leads_back_to_lookup() {
     let (link, _, attempt) = rig.opens[0];
     rig.end(link, "reset by peer");
     assert_eq!(rig.state(1), "backing off");
-    rig.notice(link, SessionNotice::Opened(id(1), attempt));
+    rig.notice(link, SessionEvent::Opened(id(1), attempt));
     assert_eq!(rig.state(1), "backing off");
     rig.log();
     rig.wait_ms(100);
@@ -93,7 +93,7 @@ fn a_connection_lost_while_looking_up_or_connecting_leads_back_to_lookup() {
     let (link, ask, _) = rig.asks[0].clone();
     rig.end(link, "reset by peer");
     assert_eq!(rig.state(1), "backing off");
-    rig.notice(link, SessionNotice::Answer(ask, connect_to("pulsar://b:6650")));
+    rig.notice(link, SessionEvent::Answer(ask, connect_to("pulsar://b:6650")));
     assert_eq!(rig.state(1), "backing off");
     rig.wait_ms(100);
     rig.unreachable.insert("b");

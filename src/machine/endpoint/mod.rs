@@ -10,11 +10,15 @@
 //!    harmless.
 //! 5. An endpoint that still has more goes to the tail of its server's ring.
 
+pub mod deferred;
+pub mod outbox;
+pub mod reply;
+
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
-use super::Wakes;
+use super::Deferred;
 use crate::id::{ConsumerId, ProducerId};
 
 /// Names one endpoint of a client.
@@ -74,13 +78,13 @@ impl<M: Machine> Endpoint<M> {
 
     /// Lets a user's task work on the machine, and marks the endpoint if that gave its server something to do.
     #[inline]
-    pub fn with<R>(&self, wakes: &mut Wakes, work: impl FnOnce(&mut M, &mut Wakes) -> R) -> R {
+    pub fn with<R>(&self, deferred: &mut Deferred, work: impl FnOnce(&mut M, &mut Deferred) -> R) -> R {
         let mut slot = self.lock();
-        let result = work(&mut slot.machine, wakes);
+        let result = work(&mut slot.machine, deferred);
         if slot.machine.take_dirty() && !slot.queued {
             slot.queued = true;
             if let Some(waker) = slot.server.mark(self.id) {
-                wakes.wake(waker);
+                deferred.wake(waker);
             }
         }
         result
@@ -119,12 +123,12 @@ impl<M: Machine> Endpoint<M> {
     }
 
     /// Hands the endpoint to another server, which is told to look at it.
-    pub fn move_to(&self, server: &Arc<ReadyList>, wakes: &mut Wakes) {
+    pub fn move_to(&self, server: &Arc<ReadyList>, deferred: &mut Deferred) {
         let mut slot = self.lock();
         slot.server = server.clone();
         slot.queued = true;
         if let Some(waker) = server.mark(self.id) {
-            wakes.wake(waker);
+            deferred.wake(waker);
         }
     }
 }

@@ -4,7 +4,7 @@
 //! socket and no clock: [`Input`]s come in, [`Action`]s go out, and somebody else carries them out. After every input
 //! the caller drains [`Supervisor::poll_action`] and asks [`Supervisor::poll_deadline`].
 //!
-//! News of an earlier attempt or another connection change nothing: each names its [`LinkId`], and its attempt or
+//! News of an earlier attempt or another connection change nothing: each names its [`ConnectionId`], and its attempt or
 //! question.
 
 use std::collections::BTreeMap;
@@ -12,23 +12,31 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use super::attach::{Attach, AttachState, Verdict};
-use super::backoff::Backoff;
-use super::brokers::{Brokers, BrokersConfig, Lost, User};
-use super::control::{Action, AskId, Attempt, EndpointRef, Input, LinkId, SessionCommand, SessionNotice};
-use super::deadlines::Deadlines;
-use super::failure::Failure;
-use super::lookup::{Looked, Lookup, broker_key};
-use super::outbox::Outcome;
-use super::peer::RequestError;
-use super::sabotage::{self, Sabotage};
-use super::service_url::{ServiceHosts, ServiceUrl, broker_host};
-use super::{Deadline, EndpointId, Now, ReadyList, ReplyTo, Wakes};
+use super::{Deadline, Deferred, EndpointId, Now, ReadyList, ReplyTo};
 use crate::error::{Error, ErrorKind};
+use crate::machine::connection::peer::RequestError;
+use crate::machine::control::{
+    Action, Attempt, ConnectionId, EndpointRef, Input, RequestToken, SessionCommand, SessionEvent,
+};
+use crate::machine::deadlines::Deadlines;
+use crate::machine::endpoint::outbox::Response;
+use crate::machine::mutation::{self, Mutation};
+use crate::machine::supervisor::attach::{Attach, AttachState, Verdict};
+use crate::machine::supervisor::backoff::Backoff;
+use crate::machine::supervisor::failure::Failure;
+use crate::machine::supervisor::lookup::{Looked, Lookup, broker_key};
+use crate::machine::supervisor::pool::{Brokers, BrokersConfig, Lost, User};
+use crate::machine::supervisor::service_url::{ServiceHosts, ServiceUrl, broker_host};
 use crate::splitmix::SplitMix64;
 use crate::wire::command::Command;
 
+mod attach;
+mod backoff;
+mod failure;
+mod lookup;
+mod pool;
 mod questions;
+pub mod service_url;
 
 use questions::Question;
 
@@ -45,9 +53,9 @@ pub struct SupervisorConfig {
     /// Redirects of one lookup. Default 20.
     pub lookup_redirects_max: u32,
     /// The first wait after a failure. Default 100 ms.
-    pub backoff_initial: Duration,
+    pub initial_backoff_interval: Duration,
     /// The longest wait after failures in a row. Default 60 s.
-    pub backoff_max: Duration,
+    pub max_backoff_interval: Duration,
     /// Endpoints that look up or open on one connection at the same time; the others wait for their turn. Default 128.
     pub opens_in_flight_max: usize,
     /// How long a connection that nobody uses is kept. Default 60 s.
@@ -64,8 +72,8 @@ impl SupervisorConfig {
             listener_name: None,
             operation_timeout: Duration::from_secs(30),
             lookup_redirects_max: 20,
-            backoff_initial: Duration::from_millis(100),
-            backoff_max: Duration::from_secs(60),
+            initial_backoff_interval: Duration::from_millis(100),
+            max_backoff_interval: Duration::from_secs(60),
             opens_in_flight_max: 128,
             idle_connection_max: Duration::from_secs(60),
             seed,
@@ -106,7 +114,7 @@ pub struct Supervisor {
     /// One for each call of the user that waits.
     questions: BTreeMap<u64, Question>,
     /// What was asked and not answered: at most one for each endpoint and question.
-    asks: BTreeMap<AskId, (LinkId, User)>,
+    asks: BTreeMap<RequestToken, (ConnectionId, User)>,
     /// At most two for each endpoint and question.
     timers: Deadlines<Timer>,
     closing: Option<Closing>,
@@ -121,7 +129,7 @@ impl Supervisor {
         let brokers = Brokers::new(BrokersConfig {
             opens_in_flight_max: config.opens_in_flight_max,
             idle_connection_max: config.idle_connection_max,
-            backoff_initial: config.backoff_initial,
+            initial_backoff_interval: config.initial_backoff_interval,
         });
         let mut random = SplitMix64::new(config.seed);
         Self {
@@ -141,25 +149,25 @@ impl Supervisor {
     }
 
     /// Takes one input.
-    pub fn handle(&mut self, input: Input, now: Now, wakes: &mut Wakes) {
+    pub fn handle(&mut self, input: Input, now: Now, deferred: &mut Deferred) {
         match input {
-            Input::Connect(reply) => self.connect(reply, now, wakes),
-            Input::Open(endpoint) => self.open(endpoint, now, wakes),
-            Input::Partitions { topic, reply } => self.partitions(topic, reply, now, wakes),
+            Input::Connect(reply) => self.connect(reply, now, deferred),
+            Input::Open(endpoint) => self.open(endpoint, now, deferred),
+            Input::Partitions { topic, reply } => self.partitions(topic, reply, now, deferred),
             Input::Credentials(link, credentials) => {
                 if let Some(lost) = self.brokers.on_credentials(link, credentials) {
-                    self.on_lost(lost, now, wakes);
+                    self.on_lost(lost, now, deferred);
                 }
             }
-            Input::From(link, notice) => self.on_notice(link, notice, now, wakes),
-            Input::CloseClient(reply) => self.close(reply, now, wakes),
+            Input::From(link, notice) => self.on_notice(link, notice, now, deferred),
+            Input::CloseClient(reply) => self.close(reply, now, deferred),
         }
-        self.advance(now, wakes);
+        self.advance(now, deferred);
     }
 
     /// Looks at the endpoints without a session that have something to do: a close, an earlier deadline, an end.
     /// `waker` is left with the list, to be woken when there are more.
-    pub fn handle_ready(&mut self, waker: Option<&Waker>, now: Now, wakes: &mut Wakes) {
+    pub fn handle_ready(&mut self, waker: Option<&Waker>, now: Now, deferred: &mut Deferred) {
         loop {
             let mut ids = Vec::new();
             self.ready.take(&mut ids, waker);
@@ -167,10 +175,10 @@ impl Supervisor {
                 break;
             }
             for id in ids {
-                self.look_at(id, now, wakes);
+                self.look_at(id, now, deferred);
             }
         }
-        self.advance(now, wakes);
+        self.advance(now, deferred);
     }
 
     /// Looks at every endpoint at the next [`handle_ready`](Self::handle_ready): one that then does something had not
@@ -193,7 +201,7 @@ impl Supervisor {
     }
 
     /// Does what is due.
-    pub fn handle_deadline(&mut self, now: Now, wakes: &mut Wakes) {
+    pub fn handle_deadline(&mut self, now: Now, deferred: &mut Deferred) {
         self.brokers.handle_deadline(now);
         // All first, then their work: a timer that is set to the past meanwhile waits for the next call.
         let mut due = Vec::new();
@@ -202,17 +210,17 @@ impl Supervisor {
         }
         for timer in due {
             match timer {
-                Timer::Endpoint(id) => self.look_at(id, now, wakes),
+                Timer::Endpoint(id) => self.look_at(id, now, deferred),
                 Timer::Retry(User::Endpoint(id)) => self.look_up(id, now),
                 Timer::Retry(user) => {
                     let key = self.hosts.key();
                     self.brokers.join(&key, user, now);
                 }
-                Timer::QuestionEnd(number) => self.question_timed_out(number, now, wakes),
-                Timer::CloseEnd => self.close_timed_out(now, wakes),
+                Timer::QuestionEnd(number) => self.question_timed_out(number, now, deferred),
+                Timer::CloseEnd => self.close_timed_out(now, deferred),
             }
         }
-        self.advance(now, wakes);
+        self.advance(now, deferred);
     }
 
     /// Whether a closed client has nothing left: no endpoint, no connection, no action.
@@ -221,18 +229,18 @@ impl Supervisor {
     }
 
     /// Nobody will carry actions out any more: every endpoint ends with `error`.
-    pub fn fail_all(&mut self, error: &Error, wakes: &mut Wakes) {
+    pub fn fail_all(&mut self, error: &Error, deferred: &mut Deferred) {
         for attach in std::mem::take(&mut self.endpoints).into_values() {
-            attach.endpoint.fail(error.clone(), wakes);
+            attach.endpoint.fail(error.clone(), deferred);
         }
     }
 
     /// Gives the turns that are free, and ends the client when it is closed and empty.
-    fn advance(&mut self, now: Now, wakes: &mut Wakes) {
+    fn advance(&mut self, now: Now, deferred: &mut Deferred) {
         while let Some((link, user)) = self.brokers.next_turn() {
             match user {
                 User::Endpoint(id) => self.endpoint_turn(link, id, now),
-                User::Question(number) => self.question_turn(link, number, now, wakes),
+                User::Question(number) => self.question_turn(link, number, now, deferred),
             }
         }
         if self.endpoints.is_empty() {
@@ -240,7 +248,7 @@ impl Supervisor {
                 self.brokers.hang_up_all();
                 self.timers.set(Timer::CloseEnd, None);
                 for reply in closing.replies.drain(..) {
-                    reply.answer(closing.error.clone().map_or(Ok(()), Err), wakes);
+                    reply.answer(closing.error.clone().map_or(Ok(()), Err), deferred);
                 }
             }
         }
@@ -267,9 +275,9 @@ impl Supervisor {
         self.closing.is_some().then(|| Error::local(ErrorKind::Closed, "the client is closed"))
     }
 
-    fn ask(&mut self, link: LinkId, user: User, command: Command) -> AskId {
+    fn ask(&mut self, link: ConnectionId, user: User, command: Command) -> RequestToken {
         self.next_ask += 1;
-        let ask = AskId(self.next_ask);
+        let ask = RequestToken(self.next_ask);
         self.asks.insert(ask, (link, user));
         self.brokers.tell(link, SessionCommand::Ask(ask, Box::new(command)));
         ask
@@ -280,41 +288,43 @@ impl Supervisor {
     }
 
     fn backoff(&self) -> Backoff {
-        Backoff::new(self.config.backoff_initial, self.config.backoff_max)
+        Backoff::new(self.config.initial_backoff_interval, self.config.max_backoff_interval)
     }
 
     // News of sessions.
 
-    fn on_notice(&mut self, link: LinkId, notice: SessionNotice, now: Now, wakes: &mut Wakes) {
+    fn on_notice(&mut self, link: ConnectionId, notice: SessionEvent, now: Now, deferred: &mut Deferred) {
         match notice {
-            SessionNotice::Up(peer) => self.brokers.on_up(link, peer),
-            SessionNotice::Challenged => self.brokers.on_challenged(link),
-            SessionNotice::Opened(id, attempt) => self.on_opened(link, id, attempt),
-            SessionNotice::OpenFailed(id, attempt, error) => self.on_open_failed(link, id, attempt, error, now, wakes),
-            SessionNotice::Detached(id, attempt, url) => self.on_detached(link, id, attempt, url, now, wakes),
-            SessionNotice::Finished(id) => {
+            SessionEvent::Up(peer) => self.brokers.on_up(link, peer),
+            SessionEvent::Challenged => self.brokers.on_challenged(link),
+            SessionEvent::Opened(id, attempt) => self.on_opened(link, id, attempt),
+            SessionEvent::OpenFailed(id, attempt, error) => {
+                self.on_open_failed(link, id, attempt, error, now, deferred)
+            }
+            SessionEvent::Detached(id, attempt, url) => self.on_detached(link, id, attempt, url, now, deferred),
+            SessionEvent::Finished(id) => {
                 if self.brokers.link_of(User::Endpoint(id)) == Some(link) {
                     self.forget(id, now);
                 }
             }
-            SessionNotice::Answer(ask, outcome) => self.on_answer(link, ask, outcome, now, wakes),
-            SessionNotice::Ended(reason) => {
+            SessionEvent::Answer(ask, outcome) => self.on_answer(link, ask, outcome, now, deferred),
+            SessionEvent::Ended(reason) => {
                 if let Some(lost) = self.brokers.on_ended(link, &reason, &mut self.random, now) {
-                    self.on_lost(lost, now, wakes);
+                    self.on_lost(lost, now, deferred);
                 }
             }
         }
     }
 
     /// The endpoint a notice is about, if it is of the present attempt on the present connection.
-    fn current(&mut self, link: LinkId, id: EndpointId, attempt: Attempt) -> Option<&mut Attach> {
+    fn current(&mut self, link: ConnectionId, id: EndpointId, attempt: Attempt) -> Option<&mut Attach> {
         if self.brokers.link_of(User::Endpoint(id)) != Some(link) {
             return None;
         }
         self.endpoints.get_mut(&id).filter(|attach| attach.attempt == attempt && attach.is_with_session())
     }
 
-    fn on_opened(&mut self, link: LinkId, id: EndpointId, attempt: Attempt) {
+    fn on_opened(&mut self, link: ConnectionId, id: EndpointId, attempt: Attempt) {
         if let Some(attach) = self.current(link, id, attempt) {
             attach.on_opened();
             self.timers.set(Timer::Endpoint(id), None);
@@ -324,12 +334,12 @@ impl Supervisor {
 
     fn on_open_failed(
         &mut self,
-        link: LinkId,
+        link: ConnectionId,
         id: EndpointId,
         attempt: Attempt,
         error: RequestError,
         now: Now,
-        wakes: &mut Wakes,
+        deferred: &mut Deferred,
     ) {
         let Some(attach) = self.current(link, id, attempt) else { return };
         let doing = match &attach.endpoint {
@@ -337,18 +347,18 @@ impl Supervisor {
             EndpointRef::Consumer(_) => "the subscription",
         };
         let failure = self.at_link(link, Failure::of_request(error, doing));
-        self.on_failed(id, failure, now, wakes);
-        self.look_at(id, now, wakes);
+        self.on_failed(id, failure, now, deferred);
+        self.look_at(id, now, deferred);
     }
 
     fn on_detached(
         &mut self,
-        link: LinkId,
+        link: ConnectionId,
         id: EndpointId,
         attempt: Attempt,
         url: Option<String>,
         now: Now,
-        wakes: &mut Wakes,
+        deferred: &mut Deferred,
     ) {
         let user = User::Endpoint(id);
         let Some(attach) = self.current(link, id, attempt) else { return };
@@ -362,7 +372,7 @@ impl Supervisor {
         });
         if let (Some(key), Some(attach)) = (hinted, self.endpoints.get_mut(&id)) {
             attach.state = AttachState::Connecting;
-            if sabotage::is(Sabotage::AssignedUrlForever) {
+            if mutation::is(Mutation::AssignedUrlForever) {
                 attach.pinned = Some(key.clone());
             }
             self.brokers.join(&key, user, now);
@@ -374,22 +384,36 @@ impl Supervisor {
                 }
             }
         }
-        self.look_at(id, now, wakes);
+        self.look_at(id, now, deferred);
     }
 
-    fn on_answer(&mut self, link: LinkId, ask: AskId, outcome: Outcome, now: Now, wakes: &mut Wakes) {
+    fn on_answer(
+        &mut self,
+        link: ConnectionId,
+        ask: RequestToken,
+        outcome: Response,
+        now: Now,
+        deferred: &mut Deferred,
+    ) {
         let Some(&(asked, user)) = self.asks.get(&ask) else { return };
         if asked != link {
             return;
         }
         self.asks.remove(&ask);
         match user {
-            User::Endpoint(id) => self.on_looked_up(link, id, outcome, now, wakes),
-            User::Question(number) => self.on_partitions(link, number, outcome, now, wakes),
+            User::Endpoint(id) => self.on_looked_up(link, id, outcome, now, deferred),
+            User::Question(number) => self.on_partitions(link, number, outcome, now, deferred),
         }
     }
 
-    fn on_looked_up(&mut self, link: LinkId, id: EndpointId, outcome: Outcome, now: Now, wakes: &mut Wakes) {
+    fn on_looked_up(
+        &mut self,
+        link: ConnectionId,
+        id: EndpointId,
+        outcome: Response,
+        now: Now,
+        deferred: &mut Deferred,
+    ) {
         let Some(attach) = self.endpoints.get_mut(&id) else { return };
         let AttachState::LookingUp { lookup, ask } = &mut attach.state else { return };
         *ask = None;
@@ -405,13 +429,13 @@ impl Supervisor {
             Looked::Redirected(key) => self.brokers.join(&key, User::Endpoint(id), now),
             Looked::Failed(failure) => {
                 let failure = self.at_link(link, failure);
-                self.on_failed(id, failure, now, wakes);
+                self.on_failed(id, failure, now, deferred);
             }
         }
     }
 
     /// Notes whether a lookup over this connection got an answer; a sick connection makes way, and a sick service host.
-    fn judge(&mut self, link: LinkId, failed: bool, now: Now) {
+    fn judge(&mut self, link: ConnectionId, failed: bool, now: Now) {
         if self.brokers.on_lookup(link, failed, &mut self.random, now) {
             if let Some(key) = self.brokers.key(link) {
                 self.hosts.failed(key);
@@ -420,32 +444,32 @@ impl Supervisor {
     }
 
     /// Names the broker in a failure.
-    fn at_link(&self, link: LinkId, mut failure: Failure) -> Failure {
+    fn at_link(&self, link: ConnectionId, mut failure: Failure) -> Failure {
         if let Some(address) = self.brokers.address(link) {
             failure.error = failure.error.with_address(address);
         }
         failure
     }
 
-    fn on_lost(&mut self, lost: Lost, now: Now, wakes: &mut Wakes) {
+    fn on_lost(&mut self, lost: Lost, now: Now, deferred: &mut Deferred) {
         self.hosts.failed(&lost.key);
         for user in lost.users {
             match user {
                 User::Endpoint(id) => {
-                    self.on_failed(id, lost.failure.clone(), now, wakes);
-                    self.look_at(id, now, wakes);
+                    self.on_failed(id, lost.failure.clone(), now, deferred);
+                    self.look_at(id, now, deferred);
                 }
-                User::Question(number) => self.question_failed(number, lost.failure.clone(), now, wakes),
+                User::Question(number) => self.question_failed(number, lost.failure.clone(), now, deferred),
             }
         }
     }
 
     // Endpoints.
 
-    fn open(&mut self, endpoint: EndpointRef, now: Now, wakes: &mut Wakes) {
+    fn open(&mut self, endpoint: EndpointRef, now: Now, deferred: &mut Deferred) {
         let id = endpoint.id();
         if let Some(error) = self.closed() {
-            endpoint.fail(error, wakes);
+            endpoint.fail(error, deferred);
             return;
         }
         if self.endpoints.contains_key(&id) {
@@ -454,11 +478,11 @@ impl Supervisor {
         }
         let mut attach = Attach::new(endpoint, self.backoff());
         // A machine that was never attached waits for one thing only: the end of its creation.
-        let first = attach.endpoint.serve_detached(&self.ready, now, wakes).flatten();
+        let first = attach.endpoint.serve_detached(&self.ready, now, deferred).flatten();
         attach.creation_ends = first.map(|deadline| deadline.at);
         self.endpoints.insert(id, attach);
         self.look_up(id, now);
-        self.look_at(id, now, wakes);
+        self.look_at(id, now, deferred);
     }
 
     fn look_up(&mut self, id: EndpointId, now: Now) {
@@ -475,7 +499,7 @@ impl Supervisor {
         self.brokers.join(&key, User::Endpoint(id), now);
     }
 
-    fn endpoint_turn(&mut self, link: LinkId, id: EndpointId, now: Now) {
+    fn endpoint_turn(&mut self, link: ConnectionId, id: EndpointId, now: Now) {
         let user = User::Endpoint(id);
         let Some(attach) = self.endpoints.get_mut(&id) else {
             self.brokers.leave(user, now);
@@ -500,7 +524,7 @@ impl Supervisor {
         }
     }
 
-    fn on_failed(&mut self, id: EndpointId, failure: Failure, now: Now, wakes: &mut Wakes) {
+    fn on_failed(&mut self, id: EndpointId, failure: Failure, now: Now, deferred: &mut Deferred) {
         let user = User::Endpoint(id);
         let Some(attach) = self.endpoints.get_mut(&id) else { return };
         if let AttachState::LookingUp { ask: Some(ask), .. } = &attach.state {
@@ -510,22 +534,22 @@ impl Supervisor {
         match attach.on_failure(failure, &mut self.random, now) {
             Verdict::TryAt(at) => self.set_retry(user, at),
             Verdict::Fail(error) => {
-                attach.endpoint.fail(error, wakes);
+                attach.endpoint.fail(error, deferred);
                 self.forget(id, now);
             }
         }
     }
 
     /// Serves an endpoint that no session has.
-    fn look_at(&mut self, id: EndpointId, now: Now, wakes: &mut Wakes) {
+    fn look_at(&mut self, id: EndpointId, now: Now, deferred: &mut Deferred) {
         let Some(attach) = self.endpoints.get(&id) else { return };
         let is_late = attach.creation_ends.is_some_and(|ends| ends <= now.at);
         if is_late && !attach.is_with_session() && !attach.endpoint.is_finished() {
             // The machine would say so itself, but does not know what the trouble was.
             let address = self.brokers.link_of(User::Endpoint(id)).and_then(|link| self.brokers.address(link));
-            attach.endpoint.fail(attach.creation_timed_out(address), wakes);
+            attach.endpoint.fail(attach.creation_timed_out(address), deferred);
         }
-        match attach.endpoint.serve_detached(&self.ready, now, wakes) {
+        match attach.endpoint.serve_detached(&self.ready, now, deferred) {
             // A session serves it, and tells of its end.
             None => self.timers.set(Timer::Endpoint(id), None),
             Some(_) if attach.endpoint.is_finished() => self.forget(id, now),
@@ -546,7 +570,7 @@ impl Supervisor {
 
     // The end.
 
-    fn close(&mut self, reply: ReplyTo<()>, now: Now, wakes: &mut Wakes) {
+    fn close(&mut self, reply: ReplyTo<()>, now: Now, deferred: &mut Deferred) {
         if let Some(closing) = &mut self.closing {
             closing.replies.push(reply);
             return;
@@ -555,21 +579,21 @@ impl Supervisor {
         let numbers: Vec<u64> = self.questions.keys().copied().collect();
         for number in numbers {
             if let (Some(question), Some(error)) = (self.forget_question(number, now), self.closed()) {
-                question.fail(error, wakes);
+                question.fail(error, deferred);
             }
         }
         let ids: Vec<EndpointId> = self.endpoints.keys().copied().collect();
         for id in ids {
             if let Some(attach) = self.endpoints.get(&id) {
-                attach.endpoint.close(now, wakes);
+                attach.endpoint.close(now, deferred);
             }
-            self.look_at(id, now, wakes);
+            self.look_at(id, now, deferred);
         }
         let end = Deadline::after(now, self.config.operation_timeout, "close of the client");
         self.timers.set(Timer::CloseEnd, end);
     }
 
-    fn close_timed_out(&mut self, now: Now, wakes: &mut Wakes) {
+    fn close_timed_out(&mut self, now: Now, deferred: &mut Deferred) {
         let Some(closing) = &mut self.closing else { return };
         let late = self.endpoints.len();
         let first = self.endpoints.first_key_value();
@@ -580,7 +604,7 @@ impl Supervisor {
         let ids: Vec<EndpointId> = self.endpoints.keys().copied().collect();
         for id in ids {
             if let Some(attach) = self.endpoints.get(&id) {
-                attach.endpoint.fail(error.clone(), wakes);
+                attach.endpoint.fail(error.clone(), deferred);
             }
             self.forget(id, now);
         }
@@ -590,7 +614,7 @@ impl Supervisor {
 impl Drop for Supervisor {
     /// Whoever waits is told, so that a runtime that goes away strands no task.
     fn drop(&mut self) {
-        self.fail_all(&Error::local(ErrorKind::Closed, "the client went away"), &mut Wakes::new());
+        self.fail_all(&Error::local(ErrorKind::Closed, "the client went away"), &mut Deferred::new());
         // A question's reply answers for itself when it is dropped.
     }
 }

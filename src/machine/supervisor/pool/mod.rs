@@ -8,14 +8,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::backoff::Backoff;
-use super::control::{Action, AuthData, BrokerKey, CloseReason, LinkId, SessionCommand};
-use super::deadlines::Deadlines;
-use super::failure::{Failure, refuses_credentials};
-use super::peer::PeerInfo;
-use super::sabotage::{self, Sabotage};
-use super::{Deadline, EndpointId, Now};
 use crate::error::Result;
+use crate::machine::connection::peer::PeerInfo;
+use crate::machine::control::{Action, AuthData, BrokerKey, CloseReason, ConnectionId, SessionCommand};
+use crate::machine::deadlines::Deadlines;
+use crate::machine::mutation::{self, Mutation};
+use crate::machine::supervisor::backoff::Backoff;
+use crate::machine::supervisor::failure::{Failure, refuses_credentials};
+use crate::machine::{Deadline, EndpointId, Now};
 use crate::splitmix::SplitMix64;
 
 /// Lookups in a row that one connection leaves unanswered, or answers with "not now", before it is replaced.
@@ -59,7 +59,7 @@ pub(crate) enum User {
 pub(crate) enum BrokerState {
     /// Not dialed yet, because the last dial of this broker failed a moment ago.
     Resting,
-    /// Waiting for [`Input::Credentials`](super::control::Input::Credentials).
+    /// Waiting for [`Input::Credentials`](crate::machine::control::Input::Credentials).
     FetchingCredentials,
     /// The driver connects, and the session shakes hands.
     Dialing,
@@ -118,7 +118,7 @@ pub(crate) struct Lost {
 pub(crate) struct BrokersConfig {
     pub(crate) opens_in_flight_max: usize,
     pub(crate) idle_connection_max: Duration,
-    pub(crate) backoff_initial: Duration,
+    pub(crate) initial_backoff_interval: Duration,
 }
 
 /// All connections of a client.
@@ -127,18 +127,18 @@ pub(crate) struct Brokers {
     config: BrokersConfig,
     /// One for each dial that is under way or made. Bounded: a link without users is hung up, so there are at most as
     /// many as users, plus the idle ones of the last `idle_connection_max`.
-    links: BTreeMap<LinkId, Link>,
+    links: BTreeMap<ConnectionId, Link>,
     /// The link to hand out for a key: a subset of `links`. Never iterated, so its order does not matter.
-    pooled: HashMap<BrokerKey, LinkId>,
+    pooled: HashMap<BrokerKey, ConnectionId>,
     /// Where each user sits.
-    seats: BTreeMap<User, LinkId>,
+    seats: BTreeMap<User, ConnectionId>,
     /// Brokers that could not be reached lately; older entries go when one is added. Bounded by the dials that failed
     /// within twice [`REST_MAX`].
     rests: HashMap<BrokerKey, Rest>,
     /// Links that may have a turn to give.
-    open_gates: BTreeSet<LinkId>,
+    open_gates: BTreeSet<ConnectionId>,
     /// Rests and idle times. Bounded by `links`.
-    deadlines: Deadlines<LinkId>,
+    deadlines: Deadlines<ConnectionId>,
     /// Not collected yet. Bounded by the caller, who collects after every input.
     actions: VecDeque<Action>,
     next_link: u64,
@@ -178,9 +178,9 @@ impl Brokers {
         self.seat(id, user);
     }
 
-    fn make(&mut self, key: BrokerKey, is_second_try: bool, now: Now) -> LinkId {
+    fn make(&mut self, key: BrokerKey, is_second_try: bool, now: Now) -> ConnectionId {
         self.next_link += 1;
-        let id = LinkId(self.next_link);
+        let id = ConnectionId(self.next_link);
         let address: Arc<str> = match key.proxy_to_broker_url() {
             Some(broker) => format!("{broker} through {}", key.physical).into(),
             None => key.logical.to_string().into(),
@@ -208,7 +208,7 @@ impl Brokers {
         id
     }
 
-    fn seat(&mut self, id: LinkId, user: User) {
+    fn seat(&mut self, id: ConnectionId, user: User) {
         let Some(link) = self.links.get_mut(&id) else { return };
         self.next_ticket += 1;
         link.users.insert(user, Seat::Waiting(self.next_ticket));
@@ -254,7 +254,7 @@ impl Brokers {
     }
 
     /// Whose turn it is, on a connection that is up.
-    pub(crate) fn next_turn(&mut self) -> Option<(LinkId, User)> {
+    pub(crate) fn next_turn(&mut self) -> Option<(ConnectionId, User)> {
         while let Some(&id) = self.open_gates.first() {
             let turn = self.links.get_mut(&id).and_then(|link| {
                 let is_open = matches!(link.state, BrokerState::Up | BrokerState::Draining);
@@ -275,32 +275,32 @@ impl Brokers {
     }
 
     /// Where the user sits.
-    pub(crate) fn link_of(&self, user: User) -> Option<LinkId> {
+    pub(crate) fn link_of(&self, user: User) -> Option<ConnectionId> {
         self.seats.get(&user).copied()
     }
 
     /// The key of a connection.
-    pub(crate) fn key(&self, id: LinkId) -> Option<&BrokerKey> {
+    pub(crate) fn key(&self, id: ConnectionId) -> Option<&BrokerKey> {
         self.links.get(&id).map(|link| &link.key)
     }
 
     /// The address of a connection, for errors.
-    pub(crate) fn address(&self, id: LinkId) -> Option<&Arc<str>> {
+    pub(crate) fn address(&self, id: ConnectionId) -> Option<&Arc<str>> {
         self.links.get(&id).map(|link| &link.address)
     }
 
     /// What the broker said of itself, once it has.
-    pub(crate) fn peer(&self, id: LinkId) -> Option<&PeerInfo> {
+    pub(crate) fn peer(&self, id: ConnectionId) -> Option<&PeerInfo> {
         self.links.get(&id).and_then(|link| link.peer.as_ref())
     }
 
     /// Passes a command to the session.
-    pub(crate) fn tell(&mut self, id: LinkId, command: SessionCommand) {
+    pub(crate) fn tell(&mut self, id: ConnectionId, command: SessionCommand) {
         self.actions.push_back(Action::Tell(id, command));
     }
 
     /// The credentials that a link asked for.
-    pub(crate) fn on_credentials(&mut self, id: LinkId, credentials: Result<AuthData>) -> Option<Lost> {
+    pub(crate) fn on_credentials(&mut self, id: ConnectionId, credentials: Result<AuthData>) -> Option<Lost> {
         let link = self.links.get_mut(&id)?;
         match (link.state, credentials) {
             (BrokerState::FetchingCredentials, Ok(credentials)) => {
@@ -334,7 +334,7 @@ impl Brokers {
     }
 
     /// The broker wants fresh credentials, in the handshake or later.
-    pub(crate) fn on_challenged(&mut self, id: LinkId) {
+    pub(crate) fn on_challenged(&mut self, id: ConnectionId) {
         let Some(link) = self.links.get_mut(&id) else { return };
         if matches!(link.state, BrokerState::Dialing | BrokerState::Up | BrokerState::Draining) && !link.is_challenged {
             link.is_challenged = true;
@@ -343,7 +343,7 @@ impl Brokers {
     }
 
     /// The handshake is done.
-    pub(crate) fn on_up(&mut self, id: LinkId, peer: PeerInfo) {
+    pub(crate) fn on_up(&mut self, id: ConnectionId, peer: PeerInfo) {
         let Some(link) = self.links.get_mut(&id) else { return };
         if link.state != BrokerState::Dialing {
             return;
@@ -358,7 +358,7 @@ impl Brokers {
     /// The connection is over. `None` where nobody has to be told: it is unknown, or its users wait for a fresh one.
     pub(crate) fn on_ended(
         &mut self,
-        id: LinkId,
+        id: ConnectionId,
         reason: &CloseReason,
         random: &mut SplitMix64,
         now: Now,
@@ -387,7 +387,7 @@ impl Brokers {
 
     /// A lookup or partition question over this link was answered, or not. Too many failures in a row and the link is
     /// handed out no more; `true` then.
-    pub(crate) fn on_lookup(&mut self, id: LinkId, failed: bool, random: &mut SplitMix64, now: Now) -> bool {
+    pub(crate) fn on_lookup(&mut self, id: ConnectionId, failed: bool, random: &mut SplitMix64, now: Now) -> bool {
         let Some(link) = self.links.get_mut(&id) else { return false };
         if !failed {
             link.lookups_failed = 0;
@@ -411,11 +411,11 @@ impl Brokers {
 
     /// Leaves a broker alone for a moment.
     fn rest(&mut self, key: BrokerKey, random: &mut SplitMix64, now: Now) {
-        if sabotage::is(Sabotage::NoBackoff) {
+        if mutation::is(Mutation::NoBackoff) {
             return;
         }
         self.rests.retain(|_, rest| rest.until + REST_MAX > now.at);
-        let initial = self.config.backoff_initial;
+        let initial = self.config.initial_backoff_interval;
         let rest =
             self.rests.entry(key).or_insert_with(|| Rest { backoff: Backoff::new(initial, REST_MAX), until: now.at });
         if let Some(until) = now.at.checked_add(rest.backoff.next(random)) {
@@ -423,13 +423,13 @@ impl Brokers {
         }
     }
 
-    fn unpool(&mut self, id: LinkId, key: &BrokerKey) {
+    fn unpool(&mut self, id: ConnectionId, key: &BrokerKey) {
         if self.pooled.get(key) == Some(&id) {
             self.pooled.remove(key);
         }
     }
 
-    fn remove(&mut self, id: LinkId, failure: Failure) -> Option<Lost> {
+    fn remove(&mut self, id: ConnectionId, failure: Failure) -> Option<Lost> {
         let link = self.links.remove(&id)?;
         self.unpool(id, &link.key);
         self.open_gates.remove(&id);
@@ -440,7 +440,7 @@ impl Brokers {
         Some(Lost { key: link.key, users: link.users.into_keys().collect(), failure })
     }
 
-    fn hang_up(&mut self, id: LinkId) {
+    fn hang_up(&mut self, id: ConnectionId) {
         let Some(link) = self.links.remove(&id) else { return };
         self.unpool(id, &link.key);
         self.open_gates.remove(&id);
@@ -484,7 +484,7 @@ impl Brokers {
     }
 
     #[cfg(test)]
-    pub(crate) fn state(&self, id: LinkId) -> Option<BrokerState> {
+    pub(crate) fn state(&self, id: ConnectionId) -> Option<BrokerState> {
         self.links.get(&id).map(|link| link.state)
     }
 

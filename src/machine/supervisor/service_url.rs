@@ -4,8 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use super::control::{BrokerKey, HostPort};
 use crate::error::{Error, ErrorKind, Result};
+use crate::machine::control::{BrokerKey, HostPort};
 
 const PORT: u16 = 6650;
 const PORT_TLS: u16 = 6651;

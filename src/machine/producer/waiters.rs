@@ -8,7 +8,7 @@ use std::num::NonZeroU64;
 use std::task::Waker;
 use std::time::Instant;
 
-use super::{Now, Wakes};
+use crate::machine::{Deferred, Now};
 
 /// A queue of tasks, each waiting for room for something of a known size. As long as it has waiters, at most as long
 /// as there are tasks.
@@ -56,7 +56,7 @@ impl Waiters {
     }
 
     /// Notes who is to be woken for the task from now on.
-    pub(crate) fn wait(&mut self, number: NonZeroU64, waker: &Waker, wakes: &mut Wakes) {
+    pub(crate) fn wait(&mut self, number: NonZeroU64, waker: &Waker, deferred: &mut Deferred) {
         let Some(at) = self.position(number) else { return };
         let slot = &mut self.queue[at].waker;
         if slot.as_ref().is_some_and(|old| old.will_wake(waker)) {
@@ -64,14 +64,14 @@ impl Waiters {
         }
         if let Some(old) = slot.replace(waker.clone()) {
             // Not dropped under a lock: a waker's drop is foreign code.
-            wakes.run(move || drop(old));
+            deferred.run(move || drop(old));
         }
     }
 
     /// The task has what it waited for, or has gone away.
-    pub(crate) fn leave(&mut self, number: NonZeroU64, wakes: &mut Wakes) {
+    pub(crate) fn leave(&mut self, number: NonZeroU64, deferred: &mut Deferred) {
         if let Some(Waiting { waker: Some(waker), .. }) = self.position(number).and_then(|at| self.queue.remove(at)) {
-            wakes.run(move || drop(waker));
+            deferred.run(move || drop(waker));
         }
     }
 
@@ -80,10 +80,10 @@ impl Waiters {
         self.queue.front().map(|front| front.size_bytes)
     }
 
-    /// Wakes the front, once.
-    pub(crate) fn wake_front(&mut self, wakes: &mut Wakes) {
+    /// Deferred the front, once.
+    pub(crate) fn wake_front(&mut self, deferred: &mut Deferred) {
         if let Some(waker) = self.queue.front_mut().and_then(|front| front.waker.take()) {
-            wakes.wake(waker);
+            deferred.wake(waker);
         }
     }
 
@@ -93,18 +93,18 @@ impl Waiters {
     }
 
     /// Sends away those whose time is over: they find themselves not in the queue any more.
-    pub(crate) fn expire(&mut self, now: Now, wakes: &mut Wakes) {
+    pub(crate) fn expire(&mut self, now: Now, deferred: &mut Deferred) {
         while self.next_deadline().is_some_and(|deadline| deadline <= now.at) {
-            self.wake_front(wakes);
+            self.wake_front(deferred);
             self.queue.pop_front();
         }
     }
 
     /// Sends everybody away.
-    pub(crate) fn dismiss_all(&mut self, wakes: &mut Wakes) {
+    pub(crate) fn dismiss_all(&mut self, deferred: &mut Deferred) {
         for waiting in self.queue.drain(..) {
             if let Some(waker) = waiting.waker {
-                wakes.wake(waker);
+                deferred.wake(waker);
             }
         }
     }

@@ -11,9 +11,9 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use super::Wakes;
 use crate::error::SendError;
 use crate::id::MessageId;
+use crate::machine::Deferred;
 
 /// How many sends outside batches share one allocation.
 pub(crate) const RUN_SENDS_MAX: u32 = 64;
@@ -128,7 +128,7 @@ impl<T> Few<T> {
 ///
 /// Of a size that is known, so that a [`PendingSend`] fits two registers: what is moved through memory shows in the cost
 /// of a message.
-pub(crate) struct Outcomes {
+pub(crate) struct SendResults {
     partition: i32,
     slow: Mutex<Slow>,
     first: Cell,
@@ -136,7 +136,7 @@ pub(crate) struct Outcomes {
     others: Box<[Cell]>,
 }
 
-impl Outcomes {
+impl SendResults {
     /// One result for all messages of a batch.
     pub(crate) fn of_batch(partition: i32) -> Arc<Self> {
         Self::new(partition, 0)
@@ -198,11 +198,11 @@ impl Outcomes {
         cell.state.store(FAILED, Ordering::Release);
     }
 
-    /// Wakes, by `wakes`, whoever waits for what is settled by now.
-    pub(crate) fn wake(&self, wakes: &mut Wakes) {
+    /// Deferred, by `wakes`, whoever waits for what is settled by now.
+    pub(crate) fn wake(&self, deferred: &mut Deferred) {
         let mut slow = self.slow();
         while let Some((_, waker)) = slow.waiting.take(|(waits_for, _)| self.cell(*waits_for).is_settled()) {
-            wakes.wake(waker);
+            deferred.wake(waker);
         }
     }
 
@@ -266,9 +266,9 @@ impl Outcomes {
     }
 }
 
-impl fmt::Debug for Outcomes {
+impl fmt::Debug for SendResults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Outcomes")
+        f.write_str("SendResults")
     }
 }
 
@@ -280,12 +280,12 @@ impl fmt::Debug for Outcomes {
 /// Cancel safe: it may be polled, dropped or moved to another task at any time.
 #[must_use = "a failed send is noticed by awaiting this, by a callback, or by flush"]
 pub struct PendingSend {
-    outcomes: Arc<Outcomes>,
+    outcomes: Arc<SendResults>,
     index: u32,
 }
 
 impl PendingSend {
-    pub(crate) fn new(outcomes: Arc<Outcomes>, index: u32) -> Self {
+    pub(crate) fn new(outcomes: Arc<SendResults>, index: u32) -> Self {
         Self { outcomes, index }
     }
 
@@ -340,7 +340,7 @@ mod tests {
 
     #[test]
     fn a_batch_settles_all_its_members_at_once() {
-        let outcomes = Outcomes::of_batch(3);
+        let outcomes = SendResults::of_batch(3);
         let count = Arc::new(Count::default());
         let waker = Waker::from(count.clone());
         let mut sends: Vec<_> = (0..3).map(|index| PendingSend::new(outcomes.clone(), index)).collect();
@@ -350,7 +350,7 @@ mod tests {
         assert_eq!(outcomes.slow().waiting.iter_mut().count(), 1, "one task is noted once");
         let stored = Stored { ledger_id: 7, entry_id: 9, batch_size: 3 };
         outcomes.settle(0, Ok(stored));
-        outcomes.wake(&mut Wakes::new());
+        outcomes.wake(&mut Deferred::new());
         assert_eq!(count.0.load(Ordering::Relaxed), 1);
         let id = sends[2].try_result().and_then(Result::ok).map(|id| (id.partition, id.batch_index, id.batch_size));
         assert_eq!(id, Some((3, 2, 3)));
@@ -358,7 +358,7 @@ mod tests {
 
     #[test]
     fn a_run_settles_each_send_alone() {
-        let outcomes = Outcomes::of_run(-1);
+        let outcomes = SendResults::of_run(-1);
         let counts = [Arc::new(Count::default()), Arc::new(Count::default())];
         let mut sends = [PendingSend::new(outcomes.clone(), 0), PendingSend::new(outcomes.clone(), 63)];
         for (send, count) in sends.iter_mut().zip(&counts) {
@@ -366,7 +366,7 @@ mod tests {
             assert!(poll(send, count).is_pending());
         }
         outcomes.settle(63, Ok(Stored { ledger_id: 1, entry_id: 2, batch_size: 0 }));
-        outcomes.wake(&mut Wakes::new());
+        outcomes.wake(&mut Deferred::new());
         let woken = |at: usize| counts[at].0.load(Ordering::Relaxed);
         assert_eq!((woken(0), woken(1)), (0, 1));
         assert!(sends[0].try_result().is_none());
@@ -375,26 +375,26 @@ mod tests {
 
     #[test]
     fn a_member_moved_to_another_task_leaves_its_neighbours_to_the_first_one() {
-        let outcomes = Outcomes::of_batch(-1);
+        let outcomes = SendResults::of_batch(-1);
         let (mut first, mut second) = (PendingSend::new(outcomes.clone(), 0), PendingSend::new(outcomes.clone(), 1));
         let (old, new) = (Arc::new(Count::default()), Arc::new(Count::default()));
         assert!(poll(&mut first, &old).is_pending());
         assert!(poll(&mut second, &old).is_pending());
         assert!(poll(&mut first, &new).is_pending());
         outcomes.settle(0, Ok(Stored { ledger_id: 1, entry_id: 2, batch_size: 2 }));
-        outcomes.wake(&mut Wakes::new());
+        outcomes.wake(&mut Deferred::new());
         assert_eq!((old.0.load(Ordering::Relaxed), new.0.load(Ordering::Relaxed)), (1, 1));
     }
 
     #[test]
     fn a_send_moved_to_another_task_wakes_that_one() {
-        let outcomes = Outcomes::of_run(-1);
+        let outcomes = SendResults::of_run(-1);
         let mut send = PendingSend::new(outcomes.clone(), 5);
         let (old, new) = (Arc::new(Count::default()), Arc::new(Count::default()));
         assert!(poll(&mut send, &old).is_pending());
         assert!(poll(&mut send, &new).is_pending());
         outcomes.settle(5, Ok(Stored { ledger_id: 1, entry_id: 2, batch_size: 0 }));
-        outcomes.wake(&mut Wakes::new());
+        outcomes.wake(&mut Deferred::new());
         assert_eq!((old.0.load(Ordering::Relaxed), new.0.load(Ordering::Relaxed)), (0, 1));
     }
 }

@@ -6,13 +6,13 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::Now;
-use super::control::{BrokerKey, HostPort};
-use super::failure::Failure;
-use super::outbox::Outcome;
-use super::peer::RequestError;
-use super::service_url::broker_host;
 use crate::error::{Disposition, Error, ErrorKind, ServerError};
+use crate::machine::Now;
+use crate::machine::connection::peer::RequestError;
+use crate::machine::control::{BrokerKey, HostPort};
+use crate::machine::endpoint::outbox::Response;
+use crate::machine::supervisor::failure::Failure;
+use crate::machine::supervisor::service_url::broker_host;
 use crate::pb;
 use crate::wire::command::Command;
 
@@ -58,14 +58,14 @@ impl Lookup {
     }
 
     /// The answer of the broker that was asked last.
-    pub(crate) fn on_answer(&mut self, outcome: Outcome, redirects_max: u32, now: Now) -> Looked {
+    pub(crate) fn on_answer(&mut self, outcome: Response, redirects_max: u32, now: Now) -> Looked {
         match self.read(outcome, redirects_max, now) {
             Ok(looked) => looked,
             Err(failure) => Looked::Failed(failure),
         }
     }
 
-    fn read(&mut self, outcome: Outcome, redirects_max: u32, now: Now) -> Result<Looked, Failure> {
+    fn read(&mut self, outcome: Response, redirects_max: u32, now: Now) -> Result<Looked, Failure> {
         use pb::command_lookup_topic_response::LookupType;
 
         let answer = match *outcome.map_err(|error| Failure::of_request(error, LOOKUP))? {
@@ -130,7 +130,7 @@ pub(crate) fn partitions_command(topic: &Arc<str>) -> Command {
 }
 
 /// The number of partitions in an answer; 0 means that the topic is not partitioned.
-pub(crate) fn read_partitions(outcome: Outcome) -> Result<u32, Failure> {
+pub(crate) fn read_partitions(outcome: Response) -> Result<u32, Failure> {
     use pb::command_partitioned_topic_metadata_response::LookupType;
 
     let answer = match *outcome.map_err(|error| Failure::of_request(error, PARTITIONS))? {

@@ -3,20 +3,23 @@
 //! It owns no producer and no consumer. One frame goes in, at most one [`Event`] comes out, and nothing is queued in
 //! between except requests that wait to be written.
 
+pub mod peer;
+mod requests;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::control::{AskId, Attempt, AuthData, CloseReason};
-use super::outbox::{Op, Outcome};
-use super::peer::{PeerInfo, RequestError, Violation};
-use super::requests::{answer_of, expected_answer};
-use super::sabotage::{self, Sabotage};
 use super::{Deadline, EndpointId, Now};
 use crate::error::ServerError;
 use crate::id::{ConsumerId, ProducerId};
+use crate::machine::connection::peer::{PeerInfo, ProtocolViolation, RequestError};
+use crate::machine::connection::requests::{answer_of, expected_answer};
+use crate::machine::control::{Attempt, AuthData, CloseReason, RequestToken};
+use crate::machine::endpoint::outbox::{Op, Response};
+use crate::machine::mutation::{self, Mutation};
 use crate::pb;
 use crate::wire::command::Command;
 use crate::wire::frame::{Frame, Limits};
@@ -47,16 +50,16 @@ pub struct ConnectionConfig {
     /// `CONNECT.client_version`.
     pub client_version: String,
     /// Idle time after which the peer is pinged, and silence after a ping that ends the connection.
-    pub keep_alive: Duration,
+    pub keep_alive_interval: Duration,
     /// How long a request may wait for its answer.
     pub operation_timeout: Duration,
 }
 
 /// Who asked, and so who gets the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Asker {
+pub enum Requester {
     /// The supervisor.
-    Supervisor(AskId),
+    Supervisor(RequestToken),
     /// The session itself, to open an endpoint.
     Open(EndpointId, Attempt),
     /// An endpoint's operation.
@@ -73,7 +76,7 @@ pub enum Event {
     /// The broker wants fresh credentials.
     Challenge,
     /// A request has its answer.
-    Answer(Asker, Outcome),
+    Answer(Requester, Response),
     /// A producer waits for exclusive access (`producer_ready = false`); the answer to its request follows when it is
     /// its turn.
     Waits(ProducerId, Box<pb::CommandProducerSuccess>),
@@ -105,7 +108,7 @@ enum State {
 
 #[derive(Debug)]
 struct Pending {
-    asker: Asker,
+    asker: Requester,
     expects: pb::base_command::Type,
 }
 
@@ -133,7 +136,7 @@ impl Connection {
     /// A connection that has just been made; CONNECT is its first frame.
     pub fn new(config: ConnectionConfig, credentials: AuthData, now: Now) -> Self {
         let connect = Command::Connect(connect(&config, credentials));
-        let keep_alive_at = Deadline::new(now.at + config.keep_alive, "handshake");
+        let keep_alive_at = Deadline::new(now.at + config.keep_alive_interval, "handshake");
         Self {
             config,
             state: State::Handshake,
@@ -169,7 +172,7 @@ impl Connection {
     }
 
     /// Asks the broker. The answer, a refusal or a time-out comes as [`Event::Answer`].
-    pub fn request(&mut self, mut command: Command, asker: Asker, now: Now) {
+    pub fn request(&mut self, mut command: Command, asker: Requester, now: Now) {
         let Some(expects) = expected_answer(&command) else {
             // Not a request: nothing will answer it.
             self.out.push_back(command);
@@ -323,7 +326,7 @@ impl Connection {
             if !success.producer_ready() {
                 self.request_deadlines.retain(|&(_, other)| other != id);
                 let waits = match pending.asker {
-                    Asker::Open(EndpointId::Producer(producer), _) => {
+                    Requester::Open(EndpointId::Producer(producer), _) => {
                         Some(Event::Waits(producer, Box::new(success.clone())))
                     }
                     _ => None,
@@ -363,7 +366,7 @@ impl Connection {
         if !self.keep_alive_at.is_due(now) {
             return Ok(());
         }
-        let silent = Err(CloseReason::Silent { after: self.config.keep_alive });
+        let silent = Err(CloseReason::Silent { after: self.config.keep_alive_interval });
         let heard = std::mem::take(&mut self.heard);
         match self.state {
             State::Handshake => return silent,
@@ -372,13 +375,13 @@ impl Connection {
         }
         self.ping_due = true;
         self.ping_unanswered = true;
-        self.keep_alive_at = Deadline::new(now.at + self.config.keep_alive, "keep-alive");
+        self.keep_alive_at = Deadline::new(now.at + self.config.keep_alive_interval, "keep-alive");
         Ok(())
     }
 
     /// A request whose answer did not come in time.
-    pub fn poll_expired(&mut self, now: Now) -> Option<Asker> {
-        if sabotage::is(Sabotage::NeverTimeOut) {
+    pub fn poll_expired(&mut self, now: Now) -> Option<Requester> {
+        if mutation::is(Mutation::NeverTimeOut) {
             self.request_deadlines.clear();
         }
         while let Some(&(deadline, id)) = self.request_deadlines.front() {
@@ -395,7 +398,7 @@ impl Connection {
     }
 
     /// The connection is over: who waits for an answer in vain.
-    pub fn take_pending(&mut self) -> Vec<Asker> {
+    pub fn take_pending(&mut self) -> Vec<Requester> {
         self.request_deadlines.clear();
         let mut pending: Vec<_> = self.pending.drain().collect();
         pending.sort_unstable_by_key(|&(id, _)| id);
@@ -422,7 +425,7 @@ fn connect(config: &ConnectionConfig, credentials: AuthData) -> pb::CommandConne
 }
 
 fn broke(what: impl Into<String>) -> CloseReason {
-    CloseReason::PeerBroke(Violation::new(format!("the broker {}", what.into())))
+    CloseReason::PeerBroke(ProtocolViolation::new(format!("the broker {}", what.into())))
 }
 
 fn frame_name(frame: &Frame) -> &'static str {

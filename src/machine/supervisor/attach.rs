@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Now;
-use super::backoff::Backoff;
-use super::control::{AskId, Attempt, EndpointRef};
-use super::failure::Failure;
-use super::lookup::Lookup;
-use super::sabotage::{self, Sabotage};
 use crate::error::{Error, ErrorKind};
+use crate::machine::Now;
+use crate::machine::control::{Attempt, EndpointRef, RequestToken};
+use crate::machine::mutation::{self, Mutation};
+use crate::machine::supervisor::backoff::Backoff;
+use crate::machine::supervisor::failure::Failure;
+use crate::machine::supervisor::lookup::Lookup;
 use crate::splitmix::SplitMix64;
 
 /// Where one endpoint stands.
@@ -34,7 +34,7 @@ use crate::splitmix::SplitMix64;
 ///
 /// `Closed` has no variant: a closed endpoint is not in the supervisor's tables any more. At every moment at most one
 /// lookup, dial or open of it is under way, and what an earlier one still brings is told apart by its [`Attempt`] or
-/// [`AskId`] and dropped.
+/// [`RequestToken`] and dropped.
 #[derive(Debug)]
 pub(crate) enum AttachState {
     /// Asks where the topic is: waits for its turn on a connection, or (with `ask`) for the answer.
@@ -42,7 +42,7 @@ pub(crate) enum AttachState {
         /// How far it got.
         lookup: Lookup,
         /// The question on its way.
-        ask: Option<AskId>,
+        ask: Option<RequestToken>,
     },
     /// Waits for its turn on the connection to the topic's broker.
     Connecting,
@@ -75,7 +75,7 @@ pub(crate) struct Attach {
     pub(crate) creation_ends: Option<Instant>,
     is_established: bool,
     /// Where it stays, when it is made to.
-    pub(crate) pinned: Option<super::control::BrokerKey>,
+    pub(crate) pinned: Option<crate::machine::control::BrokerKey>,
     backoff: Backoff,
     /// A producer's messages fail at their send timeout: one try is made just before that, however long the back-off
     /// has grown. When, once it has been lost, until that try was made.
@@ -150,7 +150,7 @@ impl Attach {
     /// Waits a moment before the next lookup.
     pub(crate) fn back_off(&mut self, random: &mut SplitMix64, now: Now) -> Verdict {
         self.state = AttachState::BackingOff;
-        if sabotage::is(Sabotage::NoBackoff) {
+        if mutation::is(Mutation::NoBackoff) {
             return Verdict::TryAt(Some(now.at + Duration::from_millis(1)));
         }
         let wait = self.backoff.next(random);

@@ -3,10 +3,10 @@
 use crate::wire::command::Command;
 use crate::wire::tx::TxBuf;
 
-use super::peer::RequestError;
+use crate::machine::connection::peer::RequestError;
 
 /// The answering command of a request, already of the kind that belongs to it, or why there is none.
-pub type Outcome = Result<Box<Command>, RequestError>;
+pub type Response = Result<Box<Command>, RequestError>;
 
 /// Which operation of an endpoint a request belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

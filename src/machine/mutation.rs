@@ -4,7 +4,7 @@
 /// One way to break it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Sabotage {
+pub enum Mutation {
     /// A FLOW grants one permit less than came home.
     SkipPermit,
     /// A FLOW that refills grants every permit twice.
@@ -45,29 +45,29 @@ pub enum Sabotage {
 mod switch {
     use std::cell::Cell;
 
-    use super::Sabotage;
+    use super::Mutation;
 
     thread_local! {
-        static NOW: Cell<Option<Sabotage>> = const { Cell::new(None) };
+        static NOW: Cell<Option<Mutation>> = const { Cell::new(None) };
     }
 
     /// Breaks everything on this thread in this way from now on; `None` mends it.
-    pub fn set(sabotage: Option<Sabotage>) {
-        NOW.set(sabotage);
+    pub fn set(mutation: Option<Mutation>) {
+        NOW.set(mutation);
     }
 
     /// Whether it is broken in this way.
-    pub(crate) fn is(sabotage: Sabotage) -> bool {
-        NOW.get() == Some(sabotage)
+    pub(crate) fn is(mutation: Mutation) -> bool {
+        NOW.get() == Some(mutation)
     }
 }
 
 #[cfg(not(any(test, feature = "sim")))]
 mod switch {
-    use super::Sabotage;
+    use super::Mutation;
 
     #[inline(always)]
-    pub(crate) const fn is(_: Sabotage) -> bool {
+    pub(crate) const fn is(_: Mutation) -> bool {
         false
     }
 }

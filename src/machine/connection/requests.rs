@@ -1,7 +1,7 @@
 //! Which command answers which, and where each answer carries its refusal.
 
-use super::peer::Violation;
 use crate::error::ServerError;
+use crate::machine::connection::peer::ProtocolViolation;
 use crate::pb;
 use crate::pb::base_command::Type;
 use crate::wire::command::Command;
@@ -28,7 +28,7 @@ pub(crate) fn expected_answer(request: &Command) -> Option<Type> {
 
 /// The answer as the asker wants it: the command, or the refusal it carries. A command of the wrong kind is the
 /// peer's violation.
-pub(crate) fn answer_of(command: Command, expects: Type) -> Result<Result<Command, ServerError>, Violation> {
+pub(crate) fn answer_of(command: Command, expects: Type) -> Result<Result<Command, ServerError>, ProtocolViolation> {
     let refusal = match (&command, expects) {
         (Command::Error(error), _) => Some(ServerError::new(error.error, error.message.clone())),
         (Command::Success(_), Type::Success) | (Command::ProducerSuccess(_), Type::ProducerSuccess) => None,
@@ -54,7 +54,7 @@ pub(crate) fn answer_of(command: Command, expects: Type) -> Result<Result<Comman
         (Command::GetLastMessageIdResponse(_), Type::GetLastMessageIdResponse)
         | (Command::GetTopicsOfNamespaceResponse(_), Type::GetTopicsOfNamespaceResponse) => None,
         (other, expects) => {
-            return Err(Violation::new(format!(
+            return Err(ProtocolViolation::new(format!(
                 "the broker answered with {} where {} belongs",
                 other.name(),
                 expects.as_str_name()

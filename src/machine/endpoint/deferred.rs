@@ -9,19 +9,19 @@ type Job = Box<dyn FnOnce() + Send>;
 ///
 /// Dropping it fires it as well, so that a panic between collecting and firing strands nobody.
 #[derive(Default)]
-pub struct Wakes {
+pub struct Deferred {
     wakers: Vec<Waker>,
     jobs: Vec<Job>,
 }
 
-impl Wakes {
+impl Deferred {
     /// Nothing to do yet.
     #[inline]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Wakes the task later; a task that is already noted is woken once.
+    /// Deferred the task later; a task that is already noted is woken once.
     pub fn wake(&mut self, waker: Waker) {
         if !self.wakers.iter().rev().take(4).any(|noted| noted.will_wake(&waker)) {
             self.wakers.push(waker);
@@ -51,7 +51,7 @@ impl Wakes {
     }
 }
 
-impl Drop for Wakes {
+impl Drop for Deferred {
     #[inline]
     fn drop(&mut self) {
         if !self.is_empty() {
@@ -60,8 +60,8 @@ impl Drop for Wakes {
     }
 }
 
-impl std::fmt::Debug for Wakes {
+impl std::fmt::Debug for Deferred {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Wakes {{ wakers: {}, jobs: {} }}", self.wakers.len(), self.jobs.len())
+        write!(f, "Deferred {{ wakers: {}, jobs: {} }}", self.wakers.len(), self.jobs.len())
     }
 }

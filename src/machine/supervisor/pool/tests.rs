@@ -43,7 +43,7 @@ impl Rig {
         let config = BrokersConfig {
             opens_in_flight_max: 2,
             idle_connection_max: Duration::from_secs(60),
-            backoff_initial: Duration::from_millis(100),
+            initial_backoff_interval: Duration::from_millis(100),
         };
         let now = Now { at: Instant::now(), wall_ms: 0 };
         Self { brokers: Brokers::new(config), random: SplitMix64::new(7), now }
@@ -55,7 +55,7 @@ impl Rig {
         self.brokers.check();
     }
 
-    fn join(&mut self, name: &str, number: u64) -> LinkId {
+    fn join(&mut self, name: &str, number: u64) -> ConnectionId {
         self.brokers.join(&key(name), user(number), self.now);
         self.brokers.check();
         self.brokers.link_of(user(number)).expect("a seat")
@@ -73,18 +73,18 @@ impl Rig {
             .collect()
     }
 
-    fn credentials(&mut self, link: LinkId) -> Option<Lost> {
+    fn credentials(&mut self, link: ConnectionId) -> Option<Lost> {
         self.brokers.on_credentials(link, Ok(AuthData::none()))
     }
 
-    fn end(&mut self, link: LinkId, reason: &CloseReason) -> Option<Lost> {
+    fn end(&mut self, link: ConnectionId, reason: &CloseReason) -> Option<Lost> {
         let lost = self.brokers.on_ended(link, reason, &mut self.random, self.now);
         self.brokers.check();
         lost
     }
 
     /// A link that is up, with one user.
-    fn up(&mut self, name: &str, number: u64) -> LinkId {
+    fn up(&mut self, name: &str, number: u64) -> ConnectionId {
         let link = self.join(name, number);
         assert!(self.credentials(link).is_none());
         self.brokers.on_up(link, peer());
@@ -93,7 +93,7 @@ impl Rig {
         link
     }
 
-    fn fail_lookups(&mut self, link: LinkId, times: u32) -> bool {
+    fn fail_lookups(&mut self, link: ConnectionId, times: u32) -> bool {
         (0..times).fold(false, |_, _| self.brokers.on_lookup(link, true, &mut self.random, self.now))
     }
 }
@@ -156,7 +156,7 @@ fn news_of_a_link_that_is_over_change_nothing() {
     assert!(rig.credentials(first).is_none());
     assert!(rig.end(first, &unreachable()).is_none());
     assert_eq!(rig.actions(), [""; 0]);
-    assert_eq!(rig.brokers.state(LinkId(2)), Some(BrokerState::FetchingCredentials));
+    assert_eq!(rig.brokers.state(ConnectionId(2)), Some(BrokerState::FetchingCredentials));
 }
 
 #[test]

@@ -5,8 +5,8 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use super::Wakes;
 use crate::error::{Error, ErrorKind, Result};
+use crate::machine::Deferred;
 
 /// The asking side: a future that ends when the machine has answered.
 ///
@@ -51,10 +51,10 @@ impl<T> Reply<T> {
 
 impl<T> ReplyTo<T> {
     /// Answers; whoever waits is woken by `wakes`.
-    pub fn answer(mut self, answer: Result<T>, wakes: &mut Wakes) {
+    pub fn answer(mut self, answer: Result<T>, deferred: &mut Deferred) {
         if let Some(slot) = self.slot.take() {
             if let Some(waker) = set(&slot, answer) {
-                wakes.wake(waker);
+                deferred.wake(waker);
             }
         }
     }

@@ -23,12 +23,12 @@ pub struct PeerInfo {
 
 /// The peer broke the protocol. Its connection ends and everything on it attaches again.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Violation {
+pub struct ProtocolViolation {
     /// What it did.
     pub what: String,
 }
 
-impl Violation {
+impl ProtocolViolation {
     /// The peer did `what`.
     pub fn new(what: impl Into<String>) -> Self {
         Self { what: what.into() }

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::control::CloseReason;
-use super::peer::RequestError;
 use crate::error::{Disposition, Error, ErrorKind, ServerCode};
+use crate::machine::connection::peer::RequestError;
+use crate::machine::control::CloseReason;
 
 /// A failed dial, lookup or open.
 #[derive(Debug, Clone)]

@@ -21,7 +21,7 @@ use super::rng::Rng;
 use crate::broker::BrokerConfig;
 use crate::broker::machine::Broker;
 use crate::client::clock::simulated;
-use crate::machine::control::LinkId;
+use crate::machine::control::ConnectionId;
 use crate::machine::{Deadline, Now};
 
 mod checks;
@@ -41,7 +41,7 @@ const TRACE_LINES_MAX: usize = 200_000;
 pub(super) enum Event {
     Net(Due),
     Wake(Waker),
-    Dialed { client: usize, link: LinkId, refused: bool },
+    Dialed { client: usize, link: ConnectionId, refused: bool },
     Fault(Fault),
     Release(NetId),
 }
@@ -49,7 +49,7 @@ pub(super) enum Event {
 #[derive(Clone, Copy)]
 enum Unit {
     Supervisor(usize),
-    Link(usize, LinkId),
+    Link(usize, ConnectionId),
 }
 
 /// See the module.
