@@ -21,7 +21,7 @@ use pulsar_native::machine::consumer::{
     Consumer, ConsumerConfig, Credits, Entry, KeySharedPolicy, LastMessageId, SeekTo, SubscriptionType, Taken,
 };
 use pulsar_native::machine::endpoint::outbox::{More, Op, OpKind, Outbox, Response};
-use pulsar_native::machine::{Deferred, EndpointId, Machine, Now, ReadyList, Reply};
+use pulsar_native::machine::{Deferred, EndpointId, EndpointMachine as _, Now, ReadyList, Reply};
 use pulsar_native::pb;
 use pulsar_native::wire::entry::put_entry;
 use pulsar_native::wire::{Command, Frame, MessageHead, NewMetadata, TxBuf, frames};

@@ -5,10 +5,10 @@ use super::*;
 #[test]
 fn a_finished_endpoint_is_forgotten_and_its_connection_is_hung_up_when_idle() {
     let mut rig = Rig::new("pulsar://service");
-    let (endpoint, link) = rig.attached(1);
+    let (endpoint, connection) = rig.attached(1);
     EndpointRef::Producer(endpoint).fail(Error::local(ErrorKind::Closed, "test"), &mut rig.deferred);
-    rig.peers.get_mut(&link).expect("up").guests.clear();
-    rig.notice(link, SessionEvent::Finished(id(1)));
+    rig.peers.get_mut(&connection).expect("up").attached.clear();
+    rig.notice(connection, SessionEvent::Finished(id(1)));
     assert_eq!(rig.state(1), "closed");
     rig.wait(Duration::from_secs(60));
     assert_eq!(rig.log(), ["hang up service:6650"]);
@@ -33,8 +33,8 @@ fn an_endpoint_that_is_closed_in_any_detached_state_is_forgotten() {
         rig.log();
         rig.wait(Duration::from_secs(50));
         assert_eq!(rig.log(), NONE);
-        if let Some((link, ask, _)) = rig.asks.pop_front() {
-            rig.notice(link, SessionEvent::Answer(ask, connect_to("pulsar://service:6650")));
+        if let Some((connection, ask, _)) = rig.asks.pop_front() {
+            rig.notice(connection, SessionEvent::Response(ask, connect_to("pulsar://service:6650")));
         }
         assert_eq!(rig.log(), NONE);
     }
@@ -43,7 +43,7 @@ fn an_endpoint_that_is_closed_in_any_detached_state_is_forgotten() {
 #[test]
 fn closing_the_client_closes_the_endpoints_first_and_leaves_nothing() {
     let mut rig = Rig::new("pulsar://service");
-    let (endpoint, link) = rig.attached(1);
+    let (endpoint, connection) = rig.attached(1);
     let (_waiting, mut created) = rig.open(2);
     let mut partitions = ask_partitions(&mut rig);
     rig.log();
@@ -55,8 +55,8 @@ fn closing_the_client_closes_the_endpoints_first_and_leaves_nothing() {
     assert!(peek(&mut reply).is_none() && !rig.supervisor.is_drained());
     // The session has written CLOSE_PRODUCER and heard of its success.
     assert!(!EndpointRef::Producer(endpoint).is_finished());
-    rig.peers.get_mut(&link).expect("up").guests.clear();
-    rig.notice(link, SessionEvent::Finished(id(1)));
+    rig.peers.get_mut(&connection).expect("up").attached.clear();
+    rig.notice(connection, SessionEvent::Finished(id(1)));
     assert_eq!(rig.log(), ["hang up service:6650"]);
     assert_eq!(peek(&mut reply), Some(Ok(())));
     assert!(rig.supervisor.is_drained());

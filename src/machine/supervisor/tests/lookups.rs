@@ -57,8 +57,8 @@ fn a_broker_behind_a_proxy_gets_its_own_connection_through_it() {
     answer.proxy_through_service_url = Some(true);
     rig.answer(Ok(Box::new(Command::LookupResponse(answer))));
     assert_eq!(rig.log(), ["fetch", "dial service:6650 for b:6650", "open producer 1 #1 at b:6650"]);
-    let (link, ..) = rig.opened();
-    rig.detached(link, id(1), Some("pulsar://c:6650"));
+    let (connection, ..) = rig.opened();
+    rig.detached(connection, id(1), Some("pulsar://c:6650"));
     assert_eq!(rig.log(), ["fetch", "dial service:6650 for c:6650", "open producer 1 #2 at c:6650"]);
 }
 

@@ -6,7 +6,7 @@ use super::*;
 fn connect_shows_what_the_broker_says_of_itself() {
     let mut rig = Rig::new("pulsar://service");
     let (to, mut reply) = Reply::pair();
-    rig.input(Input::Connect(to));
+    rig.input(Input::Query(query::connect().with_reply(to)));
     assert_eq!(&*peek(&mut reply).expect("answered").expect("connected").address, "service:6650");
     assert_eq!(rig.log(), ["fetch", "dial service:6650"]);
 }
@@ -16,7 +16,7 @@ fn connect_dials_each_host_once_and_reports_the_last_failure() {
     let mut rig = Rig::new("pulsar://a,b,c");
     rig.unreachable.extend(["a", "b", "c"]);
     let (to, mut reply) = Reply::pair();
-    rig.input(Input::Connect(to));
+    rig.input(Input::Query(query::connect().with_reply(to)));
     let error = peek(&mut reply).expect("answered").expect_err("unreachable");
     assert_eq!(error.kind(), ErrorKind::Connection);
     let log = rig.log();
@@ -32,7 +32,7 @@ fn connect_finds_the_host_that_lives() {
     let mut rig = Rig::new("pulsar://a,b,c");
     rig.unreachable.extend(["a", "b"]);
     let (to, mut reply) = Reply::pair();
-    rig.input(Input::Connect(to));
+    rig.input(Input::Query(query::connect().with_reply(to)));
     assert_eq!(&*peek(&mut reply).expect("answered").expect("connected").address, "c:6650");
     // The next one goes there straight.
     rig.log();
@@ -45,7 +45,7 @@ fn connect_with_a_wrong_token_does_not_bother_the_other_hosts() {
     let mut rig = Rig::new("pulsar://a,b,c");
     rig.refuses_token = true;
     let (to, mut reply) = Reply::pair();
-    rig.input(Input::Connect(to));
+    rig.input(Input::Query(query::connect().with_reply(to)));
     let error = peek(&mut reply).expect("answered").expect_err("refused");
     assert_eq!(error.kind(), ErrorKind::Authentication);
     assert_eq!(rig.log().iter().filter(|line| line.starts_with("dial")).count(), 2);
@@ -56,7 +56,7 @@ fn connect_ends_although_the_credentials_never_come() {
     let mut rig = Rig::new("pulsar://service");
     rig.answers = false;
     let (to, mut reply) = Reply::pair();
-    rig.input(Input::Connect(to));
+    rig.input(Input::Query(query::connect().with_reply(to)));
     rig.wait(Duration::from_secs(30));
     let error = peek(&mut reply).expect("answered").expect_err("late");
     assert_eq!((error.kind(), error.address()), (ErrorKind::TimedOut, Some("service:6650")));
@@ -69,7 +69,7 @@ fn partitions_are_counted() {
     assert_eq!(rig.log(), ["fetch", "dial service:6650", "partitions at service:6650"]);
     rig.answer(partitions_answer(3));
     assert_eq!(peek(&mut reply), Some(Ok(3)));
-    assert_eq!(rig.supervisor.questions.len() + rig.supervisor.asks.len(), 0);
+    assert_eq!(rig.supervisor.queries.len() + rig.supervisor.requests.iter().count(), 0);
 }
 
 #[test]
@@ -79,8 +79,8 @@ fn a_partition_question_is_retried_where_that_can_help() {
     rig.answer(partitions_refused(6));
     assert!(peek(&mut reply).is_none());
     rig.wait_ms(100);
-    let (link, ..) = rig.asks[0];
-    rig.end(link, "reset by peer");
+    let (connection, ..) = rig.asks[0];
+    rig.end(connection, "reset by peer");
     rig.wait_ms(200);
     rig.answer(partitions_refused(4));
     let error = peek(&mut reply).expect("answered").expect_err("not allowed");
@@ -108,5 +108,5 @@ fn a_question_that_nobody_waits_for_is_not_retried() {
     rig.log();
     rig.wait(Duration::from_secs(50));
     assert_eq!(rig.log(), NONE);
-    assert!(rig.supervisor.questions.is_empty());
+    assert!(rig.supervisor.queries.is_empty());
 }

@@ -1,21 +1,22 @@
-//! One endpoint's way to its broker, and back to it whenever it is lost.
+//! One endpoint in the supervisor's table: how it gets to its broker, and back to it whenever it is lost.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind};
-use crate::machine::Now;
-use crate::machine::control::{Attempt, EndpointRef, RequestToken};
+use crate::machine::control::{Attempt, RequestToken};
+use crate::machine::endpoint::machine::AttachRoute;
 use crate::machine::mutation::{self, Mutation};
 use crate::machine::supervisor::backoff::Backoff;
 use crate::machine::supervisor::failure::Failure;
 use crate::machine::supervisor::lookup::Lookup;
+use crate::machine::{EndpointRef, Now};
 use crate::splitmix::SplitMix64;
 
-/// Where one endpoint stands.
+/// How far an endpoint is on its way to a broker. One that any broker serves starts at `Connecting`.
 ///
 /// ```text
-///                  Open                         redirected: asks the next broker
+///                  Open                         redirected: ask the next broker
 ///                   |                             +--+
 ///                   v                             |  v
 ///  +-----------> LookingUp --------------------> LookingUp
@@ -29,56 +30,56 @@ use crate::splitmix::SplitMix64;
 ///  |              v  v  v refused, no answer, link lost       | CLOSE_* or link lost
 ///  +----------- BackingOff <----------------------------------+
 ///
-///  any state ---- terminal error, closed by the user, its own deadline ----> Closed
+///  any state ---- final error, closed by the application, its own deadline ----> Finished
 /// ```
 ///
-/// `Closed` has no variant: a closed endpoint is not in the supervisor's tables any more. At every moment at most one
-/// lookup, dial or open of it is under way, and what an earlier one still brings is told apart by its [`Attempt`] or
+/// `Finished` has no variant: a finished endpoint is not in the supervisor's table any more. At most one lookup, dial or
+/// open of it is under way at a time. A late result of an earlier one is recognised by its [`Attempt`] or
 /// [`RequestToken`] and dropped.
 #[derive(Debug)]
 pub(crate) enum AttachState {
-    /// Asks where the topic is: waits for its turn on a connection, or (with `ask`) for the answer.
+    /// LOOKUP: queued for a turn on a connection, or, with `request`, waiting for the answer.
     LookingUp {
-        /// How far it got.
+        /// The lookup, which survives redirects.
         lookup: Lookup,
-        /// The question on its way.
-        ask: Option<RequestToken>,
+        /// The request on its way.
+        request: Option<RequestToken>,
     },
-    /// Waits for its turn on the connection to the topic's broker.
+    /// Queued for a turn on the connection to its broker.
     Connecting,
-    /// PRODUCER or SUBSCRIBE is on its way; a session is the endpoint's server.
+    /// Its open request is on its way; a session is its server.
     Opening,
-    /// In use; a session is the endpoint's server.
+    /// In use; a session is its server.
     Attached,
-    /// Waits until it may look up again.
+    /// Waiting until it may try again.
     BackingOff,
 }
 
-/// What a failure means for an endpoint.
+/// What follows a failure.
 #[derive(Debug)]
-pub(crate) enum Verdict {
-    /// It tries again at this time; `None` is beyond what the clock can say.
-    TryAt(Option<Instant>),
-    /// It is over.
+pub(crate) enum AfterFailure {
+    /// It is tried again at this time; `None` is beyond what the clock can express.
+    RetryAt(Option<Instant>),
+    /// The endpoint ends with this error.
     Fail(Error),
 }
 
 /// One endpoint in the supervisor's tables.
 #[derive(Debug)]
-pub(crate) struct Attach {
+pub(crate) struct ManagedEndpoint {
     pub(crate) endpoint: EndpointRef,
     pub(crate) topic: Arc<str>,
+    pub(crate) route: AttachRoute,
     pub(crate) state: AttachState,
     /// The last attempt given to a session.
     pub(crate) attempt: Attempt,
-    /// When the creation is given up by the endpoint itself; `None` once it has been attached.
+    /// When the endpoint itself gives its creation up; `None` once it has been attached.
     pub(crate) creation_ends: Option<Instant>,
     is_established: bool,
-    /// Where it stays, when it is made to.
+    /// The mutation `AssignedUrlForever`: the broker it is attached to from now on.
     pub(crate) pinned: Option<crate::machine::control::BrokerKey>,
     backoff: Backoff,
-    /// A producer's messages fail at their send timeout: one try is made just before that, however long the back-off
-    /// has grown. When, once it has been lost, until that try was made.
+    /// Messages fail at their send timeout: one attempt is made just before that, however long the back-off has grown.
     last_chance: LastChance,
     last_error: Option<Error>,
 }
@@ -95,16 +96,17 @@ enum LastChance {
     Taken,
 }
 
-/// How long before the send timeout of the first lost message the last try is made: the Java client's margin.
+/// How long before the send timeout of the first pending message the last attempt is made: the Java client's margin.
 const LAST_CHANCE_MARGIN: Duration = Duration::from_millis(100);
 
-impl Attach {
+impl ManagedEndpoint {
     /// An endpoint that has never been attached. Its state is set by the lookup that follows.
     pub(crate) fn new(endpoint: EndpointRef, backoff: Backoff) -> Self {
-        let topic = endpoint.topic();
+        let (topic, route) = (endpoint.topic(), endpoint.route());
         Self {
             endpoint,
             topic,
+            route,
             state: AttachState::BackingOff,
             attempt: Attempt(0),
             creation_ends: None,
@@ -123,12 +125,12 @@ impl Attach {
         self.attempt
     }
 
-    /// Whether a session serves it, or is about to.
+    /// Whether a session is its server, or is about to be.
     pub(crate) fn is_with_session(&self) -> bool {
         matches!(self.state, AttachState::Opening | AttachState::Attached)
     }
 
-    /// It is attached: what comes next is a new trouble, with the shortest back-off.
+    /// It is attached: the next failure starts with the shortest back-off.
     pub(crate) fn on_opened(&mut self) {
         self.state = AttachState::Attached;
         self.is_established = true;
@@ -139,25 +141,25 @@ impl Attach {
     }
 
     /// A step failed, or the connection was lost.
-    pub(crate) fn on_failure(&mut self, failure: Failure, random: &mut SplitMix64, now: Now) -> Verdict {
+    pub(crate) fn on_failure(&mut self, failure: Failure, random: &mut SplitMix64, now: Now) -> AfterFailure {
         if failure.is_final(self.is_established) {
-            return Verdict::Fail(failure.error.with_topic(&self.topic));
+            return AfterFailure::Fail(failure.error.with_topic(&self.topic));
         }
         self.last_error = Some(failure.error);
         self.back_off(random, now)
     }
 
-    /// Waits a moment before the next lookup.
-    pub(crate) fn back_off(&mut self, random: &mut SplitMix64, now: Now) -> Verdict {
+    /// Waits before the next attempt.
+    pub(crate) fn back_off(&mut self, random: &mut SplitMix64, now: Now) -> AfterFailure {
         self.state = AttachState::BackingOff;
         if mutation::is(Mutation::NoBackoff) {
-            return Verdict::TryAt(Some(now.at + Duration::from_millis(1)));
+            return AfterFailure::RetryAt(Some(now.at + Duration::from_millis(1)));
         }
         let wait = self.backoff.next(random);
-        Verdict::TryAt(now.at.checked_add(wait).map(|at| self.before_last_chance(at, now)))
+        AfterFailure::RetryAt(now.at.checked_add(wait).map(|at| self.before_last_chance(at, now)))
     }
 
-    /// `at`, or the last chance of the messages that wait, if that comes first.
+    /// `at`, or the last chance of the pending messages, if that comes first.
     fn before_last_chance(&mut self, at: Instant, now: Now) -> Instant {
         if let LastChance::Idle = self.last_chance {
             let margin = |timeout: Duration| timeout.checked_sub(LAST_CHANCE_MARGIN);
@@ -175,24 +177,20 @@ impl Attach {
         at
     }
 
-    /// Why it was not created in time: the last thing that went wrong, else what it is waiting for.
+    /// Why it was not created in time: the last failure, else the broker that has not answered.
     pub(crate) fn creation_timed_out(&self, address: Option<&Arc<str>>) -> Error {
-        let what = match &self.endpoint {
-            EndpointRef::Producer(_) => "the producer was not created in time",
-            EndpointRef::Consumer(_) => "the subscription was not made in time",
-        };
-        timed_out(what, self.last_error.as_ref(), address).with_topic(&self.topic)
+        timed_out(self.endpoint.opening(), self.last_error.as_ref(), address).with_topic(&self.topic)
     }
 }
 
-/// A deadline has passed; says what went wrong before it, or who did not answer.
+/// `what` has timed out: with the last failure, else with the broker that has not answered.
 pub(crate) fn timed_out(what: &str, last: Option<&Error>, address: Option<&Arc<str>>) -> Error {
-    let because = match (last, address) {
+    let cause = match (last, address) {
         (Some(error), _) => format!("; the last failure: {error}"),
         (None, Some(address)) => format!("; still waiting for {address}"),
         (None, None) => String::new(),
     };
-    let error = Error::local(ErrorKind::TimedOut, format!("{what}{because}"));
+    let error = Error::local(ErrorKind::TimedOut, format!("timed out waiting for {what}{cause}"));
     match address {
         Some(address) => error.with_address(address),
         None => error,
