@@ -79,7 +79,7 @@ fn without_index_acks_an_entry_goes_out_with_its_last_member() {
 }
 
 #[test]
-fn with_index_acks_the_rest_of_the_batch_goes_out_and_a_finished_one_as_its_plain_id() {
+fn with_index_acks_a_partial_batch_sends_its_set_and_a_whole_one_its_id() {
     let mut script = Script::attached(SHARED, |_| {});
     script.deliver([batch(0, 3)]);
     script.consume();
@@ -116,7 +116,7 @@ fn acknowledged_members_are_not_handed_out_again() {
 }
 
 #[test]
-fn what_is_known_of_a_batch_is_told_again_on_a_new_connection_until_it_is_of_no_use() {
+fn partial_acks_are_sent_again_on_a_new_connection_while_they_are_of_use() {
     let mut script = Script::attached(EXCLUSIVE, |_| {});
     script.deliver([batch(0, 2), batch(1, 2), batch(2, 2)]);
     for entry in [0, 2] {

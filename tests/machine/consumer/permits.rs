@@ -68,7 +68,7 @@ fn members_acknowledged_before_were_never_charged() {
 }
 
 #[test]
-fn damaged_entries_are_acknowledged_with_the_reason_and_their_permits_come_back() {
+fn damaged_entries_are_acked_with_the_reason_and_their_permits_come_back() {
     let mut script = Script::attached(SHARED, |_| {});
     script.deliver([damaged(0, Some(4)), single(1), damaged(2, None), Entry::read(head(3), Bytes::new())]);
     assert_eq!(script.consumer.queued_messages(), 1);

@@ -57,7 +57,7 @@ async fn a_confirmation_lost_with_its_link_is_asked_for_again() {
 
 /// No answer ends the waiting for it and nothing else.
 #[tokio::test(start_paused = true)]
-async fn a_confirmation_that_never_comes_ends_by_its_deadline_and_touches_only_itself() {
+async fn a_confirmation_that_never_comes_ends_alone_by_its_deadline() {
     let stage = Stage::new().await;
     let mut consumer = stage.consumer(TOPIC).await;
     let producer = filled(&stage, 1).await;

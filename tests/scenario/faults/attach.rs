@@ -3,7 +3,7 @@
 use super::support::*;
 
 #[tokio::test(start_paused = true)]
-async fn a_topic_that_moves_re_attaches_that_one_only_and_its_neighbours_see_no_gap() {
+async fn a_topic_that_moves_re_attaches_alone_and_its_neighbours_see_no_gap() {
     let stage = Stage::new().await;
     let moved = stage.producer("moved").await;
     let neighbour = stage.producer("neighbour").await;

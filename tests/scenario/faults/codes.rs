@@ -50,7 +50,7 @@ async fn a_new_producer_or_consumer_is_retried_or_refused_at_once_by_its_code() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_established_producer_outlasts_what_may_pass_and_fails_all_that_waits_by_what_may_not() {
+async fn an_established_producer_retries_or_fails_all_that_waits_by_the_code() {
     for code in all() {
         let stage = Stage::new().await;
         let builder = stage.client.producer(TOPIC).batching(false).max_pending_messages(3);

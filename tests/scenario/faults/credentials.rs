@@ -44,7 +44,7 @@ impl Vault {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_challenge_is_answered_with_a_fresh_token_within_a_second_while_traffic_goes_on() {
+async fn a_challenge_gets_a_fresh_token_within_a_second_while_traffic_goes_on() {
     let vault = Vault::new();
     let stage = vault.stage().await;
     let producer = stage.producer(TOPIC).await;

@@ -38,7 +38,7 @@ async fn a_half_dead_link_is_found_within_two_keep_alive_intervals() {
 
 /// The peer sends, and pings, but reads no more, while sends flood: its frames are taken until it is found out.
 #[tokio::test(start_paused = true)]
-async fn a_peer_that_stops_reading_is_found_out_while_its_frames_are_still_taken() {
+async fn a_peer_that_stops_reading_is_noticed_while_its_frames_are_taken() {
     let stage = stage().await;
     let producer = named(&stage).await;
     let mut consumer = stage.consumer(TOPIC).await;

@@ -57,7 +57,7 @@ async fn delivery_never_stops_and_permits_stay_within_the_queue() {
 
 /// Nobody receives: the broker stops at the queue, and pings are still answered, for an hour.
 #[tokio::test(start_paused = true)]
-async fn an_application_that_does_not_receive_stops_the_broker_and_not_the_connection() {
+async fn an_application_that_does_not_receive_stops_the_broker_not_the_link() {
     let stage = Stage::new().await;
     let mut consumer = consumer_of(&stage, SubscriptionType::Shared, QUEUE).await;
     let producer = stage.producer(TOPIC).await;
