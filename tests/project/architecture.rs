@@ -1,4 +1,4 @@
-//! The borders between the rooms, and the sizes of files, as tests.
+//! The borders between the rooms, the sizes of files, and the layout of the tests, as tests.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,23 +7,38 @@ use std::path::{Path, PathBuf};
 const LINES_WARN: usize = 600;
 const LINES_MAX: usize = 800;
 
-fn sources(room: &str) -> Vec<(PathBuf, String)> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(room);
+/// Lines of a file in `tests/`.
+const TEST_LINES_MAX: usize = 600;
+
+/// Characters in the name of a test.
+const NAME_MAX: usize = 70;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The sources below a folder of the repository, by their path from its root: a path does not depend on where the
+/// repository is.
+fn sources_below(folder: &str) -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
-    let mut folders = vec![root];
+    let mut folders = vec![root().join(folder)];
     while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).expect("the room is there") {
+        for entry in fs::read_dir(&folder).expect("the folder is there") {
             let path = entry.expect("the folder can be read").path();
             if path.is_dir() {
                 folders.push(path);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
                 let text = fs::read_to_string(&path).expect("sources are UTF-8");
-                found.push((path, text));
+                found.push((path.strip_prefix(root()).expect("below the root").to_owned(), text));
             }
         }
     }
-    assert!(!found.is_empty(), "no sources in {room}");
+    assert!(!found.is_empty(), "no sources in {folder}");
     found
+}
+
+fn sources(room: &str) -> Vec<(PathBuf, String)> {
+    sources_below(&format!("src/{room}"))
 }
 
 /// What is not a test: the part before `#[cfg(test)] mod tests`, and no file that is all tests.
@@ -101,4 +116,43 @@ fn files_stay_small() {
         }
     }
     assert!(too_long.is_empty(), "over {LINES_MAX} lines:\n{}", too_long.join("\n"));
+}
+
+#[test]
+fn files_of_tests_stay_small() {
+    let lines = sources_below("tests").into_iter().map(|(path, text)| (path, text.lines().count()));
+    let too_long: Vec<_> = lines.filter(|(_, lines)| *lines > TEST_LINES_MAX).collect();
+    assert!(too_long.is_empty(), "over {TEST_LINES_MAX} lines: {too_long:?}");
+}
+
+#[test]
+fn names_of_tests_stay_short() {
+    let mut too_long = Vec::new();
+    for (path, text) in sources("").into_iter().chain(sources_below("tests")) {
+        let names = text.lines().filter_map(|line| line.trim_start().split_once("fn ")?.1.split(['(', '<']).next());
+        too_long.extend(names.filter(|name| name.len() > NAME_MAX).map(|name| format!("{}: {name}", path.display())));
+    }
+    assert!(too_long.is_empty(), "over {NAME_MAX} characters:\n{}", too_long.join("\n"));
+}
+
+/// A folder of `tests/` with a `main.rs` is a binary. The others are shared, and a binary includes them in its `main.rs`.
+#[test]
+fn tests_are_folders_and_include_only_what_is_shared() {
+    let tests = root().join("tests");
+    let mut shared = Vec::new();
+    for entry in fs::read_dir(&tests).expect("the folder is there") {
+        let path = entry.expect("the folder can be read").path();
+        assert!(path.extension().is_none_or(|extension| extension != "rs"), "{} is in no folder", path.display());
+        if path.is_dir() && !path.join("main.rs").exists() {
+            let name = path.file_name().and_then(|name| name.to_str()).expect("names are UTF-8");
+            shared.push(format!("#[path = \"../{name}/mod.rs\"]"));
+        }
+    }
+    for (path, text) in sources_below("tests") {
+        let includes: Vec<_> = text.lines().map(str::trim).filter(|line| line.starts_with("#[path")).collect();
+        let of_tests = |line: &&&str| !line.contains("../../examples/") && !line.contains("../../src/");
+        for include in includes.iter().filter(of_tests) {
+            assert!(path.ends_with("main.rs") && shared.iter().any(|one| one == include), "{path:?}: {include}");
+        }
+    }
 }
