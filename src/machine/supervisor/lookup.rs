@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_standalone_that_claims_a_proxy_is_reached_over_the_connection_there_is() {
+    fn a_standalone_that_claims_a_proxy_is_reached_over_the_same_connection() {
         let mut lookup = Lookup::new(entry(false), None);
         let mut standalone = answer(LookupType::Connect, Some("pulsar://service:6650"));
         standalone.proxy_through_service_url = Some(true);

@@ -251,7 +251,7 @@ fn a_connection_that_is_being_made_is_not_idle() {
 }
 
 #[test]
-fn lookups_that_fail_in_a_row_replace_the_connection_but_spare_who_is_attached() {
+fn failed_lookups_in_a_row_replace_the_connection_but_spare_the_attached() {
     let mut rig = Rig::new();
     let sick = rig.up("b", 1);
     assert_eq!(rig.brokers.next_turn(), Some((sick, holder(1))));
@@ -269,7 +269,7 @@ fn lookups_that_fail_in_a_row_replace_the_connection_but_spare_who_is_attached()
 }
 
 #[test]
-fn a_draining_connection_that_ends_tells_its_guests_and_leaves_the_fresh_one_alone() {
+fn a_draining_connection_that_ends_tells_its_guests_and_no_others() {
     let mut rig = Rig::new();
     let sick = rig.up("b", 1);
     rig.fail_lookups(sick, LOOKUP_FAILURES_MAX);

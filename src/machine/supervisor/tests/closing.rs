@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn a_finished_endpoint_is_forgotten_and_its_connection_is_hung_up_when_idle() {
+fn a_finished_endpoint_is_forgotten_and_its_idle_connection_is_hung_up() {
     let mut rig = Rig::new("pulsar://service");
     let (endpoint, connection) = rig.attached(1);
     EndpointRef::Producer(endpoint).fail(Error::local(ErrorKind::Closed, "test"), &mut rig.deferred);
