@@ -1,9 +1,9 @@
 use std::time::Instant;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
 use super::*;
-use crate::wire::frame::{cut, frames};
+use crate::wire::frame::{Frame, cut, frames};
 
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(5);

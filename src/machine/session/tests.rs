@@ -151,7 +151,7 @@ fn who_left_while_in_the_ring_and_came_back_gets_one_turn_at_a_time() {
     let command = SessionCommand::Open(endpoint.clone(), Attempt(2));
     rig.session.handle_command(command, rig.now, &mut Deferred::new());
     rig.opened(request + 1);
-    rig.session.take_marked(None, false);
+    rig.session.schedule_notified(None, false);
     rig.turn();
     for _ in 0..10 {
         let written = rig.turn();
@@ -179,7 +179,7 @@ fn the_waker_stays_behind_although_all_that_was_marked_has_left() {
     rig.broker(pb::CommandCloseProducer { producer_id: 2, ..Default::default() });
     let woken = Arc::new(Count(AtomicUsize::new(0)));
     let waker = Waker::from(woken.clone());
-    rig.session.take_marked(Some(&waker), false);
+    rig.session.schedule_notified(Some(&waker), false);
     assert!(!rig.session.wants_transmit(&TxBuf::new()), "the task goes to sleep");
     push(&stays, 1, rig.now);
     assert_eq!(woken.0.load(Ordering::SeqCst), 1);

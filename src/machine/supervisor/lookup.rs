@@ -139,6 +139,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::error::{Disposition, ServerError};
+    use crate::machine::connection::peer::RequestError;
     use pb::command_lookup_topic_response::LookupType;
 
     const TOPIC: &str = "persistent://public/default/t";
@@ -272,17 +274,19 @@ mod tests {
 
     #[test]
     fn refusals_follow_their_code() {
-        let refused = |code: Option<i32>| {
-            let mut refused = answer(LookupType::Failed, None);
-            refused.error = code;
-            failure(ask(&mut Lookup::new(entry(false), None), refused))
+        let refused = |code| {
+            let refusal = Err(RequestError::Server(ServerError::new(code, "said the broker")));
+            match Lookup::new(entry(false), None).on_response(refusal, 20, now()) {
+                LookupStep::Failed(failure) => failure,
+                other => panic!("{other:?}"),
+            }
         };
-        let not_ready = refused(Some(6));
+        let not_ready = refused(6);
         assert!(not_ready.blames_connection && !not_ready.is_final(false));
-        let missing = refused(Some(11));
+        let missing = refused(11);
         assert!(!missing.blames_connection && missing.is_final(true));
         assert_eq!(missing.error.kind(), ErrorKind::TopicNotFound);
-        assert_eq!(refused(None).disposition, Disposition::Retry);
+        assert_eq!(refused(0).disposition, Disposition::Retry);
     }
 
     #[test]
@@ -290,8 +294,6 @@ mod tests {
         let mut lookup = Lookup::new(entry(false), None);
         let empty = failure(ask(&mut lookup, Default::default()));
         assert_eq!(empty.disposition, Disposition::Retry);
-        let empty = read_partitions(Ok(Box::new(Command::PartitionedMetadataResponse(Default::default()))));
-        assert_eq!(empty.expect_err("no outcome").disposition, Disposition::Retry);
         let silent = failure(lookup.on_response(Err(RequestError::TimedOut), 20, now()));
         assert!(silent.blames_connection);
     }

@@ -13,9 +13,10 @@ use bytes::{Bytes, BytesMut};
 use pulsar_native::error::{ErrorKind, Result, SendError, ServerCode, ServerError};
 use pulsar_native::id::{MessageId, ProducerId};
 use pulsar_native::machine::connection::peer::{PeerInfo, RequestError};
+use pulsar_native::machine::endpoint::machine::AfterNotification;
 use pulsar_native::machine::endpoint::outbox::{More, Op, OpKind, Outbox};
 use pulsar_native::machine::producer::{
-    AfterSendError, Message, PendingSend, Producer, ProducerConfig, ProducerCreated, PushError, RoomTicket, SealJob,
+    Message, PendingSend, Producer, ProducerConfig, ProducerCreated, PushError, RoomTicket, SealJob,
 };
 use pulsar_native::machine::{Deferred, Endpoint, EndpointId, Now, ReadyList, Reply};
 use pulsar_native::pb;
@@ -164,7 +165,7 @@ impl Rig {
         self.producer.on_receipts(&[receipt], &mut Deferred::new()).expect("a good receipt");
     }
 
-    fn send_error(&mut self, sequence_id: u64, code: ServerCode) -> AfterSendError {
+    fn send_error(&mut self, sequence_id: u64, code: ServerCode) -> AfterNotification {
         self.producer.on_send_error(sequence_id, ServerError::new(code.0, "no"), self.now, &mut Deferred::new())
     }
 

@@ -50,8 +50,7 @@ fn creation_ends_at_its_deadline_and_names_the_cause() {
 fn waiting_for_exclusive_access_has_no_time_limit() {
     let mut rig = Rig::new(ProducerConfig::default());
     rig.producer.open_request(rig.now);
-    let waits = pb::CommandProducerSuccess { producer_ready: Some(false), ..Default::default() };
-    rig.producer.on_attached(&waits, &rig.peer, rig.now, &mut Deferred::new());
+    rig.producer.on_queued();
     rig.pass(3600 * SECOND);
     assert!(poll_reply(&mut rig.created).is_none() && !rig.producer.is_attached());
     rig.opened(-1);

@@ -105,9 +105,9 @@ fn a_refused_message_fails_alone_wherever_it_is() {
     let mut rig = Rig::attached(unbatched());
     let sends = [rig.push("a"), rig.push("b"), rig.push("c")];
     rig.turn();
-    assert_eq!(rig.send_error(1, ServerCode::NOT_ALLOWED_ERROR), AfterSendError::Stay);
+    assert_eq!(rig.send_error(1, ServerCode::NOT_ALLOWED_ERROR), AfterNotification::Stay);
     assert_eq!(failure(&sends[1]), (ErrorKind::NotAllowed, false));
-    assert_eq!(rig.send_error(1, ServerCode::NOT_ALLOWED_ERROR), AfterSendError::Stay, "late, and of nothing");
+    assert_eq!(rig.send_error(1, ServerCode::NOT_ALLOWED_ERROR), AfterNotification::Stay, "late, and of nothing");
     rig.confirm(0);
     rig.confirm(2);
     assert!(id_of(&sends[0]) < id_of(&sends[2]));
@@ -119,7 +119,7 @@ fn a_refused_batch_goes_by_its_highest_id() {
     let mut rig = Rig::attached(ProducerConfig::default());
     let sends = [rig.push("a"), rig.push("b")];
     rig.turn();
-    assert_eq!(rig.send_error(1, ServerCode::NOT_ALLOWED_ERROR), AfterSendError::Stay);
+    assert_eq!(rig.send_error(1, ServerCode::NOT_ALLOWED_ERROR), AfterNotification::Stay);
     assert!(sends.iter().all(|send| failure(send) == (ErrorKind::NotAllowed, false)));
 }
 
@@ -128,11 +128,11 @@ fn a_checksum_error_over_sound_bytes_sends_all_again_once() {
     let mut rig = Rig::attached(unbatched());
     let sends = [rig.push("a"), rig.push(vec![5; 20_000])];
     rig.turn();
-    assert_eq!(rig.send_error(1, ServerCode::CHECKSUM_ERROR), AfterSendError::Reattach);
+    assert_eq!(rig.send_error(1, ServerCode::CHECKSUM_ERROR), AfterNotification::Reattach);
     rig.detach();
     rig.attach(-1);
     assert_eq!(ids(&rig.turn()), [0, 1]);
-    assert_eq!(rig.send_error(1, ServerCode::CHECKSUM_ERROR), AfterSendError::Stay);
+    assert_eq!(rig.send_error(1, ServerCode::CHECKSUM_ERROR), AfterNotification::Stay);
     assert_eq!(failure(&sends[1]), (ErrorKind::Server, false));
     assert!(is_pending(&sends[0]));
 }
@@ -144,7 +144,7 @@ fn a_terminated_topic_fails_everything_at_once() {
     rig.turn();
     let unsent = rig.push("c");
     let mut flush = rig.flush();
-    assert_eq!(rig.send_error(0, ServerCode::TOPIC_TERMINATED_ERROR), AfterSendError::Stay);
+    assert_eq!(rig.send_error(0, ServerCode::TOPIC_TERMINATED_ERROR), AfterNotification::Stay);
     assert!(sends.iter().all(|send| failure(send) == (ErrorKind::TopicTerminated, true)));
     assert_eq!(failure(&unsent), (ErrorKind::TopicTerminated, false));
     assert!(matches!(poll_reply(&mut flush), Some(Err(error)) if error.kind() == ErrorKind::TopicTerminated));
@@ -160,8 +160,8 @@ fn any_other_refusal_attaches_afresh() {
     let mut rig = Rig::attached(unbatched());
     let send = rig.push("a");
     rig.turn();
-    assert_eq!(rig.send_error(0, ServerCode::PERSISTENCE_ERROR), AfterSendError::Reattach);
+    assert_eq!(rig.send_error(0, ServerCode::PERSISTENCE_ERROR), AfterNotification::Reattach);
     rig.detach();
-    assert_eq!(rig.send_error(0, ServerCode::PERSISTENCE_ERROR), AfterSendError::Stay, "it is detached already");
+    assert_eq!(rig.send_error(0, ServerCode::PERSISTENCE_ERROR), AfterNotification::Stay, "it is detached already");
     assert!(is_pending(&send));
 }

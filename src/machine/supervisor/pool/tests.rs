@@ -5,7 +5,7 @@ use crate::error::{Disposition, Error, ErrorKind, ServerError};
 use crate::machine::control::HostPort;
 
 struct Rig {
-    brokers: ConnectionPool,
+    pool: ConnectionPool,
     random: SplitMix64,
     now: Now,
 }
@@ -46,23 +46,23 @@ impl Rig {
             initial_backoff_interval: Duration::from_millis(100),
         };
         let now = Now { at: Instant::now(), wall_ms: 0 };
-        Self { brokers: ConnectionPool::new(config), random: SplitMix64::new(7), now }
+        Self { pool: ConnectionPool::new(config), random: SplitMix64::new(7), now }
     }
 
     fn wait(&mut self, time: Duration) {
         self.now.at += time;
-        self.brokers.handle_deadline(self.now);
-        self.brokers.check();
+        self.pool.handle_deadline(self.now);
+        self.pool.check();
     }
 
     fn join(&mut self, name: &str, number: u64) -> ConnectionId {
-        self.brokers.join(&key(name), holder(number), self.now);
-        self.brokers.check();
-        self.brokers.connection_of(holder(number)).expect("a seat")
+        self.pool.join(&key(name), holder(number), self.now);
+        self.pool.check();
+        self.pool.connection_of(holder(number)).expect("a seat")
     }
 
     fn actions(&mut self) -> Vec<String> {
-        std::iter::from_fn(|| self.brokers.poll_action())
+        std::iter::from_fn(|| self.pool.poll_action())
             .map(|action| match action {
                 Action::FetchCredentials(connection) => format!("fetch {}", connection.0),
                 Action::Dial { connection, key, .. } => format!("dial {} {}", connection.0, key.physical),
@@ -74,12 +74,12 @@ impl Rig {
     }
 
     fn credentials(&mut self, connection: ConnectionId) -> Option<Lost> {
-        self.brokers.on_credentials(connection, Ok(AuthData::none()))
+        self.pool.on_credentials(connection, Ok(AuthData::none()))
     }
 
     fn end(&mut self, connection: ConnectionId, reason: &CloseReason) -> Option<Lost> {
-        let lost = self.brokers.on_ended(connection, reason, &mut self.random, self.now);
-        self.brokers.check();
+        let lost = self.pool.on_ended(connection, reason, &mut self.random, self.now);
+        self.pool.check();
         lost
     }
 
@@ -87,14 +87,14 @@ impl Rig {
     fn up(&mut self, name: &str, number: u64) -> ConnectionId {
         let connection = self.join(name, number);
         assert!(self.credentials(connection).is_none());
-        self.brokers.on_up(connection, peer());
-        assert_eq!(self.brokers.state(connection), Some(PooledState::Up));
+        self.pool.on_up(connection, peer());
+        assert_eq!(self.pool.state(connection), Some(PooledState::Up));
         self.actions();
         connection
     }
 
     fn fail_lookups(&mut self, connection: ConnectionId, times: u32) -> bool {
-        (0..times).fold(false, |_, _| self.brokers.on_lookup(connection, true, &mut self.random, self.now))
+        (0..times).fold(false, |_, _| self.pool.on_lookup(connection, true, &mut self.random, self.now))
     }
 }
 
@@ -104,10 +104,10 @@ fn many_users_of_one_broker_make_one_dial_with_fresh_credentials() {
     let connection = rig.join("b", 1);
     assert_eq!(rig.join("b", 2), connection);
     assert_eq!(rig.actions(), ["fetch 1"]);
-    assert_eq!(rig.brokers.state(connection), Some(PooledState::FetchingCredentials));
+    assert_eq!(rig.pool.state(connection), Some(PooledState::FetchingCredentials));
     rig.credentials(connection);
     assert_eq!(rig.actions(), ["dial 1 b:6650"]);
-    assert_eq!(rig.brokers.state(connection), Some(PooledState::Dialing));
+    assert_eq!(rig.pool.state(connection), Some(PooledState::Dialing));
     assert_eq!(rig.join("b", 3), connection);
     assert_eq!(rig.actions(), [""; 0]);
     assert_ne!(rig.join("other", 4), connection);
@@ -118,11 +118,11 @@ fn without_credentials_there_is_no_dial() {
     let mut rig = Rig::new();
     let connection = rig.join("b", 1);
     let error = Error::local(ErrorKind::Authentication, "no such file");
-    let lost = rig.brokers.on_credentials(connection, Err(error)).expect("its holders are told");
+    let lost = rig.pool.on_credentials(connection, Err(error)).expect("its holders are told");
     assert_eq!(lost.holders, [holder(1)]);
     assert!(lost.failure.is_final(false) && !lost.failure.is_final(true));
-    assert_eq!(rig.brokers.state(connection), None);
-    assert_eq!(rig.brokers.connection_of(holder(1)), None);
+    assert_eq!(rig.pool.state(connection), None);
+    assert_eq!(rig.pool.connection_of(holder(1)), None);
 }
 
 #[test]
@@ -133,8 +133,8 @@ fn refused_credentials_are_fetched_once_more_for_all_who_wait() {
     rig.credentials(first);
     rig.actions();
     assert!(rig.end(first, &refused(3)).is_none());
-    let second = rig.brokers.connection_of(holder(1)).expect("it waits on");
-    assert_eq!((rig.brokers.connection_of(holder(2)), rig.brokers.state(first)), (Some(second), None));
+    let second = rig.pool.connection_of(holder(1)).expect("it waits on");
+    assert_eq!((rig.pool.connection_of(holder(2)), rig.pool.state(first)), (Some(second), None));
     assert_eq!(rig.actions(), ["fetch 2"]);
     rig.credentials(second);
     let lost = rig.end(second, &refused(3)).expect("the end");
@@ -151,12 +151,12 @@ fn news_of_a_link_that_is_over_change_nothing() {
     rig.credentials(first);
     rig.end(first, &refused(3));
     rig.actions();
-    rig.brokers.on_up(first, peer());
-    rig.brokers.on_challenged(first);
+    rig.pool.on_up(first, peer());
+    rig.pool.on_challenged(first);
     assert!(rig.credentials(first).is_none());
     assert!(rig.end(first, &unreachable()).is_none());
     assert_eq!(rig.actions(), [""; 0]);
-    assert_eq!(rig.brokers.state(ConnectionId(2)), Some(PooledState::FetchingCredentials));
+    assert_eq!(rig.pool.state(ConnectionId(2)), Some(PooledState::FetchingCredentials));
 }
 
 #[test]
@@ -171,13 +171,13 @@ fn a_failed_dial_leaves_the_pool_and_the_broker_cooldowns() {
 
     let second = rig.join("b", 1);
     assert_ne!(first, second);
-    assert_eq!(rig.brokers.state(second), Some(PooledState::CoolingDown));
+    assert_eq!(rig.pool.state(second), Some(PooledState::CoolingDown));
     assert_eq!(rig.join("b", 2), second);
     rig.wait(Duration::from_millis(89));
     assert_eq!(rig.actions(), [""; 0]);
     rig.wait(Duration::from_millis(11));
     assert_eq!(rig.actions(), ["fetch 2"]);
-    assert_eq!(rig.brokers.state(second), Some(PooledState::FetchingCredentials));
+    assert_eq!(rig.pool.state(second), Some(PooledState::FetchingCredentials));
 }
 
 #[test]
@@ -188,10 +188,10 @@ fn a_resting_link_that_nobody_waits_for_is_forgotten_and_the_rest_is_not() {
     rig.end(first, &unreachable());
     let second = rig.join("b", 1);
     rig.actions();
-    rig.brokers.leave(holder(1), rig.now);
-    assert_eq!((rig.brokers.state(second), rig.actions()), (None, vec![]));
+    rig.pool.leave(holder(1), rig.now);
+    assert_eq!((rig.pool.state(second), rig.actions()), (None, vec![]));
     let third = rig.join("b", 1);
-    assert_eq!(rig.brokers.state(third), Some(PooledState::CoolingDown));
+    assert_eq!(rig.pool.state(third), Some(PooledState::CoolingDown));
 }
 
 #[test]
@@ -201,10 +201,10 @@ fn a_dead_broker_is_dialed_ever_more_rarely_up_to_the_longest_rest() {
     let mut dials = 0;
     while rig.now.at < start + Duration::from_secs(60) {
         let connection = rig.join("b", 1);
-        if rig.brokers.state(connection) == Some(PooledState::CoolingDown) {
-            let rest = rig.brokers.poll_deadline().expect("a rest ends");
+        if rig.pool.state(connection) == Some(PooledState::CoolingDown) {
+            let rest = rig.pool.poll_deadline().expect("a rest ends");
             rig.now.at = rig.now.at.max(rest.at);
-            rig.brokers.handle_deadline(rig.now);
+            rig.pool.handle_deadline(rig.now);
         }
         rig.credentials(connection);
         dials += 1;
@@ -223,7 +223,7 @@ fn a_lost_connection_is_told_to_all_and_may_be_dialed_at_once() {
     assert_eq!(lost.holders, [holder(1), holder(2)]);
     assert_eq!(lost.failure.disposition, Disposition::Retry);
     let again = rig.join("b", 1);
-    assert_eq!(rig.brokers.state(again), Some(PooledState::FetchingCredentials));
+    assert_eq!(rig.pool.state(again), Some(PooledState::FetchingCredentials));
 }
 
 #[test]
@@ -231,15 +231,15 @@ fn an_idle_connection_is_hung_up_and_one_in_use_is_not() {
     let mut rig = Rig::new();
     let connection = rig.up("b", 1);
     rig.wait(Duration::from_secs(3600));
-    assert_eq!(rig.brokers.state(connection), Some(PooledState::Up));
-    rig.brokers.leave(holder(1), rig.now);
+    assert_eq!(rig.pool.state(connection), Some(PooledState::Up));
+    rig.pool.leave(holder(1), rig.now);
     rig.wait(Duration::from_secs(59));
     assert_eq!(rig.join("b", 1), connection);
     rig.wait(Duration::from_secs(3600));
-    assert_eq!(rig.brokers.state(connection), Some(PooledState::Up));
-    rig.brokers.leave(holder(1), rig.now);
+    assert_eq!(rig.pool.state(connection), Some(PooledState::Up));
+    rig.pool.leave(holder(1), rig.now);
     rig.wait(Duration::from_secs(60));
-    assert_eq!((rig.brokers.state(connection), rig.actions()), (None, vec!["hang up 1".to_owned()]));
+    assert_eq!((rig.pool.state(connection), rig.actions()), (None, vec!["hang up 1".to_owned()]));
 }
 
 #[test]
@@ -247,25 +247,25 @@ fn a_connection_that_is_being_made_is_not_idle() {
     let mut rig = Rig::new();
     let connection = rig.join("b", 1);
     rig.wait(Duration::from_secs(120));
-    assert_eq!(rig.brokers.state(connection), Some(PooledState::FetchingCredentials));
+    assert_eq!(rig.pool.state(connection), Some(PooledState::FetchingCredentials));
 }
 
 #[test]
 fn failed_lookups_in_a_row_replace_the_connection_but_spare_the_attached() {
     let mut rig = Rig::new();
     let sick = rig.up("b", 1);
-    assert_eq!(rig.brokers.next_turn(), Some((sick, holder(1))));
-    rig.brokers.settle(holder(1));
+    assert_eq!(rig.pool.next_turn(), Some((sick, holder(1))));
+    rig.pool.on_attached(holder(1));
     assert!(!rig.fail_lookups(sick, LOOKUP_FAILURES_MAX - 1));
-    rig.brokers.on_lookup(sick, false, &mut rig.random, rig.now);
+    rig.pool.on_lookup(sick, false, &mut rig.random, rig.now);
     assert!(!rig.fail_lookups(sick, LOOKUP_FAILURES_MAX - 1));
     assert!(rig.fail_lookups(sick, 1));
-    assert_eq!(rig.brokers.state(sick), Some(PooledState::Draining));
+    assert_eq!(rig.pool.state(sick), Some(PooledState::Draining));
     assert_eq!(rig.actions(), [""; 0]);
     let fresh = rig.join("b", 2);
     assert_ne!(fresh, sick);
-    rig.brokers.leave(holder(1), rig.now);
-    assert_eq!((rig.brokers.state(sick), rig.actions()), (None, vec!["hang up 1".to_owned()]));
+    rig.pool.leave(holder(1), rig.now);
+    assert_eq!((rig.pool.state(sick), rig.actions()), (None, vec!["hang up 1".to_owned()]));
 }
 
 #[test]
@@ -285,18 +285,18 @@ fn turns_are_bounded_and_go_in_order() {
     for number in [5, 1, 7] {
         rig.join("b", number);
     }
-    assert_eq!(rig.brokers.next_turn(), None);
+    assert_eq!(rig.pool.next_turn(), None);
     rig.credentials(connection);
-    rig.brokers.on_up(connection, peer());
-    assert_eq!(rig.brokers.next_turn(), Some((connection, holder(9))));
-    assert_eq!(rig.brokers.next_turn(), Some((connection, holder(5))));
-    assert_eq!(rig.brokers.next_turn(), None);
-    rig.brokers.leave(holder(5), rig.now);
-    assert_eq!(rig.brokers.next_turn(), Some((connection, holder(1))));
-    assert_eq!(rig.brokers.next_turn(), None);
-    rig.brokers.settle(holder(9));
-    assert_eq!(rig.brokers.next_turn(), Some((connection, holder(7))));
-    rig.brokers.check();
+    rig.pool.on_up(connection, peer());
+    assert_eq!(rig.pool.next_turn(), Some((connection, holder(9))));
+    assert_eq!(rig.pool.next_turn(), Some((connection, holder(5))));
+    assert_eq!(rig.pool.next_turn(), None);
+    rig.pool.leave(holder(5), rig.now);
+    assert_eq!(rig.pool.next_turn(), Some((connection, holder(1))));
+    assert_eq!(rig.pool.next_turn(), None);
+    rig.pool.on_attached(holder(9));
+    assert_eq!(rig.pool.next_turn(), Some((connection, holder(7))));
+    rig.pool.check();
 }
 
 #[test]
@@ -304,17 +304,17 @@ fn who_leaves_the_queue_gets_no_turn() {
     let mut rig = Rig::new();
     let connection = rig.up("b", 1);
     rig.join("b", 2);
-    rig.brokers.leave(holder(1), rig.now);
-    assert_eq!(rig.brokers.next_turn(), Some((connection, holder(2))));
-    assert_eq!(rig.brokers.next_turn(), None);
+    rig.pool.leave(holder(1), rig.now);
+    assert_eq!(rig.pool.next_turn(), Some((connection, holder(2))));
+    assert_eq!(rig.pool.next_turn(), None);
 }
 
 #[test]
 fn a_challenge_is_answered_with_fresh_credentials_and_asked_for_once() {
     let mut rig = Rig::new();
     let connection = rig.up("b", 1);
-    rig.brokers.on_challenged(connection);
-    rig.brokers.on_challenged(connection);
+    rig.pool.on_challenged(connection);
+    rig.pool.on_challenged(connection);
     assert_eq!(rig.actions(), ["fetch 1"]);
     rig.credentials(connection);
     assert_eq!(rig.actions(), ["challenge 1"]);
@@ -328,15 +328,15 @@ fn a_failed_refresh_leaves_an_open_connection_alone_and_ends_a_handshake() {
     let mut rig = Rig::new();
     let error = || Err(Error::network("the token endpoint is away"));
     let open = rig.up("b", 1);
-    rig.brokers.on_challenged(open);
-    assert!(rig.brokers.on_credentials(open, error()).is_none());
-    assert_eq!(rig.brokers.state(open), Some(PooledState::Up));
+    rig.pool.on_challenged(open);
+    assert!(rig.pool.on_credentials(open, error()).is_none());
+    assert_eq!(rig.pool.state(open), Some(PooledState::Up));
 
     let shaking = rig.join("c", 2);
     rig.credentials(shaking);
-    rig.brokers.on_challenged(shaking);
+    rig.pool.on_challenged(shaking);
     rig.actions();
-    assert_eq!(rig.brokers.on_credentials(shaking, error()).expect("told").holders, [holder(2)]);
+    assert_eq!(rig.pool.on_credentials(shaking, error()).expect("told").holders, [holder(2)]);
     assert_eq!(rig.actions(), ["hang up 2"]);
 }
 
@@ -348,7 +348,7 @@ fn the_end_hangs_up_what_was_dialed() {
     rig.credentials(dialing);
     rig.join("c", 3);
     rig.actions();
-    rig.brokers.disconnect_all();
+    rig.pool.disconnect_all();
     assert_eq!(rig.actions(), ["hang up 1", "hang up 2"]);
-    assert!(rig.brokers.is_empty());
+    assert!(rig.pool.is_empty());
 }

@@ -72,7 +72,7 @@ fn a_connection_that_answers_no_lookup_is_replaced_and_its_attached_stay() {
     let (_guest, sick) = rig.attached(1);
     let (_endpoint, _created) = rig.open(2);
     for _ in 0..LOOKUP_FAILURES_MAX {
-        rig.answer(lookup_refused(6));
+        rig.answer(refused(6));
         rig.wait(Duration::from_secs(2));
     }
     let log = rig.log();

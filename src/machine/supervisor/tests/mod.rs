@@ -74,10 +74,8 @@ fn connect_to(url: &str) -> Response {
     Ok(Box::new(Command::LookupResponse(lookup_answer(LookupType::Connect, url))))
 }
 
-fn lookup_refused(code: i32) -> Response {
-    let mut answer = lookup_answer(LookupType::Failed, "");
-    answer.error = Some(code);
-    Ok(Box::new(Command::LookupResponse(answer)))
+fn refused(code: i32) -> Response {
+    Err(server_error(code))
 }
 
 fn partitions_answer(partitions: u32) -> Response {
@@ -85,15 +83,6 @@ fn partitions_answer(partitions: u32) -> Response {
     Ok(Box::new(Command::PartitionedMetadataResponse(pb::CommandPartitionedTopicMetadataResponse {
         response: Some(LookupType::Success as i32),
         partitions: Some(partitions),
-        ..Default::default()
-    })))
-}
-
-fn partitions_refused(code: i32) -> Response {
-    use pb::command_partitioned_topic_metadata_response::LookupType;
-    Ok(Box::new(Command::PartitionedMetadataResponse(pb::CommandPartitionedTopicMetadataResponse {
-        response: Some(LookupType::Failed as i32),
-        error: Some(code),
         ..Default::default()
     })))
 }
@@ -170,7 +159,8 @@ impl Rig {
                         Command::Lookup(lookup) => {
                             ("lookup", if lookup.authoritative() { " (authoritative)" } else { "" })
                         }
-                        _ => ("partitions", ""),
+                        Command::PartitionedMetadata(_) => ("partitions", ""),
+                        other => (other.name(), ""),
                     };
                     self.log.push(format!("{name} at {}{authoritative}", self.peers[&connection].address));
                     self.asks.push_back((connection, ask, *command));

@@ -35,7 +35,7 @@ fn a_terminal_refusal_ends_an_established_producer() {
     rig.answer(connect_to("pulsar://service:6650"));
     rig.open_fails(server_error(15));
     assert_eq!(rig.state(1), "closed");
-    assert!(EndpointRef::Producer(endpoint).is_finished());
+    assert!(endpoint.with_only(|producer| producer.is_finished()));
 }
 
 #[test]
@@ -130,7 +130,7 @@ fn a_producer_tries_once_more_just_before_its_messages_time_out() {
     while rig.now.at < lost.at + Duration::from_secs(60) {
         while !rig.asks.is_empty() {
             tries.push(rig.now.at - lost.at);
-            rig.answer(lookup_refused(6));
+            rig.answer(refused(6));
         }
         rig.wait_ms(50);
     }

@@ -1,4 +1,4 @@
-//! What a client asks on behalf of itself.
+//! What a client asks of the cluster.
 
 use super::*;
 
@@ -12,19 +12,59 @@ fn connect_shows_what_the_broker_says_of_itself() {
 }
 
 #[test]
-fn connect_dials_each_host_once_and_reports_the_last_failure() {
+fn connect_dials_each_host_before_it_pauses_and_waits_for_one_to_come_up() {
     let mut rig = Rig::new("pulsar://a,b,c");
     rig.unreachable.extend(["a", "b", "c"]);
     let (to, mut reply) = Reply::pair();
     rig.input(Input::Query(query::connect().with_reply(to)));
+    assert!(peek(&mut reply).is_none());
+    let dials = |rig: &mut Rig| {
+        let log = rig.log();
+        let mut dials: Vec<String> =
+            log.iter().filter_map(|line| line.strip_prefix("dial ").map(str::to_owned)).collect();
+        dials.sort_unstable();
+        dials
+    };
+    assert_eq!(dials(&mut rig), ["a:6650", "b:6650", "c:6650"]);
+    rig.unreachable.remove("b");
+    rig.wait(Duration::from_secs(5));
+    assert_eq!(&*peek(&mut reply).expect("answered").expect("connected").address, "b:6650");
+}
+
+#[test]
+fn connect_ends_in_time_with_the_last_failure() {
+    let mut rig = Rig::new("pulsar://service");
+    rig.unreachable.insert("service");
+    let (to, mut reply) = Reply::pair();
+    rig.input(Input::Query(query::connect().with_reply(to)));
+    rig.wait_ms(29_999);
+    assert!(peek(&mut reply).is_none());
+    rig.wait_ms(1);
     let error = peek(&mut reply).expect("answered").expect_err("unreachable");
-    assert_eq!(error.kind(), ErrorKind::Connection);
-    let log = rig.log();
-    let mut dials: Vec<&str> = log.iter().filter_map(|line| line.strip_prefix("dial ")).collect();
-    let last = dials[2].to_owned();
-    assert!(error.to_string().contains(&format!("connecting to {last}: connection refused")), "{error}");
-    dials.sort_unstable();
-    assert_eq!(dials, ["a:6650", "b:6650", "c:6650"]);
+    assert_eq!(error.kind(), ErrorKind::TimedOut);
+    assert!(error.to_string().contains("connecting to service:6650: connection refused"), "{error}");
+}
+
+#[test]
+fn a_query_for_the_owner_of_a_topic_looks_it_up_first() {
+    let mut rig = Rig::new("pulsar://service");
+    let (to, mut reply) = Reply::pair();
+    rig.input(Input::Query(query::coordinator(3).with_reply(to)));
+    rig.answer(connect_to("pulsar://owner:6650"));
+    assert_eq!(
+        rig.log(),
+        [
+            "fetch",
+            "dial service:6650",
+            "lookup at service:6650",
+            "fetch",
+            "dial owner:6650",
+            "TC_CLIENT_CONNECT_REQUEST at owner:6650"
+        ]
+    );
+    rig.answer(Ok(Box::new(pb::CommandTcClientConnectResponse::default().into())));
+    assert_eq!(peek(&mut reply), Some(Ok(())));
+    assert_eq!(rig.supervisor.queries.len() + rig.supervisor.requests.iter().count(), 0);
 }
 
 #[test]
@@ -76,13 +116,13 @@ fn partitions_are_counted() {
 fn a_partition_question_is_retried_where_that_can_help() {
     let mut rig = Rig::new("pulsar://service");
     let mut reply = ask_partitions(&mut rig);
-    rig.answer(partitions_refused(6));
+    rig.answer(refused(6));
     assert!(peek(&mut reply).is_none());
     rig.wait_ms(100);
     let (connection, ..) = rig.asks[0];
     rig.end(connection, "reset by peer");
     rig.wait_ms(200);
-    rig.answer(partitions_refused(4));
+    rig.answer(refused(4));
     let error = peek(&mut reply).expect("answered").expect_err("not allowed");
     assert_eq!((error.kind(), error.topic()), (ErrorKind::Authorization, Some("persistent://public/default/t")));
 }
@@ -104,7 +144,7 @@ fn a_partition_question_ends_in_time_and_names_the_last_trouble() {
 fn a_question_that_nobody_waits_for_is_not_retried() {
     let mut rig = Rig::new("pulsar://service");
     drop(ask_partitions(&mut rig));
-    rig.answer(partitions_refused(6));
+    rig.answer(refused(6));
     rig.log();
     rig.wait(Duration::from_secs(50));
     assert_eq!(rig.log(), NONE);
