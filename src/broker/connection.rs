@@ -196,6 +196,10 @@ impl Connections {
         self.by_id.keys().copied().collect()
     }
 
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Connection> {
+        self.by_id.values()
+    }
+
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (ConnId, &mut Connection)> {
         self.by_id.iter_mut().map(|(id, connection)| (*id, connection))
     }

@@ -345,16 +345,16 @@ impl Broker {
         if let Some((known, _)) = self.topics.get_key_value(name.as_str()) {
             return Some(Arc::clone(known));
         }
-        if let Some(index) = name.partition_index() {
-            let partitions = self.partitioned.get(name.base().as_str());
-            if partitions.is_some_and(|partitions| index >= *partitions) {
-                return None;
-            }
-        }
-        if !(create && self.config.auto_create_topics) || self.topics.len() >= TOPICS_MAX {
-            return None;
-        }
-        Some(self.make_topic(name))
+        let made = create && self.config.auto_create_topics && self.may_exist(name);
+        made.then(|| self.make_topic(name))
+    }
+
+    /// Whether there is room for one more topic, and its name is not that of a partition beyond the last.
+    pub(crate) fn may_exist(&self, name: &TopicName) -> bool {
+        let beyond_last = name.partition_index().is_some_and(|index| {
+            self.partitioned.get(name.base().as_str()).is_some_and(|partitions| index >= *partitions)
+        });
+        !beyond_last && self.topics.len() < TOPICS_MAX
     }
 
     pub(crate) fn make_topic(&mut self, name: &TopicName) -> Arc<str> {

@@ -158,6 +158,16 @@ impl EmbeddedBroker {
         self.shared.operate(|broker| broker.violations().to_vec())
     }
 
+    /// How many topic list watchers (WATCH_TOPIC_LIST) there are, over all connections.
+    pub fn topic_list_watchers(&self) -> usize {
+        self.shared.operate(|broker| broker.topic_list_watchers())
+    }
+
+    /// Makes a topic that is not partitioned. See [`Broker::create_topic`].
+    pub fn create_topic(&self, topic: &str) -> bool {
+        self.shared.operate(|broker| broker.create_topic(topic))
+    }
+
     /// Makes a partitioned topic or adds partitions to it. See [`Broker::create_partitioned_topic`].
     pub fn create_partitioned_topic(&self, topic: &str, partitions: u32) -> bool {
         self.shared.operate(|broker| broker.create_partitioned_topic(topic, partitions))

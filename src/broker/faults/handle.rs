@@ -82,6 +82,12 @@ impl<'a> Faults<'a> {
         self.broker.operate(|broker| broker.close_guests(topic, false, true, url));
     }
 
+    /// Forgets every topic list watcher (WATCH_TOPIC_LIST) without a word: the protocol has no command by which a broker
+    /// ends one. Its client gets no further update until it watches again.
+    pub fn drop_topic_list_watchers(self) {
+        self.broker.operate(crate::broker::machine::Broker::drop_topic_list_watchers);
+    }
+
     /// Flips a bit of a stored entry, so that its checksum does not fit any more. `entry` counts from the first entry
     /// that the topic ever stored. False if there is no such entry.
     pub fn corrupt_entry(self, topic: &str, entry: u64) -> bool {

@@ -87,8 +87,21 @@ pub enum Event {
     Unsubscribe,
     /// CLOSE_CONSUMER.
     CloseConsumer,
-    /// MESSAGE: the one event that the broker begins. Of the effects, Duplicate, Delay, Close and Cut apply to it.
+    /// GET_TOPICS_OF_NAMESPACE.
+    GetTopicsOfNamespace,
+    /// WATCH_TOPIC_LIST. Closing its watcher means that the broker forgets it without a word.
+    WatchTopicList,
+    /// WATCH_TOPIC_LIST_CLOSE.
+    WatchTopicListClose,
+    /// GET_SCHEMA.
+    GetSchema,
+    /// GET_OR_CREATE_SCHEMA.
+    GetOrCreateSchema,
+    /// MESSAGE, which the broker begins. Of the effects, Duplicate, Delay, Close and Cut apply to it.
     Delivery,
+    /// WATCH_TOPIC_UPDATE, which the broker begins: its topic is the one that came or went. The update counts as the
+    /// answer; Refuse and Redirect do not apply to it, and Close makes the broker forget the watcher.
+    TopicListUpdate,
 }
 
 impl Event {
@@ -113,6 +126,11 @@ impl Event {
                 Command::ConsumerStats(_) => Self::ConsumerStats,
                 Command::Unsubscribe(_) => Self::Unsubscribe,
                 Command::CloseConsumer(_) => Self::CloseConsumer,
+                Command::GetTopicsOfNamespace(_) => Self::GetTopicsOfNamespace,
+                Command::WatchTopicList(_) => Self::WatchTopicList,
+                Command::WatchTopicListClose(_) => Self::WatchTopicListClose,
+                Command::GetSchema(_) => Self::GetSchema,
+                Command::GetOrCreateSchema(_) => Self::GetOrCreateSchema,
                 _ => return None,
             },
             _ => return None,
@@ -197,7 +215,8 @@ impl Fault {
     }
 
     fn is_for(&self, event: Option<Event>, topic: Option<&str>) -> bool {
-        let any = self.event == Event::Any && event != Some(Event::Delivery);
+        let from_client = !matches!(event, Some(Event::Delivery | Event::TopicListUpdate));
+        let any = self.event == Event::Any && from_client;
         let event = any || event == Some(self.event);
         event && self.topic.as_deref().is_none_or(|only| topic == Some(only))
     }
