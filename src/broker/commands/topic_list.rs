@@ -1,9 +1,9 @@
 //! GET_TOPICS_OF_NAMESPACE and topic list watchers.
 
-use super::connection::ENDPOINTS_MAX;
-use super::judge::Rule;
-use super::machine::{Broker, ConnId};
-use super::pattern::Pattern;
+use crate::broker::conformance::Rule;
+use crate::broker::connections::ENDPOINTS_MAX;
+use crate::broker::machine::{Broker, ConnId};
+use crate::broker::topics::pattern::Pattern;
 use crate::hash::topics_hash;
 use crate::pb::command_get_topics_of_namespace::Mode;
 use crate::pb::{self, ServerError};

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Effect, Event, Fault};
-use crate::broker::server::EmbeddedBroker;
+use crate::broker::embedded::EmbeddedBroker;
+use crate::broker::faults::{Effect, Event, Fault};
 use crate::error::ServerCode;
 
 /// Scripts faults on a broker; made by [`EmbeddedBroker::faults`]. See the [module](super).

@@ -5,20 +5,23 @@
 //! then [`take_ready`](Broker::take_ready) and for each connection it names [`poll_transmit`](Broker::poll_transmit)
 //! and [`closing`](Broker::closing), then [`poll_deadline`](Broker::poll_deadline).
 
+mod injection;
+pub(crate) mod timers;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
 use bytes::BytesMut;
 
-use super::config::BrokerConfig;
-use super::connection::{Connections, State};
-use super::dispatch::{self, Context};
-use super::judge::{Judge, Rule, Violation};
-use super::parked::Parked;
-use super::schema::Schemas;
-use super::timers::{Timer, Timers};
-use super::topic::Topic;
+use crate::broker::commands::schema::Schemas;
+use crate::broker::commands::takeover::Parked;
+use crate::broker::config::BrokerConfig;
+use crate::broker::conformance::{Judge, Rule, Violation};
+use crate::broker::connections::{Connections, State};
+use crate::broker::dispatch::{self, Context};
+use crate::broker::machine::timers::{Timer, Timers};
+use crate::broker::topics::topic::Topic;
 use crate::machine::{Deadline, Now};
 use crate::pb::{self, ServerError};
 use crate::topic::TopicName;

@@ -1,14 +1,16 @@
 //! What an operator does to a broker: make, unload, terminate and delete topics, mint tokens, look at statistics.
 
+pub(crate) mod stats;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::auth;
-use super::connection::ProducerSlot;
-use super::machine::Broker;
-use super::stats::{ConsumerStats, SubscriptionStats, TopicStats};
-use super::subscription::{ConsumerKey, Subscription};
-use super::topic::{ProducerKey, Topic};
+use crate::broker::admin::stats::{ConsumerStats, SubscriptionStats, TopicStats};
+use crate::broker::connections::ProducerSlot;
+use crate::broker::connections::token as auth;
+use crate::broker::machine::Broker;
+use crate::broker::subscription::{ConsumerKey, Subscription};
+use crate::broker::topics::topic::{ProducerKey, Topic};
 use crate::pb::ServerError;
 use crate::topic::TopicName;
 

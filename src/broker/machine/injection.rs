@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
-use super::{Effect, Event, Fault, Pending, TopicKey};
-use crate::broker::connection::{Connections, ConsumerSlot, ProducerSlot, State};
-use crate::broker::handshake::NO_REQUEST;
+use crate::broker::commands::handshake::NO_REQUEST;
+use crate::broker::connections::{Connections, ConsumerSlot, ProducerSlot, State};
+use crate::broker::faults::{Effect, Event, Fault, Pending};
+use crate::broker::machine::timers::Timer;
 use crate::broker::machine::{Broker, ConnId};
 use crate::broker::subscription::ConsumerKey;
-use crate::broker::timers::Timer;
-use crate::broker::topic::ProducerKey;
+use crate::broker::topics::topic::ProducerKey;
 use crate::error::ServerCode;
 use crate::pb::{self, command_lookup_topic_response::LookupType};
 use crate::topic::TopicName;
@@ -399,7 +399,7 @@ impl Broker {
         self.conns.send(conn, &answer);
     }
 
-    fn topic_of(&self, conn: ConnId, frame: &Frame) -> Option<TopicKey> {
+    fn topic_of(&self, conn: ConnId, frame: &Frame) -> Option<Arc<str>> {
         if let Frame::Other(command) = frame {
             let named = match command {
                 Command::PartitionedMetadata(request) => Some(&request.topic),
