@@ -17,3 +17,4 @@ mod seeks;
 mod sends;
 mod support;
 mod waits;
+mod watchers;
