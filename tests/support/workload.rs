@@ -212,10 +212,10 @@ struct Notes {
 type Callbacks = Arc<Mutex<Vec<(String, Result<MessageId, SendError>)>>>;
 
 /// Ledger, entry, member.
-type Key = (u64, u64, i32);
+type Key = (u64, u64, u32);
 
 fn key(id: &MessageId) -> Key {
-    (id.ledger_id, id.entry_id, id.batch_index.max(0))
+    (id.position().ledger_id, id.position().entry_id, id.batch_index().unwrap_or(0))
 }
 
 #[derive(Clone)]
@@ -484,7 +484,7 @@ async fn watch(users: Users, payload: String, pending: PendingSend) {
 fn settle(users: &Users, payload: &str, result: &Result<MessageId, SendError>) {
     let sent = match result {
         Ok(id) => {
-            users.notes.borrow_mut().ids.insert(payload.to_owned(), *id);
+            users.notes.borrow_mut().ids.insert(payload.to_owned(), id.clone());
             Sent::Stored
         }
         Err(error) => failed(error),
@@ -601,7 +601,7 @@ async fn receive_all(users: &Users, rng: &mut Rng, mut consumer: Consumer, plan:
         // Where nothing goes wrong, what was acknowledged just before the close has arrived.
         for message in acked.iter().filter(|_| users.is_clean && matches!(closed, Some(Ok(())))) {
             let id = message.id();
-            let known = plan.index_acks || id.batch_size <= 1;
+            let known = plan.index_acks || id.batch_size().is_none_or(|size| size == 1);
             if known && users.handle.is_acknowledged(message.topic(), &plan.name, &id) != Some(true) {
                 users.handle.violation("a close sends the acknowledgements", || format!("{id} of {}", plan.name));
             }
@@ -661,7 +661,7 @@ async fn confirm(
         return;
     }
     // Without index acknowledgement the rest of its batch decides.
-    if !plan.index_acks && id.batch_size > 1 {
+    if !plan.index_acks && id.batch_size().is_some_and(|size| size > 1) {
         return;
     }
     if users.handle.is_acknowledged(message.topic(), &plan.name, &id) != Some(true) {
@@ -773,7 +773,7 @@ fn check_log(sim: &Simulation, plan: &Plan, users: &Users) {
     let fail = |checker: &'static str, detail: String| users.handle.violation(checker, || detail);
     let notes = users.notes.borrow();
     let mut seen: BTreeMap<String, usize> = BTreeMap::new();
-    let mut at: BTreeMap<(Key, i32), String> = BTreeMap::new();
+    let mut at: BTreeMap<(Key, Option<u32>), String> = BTreeMap::new();
     for topic in &plan.topics {
         for part in topic.parts() {
             let mut orders: BTreeMap<String, String> = BTreeMap::new();
@@ -782,7 +782,7 @@ fn check_log(sim: &Simulation, plan: &Plan, users: &Users) {
                 let text = String::from_utf8_lossy(&message.payload);
                 let payload = text.split('|').next().unwrap_or_default().to_owned();
                 let life = payload.rsplit_once('.').map_or(String::new(), |(life, _)| life.to_owned());
-                at.insert((key(&message.id), message.id.partition), payload.clone());
+                at.insert((key(&message.id), message.id.partition()), payload.clone());
                 let times = seen.entry(payload.clone()).or_default();
                 *times += 1;
                 // First copies are in the order of the pushes; copies of a re-send may follow.
@@ -821,8 +821,8 @@ fn check_log(sim: &Simulation, plan: &Plan, users: &Users) {
         }
     }
     // Deduplication gives no id to what it drops. Two topics have no ledger in common.
-    for (payload, id) in notes.ids.iter().filter(|(_, id)| id.ledger_id != u64::MAX) {
-        let stored = at.get(&(key(id), id.partition));
+    for (payload, id) in notes.ids.iter().filter(|(_, id)| id.ledger_id().is_some()) {
+        let stored = at.get(&(key(id), id.partition()));
         if stored != Some(payload) {
             fail("an id names the message that was sent", format!("{id} was given for {payload}, and is {stored:?}"));
         }

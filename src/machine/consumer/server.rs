@@ -165,7 +165,7 @@ impl Consumer {
         if let Some(start) = self.start.filter(|start| start.position == position) {
             if !start.narrow(size, &mut entry.ack_set) {
                 // It lies before what was sought, as everything acknowledged does.
-                let id = crate::id::MessageId::new(position.ledger_id, position.entry_id);
+                let id = crate::id::MessagePosition::new(position.ledger_id, position.entry_id);
                 let _full = self.acks.ack(&id);
                 return 0;
             }
@@ -262,7 +262,7 @@ impl Consumer {
     /// non-persistent one it stays.
     fn on_seek_success(&mut self, number: u64, deferred: &mut Deferred) {
         let Some(Work::Seek { to, .. }) = self.operations.set_done(number) else { return };
-        self.start = Start::of(*to);
+        self.start = Start::of(to);
         if self.state != State::Attached {
             return;
         }
