@@ -412,7 +412,7 @@ impl Source {
         let inflated = match inflate(&raw, &body) {
             Ok(payload) => payload,
             Err(error @ (CompressError::UnknownCodec(_) | CompressError::NotBuilt { .. })) => {
-                return Some(Err(self.leave_unread(ledger_id, entry_id, members, error.to_string())));
+                return Some(Err(self.leave_unread(ledger_id, entry_id, members, error)));
             }
             Err(error) => {
                 self.reject(ledger_id, entry_id, members, &EntryError::Decompress(error));
@@ -448,11 +448,17 @@ impl Source {
     }
 
     /// Sound, but this build cannot read it: not acknowledged, so that a client that can will get it.
-    fn leave_unread(&mut self, ledger_id: u64, entry_id: u64, permits: u32, what: String) -> Error {
+    fn leave_unread(
+        &mut self,
+        ledger_id: u64,
+        entry_id: u64,
+        permits: u32,
+        cause: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Error {
         self.credit(permits);
         let id = MessagePosition { partition: self.partition, ..MessagePosition::new(ledger_id, entry_id) };
-        let what = format!("message {id} cannot be read and stays unacknowledged: {what}");
-        Error::local(ErrorKind::Unsupported, what).with_topic(&self.topic)
+        let what = format!("message {id} cannot be read and stays unacknowledged");
+        Error::local(ErrorKind::Unsupported, what).with_topic(&self.topic).with_source(cause)
     }
 }
 

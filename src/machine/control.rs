@@ -102,7 +102,7 @@ pub enum CloseReason {
         after: Duration,
     },
     /// The socket failed or was closed.
-    Io(String),
+    Io(Error),
     /// The connection was never made.
     Dial(Error),
 }
@@ -113,10 +113,15 @@ impl CloseReason {
         let error = match self {
             Self::Local(why) => Error::local(ErrorKind::Closed, *why),
             Self::Broker(error) => Error::server(error.clone(), "the connection"),
-            Self::PeerBroke(violation) => Error::protocol(violation.what.clone()),
-            Self::Silent { after } => Error::network(format!("the broker was silent for {} ms", after.as_millis())),
-            Self::Io(what) => Error::network(what.clone()),
-            Self::Dial(error) => error.clone(),
+            Self::PeerBroke(violation) => {
+                let error = Error::protocol(violation.what.clone());
+                match &violation.source {
+                    Some(source) => error.with_source(source.clone()),
+                    None => error,
+                }
+            }
+            Self::Silent { after } => Error::network(format!("the broker was silent for {after:?}")),
+            Self::Io(error) | Self::Dial(error) => error.clone(),
         };
         error.with_address(address)
     }

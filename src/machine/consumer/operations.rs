@@ -177,11 +177,11 @@ impl Work {
     /// What it is called in errors.
     pub(super) fn doing(&self) -> &'static str {
         match self {
-            Self::Ack { .. } => "the acknowledgement",
-            Self::Unsubscribe { .. } => "the unsubscribe",
-            Self::LastMessageId { .. } => "the question for the last message id",
-            Self::Stats { .. } => "the question for consumer statistics",
-            Self::Seek { .. } => "the seek",
+            Self::Ack { .. } => "the acknowledgment",
+            Self::Unsubscribe { .. } => "the unsubscribe request",
+            Self::LastMessageId { .. } => "the last message id request",
+            Self::Stats { .. } => "the consumer stats request",
+            Self::Seek { .. } => "the seek request",
         }
     }
 
@@ -272,7 +272,8 @@ impl Operations {
     /// Adds one; it is refused when there are too many.
     pub(super) fn push(&mut self, work: Work, timeout: Duration, now: Now, deferred: &mut Deferred) {
         if self.list.len() == OPERATIONS_MAX {
-            let full = Error::local(ErrorKind::QueueFull, "too many operations of this consumer wait for the broker");
+            let full =
+                Error::local(ErrorKind::QueueFull, "too many requests of this consumer are waiting for the broker");
             return work.refuse(full, deferred);
         }
         let number = self.next_number();

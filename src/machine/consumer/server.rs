@@ -215,7 +215,7 @@ impl Consumer {
         let result = match result {
             // A connection that is gone has taken its consumers along.
             Ok(_) | Err(RequestError::Disconnected) => Ok(()),
-            Err(error) => Err(error.into_error("the close of the consumer").with_topic(&self.topic)),
+            Err(error) => Err(error.into_error("the consumer's close request").with_topic(&self.topic)),
         };
         self.finish(result, deferred);
     }
@@ -380,7 +380,7 @@ impl Consumer {
             return;
         }
         if self.subscribe_deadline.is_some_and(|deadline| deadline.is_due(now)) {
-            let why = format!("not subscribed within {:?}", self.config.operation_timeout);
+            let why = format!("timed out after {:?} waiting for the subscription", self.config.operation_timeout);
             return self.fail(Error::local(ErrorKind::TimedOut, why), deferred);
         }
         while let Some(work) = self.operations.take_overdue(now) {
@@ -389,7 +389,7 @@ impl Consumer {
             self.dirty = true;
         }
         if self.closing.as_ref().and_then(|closing| closing.deadline).is_some_and(|deadline| deadline.is_due(now)) {
-            let late = RequestError::TimedOut.into_error("the close of the consumer");
+            let late = RequestError::TimedOut.into_error("the consumer's close request");
             return self.finish(Err(late.with_topic(&self.topic)), deferred);
         }
         self.finish_if_closed_while_detached(deferred);

@@ -144,7 +144,9 @@ impl Session {
         }
         let (Some(turn), place) = served else { return Ok(()) };
         if turn.unanswered {
-            return Err(CloseReason::Io("the broker takes messages and sends no receipts".to_owned()));
+            return Err(CloseReason::Io(crate::error::Error::network(
+                "the broker takes messages and sends no receipts",
+            )));
         }
         if let Some(deadline) = turn.deadline {
             // One that moved later, or went away, shows when the guest is looked at.

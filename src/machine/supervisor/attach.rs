@@ -187,14 +187,13 @@ impl Attach {
 
 /// A deadline has passed; says what went wrong before it, or who did not answer.
 pub(crate) fn timed_out(what: &str, last: Option<&Error>, address: Option<&Arc<str>>) -> Error {
-    let because = match (last, address) {
-        (Some(error), _) => format!("; the last failure: {error}"),
-        (None, Some(address)) => format!("; still waiting for {address}"),
-        (None, None) => String::new(),
+    let error = match (last, address) {
+        (Some(last), _) => Error::local(ErrorKind::TimedOut, what).with_source(last.clone()),
+        (None, Some(address)) => Error::local(ErrorKind::TimedOut, format!("{what}; still waiting for {address}")),
+        (None, None) => Error::local(ErrorKind::TimedOut, what),
     };
-    let error = Error::local(ErrorKind::TimedOut, format!("{what}{because}"));
-    match address {
-        Some(address) => error.with_address(address),
+    match address.cloned().or_else(|| last.and_then(Error::address).map(Into::into)) {
+        Some(address) => error.with_address(&address),
         None => error,
     }
 }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::error::{Disposition, Error, ErrorKind, ServerError};
+use crate::error::{Error, ErrorKind, RetryPolicy, ServerError};
 use crate::machine::Now;
 use crate::machine::connection::peer::RequestError;
 use crate::machine::control::{BrokerKey, HostPort};
@@ -151,7 +151,7 @@ fn refusal(code: Option<i32>, message: Option<String>, doing: &str) -> Failure {
 
 fn wrong_answer(answer: &Command, doing: &str) -> Failure {
     let text = format!("the broker answered {} when asked for {doing}", answer.name());
-    Failure { error: Error::protocol(text), disposition: Disposition::Retry, blames_link: true }
+    Failure { error: Error::protocol(text), retry_policy: RetryPolicy::Retry, blames_link: true }
 }
 
 #[cfg(test)]
@@ -232,7 +232,7 @@ mod tests {
             assert!(matches!(looked, Looked::Redirected(_)));
         }
         let end = failure(ask(&mut lookup, answer(LookupType::Redirect, Some("pulsar://a:6650"))));
-        assert_eq!(end.disposition, Disposition::Retry);
+        assert_eq!(end.retry_policy, RetryPolicy::Retry);
         assert!(end.error.to_string().contains("20 times"), "{}", end.error);
     }
 
@@ -243,7 +243,7 @@ mod tests {
         let late = Now { at: start.at + Duration::from_secs(31), wall_ms: 0 };
         let redirect = Command::LookupResponse(answer(LookupType::Redirect, Some("pulsar://a:6650")));
         let end = failure(lookup.on_answer(Ok(Box::new(redirect)), 20, late));
-        assert_eq!((end.error.kind(), end.disposition), (ErrorKind::TimedOut, Disposition::Retry));
+        assert_eq!((end.error.kind(), end.retry_policy), (ErrorKind::TimedOut, RetryPolicy::Retry));
     }
 
     #[test]
@@ -302,16 +302,16 @@ mod tests {
         let missing = refused(Some(11));
         assert!(!missing.blames_link && missing.is_final(true));
         assert_eq!(missing.error.kind(), ErrorKind::TopicNotFound);
-        assert_eq!(refused(None).disposition, Disposition::Retry);
+        assert_eq!(refused(None).retry_policy, RetryPolicy::Retry);
     }
 
     #[test]
     fn an_answer_without_an_outcome_is_a_failure() {
         let mut lookup = Lookup::new(entry(false), None);
         let empty = failure(ask(&mut lookup, Default::default()));
-        assert_eq!(empty.disposition, Disposition::Retry);
+        assert_eq!(empty.retry_policy, RetryPolicy::Retry);
         let empty = read_partitions(Ok(Box::new(Command::PartitionedMetadataResponse(Default::default()))));
-        assert_eq!(empty.expect_err("no outcome").disposition, Disposition::Retry);
+        assert_eq!(empty.expect_err("no outcome").retry_policy, RetryPolicy::Retry);
         let silent = failure(lookup.on_answer(Err(RequestError::TimedOut), 20, now()));
         assert!(silent.blames_link);
     }

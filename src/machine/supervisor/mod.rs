@@ -614,7 +614,7 @@ impl Supervisor {
 impl Drop for Supervisor {
     /// Whoever waits is told, so that a runtime that goes away strands no task.
     fn drop(&mut self) {
-        self.fail_all(&Error::local(ErrorKind::Closed, "the client went away"), &mut Deferred::new());
+        self.fail_all(&Error::local(ErrorKind::Closed, "the client was closed"), &mut Deferred::new());
         // A question's reply answers for itself when it is dropped.
     }
 }

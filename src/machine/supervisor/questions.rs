@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Supervisor, Timer};
-use crate::error::{Disposition, Error};
+use crate::error::{Error, RetryPolicy};
 use crate::machine::connection::peer::PeerInfo;
 use crate::machine::control::{ConnectionId, RequestToken};
 use crate::machine::endpoint::outbox::Response;
@@ -163,7 +163,7 @@ impl Supervisor {
         let end = match self.questions.get_mut(&number) {
             Some(Question::Connect { hosts_left, .. }) => {
                 *hosts_left = hosts_left.saturating_sub(1);
-                if *hosts_left > 0 && failure.disposition != Disposition::Terminal {
+                if *hosts_left > 0 && failure.retry_policy != RetryPolicy::Terminal {
                     let key = self.hosts.key();
                     self.brokers.join(&key, user, now);
                     return;

@@ -274,7 +274,7 @@ impl Rig {
 
     fn end(&mut self, link: ConnectionId, why: &str) {
         self.give_all_back(link);
-        self.notice(link, SessionEvent::Ended(CloseReason::Io(why.to_owned())));
+        self.notice(link, SessionEvent::Ended(CloseReason::Io(Error::network(why))));
     }
 
     /// An endpoint that is attached to the service host itself.
