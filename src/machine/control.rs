@@ -67,6 +67,7 @@ impl BrokerKey {
 
 /// What authenticates a connection: `auth_method_name` and `auth_data` of CONNECT and AUTH_RESPONSE.
 #[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct AuthData {
     /// `none`, `token`, `basic` ...
     pub method: String,

@@ -27,6 +27,7 @@ pub type DialFuture<'a> = Pin<Box<dyn Future<Output = Result<Box<dyn Socket>>> +
 
 /// Where to connect.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Target {
     /// Where the bytes go.
     pub address: HostPort,
