@@ -437,6 +437,11 @@ wire_id! {
     /// consumer's life. 0 is an ordinary one.
     ConsumerId
 }
+wire_id! {
+    /// `watcher_id` of the protocol: chosen by the client, unique on a connection, stable for a
+    /// watcher's life. 0 is an ordinary one.
+    WatcherId
+}
 
 #[cfg(test)]
 mod tests {
