@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::{ConsumerId, ProducerId};
+use crate::id::{ConsumerId, ProducerId, WatcherId};
 use crate::machine::EndpointRef;
 use crate::machine::control::Input;
 use crate::machine::supervisor::query::{self, Query};
@@ -32,6 +32,7 @@ mod read_buffer;
 mod receive;
 mod routing;
 mod runtime;
+mod topic_list;
 mod topics;
 mod workers;
 
@@ -44,6 +45,8 @@ pub use message::ReceivedMessage;
 pub use producer::{Producer, TryEnqueueError};
 pub use producer_builder::ProducerBuilder;
 pub use routing::{HashingScheme, MessageRoutingMode};
+#[doc(hidden)]
+pub use topic_list::{TopicChange, TopicListWatch};
 pub use topics::Topics;
 
 pub use crate::machine::control::{AuthData, HostPort};
@@ -68,6 +71,7 @@ pub(crate) struct Shared {
     seed: u64,
     producer_ids: AtomicU64,
     consumer_ids: AtomicU64,
+    watcher_ids: AtomicU64,
 }
 
 impl Client {
@@ -172,6 +176,10 @@ impl Shared {
 
     pub(crate) fn next_consumer_id(&self) -> ConsumerId {
         ConsumerId(self.consumer_ids.fetch_add(1, Ordering::Relaxed))
+    }
+
+    pub(crate) fn next_watcher_id(&self) -> WatcherId {
+        WatcherId(self.watcher_ids.fetch_add(1, Ordering::Relaxed))
     }
 
     /// The topics behind `topic`: its partitions, or itself if it has none.

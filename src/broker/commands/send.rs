@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::config::DamagedEntries;
-use super::connection::ProducerSlot;
-use super::facts::{self, Received};
-use super::handshake::NO_REQUEST;
-use super::judge::Rule;
-use super::log::EntryFacts;
-use super::machine::{Broker, ConnId};
-use super::topic::ProducerKey;
+use crate::broker::commands::handshake::NO_REQUEST;
+use crate::broker::config::DamagedEntries;
+use crate::broker::conformance::Rule;
+use crate::broker::connections::ProducerSlot;
+use crate::broker::machine::{Broker, ConnId};
+use crate::broker::storage::entry_info::{self as facts, Received};
+use crate::broker::storage::log::EntryFacts;
+use crate::broker::topics::topic::ProducerKey;
 use crate::pb::{self, ServerError};
 use crate::wire::hot::{Receipt, SendHead};
 
@@ -183,7 +183,7 @@ impl Broker {
         found.bytes_in += entry.len() as u64;
         let partition = found.partition();
         for sub in found.subscriptions.values_mut() {
-            super::dispatch::deliver_transient(sub, entry, facts, partition, self.now.wall_ms, &mut self.conns);
+            crate::broker::dispatch::deliver_transient(sub, entry, facts, partition, self.now.wall_ms, &mut self.conns);
         }
         self.receipt(conn, head, 0, 0);
     }

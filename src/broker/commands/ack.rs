@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use super::connection::ConsumerSlot;
-use super::judge::Rule;
-use super::log::Position;
-use super::machine::{Broker, ConnId};
-use super::subscription::ConsumerKey;
-use super::topic::Topic;
+use crate::broker::conformance::Rule;
+use crate::broker::connections::ConsumerSlot;
+use crate::broker::machine::{Broker, ConnId};
+use crate::broker::storage::log::Position;
+use crate::broker::subscription::ConsumerKey;
+use crate::broker::topics::topic::Topic;
 use crate::pb::command_ack::AckType;
 use crate::pb::{self, MessageIdData, ServerError};
 

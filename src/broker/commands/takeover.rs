@@ -3,9 +3,9 @@
 //! A name or an Exclusive subscription that another connection holds is given away only if that connection does not
 //! answer a PING in time.
 
-use super::connection::{ConsumerSlot, ProducerSlot};
-use super::machine::{Broker, ConnId};
-use super::timers::Timer;
+use crate::broker::connections::{ConsumerSlot, ProducerSlot};
+use crate::broker::machine::timers::Timer;
+use crate::broker::machine::{Broker, ConnId};
 use crate::wire::command::Command;
 
 /// Requests that wait at once; one more is answered as if the other side were alive.

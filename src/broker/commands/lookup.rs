@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::machine::{Broker, ConnId};
+use crate::broker::machine::{Broker, ConnId};
 use crate::pb::command_lookup_topic_response::LookupType;
 use crate::pb::command_partitioned_topic_metadata_response::LookupType as MetadataResult;
 use crate::pb::{self, ServerError};

@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::connection::{ConsumerSlot, ENDPOINTS_MAX, ProducerSlot};
-use super::handshake::NO_REQUEST;
-use super::judge::Rule;
-use super::log::{Log, Position};
-use super::machine::{Broker, ConnId};
-use super::schema;
-use super::subscription::{Consumer, ConsumerKey, Subscription};
-use super::timers::Timer;
-use super::topic::ProducerKey;
+use crate::broker::commands::handshake::NO_REQUEST;
+use crate::broker::commands::schema;
+use crate::broker::conformance::Rule;
+use crate::broker::connections::{ConsumerSlot, ENDPOINTS_MAX, ProducerSlot};
+use crate::broker::machine::timers::Timer;
+use crate::broker::machine::{Broker, ConnId};
+use crate::broker::storage::log::{Log, Position};
+use crate::broker::subscription::{Consumer, ConsumerKey, Subscription};
+use crate::broker::topics::topic::ProducerKey;
 use crate::pb::command_subscribe::{InitialPosition, SubType};
 use crate::pb::{self, KeySharedMode, ServerError};
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::subscription::{Consumer, ConsumerKey};
+use crate::broker::subscription::{Consumer, ConsumerKey};
 use crate::hash::murmur3_32;
 
 /// Points of each consumer on a ring.

@@ -1,9 +1,9 @@
 //! GET_TOPICS_OF_NAMESPACE and topic list watchers.
 
-use super::connection::ENDPOINTS_MAX;
-use super::judge::Rule;
-use super::machine::{Broker, ConnId};
-use super::pattern::Pattern;
+use crate::broker::conformance::Rule;
+use crate::broker::connections::ENDPOINTS_MAX;
+use crate::broker::machine::{Broker, ConnId};
+use crate::broker::topics::pattern::Pattern;
 use crate::hash::topics_hash;
 use crate::pb::command_get_topics_of_namespace::Mode;
 use crate::pb::{self, ServerError};
@@ -16,8 +16,8 @@ pub(crate) struct Watcher {
     pattern: Pattern,
 }
 
-/// Longest pattern that the broker applies, in bytes.
-const PATTERN_BYTES_MAX: usize = 50;
+/// Longest pattern that the broker applies, in UTF-16 units as Java counts (`subscriptionPatternMaxLength`).
+const PATTERN_LENGTH_MAX: usize = 50;
 
 impl Broker {
     /// The client gets all topics of the mode; a pattern is applied where this broker can.
@@ -31,7 +31,7 @@ impl Broker {
             let text = "Client is not authorized to list topics";
             return self.error(conn, request.request_id, ServerError::AuthorizationError, text);
         }
-        let pattern = request.topics_pattern.as_deref().filter(|pattern| pattern.len() <= PATTERN_BYTES_MAX);
+        let pattern = request.topics_pattern.as_deref().filter(|pattern| !is_too_long(pattern));
         let pattern = match pattern.map(Pattern::parse) {
             Some(Err(text)) => return self.error(conn, request.request_id, ServerError::MetadataError, text),
             Some(Ok(pattern)) => Some(pattern),
@@ -65,16 +65,22 @@ impl Broker {
             .collect()
     }
 
+    /// Starts a watcher, or starts it again under the id of an earlier one: the answer lists what matches now, unless
+    /// the client's hash says that it knows.
     pub(crate) fn on_watch_topic_list(&mut self, conn: ConnId, request: &pb::CommandWatchTopicList) {
+        if !is_namespace(&request.namespace) {
+            return self.fail(conn, Rule::IncompleteRequest, || "WATCH_TOPIC_LIST with a bad namespace".to_owned());
+        }
         let refuse = |error, text: &str| Err((error, text.to_owned()));
         let checked = if !self.is_authorized(conn) {
             refuse(ServerError::AuthorizationError, "Client is not authorized to watch topics")
-        } else if request.topics_pattern.len() > PATTERN_BYTES_MAX {
+        } else if is_too_long(&request.topics_pattern) {
             refuse(ServerError::NotAllowedError, "Unable to create topic list watcher: topicsPattern is too long")
         } else {
             Pattern::parse(&request.topics_pattern).map_err(|text| (ServerError::InvalidTopicName, text))
         };
-        if self.conns.get(conn).is_none_or(|found| found.endpoints() >= ENDPOINTS_MAX) {
+        let Some(connection) = self.conns.get(conn) else { return };
+        if connection.endpoints() >= ENDPOINTS_MAX && !connection.watchers.contains_key(&request.watcher_id) {
             return self.fail(conn, Rule::IncompleteRequest, || format!("more than {ENDPOINTS_MAX} endpoints"));
         }
         let pattern = match checked {
@@ -97,6 +103,7 @@ impl Broker {
         self.conns.send(conn, &success.into());
     }
 
+    /// SUCCESS also for an id the broker does not know.
     pub(crate) fn on_watch_close(&mut self, conn: ConnId, request: &pb::CommandWatchTopicListClose) {
         if let Some(connection) = self.conns.get_mut(conn) {
             connection.watchers.remove(&request.watcher_id);
@@ -104,7 +111,13 @@ impl Broker {
         self.success(conn, request.request_id);
     }
 
-    /// Tells the watchers that a topic came or went. Non-persistent ones never show up.
+    /// How many topic list watchers there are, over all connections.
+    pub fn topic_list_watchers(&self) -> usize {
+        self.conns.iter().map(|connection| connection.watchers.len()).sum()
+    }
+
+    /// Tells the watchers that a topic came or went: one WATCH_TOPIC_UPDATE for each topic and watcher, with the hash
+    /// of the list after the change. Non-persistent topics are never reported.
     pub(crate) fn topic_list_changed(&mut self, name: &TopicName, added: bool) {
         if !name.is_persistent() {
             return;
@@ -123,9 +136,13 @@ impl Broker {
             let (new_topics, deleted_topics) = if added { (changed, Vec::new()) } else { (Vec::new(), changed) };
             let topics_hash = topics_hash(&topics);
             let update = pb::CommandWatchTopicUpdate { watcher_id, new_topics, deleted_topics, topics_hash };
-            self.conns.send(conn, &update.into());
+            self.send_topic_list_update(conn, name, update);
         }
     }
+}
+
+fn is_too_long(pattern: &str) -> bool {
+    pattern.encode_utf16().count() > PATTERN_LENGTH_MAX
 }
 
 fn is_namespace(text: &str) -> bool {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::log::{Chunk, EntryFacts};
+use crate::broker::storage::log::{Chunk, EntryFacts};
 use crate::hash::murmur3_32;
 use crate::wire::MAGIC_CRC32C;
 use crate::wire::entry::EntryParts;

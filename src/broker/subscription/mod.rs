@@ -2,13 +2,15 @@
 //!
 //! Delivery is in [`dispatch`](super::dispatch); this file keeps the books.
 
+pub(crate) mod key_hashing;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::cursor::Cursor;
-use super::hashing::{self, Ring};
-use super::log::EntryFacts;
-use super::machine::ConnId;
+use crate::broker::machine::ConnId;
+use crate::broker::storage::cursor::Cursor;
+use crate::broker::storage::log::EntryFacts;
+use crate::broker::subscription::key_hashing::{self as hashing, Ring};
 use crate::pb::command_subscribe::SubType;
 
 /// Names of former holders remembered for one entry; acks of further ones look unfounded to the judge.

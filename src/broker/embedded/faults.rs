@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Effect, Event, Fault};
-use crate::broker::server::EmbeddedBroker;
+use crate::broker::embedded::EmbeddedBroker;
+use crate::broker::faults::{Effect, Event, Fault};
 use crate::error::ServerCode;
 
 /// Scripts faults on a broker; made by [`EmbeddedBroker::faults`]. See the [module](super).
@@ -80,6 +80,12 @@ impl<'a> Faults<'a> {
     /// Closes the consumers of a topic (CLOSE_CONSUMER), with an address to go to or without.
     pub fn close_consumers(self, topic: &str, url: Option<&str>) {
         self.broker.operate(|broker| broker.close_guests(topic, false, true, url));
+    }
+
+    /// Forgets every topic list watcher (WATCH_TOPIC_LIST) without a word: the protocol has no command by which a broker
+    /// ends one. Its client gets no further update until it watches again.
+    pub fn drop_topic_list_watchers(self) {
+        self.broker.operate(crate::broker::machine::Broker::drop_topic_list_watchers);
     }
 
     /// Flips a bit of a stored entry, so that its checksum does not fit any more. `entry` counts from the first entry

@@ -4,9 +4,9 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use super::config::{BrokerConfig, DamagedEntries};
-use super::operator::PARTITIONS_MAX;
-use super::server::EmbeddedBroker;
+use crate::broker::admin::PARTITIONS_MAX;
+use crate::broker::config::{BrokerConfig, DamagedEntries};
+use crate::broker::embedded::EmbeddedBroker;
 use crate::topic::TopicName;
 
 /// Builds an [`EmbeddedBroker`].

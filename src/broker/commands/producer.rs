@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::connection::{ENDPOINTS_MAX, ProducerSlot};
-use super::judge::Rule;
-use super::lookup::LOOKED_UP_MAX;
-use super::machine::{Broker, ConnId};
-use super::schema;
-use super::topic::{Producer, ProducerKey, Topic, Waiting};
+use crate::broker::commands::lookup::LOOKED_UP_MAX;
+use crate::broker::commands::schema;
+use crate::broker::conformance::Rule;
+use crate::broker::connections::{ENDPOINTS_MAX, ProducerSlot};
+use crate::broker::machine::{Broker, ConnId};
+use crate::broker::topics::topic::{Producer, ProducerKey, Topic, Waiting};
 use crate::pb::{self, ProducerAccessMode, ServerError};
 use crate::topic::TopicName;
 

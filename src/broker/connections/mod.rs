@@ -1,16 +1,18 @@
 //! One client connection as the broker sees it, and the set of all of them.
 
+pub(crate) mod token;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::auth::Identity;
-use super::facts::CHECKSUM_BLOCK_BYTES;
-use super::faults::Script;
-use super::log::Entry;
-use super::machine::ConnId;
+use crate::broker::connections::token::Identity;
+use crate::broker::faults::Script;
+use crate::broker::machine::ConnId;
+use crate::broker::storage::entry_info::CHECKSUM_BLOCK_BYTES;
+use crate::broker::storage::log::Entry;
 use crate::pb;
 use crate::wire::command::Command;
 use crate::wire::entry::put_broker_entry_metadata;
@@ -96,13 +98,13 @@ pub(crate) struct Connection {
     pub(crate) liveness_check: Option<u64>,
     pub(crate) producers: BTreeMap<u64, ProducerSlot>,
     pub(crate) consumers: BTreeMap<u64, ConsumerSlot>,
-    pub(crate) watchers: BTreeMap<u64, super::topic_list::Watcher>,
+    pub(crate) watchers: BTreeMap<u64, crate::broker::commands::topic_list::Watcher>,
     /// Ids whose answer is still in `out`.
     pub(crate) unanswered_producers: Vec<u64>,
     pub(crate) unanswered_consumers: Vec<u64>,
     pub(crate) connected_at_ms: u64,
     /// Frames for the client; bounded by `tx_bytes_max` for deliveries, by one answer per request otherwise.
-    pub(super) out: BytesMut,
+    pub(crate) out: BytesMut,
     /// By a fault: what the peer sends is left unread.
     pub(crate) deaf: bool,
     /// By a fault: nothing goes out.
@@ -196,6 +198,10 @@ impl Connections {
         self.by_id.keys().copied().collect()
     }
 
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Connection> {
+        self.by_id.values()
+    }
+
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (ConnId, &mut Connection)> {
         self.by_id.iter_mut().map(|(id, connection)| (*id, connection))
     }
@@ -278,7 +284,7 @@ impl Connections {
     }
 
     /// The queue of a connection that still takes output; lists the connection as ready.
-    pub(super) fn out(&mut self, id: ConnId) -> Option<&mut BytesMut> {
+    pub(crate) fn out(&mut self, id: ConnId) -> Option<&mut BytesMut> {
         let connection = self.by_id.get(&id)?;
         if connection.state == State::Closing {
             return None;
@@ -288,7 +294,7 @@ impl Connections {
     }
 
     /// Lists the connection as ready.
-    pub(super) fn list(&mut self, id: ConnId) {
+    pub(crate) fn list(&mut self, id: ConnId) {
         let Some(connection) = self.by_id.get_mut(&id) else { return };
         if !connection.listed {
             connection.listed = true;

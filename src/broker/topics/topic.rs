@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use super::log::Log;
-use super::machine::ConnId;
-use super::subscription::Subscription;
+use crate::broker::machine::ConnId;
+use crate::broker::storage::log::Log;
+use crate::broker::subscription::Subscription;
 use crate::topic::TopicName;
 
 /// Producer names whose sequence ids are remembered; beyond it the first ones by name are forgotten.

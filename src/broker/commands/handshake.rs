@@ -2,11 +2,11 @@
 
 use bytes::Bytes;
 
-use super::auth::{self, Identity};
-use super::connection::State;
-use super::judge::Rule;
-use super::machine::{Broker, ConnId};
-use super::timers::Timer;
+use crate::broker::conformance::Rule;
+use crate::broker::connections::State;
+use crate::broker::connections::token::{self as auth, Identity};
+use crate::broker::machine::timers::Timer;
+use crate::broker::machine::{Broker, ConnId};
 use crate::pb::{self, ServerError};
 
 /// The highest protocol version this broker speaks.

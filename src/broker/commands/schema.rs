@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::judge::Rule;
-use super::machine::{Broker, ConnId};
+use crate::broker::conformance::Rule;
+use crate::broker::machine::{Broker, ConnId};
 use crate::pb::{self, Schema, ServerError, schema::Type};
 use crate::topic::TopicName;
 

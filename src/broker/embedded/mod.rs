@@ -1,5 +1,8 @@
 //! The tokio side: an accept loop, one task a connection, one timer; all of them around one locked machine.
 
+pub(crate) mod builder;
+pub(crate) mod faults;
+
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::io;
@@ -15,12 +18,12 @@ use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::builder::EmbeddedBrokerBuilder;
-use super::config::BrokerConfig;
-use super::faults::Faults;
-use super::judge::Violation;
-use super::machine::{Broker, ConnId};
-use super::stats::TopicStats;
+use self::faults::Faults;
+use crate::broker::admin::stats::TopicStats;
+use crate::broker::config::BrokerConfig;
+use crate::broker::conformance::Violation;
+use crate::broker::embedded::builder::EmbeddedBrokerBuilder;
+use crate::broker::machine::{Broker, ConnId};
 use crate::machine::Now;
 use crate::wire::frame::missing;
 use crate::wire::tx::TxBuf;
@@ -158,6 +161,16 @@ impl EmbeddedBroker {
         self.shared.operate(|broker| broker.violations().to_vec())
     }
 
+    /// How many topic list watchers (WATCH_TOPIC_LIST) there are, over all connections.
+    pub fn topic_list_watchers(&self) -> usize {
+        self.shared.operate(|broker| broker.topic_list_watchers())
+    }
+
+    /// Makes a topic that is not partitioned. See [`Broker::create_topic`].
+    pub fn create_topic(&self, topic: &str) -> bool {
+        self.shared.operate(|broker| broker.create_topic(topic))
+    }
+
     /// Makes a partitioned topic or adds partitions to it. See [`Broker::create_partitioned_topic`].
     pub fn create_partitioned_topic(&self, topic: &str, partitions: u32) -> bool {
         self.shared.operate(|broker| broker.create_partitioned_topic(topic, partitions))
@@ -193,7 +206,7 @@ impl EmbeddedBroker {
         Faults::new(self)
     }
 
-    pub(super) fn operate<T>(&self, input: impl FnOnce(&mut Broker) -> T) -> T {
+    pub(crate) fn operate<T>(&self, input: impl FnOnce(&mut Broker) -> T) -> T {
         self.shared.operate(input)
     }
 

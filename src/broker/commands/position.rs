@@ -1,9 +1,9 @@
 //! SEEK, GET_LAST_MESSAGE_ID and CONSUMER_STATS: requests about one consumer's place in the log.
 
-use super::judge::Rule;
-use super::log::Position;
-use super::machine::{Broker, ConnId};
-use super::subscription::ConsumerKey;
+use crate::broker::conformance::Rule;
+use crate::broker::machine::{Broker, ConnId};
+use crate::broker::storage::log::Position;
+use crate::broker::subscription::ConsumerKey;
 use crate::pb::{self, MessageIdData, ServerError};
 
 const NOT_FOUND: &str = "Consumer not found";

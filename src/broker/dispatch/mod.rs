@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::config::DamagedEntries;
-use super::connection::Connections;
-use super::log::{Entry, EntryFacts, Log, Position};
-use super::subscription::{Consumer, ConsumerKey, Subscription};
+use crate::broker::config::DamagedEntries;
+use crate::broker::connections::Connections;
+use crate::broker::storage::log::{Entry, EntryFacts, Log, Position};
+use crate::broker::subscription::{Consumer, ConsumerKey, Subscription};
 use crate::pb::command_subscribe::SubType;
 use crate::wire::hot::MessageHead;
 
@@ -120,9 +120,9 @@ fn dispatch_single(sub: &mut Subscription, log: &Log, conns: &mut Connections, c
                 continue;
             }
             if filtered
-                && !sub
-                    .consumer(key)
-                    .is_some_and(|one| one.owns(super::hashing::sticky_slot(entry.facts.hashing_scheme)))
+                && !sub.consumer(key).is_some_and(|one| {
+                    one.owns(crate::broker::subscription::key_hashing::sticky_slot(entry.facts.hashing_scheme))
+                })
             {
                 sub.cursor.ack(offset);
                 continue;

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::machine::ConnId;
+use crate::broker::machine::ConnId;
 use crate::machine::{Deadline, Now};
 
 /// Something that happens later.

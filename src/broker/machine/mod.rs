@@ -5,20 +5,23 @@
 //! then [`take_ready`](Broker::take_ready) and for each connection it names [`poll_transmit`](Broker::poll_transmit)
 //! and [`closing`](Broker::closing), then [`poll_deadline`](Broker::poll_deadline).
 
+mod injection;
+pub(crate) mod timers;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
 use bytes::BytesMut;
 
-use super::config::BrokerConfig;
-use super::connection::{Connections, State};
-use super::dispatch::{self, Context};
-use super::judge::{Judge, Rule, Violation};
-use super::parked::Parked;
-use super::schema::Schemas;
-use super::timers::{Timer, Timers};
-use super::topic::Topic;
+use crate::broker::commands::schema::Schemas;
+use crate::broker::commands::takeover::Parked;
+use crate::broker::config::BrokerConfig;
+use crate::broker::conformance::{Judge, Rule, Violation};
+use crate::broker::connections::{Connections, State};
+use crate::broker::dispatch::{self, Context};
+use crate::broker::machine::timers::{Timer, Timers};
+use crate::broker::topics::topic::Topic;
 use crate::machine::{Deadline, Now};
 use crate::pb::{self, ServerError};
 use crate::topic::TopicName;
@@ -345,16 +348,16 @@ impl Broker {
         if let Some((known, _)) = self.topics.get_key_value(name.as_str()) {
             return Some(Arc::clone(known));
         }
-        if let Some(index) = name.partition_index() {
-            let partitions = self.partitioned.get(name.base().as_str());
-            if partitions.is_some_and(|partitions| index >= *partitions) {
-                return None;
-            }
-        }
-        if !(create && self.config.auto_create_topics) || self.topics.len() >= TOPICS_MAX {
-            return None;
-        }
-        Some(self.make_topic(name))
+        let made = create && self.config.auto_create_topics && self.may_exist(name);
+        made.then(|| self.make_topic(name))
+    }
+
+    /// Whether there is room for one more topic, and its name is not that of a partition beyond the last.
+    pub(crate) fn may_exist(&self, name: &TopicName) -> bool {
+        let beyond_last = name.partition_index().is_some_and(|index| {
+            self.partitioned.get(name.base().as_str()).is_some_and(|partitions| index >= *partitions)
+        });
+        !beyond_last && self.topics.len() < TOPICS_MAX
     }
 
     pub(crate) fn make_topic(&mut self, name: &TopicName) -> Arc<str> {

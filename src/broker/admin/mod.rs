@@ -1,14 +1,16 @@
 //! What an operator does to a broker: make, unload, terminate and delete topics, mint tokens, look at statistics.
 
+pub(crate) mod stats;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::auth;
-use super::connection::ProducerSlot;
-use super::machine::Broker;
-use super::stats::{ConsumerStats, SubscriptionStats, TopicStats};
-use super::subscription::{ConsumerKey, Subscription};
-use super::topic::{ProducerKey, Topic};
+use crate::broker::admin::stats::{ConsumerStats, SubscriptionStats, TopicStats};
+use crate::broker::connections::ProducerSlot;
+use crate::broker::connections::token as auth;
+use crate::broker::machine::Broker;
+use crate::broker::subscription::{ConsumerKey, Subscription};
+use crate::broker::topics::topic::{ProducerKey, Topic};
 use crate::pb::ServerError;
 use crate::topic::TopicName;
 
@@ -16,6 +18,18 @@ use crate::topic::TopicName;
 pub(crate) const PARTITIONS_MAX: u32 = 10_000;
 
 impl Broker {
+    /// Makes a topic that is not partitioned, or one partition. False for a bad name, a namespace that does not exist,
+    /// the base name of a partitioned topic, a partition beyond the last, or a topic that exists.
+    pub fn create_topic(&mut self, topic: &str) -> bool {
+        let Ok(name) = TopicName::parse(topic) else { return false };
+        let taken = self.topics.contains_key(name.as_str()) || self.partitioned.contains_key(name.as_str());
+        if taken || !self.namespace_exists(name.namespace()) || !self.may_exist(&name) {
+            return false;
+        }
+        self.make_topic(&name);
+        true
+    }
+
     /// Makes a partitioned topic, or gives one more partitions. False for a bad name, a namespace that does not exist,
     /// fewer partitions than before, none, or more than 10,000.
     pub fn create_partitioned_topic(&mut self, topic: &str, partitions: u32) -> bool {

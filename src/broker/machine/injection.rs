@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
-use super::{Effect, Event, Fault, Pending, TopicKey};
-use crate::broker::connection::{Connections, ConsumerSlot, ProducerSlot, State};
-use crate::broker::handshake::NO_REQUEST;
+use crate::broker::commands::handshake::NO_REQUEST;
+use crate::broker::connections::{Connections, ConsumerSlot, ProducerSlot, State};
+use crate::broker::faults::{Effect, Event, Fault, Pending};
+use crate::broker::machine::timers::Timer;
 use crate::broker::machine::{Broker, ConnId};
 use crate::broker::subscription::ConsumerKey;
-use crate::broker::timers::Timer;
-use crate::broker::topic::ProducerKey;
+use crate::broker::topics::topic::ProducerKey;
 use crate::error::ServerCode;
 use crate::pb::{self, command_lookup_topic_response::LookupType};
 use crate::topic::TopicName;
@@ -21,11 +21,12 @@ use crate::wire::frame::{Frame, cut, frames};
 
 const REFUSED: &str = "refused by a scripted fault";
 
-/// A producer or consumer of a connection.
+/// A producer, consumer or topic list watcher of a connection.
 #[derive(Debug, Clone, Copy)]
 enum Guest {
     Producer(u64),
     Consumer(u64),
+    Watcher(u64),
 }
 
 impl Broker {
@@ -109,6 +110,42 @@ impl Broker {
         }
         for key in readers.into_iter().filter(|_| consumers) {
             self.evict(key, url);
+        }
+    }
+
+    /// Forgets every topic list watcher without a word: its client gets no further update. The protocol has no command
+    /// by which a broker ends a watcher.
+    pub fn drop_topic_list_watchers(&mut self) {
+        for (_, connection) in self.conns.iter_mut() {
+            connection.watchers.clear();
+        }
+    }
+
+    /// Sends a WATCH_TOPIC_UPDATE, with the effect that a fault has on it.
+    pub(crate) fn send_topic_list_update(
+        &mut self,
+        conn: ConnId,
+        name: &TopicName,
+        update: pb::CommandWatchTopicUpdate,
+    ) {
+        let effect = self.conns.script.strike(Some(Event::TopicListUpdate), Some(name.as_str()));
+        let (mark, watcher) = (self.conns.mark(conn), Guest::Watcher(update.watcher_id));
+        self.conns.send(conn, &update.into());
+        match effect {
+            None | Some(Effect::Refuse(_) | Effect::Redirect { .. }) => {}
+            Some(Effect::Close { url }) => self.close_guest(conn, Some(watcher), url.as_deref()),
+            Some(Effect::Cut) => self.conns.cut(conn),
+            Some(Effect::AnswerWith(bytes)) => {
+                self.conns.take_answers(conn, mark);
+                self.conns.raw(conn, &bytes);
+            }
+            Some(
+                effect
+                @ (Effect::Ignore | Effect::Withhold | Effect::Delay(_) | Effect::Duplicate | Effect::Reverse(_)),
+            ) => {
+                let answers = self.conns.take_answers(conn, mark);
+                self.pass_answers(conn, answers, &effect);
+            }
         }
     }
 
@@ -285,6 +322,11 @@ impl Broker {
                 }
             }
             Some(Guest::Consumer(id)) => self.evict(ConsumerKey { conn, id }, url),
+            Some(Guest::Watcher(id)) => {
+                if let Some(connection) = self.conns.get_mut(conn) {
+                    connection.watchers.remove(&id);
+                }
+            }
             None => {}
         }
     }
@@ -357,7 +399,7 @@ impl Broker {
         self.conns.send(conn, &answer);
     }
 
-    fn topic_of(&self, conn: ConnId, frame: &Frame) -> Option<TopicKey> {
+    fn topic_of(&self, conn: ConnId, frame: &Frame) -> Option<Arc<str>> {
         if let Frame::Other(command) = frame {
             let named = match command {
                 Command::PartitionedMetadata(request) => Some(&request.topic),
@@ -377,6 +419,7 @@ impl Broker {
                 _ => None,
             },
             Guest::Consumer(id) => connection.consumers.get(&id)?.subscription().map(|(topic, _)| topic),
+            Guest::Watcher(_) => None,
         }
     }
 }
@@ -396,6 +439,8 @@ fn guest_of(frame: &Frame) -> Option<Guest> {
             Command::Seek(request) => Guest::Consumer(request.consumer_id),
             Command::GetLastMessageId(request) => Guest::Consumer(request.consumer_id),
             Command::ConsumerStats(request) => Guest::Consumer(request.consumer_id),
+            Command::WatchTopicList(request) => Guest::Watcher(request.watcher_id),
+            Command::WatchTopicListClose(request) => Guest::Watcher(request.watcher_id),
             _ => return None,
         },
         _ => return None,
