@@ -36,7 +36,7 @@ mod topic_list;
 mod topics;
 mod workers;
 
-pub use auth::{Authentication, CredentialsFuture, NoAuthentication, Token};
+pub use auth::{Authentication, CredentialsFuture, HttpHeaders, HttpHeadersFuture, NoAuthentication, Token};
 pub use builder::ClientBuilder;
 pub use consumer::{Acker, Consumer, ConsumerStats};
 pub use consumer_builder::ConsumerBuilder;
@@ -49,7 +49,7 @@ pub use routing::{HashingScheme, MessageRoutingMode};
 pub use topic_list::{TopicChange, TopicListWatch};
 pub use topics::Topics;
 
-pub use crate::machine::control::{AuthData, HostPort};
+pub use crate::machine::control::{AuthContext, AuthData, HostPort};
 
 /// A connection to a Pulsar cluster. Clones share it.
 ///

@@ -17,7 +17,7 @@ use super::dial::{Dialer, dial};
 use super::driver::{Driver, not_made};
 use crate::error::{Error, ErrorKind};
 use crate::machine::connection::ConnectionConfig;
-use crate::machine::control::{Action, AuthData, BrokerKey, ConnectionId, Input, SessionCommand};
+use crate::machine::control::{Action, AuthContext, AuthData, BrokerKey, ConnectionId, Input, SessionCommand};
 use crate::machine::supervisor::Supervisor;
 use crate::machine::{Deferred, ReadyList};
 
@@ -80,7 +80,7 @@ impl Runtime {
 
     fn carry_out(&mut self, action: Action) {
         match action {
-            Action::FetchCredentials(link) => self.fetch(link),
+            Action::FetchCredentials(link, context) => self.fetch(link, context),
             Action::Dial { connection: link, key, credentials } => self.dial(link, key, credentials),
             Action::Command(link, command) => {
                 if let Some(commands) = self.links.get(&link) {
@@ -95,13 +95,13 @@ impl Runtime {
         }
     }
 
-    fn fetch(&mut self, link: ConnectionId) {
+    fn fetch(&mut self, link: ConnectionId, context: AuthContext) {
         let (authentication, news) = (self.dialing.authentication.clone(), self.news.clone());
         let timeout = self.dialing.operation_timeout;
         self.tasks.spawn(async move {
-            let fetched = tokio::time::timeout(timeout, authentication.credentials()).await;
+            let fetched = tokio::time::timeout(timeout, authentication.credentials(&context)).await;
             let fetched = fetched.unwrap_or_else(|_| {
-                let what = format!("the credential source gave nothing within {} ms", timeout.as_millis());
+                let what = format!("timed out after {timeout:?} waiting for the credentials");
                 Err(Error::local(ErrorKind::Authentication, what).retriable(true))
             });
             let _ = news.send(Input::Credentials(link, fetched));

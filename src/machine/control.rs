@@ -4,14 +4,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use super::supervisor::query::PendingQuery;
 use super::{EndpointId, EndpointRef, ReplyTo};
 use crate::error::{Error, ErrorKind, Result, ServerError};
 use crate::machine::connection::peer::{PeerInfo, ProtocolViolation, RequestError};
 use crate::machine::endpoint::outbox::Response;
 use crate::wire::command::Command;
+
+pub use super::credentials::{AuthContext, AuthData};
 
 /// Names one connection, from its dial to its end. Never used again, so that a late event of an old connection cannot be
 /// taken for one of the new.
@@ -65,28 +65,6 @@ impl BrokerKey {
     }
 }
 
-/// What authenticates a connection: `auth_method_name` and `auth_data` of CONNECT and AUTH_RESPONSE.
-#[derive(Clone, PartialEq, Eq)]
-pub struct AuthData {
-    /// `none`, `token`, `basic` ...
-    pub method: String,
-    /// The credential. Never shown.
-    pub data: Bytes,
-}
-
-impl AuthData {
-    /// No authentication.
-    pub fn none() -> Self {
-        Self { method: "none".to_owned(), data: Bytes::new() }
-    }
-}
-
-impl fmt::Debug for AuthData {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "AuthData({}, <{} bytes>)", self.method, self.data.len())
-    }
-}
-
 /// Why a connection ended.
 #[derive(Debug, Clone, PartialEq)]
 pub enum CloseReason {
@@ -102,7 +80,7 @@ pub enum CloseReason {
         after: Duration,
     },
     /// The socket failed or was closed.
-    Io(String),
+    Io(Error),
     /// The connection was never made.
     Dial(Error),
 }
@@ -113,10 +91,15 @@ impl CloseReason {
         let error = match self {
             Self::Local(why) => Error::local(ErrorKind::Closed, *why),
             Self::Broker(error) => Error::server(error.clone(), "the connection"),
-            Self::PeerBroke(violation) => Error::protocol(violation.what.clone()),
-            Self::Silent { after } => Error::network(format!("the broker was silent for {} ms", after.as_millis())),
-            Self::Io(what) => Error::network(what.clone()),
-            Self::Dial(error) => error.clone(),
+            Self::PeerBroke(violation) => {
+                let error = Error::protocol(violation.what.clone());
+                match &violation.source {
+                    Some(source) => error.with_source(source.clone()),
+                    None => error,
+                }
+            }
+            Self::Silent { after } => Error::network(format!("the broker was silent for {after:?}")),
+            Self::Io(error) | Self::Dial(error) => error.clone(),
         };
         error.with_address(address)
     }
@@ -141,7 +124,7 @@ pub enum Input {
 #[derive(Debug)]
 pub enum Action {
     /// Ask the credential source; the answer is [`Input::Credentials`].
-    FetchCredentials(ConnectionId),
+    FetchCredentials(ConnectionId, AuthContext),
     /// Connect and run a session; its events are [`Input::Session`], its failure [`SessionEvent::Ended`].
     Dial {
         /// The name of the connection from now on.
@@ -177,7 +160,7 @@ pub enum SessionEvent {
     /// The handshake is done.
     Connected(PeerInfo),
     /// The broker wants fresh credentials (AUTH_CHALLENGE).
-    Challenged,
+    Challenged(AuthData),
     /// The endpoint is open.
     Opened(EndpointId, Attempt),
     /// The broker did not open the endpoint.

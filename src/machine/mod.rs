@@ -35,6 +35,7 @@ use std::time::{Duration, Instant};
 pub mod connection;
 pub mod consumer;
 pub mod control;
+pub mod credentials;
 pub mod deadlines;
 pub mod endpoint;
 pub mod mutation;

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use pulsar_native::client::Authentication;
+use pulsar_native::client::{AuthContext, Authentication};
 use pulsar_native::{
     Acker, Client, ClientBuilder, Consumer, ConsumerBuilder, Error, Message, MessageId, PendingSend, Producer,
     ProducerBuilder, ReceivedMessage, SeekTo, SendError, Token,
@@ -61,5 +61,10 @@ fn futures_of_a_consumer_cross_threads(mut consumer: Consumer, other: Consumer, 
     future(consumer.process_by_key(1, |_, _| async {}));
     future(consumer.unsubscribe(false));
     future(other.close());
-    future(Token::new("").credentials());
+}
+
+#[allow(dead_code, reason = "compiled, never called")]
+fn futures_of_credentials_cross_threads(token: &Token, context: &AuthContext) {
+    future(token.credentials(context));
+    future(token.http_headers(context));
 }

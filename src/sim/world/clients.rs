@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Event, Unit, World};
 use crate::error::{Error, ErrorKind};
 use crate::machine::connection::ConnectionConfig;
-use crate::machine::control::{Action, CloseReason, ConnectionId, Input, SessionEvent};
+use crate::machine::control::{Action, AuthContext, CloseReason, ConnectionId, Input, SessionEvent};
 use crate::machine::session::Session;
 use crate::sim::board::UnitId;
 use crate::sim::gate::BROKERS;
@@ -64,7 +64,7 @@ impl World {
     fn carry_out(&mut self, client: usize, action: Action) {
         self.note("action", client as u64, || format!("client {client}: {action:?}"));
         match action {
-            Action::FetchCredentials(link) => self.fetch(client, link),
+            Action::FetchCredentials(link, context) => self.fetch(client, link, context),
             Action::Dial { connection: link, key, credentials } => {
                 let broker = self.broker_at(&key.physical.host);
                 self.count_dial(client, broker);
@@ -98,14 +98,14 @@ impl World {
         BROKERS.iter().position(|url| url.contains(host)).unwrap_or(0)
     }
 
-    fn fetch(&mut self, client: usize, link: ConnectionId) {
+    fn fetch(&mut self, client: usize, link: ConnectionId, context: AuthContext) {
         let host = &mut self.hosts[client];
         let Some(parts) = &host.parts else { return };
         let (authentication, news) = (parts.authentication.clone(), parts.news.clone());
         host.fetching.insert(link);
         let (unit, board) = (host.unit, self.board.clone());
         self.spawn(Box::pin(async move {
-            let fetched = authentication.credentials().await;
+            let fetched = authentication.credentials(&context).await;
             let _ = news.send(Input::Credentials(link, fetched));
             board.fetched(client, link);
             board.wake(unit);

@@ -1,7 +1,7 @@
 //! One test for each edge of the diagram of [`PooledState`].
 
 use super::*;
-use crate::error::{Disposition, Error, ErrorKind, ServerError};
+use crate::error::{Error, ErrorKind, RetryPolicy, ServerError};
 use crate::machine::control::HostPort;
 
 struct Rig {
@@ -64,7 +64,10 @@ impl Rig {
     fn actions(&mut self) -> Vec<String> {
         std::iter::from_fn(|| self.pool.poll_action())
             .map(|action| match action {
-                Action::FetchCredentials(connection) => format!("fetch {}", connection.0),
+                Action::FetchCredentials(connection, context) => match context.challenge() {
+                    Some(challenge) => format!("fetch {} for {}", connection.0, challenge.method),
+                    None => format!("fetch {}", connection.0),
+                },
                 Action::Dial { connection, key, .. } => format!("dial {} {}", connection.0, key.physical),
                 Action::Command(connection, SessionCommand::AuthResponse(_)) => format!("challenge {}", connection.0),
                 Action::Command(connection, command) => format!("tell {} {command:?}", connection.0),
@@ -139,7 +142,7 @@ fn refused_credentials_are_fetched_once_more_for_all_who_wait() {
     rig.credentials(second);
     let lost = rig.end(second, &refused(3)).expect("the end");
     assert_eq!(lost.holders, [holder(1), holder(2)]);
-    assert_eq!(lost.failure.disposition, Disposition::Terminal);
+    assert_eq!(lost.failure.retry_policy, RetryPolicy::Terminal);
     assert_eq!(lost.failure.error.kind(), ErrorKind::Authentication);
     assert_eq!(lost.failure.error.address(), Some("b:6650"));
 }
@@ -152,7 +155,7 @@ fn news_of_a_link_that_is_over_change_nothing() {
     rig.end(first, &refused(3));
     rig.actions();
     rig.pool.on_up(first, peer());
-    rig.pool.on_challenged(first);
+    rig.pool.on_challenged(first, AuthData::token("challenge"));
     assert!(rig.credentials(first).is_none());
     assert!(rig.end(first, &unreachable()).is_none());
     assert_eq!(rig.actions(), [""; 0]);
@@ -166,7 +169,7 @@ fn a_failed_dial_leaves_the_pool_and_the_broker_cooldowns() {
     rig.credentials(first);
     rig.actions();
     let lost = rig.end(first, &unreachable()).expect("its holders are told");
-    assert_eq!(lost.failure.disposition, Disposition::Retry);
+    assert_eq!(lost.failure.retry_policy, RetryPolicy::Retry);
     assert!(lost.failure.error.to_string().contains("refused (os error 111) [broker b:6650]"));
 
     let second = rig.join("b", 1);
@@ -221,7 +224,7 @@ fn a_lost_connection_is_told_to_all_and_may_be_dialed_at_once() {
     // A reason that would be terminal in a handshake.
     let lost = rig.end(connection, &refused(3)).expect("told");
     assert_eq!(lost.holders, [holder(1), holder(2)]);
-    assert_eq!(lost.failure.disposition, Disposition::Retry);
+    assert_eq!(lost.failure.retry_policy, RetryPolicy::Retry);
     let again = rig.join("b", 1);
     assert_eq!(rig.pool.state(again), Some(PooledState::FetchingCredentials));
 }
@@ -274,7 +277,7 @@ fn a_draining_connection_that_ends_tells_its_guests_and_no_others() {
     let sick = rig.up("b", 1);
     rig.fail_lookups(sick, LOOKUP_FAILURES_MAX);
     let fresh = rig.join("b", 2);
-    assert_eq!(rig.end(sick, &CloseReason::Io("reset".to_owned())).expect("told").holders, [holder(1)]);
+    assert_eq!(rig.end(sick, &CloseReason::Io(Error::network("reset"))).expect("told").holders, [holder(1)]);
     assert_eq!(rig.join("b", 3), fresh);
 }
 
@@ -313,9 +316,9 @@ fn who_leaves_the_queue_gets_no_turn() {
 fn a_challenge_is_answered_with_fresh_credentials_and_asked_for_once() {
     let mut rig = Rig::new();
     let connection = rig.up("b", 1);
-    rig.pool.on_challenged(connection);
-    rig.pool.on_challenged(connection);
-    assert_eq!(rig.actions(), ["fetch 1"]);
+    rig.pool.on_challenged(connection, AuthData::token("challenge"));
+    rig.pool.on_challenged(connection, AuthData::token("challenge"));
+    assert_eq!(rig.actions(), ["fetch 1 for token"]);
     rig.credentials(connection);
     assert_eq!(rig.actions(), ["challenge 1"]);
     // Credentials that nobody asked for.
@@ -328,13 +331,13 @@ fn a_failed_refresh_leaves_an_open_connection_alone_and_ends_a_handshake() {
     let mut rig = Rig::new();
     let error = || Err(Error::network("the token endpoint is away"));
     let open = rig.up("b", 1);
-    rig.pool.on_challenged(open);
+    rig.pool.on_challenged(open, AuthData::token("challenge"));
     assert!(rig.pool.on_credentials(open, error()).is_none());
     assert_eq!(rig.pool.state(open), Some(PooledState::Up));
 
     let shaking = rig.join("c", 2);
     rig.credentials(shaking);
-    rig.pool.on_challenged(shaking);
+    rig.pool.on_challenged(shaking, AuthData::token("challenge"));
     rig.actions();
     assert_eq!(rig.pool.on_credentials(shaking, error()).expect("told").holders, [holder(2)]);
     assert_eq!(rig.actions(), ["hang up 2"]);

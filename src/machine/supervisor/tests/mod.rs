@@ -129,7 +129,7 @@ impl Rig {
             let Some(action) = self.supervisor.poll_action() else { break };
             let (now, deferred) = (self.now, &mut self.deferred);
             match action {
-                Action::FetchCredentials(connection) => {
+                Action::FetchCredentials(connection, _) => {
                     self.log.push("fetch".to_owned());
                     if self.answers {
                         self.supervisor.handle(Input::Credentials(connection, Ok(AuthData::none())), now, deferred);
@@ -264,7 +264,7 @@ impl Rig {
 
     fn end(&mut self, connection: ConnectionId, why: &str) {
         self.give_all_back(connection);
-        self.notice(connection, SessionEvent::Ended(CloseReason::Io(why.to_owned())));
+        self.notice(connection, SessionEvent::Ended(CloseReason::Io(Error::network(why))));
     }
 
     /// An endpoint that is attached to the service host itself.
