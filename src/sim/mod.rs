@@ -367,7 +367,7 @@ impl Handle {
     pub async fn connect(&self, builder: ClientBuilder) -> Result<Client> {
         let (client, parts) = builder.simulated()?;
         self.inner.world.borrow_mut().add_client(parts);
-        client.check_in().await?;
+        client.check_connection().await?;
         Ok(client)
     }
 
