@@ -171,23 +171,6 @@ impl ClientBuilder {
         Ok((Client { shared: Arc::new(shared) }, supervisor, inbox))
     }
 
-    /// The same, for a simulation to run.
-    #[cfg(feature = "sim")]
-    pub(crate) fn simulated(self) -> Result<(Client, crate::sim::Parts)> {
-        let (client, supervisor, inbox) = self.parts()?;
-        let parts = crate::sim::Parts {
-            supervisor,
-            ready: client.shared.ready.clone(),
-            inbox,
-            news: client.shared.inputs.clone(),
-            authentication: self.authentication,
-            connect_timeout: self.connect_timeout,
-            keep_alive_interval: self.keep_alive_interval,
-            operation_timeout: self.operation_timeout,
-        };
-        Ok((client, parts))
-    }
-
     fn validate(&self) -> Result<()> {
         let durations = [
             ("connect_timeout", self.connect_timeout),

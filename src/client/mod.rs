@@ -28,7 +28,7 @@ mod producer;
 mod producer_builder;
 mod receive;
 mod routing;
-mod runtime;
+pub(crate) mod runtime;
 mod topics;
 mod workers;
 

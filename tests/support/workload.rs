@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use pulsar_native::broker::BrokerConfig;
-use pulsar_native::sim::{Fault, FaultCounts, Handle, Rng, Simulation, Violation};
+use pulsar_native::sim::{Fault, FaultCounts, Handle, InvariantViolation, Rng, Simulation};
 use pulsar_native::{
     Client, Consumer, ErrorKind, InitialPosition, Message, MessageId, PendingSend, Producer, ReceivedMessage,
     SendError, SubscriptionType, TryEnqueueError,
@@ -26,7 +26,7 @@ pub(crate) const CLOSES_WITHIN: Duration = Duration::from_secs(120);
 
 /// What came of one seed.
 pub(crate) struct Outcome {
-    pub(crate) violation: Option<Violation>,
+    pub(crate) violation: Option<InvariantViolation>,
     pub(crate) faults: FaultCounts,
     pub(crate) fingerprint: u64,
     pub(crate) events: u64,
@@ -230,7 +230,7 @@ struct Users {
     is_clean: bool,
 }
 
-fn live(sim: &Simulation, plan: &Plan) -> Result<(), Violation> {
+fn live(sim: &Simulation, plan: &Plan) -> Result<(), InvariantViolation> {
     let users = Users {
         handle: sim.handle(),
         notes: Rc::default(),
@@ -249,7 +249,7 @@ fn live(sim: &Simulation, plan: &Plan) -> Result<(), Violation> {
     sim.run_for(last_fault + Duration::from_secs(10))?;
 
     check_acked(sim, plan, &users);
-    sim.calm();
+    sim.heal();
     users.is_draining.set(true);
     let settled = sim.run_until(SETTLES_WITHIN, || is_settled(sim, plan, &users))?;
     if !settled {
