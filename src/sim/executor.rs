@@ -42,6 +42,8 @@ struct RunQueue {
     is_woken: BTreeSet<TaskId>,
     spawned: Vec<(TaskId, TaskKind, ClientTask)>,
     aborted: Vec<TaskId>,
+    #[cfg(pulsar_mutations)]
+    wake_ups: u64,
 }
 
 /// See the module. Bounded by the number of tasks.
@@ -103,22 +105,39 @@ impl Executor {
         std::mem::take(&mut self.lock().aborted)
     }
 
-    pub(super) fn waker(self: &Arc<Self>, task: TaskId) -> Waker {
-        Waker::from(Arc::new(TaskWaker { task, executor: self.clone() }))
+    pub(super) fn waker(self: &Arc<Self>, task: TaskId, kind: TaskKind) -> Waker {
+        Waker::from(Arc::new(TaskWaker { task, kind, executor: self.clone() }))
+    }
+
+    fn wake_by_waker(&self, task: TaskId, kind: TaskKind) {
+        #[cfg(pulsar_mutations)]
+        if super::mutations::loses_wake_up(kind, self.count_wake_up()) {
+            return;
+        }
+        let _ = kind;
+        self.wake(task);
+    }
+
+    #[cfg(pulsar_mutations)]
+    fn count_wake_up(&self) -> u64 {
+        let mut queue = self.lock();
+        queue.wake_ups += 1;
+        queue.wake_ups
     }
 }
 
 struct TaskWaker {
     task: TaskId,
+    kind: TaskKind,
     executor: Arc<Executor>,
 }
 
 impl Wake for TaskWaker {
     fn wake(self: Arc<Self>) {
-        self.executor.wake(self.task);
+        self.executor.wake_by_waker(self.task, self.kind);
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.executor.wake(self.task);
+        self.executor.wake_by_waker(self.task, self.kind);
     }
 }

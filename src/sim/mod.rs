@@ -56,6 +56,8 @@ mod executor;
 mod faults;
 mod inject;
 mod invariants;
+#[cfg(pulsar_mutations)]
+mod mutations;
 mod network;
 mod proxy;
 mod rng;
@@ -64,8 +66,8 @@ mod socket;
 mod stored;
 mod world;
 
-#[doc(hidden)]
-pub use crate::machine::mutation::{Mutation, set as mutation};
+#[cfg(pulsar_mutations)]
+pub use crate::mutation::{Mutation, activate as activate_mutation};
 pub use faults::{Fault, FaultCounts};
 pub use invariants::InvariantViolation;
 pub use network::Direction;
@@ -124,7 +126,7 @@ impl Inner {
         for (id, kind, future) in clients.chain(users) {
             // A simulation inside a task of tokio's does not share that task's budget: it would never get a new one.
             let future = Box::pin(tokio::task::unconstrained(future));
-            let waker = self.executor.waker(id);
+            let waker = self.executor.waker(id, kind);
             self.tasks.borrow_mut().insert(id, Task { kind, future, waker });
         }
         for id in self.executor.take_aborted() {
@@ -435,6 +437,8 @@ impl Handle {
         clients.set(client + 1);
         let runtime = SimRuntime { world: world.clone(), executor: executor.clone(), client };
         let builder = builder.dialer(SimDialer { world: world.clone(), client });
+        #[cfg(pulsar_mutations)]
+        let builder = mutations::configure(builder);
         let (handle, driver) = builder.with_runtime(runtime)?;
         executor.spawn(executor.new_id(), TaskKind::Supervisor { client }, Box::pin(driver));
         handle.check_connection().await?;

@@ -110,6 +110,8 @@ impl AsyncTimer for SimTimer {
             }
         }
         self.cancel();
+        #[cfg(pulsar_mutations)]
+        let at = super::mutations::timer_at(at);
         self.at = Some(at);
     }
 

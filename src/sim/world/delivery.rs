@@ -55,11 +55,16 @@ impl World {
             Ok(None) => return,
             Err(error) => return self.violations.report("client speaks the protocol", || error.to_string()),
         };
+        let mut whole = Vec::new();
         for frame in frames(run) {
-            let frame = match frame {
-                Ok(frame) => frame,
-                Err(error) => return self.violations.report("client speaks the protocol", || error.to_string()),
-            };
+            match frame {
+                Ok(frame) => whole.push(frame),
+                Err(error) => self.violations.report("client speaks the protocol", || error.to_string()),
+            }
+        }
+        #[cfg(pulsar_mutations)]
+        let whole = self.mutate_up(origin, whole);
+        for frame in whole {
             self.note("up", origin.client as u64, || format!("client {} {:?}: {frame:?}", origin.client, origin.pair));
             match self.proxy.up(origin, frame, self.now.at, &mut self.violations) {
                 Upstream::Forward(frame) => self.broker.handle(conn, frame, self.now),
@@ -150,7 +155,19 @@ impl World {
             });
             self.proxy.down(origin, &frame, raw, self.now.at, &mut out);
         }
+        #[cfg(pulsar_mutations)]
+        let out = self.mutator.down(origin, out);
         out
+    }
+
+    /// Frames that the proxy has held back, as far as they are due.
+    pub(super) fn release(&mut self, id: PairId) {
+        let Some((origin, _)) = self.origin(id) else { return };
+        let mut out = BytesMut::new();
+        self.proxy.release(id, self.now.at, &mut out);
+        #[cfg(pulsar_mutations)]
+        let out = self.mutator.down(origin, out);
+        self.send_down(origin.pair, &out);
     }
 
     /// The connection breaks: the broker has lost it, and the client's socket ends in an error, or as if closed.

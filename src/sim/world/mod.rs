@@ -8,8 +8,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
-
 use super::faults::Fault;
 use super::invariants::ViolationLog;
 use super::network::{Direction, Network, NetworkEvent, PairId};
@@ -67,6 +65,8 @@ pub(super) struct World {
     pub(super) broker: Broker,
     pub(super) network: Network,
     pub(super) proxy: Proxy,
+    #[cfg(pulsar_mutations)]
+    pub(super) mutator: super::mutations::Mutator,
     /// Until when no dial of a broker gets through.
     away_until: [Option<Instant>; BROKERS.len()],
     next_dial_takes: Option<Duration>,
@@ -99,6 +99,8 @@ impl World {
             broker: Broker::new(config, BROKERS[0], now),
             network: Network::new(rng.fork()),
             proxy,
+            #[cfg(pulsar_mutations)]
+            mutator: Default::default(),
             away_until: [None; BROKERS.len()],
             next_dial_takes: None,
             failed_dials: BTreeMap::new(),
@@ -202,12 +204,7 @@ impl World {
             Event::Network(NetworkEvent::End(pair, Direction::Up)) => self.broker_lost(pair),
             Event::Network(NetworkEvent::End(pair, Direction::Down)) => self.client_lost(pair),
             Event::Fault(fault) => self.inject(fault),
-            Event::Release(pair) => {
-                let now = self.now.at;
-                let mut out = BytesMut::new();
-                self.proxy.release(pair, now, &mut out);
-                self.send_down(pair, &out);
-            }
+            Event::Release(pair) => self.release(pair),
         }
     }
 
