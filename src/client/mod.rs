@@ -1,7 +1,7 @@
 //! The client over tokio: the only room with sockets and clocks.
 //!
-//! [`Client`] is the way in. Behind it run one task for the supervisor (`runtime`) and one for each connection
-//! (`driver`); both only carry out what the machines decide. A [`Producer`] or [`Consumer`] talks to its endpoint
+//! [`Client`] is the way in. Behind it run one task for the supervisor and one for each connection (`driver`), over the
+//! timers and tasks of tokio (`runtime`); both only carry out what the machines decide. A [`Producer`] or [`Consumer`] talks to its endpoint
 //! under that endpoint's own lock and never to a task.
 
 use std::fmt;
@@ -28,10 +28,9 @@ mod driver;
 mod message;
 mod producer;
 mod producer_builder;
-mod read_buffer;
 mod receive;
 mod routing;
-mod runtime;
+pub(crate) mod runtime;
 mod topic_list;
 mod topics;
 mod workers;
@@ -119,9 +118,8 @@ impl Client {
         closed
     }
 
-    /// Waits until a broker has taken the credentials.
-    #[cfg(feature = "sim")]
-    pub(crate) async fn check_in(&self) -> Result<()> {
+    /// Waits until a broker has accepted the credentials.
+    pub(crate) async fn check_connection(&self) -> Result<()> {
         self.shared.query(query::connect()).await.map(drop)
     }
 

@@ -1,7 +1,7 @@
 //! What stands between the network and the broker: every frame passes here, whole and read.
 //!
 //! It plays the second broker (who owns which topic, redirects, requests at the wrong address), applies the faults
-//! that concern frames, and keeps the books that the invariants need.
+//! that concern frames, and keeps the records that the invariants need.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::Hasher;
@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 
 use super::faults::{Fault, FaultCounts};
-use super::invariants::Violations;
-use super::net::NetId;
+use super::invariants::ViolationLog;
+use super::network::PairId;
 use super::rng::Rng;
 use crate::error::ServerCode;
 use crate::id::{ConsumerId, MessageId, ProducerId};
@@ -31,8 +31,8 @@ pub(super) const BROKERS: [&str; 2] = ["pulsar://broker-0:6650", "pulsar://broke
 
 /// Where a frame comes from.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Place {
-    pub(super) net: NetId,
+pub(super) struct Origin {
+    pub(super) pair: PairId,
     pub(super) client: usize,
     pub(super) broker: usize,
 }
@@ -46,7 +46,7 @@ struct Request {
 
 /// What is known of a producer or consumer on one connection.
 #[derive(Debug, Clone)]
-struct Guest {
+struct ProxiedEndpoint {
     topic: String,
     subscription: Option<String>,
     /// Permits granted and not used, as the wire shows them.
@@ -54,11 +54,11 @@ struct Guest {
 }
 
 #[derive(Debug, Default)]
-struct Passage {
+struct ProxiedConnection {
     requests: BTreeMap<u64, Request>,
-    guests: BTreeMap<EndpointId, Guest>,
+    endpoints: BTreeMap<EndpointId, ProxiedEndpoint>,
     /// Producers whose messages are dropped until they are opened again.
-    shut: BTreeSet<EndpointId>,
+    fenced: BTreeSet<EndpointId>,
     /// Frames for the client that are held back, with who they concern.
     held: VecDeque<(Instant, Option<EndpointId>, Bytes)>,
 }
@@ -68,7 +68,7 @@ type SubscribedEntry = (String, String, u64, u64);
 
 /// Why a message may be missing or come again, and what the wire showed of it.
 #[derive(Debug, Default)]
-pub(super) struct Books {
+pub(super) struct Records {
     /// Sum of each SEND: (client, producer, sequence id).
     sent: BTreeMap<(usize, u64, u64), u64>,
     /// When each entry was delivered, and with which members: (topic, subscription, ledger, entry).
@@ -81,8 +81,8 @@ pub(super) struct Books {
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Gate {
-    passages: BTreeMap<NetId, Passage>,
+pub(super) struct Proxy {
+    connections: BTreeMap<PairId, ProxiedConnection>,
     armed: VecDeque<Fault>,
     owners: BTreeMap<String, usize>,
     /// Who the broker last knew under a name: (topic, name) -> (client, producer).
@@ -91,33 +91,33 @@ pub(super) struct Gate {
     pub(super) mistaken: BTreeSet<String>,
     pub(super) redirects_until: Option<Instant>,
     pub(super) counts: FaultCounts,
-    pub(super) books: Books,
+    pub(super) records: Records,
     rng: Rng,
     /// Connections that lost a receipt: without a send timeout a client waits for it as long as they last.
-    pub(super) lossy: BTreeSet<NetId>,
+    pub(super) lossy: BTreeSet<PairId>,
     /// Frames to be released later; collected by the world.
-    pub(super) releases: Vec<(Instant, NetId)>,
+    pub(super) releases: Vec<(Instant, PairId)>,
 }
 
 /// What becomes of a frame for the broker.
 #[allow(clippy::large_enum_variant, reason = "it is looked at once, where it lies")]
-pub(super) enum Up {
+pub(super) enum Upstream {
     Forward(Frame),
     /// It does not reach the broker; these go to the client instead.
-    Instead(Vec<Command>),
+    Answer(Vec<Command>),
 }
 
-impl Gate {
+impl Proxy {
     pub(super) fn new(rng: Rng) -> Self {
         Self {
-            passages: BTreeMap::new(),
+            connections: BTreeMap::new(),
             armed: VecDeque::new(),
             owners: BTreeMap::new(),
             names: BTreeMap::new(),
             mistaken: BTreeSet::new(),
             redirects_until: None,
             counts: FaultCounts::default(),
-            books: Books::default(),
+            records: Records::default(),
             rng,
             lossy: BTreeSet::new(),
             releases: Vec::new(),
@@ -131,13 +131,13 @@ impl Gate {
     }
 
     /// No fault waits any more.
-    pub(super) fn calm(&mut self) {
+    pub(super) fn heal(&mut self) {
         self.armed.clear();
         self.redirects_until = None;
     }
 
-    pub(super) fn forget(&mut self, net: NetId) {
-        self.passages.remove(&net);
+    pub(super) fn forget(&mut self, pair: PairId) {
+        self.connections.remove(&pair);
     }
 
     pub(super) fn owner(&mut self, topic: &str) -> usize {
@@ -157,7 +157,7 @@ impl Gate {
         self.owners.iter().filter(|(_, owner)| **owner == broker).map(|(topic, _)| topic.clone()).collect()
     }
 
-    fn fire(&mut self, wanted: impl Fn(&Fault) -> bool) -> Option<Fault> {
+    fn take_armed(&mut self, wanted: impl Fn(&Fault) -> bool) -> Option<Fault> {
         let at = self.armed.iter().position(wanted)?;
         let fault = self.armed.remove(at)?;
         self.counts.count(&fault);
@@ -165,73 +165,76 @@ impl Gate {
     }
 
     /// A frame of a client, on its way to the broker.
-    pub(super) fn up(&mut self, place: Place, frame: Frame, now: Instant, violations: &mut Violations) -> Up {
+    pub(super) fn up(&mut self, origin: Origin, frame: Frame, now: Instant, violations: &mut ViolationLog) -> Upstream {
         match frame {
-            Frame::Send { head, entry } => self.send(place, head, entry, violations),
-            Frame::Other(command) => self.command(place, command, now),
-            other => Up::Forward(other),
+            Frame::Send { head, entry } => self.send(origin, head, entry, violations),
+            Frame::Other(command) => self.command(origin, command, now),
+            other => Upstream::Forward(other),
         }
     }
 
-    fn send(&mut self, place: Place, head: SendHead, entry: Bytes, violations: &mut Violations) -> Up {
+    fn send(&mut self, origin: Origin, head: SendHead, entry: Bytes, violations: &mut ViolationLog) -> Upstream {
         let mut hasher = std::hash::DefaultHasher::new();
         hasher.write(&entry);
         hasher.write_i32(head.num_messages);
         hasher.write_u64(head.highest_sequence_id.unwrap_or(0));
         let sum = hasher.finish();
-        let key = (place.client, head.producer_id, head.sequence_id);
-        let before = *self.books.sent.entry(key).or_insert(sum);
+        let key = (origin.client, head.producer_id, head.sequence_id);
+        let before = *self.records.sent.entry(key).or_insert(sum);
         if before != sum {
-            violations
-                .note("resend is byte-identical", || format!("client {} producer {} sequence {}", key.0, key.1, key.2));
+            violations.report("resend is byte-identical", || {
+                format!("client {} producer {} sequence {}", key.0, key.1, key.2)
+            });
         }
         let producer = EndpointId::Producer(ProducerId(head.producer_id));
-        let passage = self.passages.entry(place.net).or_default();
-        if passage.shut.contains(&producer) {
-            return Up::Instead(Vec::new());
+        let connection = self.connections.entry(origin.pair).or_default();
+        if connection.fenced.contains(&producer) {
+            return Upstream::Answer(Vec::new());
         }
         // NotAllowedError refuses one message and takes those behind it. Where that refusal is lost, no client can tell
         // the message from one without a receipt, and what it sends again lands behind them.
         let fits = |fault: &Fault| matches!(fault, Fault::RefuseSend(code) if *code != ServerCode::NOT_ALLOWED_ERROR);
-        if let Some(Fault::RefuseSend(code)) = self.fire(fits) {
+        if let Some(Fault::RefuseSend(code)) = self.take_armed(fits) {
             // The topic is fenced, or the producer is gone: nothing behind it is stored either.
-            self.passages.entry(place.net).or_default().shut.insert(producer);
+            self.connections.entry(origin.pair).or_default().fenced.insert(producer);
             let error = pb::CommandSendError {
                 producer_id: head.producer_id,
                 sequence_id: head.sequence_id,
                 error: code.0,
                 message: "simulated".to_owned(),
             };
-            return Up::Instead(vec![error.into()]);
+            return Upstream::Answer(vec![error.into()]);
         }
-        Up::Forward(Frame::Send { head, entry })
+        Upstream::Forward(Frame::Send { head, entry })
     }
 
-    fn command(&mut self, place: Place, command: Command, now: Instant) -> Up {
+    fn command(&mut self, origin: Origin, command: Command, now: Instant) -> Upstream {
         let request = read_request(&command);
         if let Some(id) = command.request_id() {
-            let passage = self.passages.entry(place.net).or_default();
-            passage.requests.insert(id, request.clone());
-            if !is_close(&command) && self.fire(|fault| *fault == Fault::LoseRequest).is_some() {
-                return Up::Instead(Vec::new());
+            let connection = self.connections.entry(origin.pair).or_default();
+            connection.requests.insert(id, request.clone());
+            if !is_close(&command) && self.take_armed(|fault| *fault == Fault::LoseRequest).is_some() {
+                return Upstream::Answer(Vec::new());
             }
             if is_refusable(&command) {
-                if let Some(Fault::RefuseRequest(code)) = self.fire(|fault| matches!(fault, Fault::RefuseRequest(_))) {
-                    return Up::Instead(vec![refusal(&command, id, code, "simulated")]);
+                if let Some(Fault::RefuseRequest(code)) =
+                    self.take_armed(|fault| matches!(fault, Fault::RefuseRequest(_)))
+                {
+                    return Upstream::Answer(vec![refusal(&command, id, code, "simulated")]);
                 }
             }
         }
         match &command {
             Command::Lookup(lookup) if self.redirects_until.is_some_and(|until| until > now) => {
-                let other = (place.broker + 1) % BROKERS.len();
-                return Up::Instead(vec![looked_up(lookup.request_id, LookupType::Redirect, other, false)]);
+                let other = (origin.broker + 1) % BROKERS.len();
+                return Upstream::Answer(vec![looked_up(lookup.request_id, LookupType::Redirect, other, false)]);
             }
             Command::Producer(_) | Command::Subscribe(_) => {
                 let topic = request.topic.unwrap_or_default();
-                if self.owner(&topic) != place.broker {
+                if self.owner(&topic) != origin.broker {
                     let id = command.request_id().unwrap_or(0);
                     let text = "Namespace bundle not served by this instance";
-                    return Up::Instead(vec![refusal(&command, id, ServerCode::SERVICE_NOT_READY, text)]);
+                    return Upstream::Answer(vec![refusal(&command, id, ServerCode::SERVICE_NOT_READY, text)]);
                 }
                 if let Some(endpoint) = request.endpoint {
                     let subscription = match &command {
@@ -239,59 +242,59 @@ impl Gate {
                         _ => None,
                     };
                     if let Command::Producer(producer) = &command {
-                        self.note_name(place, producer);
+                        self.note_name(origin, producer);
                     }
-                    let passage = self.passages.entry(place.net).or_default();
-                    passage.shut.remove(&endpoint);
-                    passage.guests.insert(endpoint, Guest { topic, subscription, permits: 0 });
+                    let connection = self.connections.entry(origin.pair).or_default();
+                    connection.fenced.remove(&endpoint);
+                    connection.endpoints.insert(endpoint, ProxiedEndpoint { topic, subscription, permits: 0 });
                 }
             }
-            Command::Flow(flow) => self.flow(place, flow),
+            Command::Flow(flow) => self.flow(origin, flow),
             _ => {}
         }
-        Up::Forward(Frame::Other(command))
+        Upstream::Forward(Frame::Other(command))
     }
 
     /// A producer that the broker never heard of starts again, under a name that another one had: to the judge it is
     /// still that one.
-    fn note_name(&mut self, place: Place, producer: &pb::CommandProducer) {
+    fn note_name(&mut self, origin: Origin, producer: &pb::CommandProducer) {
         let Some(name) = &producer.producer_name else { return };
-        let who = (place.client, producer.producer_id);
+        let who = (origin.client, producer.producer_id);
         let before = self.names.insert((producer.topic.clone(), name.clone()), who);
         if producer.epoch() > 0 && before != Some(who) {
             self.mistaken.insert(name.clone());
         }
     }
 
-    fn flow(&mut self, place: Place, flow: &pb::CommandFlow) {
+    fn flow(&mut self, origin: Origin, flow: &pb::CommandFlow) {
         let permits = i64::from(flow.message_permits);
-        self.books.queue_sizes.entry((place.client, flow.consumer_id)).or_insert(permits);
-        let passage = self.passages.entry(place.net).or_default();
-        if let Some(guest) = passage.guests.get_mut(&EndpointId::Consumer(ConsumerId(flow.consumer_id))) {
-            guest.permits += permits;
+        self.records.queue_sizes.entry((origin.client, flow.consumer_id)).or_insert(permits);
+        let connection = self.connections.entry(origin.pair).or_default();
+        if let Some(endpoint) = connection.endpoints.get_mut(&EndpointId::Consumer(ConsumerId(flow.consumer_id))) {
+            endpoint.permits += permits;
         }
     }
 
     /// Whether a consumer has granted more than its queue holds.
-    pub(super) fn check_permits(&self, place: Place, violations: &mut Violations) {
-        let Some(passage) = self.passages.get(&place.net) else { return };
-        for (id, guest) in &passage.guests {
+    pub(super) fn check_permits(&self, origin: Origin, violations: &mut ViolationLog) {
+        let Some(connection) = self.connections.get(&origin.pair) else { return };
+        for (id, endpoint) in &connection.endpoints {
             let EndpointId::Consumer(consumer) = id else { continue };
-            let Some(size) = self.books.queue_sizes.get(&(place.client, consumer.0)) else { continue };
-            if guest.permits > *size {
-                violations.note("permits within the queue", || {
-                    format!("client {} {id}: {} granted, queue {size}", place.client, guest.permits)
+            let Some(size) = self.records.queue_sizes.get(&(origin.client, consumer.0)) else { continue };
+            if endpoint.permits > *size {
+                violations.report("permits within the queue", || {
+                    format!("client {} {id}: {} granted, queue {size}", origin.client, endpoint.permits)
                 });
             }
         }
     }
 
     /// A frame of the broker, on its way to a client: what is to be written now.
-    pub(super) fn down(&mut self, place: Place, frame: &Frame, raw: Bytes, now: Instant, out: &mut BytesMut) {
+    pub(super) fn down(&mut self, origin: Origin, frame: &Frame, raw: Bytes, now: Instant, out: &mut BytesMut) {
         let answered = match frame {
-            Frame::Other(command) => command
-                .request_id()
-                .and_then(|id| self.passages.get_mut(&place.net).and_then(|passage| passage.requests.remove(&id))),
+            Frame::Other(command) => command.request_id().and_then(|id| {
+                self.connections.get_mut(&origin.pair).and_then(|connection| connection.requests.remove(&id))
+            }),
             _ => None,
         };
         let endpoint = answered.as_ref().and_then(|request| request.endpoint).or_else(|| concerns(frame));
@@ -299,49 +302,49 @@ impl Gate {
         let mut hold = None;
         match (frame, &answered) {
             (_, Some(request)) => {
-                if self.fire(|fault| *fault == Fault::LoseAnswer).is_some() {
+                if self.take_armed(|fault| *fault == Fault::LoseAnswer).is_some() {
                     return;
                 }
                 if request.is_lookup {
-                    raw = self.answer_lookup(place, frame, request, raw);
+                    raw = self.answer_lookup(origin, frame, request, raw);
                 }
-                if let Some(Fault::DelayAnswer(by)) = self.fire(|fault| matches!(fault, Fault::DelayAnswer(_))) {
+                if let Some(Fault::DelayAnswer(by)) = self.take_armed(|fault| matches!(fault, Fault::DelayAnswer(_))) {
                     hold = Some(now + by);
                 }
             }
             (Frame::Receipt(_), None) => {
-                if self.fire(|fault| *fault == Fault::LoseReceipt).is_some() {
-                    self.lossy.insert(place.net);
+                if self.take_armed(|fault| *fault == Fault::LoseReceipt).is_some() {
+                    self.lossy.insert(origin.pair);
                     return;
                 }
-                if self.fire(|fault| *fault == Fault::RepeatReceipt).is_some() {
+                if self.take_armed(|fault| *fault == Fault::RepeatReceipt).is_some() {
                     // At once, or when others are on their way.
                     let until = now + self.rng.duration(Duration::ZERO, Duration::from_millis(300));
-                    let passage = self.passages.entry(place.net).or_default();
-                    passage.held.push_back((until, None, raw.clone()));
-                    self.releases.push((until, place.net));
+                    let connection = self.connections.entry(origin.pair).or_default();
+                    connection.held.push_back((until, None, raw.clone()));
+                    self.releases.push((until, origin.pair));
                 }
             }
-            (Frame::Message { head, entry }, None) => raw = self.message(place, head, entry, raw, now),
+            (Frame::Message { head, entry }, None) => raw = self.message(origin, head, entry, raw, now),
             _ => {}
         }
-        let passage = self.passages.entry(place.net).or_default();
-        let behind = endpoint.is_some() && passage.held.iter().any(|(_, held, _)| *held == endpoint);
+        let connection = self.connections.entry(origin.pair).or_default();
+        let behind = endpoint.is_some() && connection.held.iter().any(|(_, held, _)| *held == endpoint);
         match hold.or(behind.then_some(now)) {
             Some(until) => {
-                passage.held.push_back((until, endpoint, raw));
-                self.releases.push((until, place.net));
+                connection.held.push_back((until, endpoint, raw));
+                self.releases.push((until, origin.pair));
             }
             None => out.extend_from_slice(&raw),
         }
     }
 
     /// What was held back and is due.
-    pub(super) fn release(&mut self, net: NetId, now: Instant, out: &mut BytesMut) {
-        let Some(passage) = self.passages.get_mut(&net) else { return };
+    pub(super) fn release(&mut self, pair: PairId, now: Instant, out: &mut BytesMut) {
+        let Some(connection) = self.connections.get_mut(&pair) else { return };
         let mut blocked: Vec<Option<EndpointId>> = Vec::new();
         let mut kept = VecDeque::new();
-        for (until, endpoint, raw) in passage.held.drain(..) {
+        for (until, endpoint, raw) in connection.held.drain(..) {
             if until > now || (endpoint.is_some() && blocked.contains(&endpoint)) {
                 blocked.push(endpoint);
                 kept.push_back((until, endpoint, raw));
@@ -349,10 +352,10 @@ impl Gate {
                 out.extend_from_slice(&raw);
             }
         }
-        passage.held = kept;
+        connection.held = kept;
     }
 
-    fn answer_lookup(&mut self, place: Place, frame: &Frame, request: &Request, raw: Bytes) -> Bytes {
+    fn answer_lookup(&mut self, origin: Origin, frame: &Frame, request: &Request, raw: Bytes) -> Bytes {
         let Frame::Other(Command::LookupResponse(answer)) = frame else { return raw };
         if answer.response != Some(LookupType::Connect.into()) {
             return raw;
@@ -360,25 +363,25 @@ impl Gate {
         let owner = self.owner(request.topic.as_deref().unwrap_or_default());
         // A broker that does not own the topic names the owner, or sends the client to ask there.
         let kind =
-            if owner == place.broker || self.rng.chance(500) { LookupType::Connect } else { LookupType::Redirect };
+            if owner == origin.broker || self.rng.chance(500) { LookupType::Connect } else { LookupType::Redirect };
         let mut out = BytesMut::new();
         looked_up(answer.request_id, kind, owner, true).encode_frame(&mut out);
         out.freeze()
     }
 
-    fn message(&mut self, place: Place, head: &MessageHead, entry: &Bytes, raw: Bytes, now: Instant) -> Bytes {
+    fn message(&mut self, origin: Origin, head: &MessageHead, entry: &Bytes, raw: Bytes, now: Instant) -> Bytes {
         let consumer = EndpointId::Consumer(ConsumerId(head.consumer_id));
         let charged = Entry::read(head.clone(), entry.clone()).members;
-        let passage = self.passages.entry(place.net).or_default();
-        let Some(guest) = passage.guests.get_mut(&consumer) else { return raw };
-        guest.permits -= i64::from(charged);
-        let Some(subscription) = guest.subscription.clone() else { return raw };
-        let key = (guest.topic.clone(), subscription, head.ledger_id, head.entry_id);
-        self.books.delivered.entry(key.clone()).or_default().push((now, head.ack_set.clone()));
-        if entry.is_empty() || self.fire(|fault| *fault == Fault::CorruptEntry).is_none() {
+        let connection = self.connections.entry(origin.pair).or_default();
+        let Some(endpoint) = connection.endpoints.get_mut(&consumer) else { return raw };
+        endpoint.permits -= i64::from(charged);
+        let Some(subscription) = endpoint.subscription.clone() else { return raw };
+        let key = (endpoint.topic.clone(), subscription, head.ledger_id, head.entry_id);
+        self.records.delivered.entry(key.clone()).or_default().push((now, head.ack_set.clone()));
+        if entry.is_empty() || self.take_armed(|fault| *fault == Fault::CorruptEntry).is_none() {
             return raw;
         }
-        self.books.corrupted.insert(key);
+        self.records.corrupted.insert(key);
         let mut bytes = raw.to_vec();
         if let Some(last) = bytes.last_mut() {
             *last ^= 0x10;
@@ -390,7 +393,7 @@ impl Gate {
     pub(super) fn deliveries(&self, topic: &str, subscription: &str, id: &MessageId) -> Vec<Instant> {
         let id = id.position();
         let key = (topic.to_owned(), subscription.to_owned(), id.ledger_id, id.entry_id);
-        let all = self.books.delivered.get(&key).map_or(&[][..], Vec::as_slice);
+        let all = self.records.delivered.get(&key).map_or(&[][..], Vec::as_slice);
         let holds = |words: &[i64]| match usize::try_from(id.batch_index) {
             Ok(index) if !words.is_empty() => words.get(index / 64).is_some_and(|word| word >> (index % 64) & 1 == 1),
             _ => true,
