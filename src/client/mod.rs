@@ -24,6 +24,7 @@ mod consumer_builder;
 mod dial;
 mod driver;
 mod message;
+mod parts;
 mod producer;
 mod producer_builder;
 mod read_buffer;

@@ -1,10 +1,12 @@
-//! Which partition a message goes to.
+//! Which partition a message goes to, and the endpoint of that partition.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use super::clock;
 use crate::hash::{java_string_hash, murmur3_32};
+use crate::machine::Endpoint;
 use crate::machine::producer::Message;
 
 /// Where messages without a key go. Messages with a key go by its hash.
@@ -86,6 +88,80 @@ impl Router {
             None => self.turn.fetch_add(1, Ordering::Relaxed),
         }
     }
+}
+
+/// The endpoints of a producer by partition: read by each send, without a lock and without a reference count.
+///
+/// Partitions are only ever added to a topic, so an entry that was written stays as it is until the producer is
+/// dropped. Those that exist when the producer is made lie in one slice; those that are added later lie in chunks that
+/// double in size, so that nothing that a send may be looking at is ever moved.
+pub(super) struct Routes<M> {
+    initial: Box<[Arc<Endpoint<M>>]>,
+    added: OnceLock<Box<[Chunk<M>; CHUNKS]>>,
+    /// How many there are. Written last when one is added, so that what lies below it can be read.
+    count: AtomicUsize,
+    /// One at a time adds.
+    adding: Mutex<()>,
+}
+
+/// Chunk `n` holds the 2^n endpoints from the (2^n - 1)th added one on.
+type Chunk<M> = OnceLock<Box<[OnceLock<Arc<Endpoint<M>>>]>>;
+
+/// Enough for 2^32 - 1 partitions, more than the protocol's 32-bit count can ask for.
+const CHUNKS: usize = 32;
+
+impl<M> Routes<M> {
+    /// Of the partitions that exist already, at least one.
+    pub(super) fn new(initial: Vec<Arc<Endpoint<M>>>) -> Self {
+        let count = AtomicUsize::new(initial.len());
+        Self { initial: initial.into(), added: OnceLock::new(), count, adding: Mutex::new(()) }
+    }
+
+    /// How many partitions messages go to.
+    #[inline]
+    pub(super) fn len(&self) -> usize {
+        self.count.load(Ordering::Acquire)
+    }
+
+    /// The endpoint of a partition below [`len`](Self::len).
+    #[inline]
+    pub(super) fn get(&self, partition: usize) -> &Arc<Endpoint<M>> {
+        match self.initial.get(partition) {
+            Some(endpoint) => endpoint,
+            None => self.get_added(partition - self.initial.len()),
+        }
+    }
+
+    #[inline(never)]
+    fn get_added(&self, index: usize) -> &Arc<Endpoint<M>> {
+        let (chunk, offset) = place(index);
+        let slots = self.added.get().and_then(|chunks| chunks.get(chunk)?.get());
+        let endpoint = slots.and_then(|slots| slots.get(offset)?.get());
+        // Its slot is written before the count is.
+        endpoint.expect("a partition below the count has its endpoint")
+    }
+
+    /// Adds the next partition: from now on messages go to it. `false`: `partition` is not the next one.
+    pub(super) fn push(&self, partition: usize, endpoint: Arc<Endpoint<M>>) -> bool {
+        let _adding = self.adding.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = self.count.load(Ordering::Relaxed);
+        if partition != count {
+            return false;
+        }
+        let (chunk, offset) = place(count - self.initial.len());
+        let chunks = self.added.get_or_init(|| Box::new([const { OnceLock::new() }; CHUNKS]));
+        let slots = chunks[chunk].get_or_init(|| (0..1usize << chunk).map(|_| OnceLock::new()).collect());
+        let is_free = slots[offset].set(endpoint).is_ok();
+        debug_assert!(is_free, "each partition is added once");
+        self.count.store(count + 1, Ordering::Release);
+        true
+    }
+}
+
+/// The chunk of the `index`th added endpoint, and its place there.
+fn place(index: usize) -> (usize, usize) {
+    let chunk = (index + 1).ilog2() as usize;
+    (chunk, index + 1 - (1 << chunk))
 }
 
 #[cfg(test)]
