@@ -16,6 +16,7 @@ use crate::machine::control::{EndpointRef, Input};
 use crate::machine::{ReadyList, Reply, ReplyTo};
 use crate::topic::TopicName;
 
+mod acker;
 mod auth;
 mod builder;
 pub(crate) mod clock;
@@ -23,6 +24,7 @@ mod consumer;
 mod consumer_builder;
 mod dial;
 mod driver;
+mod events;
 mod message;
 mod parts;
 mod producer;
@@ -31,14 +33,18 @@ mod read_buffer;
 mod receive;
 mod routing;
 mod runtime;
+#[cfg(all(test, feature = "broker"))]
+mod tests;
 mod topics;
 mod workers;
 
+pub use acker::Acker;
 pub use auth::{Authentication, CredentialsFuture, NoAuthentication, Token};
 pub use builder::ClientBuilder;
-pub use consumer::{Acker, Consumer, ConsumerStats};
+pub use consumer::{Consumer, ConsumerStats};
 pub use consumer_builder::ConsumerBuilder;
 pub use dial::{DialFuture, Dialer, Socket, Target};
+pub use events::{ConsumerEvent, ConsumerEvents, UnreadableMessage, UnreadableReason};
 pub use message::ReceivedMessage;
 pub use producer::{Producer, TryEnqueueError};
 pub use producer_builder::ProducerBuilder;

@@ -201,6 +201,11 @@ impl Producer {
         all(self.shared.parts.close()).await
     }
 
+    #[cfg(test)]
+    pub(super) fn shared_routes_len(&self) -> usize {
+        self.shared.routes.len()
+    }
+
     /// The full name of the topic it was made for.
     pub fn topic(&self) -> &str {
         &self.shared.topic

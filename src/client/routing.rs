@@ -196,4 +196,49 @@ mod tests {
         let first = router.partition(&message, 8);
         assert!((0..20).all(|_| router.partition(&message, 8) == first));
     }
+
+    fn endpoint(id: u64) -> Arc<Endpoint<crate::machine::producer::Producer>> {
+        use crate::id::ProducerId;
+        use crate::machine::producer::Producer;
+        use crate::machine::{EndpointId, ReadyList, Reply};
+        let (created, _) = Reply::pair();
+        let machine = Producer::new(ProducerId(id), "t".into(), -1, Arc::default(), created, clock::now());
+        Endpoint::new(EndpointId::Producer(ProducerId(id)), machine, ReadyList::new())
+    }
+
+    fn id(number: usize) -> crate::machine::EndpointId {
+        crate::machine::EndpointId::Producer(crate::id::ProducerId(number as u64))
+    }
+
+    #[test]
+    fn routes_keep_their_place_as_others_are_added() {
+        for initial in [1, 2, 5] {
+            let routes = Routes::new((0..initial).map(|number| endpoint(number as u64)).collect());
+            let first = routes.get(0);
+            for next in initial..initial + 70 {
+                assert_eq!(routes.len(), next);
+                assert!(!routes.push(next + 1, endpoint(0)) && !routes.push(next - 1, endpoint(0)));
+                assert!(routes.push(next, endpoint(next as u64)));
+                assert!((0..routes.len()).all(|number| routes.get(number).id() == id(number)));
+            }
+            assert!(Arc::ptr_eq(first, routes.get(0)));
+        }
+    }
+
+    #[test]
+    fn whoever_reads_a_count_finds_all_routes_below_it() {
+        const ROUTES: usize = 300;
+        let routes = Routes::new(vec![endpoint(0)]);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while routes.len() < ROUTES {
+                        let count = routes.len();
+                        assert!((0..count).all(|number| routes.get(number).id() == id(number)));
+                    }
+                });
+            }
+            (1..ROUTES).for_each(|number| assert!(routes.push(number, endpoint(number as u64))));
+        });
+    }
 }
