@@ -1,7 +1,7 @@
 //! Generates the Rust types of the protocol from `proto/`, without `protoc`.
 //!
 //! Next to them it leaves the descriptor set, so that a test can compare what was compiled with
-//! the wire facts in `tests/data/`.
+//! the wire facts in `tests/wire/`.
 
 use std::{env, error::Error, fs, path::PathBuf};
 

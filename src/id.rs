@@ -221,9 +221,9 @@ wire_id! {
     ConsumerId
 }
 wire_id! {
-    /// `request_id` of the protocol: chosen by the client, echoed by the broker. 0 is an ordinary
-    /// one; `u64::MAX` stands for "no request" in an ERROR that ends a connection.
-    RequestId
+    /// `watcher_id` of the protocol: chosen by the client, unique on a connection, stable for a
+    /// watcher's life. 0 is an ordinary one.
+    WatcherId
 }
 
 #[cfg(test)]

@@ -12,7 +12,6 @@ use super::{Shared, clock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::MessageId;
 use crate::machine::consumer::{CONFIRMED_IDS_MAX, Consumer as Machine, ConsumerConfig};
-use crate::machine::control::EndpointRef;
 use crate::machine::{Deferred, Endpoint, EndpointId, ReadyList, Reply};
 
 /// What a consumer, its receiver and its ackers have in common. Dropping it closes the consumer at the broker.
@@ -50,7 +49,7 @@ impl ConsumerShared {
         );
         let endpoint = Endpoint::new(EndpointId::Consumer(id), machine, self.client.ready());
         self.parts.add(topic, partition, endpoint.clone())?;
-        self.client.open(EndpointRef::Consumer(endpoint))?;
+        self.client.open(endpoint)?;
         Ok((EndpointId::Consumer(id), reply))
     }
 
@@ -59,7 +58,7 @@ impl ConsumerShared {
     pub(super) async fn add(&self, topic: Arc<str>, partition: i32) -> Result<()> {
         let (id, subscribed) = self.open_part(topic, partition)?;
         // A receive that waits already looks at its new source: with a queue of size 0 it has to ask it for a message.
-        if let Some(waker) = self.inbox.mark(id) {
+        if let Some(waker) = self.inbox.notify(id) {
             waker.wake();
         }
         let subscribed = subscribed.await;

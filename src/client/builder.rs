@@ -15,6 +15,7 @@ use super::{Client, Shared, clock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::machine::ReadyList;
 use crate::machine::control::Input;
+use crate::machine::supervisor::query;
 use crate::machine::supervisor::service_url::ServiceUrl;
 use crate::machine::supervisor::{Supervisor, SupervisorConfig};
 
@@ -134,7 +135,7 @@ impl ClientBuilder {
         let (client, supervisor, inbox) = self.parts()?;
         let (ready, news) = (client.shared.ready.clone(), client.shared.inputs.clone());
         tokio::spawn(Runtime::new(supervisor, ready, inbox, news, self.dialing()));
-        client.shared.ask(Input::Connect).await?;
+        client.shared.query(query::connect()).await?;
         Ok(client)
     }
 

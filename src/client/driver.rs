@@ -163,7 +163,7 @@ impl Driver {
         let Some(session) = &mut self.session else { return };
         while let Some(notice) = session.poll_event() {
             // A supervisor that is gone has ended the client; the commands' channel says so next.
-            let _ = self.news.send(Input::From(self.link, notice));
+            let _ = self.news.send(Input::Session(self.link, notice));
         }
     }
 
@@ -185,7 +185,7 @@ impl Driver {
         let Some(session) = self.session.take() else { return };
         let mut deferred = Deferred::new();
         for notice in session.end(reason, clock::now(), &mut deferred) {
-            let _ = self.news.send(Input::From(self.link, notice));
+            let _ = self.news.send(Input::Session(self.link, notice));
         }
     }
 }
@@ -248,5 +248,5 @@ impl Drop for Driver {
 
 /// Says that a connection was never made.
 pub(crate) fn not_made(news: &UnboundedSender<Input>, link: ConnectionId, error: crate::error::Error) {
-    let _ = news.send(Input::From(link, SessionEvent::Ended(CloseReason::Dial(error))));
+    let _ = news.send(Input::Session(link, SessionEvent::Ended(CloseReason::Dial(error))));
 }

@@ -12,7 +12,9 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{ConsumerId, ProducerId};
-use crate::machine::control::{EndpointRef, Input};
+use crate::machine::EndpointRef;
+use crate::machine::control::Input;
+use crate::machine::supervisor::query::{self, Query};
 use crate::machine::{ReadyList, Reply, ReplyTo};
 use crate::topic::TopicName;
 
@@ -123,7 +125,7 @@ impl Client {
     /// Waits until a broker has taken the credentials.
     #[cfg(feature = "sim")]
     pub(crate) async fn check_in(&self) -> Result<()> {
-        self.shared.ask(Input::Connect).await.map(drop)
+        self.shared.query(query::connect()).await.map(drop)
     }
 
     /// The broker address that the client enters the cluster by, as the service URL gives it.
@@ -146,8 +148,13 @@ impl Shared {
         reply.await
     }
 
+    /// Asks the cluster.
+    pub(crate) async fn query<T: Send + 'static>(&self, query: Query<T>) -> Result<T> {
+        self.ask(|reply| Input::Query(query.with_reply(reply))).await
+    }
+
     pub(crate) async fn partitions(&self, topic: Arc<str>) -> Result<u32> {
-        self.ask(|reply| Input::Partitions { topic, reply }).await
+        self.query(query::partitions(&topic)).await
     }
 
     pub(crate) fn open(&self, endpoint: EndpointRef) -> Result<()> {

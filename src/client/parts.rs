@@ -20,42 +20,32 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use super::clock;
 use crate::error::{Error, ErrorKind, Result};
-use crate::machine::{Deferred, Endpoint, EndpointId, Machine, Now, Reply, ReplyTo, consumer, producer};
+use crate::machine::{Deferred, Endpoint, EndpointId, EndpointMachine, Now, Reply, ReplyTo, consumer, producer};
 
-/// What the set asks of the machine in an endpoint.
-pub(super) trait PartMachine: Machine {
-    /// Whether its life is over: closed, or ended by the broker.
-    fn is_finished(&self) -> bool;
+/// What a handle asks of the machines of its parts, besides what their servers do.
+pub(super) trait PartMachine: EndpointMachine {
     /// Whether it is attached to a broker at the moment.
     fn is_attached(&self) -> bool;
-    /// Ends its life in order.
-    fn close(&mut self, reply: Option<ReplyTo<()>>, now: Now, deferred: &mut Deferred);
+    /// Ends its life in order, and answers once that is done.
+    fn close_with(&mut self, reply: Option<ReplyTo<()>>, now: Now, deferred: &mut Deferred);
 }
 
 impl PartMachine for producer::Producer {
-    fn is_finished(&self) -> bool {
-        self.is_finished()
-    }
-
     fn is_attached(&self) -> bool {
         self.is_attached()
     }
 
-    fn close(&mut self, reply: Option<ReplyTo<()>>, now: Now, deferred: &mut Deferred) {
+    fn close_with(&mut self, reply: Option<ReplyTo<()>>, now: Now, deferred: &mut Deferred) {
         self.close(reply, now, deferred);
     }
 }
 
 impl PartMachine for consumer::Consumer {
-    fn is_finished(&self) -> bool {
-        self.is_finished()
-    }
-
     fn is_attached(&self) -> bool {
         self.is_attached()
     }
 
-    fn close(&mut self, reply: Option<ReplyTo<()>>, now: Now, deferred: &mut Deferred) {
+    fn close_with(&mut self, reply: Option<ReplyTo<()>>, now: Now, deferred: &mut Deferred) {
         self.close(reply, now, deferred);
     }
 }
@@ -94,7 +84,7 @@ impl<M: PartMachine> Part<M> {
 
     fn close(&self) -> Reply<()> {
         let (to, reply) = Reply::pair();
-        self.endpoint.with(&mut Deferred::new(), |machine, deferred| machine.close(Some(to), clock::now(), deferred));
+        self.endpoint.with(&mut Deferred::new(), |machine, deferred| machine.close_with(Some(to), clock::now(), deferred));
         reply
     }
 }
@@ -240,7 +230,7 @@ impl<M: PartMachine> Drop for Parts<M> {
     fn drop(&mut self) {
         let mut deferred = Deferred::new();
         for part in &self.list.get_mut().unwrap_or_else(PoisonError::into_inner).parts {
-            part.endpoint.with(&mut deferred, |machine, deferred| machine.close(None, clock::now(), deferred));
+            part.endpoint.with(&mut deferred, |machine, deferred| machine.close_with(None, clock::now(), deferred));
         }
     }
 }

@@ -11,7 +11,6 @@ use super::routing::{Router, Routes};
 use super::{Shared, clock, parse_topic};
 use crate::error::{Error, ErrorKind, Result, SendError};
 use crate::id::MessageId;
-use crate::machine::control::EndpointRef;
 use crate::machine::producer::results::{PendingSend, SendCallback};
 use crate::machine::producer::{Message, Producer as Machine, ProducerConfig, ProducerCreated, PushError, RoomTicket};
 use crate::machine::{Deferred, Endpoint, EndpointId, Reply};
@@ -54,7 +53,7 @@ pub(super) fn open_part(
     let machine = Machine::new(id, topic.clone(), partition, config, created, clock::now());
     let endpoint = Endpoint::new(EndpointId::Producer(id), machine, client.ready());
     parts.add(topic, partition, endpoint.clone())?;
-    client.open(EndpointRef::Producer(endpoint.clone()))?;
+    client.open(endpoint.clone())?;
     Ok((endpoint, reply))
 }
 

@@ -81,14 +81,14 @@ impl Runtime {
     fn carry_out(&mut self, action: Action) {
         match action {
             Action::FetchCredentials(link) => self.fetch(link),
-            Action::Dial { link, key, credentials } => self.dial(link, key, credentials),
-            Action::Tell(link, command) => {
+            Action::Dial { connection: link, key, credentials } => self.dial(link, key, credentials),
+            Action::Command(link, command) => {
                 if let Some(commands) = self.links.get(&link) {
                     // A driver that has ended has said so already.
                     let _ = commands.send(command);
                 }
             }
-            Action::HangUp(link) => {
+            Action::Disconnect(link) => {
                 // The driver ends when its commands do.
                 self.links.remove(&link);
             }

@@ -32,10 +32,12 @@ pub mod mutation;
 pub mod producer;
 pub mod session;
 pub mod supervisor;
+pub mod topic_list;
 
 pub use endpoint::deferred::Deferred;
+pub use endpoint::machine::{EndpointMachine, EndpointRef};
 pub use endpoint::reply::{Reply, ReplyTo};
-pub use endpoint::{Endpoint, EndpointId, Machine, ReadyList};
+pub use endpoint::{Endpoint, EndpointId, ReadyList};
 
 /// One reading of the clocks, taken by whoever drives the machines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

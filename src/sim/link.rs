@@ -124,7 +124,7 @@ impl Link {
     fn pass_on_notices(&mut self) {
         let Some(session) = &mut self.session else { return };
         while let Some(notice) = session.poll_event() {
-            let _ = self.news.send(Input::From(self.id, notice));
+            let _ = self.news.send(Input::Session(self.id, notice));
         }
     }
 
@@ -138,7 +138,7 @@ impl Link {
         let Some(session) = self.session.take() else { return };
         let mut deferred = Deferred::new();
         for notice in session.end(reason, now, &mut deferred) {
-            let _ = self.news.send(Input::From(self.id, notice));
+            let _ = self.news.send(Input::Session(self.id, notice));
         }
     }
 
@@ -157,7 +157,7 @@ impl Link {
         let before = session.poll_deadline();
         let mut deferred = Deferred::new();
         let mut tx = TxBuf::new();
-        session.mark_all();
+        session.schedule_all();
         let result = session.poll_transmit(&mut tx, now, Some(&self.waker), &mut deferred);
         let after = session.poll_deadline();
         let link = self.id;

@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lower_number_seen_first_after_a_higher_one_is_out_of_order_within_its_key() {
+    fn a_number_first_seen_after_a_higher_one_of_its_key_is_out_of_order() {
         let mut ledger = ledger(true, 4);
         see(&mut ledger, &[(1, 1), (0, 0)]);
         assert_eq!(ledger.subscriptions[0].out_of_order, 1);

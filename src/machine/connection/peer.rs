@@ -1,4 +1,4 @@
-//! The other end of a connection: what it says of itself, and how it lets a request down.
+//! The broker at the other end of a connection: its capabilities (CONNECTED), and how a request fails.
 
 use std::sync::Arc;
 
@@ -44,15 +44,23 @@ pub enum RequestError {
     TimedOut,
     /// The connection ended first.
     Disconnected,
+    /// It was not sent: the broker lacks what it needs.
+    Unsupported(&'static str),
 }
 
 impl RequestError {
-    /// As an error of the public API; `doing` says what was asked for.
-    pub fn into_error(self, doing: &str) -> Error {
+    /// As an error of the public API; `request` names what was asked for: "the creation of the producer".
+    pub fn into_error(self, request: &str) -> Error {
         match self {
-            Self::Server(error) => Error::server(error, doing),
-            Self::TimedOut => Error::local(ErrorKind::TimedOut, format!("the broker did not answer {doing} in time")),
-            Self::Disconnected => Error::network(format!("the connection was lost during {doing}")),
+            Self::Server(error) => Error::server(error, request),
+            Self::TimedOut => {
+                Error::local(ErrorKind::TimedOut, format!("no answer to {request} within the operation timeout"))
+            }
+            Self::Disconnected => Error::network(format!("the connection was lost during {request}")),
+            Self::Unsupported(what) => Error::local(
+                ErrorKind::Unsupported,
+                format!("the broker does not support {what}, which {request} needs"),
+            ),
         }
     }
 }

@@ -18,7 +18,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Deadline, Deferred, EndpointId, Machine, Now, ReadyList, ReplyTo};
+use super::{Deadline, Deferred, EndpointId, Now, ReadyList, ReplyTo};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{ConsumerId, MessageId};
 use crate::machine::endpoint::outbox::Op;
@@ -28,6 +28,7 @@ use crate::wire::EntryError;
 
 mod acks;
 mod config;
+mod endpoint;
 mod entry;
 mod operations;
 mod partials;
@@ -142,12 +143,6 @@ pub struct Consumer {
     /// Failover: this consumer is the active one, as far as the broker has said.
     active: Option<bool>,
     end_of_topic: bool,
-}
-
-impl Machine for Consumer {
-    fn take_dirty(&mut self) -> bool {
-        std::mem::take(&mut self.dirty)
-    }
 }
 
 /// For the user's tasks, through [`Endpoint::with`](super::Endpoint::with).

@@ -328,7 +328,7 @@ impl Consumer {
             // They have been written just now; what is known of batches is void once the position moves.
             self.acks.forget();
         }
-        self.operations.ask(id, |op, command| out.ask(op, command));
+        self.operations.ask(id, |op, command| out.request(op, command));
         self.ask_close(out);
         self.check();
         More::No
@@ -355,7 +355,7 @@ impl Consumer {
         *asked = Some(number);
         self.closed_at_broker = true;
         let close = pb::CommandCloseConsumer { consumer_id: self.id.0, ..Default::default() };
-        out.ask(Op { kind: OpKind::Close, number }, Command::CloseConsumer(close));
+        out.request(Op { kind: OpKind::Close, number }, Command::CloseConsumer(close));
     }
 
     /// When something is due.
@@ -452,7 +452,7 @@ impl Consumer {
 
     fn mark_inbox(&mut self, deferred: &mut Deferred) {
         if !std::mem::replace(&mut self.inboxed, true) {
-            if let Some(waker) = self.inbox.mark(EndpointId::Consumer(self.id)) {
+            if let Some(waker) = self.inbox.notify(EndpointId::Consumer(self.id)) {
                 deferred.wake(waker);
             }
         }

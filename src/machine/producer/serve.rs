@@ -42,9 +42,6 @@ impl Producer {
     }
 
     /// The broker takes messages from now on: everything that has no receipt yet goes out again, with the same bytes.
-    ///
-    /// An answer with `producer_ready = false` only ends the time limit of the creation: another one follows when it
-    /// is this producer's turn to have the topic for itself.
     pub fn on_attached(
         &mut self,
         opened: &pb::CommandProducerSuccess,
@@ -53,10 +50,6 @@ impl Producer {
         deferred: &mut Deferred,
     ) {
         if matches!(self.life, Life::Finished(_)) {
-            return;
-        }
-        if opened.producer_ready == Some(false) {
-            self.created_by = None;
             return;
         }
         self.link = Link::Attached;
@@ -94,6 +87,12 @@ impl Producer {
             created.answer(Ok(ProducerCreated { name: opened.producer_name.clone(), last_sequence_id }), deferred);
         }
         self.advance_close(Some(now), deferred);
+    }
+
+    /// The broker has queued it for exclusive access (`producer_ready = false`): the time limit of the creation is off,
+    /// and the answer to its open request follows when it is this producer's turn.
+    pub fn on_queued(&mut self) {
+        self.created_by = None;
     }
 
     fn start_numbering(&mut self, last_sequence_id: i64) {
@@ -286,7 +285,7 @@ impl Producer {
         closing.drained = true;
         closing.by = now.at.checked_add(self.config.operation_timeout);
         let close = pb::CommandCloseProducer { producer_id: self.id.0, ..Default::default() };
-        out.ask(Op { kind: OpKind::Close, number: self.close_number }, Command::CloseProducer(close));
+        out.request(Op { kind: OpKind::Close, number: self.close_number }, Command::CloseProducer(close));
     }
 
     /// The answer to what [`poll_transmit`](Self::poll_transmit) asked.

@@ -1,10 +1,11 @@
-//! Why a step of an attach failed, and what follows from it.
+//! Why a dial, lookup, open or query failed, and whether it is tried again.
 
 use std::sync::Arc;
 
 use crate::error::{Disposition, Error, ErrorKind, ServerCode};
 use crate::machine::connection::peer::RequestError;
 use crate::machine::control::CloseReason;
+use crate::wire::command::Command;
 
 /// A failed dial, lookup or open.
 #[derive(Debug, Clone)]
@@ -15,37 +16,44 @@ pub(crate) struct Failure {
     pub(crate) disposition: Disposition,
     /// Whether it speaks against the connection it came over: no answer, or a broker that cannot answer. Enough of
     /// these in a row and the connection is replaced.
-    pub(crate) blames_link: bool,
+    pub(crate) blames_connection: bool,
 }
 
 impl Failure {
     /// Something that may pass.
-    pub(crate) fn passing(error: Error) -> Self {
-        Self { error, disposition: Disposition::Retry, blames_link: false }
+    pub(crate) fn retriable(error: Error) -> Self {
+        Self { error, disposition: Disposition::Retry, blames_connection: false }
     }
 
     /// Something that only a change of the configuration, here or at the broker, can mend. An endpoint that worked
     /// before waits for that change.
-    pub(crate) fn lasting(error: Error) -> Self {
-        Self { error, disposition: Disposition::RetryIfEstablished, blames_link: false }
+    pub(crate) fn until_configured(error: Error) -> Self {
+        Self { error, disposition: Disposition::RetryIfEstablished, blames_connection: false }
     }
 
     /// A request was refused or not answered; `doing` says what was asked for.
     pub(crate) fn of_request(error: RequestError, doing: &str) -> Self {
-        let (disposition, blames_link) = match &error {
+        let (disposition, blames_connection) = match &error {
             RequestError::Server(error) => (
                 error.code.disposition(),
                 matches!(error.code, ServerCode::SERVICE_NOT_READY | ServerCode::TOO_MANY_REQUESTS),
             ),
             RequestError::TimedOut => (Disposition::Retry, true),
             RequestError::Disconnected => (Disposition::Retry, false),
+            RequestError::Unsupported(_) => (Disposition::RetryIfEstablished, false),
         };
-        Self { error: error.into_error(doing), disposition, blames_link }
+        Self { error: error.into_error(doing), disposition, blames_connection }
+    }
+
+    /// An answer of the wrong kind; `request` names what was asked for.
+    pub(crate) fn of_wrong_answer(answer: &Command, request: &str) -> Self {
+        let text = format!("the broker answered {} to {request}", answer.name());
+        Self { error: Error::protocol(text), disposition: Disposition::Retry, blames_connection: true }
     }
 
     /// A connection ended. One that had been up was simply lost, whatever the reason given: the next handshake shows
     /// whether the reason lasts.
-    pub(crate) fn of_link(reason: &CloseReason, was_up: bool, address: &Arc<str>) -> Self {
+    pub(crate) fn of_connection(reason: &CloseReason, was_up: bool, address: &Arc<str>) -> Self {
         let disposition = match reason {
             _ if was_up => Disposition::Retry,
             CloseReason::Broker(error) => error.code.disposition(),
@@ -54,14 +62,14 @@ impl Failure {
                 Disposition::Retry
             }
         };
-        Self { error: reason.to_error(address), disposition, blames_link: false }
+        Self { error: reason.to_error(address), disposition, blames_connection: false }
     }
 
     /// The credentials could not be fetched. A source that fails once may be a file being replaced: what worked
     /// before goes on trying.
     pub(crate) fn of_credentials(error: Error) -> Self {
         let disposition = of_local(&error);
-        Self { error, disposition, blames_link: false }
+        Self { error, disposition, blames_connection: false }
     }
 
     /// Whether it is over, for an endpoint that was attached before or was not.

@@ -15,7 +15,7 @@ impl World {
             }
             let Some(parts) = &mut host.parts else { continue };
             let before = parts.supervisor.poll_deadline();
-            parts.supervisor.mark_all();
+            parts.supervisor.notify_all();
             parts.supervisor.handle_ready(Some(&host.waker), now, &mut Deferred::new());
             let after = parts.supervisor.poll_deadline();
             if let Some(action) = parts.supervisor.poll_action() {

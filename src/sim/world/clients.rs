@@ -65,7 +65,7 @@ impl World {
         self.note("action", client as u64, || format!("client {client}: {action:?}"));
         match action {
             Action::FetchCredentials(link) => self.fetch(client, link),
-            Action::Dial { link, key, credentials } => {
+            Action::Dial { connection: link, key, credentials } => {
                 let broker = self.broker_at(&key.physical.host);
                 self.count_dial(client, broker);
                 let (now, rng) = (self.now.at, &mut self.rng);
@@ -77,13 +77,13 @@ impl World {
                 self.hosts[client].dialing.insert(link, Dialing { key, credentials });
                 self.at(now + takes.min(timeout), Event::Dialed { client, link, refused });
             }
-            Action::Tell(id, command) => {
+            Action::Command(id, command) => {
                 if let Some(link) = self.hosts[client].links.get_mut(&id) {
                     link.commands.push_back(command);
                     link.waker.wake_by_ref();
                 }
             }
-            Action::HangUp(id) => {
+            Action::Disconnect(id) => {
                 let host = &mut self.hosts[client];
                 host.dialing.remove(&id);
                 if let Some(link) = host.links.get_mut(&id) {
@@ -123,7 +123,7 @@ impl World {
         let Some(parts) = &host.parts else { return };
         if refused {
             let error = Error::local(ErrorKind::Connection, "the connection was refused").retriable(true);
-            let _ = parts.news.send(Input::From(id, SessionEvent::Ended(CloseReason::Dial(error))));
+            let _ = parts.news.send(Input::Session(id, SessionEvent::Ended(CloseReason::Dial(error))));
             self.board.wake(host.unit);
             return;
         }
