@@ -10,7 +10,7 @@ use super::message::ReceivedMessage;
 use super::parts::{Part, Parts, all};
 use super::{Shared, clock};
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::MessageId;
+use crate::id::{MessageId, MessagePosition};
 use crate::machine::consumer::{CONFIRMED_IDS_MAX, Consumer as Machine, ConsumerConfig};
 use crate::machine::{Deferred, Endpoint, EndpointId, ReadyList, Reply};
 
@@ -104,24 +104,26 @@ impl Acker {
         Error::local(ErrorKind::InvalidArgument, what).with_topic(&self.shared.topics[0])
     }
 
-    /// The part that an id belongs to: an id names a partition, but no topic.
+    /// The part that an id belongs to: that of its topic; without one, that of its partition.
     pub(super) fn part_of_id(&self, id: &MessageId) -> Result<Arc<Part<Machine>>> {
-        if self.shared.topics.len() > 1 {
-            let what = "an id does not say which of several topics it is of: use the message itself";
-            return Err(Error::local(ErrorKind::InvalidArgument, what));
-        }
-        self.shared.parts.of_partition(id.partition).ok_or_else(|| {
-            let what = format!("message id {id} names no partition of this consumer");
-            Error::local(ErrorKind::InvalidArgument, what).with_topic(&self.shared.topics[0])
+        let parts = &self.shared.parts;
+        let (found, missing) = match (id.topic(), &self.shared.topics[..]) {
+            (Some(topic), _) => (parts.of_topic(topic), format!("is of {topic}, which this consumer does not read")),
+            (None, [_]) => (parts.of_partition(id.partition()), "names no partition of this consumer".to_owned()),
+            (None, _) => (None, "does not say which of several topics it is of: see MessageId::with_topic".to_owned()),
+        };
+        found.ok_or_else(|| {
+            let error = Error::local(ErrorKind::InvalidArgument, format!("message id {id} {missing}"));
+            error.with_topic(&self.shared.topics[0])
         })
     }
 
     /// The ids of each part, at most [`CONFIRMED_IDS_MAX`] at a time.
-    fn by_part(&self, ids: &[MessageId]) -> Result<Vec<(Arc<Part<Machine>>, Vec<MessageId>)>> {
+    fn by_part(&self, ids: &[MessageId]) -> Result<Vec<(Arc<Part<Machine>>, Vec<MessagePosition>)>> {
         let mut found = BTreeMap::new();
         for id in ids {
             let part = self.part_of_id(id)?;
-            found.entry(part.id()).or_insert_with(|| (part, Vec::new())).1.push(*id);
+            found.entry(part.id()).or_insert_with(|| (part, Vec::new())).1.push(id.position());
         }
         let mut groups = Vec::new();
         for (part, ids) in found.into_values() {
@@ -140,7 +142,7 @@ impl Acker {
     #[inline]
     pub fn ack(&self, message: &ReceivedMessage) -> Result<()> {
         let part = self.part_of(message)?;
-        part.endpoint.with(&mut Deferred::new(), |consumer, _| consumer.ack(&message.id(), clock::now))
+        part.endpoint.with(&mut Deferred::new(), |consumer, _| consumer.ack(&message.position(), clock::now))
     }
 
     /// [`Self::ack`] by id alone, as kept by the application.
@@ -149,7 +151,7 @@ impl Acker {
     /// As of [`Self::ack`]; and when a partitioned topic's id names no partition.
     pub fn ack_id(&self, id: &MessageId) -> Result<()> {
         let part = self.part_of_id(id)?;
-        part.endpoint.with(&mut Deferred::new(), |consumer, _| consumer.ack(id, clock::now))
+        part.endpoint.with(&mut Deferred::new(), |consumer, _| consumer.ack(&id.position(), clock::now))
     }
 
     /// [`Self::ack_id`] of many messages.
@@ -171,7 +173,7 @@ impl Acker {
     /// it; else as of [`Self::ack`].
     pub fn ack_cumulative(&self, message: &ReceivedMessage) -> Result<()> {
         let part = self.part_of(message)?;
-        part.endpoint.with(&mut Deferred::new(), |consumer, _| consumer.ack_cumulative(&message.id(), clock::now))
+        part.endpoint.with(&mut Deferred::new(), |consumer, _| consumer.ack_cumulative(&message.position(), clock::now))
     }
 
     /// [`Self::ack_cumulative`] by id alone, as kept by the application.
@@ -180,7 +182,7 @@ impl Acker {
     /// As of [`Self::ack_cumulative`] and [`Self::ack_id`].
     pub fn ack_cumulative_id(&self, id: &MessageId) -> Result<()> {
         let part = self.part_of_id(id)?;
-        part.endpoint.with(&mut Deferred::new(), |consumer, _| consumer.ack_cumulative(id, clock::now))
+        part.endpoint.with(&mut Deferred::new(), |consumer, _| consumer.ack_cumulative(&id.position(), clock::now))
     }
 
     /// Acknowledges one message and waits until the broker has confirmed it (ACK with a `request_id`, ACK_RESPONSE).
@@ -192,7 +194,7 @@ impl Acker {
     /// # Cancel safety
     /// The acknowledgement is on its way once this was polled.
     pub async fn ack_confirmed(&self, message: &ReceivedMessage) -> Result<()> {
-        confirm(self.part_of(message)?, &[message.id()], false).await
+        confirm(self.part_of(message)?, &[message.position()], false).await
     }
 
     /// [`Self::ack_confirmed`] by id alone, as kept by the application.
@@ -204,7 +206,7 @@ impl Acker {
     /// As of [`Self::ack_confirmed`].
     pub async fn ack_id_confirmed(&self, id: &MessageId) -> Result<()> {
         let part = self.part_of_id(id)?;
-        confirm(&part, &[*id], false).await
+        confirm(&part, &[id.position()], false).await
     }
 
     /// [`Self::ack_id_confirmed`] of many messages, up to 10,000 of a partition in one request.
@@ -228,7 +230,7 @@ impl Acker {
     /// # Cancel safety
     /// As of [`Self::ack_confirmed`].
     pub async fn ack_cumulative_confirmed(&self, message: &ReceivedMessage) -> Result<()> {
-        confirm(self.part_of(message)?, &[message.id()], true).await
+        confirm(self.part_of(message)?, &[message.position()], true).await
     }
 
     /// [`Self::ack_cumulative_confirmed`] by id alone, as kept by the application.
@@ -240,7 +242,7 @@ impl Acker {
     /// As of [`Self::ack_confirmed`].
     pub async fn ack_cumulative_id_confirmed(&self, id: &MessageId) -> Result<()> {
         let part = self.part_of_id(id)?;
-        confirm(&part, &[*id], true).await
+        confirm(&part, &[id.position()], true).await
     }
 
     /// Negatively acknowledges a message: after the redelivery delay it is asked for again
@@ -254,7 +256,7 @@ impl Acker {
     /// [`InvalidArgument`](ErrorKind::InvalidArgument) for a message of another consumer.
     pub fn nack(&self, message: &ReceivedMessage) -> Result<()> {
         let part = self.part_of(message)?;
-        part.endpoint.with(&mut Deferred::new(), |consumer, _| consumer.nack(&message.id(), clock::now()));
+        part.endpoint.with(&mut Deferred::new(), |consumer, _| consumer.nack(&message.position(), clock::now()));
         Ok(())
     }
 
@@ -264,7 +266,7 @@ impl Acker {
     /// When a partitioned topic's id names no partition, and when the consumer reads several topics.
     pub fn nack_id(&self, id: &MessageId) -> Result<()> {
         let part = self.part_of_id(id)?;
-        part.endpoint.with(&mut Deferred::new(), |consumer, _| consumer.nack(id, clock::now()));
+        part.endpoint.with(&mut Deferred::new(), |consumer, _| consumer.nack(&id.position(), clock::now()));
         Ok(())
     }
 
@@ -283,7 +285,7 @@ impl Acker {
 }
 
 /// Asks for the confirmation of at most [`CONFIRMED_IDS_MAX`] ids.
-fn confirm(part: &Part<Machine>, ids: &[MessageId], cumulative: bool) -> Reply<()> {
+fn confirm(part: &Part<Machine>, ids: &[MessagePosition], cumulative: bool) -> Reply<()> {
     let (to, reply) = Reply::pair();
     part.endpoint.with(&mut Deferred::new(), |consumer, deferred| {
         consumer.ack_confirmed(ids, cumulative, to, clock::now(), deferred);

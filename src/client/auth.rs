@@ -85,8 +85,8 @@ impl Token {
                 let path = path.clone();
                 let read = tokio::task::spawn_blocking(move || {
                     std::fs::read_to_string(&path).map_err(|error| {
-                        let what = format!("the token file {} cannot be read: {error}", path.display());
-                        Error::local(ErrorKind::Authentication, what)
+                        let what = format!("cannot read the token file {}", path.display());
+                        Error::local(ErrorKind::Authentication, what).with_source(error)
                     })
                 });
                 let text = read.await.map_err(|_| closed())??;
@@ -97,7 +97,7 @@ impl Token {
 }
 
 fn closed() -> Error {
-    Error::local(ErrorKind::Closed, "the runtime went away while the token file was read")
+    Error::local(ErrorKind::Closed, "the runtime shut down before the token file was read")
 }
 
 impl Authentication for Token {

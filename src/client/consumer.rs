@@ -294,12 +294,12 @@ impl Consumer {
     /// # Cancel safety
     /// Dropping the future forgets the question.
     pub async fn last_message_ids(&self) -> Result<Vec<MessageId>> {
-        let mut ids = Vec::new();
         let ask = |consumer: &mut Machine, reply, deferred: &mut Deferred| {
             consumer.last_message_id(reply, clock::now(), deferred);
         };
-        for reply in self.parts().ask_each(ask) {
-            ids.push(reply.await?.id);
+        let mut ids = Vec::new();
+        for (part, reply) in self.parts().ask_those(|_| false, ask) {
+            ids.push(MessageId::at(reply.await?.id).with_topic(part.topic.clone()));
         }
         Ok(ids)
     }
@@ -325,7 +325,12 @@ impl Consumer {
                 });
                 vec![reply]
             }
-            _ => self.parts().ask_each(|consumer, reply, deferred| consumer.seek(to, reply, clock::now(), deferred)),
+            to => {
+                let seek = |consumer: &mut Machine, reply, deferred: &mut Deferred| {
+                    consumer.seek(to.clone(), reply, clock::now(), deferred);
+                };
+                self.parts().ask_each(seek)
+            }
         };
         all(replies).await
     }

@@ -19,6 +19,7 @@ use tokio_util::io::{poll_read_buf, poll_write_buf};
 use super::clock;
 use super::dial::Socket;
 use super::read_buffer::ReadBuffer;
+use crate::error::Error;
 use crate::machine::connection::ConnectionConfig;
 use crate::machine::control::{AuthData, CloseReason, ConnectionId, Input, SessionCommand, SessionEvent};
 use crate::machine::session::Session;
@@ -131,12 +132,12 @@ impl Driver {
         }
         while !self.tx.is_empty() {
             match poll_write_buf(Pin::new(&mut self.socket), cx, &mut self.tx) {
-                Poll::Ready(Ok(0)) => return Err(CloseReason::Io("the connection takes no more bytes".to_owned())),
+                Poll::Ready(Ok(0)) => return Err(closed("the connection takes no more bytes")),
                 Poll::Ready(Ok(_)) => {
                     self.unflushed = true;
                     moved = true;
                 }
-                Poll::Ready(Err(error)) => return Err(CloseReason::Io(lost(&error))),
+                Poll::Ready(Err(error)) => return Err(lost(error)),
                 Poll::Pending => break,
             }
         }
@@ -146,7 +147,7 @@ impl Driver {
                     self.unflushed = false;
                     moved = true;
                 }
-                Poll::Ready(Err(error)) => return Err(CloseReason::Io(lost(&error))),
+                Poll::Ready(Err(error)) => return Err(lost(error)),
                 Poll::Pending => {}
             }
         }
@@ -202,9 +203,9 @@ fn read(
     while taken < READ_TURN_BYTES {
         buffer.make_room(missing(&buffer.rx, session.limits()));
         match poll_read_buf(Pin::new(&mut *socket), cx, &mut buffer.rx) {
-            Poll::Ready(Ok(0)) => return Err(CloseReason::Io("the broker closed the connection".to_owned())),
+            Poll::Ready(Ok(0)) => return Err(closed("the broker closed the connection")),
             Poll::Ready(Ok(n)) => taken += n,
-            Poll::Ready(Err(error)) => return Err(CloseReason::Io(lost(&error))),
+            Poll::Ready(Err(error)) => return Err(lost(error)),
             Poll::Pending => break,
         }
         session.handle_read(&mut buffer.rx, clock::now(), deferred)?;
@@ -212,8 +213,12 @@ fn read(
     Ok(taken > 0)
 }
 
-fn lost(error: &io::Error) -> String {
-    format!("the connection was lost: {error}")
+fn closed(what: &str) -> CloseReason {
+    CloseReason::Io(Error::network(what))
+}
+
+fn lost(error: io::Error) -> CloseReason {
+    CloseReason::Io(Error::network("the connection was lost").with_source(error))
 }
 
 impl Future for Driver {
@@ -247,6 +252,6 @@ impl Drop for Driver {
 }
 
 /// Says that a connection was never made.
-pub(crate) fn not_made(news: &UnboundedSender<Input>, link: ConnectionId, error: crate::error::Error) {
+pub(crate) fn not_made(news: &UnboundedSender<Input>, link: ConnectionId, error: Error) {
     let _ = news.send(Input::Session(link, SessionEvent::Ended(CloseReason::Dial(error))));
 }

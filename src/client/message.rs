@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::parts::Part;
-use crate::id::MessageId;
+use crate::id::{MessageId, MessagePosition};
 use crate::machine::consumer::{Consumer, EntryBody};
 use crate::wire::batch::PlainRecord;
 use crate::wire::entry::BrokerEntryMetadata;
@@ -38,7 +38,7 @@ pub(super) struct Opened {
     /// What it came from, and is acknowledged to.
     part: Arc<Part<Consumer>>,
     /// Of the entry as a whole, with the size of its batch.
-    id: MessageId,
+    position: MessagePosition,
     raw: Bytes,
     /// The payload, if it was compressed; else it lies in `raw`.
     inflated: Option<Box<Bytes>>,
@@ -56,7 +56,7 @@ impl Opened {
     pub(super) fn empty(part: Arc<Part<Consumer>>) -> Self {
         Self {
             part,
-            id: MessageId::EARLIEST,
+            position: MessagePosition::EARLIEST,
             raw: Bytes::new(),
             inflated: None,
             payload: 0..0,
@@ -68,14 +68,21 @@ impl Opened {
 
     /// Takes in an entry. `inflated` is the payload if it had to be decompressed.
     #[inline]
-    pub(super) fn fill(&mut self, id: MessageId, raw: Bytes, body: &EntryBody, inflated: Option<Bytes>, again: u32) {
-        self.id = id;
+    pub(super) fn fill(
+        &mut self,
+        position: MessagePosition,
+        raw: Bytes,
+        body: &EntryBody,
+        inflated: Option<Bytes>,
+        redelivery_count: u32,
+    ) {
+        self.position = position;
         self.raw = raw;
         self.payload = inflated.as_ref().map_or(body.payload.clone(), |payload| 0..narrow(payload.len()));
         self.inflated = inflated.map(Box::new);
         self.metadata = body.metadata.clone();
         self.broker = body.broker.clone();
-        self.redelivery_count = again;
+        self.redelivery_count = redelivery_count;
     }
 
     /// Lets go of the bytes.
@@ -83,8 +90,8 @@ impl Opened {
         *self = Self::empty(self.part.clone());
     }
 
-    pub(super) fn id(&self) -> &MessageId {
-        &self.id
+    pub(super) fn position(&self) -> MessagePosition {
+        self.position
     }
 
     /// The payload of the whole entry.
@@ -157,10 +164,16 @@ impl ReceivedMessage {
         self.own_bytes().map(|bytes| (SingleMetadata::parse(bytes).unwrap_or_default(), bytes))
     }
 
-    /// The message's id; with it the message can be acknowledged later.
+    /// The message's id, which holds its topic; with it the message can be acknowledged later.
     #[inline]
     pub fn id(&self) -> MessageId {
-        MessageId { batch_index: self.batch_index, ..self.opened.id }
+        MessageId::at(self.position()).with_topic(self.opened.part.topic.clone())
+    }
+
+    /// The id without its topic, which takes a count of references to hand out.
+    #[inline]
+    pub(super) fn position(&self) -> MessagePosition {
+        MessagePosition { batch_index: self.batch_index, ..self.opened.position }
     }
 
     /// The full name of the topic, of the partition where it is partitioned.
@@ -277,7 +290,7 @@ impl ReceivedMessage {
     /// the metadata, corrected for this one's place in its batch.
     pub fn index(&self) -> Option<u64> {
         let last = self.opened().broker()?.index?;
-        let behind = (self.opened.id.batch_size - 1 - self.batch_index).max(0);
+        let behind = (self.opened.position.batch_size - 1 - self.batch_index).max(0);
         last.checked_sub(u64::try_from(behind).ok()?)
     }
 

@@ -15,6 +15,7 @@
 //! A part that was removed lives until the last message of it is dropped, and no longer: nothing here grows with the
 //! number of parts that ever were.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
@@ -99,13 +100,15 @@ pub(super) struct Parts<M: PartMachine> {
 
 struct List<M> {
     parts: Vec<Arc<Part<M>>>,
+    /// The same by their full names.
+    by_topic: HashMap<Arc<str>, Arc<Part<M>>>,
     /// Nothing is added any more.
     closed: bool,
 }
 
 impl<M: PartMachine> Parts<M> {
     pub(super) fn new() -> Self {
-        let list = List { parts: Vec::new(), closed: false };
+        let list = List { parts: Vec::new(), by_topic: HashMap::new(), closed: false };
         Self { id: SetId(Arc::new(())), epoch: AtomicU64::new(0), list: RwLock::new(list) }
     }
 
@@ -131,6 +134,7 @@ impl<M: PartMachine> Parts<M> {
             true => Err(Error::local(ErrorKind::Closed, "the handle is closed").with_topic(&part.topic)),
             false => {
                 list.parts.push(part.clone());
+                list.by_topic.insert(part.topic.clone(), part.clone());
                 Ok(part)
             }
         })
@@ -140,7 +144,9 @@ impl<M: PartMachine> Parts<M> {
     pub(super) fn remove(&self, id: EndpointId) -> Option<Reply<()>> {
         let part = self.change(|list| {
             let at = list.parts.iter().position(|part| part.id() == id)?;
-            Some(list.parts.remove(at))
+            let part = list.parts.remove(at);
+            list.by_topic.remove(&part.topic);
+            Some(part)
         })?;
         // Without the lock of the set: an endpoint's lock is never taken under another one.
         Some(part.close())
@@ -171,15 +177,20 @@ impl<M: PartMachine> Parts<M> {
     }
 
     /// The one part of a set of one; else that of the partition.
-    pub(super) fn of_partition(&self, partition: i32) -> Option<Arc<Part<M>>> {
+    pub(super) fn of_partition(&self, partition: Option<u32>) -> Option<Arc<Part<M>>> {
         let list = self.list();
         if let [only] = &list.parts[..] {
             return Some(only.clone());
         }
-        let index = usize::try_from(partition).ok()?;
+        let partition = i32::try_from(partition?).ok()?;
         // As a rule the partitions of a topic stand in their order.
-        let expected = list.parts.get(index).filter(|part| part.partition == partition);
+        let expected = list.parts.get(partition as usize).filter(|part| part.partition == partition);
         expected.or_else(|| list.parts.iter().find(|part| part.partition == partition)).cloned()
+    }
+
+    /// The part with this full name.
+    pub(super) fn of_topic(&self, topic: &str) -> Option<Arc<Part<M>>> {
+        self.list().by_topic.get(topic).cloned()
     }
 
     /// Whether the part was made for this set; it may have been removed since.
@@ -195,28 +206,26 @@ impl<M: PartMachine> Parts<M> {
 
     /// Asks each part that has not ended; if all have, asks them all, for their reasons.
     pub(super) fn ask_each<T>(&self, ask: impl Fn(&mut M, ReplyTo<T>, &mut Deferred)) -> Vec<Reply<T>> {
-        self.ask_those(|_| false, ask)
+        self.ask_those(|_| false, ask).map(|(_, reply)| reply).collect()
     }
 
-    /// The same, and asks also those that have ended, where `ended_too` says so.
+    /// The same, and asks also those that have ended, where `ended_too` says so. Each reply has its part with it.
     pub(super) fn ask_those<T>(
         &self,
         ended_too: impl Fn(&Part<M>) -> bool,
         ask: impl Fn(&mut M, ReplyTo<T>, &mut Deferred),
-    ) -> Vec<Reply<T>> {
+    ) -> impl Iterator<Item = (Arc<Part<M>>, Reply<T>)> {
         let parts: Vec<_> = self.iter().collect();
         let asked = |part: &&Arc<Part<M>>| !part.read(M::is_finished) || ended_too(part);
-        let mut chosen: Vec<_> = parts.iter().filter(asked).collect();
-        if chosen.is_empty() {
-            chosen = parts.iter().collect();
-        }
-        let mut deferred = Deferred::new();
-        let put = |part: &Arc<Part<M>>| {
+        let chosen: Vec<_> = parts.iter().filter(asked).cloned().collect();
+        let chosen = if chosen.is_empty() { parts } else { chosen };
+        let put = move |part: Arc<Part<M>>| {
             let (to, reply) = Reply::pair();
-            part.endpoint.with(&mut deferred, |machine, deferred| ask(machine, to, deferred));
-            reply
+            part.endpoint.with(&mut Deferred::new(), |machine, deferred| ask(machine, to, deferred));
+            (part, reply)
         };
-        chosen.into_iter().map(put).collect()
+        // All are asked before the first answer is awaited.
+        chosen.into_iter().map(put).collect::<Vec<_>>().into_iter()
     }
 
     /// Closes every part, and the set for further ones; the replies are those of the closes.

@@ -185,7 +185,8 @@ impl Producer {
         let flush = |producer: &mut Machine, reply, deferred: &mut Deferred| {
             producer.flush(reply, clock::now(), deferred);
         };
-        all(self.shared.parts.ask_those(|part| part.report_end(), flush)).await
+        let replies = self.shared.parts.ask_those(|part| part.report_end(), flush);
+        all(replies.map(|(_, reply)| reply).collect()).await
     }
 
     /// Sends what was accepted, closes the producer at the broker (CLOSE_PRODUCER) and waits for the answer. Further
@@ -318,6 +319,7 @@ impl Drop for Accept<'_> {
 
 /// Why [`Producer::try_enqueue`] did not accept a message.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum TryEnqueueError {
     /// There is no room; the message comes back.
     Full(Box<Message>),

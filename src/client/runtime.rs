@@ -101,7 +101,7 @@ impl Runtime {
         self.tasks.spawn(async move {
             let fetched = tokio::time::timeout(timeout, authentication.credentials()).await;
             let fetched = fetched.unwrap_or_else(|_| {
-                let what = format!("the credential source gave nothing within {} ms", timeout.as_millis());
+                let what = format!("timed out after {timeout:?} waiting for the credentials");
                 Err(Error::local(ErrorKind::Authentication, what).retriable(true))
             });
             let _ = news.send(Input::Credentials(link, fetched));

@@ -67,6 +67,7 @@ impl BrokerKey {
 
 /// What authenticates a connection: `auth_method_name` and `auth_data` of CONNECT and AUTH_RESPONSE.
 #[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct AuthData {
     /// `none`, `token`, `basic` ...
     pub method: String,
@@ -102,7 +103,7 @@ pub enum CloseReason {
         after: Duration,
     },
     /// The socket failed or was closed.
-    Io(String),
+    Io(Error),
     /// The connection was never made.
     Dial(Error),
 }
@@ -113,10 +114,15 @@ impl CloseReason {
         let error = match self {
             Self::Local(why) => Error::local(ErrorKind::Closed, *why),
             Self::Broker(error) => Error::server(error.clone(), "the connection"),
-            Self::PeerBroke(violation) => Error::protocol(violation.what.clone()),
-            Self::Silent { after } => Error::network(format!("the broker was silent for {} ms", after.as_millis())),
-            Self::Io(what) => Error::network(what.clone()),
-            Self::Dial(error) => error.clone(),
+            Self::PeerBroke(violation) => {
+                let error = Error::protocol(violation.what.clone());
+                match &violation.source {
+                    Some(source) => error.with_source(source.clone()),
+                    None => error,
+                }
+            }
+            Self::Silent { after } => Error::network(format!("the broker was silent for {after:?}")),
+            Self::Io(error) | Self::Dial(error) => error.clone(),
         };
         error.with_address(address)
     }

@@ -90,7 +90,7 @@ impl Link {
                 session.handle_read(&mut self.rx, now, &mut deferred)?;
                 moved = true;
             } else if wire.client_eof {
-                return Err(CloseReason::Io("the broker closed the connection".to_owned()));
+                return Err(CloseReason::Io(crate::error::Error::network("the broker closed the connection")));
             }
         }
         if session.poll_deadline().is_some_and(|deadline| deadline.is_due(now)) {

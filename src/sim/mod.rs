@@ -287,7 +287,7 @@ impl Simulation {
     /// Whether an entry was damaged on its way to a subscription, by [`Fault::CorruptEntry`]: it counts as received.
     #[must_use]
     pub fn was_corrupted(&self, topic: &str, subscription: &str, id: &crate::MessageId) -> bool {
-        let world = self.inner.world.borrow();
+        let (world, id) = (self.inner.world.borrow(), id.position());
         let key = (topic.to_owned(), subscription.to_owned(), id.ledger_id, id.entry_id);
         world.gate.books.corrupted.contains(&key)
     }

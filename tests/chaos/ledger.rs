@@ -187,7 +187,7 @@ impl Seen {
         if places.contains(&id) {
             self.again += 1;
         } else {
-            places.push(id);
+            places.push(id.clone());
         }
         let Some(order) = self.order_of(key, &id).filter(|_| first_sight) else { return };
         let highest = self.highest.entry(order).or_insert(number);
@@ -200,7 +200,7 @@ impl Seen {
         match self.kind {
             SubscriptionType::Shared => None,
             SubscriptionType::KeyShared => Some(key.to_owned()),
-            _ => Some(id.partition.to_string()),
+            _ => Some(format!("{:?}", id.partition())),
         }
     }
 }

@@ -367,11 +367,18 @@ fn serialized_message_ids_are_read() {
         let fields = &vector["fields"];
         let id = MessageId::from_bytes(&hex(&vector["hex"])).expect(form);
         let int = |field: &str, absent: i64| fields[field].as_i64().unwrap_or(absent);
-        assert_eq!(id.ledger_id as i64, int("ledger", 0), "{form}");
-        assert_eq!(id.entry_id as i64, int("entry", 0), "{form}");
-        assert_eq!(i64::from(id.partition), int("partition", -1), "{form}");
-        assert_eq!(i64::from(id.batch_index), int("batch_index", -1), "{form}");
-        assert_eq!(MessageId::from_bytes(&id.to_bytes()).expect(form), id, "{form}");
+        let at = id.position();
+        assert_eq!(at.ledger_id as i64, int("ledger", 0), "{form}");
+        assert_eq!(at.entry_id as i64, int("entry", 0), "{form}");
+        assert_eq!(i64::from(at.partition), int("partition", -1), "{form}");
+        assert_eq!(i64::from(at.batch_index), int("batch_index", -1), "{form}");
+        assert_eq!(i64::from(at.batch_size), int("batch_size", 0), "{form}");
+        let first = |id: &MessageId| id.first_chunk().map(|first| (first.ledger_id(), first.entry_id()));
+        let chunk = &fields["first_chunk"];
+        let wanted = chunk.is_object().then(|| (chunk["ledger"].as_u64(), chunk["entry"].as_u64()));
+        assert_eq!(first(&id), wanted, "{form}");
+        let again = MessageId::from_bytes(&id.to_bytes()).expect(form);
+        assert_eq!((&again, again.batch_size(), first(&again)), (&id, id.batch_size(), wanted), "{form}");
     }
 }
 

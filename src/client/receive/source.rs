@@ -23,7 +23,7 @@ use crate::client::events::{ConsumerEvent, EventQueue, UnreadableMessage, Unread
 use crate::client::message::{Opened, ReceivedMessage};
 use crate::client::parts::Part;
 use crate::error::Error;
-use crate::id::MessageId;
+use crate::id::MessagePosition;
 use crate::machine::consumer::{Consumer, Credits, Entry};
 use crate::machine::{Deferred, EndpointId};
 use crate::wire::ack_set::AckSet;
@@ -177,11 +177,10 @@ impl Source {
     fn open_next_fast(&mut self) -> bool {
         let Some(entry) = self.run.front_mut() else { return false };
         let Some(body) = open_fast(&entry.body) else { return false };
-        let (ledger_id, entry_id, members, again) =
-            (entry.ledger_id, entry.entry_id, entry.members, entry.redelivery_count);
-        let id = MessageId { partition: self.part.partition, ..MessageId::new(ledger_id, entry_id) };
+        let Entry { ledger_id, entry_id, members, redelivery_count, .. } = *entry;
+        let position = MessagePosition { partition: self.part.partition, ..MessagePosition::new(ledger_id, entry_id) };
         let raw = std::mem::take(&mut entry.raw);
-        place(&mut self.opened, &self.part, |opened| opened.fill(id, raw, body, None, again));
+        place(&mut self.opened, &self.part, |opened| opened.fill(position, raw, body, None, redelivery_count));
         self.run.pop_front();
         self.return_permits(members);
         true
@@ -254,9 +253,9 @@ impl Source {
             let record = match record {
                 Ok(record) => record,
                 Err(error) => {
-                    let (id, charged) = (*opened.id(), batch.charged);
+                    let (at, charged) = (opened.position(), batch.charged);
                     self.batch = None;
-                    self.reject(id.ledger_id, id.entry_id, charged, &EntryError::Batch(error));
+                    self.reject(at.ledger_id, at.entry_id, charged, &EntryError::Batch(error));
                     return None;
                 }
             };
@@ -270,9 +269,9 @@ impl Source {
             };
             let message = ReceivedMessage::member(opened.clone(), place, index);
             if record.metadata.compacted_out {
-                let id = message.id();
+                let position = message.position();
                 // If it is refused, the entry comes again.
-                let _ = self.part.endpoint.with(&mut Deferred::new(), |consumer, _| consumer.ack(&id, clock::now));
+                let _ = self.part.endpoint.with(&mut Deferred::new(), |consumer, _| consumer.ack(&position, clock::now));
                 continue;
             }
             batch.charged = batch.charged.saturating_sub(1);
@@ -293,7 +292,7 @@ impl Source {
         };
         let batch_size = body.num_messages_in_batch.unwrap_or(0);
         let partition = self.part.partition;
-        let id = MessageId { ledger_id, entry_id, partition, batch_index: -1, batch_size };
+        let position = MessagePosition { ledger_id, entry_id, partition, batch_index: -1, batch_size };
         let Content { inflated, cursor } = match open_slow(&raw, &body) {
             Ok(content) => content,
             Err(Failure::Damaged(error)) => {
@@ -303,13 +302,13 @@ impl Source {
             Err(Failure::Unreadable(reason)) => {
                 let mut stored = Opened::empty(self.part.clone());
                 // A copy, because an event may wait for long and must not keep a whole read buffer.
-                stored.fill(id, Bytes::copy_from_slice(&raw), &body, None, redelivery_count);
+                stored.fill(position, Bytes::copy_from_slice(&raw), &body, None, redelivery_count);
                 self.report_unreadable(stored, members, reason, events);
                 return None;
             }
         };
         let opened =
-            place(&mut self.opened, &self.part, |opened| opened.fill(id, raw, &body, inflated, redelivery_count));
+            place(&mut self.opened, &self.part, |opened| opened.fill(position, raw, &body, inflated, redelivery_count));
         let Some(cursor) = cursor else {
             let message = ReceivedMessage::single(opened.clone());
             self.return_permits(members);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, ServerError};
+use crate::wire::error::DecodeError;
 
 /// What the broker said of itself in CONNECTED.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,12 +27,19 @@ pub struct PeerInfo {
 pub struct ProtocolViolation {
     /// What it did.
     pub what: String,
+    /// Which bytes could not be read, if that is what it was.
+    pub source: Option<DecodeError>,
 }
 
 impl ProtocolViolation {
     /// The peer did `what`.
     pub fn new(what: impl Into<String>) -> Self {
-        Self { what: what.into() }
+        Self { what: what.into(), source: None }
+    }
+
+    /// The peer sent bytes that cannot be read.
+    pub fn unreadable(what: impl Into<String>, source: DecodeError) -> Self {
+        Self { what: what.into(), source: Some(source) }
     }
 }
 
@@ -54,7 +62,7 @@ impl RequestError {
         match self {
             Self::Server(error) => Error::server(error, request),
             Self::TimedOut => {
-                Error::local(ErrorKind::TimedOut, format!("no answer to {request} within the operation timeout"))
+                Error::local(ErrorKind::TimedOut, format!("timed out waiting for the broker to answer {request}"))
             }
             Self::Disconnected => Error::network(format!("the connection was lost during {request}")),
             Self::Unsupported(what) => Error::local(

@@ -75,7 +75,7 @@ fn set<T>(slot: &Slot<T>, answer: Result<T>) -> Option<Waker> {
 impl<T> Drop for ReplyTo<T> {
     fn drop(&mut self) {
         if let Some(slot) = self.slot.take() {
-            let gone = Error::local(ErrorKind::Closed, "the client went away before it answered");
+            let gone = Error::local(ErrorKind::Closed, "client closed before the request completed");
             if let Some(waker) = set(&slot, Err(gone)) {
                 waker.wake();
             }

@@ -366,7 +366,7 @@ impl Producer {
         };
         if !self.waiters.contains(number) {
             ticket.number = None;
-            return Poll::Ready(Err(SendError::new(self.overdue("no room came up"), false)));
+            return Poll::Ready(Err(SendError::new(self.overdue("room among the pending messages"), false)));
         }
         if !self.waiters.is_front(number) || !self.room.fits(size_bytes) {
             self.waiters.wait(number, waker, deferred);
@@ -483,7 +483,7 @@ impl fmt::Debug for Producer {
 impl Drop for Producer {
     fn drop(&mut self) {
         // Whoever still waits is told; a producer that ended in order has nobody left.
-        let gone = Error::local(ErrorKind::Closed, "the client went away before the producer was closed");
+        let gone = Error::local(ErrorKind::Closed, "client closed before the producer was closed");
         self.fail(gone, &mut Deferred::new());
     }
 }

@@ -34,12 +34,12 @@ impl Session {
             let run = match cut(rx, self.connection.limits()) {
                 Ok(Some(run)) => run,
                 Ok(None) => return Ok(()),
-                Err(error) => return Err(not_the_protocol(rx, &error)),
+                Err(error) => return Err(not_the_protocol(rx, error)),
             };
             let mut frames = frames(run);
             while let Some(frame) = frames.next_hot() {
                 let unreadable =
-                    |error| CloseReason::PeerBroke(ProtocolViolation::new(format!("unreadable frame: {error}")));
+                    |error| CloseReason::PeerBroke(ProtocolViolation::unreadable("unreadable frame", error));
                 let handled = frame.map_err(unreadable).and_then(|frame| self.handle_frame(frame, now, deferred));
                 if let Err(reason) = handled {
                     // What came before the bad frame was good.
@@ -164,17 +164,17 @@ impl Session {
 }
 
 /// Names the protocol of a peer that does not speak Pulsar, where its first bytes tell.
-fn not_the_protocol(rx: &[u8], error: &crate::wire::error::DecodeError) -> CloseReason {
-    let what = match rx {
-        [b'H', b'T', b'T', b'P', ..] => {
-            "the peer speaks HTTP: this is the broker's web port; use its binary port, by default \
-             pulsar://host:6650"
-                .to_owned()
-        }
+fn not_the_protocol(rx: &[u8], error: crate::wire::error::DecodeError) -> CloseReason {
+    CloseReason::PeerBroke(match rx {
+        [b'H', b'T', b'T', b'P', ..] => ProtocolViolation::new(
+            "the peer speaks HTTP: this is the broker's web port; use its binary port, by default pulsar://host:6650",
+        ),
         [0x15, 0x03, ..] => {
-            "the peer speaks TLS: use pulsar+ssl:// and the broker's TLS port, by default 6651".to_owned()
+            ProtocolViolation::new("the peer speaks TLS: use pulsar+ssl:// and the broker's TLS port, by default 6651")
         }
-        _ => format!("the peer does not speak the Pulsar protocol, or its frame is damaged: {error}"),
-    };
-    CloseReason::PeerBroke(ProtocolViolation::new(what))
+        _ => {
+            let what = "the peer does not speak the Pulsar protocol, or its frame is damaged";
+            ProtocolViolation::unreadable(what, error)
+        }
+    })
 }

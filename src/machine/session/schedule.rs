@@ -3,6 +3,7 @@
 use std::task::Waker;
 
 use super::Session;
+use crate::error::Error;
 use crate::machine::connection::Requester;
 use crate::machine::connection::peer::RequestError;
 use crate::machine::control::{Attempt, CloseReason};
@@ -123,7 +124,7 @@ impl Session {
         // It has another server by now.
         let Some(served) = served else { return Ok(()) };
         if served.wants_reconnect {
-            return Err(CloseReason::Io("the broker takes messages and sends no receipts".to_owned()));
+            return Err(CloseReason::Io(Error::network("the broker takes messages and sends no receipts")));
         }
         if let Some(deadline) = served.deadline {
             // A deadline that moved later, or is gone, is noticed when the endpoint is next looked at.

@@ -200,7 +200,7 @@ impl Supervisor {
             // The machine would time out by itself, without the cause.
             let connection = self.pool.connection_of(Holder::Endpoint(id));
             let address = connection.and_then(|connection| self.pool.address(connection));
-            managed.endpoint.fail(managed.creation_timed_out(address), deferred);
+            managed.endpoint.fail(managed.creation_timed_out(self.config.operation_timeout, address), deferred);
         }
         match managed.endpoint.expire(&self.ready, now, deferred) {
             // A session is its server, and reports its end.

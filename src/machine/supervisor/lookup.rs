@@ -139,7 +139,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::error::{Disposition, ServerError};
+    use crate::error::{RetryPolicy, ServerError};
     use crate::machine::connection::peer::RequestError;
     use pb::command_lookup_topic_response::LookupType;
 
@@ -214,7 +214,7 @@ mod tests {
             assert!(matches!(looked, LookupStep::Redirected(_)));
         }
         let end = failure(ask(&mut lookup, answer(LookupType::Redirect, Some("pulsar://a:6650"))));
-        assert_eq!(end.disposition, Disposition::Retry);
+        assert_eq!(end.retry_policy, RetryPolicy::Retry);
         assert!(end.error.to_string().contains("20 times"), "{}", end.error);
     }
 
@@ -225,7 +225,7 @@ mod tests {
         let late = Now { at: start.at + Duration::from_secs(31), wall_ms: 0 };
         let redirect = Command::LookupResponse(answer(LookupType::Redirect, Some("pulsar://a:6650")));
         let end = failure(lookup.on_response(Ok(Box::new(redirect)), 20, late));
-        assert_eq!((end.error.kind(), end.disposition), (ErrorKind::TimedOut, Disposition::Retry));
+        assert_eq!((end.error.kind(), end.retry_policy), (ErrorKind::TimedOut, RetryPolicy::Retry));
     }
 
     #[test]
@@ -286,14 +286,14 @@ mod tests {
         let missing = refused(11);
         assert!(!missing.blames_connection && missing.is_final(true));
         assert_eq!(missing.error.kind(), ErrorKind::TopicNotFound);
-        assert_eq!(refused(0).disposition, Disposition::Retry);
+        assert_eq!(refused(0).retry_policy, RetryPolicy::Retry);
     }
 
     #[test]
     fn an_answer_without_an_outcome_is_a_failure() {
         let mut lookup = Lookup::new(entry(false), None);
         let empty = failure(ask(&mut lookup, Default::default()));
-        assert_eq!(empty.disposition, Disposition::Retry);
+        assert_eq!(empty.retry_policy, RetryPolicy::Retry);
         let silent = failure(lookup.on_response(Err(RequestError::TimedOut), 20, now()));
         assert!(silent.blames_connection);
     }

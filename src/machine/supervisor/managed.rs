@@ -178,21 +178,21 @@ impl ManagedEndpoint {
     }
 
     /// Why it was not created in time: the last failure, else the broker that has not answered.
-    pub(crate) fn creation_timed_out(&self, address: Option<&Arc<str>>) -> Error {
-        timed_out(self.endpoint.opening(), self.last_error.as_ref(), address).with_topic(&self.topic)
+    pub(crate) fn creation_timed_out(&self, after: Duration, address: Option<&Arc<str>>) -> Error {
+        timed_out(self.endpoint.opening(), after, self.last_error.as_ref(), address).with_topic(&self.topic)
     }
 }
 
-/// `what` has timed out: with the last failure, else with the broker that has not answered.
-pub(crate) fn timed_out(what: &str, last: Option<&Error>, address: Option<&Arc<str>>) -> Error {
-    let cause = match (last, address) {
-        (Some(error), _) => format!("; the last failure: {error}"),
-        (None, Some(address)) => format!("; still waiting for {address}"),
-        (None, None) => String::new(),
+/// `what` has timed out: because of the last failure, else because of the broker that has not answered.
+pub(crate) fn timed_out(what: &str, after: Duration, last: Option<&Error>, address: Option<&Arc<str>>) -> Error {
+    let text = format!("timed out after {after:?} waiting for {what}");
+    let error = match (last, address) {
+        (Some(last), _) => Error::local(ErrorKind::TimedOut, text).with_source(last.clone()),
+        (None, Some(address)) => Error::local(ErrorKind::TimedOut, format!("{text}; still waiting for {address}")),
+        (None, None) => Error::local(ErrorKind::TimedOut, text),
     };
-    let error = Error::local(ErrorKind::TimedOut, format!("timed out waiting for {what}{cause}"));
-    match address {
-        Some(address) => error.with_address(address),
+    match address.cloned().or_else(|| last.and_then(Error::address).map(Into::into)) {
+        Some(address) => error.with_address(&address),
         None => error,
     }
 }

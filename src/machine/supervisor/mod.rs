@@ -370,9 +370,11 @@ impl Supervisor {
         let late = self.endpoints.len();
         let first = self.endpoints.first_key_value();
         let first = first.map(|(id, managed)| format!(", the first of them {id} on {}", managed.topic));
-        let after = self.config.operation_timeout.as_millis();
-        let text =
-            format!("{late} producers and consumers were not closed within {after} ms{}", first.unwrap_or_default());
+        let after = self.config.operation_timeout;
+        let text = format!(
+            "timed out after {after:?} waiting for {late} producers and consumers to close{}",
+            first.unwrap_or_default()
+        );
         let error = Error::local(ErrorKind::TimedOut, text);
         closing.error = Some(error.clone());
         let ids: Vec<EndpointId> = self.endpoints.keys().copied().collect();

@@ -12,7 +12,7 @@ use super::managed::timed_out;
 use super::pool::Holder;
 use super::query::PendingQuery;
 use super::{Supervisor, Timer};
-use crate::error::{Disposition, Error, ErrorKind};
+use crate::error::{Error, ErrorKind, RetryPolicy};
 use crate::machine::connection::peer::PeerInfo;
 use crate::machine::control::{ConnectionId, RequestToken};
 use crate::machine::endpoint::outbox::Response;
@@ -194,7 +194,7 @@ impl Supervisor {
         let untried = managed.hosts_left > 0 && failure.error.kind() != ErrorKind::Authentication;
         if managed.query.is_abandoned() {
             self.forget_query(number, now);
-        } else if failure.disposition == Disposition::Terminal || (managed.is_final(&failure) && !untried) {
+        } else if failure.retry_policy == RetryPolicy::Terminal || (managed.is_final(&failure) && !untried) {
             if let Some(managed) = self.forget_query(number, now) {
                 managed.query.fail(failure.error, deferred);
             }
@@ -215,7 +215,8 @@ impl Supervisor {
         let connection = self.pool.connection_of(Holder::Query(number));
         let address = connection.and_then(|connection| self.pool.address(connection)).cloned();
         let Some(managed) = self.forget_query(number, now) else { return };
-        let error = timed_out(managed.query.name(), managed.last_error.as_ref(), address.as_ref());
+        let after = self.config.operation_timeout;
+        let error = timed_out(managed.query.name(), after, managed.last_error.as_ref(), address.as_ref());
         managed.query.fail(error, deferred);
     }
 

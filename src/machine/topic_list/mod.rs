@@ -374,10 +374,10 @@ impl EndpointMachine for TopicListWatcher {
     fn handle_deadline(&mut self, now: Now, deferred: &mut Deferred) {
         let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now.at);
         if is_due(self.created_by) {
-            let error = Error::local(ErrorKind::TimedOut, "the topic list watcher was not created in time");
+            let error = Error::local(ErrorKind::TimedOut, "timed out creating the topic list watcher");
             self.fail(error, deferred);
         } else if is_due(self.closing.as_ref().and_then(|closing| closing.by)) {
-            let error = Error::local(ErrorKind::TimedOut, "the topic list watcher was not closed in time");
+            let error = Error::local(ErrorKind::TimedOut, "timed out closing the topic list watcher");
             self.finish(self.closed_error(), Err(error.with_topic(&self.scope)), deferred);
         }
     }

@@ -144,7 +144,7 @@ fn sized(entry_id: u64, members: Option<i32>) -> Option<i32> {
     members.and((fixed > 0).then_some(fixed))
 }
 
-fn members(entry: &Entry) -> Vec<MessageId> {
+fn members(entry: &Entry) -> Vec<MessagePosition> {
     match entry.batch_size() {
         None => vec![id(entry.entry_id)],
         Some(size) => (0..size as i32).map(|index| member(entry.entry_id, index, size as i32)).collect(),

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use pulsar_native::ErrorKind;
 use pulsar_native::error::{Error, ServerError};
-use pulsar_native::id::{ConsumerId, MessageId};
+use pulsar_native::id::{ConsumerId, MessagePosition};
 use pulsar_native::machine::connection::peer::{PeerInfo, RequestError};
 use pulsar_native::machine::consumer::{
     Consumer, ConsumerConfig, Credits, Entry, KeySharedPolicy, LastMessageId, SeekTo, SubscriptionType, Taken,
@@ -131,17 +131,17 @@ impl Script {
         entries.iter().map(|entry| (entry.ledger_id, entry.entry_id)).collect()
     }
 
-    fn ack(&mut self, id: MessageId) {
+    fn ack(&mut self, id: MessagePosition) {
         let now = self.now;
         self.consumer.ack(&id, || now).expect("the acknowledgement is taken");
     }
 
-    fn ack_up_to(&mut self, id: MessageId) {
+    fn ack_up_to(&mut self, id: MessagePosition) {
         let now = self.now;
         self.consumer.ack_cumulative(&id, || now).expect("the acknowledgement is taken");
     }
 
-    fn confirm(&mut self, ids: &[MessageId], cumulative: bool) -> Reply<()> {
+    fn confirm(&mut self, ids: &[MessagePosition], cumulative: bool) -> Reply<()> {
         let (to, reply) = Reply::pair();
         self.consumer.ack_confirmed(ids, cumulative, to, self.now, &mut self.deferred);
         reply
@@ -275,12 +275,12 @@ fn damaged(entry_id: u64, members: Option<i32>) -> Entry {
     Entry::read(head(entry_id), bytes.freeze())
 }
 
-fn id(entry_id: u64) -> MessageId {
-    MessageId::new(1, entry_id)
+fn id(entry_id: u64) -> MessagePosition {
+    MessagePosition::new(1, entry_id)
 }
 
-fn member(entry_id: u64, batch_index: i32, batch_size: i32) -> MessageId {
-    MessageId { batch_index, batch_size, ..id(entry_id) }
+fn member(entry_id: u64, batch_index: i32, batch_size: i32) -> MessagePosition {
+    MessagePosition { batch_index, batch_size, ..id(entry_id) }
 }
 
 fn success() -> Response {

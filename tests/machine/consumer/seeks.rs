@@ -91,7 +91,7 @@ fn a_seek_to_a_message_leaves_out_what_lies_before_it() {
         (member(5, 0, 4), true, Some(vec![])),
     ] {
         let mut script = Script::attached(EXCLUSIVE, |_| {});
-        let mut done = script.seek(SeekTo::Message { id: to, inclusive });
+        let mut done = script.seek(SeekTo::Message { id: to.into(), inclusive });
         script.sent();
         script.detach();
         script.answer(success());

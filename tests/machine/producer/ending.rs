@@ -62,7 +62,7 @@ fn callbacks_run_without_the_lock_and_may_send() {
     let ended = Arc::new(Mutex::new(Vec::new()));
     let (again, noted) = (endpoint.clone(), ended.clone());
     let callback = Box::new(move |result: Result<MessageId, SendError>| {
-        noted.lock().expect("unpoisoned").push(result.map(|id| id.entry_id));
+        noted.lock().expect("unpoisoned").push(result.map(|id| id.entry_id()));
         let sent = again.with(&mut Deferred::new(), |producer, _| producer.push("second".into(), None, || now).is_ok());
         assert!(sent, "it has the lock to itself");
     });
@@ -78,7 +78,7 @@ fn callbacks_run_without_the_lock_and_may_send() {
     });
     assert!(ended.lock().expect("unpoisoned").is_empty());
     deferred.fire();
-    assert_eq!(*ended.lock().expect("unpoisoned"), [Ok(17)]);
+    assert_eq!(*ended.lock().expect("unpoisoned"), [Ok(Some(17))]);
     let stats = endpoint.with(&mut deferred, |producer, _| producer.stats());
     assert_eq!((stats.accepted_messages, stats.pending_messages), (2, 1));
 }
@@ -134,13 +134,13 @@ fn callbacks_of_a_batch_get_their_own_ids() {
     for _ in 0..3 {
         let (noted, now) = (ended.clone(), rig.now);
         let callback = Box::new(move |result: Result<MessageId, SendError>| {
-            noted.lock().expect("unpoisoned").push(result.expect("stored").batch_index);
+            noted.lock().expect("unpoisoned").push(result.expect("stored").batch_index());
         });
         let _ = rig.producer.push("m".into(), Some(callback), || now).expect("room");
     }
     rig.turn();
     rig.confirm(0);
-    assert_eq!(*ended.lock().expect("unpoisoned"), [0, 1, 2]);
+    assert_eq!(*ended.lock().expect("unpoisoned"), [Some(0), Some(1), Some(2)]);
 }
 
 #[test]

@@ -70,5 +70,5 @@ fn messages_accepted_before_the_first_attach_go_out_in_order() {
     let payloads: Vec<_> = sent.iter().flat_map(|sent| sent.payloads.clone()).collect();
     assert_eq!(payloads, ["m0", "m1", "m2", "m3", "m4", "later", "last"]);
     rig.confirm(100);
-    assert_eq!((id_of(&sends[2]).batch_index, is_pending(&sends[3])), (2, true));
+    assert_eq!((id_of(&sends[2]).batch_index(), is_pending(&sends[3])), (Some(2), true));
 }

@@ -10,14 +10,14 @@ fn a_receipt_of_a_batch_gives_each_member_its_id() {
     rig.confirm(0);
     for (index, send) in sends.iter().enumerate() {
         let id = id_of(send);
-        assert_eq!((id.ledger_id, id.entry_id, id.partition), (3, 0, 2));
-        assert_eq!((id.batch_index, id.batch_size), (index as i32, 2));
+        assert_eq!((id.ledger_id(), id.entry_id(), id.partition()), (Some(3), Some(0), Some(2)));
+        assert_eq!((id.batch_index(), id.batch_size()), (Some(index as u32), Some(2)));
     }
     assert_eq!(rig.producer.last_sequence_id(), Some(1));
     let alone = rig.push("c");
     rig.turn();
     rig.confirm(2);
-    assert_eq!((id_of(&alone).batch_index, id_of(&alone).batch_size), (-1, 0));
+    assert_eq!((id_of(&alone).batch_index(), id_of(&alone).batch_size()), (None, None));
 }
 
 #[test]
@@ -27,7 +27,7 @@ fn a_duplicate_is_a_success_without_a_place() {
     rig.turn();
     let receipt = Receipt { ledger_id: u64::MAX, entry_id: u64::MAX, ..rig.receipt(0) };
     rig.producer.on_receipts(&[receipt], &mut Deferred::new()).expect("a good receipt");
-    assert_eq!((id_of(&send).ledger_id, id_of(&send).entry_id), (u64::MAX, u64::MAX));
+    assert_eq!((id_of(&send).ledger_id(), id_of(&send).entry_id()), (None, None));
 }
 
 #[test]

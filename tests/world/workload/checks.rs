@@ -85,7 +85,7 @@ pub(super) fn check_log(sim: &Simulation, plan: &Plan, users: &Users) {
     let fail = |checker: &'static str, detail: String| users.handle.violation(checker, || detail);
     let notes = users.notes.borrow();
     let mut seen: BTreeMap<String, usize> = BTreeMap::new();
-    let mut at: BTreeMap<(Key, i32), String> = BTreeMap::new();
+    let mut at: BTreeMap<(Key, Option<u32>), String> = BTreeMap::new();
     for topic in &plan.topics {
         for part in topic.parts() {
             let mut orders: BTreeMap<String, String> = BTreeMap::new();
@@ -94,7 +94,7 @@ pub(super) fn check_log(sim: &Simulation, plan: &Plan, users: &Users) {
                 let text = String::from_utf8_lossy(&message.payload);
                 let payload = text.split('|').next().unwrap_or_default().to_owned();
                 let life = payload.rsplit_once('.').map_or(String::new(), |(life, _)| life.to_owned());
-                at.insert((key(&message.id), message.id.partition), payload.clone());
+                at.insert((key(&message.id), message.id.partition()), payload.clone());
                 let times = seen.entry(payload.clone()).or_default();
                 *times += 1;
                 // First copies are in the order of the pushes; copies of a re-send may follow.
@@ -133,8 +133,8 @@ pub(super) fn check_log(sim: &Simulation, plan: &Plan, users: &Users) {
         }
     }
     // Deduplication gives no id to what it drops. Two topics have no ledger in common.
-    for (payload, id) in notes.ids.iter().filter(|(_, id)| id.ledger_id != u64::MAX) {
-        let stored = at.get(&(key(id), id.partition));
+    for (payload, id) in notes.ids.iter().filter(|(_, id)| id.ledger_id().is_some()) {
+        let stored = at.get(&(key(id), id.partition()));
         if stored != Some(payload) {
             fail("an id names the message that was sent", format!("{id} was given for {payload}, and is {stored:?}"));
         }

@@ -53,10 +53,10 @@ pub(super) struct Notes {
 type Callbacks = Arc<Mutex<Vec<(String, Result<MessageId, SendError>)>>>;
 
 /// Ledger, entry, member.
-pub(super) type Key = (u64, u64, i32);
+pub(super) type Key = (u64, u64, u32);
 
 pub(super) fn key(id: &MessageId) -> Key {
-    (id.ledger_id, id.entry_id, id.batch_index.max(0))
+    (id.position().ledger_id, id.position().entry_id, id.batch_index().unwrap_or(0))
 }
 
 #[derive(Clone)]
@@ -256,6 +256,7 @@ async fn send_one(users: &Users, rng: &mut Rng, producer: &Producer, plan: &Prod
                 note(failed(&error));
                 alive = is_alive(&error);
             }
+            Err(other) => unreachable!("{other}"),
         },
     }
     if rng.chance(100) {
@@ -277,7 +278,7 @@ async fn watch(users: Users, payload: String, pending: PendingSend) {
 pub(super) fn settle(users: &Users, payload: &str, result: &Result<MessageId, SendError>) {
     let sent = match result {
         Ok(id) => {
-            users.notes.borrow_mut().ids.insert(payload.to_owned(), *id);
+            users.notes.borrow_mut().ids.insert(payload.to_owned(), id.clone());
             Sent::Stored
         }
         Err(error) => failed(error),
@@ -394,7 +395,7 @@ async fn receive_all(users: &Users, rng: &mut Rng, mut consumer: Consumer, plan:
         // Where nothing goes wrong, what was acknowledged just before the close has arrived.
         for message in acked.iter().filter(|_| users.is_clean && matches!(closed, Some(Ok(())))) {
             let id = message.id();
-            let known = plan.index_acks || id.batch_size <= 1;
+            let known = plan.index_acks || id.batch_size().is_none_or(|size| size == 1);
             if known && users.handle.is_acknowledged(message.topic(), &plan.name, &id) != Some(true) {
                 users.handle.violation("a close sends the acknowledgements", || format!("{id} of {}", plan.name));
             }
@@ -454,7 +455,7 @@ async fn confirm(
         return;
     }
     // Without index acknowledgement the rest of its batch decides.
-    if !plan.index_acks && id.batch_size > 1 {
+    if !plan.index_acks && id.batch_size().is_some_and(|size| size > 1) {
         return;
     }
     if users.handle.is_acknowledged(message.topic(), &plan.name, &id) != Some(true) {

@@ -1,7 +1,7 @@
 //! One test for each edge of the diagram of [`PooledState`].
 
 use super::*;
-use crate::error::{Disposition, Error, ErrorKind, ServerError};
+use crate::error::{Error, ErrorKind, RetryPolicy, ServerError};
 use crate::machine::control::HostPort;
 
 struct Rig {
@@ -139,7 +139,7 @@ fn refused_credentials_are_fetched_once_more_for_all_who_wait() {
     rig.credentials(second);
     let lost = rig.end(second, &refused(3)).expect("the end");
     assert_eq!(lost.holders, [holder(1), holder(2)]);
-    assert_eq!(lost.failure.disposition, Disposition::Terminal);
+    assert_eq!(lost.failure.retry_policy, RetryPolicy::Terminal);
     assert_eq!(lost.failure.error.kind(), ErrorKind::Authentication);
     assert_eq!(lost.failure.error.address(), Some("b:6650"));
 }
@@ -166,7 +166,7 @@ fn a_failed_dial_leaves_the_pool_and_the_broker_cooldowns() {
     rig.credentials(first);
     rig.actions();
     let lost = rig.end(first, &unreachable()).expect("its holders are told");
-    assert_eq!(lost.failure.disposition, Disposition::Retry);
+    assert_eq!(lost.failure.retry_policy, RetryPolicy::Retry);
     assert!(lost.failure.error.to_string().contains("refused (os error 111) [broker b:6650]"));
 
     let second = rig.join("b", 1);
@@ -221,7 +221,7 @@ fn a_lost_connection_is_told_to_all_and_may_be_dialed_at_once() {
     // A reason that would be terminal in a handshake.
     let lost = rig.end(connection, &refused(3)).expect("told");
     assert_eq!(lost.holders, [holder(1), holder(2)]);
-    assert_eq!(lost.failure.disposition, Disposition::Retry);
+    assert_eq!(lost.failure.retry_policy, RetryPolicy::Retry);
     let again = rig.join("b", 1);
     assert_eq!(rig.pool.state(again), Some(PooledState::FetchingCredentials));
 }
@@ -274,7 +274,7 @@ fn a_draining_connection_that_ends_tells_its_guests_and_no_others() {
     let sick = rig.up("b", 1);
     rig.fail_lookups(sick, LOOKUP_FAILURES_MAX);
     let fresh = rig.join("b", 2);
-    assert_eq!(rig.end(sick, &CloseReason::Io("reset".to_owned())).expect("told").holders, [holder(1)]);
+    assert_eq!(rig.end(sick, &CloseReason::Io(Error::network("reset"))).expect("told").holders, [holder(1)]);
     assert_eq!(rig.join("b", 3), fresh);
 }
 

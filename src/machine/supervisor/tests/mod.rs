@@ -264,7 +264,7 @@ impl Rig {
 
     fn end(&mut self, connection: ConnectionId, why: &str) {
         self.give_all_back(connection);
-        self.notice(connection, SessionEvent::Ended(CloseReason::Io(why.to_owned())));
+        self.notice(connection, SessionEvent::Ended(CloseReason::Io(Error::network(why))));
     }
 
     /// An endpoint that is attached to the service host itself.

@@ -11,7 +11,7 @@ fn a_new_producer_ends_with_a_refusal_that_an_established_one_outlasts() {
     rig.open_fails(server_error(16));
     let error = peek(&mut created).expect("answered").expect_err("busy");
     assert_eq!((error.kind(), error.address()), (ErrorKind::Busy, Some("service:6650")));
-    assert!(error.to_string().contains("said the broker"), "{error}");
+    assert!(format!("{error:#}").contains("said the broker"), "{error:#}");
 
     rig.end(connection, "reset by peer");
     for _ in 0..50 {
@@ -63,7 +63,7 @@ fn every_open_has_a_higher_attempt_and_news_of_a_lower_one_change_nothing() {
     assert_eq!(rig.state(2), "looking up");
     rig.notice(ConnectionId(99), SessionEvent::Opened(id(1), Attempt(2)));
     rig.notice(ConnectionId(99), SessionEvent::Finished(id(1)));
-    rig.notice(ConnectionId(99), SessionEvent::Ended(CloseReason::Io("reset".to_owned())));
+    rig.notice(ConnectionId(99), SessionEvent::Ended(CloseReason::Io(Error::network("reset"))));
     assert_eq!(rig.state(1), "opening");
     rig.opened();
     rig.notice(connection, SessionEvent::OpenFailed(id(1), Attempt(1), server_error(15)));

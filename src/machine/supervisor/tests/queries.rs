@@ -137,7 +137,7 @@ fn a_partition_question_ends_in_time_and_names_the_last_trouble() {
     rig.wait_ms(1);
     let error = peek(&mut reply).expect("answered").expect_err("late");
     assert_eq!(error.kind(), ErrorKind::TimedOut);
-    assert!(error.to_string().contains("connection refused"), "{error}");
+    assert!(format!("{error:#}").contains("connection refused"), "{error:#}");
 }
 
 #[test]
