@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::parts::Part;
 use crate::id::{MessageId, MessagePosition};
-use crate::machine::consumer::EntryBody;
+use crate::machine::consumer::{Consumer, EntryBody};
 use crate::wire::batch::PlainRecord;
 use crate::wire::entry::BrokerEntryMetadata;
 use crate::wire::metadata::{self, Metadata, Properties, SingleMetadata, message_properties, single_properties};
@@ -34,9 +35,8 @@ pub struct ReceivedMessage {
 /// An entry, opened: what its messages have in common.
 #[derive(Clone)]
 pub(super) struct Opened {
-    topic: Arc<str>,
-    /// Which endpoint of the consumer it came from.
-    source: u32,
+    /// What it came from, and is acknowledged to.
+    part: Arc<Part<Consumer>>,
     /// Of the entry as a whole, with the size of its batch.
     position: MessagePosition,
     raw: Bytes,
@@ -53,10 +53,9 @@ pub(super) struct Opened {
 
 impl Opened {
     /// No entry yet.
-    pub(super) fn empty(topic: Arc<str>, source: u32) -> Self {
+    pub(super) fn empty(part: Arc<Part<Consumer>>) -> Self {
         Self {
-            topic,
-            source,
+            part,
             position: MessagePosition::EARLIEST,
             raw: Bytes::new(),
             inflated: None,
@@ -75,7 +74,7 @@ impl Opened {
         raw: Bytes,
         body: &EntryBody,
         inflated: Option<Bytes>,
-        again: u32,
+        redelivery_count: u32,
     ) {
         self.position = position;
         self.raw = raw;
@@ -83,12 +82,12 @@ impl Opened {
         self.inflated = inflated.map(Box::new);
         self.metadata = body.metadata.clone();
         self.broker = body.broker.clone();
-        self.redelivery_count = again;
+        self.redelivery_count = redelivery_count;
     }
 
     /// Lets go of the bytes.
     pub(super) fn clear(&mut self) {
-        *self = Self::empty(self.topic.clone(), self.source);
+        *self = Self::empty(self.part.clone());
     }
 
     pub(super) fn position(&self) -> MessagePosition {
@@ -138,9 +137,15 @@ impl ReceivedMessage {
         Self { opened, start, payload_at, end, batch_index: i32::try_from(index).unwrap_or(i32::MAX) }
     }
 
+    /// The part it came from.
     #[inline]
-    pub(super) fn source(&self) -> usize {
-        self.opened.source as usize
+    pub(super) fn part(&self) -> &Part<Consumer> {
+        &self.opened.part
+    }
+
+    /// The serialized metadata of its entry.
+    pub(super) fn metadata_bytes(&self) -> &[u8] {
+        self.opened.metadata_bytes()
     }
 
     #[inline]
@@ -159,17 +164,10 @@ impl ReceivedMessage {
         self.own_bytes().map(|bytes| (SingleMetadata::parse(bytes).unwrap_or_default(), bytes))
     }
 
-    /// Whether it came from that topic: of one topic all messages share the name.
-    #[inline]
-    pub(super) fn is_of(&self, topic: &Arc<str>) -> bool {
-        let own = &self.opened().topic;
-        Arc::ptr_eq(own, topic) || own == topic
-    }
-
     /// The message's id, which holds its topic; with it the message can be acknowledged later.
     #[inline]
     pub fn id(&self) -> MessageId {
-        MessageId::at(self.position()).with_topic(self.opened.topic.clone())
+        MessageId::at(self.position()).with_topic(self.opened.part.topic.clone())
     }
 
     /// The id without its topic, which takes a count of references to hand out.
@@ -180,7 +178,7 @@ impl ReceivedMessage {
 
     /// The full name of the topic, of the partition where it is partitioned.
     pub fn topic(&self) -> &str {
-        &self.opened().topic
+        &self.opened().part.topic
     }
 
     /// The payload, shared with the buffer it came in.
@@ -331,7 +329,7 @@ fn wide(range: &Range<u32>) -> Range<usize> {
 impl fmt::Debug for ReceivedMessage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ReceivedMessage")
-            .field("id", &format_args!("{}", self.position()))
+            .field("id", &format_args!("{}", self.id()))
             .field("topic", &self.topic())
             .field("key", &self.key())
             .field("payload_bytes", &self.payload_slice().len())

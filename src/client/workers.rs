@@ -7,7 +7,8 @@ use std::task::{Context, Poll};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::consumer::{Acker, Consumer};
+use super::acker::Acker;
+use super::consumer::Consumer;
 use super::message::ReceivedMessage;
 use crate::error::{Error, ErrorKind, Result};
 use crate::hash::murmur3_32;

@@ -430,6 +430,11 @@ impl Consumer {
         self.partition
     }
 
+    /// The counter that moves when what was taken is to be thrown away; see [`new`](Self::new).
+    pub fn queue_epoch(&self) -> Arc<AtomicU64> {
+        self.generation.clone()
+    }
+
     /// Whether it is subscribed at a broker at this moment.
     pub fn is_attached(&self) -> bool {
         self.state == State::Attached
