@@ -7,6 +7,8 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 
 use super::batcher::deadlines_are_near;
+use super::one_or_more::OneOrMore;
+use super::pipeline::SealedEntry;
 use crate::machine::Now;
 use crate::machine::mutation::{self, Mutation};
 use crate::machine::producer::results::{SendCallback, SendResults};
@@ -83,8 +85,9 @@ pub(super) enum Frames {
     Open(BytesMut),
     /// They wait for their job, or are in it.
     Awaited,
-    /// Kept until the last receipt, because a re-send has the same bytes.
-    Sealed(SealedFrame),
+    /// Kept until the last receipt, because a re-send has the same bytes. Behind one another they are the bytes of the
+    /// run, in which each entry has its range.
+    Sealed(OneOrMore<SealedEntry>),
 }
 
 /// Entries that are sealed and written together, and share outcomes and a deadline.
@@ -299,10 +302,30 @@ impl InFlight {
     pub(super) fn frame(&self, at: usize) -> Option<SealedFrame> {
         let (run, entry) = (&self.runs[self.run_of(at)?], self.entries.get(at)?);
         match &run.frames {
-            Frames::Sealed(frame) if run.kind == Kind::Framed => Some(part(frame, entry)),
-            Frames::Sealed(frame) => Some(frame.clone()),
+            Frames::Sealed(frames) => part(frames, entry),
             Frames::Open(_) | Frames::Awaited => None,
         }
+    }
+}
+
+/// Sealing.
+impl InFlight {
+    /// Keeps the frames of a run, whose first entry is at `at`: they may be written from now on.
+    pub(super) fn keep(&mut self, number: u64, at: usize, sealed: OneOrMore<SealedEntry>) {
+        let Some(position) = self.position(number) else { return };
+        let run = &mut self.runs[position];
+        // The entries of a framed run have had their ranges from the start.
+        if run.kind != Kind::Framed {
+            let mut start = 0;
+            for (at, sealed) in (at..).zip(sealed.iter()) {
+                let Some(entry) = self.entries.get_mut(at) else { break };
+                entry.start = start;
+                start = start.saturating_add(u32::try_from(sealed.frame.len()).unwrap_or(u32::MAX));
+                entry.end = start;
+                entry.compared_bytes = u32::try_from(sealed.compared_bytes).unwrap_or(u32::MAX);
+            }
+        }
+        run.frames = Frames::Sealed(sealed);
     }
 }
 
@@ -372,13 +395,13 @@ impl InFlight {
     /// Hands the next run to the connection, if it is sealed; how many bytes it was.
     pub(super) fn write_next(&mut self, tx: &mut TxBuf) -> Option<usize> {
         let run = self.runs.get_mut(self.sent)?;
-        let Frames::Sealed(frame) = &run.frames else { return None };
+        let Frames::Sealed(frames) = &run.frames else { return None };
         let before = tx.len();
         if run.whole {
-            tx.sealed(frame);
+            frames.iter().for_each(|sealed| tx.sealed(&sealed.frame));
         } else {
             let entries = self.entries.range(self.sent_entries..self.sent_entries + run.left);
-            entries.for_each(|entry| tx.sealed(&part(frame, entry)));
+            entries.filter_map(|entry| part(frames, entry)).for_each(|frame| tx.sealed(&frame));
         }
         run.transmitted = true;
         self.sent += 1;
@@ -387,9 +410,18 @@ impl InFlight {
     }
 }
 
-/// The frame of one entry of a framed run.
-fn part(frame: &SealedFrame, entry: &Entry) -> SealedFrame {
-    SealedFrame { head: frame.head.slice(entry.start as usize..entry.end as usize), payload: Bytes::new() }
+/// The frame of one entry of a run: one of `frames`, or a part of one that holds several.
+fn part(frames: &OneOrMore<SealedEntry>, entry: &Entry) -> Option<SealedFrame> {
+    let (mut start, mut end) = (entry.start as usize, entry.end as usize);
+    for SealedEntry { frame, .. } in frames.iter() {
+        if start < frame.len() {
+            let is_joined = frame.payload.is_empty();
+            let bytes = || SealedFrame { head: frame.head.slice(start..end), payload: Bytes::new() };
+            return Some(if is_joined { bytes() } else { frame.clone() });
+        }
+        (start, end) = (start - frame.len(), end - frame.len());
+    }
+    None
 }
 
 /// What goes out again, spoilt for the tests that must notice it.
@@ -437,7 +469,8 @@ impl InFlight {
         }
         let run = &mut self.runs[position];
         run.whole = false;
-        run.frames = Frames::Sealed(SealedFrame { head: all.freeze(), payload: Bytes::new() });
+        let frame = SealedFrame { head: all.freeze(), payload: Bytes::new() };
+        run.frames = Frames::Sealed(OneOrMore::one(SealedEntry { frame, compared_bytes: 0 }));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::batcher::discard;
 use super::in_flight::{Entry, Frames, Kind, Run};
-use super::seal::is_intact;
+use super::pipeline::{SealedEntry, is_intact};
 use super::{Life, Link, Producer};
 use crate::error::{Error, SendError, ServerCode, ServerError};
 use crate::machine::connection::peer::ProtocolViolation;
@@ -155,12 +155,14 @@ impl Producer {
     /// Nothing is left of the run.
     fn retire(&mut self, run: Run, deferred: &mut Deferred) {
         run.outcomes.wake(deferred);
-        match (run.frames, run.kind) {
-            (Frames::Sealed(frame), Kind::Framed) => self.spares.put_payload(frame.head),
-            (Frames::Sealed(frame), Kind::Batch) => self.spares.put_payload(frame.payload),
-            (Frames::Sealed(frame), Kind::Alone) => discard(frame.payload, &mut self.spent),
-            (Frames::Open(frames), _) => self.spares.put(frames),
-            (Frames::Awaited, _) => {}
+        match run.frames {
+            Frames::Sealed(frames) => frames.for_each(|SealedEntry { frame, .. }| match run.kind {
+                Kind::Framed => self.spares.put_payload(frame.head),
+                Kind::Batch => self.spares.put_payload(frame.payload),
+                Kind::Alone => discard(frame.payload, &mut self.spent),
+            }),
+            Frames::Open(frames) => self.spares.put(frames),
+            Frames::Awaited => {}
         }
     }
 
