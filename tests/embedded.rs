@@ -28,10 +28,10 @@ struct Embedded {
 impl Embedded {
     async fn start(all: Started, feature: Option<Feature>) -> Self {
         let broker = EmbeddedBroker::builder()
-            .token_key(TOKEN_KEY)
+            .token_secret_key(TOKEN_KEY)
             .authentication_refresh_check(Duration::from_secs(1))
-            .deduplication(feature == Some(Feature::Deduplication))
-            .auto_create_topics(feature != Some(Feature::NoTopicCreation))
+            .broker_deduplication_enabled(feature == Some(Feature::Deduplication))
+            .allow_auto_topic_creation(feature != Some(Feature::NoTopicCreation))
             .start()
             .await
             .expect("a free port");

@@ -4,7 +4,6 @@ use bytes::Bytes;
 
 use crate::broker::machine::Broker;
 use crate::id::MessageId;
-use crate::topic::TopicName;
 use crate::wire::batch::BatchCursor;
 use crate::wire::compress::decompress;
 use crate::wire::entry::EntryParts;
@@ -27,15 +26,9 @@ pub struct Stored {
 }
 
 pub(super) fn stored(broker: &Broker, topic: &str) -> Vec<Stored> {
-    let Ok(name) = TopicName::parse(topic) else { return Vec::new() };
-    let Some(found) = broker.topics.get(name.as_str()) else { return Vec::new() };
     let mut messages = Vec::new();
-    for offset in found.log.first()..found.log.end() {
-        let Some(entry) = found.log.get(offset) else { continue };
-        let id = MessageId {
-            partition: found.partition(),
-            ..MessageId::new(entry.position.ledger as u64, entry.position.entry as u64)
-        };
+    for entry in broker.stored_entries(topic) {
+        let id = MessageId { partition: entry.partition, ..MessageId::new(entry.ledger_id, entry.entry_id) };
         read_entry(&entry.bytes, id, &mut messages);
     }
     messages
@@ -66,17 +59,5 @@ fn read_entry(bytes: &Bytes, id: MessageId, into: &mut Vec<Stored>) -> Option<()
 }
 
 pub(super) fn is_acknowledged(broker: &Broker, topic: &str, subscription: &str, id: &MessageId) -> Option<bool> {
-    let name = TopicName::parse(topic).ok()?;
-    let found = broker.topics.get(name.as_str())?;
-    let cursor = &found.subscriptions.get(subscription)?.cursor;
-    let position = crate::broker::Position::from_wire(id.ledger_id, id.entry_id);
-    let offset = found.log.offset(position)?;
-    if cursor.is_acked(offset) {
-        return Some(true);
-    }
-    let words = cursor.ack_set(offset);
-    let Ok(index) = usize::try_from(id.batch_index) else { return Some(false) };
-    // No words: nothing of it is acknowledged. A missing word counts as acknowledged.
-    let is_live = words.is_empty() || words.get(index / 64).is_some_and(|word| word >> (index % 64) & 1 == 1);
-    Some(!is_live)
+    broker.is_acknowledged(topic, subscription, (id.ledger_id, id.entry_id), u32::try_from(id.batch_index).ok())
 }

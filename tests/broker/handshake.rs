@@ -12,7 +12,7 @@ use pulsar_native::wire::{Command, Frame};
 use crate::support::{TOPIC, World, connect_command, error_of, producer_command, subscribe_command};
 
 fn with_tokens() -> World {
-    World::with(|config| config.token_key = Some(b"secret".to_vec()))
+    World::with(|config| config.token_secret_key = Some(b"secret".to_vec()))
 }
 
 fn token_connect(world: &World, role: &str, valid_for: Option<Duration>, refresh: bool) -> pb::CommandConnect {
@@ -219,7 +219,7 @@ fn a_namespace_nobody_looked_up_is_not_served() {
 #[test]
 fn missing_namespaces_and_partitions_are_not_found() {
     let mut world = World::with(|config| {
-        config.partitioned.insert("persistent://public/default/p".to_owned(), 2);
+        config.partitioned_topics.insert("persistent://public/default/p".to_owned(), 2);
     });
     let conn = world.connect();
     let mut partitions = |topic: &str| {

@@ -350,7 +350,7 @@ fn row_send_with_message_id_or_in_a_transaction_is_not_allowed() {
 
 #[test]
 fn row_producer_duplicates_answer_again_without_looking() {
-    let mut world = World::with(|config| config.deduplication = true);
+    let mut world = World::with(|config| config.broker_deduplication_enabled = true);
     let conn = world.connect();
     world.producer(conn, 1);
     world.publish(conn, 1, "p", 7, b"x");

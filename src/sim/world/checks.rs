@@ -2,7 +2,7 @@
 
 use super::World;
 use crate::broker::machine::ConnId;
-use crate::broker::{Rule, Violation};
+use crate::broker::{ConformanceViolation, Rule};
 use crate::machine::Deferred;
 
 impl World {
@@ -47,7 +47,7 @@ impl World {
     /// a fault has silenced cannot answer a PING, and does not bring a CLOSE_PRODUCER. And sequence ids begin anew with
     /// a new producer that takes the name of an old one; the judge does not notice that where the new one's first
     /// PRODUCER was lost. All else a client has to answer for, whatever goes wrong around it.
-    fn is_excused(&self, violation: &Violation) -> bool {
+    fn is_excused(&self, violation: &ConformanceViolation) -> bool {
         let wire = || self.net.of_conn(ConnId(violation.connection)).and_then(|net| self.net.get(net));
         match violation.rule {
             Rule::PongMissing => wire().is_none_or(|wire| wire.is_faulted),
