@@ -1,6 +1,9 @@
-//! How the broker names a connection, and a producer or consumer on it.
+//! How the broker names a connection, and a producer, consumer or request on it.
 
 use std::fmt;
+
+/// The request id of an error or a close that answers no request.
+pub(crate) const NO_REQUEST: u64 = u64::MAX;
 
 /// A connection of this broker, numbered from 1 in order of arrival.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -2,16 +2,15 @@
 
 use std::sync::Arc;
 
+use super::CLOSE_VERSION;
 use super::takeover::HolderState;
-use super::{CLOSE_VERSION, NO_REQUEST};
 use crate::broker::conformance::Rule;
 use crate::broker::connections::{ConnectionEndpoints, ConsumerSlot};
-use crate::broker::ids::{ConnId, ConsumerKey, ProducerKey};
+use crate::broker::ids::{ConnId, ConsumerKey, NO_REQUEST, ProducerKey};
 use crate::broker::machine::{Broker, BrokerTimer};
 use crate::broker::refusal::Refusal;
 use crate::broker::storage::{EntryPosition, Log};
-use crate::broker::subscription::key_hashing::KeyRange;
-use crate::broker::subscription::{SharingMode, SubscribedConsumer, Subscription};
+use crate::broker::subscription::{KeyRange, SharingMode, SubscribedConsumer, Subscription};
 use crate::broker::topics::schemas::is_known_schema_type;
 use crate::pb::command_subscribe::{InitialPosition, SubType};
 use crate::pb::{self, KeySharedMode, ServerError};

@@ -2,11 +2,10 @@
 
 use bytes::Bytes;
 
-use super::NO_REQUEST;
 use crate::broker::conformance::Rule;
 use crate::broker::connections::ConnectionState;
 use crate::broker::connections::token::{self, Identity};
-use crate::broker::ids::ConnId;
+use crate::broker::ids::{ConnId, NO_REQUEST};
 use crate::broker::machine::{Broker, BrokerTimer};
 use crate::broker::refusal::Refusal;
 use crate::pb::{self, ServerError};

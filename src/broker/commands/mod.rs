@@ -38,9 +38,6 @@ use crate::topic::TopicName;
 use crate::wire::command::{Command, Sender};
 use crate::wire::frame::Frame;
 
-/// The request id of an error or a close that answers no request.
-pub(super) const NO_REQUEST: u64 = u64::MAX;
-
 /// Producers, consumers and watchers, open or closed, that one connection may name; one more ends the connection.
 const ENDPOINTS_MAX: usize = 100_000;
 

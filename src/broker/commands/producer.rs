@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::CLOSE_VERSION;
 use super::takeover::HolderState;
-use super::{CLOSE_VERSION, NO_REQUEST};
 use crate::broker::conformance::Rule;
 use crate::broker::connections::ProducerSlot;
-use crate::broker::ids::{ConnId, ProducerKey};
+use crate::broker::ids::{ConnId, NO_REQUEST, ProducerKey};
 use crate::broker::machine::Broker;
 use crate::broker::refusal::Refusal;
 use crate::broker::topics::schemas::is_known_schema_type;

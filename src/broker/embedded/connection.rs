@@ -21,7 +21,7 @@ const READ_BYTES: usize = 64 * 1024;
 const TURNS_MAX: u32 = 32;
 
 /// A future that is done when the connection has ended. Dropped, it ends the connection.
-pub(super) struct ServedConnection<S> {
+struct ServedConnection<S> {
     server: Arc<BrokerServer>,
     id: ConnId,
     stream: S,
@@ -29,10 +29,17 @@ pub(super) struct ServedConnection<S> {
     tx: TxBuf,
 }
 
-impl<S> ServedConnection<S> {
-    pub(super) fn new(server: Arc<BrokerServer>, id: ConnId, stream: S) -> Self {
-        Self { server, id, stream, rx: BytesMut::new(), tx: TxBuf::new() }
+/// Serves one connection in a task of its own. A broker that stops drops the stream instead.
+pub(super) fn serve<S>(server: &Arc<BrokerServer>, stream: S)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    if server.lock().is_stopping {
+        return;
     }
+    let now = server.now();
+    let id = server.input(|broker| broker.connect(now));
+    server.spawn(ServedConnection { server: Arc::clone(server), id, stream, rx: BytesMut::new(), tx: TxBuf::new() });
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Future for ServedConnection<S> {

@@ -4,6 +4,7 @@ mod builder;
 mod connection;
 mod faults;
 mod server;
+mod tasks;
 
 use std::future::poll_fn;
 use std::io;
@@ -12,8 +13,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::DuplexStream;
+use tokio::net::TcpListener;
 
 pub use self::builder::EmbeddedBrokerBuilder;
+use self::connection::serve;
 pub use self::faults::{FaultBuilder, Faults};
 use self::server::BrokerServer;
 use super::admin::TopicStats;
@@ -64,7 +67,11 @@ impl Drop for StopOnDrop {
 /// Where it is, and who may come.
 impl EmbeddedBroker {
     async fn start(config: BrokerConfig, listen: SocketAddr) -> io::Result<Self> {
-        let server = BrokerServer::start(config, listen).await?;
+        let on_bind = |error: io::Error| io::Error::new(error.kind(), format!("listening on {listen}: {error}"));
+        let listener = TcpListener::bind(listen).await.map_err(on_bind)?;
+        let server = BrokerServer::new(config, listener.local_addr()?);
+        server.spawn(tasks::accept_connections(Arc::clone(&server), listener));
+        server.spawn(tasks::run_timer(Arc::clone(&server)));
         Ok(Self { _stop: Arc::new(StopOnDrop(Arc::clone(&server))), server })
     }
 
@@ -86,7 +93,7 @@ impl EmbeddedBroker {
     #[must_use = "dropping the stream ends the connection"]
     pub fn connect(&self) -> DuplexStream {
         let (client, server) = tokio::io::duplex(DUPLEX_BYTES);
-        self.server.serve(server);
+        serve(&self.server, server);
         client
     }
 

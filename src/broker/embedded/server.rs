@@ -1,31 +1,23 @@
-//! The tasks around the machine: an accept loop, one task a connection, one timer; all of them share one lock.
+//! The machine under its lock, and the count of the tasks that share it.
 //!
-//! A task that has nothing to do leaves its waker under that lock, before it asks the machine a last time.
+//! A task that has nothing to do leaves its waker under the lock, before it asks the machine a last time.
 //! [`BrokerServer::input`] is the only way into the machine: it wakes what has something to do afterwards, once the
 //! lock is gone.
 
 use std::collections::HashMap;
-use std::future::{Future, poll_fn};
-use std::io;
+use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker, ready};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::task::{Context, Poll, Waker};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
 use tokio::runtime::Handle;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 
-use super::connection::ServedConnection;
 use crate::broker::config::BrokerConfig;
 use crate::broker::ids::ConnId;
 use crate::broker::machine::Broker;
 use crate::machine::Now;
-
-/// How long `accept` pauses after an error, such as too many open files.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// The machine and the tasks around it.
 #[derive(Debug)]
@@ -44,8 +36,8 @@ pub(super) struct ServerState {
     pub(super) broker: Broker,
     /// Tasks of connections that wait, by their connection.
     pub(super) wakers: HashMap<ConnId, Waker>,
-    timer: Option<Waker>,
-    acceptor: Option<Waker>,
+    pub(super) timer: Option<Waker>,
+    pub(super) acceptor: Option<Waker>,
     pub(super) is_stopping: bool,
     /// Tasks that still run.
     tasks: usize,
@@ -54,11 +46,8 @@ pub(super) struct ServerState {
 }
 
 impl BrokerServer {
-    /// Listens, and starts the tasks on the current runtime.
-    pub(super) async fn start(config: BrokerConfig, listen: SocketAddr) -> io::Result<Arc<Self>> {
-        let on_listen = |error: io::Error| io::Error::new(error.kind(), format!("listening on {listen}: {error}"));
-        let listener = TcpListener::bind(listen).await.map_err(on_listen)?;
-        let address = listener.local_addr()?;
+    /// A machine without tasks, on the current runtime and its clock.
+    pub(super) fn new(config: BrokerConfig, address: SocketAddr) -> Arc<Self> {
         let url = format!("pulsar://{address}");
         let started = Instant::now();
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -73,10 +62,7 @@ impl BrokerServer {
             tasks: 0,
             stoppers: Vec::new(),
         });
-        let server = Arc::new(Self { state, runtime: Handle::current(), url, address, started, started_wall_ms });
-        server.spawn(accept_connections(Arc::clone(&server), listener));
-        server.spawn(run_timer(Arc::clone(&server)));
-        Ok(server)
+        Arc::new(Self { state, runtime: Handle::current(), url, address, started, started_wall_ms })
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, ServerState> {
@@ -90,26 +76,14 @@ impl BrokerServer {
         Now { at: at.into_std(), wall_ms: self.started_wall_ms.saturating_add(since) }
     }
 
-    fn spawn(self: &Arc<Self>, task: impl Future<Output = ()> + Send + 'static) {
+    /// Runs a task that has to end before the broker has stopped.
+    pub(super) fn spawn(self: &Arc<Self>, task: impl Future<Output = ()> + Send + 'static) {
         self.lock().tasks += 1;
         let running = RunningTask(Arc::clone(self));
         self.runtime.spawn(async move {
             let _running = running;
             task.await;
         });
-    }
-
-    /// Serves one connection in a task of its own.
-    pub(super) fn serve<S>(self: &Arc<Self>, stream: S)
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        if self.lock().is_stopping {
-            return;
-        }
-        let now = self.now();
-        let id = self.input(|broker| broker.connect(now));
-        self.spawn(ServedConnection::new(Arc::clone(self), id, stream));
     }
 
     /// An input to the machine. Tasks that have something to do after it are woken outside the lock.
@@ -171,58 +145,4 @@ impl Drop for RunningTask {
         drop(state);
         stoppers.into_iter().for_each(Waker::wake);
     }
-}
-
-async fn accept_connections(server: Arc<BrokerServer>, listener: TcpListener) {
-    loop {
-        let accepted = poll_fn(|context| {
-            {
-                let mut state = server.lock();
-                if state.is_stopping {
-                    return Poll::Ready(None);
-                }
-                state.acceptor = Some(context.waker().clone());
-            }
-            listener.poll_accept(context).map(Some)
-        })
-        .await;
-        match accepted {
-            None => return,
-            Some(Ok((stream, _))) => {
-                // Without it small answers wait for the client's delayed ACK; a failure costs only time.
-                let _ = stream.set_nodelay(true);
-                server.serve(stream);
-            }
-            Some(Err(_)) => tokio::time::sleep(ACCEPT_PAUSE).await,
-        }
-    }
-}
-
-/// Calls the machine when something is due.
-async fn run_timer(server: Arc<BrokerServer>) {
-    let mut sleep = pin!(sleep_until(Instant::now()));
-    poll_fn(|context| {
-        loop {
-            let deadline = {
-                let mut state = server.lock();
-                if state.is_stopping {
-                    return Poll::Ready(());
-                }
-                state.timer = Some(context.waker().clone());
-                state.broker.poll_deadline()
-            };
-            let Some(deadline) = deadline else { return Poll::Pending };
-            ready!(poll_until(sleep.as_mut(), deadline.at.into(), context));
-            let now = server.now();
-            server.input(|broker| broker.handle_deadline(now));
-        }
-    })
-    .await;
-}
-
-fn poll_until(mut sleep: Pin<&mut Sleep>, at: Instant, context: &mut Context<'_>) -> Poll<()> {
-    if sleep.deadline() != at {
-        sleep.as_mut().reset(at);
-    }
-    sleep.poll(context)
 }

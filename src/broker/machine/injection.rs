@@ -6,10 +6,9 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 
 use super::{Broker, BrokerTimer};
-use crate::broker::commands::NO_REQUEST;
 use crate::broker::connections::{ConsumerSlot, ProducerSlot};
 use crate::broker::faults::{FaultEffect, FaultEvent, PendingFault};
-use crate::broker::ids::{ConnId, ConsumerKey, ProducerKey};
+use crate::broker::ids::{ConnId, ConsumerKey, NO_REQUEST, ProducerKey};
 use crate::broker::topics::WatcherKey;
 use crate::error::ServerCode;
 use crate::pb::{self, command_lookup_topic_response::LookupType};

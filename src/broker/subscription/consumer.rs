@@ -2,8 +2,28 @@
 
 use std::sync::Arc;
 
-use super::key_hashing::KeyRange;
 use crate::broker::ids::ConsumerKey;
+
+/// A range of sticky slots, both ends included, as its consumer sent it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct KeyRange {
+    pub(crate) start: i32,
+    pub(crate) end: i32,
+}
+
+impl KeyRange {
+    pub(crate) fn is_ordered(self) -> bool {
+        self.start <= self.end
+    }
+
+    pub(crate) fn overlaps(self, other: Self) -> bool {
+        self.start <= other.end && other.start <= self.end
+    }
+
+    pub(crate) fn contains(self, slot: u32) -> bool {
+        (i64::from(self.start)..=i64::from(self.end)).contains(&i64::from(slot))
+    }
+}
 
 /// One connected consumer.
 #[derive(Debug)]

@@ -1,7 +1,7 @@
 //! Which consumer of a Key_Shared subscription a key belongs to.
 //!
 //! A key hashes to a slot. Under AUTO_SPLIT the slots are divided among the consumers by consistent hashing
-//! ([`KeyRing`]); under STICKY each consumer brings the ranges it wants ([`KeyRange`]).
+//! ([`KeyRing`]); under STICKY each consumer brings the ranges it wants.
 
 use std::collections::BTreeMap;
 
@@ -23,27 +23,6 @@ pub(crate) fn auto_split_slot(key_hash: u32) -> u32 {
 /// Slot of a masked murmur3 hash under STICKY; 0 is avoided.
 pub(crate) fn sticky_slot(key_hash: u32) -> u32 {
     (key_hash % STICKY_SLOTS).max(1)
-}
-
-/// A range of sticky slots, both ends included, as its consumer sent it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct KeyRange {
-    pub(crate) start: i32,
-    pub(crate) end: i32,
-}
-
-impl KeyRange {
-    pub(crate) fn is_ordered(self) -> bool {
-        self.start <= self.end
-    }
-
-    pub(crate) fn overlaps(self, other: Self) -> bool {
-        self.start <= other.end && other.start <= self.end
-    }
-
-    pub(crate) fn contains(self, slot: u32) -> bool {
-        (i64::from(self.start)..=i64::from(self.end)).contains(&i64::from(slot))
-    }
 }
 
 /// Consistent hashing: a consumer that comes or goes moves only the keys next to its points.

@@ -22,8 +22,8 @@ mod unacked;
 use std::sync::Arc;
 
 pub(crate) use self::active::ActiveConsumer;
-pub(crate) use self::consumer::{SubscribedConsumer, SubscribedConsumers};
-use self::key_hashing::{KeyRange, KeyRing, auto_split_slot, sticky_slot};
+pub(crate) use self::consumer::{KeyRange, SubscribedConsumer, SubscribedConsumers};
+use self::key_hashing::{KeyRing, auto_split_slot, sticky_slot};
 pub(crate) use self::read_queue::ReadQueue;
 pub(crate) use self::round_robin::RoundRobin;
 use self::unacked::UnackedEntries;
