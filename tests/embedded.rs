@@ -84,7 +84,7 @@ impl Cluster for Embedded {
     fn stats<'a>(&'a self, topic: &'a str) -> Fut<'a, Option<TopicView>> {
         Box::pin(async move {
             let stats = self.broker.stats(topic)?;
-            let consumer = |consumer: pulsar_native::broker::ConsumerStats| ConsumerView {
+            let consumer = |consumer: pulsar_native::broker::ConnectedConsumerStats| ConsumerView {
                 name: consumer.consumer_name,
                 permits: consumer.available_permits,
             };

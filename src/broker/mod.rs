@@ -31,11 +31,11 @@
 //! | `machine` | in which order things happen: inputs, outputs, timers; which requests a fault falls on |
 //! | `dispatch` | which consumer gets which entry |
 //! | `topics` | which topics there are; names, access modes and sequence ids of producers; schemas; watchers |
-//! | `subscription` | what is acknowledged, what is sent next, who holds what |
+//! | `subscription` | what is acknowledged, what is sent next, which consumer holds what |
 //! | `connections` | what each client has agreed on and named; frames on their way out |
 //! | `storage` | positions and offsets: the log and the cursors |
 //! | `faults` | which event a scripted fault falls on, and with which effect |
-//! | `conformance` | the rules, and who broke them |
+//! | `conformance` | nothing: it records the rules that clients broke |
 
 mod admin;
 mod commands;
@@ -52,10 +52,10 @@ mod storage;
 mod subscription;
 mod topics;
 
-pub use admin::{ConsumerStats, SubscriptionStats, TopicStats};
+pub use admin::{ConnectedConsumerStats, SubscriptionStats, TopicStats};
 pub use config::{BrokerConfig, DamagedEntries};
 pub use conformance::{ConformanceViolation, Rule};
 #[cfg(feature = "sim")]
 pub(crate) use connections::token::mint as mint_token;
 pub use embedded::{EmbeddedBroker, EmbeddedBrokerBuilder, FaultBuilder, Faults};
-pub use faults::{Fault, FaultEffect, FaultEvent};
+pub use faults::{FaultEffect, FaultEvent, ScriptedFault};

@@ -461,7 +461,7 @@ fn a_non_persistent_topic_delivers_now_or_never() {
     let conn = world.connect();
     world.producer_on(conn, 1, topic);
     let on_topic = |subscribe: &mut pb::CommandSubscribe| subscribe.topic = topic.to_owned();
-    world.publish(conn, 1, "p", 0, b"nobody is there");
+    world.publish(conn, 1, "p", 0, b"no consumer");
     world.receipts(conn);
     world.consumer_as(conn, 1, SubType::Shared, 1, on_topic);
     for sequence_id in 1..4 {

@@ -204,13 +204,13 @@ fn a_handshake_has_one_keep_alive_interval() {
 }
 
 #[test]
-fn a_namespace_nobody_looked_up_is_not_served() {
+fn a_namespace_that_was_not_looked_up_is_not_served() {
     let mut world = World::new();
     let conn = world.connect();
     let answer = world.ask(conn, producer_command(1, 1, TOPIC));
     assert_eq!(error_of(&answer).0, ServerError::ServiceNotReady);
     assert_eq!(world.broken(), [Rule::LookupMissing]);
-    // Another topic of the namespace makes this broker its owner; the judge notes that this one was not asked for.
+    // Another topic of the namespace makes this broker its owner; that this one was not looked up is a violation.
     world.look_up(conn, "another");
     assert!(matches!(world.ask(conn, producer_command(2, 1, TOPIC)), Command::ProducerSuccess(_)));
     assert_eq!(world.broken(), [Rule::LookupMissing]);

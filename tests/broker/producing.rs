@@ -1,4 +1,4 @@
-//! PRODUCER, SEND, receipts: names, epochs, access modes, deduplication, retention, what the judge notes.
+//! PRODUCER, SEND, receipts: names, epochs, access modes, deduplication, retention, violations.
 
 use std::time::Duration;
 

@@ -95,7 +95,7 @@ async fn one_message_over_tcp() {
     assert_eq!(broker.violations(), []);
     broker.stop().await;
     assert_eq!(client.next().await, None, "the socket is gone");
-    assert!(TcpStream::connect(broker.address()).await.is_err(), "nobody listens");
+    assert!(TcpStream::connect(broker.address()).await.is_err(), "it still listens");
 }
 
 #[tokio::test]

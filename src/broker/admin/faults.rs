@@ -1,6 +1,6 @@
 //! What a test does to a broker so that something goes wrong: now, or when a scripted event comes.
 
-use crate::broker::faults::Fault;
+use crate::broker::faults::ScriptedFault;
 use crate::broker::machine::Broker;
 use crate::topic::TopicName;
 use crate::wire::entry::EntryParts;
@@ -8,7 +8,7 @@ use crate::wire::entry::EntryParts;
 /// When an event comes.
 impl Broker {
     /// Arms a fault. At most 1,000 are armed at once; further ones are not.
-    pub fn arm_fault(&mut self, fault: Fault) {
+    pub fn arm_fault(&mut self, fault: ScriptedFault) {
         self.connections.faults.arm(fault);
     }
 

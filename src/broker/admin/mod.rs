@@ -10,7 +10,7 @@ mod stats;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use self::stats::{ConsumerStats, SubscriptionStats, TopicStats};
+pub use self::stats::{ConnectedConsumerStats, SubscriptionStats, TopicStats};
 use super::connections::{ProducerSlot, token};
 use super::ids::ConnId;
 use super::machine::Broker;

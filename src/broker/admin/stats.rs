@@ -42,13 +42,13 @@ pub struct SubscriptionStats {
     /// False for a reader's subscription, which goes with its consumer.
     pub durable: bool,
     /// The connected consumers.
-    pub consumers: Vec<ConsumerStats>,
+    pub consumers: Vec<ConnectedConsumerStats>,
 }
 
 /// Statistics of one consumer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct ConsumerStats {
+pub struct ConnectedConsumerStats {
     /// `consumer_name` of SUBSCRIBE.
     pub consumer_name: String,
     /// Messages that may still be sent; below zero after a batch went out on fewer permits.
@@ -95,8 +95,8 @@ fn subscription_stats(sub: &Subscription, log: &Log) -> SubscriptionStats {
     }
 }
 
-fn consumer_stats(consumer: &SubscribedConsumer) -> ConsumerStats {
-    ConsumerStats {
+fn consumer_stats(consumer: &SubscribedConsumer) -> ConnectedConsumerStats {
+    ConnectedConsumerStats {
         consumer_name: consumer.name.to_string(),
         available_permits: consumer.permits,
         unacked_messages: consumer.unacked,

@@ -61,7 +61,7 @@ impl Broker {
         }
     }
 
-    /// Who the client is; `None` while authentication is off.
+    /// The identity of the client; `None` while authentication is off.
     fn authenticate(&self, connect: &pb::CommandConnect) -> Result<Option<Identity>, Refusal> {
         let Some(key) = &self.config.token_secret_key else { return Ok(None) };
         let data = connect.auth_data.as_deref().unwrap_or_default();

@@ -30,7 +30,7 @@ pub(crate) struct BrokerConnection {
     pub(crate) credentials: Credentials,
     pub(crate) liveness: Liveness,
     pub(crate) endpoints: ConnectionEndpoints,
-    pub(super) outbox: Outbox,
+    pub(super) outbox: ConnectionOutbox,
     /// By a fault: what the peer sends is left unread.
     pub(crate) reads_paused: bool,
     /// It is in the list of [`Connections::take_ready`](super::Connections::take_ready).
@@ -45,7 +45,7 @@ impl BrokerConnection {
             credentials: Credentials { identity: None, is_superuser: true, is_challenged: false },
             liveness: Liveness::default(),
             endpoints: ConnectionEndpoints::default(),
-            outbox: Outbox::default(),
+            outbox: ConnectionOutbox::default(),
             reads_paused: false,
             is_listed: false,
         }
@@ -77,7 +77,7 @@ pub(crate) struct Negotiated {
     pub(crate) at_ms: u64,
 }
 
-/// Who the client is, and whether it still has to prove it.
+/// The identity of the client, and whether it has to be proved again.
 #[derive(Debug)]
 pub(crate) struct Credentials {
     /// `None` while authentication is off.
@@ -107,7 +107,7 @@ impl Liveness {
 
 /// Frames for the client. Bounded by the high-water mark for deliveries, by one answer for each request otherwise.
 #[derive(Debug, Default)]
-pub(super) struct Outbox {
+pub(super) struct ConnectionOutbox {
     pub(super) bytes: BytesMut,
     /// A delivery was held back because there was no room.
     needs_dispatch: bool,
@@ -115,7 +115,7 @@ pub(super) struct Outbox {
     pub(super) writes_paused: bool,
 }
 
-impl Outbox {
+impl ConnectionOutbox {
     /// Whether a delivery may be queued. If not, its subscription is dispatched again once there is room.
     pub(super) fn has_room(&mut self, high_water_mark: usize) -> bool {
         let has_room = self.bytes.len() < high_water_mark;

@@ -4,12 +4,12 @@
 //! overdrawn differs by type, as on a real broker: Exclusive, Failover and Key_Shared read up to `permits` *entries* in
 //! one go and send all of them, Shared counts while it sends.
 //!
-//! | type | who gets the next entry | file |
+//! | type | the consumer of the next entry | file |
 //! | --- | --- | --- |
-//! | Exclusive, Failover | the active consumer | `single_active` |
-//! | Shared | consumers in turn, of the best priority level that can take more | `shared` |
-//! | Key_Shared | the consumer that the entry's key belongs to | `key_shared` |
-//! | any, non-persistent topic | the same one, if it can take it now | `non_persistent` |
+//! | Exclusive, Failover | the active one | `single_active` |
+//! | Shared | each in turn, of the best priority level that can take more | `shared` |
+//! | Key_Shared | the one that the entry's key belongs to | `key_shared` |
+//! | any, non-persistent topic | the same, if it can take the entry now | `non_persistent` |
 
 mod key_shared;
 mod non_persistent;

@@ -48,7 +48,7 @@ pub struct EmbeddedBrokerBuilder {
     bad_topic: Option<String>,
 }
 
-/// Where it is, and who may come.
+/// Address, authentication and liveness.
 impl EmbeddedBrokerBuilder {
     /// Where to listen. Default 127.0.0.1 and a free port.
     pub fn listen(mut self, address: SocketAddr) -> Self {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::EmbeddedBroker;
-use crate::broker::faults::{Fault, FaultEffect, FaultEvent};
+use crate::broker::faults::{FaultEffect, FaultEvent, ScriptedFault};
 use crate::broker::machine::Broker;
 use crate::error::ServerCode;
 
@@ -238,7 +238,7 @@ impl FaultBuilder<'_> {
     }
 
     fn arm(self, effect: FaultEffect) {
-        let mut fault = Fault::new(self.event, effect).after(self.after).times(self.times);
+        let mut fault = ScriptedFault::new(self.event, effect).after(self.after).times(self.times);
         if let Some(topic) = &self.topic {
             fault = fault.of(topic);
         }

@@ -64,7 +64,7 @@ impl Drop for StopOnDrop {
     }
 }
 
-/// Where it is, and who may come.
+/// Connections, credentials and lifetime.
 impl EmbeddedBroker {
     async fn start(config: BrokerConfig, listen: SocketAddr) -> io::Result<Self> {
         let on_bind = |error: io::Error| io::Error::new(error.kind(), format!("listening on {listen}: {error}"));

@@ -1,7 +1,7 @@
 //! Scripted faults on what passes between a client and the broker.
 //!
-//! A [`Fault`] names a [`FaultEvent`]: it lets some of them pass, then has its [`FaultEffect`] on the next ones. The
-//! script belongs to the machine, so it works the same without sockets; on a running broker
+//! A [`ScriptedFault`] names a [`FaultEvent`]: it lets some of them pass, then has its [`FaultEffect`] on the next
+//! ones. The script belongs to the machine, so it works the same without sockets; on a running broker
 //! [`Faults`](crate::broker::Faults) arms it.
 //!
 //! A fault loses, holds back, repeats or forges what passes, closes what is open, or damages what is stored. It never
@@ -147,7 +147,7 @@ pub enum FaultEffect {
 
 /// An effect, the kind of event it is for, and how many of those events.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
+pub struct ScriptedFault {
     event: FaultEvent,
     /// Full name of the one topic it is for.
     topic: Option<String>,
@@ -158,7 +158,7 @@ pub struct Fault {
     effect: FaultEffect,
 }
 
-impl Fault {
+impl ScriptedFault {
     /// A fault for the next event of this kind, once, on any topic.
     pub fn new(event: FaultEvent, effect: FaultEffect) -> Self {
         Self { event, topic: None, after: 0, times: Some(1), effect }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Fault, FaultEffect, FaultEvent};
+use super::{FaultEffect, FaultEvent, ScriptedFault};
 use crate::broker::ids::{ConnId, ConsumerKey};
 
 /// Faults armed at once; one more is not armed.
@@ -16,7 +16,7 @@ const FAULTS_MAX: usize = 1_000;
 #[derive(Default)]
 pub(crate) struct FaultScript {
     /// In the order in which they were armed.
-    armed: Vec<Fault>,
+    armed: Vec<ScriptedFault>,
     injected: u64,
     received: ByteLimit,
     sent: ByteLimit,
@@ -40,7 +40,7 @@ impl FaultScript {
         self.armed.is_empty()
     }
 
-    pub(crate) fn arm(&mut self, fault: Fault) {
+    pub(crate) fn arm(&mut self, fault: ScriptedFault) {
         if self.armed.len() < FAULTS_MAX && fault.times != Some(0) {
             self.armed.push(fault);
         }

@@ -6,8 +6,8 @@
 //! [`poll_transmit`](Broker::poll_transmit) and [`closing`](Broker::closing), then
 //! [`poll_deadline`](Broker::poll_deadline).
 //!
-//! The state lies in parts that own their rules; what a command does with them is in `commands`, what an operator does
-//! in `admin`. This is the interface of the simulator and of tests without a runtime; it may change in any release.
+//! The state lies in parts that own their rules; what a command does with them is in `commands`, what an administrator
+//! does in `admin`. This is the interface of the simulator and of tests without a runtime; it may change in any release.
 
 mod injection;
 mod takeovers;
@@ -28,7 +28,7 @@ use crate::broker::connections::{ConnectionState, Connections};
 use crate::broker::dispatch::{DispatchContext, Dispatcher};
 pub use crate::broker::ids::ConnId;
 use crate::broker::refusal::Refusal;
-use crate::broker::topics::{Ownership, Schemas, TopicListWatchers, Topics};
+use crate::broker::topics::{Ownership, Schemas, TopicListWatchers, TopicTable};
 use crate::machine::{Deadline, Now};
 use crate::pb;
 use crate::topic::TopicName;
@@ -42,7 +42,7 @@ pub struct Broker {
     /// What LOOKUP answers.
     pub(super) url: String,
     pub(super) connections: Connections,
-    pub(super) topics: Topics,
+    pub(super) topics: TopicTable,
     pub(super) ownership: Ownership,
     pub(super) schemas: Schemas,
     pub(super) watchers: TopicListWatchers,
@@ -62,7 +62,7 @@ impl Broker {
         let mut broker = Self {
             url: url.into(),
             connections: Connections::new(config.pulsar_channel_write_buffer_high_water_mark),
-            topics: Topics::new(config.max_stored_bytes),
+            topics: TopicTable::new(config.max_stored_bytes),
             ownership: Ownership::default(),
             schemas: Schemas::default(),
             watchers: TopicListWatchers::default(),

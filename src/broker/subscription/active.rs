@@ -1,4 +1,4 @@
-//! Which consumer of an Exclusive or Failover subscription is served.
+//! Exclusive and Failover: which consumer is served.
 
 use std::collections::BTreeMap;
 
@@ -8,60 +8,80 @@ use crate::broker::ids::ConsumerKey;
 use crate::hash::murmur3_32;
 
 /// ```text
-///             chosen                  Exclusive: at once; Failover: its delay is over
-///   nobody ──────────► chosen, waits ───────────────────────────────────────────────► served
-///      ▲                     │ another one is chosen                                     │
-///      └─────────────────────┴──────────────────── the last consumer leaves ─────────────┘
+///            choose                    Exclusive: at once; Failover: its delay is over
+///   None ─────────────► Waiting ────────────────────────────────────────────────────► Served
+///    ▲                  ▲     │                                                         │
+///    │                  └─────┼────────────────── another one is chosen ────────────────┤
+///    └── no consumer is left ─┴─────────────────────────────────────────────────────────┘
 /// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum ActiveState {
+    #[default]
+    None,
+    /// Chosen, and sent nothing yet.
+    Waiting(ConsumerKey),
+    /// Chosen, and sent messages.
+    Served(ConsumerKey),
+}
+
+/// The one consumer of an Exclusive or Failover subscription that gets messages.
 #[derive(Debug, Default)]
 pub(crate) struct ActiveConsumer {
-    chosen: Option<ConsumerKey>,
-    is_served: bool,
-    /// Counts changes, so that the timer of an earlier choice is recognised and ignored.
+    state: ActiveState,
+    /// Counts choices, so that the timer of an earlier one is recognised and ignored.
     generation: u64,
 }
 
 impl ActiveConsumer {
     /// The chosen consumer, served or still waiting for its fail-over delay.
     pub(crate) fn chosen(&self) -> Option<ConsumerKey> {
-        self.chosen
+        match self.state {
+            ActiveState::None => None,
+            ActiveState::Waiting(key) | ActiveState::Served(key) => Some(key),
+        }
     }
 
     /// The chosen consumer once it may get messages.
     pub(crate) fn served(&self) -> Option<ConsumerKey> {
-        self.chosen.filter(|_| self.is_served)
+        match self.state {
+            ActiveState::None | ActiveState::Waiting(_) => None,
+            ActiveState::Served(key) => Some(key),
+        }
     }
 
     pub(crate) fn generation(&self) -> u64 {
         self.generation
     }
 
-    /// Exclusive: the choice is served at once.
+    /// Exclusive: the chosen consumer is served at once.
     pub(crate) fn serve(&mut self) {
-        self.is_served = true;
+        if let ActiveState::Waiting(key) = self.state {
+            self.state = ActiveState::Served(key);
+        }
     }
 
-    /// The fail-over delay of a choice is over; false if there is a newer choice, or this one is served already.
+    /// Failover: the delay of a choice is over. False if there is a newer choice, or this one is served already.
     pub(crate) fn serve_after_delay(&mut self, generation: u64) -> bool {
-        let is_due = self.generation == generation && !self.is_served;
-        self.is_served |= is_due;
+        let is_due = self.generation == generation && matches!(self.state, ActiveState::Waiting(_));
+        if is_due {
+            self.serve();
+        }
         is_due
     }
 
     /// Makes another choice, which is not served yet; true if it differs from the one before.
     pub(super) fn choose(&mut self, chosen: Option<ConsumerKey>) -> bool {
-        if chosen == self.chosen {
+        if chosen == self.chosen() {
             return false;
         }
-        self.chosen = chosen;
-        self.is_served = false;
+        self.state = chosen.map_or(ActiveState::None, ActiveState::Waiting);
         self.generation += 1;
         true
     }
 
     /// All consumers were taken off the subscription.
     pub(super) fn clear(&mut self) {
-        self.chosen = None;
+        self.state = ActiveState::None;
     }
 }
 

@@ -1,10 +1,10 @@
-//! One subscription: what it has acknowledged, what it sends next, who is connected, and what each consumer holds.
+//! One subscription: what it has acknowledged, what it sends next, its consumers, and what each of them holds.
 //!
 //! | part | decides |
 //! | --- | --- |
 //! | [`Cursor`] | what is acknowledged |
 //! | [`ReadQueue`] | which entry is sent next |
-//! | `UnackedEntries` | who holds which entry, and how often it was sent before |
+//! | `UnackedEntries` | which consumer holds which entry, and how often it was sent before |
 //! | [`SubscribedConsumers`] | permits and counts of each consumer |
 //! | [`ActiveConsumer`] | Exclusive, Failover: which consumer is served |
 //! | [`RoundRobin`] | Shared: whose turn it is |
@@ -262,7 +262,7 @@ impl Subscription {
         }
     }
 
-    /// An entry of a non-persistent topic went out: it costs permits and is held by nobody.
+    /// An entry of a non-persistent topic went out: it costs permits and is not held.
     pub(crate) fn record_transient_delivery(&mut self, key: ConsumerKey, messages: u32) {
         self.msg_out += u64::from(messages);
         if let Some(consumer) = self.consumers.get_mut(key) {

@@ -26,7 +26,7 @@ pub(super) struct UnackedEntries {
     redeliveries: BTreeMap<u64, u32>,
     /// Consumers that were sent an entry and no longer hold it: an ack of theirs may still come.
     former_holders: BTreeMap<u64, Vec<Arc<str>>>,
-    /// Key_Shared: who holds entries of a slot, and how many.
+    /// Key_Shared: the consumer that holds entries of a slot, and how many.
     slot_holders: BTreeMap<u32, (ConsumerKey, u32)>,
 }
 

@@ -1,7 +1,7 @@
 //! The topics of the broker, and what is known of them by name.
 //!
-//! [`Topics`] is the table; [`Topic`] is one of them. [`Ownership`] says which of them clients may come for,
-//! [`Schemas`] what their messages look like, [`TopicListWatchers`] who is told when one comes or goes.
+//! [`TopicTable`] is the table; [`Topic`] is one of them. [`Ownership`] says which of them clients may come for,
+//! [`Schemas`] what their messages look like, [`TopicListWatchers`] which clients to tell when one comes or goes.
 
 mod ownership;
 mod pattern;
@@ -36,7 +36,7 @@ pub(crate) const PARTITIONS_MAX: u32 = 10_000;
 
 /// All topics of the broker, and the bytes they hold together.
 #[derive(Debug)]
-pub(crate) struct Topics {
+pub(crate) struct TopicTable {
     by_name: BTreeMap<Arc<str>, Topic>,
     /// Partitioned topics by their base name.
     partitioned: BTreeMap<String, u32>,
@@ -47,7 +47,7 @@ pub(crate) struct Topics {
     stored_bytes_max: usize,
 }
 
-impl Topics {
+impl TopicTable {
     pub(crate) fn new(stored_bytes_max: usize) -> Self {
         Self {
             by_name: BTreeMap::new(),
@@ -121,7 +121,7 @@ impl Topics {
 }
 
 /// Topics that come and go.
-impl Topics {
+impl TopicTable {
     /// Number of partitions of a partitioned topic, by its base name.
     pub(crate) fn partitions(&self, base: &TopicName) -> Option<u32> {
         self.partitioned.get(base.as_str()).copied()
@@ -175,7 +175,7 @@ impl Topics {
 }
 
 /// Entries, within the limit on bytes.
-impl Topics {
+impl TopicTable {
     /// Appends an entry to a topic's log. [`make_room`](Self::make_room) comes first.
     pub(crate) fn store(
         &mut self,

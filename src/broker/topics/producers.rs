@@ -1,4 +1,4 @@
-//! The producers of one topic: their names, and who may have it alone (access modes and topic epochs).
+//! The producers of one topic: names, access modes and topic epochs.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
