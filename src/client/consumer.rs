@@ -13,7 +13,7 @@ use super::message::ReceivedMessage;
 use super::receive::Receiver;
 use super::{Shared, clock};
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::MessageId;
+use crate::id::{MessageId, MessagePosition};
 use crate::machine::consumer::{Consumer as Machine, ConsumerConfig, SeekTo};
 use crate::machine::{Deferred, Endpoint, ReadyList, Reply, ReplyTo};
 use crate::pb;
@@ -204,11 +204,11 @@ impl Consumer {
     /// # Cancel safety
     /// Dropping the future forgets the question.
     pub async fn last_message_ids(&self) -> Result<Vec<MessageId>> {
+        let replies =
+            self.acker.ask_each(|consumer, reply, deferred| consumer.last_message_id(reply, clock::now(), deferred));
         let mut ids = Vec::new();
-        for reply in
-            self.acker.ask_each(|consumer, reply, deferred| consumer.last_message_id(reply, clock::now(), deferred))
-        {
-            ids.push(reply.await?.id);
+        for (reply, topic) in replies.into_iter().zip(&self.acker.shared.parts) {
+            ids.push(MessageId::at(reply.await?.id).with_topic(topic.clone()));
         }
         Ok(ids)
     }
@@ -234,7 +234,9 @@ impl Consumer {
                 });
                 vec![reply]
             }
-            _ => self.acker.ask_each(|consumer, reply, deferred| consumer.seek(to, reply, clock::now(), deferred)),
+            _ => self
+                .acker
+                .ask_each(|consumer, reply, deferred| consumer.seek(to.clone(), reply, clock::now(), deferred)),
         };
         all(replies).await
     }
@@ -349,10 +351,10 @@ impl Acker {
             let what = "an id does not say which of several topics it is of: use the message itself";
             return Err(Error::local(ErrorKind::InvalidArgument, what));
         }
-        let found = match (endpoints.len(), usize::try_from(id.partition)) {
+        let found = match (endpoints.len(), id.partition()) {
             (1, _) => endpoints.first(),
-            (_, Ok(partition)) => endpoints.get(partition),
-            (_, Err(_)) => None,
+            (_, Some(partition)) => endpoints.get(partition as usize),
+            (_, None) => None,
         };
         found.ok_or_else(|| {
             let what = format!("message id {id} names no partition of this consumer");
@@ -370,7 +372,7 @@ impl Acker {
     #[inline]
     pub fn ack(&self, message: &ReceivedMessage) -> Result<()> {
         let endpoint = self.endpoint_of(message)?;
-        endpoint.with(&mut Deferred::new(), |consumer, _| consumer.ack(&message.id(), clock::now))
+        endpoint.with(&mut Deferred::new(), |consumer, _| consumer.ack(&message.position(), clock::now))
     }
 
     /// [`Self::ack`] by id alone, as kept by the application.
@@ -379,7 +381,7 @@ impl Acker {
     /// As of [`Self::ack`]; and when a partitioned topic's id names no partition.
     pub fn ack_id(&self, id: &MessageId) -> Result<()> {
         let endpoint = self.endpoint_of_id(id)?;
-        endpoint.with(&mut Deferred::new(), |consumer, _| consumer.ack(id, clock::now))
+        endpoint.with(&mut Deferred::new(), |consumer, _| consumer.ack(&id.position(), clock::now))
     }
 
     /// Acknowledges all messages of the (partition of the) topic up to and including this one (ACK, cumulative).
@@ -389,7 +391,7 @@ impl Acker {
     /// it; else as of [`Self::ack`].
     pub fn ack_cumulative(&self, message: &ReceivedMessage) -> Result<()> {
         let endpoint = self.endpoint_of(message)?;
-        endpoint.with(&mut Deferred::new(), |consumer, _| consumer.ack_cumulative(&message.id(), clock::now))
+        endpoint.with(&mut Deferred::new(), |consumer, _| consumer.ack_cumulative(&message.position(), clock::now))
     }
 
     /// Acknowledges one message and waits until the broker has confirmed it (ACK with a `request_id`, ACK_RESPONSE).
@@ -402,7 +404,7 @@ impl Acker {
     /// The acknowledgement is on its way once this was polled.
     pub async fn ack_confirmed(&self, message: &ReceivedMessage) -> Result<()> {
         let endpoint = self.endpoint_of(message)?;
-        self.confirm(endpoint, message.id(), false).await
+        self.confirm(endpoint, message.position(), false).await
     }
 
     /// [`Self::ack_cumulative`], waiting until the broker has confirmed it.
@@ -414,10 +416,10 @@ impl Acker {
     /// The acknowledgement is on its way once this was polled.
     pub async fn ack_cumulative_confirmed(&self, message: &ReceivedMessage) -> Result<()> {
         let endpoint = self.endpoint_of(message)?;
-        self.confirm(endpoint, message.id(), true).await
+        self.confirm(endpoint, message.position(), true).await
     }
 
-    async fn confirm(&self, endpoint: &Endpoint<Machine>, id: MessageId, cumulative: bool) -> Result<()> {
+    async fn confirm(&self, endpoint: &Endpoint<Machine>, id: MessagePosition, cumulative: bool) -> Result<()> {
         let (to, reply) = Reply::pair();
         let mut deferred = Deferred::new();
         endpoint.with(&mut deferred, |consumer, deferred| {
@@ -438,7 +440,7 @@ impl Acker {
     /// As of [`Self::ack`].
     pub fn nack(&self, message: &ReceivedMessage) -> Result<()> {
         let endpoint = self.endpoint_of(message)?;
-        endpoint.with(&mut Deferred::new(), |consumer, _| consumer.nack(&message.id(), clock::now()));
+        endpoint.with(&mut Deferred::new(), |consumer, _| consumer.nack(&message.position(), clock::now()));
         Ok(())
     }
 

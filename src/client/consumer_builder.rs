@@ -11,7 +11,6 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::machine::consumer::{
     Consumer as Machine, ConsumerConfig, InitialPosition, KeySharedPolicy, SubscriptionType,
 };
-use crate::machine::control::EndpointRef;
 use crate::machine::{Endpoint, EndpointId, ReadyList, Reply};
 
 /// What the queues of a partitioned topic's partitions hold together, at most, in messages: the Java client's
@@ -172,7 +171,7 @@ impl ConsumerBuilder {
         // The handle exists before the first answer, so that dropping this future closes them all.
         let consumer = Consumer::new(self.client.clone(), names, config, endpoints, generations, inbox);
         for endpoint in consumer.endpoints() {
-            self.client.open(EndpointRef::Consumer(endpoint.clone()))?;
+            self.client.open(endpoint.clone())?;
         }
         for reply in replies {
             reply.await?;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::id::MessageId;
+use crate::id::{MessageId, MessagePosition};
 use crate::machine::consumer::EntryBody;
 use crate::wire::batch::PlainRecord;
 use crate::wire::entry::BrokerEntryMetadata;
@@ -38,7 +38,7 @@ pub(super) struct Opened {
     /// Which endpoint of the consumer it came from.
     source: u32,
     /// Of the entry as a whole, with the size of its batch.
-    id: MessageId,
+    position: MessagePosition,
     raw: Bytes,
     /// The payload, if it was compressed; else it lies in `raw`.
     inflated: Option<Box<Bytes>>,
@@ -57,7 +57,7 @@ impl Opened {
         Self {
             topic,
             source,
-            id: MessageId::EARLIEST,
+            position: MessagePosition::EARLIEST,
             raw: Bytes::new(),
             inflated: None,
             payload: 0..0,
@@ -69,8 +69,15 @@ impl Opened {
 
     /// Takes in an entry. `inflated` is the payload if it had to be decompressed.
     #[inline]
-    pub(super) fn fill(&mut self, id: MessageId, raw: Bytes, body: &EntryBody, inflated: Option<Bytes>, again: u32) {
-        self.id = id;
+    pub(super) fn fill(
+        &mut self,
+        position: MessagePosition,
+        raw: Bytes,
+        body: &EntryBody,
+        inflated: Option<Bytes>,
+        again: u32,
+    ) {
+        self.position = position;
         self.raw = raw;
         self.payload = inflated.as_ref().map_or(body.payload.clone(), |payload| 0..narrow(payload.len()));
         self.inflated = inflated.map(Box::new);
@@ -84,8 +91,8 @@ impl Opened {
         *self = Self::empty(self.topic.clone(), self.source);
     }
 
-    pub(super) fn id(&self) -> &MessageId {
-        &self.id
+    pub(super) fn position(&self) -> MessagePosition {
+        self.position
     }
 
     /// The payload of the whole entry.
@@ -159,10 +166,16 @@ impl ReceivedMessage {
         Arc::ptr_eq(own, topic) || own == topic
     }
 
-    /// The message's id; with it the message can be acknowledged later.
+    /// The message's id, which holds its topic; with it the message can be acknowledged later.
     #[inline]
     pub fn id(&self) -> MessageId {
-        MessageId { batch_index: self.batch_index, ..self.opened.id }
+        MessageId::at(self.position()).with_topic(self.opened.topic.clone())
+    }
+
+    /// The id without its topic, which takes a count of references to hand out.
+    #[inline]
+    pub(super) fn position(&self) -> MessagePosition {
+        MessagePosition { batch_index: self.batch_index, ..self.opened.position }
     }
 
     /// The full name of the topic, of the partition where it is partitioned.
@@ -279,7 +292,7 @@ impl ReceivedMessage {
     /// the metadata, corrected for this one's place in its batch.
     pub fn index(&self) -> Option<u64> {
         let last = self.opened().broker()?.index?;
-        let behind = (self.opened.id.batch_size - 1 - self.batch_index).max(0);
+        let behind = (self.opened.position.batch_size - 1 - self.batch_index).max(0);
         last.checked_sub(u64::try_from(behind).ok()?)
     }
 
@@ -318,7 +331,7 @@ fn wide(range: &Range<u32>) -> Range<usize> {
 impl fmt::Debug for ReceivedMessage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ReceivedMessage")
-            .field("id", &format_args!("{}", self.id()))
+            .field("id", &format_args!("{}", self.position()))
             .field("topic", &self.topic())
             .field("key", &self.key())
             .field("payload_bytes", &self.payload_slice().len())

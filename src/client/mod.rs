@@ -1,7 +1,7 @@
 //! The client over tokio: the only room with sockets and clocks.
 //!
-//! [`Client`] is the way in. Behind it run one task for the supervisor (`runtime`) and one for each connection
-//! (`driver`); both only carry out what the machines decide. A [`Producer`] or [`Consumer`] talks to its endpoint
+//! [`Client`] is the way in. Behind it run one task for the supervisor and one for each connection (`driver`), over the
+//! timers and tasks of tokio (`runtime`); both only carry out what the machines decide. A [`Producer`] or [`Consumer`] talks to its endpoint
 //! under that endpoint's own lock and never to a task.
 
 use std::fmt;
@@ -11,8 +11,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::{ConsumerId, ProducerId};
-use crate::machine::control::{EndpointRef, Input};
+use crate::id::{ConsumerId, ProducerId, WatcherId};
+use crate::machine::EndpointRef;
+use crate::machine::control::Input;
+use crate::machine::supervisor::query::{self, Query};
 use crate::machine::{ReadyList, Reply, ReplyTo};
 use crate::topic::TopicName;
 
@@ -26,14 +28,14 @@ mod driver;
 mod message;
 mod producer;
 mod producer_builder;
-mod read_buffer;
 mod receive;
 mod routing;
-mod runtime;
+pub(crate) mod runtime;
+mod topic_list;
 mod topics;
 mod workers;
 
-pub use auth::{Authentication, CredentialsFuture, NoAuthentication, Token};
+pub use auth::{Authentication, CredentialsFuture, HttpHeaders, HttpHeadersFuture, NoAuthentication, Token};
 pub use builder::ClientBuilder;
 pub use consumer::{Acker, Consumer, ConsumerStats};
 pub use consumer_builder::ConsumerBuilder;
@@ -42,9 +44,11 @@ pub use message::ReceivedMessage;
 pub use producer::{Producer, TryEnqueueError};
 pub use producer_builder::ProducerBuilder;
 pub use routing::{HashingScheme, MessageRoutingMode};
+#[doc(hidden)]
+pub use topic_list::{TopicChange, TopicListWatch};
 pub use topics::Topics;
 
-pub use crate::machine::control::{AuthData, HostPort};
+pub use crate::machine::control::{AuthContext, AuthData, HostPort};
 
 /// A connection to a Pulsar cluster. Clones share it.
 ///
@@ -66,6 +70,7 @@ pub(crate) struct Shared {
     seed: u64,
     producer_ids: AtomicU64,
     consumer_ids: AtomicU64,
+    watcher_ids: AtomicU64,
 }
 
 impl Client {
@@ -113,10 +118,9 @@ impl Client {
         closed
     }
 
-    /// Waits until a broker has taken the credentials.
-    #[cfg(feature = "sim")]
-    pub(crate) async fn check_in(&self) -> Result<()> {
-        self.shared.ask(Input::Connect).await.map(drop)
+    /// Waits until a broker has accepted the credentials.
+    pub(crate) async fn check_connection(&self) -> Result<()> {
+        self.shared.query(query::connect()).await.map(drop)
     }
 
     /// The broker address that the client enters the cluster by, as the service URL gives it.
@@ -139,8 +143,13 @@ impl Shared {
         reply.await
     }
 
+    /// Asks the cluster.
+    pub(crate) async fn query<T: Send + 'static>(&self, query: Query<T>) -> Result<T> {
+        self.ask(|reply| Input::Query(query.with_reply(reply))).await
+    }
+
     pub(crate) async fn partitions(&self, topic: Arc<str>) -> Result<u32> {
-        self.ask(|reply| Input::Partitions { topic, reply }).await
+        self.query(query::partitions(&topic)).await
     }
 
     pub(crate) fn open(&self, endpoint: EndpointRef) -> Result<()> {
@@ -165,6 +174,10 @@ impl Shared {
 
     pub(crate) fn next_consumer_id(&self) -> ConsumerId {
         ConsumerId(self.consumer_ids.fetch_add(1, Ordering::Relaxed))
+    }
+
+    pub(crate) fn next_watcher_id(&self) -> WatcherId {
+        WatcherId(self.watcher_ids.fetch_add(1, Ordering::Relaxed))
     }
 
     /// The topics behind `topic`: its partitions, or itself if it has none.

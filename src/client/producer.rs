@@ -303,6 +303,7 @@ impl Drop for Accept<'_> {
 
 /// Why [`Producer::try_enqueue`] did not accept a message.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum TryEnqueueError {
     /// There is no room; the message comes back.
     Full(Box<Message>),

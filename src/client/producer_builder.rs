@@ -7,7 +7,6 @@ use super::producer::Producer;
 use super::routing::{HashingScheme, MessageRoutingMode, Router};
 use super::{Shared, clock, parse_topic};
 use crate::error::Result;
-use crate::machine::control::EndpointRef;
 use crate::machine::producer::{AccessMode, Producer as Machine, ProducerConfig};
 use crate::machine::{Endpoint, EndpointId, Reply};
 use crate::wire::compress::Compression;
@@ -176,7 +175,7 @@ impl ProducerBuilder {
         let machine = Machine::new(id, topic, partition, Arc::new(config), created, clock::now());
         let endpoint = Endpoint::new(EndpointId::Producer(id), machine, self.client.ready());
         producer.add(endpoint.clone());
-        self.client.open(EndpointRef::Producer(endpoint))?;
+        self.client.open(endpoint)?;
         Ok(reply)
     }
 

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use super::clock;
 use super::message::{Opened, ReceivedMessage};
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::MessageId;
+use crate::id::MessagePosition;
 use crate::machine::consumer::{Consumer, Credits, Entry, EntryBody};
 use crate::machine::{Deferred, Endpoint, EndpointId, ReadyList};
 use crate::wire::ack_set::AckSet;
@@ -299,7 +299,7 @@ impl Source {
         };
         let (ledger_id, entry_id, members, again) =
             (entry.ledger_id, entry.entry_id, entry.members, entry.redelivery_count);
-        let id = MessageId { partition: self.partition, ..MessageId::new(ledger_id, entry_id) };
+        let id = MessagePosition { partition: self.partition, ..MessagePosition::new(ledger_id, entry_id) };
         let raw = std::mem::take(&mut entry.raw);
         place(&mut self.opened, &self.topic, index, |opened| opened.fill(id, raw, body, None, again));
         self.run.pop_front();
@@ -369,7 +369,7 @@ impl Source {
             let record = match record {
                 Ok(record) => record,
                 Err(error) => {
-                    let (id, left) = (*opened.id(), batch.left);
+                    let (id, left) = (opened.position(), batch.left);
                     self.batch = None;
                     self.reject(id.ledger_id, id.entry_id, left, &EntryError::Batch(error));
                     return None;
@@ -386,7 +386,7 @@ impl Source {
             let message = ReceivedMessage::member(opened.clone(), place, member);
             if record.metadata.compacted_out {
                 // Nobody will see it, so nobody else acknowledges it, and the entry is done only with all members.
-                let id = message.id();
+                let id = message.position();
                 let _ = self.endpoint.with(&mut Deferred::new(), |consumer, _| consumer.ack(&id, clock::now));
                 continue;
             }
@@ -412,7 +412,7 @@ impl Source {
         let inflated = match inflate(&raw, &body) {
             Ok(payload) => payload,
             Err(error @ (CompressError::UnknownCodec(_) | CompressError::NotBuilt { .. })) => {
-                return Some(Err(self.leave_unread(ledger_id, entry_id, members, error.to_string())));
+                return Some(Err(self.leave_unread(ledger_id, entry_id, members, error)));
             }
             Err(error) => {
                 self.reject(ledger_id, entry_id, members, &EntryError::Decompress(error));
@@ -420,7 +420,7 @@ impl Source {
             }
         };
         let batch_size = body.num_messages_in_batch.unwrap_or(0);
-        let id = MessageId { ledger_id, entry_id, partition: self.partition, batch_index: -1, batch_size };
+        let id = MessagePosition { ledger_id, entry_id, partition: self.partition, batch_index: -1, batch_size };
         let fill = |opened: &mut Opened| opened.fill(id, raw, &body, inflated, redelivery_count);
         let opened = place(&mut self.opened, &self.topic, index, fill);
         let Some(size) = body.num_messages_in_batch else {
@@ -448,11 +448,17 @@ impl Source {
     }
 
     /// Sound, but this build cannot read it: not acknowledged, so that a client that can will get it.
-    fn leave_unread(&mut self, ledger_id: u64, entry_id: u64, permits: u32, what: String) -> Error {
+    fn leave_unread(
+        &mut self,
+        ledger_id: u64,
+        entry_id: u64,
+        permits: u32,
+        cause: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Error {
         self.credit(permits);
-        let id = MessageId { partition: self.partition, ..MessageId::new(ledger_id, entry_id) };
-        let what = format!("message {id} cannot be read and stays unacknowledged: {what}");
-        Error::local(ErrorKind::Unsupported, what).with_topic(&self.topic)
+        let id = MessagePosition { partition: self.partition, ..MessagePosition::new(ledger_id, entry_id) };
+        let what = format!("message {id} cannot be read and stays unacknowledged");
+        Error::local(ErrorKind::Unsupported, what).with_topic(&self.topic).with_source(cause)
     }
 }
 

@@ -134,7 +134,7 @@ fn poll_ended(tasks: &mut JoinSet<()>, cx: &mut Context<'_>) -> Result<()> {
 
 fn check(ended: Option<std::result::Result<(), tokio::task::JoinError>>) -> Result<()> {
     match ended {
-        Some(Err(error)) => Err(Error::local(ErrorKind::Closed, format!("the work on a message ended: {error}"))),
+        Some(Err(error)) => Err(Error::local(ErrorKind::Closed, "the work on a message ended").with_source(error)),
         _ => Ok(()),
     }
 }

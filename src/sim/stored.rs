@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::broker::machine::Broker;
-use crate::id::MessageId;
+use crate::id::{MessageId, MessagePosition};
 use crate::wire::batch::BatchCursor;
 use crate::wire::compress::decompress;
 use crate::wire::entry::EntryParts;
@@ -28,13 +28,14 @@ pub struct Stored {
 pub(super) fn stored(broker: &Broker, topic: &str) -> Vec<Stored> {
     let mut messages = Vec::new();
     for entry in broker.stored_entries(topic) {
-        let id = MessageId { partition: entry.partition, ..MessageId::new(entry.ledger_id, entry.entry_id) };
-        read_entry(&entry.bytes, id, &mut messages);
+        let at =
+            MessagePosition { partition: entry.partition, ..MessagePosition::new(entry.ledger_id, entry.entry_id) };
+        read_entry(&entry.bytes, at, &mut messages);
     }
     messages
 }
 
-fn read_entry(bytes: &Bytes, id: MessageId, into: &mut Vec<Stored>) -> Option<()> {
+fn read_entry(bytes: &Bytes, at: MessagePosition, into: &mut Vec<Stored>) -> Option<()> {
     let parts = EntryParts::split(bytes).ok()?;
     let raw = bytes.get(parts.metadata.clone())?;
     let read = Metadata::parse(raw).ok()?;
@@ -42,14 +43,14 @@ fn read_entry(bytes: &Bytes, id: MessageId, into: &mut Vec<Stored>) -> Option<()
     let payload = decompress(read.compression, &payload, read.uncompressed_size, UNCOMPRESSED_BYTES_MAX).ok()?;
     let producer_name = metadata::text(raw, &read.producer_name).to_owned();
     let Some(size) = read.num_messages_in_batch else {
-        into.push(Stored { id, producer_name, sequence_id: read.sequence_id, payload });
+        into.push(Stored { id: at.into(), producer_name, sequence_id: read.sequence_id, payload });
         return Some(());
     };
     let mut cursor = BatchCursor::new(size, payload.len()).ok()?;
     for index in 0..size {
         let record = cursor.next(&payload)?.ok()?;
         into.push(Stored {
-            id: MessageId { batch_index: index, batch_size: size, ..id },
+            id: MessagePosition { batch_index: index, batch_size: size, ..at }.into(),
             producer_name: producer_name.clone(),
             sequence_id: read.sequence_id,
             payload: payload.slice(record.payload),
@@ -59,5 +60,6 @@ fn read_entry(bytes: &Bytes, id: MessageId, into: &mut Vec<Stored>) -> Option<()
 }
 
 pub(super) fn is_acknowledged(broker: &Broker, topic: &str, subscription: &str, id: &MessageId) -> Option<bool> {
+    let id = id.position();
     broker.is_acknowledged(topic, subscription, (id.ledger_id, id.entry_id), u32::try_from(id.batch_index).ok())
 }

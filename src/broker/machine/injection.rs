@@ -13,7 +13,7 @@ use crate::broker::topics::WatcherKey;
 use crate::error::ServerCode;
 use crate::pb::{self, command_lookup_topic_response::LookupType};
 use crate::topic::TopicName;
-use crate::wire::command::Command;
+use crate::wire::command::{Command, Refusal};
 use crate::wire::frame::Frame;
 
 const REFUSED: &str = "refused by a scripted fault";
@@ -114,49 +114,13 @@ impl Broker {
             Frame::Other(command) => command,
             _ => return,
         };
-        let text = || Some(REFUSED.to_owned());
-        let answer: Command = match command {
-            Command::Connect(_) | Command::AuthResponse(_) => {
-                let message = REFUSED.to_owned();
-                self.connections.send(conn, pb::CommandError { request_id: NO_REQUEST, error, message });
-                return self.connections.close(conn);
-            }
-            Command::Lookup(request) => pb::CommandLookupTopicResponse {
-                response: Some(LookupType::Failed.into()),
-                request_id: request.request_id,
-                error: Some(error),
-                message: text(),
-                ..Default::default()
-            }
-            .into(),
-            Command::PartitionedMetadata(request) => pb::CommandPartitionedTopicMetadataResponse {
-                request_id: request.request_id,
-                response: Some(pb::command_partitioned_topic_metadata_response::LookupType::Failed.into()),
-                error: Some(error),
-                message: text(),
-                ..Default::default()
-            }
-            .into(),
-            Command::Ack(ack) if ack.request_id.is_some() => pb::CommandAckResponse {
-                consumer_id: ack.consumer_id,
-                error: Some(error),
-                message: text(),
-                request_id: ack.request_id,
-                ..Default::default()
-            }
-            .into(),
-            Command::ConsumerStats(request) => pb::CommandConsumerStatsResponse {
-                request_id: request.request_id,
-                error_code: Some(error),
-                error_message: text(),
-                ..Default::default()
-            }
-            .into(),
-            other => match other.request_id() {
-                Some(request_id) => pb::CommandError { request_id, error, message: REFUSED.to_owned() }.into(),
-                None => return,
-            },
-        };
+        if let Command::Connect(_) | Command::AuthResponse(_) = command {
+            let message = REFUSED.to_owned();
+            self.connections.send(conn, pb::CommandError { request_id: NO_REQUEST, error, message });
+            return self.connections.close(conn);
+        }
+        let refusal = Refusal { code: error, message: REFUSED.to_owned() };
+        let Some(answer) = command.refused(&refusal) else { return };
         self.connections.send(conn, answer);
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
+use super::runtime::{Runtime, timeout};
 use crate::error::{Error, ErrorKind, Result};
 use crate::machine::control::{BrokerKey, HostPort};
 
@@ -27,6 +28,7 @@ pub type DialFuture<'a> = Pin<Box<dyn Future<Output = Result<Box<dyn Socket>>> +
 
 /// Where to connect.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Target {
     /// Where the bytes go.
     pub address: HostPort,
@@ -61,9 +63,9 @@ impl Dialer for TcpDialer {
             let HostPort { host, port } = &target.address;
             // Every address the name resolves to is tried in turn.
             let connected = TcpStream::connect((&**host, *port)).await;
-            let socket = connected.map_err(|error| unreachable(&target.address, &error))?;
+            let socket = connected.map_err(|error| unreachable(&target.address, error))?;
             // Frames are written whole turns at a time; waiting for more only delays them.
-            socket.set_nodelay(true).map_err(|error| unreachable(&target.address, &error))?;
+            socket.set_nodelay(true).map_err(|error| unreachable(&target.address, error))?;
             if target.tls {
                 return self.secure(socket, target).await;
             }
@@ -85,18 +87,20 @@ impl TcpDialer {
     }
 }
 
-fn unreachable(address: &HostPort, error: &std::io::Error) -> Error {
-    Error::network(format!("cannot connect to {address}: {error}"))
+fn unreachable(address: &HostPort, error: std::io::Error) -> Error {
+    Error::network(format!("cannot connect to {address}")).with_source(error)
 }
 
-/// Dials within `timeout`.
-pub(crate) async fn dial(dialer: &dyn Dialer, key: &BrokerKey, timeout: Duration) -> Result<Box<dyn Socket>> {
+/// Dials within `limit`.
+pub(crate) async fn dial(
+    runtime: &impl Runtime,
+    dialer: &dyn Dialer,
+    key: &BrokerKey,
+    limit: Duration,
+) -> Result<Box<dyn Socket>> {
     let target = Target::of(key);
-    match tokio::time::timeout(timeout, dialer.dial(&target)).await {
-        Ok(result) => result,
-        Err(_) => {
-            let what = format!("cannot connect to {}: no answer within {} ms", target.address, timeout.as_millis());
-            Err(Error::local(ErrorKind::Connection, what))
-        }
-    }
+    timeout(runtime, limit, dialer.dial(&target)).await.unwrap_or_else(|| {
+        let what = format!("timed out after {limit:?} connecting to {}", target.address);
+        Err(Error::local(ErrorKind::Connection, what))
+    })
 }
