@@ -11,7 +11,7 @@ async fn main() -> std::io::Result<()> {
     let port = std::env::args().nth(1).and_then(|port| port.parse().ok()).unwrap_or(6650);
     let broker = EmbeddedBroker::builder()
         .listen(([127, 0, 0, 1], port).into())
-        .token_key("a secret for development, not for production")
+        .token_secret_key("a secret for development, not for production")
         .partitioned_topic("partitioned", 3)
         .start()
         .await?;

@@ -32,8 +32,9 @@ async fn main() -> std::process::ExitCode {
 }
 
 async fn on_embedded_broker() -> Result<(), Error> {
-    let broker =
-        EmbeddedBroker::builder().token_key("a secret of at least 32 bytes, for HS256").namespace("cluster/namespace");
+    let broker = EmbeddedBroker::builder()
+        .token_secret_key("a secret of at least 32 bytes, for HS256")
+        .namespace("cluster/namespace");
     let broker = broker.start().await.expect("a free port on 127.0.0.1");
     println!("embedded broker at {}", broker.url());
     walk_through(&broker.url(), &broker.token("admin"), "persistent://cluster/namespace/topic").await?;

@@ -7,7 +7,7 @@
 //! # use pulsar_native::broker::EmbeddedBroker;
 //! use pulsar_native::{Client, InitialPosition, Message, Token};
 //!
-//! # let broker = EmbeddedBroker::builder().token_key("a secret of at least 32 bytes, for HS256").start().await?;
+//! # let broker = EmbeddedBroker::builder().token_secret_key("a secret of at least 32 bytes, for HS256").start().await?;
 //! # let (url, token) = (broker.url(), broker.token("admin"));
 //! let client = Client::builder(url).auth(Token::new(token)).connect().await?;
 //!

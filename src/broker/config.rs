@@ -19,84 +19,95 @@ pub enum DamagedEntries {
     Refuse,
 }
 
-/// The settings of a broker. Defaults are those of Pulsar 4.0.8, except `batch_index_acknowledgment`, which is on as in 4.2.
+/// The settings of a broker, for tests that drive the [`Broker`](crate::broker::machine::Broker) without a runtime.
+/// [`EmbeddedBrokerBuilder`](crate::broker::EmbeddedBrokerBuilder) sets the same ones and documents their meaning.
+///
+/// Names are those of Pulsar's `broker.conf` where it has such a setting. Defaults are those of Pulsar 4.0.8, except
+/// `acknowledgment_at_batch_index_level_enabled`, which is on as in 4.2.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct BrokerConfig {
-    /// Secret of the HS256 tokens; `None` turns authentication off.
-    pub token_key: Option<Vec<u8>>,
-    /// The one role that may do everything; all others are refused each request.
-    pub superuser: String,
-    /// `tenant/namespace` names that exist.
+    /// [`token_secret_key`](crate::broker::EmbeddedBrokerBuilder::token_secret_key); `None` turns authentication off.
+    pub token_secret_key: Option<Vec<u8>>,
+    /// [`super_user_roles`](crate::broker::EmbeddedBrokerBuilder::super_user_roles): `admin`.
+    pub super_user_roles: BTreeSet<String>,
+    /// `tenant/namespace` names that exist: `public/default`.
     pub namespaces: BTreeSet<String>,
-    /// Every well-formed namespace exists.
+    /// [`any_namespace`](crate::broker::EmbeddedBrokerBuilder::any_namespace): false.
     pub any_namespace: bool,
     /// Partitioned topics by their full base name; those that `create_partitioned_topic` refuses are not made.
-    pub partitioned: BTreeMap<String, u32>,
-    /// PRODUCER and SUBSCRIBE make a topic that does not exist.
-    pub auto_create_topics: bool,
-    /// `acknowledgmentAtBatchIndexLevelEnabled`.
-    pub batch_index_acknowledgment: bool,
-    /// Deduplication by producer name and sequence id.
-    pub deduplication: bool,
-    /// `max_message_size` of CONNECTED, bytes.
+    pub partitioned_topics: BTreeMap<String, u32>,
+    /// [`allow_auto_topic_creation`](crate::broker::EmbeddedBrokerBuilder::allow_auto_topic_creation): true.
+    pub allow_auto_topic_creation: bool,
+    /// Members of a batch can be acknowledged one by one: true.
+    pub acknowledgment_at_batch_index_level_enabled: bool,
+    /// [`broker_deduplication_enabled`](crate::broker::EmbeddedBrokerBuilder::broker_deduplication_enabled): false.
+    pub broker_deduplication_enabled: bool,
+    /// [`max_message_size`](crate::broker::EmbeddedBrokerBuilder::max_message_size), bytes: 5 MiB.
     pub max_message_size: u32,
-    /// Time between PINGs; also how long a handshake may take.
+    /// [`keep_alive_interval`](crate::broker::EmbeddedBrokerBuilder::keep_alive_interval): 30 s.
     pub keep_alive_interval: Duration,
-    /// Time between checks for expired credentials.
+    /// Time between checks for expired credentials: 60 s.
     pub authentication_refresh_check: Duration,
-    /// How long a connection may stay silent when somebody else wants the name of its producer.
-    pub liveness_check: Duration,
-    /// How long a new active consumer of a Failover subscription waits before it is served.
-    pub failover_delay: Duration,
-    /// Bytes of entries kept over all topics; above it acknowledged ones go, then producers are held off.
-    pub stored_bytes_max: usize,
-    /// Unacknowledged messages of a Shared or Key_Shared consumer at which delivery to it stops.
-    pub unacked_messages_max: u64,
-    /// Bytes waiting for one connection at which delivery to it stops.
-    pub tx_bytes_max: usize,
-    /// Broker entry metadata goes to clients that can parse it (protocol version 18 and the feature flag).
-    pub broker_entry_metadata: bool,
-    /// What happens to entries whose metadata cannot be read.
+    /// How long a connection may stay silent when another one wants the name of its producer: 5 s.
+    pub connection_liveness_check_timeout: Duration,
+    /// How long a new active consumer of a Failover subscription waits before it is served: 1 s.
+    pub active_consumer_failover_delay_time: Duration,
+    /// [`max_stored_bytes`](crate::broker::EmbeddedBrokerBuilder::max_stored_bytes): 256 MiB.
+    pub max_stored_bytes: usize,
+    /// Unacknowledged messages of a Shared or Key_Shared consumer at which delivery to it stops: 50,000.
+    pub max_unacked_messages_per_consumer: u64,
+    /// Bytes waiting for one connection at which delivery to it stops: 4 MiB.
+    pub pulsar_channel_write_buffer_high_water_mark: usize,
+    /// Broker entry metadata goes to clients that can parse it (protocol version 18 and the feature flag): false.
+    pub exposing_broker_entry_metadata_to_client_enabled: bool,
+    /// What happens to entries whose metadata cannot be read: [`DamagedEntries::Drop`].
     pub damaged_entries: DamagedEntries,
-    /// First part of generated producer names.
-    pub cluster: String,
+    /// First part of generated producer names: `standalone`.
+    pub cluster_name: String,
 }
 
 impl Default for BrokerConfig {
     fn default() -> Self {
         Self {
-            token_key: None,
-            superuser: "admin".to_owned(),
+            token_secret_key: None,
+            super_user_roles: BTreeSet::from(["admin".to_owned()]),
             namespaces: BTreeSet::from(["public/default".to_owned()]),
             any_namespace: false,
-            partitioned: BTreeMap::new(),
-            auto_create_topics: true,
-            batch_index_acknowledgment: true,
-            deduplication: false,
+            partitioned_topics: BTreeMap::new(),
+            allow_auto_topic_creation: true,
+            acknowledgment_at_batch_index_level_enabled: true,
+            broker_deduplication_enabled: false,
             max_message_size: MAX_MESSAGE_SIZE_DEFAULT,
             keep_alive_interval: Duration::from_secs(30),
             authentication_refresh_check: Duration::from_secs(60),
-            liveness_check: Duration::from_secs(5),
-            failover_delay: Duration::from_secs(1),
-            stored_bytes_max: 256 * 1024 * 1024,
-            unacked_messages_max: 50_000,
-            tx_bytes_max: 4 * 1024 * 1024,
-            broker_entry_metadata: false,
+            connection_liveness_check_timeout: Duration::from_secs(5),
+            active_consumer_failover_delay_time: Duration::from_secs(1),
+            max_stored_bytes: 256 * 1024 * 1024,
+            max_unacked_messages_per_consumer: 50_000,
+            pulsar_channel_write_buffer_high_water_mark: 4 * 1024 * 1024,
+            exposing_broker_entry_metadata_to_client_enabled: false,
             damaged_entries: DamagedEntries::default(),
-            cluster: "standalone".to_owned(),
+            cluster_name: "standalone".to_owned(),
         }
+    }
+}
+
+impl BrokerConfig {
+    /// Whether a namespace exists, as in `tenant/namespace`.
+    pub(crate) fn has_namespace(&self, namespace: &str) -> bool {
+        self.any_namespace || self.namespaces.contains(namespace)
     }
 }
 
 impl fmt::Debug for BrokerConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BrokerConfig")
-            .field("token_key", &self.token_key.as_ref().map(|_| "<secret>"))
-            .field("superuser", &self.superuser)
+            .field("token_secret_key", &self.token_secret_key.as_ref().map(|_| "<secret>"))
+            .field("super_user_roles", &self.super_user_roles)
             .field("namespaces", &self.namespaces)
-            .field("partitioned", &self.partitioned)
-            .field("deduplication", &self.deduplication)
+            .field("partitioned_topics", &self.partitioned_topics)
+            .field("broker_deduplication_enabled", &self.broker_deduplication_enabled)
             .field("max_message_size", &self.max_message_size)
             .finish_non_exhaustive()
     }

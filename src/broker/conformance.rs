@@ -1,16 +1,19 @@
 //! Records what a client did that the protocol does not allow, whether or not a real broker would notice.
 //!
-//! The judge changes no answer. Tests assert that [`EmbeddedBroker::violations`](super::EmbeddedBroker::violations) is
-//! empty after a scenario.
+//! A violation changes no answer. Tests assert that [`EmbeddedBroker::violations`](super::EmbeddedBroker::violations)
+//! is empty after a scenario.
 
 use std::fmt;
+
+use crate::broker::ids::ConnId;
 
 /// Most violations that are kept; what comes after them is forgotten.
 const VIOLATIONS_MAX: usize = 1_000;
 
 /// One rule broken by one client.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Violation {
+#[non_exhaustive]
+pub struct ConformanceViolation {
     /// The connection, numbered from 1 in order of arrival.
     pub connection: u64,
     /// The rule.
@@ -19,13 +22,13 @@ pub struct Violation {
     pub detail: String,
 }
 
-impl fmt::Display for Violation {
+impl fmt::Display for ConformanceViolation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "connection {}: {:?}: {}", self.connection, self.rule, self.detail)
     }
 }
 
-/// The rules the judge knows.
+/// The rules that are checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Rule {
@@ -39,7 +42,7 @@ pub enum Rule {
     AboveVersion,
     /// No frame at all for a keep-alive interval after a PING.
     PongMissing,
-    /// PRODUCER or SUBSCRIBE for a topic that nobody looked up since it was loaded.
+    /// PRODUCER or SUBSCRIBE for a topic that no client looked up since it was made.
     LookupMissing,
     /// `epoch` of PRODUCER did not grow with a further PRODUCER of the same producer.
     EpochNotGrowing,
@@ -65,20 +68,20 @@ pub enum Rule {
     IncompleteRequest,
 }
 
-/// The list of what happened.
+/// What clients did wrong, in order.
 #[derive(Debug, Default)]
-pub(crate) struct Judge {
-    violations: Vec<Violation>,
+pub(crate) struct Conformance {
+    violations: Vec<ConformanceViolation>,
 }
 
-impl Judge {
-    pub(crate) fn record(&mut self, connection: u64, rule: Rule, detail: impl FnOnce() -> String) {
+impl Conformance {
+    pub(crate) fn record(&mut self, conn: ConnId, rule: Rule, detail: impl FnOnce() -> String) {
         if self.violations.len() < VIOLATIONS_MAX {
-            self.violations.push(Violation { connection, rule, detail: detail() });
+            self.violations.push(ConformanceViolation { connection: conn.0, rule, detail: detail() });
         }
     }
 
-    pub(crate) fn violations(&self) -> &[Violation] {
+    pub(crate) fn violations(&self) -> &[ConformanceViolation] {
         &self.violations
     }
 

@@ -2,13 +2,14 @@
 //!
 //! It serves the binary protocol as Apache Pulsar 4.0.8 does, rule by rule, down to when it closes a connection: so a
 //! client that works here works there, and official clients work here unchanged. Beyond that it records each rule
-//! that a client breaks, also those a real broker would let pass ([`EmbeddedBroker::violations`]).
+//! that a client breaks, also those a real broker would let pass ([`EmbeddedBroker::violations`]), and lets tests
+//! script what goes wrong ([`EmbeddedBroker::faults`]).
 //!
 //! ```no_run
 //! # async fn run() -> std::io::Result<()> {
 //! use pulsar_native::broker::EmbeddedBroker;
 //!
-//! let broker = EmbeddedBroker::builder().token_key("a secret of your own").start().await?;
+//! let broker = EmbeddedBroker::builder().token_secret_key("a secret of your own").start().await?;
 //! println!("{} {}", broker.url(), broker.token("admin"));
 //! # Ok(())
 //! # }
@@ -17,45 +18,44 @@
 //! # What it is not
 //! No durable storage: all is in memory and gone with the process. No cluster: one broker owns every topic, LOOKUP
 //! always answers with its own address. No transactions, no replication, no compaction, no quotas but one on memory,
-//! no TLS, no HTTP. One role may do everything, any other nothing.
+//! no TLS, no HTTP. A role may do everything or nothing.
 //!
 //! # Inside
-//! [`machine::Broker`] decides and never reads a socket or a clock; `server` holds the sockets. A frame goes
-//! `machine` -> one of the files below -> `topic`, `subscription`, `dispatch`.
+//! A frame goes `embedded` (sockets) -> [`machine::Broker`] (state, no socket, no clock) -> a file of `commands` -> the
+//! parts of the state, and its answer into the outbox of its connection. Each line knows those below it only:
 //!
-//! | file | commands, or what it keeps |
+//! | folder | what it decides |
 //! | --- | --- |
-//! | `handshake` | CONNECT, AUTH_RESPONSE, keep-alive, refresh of credentials |
-//! | `lookup`, `topic_list`, `schema` | PARTITIONED_METADATA, LOOKUP; topic lists and watchers; schemas |
-//! | `producers`, `publish` | PRODUCER, CLOSE_PRODUCER; SEND |
-//! | `consumers`, `acks`, `seek` | SUBSCRIBE, UNSUBSCRIBE; FLOW, ACK, REDELIVER; SEEK, GET_LAST_MESSAGE_ID |
-//! | `topic`, `log`, `subscription`, `cursor` | the state |
-//! | `dispatch`, `hashing` | who gets an entry |
-//! | `operator`, `stats` | what an operator does and sees |
-//! | `judge` | what clients did wrong |
-//! | `faults` | what goes wrong on purpose |
+//! | `embedded` | nothing: sockets, tasks, and the public handles |
+//! | `commands`, `admin` | what a client's command does; what an administrator, a test or the simulator does |
+//! | `machine` | in which order things happen: inputs, outputs, timers; which requests a fault falls on |
+//! | `dispatch` | which consumer gets which entry |
+//! | `topics` | which topics there are; names, access modes and sequence ids of producers; schemas; watchers |
+//! | `subscription` | what is acknowledged, what is sent next, which consumer holds what |
+//! | `connections` | what each client has agreed on and named; frames on their way out |
+//! | `storage` | positions and offsets: the log and the cursors |
+//! | `faults` | which event a scripted fault falls on, and with which effect |
+//! | `conformance` | nothing: it records the rules that clients broke |
 
 mod admin;
 mod commands;
-pub mod config;
+mod config;
 mod conformance;
 mod connections;
 mod dispatch;
 mod embedded;
-pub mod faults;
+mod faults;
+mod ids;
 pub mod machine;
+mod refusal;
 mod storage;
 mod subscription;
 mod topics;
 
-pub use admin::stats::{ConsumerStats, SubscriptionStats, TopicStats};
+pub use admin::{ConnectedConsumerStats, SubscriptionStats, TopicStats};
 pub use config::{BrokerConfig, DamagedEntries};
-pub use conformance::{Rule, Violation};
+pub use conformance::{ConformanceViolation, Rule};
 #[cfg(feature = "sim")]
 pub(crate) use connections::token::mint as mint_token;
-pub use embedded::EmbeddedBroker;
-pub use embedded::builder::EmbeddedBrokerBuilder;
-pub use embedded::faults::{Faults, When};
-pub use faults::{Effect, Event, Fault};
-#[cfg(feature = "sim")]
-pub(crate) use storage::log::Position;
+pub use embedded::{EmbeddedBroker, EmbeddedBrokerBuilder, FaultBuilder, Faults};
+pub use faults::{FaultEffect, FaultEvent, ScriptedFault};

@@ -6,7 +6,6 @@ use super::faults::Fault;
 use super::network::{Direction, NetworkEvent, PairId};
 use super::proxy::BROKERS;
 use super::world::World;
-use crate::broker::machine::Broker;
 
 impl World {
     pub(super) fn inject(&mut self, fault: Fault) {
@@ -53,7 +52,7 @@ impl World {
                 true
             }
             Fault::ExpireTokens => {
-                self.broker.expire_identities();
+                self.broker.expire_credentials();
                 true
             }
             _ => false,
@@ -112,34 +111,23 @@ impl World {
     }
 
     fn close_any_producer(&mut self) -> bool {
-        let all: Vec<_> = self
-            .broker
-            .topics
-            .iter()
-            .flat_map(|(name, topic)| topic.producers.keys().map(move |key| (name.clone(), *key)))
-            .collect();
+        let all = self.broker.connected_producers();
         if all.is_empty() {
             return false;
         }
         let (topic, key) = self.rng.pick(&all).clone();
-        self.broker.close_producer(&topic, key, None);
+        self.broker.close_connected_producer(&topic, key);
         self.flush_broker();
         true
     }
 
     fn close_any_consumer(&mut self) -> bool {
-        let mut all = Vec::new();
-        for (name, topic) in &self.broker.topics {
-            for (subscription, found) in &topic.subscriptions {
-                all.extend(found.consumers.iter().map(|consumer| (name.clone(), subscription.clone(), consumer.key)));
-            }
-        }
+        let all = self.broker.connected_consumers();
         if all.is_empty() {
             return false;
         }
-        let (topic, subscription, key) = self.rng.pick(&all).clone();
-        self.broker.close_consumer(key, None);
-        self.broker.remove_consumer(&topic, &subscription, key);
+        let key = *self.rng.pick(&all);
+        self.broker.close_connected_consumer(key);
         self.flush_broker();
         true
     }
@@ -157,18 +145,6 @@ impl World {
             if self.network.get(id).is_some_and(|pair| pair.is_faulted) {
                 self.network.slow_down(id, Direction::Up, Duration::from_millis(1), 0);
                 self.network.slow_down(id, Direction::Down, Duration::from_millis(1), 0);
-            }
-        }
-    }
-}
-
-impl Broker {
-    /// Every connection's token is over.
-    pub(crate) fn expire_identities(&mut self) {
-        let wall_ms = self.now.wall_ms;
-        for (_, connection) in self.conns.iter_mut() {
-            if let Some(identity) = &mut connection.identity {
-                identity.expires_ms = Some(wall_ms);
             }
         }
     }

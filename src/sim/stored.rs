@@ -4,7 +4,6 @@ use bytes::Bytes;
 
 use crate::broker::machine::Broker;
 use crate::id::{MessageId, MessagePosition};
-use crate::topic::TopicName;
 use crate::wire::batch::BatchCursor;
 use crate::wire::compress::decompress;
 use crate::wire::entry::EntryParts;
@@ -27,16 +26,11 @@ pub struct Stored {
 }
 
 pub(super) fn stored(broker: &Broker, topic: &str) -> Vec<Stored> {
-    let Ok(name) = TopicName::parse(topic) else { return Vec::new() };
-    let Some(found) = broker.topics.get(name.as_str()) else { return Vec::new() };
     let mut messages = Vec::new();
-    for offset in found.log.first()..found.log.end() {
-        let Some(entry) = found.log.get(offset) else { continue };
-        let id = MessagePosition {
-            partition: found.partition(),
-            ..MessagePosition::new(entry.position.ledger as u64, entry.position.entry as u64)
-        };
-        read_entry(&entry.bytes, id, &mut messages);
+    for entry in broker.stored_entries(topic) {
+        let at =
+            MessagePosition { partition: entry.partition, ..MessagePosition::new(entry.ledger_id, entry.entry_id) };
+        read_entry(&entry.bytes, at, &mut messages);
     }
     messages
 }
@@ -66,17 +60,6 @@ fn read_entry(bytes: &Bytes, at: MessagePosition, into: &mut Vec<Stored>) -> Opt
 }
 
 pub(super) fn is_acknowledged(broker: &Broker, topic: &str, subscription: &str, id: &MessageId) -> Option<bool> {
-    let (name, id) = (TopicName::parse(topic).ok()?, id.position());
-    let found = broker.topics.get(name.as_str())?;
-    let cursor = &found.subscriptions.get(subscription)?.cursor;
-    let position = crate::broker::Position::from_wire(id.ledger_id, id.entry_id);
-    let offset = found.log.offset(position)?;
-    if cursor.is_acked(offset) {
-        return Some(true);
-    }
-    let words = cursor.ack_set(offset);
-    let Ok(index) = usize::try_from(id.batch_index) else { return Some(false) };
-    // No words: nothing of it is acknowledged. A missing word counts as acknowledged.
-    let is_live = words.is_empty() || words.get(index / 64).is_some_and(|word| word >> (index % 64) & 1 == 1);
-    Some(!is_live)
+    let id = id.position();
+    broker.is_acknowledged(topic, subscription, (id.ledger_id, id.entry_id), u32::try_from(id.batch_index).ok())
 }

@@ -83,7 +83,7 @@ fn publish_recorded(world: &mut World, conn: pulsar_native::broker::machine::Con
 
 /// A world whose clients get broker entry metadata, and a connection that can parse it.
 fn with_entry_metadata() -> (World, pulsar_native::broker::machine::ConnId) {
-    let mut world = World::with(|config| config.broker_entry_metadata = true);
+    let mut world = World::with(|config| config.exposing_broker_entry_metadata_to_client_enabled = true);
     let mut connect = connect_command(21);
     connect.feature_flags = Some(pb::FeatureFlags { supports_broker_entry_metadata: Some(true), ..Default::default() });
     let conn = world.connect_as(connect);
@@ -101,7 +101,7 @@ fn connected() {
 
 #[test]
 fn wrong_token() {
-    let mut world = World::with(|config| config.token_key = Some(b"secret".to_vec()));
+    let mut world = World::with(|config| config.token_secret_key = Some(b"secret".to_vec()));
     let conn = world.dial();
     let mut connect = connect_command(21);
     connect.auth_method_name = Some("token".to_owned());
@@ -204,7 +204,7 @@ fn receipts_and_send_errors() {
 
 #[test]
 fn deduplication() {
-    let mut world = World::with(|config| config.deduplication = true);
+    let mut world = World::with(|config| config.broker_deduplication_enabled = true);
     let conn = world.connect();
     world.producer(conn, 1);
     for sequence_id in 0..3 {
@@ -424,7 +424,7 @@ fn seek_into_batch(world: &mut World, conn: pulsar_native::broker::machine::Conn
 
 #[test]
 fn seek_into_a_batch() {
-    let mut off = World::with(|config| config.batch_index_acknowledgment = false);
+    let mut off = World::with(|config| config.acknowledgment_at_batch_index_level_enabled = false);
     let conn = off.connect();
     seek_into_batch(&mut off, conn, "broker408_message_after_seek_into_batch_off");
     let (mut on, conn) = with_entry_metadata();
@@ -505,7 +505,7 @@ fn failover_notices() {
 
 #[test]
 fn refresh_challenge() {
-    let mut world = World::with(|config| config.token_key = Some(b"secret".to_vec()));
+    let mut world = World::with(|config| config.token_secret_key = Some(b"secret".to_vec()));
     let mut connect = connect_command(21);
     connect.auth_method_name = Some("token".to_owned());
     connect.auth_data = world.broker.mint_token("admin", Some(Duration::from_secs(30))).map(Into::into);

@@ -100,7 +100,7 @@ fn members_acknowledged_before_are_not_charged() {
 
 #[test]
 fn without_index_acks_partial_ones_are_ignored() {
-    let mut world = World::with(|config| config.batch_index_acknowledgment = false);
+    let mut world = World::with(|config| config.acknowledgment_at_batch_index_level_enabled = false);
     let conn = world.connect();
     world.producer(conn, 1);
     world.publish_batch(conn, 1, "p", 0, 10);
@@ -239,7 +239,7 @@ fn an_exclusive_redelivery_rewinds_without_a_count_and_stamps_the_epoch() {
 
 #[test]
 fn delivery_stops_at_the_limit_of_unacked_messages_and_goes_on_at_half() {
-    let mut world = World::with(|config| config.unacked_messages_max = 5);
+    let mut world = World::with(|config| config.max_unacked_messages_per_consumer = 5);
     let conn = world.connect();
     world.producer(conn, 1);
     for sequence_id in 0..10 {
@@ -312,7 +312,7 @@ fn all_chunks_of_a_message_go_to_one_shared_consumer() {
 
 #[test]
 fn a_full_connection_holds_deliveries_back_until_it_is_read() {
-    let mut world = World::with(|config| config.tx_bytes_max = 4_000);
+    let mut world = World::with(|config| config.pulsar_channel_write_buffer_high_water_mark = 4_000);
     let (conn, slow) = (world.connect(), world.connect());
     world.producer(conn, 1);
     world.consumer(slow, 1, SubType::Exclusive, 1_000);
@@ -461,7 +461,7 @@ fn a_non_persistent_topic_delivers_now_or_never() {
     let conn = world.connect();
     world.producer_on(conn, 1, topic);
     let on_topic = |subscribe: &mut pb::CommandSubscribe| subscribe.topic = topic.to_owned();
-    world.publish(conn, 1, "p", 0, b"nobody is there");
+    world.publish(conn, 1, "p", 0, b"no consumer");
     world.receipts(conn);
     world.consumer_as(conn, 1, SubType::Shared, 1, on_topic);
     for sequence_id in 1..4 {

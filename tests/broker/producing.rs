@@ -1,4 +1,4 @@
-//! PRODUCER, SEND, receipts: names, epochs, access modes, deduplication, retention, what the judge notes.
+//! PRODUCER, SEND, receipts: names, epochs, access modes, deduplication, retention, violations.
 
 use std::time::Duration;
 
@@ -159,7 +159,7 @@ fn metadata_that_disagrees_with_its_send_is_stored_and_noted() {
 
 #[test]
 fn deduplication_drops_what_is_not_above_the_highest_stored() {
-    let mut world = World::with(|config| config.deduplication = true);
+    let mut world = World::with(|config| config.broker_deduplication_enabled = true);
     let conn = world.connect();
     world.producer(conn, 1);
     world.publish_batch(conn, 1, "p", 20, 3);
@@ -191,7 +191,7 @@ fn a_full_store_drops_what_is_acknowledged_then_holds_producers_off() {
     let mut entry = BytesMut::new();
     put_entry(&mut entry, &NewMetadata { producer_name: "p", publish_time_ms, ..Default::default() }, &[0; 100]);
     let room = entry.len() * 3;
-    let mut world = World::with(|config| config.stored_bytes_max = room);
+    let mut world = World::with(|config| config.max_stored_bytes = room);
     let (conn, other) = (world.connect(), world.connect());
     world.producer(conn, 1);
     world.consumer(other, 1, SubType::Exclusive, 100);

@@ -28,9 +28,9 @@ impl Script {
         let mut random = Random::new(seed);
         let index_ack = random.below(2) == 0;
         let mut world = World::with(|config| {
-            config.batch_index_acknowledgment = index_ack;
-            config.unacked_messages_max = 60;
-            config.tx_bytes_max = 3_000;
+            config.acknowledgment_at_batch_index_level_enabled = index_ack;
+            config.max_unacked_messages_per_consumer = 60;
+            config.pulsar_channel_write_buffer_high_water_mark = 3_000;
         });
         let types = [SubType::Exclusive, SubType::Shared, SubType::Failover, SubType::KeyShared];
         let sub_type = types[random.below(4) as usize];

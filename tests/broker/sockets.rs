@@ -85,7 +85,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
 
 #[tokio::test]
 async fn one_message_over_tcp() {
-    let broker = EmbeddedBroker::builder().token_key("secret").start().await.expect("start");
+    let broker = EmbeddedBroker::builder().token_secret_key("secret").start().await.expect("start");
     let mut client = Raw::new(TcpStream::connect(broker.address()).await.expect("connect"));
     let mut connect = connect_command(21);
     connect.auth_method_name = Some("token".to_owned());
@@ -95,7 +95,7 @@ async fn one_message_over_tcp() {
     assert_eq!(broker.violations(), []);
     broker.stop().await;
     assert_eq!(client.next().await, None, "the socket is gone");
-    assert!(TcpStream::connect(broker.address()).await.is_err(), "nobody listens");
+    assert!(TcpStream::connect(broker.address()).await.is_err(), "it still listens");
 }
 
 #[tokio::test]
@@ -108,7 +108,7 @@ async fn one_message_in_memory() {
 
 #[tokio::test]
 async fn a_bad_token_is_told_before_the_close() {
-    let broker = EmbeddedBroker::builder().token_key("secret").start().await.expect("start");
+    let broker = EmbeddedBroker::builder().token_secret_key("secret").start().await.expect("start");
     let mut client = Raw::new(TcpStream::connect(broker.address()).await.expect("connect"));
     client.send(connect_command(21)).await;
     match client.command().await {

@@ -237,7 +237,7 @@ fn row_send_before_success_or_for_a_waiting_fenced_or_closed_one_closes() {
         ..producer_command(2, 2, TOPIC)
     };
     world.ask(other, fencing);
-    assert_eq!(world.take(conn), [], "who is fenced out is not told");
+    assert_eq!(world.take(conn), [], "a fenced producer is not told");
     world.publish(conn, 1, "p", 0, b"x");
     world.assert_closed(conn);
     world.assert_clean();
@@ -350,7 +350,7 @@ fn row_send_with_message_id_or_in_a_transaction_is_not_allowed() {
 
 #[test]
 fn row_producer_duplicates_answer_again_without_looking() {
-    let mut world = World::with(|config| config.deduplication = true);
+    let mut world = World::with(|config| config.broker_deduplication_enabled = true);
     let conn = world.connect();
     world.producer(conn, 1);
     world.publish(conn, 1, "p", 7, b"x");

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pulsar_native::ServerCode;
 use pulsar_native::broker::machine::ConnId;
-use pulsar_native::broker::{Effect, Event, Fault, Rule};
+use pulsar_native::broker::{FaultEffect, FaultEvent, Rule, ScriptedFault};
 use pulsar_native::hash::topics_hash;
 use pulsar_native::pb::{self, ServerError};
 use pulsar_native::wire::{Command, Frame};
@@ -79,7 +79,7 @@ fn an_equal_hash_is_answered_with_an_empty_list() {
 }
 
 #[test]
-fn each_topic_that_comes_or_goes_is_one_update_with_the_hash_of_the_list_after_it() {
+fn each_change_is_one_update_with_the_hash_of_the_new_list() {
     let (mut world, conn) = watching();
     assert!(world.broker.create_topic("a1"));
     assert_eq!(updates(&mut world, conn), [added("a1", &["a1"])]);
@@ -99,7 +99,7 @@ fn each_topic_that_comes_or_goes_is_one_update_with_the_hash_of_the_list_after_i
 }
 
 #[test]
-fn a_closed_watcher_gets_no_update_and_an_unknown_one_closes_with_success() {
+fn a_closed_watcher_gets_no_update_and_closes_twice_with_success() {
     let (mut world, conn) = watching();
     for request_id in [21, 22] {
         let close = pb::CommandWatchTopicListClose { request_id, watcher_id: WATCHER };
@@ -139,31 +139,33 @@ fn patterns_and_namespaces_that_cannot_be_watched_are_refused() {
 }
 
 #[test]
-fn faults_strike_the_request_and_its_answer() {
+fn faults_take_effect_on_the_request_and_its_answer() {
     let mut world = World::new();
     let conn = world.connect();
-    world.broker.arm_fault(Fault::new(Event::WatchTopicList, Effect::Refuse(ServerCode::SERVICE_NOT_READY)));
+    world
+        .broker
+        .arm_fault(ScriptedFault::new(FaultEvent::WatchTopicList, FaultEffect::Refuse(ServerCode::SERVICE_NOT_READY)));
     let answer = world.ask(conn, watch_command(1, ".*", None));
     assert_eq!(error_of(&answer).0, ServerError::ServiceNotReady);
-    world.broker.arm_fault(Fault::new(Event::WatchTopicList, Effect::Withhold));
+    world.broker.arm_fault(ScriptedFault::new(FaultEvent::WatchTopicList, FaultEffect::Withhold));
     world.send(conn, watch_command(2, ".*", None));
     assert_eq!(world.take(conn), []);
-    assert_eq!((world.broker.topic_list_watchers(), world.broker.faults_struck()), (1, 2));
+    assert_eq!((world.broker.topic_list_watchers(), world.broker.faults_injected()), (1, 2));
 }
 
 #[test]
 fn updates_can_be_lost_doubled_and_delayed() {
     let (mut world, conn) = watching();
-    world.broker.arm_fault(Fault::new(Event::TopicListUpdate, Effect::Withhold).of("a1"));
+    world.broker.arm_fault(ScriptedFault::new(FaultEvent::TopicListUpdate, FaultEffect::Withhold).of("a1"));
     assert!(world.broker.create_topic("a0") && world.broker.create_topic("a1"));
     assert_eq!(updates(&mut world, conn), [added("a0", &["a0"])]);
 
-    world.broker.arm_fault(Fault::new(Event::TopicListUpdate, Effect::Duplicate));
+    world.broker.arm_fault(ScriptedFault::new(FaultEvent::TopicListUpdate, FaultEffect::Duplicate));
     assert!(world.broker.create_topic("a2"));
     let twice = added("a2", &["a0", "a1", "a2"]);
     assert_eq!(updates(&mut world, conn), [twice.clone(), twice]);
 
-    world.broker.arm_fault(Fault::new(Event::TopicListUpdate, Effect::Delay(Duration::from_secs(1))));
+    world.broker.arm_fault(ScriptedFault::new(FaultEvent::TopicListUpdate, FaultEffect::Delay(Duration::from_secs(1))));
     assert!(world.broker.create_topic("a3"));
     world.advance(Duration::from_millis(999));
     assert_eq!(updates(&mut world, conn), []);
@@ -172,14 +174,14 @@ fn updates_can_be_lost_doubled_and_delayed() {
 }
 
 #[test]
-fn a_watcher_that_the_broker_forgot_gets_no_update_until_it_watches_again() {
+fn a_dropped_watcher_gets_no_update_until_it_watches_again() {
     let (mut world, conn) = watching();
     world.broker.drop_topic_list_watchers();
     assert!(world.broker.create_topic("a1"));
     assert_eq!(updates(&mut world, conn), []);
     assert_eq!(watch(&mut world, conn, Some("00000000")).topic, [full("a1")]);
 
-    world.broker.arm_fault(Fault::new(Event::TopicListUpdate, Effect::Close { url: None }));
+    world.broker.arm_fault(ScriptedFault::new(FaultEvent::TopicListUpdate, FaultEffect::Close { url: None }));
     assert!(world.broker.create_topic("a2") && world.broker.create_topic("a3"));
     assert_eq!(updates(&mut world, conn), [added("a2", &["a1", "a2"])], "the fault closed it behind the first update");
     world.assert_open(conn);
@@ -188,7 +190,7 @@ fn a_watcher_that_the_broker_forgot_gets_no_update_until_it_watches_again() {
 #[test]
 fn a_connection_can_be_cut_in_place_of_an_update() {
     let (mut world, conn) = watching();
-    world.broker.arm_fault(Fault::new(Event::TopicListUpdate, Effect::Cut));
+    world.broker.arm_fault(ScriptedFault::new(FaultEvent::TopicListUpdate, FaultEffect::Cut));
     assert!(world.broker.create_topic("a1"));
     world.assert_closed(conn);
     world.assert_clean();

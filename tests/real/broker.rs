@@ -70,7 +70,7 @@ impl Cluster for Real {
     fn token_expiring(&self, valid_for: Duration) -> Fut<'_, String> {
         Box::pin(async move {
             let key = std::fs::read(&self.token_key).expect("the key of the tokens");
-            let mint = EmbeddedBroker::builder().token_key(key).start().await.expect("a free port");
+            let mint = EmbeddedBroker::builder().token_secret_key(key).start().await.expect("a free port");
             mint.token_expiring("admin", valid_for)
         })
     }

@@ -25,10 +25,10 @@ struct Embedded {
 impl Embedded {
     async fn start(all: Started, feature: Option<Feature>) -> Self {
         let broker = EmbeddedBroker::builder()
-            .token_key(TOKEN_KEY)
+            .token_secret_key(TOKEN_KEY)
             .authentication_refresh_check(Duration::from_secs(1))
-            .deduplication(feature == Some(Feature::Deduplication))
-            .auto_create_topics(feature != Some(Feature::NoTopicCreation))
+            .broker_deduplication_enabled(feature == Some(Feature::Deduplication))
+            .allow_auto_topic_creation(feature != Some(Feature::NoTopicCreation))
             .start()
             .await
             .expect("a free port");
@@ -81,7 +81,7 @@ impl Cluster for Embedded {
     fn stats<'a>(&'a self, topic: &'a str) -> Fut<'a, Option<TopicView>> {
         Box::pin(async move {
             let stats = self.broker.stats(topic)?;
-            let consumer = |consumer: pulsar_native::broker::ConsumerStats| ConsumerView {
+            let consumer = |consumer: pulsar_native::broker::ConnectedConsumerStats| ConsumerView {
                 name: consumer.consumer_name,
                 permits: consumer.available_permits,
             };

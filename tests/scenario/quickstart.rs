@@ -10,7 +10,7 @@ mod example;
 #[tokio::test]
 async fn the_walk_through_works_and_the_console_shows_it() {
     let key = "a secret of at least 32 bytes, for HS256";
-    let broker = EmbeddedBroker::builder().token_key(key).namespace("cluster/namespace").start().await.unwrap();
+    let broker = EmbeddedBroker::builder().token_secret_key(key).namespace("cluster/namespace").start().await.unwrap();
     let topic = "persistent://cluster/namespace/topic";
     example::walk_through(&broker.url(), &broker.token("admin"), topic).await.unwrap();
     let stats = broker.stats(topic).expect("the topic is there");
@@ -22,7 +22,8 @@ async fn the_walk_through_works_and_the_console_shows_it() {
 
 #[tokio::test]
 async fn a_wrong_token_is_one_clear_line() {
-    let broker = EmbeddedBroker::builder().token_key("one key, of 32 bytes and some more").start().await.unwrap();
+    let broker =
+        EmbeddedBroker::builder().token_secret_key("one key, of 32 bytes and some more").start().await.unwrap();
     let error = example::walk_through(&broker.url(), "not-a-token", "t").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Authentication);
     let line = format!("{error:#}");

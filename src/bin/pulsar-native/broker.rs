@@ -25,7 +25,7 @@ pub(crate) async fn run(arguments: Arguments) -> Outcome {
     let mut builder = EmbeddedBroker::builder().listen(arguments.listen).any_namespace(true);
     let with_tokens = arguments.token_key.is_some();
     if let Some(key) = arguments.token_key {
-        builder = builder.token_key(key);
+        builder = builder.token_secret_key(key);
     }
     let broker = builder.start().await?;
     println!("{}", broker.url());

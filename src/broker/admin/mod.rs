@@ -1,29 +1,32 @@
-//! What an operator does to a broker: make, unload, terminate and delete topics, mint tokens, look at statistics.
+//! What an administrator does to a broker: make, unload, terminate and delete topics, mint tokens, read statistics.
+//!
+//! [`faults`] scripts what goes wrong, `inspection` shows the simulator what is stored.
 
-pub(crate) mod stats;
+mod faults;
+#[cfg(feature = "sim")]
+mod inspection;
+mod stats;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::broker::admin::stats::{ConsumerStats, SubscriptionStats, TopicStats};
-use crate::broker::connections::ProducerSlot;
-use crate::broker::connections::token as auth;
-use crate::broker::machine::Broker;
-use crate::broker::subscription::{ConsumerKey, Subscription};
-use crate::broker::topics::topic::{ProducerKey, Topic};
+pub use self::stats::{ConnectedConsumerStats, SubscriptionStats, TopicStats};
+use super::connections::{ProducerSlot, token};
+use super::ids::ConnId;
+use super::machine::Broker;
+use super::refusal::Refusal;
+use super::topics::PARTITIONS_MAX;
 use crate::pb::ServerError;
 use crate::topic::TopicName;
 
-/// Most partitions of one topic.
-pub(crate) const PARTITIONS_MAX: u32 = 10_000;
-
+/// Topics.
 impl Broker {
     /// Makes a topic that is not partitioned, or one partition. False for a bad name, a namespace that does not exist,
     /// the base name of a partitioned topic, a partition beyond the last, or a topic that exists.
     pub fn create_topic(&mut self, topic: &str) -> bool {
         let Ok(name) = TopicName::parse(topic) else { return false };
-        let taken = self.topics.contains_key(name.as_str()) || self.partitioned.contains_key(name.as_str());
-        if taken || !self.namespace_exists(name.namespace()) || !self.may_exist(&name) {
+        let is_taken = self.topics.contains(name.as_str()) || self.topics.partitions(&name).is_some();
+        if is_taken || !self.config.has_namespace(name.namespace()) || !self.topics.may_create(&name) {
             return false;
         }
         self.make_topic(&name);
@@ -34,15 +37,15 @@ impl Broker {
     /// fewer partitions than before, none, or more than 10,000.
     pub fn create_partitioned_topic(&mut self, topic: &str, partitions: u32) -> bool {
         let Ok(name) = TopicName::parse(topic) else { return false };
-        let before = self.partitioned.get(name.as_str()).copied().unwrap_or(0);
-        let good = (1..=PARTITIONS_MAX).contains(&partitions) && partitions >= before;
-        if !good || name.partition_index().is_some() || !self.namespace_exists(name.namespace()) {
+        let before = self.topics.partitions(&name).unwrap_or(0);
+        let is_good_count = (1..=PARTITIONS_MAX).contains(&partitions) && partitions >= before;
+        if !is_good_count || name.partition_index().is_some() || !self.config.has_namespace(name.namespace()) {
             return false;
         }
-        self.partitioned.insert(name.as_str().to_owned(), partitions);
+        self.topics.set_partitions(&name, partitions);
         for index in before..partitions {
             let partition = name.partition(index);
-            if !self.topics.contains_key(partition.as_str()) {
+            if !self.topics.contains(partition.as_str()) {
                 self.make_topic(&partition);
             }
         }
@@ -62,48 +65,87 @@ impl Broker {
     }
 
     fn unload_to(&mut self, topic: &str, url: Option<&str>) {
-        for topic in self.resolve(topic) {
-            // A lookup answered just before counts: its client cannot know yet, and the topic is where it was.
+        for topic in self.topics.resolve(topic) {
+            // A lookup answered just before still counts: its client cannot know of the unload, and the topic is
+            // where it was.
             self.close_endpoints(&topic, url);
-            let ledger = self.next_ledger;
-            self.next_ledger += 1;
-            if let Some(found) = self.topics.get_mut(&topic) {
-                found.log.roll(ledger);
-                found.subscriptions.retain(|_, sub| sub.durable);
-            }
+            self.topics.unload(&topic);
         }
     }
 
     /// Ends a topic: no further messages; consumers are told when they have acknowledged the last one.
     pub fn terminate(&mut self, topic: &str) {
-        for topic in self.resolve(topic) {
-            self.close_producers(&topic, None, ServerError::TopicTerminatedError, "Topic was already terminated");
+        for topic in self.topics.resolve(topic) {
+            let refusal = Refusal::new(ServerError::TopicTerminatedError, "Topic was already terminated");
+            self.close_producers(&topic, None, &refusal);
             if let Some(found) = self.topics.get_mut(&topic) {
-                found.terminated = true;
+                found.is_terminated = true;
             }
-            self.pump(&topic, None);
+            self.dispatch(&topic, None);
         }
     }
 
     /// Deletes a topic with its entries and subscriptions; a partitioned one with all its partitions.
     pub fn delete_topic(&mut self, topic: &str) {
-        for topic in self.resolve(topic) {
+        for topic in self.topics.resolve(topic) {
             self.close_endpoints(&topic, None);
-            self.looked_up.remove(&topic);
-            if let Some(found) = self.topics.remove(&topic) {
-                self.stored_bytes -= found.log.bytes();
-                self.topic_list_changed(&found.name, false);
+            self.ownership.forget(&topic);
+            if let Some(removed) = self.topics.remove(&topic) {
+                self.on_topic_list_changed(&removed.name, false);
             }
         }
         if let Ok(name) = TopicName::parse(topic) {
-            self.partitioned.remove(name.as_str());
+            self.topics.forget_partitions(&name);
         }
+    }
+
+    fn close_endpoints(&mut self, topic: &Arc<str>, url: Option<&str>) {
+        let refusal = Refusal::new(ServerError::ServiceNotReady, "Topic is temporarily unavailable");
+        self.close_producers(topic, url, &refusal);
+        let Some(found) = self.topics.get_mut(topic) else { return };
+        let keys: Vec<_> = found.subscriptions.values_mut().flat_map(|sub| sub.remove_all()).collect();
+        for key in keys {
+            self.close_consumer(key, url);
+        }
+    }
+
+    /// Producers get CLOSE_PRODUCER, those that wait for exclusivity an error.
+    fn close_producers(&mut self, topic: &Arc<str>, url: Option<&str>, refusal: &Refusal) {
+        let Some(found) = self.topics.get_mut(topic) else { return };
+        let connected = found.producers.keys();
+        for queued in found.producers.take_queue() {
+            self.connections.set_producer(queued.key, ProducerSlot::ClosedByBroker { at: self.now.at });
+            self.send_refusal(queued.key.conn, queued.request_id, refusal.clone());
+        }
+        for key in connected {
+            self.close_producer(topic, key, url);
+        }
+    }
+}
+
+/// Connections.
+impl Broker {
+    /// Ends every connection without notice.
+    pub fn close_all(&mut self) {
+        for conn in self.connections.ids() {
+            self.connections.close(conn);
+        }
+    }
+
+    /// How many connections are open.
+    pub fn connections(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// How many topic list watchers there are, over all connections.
+    pub fn topic_list_watchers(&self) -> usize {
+        self.watchers.len()
     }
 
     /// A token for `subject`, without an end or good for `valid_for` from now, rounded up to a whole second; one of no
     /// time at all has expired already. `None` while authentication is off.
     pub fn mint_token(&self, subject: &str, valid_for: Option<Duration>) -> Option<String> {
-        let key = self.config.token_key.as_ref()?;
+        let key = self.config.token_secret_key.as_ref()?;
         let now_ms = self.now.wall_ms;
         let expires_ms = valid_for.map(|valid| match u64::try_from(valid.as_millis()) {
             // Tokens count in whole seconds: the last one that is over.
@@ -111,115 +153,11 @@ impl Broker {
             Ok(valid_ms) => now_ms.saturating_add(valid_ms),
             Err(_) => u64::MAX,
         });
-        Some(auth::mint(key, subject, expires_ms))
+        Some(token::mint(key, subject, expires_ms))
     }
 
-    /// Statistics of one topic, or of one partition.
-    pub fn stats(&self, topic: &str) -> Option<TopicStats> {
-        let name = TopicName::parse(topic).ok()?;
-        let found = self.topics.get(name.as_str())?;
-        Some(TopicStats {
-            msg_in_counter: found.msg_in,
-            bytes_in_counter: found.bytes_in,
-            entries: found.log.end() - found.log.first(),
-            storage_size: found.log.bytes() as u64,
-            publishers: found.producers.values().map(|producer| producer.name.to_string()).collect(),
-            subscriptions: found
-                .subscriptions
-                .iter()
-                .map(|(name, sub)| (name.to_string(), sub_stats(found, sub)))
-                .collect(),
-            terminated: found.terminated,
-        })
-    }
-
-    /// Ends every connection without a word.
-    pub fn close_all(&mut self) {
-        for conn in self.conns.ids() {
-            self.conns.close(conn);
-        }
-    }
-
-    /// How many connections are open.
-    pub fn connections(&self) -> usize {
-        self.conns.ids().len()
-    }
-
-    /// Names of all topics, partitions one by one.
-    pub fn topics(&self) -> Vec<String> {
-        self.topics.keys().map(ToString::to_string).collect()
-    }
-
-    /// The topics a name stands for: the partitions of a partitioned topic, or itself.
-    fn resolve(&self, topic: &str) -> Vec<Arc<str>> {
-        let Ok(name) = TopicName::parse(topic) else { return Vec::new() };
-        let partitions = self.partitioned.get(name.as_str()).copied().unwrap_or(0);
-        let names = (0..partitions).map(|index| name.partition(index)).chain(std::iter::once(name.clone()));
-        names.filter_map(|name| self.topics.get_key_value(name.as_str()).map(|(key, _)| Arc::clone(key))).collect()
-    }
-
-    fn close_endpoints(&mut self, topic: &Arc<str>, url: Option<&str>) {
-        self.close_producers(topic, url, ServerError::ServiceNotReady, "Topic is temporarily unavailable");
-        let Some(found) = self.topics.get_mut(topic) else { return };
-        let mut keys: Vec<ConsumerKey> = Vec::new();
-        for sub in found.subscriptions.values_mut() {
-            let of_sub: Vec<ConsumerKey> = sub.consumers.iter().map(|consumer| consumer.key).collect();
-            for key in &of_sub {
-                sub.remove(*key);
-            }
-            sub.active = None;
-            keys.extend(of_sub);
-        }
-        for key in keys {
-            self.close_consumer(key, url);
-        }
-    }
-
-    /// Producers get CLOSE_PRODUCER, those that wait for exclusivity an error.
-    fn close_producers(&mut self, topic: &Arc<str>, url: Option<&str>, error: ServerError, text: &str) {
-        let Some(found) = self.topics.get_mut(topic) else { return };
-        let keys: Vec<ProducerKey> = found.producers.keys().copied().collect();
-        for waiting in std::mem::take(&mut found.waiting) {
-            if let Some(connection) = self.conns.get_mut(waiting.key.conn) {
-                connection.producers.insert(waiting.key.id, ProducerSlot::ClosedByBroker { at: self.now.at });
-            }
-            self.error(waiting.key.conn, waiting.request_id, error, text);
-        }
-        for key in keys {
-            self.close_producer(topic, key, url);
-        }
-    }
-}
-
-impl Topic {
-    /// Entries that a subscription has not acknowledged.
-    pub(crate) fn backlog_entries(&self, name: &str) -> u64 {
-        let Some(sub) = self.subscriptions.get(name) else { return 0 };
-        let from = sub.cursor.mark().max(self.log.first());
-        (from..self.log.end()).filter(|offset| !sub.cursor.is_acked(*offset)).count() as u64
-    }
-}
-
-fn sub_stats(topic: &Topic, sub: &Subscription) -> SubscriptionStats {
-    let from = sub.cursor.mark().max(topic.log.first());
-    let left =
-        |offset| topic.log.get(offset).map_or(0, |entry| u64::from(sub.cursor.left(offset, entry.facts.messages())));
-    let consumers: Vec<ConsumerStats> = sub
-        .consumers
-        .iter()
-        .map(|consumer| ConsumerStats {
-            consumer_name: consumer.name.to_string(),
-            available_permits: consumer.permits,
-            unacked_messages: consumer.unacked,
-            msg_out_counter: consumer.msg_out,
-        })
-        .collect();
-    SubscriptionStats {
-        subscription_type: sub.sub_type.as_str_name().to_owned(),
-        msg_backlog: (from..topic.log.end()).map(left).sum(),
-        unacked_messages: consumers.iter().map(|consumer| consumer.unacked_messages).sum(),
-        msg_out_counter: sub.msg_out,
-        durable: sub.durable,
-        consumers,
+    /// Whether the driver of this connection leaves what its peer sends unread, because of a fault.
+    pub fn reads_paused(&self, conn: ConnId) -> bool {
+        self.connections.get(conn).is_some_and(|connection| connection.reads_paused)
     }
 }

@@ -1,6 +1,11 @@
-//! What a console shows of a topic, in the names of Pulsar's admin statistics.
+//! Statistics of topics, in the names of Pulsar's admin API.
 
 use std::collections::BTreeMap;
+
+use crate::broker::machine::Broker;
+use crate::broker::storage::Log;
+use crate::broker::subscription::{SubscribedConsumer, Subscription};
+use crate::topic::TopicName;
 
 /// Statistics of one topic.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -37,13 +42,13 @@ pub struct SubscriptionStats {
     /// False for a reader's subscription, which goes with its consumer.
     pub durable: bool,
     /// The connected consumers.
-    pub consumers: Vec<ConsumerStats>,
+    pub consumers: Vec<ConnectedConsumerStats>,
 }
 
 /// Statistics of one consumer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct ConsumerStats {
+pub struct ConnectedConsumerStats {
     /// `consumer_name` of SUBSCRIBE.
     pub consumer_name: String,
     /// Messages that may still be sent; below zero after a batch went out on fewer permits.
@@ -52,4 +57,49 @@ pub struct ConsumerStats {
     pub unacked_messages: u64,
     /// Messages delivered to this consumer, redeliveries included.
     pub msg_out_counter: u64,
+}
+
+impl Broker {
+    /// Names of all topics, partitions one by one.
+    pub fn topics(&self) -> Vec<String> {
+        self.topics.names()
+    }
+
+    /// Statistics of one topic, or of one partition.
+    pub fn stats(&self, topic: &str) -> Option<TopicStats> {
+        let name = TopicName::parse(topic).ok()?;
+        let found = self.topics.get(name.as_str())?;
+        let subscriptions = found.subscriptions.iter();
+        Some(TopicStats {
+            msg_in_counter: found.published.messages,
+            bytes_in_counter: found.published.bytes,
+            entries: found.log.len(),
+            storage_size: found.log.bytes() as u64,
+            publishers: found.producers.names().map(ToString::to_string).collect(),
+            subscriptions: subscriptions
+                .map(|(name, sub)| (name.to_string(), subscription_stats(sub, &found.log)))
+                .collect(),
+            terminated: found.is_terminated,
+        })
+    }
+}
+
+fn subscription_stats(sub: &Subscription, log: &Log) -> SubscriptionStats {
+    SubscriptionStats {
+        subscription_type: sub.sub_type().as_str_name().to_owned(),
+        msg_backlog: sub.backlog_messages(log),
+        unacked_messages: sub.unacked_messages(),
+        msg_out_counter: sub.msg_out(),
+        durable: sub.is_durable(),
+        consumers: sub.consumers.iter().map(consumer_stats).collect(),
+    }
+}
+
+fn consumer_stats(consumer: &SubscribedConsumer) -> ConnectedConsumerStats {
+    ConnectedConsumerStats {
+        consumer_name: consumer.name.to_string(),
+        available_permits: consumer.permits,
+        unacked_messages: consumer.unacked,
+        msg_out_counter: consumer.msg_out,
+    }
 }

@@ -2,166 +2,191 @@
 
 use std::sync::Arc;
 
-use crate::broker::conformance::Rule;
+use crate::broker::conformance::{Conformance, Rule};
 use crate::broker::connections::ConsumerSlot;
-use crate::broker::machine::{Broker, ConnId};
-use crate::broker::storage::log::Position;
-use crate::broker::subscription::ConsumerKey;
-use crate::broker::topics::topic::Topic;
+use crate::broker::ids::{ConnId, ConsumerKey};
+use crate::broker::machine::Broker;
+use crate::broker::storage::{EntryPosition, Log};
+use crate::broker::subscription::Subscription;
+use crate::broker::topics::Topic;
 use crate::pb::command_ack::AckType;
 use crate::pb::{self, MessageIdData, ServerError};
+use crate::topic::TopicName;
 
+/// FLOW.
 impl Broker {
-    pub(crate) fn on_flow(&mut self, conn: ConnId, flow: &pb::CommandFlow) {
+    pub(super) fn on_flow(&mut self, conn: ConnId, flow: &pb::CommandFlow) {
         if flow.message_permits == 0 || flow.message_permits > i32::MAX as u32 {
-            return self.fail(conn, Rule::FlowPermits, || format!("{} permits", flow.message_permits));
-        }
-        let Some((topic, name)) = self.live_consumer(conn, flow.consumer_id, "FLOW") else { return };
-        let slot = self.conns.get(conn).and_then(|found| found.consumers.get(&flow.consumer_id));
-        if let Some(ConsumerSlot::Live { answered: false, .. }) = slot {
-            let detail = || format!("FLOW for consumer {} before SUCCESS: lost", flow.consumer_id);
-            return self.judge.record(conn.0, Rule::BeforeAnswer, detail);
+            let detail = || format!("{} permits", flow.message_permits);
+            return self.close_on_violation(conn, Rule::FlowPermits, detail);
         }
         let key = ConsumerKey { conn, id: flow.consumer_id };
-        let sub = self.topics.get_mut(&topic).and_then(|topic| topic.subscriptions.get_mut(&name));
-        if let Some(consumer) = sub.and_then(|sub| sub.consumer_mut(key)) {
-            consumer.permits = consumer.permits.saturating_add(i64::from(flow.message_permits));
-            consumer.flowed = true;
-            self.pump(&topic, Some(&name));
+        let Some((topic, name)) = self.live_consumer(key, "FLOW") else { return };
+        if let Some(ConsumerSlot::Live { is_answered: false, .. }) = self.connections.consumer(key) {
+            let detail = || format!("FLOW for consumer {} before SUCCESS: lost", key.id);
+            return self.conformance.record(conn, Rule::BeforeAnswer, detail);
+        }
+        let Some(sub) = self.topics.subscription_mut(&topic, &name) else { return };
+        if let Some(consumer) = sub.consumers.get_mut(key) {
+            consumer.add_permits(flow.message_permits);
+            self.dispatch(&topic, Some(&name));
         }
     }
+}
 
-    pub(crate) fn on_ack(&mut self, conn: ConnId, ack: &pb::CommandAck) {
+/// ACK.
+impl Broker {
+    pub(super) fn on_ack(&mut self, conn: ConnId, ack: &pb::CommandAck) {
         let Ok(ack_type) = AckType::try_from(ack.ack_type) else {
-            return self.fail(conn, Rule::UnreadableFrame, || "unknown ack_type".to_owned());
+            return self.close_on_violation(conn, Rule::UnreadableFrame, || "unknown ack_type".to_owned());
         };
         // An unknown consumer gets no answer, not even to a request id.
-        let Some((topic, name)) = self.live_consumer(conn, ack.consumer_id, "ACK") else { return };
-        let mut response = pb::CommandAckResponse {
-            consumer_id: ack.consumer_id,
-            txnid_least_bits: None,
-            txnid_most_bits: None,
-            error: None,
-            message: None,
-            request_id: ack.request_id,
-        };
-        if ack.txnid_least_bits.is_some() && ack.txnid_most_bits.is_some() {
-            response.error = Some(ServerError::NotAllowedError.into());
-            response.message = Some("Transactions are off".to_owned());
-        } else {
-            let key = ConsumerKey { conn, id: ack.consumer_id };
-            match ack_type {
-                AckType::Individual => self.ack_each(key, &topic, &name, &ack.message_id),
-                AckType::Cumulative => self.ack_cumulative(key, &topic, &name, &ack.message_id),
-            }
-            self.pump(&topic, Some(&name));
+        let key = ConsumerKey { conn, id: ack.consumer_id };
+        let Some((topic, name)) = self.live_consumer(key, "ACK") else { return };
+        let is_in_transaction = ack.txnid_least_bits.is_some() && ack.txnid_most_bits.is_some();
+        if !is_in_transaction {
+            self.acknowledge(key, &topic, &name, ack_type, &ack.message_id);
+            self.dispatch(&topic, Some(&name));
         }
         if ack.request_id.is_some() {
-            self.conns.send(conn, &response.into());
-        }
-    }
-
-    fn ack_each(&mut self, key: ConsumerKey, topic: &Arc<str>, name: &Arc<str>, ids: &[MessageIdData]) {
-        let index_ack = self.config.batch_index_acknowledgment;
-        let Some(Topic { log, subscriptions, name: topic, .. }) = self.topics.get_mut(topic) else { return };
-        let Some(sub) = subscriptions.get_mut(name).filter(|_| topic.is_persistent()) else { return };
-        for id in ids {
-            let position = Position::from_wire(id.ledger_id, id.entry_id);
-            let Some(offset) = log.offset(position) else {
-                let detail = || format!("{}:{} is not an entry of {topic}", position.ledger, position.entry);
-                self.judge.record(key.conn.0, Rule::AckNotDelivered, detail);
-                continue;
+            let response = pb::CommandAckResponse {
+                consumer_id: ack.consumer_id,
+                txnid_least_bits: None,
+                txnid_most_bits: None,
+                error: is_in_transaction.then_some(ServerError::NotAllowedError.into()),
+                message: is_in_transaction.then(|| "Transactions are off".to_owned()),
+                request_id: ack.request_id,
             };
-            if !sub.was_delivered(offset, key) {
-                let detail = || format!("{}:{} on {topic} {name}", position.ledger, position.entry);
-                self.judge.record(key.conn.0, Rule::AckNotDelivered, detail);
-            }
-            if id.ack_set.is_empty() {
-                sub.cursor.ack(offset);
-                sub.settle(offset);
-            } else if index_ack {
-                let members = log.get(offset).map_or(1, |entry| entry.facts.messages());
-                if sub.cursor.ack_members(offset, &id.ack_set, members) {
-                    sub.settle(offset);
-                } else {
-                    sub.shrink(offset, sub.cursor.left(offset, members));
-                }
-            }
+            self.connections.send(conn, response);
         }
     }
 
-    fn ack_cumulative(&mut self, key: ConsumerKey, topic: &Arc<str>, name: &Arc<str>, ids: &[MessageIdData]) {
-        let index_ack = self.config.batch_index_acknowledgment;
+    fn acknowledge(
+        &mut self,
+        key: ConsumerKey,
+        topic: &Arc<str>,
+        name: &Arc<str>,
+        ack_type: AckType,
+        ids: &[MessageIdData],
+    ) {
+        let index_acks = self.config.acknowledgment_at_batch_index_level_enabled;
         let Some(Topic { log, subscriptions, name: topic, .. }) = self.topics.get_mut(topic) else { return };
+        // Of a non-persistent topic nothing is kept that could be acknowledged.
         let Some(sub) = subscriptions.get_mut(name).filter(|_| topic.is_persistent()) else { return };
-        let [id] = ids else {
-            return self.judge.record(key.conn.0, Rule::CumulativeAck, || format!("with {} ids", ids.len()));
-        };
-        if !sub.is_single_active() {
-            return self.judge.record(key.conn.0, Rule::CumulativeAck, || format!("on {:?}", sub.sub_type));
+        let conformance = &mut self.conformance;
+        let mut acks = AckContext { key, topic, name, sub, log, conformance, index_acks };
+        match ack_type {
+            AckType::Individual => ids.iter().for_each(|id| acks.acknowledge(id)),
+            AckType::Cumulative => acks.acknowledge_cumulatively(ids),
         }
-        let position = Position::from_wire(id.ledger_id, id.entry_id);
-        let Some(offset) = log.offset(position) else {
-            // Entry −1 of a ledger: nothing of that ledger. Anything else is beyond the end or long gone.
-            let before = log.offset_at_or_after(position).filter(|_| position.entry < 0 && position.ledger >= 0);
-            match before {
-                Some(offset) => {
-                    sub.cursor.ack_below(offset);
-                    sub.settle_below(sub.cursor.mark());
-                }
-                None => {
-                    let detail = || format!("{}:{} is not an entry of {topic}", position.ledger, position.entry);
-                    self.judge.record(key.conn.0, Rule::AckNotDelivered, detail);
-                }
+    }
+}
+
+/// What one ACK works on.
+struct AckContext<'a> {
+    key: ConsumerKey,
+    topic: &'a TopicName,
+    /// Of the subscription.
+    name: &'a str,
+    sub: &'a mut Subscription,
+    log: &'a Log,
+    conformance: &'a mut Conformance,
+    /// Members of a batch can be acknowledged one by one. If not, an id with an `ack_set` changes nothing but, when
+    /// cumulative, what is below it.
+    index_acks: bool,
+}
+
+impl AckContext<'_> {
+    fn acknowledge(&mut self, id: &MessageIdData) {
+        let position = EntryPosition::of(id);
+        let Some(offset) = self.log.offset(position) else { return self.record_unknown(position) };
+        if !self.sub.was_delivered(offset, self.key) {
+            let detail = || format!("{position} on {} {}", self.topic, self.name);
+            self.conformance.record(self.key.conn, Rule::AckNotDelivered, detail);
+        }
+        if id.ack_set.is_empty() {
+            self.sub.acknowledge(offset);
+        } else if self.index_acks {
+            self.sub.acknowledge_members(offset, &id.ack_set, self.members(offset));
+        }
+    }
+
+    /// | id | acknowledges |
+    /// | --- | --- |
+    /// | of an entry | it and all below |
+    /// | of an entry, with an `ack_set` | all below, and of the entry what the set leaves out |
+    /// | entry −1 of a ledger | all below that ledger |
+    /// | any other | nothing |
+    fn acknowledge_cumulatively(&mut self, ids: &[MessageIdData]) {
+        let conn = self.key.conn;
+        let [id] = ids else {
+            return self.conformance.record(conn, Rule::CumulativeAck, || format!("with {} ids", ids.len()));
+        };
+        if !self.sub.is_single_active() {
+            let detail = || format!("on {:?}", self.sub.sub_type());
+            return self.conformance.record(conn, Rule::CumulativeAck, detail);
+        }
+        let position = EntryPosition::of(id);
+        let Some(offset) = self.log.offset(position) else {
+            let is_before_ledger = position.entry < 0 && position.ledger >= 0;
+            match self.log.offset_at_or_after(position).filter(|_| is_before_ledger) {
+                Some(offset) => self.sub.acknowledge_below(offset, None),
+                None => self.record_unknown(position),
             }
             return;
         };
-        if offset >= sub.read_max {
-            let detail = || format!("cumulative {}:{} on {topic} {name}", position.ledger, position.entry);
-            self.judge.record(key.conn.0, Rule::AckNotDelivered, detail);
+        if !self.sub.queue.was_read(offset) {
+            let detail = || format!("cumulative {position} on {} {}", self.topic, self.name);
+            self.conformance.record(conn, Rule::AckNotDelivered, detail);
         }
         if id.ack_set.is_empty() {
-            sub.cursor.ack_below(offset + 1);
+            self.sub.acknowledge_below(offset + 1, None);
         } else {
-            sub.cursor.ack_below(offset);
-            if index_ack {
-                let members = log.get(offset).map_or(1, |entry| entry.facts.messages());
-                if !sub.cursor.ack_members(offset, &id.ack_set, members) {
-                    sub.shrink(offset, sub.cursor.left(offset, members));
-                }
-            }
+            let words = self.index_acks.then(|| (id.ack_set.as_slice(), self.members(offset)));
+            self.sub.acknowledge_below(offset, words);
         }
-        sub.settle_below(sub.cursor.mark());
     }
 
+    /// Messages of the entry; of one that is not stored any more it does not matter.
+    fn members(&self, offset: u64) -> u32 {
+        self.log.get(offset).map_or(1, |entry| entry.info.messages())
+    }
+
+    fn record_unknown(&mut self, position: EntryPosition) {
+        let detail = || format!("{position} is not an entry of {}", self.topic);
+        self.conformance.record(self.key.conn, Rule::AckNotDelivered, detail);
+    }
+}
+
+/// REDELIVER_UNACKNOWLEDGED_MESSAGES.
+impl Broker {
     /// Shared and Key_Shared: the entries named, or all of this consumer, are sent again, one delivery counted.
     /// Exclusive and Failover: reading starts again at the first unacknowledged entry, whatever is named.
-    pub(crate) fn on_redeliver(&mut self, conn: ConnId, request: &pb::CommandRedeliverUnacknowledgedMessages) {
-        let Some((topic, name)) = self.live_consumer(conn, request.consumer_id, "REDELIVER") else { return };
+    pub(super) fn on_redeliver(&mut self, conn: ConnId, request: &pb::CommandRedeliverUnacknowledgedMessages) {
         let key = ConsumerKey { conn, id: request.consumer_id };
+        let Some((topic, name)) = self.live_consumer(key, "REDELIVER") else { return };
         let Some(found) = self.topics.get_mut(&topic) else { return };
         let Some(sub) = found.subscriptions.get_mut(&name) else { return };
         if sub.is_single_active() {
             // One that is not served keeps its epoch all the same: it drops what has a lower one when it is served.
-            if let Some(consumer) = sub.consumer_mut(key) {
+            if let Some(consumer) = sub.consumers.get_mut(key) {
                 consumer.epoch = consumer.epoch.map(|epoch| epoch.max(request.consumer_epoch.unwrap_or(0)));
             }
-            if sub.active != Some(key) {
+            if sub.active.chosen() != Some(key) {
                 return;
             }
             sub.rewind();
         } else {
-            let held = if request.message_ids.is_empty() {
+            let offsets = if request.message_ids.is_empty() {
                 sub.held_by(key)
             } else {
-                let ids = request.message_ids.iter();
-                let offsets = ids.filter_map(|id| found.log.offset(Position::from_wire(id.ledger_id, id.entry_id)));
-                offsets.filter(|offset| sub.pending.get(offset).is_some_and(|held| held.consumer == key)).collect()
+                let named = request.message_ids.iter().filter_map(|id| found.log.offset(EntryPosition::of(id)));
+                named.filter(|offset| sub.is_held_by(*offset, key)).collect()
             };
-            for offset in held {
-                sub.release(offset, true);
+            for offset in offsets {
+                sub.redeliver(offset);
             }
         }
-        self.pump(&topic, Some(&name));
+        self.dispatch(&topic, Some(&name));
     }
 }

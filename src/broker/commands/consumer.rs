@@ -1,125 +1,133 @@
-//! SUBSCRIBE, CLOSE_CONSUMER, UNSUBSCRIBE, and how consumers come and go.
+//! SUBSCRIBE, CLOSE_CONSUMER and UNSUBSCRIBE, and how consumers come and go.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::broker::commands::handshake::NO_REQUEST;
-use crate::broker::commands::schema;
+use super::CLOSE_VERSION;
+use super::takeover::HolderState;
 use crate::broker::conformance::Rule;
-use crate::broker::connections::{ConsumerSlot, ENDPOINTS_MAX, ProducerSlot};
-use crate::broker::machine::timers::Timer;
-use crate::broker::machine::{Broker, ConnId};
-use crate::broker::storage::log::{Log, Position};
-use crate::broker::subscription::{Consumer, ConsumerKey, Subscription};
-use crate::broker::topics::topic::ProducerKey;
+use crate::broker::connections::{ConnectionEndpoints, ConsumerSlot};
+use crate::broker::ids::{ConnId, ConsumerKey, NO_REQUEST, ProducerKey};
+use crate::broker::machine::{Broker, BrokerTimer};
+use crate::broker::refusal::Refusal;
+use crate::broker::storage::{EntryPosition, Log};
+use crate::broker::subscription::{KeyRange, SharingMode, SubscribedConsumer, Subscription};
+use crate::broker::topics::schemas::is_known_schema_type;
 use crate::pb::command_subscribe::{InitialPosition, SubType};
 use crate::pb::{self, KeySharedMode, ServerError};
 
-/// Consumers of one subscription; one more gets ConsumerBusy.
-const CONSUMERS_MAX: usize = 10_000;
-
-/// Subscriptions of one topic; one more gets NotAllowedError.
-const SUBSCRIPTIONS_MAX: usize = 10_000;
-
-const TOO_MANY_SUBSCRIPTIONS: &str = "Exceed the maximum number of subscriptions";
+/// The protocol version from which on clients know ACTIVE_CONSUMER_CHANGE.
+const ACTIVE_CONSUMER_CHANGE_VERSION: i32 = 12;
 
 const NAMING: &str = "org.apache.pulsar.broker.service.BrokerServiceException$NamingException: ";
 
-type Refusal = (ServerError, String);
-
 /// The enum fields of a SUBSCRIBE, all known.
 #[derive(Clone, Copy)]
-struct Kinds {
-    sub_type: SubType,
-    position: InitialPosition,
-    sticky: bool,
-    out_of_order: bool,
+struct SubscribeModes {
+    sharing: SharingMode,
+    initial_position: InitialPosition,
 }
 
-impl Kinds {
+impl SubscribeModes {
+    /// `None` if one of the fields has a value that is not known.
     fn of(request: &pb::CommandSubscribe) -> Option<Self> {
         let meta = request.key_shared_meta.as_ref();
-        let mode =
-            meta.map_or(Ok(KeySharedMode::AutoSplit), |meta| KeySharedMode::try_from(meta.key_shared_mode)).ok()?;
-        Some(Self {
+        let key_shared_mode = match meta {
+            Some(meta) => KeySharedMode::try_from(meta.key_shared_mode).ok()?,
+            None => KeySharedMode::AutoSplit,
+        };
+        let initial_position = match request.initial_position {
+            Some(position) => InitialPosition::try_from(position).ok()?,
+            None => InitialPosition::Latest,
+        };
+        let sharing = SharingMode {
             sub_type: SubType::try_from(request.sub_type).ok()?,
-            position: request.initial_position.map_or(Ok(InitialPosition::Latest), InitialPosition::try_from).ok()?,
-            sticky: mode == KeySharedMode::Sticky,
-            out_of_order: meta.is_some_and(|meta| meta.allow_out_of_order_delivery()),
-        })
+            is_sticky: key_shared_mode == KeySharedMode::Sticky,
+            allows_out_of_order: meta.is_some_and(|meta| meta.allow_out_of_order_delivery()),
+        };
+        Some(Self { sharing, initial_position })
     }
 }
 
+/// SUBSCRIBE.
 impl Broker {
-    /// `probed`: the connection that holds an Exclusive subscription was asked and is alive.
-    pub(crate) fn on_subscribe(&mut self, conn: ConnId, request: pb::CommandSubscribe, probed: bool) {
-        let Some(kinds) = Kinds::of(&request).filter(|_| schema::is_known(request.schema.as_ref())) else {
-            return self.fail(conn, Rule::UnreadableFrame, || "unknown enum value in SUBSCRIBE".to_owned());
+    pub(super) fn on_subscribe(&mut self, conn: ConnId, request: pb::CommandSubscribe) {
+        self.decide_subscribe(conn, &request, HolderState::NotChecked);
+    }
+
+    /// `holder` is what is known of the connection that holds the subscription, if it is Exclusive.
+    pub(super) fn decide_subscribe(&mut self, conn: ConnId, request: &pb::CommandSubscribe, holder: HolderState) {
+        let modes = SubscribeModes::of(request).filter(|_| is_known_schema_type(request.schema.as_ref()));
+        let Some(modes) = modes else {
+            let detail = || "unknown enum value in SUBSCRIBE".to_owned();
+            return self.close_on_violation(conn, Rule::UnreadableFrame, detail);
         };
-        let request_id = request.request_id;
-        match self.conns.get(conn).and_then(|found| found.consumers.get(&request.consumer_id)) {
-            Some(ConsumerSlot::Parked) => {
-                let text = "Consumer is already present on the connection";
-                return self.error(conn, request_id, ServerError::ServiceNotReady, text);
-            }
-            Some(ConsumerSlot::Live { .. }) => return self.success(conn, request_id),
-            _ => {}
-        }
-        if self.conns.get(conn).is_none_or(|found| found.endpoints() >= ENDPOINTS_MAX) {
-            return self.fail(conn, Rule::IncompleteRequest, || format!("more than {ENDPOINTS_MAX} endpoints"));
-        }
-        let topic = match self.subscribable(conn, &request, kinds) {
-            Ok(topic) => topic,
-            Err((error, text)) => return self.error(conn, request_id, error, text),
-        };
-        let name: Arc<str> = Arc::from(request.subscription.as_str());
-        let holder = self.topics.get(&topic).and_then(|topic| topic.subscriptions.get(&name)).and_then(|sub| {
-            let exclusive = sub.sub_type == SubType::Exclusive && kinds.sub_type == SubType::Exclusive;
-            sub.consumers.first().filter(|_| exclusive).map(|consumer| consumer.key.conn)
-        });
-        if let Some(holder) = holder {
-            if !probed && self.park(conn, holder, request.clone().into()) {
-                return;
-            }
-        }
         let key = ConsumerKey { conn, id: request.consumer_id };
-        match self.open_consumer(key, &topic, &name, &request, kinds) {
-            Err((error, text)) => self.error(conn, request_id, error, text),
-            Ok(()) => {
-                if let Some(connection) = self.conns.get_mut(conn) {
-                    let slot = ConsumerSlot::Live { topic: Arc::clone(&topic), subscription: name, answered: false };
-                    connection.consumers.insert(key.id, slot);
-                    connection.unanswered_consumers.push(key.id);
-                }
-                self.success(conn, request_id);
+        match self.connections.consumer(key) {
+            Some(ConsumerSlot::PendingTakeover) => {
+                let text = "Consumer is already present on the connection";
+                let refusal = Refusal::new(ServerError::ServiceNotReady, text);
+                return self.send_refusal(conn, request.request_id, refusal);
             }
+            Some(ConsumerSlot::Live { .. }) => return self.send_success(conn, request.request_id),
+            Some(ConsumerSlot::ClosedByBroker | ConsumerSlot::ClosedByClient) | None => {}
+        }
+        if !self.check_endpoint_count(conn) {
+            return;
+        }
+        if let Err(refusal) = self.try_subscribe(key, request, modes, holder) {
+            self.send_refusal(conn, request.request_id, refusal);
         }
     }
 
-    /// The topic of a SUBSCRIBE that may go on.
-    fn subscribable(
+    fn try_subscribe(
+        &mut self,
+        key: ConsumerKey,
+        request: &pb::CommandSubscribe,
+        modes: SubscribeModes,
+        holder: HolderState,
+    ) -> Result<(), Refusal> {
+        let topic = self.subscribable_topic(key.conn, request, modes)?;
+        let name: Arc<str> = Arc::from(request.subscription.as_str());
+        let other = self.exclusive_holder(&topic, &name, modes.sharing);
+        if let Some(other) = other.filter(|_| holder != HolderState::Alive) {
+            if self.await_takeover(key.conn, other, request.clone().into()) {
+                return Ok(());
+            }
+        }
+        self.open_consumer(key, &topic, &name, request, modes)?;
+        self.connections.open_consumer(key, &topic, &name);
+        self.send_success(key.conn, request.request_id);
+        Ok(())
+    }
+
+    /// The topic of a SUBSCRIBE, if it and the name of the subscription are fit.
+    fn subscribable_topic(
         &mut self,
         conn: ConnId,
         request: &pb::CommandSubscribe,
-        kinds: Kinds,
+        modes: SubscribeModes,
     ) -> Result<Arc<str>, Refusal> {
-        let name = self.admit(conn, &request.topic, "SUBSCRIBE")?;
+        let name = self.check_topic(conn, &request.topic, "SUBSCRIBE")?;
         let subscription = request.subscription.as_str();
         if subscription.is_empty() || subscription == "pulsar.dedup" || subscription.starts_with("pulsar.repl") {
-            return Err((
-                ServerError::ProducerBusy,
-                format!("{NAMING}Subscription with reserved subscription name attempted"),
-            ));
+            let text = format!("{NAMING}Subscription with reserved subscription name attempted");
+            return Err(Refusal::new(ServerError::ProducerBusy, text));
         }
-        let single = matches!(kinds.sub_type, SubType::Exclusive | SubType::Failover);
-        if request.read_compacted() && !(single && name.is_persistent()) {
+        if request.read_compacted() && !(modes.sharing.is_single_active() && name.is_persistent()) {
             let text = "readCompacted only allowed on failover or exclusive subscriptions of persistent topics";
-            return Err((ServerError::NotAllowedError, text.to_owned()));
+            return Err(Refusal::new(ServerError::NotAllowedError, text));
         }
-        let missing = || (ServerError::TopicNotFound, format!("Topic {name} does not exist"));
+        let missing = || Refusal::new(ServerError::TopicNotFound, format!("Topic {name} does not exist"));
         let topic = self.load_topic(&name, request.force_topic_creation()).ok_or_else(missing)?;
         self.schemas.register(&topic, request.schema.as_ref())?;
         Ok(topic)
+    }
+
+    /// The connection whose Exclusive consumer stands in the way of another one.
+    fn exclusive_holder(&self, topic: &str, name: &str, wanted: SharingMode) -> Option<ConnId> {
+        let sub = self.topics.subscription(topic, name)?;
+        let is_exclusive = sub.sub_type() == SubType::Exclusive && wanted.sub_type == SubType::Exclusive;
+        sub.consumers.at(0).filter(|_| is_exclusive).map(|consumer| consumer.key.conn)
     }
 
     fn open_consumer(
@@ -128,158 +136,146 @@ impl Broker {
         topic: &Arc<str>,
         name: &Arc<str>,
         request: &pb::CommandSubscribe,
-        kinds: Kinds,
+        modes: SubscribeModes,
     ) -> Result<(), Refusal> {
-        let now_ms = self.now.wall_ms;
         let Some(found) = self.topics.get_mut(topic) else { return Ok(()) };
-        let partition = found.name.partition_index();
-        let index_ack = self.config.batch_index_acknowledgment;
-        match found.subscriptions.get(name) {
-            Some(sub) => may_join(sub, request, kinds)?,
-            None if found.subscriptions.len() >= SUBSCRIPTIONS_MAX => {
-                return Err((ServerError::NotAllowedError, TOO_MANY_SUBSCRIPTIONS.to_owned()));
-            }
-            None => {}
+        let existing = found.subscriptions.get(name);
+        match existing {
+            Some(sub) => sub.check_join(request.durable(), modes.sharing)?,
+            None => found.check_new_subscription()?,
         }
-        let ranges = sticky_ranges(found.subscriptions.get(name), request, kinds)?;
-        let sub = found.subscriptions.entry(Arc::clone(name)).or_insert_with(|| {
-            let (start, words) = starting_offset(&found.log, request, kinds, now_ms);
-            let mut sub = Subscription::new(request.durable(), start);
-            if let Some(entry) = found.log.get(start).filter(|_| index_ack && !words.is_empty()) {
-                sub.reset(start, &words, Some(&entry.facts));
-            }
-            sub
-        });
-        if sub.consumers.is_empty() {
-            sub.sub_type = kinds.sub_type;
-            sub.sticky = kinds.sticky;
-            sub.out_of_order = kinds.out_of_order;
+        let ranges = sticky_ranges(request, modes.sharing)?;
+        if let Some(sub) = existing {
+            sub.check_ranges(&ranges)?;
         }
-        sub.add(Consumer {
-            key,
-            name: Arc::from(request.consumer_name()),
+        let (index_acks, now_ms) = (self.config.acknowledgment_at_batch_index_level_enabled, self.now.wall_ms);
+        let log = &found.log;
+        let make = || new_subscription(log, request, modes.initial_position, index_acks, now_ms);
+        let sub = found.subscriptions.entry(Arc::clone(name)).or_insert_with(make);
+        let consumer = SubscribedConsumer {
             priority: request.priority_level(),
-            permits: 0,
-            unacked: 0,
-            over_unacked: false,
-            msg_out: 0,
-            epoch: request.consumer_epoch.filter(|_| sub.is_single_active()),
+            epoch: request.consumer_epoch,
             ranges,
-            flowed: false,
-            told_end: false,
-        });
-        let before = sub.active;
-        let changed = sub.choose_active(topic, partition);
-        let failover = sub.sub_type == SubType::Failover;
-        if changed {
-            self.active_changed(topic, name);
-        } else if failover && before.is_some() && self.conns.get(key.conn).is_some_and(|found| found.version >= 12) {
-            let notice = pb::CommandActiveConsumerChange { consumer_id: key.id, is_active: Some(before == Some(key)) };
-            self.conns.send(key.conn, &notice.into());
+            ..SubscribedConsumer::new(key, request.consumer_name())
+        };
+        let before = sub.active.chosen();
+        sub.add(modes.sharing, consumer);
+        if sub.choose_active(topic, found.name.partition_index()) {
+            self.on_active_changed(topic, name);
+        } else if sub.sub_type() == SubType::Failover && before.is_some() {
+            self.send_active_consumer_change(key, before);
         }
         Ok(())
     }
 
     /// `initial_subscription_name` of PRODUCER: a durable subscription from the first message on.
-    pub(crate) fn make_initial_subscription(&mut self, topic: &Arc<str>, name: &str) -> Result<(), Refusal> {
+    pub(super) fn make_initial_subscription(&mut self, topic: &Arc<str>, name: &str) -> Result<(), Refusal> {
         let Some(found) = self.topics.get_mut(topic) else { return Ok(()) };
-        if found.subscriptions.contains_key(name) {
-            return Ok(());
+        if !found.subscriptions.contains_key(name) {
+            found.check_new_subscription()?;
+            found.subscriptions.insert(Arc::from(name), Subscription::new(true, found.log.first()));
         }
-        if found.subscriptions.len() >= SUBSCRIPTIONS_MAX {
-            return Err((ServerError::NotAllowedError, TOO_MANY_SUBSCRIPTIONS.to_owned()));
-        }
-        found.subscriptions.insert(Arc::from(name), Subscription::new(true, found.log.first()));
         Ok(())
     }
+}
 
+/// Exclusive and Failover: another consumer is to be served.
+impl Broker {
     /// An Exclusive consumer is served at once; a Failover one after a delay, when all are told.
-    fn active_changed(&mut self, topic: &Arc<str>, name: &Arc<str>) {
-        let Some(sub) = self.topics.get_mut(topic).and_then(|found| found.subscriptions.get_mut(name)) else { return };
-        if sub.sub_type != SubType::Failover {
-            sub.active_ready = true;
-        } else if let Some(at) = self.now.at.checked_add(self.config.failover_delay) {
-            let (topic, subscription, turn) = (Arc::clone(topic), Arc::clone(name), sub.active_turn);
-            self.timers.set(at, Timer::Failover { topic, subscription, turn });
+    fn on_active_changed(&mut self, topic: &Arc<str>, name: &Arc<str>) {
+        let Some(sub) = self.topics.subscription_mut(topic, name) else { return };
+        if sub.sub_type() == SubType::Failover {
+            let generation = sub.active.generation();
+            let timer = BrokerTimer::Failover { topic: Arc::clone(topic), subscription: Arc::clone(name), generation };
+            self.set_timer(self.config.active_consumer_failover_delay_time, timer);
+        } else {
+            sub.active.serve();
         }
     }
 
-    pub(crate) fn failover_due(&mut self, topic: &Arc<str>, name: &Arc<str>, turn: u64) {
-        let Some(sub) = self.topics.get_mut(topic).and_then(|found| found.subscriptions.get_mut(name)) else { return };
-        if sub.active_turn != turn || sub.active_ready {
+    pub(in crate::broker) fn on_failover_delay(&mut self, topic: &Arc<str>, name: &Arc<str>, generation: u64) {
+        let Some(sub) = self.topics.subscription_mut(topic, name) else { return };
+        if !sub.active.serve_after_delay(generation) {
             return;
         }
-        sub.active_ready = true;
-        for consumer in &sub.consumers {
-            if self.conns.get(consumer.key.conn).is_some_and(|found| found.version >= 12) {
-                let is_active = Some(sub.active == Some(consumer.key));
-                let notice = pb::CommandActiveConsumerChange { consumer_id: consumer.key.id, is_active };
-                self.conns.send(consumer.key.conn, &notice.into());
-            }
+        let (active, keys) = (sub.active.chosen(), sub.consumers.keys());
+        for key in keys {
+            self.send_active_consumer_change(key, active);
         }
-        self.pump(topic, Some(name));
+        self.dispatch(topic, Some(name));
     }
 
+    /// Tells a consumer whether it is the active one.
+    fn send_active_consumer_change(&mut self, key: ConsumerKey, active: Option<ConsumerKey>) {
+        if self.connections.version(key.conn) >= ACTIVE_CONSUMER_CHANGE_VERSION {
+            let is_active = Some(active == Some(key));
+            self.connections.send(key.conn, pb::CommandActiveConsumerChange { consumer_id: key.id, is_active });
+        }
+    }
+}
+
+/// Consumers that leave.
+impl Broker {
     /// SUCCESS also for an id the broker does not know.
-    pub(crate) fn on_close_consumer(&mut self, conn: ConnId, request: &pb::CommandCloseConsumer) {
-        let slot = self.conns.get_mut(conn).and_then(|found| found.consumers.get_mut(&request.consumer_id));
-        if let Some(slot) = slot {
-            let was = std::mem::replace(slot, ConsumerSlot::ClosedByClient);
-            if let Some((topic, subscription)) = was.subscription() {
-                self.remove_consumer(&topic, &subscription, ConsumerKey { conn, id: request.consumer_id });
+    pub(super) fn on_close_consumer(&mut self, conn: ConnId, request: &pb::CommandCloseConsumer) {
+        let key = ConsumerKey { conn, id: request.consumer_id };
+        if self.connections.consumer(key).is_some() {
+            let was = self.connections.set_consumer(key, ConsumerSlot::ClosedByClient);
+            if let Some((topic, subscription)) = was.as_ref().and_then(ConsumerSlot::subscription) {
+                self.remove_consumer(&topic, &subscription, key);
             }
         }
-        self.success(conn, request.request_id);
+        self.send_success(conn, request.request_id);
+    }
+
+    /// Deletes the subscription, if no other consumer is connected to it or the client insists.
+    pub(super) fn on_unsubscribe(&mut self, conn: ConnId, request: &pb::CommandUnsubscribe) {
+        let key = ConsumerKey { conn, id: request.consumer_id };
+        let Some((topic, name)) = self.live_consumer(key, "UNSUBSCRIBE") else {
+            let refusal = Refusal::new(ServerError::MetadataError, "Consumer not found");
+            return self.send_refusal(conn, request.request_id, refusal);
+        };
+        let Some(found) = self.topics.get_mut(&topic) else { return };
+        let mut others = found.subscriptions.get(&name).map_or_else(Vec::new, |sub| sub.consumers.keys());
+        others.retain(|other| *other != key);
+        if !others.is_empty() && !request.force() {
+            let text = "Unconnected or shared consumer attempting to unsubscribe";
+            return self.send_refusal(conn, request.request_id, Refusal::new(ServerError::MetadataError, text));
+        }
+        found.subscriptions.remove(&name);
+        for other in others {
+            self.close_consumer(other, None);
+        }
+        self.connections.set_consumer(key, ConsumerSlot::ClosedByClient);
+        self.send_success(conn, request.request_id);
     }
 
     /// Takes a consumer off its subscription; the others get what it held. The subscription of a reader goes with it.
-    pub(crate) fn remove_consumer(&mut self, topic: &Arc<str>, name: &Arc<str>, key: ConsumerKey) {
+    pub(in crate::broker) fn remove_consumer(&mut self, topic: &Arc<str>, name: &Arc<str>, key: ConsumerKey) {
         let Some(found) = self.topics.get_mut(topic) else { return };
         let partition = found.name.partition_index();
         let Some(sub) = found.subscriptions.get_mut(name) else { return };
         if !sub.remove(key) {
             return;
         }
-        if sub.consumers.is_empty() && !sub.durable {
+        if sub.consumers.is_empty() && !sub.is_durable() {
             found.subscriptions.remove(name);
             return;
         }
-        if sub.choose_active(topic, partition) && sub.active.is_some() {
-            self.active_changed(topic, name);
+        if sub.choose_active(topic, partition) && sub.active.chosen().is_some() {
+            self.on_active_changed(topic, name);
         }
-        self.pump(topic, Some(name));
+        self.dispatch(topic, Some(name));
     }
 
-    /// Deletes the subscription, if nobody else is connected to it or the client insists.
-    pub(crate) fn on_unsubscribe(&mut self, conn: ConnId, request: &pb::CommandUnsubscribe) {
-        let Some((topic, name)) = self.live_consumer(conn, request.consumer_id, "UNSUBSCRIBE") else {
-            return self.error(conn, request.request_id, ServerError::MetadataError, "Consumer not found");
-        };
-        let Some(found) = self.topics.get_mut(&topic) else { return };
-        let key = ConsumerKey { conn, id: request.consumer_id };
-        let others: Vec<ConsumerKey> = found.subscriptions.get(&name).map_or_else(Vec::new, |sub| {
-            sub.consumers.iter().map(|consumer| consumer.key).filter(|other| *other != key).collect()
-        });
-        if !others.is_empty() && !request.force() {
-            let text = "Unconnected or shared consumer attempting to unsubscribe";
-            return self.error(conn, request.request_id, ServerError::MetadataError, text);
-        }
-        found.subscriptions.remove(&name);
-        for other in others {
-            self.close_consumer(other, None);
-        }
-        if let Some(connection) = self.conns.get_mut(conn) {
-            connection.consumers.insert(key.id, ConsumerSlot::ClosedByClient);
-        }
-        self.success(conn, request.request_id);
-    }
-
-    /// CLOSE_CONSUMER from this side; the subscription has to be told by the caller.
-    pub(crate) fn close_consumer(&mut self, key: ConsumerKey, url: Option<&str>) {
-        let Some(connection) = self.conns.get_mut(key.conn) else { return };
-        connection.consumers.insert(key.id, ConsumerSlot::ClosedByBroker);
-        if connection.version < 5 {
-            return self.conns.close(key.conn);
+    /// CLOSE_CONSUMER from the broker, with the address to go to if there is one. The caller takes the consumer off its
+    /// subscription. Peers that do not know the command lose the connection.
+    pub(in crate::broker) fn close_consumer(&mut self, key: ConsumerKey, url: Option<&str>) {
+        let Some(connection) = self.connections.get(key.conn) else { return };
+        let version = connection.negotiated.version;
+        self.connections.set_consumer(key, ConsumerSlot::ClosedByBroker);
+        if version < CLOSE_VERSION {
+            return self.connections.close(key.conn);
         }
         let close = pb::CommandCloseConsumer {
             consumer_id: key.id,
@@ -287,120 +283,93 @@ impl Broker {
             assigned_broker_service_url: url.map(str::to_owned),
             assigned_broker_service_url_tls: None,
         };
-        self.conns.send(key.conn, &close.into());
+        self.connections.send(key.conn, close);
     }
 
-    /// Topic and subscription of a live consumer; what comes after a CLOSE is noted.
-    pub(crate) fn live_consumer(&mut self, conn: ConnId, id: u64, command: &str) -> Option<(Arc<str>, Arc<str>)> {
-        let slot = self.conns.get(conn)?.consumers.get(&id)?;
+    /// CLOSE_CONSUMER from the broker, and the consumer leaves its subscription.
+    pub(in crate::broker) fn evict_consumer(&mut self, key: ConsumerKey, url: Option<&str>) {
+        let slot = self.connections.consumer(key);
+        let Some((topic, subscription)) = slot.and_then(ConsumerSlot::subscription) else { return };
+        self.close_consumer(key, url);
+        self.remove_consumer(&topic, &subscription, key);
+    }
+
+    /// Topic and subscription of a live consumer; what comes after a CLOSE is a violation.
+    pub(super) fn live_consumer(&mut self, key: ConsumerKey, command: &str) -> Option<(Arc<str>, Arc<str>)> {
+        let slot = self.connections.consumer(key)?;
         if *slot == ConsumerSlot::ClosedByClient {
-            self.judge.record(conn.0, Rule::AfterClose, || format!("{command} for consumer {id}"));
+            let detail = || format!("{command} for consumer {}", key.id);
+            self.conformance.record(key.conn, Rule::AfterClose, detail);
             return None;
         }
         slot.subscription()
     }
 
     /// Takes all producers and consumers of a connection off their topics; the connection itself may go on.
-    pub(crate) fn detach_endpoints(&mut self, conn: ConnId) {
-        let Some(connection) = self.conns.get_mut(conn) else { return };
-        let producers = std::mem::take(&mut connection.producers);
-        let consumers = std::mem::take(&mut connection.consumers);
-        self.drop_endpoints(conn, producers, consumers);
+    pub(super) fn detach_endpoints(&mut self, conn: ConnId) {
+        let Some(connection) = self.connections.get_mut(conn) else { return };
+        let endpoints = std::mem::take(&mut connection.endpoints);
+        self.drop_endpoints(conn, &endpoints);
     }
 
     /// The same for those of a connection that may be out of the table already.
-    pub(crate) fn drop_endpoints(
-        &mut self,
-        conn: ConnId,
-        producers: BTreeMap<u64, ProducerSlot>,
-        consumers: BTreeMap<u64, ConsumerSlot>,
-    ) {
-        for (id, slot) in producers {
-            if let ProducerSlot::Live { topic, .. } | ProducerSlot::Waiting { topic } = slot {
-                self.remove_producer(&topic, ProducerKey { conn, id });
-            }
+    pub(in crate::broker) fn drop_endpoints(&mut self, conn: ConnId, endpoints: &ConnectionEndpoints) {
+        for (id, topic) in endpoints.topics_of_producers() {
+            self.remove_producer(&topic, ProducerKey { conn, id });
         }
-        for (id, slot) in consumers {
-            if let Some((topic, subscription)) = slot.subscription() {
-                self.remove_consumer(&topic, &subscription, ConsumerKey { conn, id });
-            }
+        for (id, topic, subscription) in endpoints.subscriptions_of_consumers() {
+            self.remove_consumer(&topic, &subscription, ConsumerKey { conn, id });
         }
     }
 }
 
-/// Whether a SUBSCRIBE fits a subscription that exists.
-fn may_join(sub: &Subscription, request: &pb::CommandSubscribe, kinds: Kinds) -> Result<(), Refusal> {
-    if sub.durable != request.durable() {
-        let what = if sub.durable { "non-durable" } else { "durable" };
-        return Err((
-            ServerError::NotAllowedError,
-            format!("Durability of the subscription differs from this {what} consumer"),
-        ));
-    }
-    let busy = |text: &str| Err((ServerError::ConsumerBusy, text.to_owned()));
-    if sub.consumers.is_empty() {
-        return Ok(());
-    }
-    if sub.sub_type != kinds.sub_type {
-        return busy("Subscription is of different type");
-    }
-    if sub.sub_type == SubType::Exclusive {
-        return busy("Exclusive consumer is already connected");
-    }
-    if sub.sub_type == SubType::KeyShared && (sub.sticky, sub.out_of_order) != (kinds.sticky, kinds.out_of_order) {
-        return busy("Subscription is of different type");
-    }
-    if sub.consumers.len() >= CONSUMERS_MAX {
-        return busy("Subscription reached max consumers limit");
-    }
-    Ok(())
-}
-
-/// The ranges of a STICKY consumer: present, in order, apart from each other and from those of others.
-fn sticky_ranges(
-    sub: Option<&Subscription>,
-    request: &pb::CommandSubscribe,
-    kinds: Kinds,
-) -> Result<Vec<(i32, i32)>, Refusal> {
-    let Some(meta) = request.key_shared_meta.as_ref().filter(|_| kinds.sticky) else { return Ok(Vec::new()) };
-    if !matches!(kinds.sub_type, SubType::KeyShared | SubType::Exclusive) {
-        return Ok(Vec::new());
-    }
-    let ranges: Vec<(i32, i32)> = meta.hash_ranges.iter().map(|range| (range.start, range.end)).collect();
-    let refuse = |text: String| Err((ServerError::ConsumerAssignError, text));
+/// The ranges of a STICKY consumer: present, in order, and apart from each other. None for any other consumer.
+fn sticky_ranges(request: &pb::CommandSubscribe, sharing: SharingMode) -> Result<Vec<KeyRange>, Refusal> {
+    let may_have_ranges = matches!(sharing.sub_type, SubType::KeyShared | SubType::Exclusive);
+    let meta = request.key_shared_meta.as_ref().filter(|_| sharing.is_sticky && may_have_ranges);
+    let Some(meta) = meta else { return Ok(Vec::new()) };
+    let ranges: Vec<_> = meta.hash_ranges.iter().map(|range| KeyRange { start: range.start, end: range.end }).collect();
     if ranges.is_empty() {
-        return refuse("Ranges for KeyShared policy must not be empty.".to_owned());
+        let text = "Ranges for KeyShared policy must not be empty.";
+        return Err(Refusal::new(ServerError::ConsumerAssignError, text));
     }
-    let overlaps = |a: (i32, i32), b: (i32, i32)| a.0 <= b.1 && b.0 <= a.1;
     for (index, range) in ranges.iter().enumerate() {
-        if range.0 > range.1 || ranges.iter().take(index).any(|other| overlaps(*range, *other)) {
-            return refuse("Ranges for KeyShared policy with overlap between self ranges.".to_owned());
-        }
-    }
-    for consumer in sub.map_or(&[][..], |sub| &sub.consumers) {
-        if ranges.iter().any(|range| consumer.ranges.iter().any(|other| overlaps(*range, *other))) {
-            let text = format!("Range conflict with consumer {} ({})", consumer.key.id, consumer.name);
-            return refuse(text);
+        if !range.is_ordered() || ranges.iter().take(index).any(|other| range.overlaps(*other)) {
+            let text = "Ranges for KeyShared policy with overlap between self ranges.";
+            return Err(Refusal::new(ServerError::ConsumerAssignError, text));
         }
     }
     Ok(ranges)
 }
 
-/// Where a new subscription starts, and the members of that entry's batch that are left.
-fn starting_offset(log: &Log, request: &pb::CommandSubscribe, kinds: Kinds, now_ms: u64) -> (u64, Vec<i64>) {
-    let initial = match kinds.position {
+/// A subscription that starts where its first SUBSCRIBE says:
+///
+/// | `start_message_rollback_duration_sec` | `start_message_id` | starts at |
+/// | --- | --- | --- |
+/// | given | any | the first entry of that time |
+/// | none | given, not durable | that entry, of a batch at the members of its `ack_set`; beyond the last one as below |
+/// | none | none, or durable | `initial_position`: the first entry stored, or behind the last |
+fn new_subscription(
+    log: &Log,
+    request: &pb::CommandSubscribe,
+    initial_position: InitialPosition,
+    index_acks: bool,
+    now_ms: u64,
+) -> Subscription {
+    let initial = match initial_position {
         InitialPosition::Latest => log.end(),
         InitialPosition::Earliest => log.first(),
     };
     let rollback_ms = request.start_message_rollback_duration_sec().saturating_mul(1000);
     if rollback_ms > 0 {
-        return (log.offset_at_time(now_ms.saturating_sub(rollback_ms)), Vec::new());
+        return Subscription::new(request.durable(), log.offset_at_time(now_ms.saturating_sub(rollback_ms)));
     }
-    match &request.start_message_id {
-        Some(id) if !request.durable() => {
-            let start = log.offset_at_or_after(Position::from_wire(id.ledger_id, id.entry_id));
-            start.map_or((initial, Vec::new()), |start| (start, id.ack_set.clone()))
-        }
-        _ => (initial, Vec::new()),
+    let start_id = request.start_message_id.as_ref().filter(|_| !request.durable());
+    let start = start_id.and_then(|id| Some((log.offset_at_or_after(EntryPosition::of(id))?, id.ack_set.as_slice())));
+    let (offset, words) = start.unwrap_or((initial, &[]));
+    let mut sub = Subscription::new(request.durable(), offset);
+    if let Some(entry) = log.get(offset).filter(|_| index_acks && !words.is_empty()) {
+        sub.reset(offset, words, Some(&entry.info));
     }
+    sub
 }

@@ -3,44 +3,47 @@
 use bytes::Bytes;
 
 use crate::broker::conformance::Rule;
-use crate::broker::connections::State;
-use crate::broker::connections::token::{self as auth, Identity};
-use crate::broker::machine::timers::Timer;
-use crate::broker::machine::{Broker, ConnId};
+use crate::broker::connections::ConnectionState;
+use crate::broker::connections::token::{self, Identity};
+use crate::broker::ids::{ConnId, NO_REQUEST};
+use crate::broker::machine::{Broker, BrokerTimer};
+use crate::broker::refusal::Refusal;
 use crate::pb::{self, ServerError};
 
 /// The highest protocol version this broker speaks.
-pub(crate) const PROTOCOL_VERSION: i32 = 21;
+const PROTOCOL_VERSION: i32 = 21;
 
-/// The request id of an error or a close that answers no request.
-pub(crate) const NO_REQUEST: u64 = u64::MAX;
+/// The protocol version from which on clients know AUTH_CHALLENGE.
+const AUTH_CHALLENGE_VERSION: i32 = 14;
 
 const SERVER_VERSION: &str = "Pulsar Server4.0.8 (pulsar-native embedded)";
 const TOKEN_METHOD: &str = "token";
 /// `auth_data` of an AUTH_CHALLENGE that asks for fresh credentials.
 const REFRESH: &[u8] = b"PulsarAuthRefresh";
 
+/// CONNECT.
 impl Broker {
-    pub(crate) fn on_connect(&mut self, conn: ConnId, connect: pb::CommandConnect) {
-        if self.conns.get(conn).is_none_or(|connection| connection.state != State::Start) {
-            return self.fail(conn, Rule::Handshake, || "CONNECT twice".to_owned());
+    pub(super) fn on_connect(&mut self, conn: ConnId, connect: pb::CommandConnect) {
+        if self.connections.state(conn) != Some(ConnectionState::Start) {
+            return self.close_on_violation(conn, Rule::Handshake, || "CONNECT twice".to_owned());
         }
         let identity = match self.authenticate(&connect) {
             Ok(identity) => identity,
-            Err((error, text)) => {
-                self.error(conn, NO_REQUEST, error, text);
-                return self.conns.close(conn);
+            Err(refusal) => {
+                self.send_refusal(conn, NO_REQUEST, refusal);
+                return self.connections.close(conn);
             }
         };
         let version = connect.protocol_version().min(PROTOCOL_VERSION);
-        let superuser = identity.as_ref().is_none_or(|identity| identity.role == self.config.superuser);
-        let Some(connection) = self.conns.get_mut(conn) else { return };
-        connection.state = State::Connected;
-        connection.version = version;
-        connection.flags = connect.feature_flags.unwrap_or_default();
-        connection.superuser = superuser;
-        connection.identity = identity;
-        connection.connected_at_ms = self.now.wall_ms;
+        let is_superuser =
+            identity.as_ref().is_none_or(|identity| self.config.super_user_roles.contains(&identity.role));
+        let Some(connection) = self.connections.get_mut(conn) else { return };
+        connection.state = ConnectionState::Connected;
+        connection.negotiated.version = version;
+        connection.negotiated.flags = connect.feature_flags.unwrap_or_default();
+        connection.negotiated.at_ms = self.now.wall_ms;
+        connection.credentials.is_superuser = is_superuser;
+        connection.credentials.identity = identity;
         let connected = pb::CommandConnected {
             server_version: SERVER_VERSION.to_owned(),
             protocol_version: Some(version),
@@ -52,98 +55,116 @@ impl Broker {
                 ..Default::default()
             }),
         };
-        self.conns.send(conn, &connected.into());
-        if self.config.token_key.is_some() {
-            self.arm_auth_refresh(conn);
+        self.connections.send(conn, connected);
+        if self.config.token_secret_key.is_some() {
+            self.set_credentials_timer(conn);
         }
     }
 
-    fn authenticate(&self, connect: &pb::CommandConnect) -> Result<Option<Identity>, (ServerError, &'static str)> {
-        let Some(key) = &self.config.token_key else { return Ok(None) };
+    /// The identity of the client; `None` while authentication is off.
+    fn authenticate(&self, connect: &pb::CommandConnect) -> Result<Option<Identity>, Refusal> {
+        let Some(key) = &self.config.token_secret_key else { return Ok(None) };
         let data = connect.auth_data.as_deref().unwrap_or_default();
         let identity = (connect.auth_method_name() == TOKEN_METHOD)
-            .then(|| auth::check(key, data, self.now.wall_ms))
+            .then(|| token::check(key, data, self.now.wall_ms))
             .flatten()
-            .ok_or((ServerError::AuthenticationError, "Failed to authenticate"))?;
+            .ok_or_else(bad_credentials)?;
         if connect.original_principal.is_some() || connect.proxy_version.is_some() {
-            return Err((ServerError::AuthorizationError, "Invalid roles."));
+            return Err(Refusal::new(ServerError::AuthorizationError, "Invalid roles."));
         }
         Ok(Some(identity))
     }
+}
 
-    /// A good answer is not answered. Another role ends the connection, and so does a bad credential, with an error.
-    pub(crate) fn on_auth_response(&mut self, conn: ConnId, response: pb::CommandAuthResponse) {
+/// Credentials that expire.
+impl Broker {
+    /// Fresh credentials are not answered. A bad one ends the connection with an error, another role without.
+    pub(super) fn on_auth_response(&mut self, conn: ConnId, response: pb::CommandAuthResponse) {
         let data = response.response.filter(|data| data.auth_method_name.is_some()).and_then(|data| data.auth_data);
         let Some(data) = data else {
-            return self.fail(conn, Rule::IncompleteRequest, || "AUTH_RESPONSE without auth_data".to_owned());
+            let detail = || "AUTH_RESPONSE without auth_data".to_owned();
+            return self.close_on_violation(conn, Rule::IncompleteRequest, detail);
         };
-        let Some(key) = &self.config.token_key else { return };
-        let Some(fresh) = auth::check(key, &data, self.now.wall_ms) else {
-            self.error(conn, NO_REQUEST, ServerError::AuthenticationError, "Failed to authenticate");
-            return self.conns.close(conn);
+        let Some(key) = &self.config.token_secret_key else { return };
+        let Some(fresh) = token::check(key, &data, self.now.wall_ms) else {
+            self.send_refusal(conn, NO_REQUEST, bad_credentials());
+            return self.connections.close(conn);
         };
-        let Some(connection) = self.conns.get_mut(conn) else { return };
-        if connection.identity.as_ref().is_some_and(|known| known.role != fresh.role) {
-            return self.conns.close(conn);
+        let Some(connection) = self.connections.get_mut(conn) else { return };
+        if connection.credentials.identity.as_ref().is_some_and(|known| known.role != fresh.role) {
+            return self.connections.close(conn);
         }
-        connection.challenged = false;
-        connection.identity = Some(fresh);
+        connection.credentials.is_challenged = false;
+        connection.credentials.identity = Some(fresh);
     }
 
-    /// The check for expired credentials: challenge first, close at the next check without an answer.
-    pub(crate) fn refresh_auth(&mut self, conn: ConnId) {
-        let Some(connection) = self.conns.get_mut(conn).filter(|found| found.state == State::Connected) else { return };
-        let expired = connection.identity.as_ref().is_some_and(|identity| identity.is_expired(self.now.wall_ms));
-        if expired {
-            if connection.challenged || connection.version < 14 || !connection.flags.supports_auth_refresh() {
-                return self.conns.close(conn);
+    /// Expired credentials are challenged; the connection ends if the next check finds them still expired, or if the
+    /// client does not know the challenge.
+    pub(in crate::broker) fn on_credentials_check(&mut self, conn: ConnId) {
+        let now_ms = self.now.wall_ms;
+        let Some(connection) = self.connections.get(conn) else { return };
+        if connection.state != ConnectionState::Connected {
+            return;
+        }
+        let (credentials, negotiated) = (&connection.credentials, &connection.negotiated);
+        if credentials.identity.as_ref().is_some_and(|identity| identity.is_expired(now_ms)) {
+            let can_refresh = negotiated.version >= AUTH_CHALLENGE_VERSION && negotiated.flags.supports_auth_refresh();
+            if credentials.is_challenged || !can_refresh {
+                return self.connections.close(conn);
             }
             self.challenge(conn);
         }
-        self.arm_auth_refresh(conn);
+        self.set_credentials_timer(conn);
     }
 
     /// Asks for fresh credentials.
-    pub(crate) fn challenge(&mut self, conn: ConnId) {
-        let Some(connection) = self.conns.get_mut(conn).filter(|found| found.state == State::Connected) else { return };
-        connection.challenged = true;
+    pub(in crate::broker) fn challenge(&mut self, conn: ConnId) {
+        let Some(connection) = self.connections.get_mut(conn) else { return };
+        if connection.state != ConnectionState::Connected {
+            return;
+        }
+        connection.credentials.is_challenged = true;
         let challenge = pb::CommandAuthChallenge {
             server_version: None,
             challenge: Some(pb::AuthData {
                 auth_method_name: Some(TOKEN_METHOD.to_owned()),
                 auth_data: Some(Bytes::from_static(REFRESH)),
             }),
-            protocol_version: Some(connection.version),
+            protocol_version: Some(connection.negotiated.version),
         };
-        self.conns.send(conn, &challenge.into());
+        self.connections.send(conn, challenge);
     }
 
+    fn set_credentials_timer(&mut self, conn: ConnId) {
+        self.set_timer(self.config.authentication_refresh_check, BrokerTimer::CredentialsCheck(conn));
+    }
+}
+
+/// Keep-alive.
+impl Broker {
     /// One tick: a handshake or a PING that took a whole interval ends the connection, else a PING goes out.
-    pub(crate) fn keep_alive_interval(&mut self, conn: ConnId) {
-        let Some(connection) = self.conns.get_mut(conn) else { return };
+    pub(in crate::broker) fn on_keep_alive(&mut self, conn: ConnId) {
+        let Some(connection) = self.connections.get_mut(conn) else { return };
         match connection.state {
-            State::Closing => return,
-            // What was sent lies unread, so nothing is known.
-            _ if connection.deaf => return self.arm_keep_alive(conn),
-            State::Start => return self.conns.close(conn),
-            State::Connected if connection.pinged => {
-                return self.fail(conn, Rule::PongMissing, || "nothing came since the last PING".to_owned());
+            ConnectionState::Closing => return,
+            // What the client sent lies unread, so its silence says nothing.
+            _ if connection.reads_paused => return self.set_keep_alive_timer(conn),
+            ConnectionState::Start => return self.connections.close(conn),
+            ConnectionState::Connected if connection.liveness.is_pinged => {
+                let detail = || "nothing came since the last PING".to_owned();
+                return self.close_on_violation(conn, Rule::PongMissing, detail);
             }
-            State::Connected => connection.pinged = true,
+            ConnectionState::Connected => connection.liveness.is_pinged = true,
         }
-        self.conns.ping(conn);
-        self.arm_keep_alive(conn);
+        self.connections.send_ping(conn);
+        self.set_keep_alive_timer(conn);
     }
 
-    pub(crate) fn arm_keep_alive(&mut self, conn: ConnId) {
-        if let Some(at) = self.now.at.checked_add(self.config.keep_alive_interval) {
-            self.timers.set(at, Timer::KeepAlive(conn));
-        }
+    pub(in crate::broker) fn set_keep_alive_timer(&mut self, conn: ConnId) {
+        self.set_timer(self.config.keep_alive_interval, BrokerTimer::KeepAlive(conn));
     }
+}
 
-    fn arm_auth_refresh(&mut self, conn: ConnId) {
-        if let Some(at) = self.now.at.checked_add(self.config.authentication_refresh_check) {
-            self.timers.set(at, Timer::AuthRefresh(conn));
-        }
-    }
+fn bad_credentials() -> Refusal {
+    Refusal::new(ServerError::AuthenticationError, "Failed to authenticate")
 }

@@ -1,28 +1,19 @@
 //! PARTITIONED_METADATA and LOOKUP: one broker owns everything, once it was asked about it.
 
-use std::sync::Arc;
-
-use crate::broker::machine::{Broker, ConnId};
+use crate::broker::ids::ConnId;
+use crate::broker::machine::Broker;
+use crate::broker::refusal::Refusal;
 use crate::pb::command_lookup_topic_response::LookupType;
 use crate::pb::command_partitioned_topic_metadata_response::LookupType as MetadataResult;
 use crate::pb::{self, ServerError};
 use crate::topic::TopicName;
 
-/// Looked-up topics that are remembered for the judge; when they are full, the judge asks for no more lookups.
-pub(crate) const LOOKED_UP_MAX: usize = 100_000;
-
-/// Namespaces this broker owns at once; lookups in further ones do not make it their owner.
-const NAMESPACES_MAX: usize = 10_000;
-
-const NOT_AUTHORIZED: &str = "Client is not authorized to use this topic";
-const NO_NAMESPACE: &str = "Namespace not found";
-
 impl Broker {
-    pub(crate) fn on_partitioned_metadata(&mut self, conn: ConnId, request: &pb::CommandPartitionedTopicMetadata) {
-        let answer = self.partitions_of(conn, &request.topic, request.metadata_auto_creation_enabled());
+    pub(super) fn on_partitioned_metadata(&mut self, conn: ConnId, request: &pb::CommandPartitionedTopicMetadata) {
+        let answer = self.count_partitions(conn, &request.topic, request.metadata_auto_creation_enabled());
         let (partitions, error, message, response) = match answer {
             Ok(partitions) => (Some(partitions), None, None, MetadataResult::Success),
-            Err((error, text)) => (None, Some(error.into()), Some(text.to_owned()), MetadataResult::Failed),
+            Err(refusal) => (None, Some(refusal.code.into()), Some(refusal.message), MetadataResult::Failed),
         };
         let response = pb::CommandPartitionedTopicMetadataResponse {
             partitions,
@@ -31,76 +22,73 @@ impl Broker {
             error,
             message,
         };
-        self.conns.send(conn, &response.into());
+        self.connections.send(conn, response);
     }
 
-    fn partitions_of(&self, conn: ConnId, topic: &str, create: bool) -> Result<u32, (ServerError, &'static str)> {
-        let name = TopicName::parse(topic).map_err(|_| (ServerError::InvalidTopicName, "Invalid topic name"))?;
-        if !self.is_authorized(conn) {
-            return Err((ServerError::AuthorizationError, NOT_AUTHORIZED));
+    /// The number of partitions a name stands for:
+    ///
+    /// | name | answer |
+    /// | --- | --- |
+    /// | of a partitioned topic | its partitions |
+    /// | of a partition of a partitioned topic | 0; beyond the last one TopicNotFound |
+    /// | of any other topic that exists, or would be made by PRODUCER where `create` is asked for | 0 |
+    /// | any other | TopicNotFound |
+    fn count_partitions(&self, conn: ConnId, topic: &str, create: bool) -> Result<u32, Refusal> {
+        let name = self.check_lookup(conn, topic, "")?;
+        if let Some(partitions) = self.topics.partitions(&name) {
+            return Ok(partitions);
         }
-        if !self.namespace_exists(name.namespace()) {
-            return Err((ServerError::TopicNotFound, NO_NAMESPACE));
-        }
-        if let Some(partitions) = self.partitioned.get(name.as_str()) {
-            return Ok(*partitions);
-        }
+        let missing = || Refusal::new(ServerError::TopicNotFound, "");
         if let Some(index) = name.partition_index() {
-            match self.partitioned.get(name.base().as_str()) {
-                Some(partitions) if index < *partitions => return Ok(0),
-                Some(_) => return Err((ServerError::TopicNotFound, "")),
+            match self.topics.partitions(&name.base()) {
+                Some(partitions) if index < partitions => return Ok(0),
+                Some(_) => return Err(missing()),
                 None => {}
             }
         }
-        let known = self.topics.contains_key(name.as_str()) || (create && self.config.auto_create_topics);
-        if known { Ok(0) } else { Err((ServerError::TopicNotFound, "")) }
+        let exists = self.topics.contains(name.as_str()) || (create && self.config.allow_auto_topic_creation);
+        if exists { Ok(0) } else { Err(missing()) }
     }
 
     /// Always Connect to this broker, for a topic that exists or not, as a standalone broker answers.
-    pub(crate) fn on_lookup(&mut self, conn: ConnId, request: &pb::CommandLookupTopic) {
-        let failed = self.look_up(conn, request).err();
-        let response = match failed {
-            None => pb::CommandLookupTopicResponse {
-                broker_service_url: Some(self.url.clone()),
-                response: Some(LookupType::Connect.into()),
-                request_id: request.request_id,
-                authoritative: Some(true),
-                proxy_through_service_url: Some(true),
-                ..Default::default()
-            },
-            Some((error, text)) => pb::CommandLookupTopicResponse {
+    pub(super) fn on_lookup(&mut self, conn: ConnId, request: &pb::CommandLookupTopic) {
+        let response = match self.check_lookup(conn, &request.topic, request.advertised_listener_name()) {
+            Ok(name) => {
+                self.ownership.take(&name);
+                pb::CommandLookupTopicResponse {
+                    broker_service_url: Some(self.url.clone()),
+                    response: Some(LookupType::Connect.into()),
+                    request_id: request.request_id,
+                    authoritative: Some(true),
+                    proxy_through_service_url: Some(true),
+                    ..Default::default()
+                }
+            }
+            Err(refusal) => pb::CommandLookupTopicResponse {
                 response: Some(LookupType::Failed.into()),
                 request_id: request.request_id,
-                error: Some(error.into()),
-                message: Some(text.to_owned()),
+                error: Some(refusal.code.into()),
+                message: Some(refusal.message),
                 ..Default::default()
             },
         };
-        self.conns.send(conn, &response.into());
+        self.connections.send(conn, response);
     }
 
-    fn look_up(&mut self, conn: ConnId, request: &pb::CommandLookupTopic) -> Result<(), (ServerError, &'static str)> {
-        let name =
-            TopicName::parse(&request.topic).map_err(|_| (ServerError::InvalidTopicName, "Invalid topic name"))?;
+    /// What both requests check, in this order: the name, the role, the listener, the namespace.
+    fn check_lookup(&self, conn: ConnId, topic: &str, listener: &str) -> Result<TopicName, Refusal> {
+        let bad_name = |_| Refusal::new(ServerError::InvalidTopicName, "Invalid topic name");
+        let name = TopicName::parse(topic).map_err(bad_name)?;
         if !self.is_authorized(conn) {
-            return Err((ServerError::AuthorizationError, NOT_AUTHORIZED));
+            let text = "Client is not authorized to use this topic";
+            return Err(Refusal::new(ServerError::AuthorizationError, text));
         }
-        if !request.advertised_listener_name().is_empty() {
-            return Err((ServerError::ServiceNotReady, "the broker do not have this listener"));
+        if !listener.is_empty() {
+            return Err(Refusal::new(ServerError::ServiceNotReady, "the broker do not have this listener"));
         }
-        if !self.namespace_exists(name.namespace()) {
-            return Err((ServerError::TopicNotFound, NO_NAMESPACE));
+        if !self.config.has_namespace(name.namespace()) {
+            return Err(Refusal::new(ServerError::TopicNotFound, "Namespace not found"));
         }
-        if self.owned.len() < NAMESPACES_MAX {
-            self.owned.insert(name.namespace().to_owned());
-        }
-        if self.looked_up.len() < LOOKED_UP_MAX {
-            self.looked_up.insert(Arc::from(name.as_str()));
-        }
-        Ok(())
-    }
-
-    pub(crate) fn namespace_exists(&self, namespace: &str) -> bool {
-        self.config.any_namespace || self.config.namespaces.contains(namespace)
+        Ok(name)
     }
 }

@@ -1,12 +1,192 @@
 //! What the broker does on each command of a client.
+//!
+//! | file | commands |
+//! | --- | --- |
+//! | `handshake` | CONNECT, AUTH_RESPONSE, and the keep-alive |
+//! | `lookup` | PARTITIONED_METADATA, LOOKUP |
+//! | `topic_list` | GET_TOPICS_OF_NAMESPACE, WATCH_TOPIC_LIST, WATCH_TOPIC_LIST_CLOSE |
+//! | `schema` | GET_SCHEMA, GET_OR_CREATE_SCHEMA |
+//! | `producer` | PRODUCER, CLOSE_PRODUCER |
+//! | `send` | SEND |
+//! | `consumer` | SUBSCRIBE, CLOSE_CONSUMER, UNSUBSCRIBE |
+//! | `ack` | FLOW, ACK, REDELIVER_UNACKNOWLEDGED_MESSAGES |
+//! | `position` | SEEK, GET_LAST_MESSAGE_ID, CONSUMER_STATS |
+//! | `takeover` | PRODUCER and SUBSCRIBE for what another connection holds |
+//!
+//! Each is an `impl Broker` over the parts of the machine. Answers go into the connection's outbox at once; a command
+//! that breaks the protocol ends its connection, as at a real broker.
 
-pub(crate) mod ack;
-pub(crate) mod consumer;
-pub(crate) mod handshake;
-pub(crate) mod lookup;
-pub(crate) mod position;
-pub(crate) mod producer;
-pub(crate) mod schema;
-pub(crate) mod send;
-pub(crate) mod takeover;
-pub(crate) mod topic_list;
+mod ack;
+mod consumer;
+mod handshake;
+mod lookup;
+mod position;
+mod producer;
+mod schema;
+mod send;
+mod takeover;
+mod topic_list;
+
+use super::conformance::Rule;
+use super::connections::ConnectionState;
+use super::ids::ConnId;
+use super::machine::Broker;
+use super::refusal::Refusal;
+use crate::pb::ServerError;
+use crate::pb::command_subscribe::SubType;
+use crate::topic::TopicName;
+use crate::wire::command::{Command, Sender};
+use crate::wire::frame::Frame;
+
+/// Producers, consumers and watchers, open or closed, that one connection may name; one more ends the connection.
+const ENDPOINTS_MAX: usize = 100_000;
+
+/// The protocol version from which on clients know CLOSE_PRODUCER and CLOSE_CONSUMER of a broker.
+const CLOSE_VERSION: i32 = 5;
+
+impl Broker {
+    /// Carries a frame out.
+    pub(super) fn serve(&mut self, conn: ConnId, frame: Frame) {
+        match frame {
+            Frame::Send { head, entry } => {
+                if self.is_connected(conn, "SEND") {
+                    self.on_send(conn, &head, &entry);
+                }
+            }
+            Frame::Other(command) => self.on_command(conn, command),
+            Frame::Receipt(_) | Frame::Message { .. } => {
+                self.close_on_violation(conn, Rule::ServerOnlyCommand, || frame.name().to_owned());
+            }
+            Frame::Unknown { command_type } => {
+                let detail = || format!("unknown command type {command_type}");
+                self.close_on_violation(conn, Rule::UnreadableFrame, detail);
+            }
+        }
+    }
+
+    fn on_command(&mut self, conn: ConnId, command: Command) {
+        // These three need no handshake.
+        match command {
+            Command::Ping(_) => return self.connections.send_pong(conn),
+            Command::Pong(_) => return,
+            Command::Connect(connect) => return self.on_connect(conn, connect),
+            _ => {}
+        }
+        if !self.is_connected(conn, command.name()) {
+            return;
+        }
+        if command.sender() == Sender::Broker {
+            return self.close_on_violation(conn, Rule::ServerOnlyCommand, || command.name().to_owned());
+        }
+        self.check_version(conn, &command);
+        self.on_client_command(conn, command);
+    }
+
+    fn on_client_command(&mut self, conn: ConnId, command: Command) {
+        match command {
+            Command::AuthResponse(response) => self.on_auth_response(conn, response),
+            Command::PartitionedMetadata(request) => self.on_partitioned_metadata(conn, &request),
+            Command::Lookup(request) => self.on_lookup(conn, &request),
+            Command::Producer(request) => self.on_producer(conn, request),
+            Command::CloseProducer(request) => self.on_close_producer(conn, &request),
+            Command::Subscribe(request) => self.on_subscribe(conn, request),
+            Command::CloseConsumer(request) => self.on_close_consumer(conn, &request),
+            Command::Unsubscribe(request) => self.on_unsubscribe(conn, &request),
+            Command::Flow(flow) => self.on_flow(conn, &flow),
+            Command::Ack(ack) => self.on_ack(conn, &ack),
+            Command::RedeliverUnacknowledgedMessages(request) => self.on_redeliver(conn, &request),
+            Command::Seek(request) => self.on_seek(conn, &request),
+            Command::GetLastMessageId(request) => self.on_get_last_message_id(conn, &request),
+            Command::ConsumerStats(request) => self.on_consumer_stats(conn, &request),
+            Command::GetTopicsOfNamespace(request) => self.on_get_topics(conn, &request),
+            Command::WatchTopicList(request) => self.on_watch_topic_list(conn, &request),
+            Command::WatchTopicListClose(request) => self.on_watch_topic_list_close(conn, &request),
+            Command::GetSchema(request) => self.on_get_schema(conn, &request),
+            Command::GetOrCreateSchema(request) => self.on_get_or_create_schema(conn, &request),
+            Command::EndTxn(request) if request.txn_action.is_none() => {
+                let detail = || "END_TXN without txn_action".to_owned();
+                self.close_on_violation(conn, Rule::IncompleteRequest, detail);
+            }
+            other => self.on_unserved(conn, &other),
+        }
+    }
+
+    /// Requests of transactions are refused; nothing else is left that a client may send.
+    fn on_unserved(&mut self, conn: ConnId, command: &Command) {
+        let name = command.name();
+        match command.request_id() {
+            Some(request_id) => {
+                let text = format!("{name} is not served: transactions are off");
+                self.send_refusal(conn, request_id, Refusal::new(ServerError::NotAllowedError, text));
+            }
+            None => self.close_on_violation(conn, Rule::UnreadableFrame, || format!("{name} from a client")),
+        }
+    }
+
+    /// Whether the handshake is done; ends the connection if not.
+    fn is_connected(&mut self, conn: ConnId, name: &'static str) -> bool {
+        let is_connected = self.connections.state(conn) == Some(ConnectionState::Connected);
+        if !is_connected {
+            self.close_on_violation(conn, Rule::Handshake, || format!("{name} before CONNECTED"));
+        }
+        is_connected
+    }
+
+    fn check_version(&mut self, conn: ConnId, command: &Command) {
+        let (needed, version) = (version_of(command), self.connections.version(conn));
+        if version < needed {
+            let detail = || format!("{} needs version {needed}, not {version}", command.name());
+            self.conformance.record(conn, Rule::AboveVersion, detail);
+        }
+    }
+
+    /// Whether the connection may name one more producer, consumer or watcher; ends the connection if not.
+    fn check_endpoint_count(&mut self, conn: ConnId) -> bool {
+        let named = self.connections.get(conn).map_or(0, |connection| connection.endpoints.len());
+        let has_room = named + self.watchers.count_of(conn) < ENDPOINTS_MAX;
+        if !has_room {
+            let detail = || format!("more than {ENDPOINTS_MAX} endpoints");
+            self.close_on_violation(conn, Rule::IncompleteRequest, detail);
+        }
+        has_room
+    }
+
+    /// The checks that PRODUCER and SUBSCRIBE share, up to the name of the topic.
+    fn check_topic(&mut self, conn: ConnId, topic: &str, command: &str) -> Result<TopicName, Refusal> {
+        let name =
+            TopicName::parse(topic).map_err(|error| Refusal::new(ServerError::InvalidTopicName, error.to_string()))?;
+        if !self.is_authorized(conn) {
+            let text = "Client is not authorized to use this topic";
+            return Err(Refusal::new(ServerError::AuthorizationError, text));
+        }
+        if !self.ownership.was_looked_up(&name) {
+            self.conformance.record(conn, Rule::LookupMissing, || format!("{command} for {name}"));
+        }
+        if !self.ownership.owns(&name) {
+            let text = format!(
+                "Namespace bundle for topic ({name}) not served by this instance. Please redo the lookup. \
+                 Request is denied: namespace={}",
+                name.namespace()
+            );
+            return Err(Refusal::new(ServerError::ServiceNotReady, text));
+        }
+        Ok(name)
+    }
+}
+
+/// The protocol version that brought a command, or what it carries.
+fn version_of(command: &Command) -> i32 {
+    match command {
+        Command::RedeliverUnacknowledgedMessages(_) => 2,
+        Command::Lookup(_) | Command::PartitionedMetadata(_) => 7,
+        Command::ConsumerStats(_) => 8,
+        Command::GetLastMessageId(_) | Command::GetTopicsOfNamespace(_) => 12,
+        Command::Ack(ack) if ack.request_id.is_some() => 17,
+        Command::Ack(ack) if ack.message_id.len() > 1 => 12,
+        Command::AuthResponse(_) => 14,
+        Command::Subscribe(subscribe) if subscribe.sub_type() == SubType::KeyShared => 14,
+        Command::GetOrCreateSchema(_) => 15,
+        Command::TcClientConnectRequest(_) => 19,
+        _ => 0,
+    }
+}

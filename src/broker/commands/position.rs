@@ -1,101 +1,72 @@
 //! SEEK, GET_LAST_MESSAGE_ID and CONSUMER_STATS: requests about one consumer's place in the log.
 
 use crate::broker::conformance::Rule;
-use crate::broker::machine::{Broker, ConnId};
-use crate::broker::storage::log::Position;
-use crate::broker::subscription::ConsumerKey;
+use crate::broker::ids::{ConnId, ConsumerKey};
+use crate::broker::machine::Broker;
+use crate::broker::refusal::Refusal;
+use crate::broker::storage::{EntryPosition, Log};
+use crate::broker::topics::Topic;
 use crate::pb::{self, MessageIdData, ServerError};
 
-const NOT_FOUND: &str = "Consumer not found";
-
 impl Broker {
-    /// All consumers of the subscription get CLOSE_CONSUMER, the seeker SUCCESS after it. The next message is the one
-    /// at the position; beyond the end means latest.
-    pub(crate) fn on_seek(&mut self, conn: ConnId, request: &pb::CommandSeek) {
-        let Some((topic, name)) = self.live_consumer(conn, request.consumer_id, "SEEK") else {
-            return self.error(conn, request.request_id, ServerError::MetadataError, NOT_FOUND);
+    /// All consumers of the subscription get CLOSE_CONSUMER, the one that asked SUCCESS after it. The next message is
+    /// the one at the position; beyond the end means latest.
+    pub(super) fn on_seek(&mut self, conn: ConnId, request: &pb::CommandSeek) {
+        let key = ConsumerKey { conn, id: request.consumer_id };
+        let Some((topic, name)) = self.live_consumer(key, "SEEK") else {
+            return self.send_refusal(conn, request.request_id, consumer_not_found());
         };
-        let index_ack = self.config.batch_index_acknowledgment;
+        let index_acks = self.config.acknowledgment_at_batch_index_level_enabled;
         let Some(found) = self.topics.get_mut(&topic) else { return };
-        let (log, Some(sub)) = (&found.log, found.subscriptions.get_mut(&name)) else { return };
-        let (offset, words) = match (&request.message_id, request.message_publish_time) {
-            (Some(id), _) => {
-                let offset = log.offset_at_or_after(Position::from_wire(id.ledger_id, id.entry_id));
-                let words = if index_ack { id.ack_set.as_slice() } else { &[] };
-                offset.map_or((log.end(), &[][..]), |offset| (offset, words))
-            }
-            (None, Some(time_ms)) => (log.offset_at_time(time_ms), &[][..]),
-            (None, None) => {
-                let text = "Message id and message publish time were not present";
-                self.judge.record(conn.0, Rule::IncompleteRequest, || "SEEK without a target".to_owned());
-                return self.error(conn, request.request_id, ServerError::MetadataError, text);
-            }
+        let Some(sub) = found.subscriptions.get_mut(&name) else { return };
+        let Some((offset, words)) = seek_target(&found.log, request) else {
+            self.conformance.record(conn, Rule::IncompleteRequest, || "SEEK without a target".to_owned());
+            let text = "Message id and message publish time were not present";
+            return self.send_refusal(conn, request.request_id, Refusal::new(ServerError::MetadataError, text));
         };
+        // A non-persistent topic stores nothing that could be sought.
         if found.name.is_persistent() {
-            let facts = log.get(offset).map(|entry| entry.facts.clone());
-            sub.reset(offset, words, facts.as_ref());
-            let keys: Vec<ConsumerKey> = sub.consumers.iter().map(|consumer| consumer.key).collect();
-            for key in &keys {
-                sub.remove(*key);
-            }
-            sub.active = None;
-            for key in keys {
+            let words = if index_acks { words } else { &[] };
+            sub.reset(offset, words, found.log.get(offset).map(|entry| &entry.info));
+            for key in sub.remove_all() {
                 self.close_consumer(key, None);
             }
         }
-        self.success(conn, request.request_id);
+        self.send_success(conn, request.request_id);
     }
 
     /// −1:−1 for a topic without entries. The batch index is that of the entry's last message, −1 outside a batch.
-    pub(crate) fn on_get_last_message_id(&mut self, conn: ConnId, request: &pb::CommandGetLastMessageId) {
-        let Some((topic, name)) = self.live_consumer(conn, request.consumer_id, "GET_LAST_MESSAGE_ID") else {
-            return self.error(conn, request.request_id, ServerError::MetadataError, NOT_FOUND);
+    pub(super) fn on_get_last_message_id(&mut self, conn: ConnId, request: &pb::CommandGetLastMessageId) {
+        let key = ConsumerKey { conn, id: request.consumer_id };
+        let Some((topic, name)) = self.live_consumer(key, "GET_LAST_MESSAGE_ID") else {
+            return self.send_refusal(conn, request.request_id, consumer_not_found());
         };
         let Some(found) = self.topics.get(&topic) else { return };
         let Some(sub) = found.subscriptions.get(&name) else { return };
-        if !found.name.is_persistent() {
-            let text = "GetLastMessageId is not supported on a non-persistent topic";
-            return self.error(conn, request.request_id, ServerError::UnknownError, text);
-        }
-        let last = found.log.end().checked_sub(1).and_then(|last| found.log.get(last));
-        let (position, batch_index) = match last {
-            None => (Position { ledger: -1, entry: -1 }, -1),
-            Some(entry) if !entry.facts.readable => {
-                let text = "Failed to parse the metadata of the last message";
-                return self.error(conn, request.request_id, ServerError::MetadataError, text);
+        match last_message_id(found) {
+            Ok(last_message_id) => {
+                let mark = found.log.position_before(sub.cursor.mark());
+                let response = pb::CommandGetLastMessageIdResponse {
+                    last_message_id,
+                    request_id: request.request_id,
+                    consumer_mark_delete_position: Some(mark.to_id()),
+                };
+                self.connections.send(conn, response);
             }
-            Some(entry) => (entry.position, entry.facts.batch.map_or(-1, |count| count as i32 - 1)),
-        };
-        let mark = found.log.position_before(sub.cursor.mark());
-        let id = |position: Position| MessageIdData {
-            ledger_id: position.ledger as u64,
-            entry_id: position.entry as u64,
-            ..Default::default()
-        };
-        let response = pb::CommandGetLastMessageIdResponse {
-            last_message_id: MessageIdData {
-                partition: Some(found.partition()),
-                batch_index: Some(batch_index),
-                ..id(position)
-            },
-            request_id: request.request_id,
-            consumer_mark_delete_position: Some(id(mark)),
-        };
-        self.conns.send(conn, &response.into());
+            Err(refusal) => self.send_refusal(conn, request.request_id, refusal),
+        }
     }
 
     /// An unknown consumer costs the connection, as on a real broker.
-    pub(crate) fn on_consumer_stats(&mut self, conn: ConnId, request: &pb::CommandConsumerStats) {
-        let Some((topic, name)) = self.live_consumer(conn, request.consumer_id, "CONSUMER_STATS") else {
-            return self.conns.close(conn);
-        };
+    pub(super) fn on_consumer_stats(&mut self, conn: ConnId, request: &pb::CommandConsumerStats) {
         let key = ConsumerKey { conn, id: request.consumer_id };
-        let backlog = self.topics.get(&topic).map_or(0, |found| found.backlog_entries(&name));
-        let sub = self.topics.get(&topic).and_then(|found| found.subscriptions.get(&name));
-        let Some((sub, consumer)) = sub.and_then(|sub| sub.consumer(key).map(|consumer| (sub, consumer))) else {
-            return;
+        let Some((topic, name)) = self.live_consumer(key, "CONSUMER_STATS") else {
+            return self.connections.close(conn);
         };
-        let connected_at_ms = self.conns.get(conn).map_or(0, |found| found.connected_at_ms);
+        let Some(found) = self.topics.get(&topic) else { return };
+        let Some(sub) = found.subscriptions.get(&name) else { return };
+        let Some(consumer) = sub.consumers.get(key) else { return };
+        let connected_at_ms = self.connections.get(conn).map_or(0, |found| found.negotiated.at_ms);
         let response = pb::CommandConsumerStatsResponse {
             request_id: request.request_id,
             msg_rate_out: Some(0.0),
@@ -104,15 +75,48 @@ impl Broker {
             consumer_name: Some(consumer.name.to_string()),
             available_permits: Some(consumer.permits as u64),
             unacked_messages: Some(consumer.unacked),
-            blocked_consumer_on_unacked_msgs: Some(consumer.over_unacked),
+            blocked_consumer_on_unacked_msgs: Some(consumer.blocked_on_unacked),
             address: Some(format!("connection {conn}")),
             connected_since: Some(format!("{connected_at_ms} ms since 1970")),
-            r#type: Some(sub.sub_type.as_str_name().to_owned()),
+            r#type: Some(sub.sub_type().as_str_name().to_owned()),
             msg_rate_expired: Some(0.0),
-            msg_backlog: Some(backlog),
+            msg_backlog: Some(sub.backlog_entries(&found.log)),
             message_ack_rate: Some(0.0),
             ..Default::default()
         };
-        self.conns.send(conn, &response.into());
+        self.connections.send(conn, response);
     }
+}
+
+/// Where a SEEK goes, and which members of a batch there are left; `None` if it names neither an id nor a time.
+fn seek_target<'a>(log: &Log, request: &'a pb::CommandSeek) -> Option<(u64, &'a [i64])> {
+    match (&request.message_id, request.message_publish_time) {
+        (Some(id), _) => {
+            let offset = log.offset_at_or_after(EntryPosition::of(id));
+            Some(offset.map_or((log.end(), &[]), |offset| (offset, id.ack_set.as_slice())))
+        }
+        (None, Some(time_ms)) => Some((log.offset_at_time(time_ms), &[])),
+        (None, None) => None,
+    }
+}
+
+fn last_message_id(topic: &Topic) -> Result<MessageIdData, Refusal> {
+    if !topic.name.is_persistent() {
+        let text = "GetLastMessageId is not supported on a non-persistent topic";
+        return Err(Refusal::new(ServerError::UnknownError, text));
+    }
+    let last = topic.log.end().checked_sub(1).and_then(|last| topic.log.get(last));
+    let (position, batch_index) = match last {
+        None => (EntryPosition::NONE, -1),
+        Some(entry) if !entry.info.readable => {
+            let text = "Failed to parse the metadata of the last message";
+            return Err(Refusal::new(ServerError::MetadataError, text));
+        }
+        Some(entry) => (entry.position, entry.info.batch.map_or(-1, |count| count as i32 - 1)),
+    };
+    Ok(MessageIdData { partition: Some(topic.partition()), batch_index: Some(batch_index), ..position.to_id() })
+}
+
+fn consumer_not_found() -> Refusal {
+    Refusal::new(ServerError::MetadataError, "Consumer not found")
 }

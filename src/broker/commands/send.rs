@@ -1,240 +1,231 @@
 //! SEND: checks, deduplication, the log, the receipt.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 
-use crate::broker::commands::handshake::NO_REQUEST;
 use crate::broker::config::DamagedEntries;
 use crate::broker::conformance::Rule;
 use crate::broker::connections::ProducerSlot;
-use crate::broker::machine::{Broker, ConnId};
-use crate::broker::storage::entry_info::{self as facts, Received};
-use crate::broker::storage::log::EntryFacts;
-use crate::broker::topics::topic::ProducerKey;
+use crate::broker::dispatch::{TransientEntry, dispatch_transient};
+use crate::broker::ids::{ConnId, ProducerKey};
+use crate::broker::machine::Broker;
+use crate::broker::refusal::Refusal;
+use crate::broker::storage::{EntryInfo, EntryPosition, Inspection, inspect};
+use crate::broker::topics::SentFrame;
 use crate::pb::{self, ServerError};
 use crate::wire::hot::{Receipt, SendHead};
 
 /// `highest_sequence_id` of a receipt for a SEND that had none. A real broker writes this or 0.
 const NO_HIGHEST: u64 = u64::MAX;
 
-/// What the checks of an entry found.
-struct Checked {
-    facts: EntryFacts,
-    sum: u32,
+/// The position in the receipt of a message that deduplication dropped.
+const DROPPED: EntryPosition = EntryPosition::NONE;
+
+/// The position in the receipt of a message that is not stored.
+const NOT_STORED: EntryPosition = EntryPosition { ledger: 0, entry: 0 };
+
+/// A SEND that passed the checks of its frame.
+struct SoundSend<'a> {
+    key: ProducerKey,
+    head: &'a SendHead,
+    entry: &'a Bytes,
+    info: EntryInfo,
+    crc32c: u32,
 }
 
+/// From the frame to a sound entry.
 impl Broker {
-    pub(crate) fn on_send(&mut self, conn: ConnId, head: &SendHead, entry: &Bytes) {
-        let Some(topic) = self.sending_topic(conn, head) else { return };
-        let checked = match facts::receive(entry) {
-            Received::Headless => {
-                return self.fail(conn, Rule::UnreadableFrame, || "SEND shorter than its headers".to_owned());
+    pub(super) fn on_send(&mut self, conn: ConnId, head: &SendHead, entry: &Bytes) {
+        let key = ProducerKey { conn, id: head.producer_id };
+        let Some(topic) = self.sending_topic(key) else { return };
+        let (info, crc32c) = match inspect(entry) {
+            Inspection::Headless => {
+                let detail = || "SEND shorter than its headers".to_owned();
+                return self.close_on_violation(conn, Rule::UnreadableFrame, detail);
             }
-            Received::ChecksumMismatch => {
-                self.judge.record(conn.0, Rule::Checksum, || format!("sequence id {}", head.sequence_id));
-                return self.send_error(conn, head, ServerError::ChecksumError, "Checksum failed on the broker");
+            Inspection::ChecksumMismatch => {
+                let detail = || format!("sequence id {}", head.sequence_id);
+                self.conformance.record(conn, Rule::Checksum, detail);
+                let refusal = Refusal::new(ServerError::ChecksumError, "Checksum failed on the broker");
+                return self.send_error(conn, head, refusal);
             }
-            Received::Sound { facts, sum, producer_name } => {
-                self.judge_metadata(conn, &topic, head, &facts, &producer_name);
-                Checked { facts: *facts, sum }
+            Inspection::Sound { info, crc32c, producer_name } => {
+                self.check_metadata(key, &topic, head, &info, &producer_name);
+                (*info, crc32c)
             }
         };
-        if head.message_id.is_some() {
-            let text = "Only shadow topic supports sending messages with messageId";
-            return self.send_error(conn, head, ServerError::NotAllowedError, text);
+        if let Err(refusal) = self.check_send(head, &info) {
+            return self.send_error(conn, head, refusal);
         }
-        if head.txnid_least_bits.is_some() && head.txnid_most_bits.is_some() {
-            return self.send_error(conn, head, ServerError::NotAllowedError, "Transaction is not enabled");
-        }
-        if !checked.facts.readable && self.config.damaged_entries == DamagedEntries::Refuse {
-            let text = "MessageMetadata cannot be read";
-            return self.send_error(conn, head, ServerError::NotAllowedError, text);
-        }
-        self.store(conn, &topic, head, entry, checked);
+        self.publish(&topic, SoundSend { key, head, entry, info, crc32c });
     }
 
-    /// The topic of a producer that may send now. Whoever may not is dropped, or ignored while it cannot know yet.
-    fn sending_topic(&mut self, conn: ConnId, head: &SendHead) -> Option<Arc<str>> {
-        let slot = self.conns.get(conn)?.producers.get(&head.producer_id);
-        let grace =
-            |at: std::time::Instant| self.now.at.saturating_duration_since(at) <= self.config.keep_alive_interval;
-        let (rule, what) = match slot {
-            Some(ProducerSlot::Live { topic, answered: true, .. }) => return Some(Arc::clone(topic)),
-            Some(ProducerSlot::Live { closed_at: Some(at), .. }) if grace(*at) => return None,
-            Some(ProducerSlot::ClosedByBroker { at }) if grace(*at) => return None,
-            Some(ProducerSlot::Live { .. } | ProducerSlot::Parked) => {
-                (Rule::BeforeAnswer, "SEND before PRODUCER_SUCCESS")
-            }
-            Some(ProducerSlot::ClosedByClient) => (Rule::AfterClose, "SEND after CLOSE_PRODUCER"),
+    /// The topic of a producer that may send now. Any other one loses its connection, unless it cannot know yet:
+    ///
+    /// | producer | SEND |
+    /// | --- | --- |
+    /// | live, PRODUCER_SUCCESS handed to the socket | is served |
+    /// | closed by the broker less than a keep-alive interval ago, opened again since then or not | is ignored |
+    /// | fenced out | closes the connection, which is how the client learns of it |
+    /// | any other | closes the connection, and is a violation |
+    fn sending_topic(&mut self, key: ProducerKey) -> Option<Arc<str>> {
+        let (now, interval) = (self.now.at, self.config.keep_alive_interval);
+        let is_recent = |at: Instant| now.saturating_duration_since(at) <= interval;
+        let (rule, what) = match self.connections.producer(key) {
+            Some(ProducerSlot::Live { topic, is_answered: true, .. }) => return Some(Arc::clone(topic)),
+            Some(ProducerSlot::Live { closed_at: Some(at), .. }) if is_recent(*at) => return None,
+            Some(ProducerSlot::ClosedByBroker { at }) if is_recent(*at) => return None,
             Some(ProducerSlot::FencedOut) => {
-                // The client cannot know: it is not told until this.
-                self.conns.close(conn);
+                self.connections.close(key.conn);
                 return None;
             }
-            Some(ProducerSlot::Waiting { .. }) => (Rule::SendWithoutProducer, "SEND while waiting for exclusivity"),
+            Some(ProducerSlot::Live { .. } | ProducerSlot::PendingTakeover) => {
+                (Rule::BeforeAnswer, "SEND before PRODUCER_SUCCESS")
+            }
+            Some(ProducerSlot::Queued { .. }) => (Rule::SendWithoutProducer, "SEND while waiting for exclusivity"),
+            Some(ProducerSlot::ClosedByClient) => (Rule::AfterClose, "SEND after CLOSE_PRODUCER"),
             Some(ProducerSlot::ClosedByBroker { .. }) => {
                 (Rule::AfterClose, "SEND long after the broker's CLOSE_PRODUCER")
             }
             None => (Rule::SendWithoutProducer, "SEND for an unknown producer"),
         };
-        self.fail(conn, rule, || format!("{what} {}", head.producer_id));
+        self.close_on_violation(key.conn, rule, || format!("{what} {}", key.id));
         None
     }
 
-    fn judge_metadata(&mut self, conn: ConnId, topic: &Arc<str>, head: &SendHead, facts: &EntryFacts, named: &str) {
-        if !facts.readable {
+    /// What SEND and `MessageMetadata` both say has to agree.
+    fn check_metadata(&mut self, key: ProducerKey, topic: &str, head: &SendHead, info: &EntryInfo, named: &str) {
+        if !info.readable {
             return;
         }
-        let key = ProducerKey { conn, id: head.producer_id };
-        let name = self.topics.get(topic).and_then(|topic| topic.producers.get(&key)).map(|producer| &*producer.name);
+        let name = self.topics.get(topic).and_then(|topic| topic.producers.name_of(key)).map(|name| &**name);
         let messages = u32::try_from(head.num_messages).unwrap_or(0);
-        let same = facts.sequence_id == head.sequence_id && name == Some(named) && facts.messages() == messages;
-        if !same {
-            let detail = || {
-                format!(
-                    "SEND {}:{} x {messages}, metadata {named:?}:{} x {}",
-                    head.producer_id,
-                    head.sequence_id,
-                    facts.sequence_id,
-                    facts.messages()
-                )
-            };
-            self.judge.record(conn.0, Rule::MetadataMismatch, detail);
+        if info.sequence_id == head.sequence_id && name == Some(named) && info.messages() == messages {
+            return;
         }
+        let detail = || {
+            let (id, sent, meant) = (key.id, head.sequence_id, info.sequence_id);
+            format!("SEND {id}:{sent} x {messages}, metadata {named:?}:{meant} x {}", info.messages())
+        };
+        self.conformance.record(key.conn, Rule::MetadataMismatch, detail);
     }
 
-    fn store(&mut self, conn: ConnId, topic: &Arc<str>, head: &SendHead, entry: &Bytes, checked: Checked) {
-        let key = ProducerKey { conn, id: head.producer_id };
+    /// What this broker does not store.
+    fn check_send(&self, head: &SendHead, info: &EntryInfo) -> Result<(), Refusal> {
+        let text = if head.message_id.is_some() {
+            "Only shadow topic supports sending messages with messageId"
+        } else if head.txnid_least_bits.is_some() && head.txnid_most_bits.is_some() {
+            "Transaction is not enabled"
+        } else if !info.readable && self.config.damaged_entries == DamagedEntries::Refuse {
+            "MessageMetadata cannot be read"
+        } else {
+            return Ok(());
+        };
+        Err(Refusal::new(ServerError::NotAllowedError, text))
+    }
+}
+
+/// From a sound entry to its receipt.
+impl Broker {
+    fn publish(&mut self, topic: &Arc<str>, send: SoundSend<'_>) {
         let Some(found) = self.topics.get_mut(topic) else { return };
-        let Some(producer) = found.producers.get(&key).map(|producer| Arc::clone(&producer.name)) else { return };
-        let first = head.sequence_id as i64;
-        let highest = head.highest_sequence_id.map_or(first, |highest| (highest as i64).max(first));
-        if let Some(session) = found.session(&producer) {
-            if !session.note(first, highest, checked.sum, head.is_chunk) {
-                self.judge.record(conn.0, Rule::SequenceNotGrowing, || format!("{producer}: {first}"));
-            }
+        let Some(producer) = found.producers.name_of(send.key).map(Arc::clone) else { return };
+        let first = send.head.sequence_id as i64;
+        let highest = send.head.highest_sequence_id.map_or(first, |highest| (highest as i64).max(first));
+        let frame = SentFrame {
+            sequence_id: first,
+            highest_sequence_id: highest,
+            crc32c: send.crc32c,
+            is_chunk: send.head.is_chunk,
+        };
+        if !found.sequence_ids.note_sent(&producer, &frame) {
+            let detail = || format!("{producer}: {first}");
+            self.conformance.record(send.key.conn, Rule::SequenceNotGrowing, detail);
         }
         if !found.name.is_persistent() {
-            return self.publish_transient(conn, topic, head, entry, &checked.facts);
+            return self.publish_transient(topic, send);
         }
-        if self.config.deduplication {
-            if head.is_chunk && !checked.facts.readable {
-                return self.fail(conn, Rule::UnreadableFrame, || "chunk with unreadable metadata".to_owned());
+        if self.config.broker_deduplication_enabled {
+            if send.head.is_chunk && !send.info.readable {
+                let detail = || "chunk with unreadable metadata".to_owned();
+                return self.close_on_violation(send.key.conn, Rule::UnreadableFrame, detail);
             }
             // Of a chunked message only the last chunk is checked and recorded.
-            let checks = checked.facts.chunk.as_ref().is_none_or(|chunk| chunk.last);
-            if checks && first <= found.last_stored_id(&producer) {
-                return self.receipt(conn, head, u64::MAX, u64::MAX);
+            if send.info.is_last_chunk() && first <= found.sequence_ids.last_stored(&producer) {
+                return self.send_receipt(send.key.conn, send.head, DROPPED);
             }
         }
-        if !self.make_room(topic, entry.len()) {
-            return self.hold_off(topic);
+        if !self.topics.make_room(topic, send.entry.len()) {
+            return self.hold_producers_off(topic);
         }
-        let Some(found) = self.topics.get_mut(topic) else { return };
-        if self.config.deduplication && checked.facts.chunk.as_ref().is_none_or(|chunk| chunk.last) {
-            found.note_stored_id(&producer, highest);
+        if self.config.broker_deduplication_enabled && send.info.is_last_chunk() {
+            if let Some(found) = self.topics.get_mut(topic) {
+                found.sequence_ids.note_stored(&producer, highest);
+            }
         }
-        let messages = u64::try_from(head.num_messages).unwrap_or(0);
-        found.msg_in += u64::from(checked.facts.messages());
-        found.bytes_in += entry.len() as u64;
-        self.stored_bytes += entry.len();
-        let offset = found.log.append(Bytes::copy_from_slice(entry), checked.facts, messages, self.now.wall_ms);
-        let position = found.log.position(offset);
-        self.receipt(conn, head, position.ledger as u64, position.entry as u64);
-        self.pump(topic, None);
+        self.store(topic, send);
     }
 
-    fn receipt(&mut self, conn: ConnId, head: &SendHead, ledger_id: u64, entry_id: u64) {
-        let highest = head.highest_sequence_id.filter(|highest| *highest as i64 > head.sequence_id as i64);
-        let receipt = Receipt {
-            producer_id: head.producer_id,
-            sequence_id: head.sequence_id,
-            highest_sequence_id: highest.unwrap_or(NO_HIGHEST),
-            ledger_id,
-            entry_id,
-        };
-        self.conns.receipt(conn, &receipt);
+    fn store(&mut self, topic: &Arc<str>, send: SoundSend<'_>) {
+        let messages = u64::try_from(send.head.num_messages).unwrap_or(0);
+        let stored = self.topics.store(topic, send.entry, send.info, messages, self.now.wall_ms);
+        if let Some(position) = stored {
+            self.send_receipt(send.key.conn, send.head, position);
+            self.dispatch(topic, None);
+        }
     }
 
-    /// The id in the error is the highest of a batch that says it.
-    fn send_error(&mut self, conn: ConnId, head: &SendHead, error: ServerError, message: &str) {
-        let highest = head.highest_sequence_id.filter(|highest| *highest as i64 > head.sequence_id as i64);
-        let error = pb::CommandSendError {
-            producer_id: head.producer_id,
-            sequence_id: highest.unwrap_or(head.sequence_id),
-            error: error.into(),
-            message: message.to_owned(),
-        };
-        self.conns.send(conn, &error.into());
-    }
-
-    /// A non-persistent topic: whoever has permits now gets it, nobody else ever will.
-    fn publish_transient(
-        &mut self,
-        conn: ConnId,
-        topic: &Arc<str>,
-        head: &SendHead,
-        entry: &Bytes,
-        facts: &EntryFacts,
-    ) {
+    /// A non-persistent topic: consumers that can take it now get it, others never will.
+    fn publish_transient(&mut self, topic: &str, send: SoundSend<'_>) {
         let Some(found) = self.topics.get_mut(topic) else { return };
-        found.msg_in += u64::from(facts.messages());
-        found.bytes_in += entry.len() as u64;
-        let partition = found.partition();
+        found.published.count(send.info.messages(), send.entry.len());
+        let entry = TransientEntry {
+            bytes: send.entry.clone(),
+            info: send.info,
+            partition: found.partition(),
+            now_ms: self.now.wall_ms,
+        };
         for sub in found.subscriptions.values_mut() {
-            crate::broker::dispatch::deliver_transient(sub, entry, facts, partition, self.now.wall_ms, &mut self.conns);
+            dispatch_transient(sub, &entry, &mut self.connections);
         }
-        self.receipt(conn, head, 0, 0);
-    }
-
-    /// Drops entries that every subscription has acknowledged: of this topic first, then of all.
-    pub(crate) fn make_room(&mut self, topic: &Arc<str>, bytes: usize) -> bool {
-        if self.stored_bytes.saturating_add(bytes) <= self.config.stored_bytes_max {
-            return true;
-        }
-        let others: Vec<Arc<str>> = self.topics.keys().filter(|other| *other != topic).map(Arc::clone).collect();
-        for name in std::iter::once(Arc::clone(topic)).chain(others) {
-            if let Some(found) = self.topics.get_mut(&name) {
-                self.stored_bytes -= found.log.trim(found.acknowledged_by_all());
-            }
-            if self.stored_bytes.saturating_add(bytes) <= self.config.stored_bytes_max {
-                return true;
-            }
-        }
-        false
+        self.send_receipt(send.key.conn, send.head, NOT_STORED);
     }
 
     /// The store is full of unacknowledged entries: producers are closed, as by a backlog quota with exceptions.
-    fn hold_off(&mut self, topic: &Arc<str>) {
+    fn hold_producers_off(&mut self, topic: &Arc<str>) {
         let Some(found) = self.topics.get_mut(topic) else { return };
-        found.over_quota = true;
-        let keys: Vec<ProducerKey> = found.producers.keys().copied().collect();
-        for key in keys {
+        found.is_over_quota = true;
+        for key in found.producers.keys() {
             self.close_producer(topic, key, None);
         }
     }
 
-    /// CLOSE_PRODUCER from this side, with the address to go to if there is one. Peers that do not know it lose the connection.
-    pub(crate) fn close_producer(&mut self, topic: &Arc<str>, key: ProducerKey, url: Option<&str>) {
-        let Some(connection) = self.conns.get_mut(key.conn) else { return };
-        connection.producers.insert(key.id, ProducerSlot::ClosedByBroker { at: self.now.at });
-        if connection.version < 5 {
-            self.conns.close(key.conn);
-        } else {
-            let close = pb::CommandCloseProducer {
-                producer_id: key.id,
-                request_id: NO_REQUEST,
-                assigned_broker_service_url: url.map(str::to_owned),
-                assigned_broker_service_url_tls: None,
-            };
-            self.conns.send(key.conn, &close.into());
-        }
-        if let Some(found) = self.topics.get_mut(topic) {
-            found.producers.remove(&key);
-            if found.exclusive == Some(key) {
-                found.exclusive = None;
-            }
-        }
+    fn send_receipt(&mut self, conn: ConnId, head: &SendHead, position: EntryPosition) {
+        let receipt = Receipt {
+            producer_id: head.producer_id,
+            sequence_id: head.sequence_id,
+            highest_sequence_id: highest_of_batch(head).unwrap_or(NO_HIGHEST),
+            ledger_id: position.ledger as u64,
+            entry_id: position.entry as u64,
+        };
+        self.connections.send_receipt(conn, &receipt);
     }
+
+    /// The id in the error is the highest of a batch that says it.
+    fn send_error(&mut self, conn: ConnId, head: &SendHead, refusal: Refusal) {
+        let error = pb::CommandSendError {
+            producer_id: head.producer_id,
+            sequence_id: highest_of_batch(head).unwrap_or(head.sequence_id),
+            error: refusal.code.into(),
+            message: refusal.message,
+        };
+        self.connections.send(conn, error);
+    }
+}
+
+/// The id of the last message of a batch, where SEND tells it.
+fn highest_of_batch(head: &SendHead) -> Option<u64> {
+    head.highest_sequence_id.filter(|highest| *highest as i64 > head.sequence_id as i64)
 }

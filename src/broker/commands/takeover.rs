@@ -1,97 +1,105 @@
-//! PRODUCER and SUBSCRIBE that wait until it is known whether another connection is alive.
+//! PRODUCER and SUBSCRIBE for what another connection holds: a producer name, or an Exclusive subscription.
 //!
-//! A name or an Exclusive subscription that another connection holds is given away only if that connection does not
-//! answer a PING in time.
+//! It is given away only if that connection is gone. Whether it is, a PING tells:
+//!
+//! ```text
+//!   PRODUCER, SUBSCRIBE ──held by another──► PING to the holder, the request waits
+//!                                                  │
+//!             a frame of the holder in time: Alive │ its connection ends, or stays silent: Gone
+//!                                                  ▼
+//!                                       the request is decided again
+//! ```
 
 use crate::broker::connections::{ConsumerSlot, ProducerSlot};
-use crate::broker::machine::timers::Timer;
-use crate::broker::machine::{Broker, ConnId};
+use crate::broker::ids::{ConnId, ConsumerKey, ProducerKey};
+use crate::broker::machine::{Broker, BrokerTimer, PendingTakeover};
 use crate::wire::command::Command;
 
-/// Requests that wait at once; one more is answered as if the other side were alive.
-const PARKED_MAX: usize = 10_000;
-
-/// A request that waits for a liveness check.
-#[derive(Debug)]
-pub(crate) struct Parked {
-    check: u64,
-    target: ConnId,
-    conn: ConnId,
-    request: Command,
+/// What is known of the connection that holds what a request wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum HolderState {
+    /// The request has just come in.
+    NotChecked,
+    /// It was asked, and is alive.
+    Alive,
+    /// It is gone. By now another connection may hold the same.
+    Gone,
 }
 
 impl Broker {
-    /// Asks `target` for a sign of life before `request` is decided. False if that cannot be.
-    pub(crate) fn park(&mut self, conn: ConnId, target: ConnId, request: Command) -> bool {
-        if self.parked.len() >= PARKED_MAX || conn == target {
+    /// Checks whether `holder` is alive before the request is decided. False if that cannot be: the request is decided
+    /// as if it were.
+    pub(super) fn await_takeover(&mut self, conn: ConnId, holder: ConnId, request: Command) -> bool {
+        if self.takeovers.is_full() || conn == holder {
             return false;
         }
-        let Some(connection) = self.conns.get_mut(target) else { return false };
-        let check = match connection.liveness_check {
-            Some(check) => check,
-            None => {
-                self.next_check += 1;
-                connection.liveness_check = Some(self.next_check);
-                self.conns.ping(target);
-                if let Some(at) = self.now.at.checked_add(self.config.liveness_check) {
-                    self.timers.set(at, Timer::Liveness { target, check: self.next_check });
-                }
-                self.next_check
+        let Some(check) = self.start_liveness_check(holder) else { return false };
+        match &request {
+            Command::Producer(producer) => {
+                let key = ProducerKey { conn, id: producer.producer_id };
+                self.connections.set_producer(key, ProducerSlot::PendingTakeover);
             }
-        };
-        if let Some(connection) = self.conns.get_mut(conn) {
-            match &request {
-                Command::Producer(producer) => {
-                    connection.producers.insert(producer.producer_id, ProducerSlot::Parked);
-                }
-                Command::Subscribe(subscribe) => {
-                    connection.consumers.insert(subscribe.consumer_id, ConsumerSlot::Parked);
-                }
-                _ => {}
+            Command::Subscribe(subscribe) => {
+                let key = ConsumerKey { conn, id: subscribe.consumer_id };
+                self.connections.set_consumer(key, ConsumerSlot::PendingTakeover);
             }
+            _ => {}
         }
-        self.parked.push(Parked { check, target, conn, request });
+        self.takeovers.push(PendingTakeover { check, holder, conn, request });
         true
     }
 
+    /// Sends a PING, unless a check is under way already; gives the number of the check.
+    fn start_liveness_check(&mut self, holder: ConnId) -> Option<u64> {
+        let connection = self.connections.get_mut(holder)?;
+        if let Some(check) = connection.liveness.check {
+            return Some(check);
+        }
+        let check = self.takeovers.next_check();
+        connection.liveness.check = Some(check);
+        self.connections.send_ping(holder);
+        let after = self.config.connection_liveness_check_timeout;
+        self.set_timer(after, BrokerTimer::LivenessCheck { conn: holder, check });
+        Some(check)
+    }
+
     /// A frame came from a connection that was being checked.
-    pub(crate) fn found_alive(&mut self, check: u64) {
-        self.unpark(|parked| parked.check == check, true);
+    pub(in crate::broker) fn on_holder_alive(&mut self, check: u64) {
+        self.decide_takeovers(|takeover| takeover.check == check, HolderState::Alive);
     }
 
-    /// A connection is gone: what waited for it is decided anew.
-    pub(crate) fn found_gone(&mut self, target: ConnId) {
-        self.unpark(|parked| parked.target == target, false);
+    /// A connection is gone: what waited for it is decided.
+    pub(in crate::broker) fn on_holder_gone(&mut self, holder: ConnId) {
+        self.decide_takeovers(|takeover| takeover.holder == holder, HolderState::Gone);
     }
 
-    /// A connection stayed silent: it ends, and what it held is free.
-    pub(crate) fn found_silent(&mut self, target: ConnId, check: u64) {
-        let silent = self.conns.get(target).is_some_and(|connection| connection.liveness_check == Some(check));
-        if silent {
-            self.conns.close(target);
-            self.detach_endpoints(target);
-            self.found_gone(target);
+    /// The time of a liveness check is over. A connection that stayed silent ends, and what it held is free.
+    pub(in crate::broker) fn on_holder_silent(&mut self, holder: ConnId, check: u64) {
+        let is_silent = self.connections.get(holder).is_some_and(|found| found.liveness.check == Some(check));
+        if is_silent {
+            self.connections.close(holder);
+            self.detach_endpoints(holder);
+            self.on_holder_gone(holder);
         }
     }
 
-    fn unpark(&mut self, which: impl Fn(&Parked) -> bool, alive: bool) {
-        let (due, rest) = std::mem::take(&mut self.parked).into_iter().partition(which);
-        self.parked = rest;
-        let due: Vec<Parked> = due;
-        for Parked { conn, request, .. } in due {
-            let Some(connection) = self.conns.get_mut(conn) else { continue };
+    /// Decides requests that have waited, unless their client closed the endpoint meanwhile or is gone.
+    fn decide_takeovers(&mut self, is_decided: impl Fn(&PendingTakeover) -> bool, holder: HolderState) {
+        for PendingTakeover { conn, request, .. } in self.takeovers.take(is_decided) {
             match request {
-                Command::Producer(producer)
-                    if connection.producers.get(&producer.producer_id) == Some(&ProducerSlot::Parked) =>
-                {
-                    connection.producers.remove(&producer.producer_id);
-                    self.on_producer(conn, producer, Some(alive));
+                Command::Producer(producer) => {
+                    let key = ProducerKey { conn, id: producer.producer_id };
+                    if self.connections.producer(key) == Some(&ProducerSlot::PendingTakeover) {
+                        self.connections.remove_producer(key);
+                        self.decide_producer(conn, &producer, holder);
+                    }
                 }
-                Command::Subscribe(subscribe)
-                    if connection.consumers.get(&subscribe.consumer_id) == Some(&ConsumerSlot::Parked) =>
-                {
-                    connection.consumers.remove(&subscribe.consumer_id);
-                    self.on_subscribe(conn, subscribe, alive);
+                Command::Subscribe(subscribe) => {
+                    let key = ConsumerKey { conn, id: subscribe.consumer_id };
+                    if self.connections.consumer(key) == Some(&ConsumerSlot::PendingTakeover) {
+                        self.connections.remove_consumer(key);
+                        self.decide_subscribe(conn, &subscribe, holder);
+                    }
                 }
                 _ => {}
             }

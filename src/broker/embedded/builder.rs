@@ -4,12 +4,41 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use crate::broker::admin::PARTITIONS_MAX;
+use super::EmbeddedBroker;
 use crate::broker::config::{BrokerConfig, DamagedEntries};
-use crate::broker::embedded::EmbeddedBroker;
+use crate::broker::topics::PARTITIONS_MAX;
 use crate::topic::TopicName;
 
-/// Builds an [`EmbeddedBroker`].
+impl EmbeddedBroker {
+    /// The settings, to be changed one by one, and to be started.
+    pub fn builder() -> EmbeddedBrokerBuilder {
+        EmbeddedBrokerBuilder {
+            config: BrokerConfig::default(),
+            listen: (Ipv4Addr::LOCALHOST, 0).into(),
+            bad_topic: None,
+        }
+    }
+}
+
+/// Builds an [`EmbeddedBroker`]; made by [`EmbeddedBroker::builder`].
+///
+/// Settings have the names of Pulsar's `broker.conf` in snake case where it has them, and the defaults of Pulsar 4.0.8,
+/// except [`acknowledgment_at_batch_index_level_enabled`](Self::acknowledgment_at_batch_index_level_enabled).
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> std::io::Result<()> {
+/// use pulsar_native::broker::EmbeddedBroker;
+///
+/// let broker = EmbeddedBroker::builder()
+///     .partitioned_topic("orders", 3)
+///     .broker_deduplication_enabled(true)
+///     .start()
+///     .await?;
+/// assert_eq!(broker.topics().len(), 3);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 #[must_use = "nothing listens before `start`"]
 pub struct EmbeddedBrokerBuilder {
@@ -19,23 +48,54 @@ pub struct EmbeddedBrokerBuilder {
     bad_topic: Option<String>,
 }
 
+/// Address, authentication and liveness.
 impl EmbeddedBrokerBuilder {
-    pub(crate) fn new() -> Self {
-        Self { config: BrokerConfig::default(), listen: (Ipv4Addr::LOCALHOST, 0).into(), bad_topic: None }
-    }
-
-    /// The secret that HS256 tokens are signed with. Without it authentication is off.
-    pub fn token_key(mut self, key: impl Into<Vec<u8>>) -> Self {
-        self.config.token_key = Some(key.into());
-        self
-    }
-
     /// Where to listen. Default 127.0.0.1 and a free port.
     pub fn listen(mut self, address: SocketAddr) -> Self {
         self.listen = address;
         self
     }
 
+    /// The secret that HS256 tokens are signed with, of any length. Default none: authentication is off.
+    #[doc(alias = "tokenSecretKey")]
+    pub fn token_secret_key(mut self, key: impl Into<Vec<u8>>) -> Self {
+        self.config.token_secret_key = Some(key.into());
+        self
+    }
+
+    /// The roles that may do everything; any other is refused each request. Default `admin` alone. Without effect
+    /// while authentication is off.
+    #[doc(alias = "superUserRoles")]
+    pub fn super_user_roles<R: Into<String>>(mut self, roles: impl IntoIterator<Item = R>) -> Self {
+        self.config.super_user_roles = roles.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Time between checks for expired credentials. Default 60 s.
+    #[doc(alias = "authenticationRefreshCheckSeconds")]
+    pub fn authentication_refresh_check(mut self, interval: Duration) -> Self {
+        self.config.authentication_refresh_check = interval;
+        self
+    }
+
+    /// Time between PINGs, and how long a handshake may take. Default 30 s.
+    #[doc(alias = "keepAliveIntervalSeconds")]
+    pub fn keep_alive_interval(mut self, interval: Duration) -> Self {
+        self.config.keep_alive_interval = interval;
+        self
+    }
+
+    /// How long a connection may stay silent when another one wants the name of its producer, or its Exclusive
+    /// subscription; after it they are free. Default 5 s.
+    #[doc(alias = "connectionLivenessCheckTimeoutMillis")]
+    pub fn connection_liveness_check_timeout(mut self, timeout: Duration) -> Self {
+        self.config.connection_liveness_check_timeout = timeout;
+        self
+    }
+}
+
+/// Topics.
+impl EmbeddedBrokerBuilder {
     /// Makes a namespace, as in `tenant/namespace`. `public/default` always exists.
     pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
         self.config.namespaces.insert(namespace.into());
@@ -48,7 +108,7 @@ impl EmbeddedBrokerBuilder {
         self
     }
 
-    /// Makes a partitioned topic of 1 to 10,000 partitions.
+    /// Makes a partitioned topic of 1 to 10,000 partitions, and its namespace.
     pub fn partitioned_topic(mut self, topic: impl AsRef<str>, partitions: u32) -> Self {
         match TopicName::parse(topic.as_ref()) {
             Ok(name) if name.partition_index().is_some() => {
@@ -60,7 +120,7 @@ impl EmbeddedBrokerBuilder {
             }
             Ok(name) => {
                 self.config.namespaces.insert(name.namespace().to_owned());
-                self.config.partitioned.insert(name.as_str().to_owned(), partitions);
+                self.config.partitioned_topics.insert(name.as_str().to_owned(), partitions);
             }
             Err(error) => self.bad_topic = Some(error.to_string()),
         }
@@ -68,75 +128,67 @@ impl EmbeddedBrokerBuilder {
     }
 
     /// Whether PRODUCER and SUBSCRIBE make a topic that does not exist. Default true.
-    pub fn auto_create_topics(mut self, create: bool) -> Self {
-        self.config.auto_create_topics = create;
+    #[doc(alias = "allowAutoTopicCreation")]
+    pub fn allow_auto_topic_creation(mut self, allow: bool) -> Self {
+        self.config.allow_auto_topic_creation = allow;
         self
     }
+}
 
-    /// Whether members of a batch can be acknowledged one by one. Default true, as in Pulsar 4.2; off in 4.0.
-    pub fn batch_index_acknowledgment(mut self, on: bool) -> Self {
-        self.config.batch_index_acknowledgment = on;
-        self
-    }
-
-    /// Whether repeated sequence ids of a producer name are dropped. Default false.
-    pub fn deduplication(mut self, on: bool) -> Self {
-        self.config.deduplication = on;
-        self
-    }
-
+/// Messages.
+impl EmbeddedBrokerBuilder {
     /// `max_message_size` of CONNECTED, bytes. Default 5 MiB.
+    #[doc(alias = "maxMessageSize")]
     pub fn max_message_size(mut self, bytes: u32) -> Self {
         self.config.max_message_size = bytes;
         self
     }
 
-    /// Time between PINGs, and how long a handshake may take. Default 30 s.
-    pub fn keep_alive_interval(mut self, interval: Duration) -> Self {
-        self.config.keep_alive_interval = interval;
+    /// Whether repeated sequence ids of a producer name are dropped. Default false.
+    #[doc(alias = "brokerDeduplicationEnabled")]
+    pub fn broker_deduplication_enabled(mut self, enabled: bool) -> Self {
+        self.config.broker_deduplication_enabled = enabled;
         self
     }
 
-    /// Time between checks for expired credentials. Default 60 s.
-    pub fn authentication_refresh_check(mut self, interval: Duration) -> Self {
-        self.config.authentication_refresh_check = interval;
+    /// Whether members of a batch can be acknowledged one by one. Default true, as in Pulsar 4.2; off in 4.0.
+    #[doc(alias = "acknowledgmentAtBatchIndexLevelEnabled")]
+    pub fn acknowledgment_at_batch_index_level_enabled(mut self, enabled: bool) -> Self {
+        self.config.acknowledgment_at_batch_index_level_enabled = enabled;
         self
     }
 
     /// How long a new active consumer of a Failover subscription waits before it is served. Default 1 s.
-    pub fn failover_delay(mut self, delay: Duration) -> Self {
-        self.config.failover_delay = delay;
+    #[doc(alias = "activeConsumerFailoverDelayTimeMillis")]
+    pub fn active_consumer_failover_delay_time(mut self, delay: Duration) -> Self {
+        self.config.active_consumer_failover_delay_time = delay;
+        self
+    }
+
+    /// Unacknowledged messages of a Shared or Key_Shared consumer at which delivery to it stops. Default 50,000.
+    #[doc(alias = "maxUnackedMessagesPerConsumer")]
+    pub fn max_unacked_messages_per_consumer(mut self, messages: u64) -> Self {
+        self.config.max_unacked_messages_per_consumer = messages;
         self
     }
 
     /// Bytes of entries kept over all topics. Default 256 MiB. Above it acknowledged entries are dropped; where that
     /// is not enough, producers are closed and refused as by a backlog quota.
-    pub fn stored_bytes_max(mut self, bytes: usize) -> Self {
-        self.config.stored_bytes_max = bytes;
-        self
-    }
-
-    /// The role that may do everything. Default `admin`.
-    pub fn superuser(mut self, role: impl Into<String>) -> Self {
-        self.config.superuser = role.into();
-        self
-    }
-
-    /// Unacknowledged messages of a Shared or Key_Shared consumer at which delivery to it stops. Default 50,000.
-    pub fn unacked_messages_max(mut self, messages: u64) -> Self {
-        self.config.unacked_messages_max = messages;
+    pub fn max_stored_bytes(mut self, bytes: usize) -> Self {
+        self.config.max_stored_bytes = bytes;
         self
     }
 
     /// Whether clients that can parse it get broker entry metadata. Default false.
-    pub fn broker_entry_metadata(mut self, on: bool) -> Self {
-        self.config.broker_entry_metadata = on;
+    #[doc(alias = "exposingBrokerEntryMetadataToClientEnabled")]
+    pub fn exposing_broker_entry_metadata_to_client_enabled(mut self, enabled: bool) -> Self {
+        self.config.exposing_broker_entry_metadata_to_client_enabled = enabled;
         self
     }
 
     /// What happens to entries whose metadata cannot be read. Default [`DamagedEntries::Drop`].
-    pub fn damaged_entries(mut self, what: DamagedEntries) -> Self {
-        self.config.damaged_entries = what;
+    pub fn damaged_entries(mut self, damaged: DamagedEntries) -> Self {
+        self.config.damaged_entries = damaged;
         self
     }
 
@@ -145,6 +197,9 @@ impl EmbeddedBrokerBuilder {
     /// # Errors
     /// If the address cannot be listened on, or a partitioned topic cannot be made: the name is not one, or the number
     /// of partitions is out of range.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
     ///
     /// # Cancel safety
     /// Dropping the future before it is done leaves nothing behind.

@@ -1,50 +1,28 @@
-//! Faults by script, at the border between a client and the broker.
+//! Scripted faults on what passes between a client and the broker.
 //!
-//! A [`Fault`] is tied to an [`Event`]: it lets some of them pass, then does its [`Effect`] on the next ones, one or
-//! many. [`Faults`] is the handle with a verb for each effect; below it the script is part of the machine, so it works
-//! the same without sockets. What a fault does to a client is never held against that client by the judge.
+//! A [`ScriptedFault`] names a [`FaultEvent`]: it lets some of them pass, then has its [`FaultEffect`] on the next
+//! ones. The script belongs to the machine, so it works the same without sockets; on a running broker
+//! [`Faults`](crate::broker::Faults) arms it.
 //!
-//! ```
-//! # #[tokio::main(flavor = "current_thread")]
-//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! use pulsar_native::broker::{EmbeddedBroker, Event};
-//! use pulsar_native::{Client, ServerCode};
-//!
-//! let broker = EmbeddedBroker::builder().start().await?;
-//! let client = Client::builder(broker.url()).connect().await?;
-//! // The first two attempts to open a producer are refused, and the first receipt is lost with its connection.
-//! broker.faults().on(Event::Producer).next(2).refuse(ServerCode::SERVICE_NOT_READY);
-//! broker.faults().on(Event::Send).cut();
-//!
-//! let producer = client.producer("orders").create().await?;
-//! producer.send("sent twice, and the application does not see it").await?;
-//! assert_eq!(broker.faults().struck(), 3);
-//! # Ok(())
-//! # }
-//! ```
-//!
-//! Never here: a change of what the broker decides. A fault loses, holds back, repeats or forges what passes the
-//! border, closes what is open, or damages what is stored.
+//! A fault loses, holds back, repeats or forges what passes, closes what is open, or damages what is stored. It never
+//! changes what the broker decides, and what it does to a client is never reported as a violation of that client.
 
-use std::collections::VecDeque;
-use std::fmt;
+mod script;
+
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::broker::machine::ConnId;
+pub(crate) use self::script::{FaultScript, PendingFault};
 use crate::error::ServerCode;
 use crate::topic::TopicName;
 use crate::wire::command::Command;
 use crate::wire::frame::Frame;
 
-/// Faults armed at once; one more is not armed.
-const FAULTS_MAX: usize = 1_000;
-
-/// Something that passes the border between a client and the broker.
+/// Something that passes between a client and the broker, on which a fault can take effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Event {
+pub enum FaultEvent {
     /// Any frame of a client, whatever it is.
     Any,
     /// CONNECT; its answer is CONNECTED.
@@ -83,7 +61,7 @@ pub enum Event {
     CloseConsumer,
     /// GET_TOPICS_OF_NAMESPACE.
     GetTopicsOfNamespace,
-    /// WATCH_TOPIC_LIST. Closing its watcher means that the broker forgets it without a word.
+    /// WATCH_TOPIC_LIST. Closing its watcher means that the broker forgets it, without notice.
     WatchTopicList,
     /// WATCH_TOPIC_LIST_CLOSE.
     WatchTopicListClose,
@@ -98,8 +76,8 @@ pub enum Event {
     TopicListUpdate,
 }
 
-impl Event {
-    /// What a frame of a client is; `None` for those that only [`Event::Any`] covers.
+impl FaultEvent {
+    /// What a frame of a client is; `None` for those that only [`FaultEvent::Any`] covers.
     pub(crate) fn of(frame: &Frame) -> Option<Self> {
         Some(match frame {
             Frame::Send { .. } => Self::Send,
@@ -132,10 +110,10 @@ impl Event {
     }
 }
 
-/// What a fault does to an event.
+/// What a fault does to an event. "It" is the request, or the frame that the broker pushes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Effect {
+pub enum FaultEffect {
     /// It is answered with this error code and not carried out. On CONNECT and AUTH_RESPONSE the connection ends with
     /// it.
     Refuse(ServerCode),
@@ -156,37 +134,37 @@ pub enum Effect {
     Delay(Duration),
     /// It is carried out; its answer goes out twice. A MESSAGE goes out twice, and both cost permits.
     Duplicate,
-    /// They are carried out; once so many answers are held back, they go out last first.
+    /// They are carried out; once so many answers are held back, they go out in reverse order.
     Reverse(usize),
     /// It is carried out; then the producer or consumer it is of is closed, as by a broker that moves its topic.
     Close {
         /// Where to go without a lookup (`assignedBrokerServiceUrl`).
         url: Option<String>,
     },
-    /// It is carried out; then the connection ends without a word, and with it what had not gone out yet.
+    /// It is carried out; then the connection ends without a close, and what had not gone out yet is lost.
     Cut,
 }
 
-/// An effect, on which event, and on which ones of those.
+/// An effect, the kind of event it is for, and how many of those events.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
-    event: Event,
+pub struct ScriptedFault {
+    event: FaultEvent,
     /// Full name of the one topic it is for.
     topic: Option<String>,
     /// How many still pass.
     after: u64,
-    /// How many it still strikes; `None` for all until cleared.
-    pub(crate) times: Option<u64>,
-    pub(crate) effect: Effect,
+    /// On how many it still takes effect; `None` for all until cleared.
+    times: Option<u64>,
+    effect: FaultEffect,
 }
 
-impl Fault {
+impl ScriptedFault {
     /// A fault for the next event of this kind, once, on any topic.
-    pub fn new(event: Event, effect: Effect) -> Self {
+    pub fn new(event: FaultEvent, effect: FaultEffect) -> Self {
         Self { event, topic: None, after: 0, times: Some(1), effect }
     }
 
-    /// Only for events of this topic; events that have no topic are not struck then.
+    /// Only for events of this topic; it has no effect then on events that have no topic.
     #[must_use]
     pub fn of(mut self, topic: &str) -> Self {
         let full = TopicName::parse(topic).map_or_else(|_| topic.to_owned(), |name| name.as_str().to_owned());
@@ -201,88 +179,17 @@ impl Fault {
         self
     }
 
-    /// Strikes so many in a row; `None` for all until cleared. Default: one.
+    /// Takes effect on so many in a row; `None` for all until cleared. Default: one.
     #[must_use]
     pub fn times(mut self, times: Option<u64>) -> Self {
         self.times = times;
         self
     }
 
-    fn is_for(&self, event: Option<Event>, topic: Option<&str>) -> bool {
-        let from_client = !matches!(event, Some(Event::Delivery | Event::TopicListUpdate));
-        let any = self.event == Event::Any && from_client;
+    fn is_for(&self, event: Option<FaultEvent>, topic: Option<&str>) -> bool {
+        let from_client = !matches!(event, Some(FaultEvent::Delivery | FaultEvent::TopicListUpdate));
+        let any = self.event == FaultEvent::Any && from_client;
         let event = any || event == Some(self.event);
         event && self.topic.as_deref().is_none_or(|only| topic == Some(only))
-    }
-}
-
-/// The armed faults, and what they hold back.
-#[derive(Default)]
-pub(crate) struct Script {
-    pub(crate) faults: Vec<Fault>,
-    pub(crate) struck: u64,
-    /// Bytes that clients may still send, together, before the connection that brings the last one is cut.
-    pub(crate) received_bytes_left: Option<usize>,
-    /// The same for bytes that the broker sends.
-    pub(crate) sent_bytes_left: Option<usize>,
-    /// Answers that go out last first.
-    pub(crate) held: Vec<(ConnId, Bytes)>,
-    /// What deliveries have set off; it is carried out after the input that made them.
-    pub(crate) pending: VecDeque<Pending>,
-}
-
-/// See [`Script::pending`].
-#[derive(Debug)]
-pub(crate) enum Pending {
-    Late { conn: ConnId, bytes: Bytes, after: Duration },
-    CloseConsumer { conn: ConnId, id: u64, url: Option<String> },
-    Cut { conn: ConnId },
-}
-
-impl Script {
-    /// Whether there is nothing to look for: the one question on the way of each frame.
-    pub(crate) fn is_idle(&self) -> bool {
-        self.faults.is_empty()
-    }
-
-    /// The effect on this event, if a fault strikes: the one that was armed first.
-    pub(crate) fn strike(&mut self, event: Option<Event>, topic: Option<&str>) -> Option<Effect> {
-        for at in 0..self.faults.len() {
-            let Some(fault) = self.faults.get_mut(at).filter(|fault| fault.is_for(event, topic)) else { continue };
-            if fault.after > 0 {
-                fault.after -= 1;
-                continue;
-            }
-            let effect = fault.effect.clone();
-            match &mut fault.times {
-                None => {}
-                Some(left) if *left > 1 => *left -= 1,
-                Some(_) => drop(self.faults.remove(at)),
-            }
-            self.struck += 1;
-            return Some(effect);
-        }
-        None
-    }
-
-    pub(crate) fn arm(&mut self, fault: Fault) {
-        if self.faults.len() < FAULTS_MAX && fault.times != Some(0) {
-            self.faults.push(fault);
-        }
-    }
-
-    /// Holds an answer back; all of them in their new order once there are enough.
-    pub(crate) fn hold(&mut self, conn: ConnId, answer: Bytes, count: usize) -> Vec<(ConnId, Bytes)> {
-        self.held.push((conn, answer));
-        if self.held.len() < count { Vec::new() } else { self.held.drain(..).rev().collect() }
-    }
-}
-
-impl fmt::Debug for Script {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Script")
-            .field("faults", &self.faults.len())
-            .field("struck", &self.struck)
-            .finish_non_exhaustive()
     }
 }

@@ -1,4 +1,6 @@
-//! What one subscription has acknowledged: a mark, entries beyond it one by one, and members of batches.
+//! What one subscription has acknowledged.
+//!
+//! Below the mark everything is; beyond it, entries one by one, and of batches some members.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -81,6 +83,12 @@ impl Cursor {
     /// `ack_set` of a MESSAGE: the members left of a batch that is partly acknowledged, else empty.
     pub(crate) fn ack_set(&self, offset: u64) -> Vec<i64> {
         self.partial.get(&offset).map_or_else(Vec::new, AckSet::to_words)
+    }
+
+    /// Whether one message of an entry is acknowledged.
+    #[cfg(feature = "sim")]
+    pub(crate) fn is_member_acked(&self, offset: u64, member: u32) -> bool {
+        self.is_acked(offset) || self.partial.get(&offset).is_some_and(|left| !left.is_set(member))
     }
 
     /// Forgets everything and stands at `offset`; with `words`, only those members of it are left.

@@ -1,11 +1,10 @@
-//! Reads from an entry, once, what the broker has to know of it.
+//! What the broker knows of an entry beyond its bytes: read once, when its SEND arrives.
 
 use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::broker::storage::log::{Chunk, EntryFacts};
 use crate::hash::murmur3_32;
 use crate::wire::MAGIC_CRC32C;
 use crate::wire::entry::EntryParts;
@@ -16,57 +15,99 @@ const SIZE_BYTES: usize = 4;
 /// Magic and CRC in front of an entry.
 pub(crate) const CHECKSUM_BLOCK_BYTES: usize = 6;
 
-/// The part of a SEND behind its command, before it is stored.
+/// What the headers and the `MessageMetadata` of an entry say.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct EntryInfo {
+    /// False where `MessageMetadata` does not parse; all of the below is then absent or 0.
+    pub(crate) readable: bool,
+    /// Length of the checksum block in front, which peers below version 11 do not get; 0 for none.
+    pub(crate) checksum_bytes: usize,
+    /// `num_messages_in_batch`; `None` for a message that is not a batch.
+    pub(crate) batch: Option<u32>,
+    /// `publish_time`, ms since 1970.
+    pub(crate) publish_time_ms: u64,
+    /// `deliver_at_time`, ms since 1970.
+    pub(crate) deliver_at_ms: Option<u64>,
+    /// murmur3_32 of the sticky key, masked to 31 bits.
+    pub(crate) key_hash: u32,
+    /// The chunked message that this entry is one chunk of.
+    pub(crate) chunk: Option<ChunkOfMessage>,
+    /// `sequence_id` of the metadata.
+    pub(crate) sequence_id: u64,
+    /// `highest_sequence_id` of a batch, else 0.
+    pub(crate) highest_sequence_id: u64,
+}
+
+impl EntryInfo {
+    /// Messages inside: the members of a batch, or one.
+    pub(crate) fn messages(&self) -> u32 {
+        self.batch.unwrap_or(1).max(1)
+    }
+
+    /// Deduplication looks only at the last chunk of a chunked message.
+    pub(crate) fn is_last_chunk(&self) -> bool {
+        self.chunk.as_ref().is_none_or(|chunk| chunk.is_last)
+    }
+
+    fn fill(&mut self, parsed: &Metadata, bytes: &[u8]) {
+        self.readable = true;
+        self.batch = parsed.num_messages_in_batch.map(|members| u32::try_from(members).unwrap_or(0));
+        self.publish_time_ms = parsed.publish_time_ms;
+        self.deliver_at_ms = parsed.deliver_at_time_ms.and_then(|at| u64::try_from(at).ok());
+        self.sequence_id = parsed.sequence_id;
+        self.highest_sequence_id = parsed.highest_sequence_id;
+        self.key_hash = key_hash(parsed, bytes);
+        self.chunk = parsed.chunk.as_ref().filter(|chunk| chunk.num_chunks > 1).map(|chunk| ChunkOfMessage {
+            uuid: Arc::from(metadata::text(bytes, &chunk.uuid)),
+            is_last: chunk.chunk_id == chunk.num_chunks - 1,
+        });
+    }
+}
+
+/// The place of an entry in a chunked message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ChunkOfMessage {
+    pub(crate) uuid: Arc<str>,
+    pub(crate) is_last: bool,
+}
+
+/// What the part of a SEND behind its command turned out to be.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Received {
+pub(crate) enum Inspection {
     /// Too short for its own headers.
     Headless,
     /// The checksum does not match.
     ChecksumMismatch,
-    /// Fit to be stored. `sum` is the CRC-32C over metadata and payload, sent along or not.
-    Sound { facts: Box<EntryFacts>, sum: u32, producer_name: Box<str> },
+    /// Fit to be stored. `crc32c` is that of metadata and payload, sent along or not.
+    Sound { info: Box<EntryInfo>, crc32c: u32, producer_name: Box<str> },
 }
 
-/// Checks the checksum and reads the metadata. Metadata that cannot be read makes facts that are not `readable`.
-pub(crate) fn receive(entry: &[u8]) -> Received {
+/// Checks the checksum and reads the metadata. Metadata that cannot be read gives an info that is not `readable`.
+pub(crate) fn inspect(entry: &[u8]) -> Inspection {
     let with_checksum = entry.first_chunk().copied().map(u16::from_be_bytes) == Some(MAGIC_CRC32C);
     let checksum_bytes = if with_checksum { CHECKSUM_BLOCK_BYTES } else { 0 };
     let Some(summed) = entry.get(checksum_bytes..).filter(|rest| rest.len() >= SIZE_BYTES) else {
-        return Received::Headless;
+        return Inspection::Headless;
     };
-    let sum = crc32c::crc32c(summed);
+    let crc32c = crc32c::crc32c(summed);
     let sent =
         with_checksum.then(|| entry.get(2..).and_then(|rest| rest.first_chunk().copied()).map(u32::from_be_bytes));
-    if sent.flatten().is_some_and(|sent| sent != sum) {
-        return Received::ChecksumMismatch;
+    if sent.flatten().is_some_and(|sent| sent != crc32c) {
+        return Inspection::ChecksumMismatch;
     }
-    let mut facts = EntryFacts { checksum_bytes, ..EntryFacts::default() };
+    let mut info = EntryInfo { checksum_bytes, ..EntryInfo::default() };
     let mut producer_name = "";
     if let Some(bytes) = EntryParts::split(entry).ok().and_then(|parts| entry.get(parts.metadata)) {
         if let Ok(parsed) = Metadata::parse(bytes) {
             producer_name = metadata::text(bytes, &parsed.producer_name);
-            fill(&mut facts, &parsed, bytes);
+            info.fill(&parsed, bytes);
         }
     }
-    Received::Sound { facts: Box::new(facts), sum, producer_name: producer_name.into() }
-}
-
-fn fill(facts: &mut EntryFacts, parsed: &Metadata, bytes: &[u8]) {
-    facts.readable = true;
-    facts.batch = parsed.num_messages_in_batch.map(|members| u32::try_from(members).unwrap_or(0));
-    facts.publish_time_ms = parsed.publish_time_ms;
-    facts.deliver_at_ms = parsed.deliver_at_time_ms.and_then(|at| u64::try_from(at).ok());
-    facts.sequence_id = parsed.sequence_id;
-    facts.highest_sequence_id = parsed.highest_sequence_id;
-    facts.hashing_scheme = hashing_scheme(parsed, bytes);
-    facts.chunk = parsed.chunk.as_ref().filter(|chunk| chunk.num_chunks > 1).map(|chunk| Chunk {
-        uuid: Arc::from(metadata::text(bytes, &chunk.uuid)),
-        last: chunk.chunk_id == chunk.num_chunks - 1,
-    });
+    Inspection::Sound { info: Box::new(info), crc32c, producer_name: producer_name.into() }
 }
 
 /// Hash of the sticky key: the ordering key, else the partition key, else a key that spreads evenly.
-fn hashing_scheme(parsed: &Metadata, bytes: &[u8]) -> u32 {
+fn key_hash(parsed: &Metadata, bytes: &[u8]) -> u32 {
     if let Some(key) = &parsed.ordering_key {
         return murmur3_32(metadata::bytes(bytes, key));
     }
@@ -90,11 +131,11 @@ mod tests {
     #[test]
     fn entries_without_their_headers_are_told_apart_from_damaged_ones() {
         for headless in [&b""[..], b"\x0e", b"\x0e\x01\x00", b"\x0e\x01\x00\x00\x00\x00\x00", b"\x00\x00\x00"] {
-            assert_eq!(receive(headless), Received::Headless, "{headless:?}");
+            assert_eq!(inspect(headless), Inspection::Headless, "{headless:?}");
         }
-        assert_eq!(receive(b"\x0e\x01\x00\x00\x00\x00\x00\x00\x00\x00"), Received::ChecksumMismatch);
+        assert_eq!(inspect(b"\x0e\x01\x00\x00\x00\x00\x00\x00\x00\x00"), Inspection::ChecksumMismatch);
         // No checksum, and metadata larger than the frame: stored all the same.
-        let Received::Sound { facts, .. } = receive(b"\x00\x00\x10\x00abc") else { panic!("must be stored") };
-        assert!(!facts.readable);
+        let Inspection::Sound { info, .. } = inspect(b"\x00\x00\x10\x00abc") else { panic!("must be stored") };
+        assert!(!info.readable);
     }
 }

@@ -1,65 +1,54 @@
-//! Which consumer of a Key_Shared subscription a key belongs to, and which of a Failover one is active.
+//! Which consumer of a Key_Shared subscription a key belongs to.
+//!
+//! A key hashes to a slot. Under AUTO_SPLIT the slots are divided among the consumers by consistent hashing
+//! ([`KeyRing`]); under STICKY each consumer brings the ranges it wants.
 
 use std::collections::BTreeMap;
 
-use crate::broker::subscription::{Consumer, ConsumerKey};
+use super::consumer::SubscribedConsumers;
+use crate::broker::ids::ConsumerKey;
 use crate::hash::murmur3_32;
 
 /// Points of each consumer on a ring.
-const RING_POINTS: usize = 100;
+pub(super) const RING_POINTS: usize = 100;
 
 /// Slots of the sticky mode: 0 to 65,535.
 const STICKY_SLOTS: u32 = 65_536;
 
-/// Slot of a masked murmur3 hash under auto-split: 1 to 65,535.
-pub(crate) fn auto_split_slot(hash: u32) -> u32 {
-    hash % (STICKY_SLOTS - 1) + 1
+/// Slot of a masked murmur3 hash under AUTO_SPLIT: 1 to 65,535.
+pub(crate) fn auto_split_slot(key_hash: u32) -> u32 {
+    key_hash % (STICKY_SLOTS - 1) + 1
 }
 
-/// Slot of a masked murmur3 hash in the sticky mode; 0 is avoided.
-pub(crate) fn sticky_slot(hash: u32) -> u32 {
-    (hash % STICKY_SLOTS).max(1)
+/// Slot of a masked murmur3 hash under STICKY; 0 is avoided.
+pub(crate) fn sticky_slot(key_hash: u32) -> u32 {
+    (key_hash % STICKY_SLOTS).max(1)
 }
 
 /// Consistent hashing: a consumer that comes or goes moves only the keys next to its points.
 #[derive(Debug, Default)]
-pub(crate) struct Ring {
+pub(crate) struct KeyRing {
     points: BTreeMap<u32, ConsumerKey>,
 }
 
-impl Ring {
-    pub(crate) fn of(consumers: &[Consumer]) -> Self {
+impl KeyRing {
+    /// A consumer's points follow from its name, so that it gets its keys back when it returns. Consumers that share
+    /// a name are told apart by their order of arrival.
+    pub(super) fn of(consumers: &SubscribedConsumers) -> Self {
         let mut points = BTreeMap::new();
         for (index, consumer) in consumers.iter().enumerate() {
-            let twins = consumers.iter().take(index).filter(|other| other.name == consumer.name).count();
+            let namesakes = consumers.iter().take(index).filter(|other| other.name == consumer.name).count();
             for point in 0..RING_POINTS {
-                let label = format!("{}\0{twins}\0{point}", consumer.name);
+                let label = format!("{}\0{namesakes}\0{point}", consumer.name);
                 points.entry(auto_split_slot(murmur3_32(label.as_bytes()))).or_insert(consumer.key);
             }
         }
         Self { points }
     }
 
-    pub(crate) fn owner(&self, slot: u32) -> Option<ConsumerKey> {
+    pub(super) fn owner(&self, slot: u32) -> Option<ConsumerKey> {
         self.points.range(slot..).next().or_else(|| self.points.first_key_value()).map(|(_, key)| *key)
     }
-}
-
-/// Index of the active consumer among the candidates of a Failover subscription, given in order.
-///
-/// A partition picks by its number; a plain topic looks its name up on a ring of the candidates.
-pub(crate) fn active_candidate(topic: &str, partition: Option<u32>, candidates: &[&Consumer]) -> Option<usize> {
-    if let Some(partition) = partition {
-        return (partition as usize).checked_rem(candidates.len());
-    }
-    let mut ring = BTreeMap::new();
-    for (index, candidate) in candidates.iter().enumerate() {
-        for point in 0..RING_POINTS {
-            ring.entry(murmur3_32(format!("{}{point}", candidate.name).as_bytes())).or_insert(index);
-        }
-    }
-    let hash = murmur3_32(topic.as_bytes());
-    ring.range(hash..).next().or_else(|| ring.first_key_value()).map(|(_, index)| *index)
 }
 
 #[cfg(test)]

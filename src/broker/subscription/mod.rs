@@ -1,344 +1,392 @@
-//! One subscription: its cursor, its consumers, and what each of them holds unacknowledged.
+//! One subscription: what it has acknowledged, what it sends next, its consumers, and what each of them holds.
 //!
-//! Delivery is in [`dispatch`](super::dispatch); this file keeps the books.
+//! | part | decides |
+//! | --- | --- |
+//! | [`Cursor`] | what is acknowledged |
+//! | [`ReadQueue`] | which entry is sent next |
+//! | `UnackedEntries` | which consumer holds which entry, and how often it was sent before |
+//! | [`SubscribedConsumers`] | permits and counts of each consumer |
+//! | [`ActiveConsumer`] | Exclusive, Failover: which consumer is served |
+//! | [`RoundRobin`] | Shared: whose turn it is |
+//! | `KeyRing` | Key_Shared: whose key it is |
+//!
+//! [`Subscription`] keeps them in step. Sending is in [`dispatch`](super::dispatch).
 
+mod active;
+mod consumer;
 pub(crate) mod key_hashing;
+mod read_queue;
+mod round_robin;
+mod unacked;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::broker::machine::ConnId;
-use crate::broker::storage::cursor::Cursor;
-use crate::broker::storage::log::EntryFacts;
-use crate::broker::subscription::key_hashing::{self as hashing, Ring};
+pub(crate) use self::active::ActiveConsumer;
+pub(crate) use self::consumer::{KeyRange, SubscribedConsumer, SubscribedConsumers};
+use self::key_hashing::{KeyRing, auto_split_slot, sticky_slot};
+pub(crate) use self::read_queue::ReadQueue;
+pub(crate) use self::round_robin::RoundRobin;
+use self::unacked::UnackedEntries;
+use crate::broker::ids::ConsumerKey;
+use crate::broker::refusal::Refusal;
+use crate::broker::storage::{Cursor, EntryInfo, Log};
+use crate::pb::ServerError;
 use crate::pb::command_subscribe::SubType;
 
-/// Names of former holders remembered for one entry; acks of further ones look unfounded to the judge.
-const HOLDERS_MAX: usize = 100;
+/// Consumers of one subscription; one more gets ConsumerBusy.
+const CONSUMERS_MAX: usize = 10_000;
 
-/// A consumer: its connection, and the `consumer_id` it goes by there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct ConsumerKey {
-    pub(crate) conn: ConnId,
-    pub(crate) id: u64,
+/// How messages are shared among the consumers. The first consumer of a subscription without any decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SharingMode {
+    pub(crate) sub_type: SubType,
+    /// Key_Shared: ranges are chosen by the consumers.
+    pub(crate) is_sticky: bool,
+    /// Key_Shared: a key may move while messages of it are unacknowledged.
+    pub(crate) allows_out_of_order: bool,
 }
 
-/// One connected consumer.
-#[derive(Debug)]
-pub(crate) struct Consumer {
-    pub(crate) key: ConsumerKey,
-    pub(crate) name: Arc<str>,
-    pub(crate) priority: i32,
-    /// Messages that may be sent; below zero after an entry of several messages went out on fewer.
-    pub(crate) permits: i64,
-    /// Messages delivered and not acknowledged.
-    pub(crate) unacked: u64,
-    /// Delivery stopped at the limit of unacknowledged messages, until half of them are acknowledged.
-    pub(crate) over_unacked: bool,
-    pub(crate) msg_out: u64,
-    /// `consumer_epoch`, stamped into every MESSAGE of Exclusive and Failover.
-    pub(crate) epoch: Option<u64>,
-    /// Sticky key ranges, ends included.
-    pub(crate) ranges: Vec<(i32, i32)>,
-    /// A FLOW has come.
-    pub(crate) flowed: bool,
-    /// REACHED_END_OF_TOPIC was sent.
-    pub(crate) told_end: bool,
-}
-
-impl Consumer {
-    pub(crate) fn owns(&self, slot: u32) -> bool {
-        self.ranges
-            .iter()
-            .any(|(start, end)| i64::from(*start) <= i64::from(slot) && i64::from(slot) <= i64::from(*end))
+impl SharingMode {
+    /// Exclusive and Failover: one consumer is served, and a rewind is the only redelivery.
+    pub(crate) fn is_single_active(self) -> bool {
+        matches!(self.sub_type, SubType::Exclusive | SubType::Failover)
     }
-}
-
-/// An entry that one consumer holds.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Pending {
-    pub(crate) consumer: ConsumerKey,
-    /// Messages of it not acknowledged.
-    pub(crate) messages: u32,
-    /// Key_Shared slot, 0 elsewhere.
-    pub(crate) slot: u32,
 }
 
 /// See the [module](self).
 #[derive(Debug)]
 pub(crate) struct Subscription {
-    pub(crate) durable: bool,
-    pub(crate) sub_type: SubType,
-    /// Key_Shared: ranges are chosen by the consumers.
-    pub(crate) sticky: bool,
-    /// Key_Shared: a key may move while messages of it are unacknowledged.
-    pub(crate) out_of_order: bool,
+    is_durable: bool,
+    mode: SharingMode,
     pub(crate) cursor: Cursor,
-    /// The next offset that was never read, or not since the last rewind.
-    pub(crate) read: u64,
-    /// The highest `read` ever: what a cumulative ack may name.
-    pub(crate) read_max: u64,
-    /// Offsets below `read` that are to be sent (again). Bounded by the entries stored.
-    pub(crate) replay: BTreeSet<u64>,
-    /// Delayed entries by due time.
-    pub(crate) delayed: BTreeSet<(u64, u64)>,
-    /// The due time that a timer was set for.
-    pub(crate) delayed_timer_ms: Option<u64>,
-    /// Entries held by consumers. Bounded by the entries stored.
-    pub(crate) pending: BTreeMap<u64, Pending>,
-    redeliveries: BTreeMap<u64, u32>,
-    /// Consumers that were sent an entry and no longer hold it: an ack of theirs may still come.
-    former_holders: BTreeMap<u64, Vec<Arc<str>>>,
-    /// Consumers in order of arrival.
-    pub(crate) consumers: Vec<Consumer>,
-    /// Exclusive and Failover: who is served.
-    pub(crate) active: Option<ConsumerKey>,
-    /// The active consumer's fail-over delay is over.
-    pub(crate) active_ready: bool,
-    /// Counts changes of the active consumer, so that a late timer is known.
-    pub(crate) active_turn: u64,
-    /// Shared: whose turn it is.
-    pub(crate) turn: usize,
-    /// Shared: the consumer that gets all chunks of a message.
-    pub(crate) chunk_owners: BTreeMap<Arc<str>, ConsumerKey>,
-    slot_owners: BTreeMap<u32, (ConsumerKey, u32)>,
-    ring: Ring,
-    pub(crate) msg_out: u64,
+    pub(crate) queue: ReadQueue,
+    unacked: UnackedEntries,
+    pub(crate) consumers: SubscribedConsumers,
+    pub(crate) active: ActiveConsumer,
+    pub(crate) rotation: RoundRobin,
+    ring: KeyRing,
+    /// Messages delivered, redeliveries included.
+    msg_out: u64,
 }
 
 impl Subscription {
-    pub(crate) fn new(durable: bool, start: u64) -> Self {
+    /// A subscription without consumers that starts at the offset `start`.
+    pub(crate) fn new(is_durable: bool, start: u64) -> Self {
         Self {
-            durable,
-            sub_type: SubType::Exclusive,
-            sticky: false,
-            out_of_order: false,
+            is_durable,
+            mode: SharingMode { sub_type: SubType::Exclusive, is_sticky: false, allows_out_of_order: false },
             cursor: Cursor::at(start),
-            read: start,
-            read_max: start,
-            replay: BTreeSet::new(),
-            delayed: BTreeSet::new(),
-            delayed_timer_ms: None,
-            pending: BTreeMap::new(),
-            redeliveries: BTreeMap::new(),
-            former_holders: BTreeMap::new(),
-            consumers: Vec::new(),
-            active: None,
-            active_ready: false,
-            active_turn: 0,
-            turn: 0,
-            chunk_owners: BTreeMap::new(),
-            slot_owners: BTreeMap::new(),
-            ring: Ring::default(),
+            queue: ReadQueue::at(start),
+            unacked: UnackedEntries::default(),
+            consumers: SubscribedConsumers::default(),
+            active: ActiveConsumer::default(),
+            rotation: RoundRobin::default(),
+            ring: KeyRing::default(),
             msg_out: 0,
         }
     }
 
-    /// Exclusive and Failover: one consumer is served, and a rewind is the only redelivery.
+    /// False for the subscription of a reader, which goes with its consumer.
+    pub(crate) fn is_durable(&self) -> bool {
+        self.is_durable
+    }
+
+    pub(crate) fn sub_type(&self) -> SubType {
+        self.mode.sub_type
+    }
+
     pub(crate) fn is_single_active(&self) -> bool {
-        matches!(self.sub_type, SubType::Exclusive | SubType::Failover)
+        self.mode.is_single_active()
     }
 
-    pub(crate) fn consumer(&self, key: ConsumerKey) -> Option<&Consumer> {
-        self.consumers.iter().find(|consumer| consumer.key == key)
+    pub(crate) fn msg_out(&self) -> u64 {
+        self.msg_out
     }
 
-    pub(crate) fn consumer_mut(&mut self, key: ConsumerKey) -> Option<&mut Consumer> {
-        self.consumers.iter_mut().find(|consumer| consumer.key == key)
+    /// Messages that were delivered and are not acknowledged, over all consumers.
+    pub(crate) fn unacked_messages(&self) -> u64 {
+        self.consumers.iter().map(|consumer| consumer.unacked).sum()
     }
 
-    pub(crate) fn add(&mut self, consumer: Consumer) {
-        self.consumers.push(consumer);
-        self.remap();
+    /// Entries that are not acknowledged, delivered or not.
+    pub(crate) fn backlog_entries(&self, log: &Log) -> u64 {
+        let from = self.cursor.mark().max(log.first());
+        (from..log.end()).filter(|offset| !self.cursor.is_acked(*offset)).count() as u64
     }
 
-    /// Takes a consumer out; what it held goes to the others with its redelivery count unchanged.
-    pub(crate) fn remove(&mut self, key: ConsumerKey) -> bool {
-        let Some(index) = self.consumers.iter().position(|consumer| consumer.key == key) else { return false };
-        if !self.is_single_active() {
-            for offset in self.held_by(key) {
-                self.release(offset, false);
+    /// Messages that are not acknowledged, delivered or not.
+    pub(crate) fn backlog_messages(&self, log: &Log) -> u64 {
+        let left = |offset| log.get(offset).map_or(0, |entry| self.cursor.left(offset, entry.info.messages()));
+        (self.cursor.mark().max(log.first())..log.end()).map(|offset| u64::from(left(offset))).sum()
+    }
+}
+
+/// Consumers that come and go.
+impl Subscription {
+    /// Whether one more consumer of this mode fits to those that are connected.
+    pub(crate) fn check_join(&self, is_durable: bool, mode: SharingMode) -> Result<(), Refusal> {
+        if self.is_durable != is_durable {
+            let kind = if self.is_durable { "non-durable" } else { "durable" };
+            let text = format!("Durability of the subscription differs from this {kind} consumer");
+            return Err(Refusal::new(ServerError::NotAllowedError, text));
+        }
+        if self.consumers.is_empty() {
+            return Ok(());
+        }
+        let busy = |text: &str| Err(Refusal::new(ServerError::ConsumerBusy, text));
+        if self.mode.sub_type != mode.sub_type {
+            return busy("Subscription is of different type");
+        }
+        match mode.sub_type {
+            SubType::Exclusive => return busy("Exclusive consumer is already connected"),
+            SubType::KeyShared if self.mode != mode => return busy("Subscription is of different type"),
+            SubType::KeyShared | SubType::Shared | SubType::Failover => {}
+        }
+        if self.consumers.len() >= CONSUMERS_MAX {
+            return busy("Subscription reached max consumers limit");
+        }
+        Ok(())
+    }
+
+    /// Whether none of these ranges is another consumer's.
+    pub(crate) fn check_ranges(&self, ranges: &[KeyRange]) -> Result<(), Refusal> {
+        let conflicts = |consumer: &&SubscribedConsumer| {
+            ranges.iter().any(|range| consumer.ranges.iter().any(|other| range.overlaps(*other)))
+        };
+        match self.consumers.iter().find(conflicts) {
+            Some(other) => {
+                let text = format!("Range conflict with consumer {} ({})", other.key.id, other.name);
+                Err(Refusal::new(ServerError::ConsumerAssignError, text))
             }
-        } else if self.active == Some(key) {
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn add(&mut self, mode: SharingMode, mut consumer: SubscribedConsumer) {
+        if self.consumers.is_empty() {
+            self.mode = mode;
+        }
+        if !self.is_single_active() {
+            consumer.epoch = None;
+        }
+        self.consumers.push(consumer);
+        self.rebuild_ring();
+    }
+
+    /// Takes a consumer out; what it held is sent again, with its redelivery count unchanged. False if it is not here.
+    pub(crate) fn remove(&mut self, key: ConsumerKey) -> bool {
+        if self.consumers.get(key).is_none() {
+            return false;
+        }
+        if !self.is_single_active() {
+            for offset in self.unacked.held_by(key) {
+                self.release(offset);
+            }
+        } else if self.active.chosen() == Some(key) {
             self.rewind();
         }
-        self.consumers.remove(index);
-        self.chunk_owners.retain(|_, owner| *owner != key);
+        self.consumers.remove(key);
+        self.rotation.remove(key);
         if self.consumers.is_empty() {
             self.rewind();
-            self.redeliveries.clear();
-            self.delayed.clear();
-            self.turn = 0;
+            self.unacked.forget_redeliveries();
+            self.queue.clear_delayed();
+            self.rotation.restart();
         }
-        self.remap();
+        self.rebuild_ring();
         true
     }
 
-    fn remap(&mut self) {
-        if self.sub_type == SubType::KeyShared && !self.sticky {
-            self.ring = Ring::of(&self.consumers);
+    /// Takes all consumers out.
+    pub(crate) fn remove_all(&mut self) -> Vec<ConsumerKey> {
+        let keys = self.consumers.keys();
+        for key in &keys {
+            self.remove(*key);
+        }
+        self.active.clear();
+        keys
+    }
+
+    fn rebuild_ring(&mut self) {
+        if self.mode.sub_type == SubType::KeyShared && !self.mode.is_sticky {
+            self.ring = KeyRing::of(&self.consumers);
         }
     }
 
-    /// The consumer a key hash belongs to, and the slot it falls in.
-    pub(crate) fn owner_of(&self, hashing_scheme: u32) -> (u32, Option<ConsumerKey>) {
-        if self.sticky {
-            let slot = hashing::sticky_slot(hashing_scheme);
+    /// Exclusive and Failover: chooses the consumer to be served; true if it changed.
+    pub(crate) fn choose_active(&mut self, topic: &str, partition: Option<u32>) -> bool {
+        let chosen = match self.mode.sub_type {
+            SubType::Exclusive => self.consumers.at(0).map(|consumer| consumer.key),
+            SubType::Failover => active::failover_choice(&self.consumers, topic, partition),
+            SubType::Shared | SubType::KeyShared => None,
+        };
+        let is_changed = self.active.choose(chosen);
+        if is_changed {
+            self.rewind();
+        }
+        is_changed
+    }
+
+    /// Key_Shared: the slot of a key, and the consumer it belongs to.
+    pub(crate) fn owner_of(&self, key_hash: u32) -> (u32, Option<ConsumerKey>) {
+        if self.mode.is_sticky {
+            let slot = sticky_slot(key_hash);
             (slot, self.consumers.iter().find(|consumer| consumer.owns(slot)).map(|consumer| consumer.key))
         } else {
-            let slot = hashing::auto_split_slot(hashing_scheme);
+            let slot = auto_split_slot(key_hash);
             (slot, self.ring.owner(slot))
         }
     }
 
-    /// Key_Shared: whether another consumer holds unacknowledged messages of this slot.
+    /// Key_Shared: whether a consumer other than `target` holds unacknowledged messages of this slot.
     pub(crate) fn is_draining(&self, slot: u32, target: ConsumerKey) -> bool {
-        !self.out_of_order && self.slot_owners.get(&slot).is_some_and(|(owner, _)| *owner != target)
+        !self.mode.allows_out_of_order && self.unacked.slot_holder(slot).is_some_and(|holder| holder != target)
     }
+}
 
-    /// Chooses the active consumer by priority, name, and partition or ring; true if it changed.
-    pub(crate) fn choose_active(&mut self, topic: &str, partition: Option<u32>) -> bool {
-        let chosen = match self.sub_type {
-            SubType::Exclusive => self.consumers.first().map(|consumer| consumer.key),
-            SubType::Failover => {
-                let top = self.consumers.iter().map(|consumer| consumer.priority).min();
-                let mut candidates: Vec<_> = self.consumers.iter().filter(|one| Some(one.priority) == top).collect();
-                candidates.sort_by(|a, b| a.name.cmp(&b.name));
-                hashing::active_candidate(topic, partition, &candidates)
-                    .and_then(|index| candidates.get(index))
-                    .map(|consumer| consumer.key)
-            }
-            SubType::Shared | SubType::KeyShared => None,
-        };
-        if chosen == self.active {
-            return false;
-        }
-        self.active = chosen;
-        self.active_ready = false;
-        self.active_turn += 1;
-        self.rewind();
-        true
-    }
-
-    /// Books an entry as sent to a consumer and charges its permits.
-    pub(crate) fn deliver(&mut self, offset: u64, key: ConsumerKey, messages: u32, slot: u32) {
-        self.pending.insert(offset, Pending { consumer: key, messages, slot });
-        if slot != 0 {
-            self.slot_owners.entry(slot).or_insert((key, 0)).1 += 1;
-        }
+/// Entries that are sent, acknowledged and sent again.
+impl Subscription {
+    /// An entry went out to a consumer, which holds it from now on. `slot` is 0 but for Key_Shared.
+    pub(crate) fn record_delivery(&mut self, offset: u64, key: ConsumerKey, messages: u32, slot: u32) {
+        self.unacked.hold(offset, key, messages, slot);
         self.msg_out += u64::from(messages);
-        if let Some(consumer) = self.consumer_mut(key) {
+        if let Some(consumer) = self.consumers.get_mut(key) {
+            consumer.charge(messages);
+        }
+    }
+
+    /// By a fault an entry went out once more: that costs permits, too.
+    pub(crate) fn charge_duplicate(&mut self, key: ConsumerKey, messages: u32) {
+        if let Some(consumer) = self.consumers.get_mut(key) {
             consumer.permits -= i64::from(messages);
-            consumer.unacked += u64::from(messages);
-            consumer.msg_out += u64::from(messages);
         }
     }
 
+    /// An entry of a non-persistent topic went out: it costs permits and is not held.
+    pub(crate) fn record_transient_delivery(&mut self, key: ConsumerKey, messages: u32) {
+        self.msg_out += u64::from(messages);
+        if let Some(consumer) = self.consumers.get_mut(key) {
+            consumer.count_sent(messages);
+        }
+    }
+
+    /// How often an entry was sent before. Exclusive and Failover do not count.
     pub(crate) fn redelivery_count(&self, offset: u64) -> u32 {
-        if self.is_single_active() { 0 } else { self.redeliveries.get(&offset).copied().unwrap_or(0) }
+        if self.is_single_active() { 0 } else { self.unacked.redelivery_count(offset) }
     }
 
-    /// Takes an entry out of the books: it is acknowledged.
-    pub(crate) fn settle(&mut self, offset: u64) {
+    /// Acknowledges a whole entry.
+    pub(crate) fn acknowledge(&mut self, offset: u64) {
+        self.cursor.ack(offset);
+        self.settle(offset);
+    }
+
+    /// Acknowledges the messages of an entry of `members` that `words` leave out; the entry with the last of them.
+    pub(crate) fn acknowledge_members(&mut self, offset: u64, words: &[i64], members: u32) {
+        if self.cursor.ack_members(offset, words, members) {
+            self.settle(offset);
+        } else {
+            self.shrink(offset, members);
+        }
+    }
+
+    /// Acknowledges every entry below `offset`; with `words`, of the entry there the messages that they leave out.
+    pub(crate) fn acknowledge_below(&mut self, offset: u64, words: Option<(&[i64], u32)>) {
+        self.cursor.ack_below(offset);
+        if let Some((words, members)) = words {
+            if !self.cursor.ack_members(offset, words, members) {
+                self.shrink(offset, members);
+            }
+        }
+        self.settle_below(self.cursor.mark());
+    }
+
+    fn settle(&mut self, offset: u64) {
         self.unhold(offset);
-        self.redeliveries.remove(&offset);
-        self.former_holders.remove(&offset);
-        self.replay.remove(&offset);
+        self.unacked.forget(offset);
+        self.queue.forget(offset);
     }
 
-    /// The same for every entry below `offset`.
-    pub(crate) fn settle_below(&mut self, offset: u64) {
-        let held: Vec<u64> = self.pending.range(..offset).map(|(offset, _)| *offset).collect();
-        for offset in held {
-            self.unhold(offset);
+    fn settle_below(&mut self, offset: u64) {
+        for held in self.unacked.below(offset) {
+            self.unhold(held);
         }
-        self.redeliveries = self.redeliveries.split_off(&offset);
-        self.former_holders = self.former_holders.split_off(&offset);
-        self.replay = self.replay.split_off(&offset);
-        self.read = self.read.max(offset);
-        self.read_max = self.read_max.max(offset);
+        self.unacked.forget_below(offset);
+        self.queue.settle_below(offset);
     }
 
-    /// Some members of a held batch were acknowledged; `left` are not.
-    pub(crate) fn shrink(&mut self, offset: u64, left: u32) {
-        let Some(pending) = self.pending.get_mut(&offset) else { return };
-        let done = pending.messages.saturating_sub(left);
-        pending.messages = left;
-        let key = pending.consumer;
-        if let Some(consumer) = self.consumer_mut(key) {
-            consumer.unacked = consumer.unacked.saturating_sub(u64::from(done));
+    /// Some messages of a held entry were acknowledged: its holder has the fewer unacknowledged.
+    fn shrink(&mut self, offset: u64, members: u32) {
+        let left = self.cursor.left(offset, members);
+        let Some((key, acknowledged)) = self.unacked.shrink(offset, left) else { return };
+        if let Some(consumer) = self.consumers.get_mut(key) {
+            consumer.discharge(acknowledged);
         }
-    }
-
-    /// Shared and Key_Shared: an entry goes back to be sent again.
-    pub(crate) fn release(&mut self, offset: u64, counted: bool) {
-        let Some(pending) = self.pending.get(&offset) else { return };
-        let key = pending.consumer;
-        self.remember_holder(offset, key);
-        self.unhold(offset);
-        if counted {
-            *self.redeliveries.entry(offset).or_insert(0) += 1;
-        }
-        self.replay.insert(offset);
     }
 
     /// Offsets a consumer holds, in order.
     pub(crate) fn held_by(&self, key: ConsumerKey) -> Vec<u64> {
-        self.pending.iter().filter(|(_, pending)| pending.consumer == key).map(|(offset, _)| *offset).collect()
+        self.unacked.held_by(key)
+    }
+
+    pub(crate) fn is_held_by(&self, offset: u64, key: ConsumerKey) -> bool {
+        self.unacked.holder(offset) == Some(key)
+    }
+
+    /// Shared and Key_Shared: a held entry is sent again because its consumer asked for it, which counts.
+    pub(crate) fn redeliver(&mut self, offset: u64) {
+        if self.release(offset) {
+            self.unacked.count_redelivery(offset);
+        }
+    }
+
+    /// Shared and Key_Shared: a held entry goes back to be sent again.
+    fn release(&mut self, offset: u64) -> bool {
+        let Some(key) = self.unacked.holder(offset) else { return false };
+        self.remember_holder(offset, key);
+        self.unhold(offset);
+        self.queue.put_back(offset);
+        true
     }
 
     /// Reading starts again at the first unacknowledged entry.
     pub(crate) fn rewind(&mut self) {
-        let held: Vec<(u64, ConsumerKey)> =
-            self.pending.iter().map(|(offset, held)| (*offset, held.consumer)).collect();
-        for (offset, key) in held {
+        for (offset, key) in self.unacked.all() {
             self.remember_holder(offset, key);
             self.unhold(offset);
         }
-        self.replay.clear();
-        self.read = self.cursor.mark();
+        self.queue.rewind(self.cursor.mark());
+    }
+
+    /// SEEK: stands at `offset`, of a batch at the members of `words`, and nothing was ever delivered.
+    pub(crate) fn reset(&mut self, offset: u64, words: &[i64], info: Option<&EntryInfo>) {
+        self.rewind();
+        self.cursor.reset(offset, words, info.map_or(1, EntryInfo::messages));
+        self.queue.reset(self.cursor.mark());
+        self.unacked.forget_redeliveries();
     }
 
     /// Whether this consumer, or an earlier one of its name, was ever sent the entry.
     pub(crate) fn was_delivered(&self, offset: u64, key: ConsumerKey) -> bool {
-        let name = self.consumer(key).map(|consumer| &consumer.name);
+        let name_of = |key| self.consumers.get(key).map(|consumer| &consumer.name);
+        let name = name_of(key);
         // Its old connection may be dead without the broker knowing: what that one holds was sent to it, too.
-        let holds = |holder: ConsumerKey| {
-            holder == key || (name.is_some() && self.consumer(holder).map(|consumer| &consumer.name) == name)
-        };
+        let holds = |holder: ConsumerKey| holder == key || (name.is_some() && name_of(holder) == name);
         self.cursor.is_acked(offset)
-            || self.pending.get(&offset).is_some_and(|pending| holds(pending.consumer))
-            || self.former_holders.get(&offset).is_some_and(|names| name.is_some_and(|name| names.contains(name)))
-    }
-
-    /// SEEK: stands at `offset`, and nothing was ever delivered.
-    pub(crate) fn reset(&mut self, offset: u64, words: &[i64], facts: Option<&EntryFacts>) {
-        self.rewind();
-        self.cursor.reset(offset, words, facts.map_or(1, EntryFacts::messages));
-        self.read = self.cursor.mark();
-        self.read_max = self.read;
-        self.redeliveries.clear();
-        self.delayed.clear();
+            || self.unacked.holder(offset).is_some_and(holds)
+            || name.is_some_and(|name| self.unacked.was_held_by(offset, name))
     }
 
     fn unhold(&mut self, offset: u64) {
-        let Some(pending) = self.pending.remove(&offset) else { return };
-        if let Some((_, count)) = self.slot_owners.get_mut(&pending.slot) {
-            *count -= 1;
-            if *count == 0 {
-                self.slot_owners.remove(&pending.slot);
-            }
-        }
-        if let Some(consumer) = self.consumer_mut(pending.consumer) {
-            consumer.unacked = consumer.unacked.saturating_sub(u64::from(pending.messages));
+        let Some(held) = self.unacked.unhold(offset) else { return };
+        if let Some(consumer) = self.consumers.get_mut(held.consumer) {
+            consumer.discharge(held.messages);
         }
     }
 
     fn remember_holder(&mut self, offset: u64, key: ConsumerKey) {
-        let Some(name) = self.consumer(key).map(|consumer| Arc::clone(&consumer.name)) else { return };
-        let names = self.former_holders.entry(offset).or_default();
-        if !names.contains(&name) && names.len() < HOLDERS_MAX {
-            names.push(name);
+        if let Some(consumer) = self.consumers.get(key) {
+            self.unacked.remember_holder(offset, Arc::clone(&consumer.name));
         }
     }
 }

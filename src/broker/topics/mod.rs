@@ -1,4 +1,216 @@
-//! Topics and the patterns that pick them.
+//! The topics of the broker, and what is known of them by name.
+//!
+//! [`TopicTable`] is the table; [`Topic`] is one of them. [`Ownership`] says which of them clients may come for,
+//! [`Schemas`] what their messages look like, [`TopicListWatchers`] which clients to tell when one comes or goes.
 
-pub(crate) mod pattern;
-pub(crate) mod topic;
+mod ownership;
+mod pattern;
+mod producers;
+pub(crate) mod schemas;
+mod sequence_ids;
+mod topic;
+mod watchers;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+pub(crate) use self::ownership::Ownership;
+pub(crate) use self::pattern::TopicPattern;
+pub(crate) use self::producers::{Admission, FENCED, OpeningProducer};
+pub(crate) use self::schemas::Schemas;
+pub(crate) use self::sequence_ids::SentFrame;
+pub(crate) use self::topic::Topic;
+pub(crate) use self::watchers::{TopicListWatcher, TopicListWatchers, WatcherKey};
+use crate::broker::storage::{EntryInfo, EntryPosition};
+use crate::broker::subscription::Subscription;
+use crate::pb::command_get_topics_of_namespace::Mode;
+use crate::topic::TopicName;
+
+/// Topics of one broker; creating one more is refused.
+const TOPICS_MAX: usize = 100_000;
+
+/// Most partitions of one topic.
+pub(crate) const PARTITIONS_MAX: u32 = 10_000;
+
+/// All topics of the broker, and the bytes they hold together.
+#[derive(Debug)]
+pub(crate) struct TopicTable {
+    by_name: BTreeMap<Arc<str>, Topic>,
+    /// Partitioned topics by their base name.
+    partitioned: BTreeMap<String, u32>,
+    next_ledger: i64,
+    /// Bytes of entries over all topics.
+    stored_bytes: usize,
+    /// Bytes of entries that may be stored over all topics.
+    stored_bytes_max: usize,
+}
+
+impl TopicTable {
+    pub(crate) fn new(stored_bytes_max: usize) -> Self {
+        Self {
+            by_name: BTreeMap::new(),
+            partitioned: BTreeMap::new(),
+            next_ledger: 1,
+            stored_bytes: 0,
+            stored_bytes_max,
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.by_name.len()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Topic)> {
+        self.by_name.iter()
+    }
+
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.by_name.keys().map(ToString::to_string).collect()
+    }
+
+    pub(crate) fn contains(&self, name: &str) -> bool {
+        self.by_name.contains_key(name)
+    }
+
+    /// The name as the table holds it, to be shared.
+    pub(crate) fn key(&self, name: &str) -> Option<Arc<str>> {
+        self.by_name.get_key_value(name).map(|(key, _)| Arc::clone(key))
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<&Topic> {
+        self.by_name.get(name)
+    }
+
+    pub(crate) fn get_mut(&mut self, name: &str) -> Option<&mut Topic> {
+        self.by_name.get_mut(name)
+    }
+
+    pub(crate) fn subscription(&self, topic: &str, name: &str) -> Option<&Subscription> {
+        self.get(topic)?.subscriptions.get(name)
+    }
+
+    pub(crate) fn subscription_mut(&mut self, topic: &str, name: &str) -> Option<&mut Subscription> {
+        self.get_mut(topic)?.subscriptions.get_mut(name)
+    }
+
+    /// The topics a name stands for: the partitions of a partitioned topic, and the topic of that name itself.
+    pub(crate) fn resolve(&self, topic: &str) -> Vec<Arc<str>> {
+        let Ok(name) = TopicName::parse(topic) else { return Vec::new() };
+        let partitions = self.partitions(&name).unwrap_or(0);
+        let names = (0..partitions).map(|index| name.partition(index)).chain(std::iter::once(name.clone()));
+        names.filter_map(|name| self.key(name.as_str())).collect()
+    }
+
+    /// Names of a namespace's topics, partitions one by one, in order.
+    pub(crate) fn names_of(&self, namespace: &str, mode: Mode, pattern: Option<&TopicPattern>) -> Vec<String> {
+        let is_of_mode = |name: &TopicName| match mode {
+            Mode::Persistent => name.is_persistent(),
+            Mode::NonPersistent => !name.is_persistent(),
+            Mode::All => true,
+        };
+        self.by_name
+            .values()
+            .map(|topic| &topic.name)
+            .filter(|name| name.namespace() == namespace && is_of_mode(name))
+            .filter(|name| pattern.is_none_or(|pattern| pattern.matches(name)))
+            .map(ToString::to_string)
+            .collect()
+    }
+}
+
+/// Topics that come and go.
+impl TopicTable {
+    /// Number of partitions of a partitioned topic, by its base name.
+    pub(crate) fn partitions(&self, base: &TopicName) -> Option<u32> {
+        self.partitioned.get(base.as_str()).copied()
+    }
+
+    pub(crate) fn set_partitions(&mut self, base: &TopicName, partitions: u32) {
+        self.partitioned.insert(base.as_str().to_owned(), partitions);
+    }
+
+    pub(crate) fn forget_partitions(&mut self, base: &TopicName) {
+        self.partitioned.remove(base.as_str());
+    }
+
+    /// Whether there is room for one more topic, and its name is not that of a partition beyond the last.
+    pub(crate) fn may_create(&self, name: &TopicName) -> bool {
+        let is_beyond_last = name
+            .partition_index()
+            .is_some_and(|index| self.partitions(&name.base()).is_some_and(|partitions| index >= partitions));
+        !is_beyond_last && self.len() < TOPICS_MAX
+    }
+
+    /// Makes a topic, in a ledger of its own.
+    pub(crate) fn create(&mut self, name: &TopicName) -> Arc<str> {
+        let key: Arc<str> = Arc::from(name.as_str());
+        let ledger = self.next_ledger();
+        self.by_name.insert(Arc::clone(&key), Topic::new(name.clone(), ledger));
+        key
+    }
+
+    /// Takes a topic out with all it holds.
+    pub(crate) fn remove(&mut self, name: &str) -> Option<Topic> {
+        let topic = self.by_name.remove(name)?;
+        self.stored_bytes -= topic.log.bytes();
+        Some(topic)
+    }
+
+    /// The topic's later entries go to another ledger; subscriptions that are not durable go.
+    pub(crate) fn unload(&mut self, name: &str) {
+        let ledger = self.next_ledger();
+        if let Some(topic) = self.by_name.get_mut(name) {
+            topic.log.roll(ledger);
+            topic.subscriptions.retain(|_, sub| sub.is_durable());
+        }
+    }
+
+    fn next_ledger(&mut self) -> i64 {
+        let ledger = self.next_ledger;
+        self.next_ledger += 1;
+        ledger
+    }
+}
+
+/// Entries, within the limit on bytes.
+impl TopicTable {
+    /// Appends an entry to a topic's log. [`make_room`](Self::make_room) comes first.
+    pub(crate) fn store(
+        &mut self,
+        topic: &str,
+        entry: &[u8],
+        info: EntryInfo,
+        messages: u64,
+        now_ms: u64,
+    ) -> Option<EntryPosition> {
+        let found = self.by_name.get_mut(topic)?;
+        found.published.count(info.messages(), entry.len());
+        self.stored_bytes += entry.len();
+        let offset = found.log.append(Bytes::copy_from_slice(entry), info, messages, now_ms);
+        Some(found.log.position(offset))
+    }
+
+    /// Makes room for `bytes` more by dropping entries that every subscription has acknowledged: of this topic first,
+    /// then of all. False if that is not enough.
+    pub(crate) fn make_room(&mut self, topic: &Arc<str>, bytes: usize) -> bool {
+        if self.has_room(bytes) {
+            return true;
+        }
+        let others: Vec<Arc<str>> = self.by_name.keys().filter(|other| *other != topic).map(Arc::clone).collect();
+        for name in std::iter::once(Arc::clone(topic)).chain(others) {
+            if let Some(found) = self.by_name.get_mut(&name) {
+                self.stored_bytes -= found.trim();
+            }
+            if self.has_room(bytes) {
+                return true;
+            }
+        }
+        false
+    }
+
+    fn has_room(&self, bytes: usize) -> bool {
+        self.stored_bytes.saturating_add(bytes) <= self.stored_bytes_max
+    }
+}

@@ -7,7 +7,7 @@ use crate::topic::TopicName;
 
 /// A pattern that the whole of `tenant/namespace/topic` has to match, without the suffix of a partition.
 #[derive(Debug, Clone)]
-pub(crate) struct Pattern {
+pub(crate) struct TopicPattern {
     program: Vec<Step>,
 }
 
@@ -37,7 +37,7 @@ impl Set {
     }
 }
 
-impl Pattern {
+impl TopicPattern {
     /// Compiles a pattern; a leading `persistent://` is cut off.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let text = match text.split_once("://") {
@@ -250,7 +250,7 @@ mod tests {
     use super::*;
 
     fn matches(pattern: &str, text: &str) -> bool {
-        Pattern::parse(pattern).unwrap_or_else(|error| panic!("{pattern}: {error}")).matches_text(text)
+        TopicPattern::parse(pattern).unwrap_or_else(|error| panic!("{pattern}: {error}")).matches_text(text)
     }
 
     #[test]
@@ -274,7 +274,7 @@ mod tests {
     #[test]
     fn bad_patterns_are_refused() {
         for bad in ["(", ")", "[a", "*", "a{2}", "topic://a", "\\", "[z-a]"] {
-            assert!(Pattern::parse(bad).is_err(), "{bad}");
+            assert!(TopicPattern::parse(bad).is_err(), "{bad}");
         }
     }
 

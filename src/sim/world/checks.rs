@@ -2,7 +2,7 @@
 
 use super::World;
 use crate::broker::machine::ConnId;
-use crate::broker::{Rule, Violation};
+use crate::broker::{ConformanceViolation, Rule};
 
 impl World {
     /// At a quiet moment: reports each rule of the protocol that a client broke and that no fault explains.
@@ -28,7 +28,7 @@ impl World {
     ///   not notice that where the new one's first PRODUCER was lost.
     ///
     /// A client has to answer for all else, whatever goes wrong around it.
-    fn is_explained(&self, violation: &Violation) -> bool {
+    fn is_explained(&self, violation: &ConformanceViolation) -> bool {
         let is_faulted = || {
             let pair = self.network.of_conn(ConnId(violation.connection)).and_then(|id| self.network.get(id));
             pair.is_none_or(|pair| pair.is_faulted)

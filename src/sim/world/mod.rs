@@ -88,7 +88,7 @@ impl World {
         let mut rng = Rng::new(seed);
         let start = Instant::now();
         let now = Now { at: start, wall_ms: WALL_MS_START };
-        config.cluster = "sim".to_owned();
+        config.cluster_name = "sim".to_owned();
         clock::set_virtual(Some(now));
         let proxy = Proxy::new(rng.fork());
         Self {

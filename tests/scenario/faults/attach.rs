@@ -9,7 +9,7 @@ async fn a_topic_that_moves_re_attaches_alone_and_its_neighbours_see_no_gap() {
     let neighbour = stage.producer("neighbour").await;
     let mut listening = stage.consumer("neighbour").await;
     let mut moving = stage.consumer("moved").await;
-    stage.broker.faults().on(Event::Lookup).of("moved").always().delay(Duration::from_secs(2));
+    stage.broker.faults().on(FaultEvent::Lookup).of("moved").always().delay(Duration::from_secs(2));
     stage.broker.unload("moved");
     until("both to notice", || moved.is_connected() || moving.is_connected(), |connected| !connected).await;
     let late = enqueue(&moved, "late").await;
@@ -33,13 +33,13 @@ async fn an_assigned_broker_is_gone_to_without_a_lookup() {
     other.faults().adopt(TOPIC);
     let producer = stage.producer(TOPIC).await;
     let mut consumer = stage.consumer(TOPIC).await;
-    stage.broker.faults().on(Event::Lookup).always().ignore();
+    stage.broker.faults().on(FaultEvent::Lookup).always().ignore();
     stage.broker.faults().close_consumers(TOPIC, Some(&other.url()));
-    stage.broker.faults().on(Event::Send).close_to(&other.url());
+    stage.broker.faults().on(FaultEvent::Send).close_to(&other.url());
     send(&producer, "here").await;
     send(&producer, "there").await;
     assert_eq!(text(&mut consumer).await, "there");
-    assert_eq!(stage.broker.faults().struck(), 1, "nobody asked");
+    assert_eq!(stage.broker.faults().injected(), 1, "nobody asked");
     assert_eq!(other.stats(TOPIC).expect("it is there").publishers.len(), 1);
     drop(producer);
     drop(consumer);
@@ -74,11 +74,11 @@ async fn an_abandoned_creation_is_closed_at_the_broker_before_the_retry() {
     let builder = stage.client.producer(TOPIC).name("p").batching(false).send_timeout(Duration::from_secs(60));
     let producer = within("a producer", builder.create()).await.expect("a producer");
     let mut consumer = stage.consumer(TOPIC).await;
-    stage.broker.faults().on(Event::Producer).next(2).withhold();
-    stage.broker.faults().on(Event::Subscribe).next(2).withhold();
+    stage.broker.faults().on(FaultEvent::Producer).next(2).withhold();
+    stage.broker.faults().on(FaultEvent::Subscribe).next(2).withhold();
     stage.broker.unload(TOPIC);
     // Without the close, the broker would refuse the retry: the name, and the exclusive subscription, are taken.
-    stage.broker.faults().on(Event::CloseProducer).after(100).ignore();
+    stage.broker.faults().on(FaultEvent::CloseProducer).after(100).ignore();
     send(&producer, "through").await;
     assert_eq!(text(&mut consumer).await, "through");
     assert_eq!(stage.attached(TOPIC), (1, 1));
@@ -89,7 +89,7 @@ async fn an_abandoned_creation_is_closed_at_the_broker_before_the_retry() {
 #[tokio::test(start_paused = true)]
 async fn a_creation_dropped_while_it_waits_leaves_nothing_at_the_broker() {
     let stage = Stage::new().await;
-    for event in [Event::Producer, Event::Subscribe] {
+    for event in [FaultEvent::Producer, FaultEvent::Subscribe] {
         stage.broker.faults().on(event).delay(Duration::from_secs(3));
     }
     let patience = Duration::from_secs(1);
@@ -110,8 +110,8 @@ async fn a_success_after_the_close_is_closed_at_the_broker() {
     let stage = Stage::new().await;
     let producer = stage.producer(TOPIC).await;
     let consumer = stage.consumer(TOPIC).await;
-    stage.broker.faults().on(Event::Producer).delay(Duration::from_secs(2));
-    stage.broker.faults().on(Event::Subscribe).delay(Duration::from_secs(2));
+    stage.broker.faults().on(FaultEvent::Producer).delay(Duration::from_secs(2));
+    stage.broker.faults().on(FaultEvent::Subscribe).delay(Duration::from_secs(2));
     stage.broker.unload(TOPIC);
     struck(&stage.broker, 2).await;
     within("the close", producer.close()).await.expect("closed");
@@ -130,7 +130,7 @@ async fn a_late_answer_of_an_earlier_attempt_changes_nothing() {
         let builder = stage.client.producer(TOPIC).name("p").batching(false).send_timeout(Duration::from_secs(60));
         let producer = within("a producer", builder.create()).await.expect("a producer");
         let mut consumer = stage.consumer(TOPIC).await;
-        for event in [Event::Lookup, Event::Producer, Event::Subscribe] {
+        for event in [FaultEvent::Lookup, FaultEvent::Producer, FaultEvent::Subscribe] {
             stage.broker.faults().on(event).delay(Duration::from_secs(late));
         }
         stage.broker.unload(TOPIC);
@@ -152,13 +152,13 @@ async fn closes_in_a_row_end_in_one_attach() {
     let builder = stage.client.producer(TOPIC).name("p").batching(false);
     let producer = within("a producer", builder.create()).await.expect("a producer");
     let mut consumer = stage.consumer(TOPIC).await;
-    stage.broker.faults().on(Event::Producer).next(3).close();
-    stage.broker.faults().on(Event::Subscribe).next(3).close();
-    stage.broker.faults().on(Event::Flow).after(1).close();
+    stage.broker.faults().on(FaultEvent::Producer).next(3).close();
+    stage.broker.faults().on(FaultEvent::Subscribe).next(3).close();
+    stage.broker.faults().on(FaultEvent::Flow).after(1).close();
     stage.broker.unload(TOPIC);
     confirmed(enqueue_numbers(&producer, 0..20).await).await;
-    stage.broker.faults().on(Event::Producer).next(2).cut();
-    stage.broker.faults().on(Event::Subscribe).next(2).cut();
+    stage.broker.faults().on(FaultEvent::Producer).next(2).cut();
+    stage.broker.faults().on(FaultEvent::Subscribe).next(2).cut();
     stage.broker.drop_connections();
     confirmed(enqueue_numbers(&producer, 20..40).await).await;
     let seen = receive_up_to(&mut consumer, "39").await;
@@ -192,8 +192,8 @@ async fn no_child_of_a_partitioned_topic_is_left_behind() {
     let mut consumer = stage.consumer("parts").await;
     let producer = stage.producer("parts").await;
     for cut in [true, false, true] {
-        stage.broker.faults().on(Event::Subscribe).next(5).refuse(ServerCode::SERVICE_NOT_READY);
-        stage.broker.faults().on(Event::Lookup).next(3).refuse(ServerCode::METADATA_ERROR);
+        stage.broker.faults().on(FaultEvent::Subscribe).next(5).refuse(ServerCode::SERVICE_NOT_READY);
+        stage.broker.faults().on(FaultEvent::Lookup).next(3).refuse(ServerCode::METADATA_ERROR);
         if cut {
             stage.broker.drop_connections()
         } else {
@@ -216,13 +216,13 @@ async fn no_child_of_a_partitioned_topic_is_left_behind() {
 async fn redirects_in_a_circle_end_and_are_tried_again() {
     let stage = Stage::new().await;
     let other = stage.another().await;
-    stage.broker.faults().on(Event::Lookup).always().redirect(&other.url(), true);
-    other.faults().on(Event::Lookup).always().redirect(&stage.broker.url(), false);
+    stage.broker.faults().on(FaultEvent::Lookup).always().redirect(&other.url(), true);
+    other.faults().on(FaultEvent::Lookup).always().redirect(&stage.broker.url(), false);
     let begun = Instant::now();
     let error = within("the failure", stage.client.producer(TOPIC).create()).await.expect_err("no end of it");
     assert!(error.is_retriable(), "{error}");
     assert!(begun.elapsed() <= TIMEOUT + SLACK, "{:?}", begun.elapsed());
-    let asked = stage.broker.faults().struck() + other.faults().struck();
+    let asked = stage.broker.faults().injected() + other.faults().injected();
     assert!((20..2000).contains(&asked), "{asked} lookups: hops and retries are bounded");
     // The circle opens.
     stage.broker.faults().clear();
@@ -237,7 +237,7 @@ async fn redirects_in_a_circle_end_and_are_tried_again() {
 async fn a_redirect_is_followed_to_the_broker_that_owns_the_topic() {
     let stage = Stage::new().await;
     let other = stage.another().await;
-    stage.broker.faults().on(Event::Lookup).always().redirect(&other.url(), true);
+    stage.broker.faults().on(FaultEvent::Lookup).always().redirect(&other.url(), true);
     let producer = stage.producer(TOPIC).await;
     let mut consumer = stage.consumer(TOPIC).await;
     send(&producer, "there").await;
@@ -256,7 +256,7 @@ async fn a_link_that_answers_no_lookup_is_replaced() {
         Stage::with(EmbeddedBroker::builder(), |builder| builder.operation_timeout(Duration::from_secs(3))).await;
     let builder = stage.client.producer(TOPIC).batching(false).send_timeout(Duration::from_secs(100));
     let producer = within("a producer", builder.create()).await.expect("a producer");
-    stage.broker.faults().on(Event::Lookup).next(6).ignore();
+    stage.broker.faults().on(FaultEvent::Lookup).next(6).ignore();
     stage.broker.unload(TOPIC);
     send(&producer, "after all").await;
     assert!(stage.net.dials() >= 2, "over another connection: {}", stage.net.dials());
@@ -286,8 +286,8 @@ async fn the_end_of_one_partition_is_said() {
     let stage = Stage::with(EmbeddedBroker::builder().partitioned_topic("parts", 3), |builder| builder).await;
     let mut consumer = stage.consumer("parts").await;
     let producer = stage.producer("parts").await;
-    stage.broker.faults().on(Event::Subscribe).of("parts-partition-1").refuse(ServerCode::AUTHORIZATION_ERROR);
-    stage.broker.faults().on(Event::Producer).of("parts-partition-1").refuse(ServerCode::AUTHORIZATION_ERROR);
+    stage.broker.faults().on(FaultEvent::Subscribe).of("parts-partition-1").refuse(ServerCode::AUTHORIZATION_ERROR);
+    stage.broker.faults().on(FaultEvent::Producer).of("parts-partition-1").refuse(ServerCode::AUTHORIZATION_ERROR);
     stage.broker.unload("parts-partition-1");
     let error = failed(within("the end", consumer.receive()).await, ErrorKind::Authorization);
     assert!(error.to_string().contains("parts-partition-1"), "names the partition: {error}");
@@ -305,8 +305,8 @@ async fn the_end_of_one_partition_is_said() {
 #[tokio::test(start_paused = true)]
 async fn a_partition_that_is_refused_fails_the_whole_and_leaves_nothing() {
     let stage = Stage::with(EmbeddedBroker::builder().partitioned_topic("parts", 4), |builder| builder).await;
-    stage.broker.faults().on(Event::Subscribe).of("parts-partition-2").refuse(ServerCode::AUTHORIZATION_ERROR);
-    stage.broker.faults().on(Event::Producer).of("parts-partition-2").refuse(ServerCode::AUTHORIZATION_ERROR);
+    stage.broker.faults().on(FaultEvent::Subscribe).of("parts-partition-2").refuse(ServerCode::AUTHORIZATION_ERROR);
+    stage.broker.faults().on(FaultEvent::Producer).of("parts-partition-2").refuse(ServerCode::AUTHORIZATION_ERROR);
     let subscribing = stage.client.consumer("parts", "s").subscribe();
     failed(within("the refusal", subscribing).await, ErrorKind::Authorization);
     failed(within("the refusal", stage.client.producer("parts").create()).await, ErrorKind::Authorization);

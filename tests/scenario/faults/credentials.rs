@@ -31,7 +31,7 @@ impl Vault {
 
     /// A stage whose client asks this vault.
     async fn stage(&self) -> Stage {
-        let broker = EmbeddedBroker::builder().token_key(KEY).start().await.expect("a free port");
+        let broker = EmbeddedBroker::builder().token_secret_key(KEY).start().await.expect("a free port");
         let net = super::support::Net::default();
         net.add(&broker);
         let (good, vault) = (broker.token("admin"), self.clone());
@@ -79,7 +79,7 @@ async fn a_source_is_given_the_broker_and_its_challenge() {
             Box::pin(async { Ok(AuthData::token(self.token.clone())) })
         }
     }
-    let broker = EmbeddedBroker::builder().token_key(KEY).start().await.expect("a free port");
+    let broker = EmbeddedBroker::builder().token_secret_key(KEY).start().await.expect("a free port");
     let net = super::support::Net::default();
     net.add(&broker);
     let heard = Arc::<Mutex<Vec<AuthContext>>>::default();
@@ -98,7 +98,7 @@ async fn a_source_is_given_the_broker_and_its_challenge() {
 /// A source of one's own says whether trying again helps.
 #[tokio::test(start_paused = true)]
 async fn a_source_says_whether_its_failure_passes() {
-    let broker = EmbeddedBroker::builder().token_key(KEY).start().await.expect("a free port");
+    let broker = EmbeddedBroker::builder().token_secret_key(KEY).start().await.expect("a free port");
     let net = super::support::Net::default();
     net.add(&broker);
     let refusing = Token::supplier(|| async { Err(Error::authentication("no such role")) });
@@ -125,7 +125,7 @@ async fn a_source_says_whether_its_failure_passes() {
 async fn a_challenge_during_the_handshake_is_answered_too() {
     let vault = Vault::new();
     let stage = vault.stage().await;
-    stage.broker.faults().on(Event::Connect).delay(Duration::from_millis(200));
+    stage.broker.faults().on(FaultEvent::Connect).delay(Duration::from_millis(200));
     stage.broker.drop_connections();
     let producer = stage.producer(TOPIC).await;
     send(&producer, "x").await;
@@ -138,7 +138,7 @@ async fn a_refused_token_is_fetched_once_more() {
     let stage = vault.stage().await;
     let producer = stage.producer(TOPIC).await;
     let before = vault.asked();
-    stage.broker.faults().on(Event::Connect).refuse(ServerCode::AUTHENTICATION_ERROR);
+    stage.broker.faults().on(FaultEvent::Connect).refuse(ServerCode::AUTHENTICATION_ERROR);
     stage.broker.drop_connections();
     send(&producer, "with the second token").await;
     assert_eq!(vault.asked(), before + 2);
@@ -170,7 +170,7 @@ async fn a_refused_answer_to_a_challenge_costs_the_connection_only() {
     let vault = Vault::new();
     let stage = vault.stage().await;
     let producer = stage.producer(TOPIC).await;
-    stage.broker.faults().on(Event::AuthResponse).refuse(ServerCode::AUTHENTICATION_ERROR);
+    stage.broker.faults().on(FaultEvent::AuthResponse).refuse(ServerCode::AUTHENTICATION_ERROR);
     stage.broker.faults().challenge();
     struck(&stage.broker, 1).await;
     send(&producer, "goes on").await;
@@ -181,7 +181,7 @@ async fn a_refused_answer_to_a_challenge_costs_the_connection_only() {
 /// Expired tokens are asked for by the broker's own check; the answer lets everything go on for hours.
 #[tokio::test(start_paused = true)]
 async fn a_token_that_expires_is_replaced_without_a_gap() {
-    let broker = EmbeddedBroker::builder().token_key(KEY).start().await.expect("a free port");
+    let broker = EmbeddedBroker::builder().token_secret_key(KEY).start().await.expect("a free port");
     let net = Net::default();
     net.add(&broker);
     let source = broker.clone();
@@ -205,7 +205,7 @@ async fn a_token_that_expires_is_replaced_without_a_gap() {
 
 #[tokio::test(start_paused = true)]
 async fn a_source_that_gives_nothing_is_not_waited_for_for_ever() {
-    let broker = EmbeddedBroker::builder().token_key(KEY).start().await.expect("a free port");
+    let broker = EmbeddedBroker::builder().token_secret_key(KEY).start().await.expect("a free port");
     let net = Net::default();
     net.add(&broker);
     let silent = Token::supplier(std::future::pending);

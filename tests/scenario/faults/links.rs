@@ -5,7 +5,10 @@ use super::support::*;
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
 async fn stage() -> Stage {
-    Stage::with(EmbeddedBroker::builder().deduplication(true), |builder| builder.keep_alive_interval(KEEP_ALIVE)).await
+    Stage::with(EmbeddedBroker::builder().broker_deduplication_enabled(true), |builder| {
+        builder.keep_alive_interval(KEEP_ALIVE)
+    })
+    .await
 }
 
 async fn named(stage: &Stage) -> Producer {
@@ -84,11 +87,12 @@ async fn pings_are_answered_while_sends_flood_and_nobody_receives() {
 /// Pings of the peer alone are no proof that it serves us.
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_only_pings_is_given_up() {
-    let broker = EmbeddedBroker::builder().keep_alive_interval(Duration::from_secs(1)).deduplication(true);
+    let broker =
+        EmbeddedBroker::builder().keep_alive_interval(Duration::from_secs(1)).broker_deduplication_enabled(true);
     let stage = Stage::with(broker, |builder| builder.keep_alive_interval(KEEP_ALIVE)).await;
     let producer = named(&stage).await;
-    stage.broker.faults().on(Event::Ping).always().ignore();
-    stage.broker.faults().on(Event::Send).next(1).ignore();
+    stage.broker.faults().on(FaultEvent::Ping).always().ignore();
+    stage.broker.faults().on(FaultEvent::Send).next(1).ignore();
     let begun = Instant::now();
     send(&producer, "x").await;
     assert!(begun.elapsed() <= 2 * KEEP_ALIVE + SLACK, "{:?}", begun.elapsed());
@@ -113,7 +117,7 @@ async fn garbage_ends_the_link_and_nothing_else() {
         confirmed(enqueue_numbers(&producer, 0..3).await).await;
         stage.broker.faults().send_bytes(bytes);
         confirmed(enqueue_numbers(&producer, 3..6).await).await;
-        stage.broker.faults().on(Event::Send).next(3).answer_with(bytes.to_vec());
+        stage.broker.faults().on(FaultEvent::Send).next(3).answer_with(bytes.to_vec());
         confirmed(enqueue_numbers(&producer, 6..9).await).await;
         let seen = receive_up_to(&mut consumer, "8").await;
         assert_eq!(first_arrivals(&seen), numbers(0..9), "{bytes:?}");
@@ -127,7 +131,7 @@ async fn an_http_server_is_told_from_a_broker() {
     let broker = EmbeddedBroker::builder().start().await.expect("a free port");
     let net = Net::default();
     net.add(&broker);
-    broker.faults().on(Event::Connect).always().answer_with("HTTP/1.1 400 Bad Request\r\n\r\n");
+    broker.faults().on(FaultEvent::Connect).always().answer_with("HTTP/1.1 400 Bad Request\r\n\r\n");
     let begun = Instant::now();
     let error = failed(within("the refusal", builder(&broker, &net).connect()).await, ErrorKind::Protocol);
     assert!(error.to_string().contains(&broker.address().to_string()), "names the address: {error}");
@@ -140,12 +144,12 @@ async fn an_http_server_is_told_from_a_broker() {
 async fn a_slow_handshake_is_waited_for_and_a_silent_one_is_not() {
     let stage = Stage::new().await;
     let producer = stage.producer(TOPIC).await;
-    stage.broker.faults().on(Event::Connect).delay(Duration::from_secs(20));
+    stage.broker.faults().on(FaultEvent::Connect).delay(Duration::from_secs(20));
     stage.broker.drop_connections();
     send(&producer, "after 20 s").await;
     assert_eq!(stage.net.dials(), 2);
     let net = stage.net.clone();
-    stage.broker.faults().on(Event::Connect).always().ignore();
+    stage.broker.faults().on(FaultEvent::Connect).always().ignore();
     let begun = Instant::now();
     let error = within("the failure", builder(&stage.broker, &net).connect()).await.expect_err("no CONNECTED");
     assert!(begun.elapsed() <= TIMEOUT + Duration::from_secs(5), "{error}: {:?}", begun.elapsed());
@@ -159,7 +163,7 @@ async fn links_that_die_young_are_never_used_again() {
     let producer = named(&stage).await;
     let mut consumer = stage.consumer(TOPIC).await;
     for after in 0..12 {
-        stage.broker.faults().on(Event::Any).after(after).cut();
+        stage.broker.faults().on(FaultEvent::Any).after(after).cut();
     }
     confirmed(enqueue_numbers(&producer, 0..100).await).await;
     let seen = receive_up_to(&mut consumer, "99").await;

@@ -28,13 +28,13 @@ async fn delivery_never_stops_and_permits_stay_within_the_queue() {
                 let builder = stage.client.producer(TOPIC).batching_max_messages(u32::try_from(BATCH).expect("small"));
                 let producer = within("a producer", builder.create()).await.expect("a producer");
                 for after in [3, 9, 20, 40] {
-                    let when = stage.broker.faults().on(Event::Delivery).after(after);
+                    let when = stage.broker.faults().on(FaultEvent::Delivery).after(after);
                     match fault {
                         0 => when.close(),
                         1 => when.cut(),
                         2 => when.duplicate(),
                         3 => when.delay(Duration::from_secs(2)),
-                        _ => stage.broker.faults().on(Event::Flow).after(after).close(),
+                        _ => stage.broker.faults().on(FaultEvent::Flow).after(after).close(),
                     }
                 }
                 let pending = enqueue_numbers(&producer, 0..200).await;

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 pub use std::time::Duration;
 
-pub use pulsar_native::broker::{EmbeddedBroker, EmbeddedBrokerBuilder, Event, SubscriptionStats};
+pub use pulsar_native::broker::{EmbeddedBroker, EmbeddedBrokerBuilder, FaultEvent, SubscriptionStats};
 pub use pulsar_native::{
     Client, ClientBuilder, Consumer, Error, ErrorKind, InitialPosition, Message, PendingSend, Producer, SeekTo,
     ServerCode, SubscriptionType, Token,
@@ -92,7 +92,7 @@ impl Stage {
     }
 
     pub async fn deduplicating() -> Self {
-        Self::with(EmbeddedBroker::builder().deduplication(true), |builder| builder).await
+        Self::with(EmbeddedBroker::builder().broker_deduplication_enabled(true), |builder| builder).await
     }
 
     pub async fn with(broker: EmbeddedBrokerBuilder, set: impl FnOnce(ClientBuilder) -> ClientBuilder) -> Self {
@@ -191,7 +191,7 @@ pub async fn within<F: IntoFuture>(what: &str, future: F) -> F::Output {
 
 /// Waits until faults have struck so many times.
 pub async fn struck(broker: &EmbeddedBroker, times: u64) {
-    until("the fault", || broker.faults().struck(), |struck| *struck >= times).await;
+    until("the fault", || broker.faults().injected(), |struck| *struck >= times).await;
 }
 
 pub async fn send(producer: &Producer, message: impl Into<Message> + Send) {

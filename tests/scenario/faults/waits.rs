@@ -15,7 +15,7 @@ enum Fate {
 }
 
 impl Fate {
-    fn arm(self, stage: &Stage, event: Event) {
+    fn arm(self, stage: &Stage, event: FaultEvent) {
         let when = stage.broker.faults().on(event);
         match self {
             Self::NeverCarriedOut => when.always().ignore(),
@@ -38,7 +38,7 @@ macro_rules! calls {
             let $producer = within("a producer", $producer).await.expect("a producer");
             #[allow(unused_mut, reason = "some calls need it")]
             let mut $consumer = $stage.consumer("made before").await;
-            fate.arm(&$stage, Event::$event);
+            fate.arm(&$stage, FaultEvent::$event);
             let outcome = within($name, async { $call.await.map(drop).map_err(Error::from) }).await;
             ($stage, outcome)
         }))),*]
@@ -77,7 +77,7 @@ async fn outcomes(fate: Fate, bound: Duration, check: impl Fn(&str, Result<(), E
         let (stage, outcome) = call(stage, fate).await;
         assert!(begun.elapsed() <= bound, "{name}: {:?}", begun.elapsed());
         check(name, outcome);
-        assert!(stage.broker.faults().struck() > 0, "{name} met its fault");
+        assert!(stage.broker.faults().injected() > 0, "{name} met its fault");
         stage.broker.faults().clear();
         // The client is as good as before.
         let producer = stage.producer("afterwards").await;
@@ -138,14 +138,14 @@ async fn the_close_of_a_client_ends_in_time_and_leaves_nothing() {
         let stage = Stage::new().await;
         let producer = stage.producer(TOPIC).await;
         let consumer = stage.consumer(TOPIC).await;
-        stage.broker.faults().on(Event::Send).always().withhold();
+        stage.broker.faults().on(FaultEvent::Send).always().withhold();
         drop(enqueue(&producer, "x").await);
         match fault {
-            0 => stage.broker.faults().on(Event::CloseProducer).always().ignore(),
+            0 => stage.broker.faults().on(FaultEvent::CloseProducer).always().ignore(),
             1 => stage.broker.faults().freeze(),
             2 => stage.broker.faults().stop_reading(),
             3 => stage.net.refuse(true),
-            _ => stage.broker.faults().on(Event::Any).always().ignore(),
+            _ => stage.broker.faults().on(FaultEvent::Any).always().ignore(),
         }
         if fault == 3 {
             stage.broker.drop_connections();

@@ -128,7 +128,7 @@ pub(super) fn check_log(sim: &Simulation, plan: &Plan, users: &Users) {
             }
             _ => {}
         }
-        if plan.broker.deduplication && times > 1 {
+        if plan.broker.broker_deduplication_enabled && times > 1 {
             fail("deduplication: stored once", format!("{payload}: {times} times"));
         }
     }

@@ -58,16 +58,16 @@ impl Plan {
         let mut rng = Rng::new(seed ^ 0x5eed);
         let rng = &mut rng;
         let mut broker = BrokerConfig::default();
-        broker.deduplication = rng.chance(500);
-        broker.batch_index_acknowledgment = rng.chance(700);
+        broker.broker_deduplication_enabled = rng.chance(500);
+        broker.acknowledgment_at_batch_index_level_enabled = rng.chance(700);
         let tokens = rng.chance(400);
-        broker.token_key = tokens.then(|| b"a secret of the simulation, long enough".to_vec());
+        broker.token_secret_key = tokens.then(|| b"a secret of the simulation, long enough".to_vec());
         let clients = rng.range(1, 3) as usize;
         let mut topics = Vec::new();
         for number in 0..rng.range(1, 2) {
-            let topic = Self::topic(rng, number, clients, broker.batch_index_acknowledgment);
+            let topic = Self::topic(rng, number, clients, broker.acknowledgment_at_batch_index_level_enabled);
             if topic.partitions > 0 {
-                broker.partitioned.insert(topic.name.clone(), topic.partitions);
+                broker.partitioned_topics.insert(topic.name.clone(), topic.partitions);
             }
             topics.push(topic);
         }

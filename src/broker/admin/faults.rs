@@ -1,0 +1,136 @@
+//! What a test does to a broker so that something goes wrong: now, or when a scripted event comes.
+
+use crate::broker::faults::ScriptedFault;
+use crate::broker::machine::Broker;
+use crate::topic::TopicName;
+use crate::wire::entry::EntryParts;
+
+/// When an event comes.
+impl Broker {
+    /// Arms a fault. At most 1,000 are armed at once; further ones are not.
+    pub fn arm_fault(&mut self, fault: ScriptedFault) {
+        self.connections.faults.arm(fault);
+    }
+
+    /// Disarms all faults, sends the answers that are held back to be reversed, and reads and writes again where that
+    /// was paused. Answers that are delayed still go out at their time.
+    pub fn clear_faults(&mut self) {
+        for (conn, answer) in self.connections.faults.clear() {
+            self.connections.send_raw(conn, &answer);
+        }
+        self.connections.resume_all();
+    }
+
+    /// Events on which a fault took effect so far.
+    pub fn faults_injected(&self) -> u64 {
+        self.connections.faults.injected()
+    }
+
+    /// Ends the connection that brings the `bytes`-th byte from now on, which may be in the middle of a frame.
+    pub fn cut_after_bytes_received(&mut self, bytes: usize) {
+        self.connections.faults.limit_received(bytes);
+    }
+
+    /// Ends the connection that the `bytes`-th byte from now on goes to, right behind that byte.
+    pub fn cut_after_bytes_sent(&mut self, bytes: usize) {
+        self.connections.faults.limit_sent(bytes);
+    }
+}
+
+/// Now.
+impl Broker {
+    /// Puts bytes that need not be a frame between the frames of every connection.
+    pub fn send_bytes(&mut self, bytes: &[u8]) {
+        for conn in self.connections.ids() {
+            self.connections.send_raw(conn, bytes);
+        }
+    }
+
+    /// Connections there are now are no longer read from.
+    pub fn pause_reads(&mut self) {
+        self.connections.pause_all(false);
+    }
+
+    /// Connections there are now are no longer read from, and nothing is written to them.
+    pub fn pause_reads_and_writes(&mut self) {
+        self.connections.pause_all(true);
+    }
+
+    /// Asks every connection for fresh credentials, whether or not they have expired.
+    pub fn challenge_all(&mut self) {
+        for conn in self.connections.ids() {
+            self.challenge(conn);
+        }
+    }
+
+    /// Closes the producers of a topic as a broker that moves it. They may come back at once.
+    pub fn close_producers_of(&mut self, topic: &str, url: Option<&str>) {
+        let Ok(name) = TopicName::parse(topic) else { return };
+        let Some(topic) = self.topics.key(name.as_str()) else { return };
+        let keys = self.topics.get(&topic).map_or_else(Vec::new, |found| found.producers.keys());
+        for key in keys {
+            self.close_producer(&topic, key, url);
+        }
+    }
+
+    /// Closes the consumers of a topic as a broker that moves it. They may come back at once.
+    pub fn close_consumers_of(&mut self, topic: &str, url: Option<&str>) {
+        let Ok(name) = TopicName::parse(topic) else { return };
+        let Some(found) = self.topics.get(name.as_str()) else { return };
+        let keys: Vec<_> = found.subscriptions.values().flat_map(|sub| sub.consumers.keys()).collect();
+        for key in keys {
+            self.evict_consumer(key, url);
+        }
+    }
+
+    /// Forgets every topic list watcher without notice: its client gets no further update. The protocol has no command
+    /// by which a broker ends a watcher.
+    pub fn drop_topic_list_watchers(&mut self) {
+        self.watchers.clear();
+    }
+
+    /// Makes this broker the owner of a topic's namespace and counts the topic as looked up: another broker sends its
+    /// clients here.
+    pub fn adopt_topic(&mut self, topic: &str) {
+        if let Ok(name) = TopicName::parse(topic) {
+            self.ownership.take(&name);
+        }
+    }
+
+    /// Flips the last bit of a stored entry, so that its checksum no longer fits. `entry` counts from the first entry
+    /// ever stored. False if there is no such entry.
+    pub fn corrupt_entry(&mut self, topic: &str, entry: u64) -> bool {
+        self.damage(topic, entry, |bytes| {
+            if let Some(last) = bytes.last_mut() {
+                *last ^= 1;
+            }
+        })
+    }
+
+    /// Overwrites the payload of a stored entry so that it is no batch and no compressed data any more, and gives it
+    /// a checksum that fits. False if there is no such entry.
+    pub fn corrupt_payload(&mut self, topic: &str, entry: u64) -> bool {
+        self.damage(topic, entry, |bytes| {
+            let Ok(parts) = EntryParts::split(bytes) else { return };
+            if let Some(payload) = bytes.get_mut(parts.payload) {
+                payload.fill(0xff);
+            }
+            if parts.checksum.is_some() {
+                put_checksum(bytes, parts.checksummed_from);
+            }
+        })
+    }
+
+    fn damage(&mut self, topic: &str, entry: u64, change: impl FnOnce(&mut [u8])) -> bool {
+        let Ok(name) = TopicName::parse(topic) else { return false };
+        self.topics.get_mut(name.as_str()).is_some_and(|found| found.log.damage(entry, change))
+    }
+}
+
+/// Writes the CRC-32C of all from `summed_from` on into the 4 bytes in front of it.
+fn put_checksum(entry: &mut [u8], summed_from: usize) {
+    let Some((head, summed)) = entry.split_at_mut_checked(summed_from) else { return };
+    if let Some(checksum) = head.last_chunk_mut::<4>() {
+        *checksum = crc32c::crc32c(summed).to_be_bytes();
+    }
+}

@@ -1,0 +1,125 @@
+//! One client connection as the broker sees it.
+
+use bytes::{Bytes, BytesMut};
+
+use super::endpoints::ConnectionEndpoints;
+use super::token::Identity;
+use crate::pb;
+
+/// ```text
+///            CONNECT accepted
+///   Start ─────────────────────► Connected
+///     │ refused, not CONNECT         │ protocol error, keep-alive, expired credentials
+///     └──────────► Closing ◄─────────┘
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ConnectionState {
+    /// Nothing but CONNECT, PING and PONG is accepted.
+    Start,
+    /// All requests are served.
+    Connected,
+    /// What is queued goes out, then the socket closes. Nothing is read any more.
+    Closing,
+}
+
+/// The state of one connection.
+#[derive(Debug)]
+pub(crate) struct BrokerConnection {
+    pub(crate) state: ConnectionState,
+    pub(crate) negotiated: Negotiated,
+    pub(crate) credentials: Credentials,
+    pub(crate) liveness: Liveness,
+    pub(crate) endpoints: ConnectionEndpoints,
+    pub(super) outbox: ConnectionOutbox,
+    /// By a fault: what the peer sends is left unread.
+    pub(crate) reads_paused: bool,
+    /// It is in the list of [`Connections::take_ready`](super::Connections::take_ready).
+    pub(super) is_listed: bool,
+}
+
+impl BrokerConnection {
+    pub(super) fn new() -> Self {
+        Self {
+            state: ConnectionState::Start,
+            negotiated: Negotiated::default(),
+            credentials: Credentials { identity: None, is_superuser: true, is_challenged: false },
+            liveness: Liveness::default(),
+            endpoints: ConnectionEndpoints::default(),
+            outbox: ConnectionOutbox::default(),
+            reads_paused: false,
+            is_listed: false,
+        }
+    }
+
+    /// Everything queued for the socket; the endpoints whose answers it holds count as answered.
+    pub(crate) fn take_output(&mut self) -> Bytes {
+        self.endpoints.mark_answered();
+        self.outbox.bytes.split().freeze()
+    }
+
+    pub(crate) fn writes_paused(&self) -> bool {
+        self.outbox.writes_paused
+    }
+
+    /// Whether a delivery was held back because the outbox was full; it is not any more.
+    pub(crate) fn take_needs_dispatch(&mut self) -> bool {
+        std::mem::take(&mut self.outbox.needs_dispatch)
+    }
+}
+
+/// What CONNECT agreed on.
+#[derive(Debug, Default)]
+pub(crate) struct Negotiated {
+    /// Protocol version: the lower one of both sides.
+    pub(crate) version: i32,
+    pub(crate) flags: pb::FeatureFlags,
+    /// ms since 1970.
+    pub(crate) at_ms: u64,
+}
+
+/// The identity of the client, and whether it has to be proved again.
+#[derive(Debug)]
+pub(crate) struct Credentials {
+    /// `None` while authentication is off.
+    pub(crate) identity: Option<Identity>,
+    /// Its role may do everything.
+    pub(crate) is_superuser: bool,
+    /// An AUTH_CHALLENGE has no answer yet.
+    pub(crate) is_challenged: bool,
+}
+
+/// Whether the client is there, as far as its frames tell.
+#[derive(Debug, Default)]
+pub(crate) struct Liveness {
+    /// A PING of the keep-alive has had no frame after it.
+    pub(crate) is_pinged: bool,
+    /// The liveness check under way.
+    pub(crate) check: Option<u64>,
+}
+
+impl Liveness {
+    /// Any frame proves that the client is alive; gives the liveness check that is over by that.
+    pub(crate) fn on_frame(&mut self) -> Option<u64> {
+        self.is_pinged = false;
+        self.check.take()
+    }
+}
+
+/// Frames for the client. Bounded by the high-water mark for deliveries, by one answer for each request otherwise.
+#[derive(Debug, Default)]
+pub(super) struct ConnectionOutbox {
+    pub(super) bytes: BytesMut,
+    /// A delivery was held back because there was no room.
+    needs_dispatch: bool,
+    /// By a fault: nothing goes out.
+    pub(super) writes_paused: bool,
+}
+
+impl ConnectionOutbox {
+    /// Whether a delivery may be queued. If not, its subscription is dispatched again once there is room.
+    pub(super) fn has_room(&mut self, high_water_mark: usize) -> bool {
+        let has_room = self.bytes.len() < high_water_mark;
+        self.needs_dispatch |= !has_room;
+        has_room
+    }
+}

@@ -1,0 +1,148 @@
+//! The machine under its lock, and the count of the tasks that share it.
+//!
+//! A task that has nothing to do leaves its waker under the lock, before it asks the machine a last time.
+//! [`BrokerServer::input`] is the only way into the machine: it wakes what has something to do afterwards, once the
+//! lock is gone.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tokio::runtime::Handle;
+use tokio::time::Instant;
+
+use crate::broker::config::BrokerConfig;
+use crate::broker::ids::ConnId;
+use crate::broker::machine::Broker;
+use crate::machine::Now;
+
+/// The machine and the tasks around it.
+#[derive(Debug)]
+pub(super) struct BrokerServer {
+    state: Mutex<ServerState>,
+    runtime: Handle,
+    pub(super) url: String,
+    pub(super) address: SocketAddr,
+    started: Instant,
+    /// ms since 1970.
+    started_wall_ms: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct ServerState {
+    pub(super) broker: Broker,
+    /// Tasks of connections that wait, by their connection.
+    pub(super) wakers: HashMap<ConnId, Waker>,
+    pub(super) timer: Option<Waker>,
+    pub(super) acceptor: Option<Waker>,
+    pub(super) is_stopping: bool,
+    /// Tasks that still run.
+    tasks: usize,
+    /// Callers of `stop` that wait for the last task.
+    stoppers: Vec<Waker>,
+}
+
+impl BrokerServer {
+    /// A machine without tasks, on the current runtime and its clock.
+    pub(super) fn new(config: BrokerConfig, address: SocketAddr) -> Arc<Self> {
+        let url = format!("pulsar://{address}");
+        let started = Instant::now();
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let started_wall_ms = u64::try_from(wall.as_millis()).unwrap_or(u64::MAX);
+        let now = Now { at: started.into_std(), wall_ms: started_wall_ms };
+        let state = Mutex::new(ServerState {
+            broker: Broker::new(config, url.clone(), now),
+            wakers: HashMap::new(),
+            timer: None,
+            acceptor: None,
+            is_stopping: false,
+            tasks: 0,
+            stoppers: Vec::new(),
+        });
+        Arc::new(Self { state, runtime: Handle::current(), url, address, started, started_wall_ms })
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, ServerState> {
+        // A panic in a test's task is reported by that test, not by a second one here.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn now(&self) -> Now {
+        let at = Instant::now();
+        let since = u64::try_from(at.saturating_duration_since(self.started).as_millis()).unwrap_or(u64::MAX);
+        Now { at: at.into_std(), wall_ms: self.started_wall_ms.saturating_add(since) }
+    }
+
+    /// Runs a task that has to end before the broker has stopped.
+    pub(super) fn spawn(self: &Arc<Self>, task: impl Future<Output = ()> + Send + 'static) {
+        self.lock().tasks += 1;
+        let running = RunningTask(Arc::clone(self));
+        self.runtime.spawn(async move {
+            let _running = running;
+            task.await;
+        });
+    }
+
+    /// An input to the machine. Tasks that have something to do after it are woken outside the lock.
+    pub(super) fn input<T>(&self, input: impl FnOnce(&mut Broker) -> T) -> T {
+        let mut woken = Vec::new();
+        let mut state = self.lock();
+        let deadline = state.broker.poll_deadline();
+        let result = input(&mut state.broker);
+        for id in state.broker.take_ready() {
+            woken.extend(state.wakers.remove(&id));
+        }
+        if state.broker.poll_deadline() != deadline {
+            woken.extend(state.timer.take());
+        }
+        drop(state);
+        woken.into_iter().for_each(Waker::wake);
+        result
+    }
+
+    /// An administrative call: the machine learns the time first.
+    pub(super) fn call<T>(&self, call: impl FnOnce(&mut Broker) -> T) -> T {
+        let now = self.now();
+        self.input(|broker| {
+            broker.handle_deadline(now);
+            call(broker)
+        })
+    }
+
+    /// Ends all tasks, without waiting for them.
+    pub(super) fn begin_stop(&self) {
+        let mut state = self.lock();
+        state.is_stopping = true;
+        let mut woken: Vec<Waker> = state.wakers.drain().map(|(_, waker)| waker).collect();
+        woken.extend(state.timer.take());
+        woken.extend(state.acceptor.take());
+        drop(state);
+        woken.into_iter().for_each(Waker::wake);
+    }
+
+    /// Ready when no task is left.
+    pub(super) fn poll_stopped(&self, context: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.lock();
+        if state.tasks == 0 {
+            return Poll::Ready(());
+        }
+        state.stoppers.push(context.waker().clone());
+        Poll::Pending
+    }
+}
+
+/// Counts a task out when it ends, however it ends.
+struct RunningTask(Arc<BrokerServer>);
+
+impl Drop for RunningTask {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.tasks -= 1;
+        let stoppers = if state.tasks == 0 { std::mem::take(&mut state.stoppers) } else { Vec::new() };
+        drop(state);
+        stoppers.into_iter().for_each(Waker::wake);
+    }
+}

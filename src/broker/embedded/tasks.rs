@@ -1,0 +1,71 @@
+//! The tasks of a broker beside those of its connections: the accept loop and the timer.
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::connection::serve;
+use super::server::BrokerServer;
+
+/// How long `accept` pauses after an error, such as too many open files.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Accepts connections until the broker stops.
+pub(super) async fn accept_connections(server: Arc<BrokerServer>, listener: TcpListener) {
+    loop {
+        let accepted = poll_fn(|context| {
+            {
+                let mut state = server.lock();
+                if state.is_stopping {
+                    return Poll::Ready(None);
+                }
+                state.acceptor = Some(context.waker().clone());
+            }
+            listener.poll_accept(context).map(Some)
+        })
+        .await;
+        match accepted {
+            None => return,
+            Some(Ok((stream, _))) => {
+                // Without it small answers wait for the client's delayed ACK; a failure costs only time.
+                let _ = stream.set_nodelay(true);
+                serve(&server, stream);
+            }
+            Some(Err(_)) => tokio::time::sleep(ACCEPT_PAUSE).await,
+        }
+    }
+}
+
+/// Calls the machine when something is due.
+pub(super) async fn run_timer(server: Arc<BrokerServer>) {
+    let mut sleep = pin!(sleep_until(Instant::now()));
+    poll_fn(|context| {
+        loop {
+            let deadline = {
+                let mut state = server.lock();
+                if state.is_stopping {
+                    return Poll::Ready(());
+                }
+                state.timer = Some(context.waker().clone());
+                state.broker.poll_deadline()
+            };
+            let Some(deadline) = deadline else { return Poll::Pending };
+            ready!(poll_until(sleep.as_mut(), deadline.at.into(), context));
+            let now = server.now();
+            server.input(|broker| broker.handle_deadline(now));
+        }
+    })
+    .await;
+}
+
+fn poll_until(mut sleep: Pin<&mut Sleep>, at: Instant, context: &mut Context<'_>) -> Poll<()> {
+    if sleep.deadline() != at {
+        sleep.as_mut().reset(at);
+    }
+    sleep.poll(context)
+}

@@ -1,0 +1,153 @@
+//! The armed faults: which of them takes effect on what passes, and what they have put off.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{FaultEffect, FaultEvent, ScriptedFault};
+use crate::broker::ids::{ConnId, ConsumerKey};
+
+/// Faults armed at once; one more is not armed.
+const FAULTS_MAX: usize = 1_000;
+
+/// The armed faults, and what they hold back.
+#[derive(Default)]
+pub(crate) struct FaultScript {
+    /// In the order in which they were armed.
+    armed: Vec<ScriptedFault>,
+    injected: u64,
+    received: ByteLimit,
+    sent: ByteLimit,
+    /// Answers that go out last first.
+    held: Vec<(ConnId, Bytes)>,
+    /// What deliveries have set off; it is carried out after the input that made them.
+    put_off: VecDeque<PendingFault>,
+}
+
+/// What a fault on a delivery does once the input that made the delivery is done.
+#[derive(Debug)]
+pub(crate) enum PendingFault {
+    SendLater { conn: ConnId, bytes: Bytes, after: Duration },
+    CloseConsumer { key: ConsumerKey, url: Option<String> },
+    Cut { conn: ConnId },
+}
+
+impl FaultScript {
+    /// Whether nothing is armed: the only check for a frame while there are no faults.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.armed.is_empty()
+    }
+
+    pub(crate) fn arm(&mut self, fault: ScriptedFault) {
+        if self.armed.len() < FAULTS_MAX && fault.times != Some(0) {
+            self.armed.push(fault);
+        }
+    }
+
+    /// Disarms all faults and limits, and gives the answers that were held back.
+    pub(crate) fn clear(&mut self) -> Vec<(ConnId, Bytes)> {
+        self.armed.clear();
+        self.received = ByteLimit::default();
+        self.sent = ByteLimit::default();
+        std::mem::take(&mut self.held)
+    }
+
+    /// Events on which a fault took effect so far.
+    pub(crate) fn injected(&self) -> u64 {
+        self.injected
+    }
+
+    /// The effect on this event, of the fault that was armed first; that fault has one event fewer left.
+    pub(crate) fn take_effect(&mut self, event: Option<FaultEvent>, topic: Option<&str>) -> Option<FaultEffect> {
+        for index in 0..self.armed.len() {
+            let Some(fault) = self.armed.get_mut(index).filter(|fault| fault.is_for(event, topic)) else { continue };
+            if fault.after > 0 {
+                fault.after -= 1;
+                continue;
+            }
+            let effect = fault.effect.clone();
+            match &mut fault.times {
+                None => {}
+                Some(left) if *left > 1 => *left -= 1,
+                Some(_) => drop(self.armed.remove(index)),
+            }
+            self.injected += 1;
+            return Some(effect);
+        }
+        None
+    }
+
+    /// Holds an answer back; gives all of them, last first, once there are `count`.
+    pub(crate) fn hold(&mut self, conn: ConnId, answer: Bytes, count: usize) -> Vec<(ConnId, Bytes)> {
+        self.held.push((conn, answer));
+        if self.held.len() < count { Vec::new() } else { self.held.drain(..).rev().collect() }
+    }
+
+    pub(crate) fn put_off(&mut self, fault: PendingFault) {
+        self.put_off.push_back(fault);
+    }
+
+    pub(crate) fn next_put_off(&mut self) -> Option<PendingFault> {
+        self.put_off.pop_front()
+    }
+
+    /// Ends the connection that brings the `bytes`-th byte from now on.
+    pub(crate) fn limit_received(&mut self, bytes: usize) {
+        self.received = ByteLimit { left: Some(bytes) };
+    }
+
+    /// Ends the connection that the `bytes`-th byte from now on goes to.
+    pub(crate) fn limit_sent(&mut self, bytes: usize) {
+        self.sent = ByteLimit { left: Some(bytes) };
+    }
+
+    /// How many of the bytes that came may be read if the limit ends within them; the limit is over then.
+    pub(crate) fn end_received(&mut self, bytes: usize) -> Option<usize> {
+        let last = self.received.end_within(bytes);
+        self.injected += u64::from(last.is_some());
+        last
+    }
+
+    /// Counts bytes that were read.
+    pub(crate) fn count_received(&mut self, bytes: usize) {
+        self.received.count(bytes);
+    }
+
+    /// How many of the bytes to be written may go out if the limit ends within them; the limit is over then. Else all
+    /// of them count.
+    pub(crate) fn end_sent(&mut self, bytes: usize) -> Option<usize> {
+        let last = self.sent.end_within(bytes);
+        self.injected += u64::from(last.is_some());
+        self.sent.count(bytes);
+        last
+    }
+}
+
+/// Bytes that may still pass, over all connections, before the one that passes the last of them is cut.
+#[derive(Debug, Default)]
+struct ByteLimit {
+    left: Option<usize>,
+}
+
+impl ByteLimit {
+    fn end_within(&mut self, bytes: usize) -> Option<usize> {
+        self.left.take_if(|left| *left <= bytes)
+    }
+
+    fn count(&mut self, bytes: usize) {
+        if let Some(left) = &mut self.left {
+            *left = left.saturating_sub(bytes);
+        }
+    }
+}
+
+impl fmt::Debug for FaultScript {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FaultScript")
+            .field("armed", &self.armed.len())
+            .field("injected", &self.injected)
+            .finish_non_exhaustive()
+    }
+}
