@@ -59,7 +59,7 @@ async fn partitions_are_added_under_traffic() {
 /// A partition that is refused leaves the producer as it was.
 #[tokio::test(start_paused = true)]
 async fn a_partition_that_is_refused_gets_no_messages() {
-    let broker = EmbeddedBroker::builder().partitioned_topic("t", 1).auto_create_topics(false);
+    let broker = EmbeddedBroker::builder().partitioned_topic("t", 1).allow_auto_topic_creation(false);
     let broker = broker.start().await.expect("a free port");
     let client = connected(&broker).await;
     let producer = producer(&client, "t").await;
