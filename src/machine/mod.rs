@@ -28,7 +28,6 @@ pub mod consumer;
 pub mod control;
 pub mod deadlines;
 pub mod endpoint;
-pub mod mutation;
 pub mod producer;
 pub mod session;
 pub mod supervisor;

@@ -19,7 +19,6 @@ use crate::machine::connection::peer::{PeerInfo, ProtocolViolation, RequestError
 use crate::machine::connection::requests::{answer_of, expected_answer};
 use crate::machine::control::{Attempt, AuthData, CloseReason, RequestToken};
 use crate::machine::endpoint::outbox::{Op, Response};
-use crate::machine::mutation::{self, Mutation};
 use crate::pb;
 use crate::wire::command::Command;
 use crate::wire::frame::{Frame, Limits};
@@ -381,9 +380,6 @@ impl Connection {
 
     /// A request whose answer did not come in time.
     pub fn poll_expired(&mut self, now: Now) -> Option<Requester> {
-        if mutation::is(Mutation::NeverTimeOut) {
-            self.request_deadlines.clear();
-        }
         while let Some(&(deadline, id)) = self.request_deadlines.front() {
             let pending = self.pending.contains_key(&id);
             if pending && !deadline.is_due(now) {

@@ -9,7 +9,6 @@ use crate::machine::connection::Event;
 use crate::machine::connection::peer::ProtocolViolation;
 use crate::machine::consumer::{Consumer, Entry};
 use crate::machine::control::{CloseReason, EndpointRef, SessionEvent};
-use crate::machine::mutation::{self, Mutation};
 use crate::machine::producer::AfterSendError;
 use crate::machine::{Deferred, EndpointId, Now};
 use crate::pb;
@@ -116,7 +115,6 @@ impl Session {
             Event::SendError(producer, sequence_id, error) => {
                 self.handle_send_error(producer, sequence_id, error, now, deferred);
             }
-            Event::Closed(EndpointId::Producer(_), _) if mutation::is(Mutation::IgnoreCloseProducer) => {}
             Event::Closed(id, moved_to) => {
                 self.give_up(id, now, deferred, |attempt| SessionEvent::Detached(id, attempt, moved_to))
             }

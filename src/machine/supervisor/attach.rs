@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, ErrorKind};
 use crate::machine::Now;
 use crate::machine::control::{Attempt, EndpointRef, RequestToken};
-use crate::machine::mutation::{self, Mutation};
 use crate::machine::supervisor::backoff::Backoff;
 use crate::machine::supervisor::failure::Failure;
 use crate::machine::supervisor::lookup::Lookup;
@@ -74,8 +73,6 @@ pub(crate) struct Attach {
     /// When the creation is given up by the endpoint itself; `None` once it has been attached.
     pub(crate) creation_ends: Option<Instant>,
     is_established: bool,
-    /// Where it stays, when it is made to.
-    pub(crate) pinned: Option<crate::machine::control::BrokerKey>,
     backoff: Backoff,
     /// A producer's messages fail at their send timeout: one try is made just before that, however long the back-off
     /// has grown. When, once it has been lost, until that try was made.
@@ -109,7 +106,6 @@ impl Attach {
             attempt: Attempt(0),
             creation_ends: None,
             is_established: false,
-            pinned: None,
             backoff,
             last_chance: LastChance::Idle,
             last_error: None,
@@ -150,9 +146,6 @@ impl Attach {
     /// Waits a moment before the next lookup.
     pub(crate) fn back_off(&mut self, random: &mut SplitMix64, now: Now) -> Verdict {
         self.state = AttachState::BackingOff;
-        if mutation::is(Mutation::NoBackoff) {
-            return Verdict::TryAt(Some(now.at + Duration::from_millis(1)));
-        }
         let wait = self.backoff.next(random);
         Verdict::TryAt(now.at.checked_add(wait).map(|at| self.before_last_chance(at, now)))
     }

@@ -20,7 +20,6 @@ use crate::machine::control::{
 };
 use crate::machine::deadlines::Deadlines;
 use crate::machine::endpoint::outbox::Response;
-use crate::machine::mutation::{self, Mutation};
 use crate::machine::supervisor::attach::{Attach, AttachState, Verdict};
 use crate::machine::supervisor::backoff::Backoff;
 use crate::machine::supervisor::failure::Failure;
@@ -372,9 +371,6 @@ impl Supervisor {
         });
         if let (Some(key), Some(attach)) = (hinted, self.endpoints.get_mut(&id)) {
             attach.state = AttachState::Connecting;
-            if mutation::is(Mutation::AssignedUrlForever) {
-                attach.pinned = Some(key.clone());
-            }
             self.brokers.join(&key, user, now);
         } else {
             self.brokers.leave(user, now);
@@ -487,11 +483,6 @@ impl Supervisor {
 
     fn look_up(&mut self, id: EndpointId, now: Now) {
         let Some(attach) = self.endpoints.get_mut(&id) else { return };
-        if let Some(key) = attach.pinned.clone() {
-            attach.state = AttachState::Connecting;
-            self.timers.set(Timer::Retry(User::Endpoint(id)), None);
-            return self.brokers.join(&key, User::Endpoint(id), now);
-        }
         let key = self.hosts.key();
         let until = now.at.checked_add(self.config.operation_timeout);
         attach.state = AttachState::LookingUp { lookup: Lookup::new(key.clone(), until), ask: None };

@@ -12,7 +12,6 @@ use crate::error::Result;
 use crate::machine::connection::peer::PeerInfo;
 use crate::machine::control::{Action, AuthData, BrokerKey, CloseReason, ConnectionId, SessionCommand};
 use crate::machine::deadlines::Deadlines;
-use crate::machine::mutation::{self, Mutation};
 use crate::machine::supervisor::backoff::Backoff;
 use crate::machine::supervisor::failure::{Failure, refuses_credentials};
 use crate::machine::{Deadline, EndpointId, Now};
@@ -411,9 +410,6 @@ impl Brokers {
 
     /// Leaves a broker alone for a moment.
     fn rest(&mut self, key: BrokerKey, random: &mut SplitMix64, now: Now) {
-        if mutation::is(Mutation::NoBackoff) {
-            return;
-        }
         self.rests.retain(|_, rest| rest.until + REST_MAX > now.at);
         let initial = self.config.initial_backoff_interval;
         let rest =
