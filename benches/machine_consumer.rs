@@ -9,7 +9,7 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use divan::Bencher;
 use divan::counter::ItemsCount;
-use pulsar_native::id::{ConsumerId, MessageId};
+use pulsar_native::id::{ConsumerId, MessagePosition};
 use pulsar_native::machine::connection::peer::PeerInfo;
 use pulsar_native::machine::consumer::{Consumer, ConsumerConfig, Credits, Entry, SubscriptionType};
 use pulsar_native::machine::endpoint::outbox::Outbox;
@@ -84,10 +84,10 @@ impl Bench {
         while let Some(entry) = self.taken.pop_front() {
             self.credits.count += entry.members;
             for index in 0..members {
-                let id = MessageId {
+                let id = MessagePosition {
                     batch_index: if members == 1 { -1 } else { index as i32 },
                     batch_size: members as i32,
-                    ..MessageId::new(entry.ledger_id, entry.entry_id)
+                    ..MessagePosition::new(entry.ledger_id, entry.entry_id)
                 };
                 let acked = self.endpoint.with(&mut deferred, |consumer, _| consumer.ack(&id, || now));
                 acked.expect("taken");

@@ -1,23 +1,261 @@
-//! Identities: of messages at the broker, and of producers, consumers and requests on a connection.
+//! Identities: of messages at the broker, and of producers and consumers on a connection.
 
 use std::cmp::Ordering;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
 use crate::wire::error::{DecodeError, DecodeErrorKind};
-use crate::wire::proto::{Reader, Value, int32, put_uint};
+use crate::wire::proto::{Reader, Value, int32, put_bytes, put_uint};
+
+/// The name of `MessageIdData` in decode errors.
+const DATA: &str = "MessageIdData";
 
 /// Where a message is stored: `MessageIdData` of PulsarApi.proto.
 ///
-/// Ids order by ledger, entry, partition and batch index, which is the order of storage within one
-/// partition. Ledger and entry compare as signed numbers, so that [`MessageId::EARLIEST`] (-1:-1)
-/// comes first. `batch_size` is a note about the batch: it counts neither for equality nor for
-/// order.
-#[derive(Debug, Clone, Copy)]
+/// **Order and equality** follow the Java client's `MessageIdImpl`: ledger, entry, partition and batch index, which is
+/// the order of storage within one partition. The size of the batch, the first chunk and the topic take no part, so
+/// that the id a send returns equals the id under which a consumer receives the message. Ids of different topics do not
+/// compare in a meaningful way.
+///
+/// **To keep an id**, store [`to_bytes`](Self::to_bytes), the format of all Pulsar clients. Its text
+/// ([`Display`](fmt::Display) and [`FromStr`]) is the Java client's, made for logs and command lines:
+/// `ledger:entry:partition`, then `:batch_index` for a member of a batch; `first;last` for a chunked message. Neither
+/// form holds the topic, and the text does not hold the size of the batch.
+///
+/// ```
+/// use pulsar_native::MessageId;
+///
+/// let id: MessageId = "7:1:-1:0".parse()?;
+/// assert_eq!((id.ledger_id(), id.entry_id()), (Some(7), Some(1)));
+/// assert_eq!((id.partition(), id.batch_index()), (None, Some(0)));
+/// assert!(MessageId::EARLIEST < id && id < MessageId::LATEST);
+///
+/// let stored = id.to_bytes();
+/// assert_eq!(MessageId::from_bytes(&stored)?, id);
+/// # Ok::<(), pulsar_native::id::MessageIdError>(())
+/// ```
+#[derive(Clone)]
 pub struct MessageId {
+    position: MessagePosition,
+    /// Boxed, because few messages are chunked and every id is moved about.
+    first_chunk: Option<Box<MessagePosition>>,
+    topic: Option<Arc<str>>,
+}
+
+impl MessageId {
+    /// Before the first message of a topic.
+    pub const EARLIEST: Self = Self::at(MessagePosition::EARLIEST);
+    /// Behind the last message of a topic.
+    pub const LATEST: Self = Self::at(MessagePosition::LATEST);
+
+    /// The id of a whole entry of a topic that is not partitioned.
+    #[must_use]
+    pub const fn new(ledger_id: u64, entry_id: u64) -> Self {
+        Self::at(MessagePosition::new(ledger_id, entry_id))
+    }
+
+    /// Where there is no more to it than the position.
+    pub(crate) const fn at(position: MessagePosition) -> Self {
+        Self { position, first_chunk: None, topic: None }
+    }
+
+    /// Sets the partition.
+    #[must_use]
+    pub fn with_partition(mut self, partition: u32) -> Self {
+        self.position.partition = saturate(partition);
+        self
+    }
+
+    /// Makes it the id of a member of a batch of `size` messages.
+    #[must_use]
+    pub fn with_batch(mut self, index: u32, size: u32) -> Self {
+        self.position.batch_index = saturate(index);
+        self.position.batch_size = saturate(size);
+        self
+    }
+
+    /// Makes it the id of a chunked message, whose last chunk it names, and `first` its first.
+    #[must_use]
+    pub fn with_first_chunk(mut self, first: &MessageId) -> Self {
+        self.first_chunk = Some(Box::new(first.position));
+        self
+    }
+
+    /// Names the topic: in full, `persistent://tenant/namespace/topic`, and the partition's name where it has any.
+    #[must_use]
+    pub fn with_topic(mut self, topic: impl Into<Arc<str>>) -> Self {
+        self.topic = Some(topic.into());
+        self
+    }
+
+    /// The ledger that holds the entry (`ledgerId`). `None` for [`EARLIEST`](Self::EARLIEST) and
+    /// [`LATEST`](Self::LATEST), and where a send succeeded because the broker has the message already: its receipt of
+    /// a duplicate names no entry.
+    #[must_use]
+    pub fn ledger_id(&self) -> Option<u64> {
+        named(self.position.ledger_id)
+    }
+
+    /// The entry's number in its ledger (`entryId`). `None` where the id names no entry: also for "before the first
+    /// entry of this ledger", which brokers write as entry -1.
+    #[must_use]
+    pub fn entry_id(&self) -> Option<u64> {
+        named(self.position.entry_id)
+    }
+
+    /// The index of the partition; `None` for a topic that is not partitioned.
+    #[must_use]
+    pub fn partition(&self) -> Option<u32> {
+        u32::try_from(self.position.partition).ok()
+    }
+
+    /// The message's place in its batch, from 0; `None` for a message outside a batch.
+    #[must_use]
+    pub fn batch_index(&self) -> Option<u32> {
+        u32::try_from(self.position.batch_index).ok()
+    }
+
+    /// How many messages its batch has; `None` for a message outside a batch, and where the size is not known.
+    #[must_use]
+    pub fn batch_size(&self) -> Option<u32> {
+        u32::try_from(self.position.batch_size).ok().filter(|&size| size > 0)
+    }
+
+    /// The id of the first chunk, for a message that was sent in several; the id itself is the last chunk's.
+    #[must_use]
+    pub fn first_chunk(&self) -> Option<MessageId> {
+        self.first_chunk.as_ref().map(|first| Self { topic: self.topic.clone(), ..Self::at(**first) })
+    }
+
+    /// The full name of the topic, of the partition where it is partitioned. Ids of received messages have it; those of
+    /// sends, and those read from bytes or text, do not: see [`with_topic`](Self::with_topic).
+    #[must_use]
+    pub fn topic(&self) -> Option<&str> {
+        self.topic.as_deref()
+    }
+
+    /// What the machines work on.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn position(&self) -> MessagePosition {
+        self.position
+    }
+
+    /// The id as a serialized `MessageIdData`, the form that all clients store and read.
+    ///
+    /// `partition` is left out when it is negative and `batch_index` when it is -1, as all official clients do;
+    /// `batch_size` is written for members of a batch only, as the C++ client does. Clients differ here, so compare
+    /// ids, never their bytes.
+    #[must_use]
+    pub fn to_bytes(&self) -> Bytes {
+        let mut out = BytesMut::with_capacity(80);
+        self.position.put(&mut out);
+        if let Some(first) = &self.first_chunk {
+            let mut nested = BytesMut::with_capacity(40);
+            first.put(&mut nested);
+            put_bytes(&mut out, 7, &nested);
+        }
+        out.freeze()
+    }
+
+    /// Reads a serialized `MessageIdData` of any client. Fields this client does not know are skipped.
+    ///
+    /// # Errors
+    /// Bytes that are not protobuf, and a missing `ledgerId` or `entryId`.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, MessageIdError> {
+        let (position, first_chunk) = MessagePosition::read(bytes, 0)?;
+        let Some(range) = first_chunk else { return Ok(Self::at(position)) };
+        let base = range.start;
+        let (first, _) = MessagePosition::read(&bytes[range], base)?;
+        Ok(Self { first_chunk: Some(Box::new(first)), ..Self::at(position) })
+    }
+}
+
+fn saturate(value: u32) -> i32 {
+    i32::try_from(value).unwrap_or(i32::MAX)
+}
+
+/// A ledger's or entry's number, unless it is one of -1 and the largest, which stand for none.
+fn named(number: u64) -> Option<u64> {
+    (number < i64::MAX as u64).then_some(number)
+}
+
+impl From<MessagePosition> for MessageId {
+    fn from(position: MessagePosition) -> Self {
+        Self::at(position)
+    }
+}
+
+impl PartialEq for MessageId {
+    fn eq(&self, other: &Self) -> bool {
+        self.position == other.position
+    }
+}
+
+impl Eq for MessageId {}
+
+impl Hash for MessageId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.position.hash(state);
+    }
+}
+
+impl Ord for MessageId {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.position.cmp(&other.position)
+    }
+}
+
+impl PartialOrd for MessageId {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl fmt::Display for MessageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(first) = &self.first_chunk {
+            write!(f, "{first};")?;
+        }
+        self.position.fmt(f)
+    }
+}
+
+impl fmt::Debug for MessageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "MessageId({self}")?;
+        if let Some(size) = self.batch_size() {
+            write!(f, " of {size}")?;
+        }
+        match &self.topic {
+            Some(topic) => write!(f, ", {topic})"),
+            None => f.write_str(")"),
+        }
+    }
+}
+
+/// Reads the text of [`Display`](fmt::Display). The text does not hold the size of the batch: where the id of a batch's
+/// member is to be acknowledged later, keep its bytes.
+impl FromStr for MessageId {
+    type Err = MessageIdError;
+
+    fn from_str(text: &str) -> Result<Self, MessageIdError> {
+        let read = |part| MessagePosition::parse(part).ok_or_else(|| MessageIdError::Text(text.to_owned()));
+        let Some((first, last)) = text.split_once(';') else { return read(text).map(Self::at) };
+        Ok(Self { first_chunk: Some(Box::new(read(first)?)), ..Self::at(read(last)?) })
+    }
+}
+
+/// The numbers of a [`MessageId`], in the protocol's own form: what the machines pass about for each message, because
+/// copying it allocates and counts nothing.
+///
+/// It orders and compares as the id does.
+#[derive(Debug, Clone, Copy)]
+pub struct MessagePosition {
     /// `ledgerId`: the ledger that holds the entry. `u64::MAX` stands for -1.
     pub ledger_id: u64,
     /// `entryId`: the entry's place in its ledger. `u64::MAX` stands for -1.
@@ -30,101 +268,103 @@ pub struct MessageId {
     pub batch_size: i32,
 }
 
-impl MessageId {
-    /// Before the first message of a topic.
+impl MessagePosition {
+    /// As [`MessageId::EARLIEST`].
     pub const EARLIEST: Self = Self::new(u64::MAX, u64::MAX);
-    /// Behind the last message of a topic.
+    /// As [`MessageId::LATEST`].
     pub const LATEST: Self = Self::new(i64::MAX as u64, i64::MAX as u64);
 
-    /// The id of a whole entry of a topic that is not partitioned.
+    /// A whole entry of a topic that is not partitioned.
     #[must_use]
     pub const fn new(ledger_id: u64, entry_id: u64) -> Self {
         Self { ledger_id, entry_id, partition: -1, batch_index: -1, batch_size: 0 }
     }
 
-    /// The id as a serialized `MessageIdData`, the form other clients store and read.
-    ///
-    /// `partition` is left out when it is negative and `batch_index` when it is -1, as all official
-    /// clients do; `batch_size` is written for members of a batch only, as the C++ client does.
-    /// Clients differ here, so compare ids, never their bytes.
-    #[must_use]
-    pub fn to_bytes(&self) -> Bytes {
-        let mut out = BytesMut::with_capacity(48);
-        put_uint(&mut out, 1, self.ledger_id);
-        put_uint(&mut out, 2, self.entry_id);
+    fn put(&self, out: &mut BytesMut) {
+        put_uint(out, 1, self.ledger_id);
+        put_uint(out, 2, self.entry_id);
         if self.partition >= 0 {
-            put_uint(&mut out, 3, int32(self.partition));
+            put_uint(out, 3, int32(self.partition));
         }
         if self.batch_index != -1 {
-            put_uint(&mut out, 4, int32(self.batch_index));
-            put_uint(&mut out, 6, int32(self.batch_size));
+            put_uint(out, 4, int32(self.batch_index));
+            put_uint(out, 6, int32(self.batch_size));
         }
-        out.freeze()
     }
 
-    /// Reads a serialized `MessageIdData` of any client.
-    ///
-    /// The id of a chunked message reads as the id of its last chunk, which is the one that is
-    /// acknowledged. Fields this client does not know are skipped.
-    ///
-    /// # Errors
-    /// Bytes that are not protobuf, and a missing `ledgerId` or `entryId`.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self, MessageIdError> {
-        let mut reader = Reader::new(bytes, 0);
-        let (mut ledger_id, mut entry_id) = (None, None);
-        let mut id = Self::new(0, 0);
-        let error = |kind, field, offset| MessageIdError::Bytes(DecodeError::new(kind, field, offset));
-        while let Some((number, value)) = reader.next("MessageIdData")? {
+    /// Reads a `MessageIdData`, and says where its `first_chunk_message_id` lies. `base` is where `bytes` start in what
+    /// the errors refer to.
+    fn read(bytes: &[u8], base: usize) -> Result<(Self, Option<std::ops::Range<usize>>), DecodeError> {
+        let mut reader = Reader::new(bytes, base);
+        let (mut ledger_id, mut entry_id, mut first_chunk) = (None, None, None);
+        let mut read = Self::new(0, 0);
+        while let Some((number, value)) = reader.next(DATA)? {
             match (number, value) {
                 (1, Value::Varint(value)) => ledger_id = Some(value),
                 (2, Value::Varint(value)) => entry_id = Some(value),
-                (3, Value::Varint(value)) => id.partition = value as i32,
-                (4, Value::Varint(value)) => id.batch_index = value as i32,
-                (6, Value::Varint(value)) => id.batch_size = value as i32,
-                (1..=4 | 6, _) => return Err(error(DecodeErrorKind::BadWireType, "MessageIdData", reader.offset())),
+                (3, Value::Varint(value)) => read.partition = value as i32,
+                (4, Value::Varint(value)) => read.batch_index = value as i32,
+                (6, Value::Varint(value)) => read.batch_size = value as i32,
+                (7, Value::Bytes(range)) => first_chunk = Some(range),
+                (1..=4 | 6 | 7, _) => {
+                    return Err(DecodeError::new(DecodeErrorKind::BadWireType, DATA, reader.offset()));
+                }
                 _ => {}
             }
         }
-        let missing = |field| error(DecodeErrorKind::Missing, field, reader.offset());
-        id.ledger_id = ledger_id.ok_or_else(|| missing("MessageIdData.ledgerId"))?;
-        id.entry_id = entry_id.ok_or_else(|| missing("MessageIdData.entryId"))?;
-        Ok(id)
+        let missing = |field| DecodeError::new(DecodeErrorKind::Missing, field, reader.offset());
+        read.ledger_id = ledger_id.ok_or_else(|| missing("MessageIdData.ledgerId"))?;
+        read.entry_id = entry_id.ok_or_else(|| missing("MessageIdData.entryId"))?;
+        Ok((read, first_chunk))
     }
 
-    /// Ledger and entry in the order of storage.
+    /// Reads the text of [`Display`](fmt::Display).
+    fn parse(text: &str) -> Option<Self> {
+        let mut numbers = text.split(':');
+        let ledger_id = numbers.next()?.parse::<i64>().ok()? as u64;
+        let entry_id = numbers.next()?.parse::<i64>().ok()? as u64;
+        let partition = numbers.next()?.parse().ok()?;
+        let batch_index = numbers.next().map_or(Ok(-1), str::parse).ok()?;
+        if numbers.next().is_some() {
+            return None;
+        }
+        Some(Self { partition, batch_index, ..Self::new(ledger_id, entry_id) })
+    }
+
+    /// What it is ordered by. Ledger and entry are signed in all but their type on the wire: -1 comes first.
     fn rank(&self) -> (i64, i64, i32, i32) {
         (self.ledger_id as i64, self.entry_id as i64, self.partition, self.batch_index)
     }
 }
 
-impl PartialEq for MessageId {
+impl PartialEq for MessagePosition {
     fn eq(&self, other: &Self) -> bool {
         self.rank() == other.rank()
     }
 }
 
-impl Eq for MessageId {}
+impl Eq for MessagePosition {}
 
-impl Hash for MessageId {
+impl Hash for MessagePosition {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.rank().hash(state);
     }
 }
 
-impl Ord for MessageId {
+impl Ord for MessagePosition {
     fn cmp(&self, other: &Self) -> Ordering {
         self.rank().cmp(&other.rank())
     }
 }
 
-impl PartialOrd for MessageId {
+impl PartialOrd for MessagePosition {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-/// The Java client's text: `ledger:entry:partition`, with `:batch_index` behind it in a batch.
-impl fmt::Display for MessageId {
+/// `ledger:entry:partition`, with `:batch_index` behind it in a batch.
+impl fmt::Display for MessagePosition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (ledger, entry, partition, batch_index) = self.rank();
         write!(f, "{ledger}:{entry}:{partition}")?;
@@ -132,29 +372,6 @@ impl fmt::Display for MessageId {
             write!(f, ":{batch_index}")?;
         }
         Ok(())
-    }
-}
-
-/// Reads the text of [`Display`](fmt::Display). Of a chunked message's `first;last` the last is
-/// taken. The text does not hold the size of the batch, so `batch_size` is 0.
-impl FromStr for MessageId {
-    type Err = MessageIdError;
-
-    fn from_str(text: &str) -> Result<Self, MessageIdError> {
-        let wrong = || MessageIdError::Text(text.to_owned());
-        let last = text.rsplit(';').next().unwrap_or(text);
-        let mut numbers = last.split(':');
-        let mut number = || numbers.next().map(|digits| digits.parse::<i64>().map_err(|_| wrong())).transpose();
-        let narrow = |value: i64| i32::try_from(value).map_err(|_| wrong());
-        let mut id = Self::new(0, 0);
-        id.ledger_id = number()?.ok_or_else(wrong)? as u64;
-        id.entry_id = number()?.ok_or_else(wrong)? as u64;
-        id.partition = narrow(number()?.ok_or_else(wrong)?)?;
-        id.batch_index = narrow(number()?.unwrap_or(-1))?;
-        if numbers.next().is_some() {
-            return Err(wrong());
-        }
-        Ok(id)
     }
 }
 
@@ -221,9 +438,9 @@ wire_id! {
     ConsumerId
 }
 wire_id! {
-    /// `request_id` of the protocol: chosen by the client, echoed by the broker. 0 is an ordinary
-    /// one; `u64::MAX` stands for "no request" in an ERROR that ends a connection.
-    RequestId
+    /// `watcher_id` of the protocol: chosen by the client, unique on a connection, stable for a
+    /// watcher's life. 0 is an ordinary one.
+    WatcherId
 }
 
 #[cfg(test)]
@@ -234,8 +451,17 @@ mod tests {
         (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
     }
 
-    fn batch(ledger_id: u64, entry_id: u64, batch_index: i32, batch_size: i32) -> MessageId {
-        MessageId { batch_index, batch_size, ..MessageId::new(ledger_id, entry_id) }
+    fn batch(ledger_id: u64, entry_id: u64, index: u32, size: u32) -> MessageId {
+        MessageId::new(ledger_id, entry_id).with_batch(index, size)
+    }
+
+    fn chunked() -> MessageId {
+        MessageId::new(9, 4).with_first_chunk(&MessageId::new(9, 3))
+    }
+
+    /// All that bytes hold, where equality leaves some of it out.
+    fn whole(id: &MessageId) -> (MessagePosition, Option<u32>, Option<MessageId>) {
+        (id.position(), id.batch_size(), id.first_chunk())
     }
 
     #[test]
@@ -243,17 +469,18 @@ mod tests {
         let cases = [
             ("080710003000", MessageId::new(7, 0)),
             ("08071000", MessageId::new(7, 0)),
-            ("0807100018033000", MessageId { partition: 3, ..MessageId::new(7, 0) }),
+            ("0807100018033000", MessageId::new(7, 0).with_partition(3)),
             ("0807100120013003", batch(7, 1, 1, 3)),
-            ("0809100430003a06080910033000", MessageId::new(9, 4)),
-            ("080910043a0408091003", MessageId::new(9, 4)),
+            ("0809100430003a06080910033000", chunked()),
+            ("080910043a0408091003", chunked()),
             ("08ffffffffffffffffff0110ffffffffffffffffff01", MessageId::EARLIEST),
             ("08ffffffffffffffff7f10ffffffffffffffff7f", MessageId::LATEST),
         ];
         for (hex, id) in cases {
             let read = MessageId::from_bytes(&unhex(hex)).unwrap();
-            assert_eq!((read, read.batch_size), (id, id.batch_size), "{hex}");
-            assert_eq!(MessageId::from_bytes(&id.to_bytes()), Ok(id), "{hex}");
+            assert_eq!(whole(&read), whole(&id), "{hex}");
+            let again = MessageId::from_bytes(&id.to_bytes()).unwrap();
+            assert_eq!(whole(&again), whole(&id), "{hex}");
         }
     }
 
@@ -261,19 +488,24 @@ mod tests {
     fn bytes_are_those_of_the_cpp_client() {
         assert_eq!(MessageId::new(7, 0).to_bytes(), unhex("08071000"));
         assert_eq!(batch(7, 1, 1, 3).to_bytes(), unhex("0807100120013003"));
+        assert_eq!(chunked().to_bytes(), unhex("080910043a0408091003"));
         assert_eq!(MessageId::EARLIEST.to_bytes(), unhex("08ffffffffffffffffff0110ffffffffffffffffff01"));
     }
 
     #[test]
     fn damaged_bytes_are_errors() {
-        for (hex, field, kind) in [
-            ("", "MessageIdData.ledgerId", DecodeErrorKind::Missing),
-            ("0807", "MessageIdData.entryId", DecodeErrorKind::Missing),
-            ("080710", "MessageIdData", DecodeErrorKind::Truncated),
-            ("0a0007", "MessageIdData", DecodeErrorKind::BadWireType),
+        for (hex, field, kind, offset) in [
+            ("", "MessageIdData.ledgerId", DecodeErrorKind::Missing, 0),
+            ("0807", "MessageIdData.entryId", DecodeErrorKind::Missing, 2),
+            ("080710", "MessageIdData", DecodeErrorKind::Truncated, 3),
+            ("0a0007", "MessageIdData", DecodeErrorKind::BadWireType, 2),
+            ("080710003800", "MessageIdData", DecodeErrorKind::BadWireType, 6),
+            ("080710003a020807", "MessageIdData.entryId", DecodeErrorKind::Missing, 8),
         ] {
             match MessageId::from_bytes(&unhex(hex)) {
-                Err(MessageIdError::Bytes(error)) => assert_eq!((error.field, error.kind), (field, kind), "{hex}"),
+                Err(MessageIdError::Bytes(error)) => {
+                    assert_eq!((error.field, error.kind, error.offset), (field, kind, offset), "{hex}");
+                }
                 other => panic!("{hex}: {other:?}"),
             }
         }
@@ -283,19 +515,22 @@ mod tests {
     fn text_is_that_of_the_java_client() {
         for (text, id) in [
             ("7:0:-1", MessageId::new(7, 0)),
-            ("7:1:-1:0", batch(7, 1, 0, 0)),
-            ("7:1:3", MessageId { partition: 3, ..MessageId::new(7, 1) }),
+            ("7:1:-1:0", MessageId::new(7, 1).with_batch(0, 0)),
+            ("7:1:3", MessageId::new(7, 1).with_partition(3)),
             ("-1:-1:-1", MessageId::EARLIEST),
+            ("9:3:-1;9:4:-1", chunked()),
         ] {
             assert_eq!(id.to_string(), text);
-            assert_eq!(text.parse(), Ok(id));
+            let read: MessageId = text.parse().unwrap();
+            assert_eq!(whole(&read), whole(&id), "{text}");
         }
-        assert_eq!("9:3:-1;9:4:-1".parse(), Ok(MessageId::new(9, 4)));
     }
 
     #[test]
     fn text_that_is_no_id_is_named_in_the_error() {
-        for text in ["", "7", "7:1", "7:1:x", "7:1:-1:0:0", "7:1:99999999999", "(7,1,-1,0)"] {
+        for text in
+            ["", "7", "7:1", "7:1:x", "7:1:-1:0:0", "7:1:99999999999", "(7,1,-1,0)", "7:1:-1;", "1:1:1;1:1:1;1:1:1"]
+        {
             let error = text.parse::<MessageId>().unwrap_err();
             assert_eq!(error, MessageIdError::Text(text.to_owned()));
             assert!(error.to_string().contains(text));
@@ -303,18 +538,38 @@ mod tests {
     }
 
     #[test]
-    fn order_is_that_of_storage_and_skips_the_batch_size() {
+    fn order_is_that_of_storage_and_skips_size_chunk_and_topic() {
         let ordered = [
             MessageId::EARLIEST,
             MessageId::new(1, u64::MAX),
             MessageId::new(1, 0),
             batch(1, 0, 0, 2),
             batch(1, 0, 1, 2),
+            MessageId::new(1, 0).with_partition(0),
             MessageId::new(1, 1),
             MessageId::new(2, 0),
             MessageId::LATEST,
         ];
         assert!(ordered.windows(2).all(|pair| pair[0] < pair[1]));
         assert_eq!(batch(1, 0, 1, 2), batch(1, 0, 1, 0));
+        assert_eq!(chunked(), MessageId::new(9, 4));
+        assert_eq!(MessageId::new(9, 4).with_topic("persistent://a/b/c"), MessageId::new(9, 4));
+    }
+
+    #[test]
+    fn what_an_id_does_not_name_is_none() {
+        let plain = MessageId::new(1, u64::MAX);
+        assert_eq!((plain.ledger_id(), plain.entry_id()), (Some(1), None));
+        assert_eq!((plain.partition(), plain.batch_index(), plain.batch_size()), (None, None, None));
+        assert_eq!((plain.topic(), plain.first_chunk()), (None, None));
+        for id in [MessageId::EARLIEST, MessageId::LATEST] {
+            assert_eq!((id.ledger_id(), id.entry_id()), (None, None));
+        }
+        let full = chunked().with_topic("persistent://a/b/c").with_partition(2).with_batch(1, 4);
+        assert_eq!((full.ledger_id(), full.entry_id()), (Some(9), Some(4)));
+        assert_eq!((full.partition(), full.batch_index(), full.batch_size()), (Some(2), Some(1), Some(4)));
+        assert_eq!(full.topic(), Some("persistent://a/b/c"));
+        assert_eq!(full.first_chunk().as_ref().and_then(MessageId::topic), Some("persistent://a/b/c"));
+        assert_eq!(format!("{full:?}"), "MessageId(9:3:-1;9:4:2:1 of 4, persistent://a/b/c)");
     }
 }

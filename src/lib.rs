@@ -94,8 +94,9 @@ pub mod wire;
 
 #[cfg(feature = "client")]
 pub use client::{
-    Acker, Authentication, Client, ClientBuilder, Consumer, ConsumerBuilder, ConsumerStats, HashingScheme,
-    MessageRoutingMode, Producer, ProducerBuilder, ReceivedMessage, Token, Topics, TryEnqueueError,
+    Acker, Authentication, Client, ClientBuilder, Consumer, ConsumerBuilder, ConsumerEvent, ConsumerEvents,
+    ConsumerStats, HashingScheme, MessageRoutingMode, Producer, ProducerBuilder, ReceivedMessage, Token, Topics,
+    TryEnqueueError, UnreadableMessage, UnreadableReason,
 };
 pub use error::{Error, ErrorKind, Origin, SendError, ServerCode, ServerError};
 pub use id::MessageId;

@@ -1,4 +1,4 @@
-//! Chance that can be repeated.
+//! Chance that can be repeated. Tests include this file too, so its own test is theirs: `tests/machine/generator.rs`.
 
 /// SplitMix64: small, and good enough to spread clients in time and to vary tests. No source of secrets.
 #[derive(Debug, Clone)]
@@ -15,17 +15,5 @@ impl SplitMix64 {
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_generator_is_splitmix64() {
-        let mut random = SplitMix64::new(1_234_567);
-        assert_eq!(random.next(), 6_457_827_717_110_365_317);
-        assert_eq!(random.next(), 3_203_168_211_198_807_973);
     }
 }

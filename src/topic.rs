@@ -201,6 +201,7 @@ impl TryFrom<&str> for TopicName {
 
 /// A text that is not a topic's name.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct TopicNameError {
     /// The text.
     pub topic: String,

@@ -167,6 +167,7 @@ impl ClientBuilder {
             seed,
             producer_ids: AtomicU64::new(0),
             consumer_ids: AtomicU64::new(0),
+            watcher_ids: AtomicU64::new(0),
         };
         Ok((Client { shared: Arc::new(shared) }, supervisor, inbox))
     }

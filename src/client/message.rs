@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::id::MessageId;
-use crate::machine::consumer::EntryBody;
+use super::parts::Part;
+use crate::id::{MessageId, MessagePosition};
+use crate::machine::consumer::{Consumer, EntryBody};
 use crate::wire::batch::PlainRecord;
 use crate::wire::entry::BrokerEntryMetadata;
 use crate::wire::metadata::{self, Metadata, Properties, SingleMetadata, message_properties, single_properties};
@@ -34,11 +35,10 @@ pub struct ReceivedMessage {
 /// An entry, opened: what its messages have in common.
 #[derive(Clone)]
 pub(super) struct Opened {
-    topic: Arc<str>,
-    /// Which endpoint of the consumer it came from.
-    source: u32,
+    /// What it came from, and is acknowledged to.
+    part: Arc<Part<Consumer>>,
     /// Of the entry as a whole, with the size of its batch.
-    id: MessageId,
+    position: MessagePosition,
     raw: Bytes,
     /// The payload, if it was compressed; else it lies in `raw`.
     inflated: Option<Box<Bytes>>,
@@ -53,11 +53,10 @@ pub(super) struct Opened {
 
 impl Opened {
     /// No entry yet.
-    pub(super) fn empty(topic: Arc<str>, source: u32) -> Self {
+    pub(super) fn empty(part: Arc<Part<Consumer>>) -> Self {
         Self {
-            topic,
-            source,
-            id: MessageId::EARLIEST,
+            part,
+            position: MessagePosition::EARLIEST,
             raw: Bytes::new(),
             inflated: None,
             payload: 0..0,
@@ -69,23 +68,30 @@ impl Opened {
 
     /// Takes in an entry. `inflated` is the payload if it had to be decompressed.
     #[inline]
-    pub(super) fn fill(&mut self, id: MessageId, raw: Bytes, body: &EntryBody, inflated: Option<Bytes>, again: u32) {
-        self.id = id;
+    pub(super) fn fill(
+        &mut self,
+        position: MessagePosition,
+        raw: Bytes,
+        body: &EntryBody,
+        inflated: Option<Bytes>,
+        redelivery_count: u32,
+    ) {
+        self.position = position;
         self.raw = raw;
         self.payload = inflated.as_ref().map_or(body.payload.clone(), |payload| 0..narrow(payload.len()));
         self.inflated = inflated.map(Box::new);
         self.metadata = body.metadata.clone();
         self.broker = body.broker.clone();
-        self.redelivery_count = again;
+        self.redelivery_count = redelivery_count;
     }
 
     /// Lets go of the bytes.
     pub(super) fn clear(&mut self) {
-        *self = Self::empty(self.topic.clone(), self.source);
+        *self = Self::empty(self.part.clone());
     }
 
-    pub(super) fn id(&self) -> &MessageId {
-        &self.id
+    pub(super) fn position(&self) -> MessagePosition {
+        self.position
     }
 
     /// The payload of the whole entry.
@@ -131,9 +137,15 @@ impl ReceivedMessage {
         Self { opened, start, payload_at, end, batch_index: i32::try_from(index).unwrap_or(i32::MAX) }
     }
 
+    /// The part it came from.
     #[inline]
-    pub(super) fn source(&self) -> usize {
-        self.opened.source as usize
+    pub(super) fn part(&self) -> &Part<Consumer> {
+        &self.opened.part
+    }
+
+    /// The serialized metadata of its entry.
+    pub(super) fn metadata_bytes(&self) -> &[u8] {
+        self.opened.metadata_bytes()
     }
 
     #[inline]
@@ -152,22 +164,21 @@ impl ReceivedMessage {
         self.own_bytes().map(|bytes| (SingleMetadata::parse(bytes).unwrap_or_default(), bytes))
     }
 
-    /// Whether it came from that topic: of one topic all messages share the name.
-    #[inline]
-    pub(super) fn is_of(&self, topic: &Arc<str>) -> bool {
-        let own = &self.opened().topic;
-        Arc::ptr_eq(own, topic) || own == topic
-    }
-
-    /// The message's id; with it the message can be acknowledged later.
+    /// The message's id, which holds its topic; with it the message can be acknowledged later.
     #[inline]
     pub fn id(&self) -> MessageId {
-        MessageId { batch_index: self.batch_index, ..self.opened.id }
+        MessageId::at(self.position()).with_topic(self.opened.part.topic.clone())
+    }
+
+    /// The id without its topic, which takes a count of references to hand out.
+    #[inline]
+    pub(super) fn position(&self) -> MessagePosition {
+        MessagePosition { batch_index: self.batch_index, ..self.opened.position }
     }
 
     /// The full name of the topic, of the partition where it is partitioned.
     pub fn topic(&self) -> &str {
-        &self.opened().topic
+        &self.opened().part.topic
     }
 
     /// The payload, shared with the buffer it came in.
@@ -279,7 +290,7 @@ impl ReceivedMessage {
     /// the metadata, corrected for this one's place in its batch.
     pub fn index(&self) -> Option<u64> {
         let last = self.opened().broker()?.index?;
-        let behind = (self.opened.id.batch_size - 1 - self.batch_index).max(0);
+        let behind = (self.opened.position.batch_size - 1 - self.batch_index).max(0);
         last.checked_sub(u64::try_from(behind).ok()?)
     }
 

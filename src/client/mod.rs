@@ -11,11 +11,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::{ConsumerId, ProducerId};
-use crate::machine::control::{EndpointRef, Input};
+use crate::id::{ConsumerId, ProducerId, WatcherId};
+use crate::machine::EndpointRef;
+use crate::machine::control::Input;
+use crate::machine::supervisor::query::{self, Query};
 use crate::machine::{ReadyList, Reply, ReplyTo};
 use crate::topic::TopicName;
 
+mod acker;
 mod auth;
 mod builder;
 pub(crate) mod clock;
@@ -23,27 +26,36 @@ mod consumer;
 mod consumer_builder;
 mod dial;
 mod driver;
+mod events;
 mod message;
+mod parts;
 mod producer;
 mod producer_builder;
 mod receive;
 mod routing;
 pub(crate) mod runtime;
+#[cfg(all(test, feature = "broker"))]
+mod tests;
+mod topic_list;
 mod topics;
 mod workers;
 
-pub use auth::{Authentication, CredentialsFuture, NoAuthentication, Token};
+pub use acker::Acker;
+pub use auth::{Authentication, CredentialsFuture, HttpHeaders, HttpHeadersFuture, NoAuthentication, Token};
 pub use builder::ClientBuilder;
-pub use consumer::{Acker, Consumer, ConsumerStats};
+pub use consumer::{Consumer, ConsumerStats};
 pub use consumer_builder::ConsumerBuilder;
 pub use dial::{DialFuture, Dialer, Socket, Target};
+pub use events::{ConsumerEvent, ConsumerEvents, UnreadableMessage, UnreadableReason};
 pub use message::ReceivedMessage;
 pub use producer::{Producer, TryEnqueueError};
 pub use producer_builder::ProducerBuilder;
 pub use routing::{HashingScheme, MessageRoutingMode};
+#[doc(hidden)]
+pub use topic_list::{TopicChange, TopicListWatch};
 pub use topics::Topics;
 
-pub use crate::machine::control::{AuthData, HostPort};
+pub use crate::machine::control::{AuthContext, AuthData, HostPort};
 
 /// A connection to a Pulsar cluster. Clones share it.
 ///
@@ -65,6 +77,7 @@ pub(crate) struct Shared {
     seed: u64,
     producer_ids: AtomicU64,
     consumer_ids: AtomicU64,
+    watcher_ids: AtomicU64,
 }
 
 impl Client {
@@ -114,7 +127,7 @@ impl Client {
 
     /// Waits until a broker has accepted the credentials.
     pub(crate) async fn check_connection(&self) -> Result<()> {
-        self.shared.ask(Input::Connect).await.map(drop)
+        self.shared.query(query::connect()).await.map(drop)
     }
 
     /// The broker address that the client enters the cluster by, as the service URL gives it.
@@ -137,8 +150,13 @@ impl Shared {
         reply.await
     }
 
+    /// Asks the cluster.
+    pub(crate) async fn query<T: Send + 'static>(&self, query: Query<T>) -> Result<T> {
+        self.ask(|reply| Input::Query(query.with_reply(reply))).await
+    }
+
     pub(crate) async fn partitions(&self, topic: Arc<str>) -> Result<u32> {
-        self.ask(|reply| Input::Partitions { topic, reply }).await
+        self.query(query::partitions(&topic)).await
     }
 
     pub(crate) fn open(&self, endpoint: EndpointRef) -> Result<()> {
@@ -163,6 +181,10 @@ impl Shared {
 
     pub(crate) fn next_consumer_id(&self) -> ConsumerId {
         ConsumerId(self.consumer_ids.fetch_add(1, Ordering::Relaxed))
+    }
+
+    pub(crate) fn next_watcher_id(&self) -> WatcherId {
+        WatcherId(self.watcher_ids.fetch_add(1, Ordering::Relaxed))
     }
 
     /// The topics behind `topic`: its partitions, or itself if it has none.

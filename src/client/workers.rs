@@ -7,7 +7,8 @@ use std::task::{Context, Poll};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::consumer::{Acker, Consumer};
+use super::acker::Acker;
+use super::consumer::Consumer;
 use super::message::ReceivedMessage;
 use crate::error::{Error, ErrorKind, Result};
 use crate::hash::murmur3_32;
@@ -134,7 +135,7 @@ fn poll_ended(tasks: &mut JoinSet<()>, cx: &mut Context<'_>) -> Result<()> {
 
 fn check(ended: Option<std::result::Result<(), tokio::task::JoinError>>) -> Result<()> {
     match ended {
-        Some(Err(error)) => Err(Error::local(ErrorKind::Closed, format!("the work on a message ended: {error}"))),
+        Some(Err(error)) => Err(Error::local(ErrorKind::Closed, "the work on a message ended").with_source(error)),
         _ => Ok(()),
     }
 }

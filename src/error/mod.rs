@@ -1,16 +1,21 @@
 //! What can go wrong, said so that a program can act on it and a person can mend it.
 //!
-//! One [`Error`] serves the whole public API: it is cheap to clone, because one cause (a lost link, a
-//! terminated topic) reaches many waiters. It answers *who* ([`Origin`]), *what* ([`ErrorKind`], and the
-//! broker's own [`ServerError`] where there is one), *where* (topic, broker address) and *whether
-//! trying again can help* ([`Error::is_retriable`]).
+//! One [`Error`] serves the whole public API: it is cheap to clone, because one cause (a lost connection, a terminated
+//! topic) reaches many waiters. It answers *who* ([`Origin`]), *what* ([`ErrorKind`], and the broker's own
+//! [`ServerError`] where there is one), *where* (topic, broker address) and *whether trying again can help*
+//! ([`Error::is_retriable`]).
 
+use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 
 mod server;
 
-pub use server::{Disposition, ServerCode, ServerError};
+pub(crate) use server::RetryPolicy;
+pub use server::{ServerCode, ServerError};
+
+/// The cause of an error, as a user's code hands it in.
+type Cause = Box<dyn StdError + Send + Sync>;
 
 /// The result type of the public API.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -85,6 +90,18 @@ impl ErrorKind {
 }
 
 /// A failure of the public API.
+///
+/// [`Display`](fmt::Display) says what happened, to which topic and at which broker; what caused it is its
+/// [`source`](StdError::source), which the text does not repeat. `{:#}` and `{:?}` show all of it in one line.
+///
+/// ```
+/// use pulsar_native::{Error, ErrorKind};
+///
+/// let refused = Error::authentication("the vault knows no such role");
+/// assert_eq!(refused.kind(), ErrorKind::Authentication);
+/// assert!(!refused.is_retriable());
+/// assert_eq!(format!("{refused:#}"), "no credentials: the vault knows no such role");
+/// ```
 #[derive(Clone)]
 pub struct Error {
     inner: Arc<Inner>,
@@ -97,35 +114,86 @@ struct Inner {
     message: String,
     topic: Option<Arc<str>>,
     address: Option<Arc<str>>,
-    server: Option<ServerError>,
+    source: Option<Source>,
     retriable: Option<bool>,
+    may_be_stored: bool,
+}
+
+#[derive(Clone)]
+enum Source {
+    /// Apart from other causes, so that it can be asked for.
+    Server(ServerError),
+    Other(Arc<dyn StdError + Send + Sync>),
+}
+
+impl Source {
+    fn get(&self) -> &(dyn StdError + 'static) {
+        match self {
+            Self::Server(error) => error,
+            Self::Other(error) => &**error,
+        }
+    }
 }
 
 impl Error {
+    /// No credentials, for an [`Authentication`](crate::client::Authentication) of one's own: of kind
+    /// [`Authentication`](ErrorKind::Authentication), which trying again does not mend. Where it may pass, a source
+    /// that is out of reach for example, use [`Error::connection`].
+    #[must_use]
+    pub fn authentication(cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self::local(ErrorKind::Authentication, "no credentials").caused_by(cause.into())
+    }
+
+    /// No connection, for a [`Dialer`](crate::client::Dialer) of one's own: of kind
+    /// [`Connection`](ErrorKind::Connection), and tried again.
+    #[must_use]
+    pub fn connection(cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self::network("no connection").caused_by(cause.into())
+    }
+
+    /// A failure of another kind, in code that serves this client. Whether it counts as passing follows from the kind:
+    /// see [`Error::is_retriable`].
+    #[must_use]
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self::local(kind, message)
+    }
+
+    /// Names the cause.
+    #[must_use]
+    pub fn with_source(self, cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.caused_by(cause.into())
+    }
+
+    fn caused_by(mut self, cause: Cause) -> Self {
+        Arc::make_mut(&mut self.inner).source = Some(Source::Other(cause.into()));
+        self
+    }
+
     /// An error of this library's own finding.
     pub(crate) fn local(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self::new(kind, Origin::Local, message.into())
+        Self::build(kind, Origin::Local, message.into())
     }
 
     /// The network or the operating system failed.
     pub(crate) fn network(message: impl Into<String>) -> Self {
-        Self::new(ErrorKind::Connection, Origin::Network, message.into())
+        Self::build(ErrorKind::Connection, Origin::Network, message.into())
     }
 
     /// The peer's bytes broke the protocol.
     pub(crate) fn protocol(message: impl Into<String>) -> Self {
-        Self::new(ErrorKind::Protocol, Origin::Peer, message.into())
+        Self::build(ErrorKind::Protocol, Origin::Peer, message.into())
     }
 
     /// The broker's own refusal; `doing` says what was asked of it.
     pub(crate) fn server(error: ServerError, doing: &str) -> Self {
-        let mut made = Self::new(error.code.kind(), Origin::Broker, format!("the broker refused {doing}"));
-        Arc::make_mut(&mut made.inner).server = Some(error);
-        made
+        let mut refused = Self::build(error.code.kind(), Origin::Broker, format!("the broker refused {doing}"));
+        Arc::make_mut(&mut refused.inner).source = Some(Source::Server(error));
+        refused
     }
 
-    fn new(kind: ErrorKind, origin: Origin, message: String) -> Self {
-        let inner = Inner { kind, origin, message, topic: None, address: None, server: None, retriable: None };
+    fn build(kind: ErrorKind, origin: Origin, message: String) -> Self {
+        let (topic, address, source, retriable) = (None, None, None, None);
+        let inner = Inner { kind, origin, message, topic, address, source, retriable, may_be_stored: false };
         Self { inner: Arc::new(inner) }
     }
 
@@ -177,7 +245,16 @@ impl Error {
 
     /// The broker's error code and text, where the broker answered with one (`ServerError` of the protocol).
     pub fn server_error(&self) -> Option<&ServerError> {
-        self.inner.server.as_ref()
+        match &self.inner.source {
+            Some(Source::Server(error)) => Some(error),
+            _ => None,
+        }
+    }
+
+    /// Whether the message that could not be sent may be stored all the same: see [`SendError::may_be_stored`], of
+    /// which this remains when a [`SendError`] becomes an `Error`. `false` for errors that are not about a message.
+    pub fn may_be_stored(&self) -> bool {
+        self.inner.may_be_stored
     }
 
     /// Whether the same call may succeed later without a change of its arguments.
@@ -185,18 +262,17 @@ impl Error {
     /// The client itself retries such failures of producers and consumers that have been attached once; what
     /// reaches the application has outlived its deadline.
     pub fn is_retriable(&self) -> bool {
-        self.inner.retriable.unwrap_or_else(|| match &self.inner.server {
-            Some(error) => error.code.disposition() == Disposition::Retry,
+        self.inner.retriable.unwrap_or_else(|| match self.server_error() {
+            Some(error) => error.code.retry_policy() == RetryPolicy::Retry,
             None => self.inner.kind.is_retriable(),
         })
     }
 }
 
-/// What the operating system says of a socket or a name: a [`Connection`](ErrorKind::Connection) error, for a dialer of
-/// one's own.
+/// As [`Error::connection`].
 impl From<std::io::Error> for Error {
     fn from(error: std::io::Error) -> Self {
-        Self::network(error.to_string())
+        Self::connection(error)
     }
 }
 
@@ -209,35 +285,51 @@ impl fmt::Display for Error {
         if let Some(address) = &self.inner.address {
             write!(f, " [broker {address}]")?;
         }
-        match &self.inner.server {
-            Some(error) => write!(f, ": {error}"),
-            None => Ok(()),
+        if f.alternate() {
+            return write_causes(f, self.source());
         }
+        Ok(())
     }
+}
+
+/// `: cause: cause of the cause`, down to the first one.
+fn write_causes(f: &mut fmt::Formatter<'_>, mut cause: Option<&(dyn StdError + 'static)>) -> fmt::Result {
+    while let Some(error) = cause {
+        write!(f, ": {error}")?;
+        cause = error.source();
+    }
+    Ok(())
 }
 
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Error({:?}, {:?}: {self})", self.inner.kind, self.inner.origin)
+        write!(f, "Error({:?}, {:?}: {self:#})", self.inner.kind, self.inner.origin)
     }
 }
 
-impl std::error::Error for Error {}
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.inner.source.as_ref().map(Source::get)
+    }
+}
 
 impl PartialEq for Error {
-    /// Equal in kind, origin, text, topic, address and broker's answer.
+    /// Equal in kind, origin, whether a message may be stored, the broker's answer, and all that `{:#}` shows.
     fn eq(&self, other: &Self) -> bool {
         let (a, b) = (&self.inner, &other.inner);
-        a.kind == b.kind
-            && a.origin == b.origin
-            && a.message == b.message
-            && a.topic == b.topic
-            && a.address == b.address
-            && a.server == b.server
+        Arc::ptr_eq(a, b)
+            || a.kind == b.kind
+                && a.origin == b.origin
+                && a.may_be_stored == b.may_be_stored
+                && self.server_error() == other.server_error()
+                && format!("{self:#}") == format!("{other:#}")
     }
 }
 
 /// Why a message was not confirmed.
+///
+/// Its text and its [`source`](StdError::source) are those of [`error`](Self::error), with what became of the message
+/// before it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SendError {
     error: Error,
@@ -268,18 +360,73 @@ impl fmt::Display for SendError {
             true => "the message was not confirmed, and may be stored",
             false => "the message was not stored",
         };
-        write!(f, "{what}: {}", self.error)
+        write!(f, "{what}: ")?;
+        self.error.fmt(f)
     }
 }
 
-impl std::error::Error for SendError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.error)
+impl StdError for SendError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.error.source()
     }
 }
 
 impl From<SendError> for Error {
+    /// [`Error::may_be_stored`] keeps what became of the message.
     fn from(error: SendError) -> Self {
-        error.error
+        let SendError { mut error, may_be_stored } = error;
+        if error.inner.may_be_stored != may_be_stored {
+            Arc::make_mut(&mut error.inner).may_be_stored = may_be_stored;
+        }
+        error
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_names_topic_and_address_and_leaves_the_cause_to_the_source() {
+        let error = Error::server(ServerError::new(5, "Exclusive consumer is already connected"), "the subscription")
+            .with_topic(&"persistent://a/b/c".into())
+            .with_address(&"b:6650".into());
+        assert_eq!(error.to_string(), "the broker refused the subscription [topic persistent://a/b/c] [broker b:6650]");
+        let server = "ConsumerBusy (Exclusive consumer is already connected)";
+        assert_eq!(error.source().map(ToString::to_string).as_deref(), Some(server));
+        assert_eq!(error.source().and_then(|source| source.downcast_ref()), error.server_error());
+        assert_eq!(format!("{error:#}"), format!("{error}: {server}"));
+        assert_eq!(format!("{error:?}"), format!("Error(Busy, Broker: {error}: {server})"));
+    }
+
+    #[test]
+    fn causes_are_kept_as_they_are() {
+        let refused = || std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        for error in [refused().into(), Error::connection(refused()), Error::network("x").with_source(refused())] {
+            let io = error.source().and_then(|source| source.downcast_ref::<std::io::Error>()).expect("an io::Error");
+            assert_eq!((io.kind(), error.kind()), (std::io::ErrorKind::ConnectionRefused, ErrorKind::Connection));
+            assert!(error.is_retriable());
+        }
+        let outer = Error::new(ErrorKind::NotReady, "no token yet").with_source(Error::connection(refused()));
+        assert_eq!(format!("{outer:#}"), "no token yet: no connection: connection refused");
+        assert_eq!(outer, outer.clone());
+        assert_ne!(outer, Error::new(ErrorKind::NotReady, "no token yet"));
+    }
+
+    #[test]
+    fn a_send_error_says_what_became_of_the_message_and_stays_so() {
+        let cause = || Error::connection("reset").with_topic(&"t".into());
+        for (may_be_stored, text) in [
+            (true, "the message was not confirmed, and may be stored: no connection [topic t]"),
+            (false, "the message was not stored: no connection [topic t]"),
+        ] {
+            let error = SendError::new(cause(), may_be_stored);
+            assert_eq!(error.to_string(), text);
+            assert_eq!(format!("{error:#}"), format!("{text}: reset"));
+            assert_eq!(error.source().map(ToString::to_string).as_deref(), Some("reset"));
+            let error = Error::from(error);
+            assert_eq!((error.may_be_stored(), error.topic()), (may_be_stored, Some("t")));
+        }
+        assert!(!cause().may_be_stored());
     }
 }

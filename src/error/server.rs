@@ -13,18 +13,18 @@ pub struct ServerCode(pub i32);
 
 /// What a client does about a refusal when it opens a producer or consumer, or looks a topic up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Disposition {
+pub(crate) enum RetryPolicy {
     /// Try again after a back-off.
     Retry,
-    /// Trying again cannot help a first attempt; an endpoint that was attached before goes on trying, because the
-    /// refusal may be its own ghost on a dead connection.
+    /// Trying again cannot help a first attempt. An endpoint that was attached before goes on trying: the broker may
+    /// still count its attachment over a dead connection.
     RetryIfEstablished,
     /// It is over at once, for a new endpoint and for an established one.
     Terminal,
 }
 
 macro_rules! codes {
-    ($($code:literal $constant:ident $name:literal $kind:ident $disposition:ident;)*) => {
+    ($($code:literal $constant:ident $name:literal $kind:ident $policy:ident;)*) => {
         impl ServerCode {
             $(#[doc = concat!("`", $name, "` of the protocol.")] pub const $constant: Self = Self($code);)*
 
@@ -39,8 +39,8 @@ macro_rules! codes {
             }
 
             /// What a client does about it. Unknown codes are retried.
-            pub fn disposition(self) -> Disposition {
-                match self.0 { $($code => Disposition::$disposition,)* _ => Disposition::Retry }
+            pub(crate) fn retry_policy(self) -> RetryPolicy {
+                match self.0 { $($code => RetryPolicy::$policy,)* _ => RetryPolicy::Retry }
             }
         }
     };
@@ -87,6 +87,7 @@ impl fmt::Debug for ServerCode {
 ///
 /// The text is free-form and often starts with a Java class name; decide by the code.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ServerError {
     /// The code (`ServerError` of the protocol).
     pub code: ServerCode,
@@ -123,13 +124,13 @@ mod tests {
     #[test]
     fn unknown_codes_survive_and_are_retried() {
         let error = ServerError::new(77, "new in some version");
-        assert_eq!(error.code.disposition(), Disposition::Retry);
+        assert_eq!(error.code.retry_policy(), RetryPolicy::Retry);
         assert_eq!(error.to_string(), "unknown code 77 (new in some version)");
     }
 
     #[test]
-    fn an_established_producer_outlasts_its_own_ghost() {
-        assert_eq!(ServerCode::PRODUCER_BUSY.disposition(), Disposition::RetryIfEstablished);
-        assert_eq!(ServerCode::PRODUCER_FENCED.disposition(), Disposition::Terminal);
+    fn an_established_producer_outlasts_its_own_dead_connection() {
+        assert_eq!(ServerCode::PRODUCER_BUSY.retry_policy(), RetryPolicy::RetryIfEstablished);
+        assert_eq!(ServerCode::PRODUCER_FENCED.retry_policy(), RetryPolicy::Terminal);
     }
 }

@@ -350,7 +350,7 @@ impl Simulation {
     /// Whether an entry was damaged on its way to a subscription, by [`Fault::CorruptEntry`]: it counts as received.
     #[must_use]
     pub fn was_corrupted(&self, topic: &str, subscription: &str, id: &crate::MessageId) -> bool {
-        let world = self.inner.world();
+        let (world, id) = (self.inner.world(), id.position());
         let key = (topic.to_owned(), subscription.to_owned(), id.ledger_id, id.entry_id);
         world.proxy.records.corrupted.contains(&key)
     }

@@ -391,6 +391,7 @@ impl Proxy {
 
     /// When this message was sent to the subscription's consumers, as one that is not acknowledged.
     pub(super) fn deliveries(&self, topic: &str, subscription: &str, id: &MessageId) -> Vec<Instant> {
+        let id = id.position();
         let key = (topic.to_owned(), subscription.to_owned(), id.ledger_id, id.entry_id);
         let all = self.records.delivered.get(&key).map_or(&[][..], Vec::as_slice);
         let holds = |words: &[i64]| match usize::try_from(id.batch_index) {

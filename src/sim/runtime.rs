@@ -61,7 +61,7 @@ impl Runtime for SimRuntime {
         }
         // A connection whose socket is full schedules no endpoint.
         if tx.is_empty() {
-            session.mark_all();
+            session.schedule_all();
         }
     }
 
@@ -73,7 +73,7 @@ impl Runtime for SimRuntime {
         if let Some(deadline) = supervisor.poll_deadline().filter(|deadline| deadline.is_due(world.now)) {
             world.violations.report("no lost deadline", || format!("{deadline:?} of the supervisor is due"));
         }
-        supervisor.mark_all();
+        supervisor.notify_all();
     }
 }
 

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::broker::machine::Broker;
-use crate::id::MessageId;
+use crate::id::{MessageId, MessagePosition};
 use crate::topic::TopicName;
 use crate::wire::batch::BatchCursor;
 use crate::wire::compress::decompress;
@@ -32,16 +32,16 @@ pub(super) fn stored(broker: &Broker, topic: &str) -> Vec<Stored> {
     let mut messages = Vec::new();
     for offset in found.log.first()..found.log.end() {
         let Some(entry) = found.log.get(offset) else { continue };
-        let id = MessageId {
+        let id = MessagePosition {
             partition: found.partition(),
-            ..MessageId::new(entry.position.ledger as u64, entry.position.entry as u64)
+            ..MessagePosition::new(entry.position.ledger as u64, entry.position.entry as u64)
         };
         read_entry(&entry.bytes, id, &mut messages);
     }
     messages
 }
 
-fn read_entry(bytes: &Bytes, id: MessageId, into: &mut Vec<Stored>) -> Option<()> {
+fn read_entry(bytes: &Bytes, at: MessagePosition, into: &mut Vec<Stored>) -> Option<()> {
     let parts = EntryParts::split(bytes).ok()?;
     let raw = bytes.get(parts.metadata.clone())?;
     let read = Metadata::parse(raw).ok()?;
@@ -49,14 +49,14 @@ fn read_entry(bytes: &Bytes, id: MessageId, into: &mut Vec<Stored>) -> Option<()
     let payload = decompress(read.compression, &payload, read.uncompressed_size, UNCOMPRESSED_BYTES_MAX).ok()?;
     let producer_name = metadata::text(raw, &read.producer_name).to_owned();
     let Some(size) = read.num_messages_in_batch else {
-        into.push(Stored { id, producer_name, sequence_id: read.sequence_id, payload });
+        into.push(Stored { id: at.into(), producer_name, sequence_id: read.sequence_id, payload });
         return Some(());
     };
     let mut cursor = BatchCursor::new(size, payload.len()).ok()?;
     for index in 0..size {
         let record = cursor.next(&payload)?.ok()?;
         into.push(Stored {
-            id: MessageId { batch_index: index, batch_size: size, ..id },
+            id: MessagePosition { batch_index: index, batch_size: size, ..at }.into(),
             producer_name: producer_name.clone(),
             sequence_id: read.sequence_id,
             payload: payload.slice(record.payload),
@@ -66,7 +66,7 @@ fn read_entry(bytes: &Bytes, id: MessageId, into: &mut Vec<Stored>) -> Option<()
 }
 
 pub(super) fn is_acknowledged(broker: &Broker, topic: &str, subscription: &str, id: &MessageId) -> Option<bool> {
-    let name = TopicName::parse(topic).ok()?;
+    let (name, id) = (TopicName::parse(topic).ok()?, id.position());
     let found = broker.topics.get(name.as_str())?;
     let cursor = &found.subscriptions.get(subscription)?.cursor;
     let position = crate::broker::Position::from_wire(id.ledger_id, id.entry_id);

@@ -14,6 +14,9 @@ use super::hot::{envelope_len, put_envelope};
 use super::proto::{Reader, varint_len};
 use super::required::{self, Shape};
 use crate::pb;
+use crate::pb::base_command::Type;
+use crate::pb::command_lookup_topic_response::LookupType;
+use crate::pb::command_partitioned_topic_metadata_response::LookupType as MetadataType;
 
 /// Which side of a connection may send a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -128,8 +131,104 @@ macro_rules! set_request_id {
     }};
 }
 
+/// The type that answers a request; `_` where nothing does.
+macro_rules! answer_type {
+    (_) => {
+        None
+    };
+    ($answer:ident) => {
+        Some(Type::$answer)
+    };
+}
+
+/// Reads the refusal out of an answer, by the kind of fields that carry it.
+macro_rules! refusal {
+    (none $body:ident) => {{
+        let _ = $body;
+        None
+    }};
+    (itself $body:ident) => {
+        Some(Refusal { code: $body.error, message: $body.message.clone() })
+    };
+    (error $body:ident) => {
+        $body.error.map(|code| Refusal::new(code, $body.message.as_deref()))
+    };
+    (code $body:ident) => {
+        $body.error_code.map(|code| Refusal::new(code, $body.error_message.as_deref()))
+    };
+    // These two say in a field of their own whether they refuse. One without it, or with a number that has no name,
+    // names no broker and no count: it is a refusal too, with UnknownError where there is no code.
+    (lookup $body:ident) => {{
+        let answers = [Some(LookupType::Connect as i32), Some(LookupType::Redirect as i32)];
+        let refused = !answers.contains(&$body.response);
+        refused.then(|| Refusal::new($body.error.unwrap_or(0), $body.message.as_deref()))
+    }};
+    (partitions $body:ident) => {{
+        let refused = $body.response != Some(MetadataType::Success as i32);
+        refused.then(|| Refusal::new($body.error.unwrap_or(0), $body.message.as_deref()))
+    }};
+}
+
+/// The reverse of [`refusal`]: an answer that refuses, or `None` where ERROR has to.
+macro_rules! refusing {
+    (none $variant:ident $body:ident $refusal:ident) => {
+        None
+    };
+    (itself $variant:ident $body:ident $refusal:ident) => {
+        None
+    };
+    (error $variant:ident $body:ident $refusal:ident) => {
+        Some(Self::$variant(pb::$body {
+            error: Some($refusal.code),
+            message: Some($refusal.message.clone()),
+            ..Default::default()
+        }))
+    };
+    (code $variant:ident $body:ident $refusal:ident) => {
+        Some(Self::$variant(pb::$body {
+            error_code: Some($refusal.code),
+            error_message: Some($refusal.message.clone()),
+            ..Default::default()
+        }))
+    };
+    (lookup $variant:ident $body:ident $refusal:ident) => {
+        Some(Self::$variant(pb::$body {
+            response: Some(LookupType::Failed as i32),
+            error: Some($refusal.code),
+            message: Some($refusal.message.clone()),
+            ..Default::default()
+        }))
+    };
+    (partitions $variant:ident $body:ident $refusal:ident) => {
+        Some(Self::$variant(pb::$body {
+            response: Some(MetadataType::Failed as i32),
+            error: Some($refusal.code),
+            message: Some($refusal.message.clone()),
+            ..Default::default()
+        }))
+    };
+}
+
+/// Why the other side refused a request: a `ServerError` code and its text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The number in `ServerError`; 0, UnknownError, where the answer has none.
+    pub code: i32,
+    /// The broker's text.
+    pub message: String,
+}
+
+impl Refusal {
+    fn new(code: i32, message: Option<&str>) -> Self {
+        Self { code, message: message.unwrap_or_default().to_owned() }
+    }
+}
+
 macro_rules! commands {
-    ($( $number:literal $variant:ident($body:ident) $shape:ident $name:literal $field:literal $sender:ident $id:ident, )*) => {
+    ($(
+        $number:literal $variant:ident($body:ident) $shape:ident $name:literal $field:literal
+        $sender:ident $id:ident $answer:tt $refusal:ident,
+    )*) => {
         /// A command with its body; the variants are named as `BaseCommand.Type` names them.
         ///
         /// SEND, SEND_RECEIPT and MESSAGE are here for study and comparison: [`frames`](super::frame::frames)
@@ -181,6 +280,27 @@ macro_rules! commands {
                 match self { $( Self::$variant(body) => set_request_id!($id body request_id), )* }
             }
 
+            /// The type of the command that answers this one; `None` if nothing does. An ACK is answered only when it
+            /// carries a `request_id`.
+            #[must_use]
+            pub fn answer_type(&self) -> Option<Type> {
+                let answer = match self { $( Self::$variant(_) => answer_type!($answer), )* };
+                answer.filter(|_| self.request_id().is_some() || !matches!(self, Self::Ack(_)))
+            }
+
+            /// The refusal that an answer carries, if it is one.
+            #[must_use]
+            pub fn refusal(&self) -> Option<Refusal> {
+                match self { $( Self::$variant(body) => refusal!($refusal body), )* }
+            }
+
+            /// An answer of type `answer` that refuses; `None` where the protocol has ERROR for that.
+            fn refusing(answer: Type, refusal: &Refusal) -> Option<Self> {
+                match answer {
+                    $( Type::$variant => refusing!($refusal $variant $body refusal), )*
+                }
+            }
+
             /// The commands a type number can stand for, as `(type, name)`, in ascending order.
             pub const ALL: &'static [(i32, &'static str)] = &[ $( ($number, $name), )* ];
 
@@ -224,6 +344,21 @@ macro_rules! commands {
 }
 
 impl Command {
+    /// The answer that refuses this request, as a broker gives it: in the fields that the answering command has for
+    /// that, else as ERROR. `None` for a command that nothing answers.
+    #[must_use]
+    pub fn refused(&self, refusal: &Refusal) -> Option<Self> {
+        let (answer, request_id) = (self.answer_type()?, self.request_id()?);
+        let Some(mut refusing) = Self::refusing(answer, refusal) else {
+            return Some(pb::CommandError { request_id, error: refusal.code, message: refusal.message.clone() }.into());
+        };
+        refusing.set_request_id(request_id);
+        if let (Self::Ack(ack), Self::AckResponse(response)) = (self, &mut refusing) {
+            response.consumer_id = ack.consumer_id;
+        }
+        Some(refusing)
+    }
+
     /// Reads the body of a command of type `command_type`. `None` for a type this crate does not know.
     ///
     /// All fields that proto2 requires must be present. An enum field may hold a number without a name.
@@ -272,65 +407,68 @@ pub(crate) fn missing_body(command_type: i32, base: usize) -> DecodeError {
     DecodeError::new(DecodeErrorKind::Missing, body_field(command_type), base)
 }
 
+// The columns: type and field number; variant and body; shape of required fields; name of the type; field of
+// `BaseCommand`; who may send it; its `request_id` field; for a request, the command that answers it; for an answer,
+// the fields that carry a refusal.
 commands! {
-    2 Connect(CommandConnect) CONNECT "CONNECT" "BaseCommand.connect" Client none,
-    3 Connected(CommandConnected) CONNECTED "CONNECTED" "BaseCommand.connected" Broker none,
-    4 Subscribe(CommandSubscribe) SUBSCRIBE "SUBSCRIBE" "BaseCommand.subscribe" Client required,
-    5 Producer(CommandProducer) PRODUCER "PRODUCER" "BaseCommand.producer" Client required,
-    6 Send(CommandSend) SEND "SEND" "BaseCommand.send" Client none,
-    7 SendReceipt(CommandSendReceipt) SEND_RECEIPT "SEND_RECEIPT" "BaseCommand.send_receipt" Broker none,
-    8 SendError(CommandSendError) SEND_ERROR "SEND_ERROR" "BaseCommand.send_error" Broker none,
-    9 Message(CommandMessage) MESSAGE "MESSAGE" "BaseCommand.message" Broker none,
-    10 Ack(CommandAck) ACK "ACK" "BaseCommand.ack" Client optional,
-    11 Flow(CommandFlow) FLOW "FLOW" "BaseCommand.flow" Client none,
-    12 Unsubscribe(CommandUnsubscribe) UNSUBSCRIBE "UNSUBSCRIBE" "BaseCommand.unsubscribe" Client required,
-    13 Success(CommandSuccess) SUCCESS "SUCCESS" "BaseCommand.success" Broker required,
-    14 Error(CommandError) ERROR "ERROR" "BaseCommand.error" Broker required,
-    15 CloseProducer(CommandCloseProducer) CLOSE_PRODUCER "CLOSE_PRODUCER" "BaseCommand.close_producer" Both required,
-    16 CloseConsumer(CommandCloseConsumer) CLOSE_CONSUMER "CLOSE_CONSUMER" "BaseCommand.close_consumer" Both required,
-    17 ProducerSuccess(CommandProducerSuccess) PRODUCER_SUCCESS "PRODUCER_SUCCESS" "BaseCommand.producer_success" Broker required,
-    18 Ping(CommandPing) PING "PING" "BaseCommand.ping" Both none,
-    19 Pong(CommandPong) PONG "PONG" "BaseCommand.pong" Both none,
-    20 RedeliverUnacknowledgedMessages(CommandRedeliverUnacknowledgedMessages) REDELIVER_UNACKNOWLEDGED_MESSAGES "REDELIVER_UNACKNOWLEDGED_MESSAGES" "BaseCommand.redeliverUnacknowledgedMessages" Client none,
-    21 PartitionedMetadata(CommandPartitionedTopicMetadata) PARTITIONED_TOPIC_METADATA "PARTITIONED_METADATA" "BaseCommand.partitionMetadata" Client required,
-    22 PartitionedMetadataResponse(CommandPartitionedTopicMetadataResponse) PARTITIONED_TOPIC_METADATA_RESPONSE "PARTITIONED_METADATA_RESPONSE" "BaseCommand.partitionMetadataResponse" Broker required,
-    23 Lookup(CommandLookupTopic) LOOKUP_TOPIC "LOOKUP" "BaseCommand.lookupTopic" Client required,
-    24 LookupResponse(CommandLookupTopicResponse) LOOKUP_TOPIC_RESPONSE "LOOKUP_RESPONSE" "BaseCommand.lookupTopicResponse" Broker required,
-    25 ConsumerStats(CommandConsumerStats) CONSUMER_STATS "CONSUMER_STATS" "BaseCommand.consumerStats" Client required,
-    26 ConsumerStatsResponse(CommandConsumerStatsResponse) CONSUMER_STATS_RESPONSE "CONSUMER_STATS_RESPONSE" "BaseCommand.consumerStatsResponse" Broker required,
-    27 ReachedEndOfTopic(CommandReachedEndOfTopic) REACHED_END_OF_TOPIC "REACHED_END_OF_TOPIC" "BaseCommand.reachedEndOfTopic" Broker none,
-    28 Seek(CommandSeek) SEEK "SEEK" "BaseCommand.seek" Client required,
-    29 GetLastMessageId(CommandGetLastMessageId) GET_LAST_MESSAGE_ID "GET_LAST_MESSAGE_ID" "BaseCommand.getLastMessageId" Client required,
-    30 GetLastMessageIdResponse(CommandGetLastMessageIdResponse) GET_LAST_MESSAGE_ID_RESPONSE "GET_LAST_MESSAGE_ID_RESPONSE" "BaseCommand.getLastMessageIdResponse" Broker required,
-    31 ActiveConsumerChange(CommandActiveConsumerChange) ACTIVE_CONSUMER_CHANGE "ACTIVE_CONSUMER_CHANGE" "BaseCommand.active_consumer_change" Broker none,
-    32 GetTopicsOfNamespace(CommandGetTopicsOfNamespace) GET_TOPICS_OF_NAMESPACE "GET_TOPICS_OF_NAMESPACE" "BaseCommand.getTopicsOfNamespace" Client required,
-    33 GetTopicsOfNamespaceResponse(CommandGetTopicsOfNamespaceResponse) GET_TOPICS_OF_NAMESPACE_RESPONSE "GET_TOPICS_OF_NAMESPACE_RESPONSE" "BaseCommand.getTopicsOfNamespaceResponse" Broker required,
-    34 GetSchema(CommandGetSchema) GET_SCHEMA "GET_SCHEMA" "BaseCommand.getSchema" Client required,
-    35 GetSchemaResponse(CommandGetSchemaResponse) GET_SCHEMA_RESPONSE "GET_SCHEMA_RESPONSE" "BaseCommand.getSchemaResponse" Broker required,
-    36 AuthChallenge(CommandAuthChallenge) AUTH_CHALLENGE "AUTH_CHALLENGE" "BaseCommand.authChallenge" Broker none,
-    37 AuthResponse(CommandAuthResponse) AUTH_RESPONSE "AUTH_RESPONSE" "BaseCommand.authResponse" Client none,
-    38 AckResponse(CommandAckResponse) ACK_RESPONSE "ACK_RESPONSE" "BaseCommand.ackResponse" Broker optional,
-    39 GetOrCreateSchema(CommandGetOrCreateSchema) GET_OR_CREATE_SCHEMA "GET_OR_CREATE_SCHEMA" "BaseCommand.getOrCreateSchema" Client required,
-    40 GetOrCreateSchemaResponse(CommandGetOrCreateSchemaResponse) GET_OR_CREATE_SCHEMA_RESPONSE "GET_OR_CREATE_SCHEMA_RESPONSE" "BaseCommand.getOrCreateSchemaResponse" Broker required,
-    50 NewTxn(CommandNewTxn) NEW_TXN "NEW_TXN" "BaseCommand.newTxn" Client required,
-    51 NewTxnResponse(CommandNewTxnResponse) NEW_TXN_RESPONSE "NEW_TXN_RESPONSE" "BaseCommand.newTxnResponse" Broker required,
-    52 AddPartitionToTxn(CommandAddPartitionToTxn) ADD_PARTITION_TO_TXN "ADD_PARTITION_TO_TXN" "BaseCommand.addPartitionToTxn" Client required,
-    53 AddPartitionToTxnResponse(CommandAddPartitionToTxnResponse) ADD_PARTITION_TO_TXN_RESPONSE "ADD_PARTITION_TO_TXN_RESPONSE" "BaseCommand.addPartitionToTxnResponse" Broker required,
-    54 AddSubscriptionToTxn(CommandAddSubscriptionToTxn) ADD_SUBSCRIPTION_TO_TXN "ADD_SUBSCRIPTION_TO_TXN" "BaseCommand.addSubscriptionToTxn" Client required,
-    55 AddSubscriptionToTxnResponse(CommandAddSubscriptionToTxnResponse) ADD_SUBSCRIPTION_TO_TXN_RESPONSE "ADD_SUBSCRIPTION_TO_TXN_RESPONSE" "BaseCommand.addSubscriptionToTxnResponse" Broker required,
-    56 EndTxn(CommandEndTxn) END_TXN "END_TXN" "BaseCommand.endTxn" Client required,
-    57 EndTxnResponse(CommandEndTxnResponse) END_TXN_RESPONSE "END_TXN_RESPONSE" "BaseCommand.endTxnResponse" Broker required,
-    58 EndTxnOnPartition(CommandEndTxnOnPartition) END_TXN_ON_PARTITION "END_TXN_ON_PARTITION" "BaseCommand.endTxnOnPartition" Client required,
-    59 EndTxnOnPartitionResponse(CommandEndTxnOnPartitionResponse) END_TXN_ON_PARTITION_RESPONSE "END_TXN_ON_PARTITION_RESPONSE" "BaseCommand.endTxnOnPartitionResponse" Broker required,
-    60 EndTxnOnSubscription(CommandEndTxnOnSubscription) END_TXN_ON_SUBSCRIPTION "END_TXN_ON_SUBSCRIPTION" "BaseCommand.endTxnOnSubscription" Client required,
-    61 EndTxnOnSubscriptionResponse(CommandEndTxnOnSubscriptionResponse) END_TXN_ON_SUBSCRIPTION_RESPONSE "END_TXN_ON_SUBSCRIPTION_RESPONSE" "BaseCommand.endTxnOnSubscriptionResponse" Broker required,
-    62 TcClientConnectRequest(CommandTcClientConnectRequest) TC_CLIENT_CONNECT_REQUEST "TC_CLIENT_CONNECT_REQUEST" "BaseCommand.tcClientConnectRequest" Client required,
-    63 TcClientConnectResponse(CommandTcClientConnectResponse) TC_CLIENT_CONNECT_RESPONSE "TC_CLIENT_CONNECT_RESPONSE" "BaseCommand.tcClientConnectResponse" Broker required,
-    64 WatchTopicList(CommandWatchTopicList) WATCH_TOPIC_LIST "WATCH_TOPIC_LIST" "BaseCommand.watchTopicList" Client required,
-    65 WatchTopicListSuccess(CommandWatchTopicListSuccess) WATCH_TOPIC_LIST_SUCCESS "WATCH_TOPIC_LIST_SUCCESS" "BaseCommand.watchTopicListSuccess" Broker required,
-    66 WatchTopicUpdate(CommandWatchTopicUpdate) WATCH_TOPIC_UPDATE "WATCH_TOPIC_UPDATE" "BaseCommand.watchTopicUpdate" Broker none,
-    67 WatchTopicListClose(CommandWatchTopicListClose) WATCH_TOPIC_LIST_CLOSE "WATCH_TOPIC_LIST_CLOSE" "BaseCommand.watchTopicListClose" Client required,
-    68 TopicMigrated(CommandTopicMigrated) TOPIC_MIGRATED "TOPIC_MIGRATED" "BaseCommand.topicMigrated" Broker none,
+    2 Connect(CommandConnect) CONNECT "CONNECT" "BaseCommand.connect" Client none _ none,
+    3 Connected(CommandConnected) CONNECTED "CONNECTED" "BaseCommand.connected" Broker none _ none,
+    4 Subscribe(CommandSubscribe) SUBSCRIBE "SUBSCRIBE" "BaseCommand.subscribe" Client required Success none,
+    5 Producer(CommandProducer) PRODUCER "PRODUCER" "BaseCommand.producer" Client required ProducerSuccess none,
+    6 Send(CommandSend) SEND "SEND" "BaseCommand.send" Client none _ none,
+    7 SendReceipt(CommandSendReceipt) SEND_RECEIPT "SEND_RECEIPT" "BaseCommand.send_receipt" Broker none _ none,
+    8 SendError(CommandSendError) SEND_ERROR "SEND_ERROR" "BaseCommand.send_error" Broker none _ none,
+    9 Message(CommandMessage) MESSAGE "MESSAGE" "BaseCommand.message" Broker none _ none,
+    10 Ack(CommandAck) ACK "ACK" "BaseCommand.ack" Client optional AckResponse none,
+    11 Flow(CommandFlow) FLOW "FLOW" "BaseCommand.flow" Client none _ none,
+    12 Unsubscribe(CommandUnsubscribe) UNSUBSCRIBE "UNSUBSCRIBE" "BaseCommand.unsubscribe" Client required Success none,
+    13 Success(CommandSuccess) SUCCESS "SUCCESS" "BaseCommand.success" Broker required _ none,
+    14 Error(CommandError) ERROR "ERROR" "BaseCommand.error" Broker required _ itself,
+    15 CloseProducer(CommandCloseProducer) CLOSE_PRODUCER "CLOSE_PRODUCER" "BaseCommand.close_producer" Both required Success none,
+    16 CloseConsumer(CommandCloseConsumer) CLOSE_CONSUMER "CLOSE_CONSUMER" "BaseCommand.close_consumer" Both required Success none,
+    17 ProducerSuccess(CommandProducerSuccess) PRODUCER_SUCCESS "PRODUCER_SUCCESS" "BaseCommand.producer_success" Broker required _ none,
+    18 Ping(CommandPing) PING "PING" "BaseCommand.ping" Both none _ none,
+    19 Pong(CommandPong) PONG "PONG" "BaseCommand.pong" Both none _ none,
+    20 RedeliverUnacknowledgedMessages(CommandRedeliverUnacknowledgedMessages) REDELIVER_UNACKNOWLEDGED_MESSAGES "REDELIVER_UNACKNOWLEDGED_MESSAGES" "BaseCommand.redeliverUnacknowledgedMessages" Client none _ none,
+    21 PartitionedMetadata(CommandPartitionedTopicMetadata) PARTITIONED_TOPIC_METADATA "PARTITIONED_METADATA" "BaseCommand.partitionMetadata" Client required PartitionedMetadataResponse none,
+    22 PartitionedMetadataResponse(CommandPartitionedTopicMetadataResponse) PARTITIONED_TOPIC_METADATA_RESPONSE "PARTITIONED_METADATA_RESPONSE" "BaseCommand.partitionMetadataResponse" Broker required _ partitions,
+    23 Lookup(CommandLookupTopic) LOOKUP_TOPIC "LOOKUP" "BaseCommand.lookupTopic" Client required LookupResponse none,
+    24 LookupResponse(CommandLookupTopicResponse) LOOKUP_TOPIC_RESPONSE "LOOKUP_RESPONSE" "BaseCommand.lookupTopicResponse" Broker required _ lookup,
+    25 ConsumerStats(CommandConsumerStats) CONSUMER_STATS "CONSUMER_STATS" "BaseCommand.consumerStats" Client required ConsumerStatsResponse none,
+    26 ConsumerStatsResponse(CommandConsumerStatsResponse) CONSUMER_STATS_RESPONSE "CONSUMER_STATS_RESPONSE" "BaseCommand.consumerStatsResponse" Broker required _ code,
+    27 ReachedEndOfTopic(CommandReachedEndOfTopic) REACHED_END_OF_TOPIC "REACHED_END_OF_TOPIC" "BaseCommand.reachedEndOfTopic" Broker none _ none,
+    28 Seek(CommandSeek) SEEK "SEEK" "BaseCommand.seek" Client required Success none,
+    29 GetLastMessageId(CommandGetLastMessageId) GET_LAST_MESSAGE_ID "GET_LAST_MESSAGE_ID" "BaseCommand.getLastMessageId" Client required GetLastMessageIdResponse none,
+    30 GetLastMessageIdResponse(CommandGetLastMessageIdResponse) GET_LAST_MESSAGE_ID_RESPONSE "GET_LAST_MESSAGE_ID_RESPONSE" "BaseCommand.getLastMessageIdResponse" Broker required _ none,
+    31 ActiveConsumerChange(CommandActiveConsumerChange) ACTIVE_CONSUMER_CHANGE "ACTIVE_CONSUMER_CHANGE" "BaseCommand.active_consumer_change" Broker none _ none,
+    32 GetTopicsOfNamespace(CommandGetTopicsOfNamespace) GET_TOPICS_OF_NAMESPACE "GET_TOPICS_OF_NAMESPACE" "BaseCommand.getTopicsOfNamespace" Client required GetTopicsOfNamespaceResponse none,
+    33 GetTopicsOfNamespaceResponse(CommandGetTopicsOfNamespaceResponse) GET_TOPICS_OF_NAMESPACE_RESPONSE "GET_TOPICS_OF_NAMESPACE_RESPONSE" "BaseCommand.getTopicsOfNamespaceResponse" Broker required _ none,
+    34 GetSchema(CommandGetSchema) GET_SCHEMA "GET_SCHEMA" "BaseCommand.getSchema" Client required GetSchemaResponse none,
+    35 GetSchemaResponse(CommandGetSchemaResponse) GET_SCHEMA_RESPONSE "GET_SCHEMA_RESPONSE" "BaseCommand.getSchemaResponse" Broker required _ code,
+    36 AuthChallenge(CommandAuthChallenge) AUTH_CHALLENGE "AUTH_CHALLENGE" "BaseCommand.authChallenge" Broker none _ none,
+    37 AuthResponse(CommandAuthResponse) AUTH_RESPONSE "AUTH_RESPONSE" "BaseCommand.authResponse" Client none _ none,
+    38 AckResponse(CommandAckResponse) ACK_RESPONSE "ACK_RESPONSE" "BaseCommand.ackResponse" Broker optional _ error,
+    39 GetOrCreateSchema(CommandGetOrCreateSchema) GET_OR_CREATE_SCHEMA "GET_OR_CREATE_SCHEMA" "BaseCommand.getOrCreateSchema" Client required GetOrCreateSchemaResponse none,
+    40 GetOrCreateSchemaResponse(CommandGetOrCreateSchemaResponse) GET_OR_CREATE_SCHEMA_RESPONSE "GET_OR_CREATE_SCHEMA_RESPONSE" "BaseCommand.getOrCreateSchemaResponse" Broker required _ code,
+    50 NewTxn(CommandNewTxn) NEW_TXN "NEW_TXN" "BaseCommand.newTxn" Client required NewTxnResponse none,
+    51 NewTxnResponse(CommandNewTxnResponse) NEW_TXN_RESPONSE "NEW_TXN_RESPONSE" "BaseCommand.newTxnResponse" Broker required _ error,
+    52 AddPartitionToTxn(CommandAddPartitionToTxn) ADD_PARTITION_TO_TXN "ADD_PARTITION_TO_TXN" "BaseCommand.addPartitionToTxn" Client required AddPartitionToTxnResponse none,
+    53 AddPartitionToTxnResponse(CommandAddPartitionToTxnResponse) ADD_PARTITION_TO_TXN_RESPONSE "ADD_PARTITION_TO_TXN_RESPONSE" "BaseCommand.addPartitionToTxnResponse" Broker required _ error,
+    54 AddSubscriptionToTxn(CommandAddSubscriptionToTxn) ADD_SUBSCRIPTION_TO_TXN "ADD_SUBSCRIPTION_TO_TXN" "BaseCommand.addSubscriptionToTxn" Client required AddSubscriptionToTxnResponse none,
+    55 AddSubscriptionToTxnResponse(CommandAddSubscriptionToTxnResponse) ADD_SUBSCRIPTION_TO_TXN_RESPONSE "ADD_SUBSCRIPTION_TO_TXN_RESPONSE" "BaseCommand.addSubscriptionToTxnResponse" Broker required _ error,
+    56 EndTxn(CommandEndTxn) END_TXN "END_TXN" "BaseCommand.endTxn" Client required EndTxnResponse none,
+    57 EndTxnResponse(CommandEndTxnResponse) END_TXN_RESPONSE "END_TXN_RESPONSE" "BaseCommand.endTxnResponse" Broker required _ error,
+    58 EndTxnOnPartition(CommandEndTxnOnPartition) END_TXN_ON_PARTITION "END_TXN_ON_PARTITION" "BaseCommand.endTxnOnPartition" Client required EndTxnOnPartitionResponse none,
+    59 EndTxnOnPartitionResponse(CommandEndTxnOnPartitionResponse) END_TXN_ON_PARTITION_RESPONSE "END_TXN_ON_PARTITION_RESPONSE" "BaseCommand.endTxnOnPartitionResponse" Broker required _ error,
+    60 EndTxnOnSubscription(CommandEndTxnOnSubscription) END_TXN_ON_SUBSCRIPTION "END_TXN_ON_SUBSCRIPTION" "BaseCommand.endTxnOnSubscription" Client required EndTxnOnSubscriptionResponse none,
+    61 EndTxnOnSubscriptionResponse(CommandEndTxnOnSubscriptionResponse) END_TXN_ON_SUBSCRIPTION_RESPONSE "END_TXN_ON_SUBSCRIPTION_RESPONSE" "BaseCommand.endTxnOnSubscriptionResponse" Broker required _ error,
+    62 TcClientConnectRequest(CommandTcClientConnectRequest) TC_CLIENT_CONNECT_REQUEST "TC_CLIENT_CONNECT_REQUEST" "BaseCommand.tcClientConnectRequest" Client required TcClientConnectResponse none,
+    63 TcClientConnectResponse(CommandTcClientConnectResponse) TC_CLIENT_CONNECT_RESPONSE "TC_CLIENT_CONNECT_RESPONSE" "BaseCommand.tcClientConnectResponse" Broker required _ error,
+    64 WatchTopicList(CommandWatchTopicList) WATCH_TOPIC_LIST "WATCH_TOPIC_LIST" "BaseCommand.watchTopicList" Client required WatchTopicListSuccess none,
+    65 WatchTopicListSuccess(CommandWatchTopicListSuccess) WATCH_TOPIC_LIST_SUCCESS "WATCH_TOPIC_LIST_SUCCESS" "BaseCommand.watchTopicListSuccess" Broker required _ none,
+    66 WatchTopicUpdate(CommandWatchTopicUpdate) WATCH_TOPIC_UPDATE "WATCH_TOPIC_UPDATE" "BaseCommand.watchTopicUpdate" Broker none _ none,
+    67 WatchTopicListClose(CommandWatchTopicListClose) WATCH_TOPIC_LIST_CLOSE "WATCH_TOPIC_LIST_CLOSE" "BaseCommand.watchTopicListClose" Client required Success none,
+    68 TopicMigrated(CommandTopicMigrated) TOPIC_MIGRATED "TOPIC_MIGRATED" "BaseCommand.topicMigrated" Broker none _ none,
 }
 
 #[cfg(test)]

@@ -9,16 +9,17 @@ use std::fmt;
 
 use bytes::Bytes;
 
-/// How a producer compresses payloads. Reading understands every codec built in, whatever is chosen
-/// here.
+/// How a producer compresses payloads. Reading understands every codec built in, whatever is chosen here.
+///
+/// The variants are the same in every build. One whose crate feature is left out is refused where a producer is
+/// created, with [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
 #[non_exhaustive]
 pub enum Compression {
     /// Payloads go out as they are.
     #[default]
     None,
-    /// Raw LZ4 blocks (feature `lz4`).
-    #[cfg(feature = "lz4")]
+    /// Raw LZ4 blocks (`CompressionType.LZ4`). Needs the crate feature `lz4`, which is on by default.
     Lz4,
 }
 
@@ -28,20 +29,32 @@ impl Compression {
     pub fn wire_value(self) -> i32 {
         match self {
             Self::None => 0,
-            #[cfg(feature = "lz4")]
             Self::Lz4 => 1,
+        }
+    }
+
+    /// Whether this build can compress with it.
+    ///
+    /// # Errors
+    /// [`CompressError::NotBuilt`], which names the crate feature.
+    pub(crate) fn check_built(self) -> Result<(), CompressError> {
+        match self {
+            Self::Lz4 if !cfg!(feature = "lz4") => Err(CompressError::NotBuilt { codec: "LZ4" }),
+            Self::None | Self::Lz4 => Ok(()),
         }
     }
 }
 
-/// Compresses `input`. [`Compression::None`] copies it: a caller that owns its payload keeps that
-/// instead.
-#[must_use]
-pub fn compress(kind: Compression, input: &[u8]) -> Bytes {
+/// Compresses `input`. [`Compression::None`] copies it: a caller that owns its payload keeps that instead.
+///
+/// # Errors
+/// [`CompressError::NotBuilt`] for a codec whose feature is left out.
+pub fn compress(kind: Compression, input: &[u8]) -> Result<Bytes, CompressError> {
+    kind.check_built()?;
     match kind {
-        Compression::None => Bytes::copy_from_slice(input),
         #[cfg(feature = "lz4")]
-        Compression::Lz4 => lz4::compress(input),
+        Compression::Lz4 => Ok(lz4::compress(input)),
+        _ => Ok(Bytes::copy_from_slice(input)),
     }
 }
 
@@ -150,7 +163,8 @@ impl fmt::Display for CompressError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::UnknownCodec(value) => write!(f, "unknown compression codec {value}"),
-            Self::NotBuilt { codec } => write!(f, "compression codec {codec} is not built in"),
+            Self::NotBuilt { codec: "LZ4" } => f.write_str("compression codec LZ4 needs the crate feature `lz4`"),
+            Self::NotBuilt { codec } => write!(f, "compression codec {codec} is not supported"),
             Self::TooLarge { size, max } => write!(f, "uncompressed size {size} is above the limit of {max} bytes"),
             Self::Corrupt(text) => write!(f, "corrupt compressed payload: {text}"),
             Self::SizeMismatch { declared, actual } => {
@@ -170,7 +184,7 @@ mod tests {
 
     #[test]
     fn no_codec_hands_the_same_bytes_on() {
-        let input = compress(Compression::None, b"hello");
+        let input = compress(Compression::None, b"hello").unwrap();
         let output = decompress(Compression::None.wire_value(), &input, 99, 0).unwrap();
         assert_eq!(output.as_ptr(), input.as_ptr());
         assert_eq!(output, "hello");
@@ -187,6 +201,15 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_codec_without_its_feature_is_refused_and_names_it() {
+        let built = Compression::Lz4.check_built();
+        assert_eq!(built.is_ok(), cfg!(feature = "lz4"));
+        assert_eq!(compress(Compression::Lz4, b"x").map(drop), built);
+        let text = CompressError::NotBuilt { codec: "LZ4" }.to_string();
+        assert!(text.contains("feature `lz4`"), "{text}");
+    }
+
     #[cfg(feature = "lz4")]
     mod lz4 {
         use super::*;
@@ -196,7 +219,7 @@ mod tests {
             for size in [0usize, 1, 15, 100, 4096, 70_000] {
                 for period in [1, 7, 251] {
                     let input: Vec<u8> = (0..size).map(|at| (at % period) as u8).collect();
-                    let packed = compress(Compression::Lz4, &input);
+                    let packed = compress(Compression::Lz4, &input).unwrap();
                     assert_eq!(decompress(1, &packed, size as u32, MAX).unwrap(), input);
                 }
             }
@@ -204,7 +227,7 @@ mod tests {
 
         #[test]
         fn a_highly_repetitive_payload_stays_within_the_ratio() {
-            let packed = compress(Compression::Lz4, &vec![7; MAX]);
+            let packed = compress(Compression::Lz4, &vec![7; MAX]).unwrap();
             assert!(packed.len() < MAX / 200);
             assert_eq!(decompress(1, &packed, MAX as u32, MAX).unwrap().len(), MAX);
         }
@@ -217,7 +240,7 @@ mod tests {
 
         #[test]
         fn a_declared_size_that_lies_is_refused() {
-            let packed = compress(Compression::Lz4, &[1; 1000]);
+            let packed = compress(Compression::Lz4, &[1; 1000]).unwrap();
             assert!(decompress(1, &packed, 999, MAX).is_err());
             assert_eq!(
                 decompress(1, &packed, 1001, MAX),
@@ -237,7 +260,7 @@ mod tests {
 
         #[test]
         fn every_prefix_of_a_block_is_an_error() {
-            let packed = compress(Compression::Lz4, b"abcabcabcabcabcabcabcabcabc, and then some more text");
+            let packed = compress(Compression::Lz4, b"abcabcabcabcabcabcabcabcabc, and then some more text").unwrap();
             for end in 0..packed.len() {
                 assert!(decompress(1, &packed.slice(..end), 52, MAX).is_err(), "{end}");
             }

@@ -129,8 +129,12 @@ pub enum HotFrame {
     Receipt(Receipt),
     /// MESSAGE: the command, and all that follows it.
     Message(MessageHead, Bytes),
-    /// Any other.
-    Other(Box<Frame>),
+    /// Any other command but SEND. Bytes behind it in the frame are skipped.
+    Control(Box<Command>),
+    /// SEND, which only clients send.
+    Send,
+    /// A command of a type this crate does not know: a client skips it.
+    Unknown,
 }
 
 impl fmt::Debug for Frame {
@@ -213,7 +217,9 @@ impl Frames {
         Some(self.next()?.map(|frame| match frame {
             Frame::Receipt(receipt) => HotFrame::Receipt(receipt),
             Frame::Message { head, entry } => HotFrame::Message(head, entry),
-            other => HotFrame::Other(Box::new(other)),
+            Frame::Other(command) => HotFrame::Control(Box::new(command)),
+            Frame::Send { .. } => HotFrame::Send,
+            Frame::Unknown { .. } => HotFrame::Unknown,
         }))
     }
 }

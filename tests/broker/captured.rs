@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::support::{TOPIC, World, connect_command, id, id_with, producer_command, subscribe_command};
 
-const VECTORS: &str = include_str!("../vectors/vectors.json");
+const VECTORS: &str = include_str!("../wire/vectors.json");
 
 /// The recorded frame of that name.
 fn recorded(name: &str) -> Frame {

@@ -422,7 +422,7 @@ fn unsubscribe_with_force_closes_the_others() {
 }
 
 #[test]
-fn a_failover_subscription_hands_over_after_a_second_and_from_the_first_unacked() {
+fn failover_hands_over_after_a_second_and_from_the_first_unacked() {
     let (mut world, conn) = with_messages(3);
     let (a, b) = (world.connect(), world.connect());
     let named = |name: &'static str, level| {

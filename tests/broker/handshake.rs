@@ -250,7 +250,7 @@ fn features_above_the_version_are_noted() {
 }
 
 #[test]
-fn a_silent_holder_of_a_producer_name_is_replaced_after_the_liveness_check() {
+fn a_silent_holder_of_a_name_is_replaced_after_the_liveness_check() {
     let mut world = World::new();
     let (a, b) = (world.connect(), world.connect());
     world.producer(a, 1);

@@ -1,9 +1,9 @@
-//! Scenarios over the embedded broker's machine: no socket, virtual time; the last file has the sockets.
-#![cfg(feature = "broker")]
+//! Scenarios over the embedded broker's machine: no socket, virtual time; `sockets.rs` alone has the sockets.
+
+#[path = "../common/mod.rs"]
+mod common;
 
 mod captured;
-#[path = "../support/random.rs"]
-mod choices;
 mod consuming;
 mod handshake;
 mod key_shared;
@@ -12,3 +12,4 @@ mod random;
 mod sockets;
 mod strictness;
 mod support;
+mod topic_list;

@@ -9,7 +9,7 @@ use pulsar_native::pb::command_subscribe::SubType;
 use pulsar_native::pb::{self, MessageIdData};
 use pulsar_native::wire::{Frame, SendHead, put_flow, put_ping, put_send_head};
 
-use crate::choices::Random;
+use crate::common::random::Random;
 use crate::support::{TOPIC, World, id_with, producer_command, subscribe_command};
 
 /// Connections 0 produces; the others consume under their own index as consumer id.

@@ -178,7 +178,7 @@ fn row_send_for_a_producer_that_never_was_or_failed_closes() {
 }
 
 #[test]
-fn row_send_for_a_producer_the_broker_closed_is_ignored_for_one_keep_alive_interval() {
+fn row_send_to_a_producer_the_broker_closed_is_ignored_for_one_interval() {
     let mut world = World::new();
     let conn = world.connect();
     world.producer(conn, 1);
@@ -206,7 +206,7 @@ fn row_send_for_a_producer_the_broker_closed_is_ignored_for_one_keep_alive_inter
 }
 
 #[test]
-fn row_send_before_producer_success_or_for_a_waiting_fenced_or_closed_producer_closes() {
+fn row_send_before_success_or_for_a_waiting_fenced_or_closed_one_closes() {
     let mut world = World::new();
     let conn = world.connect();
     world.look_up(conn, TOPIC);
@@ -426,7 +426,7 @@ fn row_flow_before_subscribe_is_done_is_lost() {
 }
 
 #[test]
-fn row_stats_of_unknown_consumers_bad_schema_versions_and_incomplete_requests_close() {
+fn row_unknown_stats_bad_schema_versions_and_incomplete_requests_close() {
     let mut world = World::new();
     let mut closes = |command: Command| {
         let conn = world.connect();
@@ -479,7 +479,7 @@ fn row_cumulative_ack_on_shared_or_with_other_than_one_id_is_ignored() {
 }
 
 #[test]
-fn row_seek_unsubscribe_last_id_without_target_or_consumer_are_metadata_errors() {
+fn row_requests_without_target_or_consumer_are_metadata_errors() {
     let mut world = World::new();
     let conn = world.connect();
     world.consumer(conn, 1, SubType::Exclusive, 0);

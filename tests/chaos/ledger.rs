@@ -187,7 +187,7 @@ impl Seen {
         if places.contains(&id) {
             self.again += 1;
         } else {
-            places.push(id);
+            places.push(id.clone());
         }
         let Some(order) = self.order_of(key, &id).filter(|_| first_sight) else { return };
         let highest = self.highest.entry(order).or_insert(number);
@@ -200,7 +200,7 @@ impl Seen {
         match self.kind {
             SubscriptionType::Shared => None,
             SubscriptionType::KeyShared => Some(key.to_owned()),
-            _ => Some(id.partition.to_string()),
+            _ => Some(format!("{:?}", id.partition())),
         }
     }
 }
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lower_number_seen_first_after_a_higher_one_is_out_of_order_within_its_key() {
+    fn a_number_first_seen_after_a_higher_one_of_its_key_is_out_of_order() {
         let mut ledger = ledger(true, 4);
         see(&mut ledger, &[(1, 1), (0, 0)]);
         assert_eq!(ledger.subscriptions[0].out_of_order, 1);

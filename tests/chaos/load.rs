@@ -166,7 +166,7 @@ impl Member {
             self.enter(&message);
             match self.kind {
                 SubscriptionType::Failover => {
-                    unacknowledged.insert(message.id().partition, message);
+                    unacknowledged.insert(message.id().partition(), message);
                     if count % CUMULATIVE_EVERY == 0 {
                         acknowledge_all(&consumer, &mut unacknowledged)?;
                     }
@@ -196,7 +196,7 @@ impl Member {
 }
 
 /// Acknowledges the last message of each partition, and with it all before.
-fn acknowledge_all(consumer: &Consumer, last: &mut HashMap<i32, ReceivedMessage>) -> Result<(), String> {
+fn acknowledge_all(consumer: &Consumer, last: &mut HashMap<Option<u32>, ReceivedMessage>) -> Result<(), String> {
     for (_, message) in last.drain() {
         consumer.ack_cumulative(&message).map_err(|error| format!("{consumer:?} ack: {error}"))?;
     }

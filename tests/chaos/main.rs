@@ -31,7 +31,6 @@
 //! Beyond these, the run fails when a send does not resolve, resolves twice, or failed as "not stored" and arrived; when
 //! a message is not what was sent; when a backlog does not go to 0; when a producer, consumer or client ends with an
 //! error or panics; and when the cluster itself does not do what it is told.
-#![cfg(feature = "client")]
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -43,8 +42,9 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, timeout_at};
 
-#[path = "../support/random.rs"]
-mod choices;
+#[path = "../common/mod.rs"]
+mod common;
+
 mod cluster;
 mod cut;
 mod faults;
@@ -351,5 +351,5 @@ async fn look_until(end: Instant, look: impl AsyncFn() -> Vec<String>) -> Vec<St
 }
 
 fn text(error: pulsar_native::Error) -> String {
-    error.to_string()
+    format!("{error:#}")
 }

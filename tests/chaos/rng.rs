@@ -1,6 +1,6 @@
 //! The choices of a run.
 
-pub(crate) use crate::choices::Random as Rng;
+pub(crate) use crate::common::random::Random as Rng;
 
 impl Rng {
     /// From `low` to `high`, both included.

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::sync::mpsc;
 use std::thread;
 
-use super::{HOW, Real};
+use crate::broker::{HOW, Real};
 use crate::suite::target::Fut;
 use crate::suite::*;
 

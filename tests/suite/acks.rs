@@ -36,7 +36,7 @@ impl Stage {
         let builder = builder.batching_max_messages(u32::try_from(IN_ONE_BATCH).expect("small"));
         let producer = within("a producer", builder.create()).await.expect("a producer");
         let ids = send_all(&producer, (0..count).map(|number| number.to_string())).await;
-        assert!(ids.iter().all(|id| id.batch_size == 10), "{ids:?}");
+        assert!(ids.iter().all(|id| id.batch_size() == Some(10)), "{ids:?}");
     }
 
     async fn subscribe(&self, builder: ConsumerBuilder) -> Consumer {
@@ -217,8 +217,14 @@ pub async fn by_id_from_other_threads(target: &Target) {
     let threads: Vec<_> = (0..5)
         .map(|thread| {
             let acker = consumer.acker();
-            let ids: Vec<_> = messages.iter().skip(thread).step_by(5).map(ReceivedMessage::id).collect();
-            std::thread::spawn(move || ids.iter().for_each(|id| acker.ack_id(id).expect("acknowledged")))
+            // As an application keeps them.
+            let kept: Vec<_> = messages.iter().skip(thread).step_by(5).map(|message| message.id().to_bytes()).collect();
+            std::thread::spawn(move || {
+                for bytes in &kept {
+                    let id = MessageId::from_bytes(bytes).expect("an id");
+                    acker.ack_id(&id).expect("acknowledged");
+                }
+            })
         })
         .collect();
     for thread in threads {

@@ -77,7 +77,7 @@ pub async fn nack_member_of_a_batch(target: &Target) {
     send_numbers(&client, &topic, 5, true).await;
     let mut consumer = consumer(&client, &topic, SubscriptionType::Shared).await;
     let messages = receive_all(&mut consumer, 5).await;
-    assert_eq!(messages[0].id().batch_size, 5);
+    assert_eq!(messages[0].id().batch_size(), Some(5));
     for at in [0, 3] {
         within("the confirmation", consumer.ack_confirmed(&messages[at])).await.expect("confirmed");
     }

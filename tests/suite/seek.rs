@@ -21,9 +21,9 @@ pub async fn to_a_message(target: &Target) {
     for batching in [false, true] {
         let (mut consumer, _, ids) = stage(target, "seek-message", batching).await;
         assert_eq!(texts(&mut consumer, 7).await, ["0", "1", "2", "3", "4", "5", "6"]);
-        seek(&mut consumer, SeekTo::Message { id: ids[3], inclusive: true }).await;
+        seek(&mut consumer, SeekTo::Message { id: ids[3].clone(), inclusive: true }).await;
         assert_eq!(texts(&mut consumer, 3).await, ["3", "4", "5"], "batching {batching}");
-        seek(&mut consumer, SeekTo::Message { id: ids[1], inclusive: false }).await;
+        seek(&mut consumer, SeekTo::Message { id: ids[1].clone(), inclusive: false }).await;
         assert_eq!(texts(&mut consumer, 3).await, ["2", "3", "4"], "batching {batching}");
     }
 }

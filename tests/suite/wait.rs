@@ -5,10 +5,7 @@ use std::future::{Future, IntoFuture};
 
 use super::*;
 
-#[path = "../support/within.rs"]
-mod within;
-
-pub(crate) use within::within_time;
+pub(crate) use crate::common::within::within_time;
 
 /// How long anything may take. A wait that reaches it is a failure, so a long one costs nothing.
 pub const PATIENCE: Duration = Duration::from_secs(30);

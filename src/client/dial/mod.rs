@@ -28,6 +28,7 @@ pub type DialFuture<'a> = Pin<Box<dyn Future<Output = Result<Box<dyn Socket>>> +
 
 /// Where to connect.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Target {
     /// Where the bytes go.
     pub address: HostPort,
@@ -62,9 +63,9 @@ impl Dialer for TcpDialer {
             let HostPort { host, port } = &target.address;
             // Every address the name resolves to is tried in turn.
             let connected = TcpStream::connect((&**host, *port)).await;
-            let socket = connected.map_err(|error| unreachable(&target.address, &error))?;
+            let socket = connected.map_err(|error| unreachable(&target.address, error))?;
             // Frames are written whole turns at a time; waiting for more only delays them.
-            socket.set_nodelay(true).map_err(|error| unreachable(&target.address, &error))?;
+            socket.set_nodelay(true).map_err(|error| unreachable(&target.address, error))?;
             if target.tls {
                 return self.secure(socket, target).await;
             }
@@ -86,8 +87,8 @@ impl TcpDialer {
     }
 }
 
-fn unreachable(address: &HostPort, error: &std::io::Error) -> Error {
-    Error::network(format!("cannot connect to {address}: {error}"))
+fn unreachable(address: &HostPort, error: std::io::Error) -> Error {
+    Error::network(format!("cannot connect to {address}")).with_source(error)
 }
 
 /// Dials within `limit`.
@@ -99,7 +100,7 @@ pub(crate) async fn dial(
 ) -> Result<Box<dyn Socket>> {
     let target = Target::of(key);
     timeout(runtime, limit, dialer.dial(&target)).await.unwrap_or_else(|| {
-        let what = format!("cannot connect to {}: no answer within {} ms", target.address, limit.as_millis());
+        let what = format!("timed out after {limit:?} connecting to {}", target.address);
         Err(Error::local(ErrorKind::Connection, what))
     })
 }

@@ -39,7 +39,7 @@ impl TlsOptions {
                 _ => "",
             };
             let Target { address, server_name, .. } = target;
-            Error::network(format!("no TLS connection to {address} as {server_name}: {error}{hint}"))
+            Error::network(format!("no TLS connection to {address} as {server_name}{hint}")).with_source(error)
         })?;
         Ok(Box::new(secured))
     }
@@ -55,7 +55,7 @@ impl TlsOptions {
         let provider = Arc::new(crypto::ring::default_provider());
         let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
-            .map_err(|error| Error::local(ErrorKind::Unsupported, format!("TLS is not available: {error}")))?
+            .map_err(|error| Error::local(ErrorKind::Unsupported, "TLS is not available").with_source(error))?
             .with_root_certificates(roots)
             .with_no_client_auth();
         Ok(self.connector.get_or_init(|| Arc::new(config)).clone())
@@ -63,17 +63,14 @@ impl TlsOptions {
 }
 
 fn roots_of_file(path: &Path) -> Result<RootCertStore> {
-    let unusable = |why: String| {
-        let what = format!("the CA file {} is not usable: {why}", path.display());
-        Error::local(ErrorKind::InvalidArgument, what)
-    };
+    let unusable = || Error::local(ErrorKind::InvalidArgument, format!("the CA file {} is not usable", path.display()));
     let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| unusable(error.to_string()))? {
-        let certificate = certificate.map_err(|error| unusable(error.to_string()))?;
-        roots.add(certificate).map_err(|error| unusable(error.to_string()))?;
+    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| unusable().with_source(error))? {
+        let certificate = certificate.map_err(|error| unusable().with_source(error))?;
+        roots.add(certificate).map_err(|error| unusable().with_source(error))?;
     }
     if roots.is_empty() {
-        return Err(unusable("it holds no certificate".to_owned()));
+        return Err(unusable().with_source("it holds no certificate"));
     }
     Ok(roots)
 }

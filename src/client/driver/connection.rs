@@ -19,6 +19,7 @@ use super::read_buffer::ReadBuffer;
 use crate::client::clock;
 use crate::client::dial::Socket;
 use crate::client::runtime::{AsyncTimer, Runtime};
+use crate::error::Error;
 use crate::machine::connection::ConnectionConfig;
 use crate::machine::control::{AuthData, CloseReason, ConnectionId, Input, SessionCommand};
 use crate::machine::session::Session;
@@ -141,12 +142,12 @@ impl<R: Runtime> ConnectionDriver<R> {
         }
         while !self.tx.is_empty() {
             match poll_write_buf(Pin::new(&mut self.socket), cx, &mut self.tx) {
-                Poll::Ready(Ok(0)) => return Err(CloseReason::Io("the connection takes no more bytes".to_owned())),
+                Poll::Ready(Ok(0)) => return Err(closed("the connection takes no more bytes")),
                 Poll::Ready(Ok(_)) => {
                     self.needs_flush = true;
                     progress = true;
                 }
-                Poll::Ready(Err(error)) => return Err(CloseReason::Io(lost(&error))),
+                Poll::Ready(Err(error)) => return Err(lost(error)),
                 Poll::Pending => break,
             }
         }
@@ -156,7 +157,7 @@ impl<R: Runtime> ConnectionDriver<R> {
                     self.needs_flush = false;
                     progress = true;
                 }
-                Poll::Ready(Err(error)) => return Err(CloseReason::Io(lost(&error))),
+                Poll::Ready(Err(error)) => return Err(lost(error)),
                 Poll::Pending => {}
             }
         }
@@ -173,7 +174,7 @@ impl<R: Runtime> ConnectionDriver<R> {
         let Some(session) = &mut self.session else { return };
         while let Some(event) = session.poll_event() {
             // A supervisor that is gone has ended the client: the channel of commands is closed, too.
-            let _ = self.events.send(Input::From(self.id, event));
+            let _ = self.events.send(Input::Session(self.id, event));
         }
     }
 
@@ -194,7 +195,7 @@ impl<R: Runtime> ConnectionDriver<R> {
         let Some(session) = self.session.take() else { return };
         let mut deferred = Deferred::new();
         for event in session.end(reason, clock::now(), &mut deferred) {
-            let _ = self.events.send(Input::From(self.id, event));
+            let _ = self.events.send(Input::Session(self.id, event));
         }
     }
 }
@@ -211,9 +212,9 @@ fn read(
     while bytes < READ_TURN_BYTES {
         buffer.make_room(missing(&buffer.rx, session.limits()));
         match poll_read_buf(Pin::new(&mut *socket), cx, &mut buffer.rx) {
-            Poll::Ready(Ok(0)) => return Err(CloseReason::Io("the broker closed the connection".to_owned())),
+            Poll::Ready(Ok(0)) => return Err(closed("the broker closed the connection")),
             Poll::Ready(Ok(n)) => bytes += n,
-            Poll::Ready(Err(error)) => return Err(CloseReason::Io(lost(&error))),
+            Poll::Ready(Err(error)) => return Err(lost(error)),
             Poll::Pending => break,
         }
         session.handle_read(&mut buffer.rx, clock::now(), deferred)?;
@@ -221,8 +222,12 @@ fn read(
     Ok(bytes > 0)
 }
 
-fn lost(error: &io::Error) -> String {
-    format!("the connection was lost: {error}")
+fn closed(what: &str) -> CloseReason {
+    CloseReason::Io(Error::network(what))
+}
+
+fn lost(error: io::Error) -> CloseReason {
+    CloseReason::Io(Error::network("the connection was lost").with_source(error))
 }
 
 impl<R: Runtime> Future for ConnectionDriver<R> {

@@ -17,7 +17,7 @@ use crate::client::runtime::{AsyncTimer, Runtime, TaskSet, timeout};
 use crate::error::{Error, ErrorKind};
 use crate::machine::connection::ConnectionConfig;
 use crate::machine::control::{
-    Action, AuthData, BrokerKey, CloseReason, ConnectionId, Input, SessionCommand, SessionEvent,
+    Action, AuthContext, AuthData, BrokerKey, CloseReason, ConnectionId, Input, SessionCommand, SessionEvent,
 };
 use crate::machine::supervisor::Supervisor;
 use crate::machine::{Deferred, ReadyList};
@@ -96,28 +96,28 @@ impl<R: Runtime> SupervisorDriver<R> {
 
     fn carry_out(&mut self, action: Action) {
         match action {
-            Action::FetchCredentials(id) => self.fetch_credentials(id),
-            Action::Dial { link, key, credentials } => self.dial(link, key, credentials),
-            Action::Tell(id, command) => {
+            Action::FetchCredentials(id, context) => self.fetch_credentials(id, context),
+            Action::Dial { connection, key, credentials } => self.dial(connection, key, credentials),
+            Action::Command(id, command) => {
                 if let Some(commands) = self.connections.get(&id) {
                     // A driver that has ended has said so already.
                     let _ = commands.send(command);
                 }
             }
-            Action::HangUp(id) => {
+            Action::Disconnect(id) => {
                 // The task ends when its commands do.
                 self.connections.remove(&id);
             }
         }
     }
 
-    fn fetch_credentials(&mut self, id: ConnectionId) {
+    fn fetch_credentials(&mut self, id: ConnectionId, context: AuthContext) {
         let (runtime, config, events) = (self.runtime.clone(), self.config.clone(), self.events.clone());
         self.tasks.spawn(async move {
             let limit = config.operation_timeout;
-            let fetched = timeout(&runtime, limit, config.authentication.credentials()).await;
+            let fetched = timeout(&runtime, limit, config.authentication.credentials(&context)).await;
             let fetched = fetched.unwrap_or_else(|| {
-                let what = format!("the credential source gave nothing within {} ms", limit.as_millis());
+                let what = format!("timed out after {limit:?} waiting for the credentials");
                 Err(Error::local(ErrorKind::Authentication, what).retriable(true))
             });
             let _ = events.send(Input::Credentials(id, fetched));
@@ -186,7 +186,7 @@ impl<R: Runtime> DialAttempt<R> {
                     .await;
             }
             Err(error) => {
-                let _ = self.events.send(Input::From(self.id, SessionEvent::Ended(CloseReason::Dial(error))));
+                let _ = self.events.send(Input::Session(self.id, SessionEvent::Ended(CloseReason::Dial(error))));
             }
         }
     }

@@ -1,6 +1,6 @@
 //! One connection's protocol: handshake, credentials, keep-alive, requests and their answers.
 //!
-//! It owns no producer and no consumer. One frame goes in, at most one [`Event`] comes out, and nothing is queued in
+//! It owns no producer and no consumer. One frame goes in, at most one [`ConnectionEvent`] comes out, and nothing is queued in
 //! between except requests that wait to be written.
 
 pub mod peer;
@@ -10,19 +10,18 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use super::{Deadline, EndpointId, Now};
 use crate::error::ServerError;
-use crate::id::{ConsumerId, ProducerId};
+use crate::id::{ConsumerId, ProducerId, WatcherId};
 use crate::machine::connection::peer::{PeerInfo, ProtocolViolation, RequestError};
-use crate::machine::connection::requests::{answer_of, expected_answer};
+use crate::machine::connection::requests::answer_of;
 use crate::machine::control::{Attempt, AuthData, CloseReason, RequestToken};
 use crate::machine::endpoint::outbox::{Op, Response};
 use crate::pb;
+use crate::pb::base_command::Type;
 use crate::wire::command::Command;
-use crate::wire::frame::{Frame, Limits};
-use crate::wire::hot::{MessageHead, Receipt, put_ping, put_pong};
+use crate::wire::frame::Limits;
+use crate::wire::hot::{put_ping, put_pong};
 use crate::wire::tx::TxBuf;
 
 /// The highest protocol version this library speaks (`ProtocolVersion.v21`).
@@ -54,43 +53,33 @@ pub struct ConnectionConfig {
     pub operation_timeout: Duration,
 }
 
-/// Who asked, and so who gets the answer.
+/// Who asked for something, and so gets the response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Requester {
     /// The supervisor.
     Supervisor(RequestToken),
-    /// The session itself, to open an endpoint.
+    /// The session, to open an endpoint.
     Open(EndpointId, Attempt),
-    /// An endpoint's operation.
+    /// An endpoint, for one of its operations.
     Endpoint(EndpointId, Op),
-    /// Nobody: a close that only has to be said.
-    Nobody,
+    /// None: the broker is told, and its answer changes nothing.
+    Unattended,
 }
 
-/// What a frame meant.
+/// What a command of the broker meant.
 #[derive(Debug)]
-pub enum Event {
-    /// The handshake is done.
-    Ready(PeerInfo),
-    /// The broker wants fresh credentials.
-    Challenge,
-    /// A request has its answer.
-    Answer(Requester, Response),
-    /// A producer waits for exclusive access (`producer_ready = false`); the answer to its request follows when it is
-    /// its turn.
-    Waits(ProducerId, Box<pb::CommandProducerSuccess>),
-    /// A message for a consumer.
-    Message(MessageHead, Bytes),
-    /// A message is stored.
-    Receipt(Receipt),
-    /// A message is refused.
-    SendError(ProducerId, u64, ServerError),
-    /// The broker closed an endpoint; the address that has it now, if named.
+pub enum ConnectionEvent {
+    /// CONNECTED: the handshake is done.
+    Connected(PeerInfo),
+    /// AUTH_CHALLENGE: the broker wants fresh credentials.
+    Challenge(AuthData),
+    /// A request has its response.
+    Response(Requester, Response),
+    /// A command about one endpoint that answers no request. PRODUCER_SUCCESS with `producer_ready = false` is one: the
+    /// answer to the PRODUCER follows when exclusive access is free.
+    Notification(EndpointId, Box<Command>),
+    /// CLOSE_PRODUCER or CLOSE_CONSUMER of the broker; with the address that has the endpoint now, if named.
     Closed(EndpointId, Option<String>),
-    /// The consumer became, or ceased to be, the active one of a Failover subscription.
-    ActiveChange(ConsumerId, bool),
-    /// The topic was terminated and all of it is acknowledged.
-    EndOfTopic(ConsumerId),
 }
 
 /// ```text
@@ -100,26 +89,26 @@ pub enum Event {
 ///                            +---> the session ends with a CloseReason
 /// ```
 #[derive(Debug)]
-enum State {
+enum ConnectionState {
     Handshake,
     Up(PeerInfo),
 }
 
 #[derive(Debug)]
-struct Pending {
-    asker: Requester,
-    expects: pb::base_command::Type,
+struct PendingRequest {
+    requester: Requester,
+    expected: Type,
 }
 
 /// One connection's protocol state.
 #[derive(Debug)]
 pub struct Connection {
     config: ConnectionConfig,
-    state: State,
+    state: ConnectionState,
     limits: Limits,
     /// Control commands to write; bounded by the endpoints' operations and the supervisor's asks, one each.
     out: VecDeque<Command>,
-    pending: HashMap<u64, Pending>,
+    pending: HashMap<u64, PendingRequest>,
     /// Every request waits equally long, so the order of asking is the order of deadlines. An answered one stays as
     /// long as an earlier one waits, and is skipped.
     request_deadlines: VecDeque<(Deadline, u64)>,
@@ -138,7 +127,7 @@ impl Connection {
         let keep_alive_at = Deadline::new(now.at + config.keep_alive_interval, "handshake");
         Self {
             config,
-            state: State::Handshake,
+            state: ConnectionState::Handshake,
             limits: Limits::default(),
             out: VecDeque::from([connect]),
             pending: HashMap::new(),
@@ -160,8 +149,8 @@ impl Connection {
     /// What the broker said of itself, once the handshake is done.
     pub fn peer(&self) -> Option<&PeerInfo> {
         match &self.state {
-            State::Up(peer) => Some(peer),
-            State::Handshake => None,
+            ConnectionState::Up(peer) => Some(peer),
+            ConnectionState::Handshake => None,
         }
     }
 
@@ -170,9 +159,9 @@ impl Connection {
         &self.config
     }
 
-    /// Asks the broker. The answer, a refusal or a time-out comes as [`Event::Answer`].
-    pub fn request(&mut self, mut command: Command, asker: Requester, now: Now) {
-        let Some(expects) = expected_answer(&command) else {
+    /// Asks the broker. The answer, a refusal or a time-out comes as [`ConnectionEvent::Response`].
+    pub fn request(&mut self, mut command: Command, requester: Requester, now: Now) {
+        let Some(expected) = command.answer_type() else {
             // Not a request: nothing will answer it.
             self.out.push_back(command);
             return;
@@ -181,7 +170,7 @@ impl Connection {
         self.next_request_id += 1;
         command.set_request_id(id);
         self.out.push_back(command);
-        self.pending.insert(id, Pending { asker, expects });
+        self.pending.insert(id, PendingRequest { requester, expected });
         if let Some(deadline) = Deadline::after(now, self.config.operation_timeout, "request") {
             self.request_deadlines.push_back((deadline, id));
         }
@@ -204,42 +193,48 @@ impl Connection {
     pub fn handle_hot(&mut self, name: &'static str) -> Result<(), CloseReason> {
         self.heard = true;
         match self.state {
-            State::Up(_) => Ok(()),
-            State::Handshake => Err(broke(format!("sent {name} before CONNECTED"))),
+            ConnectionState::Up(_) => Ok(()),
+            ConnectionState::Handshake => Err(broke(format!("sent {name} before CONNECTED"))),
         }
     }
 
-    /// Takes one frame. An `Err` ends the connection.
-    pub fn handle_frame(&mut self, frame: Frame) -> Result<Option<Event>, CloseReason> {
-        // An inbound PING only says that the peer's timer runs; everything else is proof that it serves us.
-        if !matches!(frame, Frame::Other(Command::Ping(_))) {
+    /// SEND has come, which no broker may send.
+    pub fn handle_send(&self) -> CloseReason {
+        broke("sent SEND, which only clients send")
+    }
+
+    /// A command of a type that this library does not know has come. It is skipped.
+    pub fn handle_unknown(&mut self) {
+        self.heard = true;
+    }
+
+    /// Takes one command, other than those of [`handle_hot`](Self::handle_hot). An `Err` ends the connection.
+    pub fn handle_command(&mut self, command: Command) -> Result<Option<ConnectionEvent>, CloseReason> {
+        // A PING only says that the peer's timer runs; everything else is proof that it serves this client.
+        if !matches!(command, Command::Ping(_)) {
             self.heard = true;
         }
-        match (&self.state, frame) {
-            (_, Frame::Other(Command::Ping(_))) => {
+        match (&self.state, command) {
+            (_, Command::Ping(_)) => {
                 self.pongs_owed = (self.pongs_owed + 1).min(PONGS_OWED_MAX);
                 Ok(None)
             }
-            (_, Frame::Other(Command::Pong(_)) | Frame::Unknown { .. }) => Ok(None),
-            (State::Handshake, Frame::Other(command)) => self.handle_handshake(command),
-            (State::Handshake, frame) => Err(broke(format!("sent {} before CONNECTED", frame_name(&frame)))),
-            (State::Up(_), Frame::Message { head, entry }) => Ok(Some(Event::Message(head, entry))),
-            (State::Up(_), Frame::Receipt(receipt)) => Ok(Some(Event::Receipt(receipt))),
-            (State::Up(_), Frame::Send { .. }) => Err(broke("sent SEND, which only clients send")),
-            (State::Up(_), Frame::Other(command)) => self.handle_command(command),
+            (_, Command::Pong(_)) => Ok(None),
+            (ConnectionState::Handshake, command) => self.handle_handshake(command),
+            (ConnectionState::Up(_), command) => self.handle_up(command),
         }
     }
 
-    fn handle_handshake(&mut self, command: Command) -> Result<Option<Event>, CloseReason> {
+    fn handle_handshake(&mut self, command: Command) -> Result<Option<ConnectionEvent>, CloseReason> {
         match command {
             Command::Connected(connected) => self.handle_connected(connected).map(Some),
-            Command::AuthChallenge(_) => Ok(Some(Event::Challenge)),
+            Command::AuthChallenge(challenge) => Ok(Some(challenged(challenge))),
             Command::Error(error) => Err(CloseReason::Broker(ServerError::new(error.error, error.message))),
             other => Err(broke(format!("sent {} before CONNECTED", other.name()))),
         }
     }
 
-    fn handle_connected(&mut self, connected: pb::CommandConnected) -> Result<Event, CloseReason> {
+    fn handle_connected(&mut self, connected: pb::CommandConnected) -> Result<ConnectionEvent, CloseReason> {
         let protocol_version = connected.protocol_version().min(PROTOCOL_VERSION);
         if protocol_version < PROTOCOL_VERSION_MIN {
             return Err(broke(format!(
@@ -264,31 +259,27 @@ impl Connection {
             supports_topic_watchers: flags.supports_topic_watchers(),
             supports_partitions_without_creation: flags.supports_get_partitioned_metadata_without_auto_creation(),
         };
-        self.state = State::Up(peer.clone());
-        Ok(Event::Ready(peer))
+        self.state = ConnectionState::Up(peer.clone());
+        Ok(ConnectionEvent::Connected(peer))
     }
 
-    fn handle_command(&mut self, command: Command) -> Result<Option<Event>, CloseReason> {
+    fn handle_up(&mut self, command: Command) -> Result<Option<ConnectionEvent>, CloseReason> {
+        let notification = |id, command| Ok(Some(ConnectionEvent::Notification(id, Box::new(command))));
         match command {
-            Command::SendError(error) => Ok(Some(Event::SendError(
-                ProducerId(error.producer_id),
-                error.sequence_id,
-                ServerError::new(error.error, error.message),
-            ))),
+            Command::SendError(ref error) => notification(producer(error.producer_id), command),
+            Command::ActiveConsumerChange(ref change) => notification(consumer(change.consumer_id), command),
+            Command::ReachedEndOfTopic(ref end) => notification(consumer(end.consumer_id), command),
+            Command::WatchTopicUpdate(ref update) => notification(topic_list(update.watcher_id), command),
             Command::CloseProducer(close) => {
                 let moved_to = self.assigned(close.assigned_broker_service_url, close.assigned_broker_service_url_tls);
-                Ok(Some(Event::Closed(EndpointId::Producer(ProducerId(close.producer_id)), moved_to)))
+                Ok(Some(ConnectionEvent::Closed(producer(close.producer_id), moved_to)))
             }
             Command::CloseConsumer(close) => {
                 let moved_to = self.assigned(close.assigned_broker_service_url, close.assigned_broker_service_url_tls);
-                Ok(Some(Event::Closed(EndpointId::Consumer(ConsumerId(close.consumer_id)), moved_to)))
+                Ok(Some(ConnectionEvent::Closed(consumer(close.consumer_id), moved_to)))
             }
-            Command::ActiveConsumerChange(change) => {
-                Ok(Some(Event::ActiveChange(ConsumerId(change.consumer_id), change.is_active())))
-            }
-            Command::ReachedEndOfTopic(end) => Ok(Some(Event::EndOfTopic(ConsumerId(end.consumer_id)))),
-            Command::AuthChallenge(_) => Ok(Some(Event::Challenge)),
-            // Said before a CLOSE_*: the endpoint attaches again by lookup, which names the new cluster's broker.
+            Command::AuthChallenge(challenge) => Ok(Some(challenged(challenge))),
+            // Comes before a CLOSE_*: the endpoint attaches again by lookup, which names the new cluster's broker.
             Command::TopicMigrated(_) => Ok(None),
             Command::Connected(_) => Err(broke("sent CONNECTED twice")),
             command if command.request_id().is_some() => self.handle_answer(command),
@@ -308,7 +299,7 @@ impl Connection {
         if self.config.tls { tls } else { plain }.filter(|url| !url.is_empty())
     }
 
-    fn handle_answer(&mut self, command: Command) -> Result<Option<Event>, CloseReason> {
+    fn handle_answer(&mut self, command: Command) -> Result<Option<ConnectionEvent>, CloseReason> {
         let id = command.request_id().unwrap_or(u64::MAX);
         let Some(pending) = self.pending.remove(&id) else {
             return match command {
@@ -321,22 +312,20 @@ impl Connection {
             };
         };
         if let Command::ProducerSuccess(success) = &command {
-            // A waiter for exclusive access: a second PRODUCER_SUCCESS follows, however late.
+            // Queued for exclusive access: a second PRODUCER_SUCCESS follows, however late.
             if !success.producer_ready() {
                 self.request_deadlines.retain(|&(_, other)| other != id);
-                let waits = match pending.asker {
-                    Requester::Open(EndpointId::Producer(producer), _) => {
-                        Some(Event::Waits(producer, Box::new(success.clone())))
-                    }
+                let queued = match pending.requester {
+                    Requester::Open(endpoint, _) => Some(ConnectionEvent::Notification(endpoint, Box::new(command))),
                     _ => None,
                 };
                 self.pending.insert(id, pending);
-                return Ok(waits);
+                return Ok(queued);
             }
         }
         self.forget_answered();
-        let result = answer_of(command, pending.expects).map_err(CloseReason::PeerBroke)?;
-        Ok(Some(Event::Answer(pending.asker, result.map(Box::new).map_err(RequestError::Server))))
+        let result = answer_of(command, pending.expected).map_err(CloseReason::PeerBroke)?;
+        Ok(Some(ConnectionEvent::Response(pending.requester, result.map(Box::new).map_err(RequestError::Server))))
     }
 
     /// Writes what is due. Pongs are counted, not queued, and go first.
@@ -368,9 +357,9 @@ impl Connection {
         let silent = Err(CloseReason::Silent { after: self.config.keep_alive_interval });
         let heard = std::mem::take(&mut self.heard);
         match self.state {
-            State::Handshake => return silent,
-            State::Up(_) if self.ping_unanswered && !heard => return silent,
-            State::Up(_) => {}
+            ConnectionState::Handshake => return silent,
+            ConnectionState::Up(_) if self.ping_unanswered && !heard => return silent,
+            ConnectionState::Up(_) => {}
         }
         self.ping_due = true;
         self.ping_unanswered = true;
@@ -387,18 +376,18 @@ impl Connection {
             }
             self.request_deadlines.pop_front();
             if let Some(pending) = self.pending.remove(&id) {
-                return Some(pending.asker);
+                return Some(pending.requester);
             }
         }
         None
     }
 
-    /// The connection is over: who waits for an answer in vain.
+    /// The connection has ended: the requesters whose answers will not come.
     pub fn take_pending(&mut self) -> Vec<Requester> {
         self.request_deadlines.clear();
         let mut pending: Vec<_> = self.pending.drain().collect();
         pending.sort_unstable_by_key(|&(id, _)| id);
-        pending.into_iter().map(|(_, pending)| pending.asker).collect()
+        pending.into_iter().map(|(_, pending)| pending.requester).collect()
     }
 }
 
@@ -420,18 +409,24 @@ fn connect(config: &ConnectionConfig, credentials: AuthData) -> pb::CommandConne
     }
 }
 
+fn challenged(challenge: pb::CommandAuthChallenge) -> ConnectionEvent {
+    ConnectionEvent::Challenge(AuthData::from_wire(challenge.challenge.unwrap_or_default()))
+}
+
 fn broke(what: impl Into<String>) -> CloseReason {
     CloseReason::PeerBroke(ProtocolViolation::new(format!("the broker {}", what.into())))
 }
 
-fn frame_name(frame: &Frame) -> &'static str {
-    match frame {
-        Frame::Receipt(_) => "SEND_RECEIPT",
-        Frame::Message { .. } => "MESSAGE",
-        Frame::Send { .. } => "SEND",
-        Frame::Other(command) => command.name(),
-        Frame::Unknown { .. } => "an unknown command",
-    }
+fn producer(id: u64) -> EndpointId {
+    EndpointId::Producer(ProducerId(id))
+}
+
+fn consumer(id: u64) -> EndpointId {
+    EndpointId::Consumer(ConsumerId(id))
+}
+
+fn topic_list(id: u64) -> EndpointId {
+    EndpointId::TopicList(WatcherId(id))
 }
 
 #[cfg(test)]

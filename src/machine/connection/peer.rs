@@ -1,8 +1,9 @@
-//! The other end of a connection: what it says of itself, and how it lets a request down.
+//! The broker at the other end of a connection: its capabilities (CONNECTED), and how a request fails.
 
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, ServerError};
+use crate::wire::error::DecodeError;
 
 /// What the broker said of itself in CONNECTED.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,12 +27,19 @@ pub struct PeerInfo {
 pub struct ProtocolViolation {
     /// What it did.
     pub what: String,
+    /// Which bytes could not be read, if that is what it was.
+    pub source: Option<DecodeError>,
 }
 
 impl ProtocolViolation {
     /// The peer did `what`.
     pub fn new(what: impl Into<String>) -> Self {
-        Self { what: what.into() }
+        Self { what: what.into(), source: None }
+    }
+
+    /// The peer sent bytes that cannot be read.
+    pub fn unreadable(what: impl Into<String>, source: DecodeError) -> Self {
+        Self { what: what.into(), source: Some(source) }
     }
 }
 
@@ -44,15 +52,23 @@ pub enum RequestError {
     TimedOut,
     /// The connection ended first.
     Disconnected,
+    /// It was not sent: the broker lacks what it needs.
+    Unsupported(&'static str),
 }
 
 impl RequestError {
-    /// As an error of the public API; `doing` says what was asked for.
-    pub fn into_error(self, doing: &str) -> Error {
+    /// As an error of the public API; `request` names what was asked for: "the creation of the producer".
+    pub fn into_error(self, request: &str) -> Error {
         match self {
-            Self::Server(error) => Error::server(error, doing),
-            Self::TimedOut => Error::local(ErrorKind::TimedOut, format!("the broker did not answer {doing} in time")),
-            Self::Disconnected => Error::network(format!("the connection was lost during {doing}")),
+            Self::Server(error) => Error::server(error, request),
+            Self::TimedOut => {
+                Error::local(ErrorKind::TimedOut, format!("timed out waiting for the broker to answer {request}"))
+            }
+            Self::Disconnected => Error::network(format!("the connection was lost during {request}")),
+            Self::Unsupported(what) => Error::local(
+                ErrorKind::Unsupported,
+                format!("the broker does not support {what}, which {request} needs"),
+            ),
         }
     }
 }

@@ -1,9 +1,9 @@
 use std::time::Instant;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
 use super::*;
-use crate::wire::frame::{cut, frames};
+use crate::wire::frame::{Frame, cut, frames};
 
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(5);
@@ -36,7 +36,7 @@ impl Script {
         let mut script = Self::new();
         script.sent();
         let event = script.broker(connected(21, Some(1000)));
-        assert!(matches!(event, Ok(Some(Event::Ready(_)))), "{event:?}");
+        assert!(matches!(event, Ok(Some(ConnectionEvent::Connected(_)))), "{event:?}");
         script
     }
 
@@ -44,8 +44,8 @@ impl Script {
         later(self.start, Duration::from_secs(seconds))
     }
 
-    fn broker(&mut self, command: impl Into<Command>) -> Result<Option<Event>, CloseReason> {
-        self.connection.handle_frame(Frame::Other(command.into()))
+    fn broker(&mut self, command: impl Into<Command>) -> Result<Option<ConnectionEvent>, CloseReason> {
+        self.connection.handle_command(command.into())
     }
 
     /// What was written since the last look.
@@ -116,7 +116,9 @@ fn no_authentication_sends_no_credential() {
 #[test]
 fn connected_sets_the_frame_limit_and_the_lower_version() {
     let mut script = Script::new();
-    let Ok(Some(Event::Ready(peer))) = script.broker(connected(19, Some(1000))) else { panic!("not ready") };
+    let Ok(Some(ConnectionEvent::Connected(peer))) = script.broker(connected(19, Some(1000))) else {
+        panic!("not ready")
+    };
     assert_eq!((peer.protocol_version, peer.max_message_size), (19, 1000));
     assert_eq!(script.connection.limits().frame_bytes_max, Limits::for_message_size(1000).frame_bytes_max);
 }
@@ -190,7 +192,7 @@ fn answers_find_their_asker_in_any_order() {
     let (first, second) = (script.ask(1), script.ask(2));
     for (id, number) in [(second, 2), (first, 1)] {
         let event = script.broker(found(id)).unwrap();
-        let Some(Event::Answer(asker, Ok(_))) = event else { panic!("{event:?}") };
+        let Some(ConnectionEvent::Response(asker, Ok(_))) = event else { panic!("{event:?}") };
         assert_eq!(asker, Requester::Supervisor(RequestToken(number)));
     }
 }
@@ -206,10 +208,12 @@ fn refusals_come_out_of_whatever_carries_them() {
         message: Some("why".to_owned()),
         ..Default::default()
     };
-    let Ok(Some(Event::Answer(_, Err(refusal)))) = script.broker(failed) else { panic!("not refused") };
+    let Ok(Some(ConnectionEvent::Response(_, Err(refusal)))) = script.broker(failed) else { panic!("not refused") };
     assert_eq!(refusal, RequestError::Server(ServerError::new(6, "why")));
     let id = script.ask(2);
-    let Ok(Some(Event::Answer(_, Err(refusal)))) = script.broker(error(id, 11)) else { panic!("not refused") };
+    let Ok(Some(ConnectionEvent::Response(_, Err(refusal)))) = script.broker(error(id, 11)) else {
+        panic!("not refused")
+    };
     assert_eq!(refusal, RequestError::Server(ServerError::new(11, "why")));
 }
 
@@ -240,9 +244,12 @@ fn a_waiter_for_exclusive_access_has_no_deadline() {
     script.connection.request(pb::CommandProducer::default().into(), asker, script.start);
     let request_id = script.sent()[0].request_id().expect("a request has an id");
     let success = |ready| pb::CommandProducerSuccess { request_id, producer_ready: Some(ready), ..Default::default() };
-    assert!(matches!(script.broker(success(false)), Ok(Some(Event::Waits(ProducerId(0), _)))));
+    assert!(matches!(
+        script.broker(success(false)),
+        Ok(Some(ConnectionEvent::Notification(EndpointId::Producer(ProducerId(0)), _)))
+    ));
     assert_eq!(script.connection.poll_expired(script.at(1000)), None);
-    assert!(matches!(script.broker(success(true)), Ok(Some(Event::Answer(_, Ok(_))))));
+    assert!(matches!(script.broker(success(true)), Ok(Some(ConnectionEvent::Response(_, Ok(_))))));
 }
 
 #[test]
@@ -258,7 +265,12 @@ fn what_waits_when_the_connection_ends_is_told_in_order() {
 #[test]
 fn a_challenge_is_answered_with_method_and_data() {
     let mut script = Script::up();
-    assert!(matches!(script.broker(pb::CommandAuthChallenge::default()), Ok(Some(Event::Challenge))));
+    let data =
+        pb::AuthData { auth_method_name: Some("token".to_owned()), auth_data: Some(Bytes::from_static(b"why?")) };
+    match script.broker(pb::CommandAuthChallenge { challenge: Some(data), ..Default::default() }) {
+        Ok(Some(ConnectionEvent::Challenge(challenge))) => assert_eq!(challenge, AuthData::new("token", "why?")),
+        other => panic!("{other:?}"),
+    }
     script.connection.answer_challenge(AuthData { method: "token".to_owned(), data: Bytes::from_static(b"fresh") });
     let sent = script.sent();
     let [Command::AuthResponse(response)] = &sent[..] else { panic!("{sent:?}") };
@@ -276,14 +288,15 @@ fn assigned_urls_follow_the_scheme() {
         assigned_broker_service_url: Some("pulsar://other:6650".to_owned()),
         assigned_broker_service_url_tls: Some("pulsar+ssl://other:6651".to_owned()),
     };
-    let Ok(Some(Event::Closed(id, url))) = script.broker(close) else { panic!("not closed") };
+    let Ok(Some(ConnectionEvent::Closed(id, url))) = script.broker(close) else { panic!("not closed") };
     assert_eq!((id, url.as_deref()), (EndpointId::Producer(ProducerId(3)), Some("pulsar://other:6650")));
 }
 
 #[test]
 fn unknown_commands_are_skipped() {
     let mut script = Script::up();
-    assert!(matches!(script.connection.handle_frame(Frame::Unknown { command_type: 99 }), Ok(None)));
+    script.connection.handle_unknown();
+    assert!(script.connection.peer().is_some());
 }
 
 #[test]
@@ -311,7 +324,7 @@ fn answered_requests_leave_nothing_behind() {
             ..Default::default()
         };
         let event = script.broker(answer);
-        assert!(matches!(event, Ok(Some(Event::Answer(..)))), "{event:?}");
+        assert!(matches!(event, Ok(Some(ConnectionEvent::Response(..)))), "{event:?}");
     }
     assert_eq!(script.connection.request_deadlines.len(), 0);
     let keep_alive_interval = Deadline::new(script.start.at + KEEP_ALIVE, "keep-alive");

@@ -14,7 +14,7 @@ use super::entry::BATCH_MEMBERS_MAX;
 use super::partials::Partials;
 use super::position::Position;
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::MessageId;
+use crate::id::MessagePosition;
 use crate::machine::Now;
 use crate::machine::endpoint::outbox::Outbox;
 use crate::wire::{AckFrame, AckId, put_ack};
@@ -95,7 +95,7 @@ impl Acks {
     }
 
     /// Acknowledges one message, or an entry whole. Says whether that finished an entry.
-    pub(super) fn ack(&mut self, id: &MessageId) -> Result<bool> {
+    pub(super) fn ack(&mut self, id: &MessagePosition) -> Result<bool> {
         if self.pending() >= PENDING_ACKS_MAX {
             return Err(Error::local(ErrorKind::QueueFull, "too many acknowledgements wait for a connection"));
         }
@@ -124,7 +124,7 @@ impl Acks {
     /// batch are open, and their set is not sent, or is to be sent already. `false`: nothing was done, and
     /// [`ack`](Self::ack) is to decide.
     #[inline]
-    pub(super) fn ack_at_hand(&mut self, id: &MessageId) -> bool {
+    pub(super) fn ack_at_hand(&mut self, id: &MessagePosition) -> bool {
         if self.pending() >= PENDING_ACKS_MAX {
             return false;
         }
@@ -139,7 +139,7 @@ impl Acks {
     }
 
     /// Acknowledges everything up to and including `id`. Returns the last entry that is finished by it.
-    pub(super) fn ack_cumulative(&mut self, id: &MessageId) -> Result<Position> {
+    pub(super) fn ack_cumulative(&mut self, id: &MessagePosition) -> Result<Position> {
         let (cumulative, finished) = self.resolve_cumulative(id)?;
         self.prune(finished);
         let ends_before = cumulative.position != Position::of(id);
@@ -157,7 +157,7 @@ impl Acks {
     }
 
     /// What a cumulative acknowledgement of `id` tells the broker, and the last entry that is finished by it.
-    fn resolve_cumulative(&mut self, id: &MessageId) -> Result<(Cumulative, Position)> {
+    fn resolve_cumulative(&mut self, id: &MessagePosition) -> Result<(Cumulative, Position)> {
         let position = Position::of(id);
         if let Target::Member { index, size } = target(id)? {
             let partial = open(&mut self.partials, position, size, &mut self.ids)?;
@@ -174,7 +174,7 @@ impl Acks {
     }
 
     /// The ids of an ACK that is sent on its own: those of `ids` that have something to tell the broker.
-    pub(super) fn resolve(&mut self, ids: &[MessageId], cumulative: bool) -> Result<Vec<AckId>> {
+    pub(super) fn resolve(&mut self, ids: &[MessagePosition], cumulative: bool) -> Result<Vec<AckId>> {
         if cumulative {
             let [id] = ids else { return invalid("a cumulative acknowledgement takes exactly one id") };
             let (ack, _) = self.resolve_cumulative(id)?;
@@ -211,7 +211,7 @@ impl Acks {
 
     /// Nobody knows whether these reached the broker: `members` count as unacknowledged again. The other members of
     /// their batches stay acknowledged, so that the batch can still be finished.
-    pub(super) fn take_back(&mut self, ids: &[AckId], members: &[MessageId]) {
+    pub(super) fn take_back(&mut self, ids: &[AckId], members: &[MessagePosition]) {
         let whole = |position: Position| {
             let same = |id: &AckId| (id.ledger_id, id.entry_id) == (position.ledger_id, position.entry_id);
             ids.iter().any(|id| id.ack_set.is_empty() && same(id))
@@ -442,7 +442,7 @@ fn open<'a>(
     Ok(partials.find_or_open(position, size, forgotten))
 }
 
-fn target(id: &MessageId) -> Result<Target> {
+fn target(id: &MessagePosition) -> Result<Target> {
     let Ok(index) = u32::try_from(id.batch_index) else { return Ok(Target::Entry) };
     let size = u32::try_from(id.batch_size).unwrap_or(0);
     if (index, size) == (0, 1) {

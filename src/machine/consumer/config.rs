@@ -14,6 +14,7 @@ pub const NACK_REDELIVERY_DELAY_MIN: Duration = Duration::from_millis(100);
 
 /// How the consumers of a subscription share its messages (`CommandSubscribe.subType`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
 pub enum SubscriptionType {
     /// One consumer; a second one is refused with `ConsumerBusy`. In order.
     #[default]
@@ -47,6 +48,7 @@ impl SubscriptionType {
 /// Where a subscription starts that this SUBSCRIBE creates (`CommandSubscribe.initialPosition`). An existing one goes
 /// on where it stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
 pub enum InitialPosition {
     /// After the last message of the topic.
     #[default]
@@ -58,6 +60,7 @@ pub enum InitialPosition {
 /// How keys are spread over the consumers of a Key_Shared subscription (`KeySharedMeta`). All consumers of a
 /// subscription must ask for the same.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum KeySharedPolicy {
     /// The broker splits the keys among the consumers that are there.
     AutoSplit {

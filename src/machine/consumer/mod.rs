@@ -18,15 +18,16 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Deadline, Deferred, EndpointId, Machine, Now, ReadyList, ReplyTo};
+use super::{Deadline, Deferred, EndpointId, Now, ReadyList, ReplyTo};
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::{ConsumerId, MessageId};
+use crate::id::{ConsumerId, MessagePosition};
 use crate::machine::endpoint::outbox::Op;
 use crate::pb;
 use crate::wire::EntryError;
 
 mod acks;
 mod config;
+mod endpoint;
 mod entry;
 mod operations;
 mod partials;
@@ -143,12 +144,6 @@ pub struct Consumer {
     end_of_topic: bool,
 }
 
-impl Machine for Consumer {
-    fn take_dirty(&mut self) -> bool {
-        std::mem::take(&mut self.dirty)
-    }
-}
-
 /// For the user's tasks, through [`Endpoint::with`](super::Endpoint::with).
 impl Consumer {
     /// A consumer that is to be attached. `partition` is -1 for a topic that is not partitioned. `inbox` gets its id
@@ -240,7 +235,7 @@ impl Consumer {
     /// The consumer is over; the id names a member of a batch without the size of the batch, and nothing is known of
     /// that batch ([`ErrorKind::InvalidArgument`]); too many acknowledgements wait ([`ErrorKind::QueueFull`]).
     #[inline]
-    pub fn ack(&mut self, id: &MessageId, now: impl FnOnce() -> Now) -> Result<()> {
+    pub fn ack(&mut self, id: &MessagePosition, now: impl FnOnce() -> Now) -> Result<()> {
         let takes_acks = self.ended.is_none() && self.acks_wanted && !self.seeking;
         if takes_acks && self.acks.ack_at_hand(id) {
             return Ok(());
@@ -249,7 +244,7 @@ impl Consumer {
     }
 
     #[inline(never)]
-    fn ack_any(&mut self, id: &MessageId, now: impl FnOnce() -> Now) -> Result<()> {
+    fn ack_any(&mut self, id: &MessagePosition, now: impl FnOnce() -> Now) -> Result<()> {
         if !self.takes_acks()? {
             return Ok(());
         }
@@ -265,7 +260,7 @@ impl Consumer {
     /// # Errors
     /// As [`ack`](Self::ack), and [`ErrorKind::NotAllowed`] on Shared and Key_Shared subscriptions, where a broker
     /// would ignore it without a word.
-    pub fn ack_cumulative(&mut self, id: &MessageId, now: impl FnOnce() -> Now) -> Result<()> {
+    pub fn ack_cumulative(&mut self, id: &MessagePosition, now: impl FnOnce() -> Now) -> Result<()> {
         self.allow_cumulative()?;
         if !self.takes_acks()? {
             return Ok(());
@@ -284,7 +279,7 @@ impl Consumer {
     /// [`CONFIRMED_IDS_MAX`].
     pub fn ack_confirmed(
         &mut self,
-        ids: &[MessageId],
+        ids: &[MessagePosition],
         cumulative: bool,
         reply: ReplyTo<()>,
         now: Now,
@@ -300,7 +295,7 @@ impl Consumer {
         }
     }
 
-    fn prepare_confirmed(&mut self, ids: &[MessageId], cumulative: bool) -> Result<Vec<crate::wire::AckId>> {
+    fn prepare_confirmed(&mut self, ids: &[MessagePosition], cumulative: bool) -> Result<Vec<crate::wire::AckId>> {
         if cumulative {
             self.allow_cumulative()?;
         }
@@ -317,7 +312,7 @@ impl Consumer {
     /// acknowledged. On Exclusive and Failover everything after the last acknowledgement comes again.
     ///
     /// Without a connection there is nothing to ask: a new one delivers everything that is not acknowledged.
-    pub fn nack(&mut self, id: &MessageId, now: Now) {
+    pub fn nack(&mut self, id: &MessagePosition, now: Now) {
         if self.state != State::Attached || self.seeking || self.ended.is_some() {
             return;
         }
@@ -429,6 +424,11 @@ impl Consumer {
     /// The index of the partition, -1 for a topic that is not partitioned.
     pub fn partition(&self) -> i32 {
         self.partition
+    }
+
+    /// The counter that moves when what was taken is to be thrown away; see [`new`](Self::new).
+    pub fn queue_epoch(&self) -> Arc<AtomicU64> {
+        self.generation.clone()
     }
 
     /// Whether it is subscribed at a broker at this moment.

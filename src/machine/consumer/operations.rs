@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use super::position::Position;
 use crate::error::{Error, ErrorKind};
-use crate::id::MessageId;
+use crate::id::{MessageId, MessagePosition};
 use crate::machine::endpoint::outbox::{Op, OpKind};
 use crate::machine::{Deferred, Now, ReplyTo};
 use crate::pb;
@@ -32,7 +32,7 @@ use crate::wire::{AckId, AckSet, Command};
 pub(super) const OPERATIONS_MAX: usize = 1000;
 
 /// Where a seek goes (`CommandSeek`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SeekTo {
     /// Before the first message of the topic.
@@ -51,12 +51,12 @@ pub enum SeekTo {
 }
 
 impl SeekTo {
-    fn command(self, consumer_id: u64) -> pb::CommandSeek {
+    fn command(&self, consumer_id: u64) -> pb::CommandSeek {
         let (id, message_publish_time) = match self {
-            Self::Earliest => (Some(MessageId::EARLIEST), None),
-            Self::Latest => (Some(MessageId::LATEST), None),
-            Self::Message { id, .. } => (Some(id), None),
-            Self::PublishTime(ms) => (None, Some(ms)),
+            Self::Earliest => (Some(MessagePosition::EARLIEST), None),
+            Self::Latest => (Some(MessagePosition::LATEST), None),
+            Self::Message { id, .. } => (Some(id.position()), None),
+            Self::PublishTime(ms) => (None, Some(*ms)),
         };
         let message_id = id.map(|id| pb::MessageIdData {
             ledger_id: id.ledger_id,
@@ -68,16 +68,14 @@ impl SeekTo {
     }
 
     /// The members to be delivered of the batch that is sought into; empty for all.
-    fn ack_set(self) -> Vec<i64> {
+    fn ack_set(&self) -> Vec<i64> {
         let Self::Message { id, inclusive } = self else { return Vec::new() };
-        let (Ok(index), Ok(size)) = (u32::try_from(id.batch_index), u32::try_from(id.batch_size)) else {
-            return Vec::new();
-        };
+        let (Some(index), Some(size)) = (id.batch_index(), id.batch_size()) else { return Vec::new() };
         if index >= size || size > super::BATCH_MEMBERS_MAX {
             return Vec::new();
         }
         let mut set = AckSet::full(size);
-        skip(&mut set, index, inclusive);
+        skip(&mut set, index, *inclusive);
         set.to_words()
     }
 }
@@ -100,10 +98,11 @@ pub(super) struct Start {
 }
 
 impl Start {
-    pub(super) fn of(to: SeekTo) -> Option<Self> {
+    pub(super) fn of(to: &SeekTo) -> Option<Self> {
         let SeekTo::Message { id, inclusive } = to else { return None };
-        let batch_index = u32::try_from(id.batch_index).ok();
-        (!inclusive || batch_index.is_some()).then_some(Self { position: Position::of(&id), batch_index, inclusive })
+        let (batch_index, inclusive) = (id.batch_index(), *inclusive);
+        let position = Position::of(&id.position());
+        (!inclusive || batch_index.is_some()).then_some(Self { position, batch_index, inclusive })
     }
 
     /// Narrows `ack_set` of the entry, a batch of `size` or a plain message. False if nothing of it is left.
@@ -120,19 +119,19 @@ impl Start {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LastMessageId {
     /// Its id; ledger and entry -1 if the topic holds none.
-    pub id: MessageId,
+    pub id: MessagePosition,
     /// Everything of the subscription up to here is acknowledged. Entry -1 in a real ledger is normal. `None` if the
     /// broker does not say.
-    pub mark_delete: Option<MessageId>,
+    pub mark_delete: Option<MessagePosition>,
 }
 
 impl LastMessageId {
     pub(super) fn read(response: &pb::CommandGetLastMessageIdResponse, partition: i32) -> Self {
-        let id = |data: &pb::MessageIdData| MessageId {
+        let id = |data: &pb::MessageIdData| MessagePosition {
             partition,
             batch_index: data.batch_index.unwrap_or(-1),
             batch_size: data.batch_size.unwrap_or(0),
-            ..MessageId::new(data.ledger_id, data.entry_id)
+            ..MessagePosition::new(data.ledger_id, data.entry_id)
         };
         Self { id: id(&response.last_message_id), mark_delete: response.consumer_mark_delete_position.as_ref().map(id) }
     }
@@ -144,7 +143,7 @@ pub(super) enum Work {
     /// `members`: what `ids` were made of, unless cumulative.
     Ack {
         ids: Vec<AckId>,
-        members: Vec<MessageId>,
+        members: Vec<MessagePosition>,
         cumulative: bool,
         reply: ReplyTo<()>,
     },
@@ -178,11 +177,11 @@ impl Work {
     /// What it is called in errors.
     pub(super) fn doing(&self) -> &'static str {
         match self {
-            Self::Ack { .. } => "the acknowledgement",
-            Self::Unsubscribe { .. } => "the unsubscribe",
-            Self::LastMessageId { .. } => "the question for the last message id",
-            Self::Stats { .. } => "the question for consumer statistics",
-            Self::Seek { .. } => "the seek",
+            Self::Ack { .. } => "the acknowledgment",
+            Self::Unsubscribe { .. } => "the unsubscribe request",
+            Self::LastMessageId { .. } => "the last message id request",
+            Self::Stats { .. } => "the consumer stats request",
+            Self::Seek { .. } => "the seek request",
         }
     }
 
@@ -273,7 +272,8 @@ impl Operations {
     /// Adds one; it is refused when there are too many.
     pub(super) fn push(&mut self, work: Work, timeout: Duration, now: Now, deferred: &mut Deferred) {
         if self.list.len() == OPERATIONS_MAX {
-            let full = Error::local(ErrorKind::QueueFull, "too many operations of this consumer wait for the broker");
+            let full =
+                Error::local(ErrorKind::QueueFull, "too many requests of this consumer are waiting for the broker");
             return work.refuse(full, deferred);
         }
         let number = self.next_number();

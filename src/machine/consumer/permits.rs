@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_queue_a_waiting_receive_outlives_a_damaged_entry_and_a_new_attach() {
+    fn without_a_queue_a_receive_outlives_a_damaged_entry_and_a_new_attach() {
         let mut permits = Permits::new(0);
         permits.want_one();
         assert_eq!(permits.take_flow(), Some(1));

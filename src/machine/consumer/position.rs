@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use crate::id::MessageId;
+use crate::id::MessagePosition;
 use crate::wire::AckId;
 
 /// Ledger and entry. Both are signed on the wire in all but type: 2^64-1 is -1 and comes first.
@@ -13,7 +13,7 @@ pub(super) struct Position {
 }
 
 impl Position {
-    pub(super) fn of(id: &MessageId) -> Self {
+    pub(super) fn of(id: &MessagePosition) -> Self {
         Self { ledger_id: id.ledger_id, entry_id: id.entry_id }
     }
 

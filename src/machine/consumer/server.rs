@@ -163,7 +163,7 @@ impl Consumer {
         if let Some(start) = self.start.filter(|start| start.position == position) {
             if !start.narrow(size, &mut entry.ack_set) {
                 // It lies before what was sought, as everything acknowledged does.
-                let id = crate::id::MessageId::new(position.ledger_id, position.entry_id);
+                let id = crate::id::MessagePosition::new(position.ledger_id, position.entry_id);
                 let _full = self.acks.ack(&id);
                 return 0;
             }
@@ -213,7 +213,7 @@ impl Consumer {
         let result = match result {
             // A connection that is gone has taken its consumers along.
             Ok(_) | Err(RequestError::Disconnected) => Ok(()),
-            Err(error) => Err(error.into_error("the close of the consumer").with_topic(&self.topic)),
+            Err(error) => Err(error.into_error("the consumer's close request").with_topic(&self.topic)),
         };
         self.finish(result, deferred);
     }
@@ -260,7 +260,7 @@ impl Consumer {
     /// non-persistent one it stays.
     fn on_seek_success(&mut self, number: u64, deferred: &mut Deferred) {
         let Some(Work::Seek { to, .. }) = self.operations.set_done(number) else { return };
-        self.start = Start::of(*to);
+        self.start = Start::of(to);
         if self.state != State::Attached {
             return;
         }
@@ -323,7 +323,7 @@ impl Consumer {
             // They have been written just now; what is known of batches is void once the position moves.
             self.acks.forget();
         }
-        self.operations.ask(id, |op, command| out.ask(op, command));
+        self.operations.ask(id, |op, command| out.request(op, command));
         self.ask_close(out);
         self.check();
         More::No
@@ -339,7 +339,7 @@ impl Consumer {
         *asked = Some(number);
         self.closed_at_broker = true;
         let close = pb::CommandCloseConsumer { consumer_id: self.id.0, ..Default::default() };
-        out.ask(Op { kind: OpKind::Close, number }, Command::CloseConsumer(close));
+        out.request(Op { kind: OpKind::Close, number }, Command::CloseConsumer(close));
     }
 
     /// When something is due.
@@ -364,7 +364,7 @@ impl Consumer {
             return;
         }
         if self.subscribe_deadline.is_some_and(|deadline| deadline.is_due(now)) {
-            let why = format!("not subscribed within {:?}", self.config.operation_timeout);
+            let why = format!("timed out after {:?} waiting for the subscription", self.config.operation_timeout);
             return self.fail(Error::local(ErrorKind::TimedOut, why), deferred);
         }
         while let Some(work) = self.operations.take_overdue(now) {
@@ -373,7 +373,7 @@ impl Consumer {
             self.dirty = true;
         }
         if self.closing.as_ref().and_then(|closing| closing.deadline).is_some_and(|deadline| deadline.is_due(now)) {
-            let late = RequestError::TimedOut.into_error("the close of the consumer");
+            let late = RequestError::TimedOut.into_error("the consumer's close request");
             return self.finish(Err(late.with_topic(&self.topic)), deferred);
         }
         self.finish_if_closed_while_detached(deferred);
@@ -436,7 +436,7 @@ impl Consumer {
 
     fn mark_inbox(&mut self, deferred: &mut Deferred) {
         if !std::mem::replace(&mut self.inboxed, true) {
-            if let Some(waker) = self.inbox.mark(EndpointId::Consumer(self.id)) {
+            if let Some(waker) = self.inbox.notify(EndpointId::Consumer(self.id)) {
                 deferred.wake(waker);
             }
         }

@@ -1,16 +1,20 @@
-//! An endpoint: a producer or consumer machine behind its own small lock, and the one who serves it.
+//! What all endpoints share: the lock around a machine, the list of its server, replies, deferred work.
 //!
-//! Five rules make sure that whatever has something to do is looked at:
+//! An endpoint is a producer, consumer or topic list watcher. Its machine lies behind its own small lock; its server is
+//! whoever drives it: the session it is attached to, else the supervisor.
+//!
+//! Five rules make sure that an endpoint with something to do is served:
 //! 1. The pointer to an endpoint's server lies under the endpoint's lock and is never empty.
-//! 2. Mark: under that lock, if the endpoint is not `queued`, set it and push the id on the server's list. The waker
-//!    this returns is woken after the unlock.
-//! 3. Serve: the server takes all ids, or, if there are none, leaves its waker. Per id: lock; if another one is the
-//!    server by now, leave it alone; else clear `queued` and pull.
-//! 4. Change of server: set the pointer, set `queued`, push on the new list, always. A stale id in an old list is
+//! 2. Notify: under that lock, if the endpoint is not `queued`, set it and push the id on the server's [`ReadyList`]. The
+//!    waker that this returns is woken after the unlock.
+//! 3. Serve: the server takes all ids, or, if there are none, leaves its waker. Per id: lock; if it has another server by
+//!    now, skip it; else clear `queued` and poll it.
+//! 4. Change of server: set the pointer, set `queued`, push the id on the new list, always. A stale id in an old list is
 //!    harmless.
-//! 5. An endpoint that still has more goes to the tail of its server's ring.
+//! 5. An endpoint that has more to write goes to the tail of its server's run queue.
 
 pub mod deferred;
+pub mod machine;
 pub mod outbox;
 pub mod reply;
 
@@ -18,8 +22,12 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
+use machine::EndpointMachine;
+
 use super::Deferred;
-use crate::id::{ConsumerId, ProducerId};
+use crate::id::{ConsumerId, ProducerId, WatcherId};
+use crate::pb;
+use crate::wire::command::Command;
 
 /// Names one endpoint of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -28,6 +36,19 @@ pub enum EndpointId {
     Producer(ProducerId),
     /// A consumer of one (partition of a) topic.
     Consumer(ConsumerId),
+    /// A watcher of the topics of a namespace.
+    TopicList(WatcherId),
+}
+
+impl EndpointId {
+    /// The command that closes the endpoint at a broker, without its request id.
+    pub(crate) fn close_request(self) -> Command {
+        match self {
+            Self::Producer(id) => pb::CommandCloseProducer { producer_id: id.0, ..Default::default() }.into(),
+            Self::Consumer(id) => pb::CommandCloseConsumer { consumer_id: id.0, ..Default::default() }.into(),
+            Self::TopicList(id) => pb::CommandWatchTopicListClose { watcher_id: id.0, ..Default::default() }.into(),
+        }
+    }
 }
 
 impl fmt::Display for EndpointId {
@@ -35,15 +56,9 @@ impl fmt::Display for EndpointId {
         match self {
             Self::Producer(id) => write!(f, "producer {id}"),
             Self::Consumer(id) => write!(f, "consumer {id}"),
+            Self::TopicList(id) => write!(f, "topic list watcher {id}"),
         }
     }
-}
-
-/// What lies inside an endpoint.
-pub trait Machine {
-    /// Whether an input since the last call gave the server something to do: bytes to write, a frame to seal, an
-    /// earlier deadline, an end to notice.
-    fn take_dirty(&mut self) -> bool;
 }
 
 /// A machine, its lock and its server.
@@ -58,7 +73,7 @@ struct Slot<M> {
     queued: bool,
 }
 
-impl<M: Machine> Endpoint<M> {
+impl<M: EndpointMachine> Endpoint<M> {
     /// A new endpoint, served by `server` from the start.
     pub fn new(id: EndpointId, machine: M, server: Arc<ReadyList>) -> Arc<Self> {
         Arc::new(Self { id, slot: Mutex::new(Slot { machine, server, queued: false }) })
@@ -71,34 +86,33 @@ impl<M: Machine> Endpoint<M> {
 
     #[inline]
     fn lock(&self) -> MutexGuard<'_, Slot<M>> {
-        // A panic under the lock means a broken invariant of one machine; the others go on, and this one answers
-        // as it stands rather than taking every user task down with it.
+        // A panic under the lock means a broken invariant of this machine. The others are not affected, and this one
+        // is used as it stands rather than making every task that touches it panic.
         self.slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets a user's task work on the machine, and marks the endpoint if that gave its server something to do.
+    /// Works on the machine from a task that is not its server, and notifies the server if that gave it something to do.
     #[inline]
     pub fn with<R>(&self, deferred: &mut Deferred, work: impl FnOnce(&mut M, &mut Deferred) -> R) -> R {
         let mut slot = self.lock();
         let result = work(&mut slot.machine, deferred);
         if slot.machine.take_dirty() && !slot.queued {
             slot.queued = true;
-            if let Some(waker) = slot.server.mark(self.id) {
+            if let Some(waker) = slot.server.notify(self.id) {
                 deferred.wake(waker);
             }
         }
         result
     }
 
-    /// [`with`](Self::with) for work that wakes nobody else, and carries no list about for it: the server is woken here,
-    /// once the lock is free.
+    /// Variant of [`with`](Self::with) without a list of deferred work: the server is woken here, after the unlock.
     #[inline]
     pub fn with_only<R>(&self, work: impl FnOnce(&mut M) -> R) -> R {
         let mut slot = self.lock();
         let result = work(&mut slot.machine);
         let waker = if slot.machine.take_dirty() && !slot.queued {
             slot.queued = true;
-            slot.server.mark(self.id)
+            slot.server.notify(self.id)
         } else {
             None
         };
@@ -109,7 +123,7 @@ impl<M: Machine> Endpoint<M> {
         result
     }
 
-    /// Lets `server` work on the machine; `None` if it is not the endpoint's server any more.
+    /// Works on the machine as its server; `None` if `server` is not that any more.
     pub fn serve<R>(&self, server: &Arc<ReadyList>, work: impl FnOnce(&mut M) -> R) -> Option<R> {
         let mut slot = self.lock();
         if !Arc::ptr_eq(&slot.server, server) {
@@ -117,17 +131,17 @@ impl<M: Machine> Endpoint<M> {
         }
         slot.queued = false;
         let result = work(&mut slot.machine);
-        // What the server's own work made dirty is in front of its eyes already.
+        // The server looks at what its own work made dirty before it returns.
         slot.machine.take_dirty();
         Some(result)
     }
 
-    /// Hands the endpoint to another server, which is told to look at it.
+    /// Gives the endpoint another server, which is notified.
     pub fn move_to(&self, server: &Arc<ReadyList>, deferred: &mut Deferred) {
         let mut slot = self.lock();
         slot.server = server.clone();
         slot.queued = true;
-        if let Some(waker) = server.mark(self.id) {
+        if let Some(waker) = server.notify(self.id) {
             deferred.wake(waker);
         }
     }
@@ -139,7 +153,8 @@ impl<M> fmt::Debug for Endpoint<M> {
     }
 }
 
-/// Ids with something to do, and the task that serves them: the one primitive between tasks on the data plane.
+/// Ids of endpoints with something to do, and the waker of the task that serves them: the only primitive between tasks on
+/// the data plane.
 ///
 /// An endpoint is on its server's list at most once (`queued`), so the list is bounded by the number of endpoints and
 /// of changes of server that the server has not seen yet.
@@ -164,15 +179,15 @@ impl ReadyList {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes an id; the waker, if any, is to be woken once no lock is held.
-    pub fn mark(&self, id: EndpointId) -> Option<Waker> {
+    /// Adds an id. The waker, if any, is to be woken once no lock is held.
+    pub fn notify(&self, id: EndpointId) -> Option<Waker> {
         let mut ready = self.lock();
         ready.ids.push(id);
         ready.server.take()
     }
 
-    /// Moves all ids into `into`. If there are none and `waker` is given, it is left behind to be woken by the next
-    /// mark: the check and the enrolment are one step, so no mark is lost between them.
+    /// Moves all ids into `into`. If there are none and `waker` is given, it is registered, to be woken by the next
+    /// notification. The check and the registration are one step, so no notification is lost between them.
     pub fn take(&self, into: &mut impl Extend<EndpointId>, waker: Option<&Waker>) {
         let mut ready = self.lock();
         if ready.ids.is_empty() {

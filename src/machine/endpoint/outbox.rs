@@ -1,23 +1,23 @@
-//! What an endpoint's machine writes into when its connection asks it for bytes.
+//! What a machine writes to in its turn: frames, and requests.
 
 use crate::wire::command::Command;
 use crate::wire::tx::TxBuf;
 
 use crate::machine::connection::peer::RequestError;
 
-/// The answering command of a request, already of the kind that belongs to it, or why there is none.
+/// The response to a request: a command of the type that answers it, or why there is none.
 pub type Response = Result<Box<Command>, RequestError>;
 
 /// Which operation of an endpoint a request belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Op {
-    /// What was asked.
+    /// Which operation.
     pub kind: OpKind,
-    /// The machine's own number of the operation, by which it knows a late answer.
+    /// The machine's own number of the operation, by which it recognises a late response.
     pub number: u64,
 }
 
-/// The operations that an endpoint asks a broker for.
+/// The operations that an endpoint requests from a broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum OpKind {
     /// CLOSE_PRODUCER or CLOSE_CONSUMER.
@@ -50,17 +50,17 @@ pub struct Outbox<'a> {
     pub tx: &'a mut TxBuf,
     /// About how many bytes this turn may write; a single larger frame passes.
     pub quantum_bytes: usize,
-    asks: &'a mut Vec<(Op, Command)>,
+    requests: &'a mut Vec<(Op, Command)>,
 }
 
 impl<'a> Outbox<'a> {
-    /// A turn that writes to `tx` and leaves its requests in `asks`.
-    pub fn new(tx: &'a mut TxBuf, quantum_bytes: usize, asks: &'a mut Vec<(Op, Command)>) -> Self {
-        Self { tx, quantum_bytes, asks }
+    /// A turn that writes to `tx` and leaves its requests in `requests`.
+    pub fn new(tx: &'a mut TxBuf, quantum_bytes: usize, requests: &'a mut Vec<(Op, Command)>) -> Self {
+        Self { tx, quantum_bytes, requests }
     }
 
-    /// Asks the broker; the connection chooses the request id, and the answer comes back through `on_answer`.
-    pub fn ask(&mut self, op: Op, command: Command) {
-        self.asks.push((op, command));
+    /// Sends a request; the connection chooses the request id, and the answer comes back through `on_answer`.
+    pub fn request(&mut self, op: Op, command: Command) {
+        self.requests.push((op, command));
     }
 }

@@ -95,8 +95,10 @@ impl ProducerConfig {
     /// Checks the options against each other.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidArgument`], naming the option that cannot be used.
+    /// [`ErrorKind::InvalidArgument`], naming the option that cannot be used; [`ErrorKind::Unsupported`] for a codec
+    /// that this build leaves out.
     pub fn validate(&self) -> Result<()> {
+        self.compression.check_built().map_err(|error| Error::local(ErrorKind::Unsupported, error.to_string()))?;
         let complaint = if self.name.as_deref() == Some("") {
             "name must not be empty: leave it out to have one made"
         } else if self.batching_max_messages == 0 || i32::try_from(self.batching_max_messages).is_err() {
@@ -123,6 +125,17 @@ impl ProducerConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_codec_that_is_not_built_in_is_refused_with_the_name_of_its_feature() {
+        let valid = ProducerConfig { compression: Compression::Lz4, ..Default::default() }.validate();
+        if cfg!(feature = "lz4") {
+            return assert_eq!(valid, Ok(()));
+        }
+        let error = valid.expect_err("not built in");
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        assert!(error.to_string().contains("feature `lz4`"), "{error}");
+    }
 
     #[test]
     fn the_defaults_are_valid_and_bad_options_are_named() {

@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 
-use super::{Deferred, Machine, Now, ReplyTo};
+use super::{Deferred, Now, ReplyTo};
 use crate::error::{Error, ErrorKind, SendError};
 use crate::id::ProducerId;
 use crate::machine::producer::results::SendResults;
@@ -37,6 +37,7 @@ use crate::wire::send_run::PlainSend;
 mod accept;
 mod batcher;
 mod config;
+mod endpoint;
 mod in_flight;
 mod message;
 pub mod results;
@@ -97,15 +98,6 @@ impl fmt::Debug for Rejected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Rejected({} bytes)", self.message.payload.len())
     }
-}
-
-/// What the session does after a SEND_ERROR.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AfterSendError {
-    /// Nothing: the producer goes on.
-    Stay,
-    /// Attach the producer afresh, which sends everything unanswered again.
-    Reattach,
 }
 
 /// Its place at a broker.
@@ -222,12 +214,6 @@ pub struct Producer {
     stale_receipts: u64,
     /// Frames that timed out without any receipt since.
     unanswered_frames: u32,
-}
-
-impl Machine for Producer {
-    fn take_dirty(&mut self) -> bool {
-        std::mem::take(&mut self.dirty)
-    }
 }
 
 impl Producer {
@@ -380,7 +366,7 @@ impl Producer {
         };
         if !self.waiters.contains(number) {
             ticket.number = None;
-            return Poll::Ready(Err(SendError::new(self.overdue("no room came up"), false)));
+            return Poll::Ready(Err(SendError::new(self.overdue("room among the pending messages"), false)));
         }
         if !self.waiters.is_front(number) || !self.room.fits(size_bytes) {
             self.waiters.wait(number, waker, deferred);
@@ -497,7 +483,7 @@ impl fmt::Debug for Producer {
 impl Drop for Producer {
     fn drop(&mut self) {
         // Whoever still waits is told; a producer that ended in order has nobody left.
-        let gone = Error::local(ErrorKind::Closed, "the client went away before the producer was closed");
+        let gone = Error::local(ErrorKind::Closed, "client closed before the producer was closed");
         self.fail(gone, &mut Deferred::new());
     }
 }

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use crate::error::SendError;
-use crate::id::MessageId;
+use crate::id::{MessageId, MessagePosition};
 use crate::machine::Deferred;
 
 /// How many sends outside batches share one allocation.
@@ -229,13 +229,13 @@ impl SendResults {
     /// The id that the sender of message `index` sees.
     #[inline]
     pub(crate) fn id(&self, index: u32, stored: Stored) -> MessageId {
-        let mut id = MessageId::new(stored.ledger_id, stored.entry_id);
-        id.partition = self.partition;
+        let mut at = MessagePosition::new(stored.ledger_id, stored.entry_id);
+        at.partition = self.partition;
         if stored.batch_size > 0 {
-            id.batch_index = i32::try_from(index).unwrap_or(i32::MAX);
-            id.batch_size = i32::try_from(stored.batch_size).unwrap_or(i32::MAX);
+            at.batch_index = i32::try_from(index).unwrap_or(i32::MAX);
+            at.batch_size = i32::try_from(stored.batch_size).unwrap_or(i32::MAX);
         }
-        id
+        MessageId::at(at)
     }
 
     /// Leaves `waker`, unless the result is there by now: then `false`. Whoever settles takes the lock after that, to
@@ -352,8 +352,9 @@ mod tests {
         outcomes.settle(0, Ok(stored));
         outcomes.wake(&mut Deferred::new());
         assert_eq!(count.0.load(Ordering::Relaxed), 1);
-        let id = sends[2].try_result().and_then(Result::ok).map(|id| (id.partition, id.batch_index, id.batch_size));
-        assert_eq!(id, Some((3, 2, 3)));
+        let id =
+            sends[2].try_result().and_then(Result::ok).map(|id| (id.partition(), id.batch_index(), id.batch_size()));
+        assert_eq!(id, Some((Some(3), Some(2), Some(3))));
     }
 
     #[test]

@@ -273,10 +273,9 @@ fn compressed(kind: Compression, payload: Bytes) -> (Bytes, i32, u32) {
     if kind == Compression::None || payload.len() <= COMPRESS_MIN_BYTES {
         return (payload, 0, 0);
     }
-    let smaller = compress(kind, &payload);
-    match u32::try_from(payload.len()) {
-        // What does not shrink is left alone.
-        Ok(size) if smaller.len() < payload.len() => (smaller, kind.wire_value(), size),
+    match (compress(kind, &payload), u32::try_from(payload.len())) {
+        // What does not shrink is left alone. A codec that is not built in was refused at the start.
+        (Ok(smaller), Ok(size)) if smaller.len() < payload.len() => (smaller, kind.wire_value(), size),
         _ => (payload, 0, 0),
     }
 }

@@ -41,9 +41,6 @@ impl Producer {
     }
 
     /// The broker takes messages from now on: everything that has no receipt yet goes out again, with the same bytes.
-    ///
-    /// An answer with `producer_ready = false` only ends the time limit of the creation: another one follows when it
-    /// is this producer's turn to have the topic for itself.
     pub fn on_attached(
         &mut self,
         opened: &pb::CommandProducerSuccess,
@@ -52,10 +49,6 @@ impl Producer {
         deferred: &mut Deferred,
     ) {
         if matches!(self.life, Life::Finished(_)) {
-            return;
-        }
-        if opened.producer_ready == Some(false) {
-            self.created_by = None;
             return;
         }
         self.link = Link::Attached;
@@ -88,6 +81,12 @@ impl Producer {
             created.answer(Ok(ProducerCreated { name: opened.producer_name.clone(), last_sequence_id }), deferred);
         }
         self.advance_close(Some(now), deferred);
+    }
+
+    /// The broker has queued it for exclusive access (`producer_ready = false`): the time limit of the creation is off,
+    /// and the answer to its open request follows when it is this producer's turn.
+    pub fn on_queued(&mut self) {
+        self.created_by = None;
     }
 
     fn start_numbering(&mut self, last_sequence_id: i64) {
@@ -278,7 +277,7 @@ impl Producer {
         closing.drained = true;
         closing.by = now.at.checked_add(self.config.operation_timeout);
         let close = pb::CommandCloseProducer { producer_id: self.id.0, ..Default::default() };
-        out.ask(Op { kind: OpKind::Close, number: self.close_number }, Command::CloseProducer(close));
+        out.request(Op { kind: OpKind::Close, number: self.close_number }, Command::CloseProducer(close));
     }
 
     /// The answer to what [`poll_transmit`](Self::poll_transmit) asked.
@@ -294,7 +293,7 @@ impl Producer {
             }
             // The broker forgets producers with their connection.
             Err(crate::machine::connection::peer::RequestError::Disconnected) => Ok(()),
-            Err(error) => Err(error.into_error("closing the producer").with_topic(&self.topic)),
+            Err(error) => Err(error.into_error("the producer's close request").with_topic(&self.topic)),
         };
         self.finish(self.closed_error(), reply, deferred);
     }
@@ -407,11 +406,13 @@ impl Producer {
         self.stamp(|| now);
         let is_due = |at: Option<std::time::Instant>| at.is_some_and(|at| at <= now.at);
         if is_due(self.created_by) {
-            let mut what = "the producer was not created in time".to_owned();
-            if let Some(cause) = &self.last_cause {
-                what = format!("{what}; the last attempt: {cause}");
-            }
-            self.fail(Error::local(ErrorKind::TimedOut, what), deferred);
+            let what = format!("timed out after {:?} creating the producer", self.config.operation_timeout);
+            let late = Error::local(ErrorKind::TimedOut, what);
+            let late = match self.last_cause.take() {
+                Some(cause) => late.with_source(cause),
+                None => late,
+            };
+            self.fail(late, deferred);
             return;
         }
         self.waiters.expire(now, deferred);
@@ -439,7 +440,7 @@ impl Producer {
             if transmitted {
                 self.unanswered_frames = self.unanswered_frames.saturating_add(1);
             }
-            let error = SendError::new(self.overdue("no receipt came"), transmitted);
+            let error = SendError::new(self.overdue("the receipt"), transmitted);
             self.settle_failed(0, error, deferred);
             expired = true;
         }
@@ -451,7 +452,7 @@ impl Producer {
     }
 
     pub(super) fn overdue(&self, what: &str) -> Error {
-        let text = format!("{what} within the send timeout of {} ms", self.config.send_timeout.as_millis());
+        let text = format!("timed out after {:?} waiting for {what}", self.config.send_timeout);
         Error::local(ErrorKind::TimedOut, text).with_topic(&self.topic)
     }
 
@@ -459,7 +460,7 @@ impl Producer {
     fn give_up_closing(&mut self, now: Now, deferred: &mut Deferred) {
         let Life::Closing(closing) = &self.life else { return };
         let over = closing.drained || self.link == Link::Detached;
-        let error = Error::local(ErrorKind::TimedOut, "the producer was not closed in time").with_topic(&self.topic);
+        let error = Error::local(ErrorKind::TimedOut, "timed out closing the producer").with_topic(&self.topic);
         self.close_batch();
         self.fail_all(&error, deferred);
         self.after_settling(deferred);

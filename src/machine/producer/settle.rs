@@ -3,9 +3,10 @@
 use super::batcher::discard;
 use super::in_flight::{Entry, Frames, Kind, Run};
 use super::seal::is_intact;
-use super::{AfterSendError, Life, Link, Producer};
+use super::{Life, Link, Producer};
 use crate::error::{Error, SendError, ServerCode, ServerError};
 use crate::machine::connection::peer::ProtocolViolation;
+use crate::machine::endpoint::machine::AfterNotification;
 use crate::machine::producer::results::Stored;
 use crate::machine::{Deferred, Now};
 use crate::wire::hot::Receipt;
@@ -68,19 +69,19 @@ impl Producer {
         error: ServerError,
         now: Now,
         deferred: &mut Deferred,
-    ) -> AfterSendError {
+    ) -> AfterNotification {
         if self.is_finished() {
-            return AfterSendError::Stay;
+            return AfterNotification::Stay;
         }
         let at = self.in_flight.find(|run, entry| run.transmitted && entry.covers(sequence_id));
         match error.code {
             ServerCode::TOPIC_TERMINATED_ERROR => {
                 self.fail(Error::server(error, "a message"), deferred);
-                AfterSendError::Stay
+                AfterNotification::Stay
             }
             ServerCode::NOT_ALLOWED_ERROR => {
                 self.refuse(at, error, now, deferred);
-                AfterSendError::Stay
+                AfterNotification::Stay
             }
             ServerCode::CHECKSUM_ERROR => {
                 let intact = at.and_then(|at| self.in_flight.frame(at)).is_some_and(|frame| is_intact(&frame));
@@ -89,18 +90,18 @@ impl Producer {
                     // when it spoils the same frame twice.
                     Some(entry) if entry.doubted || !intact => {
                         self.refuse(at, error, now, deferred);
-                        AfterSendError::Stay
+                        AfterNotification::Stay
                     }
                     Some(entry) => {
                         entry.doubted = true;
-                        AfterSendError::Reattach
+                        AfterNotification::Reattach
                     }
-                    None => AfterSendError::Reattach,
+                    None => AfterNotification::Reattach,
                 }
             }
             // The broker has done away with the producer, though it may not say so in any other way.
-            _ if self.link == Link::Attached => AfterSendError::Reattach,
-            _ => AfterSendError::Stay,
+            _ if self.link == Link::Attached => AfterNotification::Reattach,
+            _ => AfterNotification::Stay,
         }
     }
 

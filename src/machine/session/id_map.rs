@@ -27,6 +27,12 @@ impl Hasher for IdHasher {
         }
     }
 
+    /// The variant of an `EndpointId`.
+    #[inline]
+    fn write_isize(&mut self, number: isize) {
+        self.write_u64(number as u64);
+    }
+
     #[inline]
     fn write_u64(&mut self, number: u64) {
         self.0 = (self.0 ^ number).wrapping_mul(SPREAD);

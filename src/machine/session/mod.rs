@@ -1,41 +1,48 @@
-//! One connection with its guests: the endpoints attached to it.
+//! One connection and the endpoints attached to it.
 //!
-//! A session routes what the broker says to the endpoint it is for, and gives each endpoint that has something to
-//! do its turn to write. The tokio driver and the simulator use it alike: bytes in by [`Session::handle_read`], bytes
-//! out by [`Session::poll_transmit`], news for the supervisor by [`Session::poll_event`].
+//! A session dispatches what the broker sends to the endpoint it is for, and schedules the endpoints that have something
+//! to write. The driver feeds it: bytes in by [`Session::handle_read`], bytes out by [`Session::poll_transmit`], events
+//! for the supervisor by [`Session::poll_event`].
 //!
-//! It owns the connection and no endpoint: an endpoint lives in its handle, and is a guest here while this is its
-//! server. When the session ends, every guest goes back to the supervisor's list.
+//! It owns the connection and no endpoint: an endpoint is owned by its handles, and is attached here while this session
+//! is its server. When the session ends, every endpoint goes back to the supervisor.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `attachments.rs` | endpoints attach, detach and finish; responses to their requests |
+//! | `inbound.rs` | frames of the broker, each to its endpoint |
+//! | `schedule.rs` | the run queue: whose turn it is to write, and deadlines |
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::connection::{Connection, ConnectionConfig, Requester};
 use super::consumer::Consumer;
+use super::control::{Attempt, AuthData, SessionCommand, SessionEvent};
+use super::deadlines::Deadlines;
+use super::endpoint::machine::HotRoute;
+use super::endpoint::outbox::Op;
 use super::producer::Producer;
-use super::{Deferred, Endpoint, EndpointId, Now, ReadyList};
+use super::{Deferred, Endpoint, EndpointId, EndpointRef, Now, ReadyList};
 use crate::id::{ConsumerId, ProducerId};
-use crate::machine::connection::{Connection, ConnectionConfig, Requester};
-use crate::machine::control::{Attempt, AuthData, EndpointRef, SessionCommand, SessionEvent};
-use crate::machine::deadlines::Deadlines;
-use crate::machine::endpoint::outbox::Op;
-use crate::machine::session::id_map::IdMap;
 use crate::wire::command::Command;
 use crate::wire::frame::Limits;
 
-mod guests;
+mod attachments;
 mod id_map;
 mod inbound;
-mod turns;
+mod schedule;
 
+use id_map::IdMap;
 use inbound::Inbound;
 
 /// ```text
-///          SUCCESS, PRODUCER_SUCCESS
-/// Opening ---------------------------> Attached
-///    |                                    |
-///    +------> given up (refused,  <-------+  closed by the broker, link lost
-///             no answer, finished)
+///             the answer to its open request
+///  Opening ----------------------------------> Attached
+///     |                                           |
+///     +---------> detached (refused, <------------+  closed by the broker, connection lost
+///                 no answer, finished)
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -43,83 +50,117 @@ enum Phase {
     Attached,
 }
 
+/// An endpoint that this session serves.
 #[derive(Debug)]
-struct Guest<M> {
-    endpoint: Arc<Endpoint<M>>,
+struct Attachment {
+    endpoint: EndpointRef,
     attempt: Attempt,
     phase: Phase,
-    place: Place,
+    schedule: ScheduleState,
 }
 
-impl<M> Guest<M> {
-    fn new(endpoint: Arc<Endpoint<M>>, attempt: Attempt) -> Self {
-        Self { endpoint, attempt, phase: Phase::Opening, place: Place::default() }
+/// Where an attachment stands in the schedule.
+#[derive(Debug, Default)]
+struct ScheduleState {
+    /// In the run queue, where each attachment stands at most once: neither the number of notifications nor the amount
+    /// still to be written gives it more turns than the others.
+    is_queued: bool,
+    /// Notified, and not served since.
+    needs_poll: bool,
+    /// When it is served without a notification: never later than its deadline.
+    next_poll_at: Option<Instant>,
+}
+
+/// The typed tables of the two commands that come once a message.
+#[derive(Debug, Default)]
+struct HotRoutes {
+    /// Where SEND_RECEIPTs go, from the open request on.
+    producers: IdMap<ProducerId, Arc<Endpoint<Producer>>>,
+    /// Where MESSAGEs go, once the consumer is attached.
+    consumers: IdMap<ConsumerId, Arc<Endpoint<Consumer>>>,
+}
+
+impl HotRoutes {
+    /// The endpoint is being opened.
+    fn open(&mut self, route: HotRoute) {
+        if let HotRoute::Producer(producer) = route {
+            self.producers.insert(producer.with_only(|producer| producer.id()), producer);
+        }
+    }
+
+    /// The endpoint is attached.
+    fn attach(&mut self, route: HotRoute) {
+        if let HotRoute::Consumer(consumer) = route {
+            self.consumers.insert(consumer.with_only(|consumer| consumer.id()), consumer);
+        }
+    }
+
+    fn remove(&mut self, id: EndpointId) {
+        match id {
+            EndpointId::Producer(id) => drop(self.producers.remove(&id)),
+            EndpointId::Consumer(id) => drop(self.consumers.remove(&id)),
+            EndpointId::TopicList(_) => {}
+        }
     }
 }
 
-/// Where a guest stands.
-#[derive(Debug, Default)]
-struct Place {
-    /// In the ring, where everyone stands at most once: neither the number of its marks nor what it still has to write
-    /// gives it more turns than the others.
-    in_ring: bool,
-    /// It was given a turn and has not been looked at since.
-    unseen: bool,
-    /// By when it is looked at without a mark: never later than its deadline.
-    look_by: Option<Instant>,
-}
-
-/// A connection and its guests.
+/// A connection and its attached endpoints.
 #[derive(Debug)]
 pub struct Session {
     connection: Connection,
-    /// The ids of guests with something to do.
+    /// Ids of attached endpoints with something to do.
     ready: Arc<ReadyList>,
-    /// Where guests go that lose their place here.
+    /// The list of the supervisor, which serves what is detached.
     supervisor: Arc<ReadyList>,
-    producers: IdMap<ProducerId, Guest<Producer>>,
-    consumers: IdMap<ConsumerId, Guest<Consumer>>,
-    /// Guests that the broker closed: their receipts and answers may still arrive on this connection. At most one
-    /// for each endpoint of the client that is not finished.
-    former: BTreeMap<EndpointId, EndpointRef>,
-    /// Guests in turn. What an earlier attempt left in it is skipped.
-    ring: VecDeque<(EndpointId, Attempt)>,
-    /// Ids on their way from the ready list into the ring.
-    marked: Vec<EndpointId>,
+    attachments: IdMap<EndpointId, Attachment>,
+    hot: HotRoutes,
+    /// Endpoints that the broker closed: their receipts and answers may still arrive on this connection. At most
+    /// twice as many as the client has endpoints that are not finished.
+    detached: BTreeMap<EndpointId, EndpointRef>,
+    /// How many of them there are before the finished ones are removed: looking costs no more than what it removes.
+    detached_prune_len: usize,
+    /// Attachments in the order of their turns. Entries of earlier attempts are skipped.
+    run_queue: VecDeque<(EndpointId, Attempt)>,
+    /// Ids on their way from the ready list into the run queue; empty between calls, kept for its memory.
+    notified: Vec<EndpointId>,
     deadlines: Deadlines<EndpointId>,
-    notices: VecDeque<SessionEvent>,
+    events: VecDeque<SessionEvent>,
     /// The broker waits for fresh credentials, and the supervisor knows.
-    challenged: bool,
-    asks: Vec<(Op, Command)>,
+    is_challenged: bool,
+    /// Requests of the endpoint being served; empty between calls, kept for its memory.
+    requests: Vec<(Op, Command)>,
     inbound: Inbound,
 }
 
 impl Session {
-    /// A session on a connection that has just been made; guests that lose it go to `supervisor`.
+    /// A session on a connection that has just been made; endpoints that lose it go to `supervisor`.
     pub fn new(config: ConnectionConfig, credentials: AuthData, supervisor: Arc<ReadyList>, now: Now) -> Self {
         Self {
             connection: Connection::new(config, credentials, now),
             ready: ReadyList::new(),
             supervisor,
-            producers: IdMap::default(),
-            consumers: IdMap::default(),
-            former: BTreeMap::new(),
-            ring: VecDeque::new(),
-            marked: Vec::new(),
+            attachments: IdMap::default(),
+            hot: HotRoutes::default(),
+            detached: BTreeMap::new(),
+            detached_prune_len: attachments::DETACHED_PRUNE_LEN_MIN,
+            run_queue: VecDeque::new(),
+            notified: Vec::new(),
             deadlines: Deadlines::default(),
-            notices: VecDeque::new(),
-            challenged: false,
-            asks: Vec::new(),
+            events: VecDeque::new(),
+            is_challenged: false,
+            requests: Vec::new(),
             inbound: Inbound::default(),
         }
     }
 
-    /// Carries out what the supervisor says.
+    /// Carries out a command of the supervisor.
     pub fn handle_command(&mut self, command: SessionCommand, now: Now, deferred: &mut Deferred) {
         match command {
-            SessionCommand::Ask(ask, command) => self.connection.request(*command, Requester::Supervisor(ask), now),
-            SessionCommand::Challenge(credentials) => {
-                self.challenged = false;
+            SessionCommand::Request(token, command) => {
+                self.connection.request(*command, Requester::Supervisor(token), now);
+            }
+            SessionCommand::AuthResponse(credentials) => {
+                self.is_challenged = false;
                 self.connection.answer_challenge(credentials);
             }
             SessionCommand::Open(endpoint, attempt) => self.open(endpoint, attempt, now, deferred),
@@ -131,9 +172,9 @@ impl Session {
         self.connection.limits()
     }
 
-    /// News for the supervisor.
+    /// The next event for the supervisor.
     pub fn poll_event(&mut self) -> Option<SessionEvent> {
-        self.notices.pop_front()
+        self.events.pop_front()
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 
-use super::turns::QUANTUM_BYTES;
+use super::schedule::QUANTUM_BYTES;
 use super::*;
 use crate::machine::Reply;
 use crate::machine::producer::{Message, ProducerConfig};
@@ -65,7 +65,7 @@ impl Rig {
     }
 
     fn open(&mut self, endpoint: &Arc<Endpoint<Producer>>, attempt: u64) -> u64 {
-        let command = SessionCommand::Open(EndpointRef::Producer(endpoint.clone()), Attempt(attempt));
+        let command = SessionCommand::Open(endpoint.clone(), Attempt(attempt));
         self.session.handle_command(command, self.now, &mut Deferred::new());
         self.asked()
     }
@@ -107,7 +107,7 @@ fn who_is_marked_often_gets_no_more_turns_than_others() {
         // More comes for one of them before every turn, while both have more than their quantum.
         push(&busy, 100, rig.now);
         let written = rig.turn();
-        assert!(rig.session.ring.len() <= 2, "two guests stand {} times in the ring", rig.session.ring.len());
+        assert!(rig.session.run_queue.len() <= 2, "two guests stand {} times in the ring", rig.session.run_queue.len());
         assert!(written < 2 * QUANTUM_BYTES + 10_000, "{written} bytes in one turn of two guests");
     }
 }
@@ -148,15 +148,15 @@ fn who_left_while_in_the_ring_and_came_back_gets_one_turn_at_a_time() {
     assert!(rig.turn() > QUANTUM_BYTES, "it has more than one turn's worth, so it stays in the ring");
     rig.broker(pb::CommandCloseProducer { producer_id: 1, ..Default::default() });
     // All this while the peer takes nothing, so that the ring stays as it is.
-    let command = SessionCommand::Open(EndpointRef::Producer(endpoint.clone()), Attempt(2));
+    let command = SessionCommand::Open(endpoint.clone(), Attempt(2));
     rig.session.handle_command(command, rig.now, &mut Deferred::new());
     rig.opened(request + 1);
-    rig.session.take_marked(None, false);
+    rig.session.schedule_notified(None, false);
     rig.turn();
     for _ in 0..10 {
         let written = rig.turn();
         assert!(written < QUANTUM_BYTES + 10_000, "{written} bytes in one turn of one guest");
-        assert_eq!(rig.session.ring.len(), 1);
+        assert_eq!(rig.session.run_queue.len(), 1);
     }
 }
 
@@ -179,7 +179,7 @@ fn the_waker_stays_behind_although_all_that_was_marked_has_left() {
     rig.broker(pb::CommandCloseProducer { producer_id: 2, ..Default::default() });
     let woken = Arc::new(Count(AtomicUsize::new(0)));
     let waker = Waker::from(woken.clone());
-    rig.session.take_marked(Some(&waker), false);
+    rig.session.schedule_notified(Some(&waker), false);
     assert!(!rig.session.wants_transmit(&TxBuf::new()), "the task goes to sleep");
     push(&stays, 1, rig.now);
     assert_eq!(woken.0.load(Ordering::SeqCst), 1);
@@ -231,7 +231,7 @@ fn who_is_still_in_the_ring_when_the_peer_stops_reading_has_its_deadline() {
     }
     let mut tx = TxBuf::new();
     rig.session.poll_transmit(&mut tx, rig.now, None, &mut Deferred::new()).expect("a good connection");
-    assert!(!rig.session.ring.is_empty(), "{} bytes went out in one turn", tx.len());
+    assert!(!rig.session.run_queue.is_empty(), "{} bytes went out in one turn", tx.len());
     for endpoint in &guests {
         let due = endpoint.with(&mut Deferred::new(), |producer, _| producer.poll_deadline());
         assert!(due.is_some_and(|due| due.at > rig.now.at), "a send has no deadline");

@@ -1,75 +1,82 @@
-//! Why a step of an attach failed, and what follows from it.
+//! Why a dial, lookup, open or query failed, and whether it is tried again.
 
 use std::sync::Arc;
 
-use crate::error::{Disposition, Error, ErrorKind, ServerCode};
+use crate::error::{Error, ErrorKind, RetryPolicy, ServerCode};
 use crate::machine::connection::peer::RequestError;
 use crate::machine::control::CloseReason;
+use crate::wire::command::Command;
 
 /// A failed dial, lookup or open.
 #[derive(Debug, Clone)]
 pub(crate) struct Failure {
-    /// What the user is told if it is the end.
+    /// What the application gets if nothing is tried again.
     pub(crate) error: Error,
-    /// Who goes on trying.
-    pub(crate) disposition: Disposition,
-    /// Whether it speaks against the connection it came over: no answer, or a broker that cannot answer. Enough of
-    /// these in a row and the connection is replaced.
-    pub(crate) blames_link: bool,
+    /// Which endpoints try again.
+    pub(crate) retry_policy: RetryPolicy,
+    /// Whether it counts against its connection: no answer, or a broker that cannot answer. After enough of these in a
+    /// row the connection is replaced.
+    pub(crate) blames_connection: bool,
 }
 
 impl Failure {
-    /// Something that may pass.
-    pub(crate) fn passing(error: Error) -> Self {
-        Self { error, disposition: Disposition::Retry, blames_link: false }
+    /// Trying again can help.
+    pub(crate) fn retriable(error: Error) -> Self {
+        Self { error, retry_policy: RetryPolicy::Retry, blames_connection: false }
     }
 
-    /// Something that only a change of the configuration, here or at the broker, can mend. An endpoint that worked
-    /// before waits for that change.
-    pub(crate) fn lasting(error: Error) -> Self {
-        Self { error, disposition: Disposition::RetryIfEstablished, blames_link: false }
+    /// Only a change of the configuration, here or at the broker, can help. An endpoint that has been attached waits for it.
+    pub(crate) fn until_configured(error: Error) -> Self {
+        Self { error, retry_policy: RetryPolicy::RetryIfEstablished, blames_connection: false }
     }
 
-    /// A request was refused or not answered; `doing` says what was asked for.
-    pub(crate) fn of_request(error: RequestError, doing: &str) -> Self {
-        let (disposition, blames_link) = match &error {
+    /// A request was refused or not answered; `request` names what was asked for.
+    pub(crate) fn of_request(error: RequestError, request: &str) -> Self {
+        let (retry_policy, blames_connection) = match &error {
             RequestError::Server(error) => (
-                error.code.disposition(),
+                error.code.retry_policy(),
                 matches!(error.code, ServerCode::SERVICE_NOT_READY | ServerCode::TOO_MANY_REQUESTS),
             ),
-            RequestError::TimedOut => (Disposition::Retry, true),
-            RequestError::Disconnected => (Disposition::Retry, false),
+            RequestError::TimedOut => (RetryPolicy::Retry, true),
+            RequestError::Disconnected => (RetryPolicy::Retry, false),
+            RequestError::Unsupported(_) => (RetryPolicy::RetryIfEstablished, false),
         };
-        Self { error: error.into_error(doing), disposition, blames_link }
+        Self { error: error.into_error(request), retry_policy, blames_connection }
+    }
+
+    /// An answer of the wrong kind; `request` names what was asked for.
+    pub(crate) fn of_wrong_answer(answer: &Command, request: &str) -> Self {
+        let text = format!("the broker answered {} to {request}", answer.name());
+        Self { error: Error::protocol(text), retry_policy: RetryPolicy::Retry, blames_connection: true }
     }
 
     /// A connection ended. One that had been up was simply lost, whatever the reason given: the next handshake shows
     /// whether the reason lasts.
-    pub(crate) fn of_link(reason: &CloseReason, was_up: bool, address: &Arc<str>) -> Self {
-        let disposition = match reason {
-            _ if was_up => Disposition::Retry,
-            CloseReason::Broker(error) => error.code.disposition(),
+    pub(crate) fn of_connection(reason: &CloseReason, was_up: bool, address: &Arc<str>) -> Self {
+        let retry_policy = match reason {
+            _ if was_up => RetryPolicy::Retry,
+            CloseReason::Broker(error) => error.code.retry_policy(),
             CloseReason::Dial(error) => of_local(error),
             CloseReason::Local(_) | CloseReason::PeerBroke(_) | CloseReason::Silent { .. } | CloseReason::Io(_) => {
-                Disposition::Retry
+                RetryPolicy::Retry
             }
         };
-        Self { error: reason.to_error(address), disposition, blames_link: false }
+        Self { error: reason.to_error(address), retry_policy, blames_connection: false }
     }
 
-    /// The credentials could not be fetched. A source that fails once may be a file being replaced: what worked
-    /// before goes on trying.
+    /// The credentials could not be fetched. A source can fail for a moment, as a file does that is being replaced:
+    /// endpoints that have been attached try again.
     pub(crate) fn of_credentials(error: Error) -> Self {
-        let disposition = of_local(&error);
-        Self { error, disposition, blames_link: false }
+        let retry_policy = of_local(&error);
+        Self { error, retry_policy, blames_connection: false }
     }
 
-    /// Whether it is over, for an endpoint that was attached before or was not.
+    /// Whether it ends an endpoint that has (`established`) or has not been attached before.
     pub(crate) fn is_final(&self, established: bool) -> bool {
-        match self.disposition {
-            Disposition::Retry => false,
-            Disposition::RetryIfEstablished => !established,
-            Disposition::Terminal => true,
+        match self.retry_policy {
+            RetryPolicy::Retry => false,
+            RetryPolicy::RetryIfEstablished => !established,
+            RetryPolicy::Terminal => true,
         }
     }
 }
@@ -83,10 +90,10 @@ pub(crate) fn refuses_credentials(reason: &CloseReason) -> bool {
     }
 }
 
-fn of_local(error: &Error) -> Disposition {
+fn of_local(error: &Error) -> RetryPolicy {
     match error.server_error() {
-        Some(error) => error.code.disposition(),
-        None if error.is_retriable() => Disposition::Retry,
-        None => Disposition::RetryIfEstablished,
+        Some(error) => error.code.retry_policy(),
+        None if error.is_retriable() => RetryPolicy::Retry,
+        None => RetryPolicy::RetryIfEstablished,
     }
 }

@@ -1,4 +1,4 @@
-//! Topic to broker: LOOKUP with its redirects, and the number of partitions.
+//! Topic to broker: LOOKUP with its redirects.
 //!
 //! LOOKUP comes before every PRODUCER and SUBSCRIBE, even with a single broker, because it makes a broker own the
 //! topic's bundle. It neither creates the topic nor checks that it exists.
@@ -6,9 +6,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::error::{Disposition, Error, ErrorKind, ServerError};
+use crate::error::{Error, ErrorKind};
 use crate::machine::Now;
-use crate::machine::connection::peer::RequestError;
 use crate::machine::control::{BrokerKey, HostPort};
 use crate::machine::endpoint::outbox::Response;
 use crate::machine::supervisor::failure::Failure;
@@ -17,7 +16,6 @@ use crate::pb;
 use crate::wire::command::Command;
 
 const LOOKUP: &str = "the lookup of the topic";
-const PARTITIONS: &str = "the lookup of the topic's partitions";
 
 /// One lookup on its way from broker to broker.
 #[derive(Debug)]
@@ -25,19 +23,29 @@ pub(crate) struct Lookup {
     at: BrokerKey,
     authoritative: bool,
     hops: u32,
-    /// However the hops go, the lookup starts afresh behind this.
+    /// After this the lookup starts afresh, however few the redirects were.
     until: Option<Instant>,
 }
 
-/// What an answer leads to.
+/// The step that follows an answer.
 #[derive(Debug)]
-pub(crate) enum Looked {
+pub(crate) enum LookupStep {
     /// This broker serves the topic.
     Found(BrokerKey),
     /// Ask again, at this broker.
     Redirected(BrokerKey),
-    /// Neither.
+    /// Refused, not answered, or an answer that names no usable broker.
     Failed(Failure),
+}
+
+impl LookupStep {
+    /// The failure, if it is one.
+    pub(crate) fn failure(&self) -> Option<&Failure> {
+        match self {
+            Self::Failed(failure) => Some(failure),
+            Self::Found(_) | Self::Redirected(_) => None,
+        }
+    }
 }
 
 impl Lookup {
@@ -58,39 +66,41 @@ impl Lookup {
     }
 
     /// The answer of the broker that was asked last.
-    pub(crate) fn on_answer(&mut self, outcome: Response, redirects_max: u32, now: Now) -> Looked {
-        match self.read(outcome, redirects_max, now) {
-            Ok(looked) => looked,
-            Err(failure) => Looked::Failed(failure),
+    pub(crate) fn on_response(&mut self, response: Response, redirects_max: u32, now: Now) -> LookupStep {
+        match self.read(response, redirects_max, now) {
+            Ok(step) => step,
+            Err(failure) => LookupStep::Failed(failure),
         }
     }
 
-    fn read(&mut self, outcome: Response, redirects_max: u32, now: Now) -> Result<Looked, Failure> {
+    fn read(&mut self, response: Response, redirects_max: u32, now: Now) -> Result<LookupStep, Failure> {
         use pb::command_lookup_topic_response::LookupType;
 
-        let answer = match *outcome.map_err(|error| Failure::of_request(error, LOOKUP))? {
+        let answer = match *response.map_err(|error| Failure::of_request(error, LOOKUP))? {
             Command::LookupResponse(answer) => answer,
-            other => return Err(wrong_answer(&other, LOOKUP)),
+            other => return Err(Failure::of_wrong_answer(&other, LOOKUP)),
         };
         match answer.response.and_then(|kind| LookupType::try_from(kind).ok()) {
-            Some(LookupType::Connect) => Ok(Looked::Found(self.broker(&answer)?)),
+            Some(LookupType::Connect) => Ok(LookupStep::Found(self.broker(&answer)?)),
             Some(LookupType::Redirect) => {
                 self.hops += 1;
                 if self.hops > redirects_max {
                     let text = format!("the lookup of the topic was redirected more than {redirects_max} times");
-                    return Err(Failure::passing(Error::local(ErrorKind::NotReady, text)));
+                    return Err(Failure::retriable(Error::local(ErrorKind::NotReady, text)));
                 }
                 if self.until.is_some_and(|until| until <= now.at) {
                     let text = format!("the lookup of the topic took too long ({} redirects)", self.hops);
-                    return Err(Failure::passing(Error::local(ErrorKind::TimedOut, text)));
+                    return Err(Failure::retriable(Error::local(ErrorKind::TimedOut, text)));
                 }
-                // Without the copied flag a leader sends the question back to where it came from, for ever.
+                // Without the copied flag a leader would redirect back to where the lookup came from, for ever.
                 self.authoritative = answer.authoritative.unwrap_or(false);
                 self.at = self.broker(&answer)?;
-                Ok(Looked::Redirected(self.at.clone()))
+                Ok(LookupStep::Redirected(self.at.clone()))
             }
-            Some(LookupType::Failed) => Err(refusal(answer.error, answer.message, LOOKUP)),
-            None => Err(Failure::passing(Error::protocol("the broker's answer to the lookup is empty"))),
+            // A refusal does not come here as an answer, see the table of commands.
+            Some(LookupType::Failed) | None => {
+                Err(Failure::retriable(Error::protocol("the broker's answer to the lookup is empty")))
+            }
         }
     }
 
@@ -106,10 +116,10 @@ impl Lookup {
                 "the lookup names no {field}: the broker has no {} address for its clients",
                 if self.at.tls { "TLS" } else { "plain (non-TLS)" }
             );
-            return Err(Failure::lasting(Error::protocol(text)));
+            return Err(Failure::until_configured(Error::protocol(text)));
         };
         let logical = broker_host(url, self.at.tls).map_err(|why| {
-            Failure::lasting(Error::protocol(format!("the lookup's {field} `{url}` is not usable: {why}")))
+            Failure::until_configured(Error::protocol(format!("the lookup's {field} `{url}` is not usable: {why}")))
         })?;
         Ok(broker_key(logical, &self.at, answer.proxy_through_service_url.unwrap_or(false)))
     }
@@ -124,41 +134,13 @@ pub(crate) fn broker_key(logical: HostPort, through: &BrokerKey, proxied: bool) 
     BrokerKey { logical, physical, tls: through.tls, index: through.index }
 }
 
-/// PARTITIONED_METADATA (`CommandPartitionedTopicMetadata`).
-pub(crate) fn partitions_command(topic: &Arc<str>) -> Command {
-    Command::PartitionedMetadata(pb::CommandPartitionedTopicMetadata { topic: topic.to_string(), ..Default::default() })
-}
-
-/// The number of partitions in an answer; 0 means that the topic is not partitioned.
-pub(crate) fn read_partitions(outcome: Response) -> Result<u32, Failure> {
-    use pb::command_partitioned_topic_metadata_response::LookupType;
-
-    let answer = match *outcome.map_err(|error| Failure::of_request(error, PARTITIONS))? {
-        Command::PartitionedMetadataResponse(answer) => answer,
-        other => return Err(wrong_answer(&other, PARTITIONS)),
-    };
-    match answer.response.and_then(|kind| LookupType::try_from(kind).ok()) {
-        Some(LookupType::Success) => Ok(answer.partitions.unwrap_or(0)),
-        Some(LookupType::Failed) => Err(refusal(answer.error, answer.message, PARTITIONS)),
-        None => Err(Failure::passing(Error::protocol("the broker's answer to the partition question is empty"))),
-    }
-}
-
-/// The error inside a lookup-type answer; without a code it counts as UnknownError.
-fn refusal(code: Option<i32>, message: Option<String>, doing: &str) -> Failure {
-    Failure::of_request(RequestError::Server(ServerError::new(code.unwrap_or(0), message.unwrap_or_default())), doing)
-}
-
-fn wrong_answer(answer: &Command, doing: &str) -> Failure {
-    let text = format!("the broker answered {} when asked for {doing}", answer.name());
-    Failure { error: Error::protocol(text), disposition: Disposition::Retry, blames_link: true }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::error::{RetryPolicy, ServerError};
+    use crate::machine::connection::peer::RequestError;
     use pb::command_lookup_topic_response::LookupType;
 
     const TOPIC: &str = "persistent://public/default/t";
@@ -183,13 +165,13 @@ mod tests {
         }
     }
 
-    fn ask(lookup: &mut Lookup, answer: pb::CommandLookupTopicResponse) -> Looked {
-        lookup.on_answer(Ok(Box::new(Command::LookupResponse(answer))), 20, now())
+    fn ask(lookup: &mut Lookup, answer: pb::CommandLookupTopicResponse) -> LookupStep {
+        lookup.on_response(Ok(Box::new(Command::LookupResponse(answer))), 20, now())
     }
 
-    fn failure(looked: Looked) -> Failure {
+    fn failure(looked: LookupStep) -> Failure {
         match looked {
-            Looked::Failed(failure) => failure,
+            LookupStep::Failed(failure) => failure,
             other => panic!("a failure was expected, not {other:?}"),
         }
     }
@@ -204,7 +186,7 @@ mod tests {
     #[test]
     fn connect_names_the_broker() {
         let mut lookup = Lookup::new(entry(false), None);
-        let Looked::Found(key) = ask(&mut lookup, answer(LookupType::Connect, Some("pulsar://b:7000"))) else {
+        let LookupStep::Found(key) = ask(&mut lookup, answer(LookupType::Connect, Some("pulsar://b:7000"))) else {
             panic!("found");
         };
         assert_eq!(key.logical.to_string(), "b:7000");
@@ -219,7 +201,7 @@ mod tests {
         for authoritative in [true, false, true] {
             let mut redirect = answer(LookupType::Redirect, Some("pulsar://leader:6650"));
             redirect.authoritative = Some(authoritative);
-            assert!(matches!(ask(&mut lookup, redirect), Looked::Redirected(key) if key.logical == host("leader")));
+            assert!(matches!(ask(&mut lookup, redirect), LookupStep::Redirected(key) if key.logical == host("leader")));
             assert_eq!(is_authoritative(&lookup), authoritative);
         }
     }
@@ -229,10 +211,10 @@ mod tests {
         let mut lookup = Lookup::new(entry(false), None);
         for _ in 0..20 {
             let looked = ask(&mut lookup, answer(LookupType::Redirect, Some("pulsar://a:6650")));
-            assert!(matches!(looked, Looked::Redirected(_)));
+            assert!(matches!(looked, LookupStep::Redirected(_)));
         }
         let end = failure(ask(&mut lookup, answer(LookupType::Redirect, Some("pulsar://a:6650"))));
-        assert_eq!(end.disposition, Disposition::Retry);
+        assert_eq!(end.retry_policy, RetryPolicy::Retry);
         assert!(end.error.to_string().contains("20 times"), "{}", end.error);
     }
 
@@ -242,8 +224,8 @@ mod tests {
         let mut lookup = Lookup::new(entry(false), start.at.checked_add(Duration::from_secs(30)));
         let late = Now { at: start.at + Duration::from_secs(31), wall_ms: 0 };
         let redirect = Command::LookupResponse(answer(LookupType::Redirect, Some("pulsar://a:6650")));
-        let end = failure(lookup.on_answer(Ok(Box::new(redirect)), 20, late));
-        assert_eq!((end.error.kind(), end.disposition), (ErrorKind::TimedOut, Disposition::Retry));
+        let end = failure(lookup.on_response(Ok(Box::new(redirect)), 20, late));
+        assert_eq!((end.error.kind(), end.retry_policy), (ErrorKind::TimedOut, RetryPolicy::Retry));
     }
 
     #[test]
@@ -251,7 +233,7 @@ mod tests {
         let mut both = answer(LookupType::Connect, Some("pulsar://plain:1"));
         both.broker_service_url_tls = Some("pulsar+ssl://secret:2".to_owned());
         let found = |tls| match ask(&mut Lookup::new(entry(tls), None), both.clone()) {
-            Looked::Found(key) => (key.logical.to_string(), key.tls),
+            LookupStep::Found(key) => (key.logical.to_string(), key.tls),
             other => panic!("{other:?}"),
         };
         assert_eq!(found(false), ("plain:1".to_owned(), false));
@@ -277,43 +259,43 @@ mod tests {
         let mut lookup = Lookup::new(entry(false), None);
         let mut proxied = answer(LookupType::Connect, Some("pulsar://broker-7:6650"));
         proxied.proxy_through_service_url = Some(true);
-        let Looked::Found(key) = ask(&mut lookup, proxied) else { panic!("found") };
+        let LookupStep::Found(key) = ask(&mut lookup, proxied) else { panic!("found") };
         assert_eq!((key.logical.clone(), key.physical.clone()), (host("broker-7"), host("service")));
         assert_eq!(key.proxy_to_broker_url().as_deref(), Some("broker-7:6650"));
     }
 
     #[test]
-    fn a_standalone_that_claims_a_proxy_is_reached_over_the_connection_there_is() {
+    fn a_standalone_that_claims_a_proxy_is_reached_over_the_same_connection() {
         let mut lookup = Lookup::new(entry(false), None);
         let mut standalone = answer(LookupType::Connect, Some("pulsar://service:6650"));
         standalone.proxy_through_service_url = Some(true);
-        assert!(matches!(ask(&mut lookup, standalone), Looked::Found(key) if key == entry(false)));
+        assert!(matches!(ask(&mut lookup, standalone), LookupStep::Found(key) if key == entry(false)));
     }
 
     #[test]
     fn refusals_follow_their_code() {
-        let refused = |code: Option<i32>| {
-            let mut refused = answer(LookupType::Failed, None);
-            refused.error = code;
-            failure(ask(&mut Lookup::new(entry(false), None), refused))
+        let refused = |code| {
+            let refusal = Err(RequestError::Server(ServerError::new(code, "said the broker")));
+            match Lookup::new(entry(false), None).on_response(refusal, 20, now()) {
+                LookupStep::Failed(failure) => failure,
+                other => panic!("{other:?}"),
+            }
         };
-        let not_ready = refused(Some(6));
-        assert!(not_ready.blames_link && !not_ready.is_final(false));
-        let missing = refused(Some(11));
-        assert!(!missing.blames_link && missing.is_final(true));
+        let not_ready = refused(6);
+        assert!(not_ready.blames_connection && !not_ready.is_final(false));
+        let missing = refused(11);
+        assert!(!missing.blames_connection && missing.is_final(true));
         assert_eq!(missing.error.kind(), ErrorKind::TopicNotFound);
-        assert_eq!(refused(None).disposition, Disposition::Retry);
+        assert_eq!(refused(0).retry_policy, RetryPolicy::Retry);
     }
 
     #[test]
     fn an_answer_without_an_outcome_is_a_failure() {
         let mut lookup = Lookup::new(entry(false), None);
         let empty = failure(ask(&mut lookup, Default::default()));
-        assert_eq!(empty.disposition, Disposition::Retry);
-        let empty = read_partitions(Ok(Box::new(Command::PartitionedMetadataResponse(Default::default()))));
-        assert_eq!(empty.expect_err("no outcome").disposition, Disposition::Retry);
-        let silent = failure(lookup.on_answer(Err(RequestError::TimedOut), 20, now()));
-        assert!(silent.blames_link);
+        assert_eq!(empty.retry_policy, RetryPolicy::Retry);
+        let silent = failure(lookup.on_response(Err(RequestError::TimedOut), 20, now()));
+        assert!(silent.blames_connection);
     }
 
     #[test]

@@ -1,8 +1,8 @@
-//! The connections of a client: one per [`BrokerKey`], shared by all who need that broker.
+//! The connections of a client: one per [`BrokerKey`], shared by everything that needs that broker.
 //!
-//! A *user* of a connection is an endpoint (asking where its topic is, opening, or attached) or a question. Each user
-//! sits on at most one connection. Who needs an answer queues for a *turn*, and at most `opens_in_flight_max` users
-//! per connection have one at a time, so that a thousand endpoints that lost their broker do not ask it all at once.
+//! A *holder* of a connection is an endpoint (looking up its topic, opening, or attached) or a query. Each holds at most
+//! one connection. A holder that has to send a request queues for a *turn*, and at most `opens_in_flight_max` holders of
+//! one connection have a turn at a time, so that a thousand endpoints that lost their broker do not ask it all at once.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::Result;
 use crate::machine::connection::peer::PeerInfo;
-use crate::machine::control::{Action, AuthData, BrokerKey, CloseReason, ConnectionId, SessionCommand};
+use crate::machine::control::{Action, AuthContext, AuthData, BrokerKey, CloseReason, ConnectionId, SessionCommand};
 use crate::machine::deadlines::Deadlines;
 use crate::machine::supervisor::backoff::Backoff;
 use crate::machine::supervisor::failure::{Failure, refuses_credentials};
@@ -20,78 +20,78 @@ use crate::splitmix::SplitMix64;
 /// Lookups in a row that one connection leaves unanswered, or answers with "not now", before it is replaced.
 pub(crate) const LOOKUP_FAILURES_MAX: u32 = 5;
 
-/// The longest time that a broker which could not be reached is left alone. It is far below the longest back-off of
-/// an endpoint: it only gathers those who want the same broker into one dial.
-const REST_MAX: Duration = Duration::from_secs(5);
+/// The longest time that a broker is not dialed after it could not be reached. It is far below the longest back-off of an
+/// endpoint: its purpose is one dial for all that want the same broker.
+const COOLDOWN_MAX: Duration = Duration::from_secs(5);
 
-/// Who needs a connection.
+/// Something that needs a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) enum User {
-    /// A producer or consumer.
+pub(crate) enum Holder {
+    /// A producer, consumer or watcher.
     Endpoint(EndpointId),
-    /// A question of the client itself.
-    Question(u64),
+    /// A query of the client itself.
+    Query(u64),
 }
 
-/// Where one connection stands. One that is over is not in the table any more.
+/// The state of one connection. One that has ended is not in the table any more.
 ///
 /// ```text
-///   first user          (could not be reached a moment ago)
-///      |------------------------------> Resting
-///      v                                   | its time is over
+///   first holder        (the last dial failed a moment ago)
+///      |------------------------------> CoolingDown
+///      v                                   | cooldown is over
 /// FetchingCredentials <--------------------+
 ///      |    | no credentials
-///      |    +-----------------------------------------> over
-///  credentials                                           ^
-///      v       refused credentials, first time: over,    |
-///   Dialing ------ and its users wait for a fresh link --|
-///      |    any other end                                |
-///      |-------------------------------------------------|
-///      | CONNECTED                                       |
-///      v       ended, or idle                            |
-///      Up -----------------------------------------------|
-///      | too many lookups failed                         |
-///      v       ended, or the last user left              |
-///   Draining --------------------------------------------+
+///      |    +-----------------------------------------> ended
+///  credentials                                            ^
+///      v       credentials refused, first time: ended,    |
+///   Dialing ------ its holders get a fresh connection ----|
+///      |       any other end                              |
+///      |--------------------------------------------------|
+///      | CONNECTED                                        |
+///      v       ended, or idle                             |
+///      Up ------------------------------------------------|
+///      | too many lookups failed                          |
+///      v       ended, or the last holder left             |
+///   Draining ---------------------------------------------+
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum BrokerState {
+pub(crate) enum PooledState {
     /// Not dialed yet, because the last dial of this broker failed a moment ago.
-    Resting,
+    CoolingDown,
     /// Waiting for [`Input::Credentials`](crate::machine::control::Input::Credentials).
     FetchingCredentials,
-    /// The driver connects, and the session shakes hands.
+    /// The driver connects, then the session shakes hands.
     Dialing,
     /// Usable.
     Up,
-    /// Not handed out any more: who is attached stays, who comes gets another connection.
+    /// Not handed out any more: what is attached stays, new holders get another connection.
     Draining,
 }
 
-/// What a user of a connection is doing.
+/// What a holder of a connection is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Seat {
+enum HolderState {
     /// Queued for a turn, with this ticket.
-    Waiting(u64),
+    Queued(u64),
     /// Has a turn: a request of it is on its way.
-    Asking,
-    /// Attached.
-    Guest,
+    Active,
+    /// Attached, without a turn.
+    Attached,
 }
 
 #[derive(Debug)]
-struct Link {
+struct PooledConnection {
     key: BrokerKey,
     /// `host:port` for errors, with the proxy's if there is one.
     address: Arc<str>,
-    state: BrokerState,
-    /// Bounded by the endpoints and questions of the client.
-    users: BTreeMap<User, Seat>,
-    /// The queue for a turn by ticket: those of `users` that wait.
-    waiting: BTreeMap<u64, User>,
-    /// How many of `users` have a turn.
-    asking: usize,
-    /// The broker refused the credentials of the link before this one.
+    state: PooledState,
+    /// Bounded by the endpoints and queries of the client.
+    holders: BTreeMap<Holder, HolderState>,
+    /// The queue for a turn, by ticket: the queued ones of `holders`.
+    queue: BTreeMap<u64, Holder>,
+    /// How many of `holders` have a turn.
+    active: usize,
+    /// The broker refused the credentials of the connection before this one.
     is_second_try: bool,
     /// The broker wants fresh credentials on the open connection.
     is_challenged: bool,
@@ -99,22 +99,22 @@ struct Link {
     peer: Option<PeerInfo>,
 }
 
-impl Link {
+impl PooledConnection {
     fn was_up(&self) -> bool {
         self.peer.is_some()
     }
 }
 
-/// A connection is gone, and these were on it.
+/// A connection that has ended, and its holders.
 #[derive(Debug)]
 pub(crate) struct Lost {
     pub(crate) key: BrokerKey,
-    pub(crate) users: Vec<User>,
+    pub(crate) holders: Vec<Holder>,
     pub(crate) failure: Failure,
 }
 
 #[derive(Debug, Clone)]
-pub(crate) struct BrokersConfig {
+pub(crate) struct PoolConfig {
     pub(crate) opens_in_flight_max: usize,
     pub(crate) idle_connection_max: Duration,
     pub(crate) initial_backoff_interval: Duration,
@@ -122,239 +122,241 @@ pub(crate) struct BrokersConfig {
 
 /// All connections of a client.
 #[derive(Debug)]
-pub(crate) struct Brokers {
-    config: BrokersConfig,
-    /// One for each dial that is under way or made. Bounded: a link without users is hung up, so there are at most as
-    /// many as users, plus the idle ones of the last `idle_connection_max`.
-    links: BTreeMap<ConnectionId, Link>,
-    /// The link to hand out for a key: a subset of `links`. Never iterated, so its order does not matter.
+pub(crate) struct ConnectionPool {
+    config: PoolConfig,
+    /// One for each dial that is under way or made. Bounded: one without holders is closed, so there are at most as many as
+    /// holders, plus the idle ones of the last `idle_connection_max`.
+    connections: BTreeMap<ConnectionId, PooledConnection>,
+    /// The connection to hand out for a key: a subset of `connections`. Never iterated, so its order does not matter.
     pooled: HashMap<BrokerKey, ConnectionId>,
-    /// Where each user sits.
-    seats: BTreeMap<User, ConnectionId>,
-    /// Brokers that could not be reached lately; older entries go when one is added. Bounded by the dials that failed
-    /// within twice [`REST_MAX`].
-    rests: HashMap<BrokerKey, Rest>,
-    /// Links that may have a turn to give.
-    open_gates: BTreeSet<ConnectionId>,
-    /// Rests and idle times. Bounded by `links`.
+    /// Which connection each holder has.
+    held: BTreeMap<Holder, ConnectionId>,
+    /// ConnectionPool that could not be reached lately; older entries go when one is added. Bounded by the dials that failed
+    /// within twice [`COOLDOWN_MAX`].
+    cooldowns: HashMap<BrokerKey, Cooldown>,
+    /// Connections that may have a turn to give.
+    dispatchable: BTreeSet<ConnectionId>,
+    /// Ends of cooldowns and idle times. Bounded by `connections`.
     deadlines: Deadlines<ConnectionId>,
     /// Not collected yet. Bounded by the caller, who collects after every input.
     actions: VecDeque<Action>,
-    next_link: u64,
+    next_connection: u64,
     next_ticket: u64,
 }
 
 #[derive(Debug)]
-struct Rest {
+struct Cooldown {
     backoff: Backoff,
     until: Instant,
 }
 
-impl Brokers {
-    pub(crate) fn new(config: BrokersConfig) -> Self {
+impl ConnectionPool {
+    pub(crate) fn new(config: PoolConfig) -> Self {
         Self {
             config,
-            links: BTreeMap::new(),
+            connections: BTreeMap::new(),
             pooled: HashMap::new(),
-            seats: BTreeMap::new(),
-            rests: HashMap::new(),
-            open_gates: BTreeSet::new(),
+            held: BTreeMap::new(),
+            cooldowns: HashMap::new(),
+            dispatchable: BTreeSet::new(),
             deadlines: Deadlines::default(),
             actions: VecDeque::new(),
-            next_link: 0,
+            next_connection: 0,
             next_ticket: 0,
         }
     }
 
-    /// Queues `user` for a turn on the connection to `key`, which is made if there is none. It leaves the one it sat
-    /// on before.
-    pub(crate) fn join(&mut self, key: &BrokerKey, user: User, now: Now) {
-        self.leave(user, now);
+    /// Queues `holder` for a turn on the connection to `key`, which is made if there is none. It leaves the one it has.
+    pub(crate) fn join(&mut self, key: &BrokerKey, holder: Holder, now: Now) {
+        self.leave(holder, now);
         let id = match self.pooled.get(key) {
             Some(&id) => id,
             None => self.make(key.clone(), false, now),
         };
-        self.seat(id, user);
+        self.enqueue(id, holder);
     }
 
     fn make(&mut self, key: BrokerKey, is_second_try: bool, now: Now) -> ConnectionId {
-        self.next_link += 1;
-        let id = ConnectionId(self.next_link);
+        self.next_connection += 1;
+        let id = ConnectionId(self.next_connection);
         let address: Arc<str> = match key.proxy_to_broker_url() {
             Some(broker) => format!("{broker} through {}", key.physical).into(),
             None => key.logical.to_string().into(),
         };
-        let rest = self.rests.get(&key).map(|rest| rest.until).filter(|until| *until > now.at);
-        let state = if rest.is_some() { BrokerState::Resting } else { BrokerState::FetchingCredentials };
-        match rest {
-            Some(until) => self.deadlines.set(id, Some(Deadline::new(until, "rest of a broker"))),
-            None => self.actions.push_back(Action::FetchCredentials(id)),
+        let cooldown = self.cooldowns.get(&key).map(|cooldown| cooldown.until).filter(|until| *until > now.at);
+        let state = if cooldown.is_some() { PooledState::CoolingDown } else { PooledState::FetchingCredentials };
+        match cooldown {
+            Some(until) => self.deadlines.set(id, Some(Deadline::new(until, "cooldown of a broker"))),
+            None => self.actions.push_back(Action::FetchCredentials(id, AuthContext::new(key.logical.clone()))),
         }
         self.pooled.insert(key.clone(), id);
-        let link = Link {
+        let connection = PooledConnection {
             key,
             address,
             state,
-            users: BTreeMap::new(),
-            waiting: BTreeMap::new(),
-            asking: 0,
+            holders: BTreeMap::new(),
+            queue: BTreeMap::new(),
+            active: 0,
             is_second_try,
             is_challenged: false,
             lookups_failed: 0,
             peer: None,
         };
-        self.links.insert(id, link);
+        self.connections.insert(id, connection);
         id
     }
 
-    fn seat(&mut self, id: ConnectionId, user: User) {
-        let Some(link) = self.links.get_mut(&id) else { return };
+    fn enqueue(&mut self, id: ConnectionId, holder: Holder) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
         self.next_ticket += 1;
-        link.users.insert(user, Seat::Waiting(self.next_ticket));
-        link.waiting.insert(self.next_ticket, user);
-        self.seats.insert(user, id);
-        self.open_gates.insert(id);
-        if link.state != BrokerState::Resting {
+        connection.holders.insert(holder, HolderState::Queued(self.next_ticket));
+        connection.queue.insert(self.next_ticket, holder);
+        self.held.insert(holder, id);
+        self.dispatchable.insert(id);
+        if connection.state != PooledState::CoolingDown {
             self.deadlines.set(id, None);
         }
     }
 
-    /// The user needs no connection any more, or another one.
-    pub(crate) fn leave(&mut self, user: User, now: Now) {
-        let Some(id) = self.seats.remove(&user) else { return };
-        let Some(link) = self.links.get_mut(&id) else { return };
-        match link.users.remove(&user) {
-            Some(Seat::Waiting(ticket)) => {
-                link.waiting.remove(&ticket);
+    /// The holder needs no connection any more, or another one.
+    pub(crate) fn leave(&mut self, holder: Holder, now: Now) {
+        let Some(id) = self.held.remove(&holder) else { return };
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        match connection.holders.remove(&holder) {
+            Some(HolderState::Queued(ticket)) => {
+                connection.queue.remove(&ticket);
             }
-            Some(Seat::Asking) => link.asking -= 1,
-            Some(Seat::Guest) | None => {}
+            Some(HolderState::Active) => connection.active -= 1,
+            Some(HolderState::Attached) | None => {}
         }
-        self.open_gates.insert(id);
-        if !link.users.is_empty() {
+        self.dispatchable.insert(id);
+        if !connection.holders.is_empty() {
             return;
         }
-        if matches!(link.state, BrokerState::Resting | BrokerState::Draining) {
-            self.hang_up(id);
+        if matches!(connection.state, PooledState::CoolingDown | PooledState::Draining) {
+            self.disconnect(id);
         } else {
             let idle = Deadline::after(now, self.config.idle_connection_max, "idle connection");
             self.deadlines.set(id, idle);
         }
     }
 
-    /// The user is attached: its turn is over, its place stays.
-    pub(crate) fn settle(&mut self, user: User) {
-        let Some(&id) = self.seats.get(&user) else { return };
-        let Some(link) = self.links.get_mut(&id) else { return };
-        if link.users.insert(user, Seat::Guest) == Some(Seat::Asking) {
-            link.asking -= 1;
+    /// The holder is attached: its turn ends, and it keeps the connection.
+    pub(crate) fn on_attached(&mut self, holder: Holder) {
+        let Some(&id) = self.held.get(&holder) else { return };
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        if connection.holders.insert(holder, HolderState::Attached) == Some(HolderState::Active) {
+            connection.active -= 1;
         }
-        self.open_gates.insert(id);
+        self.dispatchable.insert(id);
     }
 
-    /// Whose turn it is, on a connection that is up.
-    pub(crate) fn next_turn(&mut self) -> Option<(ConnectionId, User)> {
-        while let Some(&id) = self.open_gates.first() {
-            let turn = self.links.get_mut(&id).and_then(|link| {
-                let is_open = matches!(link.state, BrokerState::Up | BrokerState::Draining);
-                if !is_open || link.asking >= self.config.opens_in_flight_max.max(1) {
+    /// The next turn, on a connection that is up.
+    pub(crate) fn next_turn(&mut self) -> Option<(ConnectionId, Holder)> {
+        while let Some(&id) = self.dispatchable.first() {
+            let turn = self.connections.get_mut(&id).and_then(|connection| {
+                let is_open = matches!(connection.state, PooledState::Up | PooledState::Draining);
+                if !is_open || connection.active >= self.config.opens_in_flight_max.max(1) {
                     return None;
                 }
-                let (_, user) = link.waiting.pop_first()?;
-                link.users.insert(user, Seat::Asking);
-                link.asking += 1;
-                Some((id, user))
+                let (_, holder) = connection.queue.pop_first()?;
+                connection.holders.insert(holder, HolderState::Active);
+                connection.active += 1;
+                Some((id, holder))
             });
             if turn.is_some() {
                 return turn;
             }
-            self.open_gates.remove(&id);
+            self.dispatchable.remove(&id);
         }
         None
     }
 
-    /// Where the user sits.
-    pub(crate) fn link_of(&self, user: User) -> Option<ConnectionId> {
-        self.seats.get(&user).copied()
+    /// The connection of a holder.
+    pub(crate) fn connection_of(&self, holder: Holder) -> Option<ConnectionId> {
+        self.held.get(&holder).copied()
     }
 
     /// The key of a connection.
     pub(crate) fn key(&self, id: ConnectionId) -> Option<&BrokerKey> {
-        self.links.get(&id).map(|link| &link.key)
+        self.connections.get(&id).map(|connection| &connection.key)
     }
 
     /// The address of a connection, for errors.
     pub(crate) fn address(&self, id: ConnectionId) -> Option<&Arc<str>> {
-        self.links.get(&id).map(|link| &link.address)
+        self.connections.get(&id).map(|connection| &connection.address)
     }
 
-    /// What the broker said of itself, once it has.
+    /// The capabilities of the broker, once the handshake is done.
     pub(crate) fn peer(&self, id: ConnectionId) -> Option<&PeerInfo> {
-        self.links.get(&id).and_then(|link| link.peer.as_ref())
+        self.connections.get(&id).and_then(|connection| connection.peer.as_ref())
     }
 
     /// Passes a command to the session.
-    pub(crate) fn tell(&mut self, id: ConnectionId, command: SessionCommand) {
-        self.actions.push_back(Action::Tell(id, command));
+    pub(crate) fn command(&mut self, id: ConnectionId, command: SessionCommand) {
+        self.actions.push_back(Action::Command(id, command));
     }
 
-    /// The credentials that a link asked for.
+    /// The credentials that a connection asked for.
     pub(crate) fn on_credentials(&mut self, id: ConnectionId, credentials: Result<AuthData>) -> Option<Lost> {
-        let link = self.links.get_mut(&id)?;
-        match (link.state, credentials) {
-            (BrokerState::FetchingCredentials, Ok(credentials)) => {
-                link.state = BrokerState::Dialing;
-                let key = link.key.clone();
-                self.actions.push_back(Action::Dial { link: id, key, credentials });
+        let connection = self.connections.get_mut(&id)?;
+        match (connection.state, credentials) {
+            (PooledState::FetchingCredentials, Ok(credentials)) => {
+                connection.state = PooledState::Dialing;
+                let key = connection.key.clone();
+                self.actions.push_back(Action::Dial { connection: id, key, credentials });
                 None
             }
-            (BrokerState::FetchingCredentials, Err(error)) => {
-                let failure = Failure::of_credentials(error.with_address(&link.address));
+            (PooledState::FetchingCredentials, Err(error)) => {
+                let failure = Failure::of_credentials(error.with_address(&connection.address));
                 self.remove(id, failure)
             }
-            (BrokerState::Resting, _) => None,
+            (PooledState::CoolingDown, _) => None,
             (_, Ok(credentials)) => {
-                if std::mem::take(&mut link.is_challenged) {
-                    self.tell(id, SessionCommand::Challenge(credentials));
+                if std::mem::take(&mut connection.is_challenged) {
+                    self.command(id, SessionCommand::AuthResponse(credentials));
                 }
                 None
             }
             (_, Err(error)) => {
                 // An open connection lives on until the broker ends it; the next dial fetches again. A handshake that
                 // waits for credentials ends here.
-                if !std::mem::take(&mut link.is_challenged) || link.was_up() {
+                if !std::mem::take(&mut connection.is_challenged) || connection.was_up() {
                     return None;
                 }
-                let failure = Failure::of_credentials(error.with_address(&link.address));
-                self.actions.push_back(Action::HangUp(id));
+                let failure = Failure::of_credentials(error.with_address(&connection.address));
+                self.actions.push_back(Action::Disconnect(id));
                 self.remove(id, failure)
             }
         }
     }
 
     /// The broker wants fresh credentials, in the handshake or later.
-    pub(crate) fn on_challenged(&mut self, id: ConnectionId) {
-        let Some(link) = self.links.get_mut(&id) else { return };
-        if matches!(link.state, BrokerState::Dialing | BrokerState::Up | BrokerState::Draining) && !link.is_challenged {
-            link.is_challenged = true;
-            self.actions.push_back(Action::FetchCredentials(id));
+    pub(crate) fn on_challenged(&mut self, id: ConnectionId, challenge: AuthData) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        if matches!(connection.state, PooledState::Dialing | PooledState::Up | PooledState::Draining)
+            && !connection.is_challenged
+        {
+            connection.is_challenged = true;
+            let context = AuthContext::new(connection.key.logical.clone()).with_challenge(challenge);
+            self.actions.push_back(Action::FetchCredentials(id, context));
         }
     }
 
     /// The handshake is done.
     pub(crate) fn on_up(&mut self, id: ConnectionId, peer: PeerInfo) {
-        let Some(link) = self.links.get_mut(&id) else { return };
-        if link.state != BrokerState::Dialing {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        if connection.state != PooledState::Dialing {
             return;
         }
-        link.state = BrokerState::Up;
-        link.is_second_try = false;
-        link.peer = Some(peer);
-        // A broker that lets in but answers no lookup keeps its rest, see `on_lookup`.
-        self.open_gates.insert(id);
+        connection.state = PooledState::Up;
+        connection.is_second_try = false;
+        connection.peer = Some(peer);
+        // A broker that accepts connections but answers no lookup keeps its cooldown, see `on_lookup`.
+        self.dispatchable.insert(id);
     }
 
-    /// The connection is over. `None` where nobody has to be told: it is unknown, or its users wait for a fresh one.
+    /// The connection has ended. `None` if nothing follows: it is unknown, or its holders have got a fresh one.
     pub(crate) fn on_ended(
         &mut self,
         id: ConnectionId,
@@ -362,60 +364,62 @@ impl Brokers {
         random: &mut SplitMix64,
         now: Now,
     ) -> Option<Lost> {
-        let link = self.links.get(&id)?;
-        let was_up = link.was_up();
-        let (key, is_second_try) = (link.key.clone(), link.is_second_try);
-        let failure = Failure::of_link(reason, was_up, &link.address);
+        let connection = self.connections.get(&id)?;
+        let was_up = connection.was_up();
+        let (key, is_second_try) = (connection.key.clone(), connection.is_second_try);
+        let failure = Failure::of_connection(reason, was_up, &connection.address);
         let lost = self.remove(id, failure)?;
         if was_up {
             return Some(lost);
         }
         if refuses_credentials(reason) && !is_second_try {
             // The token may have expired since it was fetched, or been replaced.
-            if !lost.users.is_empty() {
+            if !lost.holders.is_empty() {
                 let fresh = self.make(key, true, now);
-                for user in lost.users {
-                    self.seat(fresh, user);
+                for holder in lost.holders {
+                    self.enqueue(fresh, holder);
                 }
             }
             return None;
         }
-        self.rest(key, random, now);
+        self.cool_down(key, random, now);
         Some(lost)
     }
 
-    /// A lookup or partition question over this link was answered, or not. Too many failures in a row and the link is
-    /// handed out no more; `true` then.
+    /// A lookup or query over this connection was answered, or not. After too many failures in a row it is not handed out any
+    /// more; `true` then.
     pub(crate) fn on_lookup(&mut self, id: ConnectionId, failed: bool, random: &mut SplitMix64, now: Now) -> bool {
-        let Some(link) = self.links.get_mut(&id) else { return false };
+        let Some(connection) = self.connections.get_mut(&id) else { return false };
         if !failed {
-            link.lookups_failed = 0;
-            self.rests.remove(&link.key);
+            connection.lookups_failed = 0;
+            self.cooldowns.remove(&connection.key);
             return false;
         }
-        link.lookups_failed += 1;
-        if link.lookups_failed < LOOKUP_FAILURES_MAX || link.state != BrokerState::Up {
+        connection.lookups_failed += 1;
+        if connection.lookups_failed < LOOKUP_FAILURES_MAX || connection.state != PooledState::Up {
             return false;
         }
-        link.state = BrokerState::Draining;
-        let key = link.key.clone();
-        let is_idle = link.users.is_empty();
+        connection.state = PooledState::Draining;
+        let key = connection.key.clone();
+        let is_idle = connection.holders.is_empty();
         self.unpool(id, &key);
-        self.rest(key, random, now);
+        self.cool_down(key, random, now);
         if is_idle {
-            self.hang_up(id);
+            self.disconnect(id);
         }
         true
     }
 
-    /// Leaves a broker alone for a moment.
-    fn rest(&mut self, key: BrokerKey, random: &mut SplitMix64, now: Now) {
-        self.rests.retain(|_, rest| rest.until + REST_MAX > now.at);
+    /// Keeps a broker from being dialed for a moment.
+    fn cool_down(&mut self, key: BrokerKey, random: &mut SplitMix64, now: Now) {
+        self.cooldowns.retain(|_, cooldown| cooldown.until + COOLDOWN_MAX > now.at);
         let initial = self.config.initial_backoff_interval;
-        let rest =
-            self.rests.entry(key).or_insert_with(|| Rest { backoff: Backoff::new(initial, REST_MAX), until: now.at });
-        if let Some(until) = now.at.checked_add(rest.backoff.next(random)) {
-            rest.until = until;
+        let cooldown = self
+            .cooldowns
+            .entry(key)
+            .or_insert_with(|| Cooldown { backoff: Backoff::new(initial, COOLDOWN_MAX), until: now.at });
+        if let Some(until) = now.at.checked_add(cooldown.backoff.next(random)) {
+            cooldown.until = until;
         }
     }
 
@@ -426,34 +430,34 @@ impl Brokers {
     }
 
     fn remove(&mut self, id: ConnectionId, failure: Failure) -> Option<Lost> {
-        let link = self.links.remove(&id)?;
-        self.unpool(id, &link.key);
-        self.open_gates.remove(&id);
+        let connection = self.connections.remove(&id)?;
+        self.unpool(id, &connection.key);
+        self.dispatchable.remove(&id);
         self.deadlines.set(id, None);
-        for user in link.users.keys() {
-            self.seats.remove(user);
+        for holder in connection.holders.keys() {
+            self.held.remove(holder);
         }
-        Some(Lost { key: link.key, users: link.users.into_keys().collect(), failure })
+        Some(Lost { key: connection.key, holders: connection.holders.into_keys().collect(), failure })
     }
 
-    fn hang_up(&mut self, id: ConnectionId) {
-        let Some(link) = self.links.remove(&id) else { return };
-        self.unpool(id, &link.key);
-        self.open_gates.remove(&id);
+    fn disconnect(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.remove(&id) else { return };
+        self.unpool(id, &connection.key);
+        self.dispatchable.remove(&id);
         self.deadlines.set(id, None);
-        for user in link.users.keys() {
-            self.seats.remove(user);
+        for holder in connection.holders.keys() {
+            self.held.remove(holder);
         }
         // What was never dialed needs no end.
-        if matches!(link.state, BrokerState::Dialing | BrokerState::Up | BrokerState::Draining) {
-            self.actions.push_back(Action::HangUp(id));
+        if matches!(connection.state, PooledState::Dialing | PooledState::Up | PooledState::Draining) {
+            self.actions.push_back(Action::Disconnect(id));
         }
     }
 
     /// Ends every connection.
-    pub(crate) fn hang_up_all(&mut self) {
-        while let Some(&id) = self.links.keys().next() {
-            self.hang_up(id);
+    pub(crate) fn disconnect_all(&mut self) {
+        while let Some(&id) = self.connections.keys().next() {
+            self.disconnect(id);
         }
     }
 
@@ -466,43 +470,51 @@ impl Brokers {
         self.deadlines.next()
     }
 
-    /// Rests that are over lead to a dial; a connection that nobody needed for long is ended.
+    /// A cooldown that is over leads to a dial; a connection that was idle for too long is closed.
     pub(crate) fn handle_deadline(&mut self, now: Now) {
         while let Some(id) = self.deadlines.pop_due(now) {
-            let Some(link) = self.links.get_mut(&id) else { continue };
-            if link.users.is_empty() {
-                self.hang_up(id);
-            } else if link.state == BrokerState::Resting {
-                link.state = BrokerState::FetchingCredentials;
-                self.actions.push_back(Action::FetchCredentials(id));
+            let Some(connection) = self.connections.get_mut(&id) else { continue };
+            if connection.holders.is_empty() {
+                self.disconnect(id);
+            } else if connection.state == PooledState::CoolingDown {
+                connection.state = PooledState::FetchingCredentials;
+                let context = AuthContext::new(connection.key.logical.clone());
+                self.actions.push_back(Action::FetchCredentials(id, context));
             }
         }
     }
 
     #[cfg(test)]
-    pub(crate) fn state(&self, id: ConnectionId) -> Option<BrokerState> {
-        self.links.get(&id).map(|link| link.state)
+    pub(crate) fn state(&self, id: ConnectionId) -> Option<PooledState> {
+        self.connections.get(&id).map(|connection| connection.state)
     }
 
-    /// Nothing is left of a client that is closed.
+    /// Whether no connection is left and no action waits.
     pub(crate) fn is_empty(&self) -> bool {
-        self.links.is_empty() && self.actions.is_empty()
+        self.connections.is_empty() && self.actions.is_empty()
     }
 
-    /// What must hold between two inputs.
+    /// How many items [`check`](Self::check) looks at.
+    #[cfg(debug_assertions)]
+    pub(crate) fn check_size(&self) -> usize {
+        self.held.len() + self.connections.len()
+    }
+
+    /// What holds between two inputs.
     #[cfg(debug_assertions)]
     pub(crate) fn check(&self) {
-        let mut seated = 0;
-        for (id, link) in &self.links {
-            let asking = link.users.values().filter(|seat| **seat == Seat::Asking).count();
-            assert_eq!(asking, link.asking, "turns of a link are counted");
-            assert!(asking <= self.config.opens_in_flight_max.max(1), "no more turns than allowed");
-            assert!(link.users.keys().all(|user| self.seats.get(user) == Some(id)), "a user sits where it is listed");
-            assert!(link.waiting.values().all(|user| matches!(link.users.get(user), Some(Seat::Waiting(_)))));
-            seated += link.users.len();
+        let mut held = 0;
+        for (id, connection) in &self.connections {
+            let active = connection.holders.values().filter(|state| **state == HolderState::Active).count();
+            assert_eq!(active, connection.active, "turns of a connection are counted");
+            assert!(active <= self.config.opens_in_flight_max.max(1), "no more turns than allowed");
+            assert!(connection.holders.keys().all(|holder| self.held.get(holder) == Some(id)), "both tables agree");
+            let is_queued = |holder| matches!(connection.holders.get(holder), Some(HolderState::Queued(_)));
+            assert!(connection.queue.values().all(is_queued), "what queues for a turn has none");
+            held += connection.holders.len();
         }
-        assert_eq!(seated, self.seats.len(), "a user sits on one link");
-        assert!(self.pooled.values().all(|id| self.links.contains_key(id)), "the pool holds no link that is over");
+        assert_eq!(held, self.held.len(), "a holder has one connection");
+        assert!(self.pooled.values().all(|id| self.connections.contains_key(id)), "the pool hands out what exists");
     }
 }
 

@@ -1,14 +1,15 @@
 //! The ends of an endpoint, of a client, and of the supervisor itself.
 
 use super::*;
+use crate::machine::endpoint::machine::AnyEndpoint as _;
 
 #[test]
-fn a_finished_endpoint_is_forgotten_and_its_connection_is_hung_up_when_idle() {
+fn a_finished_endpoint_is_forgotten_and_its_idle_connection_is_hung_up() {
     let mut rig = Rig::new("pulsar://service");
-    let (endpoint, link) = rig.attached(1);
-    EndpointRef::Producer(endpoint).fail(Error::local(ErrorKind::Closed, "test"), &mut rig.deferred);
-    rig.peers.get_mut(&link).expect("up").guests.clear();
-    rig.notice(link, SessionEvent::Finished(id(1)));
+    let (endpoint, connection) = rig.attached(1);
+    endpoint.fail(Error::local(ErrorKind::Closed, "test"), &mut rig.deferred);
+    rig.peers.get_mut(&connection).expect("up").attached.clear();
+    rig.notice(connection, SessionEvent::Finished(id(1)));
     assert_eq!(rig.state(1), "closed");
     rig.wait(Duration::from_secs(60));
     assert_eq!(rig.log(), ["hang up service:6650"]);
@@ -24,17 +25,17 @@ fn an_endpoint_that_is_closed_in_any_detached_state_is_forgotten() {
             rig.answers = false;
             rig.answer(connect_to("pulsar://b:6650"));
         } else if state == "backing off" {
-            rig.answer(lookup_refused(6));
+            rig.answer(refused(6));
         }
         assert_eq!(rig.state(1), state);
-        EndpointRef::Producer(endpoint).close(rig.now, &mut rig.deferred);
+        endpoint.close(rig.now, &mut rig.deferred);
         rig.pump();
         assert_eq!(rig.state(1), "closed");
         rig.log();
         rig.wait(Duration::from_secs(50));
         assert_eq!(rig.log(), NONE);
-        if let Some((link, ask, _)) = rig.asks.pop_front() {
-            rig.notice(link, SessionEvent::Answer(ask, connect_to("pulsar://service:6650")));
+        if let Some((connection, ask, _)) = rig.asks.pop_front() {
+            rig.notice(connection, SessionEvent::Response(ask, connect_to("pulsar://service:6650")));
         }
         assert_eq!(rig.log(), NONE);
     }
@@ -43,7 +44,7 @@ fn an_endpoint_that_is_closed_in_any_detached_state_is_forgotten() {
 #[test]
 fn closing_the_client_closes_the_endpoints_first_and_leaves_nothing() {
     let mut rig = Rig::new("pulsar://service");
-    let (endpoint, link) = rig.attached(1);
+    let (endpoint, connection) = rig.attached(1);
     let (_waiting, mut created) = rig.open(2);
     let mut partitions = ask_partitions(&mut rig);
     rig.log();
@@ -54,9 +55,9 @@ fn closing_the_client_closes_the_endpoints_first_and_leaves_nothing() {
     assert_eq!((rig.state(1), rig.state(2)), ("attached", "closed"));
     assert!(peek(&mut reply).is_none() && !rig.supervisor.is_drained());
     // The session has written CLOSE_PRODUCER and heard of its success.
-    assert!(!EndpointRef::Producer(endpoint).is_finished());
-    rig.peers.get_mut(&link).expect("up").guests.clear();
-    rig.notice(link, SessionEvent::Finished(id(1)));
+    assert!(!endpoint.with_only(|producer| producer.is_finished()));
+    rig.peers.get_mut(&connection).expect("up").attached.clear();
+    rig.notice(connection, SessionEvent::Finished(id(1)));
     assert_eq!(rig.log(), ["hang up service:6650"]);
     assert_eq!(peek(&mut reply), Some(Ok(())));
     assert!(rig.supervisor.is_drained());
@@ -83,7 +84,7 @@ fn a_broker_that_does_not_answer_the_close_cannot_hold_the_client() {
     let error = peek(&mut reply).expect("answered").expect_err("late");
     assert_eq!(error.kind(), ErrorKind::TimedOut);
     assert!(error.to_string().contains("producer 1 on persistent://public/default/t"), "{error}");
-    assert!(rig.supervisor.is_drained() && EndpointRef::Producer(endpoint).is_finished());
+    assert!(rig.supervisor.is_drained() && endpoint.with_only(|producer| producer.is_finished()));
 }
 
 #[test]

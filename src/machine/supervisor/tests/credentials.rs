@@ -16,7 +16,7 @@ fn a_wrong_token_is_fetched_once_more_and_then_ends_all_who_wait() {
     for created in [&mut one, &mut two] {
         let error = peek(created).expect("answered").expect_err("refused");
         assert_eq!(error.kind(), ErrorKind::Authentication);
-        assert!(error.to_string().contains("Failed to authenticate"), "{error}");
+        assert!(format!("{error:#}").contains("Failed to authenticate"), "{error:#}");
     }
     assert_eq!(rig.supervisor.endpoints.len(), 0);
 }
@@ -38,8 +38,8 @@ fn an_expired_token_is_replaced_without_a_word_to_the_user() {
 #[test]
 fn a_challenge_is_answered_with_fresh_credentials() {
     let mut rig = Rig::new("pulsar://service");
-    let (_endpoint, link) = rig.attached(1);
-    rig.notice(link, SessionEvent::Challenged);
+    let (_endpoint, connection) = rig.attached(1);
+    rig.notice(connection, SessionEvent::Challenged(AuthData::token("challenge")));
     assert_eq!(rig.log(), ["fetch", "challenge"]);
     assert_eq!(rig.state(1), "attached");
 }

@@ -15,7 +15,7 @@ fn an_unreachable_broker_is_retried_until_the_creation_deadline_names_it() {
     rig.wait(Duration::from_secs(1));
     let error = peek(&mut created).expect("answered").expect_err("unreachable");
     assert_eq!(error.kind(), ErrorKind::TimedOut);
-    assert!(error.to_string().contains("connecting to service:6650: connection refused"), "{error}");
+    assert!(format!("{error:#}").contains("connecting to service:6650: connection refused"), "{error:#}");
     assert_eq!(rig.state(1), "closed");
     rig.log();
     rig.wait(Duration::from_secs(600));
@@ -67,12 +67,12 @@ fn one_dead_broker_does_not_hold_up_the_topics_of_another() {
 }
 
 #[test]
-fn a_connection_that_answers_no_lookup_is_replaced_and_its_guests_stay() {
+fn a_connection_that_answers_no_lookup_is_replaced_and_its_attached_stay() {
     let mut rig = Rig::new("pulsar://service");
     let (_guest, sick) = rig.attached(1);
     let (_endpoint, _created) = rig.open(2);
     for _ in 0..LOOKUP_FAILURES_MAX {
-        rig.answer(lookup_refused(6));
+        rig.answer(refused(6));
         rig.wait(Duration::from_secs(2));
     }
     let log = rig.log();
@@ -90,14 +90,14 @@ fn a_reconnect_storm_stays_in_its_bounds() {
     const PRODUCERS: u64 = 250;
     let mut rig = Rig::with("pulsar://service", |config| config.opens_in_flight_max = 10);
     let mut endpoints = Vec::new();
-    let mut link = ConnectionId(0);
+    let mut connection = ConnectionId(0);
     for number in 0..PRODUCERS {
         let (endpoint, l) = rig.attached(number);
         endpoints.push(endpoint);
-        link = l;
+        connection = l;
     }
     rig.unreachable.insert("service");
-    rig.end(link, "the broker died");
+    rig.end(connection, "the broker died");
     let died = rig.now.at;
     rig.wait(Duration::from_secs(25));
     let dials = rig.log().iter().filter(|line| line.starts_with("dial")).count();

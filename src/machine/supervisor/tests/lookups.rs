@@ -57,8 +57,8 @@ fn a_broker_behind_a_proxy_gets_its_own_connection_through_it() {
     answer.proxy_through_service_url = Some(true);
     rig.answer(Ok(Box::new(Command::LookupResponse(answer))));
     assert_eq!(rig.log(), ["fetch", "dial service:6650 for b:6650", "open producer 1 #1 at b:6650"]);
-    let (link, ..) = rig.opened();
-    rig.detached(link, id(1), Some("pulsar://c:6650"));
+    let (connection, ..) = rig.opened();
+    rig.detached(connection, id(1), Some("pulsar://c:6650"));
     assert_eq!(rig.log(), ["fetch", "dial service:6650 for c:6650", "open producer 1 #2 at c:6650"]);
 }
 
@@ -67,7 +67,7 @@ fn a_lookup_that_is_refused_for_now_is_tried_again_after_a_pause() {
     let mut rig = Rig::new("pulsar://service");
     let (_endpoint, mut created) = rig.open(1);
     rig.log();
-    rig.answer(lookup_refused(6));
+    rig.answer(refused(6));
     assert_eq!((rig.log().len(), rig.state(1)), (0, "backing off"));
     rig.wait_ms(99);
     assert_eq!(rig.log(), NONE);
@@ -83,13 +83,13 @@ fn a_lookup_that_is_refused_for_now_is_tried_again_after_a_pause() {
 fn an_unknown_topic_is_one_clear_error() {
     let mut rig = Rig::new("pulsar://service");
     let (endpoint, mut created) = rig.open(1);
-    rig.answer(lookup_refused(11));
+    rig.answer(refused(11));
     let error = peek(&mut created).expect("answered").expect_err("refused");
     assert_eq!(error.kind(), ErrorKind::TopicNotFound);
     assert_eq!(error.topic(), Some("persistent://public/default/t"));
     assert_eq!(error.address(), Some("service:6650"));
     assert_eq!(rig.state(1), "closed");
-    assert!(EndpointRef::Producer(endpoint).is_finished());
+    assert!(endpoint.with_only(|producer| producer.is_finished()));
 }
 
 #[test]

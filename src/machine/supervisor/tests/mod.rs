@@ -10,25 +10,28 @@ use super::*;
 use crate::error::{Result, ServerError};
 use crate::id::ProducerId;
 use crate::machine::connection::peer::PeerInfo;
-use crate::machine::control::{AuthData, CloseReason, HostPort};
+use crate::machine::connection::peer::RequestError;
+use crate::machine::control::{Attempt, AuthData, CloseReason, HostPort, SessionCommand};
 use crate::machine::producer::{Producer, ProducerConfig, ProducerCreated};
+use crate::machine::supervisor::managed::AttachState;
 use crate::machine::supervisor::pool::LOOKUP_FAILURES_MAX;
-use crate::machine::{Endpoint, Reply};
+use crate::machine::{Endpoint, EndpointRef, Reply};
 use crate::pb;
 use crate::pb::command_lookup_topic_response::LookupType;
+use crate::wire::command::Command;
 
 mod closing;
 mod credentials;
 mod dials;
 mod lookups;
 mod opens;
-mod questions;
+mod queries;
 
 /// One connection as the fake sessions see it.
 struct Peer {
     address: String,
     ready: Arc<ReadyList>,
-    guests: BTreeMap<EndpointId, (EndpointRef, Attempt)>,
+    attached: BTreeMap<EndpointId, (EndpointRef, Attempt)>,
 }
 
 struct Rig {
@@ -71,10 +74,8 @@ fn connect_to(url: &str) -> Response {
     Ok(Box::new(Command::LookupResponse(lookup_answer(LookupType::Connect, url))))
 }
 
-fn lookup_refused(code: i32) -> Response {
-    let mut answer = lookup_answer(LookupType::Failed, "");
-    answer.error = Some(code);
-    Ok(Box::new(Command::LookupResponse(answer)))
+fn refused(code: i32) -> Response {
+    Err(server_error(code))
 }
 
 fn partitions_answer(partitions: u32) -> Response {
@@ -82,15 +83,6 @@ fn partitions_answer(partitions: u32) -> Response {
     Ok(Box::new(Command::PartitionedMetadataResponse(pb::CommandPartitionedTopicMetadataResponse {
         response: Some(LookupType::Success as i32),
         partitions: Some(partitions),
-        ..Default::default()
-    })))
-}
-
-fn partitions_refused(code: i32) -> Response {
-    use pb::command_partitioned_topic_metadata_response::LookupType;
-    Ok(Box::new(Command::PartitionedMetadataResponse(pb::CommandPartitionedTopicMetadataResponse {
-        response: Some(LookupType::Failed as i32),
-        error: Some(code),
         ..Default::default()
     })))
 }
@@ -126,8 +118,8 @@ impl Rig {
         self.pump();
     }
 
-    fn notice(&mut self, link: ConnectionId, notice: SessionEvent) {
-        self.input(Input::From(link, notice));
+    fn notice(&mut self, connection: ConnectionId, notice: SessionEvent) {
+        self.input(Input::Session(connection, notice));
     }
 
     /// Carries out actions until there are none.
@@ -137,18 +129,18 @@ impl Rig {
             let Some(action) = self.supervisor.poll_action() else { break };
             let (now, deferred) = (self.now, &mut self.deferred);
             match action {
-                Action::FetchCredentials(link) => {
+                Action::FetchCredentials(connection, _) => {
                     self.log.push("fetch".to_owned());
                     if self.answers {
-                        self.supervisor.handle(Input::Credentials(link, Ok(AuthData::none())), now, deferred);
+                        self.supervisor.handle(Input::Credentials(connection, Ok(AuthData::none())), now, deferred);
                     }
                 }
-                Action::Dial { link, key, .. } => {
+                Action::Dial { connection, key, .. } => {
                     let through = key.proxy_to_broker_url().map(|url| format!(" for {url}")).unwrap_or_default();
                     self.log.push(format!("dial {}{through}", key.physical));
                     let address = key.logical.to_string();
-                    let peer = Peer { address: address.clone(), ready: ReadyList::new(), guests: BTreeMap::new() };
-                    self.peers.insert(link, peer);
+                    let peer = Peer { address: address.clone(), ready: ReadyList::new(), attached: BTreeMap::new() };
+                    self.peers.insert(connection, peer);
                     let notice = if self.unreachable.contains(key.physical.host.as_ref()) {
                         let refused = format!("connecting to {}: connection refused", key.physical);
                         SessionEvent::Ended(CloseReason::Dial(Error::network(refused)))
@@ -156,36 +148,35 @@ impl Rig {
                         let refused = ServerError::new(3, "Failed to authenticate");
                         SessionEvent::Ended(CloseReason::Broker(refused))
                     } else if self.answers {
-                        SessionEvent::Up(peer_info(&address))
+                        SessionEvent::Connected(peer_info(&address))
                     } else {
                         continue;
                     };
-                    self.supervisor.handle(Input::From(link, notice), now, deferred);
+                    self.supervisor.handle(Input::Session(connection, notice), now, deferred);
                 }
-                Action::Tell(link, SessionCommand::Ask(ask, command)) => {
+                Action::Command(connection, SessionCommand::Request(ask, command)) => {
                     let (name, authoritative) = match &*command {
                         Command::Lookup(lookup) => {
                             ("lookup", if lookup.authoritative() { " (authoritative)" } else { "" })
                         }
-                        _ => ("partitions", ""),
+                        Command::PartitionedMetadata(_) => ("partitions", ""),
+                        other => (other.name(), ""),
                     };
-                    self.log.push(format!("{name} at {}{authoritative}", self.peers[&link].address));
-                    self.asks.push_back((link, ask, *command));
+                    self.log.push(format!("{name} at {}{authoritative}", self.peers[&connection].address));
+                    self.asks.push_back((connection, ask, *command));
                 }
-                Action::Tell(link, SessionCommand::Open(endpoint, attempt)) => {
-                    let peer = self.peers.get_mut(&link).expect("it was dialed");
+                Action::Command(connection, SessionCommand::Open(endpoint, attempt)) => {
+                    let peer = self.peers.get_mut(&connection).expect("it was dialed");
                     let id = endpoint.id();
                     self.log.push(format!("open {id} #{} at {}", attempt.0, peer.address));
                     endpoint.move_to(&peer.ready, deferred);
-                    if let EndpointRef::Producer(producer) = &endpoint {
-                        producer.with(deferred, |producer, _| producer.open_request(now));
-                    }
-                    peer.guests.insert(id, (endpoint, attempt));
-                    self.opens.push_back((link, id, attempt));
+                    endpoint.open_request(&peer_info(&peer.address), now).expect("a producer needs nothing special");
+                    peer.attached.insert(id, (endpoint, attempt));
+                    self.opens.push_back((connection, id, attempt));
                 }
-                Action::Tell(_, SessionCommand::Challenge(_)) => self.log.push("challenge".to_owned()),
-                Action::HangUp(link) => {
-                    let address = self.give_all_back(link).expect("it was dialed");
+                Action::Command(_, SessionCommand::AuthResponse(_)) => self.log.push("challenge".to_owned()),
+                Action::Disconnect(connection) => {
+                    let address = self.give_all_back(connection).expect("it was dialed");
                     self.log.push(format!("hang up {address}"));
                 }
             }
@@ -217,78 +208,77 @@ impl Rig {
         let (id, topic) = (ProducerId(number), Arc::from("persistent://public/default/t"));
         let producer = Producer::new(id, topic, -1, Arc::new(ProducerConfig::default()), created, self.now);
         let endpoint = Endpoint::new(EndpointId::Producer(id), producer, self.ready.clone());
-        self.input(Input::Open(EndpointRef::Producer(endpoint.clone())));
+        self.input(Input::Open(endpoint.clone()));
         (endpoint, reply)
     }
 
     /// Answers the oldest question.
     fn answer(&mut self, outcome: Response) {
-        let (link, ask, _) = self.asks.pop_front().expect("a question");
-        self.notice(link, SessionEvent::Answer(ask, outcome));
+        let (connection, ask, _) = self.asks.pop_front().expect("a question");
+        self.notice(connection, SessionEvent::Response(ask, outcome));
     }
 
     /// The oldest open succeeds.
     fn opened(&mut self) -> (ConnectionId, EndpointId, Attempt) {
-        let (link, id, attempt) = self.opens.pop_front().expect("an open");
-        let peer = &self.peers[&link];
-        let (EndpointRef::Producer(producer), _) = &peer.guests[&id] else { panic!("a producer") };
+        let (connection, id, attempt) = self.opens.pop_front().expect("an open");
+        let peer = &self.peers[&connection];
+        let (producer, _) = &peer.attached[&id];
         let success = pb::CommandProducerSuccess { producer_name: "made-up".to_owned(), ..Default::default() };
         let info = peer_info(&peer.address);
-        producer
-            .with(&mut self.deferred, |producer, deferred| producer.on_attached(&success, &info, self.now, deferred));
-        self.notice(link, SessionEvent::Opened(id, attempt));
-        (link, id, attempt)
+        producer.on_attached(&success.into(), &info, self.now, &mut self.deferred);
+        self.notice(connection, SessionEvent::Opened(id, attempt));
+        (connection, id, attempt)
     }
 
     /// The session gives a guest up.
-    fn give_back(&mut self, link: ConnectionId, id: EndpointId) -> Attempt {
+    fn give_back(&mut self, connection: ConnectionId, id: EndpointId) -> Attempt {
         let (endpoint, attempt) =
-            self.peers.get_mut(&link).and_then(|peer| peer.guests.remove(&id)).expect("it is a guest");
+            self.peers.get_mut(&connection).and_then(|peer| peer.attached.remove(&id)).expect("it is a guest");
         endpoint.move_to(&self.ready, &mut self.deferred);
-        endpoint.detach(self.now, &mut self.deferred);
+        endpoint.on_detached(self.now, &mut self.deferred);
         attempt
     }
 
-    fn give_all_back(&mut self, link: ConnectionId) -> Option<String> {
-        let peer = self.peers.remove(&link)?;
-        for (endpoint, _) in peer.guests.into_values() {
+    fn give_all_back(&mut self, connection: ConnectionId) -> Option<String> {
+        let peer = self.peers.remove(&connection)?;
+        for (endpoint, _) in peer.attached.into_values() {
             endpoint.move_to(&self.ready, &mut self.deferred);
-            endpoint.detach(self.now, &mut self.deferred);
+            endpoint.on_detached(self.now, &mut self.deferred);
         }
-        self.asks.retain(|(asked, ..)| *asked != link);
-        self.opens.retain(|(opening, ..)| *opening != link);
+        self.asks.retain(|(asked, ..)| *asked != connection);
+        self.opens.retain(|(opening, ..)| *opening != connection);
         Some(peer.address)
     }
 
     /// The oldest open fails.
     fn open_fails(&mut self, error: RequestError) {
-        let (link, id, _) = self.opens.pop_front().expect("an open");
-        let attempt = self.give_back(link, id);
-        self.notice(link, SessionEvent::OpenFailed(id, attempt, error));
+        let (connection, id, _) = self.opens.pop_front().expect("an open");
+        let attempt = self.give_back(connection, id);
+        self.notice(connection, SessionEvent::OpenFailed(id, attempt, error));
     }
 
-    fn detached(&mut self, link: ConnectionId, id: EndpointId, url: Option<&str>) {
-        let attempt = self.give_back(link, id);
-        self.notice(link, SessionEvent::Detached(id, attempt, url.map(str::to_owned)));
+    fn detached(&mut self, connection: ConnectionId, id: EndpointId, url: Option<&str>) {
+        let attempt = self.give_back(connection, id);
+        self.notice(connection, SessionEvent::Detached(id, attempt, url.map(str::to_owned)));
     }
 
-    fn end(&mut self, link: ConnectionId, why: &str) {
-        self.give_all_back(link);
-        self.notice(link, SessionEvent::Ended(CloseReason::Io(why.to_owned())));
+    fn end(&mut self, connection: ConnectionId, why: &str) {
+        self.give_all_back(connection);
+        self.notice(connection, SessionEvent::Ended(CloseReason::Io(Error::network(why))));
     }
 
     /// An endpoint that is attached to the service host itself.
     fn attached(&mut self, number: u64) -> (Arc<Endpoint<Producer>>, ConnectionId) {
         let (endpoint, mut created) = self.open(number);
         self.answer(connect_to("pulsar://service:6650"));
-        let (link, ..) = self.opened();
+        let (connection, ..) = self.opened();
         assert!(matches!(peek(&mut created), Some(Ok(_))));
         self.log();
-        (endpoint, link)
+        (endpoint, connection)
     }
 
     fn state(&self, number: u64) -> &'static str {
-        match self.supervisor.endpoints.get(&id(number)).map(|attach| &attach.state) {
+        match self.supervisor.endpoints.get(&id(number)).map(|managed| &managed.state) {
             Some(AttachState::LookingUp { .. }) => "looking up",
             Some(AttachState::Connecting) => "connecting",
             Some(AttachState::Opening) => "opening",
@@ -301,7 +291,8 @@ impl Rig {
 
 fn ask_partitions(rig: &mut Rig) -> Reply<u32> {
     let (reply, answer) = Reply::pair();
-    rig.input(Input::Partitions { topic: "persistent://public/default/t".into(), reply });
+    let partitions = query::partitions(&"persistent://public/default/t".into());
+    rig.input(Input::Query(partitions.with_reply(reply)));
     answer
 }
 

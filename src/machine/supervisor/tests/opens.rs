@@ -5,15 +5,15 @@ use super::*;
 #[test]
 fn a_new_producer_ends_with_a_refusal_that_an_established_one_outlasts() {
     let mut rig = Rig::new("pulsar://service");
-    let (_attached, link) = rig.attached(1);
+    let (_attached, connection) = rig.attached(1);
     let (_endpoint, mut created) = rig.open(2);
     rig.answer(connect_to("pulsar://service:6650"));
     rig.open_fails(server_error(16));
     let error = peek(&mut created).expect("answered").expect_err("busy");
     assert_eq!((error.kind(), error.address()), (ErrorKind::Busy, Some("service:6650")));
-    assert!(error.to_string().contains("said the broker"), "{error}");
+    assert!(format!("{error:#}").contains("said the broker"), "{error:#}");
 
-    rig.end(link, "reset by peer");
+    rig.end(connection, "reset by peer");
     for _ in 0..50 {
         rig.wait(Duration::from_secs(60));
         rig.answer(connect_to("pulsar://service:6650"));
@@ -29,13 +29,13 @@ fn a_new_producer_ends_with_a_refusal_that_an_established_one_outlasts() {
 #[test]
 fn a_terminal_refusal_ends_an_established_producer() {
     let mut rig = Rig::new("pulsar://service");
-    let (endpoint, link) = rig.attached(1);
-    rig.detached(link, id(1), None);
+    let (endpoint, connection) = rig.attached(1);
+    rig.detached(connection, id(1), None);
     rig.wait_ms(100);
     rig.answer(connect_to("pulsar://service:6650"));
     rig.open_fails(server_error(15));
     assert_eq!(rig.state(1), "closed");
-    assert!(EndpointRef::Producer(endpoint).is_finished());
+    assert!(endpoint.with_only(|producer| producer.is_finished()));
 }
 
 #[test]
@@ -43,7 +43,7 @@ fn every_open_has_a_higher_attempt_and_news_of_a_lower_one_change_nothing() {
     let mut rig = Rig::new("pulsar://service");
     let _endpoint = rig.open(1);
     rig.answer(connect_to("pulsar://service:6650"));
-    let (link, ..) = rig.opens[0];
+    let (connection, ..) = rig.opens[0];
     rig.open_fails(RequestError::TimedOut);
     rig.wait_ms(100);
     rig.log();
@@ -54,19 +54,19 @@ fn every_open_has_a_higher_attempt_and_news_of_a_lower_one_change_nothing() {
         SessionEvent::OpenFailed(id(1), Attempt(1), server_error(15)),
         SessionEvent::Detached(id(1), Attempt(1), None),
     ] {
-        rig.notice(link, stale);
+        rig.notice(connection, stale);
         assert_eq!(rig.state(1), "opening");
     }
     let _other = rig.open(2);
     let (_, ask, _) = rig.asks[0].clone();
-    rig.notice(ConnectionId(99), SessionEvent::Answer(ask, connect_to("pulsar://service:6650")));
+    rig.notice(ConnectionId(99), SessionEvent::Response(ask, connect_to("pulsar://service:6650")));
     assert_eq!(rig.state(2), "looking up");
     rig.notice(ConnectionId(99), SessionEvent::Opened(id(1), Attempt(2)));
     rig.notice(ConnectionId(99), SessionEvent::Finished(id(1)));
-    rig.notice(ConnectionId(99), SessionEvent::Ended(CloseReason::Io("reset".to_owned())));
+    rig.notice(ConnectionId(99), SessionEvent::Ended(CloseReason::Io(Error::network("reset"))));
     assert_eq!(rig.state(1), "opening");
     rig.opened();
-    rig.notice(link, SessionEvent::OpenFailed(id(1), Attempt(1), server_error(15)));
+    rig.notice(connection, SessionEvent::OpenFailed(id(1), Attempt(1), server_error(15)));
     assert_eq!(rig.state(1), "attached");
 }
 
@@ -75,10 +75,10 @@ fn a_connection_lost_while_opening_leads_back_to_lookup() {
     let mut rig = Rig::new("pulsar://service");
     let (_endpoint, mut created) = rig.open(1);
     rig.answer(connect_to("pulsar://b:6650"));
-    let (link, _, attempt) = rig.opens[0];
-    rig.end(link, "reset by peer");
+    let (connection, _, attempt) = rig.opens[0];
+    rig.end(connection, "reset by peer");
     assert_eq!(rig.state(1), "backing off");
-    rig.notice(link, SessionEvent::Opened(id(1), attempt));
+    rig.notice(connection, SessionEvent::Opened(id(1), attempt));
     assert_eq!(rig.state(1), "backing off");
     rig.log();
     rig.wait_ms(100);
@@ -90,10 +90,10 @@ fn a_connection_lost_while_opening_leads_back_to_lookup() {
 fn a_connection_lost_while_looking_up_or_connecting_leads_back_to_lookup() {
     let mut rig = Rig::new("pulsar://service");
     let _endpoint = rig.open(1);
-    let (link, ask, _) = rig.asks[0].clone();
-    rig.end(link, "reset by peer");
+    let (connection, ask, _) = rig.asks[0].clone();
+    rig.end(connection, "reset by peer");
     assert_eq!(rig.state(1), "backing off");
-    rig.notice(link, SessionEvent::Answer(ask, connect_to("pulsar://b:6650")));
+    rig.notice(connection, SessionEvent::Response(ask, connect_to("pulsar://b:6650")));
     assert_eq!(rig.state(1), "backing off");
     rig.wait_ms(100);
     rig.unreachable.insert("b");
@@ -105,17 +105,17 @@ fn a_connection_lost_while_looking_up_or_connecting_leads_back_to_lookup() {
 }
 
 #[test]
-fn an_attached_endpoint_comes_back_after_a_lost_connection_with_the_shortest_pause() {
+fn an_attached_endpoint_is_back_after_a_lost_link_with_the_shortest_pause() {
     let mut rig = Rig::new("pulsar://service");
-    let (_endpoint, mut link) = rig.attached(1);
+    let (_endpoint, mut connection) = rig.attached(1);
     for round in 2..5 {
-        rig.end(link, "reset by peer");
+        rig.end(connection, "reset by peer");
         assert_eq!(rig.state(1), "backing off");
         rig.wait_ms(100);
         assert_eq!(rig.log(), ["fetch", "dial service:6650", "lookup at service:6650"]);
         rig.answer(connect_to("pulsar://service:6650"));
         assert_eq!(rig.log(), [format!("open producer 1 #{round} at service:6650")]);
-        (link, ..) = rig.opened();
+        (connection, ..) = rig.opened();
         assert_eq!(rig.state(1), "attached");
     }
 }
@@ -123,14 +123,14 @@ fn an_attached_endpoint_comes_back_after_a_lost_connection_with_the_shortest_pau
 #[test]
 fn a_producer_tries_once_more_just_before_its_messages_time_out() {
     let mut rig = Rig::new("pulsar://service");
-    let (_endpoint, link) = rig.attached(1);
-    rig.detached(link, id(1), None);
+    let (_endpoint, connection) = rig.attached(1);
+    rig.detached(connection, id(1), None);
     let lost = rig.now;
     let mut tries = Vec::new();
     while rig.now.at < lost.at + Duration::from_secs(60) {
         while !rig.asks.is_empty() {
             tries.push(rig.now.at - lost.at);
-            rig.answer(lookup_refused(6));
+            rig.answer(refused(6));
         }
         rig.wait_ms(50);
     }
@@ -142,10 +142,10 @@ fn a_producer_tries_once_more_just_before_its_messages_time_out() {
 #[test]
 fn a_closed_producer_is_looked_up_again_and_its_siblings_stay() {
     let mut rig = Rig::new("pulsar://service");
-    let (_first, link) = rig.attached(1);
+    let (_first, connection) = rig.attached(1);
     let (_second, same) = rig.attached(2);
-    assert_eq!(link, same);
-    rig.detached(link, id(1), None);
+    assert_eq!(connection, same);
+    rig.detached(connection, id(1), None);
     assert_eq!((rig.state(1), rig.state(2)), ("backing off", "attached"));
     rig.wait_ms(100);
     assert_eq!(rig.log(), ["lookup at service:6650"]);
@@ -154,8 +154,8 @@ fn a_closed_producer_is_looked_up_again_and_its_siblings_stay() {
 #[test]
 fn an_assigned_broker_is_used_at_once_and_once() {
     let mut rig = Rig::new("pulsar://service");
-    let (_endpoint, link) = rig.attached(1);
-    rig.detached(link, id(1), Some("pulsar://b:6650"));
+    let (_endpoint, connection) = rig.attached(1);
+    rig.detached(connection, id(1), Some("pulsar://b:6650"));
     assert_eq!(rig.log(), ["fetch", "dial b:6650", "open producer 1 #2 at b:6650"]);
     rig.open_fails(server_error(6));
     assert_eq!(rig.state(1), "backing off");
@@ -166,16 +166,16 @@ fn an_assigned_broker_is_used_at_once_and_once() {
 #[test]
 fn an_assigned_broker_that_is_dead_or_nonsense_leads_to_lookup() {
     let mut rig = Rig::new("pulsar://service");
-    let (_endpoint, link) = rig.attached(1);
+    let (_endpoint, connection) = rig.attached(1);
     rig.unreachable.insert("b");
-    rig.detached(link, id(1), Some("pulsar://b:6650"));
+    rig.detached(connection, id(1), Some("pulsar://b:6650"));
     assert_eq!((rig.log().len(), rig.state(1)), (2, "backing off"));
     rig.wait_ms(100);
     assert_eq!(rig.log(), ["lookup at service:6650"]);
     rig.answer(connect_to("pulsar://service:6650"));
-    let (link, ..) = rig.opened();
+    let (connection, ..) = rig.opened();
     rig.log();
-    rig.detached(link, id(1), Some("http://b:8080"));
+    rig.detached(connection, id(1), Some("http://b:8080"));
     rig.wait_ms(100);
     assert_eq!(rig.log(), ["lookup at service:6650"]);
 }
@@ -185,7 +185,7 @@ fn brokers_that_point_at_each_other_before_the_open_do_not_spin() {
     let mut rig = Rig::new("pulsar://service");
     let _endpoint = rig.open(1);
     rig.answer(connect_to("pulsar://b:6650"));
-    let (link, ..) = rig.opens.pop_front().expect("an open");
-    rig.detached(link, id(1), Some("pulsar://service:6650"));
+    let (connection, ..) = rig.opens.pop_front().expect("an open");
+    rig.detached(connection, id(1), Some("pulsar://service:6650"));
     assert_eq!(rig.state(1), "backing off");
 }

@@ -1,0 +1,94 @@
+//! The consumer as an endpoint: what the session and the supervisor ask of it.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use super::Consumer;
+use crate::error::Error;
+use crate::machine::connection::peer::{PeerInfo, RequestError};
+use crate::machine::endpoint::machine::{AfterNotification, EndpointMachine, HotRoute};
+use crate::machine::endpoint::outbox::{More, Op, Outbox, Response};
+use crate::machine::{Deadline, Deferred, Endpoint, Now};
+use crate::wire::command::Command;
+
+impl EndpointMachine for Consumer {
+    type Job = Infallible;
+    type Done = Infallible;
+
+    fn topic(&self) -> Arc<str> {
+        self.topic().clone()
+    }
+
+    fn opening(&self) -> &'static str {
+        "the subscription"
+    }
+
+    fn take_dirty(&mut self) -> bool {
+        std::mem::take(&mut self.dirty)
+    }
+
+    fn open_request(&mut self, _peer: &PeerInfo, now: Now) -> Result<Command, RequestError> {
+        Ok(self.subscribe_request(now).into())
+    }
+
+    fn on_attached(&mut self, _answer: &Command, peer: &PeerInfo, now: Now, deferred: &mut Deferred) {
+        self.on_attached(peer, now, deferred);
+    }
+
+    fn on_detached(&mut self, now: Now, deferred: &mut Deferred) {
+        self.on_detached(now, deferred);
+    }
+
+    fn on_response(&mut self, op: Op, response: Response, now: Now, deferred: &mut Deferred) {
+        self.on_answer(op, response, now, deferred);
+    }
+
+    fn on_notification(&mut self, command: Command, _now: Now, _deferred: &mut Deferred) -> AfterNotification {
+        match command {
+            Command::ActiveConsumerChange(change) => self.on_active_change(change.is_active()),
+            Command::ReachedEndOfTopic(_) => self.on_end_of_topic(),
+            _ => {}
+        }
+        AfterNotification::Stay
+    }
+
+    fn run_job(job: Infallible) -> Infallible {
+        job
+    }
+
+    fn put_job(&mut self, done: Infallible, _now: Now, _deferred: &mut Deferred) {
+        match done {}
+    }
+
+    fn poll_transmit(&mut self, out: &mut Outbox<'_>, now: Now) -> More {
+        self.poll_transmit(out, now)
+    }
+
+    fn poll_deadline(&self) -> Option<Deadline> {
+        self.poll_deadline()
+    }
+
+    fn handle_deadline(&mut self, now: Now, deferred: &mut Deferred) {
+        self.handle_deadline(now, deferred);
+    }
+
+    fn fail(&mut self, error: Error, deferred: &mut Deferred) {
+        self.fail(error, deferred);
+    }
+
+    fn close(&mut self, now: Now, deferred: &mut Deferred) {
+        self.close(None, now, deferred);
+    }
+
+    fn is_finished(&self) -> bool {
+        self.is_finished()
+    }
+
+    fn is_closed_at_broker(&self) -> bool {
+        self.is_closed_at_broker()
+    }
+
+    fn hot_route(endpoint: Arc<Endpoint<Self>>) -> HotRoute {
+        HotRoute::Consumer(endpoint)
+    }
+}

@@ -1,0 +1,323 @@
+//! The contract that every endpoint machine obeys, and its object-safe face.
+//!
+//! A kind of endpoint is one machine that implements [`EndpointMachine`] and one variant of [`EndpointId`]. The session
+//! and the supervisor work on [`AnyEndpoint`], which [`Endpoint`] implements for all of them, so they know no kind by
+//! name. Only MESSAGE and SEND_RECEIPT take a typed way, the machine's [`HotRoute`].
+
+use std::fmt;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::outbox::{More, Op, Outbox, Response};
+use super::{Endpoint, EndpointId, ReadyList};
+use crate::error::Error;
+use crate::machine::connection::peer::{PeerInfo, RequestError};
+use crate::machine::consumer::Consumer;
+use crate::machine::producer::Producer;
+use crate::machine::{Deadline, Deferred, Now};
+use crate::wire::command::Command;
+
+/// Which broker serves an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AttachRoute {
+    /// The one that owns the topic: LOOKUP comes before each attach.
+    TopicOwner,
+    /// Any broker of the cluster: the endpoint attaches over a connection to the service URL.
+    AnyBroker,
+}
+
+/// What the session does after a notification.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AfterNotification {
+    /// Nothing: the endpoint goes on as it is.
+    Stay,
+    /// Detach it, so that it attaches afresh.
+    Reattach,
+}
+
+/// The typed way of the two commands that come once a message. All others go through [`AnyEndpoint`].
+#[derive(Debug, Clone, Default)]
+pub enum HotRoute {
+    /// Neither of the two is for this endpoint.
+    #[default]
+    None,
+    /// SEND_RECEIPT.
+    Producer(Arc<Endpoint<Producer>>),
+    /// MESSAGE, once the endpoint is attached.
+    Consumer(Arc<Endpoint<Consumer>>),
+}
+
+/// The state machine of one endpoint, without its lock.
+///
+/// # Order of calls
+/// ```text
+/// open_request -> on_attached -> (poll_transmit | on_response | on_notification)* -> on_detached -> open_request ...
+/// ```
+/// `handle_deadline`, `close` and `fail` may come at any time, attached or not. Once [`is_finished`](Self::is_finished)
+/// nothing changes any more. After every call the caller asks [`take_dirty`](Self::take_dirty), or, if it is the
+/// endpoint's server, serves it.
+pub trait EndpointMachine: Send + Sized + 'static {
+    /// Work between two locks: sealing a producer's batch. [`Infallible`](std::convert::Infallible) for a machine that
+    /// has none.
+    type Job;
+    /// What comes of a job.
+    type Done;
+
+    /// The full name of its topic, or of what it is about, for errors.
+    fn topic(&self) -> Arc<str>;
+
+    /// What its open request asks for, for errors: "the creation of the producer".
+    fn opening(&self) -> &'static str;
+
+    /// Which broker it attaches to.
+    fn route(&self) -> AttachRoute {
+        AttachRoute::TopicOwner
+    }
+
+    /// How long a message may wait for its receipt; one attempt to attach is made just before that has passed. `None`
+    /// where nothing fails by waiting.
+    fn send_timeout(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Whether an input since the last call gave the server something to do: bytes to write, a frame to seal, an
+    /// earlier deadline, an end to notice.
+    fn take_dirty(&mut self) -> bool;
+
+    /// The command that opens it at a broker, without its request id.
+    ///
+    /// # Errors
+    /// [`RequestError::Unsupported`] where the broker lacks what it needs.
+    fn open_request(&mut self, peer: &PeerInfo, now: Now) -> Result<Command, RequestError>;
+
+    /// The broker has opened it. `answer` is of the type that answers its open request.
+    fn on_attached(&mut self, answer: &Command, peer: &PeerInfo, now: Now, deferred: &mut Deferred);
+
+    /// No broker has it any more, or none took it. Does nothing if that is known.
+    fn on_detached(&mut self, now: Now, deferred: &mut Deferred);
+
+    /// The answer to an operation that it asked for through its [`Outbox`].
+    fn on_response(&mut self, op: Op, response: Response, now: Now, deferred: &mut Deferred);
+
+    /// A command of the broker about this endpoint that answers no request.
+    fn on_notification(&mut self, command: Command, now: Now, deferred: &mut Deferred) -> AfterNotification;
+
+    /// Work to be done with no lock held, before the next [`poll_transmit`](Self::poll_transmit).
+    fn take_job(&mut self, _now: Now) -> Option<Self::Job> {
+        None
+    }
+
+    /// Does the work. No lock is held.
+    fn run_job(job: Self::Job) -> Self::Done;
+
+    /// Takes the result of a job.
+    fn put_job(&mut self, done: Self::Done, now: Now, deferred: &mut Deferred);
+
+    /// Writes what is due, up to the quantum of `out`.
+    fn poll_transmit(&mut self, out: &mut Outbox<'_>, now: Now) -> More;
+
+    /// When something is due.
+    fn poll_deadline(&self) -> Option<Deadline>;
+
+    /// Does what is due, in whatever state; nothing when it is early.
+    fn handle_deadline(&mut self, now: Now, deferred: &mut Deferred);
+
+    /// Whether the connection cannot be trusted any more and has to end; says so once.
+    fn take_wants_reconnect(&mut self) -> bool {
+        false
+    }
+
+    /// Ends it: all that waits on it ends with `error`.
+    fn fail(&mut self, error: Error, deferred: &mut Deferred);
+
+    /// Closes it as if its last handle were dropped.
+    fn close(&mut self, now: Now, deferred: &mut Deferred);
+
+    /// Whether it is closed or failed, so that its server can forget it.
+    fn is_finished(&self) -> bool;
+
+    /// Whether nothing is left to close at the broker: it has confirmed the close, or never heard of the endpoint.
+    fn is_closed_at_broker(&self) -> bool;
+
+    /// The typed way of MESSAGE or SEND_RECEIPT to it.
+    fn hot_route(_endpoint: Arc<Endpoint<Self>>) -> HotRoute {
+        HotRoute::None
+    }
+}
+
+/// What came of serving an endpoint once.
+#[derive(Debug)]
+pub struct Served {
+    /// Whether it has more to write than its quantum allowed.
+    pub more: More,
+    /// Its next deadline.
+    pub deadline: Option<Deadline>,
+    /// Whether its server can forget it.
+    pub is_finished: bool,
+    /// Whether the connection cannot be trusted any more.
+    pub wants_reconnect: bool,
+}
+
+/// What came of looking at the deadline of an endpoint.
+#[derive(Debug)]
+pub struct Expired {
+    /// Whether something was due.
+    pub was_due: bool,
+    /// Its next deadline.
+    pub next: Option<Deadline>,
+}
+
+/// An endpoint of any kind, behind its lock. See [`EndpointMachine`] for what each call means.
+pub trait AnyEndpoint: Send + Sync + fmt::Debug {
+    /// Names the endpoint.
+    fn id(&self) -> EndpointId;
+    /// See [`EndpointMachine::topic`].
+    fn topic(&self) -> Arc<str>;
+    /// See [`EndpointMachine::opening`].
+    fn opening(&self) -> &'static str;
+    /// See [`EndpointMachine::route`].
+    fn route(&self) -> AttachRoute;
+    /// See [`EndpointMachine::send_timeout`].
+    fn send_timeout(&self) -> Option<Duration>;
+    /// See [`Endpoint::move_to`].
+    fn move_to(&self, server: &Arc<ReadyList>, deferred: &mut Deferred);
+    /// See [`EndpointMachine::open_request`].
+    ///
+    /// # Errors
+    /// As there.
+    fn open_request(&self, peer: &PeerInfo, now: Now) -> Result<Command, RequestError>;
+    /// See [`EndpointMachine::on_attached`].
+    fn on_attached(&self, answer: &Command, peer: &PeerInfo, now: Now, deferred: &mut Deferred);
+    /// See [`EndpointMachine::on_detached`].
+    fn on_detached(&self, now: Now, deferred: &mut Deferred);
+    /// See [`EndpointMachine::on_response`].
+    fn on_response(&self, op: Op, response: Response, now: Now, deferred: &mut Deferred);
+    /// See [`EndpointMachine::on_notification`].
+    fn on_notification(&self, command: Command, now: Now, deferred: &mut Deferred) -> AfterNotification;
+    /// See [`EndpointMachine::fail`].
+    fn fail(&self, error: Error, deferred: &mut Deferred);
+    /// See [`EndpointMachine::close`].
+    fn close(&self, now: Now, deferred: &mut Deferred);
+    /// See [`EndpointMachine::is_finished`].
+    fn is_finished(&self) -> bool;
+    /// See [`EndpointMachine::is_closed_at_broker`].
+    fn is_closed_at_broker(&self) -> bool;
+    /// Does what is due and writes up to a quantum; `None` if `server` does not serve it any more.
+    fn serve(&self, server: &Arc<ReadyList>, out: &mut Outbox<'_>, now: Now, deferred: &mut Deferred)
+    -> Option<Served>;
+    /// Does what is due without writing; `None` if `server` does not serve it any more.
+    fn expire(&self, server: &Arc<ReadyList>, now: Now, deferred: &mut Deferred) -> Option<Expired>;
+    /// See [`EndpointMachine::hot_route`].
+    fn hot_route(self: Arc<Self>) -> HotRoute;
+}
+
+/// A counted reference to an endpoint of any kind.
+pub type EndpointRef = Arc<dyn AnyEndpoint>;
+
+impl<M: EndpointMachine> AnyEndpoint for Endpoint<M> {
+    fn id(&self) -> EndpointId {
+        Endpoint::id(self)
+    }
+
+    fn topic(&self) -> Arc<str> {
+        self.with_only(|machine| machine.topic())
+    }
+
+    fn opening(&self) -> &'static str {
+        self.with_only(|machine| machine.opening())
+    }
+
+    fn route(&self) -> AttachRoute {
+        self.with_only(|machine| machine.route())
+    }
+
+    fn send_timeout(&self) -> Option<Duration> {
+        self.with_only(|machine| machine.send_timeout())
+    }
+
+    fn move_to(&self, server: &Arc<ReadyList>, deferred: &mut Deferred) {
+        Endpoint::move_to(self, server, deferred);
+    }
+
+    fn open_request(&self, peer: &PeerInfo, now: Now) -> Result<Command, RequestError> {
+        self.with_only(|machine| machine.open_request(peer, now))
+    }
+
+    fn on_attached(&self, answer: &Command, peer: &PeerInfo, now: Now, deferred: &mut Deferred) {
+        self.with(deferred, |machine, deferred| machine.on_attached(answer, peer, now, deferred));
+    }
+
+    fn on_detached(&self, now: Now, deferred: &mut Deferred) {
+        self.with(deferred, |machine, deferred| machine.on_detached(now, deferred));
+    }
+
+    fn on_response(&self, op: Op, response: Response, now: Now, deferred: &mut Deferred) {
+        self.with(deferred, |machine, deferred| machine.on_response(op, response, now, deferred));
+    }
+
+    fn on_notification(&self, command: Command, now: Now, deferred: &mut Deferred) -> AfterNotification {
+        self.with(deferred, |machine, deferred| machine.on_notification(command, now, deferred))
+    }
+
+    fn fail(&self, error: Error, deferred: &mut Deferred) {
+        self.with(deferred, |machine, deferred| machine.fail(error, deferred));
+    }
+
+    fn close(&self, now: Now, deferred: &mut Deferred) {
+        self.with(deferred, |machine, deferred| machine.close(now, deferred));
+    }
+
+    fn is_finished(&self) -> bool {
+        self.with_only(|machine| machine.is_finished())
+    }
+
+    fn is_closed_at_broker(&self) -> bool {
+        self.with_only(|machine| machine.is_closed_at_broker())
+    }
+
+    fn serve(
+        &self,
+        server: &Arc<ReadyList>,
+        out: &mut Outbox<'_>,
+        now: Now,
+        deferred: &mut Deferred,
+    ) -> Option<Served> {
+        let mut done = None;
+        loop {
+            let step = Endpoint::serve(self, server, |machine| {
+                if let Some(done) = done.take() {
+                    machine.put_job(done, now, deferred);
+                }
+                if let Some(job) = machine.take_job(now) {
+                    return ControlFlow::Continue(job);
+                }
+                machine.handle_deadline(now, deferred);
+                let more = machine.poll_transmit(out, now);
+                ControlFlow::Break(Served {
+                    more,
+                    deadline: machine.poll_deadline(),
+                    is_finished: machine.is_finished(),
+                    wants_reconnect: machine.take_wants_reconnect(),
+                })
+            })?;
+            match step {
+                ControlFlow::Break(served) => return Some(served),
+                // With no lock held, so that the application goes on using the endpoint meanwhile.
+                ControlFlow::Continue(job) => done = Some(M::run_job(job)),
+            }
+        }
+    }
+
+    fn expire(&self, server: &Arc<ReadyList>, now: Now, deferred: &mut Deferred) -> Option<Expired> {
+        Endpoint::serve(self, server, |machine| {
+            let was_due = machine.poll_deadline().is_some_and(|deadline| deadline.is_due(now));
+            machine.handle_deadline(now, deferred);
+            Expired { was_due, next: machine.poll_deadline() }
+        })
+    }
+
+    fn hot_route(self: Arc<Self>) -> HotRoute {
+        M::hot_route(self)
+    }
+}

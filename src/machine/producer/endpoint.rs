@@ -1,0 +1,115 @@
+//! The producer as an endpoint: what the session and the supervisor ask of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Producer, SealJob, Sealed};
+use crate::error::{Error, ServerError};
+use crate::machine::connection::peer::{PeerInfo, RequestError};
+use crate::machine::endpoint::machine::{AfterNotification, EndpointMachine, HotRoute};
+use crate::machine::endpoint::outbox::{More, Op, Outbox, Response};
+use crate::machine::{Deadline, Deferred, Endpoint, Now};
+use crate::wire::command::Command;
+
+impl EndpointMachine for Producer {
+    type Job = SealJob;
+    type Done = Sealed;
+
+    fn topic(&self) -> Arc<str> {
+        self.topic().clone()
+    }
+
+    fn opening(&self) -> &'static str {
+        "the creation of the producer"
+    }
+
+    fn send_timeout(&self) -> Option<Duration> {
+        self.send_timeout()
+    }
+
+    fn take_dirty(&mut self) -> bool {
+        std::mem::take(&mut self.dirty)
+    }
+
+    fn open_request(&mut self, _peer: &PeerInfo, now: Now) -> Result<Command, RequestError> {
+        Ok(self.open_request(now).into())
+    }
+
+    fn on_attached(&mut self, answer: &Command, peer: &PeerInfo, now: Now, deferred: &mut Deferred) {
+        // PRODUCER is answered by PRODUCER_SUCCESS only, see the table of commands.
+        if let Command::ProducerSuccess(opened) = answer {
+            self.on_attached(opened, peer, now, deferred);
+        }
+    }
+
+    fn on_detached(&mut self, now: Now, deferred: &mut Deferred) {
+        self.on_detached(now, deferred);
+    }
+
+    fn on_response(&mut self, op: Op, response: Response, now: Now, deferred: &mut Deferred) {
+        self.on_answer(op, response, now, deferred);
+    }
+
+    fn on_notification(&mut self, command: Command, now: Now, deferred: &mut Deferred) -> AfterNotification {
+        match command {
+            Command::SendError(refused) => {
+                let error = ServerError::new(refused.error, refused.message);
+                self.on_send_error(refused.sequence_id, error, now, deferred)
+            }
+            // `producer_ready = false`: it waits for exclusive access, and the answer to its request is to come.
+            Command::ProducerSuccess(_) => {
+                self.on_queued();
+                AfterNotification::Stay
+            }
+            _ => AfterNotification::Stay,
+        }
+    }
+
+    fn take_job(&mut self, now: Now) -> Option<SealJob> {
+        self.take_seal(now)
+    }
+
+    fn run_job(job: SealJob) -> Sealed {
+        job.run()
+    }
+
+    fn put_job(&mut self, sealed: Sealed, now: Now, deferred: &mut Deferred) {
+        self.put_sealed(sealed, now, deferred);
+    }
+
+    fn poll_transmit(&mut self, out: &mut Outbox<'_>, now: Now) -> More {
+        self.poll_transmit(out, now)
+    }
+
+    fn poll_deadline(&self) -> Option<Deadline> {
+        self.poll_deadline()
+    }
+
+    fn handle_deadline(&mut self, now: Now, deferred: &mut Deferred) {
+        self.handle_deadline(now, deferred);
+    }
+
+    fn take_wants_reconnect(&mut self) -> bool {
+        self.take_wants_reconnect()
+    }
+
+    fn fail(&mut self, error: Error, deferred: &mut Deferred) {
+        self.fail(error, deferred);
+    }
+
+    fn close(&mut self, now: Now, deferred: &mut Deferred) {
+        self.close(None, now, deferred);
+    }
+
+    fn is_finished(&self) -> bool {
+        self.is_finished()
+    }
+
+    fn is_closed_at_broker(&self) -> bool {
+        self.is_closed_at_broker()
+    }
+
+    fn hot_route(endpoint: Arc<Endpoint<Self>>) -> HotRoute {
+        HotRoute::Producer(endpoint)
+    }
+}

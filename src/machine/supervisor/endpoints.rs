@@ -1,0 +1,215 @@
+//! Endpoints: looked up, opened, detached, retried and forgotten.
+
+use super::managed::{AfterFailure, AttachState, ManagedEndpoint};
+use super::pool::Holder;
+use super::service_url::broker_host;
+use super::{Supervisor, Timer};
+use crate::machine::connection::peer::RequestError;
+use crate::machine::control::{Attempt, ConnectionId, SessionCommand};
+use crate::machine::endpoint::machine::AttachRoute;
+use crate::machine::endpoint::outbox::Response;
+use crate::machine::supervisor::failure::Failure;
+use crate::machine::supervisor::lookup::{Lookup, LookupStep, broker_key};
+use crate::machine::{Deferred, EndpointId, EndpointRef, Now};
+
+impl Supervisor {
+    /// A new endpoint, which stays attached until it is finished.
+    pub(super) fn open(&mut self, endpoint: EndpointRef, now: Now, deferred: &mut Deferred) {
+        let id = endpoint.id();
+        if let Some(error) = self.closed() {
+            endpoint.fail(error, deferred);
+            return;
+        }
+        if self.endpoints.contains_key(&id) {
+            debug_assert!(false, "{id} is opened once");
+            return;
+        }
+        let mut managed = ManagedEndpoint::new(endpoint, self.backoff());
+        // The only deadline of a machine that was never attached is the end of its creation.
+        let first = managed.endpoint.expire(&self.ready, now, deferred).and_then(|expired| expired.next);
+        managed.creation_ends = first.map(|deadline| deadline.at);
+        self.endpoints.insert(id, managed);
+        self.attach(id, now);
+        self.poll_endpoint(id, now, deferred);
+    }
+
+    /// Starts a new way to a broker: by LOOKUP, or straight to the service URL.
+    pub(super) fn attach(&mut self, id: EndpointId, now: Now) {
+        let Some(managed) = self.endpoints.get_mut(&id) else { return };
+        let key = match managed.route {
+            AttachRoute::AnyBroker => {
+                managed.state = AttachState::Connecting;
+                self.hosts.key()
+            }
+            AttachRoute::TopicOwner => {
+                let key = self.hosts.key();
+                let until = now.at.checked_add(self.config.operation_timeout);
+                managed.state = AttachState::LookingUp { lookup: Lookup::new(key.clone(), until), request: None };
+                key
+            }
+        };
+        self.timers.set(Timer::Retry(Holder::Endpoint(id)), None);
+        self.pool.join(&key, Holder::Endpoint(id), now);
+    }
+
+    /// The endpoint has its turn on a connection that is up.
+    pub(super) fn endpoint_turn(&mut self, connection: ConnectionId, id: EndpointId, now: Now) {
+        let holder = Holder::Endpoint(id);
+        let Some(managed) = self.endpoints.get_mut(&id) else {
+            self.pool.leave(holder, now);
+            return;
+        };
+        match &mut managed.state {
+            AttachState::LookingUp { lookup, request } => {
+                let command = lookup.command(&managed.topic, self.config.listener_name.as_deref());
+                *request = Some(self.requests.send(connection, holder, command, &mut self.pool));
+            }
+            AttachState::Connecting => {
+                let attempt = managed.open();
+                let endpoint = managed.endpoint.clone();
+                self.pool.command(connection, SessionCommand::Open(endpoint, attempt));
+            }
+            AttachState::Opening | AttachState::Attached | AttachState::BackingOff => {
+                unreachable!("only a queued holder gets a turn")
+            }
+        }
+    }
+
+    pub(super) fn on_looked_up(
+        &mut self,
+        connection: ConnectionId,
+        id: EndpointId,
+        response: Response,
+        now: Now,
+        deferred: &mut Deferred,
+    ) {
+        let Some(managed) = self.endpoints.get_mut(&id) else { return };
+        let AttachState::LookingUp { lookup, request } = &mut managed.state else { return };
+        *request = None;
+        let step = lookup.on_response(response, self.config.lookup_redirects_max, now);
+        if let LookupStep::Found(_) = &step {
+            managed.state = AttachState::Connecting;
+        }
+        self.record_lookup(connection, step.failure(), now);
+        match step {
+            LookupStep::Found(key) | LookupStep::Redirected(key) => self.pool.join(&key, Holder::Endpoint(id), now),
+            LookupStep::Failed(failure) => {
+                let failure = self.at_connection(connection, failure);
+                self.endpoint_failed(id, failure, now, deferred);
+            }
+        }
+    }
+
+    /// The endpoint an event is about, if it is of the present attempt on the present connection.
+    fn current(&mut self, connection: ConnectionId, id: EndpointId, attempt: Attempt) -> Option<&mut ManagedEndpoint> {
+        if self.pool.connection_of(Holder::Endpoint(id)) != Some(connection) {
+            return None;
+        }
+        self.endpoints.get_mut(&id).filter(|managed| managed.attempt == attempt && managed.is_with_session())
+    }
+
+    pub(super) fn on_opened(&mut self, connection: ConnectionId, id: EndpointId, attempt: Attempt) {
+        if let Some(managed) = self.current(connection, id, attempt) {
+            managed.on_opened();
+            self.timers.set(Timer::Endpoint(id), None);
+            self.pool.on_attached(Holder::Endpoint(id));
+        }
+    }
+
+    pub(super) fn on_open_failed(
+        &mut self,
+        connection: ConnectionId,
+        id: EndpointId,
+        attempt: Attempt,
+        error: RequestError,
+        now: Now,
+        deferred: &mut Deferred,
+    ) {
+        let Some(managed) = self.current(connection, id, attempt) else { return };
+        let failure = Failure::of_request(error, managed.endpoint.opening());
+        let failure = self.at_connection(connection, failure);
+        self.endpoint_failed(id, failure, now, deferred);
+        self.poll_endpoint(id, now, deferred);
+    }
+
+    /// The broker closed it, or it asked to attach afresh. Where the broker named another one (`url`), that one is tried
+    /// at once; else the endpoint backs off before the next lookup.
+    pub(super) fn on_detached(
+        &mut self,
+        connection: ConnectionId,
+        id: EndpointId,
+        attempt: Attempt,
+        url: Option<String>,
+        now: Now,
+        deferred: &mut Deferred,
+    ) {
+        let holder = Holder::Endpoint(id);
+        let Some(managed) = self.current(connection, id, attempt) else { return };
+        // The address is good for one try, and only for an endpoint that was attached here: two brokers that name each
+        // other must not keep it going between them without a pause.
+        let was_attached = matches!(managed.state, AttachState::Attached);
+        let named = url.filter(|_| was_attached).and_then(|url| broker_host(&url, self.hosts.tls()).ok());
+        let named = named.zip(self.pool.key(connection)).map(|(broker, here)| {
+            let proxied = here.logical != here.physical;
+            broker_key(broker, here, proxied)
+        });
+        if let (Some(key), Some(managed)) = (named, self.endpoints.get_mut(&id)) {
+            managed.state = AttachState::Connecting;
+            self.pool.join(&key, holder, now);
+        } else {
+            self.pool.leave(holder, now);
+            if let Some(managed) = self.endpoints.get_mut(&id) {
+                if let AfterFailure::RetryAt(at) = managed.back_off(&mut self.random, now) {
+                    self.set_retry(holder, at);
+                }
+            }
+        }
+        self.poll_endpoint(id, now, deferred);
+    }
+
+    /// A step failed, or the connection was lost.
+    pub(super) fn endpoint_failed(&mut self, id: EndpointId, failure: Failure, now: Now, deferred: &mut Deferred) {
+        let holder = Holder::Endpoint(id);
+        let Some(managed) = self.endpoints.get_mut(&id) else { return };
+        if let AttachState::LookingUp { request: Some(request), .. } = &managed.state {
+            self.requests.forget(*request);
+        }
+        self.pool.leave(holder, now);
+        match managed.on_failure(failure, &mut self.random, now) {
+            AfterFailure::RetryAt(at) => self.set_retry(holder, at),
+            AfterFailure::Fail(error) => {
+                managed.endpoint.fail(error, deferred);
+                self.forget(id, now);
+            }
+        }
+    }
+
+    /// Serves an endpoint that no session has: its deadlines, its close, its end.
+    pub(super) fn poll_endpoint(&mut self, id: EndpointId, now: Now, deferred: &mut Deferred) {
+        let Some(managed) = self.endpoints.get(&id) else { return };
+        let is_late = managed.creation_ends.is_some_and(|ends| ends <= now.at);
+        if is_late && !managed.is_with_session() && !managed.endpoint.is_finished() {
+            // The machine would time out by itself, without the cause.
+            let connection = self.pool.connection_of(Holder::Endpoint(id));
+            let address = connection.and_then(|connection| self.pool.address(connection));
+            managed.endpoint.fail(managed.creation_timed_out(self.config.operation_timeout, address), deferred);
+        }
+        match managed.endpoint.expire(&self.ready, now, deferred) {
+            // A session is its server, and reports its end.
+            None => self.timers.set(Timer::Endpoint(id), None),
+            Some(_) if managed.endpoint.is_finished() => self.forget(id, now),
+            Some(expired) => self.timers.set(Timer::Endpoint(id), expired.next),
+        }
+    }
+
+    /// Removes a finished endpoint from every table; later events about it are ignored.
+    pub(super) fn forget(&mut self, id: EndpointId, now: Now) {
+        let Some(managed) = self.endpoints.remove(&id) else { return };
+        if let AttachState::LookingUp { request: Some(request), .. } = managed.state {
+            self.requests.forget(request);
+        }
+        self.timers.set(Timer::Endpoint(id), None);
+        self.timers.set(Timer::Retry(Holder::Endpoint(id)), None);
+        self.pool.leave(Holder::Endpoint(id), now);
+    }
+}

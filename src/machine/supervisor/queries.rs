@@ -1,0 +1,243 @@
+//! Carries queries out: over a connection to the service URL, or to the broker that owns a topic, until there is an
+//! answer or no time is left.
+//!
+//! [`Supervisor::start_query`] is where a query gets its carrier. All carriers end in [`Supervisor::on_query_response`]
+//! with the answering command, so a resolver that speaks another protocol than the binary one (the brokers' HTTP lookup)
+//! joins here: it takes the query's command and gives back the command that answers it.
+
+use super::backoff::Backoff;
+use super::failure::Failure;
+use super::lookup::{Lookup, LookupStep};
+use super::managed::timed_out;
+use super::pool::Holder;
+use super::query::PendingQuery;
+use super::{Supervisor, Timer};
+use crate::error::{Error, ErrorKind, RetryPolicy};
+use crate::machine::connection::peer::PeerInfo;
+use crate::machine::control::{ConnectionId, RequestToken};
+use crate::machine::endpoint::outbox::Response;
+use crate::machine::{Deadline, Deferred, Now};
+use crate::wire::command::Command;
+
+/// ```text
+///   only the owner of a topic can answer      any broker can answer
+///             |                                      |
+///             v           found                      v
+///  +----> LookingUp -----------------------------> Asking -----> answered, or failed for good
+///  |          |                                      |
+///  |          v refused for now, no answer, connection lost, and every service host was tried
+///  +----- BackingOff <-------------------------------+
+///
+///  any state ---- out of time, or the caller has gone ----> failed
+/// ```
+/// As long as there are service hosts that have not been tried, a lost connection leads to the next one without a pause.
+#[derive(Debug)]
+enum QueryState {
+    LookingUp { lookup: Lookup, request: Option<RequestToken> },
+    Asking { request: Option<RequestToken> },
+    BackingOff,
+}
+
+/// One query in the supervisor's table.
+#[derive(Debug)]
+pub(super) struct ManagedQuery {
+    query: PendingQuery,
+    state: QueryState,
+    /// Service hosts that were not tried since the last back-off, the present one included.
+    hosts_left: usize,
+    backoff: Backoff,
+    last_error: Option<Error>,
+}
+
+impl ManagedQuery {
+    /// The request on its way.
+    fn request(&self) -> Option<RequestToken> {
+        match &self.state {
+            QueryState::LookingUp { request, .. } | QueryState::Asking { request } => *request,
+            QueryState::BackingOff => None,
+        }
+    }
+
+    /// Whether trying again cannot help. The first contact with a service URL ends also with a peer that does not speak
+    /// the protocol: it is the wrong port.
+    fn is_final(&self, failure: &Failure) -> bool {
+        let is_wrong_peer = self.query.is_connect() && failure.error.kind() == ErrorKind::Protocol;
+        failure.is_final(false) || is_wrong_peer
+    }
+}
+
+impl Supervisor {
+    /// Takes a query, with the operation timeout as its time limit.
+    pub(super) fn query(&mut self, query: PendingQuery, now: Now, deferred: &mut Deferred) {
+        if let Some(error) = self.closed() {
+            query.fail(error, deferred);
+            return;
+        }
+        self.next_query += 1;
+        let number = self.next_query;
+        let managed = ManagedQuery {
+            query,
+            state: QueryState::BackingOff,
+            hosts_left: self.hosts.count(),
+            backoff: self.backoff(),
+            last_error: None,
+        };
+        self.queries.insert(number, managed);
+        let end = Deadline::after(now, self.config.operation_timeout, "query");
+        self.timers.set(Timer::QueryEnd(number), end);
+        self.start_query(number, now);
+    }
+
+    /// Gives the query a carrier: a turn on a connection to the service URL.
+    pub(super) fn start_query(&mut self, number: u64, now: Now) {
+        let Some(managed) = self.queries.get_mut(&number) else { return };
+        let key = self.hosts.key();
+        managed.state = match managed.query.owner_of() {
+            Some(_) => {
+                let until = now.at.checked_add(self.config.operation_timeout);
+                QueryState::LookingUp { lookup: Lookup::new(key.clone(), until), request: None }
+            }
+            None => QueryState::Asking { request: None },
+        };
+        self.pool.join(&key, Holder::Query(number), now);
+    }
+
+    /// The query has its turn on a connection that is up.
+    pub(super) fn query_turn(&mut self, connection: ConnectionId, number: u64, now: Now, deferred: &mut Deferred) {
+        let holder = Holder::Query(number);
+        let Some(managed) = self.queries.get_mut(&number).filter(|managed| !managed.query.is_abandoned()) else {
+            self.forget_query(number, now);
+            self.pool.leave(holder, now);
+            return;
+        };
+        let (command, request) = match &mut managed.state {
+            QueryState::LookingUp { lookup, request } => {
+                let listener_name = self.config.listener_name.as_deref();
+                let topic = managed.query.owner_of().cloned();
+                (topic.map(|topic| lookup.command(&topic, listener_name)), request)
+            }
+            QueryState::Asking { request } => (managed.query.command(), request),
+            QueryState::BackingOff => unreachable!("only a queued holder gets a turn"),
+        };
+        match command {
+            Some(command) => *request = Some(self.requests.send(connection, holder, command, &mut self.pool)),
+            // The handshake is the answer.
+            None => self.answer_query(connection, number, None, now, deferred),
+        }
+    }
+
+    pub(super) fn on_query_response(
+        &mut self,
+        connection: ConnectionId,
+        number: u64,
+        response: Response,
+        now: Now,
+        deferred: &mut Deferred,
+    ) {
+        let Some(managed) = self.queries.get_mut(&number) else { return };
+        let failure = match &mut managed.state {
+            QueryState::LookingUp { lookup, request } => {
+                *request = None;
+                let step = lookup.on_response(response, self.config.lookup_redirects_max, now);
+                if let LookupStep::Found(_) = &step {
+                    managed.state = QueryState::Asking { request: None };
+                }
+                self.record_lookup(connection, step.failure(), now);
+                match step {
+                    LookupStep::Found(key) | LookupStep::Redirected(key) => {
+                        return self.pool.join(&key, Holder::Query(number), now);
+                    }
+                    LookupStep::Failed(failure) => failure,
+                }
+            }
+            QueryState::Asking { request } => {
+                *request = None;
+                let failure = match response {
+                    Ok(answer) => {
+                        self.record_lookup(connection, None, now);
+                        return self.answer_query(connection, number, Some(*answer), now, deferred);
+                    }
+                    Err(error) => Failure::of_request(error, managed.query.name()),
+                };
+                self.record_lookup(connection, Some(&failure), now);
+                failure
+            }
+            QueryState::BackingOff => return,
+        };
+        let failure = self.at_connection(connection, failure);
+        self.query_failed(number, failure, now, deferred);
+    }
+
+    fn answer_query(
+        &mut self,
+        connection: ConnectionId,
+        number: u64,
+        answer: Option<Command>,
+        now: Now,
+        deferred: &mut Deferred,
+    ) {
+        let Some(peer): Option<PeerInfo> = self.pool.peer(connection).cloned() else { return };
+        if let Some(managed) = self.forget_query(number, now) {
+            managed.query.answer(&peer, answer, deferred);
+        }
+    }
+
+    /// A request failed, or the connection was lost. In this order: the caller has gone: forget it. The failure lasts:
+    /// fail. A host has not been tried: try it. Else back off.
+    pub(super) fn query_failed(&mut self, number: u64, failure: Failure, now: Now, deferred: &mut Deferred) {
+        let holder = Holder::Query(number);
+        let Some(managed) = self.queries.get_mut(&number) else { return };
+        if let Some(request) = managed.request() {
+            self.requests.forget(request);
+        }
+        managed.hosts_left = managed.hosts_left.saturating_sub(1);
+        let untried = managed.hosts_left > 0 && failure.error.kind() != ErrorKind::Authentication;
+        if managed.query.is_abandoned() {
+            self.forget_query(number, now);
+        } else if failure.retry_policy == RetryPolicy::Terminal || (managed.is_final(&failure) && !untried) {
+            if let Some(managed) = self.forget_query(number, now) {
+                managed.query.fail(failure.error, deferred);
+            }
+        } else if untried {
+            managed.last_error = Some(failure.error);
+            self.start_query(number, now);
+        } else {
+            managed.state = QueryState::BackingOff;
+            managed.last_error = Some(failure.error);
+            managed.hosts_left = self.hosts.count();
+            let at = now.at.checked_add(managed.backoff.next(&mut self.random));
+            self.pool.leave(holder, now);
+            self.set_retry(holder, at);
+        }
+    }
+
+    pub(super) fn query_timed_out(&mut self, number: u64, now: Now, deferred: &mut Deferred) {
+        let connection = self.pool.connection_of(Holder::Query(number));
+        let address = connection.and_then(|connection| self.pool.address(connection)).cloned();
+        let Some(managed) = self.forget_query(number, now) else { return };
+        let after = self.config.operation_timeout;
+        let error = timed_out(managed.query.name(), after, managed.last_error.as_ref(), address.as_ref());
+        managed.query.fail(error, deferred);
+    }
+
+    /// Ends every query.
+    pub(super) fn fail_queries(&mut self, error: &Error, now: Now, deferred: &mut Deferred) {
+        let numbers: Vec<u64> = self.queries.keys().copied().collect();
+        for number in numbers {
+            if let Some(managed) = self.forget_query(number, now) {
+                managed.query.fail(error.clone(), deferred);
+            }
+        }
+    }
+
+    fn forget_query(&mut self, number: u64, now: Now) -> Option<ManagedQuery> {
+        let managed = self.queries.remove(&number)?;
+        if let Some(request) = managed.request() {
+            self.requests.forget(request);
+        }
+        self.timers.set(Timer::QueryEnd(number), None);
+        self.timers.set(Timer::Retry(Holder::Query(number)), None);
+        self.pool.leave(Holder::Query(number), now);
+        Some(managed)
+    }
+}

@@ -1,0 +1,214 @@
+//! What a client asks of the cluster rather than of an endpoint: is a broker there, how many partitions has a topic,
+//! which topics has a namespace, which schema.
+//!
+//! A [`Query`] is a command, the broker that can answer it, and a function that reads the answer. Which command answers
+//! which, and where an answer carries a refusal, stands in the table of commands. `queries.rs` carries queries out.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::error::Error;
+use crate::machine::connection::peer::PeerInfo;
+use crate::machine::endpoint::machine::AttachRoute;
+use crate::machine::{Deferred, ReplyTo};
+use crate::pb;
+use crate::wire::command::Command;
+
+/// A question to the cluster with an answer of type `T`.
+#[derive(Clone)]
+pub struct Query<T> {
+    name: &'static str,
+    topic: Option<Arc<str>>,
+    route: AttachRoute,
+    command: Option<Command>,
+    read: fn(&PeerInfo, Option<Command>) -> Option<T>,
+}
+
+impl<T: Send + 'static> Query<T> {
+    /// A query that any broker can answer. `name` is a noun for errors; `read` gives `None` where the answer is not of
+    /// the kind that it expects.
+    fn new(name: &'static str, command: Command, read: fn(&PeerInfo, Option<Command>) -> Option<T>) -> Self {
+        Self { name, topic: None, route: AttachRoute::AnyBroker, command: Some(command), read }
+    }
+
+    /// Names the topic in errors.
+    fn about(mut self, topic: &Arc<str>) -> Self {
+        self.topic = Some(topic.clone());
+        self
+    }
+
+    /// Only the broker that owns the topic can answer.
+    fn at_owner_of(mut self, topic: &Arc<str>) -> Self {
+        self.route = AttachRoute::TopicOwner;
+        self.about(topic)
+    }
+
+    /// The query with the place where its answer goes.
+    pub fn with_reply(self, reply: ReplyTo<T>) -> PendingQuery {
+        PendingQuery(Box::new(Replying { query: self, reply }))
+    }
+}
+
+/// CONNECT: is there a broker that takes the credentials? Answered by its CONNECTED.
+pub fn connect() -> Query<PeerInfo> {
+    Query {
+        name: "the connection to the service URL",
+        topic: None,
+        route: AttachRoute::AnyBroker,
+        command: None,
+        read: |peer, _| Some(peer.clone()),
+    }
+}
+
+/// PARTITIONED_METADATA: how many partitions the topic has; 0 means that it is not partitioned.
+pub fn partitions(topic: &Arc<str>) -> Query<u32> {
+    let command = pb::CommandPartitionedTopicMetadata { topic: topic.to_string(), ..Default::default() };
+    let query = Query::new("the lookup of the topic's partitions", command.into(), |_, answer| match answer? {
+        Command::PartitionedMetadataResponse(answer) => Some(answer.partitions.unwrap_or(0)),
+        _ => None,
+    });
+    query.about(topic)
+}
+
+/// GET_TOPICS_OF_NAMESPACE: the topics of `tenant/namespace`; `request` says of which domain, and by which pattern.
+pub fn topics_of_namespace(request: pb::CommandGetTopicsOfNamespace) -> Query<pb::CommandGetTopicsOfNamespaceResponse> {
+    Query::new("the list of the namespace's topics", request.into(), |_, answer| match answer? {
+        Command::GetTopicsOfNamespaceResponse(answer) => Some(answer),
+        _ => None,
+    })
+}
+
+/// GET_SCHEMA: a schema of the topic, the latest one unless `version` names another.
+pub fn schema(topic: &Arc<str>, version: Option<bytes::Bytes>) -> Query<pb::CommandGetSchemaResponse> {
+    let command = pb::CommandGetSchema { topic: topic.to_string(), schema_version: version, ..Default::default() };
+    let query = Query::new("the lookup of the topic's schema", command.into(), |_, answer| match answer? {
+        Command::GetSchemaResponse(answer) => Some(answer),
+        _ => None,
+    });
+    query.about(topic)
+}
+
+/// GET_OR_CREATE_SCHEMA: the version of `schema` on the topic, which is registered there if it is new.
+pub fn get_or_create_schema(topic: &Arc<str>, schema: pb::Schema) -> Query<bytes::Bytes> {
+    let command = pb::CommandGetOrCreateSchema { topic: topic.to_string(), schema, ..Default::default() };
+    let query = Query::new("the registration of the topic's schema", command.into(), |_, answer| match answer? {
+        Command::GetOrCreateSchemaResponse(answer) => Some(answer.schema_version.unwrap_or_default()),
+        _ => None,
+    });
+    query.about(topic)
+}
+
+/// TC_CLIENT_CONNECT_REQUEST: opens the session with the transaction coordinator `tc_id`, at the broker that owns its
+/// partition of the coordinators' topic.
+pub fn coordinator(tc_id: u64) -> Query<()> {
+    let topic = format!("persistent://pulsar/system/transaction_coordinator_assign-partition-{tc_id}").into();
+    let command = pb::CommandTcClientConnectRequest { tc_id, ..Default::default() };
+    let query = Query::new("the session with the transaction coordinator", command.into(), |_, answer| match answer? {
+        Command::TcClientConnectResponse(_) => Some(()),
+        _ => None,
+    });
+    query.at_owner_of(&topic)
+}
+
+/// A query of any answer type, with the place where its answer goes.
+pub struct PendingQuery(Box<dyn AnyQuery>);
+
+trait AnyQuery: Send {
+    fn name(&self) -> &'static str;
+    fn topic(&self) -> Option<&Arc<str>>;
+    fn route(&self) -> &AttachRoute;
+    fn command(&self) -> Option<Command>;
+    fn answer(self: Box<Self>, peer: &PeerInfo, answer: Option<Command>, deferred: &mut Deferred);
+    fn fail(self: Box<Self>, error: Error, deferred: &mut Deferred);
+    fn is_abandoned(&self) -> bool;
+}
+
+struct Replying<T> {
+    query: Query<T>,
+    reply: ReplyTo<T>,
+}
+
+impl<T: Send + 'static> AnyQuery for Replying<T> {
+    fn name(&self) -> &'static str {
+        self.query.name
+    }
+
+    fn topic(&self) -> Option<&Arc<str>> {
+        self.query.topic.as_ref()
+    }
+
+    fn route(&self) -> &AttachRoute {
+        &self.query.route
+    }
+
+    fn command(&self) -> Option<Command> {
+        self.query.command.clone()
+    }
+
+    fn answer(self: Box<Self>, peer: &PeerInfo, answer: Option<Command>, deferred: &mut Deferred) {
+        let name = self.query.name;
+        let read = (self.query.read)(peer, answer);
+        // The connection lets only an answer of the right type through, so this is a query that names the wrong one.
+        let answer = read.ok_or_else(|| Error::protocol(format!("the broker's answer to {name} is of another kind")));
+        self.reply.answer(answer, deferred);
+    }
+
+    fn fail(self: Box<Self>, error: Error, deferred: &mut Deferred) {
+        self.reply.answer(Err(error), deferred);
+    }
+
+    fn is_abandoned(&self) -> bool {
+        self.reply.is_abandoned()
+    }
+}
+
+impl PendingQuery {
+    /// What is asked for, as a noun for errors.
+    pub(super) fn name(&self) -> &'static str {
+        self.0.name()
+    }
+
+    /// The topic whose owner has to answer; `None` if any broker can.
+    pub(super) fn owner_of(&self) -> Option<&Arc<str>> {
+        self.0.topic().filter(|_| *self.0.route() == AttachRoute::TopicOwner)
+    }
+
+    /// What is sent; `None` if the handshake is the answer.
+    pub(super) fn command(&self) -> Option<Command> {
+        self.0.command()
+    }
+
+    /// Whether it asks for the handshake alone.
+    pub(super) fn is_connect(&self) -> bool {
+        self.0.command().is_none()
+    }
+
+    pub(super) fn answer(self, peer: &PeerInfo, answer: Option<Command>, deferred: &mut Deferred) {
+        self.0.answer(peer, answer, deferred);
+    }
+
+    pub(super) fn fail(self, error: Error, deferred: &mut Deferred) {
+        let error = match self.0.topic() {
+            Some(topic) => error.with_topic(topic),
+            None => error,
+        };
+        self.0.fail(error, deferred);
+    }
+
+    /// Whether the caller does not wait any more.
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.0.is_abandoned()
+    }
+}
+
+impl fmt::Debug for PendingQuery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PendingQuery({})", self.name())
+    }
+}
+
+impl<T> fmt::Debug for Query<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Query({})", self.name)
+    }
+}

@@ -1,0 +1,168 @@
+//! The ledger of permits under anything that can happen.
+
+use super::*;
+use crate::common::random::Random;
+
+const BATCH_MAX: u64 = 7;
+
+/// A broker that counts permits as a real one does, and a user who holds what was taken.
+struct World {
+    script: Script,
+    random: Random,
+    size: i64,
+    /// What the broker may still send.
+    permits: i64,
+    next_entry: u64,
+    held: Vec<Entry>,
+    attempt: u64,
+    generation: u64,
+    /// The deadline that whoever serves it has set a timer for.
+    timer: Option<Instant>,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let kind = if random.below(2) == 0 { SHARED } else { EXCLUSIVE };
+        let size = 1 + random.below(20) as u32;
+        let index_acks = random.below(2) == 0;
+        let mut script = Script::new(kind, |config| {
+            config.receiver_queue_size = size;
+            config.negative_ack_redelivery_delay = MS(100);
+            config.batch_index_acknowledgment = index_acks;
+        });
+        script.attach();
+        let attempt = script.take().1.attempt;
+        let generation = script.generation();
+        let size = i64::from(size);
+        Self { script, random, size, permits: 0, next_entry: 0, held: Vec::new(), attempt, generation, timer: None }
+    }
+
+    fn charged(&self) -> i64 {
+        let held: u32 = self.held.iter().map(|entry| entry.members).sum();
+        self.script.consumer.queued_messages() as i64 + i64::from(held)
+    }
+
+    /// The broker reads what was written.
+    fn serve(&mut self) {
+        let is_marked = self.script.consumer.take_dirty();
+        let is_due = self.timer.is_some_and(|at| at <= self.script.now.at);
+        let deadline = self.script.consumer.poll_deadline().map(|deadline| deadline.at);
+        let earlier = deadline.is_some_and(|at| self.timer.is_none_or(|timer| at < timer));
+        assert!(is_marked || is_due || !earlier, "nobody was told of an earlier deadline");
+        let sent = self.script.sent();
+        assert!(is_marked || is_due || sent.is_empty(), "nobody was told to write {sent:?}");
+        self.timer = self.script.consumer.poll_deadline().map(|deadline| deadline.at);
+        for frame in sent {
+            if let Some(permits) = frame.strip_prefix("FLOW ") {
+                let permits: i64 = permits.parse().expect("a number");
+                assert!(permits > 0, "a broker closes the connection for FLOW 0");
+                self.permits += permits;
+            }
+        }
+        // granted = queued + taken + outstanding, but for what waits to make half a queue.
+        let missing = self.size - self.permits - self.charged();
+        assert!((0..(self.size / 2).max(1)).contains(&missing), "{missing} permits are missing");
+        assert!(self.charged() < self.size + BATCH_MAX as i64, "queued and taken: {}", self.charged());
+    }
+
+    /// Sends while there are permits, an entry at a time, never part of one.
+    fn send(&mut self) {
+        let mut run = Vec::new();
+        for _ in 0..=self.random.below(6) {
+            if self.permits <= 0 {
+                break;
+            }
+            let members = (self.random.below(3) > 0).then(|| 1 + self.random.below(BATCH_MAX) as i32);
+            let again = self.next_entry > 0 && self.random.below(5) == 0;
+            let entry_id = if again { self.random.below(self.next_entry) } else { self.next_entry };
+            self.next_entry += u64::from(!again);
+            let (mut head, size) = (head(entry_id), sized(entry_id, members));
+            if let (Some(size), 0) = (size, self.random.below(4)) {
+                head.ack_set = vec![(self.random.next() & ((1 << size) - 1)) as i64];
+            }
+            let entry = match self.random.below(10) {
+                0 => damaged(entry_id, size),
+                1 => Entry::read(MessageHead { consumer_epoch: Some(0), ..head }, raw(size)),
+                _ => Entry::read(head, raw(size)),
+            };
+            self.permits -= i64::from(entry.members);
+            run.push(entry);
+        }
+        self.script.deliver(run);
+    }
+
+    /// The handle takes the queue; what it held of an earlier generation it throws away.
+    fn take(&mut self) {
+        let (entries, taken) = self.script.take();
+        let stale = self.generation != taken.generation;
+        if stale {
+            self.credit(self.held.len());
+        }
+        (self.attempt, self.generation) = (taken.attempt, taken.generation);
+        self.held.extend(entries);
+    }
+
+    fn credit(&mut self, entries: usize) {
+        let count = self.held.drain(..entries).map(|entry| entry.members).sum();
+        self.script.consumer.credit(Credits { attempt: self.attempt, count });
+    }
+
+    fn step(&mut self) {
+        match self.random.below(12) {
+            0..=3 => self.send(),
+            4..=5 => self.take(),
+            6..=7 => {
+                let some = self.random.below(self.held.len() as u64 + 1) as usize;
+                let ids: Vec<_> = self.held[..some].iter().flat_map(members).collect();
+                for id in ids {
+                    match self.random.below(4) {
+                        0 => self.script.consumer.nack(&id, self.script.now),
+                        _ => self.script.ack(id),
+                    }
+                }
+                self.credit(some);
+            }
+            8 => self.script.consumer.redeliver_unacknowledged(self.script.now),
+            9 if self.random.below(4) == 0 => {
+                self.script.lose_link();
+                self.script.attach();
+                // A broker knows nothing of permits given on another connection, and neither does the ledger.
+                self.permits = 0;
+                self.held.clear();
+                let taken = self.script.take().1;
+                (self.attempt, self.generation) = (taken.attempt, taken.generation);
+            }
+            _ => self.script.pass(MS(40)),
+        }
+    }
+}
+
+/// The size of a batch belongs to its entry, however often it is delivered.
+fn sized(entry_id: u64, members: Option<i32>) -> Option<i32> {
+    let fixed = Random::new(entry_id).below(BATCH_MAX + 1) as i32;
+    members.and((fixed > 0).then_some(fixed))
+}
+
+fn members(entry: &Entry) -> Vec<MessagePosition> {
+    match entry.batch_size() {
+        None => vec![id(entry.entry_id)],
+        Some(size) => (0..size as i32).map(|index| member(entry.entry_id, index, size as i32)).collect(),
+    }
+}
+
+#[test]
+fn no_permit_is_lost_or_invented() {
+    for seed in 0..400 {
+        let mut world = World::new(seed);
+        for _ in 0..200 {
+            world.step();
+            world.serve();
+        }
+        // Whatever happened, once everything is consumed the broker may send.
+        world.take();
+        world.credit(world.held.len());
+        world.serve();
+        assert!(world.permits > 0, "seed {seed}: delivery has starved");
+    }
+}

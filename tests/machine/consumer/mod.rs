@@ -1,0 +1,295 @@
+//! The consumer's machine against scripts: virtual time, no socket, one theme a file.
+//!
+//! What it writes is read back frame by frame and shown as text: `FLOW 10`, `ACK 1:0 1:1{5}` (in braces the words of
+//! an `ack_set`), `ACK <=1:4` (cumulative), `ACK !0 1:2` (with a `validation_error`), `REDELIVER 1:3`,
+//! `REDELIVER all epoch 1`; a request that waits for an answer is `ask` and its name.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use pulsar_native::ErrorKind;
+use pulsar_native::error::{Error, ServerError};
+use pulsar_native::id::{ConsumerId, MessagePosition};
+use pulsar_native::machine::connection::peer::{PeerInfo, RequestError};
+use pulsar_native::machine::consumer::{
+    Consumer, ConsumerConfig, Credits, Entry, KeySharedPolicy, LastMessageId, SeekTo, SubscriptionType, Taken,
+};
+use pulsar_native::machine::endpoint::outbox::{More, Op, OpKind, Outbox, Response};
+use pulsar_native::machine::{Deferred, EndpointId, EndpointMachine as _, Now, ReadyList, Reply};
+use pulsar_native::pb;
+use pulsar_native::wire::entry::put_entry;
+use pulsar_native::wire::{Command, Frame, MessageHead, NewMetadata, TxBuf, frames};
+
+mod acks;
+mod attaching;
+mod closing;
+mod confirmed;
+mod ledger;
+mod permits;
+mod questions;
+mod redelivery;
+mod seeks;
+
+const EXCLUSIVE: SubscriptionType = SubscriptionType::Exclusive;
+const SHARED: SubscriptionType = SubscriptionType::Shared;
+
+/// A consumer, its clock, and what it has written.
+struct Script {
+    consumer: Consumer,
+    now: Now,
+    deferred: Deferred,
+    inbox: Arc<ReadyList>,
+    generation: Arc<AtomicU64>,
+    subscribed: Reply<()>,
+    asked: Vec<Op>,
+}
+
+impl Script {
+    fn new(subscription_type: SubscriptionType, change: impl FnOnce(&mut ConsumerConfig)) -> Self {
+        Self::on("persistent://public/default/t", subscription_type, change)
+    }
+
+    fn on(topic: &str, subscription_type: SubscriptionType, change: impl FnOnce(&mut ConsumerConfig)) -> Self {
+        let mut config = ConsumerConfig::new("s");
+        config.subscription_type = subscription_type;
+        config.receiver_queue_size = 10;
+        change(&mut config);
+        config.validate().expect("the script's options fit each other");
+        let now = Now { at: Instant::now(), wall_ms: 0 };
+        let (inbox, generation) = (ReadyList::new(), Arc::new(AtomicU64::new(0)));
+        let (reply, subscribed) = Reply::pair();
+        let id = ConsumerId(7);
+        let consumer =
+            Consumer::new(id, topic.into(), -1, Arc::new(config), inbox.clone(), generation.clone(), reply, now);
+        Self { consumer, now, deferred: Deferred::new(), inbox, generation, subscribed, asked: Vec::new() }
+    }
+
+    /// One that is attached and has got its permits.
+    fn attached(subscription_type: SubscriptionType, change: impl FnOnce(&mut ConsumerConfig)) -> Self {
+        let mut script = Self::new(subscription_type, change);
+        script.attach();
+        script.sent();
+        script
+    }
+
+    fn attach(&mut self) {
+        self.consumer.subscribe_request(self.now);
+        assert_eq!(self.sent(), [""; 0], "nothing is written before SUBSCRIBE has succeeded");
+        self.consumer.on_attached(&peer(), self.now, &mut self.deferred);
+    }
+
+    /// The link is lost: first the requests end, then the guests.
+    fn lose_link(&mut self) {
+        for op in std::mem::take(&mut self.asked) {
+            self.answer_op(op, Err(RequestError::Disconnected));
+        }
+        self.detach();
+    }
+
+    fn detach(&mut self) {
+        self.consumer.on_detached(self.now, &mut self.deferred);
+    }
+
+    /// Time passes, to the millisecond and with every deadline on the way.
+    fn pass(&mut self, time: Duration) {
+        let end = self.now.at + time;
+        while let Some(deadline) = self.consumer.poll_deadline().filter(|deadline| deadline.at <= end) {
+            self.now.at = self.now.at.max(deadline.at);
+            self.consumer.handle_deadline(self.now, &mut self.deferred);
+            if self.consumer.poll_deadline() == Some(deadline) {
+                // Due, but for the next turn to write.
+                break;
+            }
+        }
+        self.now.at = end;
+        self.consumer.handle_deadline(self.now, &mut self.deferred);
+    }
+
+    fn deliver(&mut self, entries: impl IntoIterator<Item = Entry>) {
+        let mut run = entries.into_iter().collect();
+        self.consumer.on_entries(&mut run, self.now, &mut self.deferred);
+        assert!(run.is_empty());
+    }
+
+    fn take(&mut self) -> (Vec<Entry>, Taken) {
+        let mut into = VecDeque::new();
+        let taken = self.consumer.take(Credits::default(), &mut into);
+        (into.into(), taken)
+    }
+
+    /// Takes all and is done with all.
+    fn consume(&mut self) -> Vec<(u64, u64)> {
+        let (entries, taken) = self.take();
+        let count = entries.iter().map(|entry| entry.members).sum();
+        self.consumer.credit(Credits { attempt: taken.attempt, count });
+        entries.iter().map(|entry| (entry.ledger_id, entry.entry_id)).collect()
+    }
+
+    fn ack(&mut self, id: MessagePosition) {
+        let now = self.now;
+        self.consumer.ack(&id, || now).expect("the acknowledgement is taken");
+    }
+
+    fn ack_up_to(&mut self, id: MessagePosition) {
+        let now = self.now;
+        self.consumer.ack_cumulative(&id, || now).expect("the acknowledgement is taken");
+    }
+
+    fn confirm(&mut self, ids: &[MessagePosition], cumulative: bool) -> Reply<()> {
+        let (to, reply) = Reply::pair();
+        self.consumer.ack_confirmed(ids, cumulative, to, self.now, &mut self.deferred);
+        reply
+    }
+
+    fn seek(&mut self, to: SeekTo) -> Reply<()> {
+        let (reply_to, reply) = Reply::pair();
+        self.consumer.seek(to, reply_to, self.now, &mut self.deferred);
+        reply
+    }
+
+    fn close(&mut self) -> Reply<()> {
+        let (to, reply) = Reply::pair();
+        self.consumer.close(Some(to), self.now, &mut self.deferred);
+        reply
+    }
+
+    /// Answers the oldest question.
+    fn answer(&mut self, result: Response) -> OpKind {
+        let op = self.asked.remove(0);
+        self.answer_op(op, result);
+        op.kind
+    }
+
+    fn answer_op(&mut self, op: Op, result: Response) {
+        self.consumer.on_answer(op, result, self.now, &mut self.deferred);
+    }
+
+    /// What one turn writes.
+    fn sent(&mut self) -> Vec<String> {
+        let (mut tx, mut asks) = (TxBuf::new(), Vec::new());
+        while self.consumer.poll_transmit(&mut Outbox::new(&mut tx, 64 * 1024, &mut asks), self.now) == More::Yes {}
+        let mut sent: Vec<_> = frames(tx.take_all()).map(|frame| show(&frame.expect("whole frames"))).collect();
+        for (op, command) in asks {
+            sent.push(match &command {
+                Command::Ack(_) => format!("ask {}", show_command(&command)),
+                command => format!("ask {}", command.name()),
+            });
+            self.asked.push(op);
+        }
+        sent
+    }
+
+    fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Relaxed)
+    }
+
+    fn is_in_inbox(&self) -> bool {
+        let mut ids: Vec<EndpointId> = Vec::new();
+        self.inbox.take(&mut ids, None);
+        !ids.is_empty()
+    }
+}
+
+fn peer() -> PeerInfo {
+    PeerInfo {
+        address: "127.0.0.1:6650".into(),
+        server_version: "test".into(),
+        protocol_version: 21,
+        max_message_size: 5 * 1024 * 1024,
+        supports_topic_watchers: false,
+        supports_partitions_without_creation: false,
+    }
+}
+
+fn show(frame: &Frame) -> String {
+    match frame {
+        Frame::Other(command) => show_command(command),
+        other => panic!("a consumer writes no {other:?}"),
+    }
+}
+
+fn show_command(command: &Command) -> String {
+    match command {
+        Command::Flow(flow) => format!("FLOW {}", flow.message_permits),
+        Command::Ack(ack) => {
+            let error = ack.validation_error.map(|code| format!(" !{code}")).unwrap_or_default();
+            let up_to = if ack.ack_type == 1 { "<=" } else { "" };
+            let ids: String = ack.message_id.iter().map(|id| format!(" {up_to}{}", show_id(id))).collect();
+            format!("ACK{error}{ids}")
+        }
+        Command::RedeliverUnacknowledgedMessages(redeliver) => {
+            let all = if redeliver.message_ids.is_empty() { " all" } else { "" };
+            let ids: String = redeliver.message_ids.iter().map(|id| format!(" {}", show_id(id))).collect();
+            let epoch = redeliver.consumer_epoch.map(|epoch| format!(" epoch {epoch}")).unwrap_or_default();
+            format!("REDELIVER{all}{ids}{epoch}")
+        }
+        other => other.name().to_owned(),
+    }
+}
+
+fn show_id(id: &pb::MessageIdData) -> String {
+    let set = if id.ack_set.is_empty() { String::new() } else { format!("{:?}", id.ack_set).replace(['[', ']'], "|") };
+    let set = set.strip_prefix('|').and_then(|set| set.strip_suffix('|')).map(|set| format!("{{{set}}}"));
+    format!("{}:{}{}", id.ledger_id as i64, id.entry_id as i64, set.unwrap_or_default())
+}
+
+fn poll<T>(reply: &mut Reply<T>) -> Option<Result<T, Error>> {
+    match Pin::new(reply).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(answer) => Some(answer),
+        Poll::Pending => None,
+    }
+}
+
+fn kind<T: std::fmt::Debug>(reply: &mut Reply<T>) -> ErrorKind {
+    poll(reply).expect("answered").expect_err("with an error").kind()
+}
+
+fn head(entry_id: u64) -> MessageHead {
+    MessageHead::new(7, 1, entry_id)
+}
+
+fn raw(members: Option<i32>) -> Bytes {
+    let metadata = NewMetadata { producer_name: "p", num_messages_in_batch: members, ..NewMetadata::default() };
+    let mut out = BytesMut::new();
+    put_entry(&mut out, &metadata, &vec![0; 4 * members.unwrap_or(1).max(1) as usize]);
+    out.freeze()
+}
+
+fn single(entry_id: u64) -> Entry {
+    Entry::read(head(entry_id), raw(None))
+}
+
+fn batch(entry_id: u64, members: i32) -> Entry {
+    Entry::read(head(entry_id), raw(Some(members)))
+}
+
+fn damaged(entry_id: u64, members: Option<i32>) -> Entry {
+    let mut bytes = BytesMut::from(&raw(members)[..]);
+    *bytes.last_mut().expect("a payload") ^= 1;
+    Entry::read(head(entry_id), bytes.freeze())
+}
+
+fn id(entry_id: u64) -> MessagePosition {
+    MessagePosition::new(1, entry_id)
+}
+
+fn member(entry_id: u64, batch_index: i32, batch_size: i32) -> MessagePosition {
+    MessagePosition { batch_index, batch_size, ..id(entry_id) }
+}
+
+fn success() -> Response {
+    Ok(Box::new(Command::Success(pb::CommandSuccess::default())))
+}
+
+fn refused() -> Response {
+    Err(RequestError::Server(ServerError::new(1, "no")))
+}
+
+const MS: fn(u64) -> Duration = Duration::from_millis;
+const NONE: [&str; 0] = [];

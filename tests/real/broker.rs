@@ -1,0 +1,110 @@
+//! A real broker, as `scripts/real-pulsar` starts it and names it in the environment.
+
+use std::path::PathBuf;
+
+use pulsar_native::broker::EmbeddedBroker;
+
+use crate::admin::Admin;
+use crate::suite::target::{Cluster, Feature, Fut, Role, TopicView};
+use crate::suite::*;
+
+/// How to get one.
+pub const HOW: &str = "no PULSAR_URL in the environment: scripts/real-pulsar run cargo test --all-features";
+
+/// What the environment says of the broker.
+#[derive(Clone)]
+pub struct Real {
+    pub url: String,
+    pub tls_url: String,
+    pub ca_file: PathBuf,
+    admin: Admin,
+    token: String,
+    nobody_token: String,
+    expired_token: String,
+    token_key: PathBuf,
+}
+
+impl Real {
+    /// `None` without a broker.
+    pub fn from_environment() -> Option<Self> {
+        let url = std::env::var("PULSAR_URL").ok()?;
+        let token = variable("PULSAR_TOKEN");
+        Some(Self {
+            url,
+            tls_url: variable("PULSAR_TLS_URL"),
+            ca_file: variable("PULSAR_CA_FILE").into(),
+            admin: Admin::new(&variable("PULSAR_ADMIN_URL"), token.clone()),
+            token,
+            nobody_token: variable("PULSAR_NOBODY_TOKEN"),
+            expired_token: variable("PULSAR_EXPIRED_TOKEN"),
+            token_key: variable("PULSAR_TOKEN_KEY").into(),
+        })
+    }
+
+    pub fn target(&self) -> Target {
+        Target::new(Arc::new(self.clone()))
+    }
+}
+
+pub fn variable(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not in the environment, but PULSAR_URL is"))
+}
+
+impl Cluster for Real {
+    fn url(&self) -> String {
+        self.url.clone()
+    }
+
+    fn token(&self, role: Role) -> String {
+        match role {
+            Role::Admin => self.token.clone(),
+            Role::Nobody => self.nobody_token.clone(),
+        }
+    }
+
+    fn expired_token(&self) -> String {
+        self.expired_token.clone()
+    }
+
+    /// Minted by an embedded broker that has the real one's key.
+    fn token_expiring(&self, valid_for: Duration) -> Fut<'_, String> {
+        Box::pin(async move {
+            let key = std::fs::read(&self.token_key).expect("the key of the tokens");
+            let mint = EmbeddedBroker::builder().token_key(key).start().await.expect("a free port");
+            mint.token_expiring("admin", valid_for)
+        })
+    }
+
+    fn http_address(&self) -> Fut<'_, String> {
+        Box::pin(async { self.admin.address().to_owned() })
+    }
+
+    fn with(&self, feature: Feature) -> Fut<'_, (Arc<dyn Cluster>, &'static str)> {
+        let namespace = match feature {
+            Feature::Deduplication => "public/dedup",
+            Feature::NoTopicCreation => "public/strict",
+        };
+        let same: Arc<dyn Cluster> = Arc::new(self.clone());
+        Box::pin(async move { (same, namespace) })
+    }
+
+    fn stats<'a>(&'a self, topic: &'a str) -> Fut<'a, Option<TopicView>> {
+        Box::pin(self.admin.stats(topic))
+    }
+
+    fn create_partitioned<'a>(&'a self, topic: &'a str, partitions: u32) -> Fut<'a, ()> {
+        Box::pin(async move { self.admin.change("PUT", topic, "/partitions", &partitions.to_string()).await })
+    }
+
+    fn unload<'a>(&'a self, topic: &'a str) -> Fut<'a, ()> {
+        Box::pin(self.admin.change("PUT", topic, "/unload", ""))
+    }
+
+    fn terminate<'a>(&'a self, topic: &'a str) -> Fut<'a, ()> {
+        Box::pin(self.admin.change("POST", topic, "/terminate", ""))
+    }
+
+    fn delete<'a>(&'a self, topic: &'a str) -> Fut<'a, ()> {
+        Box::pin(self.admin.change("DELETE", topic, "?force=true", ""))
+    }
+}

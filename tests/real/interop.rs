@@ -1,0 +1,93 @@
+//! The Java client of the distribution reads what this one sends, and the other way round.
+//!
+//! Each call of `bin/pulsar-client` starts a virtual machine and takes seconds, so that few calls check much each.
+
+use std::process::Stdio;
+
+use pulsar_native::Compression;
+use tokio::process::Command;
+
+use crate::broker::{Real, variable};
+use crate::runner::Test;
+use crate::suite::wait::within_time;
+use crate::suite::*;
+
+/// A Java virtual machine starts slowly on a busy machine.
+const JAVA_TIME_MAX: Duration = Duration::from_secs(90);
+
+pub const TESTS: &[Test] = &[
+    ("interop::java_reads_what_we_send", |real| Box::pin(java_reads_what_we_send(real))),
+    ("interop::we_read_what_java_sends", |real| Box::pin(we_read_what_java_sends(real))),
+];
+
+/// Runs `bin/pulsar-client` and gives what it printed.
+async fn pulsar_client(arguments: &[&str]) -> String {
+    let mut command = Command::new(format!("{}/bin/pulsar-client", variable("PULSAR_DIST")));
+    command.env("PULSAR_CLIENT_CONF", variable("PULSAR_CLIENT_CONF"));
+    command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
+    let output = within_time(JAVA_TIME_MAX, "the Java client", command.output()).await.expect("it starts");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let printed = text(&output.stdout);
+    assert!(output.status.success(), "{arguments:?}: {}\n{printed}\n{}", output.status, text(&output.stderr));
+    printed
+}
+
+async fn java_reads_what_we_send(real: Real) {
+    let target = real.target();
+    let client = target.client().await;
+    let topic = target.topic("to-java");
+    // The subscription stands before the first message.
+    let consumer = within("a consumer", client.consumer(&topic, "java").subscribe()).await.expect("a consumer");
+    within("the close", consumer.close()).await.expect("closed");
+
+    let long = "long ".repeat(2000);
+    let decorated = |text: &str| Message::new(text.to_owned()).key("the key").property("p", "v").property("q", "w");
+    for (name, batching, compression) in [
+        ("plain", false, Compression::None),
+        ("batched", true, Compression::None),
+        ("lz4", false, Compression::Lz4),
+        ("batched lz4", true, Compression::Lz4),
+    ] {
+        let builder = client.producer(&topic).batching(batching).compression(compression);
+        let producer = within("a producer", builder.batching_max_publish_delay(Duration::from_millis(200)).create())
+            .await
+            .expect("made");
+        let messages = [decorated(&format!("{name} 0")), Message::new(format!("{name} 1")), Message::new(long.clone())];
+        send_all(&producer, messages).await;
+    }
+
+    let printed = pulsar_client(&["consume", "-s", "java", "-n", "12", "-p", "Earliest", &topic]).await;
+    for name in ["plain", "batched", "lz4", "batched lz4"] {
+        let line = format!("content:{name} 0");
+        let line = printed.lines().find(|one| one.ends_with(&line)).unwrap_or_else(|| panic!("no {line}:\n{printed}"));
+        assert!(line.contains("key:[the key]"), "{line}");
+        assert!(line.contains("p=v") && line.contains("q=w"), "{line}");
+        assert!(printed.lines().any(|one| one.ends_with(&format!("content:{name} 1"))), "{printed}");
+    }
+    assert_eq!(printed.matches(&format!("content:{long}")).count(), 4, "{printed}");
+    drained(&target, &topic, "java").await;
+}
+
+async fn we_read_what_java_sends(real: Real) {
+    let target = real.target();
+    let client = target.client().await;
+    let topic = target.topic("from-java");
+    let mut consumer = within("a consumer", client.consumer(&topic, "s").subscribe()).await.expect("a consumer");
+    let long = "long ".repeat(2000);
+    let plain = ["produce", "-m", "alone", "-k", "the key", "-p", "p=v", "-p", "q=w", "-db", &topic];
+    pulsar_client(&plain).await;
+    let several = ["produce", "-m", "one", "-m", &long, "-m", "three", "-k", "the key", "-p", "p=v", "-n", "2", &topic];
+    pulsar_client(&several).await;
+
+    let expected = ["alone", "one", &long, "three", "one", &long, "three"];
+    let messages = receive_all(&mut consumer, expected.len()).await;
+    assert_eq!(messages.iter().map(ReceivedMessage::text).collect::<Vec<_>>(), expected);
+    assert!(messages.iter().all(|message| message.key() == Some("the key")));
+    assert!(messages.iter().all(|message| message.property("p") == Some("v")));
+    assert_eq!(messages[0].property("q"), Some("w"));
+    for message in &messages {
+        assert!(!message.producer_name().is_empty() && message.publish_time_ms() > 0);
+        within("the confirmation", consumer.ack_confirmed(message)).await.expect("confirmed");
+    }
+    drained(&target, &topic, "s").await;
+}

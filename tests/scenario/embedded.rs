@@ -1,0 +1,166 @@
+//! The suite on the embedded broker. After each test the broker's judge has to have nothing to say.
+
+use std::sync::PoisonError;
+
+use pulsar_native::broker::{EmbeddedBroker, Rule};
+use pulsar_native::client::{DialFuture, Dialer, Socket};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpListener;
+
+use crate::suite::target::{Cluster, ConsumerView, Feature, Fut, Role, SubscriptionView, TopicView};
+use crate::suite::*;
+
+const TOKEN_KEY: &[u8] = b"a key for tests, of thirty-two bytes at least";
+
+/// The brokers of one test, each with what it was made for.
+type Started = Arc<Mutex<Vec<(EmbeddedBroker, Option<Feature>)>>>;
+
+/// One embedded broker, and those that were made beside it for features that a broker has or has not as a whole.
+#[derive(Clone)]
+struct Embedded {
+    broker: EmbeddedBroker,
+    all: Started,
+}
+
+impl Embedded {
+    async fn start(all: Started, feature: Option<Feature>) -> Self {
+        let broker = EmbeddedBroker::builder()
+            .token_key(TOKEN_KEY)
+            .authentication_refresh_check(Duration::from_secs(1))
+            .deduplication(feature == Some(Feature::Deduplication))
+            .auto_create_topics(feature != Some(Feature::NoTopicCreation))
+            .start()
+            .await
+            .expect("a free port");
+        all.lock().unwrap_or_else(PoisonError::into_inner).push((broker.clone(), feature));
+        Self { broker, all }
+    }
+}
+
+impl Cluster for Embedded {
+    fn url(&self) -> String {
+        self.broker.url()
+    }
+
+    fn token(&self, role: Role) -> String {
+        self.broker.token(match role {
+            Role::Admin => "admin",
+            Role::Nobody => "nobody",
+        })
+    }
+
+    fn expired_token(&self) -> String {
+        self.broker.token_expiring("admin", Duration::ZERO)
+    }
+
+    fn token_expiring(&self, valid_for: Duration) -> Fut<'_, String> {
+        Box::pin(async move { self.broker.token_expiring("admin", valid_for) })
+    }
+
+    fn http_address(&self) -> Fut<'_, String> {
+        Box::pin(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+            let address = listener.local_addr().expect("an address").to_string();
+            tokio::spawn(async move {
+                while let Ok((mut socket, _)) = listener.accept().await {
+                    let _ = socket.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n").await;
+                    let _ = socket.shutdown().await;
+                }
+            });
+            address
+        })
+    }
+
+    fn with(&self, feature: Feature) -> Fut<'_, (Arc<dyn Cluster>, &'static str)> {
+        Box::pin(async move {
+            let other: Arc<dyn Cluster> = Arc::new(Self::start(self.all.clone(), Some(feature)).await);
+            (other, "public/default")
+        })
+    }
+
+    fn stats<'a>(&'a self, topic: &'a str) -> Fut<'a, Option<TopicView>> {
+        Box::pin(async move {
+            let stats = self.broker.stats(topic)?;
+            let consumer = |consumer: pulsar_native::broker::ConsumerStats| ConsumerView {
+                name: consumer.consumer_name,
+                permits: consumer.available_permits,
+            };
+            let subscription = |subscription: pulsar_native::broker::SubscriptionStats| SubscriptionView {
+                backlog: subscription.msg_backlog,
+                unacked: subscription.unacked_messages,
+                consumers: subscription.consumers.into_iter().map(consumer).collect(),
+            };
+            let subscriptions = stats.subscriptions.into_iter().map(|(name, stats)| (name, subscription(stats)));
+            Some(TopicView { publishers: stats.publishers, subscriptions: subscriptions.collect() })
+        })
+    }
+
+    fn create_partitioned<'a>(&'a self, topic: &'a str, partitions: u32) -> Fut<'a, ()> {
+        Box::pin(async move { assert!(self.broker.create_partitioned_topic(topic, partitions)) })
+    }
+
+    fn unload<'a>(&'a self, topic: &'a str) -> Fut<'a, ()> {
+        Box::pin(async move { self.broker.unload(topic) })
+    }
+
+    fn terminate<'a>(&'a self, topic: &'a str) -> Fut<'a, ()> {
+        Box::pin(async move { self.broker.terminate(topic) })
+    }
+
+    fn delete<'a>(&'a self, topic: &'a str) -> Fut<'a, ()> {
+        Box::pin(async move { self.broker.delete_topic(topic) })
+    }
+}
+
+/// Runs one body on a broker of its own, then asks the judge.
+async fn run(body: impl AsyncFnOnce(&Target)) {
+    let all = Arc::default();
+    let embedded = Embedded::start(Arc::clone(&all), None).await;
+    body(&Target::new(Arc::new(embedded))).await;
+    let brokers = all.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    for (broker, feature) in brokers {
+        let violations = broker.violations().into_iter().filter(|violation| {
+            // An application repeats sequence ids only where a test of deduplication makes it.
+            violation.rule != Rule::SequenceNotGrowing || feature != Some(Feature::Deduplication)
+        });
+        let violations: Vec<_> = violations.map(|violation| violation.to_string()).collect();
+        assert!(violations.is_empty(), "the client broke rules:\n{}", violations.join("\n"));
+        within("the broker to stop", broker.stop()).await;
+    }
+}
+
+/// The dialer may be the application's own: here it is a pipe in memory, no socket at all.
+struct InMemory(EmbeddedBroker);
+
+impl Dialer for InMemory {
+    fn dial<'a>(&'a self, _: &'a pulsar_native::client::Target) -> DialFuture<'a> {
+        Box::pin(async { Ok(Box::new(self.0.connect()) as Box<dyn Socket>) })
+    }
+}
+
+#[tokio::test]
+async fn in_memory() {
+    let broker = EmbeddedBroker::builder().start().await.expect("a free port");
+    let client = Client::builder("pulsar://no.such.host:6650").dialer(InMemory(broker.clone())).connect();
+    let client = within("the connection", client).await.expect("a client");
+    let mut consumer = within("a consumer", client.consumer("t", "s").subscribe()).await.expect("a consumer");
+    let producer = within("a producer", client.producer("t").create()).await.expect("a producer");
+    send(&producer, "hello").await;
+    let message = receive(&mut consumer).await;
+    assert_eq!(message.text(), "hello");
+    within("the confirmation", consumer.ack_confirmed(&message)).await.expect("confirmed");
+    within("the close", client.close()).await.expect("closed");
+    assert_eq!(broker.violations(), []);
+}
+
+macro_rules! tests {
+    ($($theme:ident { $($name:ident)* })*) => {
+        $(mod $theme {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::run(crate::suite::$theme::$name).await;
+            })*
+        })*
+    };
+}
+crate::suite::with_every_test!(tests);

@@ -1,0 +1,230 @@
+//! What was not acknowledged comes again; what was confirmed does not; what is unknown counts as not acknowledged.
+
+use super::support::*;
+
+async fn filled(stage: &Stage, count: usize) -> Producer {
+    let producer = stage.producer(TOPIC).await;
+    confirmed(enqueue_numbers(&producer, 0..count).await).await;
+    producer
+}
+
+#[tokio::test(start_paused = true)]
+async fn acks_made_while_detached_go_out_on_re_attach() {
+    for cut in [false, true] {
+        let stage = Stage::new().await;
+        let mut consumer = stage.consumer(TOPIC).await;
+        drop(filled(&stage, 10).await);
+        let mut messages = Vec::new();
+        for _ in 0..10 {
+            messages.push(within("a message", consumer.receive()).await.expect("a message"));
+        }
+        stage.broker.faults().on(Event::Subscribe).always().refuse(ServerCode::SERVICE_NOT_READY);
+        if cut {
+            stage.broker.drop_connections();
+        } else {
+            stage.broker.faults().close_consumers(TOPIC, None);
+        }
+        until("the loss to be noticed", || consumer.is_connected(), |connected| !connected).await;
+        for message in &messages {
+            consumer.ack(message).expect("it waits");
+        }
+        let acker = consumer.acker();
+        let last = messages[9].clone();
+        let confirmation = spawn(async move { acker.ack_confirmed(&last).await });
+        pass(Duration::from_secs(3)).await;
+        assert_eq!(stage.subscription(TOPIC).msg_backlog, 10);
+        stage.broker.faults().clear();
+        within("the confirmation", confirmation).await.expect("no panic").expect("confirmed");
+        stage.drained(TOPIC).await;
+        assert!(consumer.try_receive().expect("no error").is_none(), "nothing of it came back");
+        stage.ends_well().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_confirmation_lost_with_its_link_is_asked_for_again() {
+    let stage = Stage::new().await;
+    let mut consumer = stage.consumer(TOPIC).await;
+    drop(filled(&stage, 2).await);
+    let message = within("a message", consumer.receive()).await.expect("a message");
+    stage.broker.faults().on(Event::Ack).cut();
+    within("the confirmation", consumer.ack_confirmed(&message)).await.expect("confirmed on the next connection");
+    assert_eq!(stage.net.dials(), 2);
+    assert_eq!(stage.subscription(TOPIC).msg_backlog, 1);
+    assert_eq!(text(&mut consumer).await, "1", "what was confirmed does not come back");
+    stage.ends_well().await;
+}
+
+/// No answer ends the waiting for it and nothing else.
+#[tokio::test(start_paused = true)]
+async fn a_confirmation_that_never_comes_ends_alone_by_its_deadline() {
+    let stage = Stage::new().await;
+    let mut consumer = stage.consumer(TOPIC).await;
+    let producer = filled(&stage, 1).await;
+    let message = within("a message", consumer.receive()).await.expect("a message");
+    stage.broker.faults().on(Event::Ack).withhold();
+    let begun = Instant::now();
+    failed(within("the failure", consumer.ack_confirmed(&message)).await, ErrorKind::TimedOut);
+    assert!(begun.elapsed() <= TIMEOUT + SLACK, "{:?}", begun.elapsed());
+    assert_eq!(stage.net.dials(), 1, "the link is as good as before");
+    assert!(consumer.is_connected());
+    send(&producer, "more").await;
+    let message = within("a message", consumer.receive()).await.expect("a message");
+    within("the confirmation", consumer.ack_confirmed(&message)).await.expect("confirmed");
+    stage.drained(TOPIC).await;
+    stage.ends_well().await;
+}
+
+/// The close waits for the confirmations under way, and both end in time when none comes.
+#[tokio::test(start_paused = true)]
+async fn a_close_waits_for_confirmations_within_its_own_deadline() {
+    let stage = Stage::new().await;
+    let mut consumer = stage.consumer(TOPIC).await;
+    drop(filled(&stage, 1).await);
+    let message = within("a message", consumer.receive()).await.expect("a message");
+    let acker = consumer.acker();
+    stage.broker.faults().on(Event::Ack).ignore();
+    let waiting = spawn(async move { acker.ack_confirmed(&message).await });
+    struck(&stage.broker, 1).await;
+    let begun = Instant::now();
+    within("the close", consumer.close()).await.expect("closed");
+    failed(within("the end of the wait", waiting).await.expect("no panic"), ErrorKind::TimedOut);
+    assert!(begun.elapsed() <= TIMEOUT + SLACK, "{:?}", begun.elapsed());
+    stage.ends_well().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_acknowledgement_says_so_and_the_message_comes_again() {
+    let stage = Stage::new().await;
+    let mut consumer = stage.shared(TOPIC).await;
+    drop(filled(&stage, 1).await);
+    let message = within("a message", consumer.receive()).await.expect("a message");
+    stage.broker.faults().on(Event::Ack).refuse(ServerCode::NOT_ALLOWED_ERROR);
+    failed(within("the refusal", consumer.ack_confirmed(&message)).await, ErrorKind::NotAllowed);
+    stage.broker.unload(TOPIC);
+    assert_eq!(text(&mut consumer).await, "0");
+    stage.ends_well().await;
+}
+
+/// An acknowledgement that the broker never got leaves no trace here: the message is delivered again.
+#[tokio::test(start_paused = true)]
+async fn an_acknowledgement_that_was_lost_is_no_filter_on_re_attach() {
+    let stage = Stage::new().await;
+    let builder = stage.client.consumer(TOPIC, "s").subscription_type(SubscriptionType::Shared);
+    let builder = builder.acknowledgment_group_time(Duration::ZERO);
+    let mut consumer = within("a consumer", builder.subscribe()).await.expect("a consumer");
+    drop(filled(&stage, 3).await);
+    stage.broker.faults().on(Event::Ack).ignore();
+    let message = within("a message", consumer.receive()).await.expect("a message");
+    consumer.ack(&message).expect("acknowledged");
+    struck(&stage.broker, 1).await;
+    stage.broker.drop_connections();
+    until("the loss to be noticed", || consumer.is_connected(), |connected| !connected).await;
+    until("the consumer to be back", || consumer.is_connected(), |connected| *connected).await;
+    let seen = receive_up_to(&mut consumer, "2").await;
+    assert_eq!(seen, ["0", "1", "2"], "the broker's cursor alone says what comes");
+    stage.drained(TOPIC).await;
+    stage.ends_well().await;
+}
+
+/// Everything but what was confirmed comes again to the next consumer, however the first one ended.
+#[tokio::test(start_paused = true)]
+async fn what_was_confirmed_does_not_come_back_and_the_rest_does() {
+    for kind in [SubscriptionType::Shared, SubscriptionType::KeyShared, SubscriptionType::Exclusive] {
+        let stage = Stage::new().await;
+        let builder = stage.client.consumer(TOPIC, "s").subscription_type(kind);
+        let builder = builder.initial_position(InitialPosition::Earliest).receiver_queue_size(5);
+        let mut consumer = within("a consumer", builder.clone().subscribe()).await.expect("a consumer");
+        drop(filled(&stage, 20).await);
+        for _ in 0..10 {
+            let message = within("a message", consumer.receive()).await.expect("a message");
+            if message.text().parse::<u32>().expect("a number") % 3 == 0 {
+                within("the confirmation", consumer.ack_confirmed(&message)).await.expect("confirmed");
+            }
+        }
+        stage.broker.drop_connections();
+        let mut rest = Vec::new();
+        for _ in 0..16 {
+            let message = within("a message", consumer.receive()).await.expect("a message");
+            rest.push(message.text().into_owned());
+            consumer.ack(&message).expect("acknowledged");
+        }
+        rest.sort_by_key(|text| text.parse::<u32>().expect("a number"));
+        let expected: Vec<_> =
+            numbers(0..20).into_iter().filter(|text| !["0", "3", "6", "9"].contains(&&**text)).collect();
+        assert_eq!(rest, expected, "{kind:?}");
+        stage.drained(TOPIC).await;
+        stage.ends_well().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn close_sends_the_acknowledgements_that_wait() {
+    let stage = Stage::new().await;
+    let builder = stage.client.consumer(TOPIC, "s").acknowledgment_group_time(Duration::from_secs(600));
+    let mut consumer = within("a consumer", builder.subscribe()).await.expect("a consumer");
+    drop(filled(&stage, 10).await);
+    for _ in 0..10 {
+        let message = within("a message", consumer.receive()).await.expect("a message");
+        consumer.ack(&message).expect("acknowledged");
+    }
+    within("the close", consumer.close()).await.expect("closed");
+    assert_eq!(stage.subscription(TOPIC).msg_backlog, 0);
+    stage.ends_well().await;
+}
+
+/// An entry that comes twice may be seen twice; acknowledging it once is enough, and the permits stay right.
+#[tokio::test(start_paused = true)]
+async fn an_entry_delivered_twice_needs_one_acknowledgement() {
+    for batched in [false, true] {
+        let stage = Stage::new().await;
+        let mut consumer = stage.shared(TOPIC).await;
+        stage.broker.faults().on(Event::Delivery).always().duplicate();
+        let builder = stage.client.producer(TOPIC).batching(batched);
+        let producer = within("a producer", builder.create()).await.expect("a producer");
+        for round in 0..4 {
+            confirmed(enqueue_numbers(&producer, round * 10..round * 10 + 10).await).await;
+        }
+        let mut seen = std::collections::BTreeSet::new();
+        while seen.len() < 40 {
+            let message = within("a message", consumer.receive()).await.expect("a message");
+            seen.insert(message.text().into_owned());
+            consumer.ack(&message).expect("acknowledged");
+        }
+        stage.drained(TOPIC).await;
+        // What has not been received yet comes out, and then all permits are back.
+        while let Ok(message) = tokio::time::timeout(Duration::from_secs(1), consumer.receive()).await {
+            consumer.ack(&message.expect("a message")).expect("acknowledged");
+        }
+        let permits = stage.subscription(TOPIC).consumers[0].available_permits;
+        assert!((500..=1000).contains(&permits), "{permits}");
+        stage.ends_well().await;
+    }
+}
+
+/// The members of a batch that were not acknowledged come again, alone where the broker knows members, else with all.
+#[tokio::test(start_paused = true)]
+async fn a_batch_acknowledged_in_part_is_not_acknowledged_whole() {
+    for index in [true, false] {
+        let stage = Stage::new().await;
+        let builder =
+            stage.client.producer(TOPIC).batching_max_publish_delay(Duration::from_secs(1)).batching_max_messages(5);
+        let producer = within("a producer", builder.create()).await.expect("a producer");
+        confirmed(enqueue_numbers(&producer, 0..5).await).await;
+        let builder = stage.client.consumer(TOPIC, "s").initial_position(InitialPosition::Earliest);
+        let builder = builder.subscription_type(SubscriptionType::Shared).batch_index_acknowledgment(index);
+        let mut consumer = within("a consumer", builder.clone().subscribe()).await.expect("a consumer");
+        for _ in 0..2 {
+            let message = within("a message", consumer.receive()).await.expect("a message");
+            consumer.ack(&message).expect("acknowledged");
+        }
+        stage.broker.drop_connections();
+        until("the loss to be noticed", || consumer.is_connected(), |connected| !connected).await;
+        within("the close", consumer.close()).await.expect("closed");
+        let mut consumer = within("a consumer", builder.subscribe()).await.expect("a consumer");
+        let expected = if index { numbers(2..5) } else { numbers(0..5) };
+        assert_eq!(receive_up_to(&mut consumer, "4").await, expected, "{index}");
+        stage.drained(TOPIC).await;
+        stage.ends_well().await;
+    }
+}

@@ -1,0 +1,129 @@
+//! What each error code of the broker means: for a new producer or consumer, and for one that was attached before.
+
+use super::support::*;
+
+/// Every code that the protocol has, and two that it has not.
+fn all() -> impl Iterator<Item = ServerCode> {
+    (0..=25).chain([26, 9999]).map(ServerCode)
+}
+
+/// Codes that are over at once, for everybody.
+const TERMINAL: [i32; 10] = [3, 4, 10, 11, 15, 17, 21, 23, 24, 25];
+
+/// Codes that are over for a new endpoint; one that was attached goes on trying.
+const FATAL_WHEN_NEW: [i32; 6] = [5, 12, 16, 18, 19, 22];
+
+fn is_final(code: ServerCode, established: bool) -> bool {
+    TERMINAL.contains(&code.0) || (!established && FATAL_WHEN_NEW.contains(&code.0))
+}
+
+/// Soon: no time-out is waited for.
+const SOON: Duration = Duration::from_secs(2);
+
+#[tokio::test(start_paused = true)]
+async fn a_new_producer_or_consumer_is_retried_or_refused_at_once_by_its_code() {
+    for code in all() {
+        let stage = Stage::new().await;
+        for event in [Event::Lookup, Event::Producer] {
+            stage.broker.faults().on(event).refuse(code);
+            let begun = Instant::now();
+            match within("an outcome", stage.client.producer(TOPIC).create()).await {
+                Ok(_) => assert!(!is_final(code, false), "{event:?} {code:?} was retried"),
+                Err(error) => {
+                    assert!(is_final(code, false), "{event:?} {code:?}: {error}");
+                    assert_eq!(error.kind(), code.kind(), "{error}");
+                    assert_eq!(error.server_error().map(|server| server.code), Some(code), "{error}");
+                    assert!(error.to_string().contains(TOPIC), "names the topic: {error}");
+                }
+            }
+            assert!(begun.elapsed() < SOON, "{event:?} {code:?}: {:?}", begun.elapsed());
+        }
+        stage.broker.faults().on(Event::Subscribe).refuse(code);
+        let begun = Instant::now();
+        let subscribed = within("an outcome", stage.client.consumer(TOPIC, "s").subscribe()).await;
+        assert_eq!(subscribed.is_err(), is_final(code, false), "SUBSCRIBE {code:?}");
+        assert!(begun.elapsed() < SOON, "SUBSCRIBE {code:?}: {:?}", begun.elapsed());
+        drop(subscribed);
+        assert_eq!(stage.net.dials(), 1, "{code:?} is about that one");
+        stage.ends_well().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_established_producer_retries_or_fails_all_that_waits_by_the_code() {
+    for code in all() {
+        let stage = Stage::new().await;
+        let builder = stage.client.producer(TOPIC).batching(false).max_pending_messages(3);
+        let producer = within("a producer", builder.create()).await.expect("a producer");
+        stage.broker.faults().on(Event::Producer).next(2).refuse(code);
+        stage.broker.faults().on(Event::Send).next(3).ignore();
+        let pending = enqueue_numbers(&producer, 0..3).await;
+        let waiting = producer.clone();
+        let no_room = spawn(async move { waiting.send("3").await });
+        struck(&stage.broker, 3).await;
+        let begun = Instant::now();
+        stage.broker.unload(TOPIC);
+        let mut failures = 0;
+        for one in pending {
+            if let Err(error) = within("an outcome", one).await {
+                assert_eq!(error.error().kind(), code.kind(), "{error}");
+                assert!(error.may_be_stored(), "its bytes went out: {error}");
+                failures += 1;
+            }
+        }
+        if let Err(error) = within("an outcome", no_room).await.expect("no panic") {
+            assert!(!error.may_be_stored(), "it never left: {error}");
+            failures += 1;
+        }
+        assert_eq!(failures, if is_final(code, true) { 4 } else { 0 }, "{code:?}");
+        assert!(begun.elapsed() < SOON, "{code:?}: {:?}", begun.elapsed());
+        if is_final(code, true) {
+            let error = within("the refusal", producer.send("too late")).await.expect_err("over");
+            assert_eq!(error.error().kind(), code.kind(), "{error}");
+        }
+        stage.ends_well().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_established_consumer_outlasts_what_may_pass_and_says_what_may_not() {
+    for code in all() {
+        let stage = Stage::new().await;
+        let mut consumer = stage.consumer(TOPIC).await;
+        let producer = stage.producer(TOPIC).await;
+        stage.broker.faults().on(Event::Subscribe).next(2).refuse(code);
+        stage.broker.faults().close_consumers(TOPIC, None);
+        let begun = Instant::now();
+        send(&producer, "x").await;
+        match within("a message or the end", consumer.receive()).await {
+            Ok(_) => assert!(!is_final(code, true), "{code:?}"),
+            Err(error) => {
+                assert!(is_final(code, true), "{code:?}: {error}");
+                assert_eq!(error.kind(), code.kind(), "{error}");
+                // It stays said.
+                failed(within("the end", consumer.receive()).await, code.kind());
+            }
+        }
+        assert!(begun.elapsed() < SOON, "{code:?}: {:?}", begun.elapsed());
+        stage.ends_well().await;
+    }
+}
+
+/// A deleted topic that is not made anew ends its producers and consumers at once.
+#[tokio::test(start_paused = true)]
+async fn a_deleted_topic_that_nobody_makes_anew_is_the_end() {
+    let broker = EmbeddedBroker::builder().auto_create_topics(false).partitioned_topic("gone", 1);
+    let stage = Stage::with(broker, |builder| builder).await;
+    let producer = stage.producer("gone-partition-0").await;
+    let mut consumer = stage.consumer("gone-partition-0").await;
+    stage.broker.faults().on(Event::Send).ignore();
+    let pending = enqueue(&producer, "x").await;
+    struck(&stage.broker, 1).await;
+    let begun = Instant::now();
+    stage.broker.delete_topic("gone");
+    let error = within("the failure", pending).await.expect_err("no topic");
+    assert_eq!(error.error().kind(), ErrorKind::TopicNotFound, "{error}");
+    failed(within("the end", consumer.receive()).await, ErrorKind::TopicNotFound);
+    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+    stage.ends_well().await;
+}

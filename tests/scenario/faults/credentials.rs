@@ -1,0 +1,217 @@
+//! Tokens: fetched afresh when the broker asks, once more when one is refused, and then it is the end.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use pulsar_native::Error;
+use pulsar_native::client::{AuthContext, AuthData, Authentication, CredentialsFuture};
+
+use super::support::*;
+
+const KEY: &str = "a secret of at least 32 bytes, for HS256";
+
+/// A source of tokens that counts how often it is asked, and may lie.
+#[derive(Clone, Default)]
+struct Vault {
+    asked: Arc<AtomicUsize>,
+    /// From this question on, the token is a bad one.
+    bad_from: Arc<AtomicUsize>,
+}
+
+impl Vault {
+    fn new() -> Self {
+        let vault = Self::default();
+        vault.bad_from.store(usize::MAX, Ordering::SeqCst);
+        vault
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
+    }
+
+    /// A stage whose client asks this vault.
+    async fn stage(&self) -> Stage {
+        let broker = EmbeddedBroker::builder().token_key(KEY).start().await.expect("a free port");
+        let net = super::support::Net::default();
+        net.add(&broker);
+        let (good, vault) = (broker.token("admin"), self.clone());
+        let supplier = Token::supplier(move || {
+            let number = vault.asked.fetch_add(1, Ordering::SeqCst);
+            let bad = number >= vault.bad_from.load(Ordering::SeqCst);
+            let token = if bad { "not.a.token".to_owned() } else { good.clone() };
+            async move { Ok(token) }
+        });
+        let client = within("the connection", builder(&broker, &net).auth(supplier).connect()).await.expect("a client");
+        Stage { broker, net, client }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_challenge_gets_a_fresh_token_within_a_second_while_traffic_goes_on() {
+    let vault = Vault::new();
+    let stage = vault.stage().await;
+    let producer = stage.producer(TOPIC).await;
+    let mut consumer = stage.consumer(TOPIC).await;
+    for round in 1..=20 {
+        let before = vault.asked();
+        stage.broker.faults().challenge();
+        let begun = Instant::now();
+        send(&producer, round.to_string()).await;
+        assert_eq!(text(&mut consumer).await, round.to_string());
+        until("a fresh token", || vault.asked(), |asked| *asked > before).await;
+        assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    }
+    assert_eq!(vault.asked(), 21, "once for the connection, once for each challenge");
+    assert_eq!(stage.net.dials(), 1, "on one connection");
+    stage.ends_well().await;
+}
+
+/// A source of one's own hears which broker asks, and what its challenge is.
+#[tokio::test(start_paused = true)]
+async fn a_source_is_given_the_broker_and_its_challenge() {
+    struct Listening {
+        token: String,
+        heard: Arc<Mutex<Vec<AuthContext>>>,
+    }
+    impl Authentication for Listening {
+        fn credentials<'a>(&'a self, context: &'a AuthContext) -> CredentialsFuture<'a> {
+            self.heard.lock().expect("unpoisoned").push(context.clone());
+            Box::pin(async { Ok(AuthData::token(self.token.clone())) })
+        }
+    }
+    let broker = EmbeddedBroker::builder().token_key(KEY).start().await.expect("a free port");
+    let net = super::support::Net::default();
+    net.add(&broker);
+    let heard = Arc::<Mutex<Vec<AuthContext>>>::default();
+    let source = Listening { token: broker.token("admin"), heard: heard.clone() };
+    let client = within("the connection", builder(&broker, &net).auth(source).connect()).await.expect("a client");
+    broker.faults().challenge();
+    let count = || heard.lock().expect("unpoisoned").len();
+    until("the challenge", count, |count| *count == 2).await;
+    for (context, challenge) in heard.lock().expect("unpoisoned").iter().zip([None, Some("PulsarAuthRefresh")]) {
+        assert_eq!(context.broker().to_string(), broker.address().to_string());
+        assert_eq!(context.challenge(), challenge.map(|text| AuthData::new("token", text)).as_ref());
+    }
+    Stage { broker, net, client }.ends_well().await;
+}
+
+/// A source of one's own says whether trying again helps.
+#[tokio::test(start_paused = true)]
+async fn a_source_says_whether_its_failure_passes() {
+    let broker = EmbeddedBroker::builder().token_key(KEY).start().await.expect("a free port");
+    let net = super::support::Net::default();
+    net.add(&broker);
+    let refusing = Token::supplier(|| async { Err(Error::authentication("no such role")) });
+    let connecting = builder(&broker, &net).auth(refusing).connect();
+    let begun = Instant::now();
+    let error = within("the refusal", connecting).await.expect_err("no such role");
+    assert_eq!(
+        (error.kind(), begun.elapsed() < Duration::from_secs(1)),
+        (ErrorKind::Authentication, true),
+        "{error:#}"
+    );
+    assert!(format!("{error:#}").contains("no such role"), "{error:#}");
+
+    let (asked, token) = (Arc::new(AtomicUsize::new(0)), broker.token("admin"));
+    let passing = Token::supplier(move || {
+        let (number, token) = (asked.fetch_add(1, Ordering::SeqCst), token.clone());
+        async move { if number < 2 { Err(Error::connection("the vault is sealed")) } else { Ok(token) } }
+    });
+    let client = within("the vault", builder(&broker, &net).auth(passing).connect()).await.expect("a client");
+    Stage { broker, net, client }.ends_well().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_challenge_during_the_handshake_is_answered_too() {
+    let vault = Vault::new();
+    let stage = vault.stage().await;
+    stage.broker.faults().on(Event::Connect).delay(Duration::from_millis(200));
+    stage.broker.drop_connections();
+    let producer = stage.producer(TOPIC).await;
+    send(&producer, "x").await;
+    stage.ends_well().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_token_is_fetched_once_more() {
+    let vault = Vault::new();
+    let stage = vault.stage().await;
+    let producer = stage.producer(TOPIC).await;
+    let before = vault.asked();
+    stage.broker.faults().on(Event::Connect).refuse(ServerCode::AUTHENTICATION_ERROR);
+    stage.broker.drop_connections();
+    send(&producer, "with the second token").await;
+    assert_eq!(vault.asked(), before + 2);
+    stage.ends_well().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_refused_twice_is_a_terminal_error() {
+    let vault = Vault::new();
+    let stage = vault.stage().await;
+    let producer = stage.producer(TOPIC).await;
+    let mut consumer = stage.consumer(TOPIC).await;
+    let before = vault.asked();
+    vault.bad_from.store(0, Ordering::SeqCst);
+    stage.broker.drop_connections();
+    let begun = Instant::now();
+    let error = within("the end", producer.send("x")).await.expect_err("no credentials");
+    assert_eq!(error.error().kind(), ErrorKind::Authentication, "{error}");
+    assert!(!format!("{error} {error:?}").contains("not.a.token"), "keeps the token to itself");
+    failed(within("the end", consumer.receive()).await, ErrorKind::Authentication);
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert_eq!(vault.asked(), before + 2, "not for ever");
+    stage.ends_well().await;
+}
+
+/// The answer to a challenge is refused: the connection ends, the next one asks for a token again.
+#[tokio::test(start_paused = true)]
+async fn a_refused_answer_to_a_challenge_costs_the_connection_only() {
+    let vault = Vault::new();
+    let stage = vault.stage().await;
+    let producer = stage.producer(TOPIC).await;
+    stage.broker.faults().on(Event::AuthResponse).refuse(ServerCode::AUTHENTICATION_ERROR);
+    stage.broker.faults().challenge();
+    struck(&stage.broker, 1).await;
+    send(&producer, "goes on").await;
+    assert_eq!(stage.net.dials(), 2);
+    stage.ends_well().await;
+}
+
+/// Expired tokens are asked for by the broker's own check; the answer lets everything go on for hours.
+#[tokio::test(start_paused = true)]
+async fn a_token_that_expires_is_replaced_without_a_gap() {
+    let broker = EmbeddedBroker::builder().token_key(KEY).start().await.expect("a free port");
+    let net = Net::default();
+    net.add(&broker);
+    let source = broker.clone();
+    let supplier = Token::supplier(move || {
+        let token = source.token_expiring("admin", Duration::from_secs(90));
+        async move { Ok(token) }
+    });
+    let client = within("the connection", builder(&broker, &net).auth(supplier).connect()).await.expect("a client");
+    let stage = Stage { broker, net, client };
+    let producer = stage.producer(TOPIC).await;
+    let mut consumer = stage.consumer(TOPIC).await;
+    for minute in 0..120 {
+        send(&producer, minute.to_string()).await;
+        assert_eq!(text(&mut consumer).await, minute.to_string());
+        pass(Duration::from_secs(60)).await;
+    }
+    assert_eq!(stage.net.dials(), 1, "one connection for two hours");
+    drop((producer, consumer));
+    stage.ends_well().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_gives_nothing_is_not_waited_for_for_ever() {
+    let broker = EmbeddedBroker::builder().token_key(KEY).start().await.expect("a free port");
+    let net = Net::default();
+    net.add(&broker);
+    let silent = Token::supplier(std::future::pending);
+    let begun = Instant::now();
+    let connecting = builder(&broker, &net).auth(silent).connect();
+    let error = within("the failure", connecting).await.expect_err("no token");
+    assert!(begun.elapsed() <= TIMEOUT + Duration::from_secs(5), "{error} after {:?}", begun.elapsed());
+    judged(&broker).await;
+}

@@ -1,0 +1,169 @@
+//! A reader that never stops, and links that are not what they seem.
+
+use super::support::*;
+
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+async fn stage() -> Stage {
+    Stage::with(EmbeddedBroker::builder().deduplication(true), |builder| builder.keep_alive_interval(KEEP_ALIVE)).await
+}
+
+async fn named(stage: &Stage) -> Producer {
+    let builder = stage.client.producer(TOPIC).name("p").batching(false);
+    let builder = builder.send_timeout(Duration::from_secs(120));
+    within("a producer", builder.create()).await.expect("a producer")
+}
+
+/// The connection stays open and carries nothing: found out within two keep-alive intervals, idle or not.
+#[tokio::test(start_paused = true)]
+async fn a_half_dead_link_is_found_within_two_keep_alive_intervals() {
+    for busy in [true, false] {
+        let stage = stage().await;
+        let producer = named(&stage).await;
+        let mut consumer = stage.consumer(TOPIC).await;
+        pass(Duration::from_secs(7)).await;
+        stage.broker.faults().freeze();
+        let begun = Instant::now();
+        let pending = if busy { enqueue_numbers(&producer, 0..5).await } else { Vec::new() };
+        until("a second dial", || stage.net.dials(), |dials| *dials == 2).await;
+        assert!(begun.elapsed() <= 2 * KEEP_ALIVE + SLACK, "{:?}", begun.elapsed());
+        confirmed(pending).await;
+        // What the broker still holds of the dead link gives way.
+        send(&producer, "last").await;
+        receive_up_to(&mut consumer, "last").await;
+        assert_eq!(stage.attached(TOPIC), (1, 1));
+        stage.ends_well().await;
+    }
+}
+
+/// The peer sends, and pings, but reads no more, while sends flood: its frames are taken until it is found out.
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_stops_reading_is_noticed_while_its_frames_are_taken() {
+    let stage = stage().await;
+    let producer = named(&stage).await;
+    let mut consumer = stage.consumer(TOPIC).await;
+    stage.broker.faults().stop_reading();
+    let begun = Instant::now();
+    // More than the pipe holds.
+    let mut pending = Vec::new();
+    for _ in 0..40 {
+        pending.push(enqueue(&producer, vec![b'x'; 10_000]).await);
+    }
+    // Others publish: the dead link still delivers.
+    let other = builder(&stage.broker, &stage.net).connect();
+    let other = within("the connection", other).await.expect("a client");
+    let second = within("a producer", other.producer(TOPIC).create()).await.expect("a producer");
+    send(&second, "delivered meanwhile").await;
+    assert_eq!(text(&mut consumer).await, "delivered meanwhile");
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    confirmed(pending).await;
+    assert!(begun.elapsed() <= 2 * KEEP_ALIVE + Duration::from_secs(5), "{:?}", begun.elapsed());
+    drop(second);
+    within("the close", other.close()).await.expect("closed");
+    stage.ends_well().await;
+}
+
+/// The broker pings every second and ends connections that do not answer: a flood of sends does not keep the answers.
+#[tokio::test(start_paused = true)]
+async fn pings_are_answered_while_sends_flood_and_nobody_receives() {
+    let broker = EmbeddedBroker::builder().keep_alive_interval(Duration::from_secs(1));
+    let stage = Stage::with(broker, |builder| builder).await;
+    let mut consumer = stage.consumer(TOPIC).await;
+    let builder = stage.client.producer(TOPIC).max_pending_bytes(100_000);
+    let producer = within("a producer", builder.create()).await.expect("a producer");
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(20) {
+        confirmed(enqueue_numbers(&producer, 0..200).await).await;
+        pass(Duration::from_millis(50)).await;
+    }
+    assert_eq!(stage.net.dials(), 1, "it was never silent");
+    assert_eq!(text(&mut consumer).await, "0");
+    stage.ends_well().await;
+}
+
+/// Pings of the peer alone are no proof that it serves us.
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_only_pings_is_given_up() {
+    let broker = EmbeddedBroker::builder().keep_alive_interval(Duration::from_secs(1)).deduplication(true);
+    let stage = Stage::with(broker, |builder| builder.keep_alive_interval(KEEP_ALIVE)).await;
+    let producer = named(&stage).await;
+    stage.broker.faults().on(Event::Ping).always().ignore();
+    stage.broker.faults().on(Event::Send).next(1).ignore();
+    let begun = Instant::now();
+    send(&producer, "x").await;
+    assert!(begun.elapsed() <= 2 * KEEP_ALIVE + SLACK, "{:?}", begun.elapsed());
+    stage.broker.faults().clear();
+    stage.ends_well().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn garbage_ends_the_link_and_nothing_else() {
+    let garbage: [&[u8]; 6] = [
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",
+        &[0xff; 64],
+        &[0, 0, 0, 8, 0, 0, 0, 4, 8, 99, 0, 0],
+        &[0, 0, 0, 6, 0, 0, 0, 2, 0xff, 0xff],
+        &[0, 0, 0, 0, 0, 0, 0, 0],
+        &[0x16, 0x03, 0x01, 0x02, 0x00, 0x01, 0x00, 0x01, 0xfc],
+    ];
+    for bytes in garbage {
+        let stage = Stage::deduplicating().await;
+        let producer = named(&stage).await;
+        let mut consumer = stage.consumer(TOPIC).await;
+        confirmed(enqueue_numbers(&producer, 0..3).await).await;
+        stage.broker.faults().send_bytes(bytes);
+        confirmed(enqueue_numbers(&producer, 3..6).await).await;
+        stage.broker.faults().on(Event::Send).next(3).answer_with(bytes.to_vec());
+        confirmed(enqueue_numbers(&producer, 6..9).await).await;
+        let seen = receive_up_to(&mut consumer, "8").await;
+        assert_eq!(first_arrivals(&seen), numbers(0..9), "{bytes:?}");
+        stage.drained(TOPIC).await;
+        stage.ends_well().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_http_server_is_told_from_a_broker() {
+    let broker = EmbeddedBroker::builder().start().await.expect("a free port");
+    let net = Net::default();
+    net.add(&broker);
+    broker.faults().on(Event::Connect).always().answer_with("HTTP/1.1 400 Bad Request\r\n\r\n");
+    let begun = Instant::now();
+    let error = failed(within("the refusal", builder(&broker, &net).connect()).await, ErrorKind::Protocol);
+    assert!(error.to_string().contains(&broker.address().to_string()), "names the address: {error}");
+    assert!(error.to_string().contains("HTTP"), "says what it met: {error}");
+    assert!(begun.elapsed() <= TIMEOUT + SLACK, "{:?}", begun.elapsed());
+    judged(&broker).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_handshake_is_waited_for_and_a_silent_one_is_not() {
+    let stage = Stage::new().await;
+    let producer = stage.producer(TOPIC).await;
+    stage.broker.faults().on(Event::Connect).delay(Duration::from_secs(20));
+    stage.broker.drop_connections();
+    send(&producer, "after 20 s").await;
+    assert_eq!(stage.net.dials(), 2);
+    let net = stage.net.clone();
+    stage.broker.faults().on(Event::Connect).always().ignore();
+    let begun = Instant::now();
+    let error = within("the failure", builder(&stage.broker, &net).connect()).await.expect_err("no CONNECTED");
+    assert!(begun.elapsed() <= TIMEOUT + Duration::from_secs(5), "{error}: {:?}", begun.elapsed());
+    stage.ends_well().await;
+}
+
+/// A connection that fails is never handed out again, however often that happens.
+#[tokio::test(start_paused = true)]
+async fn links_that_die_young_are_never_used_again() {
+    let stage = Stage::deduplicating().await;
+    let producer = named(&stage).await;
+    let mut consumer = stage.consumer(TOPIC).await;
+    for after in 0..12 {
+        stage.broker.faults().on(Event::Any).after(after).cut();
+    }
+    confirmed(enqueue_numbers(&producer, 0..100).await).await;
+    let seen = receive_up_to(&mut consumer, "99").await;
+    assert_eq!(first_arrivals(&seen), numbers(0..100));
+    stage.drained(TOPIC).await;
+    stage.ends_well().await;
+}

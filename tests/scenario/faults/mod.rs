@@ -1,0 +1,20 @@
+//! What the client promises when everything around it fails: scripts over the public API, on the embedded broker.
+//!
+//! Each test arranges a client and brokers in memory, scripts a fault (`broker.faults()`), and states what the client
+//! promises. The clock is paused and jumps from one timer to the next, so that a minute of waiting takes no time and a
+//! bound in seconds is exact. In the end the judge of every broker must have nothing against the client.
+
+mod acks;
+mod attach;
+mod cancel;
+mod codes;
+mod credentials;
+mod entries;
+mod idle;
+mod links;
+mod permits;
+mod seeks;
+mod sends;
+mod support;
+mod waits;
+mod watchers;

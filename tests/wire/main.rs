@@ -1,0 +1,4 @@
+//! The wire format against recorded facts: the compiled schema, and frames with what is in them.
+
+mod proto_schema;
+mod vectors;

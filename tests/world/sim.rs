@@ -1,0 +1,104 @@
+//! Whole clients in a simulated world: many seeds, one checker for each promise.
+//!
+//! `SIM_SEEDS=N` runs N fresh seeds, `SIM_SEED=n` one exactly, with its trace; without either a fixed number runs, and
+//! every seed of `sim_regressions.txt`.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
+
+use pulsar_native::sim::FaultCounts;
+
+use crate::workload;
+
+/// Seeds of a plain `cargo test`.
+const SEEDS_DEFAULT: u64 = if cfg!(debug_assertions) { 150 } else { 1000 };
+
+fn number_of(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok().and_then(|text| text.parse().ok())
+}
+
+/// What a seed broke, if anything.
+fn failure_of(seed: u64) -> (Option<String>, Option<workload::Outcome>) {
+    match catch_unwind(AssertUnwindSafe(|| workload::run(seed, false))) {
+        Ok(outcome) => (outcome.violation.as_ref().map(ToString::to_string), Some(outcome)),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
+            (Some(format!("[panic] {}", text.unwrap_or_default())), None)
+        }
+    }
+}
+
+fn replay(seed: u64) {
+    let outcome = workload::run(seed, true);
+    for line in &outcome.trace {
+        println!("{line}");
+    }
+    println!("faults: {:?}", outcome.faults.0);
+    if let Some(violation) = outcome.violation {
+        panic!("seed {seed}: {violation}");
+    }
+}
+
+fn run_all(seeds: impl Iterator<Item = u64>) {
+    let begun = Instant::now();
+    let (mut count, mut events, mut stored) = (0u64, 0, 0);
+    let mut faults = FaultCounts::default();
+    let mut failed = Vec::new();
+    for seed in seeds {
+        count += 1;
+        let (failure, outcome) = failure_of(seed);
+        if let Some(failure) = failure {
+            println!("seed {seed}: {failure}");
+            println!(
+                "    replay: SIM_SEED={seed} cargo test --release --all-features --test world sim:: -- --nocapture"
+            );
+            failed.push(seed);
+        }
+        if let Some(outcome) = outcome {
+            faults.add(&outcome.faults);
+            events += outcome.events;
+            stored += outcome.stored;
+        }
+    }
+    let seconds = begun.elapsed().as_secs_f64();
+    println!(
+        "{count} seeds in {seconds:.1} s ({:.0} a second), {events} events, {stored} messages stored",
+        count as f64 / seconds
+    );
+    for (name, count) in &faults.0 {
+        println!("{count:>8} {name}");
+    }
+    assert!(failed.is_empty(), "{} of {count} seeds failed: {failed:?}", failed.len());
+}
+
+#[test]
+fn every_promise_holds_for_every_seed() {
+    if let Some(seed) = number_of("SIM_SEED") {
+        return replay(seed);
+    }
+    match number_of("SIM_SEEDS") {
+        Some(count) => {
+            let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+            let first = number_of("SIM_FIRST").unwrap_or(since.as_secs() * 100_000);
+            println!("seeds {first} to {}", first + count - 1);
+            run_all(first..first + count);
+        }
+        None => run_all(0..SEEDS_DEFAULT),
+    }
+}
+
+#[test]
+fn seeds_that_failed_once_hold() {
+    let seeds = include_str!("sim_regressions.txt");
+    let seeds = seeds.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
+    run_all(seeds.filter(|seed| !seed.is_empty()).map(|seed| seed.parse().expect("a seed in each line")));
+}
+
+#[test]
+fn the_same_seed_is_the_same_run() {
+    for seed in [1, 2, 3, 17, 99] {
+        let (first, second) = (workload::run(seed, false), workload::run(seed, false));
+        assert_eq!((first.fingerprint, first.events), (second.fingerprint, second.events), "seed {seed}");
+    }
+}

@@ -1,0 +1,66 @@
+//! Deliberate faults, one at a time: each is found within a bounded number of seeds, by the checker that is there for it.
+//!
+//! Built with `RUSTFLAGS="--cfg pulsar_mutations"` only; `.ci/run mutations` does so.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use pulsar_native::sim::{Mutation, activate_mutation};
+
+use crate::workload;
+
+/// Seeds that one fault may take to be found.
+const SEEDS_MAX: u64 = 150;
+
+/// The name of the checker that complains, if one does. A debug assertion of a machine counts as `assertion`.
+fn complaint(seed: u64) -> Option<String> {
+    match catch_unwind(AssertUnwindSafe(|| workload::run(seed, false).violation)) {
+        Ok(violation) => violation.map(|violation| violation.checker.to_owned()),
+        Err(_) => Some("assertion".to_owned()),
+    }
+}
+
+/// Switches the fault on, and runs seeds until one of these checkers complains.
+fn is_found(how: Mutation, checkers: &[&str]) {
+    activate_mutation(Some(how));
+    let mut others = Vec::new();
+    let found = (0..SEEDS_MAX).find(|&seed| match complaint(seed) {
+        Some(checker) if checkers.contains(&checker.as_str()) => true,
+        other => {
+            others.extend(other);
+            false
+        }
+    });
+    activate_mutation(None);
+    match found {
+        Some(seed) => println!("{how:?}: found by seed {seed}, before it by {others:?}"),
+        None => panic!("{how:?} was not found by {checkers:?} in {SEEDS_MAX} seeds, but by {others:?}"),
+    }
+}
+
+macro_rules! bites {
+    ($($name:ident: $how:ident => $($checker:literal)|+;)*) => {
+        $(#[test] fn $name() { is_found(Mutation::$how, &[$($checker),+]); })*
+    };
+}
+
+bites! {
+    a_permit_that_is_skipped_stops_delivery: SkipPermit => "settles in time";
+    a_permit_that_is_returned_twice: PermitTwice => "permits within the queue";
+    no_permits_after_a_reattach: NoFlowAfterReattach => "settles in time";
+    an_entry_that_is_lost_on_arrival: DropEntry => "settles in time";
+    a_batch_that_is_acknowledged_with_its_first_member: AckBatchEarly => "acknowledged only what the application did";
+    a_confirmation_without_the_broker: ConfirmUnasked => "confirmed is acknowledged";
+    acknowledgements_that_a_close_forgets: ForgetAcksAtClose => "a close sends the acknowledgements";
+    a_resend_with_another_number: RenumberOnResend => "protocol conformance";
+    a_resend_in_another_order: ReorderOnResend => "protocol conformance" | "log in the order of the sends";
+    no_resend_at_all: NoResend => "settles in time" | "what is confirmed is stored";
+    a_stale_receipt_taken_for_a_current_one: StaleReceiptIsCurrent => "an id names the message that was sent";
+    a_failure_that_hides_that_it_may_be_stored: SurelyNotStored => "what surely failed is not stored";
+    a_task_that_is_not_woken: LoseWakeUp => "no lost wake-up" | "settles in time";
+    a_driver_that_is_not_woken: LoseDriverWakeUp => "no lost wake-up";
+    a_timer_that_is_late: LateTimer => "no lost deadline";
+    a_close_producer_that_is_ignored: IgnoreCloseProducer => "protocol conformance" | "settles in time";
+    an_assigned_broker_that_is_used_for_ever: AssignedUrlForever => "settles in time";
+    a_request_that_never_times_out: NeverTimeOut => "settles in time";
+    attempts_without_a_pause: NoBackoff => "storms stay within the back-off" | "time goes on";
+}

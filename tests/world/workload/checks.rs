@@ -1,0 +1,145 @@
+//! What must hold in the end.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use pulsar_native::sim::Simulation;
+
+use super::plan::{Plan, TopicPlan};
+use super::users::{Key, Sent, Users, key, settle};
+
+pub(super) fn is_settled(sim: &Simulation, plan: &Plan, users: &Users) -> bool {
+    collect_callbacks(users);
+    let notes = users.notes.borrow();
+    if notes.producers_left > 0 || notes.sends.values().any(|sent| *sent == Sent::Pending) {
+        return false;
+    }
+    plan.topics.iter().all(|topic| topic.parts().iter().all(|part| is_drained(sim, topic, part)))
+}
+
+fn is_drained(sim: &Simulation, topic: &TopicPlan, part: &str) -> bool {
+    let Some(stats) = sim.stats(part) else { return false };
+    topic
+        .subscriptions
+        .iter()
+        .all(|plan| stats.subscriptions.get(&plan.name).is_some_and(|subscription| subscription.msg_backlog == 0))
+}
+
+/// Whether the brokers know no producer and no consumer any more.
+pub(super) fn is_left_alone(sim: &Simulation, plan: &Plan, users: &Users) -> bool {
+    let notes = users.notes.borrow();
+    notes.producers_left + notes.consumers_left == 0
+        && plan.parts().iter().filter_map(|part| sim.stats(part)).all(|stats| {
+            stats.publishers.is_empty() && stats.subscriptions.values().all(|found| found.consumers.is_empty())
+        })
+}
+
+/// What the brokers have as acknowledged, an application has acknowledged.
+pub(super) fn check_acked(sim: &Simulation, plan: &Plan, users: &Users) {
+    let notes = users.notes.borrow();
+    for topic in &plan.topics {
+        for part in topic.parts() {
+            for message in sim.stored(&part) {
+                for subscription in topic.subscriptions.iter().map(|subscription| &subscription.name) {
+                    if sim.is_acknowledged(&part, subscription, &message.id) != Some(true)
+                        || sim.was_corrupted(&part, subscription, &message.id)
+                    {
+                        continue;
+                    }
+                    let acked = notes.acked.get(&(part.clone(), subscription.clone()));
+                    let key = key(&message.id);
+                    let known = acked.is_some_and(|(acked, up_to)| acked.contains(&key) || Some(key) <= *up_to);
+                    if !known {
+                        let what = || format!("{} on {subscription}", message.id);
+                        users.handle.violation("acknowledged only what the application did", what);
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn collect_callbacks(users: &Users) {
+    let called = std::mem::take(&mut *users.callbacks.lock().expect("not poisoned"));
+    for (payload, result) in called {
+        settle(users, &payload, &result);
+    }
+}
+
+pub(super) fn unsettled(sim: &Simulation, plan: &Plan, users: &Users) -> String {
+    let notes = users.notes.borrow();
+    let pending: Vec<_> =
+        notes.sends.iter().filter(|(_, sent)| **sent == Sent::Pending).map(|(name, _)| name).collect();
+    let mut backlogs = Vec::new();
+    for topic in &plan.topics {
+        for part in topic.parts() {
+            match sim.stats(&part) {
+                Some(stats) => backlogs.push(format!("{part}: {:?}", stats.subscriptions)),
+                None => backlogs.push(format!("{part}: no such topic")),
+            }
+        }
+    }
+    format!("producers left {}, sends pending {pending:?}, {backlogs:?}", notes.producers_left)
+}
+
+pub(super) fn check_log(sim: &Simulation, plan: &Plan, users: &Users) {
+    let fail = |checker: &'static str, detail: String| users.handle.violation(checker, || detail);
+    let notes = users.notes.borrow();
+    let mut seen: BTreeMap<String, usize> = BTreeMap::new();
+    let mut at: BTreeMap<(Key, Option<u32>), String> = BTreeMap::new();
+    for topic in &plan.topics {
+        for part in topic.parts() {
+            let mut orders: BTreeMap<String, String> = BTreeMap::new();
+            let stored = sim.stored(&part);
+            for message in &stored {
+                let text = String::from_utf8_lossy(&message.payload);
+                let payload = text.split('|').next().unwrap_or_default().to_owned();
+                let life = payload.rsplit_once('.').map_or(String::new(), |(life, _)| life.to_owned());
+                at.insert((key(&message.id), message.id.partition()), payload.clone());
+                let times = seen.entry(payload.clone()).or_default();
+                *times += 1;
+                // First copies are in the order of the pushes; copies of a re-send may follow.
+                if *times == 1 {
+                    let last = orders.entry(life).or_default();
+                    if *last >= payload {
+                        fail("log in the order of the sends", format!("{payload} after {last} in {part}"));
+                    }
+                    *last = payload;
+                }
+            }
+            for subscription in &topic.subscriptions {
+                let name = (part.clone(), subscription.name.clone());
+                let received: BTreeSet<Key> =
+                    notes.received.get(&name).map(|received| received.keys().copied().collect()).unwrap_or_default();
+                for message in &stored {
+                    let damaged = sim.was_corrupted(&part, &subscription.name, &message.id);
+                    if !received.contains(&key(&message.id)) && !damaged {
+                        fail("everything stored is received", format!("{} on {}", message.id, subscription.name));
+                    }
+                }
+            }
+        }
+    }
+    for (payload, sent) in &notes.sends {
+        let times = seen.get(payload).copied().unwrap_or(0);
+        match sent {
+            Sent::Stored if times == 0 => fail("what is confirmed is stored", payload.clone()),
+            Sent::Failed { may_be_stored: false } if times > 0 => {
+                fail("what surely failed is not stored", payload.clone());
+            }
+            _ => {}
+        }
+        if plan.broker.deduplication && times > 1 {
+            fail("deduplication: stored once", format!("{payload}: {times} times"));
+        }
+    }
+    // Deduplication gives no id to what it drops. Two topics have no ledger in common.
+    for (payload, id) in notes.ids.iter().filter(|(_, id)| id.ledger_id().is_some()) {
+        let stored = at.get(&(key(id), id.partition()));
+        if stored != Some(payload) {
+            fail("an id names the message that was sent", format!("{id} was given for {payload}, and is {stored:?}"));
+        }
+    }
+    for payload in seen.keys().filter(|payload| !notes.sends.contains_key(*payload)) {
+        fail("what is stored was sent", payload.clone());
+    }
+}

@@ -1,0 +1,99 @@
+//! One seed's worth of life: clients, producers and consumers that behave as badly as users may, faults, and what must
+//! hold whatever happens.
+
+mod checks;
+mod plan;
+mod users;
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pulsar_native::sim::{FaultCounts, InvariantViolation, Simulation};
+
+use checks::{check_acked, check_log, is_left_alone, is_settled, unsettled};
+use plan::Plan;
+use users::{Users, spawn_all};
+
+/// After the last fault, everything is sent, received and acknowledged within this time: the silence of a dead link
+/// (twice the keep-alive), a frozen one (90 s), the longest back-off (60 s), one operation (30 s), and the sends.
+pub(crate) const SETTLES_WITHIN: Duration = Duration::from_secs(300);
+
+/// A client closes within its operation timeout, and the keep-alive of a dead link.
+pub(crate) const CLOSES_WITHIN: Duration = Duration::from_secs(120);
+
+/// What came of one seed.
+pub(crate) struct Outcome {
+    pub(crate) violation: Option<InvariantViolation>,
+    pub(crate) faults: FaultCounts,
+    pub(crate) fingerprint: u64,
+    pub(crate) events: u64,
+    pub(crate) stored: usize,
+    pub(crate) trace: Vec<String>,
+}
+
+/// Runs one seed from start to end.
+pub(crate) fn run(seed: u64, trace: bool) -> Outcome {
+    let plan = Plan::of(seed);
+    let sim = Simulation::with_broker(seed, plan.broker.clone());
+    if trace {
+        sim.record();
+    }
+    let violation = live(&sim, &plan).err();
+    Outcome {
+        violation,
+        faults: sim.fault_counts(),
+        fingerprint: sim.fingerprint(),
+        events: sim.events(),
+        stored: plan.parts().iter().map(|topic| sim.stored(topic).len()).sum(),
+        trace: sim.take_trace(),
+    }
+}
+
+fn live(sim: &Simulation, plan: &Plan) -> Result<(), InvariantViolation> {
+    let users = Users {
+        handle: sim.handle(),
+        notes: Rc::default(),
+        callbacks: Arc::default(),
+        is_draining: Rc::default(),
+        is_over: Rc::default(),
+        may_close: Rc::default(),
+        is_clean: plan.faults.is_empty(),
+    };
+    let mut last_fault = Duration::ZERO;
+    for (at, fault) in &plan.faults {
+        sim.inject_at(*at, fault.clone());
+        last_fault = last_fault.max(*at);
+    }
+    spawn_all(sim, plan, &users);
+    sim.run_for(last_fault + Duration::from_secs(10))?;
+
+    check_acked(sim, plan, &users);
+    sim.heal();
+    users.is_draining.set(true);
+    let settled = sim.run_until(SETTLES_WITHIN, || is_settled(sim, plan, &users))?;
+    if !settled {
+        let what = unsettled(sim, plan, &users);
+        users.handle.violation("settles in time", || what);
+        return sim.run_for(Duration::ZERO);
+    }
+    check_log(sim, plan, &users);
+    sim.run_for(Duration::ZERO)?;
+
+    users.is_over.set(true);
+    // Connections that died unnoticed keep their ghosts until the brokers' keep-alive.
+    let patience = if users.is_clean { Duration::from_secs(10) } else { CLOSES_WITHIN };
+    let left = sim.run_until(patience, || is_left_alone(sim, plan, &users))?;
+    if !left {
+        let who: Vec<_> = plan.parts().iter().map(|part| sim.stats(part)).collect();
+        users.handle.violation("a close leaves nothing at the broker", || format!("{who:?}"));
+    }
+    users.may_close.set(true);
+    let closed = sim.run_until(CLOSES_WITHIN, || sim.left() == (0, 0, 0))?;
+    if !closed {
+        let left = sim.left();
+        users.handle.violation("nothing is left after close", || format!("clients, connections, tasks: {left:?}"));
+    }
+    // What the brokers still have to say of the closes.
+    sim.run_for(Duration::from_secs(1))
+}

@@ -1,0 +1,131 @@
+//! What one seed asks for: topics, who uses them and how, and the faults.
+
+use std::time::Duration;
+
+use pulsar_native::SubscriptionType;
+use pulsar_native::broker::BrokerConfig;
+use pulsar_native::sim::{Fault, Rng};
+
+pub(super) struct Plan {
+    pub(super) broker: BrokerConfig,
+    pub(super) topics: Vec<TopicPlan>,
+    pub(super) clients: usize,
+    pub(super) faults: Vec<(Duration, Fault)>,
+    pub(super) operation_timeout: Duration,
+    pub(super) keep_alive_interval: Duration,
+}
+
+#[derive(Clone)]
+pub(super) struct TopicPlan {
+    pub(super) name: String,
+    pub(super) partitions: u32,
+    pub(super) producers: Vec<ProducerPlan>,
+    pub(super) subscriptions: Vec<SubscriptionPlan>,
+}
+
+#[derive(Clone)]
+pub(super) struct ProducerPlan {
+    pub(super) name: Option<String>,
+    pub(super) client: usize,
+    pub(super) messages: u64,
+    pub(super) batching: bool,
+    pub(super) batching_max_publish_delay: Duration,
+    pub(super) send_timeout: Duration,
+    pub(super) pending_max: usize,
+    pub(super) pace: Duration,
+}
+
+#[derive(Clone)]
+pub(super) struct SubscriptionPlan {
+    pub(super) name: String,
+    pub(super) kind: SubscriptionType,
+    pub(super) queue: u32,
+    pub(super) index_acks: bool,
+    pub(super) consumers: Vec<usize>,
+}
+
+impl TopicPlan {
+    pub(super) fn parts(&self) -> Vec<String> {
+        match self.partitions {
+            0 => vec![self.name.clone()],
+            count => (0..count).map(|index| format!("{}-partition-{index}", self.name)).collect(),
+        }
+    }
+}
+
+impl Plan {
+    pub(super) fn of(seed: u64) -> Self {
+        let mut rng = Rng::new(seed ^ 0x5eed);
+        let rng = &mut rng;
+        let mut broker = BrokerConfig::default();
+        broker.deduplication = rng.chance(500);
+        broker.batch_index_acknowledgment = rng.chance(700);
+        let tokens = rng.chance(400);
+        broker.token_key = tokens.then(|| b"a secret of the simulation, long enough".to_vec());
+        let clients = rng.range(1, 3) as usize;
+        let mut topics = Vec::new();
+        for number in 0..rng.range(1, 2) {
+            let topic = Self::topic(rng, number, clients, broker.batch_index_acknowledgment);
+            if topic.partitions > 0 {
+                broker.partitioned.insert(topic.name.clone(), topic.partitions);
+            }
+            topics.push(topic);
+        }
+        let count = if rng.chance(100) { 0 } else { rng.range(1, 12) };
+        let span = Duration::from_secs(rng.range(1, 40));
+        let mut faults = Vec::new();
+        for _ in 0..count {
+            // Many of them while everything is being set up.
+            let within = if rng.chance(300) { Duration::from_millis(80) } else { span };
+            faults.push((rng.duration(Duration::ZERO, within), Fault::any(rng, tokens)));
+        }
+        let operation_timeout = Duration::from_secs(*rng.pick(&[5, 30]));
+        let keep_alive_interval = Duration::from_secs(*rng.pick(&[10, 30]));
+        Self { broker, topics, clients, faults, operation_timeout, keep_alive_interval }
+    }
+
+    fn topic(rng: &mut Rng, number: u64, clients: usize, index_acks: bool) -> TopicPlan {
+        let any_client = |rng: &mut Rng| rng.below(clients as u64) as usize;
+        let mut subscriptions = Vec::new();
+        for number in 0..rng.range(1, 2) {
+            let kind = *rng.pick(&[
+                SubscriptionType::Exclusive,
+                SubscriptionType::Shared,
+                SubscriptionType::Failover,
+                SubscriptionType::KeyShared,
+            ]);
+            let consumers = if kind == SubscriptionType::Exclusive { 1 } else { rng.range(1, 3) };
+            subscriptions.push(SubscriptionPlan {
+                name: format!("s{number}"),
+                kind,
+                queue: *rng.pick(&[0, 1, 2, 5, 20, 1000]),
+                index_acks: index_acks && rng.chance(800),
+                consumers: (0..consumers).map(|_| any_client(rng)).collect(),
+            });
+        }
+        let by_key = subscriptions.iter().any(|subscription| subscription.kind == SubscriptionType::KeyShared);
+        let partitions = if rng.chance(200) { rng.range(1, 3) as u32 } else { 0 };
+        // Without a queue there is one consumer per topic, so no partitions.
+        for subscription in subscriptions.iter_mut().filter(|_| partitions > 0) {
+            subscription.queue = subscription.queue.max(1);
+        }
+        let mut producers = Vec::new();
+        for producer in 0..rng.range(1, 2) {
+            producers.push(ProducerPlan {
+                name: rng.chance(500).then(|| format!("p{number}-{producer}")),
+                client: any_client(rng),
+                messages: rng.range(5, 50),
+                batching: !by_key && rng.chance(700),
+                batching_max_publish_delay: Duration::from_millis(*rng.pick(&[0, 0, 1, 50])),
+                send_timeout: Duration::from_secs(*rng.pick(&[0, 5, 30, 30])),
+                pending_max: *rng.pick(&[1, 3, 10, 1000]),
+                pace: Duration::from_millis(*rng.pick(&[0, 10, 300, 1000])),
+            });
+        }
+        TopicPlan { name: format!("persistent://public/default/t{number}"), partitions, producers, subscriptions }
+    }
+
+    pub(super) fn parts(&self) -> Vec<String> {
+        self.topics.iter().flat_map(TopicPlan::parts).collect()
+    }
+}
