@@ -10,9 +10,7 @@ use super::batcher::deadlines_are_near;
 use super::one_or_more::OneOrMore;
 use super::pipeline::SealedEntry;
 use crate::machine::Now;
-use crate::machine::mutation::{self, Mutation};
 use crate::machine::producer::results::{SendCallback, SendResults};
-use crate::wire::frame::{Frame, frames};
 use crate::wire::tx::{SealedFrame, TxBuf};
 
 /// One message or batch: what gets a receipt of its own.
@@ -422,69 +420,4 @@ fn part(frames: &OneOrMore<SealedEntry>, entry: &Entry) -> Option<SealedFrame> {
         (start, end) = (start - frame.len(), end - frame.len());
     }
     None
-}
-
-/// What goes out again, spoilt for the tests that must notice it.
-impl InFlight {
-    pub(super) fn mutation(&mut self) {
-        if mutation::is(Mutation::ReorderOnResend) && self.entries.len() > 1 {
-            let (first, second) = (self.frame(0), self.frame(1));
-            let position = self.run_of(1).unwrap_or(0);
-            if let (Some(first), Some(second)) = (first, second) {
-                let mut all = self.unpack(0);
-                if position == 0 {
-                    all.swap(0, 1);
-                } else {
-                    all[0] = second;
-                    let mut behind = self.unpack(position);
-                    behind[0] = first;
-                    self.pack(position, &behind);
-                }
-                self.pack(0, &all);
-            }
-        }
-        if mutation::is(Mutation::RenumberOnResend) {
-            for position in 0..self.runs.len() {
-                if self.runs[position].transmitted {
-                    let frames: Vec<_> = self.unpack(position).iter().map(renumbered).collect();
-                    self.pack(position, &frames);
-                }
-            }
-        }
-    }
-
-    fn unpack(&self, position: usize) -> Vec<SealedFrame> {
-        let offset = self.offset(position);
-        (offset..offset + self.runs[position].left).filter_map(|at| self.frame(at)).collect()
-    }
-
-    fn pack(&mut self, position: usize, frames: &[SealedFrame]) {
-        let offset = self.offset(position);
-        let mut all = BytesMut::new();
-        for (entry, frame) in self.entries.range_mut(offset..).zip(frames) {
-            entry.start = all.len() as u32;
-            all.extend_from_slice(&frame.head);
-            all.extend_from_slice(&frame.payload);
-            entry.end = all.len() as u32;
-        }
-        let run = &mut self.runs[position];
-        run.whole = false;
-        let frame = SealedFrame { head: all.freeze(), payload: Bytes::new() };
-        run.frames = Frames::Sealed(OneOrMore::one(SealedEntry { frame, compared_bytes: 0 }));
-    }
-}
-
-fn renumbered(frame: &SealedFrame) -> SealedFrame {
-    let bytes = Bytes::from([&frame.head[..], &frame.payload[..]].concat());
-    let mut out = BytesMut::new();
-    for frame in frames(bytes).flatten() {
-        match frame {
-            Frame::Send { mut head, entry } => {
-                head.sequence_id += 1000;
-                Frame::Send { head, entry }.encode(&mut out);
-            }
-            other => other.encode(&mut out),
-        }
-    }
-    SealedFrame { head: out.freeze(), payload: Bytes::new() }
 }

@@ -10,7 +10,6 @@ use super::{BATCH_OPEN_MAX, Closing, Life, Link, Producer, ProducerCreated, SEQU
 use crate::error::{Error, ErrorKind, Result, SendError};
 use crate::machine::connection::peer::PeerInfo;
 use crate::machine::endpoint::outbox::{More, Op, OpKind, Outbox, Response};
-use crate::machine::mutation::{self, Mutation};
 use crate::machine::{Deadline, Deferred, Now};
 use crate::pb;
 use crate::wire::command::Command;
@@ -60,12 +59,7 @@ impl Producer {
         self.last_cause = None;
         self.topic_epoch = opened.topic_epoch.or(self.topic_epoch);
         self.unanswered_frames = 0;
-        if !mutation::is(Mutation::NoResend) {
-            self.in_flight.rewind();
-        }
-        if mutation::is(Mutation::ReorderOnResend) || mutation::is(Mutation::RenumberOnResend) {
-            self.in_flight.mutation();
-        }
+        self.in_flight.rewind();
         let first = self.context.is_none();
         let kept = self.context.as_ref().map(|context| context.producer_name.clone());
         let context = SealContext {
@@ -150,9 +144,7 @@ impl Producer {
         }
         self.link = Link::Detached;
         self.dirty = true;
-        if !mutation::is(Mutation::NoResend) {
-            self.in_flight.rewind();
-        }
+        self.in_flight.rewind();
         if let Life::Closing(closing) = &mut self.life {
             closing.asked = None;
         }
