@@ -52,6 +52,7 @@ pub use producer::{Producer, TryEnqueueError};
 pub use producer_builder::ProducerBuilder;
 pub use routing::{HashingScheme, MessageRoutingMode};
 pub use topics::Topics;
+pub use workers::Outcome;
 
 pub use crate::machine::control::{AuthData, HostPort};
 
