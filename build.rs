@@ -1,12 +1,19 @@
-//! Generates the Rust types of the protocol from `proto/`, without `protoc`.
+//! Generates the Rust types of the protocol from `proto/pulsar.fds`, the compiled form of the `.proto` files beside it.
 //!
-//! Next to them it leaves the descriptor set, so that a test can compare what was compiled with
-//! the wire facts in `tests/wire/`.
+//! The set is checked in so that a build needs no Protobuf compiler, neither `protoc` nor one in Rust. A build stops when
+//! the `.proto` files have changed since `proto/compile` made it.
 
-use std::{env, error::Error, fs, path::PathBuf};
+use std::{env, error::Error, fs, path::Path, path::PathBuf};
+
+use prost::Message as _;
+use prost_types::FileDescriptorSet;
+
+#[path = "proto/checksums.rs"]
+mod checksums;
+
+use checksums::{CHECKSUMS, COMMAND, DESCRIPTOR_SET, PROTO_FILES, checksums};
 
 const PROTO_DIR: &str = "proto";
-const PROTO_FILES: [&str; 2] = ["PulsarApi.proto", "PulsarMarkers.proto"];
 
 /// Messages that hold a credential: `src/pb.rs` writes their `Debug` by hand.
 const MESSAGES_WITH_CREDENTIALS: [&str; 4] = [
@@ -17,28 +24,30 @@ const MESSAGES_WITH_CREDENTIALS: [&str; 4] = [
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
-    println!("cargo:rerun-if-changed=build.rs");
-    println!("cargo:rerun-if-changed={PROTO_DIR}");
+    let proto_dir = Path::new(PROTO_DIR);
+    println!("cargo::rerun-if-changed=build.rs");
+    for name in PROTO_FILES.iter().chain(&[DESCRIPTOR_SET, CHECKSUMS, "checksums.rs"]) {
+        println!("cargo::rerun-if-changed={PROTO_DIR}/{name}");
+    }
+    if fs::read_to_string(proto_dir.join(CHECKSUMS))? != checksums(proto_dir)? {
+        println!("cargo::error=the .proto files no longer match {PROTO_DIR}/{DESCRIPTOR_SET}; run `{COMMAND}`");
+        return Ok(());
+    }
 
-    let mut compiler = protox::Compiler::new([PROTO_DIR])?;
-    compiler.include_source_info(true);
-    compiler.open_files(PROTO_FILES)?;
-
+    let encoded = fs::read(proto_dir.join(DESCRIPTOR_SET))?;
+    let set = FileDescriptorSet::decode(&encoded[..])?;
     let out_dir = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
-    fs::write(out_dir.join("pulsar.fds"), compiler.encode_file_descriptor_set())?;
+    fs::write(out_dir.join("explain_fields.rs"), names(&set))?;
+    // For the tests that compare the schema with other sources.
+    fs::write(out_dir.join(DESCRIPTOR_SET), encoded)?;
 
-    fs::write(out_dir.join("explain_fields.rs"), names(compiler.file_descriptor_set()))?;
-
-    prost_build::Config::new()
-        .bytes(["."])
-        .skip_debug(MESSAGES_WITH_CREDENTIALS)
-        .compile_fds(compiler.file_descriptor_set())?;
+    prost_build::Config::new().bytes(["."]).skip_debug(MESSAGES_WITH_CREDENTIALS).compile_fds(set)?;
     Ok(())
 }
 
 /// Names of fields and of enum values, as two tables of Rust source: (message, number, field, type) and
 /// (enum, number, value). Types are named without their package.
-fn names(set: prost_types::FileDescriptorSet) -> String {
+fn names(set: &FileDescriptorSet) -> String {
     let (mut fields, mut values) = (String::new(), String::new());
     for file in &set.file {
         for message in &file.message_type {

@@ -71,6 +71,9 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[macro_use]
+mod mutation;
+
 #[cfg(feature = "broker")]
 pub mod broker;
 #[cfg(feature = "client")]

@@ -35,43 +35,27 @@
 //! | `judge` | what clients did wrong |
 //! | `faults` | what goes wrong on purpose |
 
-mod acks;
-mod auth;
-mod builder;
+mod admin;
+mod commands;
 pub mod config;
-mod connection;
-mod consumers;
-mod cursor;
+mod conformance;
+mod connections;
 mod dispatch;
-mod facts;
+mod embedded;
 pub mod faults;
-mod handshake;
-mod hashing;
-mod judge;
-mod log;
-mod lookup;
 pub mod machine;
-mod operator;
-mod parked;
-mod pattern;
-mod producers;
-mod publish;
-mod schema;
-mod seek;
-mod server;
-mod stats;
+mod storage;
 mod subscription;
-mod timers;
-mod topic;
-mod topic_list;
+mod topics;
 
-#[cfg(feature = "sim")]
-pub(crate) use auth::mint as mint_token;
-pub use builder::EmbeddedBrokerBuilder;
+pub use admin::stats::{ConsumerStats, SubscriptionStats, TopicStats};
 pub use config::{BrokerConfig, DamagedEntries};
-pub use faults::{Effect, Event, Fault, Faults};
-pub use judge::{Rule, Violation};
+pub use conformance::{Rule, Violation};
 #[cfg(feature = "sim")]
-pub(crate) use log::Position;
-pub use server::EmbeddedBroker;
-pub use stats::{ConsumerStats, SubscriptionStats, TopicStats};
+pub(crate) use connections::token::mint as mint_token;
+pub use embedded::EmbeddedBroker;
+pub use embedded::builder::EmbeddedBrokerBuilder;
+pub use embedded::faults::{Faults, When};
+pub use faults::{Effect, Event, Fault};
+#[cfg(feature = "sim")]
+pub(crate) use storage::log::Position;

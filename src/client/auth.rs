@@ -9,18 +9,112 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::machine::control::AuthData;
+use crate::machine::control::{AuthContext, AuthData};
 
 /// The future of [`Authentication::credentials`].
 pub type CredentialsFuture<'a> = Pin<Box<dyn Future<Output = Result<AuthData>> + Send + 'a>>;
 
+/// The future of [`Authentication::http_headers`].
+pub type HttpHeadersFuture<'a> = Pin<Box<dyn Future<Output = Result<HttpHeaders>> + Send + 'a>>;
+
 /// A source of credentials (`auth_method_name` and `auth_data` of CONNECT and AUTH_RESPONSE).
 ///
-/// It is asked before each dial, when the broker wants a refresh (AUTH_CHALLENGE), and once more after a refusal, so
-/// a source that fetches should not answer from a cache it cannot renew.
+/// It is asked before each dial, when the broker sends a challenge (AUTH_CHALLENGE), and once more after a refusal, so
+/// a source that fetches should not answer from a cache it cannot renew. [`Token`] is the usual one.
+///
+/// ```
+/// use pulsar_native::Error;
+/// use pulsar_native::client::{AuthContext, AuthData, Authentication, CredentialsFuture};
+///
+/// /// Answers a challenge with the same bytes, reversed.
+/// struct Reverse;
+///
+/// impl Authentication for Reverse {
+///     fn credentials<'a>(&'a self, context: &'a AuthContext) -> CredentialsFuture<'a> {
+///         Box::pin(async move {
+///             match context.challenge() {
+///                 None => Ok(AuthData::new("reverse", "hello")),
+///                 Some(challenge) if challenge.method == "reverse" => {
+///                     let answer: Vec<u8> = challenge.data.iter().rev().copied().collect();
+///                     Ok(AuthData::new("reverse", answer))
+///                 }
+///                 Some(other) => Err(Error::authentication(format!("{} is not for us", other.method))),
+///             }
+///         })
+///     }
+/// }
+/// ```
 pub trait Authentication: Send + Sync + 'static {
-    /// The credentials as of now. An error ends the dial it was asked for, and is retried like a failed dial.
-    fn credentials(&self) -> CredentialsFuture<'_>;
+    /// The credentials as of now.
+    ///
+    /// # Errors
+    /// An error ends the dial it was asked for. One that is [retriable](crate::Error::is_retriable), as
+    /// [`Error::connection`](crate::Error::connection) is, is tried again as a failed dial is; any other, such as
+    /// [`Error::authentication`](crate::Error::authentication), is final for what was never attached. A source that
+    /// takes longer than the operation timeout counts as one that may be tried again.
+    fn credentials<'a>(&'a self, context: &'a AuthContext) -> CredentialsFuture<'a>;
+
+    /// The headers that authenticate a request to a broker's HTTP port. Default: made of the
+    /// [credentials](Self::credentials), for the methods `token` and `basic`; none for others.
+    ///
+    /// # Errors
+    /// As of [`Self::credentials`].
+    fn http_headers<'a>(&'a self, context: &'a AuthContext) -> HttpHeadersFuture<'a> {
+        Box::pin(async move { Ok(HttpHeaders::of(&self.credentials(context).await?)) })
+    }
+}
+
+/// The headers that authenticate an HTTP request. `Debug` shows their names and not their values.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct HttpHeaders(Vec<(String, String)>);
+
+impl HttpHeaders {
+    /// None yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a header.
+    #[must_use]
+    pub fn with(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.0.push((name.into(), value.into()));
+        self
+    }
+
+    /// The headers by name and value, in the order they were added.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
+    fn of(credentials: &AuthData) -> Self {
+        let value = match credentials.method.as_str() {
+            "token" => format!("Bearer {}", String::from_utf8_lossy(&credentials.data)),
+            "basic" => format!("Basic {}", base64(&credentials.data)),
+            _ => return Self::new(),
+        };
+        Self::new().with("Authorization", value)
+    }
+}
+
+impl fmt::Debug for HttpHeaders {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter().map(|(name, _)| (name, format_args!("<hidden>")))).finish()
+    }
+}
+
+/// RFC 4648, with padding: too little to depend on a crate for.
+fn base64(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for chunk in bytes.chunks(3) {
+        let group = (0..3).fold(0, |group, at| group << 8 | u32::from(chunk.get(at).copied().unwrap_or(0)));
+        for at in 0..4 {
+            let is_padding = at > chunk.len();
+            text.push(if is_padding { '=' } else { char::from(ALPHABET[(group >> (18 - 6 * at)) as usize & 63]) });
+        }
+    }
+    text
 }
 
 /// No authentication.
@@ -28,7 +122,7 @@ pub trait Authentication: Send + Sync + 'static {
 pub struct NoAuthentication;
 
 impl Authentication for NoAuthentication {
-    fn credentials(&self) -> CredentialsFuture<'_> {
+    fn credentials<'a>(&'a self, _context: &'a AuthContext) -> CredentialsFuture<'a> {
         Box::pin(std::future::ready(Ok(AuthData::none())))
     }
 }
@@ -101,13 +195,13 @@ fn closed() -> Error {
 }
 
 impl Authentication for Token {
-    fn credentials(&self) -> CredentialsFuture<'_> {
+    fn credentials<'a>(&'a self, _context: &'a AuthContext) -> CredentialsFuture<'a> {
         Box::pin(async {
             let data = self.fetch().await?;
             if data.is_empty() {
                 return Err(Error::local(ErrorKind::Authentication, "the token is empty"));
             }
-            Ok(AuthData { method: "token".to_owned(), data })
+            Ok(AuthData::new("token", data))
         })
     }
 }
@@ -119,5 +213,44 @@ impl fmt::Debug for Token {
             Source::File(_) => "Token(<file>)",
             Source::Supplier(_) => "Token(<supplier>)",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Basic;
+
+    impl Authentication for Basic {
+        fn credentials<'a>(&'a self, context: &'a AuthContext) -> CredentialsFuture<'a> {
+            let host = context.broker().host.to_string();
+            Box::pin(async move { Ok(AuthData::basic("Aladdin", &host)) })
+        }
+    }
+
+    async fn headers(source: &dyn Authentication) -> HttpHeaders {
+        let context = AuthContext::new(crate::client::HostPort { host: "open sesame".into(), port: 8080 });
+        source.http_headers(&context).await.expect("headers")
+    }
+
+    #[tokio::test]
+    async fn headers_are_made_of_tokens_and_passwords_and_show_neither() {
+        let token = headers(&Token::new("secret")).await;
+        assert_eq!(token.iter().collect::<Vec<_>>(), [("Authorization", "Bearer secret")]);
+        assert_eq!(format!("{token:?}"), r#"{"Authorization": <hidden>}"#);
+        let basic = headers(&Basic).await;
+        // The example of RFC 7617.
+        assert_eq!(basic.iter().collect::<Vec<_>>(), [("Authorization", "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==")]);
+        assert_eq!(headers(&NoAuthentication).await, HttpHeaders::new());
+    }
+
+    #[test]
+    fn base64_of_the_rfc() {
+        let vectors = ["", "Zg==", "Zm8=", "Zm9v", "Zm9vYg==", "Zm9vYmE=", "Zm9vYmFy"];
+        for (length, text) in vectors.iter().enumerate() {
+            assert_eq!(base64(&b"foobar"[..length]), *text);
+        }
+        assert_eq!(base64(&[0xfb, 0xff]), "+/8=");
     }
 }

@@ -10,12 +10,12 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::auth::{Authentication, NoAuthentication};
 use super::dial::{Dialer, TcpDialer};
-use super::runtime::{Dialing, Runtime};
+use super::driver::{DialConfig, SupervisorDriver};
+use super::runtime::{Runtime, TokioRuntime};
 use super::{Client, Shared, clock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::machine::ReadyList;
 use crate::machine::control::Input;
-use crate::machine::supervisor::query;
 use crate::machine::supervisor::service_url::ServiceUrl;
 use crate::machine::supervisor::{Supervisor, SupervisorConfig};
 
@@ -132,11 +132,18 @@ impl ClientBuilder {
     /// # Cancel safety
     /// Dropping the future ends the client it started.
     pub async fn connect(self) -> Result<Client> {
-        let (client, supervisor, inbox) = self.parts()?;
-        let (ready, news) = (client.shared.ready.clone(), client.shared.inputs.clone());
-        tokio::spawn(Runtime::new(supervisor, ready, inbox, news, self.dialing()));
-        client.shared.query(query::connect()).await?;
+        let (client, driver) = self.with_runtime(TokioRuntime)?;
+        tokio::spawn(driver);
+        client.check_connection().await?;
         Ok(client)
+    }
+
+    /// A client, and the task that has to run for it.
+    pub(crate) fn with_runtime<R: Runtime>(self, runtime: R) -> Result<(Client, SupervisorDriver<R>)> {
+        let (client, supervisor, inputs) = self.parts()?;
+        let (ready, events) = (client.shared.ready.clone(), client.shared.inputs.clone());
+        let driver = SupervisorDriver::new(supervisor, runtime, ready, (events, inputs), self.dial_config());
+        Ok((client, driver))
     }
 
     /// A client whose tasks do not run yet.
@@ -160,25 +167,9 @@ impl ClientBuilder {
             seed,
             producer_ids: AtomicU64::new(0),
             consumer_ids: AtomicU64::new(0),
+            watcher_ids: AtomicU64::new(0),
         };
         Ok((Client { shared: Arc::new(shared) }, supervisor, inbox))
-    }
-
-    /// The same, for a simulation to run.
-    #[cfg(feature = "sim")]
-    pub(crate) fn simulated(self) -> Result<(Client, crate::sim::Parts)> {
-        let (client, supervisor, inbox) = self.parts()?;
-        let parts = crate::sim::Parts {
-            supervisor,
-            ready: client.shared.ready.clone(),
-            inbox,
-            news: client.shared.inputs.clone(),
-            authentication: self.authentication,
-            connect_timeout: self.connect_timeout,
-            keep_alive_interval: self.keep_alive_interval,
-            operation_timeout: self.operation_timeout,
-        };
-        Ok((client, parts))
     }
 
     fn validate(&self) -> Result<()> {
@@ -199,12 +190,12 @@ impl ClientBuilder {
         Ok(())
     }
 
-    fn dialing(self) -> Dialing {
+    fn dial_config(self) -> DialConfig {
         let tcp = TcpDialer {
             #[cfg(feature = "tls")]
             tls: super::dial::TlsOptions::new(self.ca_file),
         };
-        Dialing {
+        DialConfig {
             authentication: self.authentication,
             dialer: self.dialer.unwrap_or_else(|| Arc::new(tcp)),
             connect_timeout: self.connect_timeout,

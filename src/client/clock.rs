@@ -5,27 +5,39 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::machine::Now;
 
-/// How long the wall clock is reckoned from one reading of it, by the monotonic one. Reading a clock costs as much as
-/// framing a message, so a message outside a batch shall pay for one reading, not two.
-const RECKONED_MAX: Duration = Duration::from_millis(50);
+/// How long the wall clock is derived from one reading of it by the monotonic one. Reading a clock costs as much as
+/// framing a message, so a message outside a batch pays for one reading, not two.
+const DERIVED_MAX: Duration = Duration::from_millis(50);
 
 thread_local! {
     /// The last reading of both clocks.
     static LAST: Cell<Option<(Instant, u64)>> = const { Cell::new(None) };
 }
 
-/// The clocks as of now: tokio's, so that a paused one holds still, and the wall clock. In a simulation, its own.
+#[cfg(feature = "sim")]
+thread_local! {
+    static VIRTUAL: Cell<Option<Now>> = const { Cell::new(None) };
+}
+
+/// Makes `now` the time on this thread until it is set again; `None` gives it back to the clocks.
+#[cfg(feature = "sim")]
+pub(crate) fn set_virtual(now: Option<Now>) {
+    VIRTUAL.set(now);
+}
+
+/// The clocks as of now: tokio's, so that a paused one holds still, and the wall clock. On a thread with a virtual time,
+/// that one.
 pub(crate) fn now() -> Now {
     #[cfg(feature = "sim")]
-    if let Some(now) = simulated::get() {
+    if let Some(now) = VIRTUAL.get() {
         return now;
     }
     let at = tokio::time::Instant::now().into_std();
-    let reckoned = LAST.get().and_then(|(then, wall_ms)| {
-        let since = at.checked_duration_since(then).filter(|since| *since < RECKONED_MAX)?;
+    let derived = LAST.get().and_then(|(then, wall_ms)| {
+        let since = at.checked_duration_since(then).filter(|since| *since < DERIVED_MAX)?;
         Some(wall_ms + u64::from(since.subsec_millis()))
     });
-    let wall_ms = reckoned.unwrap_or_else(|| {
+    let wall_ms = derived.unwrap_or_else(|| {
         let wall_ms = system_ms();
         LAST.set(Some((at, wall_ms)));
         wall_ms
@@ -36,7 +48,7 @@ pub(crate) fn now() -> Now {
 /// Milliseconds since 1970 UTC.
 pub(crate) fn wall_ms() -> u64 {
     #[cfg(feature = "sim")]
-    if let Some(now) = simulated::get() {
+    if let Some(now) = VIRTUAL.get() {
         return now.wall_ms;
     }
     system_ms()
@@ -45,24 +57,4 @@ pub(crate) fn wall_ms() -> u64 {
 fn system_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// The clock of the simulation that runs on this thread, if one does.
-#[cfg(feature = "sim")]
-pub(crate) mod simulated {
-    use std::cell::Cell;
-
-    use crate::machine::Now;
-
-    thread_local! {
-        static NOW: Cell<Option<Now>> = const { Cell::new(None) };
-    }
-
-    pub(crate) fn get() -> Option<Now> {
-        NOW.get()
-    }
-
-    pub(crate) fn set(now: Option<Now>) {
-        NOW.set(now);
-    }
 }

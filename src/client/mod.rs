@@ -1,7 +1,7 @@
 //! The client over tokio: the only room with sockets and clocks.
 //!
-//! [`Client`] is the way in. Behind it run one task for the supervisor (`runtime`) and one for each connection
-//! (`driver`); both only carry out what the machines decide. A [`Producer`] or [`Consumer`] talks to its endpoint
+//! [`Client`] is the way in. Behind it run one task for the supervisor and one for each connection (`driver`), over the
+//! timers and tasks of tokio (`runtime`); both only carry out what the machines decide. A [`Producer`] or [`Consumer`] talks to its endpoint
 //! under that endpoint's own lock and never to a task.
 
 use std::fmt;
@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::{ConsumerId, ProducerId};
+use crate::id::{ConsumerId, ProducerId, WatcherId};
 use crate::machine::EndpointRef;
 use crate::machine::control::Input;
 use crate::machine::supervisor::query::{self, Query};
@@ -31,17 +31,17 @@ mod message;
 mod parts;
 mod producer;
 mod producer_builder;
-mod read_buffer;
 mod receive;
 mod routing;
-mod runtime;
+pub(crate) mod runtime;
 #[cfg(all(test, feature = "broker"))]
 mod tests;
+mod topic_list;
 mod topics;
 mod workers;
 
 pub use acker::Acker;
-pub use auth::{Authentication, CredentialsFuture, NoAuthentication, Token};
+pub use auth::{Authentication, CredentialsFuture, HttpHeaders, HttpHeadersFuture, NoAuthentication, Token};
 pub use builder::ClientBuilder;
 pub use consumer::{Consumer, ConsumerStats};
 pub use consumer_builder::ConsumerBuilder;
@@ -51,10 +51,12 @@ pub use message::ReceivedMessage;
 pub use producer::{Producer, TryEnqueueError};
 pub use producer_builder::ProducerBuilder;
 pub use routing::{HashingScheme, MessageRoutingMode};
+#[doc(hidden)]
+pub use topic_list::{TopicChange, TopicListWatch};
 pub use topics::Topics;
 pub use workers::Outcome;
 
-pub use crate::machine::control::{AuthData, HostPort};
+pub use crate::machine::control::{AuthContext, AuthData, HostPort};
 
 /// A connection to a Pulsar cluster. Clones share it.
 ///
@@ -76,6 +78,7 @@ pub(crate) struct Shared {
     seed: u64,
     producer_ids: AtomicU64,
     consumer_ids: AtomicU64,
+    watcher_ids: AtomicU64,
 }
 
 impl Client {
@@ -123,9 +126,8 @@ impl Client {
         closed
     }
 
-    /// Waits until a broker has taken the credentials.
-    #[cfg(feature = "sim")]
-    pub(crate) async fn check_in(&self) -> Result<()> {
+    /// Waits until a broker has accepted the credentials.
+    pub(crate) async fn check_connection(&self) -> Result<()> {
         self.shared.query(query::connect()).await.map(drop)
     }
 
@@ -180,6 +182,10 @@ impl Shared {
 
     pub(crate) fn next_consumer_id(&self) -> ConsumerId {
         ConsumerId(self.consumer_ids.fetch_add(1, Ordering::Relaxed))
+    }
+
+    pub(crate) fn next_watcher_id(&self) -> WatcherId {
+        WatcherId(self.watcher_ids.fetch_add(1, Ordering::Relaxed))
     }
 
     /// The topics behind `topic`: its partitions, or itself if it has none.

@@ -4,14 +4,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use super::supervisor::query::PendingQuery;
 use super::{EndpointId, EndpointRef, ReplyTo};
 use crate::error::{Error, ErrorKind, Result, ServerError};
 use crate::machine::connection::peer::{PeerInfo, ProtocolViolation, RequestError};
 use crate::machine::endpoint::outbox::Response;
 use crate::wire::command::Command;
+
+pub use super::credentials::{AuthContext, AuthData};
 
 /// Names one connection, from its dial to its end. Never used again, so that a late event of an old connection cannot be
 /// taken for one of the new.
@@ -62,29 +62,6 @@ impl BrokerKey {
     /// The broker as `host:port`, for `CONNECT.proxy_to_broker_url`, when a proxy stands between.
     pub fn proxy_to_broker_url(&self) -> Option<String> {
         (self.logical != self.physical).then(|| self.logical.to_string())
-    }
-}
-
-/// What authenticates a connection: `auth_method_name` and `auth_data` of CONNECT and AUTH_RESPONSE.
-#[derive(Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct AuthData {
-    /// `none`, `token`, `basic` ...
-    pub method: String,
-    /// The credential. Never shown.
-    pub data: Bytes,
-}
-
-impl AuthData {
-    /// No authentication.
-    pub fn none() -> Self {
-        Self { method: "none".to_owned(), data: Bytes::new() }
-    }
-}
-
-impl fmt::Debug for AuthData {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "AuthData({}, <{} bytes>)", self.method, self.data.len())
     }
 }
 
@@ -147,7 +124,7 @@ pub enum Input {
 #[derive(Debug)]
 pub enum Action {
     /// Ask the credential source; the answer is [`Input::Credentials`].
-    FetchCredentials(ConnectionId),
+    FetchCredentials(ConnectionId, AuthContext),
     /// Connect and run a session; its events are [`Input::Session`], its failure [`SessionEvent::Ended`].
     Dial {
         /// The name of the connection from now on.
@@ -183,7 +160,7 @@ pub enum SessionEvent {
     /// The handshake is done.
     Connected(PeerInfo),
     /// The broker wants fresh credentials (AUTH_CHALLENGE).
-    Challenged,
+    Challenged(AuthData),
     /// The endpoint is open.
     Opened(EndpointId, Attempt),
     /// The broker did not open the endpoint.

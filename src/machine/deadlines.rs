@@ -1,4 +1,4 @@
-//! Many deadlines, one for each key: which is next, and which are due.
+//! A queue of deadlines, one for each key: which is next, and which are due.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -20,12 +20,12 @@ const OUTDATED_FACTOR: usize = 4;
 /// behind; when these are most of the heap, it is built anew from the keys, so it is bounded by the keys.
 #[derive(Debug)]
 pub struct Deadlines<K> {
-    wanted: HashMap<K, Slot>,
+    wanted: HashMap<K, KeyDeadline>,
     heap: BinaryHeap<Reverse<(Instant, K)>>,
 }
 
 #[derive(Debug)]
-struct Slot {
+struct KeyDeadline {
     deadline: Deadline,
     /// The earliest entry for this key in the heap.
     queued_at: Instant,
@@ -54,7 +54,7 @@ impl<K: Copy + Eq + Hash + Ord> Deadlines<K> {
             }
             slot.queued_at = deadline.at;
         } else {
-            self.wanted.insert(key, Slot { deadline, queued_at: deadline.at });
+            self.wanted.insert(key, KeyDeadline { deadline, queued_at: deadline.at });
         }
         self.heap.push(Reverse((deadline.at, key)));
         if self.heap.len() > OUTDATED_FACTOR * self.wanted.len() + OUTDATED_ENTRIES {
@@ -75,7 +75,7 @@ impl<K: Copy + Eq + Hash + Ord> Deadlines<K> {
         self.wanted.get(key).map(|slot| slot.deadline)
     }
 
-    /// When to look again. It may be early: then [`Self::pop_due`] gives nothing.
+    /// When the next key may be due. It can be early: then [`Self::pop_due`] gives nothing.
     pub fn next(&self) -> Option<Deadline> {
         let Reverse((at, key)) = self.heap.peek()?;
         let why = self.wanted.get(key).map_or("outdated", |slot| slot.deadline.why);

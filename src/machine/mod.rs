@@ -1,31 +1,41 @@
 //! Protocol state without I/O and without a clock.
 //!
-//! What lives here decides; it never reads a socket, a clock, a random source or the environment. Time comes in as
+//! Everything here decides and nothing here reads a socket, a clock, a random source or the environment. Time comes in as
 //! [`Now`], seeds and credentials as arguments; frames, events and deadlines go out.
 //!
+//! # Planes
+//! | folder | decides about |
+//! | --- | --- |
+//! | `supervisor` | which brokers are dialed; where each endpoint attaches, and when it tries again; queries |
+//! | `session` | one connection and the endpoints attached to it: dispatch, schedule |
+//! | `connection` | one connection's protocol: handshake, keep-alive, requests and responses |
+//! | `endpoint` | what all endpoints share: the lock, the ready list, the contract [`EndpointMachine`] |
+//! | `producer`, `consumer`, `topic_list` | the three kinds of endpoint |
+//!
 //! # The contract
-//! - Inputs are `handle_*` and `on_*`; what a user asks are verbs (`push`, `ack`, `close`); outputs are `poll_*` and
+//! - Inputs are `handle_*` and `on_*`; what the application asks are verbs (`push`, `ack`, `close`); outputs are `poll_*` and
 //!   `take_*`. `now` is the last argument.
 //! - After any input the caller drains `poll_transmit`, then `poll_event`, then asks `poll_deadline`. A parent drains
 //!   its children, it does not chain them.
 //! - `poll_deadline` changes nothing. `handle_deadline` does nothing when it is called early, so a deadline that moves
 //!   later need not be re-armed.
-//! - Every answer and notice names the attempt it belongs to; one of an earlier attempt changes nothing, but a success
-//!   that nobody wants any more is closed at the broker.
+//! - Every response and event names the attempt it belongs to; one of an earlier attempt changes nothing, except that an
+//!   endpoint which opens late is closed at the broker.
 //! - Peer input gives an `Err` or an event. A panic means that an invariant of this library broke, and its text says
 //!   which.
 //! - Every queue has a bound, and the bound has a name with its unit at the end.
 //!
 //! # Locks
-//! An endpoint, then at most one leaf ([`ReadyList`], an outcome, a reply). Never two endpoints. Under a lock nothing
-//! is woken, called back, compressed, written, or dropped that could run foreign code: that goes into [`Deferred`], which
-//! is fired with no lock held.
+//! An endpoint, then at most one leaf ([`ReadyList`], send results, a reply). Never two endpoints. Under a lock no task is
+//! woken, no callback called, nothing compressed or written, and no value of the application dropped: that goes into
+//! [`Deferred`], which is fired with no lock held.
 
 use std::time::{Duration, Instant};
 
 pub mod connection;
 pub mod consumer;
 pub mod control;
+pub mod credentials;
 pub mod deadlines;
 pub mod endpoint;
 pub mod mutation;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::net::Direction;
+use super::network::Direction;
 use super::rng::Rng;
 use crate::error::ServerCode;
 

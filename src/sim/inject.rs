@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::faults::Fault;
-use super::gate::BROKERS;
-use super::net::{Direction, NetId};
+use super::network::{Direction, NetworkEvent, PairId};
+use super::proxy::BROKERS;
 use super::world::World;
 use crate::broker::machine::Broker;
 
@@ -12,11 +12,11 @@ impl World {
     pub(super) fn inject(&mut self, fault: Fault) {
         self.note("fault", 0, || format!("{fault:?}"));
         if fault.is_about_frames() {
-            self.gate.arm(fault);
+            self.proxy.arm(fault);
             return;
         }
         if self.do_fault(&fault) {
-            self.gate.counts.count(&fault);
+            self.proxy.counts.count(&fault);
         }
     }
 
@@ -24,18 +24,20 @@ impl World {
     fn do_fault(&mut self, fault: &Fault) -> bool {
         let now = self.now.at;
         match *fault {
-            Fault::Drop => self.on_any_wire(|world, net| {
-                if let Some(wire) = world.net.get_mut(net) {
-                    wire.is_faulted = true;
+            Fault::Drop => self.on_any_pair(|world, id| {
+                if let Some(pair) = world.network.get_mut(id) {
+                    pair.is_faulted = true;
                 }
-                world.net.due.push((now, super::net::Due::Break(net)));
+                world.network.events.push((now, NetworkEvent::Break(id)));
             }),
-            Fault::HalfOpen(way) => self.on_any_wire(|world, net| world.net.make_hole(net, way)),
-            Fault::CutAfter(way, bytes) => self.on_any_wire(|world, net| world.net.cut_after(net, way, bytes)),
-            Fault::Freeze(way, time) => self.on_any_wire(|world, net| world.net.freeze(net, way, now + time)),
-            Fault::Slow(way, delay, pace) => self.on_any_wire(|world, net| world.net.slow_down(net, way, delay, pace)),
+            Fault::HalfOpen(way) => self.on_any_pair(|world, id| world.network.make_hole(id, way)),
+            Fault::CutAfter(way, bytes) => self.on_any_pair(|world, id| world.network.cut_after(id, way, bytes)),
+            Fault::Freeze(way, time) => self.on_any_pair(|world, id| world.network.freeze(id, way, now + time)),
+            Fault::Slow(way, delay, pace) => {
+                self.on_any_pair(|world, id| world.network.slow_down(id, way, delay, pace))
+            }
             Fault::RefuseDials(time) => {
-                (0..BROKERS.len()).for_each(|broker| self.away(broker, now + time));
+                (0..BROKERS.len()).for_each(|broker| self.set_away(broker, now + time));
                 true
             }
             Fault::DelayDial(time) => {
@@ -47,7 +49,7 @@ impl World {
             Fault::CloseProducer => self.close_any_producer(),
             Fault::CloseConsumer => self.close_any_consumer(),
             Fault::RedirectLoop(time) => {
-                self.gate.redirects_until = Some(now + time);
+                self.proxy.redirects_until = Some(now + time);
                 true
             }
             Fault::ExpireTokens => {
@@ -58,33 +60,33 @@ impl World {
         }
     }
 
-    fn on_any_wire(&mut self, work: impl FnOnce(&mut Self, NetId)) -> bool {
-        let live = self.net.live();
+    fn on_any_pair(&mut self, work: impl FnOnce(&mut Self, PairId)) -> bool {
+        let live = self.network.live();
         if live.is_empty() {
             return false;
         }
-        let net = *self.rng.pick(&live);
-        work(self, net);
+        let id = *self.rng.pick(&live);
+        work(self, id);
         true
     }
 
     fn restart(&mut self, time: Duration) -> bool {
         let broker = self.rng.below(BROKERS.len() as u64) as usize;
         let until = self.now.at + time;
-        self.away(broker, until);
-        for net in self.net.live() {
-            if self.net.get(net).is_some_and(|wire| wire.broker == broker) {
-                if let Some(wire) = self.net.get_mut(net) {
-                    wire.is_faulted = true;
+        self.set_away(broker, until);
+        for id in self.network.live() {
+            if self.network.get(id).is_some_and(|pair| pair.broker == broker) {
+                if let Some(pair) = self.network.get_mut(id) {
+                    pair.is_faulted = true;
                 }
-                self.net.due.push((self.now.at, super::net::Due::Break(net)));
-                if let Some(conn) = self.net.get(net).map(|wire| wire.conn) {
+                self.network.events.push((self.now.at, NetworkEvent::Break(id)));
+                if let Some(conn) = self.network.get(id).map(|pair| pair.conn) {
                     self.broker.disconnect(conn);
                 }
             }
         }
-        for topic in self.gate.topics_of(broker) {
-            self.gate.move_topic(&topic, (broker + 1) % BROKERS.len());
+        for topic in self.proxy.topics_of(broker) {
+            self.proxy.move_topic(&topic, (broker + 1) % BROKERS.len());
             self.broker.unload(&topic);
         }
         self.flush_broker();
@@ -97,9 +99,9 @@ impl World {
             return false;
         }
         let topic = self.rng.pick(&topics).clone();
-        let from = self.gate.owner(&topic);
+        let from = self.proxy.owner(&topic);
         let to = (from + 1) % BROKERS.len();
-        self.gate.move_topic(&topic, to);
+        self.proxy.move_topic(&topic, to);
         if assigned {
             self.broker.transfer(&topic, BROKERS[to]);
         } else {
@@ -144,17 +146,17 @@ impl World {
 
     /// Nothing goes wrong any more. What hangs is left for the client to find, but for one thing that it cannot: a
     /// receipt that was lost on a connection that is good otherwise.
-    pub(super) fn calm(&mut self) {
-        self.gate.calm();
-        self.open_ways();
-        for net in std::mem::take(&mut self.gate.lossy) {
+    pub(super) fn heal(&mut self) {
+        self.proxy.heal();
+        self.allow_dials();
+        for id in std::mem::take(&mut self.proxy.lossy) {
             let now = self.now.at;
-            self.at(now, super::world::Event::Net(super::net::Due::Break(net)));
+            self.at(now, super::world::Event::Network(NetworkEvent::Break(id)));
         }
-        for net in self.net.live() {
-            if self.net.get(net).is_some_and(|wire| wire.is_faulted) {
-                self.net.slow_down(net, Direction::Up, Duration::from_millis(1), 0);
-                self.net.slow_down(net, Direction::Down, Duration::from_millis(1), 0);
+        for id in self.network.live() {
+            if self.network.get(id).is_some_and(|pair| pair.is_faulted) {
+                self.network.slow_down(id, Direction::Up, Duration::from_millis(1), 0);
+                self.network.slow_down(id, Direction::Down, Duration::from_millis(1), 0);
             }
         }
     }

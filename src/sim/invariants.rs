@@ -1,45 +1,46 @@
-//! What must hold for every client at every step, whatever the application does.
+//! Invariants that were broken in one run.
 
 use std::fmt;
 use std::time::Duration;
 
-/// Violations kept; one is enough to fail a run.
+/// Violations kept. The first one ends a run.
 const VIOLATIONS_MAX: usize = 100;
 
-/// A promise that was broken.
+/// An invariant that did not hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Violation {
+pub struct InvariantViolation {
     /// The name of the checker.
     pub checker: &'static str,
-    /// What it saw.
+    /// What the checker found.
     pub detail: String,
     /// When, since the start of the simulation.
     pub at: Duration,
 }
 
-impl fmt::Display for Violation {
+impl fmt::Display for InvariantViolation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "[{}] after {} ms: {}", self.checker, self.at.as_millis(), self.detail)
     }
 }
 
-impl std::error::Error for Violation {}
+impl std::error::Error for InvariantViolation {}
 
-/// All of one run.
+/// The violations of one run.
 #[derive(Debug, Default)]
-pub(super) struct Violations {
-    list: Vec<Violation>,
+pub(super) struct ViolationLog {
+    list: Vec<InvariantViolation>,
+    /// The virtual time since the start, set as it passes.
     pub(super) elapsed: Duration,
 }
 
-impl Violations {
-    pub(super) fn note(&mut self, checker: &'static str, detail: impl FnOnce() -> String) {
+impl ViolationLog {
+    pub(super) fn report(&mut self, checker: &'static str, detail: impl FnOnce() -> String) {
         if self.list.len() < VIOLATIONS_MAX {
-            self.list.push(Violation { checker, detail: detail(), at: self.elapsed });
+            self.list.push(InvariantViolation { checker, detail: detail(), at: self.elapsed });
         }
     }
 
-    pub(super) fn first(&self) -> Option<&Violation> {
+    pub(super) fn first(&self) -> Option<&InvariantViolation> {
         self.list.first()
     }
 }

@@ -21,76 +21,134 @@
 //! });
 //! sim.inject_at(Duration::from_millis(300), Fault::Drop);
 //! sim.inject_at(Duration::from_millis(600), Fault::Restart(Duration::from_secs(2)));
-//! sim.run_for(Duration::from_secs(60)).expect("no promise is broken");
+//! sim.run_for(Duration::from_secs(60)).expect("every invariant holds");
 //! assert!(sim.stored("orders").len() >= 100);
 //! ```
 //!
 //! # What is real and what is not
-//! Real: the handles, the supervisor, the sessions, the producers' and consumers' machines, the codec, and the
-//! embedded broker, which plays two brokers that share its topics. Simulated: sockets, timers, tokio's tasks, and the
-//! two brokers' addresses, redirects and moves. Tasks run in an order that the seed picks. What awaits tokio's own
-//! timers or sockets does not run here: use [`Handle::sleep`].
+//! Real: the handles, the drivers of supervisor and connections, the machines, the codec, and the embedded broker, which
+//! plays two brokers that share its topics. Simulated: sockets, timers, the scheduler of the tasks, and the two brokers'
+//! addresses, redirects and moves. Tasks run in an order that the seed picks. What awaits tokio's own timers, tasks or
+//! sockets does not run here: use [`Handle::sleep`] and [`Handle::spawn`].
 //!
 //! # What is checked
-//! [`Simulation::run_for`] ends at the first [`Violation`]: a task or an endpoint that has something to do and no turn
-//! (a lost wake-up or deadline), more permits granted than the queue holds, a re-sent frame that is not the same bytes,
-//! dials closer together than the back-off allows, bytes that are not the protocol, a rule the broker's judge knows.
-//! What the application itself promises it can check with [`Simulation::stored`], [`Simulation::is_acknowledged`] and
-//! [`Simulation::stats`].
+//! [`Simulation::run_for`] ends at the first [`InvariantViolation`]: a task or an endpoint that has something to do and is
+//! not scheduled (a lost wake-up or deadline), more permits granted than the queue holds, a re-sent frame that is not the
+//! same bytes, dials closer together than the back-off allows, bytes that are not the protocol, a rule of the protocol
+//! that the broker checks. What the application itself promises it can check with [`Simulation::stored`],
+//! [`Simulation::is_acknowledged`] and [`Simulation::stats`].
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::sync::{Arc, MutexGuard};
+use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use crate::broker::{BrokerConfig, TopicStats};
-use crate::client::clock::simulated;
-use crate::client::{Client, ClientBuilder};
+use crate::client::runtime::AsyncTimer;
+use crate::client::{Client, ClientBuilder, clock};
 use crate::error::Result;
 
-mod board;
+mod executor;
 mod faults;
-mod gate;
-mod host;
 mod inject;
 mod invariants;
-mod link;
-mod net;
+#[cfg(pulsar_mutations)]
+mod mutations;
+mod network;
+mod proxy;
 mod rng;
+mod runtime;
+mod socket;
 mod stored;
 mod world;
 
-#[doc(hidden)]
-pub use crate::machine::mutation::{Mutation, set as mutation};
+#[cfg(pulsar_mutations)]
+pub use crate::mutation::{Mutation, activate as activate_mutation};
 pub use faults::{Fault, FaultCounts};
-pub(crate) use host::Parts;
-pub use invariants::Violation;
-pub use net::Direction;
+pub use invariants::InvariantViolation;
+pub use network::Direction;
 pub use rng::Rng;
 pub use stored::Stored;
 
-use board::UnitId;
-use world::{Event, LocalTask, World};
+use executor::{Executor, TaskId, TaskKind};
+use runtime::{SimRuntime, SimTimer};
+use socket::SimDialer;
+use world::{Event, SharedWorld, World};
 
-/// Units that may run at one moment before that counts as running in circles.
-const STEPS_AT_ONE_MOMENT_MAX: u32 = 200_000;
+/// Polls at one moment of virtual time before that counts as a livelock.
+const POLLS_AT_ONE_MOMENT_MAX: u32 = 200_000;
 
-/// How often, of 1000 quiet moments, every task is polled although nothing woke it.
+/// How often, of 1000 quiet moments, the application's tasks are polled although nothing woke them.
 const PROBES_PER_MILLE: u64 = 60;
 
+/// A task of the application's, or of a client's.
+type LocalTask = Pin<Box<dyn Future<Output = ()>>>;
+
 struct Task {
+    kind: TaskKind,
     future: LocalTask,
     waker: Waker,
 }
 
 struct Inner {
-    world: RefCell<World>,
-    tasks: RefCell<BTreeMap<UnitId, Task>>,
+    world: SharedWorld,
+    executor: Arc<Executor>,
+    tasks: RefCell<BTreeMap<TaskId, Task>>,
+    /// Tasks of the application that were spawned while others ran.
+    spawned: RefCell<Vec<(TaskId, LocalTask)>>,
+    clients: Cell<usize>,
     is_probing: Cell<bool>,
+    /// Grows with each line that a task of the application notes.
     progress: Cell<u64>,
+}
+
+impl Inner {
+    fn world(&self) -> MutexGuard<'_, World> {
+        self.world.lock()
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        let id = self.executor.new_id();
+        self.spawned.borrow_mut().push((id, Box::pin(task)));
+        self.executor.wake(id);
+    }
+
+    /// Takes in the tasks that others have spawned, and drops those that others have aborted.
+    fn update_tasks(&self) {
+        let clients = self.executor.take_spawned();
+        let clients = clients.into_iter().map(|(id, kind, future)| (id, kind, future as LocalTask));
+        let users = std::mem::take(&mut *self.spawned.borrow_mut());
+        let users = users.into_iter().map(|(id, future)| (id, TaskKind::User, future));
+        for (id, kind, future) in clients.chain(users) {
+            // A simulation inside a task of tokio's does not share that task's budget: it would never get a new one.
+            let future = Box::pin(tokio::task::unconstrained(future));
+            let waker = self.executor.waker(id, kind);
+            self.tasks.borrow_mut().insert(id, Task { kind, future, waker });
+        }
+        for id in self.executor.take_aborted() {
+            let task = self.tasks.borrow_mut().remove(&id);
+            drop(task);
+        }
+    }
+
+    /// Whether the task has come to its end.
+    fn poll_task(&self, id: TaskId) -> bool {
+        let Some(mut task) = self.tasks.borrow_mut().remove(&id) else { return false };
+        let waker = task.waker.clone();
+        let polled = task.future.as_mut().poll(&mut Context::from_waker(&waker));
+        if polled.is_pending() {
+            self.tasks.borrow_mut().insert(id, task);
+        }
+        polled.is_ready()
+    }
+
+    fn tasks_of(&self, wanted: impl Fn(TaskKind) -> bool) -> Vec<TaskId> {
+        self.tasks.borrow().iter().filter(|(_, task)| wanted(task.kind)).map(|(id, _)| *id).collect()
+    }
 }
 
 /// A simulation. Dropping it ends its tasks where they stand.
@@ -115,8 +173,11 @@ impl Simulation {
     #[must_use]
     pub fn with_broker(seed: u64, config: BrokerConfig) -> Self {
         let inner = Inner {
-            world: RefCell::new(World::new(seed, config)),
+            world: SharedWorld::new(World::new(seed, config)),
+            executor: Arc::default(),
             tasks: RefCell::default(),
+            spawned: RefCell::default(),
+            clients: Cell::new(0),
             is_probing: Cell::new(false),
             progress: Cell::new(0),
         };
@@ -131,53 +192,53 @@ impl Simulation {
 
     /// Adds a task.
     pub fn spawn(&self, task: impl Future<Output = ()> + 'static) {
-        self.inner.world.borrow_mut().spawn(Box::pin(task));
+        self.inner.spawn(task);
     }
 
     /// Lets something go wrong now.
     pub fn inject(&self, fault: Fault) {
-        let mut world = self.inner.world.borrow_mut();
+        let mut world = self.inner.world();
         let now = world.now.at;
         world.at(now, Event::Fault(fault));
     }
 
     /// Lets something go wrong after a time, counted from now.
     pub fn inject_at(&self, after: Duration, fault: Fault) {
-        let mut world = self.inner.world.borrow_mut();
+        let mut world = self.inner.world();
         let at = world.now.at + after;
         world.at(at, Event::Fault(fault));
     }
 
     /// Faults that wait for their frame are taken back, every broker can be reached, slow connections are fast.
     /// Connections that lost a receipt break, because a client without a send timeout waits for it for ever.
-    pub fn calm(&self) {
-        self.inner.world.borrow_mut().calm();
+    pub fn heal(&self) {
+        self.inner.world().heal();
     }
 
     /// Runs for this long in virtual time.
     ///
     /// # Errors
-    /// The first promise that was broken.
-    pub fn run_for(&self, time: Duration) -> std::result::Result<(), Violation> {
+    /// The first invariant that was broken.
+    pub fn run_for(&self, time: Duration) -> std::result::Result<(), InvariantViolation> {
         self.run_until(time, || false).map(drop)
     }
 
     /// Runs until `done` says so, at most for this long in virtual time; whether it did. Asked at quiet moments.
     ///
     /// # Errors
-    /// The first promise that was broken.
-    pub fn run_until(&self, time: Duration, done: impl Fn() -> bool) -> std::result::Result<bool, Violation> {
-        let end = self.inner.world.borrow().now.at + time;
+    /// The first invariant that was broken.
+    pub fn run_until(&self, time: Duration, done: impl Fn() -> bool) -> std::result::Result<bool, InvariantViolation> {
+        let end = self.inner.world().now.at + time;
         loop {
             self.settle()?;
             if done() {
                 return Ok(true);
             }
-            let next = self.inner.world.borrow().next_at();
+            let next = self.inner.world().next_at();
             match next.filter(|next| *next <= end) {
-                Some(next) => self.inner.world.borrow_mut().advance(next),
+                Some(next) => self.advance(next),
                 None => {
-                    self.inner.world.borrow_mut().advance(end);
+                    self.advance(end);
                     self.settle()?;
                     return Ok(done());
                 }
@@ -185,76 +246,78 @@ impl Simulation {
         }
     }
 
-    /// Runs whatever wants to run at this moment, then looks whether everything is in its place.
-    fn settle(&self) -> std::result::Result<(), Violation> {
+    fn advance(&self, to: Instant) {
+        let wakers = self.inner.world().advance(to);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// Runs every task that is woken, until none is: a quiet moment. Then checks that nothing was missed.
+    fn settle(&self) -> std::result::Result<(), InvariantViolation> {
         self.run_woken()?;
+        self.audit_clients();
         let probes = {
-            let mut world = self.inner.world.borrow_mut();
-            world.check_quiet();
+            let mut world = self.inner.world();
+            world.check_conformance();
             world.rng.chance(PROBES_PER_MILLE)
         };
         if probes {
-            self.probe();
+            self.probe_users();
             self.run_woken()?;
         }
         self.verdict()
     }
 
-    fn verdict(&self) -> std::result::Result<(), Violation> {
-        match self.inner.world.borrow().violations.first() {
+    fn verdict(&self) -> std::result::Result<(), InvariantViolation> {
+        match self.inner.world().violations.first() {
             Some(violation) => Err(violation.clone()),
             None => Ok(()),
         }
     }
 
-    fn run_woken(&self) -> std::result::Result<(), Violation> {
-        let mut steps = 0;
+    fn run_woken(&self) -> std::result::Result<(), InvariantViolation> {
+        let mut polls = 0;
         loop {
-            let unit = {
-                let mut world = self.inner.world.borrow_mut();
-                let spawned = std::mem::take(&mut world.spawned);
-                for (unit, future) in spawned {
-                    let waker = world.board.waker(unit);
-                    self.inner.tasks.borrow_mut().insert(unit, Task { future, waker });
-                }
-                let board = world.board.clone();
-                let Some(unit) = board.take(&mut world.rng) else { return Ok(()) };
-                world.note("run", unit.0, || format!("{unit:?}"));
-                (!world.run_unit(unit)).then_some(unit)
+            self.inner.update_tasks();
+            let task = {
+                let mut world = self.inner.world();
+                let Some(task) = self.inner.executor.next_woken(&mut world.rng) else { return Ok(()) };
+                world.note("run", task.0, || format!("{task:?}"));
+                task
             };
-            if let Some(unit) = unit {
-                self.poll_task(unit);
-            }
-            steps += 1;
-            if steps > STEPS_AT_ONE_MOMENT_MAX {
-                let mut world = self.inner.world.borrow_mut();
-                world.violations.note("time goes on", || format!("{steps} steps at one moment, the last of {unit:?}"));
+            self.inner.poll_task(task);
+            self.inner.world().flush_broker();
+            polls += 1;
+            if polls > POLLS_AT_ONE_MOMENT_MAX {
+                let what = || format!("{polls} polls at one moment, the last of {task:?}");
+                self.inner.world().violations.report("time goes on", what);
             }
             self.verdict()?;
         }
     }
 
-    /// Whether the task has come to its end.
-    fn poll_task(&self, unit: UnitId) -> bool {
-        let Some(mut task) = self.inner.tasks.borrow_mut().remove(&unit) else { return false };
-        let waker = task.waker.clone();
-        let polled = task.future.as_mut().poll(&mut Context::from_waker(&waker));
-        if polled.is_pending() {
-            self.inner.tasks.borrow_mut().insert(unit, task);
+    /// Polls the tasks of the clients although nothing woke them: see [`runtime`].
+    fn audit_clients(&self) {
+        self.inner.world().is_auditing = true;
+        for id in self.inner.tasks_of(|kind| kind != TaskKind::User) {
+            let has_ended = self.inner.poll_task(id);
+            if has_ended || self.inner.executor.woken() > 0 {
+                let what = || format!("{id:?} of a client had something to do and was not woken");
+                self.inner.world().violations.report("no lost wake-up", what);
+                break;
+            }
         }
-        polled.is_ready()
+        self.inner.world().is_auditing = false;
     }
 
-    /// Polls every task although nothing woke it: none of them may get any further.
-    fn probe(&self) {
+    /// Polls every task of the application although nothing woke it: none of them may get any further.
+    fn probe_users(&self) {
         self.inner.is_probing.set(true);
-        let units: Vec<_> = self.inner.tasks.borrow().keys().copied().collect();
-        for unit in units {
+        for id in self.inner.tasks_of(|kind| kind == TaskKind::User) {
             let before = self.inner.progress.get();
-            let ended = self.poll_task(unit);
-            if ended || self.inner.progress.get() != before {
-                let mut world = self.inner.world.borrow_mut();
-                world.violations.note("no lost wake-up", || format!("task {unit:?} could go on and was not woken"));
+            let has_ended = self.inner.poll_task(id);
+            if has_ended || self.inner.progress.get() != before {
+                let what = || format!("{id:?} could go on and was not woken");
+                self.inner.world().violations.report("no lost wake-up", what);
             }
         }
         self.inner.is_probing.set(false);
@@ -263,84 +326,88 @@ impl Simulation {
     /// The messages of a topic as they are stored, in order.
     #[must_use]
     pub fn stored(&self, topic: &str) -> Vec<Stored> {
-        stored::stored(&self.inner.world.borrow().broker, topic)
+        stored::stored(&self.inner.world().broker, topic)
     }
 
     /// Whether a subscription has acknowledged a message; `None` if there is no such message or subscription.
     #[must_use]
     pub fn is_acknowledged(&self, topic: &str, subscription: &str, id: &crate::MessageId) -> Option<bool> {
-        stored::is_acknowledged(&self.inner.world.borrow().broker, topic, subscription, id)
+        stored::is_acknowledged(&self.inner.world().broker, topic, subscription, id)
     }
 
     /// The statistics of a topic.
     #[must_use]
     pub fn stats(&self, topic: &str) -> Option<TopicStats> {
-        self.inner.world.borrow().broker.stats(topic)
+        self.inner.world().broker.stats(topic)
     }
 
     /// How many faults took effect, by kind.
     #[must_use]
     pub fn fault_counts(&self) -> FaultCounts {
-        self.inner.world.borrow().gate.counts.clone()
+        self.inner.world().proxy.counts.clone()
     }
 
     /// Whether an entry was damaged on its way to a subscription, by [`Fault::CorruptEntry`]: it counts as received.
     #[must_use]
     pub fn was_corrupted(&self, topic: &str, subscription: &str, id: &crate::MessageId) -> bool {
-        let (world, id) = (self.inner.world.borrow(), id.position());
+        let (world, id) = (self.inner.world(), id.position());
         let key = (topic.to_owned(), subscription.to_owned(), id.ledger_id, id.entry_id);
-        world.gate.books.corrupted.contains(&key)
+        world.proxy.records.corrupted.contains(&key)
     }
 
-    /// Clients that are not closed, connections that are open, tasks that have not ended.
+    /// Clients that are not closed, connections that are open or being made, tasks that have not ended.
     #[must_use]
     pub fn left(&self) -> (usize, usize, usize) {
-        let world = self.inner.world.borrow();
-        let clients = world.hosts.iter().filter(|host| host.parts.is_some()).count();
-        let links = world.hosts.iter().map(|host| host.links.len() + host.dialing.len()).sum();
-        (clients, links, self.inner.tasks.borrow().len())
+        let count = |wanted: fn(TaskKind) -> bool| self.inner.tasks_of(wanted).len();
+        (
+            count(|kind| matches!(kind, TaskKind::Supervisor { .. })),
+            count(|kind| matches!(kind, TaskKind::Connection { .. })),
+            count(|kind| kind == TaskKind::User) + self.inner.spawned.borrow().len(),
+        )
     }
 
     /// Keeps the lines of what happens from now on.
     pub fn record(&self) {
-        self.inner.world.borrow_mut().trace.get_or_insert_default();
+        self.inner.world().trace.get_or_insert_default();
     }
 
     /// The lines so far.
     #[must_use]
     pub fn take_trace(&self) -> Vec<String> {
-        self.inner.world.borrow_mut().trace.as_mut().map(std::mem::take).unwrap_or_default()
+        self.inner.world().trace.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// A sum over everything that happened: equal for equal seeds.
     #[must_use]
     pub fn fingerprint(&self) -> u64 {
-        self.inner.world.borrow().fingerprint
+        self.inner.world().fingerprint
     }
 
     /// How many things happened.
     #[must_use]
     pub fn events(&self) -> u64 {
-        self.inner.world.borrow().events
+        self.inner.world().events
     }
 }
 
 impl Drop for Simulation {
+    /// What a task drops may spawn or abort others; those go, too. The drivers still find the virtual time.
     fn drop(&mut self) {
-        let tasks = std::mem::take(&mut *self.inner.tasks.borrow_mut());
-        drop(tasks);
-        let (hosts, spawned) = {
-            let mut world = self.inner.world.borrow_mut();
-            (std::mem::take(&mut world.hosts), std::mem::take(&mut world.spawned))
-        };
-        drop((hosts, spawned));
-        simulated::set(None);
+        loop {
+            self.inner.update_tasks();
+            let tasks = std::mem::take(&mut *self.inner.tasks.borrow_mut());
+            if tasks.is_empty() {
+                break;
+            }
+            drop(tasks);
+        }
+        clock::set_virtual(None);
     }
 }
 
 impl std::fmt::Debug for Simulation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Simulation({:?})", self.inner.world.borrow().elapsed())
+        write!(f, "Simulation({:?})", self.inner.world().elapsed())
     }
 }
 
@@ -349,61 +416,70 @@ impl Handle {
     /// ask for tokens, where they come from.
     #[must_use]
     pub fn builder(&self) -> ClientBuilder {
-        let mut world = self.inner.world.borrow_mut();
+        let mut world = self.inner.world();
         let seed = world.rng.next();
         let builder = Client::builder("pulsar://broker-0:6650,broker-1:6650").seed(seed);
         let Some(key) = world.broker.config.token_key.clone() else { return builder };
         let subject = world.broker.config.superuser.clone();
         builder.auth(crate::Token::supplier(move || {
-            let token = crate::broker::mint_token(&key, &subject, Some(crate::client::clock::wall_ms() + 3_600_000));
+            let token = crate::broker::mint_token(&key, &subject, Some(clock::wall_ms() + 3_600_000));
             async { Ok(token) }
         }))
     }
 
-    /// Starts a client in the simulation, as [`ClientBuilder::connect`] does in real life.
+    /// Starts a client in the simulation, as [`ClientBuilder::connect`] does on tokio. The builder's dialer is replaced.
     ///
     /// # Errors
     /// As there.
     pub async fn connect(&self, builder: ClientBuilder) -> Result<Client> {
-        let (client, parts) = builder.simulated()?;
-        self.inner.world.borrow_mut().add_client(parts);
-        client.check_in().await?;
-        Ok(client)
+        let Inner { world, executor, clients, .. } = &*self.inner;
+        let client = clients.get();
+        clients.set(client + 1);
+        let runtime = SimRuntime { world: world.clone(), executor: executor.clone(), client };
+        let builder = builder.dialer(SimDialer { world: world.clone(), client });
+        #[cfg(pulsar_mutations)]
+        let builder = mutations::configure(builder);
+        let (handle, driver) = builder.with_runtime(runtime)?;
+        executor.spawn(executor.new_id(), TaskKind::Supervisor { client }, Box::pin(driver));
+        handle.check_connection().await?;
+        Ok(handle)
     }
 
     /// Waits in virtual time.
     pub fn sleep(&self, time: Duration) -> impl Future<Output = ()> + 'static {
-        let at = self.inner.world.borrow().now.at + time;
-        Sleep { inner: self.inner.clone(), at, armed: false }
+        let mut timer = SimTimer::new(self.inner.world.clone());
+        let at = self.inner.world().now.at + time;
+        timer.reset(at);
+        poll_fn(move |cx| timer.poll(cx))
     }
 
     /// The virtual time since the start.
     #[must_use]
     pub fn elapsed(&self) -> Duration {
-        self.inner.world.borrow().elapsed()
+        self.inner.world().elapsed()
     }
 
     /// Adds a task.
     pub fn spawn(&self, task: impl Future<Output = ()> + 'static) {
-        self.inner.world.borrow_mut().spawn(Box::pin(task));
+        self.inner.spawn(task);
     }
 
     /// Chance for one task: a generator of its own.
     #[must_use]
     pub fn rng(&self) -> Rng {
-        self.inner.world.borrow_mut().rng.fork()
+        self.inner.world().rng.fork()
     }
 
     /// Notes a line for the trace, and that this task got further: at a moment when nothing woke it, that is a lost
     /// wake-up.
     pub fn note(&self, text: impl FnOnce() -> String) {
         self.inner.progress.set(self.inner.progress.get() + 1);
-        self.inner.world.borrow_mut().note("user", 0, text);
+        self.inner.world().note("user", 0, text);
     }
 
-    /// A promise of the application is broken: the run ends with it.
+    /// Reports that an invariant of the application is broken: the run ends with it.
     pub fn violation(&self, checker: &'static str, detail: impl FnOnce() -> String) {
-        self.inner.world.borrow_mut().violations.note(checker, detail);
+        self.inner.world().violations.report(checker, detail);
     }
 
     /// Whether tasks are polled just to see that they do not get further. A future that counts its polls leaves these
@@ -416,44 +492,21 @@ impl Handle {
     /// As [`Simulation::is_acknowledged`].
     #[must_use]
     pub fn is_acknowledged(&self, topic: &str, subscription: &str, id: &crate::MessageId) -> Option<bool> {
-        stored::is_acknowledged(&self.inner.world.borrow().broker, topic, subscription, id)
+        stored::is_acknowledged(&self.inner.world().broker, topic, subscription, id)
     }
 
     /// When, since the start, the brokers sent this message to consumers of the subscription: each of these can explain
     /// one receive of it. `topic` is the full name, of the partition where there are any.
     #[must_use]
     pub fn deliveries(&self, topic: &str, subscription: &str, id: &crate::MessageId) -> Vec<Duration> {
-        let world = self.inner.world.borrow();
+        let world = self.inner.world();
         let elapsed = |at: Instant| world.elapsed() - (world.now.at - at);
-        world.gate.deliveries(topic, subscription, id).into_iter().map(elapsed).collect()
+        world.proxy.deliveries(topic, subscription, id).into_iter().map(elapsed).collect()
     }
 }
 
 impl std::fmt::Debug for Handle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Handle")
-    }
-}
-
-struct Sleep {
-    inner: Rc<Inner>,
-    at: Instant,
-    armed: bool,
-}
-
-impl Future for Sleep {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let inner = self.inner.clone();
-        let mut world = inner.world.borrow_mut();
-        if world.now.at >= self.at {
-            return Poll::Ready(());
-        }
-        if !self.armed {
-            self.armed = true;
-            world.at(self.at, Event::Wake(cx.waker().clone()));
-        }
-        Poll::Pending
     }
 }

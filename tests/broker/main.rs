@@ -12,3 +12,4 @@ mod random;
 mod sockets;
 mod strictness;
 mod support;
+mod topic_list;

@@ -177,3 +177,38 @@ fn no_socket_is_left_open() {
         assert_eq!(tasks(), 0);
     });
 }
+
+/// A build with debug assertions checks the supervisor's tables as it goes. What that costs for each producer does not
+/// grow with their number.
+#[cfg(debug_assertions)]
+#[test]
+fn checks_of_the_supervisor_cost_each_of_many_producers_the_same() {
+    use pulsar_native::machine::supervisor::checks::items_checked;
+
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let checked_for = |producers: usize| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let broker = EmbeddedBroker::builder().start().await.expect("a free port");
+            let client = Client::builder(broker.url()).dialer(InMemory(broker.clone())).connect().await;
+            let client = client.expect("a client");
+            let before = items_checked();
+            let create = |number| {
+                let builder = client.producer(format!("persistent://public/default/many-{number}"));
+                tokio::spawn(async move { builder.create().await })
+            };
+            let creating: Vec<_> = (0..producers).map(create).collect();
+            let mut created = Vec::new();
+            for creation in creating {
+                created.push(creation.await.expect("no panic").expect("a producer"));
+            }
+            assert_eq!(created.len(), producers);
+            let checked = items_checked() - before;
+            client.close().await.expect("closed");
+            broker.stop().await;
+            checked as f64 / producers as f64
+        })
+    };
+    let (few, many) = (checked_for(30), checked_for(3_000));
+    assert!(many < 2.0 * few + 20.0, "items checked for each: {few} of 30 producers, {many} of 3,000");
+}

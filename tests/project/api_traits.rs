@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use pulsar_native::client::Authentication;
+use pulsar_native::client::{AuthContext, Authentication};
 use pulsar_native::{
     Acker, Client, ClientBuilder, Consumer, ConsumerBuilder, ConsumerEvent, ConsumerEvents, Error, Message, MessageId,
     Outcome, PendingSend, Producer, ProducerBuilder, ReceivedMessage, SeekTo, SendError, Token,
@@ -68,5 +68,10 @@ fn futures_of_a_consumer_cross_threads(mut consumer: Consumer, other: Consumer, 
     future(consumer.force_unsubscribe());
     future(consumer.events().recv());
     future(other.close());
-    future(Token::new("").credentials());
+}
+
+#[allow(dead_code, reason = "compiled, never called")]
+fn futures_of_credentials_cross_threads(token: &Token, context: &AuthContext) {
+    future(token.credentials(context));
+    future(token.http_headers(context));
 }

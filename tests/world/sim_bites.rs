@@ -50,13 +50,13 @@ bites! {
     a_batch_that_is_acknowledged_with_its_first_member: AckBatchEarly => "acknowledged only what the application did";
     a_confirmation_without_the_broker: ConfirmUnasked => "confirmed is acknowledged";
     acknowledgements_that_a_close_forgets: ForgetAcksAtClose => "a close sends the acknowledgements";
-    a_resend_with_another_number: RenumberOnResend => "broker's judge";
-    a_resend_in_another_order: ReorderOnResend => "broker's judge" | "log in the order of the sends";
+    a_resend_with_another_number: RenumberOnResend => "protocol conformance";
+    a_resend_in_another_order: ReorderOnResend => "protocol conformance" | "log in the order of the sends";
     no_resend_at_all: NoResend => "settles in time" | "what is confirmed is stored";
     a_stale_receipt_taken_for_a_current_one: StaleReceiptIsCurrent => "an id names the message that was sent";
     a_failure_that_hides_that_it_may_be_stored: SurelyNotStored => "what surely failed is not stored";
     a_waiter_that_is_not_woken: LoseWakeUp => "no lost wake-up" | "settles in time";
-    a_close_producer_that_is_ignored: IgnoreCloseProducer => "broker's judge" | "settles in time";
+    a_close_producer_that_is_ignored: IgnoreCloseProducer => "protocol conformance" | "settles in time";
     an_assigned_broker_that_is_used_for_ever: AssignedUrlForever => "settles in time";
     a_request_that_never_times_out: NeverTimeOut => "settles in time";
     attempts_without_a_pause: NoBackoff => "storms stay within the back-off" | "time goes on";

@@ -26,23 +26,17 @@
 //! Never here: a change of what the broker decides. A fault loses, holds back, repeats or forges what passes the
 //! border, closes what is open, or damages what is stored.
 
-mod handle;
-mod strike;
-
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::machine::ConnId;
+use crate::broker::machine::ConnId;
 use crate::error::ServerCode;
 use crate::topic::TopicName;
 use crate::wire::command::Command;
 use crate::wire::frame::Frame;
-
-pub use handle::{Faults, When};
 
 /// Faults armed at once; one more is not armed.
 const FAULTS_MAX: usize = 1_000;
@@ -87,13 +81,26 @@ pub enum Event {
     Unsubscribe,
     /// CLOSE_CONSUMER.
     CloseConsumer,
-    /// MESSAGE: the one event that the broker begins. Of the effects, Duplicate, Delay, Close and Cut apply to it.
+    /// GET_TOPICS_OF_NAMESPACE.
+    GetTopicsOfNamespace,
+    /// WATCH_TOPIC_LIST. Closing its watcher means that the broker forgets it without a word.
+    WatchTopicList,
+    /// WATCH_TOPIC_LIST_CLOSE.
+    WatchTopicListClose,
+    /// GET_SCHEMA.
+    GetSchema,
+    /// GET_OR_CREATE_SCHEMA.
+    GetOrCreateSchema,
+    /// MESSAGE, which the broker begins. Of the effects, Duplicate, Delay, Close and Cut apply to it.
     Delivery,
+    /// WATCH_TOPIC_UPDATE, which the broker begins: its topic is the one that came or went. The update counts as the
+    /// answer; Refuse and Redirect do not apply to it, and Close makes the broker forget the watcher.
+    TopicListUpdate,
 }
 
 impl Event {
     /// What a frame of a client is; `None` for those that only [`Event::Any`] covers.
-    fn of(frame: &Frame) -> Option<Self> {
+    pub(crate) fn of(frame: &Frame) -> Option<Self> {
         Some(match frame {
             Frame::Send { .. } => Self::Send,
             Frame::Other(command) => match command {
@@ -113,6 +120,11 @@ impl Event {
                 Command::ConsumerStats(_) => Self::ConsumerStats,
                 Command::Unsubscribe(_) => Self::Unsubscribe,
                 Command::CloseConsumer(_) => Self::CloseConsumer,
+                Command::GetTopicsOfNamespace(_) => Self::GetTopicsOfNamespace,
+                Command::WatchTopicList(_) => Self::WatchTopicList,
+                Command::WatchTopicListClose(_) => Self::WatchTopicListClose,
+                Command::GetSchema(_) => Self::GetSchema,
+                Command::GetOrCreateSchema(_) => Self::GetOrCreateSchema,
                 _ => return None,
             },
             _ => return None,
@@ -164,8 +176,8 @@ pub struct Fault {
     /// How many still pass.
     after: u64,
     /// How many it still strikes; `None` for all until cleared.
-    times: Option<u64>,
-    effect: Effect,
+    pub(crate) times: Option<u64>,
+    pub(crate) effect: Effect,
 }
 
 impl Fault {
@@ -197,7 +209,8 @@ impl Fault {
     }
 
     fn is_for(&self, event: Option<Event>, topic: Option<&str>) -> bool {
-        let any = self.event == Event::Any && event != Some(Event::Delivery);
+        let from_client = !matches!(event, Some(Event::Delivery | Event::TopicListUpdate));
+        let any = self.event == Event::Any && from_client;
         let event = any || event == Some(self.event);
         event && self.topic.as_deref().is_none_or(|only| topic == Some(only))
     }
@@ -206,21 +219,21 @@ impl Fault {
 /// The armed faults, and what they hold back.
 #[derive(Default)]
 pub(crate) struct Script {
-    faults: Vec<Fault>,
-    struck: u64,
+    pub(crate) faults: Vec<Fault>,
+    pub(crate) struck: u64,
     /// Bytes that clients may still send, together, before the connection that brings the last one is cut.
-    received_bytes_left: Option<usize>,
+    pub(crate) received_bytes_left: Option<usize>,
     /// The same for bytes that the broker sends.
-    sent_bytes_left: Option<usize>,
+    pub(crate) sent_bytes_left: Option<usize>,
     /// Answers that go out last first.
-    held: Vec<(ConnId, Bytes)>,
+    pub(crate) held: Vec<(ConnId, Bytes)>,
     /// What deliveries have set off; it is carried out after the input that made them.
-    pub(super) pending: VecDeque<Pending>,
+    pub(crate) pending: VecDeque<Pending>,
 }
 
 /// See [`Script::pending`].
 #[derive(Debug)]
-pub(super) enum Pending {
+pub(crate) enum Pending {
     Late { conn: ConnId, bytes: Bytes, after: Duration },
     CloseConsumer { conn: ConnId, id: u64, url: Option<String> },
     Cut { conn: ConnId },
@@ -233,7 +246,7 @@ impl Script {
     }
 
     /// The effect on this event, if a fault strikes: the one that was armed first.
-    pub(super) fn strike(&mut self, event: Option<Event>, topic: Option<&str>) -> Option<Effect> {
+    pub(crate) fn strike(&mut self, event: Option<Event>, topic: Option<&str>) -> Option<Effect> {
         for at in 0..self.faults.len() {
             let Some(fault) = self.faults.get_mut(at).filter(|fault| fault.is_for(event, topic)) else { continue };
             if fault.after > 0 {
@@ -252,14 +265,14 @@ impl Script {
         None
     }
 
-    fn arm(&mut self, fault: Fault) {
+    pub(crate) fn arm(&mut self, fault: Fault) {
         if self.faults.len() < FAULTS_MAX && fault.times != Some(0) {
             self.faults.push(fault);
         }
     }
 
     /// Holds an answer back; all of them in their new order once there are enough.
-    fn hold(&mut self, conn: ConnId, answer: Bytes, count: usize) -> Vec<(ConnId, Bytes)> {
+    pub(crate) fn hold(&mut self, conn: ConnId, answer: Bytes, count: usize) -> Vec<(ConnId, Bytes)> {
         self.held.push((conn, answer));
         if self.held.len() < count { Vec::new() } else { self.held.drain(..).rev().collect() }
     }
@@ -273,6 +286,3 @@ impl fmt::Debug for Script {
             .finish_non_exhaustive()
     }
 }
-
-/// The name of a topic as an event brings it.
-type TopicKey = Arc<str>;

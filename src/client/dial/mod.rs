@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
+use super::runtime::{Runtime, timeout};
 use crate::error::{Error, ErrorKind, Result};
 use crate::machine::control::{BrokerKey, HostPort};
 
@@ -90,14 +91,16 @@ fn unreachable(address: &HostPort, error: std::io::Error) -> Error {
     Error::network(format!("cannot connect to {address}")).with_source(error)
 }
 
-/// Dials within `timeout`.
-pub(crate) async fn dial(dialer: &dyn Dialer, key: &BrokerKey, timeout: Duration) -> Result<Box<dyn Socket>> {
+/// Dials within `limit`.
+pub(crate) async fn dial(
+    runtime: &impl Runtime,
+    dialer: &dyn Dialer,
+    key: &BrokerKey,
+    limit: Duration,
+) -> Result<Box<dyn Socket>> {
     let target = Target::of(key);
-    match tokio::time::timeout(timeout, dialer.dial(&target)).await {
-        Ok(result) => result,
-        Err(_) => {
-            let what = format!("timed out after {timeout:?} connecting to {}", target.address);
-            Err(Error::local(ErrorKind::Connection, what))
-        }
-    }
+    timeout(runtime, limit, dialer.dial(&target)).await.unwrap_or_else(|| {
+        let what = format!("timed out after {limit:?} connecting to {}", target.address);
+        Err(Error::local(ErrorKind::Connection, what))
+    })
 }

@@ -73,7 +73,7 @@ pub enum ConnectionEvent {
     /// CONNECTED: the handshake is done.
     Connected(PeerInfo),
     /// AUTH_CHALLENGE: the broker wants fresh credentials.
-    Challenge,
+    Challenge(AuthData),
     /// A request has its response.
     Response(Requester, Response),
     /// A command about one endpoint that answers no request. PRODUCER_SUCCESS with `producer_ready = false` is one: the
@@ -229,7 +229,7 @@ impl Connection {
     fn handle_handshake(&mut self, command: Command) -> Result<Option<ConnectionEvent>, CloseReason> {
         match command {
             Command::Connected(connected) => self.handle_connected(connected).map(Some),
-            Command::AuthChallenge(_) => Ok(Some(ConnectionEvent::Challenge)),
+            Command::AuthChallenge(challenge) => Ok(Some(challenged(challenge))),
             Command::Error(error) => Err(CloseReason::Broker(ServerError::new(error.error, error.message))),
             other => Err(broke(format!("sent {} before CONNECTED", other.name()))),
         }
@@ -279,7 +279,7 @@ impl Connection {
                 let moved_to = self.assigned(close.assigned_broker_service_url, close.assigned_broker_service_url_tls);
                 Ok(Some(ConnectionEvent::Closed(consumer(close.consumer_id), moved_to)))
             }
-            Command::AuthChallenge(_) => Ok(Some(ConnectionEvent::Challenge)),
+            Command::AuthChallenge(challenge) => Ok(Some(challenged(challenge))),
             // Comes before a CLOSE_*: the endpoint attaches again by lookup, which names the new cluster's broker.
             Command::TopicMigrated(_) => Ok(None),
             Command::Connected(_) => Err(broke("sent CONNECTED twice")),
@@ -411,6 +411,10 @@ fn connect(config: &ConnectionConfig, credentials: AuthData) -> pb::CommandConne
         }),
         ..Default::default()
     }
+}
+
+fn challenged(challenge: pb::CommandAuthChallenge) -> ConnectionEvent {
+    ConnectionEvent::Challenge(AuthData::from_wire(challenge.challenge.unwrap_or_default()))
 }
 
 fn broke(what: impl Into<String>) -> CloseReason {

@@ -265,7 +265,12 @@ fn what_waits_when_the_connection_ends_is_told_in_order() {
 #[test]
 fn a_challenge_is_answered_with_method_and_data() {
     let mut script = Script::up();
-    assert!(matches!(script.broker(pb::CommandAuthChallenge::default()), Ok(Some(ConnectionEvent::Challenge))));
+    let data =
+        pb::AuthData { auth_method_name: Some("token".to_owned()), auth_data: Some(Bytes::from_static(b"why?")) };
+    match script.broker(pb::CommandAuthChallenge { challenge: Some(data), ..Default::default() }) {
+        Ok(Some(ConnectionEvent::Challenge(challenge))) => assert_eq!(challenge, AuthData::new("token", "why?")),
+        other => panic!("{other:?}"),
+    }
     script.connection.answer_challenge(AuthData { method: "token".to_owned(), data: Bytes::from_static(b"fresh") });
     let sent = script.sent();
     let [Command::AuthResponse(response)] = &sent[..] else { panic!("{sent:?}") };

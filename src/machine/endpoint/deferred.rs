@@ -1,13 +1,13 @@
-//! What must happen once no lock is held: wakers to wake, callbacks to call, values to drop.
+//! Work that must not be done under a lock: wakers to wake, callbacks to run, values of the application to drop.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// Collected under locks, fired without one.
+/// Collected under locks, fired with none held.
 ///
-/// Dropping it fires it as well, so that a panic between collecting and firing strands nobody.
+/// Dropping it fires it as well, so that a panic in between leaves no task waiting for its wake-up.
 #[derive(Default)]
 pub struct Deferred {
     wakers: Vec<Waker>,
@@ -15,37 +15,37 @@ pub struct Deferred {
 }
 
 impl Deferred {
-    /// Nothing to do yet.
+    /// An empty collection.
     #[inline]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Deferred the task later; a task that is already noted is woken once.
+    /// Wakes the task later. A task that is in the collection already is woken once.
     pub fn wake(&mut self, waker: Waker) {
         if !self.wakers.iter().rev().take(4).any(|noted| noted.will_wake(&waker)) {
             self.wakers.push(waker);
         }
     }
 
-    /// Runs foreign code later: a user's callback, or the drop of something of the user's.
+    /// Runs code of the application later: a callback, or the drop of one of its values.
     pub fn run(&mut self, job: impl FnOnce() + Send + 'static) {
         self.jobs.push(Box::new(job));
     }
 
-    /// Whether there is nothing to do.
+    /// Whether it is empty.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.wakers.is_empty() && self.jobs.is_empty()
     }
 
-    /// Does it all. The caller holds no lock. A callback that panics harms only itself.
+    /// Does everything in it. The caller holds no lock. A callback that panics affects nothing else.
     pub fn fire(&mut self) {
         for waker in self.wakers.drain(..) {
             waker.wake();
         }
         for job in self.jobs.drain(..) {
-            // The panic hook has reported it already; the driver and its other guests go on.
+            // The panic hook has reported it; the driver and its other endpoints are not affected.
             let _ = catch_unwind(AssertUnwindSafe(job));
         }
     }

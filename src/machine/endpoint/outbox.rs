@@ -1,23 +1,23 @@
-//! What an endpoint's machine writes into when its connection requests it for bytes.
+//! What a machine writes to in its turn: frames, and requests.
 
 use crate::wire::command::Command;
 use crate::wire::tx::TxBuf;
 
 use crate::machine::connection::peer::RequestError;
 
-/// The answering command of a request, already of the kind that belongs to it, or why there is none.
+/// The response to a request: a command of the type that answers it, or why there is none.
 pub type Response = Result<Box<Command>, RequestError>;
 
 /// Which operation of an endpoint a request belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Op {
-    /// What was asked.
+    /// Which operation.
     pub kind: OpKind,
-    /// The machine's own number of the operation, by which it knows a late answer.
+    /// The machine's own number of the operation, by which it recognises a late response.
     pub number: u64,
 }
 
-/// The operations that an endpoint requests a broker for.
+/// The operations that an endpoint requests from a broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum OpKind {
     /// CLOSE_PRODUCER or CLOSE_CONSUMER.

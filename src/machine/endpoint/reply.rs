@@ -1,4 +1,4 @@
-//! The answer to one question of the control plane: set once by a machine, awaited once by a user's task.
+//! A one-shot channel from a machine to a task: the machine answers once, the task awaits the answer.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -8,35 +8,35 @@ use std::task::{Context, Poll, Waker};
 use crate::error::{Error, ErrorKind, Result};
 use crate::machine::Deferred;
 
-/// The asking side: a future that ends when the machine has answered.
+/// The receiving side: a future that ends when the machine has answered.
 ///
-/// Cancel safe: dropping it abandons the answer and nothing else. If the machine goes away without an answer, it ends
-/// with an error of kind [`ErrorKind::Closed`].
+/// Cancel safe: dropping it abandons the answer and nothing else. If the sending side is dropped without an answer, it
+/// ends with an error of kind [`ErrorKind::Closed`].
 #[derive(Debug)]
 #[must_use = "a reply does nothing unless it is awaited"]
 pub struct Reply<T> {
-    slot: Arc<Slot<T>>,
+    slot: Arc<ReplySlot<T>>,
 }
 
-/// The answering side.
+/// The sending side.
 #[derive(Debug)]
 pub struct ReplyTo<T> {
-    slot: Option<Arc<Slot<T>>>,
+    slot: Option<Arc<ReplySlot<T>>>,
 }
 
 #[derive(Debug)]
-struct Slot<T>(Mutex<State<T>>);
+struct ReplySlot<T>(Mutex<ReplyState<T>>);
 
 #[derive(Debug)]
-enum State<T> {
+enum ReplyState<T> {
     Waiting(Option<Waker>),
     Answered(Result<T>),
     Taken,
 }
 
-impl<T> Slot<T> {
-    fn lock(&self) -> MutexGuard<'_, State<T>> {
-        // No code of others runs under this lock, so a poisoned one is still whole.
+impl<T> ReplySlot<T> {
+    fn lock(&self) -> MutexGuard<'_, ReplyState<T>> {
+        // No foreign code runs under this lock, so a poisoned one is consistent.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -44,7 +44,7 @@ impl<T> Slot<T> {
 impl<T> Reply<T> {
     /// Both ends of one answer.
     pub fn pair() -> (ReplyTo<T>, Self) {
-        let slot = Arc::new(Slot(Mutex::new(State::Waiting(None))));
+        let slot = Arc::new(ReplySlot(Mutex::new(ReplyState::Waiting(None))));
         (ReplyTo { slot: Some(slot.clone()) }, Self { slot })
     }
 }
@@ -59,16 +59,16 @@ impl<T> ReplyTo<T> {
         }
     }
 
-    /// Whether nobody waits for the answer any more.
+    /// Whether the receiving side was dropped.
     pub fn is_abandoned(&self) -> bool {
         self.slot.as_ref().is_none_or(|slot| Arc::strong_count(slot) == 1)
     }
 }
 
-fn set<T>(slot: &Slot<T>, answer: Result<T>) -> Option<Waker> {
-    match std::mem::replace(&mut *slot.lock(), State::Answered(answer)) {
-        State::Waiting(waker) => waker,
-        State::Answered(_) | State::Taken => None,
+fn set<T>(slot: &ReplySlot<T>, answer: Result<T>) -> Option<Waker> {
+    match std::mem::replace(&mut *slot.lock(), ReplyState::Answered(answer)) {
+        ReplyState::Waiting(waker) => waker,
+        ReplyState::Answered(_) | ReplyState::Taken => None,
     }
 }
 
@@ -88,15 +88,15 @@ impl<T> Future for Reply<T> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = self.slot.lock();
-        match std::mem::replace(&mut *state, State::Taken) {
-            State::Answered(answer) => Poll::Ready(answer),
-            State::Waiting(old) => {
-                *state = State::Waiting(Some(cx.waker().clone()));
+        match std::mem::replace(&mut *state, ReplyState::Taken) {
+            ReplyState::Answered(answer) => Poll::Ready(answer),
+            ReplyState::Waiting(old) => {
+                *state = ReplyState::Waiting(Some(cx.waker().clone()));
                 drop(state);
                 drop(old);
                 Poll::Pending
             }
-            State::Taken => panic!("a Reply was polled after it had ended"),
+            ReplyState::Taken => panic!("a Reply was polled after it had ended"),
         }
     }
 }

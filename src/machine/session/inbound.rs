@@ -101,10 +101,10 @@ impl Session {
         self.dispatch(now, deferred)?;
         match event {
             ConnectionEvent::Connected(peer) => self.events.push_back(SessionEvent::Connected(peer)),
-            ConnectionEvent::Challenge => {
+            ConnectionEvent::Challenge(challenge) => {
                 // One at a time: a broker that repeats its challenge is answered once.
                 if !std::mem::replace(&mut self.is_challenged, true) {
-                    self.events.push_back(SessionEvent::Challenged);
+                    self.events.push_back(SessionEvent::Challenged(challenge));
                 }
             }
             ConnectionEvent::Response(requester, response) => {

@@ -1,4 +1,4 @@
-//! How long to wait before the next try.
+//! How long to wait before the next attempt.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use crate::splitmix::SplitMix64;
 
 /// Waits that double from `initial` to `max`, each shortened by a random 0 to 10 %, but never below `initial`.
 ///
-/// The rule of the official clients: who lost the same broker at the same time does not come back at the same time.
+/// The rule of the official clients: endpoints that lost the same broker at the same time do not return at the same time.
 #[derive(Debug, Clone)]
 pub(crate) struct Backoff {
     initial: Duration,
@@ -19,7 +19,7 @@ impl Backoff {
         Self { initial, max: max.max(initial), next: initial }
     }
 
-    /// The wait before the next try.
+    /// The wait before the next attempt.
     pub(crate) fn next(&mut self, random: &mut SplitMix64) -> Duration {
         let wait = self.next;
         self.next = wait.saturating_mul(2).min(self.max);

@@ -10,29 +10,28 @@ use crate::wire::command::Command;
 /// A failed dial, lookup or open.
 #[derive(Debug, Clone)]
 pub(crate) struct Failure {
-    /// What the user is told if it is the end.
+    /// What the application gets if nothing is tried again.
     pub(crate) error: Error,
-    /// Who goes on trying.
+    /// Which endpoints try again.
     pub(crate) retry_policy: RetryPolicy,
-    /// Whether it speaks against the connection it came over: no answer, or a broker that cannot answer. Enough of
-    /// these in a row and the connection is replaced.
+    /// Whether it counts against its connection: no answer, or a broker that cannot answer. After enough of these in a
+    /// row the connection is replaced.
     pub(crate) blames_connection: bool,
 }
 
 impl Failure {
-    /// Something that may pass.
+    /// Trying again can help.
     pub(crate) fn retriable(error: Error) -> Self {
         Self { error, retry_policy: RetryPolicy::Retry, blames_connection: false }
     }
 
-    /// Something that only a change of the configuration, here or at the broker, can mend. An endpoint that worked
-    /// before waits for that change.
+    /// Only a change of the configuration, here or at the broker, can help. An endpoint that has been attached waits for it.
     pub(crate) fn until_configured(error: Error) -> Self {
         Self { error, retry_policy: RetryPolicy::RetryIfEstablished, blames_connection: false }
     }
 
-    /// A request was refused or not answered; `doing` says what was asked for.
-    pub(crate) fn of_request(error: RequestError, doing: &str) -> Self {
+    /// A request was refused or not answered; `request` names what was asked for.
+    pub(crate) fn of_request(error: RequestError, request: &str) -> Self {
         let (retry_policy, blames_connection) = match &error {
             RequestError::Server(error) => (
                 error.code.retry_policy(),
@@ -42,7 +41,7 @@ impl Failure {
             RequestError::Disconnected => (RetryPolicy::Retry, false),
             RequestError::Unsupported(_) => (RetryPolicy::RetryIfEstablished, false),
         };
-        Self { error: error.into_error(doing), retry_policy, blames_connection }
+        Self { error: error.into_error(request), retry_policy, blames_connection }
     }
 
     /// An answer of the wrong kind; `request` names what was asked for.
@@ -65,14 +64,14 @@ impl Failure {
         Self { error: reason.to_error(address), retry_policy, blames_connection: false }
     }
 
-    /// The credentials could not be fetched. A source that fails once may be a file being replaced: what worked
-    /// before goes on trying.
+    /// The credentials could not be fetched. A source can fail for a moment, as a file does that is being replaced:
+    /// endpoints that have been attached try again.
     pub(crate) fn of_credentials(error: Error) -> Self {
         let retry_policy = of_local(&error);
         Self { error, retry_policy, blames_connection: false }
     }
 
-    /// Whether it is over, for an endpoint that was attached before or was not.
+    /// Whether it ends an endpoint that has (`established`) or has not been attached before.
     pub(crate) fn is_final(&self, established: bool) -> bool {
         match self.retry_policy {
             RetryPolicy::Retry => false,

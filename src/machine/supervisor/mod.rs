@@ -276,7 +276,7 @@ impl Supervisor {
     fn on_session_event(&mut self, connection: ConnectionId, event: SessionEvent, now: Now, deferred: &mut Deferred) {
         match event {
             SessionEvent::Connected(peer) => self.pool.on_up(connection, peer),
-            SessionEvent::Challenged => self.pool.on_challenged(connection),
+            SessionEvent::Challenged(challenge) => self.pool.on_challenged(connection, challenge),
             SessionEvent::Opened(id, attempt) => self.on_opened(connection, id, attempt),
             SessionEvent::OpenFailed(id, attempt, error) => {
                 self.on_open_failed(connection, id, attempt, error, now, deferred);

@@ -1,89 +1,93 @@
-//! Bytes on their way between the network, the gate, the brokers and the clients, until their connection ends.
+//! Bytes on their way between the network, the proxy, the brokers and the clients, until their connection ends.
+
+use std::task::Waker;
 
 use bytes::{Bytes, BytesMut};
 
 use super::World;
 use crate::broker::machine::ConnId;
-use crate::sim::gate::{Place, Up};
-use crate::sim::net::{Direction, NetId};
+use crate::sim::network::{ClientEnd, Direction, PairId, SocketPair};
+use crate::sim::proxy::{Origin, Upstream};
 use crate::wire::frame::{cut, frames};
 use crate::wire::tx::TxBuf;
 
 impl World {
-    pub(super) fn arrive(&mut self, net: NetId, direction: Direction) {
+    pub(super) fn arrive(&mut self, id: PairId, direction: Direction) {
         let now = self.now.at;
-        let moved = self.net.arrive(net, direction, now);
+        let moved = self.network.arrive(id, direction, now);
         if moved == 0 {
             return;
         }
         match direction {
             Direction::Up => {
-                self.serve_broker(net);
-                // There is room in the socket again.
-                self.wake_link(net);
+                self.serve_broker(id);
+                // There is room in the client's socket again.
+                self.wake_client(id, SocketPair::take_writer);
             }
             Direction::Down => {
-                self.wake_link(net);
-                self.push_down(net);
+                self.wake_client(id, SocketPair::take_reader);
+                self.push_down(id);
             }
         }
     }
 
-    fn wake_link(&self, net: NetId) {
-        let Some(wire) = self.net.get(net) else { return };
-        let unit = self.hosts.get(wire.client).and_then(|host| host.units.get(&wire.link));
-        if let Some(unit) = unit {
-            self.board.wake(*unit);
-        }
+    fn wake_client(&mut self, id: PairId, waker: impl FnOnce(&mut SocketPair) -> Option<Waker>) {
+        let waker = self.network.get_mut(id).and_then(waker);
+        self.wakers.extend(waker);
     }
 
-    fn place(&self, net: NetId) -> Option<(Place, ConnId)> {
-        let wire = self.net.get(net)?;
-        Some((Place { net, client: wire.client, broker: wire.broker }, wire.conn))
+    fn origin(&self, id: PairId) -> Option<(Origin, ConnId)> {
+        let pair = self.network.get(id)?;
+        Some((Origin { pair: id, client: pair.client, broker: pair.broker }, pair.conn))
     }
 
     /// Hands whole frames to the broker, through the gate.
-    fn serve_broker(&mut self, net: NetId) {
-        let Some((place, conn)) = self.place(net) else { return };
+    fn serve_broker(&mut self, id: PairId) {
+        let Some((origin, conn)) = self.origin(id) else { return };
         let limits = self.broker.limits();
-        let Some(wire) = self.net.get_mut(net) else { return };
-        if wire.broker_gone {
-            wire.broker_rx.clear();
+        let Some(pair) = self.network.get_mut(id) else { return };
+        if pair.broker_gone {
+            pair.broker_rx.clear();
             return;
         }
-        let run = match cut(&mut wire.broker_rx, &limits) {
+        let run = match cut(&mut pair.broker_rx, &limits) {
             Ok(Some(run)) => run,
             Ok(None) => return,
-            Err(error) => return self.violations.note("client speaks the protocol", || error.to_string()),
+            Err(error) => return self.violations.report("client speaks the protocol", || error.to_string()),
         };
+        let mut whole = Vec::new();
         for frame in frames(run) {
-            let frame = match frame {
-                Ok(frame) => frame,
-                Err(error) => return self.violations.note("client speaks the protocol", || error.to_string()),
-            };
-            self.note("up", place.client as u64, || format!("client {} {:?}: {frame:?}", place.client, place.net));
-            match self.gate.up(place, frame, self.now.at, &mut self.violations) {
-                Up::Forward(frame) => self.broker.handle(conn, frame, self.now),
-                Up::Instead(answers) => {
+            match frame {
+                Ok(frame) => whole.push(frame),
+                Err(error) => self.violations.report("client speaks the protocol", || error.to_string()),
+            }
+        }
+        #[cfg(pulsar_mutations)]
+        let whole = self.mutate_up(origin, whole);
+        for frame in whole {
+            self.note("up", origin.client as u64, || format!("client {} {:?}: {frame:?}", origin.client, origin.pair));
+            match self.proxy.up(origin, frame, self.now.at, &mut self.violations) {
+                Upstream::Forward(frame) => self.broker.handle(conn, frame, self.now),
+                Upstream::Answer(answers) => {
                     let mut out = BytesMut::new();
                     for answer in answers {
-                        self.note("instead", place.client as u64, || format!("{:?}: {answer:?}", place.net));
+                        self.note("instead", origin.client as u64, || format!("{:?}: {answer:?}", origin.pair));
                         answer.encode_frame(&mut out);
                     }
-                    self.send_down(net, &out);
+                    self.send_down(id, &out);
                 }
             }
-            self.gate.check_permits(place, &mut self.violations);
+            self.proxy.check_permits(origin, &mut self.violations);
         }
         self.flush_broker();
     }
 
     /// Bytes for the client, behind what waits already.
-    pub(super) fn send_down(&mut self, net: NetId, bytes: &[u8]) {
-        if let Some(wire) = self.net.get_mut(net) {
-            wire.broker_tx.extend_from_slice(bytes);
+    pub(super) fn send_down(&mut self, id: PairId, bytes: &[u8]) {
+        if let Some(pair) = self.network.get_mut(id) {
+            pair.broker_tx.extend_from_slice(bytes);
         }
-        self.push_down(net);
+        self.push_down(id);
     }
 
     /// Takes what the broker has to say, through the gate.
@@ -94,39 +98,39 @@ impl World {
                 break;
             }
             for conn in ready {
-                if let Some(net) = self.net.of_conn(conn) {
-                    self.push_down(net);
+                if let Some(id) = self.network.of_conn(conn) {
+                    self.push_down(id);
                 }
             }
         }
     }
 
     /// From the broker into the socket, as much as it takes.
-    fn push_down(&mut self, net: NetId) {
-        let Some((place, conn)) = self.place(net) else { return };
+    fn push_down(&mut self, id: PairId) {
+        let Some((origin, conn)) = self.origin(id) else { return };
         let now = self.now.at;
         loop {
-            let Some(wire) = self.net.get_mut(net) else { return };
-            if wire.broker_gone {
+            let Some(pair) = self.network.get_mut(id) else { return };
+            if pair.broker_gone {
                 return;
             }
-            if wire.broker_tx.is_empty() {
+            if pair.broker_tx.is_empty() {
                 let mut tx = TxBuf::new();
                 self.broker.poll_transmit(conn, &mut tx);
                 let bytes = tx.take_all();
                 if bytes.is_empty() {
                     break;
                 }
-                let out = self.pass_down(place, bytes);
-                if let Some(wire) = self.net.get_mut(net) {
-                    wire.broker_tx.extend_from_slice(&out);
+                let out = self.pass_down(origin, bytes);
+                if let Some(pair) = self.network.get_mut(id) {
+                    pair.broker_tx.extend_from_slice(&out);
                 }
                 continue;
             }
-            let mut bytes: Bytes = wire.broker_tx.split().freeze();
-            let taken = self.net.write(net, Direction::Down, &mut bytes, now);
-            if let Some(wire) = self.net.get_mut(net) {
-                wire.broker_tx.extend_from_slice(&bytes);
+            let mut bytes: Bytes = pair.broker_tx.split().freeze();
+            let taken = self.network.write(id, Direction::Down, &mut bytes, now);
+            if let Some(pair) = self.network.get_mut(id) {
+                pair.broker_tx.extend_from_slice(&bytes);
             }
             if taken == 0 {
                 break;
@@ -135,50 +139,79 @@ impl World {
         // A broker that closes forgets the connection at once, whatever its socket still holds.
         if self.broker.closing(conn) {
             self.broker.disconnect(conn);
-            self.net.finish(net, Direction::Down, now);
-            self.gate.forget(net);
+            self.network.finish(id, Direction::Down, now);
+            self.proxy.forget(id);
             self.flush_broker();
         }
     }
 
-    fn pass_down(&mut self, place: Place, mut bytes: Bytes) -> BytesMut {
+    fn pass_down(&mut self, origin: Origin, mut bytes: Bytes) -> BytesMut {
         let mut out = BytesMut::new();
         while let Some(size) = bytes.first_chunk().map(|size| u32::from_be_bytes(*size) as usize + 4) {
             let raw = bytes.split_to(size.min(bytes.len()));
             let Some(Ok(frame)) = frames(raw.clone()).next() else { continue };
-            self.note("down", place.client as u64, || format!("client {} {:?}: {frame:?}", place.client, place.net));
-            self.gate.down(place, &frame, raw, self.now.at, &mut out);
+            self.note("down", origin.client as u64, || {
+                format!("client {} {:?}: {frame:?}", origin.client, origin.pair)
+            });
+            self.proxy.down(origin, &frame, raw, self.now.at, &mut out);
         }
+        #[cfg(pulsar_mutations)]
+        let out = self.mutator.down(origin, out);
         out
     }
 
-    pub(super) fn break_wire(&mut self, net: NetId) {
-        self.broker_lost(net);
-        self.client_lost(net);
+    /// Frames that the proxy has held back, as far as they are due.
+    pub(super) fn release(&mut self, id: PairId) {
+        let Some((origin, _)) = self.origin(id) else { return };
+        let mut out = BytesMut::new();
+        self.proxy.release(id, self.now.at, &mut out);
+        #[cfg(pulsar_mutations)]
+        let out = self.mutator.down(origin, out);
+        self.send_down(origin.pair, &out);
     }
 
-    pub(super) fn client_lost(&mut self, net: NetId) {
-        if let Some(wire) = self.net.get_mut(net) {
-            wire.client_eof = true;
-            // The rest is read first, where it was not lost with the connection.
-            wire.broker_gone = true;
+    /// The connection breaks: the broker has lost it, and the client's socket ends in an error, or as if closed.
+    pub(super) fn break_pair(&mut self, id: PairId) {
+        let end = if self.rng.chance(500) { ClientEnd::Reset } else { ClientEnd::Closed };
+        self.end_client(id, end);
+        self.broker_lost(id);
+        self.client_lost(id);
+    }
+
+    /// The client learns that the broker's end is gone. It reads what has arrived first.
+    pub(super) fn client_lost(&mut self, id: PairId) {
+        if let Some(pair) = self.network.get_mut(id) {
+            pair.broker_gone = true;
         }
-        self.wake_link(net);
-        self.net.forget_if_over(net);
+        self.end_client(id, ClientEnd::Closed);
+        self.network.forget_if_over(id);
     }
 
-    pub(super) fn broker_lost(&mut self, net: NetId) {
-        let Some((_, conn)) = self.place(net) else { return };
+    /// The broker learns that the client's end is gone.
+    pub(super) fn broker_lost(&mut self, id: PairId) {
+        let Some((_, conn)) = self.origin(id) else { return };
         self.broker.disconnect(conn);
-        self.gate.forget(net);
-        if let Some(wire) = self.net.get_mut(net) {
-            wire.broker_gone = true;
-            if !wire.client_gone {
-                wire.client_eof = true;
-            }
+        self.proxy.forget(id);
+        if let Some(pair) = self.network.get_mut(id) {
+            pair.broker_gone = true;
         }
-        self.wake_link(net);
-        self.net.forget_if_over(net);
+        self.end_client(id, ClientEnd::Closed);
+        self.network.forget_if_over(id);
         self.flush_broker();
+    }
+
+    fn end_client(&mut self, id: PairId, end: ClientEnd) {
+        if let Some(pair) = self.network.get_mut(id) {
+            pair.end_client(end);
+        }
+        self.wake_client(id, SocketPair::take_reader);
+        self.wake_client(id, SocketPair::take_writer);
+    }
+
+    /// The client has dropped its socket.
+    pub(in crate::sim) fn close_socket(&mut self, id: PairId) {
+        self.network.finish(id, Direction::Up, self.now.at);
+        self.network.forget_if_over(id);
+        self.schedule_network();
     }
 }

@@ -1,35 +1,26 @@
-//! Everything that is simulated except users' tasks: clients, connections, brokers, faults, and the clock.
+//! Everything that is simulated but the tasks: the clock, the timers, the network, the brokers and the faults.
 //!
-//! This file has the clock and the timers; what they set in motion is in the rooms below.
+//! One lock around all of it ([`SharedWorld`]), because the client's tasks have to be `Send`. It is never held while a
+//! task is polled or woken, or while a future is dropped.
 
 use std::collections::BTreeMap;
-use std::future::Future;
-use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
-
-use super::board::{Board, UnitId};
 use super::faults::Fault;
-use super::gate::{BROKERS, Gate};
-use super::host::{Host, Parts};
-use super::invariants::Violations;
-use super::net::{Direction, Due, Net, NetId};
+use super::invariants::ViolationLog;
+use super::network::{Direction, Network, NetworkEvent, PairId};
+use super::proxy::{BROKERS, Proxy};
 use super::rng::Rng;
 use crate::broker::BrokerConfig;
 use crate::broker::machine::Broker;
-use crate::client::clock::simulated;
-use crate::machine::control::ConnectionId;
-use crate::machine::{Deadline, Now};
+use crate::client::clock;
+use crate::machine::Now;
 
 mod checks;
-mod clients;
 mod delivery;
-
-/// A task of the user's, or one of a client's own.
-pub(super) type LocalTask = Pin<Box<dyn Future<Output = ()>>>;
+mod dials;
 
 /// The wall clock at the start: 2024-01-01.
 const WALL_MS_START: u64 = 1_704_067_200_000;
@@ -39,45 +30,57 @@ const TRACE_LINES_MAX: usize = 200_000;
 
 /// Something at a later time.
 pub(super) enum Event {
-    Net(Due),
+    Network(NetworkEvent),
     Wake(Waker),
-    Dialed { client: usize, link: ConnectionId, refused: bool },
     Fault(Fault),
-    Release(NetId),
+    /// Frames that the proxy holds back on a connection may be due.
+    Release(PairId),
 }
 
-#[derive(Clone, Copy)]
-enum Unit {
-    Supervisor(usize),
-    Link(usize, ConnectionId),
+/// Names a timer: its instant, and a number that orders those of one instant.
+pub(super) type TimerKey = (Instant, u64);
+
+/// The world as tasks, sockets and timers have it.
+#[derive(Clone)]
+pub(super) struct SharedWorld(Arc<Mutex<World>>);
+
+impl SharedWorld {
+    pub(super) fn new(world: World) -> Self {
+        Self(Arc::new(Mutex::new(world)))
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, World> {
+        // A panic under the lock fails the run; what is dropped after it still closes its sockets.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// See the module.
 pub(super) struct World {
     pub(super) now: Now,
     start: Instant,
-    pub(super) board: Arc<Board>,
     pub(super) rng: Rng,
-    units: BTreeMap<UnitId, Unit>,
-    next_unit: u64,
-    timers: BTreeMap<(Instant, u64), Event>,
+    timers: BTreeMap<TimerKey, Event>,
     next_timer: u64,
     pub(super) broker: Broker,
-    pub(super) net: Net,
-    pub(super) gate: Gate,
-    pub(super) hosts: Vec<Host>,
-    /// Nobody gets through to a broker until then.
+    pub(super) network: Network,
+    pub(super) proxy: Proxy,
+    #[cfg(pulsar_mutations)]
+    pub(super) mutator: super::mutations::Mutator,
+    /// Until when no dial of a broker gets through.
     away_until: [Option<Instant>; BROKERS.len()],
     next_dial_takes: Option<Duration>,
-    pub(super) violations: Violations,
-    /// To be taken over by whoever polls tasks.
-    pub(super) spawned: Vec<(UnitId, LocalTask)>,
+    /// Dials per client and broker since the last one that got through: how many, and since when.
+    failed_dials: BTreeMap<(usize, usize), (u32, Instant)>,
+    /// To be woken once the lock is free.
+    wakers: Vec<Waker>,
+    /// A task of a client is polled although nothing woke it: it must have nothing to do.
+    pub(super) is_auditing: bool,
+    pub(super) violations: ViolationLog,
     pub(super) trace: Option<Vec<String>>,
     /// Sums up everything that happened: the same for the same seed.
     pub(super) fingerprint: u64,
     pub(super) events: u64,
-    /// Dials per client and broker since the last one that came up: how many, and since when.
-    storms: BTreeMap<(usize, usize), (u32, Instant)>,
 }
 
 impl World {
@@ -86,28 +89,27 @@ impl World {
         let start = Instant::now();
         let now = Now { at: start, wall_ms: WALL_MS_START };
         config.cluster = "sim".to_owned();
-        simulated::set(Some(now));
-        let gate = Gate::new(rng.fork());
+        clock::set_virtual(Some(now));
+        let proxy = Proxy::new(rng.fork());
         Self {
             now,
             start,
-            board: Arc::default(),
-            units: BTreeMap::new(),
-            next_unit: 0,
             timers: BTreeMap::new(),
             next_timer: 0,
             broker: Broker::new(config, BROKERS[0], now),
-            net: Net::new(rng.fork()),
-            gate,
-            hosts: Vec::new(),
+            network: Network::new(rng.fork()),
+            proxy,
+            #[cfg(pulsar_mutations)]
+            mutator: Default::default(),
             away_until: [None; BROKERS.len()],
             next_dial_takes: None,
-            violations: Violations::default(),
-            spawned: Vec::new(),
+            failed_dials: BTreeMap::new(),
+            wakers: Vec::new(),
+            is_auditing: false,
+            violations: ViolationLog::default(),
             trace: None,
             fingerprint: seed,
             events: 0,
-            storms: BTreeMap::new(),
             rng,
         }
     }
@@ -116,7 +118,7 @@ impl World {
         self.now.at - self.start
     }
 
-    /// Notes that something happened.
+    /// Adds an event to the fingerprint and, where one is kept, to the trace.
     pub(super) fn note(&mut self, what: &'static str, number: u64, text: impl FnOnce() -> String) {
         self.events += 1;
         let micros = self.elapsed().as_micros() as u64;
@@ -130,67 +132,42 @@ impl World {
         }
     }
 
+    /// Reports a violation if this is an audit: a task did something although nothing had woken it.
+    pub(super) fn forbid_in_audit(&mut self, checker: &'static str, what: impl FnOnce() -> String) {
+        if self.is_auditing {
+            self.violations.report(checker, what);
+        }
+    }
+
     fn set_now(&mut self, at: Instant) {
         let elapsed = at - self.start;
         self.now = Now { at, wall_ms: WALL_MS_START + elapsed.as_millis() as u64 };
         self.violations.elapsed = elapsed;
-        simulated::set(Some(self.now));
+        clock::set_virtual(Some(self.now));
     }
 
-    pub(super) fn new_unit(&mut self) -> UnitId {
-        self.next_unit += 1;
-        UnitId(self.next_unit)
-    }
-
-    pub(super) fn at(&mut self, at: Instant, event: Event) {
+    /// Schedules an event, at the earliest for now.
+    pub(super) fn at(&mut self, at: Instant, event: Event) -> TimerKey {
         self.next_timer += 1;
-        self.timers.insert((at.max(self.now.at), self.next_timer), event);
+        let key = (at.max(self.now.at), self.next_timer);
+        self.timers.insert(key, event);
+        key
     }
 
-    pub(super) fn spawn(&mut self, task: LocalTask) {
-        let unit = self.new_unit();
-        self.spawned.push((unit, task));
-        self.board.wake(unit);
-    }
-
-    pub(super) fn add_client(&mut self, parts: Parts) -> usize {
-        let client = self.hosts.len();
-        let unit = self.new_unit();
-        self.units.insert(unit, Unit::Supervisor(client));
-        let waker = self.board.waker(unit);
-        self.hosts.push(Host {
-            unit,
-            waker,
-            parts: Some(parts),
-            links: BTreeMap::new(),
-            units: BTreeMap::new(),
-            dialing: BTreeMap::new(),
-            fetching: std::collections::BTreeSet::new(),
-        });
-        self.board.wake(unit);
-        client
+    /// Takes an event back that has not happened yet.
+    pub(super) fn cancel(&mut self, key: TimerKey) -> Option<Event> {
+        self.timers.remove(&key)
     }
 
     /// When something happens next.
     pub(super) fn next_at(&self) -> Option<Instant> {
-        let mut next = self.timers.first_key_value().map(|((at, _), _)| *at);
-        let mut earlier = |deadline: Option<Deadline>| {
-            if let Some(deadline) = deadline {
-                next = Some(next.map_or(deadline.at, |at: Instant| at.min(deadline.at)));
-            }
-        };
-        earlier(self.broker.poll_deadline());
-        for host in &self.hosts {
-            earlier(host.parts.as_ref().and_then(|parts| parts.supervisor.poll_deadline()));
-            for link in host.links.values() {
-                earlier(link.poll_deadline());
-            }
-        }
-        next
+        let timer = self.timers.first_key_value().map(|((at, _), _)| *at);
+        let broker = self.broker.poll_deadline().map(|deadline| deadline.at);
+        timer.into_iter().chain(broker).min()
     }
 
-    /// Moves the clock and does what is due.
-    pub(super) fn advance(&mut self, to: Instant) {
+    /// Moves the clock and does what is due. The tasks this wakes are woken by the caller, without the lock.
+    pub(super) fn advance(&mut self, to: Instant) -> Vec<Waker> {
         self.set_now(to.max(self.now.at));
         let now = self.now.at;
         while let Some(entry) = self.timers.first_entry() {
@@ -199,57 +176,39 @@ impl World {
             }
             let event = entry.remove();
             self.handle(event);
-            self.collect();
+            self.schedule_network();
         }
         if self.broker.poll_deadline().is_some_and(|deadline| deadline.at <= now) {
             self.broker.handle_deadline(self.now);
             self.flush_broker();
         }
-        self.collect();
-        for host in &self.hosts {
-            let due = |deadline: Option<Deadline>| deadline.is_some_and(|deadline| deadline.at <= now);
-            if due(host.parts.as_ref().and_then(|parts| parts.supervisor.poll_deadline())) {
-                self.board.wake(host.unit);
-            }
-            for (id, link) in &host.links {
-                if due(link.poll_deadline()) {
-                    if let Some(unit) = host.units.get(id) {
-                        self.board.wake(*unit);
-                    }
-                }
-            }
-        }
+        self.schedule_network();
+        std::mem::take(&mut self.wakers)
     }
 
-    /// Timers that parts of the world asked for.
-    fn collect(&mut self) {
-        for (at, due) in std::mem::take(&mut self.net.due) {
-            self.at(at, Event::Net(due));
+    /// Schedules what the network and the proxy have in store.
+    pub(super) fn schedule_network(&mut self) {
+        for (at, event) in std::mem::take(&mut self.network.events) {
+            self.at(at, Event::Network(event));
         }
-        for (at, net) in std::mem::take(&mut self.gate.releases) {
-            self.at(at, Event::Release(net));
+        for (at, pair) in std::mem::take(&mut self.proxy.releases) {
+            self.at(at, Event::Release(pair));
         }
     }
 
     fn handle(&mut self, event: Event) {
         match event {
-            Event::Wake(waker) => waker.wake(),
-            Event::Net(Due::Arrive(net, direction)) => self.arrive(net, direction),
-            Event::Net(Due::Break(net)) => self.break_wire(net),
-            Event::Net(Due::End(net, Direction::Up)) => self.broker_lost(net),
-            Event::Net(Due::End(net, Direction::Down)) => self.client_lost(net),
-            Event::Dialed { client, link, refused } => self.dialed(client, link, refused),
+            Event::Wake(waker) => self.wakers.push(waker),
+            Event::Network(NetworkEvent::Arrive(pair, direction)) => self.arrive(pair, direction),
+            Event::Network(NetworkEvent::Break(pair)) => self.break_pair(pair),
+            Event::Network(NetworkEvent::End(pair, Direction::Up)) => self.broker_lost(pair),
+            Event::Network(NetworkEvent::End(pair, Direction::Down)) => self.client_lost(pair),
             Event::Fault(fault) => self.inject(fault),
-            Event::Release(net) => {
-                let now = self.now.at;
-                let mut out = BytesMut::new();
-                self.gate.release(net, now, &mut out);
-                self.send_down(net, &out);
-            }
+            Event::Release(pair) => self.release(pair),
         }
     }
 
-    pub(super) fn away(&mut self, broker: usize, until: Instant) {
+    pub(super) fn set_away(&mut self, broker: usize, until: Instant) {
         self.away_until[broker] = Some(until);
     }
 
@@ -257,8 +216,8 @@ impl World {
         self.next_dial_takes = Some(takes);
     }
 
-    /// All ways are open again.
-    pub(super) fn open_ways(&mut self) {
+    /// Every broker can be dialed again.
+    pub(super) fn allow_dials(&mut self) {
         self.away_until = [None; BROKERS.len()];
         self.next_dial_takes = None;
     }

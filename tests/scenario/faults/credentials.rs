@@ -1,7 +1,10 @@
 //! Tokens: fetched afresh when the broker asks, once more when one is refused, and then it is the end.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use pulsar_native::Error;
+use pulsar_native::client::{AuthContext, AuthData, Authentication, CredentialsFuture};
 
 use super::support::*;
 
@@ -61,6 +64,61 @@ async fn a_challenge_gets_a_fresh_token_within_a_second_while_traffic_goes_on() 
     assert_eq!(vault.asked(), 21, "once for the connection, once for each challenge");
     assert_eq!(stage.net.dials(), 1, "on one connection");
     stage.ends_well().await;
+}
+
+/// A source of one's own hears which broker asks, and what its challenge is.
+#[tokio::test(start_paused = true)]
+async fn a_source_is_given_the_broker_and_its_challenge() {
+    struct Listening {
+        token: String,
+        heard: Arc<Mutex<Vec<AuthContext>>>,
+    }
+    impl Authentication for Listening {
+        fn credentials<'a>(&'a self, context: &'a AuthContext) -> CredentialsFuture<'a> {
+            self.heard.lock().expect("unpoisoned").push(context.clone());
+            Box::pin(async { Ok(AuthData::token(self.token.clone())) })
+        }
+    }
+    let broker = EmbeddedBroker::builder().token_key(KEY).start().await.expect("a free port");
+    let net = super::support::Net::default();
+    net.add(&broker);
+    let heard = Arc::<Mutex<Vec<AuthContext>>>::default();
+    let source = Listening { token: broker.token("admin"), heard: heard.clone() };
+    let client = within("the connection", builder(&broker, &net).auth(source).connect()).await.expect("a client");
+    broker.faults().challenge();
+    let count = || heard.lock().expect("unpoisoned").len();
+    until("the challenge", count, |count| *count == 2).await;
+    for (context, challenge) in heard.lock().expect("unpoisoned").iter().zip([None, Some("PulsarAuthRefresh")]) {
+        assert_eq!(context.broker().to_string(), broker.address().to_string());
+        assert_eq!(context.challenge(), challenge.map(|text| AuthData::new("token", text)).as_ref());
+    }
+    Stage { broker, net, client }.ends_well().await;
+}
+
+/// A source of one's own says whether trying again helps.
+#[tokio::test(start_paused = true)]
+async fn a_source_says_whether_its_failure_passes() {
+    let broker = EmbeddedBroker::builder().token_key(KEY).start().await.expect("a free port");
+    let net = super::support::Net::default();
+    net.add(&broker);
+    let refusing = Token::supplier(|| async { Err(Error::authentication("no such role")) });
+    let connecting = builder(&broker, &net).auth(refusing).connect();
+    let begun = Instant::now();
+    let error = within("the refusal", connecting).await.expect_err("no such role");
+    assert_eq!(
+        (error.kind(), begun.elapsed() < Duration::from_secs(1)),
+        (ErrorKind::Authentication, true),
+        "{error:#}"
+    );
+    assert!(format!("{error:#}").contains("no such role"), "{error:#}");
+
+    let (asked, token) = (Arc::new(AtomicUsize::new(0)), broker.token("admin"));
+    let passing = Token::supplier(move || {
+        let (number, token) = (asked.fetch_add(1, Ordering::SeqCst), token.clone());
+        async move { if number < 2 { Err(Error::connection("the vault is sealed")) } else { Ok(token) } }
+    });
+    let client = within("the vault", builder(&broker, &net).auth(passing).connect()).await.expect("a client");
+    Stage { broker, net, client }.ends_well().await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -18,3 +18,4 @@ mod seeks;
 mod sends;
 mod support;
 mod waits;
+mod watchers;

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pulsar_native::sim::{FaultCounts, Simulation, Violation};
+use pulsar_native::sim::{FaultCounts, InvariantViolation, Simulation};
 
 use checks::{check_acked, check_log, is_left_alone, is_settled, unsettled};
 use plan::Plan;
@@ -24,7 +24,7 @@ pub(crate) const CLOSES_WITHIN: Duration = Duration::from_secs(120);
 
 /// What came of one seed.
 pub(crate) struct Outcome {
-    pub(crate) violation: Option<Violation>,
+    pub(crate) violation: Option<InvariantViolation>,
     pub(crate) faults: FaultCounts,
     pub(crate) fingerprint: u64,
     pub(crate) events: u64,
@@ -50,7 +50,7 @@ pub(crate) fn run(seed: u64, trace: bool) -> Outcome {
     }
 }
 
-fn live(sim: &Simulation, plan: &Plan) -> Result<(), Violation> {
+fn live(sim: &Simulation, plan: &Plan) -> Result<(), InvariantViolation> {
     let users = Users {
         handle: sim.handle(),
         notes: Rc::default(),
@@ -69,7 +69,7 @@ fn live(sim: &Simulation, plan: &Plan) -> Result<(), Violation> {
     sim.run_for(last_fault + Duration::from_secs(10))?;
 
     check_acked(sim, plan, &users);
-    sim.calm();
+    sim.heal();
     users.is_draining.set(true);
     let settled = sim.run_until(SETTLES_WITHIN, || is_settled(sim, plan, &users))?;
     if !settled {

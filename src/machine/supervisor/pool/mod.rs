@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::Result;
 use crate::machine::connection::peer::PeerInfo;
-use crate::machine::control::{Action, AuthData, BrokerKey, CloseReason, ConnectionId, SessionCommand};
+use crate::machine::control::{Action, AuthContext, AuthData, BrokerKey, CloseReason, ConnectionId, SessionCommand};
 use crate::machine::deadlines::Deadlines;
 use crate::machine::mutation::{self, Mutation};
 use crate::machine::supervisor::backoff::Backoff;
@@ -188,7 +188,7 @@ impl ConnectionPool {
         let state = if cooldown.is_some() { PooledState::CoolingDown } else { PooledState::FetchingCredentials };
         match cooldown {
             Some(until) => self.deadlines.set(id, Some(Deadline::new(until, "cooldown of a broker"))),
-            None => self.actions.push_back(Action::FetchCredentials(id)),
+            None => self.actions.push_back(Action::FetchCredentials(id, AuthContext::new(key.logical.clone()))),
         }
         self.pooled.insert(key.clone(), id);
         let connection = PooledConnection {
@@ -333,13 +333,14 @@ impl ConnectionPool {
     }
 
     /// The broker wants fresh credentials, in the handshake or later.
-    pub(crate) fn on_challenged(&mut self, id: ConnectionId) {
+    pub(crate) fn on_challenged(&mut self, id: ConnectionId, challenge: AuthData) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         if matches!(connection.state, PooledState::Dialing | PooledState::Up | PooledState::Draining)
             && !connection.is_challenged
         {
             connection.is_challenged = true;
-            self.actions.push_back(Action::FetchCredentials(id));
+            let context = AuthContext::new(connection.key.logical.clone()).with_challenge(challenge);
+            self.actions.push_back(Action::FetchCredentials(id, context));
         }
     }
 
@@ -481,7 +482,8 @@ impl ConnectionPool {
                 self.disconnect(id);
             } else if connection.state == PooledState::CoolingDown {
                 connection.state = PooledState::FetchingCredentials;
-                self.actions.push_back(Action::FetchCredentials(id));
+                let context = AuthContext::new(connection.key.logical.clone());
+                self.actions.push_back(Action::FetchCredentials(id, context));
             }
         }
     }

@@ -64,7 +64,10 @@ impl Rig {
     fn actions(&mut self) -> Vec<String> {
         std::iter::from_fn(|| self.pool.poll_action())
             .map(|action| match action {
-                Action::FetchCredentials(connection) => format!("fetch {}", connection.0),
+                Action::FetchCredentials(connection, context) => match context.challenge() {
+                    Some(challenge) => format!("fetch {} for {}", connection.0, challenge.method),
+                    None => format!("fetch {}", connection.0),
+                },
                 Action::Dial { connection, key, .. } => format!("dial {} {}", connection.0, key.physical),
                 Action::Command(connection, SessionCommand::AuthResponse(_)) => format!("challenge {}", connection.0),
                 Action::Command(connection, command) => format!("tell {} {command:?}", connection.0),
@@ -152,7 +155,7 @@ fn news_of_a_link_that_is_over_change_nothing() {
     rig.end(first, &refused(3));
     rig.actions();
     rig.pool.on_up(first, peer());
-    rig.pool.on_challenged(first);
+    rig.pool.on_challenged(first, AuthData::token("challenge"));
     assert!(rig.credentials(first).is_none());
     assert!(rig.end(first, &unreachable()).is_none());
     assert_eq!(rig.actions(), [""; 0]);
@@ -313,9 +316,9 @@ fn who_leaves_the_queue_gets_no_turn() {
 fn a_challenge_is_answered_with_fresh_credentials_and_asked_for_once() {
     let mut rig = Rig::new();
     let connection = rig.up("b", 1);
-    rig.pool.on_challenged(connection);
-    rig.pool.on_challenged(connection);
-    assert_eq!(rig.actions(), ["fetch 1"]);
+    rig.pool.on_challenged(connection, AuthData::token("challenge"));
+    rig.pool.on_challenged(connection, AuthData::token("challenge"));
+    assert_eq!(rig.actions(), ["fetch 1 for token"]);
     rig.credentials(connection);
     assert_eq!(rig.actions(), ["challenge 1"]);
     // Credentials that nobody asked for.
@@ -328,13 +331,13 @@ fn a_failed_refresh_leaves_an_open_connection_alone_and_ends_a_handshake() {
     let mut rig = Rig::new();
     let error = || Err(Error::network("the token endpoint is away"));
     let open = rig.up("b", 1);
-    rig.pool.on_challenged(open);
+    rig.pool.on_challenged(open, AuthData::token("challenge"));
     assert!(rig.pool.on_credentials(open, error()).is_none());
     assert_eq!(rig.pool.state(open), Some(PooledState::Up));
 
     let shaking = rig.join("c", 2);
     rig.credentials(shaking);
-    rig.pool.on_challenged(shaking);
+    rig.pool.on_challenged(shaking, AuthData::token("challenge"));
     rig.actions();
     assert_eq!(rig.pool.on_credentials(shaking, error()).expect("told").holders, [holder(2)]);
     assert_eq!(rig.actions(), ["hang up 2"]);

@@ -39,7 +39,7 @@ fn an_expired_token_is_replaced_without_a_word_to_the_user() {
 fn a_challenge_is_answered_with_fresh_credentials() {
     let mut rig = Rig::new("pulsar://service");
     let (_endpoint, connection) = rig.attached(1);
-    rig.notice(connection, SessionEvent::Challenged);
+    rig.notice(connection, SessionEvent::Challenged(AuthData::token("challenge")));
     assert_eq!(rig.log(), ["fetch", "challenge"]);
     assert_eq!(rig.state(1), "attached");
 }

@@ -129,7 +129,7 @@ impl Rig {
             let Some(action) = self.supervisor.poll_action() else { break };
             let (now, deferred) = (self.now, &mut self.deferred);
             match action {
-                Action::FetchCredentials(connection) => {
+                Action::FetchCredentials(connection, _) => {
                     self.log.push("fetch".to_owned());
                     if self.answers {
                         self.supervisor.handle(Input::Credentials(connection, Ok(AuthData::none())), now, deferred);

@@ -42,7 +42,11 @@ fn connect_ends_in_time_with_the_last_failure() {
     rig.wait_ms(1);
     let error = peek(&mut reply).expect("answered").expect_err("unreachable");
     assert_eq!(error.kind(), ErrorKind::TimedOut);
-    assert!(error.to_string().contains("connecting to service:6650: connection refused"), "{error}");
+    assert_eq!(
+        error.to_string(),
+        "timed out after 30s waiting for the connection to the service URL [broker service:6650]"
+    );
+    assert!(format!("{error:#}").contains("connecting to service:6650: connection refused"), "{error:#}");
 }
 
 #[test]

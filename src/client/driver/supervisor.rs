@@ -1,0 +1,230 @@
+//! The task of a client's supervisor: it carries out what the supervisor decides, and owns the tasks of the connections.
+
+use std::collections::HashMap;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use super::connection::ConnectionDriver;
+use crate::client::auth::Authentication;
+use crate::client::clock;
+use crate::client::dial::{Dialer, dial};
+use crate::client::runtime::{AsyncTimer, Runtime, TaskSet, timeout};
+use crate::error::{Error, ErrorKind};
+use crate::machine::connection::ConnectionConfig;
+use crate::machine::control::{
+    Action, AuthContext, AuthData, BrokerKey, CloseReason, ConnectionId, Input, SessionCommand, SessionEvent,
+};
+use crate::machine::supervisor::Supervisor;
+use crate::machine::{Deferred, ReadyList};
+
+/// What all connections of a client are made with.
+pub(crate) struct DialConfig {
+    pub(crate) authentication: Arc<dyn Authentication>,
+    pub(crate) dialer: Arc<dyn Dialer>,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) keep_alive_interval: Duration,
+    pub(crate) operation_timeout: Duration,
+    pub(crate) client_version: String,
+}
+
+/// The supervisor's task. It ends once the client is closed and no task of a connection is left.
+pub(crate) struct SupervisorDriver<R: Runtime> {
+    supervisor: Supervisor,
+    runtime: R,
+    /// The supervisor's own list, which connections give endpoints back to.
+    ready: Arc<ReadyList>,
+    inputs: UnboundedReceiver<Input>,
+    /// The sending end of `inputs`, for the tasks.
+    events: UnboundedSender<Input>,
+    config: Arc<DialConfig>,
+    /// Commands to the task of each connection; dropping the sender ends the task.
+    connections: HashMap<ConnectionId, UnboundedSender<SessionCommand>>,
+    /// Connections, and fetches of credentials, at most one for each. They end with the driver.
+    tasks: R::Tasks,
+    timer: R::Timer,
+    /// What the timer is set to.
+    timer_at: Option<Instant>,
+}
+
+impl<R: Runtime> SupervisorDriver<R> {
+    pub(crate) fn new(
+        supervisor: Supervisor,
+        runtime: R,
+        ready: Arc<ReadyList>,
+        (events, inputs): (UnboundedSender<Input>, UnboundedReceiver<Input>),
+        config: DialConfig,
+    ) -> Self {
+        let (tasks, timer) = (runtime.new_task_set(), runtime.new_timer());
+        Self {
+            supervisor,
+            runtime,
+            ready,
+            inputs,
+            events,
+            config: Arc::new(config),
+            connections: HashMap::new(),
+            tasks,
+            timer,
+            timer_at: None,
+        }
+    }
+
+    /// Passes on what has come in and carries out what follows; whether there was anything.
+    fn turn(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut deferred = Deferred::new();
+        let now = clock::now();
+        let mut progress = false;
+        while let Poll::Ready(Some(input)) = self.inputs.poll_recv(cx) {
+            self.supervisor.handle(input, now, &mut deferred);
+            progress = true;
+        }
+        self.supervisor.handle_ready(Some(cx.waker()), now, &mut deferred);
+        if self.supervisor.poll_deadline().is_some_and(|deadline| deadline.is_due(now)) {
+            self.supervisor.handle_deadline(now, &mut deferred);
+            progress = true;
+        }
+        while let Some(action) = self.supervisor.poll_action() {
+            self.carry_out(action);
+        }
+        progress
+    }
+
+    fn carry_out(&mut self, action: Action) {
+        match action {
+            Action::FetchCredentials(id, context) => self.fetch_credentials(id, context),
+            Action::Dial { connection, key, credentials } => self.dial(connection, key, credentials),
+            Action::Command(id, command) => {
+                if let Some(commands) = self.connections.get(&id) {
+                    // A driver that has ended has said so already.
+                    let _ = commands.send(command);
+                }
+            }
+            Action::Disconnect(id) => {
+                // The task ends when its commands do.
+                self.connections.remove(&id);
+            }
+        }
+    }
+
+    fn fetch_credentials(&mut self, id: ConnectionId, context: AuthContext) {
+        let (runtime, config, events) = (self.runtime.clone(), self.config.clone(), self.events.clone());
+        self.tasks.spawn(async move {
+            let limit = config.operation_timeout;
+            let fetched = timeout(&runtime, limit, config.authentication.credentials(&context)).await;
+            let fetched = fetched.unwrap_or_else(|| {
+                let what = format!("timed out after {limit:?} waiting for the credentials");
+                Err(Error::local(ErrorKind::Authentication, what).retriable(true))
+            });
+            let _ = events.send(Input::Credentials(id, fetched));
+        });
+    }
+
+    fn dial(&mut self, id: ConnectionId, key: BrokerKey, credentials: AuthData) {
+        let (sender, commands) = unbounded_channel();
+        self.connections.retain(|_, commands| !commands.is_closed());
+        self.connections.insert(id, sender);
+        let attempt = DialAttempt {
+            id,
+            key,
+            credentials,
+            runtime: self.runtime.clone(),
+            config: self.config.clone(),
+            supervisor: self.ready.clone(),
+            commands,
+            events: self.events.clone(),
+        };
+        self.tasks.spawn(attempt.run());
+    }
+
+    /// Sets the timer; `true` if something is due already.
+    fn arm(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(deadline) = self.supervisor.poll_deadline() else { return false };
+        if self.timer_at != Some(deadline.at) {
+            self.timer.reset(deadline.at);
+            self.timer_at = Some(deadline.at);
+        }
+        self.timer.poll(cx).is_ready()
+    }
+}
+
+/// The task of one connection before there is one.
+struct DialAttempt<R> {
+    id: ConnectionId,
+    key: BrokerKey,
+    credentials: AuthData,
+    runtime: R,
+    config: Arc<DialConfig>,
+    supervisor: Arc<ReadyList>,
+    commands: UnboundedReceiver<SessionCommand>,
+    events: UnboundedSender<Input>,
+}
+
+impl<R: Runtime> DialAttempt<R> {
+    /// Dials, then drives the connection to its end.
+    async fn run(mut self) {
+        let config = self.config.clone();
+        let mut dialing = pin!(dial(&self.runtime, &*config.dialer, &self.key, config.connect_timeout));
+        let dialed = poll_fn(|cx| {
+            // No command is sent before the connection is up, so this is the end of the channel: the supervisor gave
+            // the connection up.
+            if self.commands.poll_recv(cx).is_ready() {
+                return Poll::Ready(None);
+            }
+            dialing.as_mut().poll(cx).map(Some)
+        });
+        let Some(dialed) = dialed.await else { return };
+        match dialed {
+            Ok(socket) => {
+                let session = (session_config(&self.key, &config), self.credentials);
+                let runtime = self.runtime.clone();
+                ConnectionDriver::new(self.id, runtime, socket, session, self.supervisor, self.commands, self.events)
+                    .await;
+            }
+            Err(error) => {
+                let _ = self.events.send(Input::Session(self.id, SessionEvent::Ended(CloseReason::Dial(error))));
+            }
+        }
+    }
+}
+
+fn session_config(key: &BrokerKey, config: &DialConfig) -> ConnectionConfig {
+    ConnectionConfig {
+        address: key.logical.to_string().into(),
+        tls: key.tls,
+        proxy_to_broker_url: key.proxy_to_broker_url(),
+        client_version: config.client_version.clone(),
+        keep_alive_interval: config.keep_alive_interval,
+        operation_timeout: config.operation_timeout,
+    }
+}
+
+impl<R: Runtime> Future for SupervisorDriver<R> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        this.runtime.inspect_supervisor(&mut this.supervisor);
+        loop {
+            let progress = this.turn(cx);
+            if this.tasks.poll_empty(cx).is_ready() && this.supervisor.is_drained() {
+                return Poll::Ready(());
+            }
+            if !progress && !this.arm(cx) {
+                return Poll::Pending;
+            }
+        }
+    }
+}
+
+impl<R: Runtime> Drop for SupervisorDriver<R> {
+    /// The runtime goes away: connections end, and every call that waits ends with an error.
+    fn drop(&mut self) {
+        let gone = Error::local(ErrorKind::Closed, "the client's runtime was shut down");
+        self.supervisor.fail_all(&gone, &mut Deferred::new());
+    }
+}

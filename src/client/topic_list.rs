@@ -1,0 +1,104 @@
+//! A handle on a topic list watcher: the topics of a namespace that match a pattern, kept current.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::sync::Arc;
+
+use super::{Client, Shared, clock};
+use crate::error::Result;
+use crate::machine::topic_list::{TopicListConfig, TopicListWatcher};
+use crate::machine::{Deferred, Endpoint, EndpointId, Reply};
+
+pub use crate::machine::topic_list::TopicChange;
+
+/// Watches the topics of one namespace (WATCH_TOPIC_LIST, PIP-145). Needs a broker of Pulsar 2.11 or later with
+/// `enableBrokerSideSubscriptionPatternEvaluation`, its default. Non-persistent topics are not reported.
+///
+/// Dropping it closes it at the broker.
+pub struct TopicListWatch {
+    endpoint: Arc<Endpoint<TopicListWatcher>>,
+    /// Keeps the tasks alive that carry out what the endpoint decides.
+    _client: Arc<Shared>,
+}
+
+impl Client {
+    /// Watches the topics of `tenant/namespace` whose full names match `pattern`, a regular expression of at most 50
+    /// characters. Ends with the first list at hand.
+    ///
+    /// # Errors
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) where the broker has no watchers; the broker's refusal; no answer
+    /// within the operation timeout.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes the watcher.
+    #[doc(hidden)]
+    pub async fn watch_topics(
+        &self,
+        namespace: impl Into<String>,
+        pattern: impl Into<String>,
+    ) -> Result<TopicListWatch> {
+        let id = self.shared.next_watcher_id();
+        let config = TopicListConfig {
+            namespace: namespace.into(),
+            pattern: pattern.into(),
+            operation_timeout: self.shared.operation_timeout(),
+        };
+        let (created, reply) = Reply::pair();
+        let watcher = TopicListWatcher::new(id, config, created, clock::now());
+        let endpoint = Endpoint::new(EndpointId::TopicList(id), watcher, self.shared.ready());
+        let watch = TopicListWatch { endpoint: endpoint.clone(), _client: self.shared.clone() };
+        self.shared.open(endpoint)?;
+        reply.await?;
+        Ok(watch)
+    }
+}
+
+impl TopicListWatch {
+    /// Waits for changes and takes them, in the order of the names: at first the whole list as additions, then what
+    /// differs from what was taken before, reconnects included.
+    ///
+    /// # Errors
+    /// Why the watcher has ended.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses no change.
+    pub async fn changes(&mut self) -> Result<Vec<(String, TopicChange)>> {
+        poll_fn(|cx| {
+            let poll = |watcher: &mut TopicListWatcher, deferred: &mut Deferred| {
+                watcher.poll_changed(cx.waker(), deferred).map(|()| watcher.take_changes())
+            };
+            self.endpoint.with(&mut Deferred::new(), poll)
+        })
+        .await
+    }
+
+    /// Whether a broker reports changes at the moment.
+    pub fn is_connected(&self) -> bool {
+        self.endpoint.with_only(|watcher| watcher.is_attached())
+    }
+
+    /// Closes the watcher at the broker (WATCH_TOPIC_LIST_CLOSE) and waits for the answer.
+    ///
+    /// # Errors
+    /// No answer within the operation timeout.
+    ///
+    /// # Cancel safety
+    /// The close goes on when the future is dropped.
+    pub async fn close(self) -> Result<()> {
+        let (to, reply) = Reply::pair();
+        self.endpoint.with(&mut Deferred::new(), |watcher, deferred| watcher.close(Some(to), clock::now(), deferred));
+        reply.await
+    }
+}
+
+impl Drop for TopicListWatch {
+    fn drop(&mut self) {
+        self.endpoint.with(&mut Deferred::new(), |watcher, deferred| watcher.close(None, clock::now(), deferred));
+    }
+}
+
+impl fmt::Debug for TopicListWatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TopicListWatch({})", self.endpoint.id())
+    }
+}

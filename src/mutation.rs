@@ -1,0 +1,92 @@
+//! Deliberate faults: they prove that the checkers of the simulation find what they are there for.
+//!
+//! They are compiled with `--cfg pulsar_mutations` in `RUSTFLAGS` and never otherwise, whatever the features; without it
+//! this file is one macro that says `false`. Where a fault shows on the wire, in a wake-up or in a timer, it is planted at
+//! the border of the simulation (`sim/mutations.rs`). A fault that does not is one line in the code that it breaks:
+//!
+//! ```text
+//! if mutation!(NoBackoff) { return Duration::ZERO }
+//! ```
+
+/// Whether the fault of this name is switched on.
+#[cfg(not(pulsar_mutations))]
+macro_rules! mutation {
+    ($name:ident) => {
+        false
+    };
+}
+
+#[cfg(pulsar_mutations)]
+macro_rules! mutation {
+    ($name:ident) => {
+        $crate::mutation::is_active($crate::mutation::Mutation::$name)
+    };
+}
+
+#[cfg(pulsar_mutations)]
+pub use switch::{Mutation, activate};
+
+#[cfg(pulsar_mutations)]
+pub(crate) use switch::is_active;
+
+#[cfg(pulsar_mutations)]
+mod switch {
+    use std::cell::Cell;
+
+    /// One deliberate fault.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    #[non_exhaustive]
+    pub enum Mutation {
+        /// A FLOW grants one permit less than were returned.
+        SkipPermit,
+        /// A FLOW that refills the queue grants every permit twice.
+        PermitTwice,
+        /// After a consumer is attached again, no permits are granted.
+        NoFlowAfterReattach,
+        /// Some entries are dropped on arrival, without returning their permits.
+        DropEntry,
+        /// A batch is acknowledged with the first of its members.
+        AckBatchEarly,
+        /// A confirmed acknowledgement is confirmed although the broker does not have it.
+        ConfirmUnasked,
+        /// The close of a consumer does not send the acknowledgements that wait.
+        ForgetAcksAtClose,
+        /// A frame is re-sent with another sequence id.
+        RenumberOnResend,
+        /// Two frames change places in a re-send.
+        ReorderOnResend,
+        /// A new connection goes on after the last frame that the old one was given.
+        NoResend,
+        /// A receipt of an earlier send settles the oldest send that waits.
+        StaleReceiptIsCurrent,
+        /// A send that failed is said not to be stored, whatever is known.
+        SurelyNotStored,
+        /// CLOSE_PRODUCER is ignored.
+        IgnoreCloseProducer,
+        /// The broker named in CLOSE_PRODUCER or CLOSE_CONSUMER is used for ever.
+        AssignedUrlForever,
+        /// A request waits for its answer for ever.
+        NeverTimeOut,
+        /// There is no pause between attempts.
+        NoBackoff,
+        /// Some wake-ups of tasks of the application are lost.
+        LoseWakeUp,
+        /// Some wake-ups of the drivers are lost.
+        LoseDriverWakeUp,
+        /// Timers are set too late.
+        LateTimer,
+    }
+
+    thread_local! {
+        static ACTIVE: Cell<Option<Mutation>> = const { Cell::new(None) };
+    }
+
+    /// Switches one fault on for everything that runs on this thread, and any other off.
+    pub fn activate(mutation: Option<Mutation>) {
+        ACTIVE.set(mutation);
+    }
+
+    pub(crate) fn is_active(mutation: Mutation) -> bool {
+        ACTIVE.get() == Some(mutation)
+    }
+}

@@ -1,0 +1,215 @@
+//! The simulation as a [`Runtime`] of the client's drivers: timers over the virtual clock, tasks in the run queue.
+//!
+//! It also audits the drivers. At a quiet moment, when no task is woken, every task of a client is polled as if it had
+//! been: each endpoint of its is scheduled first, so whatever there is to do is done in that poll. A driver that then
+//! reads, writes, spawns, wakes a task or sets its timer earlier had missed a wake-up or a deadline.
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use super::executor::{ClientTask, Executor, TaskId, TaskKind};
+use super::world::{Event, SharedWorld, TimerKey};
+use crate::client::runtime::{AsyncTimer, Runtime, TaskSet};
+use crate::machine::session::Session;
+use crate::machine::supervisor::Supervisor;
+use crate::wire::tx::TxBuf;
+
+/// A session lets no endpoint write above this; one frame of the largest message passes.
+const TX_BYTES_MAX: usize = 256 * 1024 + 6 * 1024 * 1024;
+
+/// What one client runs on.
+#[derive(Clone)]
+pub(super) struct SimRuntime {
+    pub(super) world: SharedWorld,
+    pub(super) executor: Arc<Executor>,
+    /// The number of the client.
+    pub(super) client: usize,
+}
+
+impl Runtime for SimRuntime {
+    type Timer = SimTimer;
+    type Tasks = SimTaskSet;
+
+    fn new_timer(&self) -> SimTimer {
+        SimTimer::new(self.world.clone())
+    }
+
+    fn new_task_set(&self) -> SimTaskSet {
+        SimTaskSet {
+            world: self.world.clone(),
+            executor: self.executor.clone(),
+            client: self.client,
+            running: Arc::default(),
+        }
+    }
+
+    fn inspect_session(&self, session: &mut Session, tx: &TxBuf) {
+        let mut world = self.world.lock();
+        if tx.len() > TX_BYTES_MAX {
+            let what = || format!("{} bytes wait to be written on one connection", tx.len());
+            world.violations.report("queue bounds", what);
+        }
+        if !world.is_auditing {
+            return;
+        }
+        if let Some(deadline) = session.poll_deadline().filter(|deadline| deadline.is_due(world.now)) {
+            world.violations.report("no lost deadline", || format!("{deadline:?} of a connection is due"));
+        }
+        // A connection whose socket is full schedules no endpoint.
+        if tx.is_empty() {
+            session.schedule_all();
+        }
+    }
+
+    fn inspect_supervisor(&self, supervisor: &mut Supervisor) {
+        let mut world = self.world.lock();
+        if !world.is_auditing {
+            return;
+        }
+        if let Some(deadline) = supervisor.poll_deadline().filter(|deadline| deadline.is_due(world.now)) {
+            world.violations.report("no lost deadline", || format!("{deadline:?} of the supervisor is due"));
+        }
+        supervisor.notify_all();
+    }
+}
+
+/// A timer of the virtual clock. It fires exactly at its instant.
+pub(super) struct SimTimer {
+    world: SharedWorld,
+    at: Option<Instant>,
+    /// Its entry among the world's timers, with the waker that lies there. The entry is gone once it has fired.
+    entry: Option<(TimerKey, Waker)>,
+}
+
+impl SimTimer {
+    pub(super) fn new(world: SharedWorld) -> Self {
+        Self { world, at: None, entry: None }
+    }
+
+    fn cancel(&mut self) {
+        if let Some((key, _)) = self.entry.take() {
+            let entry = self.world.lock().cancel(key);
+            // It may hold a waker of the application's.
+            drop(entry);
+        }
+    }
+}
+
+impl AsyncTimer for SimTimer {
+    fn reset(&mut self, at: Instant) {
+        {
+            let mut world = self.world.lock();
+            let pending = self.at.filter(|pending| *pending > world.now.at);
+            if pending.is_none_or(|pending| at < pending) {
+                world
+                    .forbid_in_audit("no lost deadline", || format!("a timer set to {pending:?} is to fire at {at:?}"));
+            }
+        }
+        self.cancel();
+        #[cfg(pulsar_mutations)]
+        let at = super::mutations::timer_at(at);
+        self.at = Some(at);
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(at) = self.at else { return Poll::Pending };
+        if self.world.lock().now.at >= at {
+            self.cancel();
+            return Poll::Ready(());
+        }
+        if self.entry.as_ref().is_none_or(|(_, waker)| !waker.will_wake(cx.waker())) {
+            self.cancel();
+            let key = self.world.lock().at(at, Event::Wake(cx.waker().clone()));
+            self.entry = Some((key, cx.waker().clone()));
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for SimTimer {
+    fn drop(&mut self) {
+        self.cancel();
+    }
+}
+
+/// Tasks of one client.
+pub(super) struct SimTaskSet {
+    world: SharedWorld,
+    executor: Arc<Executor>,
+    client: usize,
+    running: Arc<Mutex<Running>>,
+}
+
+#[derive(Default)]
+struct Running {
+    tasks: BTreeSet<TaskId>,
+    /// Waits for one of them to end.
+    owner: Option<Waker>,
+}
+
+fn lock(running: &Mutex<Running>) -> MutexGuard<'_, Running> {
+    running.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl TaskSet for SimTaskSet {
+    fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
+        let client = self.client;
+        self.world.lock().forbid_in_audit("no lost wake-up", || format!("client {client} had a task to spawn"));
+        let id = self.executor.new_id();
+        lock(&self.running).tasks.insert(id);
+        let member = Member { task: Box::pin(task), _guard: EndOnDrop { id, running: self.running.clone() } };
+        self.executor.spawn(id, TaskKind::Connection { client }, Box::pin(member));
+    }
+
+    fn poll_empty(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut running = lock(&self.running);
+        if running.tasks.is_empty() {
+            return Poll::Ready(());
+        }
+        running.owner = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+impl Drop for SimTaskSet {
+    fn drop(&mut self) {
+        let tasks = std::mem::take(&mut lock(&self.running).tasks);
+        self.executor.abort(tasks);
+    }
+}
+
+/// A task, which leaves its set once it is dropped.
+struct Member {
+    task: ClientTask,
+    _guard: EndOnDrop,
+}
+
+impl Future for Member {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.task.as_mut().poll(cx)
+    }
+}
+
+struct EndOnDrop {
+    id: TaskId,
+    running: Arc<Mutex<Running>>,
+}
+
+impl Drop for EndOnDrop {
+    fn drop(&mut self) {
+        let owner = {
+            let mut running = lock(&self.running);
+            running.tasks.remove(&self.id);
+            running.owner.take()
+        };
+        if let Some(owner) = owner {
+            owner.wake();
+        }
+    }
+}

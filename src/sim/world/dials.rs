@@ -1,0 +1,55 @@
+//! Dials of the simulated brokers, from the first packet to a connection.
+
+use std::time::{Duration, Instant};
+
+use super::World;
+use crate::sim::network::PairId;
+use crate::sim::proxy::BROKERS;
+
+/// A dial under way.
+pub(in crate::sim) struct Dial {
+    pub(in crate::sim) broker: usize,
+    pub(in crate::sim) ends_at: Instant,
+    pub(in crate::sim) is_refused: bool,
+}
+
+impl World {
+    pub(in crate::sim) fn begin_dial(&mut self, client: usize, host: &str) -> Dial {
+        let broker = BROKERS.iter().position(|url| url.contains(host)).unwrap_or(0);
+        self.note("dial", client as u64, || format!("client {client}: broker {broker}"));
+        self.forbid_in_audit("no lost wake-up", || format!("client {client} had a dial to begin"));
+        self.count_dial(client, broker);
+        let (now, rng) = (self.now.at, &mut self.rng);
+        let takes = self.next_dial_takes.take();
+        let takes = takes.unwrap_or_else(|| rng.duration(Duration::from_micros(100), Duration::from_millis(3)));
+        let is_refused = self.away_until[broker].is_some_and(|until| until > now);
+        Dial { broker, ends_at: now + takes, is_refused }
+    }
+
+    pub(in crate::sim) fn finish_dial(&mut self, client: usize, broker: usize) -> PairId {
+        self.failed_dials.remove(&(client, broker));
+        let conn = self.broker.connect(self.now);
+        let pair = self.network.open(client, conn, broker, self.now.at);
+        self.note("connected", client as u64, || format!("client {client}: broker {broker}, {pair:?}"));
+        pair
+    }
+
+    /// Dials of one broker that do not get through must grow further apart.
+    fn count_dial(&mut self, client: usize, broker: usize) {
+        let now = self.now.at;
+        let (count, since) = self.failed_dials.entry((client, broker)).or_insert((0, now));
+        *count += 1;
+        // From 100 ms on, doubling up to 5 s, each at least half of it.
+        let (count, lasted) = (*count, now - *since);
+        let mut least = Duration::ZERO;
+        let mut step = Duration::from_millis(100);
+        for _ in 1..count.saturating_sub(1) {
+            least += step / 2;
+            step = (step * 2).min(Duration::from_secs(5));
+        }
+        if count > 3 && lasted < least {
+            let what = || format!("client {client} dialed broker {broker} {count} times in {lasted:?}");
+            self.violations.report("storms stay within the back-off", what);
+        }
+    }
+}
