@@ -335,30 +335,45 @@ impl Consumer {
         all(replies).await
     }
 
-    /// Deletes the subscription (UNSUBSCRIBE). It must be the subscription's last consumer, or `force` it: then the
-    /// others are disconnected.
+    /// Deletes the subscription (UNSUBSCRIBE), and ends this consumer with it. It must be the subscription's last one:
+    /// while others are connected the broker refuses, and everything stays as it is.
     ///
     /// # Errors
     /// The broker's refusal (`MetadataError` when other consumers are connected); no answer within the operation
-    /// timeout. The consumer is over all the same.
+    /// timeout.
     ///
     /// # Cancel safety
     /// The request is on its way once this was polled.
-    pub async fn unsubscribe(self, force: bool) -> Result<()> {
-        let replies = self
-            .parts()
-            .ask_each(|consumer, reply, deferred| consumer.unsubscribe(force, reply, clock::now(), deferred));
-        all(replies).await
+    pub async fn unsubscribe(&self) -> Result<()> {
+        self.delete_subscription(false).await
     }
 
-    /// Sends the acknowledgements that wait, closes the consumer and waits for the broker's answer. The subscription
-    /// stays.
+    /// [`Self::unsubscribe`] also while other consumers are connected: the broker disconnects them.
+    ///
+    /// # Errors
+    /// The broker's refusal; no answer within the operation timeout.
+    ///
+    /// # Cancel safety
+    /// The request is on its way once this was polled.
+    pub async fn force_unsubscribe(&self) -> Result<()> {
+        self.delete_subscription(true).await
+    }
+
+    async fn delete_subscription(&self, force: bool) -> Result<()> {
+        let ask = |consumer: &mut Machine, reply, deferred: &mut Deferred| {
+            consumer.unsubscribe(force, reply, clock::now(), deferred);
+        };
+        all(self.parts().ask_each(ask)).await
+    }
+
+    /// Sends the acknowledgements that wait, closes the consumer at the broker (CLOSE_CONSUMER) and waits for the
+    /// answer. The subscription stays. Further acknowledgements, by any [`Acker`], are refused.
     ///
     /// If the connection is lost before that answer, the consumer is closed all the same, and whether the broker got
     /// those acknowledgements is not known: their messages may be delivered again. [`Acker::ack_confirmed`] tells.
     ///
     /// # Errors
-    /// No answer within the operation timeout.
+    /// No answer within the operation timeout. The consumer is over all the same.
     ///
     /// # Cancel safety
     /// The close goes on when the future is dropped.

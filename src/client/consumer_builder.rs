@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::acker::ConsumerShared;
 use super::consumer::Consumer;
-use super::topics::Topics;
+use super::topics::{Selection, Topics};
 use super::{Shared, parse_topic};
 use crate::error::{Error, ErrorKind, Result};
 use crate::machine::consumer::{ConsumerConfig, InitialPosition, KeySharedPolicy, SubscriptionType};
@@ -160,7 +160,8 @@ impl ConsumerBuilder {
     /// The full names of the topics, and everything behind them that is attached by itself.
     async fn parts(&self) -> Result<(Vec<Arc<str>>, Vec<(Arc<str>, i32)>)> {
         let (mut names, mut parts) = (Vec::<Arc<str>>::new(), Vec::new());
-        for name in &self.topics.names {
+        let Selection::Names(topics) = self.topics.selection();
+        for name in topics {
             let topic = parse_topic(name)?;
             if names.iter().any(|known| **known == *topic.as_str()) {
                 let what = format!("{topic} is named twice");
@@ -204,7 +205,7 @@ fn random_name() -> String {
 impl std::fmt::Debug for ConsumerBuilder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ConsumerBuilder")
-            .field("topics", &self.topics.names)
+            .field("topics", &self.topics)
             .field("config", &self.config)
             .finish_non_exhaustive()
     }

@@ -252,7 +252,7 @@ impl EventQueue {
 fn payload_bytes(event: &ConsumerEvent) -> usize {
     match event {
         ConsumerEvent::PartEnded { .. } => 0,
-        ConsumerEvent::Unreadable(unreadable) => unreadable.message.payload_slice().len(),
+        ConsumerEvent::Unreadable(unreadable) => unreadable.message.payload().len(),
     }
 }
 

@@ -54,6 +54,7 @@ pub use routing::{HashingScheme, MessageRoutingMode};
 #[doc(hidden)]
 pub use topic_list::{TopicChange, TopicListWatch};
 pub use topics::Topics;
+pub use workers::Outcome;
 
 pub use crate::machine::control::{AuthContext, AuthData, HostPort};
 

@@ -76,8 +76,7 @@ impl Producer {
     pub(crate) async fn add_partition(&self) -> Result<()> {
         let shared = &self.shared;
         let index = shared.routes.len();
-        let number = u32::try_from(index).unwrap_or(u32::MAX);
-        let topic = parse_topic(&shared.topic)?.partition(number).as_str().into();
+        let topic = parse_topic(&shared.topic)?.partition(self.partitions()).as_str().into();
         let partition = i32::try_from(index).unwrap_or(i32::MAX);
         let (endpoint, created) = open_part(&shared.client, &shared.parts, topic, partition, shared.config.clone())?;
         let id = endpoint.id();
@@ -98,7 +97,7 @@ impl Producer {
     /// # async fn example(producer: pulsar_native::Producer) -> Result<(), pulsar_native::Error> {
     /// use pulsar_native::Message;
     ///
-    /// let id = producer.send(Message::new("hello").property("k", "v").key("order-7")).await?;
+    /// let id = producer.send(Message::new("hello").with_property("k", "v").with_key("order-7")).await?;
     /// println!("stored as {id}");
     /// # Ok(())
     /// # }
@@ -201,11 +200,6 @@ impl Producer {
         all(self.shared.parts.close()).await
     }
 
-    #[cfg(test)]
-    pub(super) fn shared_routes_len(&self) -> usize {
-        self.shared.routes.len()
-    }
-
     /// The full name of the topic it was made for.
     pub fn topic(&self) -> &str {
         &self.shared.topic
@@ -228,9 +222,13 @@ impl Producer {
         self.shared.parts.are_attached()
     }
 
-    /// How many partitions it sends to: 1 for a topic that is not partitioned.
-    pub fn partitions(&self) -> usize {
-        self.shared.routes.len()
+    /// How many partitions the topic has, as far as this producer knows; 0 means that it is not partitioned, as with
+    /// [`Client::partitions`](super::Client::partitions).
+    pub fn partitions(&self) -> u32 {
+        match self.shared.is_partitioned {
+            true => u32::try_from(self.shared.routes.len()).unwrap_or(u32::MAX),
+            false => 0,
+        }
     }
 }
 

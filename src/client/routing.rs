@@ -74,7 +74,7 @@ impl Router {
         if count == 1 {
             return 0;
         }
-        let number = match (message.partition_key(), self.routing) {
+        let number = match (message.key(), self.routing) {
             (Some(key), _) => u64::from(self.hash.of(key)),
             (None, MessageRoutingMode::Single) => self.start,
             (None, MessageRoutingMode::RoundRobin) => self.start.wrapping_add(self.step()),
@@ -176,7 +176,7 @@ mod tests {
     fn one_key_goes_to_one_partition_the_java_way() {
         // "abc".hashCode() is 96354.
         for _ in 0..3 {
-            assert_eq!(router(true).partition(&Message::new("x").key("abc"), 5), 96354 % 5);
+            assert_eq!(router(true).partition(&Message::new("x").with_key("abc"), 5), 96354 % 5);
         }
     }
 

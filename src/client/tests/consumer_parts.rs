@@ -17,7 +17,7 @@ fn publishing(producer: Producer) -> tokio::task::JoinHandle<()> {
 }
 
 fn number(message: &ReceivedMessage) -> u32 {
-    std::str::from_utf8(message.payload_slice()).expect("text").parse().expect("a number")
+    std::str::from_utf8(message.payload()).expect("text").parse().expect("a number")
 }
 
 /// Every topic's numbers come in order and without a gap, from its first one on, however many topics join meanwhile.

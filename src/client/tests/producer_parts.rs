@@ -31,7 +31,7 @@ async fn partitions_are_added_under_traffic() {
     for partition in 2..7 {
         tokio::time::sleep(Duration::from_millis(30)).await;
         within("the partition", producer.add_partition()).await.expect("attached");
-        assert_eq!(producer.shared_routes_len(), partition + 1);
+        assert_eq!(producer.partitions(), partition + 1);
     }
     let mut by_partition = BTreeMap::new();
     for (sender, ids) in sending.into_iter().enumerate() {
@@ -43,7 +43,10 @@ async fn partitions_are_added_under_traffic() {
         }
     }
     assert_eq!(by_partition.values().sum::<u32>(), SENDERS * MESSAGES);
-    assert!((0..7).all(|partition| by_partition.get(&Some(partition)).is_some_and(|sent| *sent > 20)), "{by_partition:?}");
+    assert!(
+        (0..7).all(|partition| by_partition.get(&Some(partition)).is_some_and(|sent| *sent > 20)),
+        "{by_partition:?}"
+    );
     for partition in 0..7 {
         let stats = broker.stats(&format!("t-partition-{partition}")).expect("the partition");
         assert_eq!(stats.publishers.len(), 1, "partition {partition}");
@@ -64,10 +67,10 @@ async fn a_partition_that_is_refused_gets_no_messages() {
     let client = connected(&broker).await;
     let producer = producer(&client, "t").await;
     within("the refusal", producer.add_partition()).await.expect_err("the broker has no such partition");
-    assert_eq!(producer.shared_routes_len(), 1);
+    assert_eq!(producer.partitions(), 1);
     assert!(producer.is_connected());
     for key in 0..20 {
-        let message = Message::new("x").key(key.to_string());
+        let message = Message::new("x").with_key(key.to_string());
         assert_eq!(within("a receipt", producer.send(message)).await.expect("stored").partition(), Some(0));
     }
     within("the close", client.close()).await.expect("closed");

@@ -25,6 +25,9 @@ impl Producer {
             Life::Closing(_) => return refuse(Error::local(ErrorKind::Closed, "the producer is closed")),
             Life::Finished(error) => return refuse(error.clone()),
         }
+        if let Some(why) = message.refused() {
+            return refuse(Error::local(ErrorKind::InvalidArgument, why));
+        }
         if message.id().is_some_and(|id| id > SEQUENCE_ID_MAX) {
             return refuse(Error::local(ErrorKind::InvalidArgument, "a sequence id must be at most 2^63 - 1"));
         }
