@@ -1,7 +1,7 @@
 //! `perf consume`: receives and acknowledges, message by message.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use clap::Args;
 use pulsar_native::Consumer;
