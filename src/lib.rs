@@ -42,7 +42,7 @@
 //!
 //! # What it is not
 //! There are no schemas, transactions, end-to-end encryption, chunked messages, readers, dead-letter topics and topic
-//! patterns yet. A message that this client cannot read is reported by [`Consumer::receive`] and stays
+//! patterns yet. A message that this client cannot read is reported by [`Consumer::events`] and stays
 //! unacknowledged.
 //!
 //! # Promises
@@ -101,7 +101,7 @@ pub use client::{
 };
 pub use error::{Error, ErrorKind, Origin, SendError, ServerCode, ServerError};
 pub use id::MessageId;
-pub use machine::consumer::{ConsumerConfig, InitialPosition, KeySharedPolicy, SeekTo, SubscriptionType};
+pub use machine::consumer::{InitialPosition, KeySharedPolicy, SeekTo, SubscriptionType};
 pub use machine::producer::results::{PendingSend, SendCallback};
-pub use machine::producer::{AccessMode, Message, ProducerConfig};
+pub use machine::producer::{AccessMode, Message};
 pub use wire::compress::Compression;

@@ -1,4 +1,4 @@
-//! The handle that acknowledges, and what it shares with the consumer that it came from.
+//! The handle that acknowledges, and the state that it shares with its consumer.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,7 +14,7 @@ use crate::id::{MessageId, MessagePosition};
 use crate::machine::consumer::{CONFIRMED_IDS_MAX, Consumer as Machine, ConsumerConfig};
 use crate::machine::{Deferred, Endpoint, EndpointId, ReadyList, Reply};
 
-/// What a consumer, its receiver and its ackers have in common. Dropping it closes the consumer at the broker.
+/// What a consumer, its receiver and its ackers share. Dropping it closes the consumer at the broker.
 pub(super) struct ConsumerShared {
     pub(super) parts: Parts<Machine>,
     /// The full names that the consumer was made for; not empty.
@@ -57,7 +57,7 @@ impl ConsumerShared {
     #[cfg_attr(not(test), expect(dead_code, reason = "for partitions that are added and for topic patterns"))]
     pub(super) async fn add(&self, topic: Arc<str>, partition: i32) -> Result<()> {
         let (id, subscribed) = self.open_part(topic, partition)?;
-        // A receive that waits already looks at its new source: with a queue of size 0 it has to ask it for a message.
+        // Wakes a receive that waits already: with a queue of size 0 it has to request a message of the new part.
         if let Some(waker) = self.inbox.notify(id) {
             waker.wake();
         }
@@ -80,9 +80,27 @@ impl ConsumerShared {
     }
 }
 
+/// A part, and ids of its messages.
+type PartIds = (Arc<Part<Machine>>, Vec<MessagePosition>);
+
 /// Acknowledges the messages of one consumer; cheap to clone and to share between tasks and threads. It keeps the
 /// consumer open at the broker until it is dropped, or the consumer closed.
+///
+/// ```no_run
+/// # async fn example(mut consumer: pulsar_native::Consumer) -> Result<(), pulsar_native::Error> {
+/// let acker = consumer.acker();
+/// while let Ok(message) = consumer.receive().await {
+///     let acker = acker.clone();
+///     tokio::spawn(async move {
+///         println!("{}", message.to_string_lossy());
+///         acker.ack(&message)
+///     });
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
+#[must_use = "an acker keeps its consumer open at the broker"]
 pub struct Acker {
     pub(super) shared: Arc<ConsumerShared>,
 }
@@ -119,7 +137,7 @@ impl Acker {
     }
 
     /// The ids of each part, at most [`CONFIRMED_IDS_MAX`] at a time.
-    fn by_part(&self, ids: &[MessageId]) -> Result<Vec<(Arc<Part<Machine>>, Vec<MessagePosition>)>> {
+    fn by_part(&self, ids: &[MessageId]) -> Result<Vec<PartIds>> {
         let mut found = BTreeMap::new();
         for id in ids {
             let part = self.part_of_id(id)?;

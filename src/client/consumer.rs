@@ -27,6 +27,19 @@ use crate::pb;
 /// partition. If one of them ends for good, that is an [event](Self::events), and the messages of the others keep
 /// coming.
 ///
+/// ```no_run
+/// # async fn example(client: pulsar_native::Client) -> Result<(), pulsar_native::Error> {
+/// let mut consumer = client.consumer("orders", "billing").subscribe().await?;
+/// while let Ok(message) = consumer.receive().await {
+///     println!("{}: {}", message.id(), message.to_string_lossy());
+///     consumer.ack(&message)?;
+/// }
+/// # Ok(())
+/// # }
+/// ```
+///
+/// It is a [`Stream`] of messages as well, and [`process`](Self::process) runs work on many of them at a time.
+///
 /// Dropping it, and every [`Acker`] made from it, sends the acknowledgements that wait and closes it at the broker; the
 /// subscription stays. What was not acknowledged is delivered again, to this subscription's other consumers or to its
 /// next one. While an `Acker` lives the broker goes on delivering up to `receiver_queue_size` messages:
@@ -72,7 +85,7 @@ impl Consumer {
         self.receiver.poll(cx)
     }
 
-    /// The next message that is here already, if any.
+    /// The next message that has arrived already, if any.
     ///
     /// # Errors
     /// As of [`Self::receive`].
@@ -80,7 +93,7 @@ impl Consumer {
         self.receiver.try_next().transpose()
     }
 
-    /// Waits for one message and takes up to `messages_max` that are here by then.
+    /// Waits for one message and returns up to `messages_max` that have arrived by then.
     ///
     /// # Errors
     /// As of [`Self::receive`], when there is no message before the error.
@@ -129,7 +142,7 @@ impl Consumer {
         ConsumerEvents::new(self.acker.shared.events.clone())
     }
 
-    /// A handle that acknowledges, for other tasks.
+    /// A cloneable handle that acknowledges, for other tasks.
     pub fn acker(&self) -> Acker {
         self.acker.clone()
     }
@@ -266,7 +279,7 @@ impl Consumer {
         }
     }
 
-    /// What the broker says of the subscription and this consumer (CONSUMER_STATS): backlog, unacknowledged,
+    /// The broker's statistics of the subscription and this consumer (CONSUMER_STATS): backlog, unacknowledged,
     /// permits; summed over the partitions.
     ///
     /// The broker's figures are those of its last statistics round, which may be a minute old in a production
@@ -276,7 +289,7 @@ impl Consumer {
     /// The broker's refusal; no answer within the operation timeout.
     ///
     /// # Cancel safety
-    /// Dropping the future forgets the question.
+    /// Dropping the future abandons the request.
     pub async fn stats(&self) -> Result<ConsumerStats> {
         let mut stats = ConsumerStats::default();
         for reply in self.parts().ask_each(|consumer, reply, deferred| consumer.stats(reply, clock::now(), deferred)) {
@@ -292,7 +305,7 @@ impl Consumer {
     /// operation timeout.
     ///
     /// # Cancel safety
-    /// Dropping the future forgets the question.
+    /// Dropping the future abandons the request.
     pub async fn last_message_ids(&self) -> Result<Vec<MessageId>> {
         let ask = |consumer: &mut Machine, reply, deferred: &mut Deferred| {
             consumer.last_message_id(reply, clock::now(), deferred);
@@ -414,7 +427,7 @@ impl Consumer {
     }
 }
 
-/// The future of [`Consumer::receive`]: written out, so that it is inlined where it is awaited.
+/// The future of [`Consumer::receive`]: a type of its own, so that its poll is inlined where it is awaited.
 struct Receive<'a> {
     consumer: &'a mut Consumer,
 }
@@ -440,7 +453,7 @@ impl Stream for Consumer {
     }
 }
 
-/// What the broker says of a subscription and one of its consumers (CONSUMER_STATS_RESPONSE).
+/// The broker's statistics of a subscription and one of its consumers (CONSUMER_STATS_RESPONSE).
 #[derive(Debug, Clone, Default, PartialEq)]
 #[non_exhaustive]
 pub struct ConsumerStats {

@@ -10,13 +10,32 @@ use super::{Shared, parse_topic};
 use crate::error::{Error, ErrorKind, Result};
 use crate::machine::consumer::{ConsumerConfig, InitialPosition, KeySharedPolicy, SubscriptionType};
 
-/// What the queues of a partitioned topic's partitions hold together, at most, in messages: the Java client's
+/// What the queues of all parts hold together, messages at most: the Java client's
 /// `maxTotalReceiverQueueSizeAcrossPartitions`.
 const TOTAL_RECEIVER_QUEUE_SIZE_MAX: u32 = 50_000;
 
-/// Sets up a [`Consumer`]; made by [`Client::consumer`](super::Client::consumer). Defaults are those of
-/// [`ConsumerConfig`].
+/// Sets up a [`Consumer`]; made by [`Client::consumer`](super::Client::consumer).
+///
+/// Each option says its unit and its default. Defaults are those of the Java client 4.2, unless the option says
+/// otherwise. Options are checked against each other by [`subscribe`](Self::subscribe).
+///
+/// ```no_run
+/// # async fn example(client: pulsar_native::Client) -> Result<(), pulsar_native::Error> {
+/// use std::time::Duration;
+/// use pulsar_native::{InitialPosition, SubscriptionType};
+///
+/// let consumer = client
+///     .consumer(["orders", "invoices"], "billing")
+///     .subscription_type(SubscriptionType::Shared)
+///     .initial_position(InitialPosition::Earliest)
+///     .negative_ack_redelivery_delay(Duration::from_secs(5))
+///     .subscribe()
+///     .await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
+#[must_use = "a builder does nothing until `subscribe` is called"]
 pub struct ConsumerBuilder {
     client: Arc<Shared>,
     topics: Topics,
@@ -30,103 +49,98 @@ impl ConsumerBuilder {
         Self { client, topics, config }
     }
 
-    /// How the consumers of the subscription share its messages (`subType`). Default: exclusive.
-    #[must_use]
+    /// How the consumers of the subscription share its messages (`subType`). Default:
+    /// [`SubscriptionType::Exclusive`].
     pub fn subscription_type(mut self, subscription_type: SubscriptionType) -> Self {
         self.config.subscription_type = subscription_type;
         self
     }
 
-    /// The consumer's name. It orders the consumers of a Failover subscription. Default: five random letters.
-    #[must_use]
+    /// The consumer's name, shown in the broker's statistics. It orders the consumers of a Failover subscription and
+    /// places those of a Key_Shared one. Default: five random letters.
+    #[doc(alias = "consumerName")]
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.config.consumer_name = Some(name.into());
         self
     }
 
-    /// Messages that wait here for `receive`, at most, plus one batch; of a partitioned topic, for each partition.
-    /// 0: none; each waiting `receive` asks for one. Default: 1000.
-    #[must_use]
+    /// How many messages the broker may send ahead of the application, of each topic and partition. An entry is never
+    /// split, so the last batch may go beyond it. 0: none is sent ahead, each waiting `receive` asks for one. At most
+    /// 2^31 - 1; all parts together at most 50,000. Default: 1000.
     pub fn receiver_queue_size(mut self, messages: u32) -> Self {
         self.config.receiver_queue_size = messages;
         self
     }
 
-    /// How long acknowledgements are collected before they go out together. Zero: with the connection's next write.
-    /// Default: 100 ms.
-    #[must_use]
+    /// How long an acknowledgement may wait for others to share its frame. Zero: it leaves when the connection is next
+    /// free. Default: 100 ms.
     pub fn acknowledgment_group_time(mut self, time: Duration) -> Self {
         self.config.acknowledgment_group_time = time;
         self
     }
 
-    /// After how many acknowledgements they go out at once. Default: 1000.
-    #[must_use]
+    /// How many acknowledgements leave without waiting longer, in entries, at least 1. Default: 1000.
     pub fn max_acknowledgment_group_size(mut self, acks: usize) -> Self {
         self.config.max_acknowledgment_group_size = acks;
         self
     }
 
     /// How long after a negative acknowledgement the message is asked for again; at least 100 ms. Default: 60 s.
-    #[must_use]
     pub fn negative_ack_redelivery_delay(mut self, delay: Duration) -> Self {
         self.config.negative_ack_redelivery_delay = delay;
         self
     }
 
-    /// Where a new subscription starts (`initialPosition`). Default: at the topic's end.
-    #[must_use]
+    /// Where a subscription starts that does not exist yet (`initialPosition`). Default: [`InitialPosition::Latest`].
+    #[doc(alias = "subscriptionInitialPosition")]
     pub fn initial_position(mut self, position: InitialPosition) -> Self {
         self.config.initial_position = position;
         self
     }
 
     /// Lower levels are served first (Shared), or preferred as the active one (Failover). Default: 0.
-    #[must_use]
     pub fn priority_level(mut self, level: i32) -> Self {
         self.config.priority_level = level;
         self
     }
 
-    /// Adds a property of the consumer, shown in the broker's statistics.
-    #[must_use]
+    /// Adds a property of the consumer, shown in the broker's statistics. Default: none.
+    #[doc(alias = "property")]
     pub fn consumer_property(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.config.properties.push((key.into(), value.into()));
         self
     }
 
-    /// Adds a property that is stored with the subscription when this consumer creates it.
-    #[must_use]
+    /// Adds a property that is stored with the subscription when this consumer creates it. Default: none.
+    #[doc(alias = "subscriptionProperties")]
     pub fn subscription_property(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.config.subscription_properties.push((key.into(), value.into()));
         self
     }
 
-    /// Whether members of a batch are acknowledged one by one at the broker (PIP-54). A broker without
-    /// `acknowledgmentAtBatchIndexLevelEnabled` ignores such acknowledgements and redelivers the whole batch until
-    /// all of it is acknowledged. Default: yes.
-    #[must_use]
+    /// Whether members of a batch are acknowledged one by one at the broker (PIP-54). It needs
+    /// `acknowledgmentAtBatchIndexLevelEnabled` there (off by default in 4.0, on in 4.2): a broker without it ignores
+    /// such acknowledgements and redelivers the whole batch until all of it is acknowledged, as with `false` here.
+    /// Default: true.
+    #[doc(alias = "enableBatchIndexAcknowledgment")]
     pub fn batch_index_acknowledgment(mut self, enabled: bool) -> Self {
         self.config.batch_index_acknowledgment = enabled;
         self
     }
 
     /// How keys are spread over the consumers of a Key_Shared subscription. Default: split by the broker, in order.
-    #[must_use]
     pub fn key_shared_policy(mut self, policy: KeySharedPolicy) -> Self {
         self.config.key_shared = policy;
         self
     }
 
-    /// Whether to read the compacted view of the topic (Exclusive and Failover only). Default: no.
-    #[must_use]
+    /// Whether to read the compacted view of the topic (Exclusive and Failover only). Default: false.
     pub fn read_compacted(mut self, compacted: bool) -> Self {
         self.config.read_compacted = compacted;
         self
     }
 
     /// Whether the subscription's position is replicated to other clusters. Default: as it is.
-    #[must_use]
     pub fn replicate_subscription_state(mut self, replicate: bool) -> Self {
         self.config.replicate_subscription_state = Some(replicate);
         self

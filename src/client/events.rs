@@ -1,4 +1,4 @@
-//! What a consumer has to say besides messages.
+//! What receiving yields besides messages: ends of parts, unreadable messages.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -173,7 +173,7 @@ impl fmt::Debug for ConsumerEvents {
     }
 }
 
-/// Events on their way from the receiver to whoever reads them.
+/// Events between the receiver, which finds them, and their readers.
 #[derive(Default)]
 pub(super) struct EventQueue {
     state: Mutex<State>,
@@ -182,12 +182,12 @@ pub(super) struct EventQueue {
 #[derive(Default)]
 struct State {
     events: VecDeque<ConsumerEvent>,
-    /// Of all that wait, bytes.
+    /// Payload of the waiting events, bytes.
     payload_bytes: usize,
     dropped: u64,
     /// Tasks that wait for the next event, each once.
     readers: Vec<Waker>,
-    /// Nothing is added any more.
+    /// The consumer has ended or was dropped: no event is added any more.
     closed: bool,
 }
 

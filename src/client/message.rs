@@ -1,4 +1,4 @@
-//! Messages that came in.
+//! Received messages: ranges over an opened entry, parsed on demand.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -16,28 +16,39 @@ use crate::wire::batch::PlainRecord;
 use crate::wire::entry::BrokerEntryMetadata;
 use crate::wire::metadata::{self, Metadata, Properties, SingleMetadata, message_properties, single_properties};
 
-/// A message that was received: payload, key, properties and id. Fields are read on demand.
+/// A received message: payload, key, properties and id. Fields are parsed when they are asked for.
 ///
-/// Cloning is cheap. It holds on to the read buffer it came in; [`Self::detach`] copies what is needed out of it, for
-/// messages that are kept long.
+/// Cloning it copies no payload. It keeps the read buffer alive that it arrived in; [`Self::detach`] copies what is
+/// needed out of it, for messages that are kept long.
+///
+/// ```no_run
+/// # async fn example(mut consumer: pulsar_native::Consumer) -> Result<(), pulsar_native::Error> {
+/// let message = consumer.receive().await?;
+/// println!("{} of {} at {:?}", message.id(), message.topic(), message.publish_time());
+/// println!("key {:?}, {} bytes", message.key(), message.payload().len());
+/// for (name, value) in message.properties() {
+///     println!("{name} = {value}");
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct ReceivedMessage {
-    /// It is small because it is moved about once for each message: all that a batch has in common lies here.
+    /// What all messages of the entry share: a message itself is 24 bytes, because each one is moved several times.
     opened: Arc<Opened>,
-    /// Where it starts in what holds the entry's payload: a member of a batch with the serialized metadata of its own.
+    /// Offsets into the bytes that hold the entry's payload. The message's own metadata, which only a member of a batch
+    /// has, is `start..payload_at`; its payload is `payload_at..end`.
     start: u32,
-    /// Where that ends and the payload starts.
     payload_at: u32,
-    /// Where the payload ends.
     end: u32,
     /// -1 outside a batch.
     batch_index: i32,
 }
 
-/// An entry, opened: what its messages have in common.
+/// An opened entry: what its messages share.
 #[derive(Clone)]
 pub(super) struct Opened {
-    /// What it came from, and is acknowledged to.
+    /// The part that delivered it, and that acknowledgements go to.
     part: Arc<Part<Consumer>>,
     /// Of the entry as a whole, with the size of its batch.
     position: MessagePosition,
@@ -80,14 +91,14 @@ impl Opened {
     ) {
         self.position = position;
         self.raw = raw;
-        self.payload = inflated.as_ref().map_or(body.payload.clone(), |payload| 0..narrow(payload.len()));
+        self.payload = inflated.as_ref().map_or(body.payload.clone(), |payload| 0..to_u32(payload.len()));
         self.inflated = inflated.map(Box::new);
         self.metadata = body.metadata.clone();
         self.broker = body.broker.clone();
         self.redelivery_count = redelivery_count;
     }
 
-    /// Lets go of the bytes.
+    /// Releases the bytes and keeps the memory for the next entry.
     pub(super) fn clear(&mut self) {
         *self = Self::empty(self.part.clone());
     }
@@ -99,7 +110,7 @@ impl Opened {
     /// The payload of the whole entry.
     #[inline]
     pub(super) fn payload(&self) -> &[u8] {
-        &self.payload_holder()[wide(&self.payload)]
+        &self.payload_holder()[to_range(&self.payload)]
     }
 
     #[inline]
@@ -108,17 +119,17 @@ impl Opened {
     }
 
     fn metadata_bytes(&self) -> &[u8] {
-        &self.raw[wide(&self.metadata)]
+        &self.raw[to_range(&self.metadata)]
     }
 
-    /// It was parsed when the entry arrived, so it parses again.
+    /// Cannot fail: it was parsed when the entry arrived.
     fn metadata(&self) -> Metadata {
         Metadata::parse(self.metadata_bytes()).unwrap_or_default()
     }
 
-    /// Extras of the broker that cannot be read do not make the message unreadable.
+    /// Unreadable metadata of the broker counts as none: the message itself is sound.
     fn broker(&self) -> Option<BrokerEntryMetadata> {
-        BrokerEntryMetadata::decode(&self.raw[wide(self.broker.as_ref()?)]).ok()
+        BrokerEntryMetadata::decode(&self.raw[to_range(self.broker.as_ref()?)]).ok()
     }
 }
 
@@ -130,10 +141,10 @@ impl ReceivedMessage {
         Self { opened, start, payload_at: start, end, batch_index: -1 }
     }
 
-    /// Where the record lies counts from the start of the entry's payload.
+    /// A member of a batch. Offsets of the record count from the start of the entry's payload.
     #[inline]
     pub(super) fn member(opened: Arc<Opened>, record: PlainRecord, index: u32) -> Self {
-        let at = |offset| opened.payload.start + narrow(offset);
+        let at = |offset| opened.payload.start + to_u32(offset);
         let (start, payload_at, end) = (at(record.metadata_at), at(record.payload_at), at(record.end));
         // Sizes of batches are bounded far below 2^31.
         Self { opened, start, payload_at, end, batch_index: i32::try_from(index).unwrap_or(i32::MAX) }
@@ -157,11 +168,11 @@ impl ReceivedMessage {
 
     /// The serialized metadata of a member of a batch.
     fn own_bytes(&self) -> Option<&[u8]> {
-        (self.batch_index >= 0).then(|| &self.opened.payload_holder()[wide(&(self.start..self.payload_at))])
+        (self.batch_index >= 0).then(|| &self.opened.payload_holder()[to_range(&(self.start..self.payload_at))])
     }
 
-    /// The member's own metadata, and the bytes its ranges point into. It was parsed when it was handed out, so it
-    /// parses again.
+    /// The member's own metadata, and the bytes that its ranges point into. Cannot fail: it was parsed when the batch
+    /// was cut.
     fn own(&self) -> Option<(SingleMetadata, &[u8])> {
         self.own_bytes().map(|bytes| (SingleMetadata::parse(bytes).unwrap_or_default(), bytes))
     }
@@ -172,7 +183,7 @@ impl ReceivedMessage {
         MessageId::at(self.position()).with_topic(self.opened.part.topic.clone())
     }
 
-    /// The id without its topic, which takes a count of references to hand out.
+    /// The id without its topic, which would count a reference.
     #[inline]
     pub(super) fn position(&self) -> MessagePosition {
         MessagePosition { batch_index: self.batch_index, ..self.opened.position }
@@ -186,12 +197,12 @@ impl ReceivedMessage {
     /// The payload.
     #[inline]
     pub fn payload(&self) -> &[u8] {
-        &self.opened().payload_holder()[wide(&(self.payload_at..self.end))]
+        &self.opened().payload_holder()[to_range(&(self.payload_at..self.end))]
     }
 
     /// The payload, shared with the buffer it came in and not copied.
     pub fn payload_bytes(&self) -> Bytes {
-        self.opened().payload_holder().slice(wide(&(self.payload_at..self.end)))
+        self.opened().payload_holder().slice(to_range(&(self.payload_at..self.end)))
     }
 
     /// The payload as text; what is not UTF-8 is replaced by U+FFFD.
@@ -300,11 +311,11 @@ impl ReceivedMessage {
         opened.metadata().schema_version.map(|range| metadata::bytes(opened.metadata_bytes(), &range))
     }
 
-    /// A copy that does not hold on to the read buffer.
+    /// A copy that does not keep the read buffer alive.
     #[must_use]
     pub fn detach(&self) -> Self {
         let opened = self.opened();
-        // What was compressed is of no more use.
+        // The compressed form of a payload that was decompressed is left out.
         let used = if opened.inflated.is_some() { opened.metadata.end as usize } else { opened.raw.len() };
         let copied = Opened {
             raw: Bytes::copy_from_slice(&opened.raw[..used]),
@@ -316,13 +327,13 @@ impl ReceivedMessage {
 }
 
 #[inline]
-fn narrow(offset: usize) -> u32 {
+fn to_u32(offset: usize) -> u32 {
     // Payloads are bounded well below 4 GiB by the frame limit and the cap on decompression.
     u32::try_from(offset).unwrap_or(u32::MAX)
 }
 
 #[inline]
-fn wide(range: &Range<u32>) -> Range<usize> {
+fn to_range(range: &Range<u32>) -> Range<usize> {
     range.start as usize..range.end as usize
 }
 

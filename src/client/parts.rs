@@ -3,17 +3,17 @@
 //! A *part* is what is attached to a broker by itself: a topic that is not partitioned, or one partition of a topic,
 //! with its endpoint. Producers, consumers and ackers keep their parts in a [`Parts`]. Nothing refers to a part by its
 //! place in the set, which a change would shift: whatever outlives a call holds the [`Part`] itself or the id of its
-//! endpoint, which is never given out again.
+//! endpoint, which is never reused.
 //!
-//! | who reads | what it reads | cost |
+//! | reader | what it reads | cost |
 //! | --- | --- | --- |
 //! | a send | [`Routes`](super::routing::Routes), the endpoints of a producer by partition | no lock, no reference count |
 //! | a receive | the receiver's own sources; it compares [`Parts::epoch`] once nothing is buffered | none per message |
 //! | an acknowledgement of a message | the part that the message holds | a comparison of pointers |
 //! | an acknowledgement by id, all else | the set, under its read lock | one lock |
 //!
-//! A part that was removed lives until the last message of it is dropped, and no longer: nothing here grows with the
-//! number of parts that ever were.
+//! A part that was removed is freed when the last message of it is dropped, so memory does not grow with the number of
+//! parts that were ever removed.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -68,7 +68,7 @@ pub(super) struct Part<M> {
 }
 
 impl<M: PartMachine> Part<M> {
-    /// Its id, which no other part of this client ever has.
+    /// Its id: never reused by another part of this client.
     pub(super) fn id(&self) -> EndpointId {
         self.endpoint.id()
     }
@@ -78,7 +78,7 @@ impl<M: PartMachine> Part<M> {
         self.endpoint.with(&mut Deferred::new(), |machine, _| read(machine))
     }
 
-    /// The application is about to learn that this part has ended; `true` for the first call only.
+    /// To be called before the end of this part is reported to the application; `true` for the first call only.
     pub(super) fn report_end(&self) -> bool {
         !self.end_reported.swap(true, Ordering::Relaxed)
     }

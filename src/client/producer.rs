@@ -20,14 +20,30 @@ use crate::machine::{Deferred, Endpoint, EndpointId, Reply};
 /// A partitioned topic is one producer: a message goes to the partition of its key, or round the partitions without
 /// one. Order holds within a partition. If one partition ends for good, the sends that go to it fail, and no others.
 ///
+/// ```no_run
+/// # async fn example(client: pulsar_native::Client) -> Result<(), Box<dyn std::error::Error>> {
+/// let producer = client.producer("orders").create().await?;
+///
+/// // One message, and where it is stored.
+/// let id = producer.send("first").await?;
+///
+/// // Many: each is accepted in order and they travel together; `flush` waits for all and tells of a failure.
+/// for number in 0..1000 {
+///     let _sent = producer.enqueue(format!("order {number}")).await?;
+/// }
+/// producer.flush().await?;
+/// # Ok(())
+/// # }
+/// ```
+///
 /// When the last clone is dropped, what was accepted is still sent, within the send timeout, then the producer is
 /// closed at the broker. [`Self::close`] does the same and waits.
 #[derive(Clone)]
 pub struct Producer {
-    shared: Arc<Handle>,
+    shared: Arc<ProducerShared>,
 }
 
-struct Handle {
+struct ProducerShared {
     /// The endpoints of `parts` by partition: what a send reads.
     routes: Routes<Machine>,
     router: Router,
@@ -68,7 +84,7 @@ impl Producer {
         config: Arc<ProducerConfig>,
     ) -> Self {
         let routes = Routes::new(parts.iter().map(|part| part.endpoint.clone()).collect());
-        Self { shared: Arc::new(Handle { routes, router, parts, topic, is_partitioned, config, client }) }
+        Self { shared: Arc::new(ProducerShared { routes, router, parts, topic, is_partitioned, config, client }) }
     }
 
     /// Attaches the next partition, and then sends to it as well.
@@ -165,7 +181,7 @@ impl Producer {
         routes.get(self.shared.router.partition(message, routes.len()))
     }
 
-    /// Inlined whatever its size: else the message is moved once more, through memory.
+    /// Always inlined: otherwise the message is moved once more, through memory.
     #[inline(always)]
     fn accept(&self, message: Message, callback: Option<SendCallback>) -> Accept<'_> {
         let endpoint = self.route(&message);
@@ -232,7 +248,7 @@ impl Producer {
     }
 }
 
-/// Works on the machine; if that closed a batch, seals it here, between two locks.
+/// Works on the machine. If that closed a batch, the batch is sealed here, on the sending task and without the lock.
 #[inline]
 fn with_seal<R>(endpoint: &Endpoint<Machine>, work: impl FnOnce(&mut Machine, &mut Deferred) -> R) -> R {
     let mut deferred = Deferred::new();
@@ -257,7 +273,8 @@ fn seal_closed(endpoint: &Endpoint<Machine>, deferred: &mut Deferred) {
     }
 }
 
-/// Waits for room, then pushes.
+/// The future of [`Producer::enqueue`]: waits for capacity, then pushes the message. Dropped before that, it takes its
+/// place in the queue of waiters away with it.
 struct Accept<'a> {
     endpoint: &'a Endpoint<Machine>,
     message: Option<Message>,
@@ -266,10 +283,10 @@ struct Accept<'a> {
 }
 
 impl Accept<'_> {
-    /// The usual case: nothing to wait for. Apart from the rest, and with a result that fits registers, because
-    /// everything that is moved through memory shows in the cost of a message.
+    /// The fast path: there is capacity and no other task waits for it. `None`: nothing was done. Not inlined, and with
+    /// a result that fits registers, because everything that is moved through memory shows in the cost of a message.
     #[inline(never)]
-    fn at_once(&mut self) -> Option<PendingSend> {
+    fn poll_fast(&mut self) -> Option<PendingSend> {
         let Self { endpoint, message, callback, .. } = self;
         let (pending, closed) = endpoint.with_only(|producer| {
             let pending = producer.push_at_once(message, callback, clock::now);
@@ -281,8 +298,9 @@ impl Accept<'_> {
         pending
     }
 
+    /// The same for every case: a full queue, tasks that wait already, a message that is refused.
     #[cold]
-    fn in_turn(&mut self, cx: &mut Context<'_>) -> Poll<Result<PendingSend, SendError>> {
+    fn poll_slow(&mut self, cx: &mut Context<'_>) -> Poll<Result<PendingSend, SendError>> {
         let Self { endpoint, message, callback, ticket } = self;
         with_seal(endpoint, |producer, deferred| {
             producer.poll_push(ticket, message, callback, cx.waker(), clock::now, deferred)
@@ -296,16 +314,16 @@ impl Future for Accept<'_> {
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         if !self.ticket.is_waiting() {
-            if let Some(pending) = self.at_once() {
+            if let Some(pending) = self.poll_fast() {
                 return Poll::Ready(Ok(pending));
             }
         }
-        self.in_turn(cx)
+        self.poll_slow(cx)
     }
 }
 
 impl Drop for Accept<'_> {
-    /// A task that stops waiting passes its turn on.
+    /// A task that stops waiting gives its place to the next one.
     #[inline]
     fn drop(&mut self) {
         if self.ticket.is_waiting() {

@@ -11,9 +11,29 @@ use crate::error::Result;
 use crate::machine::producer::{AccessMode, ProducerConfig};
 use crate::wire::compress::Compression;
 
-/// Sets up a [`Producer`]; made by [`Client::producer`](super::Client::producer). Defaults are those of
-/// [`ProducerConfig`].
+/// Sets up a [`Producer`]; made by [`Client::producer`](super::Client::producer).
+///
+/// Each option says its unit and its default. Defaults are those of the Java client 4.2, unless the option says
+/// otherwise. Options are checked against each other by [`create`](Self::create).
+///
+/// ```no_run
+/// # async fn example(client: pulsar_native::Client) -> Result<(), pulsar_native::Error> {
+/// use std::time::Duration;
+/// use pulsar_native::Compression;
+///
+/// let producer = client
+///     .producer("persistent://public/default/orders")
+///     .name("orders-1")
+///     .batching_max_publish_delay(Duration::from_millis(1))
+///     .compression(Compression::Lz4)
+///     .send_timeout(Duration::from_secs(10))
+///     .create()
+///     .await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
+#[must_use = "a builder does nothing until `create` is called"]
 pub struct ProducerBuilder {
     client: Arc<Shared>,
     topic: String,
@@ -28,102 +48,99 @@ impl ProducerBuilder {
         Self { client, topic, config, routing: MessageRoutingMode::default(), hashing_scheme: HashingScheme::default() }
     }
 
-    /// The producer's name, unique on the topic (`producer_name`). Deduplication goes by it. Default: the broker
-    /// chooses one.
-    #[must_use]
+    /// The producer's name (`producer_name`), unique on the topic. Deduplication goes by it and needs one that stays
+    /// the same over restarts. Default: the broker makes one.
+    #[doc(alias = "producerName")]
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.config.name = Some(name.into());
         self
     }
 
-    /// Adds a property of the producer, shown in the broker's statistics.
-    #[must_use]
+    /// Adds a property of the producer, shown in the broker's statistics. Default: none.
+    #[doc(alias = "property")]
     pub fn producer_property(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.config.properties.push((key.into(), value.into()));
         self
     }
 
-    /// Whether others may produce to the topic at the same time (`producer_access_mode`, PIP-68). Default: shared.
-    #[must_use]
+    /// Whether others may produce to the topic at the same time (`producer_access_mode`, PIP-68). Default:
+    /// [`AccessMode::Shared`].
     pub fn access_mode(mut self, mode: AccessMode) -> Self {
         self.config.access_mode = mode;
         self
     }
 
-    /// Whether messages may share an entry. Default: they do.
-    #[must_use]
+    /// Whether messages may share an entry. Default: true.
+    #[doc(alias = "enableBatching")]
     pub fn batching(mut self, batching: bool) -> Self {
         self.config.batching = batching;
         self
     }
 
-    /// The most messages in a batch. Default: 1000.
-    #[must_use]
+    /// The most messages in a batch, from 1 to 2^31 - 1. Default: 1000.
     pub fn batching_max_messages(mut self, messages: u32) -> Self {
         self.config.batching_max_messages = messages;
         self
     }
 
-    /// The most payload bytes in a batch; a larger message goes alone. Default: 128 KiB.
-    #[must_use]
+    /// The most bytes of payload in a batch, at least 1; a message that does not fit starts the next batch, and a
+    /// larger one goes alone. Default: 128 KiB.
     pub fn batching_max_bytes(mut self, bytes: usize) -> Self {
         self.config.batching_max_bytes = bytes;
         self
     }
 
-    /// How long a batch may wait for more messages. Default: zero, which sends what is there whenever the connection
-    /// is free to write: full batches under load, no delay without.
-    #[must_use]
-    pub fn batching_max_publish_delay(mut self, batching_max_publish_delay: Duration) -> Self {
-        self.config.batching_max_publish_delay = batching_max_publish_delay;
+    /// How long a batch may wait for more messages. Default: zero, which is not the Java client's 1 ms: a batch leaves
+    /// as soon as the connection has sent what came before it, so batches grow under load and nothing waits without.
+    pub fn batching_max_publish_delay(mut self, delay: Duration) -> Self {
+        self.config.batching_max_publish_delay = delay;
         self
     }
 
-    /// The codec of payloads. Default: none.
-    #[must_use]
+    /// The codec of payloads. As in the Java client, payloads of up to 4 KiB stay as they are. Default:
+    /// [`Compression::None`].
+    #[doc(alias = "compressionType")]
     pub fn compression(mut self, compression: Compression) -> Self {
         self.config.compression = compression;
         self
     }
 
-    /// How long a message may take from the call to its receipt, in whatever state the connection is. Zero: for
-    /// ever. Default: 30 s.
-    #[must_use]
+    /// How long a message may take from the call to its receipt, in whatever state the connection is. Zero: for ever.
+    /// Only what is overdue fails, where the Java client fails all that wait. Default: 30 s.
     pub fn send_timeout(mut self, timeout: Duration) -> Self {
         self.config.send_timeout = timeout;
         self
     }
 
-    /// The most messages that wait for their receipt; further sends wait for room. Default: 65,536.
-    #[must_use]
+    /// The most messages that were accepted and have no receipt yet, of each partition, at least 1; further sends wait
+    /// for room. Default: 65,536, where the Java client has no limit of messages.
     pub fn max_pending_messages(mut self, messages: usize) -> Self {
         self.config.max_pending_messages = messages;
         self
     }
 
-    /// The most bytes that wait for their receipt; a larger message passes alone. Default: 64 MiB.
-    #[must_use]
+    /// The most bytes of payload, keys and properties that were accepted and have no receipt yet, of each partition,
+    /// at least 1; a single larger message passes. Default: 64 MiB, where the Java client limits the whole client.
+    #[doc(alias = "memoryLimit")]
     pub fn max_pending_bytes(mut self, bytes: usize) -> Self {
         self.config.max_pending_bytes = bytes;
         self
     }
 
-    /// The first sequence id. Default: one above the last that the broker knows of this producer name, else 0.
-    #[must_use]
+    /// The last sequence id that was used: the first message gets the one above it. Below 2^63 - 1. Default: what the
+    /// broker knows under this name, where deduplication is on; else the first message gets 0.
     pub fn initial_sequence_id(mut self, id: u64) -> Self {
         self.config.initial_sequence_id = Some(id);
         self
     }
 
-    /// Where messages without a key go on a partitioned topic. Default: round-robin.
-    #[must_use]
+    /// Where messages without a key go on a partitioned topic. Default: [`MessageRoutingMode::RoundRobin`].
     pub fn message_routing_mode(mut self, routing: MessageRoutingMode) -> Self {
         self.routing = routing;
         self
     }
 
-    /// How keys are hashed on a partitioned topic. Default: as in Java.
-    #[must_use]
+    /// How keys are hashed on a partitioned topic. Default: [`HashingScheme::JavaString`].
     pub fn hashing_scheme(mut self, hash: HashingScheme) -> Self {
         self.hashing_scheme = hash;
         self

@@ -42,14 +42,16 @@ impl HashingScheme {
     }
 }
 
-/// The choice, for one producer.
+/// Chooses the partition of each message of one producer.
 #[derive(Debug)]
 pub(super) struct Router {
     routing: MessageRoutingMode,
     hash: HashingScheme,
+    /// The partition to start at, before it is taken modulo their number.
     start: u64,
-    turn: AtomicU64,
-    /// How long round-robin stays on a partition; `None` moves with each message.
+    /// Messages without a key so far, where round-robin moves with each message.
+    sent: AtomicU64,
+    /// How long round-robin stays on a partition, milliseconds; `None` moves with each message.
     slot_ms: Option<u64>,
 }
 
@@ -64,7 +66,7 @@ impl Router {
         // Ten times the delay, at least a millisecond: what the Java client does with its publish delay.
         let slot_ms =
             batching.then(|| u64::try_from(batching_max_publish_delay.as_millis() * 10).unwrap_or(u64::MAX).max(1));
-        Self { routing, hash, start: seed >> 1, turn: AtomicU64::new(0), slot_ms }
+        Self { routing, hash, start: seed >> 1, sent: AtomicU64::new(0), slot_ms }
     }
 
     /// The partition of `message` among `count`, which is above zero. The key is hashed as it stands in the
@@ -85,7 +87,7 @@ impl Router {
     fn step(&self) -> u64 {
         match self.slot_ms {
             Some(slot_ms) => clock::wall_ms() / slot_ms,
-            None => self.turn.fetch_add(1, Ordering::Relaxed),
+            None => self.sent.fetch_add(1, Ordering::Relaxed),
         }
     }
 }
@@ -226,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_reads_a_count_finds_all_routes_below_it() {
+    fn a_reader_of_the_count_finds_all_routes_below_it() {
         const ROUTES: usize = 300;
         let routes = Routes::new(vec![endpoint(0)]);
         std::thread::scope(|scope| {

@@ -27,7 +27,7 @@ pub enum Outcome {
     Ack,
     /// The message is negatively acknowledged and comes again; see [`Acker::nack`].
     Nack,
-    /// Neither: the work has acknowledged the message itself, or somebody will later, by an [`Acker`].
+    /// Neither: the work acknowledges the message itself, now or later, by an [`Acker`].
     Keep,
 }
 

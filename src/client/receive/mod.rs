@@ -1,4 +1,4 @@
-//! From the queues of a consumer's endpoints to the user's hands.
+//! From the queues of a consumer's endpoints to messages: merging, opening entries, returning permits.
 //!
 //! Each endpoint fills its own queue under its own lock. The one owner of the consumer swaps a whole queue out, and
 //! from then on takes message after message from that private run without a lock. Entries are opened (decompressed,
@@ -22,8 +22,9 @@
 //! [`Receiver::found`], from where `poll` moves it. It never stays there between two calls.
 //!
 //! # Ends
-//! A part that ends for good is reported as an event, and its source is out of the game. The consumer has ended once
-//! all of its sources have; from then on every call returns the error of the last one.
+//! A part that ends for good is reported as an event, once; its source gives nothing more. The consumer has ended once
+//! all of its sources have; from then on every call returns the error of the last one. (A consumer whose parts may still
+//! grow, by a topic pattern, must not end here.)
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -60,7 +61,7 @@ pub(super) struct Receiver {
     last_end: Option<Error>,
     /// [`Self::poll`] has returned the end of the consumer.
     is_over: bool,
-    /// The way of a message from [`Self::poll_slow`] to its caller.
+    /// A message on its way from [`Self::poll_slow`] to its caller: see the module.
     found: Option<ReceivedMessage>,
 }
 
@@ -100,7 +101,7 @@ impl Receiver {
         }
     }
 
-    /// The next message of the current source, where it takes next to nothing to get it.
+    /// The next message of the current source, if its fast path has one.
     #[inline(always)]
     fn next_fast(&mut self) -> Option<ReceivedMessage> {
         let index = *self.ring.front()?;
@@ -118,7 +119,7 @@ impl Receiver {
             self.shared.inbox.take(&mut self.marked, Some(cx.waker()));
             if self.marked.is_empty() {
                 self.request_one();
-                // Every part has been looked at since it last had something to say: an end is final.
+                // Every part that notified the inbox has been drained, so an end is final.
                 return match self.end() {
                     Some(error) => {
                         self.is_over = true;

@@ -8,8 +8,8 @@
 //!                                +--> unreadable: reported, not acknowledged
 //! ```
 //!
-//! Each message that leaves for the user, and each that turns out not to exist or to be useless, gives its permit
-//! back; permits are collected here and returned to the endpoint half a queue at a time.
+//! The permit of a message is returned when the message is handed out, and also when it turns out to be damaged,
+//! unreadable or absent. Permits are collected here and returned to the endpoint half a queue at a time.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -33,7 +33,7 @@ use crate::wire::entry::EntryError;
 /// See the module.
 pub(super) struct Source {
     part: Arc<Part<Consumer>>,
-    /// Moves when what was taken is void: the broker delivers it again, or nobody wants it any more.
+    /// Moves when what was taken is void: the broker delivers it again, or it was discarded by a seek or a close.
     queue_epoch: Arc<AtomicU64>,
     /// The queue epoch of `run` and of the open batch.
     taken_epoch: u64,
@@ -236,9 +236,9 @@ impl Source {
     /// | at the cursor | what becomes of it |
     /// | --- | --- |
     /// | no record | The batch is done. Permits that are left were charged for members that it does not hold, or that were compacted out: they are returned. |
-    /// | a damaged record | The entry is rejected as a whole, for it cannot be known where the next record starts. Members handed out before are the user's. |
+    /// | a damaged record | The entry is rejected as a whole, since the start of the next record is unknown. Members handed out before stay valid. |
     /// | a member that is acknowledged | Skipped. The broker did not charge it. |
-    /// | a member that was compacted out | Acknowledged here, for no user will, and the entry is done only with all its members. Its permit is returned with the batch. |
+    /// | a member that was compacted out | Acknowledged here, since the application never sees it and the entry is done only with all its members. Its permit is returned with the batch. |
     /// | any other | Handed out; its permit is returned. |
     fn next_member_slow(&mut self) -> Option<ReceivedMessage> {
         loop {

@@ -93,48 +93,30 @@ impl KeySharedPolicy {
     }
 }
 
-/// The options of a consumer. Defaults are those of the Java client 4.2 unless the field says otherwise.
+/// The options of a consumer, as its machine needs them. What each means, with its unit and default, stands at the
+/// method of the same name of [`ConsumerBuilder`](crate::ConsumerBuilder).
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
+#[allow(missing_docs, reason = "the builder documents each of them")]
 pub struct ConsumerConfig {
     /// Name of the subscription. Not empty.
     pub subscription: String,
-    /// Default: [`SubscriptionType::Exclusive`].
     pub subscription_type: SubscriptionType,
-    /// Shown in the broker's statistics; orders the consumers of a Failover subscription and places those of a
-    /// Key_Shared one. The machine invents none: who builds consumers gives each a name of its own. Default: none.
+    /// The machine invents none: each consumer is to be given a name of its own.
     pub consumer_name: Option<String>,
-    /// How many messages the broker may send ahead of the application. An entry is never split, and a broker may send
-    /// as many entries as there are permits in one go, so batches go beyond it. 0: no message is sent ahead, each
-    /// waiting receive asks for one. At most [`RECEIVER_QUEUE_SIZE_MAX`]. Default: 1000.
     pub receiver_queue_size: u32,
-    /// How long an acknowledgement may wait for others to share its frame. Zero: it leaves when the connection is next
-    /// free. Default: 100 ms.
     pub acknowledgment_group_time: Duration,
-    /// So many waiting acknowledgements leave without waiting longer, in entries. Default: 1000.
     pub max_acknowledgment_group_size: usize,
-    /// How long after a negative acknowledgement the redelivery is asked for. At least
-    /// [`NACK_REDELIVERY_DELAY_MIN`]. Default: 60 s.
     pub negative_ack_redelivery_delay: Duration,
-    /// Default: [`InitialPosition::Latest`].
     pub initial_position: InitialPosition,
-    /// Lower is served first (Shared), or is preferred as the active one (Failover). Default: 0.
     pub priority_level: i32,
-    /// Shown in the broker's statistics of this consumer. Default: none.
     pub properties: Vec<(String, String)>,
-    /// Stored with the subscription when it is created. Default: none.
     pub subscription_properties: Vec<(String, String)>,
-    /// Acknowledge single members of a batch at the broker. It needs `acknowledgmentAtBatchIndexLevelEnabled` there
-    /// (off by default in 4.0, on in 4.2); without it the broker ignores such acknowledgements and the entry counts
-    /// once all its members are acknowledged, as with `false` here. Default: true.
     pub batch_index_acknowledgment: bool,
-    /// Only for [`SubscriptionType::KeyShared`]. Default: split by the broker, in order.
     pub key_shared: KeySharedPolicy,
-    /// Read the compacted view of the topic: only Exclusive and Failover. Default: false.
     pub read_compacted: bool,
-    /// Replicate the subscription's position to other clusters. `None` leaves it as it is, which is the default.
     pub replicate_subscription_state: Option<bool>,
-    /// How long subscribing the first time, closing and the single requests may take. Default: 30 s.
+    /// How long subscribing the first time, closing and the single requests may take: that of the client.
     pub operation_timeout: Duration,
 }
 

@@ -32,42 +32,25 @@ impl AccessMode {
     }
 }
 
-/// The options of a producer. Defaults are the Java client's unless said otherwise.
+/// The options of a producer, as its machine needs them. What each means, with its unit and default, stands at the
+/// method of the same name of [`ProducerBuilder`](crate::ProducerBuilder).
 #[derive(Debug, Clone)]
 #[non_exhaustive]
+#[allow(missing_docs, reason = "the builder documents each of them")]
 pub struct ProducerConfig {
-    /// The producer's name, unique on its topic; `None` (default) lets the broker make one. Deduplication needs a
-    /// name that stays the same over restarts.
     pub name: Option<String>,
-    /// Properties of the producer, shown in the broker's statistics.
     pub properties: Vec<(String, String)>,
-    /// Who else may produce. Default: everybody.
     pub access_mode: AccessMode,
-    /// Whether messages are put together into batches. Default: yes.
     pub batching: bool,
-    /// A batch is closed with this many messages. Default: 1000.
     pub batching_max_messages: u32,
-    /// A batch is closed with this many bytes of payload; a message that does not fit starts the next one. Default:
-    /// 128 KiB.
     pub batching_max_bytes: usize,
-    /// How long a batch waits for more messages. Default: zero, which is not the Java client's 1 ms: a batch leaves
-    /// as soon as the connection has sent what came before it, so batches grow under load and nothing waits without.
     pub batching_max_publish_delay: Duration,
-    /// How payloads are compressed. Default: not. As in the Java client, payloads of up to 4 KiB are left as they are.
     pub compression: Compression,
-    /// How long a send may take, from the call to the receipt, whatever the connection does meanwhile. Zero: for ever.
-    /// Only what is overdue fails, which is not the Java client's way: that one fails all that wait. Default: 30 s.
     pub send_timeout: Duration,
-    /// Messages that may be accepted and not settled. Default: 65,536 (the Java client has no such limit, only one of
-    /// memory).
     pub max_pending_messages: usize,
-    /// Bytes of payload, keys and properties that may be accepted and not settled; a single larger message passes
-    /// alone. Default: 64 MiB.
     pub max_pending_bytes: usize,
-    /// The last sequence id that was used: the first message gets the one above it. Default: what the broker knows
-    /// under this name, where deduplication is on.
     pub initial_sequence_id: Option<u64>,
-    /// How long creating and closing may take. Default: 30 s.
+    /// How long creating and closing may take: that of the client.
     pub operation_timeout: Duration,
 }
 

@@ -427,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_time_that_the_protocol_does_not_have_is_refused_whatever_else_is_set() {
+    fn an_event_time_that_the_protocol_lacks_is_refused() {
         let millisecond = Duration::from_millis(1);
         let last = UNIX_EPOCH + Duration::from_millis(i64::MAX as u64 - 1);
         for time in [UNIX_EPOCH + millisecond, last] {
