@@ -43,7 +43,10 @@ async fn partitions_are_added_under_traffic() {
         }
     }
     assert_eq!(by_partition.values().sum::<u32>(), SENDERS * MESSAGES);
-    assert!((0..7).all(|partition| by_partition.get(&Some(partition)).is_some_and(|sent| *sent > 20)), "{by_partition:?}");
+    assert!(
+        (0..7).all(|partition| by_partition.get(&Some(partition)).is_some_and(|sent| *sent > 20)),
+        "{by_partition:?}"
+    );
     for partition in 0..7 {
         let stats = broker.stats(&format!("t-partition-{partition}")).expect("the partition");
         assert_eq!(stats.publishers.len(), 1, "partition {partition}");
@@ -59,7 +62,7 @@ async fn partitions_are_added_under_traffic() {
 /// A partition that is refused leaves the producer as it was.
 #[tokio::test(start_paused = true)]
 async fn a_partition_that_is_refused_gets_no_messages() {
-    let broker = EmbeddedBroker::builder().partitioned_topic("t", 1).auto_create_topics(false);
+    let broker = EmbeddedBroker::builder().partitioned_topic("t", 1).allow_auto_topic_creation(false);
     let broker = broker.start().await.expect("a free port");
     let client = connected(&broker).await;
     let producer = producer(&client, "t").await;
