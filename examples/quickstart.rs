@@ -25,7 +25,7 @@ async fn main() -> std::process::ExitCode {
     match outcome {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("quickstart: {error:#}");
+            eprintln!("quickstart: {error}");
             std::process::ExitCode::FAILURE
         }
     }

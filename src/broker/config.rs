@@ -65,6 +65,8 @@ pub struct BrokerConfig {
     pub damaged_entries: DamagedEntries,
     /// First part of generated producer names: `standalone`.
     pub cluster_name: String,
+    /// [`broker_service_url_tls`](crate::broker::EmbeddedBrokerBuilder::broker_service_url_tls): none.
+    pub broker_service_url_tls: Option<String>,
 }
 
 impl Default for BrokerConfig {
@@ -89,6 +91,7 @@ impl Default for BrokerConfig {
             exposing_broker_entry_metadata_to_client_enabled: false,
             damaged_entries: DamagedEntries::default(),
             cluster_name: "standalone".to_owned(),
+            broker_service_url_tls: None,
         }
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::auth::{Authentication, NoAuthentication};
-use super::dial::{Dialer, TcpDialer};
+use super::dial::{ClientCertFiles, Dialer, TcpDialer};
 use super::driver::{DialConfig, SupervisorDriver};
 use super::runtime::{Runtime, TokioRuntime};
 use super::{Client, Shared, clock};
@@ -20,11 +20,37 @@ use crate::machine::supervisor::service_url::ServiceUrl;
 use crate::machine::supervisor::{Supervisor, SupervisorConfig};
 
 /// Sets up a [`Client`]; made by [`Client::builder`]. The defaults are the Java client's.
+///
+/// ```
+/// # #[cfg(feature = "broker")]
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let broker = pulsar_native::broker::EmbeddedBroker::builder().token_secret_key("a secret").start().await?;
+/// # let (url, token) = (broker.url(), broker.token("admin"));
+/// use std::time::Duration;
+///
+/// use pulsar_native::{Client, Token};
+///
+/// let client = Client::builder(url)
+///     .auth(Token::new(token))
+///     .operation_timeout(Duration::from_secs(10))
+///     .connect()
+///     .await?;
+/// client.close().await?;
+/// # Ok(())
+/// # }
+/// # #[cfg(not(feature = "broker"))]
+/// # fn main() {}
+/// ```
+#[must_use = "nothing is dialed before `connect` or `build`"]
 pub struct ClientBuilder {
     service_url: String,
     authentication: Arc<dyn Authentication>,
     dialer: Option<Arc<dyn Dialer>>,
     ca_file: Option<PathBuf>,
+    client_cert: Option<ClientCertFiles>,
+    #[cfg(feature = "tls")]
+    tls_config: Option<Arc<super::rustls::ClientConfig>>,
     listener_name: Option<String>,
     connect_timeout: Duration,
     operation_timeout: Duration,
@@ -40,6 +66,9 @@ impl ClientBuilder {
             authentication: Arc::new(NoAuthentication),
             dialer: None,
             ca_file: None,
+            client_cert: None,
+            #[cfg(feature = "tls")]
+            tls_config: None,
             listener_name: None,
             connect_timeout: Duration::from_secs(10),
             operation_timeout: Duration::from_secs(30),
@@ -50,30 +79,65 @@ impl ClientBuilder {
     }
 
     /// Where credentials come from, a [`Token`](super::Token) as a rule. Default: none.
-    #[must_use]
     pub fn auth(mut self, authentication: impl Authentication) -> Self {
         self.authentication = Arc::new(authentication);
         self
     }
 
     /// A PEM file with the certificates to trust for `pulsar+ssl://`. Default: the system's trust roots. The peer's
-    /// certificate and host name are always verified.
-    #[must_use]
+    /// certificate and host name are always verified. Needs the crate feature `tls`.
+    #[doc(alias = "tlsTrustCertsFilePath")]
     pub fn ca_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.ca_file = Some(path.into());
         self
     }
 
+    /// PEM files with the certificate that the client shows to a broker (its own first, then those of the authorities
+    /// between it and the root), and with its private key. Default: none is shown. Needs the crate feature `tls`.
+    ///
+    /// The files are read when the first connection needs them.
+    #[doc(alias = "tlsCertificateFilePath")]
+    #[doc(alias = "tlsKeyFilePath")]
+    pub fn client_cert_file(mut self, certificate: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
+        self.client_cert = Some(ClientCertFiles { certificate: certificate.into(), key: key.into() });
+        self
+    }
+
+    /// The whole TLS configuration for `pulsar+ssl://`, instead of [`ca_file`](Self::ca_file) and
+    /// [`client_cert_file`](Self::client_cert_file). Its type is that of rustls 0.23, re-exported as
+    /// [`client::rustls`](crate::client::rustls).
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use pulsar_native::Client;
+    /// use pulsar_native::client::rustls::crypto::ring;
+    /// use pulsar_native::client::rustls::{ClientConfig, RootCertStore, version};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    ///     .with_protocol_versions(&[&version::TLS13])?
+    ///     .with_root_certificates(RootCertStore::empty())
+    ///     .with_no_client_auth();
+    /// let builder = Client::builder("pulsar+ssl://broker.example.com:6651").tls_config(Arc::new(config));
+    /// # drop(builder);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "tls")]
+    pub fn tls_config(mut self, config: Arc<super::rustls::ClientConfig>) -> Self {
+        self.tls_config = Some(config);
+        self
+    }
+
     /// Which of the brokers' advertised listeners lookups shall name (`advertised_listener_name`). Default: the
     /// brokers' own default.
-    #[must_use]
     pub fn listener_name(mut self, name: impl Into<String>) -> Self {
         self.listener_name = Some(name.into());
         self
     }
 
     /// How long one dial may take, TLS included. Default: 10 s.
-    #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
@@ -81,7 +145,6 @@ impl ClientBuilder {
 
     /// How long a request to the broker may wait for its answer, and how long creating a producer or consumer may
     /// take in all. Default: 30 s.
-    #[must_use]
     pub fn operation_timeout(mut self, timeout: Duration) -> Self {
         self.operation_timeout = timeout;
         self
@@ -89,7 +152,6 @@ impl ClientBuilder {
 
     /// The idle time after which a broker is pinged. One that stays silent for as long again, or takes no bytes for
     /// as long, loses the connection. Default: 30 s.
-    #[must_use]
     pub fn keep_alive_interval(mut self, interval: Duration) -> Self {
         self.keep_alive_interval = interval;
         self
@@ -99,32 +161,35 @@ impl ClientBuilder {
     /// 100 ms and double up to this. After an outage of many tries it is also how long it may take until one notices
     /// that the outage is over, so it should be well below the producers' send timeout where sends must not fail.
     /// Default: 60 s.
-    #[must_use]
     pub fn max_backoff_interval(mut self, wait: Duration) -> Self {
         self.max_backoff_interval = wait;
         self
     }
 
     /// Makes the connections instead of TCP and TLS: an in-memory pipe in a test, a tunnel.
-    #[must_use]
     pub fn dialer(mut self, dialer: impl Dialer) -> Self {
         self.dialer = Some(Arc::new(dialer));
         self
     }
 
     /// Fixes what is random otherwise: back-off jitter and where round-robin starts.
-    #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
         self
     }
 
-    /// Starts the client and dials the service URL once, so that a wrong address or credential shows here.
+    /// Starts the client and waits until a broker of the service URL has accepted the connection and the credentials.
+    ///
+    /// A broker that is not up yet is waited for: dials that fail are tried again, with back-off, for up to the
+    /// [operation timeout](Self::operation_timeout) (default: 30 s). A failure that waiting does not mend ends it at once.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidArgument`] for an unusable option or URL; [`ErrorKind::Connection`] with the address when
-    /// no host of the URL can be reached; [`ErrorKind::Authentication`] when the credentials are refused;
-    /// [`ErrorKind::Protocol`] when the peer is no Pulsar broker.
+    /// - [`ErrorKind::InvalidArgument`]: an option or the URL is not usable.
+    /// - [`ErrorKind::Unsupported`]: an option needs a crate feature that this build lacks.
+    /// - [`ErrorKind::Authentication`]: the credentials are refused, or there are none.
+    /// - [`ErrorKind::Protocol`]: the peer is no Pulsar broker.
+    /// - [`ErrorKind::TimedOut`]: no broker was reached within the operation timeout. The last failure is the
+    ///   [`source`](std::error::Error::source), an [`Error`] of kind [`ErrorKind::Connection`] as a rule.
     ///
     /// # Panics
     /// Outside of a tokio runtime with its timer and I/O enabled.
@@ -132,9 +197,32 @@ impl ClientBuilder {
     /// # Cancel safety
     /// Dropping the future ends the client it started.
     pub async fn connect(self) -> Result<Client> {
+        let client = self.build()?;
+        client.check_connection().await?;
+        Ok(client)
+    }
+
+    /// Starts the client without a connection: it dials when a producer, a consumer or a query needs a broker. Wrong
+    /// addresses and credentials are reported there.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), pulsar_native::Error> {
+    /// // No broker has to be there yet.
+    /// let client = pulsar_native::Client::builder("pulsar://localhost:6650").build()?;
+    /// client.close().await
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// - [`ErrorKind::InvalidArgument`]: an option or the URL is not usable.
+    /// - [`ErrorKind::Unsupported`]: an option needs a crate feature that this build lacks.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime with its timer and I/O enabled. The client's tasks run on that runtime.
+    pub fn build(self) -> Result<Client> {
         let (client, driver) = self.with_runtime(TokioRuntime)?;
         tokio::spawn(driver);
-        client.check_connection().await?;
         Ok(client)
     }
 
@@ -184,8 +272,17 @@ impl ClientBuilder {
                 return Err(Error::local(ErrorKind::InvalidArgument, format!("{name} must be above zero")));
             }
         }
-        if !cfg!(feature = "tls") && self.ca_file.is_some() {
-            return Err(Error::local(ErrorKind::Unsupported, "ca_file needs the crate feature `tls`"));
+        for (name, is_set) in [("ca_file", self.ca_file.is_some()), ("client_cert_file", self.client_cert.is_some())] {
+            if !is_set {
+                continue;
+            }
+            #[cfg(not(feature = "tls"))]
+            return Err(Error::local(ErrorKind::Unsupported, format!("{name} needs the crate feature `tls`")));
+            #[cfg(feature = "tls")]
+            if self.tls_config.is_some() {
+                let what = format!("{name} has no effect beside tls_config, which is the whole TLS configuration");
+                return Err(Error::local(ErrorKind::InvalidArgument, what));
+            }
         }
         Ok(())
     }
@@ -193,7 +290,10 @@ impl ClientBuilder {
     fn dial_config(self) -> DialConfig {
         let tcp = TcpDialer {
             #[cfg(feature = "tls")]
-            tls: super::dial::TlsOptions::new(self.ca_file),
+            tls: match self.tls_config {
+                Some(config) => super::dial::TlsOptions::with_config(config),
+                None => super::dial::TlsOptions::new(self.ca_file, self.client_cert),
+            },
         };
         DialConfig {
             authentication: self.authentication,
@@ -219,6 +319,7 @@ impl fmt::Debug for ClientBuilder {
         f.debug_struct("ClientBuilder")
             .field("service_url", &self.service_url)
             .field("ca_file", &self.ca_file)
+            .field("client_cert", &self.client_cert)
             .field("listener_name", &self.listener_name)
             .field("connect_timeout", &self.connect_timeout)
             .field("operation_timeout", &self.operation_timeout)

@@ -56,6 +56,10 @@ pub use topic_list::{TopicChange, TopicListWatch};
 pub use topics::Topics;
 pub use workers::Outcome;
 
+/// The TLS library, for [`ClientBuilder::tls_config`].
+#[cfg(feature = "tls")]
+pub use tokio_rustls::rustls;
+
 pub use crate::machine::control::{AuthContext, AuthData, HostPort};
 
 /// A connection to a Pulsar cluster. Clones share it.

@@ -91,8 +91,9 @@ impl ErrorKind {
 
 /// A failure of the public API.
 ///
-/// [`Display`](fmt::Display) says what happened, to which topic and at which broker; what caused it is its
-/// [`source`](StdError::source), which the text does not repeat. `{:#}` and `{:?}` show all of it in one line.
+/// [`Display`](fmt::Display) says in one line what happened, to which topic, at which broker, and what caused it, down to
+/// the first cause: `{error}` is enough for a log. The causes are also there as [`source`](StdError::source), so a
+/// reporter that prints an error and then walks its sources shows them twice.
 ///
 /// ```
 /// use pulsar_native::{Error, ErrorKind};
@@ -100,7 +101,7 @@ impl ErrorKind {
 /// let refused = Error::authentication("the vault knows no such role");
 /// assert_eq!(refused.kind(), ErrorKind::Authentication);
 /// assert!(!refused.is_retriable());
-/// assert_eq!(format!("{refused:#}"), "no credentials: the vault knows no such role");
+/// assert_eq!(refused.to_string(), "no credentials: the vault knows no such role");
 /// ```
 #[derive(Clone)]
 pub struct Error {
@@ -285,25 +286,22 @@ impl fmt::Display for Error {
         if let Some(address) = &self.inner.address {
             write!(f, " [broker {address}]")?;
         }
-        if f.alternate() {
-            return write_causes(f, self.source());
-        }
-        Ok(())
+        write_causes(f, self.source())
     }
 }
 
-/// `: cause: cause of the cause`, down to the first one.
+/// `: cause: cause of the cause`, down to the first one. The text of this crate's own errors has their causes in it.
 fn write_causes(f: &mut fmt::Formatter<'_>, mut cause: Option<&(dyn StdError + 'static)>) -> fmt::Result {
     while let Some(error) = cause {
         write!(f, ": {error}")?;
-        cause = error.source();
+        cause = if error.is::<Error>() || error.is::<SendError>() { None } else { error.source() };
     }
     Ok(())
 }
 
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Error({:?}, {:?}: {self:#})", self.inner.kind, self.inner.origin)
+        write!(f, "Error({:?}, {:?}: {self})", self.inner.kind, self.inner.origin)
     }
 }
 
@@ -314,7 +312,7 @@ impl StdError for Error {
 }
 
 impl PartialEq for Error {
-    /// Equal in kind, origin, whether a message may be stored, the broker's answer, and all that `{:#}` shows.
+    /// Equal in kind, origin, whether a message may be stored, the broker's answer, and text.
     fn eq(&self, other: &Self) -> bool {
         let (a, b) = (&self.inner, &other.inner);
         Arc::ptr_eq(a, b)
@@ -322,7 +320,7 @@ impl PartialEq for Error {
                 && a.origin == b.origin
                 && a.may_be_stored == b.may_be_stored
                 && self.server_error() == other.server_error()
-                && format!("{self:#}") == format!("{other:#}")
+                && self.to_string() == other.to_string()
     }
 }
 
@@ -387,16 +385,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_names_topic_and_address_and_leaves_the_cause_to_the_source() {
+    fn text_names_topic_address_and_cause() {
         let error = Error::server(ServerError::new(5, "Exclusive consumer is already connected"), "the subscription")
             .with_topic(&"persistent://a/b/c".into())
             .with_address(&"b:6650".into());
-        assert_eq!(error.to_string(), "the broker refused the subscription [topic persistent://a/b/c] [broker b:6650]");
         let server = "ConsumerBusy (Exclusive consumer is already connected)";
+        let text = format!("the broker refused the subscription [topic persistent://a/b/c] [broker b:6650]: {server}");
+        assert_eq!(error.to_string(), text);
         assert_eq!(error.source().map(ToString::to_string).as_deref(), Some(server));
         assert_eq!(error.source().and_then(|source| source.downcast_ref()), error.server_error());
-        assert_eq!(format!("{error:#}"), format!("{error}: {server}"));
-        assert_eq!(format!("{error:?}"), format!("Error(Busy, Broker: {error}: {server})"));
+        assert_eq!(format!("{error:?}"), format!("Error(Busy, Broker: {text})"));
+    }
+
+    #[test]
+    fn each_cause_is_printed_once() {
+        #[derive(Debug)]
+        struct Foreign(std::io::Error);
+        impl fmt::Display for Foreign {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the tunnel broke")
+            }
+        }
+        impl StdError for Foreign {
+            fn source(&self) -> Option<&(dyn StdError + 'static)> {
+                Some(&self.0)
+            }
+        }
+        let foreign = Foreign(std::io::ErrorKind::ConnectionReset.into());
+        let outer = Error::new(ErrorKind::TimedOut, "timed out").with_source(Error::connection(foreign));
+        assert_eq!(outer.to_string(), "timed out: no connection: the tunnel broke: connection reset");
     }
 
     #[test]
@@ -408,7 +425,7 @@ mod tests {
             assert!(error.is_retriable());
         }
         let outer = Error::new(ErrorKind::NotReady, "no token yet").with_source(Error::connection(refused()));
-        assert_eq!(format!("{outer:#}"), "no token yet: no connection: connection refused");
+        assert_eq!(outer.to_string(), "no token yet: no connection: connection refused");
         assert_eq!(outer, outer.clone());
         assert_ne!(outer, Error::new(ErrorKind::NotReady, "no token yet"));
     }
@@ -417,12 +434,11 @@ mod tests {
     fn a_send_error_says_what_became_of_the_message_and_stays_so() {
         let cause = || Error::connection("reset").with_topic(&"t".into());
         for (may_be_stored, text) in [
-            (true, "the message was not confirmed, and may be stored: no connection [topic t]"),
-            (false, "the message was not stored: no connection [topic t]"),
+            (true, "the message was not confirmed, and may be stored: no connection [topic t]: reset"),
+            (false, "the message was not stored: no connection [topic t]: reset"),
         ] {
             let error = SendError::new(cause(), may_be_stored);
             assert_eq!(error.to_string(), text);
-            assert_eq!(format!("{error:#}"), format!("{text}: reset"));
             assert_eq!(error.source().map(ToString::to_string).as_deref(), Some("reset"));
             let error = Error::from(error);
             assert_eq!((error.may_be_stored(), error.topic()), (may_be_stored, Some("t")));

@@ -351,5 +351,5 @@ async fn look_until(end: Instant, look: impl AsyncFn() -> Vec<String>) -> Vec<St
 }
 
 fn text(error: pulsar_native::Error) -> String {
-    format!("{error:#}")
+    error.to_string()
 }

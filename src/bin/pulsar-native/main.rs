@@ -138,7 +138,7 @@ async fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("pulsar-native: {error:#}");
+            eprintln!("pulsar-native: {error}");
             ExitCode::FAILURE
         }
     }

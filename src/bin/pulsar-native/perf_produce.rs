@@ -154,7 +154,7 @@ fn settle(pending: &mut VecDeque<(Instant, PendingSend)>, shown: &mut u64, run: 
             Some(Ok(_)) => recorder.done(now, now.saturating_duration_since(*due)),
             Some(Err(error)) => {
                 if recorder.failed == 0 {
-                    eprintln!("the first failure: {error:#}");
+                    eprintln!("the first failure: {error}");
                 }
                 recorder.failed += 1;
             }

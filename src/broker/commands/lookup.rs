@@ -57,6 +57,7 @@ impl Broker {
                 self.ownership.take(&name);
                 pb::CommandLookupTopicResponse {
                     broker_service_url: Some(self.url.clone()),
+                    broker_service_url_tls: self.config.broker_service_url_tls.clone(),
                     response: Some(LookupType::Connect.into()),
                     request_id: request.request_id,
                     authoritative: Some(true),

@@ -56,6 +56,13 @@ impl EmbeddedBrokerBuilder {
         self
     }
 
+    /// The `pulsar+ssl://` address that lookups name besides the plain one (`brokerServiceUrlTls`). The broker itself
+    /// speaks no TLS: a TLS proxy of the test's own has to listen there. Default none.
+    pub fn broker_service_url_tls(mut self, url: impl Into<String>) -> Self {
+        self.config.broker_service_url_tls = Some(url.into());
+        self
+    }
+
     /// The secret that HS256 tokens are signed with, of any length. Default none: authentication is off.
     #[doc(alias = "tokenSecretKey")]
     pub fn token_secret_key(mut self, key: impl Into<Vec<u8>>) -> Self {

@@ -1,6 +1,7 @@
 //! Making connections: TCP, TLS, or whatever a [`Dialer`] of one's own gives.
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,15 @@ mod tls;
 
 #[cfg(feature = "tls")]
 pub(crate) use tls::TlsOptions;
+
+/// Where the client's own certificate is.
+#[derive(Debug, Clone)]
+pub(crate) struct ClientCertFiles {
+    /// PEM: the client's certificate, then those of the authorities between it and the root.
+    pub(crate) certificate: PathBuf,
+    /// PEM: its private key.
+    pub(crate) key: PathBuf,
+}
 
 /// Something that carries bytes both ways.
 pub trait Socket: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
@@ -45,8 +55,39 @@ impl Target {
 }
 
 /// Makes connections. The default speaks TCP and TLS; tests and tunnels bring their own.
+///
+/// ```
+/// use pulsar_native::client::{DialFuture, Dialer, Socket, Target};
+/// use pulsar_native::{Client, Error, ErrorKind};
+/// use tokio::net::TcpStream;
+///
+/// /// Reaches every broker through a port that is forwarded to it.
+/// struct Tunnel {
+///     local_port: u16,
+/// }
+///
+/// impl Dialer for Tunnel {
+///     fn dial<'a>(&'a self, target: &'a Target) -> DialFuture<'a> {
+///         Box::pin(async move {
+///             if target.tls {
+///                 return Err(Error::new(ErrorKind::Unsupported, "the tunnel ends TLS itself"));
+///             }
+///             let socket = TcpStream::connect(("127.0.0.1", self.local_port)).await?;
+///             Ok(Box::new(socket) as Box<dyn Socket>)
+///         })
+///     }
+/// }
+///
+/// let builder = Client::builder("pulsar://broker.example.com:6650").dialer(Tunnel { local_port: 7000 });
+/// # drop(builder);
+/// ```
 pub trait Dialer: Send + Sync + 'static {
-    /// Connects. The client bounds the time it takes.
+    /// Connects. The client drops the future after [`connect_timeout`](super::ClientBuilder::connect_timeout).
+    ///
+    /// # Errors
+    /// One that is [retriable](crate::Error::is_retriable), as [`Error::connection`](crate::Error::connection) and any
+    /// [`std::io::Error`] is, is tried again with back-off; any other ends what waits for this broker and was never
+    /// attached.
     fn dial<'a>(&'a self, target: &'a Target) -> DialFuture<'a>;
 }
 

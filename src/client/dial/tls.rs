@@ -6,23 +6,29 @@ use std::sync::{Arc, OnceLock};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
 
-use super::{Socket, Target};
+use super::{ClientCertFiles, Socket, Target};
 use crate::error::{Error, ErrorKind, Result};
 
-/// What is trusted. The trust roots are read when the first connection needs them.
+/// What is trusted, and what is shown to the peer. The files are read when the first connection needs them.
 #[derive(Debug, Default)]
 pub(crate) struct TlsOptions {
     ca_file: Option<PathBuf>,
+    client_cert: Option<ClientCertFiles>,
     connector: OnceLock<Arc<ClientConfig>>,
 }
 
 impl TlsOptions {
     /// Trusts the certificates in `ca_file` (PEM), or the system's roots without one.
-    pub(crate) fn new(ca_file: Option<PathBuf>) -> Self {
-        Self { ca_file, connector: OnceLock::new() }
+    pub(crate) fn new(ca_file: Option<PathBuf>, client_cert: Option<ClientCertFiles>) -> Self {
+        Self { ca_file, client_cert, connector: OnceLock::new() }
+    }
+
+    /// The application's own configuration, as it is.
+    pub(crate) fn with_config(config: Arc<ClientConfig>) -> Self {
+        Self { connector: OnceLock::from(config), ..Self::default() }
     }
 
     pub(super) async fn connect(&self, socket: TcpStream, target: &Target) -> Result<Box<dyn Socket>> {
@@ -56,23 +62,44 @@ impl TlsOptions {
         let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|error| Error::local(ErrorKind::Unsupported, "TLS is not available").with_source(error))?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+            .with_root_certificates(roots);
+        let config = match &self.client_cert {
+            None => config.with_no_client_auth(),
+            Some(files) => {
+                let (chain, key) = read_client_cert(files)?;
+                config.with_client_auth_cert(chain, key).map_err(|error| unusable(&files.key).with_source(error))?
+            }
+        };
         Ok(self.connector.get_or_init(|| Arc::new(config)).clone())
     }
 }
 
 fn roots_of_file(path: &Path) -> Result<RootCertStore> {
-    let unusable = || Error::local(ErrorKind::InvalidArgument, format!("the CA file {} is not usable", path.display()));
     let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| unusable().with_source(error))? {
-        let certificate = certificate.map_err(|error| unusable().with_source(error))?;
-        roots.add(certificate).map_err(|error| unusable().with_source(error))?;
-    }
-    if roots.is_empty() {
-        return Err(unusable().with_source("it holds no certificate"));
+    for certificate in read_certificates(path)? {
+        roots.add(certificate).map_err(|error| unusable(path).with_source(error))?;
     }
     Ok(roots)
+}
+
+/// At least one.
+fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
+    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<std::result::Result<Vec<_>, _>>);
+    let certificates = read.map_err(|error| unusable(path).with_source(error))?;
+    if certificates.is_empty() {
+        return Err(unusable(path).with_source("it holds no certificate"));
+    }
+    Ok(certificates)
+}
+
+fn read_client_cert(files: &ClientCertFiles) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
+    let chain = read_certificates(&files.certificate)?;
+    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|error| unusable(&files.key).with_source(error))?;
+    Ok((chain, key))
+}
+
+fn unusable(path: &Path) -> Error {
+    Error::local(ErrorKind::InvalidArgument, format!("the PEM file {} is not usable", path.display()))
 }
 
 fn roots_of_system() -> Result<RootCertStore> {

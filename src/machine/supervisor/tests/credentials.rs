@@ -16,7 +16,7 @@ fn a_wrong_token_is_fetched_once_more_and_then_ends_all_who_wait() {
     for created in [&mut one, &mut two] {
         let error = peek(created).expect("answered").expect_err("refused");
         assert_eq!(error.kind(), ErrorKind::Authentication);
-        assert!(format!("{error:#}").contains("Failed to authenticate"), "{error:#}");
+        assert!(error.to_string().contains("Failed to authenticate"), "{error}");
     }
     assert_eq!(rig.supervisor.endpoints.len(), 0);
 }

@@ -11,7 +11,7 @@ fn a_new_producer_ends_with_a_refusal_that_an_established_one_outlasts() {
     rig.open_fails(server_error(16));
     let error = peek(&mut created).expect("answered").expect_err("busy");
     assert_eq!((error.kind(), error.address()), (ErrorKind::Busy, Some("service:6650")));
-    assert!(format!("{error:#}").contains("said the broker"), "{error:#}");
+    assert!(error.to_string().contains("said the broker"), "{error}");
 
     rig.end(connection, "reset by peer");
     for _ in 0..50 {

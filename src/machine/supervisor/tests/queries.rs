@@ -42,11 +42,9 @@ fn connect_ends_in_time_with_the_last_failure() {
     rig.wait_ms(1);
     let error = peek(&mut reply).expect("answered").expect_err("unreachable");
     assert_eq!(error.kind(), ErrorKind::TimedOut);
-    assert_eq!(
-        error.to_string(),
-        "timed out after 30s waiting for the connection to the service URL [broker service:6650]"
-    );
-    assert!(format!("{error:#}").contains("connecting to service:6650: connection refused"), "{error:#}");
+    let text = error.to_string();
+    let what = "timed out after 30s waiting for the connection to the service URL [broker service:6650]: ";
+    assert!(text.starts_with(what) && text.contains("connecting to service:6650: connection refused"), "{text}");
 }
 
 #[test]
@@ -141,7 +139,7 @@ fn a_partition_question_ends_in_time_and_names_the_last_trouble() {
     rig.wait_ms(1);
     let error = peek(&mut reply).expect("answered").expect_err("late");
     assert_eq!(error.kind(), ErrorKind::TimedOut);
-    assert!(format!("{error:#}").contains("connection refused"), "{error:#}");
+    assert!(error.to_string().contains("connection refused"), "{error}");
 }
 
 #[test]
