@@ -163,7 +163,7 @@ fn news_of_a_link_that_is_over_change_nothing() {
 }
 
 #[test]
-fn a_failed_dial_leaves_the_pool_and_the_broker_cooldowns() {
+fn a_failed_dial_leaves_the_pool_and_the_broker_cools_down() {
     let mut rig = Rig::new();
     let first = rig.join("b", 1);
     rig.credentials(first);
