@@ -10,8 +10,7 @@ use bytes::{Bytes, BytesMut};
 use divan::Bencher;
 use divan::counter::ItemsCount;
 use pulsar_native::id::{ConsumerId, MessageId};
-use pulsar_native::machine::connection::peer::PeerInfo;
-use pulsar_native::machine::consumer::{Consumer, ConsumerConfig, Credits, Entry, SubscriptionType};
+use pulsar_native::machine::consumer::{Consumer, ConsumerConfig, Credits, Entry, QueueSignals, SubscriptionType};
 use pulsar_native::machine::endpoint::outbox::Outbox;
 use pulsar_native::machine::{Deferred, Endpoint, EndpointId, Now, ReadyList, Reply};
 use pulsar_native::wire::entry::put_entry;
@@ -51,10 +50,10 @@ impl Bench {
         let (inbox, server) = (ReadyList::new(), ReadyList::new());
         let id = ConsumerId(1);
         let topic = "persistent://public/default/bench".into();
-        let generation = Arc::new(AtomicU64::new(0));
-        let mut consumer = Consumer::new(id, topic, -1, Arc::new(config), inbox, generation, to, now);
-        consumer.subscribe_request(now);
-        consumer.on_attached(&peer(), now, &mut Deferred::new());
+        let signals = QueueSignals { inbox, epoch: Arc::new(AtomicU64::new(0)) };
+        let mut consumer = Consumer::new(id, topic, -1, Arc::new(config), signals, to, now);
+        consumer.subscribe_request();
+        consumer.on_attached(&mut Deferred::new());
         let endpoint = Endpoint::new(EndpointId::Consumer(id), consumer, server.clone());
         Self {
             endpoint,
@@ -101,17 +100,6 @@ impl Bench {
         });
         let written = self.tx.len();
         self.tx.advance(written);
-    }
-}
-
-fn peer() -> PeerInfo {
-    PeerInfo {
-        address: "bench".into(),
-        server_version: String::new(),
-        protocol_version: 21,
-        max_message_size: 5 * 1024 * 1024,
-        supports_topic_watchers: false,
-        supports_partitions_without_creation: false,
     }
 }
 

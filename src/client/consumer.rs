@@ -172,7 +172,7 @@ impl Consumer {
     pub fn redeliver_unacknowledged(&self) {
         let mut deferred = Deferred::new();
         for endpoint in self.endpoints() {
-            endpoint.with(&mut deferred, |consumer, _| consumer.redeliver_unacknowledged(clock::now()));
+            endpoint.with(&mut deferred, |consumer, _| consumer.redeliver_unacknowledged());
         }
     }
 

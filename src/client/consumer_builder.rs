@@ -9,7 +9,7 @@ use super::topics::Topics;
 use super::{Shared, clock, parse_topic};
 use crate::error::{Error, ErrorKind, Result};
 use crate::machine::consumer::{
-    Consumer as Machine, ConsumerConfig, InitialPosition, KeySharedPolicy, SubscriptionType,
+    Consumer as Machine, ConsumerConfig, InitialPosition, KeySharedPolicy, QueueSignals, SubscriptionType,
 };
 use crate::machine::{Endpoint, EndpointId, ReadyList, Reply};
 
@@ -154,16 +154,8 @@ impl ConsumerBuilder {
             let (subscribed, reply) = Reply::pair();
             let generation = Arc::new(AtomicU64::new(0));
             let id = self.client.next_consumer_id();
-            let machine = Machine::new(
-                id,
-                part,
-                partition,
-                config.clone(),
-                inbox.clone(),
-                generation.clone(),
-                subscribed,
-                clock::now(),
-            );
+            let signals = QueueSignals { inbox: inbox.clone(), epoch: generation.clone() };
+            let machine = Machine::new(id, part, partition, config.clone(), signals, subscribed, clock::now());
             endpoints.push(Endpoint::new(EndpointId::Consumer(id), machine, self.client.ready()));
             generations.push(generation);
             replies.push(reply);

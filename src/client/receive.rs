@@ -441,10 +441,8 @@ impl Source {
 
     /// Damaged: acknowledged with the reason, so that it does not come again.
     fn reject(&mut self, ledger_id: u64, entry_id: u64, permits: u32, error: &EntryError) {
-        let attempt = self.credits.attempt;
-        self.endpoint.with(&mut Deferred::new(), |consumer, _| {
-            consumer.reject(ledger_id, entry_id, permits, error, attempt, clock::now());
-        });
+        let permits = Credits { attempt: self.credits.attempt, count: permits };
+        self.endpoint.with(&mut Deferred::new(), |consumer, _| consumer.reject(ledger_id, entry_id, error, permits));
     }
 
     /// Sound, but this build cannot read it: not acknowledged, so that a client that can will get it.
@@ -501,6 +499,7 @@ mod tests {
     use super::*;
     use crate::id::ConsumerId;
     use crate::machine::Reply;
+    use crate::machine::consumer::QueueSignals;
     use crate::wire::hot::MessageHead;
 
     #[test]
@@ -508,8 +507,8 @@ mod tests {
         let (id, generation) = (ConsumerId(1), Arc::new(AtomicU64::new(0)));
         let (subscribed, _) = Reply::pair();
         let (topic, inbox) = ("persistent://a/b/t".into(), ReadyList::new());
-        let consumer =
-            Consumer::new(id, topic, -1, Arc::default(), inbox.clone(), generation.clone(), subscribed, clock::now());
+        let signals = QueueSignals { inbox: inbox.clone(), epoch: generation.clone() };
+        let consumer = Consumer::new(id, topic, -1, Arc::default(), signals, subscribed, clock::now());
         let endpoint = Endpoint::new(EndpointId::Consumer(id), consumer, inbox);
         let mut source = Source::new(endpoint, generation.clone(), 1000);
         for entry_id in 0..3 {

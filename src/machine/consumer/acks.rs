@@ -10,6 +10,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::ConsumerConfig;
 use super::entry::BATCH_MEMBERS_MAX;
 use super::partials::Partials;
 use super::position::Position;
@@ -31,11 +32,28 @@ const DAMAGED_MAX: usize = 1000;
 /// About how large an ACK frame may get, bytes; a single id with a larger set passes.
 const ACK_FRAME_BYTES_MAX: usize = 64 * 1024;
 
-/// When acknowledgements leave.
+/// What the topic and the options say about acknowledgements.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Grouping {
-    pub(super) time: Duration,
-    pub(super) count: usize,
+pub(super) struct AckPolicy {
+    /// False on a non-persistent topic, where there is nothing to acknowledge.
+    are_needed: bool,
+    /// `batch_index_acknowledgment`.
+    index_acks: bool,
+    /// `acknowledgment_group_time`.
+    group_time: Duration,
+    /// `max_acknowledgment_group_size`.
+    group_len_max: usize,
+}
+
+impl AckPolicy {
+    pub(super) fn new(topic: &str, config: &ConsumerConfig) -> Self {
+        Self {
+            are_needed: !topic.starts_with("non-persistent://"),
+            index_acks: config.batch_index_acknowledgment,
+            group_time: config.acknowledgment_group_time,
+            group_len_max: config.max_acknowledgment_group_size,
+        }
+    }
 }
 
 /// What an id names.
@@ -58,8 +76,7 @@ struct Cumulative {
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Acks {
-    index_acks: bool,
-    grouping: Grouping,
+    policy: AckPolicy,
     /// Entries to be sent.
     ids: Vec<AckId>,
     /// The highest position in `ids`, so that a new entry is known to be none of them by one comparison.
@@ -79,10 +96,9 @@ pub(super) struct Acks {
 }
 
 impl Acks {
-    pub(super) fn new(index_acks: bool, grouping: Grouping) -> Self {
+    pub(super) fn new(policy: AckPolicy) -> Self {
         Self {
-            index_acks,
-            grouping,
+            policy,
             ids: Vec::new(),
             highest: LOWEST,
             cumulative: None,
@@ -93,6 +109,12 @@ impl Acks {
             due_at: None,
             flush: false,
         }
+    }
+
+    /// Whether acknowledgements have a meaning on this topic.
+    #[inline]
+    pub(super) fn are_needed(&self) -> bool {
+        self.policy.are_needed
     }
 
     /// Acknowledges one message, or an entry whole. Says whether that finished an entry.
@@ -113,7 +135,7 @@ impl Acks {
                 let finished = self.clear_member(position, index, size)? || mutation::is(Mutation::AckBatchEarly);
                 if finished {
                     self.push(position.ack_id(Vec::new()));
-                } else if self.index_acks {
+                } else if self.policy.index_acks {
                     self.mark_unsent(position);
                 }
                 Ok(finished)
@@ -129,7 +151,7 @@ impl Acks {
         if self.pending() >= PENDING_ACKS_MAX || mutation::is(Mutation::AckBatchEarly) {
             return false;
         }
-        let index_acks = self.index_acks;
+        let index_acks = self.policy.index_acks;
         let (Ok(index), Ok(size)) = (u32::try_from(id.batch_index), u32::try_from(id.batch_size)) else { return false };
         match self.partials.at_hand(Position::of(id)) {
             Some(partial) if partial.size == size && index < size && (partial.unsent || !index_acks) => {
@@ -165,7 +187,7 @@ impl Acks {
             partial.set.clear_up_to(index);
             if !partial.set.is_empty() {
                 let previous = position.previous();
-                return Ok(match self.index_acks {
+                return Ok(match self.policy.index_acks {
                     true => (Cumulative { position, ack_set: partial.set.to_words() }, previous),
                     false => (Cumulative { position: previous, ack_set: Vec::new() }, previous),
                 });
@@ -197,7 +219,7 @@ impl Acks {
                 }
                 Target::Member { index, size } => match self.clear_member(position, index, size)? {
                     true => Vec::new(),
-                    false if !self.index_acks => continue,
+                    false if !self.policy.index_acks => continue,
                     false => self.partials.find(position).map_or_else(Vec::new, |partial| partial.set.to_words()),
                 },
             };
@@ -322,12 +344,12 @@ impl Acks {
         if self.flush || !self.has_pending() {
             return false;
         }
-        if self.grouping.time.is_zero() || self.pending() >= self.grouping.count {
+        if self.policy.group_time.is_zero() || self.pending() >= self.policy.group_len_max {
             self.flush = true;
             return true;
         }
         if self.due_at.is_none() {
-            self.due_at = now().at.checked_add(self.grouping.time);
+            self.due_at = now().at.checked_add(self.policy.group_time);
             return true;
         }
         false
@@ -360,15 +382,15 @@ impl Acks {
     /// A new attach: what the broker was told on the last connection may not have reached it.
     pub(super) fn on_attached(&mut self) {
         self.previous = None;
-        if self.index_acks {
+        if self.policy.index_acks {
             self.unsent = self.partials.all_unsent();
         }
         self.flush();
     }
 
     /// A seek: nothing that was acknowledged before means anything after it.
-    pub(super) fn forget(&mut self) {
-        *self = Self::new(self.index_acks, self.grouping);
+    pub(super) fn reset(&mut self) {
+        *self = Self::new(self.policy);
     }
 
     /// Writes what waits, about `out.quantum_bytes` of it at most. True if nothing is left.

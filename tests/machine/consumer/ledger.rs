@@ -123,7 +123,7 @@ impl World {
                 }
                 self.credit(some);
             }
-            8 => self.script.consumer.redeliver_unacknowledged(self.script.now),
+            8 => self.script.consumer.redeliver_unacknowledged(),
             9 if self.random.below(4) == 0 => {
                 self.script.lose_link();
                 self.script.attach();

@@ -16,9 +16,10 @@ use bytes::{Bytes, BytesMut};
 use pulsar_native::ErrorKind;
 use pulsar_native::error::{Error, ServerError};
 use pulsar_native::id::{ConsumerId, MessageId};
-use pulsar_native::machine::connection::peer::{PeerInfo, RequestError};
+use pulsar_native::machine::connection::peer::RequestError;
 use pulsar_native::machine::consumer::{
-    Consumer, ConsumerConfig, Credits, Entry, KeySharedPolicy, LastMessageId, SeekTo, SubscriptionType, Taken,
+    Consumer, ConsumerConfig, Credits, Entry, KeySharedPolicy, LastMessageId, QueueSignals, SeekTo, SubscriptionType,
+    Taken,
 };
 use pulsar_native::machine::endpoint::outbox::{More, Op, OpKind, Outbox, Response};
 use pulsar_native::machine::{Deferred, EndpointId, EndpointMachine as _, Now, ReadyList, Reply};
@@ -65,8 +66,8 @@ impl Script {
         let (inbox, generation) = (ReadyList::new(), Arc::new(AtomicU64::new(0)));
         let (reply, subscribed) = Reply::pair();
         let id = ConsumerId(7);
-        let consumer =
-            Consumer::new(id, topic.into(), -1, Arc::new(config), inbox.clone(), generation.clone(), reply, now);
+        let signals = QueueSignals { inbox: inbox.clone(), epoch: generation.clone() };
+        let consumer = Consumer::new(id, topic.into(), -1, Arc::new(config), signals, reply, now);
         Self { consumer, now, deferred: Deferred::new(), inbox, generation, subscribed, asked: Vec::new() }
     }
 
@@ -79,9 +80,9 @@ impl Script {
     }
 
     fn attach(&mut self) {
-        self.consumer.subscribe_request(self.now);
+        self.consumer.subscribe_request();
         assert_eq!(self.sent(), [""; 0], "nothing is written before SUBSCRIBE has succeeded");
-        self.consumer.on_attached(&peer(), self.now, &mut self.deferred);
+        self.consumer.on_attached(&mut self.deferred);
     }
 
     /// The link is lost: first the requests end, then the guests.
@@ -93,7 +94,7 @@ impl Script {
     }
 
     fn detach(&mut self) {
-        self.consumer.on_detached(self.now, &mut self.deferred);
+        self.consumer.on_detached(&mut self.deferred);
     }
 
     /// Time passes, to the millisecond and with every deadline on the way.
@@ -167,7 +168,7 @@ impl Script {
     }
 
     fn answer_op(&mut self, op: Op, result: Response) {
-        self.consumer.on_answer(op, result, self.now, &mut self.deferred);
+        self.consumer.on_answer(op, result, &mut self.deferred);
     }
 
     /// What one turn writes.
@@ -193,17 +194,6 @@ impl Script {
         let mut ids: Vec<EndpointId> = Vec::new();
         self.inbox.take(&mut ids, None);
         !ids.is_empty()
-    }
-}
-
-fn peer() -> PeerInfo {
-    PeerInfo {
-        address: "127.0.0.1:6650".into(),
-        server_version: "test".into(),
-        protocol_version: 21,
-        max_message_size: 5 * 1024 * 1024,
-        supports_topic_watchers: false,
-        supports_partitions_without_creation: false,
     }
 }
 

@@ -81,9 +81,9 @@ fn a_batch_found_damaged_when_opened_goes_the_same_way() {
     script.deliver([batch(0, 6)]);
     let (_, taken) = script.take();
     let error = damaged(0, None).body.expect_err("damaged");
-    script.consumer.reject(1, 0, 6, &error, taken.attempt + 1, script.now);
+    script.consumer.reject(1, 0, &error, Credits { attempt: taken.attempt + 1, count: 6 });
     assert_eq!(script.sent(), NONE, "an entry of another attach comes again, or came again already");
-    script.consumer.reject(1, 0, 6, &error, taken.attempt, script.now);
+    script.consumer.reject(1, 0, &error, Credits { attempt: taken.attempt, count: 6 });
     assert_eq!(script.sent(), ["ACK !2 1:0", "FLOW 6"]);
 }
 

@@ -1,0 +1,141 @@
+//! What the consumer writes, in which order, and when it next has something to do.
+
+use super::{Consumer, Deadline, Deferred, Now};
+use crate::machine::connection::peer::RequestError;
+use crate::machine::endpoint::outbox::{More, Op, OpKind, Outbox};
+use crate::machine::mutation::{self, Mutation};
+use crate::pb;
+use crate::wire::{Command, put_flow};
+
+impl Consumer {
+    /// Writes what is due, up to the quantum of `out`, in this order:
+    ///
+    /// 1. Acknowledgements. Before a rewind or a close all of them are due, or their messages would come again.
+    /// 2. Redelivery requests.
+    /// 3. Permits, as long as messages are wanted.
+    /// 4. Operations.
+    /// 5. The close, once no operation waits for its answer.
+    pub fn poll_transmit(&mut self, out: &mut Outbox<'_>, now: Now) -> More {
+        if !self.lifecycle.is_attached() || self.lifecycle.is_close_sent() {
+            return More::No;
+        }
+        let id = self.id.0;
+        let flush = self.lifecycle.is_closing() || self.redelivery.has_pending() || self.acks.is_due(now);
+        if flush && !self.acks.transmit(id, out) {
+            return More::Yes;
+        }
+        if !self.redelivery.transmit(id, out) {
+            return More::Yes;
+        }
+        if self.lifecycle.is_receiving() {
+            self.transmit_flow(out);
+        }
+        if self.operations.is_seek_waiting() {
+            // They have been written just now; what is known of batches is void once the position moves.
+            self.acks.reset();
+        }
+        self.operations.send(id, |op, command| out.request(op, command));
+        self.transmit_close(out);
+        More::No
+    }
+
+    fn transmit_flow(&mut self, out: &mut Outbox<'_>) {
+        while let Some(due) = self.queue.take_flow() {
+            let is_refill = due != self.config.receiver_queue_size;
+            let permits = match due {
+                _ if mutation::is(Mutation::SkipPermit) => due - 1,
+                _ if mutation::is(Mutation::PermitTwice) && is_refill => due * 2,
+                _ if mutation::is(Mutation::NoFlowAfterReattach) && self.queue.attempt() > 1 => 0,
+                _ => due,
+            };
+            // A broker closes the connection for a FLOW of 0.
+            if permits > 0 {
+                put_flow(out.tx.flat(), self.id.0, permits);
+            }
+        }
+    }
+
+    /// The close follows the last answer: a broker answers nothing for a consumer that it does not know any more.
+    fn transmit_close(&mut self, out: &mut Outbox<'_>) {
+        if !self.lifecycle.is_closing() || !self.operations.is_empty() {
+            return;
+        }
+        let number = self.operations.next_number();
+        self.lifecycle.set_close_sent(number);
+        let close = pb::CommandCloseConsumer { consumer_id: self.id.0, ..Default::default() };
+        out.request(Op { kind: OpKind::Close, number }, Command::CloseConsumer(close));
+    }
+
+    /// When something is due.
+    pub fn poll_deadline(&self) -> Option<Deadline> {
+        if self.lifecycle.is_finished() {
+            return None;
+        }
+        let due = |at: Option<std::time::Instant>, why| at.map(|at| Deadline::new(at, why));
+        let mut next = Deadline::earlier(self.lifecycle.subscribe_deadline(), self.lifecycle.close_deadline());
+        next = Deadline::earlier(next, due(self.operations.due_at(), "operation of a consumer"));
+        if self.lifecycle.is_attached() {
+            next = Deadline::earlier(next, due(self.acks.due_at(), "acknowledgement group time"));
+            next = Deadline::earlier(next, due(self.redelivery.due_at(), "negative acknowledgement delay"));
+        }
+        next
+    }
+
+    /// Does what is due. Acknowledgements that are due are written by [`poll_transmit`](Self::poll_transmit).
+    pub fn handle_deadline(&mut self, now: Now, deferred: &mut Deferred) {
+        if self.lifecycle.is_finished() {
+            return;
+        }
+        let is_due = |deadline: Option<Deadline>| deadline.is_some_and(|deadline| deadline.is_due(now));
+        if is_due(self.lifecycle.subscribe_deadline()) {
+            return self.on_subscribe_timeout(deferred);
+        }
+        while let Some(operation) = self.operations.take_overdue(now) {
+            let error = RequestError::TimedOut.into_error(operation.name());
+            self.fail_operation(operation, error, deferred);
+            self.is_dirty = true;
+        }
+        if is_due(self.lifecycle.close_deadline()) {
+            return self.on_close_timeout(deferred);
+        }
+        self.finish_if_closed_while_detached(deferred);
+        if self.lifecycle.is_attached() {
+            self.handle_due_nacks(now);
+        }
+    }
+
+    fn handle_due_nacks(&mut self, now: Now) {
+        let mut due = self.redelivery.take_due(now);
+        if due.is_empty() {
+            return;
+        }
+        self.is_dirty = true;
+        if self.config.subscription_type.is_in_order() {
+            return self.redeliver_everything();
+        }
+        self.redelivery.ask_for(&due);
+        due.sort_unstable();
+        // A copy in the queue of what comes again would be delivered twice.
+        self.queue.drop_entries(|position| due.binary_search(&position).is_ok());
+        self.notify_flow();
+    }
+
+    /// Requests everything that is not acknowledged, and drops what is on its way to the application.
+    pub(super) fn redeliver_everything(&mut self) {
+        self.redelivery.ask_for_all();
+        self.clear_queue();
+        self.is_dirty = true;
+    }
+
+    /// Drops the queue; its permits are granted again.
+    pub(super) fn clear_queue(&mut self) {
+        self.queue.clear();
+        self.notify_flow();
+    }
+
+    /// Has the server write a FLOW if one is due.
+    #[inline]
+    pub(super) fn notify_flow(&mut self) {
+        self.is_dirty |= self.lifecycle.is_attached() && self.queue.is_flow_due();
+    }
+}
