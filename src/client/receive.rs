@@ -15,7 +15,7 @@ use super::clock;
 use super::message::{Opened, ReceivedMessage};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::MessageId;
-use crate::machine::consumer::{Consumer, Credits, Entry, EntryBody};
+use crate::machine::consumer::{Consumer, EntryBody, ReceivedEntry, ReturnedPermits};
 use crate::machine::{Deferred, Endpoint, EndpointId, ReadyList};
 use crate::wire::ack_set::AckSet;
 use crate::wire::batch::{BatchCursor, PlainRecord};
@@ -49,12 +49,12 @@ struct Source {
     /// Moves when the run taken before is void.
     generation: Arc<AtomicU64>,
     taken: u64,
-    run: VecDeque<Entry>,
+    run: VecDeque<ReceivedEntry>,
     /// The entry opened last: its messages share it, and when all of them are gone its memory serves the next one.
     opened: Option<Arc<Opened>>,
     /// It is a batch, and being handed out.
     batch: Option<Batch>,
-    credits: Credits,
+    credits: ReturnedPermits,
     /// Permits come home when this many messages were handed out.
     credits_max: u32,
     zero_queue: bool,
@@ -200,7 +200,7 @@ impl Receiver {
     /// With a queue of size 0, a receive that waits is what grants a permit.
     fn ask_one(&mut self) {
         for source in self.sources.iter().filter(|source| source.zero_queue) {
-            source.endpoint.with(&mut Deferred::new(), |consumer, _| consumer.want_one());
+            source.endpoint.with(&mut Deferred::new(), |consumer, _| consumer.request_one());
         }
     }
 
@@ -222,7 +222,7 @@ impl Source {
             run: VecDeque::new(),
             opened: None,
             batch: None,
-            credits: Credits::default(),
+            credits: ReturnedPermits::default(),
             credits_max: (receiver_queue_size / 2).max(1),
             zero_queue: receiver_queue_size == 0,
             ended: None,
@@ -237,13 +237,13 @@ impl Source {
         let run = &mut self.run;
         let mut deferred = Deferred::new();
         let taken = self.endpoint.with(&mut deferred, |consumer, _| consumer.take(credits, run));
-        if taken.generation != self.taken {
+        if taken.queue_epoch != self.taken {
             // It moved between the look above and the lock: what was here before is void all the same, and so are its
             // permits if they have restarted.
             let thrown = self.throw_away(before);
             self.credits.count = if taken.attempt == attempt { thrown } else { 0 };
         }
-        self.taken = taken.generation;
+        self.taken = taken.queue_epoch;
         self.credits.attempt = taken.attempt;
         self.ended = taken.ended;
     }
@@ -351,8 +351,8 @@ impl Source {
         if self.credits.count == 0 {
             return;
         }
-        let credits = Credits { attempt: self.credits.attempt, count: std::mem::take(&mut self.credits.count) };
-        self.endpoint.with(&mut Deferred::new(), |consumer, _| consumer.credit(credits));
+        let credits = ReturnedPermits { attempt: self.credits.attempt, count: std::mem::take(&mut self.credits.count) };
+        self.endpoint.with(&mut Deferred::new(), |consumer, _| consumer.return_permits(credits));
     }
 
     fn next_member(&mut self) -> Option<Result<ReceivedMessage>> {
@@ -397,8 +397,8 @@ impl Source {
     }
 
     /// Opens an entry: gives its message, or makes it the batch at hand, or refuses it.
-    fn open(&mut self, entry: Entry, index: u32) -> Option<Result<ReceivedMessage>> {
-        let Entry { raw, ledger_id, entry_id, redelivery_count, ack_set, body, members, .. } = entry;
+    fn open(&mut self, entry: ReceivedEntry, index: u32) -> Option<Result<ReceivedMessage>> {
+        let ReceivedEntry { raw, ledger_id, entry_id, redelivery_count, ack_set, body, members, .. } = entry;
         let body = match body {
             Ok(body) => body,
             Err(error) => {
@@ -441,7 +441,7 @@ impl Source {
 
     /// Damaged: acknowledged with the reason, so that it does not come again.
     fn reject(&mut self, ledger_id: u64, entry_id: u64, permits: u32, error: &EntryError) {
-        let permits = Credits { attempt: self.credits.attempt, count: permits };
+        let permits = ReturnedPermits { attempt: self.credits.attempt, count: permits };
         self.endpoint.with(&mut Deferred::new(), |consumer, _| consumer.reject(ledger_id, entry_id, error, permits));
     }
 
@@ -521,7 +521,7 @@ mod tests {
                 ack_set: Vec::new(),
                 consumer_epoch: None,
             };
-            source.run.push_back(Entry { members: u32::MAX / 2, ..Entry::read(head, Bytes::new()) });
+            source.run.push_back(ReceivedEntry { members: u32::MAX / 2, ..ReceivedEntry::read(head, Bytes::new()) });
         }
         generation.fetch_add(1, Ordering::Relaxed);
         assert!(source.next(0).is_none());

@@ -16,7 +16,7 @@ use super::rng::Rng;
 use crate::error::ServerCode;
 use crate::id::{ConsumerId, MessageId, ProducerId};
 use crate::machine::EndpointId;
-use crate::machine::consumer::Entry;
+use crate::machine::consumer::ReceivedEntry;
 use crate::pb;
 use crate::pb::command_lookup_topic_response::LookupType;
 use crate::wire::command::Command;
@@ -368,7 +368,7 @@ impl Gate {
 
     fn message(&mut self, place: Place, head: &MessageHead, entry: &Bytes, raw: Bytes, now: Instant) -> Bytes {
         let consumer = EndpointId::Consumer(ConsumerId(head.consumer_id));
-        let charged = Entry::read(head.clone(), entry.clone()).members;
+        let charged = ReceivedEntry::read(head.clone(), entry.clone()).members;
         let passage = self.passages.entry(place.net).or_default();
         let Some(guest) = passage.guests.get_mut(&consumer) else { return raw };
         guest.permits -= i64::from(charged);

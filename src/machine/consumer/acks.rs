@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use super::ConsumerConfig;
 use super::entry::BATCH_MEMBERS_MAX;
 use super::partials::Partials;
-use super::position::Position;
+use super::position::EntryPosition;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::MessageId;
 use crate::machine::Now;
@@ -69,7 +69,7 @@ enum Target {
 /// "All up to and including this one", with words if it ends inside a batch.
 #[derive(Debug, PartialEq, Eq)]
 struct Cumulative {
-    position: Position,
+    position: EntryPosition,
     ack_set: Vec<i64>,
 }
 
@@ -80,15 +80,15 @@ pub(super) struct Acks {
     /// Entries to be sent.
     ids: Vec<AckId>,
     /// The highest position in `ids`, so that a new entry is known to be none of them by one comparison.
-    highest: Position,
+    highest: EntryPosition,
     cumulative: Option<Cumulative>,
     /// The entry that stood before a batch acknowledged cumulatively in part: it is acknowledged once.
-    previous: Option<Position>,
+    previous: Option<EntryPosition>,
     partials: Partials,
     /// Partials with something unsent; may name some that are finished by now.
-    unsent: Vec<Position>,
+    unsent: Vec<EntryPosition>,
     /// Entries that cannot be read, with their `validation_error`.
-    damaged: Vec<(Position, i32)>,
+    damaged: Vec<(EntryPosition, i32)>,
     /// When the oldest of all this has waited long enough.
     due_at: Option<Instant>,
     /// It is to leave now.
@@ -122,7 +122,7 @@ impl Acks {
         if self.pending() >= PENDING_ACKS_MAX {
             return Err(Error::local(ErrorKind::QueueFull, "too many acknowledgements wait for a connection"));
         }
-        let position = Position::of(id);
+        let position = EntryPosition::of(id);
         match target(id)? {
             Target::Entry => {
                 if !self.partials.is_empty() {
@@ -153,7 +153,7 @@ impl Acks {
         }
         let index_acks = self.policy.index_acks;
         let (Ok(index), Ok(size)) = (u32::try_from(id.batch_index), u32::try_from(id.batch_size)) else { return false };
-        match self.partials.at_hand(Position::of(id)) {
+        match self.partials.at_hand(EntryPosition::of(id)) {
             Some(partial) if partial.size == size && index < size && (partial.unsent || !index_acks) => {
                 partial.set.clear_unless_last(index)
             }
@@ -162,10 +162,10 @@ impl Acks {
     }
 
     /// Acknowledges everything up to and including `id`. Returns the last entry that is finished by it.
-    pub(super) fn ack_cumulative(&mut self, id: &MessageId) -> Result<Position> {
+    pub(super) fn ack_cumulative(&mut self, id: &MessageId) -> Result<EntryPosition> {
         let (cumulative, finished) = self.resolve_cumulative(id)?;
         self.prune(finished);
-        let ends_before = cumulative.position != Position::of(id);
+        let ends_before = cumulative.position != EntryPosition::of(id);
         if ends_before && self.previous.replace(finished) == Some(finished) {
             return Ok(finished);
         }
@@ -180,8 +180,8 @@ impl Acks {
     }
 
     /// What a cumulative acknowledgement of `id` tells the broker, and the last entry that is finished by it.
-    fn resolve_cumulative(&mut self, id: &MessageId) -> Result<(Cumulative, Position)> {
-        let position = Position::of(id);
+    fn resolve_cumulative(&mut self, id: &MessageId) -> Result<(Cumulative, EntryPosition)> {
+        let position = EntryPosition::of(id);
         if let Target::Member { index, size } = target(id)? {
             let partial = open(&mut self.partials, position, size, &mut self.ids)?;
             partial.set.clear_up_to(index);
@@ -206,12 +206,12 @@ impl Acks {
         // All or nothing: an id that cannot be used is found before the first is noted.
         for id in ids {
             if let Target::Member { size: 0, .. } = target(id)? {
-                open(&mut self.partials, Position::of(id), 0, &mut self.ids)?;
+                open(&mut self.partials, EntryPosition::of(id), 0, &mut self.ids)?;
             }
         }
         let mut out: Vec<AckId> = Vec::new();
         for id in ids {
-            let position = Position::of(id);
+            let position = EntryPosition::of(id);
             let ack_set = match target(id)? {
                 Target::Entry => {
                     self.partials.remove(position);
@@ -235,13 +235,13 @@ impl Acks {
     /// Nobody knows whether these reached the broker: `members` count as unacknowledged again. The other members of
     /// their batches stay acknowledged, so that the batch can still be finished.
     pub(super) fn take_back(&mut self, ids: &[AckId], members: &[MessageId]) {
-        let whole = |position: Position| {
+        let whole = |position: EntryPosition| {
             let same = |id: &AckId| (id.ledger_id, id.entry_id) == (position.ledger_id, position.entry_id);
             ids.iter().any(|id| id.ack_set.is_empty() && same(id))
         };
-        for batch in members.chunk_by(|a, b| Position::of(a) == Position::of(b)) {
+        for batch in members.chunk_by(|a, b| EntryPosition::of(a) == EntryPosition::of(b)) {
             let Ok(Target::Member { size: size @ 1.., .. }) = target(&batch[0]) else { continue };
-            let position = Position::of(&batch[0]);
+            let position = EntryPosition::of(&batch[0]);
             if whole(position) {
                 let mut words = vec![0i64; size.div_ceil(64) as usize];
                 for index in batch.iter().filter_map(|id| usize::try_from(id.batch_index).ok()) {
@@ -256,7 +256,7 @@ impl Acks {
     }
 
     /// Notes that a member is acknowledged; true if it was the last one, and then the entry is not held any more.
-    fn clear_member(&mut self, position: Position, index: u32, size: u32) -> Result<bool> {
+    fn clear_member(&mut self, position: EntryPosition, index: u32, size: u32) -> Result<bool> {
         let partial = open(&mut self.partials, position, size, &mut self.ids)?;
         partial.set.clear(index);
         let finished = partial.set.is_empty();
@@ -266,7 +266,7 @@ impl Acks {
         Ok(finished)
     }
 
-    fn mark_unsent(&mut self, position: Position) {
+    fn mark_unsent(&mut self, position: EntryPosition) {
         if let Some(partial) = self.partials.find(position) {
             if !partial.unsent {
                 partial.unsent = true;
@@ -276,7 +276,7 @@ impl Acks {
     }
 
     fn push(&mut self, id: AckId) {
-        let position = Position { ledger_id: id.ledger_id, entry_id: id.entry_id };
+        let position = EntryPosition { ledger_id: id.ledger_id, entry_id: id.entry_id };
         self.highest = self.highest.max(position);
         self.ids.push(id);
     }
@@ -284,20 +284,20 @@ impl Acks {
     /// The broker has confirmed a cumulative acknowledgement: what it covers needs none of its own. Not before, or a
     /// refusal would take those along that were made before it.
     pub(super) fn confirmed_up_to(&mut self, id: &AckId) {
-        let position = Position { ledger_id: id.ledger_id, entry_id: id.entry_id };
+        let position = EntryPosition { ledger_id: id.ledger_id, entry_id: id.entry_id };
         self.prune(if id.ack_set.is_empty() { position } else { position.previous() });
     }
 
     /// What lies at or below a cumulative acknowledgement needs none of its own.
-    fn prune(&mut self, up_to: Position) {
-        let above = |id: &AckId| Position { ledger_id: id.ledger_id, entry_id: id.entry_id } > up_to;
+    fn prune(&mut self, up_to: EntryPosition) {
+        let above = |id: &AckId| EntryPosition { ledger_id: id.ledger_id, entry_id: id.entry_id } > up_to;
         self.ids.retain(above);
         self.partials.remove_below(up_to);
         self.partials.remove(up_to);
     }
 
     /// Takes a damaged entry out of the subscription, with the reason.
-    pub(super) fn reject(&mut self, position: Position, validation_error: i32) {
+    pub(super) fn reject(&mut self, position: EntryPosition, validation_error: i32) {
         self.partials.remove(position);
         if self.damaged.len() == DAMAGED_MAX {
             self.damaged.remove(0);
@@ -307,7 +307,7 @@ impl Acks {
     }
 
     /// Whether the acknowledgement of the whole entry waits here, so that this delivery is one too many.
-    pub(super) fn is_waiting(&self, position: Position) -> bool {
+    pub(super) fn is_waiting(&self, position: EntryPosition) -> bool {
         let cumulative =
             |ack: &Cumulative| position < ack.position || (position == ack.position && ack.ack_set.is_empty());
         let same = |id: &AckId| {
@@ -319,7 +319,7 @@ impl Acks {
 
     /// A batch was delivered: notes which members are left of it, and takes those out of `ack_set` that are
     /// acknowledged already. Returns how many are left, or `None` if nothing is known that changes it.
-    pub(super) fn narrow(&mut self, position: Position, size: u32, ack_set: &mut Vec<i64>) -> Option<u32> {
+    pub(super) fn narrow(&mut self, position: EntryPosition, size: u32, ack_set: &mut Vec<i64>) -> Option<u32> {
         if ack_set.is_empty() && self.partials.find(position).is_none() {
             return None;
         }
@@ -434,7 +434,7 @@ impl Acks {
 }
 
 /// Below every real position.
-const LOWEST: Position = Position { ledger_id: i64::MIN as u64, entry_id: i64::MIN as u64 };
+const LOWEST: EntryPosition = EntryPosition { ledger_id: i64::MIN as u64, entry_id: i64::MIN as u64 };
 
 fn put(out: &mut Outbox<'_>, consumer_id: u64, cumulative: bool, ids: &[AckId], validation_error: Option<i32>) {
     put_ack(out.tx.flat(), &AckFrame { consumer_id, cumulative, ids, validation_error, request_id: None });
@@ -454,7 +454,7 @@ fn fitting(ids: &[AckId]) -> usize {
 
 fn open<'a>(
     partials: &'a mut Partials,
-    position: Position,
+    position: EntryPosition,
     size: u32,
     forgotten: &mut Vec<AckId>,
 ) -> Result<&'a mut super::partials::Partial> {

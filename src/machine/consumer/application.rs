@@ -3,8 +3,10 @@
 use std::collections::VecDeque;
 
 use super::operations::Operation;
-use super::position::Position;
-use super::{CONFIRMED_IDS_MAX, Consumer, Credits, Deferred, Entry, LastMessageId, Now, ReplyTo, SeekTo, Taken};
+use super::position::EntryPosition;
+use super::{
+    CONFIRMED_IDS_MAX, Consumer, Deferred, LastMessageId, Now, ReceivedEntry, ReplyTo, ReturnedPermits, SeekTo, Taken,
+};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::MessageId;
 use crate::machine::mutation::{self, Mutation};
@@ -15,40 +17,40 @@ use crate::wire::{AckId, EntryError};
 impl Consumer {
     /// Takes the whole queue, behind what `into` holds; best given empty, so that both buffers serve in turn. What is
     /// taken counts as permits until it is credited.
-    pub fn take(&mut self, credits: Credits, into: &mut VecDeque<Entry>) -> Taken {
-        self.credit(credits);
+    pub fn take(&mut self, permits: ReturnedPermits, into: &mut VecDeque<ReceivedEntry>) -> Taken {
+        self.return_permits(permits);
         if self.queue.take(into) {
             self.redeliver_everything();
         }
-        Taken { generation: self.queue.epoch(), attempt: self.queue.attempt(), ended: self.lifecycle.ended().cloned() }
+        Taken { queue_epoch: self.queue.epoch(), attempt: self.queue.attempt(), ended: self.lifecycle.ended().cloned() }
     }
 
     /// Gives permits back; half a queue of them are granted to the broker again.
-    pub fn credit(&mut self, credits: Credits) {
-        if credits.count > 0 {
-            self.queue.credit(credits);
+    pub fn return_permits(&mut self, permits: ReturnedPermits) {
+        if permits.count > 0 {
+            self.queue.return_permits(permits);
             self.notify_flow();
         }
     }
 
     /// With a `receiver_queue_size` of 0: a receive waits, so one permit is granted unless one is out. A receive that
     /// goes away leaves it out, and the message waits for the next one. With any other size it does nothing.
-    pub fn want_one(&mut self) {
-        self.queue.want_one();
+    pub fn request_one(&mut self) {
+        self.queue.request_one();
         self.notify_flow();
     }
 
     /// An entry turned out damaged when it was opened: it is acknowledged with the reason (`validation_error`), and
     /// its `permits` go back. One of an earlier attach is left alone: it comes again.
-    pub fn reject(&mut self, ledger_id: u64, entry_id: u64, error: &EntryError, permits: Credits) {
+    pub fn reject(&mut self, ledger_id: u64, entry_id: u64, error: &EntryError, permits: ReturnedPermits) {
         if permits.attempt != self.queue.attempt() || self.lifecycle.is_finished() {
             return;
         }
-        let position = Position { ledger_id, entry_id };
+        let position = EntryPosition { ledger_id, entry_id };
         self.redelivery.forget(position);
         self.acks.reject(position, error.validation_error().into());
         self.is_dirty = true;
-        self.credit(permits);
+        self.return_permits(permits);
     }
 }
 
@@ -77,7 +79,7 @@ impl Consumer {
             return Ok(());
         }
         if self.acks.ack(id).map_err(|error| error.with_topic(&self.topic))? {
-            self.redelivery.forget(Position::of(id));
+            self.redelivery.forget(EntryPosition::of(id));
         }
         self.is_dirty |= self.acks.noted(now);
         Ok(())
@@ -145,7 +147,7 @@ impl Consumer {
             return;
         }
         let before = self.redelivery.due_at();
-        if !self.redelivery.nack(Position::of(id), now) {
+        if !self.redelivery.nack(EntryPosition::of(id), now) {
             self.redeliver_everything();
         }
         self.is_dirty |= self.redelivery.due_at() != before;

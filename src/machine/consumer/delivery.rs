@@ -1,13 +1,13 @@
 //! MESSAGE: which entries, and which of their members, are for the application.
 
-use super::entry::Entry;
+use super::entry::ReceivedEntry;
 use super::{Consumer, Deferred, EndpointId, Now};
 use crate::id::MessageId;
 use crate::machine::mutation::{self, Mutation};
 
 impl Consumer {
     /// Entries of one read, in order. Leaves `run` empty.
-    pub fn on_entries(&mut self, run: &mut Vec<Entry>, now: Now, deferred: &mut Deferred) {
+    pub fn on_entries(&mut self, run: &mut Vec<ReceivedEntry>, now: Now, deferred: &mut Deferred) {
         if !self.lifecycle.is_receiving() {
             run.clear();
             return;
@@ -29,7 +29,7 @@ impl Consumer {
     }
 
     /// Whether an entry is queued, behind `ahead` others. Books its permits in either case.
-    fn admit(&mut self, entry: &mut Entry, ahead: usize) -> bool {
+    fn admit(&mut self, entry: &mut ReceivedEntry, ahead: usize) -> bool {
         let charged = entry.members;
         entry.members = self.members_to_deliver(entry, ahead);
         self.queue.book(charged, entry.members);
@@ -37,7 +37,7 @@ impl Consumer {
     }
 
     /// How many members of an entry are for the application; 0 keeps it out of the queue.
-    fn members_to_deliver(&mut self, entry: &mut Entry, ahead: usize) -> u32 {
+    fn members_to_deliver(&mut self, entry: &mut ReceivedEntry, ahead: usize) -> u32 {
         let position = entry.position();
         let stale = entry.consumer_epoch.is_some_and(|epoch| epoch < self.redelivery.epoch());
         if self.seek.is_running() || (stale && self.config.subscription_type.is_in_order()) {

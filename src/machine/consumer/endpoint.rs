@@ -40,7 +40,7 @@ impl EndpointMachine for Consumer {
     }
 
     fn on_response(&mut self, op: Op, response: Response, _now: Now, deferred: &mut Deferred) {
-        self.on_answer(op, response, deferred);
+        self.on_response(op, response, deferred);
     }
 
     fn on_notification(&mut self, command: Command, _now: Now, _deferred: &mut Deferred) -> AfterNotification {

@@ -45,9 +45,9 @@ pub use config::{
     ConsumerConfig, InitialPosition, KeySharedPolicy, NACK_REDELIVERY_DELAY_MIN, RECEIVER_QUEUE_SIZE_MAX,
     SubscriptionType,
 };
-pub use entry::{BATCH_MEMBERS_MAX, Entry, EntryBody};
+pub use entry::{BATCH_MEMBERS_MAX, EntryBody, ReceivedEntry};
 pub use operations::LastMessageId;
-pub use permits::Credits;
+pub use permits::ReturnedPermits;
 pub use queue::{QueueSignals, Taken};
 pub use seek::SeekTo;
 

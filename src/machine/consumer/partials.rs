@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::position::Position;
+use super::position::EntryPosition;
 use crate::wire::{AckId, AckSet};
 
 /// The most entries whose members are told apart. Beyond it the oldest is forgotten, which makes all its members count
@@ -35,8 +35,8 @@ impl Partial {
 /// The batches acknowledged in part; the one worked on last is at hand without a search.
 #[derive(Debug, Default)]
 pub(super) struct Partials {
-    hot: Option<(Position, Partial)>,
-    rest: BTreeMap<Position, Partial>,
+    hot: Option<(EntryPosition, Partial)>,
+    rest: BTreeMap<EntryPosition, Partial>,
     /// Words of all sets.
     words: usize,
     /// The set of an entry that was finished: its memory serves the next one.
@@ -54,7 +54,7 @@ impl Partials {
 
     /// The entry worked on last, if it is this one.
     #[inline]
-    pub(super) fn at_hand(&mut self, position: Position) -> Option<&mut Partial> {
+    pub(super) fn at_hand(&mut self, position: EntryPosition) -> Option<&mut Partial> {
         match &mut self.hot {
             Some((hot, partial)) if *hot == position => Some(partial),
             _ => None,
@@ -62,7 +62,7 @@ impl Partials {
     }
 
     /// Brings what is known of an entry to hand.
-    pub(super) fn find(&mut self, position: Position) -> Option<&mut Partial> {
+    pub(super) fn find(&mut self, position: EntryPosition) -> Option<&mut Partial> {
         if self.hot.as_ref().is_none_or(|(hot, _)| *hot != position) {
             let found = self.rest.remove(&position)?;
             self.cool();
@@ -73,7 +73,12 @@ impl Partials {
 
     /// The same; an unknown entry is one of which nothing is acknowledged. `forgotten` gets what must be told to the
     /// broker of entries that had to make room.
-    pub(super) fn find_or_open(&mut self, position: Position, size: u32, forgotten: &mut Vec<AckId>) -> &mut Partial {
+    pub(super) fn find_or_open(
+        &mut self,
+        position: EntryPosition,
+        size: u32,
+        forgotten: &mut Vec<AckId>,
+    ) -> &mut Partial {
         if self.find(position).is_none() {
             self.cool();
             let mut set = self.spare.take().unwrap_or_else(|| AckSet::full(0));
@@ -105,7 +110,7 @@ impl Partials {
     }
 
     /// Forgets an entry.
-    pub(super) fn remove(&mut self, position: Position) {
+    pub(super) fn remove(&mut self, position: EntryPosition) {
         let found = match self.hot.take_if(|(hot, _)| *hot == position) {
             Some((_, partial)) => Some(partial),
             None => self.rest.remove(&position),
@@ -118,7 +123,7 @@ impl Partials {
     }
 
     /// Forgets all entries below `position`.
-    pub(super) fn remove_below(&mut self, position: Position) {
+    pub(super) fn remove_below(&mut self, position: EntryPosition) {
         if let Some((_, partial)) = self.hot.take_if(|(hot, _)| *hot < position) {
             self.words -= partial.words();
         }
@@ -130,7 +135,7 @@ impl Partials {
     }
 
     /// Positions of all entries, each marked as not told to the broker.
-    pub(super) fn all_unsent(&mut self) -> Vec<Position> {
+    pub(super) fn all_unsent(&mut self) -> Vec<EntryPosition> {
         self.cool();
         self.rest.values_mut().for_each(|partial| partial.unsent = true);
         self.rest.keys().copied().collect()
@@ -141,8 +146,8 @@ impl Partials {
 mod tests {
     use super::*;
 
-    fn at(entry_id: u64) -> Position {
-        Position { ledger_id: 1, entry_id }
+    fn at(entry_id: u64) -> EntryPosition {
+        EntryPosition { ledger_id: 1, entry_id }
     }
 
     #[test]

@@ -22,7 +22,7 @@ const FLOW_MAX: u64 = i32::MAX as u64;
 
 /// Permits that the receiving side gives back: the messages it is done with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Credits {
+pub struct ReturnedPermits {
     /// The attach their entries were taken in ([`Taken::attempt`](super::Taken::attempt)). Permits of an earlier one
     /// are void.
     pub attempt: u64,
@@ -110,7 +110,7 @@ impl Permits {
     }
 
     /// The receiving side is done with some of what it took.
-    pub(super) fn credit(&mut self, returned: Credits) {
+    pub(super) fn return_taken(&mut self, returned: ReturnedPermits) {
         if returned.attempt != self.attempt {
             return;
         }
@@ -122,7 +122,7 @@ impl Permits {
     }
 
     /// Queue size 0: a receive waits.
-    pub(super) fn want_one(&mut self) {
+    pub(super) fn request_one(&mut self) {
         if self.size == 0 && self.queued == 0 {
             self.is_requested = true;
             self.grant_requested();
@@ -195,7 +195,7 @@ mod tests {
     use super::*;
 
     fn give_back(permits: &mut Permits, count: u32) {
-        permits.credit(Credits { attempt: permits.attempt(), count });
+        permits.return_taken(ReturnedPermits { attempt: permits.attempt(), count });
     }
 
     #[test]
@@ -251,15 +251,15 @@ mod tests {
     fn without_a_queue_each_waiting_receive_grants_one() {
         let mut permits = Permits::new(0);
         assert_eq!(permits.take_flow(), None);
-        permits.want_one();
+        permits.request_one();
         assert_eq!(permits.take_flow(), Some(1));
-        permits.want_one();
+        permits.request_one();
         assert_eq!(permits.take_flow(), None, "one is out already");
         permits.arrived(10);
         permits.take_all();
         give_back(&mut permits, 10);
         assert_eq!(permits.take_flow(), None);
-        permits.want_one();
+        permits.request_one();
         assert_eq!(permits.take_flow(), Some(10), "raises -9 to 1");
         assert!(permits.is_balanced());
     }
@@ -267,7 +267,7 @@ mod tests {
     #[test]
     fn without_a_queue_a_receive_outlives_a_damaged_entry_and_a_new_attach() {
         let mut permits = Permits::new(0);
-        permits.want_one();
+        permits.request_one();
         assert_eq!(permits.take_flow(), Some(1));
         permits.refused(3);
         assert_eq!(permits.take_flow(), Some(3));

@@ -7,12 +7,12 @@ use crate::wire::AckId;
 
 /// Ledger and entry. Both are signed on the wire in all but type: 2^64-1 is -1 and comes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub(super) struct Position {
+pub(super) struct EntryPosition {
     pub(super) ledger_id: u64,
     pub(super) entry_id: u64,
 }
 
-impl Position {
+impl EntryPosition {
     pub(super) fn of(id: &MessageId) -> Self {
         Self { ledger_id: id.ledger_id, entry_id: id.entry_id }
     }
@@ -32,13 +32,13 @@ impl Position {
     }
 }
 
-impl Ord for Position {
+impl Ord for EntryPosition {
     fn cmp(&self, other: &Self) -> Ordering {
         self.key().cmp(&other.key())
     }
 }
 
-impl PartialOrd for Position {
+impl PartialOrd for EntryPosition {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }

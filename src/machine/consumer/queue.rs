@@ -9,9 +9,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::entry::Entry;
-use super::permits::{Credits, Permits};
-use super::position::Position;
+use super::entry::ReceivedEntry;
+use super::permits::{Permits, ReturnedPermits};
+use super::position::EntryPosition;
 use crate::error::Error;
 use crate::machine::{Deferred, EndpointId, ReadyList};
 
@@ -36,7 +36,7 @@ pub struct QueueSignals {
 pub struct Taken {
     /// The queue epoch they belong to. When it has moved, entries taken before are to be dropped and their permits
     /// returned: they come again, or are not wanted any more.
-    pub generation: u64,
+    pub queue_epoch: u64,
     /// The attach that their permits belong to.
     pub attempt: u64,
     /// Nothing comes any more, and why.
@@ -46,7 +46,7 @@ pub struct Taken {
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Queue {
-    entries: VecDeque<Entry>,
+    entries: VecDeque<ReceivedEntry>,
     /// The most entries it takes. Beyond it they are dropped, and asked for again once the queue has been taken.
     entries_max: usize,
     /// Entries were dropped at the bound since the last take.
@@ -127,13 +127,13 @@ impl Queue {
 
     /// Adds entries whose permits are booked. Leaves `run` empty.
     #[inline]
-    pub(super) fn append(&mut self, run: &mut Vec<Entry>) {
+    pub(super) fn append(&mut self, run: &mut Vec<ReceivedEntry>) {
         // One move for each entry, from place to place.
         self.entries.extend(run.drain(..));
     }
 
     /// Moves everything behind what `into` holds. Says whether entries were dropped since the last time.
-    pub(super) fn take(&mut self, into: &mut VecDeque<Entry>) -> bool {
+    pub(super) fn take(&mut self, into: &mut VecDeque<ReceivedEntry>) -> bool {
         self.check();
         self.is_in_inbox = false;
         self.permits.take_all();
@@ -145,14 +145,14 @@ impl Queue {
         std::mem::take(&mut self.has_dropped)
     }
 
-    /// See [`Permits::credit`].
-    pub(super) fn credit(&mut self, returned: Credits) {
-        self.permits.credit(returned);
+    /// See [`Permits::return_taken`].
+    pub(super) fn return_permits(&mut self, returned: ReturnedPermits) {
+        self.permits.return_taken(returned);
     }
 
-    /// See [`Permits::want_one`].
-    pub(super) fn want_one(&mut self) {
-        self.permits.want_one();
+    /// See [`Permits::request_one`].
+    pub(super) fn request_one(&mut self) {
+        self.permits.request_one();
     }
 
     /// See [`Permits::is_flow_due`].
@@ -174,7 +174,7 @@ impl Queue {
     }
 
     /// Drops the entries that `dropped` names, with their permits.
-    pub(super) fn drop_entries(&mut self, dropped: impl Fn(Position) -> bool) {
+    pub(super) fn drop_entries(&mut self, dropped: impl Fn(EntryPosition) -> bool) {
         let mut members = 0u64;
         self.entries.retain(|entry| {
             let is_dropped = dropped(entry.position());

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::position::Position;
+use super::position::EntryPosition;
 use crate::machine::Now;
 use crate::machine::endpoint::outbox::Outbox;
 use crate::pb;
@@ -33,13 +33,13 @@ pub(super) struct Redelivery {
     /// Steps count from here.
     base: Instant,
     /// Entries that wait, each with its step.
-    waiting: BTreeMap<Position, u64>,
+    waiting: BTreeMap<EntryPosition, u64>,
     /// The same by step; may name entries that do not wait any more.
-    steps: BTreeMap<u64, Vec<Position>>,
+    steps: BTreeMap<u64, Vec<EntryPosition>>,
     /// Positions in `steps`.
     stepped: usize,
     /// Entries to be asked for.
-    ids: Vec<Position>,
+    ids: Vec<EntryPosition>,
     /// Everything is to be asked for.
     all: bool,
     /// `consumer_epoch`: grows with each rewind, and comes back in the messages sent after it.
@@ -68,7 +68,7 @@ impl Redelivery {
     }
 
     /// Notes an entry, once: its delay counts from the first time. False if there is no room for it.
-    pub(super) fn nack(&mut self, position: Position, now: Now) -> bool {
+    pub(super) fn nack(&mut self, position: EntryPosition, now: Now) -> bool {
         if self.waiting.contains_key(&position) {
             return true;
         }
@@ -85,14 +85,14 @@ impl Redelivery {
     }
 
     /// The entry is acknowledged, or gone.
-    pub(super) fn forget(&mut self, position: Position) {
+    pub(super) fn forget(&mut self, position: EntryPosition) {
         if !self.waiting.is_empty() {
             self.waiting.remove(&position);
         }
     }
 
     /// Everything up to and including `up_to` is acknowledged.
-    pub(super) fn forget_up_to(&mut self, up_to: Position) {
+    pub(super) fn forget_up_to(&mut self, up_to: EntryPosition) {
         if self.waiting.first_key_value().is_some_and(|(first, _)| *first <= up_to) {
             self.waiting.retain(|position, _| *position > up_to);
         }
@@ -119,7 +119,7 @@ impl Redelivery {
     }
 
     /// Takes the entries that are due. In order, that is one for all.
-    pub(super) fn take_due(&mut self, now: Now) -> Vec<Position> {
+    pub(super) fn take_due(&mut self, now: Now) -> Vec<EntryPosition> {
         let mut due = Vec::new();
         while self.due_at().is_some_and(|at| at <= now.at) {
             let Some((step, positions)) = self.steps.pop_first() else { break };
@@ -135,7 +135,7 @@ impl Redelivery {
     }
 
     /// The broker is to be asked for these.
-    pub(super) fn ask_for(&mut self, positions: &[Position]) {
+    pub(super) fn ask_for(&mut self, positions: &[EntryPosition]) {
         if self.all {
             return;
         }
@@ -179,7 +179,7 @@ impl Redelivery {
     }
 }
 
-fn put(out: &mut Outbox<'_>, consumer_id: u64, ids: &[Position], consumer_epoch: Option<u64>) {
+fn put(out: &mut Outbox<'_>, consumer_id: u64, ids: &[EntryPosition], consumer_epoch: Option<u64>) {
     let message_ids = ids
         .iter()
         .map(|id| pb::MessageIdData { ledger_id: id.ledger_id, entry_id: id.entry_id, ..Default::default() })

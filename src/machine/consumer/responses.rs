@@ -2,7 +2,7 @@
 
 use super::Consumer;
 use super::operations::{LastMessageId, Operation};
-use super::position::Position;
+use super::position::EntryPosition;
 use crate::error::Error;
 use crate::machine::Deferred;
 use crate::machine::connection::peer::RequestError;
@@ -21,7 +21,7 @@ impl Consumer {
     }
 
     /// The response to a request that [`poll_transmit`](Self::poll_transmit) made, on whichever connection.
-    pub fn on_answer(&mut self, op: Op, response: Response, deferred: &mut Deferred) {
+    pub fn on_response(&mut self, op: Op, response: Response, deferred: &mut Deferred) {
         if self.lifecycle.is_finished() {
             return;
         }
@@ -52,7 +52,7 @@ impl Consumer {
                 }
                 // Not before: if it had failed, what was negatively acknowledged would have to come again.
                 for id in ids.iter().filter(|id| id.ack_set.is_empty()) {
-                    let position = Position { ledger_id: id.ledger_id, entry_id: id.entry_id };
+                    let position = EntryPosition { ledger_id: id.ledger_id, entry_id: id.entry_id };
                     if cumulative { self.redelivery.forget_up_to(position) } else { self.redelivery.forget(position) }
                 }
                 reply.answer(Ok(()), deferred);

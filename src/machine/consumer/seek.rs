@@ -5,7 +5,7 @@
 //! ends with the attach that follows; on a non-persistent one it ends with the answer.
 
 use super::BATCH_MEMBERS_MAX;
-use super::position::Position;
+use super::position::EntryPosition;
 use crate::id::MessageId;
 use crate::pb;
 use crate::wire::AckSet;
@@ -75,7 +75,7 @@ fn clear_before(set: &mut AckSet, index: u32, inclusive: bool) {
 /// without batch index acknowledgement not into its batch either.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SeekStart {
-    position: Position,
+    position: EntryPosition,
     batch_index: Option<u32>,
     inclusive: bool,
 }
@@ -85,7 +85,11 @@ impl SeekStart {
     fn of(to: &SeekTo) -> Option<Self> {
         let SeekTo::Message { id, inclusive } = *to else { return None };
         let batch_index = u32::try_from(id.batch_index).ok();
-        (!inclusive || batch_index.is_some()).then_some(Self { position: Position::of(&id), batch_index, inclusive })
+        (!inclusive || batch_index.is_some()).then_some(Self {
+            position: EntryPosition::of(&id),
+            batch_index,
+            inclusive,
+        })
     }
 
     /// Takes the members that lie before the start out of `ack_set`, the set of a batch of `size` or of a message
@@ -129,7 +133,7 @@ impl Seek {
 
     /// What is to be left out of the entry at `position`, if it is the one of the last seek.
     #[inline]
-    pub(super) fn start_at(&self, position: Position) -> Option<SeekStart> {
+    pub(super) fn start_at(&self, position: EntryPosition) -> Option<SeekStart> {
         self.start.filter(|start| start.position == position)
     }
 }

@@ -18,8 +18,8 @@ use pulsar_native::error::{Error, ServerError};
 use pulsar_native::id::{ConsumerId, MessageId};
 use pulsar_native::machine::connection::peer::RequestError;
 use pulsar_native::machine::consumer::{
-    Consumer, ConsumerConfig, Credits, Entry, KeySharedPolicy, LastMessageId, QueueSignals, SeekTo, SubscriptionType,
-    Taken,
+    Consumer, ConsumerConfig, KeySharedPolicy, LastMessageId, QueueSignals, ReceivedEntry, ReturnedPermits, SeekTo,
+    SubscriptionType, Taken,
 };
 use pulsar_native::machine::endpoint::outbox::{More, Op, OpKind, Outbox, Response};
 use pulsar_native::machine::{Deferred, EndpointId, EndpointMachine as _, Now, ReadyList, Reply};
@@ -112,15 +112,15 @@ impl Script {
         self.consumer.handle_deadline(self.now, &mut self.deferred);
     }
 
-    fn deliver(&mut self, entries: impl IntoIterator<Item = Entry>) {
+    fn deliver(&mut self, entries: impl IntoIterator<Item = ReceivedEntry>) {
         let mut run = entries.into_iter().collect();
         self.consumer.on_entries(&mut run, self.now, &mut self.deferred);
         assert!(run.is_empty());
     }
 
-    fn take(&mut self) -> (Vec<Entry>, Taken) {
+    fn take(&mut self) -> (Vec<ReceivedEntry>, Taken) {
         let mut into = VecDeque::new();
-        let taken = self.consumer.take(Credits::default(), &mut into);
+        let taken = self.consumer.take(ReturnedPermits::default(), &mut into);
         (into.into(), taken)
     }
 
@@ -128,7 +128,7 @@ impl Script {
     fn consume(&mut self) -> Vec<(u64, u64)> {
         let (entries, taken) = self.take();
         let count = entries.iter().map(|entry| entry.members).sum();
-        self.consumer.credit(Credits { attempt: taken.attempt, count });
+        self.consumer.return_permits(ReturnedPermits { attempt: taken.attempt, count });
         entries.iter().map(|entry| (entry.ledger_id, entry.entry_id)).collect()
     }
 
@@ -168,7 +168,7 @@ impl Script {
     }
 
     fn answer_op(&mut self, op: Op, result: Response) {
-        self.consumer.on_answer(op, result, &mut self.deferred);
+        self.consumer.on_response(op, result, &mut self.deferred);
     }
 
     /// What one turn writes.
@@ -251,18 +251,18 @@ fn raw(members: Option<i32>) -> Bytes {
     out.freeze()
 }
 
-fn single(entry_id: u64) -> Entry {
-    Entry::read(head(entry_id), raw(None))
+fn single(entry_id: u64) -> ReceivedEntry {
+    ReceivedEntry::read(head(entry_id), raw(None))
 }
 
-fn batch(entry_id: u64, members: i32) -> Entry {
-    Entry::read(head(entry_id), raw(Some(members)))
+fn batch(entry_id: u64, members: i32) -> ReceivedEntry {
+    ReceivedEntry::read(head(entry_id), raw(Some(members)))
 }
 
-fn damaged(entry_id: u64, members: Option<i32>) -> Entry {
+fn damaged(entry_id: u64, members: Option<i32>) -> ReceivedEntry {
     let mut bytes = BytesMut::from(&raw(members)[..]);
     *bytes.last_mut().expect("a payload") ^= 1;
-    Entry::read(head(entry_id), bytes.freeze())
+    ReceivedEntry::read(head(entry_id), bytes.freeze())
 }
 
 fn id(entry_id: u64) -> MessageId {

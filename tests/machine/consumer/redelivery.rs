@@ -77,10 +77,10 @@ fn in_order_a_nack_rewinds_everything() {
     assert_eq!(script.generation(), generation + 1);
     assert_eq!(script.consumer.queued_messages(), 0);
     // Sent before the broker heard of it: of no use, and their permits come home with those of the queue.
-    script.deliver([Entry::read(MessageHead { consumer_epoch: Some(0), ..head(12) }, raw(None))]);
+    script.deliver([ReceivedEntry::read(MessageHead { consumer_epoch: Some(0), ..head(12) }, raw(None))]);
     assert_eq!(script.consumer.queued_messages(), 0);
     assert_eq!(script.sent(), ["FLOW 5"]);
-    script.deliver([Entry::read(MessageHead { consumer_epoch: Some(1), ..head(4) }, raw(None)), single(5)]);
+    script.deliver([ReceivedEntry::read(MessageHead { consumer_epoch: Some(1), ..head(4) }, raw(None)), single(5)]);
     assert_eq!(script.consume(), [(1, 4), (1, 5)]);
     script.lose_link();
     assert_eq!(script.consumer.subscribe_request().consumer_epoch, Some(1));
