@@ -47,7 +47,7 @@ impl Consumer {
             return;
         }
         let position = EntryPosition { ledger_id, entry_id };
-        self.redelivery.forget(position);
+        self.redelivery.remove(position);
         self.acks.reject(position, error.validation_error().into());
         self.is_dirty = true;
         self.return_permits(permits);
@@ -67,21 +67,21 @@ impl Consumer {
     #[inline]
     pub fn ack(&mut self, id: &MessageId, now: impl FnOnce() -> Now) -> Result<()> {
         let takes_acks = self.lifecycle.ended().is_none() && self.acks.are_needed() && !self.seek.is_running();
-        if takes_acks && self.acks.ack_at_hand(id) {
+        if takes_acks && self.acks.ack_fast(id) {
             return Ok(());
         }
-        self.ack_any(id, now)
+        self.ack_slow(id, now)
     }
 
     #[inline(never)]
-    fn ack_any(&mut self, id: &MessageId, now: impl FnOnce() -> Now) -> Result<()> {
+    fn ack_slow(&mut self, id: &MessageId, now: impl FnOnce() -> Now) -> Result<()> {
         if !self.takes_acks()? {
             return Ok(());
         }
-        if self.acks.ack(id).map_err(|error| error.with_topic(&self.topic))? {
-            self.redelivery.forget(EntryPosition::of(id));
+        if self.acks.ack_slow(id).map_err(|error| error.with_topic(&self.topic))? {
+            self.redelivery.remove(EntryPosition::of(id));
         }
-        self.is_dirty |= self.acks.noted(now);
+        self.is_dirty |= self.acks.schedule(now);
         Ok(())
     }
 
@@ -96,8 +96,8 @@ impl Consumer {
             return Ok(());
         }
         let finished = self.acks.ack_cumulative(id).map_err(|error| error.with_topic(&self.topic))?;
-        self.redelivery.forget_up_to(finished);
-        self.is_dirty |= self.acks.noted(now);
+        self.redelivery.remove_up_to(finished);
+        self.is_dirty |= self.acks.schedule(now);
         Ok(())
     }
 
@@ -177,7 +177,7 @@ impl Consumer {
     }
 }
 
-/// Operations, and the close.
+/// Operations.
 impl Consumer {
     /// Deletes the subscription, and this consumer with it (UNSUBSCRIBE). The broker refuses while others are
     /// connected to it, unless `force`.
@@ -207,7 +207,7 @@ impl Consumer {
         if self.lifecycle.ended().is_none() {
             self.seek.begin();
             self.clear_queue();
-            self.redelivery.restart();
+            self.redelivery.reset();
             self.acks.flush();
         }
         self.begin(Operation::Seek { to, reply }, now, deferred);
@@ -219,16 +219,5 @@ impl Consumer {
         }
         self.operations.push(operation, self.config.operation_timeout, now, deferred);
         self.is_dirty = true;
-    }
-
-    /// Stops: nothing more is received, what was acknowledged is sent, then the broker is told (CLOSE_CONSUMER). The
-    /// subscription stays. `reply` is answered when the broker has confirmed it, at the latest after
-    /// `operation_timeout`; without a connection and with nothing to send, at once.
-    pub fn close(&mut self, reply: Option<ReplyTo<()>>, now: Now, deferred: &mut Deferred) {
-        if !self.lifecycle.is_finished() {
-            self.begin_close(reply, now, deferred);
-        } else if let Some(reply) = reply {
-            reply.answer(Ok(()), deferred);
-        }
     }
 }

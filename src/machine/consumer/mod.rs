@@ -26,13 +26,14 @@ use crate::id::ConsumerId;
 
 mod acks;
 mod application;
+mod attach;
 mod config;
+mod deadlines;
 mod delivery;
 mod endpoint;
 mod entry;
 mod lifecycle;
 mod operations;
-mod partials;
 mod permits;
 mod position;
 mod queue;
@@ -52,7 +53,7 @@ pub use queue::{QueueSignals, Taken};
 pub use seek::SeekTo;
 
 use acks::{AckPolicy, Acks};
-use lifecycle::Lifecycle;
+use lifecycle::ConsumerLifecycle;
 use operations::Operations;
 use queue::Queue;
 use redelivery::Redelivery;
@@ -68,7 +69,7 @@ pub struct Consumer {
     topic: Arc<str>,
     partition: i32,
     config: Arc<ConsumerConfig>,
-    lifecycle: Lifecycle,
+    lifecycle: ConsumerLifecycle,
     queue: Queue,
     acks: Acks,
     redelivery: Redelivery,
@@ -104,7 +105,7 @@ impl Consumer {
         Self {
             id,
             partition,
-            lifecycle: Lifecycle::new(subscribed, deadline),
+            lifecycle: ConsumerLifecycle::new(subscribed, deadline),
             queue: Queue::new(config.receiver_queue_size, signals),
             acks: Acks::new(AckPolicy::new(&topic, &config)),
             redelivery: Redelivery::new(in_order, config.negative_ack_redelivery_delay, now),

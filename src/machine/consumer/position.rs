@@ -13,7 +13,16 @@ pub(super) struct EntryPosition {
 }
 
 impl EntryPosition {
+    /// Below every real position.
+    pub(super) const LOWEST: Self = Self { ledger_id: i64::MIN as u64, entry_id: i64::MIN as u64 };
+
+    /// That of the message's entry.
     pub(super) fn of(id: &MessageId) -> Self {
+        Self { ledger_id: id.ledger_id, entry_id: id.entry_id }
+    }
+
+    /// That of an acknowledged entry.
+    pub(super) fn of_ack(id: &AckId) -> Self {
         Self { ledger_id: id.ledger_id, entry_id: id.entry_id }
     }
 
@@ -22,13 +31,13 @@ impl EntryPosition {
         AckId { ledger_id: self.ledger_id, entry_id: self.entry_id, ack_set }
     }
 
-    fn key(self) -> (i64, i64) {
-        (self.ledger_id as i64, self.entry_id as i64)
-    }
-
     /// The entry before; before the first one of a ledger that is entry -1, "nothing of this ledger".
     pub(super) fn previous(self) -> Self {
         Self { entry_id: self.entry_id.wrapping_sub(1), ..self }
+    }
+
+    fn key(self) -> (i64, i64) {
+        (self.ledger_id as i64, self.entry_id as i64)
     }
 }
 

@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::machine::Deferred;
 use crate::machine::connection::peer::RequestError;
 use crate::machine::endpoint::outbox::{Op, OpKind, Response};
-use crate::wire::Command;
+use crate::wire::{AckId, Command};
 
 impl Consumer {
     /// ACTIVE_CONSUMER_CHANGE.
@@ -47,14 +47,7 @@ impl Consumer {
         let Some(operation) = self.operations.take(op.number) else { return };
         match (operation, answer) {
             (Operation::Ack { ids, cumulative, reply, .. }, _) => {
-                if cumulative {
-                    ids.iter().for_each(|id| self.acks.confirmed_up_to(id));
-                }
-                // Not before: if it had failed, what was negatively acknowledged would have to come again.
-                for id in ids.iter().filter(|id| id.ack_set.is_empty()) {
-                    let position = EntryPosition { ledger_id: id.ledger_id, entry_id: id.entry_id };
-                    if cumulative { self.redelivery.forget_up_to(position) } else { self.redelivery.forget(position) }
-                }
+                self.on_acks_confirmed(&ids, cumulative);
                 reply.answer(Ok(()), deferred);
             }
             (Operation::Unsubscribe { reply, .. }, _) => {
@@ -70,6 +63,22 @@ impl Consumer {
             (operation, answer) => {
                 let what = format!("the broker answered {} with {}", operation.name(), answer.name());
                 operation.fail(Error::protocol(what).with_topic(&self.topic), deferred);
+            }
+        }
+    }
+
+    /// Makes negative acknowledgements void of what is acknowledged. Not before: had it failed, they would have to come
+    /// again.
+    fn on_acks_confirmed(&mut self, acks: &[AckId], cumulative: bool) {
+        for ack in acks {
+            let (position, is_whole_entry) = (EntryPosition::of_ack(ack), ack.ack_set.is_empty());
+            if cumulative {
+                self.acks.on_cumulative_confirmed(ack);
+            }
+            match (is_whole_entry, cumulative) {
+                (true, true) => self.redelivery.remove_up_to(position),
+                (true, false) => self.redelivery.remove(position),
+                (false, _) => {}
             }
         }
     }
@@ -98,7 +107,7 @@ impl Consumer {
                 }
             }
             Operation::Ack { ids, members, .. } => {
-                self.acks.take_back(ids, members);
+                self.acks.restore_members(ids, members);
                 self.acks.flush();
             }
             Operation::Unsubscribe { .. } | Operation::LastMessageId { .. } | Operation::Stats { .. } => {}

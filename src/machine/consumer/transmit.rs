@@ -1,7 +1,6 @@
-//! What the consumer writes, in which order, and when it next has something to do.
+//! What the consumer writes, and in which order.
 
-use super::{Consumer, Deadline, Deferred, Now};
-use crate::machine::connection::peer::RequestError;
+use super::{Consumer, Now};
 use crate::machine::endpoint::outbox::{More, Op, OpKind, Outbox};
 use crate::machine::mutation::{self, Mutation};
 use crate::pb;
@@ -31,7 +30,7 @@ impl Consumer {
             self.transmit_flow(out);
         }
         if self.operations.is_seek_waiting() {
-            // They have been written just now; what is known of batches is void once the position moves.
+            // Those of before were written just now; what is known of batches is void once the position moves.
             self.acks.reset();
         }
         self.operations.send(id, |op, command| out.request(op, command));
@@ -66,63 +65,9 @@ impl Consumer {
         out.request(Op { kind: OpKind::Close, number }, Command::CloseConsumer(close));
     }
 
-    /// When something is due.
-    pub fn poll_deadline(&self) -> Option<Deadline> {
-        if self.lifecycle.is_finished() {
-            return None;
-        }
-        let due = |at: Option<std::time::Instant>, why| at.map(|at| Deadline::new(at, why));
-        let mut next = Deadline::earlier(self.lifecycle.subscribe_deadline(), self.lifecycle.close_deadline());
-        next = Deadline::earlier(next, due(self.operations.due_at(), "operation of a consumer"));
-        if self.lifecycle.is_attached() {
-            next = Deadline::earlier(next, due(self.acks.due_at(), "acknowledgement group time"));
-            next = Deadline::earlier(next, due(self.redelivery.due_at(), "negative acknowledgement delay"));
-        }
-        next
-    }
-
-    /// Does what is due. Acknowledgements that are due are written by [`poll_transmit`](Self::poll_transmit).
-    pub fn handle_deadline(&mut self, now: Now, deferred: &mut Deferred) {
-        if self.lifecycle.is_finished() {
-            return;
-        }
-        let is_due = |deadline: Option<Deadline>| deadline.is_some_and(|deadline| deadline.is_due(now));
-        if is_due(self.lifecycle.subscribe_deadline()) {
-            return self.on_subscribe_timeout(deferred);
-        }
-        while let Some(operation) = self.operations.take_overdue(now) {
-            let error = RequestError::TimedOut.into_error(operation.name());
-            self.fail_operation(operation, error, deferred);
-            self.is_dirty = true;
-        }
-        if is_due(self.lifecycle.close_deadline()) {
-            return self.on_close_timeout(deferred);
-        }
-        self.finish_if_closed_while_detached(deferred);
-        if self.lifecycle.is_attached() {
-            self.handle_due_nacks(now);
-        }
-    }
-
-    fn handle_due_nacks(&mut self, now: Now) {
-        let mut due = self.redelivery.take_due(now);
-        if due.is_empty() {
-            return;
-        }
-        self.is_dirty = true;
-        if self.config.subscription_type.is_in_order() {
-            return self.redeliver_everything();
-        }
-        self.redelivery.ask_for(&due);
-        due.sort_unstable();
-        // A copy in the queue of what comes again would be delivered twice.
-        self.queue.drop_entries(|position| due.binary_search(&position).is_ok());
-        self.notify_flow();
-    }
-
     /// Requests everything that is not acknowledged, and drops what is on its way to the application.
     pub(super) fn redeliver_everything(&mut self) {
-        self.redelivery.ask_for_all();
+        self.redelivery.request_all();
         self.clear_queue();
         self.is_dirty = true;
     }
