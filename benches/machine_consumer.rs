@@ -10,8 +10,9 @@ use bytes::{Bytes, BytesMut};
 use divan::Bencher;
 use divan::counter::ItemsCount;
 use pulsar_native::id::{ConsumerId, MessagePosition};
-use pulsar_native::machine::connection::peer::PeerInfo;
-use pulsar_native::machine::consumer::{Consumer, ConsumerConfig, Credits, Entry, SubscriptionType};
+use pulsar_native::machine::consumer::{
+    Consumer, ConsumerConfig, QueueSignals, ReceivedEntry, ReturnedPermits, SubscriptionType,
+};
 use pulsar_native::machine::endpoint::outbox::Outbox;
 use pulsar_native::machine::{Deferred, Endpoint, EndpointId, Now, ReadyList, Reply};
 use pulsar_native::wire::entry::put_entry;
@@ -36,9 +37,9 @@ struct Bench {
     now: Now,
     tx: TxBuf,
     next_entry: u64,
-    run: Vec<Entry>,
-    taken: VecDeque<Entry>,
-    credits: Credits,
+    run: Vec<ReceivedEntry>,
+    taken: VecDeque<ReceivedEntry>,
+    permits: ReturnedPermits,
 }
 
 impl Bench {
@@ -51,10 +52,10 @@ impl Bench {
         let (inbox, server) = (ReadyList::new(), ReadyList::new());
         let id = ConsumerId(1);
         let topic = "persistent://public/default/bench".into();
-        let generation = Arc::new(AtomicU64::new(0));
-        let mut consumer = Consumer::new(id, topic, -1, Arc::new(config), inbox, generation, to, now);
-        consumer.subscribe_request(now);
-        consumer.on_attached(&peer(), now, &mut Deferred::new());
+        let signals = QueueSignals { inbox, epoch: Arc::new(AtomicU64::new(0)) };
+        let mut consumer = Consumer::new(id, topic, -1, Arc::new(config), signals, to, now);
+        consumer.subscribe_request();
+        consumer.on_attached(&mut Deferred::new());
         let endpoint = Endpoint::new(EndpointId::Consumer(id), consumer, server.clone());
         Self {
             endpoint,
@@ -64,7 +65,7 @@ impl Bench {
             next_entry: 0,
             run: Vec::with_capacity(RUN),
             taken: VecDeque::new(),
-            credits: Credits::default(),
+            permits: ReturnedPermits::default(),
         }
     }
 
@@ -73,16 +74,16 @@ impl Bench {
         for _ in 0..RUN {
             let head = MessageHead::new(1, 70_000, self.next_entry);
             self.next_entry += 1;
-            self.run.push(Entry::read(head, raw.clone()));
+            self.run.push(ReceivedEntry::read(head, raw.clone()));
         }
         let mut deferred = Deferred::new();
         let (now, run) = (self.now, &mut self.run);
         self.endpoint.with(&mut deferred, |consumer, deferred| consumer.on_entries(run, now, deferred));
-        let (credits, into) = (self.credits, &mut self.taken);
-        let taken = self.endpoint.with(&mut deferred, |consumer, _| consumer.take(credits, into));
-        self.credits = Credits { attempt: taken.attempt, count: 0 };
+        let (permits, into) = (self.permits, &mut self.taken);
+        let taken = self.endpoint.with(&mut deferred, |consumer, _| consumer.take(permits, into));
+        self.permits = ReturnedPermits { attempt: taken.attempt, count: 0 };
         while let Some(entry) = self.taken.pop_front() {
-            self.credits.count += entry.members;
+            self.permits.count += entry.members;
             for index in 0..members {
                 let id = MessagePosition {
                     batch_index: if members == 1 { -1 } else { index as i32 },
@@ -101,17 +102,6 @@ impl Bench {
         });
         let written = self.tx.len();
         self.tx.advance(written);
-    }
-}
-
-fn peer() -> PeerInfo {
-    PeerInfo {
-        address: "bench".into(),
-        server_version: String::new(),
-        protocol_version: 21,
-        max_message_size: 5 * 1024 * 1024,
-        supports_topic_watchers: false,
-        supports_partitions_without_creation: false,
     }
 }
 
@@ -158,14 +148,14 @@ fn batches_of_100_whole(bencher: Bencher) {
     million(bencher, 100, false);
 }
 
-/// Only [`Entry::read`], to be subtracted from the above.
+/// Only [`ReceivedEntry::read`], to be subtracted from the above.
 #[divan::bench(sample_count = 20, sample_size = 1, args = [1, 100])]
 fn read_only(bencher: Bencher, members: usize) {
     let raw = raw(members);
     bencher.counter(ItemsCount::new(MESSAGES)).bench_local(|| {
         for entry_id in 0..(MESSAGES / members) as u64 {
             let head = MessageHead::new(1, 70_000, entry_id);
-            divan::black_box(Entry::read(head, raw.clone()));
+            divan::black_box(ReceivedEntry::read(head, raw.clone()));
         }
     });
 }

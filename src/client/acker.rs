@@ -11,7 +11,7 @@ use super::parts::{Part, Parts, all};
 use super::{Shared, clock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{MessageId, MessagePosition};
-use crate::machine::consumer::{CONFIRMED_IDS_MAX, Consumer as Machine, ConsumerConfig};
+use crate::machine::consumer::{CONFIRMED_IDS_MAX, Consumer as Machine, ConsumerConfig, QueueSignals};
 use crate::machine::{Deferred, Endpoint, EndpointId, ReadyList, Reply};
 
 /// What a consumer, its receiver and its ackers share. Dropping it closes the consumer at the broker.
@@ -42,8 +42,7 @@ impl ConsumerShared {
             topic.clone(),
             partition,
             self.config.clone(),
-            self.inbox.clone(),
-            Arc::new(AtomicU64::new(0)),
+            QueueSignals { inbox: self.inbox.clone(), epoch: Arc::new(AtomicU64::new(0)) },
             subscribed,
             clock::now(),
         );

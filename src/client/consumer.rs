@@ -275,7 +275,7 @@ impl Consumer {
     pub fn redeliver_unacknowledged(&self) {
         let mut deferred = Deferred::new();
         for part in self.parts().iter() {
-            part.endpoint.with(&mut deferred, |consumer, _| consumer.redeliver_unacknowledged(clock::now()));
+            part.endpoint.with(&mut deferred, |consumer, _| consumer.redeliver_unacknowledged());
         }
     }
 

@@ -16,7 +16,7 @@ use super::rng::Rng;
 use crate::error::ServerCode;
 use crate::id::{ConsumerId, MessageId, ProducerId};
 use crate::machine::EndpointId;
-use crate::machine::consumer::Entry;
+use crate::machine::consumer::ReceivedEntry;
 use crate::pb;
 use crate::pb::command_lookup_topic_response::LookupType;
 use crate::wire::command::Command;
@@ -371,7 +371,7 @@ impl Proxy {
 
     fn message(&mut self, origin: Origin, head: &MessageHead, entry: &Bytes, raw: Bytes, now: Instant) -> Bytes {
         let consumer = EndpointId::Consumer(ConsumerId(head.consumer_id));
-        let charged = Entry::read(head.clone(), entry.clone()).members;
+        let charged = ReceivedEntry::read(head.clone(), entry.clone()).members;
         let connection = self.connections.entry(origin.pair).or_default();
         let Some(endpoint) = connection.endpoints.get_mut(&consumer) else { return raw };
         endpoint.permits -= i64::from(charged);

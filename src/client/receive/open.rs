@@ -6,7 +6,7 @@
 //!
 //! | stage | what it does | what it refuses |
 //! | --- | --- | --- |
-//! | check | the checksum, and the metadata as a whole; done by [`Entry::read`] as the entry arrives | damaged |
+//! | check | the checksum, and the metadata as a whole; done by [`ReceivedEntry::read`] as the entry arrives | damaged |
 //! | (decrypt) | slot of end-to-end encryption: the payload of each entry, and so of each chunk, is encrypted last | unreadable |
 //! | (assemble) | slot of chunked messages: keeps the decrypted chunks of a message until the last one is there | unreadable |
 //! | decompress | the whole payload: of a batch all its records together, of a chunked message all its chunks | damaged; unreadable where the codec is not built in or the size is above the limit |
@@ -18,7 +18,7 @@
 //! *Damaged* entries are acknowledged with their validation error, since no client will ever read them. *Unreadable*
 //! ones are sound and reported; they stay unacknowledged.
 //!
-//! [`Entry::read`]: crate::machine::consumer::Entry::read
+//! [`ReceivedEntry::read`]: crate::machine::consumer::ReceivedEntry::read
 
 use bytes::Bytes;
 

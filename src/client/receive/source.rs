@@ -24,7 +24,7 @@ use crate::client::message::{Opened, ReceivedMessage};
 use crate::client::parts::Part;
 use crate::error::Error;
 use crate::id::MessagePosition;
-use crate::machine::consumer::{Consumer, Credits, Entry};
+use crate::machine::consumer::{Consumer, ReceivedEntry, ReturnedPermits};
 use crate::machine::{Deferred, EndpointId};
 use crate::wire::ack_set::AckSet;
 use crate::wire::batch::{BatchCursor, PlainRecord};
@@ -38,13 +38,13 @@ pub(super) struct Source {
     /// The queue epoch of `run` and of the open batch.
     taken_epoch: u64,
     /// Entries that were taken and not opened yet.
-    run: VecDeque<Entry>,
+    run: VecDeque<ReceivedEntry>,
     /// The entry opened last. Its messages share it; when all of them are dropped its memory serves the next entry.
     opened: Option<Arc<Opened>>,
     /// `opened` is a batch, and being handed out.
     batch: Option<Batch>,
     /// Permits to be returned, and the attach they belong to.
-    permits: Credits,
+    permits: ReturnedPermits,
     /// So many permits are returned together, messages.
     permits_max: u32,
     /// It is in the receiver's ring.
@@ -78,7 +78,7 @@ impl Source {
             run: VecDeque::new(),
             opened: None,
             batch: None,
-            permits: Credits::default(),
+            permits: ReturnedPermits::default(),
             permits_max: (receiver_queue_size / 2).max(1),
             in_ring: false,
             end: End::No,
@@ -109,7 +109,7 @@ impl Source {
 
     /// With a queue of size 0: asks for one message.
     pub(super) fn request_one(&self) {
-        self.part.endpoint.with(&mut Deferred::new(), |consumer, _| consumer.want_one());
+        self.part.endpoint.with(&mut Deferred::new(), |consumer, _| consumer.request_one());
     }
 
     /// Swaps the endpoint's queue in; permits are returned on the way.
@@ -119,13 +119,13 @@ impl Source {
         let (attempt, before) = (permits.attempt, self.run.len());
         let run = &mut self.run;
         let taken = self.part.endpoint.with(&mut Deferred::new(), |consumer, _| consumer.take(permits, run));
-        if taken.generation != self.taken_epoch {
+        if taken.queue_epoch != self.taken_epoch {
             // The epoch moved between `drop_void` and the lock: what was here before is void all the same. Its permits
             // are of another attach if the endpoint was attached anew, and then they do not exist any more.
             let charged = self.throw_away(before);
             self.permits.count = if taken.attempt == attempt { charged } else { 0 };
         }
-        self.taken_epoch = taken.generation;
+        self.taken_epoch = taken.queue_epoch;
         self.permits.attempt = taken.attempt;
         if let (End::No, Some(error)) = (&self.end, taken.ended) {
             self.end = End::Pending(error);
@@ -177,7 +177,7 @@ impl Source {
     fn open_next_fast(&mut self) -> bool {
         let Some(entry) = self.run.front_mut() else { return false };
         let Some(body) = open_fast(&entry.body) else { return false };
-        let Entry { ledger_id, entry_id, members, redelivery_count, .. } = *entry;
+        let ReceivedEntry { ledger_id, entry_id, members, redelivery_count, .. } = *entry;
         let position = MessagePosition { partition: self.part.partition, ..MessagePosition::new(ledger_id, entry_id) };
         let raw = std::mem::take(&mut entry.raw);
         place(&mut self.opened, &self.part, |opened| opened.fill(position, raw, body, None, redelivery_count));
@@ -227,8 +227,8 @@ impl Source {
         if self.permits.count == 0 {
             return;
         }
-        let permits = Credits { attempt: self.permits.attempt, count: std::mem::take(&mut self.permits.count) };
-        self.part.endpoint.with(&mut Deferred::new(), |consumer, _| consumer.credit(permits));
+        let permits = ReturnedPermits { attempt: self.permits.attempt, count: std::mem::take(&mut self.permits.count) };
+        self.part.endpoint.with(&mut Deferred::new(), |consumer, _| consumer.return_permits(permits));
     }
 
     /// The next member of the open batch that is for the user; `None` when there is no open batch, or not any more.
@@ -282,8 +282,8 @@ impl Source {
     }
 
     /// Opens an entry: returns its one message, or leaves it as the open batch, or refuses it.
-    fn open_next_slow(&mut self, entry: Entry, events: &EventQueue) -> Option<ReceivedMessage> {
-        let Entry { raw, ledger_id, entry_id, redelivery_count, ack_set, body, members, .. } = entry;
+    fn open_next_slow(&mut self, entry: ReceivedEntry, events: &EventQueue) -> Option<ReceivedMessage> {
+        let ReceivedEntry { raw, ledger_id, entry_id, redelivery_count, ack_set, body, members, .. } = entry;
         let body = match body {
             Ok(body) => body,
             Err(error) => {
@@ -323,9 +323,9 @@ impl Source {
 
     /// Damaged: acknowledged with the reason, so that it is not delivered again.
     fn reject(&mut self, ledger_id: u64, entry_id: u64, permits: u32, error: &EntryError) {
-        let attempt = self.permits.attempt;
+        let permits = ReturnedPermits { attempt: self.permits.attempt, count: permits };
         self.part.endpoint.with(&mut Deferred::new(), |consumer, _| {
-            consumer.reject(ledger_id, entry_id, permits, error, attempt, clock::now());
+            consumer.reject(ledger_id, entry_id, error, permits);
         });
     }
 
@@ -370,8 +370,8 @@ mod tests {
         let (subscribed, _) = Reply::pair();
         let (topic, inbox) = (Arc::<str>::from("persistent://a/b/t"), ReadyList::new());
         let config = Arc::default();
-        let machine =
-            Consumer::new(id, topic.clone(), -1, config, inbox.clone(), queue_epoch.clone(), subscribed, clock::now());
+        let signals = crate::machine::consumer::QueueSignals { inbox: inbox.clone(), epoch: queue_epoch.clone() };
+        let machine = Consumer::new(id, topic.clone(), -1, config, signals, subscribed, clock::now());
         let endpoint = Endpoint::new(EndpointId::Consumer(id), machine, inbox);
         let parts = Parts::new();
         let mut source = Source::new(parts.add(topic, -1, endpoint).expect("an open set"), 1000);
@@ -385,7 +385,7 @@ mod tests {
                 ack_set: Vec::new(),
                 consumer_epoch: None,
             };
-            source.run.push_back(Entry { members: u32::MAX / 2, ..Entry::read(head, Bytes::new()) });
+            source.run.push_back(ReceivedEntry { members: u32::MAX / 2, ..ReceivedEntry::read(head, Bytes::new()) });
         }
         queue_epoch.fetch_add(1, Ordering::Relaxed);
         assert!(source.next_slow(&EventQueue::default()).is_none());

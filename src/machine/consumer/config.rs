@@ -57,6 +57,15 @@ pub enum InitialPosition {
     Earliest,
 }
 
+impl InitialPosition {
+    pub(super) fn wire(self) -> pb::command_subscribe::InitialPosition {
+        match self {
+            Self::Latest => pb::command_subscribe::InitialPosition::Latest,
+            Self::Earliest => pb::command_subscribe::InitialPosition::Earliest,
+        }
+    }
+}
+
 /// How keys are spread over the consumers of a Key_Shared subscription (`KeySharedMeta`). All consumers of a
 /// subscription must ask for the same.
 #[derive(Debug, Clone, PartialEq, Eq)]

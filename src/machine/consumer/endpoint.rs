@@ -24,23 +24,23 @@ impl EndpointMachine for Consumer {
     }
 
     fn take_dirty(&mut self) -> bool {
-        std::mem::take(&mut self.dirty)
+        std::mem::take(&mut self.is_dirty)
     }
 
-    fn open_request(&mut self, _peer: &PeerInfo, now: Now) -> Result<Command, RequestError> {
-        Ok(self.subscribe_request(now).into())
+    fn open_request(&mut self, _peer: &PeerInfo, _now: Now) -> Result<Command, RequestError> {
+        Ok(self.subscribe_request().into())
     }
 
-    fn on_attached(&mut self, _answer: &Command, peer: &PeerInfo, now: Now, deferred: &mut Deferred) {
-        self.on_attached(peer, now, deferred);
+    fn on_attached(&mut self, _answer: &Command, _peer: &PeerInfo, _now: Now, deferred: &mut Deferred) {
+        self.on_attached(deferred);
     }
 
-    fn on_detached(&mut self, now: Now, deferred: &mut Deferred) {
-        self.on_detached(now, deferred);
+    fn on_detached(&mut self, _now: Now, deferred: &mut Deferred) {
+        self.on_detached(deferred);
     }
 
-    fn on_response(&mut self, op: Op, response: Response, now: Now, deferred: &mut Deferred) {
-        self.on_answer(op, response, now, deferred);
+    fn on_response(&mut self, op: Op, response: Response, _now: Now, deferred: &mut Deferred) {
+        self.on_response(op, response, deferred);
     }
 
     fn on_notification(&mut self, command: Command, _now: Now, _deferred: &mut Deferred) -> AfterNotification {

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use super::position::Position;
+use super::position::EntryPosition;
 use crate::wire::error::{DecodeError, DecodeErrorKind};
 use crate::wire::metadata::Essence;
 use crate::wire::{EntryError, EntryParts, MessageHead};
@@ -17,7 +17,7 @@ const RECORD_BYTES_MIN: usize = 4;
 
 /// An entry of a topic as it was delivered: one message, or a batch.
 #[derive(Debug, Clone)]
-pub struct Entry {
+pub struct ReceivedEntry {
     /// All that follows the command in the MESSAGE frame; a slice of the read buffer.
     pub raw: Bytes,
     /// `MessageIdData.ledgerId`.
@@ -38,7 +38,7 @@ pub struct Entry {
     pub members: u32,
 }
 
-/// An entry that can be read: where its parts lie in [`Entry::raw`], and what it takes to open it.
+/// An entry that can be read: where its parts lie in [`ReceivedEntry::raw`], and what it takes to open it.
 ///
 /// Its metadata was checked as a whole; the rest of it is read again where somebody asks for it, which few do for each
 /// message. Carrying it along would cost every message more than that.
@@ -90,7 +90,7 @@ fn narrow(range: &Range<usize>) -> Range<u32> {
     narrow(range.start)..narrow(range.end)
 }
 
-impl Entry {
+impl ReceivedEntry {
     /// Reads a delivery: finds the parts, compares the checksum, parses the metadata. Needs no consumer and so no lock.
     ///
     /// Damage does not stop it: it is kept in [`body`](Self::body).
@@ -115,8 +115,8 @@ impl Entry {
         u32::try_from(count).ok()
     }
 
-    pub(super) fn position(&self) -> Position {
-        Position { ledger_id: self.ledger_id, entry_id: self.entry_id }
+    pub(super) fn position(&self) -> EntryPosition {
+        EntryPosition { ledger_id: self.ledger_id, entry_id: self.entry_id }
     }
 }
 
@@ -211,20 +211,20 @@ mod tests {
 
     #[test]
     fn a_plain_message_is_one_and_a_batch_its_live_members() {
-        assert_eq!(Entry::read(head(vec![]), raw(None, b"")).members, 1);
-        assert_eq!(Entry::read(head(vec![]), raw(Some(3), &[0; 30])).members, 3);
-        let part = Entry::read(head(vec![0b101_0101]), raw(Some(3), &[0; 30]));
+        assert_eq!(ReceivedEntry::read(head(vec![]), raw(None, b"")).members, 1);
+        assert_eq!(ReceivedEntry::read(head(vec![]), raw(Some(3), &[0; 30])).members, 3);
+        let part = ReceivedEntry::read(head(vec![0b101_0101]), raw(Some(3), &[0; 30]));
         assert_eq!((part.members, part.batch_size()), (2, Some(3)));
-        let long = Entry::read(head(vec![0, -1, -1]), raw(Some(70), &[0; 280]));
+        let long = ReceivedEntry::read(head(vec![0, -1, -1]), raw(Some(70), &[0; 280]));
         assert_eq!(long.members, 6);
-        assert_eq!(Entry::read(head(vec![-1]), raw(Some(70), &[0; 280])).members, 64);
+        assert_eq!(ReceivedEntry::read(head(vec![-1]), raw(Some(70), &[0; 280])).members, 64);
     }
 
     #[test]
     fn a_damaged_payload_keeps_the_count_the_broker_charged() {
         let mut bytes = BytesMut::from(&raw(Some(3), &[0; 30])[..]);
         *bytes.last_mut().expect("a payload") ^= 1;
-        let entry = Entry::read(head(vec![]), bytes.freeze());
+        let entry = ReceivedEntry::read(head(vec![]), bytes.freeze());
         assert!(matches!(entry.body.as_ref().map_err(|error| &**error), Err(EntryError::ChecksumMismatch { .. })));
         assert_eq!(entry.members, 3);
     }
@@ -232,7 +232,7 @@ mod tests {
     #[test]
     fn counts_without_a_meaning_are_damage() {
         for (count, charged) in [(0, 0), (-5, 0), (8, 8), (i32::MAX, i32::MAX as u32)] {
-            let entry = Entry::read(head(vec![]), raw(Some(count), &[0; 30]));
+            let entry = ReceivedEntry::read(head(vec![]), raw(Some(count), &[0; 30]));
             assert!(matches!(entry.body.as_ref().map_err(|error| &**error), Err(EntryError::Batch(_))), "{count}");
             assert_eq!(entry.members, charged);
         }
@@ -240,7 +240,7 @@ mod tests {
 
     #[test]
     fn no_bytes_at_all_are_one_damaged_message() {
-        let entry = Entry::read(head(vec![]), Bytes::new());
+        let entry = ReceivedEntry::read(head(vec![]), Bytes::new());
         assert!(matches!(entry.body.as_ref().map_err(|error| &**error), Err(EntryError::TooShort { .. })));
         assert_eq!(entry.members, 1);
     }

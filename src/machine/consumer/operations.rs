@@ -1,121 +1,35 @@
-//! What a user asked of a consumer and waits for: confirmed acknowledgements, unsubscribe, seek, the last message id,
-//! statistics.
+//! Requests of the application that wait for the broker's answer: confirmed acknowledgements, unsubscribe, seek, the
+//! last message id, statistics.
 //!
-//! An operation is state of the consumer, not of a connection: it is asked when there is one, asked again on the next
+//! An operation is state of the consumer, not of a connection: it is sent when there is one, sent again on the next
 //! one if the connection was lost, and ends by its own deadline in every state.
 //!
 //! ```text
-//!            asked of the broker          answered, refused
-//! Waiting --------------------> Asked --------------------------> gone, the caller has it
-//!    ^                            |
-//!    +----------------------------+  connection lost, consumer closed by the broker
+//!           written                 answered, refused
+//! Waiting -----------------> Sent ---------------------> removed, the caller has the result
+//!    ^                        |
+//!    +------------------------+  connection lost, consumer closed by the broker
 //!
-//! from every state: deadline passed, consumer over ---> gone, the caller has the error
+//! from every state: deadline passed, consumer finished ---> removed, the caller has the error
 //! ```
 //!
-//! A seek has one state more: the broker closes the consumer before it answers, so the answer is kept until the
-//! consumer is attached again.
+//! A seek has one state more: the broker closes the consumer before it answers, so the success is kept
+//! ([`OperationState::Answered`]) until the consumer is attached again.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use super::position::Position;
+use super::SeekTo;
 use crate::error::{Error, ErrorKind};
-use crate::id::{MessageId, MessagePosition};
+use crate::id::MessagePosition;
 use crate::machine::endpoint::outbox::{Op, OpKind};
 use crate::machine::{Deferred, Now, ReplyTo};
 use crate::pb;
-use crate::wall_time::to_ms;
-use crate::wire::{AckId, AckSet, Command};
+use crate::wire::{AckId, Command};
 
 /// The most operations of one consumer that wait at a time. At the bound further ones are refused with
 /// [`ErrorKind::QueueFull`].
 pub(super) const OPERATIONS_MAX: usize = 1000;
-
-/// Where a seek goes (`CommandSeek`).
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum SeekTo {
-    /// Before the first message of the topic.
-    Earliest,
-    /// Behind the last message of the topic.
-    Latest,
-    /// To a message.
-    Message {
-        /// The message.
-        id: MessageId,
-        /// Whether it is the first to be delivered; else the one after it is, and it counts as acknowledged.
-        inclusive: bool,
-    },
-    /// To the first message published at or after this time: to the first one of all for a time before 1970, behind
-    /// the last one for a time to come.
-    PublishTime(SystemTime),
-}
-
-impl SeekTo {
-    fn command(&self, consumer_id: u64) -> pb::CommandSeek {
-        let (id, message_publish_time) = match self {
-            Self::Earliest => (Some(MessagePosition::EARLIEST), None),
-            Self::Latest => (Some(MessagePosition::LATEST), None),
-            Self::Message { id, .. } => (Some(id.position()), None),
-            Self::PublishTime(time) => (None, Some(to_ms(*time).max(0).unsigned_abs())),
-        };
-        let message_id = id.map(|id| pb::MessageIdData {
-            ledger_id: id.ledger_id,
-            entry_id: id.entry_id,
-            ack_set: self.ack_set(),
-            ..Default::default()
-        });
-        pb::CommandSeek { consumer_id, request_id: 0, message_id, message_publish_time }
-    }
-
-    /// The members to be delivered of the batch that is sought into; empty for all.
-    fn ack_set(&self) -> Vec<i64> {
-        let Self::Message { id, inclusive } = self else { return Vec::new() };
-        let (Some(index), Some(size)) = (id.batch_index(), id.batch_size()) else { return Vec::new() };
-        if index >= size || size > super::BATCH_MEMBERS_MAX {
-            return Vec::new();
-        }
-        let mut set = AckSet::full(size);
-        skip(&mut set, index, *inclusive);
-        set.to_words()
-    }
-}
-
-fn skip(set: &mut AckSet, index: u32, inclusive: bool) {
-    match (inclusive, index.checked_sub(1)) {
-        (false, _) => drop(set.clear_up_to(index)),
-        (true, Some(before)) => drop(set.clear_up_to(before)),
-        (true, None) => {}
-    }
-}
-
-/// What is to be left out of the entry that was sought to. A broker knows the entry, but not "after it", and without
-/// batch index acknowledgement not the place in its batch either.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Start {
-    pub(super) position: Position,
-    batch_index: Option<u32>,
-    inclusive: bool,
-}
-
-impl Start {
-    pub(super) fn of(to: &SeekTo) -> Option<Self> {
-        let SeekTo::Message { id, inclusive } = to else { return None };
-        let (batch_index, inclusive) = (id.batch_index(), *inclusive);
-        let position = Position::of(&id.position());
-        (!inclusive || batch_index.is_some()).then_some(Self { position, batch_index, inclusive })
-    }
-
-    /// Narrows `ack_set` of the entry, a batch of `size` or a plain message. False if nothing of it is left.
-    pub(super) fn narrow(&self, size: Option<u32>, ack_set: &mut Vec<i64>) -> bool {
-        let (Some(size), Some(index)) = (size, self.batch_index) else { return self.inclusive };
-        let mut set = AckSet::from_words(ack_set, size);
-        skip(&mut set, index, self.inclusive);
-        *ack_set = set.to_words();
-        !set.is_empty()
-    }
-}
 
 /// The last message of a topic (`CommandGetLastMessageIdResponse`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,12 +53,13 @@ impl LastMessageId {
     }
 }
 
-/// What is asked, and who waits for it.
+/// What is requested, and the caller that waits for it.
 #[derive(Debug)]
-pub(super) enum Work {
-    /// `members`: what `ids` were made of, unless cumulative.
+pub(super) enum Operation {
+    /// ACK with a `request_id`.
     Ack {
         ids: Vec<AckId>,
+        /// The ids that `ids` were made of; empty if cumulative.
         members: Vec<MessagePosition>,
         cumulative: bool,
         reply: ReplyTo<()>,
@@ -165,7 +80,7 @@ pub(super) enum Work {
     },
 }
 
-impl Work {
+impl Operation {
     fn kind(&self) -> OpKind {
         match self {
             Self::Ack { .. } => OpKind::AckReceipt,
@@ -176,17 +91,18 @@ impl Work {
         }
     }
 
-    /// What it is called in errors.
-    pub(super) fn doing(&self) -> &'static str {
+    /// What it is called in errors: "no answer to {} within the operation timeout".
+    pub(super) fn name(&self) -> &'static str {
         match self {
-            Self::Ack { .. } => "the acknowledgment",
+            Self::Ack { .. } => "the acknowledgement",
             Self::Unsubscribe { .. } => "the unsubscribe request",
             Self::LastMessageId { .. } => "the last message id request",
             Self::Stats { .. } => "the consumer stats request",
-            Self::Seek { .. } => "the seek request",
+            Self::Seek { .. } => "the seek",
         }
     }
 
+    /// The command, without its request id.
     fn command(&self, consumer_id: u64) -> Command {
         match self {
             Self::Ack { ids, cumulative, .. } => Command::Ack(ack_command(consumer_id, ids, *cumulative)),
@@ -204,7 +120,7 @@ impl Work {
     }
 
     /// Ends it with an error.
-    pub(super) fn refuse(self, error: Error, deferred: &mut Deferred) {
+    pub(super) fn fail(self, error: Error, deferred: &mut Deferred) {
         match self {
             Self::Ack { reply, .. } | Self::Unsubscribe { reply, .. } | Self::Seek { reply, .. } => {
                 reply.answer(Err(error), deferred);
@@ -231,122 +147,128 @@ fn ack_command(consumer_id: u64, ids: &[AckId], cumulative: bool) -> pb::Command
         consumer_id,
         ack_type: ack_type.into(),
         message_id,
-        // Being there asks for the response; the connection puts the number in.
+        // Its presence asks for the response; the connection fills in the number.
         request_id: Some(0),
         ..Default::default()
     }
 }
 
+/// See the module for the transitions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum OperationState {
     Waiting,
-    Asked,
-    /// A seek whose consumer is still to be attached again.
-    Done,
+    Sent,
+    /// A seek that succeeded, whose consumer is still to be attached again.
+    Answered,
 }
 
-/// One of them.
 #[derive(Debug)]
-pub(super) struct Operation {
+struct PendingOperation {
     number: u64,
     deadline: Option<Instant>,
-    state: State,
-    pub(super) work: Work,
+    state: OperationState,
+    operation: Operation,
 }
 
-/// All of them, oldest first. They have the same timeout, so the first one's deadline is the earliest.
+/// All operations of a consumer, oldest first. They have the same timeout, so the first one's deadline is the earliest.
 #[derive(Debug, Default)]
 pub(super) struct Operations {
-    list: VecDeque<Operation>,
+    pending: VecDeque<PendingOperation>,
     last_number: u64,
 }
 
 impl Operations {
     pub(super) fn is_empty(&self) -> bool {
-        self.list.is_empty()
+        self.pending.is_empty()
     }
 
+    /// A number that no request of this consumer has had: an answer to an earlier one finds nothing.
     pub(super) fn next_number(&mut self) -> u64 {
         self.last_number += 1;
         self.last_number
     }
 
     /// Adds one; it is refused when there are too many.
-    pub(super) fn push(&mut self, work: Work, timeout: Duration, now: Now, deferred: &mut Deferred) {
-        if self.list.len() == OPERATIONS_MAX {
-            let full =
-                Error::local(ErrorKind::QueueFull, "too many requests of this consumer are waiting for the broker");
-            return work.refuse(full, deferred);
+    pub(super) fn push(&mut self, operation: Operation, timeout: Duration, now: Now, deferred: &mut Deferred) {
+        if self.pending.len() == OPERATIONS_MAX {
+            let full = Error::local(ErrorKind::QueueFull, "too many operations of this consumer wait for the broker");
+            return operation.fail(full, deferred);
         }
         let number = self.next_number();
         let deadline = now.at.checked_add(timeout);
-        self.list.push_back(Operation { number, deadline, state: State::Waiting, work });
+        self.pending.push_back(PendingOperation { number, deadline, state: OperationState::Waiting, operation });
     }
 
-    /// Gives what waits to `ask`.
-    pub(super) fn ask(&mut self, consumer_id: u64, mut ask: impl FnMut(Op, Command)) {
-        for operation in self.list.iter_mut().filter(|operation| operation.state == State::Waiting) {
-            operation.state = State::Asked;
-            let op = Op { kind: operation.work.kind(), number: operation.number };
-            ask(op, operation.work.command(consumer_id));
+    /// Sends all that wait: gives each to `request`.
+    pub(super) fn send(&mut self, consumer_id: u64, mut request: impl FnMut(Op, Command)) {
+        for pending in self.pending.iter_mut().filter(|pending| pending.state == OperationState::Waiting) {
+            pending.state = OperationState::Sent;
+            let op = Op { kind: pending.operation.kind(), number: pending.number };
+            request(op, pending.operation.command(consumer_id));
         }
     }
 
-    /// Whether a seek is about to be asked.
+    /// Whether a seek is about to be sent.
     pub(super) fn is_seek_waiting(&self) -> bool {
-        self.list.iter().any(|operation| operation.state == State::Waiting && operation.work.kind() == OpKind::Seek)
+        let is_waiting_seek = |pending: &PendingOperation| {
+            pending.state == OperationState::Waiting && pending.operation.kind() == OpKind::Seek
+        };
+        self.pending.iter().any(is_waiting_seek)
     }
 
     fn index(&self, number: u64) -> Option<usize> {
-        self.list.binary_search_by_key(&number, |operation| operation.number).ok()
+        self.pending.binary_search_by_key(&number, |pending| pending.number).ok()
     }
 
-    pub(super) fn take(&mut self, number: u64) -> Option<Work> {
+    /// Takes one out; `None` if it has ended already.
+    pub(super) fn take(&mut self, number: u64) -> Option<Operation> {
         let index = self.index(number)?;
-        self.list.remove(index).map(|operation| operation.work)
+        self.pending.remove(index).map(|pending| pending.operation)
     }
 
-    /// The connection was lost with the answer.
-    pub(super) fn ask_again(&mut self, number: u64) {
-        if let Some(operation) = self.index(number).and_then(|index| self.list.get_mut(index)) {
-            operation.state = State::Waiting;
+    /// The connection was lost before the answer came: it is sent again on the next one.
+    pub(super) fn retry(&mut self, number: u64) {
+        if let Some(pending) = self.index(number).and_then(|index| self.pending.get_mut(index)) {
+            pending.state = OperationState::Waiting;
         }
     }
 
-    /// The seek is answered and now waits for the next attach.
-    pub(super) fn set_done(&mut self, number: u64) -> Option<&Work> {
+    /// The seek has succeeded and now waits for the next attach.
+    pub(super) fn set_answered(&mut self, number: u64) -> Option<&Operation> {
         let index = self.index(number)?;
-        let operation = self.list.get_mut(index)?;
-        operation.state = State::Done;
-        Some(&operation.work)
+        let pending = self.pending.get_mut(index)?;
+        pending.state = OperationState::Answered;
+        Some(&pending.operation)
     }
 
-    /// A new attach. What the consumer of the last one was asked is asked again: a broker answers nothing to an ACK of
-    /// a consumer it does not know. Not so a seek, whose answer closes the consumer. Returns the finished seek.
-    pub(super) fn on_attached(&mut self) -> Option<Work> {
-        for operation in &mut self.list {
-            if operation.state == State::Asked && operation.work.kind() != OpKind::Seek {
-                operation.state = State::Waiting;
+    /// A new attach. What was sent for the consumer of the last one is sent again: a broker does not answer an ACK of
+    /// a consumer that it does not know. Not so a seek, whose answer is still to come although the consumer is closed.
+    /// Returns the seek that ends with this attach.
+    pub(super) fn on_attached(&mut self) -> Option<Operation> {
+        for pending in &mut self.pending {
+            if pending.state == OperationState::Sent && pending.operation.kind() != OpKind::Seek {
+                pending.state = OperationState::Waiting;
             }
         }
-        let done = self.list.iter().position(|operation| operation.state == State::Done)?;
-        self.list.remove(done).map(|operation| operation.work)
+        let answered = self.pending.iter().position(|pending| pending.state == OperationState::Answered)?;
+        self.pending.remove(answered).map(|pending| pending.operation)
     }
 
     pub(super) fn due_at(&self) -> Option<Instant> {
-        self.list.front().and_then(|operation| operation.deadline)
+        self.pending.front().and_then(|pending| pending.deadline)
     }
 
     /// The next one whose deadline has passed.
-    pub(super) fn take_overdue(&mut self, now: Now) -> Option<Work> {
-        let first = self.list.front()?;
-        if first.deadline.is_some_and(|at| at <= now.at) { self.list.pop_front().map(|o| o.work) } else { None }
+    pub(super) fn take_overdue(&mut self, now: Now) -> Option<Operation> {
+        let first = self.pending.front()?;
+        let is_overdue = first.deadline.is_some_and(|at| at <= now.at);
+        if is_overdue { self.pending.pop_front().map(|pending| pending.operation) } else { None }
     }
 
-    /// Ends them all.
-    pub(super) fn refuse_all(&mut self, error: &Error, deferred: &mut Deferred) {
-        for operation in self.list.drain(..) {
-            operation.work.refuse(error.clone(), deferred);
+    /// Ends them all with `error`.
+    pub(super) fn fail_all(&mut self, error: &Error, deferred: &mut Deferred) {
+        for pending in self.pending.drain(..) {
+            pending.operation.fail(error.clone(), deferred);
         }
     }
 }

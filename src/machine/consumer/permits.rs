@@ -1,109 +1,135 @@
-//! The ledger of permits: what the broker may send, and where each message it was charged for is.
+//! The ledger of permits: what the broker may send, and where each message is that it was charged for.
 //!
 //! ```text
-//!            FLOW                MESSAGE             take             credit
+//!            FLOW                MESSAGE             take            return
 //!   due ------------> outstanding ----------> queued ------> taken ------------+
 //!    ^                                |          |                             |
-//!    |                                | damaged, | cleared                     |
-//!    |                                | stale    |                             |
+//!    |                       refused  |          | cleared                     |
 //!    +--------------------------------+----------+-----------------------------+
 //! ```
 //!
 //! Within one attach nothing leaves this circle, so the sum of the four is the window: the size of the receiver queue.
-//! `outstanding` goes below zero when a batch is larger than the permits that were left, which is no error.
+//! A new attach starts a new ledger, and permits taken under an earlier one are void.
 //!
-//! With a queue size of 0 the window opens by hand: a waiting receive raises what is outstanding to one, and what comes
-//! home is not granted again.
+//! `outstanding` goes below zero when a batch is larger than the permits that were left, which is no error: a broker
+//! never splits an entry.
+//!
+//! With a queue size of 0 the window is opened by each receive: it raises what is outstanding to one, and what is
+//! returned is not granted again.
 
 /// FLOW counts as a signed 32-bit number.
 const FLOW_MAX: u64 = i32::MAX as u64;
 
+/// Permits that the receiving side gives back: the messages it is done with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ReturnedPermits {
+    /// The attach their entries were taken in ([`Taken::attempt`](super::Taken::attempt)). Permits of an earlier one
+    /// are void.
+    pub attempt: u64,
+    /// How many, messages.
+    pub count: u32,
+}
+
 /// Permits of one consumer in one attach.
 #[derive(Debug)]
 pub(super) struct Permits {
+    /// The number of the attach, from 1; 0 before the first.
+    attempt: u64,
     /// `receiver_queue_size`, messages.
     size: u32,
-    /// The sum of the four below. The size, or with a size of 0 what receives have asked for and not got.
+    /// The sum of the four below. The size; with a size of 0 what receives have requested and not been given.
     window: i64,
     /// What the broker may still send, as far as this side knows, messages.
     outstanding: i64,
-    /// Messages in the machine's queue.
+    /// Messages in the queue.
     queued: i64,
-    /// Messages that were taken out and have not been credited.
+    /// Messages that were taken and have not been returned.
     taken: i64,
-    /// Messages that came home and are not granted again yet.
+    /// Messages to be granted by the next FLOW.
     due: i64,
     /// Queue size 0: a receive waits.
-    wanted: bool,
+    is_requested: bool,
 }
 
 impl Permits {
     pub(super) fn new(size: u32) -> Self {
-        let mut permits = Self { size, window: 0, outstanding: 0, queued: 0, taken: 0, due: 0, wanted: false };
-        permits.restart();
-        permits
+        let window = i64::from(size);
+        Self { attempt: 0, size, window, outstanding: 0, queued: 0, taken: 0, due: window, is_requested: false }
     }
 
-    /// A new attach: the broker starts from zero, and so does everything here. A receive that waits goes on waiting.
+    /// The number of the present attach.
+    pub(super) fn attempt(&self) -> u64 {
+        self.attempt
+    }
+
+    /// A new attach: the broker starts from zero, and so does everything here. A receive that waits still does.
     pub(super) fn restart(&mut self) {
         if self.size == 0 && self.queued > 0 {
-            // A receive was about to get these.
-            self.wanted = true;
+            // A receive was about to take these.
+            self.is_requested = true;
         }
+        self.attempt += 1;
         (self.outstanding, self.queued, self.taken) = (0, 0, 0);
         self.due = i64::from(self.size);
         self.window = self.due;
-        self.serve_wanted();
+        self.grant_requested();
     }
 
     /// The broker sent an entry and charged `members` for it.
+    #[inline]
     pub(super) fn arrived(&mut self, members: u32) {
         self.outstanding -= i64::from(members);
         self.queued += i64::from(members);
-        self.wanted = false;
+        self.is_requested = false;
+        self.check();
     }
 
-    /// The same for an entry, or for the part of one, that does not enter the queue.
-    pub(super) fn arrived_for_nothing(&mut self, members: u32) {
+    /// The same for an entry, or the part of one, that is not queued.
+    pub(super) fn refused(&mut self, members: u32) {
         self.outstanding -= i64::from(members);
-        self.home(members.into());
-        self.serve_wanted();
+        self.give_back(members.into());
+        self.grant_requested();
     }
 
-    /// Entries with `members` left the queue for the application.
+    /// The whole queue was taken.
     pub(super) fn take_all(&mut self) {
         self.taken += self.queued;
         self.queued = 0;
+        self.check();
     }
 
-    /// `members` of the queue were thrown away.
+    /// `members` of the queue were dropped.
     pub(super) fn cleared(&mut self, members: u64) {
         let members = i64::try_from(members).unwrap_or(i64::MAX).min(self.queued);
         self.queued -= members;
         if members > 0 && self.size == 0 {
-            self.wanted = true;
+            self.is_requested = true;
         }
-        self.home(members);
-        self.serve_wanted();
+        self.give_back(members);
+        self.grant_requested();
     }
 
-    /// The application is done with `members` of this attach.
-    pub(super) fn credit(&mut self, members: u32) {
-        // Who credits more than was taken must not make the broker send more than the window.
-        let members = i64::from(members).min(self.taken);
+    /// The receiving side is done with some of what it took.
+    pub(super) fn return_taken(&mut self, returned: ReturnedPermits) {
+        if returned.attempt != self.attempt {
+            return;
+        }
+        // A caller that returns more than it took must not make the broker send more than the window.
+        let members = i64::from(returned.count).min(self.taken);
         self.taken -= members;
-        self.home(members);
+        self.give_back(members);
+        self.check();
     }
 
     /// Queue size 0: a receive waits.
-    pub(super) fn want_one(&mut self) {
+    pub(super) fn request_one(&mut self) {
         if self.size == 0 && self.queued == 0 {
-            self.wanted = true;
-            self.serve_wanted();
+            self.is_requested = true;
+            self.grant_requested();
         }
     }
 
-    fn home(&mut self, members: i64) {
+    fn give_back(&mut self, members: i64) {
         if self.size == 0 {
             self.window -= members;
         } else {
@@ -112,15 +138,16 @@ impl Permits {
     }
 
     /// Queue size 0: raises what is outstanding to one, unless it is that already.
-    fn serve_wanted(&mut self) {
-        if self.size == 0 && self.wanted {
+    fn grant_requested(&mut self) {
+        if self.size == 0 && self.is_requested {
             let missing = (1 - self.outstanding - self.due).max(0);
             self.due += missing;
             self.window += missing;
         }
+        self.check();
     }
 
-    /// Whether a FLOW is worth its frame: half the queue came home, at least one.
+    /// Whether a FLOW is worth its frame: half the queue is due, at least one.
     pub(super) fn is_flow_due(&self) -> bool {
         self.due >= i64::from((self.size / 2).max(1))
     }
@@ -133,11 +160,17 @@ impl Permits {
         let permits = self.due.unsigned_abs().min(FLOW_MAX) as u32;
         self.due -= i64::from(permits);
         self.outstanding += i64::from(permits);
+        self.check();
         Some(permits)
     }
 
-    /// Whether nothing got lost or invented.
-    pub(super) fn is_balanced(&self) -> bool {
+    /// Nothing was lost or invented. Runs after every change, in debug builds.
+    #[inline]
+    fn check(&self) {
+        debug_assert!(self.is_balanced(), "a permit was lost or invented: {self:?}");
+    }
+
+    fn is_balanced(&self) -> bool {
         self.outstanding + self.queued + self.taken + self.due == self.window
             && self.queued >= 0
             && self.taken >= 0
@@ -152,7 +185,7 @@ impl Permits {
 
     /// What the broker may still send.
     #[cfg(test)]
-    pub(super) fn outstanding(&self) -> i64 {
+    fn outstanding(&self) -> i64 {
         self.outstanding
     }
 }
@@ -160,6 +193,10 @@ impl Permits {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn give_back(permits: &mut Permits, count: u32) {
+        permits.return_taken(ReturnedPermits { attempt: permits.attempt(), count });
+    }
 
     #[test]
     fn half_a_queue_is_granted_at_once() {
@@ -169,9 +206,9 @@ mod tests {
             permits.arrived(1);
         }
         permits.take_all();
-        permits.credit(4);
+        give_back(&mut permits, 4);
         assert_eq!(permits.take_flow(), None);
-        permits.credit(1);
+        give_back(&mut permits, 1);
         assert_eq!(permits.take_flow(), Some(5));
         assert!(permits.is_balanced());
     }
@@ -182,7 +219,7 @@ mod tests {
         assert_eq!(permits.take_flow(), Some(1));
         permits.arrived(1);
         permits.take_all();
-        permits.credit(1);
+        give_back(&mut permits, 1);
         assert_eq!(permits.take_flow(), Some(1));
     }
 
@@ -195,7 +232,7 @@ mod tests {
         }
         assert_eq!(permits.outstanding(), -45);
         permits.take_all();
-        permits.credit(50);
+        give_back(&mut permits, 50);
         assert_eq!(permits.take_flow(), Some(50));
         assert_eq!(permits.outstanding(), 5);
         assert!(permits.is_balanced());
@@ -205,7 +242,7 @@ mod tests {
     fn more_credit_than_was_taken_opens_nothing() {
         let mut permits = Permits::new(4);
         assert_eq!(permits.take_flow(), Some(4));
-        permits.credit(1000);
+        give_back(&mut permits, 1000);
         assert_eq!(permits.take_flow(), None);
         assert!(permits.is_balanced());
     }
@@ -214,15 +251,15 @@ mod tests {
     fn without_a_queue_each_waiting_receive_grants_one() {
         let mut permits = Permits::new(0);
         assert_eq!(permits.take_flow(), None);
-        permits.want_one();
+        permits.request_one();
         assert_eq!(permits.take_flow(), Some(1));
-        permits.want_one();
+        permits.request_one();
         assert_eq!(permits.take_flow(), None, "one is out already");
         permits.arrived(10);
         permits.take_all();
-        permits.credit(10);
+        give_back(&mut permits, 10);
         assert_eq!(permits.take_flow(), None);
-        permits.want_one();
+        permits.request_one();
         assert_eq!(permits.take_flow(), Some(10), "raises -9 to 1");
         assert!(permits.is_balanced());
     }
@@ -230,9 +267,9 @@ mod tests {
     #[test]
     fn without_a_queue_a_receive_outlives_a_damaged_entry_and_a_new_attach() {
         let mut permits = Permits::new(0);
-        permits.want_one();
+        permits.request_one();
         assert_eq!(permits.take_flow(), Some(1));
-        permits.arrived_for_nothing(3);
+        permits.refused(3);
         assert_eq!(permits.take_flow(), Some(3));
         permits.restart();
         assert_eq!(permits.take_flow(), Some(1));

@@ -1,132 +1,144 @@
-//! Messages to be delivered again: negative acknowledgements until their delay has passed, then what the broker is
-//! asked for.
+//! Messages to be delivered again: negative acknowledgements until their delay is over, then the request for them.
 //!
 //! The unit is the entry: the broker delivers an entry again with all members that are not acknowledged. Exclusive and
-//! Failover read in order, so there any redelivery is "everything after the last acknowledgement", and one request
-//! serves all that wait.
+//! Failover read in order, so there any redelivery is a *rewind*: everything after the last acknowledgement comes again,
+//! and one request serves all that wait.
+//!
+//! The delays are kept in buckets of a quarter of the delay, 256 ms at most, so that a burst of negative
+//! acknowledgements takes one timer and few frames.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::position::Position;
+use super::position::EntryPosition;
 use crate::machine::Now;
 use crate::machine::endpoint::outbox::Outbox;
 use crate::pb;
 use crate::wire::Command;
 
 /// The most negative acknowledgements that wait for their delay, in entries. At the bound everything that is not
-/// acknowledged is asked for again at once, which covers them all.
-pub(super) const NACKS_MAX: usize = 100_000;
+/// acknowledged is requested at once, which covers them all.
+const NACKS_MAX: usize = 100_000;
 
 /// The most ids in one REDELIVER_UNACKNOWLEDGED_MESSAGES.
-pub(super) const REDELIVER_IDS_MAX: usize = 1000;
+const REDELIVER_IDS_MAX: usize = 1000;
 
-/// Times are grouped in steps of a quarter of the delay, this at most, in milliseconds.
-const STEP_MS_MAX: u64 = 256;
+/// The widest bucket, in milliseconds.
+const BUCKET_MS_MAX: u64 = 256;
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Redelivery {
-    in_order: bool,
+    /// Exclusive and Failover.
+    is_in_order: bool,
     delay: Duration,
-    step_ms: u64,
-    /// Steps count from here.
+    bucket_ms: u64,
+    /// Buckets are counted from here.
     base: Instant,
-    /// Entries that wait, each with its step.
-    waiting: BTreeMap<Position, u64>,
-    /// The same by step; may name entries that do not wait any more.
-    steps: BTreeMap<u64, Vec<Position>>,
-    /// Positions in `steps`.
-    stepped: usize,
-    /// Entries to be asked for.
-    ids: Vec<Position>,
-    /// Everything is to be asked for.
-    all: bool,
+    /// Entries that wait for their delay, each with its bucket.
+    nacked: BTreeMap<EntryPosition, u64>,
+    /// The same by bucket; may name entries that do not wait any more.
+    buckets: BTreeMap<u64, Vec<EntryPosition>>,
+    /// Positions in `buckets`.
+    bucketed: usize,
+    /// Entries to be requested.
+    due: Vec<EntryPosition>,
+    /// Everything is to be requested.
+    is_all_due: bool,
     /// `consumer_epoch`: grows with each rewind, and comes back in the messages sent after it.
     epoch: u64,
 }
 
 impl Redelivery {
-    pub(super) fn new(in_order: bool, delay: Duration, now: Now) -> Self {
+    pub(super) fn new(is_in_order: bool, delay: Duration, now: Now) -> Self {
         let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
         Self {
-            in_order,
+            is_in_order,
             delay,
-            step_ms: (delay_ms / 4).clamp(1, STEP_MS_MAX),
+            bucket_ms: (delay_ms / 4).clamp(1, BUCKET_MS_MAX),
             base: now.at,
-            waiting: BTreeMap::new(),
-            steps: BTreeMap::new(),
-            stepped: 0,
-            ids: Vec::new(),
-            all: false,
+            nacked: BTreeMap::new(),
+            buckets: BTreeMap::new(),
+            bucketed: 0,
+            due: Vec::new(),
+            is_all_due: false,
             epoch: 0,
         }
     }
 
+    /// `consumer_epoch` of SUBSCRIBE.
     pub(super) fn epoch(&self) -> u64 {
         self.epoch
     }
 
+    /// Whether a message with this `consumer_epoch` was sent before the broker knew of the last rewind. Then it comes
+    /// again.
+    #[inline]
+    pub(super) fn is_outdated(&self, consumer_epoch: Option<u64>) -> bool {
+        self.is_in_order && consumer_epoch.is_some_and(|epoch| epoch < self.epoch)
+    }
+
     /// Notes an entry, once: its delay counts from the first time. False if there is no room for it.
-    pub(super) fn nack(&mut self, position: Position, now: Now) -> bool {
-        if self.waiting.contains_key(&position) {
+    pub(super) fn nack(&mut self, position: EntryPosition, now: Now) -> bool {
+        if self.nacked.contains_key(&position) {
             return true;
         }
-        if self.stepped >= NACKS_MAX {
+        if self.bucketed >= NACKS_MAX {
             return false;
         }
         let due = now.at.saturating_duration_since(self.base).saturating_add(self.delay);
-        // Up, so that no redelivery comes before its delay.
-        let step = u64::try_from(due.as_millis()).unwrap_or(u64::MAX).div_ceil(self.step_ms);
-        self.waiting.insert(position, step);
-        self.steps.entry(step).or_default().push(position);
-        self.stepped += 1;
+        // Rounded up, so that no redelivery comes before its delay.
+        let bucket = u64::try_from(due.as_millis()).unwrap_or(u64::MAX).div_ceil(self.bucket_ms);
+        self.nacked.insert(position, bucket);
+        self.buckets.entry(bucket).or_default().push(position);
+        self.bucketed += 1;
         true
     }
 
-    /// The entry is acknowledged, or gone.
-    pub(super) fn forget(&mut self, position: Position) {
-        if !self.waiting.is_empty() {
-            self.waiting.remove(&position);
+    /// The entry is acknowledged: its negative acknowledgement is void.
+    pub(super) fn remove(&mut self, position: EntryPosition) {
+        if !self.nacked.is_empty() {
+            self.nacked.remove(&position);
         }
     }
 
-    /// Everything up to and including `up_to` is acknowledged.
-    pub(super) fn forget_up_to(&mut self, up_to: Position) {
-        if self.waiting.first_key_value().is_some_and(|(first, _)| *first <= up_to) {
-            self.waiting.retain(|position, _| *position > up_to);
+    /// The same for everything up to and including `up_to`.
+    pub(super) fn remove_up_to(&mut self, up_to: EntryPosition) {
+        if self.nacked.first_key_value().is_some_and(|(first, _)| *first <= up_to) {
+            self.nacked.retain(|position, _| *position > up_to);
         }
     }
 
-    /// Nothing waits any more; what was asked for already stands.
-    pub(super) fn forget_all(&mut self) {
-        self.waiting.clear();
-        self.steps.clear();
-        self.stepped = 0;
+    fn clear_nacks(&mut self) {
+        self.nacked.clear();
+        self.buckets.clear();
+        self.bucketed = 0;
     }
 
-    /// A new attach, or a seek: the broker delivers everything again anyway.
-    pub(super) fn restart(&mut self) {
-        self.forget_all();
-        self.ids.clear();
-        self.all = false;
+    /// A new attach, a seek, or the end: the broker delivers everything again anyway.
+    pub(super) fn reset(&mut self) {
+        self.clear_nacks();
+        self.due.clear();
+        self.is_all_due = false;
     }
 
-    /// When the next step is due.
+    /// When the delay of the next bucket is over.
     pub(super) fn due_at(&self) -> Option<Instant> {
-        let (step, _) = self.steps.first_key_value()?;
-        self.base.checked_add(Duration::from_millis(step.saturating_mul(self.step_ms)))
+        let (bucket, _) = self.buckets.first_key_value()?;
+        self.base.checked_add(Duration::from_millis(bucket.saturating_mul(self.bucket_ms)))
     }
 
-    /// Takes the entries that are due. In order, that is one for all.
-    pub(super) fn take_due(&mut self, now: Now) -> Vec<Position> {
+    /// Takes the entries whose delay is over. In order, that is one for all.
+    pub(super) fn take_due(&mut self, now: Now) -> Vec<EntryPosition> {
         let mut due = Vec::new();
         while self.due_at().is_some_and(|at| at <= now.at) {
-            let Some((step, positions)) = self.steps.pop_first() else { break };
-            self.stepped -= positions.len();
+            let Some((bucket, positions)) = self.buckets.pop_first() else { break };
+            self.bucketed -= positions.len();
             for position in positions {
-                if self.waiting.get(&position) == Some(&step) {
-                    self.waiting.remove(&position);
+                // Acknowledged meanwhile, it is gone from `nacked`; negatively acknowledged once more after that, it
+                // is there with a later bucket.
+                if self.nacked.get(&position) == Some(&bucket) {
+                    self.nacked.remove(&position);
                     due.push(position);
                 }
             }
@@ -134,52 +146,53 @@ impl Redelivery {
         due
     }
 
-    /// The broker is to be asked for these.
-    pub(super) fn ask_for(&mut self, positions: &[Position]) {
-        if self.all {
+    /// Requests these entries; beyond the bound, everything.
+    pub(super) fn request(&mut self, positions: &[EntryPosition]) {
+        if self.is_all_due {
             return;
         }
-        if self.ids.len() + positions.len() > NACKS_MAX {
-            self.ask_for_all();
+        if self.due.len() + positions.len() > NACKS_MAX {
+            self.request_all();
         } else {
-            self.ids.extend_from_slice(positions);
+            self.due.extend_from_slice(positions);
         }
     }
 
-    /// The broker is to be asked for everything that is not acknowledged.
-    pub(super) fn ask_for_all(&mut self) {
-        self.forget_all();
-        self.ids.clear();
-        self.all = true;
-        if self.in_order {
+    /// Requests everything that is not acknowledged.
+    pub(super) fn request_all(&mut self) {
+        self.clear_nacks();
+        self.due.clear();
+        self.is_all_due = true;
+        if self.is_in_order {
             self.epoch += 1;
         }
     }
 
-    /// Whether there is something to ask for.
+    /// Whether a request is to be written.
     pub(super) fn has_pending(&self) -> bool {
-        self.all || !self.ids.is_empty()
+        self.is_all_due || !self.due.is_empty()
     }
 
-    /// Asks, about `out.quantum_bytes` at most. True if nothing is left.
+    /// Writes requests, about `out.quantum_bytes` at most. True if nothing is left.
     pub(super) fn transmit(&mut self, consumer_id: u64, out: &mut Outbox<'_>) -> bool {
-        if self.all {
-            self.all = false;
-            put(out, consumer_id, &[], self.in_order.then_some(self.epoch));
+        if self.is_all_due {
+            self.is_all_due = false;
+            put(out, consumer_id, &[], self.is_in_order.then_some(self.epoch));
         }
         let start = out.tx.len();
         let mut sent = 0;
-        while sent < self.ids.len() && out.tx.len() - start < out.quantum_bytes {
-            let count = (self.ids.len() - sent).min(REDELIVER_IDS_MAX);
-            put(out, consumer_id, &self.ids[sent..sent + count], None);
+        while sent < self.due.len() && out.tx.len() - start < out.quantum_bytes {
+            let count = (self.due.len() - sent).min(REDELIVER_IDS_MAX);
+            put(out, consumer_id, &self.due[sent..sent + count], None);
             sent += count;
         }
-        self.ids.drain(..sent);
-        self.ids.is_empty()
+        self.due.drain(..sent);
+        self.due.is_empty()
     }
 }
 
-fn put(out: &mut Outbox<'_>, consumer_id: u64, ids: &[Position], consumer_epoch: Option<u64>) {
+/// REDELIVER_UNACKNOWLEDGED_MESSAGES; without ids, of everything.
+fn put(out: &mut Outbox<'_>, consumer_id: u64, ids: &[EntryPosition], consumer_epoch: Option<u64>) {
     let message_ids = ids
         .iter()
         .map(|id| pb::MessageIdData { ledger_id: id.ledger_id, entry_id: id.entry_id, ..Default::default() })

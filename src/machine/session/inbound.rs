@@ -6,7 +6,7 @@ use super::Session;
 use crate::id::{ConsumerId, ProducerId};
 use crate::machine::connection::ConnectionEvent;
 use crate::machine::connection::peer::ProtocolViolation;
-use crate::machine::consumer::Entry;
+use crate::machine::consumer::ReceivedEntry;
 use crate::machine::control::{CloseReason, SessionEvent};
 use crate::machine::endpoint::machine::{AfterNotification, HotRoute};
 use crate::machine::{Deferred, EndpointId, Now};
@@ -21,7 +21,7 @@ const ENTRIES_RUN_MAX: usize = 64;
 #[derive(Debug, Default)]
 pub(super) struct Inbound {
     consumer: Option<ConsumerId>,
-    entries: Vec<Entry>,
+    entries: Vec<ReceivedEntry>,
     producer: Option<ProducerId>,
     receipts: Vec<Receipt>,
 }
@@ -81,7 +81,7 @@ impl Session {
             self.dispatch_entries(now, deferred);
             self.inbound.consumer = Some(consumer);
         }
-        self.inbound.entries.push(Entry::read(head, raw));
+        self.inbound.entries.push(ReceivedEntry::read(head, raw));
     }
 
     #[inline]

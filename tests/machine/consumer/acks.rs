@@ -108,7 +108,7 @@ fn acknowledged_members_are_not_handed_out_again() {
         let (entries, taken) = script.take();
         assert_eq!((entries[0].ack_set.as_slice(), entries[0].members), (&[0b0110][..], 2));
         // Two of the four permits are home already.
-        script.consumer.credit(Credits { attempt: taken.attempt, count: 2 });
+        script.consumer.return_permits(ReturnedPermits { attempt: taken.attempt, count: 2 });
         script.deliver([single(1)]);
         script.consume();
         assert_eq!(script.sent(), ["FLOW 5"]);
@@ -138,7 +138,7 @@ fn partial_acks_are_sent_again_on_a_new_connection_while_they_are_of_use() {
 #[test]
 fn members_that_the_broker_knows_as_acknowledged_need_no_second_one() {
     let mut script = Script::attached(SHARED, |config| config.batch_index_acknowledgment = false);
-    script.deliver([Entry::read(MessageHead { ack_set: vec![0b010], ..head(0) }, raw(Some(3)))]);
+    script.deliver([ReceivedEntry::read(MessageHead { ack_set: vec![0b010], ..head(0) }, raw(Some(3)))]);
     script.consume();
     script.ack(member(0, 1, 3));
     script.pass(MS(100));
@@ -148,7 +148,7 @@ fn members_that_the_broker_knows_as_acknowledged_need_no_second_one() {
 #[test]
 fn an_entry_with_nothing_left_is_finished_at_once() {
     let mut script = Script::attached(SHARED, |_| {});
-    script.deliver([Entry::read(MessageHead { ack_set: vec![0, 0], ..head(0) }, raw(Some(3)))]);
+    script.deliver([ReceivedEntry::read(MessageHead { ack_set: vec![0, 0], ..head(0) }, raw(Some(3)))]);
     assert_eq!(script.consumer.queued_messages(), 0);
     script.pass(MS(100));
     assert_eq!(script.sent(), ["ACK 1:0"]);

@@ -12,7 +12,7 @@ fn subscribe_says_what_the_options_say() {
         (SubscriptionType::KeyShared, SubType::KeyShared),
     ] {
         let mut script = Script::new(kind, |config| config.properties.push(("k".into(), "v".into())));
-        let request = script.consumer.subscribe_request(script.now);
+        let request = script.consumer.subscribe_request();
         assert_eq!((request.sub_type(), request.consumer_id, request.subscription.as_str()), (wire, 7, "s"));
         assert_eq!(request.topic, "persistent://public/default/t");
         assert_eq!(request.metadata.len(), 1);
@@ -22,7 +22,7 @@ fn subscribe_says_what_the_options_say() {
     let mut sticky = Script::new(SubscriptionType::KeyShared, |config| {
         config.key_shared = KeySharedPolicy::Sticky(vec![0..=9, 20..=65535]);
     });
-    let meta = sticky.consumer.subscribe_request(sticky.now).key_shared_meta.expect("ranges");
+    let meta = sticky.consumer.subscribe_request().key_shared_meta.expect("ranges");
     assert_eq!(meta.key_shared_mode(), pb::KeySharedMode::Sticky);
     assert_eq!(meta.hash_ranges[1], pb::IntRange { start: 20, end: 65535 });
 }
@@ -40,7 +40,7 @@ fn the_first_attach_answers_and_permits_follow_it() {
 #[test]
 fn who_is_not_subscribed_in_time_is_over() {
     let mut script = Script::new(EXCLUSIVE, |config| config.operation_timeout = MS(500));
-    script.consumer.subscribe_request(script.now);
+    script.consumer.subscribe_request();
     script.pass(MS(499));
     assert!(poll(&mut script.subscribed).is_none());
     script.pass(MS(1));
@@ -69,7 +69,7 @@ fn a_new_attach_starts_queue_and_permits_anew() {
 fn nothing_is_written_while_detached() {
     let mut script = Script::attached(SHARED, |_| {});
     script.detach();
-    script.consumer.redeliver_unacknowledged(script.now);
+    script.consumer.redeliver_unacknowledged();
     script.ack(id(0));
     let _last = {
         let (to, reply) = Reply::pair();

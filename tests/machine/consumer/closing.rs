@@ -69,17 +69,17 @@ fn close_has_a_deadline_in_every_state() {
 #[test]
 fn close_while_subscribing_waits_for_the_answer() {
     let mut script = Script::new(SHARED, |_| {});
-    script.consumer.subscribe_request(script.now);
+    script.consumer.subscribe_request();
     let mut closed = script.close();
     assert_eq!(kind(&mut script.subscribed), ErrorKind::Closed);
     assert!(poll(&mut closed).is_none() && !script.consumer.is_finished());
-    script.consumer.on_attached(&peer(), script.now, &mut script.deferred);
+    script.consumer.on_attached(&mut script.deferred);
     assert_eq!(script.sent(), ["ask CLOSE_CONSUMER"], "and no permits for a consumer that goes");
     script.answer(success());
     assert_eq!(poll(&mut closed), Some(Ok(())));
 
     let mut script = Script::new(SHARED, |_| {});
-    script.consumer.subscribe_request(script.now);
+    script.consumer.subscribe_request();
     let mut closed = script.close();
     script.detach();
     assert_eq!(poll(&mut closed), Some(Ok(())), "refused: there is nothing to close");

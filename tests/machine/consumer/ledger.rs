@@ -13,7 +13,7 @@ struct World {
     /// What the broker may still send.
     permits: i64,
     next_entry: u64,
-    held: Vec<Entry>,
+    held: Vec<ReceivedEntry>,
     attempt: u64,
     generation: u64,
     /// The deadline that whoever serves it has set a timer for.
@@ -83,8 +83,8 @@ impl World {
             }
             let entry = match self.random.below(10) {
                 0 => damaged(entry_id, size),
-                1 => Entry::read(MessageHead { consumer_epoch: Some(0), ..head }, raw(size)),
-                _ => Entry::read(head, raw(size)),
+                1 => ReceivedEntry::read(MessageHead { consumer_epoch: Some(0), ..head }, raw(size)),
+                _ => ReceivedEntry::read(head, raw(size)),
             };
             self.permits -= i64::from(entry.members);
             run.push(entry);
@@ -95,17 +95,17 @@ impl World {
     /// The handle takes the queue; what it held of an earlier generation it throws away.
     fn take(&mut self) {
         let (entries, taken) = self.script.take();
-        let stale = self.generation != taken.generation;
+        let stale = self.generation != taken.queue_epoch;
         if stale {
             self.credit(self.held.len());
         }
-        (self.attempt, self.generation) = (taken.attempt, taken.generation);
+        (self.attempt, self.generation) = (taken.attempt, taken.queue_epoch);
         self.held.extend(entries);
     }
 
     fn credit(&mut self, entries: usize) {
         let count = self.held.drain(..entries).map(|entry| entry.members).sum();
-        self.script.consumer.credit(Credits { attempt: self.attempt, count });
+        self.script.consumer.return_permits(ReturnedPermits { attempt: self.attempt, count });
     }
 
     fn step(&mut self) {
@@ -123,7 +123,7 @@ impl World {
                 }
                 self.credit(some);
             }
-            8 => self.script.consumer.redeliver_unacknowledged(self.script.now),
+            8 => self.script.consumer.redeliver_unacknowledged(),
             9 if self.random.below(4) == 0 => {
                 self.script.lose_link();
                 self.script.attach();
@@ -131,7 +131,7 @@ impl World {
                 self.permits = 0;
                 self.held.clear();
                 let taken = self.script.take().1;
-                (self.attempt, self.generation) = (taken.attempt, taken.generation);
+                (self.attempt, self.generation) = (taken.attempt, taken.queue_epoch);
             }
             _ => self.script.pass(MS(40)),
         }
@@ -144,7 +144,7 @@ fn sized(entry_id: u64, members: Option<i32>) -> Option<i32> {
     members.and((fixed > 0).then_some(fixed))
 }
 
-fn members(entry: &Entry) -> Vec<MessagePosition> {
+fn members(entry: &ReceivedEntry) -> Vec<MessagePosition> {
     match entry.batch_size() {
         None => vec![id(entry.entry_id)],
         Some(size) => (0..size as i32).map(|index| member(entry.entry_id, index, size as i32)).collect(),

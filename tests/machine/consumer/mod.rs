@@ -16,9 +16,10 @@ use bytes::{Bytes, BytesMut};
 use pulsar_native::ErrorKind;
 use pulsar_native::error::{Error, ServerError};
 use pulsar_native::id::{ConsumerId, MessagePosition};
-use pulsar_native::machine::connection::peer::{PeerInfo, RequestError};
+use pulsar_native::machine::connection::peer::RequestError;
 use pulsar_native::machine::consumer::{
-    Consumer, ConsumerConfig, Credits, Entry, KeySharedPolicy, LastMessageId, SeekTo, SubscriptionType, Taken,
+    Consumer, ConsumerConfig, KeySharedPolicy, LastMessageId, QueueSignals, ReceivedEntry, ReturnedPermits, SeekTo,
+    SubscriptionType, Taken,
 };
 use pulsar_native::machine::endpoint::outbox::{More, Op, OpKind, Outbox, Response};
 use pulsar_native::machine::{Deferred, EndpointId, EndpointMachine as _, Now, ReadyList, Reply};
@@ -65,8 +66,8 @@ impl Script {
         let (inbox, generation) = (ReadyList::new(), Arc::new(AtomicU64::new(0)));
         let (reply, subscribed) = Reply::pair();
         let id = ConsumerId(7);
-        let consumer =
-            Consumer::new(id, topic.into(), -1, Arc::new(config), inbox.clone(), generation.clone(), reply, now);
+        let signals = QueueSignals { inbox: inbox.clone(), epoch: generation.clone() };
+        let consumer = Consumer::new(id, topic.into(), -1, Arc::new(config), signals, reply, now);
         Self { consumer, now, deferred: Deferred::new(), inbox, generation, subscribed, asked: Vec::new() }
     }
 
@@ -79,9 +80,9 @@ impl Script {
     }
 
     fn attach(&mut self) {
-        self.consumer.subscribe_request(self.now);
+        self.consumer.subscribe_request();
         assert_eq!(self.sent(), [""; 0], "nothing is written before SUBSCRIBE has succeeded");
-        self.consumer.on_attached(&peer(), self.now, &mut self.deferred);
+        self.consumer.on_attached(&mut self.deferred);
     }
 
     /// The link is lost: first the requests end, then the guests.
@@ -93,7 +94,7 @@ impl Script {
     }
 
     fn detach(&mut self) {
-        self.consumer.on_detached(self.now, &mut self.deferred);
+        self.consumer.on_detached(&mut self.deferred);
     }
 
     /// Time passes, to the millisecond and with every deadline on the way.
@@ -111,15 +112,15 @@ impl Script {
         self.consumer.handle_deadline(self.now, &mut self.deferred);
     }
 
-    fn deliver(&mut self, entries: impl IntoIterator<Item = Entry>) {
+    fn deliver(&mut self, entries: impl IntoIterator<Item = ReceivedEntry>) {
         let mut run = entries.into_iter().collect();
         self.consumer.on_entries(&mut run, self.now, &mut self.deferred);
         assert!(run.is_empty());
     }
 
-    fn take(&mut self) -> (Vec<Entry>, Taken) {
+    fn take(&mut self) -> (Vec<ReceivedEntry>, Taken) {
         let mut into = VecDeque::new();
-        let taken = self.consumer.take(Credits::default(), &mut into);
+        let taken = self.consumer.take(ReturnedPermits::default(), &mut into);
         (into.into(), taken)
     }
 
@@ -127,7 +128,7 @@ impl Script {
     fn consume(&mut self) -> Vec<(u64, u64)> {
         let (entries, taken) = self.take();
         let count = entries.iter().map(|entry| entry.members).sum();
-        self.consumer.credit(Credits { attempt: taken.attempt, count });
+        self.consumer.return_permits(ReturnedPermits { attempt: taken.attempt, count });
         entries.iter().map(|entry| (entry.ledger_id, entry.entry_id)).collect()
     }
 
@@ -167,7 +168,7 @@ impl Script {
     }
 
     fn answer_op(&mut self, op: Op, result: Response) {
-        self.consumer.on_answer(op, result, self.now, &mut self.deferred);
+        self.consumer.on_response(op, result, &mut self.deferred);
     }
 
     /// What one turn writes.
@@ -193,17 +194,6 @@ impl Script {
         let mut ids: Vec<EndpointId> = Vec::new();
         self.inbox.take(&mut ids, None);
         !ids.is_empty()
-    }
-}
-
-fn peer() -> PeerInfo {
-    PeerInfo {
-        address: "127.0.0.1:6650".into(),
-        server_version: "test".into(),
-        protocol_version: 21,
-        max_message_size: 5 * 1024 * 1024,
-        supports_topic_watchers: false,
-        supports_partitions_without_creation: false,
     }
 }
 
@@ -261,18 +251,18 @@ fn raw(members: Option<i32>) -> Bytes {
     out.freeze()
 }
 
-fn single(entry_id: u64) -> Entry {
-    Entry::read(head(entry_id), raw(None))
+fn single(entry_id: u64) -> ReceivedEntry {
+    ReceivedEntry::read(head(entry_id), raw(None))
 }
 
-fn batch(entry_id: u64, members: i32) -> Entry {
-    Entry::read(head(entry_id), raw(Some(members)))
+fn batch(entry_id: u64, members: i32) -> ReceivedEntry {
+    ReceivedEntry::read(head(entry_id), raw(Some(members)))
 }
 
-fn damaged(entry_id: u64, members: Option<i32>) -> Entry {
+fn damaged(entry_id: u64, members: Option<i32>) -> ReceivedEntry {
     let mut bytes = BytesMut::from(&raw(members)[..]);
     *bytes.last_mut().expect("a payload") ^= 1;
-    Entry::read(head(entry_id), bytes.freeze())
+    ReceivedEntry::read(head(entry_id), bytes.freeze())
 }
 
 fn id(entry_id: u64) -> MessagePosition {

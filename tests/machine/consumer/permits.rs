@@ -29,15 +29,15 @@ fn a_queue_of_one_is_refilled_by_each_message() {
 #[test]
 fn without_a_queue_each_waiting_receive_asks_for_one() {
     let mut script = Script::new(SHARED, |config| config.receiver_queue_size = 0);
-    script.consumer.want_one();
+    script.consumer.request_one();
     script.attach();
     assert_eq!(script.sent(), ["FLOW 1"]);
-    script.consumer.want_one();
+    script.consumer.request_one();
     assert_eq!(script.sent(), NONE, "the message that is out is for this one too");
     script.deliver([single(0)]);
     script.consume();
     assert_eq!(script.sent(), NONE);
-    script.consumer.want_one();
+    script.consumer.request_one();
     assert_eq!(script.sent(), ["FLOW 1"]);
     script.lose_link();
     script.attach();
@@ -56,11 +56,11 @@ fn more_messages_than_permits_are_no_error() {
 #[test]
 fn members_acknowledged_before_were_never_charged() {
     let mut script = Script::attached(SHARED, |_| {});
-    let part = Entry::read(MessageHead { ack_set: vec![0b1_1000_0011], ..head(0) }, raw(Some(8)));
+    let part = ReceivedEntry::read(MessageHead { ack_set: vec![0b1_1000_0011], ..head(0) }, raw(Some(8)));
     script.deliver([part]);
     let (entries, taken) = script.take();
     assert_eq!(entries[0].members, 3);
-    script.consumer.credit(Credits { attempt: taken.attempt, count: 3 });
+    script.consumer.return_permits(ReturnedPermits { attempt: taken.attempt, count: 3 });
     assert_eq!(script.sent(), NONE);
     script.deliver([batch(1, 2)]);
     script.consume();
@@ -70,7 +70,7 @@ fn members_acknowledged_before_were_never_charged() {
 #[test]
 fn damaged_entries_are_acked_with_the_reason_and_their_permits_come_back() {
     let mut script = Script::attached(SHARED, |_| {});
-    script.deliver([damaged(0, Some(4)), single(1), damaged(2, None), Entry::read(head(3), Bytes::new())]);
+    script.deliver([damaged(0, Some(4)), single(1), damaged(2, None), ReceivedEntry::read(head(3), Bytes::new())]);
     assert_eq!(script.consumer.queued_messages(), 1);
     assert_eq!(script.sent(), ["ACK !2 1:0 1:2 1:3", "FLOW 6"]);
 }
@@ -81,9 +81,9 @@ fn a_batch_found_damaged_when_opened_goes_the_same_way() {
     script.deliver([batch(0, 6)]);
     let (_, taken) = script.take();
     let error = damaged(0, None).body.expect_err("damaged");
-    script.consumer.reject(1, 0, 6, &error, taken.attempt + 1, script.now);
+    script.consumer.reject(1, 0, &error, ReturnedPermits { attempt: taken.attempt + 1, count: 6 });
     assert_eq!(script.sent(), NONE, "an entry of another attach comes again, or came again already");
-    script.consumer.reject(1, 0, 6, &error, taken.attempt, script.now);
+    script.consumer.reject(1, 0, &error, ReturnedPermits { attempt: taken.attempt, count: 6 });
     assert_eq!(script.sent(), ["ACK !2 1:0", "FLOW 6"]);
 }
 
@@ -97,7 +97,7 @@ fn credits_of_an_earlier_attach_are_void() {
     assert_eq!(script.sent(), ["FLOW 10"]);
     script.deliver((0..10).map(single));
     script.take();
-    script.consumer.credit(Credits { attempt: old.attempt, count: 10 });
+    script.consumer.return_permits(ReturnedPermits { attempt: old.attempt, count: 10 });
     assert_eq!(script.sent(), NONE);
 }
 

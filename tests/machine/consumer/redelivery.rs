@@ -77,13 +77,13 @@ fn in_order_a_nack_rewinds_everything() {
     assert_eq!(script.generation(), generation + 1);
     assert_eq!(script.consumer.queued_messages(), 0);
     // Sent before the broker heard of it: of no use, and their permits come home with those of the queue.
-    script.deliver([Entry::read(MessageHead { consumer_epoch: Some(0), ..head(12) }, raw(None))]);
+    script.deliver([ReceivedEntry::read(MessageHead { consumer_epoch: Some(0), ..head(12) }, raw(None))]);
     assert_eq!(script.consumer.queued_messages(), 0);
     assert_eq!(script.sent(), ["FLOW 5"]);
-    script.deliver([Entry::read(MessageHead { consumer_epoch: Some(1), ..head(4) }, raw(None)), single(5)]);
+    script.deliver([ReceivedEntry::read(MessageHead { consumer_epoch: Some(1), ..head(4) }, raw(None)), single(5)]);
     assert_eq!(script.consume(), [(1, 4), (1, 5)]);
     script.lose_link();
-    assert_eq!(script.consumer.subscribe_request(script.now).consumer_epoch, Some(1));
+    assert_eq!(script.consumer.subscribe_request().consumer_epoch, Some(1));
 }
 
 #[test]
@@ -92,7 +92,7 @@ fn acknowledgements_go_before_the_request_that_would_bring_them_back() {
     script.deliver((0..2).map(single));
     script.consume();
     script.ack(id(0));
-    script.consumer.redeliver_unacknowledged(script.now);
+    script.consumer.redeliver_unacknowledged();
     assert_eq!(script.sent(), ["ACK 1:0", "REDELIVER all"]);
 }
 
@@ -100,7 +100,7 @@ fn acknowledgements_go_before_the_request_that_would_bring_them_back() {
 fn on_shared_everything_comes_again_without_an_epoch() {
     let mut script = Script::attached(SHARED, |_| {});
     script.deliver((0..6).map(single));
-    script.consumer.redeliver_unacknowledged(script.now);
+    script.consumer.redeliver_unacknowledged();
     assert_eq!(script.sent(), ["REDELIVER all", "FLOW 6"]);
     assert_eq!(script.consumer.queued_messages(), 0);
 }

@@ -1,16 +1,19 @@
 //! Batches of which some members are acknowledged and some are not.
+//!
+//! Members of a batch are mostly acknowledged one after another, so the batch worked on last is kept outside the map: it
+//! takes no search.
 
 use std::collections::BTreeMap;
 
-use super::position::Position;
+use crate::machine::consumer::position::EntryPosition;
 use crate::wire::{AckId, AckSet};
 
 /// The most entries whose members are told apart. Beyond it the oldest is forgotten, which makes all its members count
 /// as unacknowledged: they may be delivered again, none is lost.
-pub(super) const PARTIAL_ENTRIES_MAX: usize = 16 * 1024;
+const PARTIAL_ENTRIES_MAX: usize = 16 * 1024;
 
 /// The most memory of the sets of members, in words of 8 bytes. Beyond it as beyond [`PARTIAL_ENTRIES_MAX`].
-pub(super) const PARTIAL_WORDS_MAX: usize = 1024 * 1024;
+const PARTIAL_WORDS_MAX: usize = 1024 * 1024;
 
 /// The largest set whose memory is kept for the next one, in words.
 const SPARE_WORDS_MAX: usize = 64;
@@ -32,68 +35,75 @@ impl Partial {
     }
 }
 
-/// The batches acknowledged in part; the one worked on last is at hand without a search.
+/// The batches acknowledged in part.
 #[derive(Debug, Default)]
 pub(super) struct Partials {
-    hot: Option<(Position, Partial)>,
-    rest: BTreeMap<Position, Partial>,
+    /// The batch worked on last.
+    last: Option<(EntryPosition, Partial)>,
+    /// All others.
+    rest: BTreeMap<EntryPosition, Partial>,
     /// Words of all sets.
     words: usize,
-    /// The set of an entry that was finished: its memory serves the next one.
+    /// The set of a batch that was finished: its memory serves the next one.
     spare: Option<AckSet>,
 }
 
 impl Partials {
     pub(super) fn is_empty(&self) -> bool {
-        self.hot.is_none() && self.rest.is_empty()
+        self.last.is_none() && self.rest.is_empty()
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.rest.len() + usize::from(self.hot.is_some())
+    fn len(&self) -> usize {
+        self.rest.len() + usize::from(self.last.is_some())
     }
 
-    /// The entry worked on last, if it is this one.
+    /// The batch worked on last, if it is this one.
     #[inline]
-    pub(super) fn at_hand(&mut self, position: Position) -> Option<&mut Partial> {
-        match &mut self.hot {
-            Some((hot, partial)) if *hot == position => Some(partial),
+    pub(super) fn last_mut(&mut self, position: EntryPosition) -> Option<&mut Partial> {
+        match &mut self.last {
+            Some((last, partial)) if *last == position => Some(partial),
             _ => None,
         }
     }
 
-    /// Brings what is known of an entry to hand.
-    pub(super) fn find(&mut self, position: Position) -> Option<&mut Partial> {
-        if self.hot.as_ref().is_none_or(|(hot, _)| *hot != position) {
+    /// What is known of a batch, which becomes the one worked on last.
+    pub(super) fn find(&mut self, position: EntryPosition) -> Option<&mut Partial> {
+        if self.last.as_ref().is_none_or(|(last, _)| *last != position) {
             let found = self.rest.remove(&position)?;
-            self.cool();
-            self.hot = Some((position, found));
+            self.put_back_last();
+            self.last = Some((position, found));
         }
-        self.hot.as_mut().map(|(_, partial)| partial)
+        self.last.as_mut().map(|(_, partial)| partial)
     }
 
-    /// The same; an unknown entry is one of which nothing is acknowledged. `forgotten` gets what must be told to the
-    /// broker of entries that had to make room.
-    pub(super) fn find_or_open(&mut self, position: Position, size: u32, forgotten: &mut Vec<AckId>) -> &mut Partial {
+    /// The same; an unknown batch is one of which nothing is acknowledged. `forgotten` gets what must be told to the
+    /// broker of batches that had to make room.
+    pub(super) fn find_or_insert(
+        &mut self,
+        position: EntryPosition,
+        size: u32,
+        forgotten: &mut Vec<AckId>,
+    ) -> &mut Partial {
         if self.find(position).is_none() {
-            self.cool();
+            self.put_back_last();
             let mut set = self.spare.take().unwrap_or_else(|| AckSet::full(0));
             set.refill(size);
             let partial = Partial { set, size, unsent: false };
             self.words += partial.words();
-            self.hot = Some((position, partial));
+            self.last = Some((position, partial));
             self.make_room(forgotten);
         }
-        let (_, partial) = self.hot.as_mut().expect("it was found or opened just now");
+        let (_, partial) = self.last.as_mut().expect("it was found or inserted just now");
         partial
     }
 
-    fn cool(&mut self) {
-        if let Some((position, partial)) = self.hot.take() {
+    fn put_back_last(&mut self) {
+        if let Some((position, partial)) = self.last.take() {
             self.rest.insert(position, partial);
         }
     }
 
-    /// Never forgets the entry at hand.
+    /// Forgets the oldest beyond the bounds, but never the one worked on last.
     fn make_room(&mut self, forgotten: &mut Vec<AckId>) {
         while self.len() > PARTIAL_ENTRIES_MAX || self.words > PARTIAL_WORDS_MAX {
             let Some((position, partial)) = self.rest.pop_first() else { return };
@@ -104,9 +114,9 @@ impl Partials {
         }
     }
 
-    /// Forgets an entry.
-    pub(super) fn remove(&mut self, position: Position) {
-        let found = match self.hot.take_if(|(hot, _)| *hot == position) {
+    /// Forgets a batch.
+    pub(super) fn remove(&mut self, position: EntryPosition) {
+        let found = match self.last.take_if(|(last, _)| *last == position) {
             Some((_, partial)) => Some(partial),
             None => self.rest.remove(&position),
         };
@@ -117,9 +127,9 @@ impl Partials {
         }
     }
 
-    /// Forgets all entries below `position`.
-    pub(super) fn remove_below(&mut self, position: Position) {
-        if let Some((_, partial)) = self.hot.take_if(|(hot, _)| *hot < position) {
+    /// Forgets all batches below `position`.
+    pub(super) fn remove_below(&mut self, position: EntryPosition) {
+        if let Some((_, partial)) = self.last.take_if(|(last, _)| *last < position) {
             self.words -= partial.words();
         }
         if self.rest.first_key_value().is_some_and(|(first, _)| *first < position) {
@@ -129,9 +139,9 @@ impl Partials {
         }
     }
 
-    /// Positions of all entries, each marked as not told to the broker.
-    pub(super) fn all_unsent(&mut self) -> Vec<Position> {
-        self.cool();
+    /// Marks each batch as one that the broker is to be told of; their positions.
+    pub(super) fn mark_all_unsent(&mut self) -> Vec<EntryPosition> {
+        self.put_back_last();
         self.rest.values_mut().for_each(|partial| partial.unsent = true);
         self.rest.keys().copied().collect()
     }
@@ -141,8 +151,8 @@ impl Partials {
 mod tests {
     use super::*;
 
-    fn at(entry_id: u64) -> Position {
-        Position { ledger_id: 1, entry_id }
+    fn at(entry_id: u64) -> EntryPosition {
+        EntryPosition { ledger_id: 1, entry_id }
     }
 
     #[test]
@@ -150,7 +160,7 @@ mod tests {
         let mut partials = Partials::default();
         let mut forgotten = Vec::new();
         for entry in 0..=PARTIAL_ENTRIES_MAX as u64 {
-            let partial = partials.find_or_open(at(entry), 3, &mut forgotten);
+            let partial = partials.find_or_insert(at(entry), 3, &mut forgotten);
             partial.set.clear(0);
             partial.unsent = entry < 1;
         }
@@ -164,7 +174,7 @@ mod tests {
         let mut partials = Partials::default();
         let size = 64 * (PARTIAL_WORDS_MAX as u32 / 4);
         for entry in 0..6 {
-            partials.find_or_open(at(entry), size, &mut Vec::new());
+            partials.find_or_insert(at(entry), size, &mut Vec::new());
         }
         assert_eq!(partials.len(), 4);
         partials.remove(at(3));

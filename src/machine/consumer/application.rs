@@ -1,0 +1,222 @@
+//! What the application asks of the consumer, through [`Endpoint::with`](crate::machine::Endpoint::with).
+
+use std::collections::VecDeque;
+
+use super::operations::Operation;
+use super::position::EntryPosition;
+use super::{
+    CONFIRMED_IDS_MAX, Consumer, Deferred, LastMessageId, Now, ReceivedEntry, ReplyTo, ReturnedPermits, SeekTo, Taken,
+};
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::MessagePosition;
+use crate::pb;
+use crate::wire::{AckId, EntryError};
+
+/// Receiving.
+impl Consumer {
+    /// Takes the whole queue, behind what `into` holds; best given empty, so that both buffers serve in turn. What is
+    /// taken counts as permits until it is credited.
+    pub fn take(&mut self, permits: ReturnedPermits, into: &mut VecDeque<ReceivedEntry>) -> Taken {
+        self.return_permits(permits);
+        if self.queue.take(into) {
+            self.redeliver_everything();
+        }
+        Taken { queue_epoch: self.queue.epoch(), attempt: self.queue.attempt(), ended: self.lifecycle.ended().cloned() }
+    }
+
+    /// Gives permits back; half a queue of them are granted to the broker again.
+    pub fn return_permits(&mut self, permits: ReturnedPermits) {
+        if permits.count > 0 {
+            self.queue.return_permits(permits);
+            self.notify_flow();
+        }
+    }
+
+    /// With a `receiver_queue_size` of 0: a receive waits, so one permit is granted unless one is out. A receive that
+    /// goes away leaves it out, and the message waits for the next one. With any other size it does nothing.
+    pub fn request_one(&mut self) {
+        self.queue.request_one();
+        self.notify_flow();
+    }
+
+    /// An entry turned out damaged when it was opened: it is acknowledged with the reason (`validation_error`), and
+    /// its `permits` go back. One of an earlier attach is left alone: it comes again.
+    pub fn reject(&mut self, ledger_id: u64, entry_id: u64, error: &EntryError, permits: ReturnedPermits) {
+        if permits.attempt != self.queue.attempt() || self.lifecycle.is_finished() {
+            return;
+        }
+        let position = EntryPosition { ledger_id, entry_id };
+        self.redelivery.remove(position);
+        self.acks.reject(position, error.validation_error().into());
+        self.is_dirty = true;
+        self.return_permits(permits);
+    }
+}
+
+/// Acknowledging.
+impl Consumer {
+    /// Acknowledges one message: it is noted, grouped with others, and written when the group is due. `now` is only
+    /// called when a group begins.
+    ///
+    /// Without a connection it waits for the next one.
+    ///
+    /// # Errors
+    /// The consumer is over; the id names a member of a batch without the size of the batch, and nothing is known of
+    /// that batch ([`ErrorKind::InvalidArgument`]); too many acknowledgements wait ([`ErrorKind::QueueFull`]).
+    #[inline]
+    pub fn ack(&mut self, id: &MessagePosition, now: impl FnOnce() -> Now) -> Result<()> {
+        let takes_acks = self.lifecycle.ended().is_none() && self.acks.are_needed() && !self.seek.is_running();
+        if takes_acks && self.acks.ack_fast(id) {
+            return Ok(());
+        }
+        self.ack_slow(id, now)
+    }
+
+    #[inline(never)]
+    fn ack_slow(&mut self, id: &MessagePosition, now: impl FnOnce() -> Now) -> Result<()> {
+        if !self.takes_acks()? {
+            return Ok(());
+        }
+        if self.acks.ack_slow(id).map_err(|error| error.with_topic(&self.topic))? {
+            self.redelivery.remove(EntryPosition::of(id));
+        }
+        self.is_dirty |= self.acks.schedule(now);
+        Ok(())
+    }
+
+    /// Acknowledges everything up to and including the message.
+    ///
+    /// # Errors
+    /// As [`ack`](Self::ack), and [`ErrorKind::NotAllowed`] on Shared and Key_Shared subscriptions, where a broker
+    /// would ignore it without a word.
+    pub fn ack_cumulative(&mut self, id: &MessagePosition, now: impl FnOnce() -> Now) -> Result<()> {
+        self.allow_cumulative()?;
+        if !self.takes_acks()? {
+            return Ok(());
+        }
+        let finished = self.acks.ack_cumulative(id).map_err(|error| error.with_topic(&self.topic))?;
+        self.redelivery.remove_up_to(finished);
+        self.is_dirty |= self.acks.schedule(now);
+        Ok(())
+    }
+
+    /// Acknowledges and answers once the broker has confirmed it (ACK with a `request_id`, ACK_RESPONSE). If the
+    /// connection is lost meanwhile it is sent again, until `operation_timeout` has passed.
+    ///
+    /// Members of a batch that leave nothing to tell the broker yet (no batch index acknowledgement, and others of the
+    /// batch are open) are noted and confirmed at once. `cumulative` takes exactly one id. At most
+    /// [`CONFIRMED_IDS_MAX`].
+    pub fn ack_confirmed(
+        &mut self,
+        ids: &[MessagePosition],
+        cumulative: bool,
+        reply: ReplyTo<()>,
+        now: Now,
+        deferred: &mut Deferred,
+    ) {
+        match self.prepare_confirmed(ids, cumulative) {
+            Err(error) => reply.answer(Err(error.with_topic(&self.topic)), deferred),
+            Ok(ids) if ids.is_empty() => reply.answer(Ok(()), deferred),
+            Ok(entries) => {
+                let members = if cumulative { Vec::new() } else { ids.to_vec() };
+                self.begin(Operation::Ack { ids: entries, members, cumulative, reply }, now, deferred);
+            }
+        }
+    }
+
+    fn prepare_confirmed(&mut self, ids: &[MessagePosition], cumulative: bool) -> Result<Vec<AckId>> {
+        if cumulative {
+            self.allow_cumulative()?;
+        }
+        if ids.len() > CONFIRMED_IDS_MAX {
+            return Err(Error::local(ErrorKind::InvalidArgument, "more than 10000 ids in one acknowledgement"));
+        }
+        if !self.takes_acks()? {
+            return Ok(Vec::new());
+        }
+        self.acks.resolve(ids, cumulative)
+    }
+
+    /// Asks for the message's entry again after `negative_ack_redelivery_delay`: the entry with all its members that
+    /// are not acknowledged. On Exclusive and Failover everything after the last acknowledgement comes again.
+    ///
+    /// Without a connection there is nothing to ask: a new one delivers everything that is not acknowledged.
+    pub fn nack(&mut self, id: &MessagePosition, now: Now) {
+        if !self.lifecycle.is_receiving() || self.seek.is_running() {
+            return;
+        }
+        let before = self.redelivery.due_at();
+        if !self.redelivery.nack(EntryPosition::of(id), now) {
+            self.redeliver_everything();
+        }
+        self.is_dirty |= self.redelivery.due_at() != before;
+    }
+
+    /// Asks for everything again that is not acknowledged; what is queued is thrown away, for it comes again too.
+    pub fn redeliver_unacknowledged(&mut self) {
+        if self.lifecycle.is_receiving() && !self.seek.is_running() {
+            self.redeliver_everything();
+        }
+    }
+
+    /// Whether acknowledgements are taken: not on a non-persistent topic, and not of messages from before a seek.
+    fn takes_acks(&self) -> Result<bool> {
+        match self.lifecycle.ended() {
+            Some(ended) => Err(ended.clone()),
+            None => Ok(self.acks.are_needed() && !self.seek.is_running()),
+        }
+    }
+
+    fn allow_cumulative(&self) -> Result<()> {
+        if self.config.subscription_type.is_in_order() {
+            return Ok(());
+        }
+        let why = "cumulative acknowledgement needs an Exclusive or Failover subscription";
+        Err(Error::local(ErrorKind::NotAllowed, why).with_topic(&self.topic))
+    }
+}
+
+/// Operations.
+impl Consumer {
+    /// Deletes the subscription, and this consumer with it (UNSUBSCRIBE). The broker refuses while others are
+    /// connected to it, unless `force`.
+    pub fn unsubscribe(&mut self, force: bool, reply: ReplyTo<()>, now: Now, deferred: &mut Deferred) {
+        self.acks.flush();
+        self.begin(Operation::Unsubscribe { force, reply }, now, deferred);
+    }
+
+    /// Asks for the last message of the topic.
+    pub fn last_message_id(&mut self, reply: ReplyTo<LastMessageId>, now: Now, deferred: &mut Deferred) {
+        self.begin(Operation::LastMessageId { reply }, now, deferred);
+    }
+
+    /// Asks what the broker knows of this consumer.
+    pub fn stats(&mut self, reply: ReplyTo<pb::CommandConsumerStatsResponse>, now: Now, deferred: &mut Deferred) {
+        self.begin(Operation::Stats { reply }, now, deferred);
+    }
+
+    /// Moves the subscription. From this call on until the answer no message of before is delivered; acknowledgements
+    /// made before it are sent first, those made during it are ignored. All consumers of the subscription are
+    /// disconnected by it, and attach again. One seek at a time: a second one is refused with [`ErrorKind::Busy`].
+    pub fn seek(&mut self, to: SeekTo, reply: ReplyTo<()>, now: Now, deferred: &mut Deferred) {
+        if self.seek.is_running() {
+            let busy = Error::local(ErrorKind::Busy, "another seek of this consumer is under way");
+            return reply.answer(Err(busy.with_topic(&self.topic)), deferred);
+        }
+        if self.lifecycle.ended().is_none() {
+            self.seek.begin();
+            self.clear_queue();
+            self.redelivery.reset();
+            self.acks.flush();
+        }
+        self.begin(Operation::Seek { to, reply }, now, deferred);
+    }
+
+    fn begin(&mut self, operation: Operation, now: Now, deferred: &mut Deferred) {
+        if let Some(ended) = self.lifecycle.ended() {
+            return operation.fail(ended.clone(), deferred);
+        }
+        self.operations.push(operation, self.config.operation_timeout, now, deferred);
+        self.is_dirty = true;
+    }
+}

@@ -1,0 +1,73 @@
+//! SUBSCRIBE, and the attach and detach that follow it.
+
+use super::operations::Operation;
+use super::{Consumer, Deferred, SubscriptionType};
+use crate::pb;
+
+impl Consumer {
+    /// SUBSCRIBE, without its request id. The fields are the same each time but for `consumer_epoch`.
+    pub fn subscribe_request(&mut self) -> pb::CommandSubscribe {
+        self.lifecycle.set_opening();
+        let config = &self.config;
+        let key_shared = config.subscription_type == SubscriptionType::KeyShared;
+        pb::CommandSubscribe {
+            topic: self.topic.as_ref().to_owned(),
+            subscription: config.subscription.clone(),
+            sub_type: config.subscription_type.wire().into(),
+            consumer_id: self.id.0,
+            request_id: 0,
+            consumer_name: config.consumer_name.clone(),
+            priority_level: Some(config.priority_level),
+            durable: Some(true),
+            start_message_id: None,
+            metadata: key_values(&config.properties),
+            read_compacted: Some(config.read_compacted),
+            schema: None,
+            initial_position: Some(config.initial_position.wire().into()),
+            replicate_subscription_state: config.replicate_subscription_state,
+            force_topic_creation: Some(true),
+            start_message_rollback_duration_sec: None,
+            key_shared_meta: key_shared.then(|| config.key_shared.wire()),
+            subscription_properties: key_values(&config.subscription_properties),
+            consumer_epoch: Some(self.redelivery.epoch()),
+        }
+    }
+
+    /// SUBSCRIBE succeeded: the broker knows nothing of an earlier attach but what it has stored. So permits and queue
+    /// start anew (what was delivered and not acknowledged comes again), negative acknowledgements are void, and what
+    /// waited for a connection or was not confirmed on the last one is sent.
+    pub fn on_attached(&mut self, deferred: &mut Deferred) {
+        if self.lifecycle.is_finished() {
+            return;
+        }
+        self.is_dirty = true;
+        self.queue.restart();
+        self.acks.on_attached();
+        self.redelivery.reset();
+        self.lifecycle.set_attached(deferred);
+        if let Some(Operation::Seek { reply, .. }) = self.operations.on_attached() {
+            self.seek.end();
+            reply.answer(Ok(()), deferred);
+        }
+    }
+
+    /// The open failed, the connection was lost, or the broker closed this consumer. What is queued may still be
+    /// taken until the next attach.
+    pub fn on_detached(&mut self, deferred: &mut Deferred) {
+        if self.lifecycle.is_finished() {
+            return;
+        }
+        self.is_dirty = true;
+        self.redelivery.reset();
+        self.lifecycle.set_detached();
+        if self.lifecycle.is_close_sent() {
+            // Whatever the reason, the broker has no such consumer any more.
+            return self.finish(Ok(()), deferred);
+        }
+        self.finish_if_closed_while_detached(deferred);
+    }
+}
+
+fn key_values(pairs: &[(String, String)]) -> Vec<pb::KeyValue> {
+    pairs.iter().map(|(key, value)| pb::KeyValue { key: key.clone(), value: value.clone() }).collect()
+}

@@ -1,0 +1,64 @@
+//! What is due, and when.
+
+use std::time::Instant;
+
+use super::{Consumer, Deadline, Deferred, Now};
+use crate::machine::connection::peer::RequestError;
+
+impl Consumer {
+    /// When something is due. Acknowledgements and redeliveries wait for the next attach without one.
+    pub fn poll_deadline(&self) -> Option<Deadline> {
+        if self.lifecycle.is_finished() {
+            return None;
+        }
+        let due = |at: Option<Instant>, why| at.map(|at| Deadline::new(at, why));
+        let mut next = Deadline::earlier(self.lifecycle.subscribe_deadline(), self.lifecycle.close_deadline());
+        next = Deadline::earlier(next, due(self.operations.due_at(), "operation of a consumer"));
+        if self.lifecycle.is_attached() {
+            next = Deadline::earlier(next, due(self.acks.due_at(), "acknowledgement group time"));
+            next = Deadline::earlier(next, due(self.redelivery.due_at(), "negative acknowledgement delay"));
+        }
+        next
+    }
+
+    /// Does what is due. Acknowledgements that are due are written by [`poll_transmit`](Self::poll_transmit).
+    pub fn handle_deadline(&mut self, now: Now, deferred: &mut Deferred) {
+        if self.lifecycle.is_finished() {
+            return;
+        }
+        let is_due = |deadline: Option<Deadline>| deadline.is_some_and(|deadline| deadline.is_due(now));
+        if is_due(self.lifecycle.subscribe_deadline()) {
+            return self.on_subscribe_timeout(deferred);
+        }
+        // Before the close, so that each caller gets the reason of its own operation.
+        while let Some(operation) = self.operations.take_overdue(now) {
+            let error = RequestError::TimedOut.into_error(operation.name());
+            self.fail_operation(operation, error, deferred);
+            self.is_dirty = true;
+        }
+        if is_due(self.lifecycle.close_deadline()) {
+            return self.on_close_timeout(deferred);
+        }
+        self.finish_if_closed_while_detached(deferred);
+        if self.lifecycle.is_attached() {
+            self.handle_due_nacks(now);
+        }
+    }
+
+    /// Requests the entries whose delay is over. In order there is one request for everything.
+    fn handle_due_nacks(&mut self, now: Now) {
+        let mut due = self.redelivery.take_due(now);
+        if due.is_empty() {
+            return;
+        }
+        self.is_dirty = true;
+        if self.config.subscription_type.is_in_order() {
+            return self.redeliver_everything();
+        }
+        self.redelivery.request(&due);
+        due.sort_unstable();
+        // A copy in the queue of what comes again would be delivered twice.
+        self.queue.drop_entries(|position| due.binary_search(&position).is_ok());
+        self.notify_flow();
+    }
+}

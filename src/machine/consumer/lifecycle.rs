@@ -1,0 +1,255 @@
+//! From the first SUBSCRIBE to the end: the state of the attachment, close, failure.
+//!
+//! A consumer ends in two steps. Once it has *ended*, nothing is received any more and every call gets the reason, but
+//! acknowledgements and operations may still be on their way. Once it is *finished*, its server can forget it.
+
+use super::{Consumer, Deadline, Deferred, EndpointId, Now, ReplyTo};
+use crate::error::{Error, ErrorKind, Result};
+use crate::machine::connection::peer::RequestError;
+use crate::machine::endpoint::outbox::Response;
+
+/// What a close is called in errors.
+const CLOSE: &str = "the close of the consumer";
+
+/// ```text
+///               subscribe_request             on_attached
+///  Detached ----------------------> Opening ---------------> Attached
+///     ^                                |                        |
+///     +--------------------------------+------------------------+  on_detached
+///
+///  from every state: fail, subscribe or close timeout, closed, unsubscribed ---> Finished
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ConsumerState {
+    Detached,
+    Opening,
+    Attached,
+    Finished,
+}
+
+/// The first attach, which the application waits for.
+#[derive(Debug)]
+struct Subscribing {
+    reply: ReplyTo<()>,
+    deadline: Option<Deadline>,
+}
+
+/// A close that was requested.
+#[derive(Debug)]
+struct ConsumerClose {
+    /// Bounded by the callers that wait.
+    replies: Vec<ReplyTo<()>>,
+    deadline: Option<Deadline>,
+    /// The number of the CLOSE_CONSUMER that waits for its answer.
+    request: Option<u64>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct ConsumerLifecycle {
+    state: ConsumerState,
+    /// Until the first attach or the end.
+    subscribing: Option<Subscribing>,
+    close: Option<ConsumerClose>,
+    /// Why nothing is received any more.
+    ended: Option<Error>,
+    /// The broker has no such consumer any more, or was told so.
+    is_closed_at_broker: bool,
+}
+
+impl ConsumerLifecycle {
+    pub(super) fn new(subscribed: ReplyTo<()>, deadline: Option<Deadline>) -> Self {
+        Self {
+            state: ConsumerState::Detached,
+            subscribing: Some(Subscribing { reply: subscribed, deadline }),
+            close: None,
+            ended: None,
+            is_closed_at_broker: false,
+        }
+    }
+
+    #[inline]
+    pub(super) fn is_attached(&self) -> bool {
+        self.state == ConsumerState::Attached
+    }
+
+    pub(super) fn is_finished(&self) -> bool {
+        self.state == ConsumerState::Finished
+    }
+
+    pub(super) fn is_closed_at_broker(&self) -> bool {
+        self.is_closed_at_broker
+    }
+
+    /// Why nothing is received any more, once that is so.
+    #[inline]
+    pub(super) fn ended(&self) -> Option<&Error> {
+        self.ended.as_ref()
+    }
+
+    /// Whether messages that arrive are for the application.
+    #[inline]
+    pub(super) fn is_receiving(&self) -> bool {
+        self.is_attached() && self.ended.is_none()
+    }
+
+    /// A close was requested.
+    pub(super) fn is_closing(&self) -> bool {
+        self.close.is_some()
+    }
+
+    /// CLOSE_CONSUMER was sent: the broker does not know this consumer any more.
+    pub(super) fn is_close_sent(&self) -> bool {
+        self.close.as_ref().is_some_and(|close| close.request.is_some())
+    }
+
+    /// CLOSE_CONSUMER is sent now, as `number`.
+    pub(super) fn set_close_sent(&mut self, number: u64) {
+        if let Some(close) = &mut self.close {
+            close.request = Some(number);
+            self.is_closed_at_broker = true;
+        }
+    }
+
+    pub(super) fn set_opening(&mut self) {
+        if self.state == ConsumerState::Detached {
+            self.state = ConsumerState::Opening;
+        }
+    }
+
+    pub(super) fn set_attached(&mut self, deferred: &mut Deferred) {
+        self.state = ConsumerState::Attached;
+        self.answer_subscribed(Ok(()), deferred);
+    }
+
+    pub(super) fn set_detached(&mut self) {
+        self.state = ConsumerState::Detached;
+    }
+
+    /// Until when the first attach is waited for.
+    pub(super) fn subscribe_deadline(&self) -> Option<Deadline> {
+        self.subscribing.as_ref().and_then(|subscribing| subscribing.deadline)
+    }
+
+    /// Until when the close is waited for.
+    pub(super) fn close_deadline(&self) -> Option<Deadline> {
+        self.close.as_ref().and_then(|close| close.deadline)
+    }
+
+    /// Ends the wait for the first attach.
+    fn answer_subscribed(&mut self, result: Result<()>, deferred: &mut Deferred) {
+        if let Some(subscribing) = self.subscribing.take() {
+            subscribing.reply.answer(result, deferred);
+        }
+    }
+}
+
+impl Consumer {
+    /// Stops: nothing more is received, what was acknowledged is sent, then CLOSE_CONSUMER. The subscription stays.
+    /// `reply` is answered when the broker has confirmed it, at the latest after `operation_timeout`; without a
+    /// connection and with nothing to send, immediately. A second close waits for the first.
+    pub fn close(&mut self, reply: Option<ReplyTo<()>>, now: Now, deferred: &mut Deferred) {
+        if self.lifecycle.is_finished() {
+            if let Some(reply) = reply {
+                reply.answer(Ok(()), deferred);
+            }
+            return;
+        }
+        self.is_dirty = true;
+        if let Some(close) = &mut self.lifecycle.close {
+            close.replies.extend(reply);
+            return;
+        }
+        let deadline = Deadline::after(now, self.config.operation_timeout, "close of a consumer");
+        self.lifecycle.close = Some(ConsumerClose { replies: reply.into_iter().collect(), deadline, request: None });
+        let closed = self.closed_error();
+        self.lifecycle.answer_subscribed(Err(closed.clone()), deferred);
+        self.end(closed, deferred);
+        self.finish_if_closed_while_detached(deferred);
+    }
+
+    pub(super) fn on_close_response(&mut self, number: u64, response: Response, deferred: &mut Deferred) {
+        if self.lifecycle.close.as_ref().is_none_or(|close| close.request != Some(number)) {
+            return;
+        }
+        let result = match response {
+            // A connection that is gone has taken its consumers along.
+            Ok(_) | Err(RequestError::Disconnected) => Ok(()),
+            Err(error) => Err(error.into_error(CLOSE).with_topic(&self.topic)),
+        };
+        self.finish(result, deferred);
+    }
+
+    /// A detached consumer is closed at the broker already: its close is done once nothing waits to be sent.
+    pub(super) fn finish_if_closed_while_detached(&mut self, deferred: &mut Deferred) {
+        let is_detached = self.lifecycle.state == ConsumerState::Detached;
+        let has_unsent = self.acks.has_pending() || !self.operations.is_empty();
+        if self.lifecycle.is_closing() && is_detached && !has_unsent {
+            self.finish(Ok(()), deferred);
+        }
+    }
+
+    /// The first attach has taken too long.
+    pub(super) fn on_subscribe_timeout(&mut self, deferred: &mut Deferred) {
+        let why = format!("not subscribed within {:?}", self.config.operation_timeout);
+        self.fail(Error::local(ErrorKind::TimedOut, why), deferred);
+    }
+
+    /// The close has taken too long.
+    pub(super) fn on_close_timeout(&mut self, deferred: &mut Deferred) {
+        let late = RequestError::TimedOut.into_error(CLOSE).with_topic(&self.topic);
+        self.finish(Err(late), deferred);
+    }
+
+    /// The subscription was deleted, and this consumer with it: there is nothing left to close.
+    pub(super) fn on_unsubscribed(&mut self, deferred: &mut Deferred) {
+        self.lifecycle.is_closed_at_broker = true;
+        let gone = Error::local(ErrorKind::Closed, "the subscription was deleted by unsubscribe");
+        self.end(gone.with_topic(&self.topic), deferred);
+        self.finish(Ok(()), deferred);
+    }
+
+    /// Ends it with `error`: every caller that waits gets it, and every later call.
+    pub fn fail(&mut self, error: Error, deferred: &mut Deferred) {
+        if self.lifecycle.is_finished() {
+            return;
+        }
+        let error = error.with_topic(&self.topic);
+        if self.lifecycle.ended.is_none() {
+            self.end(error.clone(), deferred);
+        }
+        self.finish(Err(error), deferred);
+    }
+
+    /// The first step of the end: nothing is received any more.
+    fn end(&mut self, error: Error, deferred: &mut Deferred) {
+        self.lifecycle.ended = Some(error);
+        self.clear_queue();
+        self.queue.notify(EndpointId::Consumer(self.id), deferred);
+    }
+
+    /// The second step: nothing is sent any more. `closed` is for the callers that wait for the close; all others get
+    /// its error, or else the reason of the end.
+    pub(super) fn finish(&mut self, closed: Result<()>, deferred: &mut Deferred) {
+        self.lifecycle.state = ConsumerState::Finished;
+        self.is_dirty = true;
+        let gone = match (&closed, &self.lifecycle.ended) {
+            (Err(error), _) | (Ok(()), Some(error)) => error.clone(),
+            (Ok(()), None) => self.closed_error(),
+        };
+        self.lifecycle.answer_subscribed(Err(gone.clone()), deferred);
+        self.operations.fail_all(&gone, deferred);
+        for reply in self.lifecycle.close.take().into_iter().flat_map(|close| close.replies) {
+            reply.answer(closed.clone(), deferred);
+        }
+        if self.lifecycle.ended.is_none() {
+            self.end(gone, deferred);
+        }
+        self.acks.reset();
+        self.redelivery.reset();
+    }
+
+    fn closed_error(&self) -> Error {
+        Error::local(ErrorKind::Closed, "the consumer is closed").with_topic(&self.topic)
+    }
+}

@@ -1,0 +1,209 @@
+//! Entries that wait to be taken, and the permits that the broker charged for them.
+//!
+//! The receiving side takes the whole queue under one lock and hands it out without one. What it took becomes void
+//! when the broker delivers the same entries again or the application must not see them any more: at a new attach, a
+//! rewind, a seek, the end. Then the *queue epoch* moves. The receiving side compares it before each message, and drops
+//! what it took under an earlier one.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::entry::ReceivedEntry;
+use super::permits::{Permits, ReturnedPermits};
+use super::position::EntryPosition;
+use crate::error::Error;
+use crate::machine::{Deferred, EndpointId, ReadyList};
+
+/// How many entries the queue takes, as a multiple of `receiver_queue_size`, and at least [`ENTRIES_MIN`]. With a
+/// broker that keeps to its permits there are less than twice as many as permits.
+const ENTRIES_FACTOR: usize = 4;
+
+/// See [`ENTRIES_FACTOR`].
+const ENTRIES_MIN: usize = 256;
+
+/// What the receiving side watches without the consumer's lock.
+#[derive(Debug, Clone)]
+pub struct QueueSignals {
+    /// Gets the consumer's id when there is something to [`take`](super::Consumer::take).
+    pub inbox: Arc<ReadyList>,
+    /// The queue epoch: it moves when what was taken before is void.
+    pub epoch: Arc<AtomicU64>,
+}
+
+/// What [`Consumer::take`](super::Consumer::take) says besides the entries.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Taken {
+    /// The queue epoch they belong to. When it has moved, entries taken before are to be dropped and their permits
+    /// returned: they come again, or are not wanted any more.
+    pub queue_epoch: u64,
+    /// The attach that their permits belong to.
+    pub attempt: u64,
+    /// Nothing comes any more, and why.
+    pub ended: Option<Error>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Queue {
+    entries: VecDeque<ReceivedEntry>,
+    /// The most entries it takes. Beyond it they are dropped, and asked for again once the queue has been taken.
+    entries_max: usize,
+    /// Entries were dropped at the bound since the last take.
+    has_dropped: bool,
+    permits: Permits,
+    signals: QueueSignals,
+    /// The consumer's id is in the inbox.
+    is_in_inbox: bool,
+}
+
+impl Queue {
+    /// The counter of queue epochs, shared with the receiving side.
+    pub(super) fn epoch_counter(&self) -> Arc<AtomicU64> {
+        self.signals.epoch.clone()
+    }
+
+    pub(super) fn new(receiver_queue_size: u32, signals: QueueSignals) -> Self {
+        Self {
+            entries: VecDeque::new(),
+            entries_max: (receiver_queue_size as usize).saturating_mul(ENTRIES_FACTOR).max(ENTRIES_MIN),
+            has_dropped: false,
+            permits: Permits::new(receiver_queue_size),
+            signals,
+            is_in_inbox: false,
+        }
+    }
+
+    /// A new attach: permits start anew, and the broker delivers again what is here or was taken.
+    pub(super) fn restart(&mut self) {
+        self.has_dropped = false;
+        self.permits.restart();
+        self.entries.clear();
+        self.start_epoch();
+    }
+
+    /// The number of the present attach, for permits.
+    pub(super) fn attempt(&self) -> u64 {
+        self.permits.attempt()
+    }
+
+    pub(super) fn epoch(&self) -> u64 {
+        // The receiving side reads it again under the consumer's lock before it uses what it takes.
+        self.signals.epoch.load(Ordering::Relaxed)
+    }
+
+    fn start_epoch(&self) {
+        self.signals.epoch.fetch_add(1, Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Messages, not entries.
+    pub(super) fn messages(&self) -> u64 {
+        self.permits.queued()
+    }
+
+    /// Whether there is room for one more entry behind `ahead` others. If not, the entry will be asked for again.
+    #[inline]
+    pub(super) fn has_room(&mut self, ahead: usize) -> bool {
+        let has_room = ahead < self.entries_max;
+        self.has_dropped |= !has_room;
+        has_room
+    }
+
+    /// Books the permits of an entry that arrived: the broker charged `charged`, and `queued` of its members are about
+    /// to be [appended](Self::append).
+    #[inline]
+    pub(super) fn book(&mut self, charged: u32, queued: u32) {
+        if queued > 0 {
+            self.permits.arrived(queued);
+        }
+        if charged > queued {
+            self.permits.refused(charged - queued);
+        }
+    }
+
+    /// Adds entries whose permits are booked. Leaves `run` empty.
+    #[inline]
+    pub(super) fn append(&mut self, run: &mut Vec<ReceivedEntry>) {
+        // One move for each entry, from place to place.
+        self.entries.extend(run.drain(..));
+    }
+
+    /// Moves everything behind what `into` holds. Says whether entries were dropped since the last time.
+    pub(super) fn take(&mut self, into: &mut VecDeque<ReceivedEntry>) -> bool {
+        self.check();
+        self.is_in_inbox = false;
+        self.permits.take_all();
+        if into.is_empty() {
+            std::mem::swap(&mut self.entries, into);
+        } else {
+            into.append(&mut self.entries);
+        }
+        std::mem::take(&mut self.has_dropped)
+    }
+
+    /// See [`Permits::return_taken`].
+    pub(super) fn return_permits(&mut self, returned: ReturnedPermits) {
+        self.permits.return_taken(returned);
+    }
+
+    /// See [`Permits::request_one`].
+    pub(super) fn request_one(&mut self) {
+        self.permits.request_one();
+    }
+
+    /// See [`Permits::is_flow_due`].
+    pub(super) fn is_flow_due(&self) -> bool {
+        self.permits.is_flow_due()
+    }
+
+    /// See [`Permits::take_flow`].
+    pub(super) fn take_flow(&mut self) -> Option<u32> {
+        self.permits.take_flow()
+    }
+
+    /// Drops everything, here and where it was taken; the permits of what is here come back.
+    pub(super) fn clear(&mut self) {
+        self.check();
+        self.permits.cleared(self.permits.queued());
+        self.entries.clear();
+        self.start_epoch();
+    }
+
+    /// Drops the entries that `dropped` names, with their permits.
+    pub(super) fn drop_entries(&mut self, dropped: impl Fn(EntryPosition) -> bool) {
+        let mut members = 0u64;
+        self.entries.retain(|entry| {
+            let is_dropped = dropped(entry.position());
+            members += if is_dropped { entry.members.into() } else { 0 };
+            !is_dropped
+        });
+        self.permits.cleared(members);
+    }
+
+    /// Puts `id`, the consumer's, in the inbox, once until the next take.
+    pub(super) fn notify(&mut self, id: EndpointId, deferred: &mut Deferred) {
+        if !std::mem::replace(&mut self.is_in_inbox, true) {
+            if let Some(waker) = self.signals.inbox.notify(id) {
+                deferred.wake(waker);
+            }
+        }
+    }
+
+    /// The queue holds what its permits say. Where entries leave it, so that each is counted once; in debug builds.
+    fn check(&self) {
+        debug_assert_eq!(
+            self.entries.iter().map(|entry| u64::from(entry.members)).sum::<u64>(),
+            self.permits.queued(),
+            "the queue does not hold what its permits say"
+        );
+    }
+}

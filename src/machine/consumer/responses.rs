@@ -1,0 +1,117 @@
+//! What the broker answers to the consumer's requests, and what it says unasked.
+
+use super::Consumer;
+use super::operations::{LastMessageId, Operation};
+use super::position::EntryPosition;
+use crate::error::Error;
+use crate::machine::Deferred;
+use crate::machine::connection::peer::RequestError;
+use crate::machine::endpoint::outbox::{Op, OpKind, Response};
+use crate::wire::{AckId, Command};
+
+impl Consumer {
+    /// ACTIVE_CONSUMER_CHANGE.
+    pub fn on_active_change(&mut self, is_active: bool) {
+        self.topic_status.is_active = Some(is_active);
+    }
+
+    /// REACHED_END_OF_TOPIC.
+    pub fn on_end_of_topic(&mut self) {
+        self.topic_status.has_reached_end = true;
+    }
+
+    /// The response to a request that [`poll_transmit`](Self::poll_transmit) made, on whichever connection.
+    pub fn on_response(&mut self, op: Op, response: Response, deferred: &mut Deferred) {
+        if self.lifecycle.is_finished() {
+            return;
+        }
+        self.is_dirty = true;
+        if op.kind == OpKind::Close {
+            return self.on_close_response(op.number, response, deferred);
+        }
+        match response {
+            Ok(answer) => self.on_success(op, &answer, deferred),
+            Err(RequestError::Disconnected) => self.operations.retry(op.number),
+            Err(error) => {
+                let Some(operation) = self.operations.take(op.number) else { return };
+                let error = error.into_error(operation.name());
+                self.fail_operation(operation, error, deferred);
+            }
+        }
+    }
+
+    fn on_success(&mut self, op: Op, answer: &Command, deferred: &mut Deferred) {
+        if op.kind == OpKind::Seek {
+            return self.on_seek_success(op.number, deferred);
+        }
+        let Some(operation) = self.operations.take(op.number) else { return };
+        match (operation, answer) {
+            (Operation::Ack { ids, cumulative, reply, .. }, _) => {
+                self.on_acks_confirmed(&ids, cumulative);
+                reply.answer(Ok(()), deferred);
+            }
+            (Operation::Unsubscribe { reply, .. }, _) => {
+                reply.answer(Ok(()), deferred);
+                self.on_unsubscribed(deferred);
+            }
+            (Operation::LastMessageId { reply }, Command::GetLastMessageIdResponse(response)) => {
+                reply.answer(Ok(LastMessageId::read(response, self.partition)), deferred);
+            }
+            (Operation::Stats { reply }, Command::ConsumerStatsResponse(response)) => {
+                reply.answer(Ok(response.clone()), deferred);
+            }
+            (operation, answer) => {
+                let what = format!("the broker answered {} with {}", operation.name(), answer.name());
+                operation.fail(Error::protocol(what).with_topic(&self.topic), deferred);
+            }
+        }
+    }
+
+    /// Makes negative acknowledgements void of what is acknowledged. Not before: had it failed, they would have to come
+    /// again.
+    fn on_acks_confirmed(&mut self, acks: &[AckId], cumulative: bool) {
+        for ack in acks {
+            let (position, is_whole_entry) = (EntryPosition::of_ack(ack), ack.ack_set.is_empty());
+            if cumulative {
+                self.acks.on_cumulative_confirmed(ack);
+            }
+            match (is_whole_entry, cumulative) {
+                (true, true) => self.redelivery.remove_up_to(position),
+                (true, false) => self.redelivery.remove(position),
+                (false, _) => {}
+            }
+        }
+    }
+
+    /// On a persistent topic the broker has closed this consumer by now, and the seek ends with the next attach. On a
+    /// non-persistent one it stays.
+    fn on_seek_success(&mut self, number: u64, deferred: &mut Deferred) {
+        let Some(Operation::Seek { to, .. }) = self.operations.set_answered(number) else { return };
+        self.seek.set_start(to);
+        if !self.lifecycle.is_attached() {
+            return;
+        }
+        let Some(Operation::Seek { reply, .. }) = self.operations.take(number) else { return };
+        self.seek.end();
+        reply.answer(Ok(()), deferred);
+    }
+
+    /// Ends an operation with an error, and undoes what was done in advance for its success.
+    pub(super) fn fail_operation(&mut self, operation: Operation, error: Error, deferred: &mut Deferred) {
+        match &operation {
+            Operation::Seek { .. } => {
+                self.seek.end();
+                if self.lifecycle.is_attached() {
+                    // What was dropped for it is wanted after all.
+                    self.redeliver_everything();
+                }
+            }
+            Operation::Ack { ids, members, .. } => {
+                self.acks.restore_members(ids, members);
+                self.acks.flush();
+            }
+            Operation::Unsubscribe { .. } | Operation::LastMessageId { .. } | Operation::Stats { .. } => {}
+        }
+        operation.fail(error.with_topic(&self.topic), deferred);
+    }
+}

@@ -1,0 +1,75 @@
+//! What the consumer writes, and in which order.
+
+use super::{Consumer, Now};
+use crate::machine::endpoint::outbox::{More, Op, OpKind, Outbox};
+use crate::pb;
+use crate::wire::{Command, put_flow};
+
+impl Consumer {
+    /// Writes what is due, up to the quantum of `out`, in this order:
+    ///
+    /// 1. Acknowledgements. Before a rewind or a close all of them are due, or their messages would come again.
+    /// 2. Redelivery requests.
+    /// 3. Permits, as long as messages are wanted.
+    /// 4. Operations.
+    /// 5. The close, once no operation waits for its answer.
+    pub fn poll_transmit(&mut self, out: &mut Outbox<'_>, now: Now) -> More {
+        if !self.lifecycle.is_attached() || self.lifecycle.is_close_sent() {
+            return More::No;
+        }
+        let id = self.id.0;
+        let flush = self.lifecycle.is_closing() || self.redelivery.has_pending() || self.acks.is_due(now);
+        if flush && !self.acks.transmit(id, out) {
+            return More::Yes;
+        }
+        if !self.redelivery.transmit(id, out) {
+            return More::Yes;
+        }
+        if self.lifecycle.is_receiving() {
+            self.transmit_flow(out);
+        }
+        if self.operations.is_seek_waiting() {
+            // Those of before were written just now; what is known of batches is void once the position moves.
+            self.acks.reset();
+        }
+        self.operations.send(id, |op, command| out.request(op, command));
+        self.transmit_close(out);
+        More::No
+    }
+
+    fn transmit_flow(&mut self, out: &mut Outbox<'_>) {
+        while let Some(permits) = self.queue.take_flow() {
+            put_flow(out.tx.flat(), self.id.0, permits);
+        }
+    }
+
+    /// The close follows the last answer: a broker answers nothing for a consumer that it does not know any more.
+    fn transmit_close(&mut self, out: &mut Outbox<'_>) {
+        if !self.lifecycle.is_closing() || !self.operations.is_empty() {
+            return;
+        }
+        let number = self.operations.next_number();
+        self.lifecycle.set_close_sent(number);
+        let close = pb::CommandCloseConsumer { consumer_id: self.id.0, ..Default::default() };
+        out.request(Op { kind: OpKind::Close, number }, Command::CloseConsumer(close));
+    }
+
+    /// Requests everything that is not acknowledged, and drops what is on its way to the application.
+    pub(super) fn redeliver_everything(&mut self) {
+        self.redelivery.request_all();
+        self.clear_queue();
+        self.is_dirty = true;
+    }
+
+    /// Drops the queue; its permits are granted again.
+    pub(super) fn clear_queue(&mut self) {
+        self.queue.clear();
+        self.notify_flow();
+    }
+
+    /// Has the server write a FLOW if one is due.
+    #[inline]
+    pub(super) fn notify_flow(&mut self) {
+        self.is_dirty |= self.lifecycle.is_attached() && self.queue.is_flow_due();
+    }
+}
