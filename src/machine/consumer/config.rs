@@ -1,4 +1,4 @@
-//! What a consumer can be told, with defaults.
+//! The options of a consumer.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -18,7 +18,7 @@ pub enum SubscriptionType {
     /// One consumer; a second one is refused with `ConsumerBusy`. In order.
     #[default]
     Exclusive,
-    /// Messages go round among the consumers. No order.
+    /// Messages are distributed round-robin over the consumers. No order.
     Shared,
     /// One active consumer, the others stand by. In order.
     Failover,
@@ -44,8 +44,8 @@ impl SubscriptionType {
     }
 }
 
-/// Where a subscription starts that this SUBSCRIBE creates (`CommandSubscribe.initialPosition`). An existing one goes
-/// on where it stands.
+/// Where a subscription starts that this SUBSCRIBE creates (`CommandSubscribe.initialPosition`). An existing one
+/// resumes at its own position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum InitialPosition {
     /// After the last message of the topic.
@@ -108,18 +108,18 @@ pub struct ConsumerConfig {
     /// Default: [`SubscriptionType::Exclusive`].
     pub subscription_type: SubscriptionType,
     /// Shown in the broker's statistics; orders the consumers of a Failover subscription and places those of a
-    /// Key_Shared one. The machine invents none: who builds consumers gives each a name of its own. Default: none.
+    /// Key_Shared one. The machine generates none. Default: none.
     pub consumer_name: Option<String>,
     /// How many messages the broker may send ahead of the application. An entry is never split, and a broker may send
     /// as many entries as there are permits in one go, so batches go beyond it. 0: no message is sent ahead, each
-    /// waiting receive asks for one. At most [`RECEIVER_QUEUE_SIZE_MAX`]. Default: 1000.
+    /// receive that waits requests one. At most [`RECEIVER_QUEUE_SIZE_MAX`]. Default: 1000.
     pub receiver_queue_size: u32,
-    /// How long an acknowledgement may wait for others to share its frame. Zero: it leaves when the connection is next
+    /// How long an acknowledgement may wait for others to share its frame. Zero: it is sent when the connection is next
     /// free. Default: 100 ms.
     pub acknowledgment_group_time: Duration,
-    /// So many waiting acknowledgements leave without waiting longer, in entries. Default: 1000.
+    /// How many acknowledgements wait at most before they are sent together, in entries. Default: 1000.
     pub max_acknowledgment_group_size: usize,
-    /// How long after a negative acknowledgement the redelivery is asked for. At least
+    /// How long after a negative acknowledgement the redelivery is requested. At least
     /// [`NACK_REDELIVERY_DELAY_MIN`]. Default: 60 s.
     pub negative_ack_redelivery_delay: Duration,
     /// Default: [`InitialPosition::Latest`].
@@ -138,7 +138,7 @@ pub struct ConsumerConfig {
     pub key_shared: KeySharedPolicy,
     /// Read the compacted view of the topic: only Exclusive and Failover. Default: false.
     pub read_compacted: bool,
-    /// Replicate the subscription's position to other clusters. `None` leaves it as it is, which is the default.
+    /// Replicate the subscription's position to other clusters. Default: `None`, which leaves it as it is.
     pub replicate_subscription_state: Option<bool>,
     /// How long subscribing the first time, closing and the single requests may take. Default: 30 s.
     pub operation_timeout: Duration,
@@ -179,7 +179,7 @@ impl ConsumerConfig {
     /// [`ErrorKind::InvalidArgument`], naming the bad option.
     pub fn validate(&self) -> Result<()> {
         if self.subscription.is_empty() {
-            // A broker would answer ProducerBusy, which helps nobody.
+            // A broker would answer ProducerBusy, which names another cause.
             return refuse("the subscription needs a name");
         }
         if self.receiver_queue_size > RECEIVER_QUEUE_SIZE_MAX {
