@@ -1,4 +1,5 @@
-//! What the application asks of the consumer, through [`Endpoint::with`](crate::machine::Endpoint::with).
+//! What the application asks of the consumer, through [`Endpoint::with`](crate::machine::Endpoint::with). The close is
+//! in `lifecycle`.
 
 use std::collections::VecDeque;
 
@@ -14,8 +15,8 @@ use crate::wire::{AckId, EntryError};
 
 /// Receiving.
 impl Consumer {
-    /// Takes the whole queue, behind what `into` holds; best given empty, so that both buffers serve in turn. What is
-    /// taken counts as permits until it is credited.
+    /// Returns `permits`, then moves the whole queue behind what `into` holds. An empty `into` is swapped with the queue,
+    /// so that both buffers are used in turn. Permits of what is taken are held until they are returned.
     pub fn take(&mut self, permits: ReturnedPermits, into: &mut VecDeque<ReceivedEntry>) -> Taken {
         self.return_permits(permits);
         if self.queue.take(into) {
@@ -24,7 +25,7 @@ impl Consumer {
         Taken { queue_epoch: self.queue.epoch(), attempt: self.queue.attempt(), ended: self.lifecycle.ended().cloned() }
     }
 
-    /// Gives permits back; half a queue of them are granted to the broker again.
+    /// Returns permits: their messages were handed out, or dropped. Once they are half the queue they are granted again.
     pub fn return_permits(&mut self, permits: ReturnedPermits) {
         if permits.count > 0 {
             self.queue.return_permits(permits);
@@ -32,15 +33,15 @@ impl Consumer {
         }
     }
 
-    /// With a `receiver_queue_size` of 0: a receive waits, so one permit is granted unless one is out. A receive that
-    /// goes away leaves it out, and the message waits for the next one. With any other size it does nothing.
+    /// With a `receiver_queue_size` of 0: a receive waits, so one permit is granted unless one is outstanding. If that
+    /// receive is dropped, the message waits for the next one. With any other size it does nothing.
     pub fn request_one(&mut self) {
         self.queue.request_one();
         self.notify_flow();
     }
 
-    /// An entry turned out damaged when it was opened: it is acknowledged with the reason (`validation_error`), and
-    /// its `permits` go back. One of an earlier attach is left alone: it comes again.
+    /// An entry turned out damaged when it was opened: it is acknowledged with the reason (`validation_error`), and its
+    /// `permits` are returned. Does nothing if they are of an earlier attach: the entry is delivered again.
     pub fn reject(&mut self, ledger_id: u64, entry_id: u64, error: &EntryError, permits: ReturnedPermits) {
         if permits.attempt != self.queue.attempt() || self.lifecycle.is_finished() {
             return;
@@ -61,12 +62,13 @@ impl Consumer {
     /// Without a connection it waits for the next one.
     ///
     /// # Errors
-    /// The consumer is over; the id names a member of a batch without the size of the batch, and nothing is known of
-    /// that batch ([`ErrorKind::InvalidArgument`]); too many acknowledgements wait ([`ErrorKind::QueueFull`]).
+    /// The reason why the consumer has ended; [`ErrorKind::InvalidArgument`] if the id names a member of a batch without
+    /// the size of the batch, and nothing is known of that batch; [`ErrorKind::QueueFull`] if too many acknowledgements
+    /// wait.
     #[inline]
     pub fn ack(&mut self, id: &MessagePosition, now: impl FnOnce() -> Now) -> Result<()> {
-        let takes_acks = self.lifecycle.ended().is_none() && self.acks.are_needed() && !self.seek.is_running();
-        if takes_acks && self.acks.ack_fast(id) {
+        let is_noted = self.lifecycle.ended().is_none() && self.acks.are_needed() && !self.seek.is_running();
+        if is_noted && self.acks.ack_fast(id) {
             return Ok(());
         }
         self.ack_slow(id, now)
@@ -74,7 +76,7 @@ impl Consumer {
 
     #[inline(never)]
     fn ack_slow(&mut self, id: &MessagePosition, now: impl FnOnce() -> Now) -> Result<()> {
-        if !self.takes_acks()? {
+        if !self.notes_acks()? {
             return Ok(());
         }
         if self.acks.ack_slow(id).map_err(|error| error.with_topic(&self.topic))? {
@@ -90,8 +92,8 @@ impl Consumer {
     /// As [`ack`](Self::ack), and [`ErrorKind::NotAllowed`] on Shared and Key_Shared subscriptions, where a broker
     /// would ignore it without a word.
     pub fn ack_cumulative(&mut self, id: &MessagePosition, now: impl FnOnce() -> Now) -> Result<()> {
-        self.allow_cumulative()?;
-        if !self.takes_acks()? {
+        self.check_cumulative()?;
+        if !self.notes_acks()? {
             return Ok(());
         }
         let finished = self.acks.ack_cumulative(id).map_err(|error| error.with_topic(&self.topic))?;
@@ -100,11 +102,11 @@ impl Consumer {
         Ok(())
     }
 
-    /// Acknowledges and answers once the broker has confirmed it (ACK with a `request_id`, ACK_RESPONSE). If the
+    /// Acknowledges, and answers once the broker has confirmed it (ACK with a `request_id`, ACK_RESPONSE). If the
     /// connection is lost meanwhile it is sent again, until `operation_timeout` has passed.
     ///
-    /// Members of a batch that leave nothing to tell the broker yet (no batch index acknowledgement, and others of the
-    /// batch are open) are noted and confirmed at once. `cumulative` takes exactly one id. At most
+    /// Members of a batch of which the broker need not be told yet (no batch index acknowledgement, and others of the
+    /// batch are open) are noted and confirmed immediately. `cumulative` takes exactly one id. At most
     /// [`CONFIRMED_IDS_MAX`].
     pub fn ack_confirmed(
         &mut self,
@@ -126,21 +128,21 @@ impl Consumer {
 
     fn prepare_confirmed(&mut self, ids: &[MessagePosition], cumulative: bool) -> Result<Vec<AckId>> {
         if cumulative {
-            self.allow_cumulative()?;
+            self.check_cumulative()?;
         }
         if ids.len() > CONFIRMED_IDS_MAX {
             return Err(Error::local(ErrorKind::InvalidArgument, "more than 10000 ids in one acknowledgement"));
         }
-        if !self.takes_acks()? {
+        if !self.notes_acks()? {
             return Ok(Vec::new());
         }
         self.acks.resolve(ids, cumulative)
     }
 
-    /// Asks for the message's entry again after `negative_ack_redelivery_delay`: the entry with all its members that
-    /// are not acknowledged. On Exclusive and Failover everything after the last acknowledgement comes again.
+    /// Requests the message's entry again after `negative_ack_redelivery_delay`: the entry with all its members that are
+    /// not acknowledged. On Exclusive and Failover everything after the last acknowledgement comes again.
     ///
-    /// Without a connection there is nothing to ask: a new one delivers everything that is not acknowledged.
+    /// Without a connection it does nothing: the next attach delivers everything that is not acknowledged.
     pub fn nack(&mut self, id: &MessagePosition, now: Now) {
         if !self.lifecycle.is_receiving() || self.seek.is_running() {
             return;
@@ -152,22 +154,22 @@ impl Consumer {
         self.is_dirty |= self.redelivery.due_at() != before;
     }
 
-    /// Asks for everything again that is not acknowledged; what is queued is thrown away, for it comes again too.
+    /// Requests everything again that is not acknowledged. What is queued is dropped, for it comes again too.
     pub fn redeliver_unacknowledged(&mut self) {
         if self.lifecycle.is_receiving() && !self.seek.is_running() {
             self.redeliver_everything();
         }
     }
 
-    /// Whether acknowledgements are taken: not on a non-persistent topic, and not of messages from before a seek.
-    fn takes_acks(&self) -> Result<bool> {
+    /// Whether acknowledgements are noted: not on a non-persistent topic, and not of messages from before a seek.
+    fn notes_acks(&self) -> Result<bool> {
         match self.lifecycle.ended() {
             Some(ended) => Err(ended.clone()),
             None => Ok(self.acks.are_needed() && !self.seek.is_running()),
         }
     }
 
-    fn allow_cumulative(&self) -> Result<()> {
+    fn check_cumulative(&self) -> Result<()> {
         if self.config.subscription_type.is_in_order() {
             return Ok(());
         }
@@ -185,19 +187,19 @@ impl Consumer {
         self.begin(Operation::Unsubscribe { force, reply }, now, deferred);
     }
 
-    /// Asks for the last message of the topic.
+    /// Requests the id of the last message of the topic (GET_LAST_MESSAGE_ID).
     pub fn last_message_id(&mut self, reply: ReplyTo<LastMessageId>, now: Now, deferred: &mut Deferred) {
         self.begin(Operation::LastMessageId { reply }, now, deferred);
     }
 
-    /// Asks what the broker knows of this consumer.
+    /// Requests the broker's statistics of this consumer (CONSUMER_STATS).
     pub fn stats(&mut self, reply: ReplyTo<pb::CommandConsumerStatsResponse>, now: Now, deferred: &mut Deferred) {
         self.begin(Operation::Stats { reply }, now, deferred);
     }
 
-    /// Moves the subscription. From this call on until the answer no message of before is delivered; acknowledgements
-    /// made before it are sent first, those made during it are ignored. All consumers of the subscription are
-    /// disconnected by it, and attach again. One seek at a time: a second one is refused with [`ErrorKind::Busy`].
+    /// Moves the subscription (SEEK). From this call on until the answer no message is delivered; acknowledgements made
+    /// before it are sent first, those made during it are ignored. The broker disconnects all consumers of the
+    /// subscription, and they attach again. One seek at a time: a second one is refused with [`ErrorKind::Busy`].
     pub fn seek(&mut self, to: SeekTo, reply: ReplyTo<()>, now: Now, deferred: &mut Deferred) {
         if self.seek.is_running() {
             let busy = Error::local(ErrorKind::Busy, "another seek of this consumer is under way");

@@ -1,4 +1,4 @@
-//! What a consumer can be told, with defaults.
+//! The options of a consumer.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -19,7 +19,7 @@ pub enum SubscriptionType {
     /// One consumer; a second one is refused with `ConsumerBusy`. In order.
     #[default]
     Exclusive,
-    /// Messages go round among the consumers. No order.
+    /// Messages are distributed round-robin over the consumers. No order.
     Shared,
     /// One active consumer, the others stand by. In order.
     Failover,
@@ -45,8 +45,8 @@ impl SubscriptionType {
     }
 }
 
-/// Where a subscription starts that this SUBSCRIBE creates (`CommandSubscribe.initialPosition`). An existing one goes
-/// on where it stands.
+/// Where a subscription starts that this SUBSCRIBE creates (`CommandSubscribe.initialPosition`). An existing one
+/// resumes at its own position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum InitialPosition {
@@ -164,7 +164,7 @@ impl ConsumerConfig {
     /// [`ErrorKind::InvalidArgument`], naming the bad option.
     pub fn validate(&self) -> Result<()> {
         if self.subscription.is_empty() {
-            // A broker would answer ProducerBusy, which helps nobody.
+            // A broker would answer ProducerBusy, which names another cause.
             return refuse("the subscription needs a name");
         }
         if self.receiver_queue_size > RECEIVER_QUEUE_SIZE_MAX {

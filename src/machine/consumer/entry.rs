@@ -33,15 +33,15 @@ pub struct ReceivedEntry {
     pub consumer_epoch: Option<u64>,
     /// Where its parts lie, or why it cannot be read.
     pub body: Result<EntryBody, Box<EntryError>>,
-    /// How many permits it stands for, messages. On arrival what the broker charged; what is taken from the consumer
-    /// counts the members to be handed out, all of which are to be credited.
+    /// How many permits are charged for it, messages: on arrival those that the broker charged; once it is queued one
+    /// for each member to be handed out, to be returned by the receiving side.
     pub members: u32,
 }
 
 /// An entry that can be read: where its parts lie in [`ReceivedEntry::raw`], and what it takes to open it.
 ///
-/// Its metadata was checked as a whole; the rest of it is read again where somebody asks for it, which few do for each
-/// message. Carrying it along would cost every message more than that.
+/// Its metadata was checked as a whole. What is not here is read again from [`ReceivedEntry::raw`] when the application
+/// asks for it: most messages are handled without, and carrying it along would cost each of them more than that.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EntryBody {
     /// The serialized MessageMetadata.
@@ -63,7 +63,7 @@ pub struct EntryBody {
 }
 
 impl EntryBody {
-    /// Whether it is one message, and its payload lies there as it was sent.
+    /// Whether it is one message whose payload lies there as it was sent: no batch, chunk, compression or encryption.
     #[inline]
     pub fn is_plain(&self) -> bool {
         self.num_messages_in_batch.is_none() && self.compression == 0 && !self.encrypted && self.chunks.is_none()
@@ -72,9 +72,9 @@ impl EntryBody {
     #[inline]
     fn new(parts: &EntryParts, metadata: &Essence) -> Self {
         Self {
-            metadata: narrow(&parts.metadata),
-            payload: narrow(&parts.payload),
-            broker: parts.broker_metadata.as_ref().map(narrow),
+            metadata: to_u32(&parts.metadata),
+            payload: to_u32(&parts.payload),
+            broker: parts.broker_metadata.as_ref().map(to_u32),
             compression: metadata.compression,
             uncompressed_size: metadata.uncompressed_size,
             num_messages_in_batch: metadata.num_messages_in_batch,
@@ -84,16 +84,16 @@ impl EntryBody {
     }
 }
 
-/// A frame's length fits 32 bits, and so does every place in it.
-fn narrow(range: &Range<usize>) -> Range<u32> {
-    let narrow = |offset: usize| u32::try_from(offset).unwrap_or(u32::MAX);
-    narrow(range.start)..narrow(range.end)
+/// A frame's length fits 32 bits, and so does every offset in it.
+fn to_u32(range: &Range<usize>) -> Range<u32> {
+    let to_u32 = |offset: usize| u32::try_from(offset).unwrap_or(u32::MAX);
+    to_u32(range.start)..to_u32(range.end)
 }
 
 impl ReceivedEntry {
     /// Reads a delivery: finds the parts, compares the checksum, parses the metadata. Needs no consumer and so no lock.
     ///
-    /// Damage does not stop it: it is kept in [`body`](Self::body).
+    /// Damage is no error here: it is kept in [`body`](Self::body), and the consumer acknowledges the entry with it.
     #[inline]
     pub fn read(head: MessageHead, raw: Bytes) -> Self {
         let (body, members) = read_body(&head.ack_set, &raw);
@@ -120,19 +120,30 @@ impl ReceivedEntry {
     }
 }
 
-/// The body, and what the broker charged for it.
+/// The body, and how many permits the broker charged for it.
+///
+/// A broker charges by the metadata it stored. Where damage leaves a doubt what that was, the least is assumed, 1: what
+/// is returned beyond the charge would let the broker send more than the queue takes.
+///
+/// | entry | body | charged |
+/// | --- | --- | --- |
+/// | cannot be cut into its parts | the error | 1 |
+/// | checksum differs, metadata readable, its count possible | the error | by the count |
+/// | checksum differs, else | the error | 1 |
+/// | checksum right, metadata unreadable | the error | 1 |
+/// | checksum right, count impossible | the error | by the count: the broker read the same |
+/// | sound | the parts | by the count |
 fn read_body(ack_set: &[i64], raw: &[u8]) -> (Result<EntryBody, Box<EntryError>>, u32) {
     let parts = match EntryParts::split(raw) {
         Ok(parts) => parts,
         Err(error) => return (Err(error.into()), 1),
     };
-    let sound = parts.verify(raw);
+    let checksum = parts.verify(raw);
     let bytes = raw.get(parts.metadata.clone()).unwrap_or_default();
-    let metadata = match (sound, Essence::read(bytes)) {
+    let metadata = match (checksum, Essence::read(bytes)) {
         (Ok(()), Ok(metadata)) => metadata,
         (Ok(()), Err(error)) => return (Err(EntryError::Metadata(error).into()), 1),
-        // The metadata of a damaged entry may still be what the broker read; a count that the payload could not hold
-        // is the damage itself.
+        // A count that the payload could not hold is the damage itself.
         (Err(error), Ok(metadata)) => {
             let members = if check_count(&metadata, &parts).is_ok() { charged(&metadata, ack_set) } else { 1 };
             return (Err(error.into()), members);
@@ -146,17 +157,17 @@ fn read_body(ack_set: &[i64], raw: &[u8]) -> (Result<EntryBody, Box<EntryError>>
     (Ok(EntryBody::new(&parts, &metadata)), members)
 }
 
-/// The broker charges the members it has no acknowledgement of; its count of members is that of the metadata.
+/// The broker charges the members of which it has no acknowledgement; its count of members is that of the metadata.
 #[inline]
 fn charged(metadata: &Essence, ack_set: &[i64]) -> u32 {
     match metadata.num_messages_in_batch {
         None => 1,
-        Some(count) => live(ack_set, u32::try_from(count).unwrap_or(0)),
+        Some(count) => open_members(ack_set, u32::try_from(count).unwrap_or(0)),
     }
 }
 
-/// How many of the first `size` members `words` have as live.
-fn live(words: &[i64], size: u32) -> u32 {
+/// How many of the first `size` members are open in an `ack_set`.
+fn open_members(words: &[i64], size: u32) -> u32 {
     if words.is_empty() {
         return size;
     }
@@ -210,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plain_message_is_one_and_a_batch_its_live_members() {
+    fn a_single_message_is_charged_one_and_a_batch_its_open_members() {
         assert_eq!(ReceivedEntry::read(head(vec![]), raw(None, b"")).members, 1);
         assert_eq!(ReceivedEntry::read(head(vec![]), raw(Some(3), &[0; 30])).members, 3);
         let part = ReceivedEntry::read(head(vec![0b101_0101]), raw(Some(3), &[0; 30]));

@@ -1,23 +1,25 @@
-//! The consumer of one topic or partition: the queue, the permits, what is acknowledged, what is to come again.
+//! The machine of a consumer of one topic or partition: its queue, permits, acknowledgements and redelivery.
 //!
-//! It decides what goes to the broker and when; it never reads a clock, owns no connection and opens no batch. Entries
-//! come in as runs under one lock and leave as a whole queue under one lock; the handle opens them on the user's task.
-//! What it owes the broker and its user survives a lost connection: it is detached and attached again.
+//! It decides what is written to the broker and when; it reads no clock, owns no connection and opens no batch. Entries
+//! arrive in runs under one lock and leave as a whole queue under one lock; the handle opens them on the user's task. A
+//! lost connection ends nothing: the consumer is detached and attached again, with the acknowledgements and operations
+//! that wait. The order of calls is that of every [endpoint machine](crate::machine::EndpointMachine).
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `config` | the options |
-//! | `application` | what the application asks: take, acknowledge, seek, close |
-//! | `endpoint` | what the session and the supervisor ask, as of every endpoint |
-//! | `lifecycle` | SUBSCRIBE, attaching and detaching, the close, the end |
+//! | `application` | what the application asks: take, acknowledge, seek |
+//! | `endpoint` | the face to the session and the supervisor, as of every endpoint |
+//! | `attach` | SUBSCRIBE, attached, detached |
 //! | `delivery` | MESSAGE: what of it is queued |
-//! | `responses` | what the broker answers, and what it says unasked |
-//! | `transmit` | what is written, in which order, and deadlines |
+//! | `responses` | responses and notifications of the broker |
+//! | `transmit`, `deadlines` | what is written, in which order; what is due |
+//! | `lifecycle` | the state of the attachment, close, failure |
 //! | `queue`, `permits` | entries that wait to be taken, and the ledger of their permits |
-//! | `acks`, `partials` | acknowledgements that wait to be written, batches acknowledged in part |
+//! | `acks` | acknowledgements that wait to be written, batches acknowledged in part |
 //! | `redelivery` | negative acknowledgements, rewinds |
-//! | `operations`, `seek` | requests that wait for the broker's answer |
+//! | `operations`, `seek` | requests that wait for the broker's response |
 //! | `entry`, `position` | one delivered entry, read without the consumer; its place in the topic |
+//! | `config` | the options |
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -63,7 +65,7 @@ use seek::Seek;
 /// The most ids of one confirmed acknowledgement: they travel in one frame.
 pub const CONFIRMED_IDS_MAX: usize = 10_000;
 
-/// The machine of one consumer. See the module for what it does and never does.
+/// See the module.
 #[derive(Debug)]
 pub struct Consumer {
     id: ConsumerId,
@@ -77,11 +79,11 @@ pub struct Consumer {
     operations: Operations,
     seek: Seek,
     topic_status: TopicStatus,
-    /// An input since the last look gave the server something to do.
+    /// Whether an input gave the server something to do since it was last asked.
     is_dirty: bool,
 }
 
-/// What the broker has said unasked.
+/// What the broker has notified.
 #[derive(Debug, Default)]
 struct TopicStatus {
     /// Failover: whether this consumer is the active one.
@@ -124,7 +126,7 @@ impl Consumer {
         self.queue.epoch_counter()
     }
 
-    /// Its id.
+    /// `consumer_id` of the protocol.
     pub fn id(&self) -> ConsumerId {
         self.id
     }
@@ -139,17 +141,17 @@ impl Consumer {
         self.partition
     }
 
-    /// Whether it is subscribed at a broker at this moment.
+    /// Whether it is subscribed at a broker at the moment.
     pub fn is_attached(&self) -> bool {
         self.lifecycle.is_attached()
     }
 
-    /// Whether it is over, and its server may forget it.
+    /// Whether it is closed or failed, so that its server can forget it.
     pub fn is_finished(&self) -> bool {
         self.lifecycle.is_finished()
     }
 
-    /// Whether the broker knows that this consumer is over: it was closed or unsubscribed.
+    /// Whether nothing is left to close at the broker: it was closed or unsubscribed.
     pub fn is_closed_at_broker(&self) -> bool {
         self.lifecycle.is_closed_at_broker()
     }

@@ -1,4 +1,4 @@
-//! What the broker answers to the consumer's requests, and what it says unasked.
+//! Responses to the consumer's requests, and notifications of the broker.
 
 use super::Consumer;
 use super::operations::{LastMessageId, Operation};
@@ -20,7 +20,15 @@ impl Consumer {
         self.topic_status.has_reached_end = true;
     }
 
-    /// The response to a request that [`poll_transmit`](Self::poll_transmit) made, on whichever connection.
+    /// The response to a request that [`poll_transmit`](Self::poll_transmit) made, on this connection or an earlier one.
+    ///
+    /// | response | what is done |
+    /// | --- | --- |
+    /// | to an operation that has ended, or a close that was not sent under this number | nothing |
+    /// | to the close | the consumer is finished |
+    /// | success | the caller has its result; a seek on a persistent topic after the next attach |
+    /// | connection lost | the operation is sent again on the next one |
+    /// | refused, timed out | the caller has the error, and what was done in advance is undone |
     pub fn on_response(&mut self, op: Op, response: Response, deferred: &mut Deferred) {
         if self.lifecycle.is_finished() {
             return;
@@ -84,7 +92,7 @@ impl Consumer {
     }
 
     /// On a persistent topic the broker has closed this consumer by now, and the seek ends with the next attach. On a
-    /// non-persistent one it stays.
+    /// non-persistent one the consumer stays attached, and the seek ends here.
     fn on_seek_success(&mut self, number: u64, deferred: &mut Deferred) {
         let Some(Operation::Seek { to, .. }) = self.operations.set_answered(number) else { return };
         self.seek.set_start(to);

@@ -54,7 +54,7 @@ impl Consumer {
         out.request(Op { kind: OpKind::Close, number }, Command::CloseConsumer(close));
     }
 
-    /// Requests everything that is not acknowledged, and drops what is on its way to the application.
+    /// Requests everything that is not acknowledged, and drops what is queued or was taken: it comes again.
     pub(super) fn redeliver_everything(&mut self) {
         self.redelivery.request_all();
         self.clear_queue();
