@@ -59,7 +59,7 @@ pub(crate) async fn walk_through(url: &str, token: &str, topic: &str) -> Result<
         .subscribe()
         .await?;
 
-    let id = producer.send(Message::new("hello").property("language", "rust").key("order-7")).await?;
+    let id = producer.send(Message::new("hello").with_property("language", "rust").with_key("order-7")).await?;
     println!("sent          {id}  with a property and a key");
 
     let (tell, told) = oneshot::channel();
@@ -71,7 +71,7 @@ pub(crate) async fn walk_through(url: &str, token: &str, topic: &str) -> Result<
     println!(
         "received      {}  {:?}, key {:?}, properties {:?}",
         first.id(),
-        first.text(),
+        first.to_string_lossy(),
         first.key(),
         first.properties().collect::<Vec<_>>()
     );
@@ -81,13 +81,23 @@ pub(crate) async fn walk_through(url: &str, token: &str, topic: &str) -> Result<
     println!("acknowledged  {}", first.id());
 
     let second = consumer.receive().await?;
-    println!("received      {}  {:?}, redelivered {} times", second.id(), second.text(), second.redelivery_count());
+    println!(
+        "received      {}  {:?}, redelivered {} times",
+        second.id(),
+        second.to_string_lossy(),
+        second.redelivery_count()
+    );
     consumer.nack(&second)?;
     println!("refused       {}  it comes again", second.id());
     show(&consumer, consumed).await?;
 
     let again = consumer.receive().await?;
-    println!("received      {}  {:?}, redelivered {} times", again.id(), again.text(), again.redelivery_count());
+    println!(
+        "received      {}  {:?}, redelivered {} times",
+        again.id(),
+        again.to_string_lossy(),
+        again.redelivery_count()
+    );
     consumer.ack_confirmed(&again).await?;
     consumed += 1;
     show(&consumer, consumed).await?;

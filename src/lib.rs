@@ -12,7 +12,7 @@
 //! let client = Client::builder(url).auth(Token::new(token)).connect().await?;
 //!
 //! let producer = client.producer("persistent://public/default/orders").create().await?;
-//! let id = producer.send(Message::new("hello").property("k", "v").key("order-7")).await?;
+//! let id = producer.send(Message::new("hello").with_property("k", "v").with_key("order-7")).await?;
 //!
 //! let mut consumer = client
 //!     .consumer("persistent://public/default/orders", "billing")
@@ -20,7 +20,7 @@
 //!     .subscribe()
 //!     .await?;
 //! let message = consumer.receive().await?;
-//! assert_eq!((message.id(), message.key(), &*message.text()), (id, Some("order-7"), "hello"));
+//! assert_eq!((message.id(), message.key(), &*message.to_string_lossy()), (id, Some("order-7"), "hello"));
 //! consumer.ack(&message)?;
 //! # client.close().await?;
 //! # Ok(())
@@ -90,12 +90,14 @@ pub mod pb;
 pub mod sim;
 mod splitmix;
 pub mod topic;
+mod wall_time;
 pub mod wire;
 
 #[cfg(feature = "client")]
 pub use client::{
-    Acker, Authentication, Client, ClientBuilder, Consumer, ConsumerBuilder, ConsumerStats, HashingScheme,
-    MessageRoutingMode, Producer, ProducerBuilder, ReceivedMessage, Token, Topics, TryEnqueueError,
+    Acker, Authentication, Client, ClientBuilder, Consumer, ConsumerBuilder, ConsumerEvent, ConsumerEvents,
+    ConsumerStats, HashingScheme, MessageRoutingMode, Outcome, Producer, ProducerBuilder, ReceivedMessage, Token,
+    Topics, TryEnqueueError, UnreadableMessage, UnreadableReason,
 };
 pub use error::{Error, ErrorKind, Origin, SendError, ServerCode, ServerError};
 pub use id::MessageId;

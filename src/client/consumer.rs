@@ -1,27 +1,31 @@
-//! The consumer's handles: one that receives, and one, cloneable, that acknowledges.
+//! The consumer's handle: it receives, and asks the broker about the subscription.
 
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::task::{Context, Poll};
 
 use futures_core::Stream;
 
+use super::acker::{Acker, ConsumerShared};
+use super::clock;
+use super::events::ConsumerEvents;
 use super::message::ReceivedMessage;
+use super::parts::{Parts, all};
 use super::receive::Receiver;
-use super::{Shared, clock};
-use crate::error::{Error, ErrorKind, Result};
-use crate::id::{MessageId, MessagePosition};
-use crate::machine::consumer::{Consumer as Machine, ConsumerConfig, SeekTo};
-use crate::machine::{Deferred, Endpoint, ReadyList, Reply, ReplyTo};
+use crate::error::Result;
+use crate::id::MessageId;
+use crate::machine::consumer::{Consumer as Machine, SeekTo};
+use crate::machine::{Deferred, Reply};
 use crate::pb;
 
 /// Receives the messages of one subscription and acknowledges them.
 ///
-/// It is received from by one owner; [`Self::acker`] gives a cloneable handle that acknowledges from many tasks. A
-/// partitioned topic is one consumer: its partitions' messages come merged, in order within a partition.
+/// It is received from by one owner; [`Self::acker`] gives a cloneable handle that acknowledges from many tasks.
+/// Several topics, and the partitions of one, are one consumer: their messages come merged, in order within a
+/// partition. If one of them ends for good, that is an [event](Self::events), and the messages of the others keep
+/// coming.
 ///
 /// Dropping it, and every [`Acker`] made from it, sends the acknowledgements that wait and closes it at the broker; the
 /// subscription stays. What was not acknowledged is delivered again, to this subscription's other consumers or to its
@@ -32,61 +36,29 @@ pub struct Consumer {
     receiver: Receiver,
 }
 
-/// Acknowledges the messages of one consumer; cheap to clone and to share between tasks and threads. It keeps the
-/// consumer open at the broker until it is dropped, or the consumer closed.
-#[derive(Clone)]
-pub struct Acker {
-    shared: Arc<Handle>,
-}
-
-struct Handle {
-    endpoints: Vec<Arc<Endpoint<Machine>>>,
-    /// The full names it was made for; not empty.
-    topics: Vec<Arc<str>>,
-    /// The topic, or partition of one, of each endpoint.
-    parts: Vec<Arc<str>>,
-    config: Arc<ConsumerConfig>,
-    /// Keeps the tasks alive that carry out what the endpoints decide.
-    _client: Arc<Shared>,
-}
-
-impl Drop for Handle {
-    fn drop(&mut self) {
-        let mut deferred = Deferred::new();
-        for endpoint in &self.endpoints {
-            endpoint.with(&mut deferred, |consumer, deferred| consumer.close(None, clock::now(), deferred));
-        }
-    }
-}
-
 impl Consumer {
-    pub(super) fn new(
-        client: Arc<Shared>,
-        topics: Vec<Arc<str>>,
-        config: Arc<ConsumerConfig>,
-        endpoints: Vec<Arc<Endpoint<Machine>>>,
-        generations: Vec<Arc<AtomicU64>>,
-        inbox: Arc<ReadyList>,
-    ) -> Self {
-        let receiver = Receiver::new(&endpoints, generations, inbox, config.receiver_queue_size);
-        let part = |endpoint: &Arc<Endpoint<Machine>>| {
-            endpoint.with(&mut Deferred::new(), |consumer, _| consumer.topic().clone())
-        };
-        let parts = endpoints.iter().map(part).collect();
-        let shared = Handle { endpoints, topics, parts, config, _client: client };
-        Self { acker: Acker { shared: Arc::new(shared) }, receiver }
+    pub(super) fn new(shared: Arc<ConsumerShared>) -> Self {
+        let receiver = Receiver::new(shared.clone());
+        Self { acker: Acker { shared }, receiver }
     }
 
-    pub(super) fn endpoints(&self) -> &[Arc<Endpoint<Machine>>] {
-        &self.acker.shared.endpoints
+    fn parts(&self) -> &Parts<Machine> {
+        &self.acker.shared.parts
+    }
+
+    /// What it shares with its ackers.
+    #[cfg(test)]
+    pub(super) fn shared(&self) -> &Arc<ConsumerShared> {
+        &self.acker.shared
     }
 
     /// The next message; waits for one.
     ///
+    /// What concerns one topic of several, or one message, is an [event](Self::events) and no error, so
+    /// `while let Ok(message) = consumer.receive().await` ends with the consumer and not before.
+    ///
     /// # Errors
-    /// The reason when the consumer has ended for good, after the messages that were here. An error of kind
-    /// [`Unsupported`](ErrorKind::Unsupported) concerns one message that this build cannot read (an unknown codec,
-    /// end-to-end encryption, a chunk): it stays unacknowledged, and the next call goes on.
+    /// Why the consumer has ended: it was closed, or the last of its topics and partitions has ended for good.
     ///
     /// # Cancel safety
     /// Dropping the future loses no message and changes nothing.
@@ -116,18 +88,45 @@ impl Consumer {
     /// # Cancel safety
     /// Dropping the future loses no message.
     pub async fn receive_many(&mut self, messages_max: usize) -> Result<Vec<ReceivedMessage>> {
-        let mut messages = vec![self.receive().await?];
+        let mut messages = Vec::new();
+        if messages_max > 0 {
+            messages.push(self.receive().await?);
+        }
         while messages.len() < messages_max {
-            match self.receiver.try_next() {
-                Some(Ok(message)) => messages.push(message),
-                Some(Err(error)) => {
-                    self.receiver.hold(error);
-                    break;
-                }
-                None => break,
-            }
+            // An end is still there for the next call.
+            let Some(Ok(message)) = self.receiver.try_next() else { break };
+            messages.push(message);
         }
         Ok(messages)
+    }
+
+    /// What happens to the consumer besides messages: a topic or partition that has ended, a message that cannot be
+    /// read. Several readers share the events: each gets a part of them.
+    ///
+    /// Events are found while messages are received, whichever form of receiving that is.
+    ///
+    /// ```no_run
+    /// # async fn example(mut consumer: pulsar_native::Consumer) -> Result<(), pulsar_native::Error> {
+    /// use pulsar_native::ConsumerEvent;
+    ///
+    /// let mut events = consumer.events();
+    /// tokio::spawn(async move {
+    ///     while let Some(event) = events.recv().await {
+    ///         match event {
+    ///             ConsumerEvent::PartEnded { topic, error, .. } => eprintln!("{topic} has ended: {error}"),
+    ///             ConsumerEvent::Unreadable(message) => eprintln!("{message:?}"),
+    ///             other => eprintln!("{other:?}"),
+    ///         }
+    ///     }
+    /// });
+    /// while let Ok(message) = consumer.receive().await {
+    ///     consumer.ack(&message)?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn events(&self) -> ConsumerEvents {
+        ConsumerEvents::new(self.acker.shared.events.clone())
     }
 
     /// A handle that acknowledges, for other tasks.
@@ -139,8 +138,25 @@ impl Consumer {
     ///
     /// # Errors
     /// As of [`Acker::ack`].
+    #[inline]
     pub fn ack(&self, message: &ReceivedMessage) -> Result<()> {
         self.acker.ack(message)
+    }
+
+    /// Acknowledges one message by its id; see [`Acker::ack_id`].
+    ///
+    /// # Errors
+    /// As of [`Acker::ack_id`].
+    pub fn ack_id(&self, id: &MessageId) -> Result<()> {
+        self.acker.ack_id(id)
+    }
+
+    /// Acknowledges many messages by their ids; see [`Acker::ack_all`].
+    ///
+    /// # Errors
+    /// As of [`Acker::ack_all`].
+    pub fn ack_all(&self, ids: &[MessageId]) -> Result<()> {
+        self.acker.ack_all(ids)
     }
 
     /// Acknowledges all messages up to and including this one; see [`Acker::ack_cumulative`].
@@ -151,15 +167,73 @@ impl Consumer {
         self.acker.ack_cumulative(message)
     }
 
-    /// Acknowledges one message and waits for the broker's word; see [`Acker::ack_confirmed`].
+    /// Acknowledges all messages up to and including the one with this id; see [`Acker::ack_cumulative_id`].
     ///
     /// # Errors
+    /// As of [`Acker::ack_cumulative_id`].
+    pub fn ack_cumulative_id(&self, id: &MessageId) -> Result<()> {
+        self.acker.ack_cumulative_id(id)
+    }
+
+    /// Acknowledges one message and waits for the broker's confirmation; see [`Acker::ack_confirmed`].
+    ///
+    /// # Errors
+    /// As of [`Acker::ack_confirmed`].
+    ///
+    /// # Cancel safety
     /// As of [`Acker::ack_confirmed`].
     pub async fn ack_confirmed(&self, message: &ReceivedMessage) -> Result<()> {
         self.acker.ack_confirmed(message).await
     }
 
-    /// Asks for the message again after the delay; see [`Acker::nack`].
+    /// Acknowledges one message by its id and waits for the broker's confirmation; see [`Acker::ack_id_confirmed`].
+    ///
+    /// # Errors
+    /// As of [`Acker::ack_id_confirmed`].
+    ///
+    /// # Cancel safety
+    /// As of [`Acker::ack_id_confirmed`].
+    pub async fn ack_id_confirmed(&self, id: &MessageId) -> Result<()> {
+        self.acker.ack_id_confirmed(id).await
+    }
+
+    /// Acknowledges many messages by their ids and waits for the broker's confirmation; see
+    /// [`Acker::ack_all_confirmed`].
+    ///
+    /// # Errors
+    /// As of [`Acker::ack_all_confirmed`].
+    ///
+    /// # Cancel safety
+    /// As of [`Acker::ack_all_confirmed`].
+    pub async fn ack_all_confirmed(&self, ids: &[MessageId]) -> Result<()> {
+        self.acker.ack_all_confirmed(ids).await
+    }
+
+    /// Acknowledges all messages up to and including this one and waits for the broker's confirmation; see
+    /// [`Acker::ack_cumulative_confirmed`].
+    ///
+    /// # Errors
+    /// As of [`Acker::ack_cumulative_confirmed`].
+    ///
+    /// # Cancel safety
+    /// As of [`Acker::ack_cumulative_confirmed`].
+    pub async fn ack_cumulative_confirmed(&self, message: &ReceivedMessage) -> Result<()> {
+        self.acker.ack_cumulative_confirmed(message).await
+    }
+
+    /// Acknowledges all messages up to and including the one with this id and waits for the broker's confirmation; see
+    /// [`Acker::ack_cumulative_id_confirmed`].
+    ///
+    /// # Errors
+    /// As of [`Acker::ack_cumulative_id_confirmed`].
+    ///
+    /// # Cancel safety
+    /// As of [`Acker::ack_cumulative_id_confirmed`].
+    pub async fn ack_cumulative_id_confirmed(&self, id: &MessageId) -> Result<()> {
+        self.acker.ack_cumulative_id_confirmed(id).await
+    }
+
+    /// Asks for the message again after the redelivery delay; see [`Acker::nack`].
     ///
     /// # Errors
     /// As of [`Acker::nack`].
@@ -167,12 +241,28 @@ impl Consumer {
         self.acker.nack(message)
     }
 
+    /// Asks for the message with this id again after the redelivery delay; see [`Acker::nack_id`].
+    ///
+    /// # Errors
+    /// As of [`Acker::nack_id`].
+    pub fn nack_id(&self, id: &MessageId) -> Result<()> {
+        self.acker.nack_id(id)
+    }
+
+    /// Asks for many messages again after the redelivery delay; see [`Acker::nack_all`].
+    ///
+    /// # Errors
+    /// As of [`Acker::nack_all`].
+    pub fn nack_all(&self, ids: &[MessageId]) -> Result<()> {
+        self.acker.nack_all(ids)
+    }
+
     /// Asks for all messages again that this consumer has and has not acknowledged
     /// (REDELIVER_UNACKNOWLEDGED_MESSAGES without ids).
     pub fn redeliver_unacknowledged(&self) {
         let mut deferred = Deferred::new();
-        for endpoint in self.endpoints() {
-            endpoint.with(&mut deferred, |consumer, _| consumer.redeliver_unacknowledged(clock::now()));
+        for part in self.parts().iter() {
+            part.endpoint.with(&mut deferred, |consumer, _| consumer.redeliver_unacknowledged(clock::now()));
         }
     }
 
@@ -189,7 +279,7 @@ impl Consumer {
     /// Dropping the future forgets the question.
     pub async fn stats(&self) -> Result<ConsumerStats> {
         let mut stats = ConsumerStats::default();
-        for reply in self.acker.ask_each(|consumer, reply, deferred| consumer.stats(reply, clock::now(), deferred)) {
+        for reply in self.parts().ask_each(|consumer, reply, deferred| consumer.stats(reply, clock::now(), deferred)) {
             stats.add(&reply.await?);
         }
         Ok(stats)
@@ -204,11 +294,12 @@ impl Consumer {
     /// # Cancel safety
     /// Dropping the future forgets the question.
     pub async fn last_message_ids(&self) -> Result<Vec<MessageId>> {
-        let replies =
-            self.acker.ask_each(|consumer, reply, deferred| consumer.last_message_id(reply, clock::now(), deferred));
+        let ask = |consumer: &mut Machine, reply, deferred: &mut Deferred| {
+            consumer.last_message_id(reply, clock::now(), deferred);
+        };
         let mut ids = Vec::new();
-        for (reply, topic) in replies.into_iter().zip(&self.acker.shared.parts) {
-            ids.push(MessageId::at(reply.await?.id).with_topic(topic.clone()));
+        for (part, reply) in self.parts().ask_those(|_| false, ask) {
+            ids.push(MessageId::at(reply.await?.id).with_topic(part.topic.clone()));
         }
         Ok(ids)
     }
@@ -228,55 +319,66 @@ impl Consumer {
         let replies = match &to {
             SeekTo::Message { id, .. } => {
                 let (reply_to, reply) = Reply::pair();
-                let endpoint = self.acker.endpoint_of_id(id)?;
-                endpoint.with(&mut Deferred::new(), |consumer, deferred| {
+                let part = self.acker.part_of_id(id)?;
+                part.endpoint.with(&mut Deferred::new(), |consumer, deferred| {
                     consumer.seek(to, reply_to, clock::now(), deferred)
                 });
                 vec![reply]
             }
-            _ => self
-                .acker
-                .ask_each(|consumer, reply, deferred| consumer.seek(to.clone(), reply, clock::now(), deferred)),
+            to => {
+                let seek = |consumer: &mut Machine, reply, deferred: &mut Deferred| {
+                    consumer.seek(to.clone(), reply, clock::now(), deferred);
+                };
+                self.parts().ask_each(seek)
+            }
         };
         all(replies).await
     }
 
-    /// Deletes the subscription (UNSUBSCRIBE). It must be the subscription's last consumer, or `force` it: then the
-    /// others are disconnected.
+    /// Deletes the subscription (UNSUBSCRIBE), and ends this consumer with it. It must be the subscription's last one:
+    /// while others are connected the broker refuses, and everything stays as it is.
     ///
     /// # Errors
     /// The broker's refusal (`MetadataError` when other consumers are connected); no answer within the operation
-    /// timeout. The consumer is over all the same.
+    /// timeout.
     ///
     /// # Cancel safety
     /// The request is on its way once this was polled.
-    pub async fn unsubscribe(self, force: bool) -> Result<()> {
-        let replies =
-            self.acker.ask_each(|consumer, reply, deferred| consumer.unsubscribe(force, reply, clock::now(), deferred));
-        all(replies).await
+    pub async fn unsubscribe(&self) -> Result<()> {
+        self.delete_subscription(false).await
     }
 
-    /// Sends the acknowledgements that wait, closes the consumer and waits for the broker's answer. The subscription
-    /// stays.
+    /// [`Self::unsubscribe`] also while other consumers are connected: the broker disconnects them.
+    ///
+    /// # Errors
+    /// The broker's refusal; no answer within the operation timeout.
+    ///
+    /// # Cancel safety
+    /// The request is on its way once this was polled.
+    pub async fn force_unsubscribe(&self) -> Result<()> {
+        self.delete_subscription(true).await
+    }
+
+    async fn delete_subscription(&self, force: bool) -> Result<()> {
+        let ask = |consumer: &mut Machine, reply, deferred: &mut Deferred| {
+            consumer.unsubscribe(force, reply, clock::now(), deferred);
+        };
+        all(self.parts().ask_each(ask)).await
+    }
+
+    /// Sends the acknowledgements that wait, closes the consumer at the broker (CLOSE_CONSUMER) and waits for the
+    /// answer. The subscription stays. Further acknowledgements, by any [`Acker`], are refused.
     ///
     /// If the connection is lost before that answer, the consumer is closed all the same, and whether the broker got
     /// those acknowledgements is not known: their messages may be delivered again. [`Acker::ack_confirmed`] tells.
     ///
     /// # Errors
-    /// No answer within the operation timeout.
+    /// No answer within the operation timeout. The consumer is over all the same.
     ///
     /// # Cancel safety
     /// The close goes on when the future is dropped.
-    pub async fn close(self) -> Result<()> {
-        let mut deferred = Deferred::new();
-        let mut replies = Vec::new();
-        for endpoint in self.endpoints() {
-            let (to, reply) = Reply::pair();
-            endpoint.with(&mut deferred, |consumer, deferred| consumer.close(Some(to), clock::now(), deferred));
-            replies.push(reply);
-        }
-        drop(deferred);
-        all(replies).await
+    pub async fn close(&self) -> Result<()> {
+        all(self.parts().close()).await
     }
 
     /// The full names of the topics it was made for.
@@ -297,162 +399,18 @@ impl Consumer {
     /// Failover: whether this consumer is the active one, of any partition, as far as the broker has said
     /// (ACTIVE_CONSUMER_CHANGE). `None` before it has, and on other subscriptions.
     pub fn is_active(&self) -> Option<bool> {
-        let active =
-            |endpoint: &Arc<Endpoint<Machine>>| endpoint.with(&mut Deferred::new(), |consumer, _| consumer.is_active());
-        self.endpoints().iter().filter_map(active).reduce(|a, b| a || b)
+        self.parts().iter().filter_map(|part| part.read(Machine::is_active)).reduce(|a, b| a || b)
     }
 
     /// Whether every part of the topic is terminated and acknowledged to its end (REACHED_END_OF_TOPIC): nothing will
     /// come any more.
     pub fn has_reached_end_of_topic(&self) -> bool {
-        let ended = |endpoint: &Arc<Endpoint<Machine>>| {
-            endpoint.with(&mut Deferred::new(), |consumer, _| consumer.has_reached_end_of_topic())
-        };
-        self.endpoints().iter().all(ended)
+        self.parts().iter().all(|part| part.read(Machine::has_reached_end_of_topic))
     }
 
     /// Whether every part of it is attached to a broker at the moment.
     pub fn is_connected(&self) -> bool {
-        let attached = |endpoint: &Arc<Endpoint<Machine>>| {
-            endpoint.with(&mut Deferred::new(), |consumer, _| consumer.is_attached())
-        };
-        self.endpoints().iter().all(attached)
-    }
-}
-
-async fn all(replies: Vec<Reply<()>>) -> Result<()> {
-    let mut result = Ok(());
-    for reply in replies {
-        result = result.and(reply.await);
-    }
-    result
-}
-
-impl Acker {
-    #[inline]
-    fn endpoint_of(&self, message: &ReceivedMessage) -> Result<&Arc<Endpoint<Machine>>> {
-        let at = message.source();
-        if self.shared.parts.get(at).is_some_and(|part| message.is_of(part)) {
-            return Ok(&self.shared.endpoints[at]);
-        }
-        Err(self.not_ours(message))
-    }
-
-    #[cold]
-    fn not_ours(&self, message: &ReceivedMessage) -> Error {
-        let what = format!("message {} of {} did not come from this consumer", message.id(), message.topic());
-        Error::local(ErrorKind::InvalidArgument, what).with_topic(&self.shared.topics[0])
-    }
-
-    /// The endpoint that an id belongs to: an id names a partition, but no topic.
-    fn endpoint_of_id(&self, id: &MessageId) -> Result<&Arc<Endpoint<Machine>>> {
-        let endpoints = &self.shared.endpoints;
-        if self.shared.topics.len() > 1 {
-            let what = "an id does not say which of several topics it is of: use the message itself";
-            return Err(Error::local(ErrorKind::InvalidArgument, what));
-        }
-        let found = match (endpoints.len(), id.partition()) {
-            (1, _) => endpoints.first(),
-            (_, Some(partition)) => endpoints.get(partition as usize),
-            (_, None) => None,
-        };
-        found.ok_or_else(|| {
-            let what = format!("message id {id} names no partition of this consumer");
-            Error::local(ErrorKind::InvalidArgument, what).with_topic(&self.shared.topics[0])
-        })
-    }
-
-    /// Acknowledges one message (ACK, individual): it will not be delivered to this subscription again.
-    ///
-    /// It goes out with others, within the group time. Works from any thread, never waits.
-    ///
-    /// # Errors
-    /// [`Closed`](ErrorKind::Closed) when the consumer has ended; [`InvalidArgument`](ErrorKind::InvalidArgument)
-    /// for a message of another consumer.
-    #[inline]
-    pub fn ack(&self, message: &ReceivedMessage) -> Result<()> {
-        let endpoint = self.endpoint_of(message)?;
-        endpoint.with(&mut Deferred::new(), |consumer, _| consumer.ack(&message.position(), clock::now))
-    }
-
-    /// [`Self::ack`] by id alone, as kept by the application.
-    ///
-    /// # Errors
-    /// As of [`Self::ack`]; and when a partitioned topic's id names no partition.
-    pub fn ack_id(&self, id: &MessageId) -> Result<()> {
-        let endpoint = self.endpoint_of_id(id)?;
-        endpoint.with(&mut Deferred::new(), |consumer, _| consumer.ack(&id.position(), clock::now))
-    }
-
-    /// Acknowledges all messages of the (partition of the) topic up to and including this one (ACK, cumulative).
-    ///
-    /// # Errors
-    /// [`NotAllowed`](ErrorKind::NotAllowed) on Shared and Key_Shared subscriptions, where the broker would ignore
-    /// it; else as of [`Self::ack`].
-    pub fn ack_cumulative(&self, message: &ReceivedMessage) -> Result<()> {
-        let endpoint = self.endpoint_of(message)?;
-        endpoint.with(&mut Deferred::new(), |consumer, _| consumer.ack_cumulative(&message.position(), clock::now))
-    }
-
-    /// Acknowledges one message and waits until the broker has confirmed it (ACK with a `request_id`, ACK_RESPONSE).
-    ///
-    /// # Errors
-    /// The broker's refusal; no confirmation within the operation timeout, reconnects included: the message may
-    /// then be delivered again.
-    ///
-    /// # Cancel safety
-    /// The acknowledgement is on its way once this was polled.
-    pub async fn ack_confirmed(&self, message: &ReceivedMessage) -> Result<()> {
-        let endpoint = self.endpoint_of(message)?;
-        self.confirm(endpoint, message.position(), false).await
-    }
-
-    /// [`Self::ack_cumulative`], waiting until the broker has confirmed it.
-    ///
-    /// # Errors
-    /// As of [`Self::ack_cumulative`] and [`Self::ack_confirmed`].
-    ///
-    /// # Cancel safety
-    /// The acknowledgement is on its way once this was polled.
-    pub async fn ack_cumulative_confirmed(&self, message: &ReceivedMessage) -> Result<()> {
-        let endpoint = self.endpoint_of(message)?;
-        self.confirm(endpoint, message.position(), true).await
-    }
-
-    async fn confirm(&self, endpoint: &Endpoint<Machine>, id: MessagePosition, cumulative: bool) -> Result<()> {
-        let (to, reply) = Reply::pair();
-        let mut deferred = Deferred::new();
-        endpoint.with(&mut deferred, |consumer, deferred| {
-            consumer.ack_confirmed(&[id], cumulative, to, clock::now(), deferred)
-        });
-        drop(deferred);
-        reply.await
-    }
-
-    /// Negatively acknowledges a message: after the redelivery delay it is asked for again
-    /// (REDELIVER_UNACKNOWLEDGED_MESSAGES).
-    ///
-    /// The unit is the entry: all members of its batch that are not acknowledged by then come again. On Exclusive
-    /// and Failover subscriptions everything after the last acknowledged message does, because the broker can only
-    /// rewind there.
-    ///
-    /// # Errors
-    /// As of [`Self::ack`].
-    pub fn nack(&self, message: &ReceivedMessage) -> Result<()> {
-        let endpoint = self.endpoint_of(message)?;
-        endpoint.with(&mut Deferred::new(), |consumer, _| consumer.nack(&message.position(), clock::now()));
-        Ok(())
-    }
-
-    fn ask_each<T>(&self, ask: impl Fn(&mut Machine, ReplyTo<T>, &mut Deferred)) -> Vec<Reply<T>> {
-        let mut deferred = Deferred::new();
-        let mut replies = Vec::new();
-        for endpoint in &self.shared.endpoints {
-            let (to, reply) = Reply::pair();
-            endpoint.with(&mut deferred, |consumer, deferred| ask(consumer, to, deferred));
-            replies.push(reply);
-        }
-        replies
+        self.parts().are_attached()
     }
 }
 
@@ -516,11 +474,5 @@ impl ConsumerStats {
 impl fmt::Debug for Consumer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Consumer({} of {})", self.subscription(), self.acker.shared.topics.join(", "))
-    }
-}
-
-impl fmt::Debug for Acker {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Acker({} of {})", self.shared.config.subscription, self.shared.topics.join(", "))
     }
 }

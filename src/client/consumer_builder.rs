@@ -1,17 +1,14 @@
 //! How a consumer is set up.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use super::acker::ConsumerShared;
 use super::consumer::Consumer;
-use super::topics::Topics;
-use super::{Shared, clock, parse_topic};
+use super::topics::{Selection, Topics};
+use super::{Shared, parse_topic};
 use crate::error::{Error, ErrorKind, Result};
-use crate::machine::consumer::{
-    Consumer as Machine, ConsumerConfig, InitialPosition, KeySharedPolicy, SubscriptionType,
-};
-use crate::machine::{Endpoint, EndpointId, ReadyList, Reply};
+use crate::machine::consumer::{ConsumerConfig, InitialPosition, KeySharedPolicy, SubscriptionType};
 
 /// What the queues of a partitioned topic's partitions hold together, at most, in messages: the Java client's
 /// `maxTotalReceiverQueueSizeAcrossPartitions`.
@@ -148,41 +145,23 @@ impl ConsumerBuilder {
         self.config.validate()?;
         let (names, parts) = self.parts().await?;
         let config = Arc::new(self.config_for(parts.len()));
-        let inbox = ReadyList::new();
-        let (mut endpoints, mut generations, mut replies) = (Vec::new(), Vec::new(), Vec::new());
-        for (part, partition) in parts {
-            let (subscribed, reply) = Reply::pair();
-            let generation = Arc::new(AtomicU64::new(0));
-            let id = self.client.next_consumer_id();
-            let machine = Machine::new(
-                id,
-                part,
-                partition,
-                config.clone(),
-                inbox.clone(),
-                generation.clone(),
-                subscribed,
-                clock::now(),
-            );
-            endpoints.push(Endpoint::new(EndpointId::Consumer(id), machine, self.client.ready()));
-            generations.push(generation);
-            replies.push(reply);
+        // It exists before the first answer, so that dropping this future closes what was attached.
+        let shared = ConsumerShared::new(self.client.clone(), names, config);
+        let mut opened = Vec::new();
+        for (topic, partition) in parts {
+            opened.push(shared.open_part(topic, partition)?);
         }
-        // The handle exists before the first answer, so that dropping this future closes them all.
-        let consumer = Consumer::new(self.client.clone(), names, config, endpoints, generations, inbox);
-        for endpoint in consumer.endpoints() {
-            self.client.open(endpoint.clone())?;
+        for (_, subscribed) in opened {
+            subscribed.await?;
         }
-        for reply in replies {
-            reply.await?;
-        }
-        Ok(consumer)
+        Ok(Consumer::new(Arc::new(shared)))
     }
 
     /// The full names of the topics, and everything behind them that is attached by itself.
     async fn parts(&self) -> Result<(Vec<Arc<str>>, Vec<(Arc<str>, i32)>)> {
         let (mut names, mut parts) = (Vec::<Arc<str>>::new(), Vec::new());
-        for name in &self.topics.names {
+        let Selection::Names(topics) = self.topics.selection();
+        for name in topics {
             let topic = parse_topic(name)?;
             if names.iter().any(|known| **known == *topic.as_str()) {
                 let what = format!("{topic} is named twice");
@@ -226,7 +205,7 @@ fn random_name() -> String {
 impl std::fmt::Debug for ConsumerBuilder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ConsumerBuilder")
-            .field("topics", &self.topics.names)
+            .field("topics", &self.topics)
             .field("config", &self.config)
             .finish_non_exhaustive()
     }

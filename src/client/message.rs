@@ -4,11 +4,14 @@ use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 
+use super::parts::Part;
 use crate::id::{MessageId, MessagePosition};
-use crate::machine::consumer::EntryBody;
+use crate::machine::consumer::{Consumer, EntryBody};
+use crate::wall_time::from_ms;
 use crate::wire::batch::PlainRecord;
 use crate::wire::entry::BrokerEntryMetadata;
 use crate::wire::metadata::{self, Metadata, Properties, SingleMetadata, message_properties, single_properties};
@@ -34,9 +37,8 @@ pub struct ReceivedMessage {
 /// An entry, opened: what its messages have in common.
 #[derive(Clone)]
 pub(super) struct Opened {
-    topic: Arc<str>,
-    /// Which endpoint of the consumer it came from.
-    source: u32,
+    /// What it came from, and is acknowledged to.
+    part: Arc<Part<Consumer>>,
     /// Of the entry as a whole, with the size of its batch.
     position: MessagePosition,
     raw: Bytes,
@@ -53,10 +55,9 @@ pub(super) struct Opened {
 
 impl Opened {
     /// No entry yet.
-    pub(super) fn empty(topic: Arc<str>, source: u32) -> Self {
+    pub(super) fn empty(part: Arc<Part<Consumer>>) -> Self {
         Self {
-            topic,
-            source,
+            part,
             position: MessagePosition::EARLIEST,
             raw: Bytes::new(),
             inflated: None,
@@ -75,7 +76,7 @@ impl Opened {
         raw: Bytes,
         body: &EntryBody,
         inflated: Option<Bytes>,
-        again: u32,
+        redelivery_count: u32,
     ) {
         self.position = position;
         self.raw = raw;
@@ -83,12 +84,12 @@ impl Opened {
         self.inflated = inflated.map(Box::new);
         self.metadata = body.metadata.clone();
         self.broker = body.broker.clone();
-        self.redelivery_count = again;
+        self.redelivery_count = redelivery_count;
     }
 
     /// Lets go of the bytes.
     pub(super) fn clear(&mut self) {
-        *self = Self::empty(self.topic.clone(), self.source);
+        *self = Self::empty(self.part.clone());
     }
 
     pub(super) fn position(&self) -> MessagePosition {
@@ -138,9 +139,15 @@ impl ReceivedMessage {
         Self { opened, start, payload_at, end, batch_index: i32::try_from(index).unwrap_or(i32::MAX) }
     }
 
+    /// The part it came from.
     #[inline]
-    pub(super) fn source(&self) -> usize {
-        self.opened.source as usize
+    pub(super) fn part(&self) -> &Part<Consumer> {
+        &self.opened.part
+    }
+
+    /// The serialized metadata of its entry.
+    pub(super) fn metadata_bytes(&self) -> &[u8] {
+        self.opened.metadata_bytes()
     }
 
     #[inline]
@@ -159,17 +166,10 @@ impl ReceivedMessage {
         self.own_bytes().map(|bytes| (SingleMetadata::parse(bytes).unwrap_or_default(), bytes))
     }
 
-    /// Whether it came from that topic: of one topic all messages share the name.
-    #[inline]
-    pub(super) fn is_of(&self, topic: &Arc<str>) -> bool {
-        let own = &self.opened().topic;
-        Arc::ptr_eq(own, topic) || own == topic
-    }
-
     /// The message's id, which holds its topic; with it the message can be acknowledged later.
     #[inline]
     pub fn id(&self) -> MessageId {
-        MessageId::at(self.position()).with_topic(self.opened.topic.clone())
+        MessageId::at(self.position()).with_topic(self.opened.part.topic.clone())
     }
 
     /// The id without its topic, which takes a count of references to hand out.
@@ -180,27 +180,26 @@ impl ReceivedMessage {
 
     /// The full name of the topic, of the partition where it is partitioned.
     pub fn topic(&self) -> &str {
-        &self.opened().topic
+        &self.opened().part.topic
     }
 
-    /// The payload, shared with the buffer it came in.
-    pub fn payload(&self) -> Bytes {
-        self.opened().payload_holder().slice(wide(&(self.payload_at..self.end)))
-    }
-
-    /// The payload as a slice.
+    /// The payload.
     #[inline]
-    pub fn payload_slice(&self) -> &[u8] {
+    pub fn payload(&self) -> &[u8] {
         &self.opened().payload_holder()[wide(&(self.payload_at..self.end))]
     }
 
-    /// The payload as text; what is not UTF-8 is replaced.
-    pub fn text(&self) -> Cow<'_, str> {
-        String::from_utf8_lossy(self.payload_slice())
+    /// The payload, shared with the buffer it came in and not copied.
+    pub fn payload_bytes(&self) -> Bytes {
+        self.opened().payload_holder().slice(wide(&(self.payload_at..self.end)))
     }
 
-    /// The partition key (`partition_key`). For a binary key this is its base64 text: see
-    /// [`Self::key_is_base64`].
+    /// The payload as text; what is not UTF-8 is replaced by U+FFFD.
+    pub fn to_string_lossy(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(self.payload())
+    }
+
+    /// The key (`partition_key`) as it travelled: the base64 text of a binary one, see [`Self::key_is_base64`].
     pub fn key(&self) -> Option<&str> {
         match self.own() {
             Some((single, bytes)) => single.partition_key.map(|range| metadata::text(bytes, &range)),
@@ -260,18 +259,18 @@ impl ReceivedMessage {
         self.own().and_then(|(single, _)| single.sequence_id).unwrap_or_else(|| self.opened().metadata().sequence_id)
     }
 
-    /// When it was published: the producer's clock, milliseconds since 1970 UTC.
-    pub fn publish_time_ms(&self) -> u64 {
-        self.opened().metadata().publish_time_ms
+    /// When it was published, by the producer's clock. In milliseconds, as all times here.
+    pub fn publish_time(&self) -> SystemTime {
+        from_ms(self.opened().metadata().publish_time_ms)
     }
 
-    /// The application's own time of the message, milliseconds since 1970 UTC, if it set one.
-    pub fn event_time_ms(&self) -> Option<u64> {
-        let time = match self.own() {
+    /// The application's own time of the message, if it set one.
+    pub fn event_time(&self) -> Option<SystemTime> {
+        let ms = match self.own() {
             Some((single, _)) => single.event_time_ms,
             None => self.opened().metadata().event_time_ms,
         };
-        (time != 0).then_some(time)
+        (ms != 0).then(|| from_ms(ms))
     }
 
     /// Whether the value is null (a tombstone), which is not the same as empty.
@@ -282,10 +281,9 @@ impl ReceivedMessage {
         }
     }
 
-    /// When the broker took it, milliseconds since 1970 UTC, where the broker says so (PIP-70, broker entry
-    /// metadata).
-    pub fn broker_publish_time_ms(&self) -> Option<u64> {
-        self.opened().broker().and_then(|broker| broker.broker_timestamp)
+    /// When the broker took it, where the broker says so (PIP-70, broker entry metadata).
+    pub fn broker_publish_time(&self) -> Option<SystemTime> {
+        self.opened().broker().and_then(|broker| broker.broker_timestamp).map(from_ms)
     }
 
     /// Its position in the topic, counted from 0, where the broker says so (PIP-70): of the entry's last message in
@@ -331,10 +329,10 @@ fn wide(range: &Range<u32>) -> Range<usize> {
 impl fmt::Debug for ReceivedMessage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ReceivedMessage")
-            .field("id", &format_args!("{}", self.position()))
+            .field("id", &format_args!("{}", self.id()))
             .field("topic", &self.topic())
             .field("key", &self.key())
-            .field("payload_bytes", &self.payload_slice().len())
+            .field("payload_bytes", &self.payload().len())
             .field("redelivery_count", &self.redelivery_count())
             .finish_non_exhaustive()
     }

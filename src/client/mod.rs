@@ -18,6 +18,7 @@ use crate::machine::supervisor::query::{self, Query};
 use crate::machine::{ReadyList, Reply, ReplyTo};
 use crate::topic::TopicName;
 
+mod acker;
 mod auth;
 mod builder;
 pub(crate) mod clock;
@@ -25,21 +26,27 @@ mod consumer;
 mod consumer_builder;
 mod dial;
 mod driver;
+mod events;
 mod message;
+mod parts;
 mod producer;
 mod producer_builder;
 mod receive;
 mod routing;
 pub(crate) mod runtime;
+#[cfg(all(test, feature = "broker"))]
+mod tests;
 mod topic_list;
 mod topics;
 mod workers;
 
+pub use acker::Acker;
 pub use auth::{Authentication, CredentialsFuture, HttpHeaders, HttpHeadersFuture, NoAuthentication, Token};
 pub use builder::ClientBuilder;
-pub use consumer::{Acker, Consumer, ConsumerStats};
+pub use consumer::{Consumer, ConsumerStats};
 pub use consumer_builder::ConsumerBuilder;
 pub use dial::{DialFuture, Dialer, Socket, Target};
+pub use events::{ConsumerEvent, ConsumerEvents, UnreadableMessage, UnreadableReason};
 pub use message::ReceivedMessage;
 pub use producer::{Producer, TryEnqueueError};
 pub use producer_builder::ProducerBuilder;
@@ -47,6 +54,7 @@ pub use routing::{HashingScheme, MessageRoutingMode};
 #[doc(hidden)]
 pub use topic_list::{TopicChange, TopicListWatch};
 pub use topics::Topics;
+pub use workers::Outcome;
 
 pub use crate::machine::control::{AuthContext, AuthData, HostPort};
 

@@ -6,18 +6,19 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use super::routing::Router;
-use super::{Shared, clock};
+use super::parts::{Parts, all};
+use super::routing::{Router, Routes};
+use super::{Shared, clock, parse_topic};
 use crate::error::{Error, ErrorKind, Result, SendError};
 use crate::id::MessageId;
 use crate::machine::producer::results::{PendingSend, SendCallback};
-use crate::machine::producer::{Message, Producer as Machine, PushError, RoomTicket};
-use crate::machine::{Deferred, Endpoint, Reply};
+use crate::machine::producer::{Message, Producer as Machine, ProducerConfig, ProducerCreated, PushError, RoomTicket};
+use crate::machine::{Deferred, Endpoint, EndpointId, Reply};
 
 /// Publishes messages to one topic. Clones share it.
 ///
 /// A partitioned topic is one producer: a message goes to the partition of its key, or round the partitions without
-/// one. Order holds within a partition.
+/// one. Order holds within a partition. If one partition ends for good, the sends that go to it fail, and no others.
 ///
 /// When the last clone is dropped, what was accepted is still sent, within the send timeout, then the producer is
 /// closed at the broker. [`Self::close`] does the same and waits.
@@ -27,32 +28,65 @@ pub struct Producer {
 }
 
 struct Handle {
-    endpoints: Vec<Arc<Endpoint<Machine>>>,
+    /// The endpoints of `parts` by partition: what a send reads.
+    routes: Routes<Machine>,
     router: Router,
+    parts: Parts<Machine>,
     topic: Arc<str>,
+    is_partitioned: bool,
+    /// Of each partition, with the name that all of them share.
+    config: Arc<ProducerConfig>,
     /// Keeps the tasks alive that carry out what the endpoints decide.
-    _client: Arc<Shared>,
+    client: Arc<Shared>,
 }
 
-impl Drop for Handle {
-    fn drop(&mut self) {
-        let mut deferred = Deferred::new();
-        for endpoint in &self.endpoints {
-            endpoint.with(&mut deferred, |producer, deferred| producer.close(None, clock::now(), deferred));
-        }
-    }
+/// Makes the producer of one part and has it attached.
+pub(super) fn open_part(
+    client: &Shared,
+    parts: &Parts<Machine>,
+    topic: Arc<str>,
+    partition: i32,
+    config: Arc<ProducerConfig>,
+) -> Result<(Arc<Endpoint<Machine>>, Reply<ProducerCreated>)> {
+    let (created, reply) = Reply::pair();
+    let id = client.next_producer_id();
+    let machine = Machine::new(id, topic.clone(), partition, config, created, clock::now());
+    let endpoint = Endpoint::new(EndpointId::Producer(id), machine, client.ready());
+    parts.add(topic, partition, endpoint.clone())?;
+    client.open(endpoint.clone())?;
+    Ok((endpoint, reply))
 }
 
 impl Producer {
-    pub(super) fn new(client: Arc<Shared>, topic: Arc<str>, router: Router) -> Self {
-        Self { shared: Arc::new(Handle { endpoints: Vec::new(), router, topic, _client: client }) }
+    /// `parts` holds at least one part, in the order of the partitions.
+    pub(super) fn new(
+        client: Arc<Shared>,
+        topic: Arc<str>,
+        is_partitioned: bool,
+        parts: Parts<Machine>,
+        router: Router,
+        config: Arc<ProducerConfig>,
+    ) -> Self {
+        let routes = Routes::new(parts.iter().map(|part| part.endpoint.clone()).collect());
+        Self { shared: Arc::new(Handle { routes, router, parts, topic, is_partitioned, config, client }) }
     }
 
-    /// Adds a partition, before the handle is given out.
-    pub(super) fn add(&mut self, endpoint: Arc<Endpoint<Machine>>) {
-        if let Some(shared) = Arc::get_mut(&mut self.shared) {
-            shared.endpoints.push(endpoint);
-        }
+    /// Attaches the next partition, and then sends to it as well.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for topics whose number of partitions grows"))]
+    pub(crate) async fn add_partition(&self) -> Result<()> {
+        let shared = &self.shared;
+        let index = shared.routes.len();
+        let topic = parse_topic(&shared.topic)?.partition(self.partitions()).as_str().into();
+        let partition = i32::try_from(index).unwrap_or(i32::MAX);
+        let (endpoint, created) = open_part(&shared.client, &shared.parts, topic, partition, shared.config.clone())?;
+        let id = endpoint.id();
+        let added = match created.await {
+            Ok(_) if shared.routes.push(index, endpoint) => return Ok(()),
+            Ok(_) => Err(Error::local(ErrorKind::Busy, "another partition was added at the same time")),
+            Err(error) => Err(error),
+        };
+        shared.parts.remove(id);
+        added
     }
 
     /// Publishes one message and waits until the broker has stored it (SEND, SEND_RECEIPT).
@@ -63,7 +97,7 @@ impl Producer {
     /// # async fn example(producer: pulsar_native::Producer) -> Result<(), pulsar_native::Error> {
     /// use pulsar_native::Message;
     ///
-    /// let id = producer.send(Message::new("hello").property("k", "v").key("order-7")).await?;
+    /// let id = producer.send(Message::new("hello").with_property("k", "v").with_key("order-7")).await?;
     /// println!("stored as {id}");
     /// # Ok(())
     /// # }
@@ -127,8 +161,8 @@ impl Producer {
 
     #[inline]
     fn route(&self, message: &Message) -> &Arc<Endpoint<Machine>> {
-        let endpoints = &self.shared.endpoints;
-        &endpoints[self.shared.router.partition(message, endpoints.len())]
+        let routes = &self.shared.routes;
+        routes.get(self.shared.router.partition(message, routes.len()))
     }
 
     /// Inlined whatever its size: else the message is moved once more, through memory.
@@ -141,13 +175,17 @@ impl Producer {
     /// Waits until everything accepted before this call is settled; sends an open batch at once.
     ///
     /// # Errors
-    /// The first failure among the messages since the last flush.
+    /// The first failure among the messages since the last flush. A partition that has ended for good fails the next
+    /// flush and no later one, unless all have ended.
     ///
     /// # Cancel safety
     /// Dropping the future stops the waiting and nothing else.
     pub async fn flush(&self) -> Result<()> {
-        let replies = self.ask_each(|producer, reply, deferred| producer.flush(reply, clock::now(), deferred));
-        all(replies).await
+        let flush = |producer: &mut Machine, reply, deferred: &mut Deferred| {
+            producer.flush(reply, clock::now(), deferred);
+        };
+        let replies = self.shared.parts.ask_those(|part| part.report_end(), flush);
+        all(replies.map(|(_, reply)| reply).collect()).await
     }
 
     /// Sends what was accepted, closes the producer at the broker (CLOSE_PRODUCER) and waits for the answer. Further
@@ -159,19 +197,7 @@ impl Producer {
     /// # Cancel safety
     /// The close goes on when the future is dropped.
     pub async fn close(&self) -> Result<()> {
-        let replies = self.ask_each(|producer, reply, deferred| producer.close(Some(reply), clock::now(), deferred));
-        all(replies).await
-    }
-
-    fn ask_each(&self, ask: impl Fn(&mut Machine, crate::machine::ReplyTo<()>, &mut Deferred)) -> Vec<Reply<()>> {
-        let mut deferred = Deferred::new();
-        let mut replies = Vec::new();
-        for endpoint in &self.shared.endpoints {
-            let (to, reply) = Reply::pair();
-            endpoint.with(&mut deferred, |producer, deferred| ask(producer, to, deferred));
-            replies.push(reply);
-        }
-        replies
+        all(self.shared.parts.close()).await
     }
 
     /// The full name of the topic it was made for.
@@ -181,41 +207,29 @@ impl Producer {
 
     /// The producer's name: the one that was chosen, or the broker's choice.
     pub fn name(&self) -> String {
-        let name = |endpoint: &Arc<Endpoint<Machine>>| {
-            endpoint.with(&mut Deferred::new(), |producer, _| producer.name().map(str::to_owned))
-        };
-        self.shared.endpoints.first().and_then(name).unwrap_or_default()
+        let name = |part: Arc<super::parts::Part<Machine>>| part.read(|producer| producer.name().map(str::to_owned));
+        self.shared.parts.iter().find_map(name).unwrap_or_default()
     }
 
     /// The highest sequence id known to be stored: by receipts, or at the start by the broker's deduplication. Of a
     /// partitioned topic, the highest of all partitions.
     pub fn last_sequence_id(&self) -> Option<u64> {
-        let last = |endpoint: &Arc<Endpoint<Machine>>| {
-            endpoint.with(&mut Deferred::new(), |producer, _| producer.last_sequence_id())
-        };
-        self.shared.endpoints.iter().filter_map(last).max()
+        self.shared.parts.iter().filter_map(|part| part.read(Machine::last_sequence_id)).max()
     }
 
     /// Whether every part of it is attached to a broker at the moment. Sending works either way.
     pub fn is_connected(&self) -> bool {
-        let attached = |endpoint: &Arc<Endpoint<Machine>>| {
-            endpoint.with(&mut Deferred::new(), |producer, _| producer.is_attached())
-        };
-        self.shared.endpoints.iter().all(attached)
+        self.shared.parts.are_attached()
     }
 
-    /// How many partitions it sends to: 1 for a topic that is not partitioned.
-    pub fn partitions(&self) -> usize {
-        self.shared.endpoints.len()
+    /// How many partitions the topic has, as far as this producer knows; 0 means that it is not partitioned, as with
+    /// [`Client::partitions`](super::Client::partitions).
+    pub fn partitions(&self) -> u32 {
+        match self.shared.is_partitioned {
+            true => u32::try_from(self.shared.routes.len()).unwrap_or(u32::MAX),
+            false => 0,
+        }
     }
-}
-
-async fn all(replies: Vec<Reply<()>>) -> Result<()> {
-    let mut result = Ok(());
-    for reply in replies {
-        result = result.and(reply.await);
-    }
-    result
 }
 
 /// Works on the machine; if that closed a batch, seals it here, between two locks.

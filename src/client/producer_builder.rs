@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::producer::Producer;
+use super::parts::Parts;
+use super::producer::{Producer, open_part};
 use super::routing::{HashingScheme, MessageRoutingMode, Router};
-use super::{Shared, clock, parse_topic};
+use super::{Shared, parse_topic};
 use crate::error::Result;
-use crate::machine::producer::{AccessMode, Producer as Machine, ProducerConfig};
-use crate::machine::{Endpoint, EndpointId, Reply};
+use crate::machine::producer::{AccessMode, ProducerConfig};
 use crate::wire::compress::Compression;
 
 /// Sets up a [`Producer`]; made by [`Client::producer`](super::Client::producer). Defaults are those of
@@ -141,42 +141,28 @@ impl ProducerBuilder {
     pub async fn create(self) -> Result<Producer> {
         self.config.validate()?;
         let topic = parse_topic(&self.topic)?;
-        let parts = self.client.parts_of(&topic).await?;
-        let mut config = self.config.clone();
-        let partitioned = parts.len() > 1;
-        let mut producer = Producer::new(self.client.clone(), topic.as_str().into(), self.router());
-        let mut parts = parts.into_iter();
-        // All partitions share the name that the first one has, or is given.
-        if let Some((topic, partition)) = parts.next() {
-            let created = self.start(&mut producer, topic, partition, config.clone())?.await?;
-            if partitioned {
-                config.name = Some(created.name);
+        let (client, router) = (self.client.clone(), self.router());
+        let topics = client.parts_of(&topic).await?;
+        // The name of a partition is a topic of its own.
+        let is_partitioned = topic.partition_index().is_none() && topics.iter().any(|(_, partition)| *partition >= 0);
+        let mut config = Arc::new(self.config);
+        // From here on dropping the future closes what was attached.
+        let parts = Parts::new();
+        let mut topics = topics.into_iter();
+        if let Some((topic, partition)) = topics.next() {
+            let (_, created) = open_part(&client, &parts, topic, partition, config.clone())?;
+            let created = created.await?;
+            // All partitions share the name that the first one has, or is given.
+            if is_partitioned {
+                Arc::make_mut(&mut config).name = Some(created.name);
             }
         }
-        let mut rest = Vec::new();
-        for (topic, partition) in parts {
-            rest.push(self.start(&mut producer, topic, partition, config.clone())?);
-        }
-        for created in rest {
+        let open = |(topic, partition)| open_part(&client, &parts, topic, partition, config.clone());
+        let rest = topics.map(open).collect::<Result<Vec<_>>>()?;
+        for (_, created) in rest {
             created.await?;
         }
-        Ok(producer)
-    }
-
-    fn start(
-        &self,
-        producer: &mut Producer,
-        topic: Arc<str>,
-        partition: i32,
-        config: ProducerConfig,
-    ) -> Result<Reply<crate::machine::producer::ProducerCreated>> {
-        let (created, reply) = Reply::pair();
-        let id = self.client.next_producer_id();
-        let machine = Machine::new(id, topic, partition, Arc::new(config), created, clock::now());
-        let endpoint = Endpoint::new(EndpointId::Producer(id), machine, self.client.ready());
-        producer.add(endpoint.clone());
-        self.client.open(endpoint)?;
-        Ok(reply)
+        Ok(Producer::new(client, topic.as_str().into(), is_partitioned, parts, router, config))
     }
 
     fn router(&self) -> Router {

@@ -1,10 +1,12 @@
-//! Which partition a message goes to.
+//! Which partition a message goes to, and the endpoint of that partition.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use super::clock;
 use crate::hash::{java_string_hash, murmur3_32};
+use crate::machine::Endpoint;
 use crate::machine::producer::Message;
 
 /// Where messages without a key go. Messages with a key go by its hash.
@@ -72,7 +74,7 @@ impl Router {
         if count == 1 {
             return 0;
         }
-        let number = match (message.partition_key(), self.routing) {
+        let number = match (message.key(), self.routing) {
             (Some(key), _) => u64::from(self.hash.of(key)),
             (None, MessageRoutingMode::Single) => self.start,
             (None, MessageRoutingMode::RoundRobin) => self.start.wrapping_add(self.step()),
@@ -88,6 +90,80 @@ impl Router {
     }
 }
 
+/// The endpoints of a producer by partition: read by each send, without a lock and without a reference count.
+///
+/// Partitions are only ever added to a topic, so an entry that was written stays as it is until the producer is
+/// dropped. Those that exist when the producer is made lie in one slice; those that are added later lie in chunks that
+/// double in size, so that nothing that a send may be looking at is ever moved.
+pub(super) struct Routes<M> {
+    initial: Box<[Arc<Endpoint<M>>]>,
+    added: OnceLock<Box<[Chunk<M>; CHUNKS]>>,
+    /// How many there are. Written last when one is added, so that what lies below it can be read.
+    count: AtomicUsize,
+    /// One at a time adds.
+    adding: Mutex<()>,
+}
+
+/// Chunk `n` holds the 2^n endpoints from the (2^n - 1)th added one on.
+type Chunk<M> = OnceLock<Box<[OnceLock<Arc<Endpoint<M>>>]>>;
+
+/// Enough for 2^32 - 1 partitions, more than the protocol's 32-bit count can ask for.
+const CHUNKS: usize = 32;
+
+impl<M> Routes<M> {
+    /// Of the partitions that exist already, at least one.
+    pub(super) fn new(initial: Vec<Arc<Endpoint<M>>>) -> Self {
+        let count = AtomicUsize::new(initial.len());
+        Self { initial: initial.into(), added: OnceLock::new(), count, adding: Mutex::new(()) }
+    }
+
+    /// How many partitions messages go to.
+    #[inline]
+    pub(super) fn len(&self) -> usize {
+        self.count.load(Ordering::Acquire)
+    }
+
+    /// The endpoint of a partition below [`len`](Self::len).
+    #[inline]
+    pub(super) fn get(&self, partition: usize) -> &Arc<Endpoint<M>> {
+        match self.initial.get(partition) {
+            Some(endpoint) => endpoint,
+            None => self.get_added(partition - self.initial.len()),
+        }
+    }
+
+    #[inline(never)]
+    fn get_added(&self, index: usize) -> &Arc<Endpoint<M>> {
+        let (chunk, offset) = place(index);
+        let slots = self.added.get().and_then(|chunks| chunks.get(chunk)?.get());
+        let endpoint = slots.and_then(|slots| slots.get(offset)?.get());
+        // Its slot is written before the count is.
+        endpoint.expect("a partition below the count has its endpoint")
+    }
+
+    /// Adds the next partition: from now on messages go to it. `false`: `partition` is not the next one.
+    pub(super) fn push(&self, partition: usize, endpoint: Arc<Endpoint<M>>) -> bool {
+        let _adding = self.adding.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = self.count.load(Ordering::Relaxed);
+        if partition != count {
+            return false;
+        }
+        let (chunk, offset) = place(count - self.initial.len());
+        let chunks = self.added.get_or_init(|| Box::new([const { OnceLock::new() }; CHUNKS]));
+        let slots = chunks[chunk].get_or_init(|| (0..1usize << chunk).map(|_| OnceLock::new()).collect());
+        let is_free = slots[offset].set(endpoint).is_ok();
+        debug_assert!(is_free, "each partition is added once");
+        self.count.store(count + 1, Ordering::Release);
+        true
+    }
+}
+
+/// The chunk of the `index`th added endpoint, and its place there.
+fn place(index: usize) -> (usize, usize) {
+    let chunk = (index + 1).ilog2() as usize;
+    (chunk, index + 1 - (1 << chunk))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -100,7 +176,7 @@ mod tests {
     fn one_key_goes_to_one_partition_the_java_way() {
         // "abc".hashCode() is 96354.
         for _ in 0..3 {
-            assert_eq!(router(true).partition(&Message::new("x").key("abc"), 5), 96354 % 5);
+            assert_eq!(router(true).partition(&Message::new("x").with_key("abc"), 5), 96354 % 5);
         }
     }
 
@@ -119,5 +195,50 @@ mod tests {
         let message = Message::new("x");
         let first = router.partition(&message, 8);
         assert!((0..20).all(|_| router.partition(&message, 8) == first));
+    }
+
+    fn endpoint(id: u64) -> Arc<Endpoint<crate::machine::producer::Producer>> {
+        use crate::id::ProducerId;
+        use crate::machine::producer::Producer;
+        use crate::machine::{EndpointId, ReadyList, Reply};
+        let (created, _) = Reply::pair();
+        let machine = Producer::new(ProducerId(id), "t".into(), -1, Arc::default(), created, clock::now());
+        Endpoint::new(EndpointId::Producer(ProducerId(id)), machine, ReadyList::new())
+    }
+
+    fn id(number: usize) -> crate::machine::EndpointId {
+        crate::machine::EndpointId::Producer(crate::id::ProducerId(number as u64))
+    }
+
+    #[test]
+    fn routes_keep_their_place_as_others_are_added() {
+        for initial in [1, 2, 5] {
+            let routes = Routes::new((0..initial).map(|number| endpoint(number as u64)).collect());
+            let first = routes.get(0);
+            for next in initial..initial + 70 {
+                assert_eq!(routes.len(), next);
+                assert!(!routes.push(next + 1, endpoint(0)) && !routes.push(next - 1, endpoint(0)));
+                assert!(routes.push(next, endpoint(next as u64)));
+                assert!((0..routes.len()).all(|number| routes.get(number).id() == id(number)));
+            }
+            assert!(Arc::ptr_eq(first, routes.get(0)));
+        }
+    }
+
+    #[test]
+    fn whoever_reads_a_count_finds_all_routes_below_it() {
+        const ROUTES: usize = 300;
+        let routes = Routes::new(vec![endpoint(0)]);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while routes.len() < ROUTES {
+                        let count = routes.len();
+                        assert!((0..count).all(|number| routes.get(number).id() == id(number)));
+                    }
+                });
+            }
+            (1..ROUTES).for_each(|number| assert!(routes.push(number, endpoint(number as u64))));
+        });
     }
 }

@@ -7,7 +7,8 @@ use std::task::{Context, Poll};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::consumer::{Acker, Consumer};
+use super::acker::Acker;
+use super::consumer::Consumer;
 use super::message::ReceivedMessage;
 use crate::error::{Error, ErrorKind, Result};
 use crate::hash::murmur3_32;
@@ -15,27 +16,60 @@ use crate::hash::murmur3_32;
 /// Messages that wait for one worker of [`Consumer::process_by_key`] while it is busy.
 const WORKER_QUEUE_MESSAGES_MAX: usize = 16;
 
+/// What becomes of a message that [`Consumer::process`] or [`Consumer::process_by_key`] gave to the work.
+///
+/// Work that returns nothing acknowledges by ending. Work that returns a `Result` acknowledges with `Ok` and
+/// negatively acknowledges with `Err`; the error itself is dropped, so work that cares logs it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// The message is acknowledged; see [`Acker::ack`].
+    Ack,
+    /// The message is negatively acknowledged and comes again; see [`Acker::nack`].
+    Nack,
+    /// Neither: the work has acknowledged the message itself, or somebody will later, by an [`Acker`].
+    Keep,
+}
+
+impl From<()> for Outcome {
+    fn from((): ()) -> Self {
+        Self::Ack
+    }
+}
+
+impl<T: Into<Outcome>, E> From<std::result::Result<T, E>> for Outcome {
+    fn from(result: std::result::Result<T, E>) -> Self {
+        result.map_or(Self::Nack, Into::into)
+    }
+}
+
 impl Consumer {
-    /// Runs `work` on each message, up to `concurrent` at a time, each in a task of its own; order is not kept.
+    /// Runs `work` on each message, up to `concurrency` at a time, each in a task of its own; order is not kept. What
+    /// the work returns says whether the message is acknowledged: see [`Outcome`].
     ///
-    /// `work` acknowledges, or not, by the [`Acker`] it is given. It goes on until the consumer ends.
+    /// It goes on until the consumer ends. [Events](Self::events) do not end it.
+    ///
+    /// ```no_run
+    /// # async fn store(_: &[u8]) -> std::io::Result<()> { Ok(()) }
+    /// # async fn example(mut consumer: pulsar_native::Consumer) -> Result<(), pulsar_native::Error> {
+    /// // What is stored is acknowledged; what cannot be stored comes again.
+    /// consumer.process(8, |message| async move { store(message.payload()).await }).await
+    /// # }
+    /// ```
     ///
     /// # Errors
-    /// Why the consumer ended; an error that concerns one message only ([`ErrorKind::Unsupported`]) ends it too. A
-    /// panic in `work` ends it with [`ErrorKind::Closed`].
+    /// Why the consumer has ended. A panic in `work` ends the call with [`ErrorKind::Closed`], and the consumer is as
+    /// before. [`ErrorKind::InvalidArgument`] if `concurrency` is zero.
     ///
     /// # Cancel safety
-    /// Dropping the future aborts the work under way; what it had not acknowledged is delivered again when this
-    /// consumer is closed.
-    ///
-    /// # Panics
-    /// If `concurrent` is zero.
-    pub async fn process<F, Fut>(&mut self, concurrent: usize, work: F) -> Result<()>
+    /// Dropping the future aborts the work under way; what was not acknowledged is delivered again when this consumer
+    /// is closed.
+    pub async fn process<F, Fut>(&mut self, concurrency: usize, work: F) -> Result<()>
     where
-        F: Fn(ReceivedMessage, Acker) -> Fut,
-        Fut: Future<Output = ()> + Send + 'static,
+        F: Fn(ReceivedMessage) -> Fut,
+        Fut: Future<Output: Into<Outcome>> + Send + 'static,
     {
-        assert!(concurrent > 0, "some work has to be allowed");
+        refuse_zero("concurrency", concurrency)?;
         let mut tasks = JoinSet::new();
         loop {
             // While it waits for a message, work that ends in a panic is noticed too.
@@ -44,36 +78,48 @@ impl Consumer {
                 Ok(()) => self.poll_receive(cx).map(Ok),
             });
             let received = received.await?;
-            while tasks.len() >= concurrent {
+            while tasks.len() >= concurrency {
                 check(tasks.join_next().await)?;
             }
             match received {
-                Ok(message) => tasks.spawn(work(message, self.acker())),
+                Ok(message) => {
+                    let (acker, working) = (self.acker(), work(message.clone()));
+                    tasks.spawn(async move { settle(&acker, &message, working.await.into()) });
+                }
                 Err(error) => {
                     finish(tasks).await?;
                     return Err(error);
                 }
-            };
+            }
         }
     }
 
     /// Runs `work` on each message on `workers` tasks; messages of one key go to one of them, in order. The ordering
-    /// key counts, else the partition key; those without a key go round.
+    /// key counts, else the key; those without a key go round. What the work returns says whether the message is
+    /// acknowledged: see [`Outcome`].
+    ///
+    /// ```no_run
+    /// # async fn example(mut consumer: pulsar_native::Consumer) -> Result<(), pulsar_native::Error> {
+    /// use pulsar_native::Outcome;
+    ///
+    /// let work = |message: pulsar_native::ReceivedMessage| async move {
+    ///     if message.is_null() { Outcome::Nack } else { Outcome::Ack }
+    /// };
+    /// consumer.process_by_key(4, work).await
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As of [`Self::process`].
     ///
     /// # Cancel safety
     /// As of [`Self::process`].
-    ///
-    /// # Panics
-    /// If `workers` is zero.
     pub async fn process_by_key<F, Fut>(&mut self, workers: usize, work: F) -> Result<()>
     where
-        F: Fn(ReceivedMessage, Acker) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = ()> + Send,
+        F: Fn(ReceivedMessage) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output: Into<Outcome>> + Send,
     {
-        assert!(workers > 0, "there has to be a worker");
+        refuse_zero("workers", workers)?;
         let work = Arc::new(work);
         let mut tasks = JoinSet::new();
         let mut queues = Vec::new();
@@ -82,16 +128,17 @@ impl Consumer {
             let (work, acker) = (work.clone(), self.acker());
             tasks.spawn(async move {
                 while let Some(message) = messages.recv().await {
-                    work(message, acker.clone()).await;
+                    let outcome = work(message.clone()).await.into();
+                    settle(&acker, &message, outcome);
                 }
             });
             queues.push(queue);
         }
-        let mut turn = 0usize;
+        let mut next_worker = 0usize;
         loop {
             match self.receive().await {
                 Ok(message) => {
-                    let worker = worker_of(&message, &mut turn, workers);
+                    let worker = worker_of(&message, &mut next_worker, workers);
                     if queues[worker].send(message).await.is_err() {
                         return check(tasks.join_next().await);
                     }
@@ -106,13 +153,30 @@ impl Consumer {
     }
 }
 
-fn worker_of(message: &ReceivedMessage, turn: &mut usize, workers: usize) -> usize {
+/// Acknowledges as the work says. A message whose acknowledgement is refused, because its part has ended or too many
+/// wait for a connection, stays unacknowledged and is delivered again.
+fn settle(acker: &Acker, message: &ReceivedMessage, outcome: Outcome) {
+    let _refused = match outcome {
+        Outcome::Ack => acker.ack(message),
+        Outcome::Nack => acker.nack(message),
+        Outcome::Keep => Ok(()),
+    };
+}
+
+fn refuse_zero(name: &str, number: usize) -> Result<()> {
+    if number == 0 {
+        return Err(Error::local(ErrorKind::InvalidArgument, format!("{name} must be at least 1")));
+    }
+    Ok(())
+}
+
+fn worker_of(message: &ReceivedMessage, next_worker: &mut usize, workers: usize) -> usize {
     let key = message.ordering_key().or_else(|| message.key().map(str::as_bytes));
     match key {
         Some(key) => murmur3_32(key) as usize % workers,
         None => {
-            *turn = (*turn + 1) % workers;
-            *turn
+            *next_worker = (*next_worker + 1) % workers;
+            *next_worker
         }
     }
 }
@@ -134,7 +198,7 @@ fn poll_ended(tasks: &mut JoinSet<()>, cx: &mut Context<'_>) -> Result<()> {
 
 fn check(ended: Option<std::result::Result<(), tokio::task::JoinError>>) -> Result<()> {
     match ended {
-        Some(Err(error)) => Err(Error::local(ErrorKind::Closed, "the work on a message ended").with_source(error)),
+        Some(Err(error)) => Err(Error::local(ErrorKind::Closed, "the work on a message panicked").with_source(error)),
         _ => Ok(()),
     }
 }

@@ -38,7 +38,6 @@ pub mod control;
 pub mod credentials;
 pub mod deadlines;
 pub mod endpoint;
-pub mod mutation;
 pub mod producer;
 pub mod session;
 pub mod supervisor;

@@ -165,8 +165,10 @@ impl Mutator {
             Frame::Message { head, .. } if mutation!(DropEntry) && head.entry_id % 7 == 3 => {}
             Frame::Other(Command::CloseProducer(_)) if mutation!(IgnoreCloseProducer) => {}
             Frame::Receipt(receipt) => {
-                let receipt = self.receipt(origin.client, receipt);
-                Frame::Receipt(receipt).encode(out);
+                out.extend_from_slice(raw);
+                if let Some(stale) = self.settle(origin.client, receipt) {
+                    Frame::Receipt(stale).encode(out);
+                }
             }
             Frame::Other(command) if mutation!(AssignedUrlForever) => {
                 self.assigned_for_ever(origin, command).encode_frame(out);
@@ -175,17 +177,13 @@ impl Mutator {
         }
     }
 
-    /// Settles the send that a receipt is for; a stale one can be made out to be for the oldest.
-    fn receipt(&mut self, client: usize, mut receipt: Receipt) -> Receipt {
+    /// Settles the send that a receipt is for. With [`StaleReceiptIsCurrent`](crate::mutation::Mutation), gives the
+    /// receipt as a client takes it that comes across it a second time: for the oldest send that waits.
+    fn settle(&mut self, client: usize, receipt: Receipt) -> Option<Receipt> {
         let unsettled = self.unsettled.entry((client, receipt.producer_id)).or_default();
-        match unsettled.iter().position(|id| *id == receipt.sequence_id) {
-            Some(at) => drop(unsettled.drain(..=at)),
-            None if mutation!(StaleReceiptIsCurrent) => {
-                receipt.sequence_id = unsettled.pop_front().unwrap_or(receipt.sequence_id);
-            }
-            None => {}
-        }
-        receipt
+        unsettled.retain(|id| *id != receipt.sequence_id);
+        let sequence_id = if mutation!(StaleReceiptIsCurrent) { unsettled.pop_front() } else { None };
+        sequence_id.map(|sequence_id| Receipt { sequence_id, highest_sequence_id: 0, ..receipt })
     }
 
     fn assigned_for_ever(&mut self, origin: Origin, command: Command) -> Command {

@@ -103,7 +103,7 @@ pub(crate) async fn produce(producer: Producer, ledger: Shared, stop: Arc<Atomic
         ticks.tick().await;
         for _ in 0..MESSAGES_PER_TICK {
             let number = ledger.lock().unwrap().next();
-            let message = Message::new(payload_of(number)).key(key_of(number));
+            let message = Message::new(payload_of(number)).with_key(key_of(number));
             let outcomes = ledger.clone();
             let done = move |result: Result<_, SendError>| {
                 let fate = result.map_or_else(|error| fate_of(number, &error), |_| Fate::Confirmed);
@@ -183,7 +183,7 @@ impl Member {
     }
 
     fn enter(&self, message: &ReceivedMessage) {
-        let text = message.text();
+        let text = message.to_string_lossy();
         let number = text.split(' ').next().and_then(|word| word.parse().ok());
         let mut ledger = self.ledger.lock().unwrap();
         match number {

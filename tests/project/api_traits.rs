@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use pulsar_native::client::{AuthContext, Authentication};
 use pulsar_native::{
-    Acker, Client, ClientBuilder, Consumer, ConsumerBuilder, Error, Message, MessageId, PendingSend, Producer,
-    ProducerBuilder, ReceivedMessage, SeekTo, SendError, Token,
+    Acker, Client, ClientBuilder, Consumer, ConsumerBuilder, ConsumerEvent, ConsumerEvents, Error, Message, MessageId,
+    Outcome, PendingSend, Producer, ProducerBuilder, ReceivedMessage, SeekTo, SendError, Token,
 };
 
 fn handle<T: Clone + Send + Sync + 'static>() {}
@@ -28,7 +28,9 @@ fn handles_cross_threads() {
     handle::<ConsumerBuilder>();
     shared::<Error>();
     shared::<SendError>();
+    shared::<ConsumerEvent>();
     owned::<Consumer>();
+    owned::<ConsumerEvents>();
     owned::<ClientBuilder>();
     owned::<PendingSend>();
 }
@@ -47,6 +49,9 @@ fn futures_cross_threads(client: &Client, producer: &Producer, acker: &Acker, me
     future(producer.close());
     future(acker.ack_confirmed(message));
     future(acker.ack_cumulative_confirmed(message));
+    future(acker.ack_id_confirmed(&message.id()));
+    future(acker.ack_cumulative_id_confirmed(&message.id()));
+    future(acker.ack_all_confirmed(&[message.id()]));
 }
 
 #[allow(dead_code, reason = "compiled, never called")]
@@ -57,9 +62,11 @@ fn futures_of_a_consumer_cross_threads(mut consumer: Consumer, other: Consumer, 
     future(consumer.stats());
     future(consumer.last_message_ids());
     future(consumer.seek(SeekTo::Earliest));
-    future(consumer.process(1, |_, _| async {}));
-    future(consumer.process_by_key(1, |_, _| async {}));
-    future(consumer.unsubscribe(false));
+    future(consumer.process(1, |_| async {}));
+    future(consumer.process_by_key(1, |_| async { Outcome::Keep }));
+    future(consumer.unsubscribe());
+    future(consumer.force_unsubscribe());
+    future(consumer.events().recv());
     future(other.close());
 }
 

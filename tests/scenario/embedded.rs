@@ -147,7 +147,7 @@ async fn in_memory() {
     let producer = within("a producer", client.producer("t").create()).await.expect("a producer");
     send(&producer, "hello").await;
     let message = receive(&mut consumer).await;
-    assert_eq!(message.text(), "hello");
+    assert_eq!(message.to_string_lossy(), "hello");
     within("the confirmation", consumer.ack_confirmed(&message)).await.expect("confirmed");
     within("the close", client.close()).await.expect("closed");
     assert_eq!(broker.violations(), []);

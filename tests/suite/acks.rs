@@ -61,7 +61,7 @@ pub async fn individual(target: &Target) {
     stage.send_single(10).await;
     let mut consumer = stage.subscribe(stage.shared()).await;
     for message in receive_all(&mut consumer, 10).await {
-        if message.text().parse::<usize>().expect("a number") % 2 == 0 {
+        if message.to_string_lossy().parse::<usize>().expect("a number") % 2 == 0 {
             consumer.ack(&message).expect("acknowledged");
         }
     }
@@ -72,7 +72,7 @@ pub async fn individual(target: &Target) {
     for message in &messages {
         again.ack(message).expect("acknowledged");
     }
-    let mut odd: Vec<_> = messages.iter().map(ReceivedMessage::text).collect();
+    let mut odd: Vec<_> = messages.iter().map(ReceivedMessage::to_string_lossy).collect();
     odd.sort_unstable();
     assert_eq!(odd, ["1", "3", "5", "7", "9"]);
     drained(target, &stage.topic, "s").await;
@@ -162,14 +162,15 @@ pub async fn members_of_a_batch(target: &Target) {
         stage.send_batches(20).await;
         let mut consumer = stage.subscribe(stage.consumer().subscription_type(kind)).await;
         for message in receive_all(&mut consumer, 20).await {
-            if [0, 2, 9, 10, 15].contains(&message.text().parse().expect("a number")) {
+            if [0, 2, 9, 10, 15].contains(&message.to_string_lossy().parse().expect("a number")) {
                 within("the confirmation", consumer.ack_confirmed(&message)).await.expect("confirmed");
             }
         }
         close(consumer).await;
         let mut again = stage.subscribe(stage.consumer().subscription_type(kind)).await;
         let left = receive_all(&mut again, 15).await;
-        let mut numbers: Vec<usize> = left.iter().map(|message| message.text().parse().expect("a number")).collect();
+        let mut numbers: Vec<usize> =
+            left.iter().map(|message| message.to_string_lossy().parse().expect("a number")).collect();
         numbers.sort_unstable();
         assert_eq!(numbers, [1, 3, 4, 5, 6, 7, 8, 11, 12, 13, 14, 16, 17, 18, 19], "{kind:?}");
         for message in &left {

@@ -64,9 +64,11 @@ pub async fn unreachable_port(_: &Target) {
     let builder = Client::builder(format!("pulsar://{address}")).operation_timeout(Duration::from_millis(500));
     let error = refused(builder).await;
     assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
-    assert!(error.to_string().contains("refused"), "names the last failure: {error}");
     assert!(error.is_retriable(), "{error}");
     assert!(error.to_string().contains(&address), "names the address: {error}");
+    let last = std::error::Error::source(&error).and_then(|cause| cause.downcast_ref::<pulsar_native::Error>());
+    assert_eq!(last.map(pulsar_native::Error::kind), Some(ErrorKind::Connection), "the last failure: {error:#}");
+    assert!(format!("{error:#}").contains("refused"), "{error:#}");
 }
 
 pub async fn http_port(target: &Target) {

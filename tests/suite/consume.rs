@@ -55,7 +55,7 @@ pub async fn shared_gives_each_message_once(target: &Target) {
         .await;
         consumers[at].ack(&message).expect("acknowledged");
         counts[at] += 1;
-        assert!(received.insert(message.text().into_owned()), "{} came twice", message.text());
+        assert!(received.insert(message.to_string_lossy().into_owned()), "{} came twice", message.to_string_lossy());
     }
     assert_eq!(received, sent);
     assert!(counts.iter().all(|count| *count > 0), "spread as {counts:?}");
@@ -95,7 +95,7 @@ pub async fn receive_many_and_try_receive(target: &Target) {
         let look = || async { consumer.lock().unwrap().try_receive().expect("no error") };
         received.extend(until("the next message", look, Option::is_some).await);
     }
-    assert_eq!(received.iter().map(ReceivedMessage::text).collect::<Vec<_>>(), sent);
+    assert_eq!(received.iter().map(ReceivedMessage::to_string_lossy).collect::<Vec<_>>(), sent);
 }
 
 pub async fn stream(target: &Target) {
@@ -107,7 +107,7 @@ pub async fn stream(target: &Target) {
     for text in numbered(20) {
         let next = std::future::poll_fn(|context| Pin::new(&mut consumer).poll_next(context));
         let message = within("the next of the stream", next).await.expect("no end").expect("a message");
-        assert_eq!(message.text(), text);
+        assert_eq!(message.to_string_lossy(), text);
     }
 }
 
@@ -137,7 +137,11 @@ pub async fn dropped_receives_lose_nothing(target: &Target) {
         while received.len() < 30 {
             received.push(receive(&mut consumer).await);
         }
-        assert_eq!(received.iter().map(ReceivedMessage::text).collect::<Vec<_>>(), numbered(30), "{subscription}");
+        assert_eq!(
+            received.iter().map(ReceivedMessage::to_string_lossy).collect::<Vec<_>>(),
+            numbered(30),
+            "{subscription}"
+        );
     }
 }
 
@@ -159,7 +163,7 @@ pub async fn queue_of_zero(target: &Target) {
     assert_eq!(permits(target, &topic).await, 0, "no receive waits yet");
     for text in sent {
         let message = receive(&mut consumer).await;
-        assert_eq!(message.text(), text);
+        assert_eq!(message.to_string_lossy(), text);
         // What was handed out is all that the broker has sent.
         assert_eq!(target.subscription(&topic, "s").await.unacked, 1);
         within("the confirmation", consumer.ack_confirmed(&message)).await.expect("confirmed");
@@ -177,7 +181,7 @@ pub async fn queue_of_one(target: &Target) {
         send_all(&producer, numbered(50).iter().map(String::as_str)).await;
         for text in numbered(50) {
             let message = receive(&mut consumer).await;
-            assert_eq!(message.text(), text);
+            assert_eq!(message.to_string_lossy(), text);
             consumer.ack(&message).expect("acknowledged");
         }
     }
@@ -223,7 +227,7 @@ pub async fn unsubscribe_deletes_it(target: &Target) {
     let topic = target.topic("unsubscribe");
     let consumer = subscribe(client.consumer(&topic, "s")).await;
     assert!(target.stats(&topic).await.subscriptions.contains_key("s"));
-    within("the answer", consumer.unsubscribe(false)).await.expect("unsubscribed");
+    within("the answer", consumer.unsubscribe()).await.expect("unsubscribed");
     assert!(!target.stats(&topic).await.subscriptions.contains_key("s"));
 }
 
@@ -233,11 +237,11 @@ pub async fn unsubscribe_needs_force_beside_others(target: &Target) {
     let builder = client.consumer(&topic, "s").subscription_type(SubscriptionType::Shared);
     let (first, second) = (subscribe(builder.clone()).await, subscribe(builder.clone()).await);
     let third = subscribe(builder).await;
-    let error = within("the refusal", first.unsubscribe(false)).await.expect_err("others are connected");
+    let error = within("the refusal", first.unsubscribe()).await.expect_err("others are connected");
     assert!(error.server_error().is_some(), "{error}");
     assert!(error.to_string().contains(&topic), "names the topic: {error}");
-    drop(second);
-    drop(third);
+    assert!(first.is_connected(), "everything is as it was");
+    drop((first, second, third));
     let look = || target.subscription(&topic, "s");
     until("the consumers to go", look, |seen| seen.consumers.is_empty()).await;
     assert!(target.stats(&topic).await.subscriptions.contains_key("s"));

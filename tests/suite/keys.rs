@@ -17,7 +17,7 @@ async fn spread(consumers: [Consumer; 2], count: usize, key: fn(&ReceivedMessage
         let (seen, arrived) = (seen.clone(), arrived.clone());
         tasks.push(tokio::spawn(async move {
             while let Ok(message) = consumer.receive().await {
-                let number = message.text().parse().expect("a number");
+                let number = message.to_string_lossy().parse().expect("a number");
                 seen.lock().unwrap().entry(key(&message)).or_default().push((at, number));
                 consumer.ack(&message).expect("acknowledged");
                 arrived.fetch_add(1, Ordering::SeqCst);
@@ -52,7 +52,7 @@ pub async fn one_consumer_per_key_in_order(target: &Target) {
     let topic = target.topic("key-shared");
     let consumers = pair(&client, &topic).await;
     let producer = within("a producer", client.producer(&topic).batching(false).create()).await.expect("made");
-    let messages = (0..20 * 30).map(|at| Message::new((at / 20).to_string()).key(format!("key {}", at % 20)));
+    let messages = (0..20 * 30).map(|at| Message::new((at / 20).to_string()).with_key(format!("key {}", at % 20)));
     send_all(&producer, messages).await;
     let seen = spread(consumers, 20 * 30, |message| message.key().expect("a key").to_owned()).await;
     check(&seen, 20, 30);
@@ -64,7 +64,8 @@ pub async fn ordering_key_goes_before_key(target: &Target) {
     let consumers = pair(&client, &topic).await;
     let producer = within("a producer", client.producer(&topic).batching(false).create()).await.expect("made");
     let ordering_key = |at: usize| format!("order {}", at % 20).into_bytes();
-    let message = |at: usize| Message::new((at / 20).to_string()).key("all the same").ordering_key(ordering_key(at));
+    let message =
+        |at: usize| Message::new((at / 20).to_string()).with_key("all the same").with_ordering_key(ordering_key(at));
     send_all(&producer, (0..20 * 10).map(message)).await;
     let key = |message: &ReceivedMessage| String::from_utf8_lossy(message.ordering_key().expect("one")).into_owned();
     check(&spread(consumers, 20 * 10, key).await, 20, 10);

@@ -27,7 +27,7 @@ pub mod wait;
 pub use std::collections::{BTreeMap, BTreeSet};
 pub use std::sync::atomic::{AtomicUsize, Ordering};
 pub use std::sync::{Arc, Mutex};
-pub use std::time::{Duration, Instant};
+pub use std::time::{Duration, Instant, SystemTime};
 
 pub use pulsar_native::{
     Client, Consumer, ConsumerBuilder, ErrorKind, InitialPosition, Message, MessageId, Producer, ProducerBuilder,

@@ -23,7 +23,12 @@ pub async fn topics_are_merged(target: &Target) {
     let mut seen = BTreeMap::<String, usize>::new();
     for message in receive_all(&mut consumer, 90).await {
         let topic = topics.iter().find(|topic| message.topic().starts_with(*topic)).expect("one of the topics");
-        assert!(message.text().starts_with(topic), "{} came from {}", message.text(), message.topic());
+        assert!(
+            message.to_string_lossy().starts_with(topic),
+            "{} came from {}",
+            message.to_string_lossy(),
+            message.topic()
+        );
         *seen.entry(topic.clone()).or_default() += 1;
         consumer.ack(&message).expect("acknowledged");
     }
@@ -48,13 +53,12 @@ pub async fn workers_at_the_same_time(target: &Target) {
     let counters = (working, most.clone(), done.clone());
     let all = Arc::new(tokio::sync::Barrier::new(WORKERS));
     let pool = tokio::spawn(async move {
-        let work = move |message: ReceivedMessage, acker: pulsar_native::Acker| {
+        let work = move |_| {
             let ((working, most, done), all) = (counters.clone(), all.clone());
             async move {
                 most.fetch_max(working.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
                 all.wait().await;
                 working.fetch_sub(1, Ordering::SeqCst);
-                acker.ack(&message).expect("acknowledged");
                 done.fetch_add(1, Ordering::SeqCst);
             }
         };
@@ -68,13 +72,16 @@ pub async fn workers_at_the_same_time(target: &Target) {
     assert_eq!(ended.kind(), ErrorKind::Closed, "{ended}");
 }
 
+async fn panics(_: ReceivedMessage) {
+    panic!("this panic is part of the test");
+}
+
 pub async fn work_that_panics_ends_the_pool(target: &Target) {
     let client = target.client().await;
     let topic = target.topic("panicking-workers");
     let mut consumer = shared(client.consumer(&topic, "s")).await;
     send_all(&producer(&client, &topic).await, ["the only one"]).await;
-    let work = |_: ReceivedMessage, _: pulsar_native::Acker| async { panic!("this panic is part of the test") };
-    let ended = within("the end of the pool", consumer.process(8, work)).await;
+    let ended = within("the end of the pool", consumer.process(8, panics)).await;
     assert_eq!(ended.expect_err("work panicked").kind(), ErrorKind::Closed);
     // The consumer is as good as before.
     consumer.redeliver_unacknowledged();
@@ -87,18 +94,17 @@ pub async fn workers_by_key(target: &Target) {
     let client = target.client().await;
     let topic = target.topic("workers-by-key");
     let mut consumer = shared(client.consumer(&topic, "s")).await;
-    let messages = (0..10 * 20).map(|at| Message::new((at / 10).to_string()).key(format!("key {}", at % 10)));
+    let messages = (0..10 * 20).map(|at| Message::new((at / 10).to_string()).with_key(format!("key {}", at % 10)));
     send_all(&producer(&client, &topic).await, messages).await;
     let seen: Arc<Mutex<BTreeMap<String, Vec<usize>>>> = Arc::default();
     let noting = seen.clone();
     let pool = tokio::spawn(async move {
-        let work = move |message: ReceivedMessage, acker: pulsar_native::Acker| {
+        let work = move |message: ReceivedMessage| {
             let seen = noting.clone();
             async move {
                 tokio::task::yield_now().await;
-                let number = message.text().parse().expect("a number");
+                let number = message.to_string_lossy().parse().expect("a number");
                 seen.lock().unwrap().entry(message.key().expect("a key").to_owned()).or_default().push(number);
-                acker.ack(&message).expect("acknowledged");
             }
         };
         consumer.process_by_key(4, work).await

@@ -27,7 +27,7 @@ pub async fn refreshed_when_challenged(target: &Target) {
         assert!(begun.elapsed() < wait::PATIENCE, "the supplier was asked {} times only", asked.load(Ordering::SeqCst));
         send(&producer, number.to_string()).await;
         let message = receive(&mut consumer).await;
-        assert_eq!(message.text(), number.to_string());
+        assert_eq!(message.to_string_lossy(), number.to_string());
         within("the confirmation", consumer.ack_confirmed(&message)).await.expect("confirmed");
         number += 1;
     }

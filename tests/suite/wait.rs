@@ -72,5 +72,5 @@ pub async fn receive_all(consumer: &mut Consumer, count: usize) -> Vec<ReceivedM
 
 /// The payloads of so many messages, none of them acknowledged.
 pub async fn texts(consumer: &mut Consumer, count: usize) -> Vec<String> {
-    receive_all(consumer, count).await.iter().map(|message| message.text().into_owned()).collect()
+    receive_all(consumer, count).await.iter().map(|message| message.to_string_lossy().into_owned()).collect()
 }

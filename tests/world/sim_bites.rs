@@ -1,13 +1,14 @@
-//! The simulation notices: the client is broken on purpose in one way after the other, and each is found within a
-//! bounded number of seeds, by the checker that is there for it.
+//! Deliberate faults, one at a time: each is found within a bounded number of seeds, by the checker that is there for it.
+//!
+//! Built with `RUSTFLAGS="--cfg pulsar_mutations"` only; `.ci/run mutations` does so.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use pulsar_native::sim::{Mutation, mutation};
+use pulsar_native::sim::{Mutation, activate_mutation};
 
 use crate::workload;
 
-/// Seeds that one way of breaking it may take to be found.
+/// Seeds that one fault may take to be found.
 const SEEDS_MAX: u64 = 150;
 
 /// The name of the checker that complains, if one does. A debug assertion of a machine counts as `assertion`.
@@ -18,9 +19,9 @@ fn complaint(seed: u64) -> Option<String> {
     }
 }
 
-/// Breaks the client, and looks for one of these checkers to complain.
+/// Switches the fault on, and runs seeds until one of these checkers complains.
 fn is_found(how: Mutation, checkers: &[&str]) {
-    mutation(Some(how));
+    activate_mutation(Some(how));
     let mut others = Vec::new();
     let found = (0..SEEDS_MAX).find(|&seed| match complaint(seed) {
         Some(checker) if checkers.contains(&checker.as_str()) => true,
@@ -29,7 +30,7 @@ fn is_found(how: Mutation, checkers: &[&str]) {
             false
         }
     });
-    mutation(None);
+    activate_mutation(None);
     match found {
         Some(seed) => println!("{how:?}: found by seed {seed}, before it by {others:?}"),
         None => panic!("{how:?} was not found by {checkers:?} in {SEEDS_MAX} seeds, but by {others:?}"),
@@ -55,7 +56,9 @@ bites! {
     no_resend_at_all: NoResend => "settles in time" | "what is confirmed is stored";
     a_stale_receipt_taken_for_a_current_one: StaleReceiptIsCurrent => "an id names the message that was sent";
     a_failure_that_hides_that_it_may_be_stored: SurelyNotStored => "what surely failed is not stored";
-    a_waiter_that_is_not_woken: LoseWakeUp => "no lost wake-up" | "settles in time";
+    a_task_that_is_not_woken: LoseWakeUp => "no lost wake-up" | "settles in time";
+    a_driver_that_is_not_woken: LoseDriverWakeUp => "no lost wake-up";
+    a_timer_that_is_late: LateTimer => "no lost deadline";
     a_close_producer_that_is_ignored: IgnoreCloseProducer => "protocol conformance" | "settles in time";
     an_assigned_broker_that_is_used_for_ever: AssignedUrlForever => "settles in time";
     a_request_that_never_times_out: NeverTimeOut => "settles in time";

@@ -38,5 +38,5 @@ pub(crate) async fn run(arguments: Arguments) -> Outcome {
 fn line(message: &ReceivedMessage) -> String {
     let key = message.key().map(|key| format!(" key={key:?}")).unwrap_or_default();
     let properties: String = message.properties().map(|(name, value)| format!(" {name}={value:?}")).collect();
-    format!("{}{key}{properties} {}", message.id(), message.text())
+    format!("{}{key}{properties} {}", message.id(), message.to_string_lossy())
 }

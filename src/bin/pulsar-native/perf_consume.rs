@@ -1,7 +1,7 @@
 //! `perf consume`: receives and acknowledges, message by message.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use clap::Args;
 use pulsar_native::Consumer;
@@ -54,11 +54,11 @@ async fn receive_all(mut consumer: Consumer, messages: u64, run: Run) -> Outcome
     while received < messages && !run.is_stopped() {
         let Ok(first) = tokio::time::timeout(LOOK, consumer.receive()).await else { continue };
         let mut next = Some(first?);
-        let (now, wall) = (Instant::now(), SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
+        let (now, wall) = (Instant::now(), SystemTime::now());
         let mut recorder = run.recorder();
         for _ in 0..MESSAGES_AT_ONCE {
             let Some(message) = next.take() else { break };
-            recorder.done(now, wall.saturating_sub(Duration::from_millis(message.publish_time_ms())));
+            recorder.done(now, wall.duration_since(message.publish_time()).unwrap_or_default());
             consumer.ack(&message)?;
             received += 1;
             if received == messages {
@@ -68,7 +68,7 @@ async fn receive_all(mut consumer: Consumer, messages: u64, run: Run) -> Outcome
         }
         if let Some(message) = next {
             // The one that did not fit the round.
-            recorder.done(now, wall.saturating_sub(Duration::from_millis(message.publish_time_ms())));
+            recorder.done(now, wall.duration_since(message.publish_time()).unwrap_or_default());
             consumer.ack(&message)?;
             received += 1;
         }

@@ -29,9 +29,9 @@ pub(crate) async fn run(arguments: Arguments) -> Outcome {
     let client = arguments.connect.client().await?;
     let producer = client.producer(&arguments.connect.topic).create().await?;
     let message = |payload: String| {
-        let message = Message::new(payload).properties(arguments.properties.clone());
+        let message = Message::new(payload).with_properties(arguments.properties.clone());
         match &arguments.key {
-            Some(key) => message.key(key),
+            Some(key) => message.with_key(key),
             None => message,
         }
     };

@@ -17,7 +17,6 @@ use crate::machine::connection::peer::{PeerInfo, ProtocolViolation, RequestError
 use crate::machine::connection::requests::answer_of;
 use crate::machine::control::{Attempt, AuthData, CloseReason, RequestToken};
 use crate::machine::endpoint::outbox::{Op, Response};
-use crate::machine::mutation::{self, Mutation};
 use crate::pb;
 use crate::pb::base_command::Type;
 use crate::wire::command::Command;
@@ -370,9 +369,6 @@ impl Connection {
 
     /// A request whose answer did not come in time.
     pub fn poll_expired(&mut self, now: Now) -> Option<Requester> {
-        if mutation::is(Mutation::NeverTimeOut) {
-            self.request_deadlines.clear();
-        }
         while let Some(&(deadline, id)) = self.request_deadlines.front() {
             let pending = self.pending.contains_key(&id);
             if pending && !deadline.is_due(now) {

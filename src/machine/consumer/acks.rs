@@ -17,7 +17,6 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::MessagePosition;
 use crate::machine::Now;
 use crate::machine::endpoint::outbox::Outbox;
-use crate::machine::mutation::{self, Mutation};
 use crate::wire::{AckFrame, AckId, put_ack};
 
 /// The most acknowledgements that wait for a connection, in entries. At the bound further ones are refused with
@@ -110,7 +109,7 @@ impl Acks {
                 Ok(true)
             }
             Target::Member { index, size } => {
-                let finished = self.clear_member(position, index, size)? || mutation::is(Mutation::AckBatchEarly);
+                let finished = self.clear_member(position, index, size)?;
                 if finished {
                     self.push(position.ack_id(Vec::new()));
                 } else if self.index_acks {
@@ -126,7 +125,7 @@ impl Acks {
     /// [`ack`](Self::ack) is to decide.
     #[inline]
     pub(super) fn ack_at_hand(&mut self, id: &MessagePosition) -> bool {
-        if self.pending() >= PENDING_ACKS_MAX || mutation::is(Mutation::AckBatchEarly) {
+        if self.pending() >= PENDING_ACKS_MAX {
             return false;
         }
         let index_acks = self.index_acks;

@@ -22,7 +22,6 @@ use super::{Deadline, Deferred, EndpointId, Now, ReadyList, ReplyTo};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{ConsumerId, MessagePosition};
 use crate::machine::endpoint::outbox::Op;
-use crate::machine::mutation::{self, Mutation};
 use crate::pb;
 use crate::wire::EntryError;
 
@@ -288,7 +287,7 @@ impl Consumer {
     ) {
         match self.prepare_confirmed(ids, cumulative) {
             Err(error) => reply.answer(Err(error.with_topic(&self.topic)), deferred),
-            Ok(ids) if ids.is_empty() || mutation::is(Mutation::ConfirmUnasked) => reply.answer(Ok(()), deferred),
+            Ok(ids) if ids.is_empty() => reply.answer(Ok(()), deferred),
             Ok(entries) => {
                 let members = if cumulative { Vec::new() } else { ids.to_vec() };
                 self.begin(Work::Ack { ids: entries, members, cumulative, reply }, now, deferred);
@@ -408,9 +407,6 @@ impl Consumer {
             subscribed.answer(Err(closed.clone()), deferred);
         }
         self.subscribe_deadline = None;
-        if mutation::is(Mutation::ForgetAcksAtClose) {
-            self.acks.forget();
-        }
         self.end(closed, deferred);
         self.finish_if_closed_while_detached(deferred);
     }
@@ -428,6 +424,11 @@ impl Consumer {
     /// The index of the partition, -1 for a topic that is not partitioned.
     pub fn partition(&self) -> i32 {
         self.partition
+    }
+
+    /// The counter that moves when what was taken is to be thrown away; see [`new`](Self::new).
+    pub fn queue_epoch(&self) -> Arc<AtomicU64> {
+        self.generation.clone()
     }
 
     /// Whether it is subscribed at a broker at this moment.

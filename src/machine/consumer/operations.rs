@@ -17,7 +17,7 @@
 //! consumer is attached again.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::position::Position;
 use crate::error::{Error, ErrorKind};
@@ -25,6 +25,7 @@ use crate::id::{MessageId, MessagePosition};
 use crate::machine::endpoint::outbox::{Op, OpKind};
 use crate::machine::{Deferred, Now, ReplyTo};
 use crate::pb;
+use crate::wall_time::to_ms;
 use crate::wire::{AckId, AckSet, Command};
 
 /// The most operations of one consumer that wait at a time. At the bound further ones are refused with
@@ -46,8 +47,9 @@ pub enum SeekTo {
         /// Whether it is the first to be delivered; else the one after it is, and it counts as acknowledged.
         inclusive: bool,
     },
-    /// To the first message published at or after this time, milliseconds since 1970 UTC.
-    PublishTime(u64),
+    /// To the first message published at or after this time: to the first one of all for a time before 1970, behind
+    /// the last one for a time to come.
+    PublishTime(SystemTime),
 }
 
 impl SeekTo {
@@ -56,7 +58,7 @@ impl SeekTo {
             Self::Earliest => (Some(MessagePosition::EARLIEST), None),
             Self::Latest => (Some(MessagePosition::LATEST), None),
             Self::Message { id, .. } => (Some(id.position()), None),
-            Self::PublishTime(ms) => (None, Some(*ms)),
+            Self::PublishTime(time) => (None, Some(to_ms(*time).max(0).unsigned_abs())),
         };
         let message_id = id.map(|id| pb::MessageIdData {
             ledger_id: id.ledger_id,

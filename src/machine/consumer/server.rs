@@ -10,7 +10,6 @@ use super::{
 use crate::error::{Error, ErrorKind, Result};
 use crate::machine::connection::peer::{PeerInfo, RequestError};
 use crate::machine::endpoint::outbox::{More, OpKind, Outbox, Response};
-use crate::machine::mutation::{self, Mutation};
 use crate::pb;
 use crate::wire::{Command, put_flow};
 
@@ -112,8 +111,7 @@ impl Consumer {
         }
         let mut ahead = self.queue.len();
         run.retain_mut(|entry| {
-            let sabotaged = mutation::is(Mutation::DropEntry) && entry.entry_id % 7 == 3;
-            let admitted = !sabotaged && self.admit(entry, ahead);
+            let admitted = self.admit(entry, ahead);
             ahead += usize::from(admitted);
             admitted
         });
@@ -318,10 +316,7 @@ impl Consumer {
         }
         if self.ended.is_none() {
             while let Some(permits) = self.permits.take_flow() {
-                match self.sabotaged_flow(permits) {
-                    0 => {}
-                    permits => put_flow(out.tx.flat(), id, permits),
-                }
+                put_flow(out.tx.flat(), id, permits);
             }
         }
         if self.operations.is_seek_waiting() {
@@ -332,17 +327,6 @@ impl Consumer {
         self.ask_close(out);
         self.check();
         More::No
-    }
-
-    /// The permits as they are, unless somebody wants to see what happens.
-    fn sabotaged_flow(&self, permits: u32) -> u32 {
-        let is_first = i64::from(permits) == i64::from(self.config.receiver_queue_size);
-        match self.attempt {
-            2.. if mutation::is(Mutation::NoFlowAfterReattach) => 0,
-            _ if mutation::is(Mutation::SkipPermit) => permits - 1,
-            _ if mutation::is(Mutation::PermitTwice) && !is_first => permits * 2,
-            _ => permits,
-        }
     }
 
     /// The close follows the last confirmation: a broker answers nothing for a consumer it does not know.

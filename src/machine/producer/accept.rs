@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 
 use super::batcher::{Batch, Content};
 use super::in_flight::{Entry, Frames, Kind, Run};
-use super::seal::{COMPRESS_MIN_BYTES, ToSeal, put_message};
+use super::pipeline::{can_frame_fast, frame_fast};
+use super::seal::ToSeal;
 use super::{BATCH_OPEN_MAX, Life, Message, PendingSend, Producer, SEQUENCE_ID_MAX, SendCallback};
 use crate::error::{Error, ErrorKind, SendError};
 use crate::machine::Now;
 use crate::machine::producer::results::{RUN_SENDS_MAX, SendResults};
 use crate::wire::compress::Compression;
-use crate::wire::tx::CHAIN_MIN_BYTES;
 
 /// A run takes no more messages once its frames have this size.
 const RUN_BYTES_MAX: usize = 32 * 1024;
@@ -24,6 +24,9 @@ impl Producer {
             Life::Open => {}
             Life::Closing(_) => return refuse(Error::local(ErrorKind::Closed, "the producer is closed")),
             Life::Finished(error) => return refuse(error.clone()),
+        }
+        if let Some(why) = message.refused() {
+            return refuse(Error::local(ErrorKind::InvalidArgument, why));
         }
         if message.id().is_some_and(|id| id > SEQUENCE_ID_MAX) {
             return refuse(Error::local(ErrorKind::InvalidArgument, "a sequence id must be at most 2^63 - 1"));
@@ -123,7 +126,7 @@ impl Producer {
             self.append(message, size_bytes, callback, deadline, now)
         } else {
             self.close_batch();
-            if self.frames_quickly(message, size_bytes) {
+            if self.context.as_ref().is_some_and(|context| can_frame_fast(context, message, size_bytes)) {
                 self.push_framed(message, size_bytes, callback, deadline, now)
             } else {
                 self.push_alone(message, size_bytes, callback, deadline, now())
@@ -182,16 +185,6 @@ impl Producer {
         self.dirty = true;
     }
 
-    /// Whether framing `message` under the lock is quick, and sure not to fail.
-    fn frames_quickly(&self, message: &Message, size_bytes: usize) -> bool {
-        let Some(context) = &self.context else { return false };
-        let compresses = context.compression != Compression::None;
-        let payload_bytes_max = if compresses { COMPRESS_MIN_BYTES } else { CHAIN_MIN_BYTES - 1 };
-        message.payload.len() <= payload_bytes_max
-            && message.record_bytes_max(size_bytes) + context.head_bytes_max()
-                <= context.max_message_size.unwrap_or(0) as usize
-    }
-
     /// Frames a message behind others that go out at the same time.
     #[inline]
     fn push_framed(
@@ -218,7 +211,7 @@ impl Producer {
         let Frames::Open(frames) = &mut run.frames else { unreachable!("an open run has its frames") };
         let context = self.context.as_ref().zip(self.plain.as_mut());
         let (context, plain) = context.expect("without them nothing is framed quickly");
-        put_message(frames, plain, context, message, &mut entry);
+        frame_fast(frames, plain, context, message, &mut entry);
         if let Some(callback) = callback {
             run.callbacks.push_back((slot, callback));
         }

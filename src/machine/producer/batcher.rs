@@ -191,9 +191,19 @@ impl Content {
         self.ordering_key.take().into_iter().for_each(|key| discard(key, spent));
     }
 
-    /// The only message, if it is one.
-    pub(super) fn take_only(&mut self) -> Option<Message> {
-        if self.count == 1 { self.first.take() } else { None }
+    pub(super) fn count_i32(&self) -> i32 {
+        i32::try_from(self.count).unwrap_or(i32::MAX)
+    }
+
+    /// The only message, if it is one: then the entry is not a batch.
+    pub(super) fn single(&self) -> Option<&Message> {
+        self.first.as_ref().filter(|_| self.count == 1)
+    }
+
+    /// The payload of the only message, if it is one.
+    pub(super) fn take_single_payload(&mut self) -> Option<Bytes> {
+        let single = self.first.as_mut().filter(|_| self.count == 1)?;
+        Some(std::mem::take(&mut single.payload))
     }
 
     /// The records of all messages.

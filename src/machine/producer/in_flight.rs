@@ -7,10 +7,10 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 
 use super::batcher::deadlines_are_near;
+use super::one_or_more::OneOrMore;
+use super::pipeline::SealedEntry;
 use crate::machine::Now;
-use crate::machine::mutation::{self, Mutation};
 use crate::machine::producer::results::{SendCallback, SendResults};
-use crate::wire::frame::{Frame, frames};
 use crate::wire::tx::{SealedFrame, TxBuf};
 
 /// One message or batch: what gets a receipt of its own.
@@ -83,8 +83,9 @@ pub(super) enum Frames {
     Open(BytesMut),
     /// They wait for their job, or are in it.
     Awaited,
-    /// Kept until the last receipt, because a re-send has the same bytes.
-    Sealed(SealedFrame),
+    /// Kept until the last receipt, because a re-send has the same bytes. Behind one another they are the bytes of the
+    /// run, in which each entry has its range.
+    Sealed(OneOrMore<SealedEntry>),
 }
 
 /// Entries that are sealed and written together, and share outcomes and a deadline.
@@ -299,10 +300,30 @@ impl InFlight {
     pub(super) fn frame(&self, at: usize) -> Option<SealedFrame> {
         let (run, entry) = (&self.runs[self.run_of(at)?], self.entries.get(at)?);
         match &run.frames {
-            Frames::Sealed(frame) if run.kind == Kind::Framed => Some(part(frame, entry)),
-            Frames::Sealed(frame) => Some(frame.clone()),
+            Frames::Sealed(frames) => part(frames, entry),
             Frames::Open(_) | Frames::Awaited => None,
         }
+    }
+}
+
+/// Sealing.
+impl InFlight {
+    /// Keeps the frames of a run, whose first entry is at `at`: they may be written from now on.
+    pub(super) fn keep(&mut self, number: u64, at: usize, sealed: OneOrMore<SealedEntry>) {
+        let Some(position) = self.position(number) else { return };
+        let run = &mut self.runs[position];
+        // The entries of a framed run have had their ranges from the start.
+        if run.kind != Kind::Framed {
+            let mut start = 0;
+            for (at, sealed) in (at..).zip(sealed.iter()) {
+                let Some(entry) = self.entries.get_mut(at) else { break };
+                entry.start = start;
+                start = start.saturating_add(u32::try_from(sealed.frame.len()).unwrap_or(u32::MAX));
+                entry.end = start;
+                entry.compared_bytes = u32::try_from(sealed.compared_bytes).unwrap_or(u32::MAX);
+            }
+        }
+        run.frames = Frames::Sealed(sealed);
     }
 }
 
@@ -372,13 +393,13 @@ impl InFlight {
     /// Hands the next run to the connection, if it is sealed; how many bytes it was.
     pub(super) fn write_next(&mut self, tx: &mut TxBuf) -> Option<usize> {
         let run = self.runs.get_mut(self.sent)?;
-        let Frames::Sealed(frame) = &run.frames else { return None };
+        let Frames::Sealed(frames) = &run.frames else { return None };
         let before = tx.len();
         if run.whole {
-            tx.sealed(frame);
+            frames.iter().for_each(|sealed| tx.sealed(&sealed.frame));
         } else {
             let entries = self.entries.range(self.sent_entries..self.sent_entries + run.left);
-            entries.for_each(|entry| tx.sealed(&part(frame, entry)));
+            entries.filter_map(|entry| part(frames, entry)).for_each(|frame| tx.sealed(&frame));
         }
         run.transmitted = true;
         self.sent += 1;
@@ -387,71 +408,16 @@ impl InFlight {
     }
 }
 
-/// The frame of one entry of a framed run.
-fn part(frame: &SealedFrame, entry: &Entry) -> SealedFrame {
-    SealedFrame { head: frame.head.slice(entry.start as usize..entry.end as usize), payload: Bytes::new() }
-}
-
-/// What goes out again, spoilt for the tests that must notice it.
-impl InFlight {
-    pub(super) fn mutation(&mut self) {
-        if mutation::is(Mutation::ReorderOnResend) && self.entries.len() > 1 {
-            let (first, second) = (self.frame(0), self.frame(1));
-            let position = self.run_of(1).unwrap_or(0);
-            if let (Some(first), Some(second)) = (first, second) {
-                let mut all = self.unpack(0);
-                if position == 0 {
-                    all.swap(0, 1);
-                } else {
-                    all[0] = second;
-                    let mut behind = self.unpack(position);
-                    behind[0] = first;
-                    self.pack(position, &behind);
-                }
-                self.pack(0, &all);
-            }
+/// The frame of one entry of a run: one of `frames`, or a part of one that holds several.
+fn part(frames: &OneOrMore<SealedEntry>, entry: &Entry) -> Option<SealedFrame> {
+    let (mut start, mut end) = (entry.start as usize, entry.end as usize);
+    for SealedEntry { frame, .. } in frames.iter() {
+        if start < frame.len() {
+            let is_joined = frame.payload.is_empty();
+            let bytes = || SealedFrame { head: frame.head.slice(start..end), payload: Bytes::new() };
+            return Some(if is_joined { bytes() } else { frame.clone() });
         }
-        if mutation::is(Mutation::RenumberOnResend) {
-            for position in 0..self.runs.len() {
-                if self.runs[position].transmitted {
-                    let frames: Vec<_> = self.unpack(position).iter().map(renumbered).collect();
-                    self.pack(position, &frames);
-                }
-            }
-        }
+        (start, end) = (start - frame.len(), end - frame.len());
     }
-
-    fn unpack(&self, position: usize) -> Vec<SealedFrame> {
-        let offset = self.offset(position);
-        (offset..offset + self.runs[position].left).filter_map(|at| self.frame(at)).collect()
-    }
-
-    fn pack(&mut self, position: usize, frames: &[SealedFrame]) {
-        let offset = self.offset(position);
-        let mut all = BytesMut::new();
-        for (entry, frame) in self.entries.range_mut(offset..).zip(frames) {
-            entry.start = all.len() as u32;
-            all.extend_from_slice(&frame.head);
-            all.extend_from_slice(&frame.payload);
-            entry.end = all.len() as u32;
-        }
-        let run = &mut self.runs[position];
-        run.whole = false;
-        run.frames = Frames::Sealed(SealedFrame { head: all.freeze(), payload: Bytes::new() });
-    }
-}
-
-fn renumbered(frame: &SealedFrame) -> SealedFrame {
-    let bytes = Bytes::from([&frame.head[..], &frame.payload[..]].concat());
-    let mut out = BytesMut::new();
-    for frame in frames(bytes).flatten() {
-        match frame {
-            Frame::Send { mut head, entry } => {
-                head.sequence_id += 1000;
-                Frame::Send { head, entry }.encode(&mut out);
-            }
-            other => other.encode(&mut out),
-        }
-    }
-    SealedFrame { head: out.freeze(), payload: Bytes::new() }
+    None
 }

@@ -2,11 +2,12 @@
 
 use std::fmt;
 use std::num::NonZeroU64;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 
 use crate::machine::Now;
+use crate::wall_time::to_ms;
 use crate::wire::metadata::NewSingle;
 
 /// Messages with longer keys are not batched: the metadata of a batch repeats the key of its first message, in the
@@ -15,11 +16,18 @@ const BATCHED_KEY_BYTES_MAX: usize = 4096;
 
 /// A message to be sent: its payload and what goes with it.
 ///
+/// What it is made of is set by `with_` methods and read by methods of the bare name. Those that
+/// [`ReceivedMessage`](crate::ReceivedMessage) has as well are the same there: a payload and a key are borrowed, and
+/// properties are an iterator of pairs, because a received message keeps them as they came and has no `String`s to lend.
+///
 /// ```
-/// use pulsar_native::machine::producer::Message;
-/// let message = Message::new("hello").key("order-7").property("trace", "1f");
-/// assert_eq!(message.payload().as_ref(), b"hello");
+/// use pulsar_native::Message;
+///
+/// let message = Message::new("hello").with_key("order-7").with_property("trace", "1f");
+/// assert_eq!((message.payload(), message.key()), (&b"hello"[..], Some("order-7")));
+/// assert_eq!(message.properties().collect::<Vec<_>>(), [("trace", "1f")]);
 /// ```
+#[must_use = "a message that is made and not sent is lost"]
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Message {
     pub(super) payload: Bytes,
@@ -61,6 +69,8 @@ pub(super) struct Extras {
     pub(super) event_time_ms: u64,
     pub(super) delivery: Delivery,
     pub(super) null_value: bool,
+    /// See [`Message::refused`].
+    refused: Option<&'static str>,
 }
 
 static NO_EXTRAS: Extras = Extras {
@@ -71,6 +81,7 @@ static NO_EXTRAS: Extras = Extras {
     event_time_ms: 0,
     delivery: Delivery::AtOnce,
     null_value: false,
+    refused: None,
 };
 
 /// When consumers on Shared and Key_Shared subscriptions get it.
@@ -90,95 +101,152 @@ impl Message {
         Self { payload: payload.into(), number: Number(None), extras: None }
     }
 
-    /// Adds a property (`MessageMetadata.properties`). Properties keep their order; of two with the same name the
-    /// Java client shows the last.
-    #[must_use]
-    pub fn property(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+    /// Adds a property (`MessageMetadata.properties`). Properties keep their order; of several with the same name
+    /// the last one counts.
+    pub fn with_property(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.extras_mut().properties.push((key.into(), value.into()));
         self
     }
 
     /// Adds several properties.
-    #[must_use]
-    pub fn properties<K: Into<String>, V: Into<String>>(mut self, pairs: impl IntoIterator<Item = (K, V)>) -> Self {
+    pub fn with_properties<K: Into<String>, V: Into<String>>(
+        mut self,
+        pairs: impl IntoIterator<Item = (K, V)>,
+    ) -> Self {
         self.extras_mut().properties.extend(pairs.into_iter().map(|(key, value)| (key.into(), value.into())));
         self
     }
 
     /// Sets the key (`partition_key`): messages with the same key go to the same partition and keep their order.
-    #[must_use]
-    pub fn key(mut self, key: impl Into<String>) -> Self {
+    #[doc(alias = "partition_key")]
+    pub fn with_key(mut self, key: impl Into<String>) -> Self {
         self.extras_mut().key = Some(key.into());
         self.extras_mut().key_b64 = false;
         self
     }
 
     /// Sets a key of arbitrary bytes: it travels in base64, marked by `partition_key_b64_encoded`.
-    #[must_use]
-    pub fn key_bytes(mut self, key: impl AsRef<[u8]>) -> Self {
+    #[doc(alias = "partition_key_b64_encoded")]
+    pub fn with_key_bytes(mut self, key: impl AsRef<[u8]>) -> Self {
         self.extras_mut().key = Some(base64(key.as_ref()));
         self.extras_mut().key_b64 = true;
         self
     }
 
     /// Sets the ordering key (`ordering_key`), which Key_Shared subscriptions use instead of the key.
-    #[must_use]
-    pub fn ordering_key(mut self, key: impl Into<Bytes>) -> Self {
+    pub fn with_ordering_key(mut self, key: impl Into<Bytes>) -> Self {
         self.extras_mut().ordering_key = Some(key.into());
         self
     }
 
-    /// Sets the application's own time (`event_time`), milliseconds since 1970; 0 means none.
-    #[must_use]
-    pub fn event_time(mut self, ms: u64) -> Self {
-        self.extras_mut().event_time_ms = ms;
+    /// Sets the application's own time (`event_time`), which travels in milliseconds.
+    ///
+    /// The protocol has no event times up to 1970-01-01 00:00:00 UTC (0 means that there is none) or after the year
+    /// 292 million: such a message is refused with [`InvalidArgument`](crate::ErrorKind::InvalidArgument) when it is
+    /// sent.
+    pub fn with_event_time(mut self, time: SystemTime) -> Self {
+        match to_ms(time) {
+            ms if ms > 0 && ms < i64::MAX => self.extras_mut().event_time_ms = ms.unsigned_abs(),
+            _ => self.refuse("an event time must be after 1970-01-01 00:00:00 UTC and before the year 292 million"),
+        }
         self
     }
 
     /// Sets the sequence id instead of having the producer count. Ids must grow; with deduplication one that does not
-    /// is taken for a message that was stored before. At most 2^63 - 1.
-    #[must_use]
-    pub fn sequence_id(mut self, id: u64) -> Self {
-        self.number(id);
+    /// is taken for a message that was stored before. At most 2^63 - 1: a message with a larger one is refused with
+    /// [`InvalidArgument`](crate::ErrorKind::InvalidArgument) when it is sent.
+    pub fn with_sequence_id(mut self, id: u64) -> Self {
+        if self.refused().is_none() {
+            self.number(id);
+        }
         self
     }
 
-    /// Delivers it not before this time (`deliver_at_time`), milliseconds since 1970. Subscriptions of type Exclusive
-    /// and Failover get it at once all the same. Such a message is never batched.
-    #[must_use]
-    pub fn deliver_at(mut self, ms: i64) -> Self {
-        self.extras_mut().delivery = Delivery::At(ms);
+    /// Delivers it not before this time (`deliver_at_time`), in milliseconds. Subscriptions of type Exclusive and
+    /// Failover get it at once all the same, and so do all of them when the time has passed. Such a message is never
+    /// batched.
+    pub fn with_deliver_at(mut self, time: SystemTime) -> Self {
+        self.extras_mut().delivery = Delivery::At(to_ms(time));
         self
     }
 
-    /// Delivers it this much after it was handed to the producer; see [`deliver_at`](Self::deliver_at).
-    #[must_use]
-    pub fn deliver_after(mut self, delay: Duration) -> Self {
+    /// Delivers it this much after it was handed to the producer; see [`with_deliver_at`](Self::with_deliver_at).
+    pub fn with_deliver_after(mut self, delay: Duration) -> Self {
         self.extras_mut().delivery = Delivery::After(delay);
         self
     }
 
     /// Makes it a tombstone (`null_value`): no value at all, which is not an empty one. Compaction removes the key.
-    #[must_use]
-    pub fn null_value(mut self) -> Self {
+    #[doc(alias = "tombstone")]
+    pub fn with_null_value(mut self) -> Self {
         self.extras_mut().null_value = true;
         self.payload = Bytes::new();
         self
     }
 
     /// The payload.
-    pub fn payload(&self) -> &Bytes {
+    pub fn payload(&self) -> &[u8] {
         &self.payload
     }
 
-    /// The key as it travels: base64 if it was set by [`key_bytes`](Self::key_bytes).
-    pub fn partition_key(&self) -> Option<&str> {
+    /// The payload, shared and not copied.
+    pub fn payload_bytes(&self) -> Bytes {
+        self.payload.clone()
+    }
+
+    /// The key (`partition_key`) as it travels: base64 if it was set by [`with_key_bytes`](Self::with_key_bytes).
+    pub fn key(&self) -> Option<&str> {
         self.extras().key.as_deref()
     }
 
+    /// Whether the key is the base64 text of a binary one (`partition_key_b64_encoded`).
+    pub fn key_is_base64(&self) -> bool {
+        self.extras().key_b64
+    }
+
+    /// The ordering key (`ordering_key`).
+    pub fn ordering_key(&self) -> Option<&[u8]> {
+        self.extras().ordering_key.as_deref()
+    }
+
     /// The properties, in order.
-    pub fn property_list(&self) -> &[(String, String)] {
-        &self.extras().properties
+    pub fn properties(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.extras().properties.iter().map(|(key, value)| (key.as_str(), value.as_str()))
+    }
+
+    /// One property; of several with the same name the last.
+    pub fn property(&self, name: &str) -> Option<&str> {
+        self.properties().filter(|&(key, _)| key == name).last().map(|(_, value)| value)
+    }
+
+    /// The application's own time, if one was set.
+    pub fn event_time(&self) -> Option<SystemTime> {
+        match self.extras().event_time_ms {
+            0 => None,
+            ms => Some(UNIX_EPOCH + Duration::from_millis(ms)),
+        }
+    }
+
+    /// The sequence id, if one was set.
+    pub fn sequence_id(&self) -> Option<u64> {
+        self.id()
+    }
+
+    /// Whether the value is null (a tombstone), which is not the same as empty.
+    pub fn is_null(&self) -> bool {
+        self.extras().null_value
+    }
+
+    /// Why it cannot be sent, if something that was set cannot travel.
+    pub(super) fn refused(&self) -> Option<&'static str> {
+        self.extras().refused
+    }
+
+    /// It also gets a sequence id that is too large, so that the one comparison which each message passes on its way in
+    /// finds both.
+    fn refuse(&mut self, why: &'static str) {
+        self.extras_mut().refused = Some(why);
+        self.number(u64::MAX);
     }
 
     /// All but the payload and the number.
@@ -335,26 +403,49 @@ mod tests {
         {
             assert_eq!(base64(bytes), text);
         }
-        let message = Message::new("x").key_bytes([0xff]);
-        assert_eq!((message.partition_key(), message.extras().key_b64), (Some("/w=="), true));
-        assert!(!message.key("plain").extras().key_b64);
+        let message = Message::new("x").with_key_bytes([0xff]);
+        assert_eq!((message.key(), message.key_is_base64()), (Some("/w=="), true));
+        assert!(!message.with_key("plain").key_is_base64());
     }
 
     #[test]
     fn a_tombstone_has_no_payload() {
-        let message = Message::new("gone").null_value();
-        assert!(message.payload().is_empty() && message.single().null_value);
+        let message = Message::new("gone").with_null_value();
+        assert!(message.payload().is_empty() && message.is_null() && message.single().null_value);
     }
 
     #[test]
     fn the_estimate_of_a_record_is_never_too_small() {
         let message = Message::new(vec![0; 300])
-            .properties((0..200).map(|at| (format!("key {at}"), "v".repeat(at))))
-            .key("k".repeat(200))
-            .ordering_key(vec![1; 200])
-            .event_time(u64::MAX)
-            .sequence_id(u64::MAX);
+            .with_properties((0..200).map(|at| (format!("key {at}"), "v".repeat(at))))
+            .with_key("k".repeat(200))
+            .with_ordering_key(vec![1; 200])
+            .with_event_time(UNIX_EPOCH + Duration::from_millis(i64::MAX as u64 - 1))
+            .with_sequence_id(u64::MAX);
         let real = crate::wire::batch::record_len(&message.single(), &message.payload);
         assert!(message.record_bytes_max(message.size_bytes()) >= real);
+    }
+
+    #[test]
+    fn an_event_time_that_the_protocol_does_not_have_is_refused_whatever_else_is_set() {
+        let millisecond = Duration::from_millis(1);
+        let last = UNIX_EPOCH + Duration::from_millis(i64::MAX as u64 - 1);
+        for time in [UNIX_EPOCH + millisecond, last] {
+            let message = Message::new("x").with_event_time(time);
+            assert_eq!((message.event_time(), message.refused(), message.sequence_id()), (Some(time), None, None));
+        }
+        for time in [UNIX_EPOCH, UNIX_EPOCH - millisecond, last + millisecond] {
+            let message = Message::new("x").with_sequence_id(5).with_event_time(time).with_sequence_id(6);
+            assert_eq!((message.sequence_id(), message.event_time()), (Number::new(u64::MAX).get(), None));
+            assert!(message.refused().is_some());
+        }
+    }
+
+    #[test]
+    fn a_delivery_time_says_what_the_protocol_can() {
+        let at = |time| Message::new("x").with_deliver_at(time).deliver_at_ms();
+        assert_eq!(at(UNIX_EPOCH + Duration::from_secs(5)), Some(5000));
+        assert_eq!(at(UNIX_EPOCH - Duration::from_secs(5)), Some(-5000), "it has passed");
+        assert_eq!(at(UNIX_EPOCH + Duration::from_secs(i64::MAX as u64)), Some(i64::MAX), "it never comes");
     }
 }

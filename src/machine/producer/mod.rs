@@ -14,7 +14,8 @@
 //! | `serve.rs` | what its server does with it: open, attach, detach, transmit, deadlines |
 //! | `settle.rs` | receipts, refusals, and the end of each send |
 //! | `batcher.rs` | the messages of one entry |
-//! | `seal.rs` | frames |
+//! | `seal.rs` | jobs: work outside the lock |
+//! | `pipeline.rs` | the outgoing payload pipeline: batch, compress, seal |
 //! | `in_flight.rs` | entries between acceptance and receipt |
 //! | `room.rs` | the bounds, and who waits for room |
 //! | `message.rs`, `config.rs` | what users hand in |
@@ -40,6 +41,8 @@ mod config;
 mod endpoint;
 mod in_flight;
 mod message;
+mod one_or_more;
+mod pipeline;
 pub mod results;
 mod room;
 mod seal;
@@ -55,8 +58,9 @@ pub use seal::{SealJob, Sealed};
 
 use batcher::{Batch, Spares, Spent, discard_message};
 use in_flight::InFlight;
+use pipeline::SealContext;
 use room::Room;
-use seal::{SealContext, ToSeal, Work};
+use seal::{ToSeal, Work};
 
 /// Brokers read sequence ids as signed.
 pub(crate) const SEQUENCE_ID_MAX: u64 = i64::MAX as u64;

@@ -4,7 +4,6 @@ use std::num::NonZeroU64;
 
 use super::Producer;
 use crate::machine::Deferred;
-use crate::machine::mutation::{self, Mutation};
 
 /// What is taken, and what there is.
 #[derive(Debug)]
@@ -74,9 +73,6 @@ impl RoomTicket {
 impl Producer {
     /// Deferred the task whose turn it is, if there is room for what it holds.
     pub(super) fn offer_room(&mut self, deferred: &mut Deferred) {
-        if mutation::is(Mutation::LoseWakeUp) {
-            return;
-        }
         if self.waiters.front_size_bytes().is_some_and(|size_bytes| self.room.fits(size_bytes)) {
             self.waiters.wake_front(deferred);
         }

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use super::batcher::{Batch, discard};
-use super::in_flight::{Entry, Frames, Kind};
-use super::seal::{Frame, SealContext, ToSeal, check_size};
+use super::in_flight::Entry;
+use super::pipeline::{SealContext, check_size};
+use super::seal::ToSeal;
 use super::{BATCH_OPEN_MAX, Closing, Life, Link, Producer, ProducerCreated, SEQUENCE_ID_MAX, SealJob, Sealed};
 use crate::error::{Error, ErrorKind, Result, SendError};
 use crate::machine::connection::peer::PeerInfo;
 use crate::machine::endpoint::outbox::{More, Op, OpKind, Outbox, Response};
-use crate::machine::mutation::{self, Mutation};
 use crate::machine::{Deadline, Deferred, Now};
 use crate::pb;
 use crate::wire::command::Command;
@@ -59,12 +59,7 @@ impl Producer {
         self.last_cause = None;
         self.topic_epoch = opened.topic_epoch.or(self.topic_epoch);
         self.unanswered_frames = 0;
-        if !mutation::is(Mutation::NoResend) {
-            self.in_flight.rewind();
-        }
-        if mutation::is(Mutation::ReorderOnResend) || mutation::is(Mutation::RenumberOnResend) {
-            self.in_flight.mutation();
-        }
+        self.in_flight.rewind();
         let first = self.context.is_none();
         let kept = self.context.as_ref().map(|context| context.producer_name.clone());
         let context = SealContext {
@@ -149,9 +144,7 @@ impl Producer {
         }
         self.link = Link::Detached;
         self.dirty = true;
-        if !mutation::is(Mutation::NoResend) {
-            self.in_flight.rewind();
-        }
+        self.in_flight.rewind();
         if let Life::Closing(closing) = &mut self.life {
             closing.asked = None;
         }
@@ -219,16 +212,16 @@ impl Producer {
         }
         let Some(at) = self.in_flight.place_of(sealed.number) else {
             // It timed out meanwhile.
-            if let Ok(frame) = sealed.result {
-                discard(frame.frame.payload, &mut self.spent);
+            if let Ok(entries) = sealed.result {
+                entries.for_each(|entry| discard(entry.frame.payload, &mut self.spent));
             }
             return;
         };
         // It may be written now, or what comes after it in the queue.
         self.dirty = true;
         match sealed.result {
-            Ok(frame) => {
-                self.keep(sealed.number, at, frame);
+            Ok(entries) => {
+                self.in_flight.keep(sealed.number, at, entries);
                 if let Some(limit) = self.max_message_size().filter(|limit| Some(*limit) != sealed.max_message_size) {
                     self.fail_too_large(limit, deferred);
                 }
@@ -240,19 +233,6 @@ impl Producer {
             }
         }
         self.advance_close(Some(now), deferred);
-    }
-
-    /// Keeps a frame with its run, whose first entry is at `at`.
-    fn keep(&mut self, number: u64, at: usize, sealed: Frame) {
-        let Some(run) = self.in_flight.run_mut(number) else { return };
-        let kind = run.kind;
-        let frame_bytes = sealed.frame.len();
-        run.frames = Frames::Sealed(sealed.frame);
-        // Framed runs know their entries' places from the start.
-        if let Some(entry) = self.in_flight.entry_mut(at).filter(|_| kind != Kind::Framed) {
-            entry.end = u32::try_from(frame_bytes).unwrap_or(u32::MAX);
-            entry.compared_bytes = u32::try_from(sealed.compared_bytes).unwrap_or(u32::MAX);
-        }
     }
 
     /// Hands frames to the connection, and, once a closing producer has nothing left, CLOSE_PRODUCER.

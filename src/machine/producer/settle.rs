@@ -2,12 +2,11 @@
 
 use super::batcher::discard;
 use super::in_flight::{Entry, Frames, Kind, Run};
-use super::seal::is_intact;
+use super::pipeline::{SealedEntry, is_intact};
 use super::{Life, Link, Producer};
 use crate::error::{Error, SendError, ServerCode, ServerError};
 use crate::machine::connection::peer::ProtocolViolation;
 use crate::machine::endpoint::machine::AfterNotification;
-use crate::machine::mutation::{self, Mutation};
 use crate::machine::producer::results::Stored;
 use crate::machine::{Deferred, Now};
 use crate::wire::hot::Receipt;
@@ -136,10 +135,7 @@ impl Producer {
 
     /// Ends the sends of the entry at `at` with what went wrong.
     pub(super) fn settle_failed(&mut self, at: usize, error: SendError, deferred: &mut Deferred) {
-        let error = match error {
-            error if mutation::is(Mutation::SurelyNotStored) => SendError::new(error.error().clone(), false),
-            error => error,
-        };
+        let error = if mutation!(SurelyNotStored) { SendError::new(error.error().clone(), false) } else { error };
         let Some((entry, run)) = self.in_flight.take(at) else { return };
         self.room.release(entry.messages, entry.size_bytes);
         call_back(run, &entry, &Err(error.clone()), deferred);
@@ -155,12 +151,14 @@ impl Producer {
     /// Nothing is left of the run.
     fn retire(&mut self, run: Run, deferred: &mut Deferred) {
         run.outcomes.wake(deferred);
-        match (run.frames, run.kind) {
-            (Frames::Sealed(frame), Kind::Framed) => self.spares.put_payload(frame.head),
-            (Frames::Sealed(frame), Kind::Batch) => self.spares.put_payload(frame.payload),
-            (Frames::Sealed(frame), Kind::Alone) => discard(frame.payload, &mut self.spent),
-            (Frames::Open(frames), _) => self.spares.put(frames),
-            (Frames::Awaited, _) => {}
+        match run.frames {
+            Frames::Sealed(frames) => frames.for_each(|SealedEntry { frame, .. }| match run.kind {
+                Kind::Framed => self.spares.put_payload(frame.head),
+                Kind::Batch => self.spares.put_payload(frame.payload),
+                Kind::Alone => discard(frame.payload, &mut self.spent),
+            }),
+            Frames::Open(frames) => self.spares.put(frames),
+            Frames::Awaited => {}
         }
     }
 
@@ -241,9 +239,6 @@ impl Entry {
 fn fit(transmitted: bool, head: &Entry, receipt: &Receipt) -> Fit {
     let id = receipt.sequence_id;
     if id < head.first {
-        if mutation::is(Mutation::StaleReceiptIsCurrent) {
-            return Fit::Settles;
-        }
         return Fit::Stale;
     }
     // Never handed to any connection: it cannot be meant.

@@ -9,7 +9,6 @@ use crate::machine::connection::peer::ProtocolViolation;
 use crate::machine::consumer::Entry;
 use crate::machine::control::{CloseReason, SessionEvent};
 use crate::machine::endpoint::machine::{AfterNotification, HotRoute};
-use crate::machine::mutation::{self, Mutation};
 use crate::machine::{Deferred, EndpointId, Now};
 use crate::wire::command::Command;
 use crate::wire::frame::{HotFrame, cut, frames};
@@ -111,7 +110,6 @@ impl Session {
                 self.handle_response(requester, response, now, deferred);
             }
             ConnectionEvent::Notification(id, command) => self.handle_notification(id, *command, now, deferred),
-            ConnectionEvent::Closed(EndpointId::Producer(_), _) if mutation::is(Mutation::IgnoreCloseProducer) => {}
             ConnectionEvent::Closed(id, moved_to) => {
                 self.detach(id, now, deferred, |attempt| SessionEvent::Detached(id, attempt, moved_to));
             }

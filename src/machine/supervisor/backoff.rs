@@ -25,7 +25,7 @@ impl Backoff {
         self.next = wait.saturating_mul(2).min(self.max);
         // Thousandths, so that no wait is lost in rounding and none overflows.
         let shortened = wait / 1000 * u32::try_from(random.next() % 101).unwrap_or(0);
-        wait.saturating_sub(shortened).max(self.initial)
+        if mutation!(NoBackoff) { Duration::from_millis(1) } else { wait.saturating_sub(shortened).max(self.initial) }
     }
 
     /// A success: the next failure waits `initial` again.

@@ -8,7 +8,6 @@ use crate::machine::connection::peer::RequestError;
 use crate::machine::control::{Attempt, ConnectionId, SessionCommand};
 use crate::machine::endpoint::machine::AttachRoute;
 use crate::machine::endpoint::outbox::Response;
-use crate::machine::mutation::{self, Mutation};
 use crate::machine::supervisor::failure::Failure;
 use crate::machine::supervisor::lookup::{Lookup, LookupStep, broker_key};
 use crate::machine::{Deferred, EndpointId, EndpointRef, Now};
@@ -37,16 +36,12 @@ impl Supervisor {
     /// Starts a new way to a broker: by LOOKUP, or straight to the service URL.
     pub(super) fn attach(&mut self, id: EndpointId, now: Now) {
         let Some(managed) = self.endpoints.get_mut(&id) else { return };
-        let key = match (managed.pinned.clone(), managed.route) {
-            (Some(pinned), _) => {
-                managed.state = AttachState::Connecting;
-                pinned
-            }
-            (None, AttachRoute::AnyBroker) => {
+        let key = match managed.route {
+            AttachRoute::AnyBroker => {
                 managed.state = AttachState::Connecting;
                 self.hosts.key()
             }
-            (None, AttachRoute::TopicOwner) => {
+            AttachRoute::TopicOwner => {
                 let key = self.hosts.key();
                 let until = now.at.checked_add(self.config.operation_timeout);
                 managed.state = AttachState::LookingUp { lookup: Lookup::new(key.clone(), until), request: None };
@@ -160,9 +155,6 @@ impl Supervisor {
         });
         if let (Some(key), Some(managed)) = (named, self.endpoints.get_mut(&id)) {
             managed.state = AttachState::Connecting;
-            if mutation::is(Mutation::AssignedUrlForever) {
-                managed.pinned = Some(key.clone());
-            }
             self.pool.join(&key, holder, now);
         } else {
             self.pool.leave(holder, now);

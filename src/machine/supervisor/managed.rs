@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, ErrorKind};
 use crate::machine::control::{Attempt, RequestToken};
 use crate::machine::endpoint::machine::AttachRoute;
-use crate::machine::mutation::{self, Mutation};
 use crate::machine::supervisor::backoff::Backoff;
 use crate::machine::supervisor::failure::Failure;
 use crate::machine::supervisor::lookup::Lookup;
@@ -76,8 +75,6 @@ pub(crate) struct ManagedEndpoint {
     /// When the endpoint itself gives its creation up; `None` once it has been attached.
     pub(crate) creation_ends: Option<Instant>,
     is_established: bool,
-    /// The mutation `AssignedUrlForever`: the broker it is attached to from now on.
-    pub(crate) pinned: Option<crate::machine::control::BrokerKey>,
     backoff: Backoff,
     /// Messages fail at their send timeout: one attempt is made just before that, however long the back-off has grown.
     last_chance: LastChance,
@@ -111,7 +108,6 @@ impl ManagedEndpoint {
             attempt: Attempt(0),
             creation_ends: None,
             is_established: false,
-            pinned: None,
             backoff,
             last_chance: LastChance::Idle,
             last_error: None,
@@ -152,9 +148,6 @@ impl ManagedEndpoint {
     /// Waits before the next attempt.
     pub(crate) fn back_off(&mut self, random: &mut SplitMix64, now: Now) -> AfterFailure {
         self.state = AttachState::BackingOff;
-        if mutation::is(Mutation::NoBackoff) {
-            return AfterFailure::RetryAt(Some(now.at + Duration::from_millis(1)));
-        }
         let wait = self.backoff.next(random);
         AfterFailure::RetryAt(now.at.checked_add(wait).map(|at| self.before_last_chance(at, now)))
     }

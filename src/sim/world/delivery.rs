@@ -83,7 +83,7 @@ impl World {
     }
 
     /// Bytes for the client, behind what waits already.
-    pub(super) fn send_down(&mut self, id: PairId, bytes: &[u8]) {
+    pub(in crate::sim) fn send_down(&mut self, id: PairId, bytes: &[u8]) {
         if let Some(pair) = self.network.get_mut(id) {
             pair.broker_tx.extend_from_slice(bytes);
         }

@@ -44,7 +44,7 @@ fn after_a_seek_members_acknowledged_before_it_come_again() {
 #[test]
 fn a_seek_lost_with_its_link_is_asked_again() {
     let mut script = Script::attached(EXCLUSIVE, |_| {});
-    let mut done = script.seek(SeekTo::PublishTime(5));
+    let mut done = script.seek(SeekTo::PublishTime(std::time::UNIX_EPOCH + Duration::from_millis(5)));
     assert_eq!(script.sent(), ["ask SEEK"]);
     script.lose_link();
     script.attach();

@@ -63,11 +63,11 @@ fn the_clock_is_read_once_a_batch() {
 fn the_order_of_the_wire_is_the_order_of_the_calls() {
     let mut rig = Rig::attached(ProducerConfig::default());
     let _ = (rig.push("0"), rig.push("1"));
-    let _ = rig.push(Message::new("2").deliver_after(SECOND));
+    let _ = rig.push(Message::new("2").with_deliver_after(SECOND));
     let _ = rig.push("3");
-    let _ = rig.push(Message::new("100").sequence_id(100));
+    let _ = rig.push(Message::new("100").with_sequence_id(100));
     let _ = rig.push("101");
-    let _ = rig.push(Message::new("100").sequence_id(100));
+    let _ = rig.push(Message::new("100").with_sequence_id(100));
     let _ = rig.push("102");
     let sent = rig.turn();
     assert_eq!(sizes(&sent), [2, 1, 3, 1, 1], "what is delayed, and an id that does not grow, are alone");
@@ -87,7 +87,7 @@ fn the_order_of_the_wire_is_the_order_of_the_calls() {
 fn an_id_below_what_the_broker_knows_is_alone() {
     let mut rig = Rig::new(ProducerConfig::default());
     rig.attach(10);
-    let _ = (rig.push(Message::new("a").sequence_id(9)), rig.push("b"), rig.push("c"));
+    let _ = (rig.push(Message::new("a").with_sequence_id(9)), rig.push("b"), rig.push("c"));
     let sent = rig.turn();
     assert_eq!((sizes(&sent), ids(&sent)), (vec![1, 2], vec![9, 11, 12]));
 }
@@ -175,7 +175,7 @@ fn batches_stay_below_the_limit_of_the_broker() {
     rig.detach();
     rig.attach(-1);
     for _ in 0..100 {
-        let _ = rig.push(Message::new(vec![0; 100]).property("a".repeat(100), "b".repeat(100)));
+        let _ = rig.push(Message::new(vec![0; 100]).with_property("a".repeat(100), "b".repeat(100)));
     }
     let sent = rig.turn();
     assert_eq!(ids(&sent).len(), 100);
@@ -189,7 +189,7 @@ fn a_long_key_does_not_cost_the_batch_its_room() {
     rig.detach();
     rig.attach(-1);
     // The metadata of a batch repeats the key of its first message; a frame has 10 KiB to spare for it.
-    let _ = (rig.push(Message::new("a").key("k".repeat(50_000))), rig.push(vec![0; 98_000]), rig.push("b"));
+    let _ = (rig.push(Message::new("a").with_key("k".repeat(50_000))), rig.push(vec![0; 98_000]), rig.push("b"));
     let sent = rig.turn();
     assert_eq!(sizes(&sent), [1, 2]);
     assert!(sent.iter().all(|sent| sent.raw.len() <= 100_000 + 10_240));

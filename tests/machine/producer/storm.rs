@@ -29,7 +29,7 @@ fn storm(seed: u64) {
             0..4 => {
                 let mut message = Message::new(sends.len().to_string());
                 if random.below(10) == 0 {
-                    message = message.deliver_at(1);
+                    message = message.with_deliver_at(std::time::UNIX_EPOCH);
                 }
                 let now = rig.now;
                 if let Ok(send) = rig.producer.push(message, None, || now) {

@@ -138,7 +138,7 @@ async fn what_was_confirmed_does_not_come_back_and_the_rest_does() {
         drop(filled(&stage, 20).await);
         for _ in 0..10 {
             let message = within("a message", consumer.receive()).await.expect("a message");
-            if message.text().parse::<u32>().expect("a number") % 3 == 0 {
+            if message.to_string_lossy().parse::<u32>().expect("a number") % 3 == 0 {
                 within("the confirmation", consumer.ack_confirmed(&message)).await.expect("confirmed");
             }
         }
@@ -146,7 +146,7 @@ async fn what_was_confirmed_does_not_come_back_and_the_rest_does() {
         let mut rest = Vec::new();
         for _ in 0..16 {
             let message = within("a message", consumer.receive()).await.expect("a message");
-            rest.push(message.text().into_owned());
+            rest.push(message.to_string_lossy().into_owned());
             consumer.ack(&message).expect("acknowledged");
         }
         rest.sort_by_key(|text| text.parse::<u32>().expect("a number"));
@@ -188,7 +188,7 @@ async fn an_entry_delivered_twice_needs_one_acknowledgement() {
         let mut seen = std::collections::BTreeSet::new();
         while seen.len() < 40 {
             let message = within("a message", consumer.receive()).await.expect("a message");
-            seen.insert(message.text().into_owned());
+            seen.insert(message.to_string_lossy().into_owned());
             consumer.ack(&message).expect("acknowledged");
         }
         stage.drained(TOPIC).await;
@@ -227,4 +227,91 @@ async fn a_batch_acknowledged_in_part_is_not_acknowledged_whole() {
         stage.drained(TOPIC).await;
         stage.ends_well().await;
     }
+}
+
+async fn received(consumer: &mut Consumer, count: usize) -> Vec<ReceivedMessage> {
+    let mut messages = Vec::new();
+    for _ in 0..count {
+        messages.push(within("a message", consumer.receive()).await.expect("a message"));
+    }
+    messages
+}
+
+/// Lists of ids are acknowledged over topics and partitions, however long: 12,000 take more than one request.
+#[tokio::test(start_paused = true)]
+async fn lists_of_ids_are_acknowledged_over_topics_and_partitions() {
+    const MESSAGES: usize = 12_000;
+    for confirmed_by_broker in [false, true] {
+        let broker = EmbeddedBroker::builder().partitioned_topic("parts", 3);
+        let stage = Stage::with(broker, |builder| builder).await;
+        let builder = stage.client.consumer(["parts", "plain"], "s").initial_position(InitialPosition::Earliest);
+        let builder = builder.subscription_type(SubscriptionType::Shared);
+        let mut consumer = within("a consumer", builder.subscribe()).await.expect("a consumer");
+        for (topic, messages) in [("plain", MESSAGES), ("parts", 300)] {
+            let producer = within("a producer", stage.client.producer(topic).create()).await.expect("a producer");
+            confirmed(enqueue_numbers(&producer, 0..messages).await).await;
+        }
+        let ids: Vec<_> = received(&mut consumer, MESSAGES + 300).await.iter().map(ReceivedMessage::id).collect();
+        if confirmed_by_broker {
+            within("the confirmation", consumer.ack_all_confirmed(&ids)).await.expect("confirmed");
+        } else {
+            consumer.ack_all(&ids).expect("acknowledged");
+        }
+        for topic in ["plain", "parts-partition-0", "parts-partition-1", "parts-partition-2"] {
+            if confirmed_by_broker {
+                assert_eq!(stage.subscription(topic).msg_backlog, 0, "{topic}: confirmed is done");
+            }
+            stage.drained(topic).await;
+        }
+        stage.ends_well().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn ids_that_were_kept_do_what_their_messages_do() {
+    let stage = Stage::new().await;
+    let builder = stage.client.consumer(TOPIC, "s").negative_ack_redelivery_delay(Duration::from_secs(1));
+    let mut consumer = within("a consumer", builder.subscribe()).await.expect("a consumer");
+    drop(filled(&stage, 10).await);
+    let kept: Vec<_> = received(&mut consumer, 10).await.iter().map(|message| message.id().to_bytes()).collect();
+    // As they come back from storage, without a topic.
+    let id = |number: usize| MessageId::from_bytes(&kept[number]).expect("an id");
+    let backlog = || stage.subscription(TOPIC).msg_backlog;
+    consumer.ack_cumulative_id(&id(3)).expect("acknowledged");
+    until("the acknowledgement", backlog, |left| *left == 6).await;
+    within("the confirmation", consumer.ack_cumulative_id_confirmed(&id(5))).await.expect("confirmed");
+    assert_eq!(backlog(), 4);
+    within("the confirmation", consumer.ack_id_confirmed(&id(7))).await.expect("confirmed");
+    assert_eq!(backlog(), 3);
+    consumer.ack_id(&id(9)).expect("acknowledged");
+    until("the acknowledgement", backlog, |left| *left == 2).await;
+    consumer.nack_id(&id(6)).expect("noted");
+    consumer.nack_all(&[id(8)]).expect("noted");
+    let again = received(&mut consumer, 2).await;
+    assert_eq!([again[0].id(), again[1].id()], [id(6), id(8)]);
+    consumer.ack_all(&[id(6), id(8)]).expect("acknowledged");
+    stage.drained(TOPIC).await;
+    stage.ends_well().await;
+}
+
+/// Nothing is acknowledged where it does not belong, and a list with such an id acknowledges none of its messages.
+#[tokio::test(start_paused = true)]
+async fn what_is_not_of_this_consumer_is_refused() {
+    let stage = Stage::new().await;
+    drop(filled(&stage, 2).await);
+    let builder = stage.client.consumer(TOPIC, "other").initial_position(InitialPosition::Earliest);
+    let mut other = within("a consumer", builder.subscribe()).await.expect("a consumer");
+    let mut consumer = stage.consumer(TOPIC).await;
+    let (theirs, ours) = (received(&mut other, 1).await.remove(0), received(&mut consumer, 2).await);
+    failed(consumer.ack(&theirs), ErrorKind::InvalidArgument);
+    failed(consumer.nack(&theirs), ErrorKind::InvalidArgument);
+    failed(within("the refusal", consumer.ack_confirmed(&theirs)).await, ErrorKind::InvalidArgument);
+    let elsewhere = ours[1].id().with_topic("persistent://public/default/elsewhere");
+    failed(consumer.ack_all(&[ours[0].id(), elsewhere.clone()]), ErrorKind::InvalidArgument);
+    failed(within("the refusal", consumer.ack_id_confirmed(&elsewhere)).await, ErrorKind::InvalidArgument);
+    pass(Duration::from_secs(1)).await;
+    assert_eq!(stage.subscription(TOPIC).msg_backlog, 2);
+    within("the close", consumer.close()).await.expect("closed");
+    failed(consumer.ack(&ours[0]), ErrorKind::Closed);
+    stage.ends_well().await;
 }

@@ -1,6 +1,7 @@
 //! One attach at a time, by its own generation; neighbours see nothing; what is given up is closed at the broker.
 
 use super::support::*;
+use pulsar_native::ConsumerEvent;
 
 #[tokio::test(start_paused = true)]
 async fn a_topic_that_moves_re_attaches_alone_and_its_neighbours_see_no_gap() {
@@ -204,7 +205,7 @@ async fn no_child_of_a_partitioned_topic_is_left_behind() {
         while seen.len() < 80 {
             let message = within("a message", consumer.receive()).await.expect("a message");
             within("the confirmation", consumer.ack_confirmed(&message)).await.expect("confirmed");
-            seen.insert(message.text().into_owned());
+            seen.insert(message.to_string_lossy().into_owned());
         }
         until("all to be back", || producer.is_connected() && consumer.is_connected(), |back| *back).await;
     }
@@ -280,7 +281,7 @@ async fn every_host_of_the_service_url_is_tried() {
     stage.ends_well().await;
 }
 
-/// The terminal end of one partition does not pass in silence: receiving and sending say it.
+/// The terminal end of one partition does not pass in silence: an event and the sends that go to it say it.
 #[tokio::test(start_paused = true)]
 async fn the_end_of_one_partition_is_said() {
     let stage = Stage::with(EmbeddedBroker::builder().partitioned_topic("parts", 3), |builder| builder).await;
@@ -289,8 +290,14 @@ async fn the_end_of_one_partition_is_said() {
     stage.broker.faults().on(FaultEvent::Subscribe).of("parts-partition-1").refuse(ServerCode::AUTHORIZATION_ERROR);
     stage.broker.faults().on(FaultEvent::Producer).of("parts-partition-1").refuse(ServerCode::AUTHORIZATION_ERROR);
     stage.broker.unload("parts-partition-1");
-    let error = failed(within("the end", consumer.receive()).await, ErrorKind::Authorization);
-    assert!(error.to_string().contains("parts-partition-1"), "names the partition: {error}");
+    let mut events = consumer.events();
+    let event = tokio::select! {
+        event = within("the end", events.recv()) => event,
+        received = consumer.receive() => panic!("the others go on: {received:?}"),
+    };
+    let Some(ConsumerEvent::PartEnded { topic, error, .. }) = event else { panic!("not an end: {event:?}") };
+    assert!(topic.ends_with("parts-partition-1"), "{topic}");
+    assert_eq!(failed::<()>(Err(error), ErrorKind::Authorization).topic(), Some(&*topic));
     let mut failures = 0;
     for number in 0..3 {
         if let Err(error) = within("an outcome", producer.send(number.to_string())).await {
@@ -312,5 +319,22 @@ async fn a_partition_that_is_refused_fails_the_whole_and_leaves_nothing() {
     failed(within("the refusal", stage.client.producer("parts").create()).await, ErrorKind::Authorization);
     let all = || stage.broker.topics().iter().map(|topic| stage.attached(topic)).collect::<Vec<_>>();
     until("all to be closed", all, |all| all.iter().all(|seen| *seen == (0, 0))).await;
+    stage.ends_well().await;
+}
+
+/// Forced, an unsubscribe disconnects the other consumers: they come back to a new subscription, without a backlog.
+#[tokio::test(start_paused = true)]
+async fn a_forced_unsubscribe_deletes_the_subscription_of_others_too() {
+    let stage = Stage::new().await;
+    let (mut first, second) = (stage.shared(TOPIC).await, stage.shared(TOPIC).await);
+    let producer = stage.producer(TOPIC).await;
+    send(&producer, "x").await;
+    failed(within("the refusal", first.unsubscribe()).await, ErrorKind::Server);
+    assert!(first.is_connected() && second.is_connected(), "everything is as it was");
+    within("the answer", first.force_unsubscribe()).await.expect("unsubscribed");
+    failed(within("the end", first.receive()).await, ErrorKind::Closed);
+    until("the other to come back", || stage.attached(TOPIC), |seen| *seen == (1, 1)).await;
+    assert!(second.is_connected());
+    drop((first, second, producer));
     stage.ends_well().await;
 }

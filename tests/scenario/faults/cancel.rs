@@ -187,14 +187,14 @@ async fn receive() {
                     let done = got.is_some();
                     for message in got.unwrap_or_default() {
                         consumer.ack(&message).expect("acknowledged");
-                        received.push(message.text().into_owned());
+                        received.push(message.to_string_lossy().into_owned());
                     }
                     confirmed(pending).await;
                     // The next one waits for its message.
                     while received.len() < sent {
                         let message = within("a message", consumer.receive()).await.expect("a message");
                         consumer.ack(&message).expect("acknowledged");
-                        received.push(message.text().into_owned());
+                        received.push(message.to_string_lossy().into_owned());
                     }
                     done
                 })
@@ -355,15 +355,16 @@ async fn close_and_unsubscribe_of_a_consumer() {
             super::support::send(&producer, last.to_string()).await;
             let message = within("a message", consumer.receive()).await.expect("a message");
             if !unsubscribe {
-                assert_eq!(message.text(), last.to_string(), "what was acknowledged does not come back");
+                assert_eq!(message.to_string_lossy(), last.to_string(), "what was acknowledged does not come back");
             }
             consumer.ack(&message).expect("acknowledged");
             last += 1;
             let closed = if unsubscribe {
-                dropped(when, consumer.unsubscribe(false)).await
+                dropped(when, consumer.unsubscribe()).await
             } else {
                 dropped(when, consumer.close()).await
             };
+            drop(consumer);
             until("it to go", || stage.attached(TOPIC), |seen| *seen == (1, 0)).await;
             let exists = stage.broker.stats(TOPIC).is_some_and(|stats| stats.subscriptions.contains_key("s"));
             if !unsubscribe {
@@ -427,7 +428,7 @@ async fn everything_at_once_under_cuts() {
         }
         if let Some(message) = dropped(Drops::AfterTurns(turns / 2), consumer.receive()).await {
             let message = message.expect("a message");
-            seen.insert(message.text().into_owned());
+            seen.insert(message.to_string_lossy().into_owned());
             drop(dropped(Drops::AfterTurns(turns), consumer.ack_confirmed(&message)).await);
         }
     }

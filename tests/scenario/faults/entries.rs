@@ -84,7 +84,7 @@ async fn empty_and_null_and_compressed_payloads_survive_a_reconnect() {
         let producer = within("a producer", builder.create()).await.expect("a producer");
         let mut consumer = stage.consumer(&topic).await;
         stage.broker.faults().on(FaultEvent::Send).cut();
-        let pending = vec![enqueue(&producer, "").await, enqueue(&producer, Message::new("").null_value()).await];
+        let pending = vec![enqueue(&producer, "").await, enqueue(&producer, Message::new("").with_null_value()).await];
         confirmed(pending).await;
         let empty = within("a message", consumer.receive()).await.expect("a message");
         assert!(empty.payload().is_empty() && !empty.is_null());

@@ -10,6 +10,7 @@ mod cancel;
 mod codes;
 mod credentials;
 mod entries;
+mod events;
 mod idle;
 mod links;
 mod permits;

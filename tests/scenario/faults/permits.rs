@@ -41,7 +41,7 @@ async fn delivery_never_stops_and_permits_stay_within_the_queue() {
                 let mut missing: std::collections::BTreeSet<_> = numbers(0..200).into_iter().collect();
                 while !missing.is_empty() {
                     let message = within("a message", consumer.receive()).await.expect("a message");
-                    missing.remove(&*message.text());
+                    missing.remove(&*message.to_string_lossy());
                     consumer.ack(&message).expect("acknowledged");
                     if let Some(permits) = permits(&stage) {
                         assert!(permits <= i64::from(queue), "{permits} of a queue of {queue}");
@@ -83,7 +83,7 @@ async fn a_queue_of_zero_asks_again_after_each_loss_and_never_for_more_than_one(
         let receiving = spawn(async move {
             let message = within("a message", consumer.receive()).await.expect("a message");
             within("the confirmation", consumer.ack_confirmed(&message)).await.expect("confirmed");
-            (consumer, message.text().into_owned())
+            (consumer, message.to_string_lossy().into_owned())
         });
         until("the permit", || permits(&stage), |permits| *permits == Some(1)).await;
         match round % 3 {

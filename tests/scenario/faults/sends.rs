@@ -440,3 +440,23 @@ async fn deadlines_hold_while_the_peer_does_not_read() {
     }
     stage.ends_well().await;
 }
+
+/// A time that the protocol does not have is refused by name, and harms nothing else.
+#[tokio::test(start_paused = true)]
+async fn an_event_time_before_1970_is_refused() {
+    let stage = Stage::new().await;
+    for batching in [true, false] {
+        let builder = stage.client.producer(TOPIC).batching(batching);
+        let producer = within("a producer", builder.create()).await.expect("a producer");
+        let early = std::time::UNIX_EPOCH - Duration::from_secs(1);
+        let message = Message::new("early").with_event_time(early);
+        let refused = within("the refusal", producer.send(message)).await.expect_err("before 1970");
+        assert_eq!(refused.error().kind(), ErrorKind::InvalidArgument, "{refused}");
+        assert!(refused.to_string().contains("event time") && !refused.may_be_stored(), "{refused}");
+        // A delivery time of before is no error: it has passed.
+        send(&producer, Message::new("x").with_deliver_at(early)).await;
+    }
+    let mut consumer = stage.shared(TOPIC).await;
+    assert_eq!([text(&mut consumer).await, text(&mut consumer).await], ["x", "x"]);
+    stage.ends_well().await;
+}

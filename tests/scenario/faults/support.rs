@@ -10,8 +10,8 @@ pub use std::time::Duration;
 
 pub use pulsar_native::broker::{EmbeddedBroker, EmbeddedBrokerBuilder, FaultEvent, SubscriptionStats};
 pub use pulsar_native::{
-    Client, ClientBuilder, Consumer, Error, ErrorKind, InitialPosition, Message, PendingSend, Producer, SeekTo,
-    ServerCode, SubscriptionType, Token,
+    Client, ClientBuilder, Consumer, Error, ErrorKind, InitialPosition, Message, MessageId, PendingSend, Producer,
+    ReceivedMessage, SeekTo, ServerCode, SubscriptionType, Token,
 };
 pub use tokio::time::Instant;
 
@@ -157,7 +157,7 @@ impl Stage {
         for _ in 0..backlog {
             stored.push(text(&mut consumer).await);
         }
-        within("the unsubscribe", consumer.unsubscribe(false)).await.expect("unsubscribed");
+        within("the unsubscribe", consumer.unsubscribe()).await.expect("unsubscribed");
         within("the close", client.close()).await.expect("closed");
         stored
     }
@@ -224,7 +224,7 @@ pub fn numbers(range: std::ops::Range<usize>) -> Vec<String> {
 
 /// The next message's text; it is not acknowledged.
 pub async fn text(consumer: &mut Consumer) -> String {
-    within("a message", consumer.receive()).await.expect("a message").text().into_owned()
+    within("a message", consumer.receive()).await.expect("a message").to_string_lossy().into_owned()
 }
 
 /// Receives and acknowledges until the message with this text has come; what came before may be repetitions.
@@ -233,8 +233,8 @@ pub async fn receive_up_to(consumer: &mut Consumer, last: &str) -> Vec<String> {
     loop {
         let message = within("a message", consumer.receive()).await.expect("a message");
         consumer.ack(&message).expect("acknowledged");
-        seen.push(message.text().into_owned());
-        if message.text() == last {
+        seen.push(message.to_string_lossy().into_owned());
+        if message.to_string_lossy() == last {
             return seen;
         }
     }

@@ -66,7 +66,7 @@ fn calls() -> &'static [Call] {
         "seek" Seek |stage, _producer, consumer| consumer.seek(SeekTo::Earliest);
         "stats" ConsumerStats |stage, _producer, consumer| consumer.stats();
         "last message ids" LastMessageId |stage, _producer, consumer| consumer.last_message_ids();
-        "unsubscribe" Unsubscribe |stage, _producer, consumer| consumer.unsubscribe(false);
+        "unsubscribe" Unsubscribe |stage, _producer, consumer| consumer.unsubscribe();
     }
 }
 

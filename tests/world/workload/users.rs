@@ -203,7 +203,7 @@ async fn send_one(users: &Users, rng: &mut Rng, producer: &Producer, plan: &Prod
         1..=3 => rng.below(3000) as usize,
         _ => 0,
     };
-    let message = Message::new(format!("{payload}|{:padding$}", "")).key(format!("k{}", rng.below(5)));
+    let message = Message::new(format!("{payload}|{:padding$}", "")).with_key(format!("k{}", rng.below(5)));
     let note = |sent: Sent| {
         users.handle.note(|| format!("send {payload}: {sent:?}"));
         users.notes.borrow_mut().sends.insert(payload.clone(), sent);
@@ -468,7 +468,7 @@ async fn confirm(
 
 fn note_received(users: &Users, plan: &SubscriptionPlan, message: &ReceivedMessage) {
     let id = message.id();
-    let text = message.text();
+    let text = message.to_string_lossy();
     users.handle.note(|| format!("received {id} on {}: {}", plan.name, text.split('|').next().unwrap_or_default()));
     let subscription = (message.topic().to_owned(), plan.name.clone());
     let deliveries = users.handle.deliveries(message.topic(), &plan.name, &id);

@@ -151,7 +151,7 @@ fn build_line(ledger: &Ledger) -> Option<String> {
     let ours = of("ours")?;
     let others: Vec<String> = ["pulsar-rs", "magnetar"].iter().filter_map(|who| of(who)).collect();
     Some(format!(
-        "Cold release build with default features, and the crates of it, build scripts' included ({}):\n{ours}, {}.",
+        "Cold release build with default features, and how many crates that compiles, for build scripts too ({}):\n{ours}, {}.",
         origin(ledger, "build"),
         others.join(", "),
     ))

@@ -12,7 +12,6 @@ use crate::error::Result;
 use crate::machine::connection::peer::PeerInfo;
 use crate::machine::control::{Action, AuthContext, AuthData, BrokerKey, CloseReason, ConnectionId, SessionCommand};
 use crate::machine::deadlines::Deadlines;
-use crate::machine::mutation::{self, Mutation};
 use crate::machine::supervisor::backoff::Backoff;
 use crate::machine::supervisor::failure::{Failure, refuses_credentials};
 use crate::machine::{Deadline, EndpointId, Now};
@@ -413,9 +412,6 @@ impl ConnectionPool {
 
     /// Keeps a broker from being dialed for a moment.
     fn cool_down(&mut self, key: BrokerKey, random: &mut SplitMix64, now: Now) {
-        if mutation::is(Mutation::NoBackoff) {
-            return;
-        }
         self.cooldowns.retain(|_, cooldown| cooldown.until + COOLDOWN_MAX > now.at);
         let initial = self.config.initial_backoff_interval;
         let cooldown = self

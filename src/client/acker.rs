@@ -1,0 +1,300 @@
+//! The handle that acknowledges, and what it shares with the consumer that it came from.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use super::events::EventQueue;
+use super::message::ReceivedMessage;
+use super::parts::{Part, Parts, all};
+use super::{Shared, clock};
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::{MessageId, MessagePosition};
+use crate::machine::consumer::{CONFIRMED_IDS_MAX, Consumer as Machine, ConsumerConfig};
+use crate::machine::{Deferred, Endpoint, EndpointId, ReadyList, Reply};
+
+/// What a consumer, its receiver and its ackers have in common. Dropping it closes the consumer at the broker.
+pub(super) struct ConsumerShared {
+    pub(super) parts: Parts<Machine>,
+    /// The full names that the consumer was made for; not empty.
+    pub(super) topics: Vec<Arc<str>>,
+    pub(super) config: Arc<ConsumerConfig>,
+    /// Endpoints that have something for the receiver.
+    pub(super) inbox: Arc<ReadyList>,
+    pub(super) events: Arc<EventQueue>,
+    /// Keeps the tasks alive that carry out what the endpoints decide.
+    client: Arc<Shared>,
+}
+
+impl ConsumerShared {
+    /// Without parts yet.
+    pub(super) fn new(client: Arc<Shared>, topics: Vec<Arc<str>>, config: Arc<ConsumerConfig>) -> Self {
+        Self { parts: Parts::new(), topics, config, inbox: ReadyList::new(), events: Arc::default(), client }
+    }
+
+    /// Makes the consumer of one part and has it attached. The reply comes with the first attach.
+    pub(super) fn open_part(&self, topic: Arc<str>, partition: i32) -> Result<(EndpointId, Reply<()>)> {
+        let (subscribed, reply) = Reply::pair();
+        let id = self.client.next_consumer_id();
+        let machine = Machine::new(
+            id,
+            topic.clone(),
+            partition,
+            self.config.clone(),
+            self.inbox.clone(),
+            Arc::new(AtomicU64::new(0)),
+            subscribed,
+            clock::now(),
+        );
+        let endpoint = Endpoint::new(EndpointId::Consumer(id), machine, self.client.ready());
+        self.parts.add(topic, partition, endpoint.clone())?;
+        self.client.open(endpoint)?;
+        Ok((EndpointId::Consumer(id), reply))
+    }
+
+    /// Attaches one more topic or partition, and then receives from it as well.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for partitions that are added and for topic patterns"))]
+    pub(super) async fn add(&self, topic: Arc<str>, partition: i32) -> Result<()> {
+        let (id, subscribed) = self.open_part(topic, partition)?;
+        // A receive that waits already looks at its new source: with a queue of size 0 it has to ask it for a message.
+        if let Some(waker) = self.inbox.notify(id) {
+            waker.wake();
+        }
+        let subscribed = subscribed.await;
+        if subscribed.is_err() {
+            self.parts.remove(id);
+        }
+        subscribed
+    }
+
+    /// Closes one topic or partition at its broker and receives from it no more. Messages of it that were received can
+    /// not be acknowledged any more, and are delivered again. `false` if there is no such part.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for topics that no longer match a pattern"))]
+    pub(super) async fn remove(&self, topic: &str) -> Result<bool> {
+        let Some(part) = self.parts.iter().find(|part| *part.topic == *topic) else { return Ok(false) };
+        match self.parts.remove(part.id()) {
+            Some(closed) => closed.await.map(|()| true),
+            None => Ok(false),
+        }
+    }
+}
+
+/// Acknowledges the messages of one consumer; cheap to clone and to share between tasks and threads. It keeps the
+/// consumer open at the broker until it is dropped, or the consumer closed.
+#[derive(Clone)]
+pub struct Acker {
+    pub(super) shared: Arc<ConsumerShared>,
+}
+
+impl Acker {
+    /// The part that the message came from. It may have been removed since; then its endpoint refuses.
+    #[inline]
+    fn part_of<'a>(&self, message: &'a ReceivedMessage) -> Result<&'a Part<Machine>> {
+        let part = message.part();
+        if self.shared.parts.made(part) {
+            return Ok(part);
+        }
+        Err(self.not_ours(message))
+    }
+
+    #[cold]
+    fn not_ours(&self, message: &ReceivedMessage) -> Error {
+        let what = format!("message {} of {} did not come from this consumer", message.id(), message.topic());
+        Error::local(ErrorKind::InvalidArgument, what).with_topic(&self.shared.topics[0])
+    }
+
+    /// The part that an id belongs to: that of its topic; without one, that of its partition.
+    pub(super) fn part_of_id(&self, id: &MessageId) -> Result<Arc<Part<Machine>>> {
+        let parts = &self.shared.parts;
+        let (found, missing) = match (id.topic(), &self.shared.topics[..]) {
+            (Some(topic), _) => (parts.of_topic(topic), format!("is of {topic}, which this consumer does not read")),
+            (None, [_]) => (parts.of_partition(id.partition()), "names no partition of this consumer".to_owned()),
+            (None, _) => (None, "does not say which of several topics it is of: see MessageId::with_topic".to_owned()),
+        };
+        found.ok_or_else(|| {
+            let error = Error::local(ErrorKind::InvalidArgument, format!("message id {id} {missing}"));
+            error.with_topic(&self.shared.topics[0])
+        })
+    }
+
+    /// The ids of each part, at most [`CONFIRMED_IDS_MAX`] at a time.
+    fn by_part(&self, ids: &[MessageId]) -> Result<Vec<(Arc<Part<Machine>>, Vec<MessagePosition>)>> {
+        let mut found = BTreeMap::new();
+        for id in ids {
+            let part = self.part_of_id(id)?;
+            found.entry(part.id()).or_insert_with(|| (part, Vec::new())).1.push(id.position());
+        }
+        let mut groups = Vec::new();
+        for (part, ids) in found.into_values() {
+            groups.extend(ids.chunks(CONFIRMED_IDS_MAX).map(|ids| (part.clone(), ids.to_vec())));
+        }
+        Ok(groups)
+    }
+
+    /// Acknowledges one message (ACK, individual): it will not be delivered to this subscription again.
+    ///
+    /// It goes out with others, within the group time. Works from any thread, never waits.
+    ///
+    /// # Errors
+    /// [`Closed`](ErrorKind::Closed) when the consumer has ended; [`InvalidArgument`](ErrorKind::InvalidArgument)
+    /// for a message of another consumer.
+    #[inline]
+    pub fn ack(&self, message: &ReceivedMessage) -> Result<()> {
+        let part = self.part_of(message)?;
+        part.endpoint.with(&mut Deferred::new(), |consumer, _| consumer.ack(&message.position(), clock::now))
+    }
+
+    /// [`Self::ack`] by id alone, as kept by the application.
+    ///
+    /// # Errors
+    /// As of [`Self::ack`]; and when a partitioned topic's id names no partition.
+    pub fn ack_id(&self, id: &MessageId) -> Result<()> {
+        let part = self.part_of_id(id)?;
+        part.endpoint.with(&mut Deferred::new(), |consumer, _| consumer.ack(&id.position(), clock::now))
+    }
+
+    /// [`Self::ack_id`] of many messages.
+    ///
+    /// # Errors
+    /// As of [`Self::ack_id`]. If an id names no partition, none is acknowledged; after any other error some may be.
+    pub fn ack_all(&self, ids: &[MessageId]) -> Result<()> {
+        for (part, ids) in self.by_part(ids)? {
+            part.endpoint
+                .with(&mut Deferred::new(), |consumer, _| ids.iter().try_for_each(|id| consumer.ack(id, clock::now)))?;
+        }
+        Ok(())
+    }
+
+    /// Acknowledges all messages of the (partition of the) topic up to and including this one (ACK, cumulative).
+    ///
+    /// # Errors
+    /// [`NotAllowed`](ErrorKind::NotAllowed) on Shared and Key_Shared subscriptions, where the broker would ignore
+    /// it; else as of [`Self::ack`].
+    pub fn ack_cumulative(&self, message: &ReceivedMessage) -> Result<()> {
+        let part = self.part_of(message)?;
+        part.endpoint.with(&mut Deferred::new(), |consumer, _| consumer.ack_cumulative(&message.position(), clock::now))
+    }
+
+    /// [`Self::ack_cumulative`] by id alone, as kept by the application.
+    ///
+    /// # Errors
+    /// As of [`Self::ack_cumulative`] and [`Self::ack_id`].
+    pub fn ack_cumulative_id(&self, id: &MessageId) -> Result<()> {
+        let part = self.part_of_id(id)?;
+        part.endpoint.with(&mut Deferred::new(), |consumer, _| consumer.ack_cumulative(&id.position(), clock::now))
+    }
+
+    /// Acknowledges one message and waits until the broker has confirmed it (ACK with a `request_id`, ACK_RESPONSE).
+    ///
+    /// # Errors
+    /// The broker's refusal; no confirmation within the operation timeout, reconnects included: the message may
+    /// then be delivered again.
+    ///
+    /// # Cancel safety
+    /// The acknowledgement is on its way once this was polled.
+    pub async fn ack_confirmed(&self, message: &ReceivedMessage) -> Result<()> {
+        confirm(self.part_of(message)?, &[message.position()], false).await
+    }
+
+    /// [`Self::ack_confirmed`] by id alone, as kept by the application.
+    ///
+    /// # Errors
+    /// As of [`Self::ack_confirmed`] and [`Self::ack_id`].
+    ///
+    /// # Cancel safety
+    /// As of [`Self::ack_confirmed`].
+    pub async fn ack_id_confirmed(&self, id: &MessageId) -> Result<()> {
+        let part = self.part_of_id(id)?;
+        confirm(&part, &[id.position()], false).await
+    }
+
+    /// [`Self::ack_id_confirmed`] of many messages, up to 10,000 of a partition in one request.
+    ///
+    /// # Errors
+    /// As of [`Self::ack_id_confirmed`]: the first failure, after all requests were answered. If an id names no
+    /// partition, none is acknowledged.
+    ///
+    /// # Cancel safety
+    /// As of [`Self::ack_confirmed`].
+    pub async fn ack_all_confirmed(&self, ids: &[MessageId]) -> Result<()> {
+        let groups = self.by_part(ids)?;
+        all(groups.iter().map(|(part, ids)| confirm(part, ids, false)).collect()).await
+    }
+
+    /// [`Self::ack_cumulative`], waiting until the broker has confirmed it.
+    ///
+    /// # Errors
+    /// As of [`Self::ack_cumulative`] and [`Self::ack_confirmed`].
+    ///
+    /// # Cancel safety
+    /// As of [`Self::ack_confirmed`].
+    pub async fn ack_cumulative_confirmed(&self, message: &ReceivedMessage) -> Result<()> {
+        confirm(self.part_of(message)?, &[message.position()], true).await
+    }
+
+    /// [`Self::ack_cumulative_confirmed`] by id alone, as kept by the application.
+    ///
+    /// # Errors
+    /// As of [`Self::ack_cumulative_confirmed`] and [`Self::ack_id`].
+    ///
+    /// # Cancel safety
+    /// As of [`Self::ack_confirmed`].
+    pub async fn ack_cumulative_id_confirmed(&self, id: &MessageId) -> Result<()> {
+        let part = self.part_of_id(id)?;
+        confirm(&part, &[id.position()], true).await
+    }
+
+    /// Negatively acknowledges a message: after the redelivery delay it is asked for again
+    /// (REDELIVER_UNACKNOWLEDGED_MESSAGES).
+    ///
+    /// The unit is the entry: all members of its batch that are not acknowledged by then come again. On Exclusive
+    /// and Failover subscriptions everything after the last acknowledged message does, because the broker can only
+    /// rewind there. When the consumer has ended it does nothing: what is not acknowledged is delivered again anyway.
+    ///
+    /// # Errors
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument) for a message of another consumer.
+    pub fn nack(&self, message: &ReceivedMessage) -> Result<()> {
+        let part = self.part_of(message)?;
+        part.endpoint.with(&mut Deferred::new(), |consumer, _| consumer.nack(&message.position(), clock::now()));
+        Ok(())
+    }
+
+    /// [`Self::nack`] by id alone, as kept by the application.
+    ///
+    /// # Errors
+    /// When a partitioned topic's id names no partition, and when the consumer reads several topics.
+    pub fn nack_id(&self, id: &MessageId) -> Result<()> {
+        let part = self.part_of_id(id)?;
+        part.endpoint.with(&mut Deferred::new(), |consumer, _| consumer.nack(&id.position(), clock::now()));
+        Ok(())
+    }
+
+    /// [`Self::nack_id`] of many messages.
+    ///
+    /// # Errors
+    /// As of [`Self::nack_id`], and then nothing is asked for.
+    pub fn nack_all(&self, ids: &[MessageId]) -> Result<()> {
+        for (part, ids) in self.by_part(ids)? {
+            part.endpoint.with(&mut Deferred::new(), |consumer, _| {
+                ids.iter().for_each(|id| consumer.nack(id, clock::now()));
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Asks for the confirmation of at most [`CONFIRMED_IDS_MAX`] ids.
+fn confirm(part: &Part<Machine>, ids: &[MessagePosition], cumulative: bool) -> Reply<()> {
+    let (to, reply) = Reply::pair();
+    part.endpoint.with(&mut Deferred::new(), |consumer, deferred| {
+        consumer.ack_confirmed(ids, cumulative, to, clock::now(), deferred);
+    });
+    reply
+}
+
+impl fmt::Debug for Acker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Acker({} of {})", self.shared.config.subscription, self.shared.topics.join(", "))
+    }
+}

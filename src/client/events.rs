@@ -1,0 +1,309 @@
+//! What a consumer has to say besides messages.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use futures_core::Stream;
+
+use super::message::ReceivedMessage;
+use crate::error::Error;
+
+/// Events that wait to be read, at most. Beyond it the oldest is dropped and counted.
+const EVENTS_MAX: usize = 1000;
+
+/// Payload of the unreadable messages that wait to be read, bytes at most; a single larger one passes. Beyond it the
+/// oldest event is dropped and counted.
+const EVENT_PAYLOAD_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Something that happened to a consumer and is not a message: see [`Consumer::events`](super::Consumer::events).
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum ConsumerEvent {
+    /// A topic, or a partition of one, has ended for good: it was deleted, or the right to it was withdrawn. Messages
+    /// of the others keep coming; the consumer has ended once the last one has.
+    ///
+    /// Each end is reported once. An end that the application asked for, by a close or an unsubscribe, is not.
+    #[non_exhaustive]
+    PartEnded {
+        /// The full name of the topic, or of the partition.
+        topic: String,
+        /// Why it has ended.
+        error: Error,
+    },
+    /// A message arrived that this client cannot read. It stays unacknowledged: the application may acknowledge it,
+    /// or leave it to a client that can read it.
+    Unreadable(UnreadableMessage),
+}
+
+/// A message that is sound but cannot be read, as the broker stored it.
+#[derive(Clone)]
+pub struct UnreadableMessage {
+    message: ReceivedMessage,
+    reason: UnreadableReason,
+}
+
+impl UnreadableMessage {
+    pub(super) fn new(message: ReceivedMessage, reason: UnreadableReason) -> Self {
+        Self { message, reason }
+    }
+
+    /// The message, to be looked at or acknowledged. Its payload is the stored one: encrypted, compressed, a single
+    /// chunk, or a whole batch whose records are not cut apart. Its id names the whole entry.
+    pub fn message(&self) -> &ReceivedMessage {
+        &self.message
+    }
+
+    /// The serialized `MessageMetadata` of the entry.
+    pub fn metadata(&self) -> &[u8] {
+        self.message.metadata_bytes()
+    }
+
+    /// Why it cannot be read.
+    pub fn reason(&self) -> UnreadableReason {
+        self.reason
+    }
+}
+
+impl fmt::Debug for UnreadableMessage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UnreadableMessage")
+            .field("id", &format_args!("{}", self.message.id()))
+            .field("topic", &self.message.topic())
+            .field("reason", &self.reason)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a sound message cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum UnreadableReason {
+    /// It is encrypted end to end, which this client does not support.
+    Encrypted,
+    /// It is a chunk of a larger message, which this client does not assemble.
+    Chunk,
+    /// It is compressed by a codec that this build does not have.
+    #[non_exhaustive]
+    Codec {
+        /// The number of `CompressionType`.
+        number: i32,
+    },
+    /// Decompressed it would be above the limit.
+    #[non_exhaustive]
+    TooLarge {
+        /// Its size, bytes.
+        uncompressed_bytes: usize,
+        /// The limit, bytes.
+        limit_bytes: usize,
+    },
+}
+
+impl fmt::Display for UnreadableReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Encrypted => f.write_str("it is encrypted end to end, which this client does not support"),
+            Self::Chunk => f.write_str("it is a chunk of a larger message, which this client does not assemble"),
+            Self::Codec { number } => {
+                let name = match number {
+                    1 => " (LZ4)",
+                    2 => " (ZLIB)",
+                    3 => " (ZSTD)",
+                    4 => " (SNAPPY)",
+                    _ => "",
+                };
+                write!(f, "this build has no compression codec {number}{name}")
+            }
+            Self::TooLarge { uncompressed_bytes, limit_bytes } => {
+                write!(f, "decompressed it has {uncompressed_bytes} bytes, more than the limit of {limit_bytes}")
+            }
+        }
+    }
+}
+
+/// The events of one consumer: made by [`Consumer::events`](super::Consumer::events).
+///
+/// Events are found as messages are received, and wait until they are read: up to 1000, and up to 16 MiB of payload
+/// of unreadable messages; beyond that the oldest is dropped. It does not keep the consumer open. As a
+/// [`Stream`] it ends with the consumer.
+#[must_use = "events that are not read are dropped"]
+pub struct ConsumerEvents {
+    queue: Arc<EventQueue>,
+}
+
+impl ConsumerEvents {
+    pub(super) fn new(queue: Arc<EventQueue>) -> Self {
+        Self { queue }
+    }
+
+    /// The next event; waits for one. `None` once the consumer has ended or was dropped, behind the last event.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses no event.
+    pub async fn recv(&mut self) -> Option<ConsumerEvent> {
+        poll_fn(|cx| self.queue.poll_take(cx)).await
+    }
+
+    /// The next event that is here already, if any.
+    pub fn try_recv(&mut self) -> Option<ConsumerEvent> {
+        self.queue.state().take()
+    }
+
+    /// How many events were dropped because too many waited to be read.
+    pub fn dropped(&self) -> u64 {
+        self.queue.state().dropped
+    }
+}
+
+impl Stream for ConsumerEvents {
+    type Item = ConsumerEvent;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.queue.poll_take(cx)
+    }
+}
+
+impl fmt::Debug for ConsumerEvents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.queue.state();
+        write!(f, "ConsumerEvents({} waiting, {} dropped)", state.events.len(), state.dropped)
+    }
+}
+
+/// Events on their way from the receiver to whoever reads them.
+#[derive(Default)]
+pub(super) struct EventQueue {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    events: VecDeque<ConsumerEvent>,
+    /// Of all that wait, bytes.
+    payload_bytes: usize,
+    dropped: u64,
+    /// Tasks that wait for the next event, each once.
+    readers: Vec<Waker>,
+    /// Nothing is added any more.
+    closed: bool,
+}
+
+impl State {
+    fn take(&mut self) -> Option<ConsumerEvent> {
+        let event = self.events.pop_front()?;
+        self.payload_bytes -= payload_bytes(&event);
+        Some(event)
+    }
+}
+
+impl EventQueue {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn push(&self, event: ConsumerEvent) {
+        self.change(|state| {
+            state.payload_bytes += payload_bytes(&event);
+            state.events.push_back(event);
+            let is_over = |state: &State| {
+                state.events.len() > EVENTS_MAX
+                    || (state.payload_bytes > EVENT_PAYLOAD_BYTES_MAX && state.events.len() > 1)
+            };
+            let mut dropped = Vec::new();
+            while is_over(state) {
+                state.dropped += 1;
+                dropped.extend(state.take());
+            }
+            dropped
+        });
+    }
+
+    /// No event comes any more: readers get what waits, then the end.
+    pub(super) fn close(&self) {
+        self.change(|state| state.closed = true);
+    }
+
+    /// Wakes the readers and drops what `change` returns, without the lock.
+    fn change<R>(&self, change: impl FnOnce(&mut State) -> R) {
+        let mut state = self.state();
+        let changed = change(&mut state);
+        let readers = std::mem::take(&mut state.readers);
+        drop(state);
+        readers.into_iter().for_each(Waker::wake);
+        drop(changed);
+    }
+
+    fn poll_take(&self, cx: &mut Context<'_>) -> Poll<Option<ConsumerEvent>> {
+        let mut state = self.state();
+        let event = state.take();
+        if event.is_some() || state.closed {
+            return Poll::Ready(event);
+        }
+        if !state.readers.iter().any(|reader| reader.will_wake(cx.waker())) {
+            state.readers.push(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+}
+
+fn payload_bytes(event: &ConsumerEvent) -> usize {
+    match event {
+        ConsumerEvent::PartEnded { .. } => 0,
+        ConsumerEvent::Unreadable(unreadable) => unreadable.message.payload().len(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+
+    fn ended(number: usize) -> ConsumerEvent {
+        ConsumerEvent::PartEnded { topic: number.to_string(), error: Error::local(ErrorKind::TopicNotFound, "deleted") }
+    }
+
+    fn topics(events: &mut ConsumerEvents) -> Vec<String> {
+        let topic = |event| match event {
+            ConsumerEvent::PartEnded { topic, .. } => topic,
+            other => panic!("{other:?}"),
+        };
+        std::iter::from_fn(|| events.try_recv()).map(topic).collect()
+    }
+
+    #[test]
+    fn the_oldest_events_give_way_and_are_counted() {
+        let queue = Arc::new(EventQueue::default());
+        let mut events = ConsumerEvents::new(queue.clone());
+        (0..EVENTS_MAX + 3).for_each(|number| queue.push(ended(number)));
+        assert_eq!(events.dropped(), 3);
+        let topics = topics(&mut events);
+        assert_eq!((topics.len(), topics[0].as_str()), (EVENTS_MAX, "3"));
+    }
+
+    #[tokio::test]
+    async fn a_reader_waits_for_the_next_event_and_learns_of_the_end() {
+        let queue = Arc::new(EventQueue::default());
+        let mut events = ConsumerEvents::new(queue.clone());
+        let reading = tokio::spawn(async move {
+            let first = events.recv().await;
+            (first.is_some(), events.recv().await.is_none())
+        });
+        tokio::task::yield_now().await;
+        queue.push(ended(1));
+        tokio::task::yield_now().await;
+        queue.close();
+        assert_eq!(reading.await.expect("no panic"), (true, true));
+    }
+
+    #[test]
+    fn events_that_wait_outlive_the_end() {
+        let queue = Arc::new(EventQueue::default());
+        let mut events = ConsumerEvents::new(queue.clone());
+        queue.push(ended(7));
+        queue.close();
+        assert_eq!(topics(&mut events), ["7"]);
+    }
+}

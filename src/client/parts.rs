@@ -1,0 +1,255 @@
+//! The topics and partitions behind one handle: a set that may change while messages flow.
+//!
+//! A *part* is what is attached to a broker by itself: a topic that is not partitioned, or one partition of a topic,
+//! with its endpoint. Producers, consumers and ackers keep their parts in a [`Parts`]. Nothing refers to a part by its
+//! place in the set, which a change would shift: whatever outlives a call holds the [`Part`] itself or the id of its
+//! endpoint, which is never given out again.
+//!
+//! | who reads | what it reads | cost |
+//! | --- | --- | --- |
+//! | a send | [`Routes`](super::routing::Routes), the endpoints of a producer by partition | no lock, no reference count |
+//! | a receive | the receiver's own sources; it compares [`Parts::epoch`] once nothing is buffered | none per message |
+//! | an acknowledgement of a message | the part that the message holds | a comparison of pointers |
+//! | an acknowledgement by id, all else | the set, under its read lock | one lock |
+//!
+//! A part that was removed lives until the last message of it is dropped, and no longer: nothing here grows with the
+//! number of parts that ever were.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+
+use super::clock;
+use crate::error::{Error, ErrorKind, Result};
+use crate::machine::{Deferred, Endpoint, EndpointId, EndpointMachine, Now, Reply, ReplyTo, consumer, producer};
+
+/// What a handle asks of the machines of its parts, besides what their servers do.
+pub(super) trait PartMachine: EndpointMachine {
+    /// Whether it is attached to a broker at the moment.
+    fn is_attached(&self) -> bool;
+    /// Ends its life in order, and answers once that is done.
+    fn close_with(&mut self, reply: Option<ReplyTo<()>>, now: Now, deferred: &mut Deferred);
+}
+
+impl PartMachine for producer::Producer {
+    fn is_attached(&self) -> bool {
+        self.is_attached()
+    }
+
+    fn close_with(&mut self, reply: Option<ReplyTo<()>>, now: Now, deferred: &mut Deferred) {
+        self.close(reply, now, deferred);
+    }
+}
+
+impl PartMachine for consumer::Consumer {
+    fn is_attached(&self) -> bool {
+        self.is_attached()
+    }
+
+    fn close_with(&mut self, reply: Option<ReplyTo<()>>, now: Now, deferred: &mut Deferred) {
+        self.close(reply, now, deferred);
+    }
+}
+
+/// Names one set for as long as it or a part of it lives: two are the same if they share the allocation.
+#[derive(Clone)]
+struct SetId(Arc<()>);
+
+/// A topic that is not partitioned, or one partition of a topic, and its endpoint.
+pub(super) struct Part<M> {
+    /// The full name; of a partition its own.
+    pub(super) topic: Arc<str>,
+    /// The index of the partition, -1 for a topic that is not partitioned.
+    pub(super) partition: i32,
+    pub(super) endpoint: Arc<Endpoint<M>>,
+    set: SetId,
+    /// See [`Self::report_end`].
+    end_reported: AtomicBool,
+}
+
+impl<M: PartMachine> Part<M> {
+    /// Its id, which no other part of this client ever has.
+    pub(super) fn id(&self) -> EndpointId {
+        self.endpoint.id()
+    }
+
+    /// Reads something of its machine.
+    pub(super) fn read<R>(&self, read: impl FnOnce(&M) -> R) -> R {
+        self.endpoint.with(&mut Deferred::new(), |machine, _| read(machine))
+    }
+
+    /// The application is about to learn that this part has ended; `true` for the first call only.
+    pub(super) fn report_end(&self) -> bool {
+        !self.end_reported.swap(true, Ordering::Relaxed)
+    }
+
+    fn close(&self) -> Reply<()> {
+        let (to, reply) = Reply::pair();
+        self.endpoint
+            .with(&mut Deferred::new(), |machine, deferred| machine.close_with(Some(to), clock::now(), deferred));
+        reply
+    }
+}
+
+/// The parts of one producer or consumer. Dropping the set closes them.
+pub(super) struct Parts<M: PartMachine> {
+    id: SetId,
+    /// Grows with every change of the set, under its lock.
+    epoch: AtomicU64,
+    list: RwLock<List<M>>,
+}
+
+struct List<M> {
+    parts: Vec<Arc<Part<M>>>,
+    /// The same by their full names.
+    by_topic: HashMap<Arc<str>, Arc<Part<M>>>,
+    /// Nothing is added any more.
+    closed: bool,
+}
+
+impl<M: PartMachine> Parts<M> {
+    pub(super) fn new() -> Self {
+        let list = List { parts: Vec::new(), by_topic: HashMap::new(), closed: false };
+        Self { id: SetId(Arc::new(())), epoch: AtomicU64::new(0), list: RwLock::new(list) }
+    }
+
+    fn list(&self) -> RwLockReadGuard<'_, List<M>> {
+        self.list.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change<R>(&self, change: impl FnOnce(&mut List<M>) -> R) -> R {
+        let mut list = self.list.write().unwrap_or_else(PoisonError::into_inner);
+        let changed = change(&mut list);
+        self.epoch.fetch_add(1, Ordering::Relaxed);
+        changed
+    }
+
+    /// Adds a part. Its endpoint is opened afterwards, so that a message finds its part in the set.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Closed`] once the set was closed: no part may outlive it.
+    pub(super) fn add(&self, topic: Arc<str>, partition: i32, endpoint: Arc<Endpoint<M>>) -> Result<Arc<Part<M>>> {
+        let set = self.id.clone();
+        let part = Arc::new(Part { topic, partition, endpoint, set, end_reported: AtomicBool::new(false) });
+        self.change(|list| match list.closed {
+            true => Err(Error::local(ErrorKind::Closed, "the handle is closed").with_topic(&part.topic)),
+            false => {
+                list.parts.push(part.clone());
+                list.by_topic.insert(part.topic.clone(), part.clone());
+                Ok(part)
+            }
+        })
+    }
+
+    /// Takes a part out and closes it; the reply is that of the close. `None` if it is not in the set any more.
+    pub(super) fn remove(&self, id: EndpointId) -> Option<Reply<()>> {
+        let part = self.change(|list| {
+            let at = list.parts.iter().position(|part| part.id() == id)?;
+            let part = list.parts.remove(at);
+            list.by_topic.remove(&part.topic);
+            Some(part)
+        })?;
+        // Without the lock of the set: an endpoint's lock is never taken under another one.
+        Some(part.close())
+    }
+
+    /// Moves with every change of the set.
+    ///
+    /// A relaxed load is enough for the receiver: a message of a new part, or the end of a removed one, reaches it
+    /// through the lock of its inbox, and the change came before.
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Relaxed)
+    }
+
+    /// The parts of this moment, and the epoch they belong to.
+    pub(super) fn snapshot(&self) -> (u64, Vec<Arc<Part<M>>>) {
+        let list = self.list();
+        (self.epoch(), list.parts.clone())
+    }
+
+    /// The parts of this moment.
+    pub(super) fn iter(&self) -> impl Iterator<Item = Arc<Part<M>>> + use<M> {
+        self.snapshot().1.into_iter()
+    }
+
+    /// Whether the set was closed.
+    pub(super) fn is_closed(&self) -> bool {
+        self.list().closed
+    }
+
+    /// The one part of a set of one; else that of the partition.
+    pub(super) fn of_partition(&self, partition: Option<u32>) -> Option<Arc<Part<M>>> {
+        let list = self.list();
+        if let [only] = &list.parts[..] {
+            return Some(only.clone());
+        }
+        let partition = i32::try_from(partition?).ok()?;
+        // As a rule the partitions of a topic stand in their order.
+        let expected = list.parts.get(partition as usize).filter(|part| part.partition == partition);
+        expected.or_else(|| list.parts.iter().find(|part| part.partition == partition)).cloned()
+    }
+
+    /// The part with this full name.
+    pub(super) fn of_topic(&self, topic: &str) -> Option<Arc<Part<M>>> {
+        self.list().by_topic.get(topic).cloned()
+    }
+
+    /// Whether the part was made for this set; it may have been removed since.
+    #[inline]
+    pub(super) fn made(&self, part: &Part<M>) -> bool {
+        Arc::ptr_eq(&self.id.0, &part.set.0)
+    }
+
+    /// Whether every part is attached to a broker at the moment.
+    pub(super) fn are_attached(&self) -> bool {
+        self.iter().all(|part| part.read(M::is_attached))
+    }
+
+    /// Asks each part that has not ended; if all have, asks them all, for their reasons.
+    pub(super) fn ask_each<T>(&self, ask: impl Fn(&mut M, ReplyTo<T>, &mut Deferred)) -> Vec<Reply<T>> {
+        self.ask_those(|_| false, ask).map(|(_, reply)| reply).collect()
+    }
+
+    /// The same, and asks also those that have ended, where `ended_too` says so. Each reply has its part with it.
+    pub(super) fn ask_those<T>(
+        &self,
+        ended_too: impl Fn(&Part<M>) -> bool,
+        ask: impl Fn(&mut M, ReplyTo<T>, &mut Deferred),
+    ) -> impl Iterator<Item = (Arc<Part<M>>, Reply<T>)> {
+        let parts: Vec<_> = self.iter().collect();
+        let asked = |part: &&Arc<Part<M>>| !part.read(M::is_finished) || ended_too(part);
+        let chosen: Vec<_> = parts.iter().filter(asked).cloned().collect();
+        let chosen = if chosen.is_empty() { parts } else { chosen };
+        let put = move |part: Arc<Part<M>>| {
+            let (to, reply) = Reply::pair();
+            part.endpoint.with(&mut Deferred::new(), |machine, deferred| ask(machine, to, deferred));
+            (part, reply)
+        };
+        // All are asked before the first answer is awaited.
+        chosen.into_iter().map(put).collect::<Vec<_>>().into_iter()
+    }
+
+    /// Closes every part, and the set for further ones; the replies are those of the closes.
+    pub(super) fn close(&self) -> Vec<Reply<()>> {
+        self.change(|list| list.closed = true);
+        self.iter().map(|part| part.close()).collect()
+    }
+}
+
+impl<M: PartMachine> Drop for Parts<M> {
+    fn drop(&mut self) {
+        let mut deferred = Deferred::new();
+        for part in &self.list.get_mut().unwrap_or_else(PoisonError::into_inner).parts {
+            part.endpoint.with(&mut deferred, |machine, deferred| machine.close_with(None, clock::now(), deferred));
+        }
+    }
+}
+
+/// Waits for all of them; the first failure, if any.
+pub(super) async fn all(replies: Vec<Reply<()>>) -> Result<()> {
+    let mut result = Ok(());
+    for reply in replies {
+        result = result.and(reply.await);
+    }
+    result
+}

@@ -1,0 +1,254 @@
+//! From the queues of a consumer's endpoints to the user's hands.
+//!
+//! Each endpoint fills its own queue under its own lock. The one owner of the consumer swaps a whole queue out, and
+//! from then on takes message after message from that private run without a lock. Entries are opened (decompressed,
+//! cut into records) here, on the user's task.
+//!
+//! # Fast and slow paths
+//! Most messages are members of a batch that is open already, or entries of one message that lie there as they were
+//! sent. Each step tries that first, in a function `_fast` that gives up on anything else; `_slow` does the same step
+//! for every case. A `_slow` function may be called at any time, a `_fast` one never changes a result.
+//!
+//! | step | fast | slow, for |
+//! | --- | --- | --- |
+//! | the next message, or wait | [`Receiver::poll`], `next_fast` | `poll_slow`: the current source is empty; an end |
+//! | the next message, if any | [`Receiver::try_next`], `next_fast` | `try_slow`: the same |
+//! | of one source ([`source`]) | `Source::next_fast` | `Source::next_slow`: the queue epoch has moved; the run is empty |
+//! | a member of the open batch | `BatchCursor::next_plain` | `Source::next_member_slow`: acknowledged in part; own metadata |
+//! | an entry ([`open`]) | `open_fast` | `open_slow`: batches, compression, what cannot be read |
+//!
+//! A message is 24 bytes, made in the user's frame by the inlined fast path. A call that returned one through memory
+//! would cost as much as the rest, so `poll_slow` returns a code that fits registers and leaves the message in
+//! [`Receiver::found`], from where `poll` moves it. It never stays there between two calls.
+//!
+//! # Ends
+//! A part that ends for good is reported as an event, and its source is out of the game. The consumer has ended once
+//! all of its sources have; from then on every call returns the error of the last one.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use super::acker::ConsumerShared;
+use super::events::ConsumerEvent;
+use super::message::ReceivedMessage;
+use super::parts::Part;
+use crate::error::{Error, ErrorKind, Result};
+use crate::machine::EndpointId;
+use crate::machine::consumer::Consumer;
+
+mod open;
+mod source;
+
+use source::Source;
+
+/// The receiving half of a consumer: the queues of its parts, merged.
+pub(super) struct Receiver {
+    shared: Arc<ConsumerShared>,
+    /// One for each part of the set, in the order of the set.
+    sources: Vec<Source>,
+    by_id: HashMap<EndpointId, usize>,
+    /// The epoch of the set that `sources` are of.
+    epoch: u64,
+    /// Sources that have, or may have, messages. The first is the current one; each gives its whole run in turn.
+    ring: VecDeque<usize>,
+    /// Endpoints with something to take: emptied by each call that fills it.
+    marked: Vec<EndpointId>,
+    /// Sources that have not ended.
+    live: usize,
+    /// The end of the source that ended last.
+    last_end: Option<Error>,
+    /// [`Self::poll`] has returned the end of the consumer.
+    is_over: bool,
+    /// The way of a message from [`Self::poll_slow`] to its caller.
+    found: Option<ReceivedMessage>,
+}
+
+impl Receiver {
+    pub(super) fn new(shared: Arc<ConsumerShared>) -> Self {
+        let mut receiver = Self {
+            shared,
+            sources: Vec::new(),
+            by_id: HashMap::new(),
+            epoch: 0,
+            ring: VecDeque::new(),
+            marked: Vec::new(),
+            live: 0,
+            last_end: None,
+            is_over: false,
+            found: None,
+        };
+        receiver.follow_set();
+        receiver
+    }
+
+    /// The next message, the error that ended the consumer, or `Pending`.
+    #[inline(always)]
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<ReceivedMessage>> {
+        loop {
+            if let Some(message) = self.next_fast() {
+                return Poll::Ready(Ok(message));
+            }
+            match self.poll_slow(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return Poll::Pending,
+            }
+            if let Some(message) = self.found.take() {
+                return Poll::Ready(Ok(message));
+            }
+        }
+    }
+
+    /// The next message of the current source, where it takes next to nothing to get it.
+    #[inline(always)]
+    fn next_fast(&mut self) -> Option<ReceivedMessage> {
+        let index = *self.ring.front()?;
+        self.sources.get_mut(index)?.next_fast()
+    }
+
+    /// The next message of any source, left in `found`; the end; or `Pending`, with the waker in the inbox.
+    #[inline(never)]
+    fn poll_slow(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        loop {
+            self.found = self.next_buffered();
+            if self.found.is_some() {
+                return Poll::Ready(Ok(()));
+            }
+            self.shared.inbox.take(&mut self.marked, Some(cx.waker()));
+            if self.marked.is_empty() {
+                self.request_one();
+                // Every part has been looked at since it last had something to say: an end is final.
+                return match self.end() {
+                    Some(error) => {
+                        self.is_over = true;
+                        Poll::Ready(Err(error))
+                    }
+                    None => Poll::Pending,
+                };
+            }
+            self.refill_marked();
+        }
+    }
+
+    /// The next message that is here already, or the error that ended the consumer.
+    #[inline]
+    pub(super) fn try_next(&mut self) -> Option<Result<ReceivedMessage>> {
+        match self.next_fast() {
+            Some(message) => Some(Ok(message)),
+            None => self.try_slow(),
+        }
+    }
+
+    /// It refills only when nothing is buffered, so that a source with much traffic does not keep the others waiting.
+    #[inline(never)]
+    fn try_slow(&mut self) -> Option<Result<ReceivedMessage>> {
+        loop {
+            if let Some(message) = self.next_buffered() {
+                return Some(Ok(message));
+            }
+            self.shared.inbox.take(&mut self.marked, None);
+            if self.marked.is_empty() {
+                self.request_one();
+                return self.end().map(Err);
+            }
+            self.refill_marked();
+        }
+    }
+
+    /// Whether [`Self::poll`] has returned the end already.
+    pub(super) fn is_over(&self) -> bool {
+        self.is_over
+    }
+
+    /// The next message of what was taken out of the queues.
+    fn next_buffered(&mut self) -> Option<ReceivedMessage> {
+        while let Some(&index) = self.ring.front() {
+            let source = &mut self.sources[index];
+            let next = source.next_slow(&self.shared.events);
+            if next.is_some() {
+                return next;
+            }
+            source.in_ring = false;
+            self.ring.pop_front();
+            self.note_end(index);
+        }
+        None
+    }
+
+    /// Takes the queues of the endpoints that have something.
+    fn refill_marked(&mut self) {
+        self.follow_set();
+        let mut marked = std::mem::take(&mut self.marked);
+        for id in marked.drain(..) {
+            // A part that is not there has been removed since.
+            let Some(&index) = self.by_id.get(&id) else { continue };
+            let source = &mut self.sources[index];
+            source.refill();
+            if !std::mem::replace(&mut source.in_ring, true) {
+                self.ring.push_back(index);
+            }
+        }
+        self.marked = marked;
+    }
+
+    /// Brings the sources in line with the set of parts, if that has changed. What is buffered of a part that was
+    /// removed goes with it: it is not acknowledged.
+    fn follow_set(&mut self) {
+        if self.shared.parts.epoch() == self.epoch && !self.sources.is_empty() {
+            return;
+        }
+        let (epoch, parts) = self.shared.parts.snapshot();
+        self.epoch = epoch;
+        let ring: Vec<_> = self.ring.drain(..).map(|index| self.sources[index].id()).collect();
+        let mut known: HashMap<_, _> = self.sources.drain(..).map(|source| (source.id(), source)).collect();
+        let queue_size = self.shared.config.receiver_queue_size;
+        let source =
+            |part: Arc<Part<Consumer>>| known.remove(&part.id()).unwrap_or_else(|| Source::new(part, queue_size));
+        self.sources = parts.into_iter().map(source).collect();
+        self.by_id = self.sources.iter().enumerate().map(|(index, source)| (source.id(), index)).collect();
+        self.ring = ring.iter().filter_map(|id| self.by_id.get(id).copied()).collect();
+        self.live = self.sources.iter().filter(|source| !source.has_ended()).count();
+    }
+
+    /// Reports the end of a source that has nothing left, if it has ended.
+    fn note_end(&mut self, index: usize) {
+        let Some((part, error)) = self.sources[index].take_end() else { return };
+        self.live -= 1;
+        // What the application asked for itself is no news to it.
+        if error.kind() != ErrorKind::Closed && part.report_end() {
+            let event = ConsumerEvent::PartEnded { topic: part.topic.to_string(), error: error.clone() };
+            self.shared.events.push(event);
+        }
+        self.last_end = Some(error);
+    }
+
+    /// Why the consumer has ended, once all its parts have. A set without parts has ended when it was closed.
+    fn end(&self) -> Option<Error> {
+        let end = match (self.live, self.sources.is_empty()) {
+            (0, false) => self.last_end.clone(),
+            (0, true) if self.shared.parts.is_closed() => {
+                Some(Error::local(ErrorKind::Closed, "the consumer is closed"))
+            }
+            _ => None,
+        };
+        if end.is_some() {
+            self.shared.events.close();
+        }
+        end
+    }
+
+    /// With a queue of size 0, a receive that waits is what grants a permit.
+    fn request_one(&mut self) {
+        if self.shared.config.receiver_queue_size == 0 {
+            self.sources.iter().for_each(Source::request_one);
+        }
+    }
+}
+
+impl Drop for Receiver {
+    /// No event is found any more.
+    fn drop(&mut self) {
+        self.shared.events.close();
+    }
+}

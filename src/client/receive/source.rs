@@ -1,0 +1,393 @@
+//! One part of a consumer, and what was taken out of its queue.
+//!
+//! ```text
+//!  endpoint's queue --refill--> run --open--> batch --next--> message
+//!        (its lock)              |       \______________________^
+//!                                |        one message
+//!                                +--> damaged: acknowledged with its validation error
+//!                                +--> unreadable: reported, not acknowledged
+//! ```
+//!
+//! Each message that leaves for the user, and each that turns out not to exist or to be useless, gives its permit
+//! back; permits are collected here and returned to the endpoint half a queue at a time.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+
+use super::open::{Content, Failure, open_fast, open_slow};
+use crate::client::clock;
+use crate::client::events::{ConsumerEvent, EventQueue, UnreadableMessage, UnreadableReason};
+use crate::client::message::{Opened, ReceivedMessage};
+use crate::client::parts::Part;
+use crate::error::Error;
+use crate::id::MessagePosition;
+use crate::machine::consumer::{Consumer, Credits, Entry};
+use crate::machine::{Deferred, EndpointId};
+use crate::wire::ack_set::AckSet;
+use crate::wire::batch::{BatchCursor, PlainRecord};
+use crate::wire::entry::EntryError;
+
+/// See the module.
+pub(super) struct Source {
+    part: Arc<Part<Consumer>>,
+    /// Moves when what was taken is void: the broker delivers it again, or nobody wants it any more.
+    queue_epoch: Arc<AtomicU64>,
+    /// The queue epoch of `run` and of the open batch.
+    taken_epoch: u64,
+    /// Entries that were taken and not opened yet.
+    run: VecDeque<Entry>,
+    /// The entry opened last. Its messages share it; when all of them are dropped its memory serves the next entry.
+    opened: Option<Arc<Opened>>,
+    /// `opened` is a batch, and being handed out.
+    batch: Option<Batch>,
+    /// Permits to be returned, and the attach they belong to.
+    permits: Credits,
+    /// So many permits are returned together, messages.
+    permits_max: u32,
+    /// It is in the receiver's ring.
+    pub(super) in_ring: bool,
+    end: End,
+}
+
+/// A batch being handed out.
+struct Batch {
+    cursor: BatchCursor,
+    /// Members that are not acknowledged at the broker, where it said so; else all of them.
+    live: Option<AckSet>,
+    /// Permits that the broker charged for the batch and that have not been returned, messages.
+    charged: u32,
+}
+
+/// Whether anything still comes.
+enum End {
+    No,
+    /// Nothing comes any more, and the receiver has not been told.
+    Pending(Error),
+    Told,
+}
+
+impl Source {
+    pub(super) fn new(part: Arc<Part<Consumer>>, receiver_queue_size: u32) -> Self {
+        let queue_epoch = part.read(Consumer::queue_epoch);
+        Self {
+            taken_epoch: queue_epoch.load(Ordering::Relaxed),
+            queue_epoch,
+            run: VecDeque::new(),
+            opened: None,
+            batch: None,
+            permits: Credits::default(),
+            permits_max: (receiver_queue_size / 2).max(1),
+            in_ring: false,
+            end: End::No,
+            part,
+        }
+    }
+
+    pub(super) fn id(&self) -> EndpointId {
+        self.part.id()
+    }
+
+    /// Whether nothing comes any more.
+    pub(super) fn has_ended(&self) -> bool {
+        !matches!(self.end, End::No)
+    }
+
+    /// Its end, once.
+    pub(super) fn take_end(&mut self) -> Option<(&Arc<Part<Consumer>>, Error)> {
+        match std::mem::replace(&mut self.end, End::Told) {
+            End::Pending(error) => Some((&self.part, error)),
+            End::No => {
+                self.end = End::No;
+                None
+            }
+            End::Told => None,
+        }
+    }
+
+    /// With a queue of size 0: asks for one message.
+    pub(super) fn request_one(&self) {
+        self.part.endpoint.with(&mut Deferred::new(), |consumer, _| consumer.want_one());
+    }
+
+    /// Swaps the endpoint's queue in; permits are returned on the way.
+    pub(super) fn refill(&mut self) {
+        self.drop_void();
+        let permits = std::mem::take(&mut self.permits);
+        let (attempt, before) = (permits.attempt, self.run.len());
+        let run = &mut self.run;
+        let taken = self.part.endpoint.with(&mut Deferred::new(), |consumer, _| consumer.take(permits, run));
+        if taken.generation != self.taken_epoch {
+            // The epoch moved between `drop_void` and the lock: what was here before is void all the same. Its permits
+            // are of another attach if the endpoint was attached anew, and then they do not exist any more.
+            let charged = self.throw_away(before);
+            self.permits.count = if taken.attempt == attempt { charged } else { 0 };
+        }
+        self.taken_epoch = taken.generation;
+        self.permits.attempt = taken.attempt;
+        if let (End::No, Some(error)) = (&self.end, taken.ended) {
+            self.end = End::Pending(error);
+        }
+    }
+
+    /// Throws away what was taken before the queue epoch moved.
+    fn drop_void(&mut self) {
+        let epoch = self.queue_epoch.load(Ordering::Relaxed);
+        if epoch != self.taken_epoch {
+            let charged = self.throw_away(self.run.len());
+            self.permits.count = self.permits.count.saturating_add(charged);
+            self.taken_epoch = epoch;
+        }
+    }
+
+    /// Drops the open batch and the first `entries` of the run; the permits that were charged for them.
+    fn throw_away(&mut self, entries: usize) -> u32 {
+        let members = self.batch.take().map_or(0, |batch| batch.charged);
+        // The sizes of batches are the peer's word: their sum may be beyond what a count holds.
+        self.run.drain(..entries).fold(members, |sum, entry| sum.saturating_add(entry.members))
+    }
+
+    /// The next message, if it is a plain member of the open batch, or one that [`open_fast`] opens.
+    #[inline(always)]
+    pub(super) fn next_fast(&mut self) -> Option<ReceivedMessage> {
+        if self.queue_epoch.load(Ordering::Relaxed) != self.taken_epoch {
+            return None;
+        }
+        if self.batch.is_none() {
+            let is_open = self.open_next_fast();
+            return self.opened.as_ref().filter(|_| is_open).map(|opened| ReceivedMessage::single(opened.clone()));
+        }
+        let (batch, opened) = (self.batch.as_mut()?, self.opened.as_ref()?);
+        if batch.live.is_some() {
+            return None;
+        }
+        let index = batch.cursor.index();
+        let record = batch.cursor.next_plain(opened.payload())?;
+        batch.charged = batch.charged.saturating_sub(1);
+        self.return_permits(1);
+        // No call comes behind this, so that the parts of the message need not go through memory.
+        let opened = self.opened.as_ref()?;
+        Some(ReceivedMessage::member(opened.clone(), record, index))
+    }
+
+    /// Opens the next entry if it is one message that lies there as it was sent. `false`: nothing was done.
+    #[inline(never)]
+    fn open_next_fast(&mut self) -> bool {
+        let Some(entry) = self.run.front_mut() else { return false };
+        let Some(body) = open_fast(&entry.body) else { return false };
+        let Entry { ledger_id, entry_id, members, redelivery_count, .. } = *entry;
+        let position = MessagePosition { partition: self.part.partition, ..MessagePosition::new(ledger_id, entry_id) };
+        let raw = std::mem::take(&mut entry.raw);
+        place(&mut self.opened, &self.part, |opened| opened.fill(position, raw, body, None, redelivery_count));
+        self.run.pop_front();
+        self.return_permits(members);
+        true
+    }
+
+    /// The next message; `None` when nothing of this part is buffered.
+    pub(super) fn next_slow(&mut self, events: &EventQueue) -> Option<ReceivedMessage> {
+        self.drop_void();
+        loop {
+            if let Some(message) = self.next_member_slow() {
+                return Some(message);
+            }
+            let Some(entry) = self.run.pop_front() else {
+                self.flush_permits();
+                self.release_buffer();
+                return None;
+            };
+            if let Some(message) = self.open_next_slow(entry, events) {
+                return Some(message);
+            }
+        }
+    }
+
+    /// A consumer that waits for messages does not hold on to the read buffer of those it gave.
+    fn release_buffer(&mut self) {
+        let Some(opened) = &mut self.opened else { return };
+        match Arc::get_mut(opened) {
+            Some(opened) => opened.clear(),
+            None => self.opened = None,
+        }
+    }
+
+    /// Returns permits, once there are enough to be worth a lock.
+    #[inline]
+    fn return_permits(&mut self, count: u32) {
+        self.permits.count = self.permits.count.saturating_add(count);
+        if self.permits.count >= self.permits_max {
+            self.flush_permits();
+        }
+    }
+
+    #[inline(never)]
+    fn flush_permits(&mut self) {
+        if self.permits.count == 0 {
+            return;
+        }
+        let permits = Credits { attempt: self.permits.attempt, count: std::mem::take(&mut self.permits.count) };
+        self.part.endpoint.with(&mut Deferred::new(), |consumer, _| consumer.credit(permits));
+    }
+
+    /// The next member of the open batch that is for the user; `None` when there is no open batch, or not any more.
+    ///
+    /// | at the cursor | what becomes of it |
+    /// | --- | --- |
+    /// | no record | The batch is done. Permits that are left were charged for members that it does not hold, or that were compacted out: they are returned. |
+    /// | a damaged record | The entry is rejected as a whole, for it cannot be known where the next record starts. Members handed out before are the user's. |
+    /// | a member that is acknowledged | Skipped. The broker did not charge it. |
+    /// | a member that was compacted out | Acknowledged here, for no user will, and the entry is done only with all its members. Its permit is returned with the batch. |
+    /// | any other | Handed out; its permit is returned. |
+    fn next_member_slow(&mut self) -> Option<ReceivedMessage> {
+        loop {
+            let (batch, opened) = (self.batch.as_mut()?, self.opened.as_ref()?);
+            let index = batch.cursor.index();
+            let Some(record) = batch.cursor.next(opened.payload()) else {
+                let charged = batch.charged;
+                self.batch = None;
+                self.return_permits(charged);
+                return None;
+            };
+            let record = match record {
+                Ok(record) => record,
+                Err(error) => {
+                    let (at, charged) = (opened.position(), batch.charged);
+                    self.batch = None;
+                    self.reject(at.ledger_id, at.entry_id, charged, &EntryError::Batch(error));
+                    return None;
+                }
+            };
+            if batch.live.as_ref().is_some_and(|live| !live.is_set(index)) {
+                continue;
+            }
+            let place = PlainRecord {
+                metadata_at: record.metadata_range.start,
+                payload_at: record.payload.start,
+                end: record.payload.end,
+            };
+            let message = ReceivedMessage::member(opened.clone(), place, index);
+            if record.metadata.compacted_out {
+                let position = message.position();
+                // If it is refused, the entry comes again.
+                let _ =
+                    self.part.endpoint.with(&mut Deferred::new(), |consumer, _| consumer.ack(&position, clock::now));
+                continue;
+            }
+            batch.charged = batch.charged.saturating_sub(1);
+            self.return_permits(1);
+            return Some(message);
+        }
+    }
+
+    /// Opens an entry: returns its one message, or leaves it as the open batch, or refuses it.
+    fn open_next_slow(&mut self, entry: Entry, events: &EventQueue) -> Option<ReceivedMessage> {
+        let Entry { raw, ledger_id, entry_id, redelivery_count, ack_set, body, members, .. } = entry;
+        let body = match body {
+            Ok(body) => body,
+            Err(error) => {
+                self.reject(ledger_id, entry_id, members, &error);
+                return None;
+            }
+        };
+        let batch_size = body.num_messages_in_batch.unwrap_or(0);
+        let partition = self.part.partition;
+        let position = MessagePosition { ledger_id, entry_id, partition, batch_index: -1, batch_size };
+        let Content { inflated, cursor } = match open_slow(&raw, &body) {
+            Ok(content) => content,
+            Err(Failure::Damaged(error)) => {
+                self.reject(ledger_id, entry_id, members, &error);
+                return None;
+            }
+            Err(Failure::Unreadable(reason)) => {
+                let mut stored = Opened::empty(self.part.clone());
+                // A copy, because an event may wait for long and must not keep a whole read buffer.
+                stored.fill(position, Bytes::copy_from_slice(&raw), &body, None, redelivery_count);
+                self.report_unreadable(stored, members, reason, events);
+                return None;
+            }
+        };
+        let opened =
+            place(&mut self.opened, &self.part, |opened| opened.fill(position, raw, &body, inflated, redelivery_count));
+        let Some(cursor) = cursor else {
+            let message = ReceivedMessage::single(opened.clone());
+            self.return_permits(members);
+            return Some(message);
+        };
+        let size = u32::try_from(batch_size).unwrap_or(0);
+        let live = (!ack_set.is_empty()).then(|| AckSet::from_words(&ack_set, size));
+        self.batch = Some(Batch { cursor, live, charged: members });
+        None
+    }
+
+    /// Damaged: acknowledged with the reason, so that it is not delivered again.
+    fn reject(&mut self, ledger_id: u64, entry_id: u64, permits: u32, error: &EntryError) {
+        let attempt = self.permits.attempt;
+        self.part.endpoint.with(&mut Deferred::new(), |consumer, _| {
+            consumer.reject(ledger_id, entry_id, permits, error, attempt, clock::now());
+        });
+    }
+
+    /// Sound, but not for this client to read: not acknowledged, so that the application can decide, or a client that
+    /// can read it gets it.
+    fn report_unreadable(&mut self, stored: Opened, permits: u32, reason: UnreadableReason, events: &EventQueue) {
+        self.return_permits(permits);
+        let message = ReceivedMessage::single(Arc::new(stored));
+        events.push(ConsumerEvent::Unreadable(UnreadableMessage::new(message, reason)));
+    }
+}
+
+/// Puts an entry into the memory of the one before, if no message of that is left, else into memory of its own.
+#[inline]
+fn place<'a>(
+    last: &'a mut Option<Arc<Opened>>,
+    part: &Arc<Part<Consumer>>,
+    fill: impl FnOnce(&mut Opened),
+) -> &'a Arc<Opened> {
+    if let Some(mut used) = last.take() {
+        if let Some(free) = Arc::get_mut(&mut used) {
+            fill(free);
+            return last.insert(used);
+        }
+    }
+    let mut fresh = Opened::empty(part.clone());
+    fill(&mut fresh);
+    last.insert(Arc::new(fresh))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::parts::Parts;
+    use crate::id::ConsumerId;
+    use crate::machine::{Endpoint, ReadyList, Reply};
+    use crate::wire::hot::MessageHead;
+
+    #[test]
+    fn a_void_run_of_batches_of_absurd_sizes_is_thrown_away() {
+        let (id, queue_epoch) = (ConsumerId(1), Arc::new(AtomicU64::new(0)));
+        let (subscribed, _) = Reply::pair();
+        let (topic, inbox) = (Arc::<str>::from("persistent://a/b/t"), ReadyList::new());
+        let config = Arc::default();
+        let machine =
+            Consumer::new(id, topic.clone(), -1, config, inbox.clone(), queue_epoch.clone(), subscribed, clock::now());
+        let endpoint = Endpoint::new(EndpointId::Consumer(id), machine, inbox);
+        let parts = Parts::new();
+        let mut source = Source::new(parts.add(topic, -1, endpoint).expect("an open set"), 1000);
+        for entry_id in 0..3 {
+            let head = MessageHead {
+                consumer_id: 1,
+                ledger_id: 1,
+                entry_id,
+                partition: -1,
+                redelivery_count: 0,
+                ack_set: Vec::new(),
+                consumer_epoch: None,
+            };
+            source.run.push_back(Entry { members: u32::MAX / 2, ..Entry::read(head, Bytes::new()) });
+        }
+        queue_epoch.fetch_add(1, Ordering::Relaxed);
+        assert!(source.next_slow(&EventQueue::default()).is_none());
+    }
+}

@@ -1,0 +1,358 @@
+//! The outgoing payload pipeline: the messages of one entry become SEND frames.
+//!
+//! ```text
+//! messages -1-> payload -2-> payload -(3)-> chunks -(4)-> chunks -5-> frames
+//! ```
+//!
+//! | stage | works on | function |
+//! | --- | --- | --- |
+//! | 1 batch | the messages of one entry: several become the records of a batch, a single one stays as it is | [`batch`] |
+//! | 2 compress | the whole payload | [`compress_payload`] |
+//! | (3 split) | the payload of a single message, never of a batch: it becomes several chunks | not implemented; its place is marked in [`run`] |
+//! | (4 encrypt) | the payload of each entry or chunk | not implemented; its place is marked in [`run`] |
+//! | 5 seal | each entry or chunk: size limits, metadata, checksum, frame | [`seal_entry`] |
+//!
+//! The order is the protocol's, because consumers undo the stages backwards: a chunked message is compressed as a whole,
+//! each chunk is encrypted alone, and the checksum covers the encrypted bytes, so that a broker can verify it.
+//!
+//! # Fast and slow
+//!
+//! | | where | for | functions |
+//! | --- | --- | --- | --- |
+//! | fast | on acceptance, under the producer's lock | a single small message, which stages 1 to 4 leave as it is | [`frame_fast`], and later [`stamp_frames`] for a group of such frames |
+//! | slow | in a [`SealJob`](super::SealJob), with no lock held | all others | [`run`] |
+//!
+//! Both give the same bytes for the same message.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+
+use super::batcher::Content;
+use super::in_flight::Entry;
+use super::message::Message;
+use super::one_or_more::OneOrMore;
+use crate::error::{Error, ErrorKind};
+use crate::wire::FRAME_PADDING_BYTES;
+use crate::wire::compress::{Compression, compress};
+use crate::wire::entry::{EntryParts, seal, seal_apart, seal_copied};
+use crate::wire::hot::SendHead;
+use crate::wire::metadata::NewMetadata;
+use crate::wire::send_run::{PlainSend, compared_len, put_unstamped, stamp};
+use crate::wire::tx::{CHAIN_MIN_BYTES, SealedFrame};
+
+/// Payloads up to this size are not compressed, as in the Java client.
+const COMPRESS_MIN_BYTES: usize = 4096;
+
+/// More than a SEND frame has beside its metadata and payload.
+const HEADS_BYTES_MAX: usize = 256;
+
+/// Small frames, and the heads of large ones, are written one after the other into segments of this size.
+const SEGMENT_BYTES: usize = 8 * 1024;
+
+/// Records of at least this size stay in their buffer until the receipt. Fewer are copied into the segment, because a
+/// buffer of their own takes more memory than they do.
+const RECORDS_KEPT_BYTES_MIN: usize = 1024;
+
+/// What all frames of a producer have in common.
+#[derive(Debug, Clone)]
+pub(super) struct SealContext {
+    pub(super) producer_id: u64,
+    pub(super) producer_name: Arc<str>,
+    pub(super) schema_version: Option<Bytes>,
+    pub(super) compression: Compression,
+    /// Of the broker that the producer is, or was last, attached to. Bytes.
+    pub(super) max_message_size: Option<u32>,
+}
+
+impl SealContext {
+    /// More than a SEND frame has beside what the message itself brings.
+    fn head_bytes_max(&self) -> usize {
+        self.producer_name.len() + self.schema_version.as_ref().map_or(0, Bytes::len) + 128
+    }
+}
+
+/// The fields by which the entries of one run differ from those of others.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct EntryStamp {
+    /// Sequence ids of the messages, lowest and highest.
+    pub(super) first: u64,
+    pub(super) last: u64,
+    pub(super) publish_time_ms: u64,
+}
+
+/// Buffers that a run writes into.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    /// Frames are split off its front.
+    pub(super) segment: BytesMut,
+    /// The buffer of the records, where the frame does not need it any more.
+    pub(super) spare: BytesMut,
+}
+
+/// A frame, and what of it the broker compares with `max_message_size`, bytes.
+///
+/// Of a group that was framed on acceptance there is one for all entries: its frames joined.
+#[derive(Debug)]
+pub(super) struct SealedEntry {
+    pub(super) frame: SealedFrame,
+    pub(super) compared_bytes: usize,
+}
+
+/// Takes the messages of one entry through all stages. Takes as long as compressing and summing them takes.
+///
+/// Gives one entry. Once stage 3 exists, a message that was split gives one for each chunk, in order.
+///
+/// # Errors
+/// [`ErrorKind::MessageTooLarge`] where the broker would not take an entry.
+pub(super) fn run(
+    content: &mut Content,
+    stamp: EntryStamp,
+    context: &SealContext,
+    scratch: &mut Scratch,
+) -> Result<OneOrMore<SealedEntry>, Error> {
+    // 1. Batch.
+    let payload = batch(content, context.compression);
+    // 2. Compress.
+    let payload = compress_payload(payload, context.compression);
+    // 3. Split into chunks: here, and only a single message. Each chunk is a `Payload` that takes 4 and 5 by itself.
+    // 4. Encrypt: here. It changes the bytes of a `Payload` and adds its keys and parameters to the metadata.
+    // 5. Seal.
+    let sealed = seal_entry(content, payload, stamp, context, scratch)?;
+    Ok(OneOrMore::one(sealed))
+}
+
+/// The command of the SEND frame of an entry.
+fn send_head(content: &Content, stamp: EntryStamp, context: &SealContext) -> SendHead {
+    let head = SendHead::new(context.producer_id, stamp.first);
+    match content.single() {
+        Some(_) => head,
+        None => SendHead { num_messages: content.count_i32(), highest_sequence_id: Some(stamp.last), ..head },
+    }
+}
+
+/// Metadata of an entry, without what the stages say of its payload.
+fn metadata<'a>(content: &'a Content, stamp: EntryStamp, context: &'a SealContext) -> NewMetadata<'a> {
+    let publish_time_ms = stamp.publish_time_ms;
+    match content.single() {
+        Some(message) => NewMetadata { publish_time_ms, ..single_metadata(context, message, stamp.first) },
+        None => NewMetadata {
+            producer_name: &context.producer_name,
+            sequence_id: stamp.first,
+            publish_time_ms,
+            partition_key: content.key.as_deref(),
+            partition_key_b64: content.key_b64,
+            ordering_key: content.ordering_key.as_deref(),
+            schema_version: context.schema_version.as_deref(),
+            num_messages_in_batch: Some(content.count_i32()),
+            highest_sequence_id: Some(stamp.last),
+            ..NewMetadata::default()
+        },
+    }
+}
+
+/// Metadata of a message outside a batch, without publish time and compression.
+fn single_metadata<'a>(context: &'a SealContext, message: &'a Message, sequence_id: u64) -> NewMetadata<'a> {
+    let extras = message.extras();
+    NewMetadata {
+        producer_name: &context.producer_name,
+        sequence_id,
+        properties: &extras.properties,
+        partition_key: extras.key.as_deref(),
+        partition_key_b64: extras.key_b64,
+        ordering_key: extras.ordering_key.as_deref(),
+        event_time_ms: extras.event_time_ms,
+        schema_version: context.schema_version.as_deref(),
+        deliver_at_time_ms: message.deliver_at_ms(),
+        null_value: extras.null_value,
+        ..NewMetadata::default()
+    }
+}
+
+/// What passes from stage to stage: the payload of an entry, and what its metadata says of it.
+#[derive(Debug)]
+struct Payload {
+    bytes: PayloadBytes,
+    /// `compression` and `uncompressed_size` of the metadata.
+    compression: i32,
+    uncompressed_size: u32,
+}
+
+#[derive(Debug)]
+enum PayloadBytes {
+    /// Few uncompressed records: copied behind their metadata, so that their buffer is free again at once.
+    Records(BytesMut),
+    /// All others: kept until the receipt. What is small and not a batch is copied as well, by [`seal`].
+    Shared(Bytes),
+}
+
+impl Payload {
+    fn uncompressed(bytes: PayloadBytes) -> Self {
+        Self { bytes, compression: 0, uncompressed_size: 0 }
+    }
+
+    fn len(&self) -> usize {
+        match &self.bytes {
+            PayloadBytes::Records(records) => records.len(),
+            PayloadBytes::Shared(bytes) => bytes.len(),
+        }
+    }
+}
+
+/// Stage 1: several messages become the records of a batch. A batch of one goes out as a single message.
+fn batch(content: &mut Content, compression: Compression) -> Payload {
+    if let Some(payload) = content.take_single_payload() {
+        return Payload::uncompressed(PayloadBytes::Shared(payload));
+    }
+    let mut records = content.take_records();
+    if compression == Compression::None && records.len() < RECORDS_KEPT_BYTES_MIN {
+        return Payload::uncompressed(PayloadBytes::Records(records));
+    }
+    // Split off rather than frozen as it is: so it can become a buffer again without an allocation.
+    Payload::uncompressed(PayloadBytes::Shared(records.split().freeze()))
+}
+
+/// Stage 2. A payload that is small, or does not shrink, stays as it is.
+fn compress_payload(payload: Payload, kind: Compression) -> Payload {
+    let PayloadBytes::Shared(bytes) = &payload.bytes else { return payload };
+    if kind == Compression::None || bytes.len() <= COMPRESS_MIN_BYTES {
+        return payload;
+    }
+    match (compress(kind, bytes), u32::try_from(bytes.len())) {
+        // What does not shrink is left alone. A codec that is not built in was refused when the producer was created.
+        (Ok(smaller), Ok(uncompressed_size)) if smaller.len() < bytes.len() => {
+            Payload { bytes: PayloadBytes::Shared(smaller), compression: kind.wire_value(), uncompressed_size }
+        }
+        _ => payload,
+    }
+}
+
+/// Stage 5: one payload becomes one frame.
+fn seal_entry(
+    content: &Content,
+    payload: Payload,
+    stamp: EntryStamp,
+    context: &SealContext,
+    scratch: &mut Scratch,
+) -> Result<SealedEntry, Error> {
+    let payload_bytes = payload.len();
+    // Before any frame is written: the lengths of a payload that is far too large do not fit the fields of a frame.
+    check_compared(context.max_message_size, payload_bytes)?;
+    let head = send_head(content, stamp, context);
+    let metadata = NewMetadata {
+        compression: payload.compression,
+        uncompressed_size: payload.uncompressed_size,
+        ..metadata(content, stamp, context)
+    };
+    let segment = &mut scratch.segment;
+    let is_batch = content.single().is_none();
+    let copied_bytes = match &payload.bytes {
+        PayloadBytes::Records(_) => payload_bytes,
+        PayloadBytes::Shared(_) if !is_batch && payload_bytes < CHAIN_MIN_BYTES => payload_bytes,
+        PayloadBytes::Shared(_) => 0,
+    };
+    make_room(segment, HEADS_BYTES_MAX + metadata.encoded_len() + copied_bytes);
+    let frame = match payload.bytes {
+        PayloadBytes::Records(records) => {
+            let head = seal_copied(segment, &head, &metadata, &records);
+            scratch.spare = records;
+            SealedFrame { head, payload: Bytes::new() }
+        }
+        // Left where they are whatever their size: their buffer is used again after the receipt.
+        PayloadBytes::Shared(records) if is_batch => seal_apart(segment, &head, &metadata, records),
+        PayloadBytes::Shared(payload) => seal(segment, &head, &metadata, payload),
+    };
+    // Of a batch the broker compares the payload alone; of a single message metadata and payload.
+    let compared_bytes = if is_batch { payload_bytes } else { payload_bytes + metadata_bytes(&frame, payload_bytes) };
+    check_size(context.max_message_size, frame.len(), compared_bytes)?;
+    Ok(SealedEntry { frame, compared_bytes })
+}
+
+/// Makes sure that the next `bytes` of frames fit. `reserve` would allocate for them alone, each time anew.
+fn make_room(segment: &mut BytesMut, bytes: usize) {
+    if segment.capacity() < bytes {
+        *segment = BytesMut::with_capacity(bytes.max(SEGMENT_BYTES));
+    }
+}
+
+/// Whether [`frame_fast`] can frame a message: it is small, and stages 1 to 4 leave it as it is.
+pub(super) fn can_frame_fast(context: &SealContext, message: &Message, size_bytes: usize) -> bool {
+    let compresses = context.compression != Compression::None;
+    let payload_bytes_max = if compresses { COMPRESS_MIN_BYTES } else { CHAIN_MIN_BYTES - 1 };
+    message.payload.len() <= payload_bytes_max
+        && message.record_bytes_max(size_bytes) + context.head_bytes_max()
+            <= context.max_message_size.unwrap_or(0) as usize
+}
+
+/// Frames a message for which [`can_frame_fast`] holds behind those in `frames`, all but publish time and checksum. Those
+/// follow in [`stamp_frames`].
+#[inline]
+pub(super) fn frame_fast(
+    frames: &mut BytesMut,
+    plain: &mut PlainSend,
+    context: &SealContext,
+    message: &Message,
+    entry: &mut Entry,
+) {
+    let start = frames.len();
+    if message.is_plain() {
+        plain.put(frames, entry.first, &message.payload);
+    } else {
+        let metadata = single_metadata(context, message, entry.first);
+        put_unstamped(frames, &SendHead::new(context.producer_id, entry.first), &metadata, &message.payload);
+    }
+    // A group of frames is far below 4 GiB.
+    (entry.start, entry.end) = (start as u32, frames.len() as u32);
+    entry.compared_bytes = compared_len(&frames[start..]) as u32;
+}
+
+/// Sets publish time and checksum of all frames of a group.
+pub(super) fn stamp_frames(mut frames: BytesMut, publish_time_ms: u64) -> SealedEntry {
+    stamp(&mut frames, publish_time_ms);
+    // Split off rather than frozen as it is: so it can become a buffer again without an allocation.
+    let frame = SealedFrame { head: frames.split().freeze(), payload: Bytes::new() };
+    // Known of each entry since it was framed.
+    SealedEntry { frame, compared_bytes: 0 }
+}
+
+/// What stands between the entry's fixed fields and its payload.
+fn metadata_bytes(frame: &SealedFrame, payload_bytes: usize) -> usize {
+    const FIXED_BYTES: usize = 2 + 4 + 4;
+    (frame.len() - payload_bytes).saturating_sub(entry_offset(frame) + FIXED_BYTES)
+}
+
+/// Where the entry starts in a frame.
+fn entry_offset(frame: &SealedFrame) -> usize {
+    let command_size = frame.head.get(4..8).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_be_bytes);
+    8 + command_size as usize
+}
+
+fn check_compared(max_message_size: Option<u32>, compared_bytes: usize) -> Result<(), Error> {
+    let limit = max_message_size.unwrap_or(u32::MAX / 2) as usize;
+    if compared_bytes <= limit { Ok(()) } else { Err(too_large(compared_bytes, limit)) }
+}
+
+/// Whether the broker takes a frame. One above its limit costs the connection, and again each time it is re-sent.
+///
+/// # Errors
+/// [`ErrorKind::MessageTooLarge`].
+pub(super) fn check_size(
+    max_message_size: Option<u32>,
+    frame_bytes: usize,
+    compared_bytes: usize,
+) -> Result<(), Error> {
+    check_compared(max_message_size, compared_bytes)?;
+    let limit = max_message_size.unwrap_or(u32::MAX / 2) as usize + FRAME_PADDING_BYTES as usize;
+    if frame_bytes <= limit { Ok(()) } else { Err(too_large(frame_bytes, limit)) }
+}
+
+fn too_large(bytes: usize, limit: usize) -> Error {
+    Error::local(ErrorKind::MessageTooLarge, format!("{bytes} bytes are more than the broker's limit of {limit}"))
+}
+
+/// Whether the bytes of a kept frame still have the checksum that they were given.
+pub(super) fn is_intact(frame: &SealedFrame) -> bool {
+    let mut entry = frame.head.get(entry_offset(frame)..).unwrap_or_default().to_vec();
+    entry.extend_from_slice(&frame.payload);
+    EntryParts::split(&entry).and_then(|parts| parts.verify(&entry)).is_ok()
+}
