@@ -1,16 +1,9 @@
-//! Why a request is answered with an error.
+//! How a request is refused.
 
 use crate::pb::ServerError;
+use crate::wire::command::Refusal;
 
-/// The code and the text of an error answer, in whatever command the request is answered with.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Refusal {
-    pub(crate) code: ServerError,
-    pub(crate) message: String,
-}
-
-impl Refusal {
-    pub(crate) fn new(code: ServerError, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
-    }
+/// A refusal to be handed up to where the request is answered: in the fields that its answer has for that, or as ERROR.
+pub(crate) fn refuse(code: ServerError, message: impl Into<String>) -> Refusal {
+    Refusal { code: code.into(), message: message.into() }
 }

@@ -14,10 +14,11 @@ pub use self::stats::{ConnectedConsumerStats, SubscriptionStats, TopicStats};
 use super::connections::{ProducerSlot, token};
 use super::ids::ConnId;
 use super::machine::Broker;
-use super::refusal::Refusal;
+use super::refusal::refuse;
 use super::topics::PARTITIONS_MAX;
 use crate::pb::ServerError;
 use crate::topic::TopicName;
+use crate::wire::command::Refusal;
 
 /// Topics.
 impl Broker {
@@ -76,7 +77,7 @@ impl Broker {
     /// Ends a topic: no further messages; consumers are told when they have acknowledged the last one.
     pub fn terminate(&mut self, topic: &str) {
         for topic in self.topics.resolve(topic) {
-            let refusal = Refusal::new(ServerError::TopicTerminatedError, "Topic was already terminated");
+            let refusal = refuse(ServerError::TopicTerminatedError, "Topic was already terminated");
             self.close_producers(&topic, None, &refusal);
             if let Some(found) = self.topics.get_mut(&topic) {
                 found.is_terminated = true;
@@ -100,7 +101,7 @@ impl Broker {
     }
 
     fn close_endpoints(&mut self, topic: &Arc<str>, url: Option<&str>) {
-        let refusal = Refusal::new(ServerError::ServiceNotReady, "Topic is temporarily unavailable");
+        let refusal = refuse(ServerError::ServiceNotReady, "Topic is temporarily unavailable");
         self.close_producers(topic, url, &refusal);
         let Some(found) = self.topics.get_mut(topic) else { return };
         let keys: Vec<_> = found.subscriptions.values_mut().flat_map(|sub| sub.remove_all()).collect();

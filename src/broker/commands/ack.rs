@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use super::Rejection;
 use crate::broker::conformance::{Conformance, Rule};
 use crate::broker::connections::ConsumerSlot;
 use crate::broker::ids::{ConnId, ConsumerKey};
 use crate::broker::machine::Broker;
+use crate::broker::refusal::refuse;
 use crate::broker::storage::{EntryPosition, Log};
 use crate::broker::subscription::Subscription;
 use crate::broker::topics::Topic;
@@ -15,50 +17,48 @@ use crate::topic::TopicName;
 
 /// FLOW.
 impl Broker {
-    pub(super) fn on_flow(&mut self, conn: ConnId, flow: &pb::CommandFlow) {
+    pub(super) fn on_flow(&mut self, conn: ConnId, flow: &pb::CommandFlow) -> Result<(), Rejection> {
         if flow.message_permits == 0 || flow.message_permits > i32::MAX as u32 {
-            let detail = || format!("{} permits", flow.message_permits);
-            return self.close_on_violation(conn, Rule::FlowPermits, detail);
+            return Err(Rejection::violation(Rule::FlowPermits, format!("{} permits", flow.message_permits)));
         }
         let key = ConsumerKey { conn, id: flow.consumer_id };
-        let Some((topic, name)) = self.live_consumer(key, "FLOW") else { return };
+        let Some((topic, name)) = self.live_consumer(key, "FLOW") else { return Ok(()) };
         if let Some(ConsumerSlot::Live { is_answered: false, .. }) = self.connections.consumer(key) {
             let detail = || format!("FLOW for consumer {} before SUCCESS: lost", key.id);
-            return self.conformance.record(conn, Rule::BeforeAnswer, detail);
+            self.conformance.record(conn, Rule::BeforeAnswer, detail);
+            return Ok(());
         }
-        let Some(sub) = self.topics.subscription_mut(&topic, &name) else { return };
+        let Some(sub) = self.topics.subscription_mut(&topic, &name) else { return Ok(()) };
         if let Some(consumer) = sub.consumers.get_mut(key) {
             consumer.add_permits(flow.message_permits);
             self.dispatch(&topic, Some(&name));
         }
+        Ok(())
     }
 }
 
 /// ACK.
 impl Broker {
-    pub(super) fn on_ack(&mut self, conn: ConnId, ack: &pb::CommandAck) {
-        let Ok(ack_type) = AckType::try_from(ack.ack_type) else {
-            return self.close_on_violation(conn, Rule::UnreadableFrame, || "unknown ack_type".to_owned());
-        };
+    pub(super) fn on_ack(&mut self, conn: ConnId, ack: &pb::CommandAck) -> Result<(), Rejection> {
+        let bad_type = |_| Rejection::violation(Rule::UnreadableFrame, "unknown ack_type");
+        let ack_type = AckType::try_from(ack.ack_type).map_err(bad_type)?;
         // An unknown consumer gets no answer, not even to a request id.
         let key = ConsumerKey { conn, id: ack.consumer_id };
-        let Some((topic, name)) = self.live_consumer(key, "ACK") else { return };
-        let is_in_transaction = ack.txnid_least_bits.is_some() && ack.txnid_most_bits.is_some();
-        if !is_in_transaction {
-            self.acknowledge(key, &topic, &name, ack_type, &ack.message_id);
-            self.dispatch(&topic, Some(&name));
+        let Some((topic, name)) = self.live_consumer(key, "ACK") else { return Ok(()) };
+        if ack.txnid_least_bits.is_some() && ack.txnid_most_bits.is_some() {
+            return Err(refuse(ServerError::NotAllowedError, "Transactions are off").into());
         }
+        self.acknowledge(key, &topic, &name, ack_type, &ack.message_id);
+        self.dispatch(&topic, Some(&name));
         if ack.request_id.is_some() {
             let response = pb::CommandAckResponse {
                 consumer_id: ack.consumer_id,
-                txnid_least_bits: None,
-                txnid_most_bits: None,
-                error: is_in_transaction.then_some(ServerError::NotAllowedError.into()),
-                message: is_in_transaction.then(|| "Transactions are off".to_owned()),
                 request_id: ack.request_id,
+                ..Default::default()
             };
             self.connections.send(conn, response);
         }
+        Ok(())
     }
 
     fn acknowledge(
@@ -162,18 +162,22 @@ impl AckContext<'_> {
 impl Broker {
     /// Shared and Key_Shared: the entries named, or all of this consumer, are sent again, one delivery counted.
     /// Exclusive and Failover: reading starts again at the first unacknowledged entry, whatever is named.
-    pub(super) fn on_redeliver(&mut self, conn: ConnId, request: &pb::CommandRedeliverUnacknowledgedMessages) {
+    pub(super) fn on_redeliver(
+        &mut self,
+        conn: ConnId,
+        request: &pb::CommandRedeliverUnacknowledgedMessages,
+    ) -> Result<(), Rejection> {
         let key = ConsumerKey { conn, id: request.consumer_id };
-        let Some((topic, name)) = self.live_consumer(key, "REDELIVER") else { return };
-        let Some(found) = self.topics.get_mut(&topic) else { return };
-        let Some(sub) = found.subscriptions.get_mut(&name) else { return };
+        let Some((topic, name)) = self.live_consumer(key, "REDELIVER") else { return Ok(()) };
+        let Some(found) = self.topics.get_mut(&topic) else { return Ok(()) };
+        let Some(sub) = found.subscriptions.get_mut(&name) else { return Ok(()) };
         if sub.is_single_active() {
             // One that is not served keeps its epoch all the same: it drops what has a lower one when it is served.
             if let Some(consumer) = sub.consumers.get_mut(key) {
                 consumer.epoch = consumer.epoch.map(|epoch| epoch.max(request.consumer_epoch.unwrap_or(0)));
             }
             if sub.active.chosen() != Some(key) {
-                return;
+                return Ok(());
             }
             sub.rewind();
         } else {
@@ -188,5 +192,6 @@ impl Broker {
             }
         }
         self.dispatch(&topic, Some(&name));
+        Ok(())
     }
 }

@@ -2,18 +2,19 @@
 
 use std::sync::Arc;
 
-use super::CLOSE_VERSION;
 use super::takeover::HolderState;
+use super::{CLOSE_VERSION, Rejection, consumer_not_found};
 use crate::broker::conformance::Rule;
 use crate::broker::connections::{ConnectionEndpoints, ConsumerSlot};
 use crate::broker::ids::{ConnId, ConsumerKey, NO_REQUEST, ProducerKey};
 use crate::broker::machine::{Broker, BrokerTimer};
-use crate::broker::refusal::Refusal;
+use crate::broker::refusal::refuse;
 use crate::broker::storage::{EntryPosition, Log};
 use crate::broker::subscription::{KeyRange, SharingMode, SubscribedConsumer, Subscription};
 use crate::broker::topics::schemas::is_known_schema_type;
 use crate::pb::command_subscribe::{InitialPosition, SubType};
 use crate::pb::{self, KeySharedMode, ServerError};
+use crate::wire::command::Refusal;
 
 /// The protocol version from which on clients know ACTIVE_CONSUMER_CHANGE.
 const ACTIVE_CONSUMER_CHANGE_VERSION: i32 = 12;
@@ -50,33 +51,31 @@ impl SubscribeModes {
 
 /// SUBSCRIBE.
 impl Broker {
-    pub(super) fn on_subscribe(&mut self, conn: ConnId, request: pb::CommandSubscribe) {
-        self.decide_subscribe(conn, &request, HolderState::NotChecked);
-    }
-
     /// `holder` is what is known of the connection that holds the subscription, if it is Exclusive.
-    pub(super) fn decide_subscribe(&mut self, conn: ConnId, request: &pb::CommandSubscribe, holder: HolderState) {
+    pub(super) fn on_subscribe(
+        &mut self,
+        conn: ConnId,
+        request: &pb::CommandSubscribe,
+        holder: HolderState,
+    ) -> Result<(), Rejection> {
         let modes = SubscribeModes::of(request).filter(|_| is_known_schema_type(request.schema.as_ref()));
         let Some(modes) = modes else {
-            let detail = || "unknown enum value in SUBSCRIBE".to_owned();
-            return self.close_on_violation(conn, Rule::UnreadableFrame, detail);
+            return Err(Rejection::violation(Rule::UnreadableFrame, "unknown enum value in SUBSCRIBE"));
         };
         let key = ConsumerKey { conn, id: request.consumer_id };
         match self.connections.consumer(key) {
             Some(ConsumerSlot::PendingTakeover) => {
                 let text = "Consumer is already present on the connection";
-                let refusal = Refusal::new(ServerError::ServiceNotReady, text);
-                return self.send_refusal(conn, request.request_id, refusal);
+                return Err(refuse(ServerError::ServiceNotReady, text).into());
             }
-            Some(ConsumerSlot::Live { .. }) => return self.send_success(conn, request.request_id),
+            Some(ConsumerSlot::Live { .. }) => {
+                self.send_success(conn, request.request_id);
+                return Ok(());
+            }
             Some(ConsumerSlot::ClosedByBroker | ConsumerSlot::ClosedByClient) | None => {}
         }
-        if !self.check_endpoint_count(conn) {
-            return;
-        }
-        if let Err(refusal) = self.try_subscribe(key, request, modes, holder) {
-            self.send_refusal(conn, request.request_id, refusal);
-        }
+        self.check_endpoint_count(conn)?;
+        Ok(self.try_subscribe(key, request, modes, holder)?)
     }
 
     fn try_subscribe(
@@ -111,13 +110,13 @@ impl Broker {
         let subscription = request.subscription.as_str();
         if subscription.is_empty() || subscription == "pulsar.dedup" || subscription.starts_with("pulsar.repl") {
             let text = format!("{NAMING}Subscription with reserved subscription name attempted");
-            return Err(Refusal::new(ServerError::ProducerBusy, text));
+            return Err(refuse(ServerError::ProducerBusy, text));
         }
         if request.read_compacted() && !(modes.sharing.is_single_active() && name.is_persistent()) {
             let text = "readCompacted only allowed on failover or exclusive subscriptions of persistent topics";
-            return Err(Refusal::new(ServerError::NotAllowedError, text));
+            return Err(refuse(ServerError::NotAllowedError, text));
         }
-        let missing = || Refusal::new(ServerError::TopicNotFound, format!("Topic {name} does not exist"));
+        let missing = || refuse(ServerError::TopicNotFound, format!("Topic {name} does not exist"));
         let topic = self.load_topic(&name, request.force_topic_creation()).ok_or_else(missing)?;
         self.schemas.register(&topic, request.schema.as_ref())?;
         Ok(topic)
@@ -217,7 +216,11 @@ impl Broker {
 /// Consumers that leave.
 impl Broker {
     /// SUCCESS also for an id the broker does not know.
-    pub(super) fn on_close_consumer(&mut self, conn: ConnId, request: &pb::CommandCloseConsumer) {
+    pub(super) fn on_close_consumer(
+        &mut self,
+        conn: ConnId,
+        request: &pb::CommandCloseConsumer,
+    ) -> Result<(), Rejection> {
         let key = ConsumerKey { conn, id: request.consumer_id };
         if self.connections.consumer(key).is_some() {
             let was = self.connections.set_consumer(key, ConsumerSlot::ClosedByClient);
@@ -226,21 +229,19 @@ impl Broker {
             }
         }
         self.send_success(conn, request.request_id);
+        Ok(())
     }
 
     /// Deletes the subscription, if no other consumer is connected to it or the client insists.
-    pub(super) fn on_unsubscribe(&mut self, conn: ConnId, request: &pb::CommandUnsubscribe) {
+    pub(super) fn on_unsubscribe(&mut self, conn: ConnId, request: &pb::CommandUnsubscribe) -> Result<(), Rejection> {
         let key = ConsumerKey { conn, id: request.consumer_id };
-        let Some((topic, name)) = self.live_consumer(key, "UNSUBSCRIBE") else {
-            let refusal = Refusal::new(ServerError::MetadataError, "Consumer not found");
-            return self.send_refusal(conn, request.request_id, refusal);
-        };
-        let Some(found) = self.topics.get_mut(&topic) else { return };
+        let (topic, name) = self.live_consumer(key, "UNSUBSCRIBE").ok_or_else(consumer_not_found)?;
+        let Some(found) = self.topics.get_mut(&topic) else { return Ok(()) };
         let mut others = found.subscriptions.get(&name).map_or_else(Vec::new, |sub| sub.consumers.keys());
         others.retain(|other| *other != key);
         if !others.is_empty() && !request.force() {
             let text = "Unconnected or shared consumer attempting to unsubscribe";
-            return self.send_refusal(conn, request.request_id, Refusal::new(ServerError::MetadataError, text));
+            return Err(refuse(ServerError::MetadataError, text).into());
         }
         found.subscriptions.remove(&name);
         for other in others {
@@ -248,6 +249,7 @@ impl Broker {
         }
         self.connections.set_consumer(key, ConsumerSlot::ClosedByClient);
         self.send_success(conn, request.request_id);
+        Ok(())
     }
 
     /// Takes a consumer off its subscription; the others get what it held. The subscription of a reader goes with it.
@@ -331,12 +333,12 @@ fn sticky_ranges(request: &pb::CommandSubscribe, sharing: SharingMode) -> Result
     let ranges: Vec<_> = meta.hash_ranges.iter().map(|range| KeyRange { start: range.start, end: range.end }).collect();
     if ranges.is_empty() {
         let text = "Ranges for KeyShared policy must not be empty.";
-        return Err(Refusal::new(ServerError::ConsumerAssignError, text));
+        return Err(refuse(ServerError::ConsumerAssignError, text));
     }
     for (index, range) in ranges.iter().enumerate() {
         if !range.is_ordered() || ranges.iter().take(index).any(|other| range.overlaps(*other)) {
             let text = "Ranges for KeyShared policy with overlap between self ranges.";
-            return Err(Refusal::new(ServerError::ConsumerAssignError, text));
+            return Err(refuse(ServerError::ConsumerAssignError, text));
         }
     }
     Ok(ranges)

@@ -2,13 +2,15 @@
 
 use bytes::Bytes;
 
+use super::Rejection;
 use crate::broker::conformance::Rule;
 use crate::broker::connections::ConnectionState;
 use crate::broker::connections::token::{self, Identity};
 use crate::broker::ids::{ConnId, NO_REQUEST};
 use crate::broker::machine::{Broker, BrokerTimer};
-use crate::broker::refusal::Refusal;
+use crate::broker::refusal::refuse;
 use crate::pb::{self, ServerError};
+use crate::wire::command::Refusal;
 
 /// The highest protocol version this broker speaks.
 const PROTOCOL_VERSION: i32 = 21;
@@ -70,7 +72,7 @@ impl Broker {
             .flatten()
             .ok_or_else(bad_credentials)?;
         if connect.original_principal.is_some() || connect.proxy_version.is_some() {
-            return Err(Refusal::new(ServerError::AuthorizationError, "Invalid roles."));
+            return Err(refuse(ServerError::AuthorizationError, "Invalid roles."));
         }
         Ok(Some(identity))
     }
@@ -79,23 +81,30 @@ impl Broker {
 /// Credentials that expire.
 impl Broker {
     /// Fresh credentials are not answered. A bad one ends the connection with an error, another role without.
-    pub(super) fn on_auth_response(&mut self, conn: ConnId, response: pb::CommandAuthResponse) {
-        let data = response.response.filter(|data| data.auth_method_name.is_some()).and_then(|data| data.auth_data);
-        let Some(data) = data else {
-            let detail = || "AUTH_RESPONSE without auth_data".to_owned();
-            return self.close_on_violation(conn, Rule::IncompleteRequest, detail);
+    pub(super) fn on_auth_response(
+        &mut self,
+        conn: ConnId,
+        response: &pb::CommandAuthResponse,
+    ) -> Result<(), Rejection> {
+        let data = response.response.as_ref().filter(|data| data.auth_method_name.is_some());
+        let Some(data) = data.and_then(|data| data.auth_data.as_ref()) else {
+            return Err(Rejection::violation(Rule::IncompleteRequest, "AUTH_RESPONSE without auth_data"));
         };
-        let Some(key) = &self.config.token_secret_key else { return };
-        let Some(fresh) = token::check(key, &data, self.now.wall_ms) else {
+        let Some(key) = &self.config.token_secret_key else { return Ok(()) };
+        let Some(fresh) = token::check(key, data, self.now.wall_ms) else {
             self.send_refusal(conn, NO_REQUEST, bad_credentials());
-            return self.connections.close(conn);
+            self.connections.close(conn);
+            return Ok(());
         };
-        let Some(connection) = self.connections.get_mut(conn) else { return };
-        if connection.credentials.identity.as_ref().is_some_and(|known| known.role != fresh.role) {
-            return self.connections.close(conn);
+        let Some(connection) = self.connections.get_mut(conn) else { return Ok(()) };
+        let credentials = &mut connection.credentials;
+        if credentials.identity.as_ref().is_some_and(|known| known.role != fresh.role) {
+            self.connections.close(conn);
+        } else {
+            credentials.is_challenged = false;
+            credentials.identity = Some(fresh);
         }
-        connection.credentials.is_challenged = false;
-        connection.credentials.identity = Some(fresh);
+        Ok(())
     }
 
     /// Expired credentials are challenged; the connection ends if the next check finds them still expired, or if the
@@ -166,5 +175,5 @@ impl Broker {
 }
 
 fn bad_credentials() -> Refusal {
-    Refusal::new(ServerError::AuthenticationError, "Failed to authenticate")
+    refuse(ServerError::AuthenticationError, "Failed to authenticate")
 }

@@ -1,28 +1,30 @@
 //! PARTITIONED_METADATA and LOOKUP: one broker owns everything, once it was asked about it.
 
+use super::Rejection;
 use crate::broker::ids::ConnId;
 use crate::broker::machine::Broker;
-use crate::broker::refusal::Refusal;
+use crate::broker::refusal::refuse;
 use crate::pb::command_lookup_topic_response::LookupType;
-use crate::pb::command_partitioned_topic_metadata_response::LookupType as MetadataResult;
+use crate::pb::command_partitioned_topic_metadata_response::LookupType as MetadataType;
 use crate::pb::{self, ServerError};
 use crate::topic::TopicName;
+use crate::wire::command::Refusal;
 
 impl Broker {
-    pub(super) fn on_partitioned_metadata(&mut self, conn: ConnId, request: &pb::CommandPartitionedTopicMetadata) {
-        let answer = self.count_partitions(conn, &request.topic, request.metadata_auto_creation_enabled());
-        let (partitions, error, message, response) = match answer {
-            Ok(partitions) => (Some(partitions), None, None, MetadataResult::Success),
-            Err(refusal) => (None, Some(refusal.code.into()), Some(refusal.message), MetadataResult::Failed),
-        };
+    pub(super) fn on_partitioned_metadata(
+        &mut self,
+        conn: ConnId,
+        request: &pb::CommandPartitionedTopicMetadata,
+    ) -> Result<(), Rejection> {
+        let partitions = self.count_partitions(conn, &request.topic, request.metadata_auto_creation_enabled())?;
         let response = pb::CommandPartitionedTopicMetadataResponse {
-            partitions,
+            partitions: Some(partitions),
             request_id: request.request_id,
-            response: Some(response.into()),
-            error,
-            message,
+            response: Some(MetadataType::Success.into()),
+            ..Default::default()
         };
         self.connections.send(conn, response);
+        Ok(())
     }
 
     /// The number of partitions a name stands for:
@@ -38,7 +40,7 @@ impl Broker {
         if let Some(partitions) = self.topics.partitions(&name) {
             return Ok(partitions);
         }
-        let missing = || Refusal::new(ServerError::TopicNotFound, "");
+        let missing = || refuse(ServerError::TopicNotFound, "");
         if let Some(index) = name.partition_index() {
             match self.topics.partitions(&name.base()) {
                 Some(partitions) if index < partitions => return Ok(0),
@@ -51,44 +53,35 @@ impl Broker {
     }
 
     /// Always Connect to this broker, for a topic that exists or not, as a standalone broker answers.
-    pub(super) fn on_lookup(&mut self, conn: ConnId, request: &pb::CommandLookupTopic) {
-        let response = match self.check_lookup(conn, &request.topic, request.advertised_listener_name()) {
-            Ok(name) => {
-                self.ownership.take(&name);
-                pb::CommandLookupTopicResponse {
-                    broker_service_url: Some(self.url.clone()),
-                    broker_service_url_tls: self.config.broker_service_url_tls.clone(),
-                    response: Some(LookupType::Connect.into()),
-                    request_id: request.request_id,
-                    authoritative: Some(true),
-                    proxy_through_service_url: Some(true),
-                    ..Default::default()
-                }
-            }
-            Err(refusal) => pb::CommandLookupTopicResponse {
-                response: Some(LookupType::Failed.into()),
-                request_id: request.request_id,
-                error: Some(refusal.code.into()),
-                message: Some(refusal.message),
-                ..Default::default()
-            },
+    pub(super) fn on_lookup(&mut self, conn: ConnId, request: &pb::CommandLookupTopic) -> Result<(), Rejection> {
+        let name = self.check_lookup(conn, &request.topic, request.advertised_listener_name())?;
+        self.ownership.take(&name);
+        let response = pb::CommandLookupTopicResponse {
+            broker_service_url: Some(self.url.clone()),
+            broker_service_url_tls: self.config.broker_service_url_tls.clone(),
+            response: Some(LookupType::Connect.into()),
+            request_id: request.request_id,
+            authoritative: Some(true),
+            proxy_through_service_url: Some(true),
+            ..Default::default()
         };
         self.connections.send(conn, response);
+        Ok(())
     }
 
     /// What both requests check, in this order: the name, the role, the listener, the namespace.
     fn check_lookup(&self, conn: ConnId, topic: &str, listener: &str) -> Result<TopicName, Refusal> {
-        let bad_name = |_| Refusal::new(ServerError::InvalidTopicName, "Invalid topic name");
+        let bad_name = |_| refuse(ServerError::InvalidTopicName, "Invalid topic name");
         let name = TopicName::parse(topic).map_err(bad_name)?;
         if !self.is_authorized(conn) {
             let text = "Client is not authorized to use this topic";
-            return Err(Refusal::new(ServerError::AuthorizationError, text));
+            return Err(refuse(ServerError::AuthorizationError, text));
         }
         if !listener.is_empty() {
-            return Err(Refusal::new(ServerError::ServiceNotReady, "the broker do not have this listener"));
+            return Err(refuse(ServerError::ServiceNotReady, "the broker do not have this listener"));
         }
         if !self.config.has_namespace(name.namespace()) {
-            return Err(Refusal::new(ServerError::TopicNotFound, "Namespace not found"));
+            return Err(refuse(ServerError::TopicNotFound, "Namespace not found"));
         }
         Ok(name)
     }

@@ -13,8 +13,9 @@
 //! | `position` | SEEK, GET_LAST_MESSAGE_ID, CONSUMER_STATS |
 //! | `takeover` | PRODUCER and SUBSCRIBE for what another connection holds |
 //!
-//! Each is an `impl Broker` over the parts of the machine. Answers go into the connection's outbox at once; a command
-//! that breaks the protocol ends its connection, as at a real broker.
+//! Each is an `impl Broker` over the parts of the machine. A command's method queues its answer itself, or gives a
+//! [`Rejection`]: a refusal is put into the answer that the command has for it, a violation ends the connection, as at a
+//! real broker.
 
 mod ack;
 mod consumer;
@@ -27,15 +28,16 @@ mod send;
 mod takeover;
 mod topic_list;
 
+use self::takeover::HolderState;
 use super::conformance::Rule;
 use super::connections::ConnectionState;
 use super::ids::ConnId;
 use super::machine::Broker;
-use super::refusal::Refusal;
+use super::refusal::refuse;
 use crate::pb::ServerError;
 use crate::pb::command_subscribe::SubType;
 use crate::topic::TopicName;
-use crate::wire::command::{Command, Sender};
+use crate::wire::command::{Command, Refusal, Sender};
 use crate::wire::frame::Frame;
 
 /// Producers, consumers and watchers, open or closed, that one connection may name; one more ends the connection.
@@ -43,6 +45,27 @@ const ENDPOINTS_MAX: usize = 100_000;
 
 /// The protocol version from which on clients know CLOSE_PRODUCER and CLOSE_CONSUMER of a broker.
 const CLOSE_VERSION: i32 = 5;
+
+/// Why a command is not served.
+#[derive(Debug)]
+enum Rejection {
+    /// It is answered with an error.
+    Refused(Refusal),
+    /// It breaks the protocol: the connection ends without an answer.
+    Violation(Rule, String),
+}
+
+impl Rejection {
+    fn violation(rule: Rule, detail: impl Into<String>) -> Self {
+        Self::Violation(rule, detail.into())
+    }
+}
+
+impl From<Refusal> for Rejection {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
 
 impl Broker {
     /// Carries a frame out.
@@ -79,48 +102,60 @@ impl Broker {
             return self.close_on_violation(conn, Rule::ServerOnlyCommand, || command.name().to_owned());
         }
         self.check_version(conn, &command);
-        self.on_client_command(conn, command);
+        self.serve_command(conn, &command, HolderState::NotChecked);
     }
 
-    fn on_client_command(&mut self, conn: ConnId, command: Command) {
+    /// Serves a command, or refuses it in the answer that it has for that. `holder` is what is known of the connection
+    /// that holds what a PRODUCER or SUBSCRIBE wants.
+    fn serve_command(&mut self, conn: ConnId, command: &Command, holder: HolderState) {
+        match self.try_command(conn, command, holder) {
+            Ok(()) => {}
+            Err(Rejection::Refused(refusal)) => {
+                if let Some(answer) = command.refused(&refusal) {
+                    self.connections.send(conn, answer);
+                }
+            }
+            Err(Rejection::Violation(rule, detail)) => self.close_on_violation(conn, rule, || detail),
+        }
+    }
+
+    fn try_command(&mut self, conn: ConnId, command: &Command, holder: HolderState) -> Result<(), Rejection> {
         match command {
             Command::AuthResponse(response) => self.on_auth_response(conn, response),
-            Command::PartitionedMetadata(request) => self.on_partitioned_metadata(conn, &request),
-            Command::Lookup(request) => self.on_lookup(conn, &request),
-            Command::Producer(request) => self.on_producer(conn, request),
-            Command::CloseProducer(request) => self.on_close_producer(conn, &request),
-            Command::Subscribe(request) => self.on_subscribe(conn, request),
-            Command::CloseConsumer(request) => self.on_close_consumer(conn, &request),
-            Command::Unsubscribe(request) => self.on_unsubscribe(conn, &request),
-            Command::Flow(flow) => self.on_flow(conn, &flow),
-            Command::Ack(ack) => self.on_ack(conn, &ack),
-            Command::RedeliverUnacknowledgedMessages(request) => self.on_redeliver(conn, &request),
-            Command::Seek(request) => self.on_seek(conn, &request),
-            Command::GetLastMessageId(request) => self.on_get_last_message_id(conn, &request),
-            Command::ConsumerStats(request) => self.on_consumer_stats(conn, &request),
-            Command::GetTopicsOfNamespace(request) => self.on_get_topics(conn, &request),
-            Command::WatchTopicList(request) => self.on_watch_topic_list(conn, &request),
-            Command::WatchTopicListClose(request) => self.on_watch_topic_list_close(conn, &request),
-            Command::GetSchema(request) => self.on_get_schema(conn, &request),
-            Command::GetOrCreateSchema(request) => self.on_get_or_create_schema(conn, &request),
+            Command::PartitionedMetadata(request) => self.on_partitioned_metadata(conn, request),
+            Command::Lookup(request) => self.on_lookup(conn, request),
+            Command::Producer(request) => self.on_producer(conn, request, holder),
+            Command::CloseProducer(request) => self.on_close_producer(conn, request),
+            Command::Subscribe(request) => self.on_subscribe(conn, request, holder),
+            Command::CloseConsumer(request) => self.on_close_consumer(conn, request),
+            Command::Unsubscribe(request) => self.on_unsubscribe(conn, request),
+            Command::Flow(flow) => self.on_flow(conn, flow),
+            Command::Ack(ack) => self.on_ack(conn, ack),
+            Command::RedeliverUnacknowledgedMessages(request) => self.on_redeliver(conn, request),
+            Command::Seek(request) => self.on_seek(conn, request),
+            Command::GetLastMessageId(request) => self.on_get_last_message_id(conn, request),
+            Command::ConsumerStats(request) => self.on_consumer_stats(conn, request),
+            Command::GetTopicsOfNamespace(request) => self.on_get_topics(conn, request),
+            Command::WatchTopicList(request) => self.on_watch_topic_list(conn, request),
+            Command::WatchTopicListClose(request) => self.on_watch_topic_list_close(conn, request),
+            Command::GetSchema(request) => self.on_get_schema(conn, request),
+            Command::GetOrCreateSchema(request) => self.on_get_or_create_schema(conn, request),
             Command::EndTxn(request) if request.txn_action.is_none() => {
-                let detail = || "END_TXN without txn_action".to_owned();
-                self.close_on_violation(conn, Rule::IncompleteRequest, detail);
+                Err(Rejection::violation(Rule::IncompleteRequest, "END_TXN without txn_action"))
             }
-            other => self.on_unserved(conn, &other),
+            other => self.on_unserved(conn, other),
         }
     }
 
-    /// Requests of transactions are refused; nothing else is left that a client may send.
-    fn on_unserved(&mut self, conn: ConnId, command: &Command) {
+    /// Requests of transactions get ERROR, whatever their answer has for that; a client may send nothing else.
+    fn on_unserved(&mut self, conn: ConnId, command: &Command) -> Result<(), Rejection> {
         let name = command.name();
-        match command.request_id() {
-            Some(request_id) => {
-                let text = format!("{name} is not served: transactions are off");
-                self.send_refusal(conn, request_id, Refusal::new(ServerError::NotAllowedError, text));
-            }
-            None => self.close_on_violation(conn, Rule::UnreadableFrame, || format!("{name} from a client")),
-        }
+        let Some(request_id) = command.request_id() else {
+            return Err(Rejection::violation(Rule::UnreadableFrame, format!("{name} from a client")));
+        };
+        let text = format!("{name} is not served: transactions are off");
+        self.send_refusal(conn, request_id, refuse(ServerError::NotAllowedError, text));
+        Ok(())
     }
 
     /// Whether the handshake is done; ends the connection if not.
@@ -140,24 +175,22 @@ impl Broker {
         }
     }
 
-    /// Whether the connection may name one more producer, consumer or watcher; ends the connection if not.
-    fn check_endpoint_count(&mut self, conn: ConnId) -> bool {
+    /// Whether the connection may name one more producer, consumer or watcher.
+    fn check_endpoint_count(&self, conn: ConnId) -> Result<(), Rejection> {
         let named = self.connections.get(conn).map_or(0, |connection| connection.endpoints.len());
-        let has_room = named + self.watchers.count_of(conn) < ENDPOINTS_MAX;
-        if !has_room {
-            let detail = || format!("more than {ENDPOINTS_MAX} endpoints");
-            self.close_on_violation(conn, Rule::IncompleteRequest, detail);
+        if named + self.watchers.count_of(conn) < ENDPOINTS_MAX {
+            return Ok(());
         }
-        has_room
+        let detail = format!("more than {ENDPOINTS_MAX} endpoints");
+        Err(Rejection::violation(Rule::IncompleteRequest, detail))
     }
 
     /// The checks that PRODUCER and SUBSCRIBE share, up to the name of the topic.
     fn check_topic(&mut self, conn: ConnId, topic: &str, command: &str) -> Result<TopicName, Refusal> {
-        let name =
-            TopicName::parse(topic).map_err(|error| Refusal::new(ServerError::InvalidTopicName, error.to_string()))?;
+        let name = TopicName::parse(topic).map_err(|error| refuse(ServerError::InvalidTopicName, error.to_string()))?;
         if !self.is_authorized(conn) {
             let text = "Client is not authorized to use this topic";
-            return Err(Refusal::new(ServerError::AuthorizationError, text));
+            return Err(refuse(ServerError::AuthorizationError, text));
         }
         if !self.ownership.was_looked_up(&name) {
             self.conformance.record(conn, Rule::LookupMissing, || format!("{command} for {name}"));
@@ -168,10 +201,14 @@ impl Broker {
                  Request is denied: namespace={}",
                 name.namespace()
             );
-            return Err(Refusal::new(ServerError::ServiceNotReady, text));
+            return Err(refuse(ServerError::ServiceNotReady, text));
         }
         Ok(name)
     }
+}
+
+fn consumer_not_found() -> Refusal {
+    refuse(ServerError::MetadataError, "Consumer not found")
 }
 
 /// The protocol version that brought a command, or what it carries.

@@ -1,28 +1,28 @@
 //! SEEK, GET_LAST_MESSAGE_ID and CONSUMER_STATS: requests about one consumer's place in the log.
 
+use super::{Rejection, consumer_not_found};
 use crate::broker::conformance::Rule;
 use crate::broker::ids::{ConnId, ConsumerKey};
 use crate::broker::machine::Broker;
-use crate::broker::refusal::Refusal;
+use crate::broker::refusal::refuse;
 use crate::broker::storage::{EntryPosition, Log};
 use crate::broker::topics::Topic;
 use crate::pb::{self, MessageIdData, ServerError};
+use crate::wire::command::Refusal;
 
 impl Broker {
     /// All consumers of the subscription get CLOSE_CONSUMER, the one that asked SUCCESS after it. The next message is
     /// the one at the position; beyond the end means latest.
-    pub(super) fn on_seek(&mut self, conn: ConnId, request: &pb::CommandSeek) {
+    pub(super) fn on_seek(&mut self, conn: ConnId, request: &pb::CommandSeek) -> Result<(), Rejection> {
         let key = ConsumerKey { conn, id: request.consumer_id };
-        let Some((topic, name)) = self.live_consumer(key, "SEEK") else {
-            return self.send_refusal(conn, request.request_id, consumer_not_found());
-        };
+        let (topic, name) = self.live_consumer(key, "SEEK").ok_or_else(consumer_not_found)?;
         let index_acks = self.config.acknowledgment_at_batch_index_level_enabled;
-        let Some(found) = self.topics.get_mut(&topic) else { return };
-        let Some(sub) = found.subscriptions.get_mut(&name) else { return };
+        let Some(found) = self.topics.get_mut(&topic) else { return Ok(()) };
+        let Some(sub) = found.subscriptions.get_mut(&name) else { return Ok(()) };
         let Some((offset, words)) = seek_target(&found.log, request) else {
             self.conformance.record(conn, Rule::IncompleteRequest, || "SEEK without a target".to_owned());
             let text = "Message id and message publish time were not present";
-            return self.send_refusal(conn, request.request_id, Refusal::new(ServerError::MetadataError, text));
+            return Err(refuse(ServerError::MetadataError, text).into());
         };
         // A non-persistent topic stores nothing that could be sought.
         if found.name.is_persistent() {
@@ -33,39 +33,42 @@ impl Broker {
             }
         }
         self.send_success(conn, request.request_id);
+        Ok(())
     }
 
     /// −1:−1 for a topic without entries. The batch index is that of the entry's last message, −1 outside a batch.
-    pub(super) fn on_get_last_message_id(&mut self, conn: ConnId, request: &pb::CommandGetLastMessageId) {
+    pub(super) fn on_get_last_message_id(
+        &mut self,
+        conn: ConnId,
+        request: &pb::CommandGetLastMessageId,
+    ) -> Result<(), Rejection> {
         let key = ConsumerKey { conn, id: request.consumer_id };
-        let Some((topic, name)) = self.live_consumer(key, "GET_LAST_MESSAGE_ID") else {
-            return self.send_refusal(conn, request.request_id, consumer_not_found());
+        let (topic, name) = self.live_consumer(key, "GET_LAST_MESSAGE_ID").ok_or_else(consumer_not_found)?;
+        let Some(found) = self.topics.get(&topic) else { return Ok(()) };
+        let Some(sub) = found.subscriptions.get(&name) else { return Ok(()) };
+        let response = pb::CommandGetLastMessageIdResponse {
+            last_message_id: last_message_id(found)?,
+            request_id: request.request_id,
+            consumer_mark_delete_position: Some(found.log.position_before(sub.cursor.mark()).to_id()),
         };
-        let Some(found) = self.topics.get(&topic) else { return };
-        let Some(sub) = found.subscriptions.get(&name) else { return };
-        match last_message_id(found) {
-            Ok(last_message_id) => {
-                let mark = found.log.position_before(sub.cursor.mark());
-                let response = pb::CommandGetLastMessageIdResponse {
-                    last_message_id,
-                    request_id: request.request_id,
-                    consumer_mark_delete_position: Some(mark.to_id()),
-                };
-                self.connections.send(conn, response);
-            }
-            Err(refusal) => self.send_refusal(conn, request.request_id, refusal),
-        }
+        self.connections.send(conn, response);
+        Ok(())
     }
 
     /// An unknown consumer costs the connection, as on a real broker.
-    pub(super) fn on_consumer_stats(&mut self, conn: ConnId, request: &pb::CommandConsumerStats) {
+    pub(super) fn on_consumer_stats(
+        &mut self,
+        conn: ConnId,
+        request: &pb::CommandConsumerStats,
+    ) -> Result<(), Rejection> {
         let key = ConsumerKey { conn, id: request.consumer_id };
         let Some((topic, name)) = self.live_consumer(key, "CONSUMER_STATS") else {
-            return self.connections.close(conn);
+            self.connections.close(conn);
+            return Ok(());
         };
-        let Some(found) = self.topics.get(&topic) else { return };
-        let Some(sub) = found.subscriptions.get(&name) else { return };
-        let Some(consumer) = sub.consumers.get(key) else { return };
+        let Some(found) = self.topics.get(&topic) else { return Ok(()) };
+        let Some(sub) = found.subscriptions.get(&name) else { return Ok(()) };
+        let Some(consumer) = sub.consumers.get(key) else { return Ok(()) };
         let connected_at_ms = self.connections.get(conn).map_or(0, |found| found.negotiated.at_ms);
         let response = pb::CommandConsumerStatsResponse {
             request_id: request.request_id,
@@ -85,6 +88,7 @@ impl Broker {
             ..Default::default()
         };
         self.connections.send(conn, response);
+        Ok(())
     }
 }
 
@@ -103,20 +107,16 @@ fn seek_target<'a>(log: &Log, request: &'a pb::CommandSeek) -> Option<(u64, &'a 
 fn last_message_id(topic: &Topic) -> Result<MessageIdData, Refusal> {
     if !topic.name.is_persistent() {
         let text = "GetLastMessageId is not supported on a non-persistent topic";
-        return Err(Refusal::new(ServerError::UnknownError, text));
+        return Err(refuse(ServerError::UnknownError, text));
     }
     let last = topic.log.end().checked_sub(1).and_then(|last| topic.log.get(last));
     let (position, batch_index) = match last {
         None => (EntryPosition::NONE, -1),
         Some(entry) if !entry.info.readable => {
             let text = "Failed to parse the metadata of the last message";
-            return Err(Refusal::new(ServerError::MetadataError, text));
+            return Err(refuse(ServerError::MetadataError, text));
         }
         Some(entry) => (entry.position, entry.info.batch.map_or(-1, |count| count as i32 - 1)),
     };
     Ok(MessageIdData { partition: Some(topic.partition()), batch_index: Some(batch_index), ..position.to_id() })
-}
-
-fn consumer_not_found() -> Refusal {
-    Refusal::new(ServerError::MetadataError, "Consumer not found")
 }

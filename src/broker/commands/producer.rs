@@ -4,46 +4,45 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::CLOSE_VERSION;
 use super::takeover::HolderState;
+use super::{CLOSE_VERSION, Rejection};
 use crate::broker::conformance::Rule;
 use crate::broker::connections::ProducerSlot;
 use crate::broker::ids::{ConnId, NO_REQUEST, ProducerKey};
 use crate::broker::machine::Broker;
-use crate::broker::refusal::Refusal;
+use crate::broker::refusal::refuse;
 use crate::broker::topics::schemas::is_known_schema_type;
 use crate::broker::topics::{Admission, FENCED, OpeningProducer};
 use crate::pb::{self, ProducerAccessMode, ServerError};
+use crate::wire::command::Refusal;
 
 impl Broker {
-    pub(super) fn on_producer(&mut self, conn: ConnId, request: pb::CommandProducer) {
-        self.decide_producer(conn, &request, HolderState::NotChecked);
-    }
-
     /// `holder` is what is known of the connection that holds the wanted name.
-    pub(super) fn decide_producer(&mut self, conn: ConnId, request: &pb::CommandProducer, holder: HolderState) {
+    pub(super) fn on_producer(
+        &mut self,
+        conn: ConnId,
+        request: &pb::CommandProducer,
+        holder: HolderState,
+    ) -> Result<(), Rejection> {
         let mode = request.producer_access_mode.map_or(Ok(ProducerAccessMode::Shared), ProducerAccessMode::try_from);
         let (Ok(mode), true) = (mode, is_known_schema_type(request.schema.as_ref())) else {
-            let detail = || "unknown enum value in PRODUCER".to_owned();
-            return self.close_on_violation(conn, Rule::UnreadableFrame, detail);
+            return Err(Rejection::violation(Rule::UnreadableFrame, "unknown enum value in PRODUCER"));
         };
         let key = ProducerKey { conn, id: request.producer_id };
         match self.connections.producer(key) {
             Some(ProducerSlot::PendingTakeover | ProducerSlot::Queued { .. }) => {
                 let text = "Producer is already present on the connection";
-                let refusal = Refusal::new(ServerError::ServiceNotReady, text);
-                return self.send_refusal(conn, request.request_id, refusal);
+                return Err(refuse(ServerError::ServiceNotReady, text).into());
             }
-            Some(ProducerSlot::Live { .. }) => return self.repeat_producer(key, request.request_id),
+            Some(ProducerSlot::Live { .. }) => {
+                self.repeat_producer(key, request.request_id);
+                return Ok(());
+            }
             Some(ProducerSlot::FencedOut | ProducerSlot::ClosedByBroker { .. } | ProducerSlot::ClosedByClient)
             | None => {}
         }
-        if !self.check_endpoint_count(conn) {
-            return;
-        }
-        if let Err(refusal) = self.try_producer(key, request, mode, holder) {
-            self.send_refusal(conn, request.request_id, refusal);
-        }
+        self.check_endpoint_count(conn)?;
+        Ok(self.try_producer(key, request, mode, holder)?)
     }
 
     fn try_producer(
@@ -54,7 +53,7 @@ impl Broker {
         holder: HolderState,
     ) -> Result<(), Refusal> {
         let name = self.check_topic(key.conn, &request.topic, "PRODUCER")?;
-        let missing = || Refusal::new(ServerError::TopicNotFound, format!("Topic {name} does not exist"));
+        let missing = || refuse(ServerError::TopicNotFound, format!("Topic {name} does not exist"));
         let topic = self.load_topic(&name, true).ok_or_else(missing)?;
         if holder == HolderState::NotChecked {
             self.check_epoch(key.conn, &topic, request);
@@ -181,13 +180,17 @@ impl Broker {
         for queued in found.producers.take_queue() {
             self.connections.remove_producer(queued.key);
             let text = format!("{FENCED}Fenced out by a new producer");
-            let refusal = Refusal::new(ServerError::ProducerFenced, text);
+            let refusal = refuse(ServerError::ProducerFenced, text);
             self.send_refusal(queued.key.conn, queued.request_id, refusal);
         }
     }
 
     /// SUCCESS also for an id the broker does not know.
-    pub(super) fn on_close_producer(&mut self, conn: ConnId, request: &pb::CommandCloseProducer) {
+    pub(super) fn on_close_producer(
+        &mut self,
+        conn: ConnId,
+        request: &pb::CommandCloseProducer,
+    ) -> Result<(), Rejection> {
         let key = ProducerKey { conn, id: request.producer_id };
         if self.connections.producer(key).is_some() {
             let was = self.connections.set_producer(key, ProducerSlot::ClosedByClient);
@@ -196,6 +199,7 @@ impl Broker {
             }
         }
         self.send_success(conn, request.request_id);
+        Ok(())
     }
 
     /// Takes a producer off its topic; the next one that waits for exclusivity may get it.

@@ -11,10 +11,11 @@ use crate::broker::connections::ProducerSlot;
 use crate::broker::dispatch::{TransientEntry, dispatch_transient};
 use crate::broker::ids::{ConnId, ProducerKey};
 use crate::broker::machine::Broker;
-use crate::broker::refusal::Refusal;
+use crate::broker::refusal::refuse;
 use crate::broker::storage::{EntryInfo, EntryPosition, Inspection, inspect};
 use crate::broker::topics::SentFrame;
 use crate::pb::{self, ServerError};
+use crate::wire::command::Refusal;
 use crate::wire::hot::{Receipt, SendHead};
 
 /// `highest_sequence_id` of a receipt for a SEND that had none. A real broker writes this or 0.
@@ -48,7 +49,7 @@ impl Broker {
             Inspection::ChecksumMismatch => {
                 let detail = || format!("sequence id {}", head.sequence_id);
                 self.conformance.record(conn, Rule::Checksum, detail);
-                let refusal = Refusal::new(ServerError::ChecksumError, "Checksum failed on the broker");
+                let refusal = refuse(ServerError::ChecksumError, "Checksum failed on the broker");
                 return self.send_error(conn, head, refusal);
             }
             Inspection::Sound { info, crc32c, producer_name } => {
@@ -123,7 +124,7 @@ impl Broker {
         } else {
             return Ok(());
         };
-        Err(Refusal::new(ServerError::NotAllowedError, text))
+        Err(refuse(ServerError::NotAllowedError, text))
     }
 }
 
@@ -218,7 +219,7 @@ impl Broker {
         let error = pb::CommandSendError {
             producer_id: head.producer_id,
             sequence_id: highest_of_batch(head).unwrap_or(head.sequence_id),
-            error: refusal.code.into(),
+            error: refusal.code,
             message: refusal.message,
         };
         self.connections.send(conn, error);

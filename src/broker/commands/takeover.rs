@@ -86,19 +86,19 @@ impl Broker {
     /// Decides requests that have waited, unless their client closed the endpoint meanwhile or is gone.
     fn decide_takeovers(&mut self, is_decided: impl Fn(&PendingTakeover) -> bool, holder: HolderState) {
         for PendingTakeover { conn, request, .. } in self.takeovers.take(is_decided) {
-            match request {
+            match &request {
                 Command::Producer(producer) => {
                     let key = ProducerKey { conn, id: producer.producer_id };
                     if self.connections.producer(key) == Some(&ProducerSlot::PendingTakeover) {
                         self.connections.remove_producer(key);
-                        self.decide_producer(conn, &producer, holder);
+                        self.serve_command(conn, &request, holder);
                     }
                 }
                 Command::Subscribe(subscribe) => {
                     let key = ConsumerKey { conn, id: subscribe.consumer_id };
                     if self.connections.consumer(key) == Some(&ConsumerSlot::PendingTakeover) {
                         self.connections.remove_consumer(key);
-                        self.decide_subscribe(conn, &subscribe, holder);
+                        self.serve_command(conn, &request, holder);
                     }
                 }
                 _ => {}

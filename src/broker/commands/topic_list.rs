@@ -1,14 +1,16 @@
 //! GET_TOPICS_OF_NAMESPACE and topic list watchers.
 
+use super::Rejection;
 use crate::broker::conformance::Rule;
 use crate::broker::ids::ConnId;
 use crate::broker::machine::Broker;
-use crate::broker::refusal::Refusal;
+use crate::broker::refusal::refuse;
 use crate::broker::topics::{TopicListWatcher, TopicPattern, WatcherKey};
 use crate::hash::topics_hash;
 use crate::pb::command_get_topics_of_namespace::Mode;
 use crate::pb::{self, ServerError};
 use crate::topic::TopicName;
+use crate::wire::command::Refusal;
 
 /// Longest pattern that the broker applies, in UTF-16 units as Java counts (`subscriptionPatternMaxLength`).
 const PATTERN_LENGTH_MAX: usize = 50;
@@ -17,16 +19,17 @@ const PATTERN_LENGTH_MAX: usize = 50;
 impl Broker {
     /// The topics of the mode; a pattern is applied where the broker can. The client gets none if its hash says that
     /// it knows them.
-    pub(super) fn on_get_topics(&mut self, conn: ConnId, request: &pb::CommandGetTopicsOfNamespace) {
+    pub(super) fn on_get_topics(
+        &mut self,
+        conn: ConnId,
+        request: &pb::CommandGetTopicsOfNamespace,
+    ) -> Result<(), Rejection> {
         let mode = request.mode.map_or(Ok(Mode::Persistent), Mode::try_from);
         let (Ok(mode), true) = (mode, is_namespace(&request.namespace)) else {
-            let detail = || "GET_TOPICS_OF_NAMESPACE with a bad namespace".to_owned();
-            return self.close_on_violation(conn, Rule::IncompleteRequest, detail);
+            let detail = "GET_TOPICS_OF_NAMESPACE with a bad namespace";
+            return Err(Rejection::violation(Rule::IncompleteRequest, detail));
         };
-        let pattern = match self.check_list(conn, request) {
-            Ok(pattern) => pattern,
-            Err(refusal) => return self.send_refusal(conn, request.request_id, refusal),
-        };
+        let pattern = self.check_list(conn, request)?;
         let topics = self.topics.names_of(&request.namespace, mode, pattern.as_ref());
         let hash = topics_hash(&topics);
         let is_changed = request.topics_hash.as_deref() != Some(hash.as_str());
@@ -38,6 +41,7 @@ impl Broker {
             changed: Some(is_changed),
         };
         self.connections.send(conn, response);
+        Ok(())
     }
 
     /// The pattern to be applied; `None` for none and for one that is too long.
@@ -48,11 +52,11 @@ impl Broker {
     ) -> Result<Option<TopicPattern>, Refusal> {
         if !self.is_authorized(conn) {
             let text = "Client is not authorized to list topics";
-            return Err(Refusal::new(ServerError::AuthorizationError, text));
+            return Err(refuse(ServerError::AuthorizationError, text));
         }
         let pattern = request.topics_pattern.as_deref().filter(|pattern| !is_too_long(pattern));
         let parsed = pattern.map(TopicPattern::parse).transpose();
-        parsed.map_err(|text| Refusal::new(ServerError::MetadataError, text))
+        parsed.map_err(|text| refuse(ServerError::MetadataError, text))
     }
 }
 
@@ -60,19 +64,19 @@ impl Broker {
 impl Broker {
     /// Starts a watcher, or starts it again under the id of an earlier one: the answer lists what matches now, unless
     /// the client's hash says that it knows.
-    pub(super) fn on_watch_topic_list(&mut self, conn: ConnId, request: &pb::CommandWatchTopicList) {
+    pub(super) fn on_watch_topic_list(
+        &mut self,
+        conn: ConnId,
+        request: &pb::CommandWatchTopicList,
+    ) -> Result<(), Rejection> {
         if !is_namespace(&request.namespace) {
-            let detail = || "WATCH_TOPIC_LIST with a bad namespace".to_owned();
-            return self.close_on_violation(conn, Rule::IncompleteRequest, detail);
+            return Err(Rejection::violation(Rule::IncompleteRequest, "WATCH_TOPIC_LIST with a bad namespace"));
         }
         let key = WatcherKey { conn, id: request.watcher_id };
-        if !self.watchers.contains(key) && !self.check_endpoint_count(conn) {
-            return;
+        if !self.watchers.contains(key) {
+            self.check_endpoint_count(conn)?;
         }
-        let pattern = match self.check_watch(conn, &request.topics_pattern) {
-            Ok(pattern) => pattern,
-            Err(refusal) => return self.send_refusal(conn, request.request_id, refusal),
-        };
+        let pattern = self.check_watch(conn, &request.topics_pattern)?;
         let topics = self.topics.names_of(&request.namespace, Mode::Persistent, Some(&pattern));
         let hash = topics_hash(&topics);
         let is_known = request.topics_hash.as_deref() == Some(hash.as_str());
@@ -84,24 +88,30 @@ impl Broker {
             topics_hash: hash,
         };
         self.connections.send(conn, success);
+        Ok(())
     }
 
     fn check_watch(&self, conn: ConnId, pattern: &str) -> Result<TopicPattern, Refusal> {
         if !self.is_authorized(conn) {
             let text = "Client is not authorized to watch topics";
-            return Err(Refusal::new(ServerError::AuthorizationError, text));
+            return Err(refuse(ServerError::AuthorizationError, text));
         }
         if is_too_long(pattern) {
             let text = "Unable to create topic list watcher: topicsPattern is too long";
-            return Err(Refusal::new(ServerError::NotAllowedError, text));
+            return Err(refuse(ServerError::NotAllowedError, text));
         }
-        TopicPattern::parse(pattern).map_err(|text| Refusal::new(ServerError::InvalidTopicName, text))
+        TopicPattern::parse(pattern).map_err(|text| refuse(ServerError::InvalidTopicName, text))
     }
 
     /// SUCCESS also for an id the broker does not know.
-    pub(super) fn on_watch_topic_list_close(&mut self, conn: ConnId, request: &pb::CommandWatchTopicListClose) {
+    pub(super) fn on_watch_topic_list_close(
+        &mut self,
+        conn: ConnId,
+        request: &pb::CommandWatchTopicListClose,
+    ) -> Result<(), Rejection> {
         self.watchers.remove(WatcherKey { conn, id: request.watcher_id });
         self.send_success(conn, request.request_id);
+        Ok(())
     }
 
     /// Tells the watchers that a topic came or went: one WATCH_TOPIC_UPDATE for each topic and watcher, with the hash

@@ -27,11 +27,12 @@ use crate::broker::conformance::{Conformance, ConformanceViolation, Rule};
 use crate::broker::connections::{ConnectionState, Connections};
 use crate::broker::dispatch::{DispatchContext, Dispatcher};
 pub use crate::broker::ids::ConnId;
-use crate::broker::refusal::Refusal;
+
 use crate::broker::topics::{Ownership, Schemas, TopicListWatchers, TopicTable};
 use crate::machine::{Deadline, Now};
 use crate::pb;
 use crate::topic::TopicName;
+use crate::wire::command::Refusal;
 use crate::wire::error::DecodeError;
 use crate::wire::frame::{Frame, Limits, cut, frames};
 use crate::wire::tx::TxBuf;
@@ -251,7 +252,7 @@ impl Broker {
     }
 
     pub(super) fn send_refusal(&mut self, conn: ConnId, request_id: u64, refusal: Refusal) {
-        let error = pb::CommandError { request_id, error: refusal.code.into(), message: refusal.message };
+        let error = pb::CommandError { request_id, error: refusal.code, message: refusal.message };
         self.connections.send(conn, error);
     }
 

@@ -28,10 +28,11 @@ pub(crate) use self::read_queue::ReadQueue;
 pub(crate) use self::round_robin::RoundRobin;
 use self::unacked::UnackedEntries;
 use crate::broker::ids::ConsumerKey;
-use crate::broker::refusal::Refusal;
+use crate::broker::refusal::refuse;
 use crate::broker::storage::{Cursor, EntryInfo, Log};
 use crate::pb::ServerError;
 use crate::pb::command_subscribe::SubType;
+use crate::wire::command::Refusal;
 
 /// Consumers of one subscription; one more gets ConsumerBusy.
 const CONSUMERS_MAX: usize = 10_000;
@@ -128,12 +129,12 @@ impl Subscription {
         if self.is_durable != is_durable {
             let kind = if self.is_durable { "non-durable" } else { "durable" };
             let text = format!("Durability of the subscription differs from this {kind} consumer");
-            return Err(Refusal::new(ServerError::NotAllowedError, text));
+            return Err(refuse(ServerError::NotAllowedError, text));
         }
         if self.consumers.is_empty() {
             return Ok(());
         }
-        let busy = |text: &str| Err(Refusal::new(ServerError::ConsumerBusy, text));
+        let busy = |text: &str| Err(refuse(ServerError::ConsumerBusy, text));
         if self.mode.sub_type != mode.sub_type {
             return busy("Subscription is of different type");
         }
@@ -156,7 +157,7 @@ impl Subscription {
         match self.consumers.iter().find(conflicts) {
             Some(other) => {
                 let text = format!("Range conflict with consumer {} ({})", other.key.id, other.name);
-                Err(Refusal::new(ServerError::ConsumerAssignError, text))
+                Err(refuse(ServerError::ConsumerAssignError, text))
             }
             None => Ok(()),
         }

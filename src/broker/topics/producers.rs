@@ -6,8 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::broker::ids::ProducerKey;
-use crate::broker::refusal::Refusal;
+use crate::broker::refusal::refuse;
 use crate::pb::{ProducerAccessMode, ServerError};
+use crate::wire::command::Refusal;
 
 /// Producers of one topic; one more gets ProducerBusy.
 const PRODUCERS_MAX: usize = 100_000;
@@ -72,12 +73,12 @@ impl TopicProducers {
     pub(crate) fn check_connect(&self, topic: &str, name: Option<&str>) -> Result<(), Refusal> {
         if self.connected.len() >= PRODUCERS_MAX {
             let text = format!("{BUSY}Topic '{topic}' reached max producers limit");
-            return Err(Refusal::new(ServerError::ProducerBusy, text));
+            return Err(refuse(ServerError::ProducerBusy, text));
         }
         match name {
             Some(name) if self.holder_of(name).is_some() => {
                 let text = format!("{NAMING}Producer with name '{name}' is already connected to topic '{topic}'");
-                Err(Refusal::new(ServerError::ProducerBusy, text))
+                Err(refuse(ServerError::ProducerBusy, text))
             }
             _ => Ok(()),
         }
@@ -104,11 +105,11 @@ impl TopicProducers {
         };
         match mode {
             ProducerAccessMode::Shared if is_reserved => {
-                Err(Refusal::new(ServerError::ProducerBusy, format!("{BUSY}{reason}")))
+                Err(refuse(ServerError::ProducerBusy, format!("{BUSY}{reason}")))
             }
             ProducerAccessMode::Shared => Ok(Admission::Shared),
             ProducerAccessMode::Exclusive if is_taken => {
-                Err(Refusal::new(ServerError::ProducerFenced, format!("{FENCED}{reason}")))
+                Err(refuse(ServerError::ProducerFenced, format!("{FENCED}{reason}")))
             }
             ProducerAccessMode::WaitForExclusive if is_taken => Ok(Admission::Queued),
             ProducerAccessMode::Exclusive | ProducerAccessMode::WaitForExclusive => {
@@ -128,7 +129,7 @@ impl TopicProducers {
             (Some(given), Some(current)) if given < current => {
                 let text =
                     format!("{FENCED}Topic epoch has already moved. Current epoch: {current}, Producer epoch: {given}");
-                return Err(Refusal::new(ServerError::ProducerFenced, text));
+                return Err(refuse(ServerError::ProducerFenced, text));
             }
             (Some(given), _) => given,
             (None, current) => current.map_or(0, |current| current.wrapping_add(1)),

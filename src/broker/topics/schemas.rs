@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use crate::broker::refusal::Refusal;
+use crate::broker::refusal::refuse;
 use crate::pb::schema::Type;
 use crate::pb::{Schema, ServerError};
 use crate::topic::TopicName;
+use crate::wire::command::Refusal;
 
 /// Versions of one topic; one more is refused.
 const VERSIONS_MAX: usize = 1_000;
@@ -31,13 +32,15 @@ impl Schemas {
     /// | of another type | version 0 | IncompatibleSchema |
     pub(crate) fn register(&mut self, topic: &str, schema: Option<&Schema>) -> Result<Bytes, Refusal> {
         let Some(schema) = schema else { return Ok(Bytes::new()) };
-        let refuse = |text: &str| Err(Refusal::new(ServerError::IncompatibleSchema, text));
-        let Some(name) = schema_name(topic) else { return refuse("Invalid topic name") };
+        let incompatible = |text: &str| Err(refuse(ServerError::IncompatibleSchema, text));
+        let Some(name) = schema_name(topic) else { return incompatible("Invalid topic name") };
         let versions = self.by_topic.entry(name).or_default();
         match Type::try_from(schema.r#type) {
             Ok(Type::None) if versions.is_empty() => return Ok(Bytes::new()),
             Ok(Type::None) => {
-                return refuse("Producers cannot connect or send message without a schema to topics with a schema");
+                return incompatible(
+                    "Producers cannot connect or send message without a schema to topics with a schema",
+                );
             }
             Ok(Type::AutoConsume) => return Ok(Bytes::new()),
             _ => {}
@@ -46,9 +49,9 @@ impl Schemas {
         let index = match versions.iter().position(same) {
             Some(index) => index,
             None if versions.first().is_some_and(|first| first.r#type != schema.r#type) => {
-                return refuse("Incompatible schema: the topic has one of another type");
+                return incompatible("Incompatible schema: the topic has one of another type");
             }
-            None if versions.len() >= VERSIONS_MAX => return refuse("too many schema versions"),
+            None if versions.len() >= VERSIONS_MAX => return incompatible("too many schema versions"),
             None => {
                 versions.push(schema.clone());
                 versions.len() - 1

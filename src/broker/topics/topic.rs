@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use super::producers::TopicProducers;
 use super::sequence_ids::SequenceIds;
-use crate::broker::refusal::Refusal;
+use crate::broker::refusal::refuse;
 use crate::broker::storage::Log;
 use crate::broker::subscription::Subscription;
 use crate::pb::ServerError;
 use crate::topic::TopicName;
+use crate::wire::command::Refusal;
 
 /// Subscriptions of one topic; one more gets NotAllowedError.
 const SUBSCRIPTIONS_MAX: usize = 10_000;
@@ -52,7 +53,7 @@ impl Topic {
     pub(crate) fn check_new_subscription(&self) -> Result<(), Refusal> {
         if self.subscriptions.len() >= SUBSCRIPTIONS_MAX {
             let text = "Exceed the maximum number of subscriptions";
-            return Err(Refusal::new(ServerError::NotAllowedError, text));
+            return Err(refuse(ServerError::NotAllowedError, text));
         }
         Ok(())
     }
@@ -60,11 +61,11 @@ impl Topic {
     /// Whether it accepts messages.
     pub(crate) fn check_open(&self) -> Result<(), Refusal> {
         if self.is_terminated {
-            return Err(Refusal::new(ServerError::TopicTerminatedError, "Topic was already terminated"));
+            return Err(refuse(ServerError::TopicTerminatedError, "Topic was already terminated"));
         }
         if self.is_over_quota {
             let text = "Cannot create producer on topic with backlog quota exceeded";
-            return Err(Refusal::new(ServerError::ProducerBlockedQuotaExceededException, text));
+            return Err(refuse(ServerError::ProducerBlockedQuotaExceededException, text));
         }
         Ok(())
     }
