@@ -75,7 +75,7 @@ impl Session {
         let Some(endpoint) = self.endpoint(id) else { return };
         match endpoint {
             EndpointRef::Producer(endpoint) => {
-                endpoint.with(deferred, |producer, deferred| producer.on_answer(op, result, now, deferred));
+                endpoint.with(deferred, |producer, deferred| producer.on_response(op, result, now, deferred));
             }
             EndpointRef::Consumer(endpoint) => {
                 endpoint.with(deferred, |consumer, deferred| consumer.on_answer(op, result, now, deferred));

@@ -232,9 +232,9 @@ fn serve_producer(
     loop {
         let step = endpoint.serve(ready, |producer| {
             if let Some(sealed) = sealed.take() {
-                producer.put_sealed(sealed, now, deferred);
+                producer.put_job(sealed, now, deferred);
             }
-            if let Some(job) = producer.take_seal(now) {
+            if let Some(job) = producer.take_job(now) {
                 return ControlFlow::Continue(job);
             }
             producer.handle_deadline(now, deferred);
