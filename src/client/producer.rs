@@ -11,7 +11,7 @@ use super::{Shared, clock};
 use crate::error::{Error, ErrorKind, Result, SendError};
 use crate::id::MessageId;
 use crate::machine::producer::results::{PendingSend, SendCallback};
-use crate::machine::producer::{Message, Producer as Machine, PushError, CapacityWaiter};
+use crate::machine::producer::{CapacityWaiter, Message, Producer as Machine, PushError};
 use crate::machine::{Deferred, Endpoint, Reply};
 
 /// Publishes messages to one topic. Clones share it.

@@ -15,7 +15,7 @@ use pulsar_native::id::{MessageId, ProducerId};
 use pulsar_native::machine::connection::peer::{PeerInfo, RequestError};
 use pulsar_native::machine::endpoint::outbox::{More, Op, OpKind, Outbox};
 use pulsar_native::machine::producer::{
-    AfterSendError, Message, PendingSend, Producer, ProducerConfig, ProducerCreated, PushError, CapacityWaiter, SealJob,
+    AfterSendError, CapacityWaiter, Message, PendingSend, Producer, ProducerConfig, ProducerCreated, PushError, SealJob,
 };
 use pulsar_native::machine::{Deferred, Endpoint, EndpointId, Now, ReadyList, Reply};
 use pulsar_native::pb;

@@ -54,17 +54,6 @@ impl fmt::Debug for Rejected {
     }
 }
 
-/// A message that is being accepted, and what belongs to it.
-struct NewSend<'a> {
-    /// Stays where it is, and is emptied as far as it is needed: moving it costs more than reading it, and its drop may
-    /// run code of the application's.
-    message: &'a mut Message,
-    /// What it counts against `max_pending_bytes`.
-    size_bytes: usize,
-    callback: Option<SendCallback>,
-    deadline: SendDeadline,
-}
-
 /// The three entrances.
 impl Producer {
     /// Accepts a message, or gives it back: never waits. `now` is called where the time is needed: to open a batch, for
@@ -88,7 +77,7 @@ impl Producer {
             return Err(PushError::Full(Box::new(Rejected { message, callback })));
         }
         let deadline = SendDeadline::FromFirstPoll;
-        let pending = self.accept(NewSend { message: &mut message, size_bytes, callback, deadline }, now);
+        let pending = self.accept(&mut message, size_bytes, callback, deadline, now);
         self.sealing.drops.defer_drop_of_message(&mut message);
         Ok(pending)
     }
@@ -110,7 +99,7 @@ impl Producer {
             return None;
         }
         let deadline = SendDeadline::FromFirstPoll;
-        Some(self.accept(NewSend { message, size_bytes, callback: callback.take(), deadline }, now))
+        Some(self.accept(message, size_bytes, callback.take(), deadline, now))
     }
 
     /// Accepts the message in `message`, or queues the task until capacity is free: first come, first served. The send
@@ -150,7 +139,7 @@ impl Producer {
         let Some(number) = waiter.number else {
             if self.capacity.admits(size_bytes) {
                 let (callback, deadline) = (callback.take(), SendDeadline::FromFirstPoll);
-                return Poll::Ready(Ok(self.accept(NewSend { message, size_bytes, callback, deadline }, now)));
+                return Poll::Ready(Ok(self.accept(message, size_bytes, callback, deadline, now)));
             }
             let deadline = self.send_deadline(now().at);
             waiter.number = Some(self.capacity.waiters.push(size_bytes, deadline, waker));
@@ -167,7 +156,7 @@ impl Producer {
             return Poll::Pending;
         }
         let deadline = SendDeadline::of_waiter(self.capacity.waiters.next_deadline());
-        let pending = self.accept(NewSend { message, size_bytes, callback: callback.take(), deadline }, now);
+        let pending = self.accept(message, size_bytes, callback.take(), deadline, now);
         self.stop_waiting(waiter, deferred);
         Poll::Ready(Ok(pending))
     }
@@ -205,9 +194,7 @@ impl Producer {
     /// Whether [`check`](Self::check) succeeds.
     #[inline]
     fn is_valid(&self, message: &Message) -> bool {
-        self.lifecycle.is_open()
-            && message.id().is_none_or(|id| id <= SEQUENCE_ID_MAX)
-            && !self.is_too_large(message)
+        self.lifecycle.is_open() && message.id().is_none_or(|id| id <= SEQUENCE_ID_MAX) && !self.is_too_large(message)
     }
 
     #[inline]
@@ -236,26 +223,36 @@ impl Producer {
     /// application set a sequence id that is not above all before it: of a batch the broker knows only the lowest and
     /// the highest id. The other two close the open batch first, because the order of the wire is that of acceptance.
     ///
+    /// Of `message` it takes what is needed, and leaves it where it is: moving it costs more than reading it, and its drop
+    /// may run code of the application's.
+    ///
     /// Before the first attach no message is numbered: the ids start above what the broker has stored. Until then
     /// messages are held as they are, see [`start_numbering`](Self::start_numbering).
-    fn accept(&mut self, send: NewSend<'_>, now: impl Fn() -> Now) -> PendingSend {
-        self.capacity.take(send.size_bytes);
+    fn accept(
+        &mut self,
+        message: &mut Message,
+        size_bytes: usize,
+        callback: Option<SendCallback>,
+        deadline: SendDeadline,
+        now: impl Fn() -> Now,
+    ) -> PendingSend {
+        self.capacity.take(size_bytes);
         let grows = if self.sealing.is_ready() {
-            let (id, grows) = self.numbering.assign(send.message.id());
-            send.message.number(id);
+            let (id, grows) = self.numbering.assign(message.id());
+            message.number(id);
             grows
         } else {
             // Whether an id that the application set is above those given later to the messages before it is not known.
-            send.message.id().is_none()
+            message.id().is_none()
         };
-        let pending = if self.config.batching && grows && send.message.may_be_batched() {
-            self.append_to_batch(send, now)
+        let pending = if self.config.batching && grows && message.may_be_batched() {
+            self.append_to_batch(message, size_bytes, callback, deadline, now)
         } else {
             self.close_batch();
-            if self.sealing.context().is_some_and(|context| can_frame_fast(context, send.message, send.size_bytes)) {
-                self.frame_fast(send, now)
+            if self.sealing.context().is_some_and(|context| can_frame_fast(context, message, size_bytes)) {
+                self.frame_fast(message, size_bytes, callback, deadline, now)
             } else {
-                self.frame_slow(send, now())
+                self.frame_slow(message, size_bytes, callback, deadline, now())
             }
         };
         self.numbering.count_accepted();
@@ -265,8 +262,14 @@ impl Producer {
 
     /// Adds a message to the open batch, or opens one with it.
     #[inline]
-    fn append_to_batch(&mut self, send: NewSend<'_>, now: impl Fn() -> Now) -> PendingSend {
-        let NewSend { message, size_bytes, callback, deadline } = send;
+    fn append_to_batch(
+        &mut self,
+        message: &mut Message,
+        size_bytes: usize,
+        callback: Option<SendCallback>,
+        deadline: SendDeadline,
+        now: impl Fn() -> Now,
+    ) -> PendingSend {
         let entry_bytes_max = self.sealing.max_message_size().unwrap_or(MAX_MESSAGE_SIZE_DEFAULT) as usize;
         let joins = self.open_batch.as_ref().is_some_and(|batch| {
             let (payload_bytes, record_bytes_max) = (message.payload.len(), message.record_bytes_max(size_bytes));
@@ -308,8 +311,14 @@ impl Producer {
 
     /// Frames a message behind others that are written together with it.
     #[inline]
-    fn frame_fast(&mut self, send: NewSend<'_>, now: impl Fn() -> Now) -> PendingSend {
-        let NewSend { message, size_bytes, callback, deadline } = send;
+    fn frame_fast(
+        &mut self,
+        message: &mut Message,
+        size_bytes: usize,
+        callback: Option<SendCallback>,
+        deadline: SendDeadline,
+        now: impl Fn() -> Now,
+    ) -> PendingSend {
         if message.is_delayed() {
             message.resolve_delivery(now());
         }
@@ -353,8 +362,14 @@ impl Producer {
     }
 
     /// Gives a message an entry of its own, which a job frames.
-    fn frame_slow(&mut self, send: NewSend<'_>, now: Now) -> PendingSend {
-        let NewSend { message, size_bytes, callback, deadline } = send;
+    fn frame_slow(
+        &mut self,
+        message: &mut Message,
+        size_bytes: usize,
+        callback: Option<SendCallback>,
+        deadline: SendDeadline,
+        now: Now,
+    ) -> PendingSend {
         message.resolve_delivery(now);
         let results = self.send_slots.results();
         let slot = self.send_slots.take();

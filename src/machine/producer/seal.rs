@@ -63,8 +63,7 @@ pub(super) enum ToSeal {
 impl Sealing {
     /// Seals with `context` from now on: a broker has opened the producer.
     pub(super) fn start(&mut self, context: SealContext) {
-        let template =
-            PlainSend::new(context.producer_id, &context.producer_name, context.schema_version.as_deref());
+        let template = PlainSend::new(context.producer_id, &context.producer_name, context.schema_version.as_deref());
         self.framing = Some(Framing { context: Arc::new(context), template });
     }
 

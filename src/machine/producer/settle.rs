@@ -1,9 +1,9 @@
 //! Receipts, refusals, and the end of each send.
 
+use super::Producer;
 use super::group::{GroupFrames, GroupKind, PendingEntry, SendGroup};
 use super::pipeline::{SealedEntry, is_intact};
 use super::results::Stored;
-use super::Producer;
 use crate::error::{Error, SendError, ServerCode, ServerError};
 use crate::machine::connection::peer::ProtocolViolation;
 use crate::machine::mutation::{self, Mutation};
@@ -94,11 +94,7 @@ impl Producer {
                 Fit::Beyond => {
                     result = Err(ProtocolViolation::new(format!(
                         "a receipt for sequence ids {} to {} of producer {}, whose oldest unanswered ones are {} to {}",
-                        receipt.sequence_id,
-                        receipt.highest_sequence_id as i64,
-                        self.id,
-                        oldest.first,
-                        oldest.last
+                        receipt.sequence_id, receipt.highest_sequence_id as i64, self.id, oldest.first, oldest.last
                     )));
                     break;
                 }
