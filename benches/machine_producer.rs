@@ -56,8 +56,8 @@ fn attached(change: impl FnOnce(&mut ProducerConfig)) -> Producer {
 fn turn(producer: &mut Producer, tx: &mut TxBuf, from: u64, step: u64, receipts: &mut Vec<Receipt>) {
     let now = now();
     let mut deferred = Deferred::new();
-    while let Some(job) = producer.take_seal(now) {
-        producer.put_sealed(job.run(), now, &mut deferred);
+    while let Some(job) = producer.take_job(now) {
+        producer.put_job(job.run(), now, &mut deferred);
     }
     let mut asks = Vec::new();
     let _ = producer.poll_transmit(&mut Outbox::new(tx, usize::MAX, &mut asks), now);

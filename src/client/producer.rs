@@ -12,7 +12,9 @@ use super::{Shared, clock, parse_topic};
 use crate::error::{Error, ErrorKind, Result, SendError};
 use crate::id::MessageId;
 use crate::machine::producer::results::{PendingSend, SendCallback};
-use crate::machine::producer::{Message, Producer as Machine, ProducerConfig, ProducerCreated, PushError, RoomTicket};
+use crate::machine::producer::{
+    CapacityWaiter, Message, Producer as Machine, ProducerConfig, ProducerCreated, PushError,
+};
 use crate::machine::{Deferred, Endpoint, EndpointId, Reply};
 
 /// Publishes messages to one topic. Clones share it.
@@ -185,7 +187,7 @@ impl Producer {
     #[inline(always)]
     fn accept(&self, message: Message, callback: Option<SendCallback>) -> Accept<'_> {
         let endpoint = self.route(&message);
-        Accept { endpoint, message: Some(message), callback, ticket: RoomTicket::default() }
+        Accept { endpoint, message: Some(message), callback, ticket: CapacityWaiter::default() }
     }
 
     /// Waits until everything accepted before this call is settled; sends an open batch at once.
@@ -198,7 +200,7 @@ impl Producer {
     /// Dropping the future stops the waiting and nothing else.
     pub async fn flush(&self) -> Result<()> {
         let flush = |producer: &mut Machine, reply, deferred: &mut Deferred| {
-            producer.flush(reply, clock::now(), deferred);
+            producer.flush(reply, deferred);
         };
         let replies = self.shared.parts.ask_those(|part| part.report_end(), flush);
         all(replies.map(|(_, reply)| reply).collect()).await
@@ -254,7 +256,7 @@ fn with_seal<R>(endpoint: &Endpoint<Machine>, work: impl FnOnce(&mut Machine, &m
     let mut deferred = Deferred::new();
     let (result, closed) = endpoint.with(&mut deferred, |producer, deferred| {
         let result = work(producer, deferred);
-        (result, producer.has_full_seal())
+        (result, producer.has_closed_job())
     });
     if closed {
         seal_closed(endpoint, &mut deferred);
@@ -263,12 +265,12 @@ fn with_seal<R>(endpoint: &Endpoint<Machine>, work: impl FnOnce(&mut Machine, &m
 }
 
 fn seal_closed(endpoint: &Endpoint<Machine>, deferred: &mut Deferred) {
-    let mut job = endpoint.with(deferred, |producer, _| producer.take_full_seal(clock::now));
+    let mut job = endpoint.with(deferred, |producer, _| producer.take_closed_job(clock::now));
     while let Some(sealing) = job {
         let sealed = sealing.run();
         job = endpoint.with(deferred, |producer, deferred| {
-            producer.put_sealed(sealed, clock::now(), deferred);
-            producer.take_full_seal(clock::now)
+            producer.put_job(sealed, clock::now(), deferred);
+            producer.take_closed_job(clock::now)
         });
     }
 }
@@ -279,7 +281,7 @@ struct Accept<'a> {
     endpoint: &'a Endpoint<Machine>,
     message: Option<Message>,
     callback: Option<SendCallback>,
-    ticket: RoomTicket,
+    ticket: CapacityWaiter,
 }
 
 impl Accept<'_> {
@@ -289,8 +291,8 @@ impl Accept<'_> {
     fn poll_fast(&mut self) -> Option<PendingSend> {
         let Self { endpoint, message, callback, .. } = self;
         let (pending, closed) = endpoint.with_only(|producer| {
-            let pending = producer.push_at_once(message, callback, clock::now);
-            (pending, producer.has_full_seal())
+            let pending = producer.push_fast(message, callback, clock::now);
+            (pending, producer.has_closed_job())
         });
         if closed {
             seal_closed(endpoint, &mut Deferred::new());
@@ -328,7 +330,7 @@ impl Drop for Accept<'_> {
     fn drop(&mut self) {
         if self.ticket.is_waiting() {
             let ticket = &mut self.ticket;
-            self.endpoint.with(&mut Deferred::new(), |producer, deferred| producer.leave(ticket, deferred));
+            self.endpoint.with(&mut Deferred::new(), |producer, deferred| producer.stop_waiting(ticket, deferred));
         }
     }
 }

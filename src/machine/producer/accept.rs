@@ -1,29 +1,184 @@
-//! How a message gets its number and its place in an entry.
+//! The ways of a message into the producer.
+//!
+//! # Fast and slow paths of a send
+//!
+//! Each step of a send that happens once a message has a fast path and a slow one, with the same result. The name of
+//! the function says which one it is where there is a choice between two of this room.
+//!
+//! | step | fast | condition | slow |
+//! | --- | --- | --- | --- |
+//! | accept the message | [`Producer::push_fast`] | it is valid, capacity is free, no task waits for capacity | [`Producer::poll_push`], [`Producer::push`] |
+//! | put it into a batch | `wire::batch::put_plain_record` | it has a payload and a sequence id, and no more | `wire::batch::put_record` |
+//! | or else frame it | `Producer::frame_fast`: at once, behind others | it is small, not to be compressed, and numbered | `Producer::frame_slow`: in a [`SealJob`](super::SealJob), by `pipeline::run` |
+//! | write its frame | `wire::send_run::PlainSend::put`: a template | it has a payload and a sequence id, and no more | `wire::send_run::put_unstamped` |
+//! | write its group | whole, in one piece | none of its entries is settled | entry by entry |
+//! | settle its entry | `InFlight::take_front` | a receipt, which is for the oldest entry | `InFlight::take`: a refusal |
 
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::fmt;
+use std::task::{Poll, Waker};
 
-use super::batcher::{Batch, Content};
-use super::in_flight::{Entry, Frames, Kind, Run};
-use super::pipeline::{can_frame_fast, frame_fast};
-use super::seal::ToSeal;
-use super::{BATCH_OPEN_MAX, Life, Message, PendingSend, Producer, SEQUENCE_ID_MAX, SendCallback};
+use super::batch::{EntryContent, OpenBatch};
+use super::group::{GroupFrames, GroupKind, PendingEntry, SendGroup};
+use super::lifecycle::LifecycleState;
+use super::pipeline::{can_frame_fast, put_frame_fast};
+use super::send_deadline::SendDeadline;
+use super::{CapacityWaiter, Message, OPEN_MAX, PendingSend, Producer, SEQUENCE_ID_MAX, SendCallback};
 use crate::error::{Error, ErrorKind, SendError};
-use crate::machine::Now;
-use crate::machine::producer::results::{RUN_SENDS_MAX, SendResults};
+use crate::machine::{Deferred, Now};
+use crate::wire::MAX_MESSAGE_SIZE_DEFAULT;
 use crate::wire::compress::Compression;
 
-/// A run takes no more messages once its frames have this size.
-const RUN_BYTES_MAX: usize = 32 * 1024;
+/// A group of framed messages takes no more once its frames have this size.
+const GROUP_BYTES_MAX: usize = 32 * 1024;
 
+/// Why a message was not accepted. It comes back, with its callback, which is not called.
+#[derive(Debug)]
+pub enum PushError {
+    /// The bounds on pending messages are reached, or tasks wait for capacity already.
+    Full(Box<Rejected>),
+    /// The producer is closed or failed, or the message cannot be sent.
+    Refused(SendError, Box<Rejected>),
+}
+
+/// What [`Producer::push`] gives back.
+pub struct Rejected {
+    /// The message, as it was.
+    pub message: Message,
+    /// Its callback, not called.
+    pub callback: Option<SendCallback>,
+}
+
+impl fmt::Debug for Rejected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Rejected({} bytes)", self.message.payload.len())
+    }
+}
+
+/// The three entrances.
 impl Producer {
-    /// Whether `message` may be sent at all.
-    pub(super) fn check(&self, message: &Message) -> Result<(), SendError> {
+    /// Accepts a message, or gives it back: never waits. `now` is called where the time is needed: to open a batch, for
+    /// a message that a job frames, and for a group that is open for long because there is no connection.
+    ///
+    /// After it, [`take_closed_job`](Self::take_closed_job) may have work for the caller.
+    ///
+    /// # Errors
+    /// [`PushError::Full`] where it would have to wait for capacity, [`PushError::Refused`] where it cannot be sent.
+    pub fn push(
+        &mut self,
+        mut message: Message,
+        callback: Option<SendCallback>,
+        now: impl Fn() -> Now,
+    ) -> Result<PendingSend, PushError> {
+        if let Err(error) = self.check(&message) {
+            return Err(PushError::Refused(error, Box::new(Rejected { message, callback })));
+        }
+        let size_bytes = message.size_bytes();
+        if !self.capacity.admits(size_bytes) {
+            return Err(PushError::Full(Box::new(Rejected { message, callback })));
+        }
+        let deadline = SendDeadline::FromFirstPoll;
+        let pending = self.accept(&mut message, size_bytes, callback, deadline, now);
+        self.sealing.drops.defer_drop_of_message(&mut message);
+        Ok(pending)
+    }
+
+    /// Accepts the message in `message` if nothing is to be waited for and nothing is wrong with it. Otherwise it
+    /// stays where it is, for [`poll_push`](Self::poll_push).
+    ///
+    /// The result is so small that it is returned in registers.
+    #[inline]
+    pub fn push_fast(
+        &mut self,
+        message: &mut Option<Message>,
+        callback: &mut Option<SendCallback>,
+        now: impl Fn() -> Now,
+    ) -> Option<PendingSend> {
+        let message = message.as_mut()?;
+        let size_bytes = message.size_bytes();
+        if !self.capacity.admits(size_bytes) || !self.is_valid(message) {
+            return None;
+        }
+        let deadline = SendDeadline::FromFirstPoll;
+        Some(self.accept(message, size_bytes, callback.take(), deadline, now))
+    }
+
+    /// Accepts the message in `message`, or queues the task until capacity is free: first come, first served. The send
+    /// timeout counts from the first call with this `waiter`.
+    ///
+    /// | call | state | result |
+    /// | --- | --- | --- |
+    /// | any | the message cannot be sent | an error; the task leaves the queue |
+    /// | the first | capacity is free and no task is queued | accepted |
+    /// | the first | otherwise | queued |
+    /// | a later one | its deadline has passed, so that it is not queued any more | an error |
+    /// | a later one | other tasks are before it, or capacity is not free | stays queued, with the new waker |
+    /// | a later one | it is the first in the queue, and capacity is free | accepted; the next task is offered what is left |
+    ///
+    /// Of an accepted message something may be left in `message`, of no more use, to be dropped with no lock held.
+    ///
+    /// A caller that gives up after `Pending` must call [`stop_waiting`](Self::stop_waiting), or the tasks behind it are
+    /// never woken. After an error, message and callback are left where they are.
+    ///
+    /// # Panics
+    /// If there is no `message`.
+    pub fn poll_push(
+        &mut self,
+        waiter: &mut CapacityWaiter,
+        message: &mut Option<Message>,
+        callback: &mut Option<SendCallback>,
+        waker: &Waker,
+        now: impl Fn() -> Now,
+        deferred: &mut Deferred,
+    ) -> Poll<Result<PendingSend, SendError>> {
+        let message = message.as_mut().expect("poll_push is called with a message, until it is accepted");
+        if let Err(error) = self.check(message) {
+            self.stop_waiting(waiter, deferred);
+            return Poll::Ready(Err(error));
+        }
+        let size_bytes = message.size_bytes();
+        let Some(number) = waiter.number else {
+            if self.capacity.admits(size_bytes) {
+                let (callback, deadline) = (callback.take(), SendDeadline::FromFirstPoll);
+                return Poll::Ready(Ok(self.accept(message, size_bytes, callback, deadline, now)));
+            }
+            let deadline = self.send_deadline(now().at);
+            waiter.number = Some(self.capacity.waiters.push(size_bytes, deadline, waker));
+            // It may be earlier than all others.
+            self.dirty = true;
+            return Poll::Pending;
+        };
+        if !self.capacity.waiters.contains(number) {
+            waiter.number = None;
+            return Poll::Ready(Err(SendError::new(self.timeout_error("no capacity was free"), false)));
+        }
+        if !self.capacity.waiters.is_front(number) || !self.capacity.fits(size_bytes) {
+            self.capacity.waiters.set_waker(number, waker, deferred);
+            return Poll::Pending;
+        }
+        let deadline = SendDeadline::of_waiter(self.capacity.waiters.next_deadline());
+        let pending = self.accept(message, size_bytes, callback.take(), deadline, now);
+        self.stop_waiting(waiter, deferred);
+        Poll::Ready(Ok(pending))
+    }
+
+    /// Takes the task of this waiter out of the queue for capacity, and offers what is free to the next one.
+    pub fn stop_waiting(&mut self, waiter: &mut CapacityWaiter, deferred: &mut Deferred) {
+        if let Some(number) = waiter.number.take() {
+            self.capacity.waiters.remove(number, deferred);
+            self.capacity.offer(deferred);
+        }
+    }
+}
+
+/// What can be sent.
+impl Producer {
+    /// Whether `message` can be sent at all, in this state of the producer.
+    fn check(&self, message: &Message) -> Result<(), SendError> {
         let refuse = |error: Error| Err(SendError::new(error.with_topic(&self.topic), false));
-        match &self.life {
-            Life::Open => {}
-            Life::Closing(_) => return refuse(Error::local(ErrorKind::Closed, "the producer is closed")),
-            Life::Finished(error) => return refuse(error.clone()),
+        match self.lifecycle.state() {
+            LifecycleState::Open => {}
+            LifecycleState::Closing(_) => return refuse(Error::local(ErrorKind::Closed, "the producer is closed")),
+            LifecycleState::Finished(error) => return refuse(error.clone()),
         }
         if let Some(why) = message.refused() {
             return refuse(Error::local(ErrorKind::InvalidArgument, why));
@@ -39,276 +194,198 @@ impl Producer {
         Ok(())
     }
 
-    /// Whether [`check`](Self::check) has nothing against it.
+    /// Whether [`check`](Self::check) succeeds.
     #[inline]
-    fn is_fine(&self, message: &Message) -> bool {
-        matches!(self.life, Life::Open)
-            && message.id().is_none_or(|id| id <= SEQUENCE_ID_MAX)
-            && !self.is_too_large(message)
+    fn is_valid(&self, message: &Message) -> bool {
+        self.lifecycle.is_open() && message.id().is_none_or(|id| id <= SEQUENCE_ID_MAX) && !self.is_too_large(message)
     }
 
     #[inline]
     fn is_too_large(&self, message: &Message) -> bool {
-        // With compression it is known only at seal.
+        // With compression its size is known only once a job has compressed it.
         message.payload.len() > self.payload_bytes_max() && self.config.compression == Compression::None
     }
 
     #[inline]
     fn payload_bytes_max(&self) -> usize {
-        self.max_message_size().unwrap_or(u32::MAX / 2) as usize
+        self.sealing.max_message_size().unwrap_or(u32::MAX / 2) as usize
     }
+}
 
-    #[inline]
-    pub(super) fn max_message_size(&self) -> Option<u32> {
-        self.context.as_ref().and_then(|context| context.max_message_size)
-    }
-
-    pub(super) fn send_deadline(&self, called: Instant) -> Option<Instant> {
-        match self.config.send_timeout {
-            Duration::ZERO => None,
-            timeout => called.checked_add(timeout),
-        }
-    }
-
-    /// The message's sequence id, and whether it is above all before it.
-    pub(super) fn number(&mut self, wanted: Option<u64>) -> (u64, bool) {
-        let id = wanted.unwrap_or(self.next_sequence_id);
-        let grows = self.highest_pushed.is_none_or(|highest| id > highest);
-        if grows {
-            self.highest_pushed = Some(id);
-            // Above what users set as well, so that the order of the wire stays the order of the ids.
-            self.next_sequence_id = id.saturating_add(1);
-        }
-        (id, grows)
-    }
-
-    /// Accepts the message that is the usual one: nobody waits, there is room, and nothing is wrong with it. Otherwise
-    /// it stays where it is, and [`poll_push`](Self::poll_push) has its turn.
+/// What a message becomes.
+impl Producer {
+    /// Numbers a message and puts it into an entry.
     ///
-    /// The result is so small that it is returned in registers.
-    #[inline]
-    pub fn push_at_once(
-        &mut self,
-        message: &mut Option<Message>,
-        callback: &mut Option<SendCallback>,
-        now: impl Fn() -> Now,
-    ) -> Option<PendingSend> {
-        let message = message.as_mut()?;
-        let size_bytes = message.size_bytes();
-        if !self.waiters.is_empty() || !self.room.fits(size_bytes) || !self.is_fine(message) {
-            return None;
-        }
-        Some(self.accept(message, size_bytes, callback.take(), None, now))
-    }
-
-    /// Takes what it needs of `message`, which stays where it is otherwise: moving it costs more than reading it, and
-    /// its drop may run code of the user's.
-    /// `deadline` is that of a message that has waited for room.
-    pub(super) fn accept(
+    /// | message | entry | function |
+    /// | --- | --- | --- |
+    /// | may be batched | joins the open batch, or opens the next one | [`append_to_batch`](Self::append_to_batch) |
+    /// | other, small, not to be compressed | its own, framed at once in a group with others | [`frame_fast`](Self::frame_fast) |
+    /// | other | its own, framed by a job | [`frame_slow`](Self::frame_slow) |
+    ///
+    /// A message may be batched unless batching is off, it is to be delivered later, its keys are large, or the
+    /// application set a sequence id that is not above all before it: of a batch the broker knows only the lowest and
+    /// the highest id. The other two close the open batch first, because the order of the wire is that of acceptance.
+    ///
+    /// Of `message` it takes what is needed, and leaves it where it is: moving it costs more than reading it, and its drop
+    /// may run code of the application's.
+    ///
+    /// Before the first attach no message is numbered: the ids start above what the broker has stored. Until then
+    /// messages are held as they are, see [`start_numbering`](Self::start_numbering).
+    fn accept(
         &mut self,
         message: &mut Message,
         size_bytes: usize,
         callback: Option<SendCallback>,
-        deadline: Option<Option<Instant>>,
+        deadline: SendDeadline,
         now: impl Fn() -> Now,
     ) -> PendingSend {
-        self.room.take(size_bytes);
-        let grows = if self.context.is_some() {
-            let (id, grows) = self.number(message.id());
+        self.capacity.take(size_bytes);
+        let grows = if self.sealing.is_ready() {
+            let (id, grows) = self.numbering.assign(message.id());
             message.number(id);
             grows
         } else {
-            // What the first id will be is not known yet, so whether this one is above the last is not either.
+            // Whether an id that the application set is above those given later to the messages before it is not known.
             message.id().is_none()
         };
-        let batched = self.config.batching && grows && message.may_be_batched();
-        let pending = if batched {
-            self.append(message, size_bytes, callback, deadline, now)
+        let pending = if self.config.batching && grows && message.may_be_batched() {
+            self.append_to_batch(message, size_bytes, callback, deadline, now)
         } else {
             self.close_batch();
-            if self.context.as_ref().is_some_and(|context| can_frame_fast(context, message, size_bytes)) {
-                self.push_framed(message, size_bytes, callback, deadline, now)
+            if self.sealing.context().is_some_and(|context| can_frame_fast(context, message, size_bytes)) {
+                self.frame_fast(message, size_bytes, callback, deadline, now)
             } else {
-                self.push_alone(message, size_bytes, callback, deadline, now())
+                self.frame_slow(message, size_bytes, callback, deadline, now())
             }
         };
-        self.accepted += 1;
-        self.check_ledger();
+        self.numbering.count_accepted();
+        self.check_capacity();
         pending
     }
 
     /// Adds a message to the open batch, or opens one with it.
     #[inline]
-    fn append(
+    fn append_to_batch(
         &mut self,
         message: &mut Message,
         size_bytes: usize,
         callback: Option<SendCallback>,
-        deadline: Option<Option<Instant>>,
+        deadline: SendDeadline,
         now: impl Fn() -> Now,
     ) -> PendingSend {
-        let entry_bytes_max = self.max_message_size().unwrap_or(crate::wire::MAX_MESSAGE_SIZE_DEFAULT) as usize;
-        let joins = self.open.as_ref().is_some_and(|batch| {
+        let entry_bytes_max = self.sealing.max_message_size().unwrap_or(MAX_MESSAGE_SIZE_DEFAULT) as usize;
+        let joins = self.open_batch.as_ref().is_some_and(|batch| {
             let (payload_bytes, record_bytes_max) = (message.payload.len(), message.record_bytes_max(size_bytes));
             batch.takes(deadline)
                 && batch.content.payload_bytes() + payload_bytes <= self.config.batching_max_bytes
                 && batch.content.record_bytes_max() + record_bytes_max <= entry_bytes_max
         });
-        let numbered = self.context.is_some();
+        let is_numbered = self.sealing.is_ready();
         let id = message.id().unwrap_or(0);
         if !joins {
             self.close_batch();
             self.open_batch(id, deadline, now());
         }
-        let batch = self.open.as_mut().expect("it was opened above, if it was not open");
+        let batch = self.open_batch.as_mut().expect("it was opened above, if it was not open");
         let member = batch.content.count();
         if let Some(callback) = callback {
             batch.callbacks.push_back((member, callback));
         }
         batch.last = id;
         batch.size_bytes += size_bytes;
-        batch.content.add(message, size_bytes, numbered, &mut self.spares, &mut self.spent);
-        let outcomes = batch.outcomes.clone();
+        batch.content.add(message, size_bytes, is_numbered, &mut self.sealing.buffers, &mut self.sealing.drops);
+        let results = batch.results.clone();
         if batch.content.count() >= self.config.batching_max_messages
             || batch.content.payload_bytes() >= self.config.batching_max_bytes
         {
             self.close_batch();
         }
-        PendingSend::new(outcomes, member)
+        PendingSend::new(results, member)
     }
 
     #[cold]
-    fn open_batch(&mut self, id: u64, deadline: Option<Option<Instant>>, now: Now) {
-        let batch_deadline = deadline.unwrap_or_else(|| self.send_deadline(now.at));
-        self.open = Some(Batch::new(id, self.accepted, self.partition, batch_deadline, deadline.is_some(), now));
+    fn open_batch(&mut self, id: u64, deadline: SendDeadline, now: Now) {
+        let at = deadline.resolve(|| self.send_deadline(now.at));
+        let index = self.numbering.accepted_messages();
+        self.open_batch = Some(OpenBatch::new(id, index, self.partition, at, deadline.is_own(), now));
         // The server is to send it, or to note when.
         self.dirty = true;
     }
 
-    /// Frames a message behind others that go out at the same time.
+    /// Frames a message behind others that are written together with it.
     #[inline]
-    fn push_framed(
+    fn frame_fast(
         &mut self,
         message: &mut Message,
         size_bytes: usize,
         callback: Option<SendCallback>,
-        deadline: Option<Option<Instant>>,
+        deadline: SendDeadline,
         now: impl Fn() -> Now,
     ) -> PendingSend {
         if message.is_delayed() {
             message.resolve_delivery(now());
         }
-        let is_recent = |seen: Now| now().at.saturating_duration_since(seen.at) <= BATCH_OPEN_MAX;
-        let takes = |run: &&mut Run| run.takes(deadline, is_recent);
-        if self.slots_left == 0 || self.in_flight.open_run().filter(takes).is_none() {
-            self.open_run(deadline);
+        let is_recent = |polled: Now| now().at.saturating_duration_since(polled.at) <= OPEN_MAX;
+        let takes = |group: &&mut SendGroup| group.takes(deadline, is_recent);
+        // A group does not reach beyond the results that its messages share.
+        if self.send_slots.is_used_up() || self.in_flight.open_group().filter(takes).is_none() {
+            self.open_group(deadline);
         }
-        let slot = RUN_SENDS_MAX - self.slots_left;
-        self.slots_left -= 1;
+        let slot = self.send_slots.take();
         let id = message.id().unwrap_or(0);
-        let mut entry = Entry::new(id, self.accepted, size_bytes, slot);
-        let run = self.in_flight.open_run().expect("it was opened above, if none was open");
-        let Frames::Open(frames) = &mut run.frames else { unreachable!("an open run has its frames") };
-        let context = self.context.as_ref().zip(self.plain.as_mut());
-        let (context, plain) = context.expect("without them nothing is framed quickly");
-        frame_fast(frames, plain, context, message, &mut entry);
+        let mut entry = PendingEntry::new(id, self.numbering.accepted_messages(), size_bytes, slot);
+        let group = self.in_flight.open_group().expect("it was opened above, if none was open");
+        let GroupFrames::Open(frames) = &mut group.frames else { unreachable!("an open group has its frames") };
+        let framing = self.sealing.framing.as_mut().expect("without it no message is framed fast");
+        put_frame_fast(frames, &mut framing.template, &framing.context, message, &mut entry);
         if let Some(callback) = callback {
-            run.callbacks.push_back((slot, callback));
+            group.callbacks.push_back((slot, callback));
         }
-        let is_full = self.slots_left == 0 || frames.len() >= RUN_BYTES_MAX;
-        let outcomes = run.outcomes.clone();
+        let is_full = self.send_slots.is_used_up() || frames.len() >= GROUP_BYTES_MAX;
+        let results = group.results.clone();
         self.in_flight.join(entry);
         if is_full {
-            self.close_run();
+            self.close_group();
         }
-        PendingSend::new(outcomes, slot)
+        PendingSend::new(results, slot)
     }
 
     #[cold]
-    fn open_run(&mut self, deadline: Option<Option<Instant>>) {
-        self.close_run();
-        let outcomes = self.outcomes();
-        let mut run = Run::new(self.in_flight.next_number(), self.accepted, Kind::Framed, outcomes, deadline.flatten());
-        run.aged = deadline.is_some();
-        run.frames = Frames::Open(self.spares.take());
-        self.in_flight.open(run);
+    fn open_group(&mut self, deadline: SendDeadline) {
+        self.close_group();
+        let (number, index) = (self.in_flight.next_number(), self.numbering.accepted_messages());
+        let results = self.send_slots.results();
+        let at = deadline.resolve(|| None);
+        let mut group = SendGroup::new(number, index, GroupKind::Framed, results, at);
+        group.has_own_deadline = deadline.is_own();
+        group.frames = GroupFrames::Open(self.sealing.buffers.take());
+        self.in_flight.open(group);
         // The server is to send it, or to note when.
         self.dirty = true;
     }
 
-    /// The outcomes of messages outside batches, of which at least one is free.
-    fn outcomes(&mut self) -> Arc<SendResults> {
-        if self.slots_left == 0 {
-            self.slots_left = RUN_SENDS_MAX;
-            self.outcomes = None;
-        }
-        self.outcomes.get_or_insert_with(|| SendResults::of_run(self.partition)).clone()
-    }
-
-    /// Gives a message an entry of its own, framed by a [`SealJob`](super::SealJob).
-    fn push_alone(
+    /// Gives a message an entry of its own, which a job frames.
+    fn frame_slow(
         &mut self,
         message: &mut Message,
         size_bytes: usize,
         callback: Option<SendCallback>,
-        deadline: Option<Option<Instant>>,
+        deadline: SendDeadline,
         now: Now,
     ) -> PendingSend {
         message.resolve_delivery(now);
-        let outcomes = self.outcomes();
-        let slot = RUN_SENDS_MAX - self.slots_left;
-        self.slots_left -= 1;
-        let entry = Entry::new(message.id().unwrap_or(0), self.accepted, size_bytes, slot);
-        let mut content = Content::new(now);
-        content.add(message, size_bytes, false, &mut self.spares, &mut self.spent);
-        let deadline = deadline.unwrap_or_else(|| self.send_deadline(now.at));
-        let mut run = Run::new(self.in_flight.next_number(), self.accepted, Kind::Alone, outcomes.clone(), deadline);
-        run.stamped = Some(now);
-        run.callbacks.extend(callback.map(|callback| (slot, callback)));
-        self.push_to_seal(run, entry, content);
-        PendingSend::new(outcomes, slot)
-    }
-
-    /// The open batch takes no more messages.
-    #[inline]
-    pub(super) fn close_batch(&mut self) {
-        if let Some(batch) = self.open.take() {
-            self.push_batch(batch);
-        }
-    }
-
-    fn push_batch(&mut self, batch: Batch) {
-        self.spares.note(batch.content.records_bytes());
-        let mut entry = Entry::new(batch.first, batch.index, batch.size_bytes, 0);
-        (entry.last, entry.messages) = (batch.last, batch.content.count());
-        // The payload of a message that stayed alone in its batch may be the user's own.
-        let kind = if entry.messages == 1 { Kind::Alone } else { Kind::Batch };
-        let mut run = Run::new(self.in_flight.next_number(), batch.index, kind, batch.outcomes, batch.deadline);
-        (run.stamped, run.callbacks) = (Some(batch.opened), batch.callbacks);
-        self.push_to_seal(run, entry, batch.content);
-    }
-
-    fn push_to_seal(&mut self, run: Run, entry: Entry, content: Content) {
-        self.close_run();
-        self.to_seal.push_back((run.number, ToSeal::Messages(content)));
-        self.in_flight.push(run, entry);
-        self.dirty = true;
-    }
-
-    /// Somebody looks who knows the time; of all that was accepted since the last look it is the first to.
-    #[inline]
-    pub(super) fn stamp(&mut self, now: impl FnOnce() -> Now) {
-        if self.in_flight.has_unstamped() {
-            let now = now();
-            self.in_flight.stamp(now, self.send_deadline(now.at));
-        }
-    }
-
-    /// The open run takes no more messages.
-    pub(super) fn close_run(&mut self) {
-        if let Some((number, frames)) = self.in_flight.close_run() {
-            self.spares.note(frames.len());
-            self.to_seal.push_back((number, ToSeal::Frames(frames)));
-        }
+        let results = self.send_slots.results();
+        let slot = self.send_slots.take();
+        let index = self.numbering.accepted_messages();
+        let entry = PendingEntry::new(message.id().unwrap_or(0), index, size_bytes, slot);
+        let mut content = EntryContent::new(now);
+        content.add(message, size_bytes, false, &mut self.sealing.buffers, &mut self.sealing.drops);
+        let deadline = deadline.resolve(|| self.send_deadline(now.at));
+        let number = self.in_flight.next_number();
+        let mut group = SendGroup::new(number, index, GroupKind::Single, results.clone(), deadline);
+        group.polled = Some(now);
+        group.callbacks.extend(callback.map(|callback| (slot, callback)));
+        self.push_to_seal(group, entry, content);
+        PendingSend::new(results, slot)
     }
 }

@@ -47,7 +47,7 @@ impl EndpointMachine for Producer {
     }
 
     fn on_response(&mut self, op: Op, response: Response, now: Now, deferred: &mut Deferred) {
-        self.on_answer(op, response, now, deferred);
+        self.on_response(op, response, now, deferred);
     }
 
     fn on_notification(&mut self, command: Command, now: Now, deferred: &mut Deferred) -> AfterNotification {
@@ -66,7 +66,7 @@ impl EndpointMachine for Producer {
     }
 
     fn take_job(&mut self, now: Now) -> Option<SealJob> {
-        self.take_seal(now)
+        self.take_job(now)
     }
 
     fn run_job(job: SealJob) -> Sealed {
@@ -74,7 +74,7 @@ impl EndpointMachine for Producer {
     }
 
     fn put_job(&mut self, sealed: Sealed, now: Now, deferred: &mut Deferred) {
-        self.put_sealed(sealed, now, deferred);
+        self.put_job(sealed, now, deferred);
     }
 
     fn poll_transmit(&mut self, out: &mut Outbox<'_>, now: Now) -> More {

@@ -271,10 +271,10 @@ impl Message {
         self.number = Number::new(id);
     }
 
-    /// Whether there is nothing but the payload and the number.
+    /// Whether there is more to it than payload and sequence id.
     #[inline]
-    pub(super) fn is_plain(&self) -> bool {
-        self.extras.is_none()
+    pub(super) fn has_extras(&self) -> bool {
+        self.extras.is_some()
     }
 
     /// Its keys, which it has no more.

@@ -19,7 +19,7 @@
 //!
 //! | | where | for | functions |
 //! | --- | --- | --- | --- |
-//! | fast | on acceptance, under the producer's lock | a single small message, which stages 1 to 4 leave as it is | [`frame_fast`], and later [`stamp_frames`] for a group of such frames |
+//! | fast | on acceptance, under the producer's lock | a single small message, which stages 1 to 4 leave as it is | [`put_frame_fast`], and later [`stamp_frames`] for a group of such frames |
 //! | slow | in a [`SealJob`](super::SealJob), with no lock held | all others | [`run`] |
 //!
 //! Both give the same bytes for the same message.
@@ -28,8 +28,8 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-use super::batcher::Content;
-use super::in_flight::Entry;
+use super::batch::EntryContent;
+use super::group::PendingEntry;
 use super::message::Message;
 use super::one_or_more::OneOrMore;
 use crate::error::{Error, ErrorKind};
@@ -106,7 +106,7 @@ pub(super) struct SealedEntry {
 /// # Errors
 /// [`ErrorKind::MessageTooLarge`] where the broker would not take an entry.
 pub(super) fn run(
-    content: &mut Content,
+    content: &mut EntryContent,
     stamp: EntryStamp,
     context: &SealContext,
     scratch: &mut Scratch,
@@ -123,7 +123,7 @@ pub(super) fn run(
 }
 
 /// The command of the SEND frame of an entry.
-fn send_head(content: &Content, stamp: EntryStamp, context: &SealContext) -> SendHead {
+fn send_head(content: &EntryContent, stamp: EntryStamp, context: &SealContext) -> SendHead {
     let head = SendHead::new(context.producer_id, stamp.first);
     match content.single() {
         Some(_) => head,
@@ -132,7 +132,7 @@ fn send_head(content: &Content, stamp: EntryStamp, context: &SealContext) -> Sen
 }
 
 /// Metadata of an entry, without what the stages say of its payload.
-fn metadata<'a>(content: &'a Content, stamp: EntryStamp, context: &'a SealContext) -> NewMetadata<'a> {
+fn metadata<'a>(content: &'a EntryContent, stamp: EntryStamp, context: &'a SealContext) -> NewMetadata<'a> {
     let publish_time_ms = stamp.publish_time_ms;
     match content.single() {
         Some(message) => NewMetadata { publish_time_ms, ..single_metadata(context, message, stamp.first) },
@@ -200,7 +200,7 @@ impl Payload {
 }
 
 /// Stage 1: several messages become the records of a batch. A batch of one goes out as a single message.
-fn batch(content: &mut Content, compression: Compression) -> Payload {
+fn batch(content: &mut EntryContent, compression: Compression) -> Payload {
     if let Some(payload) = content.take_single_payload() {
         return Payload::uncompressed(PayloadBytes::Shared(payload));
     }
@@ -229,7 +229,7 @@ fn compress_payload(payload: Payload, kind: Compression) -> Payload {
 
 /// Stage 5: one payload becomes one frame.
 fn seal_entry(
-    content: &Content,
+    content: &EntryContent,
     payload: Payload,
     stamp: EntryStamp,
     context: &SealContext,
@@ -275,7 +275,7 @@ fn make_room(segment: &mut BytesMut, bytes: usize) {
     }
 }
 
-/// Whether [`frame_fast`] can frame a message: it is small, and stages 1 to 4 leave it as it is.
+/// Whether [`put_frame_fast`] can frame a message: it is small, and stages 1 to 4 leave it as it is.
 pub(super) fn can_frame_fast(context: &SealContext, message: &Message, size_bytes: usize) -> bool {
     let compresses = context.compression != Compression::None;
     let payload_bytes_max = if compresses { COMPRESS_MIN_BYTES } else { CHAIN_MIN_BYTES - 1 };
@@ -287,16 +287,16 @@ pub(super) fn can_frame_fast(context: &SealContext, message: &Message, size_byte
 /// Frames a message for which [`can_frame_fast`] holds behind those in `frames`, all but publish time and checksum. Those
 /// follow in [`stamp_frames`].
 #[inline]
-pub(super) fn frame_fast(
+pub(super) fn put_frame_fast(
     frames: &mut BytesMut,
-    plain: &mut PlainSend,
+    template: &mut PlainSend,
     context: &SealContext,
     message: &Message,
-    entry: &mut Entry,
+    entry: &mut PendingEntry,
 ) {
     let start = frames.len();
-    if message.is_plain() {
-        plain.put(frames, entry.first, &message.payload);
+    if !message.has_extras() {
+        template.put(frames, entry.first, &message.payload);
     } else {
         let metadata = single_metadata(context, message, entry.first);
         put_unstamped(frames, &SendHead::new(context.producer_id, entry.first), &metadata, &message.payload);

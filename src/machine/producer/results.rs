@@ -1,8 +1,8 @@
-//! What becomes of sends: one shared result for a run of them, awaited by [`PendingSend`]s.
+//! Results of sends, as the senders await them.
 //!
-//! A batch has one result for all its messages; sends outside batches share one allocation among 64,
-//! each with a result of its own. That a send is stored, and where, is read without a lock. Nothing here knows what a
-//! frame is.
+//! A batch has one result for all its messages. Sends outside batches share one allocation among [`SEND_SLOTS`], each
+//! with a slot, that is a result of its own. That a send is stored, and where, is read without a lock. Nothing here
+//! knows what a frame is.
 
 use std::fmt;
 use std::future::Future;
@@ -16,9 +16,9 @@ use crate::id::{MessageId, MessagePosition};
 use crate::machine::Deferred;
 
 /// How many sends outside batches share one allocation.
-pub(crate) const RUN_SENDS_MAX: u32 = 64;
+pub(crate) const SEND_SLOTS: u32 = 64;
 
-/// Waits for several members of a batch. No send has this index.
+/// Stands for several members of a batch in the list of wakers. No send has this index.
 const ANY_MEMBER: u32 = u32::MAX;
 
 /// Where the broker stored an entry.
@@ -32,32 +32,32 @@ pub(crate) struct Stored {
     pub(crate) batch_size: u32,
 }
 
-/// Called with what became of one send, with no lock held, on the task that drives the connection: it may send more,
-/// and must not block. A panic in it is contained.
+/// Called with the result of one send, with no lock held, on the task that drives the connection: it may send more,
+/// and must not block. A panic in it is caught.
 pub type SendCallback = Box<dyn FnOnce(Result<MessageId, SendError>) + Send>;
 
-/// What became of one send.
+/// One result.
 ///
 /// ```text
 ///           settle          settle
 /// FAILED <--------- PENDING -------> STORED + messages of the batch
 /// ```
 ///
-/// Written once, under the producer's lock, and the ids before the state: who reads the state (acquire) that was
-/// written after them (release) sees them whole.
+/// Written once, under the producer's lock, and the ids before the state. A reader that sees the state (acquire) that
+/// was written after them (release) sees the ids as well.
 #[derive(Debug)]
-struct Cell {
+struct ResultCell {
     state: AtomicU32,
     ledger_id: AtomicU64,
     entry_id: AtomicU64,
 }
 
 const PENDING: u32 = 0;
-/// Why is in [`Slow::failures`].
+/// The error is in [`SlowState::failures`].
 const FAILED: u32 = 1;
 const STORED: u32 = 2;
 
-impl Cell {
+impl ResultCell {
     fn new() -> Self {
         Self { state: AtomicU32::new(PENDING), ledger_id: AtomicU64::new(0), entry_id: AtomicU64::new(0) }
     }
@@ -75,28 +75,28 @@ impl Cell {
     }
 }
 
-/// What is looked at only where somebody waits or something failed.
+/// What is read only where a task waits for a result, or a send has failed.
 #[derive(Default)]
-struct Slow {
-    /// Who waits, by the index of the send.
-    waiting: Few<(u32, Waker)>,
-    /// What failed, by the index of the send.
+struct SlowState {
+    /// Wakers of the tasks that wait, by the slot of the send.
+    wakers: SmallList<(u32, Waker)>,
+    /// Errors, by the slot of the send.
     failures: Vec<(u32, SendError)>,
 }
 
-/// Mostly none or one, for which nothing is allocated.
-struct Few<T> {
+/// A list without order, mostly of no or one element, for which nothing is allocated.
+struct SmallList<T> {
     first: Option<T>,
     others: Vec<T>,
 }
 
-impl<T> Default for Few<T> {
+impl<T> Default for SmallList<T> {
     fn default() -> Self {
         Self { first: None, others: Vec::new() }
     }
 }
 
-impl<T> Few<T> {
+impl<T> SmallList<T> {
     fn push(&mut self, new: T) {
         match &self.first {
             None => self.first = Some(new),
@@ -112,44 +112,44 @@ impl<T> Few<T> {
         self.others.last_mut().or(self.first.as_mut())
     }
 
-    /// Takes one out that `wanted` says yes to.
-    fn take(&mut self, wanted: impl Fn(&T) -> bool) -> Option<T> {
-        if self.first.as_ref().is_some_and(&wanted) {
+    /// Takes an element out that `is_wanted`.
+    fn take(&mut self, is_wanted: impl Fn(&T) -> bool) -> Option<T> {
+        if self.first.as_ref().is_some_and(&is_wanted) {
             return self.first.take();
         }
-        let at = self.others.iter().position(wanted)?;
+        let at = self.others.iter().position(is_wanted)?;
         Some(self.others.swap_remove(at))
     }
 }
 
-/// The results of a run of sends: one for all of them (a batch), or one each.
+/// The results of several sends: one for all of them (a batch), or one each.
 ///
-/// A leaf in the order of locks: its lock is taken under an endpoint's, and nothing is taken under it.
+/// A leaf in the order of locks: its lock is taken under an endpoint's, and no lock is taken under it.
 ///
-/// Of a size that is known, so that a [`PendingSend`] fits two registers: what is moved through memory shows in the cost
-/// of a message.
+/// Its size is fixed, which makes the `Arc` a thin pointer, so that a [`PendingSend`] fits two registers: what is moved
+/// through memory shows in the cost of a message.
 pub(crate) struct SendResults {
     partition: i32,
-    slow: Mutex<Slow>,
-    first: Cell,
-    /// None of a batch, else [`RUN_SENDS_MAX`] less one.
-    others: Box<[Cell]>,
+    slow: Mutex<SlowState>,
+    first: ResultCell,
+    /// None of a batch, else [`SEND_SLOTS`] less one.
+    others: Box<[ResultCell]>,
 }
 
 impl SendResults {
     /// One result for all messages of a batch.
-    pub(crate) fn of_batch(partition: i32) -> Arc<Self> {
+    pub(crate) fn for_batch(partition: i32) -> Arc<Self> {
         Self::new(partition, 0)
     }
 
-    /// A result each for up to [`RUN_SENDS_MAX`] sends.
-    pub(crate) fn of_run(partition: i32) -> Arc<Self> {
-        Self::new(partition, RUN_SENDS_MAX - 1)
+    /// A result each for up to [`SEND_SLOTS`] sends.
+    pub(crate) fn for_sends(partition: i32) -> Arc<Self> {
+        Self::new(partition, SEND_SLOTS - 1)
     }
 
     fn new(partition: i32, others: u32) -> Arc<Self> {
-        let others = (0..others).map(|_| Cell::new()).collect();
-        Arc::new(Self { partition, slow: Mutex::default(), first: Cell::new(), others })
+        let others = (0..others).map(|_| ResultCell::new()).collect();
+        Arc::new(Self { partition, slow: Mutex::default(), first: ResultCell::new(), others })
     }
 
     #[inline]
@@ -157,27 +157,27 @@ impl SendResults {
         self.others.is_empty()
     }
 
-    /// Where the result of the send at `index` is.
+    /// The slot of the send at `index`.
     #[inline]
-    fn place(&self, index: u32) -> u32 {
+    fn slot(&self, index: u32) -> u32 {
         if self.is_shared() { 0 } else { index }
     }
 
     #[inline]
-    fn cell(&self, index: u32) -> &Cell {
-        match self.place(index).checked_sub(1) {
+    fn cell(&self, index: u32) -> &ResultCell {
+        match self.slot(index).checked_sub(1) {
             Some(other) => &self.others[other as usize],
             None => &self.first,
         }
     }
 
-    fn slow(&self) -> MutexGuard<'_, Slow> {
-        // No code of others runs under this lock, so a poisoned one is still whole.
+    fn slow(&self) -> MutexGuard<'_, SlowState> {
+        // No foreign code runs under this lock, so a poisoned one guards a consistent state.
         self.slow.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Settles the send at `index`, or the whole batch; a second result is ignored. The caller holds the producer's
-    /// lock, so that nobody else settles, and calls [`wake`](Self::wake) when it has settled what there is to settle.
+    /// lock, so that settling is not concurrent, and calls [`wake`](Self::wake) once it has settled all there is.
     #[inline]
     pub(crate) fn settle(&self, index: u32, result: Result<Stored, SendError>) {
         let cell = self.cell(index);
@@ -192,16 +192,16 @@ impl SendResults {
     }
 
     #[cold]
-    fn fail(&self, cell: &Cell, index: u32, error: SendError) {
-        let place = self.place(index);
-        self.slow().failures.push((place, error));
+    fn fail(&self, cell: &ResultCell, index: u32, error: SendError) {
+        let slot = self.slot(index);
+        self.slow().failures.push((slot, error));
         cell.state.store(FAILED, Ordering::Release);
     }
 
-    /// Deferred, by `wakes`, whoever waits for what is settled by now.
+    /// Defers waking the tasks that wait for what is settled by now.
     pub(crate) fn wake(&self, deferred: &mut Deferred) {
         let mut slow = self.slow();
-        while let Some((_, waker)) = slow.waiting.take(|(waits_for, _)| self.cell(*waits_for).is_settled()) {
+        while let Some((_, waker)) = slow.wakers.take(|(waits_for, _)| self.cell(*waits_for).is_settled()) {
             deferred.wake(waker);
         }
     }
@@ -220,10 +220,10 @@ impl SendResults {
 
     #[cold]
     fn failure(&self, index: u32) -> SendError {
-        let place = self.place(index);
+        let slot = self.slot(index);
         let slow = self.slow();
-        let failure = slow.failures.iter().find(|(failed, _)| *failed == place);
-        failure.map(|(_, error)| error.clone()).expect("it is noted before the state says so")
+        let failure = slow.failures.iter().find(|(failed, _)| *failed == slot);
+        failure.map(|(_, error)| error.clone()).expect("the error is stored before the state")
     }
 
     /// The id that the sender of message `index` sees.
@@ -238,8 +238,17 @@ impl SendResults {
         MessageId::at(at)
     }
 
-    /// Leaves `waker`, unless the result is there by now: then `false`. Whoever settles takes the lock after that, to
-    /// wake, so it either sees the waker or is seen by the second look here.
+    /// Registers `waker`, unless the result is there by now: then `false`. Settling takes the lock after the result is
+    /// set, to wake: either it finds the waker, or the check here finds the result.
+    ///
+    /// | registered before | effect |
+    /// | --- | --- |
+    /// | a waker for this send | replaced, if it belongs to another task |
+    /// | of a batch: the same task for another member, as the last | stands for several members from now on |
+    /// | otherwise | added |
+    ///
+    /// All members of a batch are woken together, so that one registration of a task does for many members. A waker
+    /// that stands for several members is not replaced when one of them moves to another task.
     fn wait(&self, index: u32, waker: &Waker) -> bool {
         let new = waker.clone();
         let mut slow = self.slow();
@@ -248,16 +257,14 @@ impl SendResults {
             return false;
         }
         let is_shared = self.is_shared();
-        let waiting = &mut slow.waiting;
-        let replaced = if let Some((_, old)) = waiting.iter_mut().find(|(waits_for, _)| *waits_for == index) {
+        let wakers = &mut slow.wakers;
+        let replaced = if let Some((_, old)) = wakers.iter_mut().find(|(waits_for, _)| *waits_for == index) {
             Some(if old.will_wake(waker) { new } else { std::mem::replace(old, new) })
-        } else if let Some((waits_for, _)) = waiting.last_mut().filter(|(_, last)| is_shared && last.will_wake(waker)) {
-            // All members of a batch are woken at once, so a task waiting for many of them is noted once: then for no
-            // one in particular, because a member that moves to another task must not take the note along.
+        } else if let Some((waits_for, _)) = wakers.last_mut().filter(|(_, last)| is_shared && last.will_wake(waker)) {
             *waits_for = ANY_MEMBER;
             Some(new)
         } else {
-            waiting.push((index, new));
+            wakers.push((index, new));
             None
         };
         drop(slow);
@@ -272,27 +279,27 @@ impl fmt::Debug for SendResults {
     }
 }
 
-/// A send on its way: ends with the id of the stored message, or with why there is none.
+/// The result of a send, to be awaited: the id of the stored message, or an error.
 ///
-/// The message is sent whether or not this is awaited, and dropping it costs nothing: the send goes on.
+/// The message is sent whether or not this is awaited; dropping it does not cancel the send.
 ///
 /// # Cancel safety
 /// Cancel safe: it may be polled, dropped or moved to another task at any time.
-#[must_use = "a failed send is noticed by awaiting this, by a callback, or by flush"]
+#[must_use = "a failed send is noticed only by awaiting this, by a callback, or by flush"]
 pub struct PendingSend {
-    outcomes: Arc<SendResults>,
+    results: Arc<SendResults>,
     index: u32,
 }
 
 impl PendingSend {
-    pub(crate) fn new(outcomes: Arc<SendResults>, index: u32) -> Self {
-        Self { outcomes, index }
+    pub(crate) fn new(results: Arc<SendResults>, index: u32) -> Self {
+        Self { results, index }
     }
 
-    /// The result, if it is there; never waits.
+    /// The result, if there is one yet; never waits.
     #[inline]
     pub fn try_result(&self) -> Option<Result<MessageId, SendError>> {
-        self.outcomes.get(self.index)
+        self.results.get(self.index)
     }
 }
 
@@ -305,7 +312,7 @@ impl Future for PendingSend {
             if let Some(result) = self.try_result() {
                 return Poll::Ready(result);
             }
-            if self.outcomes.wait(self.index, cx.waker()) {
+            if self.results.wait(self.index, cx.waker()) {
                 return Poll::Pending;
             }
         }
@@ -315,6 +322,43 @@ impl Future for PendingSend {
 impl fmt::Debug for PendingSend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "PendingSend({:?})", self.try_result())
+    }
+}
+
+/// Results of sends outside batches: gives out one slot after the other, and allocates for [`SEND_SLOTS`] together.
+#[derive(Debug)]
+pub(crate) struct SendSlots {
+    partition: i32,
+    results: Option<Arc<SendResults>>,
+    free: u32,
+}
+
+impl SendSlots {
+    pub(crate) fn new(partition: i32) -> Self {
+        Self { partition, results: None, free: 0 }
+    }
+
+    /// Whether no slot of the present results is free.
+    #[inline]
+    pub(crate) fn is_used_up(&self) -> bool {
+        self.free == 0
+    }
+
+    /// Results of which a slot is free.
+    pub(crate) fn results(&mut self) -> Arc<SendResults> {
+        if self.free == 0 {
+            self.free = SEND_SLOTS;
+            self.results = None;
+        }
+        self.results.get_or_insert_with(|| SendResults::for_sends(self.partition)).clone()
+    }
+
+    /// Takes a slot of [`results`](Self::results), of which one is free.
+    #[inline]
+    pub(crate) fn take(&mut self) -> u32 {
+        let slot = SEND_SLOTS - self.free;
+        self.free -= 1;
+        slot
     }
 }
 
@@ -340,17 +384,17 @@ mod tests {
 
     #[test]
     fn a_batch_settles_all_its_members_at_once() {
-        let outcomes = SendResults::of_batch(3);
+        let results = SendResults::for_batch(3);
         let count = Arc::new(Count::default());
         let waker = Waker::from(count.clone());
-        let mut sends: Vec<_> = (0..3).map(|index| PendingSend::new(outcomes.clone(), index)).collect();
+        let mut sends: Vec<_> = (0..3).map(|index| PendingSend::new(results.clone(), index)).collect();
         for send in &mut sends {
             assert!(Pin::new(send).poll(&mut Context::from_waker(&waker)).is_pending());
         }
-        assert_eq!(outcomes.slow().waiting.iter_mut().count(), 1, "one task is noted once");
+        assert_eq!(results.slow().wakers.iter_mut().count(), 1, "one task is registered once");
         let stored = Stored { ledger_id: 7, entry_id: 9, batch_size: 3 };
-        outcomes.settle(0, Ok(stored));
-        outcomes.wake(&mut Deferred::new());
+        results.settle(0, Ok(stored));
+        results.wake(&mut Deferred::new());
         assert_eq!(count.0.load(Ordering::Relaxed), 1);
         let id =
             sends[2].try_result().and_then(Result::ok).map(|id| (id.partition(), id.batch_index(), id.batch_size()));
@@ -358,16 +402,16 @@ mod tests {
     }
 
     #[test]
-    fn a_run_settles_each_send_alone() {
-        let outcomes = SendResults::of_run(-1);
+    fn sends_outside_batches_settle_one_by_one() {
+        let results = SendResults::for_sends(-1);
         let counts = [Arc::new(Count::default()), Arc::new(Count::default())];
-        let mut sends = [PendingSend::new(outcomes.clone(), 0), PendingSend::new(outcomes.clone(), 63)];
+        let mut sends = [PendingSend::new(results.clone(), 0), PendingSend::new(results.clone(), 63)];
         for (send, count) in sends.iter_mut().zip(&counts) {
             assert!(poll(send, count).is_pending());
             assert!(poll(send, count).is_pending());
         }
-        outcomes.settle(63, Ok(Stored { ledger_id: 1, entry_id: 2, batch_size: 0 }));
-        outcomes.wake(&mut Deferred::new());
+        results.settle(63, Ok(Stored { ledger_id: 1, entry_id: 2, batch_size: 0 }));
+        results.wake(&mut Deferred::new());
         let woken = |at: usize| counts[at].0.load(Ordering::Relaxed);
         assert_eq!((woken(0), woken(1)), (0, 1));
         assert!(sends[0].try_result().is_none());
@@ -376,26 +420,26 @@ mod tests {
 
     #[test]
     fn a_member_moved_to_another_task_leaves_its_neighbours_to_the_first_one() {
-        let outcomes = SendResults::of_batch(-1);
-        let (mut first, mut second) = (PendingSend::new(outcomes.clone(), 0), PendingSend::new(outcomes.clone(), 1));
+        let results = SendResults::for_batch(-1);
+        let (mut first, mut second) = (PendingSend::new(results.clone(), 0), PendingSend::new(results.clone(), 1));
         let (old, new) = (Arc::new(Count::default()), Arc::new(Count::default()));
         assert!(poll(&mut first, &old).is_pending());
         assert!(poll(&mut second, &old).is_pending());
         assert!(poll(&mut first, &new).is_pending());
-        outcomes.settle(0, Ok(Stored { ledger_id: 1, entry_id: 2, batch_size: 2 }));
-        outcomes.wake(&mut Deferred::new());
+        results.settle(0, Ok(Stored { ledger_id: 1, entry_id: 2, batch_size: 2 }));
+        results.wake(&mut Deferred::new());
         assert_eq!((old.0.load(Ordering::Relaxed), new.0.load(Ordering::Relaxed)), (1, 1));
     }
 
     #[test]
     fn a_send_moved_to_another_task_wakes_that_one() {
-        let outcomes = SendResults::of_run(-1);
-        let mut send = PendingSend::new(outcomes.clone(), 5);
+        let results = SendResults::for_sends(-1);
+        let mut send = PendingSend::new(results.clone(), 5);
         let (old, new) = (Arc::new(Count::default()), Arc::new(Count::default()));
         assert!(poll(&mut send, &old).is_pending());
         assert!(poll(&mut send, &new).is_pending());
-        outcomes.settle(5, Ok(Stored { ledger_id: 1, entry_id: 2, batch_size: 0 }));
-        outcomes.wake(&mut Deferred::new());
+        results.settle(5, Ok(Stored { ledger_id: 1, entry_id: 2, batch_size: 0 }));
+        results.wake(&mut Deferred::new());
         assert_eq!((old.0.load(Ordering::Relaxed), new.0.load(Ordering::Relaxed)), (0, 1));
     }
 }

@@ -1,87 +1,305 @@
-//! Jobs: work of the outgoing payload pipeline, done outside the producer's lock because it takes time.
+//! Sealing: what leaves for the connection is compressed, summed and framed by jobs, with no lock held.
+//!
+//! What a job does is the [pipeline](super::pipeline). This file says which entries wait for a job, who takes it, and
+//! what becomes of the result:
+//!
+//! ```text
+//!            close_batch, close_group       take_closed_job, take_job     SealJob::run      put_job
+//!  open batch or group ----------> queue ---------------------------> job ------------> Sealed -----> in flight
+//! ```
+//!
+//! | who | calls | when |
+//! | --- | --- | --- |
+//! | the task whose push has closed a batch or group | [`take_closed_job`](Producer::take_closed_job) | after the push |
+//! | the server | [`take_job`](Producer::take_job), which also closes what is open and due | in each of its turns |
+//!
+//! Several jobs may be out at once, and come back in any order; what is written keeps the order of acceptance.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
 use bytes::BytesMut;
 
-use super::batcher::{Content, Spent};
+use super::batch::{EntryContent, OpenBatch};
+use super::buffers::{BufferPool, DeferredDrops};
+use super::group::{GroupKind, PendingEntry, SendGroup};
 use super::one_or_more::OneOrMore;
 use super::pipeline::{self, EntryStamp, Scratch, SealContext, SealedEntry, stamp_frames};
+use super::{AttachPhase, Producer};
 use crate::error::Error;
+use crate::machine::{Deferred, Now};
+use crate::wire::send_run::PlainSend;
+
+/// What sealing needs, and what waits for it.
+#[derive(Debug, Default)]
+pub(super) struct Sealing {
+    /// There from the first attach on. Until then nothing is sealed.
+    pub(super) framing: Option<Framing>,
+    /// What no job was taken for yet, by the number of its group.
+    queue: VecDeque<(u64, ToSeal)>,
+    /// What jobs write small frames into; with the last job until that is put back.
+    segment: BytesMut,
+    pub(super) buffers: BufferPool,
+    pub(super) drops: DeferredDrops,
+}
+
+/// What all frames of a producer have in common, for the pipeline and for its fast path.
+#[derive(Debug)]
+pub(super) struct Framing {
+    pub(super) context: Arc<SealContext>,
+    pub(super) template: PlainSend,
+}
 
 /// What a [`SealJob`] makes frames of.
 #[derive(Debug)]
 pub(super) enum ToSeal {
-    /// A batch, or a message alone.
-    Messages(Content),
-    /// Frames that lack their time and sum.
+    /// A batch, or a single message.
+    Messages(EntryContent),
+    /// Frames that lack publish time and checksum.
     Frames(BytesMut),
 }
 
-/// [`ToSeal`], with what it takes beside it.
-#[derive(Debug)]
-pub(super) enum Work {
-    Messages(Content, Arc<SealContext>),
-    Frames(BytesMut),
+impl Sealing {
+    /// Seals with `context` from now on: a broker has opened the producer.
+    pub(super) fn start(&mut self, context: SealContext) {
+        let template = PlainSend::new(context.producer_id, &context.producer_name, context.schema_version.as_deref());
+        self.framing = Some(Framing { context: Arc::new(context), template });
+    }
+
+    /// Whether messages can be numbered and framed: the producer was attached once.
+    #[inline]
+    pub(super) fn is_ready(&self) -> bool {
+        self.framing.is_some()
+    }
+
+    #[inline]
+    pub(super) fn context(&self) -> Option<&Arc<SealContext>> {
+        self.framing.as_ref().map(|framing| &framing.context)
+    }
+
+    pub(super) fn producer_name(&self) -> Option<&Arc<str>> {
+        self.context().map(|context| &context.producer_name)
+    }
+
+    /// The broker's limit, bytes.
+    #[inline]
+    pub(super) fn max_message_size(&self) -> Option<u32> {
+        self.context().and_then(|context| context.max_message_size)
+    }
+
+    /// Whether something waits for a job.
+    pub(super) fn has_work(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// What waits for a job, by the number of its group.
+    pub(super) fn queue_mut(&mut self) -> impl Iterator<Item = &mut (u64, ToSeal)> {
+        self.queue.iter_mut()
+    }
+
+    /// Drops all that waits for a job: it will not be sent.
+    pub(super) fn discard_queue(&mut self) {
+        for (_, work) in std::mem::take(&mut self.queue) {
+            self.discard(work);
+        }
+    }
+
+    fn discard(&mut self, work: ToSeal) {
+        match work {
+            ToSeal::Messages(content) => content.discard(&mut self.drops),
+            ToSeal::Frames(frames) => self.buffers.put(frames),
+        }
+    }
+
+    /// Has the payloads that are not needed any more dropped once no lock is held.
+    pub(super) fn fire_drops(&mut self, deferred: &mut Deferred) {
+        if !self.drops.is_empty() {
+            let drops = std::mem::take(&mut self.drops);
+            deferred.run(move || drop(drops));
+        }
+    }
 }
 
-/// A closed batch to be compressed, summed and framed, or frames to be summed: [`run`](Self::run) it with no lock held,
-/// and hand the result to [`Producer::put_sealed`](super::Producer::put_sealed).
+/// Closing.
+impl Producer {
+    /// Closes the open batch, if there is one.
+    #[inline]
+    pub(super) fn close_batch(&mut self) {
+        if let Some(batch) = self.open_batch.take() {
+            self.push_batch(batch);
+        }
+    }
+
+    fn push_batch(&mut self, batch: OpenBatch) {
+        self.sealing.buffers.learn(batch.content.records_bytes());
+        let mut entry = PendingEntry::new(batch.first, batch.index, batch.size_bytes, 0);
+        (entry.last, entry.messages) = (batch.last, batch.content.count());
+        // A batch of one goes out as a single message, whose payload may be the application's own.
+        let kind = if entry.messages == 1 { GroupKind::Single } else { GroupKind::Batch };
+        let number = self.in_flight.next_number();
+        let mut group = SendGroup::new(number, batch.index, kind, batch.results, batch.deadline);
+        (group.polled, group.callbacks) = (Some(batch.opened), batch.callbacks);
+        self.push_to_seal(group, entry, batch.content);
+    }
+
+    /// Adds a group of one entry, to be sealed.
+    pub(super) fn push_to_seal(&mut self, group: SendGroup, entry: PendingEntry, content: EntryContent) {
+        self.close_group();
+        self.sealing.queue.push_back((group.number, ToSeal::Messages(content)));
+        self.in_flight.push(group, entry);
+        self.dirty = true;
+    }
+
+    /// Closes the open group of framed messages, if there is one.
+    pub(super) fn close_group(&mut self) {
+        if let Some((number, frames)) = self.in_flight.close_group() {
+            self.sealing.buffers.learn(frames.len());
+            self.sealing.queue.push_back((number, ToSeal::Frames(frames)));
+        }
+    }
+}
+
+/// Jobs.
+impl Producer {
+    /// Whether [`take_closed_job`](Self::take_closed_job) may have work.
+    #[inline]
+    pub fn has_closed_job(&self) -> bool {
+        self.sealing.has_work() && self.sealing.is_ready()
+    }
+
+    /// A job for a batch or group that is closed, for the task that has closed it: to be run with no lock held.
+    pub fn take_closed_job(&mut self, now: impl Fn() -> Now) -> Option<SealJob> {
+        if !self.sealing.is_ready() {
+            return None;
+        }
+        while let Some((number, work)) = self.sealing.queue.pop_front() {
+            let Some(at) = self.in_flight.first_entry_of(number) else {
+                // It has timed out meanwhile.
+                self.sealing.discard(work);
+                continue;
+            };
+            let publish_time_ms = match &work {
+                ToSeal::Messages(content) => content.publish_time_ms,
+                ToSeal::Frames(_) => {
+                    self.note_first_poll(now);
+                    let polled = self.in_flight.group(number).and_then(|group| group.polled);
+                    polled.map_or(0, |polled| polled.wall_ms)
+                }
+            };
+            let (first, last) = self.in_flight.entry_mut(at).map_or((0, 0), |entry| (entry.first, entry.last));
+            let stamp = EntryStamp { first, last, publish_time_ms };
+            let context = self.sealing.context()?.clone();
+            let segment = std::mem::take(&mut self.sealing.segment);
+            let drops = std::mem::take(&mut self.sealing.drops);
+            return Some(SealJob { group: number, stamp, work, context, segment, drops });
+        }
+        None
+    }
+
+    /// A job for the server. Before it takes one, it closes what need not wait for more messages: the open group if the
+    /// producer is attached, and the open batch if it [is due](Self::is_batch_due) and nothing is before it.
+    ///
+    /// After [`put_job`](Self::put_job) there may be another one.
+    pub fn take_job(&mut self, now: Now) -> Option<SealJob> {
+        self.note_first_poll(|| now);
+        if self.attach.phase() == AttachPhase::Attached {
+            self.close_group();
+        }
+        if !self.sealing.has_work() && self.is_batch_due(now) {
+            self.close_batch();
+        }
+        self.take_closed_job(|| now)
+    }
+
+    /// Takes what came of a job.
+    ///
+    /// | result | group | effect |
+    /// | --- | --- | --- |
+    /// | frames | in flight | kept, to be written; checked again if the broker's limit has changed since |
+    /// | too large | in flight | its entry fails, and no other |
+    /// | any | gone: it has timed out | dropped |
+    pub fn put_job(&mut self, sealed: Sealed, now: Now, deferred: &mut Deferred) {
+        if self.sealing.segment.capacity() < sealed.segment.capacity() {
+            self.sealing.segment = sealed.segment;
+        }
+        self.sealing.buffers.put(sealed.spare);
+        self.sealing.drops.reuse(sealed.drops);
+        let Some(at) = self.in_flight.first_entry_of(sealed.group) else {
+            if let Ok(entries) = sealed.result {
+                entries.for_each(|entry| self.sealing.drops.defer_drop(entry.frame.payload));
+            }
+            return;
+        };
+        // It can be written now, and so can what is behind it.
+        self.dirty = true;
+        match sealed.result {
+            Ok(entries) => {
+                self.in_flight.keep(sealed.group, at, entries);
+                let limit = self.sealing.max_message_size();
+                if let Some(limit) = limit.filter(|limit| Some(*limit) != sealed.max_message_size) {
+                    self.fail_too_large(limit, deferred);
+                }
+            }
+            Err(error) => {
+                self.settle_failed(at, error.with_topic(&self.topic), false, deferred);
+                self.after_settling(deferred);
+            }
+        }
+        self.advance_close(Some(now), deferred);
+    }
+}
+
+/// A closed batch to be taken through the pipeline, or frames to be stamped: [`run`](Self::run) it with no lock held, and
+/// hand the result to [`Producer::put_job`].
 #[must_use = "the messages in it are not sent until it has run"]
 pub struct SealJob {
-    pub(super) number: u64,
-    pub(super) first: u64,
-    pub(super) last: u64,
-    pub(super) work: Work,
-    pub(super) publish_time_ms: u64,
-    pub(super) max_message_size: Option<u32>,
+    /// Number of the group.
+    group: u64,
+    stamp: EntryStamp,
+    work: ToSeal,
+    context: Arc<SealContext>,
     /// What frames are written into.
-    pub(super) segment: BytesMut,
+    segment: BytesMut,
     /// Dropped by the job.
-    pub(super) spent: Spent,
+    drops: DeferredDrops,
 }
 
 /// What came of a [`SealJob`].
 #[derive(Debug)]
 #[must_use = "the messages in it are not sent until the producer has it back"]
 pub struct Sealed {
-    pub(super) number: u64,
+    /// Number of the group.
+    group: u64,
+    /// One for each entry of the group, or one that joins those of a framed group.
+    result: Result<OneOrMore<SealedEntry>, Error>,
+    /// The limit that they were checked against.
+    max_message_size: Option<u32>,
     /// What is left of the segment.
-    pub(super) segment: BytesMut,
+    segment: BytesMut,
     /// The buffer of the records, where the frame does not need it.
-    pub(super) spare: BytesMut,
-    /// Empty, for further use.
-    pub(super) spent: Spent,
-    /// What the frames were held against.
-    pub(super) max_message_size: Option<u32>,
-    pub(super) result: Result<OneOrMore<SealedEntry>, Error>,
-}
-
-impl fmt::Debug for SealJob {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SealJob(sequence ids {} to {})", self.first, self.last)
-    }
+    spare: BytesMut,
+    /// Empty, for its capacity.
+    drops: DeferredDrops,
 }
 
 impl SealJob {
     /// Does the work. Takes as long as compressing and summing the batch takes; no lock may be held.
     pub fn run(mut self) -> Sealed {
         let mut scratch = Scratch { segment: self.segment, spare: BytesMut::new() };
-        let stamp = EntryStamp { first: self.first, last: self.last, publish_time_ms: self.publish_time_ms };
         let result = match self.work {
-            Work::Frames(frames) => Ok(OneOrMore::one(stamp_frames(frames, self.publish_time_ms))),
-            Work::Messages(mut content, context) => pipeline::run(&mut content, stamp, &context, &mut scratch),
+            ToSeal::Frames(frames) => Ok(OneOrMore::one(stamp_frames(frames, self.stamp.publish_time_ms))),
+            ToSeal::Messages(mut content) => pipeline::run(&mut content, self.stamp, &self.context, &mut scratch),
         };
-        self.spent.clear();
+        self.drops.drop_all();
         let Scratch { segment, spare } = scratch;
-        Sealed {
-            number: self.number,
-            segment,
-            spare,
-            spent: self.spent,
-            max_message_size: self.max_message_size,
-            result,
-        }
+        let max_message_size = self.context.max_message_size;
+        Sealed { group: self.group, result, max_message_size, segment, spare, drops: self.drops }
+    }
+}
+
+impl fmt::Debug for SealJob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SealJob(sequence ids {} to {})", self.stamp.first, self.stamp.last)
     }
 }

@@ -1,68 +1,115 @@
 //! Receipts, refusals, and the end of each send.
 
-use super::batcher::discard;
-use super::in_flight::{Entry, Frames, Kind, Run};
+use super::Producer;
+use super::group::{GroupFrames, GroupKind, PendingEntry, SendGroup};
 use super::pipeline::{SealedEntry, is_intact};
-use super::{Life, Link, Producer};
+use super::results::Stored;
 use crate::error::{Error, SendError, ServerCode, ServerError};
 use crate::machine::connection::peer::ProtocolViolation;
 use crate::machine::endpoint::machine::AfterNotification;
-use crate::machine::producer::results::Stored;
 use crate::machine::{Deferred, Now};
 use crate::wire::hot::Receipt;
 
-/// What a receipt says about the oldest unanswered entry.
+/// After this many written entries that timed out with no receipt in between, the connection is to be replaced.
+const UNANSWERED_ENTRIES_MAX: u32 = 64;
+
+/// Counts of receipts that came for nothing, or did not come.
+#[derive(Debug, Default)]
+pub(super) struct ReceiptCounters {
+    /// Receipts for nothing that is pending.
+    stale: u64,
+    /// Written entries that timed out, since the last receipt or attach.
+    unanswered_entries: u32,
+}
+
+impl ReceiptCounters {
+    pub(super) fn stale(&self) -> u64 {
+        self.stale
+    }
+
+    /// A new connection starts with no doubt about it.
+    pub(super) fn on_attached(&mut self) {
+        self.unanswered_entries = 0;
+    }
+
+    /// A written entry has timed out.
+    pub(super) fn count_unanswered(&mut self) {
+        self.unanswered_entries = self.unanswered_entries.saturating_add(1);
+    }
+}
+
+/// What a receipt is for, as seen from the oldest entry that has none.
 #[derive(Debug, PartialEq, Eq)]
 enum Fit {
-    /// It is stored.
+    /// That entry: it is stored.
     Settles,
-    /// The receipt is for something that is settled already.
+    /// An entry that is settled already.
     Stale,
-    /// The receipt is for something behind it: the two sides are out of step.
+    /// An entry behind it, or one that was never written: the two sides are out of step.
     Beyond,
 }
 
+/// Answers of the broker.
 impl Producer {
-    /// Takes receipts (SEND_RECEIPT) in their order. Each settles the oldest unanswered entry, or is of an earlier one
-    /// and only counted. One for a later entry is an `Err`: the connection ends, and what is unanswered goes out again.
+    /// Takes receipts (SEND_RECEIPT) in their order. Brokers confirm entries in the order in which they were written, so
+    /// each receipt is held against the oldest entry that has none:
     ///
-    /// Also while detached: receipts that follow a CLOSE_PRODUCER are real.
-    pub fn on_receipts(&mut self, run: &[Receipt], deferred: &mut Deferred) -> Result<(), ProtocolViolation> {
+    /// | receipt | how it comes about | effect |
+    /// | --- | --- | --- |
+    /// | for the oldest entry | the usual one; also for an entry written to an earlier connection | the entry is settled |
+    /// | for an earlier one, or nothing is in flight | the entry timed out, or was re-sent and is confirmed twice | counted |
+    /// | for a later one | the broker has lost an entry, or has invented one | the connection ends, and what is unanswered is written to the next one |
+    ///
+    /// Also while detached: receipts that follow a CLOSE_PRODUCER are valid.
+    ///
+    /// # Errors
+    /// A receipt for a later entry. What comes before it is settled.
+    pub fn on_receipts(&mut self, receipts: &[Receipt], deferred: &mut Deferred) -> Result<(), ProtocolViolation> {
         if self.is_finished() {
             return Ok(());
         }
-        if !run.is_empty() {
-            // Late ones too show that the connection is alive.
-            self.unanswered_frames = 0;
+        if !receipts.is_empty() {
+            // Stale ones too show that the connection is alive.
+            self.receipts.unanswered_entries = 0;
         }
         let mut result = Ok(());
-        for receipt in run {
-            let Some((oldest, head)) = self.in_flight.front() else {
-                self.stale_receipts += 1;
+        for receipt in receipts {
+            let Some((group, oldest)) = self.in_flight.front() else {
+                self.receipts.stale += 1;
                 continue;
             };
-            match fit(oldest.transmitted, head, receipt) {
+            match fit(group.transmitted, oldest, receipt) {
                 Fit::Settles => self.settle_stored(receipt, deferred),
-                Fit::Stale => self.stale_receipts += 1,
+                Fit::Stale => self.receipts.stale += 1,
                 Fit::Beyond => {
                     result = Err(ProtocolViolation::new(format!(
                         "a receipt for sequence ids {} to {} of producer {}, whose oldest unanswered ones are {} to {}",
-                        receipt.sequence_id, receipt.highest_sequence_id as i64, self.id, head.first, head.last
+                        receipt.sequence_id, receipt.highest_sequence_id as i64, self.id, oldest.first, oldest.last
                     )));
                     break;
                 }
             }
         }
-        if let Some((run, _)) = self.in_flight.front() {
-            run.outcomes.wake(deferred);
+        if let Some((group, _)) = self.in_flight.front() {
+            group.results.wake(deferred);
         }
         self.after_settling(deferred);
         self.advance_close(None, deferred);
         result
     }
 
-    /// Takes a refusal (SEND_ERROR). They overtake receipts, so the entry need not be the oldest; one of a batch goes
-    /// by its highest id.
+    /// Takes a refusal (SEND_ERROR). Refusals overtake receipts, so the entry need not be the oldest; one of a batch is
+    /// named by its highest id.
+    ///
+    /// | refusal | effect |
+    /// | --- | --- |
+    /// | `TopicTerminatedError` | the producer fails |
+    /// | `NotAllowedError` | the entry fails |
+    /// | `ChecksumError`, the kept bytes are intact, for the first time | attach afresh: the bytes were damaged on the way |
+    /// | `ChecksumError` for the second time, or the kept bytes are damaged | the entry fails: writing it again does not help |
+    /// | `ChecksumError`, no such entry | attach afresh |
+    /// | any other, attached | attach afresh: the broker has removed the producer, whether or not it says so otherwise |
+    /// | any other, not attached | none |
     pub fn on_send_error(
         &mut self,
         sequence_id: u64,
@@ -73,190 +120,172 @@ impl Producer {
         if self.is_finished() {
             return AfterNotification::Stay;
         }
-        let at = self.in_flight.find(|run, entry| run.transmitted && entry.covers(sequence_id));
+        let at = self.in_flight.find(|group, entry| group.transmitted && entry.is_named_by(sequence_id));
         match error.code {
             ServerCode::TOPIC_TERMINATED_ERROR => {
                 self.fail(Error::server(error, "a message"), deferred);
                 AfterNotification::Stay
             }
             ServerCode::NOT_ALLOWED_ERROR => {
-                self.refuse(at, error, now, deferred);
+                self.fail_refused(at, error, now, deferred);
                 AfterNotification::Stay
             }
             ServerCode::CHECKSUM_ERROR => {
-                let intact = at.and_then(|at| self.in_flight.frame(at)).is_some_and(|frame| is_intact(&frame));
+                let is_intact = at.and_then(|at| self.in_flight.frame(at)).is_some_and(|frame| is_intact(&frame));
                 match at.and_then(|at| self.in_flight.entry_mut(at)) {
-                    // Bytes that changed here cannot be mended by a re-send, and neither, it seems, can the way there
-                    // when it spoils the same frame twice.
-                    Some(entry) if entry.doubted || !intact => {
-                        self.refuse(at, error, now, deferred);
+                    Some(entry) if entry.checksum_refused || !is_intact => {
+                        self.fail_refused(at, error, now, deferred);
                         AfterNotification::Stay
                     }
                     Some(entry) => {
-                        entry.doubted = true;
+                        entry.checksum_refused = true;
                         AfterNotification::Reattach
                     }
                     None => AfterNotification::Reattach,
                 }
             }
-            // The broker has done away with the producer, though it may not say so in any other way.
-            _ if self.link == Link::Attached => AfterNotification::Reattach,
+            _ if self.is_attached() => AfterNotification::Reattach,
             _ => AfterNotification::Stay,
         }
     }
 
     /// Fails one entry with the broker's refusal.
-    fn refuse(&mut self, at: Option<usize>, error: ServerError, now: Now, deferred: &mut Deferred) {
+    fn fail_refused(&mut self, at: Option<usize>, error: ServerError, now: Now, deferred: &mut Deferred) {
         let Some(at) = at else { return };
         let error = Error::server(error, "a message").with_topic(&self.topic);
-        // Of an entry that goes out again, an earlier copy may be stored.
+        // Of an entry that was written to an earlier connection as well, that copy may be stored.
         let may_be_stored = self.in_flight.entry_mut(at).is_some_and(|entry| entry.resent);
-        self.settle_failed(at, SendError::new(error, may_be_stored), deferred);
+        self.settle_failed(at, error, may_be_stored, deferred);
         self.after_settling(deferred);
         self.advance_close(Some(now), deferred);
     }
 
-    /// Ends the sends of the oldest entry, which the broker has stored.
-    #[inline]
-    fn settle_stored(&mut self, receipt: &Receipt, deferred: &mut Deferred) {
-        let Some((entry, run)) = self.in_flight.take_front() else { return };
-        self.room.release(entry.messages, entry.size_bytes);
-        self.last_published = self.last_published.max(Some(entry.last));
-        let batch_size = if entry.messages > 1 { entry.messages } else { 0 };
-        let stored = Stored { ledger_id: receipt.ledger_id, entry_id: receipt.entry_id, batch_size };
-        if !run.callbacks.is_empty() {
-            call_back(run, &entry, &Ok(stored), deferred);
+    /// Whether so many entries went unanswered that the connection is to be replaced; says so once.
+    pub fn take_wants_reconnect(&mut self) -> bool {
+        let wants = self.receipts.unanswered_entries >= UNANSWERED_ENTRIES_MAX && self.is_attached();
+        if wants {
+            self.receipts.unanswered_entries = 0;
         }
-        run.outcomes.settle(entry.slot, Ok(stored));
-        if let Some(run) = self.in_flight.retire_front() {
-            self.retire(run, deferred);
-        }
-    }
-
-    /// Ends the sends of the entry at `at` with what went wrong.
-    pub(super) fn settle_failed(&mut self, at: usize, error: SendError, deferred: &mut Deferred) {
-        let error = if mutation!(SurelyNotStored) { SendError::new(error.error().clone(), false) } else { error };
-        let Some((entry, run)) = self.in_flight.take(at) else { return };
-        self.room.release(entry.messages, entry.size_bytes);
-        call_back(run, &entry, &Err(error.clone()), deferred);
-        run.outcomes.settle(entry.slot, Err(error.clone()));
-        run.outcomes.wake(deferred);
-        let number = run.number;
-        self.note_failure(entry.index, error.error());
-        if let Some(run) = self.in_flight.retire(number) {
-            self.retire(run, deferred);
-        }
-    }
-
-    /// Nothing is left of the run.
-    fn retire(&mut self, run: Run, deferred: &mut Deferred) {
-        run.outcomes.wake(deferred);
-        match run.frames {
-            Frames::Sealed(frames) => frames.for_each(|SealedEntry { frame, .. }| match run.kind {
-                Kind::Framed => self.spares.put_payload(frame.head),
-                Kind::Batch => self.spares.put_payload(frame.payload),
-                Kind::Alone => discard(frame.payload, &mut self.spent),
-            }),
-            Frames::Open(frames) => self.spares.put(frames),
-            Frames::Awaited => {}
-        }
-    }
-
-    /// To be called once some entries were settled.
-    pub(super) fn after_settling(&mut self, deferred: &mut Deferred) {
-        if !self.spent.is_empty() {
-            let spent = std::mem::take(&mut self.spent);
-            deferred.run(move || drop(spent));
-        }
-        if self.is_idle() {
-            self.spares.trim();
-        }
-        self.answer_flushes(deferred);
-        self.offer_room(deferred);
-        self.check_ledger();
-    }
-
-    /// A failure belongs to the first flush that waits for it, or, if there is none yet, to the next one.
-    fn note_failure(&mut self, index: u64, error: &Error) {
-        let failure = match self.flushes.iter_mut().find(|flush| flush.target > index) {
-            Some(flush) => &mut flush.failure,
-            None => &mut self.failure,
-        };
-        failure.get_or_insert_with(|| error.clone());
-    }
-
-    /// Flushes whose callers gave up make way, so that there are no more than callers; the failure that one of them
-    /// would have reported goes to the next.
-    pub(super) fn prune_flushes(&mut self) {
-        let mut failure = None;
-        self.flushes.retain_mut(|flush| {
-            if flush.reply.is_abandoned() {
-                failure = failure.take().or(flush.failure.take());
-                return false;
-            }
-            flush.failure = failure.take().or(flush.failure.take());
-            true
-        });
-        self.failure = failure.or(self.failure.take());
-    }
-
-    pub(super) fn answer_flushes(&mut self, deferred: &mut Deferred) {
-        if self.flushes.is_empty() {
-            return;
-        }
-        let unsettled = self.in_flight.front().map(|(_, entry)| entry.index);
-        let unsettled = unsettled.or_else(|| self.open.as_ref().map(|batch| batch.index)).unwrap_or(self.accepted);
-        while self.flushes.front().is_some_and(|flush| flush.target <= unsettled) {
-            let Some(flush) = self.flushes.pop_front() else { break };
-            flush.reply.answer(flush.failure.map_or(Ok(()), Err), deferred);
-        }
-        debug_assert!(
-            self.flushes.is_empty() || !matches!(self.life, Life::Finished(_)),
-            "nothing is unsettled once it is over"
-        );
+        wants
     }
 }
 
-/// Has the callbacks of one entry called, once no lock is held.
-fn call_back(run: &mut Run, entry: &Entry, result: &Result<Stored, SendError>, deferred: &mut Deferred) {
-    let outcomes = run.outcomes.clone();
-    let called = |(index, _): &(u32, _)| entry.messages > 1 || *index == entry.slot;
-    while let Some(at) = run.callbacks.iter().position(called) {
-        let Some((index, callback)) = run.callbacks.remove(at) else { break };
-        let result = result.clone().map(|stored| outcomes.id(index, stored));
+/// The end of sends.
+///
+/// An entry is settled exactly once: [`settle_stored`](Producer::settle_stored) for the oldest one, which the broker has
+/// stored, or [`settle_failed`](Producer::settle_failed) for any. Both do the same five things: take the entry out, give
+/// its capacity back, defer its callbacks, publish the result to its [`PendingSend`](super::PendingSend)s, and retire
+/// its group if it was the last one. Wakers are deferred later, and together: by the caller of `settle_stored`.
+///
+/// [`after_settling`](Producer::after_settling) follows once for all entries that were settled together.
+impl Producer {
+    /// Ends the sends of the oldest entry, which the broker has stored.
+    #[inline]
+    fn settle_stored(&mut self, receipt: &Receipt, deferred: &mut Deferred) {
+        let Some((entry, group)) = self.in_flight.take_front() else { return };
+        self.capacity.release(entry.messages, entry.size_bytes);
+        self.numbering.note_stored(entry.last);
+        let batch_size = if entry.messages > 1 { entry.messages } else { 0 };
+        let stored = Stored { ledger_id: receipt.ledger_id, entry_id: receipt.entry_id, batch_size };
+        if !group.callbacks.is_empty() {
+            defer_callbacks(group, &entry, &Ok(stored), deferred);
+        }
+        group.results.settle(entry.slot, Ok(stored));
+        if let Some(group) = self.in_flight.retire_front() {
+            self.retire(group, deferred);
+        }
+    }
+
+    /// Ends the sends of the entry at `at` with an error.
+    pub(super) fn settle_failed(&mut self, at: usize, error: Error, may_be_stored: bool, deferred: &mut Deferred) {
+        let Some((entry, group)) = self.in_flight.take(at) else { return };
+        let error = SendError::new(error, may_be_stored && !mutation!(SurelyNotStored));
+        self.capacity.release(entry.messages, entry.size_bytes);
+        defer_callbacks(group, &entry, &Err(error.clone()), deferred);
+        group.results.settle(entry.slot, Err(error.clone()));
+        group.results.wake(deferred);
+        let number = group.number;
+        self.flushes.note_failure(entry.index, error.error());
+        if let Some(group) = self.in_flight.retire(number) {
+            self.retire(group, deferred);
+        }
+    }
+
+    /// All entries of the group are settled: its buffer is used again, or its payload is dropped.
+    fn retire(&mut self, group: SendGroup, deferred: &mut Deferred) {
+        group.results.wake(deferred);
+        let (buffers, drops) = (&mut self.sealing.buffers, &mut self.sealing.drops);
+        match group.frames {
+            GroupFrames::Sealed(sealed) => sealed.for_each(|SealedEntry { frame, .. }| match group.kind {
+                GroupKind::Framed => buffers.put_payload(frame.head),
+                GroupKind::Batch => buffers.put_payload(frame.payload),
+                // It may be the application's own.
+                GroupKind::Single => drops.defer_drop(frame.payload),
+            }),
+            GroupFrames::Open(frames) => buffers.put(frames),
+            GroupFrames::AwaitingSeal => {}
+        }
+    }
+
+    /// What follows once some entries were settled.
+    pub(super) fn after_settling(&mut self, deferred: &mut Deferred) {
+        self.sealing.fire_drops(deferred);
+        if self.is_idle() {
+            self.sealing.buffers.trim();
+        }
+        self.answer_flushes(deferred);
+        self.capacity.offer(deferred);
+        self.check_capacity();
+    }
+}
+
+/// Defers the callbacks of one entry.
+fn defer_callbacks(
+    group: &mut SendGroup,
+    entry: &PendingEntry,
+    result: &Result<Stored, SendError>,
+    deferred: &mut Deferred,
+) {
+    let results = group.results.clone();
+    let is_of_entry = |(slot, _): &(u32, _)| entry.messages > 1 || *slot == entry.slot;
+    while let Some(at) = group.callbacks.iter().position(is_of_entry) {
+        let Some((slot, callback)) = group.callbacks.remove(at) else { break };
+        let result = result.clone().map(|stored| results.id(slot, stored));
         deferred.run(move || callback(result));
     }
 }
 
-impl Entry {
-    /// Whether a broker that names this id means this entry.
-    fn covers(&self, sequence_id: u64) -> bool {
-        sequence_id == self.first || sequence_id == self.last
-    }
-}
-
+/// What `receipt` is for, given the oldest entry without one, and whether that was written to any connection.
+///
+/// | sequence id of the receipt | its highest id | receipt is |
+/// | --- | --- | --- |
+/// | below the lowest of the entry | any | stale |
+/// | the lowest or the highest: some brokers name a batch by its last id | none | for it |
+/// | the lowest or the highest | the highest of the entry | for it |
+/// | the lowest or the highest | another | beyond |
+/// | any other, or the entry was never written | any | beyond |
+///
+/// Brokers write -1 or 0, or nothing at all, for "none": what is not above the sequence id names no other.
 #[inline]
-fn fit(transmitted: bool, head: &Entry, receipt: &Receipt) -> Fit {
+fn fit(transmitted: bool, oldest: &PendingEntry, receipt: &Receipt) -> Fit {
     let id = receipt.sequence_id;
-    if id < head.first {
+    if id < oldest.first {
         return Fit::Stale;
     }
-    // Never handed to any connection: it cannot be meant.
-    if !transmitted || !head.covers(id) {
+    if !transmitted || !oldest.is_named_by(id) {
         return Fit::Beyond;
     }
-    // Brokers write -1 or 0, or nothing at all, for "none". Some name a batch by its last id.
     let highest = receipt.highest_sequence_id as i64;
-    let named = i64::try_from(id).is_ok_and(|id| highest > id);
-    if named && receipt.highest_sequence_id != head.last { Fit::Beyond } else { Fit::Settles }
+    let is_named = i64::try_from(id).is_ok_and(|id| highest > id);
+    if is_named && receipt.highest_sequence_id != oldest.last { Fit::Beyond } else { Fit::Settles }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn entry(first: u64, last: u64) -> Entry {
-        Entry { last, ..Entry::new(first, 0, 0, 0) }
+    fn entry(first: u64, last: u64) -> PendingEntry {
+        PendingEntry { last, ..PendingEntry::new(first, 0, 0, 0) }
     }
 
     fn receipt(sequence_id: u64, highest_sequence_id: i64) -> Receipt {
@@ -294,6 +323,6 @@ mod tests {
                 "{first}..{last} {id} {highest}"
             );
         }
-        assert_eq!(fit(false, &entry(5, 5), &receipt(5, -1)), Fit::Beyond, "never sent");
+        assert_eq!(fit(false, &entry(5, 5), &receipt(5, -1)), Fit::Beyond, "never written");
     }
 }

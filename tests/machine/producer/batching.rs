@@ -25,11 +25,11 @@ fn batches_are_closed_by_count_and_by_bytes() {
 fn an_idle_connection_takes_the_batch_at_once_and_a_busy_one_lets_it_grow() {
     let mut rig = Rig::attached(ProducerConfig::default());
     let _ = rig.push("a");
-    let job = rig.producer.take_seal(rig.now).expect("nothing is before it");
+    let job = rig.producer.take_job(rig.now).expect("nothing is before it");
     let _ = (rig.push("b"), rig.push("c"));
-    assert!(rig.producer.take_seal(rig.now).is_none(), "the first is not out yet");
+    assert!(rig.producer.take_job(rig.now).is_none(), "the first is not out yet");
     rig.put(job);
-    assert!(rig.producer.take_seal(rig.now).is_none(), "it is sealed and not out yet");
+    assert!(rig.producer.take_job(rig.now).is_none(), "it is sealed and not out yet");
     assert_eq!(sizes(&rig.turn()), [1, 2]);
 }
 
@@ -98,7 +98,7 @@ fn seal_jobs_may_come_back_in_any_order() {
     for at in 0..6 {
         let _ = rig.push(format!("{at}"));
     }
-    let mut jobs: Vec<_> = std::iter::from_fn(|| rig.producer.take_full_seal(|| rig.now)).collect();
+    let mut jobs: Vec<_> = std::iter::from_fn(|| rig.producer.take_closed_job(|| rig.now)).collect();
     assert_eq!(jobs.len(), 3);
     rig.put(jobs.remove(2));
     assert!(rig.turn().is_empty(), "nothing overtakes");
@@ -132,7 +132,7 @@ fn batches_and_single_messages_are_compressed_where_it_helps() {
         let _ = rig.producer.push(Message::new(vec![7; 10_000]), None, || now).expect("room");
         let _ = rig.producer.push(Message::new("short"), None, || now).expect("room");
         let mut tx = TxBuf::new();
-        while let Some(job) = rig.producer.take_seal(rig.now) {
+        while let Some(job) = rig.producer.take_job(rig.now) {
             rig.put(job);
         }
         let mut asks = Vec::new();

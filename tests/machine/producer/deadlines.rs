@@ -65,7 +65,7 @@ fn without_a_send_timeout_nothing_is_overdue() {
 fn what_times_out_while_it_is_sealed_is_gone() {
     let mut rig = Rig::attached(ProducerConfig::default());
     let send = rig.push("a");
-    let job = rig.producer.take_seal(rig.now).expect("a batch");
+    let job = rig.producer.take_job(rig.now).expect("a batch");
     rig.pass(30 * SECOND);
     assert_eq!(failure(&send), (ErrorKind::TimedOut, false));
     rig.put(job);

@@ -69,8 +69,8 @@ fn callbacks_run_without_the_lock_and_may_send() {
     let mut deferred = Deferred::new();
     endpoint.with(&mut deferred, |producer, deferred| {
         let _ = producer.push("first".into(), Some(callback), || now).expect("room");
-        let job = producer.take_seal(now).expect("its time and sum are missing");
-        producer.put_sealed(job.run(), now, deferred);
+        let job = producer.take_job(now).expect("its time and sum are missing");
+        producer.put_job(job.run(), now, deferred);
         let (mut tx, mut asks) = (TxBuf::new(), Vec::new());
         let _ = producer.poll_transmit(&mut Outbox::new(&mut tx, usize::MAX, &mut asks), now);
         let receipt = Receipt { producer_id: 1, sequence_id: 0, highest_sequence_id: 0, ledger_id: 1, entry_id: 17 };
@@ -114,8 +114,8 @@ fn a_payload_that_stayed_alone_in_its_batch_is_dropped_without_the_lock() {
         producer.open_request(now);
         producer.on_attached(&opened, &peer, now, deferred);
         let _ = producer.push(message, None, || now).expect("room");
-        let job = producer.take_seal(now).expect("a batch of one");
-        producer.put_sealed(job.run(), now, deferred);
+        let job = producer.take_job(now).expect("a batch of one");
+        producer.put_job(job.run(), now, deferred);
         let (mut tx, mut asks) = (TxBuf::new(), Vec::new());
         let _ = producer.poll_transmit(&mut Outbox::new(&mut tx, usize::MAX, &mut asks), now);
         drop(tx);
@@ -161,7 +161,7 @@ fn close_sends_the_rest_then_closes_at_the_broker() {
     assert!(matches!(&rig.asked[0].1, Command::CloseProducer(close) if close.producer_id == 7));
     assert!(poll_reply(&mut reply).is_none());
     let stray = Op { kind: OpKind::Close, number: 99 };
-    rig.producer.on_answer(stray, success(), rig.now, &mut Deferred::new());
+    rig.producer.on_response(stray, success(), rig.now, &mut Deferred::new());
     assert!(!rig.producer.is_finished());
     let mut second = rig.close();
     rig.answer_close(success());

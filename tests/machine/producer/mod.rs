@@ -16,7 +16,7 @@ use pulsar_native::machine::connection::peer::{PeerInfo, RequestError};
 use pulsar_native::machine::endpoint::machine::AfterNotification;
 use pulsar_native::machine::endpoint::outbox::{More, Op, OpKind, Outbox};
 use pulsar_native::machine::producer::{
-    Message, PendingSend, Producer, ProducerConfig, ProducerCreated, PushError, RoomTicket, SealJob,
+    CapacityWaiter, Message, PendingSend, Producer, ProducerConfig, ProducerCreated, PushError, SealJob,
 };
 use pulsar_native::machine::{Deferred, Endpoint, EndpointId, Now, ReadyList, Reply};
 use pulsar_native::pb;
@@ -134,7 +134,7 @@ impl Rig {
     fn turn(&mut self) -> Vec<Sent> {
         let mut tx = TxBuf::new();
         for _ in 0..10_000 {
-            while let Some(job) = self.producer.take_seal(self.now) {
+            while let Some(job) = self.producer.take_job(self.now) {
                 self.put(job);
             }
             let mut out = Outbox::new(&mut tx, 1, &mut self.asked);
@@ -146,7 +146,7 @@ impl Rig {
     }
 
     fn put(&mut self, job: SealJob) {
-        self.producer.put_sealed(job.run(), self.now, &mut Deferred::new());
+        self.producer.put_job(job.run(), self.now, &mut Deferred::new());
     }
 
     fn receipt(&mut self, sequence_id: u64) -> Receipt {
@@ -171,7 +171,7 @@ impl Rig {
 
     fn flush(&mut self) -> Reply<()> {
         let (to, reply) = Reply::pair();
-        self.producer.flush(to, self.now, &mut Deferred::new());
+        self.producer.flush(to, &mut Deferred::new());
         reply
     }
 
@@ -183,7 +183,7 @@ impl Rig {
 
     fn answer_close(&mut self, result: Result<Box<Command>, RequestError>) {
         let (op, _) = self.asked.pop().expect("a close was asked");
-        self.producer.on_answer(op, result, self.now, &mut Deferred::new());
+        self.producer.on_response(op, result, self.now, &mut Deferred::new());
     }
 
     fn assert_empty(&self) {
@@ -282,14 +282,14 @@ impl Wake for Count {
 
 /// A task that waits for room.
 struct Waiter {
-    ticket: RoomTicket,
+    ticket: CapacityWaiter,
     message: Option<Message>,
     count: Arc<Count>,
 }
 
 impl Waiter {
     fn new(text: &str) -> Self {
-        Self { ticket: RoomTicket::new(), message: Some(text.into()), count: Arc::default() }
+        Self { ticket: CapacityWaiter::new(), message: Some(text.into()), count: Arc::default() }
     }
 
     fn poll(&mut self, rig: &mut Rig) -> Poll<Result<PendingSend, SendError>> {
@@ -304,7 +304,7 @@ impl Waiter {
     }
 
     fn give_up(&mut self, rig: &mut Rig) {
-        rig.producer.leave(&mut self.ticket, &mut Deferred::new());
+        rig.producer.stop_waiting(&mut self.ticket, &mut Deferred::new());
     }
 }
 

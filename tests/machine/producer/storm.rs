@@ -36,7 +36,7 @@ fn storm(seed: u64) {
                     sends.push(send);
                 }
             }
-            4 => jobs.extend(rig.producer.take_full_seal(|| rig.now)),
+            4 => jobs.extend(rig.producer.take_closed_job(|| rig.now)),
             5 if !jobs.is_empty() => {
                 let job = jobs.remove(random.below(jobs.len() as u64) as usize);
                 rig.put(job);

@@ -1,0 +1,172 @@
+//! Opening the producer at a broker (PRODUCER), attach and detach.
+
+use std::time::Instant;
+
+use super::Producer;
+use super::pipeline::SealContext;
+use crate::error::Error;
+use crate::machine::connection::peer::PeerInfo;
+use crate::machine::{Deferred, Now, ReplyTo};
+use crate::pb;
+
+/// What the broker said when the producer was opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProducerCreated {
+    /// Its name: the one asked for, or the one the broker made.
+    pub name: String,
+    /// The highest sequence id stored under that name where deduplication is on, else -1.
+    pub last_sequence_id: i64,
+}
+
+/// Whether a broker has the producer.
+///
+/// ```text
+///            open_request            on_attached
+///  Detached --------------> Opening -------------> Attached
+///     ^                        |                      |
+///     +------------------------+----------------------+
+///                   on_detached, or the end
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum AttachPhase {
+    Detached,
+    Opening,
+    Attached,
+}
+
+/// The attachment to a broker, and what is kept from one to the next.
+#[derive(Debug)]
+pub(super) struct AttachState {
+    phase: AttachPhase,
+    /// How many PRODUCER requests were made, which is the `epoch` of the next one: the broker ignores those of an older
+    /// one.
+    next_epoch: u64,
+    /// From the last PRODUCER_SUCCESS: shows the broker that this producer is the one that had exclusive access.
+    topic_epoch: Option<u64>,
+    /// Waits for the first attach.
+    created: Option<ReplyTo<ProducerCreated>>,
+    /// When the first attach is overdue. `None` once it has come, and while the broker has the producer queued for
+    /// exclusive access.
+    creation_deadline: Option<Instant>,
+}
+
+impl AttachState {
+    pub(super) fn new(created: ReplyTo<ProducerCreated>, creation_deadline: Option<Instant>) -> Self {
+        Self {
+            phase: AttachPhase::Detached,
+            next_epoch: 0,
+            topic_epoch: None,
+            created: Some(created),
+            creation_deadline,
+        }
+    }
+
+    pub(super) fn phase(&self) -> AttachPhase {
+        self.phase
+    }
+
+    /// Whether a PRODUCER request was ever made, so that a broker may know the producer.
+    pub(super) fn was_requested(&self) -> bool {
+        self.next_epoch > 0
+    }
+
+    pub(super) fn creation_deadline(&self) -> Option<Instant> {
+        self.creation_deadline
+    }
+
+    /// The producer is finished: answers a creation that still waits with `error`.
+    pub(super) fn end(&mut self, error: &Error, deferred: &mut Deferred) {
+        self.phase = AttachPhase::Detached;
+        self.creation_deadline = None;
+        if let Some(created) = self.created.take() {
+            created.answer(Err(error.clone()), deferred);
+        }
+    }
+}
+
+impl Producer {
+    /// The PRODUCER that opens it; the session sets its `request_id`. Counts `epoch` up, and from the second on sends
+    /// the name and the topic epoch that the broker gave.
+    pub fn open_request(&mut self, _now: Now) -> pb::CommandProducer {
+        debug_assert!(!self.is_attached(), "an attached producer is not opened");
+        self.attach.phase = AttachPhase::Opening;
+        let epoch = self.attach.next_epoch;
+        self.attach.next_epoch += 1;
+        let pair = |(key, value): &(String, String)| pb::KeyValue { key: key.clone(), value: value.clone() };
+        pb::CommandProducer {
+            topic: self.topic.to_string(),
+            producer_id: self.id.0,
+            producer_name: self.name().map(str::to_owned),
+            metadata: self.config.properties.iter().map(pair).collect(),
+            epoch: Some(epoch),
+            user_provided_producer_name: Some(self.config.name.is_some()),
+            producer_access_mode: Some(self.config.access_mode.to_wire().into()),
+            topic_epoch: self.attach.topic_epoch,
+            ..Default::default()
+        }
+    }
+
+    /// The broker has opened the producer: everything that has no receipt yet is written to it, with the same bytes as
+    /// before.
+    pub fn on_attached(
+        &mut self,
+        opened: &pb::CommandProducerSuccess,
+        peer: &PeerInfo,
+        now: Now,
+        deferred: &mut Deferred,
+    ) {
+        if self.is_finished() {
+            return;
+        }
+        self.attach.phase = AttachPhase::Attached;
+        self.attach.creation_deadline = None;
+        self.attach.topic_epoch = opened.topic_epoch.or(self.attach.topic_epoch);
+        self.dirty = true;
+        self.lifecycle.on_attached();
+        self.receipts.on_attached();
+        let is_first = self.start_framing(opened, peer);
+        if is_first {
+            // Only the first answer says where to start: a repeated one says -1.
+            self.start_numbering(opened.last_sequence_id.unwrap_or(-1));
+        } else {
+            self.fail_too_large(peer.max_message_size, deferred);
+        }
+        if let Some(created) = self.attach.created.take() {
+            let last_sequence_id = opened.last_sequence_id.unwrap_or(-1);
+            created.answer(Ok(ProducerCreated { name: opened.producer_name.clone(), last_sequence_id }), deferred);
+        }
+        self.advance_close(Some(now), deferred);
+    }
+
+    /// Sets what the frames from now on have in common; whether this is the first time. The name stays for life.
+    fn start_framing(&mut self, opened: &pb::CommandProducerSuccess, peer: &PeerInfo) -> bool {
+        let name = self.sealing.producer_name().cloned();
+        let is_first = name.is_none();
+        self.sealing.start(SealContext {
+            producer_id: self.id.0,
+            producer_name: name.unwrap_or_else(|| opened.producer_name.as_str().into()),
+            schema_version: opened.schema_version.clone().filter(|version| !version.is_empty()),
+            compression: self.config.compression,
+            max_message_size: Some(peer.max_message_size),
+        });
+        is_first
+    }
+
+    /// The broker has queued the producer for exclusive access (`producer_ready = false`): there is no time limit for
+    /// its creation any more, and another answer follows when it has the topic.
+    pub fn on_queued(&mut self) {
+        self.attach.creation_deadline = None;
+    }
+
+    /// No broker has the producer any more, or none opened it. Does nothing if that is known.
+    pub fn on_detached(&mut self, now: Now, deferred: &mut Deferred) {
+        if self.attach.phase == AttachPhase::Detached {
+            return;
+        }
+        self.attach.phase = AttachPhase::Detached;
+        self.dirty = true;
+        self.in_flight.rewind();
+        self.lifecycle.on_detached();
+        self.advance_close(Some(now), deferred);
+    }
+}

@@ -1,0 +1,217 @@
+//! Messages that go out as one entry: the first stage of the pipeline, which begins while the batch is open.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+
+use super::OPEN_MAX;
+use super::buffers::{BufferPool, DeferredDrops};
+use super::message::Message;
+use super::results::{SendCallback, SendResults};
+use super::send_deadline::SendDeadline;
+use crate::machine::Now;
+use crate::wire::batch::{put_plain_record, put_record};
+
+/// The messages of one entry.
+///
+/// | messages | kept as |
+/// | --- | --- |
+/// | one | itself: it goes out as a single message, not as a batch of one |
+/// | several, numbered | the records of a batch, written as each message comes |
+/// | several, accepted before the first attach | themselves: a record holds the sequence id |
+#[derive(Debug, Default)]
+pub(super) struct EntryContent {
+    /// Messages that are not records yet: the first one, and those behind it.
+    first: Option<Message>,
+    more: Vec<Message>,
+    records: BytesMut,
+    count: u32,
+    payload_bytes: usize,
+    record_bytes_max: usize,
+    /// Keys of the first message, once it is a record: the metadata of a batch repeats them.
+    pub(super) key: Option<String>,
+    pub(super) key_b64: bool,
+    pub(super) ordering_key: Option<Bytes>,
+    pub(super) publish_time_ms: u64,
+}
+
+impl EntryContent {
+    pub(super) fn new(now: Now) -> Self {
+        Self { publish_time_ms: now.wall_ms, ..Self::default() }
+    }
+
+    /// Messages in it.
+    pub(super) fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// [`count`](Self::count), as the protocol has it.
+    pub(super) fn count_i32(&self) -> i32 {
+        i32::try_from(self.count).unwrap_or(i32::MAX)
+    }
+
+    /// The payloads of its messages, bytes.
+    pub(super) fn payload_bytes(&self) -> usize {
+        self.payload_bytes
+    }
+
+    /// What is written as records, bytes.
+    pub(super) fn records_bytes(&self) -> usize {
+        self.records.len()
+    }
+
+    /// At least what the records of all its messages take, bytes.
+    pub(super) fn record_bytes_max(&self) -> usize {
+        self.record_bytes_max
+    }
+
+    /// Adds a message, of which it takes what it needs. Only numbered messages can become records.
+    #[inline(always)]
+    pub(super) fn add(
+        &mut self,
+        message: &mut Message,
+        size_bytes: usize,
+        is_numbered: bool,
+        buffers: &mut BufferPool,
+        drops: &mut DeferredDrops,
+    ) {
+        self.payload_bytes += message.payload.len();
+        self.record_bytes_max += message.record_bytes_max(size_bytes);
+        self.count += 1;
+        if self.count == 1 {
+            self.first = Some(std::mem::take(message));
+        } else if is_numbered {
+            // The second message turns both into records; what was held before the first attach follows the same way.
+            if self.records.is_empty() {
+                self.records = buffers.take();
+                self.write_held(drops);
+            }
+            self.write_record(message);
+        } else {
+            self.more.push(std::mem::take(message));
+        }
+    }
+
+    /// The messages that are not records yet.
+    pub(super) fn held_mut(&mut self) -> impl Iterator<Item = &mut Message> {
+        self.first.iter_mut().chain(&mut self.more)
+    }
+
+    fn write_held(&mut self, drops: &mut DeferredDrops) {
+        if let Some(mut first) = self.first.take() {
+            self.key_b64 = first.extras().key_b64;
+            self.write_record(&first);
+            (self.key, self.ordering_key) = first.take_keys();
+            drops.defer_drop(first.payload);
+        }
+        for mut message in std::mem::take(&mut self.more) {
+            self.write_record(&message);
+            drops.defer_drop_of_message(&mut message);
+        }
+    }
+
+    /// Fast for a message that has no more than payload and sequence id.
+    #[inline(always)]
+    fn write_record(&mut self, message: &Message) {
+        match message.id().filter(|_| !message.has_extras()) {
+            Some(sequence_id) => put_plain_record(&mut self.records, sequence_id, &message.payload),
+            None => put_record(&mut self.records, &message.single(), &message.payload),
+        }
+    }
+
+    /// Drops the messages: they will not be sent.
+    pub(super) fn discard(mut self, drops: &mut DeferredDrops) {
+        let held = self.first.take().into_iter().chain(std::mem::take(&mut self.more));
+        for mut message in held {
+            drops.defer_drop_of_message(&mut message);
+        }
+        if let Some(key) = self.ordering_key.take() {
+            drops.defer_drop(key);
+        }
+    }
+
+    /// The only message, if it is one: then the entry is not a batch.
+    pub(super) fn single(&self) -> Option<&Message> {
+        self.first.as_ref().filter(|_| self.count == 1)
+    }
+
+    /// The payload of the only message, if it is one.
+    pub(super) fn take_single_payload(&mut self) -> Option<Bytes> {
+        let single = self.first.as_mut().filter(|_| self.count == 1)?;
+        Some(std::mem::take(&mut single.payload))
+    }
+
+    /// The records of all messages. No lock may be held, because messages are dropped.
+    pub(super) fn take_records(&mut self) -> BytesMut {
+        self.write_held(&mut DeferredDrops::default());
+        std::mem::take(&mut self.records)
+    }
+}
+
+/// The batch that takes more messages.
+pub(super) struct OpenBatch {
+    pub(super) content: EntryContent,
+    /// Sequence ids, lowest and highest.
+    pub(super) first: u64,
+    pub(super) last: u64,
+    /// Index of the first message.
+    pub(super) index: u64,
+    /// What its messages count against `max_pending_bytes`.
+    pub(super) size_bytes: usize,
+    pub(super) results: Arc<SendResults>,
+    /// By the place of the message in the batch.
+    pub(super) callbacks: VecDeque<(u32, SendCallback)>,
+    pub(super) opened: Now,
+    /// When its messages are overdue: the deadline of the first.
+    pub(super) deadline: Option<Instant>,
+    /// Whether the first message has waited for capacity, so that the deadline is not `opened` and a whole send timeout.
+    pub(super) has_own_deadline: bool,
+}
+
+impl OpenBatch {
+    pub(super) fn new(
+        first: u64,
+        index: u64,
+        partition: i32,
+        deadline: Option<Instant>,
+        has_own_deadline: bool,
+        now: Now,
+    ) -> Self {
+        Self {
+            content: EntryContent::new(now),
+            first,
+            last: first,
+            index,
+            size_bytes: 0,
+            results: SendResults::for_batch(partition),
+            callbacks: VecDeque::new(),
+            opened: now,
+            deadline,
+            has_own_deadline,
+        }
+    }
+
+    /// Whether a message may join as far as its deadline goes. Of a message that did not wait for capacity it counts
+    /// from when the batch was opened, at most [`OPEN_MAX`] or the publish delay ago.
+    #[inline]
+    pub(super) fn takes(&self, deadline: SendDeadline) -> bool {
+        match deadline {
+            SendDeadline::FromFirstPoll => !self.has_own_deadline,
+            own => own.is_near(self.deadline),
+        }
+    }
+
+    /// Whether it has waited for more messages for as long as it should, `batching_max_publish_delay`.
+    pub(super) fn is_due(&self, publish_delay: Duration, now: Now) -> bool {
+        publish_delay.is_zero() || self.opened.at.checked_add(publish_delay).is_none_or(|due| due <= now.at)
+    }
+
+    /// When it is closed, whether or not it can be sent. Without a publish delay an attached producer closes it as soon
+    /// as it can be written; what keeps it open is a connection that takes no more, or that there is none.
+    pub(super) fn closes_at(&self, publish_delay: Duration, is_attached: bool) -> Option<Instant> {
+        let waits_for_messages = is_attached && !publish_delay.is_zero();
+        self.opened.at.checked_add(if waits_for_messages { publish_delay } else { OPEN_MAX.max(publish_delay) })
+    }
+}

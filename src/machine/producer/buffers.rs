@@ -1,0 +1,124 @@
+//! Buffers that are used again, and payloads whose drop has to wait until no lock is held.
+
+use bytes::{Bytes, BytesMut};
+
+use super::message::Message;
+
+/// Capacity of the first buffer for the records of a batch, bytes. Later ones are sized by the batches before them.
+const BUFFER_BYTES_MIN: usize = 1024;
+
+/// The most that one producer keeps in buffers for further batches, bytes.
+const POOL_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// The same while nothing is pending, bytes.
+const POOL_IDLE_BYTES_MAX: usize = 1024 * 1024;
+
+/// Buffers for records and framed groups, used again once their batch is stored: a fresh one of this size costs page
+/// faults each time.
+#[derive(Debug, Default)]
+pub(super) struct BufferPool {
+    buffers: Vec<BytesMut>,
+    /// The capacity of all of them.
+    held_bytes: usize,
+    /// What a batch is expected to take.
+    expected_bytes: usize,
+}
+
+impl BufferPool {
+    /// An empty buffer with capacity for as much as batches take.
+    pub(super) fn take(&mut self) -> BytesMut {
+        let mut buffer = self.buffers.pop().unwrap_or_default();
+        self.held_bytes -= buffer.capacity();
+        buffer.reserve(self.expected_bytes.max(BUFFER_BYTES_MIN));
+        buffer
+    }
+
+    /// Keeps a buffer, if the pool is not full.
+    pub(super) fn put(&mut self, mut buffer: BytesMut) {
+        buffer.clear();
+        let held_bytes = self.held_bytes + buffer.capacity();
+        if buffer.capacity() > 0 && held_bytes <= POOL_BYTES_MAX {
+            self.held_bytes = held_bytes;
+            self.buffers.push(buffer);
+        }
+    }
+
+    /// Keeps the buffer of a payload that is not needed any more. While something else refers to it, such as bytes not
+    /// yet written, it is just dropped; it is never the application's.
+    pub(super) fn put_payload(&mut self, payload: Bytes) {
+        if let Ok(buffer) = payload.try_into_mut() {
+            self.put(buffer);
+        }
+    }
+
+    /// Gives back what a burst took: nothing is pending.
+    pub(super) fn trim(&mut self) {
+        while self.held_bytes > POOL_IDLE_BYTES_MAX {
+            let Some(buffer) = self.buffers.pop() else { break };
+            self.held_bytes -= buffer.capacity();
+        }
+    }
+
+    /// Learns the size of a batch that was closed. The next one is expected to be a little larger than the large ones
+    /// among the last, so that its buffer need not grow at the end.
+    pub(super) fn learn(&mut self, records_bytes: usize) {
+        let decayed = self.expected_bytes - self.expected_bytes / 8;
+        self.expected_bytes = decayed.max(records_bytes + records_bytes / 16);
+    }
+}
+
+/// Payloads and keys that are not needed any more, and whose drop may run code of the application's
+/// (`Bytes::from_owner`): they are dropped once no lock is held.
+#[derive(Debug, Default)]
+pub(super) struct DeferredDrops(Vec<Bytes>);
+
+impl DeferredDrops {
+    /// Drops `payload` now if that can only free memory, else later.
+    pub(super) fn defer_drop(&mut self, payload: Bytes) {
+        if !payload.is_empty() && !payload.is_unique() {
+            self.0.push(payload);
+        }
+    }
+
+    /// The same for all of a message whose drop may run code of the application's.
+    pub(super) fn defer_drop_of_message(&mut self, message: &mut Message) {
+        self.defer_drop(std::mem::take(&mut message.payload));
+        if let (_, Some(key)) = message.take_keys() {
+            self.defer_drop(key);
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Drops them all; no lock is held. What is left is an empty list with its capacity.
+    pub(super) fn drop_all(&mut self) {
+        self.0.clear();
+    }
+
+    /// Takes back a list from a job, for its capacity.
+    pub(super) fn reuse(&mut self, other: Self) {
+        if self.0.capacity() == 0 {
+            self.0 = other.0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pool_is_bounded_and_a_burst_is_given_back() {
+        let mut pool = BufferPool::default();
+        for _ in 0..100 {
+            pool.put(BytesMut::with_capacity(128 * 1024));
+        }
+        assert_eq!(pool.held_bytes, POOL_BYTES_MAX);
+        pool.trim();
+        assert_eq!(pool.held_bytes, POOL_IDLE_BYTES_MAX);
+        let held: usize = pool.buffers.iter().map(BytesMut::capacity).sum();
+        assert_eq!(held, pool.held_bytes);
+    }
+}

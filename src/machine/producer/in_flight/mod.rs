@@ -1,0 +1,325 @@
+//! Entries between acceptance and receipt, in the order of the wire.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use bytes::BytesMut;
+
+use super::group::{GroupFrames, GroupKind, PendingEntry, SendGroup};
+use super::one_or_more::OneOrMore;
+use super::pipeline::SealedEntry;
+use crate::machine::Now;
+use crate::wire::tx::{SealedFrame, TxBuf};
+
+/// The queue of entries, and the send cursor in it.
+///
+/// ```text
+///  receipt              cursor                     open group, or open batch
+///     v                   v                            v
+///   [ sent ... sent | sealed ... sealed | to seal ... ] [ ... ]
+/// ```
+///
+/// The cursor stands behind what was written to the present connection: `sent_groups` groups, of which
+/// `sent_entries` entries are not settled. Groups are written whole, so it never stands inside one.
+///
+/// | event | cursor |
+/// | --- | --- |
+/// | the next group is written | moves behind it, with all its unsettled entries |
+/// | an entry before it is settled | one entry fewer |
+/// | a group before it is retired | one group fewer |
+/// | an entry or group behind it is settled or retired: overdue, failed, or confirmed late on an earlier connection | stays |
+/// | the connection is gone | moves to the start; the entries before it are marked as resent |
+#[derive(Default)]
+pub(super) struct InFlight {
+    /// Of all groups, one behind the other.
+    entries: VecDeque<PendingEntry>,
+    /// By their numbers and indexes, which grow. A group stays until all its entries are settled.
+    groups: VecDeque<SendGroup>,
+    sent_groups: usize,
+    sent_entries: usize,
+    next_number: u64,
+    /// How many groups are not polled yet; they are among the last.
+    unpolled: usize,
+}
+
+/// Acceptance.
+impl InFlight {
+    pub(super) fn next_number(&mut self) -> u64 {
+        let number = self.next_number;
+        self.next_number += 1;
+        number
+    }
+
+    /// Adds a group of one entry.
+    pub(super) fn push(&mut self, group: SendGroup, entry: PendingEntry) {
+        self.open(group);
+        self.join(entry);
+    }
+
+    /// Adds a group, whose first entry is to [`join`](Self::join) at once.
+    pub(super) fn open(&mut self, group: SendGroup) {
+        debug_assert!(self.groups.back().is_none_or(|last| last.number < group.number), "numbers grow");
+        self.unpolled += usize::from(group.polled.is_none());
+        self.groups.push_back(group);
+    }
+
+    /// The group that takes more messages, with its frames.
+    #[inline]
+    pub(super) fn open_group(&mut self) -> Option<&mut SendGroup> {
+        self.groups.back_mut().filter(|group| group.is_open())
+    }
+
+    pub(super) fn has_open_group(&self) -> bool {
+        self.groups.back().is_some_and(SendGroup::is_open)
+    }
+
+    /// Adds an entry to the last group.
+    #[inline]
+    pub(super) fn join(&mut self, entry: PendingEntry) {
+        if let Some(group) = self.groups.back_mut() {
+            group.unsettled += 1;
+            self.entries.push_back(entry);
+        }
+    }
+
+    /// Closes the open group, if there is one: its number, and its frames for a job.
+    pub(super) fn close_group(&mut self) -> Option<(u64, BytesMut)> {
+        let group = self.open_group()?;
+        match std::mem::replace(&mut group.frames, GroupFrames::AwaitingSeal) {
+            GroupFrames::Open(frames) => Some((group.number, frames)),
+            GroupFrames::AwaitingSeal | GroupFrames::Sealed(_) => None,
+        }
+    }
+
+    /// Whether a group was added since [`note_first_poll`](Self::note_first_poll).
+    #[inline]
+    pub(super) fn has_unpolled(&self) -> bool {
+        self.unpolled > 0
+    }
+
+    /// Sets deadline and publish time of the groups that have none yet.
+    pub(super) fn note_first_poll(&mut self, now: Now, deadline: Option<Instant>) {
+        let unpolled = self.groups.iter_mut().rev().filter(|group| group.polled.is_none());
+        for group in unpolled.take(self.unpolled) {
+            group.polled = Some(now);
+            if !group.has_own_deadline {
+                group.deadline = deadline;
+            }
+        }
+        self.unpolled = 0;
+    }
+}
+
+/// Access.
+impl InFlight {
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The oldest entry, and its group.
+    #[inline]
+    pub(super) fn front(&self) -> Option<(&SendGroup, &PendingEntry)> {
+        Some((self.groups.front()?, self.entries.front()?))
+    }
+
+    pub(super) fn groups(&self) -> impl ExactSizeIterator<Item = &SendGroup> {
+        self.groups.iter()
+    }
+
+    pub(super) fn entries(&self) -> impl ExactSizeIterator<Item = &PendingEntry> {
+        self.entries.iter()
+    }
+
+    fn position(&self, number: u64) -> Option<usize> {
+        self.groups.binary_search_by_key(&number, |group| group.number).ok()
+    }
+
+    /// Where the entries of the group at `position` start.
+    fn offset(&self, position: usize) -> usize {
+        let index = self.groups[position].index;
+        self.entries.partition_point(|entry| entry.index < index)
+    }
+
+    pub(super) fn group(&self, number: u64) -> Option<&SendGroup> {
+        self.position(number).map(|position| &self.groups[position])
+    }
+
+    /// The place of the first entry of a group.
+    pub(super) fn first_entry_of(&self, number: u64) -> Option<usize> {
+        self.position(number).map(|position| self.offset(position))
+    }
+
+    pub(super) fn entry_mut(&mut self, at: usize) -> Option<&mut PendingEntry> {
+        self.entries.get_mut(at)
+    }
+
+    /// The place of the first entry that `is_wanted`.
+    pub(super) fn find(&self, is_wanted: impl Fn(&SendGroup, &PendingEntry) -> bool) -> Option<usize> {
+        let groups = self.groups.iter().flat_map(|group| std::iter::repeat_n(group, group.unsettled));
+        groups.zip(&self.entries).position(|(group, entry)| is_wanted(group, entry))
+    }
+
+    /// The position of the group to which the entry at `at` belongs.
+    fn position_of(&self, at: usize) -> Option<usize> {
+        let index = self.entries.get(at)?.index;
+        self.groups.partition_point(|group| group.index <= index).checked_sub(1)
+    }
+
+    /// Whether the entry's bytes were written to a connection.
+    pub(super) fn is_transmitted(&self, at: usize) -> bool {
+        self.position_of(at).is_some_and(|position| self.groups[position].transmitted)
+    }
+
+    /// The frame of one entry, if it is sealed.
+    pub(super) fn frame(&self, at: usize) -> Option<SealedFrame> {
+        self.groups[self.position_of(at)?].frame_of(self.entries.get(at)?)
+    }
+}
+
+/// Sealing.
+impl InFlight {
+    /// Keeps the frames of a group, whose first entry is at `at`: they may be written from now on.
+    pub(super) fn keep(&mut self, number: u64, at: usize, sealed: OneOrMore<SealedEntry>) {
+        let Some(position) = self.position(number) else { return };
+        let group = &mut self.groups[position];
+        // The entries of a framed group have had their ranges since they were framed.
+        if group.kind != GroupKind::Framed {
+            let mut start = 0;
+            for (at, sealed) in (at..).zip(sealed.iter()) {
+                let Some(entry) = self.entries.get_mut(at) else { break };
+                entry.start = start;
+                start = start.saturating_add(u32::try_from(sealed.frame.len()).unwrap_or(u32::MAX));
+                entry.end = start;
+                entry.compared_bytes = u32::try_from(sealed.compared_bytes).unwrap_or(u32::MAX);
+            }
+        }
+        group.frames = GroupFrames::Sealed(sealed);
+    }
+}
+
+/// Settling.
+impl InFlight {
+    /// Takes the oldest entry out. Its group stays, until [`retire_front`](Self::retire_front).
+    #[inline]
+    pub(super) fn take_front(&mut self) -> Option<(PendingEntry, &mut SendGroup)> {
+        let entry = self.entries.pop_front()?;
+        let group = self.groups.front_mut()?;
+        group.unsettled -= 1;
+        group.is_whole = false;
+        self.sent_entries = self.sent_entries.saturating_sub(1);
+        Some((entry, group))
+    }
+
+    /// Takes one entry out. Its group stays, until [`retire`](Self::retire).
+    pub(super) fn take(&mut self, at: usize) -> Option<(PendingEntry, &mut SendGroup)> {
+        let position = self.position_of(at)?;
+        let entry = self.entries.remove(at)?;
+        if position < self.sent_groups {
+            self.sent_entries -= 1;
+        }
+        let group = &mut self.groups[position];
+        group.unsettled -= 1;
+        group.is_whole = false;
+        Some((entry, group))
+    }
+
+    /// Takes the oldest group out if all its entries are settled.
+    #[inline]
+    pub(super) fn retire_front(&mut self) -> Option<SendGroup> {
+        if self.groups.front().is_some_and(|group| group.unsettled == 0) { self.retire_at(0) } else { None }
+    }
+
+    /// Takes a group out if all its entries are settled.
+    pub(super) fn retire(&mut self, number: u64) -> Option<SendGroup> {
+        let position = self.position(number)?;
+        if self.groups[position].unsettled == 0 { self.retire_at(position) } else { None }
+    }
+
+    fn retire_at(&mut self, position: usize) -> Option<SendGroup> {
+        if position < self.sent_groups {
+            self.sent_groups -= 1;
+        }
+        let group = self.groups.remove(position)?;
+        if group.polled.is_none() {
+            self.unpolled -= 1;
+        }
+        Some(group)
+    }
+}
+
+/// Writing.
+impl InFlight {
+    /// The connection is gone: everything is written again to the next one.
+    pub(super) fn rewind(&mut self) {
+        let sent = self.entries.iter_mut().take(self.sent_entries);
+        sent.for_each(|entry| entry.resent |= !entry.checksum_refused);
+        (self.sent_groups, self.sent_entries) = (0, 0);
+    }
+
+    /// Whether something has not been written to the present connection.
+    pub(super) fn has_unsent(&self) -> bool {
+        self.sent_groups < self.groups.len()
+    }
+
+    /// Writes the next group to the connection, if it is sealed; how many bytes it was. A group of which entries are
+    /// settled, on a connection before this one, is written entry by entry.
+    pub(super) fn write_next(&mut self, tx: &mut TxBuf) -> Option<usize> {
+        let group = self.groups.get_mut(self.sent_groups)?;
+        let GroupFrames::Sealed(sealed) = &group.frames else { return None };
+        let before = tx.len();
+        if group.is_whole {
+            sealed.iter().for_each(|sealed| tx.sealed(&sealed.frame));
+        } else {
+            let entries = self.entries.range(self.sent_entries..self.sent_entries + group.unsettled);
+            entries.filter_map(|entry| group.frame_of(entry)).for_each(|frame| tx.sealed(&frame));
+        }
+        group.transmitted = true;
+        self.sent_groups += 1;
+        self.sent_entries += group.unsettled;
+        Some(tx.len() - before)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::machine::producer::results::SendResults;
+
+    fn sealed(bytes: &'static str) -> SealedEntry {
+        let (head, payload) = bytes.split_at(1);
+        let frame = SealedFrame { head: Bytes::from(head), payload: Bytes::from(payload) };
+        SealedEntry { frame, compared_bytes: payload.len() }
+    }
+
+    fn written(in_flight: &mut InFlight) -> String {
+        let mut tx = TxBuf::new();
+        in_flight.write_next(&mut tx);
+        String::from_utf8(tx.take_all().to_vec()).expect("text")
+    }
+
+    /// A group may have several entries, each with a frame of its own.
+    #[test]
+    fn entries_of_a_group_are_written_together_and_again_one_by_one() {
+        let mut in_flight = InFlight::default();
+        let number = in_flight.next_number();
+        in_flight.open(SendGroup::new(number, 0, GroupKind::Single, SendResults::for_batch(-1), None));
+        (0..3).for_each(|index| in_flight.join(PendingEntry::new(index, index, 0, 0)));
+        let mut frames = OneOrMore::one(sealed("afirst"));
+        frames.push(sealed("bsecond"));
+        frames.push(sealed("c"));
+        assert_eq!(written(&mut in_flight), "", "it is not sealed yet");
+        in_flight.keep(number, 0, frames);
+        let sizes: Vec<_> = in_flight.entries().map(|entry| (entry.frame_bytes(), entry.compared_bytes)).collect();
+        assert_eq!(sizes, [(6, 5), (7, 6), (1, 0)]);
+        assert_eq!(in_flight.frame(1), Some(sealed("bsecond").frame));
+
+        assert_eq!(written(&mut in_flight), "afirstbsecondc");
+        assert!(in_flight.take_front().is_some() && in_flight.retire_front().is_none());
+        in_flight.rewind();
+        assert_eq!(written(&mut in_flight), "bsecondc", "the first is settled");
+        assert!(in_flight.take(1).is_some() && in_flight.take_front().is_some() && in_flight.retire_front().is_some());
+        assert!(in_flight.is_empty() && !in_flight.has_unsent());
+    }
+}
