@@ -14,8 +14,7 @@ async fn main() -> Result<(), Error> {
 pub(crate) async fn run(url: &str) -> Result<(), Error> {
     let client = Client::builder(url).connect().await?;
     let topic = "persistent://public/default/readings";
-    let consumer =
-        client.consumer(topic, "stream").initial_position(InitialPosition::Earliest).subscribe().await?;
+    let consumer = client.consumer(topic, "stream").initial_position(InitialPosition::Earliest).subscribe().await?;
     let producer = client.producer(topic).create().await?;
     for celsius in [19, 35, 21, 40] {
         producer.send(celsius.to_string()).await?;

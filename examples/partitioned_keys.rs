@@ -25,8 +25,7 @@ pub(crate) async fn run(url: &str) -> Result<(), Error> {
     }
     producer.flush().await?;
 
-    let mut consumer =
-        client.consumer(topic, "all").initial_position(InitialPosition::Earliest).subscribe().await?;
+    let mut consumer = client.consumer(topic, "all").initial_position(InitialPosition::Earliest).subscribe().await?;
     let mut partitions = BTreeMap::new();
     for _ in 0..30 {
         let message = consumer.receive().await?;

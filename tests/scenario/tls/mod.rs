@@ -83,7 +83,8 @@ fn client_of(url: &str) -> ClientBuilder {
 #[tokio::test]
 async fn a_client_certificate_lets_in() {
     let (broker, url) = broker(EmbeddedBroker::builder(), Clients::Certified).await;
-    let certified = client_of(&url).ca_file(file("ca.pem")).client_cert_file(file("client.pem"), file("client-key.pem"));
+    let certified =
+        client_of(&url).ca_file(file("ca.pem")).client_cert_file(file("client.pem"), file("client-key.pem"));
     produce(certified).await.expect("the broker knows the authority");
     let error = produce(client_of(&url).ca_file(file("ca.pem"))).await.expect_err("no certificate");
     assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
