@@ -42,7 +42,7 @@ pub(crate) async fn run(url: &str) -> Result<(), Error> {
         for _ in 0..20 {
             finished.recv().await.expect("a worker has the sender")?;
         }
-        Ok(())
+        Ok::<(), Error>(())
     };
     // `process` goes on until the consumer ends; here it is stopped after the last job.
     tokio::select! {

@@ -46,7 +46,7 @@ pub(crate) async fn run(url: &str) -> Result<(), Error> {
             of_account.entry(account).or_default().push(step);
         }
         assert!(of_account.values().all(|steps| steps[..] == ["0", "1", "2", "3", "4"]), "{of_account:?}");
-        Ok(())
+        Ok::<(), Error>(())
     };
     tokio::select! { ended = work => ended?, done = in_order => done? }
     client.close().await
