@@ -29,21 +29,38 @@
 //! # fn main() {}
 //! ```
 //!
-//! # The rooms
-//! - [`wire`]: bytes to frames and back. No state over frames, no I/O.
-//! - [`machine`]: protocol state without I/O and without a clock.
-//! - `client` (feature `client`): the tokio client; the only room with sockets and clocks. Its handles are re-exported
-//!   here: [`Client`], [`Producer`], [`Consumer`].
-//! - `broker` (feature `broker`): an embedded broker for development and tests.
-//! - [`pb`]: the types of `PulsarApi.proto`.
+//! # Features
+//! - Producers: batching, LZ4, sends as futures or callbacks, bounds on what is pending, partitioned topics, sequence ids
+//!   and deduplication, exclusive access, delayed delivery.
+//! - Consumers: Exclusive, Shared, Failover and Key_Shared subscriptions, over one topic or several; acknowledgement one
+//!   by one, cumulative and confirmed; negative acknowledgement, seek, statistics; a `Stream`, and pools of workers.
+//! - Everything stays attached through lost connections and moved topics.
+//! - Authentication by token (fixed, from a file, from a function) or a method of one's own ([`Authentication`]); TLS with
+//!   client certificates.
+//! - For tests: an embedded broker (`broker`), and whole systems in virtual time from one seed (`sim`).
 //!
-//! `wire`, `machine` and `pb` are public for study, tools and fuzzing; their API may change in any minor version
-//! before 1.0.
+//! # Where things are
+//! - [`Client::builder`] is the way in; [`Producer`] and [`Consumer`] are made from a [`Client`].
+//! - [`Error`] is what everything fails with; a send fails with [`SendError`], which says whether the message may be stored.
+//! - The folder `examples` of the repository has a program of one idea each, from many workers to a simulation.
+//!
+//! | crate feature | default | what |
+//! | --- | --- | --- |
+//! | `client` | yes | the client, over tokio |
+//! | `tls` | yes | `pulsar+ssl://` |
+//! | `lz4` | yes | LZ4 payloads |
+//! | `broker` | no | the embedded broker |
+//! | `sim` | no | the simulation |
+//! | `cli` | no | the command line `pulsar-native` |
+//!
+//! # Internals, unstable
+//! [`wire`] (bytes to frames and back), [`machine`] (protocol state without I/O and without a clock), [`pb`] (the types
+//! of `PulsarApi.proto`) and [`hash`] are public for study, tools and fuzzing. Their API may change in any release before
+//! 1.0; what is re-exported from them at the top of the crate may not.
 //!
 //! # What it is not
 //! There are no schemas, transactions, end-to-end encryption, chunked messages, readers, dead-letter topics and topic
-//! patterns yet. A message that this client cannot read is reported by [`Consumer::events`] and stays
-//! unacknowledged.
+//! patterns yet. A message that this client cannot read is an event ([`Consumer::events`]) and stays unacknowledged.
 //!
 //! # Promises
 //! The letters are those of `docs/invariants.md` in the repository, which names the tests that hold each of them.
@@ -82,26 +99,41 @@ pub mod error;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
+/// **Internals, unstable**: may change in any release before 1.0.
+///
 pub mod hash;
 pub mod id;
+/// **Internals, unstable**: may change in any release before 1.0.
+///
 pub mod machine;
+/// **Internals, unstable**: may change in any release before 1.0.
+///
 pub mod pb;
 #[cfg(feature = "sim")]
 pub mod sim;
 mod splitmix;
 pub mod topic;
 mod wall_time;
+/// **Internals, unstable**: may change in any release before 1.0.
+///
 pub mod wire;
 
 #[cfg(feature = "client")]
+#[doc(inline)]
 pub use client::{
     Acker, Authentication, Client, ClientBuilder, Consumer, ConsumerBuilder, ConsumerEvent, ConsumerEvents,
     ConsumerStats, HashingScheme, MessageRoutingMode, Outcome, Producer, ProducerBuilder, ReceivedMessage, Token,
     Topics, TryEnqueueError, UnreadableMessage, UnreadableReason,
 };
+#[doc(inline)]
 pub use error::{Error, ErrorKind, Origin, SendError, ServerCode, ServerError};
+#[doc(inline)]
 pub use id::MessageId;
+#[doc(inline)]
 pub use machine::consumer::{InitialPosition, KeySharedPolicy, SeekTo, SubscriptionType};
+#[doc(inline)]
 pub use machine::producer::results::{PendingSend, SendCallback};
+#[doc(inline)]
 pub use machine::producer::{AccessMode, Message};
+#[doc(inline)]
 pub use wire::compress::Compression;

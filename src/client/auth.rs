@@ -132,6 +132,13 @@ type Supplier = dyn Fn() -> Pin<Box<dyn Future<Output = Result<String>> + Send>>
 /// Token authentication (auth method `token`): usually a JWT, opaque to the client.
 ///
 /// The token never shows in `Debug`, in an error or in a log.
+///
+/// ```
+/// use pulsar_native::{Client, Token};
+///
+/// let builder = Client::builder("pulsar://localhost:6650").auth(Token::from_file("/run/secrets/pulsar-token"));
+/// # drop(builder);
+/// ```
 #[derive(Clone)]
 pub struct Token {
     source: Source,

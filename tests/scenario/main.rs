@@ -2,7 +2,9 @@
 //!
 //! - `embedded`: the list in `tests/suite/`, which `tests/real/` runs on a real Pulsar as well.
 //! - `faults`: what the client promises when everything around it fails, on a paused clock.
-//! - `quickstart`: the example, as it is.
+//! - `connect`: when a client dials, and how long it waits for a broker.
+//! - `quickstart`, `examples`: the examples, as they are.
+//! - `tls`: certificates, over a proxy that speaks TLS for the broker.
 #![allow(unreachable_pub, reason = "modules of one test binary")]
 
 #[path = "../common/mod.rs"]
@@ -11,5 +13,8 @@ mod common;
 mod suite;
 
 mod embedded;
+mod examples;
 mod faults;
 mod quickstart;
+#[cfg(feature = "tls")]
+mod tls;

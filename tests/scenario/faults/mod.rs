@@ -8,6 +8,7 @@ mod acks;
 mod attach;
 mod cancel;
 mod codes;
+mod connect;
 mod credentials;
 mod entries;
 mod events;

@@ -1,0 +1,37 @@
+//! One at a time, with a stand-by: an exclusive producer, and a Failover subscription whose second consumer takes over.
+//!
+//! `PULSAR_URL=pulsar://localhost:6650 cargo run --example failover`
+
+use pulsar_native::{AccessMode, Client, Error, ErrorKind, SubscriptionType};
+
+#[tokio::main]
+async fn main() -> Result<(), Error> {
+    let url = std::env::var("PULSAR_URL").unwrap_or_else(|_| "pulsar://localhost:6650".to_owned());
+    run(&url).await
+}
+
+pub(crate) async fn run(url: &str) -> Result<(), Error> {
+    let client = Client::builder(url).connect().await?;
+    let topic = "persistent://public/default/leader";
+    let standby = |name: &str| {
+        client.consumer(topic, "leaders").subscription_type(SubscriptionType::Failover).name(name).subscribe()
+    };
+    // Of equal priority, the first by name is the active one.
+    let mut first = standby("a").await?;
+    let mut second = standby("b").await?;
+
+    let producer = client.producer(topic).access_mode(AccessMode::Exclusive).create().await?;
+    let refused = client.producer(topic).access_mode(AccessMode::Exclusive).create().await;
+    assert_eq!(refused.map_err(|error| error.kind()).err(), Some(ErrorKind::Fenced));
+
+    producer.send("to the active one").await?;
+    let message = first.receive().await?;
+    first.ack_confirmed(&message).await?;
+    first.close().await?;
+
+    producer.send("to the one that took over").await?;
+    let message = second.receive().await?;
+    assert_eq!(message.to_string_lossy(), "to the one that took over");
+    second.ack(&message)?;
+    client.close().await
+}

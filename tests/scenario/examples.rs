@@ -1,0 +1,173 @@
+//! Every example, as it is, on the embedded broker.
+
+use std::future::Future;
+use std::time::Duration;
+
+use pulsar_native::broker::{EmbeddedBroker, EmbeddedBrokerBuilder};
+use pulsar_native::{Error, ErrorKind};
+
+use crate::suite::within;
+#[cfg(feature = "tls")]
+use crate::tls;
+
+const TOKEN_KEY: &str = "a secret of at least 32 bytes, for HS256";
+
+#[cfg(feature = "lz4")]
+#[path = "../../examples/batching_and_compression.rs"]
+#[allow(dead_code, reason = "its `main` is not called here")]
+mod batching_and_compression;
+#[path = "../../examples/consume_stream.rs"]
+#[allow(dead_code, reason = "its `main` is not called here")]
+mod consume_stream;
+#[path = "../../examples/failover.rs"]
+#[allow(dead_code, reason = "its `main` is not called here")]
+mod failover;
+#[path = "../../examples/negative_ack.rs"]
+#[allow(dead_code, reason = "its `main` is not called here")]
+mod negative_ack;
+#[path = "../../examples/partitioned_keys.rs"]
+#[allow(dead_code, reason = "its `main` is not called here")]
+mod partitioned_keys;
+#[path = "../../examples/produce_many.rs"]
+#[allow(dead_code, reason = "its `main` is not called here")]
+mod produce_many;
+#[path = "../../examples/replay.rs"]
+#[allow(dead_code, reason = "its `main` is not called here")]
+mod replay;
+#[path = "../../examples/seek.rs"]
+#[allow(dead_code, reason = "its `main` is not called here")]
+mod seek;
+#[path = "../../examples/send_with_callback.rs"]
+#[allow(dead_code, reason = "its `main` is not called here")]
+mod send_with_callback;
+#[path = "../../examples/shared_workers.rs"]
+#[allow(dead_code, reason = "its `main` is not called here")]
+mod shared_workers;
+#[cfg(feature = "sim")]
+#[path = "../../examples/simulation.rs"]
+#[allow(dead_code, reason = "its `main` is not called here")]
+mod simulation;
+#[path = "../../examples/test_with_faults.rs"]
+#[allow(dead_code, reason = "its `main` is not called here")]
+mod test_with_faults;
+#[cfg(feature = "tls")]
+#[path = "../../examples/tls_and_token_file.rs"]
+#[allow(dead_code, reason = "its `main` is not called here")]
+mod tls_and_token_file;
+#[path = "../../examples/token_supplier.rs"]
+#[allow(dead_code, reason = "its `main` is not called here")]
+mod token_supplier;
+#[path = "../../examples/workers_by_key.rs"]
+#[allow(dead_code, reason = "its `main` is not called here")]
+mod workers_by_key;
+
+fn broker() -> EmbeddedBrokerBuilder {
+    EmbeddedBroker::builder().active_consumer_failover_delay_time(Duration::ZERO)
+}
+
+/// Runs an example on a broker of its own, whose rules it must keep.
+async fn run<Fut: Future<Output = Result<(), Error>>>(
+    broker: EmbeddedBrokerBuilder,
+    example: impl FnOnce(String) -> Fut,
+) -> EmbeddedBroker {
+    let broker = broker.start().await.expect("a free port");
+    within("the example", example(broker.url())).await.expect("the example runs");
+    assert_eq!(broker.violations(), []);
+    broker
+}
+
+fn stored(broker: &EmbeddedBroker, topic: &str) -> u64 {
+    broker.stats(&format!("persistent://public/default/{topic}")).map_or(0, |stats| stats.msg_in_counter)
+}
+
+#[tokio::test]
+async fn produce_many_runs() {
+    let broker = run(broker(), async |url| produce_many::run(&url).await).await;
+    assert_eq!(stored(&broker, "events"), 1000);
+}
+
+#[tokio::test]
+async fn send_with_callback_runs() {
+    let broker = run(broker(), async |url| send_with_callback::run(&url).await).await;
+    assert_eq!(stored(&broker, "metrics"), 100);
+}
+
+#[tokio::test]
+async fn consume_stream_runs() {
+    drop(run(broker(), async |url| consume_stream::run(&url).await).await);
+}
+
+#[tokio::test]
+async fn shared_workers_runs() {
+    drop(run(broker(), async |url| shared_workers::run(&url).await).await);
+}
+
+#[tokio::test]
+async fn workers_by_key_runs() {
+    drop(run(broker(), async |url| workers_by_key::run(&url).await).await);
+}
+
+#[tokio::test]
+async fn negative_ack_runs() {
+    drop(run(broker(), async |url| negative_ack::run(&url).await).await);
+}
+
+#[tokio::test]
+async fn seek_runs() {
+    drop(run(broker(), async |url| seek::run(&url).await).await);
+}
+
+#[tokio::test]
+async fn replay_runs() {
+    drop(run(broker(), async |url| replay::run(&url).await).await);
+}
+
+#[tokio::test]
+async fn failover_runs() {
+    drop(run(broker(), async |url| failover::run(&url).await).await);
+}
+
+#[cfg(feature = "lz4")]
+#[tokio::test]
+async fn batching_and_compression_runs() {
+    drop(run(broker(), async |url| batching_and_compression::run(&url).await).await);
+}
+
+#[tokio::test]
+async fn partitioned_keys_runs() {
+    let broker = broker().partitioned_topic("partitioned", 3);
+    drop(run(broker, async |url| partitioned_keys::run(&url).await).await);
+}
+
+#[tokio::test]
+async fn token_supplier_runs() {
+    let broker = broker().token_secret_key(TOKEN_KEY).start().await.expect("a free port");
+    let (url, token) = (broker.url(), broker.token("admin"));
+    within("the example", token_supplier::run(&url, move || Some(token.clone()))).await.expect("the example runs");
+    assert_eq!(stored(&broker, "authorized"), 1);
+    let error = within("the refusal", token_supplier::run(&url, || None)).await.expect_err("no token");
+    assert_eq!(error.kind(), ErrorKind::Authentication, "{error}");
+}
+
+#[cfg(feature = "tls")]
+#[tokio::test]
+async fn tls_and_token_file_runs() {
+    let (broker, url) = tls::broker(broker().token_secret_key(TOKEN_KEY), tls::Clients::Anyone).await;
+    let token_file = std::env::temp_dir().join(format!("pulsar-native-example-token-{}", std::process::id()));
+    std::fs::write(&token_file, broker.token("admin")).expect("a file for the token");
+    let ran = within("the example", tls_and_token_file::run(&url, &tls::file("ca.pem"), &token_file)).await;
+    std::fs::remove_file(&token_file).expect("it is still there");
+    ran.expect("the example runs");
+    assert_eq!(stored(&broker, "secured"), 1);
+}
+
+#[tokio::test]
+async fn test_with_faults_runs() {
+    within("the example", test_with_faults::run()).await.expect("the example runs");
+}
+
+#[cfg(feature = "sim")]
+#[test]
+fn simulation_runs_the_same_twice() {
+    assert_eq!(simulation::run(7), simulation::run(7));
+}

@@ -1,0 +1,53 @@
+//! When a client dials, and how long it waits for a broker that is not up.
+
+use super::support::*;
+
+async fn unreachable() -> (EmbeddedBroker, Net) {
+    let broker = EmbeddedBroker::builder().start().await.expect("a free port");
+    let net = Net::default();
+    net.add(&broker);
+    net.refuse(true);
+    (broker, net)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_starts_late_is_waited_for() {
+    let (broker, net) = unreachable().await;
+    let connecting = spawn(builder(&broker, &net).connect());
+    until("dials that fail", || net.dials(), |dials| *dials >= 3).await;
+    net.refuse(false);
+    let client = within("the connection", connecting).await.expect("no panic").expect("the broker is up");
+    within("a producer", client.producer("t").create()).await.expect("a producer");
+    within("the close", client.close()).await.expect("closed");
+    judged(&broker).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_never_starts_is_waited_for_within_the_operation_timeout() {
+    let (broker, net) = unreachable().await;
+    let begun = Instant::now();
+    let error = builder(&broker, &net).connect().await.expect_err("no broker");
+    assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
+    assert!(error.to_string().contains("refused"), "names the last failure: {error}");
+    assert!(begun.elapsed() >= TIMEOUT && begun.elapsed() < TIMEOUT + SLACK, "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_built_client_dials_on_first_use() {
+    let broker = EmbeddedBroker::builder().start().await.expect("a free port");
+    let net = Net::default();
+    net.add(&broker);
+    let client = builder(&broker, &net).build().expect("no connection is needed");
+    pass(Duration::from_secs(60)).await;
+    assert_eq!(net.dials(), 0, "nothing was asked of it");
+    within("a producer", client.producer("t").create()).await.expect("a producer");
+    assert_eq!(net.dials(), 1);
+    within("the close", client.close()).await.expect("closed");
+    judged(&broker).await;
+}
+
+#[tokio::test]
+async fn build_refuses_what_is_no_service_url() {
+    let error = Client::builder("http://localhost").build().expect_err("not a service URL");
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
+}
