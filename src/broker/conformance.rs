@@ -7,7 +7,7 @@ use std::fmt;
 
 use crate::broker::ids::ConnId;
 
-/// Most violations that are kept; what comes after them is forgotten.
+/// Most violations that are kept; later ones are dropped.
 const VIOLATIONS_MAX: usize = 1_000;
 
 /// One rule broken by one client.

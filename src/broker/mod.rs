@@ -16,13 +16,13 @@
 //! ```
 //!
 //! # What it is not
-//! No durable storage: all is in memory and gone with the process. No cluster: one broker owns every topic, LOOKUP
+//! No durable storage: all is in memory and lost with the process. No cluster: one broker owns every topic, LOOKUP
 //! always answers with its own address. No transactions, no replication, no compaction, no quotas but one on memory,
 //! no TLS, no HTTP. A role may do everything or nothing.
 //!
 //! # Inside
 //! A frame goes `embedded` (sockets) -> [`machine::Broker`] (state, no socket, no clock) -> a file of `commands` -> the
-//! parts of the state, and its answer into the outbox of its connection. Each line knows those below it only:
+//! parts of the state, and its answer into the outbox of its connection. Each line uses those below it only:
 //!
 //! | folder | what it decides |
 //! | --- | --- |
@@ -32,7 +32,7 @@
 //! | `dispatch` | which consumer gets which entry |
 //! | `topics` | which topics there are; names, access modes and sequence ids of producers; schemas; watchers |
 //! | `subscription` | what is acknowledged, what is sent next, which consumer holds what |
-//! | `connections` | what each client has agreed on and named; frames on their way out |
+//! | `connections` | what each client has negotiated and named; frames on their way out |
 //! | `storage` | positions and offsets: the log and the cursors |
 //! | `faults` | which event a scripted fault falls on, and with which effect |
 //! | `conformance` | nothing: it records the rules that clients broke |

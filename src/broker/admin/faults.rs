@@ -1,11 +1,11 @@
-//! What a test does to a broker so that something goes wrong: now, or when a scripted event comes.
+//! What a test does to a broker so that something goes wrong: at once, or on a scripted event.
 
 use crate::broker::faults::ScriptedFault;
 use crate::broker::machine::Broker;
 use crate::topic::TopicName;
 use crate::wire::entry::EntryParts;
 
-/// When an event comes.
+/// Faults on the next frames or bytes.
 impl Broker {
     /// Arms a fault. At most 1,000 are armed at once; further ones are not.
     pub fn arm_fault(&mut self, fault: ScriptedFault) {
@@ -37,7 +37,7 @@ impl Broker {
     }
 }
 
-/// Now.
+/// Faults at once.
 impl Broker {
     /// Puts bytes that need not be a frame between the frames of every connection.
     pub fn send_bytes(&mut self, bytes: &[u8]) {

@@ -59,8 +59,8 @@ impl Broker {
         self.unload_to(topic, None);
     }
 
-    /// The same, and producers and consumers are told where to go without a lookup: `assignedBrokerServiceUrl` of
-    /// CLOSE_PRODUCER and CLOSE_CONSUMER. It may be this broker.
+    /// The same, and producers and consumers get the address to connect to without a lookup: `assignedBrokerServiceUrl`
+    /// of CLOSE_PRODUCER and CLOSE_CONSUMER. It may be this broker.
     pub fn transfer(&mut self, topic: &str, url: &str) {
         self.unload_to(topic, Some(url));
     }
@@ -74,7 +74,7 @@ impl Broker {
         }
     }
 
-    /// Ends a topic: no further messages; consumers are told when they have acknowledged the last one.
+    /// Ends a topic: no further messages; consumers get REACHED_END_OF_TOPIC when they have acknowledged the last one.
     pub fn terminate(&mut self, topic: &str) {
         for topic in self.topics.resolve(topic) {
             let refusal = refuse(ServerError::TopicTerminatedError, "Topic was already terminated");

@@ -51,7 +51,7 @@ pub struct SubscriptionStats {
 pub struct ConnectedConsumerStats {
     /// `consumer_name` of SUBSCRIBE.
     pub consumer_name: String,
-    /// Messages that may still be sent; below zero after a batch went out on fewer permits.
+    /// Messages that may still be sent; below zero after a batch held more messages than permits.
     pub available_permits: i64,
     /// Messages delivered to this consumer and not yet acknowledged.
     pub unacked_messages: u64,

@@ -161,7 +161,7 @@ impl AckContext<'_> {
 /// REDELIVER_UNACKNOWLEDGED_MESSAGES.
 impl Broker {
     /// Shared and Key_Shared: the entries named, or all of this consumer, are sent again, one delivery counted.
-    /// Exclusive and Failover: reading starts again at the first unacknowledged entry, whatever is named.
+    /// Exclusive and Failover: reading starts again at the first unacknowledged entry; the ids are ignored.
     pub(super) fn on_redeliver(
         &mut self,
         conn: ConnId,

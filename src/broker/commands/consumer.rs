@@ -178,9 +178,9 @@ impl Broker {
     }
 }
 
-/// Exclusive and Failover: another consumer is to be served.
+/// Exclusive and Failover: changes of the active consumer.
 impl Broker {
-    /// An Exclusive consumer is served at once; a Failover one after a delay, when all are told.
+    /// An Exclusive consumer is served at once; a Failover one after a delay, when all consumers are notified.
     fn on_active_changed(&mut self, topic: &Arc<str>, name: &Arc<str>) {
         let Some(sub) = self.topics.subscription_mut(topic, name) else { return };
         if sub.sub_type() == SubType::Failover {
@@ -204,7 +204,7 @@ impl Broker {
         self.dispatch(topic, Some(name));
     }
 
-    /// Tells a consumer whether it is the active one.
+    /// Notifies a consumer whether it is the active one.
     fn send_active_consumer_change(&mut self, key: ConsumerKey, active: Option<ConsumerKey>) {
         if self.connections.version(key.conn) >= ACTIVE_CONSUMER_CHANGE_VERSION {
             let is_active = Some(active == Some(key));
@@ -296,7 +296,7 @@ impl Broker {
         self.remove_consumer(&topic, &subscription, key);
     }
 
-    /// Topic and subscription of a live consumer; what comes after a CLOSE is a violation.
+    /// Topic and subscription of a live consumer; a command after a CLOSE is a violation.
     pub(super) fn live_consumer(&mut self, key: ConsumerKey, command: &str) -> Option<(Arc<str>, Arc<str>)> {
         let slot = self.connections.consumer(key)?;
         if *slot == ConsumerSlot::ClosedByClient {

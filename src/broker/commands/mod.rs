@@ -14,8 +14,8 @@
 //! | `takeover` | PRODUCER and SUBSCRIBE for what another connection holds |
 //!
 //! Each is an `impl Broker` over the parts of the machine. A command's method queues its answer itself, or gives a
-//! [`Rejection`]: a refusal is put into the answer that the command has for it, a violation ends the connection, as at a
-//! real broker.
+//! [`Rejection`]: a refusal is put into the answer that the command has for it, a violation ends the connection, as at
+//! a real broker.
 
 mod ack;
 mod consumer;
@@ -106,7 +106,7 @@ impl Broker {
     }
 
     /// Serves a command, or refuses it in the answer that it has for that. `holder` is what is known of the connection
-    /// that holds what a PRODUCER or SUBSCRIBE wants.
+    /// that holds the name or subscription of a PRODUCER or SUBSCRIBE.
     fn serve_command(&mut self, conn: ConnId, command: &Command, holder: HolderState) {
         match self.try_command(conn, command, holder) {
             Ok(()) => {}
@@ -147,7 +147,7 @@ impl Broker {
         }
     }
 
-    /// Requests of transactions get ERROR, whatever their answer has for that; a client may send nothing else.
+    /// Requests of transactions get ERROR, also where their answer has fields for it; a client may send nothing else.
     fn on_unserved(&mut self, conn: ConnId, command: &Command) -> Result<(), Rejection> {
         let name = command.name();
         let Some(request_id) = command.request_id() else {

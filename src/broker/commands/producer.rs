@@ -89,7 +89,7 @@ impl Broker {
         }
     }
 
-    /// A PRODUCER for an id that is live is answered again; the rest of it is not looked at.
+    /// A PRODUCER for an id that is live is answered again; its other fields are ignored.
     fn repeat_producer(&mut self, key: ProducerKey, request_id: u64) {
         let Some(topic) = self.connections.producer(key).and_then(ProducerSlot::topic) else { return };
         let Some(name) = self.topics.get(topic).and_then(|found| found.producers.name_of(key)) else { return };
@@ -170,7 +170,7 @@ impl Broker {
         self.connections.send(key.conn, success);
     }
 
-    /// An exclusive producer takes the topic: those that were there are not told, those that waited get an error.
+    /// An exclusive producer takes the topic: connected ones are not notified, queued ones get an error.
     fn fence_out(&mut self, topic: &Arc<str>, fenced: &[ProducerKey]) {
         let Some(found) = self.topics.get_mut(topic) else { return };
         for key in fenced {

@@ -214,7 +214,7 @@ impl Broker {
         self.connections.send_receipt(conn, &receipt);
     }
 
-    /// The id in the error is the highest of a batch that says it.
+    /// The id in the error is the highest of a batch that carries it.
     fn send_error(&mut self, conn: ConnId, head: &SendHead, refusal: Refusal) {
         let error = pb::CommandSendError {
             producer_id: head.producer_id,
@@ -226,7 +226,7 @@ impl Broker {
     }
 }
 
-/// The id of the last message of a batch, where SEND tells it.
+/// The id of the last message of a batch, where SEND carries it.
 fn highest_of_batch(head: &SendHead) -> Option<u64> {
     head.highest_sequence_id.filter(|highest| *highest as i64 > head.sequence_id as i64)
 }

@@ -1,6 +1,6 @@
 //! PRODUCER and SUBSCRIBE for what another connection holds: a producer name, or an Exclusive subscription.
 //!
-//! It is given away only if that connection is gone. Whether it is, a PING tells:
+//! It changes hands only if that connection is gone, which a PING finds out:
 //!
 //! ```text
 //!   PRODUCER, SUBSCRIBE ──held by another──► PING to the holder, the request waits
@@ -15,12 +15,12 @@ use crate::broker::ids::{ConnId, ConsumerKey, ProducerKey};
 use crate::broker::machine::{Broker, BrokerTimer, PendingTakeover};
 use crate::wire::command::Command;
 
-/// What is known of the connection that holds what a request wants.
+/// What is known of the connection that holds the name or subscription of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum HolderState {
     /// The request has just come in.
     NotChecked,
-    /// It was asked, and is alive.
+    /// It answered the check.
     Alive,
     /// It is gone. By now another connection may hold the same.
     Gone,
@@ -83,7 +83,7 @@ impl Broker {
         }
     }
 
-    /// Decides requests that have waited, unless their client closed the endpoint meanwhile or is gone.
+    /// Serves requests that have waited, unless their client closed the endpoint meanwhile or has disconnected.
     fn decide_takeovers(&mut self, is_decided: impl Fn(&PendingTakeover) -> bool, holder: HolderState) {
         for PendingTakeover { conn, request, .. } in self.takeovers.take(is_decided) {
             match &request {

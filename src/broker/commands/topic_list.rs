@@ -17,8 +17,8 @@ const PATTERN_LENGTH_MAX: usize = 50;
 
 /// GET_TOPICS_OF_NAMESPACE.
 impl Broker {
-    /// The topics of the mode; a pattern is applied where the broker can. The client gets none if its hash says that
-    /// it knows them.
+    /// The topics of the mode; a pattern is applied where the broker can. With the hash of exactly
+    /// these topics in the request the answer lists none.
     pub(super) fn on_get_topics(
         &mut self,
         conn: ConnId,
@@ -63,7 +63,7 @@ impl Broker {
 /// Watchers.
 impl Broker {
     /// Starts a watcher, or starts it again under the id of an earlier one: the answer lists what matches now, unless
-    /// the client's hash says that it knows.
+    /// the request carries the hash of exactly that.
     pub(super) fn on_watch_topic_list(
         &mut self,
         conn: ConnId,
@@ -114,8 +114,8 @@ impl Broker {
         Ok(())
     }
 
-    /// Tells the watchers that a topic came or went: one WATCH_TOPIC_UPDATE for each topic and watcher, with the hash
-    /// of the list after the change. Non-persistent topics are never reported.
+    /// Notifies the watchers that a topic was made or deleted: one WATCH_TOPIC_UPDATE for each topic and watcher, with
+    /// the hash of the list after the change. Non-persistent topics are never reported.
     pub(in crate::broker) fn on_topic_list_changed(&mut self, name: &TopicName, is_new: bool) {
         for (key, watcher) in self.watchers.matching(name) {
             let topics = self.topics.names_of(&watcher.namespace, Mode::Persistent, Some(&watcher.pattern));

@@ -67,7 +67,7 @@ impl BrokerConnection {
     }
 }
 
-/// What CONNECT agreed on.
+/// What CONNECT negotiated.
 #[derive(Debug, Default)]
 pub(crate) struct Negotiated {
     /// Protocol version: the lower one of both sides.
@@ -88,7 +88,7 @@ pub(crate) struct Credentials {
     pub(crate) is_challenged: bool,
 }
 
-/// Whether the client is there, as far as its frames tell.
+/// Whether the client is alive, judged by its frames.
 #[derive(Debug, Default)]
 pub(crate) struct Liveness {
     /// A PING of the keep-alive has had no frame after it.

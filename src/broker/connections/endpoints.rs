@@ -16,7 +16,7 @@ pub(crate) enum ProducerSlot {
     Queued { topic: Arc<str> },
     /// `is_answered`: PRODUCER_SUCCESS was handed to the socket. `closed_at`: the broker closed this id before that.
     Live { topic: Arc<str>, is_answered: bool, closed_at: Option<Instant> },
-    /// An ExclusiveWithFencing producer took over; the client is not told.
+    /// An ExclusiveWithFencing producer took over; the client is not notified.
     FencedOut,
     /// The broker sent CLOSE_PRODUCER; SENDs in flight are ignored for a keep-alive interval.
     ClosedByBroker { at: Instant },
@@ -25,7 +25,7 @@ pub(crate) enum ProducerSlot {
 }
 
 impl ProducerSlot {
-    /// The topic that knows this producer: live or queued.
+    /// The topic of a live or queued producer.
     pub(crate) fn topic(&self) -> Option<&Arc<str>> {
         match self {
             Self::Live { topic, .. } | Self::Queued { topic } => Some(topic),
@@ -59,7 +59,8 @@ impl ConsumerSlot {
     }
 }
 
-/// By `producer_id` and `consumer_id`. Closed ones stay, so that what comes after a CLOSE is told from what never was.
+/// By `producer_id` and `consumer_id`. Closed ones stay, so that a command after a CLOSE is
+/// told from one for an id that never was.
 #[derive(Debug, Default)]
 pub(crate) struct ConnectionEndpoints {
     producers: BTreeMap<u64, ProducerSlot>,
@@ -128,12 +129,12 @@ impl ConnectionEndpoints {
         }
     }
 
-    /// Producers that a topic knows.
+    /// Live and queued producers, by their id.
     pub(crate) fn topics_of_producers(&self) -> Vec<(u64, Arc<str>)> {
         self.producers.iter().filter_map(|(id, slot)| slot.topic().map(|topic| (*id, Arc::clone(topic)))).collect()
     }
 
-    /// Consumers that a subscription knows.
+    /// Live consumers, by their id.
     pub(crate) fn subscriptions_of_consumers(&self) -> Vec<(u64, Arc<str>, Arc<str>)> {
         let live = |(id, slot): (&u64, &ConsumerSlot)| slot.subscription().map(|(topic, sub)| (*id, topic, sub));
         self.consumers.iter().filter_map(live).collect()

@@ -17,7 +17,7 @@ impl Connections {
         self.faults.take_effect(Some(FaultEvent::Delivery), topic.as_deref())
     }
 
-    /// Does to the MESSAGE that begins at `start` what a fault wants; gives how often it goes out.
+    /// Applies a fault to the MESSAGE that begins at `start`; gives how often it goes out.
     ///
     /// What concerns more than this outbox is put off until the input that made the delivery is done.
     pub(super) fn inject_into_delivery(&mut self, key: ConsumerKey, start: usize, effect: FaultEffect) -> u32 {

@@ -1,4 +1,4 @@
-//! The client connections of the broker: what each has agreed on and named, and the frames that wait for its socket.
+//! The client connections of the broker: what each has negotiated and named, and the frames that wait for its socket.
 //!
 //! Faults on deliveries are injected here, on the way out; those on requests by `machine::injection`.
 
@@ -183,7 +183,7 @@ impl Connections {
 
     /// Queues a MESSAGE. The checksum block is left out for peers that cannot read it; `broker_metadata` puts the
     /// entry's index in front of it for those that can parse that. Gives how often it went out: once, unless a fault
-    /// wants it twice.
+    /// duplicates it.
     pub(crate) fn send_message(
         &mut self,
         id: ConnId,

@@ -21,7 +21,8 @@ pub(crate) struct TransientEntry {
 
 /// Sends an entry to one consumer of the subscription, if that one has permits and room.
 ///
-/// Only a Shared subscription looks for another one that has. Priorities, key order and limits do not count.
+/// Only a Shared subscription tries the next consumer. Priorities and the limit of unacknowledged messages do not
+/// apply.
 pub(crate) fn dispatch_transient(sub: &mut Subscription, entry: &TransientEntry, connections: &mut Connections) {
     let is_open = |consumer: &SubscribedConsumer, connections: &mut Connections| {
         consumer.permits > 0 && connections.has_room(consumer.key.conn)

@@ -48,7 +48,7 @@ impl EmbeddedBroker {
 
 /// Faults on events.
 impl<'a> Faults<'a> {
-    /// A fault on the next event of this kind: once, on any topic and connection, unless the builder is told
+    /// A fault on the next event of this kind: once, on any topic and connection, unless the builder says
     /// otherwise. A verb of [`FaultBuilder`] arms it. At most 1,000 are armed at once; further ones are not.
     pub fn on(self, event: FaultEvent) -> FaultBuilder<'a> {
         FaultBuilder { broker: self.broker, event, topic: None, after: 0, times: Some(1) }
@@ -86,7 +86,7 @@ impl Faults<'_> {
         self.broker.call(|broker| broker.send_bytes(bytes));
     }
 
-    /// Reads no more from the connections that there are now; what the broker has to say still goes out. New
+    /// Reads no more from the connections that there are now; what the broker sends still goes out. New
     /// connections are served as before.
     pub fn stop_reading(self) {
         self.broker.call(Broker::pause_reads);
@@ -121,12 +121,14 @@ impl Faults<'_> {
 
     /// Flips a bit of a stored entry, so that its checksum does not fit any more. `entry` counts from the first entry
     /// that the topic ever stored. False if there is no such entry.
+    #[must_use = "false if there is no such entry"]
     pub fn corrupt_entry(self, topic: &str, entry: u64) -> bool {
         self.broker.call(|broker| broker.corrupt_entry(topic, entry))
     }
 
     /// Makes the payload of a stored entry unreadable, as a batch and for any codec, under a checksum that fits.
     /// `entry` counts as in [`corrupt_entry`](Self::corrupt_entry). False if there is no such entry.
+    #[must_use = "false if there is no such entry"]
     pub fn corrupt_payload(self, topic: &str, entry: u64) -> bool {
         self.broker.call(|broker| broker.corrupt_payload(topic, entry))
     }
@@ -231,7 +233,7 @@ impl FaultBuilder<'_> {
         self.arm(FaultEffect::Close { url: Some(url.to_owned()) });
     }
 
-    /// Carries it out, then ends the connection without a close; what had not gone out yet, the answer included, is
+    /// Carries it out, then ends the connection without a CLOSE; what was not written yet, the answer included, is
     /// lost.
     pub fn cut(self) {
         self.arm(FaultEffect::Cut);

@@ -121,7 +121,7 @@ impl EmbeddedBroker {
         self.call(Broker::close_all);
     }
 
-    /// The rules that clients broke so far, in order; at most 1,000 are kept. Whatever a scripted fault does to a
+    /// The rules that clients broke so far, in order; at most 1,000 are kept. What a scripted fault does to a
     /// client is not reported.
     #[must_use]
     pub fn violations(&self) -> Vec<ConformanceViolation> {
@@ -164,12 +164,14 @@ impl EmbeddedBroker {
 
     /// Makes a topic that is not partitioned, or one partition. False for a bad name, a namespace that does not exist,
     /// the base name of a partitioned topic, a partition beyond the last, or a topic that exists.
+    #[must_use = "false if the topic was not made"]
     pub fn create_topic(&self, topic: &str) -> bool {
         self.call(|broker| broker.create_topic(topic))
     }
 
     /// Makes a partitioned topic, or gives one more partitions. False for a bad name, a namespace that does not exist,
     /// fewer partitions than before, none, or more than 10,000.
+    #[must_use = "false if the topic was not made"]
     pub fn create_partitioned_topic(&self, topic: &str, partitions: u32) -> bool {
         self.call(|broker| broker.create_partitioned_topic(topic, partitions))
     }
@@ -180,13 +182,13 @@ impl EmbeddedBroker {
         self.call(|broker| broker.unload(topic));
     }
 
-    /// Unloads a topic and tells producers and consumers to go to `url` without a lookup (`assignedBrokerServiceUrl`).
+    /// Unloads a topic and sends its producers and consumers to `url` without a lookup (`assignedBrokerServiceUrl`).
     /// It may be this broker's.
     pub fn transfer(&self, topic: &str, url: &str) {
         self.call(|broker| broker.transfer(topic, url));
     }
 
-    /// Ends a topic: no further messages; consumers are told when they have acknowledged the last one.
+    /// Ends a topic: no further messages; consumers get REACHED_END_OF_TOPIC when they have acknowledged the last one.
     pub fn terminate(&self, topic: &str) {
         self.call(|broker| broker.terminate(topic));
     }

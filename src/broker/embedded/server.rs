@@ -1,8 +1,8 @@
 //! The machine under its lock, and the count of the tasks that share it.
 //!
-//! A task that has nothing to do leaves its waker under the lock, before it asks the machine a last time.
-//! [`BrokerServer::input`] is the only way into the machine: it wakes what has something to do afterwards, once the
-//! lock is gone.
+//! A task that has nothing to do leaves its waker under the lock before it polls the machine a last time.
+//! [`BrokerServer::input`] is the only way into the machine: it wakes the tasks that have something to do afterwards,
+//! once the lock is released.
 
 use std::collections::HashMap;
 use std::future::Future;

@@ -23,7 +23,7 @@ use crate::wire::frame::Frame;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FaultEvent {
-    /// Any frame of a client, whatever it is.
+    /// Any frame of a client.
     Any,
     /// CONNECT; its answer is CONNECTED.
     Connect,
@@ -71,8 +71,8 @@ pub enum FaultEvent {
     GetOrCreateSchema,
     /// MESSAGE, which the broker begins. Of the effects, Duplicate, Delay, Close and Cut apply to it.
     Delivery,
-    /// WATCH_TOPIC_UPDATE, which the broker begins: its topic is the one that came or went. The update counts as the
-    /// answer; Refuse and Redirect do not apply to it, and Close makes the broker forget the watcher.
+    /// WATCH_TOPIC_UPDATE, which the broker begins: its topic is the one that was made or deleted. The update counts as
+    /// the answer; Refuse and Redirect do not apply to it, and Close makes the broker forget the watcher.
     TopicListUpdate,
 }
 
@@ -141,7 +141,7 @@ pub enum FaultEffect {
         /// Where to go without a lookup (`assignedBrokerServiceUrl`).
         url: Option<String>,
     },
-    /// It is carried out; then the connection ends without a close, and what had not gone out yet is lost.
+    /// It is carried out; then the connection ends without a CLOSE, and what was not written yet is lost.
     Cut,
 }
 

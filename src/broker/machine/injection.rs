@@ -164,7 +164,7 @@ impl Broker {
     }
 }
 
-/// Bytes, whatever frames they are of.
+/// Limits on bytes, across frames and connections.
 impl Broker {
     /// Drops the bytes that came behind the last one of a limit; true when the connection is to end behind that one.
     pub(super) fn inject_into_received(&mut self, rx: &mut BytesMut) -> bool {

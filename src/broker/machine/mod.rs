@@ -7,7 +7,8 @@
 //! [`poll_deadline`](Broker::poll_deadline).
 //!
 //! The state lies in parts that own their rules; what a command does with them is in `commands`, what an administrator
-//! does in `admin`. This is the interface of the simulator and of tests without a runtime; it may change in any release.
+//! does in `admin`. This is the interface of the simulator and of tests without a runtime; it may change in any
+//! release.
 
 mod injection;
 mod takeovers;
@@ -234,7 +235,7 @@ impl Broker {
 /// What all commands need.
 impl Broker {
     pub(super) fn set_timer(&mut self, after: Duration, timer: BrokerTimer) {
-        // A time beyond the clock's range never comes.
+        // A time beyond the clock's range needs no timer.
         if let Some(at) = self.now.at.checked_add(after) {
             self.timers.set(at, timer);
         }
@@ -274,7 +275,7 @@ impl Broker {
         is_made.then(|| self.make_topic(name))
     }
 
-    /// Makes a topic and tells the watchers.
+    /// Makes a topic and notifies the topic list watchers.
     pub(super) fn make_topic(&mut self, name: &TopicName) -> Arc<str> {
         let topic = self.topics.create(name);
         self.on_topic_list_changed(name, true);

@@ -12,7 +12,7 @@ pub(crate) struct PendingTakeover {
     pub(crate) check: u64,
     /// The connection that is being checked.
     pub(crate) holder: ConnId,
-    /// The connection that asks.
+    /// The connection that sent the request.
     pub(crate) conn: ConnId,
     pub(crate) request: Command,
 }

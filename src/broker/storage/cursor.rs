@@ -52,7 +52,8 @@ impl Cursor {
         if self.is_acked(offset) {
             return false;
         }
-        // What the words do not reach is acknowledged: the set is as long as they are, whatever the batch claims.
+        // What the words do not reach is acknowledged: the set is as long as they are, even if the batch claims more
+        // members.
         let reached = u32::try_from(words.len().saturating_mul(64)).unwrap_or(u32::MAX).min(members);
         let left = self.partial.entry(offset).or_insert_with(|| AckSet::full(reached));
         left.and_with(words);

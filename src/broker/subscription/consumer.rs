@@ -32,7 +32,7 @@ pub(crate) struct SubscribedConsumer {
     pub(crate) name: Arc<str>,
     /// `priority_level`: lower values are served first.
     pub(crate) priority: i32,
-    /// Messages that may be sent; below zero after an entry of several messages went out on fewer.
+    /// Messages that may be sent; below zero after an entry held more messages than permits.
     pub(crate) permits: i64,
     /// Messages delivered and not acknowledged.
     pub(crate) unacked: u64,

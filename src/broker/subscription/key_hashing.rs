@@ -1,7 +1,7 @@
 //! Which consumer of a Key_Shared subscription a key belongs to.
 //!
 //! A key hashes to a slot. Under AUTO_SPLIT the slots are divided among the consumers by consistent hashing
-//! ([`KeyRing`]); under STICKY each consumer brings the ranges it wants.
+//! ([`KeyRing`]); under STICKY each consumer chooses its ranges.
 
 use std::collections::BTreeMap;
 
@@ -25,7 +25,7 @@ pub(crate) fn sticky_slot(key_hash: u32) -> u32 {
     (key_hash % STICKY_SLOTS).max(1)
 }
 
-/// Consistent hashing: a consumer that comes or goes moves only the keys next to its points.
+/// Consistent hashing: a consumer that joins or leaves moves only the keys next to its points.
 #[derive(Debug, Default)]
 pub(crate) struct KeyRing {
     points: BTreeMap<u32, ConsumerKey>,

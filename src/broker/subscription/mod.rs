@@ -122,7 +122,7 @@ impl Subscription {
     }
 }
 
-/// Consumers that come and go.
+/// Consumers that join and leave.
 impl Subscription {
     /// Whether one more consumer of this mode fits to those that are connected.
     pub(crate) fn check_join(&self, is_durable: bool, mode: SharingMode) -> Result<(), Refusal> {
@@ -256,7 +256,7 @@ impl Subscription {
         }
     }
 
-    /// By a fault an entry went out once more: that costs permits, too.
+    /// A fault duplicated an entry: the copy costs permits, too.
     pub(crate) fn charge_duplicate(&mut self, key: ConsumerKey, messages: u32) {
         if let Some(consumer) = self.consumers.get_mut(key) {
             consumer.permits -= i64::from(messages);

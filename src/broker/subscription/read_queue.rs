@@ -1,8 +1,8 @@
 //! Which entries of the log a subscription sends next, and in which order.
 //!
 //! Entries to be sent again come first, in the order of the log; then those that were never read. An entry whose
-//! delivery time has not come is set aside until then. The queue knows nothing of acknowledgements: it asks the
-//! [`Cursor`] and skips what is acknowledged.
+//! delivery time has not come is set aside until then. Acknowledgements are kept by the [`Cursor`]; the queue skips
+//! what it has acknowledged.
 
 use std::collections::BTreeSet;
 
@@ -64,7 +64,7 @@ impl ReadQueue {
         }
     }
 
-    /// Takes the entry that [`next_unread`](Self::next_unread) gave, whatever is to be sent again.
+    /// Takes the entry that [`next_unread`](Self::next_unread) gave, without a look at what is to be sent again.
     pub(crate) fn take_unread(&mut self) {
         self.next += 1;
     }

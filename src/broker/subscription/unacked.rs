@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::broker::ids::ConsumerKey;
 
-/// Names of former holders remembered for one entry; acks of further ones look unfounded to the conformance checks.
+/// Names of former holders remembered for one entry; acks of further ones count as violations.
 const HOLDERS_MAX: usize = 100;
 
 /// An entry that one consumer holds.
@@ -18,7 +18,7 @@ pub(super) struct HeldEntry {
     slot: u32,
 }
 
-/// The books of one subscription, by offset. Bounded by the entries stored.
+/// Held entries and their history, by offset. Bounded by the entries stored.
 #[derive(Debug, Default)]
 pub(super) struct UnackedEntries {
     held: BTreeMap<u64, HeldEntry>,
@@ -105,7 +105,7 @@ impl UnackedEntries {
         self.former_holders.get(&offset).is_some_and(|names| names.contains(name))
     }
 
-    /// An acknowledged entry leaves the books; its holder has to be told by [`unhold`](Self::unhold).
+    /// Drops the history of an acknowledged entry; [`unhold`](Self::unhold) takes it from its holder.
     pub(super) fn forget(&mut self, offset: u64) {
         self.redeliveries.remove(&offset);
         self.former_holders.remove(&offset);

@@ -1,7 +1,7 @@
 //! The topics of the broker, and what is known of them by name.
 //!
-//! [`TopicTable`] is the table; [`Topic`] is one of them. [`Ownership`] says which of them clients may come for,
-//! [`Schemas`] what their messages look like, [`TopicListWatchers`] which clients to tell when one comes or goes.
+//! [`TopicTable`] holds them; [`Topic`] is one of them. [`Ownership`] says which of them clients may use, [`Schemas`]
+//! what their messages look like, [`TopicListWatchers`] which clients to notify when one is made or deleted.
 
 mod ownership;
 mod pattern;
@@ -120,7 +120,7 @@ impl TopicTable {
     }
 }
 
-/// Topics that come and go.
+/// Creation and deletion.
 impl TopicTable {
     /// Number of partitions of a partitioned topic, by its base name.
     pub(crate) fn partitions(&self, base: &TopicName) -> Option<u32> {

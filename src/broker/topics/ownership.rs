@@ -1,4 +1,4 @@
-//! Which topics clients may come for: those of namespaces that a LOOKUP made this broker the owner of.
+//! Which topics clients may use: those of namespaces that a LOOKUP made this broker the owner of.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

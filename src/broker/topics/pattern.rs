@@ -1,7 +1,7 @@
 //! Patterns over topic names: the part of regular expressions that topic patterns are made of.
 //!
 //! Literals, `.`, classes, `\d \w \s` and their opposites, groups, `|`, `* + ?`. Matching walks all alternatives at
-//! once, so it takes time in the length of name times pattern, whatever the pattern.
+//! once, so it takes time in the length of name times pattern, for any pattern.
 
 use crate::topic::TopicName;
 

@@ -59,7 +59,7 @@ impl SequenceIds {
     }
 }
 
-/// What tells one SEND from another.
+/// What distinguishes one SEND from another.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SentFrame {
     pub(crate) sequence_id: i64,
