@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::live::Recorder;
-use crate::{Outcome, svg};
+use crate::{Outcome, output, svg};
 
 /// One run, shared by its tasks.
 #[derive(Clone)]
@@ -40,13 +40,13 @@ impl Run {
                 outcome = &mut work => return outcome,
                 _ = seconds.tick() => {
                     let line = self.recorder().live_line();
-                    eprintln!("{line}");
+                    output::note(line);
                 }
                 _ = tokio::signal::ctrl_c() => {
                     if self.stop.swap(true, Ordering::Relaxed) {
                         return Err("interrupted twice: what was on its way is left alone".into());
                     }
-                    eprintln!("stopping; once more to stop at once");
+                    output::note("stopping; once more to stop at once");
                 }
             }
         }
@@ -55,7 +55,7 @@ impl Run {
     /// The figures.
     pub(crate) fn finish(&self, title: &str, picture: Option<&Path>) -> Outcome {
         let recorder = self.recorder();
-        println!("{}", recorder.last_line());
+        output::print(recorder.last_line())?;
         if let Some(path) = picture {
             let written = std::fs::write(path, svg::draw(title, &recorder));
             written.map_err(|error| format!("writing {}: {error}", path.display()))?;

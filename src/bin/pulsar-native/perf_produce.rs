@@ -9,7 +9,7 @@ use pulsar_native::{Compression, PendingSend, Producer};
 use tokio::task::JoinSet;
 
 use crate::perf::Run;
-use crate::{Connect, Outcome};
+use crate::{Connect, Outcome, output};
 
 /// Sends between two looks at what is settled.
 const SENDS_AT_ONCE: u64 = 64;
@@ -154,7 +154,7 @@ fn settle(pending: &mut VecDeque<(Instant, PendingSend)>, shown: &mut u64, run: 
             Some(Ok(_)) => recorder.done(now, now.saturating_duration_since(*due)),
             Some(Err(error)) => {
                 if recorder.failed == 0 {
-                    eprintln!("the first failure: {error}");
+                    output::note(format_args!("the first failure: {error}"));
                 }
                 recorder.failed += 1;
             }
