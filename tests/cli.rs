@@ -55,6 +55,48 @@ fn assert_quiet_success(output: &Output) {
     assert!(output.status.success() && stderr.is_empty(), "{}: {stderr}", output.status);
 }
 
+/// The value of `name=value` in a line of results.
+fn value(line: &str, name: &str) -> f64 {
+    let value = line.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+    value.unwrap_or_else(|| panic!("{name} in {line}")).parse().expect("a number")
+}
+
+#[tokio::test]
+async fn perf_counts_every_message_and_samples_latencies() {
+    let broker = EmbeddedBroker::builder().start().await.expect("a broker");
+    let url = broker.url();
+    // The first message of each producer is sampled, and every 61st after it.
+    for (batch, producers, samples) in [(100, 1, 17), (1, 3, 3 * 6)] {
+        let options = format!("--messages 1000 --batching-max-messages {batch} --producers {producers}");
+        let line = run(&format!("perf produce {url} --topic {TOPIC} {options}")).await;
+        assert_eq!((value(&line, "n"), value(&line, "failed")), (1000.0, 0.0), "{line}");
+        assert_eq!((value(&line, "sample_interval"), value(&line, "samples")), (61.0, f64::from(samples)), "{line}");
+        assert!(value(&line, "p50_us") > 0.0 && value(&line, "max_us") >= value(&line, "p99_us"), "{line}");
+    }
+    let line =
+        run(&format!("perf consume {url} --topic {TOPIC} --subscription s --messages 2000 --sample-interval 1")).await;
+    assert_eq!((value(&line, "n"), value(&line, "samples")), (2000.0, 2000.0), "{line}");
+}
+
+#[tokio::test]
+async fn perf_at_a_rate_measures_every_message() {
+    let broker = EmbeddedBroker::builder().start().await.expect("a broker");
+    let options = "--messages 300 --rate 1000 --producers 4 --threads 1";
+    let line = run(&format!("perf produce {} --topic {TOPIC} {options}", broker.url())).await;
+    assert_eq!((value(&line, "n"), value(&line, "samples")), (300.0, 300.0), "{line}");
+    // The last message is due after 299 ms.
+    assert!(value(&line, "secs") >= 0.299, "{line}");
+}
+
+#[tokio::test]
+async fn perf_refuses_fewer_messages_in_flight_than_producers() {
+    let words = format!("perf produce pulsar://127.0.0.1:1 --topic {TOPIC} --producers 10 --max-pending-messages 9");
+    let output = end(start(&words)).await;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "{stderr}");
+    assert_eq!(stderr, "pulsar-native: --max-pending-messages 9 is not enough for --producers 10\n");
+}
+
 #[tokio::test]
 async fn a_closed_pipe_ends_consume_and_loses_no_message() {
     let broker = EmbeddedBroker::builder().start().await.expect("a broker");

@@ -3,13 +3,9 @@
 mod broker;
 mod consume;
 mod explain;
-mod live;
 mod output;
 mod perf;
-mod perf_consume;
-mod perf_produce;
 mod produce;
-mod svg;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -33,19 +29,11 @@ enum Command {
     Consume(consume::Arguments),
     /// Measure throughput and latency
     #[command(subcommand)]
-    Perf(Perf),
+    Perf(perf::Command),
     /// Decode frames of the binary protocol, byte by byte
     Explain(explain::Arguments),
     /// Run the embedded broker, for development (needs the feature `broker`)
     Broker(broker::Arguments),
-}
-
-#[derive(Subcommand)]
-enum Perf {
-    /// Publish messages, as fast as the broker confirms them or at a fixed rate
-    Produce(perf_produce::Arguments),
-    /// Receive and acknowledge messages
-    Consume(perf_consume::Arguments),
 }
 
 /// Connection and topic.
@@ -125,9 +113,9 @@ impl From<Kind> for SubscriptionType {
 /// An error ends the command; its text goes to stderr.
 type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    match run(Cli::parse().command).await {
+fn main() -> ExitCode {
+    let command = Cli::parse().command;
+    match runtime(&command).map_err(Into::into).and_then(|runtime| runtime.block_on(run(command))) {
         Ok(()) => ExitCode::SUCCESS,
         // The reader has all it wants.
         Err(error) if output::is_closed_pipe(&*error) => ExitCode::SUCCESS,
@@ -138,13 +126,30 @@ async fn main() -> ExitCode {
     }
 }
 
+fn runtime(command: &Command) -> std::io::Result<tokio::runtime::Runtime> {
+    let threads = match command {
+        Command::Perf(perf) => perf.threads(),
+        _ => None,
+    };
+    let mut builder = match threads {
+        Some(1) => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    if let Some(threads) = threads {
+        builder.worker_threads(threads.into());
+    }
+    builder.enable_all().build()
+}
+
 async fn run(command: Command) -> Outcome {
     match command {
         Command::Produce(arguments) => produce::run(arguments).await,
         Command::Consume(arguments) => consume::run(arguments).await,
-        Command::Perf(Perf::Produce(arguments)) => perf_produce::run(arguments).await,
-        Command::Perf(Perf::Consume(arguments)) => perf_consume::run(arguments).await,
+        Command::Perf(command) => command.run().await,
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Broker(arguments) => broker::run(arguments).await,
     }
 }
+
+#[cfg(test)]
+mod tests;
