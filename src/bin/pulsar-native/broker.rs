@@ -5,16 +5,17 @@ use std::net::SocketAddr;
 use clap::Args;
 
 use crate::Outcome;
+#[cfg(feature = "broker")]
+use crate::output;
 
 #[derive(Args)]
 #[cfg_attr(not(feature = "broker"), allow(dead_code, reason = "the command refuses without the feature"))]
 pub(crate) struct Arguments {
-    /// Where to listen.
-    #[arg(long, default_value = "127.0.0.1:6650")]
+    /// Address to listen on
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:6650")]
     listen: SocketAddr,
-    /// Asks clients for tokens signed with this secret (HS256), and prints one for `admin`. Without it anybody may
-    /// connect.
-    #[arg(long)]
+    /// Require tokens signed with SECRET (HS256), and print one for the role `admin`; without it no token is needed
+    #[arg(long, value_name = "SECRET")]
     token_key: Option<String>,
 }
 
@@ -28,13 +29,13 @@ pub(crate) async fn run(arguments: Arguments) -> Outcome {
         builder = builder.token_secret_key(key);
     }
     let broker = builder.start().await?;
-    println!("{}", broker.url());
+    output::print(broker.url())?;
     if with_tokens {
-        println!("{}", broker.token("admin"));
+        output::print(broker.token("admin"))?;
     }
     tokio::signal::ctrl_c().await?;
     for violation in broker.violations() {
-        eprintln!("a client broke a rule: {violation}");
+        output::note(format_args!("protocol violation by a client: {violation}"));
     }
     broker.stop().await;
     Ok(())
@@ -42,5 +43,5 @@ pub(crate) async fn run(arguments: Arguments) -> Outcome {
 
 #[cfg(not(feature = "broker"))]
 pub(crate) async fn run(_: Arguments) -> Outcome {
-    Err("this build has no broker: build it with the features `cli` and `broker`".into())
+    Err("this build has no embedded broker: build with the features `cli` and `broker`".into())
 }

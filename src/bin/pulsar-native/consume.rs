@@ -1,38 +1,43 @@
-//! `consume`: prints messages, and acknowledges them once they are printed.
+//! `consume`: prints messages, and acknowledges each once it is printed.
 
-use std::io::Write;
+use clap::{Args, value_parser};
+use pulsar_native::{Consumer, ReceivedMessage};
 
-use clap::Args;
-use pulsar_native::ReceivedMessage;
-
-use crate::{Outcome, Subscription};
+use crate::{Outcome, Subscription, output};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     subscription: Subscription,
-    /// Ends after so many messages; without it: at Ctrl-C.
-    #[arg(long)]
+    /// Exit after N messages [default: run until Ctrl-C]
+    #[arg(long, value_name = "N", value_parser = value_parser!(u64).range(1..))]
     messages: Option<u64>,
 }
 
 pub(crate) async fn run(arguments: Arguments) -> Outcome {
     let client = arguments.subscription.connect.client().await?;
     let mut consumer = arguments.subscription.consumer(&client).subscribe().await?;
-    let mut received = 0;
-    while arguments.messages.is_none_or(|messages| received < messages) {
-        tokio::select! {
-            message = consumer.receive() => {
-                let message = message?;
-                writeln!(std::io::stdout(), "{}", line(&message))?;
-                consumer.ack(&message)?;
-                received += 1;
-            }
-            _ = tokio::signal::ctrl_c() => break,
-        }
-    }
-    consumer.close().await?;
+    let outcome = tokio::select! {
+        outcome = print_all(&mut consumer, arguments.messages) => outcome,
+        _ = tokio::signal::ctrl_c() => Ok(()),
+    };
+    // Closed after an error too: acknowledgments of what was printed go out with it.
+    let closed = consumer.close().await;
+    outcome?;
+    closed?;
     Ok(client.close().await?)
+}
+
+/// Cancel safe: a message that is printed is acknowledged before the next one is waited for.
+async fn print_all(consumer: &mut Consumer, messages: Option<u64>) -> Outcome {
+    let mut received = 0;
+    while messages.is_none_or(|messages| received < messages) {
+        let message = consumer.receive().await?;
+        output::print(line(&message))?;
+        consumer.ack(&message)?;
+        received += 1;
+    }
+    Ok(())
 }
 
 fn line(message: &ReceivedMessage) -> String {

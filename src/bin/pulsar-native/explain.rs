@@ -1,4 +1,4 @@
-//! `explain`: a frame byte by byte.
+//! `explain`: decodes frames, byte by byte.
 
 use std::io::Read;
 use std::path::PathBuf;
@@ -6,20 +6,20 @@ use std::path::PathBuf;
 use clap::Args;
 use pulsar_native::wire::explain::{command_name, explain};
 
-use crate::Outcome;
+use crate::{Outcome, output};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// Frames in hex, white space as you like. Without it, they are read from the standard input.
+    /// Frames in hex, white space ignored; without any, hex is read from stdin
     hex: Vec<String>,
-    /// A file with the bytes themselves, as a capture of one direction of a connection gives them.
-    #[arg(long)]
+    /// Read raw bytes from FILE, such as one direction of a captured connection
+    #[arg(long, value_name = "FILE", conflicts_with = "hex")]
     file: Option<PathBuf>,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Outcome {
     let bytes = match &arguments.file {
-        Some(path) => std::fs::read(path).map_err(|error| format!("reading {}: {error}", path.display()))?,
+        Some(path) => std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?,
         None if arguments.hex.is_empty() => {
             let mut text = String::new();
             std::io::stdin().read_to_string(&mut text)?;
@@ -31,7 +31,7 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
     while !rest.is_empty() {
         let whole = rest.first_chunk().map_or(rest.len(), |size| u32::from_be_bytes(*size) as usize + 4);
         let (frame, behind) = rest.split_at(whole.min(rest.len()));
-        println!("{}\n{}", command_name(frame), explain(frame));
+        output::print(format_args!("{}\n{}", command_name(frame), explain(frame)))?;
         rest = behind;
     }
     Ok(())
@@ -39,10 +39,10 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
 
 fn unhex(text: &str) -> Result<Vec<u8>, String> {
     let digits: Vec<_> = text.chars().filter(|c| !c.is_whitespace()).collect();
-    let digit = |c: char| c.to_digit(16).ok_or_else(|| format!("{c:?} is no hex digit"));
+    let digit = |c: char| c.to_digit(16).ok_or_else(|| format!("{c:?} is not a hex digit"));
     let pair = |pair: &[char]| match pair {
         [high, low] => Ok((digit(*high)? << 4 | digit(*low)?) as u8),
-        _ => Err("an odd number of hex digits".to_owned()),
+        _ => Err("odd number of hex digits".to_owned()),
     };
     digits.chunks(2).map(pair).collect()
 }

@@ -1,14 +1,11 @@
-//! `pulsar-native`: measure a broker, publish, receive, take a frame apart, run the embedded broker.
+//! `pulsar-native`: a command line for Pulsar. Publishes, receives, measures, decodes frames, runs the embedded broker.
 
 mod broker;
 mod consume;
 mod explain;
-mod live;
+mod output;
 mod perf;
-mod perf_consume;
-mod perf_produce;
 mod produce;
-mod svg;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -16,7 +13,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use pulsar_native::{Client, ConsumerBuilder, Error, InitialPosition, SubscriptionType, Token};
 
-/// A native Apache Pulsar client.
+/// Command line of a native Apache Pulsar client
 #[derive(Parser)]
 #[command(version)]
 struct Cli {
@@ -26,42 +23,34 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Measure throughput and latency.
-    #[command(subcommand)]
-    Perf(Perf),
-    /// Publish messages: arguments, or the lines of the standard input.
+    /// Publish messages given as arguments or on stdin
     Produce(produce::Arguments),
-    /// Receive messages and print them.
+    /// Receive messages and print them
     Consume(consume::Arguments),
-    /// Take a frame apart, byte by byte.
+    /// Measure throughput and latency
+    #[command(subcommand)]
+    Perf(perf::Command),
+    /// Decode frames of the binary protocol, byte by byte
     Explain(explain::Arguments),
-    /// Run the embedded broker until Ctrl-C (needs the feature `broker`).
+    /// Run the embedded broker, for development (needs the feature `broker`)
     Broker(broker::Arguments),
 }
 
-#[derive(Subcommand)]
-enum Perf {
-    /// Publish, as fast as receipts allow or at a rate.
-    Produce(perf_produce::Arguments),
-    /// Receive and acknowledge.
-    Consume(perf_consume::Arguments),
-}
-
-/// Where the broker is, who asks, and for which topic.
+/// Connection and topic.
 #[derive(Args)]
 struct Connect {
-    /// pulsar://host:6650 or pulsar+ssl://host:6651
+    /// Service URL: pulsar://host:6650 or pulsar+ssl://host:6651
     url: String,
-    /// A token (JWT); better in a file, or in PULSAR_TOKEN, where other users of the machine do not see it.
-    #[arg(long)]
+    /// Authentication token; other users of this machine can see it, unlike one in --token-file or $PULSAR_TOKEN
+    #[arg(long, value_name = "JWT")]
     token: Option<String>,
-    /// A file with the token.
-    #[arg(long)]
+    /// Read the authentication token from FILE
+    #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
-    /// A PEM file with the certificates to trust.
-    #[arg(long)]
+    /// Trust the CA certificates in FILE (PEM)
+    #[arg(long, value_name = "FILE")]
     ca_file: Option<PathBuf>,
-    /// The topic.
+    /// Topic name, such as persistent://public/default/orders
     #[arg(long)]
     topic: String,
 }
@@ -82,16 +71,16 @@ impl Connect {
     }
 }
 
-/// What both kinds of receiving receive from.
+/// A subscription to consume from.
 #[derive(Args)]
 struct Subscription {
     #[command(flatten)]
     connect: Connect,
-    /// The subscription; made at the topic's start if there is none.
-    #[arg(long = "subscription", value_name = "SUBSCRIPTION")]
+    /// Subscription name; a new subscription starts at the earliest message
+    #[arg(long = "subscription", value_name = "NAME")]
     name: String,
-    /// The type of the subscription.
-    #[arg(long, value_enum, default_value_t = Kind::Exclusive)]
+    /// Subscription type
+    #[arg(long = "subscription-type", value_enum, value_name = "TYPE", default_value_t = Kind::Exclusive)]
     kind: Kind,
 }
 
@@ -102,7 +91,6 @@ impl Subscription {
     }
 }
 
-/// How the consumers of a subscription share its messages.
 #[derive(Clone, Copy, ValueEnum)]
 enum Kind {
     Exclusive,
@@ -122,24 +110,46 @@ impl From<Kind> for SubscriptionType {
     }
 }
 
-/// What ends the program badly: for people to read.
+/// An error ends the command; its text goes to stderr.
 type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    let outcome = match Cli::parse().command {
-        Command::Perf(Perf::Produce(arguments)) => perf_produce::run(arguments).await,
-        Command::Perf(Perf::Consume(arguments)) => perf_consume::run(arguments).await,
-        Command::Produce(arguments) => produce::run(arguments).await,
-        Command::Consume(arguments) => consume::run(arguments).await,
-        Command::Explain(arguments) => explain::run(&arguments),
-        Command::Broker(arguments) => broker::run(arguments).await,
-    };
-    match outcome {
+fn main() -> ExitCode {
+    let command = Cli::parse().command;
+    match runtime(&command).map_err(Into::into).and_then(|runtime| runtime.block_on(run(command))) {
         Ok(()) => ExitCode::SUCCESS,
+        // The reader has all it wants.
+        Err(error) if output::is_closed_pipe(&*error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("pulsar-native: {error}");
+            output::note(format_args!("pulsar-native: {error}"));
             ExitCode::FAILURE
         }
     }
 }
+
+fn runtime(command: &Command) -> std::io::Result<tokio::runtime::Runtime> {
+    let threads = match command {
+        Command::Perf(perf) => perf.threads(),
+        _ => None,
+    };
+    let mut builder = match threads {
+        Some(1) => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    if let Some(threads) = threads {
+        builder.worker_threads(threads.into());
+    }
+    builder.enable_all().build()
+}
+
+async fn run(command: Command) -> Outcome {
+    match command {
+        Command::Produce(arguments) => produce::run(arguments).await,
+        Command::Consume(arguments) => consume::run(arguments).await,
+        Command::Perf(command) => command.run().await,
+        Command::Explain(arguments) => explain::run(&arguments),
+        Command::Broker(arguments) => broker::run(arguments).await,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,27 +1,28 @@
-//! `produce`: publishes arguments or lines.
+//! `produce`: publishes messages given as arguments, or one for each line of stdin.
 
 use clap::Args;
 use pulsar_native::Message;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
-use crate::{Connect, Outcome};
+use crate::{Connect, Outcome, output};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     connect: Connect,
-    /// The key of each message.
+    /// Key of each message
     #[arg(long)]
     key: Option<String>,
-    /// A property of each message, `name=value`; may be repeated.
-    #[arg(long = "property", value_parser = property)]
+    /// Property of each message; can be repeated
+    #[arg(long = "property", value_name = "NAME=VALUE", value_parser = property)]
     properties: Vec<(String, String)>,
-    /// Payloads; without any, the lines of the standard input.
+    /// Payloads to send, a message each; without any, each line of stdin is a message
+    #[arg(value_name = "PAYLOAD")]
     payloads: Vec<String>,
 }
 
 fn property(text: &str) -> Result<(String, String), String> {
-    let pair = text.split_once('=').ok_or_else(|| "a property is name=value".to_owned())?;
+    let pair = text.split_once('=').ok_or_else(|| "expected NAME=VALUE".to_owned())?;
     Ok((pair.0.to_owned(), pair.1.to_owned()))
 }
 
@@ -38,13 +39,13 @@ pub(crate) async fn run(arguments: Arguments) -> Outcome {
     if arguments.payloads.is_empty() {
         let mut lines = BufReader::new(tokio::io::stdin()).lines();
         while let Some(line) = lines.next_line().await? {
-            // What fails shows at the flush.
+            // The flush below reports a failed send.
             drop(producer.enqueue(message(line)).await?);
         }
         producer.flush().await?;
     }
     for payload in &arguments.payloads {
-        println!("{}", producer.send(message(payload.clone())).await?);
+        output::print(producer.send(message(payload.clone())).await?)?;
     }
     producer.close().await?;
     Ok(client.close().await?)
