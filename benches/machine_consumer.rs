@@ -1,4 +1,4 @@
-//! What a message costs the consumer's machine: entries in, taken, acknowledged, credited; no socket, no runtime.
+//! What a message costs the consumer's machine: entries in, taken, acknowledged, permits returned; no socket, no runtime.
 //! `cargo bench --bench machine_consumer`. Each item is one message; a sample is a million of them.
 
 use std::collections::VecDeque;
@@ -69,8 +69,8 @@ impl Bench {
         }
     }
 
-    /// One turn: a run of entries in, all taken, each message acknowledged, what is due written.
-    fn turn(&mut self, raw: &Bytes, members: usize) {
+    /// One round: a run of entries in, all taken, each message acknowledged, what is due written.
+    fn round(&mut self, raw: &Bytes, members: usize) {
         for _ in 0..RUN {
             let head = MessageHead::new(1, 70_000, self.next_entry);
             self.next_entry += 1;
@@ -94,11 +94,11 @@ impl Bench {
                 acked.expect("taken");
             }
         }
-        let mut asks = Vec::new();
+        let mut requests = Vec::new();
         let tx = &mut self.tx;
         self.endpoint.serve(&self.server, |consumer| {
             consumer.handle_deadline(now, &mut Deferred::new());
-            consumer.poll_transmit(&mut Outbox::new(tx, 64 * 1024, &mut asks), now)
+            consumer.poll_transmit(&mut Outbox::new(tx, 64 * 1024, &mut requests), now)
         });
         let written = self.tx.len();
         self.tx.advance(written);
@@ -123,7 +123,7 @@ fn million(bencher: Bencher, members: usize, index_acks: bool) {
     bencher.counter(ItemsCount::new(MESSAGES)).with_inputs(|| Bench::new(index_acks)).bench_local_values(
         |mut bench| {
             for _ in 0..MESSAGES / (RUN * members) {
-                bench.turn(&raw, members);
+                bench.round(&raw, members);
             }
             bench
         },

@@ -12,7 +12,7 @@ use super::parts::Part;
 use crate::id::{MessageId, MessagePosition};
 use crate::machine::consumer::{Consumer, EntryBody};
 use crate::wall_time::from_ms;
-use crate::wire::batch::PlainRecord;
+use crate::wire::batch::RecordRange;
 use crate::wire::entry::BrokerEntryMetadata;
 use crate::wire::metadata::{self, Metadata, Properties, SingleMetadata, message_properties, single_properties};
 
@@ -143,7 +143,7 @@ impl ReceivedMessage {
 
     /// A member of a batch. Offsets of the record count from the start of the entry's payload.
     #[inline]
-    pub(super) fn member(opened: Arc<Opened>, record: PlainRecord, index: u32) -> Self {
+    pub(super) fn member(opened: Arc<Opened>, record: RecordRange, index: u32) -> Self {
         let at = |offset| opened.payload.start + to_u32(offset);
         let (start, payload_at, end) = (at(record.metadata_at), at(record.payload_at), at(record.end));
         // Sizes of batches are bounded far below 2^31.

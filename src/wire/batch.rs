@@ -35,7 +35,7 @@ pub struct Record {
 /// from the start of the uncompressed payload; the serialized SingleMessageMetadata ends where the payload starts.
 #[cfg(feature = "client")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct PlainRecord {
+pub(crate) struct RecordRange {
     /// Where the serialized SingleMessageMetadata starts.
     pub(crate) metadata_at: usize,
     /// Where the message's payload starts.
@@ -96,7 +96,7 @@ impl BatchCursor {
     /// It gives numbers only, so that they stay in registers all the way to the message.
     #[cfg(feature = "client")]
     #[inline]
-    pub(crate) fn next_plain(&mut self, payload: &[u8]) -> Option<PlainRecord> {
+    pub(crate) fn next_fast(&mut self, payload: &[u8]) -> Option<RecordRange> {
         if self.index == self.count {
             return None;
         }
@@ -110,7 +110,7 @@ impl BatchCursor {
         }
         let end = payload_at + payload_size;
         (self.position, self.index) = (end, self.index + 1);
-        Some(PlainRecord { metadata_at, payload_at, end })
+        Some(RecordRange { metadata_at, payload_at, end })
     }
 
     /// The batch index of the record that [`next`](Self::next) gives next: also how many it gave.
@@ -179,7 +179,7 @@ pub fn put_record(out: &mut BytesMut, single: &NewSingle<'_>, payload: &[u8]) {
 
 /// [`put_record`] for a message of which there is no more to say than its size and its number, as most are.
 #[inline]
-pub fn put_plain_record(out: &mut BytesMut, sequence_id: u64, payload: &[u8]) {
+pub fn put_record_fast(out: &mut BytesMut, sequence_id: u64, payload: &[u8]) {
     let (Some(size), Some(id)) =
         (short_field(PAYLOAD_SIZE_TAG, payload.len() as u64), short_field(SEQUENCE_ID_TAG, sequence_id))
     else {
@@ -278,7 +278,7 @@ mod tests {
                 let single =
                     NewSingle { payload_size: length as i32, sequence_id: Some(sequence_id), ..NewSingle::default() };
                 let (mut plain, mut whole) = (BytesMut::new(), BytesMut::new());
-                put_plain_record(&mut plain, sequence_id, &payload);
+                put_record_fast(&mut plain, sequence_id, &payload);
                 put_record(&mut whole, &single, &payload);
                 assert_eq!(plain, whole);
             }

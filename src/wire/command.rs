@@ -42,7 +42,7 @@ pub(crate) struct Envelope<'a> {
 /// The type and body of a command in the layout that every writer gives to a short body of a low type,
 /// which the hot commands have: two one-byte fields and nothing else. `None`: [`open`] it.
 #[inline]
-pub(crate) fn open_short(command: &[u8]) -> Option<(i32, &[u8])> {
+pub(crate) fn open_fast(command: &[u8]) -> Option<(i32, &[u8])> {
     match command {
         [0x08, kind @ 2..=15, tag, length @ 0..=0x7f, body @ ..]
             if *tag == (kind << 3 | 2) && usize::from(*length) == body.len() =>
@@ -571,11 +571,11 @@ mod tests {
     #[test]
     fn short_and_long_ways_into_a_command_agree() {
         let flow = [0x08, 0x0b, 0x5a, 4, 0x08, 1, 0x10, 2];
-        assert_eq!(open_short(&flow), Some((11, &flow[4..])));
+        assert_eq!(open_fast(&flow), Some((11, &flow[4..])));
         let envelope = open(&flow, 100).expect("good");
         assert_eq!((envelope.command_type, envelope.body.as_deref(), envelope.body_at), (11, Some(&flow[4..]), 104));
         for other in [&flow[..7], &[0x08, 0x0b, 0x52, 0], &[0x08, 0x0b], &[0x08, 0x12, 0x92, 0x01, 0], &[]] {
-            assert_eq!(open_short(other), None, "{other:?}");
+            assert_eq!(open_fast(other), None, "{other:?}");
         }
     }
 

@@ -124,7 +124,7 @@ pub enum Frame {
 /// One frame, read, as a client takes it by the thousand: what it gets few of is behind a pointer, so that receipts
 /// and messages are not moved about at the size of the largest command.
 #[derive(Debug, Clone, PartialEq)]
-pub enum HotFrame {
+pub enum InboundFrame {
     /// SEND_RECEIPT.
     Receipt(Receipt),
     /// MESSAGE: the command, and all that follows it.
@@ -192,21 +192,20 @@ impl FusedIterator for Frames {}
 impl Frames {
     /// As [`next`](Iterator::next), in the other form.
     #[inline]
-    pub fn next_hot(&mut self) -> Option<Result<HotFrame, DecodeError>> {
+    pub fn next_fast(&mut self) -> Option<Result<InboundFrame, DecodeError>> {
         let start = self.position;
         if start < self.run.len() {
             if let Ok((command_end, frame_end)) = bounds(&self.run[start..]) {
                 let base = 2 * SIZE_FIELD_BYTES;
                 let command = &self.run[start + base..start + command_end];
                 let at = |body: &[u8]| base + command.len() - body.len();
-                let read =
-                    match command::open_short(command) {
-                        Some((hot::SEND_RECEIPT, body)) => Some(Receipt::decode(body, at(body)).map(HotFrame::Receipt)),
-                        Some((hot::MESSAGE, body)) => Some(MessageHead::decode(body, at(body)).map(|head| {
-                            HotFrame::Message(head, self.run.slice(start + command_end..start + frame_end))
-                        })),
-                        _ => None,
-                    };
+                let read = match command::open_fast(command) {
+                    Some((hot::SEND_RECEIPT, body)) => Some(Receipt::decode(body, at(body)).map(InboundFrame::Receipt)),
+                    Some((hot::MESSAGE, body)) => Some(MessageHead::decode(body, at(body)).map(|head| {
+                        InboundFrame::Message(head, self.run.slice(start + command_end..start + frame_end))
+                    })),
+                    _ => None,
+                };
                 if let Some(read) = read {
                     // An error is the last item.
                     self.position = if read.is_ok() { start + frame_end } else { self.run.len() };
@@ -215,11 +214,11 @@ impl Frames {
             }
         }
         Some(self.next()?.map(|frame| match frame {
-            Frame::Receipt(receipt) => HotFrame::Receipt(receipt),
-            Frame::Message { head, entry } => HotFrame::Message(head, entry),
-            Frame::Other(command) => HotFrame::Control(Box::new(command)),
-            Frame::Send { .. } => HotFrame::Send,
-            Frame::Unknown { .. } => HotFrame::Unknown,
+            Frame::Receipt(receipt) => InboundFrame::Receipt(receipt),
+            Frame::Message { head, entry } => InboundFrame::Message(head, entry),
+            Frame::Other(command) => InboundFrame::Control(Box::new(command)),
+            Frame::Send { .. } => InboundFrame::Send,
+            Frame::Unknown { .. } => InboundFrame::Unknown,
         }))
     }
 }
@@ -229,7 +228,7 @@ fn read(run: &Bytes, start: usize, command_end: usize, frame_end: usize) -> Resu
     let base = 2 * SIZE_FIELD_BYTES;
     let command = &run[start + base..start + command_end];
     let entry = start + command_end..start + frame_end;
-    if let Some((kind, body)) = command::open_short(command) {
+    if let Some((kind, body)) = command::open_fast(command) {
         return read_body(kind, body, base + command.len() - body.len(), run, entry);
     }
     let envelope = command::open(command, base)?;

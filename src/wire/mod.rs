@@ -53,7 +53,7 @@ pub(crate) mod send_run;
 pub mod tx;
 
 pub use ack_set::AckSet;
-pub use batch::{BatchCursor, Record, put_plain_record, put_record, record_len};
+pub use batch::{BatchCursor, Record, put_record, put_record_fast, record_len};
 pub use command::{Command, Sender};
 pub use compress::{CompressError, Compression, compress, decompress};
 pub use entry::{
@@ -61,7 +61,7 @@ pub use entry::{
     seal_copied,
 };
 pub use error::{DecodeError, DecodeErrorKind};
-pub use frame::{Frame, Frames, HotFrame, Limits, cut, frames, missing};
+pub use frame::{Frame, Frames, InboundFrame, Limits, cut, frames, missing};
 pub use hot::{
     AckFrame, AckId, MessageHead, Receipt, SendHead, put_ack, put_flow, put_message, put_ping, put_pong, put_receipt,
     put_send_head,

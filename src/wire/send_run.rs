@@ -43,7 +43,7 @@ pub(crate) fn put_unstamped(out: &mut BytesMut, head: &SendHead, metadata: &NewM
 
 /// What the frames of a producer's plain messages have in common: all but sequence id and payload.
 #[derive(Debug)]
-pub(crate) struct PlainSend {
+pub(crate) struct SendTemplate {
     producer_id: u64,
     producer_name: Box<str>,
     schema_version: Option<Box<[u8]>>,
@@ -54,7 +54,7 @@ pub(crate) struct PlainSend {
     id_at: [usize; 2],
 }
 
-impl PlainSend {
+impl SendTemplate {
     /// Of one producer, for as long as its name and schema stay.
     #[must_use]
     pub(crate) fn new(producer_id: u64, producer_name: &str, schema_version: Option<&[u8]>) -> Self {
@@ -188,7 +188,7 @@ mod tests {
     fn stamped_frames_are_those_made_at_once() {
         let names = ["p".to_owned(), "n".repeat(200), "m".repeat(20_000)];
         for (name, version) in names.iter().zip([None, Some(&[1, 2][..]), None]) {
-            let mut plain = PlainSend::new(3, name, version);
+            let mut plain = SendTemplate::new(3, name, version);
             let (mut run, mut expected) = (BytesMut::new(), Vec::new());
             for id in [0, 127, 128, 5, 1 << 21, (1 << 63) - 1, u64::MAX] {
                 for payload in [&b""[..], b"x", &[7; 5000]] {
@@ -216,7 +216,7 @@ mod tests {
         use crate::wire::{Frame, frames};
         for (time, expected) in [(0, 0), (1, 1), (TIME_MAX, TIME_MAX), (u64::MAX, TIME_MAX)] {
             let mut run = BytesMut::new();
-            PlainSend::new(3, "p", None).put(&mut run, 9, b"x");
+            SendTemplate::new(3, "p", None).put(&mut run, 9, b"x");
             stamp(&mut run, time);
             let Some(Ok(Frame::Send { entry, .. })) = frames(run.freeze()).next() else { panic!("a SEND") };
             let parts = crate::wire::EntryParts::split(&entry).expect("whole");

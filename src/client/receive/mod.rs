@@ -14,7 +14,7 @@
 //! | the next message, or wait | [`Receiver::poll`], `next_fast` | `poll_slow`: the current source is empty; an end |
 //! | the next message, if any | [`Receiver::try_next`], `next_fast` | `try_slow`: the same |
 //! | of one source ([`source`]) | `Source::next_fast` | `Source::next_slow`: the queue epoch has moved; the run is empty |
-//! | a member of the open batch | `BatchCursor::next_plain` | `Source::next_member_slow`: acknowledged in part; own metadata |
+//! | a member of the open batch | `BatchCursor::next_fast` | `Source::next_member_slow`: acknowledged in part; own metadata |
 //! | an entry ([`open`]) | `open_fast` | `open_slow`: batches, compression, what cannot be read |
 //!
 //! A message is 24 bytes, made in the user's frame by the inlined fast path. A call that returned one through memory

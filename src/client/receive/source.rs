@@ -27,7 +27,7 @@ use crate::id::MessagePosition;
 use crate::machine::consumer::{Consumer, ReceivedEntry, ReturnedPermits};
 use crate::machine::{Deferred, EndpointId};
 use crate::wire::ack_set::AckSet;
-use crate::wire::batch::{BatchCursor, PlainRecord};
+use crate::wire::batch::{BatchCursor, RecordRange};
 use crate::wire::entry::EntryError;
 
 /// See the module.
@@ -164,7 +164,7 @@ impl Source {
             return None;
         }
         let index = batch.cursor.index();
-        let record = batch.cursor.next_plain(opened.payload())?;
+        let record = batch.cursor.next_fast(opened.payload())?;
         batch.charged = batch.charged.saturating_sub(1);
         self.return_permits(1);
         // No call comes behind this, so that the parts of the message need not go through memory.
@@ -262,7 +262,7 @@ impl Source {
             if batch.live.as_ref().is_some_and(|live| !live.is_set(index)) {
                 continue;
             }
-            let place = PlainRecord {
+            let place = RecordRange {
                 metadata_at: record.metadata_range.start,
                 payload_at: record.payload.start,
                 end: record.payload.end,

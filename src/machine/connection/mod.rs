@@ -190,7 +190,7 @@ impl Connection {
 
     /// A receipt or a message has come. Only after CONNECTED may they: `name` is for the error.
     #[inline]
-    pub fn handle_hot(&mut self, name: &'static str) -> Result<(), CloseReason> {
+    pub fn handle_data_frame(&mut self, name: &'static str) -> Result<(), CloseReason> {
         self.heard = true;
         match self.state {
             ConnectionState::Up(_) => Ok(()),
@@ -208,7 +208,7 @@ impl Connection {
         self.heard = true;
     }
 
-    /// Takes one command, other than those of [`handle_hot`](Self::handle_hot). An `Err` ends the connection.
+    /// Takes one command, other than those of [`handle_data_frame`](Self::handle_data_frame). An `Err` ends the connection.
     pub fn handle_command(&mut self, command: Command) -> Result<Option<ConnectionEvent>, CloseReason> {
         // A PING only says that the peer's timer runs; everything else is proof that it serves this client.
         if !matches!(command, Command::Ping(_)) {

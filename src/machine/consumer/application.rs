@@ -121,7 +121,7 @@ impl Consumer {
             Ok(ids) if ids.is_empty() => reply.answer(Ok(()), deferred),
             Ok(entries) => {
                 let members = if cumulative { Vec::new() } else { ids.to_vec() };
-                self.begin(Operation::Ack { ids: entries, members, cumulative, reply }, now, deferred);
+                self.begin_operation(Operation::Ack { ids: entries, members, cumulative, reply }, now, deferred);
             }
         }
     }
@@ -131,7 +131,8 @@ impl Consumer {
             self.check_cumulative()?;
         }
         if ids.len() > CONFIRMED_IDS_MAX {
-            return Err(Error::local(ErrorKind::InvalidArgument, "more than 10000 ids in one acknowledgement"));
+            let why = format!("more than {CONFIRMED_IDS_MAX} ids in one acknowledgement");
+            return Err(Error::local(ErrorKind::InvalidArgument, why));
         }
         if !self.notes_acks()? {
             return Ok(Vec::new());
@@ -184,17 +185,17 @@ impl Consumer {
     /// connected to it, unless `force`.
     pub fn unsubscribe(&mut self, force: bool, reply: ReplyTo<()>, now: Now, deferred: &mut Deferred) {
         self.acks.flush();
-        self.begin(Operation::Unsubscribe { force, reply }, now, deferred);
+        self.begin_operation(Operation::Unsubscribe { force, reply }, now, deferred);
     }
 
     /// Requests the id of the last message of the topic (GET_LAST_MESSAGE_ID).
     pub fn last_message_id(&mut self, reply: ReplyTo<LastMessageId>, now: Now, deferred: &mut Deferred) {
-        self.begin(Operation::LastMessageId { reply }, now, deferred);
+        self.begin_operation(Operation::LastMessageId { reply }, now, deferred);
     }
 
     /// Requests the broker's statistics of this consumer (CONSUMER_STATS).
     pub fn stats(&mut self, reply: ReplyTo<pb::CommandConsumerStatsResponse>, now: Now, deferred: &mut Deferred) {
-        self.begin(Operation::Stats { reply }, now, deferred);
+        self.begin_operation(Operation::Stats { reply }, now, deferred);
     }
 
     /// Moves the subscription (SEEK). From this call on until the answer no message is delivered; acknowledgements made
@@ -211,10 +212,10 @@ impl Consumer {
             self.redelivery.reset();
             self.acks.flush();
         }
-        self.begin(Operation::Seek { to, reply }, now, deferred);
+        self.begin_operation(Operation::Seek { to, reply }, now, deferred);
     }
 
-    fn begin(&mut self, operation: Operation, now: Now, deferred: &mut Deferred) {
+    fn begin_operation(&mut self, operation: Operation, now: Now, deferred: &mut Deferred) {
         if let Some(ended) = self.lifecycle.ended() {
             return operation.fail(ended.clone(), deferred);
         }

@@ -44,21 +44,4 @@ impl Consumer {
             self.handle_due_nacks(now);
         }
     }
-
-    /// Requests the entries whose delay is over. In order there is one request for everything.
-    fn handle_due_nacks(&mut self, now: Now) {
-        let mut due = self.redelivery.take_due(now);
-        if due.is_empty() {
-            return;
-        }
-        self.is_dirty = true;
-        if self.config.subscription_type.is_in_order() {
-            return self.redeliver_everything();
-        }
-        self.redelivery.request(&due);
-        due.sort_unstable();
-        // A copy in the queue of what comes again would be delivered twice.
-        self.queue.drop_entries(|position| due.binary_search(&position).is_ok());
-        self.notify_flow();
-    }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::Consumer;
 use crate::error::Error;
 use crate::machine::connection::peer::{PeerInfo, RequestError};
-use crate::machine::endpoint::machine::{AfterNotification, EndpointMachine, HotRoute};
+use crate::machine::endpoint::machine::{AfterNotification, DataRoute, EndpointMachine};
 use crate::machine::endpoint::outbox::{More, Op, Outbox, Response};
 use crate::machine::{Deadline, Deferred, Endpoint, Now};
 use crate::wire::command::Command;
@@ -88,7 +88,7 @@ impl EndpointMachine for Consumer {
         self.is_closed_at_broker()
     }
 
-    fn hot_route(endpoint: Arc<Endpoint<Self>>) -> HotRoute {
-        HotRoute::Consumer(endpoint)
+    fn data_route(endpoint: Arc<Endpoint<Self>>) -> DataRoute {
+        DataRoute::Consumer(endpoint)
     }
 }

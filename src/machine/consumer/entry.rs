@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::position::EntryPosition;
 use crate::wire::error::{DecodeError, DecodeErrorKind};
-use crate::wire::metadata::Essence;
+use crate::wire::metadata::EntrySummary;
 use crate::wire::{EntryError, EntryParts, MessageHead};
 
 /// The largest batch that is opened, messages: what an `ack_set` of the largest size can name.
@@ -70,7 +70,7 @@ impl EntryBody {
     }
 
     #[inline]
-    fn new(parts: &EntryParts, metadata: &Essence) -> Self {
+    fn new(parts: &EntryParts, metadata: &EntrySummary) -> Self {
         Self {
             metadata: to_u32(&parts.metadata),
             payload: to_u32(&parts.payload),
@@ -140,7 +140,7 @@ fn read_body(ack_set: &[i64], raw: &[u8]) -> (Result<EntryBody, Box<EntryError>>
     };
     let checksum = parts.verify(raw);
     let bytes = raw.get(parts.metadata.clone()).unwrap_or_default();
-    let metadata = match (checksum, Essence::read(bytes)) {
+    let metadata = match (checksum, EntrySummary::read(bytes)) {
         (Ok(()), Ok(metadata)) => metadata,
         (Ok(()), Err(error)) => return (Err(EntryError::Metadata(error).into()), 1),
         // A count that the payload could not hold is the damage itself.
@@ -159,7 +159,7 @@ fn read_body(ack_set: &[i64], raw: &[u8]) -> (Result<EntryBody, Box<EntryError>>
 
 /// The broker charges the members of which it has no acknowledgement; its count of members is that of the metadata.
 #[inline]
-fn charged(metadata: &Essence, ack_set: &[i64]) -> u32 {
+fn charged(metadata: &EntrySummary, ack_set: &[i64]) -> u32 {
     match metadata.num_messages_in_batch {
         None => 1,
         Some(count) => open_members(ack_set, u32::try_from(count).unwrap_or(0)),
@@ -183,7 +183,7 @@ fn open_members(words: &[i64], size: u32) -> u32 {
 
 /// Refuses a batch size that has no meaning or that its payload could not hold.
 #[inline]
-fn check_count(metadata: &Essence, parts: &EntryParts) -> Result<(), DecodeError> {
+fn check_count(metadata: &EntrySummary, parts: &EntryParts) -> Result<(), DecodeError> {
     const FIELD: &str = "MessageMetadata.num_messages_in_batch";
     let Some(count) = metadata.num_messages_in_batch else { return Ok(()) };
     let payload_bytes = parts.payload.len().max(metadata.uncompressed_size as usize);

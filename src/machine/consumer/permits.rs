@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn more_credit_than_was_taken_opens_nothing() {
+    fn returning_more_than_was_taken_grants_nothing() {
         let mut permits = Permits::new(4);
         assert_eq!(permits.take_flow(), Some(4));
         give_back(&mut permits, 1000);

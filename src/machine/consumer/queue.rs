@@ -9,14 +9,15 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::Consumer;
 use super::entry::ReceivedEntry;
 use super::permits::{Permits, ReturnedPermits};
 use super::position::EntryPosition;
 use crate::error::Error;
 use crate::machine::{Deferred, EndpointId, ReadyList};
 
-/// How many entries the queue takes, as a multiple of `receiver_queue_size`, and at least [`ENTRIES_MIN`]. With a
-/// broker that keeps to its permits there are less than twice as many as permits.
+/// How many entries the queue takes, as a multiple of `receiver_queue_size`, and at least [`ENTRIES_MIN`]. A broker that
+/// keeps to its permits stays below twice that size.
 const ENTRIES_FACTOR: usize = 4;
 
 /// See [`ENTRIES_FACTOR`].
@@ -47,7 +48,7 @@ pub struct Taken {
 #[derive(Debug)]
 pub(super) struct Queue {
     entries: VecDeque<ReceivedEntry>,
-    /// The most entries it takes. Beyond it they are dropped, and asked for again once the queue has been taken.
+    /// The most entries it takes. Beyond it they are dropped, and requested again once the queue has been taken.
     entries_max: usize,
     /// Entries were dropped at the bound since the last take.
     has_dropped: bool,
@@ -205,5 +206,19 @@ impl Queue {
             self.permits.queued(),
             "the queue does not hold what its permits say"
         );
+    }
+}
+
+impl Consumer {
+    /// Drops what is queued or was taken; the permits of what is queued are granted again.
+    pub(super) fn clear_queue(&mut self) {
+        self.queue.clear();
+        self.notify_flow();
+    }
+
+    /// Has the server write a FLOW if one is due.
+    #[inline]
+    pub(super) fn notify_flow(&mut self) {
+        self.is_dirty |= self.lifecycle.is_attached() && self.queue.is_flow_due();
     }
 }

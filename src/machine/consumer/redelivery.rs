@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use super::Consumer;
 use super::position::EntryPosition;
 use crate::machine::Now;
 use crate::machine::endpoint::outbox::Outbox;
@@ -188,6 +189,32 @@ impl Redelivery {
         }
         self.due.drain(..sent);
         self.due.is_empty()
+    }
+}
+
+impl Consumer {
+    /// Requests everything that is not acknowledged, and drops what is queued or was taken: it comes again.
+    pub(super) fn redeliver_everything(&mut self) {
+        self.redelivery.request_all();
+        self.clear_queue();
+        self.is_dirty = true;
+    }
+
+    /// Requests the entries whose delay is over. In order there is one request for everything.
+    pub(super) fn handle_due_nacks(&mut self, now: Now) {
+        let mut due = self.redelivery.take_due(now);
+        if due.is_empty() {
+            return;
+        }
+        self.is_dirty = true;
+        if self.config.subscription_type.is_in_order() {
+            return self.redeliver_everything();
+        }
+        self.redelivery.request(&due);
+        due.sort_unstable();
+        // A copy in the queue of what comes again would be delivered twice.
+        self.queue.drop_entries(|position| due.binary_search(&position).is_ok());
+        self.notify_flow();
     }
 }
 

@@ -53,23 +53,4 @@ impl Consumer {
         let close = pb::CommandCloseConsumer { consumer_id: self.id.0, ..Default::default() };
         out.request(Op { kind: OpKind::Close, number }, Command::CloseConsumer(close));
     }
-
-    /// Requests everything that is not acknowledged, and drops what is queued or was taken: it comes again.
-    pub(super) fn redeliver_everything(&mut self) {
-        self.redelivery.request_all();
-        self.clear_queue();
-        self.is_dirty = true;
-    }
-
-    /// Drops the queue; its permits are granted again.
-    pub(super) fn clear_queue(&mut self) {
-        self.queue.clear();
-        self.notify_flow();
-    }
-
-    /// Has the server write a FLOW if one is due.
-    #[inline]
-    pub(super) fn notify_flow(&mut self) {
-        self.is_dirty |= self.lifecycle.is_attached() && self.queue.is_flow_due();
-    }
 }

@@ -2,7 +2,7 @@
 //!
 //! A kind of endpoint is one machine that implements [`EndpointMachine`] and one variant of [`EndpointId`]. The session
 //! and the supervisor work on [`AnyEndpoint`], which [`Endpoint`] implements for all of them, so they know no kind by
-//! name. Only MESSAGE and SEND_RECEIPT take a typed way, the machine's [`HotRoute`].
+//! name. Only MESSAGE and SEND_RECEIPT take a typed way, the machine's [`DataRoute`].
 
 use std::fmt;
 use std::ops::ControlFlow;
@@ -38,7 +38,7 @@ pub enum AfterNotification {
 
 /// The typed way of the two commands that come once a message. All others go through [`AnyEndpoint`].
 #[derive(Debug, Clone, Default)]
-pub enum HotRoute {
+pub enum DataRoute {
     /// Neither of the two is for this endpoint.
     #[default]
     None,
@@ -141,8 +141,8 @@ pub trait EndpointMachine: Send + Sized + 'static {
     fn is_closed_at_broker(&self) -> bool;
 
     /// The typed way of MESSAGE or SEND_RECEIPT to it.
-    fn hot_route(_endpoint: Arc<Endpoint<Self>>) -> HotRoute {
-        HotRoute::None
+    fn data_route(_endpoint: Arc<Endpoint<Self>>) -> DataRoute {
+        DataRoute::None
     }
 }
 
@@ -208,8 +208,8 @@ pub trait AnyEndpoint: Send + Sync + fmt::Debug {
     -> Option<Served>;
     /// Does what is due without writing; `None` if `server` does not serve it any more.
     fn expire(&self, server: &Arc<ReadyList>, now: Now, deferred: &mut Deferred) -> Option<Expired>;
-    /// See [`EndpointMachine::hot_route`].
-    fn hot_route(self: Arc<Self>) -> HotRoute;
+    /// See [`EndpointMachine::data_route`].
+    fn data_route(self: Arc<Self>) -> DataRoute;
 }
 
 /// A counted reference to an endpoint of any kind.
@@ -317,7 +317,7 @@ impl<M: EndpointMachine> AnyEndpoint for Endpoint<M> {
         })
     }
 
-    fn hot_route(self: Arc<Self>) -> HotRoute {
-        M::hot_route(self)
+    fn data_route(self: Arc<Self>) -> DataRoute {
+        M::data_route(self)
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{Producer, SealJob, Sealed};
 use crate::error::{Error, ServerError};
 use crate::machine::connection::peer::{PeerInfo, RequestError};
-use crate::machine::endpoint::machine::{AfterNotification, EndpointMachine, HotRoute};
+use crate::machine::endpoint::machine::{AfterNotification, DataRoute, EndpointMachine};
 use crate::machine::endpoint::outbox::{More, Op, Outbox, Response};
 use crate::machine::{Deadline, Deferred, Endpoint, Now};
 use crate::wire::command::Command;
@@ -109,7 +109,7 @@ impl EndpointMachine for Producer {
         self.is_closed_at_broker()
     }
 
-    fn hot_route(endpoint: Arc<Endpoint<Self>>) -> HotRoute {
-        HotRoute::Producer(endpoint)
+    fn data_route(endpoint: Arc<Endpoint<Self>>) -> DataRoute {
+        DataRoute::Producer(endpoint)
     }
 }

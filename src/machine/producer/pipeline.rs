@@ -38,7 +38,7 @@ use crate::wire::compress::{Compression, compress};
 use crate::wire::entry::{EntryParts, seal, seal_apart, seal_copied};
 use crate::wire::hot::SendHead;
 use crate::wire::metadata::NewMetadata;
-use crate::wire::send_run::{PlainSend, compared_len, put_unstamped, stamp};
+use crate::wire::send_run::{SendTemplate, compared_len, put_unstamped, stamp};
 use crate::wire::tx::{CHAIN_MIN_BYTES, SealedFrame};
 
 /// Payloads up to this size are not compressed, as in the Java client.
@@ -289,7 +289,7 @@ pub(super) fn can_frame_fast(context: &SealContext, message: &Message, size_byte
 #[inline]
 pub(super) fn put_frame_fast(
     frames: &mut BytesMut,
-    template: &mut PlainSend,
+    template: &mut SendTemplate,
     context: &SealContext,
     message: &Message,
     entry: &mut PendingEntry,

@@ -29,7 +29,7 @@ use super::pipeline::{self, EntryStamp, Scratch, SealContext, SealedEntry, stamp
 use super::{AttachPhase, Producer};
 use crate::error::Error;
 use crate::machine::{Deferred, Now};
-use crate::wire::send_run::PlainSend;
+use crate::wire::send_run::SendTemplate;
 
 /// What sealing needs, and what waits for it.
 #[derive(Debug, Default)]
@@ -48,7 +48,7 @@ pub(super) struct Sealing {
 #[derive(Debug)]
 pub(super) struct Framing {
     pub(super) context: Arc<SealContext>,
-    pub(super) template: PlainSend,
+    pub(super) template: SendTemplate,
 }
 
 /// What a [`SealJob`] makes frames of.
@@ -63,7 +63,8 @@ pub(super) enum ToSeal {
 impl Sealing {
     /// Seals with `context` from now on: a broker has opened the producer.
     pub(super) fn start(&mut self, context: SealContext) {
-        let template = PlainSend::new(context.producer_id, &context.producer_name, context.schema_version.as_deref());
+        let template =
+            SendTemplate::new(context.producer_id, &context.producer_name, context.schema_version.as_deref());
         self.framing = Some(Framing { context: Arc::new(context), template });
     }
 

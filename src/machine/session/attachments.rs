@@ -22,7 +22,7 @@ impl Session {
             // The supervisor opens endpoints on connections that are up.
             None => Err(RequestError::Disconnected),
         };
-        self.hot.open(endpoint.clone().hot_route());
+        self.routes.open(endpoint.clone().data_route());
         let schedule = ScheduleState::default();
         self.attachments.insert(id, Attachment { endpoint, attempt, phase: Phase::Opening, schedule });
         match request {
@@ -92,7 +92,7 @@ impl Session {
         let (Some(peer), Some(attachment)) = (self.connection.peer(), self.attachments.get_mut(&id)) else { return };
         attachment.phase = Phase::Attached;
         attachment.endpoint.on_attached(answer, peer, now, deferred);
-        self.hot.attach(attachment.endpoint.clone().hot_route());
+        self.routes.attach(attachment.endpoint.clone().data_route());
         let attempt = attachment.attempt;
         self.schedule(id);
         self.events.push_back(SessionEvent::Opened(id, attempt));
@@ -133,7 +133,7 @@ impl Session {
 
     fn remove(&mut self, id: EndpointId) -> Option<Attachment> {
         self.deadlines.set(id, None);
-        self.hot.remove(id);
+        self.routes.remove(id);
         self.attachments.remove(&id)
     }
 

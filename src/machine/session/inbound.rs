@@ -8,10 +8,10 @@ use crate::machine::connection::ConnectionEvent;
 use crate::machine::connection::peer::ProtocolViolation;
 use crate::machine::consumer::ReceivedEntry;
 use crate::machine::control::{CloseReason, SessionEvent};
-use crate::machine::endpoint::machine::{AfterNotification, HotRoute};
+use crate::machine::endpoint::machine::{AfterNotification, DataRoute};
 use crate::machine::{Deferred, EndpointId, Now};
 use crate::wire::command::Command;
-use crate::wire::frame::{HotFrame, cut, frames};
+use crate::wire::frame::{InboundFrame, cut, frames};
 use crate::wire::hot::{MessageHead, Receipt};
 
 /// Entries given to a consumer under one lock.
@@ -36,7 +36,7 @@ impl Session {
                 Err(error) => return Err(not_the_protocol(rx, error)),
             };
             let mut frames = frames(run);
-            while let Some(frame) = frames.next_hot() {
+            while let Some(frame) = frames.next_fast() {
                 let unreadable =
                     |error| CloseReason::PeerBroke(ProtocolViolation::unreadable("unreadable frame", error));
                 let handled = frame.map_err(unreadable).and_then(|frame| self.handle_frame(frame, now, deferred));
@@ -51,23 +51,23 @@ impl Session {
     }
 
     #[inline]
-    fn handle_frame(&mut self, frame: HotFrame, now: Now, deferred: &mut Deferred) -> Result<(), CloseReason> {
+    fn handle_frame(&mut self, frame: InboundFrame, now: Now, deferred: &mut Deferred) -> Result<(), CloseReason> {
         match frame {
-            HotFrame::Message(head, raw) => {
-                self.connection.handle_hot("MESSAGE")?;
+            InboundFrame::Message(head, raw) => {
+                self.connection.handle_data_frame("MESSAGE")?;
                 self.collect_message(head, raw, now, deferred);
                 Ok(())
             }
-            HotFrame::Receipt(receipt) => {
-                self.connection.handle_hot("SEND_RECEIPT")?;
+            InboundFrame::Receipt(receipt) => {
+                self.connection.handle_data_frame("SEND_RECEIPT")?;
                 self.collect_receipt(receipt, deferred)
             }
-            HotFrame::Control(command) => match self.connection.handle_command(*command)? {
+            InboundFrame::Control(command) => match self.connection.handle_command(*command)? {
                 Some(event) => self.handle_event(event, now, deferred),
                 None => Ok(()),
             },
-            HotFrame::Send => Err(self.connection.handle_send()),
-            HotFrame::Unknown => {
+            InboundFrame::Send => Err(self.connection.handle_send()),
+            InboundFrame::Unknown => {
                 self.connection.handle_unknown();
                 Ok(())
             }
@@ -136,7 +136,7 @@ impl Session {
     fn dispatch_entries(&mut self, now: Now, deferred: &mut Deferred) {
         let Some(id) = self.inbound.consumer.take() else { return };
         // Messages for a consumer that is not attached here any more are dropped: the broker delivers them again.
-        if let Some(endpoint) = self.hot.consumers.get(&id) {
+        if let Some(endpoint) = self.routes.consumers.get(&id) {
             let entries = &mut self.inbound.entries;
             endpoint.with(deferred, |consumer, deferred| consumer.on_entries(entries, now, deferred));
         }
@@ -146,12 +146,12 @@ impl Session {
     fn dispatch_receipts(&mut self, deferred: &mut Deferred) -> Result<(), CloseReason> {
         let Some(id) = self.inbound.producer.take() else { return Ok(()) };
         let receipts = &self.inbound.receipts;
-        let result = if let Some(endpoint) = self.hot.producers.get(&id) {
+        let result = if let Some(endpoint) = self.routes.producers.get(&id) {
             endpoint.with(deferred, |producer, deferred| producer.on_receipts(receipts, deferred))
         } else {
             // Receipts that follow a CLOSE_PRODUCER are real. One that fits nothing does not end the connection here.
             let detached = self.detached.get(&EndpointId::Producer(id)).cloned();
-            if let Some(HotRoute::Producer(endpoint)) = detached.map(|endpoint| endpoint.hot_route()) {
+            if let Some(DataRoute::Producer(endpoint)) = detached.map(|endpoint| endpoint.data_route()) {
                 let _ = endpoint.with(deferred, |producer, deferred| producer.on_receipts(receipts, deferred));
             }
             Ok(())

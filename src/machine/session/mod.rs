@@ -21,7 +21,7 @@ use super::connection::{Connection, ConnectionConfig, Requester};
 use super::consumer::Consumer;
 use super::control::{Attempt, AuthData, SessionCommand, SessionEvent};
 use super::deadlines::Deadlines;
-use super::endpoint::machine::HotRoute;
+use super::endpoint::machine::DataRoute;
 use super::endpoint::outbox::Op;
 use super::producer::Producer;
 use super::{Deferred, Endpoint, EndpointId, EndpointRef, Now, ReadyList};
@@ -73,24 +73,24 @@ struct ScheduleState {
 
 /// The typed tables of the two commands that come once a message.
 #[derive(Debug, Default)]
-struct HotRoutes {
+struct DataRoutes {
     /// Where SEND_RECEIPTs go, from the open request on.
     producers: IdMap<ProducerId, Arc<Endpoint<Producer>>>,
     /// Where MESSAGEs go, once the consumer is attached.
     consumers: IdMap<ConsumerId, Arc<Endpoint<Consumer>>>,
 }
 
-impl HotRoutes {
+impl DataRoutes {
     /// The endpoint is being opened.
-    fn open(&mut self, route: HotRoute) {
-        if let HotRoute::Producer(producer) = route {
+    fn open(&mut self, route: DataRoute) {
+        if let DataRoute::Producer(producer) = route {
             self.producers.insert(producer.with_only(|producer| producer.id()), producer);
         }
     }
 
     /// The endpoint is attached.
-    fn attach(&mut self, route: HotRoute) {
-        if let HotRoute::Consumer(consumer) = route {
+    fn attach(&mut self, route: DataRoute) {
+        if let DataRoute::Consumer(consumer) = route {
             self.consumers.insert(consumer.with_only(|consumer| consumer.id()), consumer);
         }
     }
@@ -113,7 +113,7 @@ pub struct Session {
     /// The list of the supervisor, which serves what is detached.
     supervisor: Arc<ReadyList>,
     attachments: IdMap<EndpointId, Attachment>,
-    hot: HotRoutes,
+    routes: DataRoutes,
     /// Endpoints that the broker closed: their receipts and answers may still arrive on this connection. At most
     /// twice as many as the client has endpoints that are not finished.
     detached: BTreeMap<EndpointId, EndpointRef>,
@@ -140,7 +140,7 @@ impl Session {
             ready: ReadyList::new(),
             supervisor,
             attachments: IdMap::default(),
-            hot: HotRoutes::default(),
+            routes: DataRoutes::default(),
             detached: BTreeMap::new(),
             detached_prune_len: attachments::DETACHED_PRUNE_LEN_MIN,
             run_queue: VecDeque::new(),

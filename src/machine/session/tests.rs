@@ -208,7 +208,7 @@ fn a_send_ends_in_time_although_the_deadline_of_an_earlier_one_stood() {
         let due = rig.session.deadlines.next().expect("the guest is looked at again").at;
         assert!(due <= overdue, "{looks} looks, and the next is too late");
         rig.now.at = due;
-        rig.session.connection.handle_hot("SEND_RECEIPT").expect("it is up");
+        rig.session.connection.handle_data_frame("SEND_RECEIPT").expect("it is up");
         rig.session.handle_deadline(rig.now, &mut Deferred::new()).expect("a good connection");
         looks += 1;
     }

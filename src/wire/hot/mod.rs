@@ -156,7 +156,7 @@ impl MessageHead {
     /// Reads the body of `BaseCommand.message`. Offsets in errors start at `base`.
     #[inline]
     pub fn decode(body: &[u8], base: usize) -> Result<Self, DecodeError> {
-        match Self::decode_usual(body) {
+        match Self::decode_fast(body) {
             Some(head) => Ok(head),
             None => Self::decode_any(body, base),
         }
@@ -165,7 +165,7 @@ impl MessageHead {
     /// A body as brokers write nearly all: the fields that each has, in order, and at most a redelivery count behind
     /// them. `None` of any other, sound or not.
     #[inline]
-    fn decode_usual(body: &[u8]) -> Option<Self> {
+    fn decode_fast(body: &[u8]) -> Option<Self> {
         let mut reader = Reader::new(body, 0);
         let consumer_id = tagged(&mut reader, 0x08)?;
         let id_bytes = usize::try_from(tagged(&mut reader, 0x12)?).ok()?;

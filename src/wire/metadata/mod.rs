@@ -64,7 +64,7 @@ pub struct Metadata {
 
 /// What of a [`Metadata`] it takes to open an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Essence {
+pub(crate) struct EntrySummary {
     /// `compression`: the number of `CompressionType`, 0 = NONE.
     pub(crate) compression: i32,
     /// `uncompressed_size`, bytes.
@@ -77,10 +77,10 @@ pub(crate) struct Essence {
     pub(crate) chunks: Option<i32>,
 }
 
-impl Essence {
+impl EntrySummary {
     /// Reads a serialized MessageMetadata, and refuses what [`Metadata::parse`] refuses.
     pub(crate) fn read(bytes: &[u8]) -> Result<Self, DecodeError> {
-        match Self::of_usual(bytes) {
+        match Self::read_fast(bytes) {
             Some(essence) => Ok(essence),
             None => Metadata::parse(bytes).map(|metadata| Self::of(&metadata)),
         }
@@ -99,7 +99,7 @@ impl Essence {
 
     /// The same for a metadata that is sound and has nothing in it but what most have; `None` of any other. It checks
     /// all that [`Metadata::parse`] checks of these fields, and keeps nothing else of them.
-    fn of_usual(bytes: &[u8]) -> Option<Self> {
+    fn read_fast(bytes: &[u8]) -> Option<Self> {
         const REQUIRED: u32 = 1 << 1 | 1 << 2 | 1 << 3;
         let mut fields = Fields::new(bytes, "MessageMetadata").ok()?;
         let (mut compression, mut uncompressed_size, mut count, mut seen) = (0, 0, None, 0);
@@ -275,7 +275,7 @@ impl Metadata {
         let mut fields = Fields::new(bytes, "MessageMetadata")?;
         let mut metadata = Self::default();
         let (mut producer_name, mut sequence_id, mut publish_time) = (None, None, None);
-        let mut rare = Rare::default();
+        let mut rare = OptionalFields::default();
         while let Some((number, value)) = fields.next()? {
             let f = &fields;
             match number {
@@ -312,7 +312,7 @@ impl Metadata {
 
 /// Fields that mean something only when others are there too.
 #[derive(Default)]
-struct Rare {
+struct OptionalFields {
     uuid: Range<u32>,
     chunk_id: i32,
     num_chunks: Option<i32>,
@@ -321,7 +321,7 @@ struct Rare {
     txn_most: Option<u64>,
 }
 
-impl Rare {
+impl OptionalFields {
     /// The fields that few messages have, out of the way of those that most have.
     #[cold]
     fn field(

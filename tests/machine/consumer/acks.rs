@@ -9,7 +9,7 @@ fn acknowledgements_of_a_moment_share_a_frame() {
     script.consume();
     script.consumer.take_dirty();
     script.ack(id(0));
-    assert!(script.consumer.take_dirty(), "whoever waits has a new deadline");
+    assert!(script.consumer.take_dirty(), "the server has a new deadline");
     script.pass(MS(60));
     script.ack(id(1));
     assert!(!script.consumer.take_dirty());
@@ -40,7 +40,7 @@ fn acknowledgements_made_while_detached_go_out_after_the_next_attach() {
     script.deliver((0..2).map(single));
     script.consume();
     script.ack(id(0));
-    script.lose_link();
+    script.lose_connection();
     script.ack(id(1));
     script.pass(MS(5000));
     assert_eq!(script.sent(), NONE);
@@ -100,7 +100,7 @@ fn acknowledged_members_are_not_handed_out_again() {
         script.consume();
         script.ack(member(0, 0, 4));
         script.ack(member(0, 3, 4));
-        script.lose_link();
+        script.lose_connection();
         script.attach();
         let expected: &[&str] = if index_acks { &["ACK 1:0{6}", "FLOW 10"] } else { &["FLOW 10"] };
         assert_eq!(script.sent(), expected);
@@ -124,13 +124,13 @@ fn partial_acks_are_sent_again_on_a_new_connection_while_they_are_of_use() {
     }
     script.pass(MS(100));
     assert_eq!(script.sent(), ["ACK 1:0{2} 1:2{2}"]);
-    script.lose_link();
+    script.lose_connection();
     script.attach();
     assert_eq!(script.sent(), ["ACK 1:0{2} 1:2{2}", "FLOW 10"], "the last connection may have lost it");
     script.ack_up_to(id(1));
     script.pass(MS(100));
     assert_eq!(script.sent(), ["ACK <=1:1"]);
-    script.lose_link();
+    script.lose_connection();
     script.attach();
     assert_eq!(script.sent(), ["ACK 1:2{2}", "FLOW 10"]);
 }

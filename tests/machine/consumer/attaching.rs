@@ -38,7 +38,7 @@ fn the_first_attach_answers_and_permits_follow_it() {
 }
 
 #[test]
-fn who_is_not_subscribed_in_time_is_over() {
+fn a_consumer_that_is_not_subscribed_in_time_fails() {
     let mut script = Script::new(EXCLUSIVE, |config| config.operation_timeout = MS(500));
     script.consumer.subscribe_request();
     script.pass(MS(499));
@@ -53,12 +53,12 @@ fn who_is_not_subscribed_in_time_is_over() {
 fn a_new_attach_starts_queue_and_permits_anew() {
     let mut script = Script::attached(SHARED, |_| {});
     script.deliver((0..4).map(single));
-    let generation = script.generation();
-    script.lose_link();
+    let queue_epoch = script.queue_epoch();
+    script.lose_connection();
     assert_eq!(script.consumer.queued_messages(), 4, "until then they may still be taken");
     script.attach();
     assert_eq!(script.consumer.queued_messages(), 0);
-    assert_eq!(script.generation(), generation + 1);
+    assert_eq!(script.queue_epoch(), queue_epoch + 1);
     assert_eq!(script.sent(), ["FLOW 10"]);
     script.deliver((0..4).map(single));
     assert!(script.is_in_inbox());
@@ -82,7 +82,7 @@ fn nothing_is_written_while_detached() {
 }
 
 #[test]
-fn an_error_that_ends_it_reaches_everybody() {
+fn an_error_that_ends_it_reaches_every_caller() {
     let mut script = Script::attached(SHARED, |_| {});
     script.deliver([single(0)]);
     script.take();

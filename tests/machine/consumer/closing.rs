@@ -9,7 +9,7 @@ fn close_sends_acknowledgements_first_and_never_unsubscribes() {
     script.take();
     script.ack(id(0));
     let (mut first, mut second) = (script.close(), script.close());
-    assert_eq!(script.sent(), ["ACK 1:0", "ask CLOSE_CONSUMER"]);
+    assert_eq!(script.sent(), ["ACK 1:0", "request CLOSE_CONSUMER"]);
     assert_eq!(script.take().1.ended.map(|error| error.kind()), Some(ErrorKind::Closed));
     assert!(poll(&mut first).is_none());
     assert_eq!(script.answer(success()), OpKind::Close);
@@ -23,10 +23,10 @@ fn close_waits_for_what_is_being_confirmed() {
     let mut script = Script::attached(SHARED, |_| {});
     let mut confirmed = script.confirm(&[id(0)], false);
     let mut closed = script.close();
-    assert_eq!(script.sent(), ["ask ACK 1:0"]);
+    assert_eq!(script.sent(), ["request ACK 1:0"]);
     script.answer(success());
     assert_eq!(poll(&mut confirmed), Some(Ok(())));
-    assert_eq!(script.sent(), ["ask CLOSE_CONSUMER"]);
+    assert_eq!(script.sent(), ["request CLOSE_CONSUMER"]);
     script.answer(success());
     assert_eq!(poll(&mut closed), Some(Ok(())));
 }
@@ -34,25 +34,25 @@ fn close_waits_for_what_is_being_confirmed() {
 #[test]
 fn close_while_detached_is_done_unless_something_is_to_be_sent() {
     let mut script = Script::attached(SHARED, |_| {});
-    script.lose_link();
+    script.lose_connection();
     assert_eq!(poll(&mut script.close()), Some(Ok(())));
     assert!(script.consumer.is_finished());
 
     let mut script = Script::attached(SHARED, |_| {});
-    script.lose_link();
+    script.lose_connection();
     script.ack(id(0));
     let mut closed = script.close();
     assert!(poll(&mut closed).is_none());
     script.attach();
-    assert_eq!(script.sent(), ["ACK 1:0", "ask CLOSE_CONSUMER"]);
-    script.lose_link();
+    assert_eq!(script.sent(), ["ACK 1:0", "request CLOSE_CONSUMER"]);
+    script.lose_connection();
     assert_eq!(poll(&mut closed), Some(Ok(())), "the broker forgets a consumer with its connection");
 }
 
 #[test]
 fn close_has_a_deadline_in_every_state() {
     let mut script = Script::attached(SHARED, |_| {});
-    script.lose_link();
+    script.lose_connection();
     script.ack(id(0));
     let mut closed = script.close();
     script.pass(Duration::from_secs(30));
@@ -74,7 +74,7 @@ fn close_while_subscribing_waits_for_the_answer() {
     assert_eq!(kind(&mut script.subscribed), ErrorKind::Closed);
     assert!(poll(&mut closed).is_none() && !script.consumer.is_finished());
     script.consumer.on_attached(&mut script.deferred);
-    assert_eq!(script.sent(), ["ask CLOSE_CONSUMER"], "and no permits for a consumer that goes");
+    assert_eq!(script.sent(), ["request CLOSE_CONSUMER"], "and no permits for a consumer that goes");
     script.answer(success());
     assert_eq!(poll(&mut closed), Some(Ok(())));
 
@@ -91,14 +91,14 @@ fn unsubscribe_ends_the_consumer_without_a_close() {
     script.ack(id(0));
     let (to, mut reply) = Reply::pair();
     script.consumer.unsubscribe(false, to, script.now, &mut script.deferred);
-    assert_eq!(script.sent(), ["ACK 1:0", "ask UNSUBSCRIBE"]);
+    assert_eq!(script.sent(), ["ACK 1:0", "request UNSUBSCRIBE"]);
     script.answer(refused());
     assert_eq!(kind(&mut reply), ErrorKind::Server);
     assert!(!script.consumer.is_finished());
 
     let (to, mut reply) = Reply::pair();
     script.consumer.unsubscribe(true, to, script.now, &mut script.deferred);
-    assert_eq!(script.sent(), ["ask UNSUBSCRIBE"]);
+    assert_eq!(script.sent(), ["request UNSUBSCRIBE"]);
     script.answer(success());
     assert_eq!(poll(&mut reply), Some(Ok(())));
     assert!(script.consumer.is_finished() && script.consumer.is_closed_at_broker());

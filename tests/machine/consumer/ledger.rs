@@ -5,7 +5,7 @@ use crate::common::random::Random;
 
 const BATCH_MAX: u64 = 7;
 
-/// A broker that counts permits as a real one does, and a user who holds what was taken.
+/// A broker that counts permits as a real one does, and a receiving side that holds what was taken.
 struct World {
     script: Script,
     random: Random,
@@ -15,8 +15,8 @@ struct World {
     next_entry: u64,
     held: Vec<ReceivedEntry>,
     attempt: u64,
-    generation: u64,
-    /// The deadline that whoever serves it has set a timer for.
+    queue_epoch: u64,
+    /// The deadline that its server has set a timer for.
     timer: Option<Instant>,
 }
 
@@ -33,9 +33,9 @@ impl World {
         });
         script.attach();
         let attempt = script.take().1.attempt;
-        let generation = script.generation();
+        let queue_epoch = script.queue_epoch();
         let size = i64::from(size);
-        Self { script, random, size, permits: 0, next_entry: 0, held: Vec::new(), attempt, generation, timer: None }
+        Self { script, random, size, permits: 0, next_entry: 0, held: Vec::new(), attempt, queue_epoch, timer: None }
     }
 
     fn charged(&self) -> i64 {
@@ -45,13 +45,13 @@ impl World {
 
     /// The broker reads what was written.
     fn serve(&mut self) {
-        let is_marked = self.script.consumer.take_dirty();
+        let is_notified = self.script.consumer.take_dirty();
         let is_due = self.timer.is_some_and(|at| at <= self.script.now.at);
         let deadline = self.script.consumer.poll_deadline().map(|deadline| deadline.at);
         let earlier = deadline.is_some_and(|at| self.timer.is_none_or(|timer| at < timer));
-        assert!(is_marked || is_due || !earlier, "nobody was told of an earlier deadline");
+        assert!(is_notified || is_due || !earlier, "an earlier deadline without a notification");
         let sent = self.script.sent();
-        assert!(is_marked || is_due || sent.is_empty(), "nobody was told to write {sent:?}");
+        assert!(is_notified || is_due || sent.is_empty(), "written without a notification: {sent:?}");
         self.timer = self.script.consumer.poll_deadline().map(|deadline| deadline.at);
         for frame in sent {
             if let Some(permits) = frame.strip_prefix("FLOW ") {
@@ -92,18 +92,18 @@ impl World {
         self.script.deliver(run);
     }
 
-    /// The handle takes the queue; what it held of an earlier generation it throws away.
+    /// Takes the queue, and drops what is held of an earlier queue epoch.
     fn take(&mut self) {
         let (entries, taken) = self.script.take();
-        let stale = self.generation != taken.queue_epoch;
+        let stale = self.queue_epoch != taken.queue_epoch;
         if stale {
-            self.credit(self.held.len());
+            self.return_permits(self.held.len());
         }
-        (self.attempt, self.generation) = (taken.attempt, taken.queue_epoch);
+        (self.attempt, self.queue_epoch) = (taken.attempt, taken.queue_epoch);
         self.held.extend(entries);
     }
 
-    fn credit(&mut self, entries: usize) {
+    fn return_permits(&mut self, entries: usize) {
         let count = self.held.drain(..entries).map(|entry| entry.members).sum();
         self.script.consumer.return_permits(ReturnedPermits { attempt: self.attempt, count });
     }
@@ -121,17 +121,17 @@ impl World {
                         _ => self.script.ack(id),
                     }
                 }
-                self.credit(some);
+                self.return_permits(some);
             }
             8 => self.script.consumer.redeliver_unacknowledged(),
             9 if self.random.below(4) == 0 => {
-                self.script.lose_link();
+                self.script.lose_connection();
                 self.script.attach();
                 // A broker knows nothing of permits given on another connection, and neither does the ledger.
                 self.permits = 0;
                 self.held.clear();
                 let taken = self.script.take().1;
-                (self.attempt, self.generation) = (taken.attempt, taken.queue_epoch);
+                (self.attempt, self.queue_epoch) = (taken.attempt, taken.queue_epoch);
             }
             _ => self.script.pass(MS(40)),
         }
@@ -159,9 +159,9 @@ fn no_permit_is_lost_or_invented() {
             world.step();
             world.serve();
         }
-        // Whatever happened, once everything is consumed the broker may send.
+        // Once everything is consumed the broker may send, whatever came before.
         world.take();
-        world.credit(world.held.len());
+        world.return_permits(world.held.len());
         world.serve();
         assert!(world.permits > 0, "seed {seed}: delivery has starved");
     }

@@ -2,7 +2,7 @@
 //!
 //! What it writes is read back frame by frame and shown as text: `FLOW 10`, `ACK 1:0 1:1{5}` (in braces the words of
 //! an `ack_set`), `ACK <=1:4` (cumulative), `ACK !0 1:2` (with a `validation_error`), `REDELIVER 1:3`,
-//! `REDELIVER all epoch 1`; a request that waits for an answer is `ask` and its name.
+//! `REDELIVER all epoch 1`; a request is `request` and its name.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -33,8 +33,8 @@ mod closing;
 mod confirmed;
 mod ledger;
 mod permits;
-mod questions;
 mod redelivery;
+mod requests;
 mod seeks;
 
 const EXCLUSIVE: SubscriptionType = SubscriptionType::Exclusive;
@@ -46,9 +46,10 @@ struct Script {
     now: Now,
     deferred: Deferred,
     inbox: Arc<ReadyList>,
-    generation: Arc<AtomicU64>,
+    queue_epoch: Arc<AtomicU64>,
     subscribed: Reply<()>,
-    asked: Vec<Op>,
+    /// Requests that have no answer yet.
+    requested: Vec<Op>,
 }
 
 impl Script {
@@ -63,15 +64,15 @@ impl Script {
         change(&mut config);
         config.validate().expect("the script's options fit each other");
         let now = Now { at: Instant::now(), wall_ms: 0 };
-        let (inbox, generation) = (ReadyList::new(), Arc::new(AtomicU64::new(0)));
+        let (inbox, queue_epoch) = (ReadyList::new(), Arc::new(AtomicU64::new(0)));
         let (reply, subscribed) = Reply::pair();
         let id = ConsumerId(7);
-        let signals = QueueSignals { inbox: inbox.clone(), epoch: generation.clone() };
+        let signals = QueueSignals { inbox: inbox.clone(), epoch: queue_epoch.clone() };
         let consumer = Consumer::new(id, topic.into(), -1, Arc::new(config), signals, reply, now);
-        Self { consumer, now, deferred: Deferred::new(), inbox, generation, subscribed, asked: Vec::new() }
+        Self { consumer, now, deferred: Deferred::new(), inbox, queue_epoch, subscribed, requested: Vec::new() }
     }
 
-    /// One that is attached and has got its permits.
+    /// One that is attached and has granted its permits.
     fn attached(subscription_type: SubscriptionType, change: impl FnOnce(&mut ConsumerConfig)) -> Self {
         let mut script = Self::new(subscription_type, change);
         script.attach();
@@ -85,9 +86,9 @@ impl Script {
         self.consumer.on_attached(&mut self.deferred);
     }
 
-    /// The link is lost: first the requests end, then the guests.
-    fn lose_link(&mut self) {
-        for op in std::mem::take(&mut self.asked) {
+    /// The connection is lost: first its requests end, then its endpoints are detached.
+    fn lose_connection(&mut self) {
+        for op in std::mem::take(&mut self.requested) {
             self.answer_op(op, Err(RequestError::Disconnected));
         }
         self.detach();
@@ -124,7 +125,7 @@ impl Script {
         (into.into(), taken)
     }
 
-    /// Takes all and is done with all.
+    /// Takes everything, and returns the permits of all of it.
     fn consume(&mut self) -> Vec<(u64, u64)> {
         let (entries, taken) = self.take();
         let count = entries.iter().map(|entry| entry.members).sum();
@@ -160,9 +161,9 @@ impl Script {
         reply
     }
 
-    /// Answers the oldest question.
+    /// Answers the oldest request.
     fn answer(&mut self, result: Response) -> OpKind {
-        let op = self.asked.remove(0);
+        let op = self.requested.remove(0);
         self.answer_op(op, result);
         op.kind
     }
@@ -173,21 +174,21 @@ impl Script {
 
     /// What one turn writes.
     fn sent(&mut self) -> Vec<String> {
-        let (mut tx, mut asks) = (TxBuf::new(), Vec::new());
-        while self.consumer.poll_transmit(&mut Outbox::new(&mut tx, 64 * 1024, &mut asks), self.now) == More::Yes {}
+        let (mut tx, mut requests) = (TxBuf::new(), Vec::new());
+        while self.consumer.poll_transmit(&mut Outbox::new(&mut tx, 64 * 1024, &mut requests), self.now) == More::Yes {}
         let mut sent: Vec<_> = frames(tx.take_all()).map(|frame| show(&frame.expect("whole frames"))).collect();
-        for (op, command) in asks {
+        for (op, command) in requests {
             sent.push(match &command {
-                Command::Ack(_) => format!("ask {}", show_command(&command)),
-                command => format!("ask {}", command.name()),
+                Command::Ack(_) => format!("request {}", show_command(&command)),
+                command => format!("request {}", command.name()),
             });
-            self.asked.push(op);
+            self.requested.push(op);
         }
         sent
     }
 
-    fn generation(&self) -> u64 {
-        self.generation.load(Ordering::Relaxed)
+    fn queue_epoch(&self) -> u64 {
+        self.queue_epoch.load(Ordering::Relaxed)
     }
 
     fn is_in_inbox(&self) -> bool {

@@ -27,7 +27,7 @@ fn a_queue_of_one_is_refilled_by_each_message() {
 }
 
 #[test]
-fn without_a_queue_each_waiting_receive_asks_for_one() {
+fn without_a_queue_each_waiting_receive_requests_one() {
     let mut script = Script::new(SHARED, |config| config.receiver_queue_size = 0);
     script.consumer.request_one();
     script.attach();
@@ -39,7 +39,7 @@ fn without_a_queue_each_waiting_receive_asks_for_one() {
     assert_eq!(script.sent(), NONE);
     script.consumer.request_one();
     assert_eq!(script.sent(), ["FLOW 1"]);
-    script.lose_link();
+    script.lose_connection();
     script.attach();
     assert_eq!(script.sent(), ["FLOW 1"], "the receive still waits");
 }
@@ -88,11 +88,11 @@ fn a_batch_found_damaged_when_opened_goes_the_same_way() {
 }
 
 #[test]
-fn credits_of_an_earlier_attach_are_void() {
+fn permits_of_an_earlier_attach_are_void() {
     let mut script = Script::attached(SHARED, |_| {});
     script.deliver((0..10).map(single));
     let (_, old) = script.take();
-    script.lose_link();
+    script.lose_connection();
     script.attach();
     assert_eq!(script.sent(), ["FLOW 10"]);
     script.deliver((0..10).map(single));
@@ -102,7 +102,7 @@ fn credits_of_an_earlier_attach_are_void() {
 }
 
 #[test]
-fn a_queue_full_beyond_all_permits_drops_and_asks_again() {
+fn a_queue_full_beyond_all_permits_drops_and_requests_again() {
     let mut script = Script::attached(SHARED, |_| {});
     script.deliver((0..300).map(single));
     assert_eq!(script.consumer.queued_messages(), 256);

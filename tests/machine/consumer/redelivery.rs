@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn a_nacked_entry_is_asked_for_after_its_delay() {
+fn a_nacked_entry_is_requested_after_its_delay() {
     let mut script = Script::attached(SHARED, |config| config.negative_ack_redelivery_delay = MS(1000));
     script.deliver([single(0), batch(1, 3), single(2)]);
     script.consume();
@@ -69,12 +69,12 @@ fn in_order_a_nack_rewinds_everything() {
     assert_eq!(script.sent(), ["FLOW 8"]);
     script.deliver((8..12).map(single));
     script.ack_up_to(id(3));
-    let generation = script.generation();
+    let queue_epoch = script.queue_epoch();
     script.consumer.nack(&id(5), script.now);
     script.consumer.nack(&id(7), script.now);
     script.pass(MS(125));
     assert_eq!(script.sent(), ["ACK <=1:3", "REDELIVER all epoch 1"]);
-    assert_eq!(script.generation(), generation + 1);
+    assert_eq!(script.queue_epoch(), queue_epoch + 1);
     assert_eq!(script.consumer.queued_messages(), 0);
     // Sent before the broker heard of it: of no use, and their permits come home with those of the queue.
     script.deliver([ReceivedEntry::read(MessageHead { consumer_epoch: Some(0), ..head(12) }, raw(None))]);
@@ -82,7 +82,7 @@ fn in_order_a_nack_rewinds_everything() {
     assert_eq!(script.sent(), ["FLOW 5"]);
     script.deliver([ReceivedEntry::read(MessageHead { consumer_epoch: Some(1), ..head(4) }, raw(None)), single(5)]);
     assert_eq!(script.consume(), [(1, 4), (1, 5)]);
-    script.lose_link();
+    script.lose_connection();
     assert_eq!(script.consumer.subscribe_request().consumer_epoch, Some(1));
 }
 
@@ -106,10 +106,10 @@ fn on_shared_everything_comes_again_without_an_epoch() {
 }
 
 #[test]
-fn a_new_attach_delivers_again_so_nothing_nacked_is_asked_for_twice() {
+fn a_new_attach_delivers_again_so_nothing_nacked_is_requested_twice() {
     let mut script = Script::attached(SHARED, |config| config.negative_ack_redelivery_delay = MS(100));
     script.consumer.nack(&id(0), script.now);
-    script.lose_link();
+    script.lose_connection();
     script.consumer.nack(&id(1), script.now);
     script.attach();
     script.pass(MS(1000));

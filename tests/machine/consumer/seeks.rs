@@ -7,10 +7,10 @@ fn a_seek_ends_with_the_attach_that_follows_it() {
     let mut script = Script::attached(EXCLUSIVE, |_| {});
     script.deliver((0..3).map(single));
     script.ack_up_to(id(0));
-    let generation = script.generation();
+    let queue_epoch = script.queue_epoch();
     let mut done = script.seek(SeekTo::Earliest);
-    assert!(script.generation() > generation && script.consumer.queued_messages() == 0);
-    assert_eq!(script.sent(), ["ACK <=1:0", "ask SEEK"]);
+    assert!(script.queue_epoch() > queue_epoch && script.consumer.queued_messages() == 0);
+    assert_eq!(script.sent(), ["ACK <=1:0", "request SEEK"]);
     assert_eq!(kind(&mut script.seek(SeekTo::Latest)), ErrorKind::Busy);
     script.deliver([single(3)]);
     script.ack_up_to(id(2));
@@ -42,13 +42,13 @@ fn after_a_seek_members_acknowledged_before_it_come_again() {
 }
 
 #[test]
-fn a_seek_lost_with_its_link_is_asked_again() {
+fn a_seek_lost_with_its_connection_is_sent_again() {
     let mut script = Script::attached(EXCLUSIVE, |_| {});
     let mut done = script.seek(SeekTo::PublishTime(std::time::UNIX_EPOCH + Duration::from_millis(5)));
-    assert_eq!(script.sent(), ["ask SEEK"]);
-    script.lose_link();
+    assert_eq!(script.sent(), ["request SEEK"]);
+    script.lose_connection();
     script.attach();
-    assert_eq!(script.sent(), ["FLOW 10", "ask SEEK"]);
+    assert_eq!(script.sent(), ["FLOW 10", "request SEEK"]);
     script.detach();
     script.answer(success());
     script.attach();
@@ -61,7 +61,7 @@ fn a_refused_seek_brings_back_what_was_dropped_for_it() {
     let mut script = Script::attached(EXCLUSIVE, |_| {});
     script.deliver((0..6).map(single));
     let mut done = script.seek(SeekTo::Latest);
-    assert_eq!(script.sent(), ["FLOW 6", "ask SEEK"]);
+    assert_eq!(script.sent(), ["FLOW 6", "request SEEK"]);
     script.answer(refused());
     assert_eq!(kind(&mut done), ErrorKind::Server);
     assert_eq!(script.sent(), ["REDELIVER all epoch 1"]);
@@ -116,7 +116,7 @@ fn on_a_non_persistent_topic_the_consumer_stays_through_a_seek() {
     let mut script = Script::on("non-persistent://public/default/t", EXCLUSIVE, |_| {});
     script.attach();
     let mut done = script.seek(SeekTo::Latest);
-    assert_eq!(script.sent(), ["FLOW 10", "ask SEEK"]);
+    assert_eq!(script.sent(), ["FLOW 10", "request SEEK"]);
     script.answer(success());
     assert_eq!(poll(&mut done), Some(Ok(())));
     script.deliver([single(0)]);

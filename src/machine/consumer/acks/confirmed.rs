@@ -66,8 +66,8 @@ impl Acks {
         Ok(self.partials.find(position).map(|partial| position.ack_id(partial.set.to_words())))
     }
 
-    /// An ACK of `acks`, made of the ids `members`, failed, and the broker may or may not have it. Both are possible, so
-    /// their messages count as unacknowledged again, as far as that was noted here:
+    /// An ACK of `acks`, made of the ids `members`, failed, and it is not known whether the broker has it. What was noted
+    /// here in advance has to hold in both cases:
     ///
     /// | a member of `members` is of | what is done |
     /// | --- | --- |

@@ -1,4 +1,4 @@
-//! What a consumer asks of the broker, and what it is told unasked.
+//! Requests for information, and notifications.
 
 use super::*;
 
@@ -7,7 +7,7 @@ fn the_last_message_id_is_read_as_the_broker_writes_it() {
     let mut script = Script::attached(SHARED, |_| {});
     let (to, mut reply) = Reply::pair();
     script.consumer.last_message_id(to, script.now, &mut script.deferred);
-    assert_eq!(script.sent(), ["ask GET_LAST_MESSAGE_ID"]);
+    assert_eq!(script.sent(), ["request GET_LAST_MESSAGE_ID"]);
     let data = |entry_id, batch_index| pb::MessageIdData {
         ledger_id: 4,
         entry_id,
@@ -29,14 +29,14 @@ fn statistics_come_as_the_broker_gives_them() {
     let mut script = Script::attached(SHARED, |_| {});
     let (to, mut reply) = Reply::pair();
     script.consumer.stats(to, script.now, &mut script.deferred);
-    assert_eq!(script.sent(), ["ask CONSUMER_STATS"]);
+    assert_eq!(script.sent(), ["request CONSUMER_STATS"]);
     let response = pb::CommandConsumerStatsResponse { msg_backlog: Some(3), ..Default::default() };
     script.answer(Ok(Box::new(Command::ConsumerStatsResponse(response.clone()))));
     assert_eq!(poll(&mut reply), Some(Ok(response)));
 }
 
 #[test]
-fn notices_are_kept_for_whoever_asks() {
+fn notifications_are_kept_until_they_are_read() {
     let mut script = Script::attached(SubscriptionType::Failover, |_| {});
     assert_eq!(script.consumer.is_active(), None);
     script.consumer.on_active_change(true);
