@@ -240,7 +240,8 @@ impl Producer {
         now: impl Fn() -> Now,
     ) -> PendingSend {
         self.capacity.take(size_bytes);
-        let grows = if self.sealing.is_ready() {
+        let is_numbered = self.sealing.is_ready();
+        let grows = if is_numbered {
             let (id, grows) = self.numbering.assign(message.id());
             message.number(id);
             grows
@@ -249,7 +250,7 @@ impl Producer {
             message.id().is_none()
         };
         let pending = if self.config.batching && grows && message.may_be_batched() {
-            self.append_to_batch(message, size_bytes, callback, deadline, now)
+            self.append_to_batch(message, size_bytes, is_numbered, callback, deadline, now)
         } else {
             self.close_batch();
             if self.sealing.context().is_some_and(|context| can_frame_fast(context, message, size_bytes)) {
@@ -269,6 +270,7 @@ impl Producer {
         &mut self,
         message: &mut Message,
         size_bytes: usize,
+        is_numbered: bool,
         callback: Option<SendCallback>,
         deadline: SendDeadline,
         now: impl Fn() -> Now,
@@ -280,7 +282,6 @@ impl Producer {
                 && batch.content.payload_bytes() + payload_bytes <= self.config.batching_max_bytes
                 && batch.content.record_bytes_max() + record_bytes_max <= entry_bytes_max
         });
-        let is_numbered = self.sealing.is_ready();
         let id = message.id().unwrap_or(0);
         if !joins {
             self.close_batch();

@@ -29,6 +29,7 @@ impl Numbering {
 
     /// The sequence id of the next message, which is `own` if the application has set it; and whether it is above all
     /// before it.
+    #[inline(always)]
     pub(super) fn assign(&mut self, own: Option<u64>) -> (u64, bool) {
         let id = own.unwrap_or(self.next);
         let grows = self.highest.is_none_or(|highest| id > highest);
@@ -82,8 +83,8 @@ impl Producer {
             // Nothing is framed before there are numbers.
             let ToSeal::Messages(content) = work else { continue };
             let ids = self.numbering.assign_all(content.held_mut());
-            let at = self.in_flight.first_entry_of(*group);
-            if let Some(entry) = at.and_then(|at| self.in_flight.entry_mut(at)) {
+            let place = self.in_flight.place_of(*group);
+            if let Some(entry) = place.and_then(|place| self.in_flight.entry_mut(place.first_entry)) {
                 (entry.first, entry.last) = ids;
             }
         }

@@ -36,6 +36,8 @@ use crate::wire::send_run::SendTemplate;
 pub(super) struct Sealing {
     /// There from the first attach on. Until then nothing is sealed.
     pub(super) framing: Option<Framing>,
+    /// That of `framing`, beside it because each push reads it.
+    max_message_size: Option<u32>,
     /// What no job was taken for yet, by the number of its group.
     queue: VecDeque<(u64, ToSeal)>,
     /// What jobs write small frames into; with the last job until that is put back.
@@ -65,6 +67,7 @@ impl Sealing {
     pub(super) fn start(&mut self, context: SealContext) {
         let template =
             SendTemplate::new(context.producer_id, &context.producer_name, context.schema_version.as_deref());
+        self.max_message_size = context.max_message_size;
         self.framing = Some(Framing { context: Arc::new(context), template });
     }
 
@@ -86,7 +89,7 @@ impl Sealing {
     /// The broker's limit, bytes.
     #[inline]
     pub(super) fn max_message_size(&self) -> Option<u32> {
-        self.context().and_then(|context| context.max_message_size)
+        self.max_message_size
     }
 
     /// Whether something waits for a job.
@@ -175,7 +178,7 @@ impl Producer {
             return None;
         }
         while let Some((number, work)) = self.sealing.queue.pop_front() {
-            let Some(at) = self.in_flight.first_entry_of(number) else {
+            let Some(place) = self.in_flight.place_of(number) else {
                 // It has timed out meanwhile.
                 self.sealing.discard(work);
                 continue;
@@ -184,11 +187,11 @@ impl Producer {
                 ToSeal::Messages(content) => content.publish_time_ms,
                 ToSeal::Frames(_) => {
                     self.note_first_poll(now);
-                    let polled = self.in_flight.group(number).and_then(|group| group.polled);
-                    polled.map_or(0, |polled| polled.wall_ms)
+                    self.in_flight.group_at(place).polled.map_or(0, |polled| polled.wall_ms)
                 }
             };
-            let (first, last) = self.in_flight.entry_mut(at).map_or((0, 0), |entry| (entry.first, entry.last));
+            let entry = self.in_flight.entry_mut(place.first_entry);
+            let (first, last) = entry.map_or((0, 0), |entry| (entry.first, entry.last));
             let stamp = EntryStamp { first, last, publish_time_ms };
             let context = self.sealing.context()?.clone();
             let segment = std::mem::take(&mut self.sealing.segment);
@@ -226,7 +229,7 @@ impl Producer {
         }
         self.sealing.buffers.put(sealed.spare);
         self.sealing.drops.reuse(sealed.drops);
-        let Some(at) = self.in_flight.first_entry_of(sealed.group) else {
+        let Some(place) = self.in_flight.place_of(sealed.group) else {
             if let Ok(entries) = sealed.result {
                 entries.for_each(|entry| self.sealing.drops.defer_drop(entry.frame.payload));
             }
@@ -236,14 +239,14 @@ impl Producer {
         self.dirty = true;
         match sealed.result {
             Ok(entries) => {
-                self.in_flight.keep(sealed.group, at, entries);
+                self.in_flight.keep(place, entries);
                 let limit = self.sealing.max_message_size();
                 if let Some(limit) = limit.filter(|limit| Some(*limit) != sealed.max_message_size) {
                     self.fail_too_large(limit, deferred);
                 }
             }
             Err(error) => {
-                self.settle_failed(at, error.with_topic(&self.topic), false, deferred);
+                self.settle_failed(place.first_entry, error.with_topic(&self.topic), false, deferred);
                 self.after_settling(deferred);
             }
         }

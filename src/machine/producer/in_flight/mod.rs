@@ -42,6 +42,14 @@ pub(super) struct InFlight {
     unpolled: usize,
 }
 
+/// Where a group is in the queue, until the queue is changed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct GroupPlace {
+    position: usize,
+    /// Of its entries.
+    pub(super) first_entry: usize,
+}
+
 /// Acceptance.
 impl InFlight {
     pub(super) fn next_number(&mut self) -> u64 {
@@ -140,13 +148,14 @@ impl InFlight {
         self.entries.partition_point(|entry| entry.index < index)
     }
 
-    pub(super) fn group(&self, number: u64) -> Option<&SendGroup> {
-        self.position(number).map(|position| &self.groups[position])
+    /// Where a group is, unless all its entries are settled.
+    pub(super) fn place_of(&self, number: u64) -> Option<GroupPlace> {
+        let position = self.position(number)?;
+        Some(GroupPlace { position, first_entry: self.offset(position) })
     }
 
-    /// The place of the first entry of a group.
-    pub(super) fn first_entry_of(&self, number: u64) -> Option<usize> {
-        self.position(number).map(|position| self.offset(position))
+    pub(super) fn group_at(&self, place: GroupPlace) -> &SendGroup {
+        &self.groups[place.position]
     }
 
     pub(super) fn entry_mut(&mut self, at: usize) -> Option<&mut PendingEntry> {
@@ -178,14 +187,13 @@ impl InFlight {
 
 /// Sealing.
 impl InFlight {
-    /// Keeps the frames of a group, whose first entry is at `at`: they may be written from now on.
-    pub(super) fn keep(&mut self, number: u64, at: usize, sealed: OneOrMore<SealedEntry>) {
-        let Some(position) = self.position(number) else { return };
-        let group = &mut self.groups[position];
+    /// Keeps the frames of a group: they may be written from now on.
+    pub(super) fn keep(&mut self, place: GroupPlace, sealed: OneOrMore<SealedEntry>) {
+        let group = &mut self.groups[place.position];
         // The entries of a framed group have had their ranges since they were framed.
         if group.kind != GroupKind::Framed {
             let mut start = 0;
-            for (at, sealed) in (at..).zip(sealed.iter()) {
+            for (at, sealed) in (place.first_entry..).zip(sealed.iter()) {
                 let Some(entry) = self.entries.get_mut(at) else { break };
                 entry.start = start;
                 start = start.saturating_add(u32::try_from(sealed.frame.len()).unwrap_or(u32::MAX));
@@ -239,7 +247,7 @@ impl InFlight {
         if position < self.sent_groups {
             self.sent_groups -= 1;
         }
-        let group = self.groups.remove(position)?;
+        let group = if position == 0 { self.groups.pop_front() } else { self.groups.remove(position) }?;
         if group.polled.is_none() {
             self.unpolled -= 1;
         }
@@ -310,7 +318,8 @@ mod tests {
         frames.push(sealed("bsecond"));
         frames.push(sealed("c"));
         assert_eq!(written(&mut in_flight), "", "it is not sealed yet");
-        in_flight.keep(number, 0, frames);
+        let place = in_flight.place_of(number).expect("it is in flight");
+        in_flight.keep(place, frames);
         let sizes: Vec<_> = in_flight.entries().map(|entry| (entry.frame_bytes(), entry.compared_bytes)).collect();
         assert_eq!(sizes, [(6, 5), (7, 6), (1, 0)]);
         assert_eq!(in_flight.frame(1), Some(sealed("bsecond").frame));
