@@ -52,7 +52,7 @@ impl ConsumerShared {
         Ok((EndpointId::Consumer(id), reply))
     }
 
-    /// Attaches one more topic or partition, and then receives from it as well.
+    /// Attaches one more topic or partition, and receives from it as well. Dropping the future does not take it back.
     #[cfg_attr(not(test), expect(dead_code, reason = "for partitions that are added and for topic patterns"))]
     pub(super) async fn add(&self, topic: Arc<str>, partition: i32) -> Result<()> {
         let (id, subscribed) = self.open_part(topic, partition)?;
@@ -154,8 +154,10 @@ impl Acker {
     /// It goes out with others, within the group time. Works from any thread, never waits.
     ///
     /// # Errors
-    /// [`Closed`](ErrorKind::Closed) when the consumer has ended; [`InvalidArgument`](ErrorKind::InvalidArgument)
-    /// for a message of another consumer.
+    /// Why the consumer has ended, or the message's topic or partition of it: [`Closed`](ErrorKind::Closed) after a
+    /// close. [`InvalidArgument`](ErrorKind::InvalidArgument) for a message of another consumer.
+    /// [`QueueFull`](ErrorKind::QueueFull) when more than 65,536 entries wait for a connection: the message stays
+    /// unacknowledged and can be acknowledged later.
     #[inline]
     pub fn ack(&self, message: &ReceivedMessage) -> Result<()> {
         let part = self.part_of(message)?;

@@ -349,7 +349,8 @@ impl Consumer {
     }
 
     /// Deletes the subscription (UNSUBSCRIBE), and ends this consumer with it. It must be the subscription's last one:
-    /// while others are connected the broker refuses, and everything stays as it is.
+    /// while others are connected the broker refuses, and everything stays as it is. Of several topics or partitions,
+    /// those that are refused stay.
     ///
     /// # Errors
     /// The broker's refusal (`MetadataError` when other consumers are connected); no answer within the operation

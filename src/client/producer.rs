@@ -89,7 +89,8 @@ impl Producer {
         Self { shared: Arc::new(ProducerShared { routes, router, parts, topic, is_partitioned, config, client }) }
     }
 
-    /// Attaches the next partition, and then sends to it as well.
+    /// Attaches the next partition, and then sends to it as well. Dropped before that, the future leaves a partition
+    /// attached that nothing is sent to.
     #[cfg_attr(not(test), expect(dead_code, reason = "for topics whose number of partitions grows"))]
     pub(crate) async fn add_partition(&self) -> Result<()> {
         let shared = &self.shared;
