@@ -1,12 +1,9 @@
-//! Deliberate faults: they prove that the checkers of the simulation find what they are there for.
+//! Deliberate faults (mutations): they prove that the checkers of the simulation find what they are there for.
 //!
 //! They are compiled with `--cfg pulsar_mutations` in `RUSTFLAGS` and never otherwise, whatever the features; without it
-//! this file is one macro that says `false`. Where a fault shows on the wire, in a wake-up or in a timer, it is planted at
-//! the border of the simulation (`sim/mutations.rs`). A fault that does not is one line in the code that it breaks:
-//!
-//! ```text
-//! if mutation!(NoBackoff) { return Duration::ZERO }
-//! ```
+//! this file is one macro that expands to `false`. A fault that shows on the wire, in a wake-up or in a timer is planted at
+//! the border of the simulation (`sim/mutations.rs`). One that does not is one line in the code that it breaks, such as
+//! `if mutation!(NoBackoff) { .. }`.
 
 /// Whether the fault of this name is switched on.
 #[cfg(not(pulsar_mutations))]
@@ -35,7 +32,6 @@ mod switch {
 
     /// One deliberate fault.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-    #[non_exhaustive]
     pub enum Mutation {
         /// A FLOW grants one permit less than were returned.
         SkipPermit,

@@ -85,7 +85,8 @@ impl<M: PartMachine> Part<M> {
 
     fn close(&self) -> Reply<()> {
         let (to, reply) = Reply::pair();
-        self.endpoint.with(&mut Deferred::new(), |machine, deferred| machine.close_with(Some(to), clock::now(), deferred));
+        self.endpoint
+            .with(&mut Deferred::new(), |machine, deferred| machine.close_with(Some(to), clock::now(), deferred));
         reply
     }
 }

@@ -1,4 +1,4 @@
-//! What the client's tasks need of an async runtime: timers and tasks. Sockets come from the
+//! The interface between the client's tasks and an async runtime: timers and tasks. Sockets come from the
 //! [`Dialer`](super::Dialer), the time from [`clock`](super::clock).
 //!
 //! The drivers are generic over [`Runtime`], so the shipped client is compiled for tokio alone, without a call through a
@@ -97,7 +97,7 @@ impl TaskSet for JoinSet<()> {
     }
 }
 
-/// What `future` gives, or `None` if that takes longer than `limit`. A future that is ready at the limit wins.
+/// The output of `future`, or `None` if it is not ready within `limit`. One that is ready at the limit wins.
 pub(crate) async fn timeout<F: Future>(runtime: &impl Runtime, limit: Duration, future: F) -> Option<F::Output> {
     let mut future = pin!(future);
     // A limit beyond what the clock can say is no limit.

@@ -1,4 +1,4 @@
-//! What can go wrong, as values.
+//! The faults that a simulation can inject.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,26 +7,26 @@ use super::network::Direction;
 use super::rng::Rng;
 use crate::error::ServerCode;
 
-/// One thing that goes wrong. Where it needs a connection, a topic or a producer, the simulation's seed picks one of
-/// those that are there; what concerns frames waits for the next frame it fits.
+/// One fault. Where it needs a connection, a topic or a producer, the simulation's seed picks one of those that exist; a
+/// fault of frames waits for the next frame it fits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
     /// A connection breaks, for both ends.
     Drop,
-    /// A connection carries nothing any more in one direction, and nobody is told.
+    /// A connection carries nothing any more in one direction, and neither end learns of it.
     HalfOpen(Direction),
-    /// A connection breaks after this many further bytes, wherever in a frame that is.
+    /// A connection breaks after this many further bytes, which may be in the middle of a frame.
     CutAfter(Direction, u64),
     /// One end of a connection stops reading for a time.
     Freeze(Direction, Duration),
-    /// A connection becomes slow: this much longer under way, and so many microseconds for each byte.
+    /// A connection becomes slow: this latency, and so many microseconds for each byte.
     Slow(Direction, Duration, u64),
-    /// Nobody gets connected for a time.
+    /// Every dial is refused for a time.
     RefuseDials(Duration),
-    /// Connecting takes this long, for the next dial.
+    /// The next dial takes this long.
     DelayDial(Duration),
-    /// A broker loses all connections, is away for a time, and the other one serves its topics from then on.
+    /// A broker loses all connections and refuses dials for a time; the other one serves its topics from then on.
     Restart(Duration),
     /// A topic moves to the other broker; with `true` CLOSE_PRODUCER and CLOSE_CONSUMER name it.
     Unload(bool),
@@ -42,7 +42,7 @@ pub enum Fault {
     LoseRequest,
     /// The next answer does not reach the client.
     LoseAnswer,
-    /// The next answer comes late, with whatever concerns the same producer or consumer behind it.
+    /// The next answer comes this much later, and so do the frames behind it for the same producer or consumer.
     DelayAnswer(Duration),
     /// The next receipt does not reach the client.
     LoseReceipt,
@@ -50,9 +50,9 @@ pub enum Fault {
     RepeatReceipt,
     /// For a time each broker sends lookups to the other one.
     RedirectLoop(Duration),
-    /// The next message that is delivered has a flipped bit.
+    /// A bit of the next message that is delivered is flipped.
     CorruptEntry,
-    /// All tokens expire now; the brokers will ask for fresh ones (AUTH_CHALLENGE).
+    /// All tokens expire now; the brokers ask for fresh ones (AUTH_CHALLENGE).
     ExpireTokens,
 }
 
@@ -86,7 +86,7 @@ impl Fault {
         }
     }
 
-    /// Whether it waits for a frame.
+    /// Whether the fault waits for a frame.
     pub(super) fn is_about_frames(&self) -> bool {
         matches!(
             self,
@@ -101,7 +101,7 @@ impl Fault {
         )
     }
 
-    /// Any one, evenly by kind. Token expiry only where tokens are used.
+    /// A random fault, each kind with the same probability. [`Self::ExpireTokens`] only with `tokens`.
     #[must_use]
     pub fn any(rng: &mut Rng, tokens: bool) -> Self {
         let ms = |rng: &mut Rng, from, to| rng.duration(Duration::from_millis(from), Duration::from_millis(to));

@@ -1,4 +1,4 @@
-//! How each fault is done.
+//! Carries out each fault.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ impl World {
         }
     }
 
-    /// Whether there was something to do it to.
+    /// Carries the fault out; whether there was a connection, topic or endpoint for it.
     fn do_fault(&mut self, fault: &Fault) -> bool {
         let now = self.now.at;
         match *fault {
@@ -144,8 +144,8 @@ impl World {
         true
     }
 
-    /// Nothing goes wrong any more. What hangs is left for the client to find, but for one thing that it cannot: a
-    /// receipt that was lost on a connection that is good otherwise.
+    /// Takes back what can be taken back. Connections that hang are left for the client to find, except for one kind that
+    /// it cannot: a connection that lost a receipt and is good otherwise breaks.
     pub(super) fn heal(&mut self) {
         self.proxy.heal();
         self.allow_dials();
@@ -163,7 +163,7 @@ impl World {
 }
 
 impl Broker {
-    /// Every connection's token is over.
+    /// The token of every connection expires now.
     pub(crate) fn expire_identities(&mut self) {
         let wall_ms = self.now.wall_ms;
         for (_, connection) in self.conns.iter_mut() {

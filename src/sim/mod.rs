@@ -1,9 +1,8 @@
-//! Whole clients, brokers and a network in one thread, in virtual time, from one seed.
+//! A deterministic simulation: whole clients, brokers and a network on one thread, in virtual time, from one seed.
 //!
-//! An application that takes its [`Client`] from outside can be tested here as it is: the same `Client`, `Producer`
-//! and `Consumer` run over simulated connections to two simulated brokers, and everything that may go wrong does go
-//! wrong, at moments that a seed picks. Minutes of reconnects take milliseconds, and a failure comes back as often as
-//! its seed is run.
+//! An application that is given its [`Client`] can be tested here as it is: the same `Client`, `Producer` and `Consumer`
+//! run over simulated connections to two simulated brokers, and faults of connections, brokers and frames happen at
+//! moments that a seed picks. Minutes of reconnects take milliseconds, and a failing seed fails again each time.
 //!
 //! ```
 //! use std::time::Duration;
@@ -151,12 +150,12 @@ impl Inner {
     }
 }
 
-/// A simulation. Dropping it ends its tasks where they stand.
+/// A simulation. Dropping it drops its tasks.
 pub struct Simulation {
     inner: Rc<Inner>,
 }
 
-/// What tasks inside a simulation use; cheap to clone.
+/// A handle for the tasks inside a simulation; cheap to clone.
 #[derive(Clone)]
 pub struct Handle {
     inner: Rc<Inner>,
@@ -184,33 +183,33 @@ impl Simulation {
         Self { inner: Rc::new(inner) }
     }
 
-    /// What tasks inside need.
+    /// A handle for the tasks inside.
     #[must_use]
     pub fn handle(&self) -> Handle {
         Handle { inner: self.inner.clone() }
     }
 
-    /// Adds a task.
+    /// Spawns a task.
     pub fn spawn(&self, task: impl Future<Output = ()> + 'static) {
         self.inner.spawn(task);
     }
 
-    /// Lets something go wrong now.
+    /// Injects a fault now.
     pub fn inject(&self, fault: Fault) {
         let mut world = self.inner.world();
         let now = world.now.at;
         world.at(now, Event::Fault(fault));
     }
 
-    /// Lets something go wrong after a time, counted from now.
+    /// Injects a fault after a time, counted from now.
     pub fn inject_at(&self, after: Duration, fault: Fault) {
         let mut world = self.inner.world();
         let at = world.now.at + after;
         world.at(at, Event::Fault(fault));
     }
 
-    /// Faults that wait for their frame are taken back, every broker can be reached, slow connections are fast.
-    /// Connections that lost a receipt break, because a client without a send timeout waits for it for ever.
+    /// Ends all faults: those that wait for their frame are taken back, every broker can be reached, slow connections are
+    /// fast. Connections that lost a receipt break, because a client without a send timeout waits for it for ever.
     pub fn heal(&self) {
         self.inner.world().heal();
     }
@@ -366,24 +365,24 @@ impl Simulation {
         )
     }
 
-    /// Keeps the lines of what happens from now on.
+    /// Keeps a trace from now on.
     pub fn record(&self) {
         self.inner.world().trace.get_or_insert_default();
     }
 
-    /// The lines so far.
+    /// The lines of the trace so far.
     #[must_use]
     pub fn take_trace(&self) -> Vec<String> {
         self.inner.world().trace.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
-    /// A sum over everything that happened: equal for equal seeds.
+    /// A hash over everything that happened: equal for equal seeds.
     #[must_use]
     pub fn fingerprint(&self) -> u64 {
         self.inner.world().fingerprint
     }
 
-    /// How many things happened.
+    /// How many events there were: polls, frames, faults and lines of the application.
     #[must_use]
     pub fn events(&self) -> u64 {
         self.inner.world().events
@@ -391,7 +390,8 @@ impl Simulation {
 }
 
 impl Drop for Simulation {
-    /// What a task drops may spawn or abort others; those go, too. The drivers still find the virtual time.
+    /// Dropping a task can spawn or abort others, so this goes on until none is left. The virtual time lasts until then,
+    /// because the drivers read it.
     fn drop(&mut self) {
         loop {
             self.inner.update_tasks();
@@ -459,19 +459,19 @@ impl Handle {
         self.inner.world().elapsed()
     }
 
-    /// Adds a task.
+    /// Spawns a task.
     pub fn spawn(&self, task: impl Future<Output = ()> + 'static) {
         self.inner.spawn(task);
     }
 
-    /// Chance for one task: a generator of its own.
+    /// A random generator of its own for one task.
     #[must_use]
     pub fn rng(&self) -> Rng {
         self.inner.world().rng.fork()
     }
 
-    /// Notes a line for the trace, and that this task got further: at a moment when nothing woke it, that is a lost
-    /// wake-up.
+    /// Adds a line to the trace. It also counts as progress of the task: when the task was polled although nothing woke it,
+    /// that is a lost wake-up.
     pub fn note(&self, text: impl FnOnce() -> String) {
         self.inner.progress.set(self.inner.progress.get() + 1);
         self.inner.world().note("user", 0, text);
@@ -482,8 +482,8 @@ impl Handle {
         self.inner.world().violations.report(checker, detail);
     }
 
-    /// Whether tasks are polled just to see that they do not get further. A future that counts its polls leaves these
-    /// out.
+    /// Whether tasks are polled just to check that they make no progress. A future that counts its polls does not count
+    /// these.
     #[must_use]
     pub fn is_probing(&self) -> bool {
         self.inner.is_probing.get()
@@ -501,7 +501,7 @@ impl Handle {
     pub fn deliveries(&self, topic: &str, subscription: &str, id: &crate::MessageId) -> Vec<Duration> {
         let world = self.inner.world();
         let elapsed = |at: Instant| world.elapsed() - (world.now.at - at);
-        world.proxy.deliveries(topic, subscription, id).into_iter().map(elapsed).collect()
+        world.proxy.records.deliveries(topic, subscription, id).into_iter().map(elapsed).collect()
     }
 }
 

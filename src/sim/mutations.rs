@@ -30,7 +30,7 @@ const LATE_BY: Duration = Duration::from_millis(300);
 /// A client and one of its endpoints.
 type ClientEndpoint = (usize, EndpointId);
 
-/// What the faults have to know of the frames so far.
+/// The state of connections and endpoints that the faults depend on.
 #[derive(Debug, Default)]
 pub(super) struct Mutator {
     topics: BTreeMap<ClientEndpoint, String>,
@@ -47,7 +47,7 @@ pub(super) struct Mutator {
 }
 
 impl World {
-    /// What becomes of the frames that a client has written.
+    /// The frames that the proxy gets instead of those a client has written.
     pub(super) fn mutate_up(&mut self, origin: Origin, frames: Vec<Frame>) -> Vec<Frame> {
         let mut answers = BytesMut::new();
         let frames = self.mutator.up(origin, frames, &mut answers);
@@ -146,7 +146,7 @@ impl Mutator {
         }
     }
 
-    /// What becomes of the whole frames that are written to a client.
+    /// The frames that a client gets instead of those in `bytes`, which are whole.
     pub(super) fn down(&mut self, origin: Origin, bytes: BytesMut) -> BytesMut {
         let mut bytes = bytes.freeze();
         let mut out = BytesMut::new();

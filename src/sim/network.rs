@@ -1,4 +1,4 @@
-//! Simulated connections: bytes in flight in both directions, and everything that can happen to them.
+//! Simulated connections: bytes in flight in both directions, and the faults of the network.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use super::rng::Rng;
 use crate::broker::machine::ConnId;
 
-/// What is between two sockets at most, their buffers included, bytes.
+/// The most bytes between two sockets, their buffers included.
 const IN_FLIGHT_BYTES_MAX: usize = 96 * 1024;
 
 /// Names one connection; never used again.
@@ -27,7 +27,7 @@ pub enum Direction {
     Down,
 }
 
-/// What the network does by itself at a later time.
+/// An event of the network at a later time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NetworkEvent {
     /// Bytes arrive, if there are any by then.
@@ -72,10 +72,10 @@ impl Pipe {
     }
 }
 
-/// What the client's socket gives once everything that arrived is read.
+/// The state of the client's socket behind the last byte that has arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ClientEnd {
-    /// It waits for more.
+    /// More may arrive.
     Open,
     /// The end of the stream.
     Closed,
@@ -140,7 +140,7 @@ pub(super) struct Network {
     by_conn: BTreeMap<ConnId, PairId>,
     rng: Rng,
     next: u64,
-    /// The longest way of a byte without faults.
+    /// The longest latency without faults.
     pub(super) delay_max: Duration,
     /// To be scheduled by the world after each call.
     pub(super) events: Vec<(Instant, NetworkEvent)>,
@@ -195,12 +195,12 @@ impl Network {
         self.by_conn.get(&conn).copied()
     }
 
-    /// Connections that both ends have, in order.
+    /// Connections that neither end has closed, in order.
     pub(super) fn live(&self) -> Vec<PairId> {
         self.pairs.iter().filter(|(_, pair)| !pair.client_gone && !pair.broker_gone).map(|(id, _)| *id).collect()
     }
 
-    /// What has arrived for the client, at most `max` bytes of it.
+    /// Reads at most `max` bytes that have arrived for the client.
     pub(super) fn read(&mut self, id: PairId, max: usize, waker: &Waker) -> Poll<io::Result<Bytes>> {
         let Some(pair) = self.pairs.get_mut(&id) else { return Poll::Ready(Ok(Bytes::new())) };
         if !pair.client_rx.is_empty() && max > 0 {
@@ -250,7 +250,7 @@ impl Network {
         let mut taken = 0;
         let mut left = pipe.room().min(bytes.len());
         while left > 0 {
-            // Mostly what a segment carries, sometimes a few bytes: frames get cut everywhere.
+            // Mostly the size of a segment, sometimes a few bytes, so that frames are cut at any byte.
             let most = if self.rng.chance(150) { self.rng.range(1, 24) } else { self.rng.range(200, 9000) };
             let size = left.min(most as usize);
             let mut chunk = bytes.split_to(size);
@@ -297,7 +297,7 @@ impl Network {
         moved
     }
 
-    /// One end is gone in good order: the other learns it behind the last byte.
+    /// One end is closed: the other learns it behind the last byte.
     pub(super) fn finish(&mut self, id: PairId, direction: Direction, now: Instant) {
         let Some(pair) = self.pairs.get_mut(&id) else { return };
         match direction {
@@ -311,7 +311,7 @@ impl Network {
         }
     }
 
-    /// Both ends are done with it.
+    /// Removes the connection once both ends are closed.
     pub(super) fn forget_if_over(&mut self, id: PairId) {
         let over = self.pairs.get(&id).is_some_and(|pair| pair.client_gone && pair.broker_gone);
         if over {

@@ -1,4 +1,4 @@
-//! The one source of chance in a simulation.
+//! The one source of randomness in a simulation.
 
 use std::time::Duration;
 
@@ -15,13 +15,13 @@ impl Rng {
         Self(SplitMix64::new(seed))
     }
 
-    /// A generator of its own for another part, so that draws here do not shift draws there.
+    /// An independent generator, so that draws from one do not shift those from the other.
     #[must_use]
     pub fn fork(&mut self) -> Self {
         Self::new(self.next())
     }
 
-    /// 64 bits.
+    /// The next 64 bits.
     #[allow(clippy::should_implement_trait, reason = "it never ends, so it is no iterator")]
     pub fn next(&mut self) -> u64 {
         self.0.next()
@@ -37,12 +37,12 @@ impl Rng {
         from + self.below(to.saturating_sub(from).saturating_add(1))
     }
 
-    /// Yes in `per_mille` of 1000 cases.
+    /// `true` with a probability of `per_mille` in 1000.
     pub fn chance(&mut self, per_mille: u64) -> bool {
         self.below(1000) < per_mille
     }
 
-    /// One of these.
+    /// A random element.
     ///
     /// # Panics
     /// If there are none.
@@ -50,7 +50,7 @@ impl Rng {
         &of[self.below(of.len() as u64) as usize]
     }
 
-    /// A time from `from` to `to`, in microseconds.
+    /// A random duration from `from` to `to`, both included, of whole microseconds.
     pub fn duration(&mut self, from: Duration, to: Duration) -> Duration {
         let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         Duration::from_micros(self.range(micros(from), micros(to)))

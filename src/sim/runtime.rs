@@ -1,8 +1,8 @@
 //! The simulation as a [`Runtime`] of the client's drivers: timers over the virtual clock, tasks in the run queue.
 //!
-//! It also audits the drivers. At a quiet moment, when no task is woken, every task of a client is polled as if it had
-//! been: each endpoint of its is scheduled first, so whatever there is to do is done in that poll. A driver that then
-//! reads, writes, spawns, wakes a task or sets its timer earlier had missed a wake-up or a deadline.
+//! It also audits the drivers. At a quiet moment, when no task is woken, every task of a client is polled nevertheless, with
+//! all its endpoints scheduled, so that whatever there is to do is done in that poll. A driver that then reads, writes,
+//! spawns, wakes a task or sets its timer earlier had missed a wake-up or a deadline.
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -21,7 +21,7 @@ use crate::wire::tx::TxBuf;
 /// A session lets no endpoint write above this; one frame of the largest message passes.
 const TX_BYTES_MAX: usize = 256 * 1024 + 6 * 1024 * 1024;
 
-/// What one client runs on.
+/// The runtime of one client.
 #[derive(Clone)]
 pub(super) struct SimRuntime {
     pub(super) world: SharedWorld,

@@ -1,4 +1,4 @@
-//! What the brokers hold, as an application's checks want to see it.
+//! The stored messages of the brokers, one by one, for the checks of an application.
 
 use bytes::Bytes;
 
@@ -10,7 +10,7 @@ use crate::wire::compress::decompress;
 use crate::wire::entry::EntryParts;
 use crate::wire::metadata::{self, Metadata};
 
-/// What a payload may inflate to, bytes.
+/// The most bytes that a payload may decompress to.
 const UNCOMPRESSED_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// One stored message.
@@ -18,7 +18,7 @@ const UNCOMPRESSED_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub struct Stored {
     /// Its id.
     pub id: MessageId,
-    /// Who sent it.
+    /// The name of its producer.
     pub producer_name: String,
     /// `sequence_id` of its entry.
     pub sequence_id: u64,

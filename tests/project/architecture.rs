@@ -84,6 +84,18 @@ fn the_client_and_the_broker_do_not_know_each_other() {
     forbid(&["broker"], &["crate::client"]);
 }
 
+#[test]
+fn only_the_simulation_knows_the_simulation_and_its_faults() {
+    // `mutation!(Name)` is one line that says what it breaks; the switch behind it is not theirs.
+    forbid(&["wire", "machine", "client", "broker"], &["crate::sim", "pulsar_mutations", "crate::mutation"]);
+}
+
+/// The simulation polls the drivers over its own timers and tasks.
+#[test]
+fn the_drivers_use_timers_and_tasks_of_the_runtime_trait() {
+    forbid(&["client/driver"], &["tokio::time", "tokio::task", "tokio::spawn", "Instant::now"]);
+}
+
 /// The codec adaptor is the one file of `wire` for tokio's users; it is behind the feature `client`.
 #[test]
 fn wire_and_machines_have_no_runtime_no_clock_and_no_chance() {

@@ -27,7 +27,7 @@ use crate::machine::{Deadline, Deferred, Now, ReadyList};
 use crate::wire::frame::missing;
 use crate::wire::tx::TxBuf;
 
-/// What one turn reads at most before the session gets to write.
+/// The most bytes that one turn reads before the session gets to write.
 const READ_TURN_BYTES: usize = 256 * 1024;
 
 /// Turns in one poll; then the task yields.
@@ -56,7 +56,7 @@ pub(crate) struct ConnectionDriver<R: Runtime> {
     /// The supervisor's inbox. Bounded by construction: one event for each request, attempt or end.
     events: UnboundedSender<Input>,
     timer: R::Timer,
-    /// What the timer is set to.
+    /// The instant that the timer is set to.
     timer_at: Option<Instant>,
     /// Empty between turns; kept for its memory.
     deferred: Deferred,

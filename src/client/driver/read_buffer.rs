@@ -1,35 +1,35 @@
-//! The read buffer of one connection, and those before it that serve again.
+//! The read buffer of one connection, and full ones that are used again.
 //!
-//! A message holds on to the buffer it came in, so a full buffer cannot be written anew before its messages are gone.
-//! Until then it waits here: memory that was just read and dropped comes back warm, and the allocator is left alone.
+//! A message refers to the buffer it was read into, so a full buffer cannot be overwritten before its messages are dropped.
+//! Until then it is kept here: memory that was just read and dropped is still in the cache, and nothing is allocated.
 
 use std::collections::VecDeque;
 
 use bytes::BytesMut;
 
-/// The room of a fresh buffer.
+/// The size of a fresh buffer.
 const READ_BYTES: usize = 64 * 1024;
 
-/// The least room a buffer has before a read. What is left above it is used up first: small reads shall share one.
+/// The least spare capacity before a read. A buffer with more is used up first, so that small reads share one.
 const READ_ROOM_BYTES_MIN: usize = 8 * 1024;
 
-/// The most memory of full buffers that is kept to be used again.
+/// The most memory of full buffers that is kept for reuse.
 const SPENT_BYTES_MAX: usize = 1024 * 1024;
 
 /// See the module.
 #[derive(Default)]
 pub(super) struct ReadBuffer {
-    /// What was read and is not taken yet.
+    /// Bytes that were read and that the session has not taken.
     pub(super) rx: BytesMut,
-    /// Memory of the buffer that `rx` is the end of.
+    /// The size of the whole buffer, of which `rx` is the end.
     size: usize,
-    /// Full ones with their memory, oldest first.
+    /// Full buffers and their sizes, oldest first.
     spent: VecDeque<(BytesMut, usize)>,
     spent_bytes: usize,
 }
 
 impl ReadBuffer {
-    /// Room for a read, and for `missing` bytes.
+    /// Makes room for a read, and for `missing` bytes.
     #[inline]
     pub(super) fn make_room(&mut self, missing: usize) {
         if self.rx.capacity() - self.rx.len() < missing.max(READ_ROOM_BYTES_MIN) {
@@ -37,7 +37,7 @@ impl ReadBuffer {
         }
     }
 
-    /// Gives the memory of full buffers back: nothing came for a while.
+    /// Frees the full buffers; for a connection that has read nothing for a while.
     pub(super) fn forget_spent(&mut self) {
         self.spent = VecDeque::new();
         self.spent_bytes = 0;
@@ -61,7 +61,7 @@ impl ReadBuffer {
         }
     }
 
-    /// A full buffer of which nothing is left, if the oldest is one and large enough.
+    /// The oldest full buffer, if its messages are dropped and it is large enough.
     fn free(&mut self, wanted: usize) -> Option<(BytesMut, usize)> {
         let (oldest, _) = self.spent.front_mut()?;
         oldest.try_reclaim(wanted).then(|| self.forget_oldest())?

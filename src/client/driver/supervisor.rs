@@ -22,7 +22,7 @@ use crate::machine::control::{
 use crate::machine::supervisor::Supervisor;
 use crate::machine::{Deferred, ReadyList};
 
-/// What all connections of a client are made with.
+/// The options that all connections of a client share.
 pub(crate) struct DialConfig {
     pub(crate) authentication: Arc<dyn Authentication>,
     pub(crate) dialer: Arc<dyn Dialer>,
@@ -47,7 +47,7 @@ pub(crate) struct SupervisorDriver<R: Runtime> {
     /// Connections, and fetches of credentials, at most one for each. They end with the driver.
     tasks: R::Tasks,
     timer: R::Timer,
-    /// What the timer is set to.
+    /// The instant that the timer is set to.
     timer_at: Option<Instant>,
 }
 

@@ -271,7 +271,8 @@ impl Source {
             if record.metadata.compacted_out {
                 let position = message.position();
                 // If it is refused, the entry comes again.
-                let _ = self.part.endpoint.with(&mut Deferred::new(), |consumer, _| consumer.ack(&position, clock::now));
+                let _ =
+                    self.part.endpoint.with(&mut Deferred::new(), |consumer, _| consumer.ack(&position, clock::now));
                 continue;
             }
             batch.charged = batch.charged.saturating_sub(1);

@@ -43,7 +43,10 @@ async fn partitions_are_added_under_traffic() {
         }
     }
     assert_eq!(by_partition.values().sum::<u32>(), SENDERS * MESSAGES);
-    assert!((0..7).all(|partition| by_partition.get(&Some(partition)).is_some_and(|sent| *sent > 20)), "{by_partition:?}");
+    assert!(
+        (0..7).all(|partition| by_partition.get(&Some(partition)).is_some_and(|sent| *sent > 20)),
+        "{by_partition:?}"
+    );
     for partition in 0..7 {
         let stats = broker.stats(&format!("t-partition-{partition}")).expect("the partition");
         assert_eq!(stats.publishers.len(), 1, "partition {partition}");

@@ -1,4 +1,4 @@
-//! What the broker's conformance checks have found.
+//! Violations of the protocol that the embedded broker has noted.
 
 use super::World;
 use crate::broker::machine::ConnId;
@@ -33,15 +33,15 @@ impl World {
             let pair = self.network.of_conn(ConnId(violation.connection)).and_then(|id| self.network.get(id));
             pair.is_none_or(|pair| pair.is_faulted)
         };
-        let is_mistaken = || {
+        let is_taken_over = || {
             let name = violation.detail.split(": ").next().unwrap_or_default();
-            self.proxy.mistaken.contains(name)
+            self.proxy.records.taken_over.contains(name)
         };
         match violation.rule {
             Rule::PongMissing => is_faulted(),
             Rule::AfterClose => violation.detail.contains("the broker's CLOSE_PRODUCER") && is_faulted(),
-            Rule::EpochNotGrowing => is_faulted() || is_mistaken(),
-            Rule::SequenceNotGrowing => is_mistaken(),
+            Rule::EpochNotGrowing => is_faulted() || is_taken_over(),
+            Rule::SequenceNotGrowing => is_taken_over(),
             _ => false,
         }
     }

@@ -41,7 +41,7 @@ impl World {
         Some((Origin { pair: id, client: pair.client, broker: pair.broker }, pair.conn))
     }
 
-    /// Hands whole frames to the broker, through the gate.
+    /// Passes the whole frames that have arrived through the proxy to the broker.
     fn serve_broker(&mut self, id: PairId) {
         let Some((origin, conn)) = self.origin(id) else { return };
         let limits = self.broker.limits();
@@ -90,7 +90,7 @@ impl World {
         self.push_down(id);
     }
 
-    /// Takes what the broker has to say, through the gate.
+    /// Passes what the brokers have to send through the proxy to the network.
     pub(in crate::sim) fn flush_broker(&mut self) {
         loop {
             let ready = self.broker.take_ready();

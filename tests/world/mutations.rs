@@ -11,7 +11,10 @@ use crate::workload;
 /// Seeds that one fault may take to be found.
 const SEEDS_MAX: u64 = 150;
 
-/// The name of the checker that complains, if one does. A debug assertion of a machine counts as `assertion`.
+/// Seeds that pass without a fault.
+const SEEDS_WITHOUT: u64 = 20;
+
+/// The checker that complains first, if one does. A debug assertion of a machine counts as `assertion`.
 fn complaint(seed: u64) -> Option<String> {
     match catch_unwind(AssertUnwindSafe(|| workload::run(seed, false).violation)) {
         Ok(violation) => violation.map(|violation| violation.checker.to_owned()),
@@ -19,9 +22,10 @@ fn complaint(seed: u64) -> Option<String> {
     }
 }
 
-/// Switches the fault on, and runs seeds until one of these checkers complains.
-fn is_found(how: Mutation, checkers: &[&str]) {
-    activate_mutation(Some(how));
+/// Switches the fault on, and runs seeds until one of its checkers complains.
+fn is_found(fault: Mutation) {
+    let checkers = checkers_of(fault);
+    activate_mutation(Some(fault));
     let mut others = Vec::new();
     let found = (0..SEEDS_MAX).find(|&seed| match complaint(seed) {
         Some(checker) if checkers.contains(&checker.as_str()) => true,
@@ -32,18 +36,31 @@ fn is_found(how: Mutation, checkers: &[&str]) {
     });
     activate_mutation(None);
     match found {
-        Some(seed) => println!("{how:?}: found by seed {seed}, before it by {others:?}"),
-        None => panic!("{how:?} was not found by {checkers:?} in {SEEDS_MAX} seeds, but by {others:?}"),
+        Some(seed) => println!("{fault:?}: found by seed {seed}, before it by {others:?}"),
+        None => panic!("{fault:?} was not found by {checkers:?} in {SEEDS_MAX} seeds, but by {others:?}"),
     }
 }
 
-macro_rules! bites {
-    ($($name:ident: $how:ident => $($checker:literal)|+;)*) => {
-        $(#[test] fn $name() { is_found(Mutation::$how, &[$($checker),+]); })*
+#[test]
+fn without_a_fault_no_checker_complains() {
+    let complaints: Vec<_> = (0..SEEDS_WITHOUT).filter_map(complaint).collect();
+    assert!(complaints.is_empty(), "{complaints:?}");
+}
+
+/// One test for each fault, and the checkers that are there for it. A fault that is not listed does not compile.
+macro_rules! faults {
+    ($($name:ident: $fault:ident => $($checker:literal)|+;)*) => {
+        fn checkers_of(fault: Mutation) -> &'static [&'static str] {
+            match fault {
+                $(Mutation::$fault => &[$($checker),+],)*
+            }
+        }
+
+        $(#[test] fn $name() { is_found(Mutation::$fault); })*
     };
 }
 
-bites! {
+faults! {
     a_permit_that_is_skipped_stops_delivery: SkipPermit => "settles in time";
     a_permit_that_is_returned_twice: PermitTwice => "permits within the queue";
     no_permits_after_a_reattach: NoFlowAfterReattach => "settles in time";

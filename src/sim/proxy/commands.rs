@@ -1,0 +1,101 @@
+//! Properties of commands, and the answers that the proxy gives itself.
+
+use super::{BROKERS, Request};
+use crate::error::ServerCode;
+use crate::id::{ConsumerId, ProducerId};
+use crate::machine::EndpointId;
+use crate::pb;
+use crate::pb::command_lookup_topic_response::LookupType;
+use crate::wire::command::Command;
+use crate::wire::frame::Frame;
+
+/// Whether the command closes a producer or consumer. It is never lost: the broker would keep what it names as long as the
+/// connection lasts, and no client can help that.
+pub(super) fn is_close(command: &Command) -> bool {
+    matches!(command, Command::CloseProducer(_) | Command::CloseConsumer(_))
+}
+
+pub(super) fn is_refusable(command: &Command) -> bool {
+    matches!(
+        command,
+        Command::Producer(_)
+            | Command::Subscribe(_)
+            | Command::Lookup(_)
+            | Command::PartitionedMetadata(_)
+            | Command::Ack(_)
+            | Command::GetLastMessageId(_)
+    )
+}
+
+pub(super) fn read_request(command: &Command) -> Request {
+    let producer = |id| Some(EndpointId::Producer(ProducerId(id)));
+    let consumer = |id| Some(EndpointId::Consumer(ConsumerId(id)));
+    let (endpoint, topic) = match command {
+        Command::Producer(it) => (producer(it.producer_id), Some(it.topic.clone())),
+        Command::CloseProducer(it) => (producer(it.producer_id), None),
+        Command::Subscribe(it) => (consumer(it.consumer_id), Some(it.topic.clone())),
+        Command::CloseConsumer(it) => (consumer(it.consumer_id), None),
+        Command::Ack(it) => (consumer(it.consumer_id), None),
+        Command::Lookup(it) => (None, Some(it.topic.clone())),
+        _ => (None, None),
+    };
+    Request { endpoint, is_lookup: matches!(command, Command::Lookup(_)), topic }
+}
+
+/// The producer or consumer that a frame of the broker is for, where that is not the answer of a request.
+pub(super) fn concerns(frame: &Frame) -> Option<EndpointId> {
+    let producer = |id| Some(EndpointId::Producer(ProducerId(id)));
+    let consumer = |id| Some(EndpointId::Consumer(ConsumerId(id)));
+    match frame {
+        Frame::Receipt(receipt) => producer(receipt.producer_id),
+        Frame::Message { head, .. } => consumer(head.consumer_id),
+        Frame::Other(Command::SendError(it)) => producer(it.producer_id),
+        Frame::Other(Command::CloseProducer(it)) => producer(it.producer_id),
+        Frame::Other(Command::CloseConsumer(it)) => consumer(it.consumer_id),
+        Frame::Other(Command::ActiveConsumerChange(it)) => consumer(it.consumer_id),
+        Frame::Other(Command::ReachedEndOfTopic(it)) => consumer(it.consumer_id),
+        _ => None,
+    }
+}
+
+pub(super) fn looked_up(request_id: u64, kind: LookupType, broker: usize, authoritative: bool) -> Command {
+    let answer = pb::CommandLookupTopicResponse {
+        broker_service_url: BROKERS.get(broker).map(|url| (*url).to_owned()),
+        response: Some(kind.into()),
+        request_id,
+        authoritative: Some(authoritative),
+        ..Default::default()
+    };
+    answer.into()
+}
+
+pub(super) fn refusal(command: &Command, request_id: u64, code: ServerCode, text: &str) -> Command {
+    let message = text.to_owned();
+    match command {
+        Command::Lookup(_) => pb::CommandLookupTopicResponse {
+            response: Some(LookupType::Failed.into()),
+            request_id,
+            error: Some(code.0),
+            message: Some(message),
+            ..Default::default()
+        }
+        .into(),
+        Command::PartitionedMetadata(_) => pb::CommandPartitionedTopicMetadataResponse {
+            request_id,
+            response: Some(pb::command_partitioned_topic_metadata_response::LookupType::Failed.into()),
+            error: Some(code.0),
+            message: Some(message),
+            ..Default::default()
+        }
+        .into(),
+        Command::Ack(ack) => pb::CommandAckResponse {
+            consumer_id: ack.consumer_id,
+            error: Some(code.0),
+            message: Some(message),
+            request_id: Some(request_id),
+            ..Default::default()
+        }
+        .into(),
+        _ => pb::CommandError { request_id, error: code.0, message }.into(),
+    }
+}

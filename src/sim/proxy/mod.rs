@@ -1,0 +1,373 @@
+//! The proxy between the network and the brokers: every frame passes it, whole and decoded.
+//!
+//! It plays the second broker (ownership of topics, redirects, requests at the wrong address), applies the faults that
+//! concern frames, and keeps the [`Records`] that checkers need.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+
+use super::faults::{Fault, FaultCounts};
+use super::invariants::ViolationLog;
+use super::network::PairId;
+use super::rng::Rng;
+use crate::error::ServerCode;
+use crate::id::{ConsumerId, ProducerId};
+use crate::machine::EndpointId;
+use crate::machine::consumer::Entry;
+use crate::pb;
+use crate::pb::command_lookup_topic_response::LookupType;
+use crate::wire::command::Command;
+use crate::wire::frame::Frame;
+use crate::wire::hot::{MessageHead, SendHead};
+
+mod commands;
+mod records;
+
+use commands::{concerns, is_close, is_refusable, looked_up, read_request, refusal};
+pub(super) use records::Records;
+
+/// Faults that wait for their frame.
+const ARMED_MAX: usize = 64;
+
+/// The brokers' addresses.
+pub(super) const BROKERS: [&str; 2] = ["pulsar://broker-0:6650", "pulsar://broker-1:6650"];
+
+/// The connection that a frame is on, and its two ends.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Origin {
+    pub(super) pair: PairId,
+    pub(super) client: usize,
+    pub(super) broker: usize,
+}
+
+/// A request without an answer.
+#[derive(Debug, Clone)]
+struct Request {
+    /// The producer or consumer it is about, if it is about one.
+    endpoint: Option<EndpointId>,
+    is_lookup: bool,
+    topic: Option<String>,
+}
+
+/// A producer or consumer on one connection.
+#[derive(Debug, Clone)]
+struct ProxiedEndpoint {
+    topic: String,
+    subscription: Option<String>,
+    /// Permits granted and not used.
+    permits: i64,
+}
+
+/// One connection.
+#[derive(Debug, Default)]
+struct ProxiedConnection {
+    requests: BTreeMap<u64, Request>,
+    endpoints: BTreeMap<EndpointId, ProxiedEndpoint>,
+    /// Producers whose messages are dropped until they are opened again.
+    fenced: BTreeSet<EndpointId>,
+    held: VecDeque<HeldFrame>,
+}
+
+/// A frame for the client that is held back.
+#[derive(Debug)]
+struct HeldFrame {
+    until: Instant,
+    /// Frames of one endpoint keep their order; those of none go by their time alone.
+    endpoint: Option<EndpointId>,
+    raw: Bytes,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Proxy {
+    connections: BTreeMap<PairId, ProxiedConnection>,
+    armed: VecDeque<Fault>,
+    owners: BTreeMap<String, usize>,
+    /// Until when each broker sends lookups to the other one.
+    pub(super) redirects_until: Option<Instant>,
+    pub(super) counts: FaultCounts,
+    pub(super) records: Records,
+    rng: Rng,
+    /// Connections that lost a receipt: without a send timeout a client waits for it as long as they last.
+    pub(super) lossy: BTreeSet<PairId>,
+    /// When held frames are due; to be scheduled by the world.
+    pub(super) releases: Vec<(Instant, PairId)>,
+}
+
+/// The decision about a frame for the broker.
+#[allow(clippy::large_enum_variant, reason = "it is matched at once, where it was made")]
+pub(super) enum Upstream {
+    Forward(Frame),
+    /// It does not reach the broker; the client gets these.
+    Answer(Vec<Command>),
+}
+
+impl Proxy {
+    pub(super) fn new(rng: Rng) -> Self {
+        Self {
+            connections: BTreeMap::new(),
+            armed: VecDeque::new(),
+            owners: BTreeMap::new(),
+            redirects_until: None,
+            counts: FaultCounts::default(),
+            records: Records::default(),
+            rng,
+            lossy: BTreeSet::new(),
+            releases: Vec::new(),
+        }
+    }
+
+    pub(super) fn arm(&mut self, fault: Fault) {
+        if self.armed.len() < ARMED_MAX {
+            self.armed.push_back(fault);
+        }
+    }
+
+    /// Takes back what waits for its frame.
+    pub(super) fn heal(&mut self) {
+        self.armed.clear();
+        self.redirects_until = None;
+    }
+
+    pub(super) fn forget(&mut self, pair: PairId) {
+        self.connections.remove(&pair);
+    }
+
+    pub(super) fn owner(&mut self, topic: &str) -> usize {
+        if let Some(owner) = self.owners.get(topic) {
+            return *owner;
+        }
+        let owner = self.rng.below(BROKERS.len() as u64) as usize;
+        self.owners.insert(topic.to_owned(), owner);
+        owner
+    }
+
+    pub(super) fn move_topic(&mut self, topic: &str, to: usize) {
+        self.owners.insert(topic.to_owned(), to);
+    }
+
+    pub(super) fn topics_of(&self, broker: usize) -> Vec<String> {
+        self.owners.iter().filter(|(_, owner)| **owner == broker).map(|(topic, _)| topic.clone()).collect()
+    }
+
+    /// The first fault that waits for a frame like this, and now takes effect.
+    fn take_armed(&mut self, wanted: impl Fn(&Fault) -> bool) -> Option<Fault> {
+        let at = self.armed.iter().position(wanted)?;
+        let fault = self.armed.remove(at)?;
+        self.counts.count(&fault);
+        Some(fault)
+    }
+
+    /// A frame of a client, on its way to the broker.
+    pub(super) fn up(&mut self, origin: Origin, frame: Frame, now: Instant, violations: &mut ViolationLog) -> Upstream {
+        match frame {
+            Frame::Send { head, entry } => self.send(origin, head, entry, violations),
+            Frame::Other(command) => self.command(origin, command, now),
+            other => Upstream::Forward(other),
+        }
+    }
+
+    fn send(&mut self, origin: Origin, head: SendHead, entry: Bytes, violations: &mut ViolationLog) -> Upstream {
+        self.records.check_send(origin, &head, &entry, violations);
+        let producer = EndpointId::Producer(ProducerId(head.producer_id));
+        let connection = self.connections.entry(origin.pair).or_default();
+        if connection.fenced.contains(&producer) {
+            return Upstream::Answer(Vec::new());
+        }
+        // NotAllowedError refuses one message and lets those behind it pass. Where that refusal is lost with the connection,
+        // no client can tell the message from one without a receipt, and its re-send lands behind them.
+        let fits = |fault: &Fault| matches!(fault, Fault::RefuseSend(code) if *code != ServerCode::NOT_ALLOWED_ERROR);
+        if let Some(Fault::RefuseSend(code)) = self.take_armed(fits) {
+            // The topic is fenced, or the producer is gone: nothing behind it is stored either.
+            self.connections.entry(origin.pair).or_default().fenced.insert(producer);
+            let error = pb::CommandSendError {
+                producer_id: head.producer_id,
+                sequence_id: head.sequence_id,
+                error: code.0,
+                message: "simulated".to_owned(),
+            };
+            return Upstream::Answer(vec![error.into()]);
+        }
+        Upstream::Forward(Frame::Send { head, entry })
+    }
+
+    /// In this order: a request is lost; it is refused; a lookup is redirected; an open is refused by a broker that does not
+    /// own the topic.
+    fn command(&mut self, origin: Origin, command: Command, now: Instant) -> Upstream {
+        let request = read_request(&command);
+        if let Some(id) = command.request_id() {
+            let connection = self.connections.entry(origin.pair).or_default();
+            connection.requests.insert(id, request.clone());
+            if !is_close(&command) && self.take_armed(|fault| *fault == Fault::LoseRequest).is_some() {
+                return Upstream::Answer(Vec::new());
+            }
+            if is_refusable(&command) {
+                let refuses = |fault: &Fault| matches!(fault, Fault::RefuseRequest(_));
+                if let Some(Fault::RefuseRequest(code)) = self.take_armed(refuses) {
+                    return Upstream::Answer(vec![refusal(&command, id, code, "simulated")]);
+                }
+            }
+        }
+        match &command {
+            Command::Lookup(lookup) if self.redirects_until.is_some_and(|until| until > now) => {
+                let other = (origin.broker + 1) % BROKERS.len();
+                Upstream::Answer(vec![looked_up(lookup.request_id, LookupType::Redirect, other, false)])
+            }
+            Command::Producer(_) | Command::Subscribe(_) => self.open(origin, command, request),
+            Command::Flow(flow) => {
+                let (consumer_id, permits) = (flow.consumer_id, i64::from(flow.message_permits));
+                self.records.note_flow(origin, consumer_id, permits);
+                if let Some(consumer) = self.consumer(origin, consumer_id) {
+                    consumer.permits += permits;
+                }
+                Upstream::Forward(Frame::Other(command))
+            }
+            _ => Upstream::Forward(Frame::Other(command)),
+        }
+    }
+
+    /// A PRODUCER or SUBSCRIBE.
+    fn open(&mut self, origin: Origin, command: Command, request: Request) -> Upstream {
+        let topic = request.topic.unwrap_or_default();
+        if self.owner(&topic) != origin.broker {
+            let id = command.request_id().unwrap_or(0);
+            let text = "Namespace bundle not served by this instance";
+            return Upstream::Answer(vec![refusal(&command, id, ServerCode::SERVICE_NOT_READY, text)]);
+        }
+        let subscription = match &command {
+            Command::Subscribe(subscribe) => Some(subscribe.subscription.clone()),
+            _ => None,
+        };
+        if let Command::Producer(producer) = &command {
+            self.records.note_name(origin, producer);
+        }
+        if let Some(endpoint) = request.endpoint {
+            let connection = self.connections.entry(origin.pair).or_default();
+            connection.fenced.remove(&endpoint);
+            connection.endpoints.insert(endpoint, ProxiedEndpoint { topic, subscription, permits: 0 });
+        }
+        Upstream::Forward(Frame::Other(command))
+    }
+
+    fn consumer(&mut self, origin: Origin, consumer_id: u64) -> Option<&mut ProxiedEndpoint> {
+        let connection = self.connections.get_mut(&origin.pair)?;
+        connection.endpoints.get_mut(&EndpointId::Consumer(ConsumerId(consumer_id)))
+    }
+
+    /// Checks that no consumer has granted more permits than its queue holds.
+    pub(super) fn check_permits(&self, origin: Origin, violations: &mut ViolationLog) {
+        let Some(connection) = self.connections.get(&origin.pair) else { return };
+        for (id, endpoint) in &connection.endpoints {
+            let EndpointId::Consumer(consumer) = id else { continue };
+            let Some(size) = self.records.queue_size(origin, consumer.0) else { continue };
+            if endpoint.permits > size {
+                violations.report("permits within the queue", || {
+                    format!("client {} {id}: {} granted, queue {size}", origin.client, endpoint.permits)
+                });
+            }
+        }
+    }
+
+    /// A frame of the broker, on its way to a client. Frames to be written now go to `out`:
+    /// - an answer is lost, comes late, or is a lookup's and names the owner of the topic;
+    /// - a receipt is lost, or comes a second time at a later moment;
+    /// - a message is recorded, and may be damaged.
+    ///
+    /// A frame for an endpoint stays behind the frames of the same endpoint that are held back.
+    pub(super) fn down(&mut self, origin: Origin, frame: &Frame, mut raw: Bytes, now: Instant, out: &mut BytesMut) {
+        let answered = match frame {
+            Frame::Other(command) => command.request_id().and_then(|id| {
+                self.connections.get_mut(&origin.pair).and_then(|connection| connection.requests.remove(&id))
+            }),
+            _ => None,
+        };
+        let endpoint = answered.as_ref().and_then(|request| request.endpoint).or_else(|| concerns(frame));
+        let mut hold_until = None;
+        match (frame, &answered) {
+            (_, Some(request)) => {
+                if self.take_armed(|fault| *fault == Fault::LoseAnswer).is_some() {
+                    return;
+                }
+                if request.is_lookup {
+                    raw = self.answer_lookup(origin, frame, request, raw);
+                }
+                if let Some(Fault::DelayAnswer(by)) = self.take_armed(|fault| matches!(fault, Fault::DelayAnswer(_))) {
+                    hold_until = Some(now + by);
+                }
+            }
+            (Frame::Receipt(_), None) => {
+                if self.take_armed(|fault| *fault == Fault::LoseReceipt).is_some() {
+                    self.lossy.insert(origin.pair);
+                    return;
+                }
+                if self.take_armed(|fault| *fault == Fault::RepeatReceipt).is_some() {
+                    // Directly behind the first one, or when others are on their way.
+                    let until = now + self.rng.duration(Duration::ZERO, Duration::from_millis(300));
+                    self.hold(origin, HeldFrame { until, endpoint: None, raw: raw.clone() });
+                }
+            }
+            (Frame::Message { head, entry }, None) => raw = self.message(origin, head, entry, raw, now),
+            _ => {}
+        }
+        let connection = self.connections.entry(origin.pair).or_default();
+        let is_behind = endpoint.is_some() && connection.held.iter().any(|held| held.endpoint == endpoint);
+        match hold_until.or(is_behind.then_some(now)) {
+            Some(until) => self.hold(origin, HeldFrame { until, endpoint, raw }),
+            None => out.extend_from_slice(&raw),
+        }
+    }
+
+    fn hold(&mut self, origin: Origin, frame: HeldFrame) {
+        self.releases.push((frame.until, origin.pair));
+        self.connections.entry(origin.pair).or_default().held.push_back(frame);
+    }
+
+    /// The held frames that are due, in order. One that is not due keeps those of its endpoint behind it.
+    pub(super) fn release(&mut self, pair: PairId, now: Instant, out: &mut BytesMut) {
+        let Some(connection) = self.connections.get_mut(&pair) else { return };
+        let mut blocked = BTreeSet::new();
+        connection.held.retain(|frame| {
+            let is_kept = frame.until > now || frame.endpoint.is_some_and(|endpoint| blocked.contains(&endpoint));
+            if is_kept {
+                blocked.extend(frame.endpoint);
+            } else {
+                out.extend_from_slice(&frame.raw);
+            }
+            is_kept
+        });
+    }
+
+    fn answer_lookup(&mut self, origin: Origin, frame: &Frame, request: &Request, raw: Bytes) -> Bytes {
+        let Frame::Other(Command::LookupResponse(answer)) = frame else { return raw };
+        if answer.response != Some(LookupType::Connect.into()) {
+            return raw;
+        }
+        let owner = self.owner(request.topic.as_deref().unwrap_or_default());
+        // A broker that does not own the topic names the owner, or sends the client to ask there.
+        let kind =
+            if owner == origin.broker || self.rng.chance(500) { LookupType::Connect } else { LookupType::Redirect };
+        let mut out = BytesMut::new();
+        looked_up(answer.request_id, kind, owner, true).encode_frame(&mut out);
+        out.freeze()
+    }
+
+    fn message(&mut self, origin: Origin, head: &MessageHead, entry: &Bytes, raw: Bytes, now: Instant) -> Bytes {
+        let charged = Entry::read(head.clone(), entry.clone()).members;
+        let Some(consumer) = self.consumer(origin, head.consumer_id) else { return raw };
+        consumer.permits -= i64::from(charged);
+        let Some(subscription) = consumer.subscription.clone() else { return raw };
+        let key = (consumer.topic.clone(), subscription, head.ledger_id, head.entry_id);
+        self.records.note_delivery(key.clone(), now, head.ack_set.clone());
+        if entry.is_empty() || self.take_armed(|fault| *fault == Fault::CorruptEntry).is_none() {
+            return raw;
+        }
+        self.records.corrupted.insert(key);
+        let mut bytes = raw.to_vec();
+        if let Some(last) = bytes.last_mut() {
+            *last ^= 0x10;
+        }
+        bytes.into()
+    }
+}

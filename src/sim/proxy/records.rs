@@ -1,0 +1,83 @@
+//! A record of the frames so far, for the checkers of the simulation and for those of the application.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::Hasher;
+use std::time::Instant;
+
+use super::Origin;
+use crate::id::MessageId;
+use crate::pb;
+use crate::sim::invariants::ViolationLog;
+use crate::wire::hot::SendHead;
+
+/// Topic, subscription, ledger, entry.
+pub(in crate::sim) type SubscribedEntry = (String, String, u64, u64);
+
+/// See the module. It grows with the traffic of one run.
+#[derive(Debug, Default)]
+pub(in crate::sim) struct Records {
+    /// A hash of each SEND, by client, producer and sequence id.
+    sends: BTreeMap<(usize, u64, u64), u64>,
+    /// When each entry was delivered, and with which of its members.
+    deliveries: BTreeMap<SubscribedEntry, Vec<(Instant, Vec<i64>)>>,
+    /// Entries that were damaged on their way.
+    pub(in crate::sim) corrupted: BTreeSet<SubscribedEntry>,
+    /// The first FLOW of a consumer, which is the size of its queue, by client and consumer.
+    queue_sizes: BTreeMap<(usize, u64), i64>,
+    /// The producer that last used a name, by topic and name: its client and id.
+    names: BTreeMap<(String, String), (usize, u64)>,
+    /// Names that a new producer took over without the broker's knowledge: to its checks the two are one producer.
+    pub(in crate::sim) taken_over: BTreeSet<String>,
+}
+
+impl Records {
+    /// Checks that a SEND with a sequence id of before is the same as before.
+    pub(super) fn check_send(&mut self, origin: Origin, head: &SendHead, entry: &[u8], violations: &mut ViolationLog) {
+        let mut hasher = std::hash::DefaultHasher::new();
+        hasher.write(entry);
+        hasher.write_i32(head.num_messages);
+        hasher.write_u64(head.highest_sequence_id.unwrap_or(0));
+        let hash = hasher.finish();
+        let key = (origin.client, head.producer_id, head.sequence_id);
+        if *self.sends.entry(key).or_insert(hash) != hash {
+            let (client, producer, sequence_id) = key;
+            let what = || format!("client {client} producer {producer} sequence {sequence_id}");
+            violations.report("resend is byte-identical", what);
+        }
+    }
+
+    /// Notes the producer that attaches under a name. The broker learns of a new producer by its first PRODUCER, of epoch 0; where that
+    /// was lost it takes the next one, of a higher epoch, for the producer that had the name before.
+    pub(super) fn note_name(&mut self, origin: Origin, producer: &pb::CommandProducer) {
+        let Some(name) = &producer.producer_name else { return };
+        let user = (origin.client, producer.producer_id);
+        let before = self.names.insert((producer.topic.clone(), name.clone()), user);
+        if producer.epoch() > 0 && before != Some(user) {
+            self.taken_over.insert(name.clone());
+        }
+    }
+
+    pub(super) fn note_flow(&mut self, origin: Origin, consumer_id: u64, permits: i64) {
+        self.queue_sizes.entry((origin.client, consumer_id)).or_insert(permits);
+    }
+
+    pub(super) fn queue_size(&self, origin: Origin, consumer_id: u64) -> Option<i64> {
+        self.queue_sizes.get(&(origin.client, consumer_id)).copied()
+    }
+
+    pub(super) fn note_delivery(&mut self, entry: SubscribedEntry, at: Instant, ack_set: Vec<i64>) {
+        self.deliveries.entry(entry).or_default().push((at, ack_set));
+    }
+
+    /// When this message was delivered to the subscription's consumers, as one that is not acknowledged.
+    pub(in crate::sim) fn deliveries(&self, topic: &str, subscription: &str, id: &MessageId) -> Vec<Instant> {
+        let id = id.position();
+        let key = (topic.to_owned(), subscription.to_owned(), id.ledger_id, id.entry_id);
+        let all = self.deliveries.get(&key).map_or(&[][..], Vec::as_slice);
+        let holds = |words: &[i64]| match usize::try_from(id.batch_index) {
+            Ok(index) if !words.is_empty() => words.get(index / 64).is_some_and(|word| word >> (index % 64) & 1 == 1),
+            _ => true,
+        };
+        all.iter().filter(|(_, words)| holds(words)).map(|(at, _)| *at).collect()
+    }
+}
