@@ -41,8 +41,14 @@ const DATA: &str = "MessageIdData";
 #[derive(Clone)]
 pub struct MessageId {
     position: MessagePosition,
-    /// Boxed, because few messages are chunked and every id is moved about.
-    first_chunk: Option<Box<MessagePosition>>,
+    /// Apart, because most ids have none of it and every id is moved about.
+    extra: Option<Box<Extra>>,
+}
+
+/// What few ids have beside their position.
+#[derive(Clone, Default)]
+struct Extra {
+    first_chunk: Option<MessagePosition>,
     topic: Option<Arc<str>>,
 }
 
@@ -52,6 +58,11 @@ impl MessageId {
     /// Behind the last message of a topic.
     pub const LATEST: Self = Self::at(MessagePosition::LATEST);
 
+    fn chunked(first: MessagePosition, last: MessagePosition) -> Self {
+        let extra = Extra { first_chunk: Some(first), topic: None };
+        Self { position: last, extra: Some(Box::new(extra)) }
+    }
+
     /// The id of a whole entry of a topic that is not partitioned.
     #[must_use]
     pub const fn new(ledger_id: u64, entry_id: u64) -> Self {
@@ -60,7 +71,7 @@ impl MessageId {
 
     /// Where there is no more to it than the position.
     pub(crate) const fn at(position: MessagePosition) -> Self {
-        Self { position, first_chunk: None, topic: None }
+        Self { position, extra: None }
     }
 
     /// Sets the partition.
@@ -81,14 +92,14 @@ impl MessageId {
     /// Makes it the id of a chunked message, whose last chunk it names, and `first` its first.
     #[must_use]
     pub fn with_first_chunk(mut self, first: &MessageId) -> Self {
-        self.first_chunk = Some(Box::new(first.position));
+        self.extra.get_or_insert_default().first_chunk = Some(first.position);
         self
     }
 
     /// Names the topic: in full, `persistent://tenant/namespace/topic`, and the partition's name where it has any.
     #[must_use]
     pub fn with_topic(mut self, topic: impl Into<Arc<str>>) -> Self {
-        self.topic = Some(topic.into());
+        self.extra.get_or_insert_default().topic = Some(topic.into());
         self
     }
 
@@ -128,14 +139,16 @@ impl MessageId {
     /// The id of the first chunk, for a message that was sent in several; the id itself is the last chunk's.
     #[must_use]
     pub fn first_chunk(&self) -> Option<MessageId> {
-        self.first_chunk.as_ref().map(|first| Self { topic: self.topic.clone(), ..Self::at(**first) })
+        let extra = self.extra.as_ref()?;
+        let topic = extra.topic.clone().map(|topic| Box::new(Extra { topic: Some(topic), first_chunk: None }));
+        extra.first_chunk.map(|first| Self { extra: topic, ..Self::at(first) })
     }
 
     /// The full name of the topic, of the partition where it is partitioned. Ids of received messages have it; those of
     /// sends, and those read from bytes or text, do not: see [`with_topic`](Self::with_topic).
     #[must_use]
     pub fn topic(&self) -> Option<&str> {
-        self.topic.as_deref()
+        self.extra.as_ref()?.topic.as_deref()
     }
 
     /// What the machines work on.
@@ -154,7 +167,7 @@ impl MessageId {
     pub fn to_bytes(&self) -> Bytes {
         let mut out = BytesMut::with_capacity(80);
         self.position.put(&mut out);
-        if let Some(first) = &self.first_chunk {
+        if let Some(first) = self.extra.as_ref().and_then(|extra| extra.first_chunk.as_ref()) {
             let mut nested = BytesMut::with_capacity(40);
             first.put(&mut nested);
             put_bytes(&mut out, 7, &nested);
@@ -171,7 +184,7 @@ impl MessageId {
         let Some(range) = first_chunk else { return Ok(Self::at(position)) };
         let base = range.start;
         let (first, _) = MessagePosition::read(&bytes[range], base)?;
-        Ok(Self { first_chunk: Some(Box::new(first)), ..Self::at(position) })
+        Ok(Self::chunked(first, position))
     }
 }
 
@@ -218,7 +231,7 @@ impl PartialOrd for MessageId {
 
 impl fmt::Display for MessageId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(first) = &self.first_chunk {
+        if let Some(first) = self.extra.as_ref().and_then(|extra| extra.first_chunk.as_ref()) {
             write!(f, "{first};")?;
         }
         self.position.fmt(f)
@@ -231,7 +244,7 @@ impl fmt::Debug for MessageId {
         if let Some(size) = self.batch_size() {
             write!(f, " of {size}")?;
         }
-        match &self.topic {
+        match self.topic() {
             Some(topic) => write!(f, ", {topic})"),
             None => f.write_str(")"),
         }
@@ -246,7 +259,7 @@ impl FromStr for MessageId {
     fn from_str(text: &str) -> Result<Self, MessageIdError> {
         let read = |part| MessagePosition::parse(part).ok_or_else(|| MessageIdError::Text(text.to_owned()));
         let Some((first, last)) = text.split_once(';') else { return read(text).map(Self::at) };
-        Ok(Self { first_chunk: Some(Box::new(read(first)?)), ..Self::at(read(last)?) })
+        Ok(Self::chunked(read(first)?, read(last)?))
     }
 }
 

@@ -414,7 +414,6 @@ impl std::fmt::Debug for Simulation {
 impl Handle {
     /// A builder for a client of the simulated brokers. Fixed here: the service URL, the seed, and, where the brokers
     /// ask for tokens, where they come from.
-    #[must_use]
     pub fn builder(&self) -> ClientBuilder {
         let mut world = self.inner.world();
         let seed = world.rng.next();

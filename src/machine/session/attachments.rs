@@ -127,7 +127,7 @@ impl Session {
         self.events.push_back(SessionEvent::Finished(id));
     }
 
-    fn close_at_broker(&mut self, id: EndpointId, now: Now) {
+    pub(super) fn close_at_broker(&mut self, id: EndpointId, now: Now) {
         self.connection.request(id.close_request(), Requester::Unattended, now);
     }
 

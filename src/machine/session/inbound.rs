@@ -122,6 +122,8 @@ impl Session {
         match attachment.endpoint.on_notification(command, now, deferred) {
             AfterNotification::Stay => {}
             AfterNotification::Reattach => {
+                // It may attach over another connection, and the broker would keep this one, with its name, for ever.
+                self.close_at_broker(id, now);
                 self.detach(id, now, deferred, |attempt| SessionEvent::Detached(id, attempt, None));
             }
         }

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use pulsar_native::sim::{Handle, Rng, Simulation};
 use pulsar_native::{
-    Client, Consumer, ErrorKind, InitialPosition, Message, MessageId, PendingSend, Producer, ReceivedMessage,
-    SendError, SubscriptionType, TryEnqueueError,
+    Client, Consumer, ConsumerEvent, ErrorKind, InitialPosition, Message, MessageId, PendingSend, Producer,
+    ReceivedMessage, SendError, SubscriptionType, TryEnqueueError,
 };
 
 use super::plan::{Plan, ProducerPlan, SubscriptionPlan, TopicPlan};
@@ -329,10 +329,17 @@ async fn consume(users: Users, client: Client, topic: TopicPlan, plan: Subscript
 
 /// Receives until the consumer or its user is over.
 async fn receive_all(users: &Users, rng: &mut Rng, mut consumer: Consumer, plan: &SubscriptionPlan) {
+    let mut events = consumer.events();
     let mut held: Vec<ReceivedMessage> = Vec::new();
     let mut left: u64 = if rng.chance(300) { rng.range(1, 60) } else { u64::MAX };
     loop {
         if users.is_over.get() || (left == 0 && !users.is_draining.get()) {
+            break;
+        }
+        // A partition that has ended gets no messages any more: the user starts again with all of them.
+        if let Some(ConsumerEvent::PartEnded { topic, error, .. }) = events.try_recv() {
+            users.handle.note(|| format!("consumer {} of {topic} has ended: {error}", plan.name));
+            users.handle.sleep(Duration::from_millis(100)).await;
             break;
         }
         left = left.saturating_sub(1);

@@ -392,7 +392,10 @@ impl ConnectionPool {
         let Some(connection) = self.connections.get_mut(&id) else { return false };
         if !failed {
             connection.lookups_failed = 0;
-            self.cooldowns.remove(&connection.key);
+            // A late answer on a connection that was replaced does not mean that the broker accepts new ones.
+            if connection.state == PooledState::Up {
+                self.cooldowns.remove(&connection.key);
+            }
             return false;
         }
         connection.lookups_failed += 1;

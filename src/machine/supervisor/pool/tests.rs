@@ -272,6 +272,16 @@ fn failed_lookups_in_a_row_replace_the_connection_but_spare_the_attached() {
 }
 
 #[test]
+fn an_answer_on_a_draining_connection_leaves_the_cooldown_of_its_broker() {
+    let mut rig = Rig::new();
+    let sick = rig.up("b", 1);
+    rig.fail_lookups(sick, LOOKUP_FAILURES_MAX);
+    rig.pool.on_lookup(sick, false, &mut rig.random, rig.now);
+    let fresh = rig.join("b", 2);
+    assert_eq!(rig.pool.state(fresh), Some(PooledState::CoolingDown));
+}
+
+#[test]
 fn a_draining_connection_that_ends_tells_its_guests_and_no_others() {
     let mut rig = Rig::new();
     let sick = rig.up("b", 1);
