@@ -16,9 +16,7 @@ pub(crate) async fn run(url: &str) -> Result<(), Error> {
     let standby = |name: &str| {
         client.consumer(topic, "leaders").subscription_type(SubscriptionType::Failover).name(name).subscribe()
     };
-    // Of equal priority, the first by name is the active one.
     let mut first = standby("a").await?;
-    let mut second = standby("b").await?;
 
     let producer = client.producer(topic).access_mode(AccessMode::Exclusive).create().await?;
     let refused = client.producer(topic).access_mode(AccessMode::Exclusive).create().await;
@@ -27,6 +25,9 @@ pub(crate) async fn run(url: &str) -> Result<(), Error> {
     producer.send("to the active one").await?;
     let message = first.receive().await?;
     first.ack_confirmed(&message).await?;
+
+    // One consumer is active at a time; when it leaves, another one takes over.
+    let mut second = standby("b").await?;
     first.close().await?;
 
     producer.send("to the one that took over").await?;
