@@ -1,5 +1,7 @@
 //! The hashes that Pulsar's parts have to agree on: key to partition, key to consumer, topic list.
 //!
+//! **Internals, unstable**: may change in any release before 1.0.
+//!
 //! A producer picks a keyed message's partition by one of the two key hashes, modulo the number of
 //! partitions. Another hash, or another masking, sends the same key elsewhere and breaks its order.
 

@@ -99,23 +99,15 @@ pub mod error;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
-/// **Internals, unstable**: may change in any release before 1.0.
-///
 pub mod hash;
 pub mod id;
-/// **Internals, unstable**: may change in any release before 1.0.
-///
 pub mod machine;
-/// **Internals, unstable**: may change in any release before 1.0.
-///
 pub mod pb;
 #[cfg(feature = "sim")]
 pub mod sim;
 mod splitmix;
 pub mod topic;
 mod wall_time;
-/// **Internals, unstable**: may change in any release before 1.0.
-///
 pub mod wire;
 
 #[cfg(feature = "client")]

@@ -1,5 +1,7 @@
 //! The messages of `PulsarApi.proto` and `PulsarMarkers.proto` as Rust types.
 //!
+//! **Internals, unstable**: may change in any release before 1.0.
+//!
 //! Generated at build time from the files in `proto/`, whose comments are the documentation of
 //! the types below. Every command travels inside a [`BaseCommand`], whose
 //! [`type`](BaseCommand::type) says which of its members to read. `bytes` fields are

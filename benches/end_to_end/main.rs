@@ -1,6 +1,7 @@
 //! This client against a bare sink, and against the floor: what the same bytes cost one thread that does nothing else.
 //! `cargo bench --bench end_to_end`, or with words that choose sections: `-- produce consume latency large many`.
-//! `ROUNDS` (3) and `SCALE` (1.0) change how long it takes.
+//! `perf` compares `pulsar-native perf` with this bench; it needs the feature `cli` and is not among the sections by
+//! default. `ROUNDS` (3) and `SCALE` (1.0) change how long it takes.
 //!
 //! Each figure comes from a process of its own, so that CPU and memory are the client's alone; floor and client take
 //! turns, and of the rounds the one with the least CPU counts. Figures move from run to run and machine to machine:
@@ -11,6 +12,7 @@ mod floor;
 mod gauge;
 mod latency;
 mod ours;
+mod perf;
 mod sink;
 mod text;
 mod work;
@@ -47,6 +49,7 @@ fn main() {
             "latency" => latency(&sink),
             "large" => large(&sink),
             "many" => many(&sink),
+            "perf" => perf::compare(&sink),
             // For a profiler, which then runs `child` by hand against the URL.
             "serve" => serve(&sink),
             other => println!("no section {other}"),

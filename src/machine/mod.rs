@@ -1,5 +1,7 @@
 //! Protocol state without I/O and without a clock.
 //!
+//! **Internals, unstable**: may change in any release before 1.0.
+//!
 //! Everything here decides and nothing here reads a socket, a clock, a random source or the environment. Time comes in as
 //! [`Now`], seeds and credentials as arguments; frames, events and deadlines go out.
 //!

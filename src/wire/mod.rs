@@ -1,6 +1,8 @@
 //! Bytes to frames and back. No state over frames, no I/O, no clock; it never panics on what a peer
 //! sends and never allocates for a length that is not checked.
 //!
+//! **Internals, unstable**: may change in any release before 1.0.
+//!
 //! ```text
 //! total_size: u32        everything behind this field, at most max_message_size + 10236
 //! command_size: u32

@@ -1,6 +1,6 @@
 //! Results of sends, as the senders await them.
 //!
-//! A batch has one result for all its messages. Sends outside batches share one allocation among [`SEND_SLOTS`], each
+//! A batch has one result for all its messages. Sends outside batches share one allocation among `SEND_SLOTS`, each
 //! with a slot, that is a result of its own. That a send is stored, and where, is read without a lock. Nothing here
 //! knows what a frame is.
 

@@ -202,7 +202,7 @@ impl Producer {
     }
 
     /// A job for the server. Before it takes one, it closes what need not wait for more messages: the open group if the
-    /// producer is attached, and the open batch if it [is due](Self::is_batch_due) and nothing is before it.
+    /// producer is attached, and the open batch if it is due and nothing is before it.
     ///
     /// After [`put_job`](Self::put_job) there may be another one.
     pub fn take_job(&mut self, now: Now) -> Option<SealJob> {
