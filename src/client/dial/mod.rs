@@ -20,6 +20,7 @@ mod tls;
 pub(crate) use tls::TlsOptions;
 
 /// Where the client's own certificate is.
+#[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "a build without TLS refuses it by name"))]
 #[derive(Debug, Clone)]
 pub(crate) struct ClientCertFiles {
     /// PEM: the client's certificate, then those of the authorities between it and the root.

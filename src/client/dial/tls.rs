@@ -44,8 +44,13 @@ impl TlsOptions {
                 std::io::ErrorKind::UnexpectedEof => "; if this is the broker's plain port, use pulsar://",
                 _ => "",
             };
+            // A certificate that is not trusted now is not trusted a moment later.
+            let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
+            let is_untrusted = matches!(cause, Some(tokio_rustls::rustls::Error::InvalidCertificate(_)));
             let Target { address, server_name, .. } = target;
-            Error::network(format!("no TLS connection to {address} as {server_name}{hint}")).with_source(error)
+            let failed = Error::network(format!("no TLS connection to {address} as {server_name}{hint}"));
+            let failed = if is_untrusted { failed.retriable(false) } else { failed };
+            failed.with_source(error)
         })?;
         Ok(Box::new(secured))
     }
