@@ -1,6 +1,7 @@
 //! TLS, as the real broker speaks it: who is trusted, and for which name.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use pulsar_native::{Client, Error, ErrorKind, Token};
 
@@ -18,7 +19,9 @@ pub const TESTS: &[Test] = &[
 ];
 
 async fn connect(real: &Real, url: &str, ca_file: Option<PathBuf>) -> Result<Client, Error> {
-    let mut builder = Client::builder(url).auth(Token::new(real.token(Role::Admin)));
+    let token = Token::new(real.token(Role::Admin));
+    // A failure that is tried again is reported once the operation timeout has passed.
+    let mut builder = Client::builder(url).auth(token).operation_timeout(Duration::from_secs(10));
     if let Some(ca_file) = ca_file {
         builder = builder.ca_file(ca_file);
     }
