@@ -22,7 +22,7 @@ pub(crate) async fn run(url: &str) -> Result<(), Error> {
     // Everything accepted so far is stored once this returns, or the first failure is reported.
     producer.flush().await?;
 
-    // Each message's own outcome is there for those who want it.
+    // Awaiting a `PendingSend` gives the id or the error of that message.
     if let Some(last) = last {
         println!("the last one is stored as {}", last.await?);
     }

@@ -46,7 +46,7 @@ pub(crate) async fn run(url: &str) -> Result<(), Error> {
         }
         Ok::<(), Error>(())
     };
-    // `process` goes on until the consumer ends; here it is stopped after the last job.
+    // `process` returns when the consumer has ended; here its future is dropped after the last job.
     tokio::select! {
         ended = work => ended?,
         done = all_done => done?,

@@ -47,7 +47,7 @@ impl Consumer {
     /// Runs `work` on each message, up to `concurrency` at a time, each in a task of its own; order is not kept. What
     /// the work returns says whether the message is acknowledged: see [`Outcome`].
     ///
-    /// It goes on until the consumer ends. [Events](Self::events) do not end it.
+    /// It returns when the consumer has ended. [Events](Self::events) do not end it.
     ///
     /// ```no_run
     /// # async fn store(_: &[u8]) -> std::io::Result<()> { Ok(()) }

@@ -35,8 +35,8 @@ impl Dispatcher<'_> {
         }
     }
 
-    /// The consumer whose turn it is, of the best priority level that can take something. `run` counts the entries it
-    /// got in a row; after [`RUN_ENTRIES`] the turn goes on.
+    /// The next consumer in round robin, among those of the best priority level that have permits. `run` counts the entries
+    /// it got in a row; after [`RUN_ENTRIES`] the next one is selected.
     fn next_in_turn(&mut self, run: &mut u32) -> Option<ConsumerKey> {
         let able: Vec<bool> = (0..self.sub.consumers.len()).map(|index| self.can_take(index)).collect();
         let consumers = &self.sub.consumers;

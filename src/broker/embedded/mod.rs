@@ -116,7 +116,7 @@ impl EmbeddedBroker {
         self.call(|broker| broker.connections())
     }
 
-    /// Ends every connection without notice, as a broker that crashed. It goes on listening.
+    /// Ends every connection without notice, as a broker that crashes does. New connections are accepted.
     pub fn drop_connections(&self) {
         self.call(Broker::close_all);
     }
@@ -131,7 +131,7 @@ impl EmbeddedBroker {
     /// Stops: returns when no task and no socket is left.
     ///
     /// # Cancel safety
-    /// The stop goes on if the future is dropped.
+    /// Dropping the future does not cancel the stop.
     pub async fn stop(&self) {
         self.server.begin_stop();
         poll_fn(|context| self.server.poll_stopped(context)).await;

@@ -7,7 +7,7 @@
 //! | `UnackedEntries` | which consumer holds which entry, and how often it was sent before |
 //! | [`SubscribedConsumers`] | permits and counts of each consumer |
 //! | [`ActiveConsumer`] | Exclusive, Failover: which consumer is served |
-//! | [`RoundRobin`] | Shared: whose turn it is |
+//! | [`RoundRobin`] | Shared: the consumers in round robin |
 //! | `KeyRing` | Key_Shared: whose key it is |
 //!
 //! [`Subscription`] keeps them in step. Sending is in [`dispatch`](super::dispatch).

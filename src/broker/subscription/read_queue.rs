@@ -100,7 +100,7 @@ impl ReadQueue {
         self.replay.extend(due.into_iter().map(|(_, offset)| offset));
     }
 
-    /// Reading goes on at the first entry that is still stored.
+    /// Moves the read position to the first entry that is still stored.
     pub(crate) fn skip_trimmed(&mut self, log: &Log) {
         self.next = self.next.max(log.first());
     }

@@ -1,4 +1,4 @@
-//! Shared: whose turn it is.
+//! Shared: selects consumers in round robin.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ pub(crate) struct RoundRobin {
 }
 
 impl RoundRobin {
-    /// Indices of `consumers` consumers, from the one whose turn it is.
+    /// Indices of `consumers` consumers, starting with the next one to be served.
     pub(crate) fn order(&self, consumers: usize) -> impl Iterator<Item = usize> + use<> {
         let first = self.turn.checked_rem(consumers).unwrap_or(0);
         (first..consumers).chain(0..first)

@@ -11,7 +11,7 @@
 //! | --- | --- |
 //! | `attachments.rs` | endpoints attach, detach and finish; responses to their requests |
 //! | `inbound.rs` | frames of the broker, each to its endpoint |
-//! | `schedule.rs` | the run queue: whose turn it is to write, and deadlines |
+//! | `schedule.rs` | the run queue: which endpoint writes next, and deadlines |
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
