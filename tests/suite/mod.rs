@@ -23,6 +23,7 @@ pub mod several;
 pub mod target;
 pub mod token;
 pub mod wait;
+pub mod watch;
 
 pub use std::collections::{BTreeMap, BTreeSet};
 pub use std::sync::atomic::{AtomicUsize, Ordering};
@@ -85,6 +86,7 @@ macro_rules! with_every_test {
             }
             several { topics_are_merged workers_at_the_same_time work_that_panics_ends_the_pool workers_by_key }
             token { refreshed_when_challenged }
+            watch { topics_that_come_are_reported }
         }
     };
 }
