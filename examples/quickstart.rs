@@ -47,7 +47,7 @@ async fn on_embedded_broker() -> Result<(), Error> {
 pub(crate) async fn walk_through(url: &str, token: &str, topic: &str) -> Result<(), Error> {
     let mut builder = Client::builder(url);
     if !token.is_empty() {
-        builder = builder.auth(Token::new(token));
+        builder = builder.authentication(Token::new(token));
     }
     let client = builder.connect().await?;
     let producer = client.producer(topic).create().await?;

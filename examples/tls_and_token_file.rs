@@ -19,7 +19,7 @@ pub(crate) async fn run(url: &str, ca_file: &Path, token_file: &Path) -> Result<
         // Without it the system's trust roots count. Certificate and host name are verified always.
         .ca_file(ca_file)
         // Read for each connection, and when the broker asks for fresh credentials.
-        .auth(Token::from_file(token_file))
+        .authentication(Token::from_file(token_file))
         .connect()
         .await?;
     let producer = client.producer("persistent://public/default/secured").create().await?;

@@ -21,7 +21,7 @@ pub(crate) async fn run(
             vault().ok_or_else(|| Error::authentication("the vault has no token for this service"))
         }
     });
-    let client = Client::builder(url).auth(token).connect().await?;
+    let client = Client::builder(url).authentication(token).connect().await?;
     let producer = client.producer("persistent://public/default/authorized").create().await?;
     producer.send("by a known role").await?;
     client.close().await

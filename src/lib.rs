@@ -9,7 +9,7 @@
 //!
 //! # let broker = EmbeddedBroker::builder().token_secret_key("a secret of at least 32 bytes, for HS256").start().await?;
 //! # let (url, token) = (broker.url(), broker.token("admin"));
-//! let client = Client::builder(url).auth(Token::new(token)).connect().await?;
+//! let client = Client::builder(url).authentication(Token::new(token)).connect().await?;
 //!
 //! let producer = client.producer("persistent://public/default/orders").create().await?;
 //! let id = producer.send(Message::new("hello").with_property("k", "v").with_key("order-7")).await?;

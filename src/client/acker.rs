@@ -177,7 +177,7 @@ impl Acker {
     ///
     /// # Errors
     /// As of [`Self::ack_id`]. If an id names no partition, none is acknowledged; after any other error some may be.
-    pub fn ack_all(&self, ids: &[MessageId]) -> Result<()> {
+    pub fn ack_ids(&self, ids: &[MessageId]) -> Result<()> {
         for (part, ids) in self.by_part(ids)? {
             part.endpoint
                 .with(&mut Deferred::new(), |consumer, _| ids.iter().try_for_each(|id| consumer.ack(id, clock::now)))?;
@@ -236,7 +236,7 @@ impl Acker {
     ///
     /// # Cancel safety
     /// As of [`Self::ack_confirmed`].
-    pub async fn ack_all_confirmed(&self, ids: &[MessageId]) -> Result<()> {
+    pub async fn ack_ids_confirmed(&self, ids: &[MessageId]) -> Result<()> {
         let groups = self.by_part(ids)?;
         all(groups.iter().map(|(part, ids)| confirm(part, ids, false)).collect()).await
     }
@@ -293,7 +293,7 @@ impl Acker {
     ///
     /// # Errors
     /// As of [`Self::nack_id`], and then nothing is asked for.
-    pub fn nack_all(&self, ids: &[MessageId]) -> Result<()> {
+    pub fn nack_ids(&self, ids: &[MessageId]) -> Result<()> {
         for (part, ids) in self.by_part(ids)? {
             part.endpoint.with(&mut Deferred::new(), |consumer, _| {
                 ids.iter().for_each(|id| consumer.nack(id, clock::now()));

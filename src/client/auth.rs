@@ -136,7 +136,7 @@ type Supplier = dyn Fn() -> Pin<Box<dyn Future<Output = Result<String>> + Send>>
 /// ```
 /// use pulsar_native::{Client, Token};
 ///
-/// let builder = Client::builder("pulsar://localhost:6650").auth(Token::from_file("/run/secrets/pulsar-token"));
+/// let builder = Client::builder("pulsar://localhost:6650").authentication(Token::from_file("/run/secrets/pulsar-token"));
 /// # drop(builder);
 /// ```
 #[derive(Clone)]

@@ -32,7 +32,7 @@ use crate::machine::supervisor::{Supervisor, SupervisorConfig};
 /// use pulsar_native::{Client, Token};
 ///
 /// let client = Client::builder(url)
-///     .auth(Token::new(token))
+///     .authentication(Token::new(token))
 ///     .operation_timeout(Duration::from_secs(10))
 ///     .connect()
 ///     .await?;
@@ -52,7 +52,7 @@ pub struct ClientBuilder {
     #[cfg(feature = "tls")]
     tls_config: Option<Arc<super::rustls::ClientConfig>>,
     listener_name: Option<String>,
-    connect_timeout: Duration,
+    connection_timeout: Duration,
     operation_timeout: Duration,
     keep_alive_interval: Duration,
     max_backoff_interval: Duration,
@@ -70,7 +70,7 @@ impl ClientBuilder {
             #[cfg(feature = "tls")]
             tls_config: None,
             listener_name: None,
-            connect_timeout: Duration::from_secs(10),
+            connection_timeout: Duration::from_secs(10),
             operation_timeout: Duration::from_secs(30),
             keep_alive_interval: Duration::from_secs(30),
             max_backoff_interval: Duration::from_secs(60),
@@ -78,8 +78,8 @@ impl ClientBuilder {
         }
     }
 
-    /// Where credentials come from, a [`Token`](super::Token) as a rule. Default: none.
-    pub fn auth(mut self, authentication: impl Authentication) -> Self {
+    /// Where credentials come from, usually a [`Token`](super::Token). Default: none.
+    pub fn authentication(mut self, authentication: impl Authentication) -> Self {
         self.authentication = Arc::new(authentication);
         self
     }
@@ -138,8 +138,8 @@ impl ClientBuilder {
     }
 
     /// How long one dial may take, TLS included. Default: 10 s.
-    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.connect_timeout = timeout;
+    pub fn connection_timeout(mut self, timeout: Duration) -> Self {
+        self.connection_timeout = timeout;
         self
     }
 
@@ -237,10 +237,10 @@ impl ClientBuilder {
     /// A client whose tasks do not run yet.
     fn parts(&self) -> Result<(Client, Supervisor, UnboundedReceiver<Input>)> {
         self.validate()?;
-        let service_url = ServiceUrl::parse(&self.service_url)?;
-        let address: Arc<str> = service_url.to_string().into();
+        let parsed = ServiceUrl::parse(&self.service_url)?;
+        let service_url: Arc<str> = parsed.to_string().into();
         let seed = self.seed.unwrap_or_else(random_seed);
-        let mut config = SupervisorConfig::new(service_url, seed);
+        let mut config = SupervisorConfig::new(parsed, seed);
         config.listener_name = self.listener_name.clone();
         config.operation_timeout = self.operation_timeout;
         config.max_backoff_interval = self.max_backoff_interval;
@@ -250,7 +250,7 @@ impl ClientBuilder {
         let shared = Shared {
             inputs,
             ready,
-            address,
+            service_url,
             operation_timeout: self.operation_timeout,
             seed,
             producer_ids: AtomicU64::new(0),
@@ -262,7 +262,7 @@ impl ClientBuilder {
 
     fn validate(&self) -> Result<()> {
         let durations = [
-            ("connect_timeout", self.connect_timeout),
+            ("connection_timeout", self.connection_timeout),
             ("operation_timeout", self.operation_timeout),
             ("keep_alive_interval", self.keep_alive_interval),
             ("max_backoff_interval", self.max_backoff_interval),
@@ -298,7 +298,7 @@ impl ClientBuilder {
         DialConfig {
             authentication: self.authentication,
             dialer: self.dialer.unwrap_or_else(|| Arc::new(tcp)),
-            connect_timeout: self.connect_timeout,
+            connection_timeout: self.connection_timeout,
             keep_alive_interval: self.keep_alive_interval,
             operation_timeout: self.operation_timeout,
             client_version: concat!("Pulsar-Rust-native-v", env!("CARGO_PKG_VERSION")).to_owned(),
@@ -321,7 +321,7 @@ impl fmt::Debug for ClientBuilder {
             .field("ca_file", &self.ca_file)
             .field("client_cert", &self.client_cert)
             .field("listener_name", &self.listener_name)
-            .field("connect_timeout", &self.connect_timeout)
+            .field("connection_timeout", &self.connection_timeout)
             .field("operation_timeout", &self.operation_timeout)
             .field("keep_alive_interval", &self.keep_alive_interval)
             .finish_non_exhaustive()

@@ -100,6 +100,7 @@ impl Consumer {
     ///
     /// # Cancel safety
     /// Dropping the future loses no message.
+    #[doc(alias = "batchReceive")]
     pub async fn receive_many(&mut self, messages_max: usize) -> Result<Vec<ReceivedMessage>> {
         let mut messages = Vec::new();
         if messages_max > 0 {
@@ -126,7 +127,7 @@ impl Consumer {
     /// tokio::spawn(async move {
     ///     while let Some(event) = events.recv().await {
     ///         match event {
-    ///             ConsumerEvent::PartEnded { topic, error, .. } => eprintln!("{topic} has ended: {error}"),
+    ///             ConsumerEvent::TopicEnded { topic, error, .. } => eprintln!("{topic} has ended: {error}"),
     ///             ConsumerEvent::Unreadable(message) => eprintln!("{message:?}"),
     ///             other => eprintln!("{other:?}"),
     ///         }
@@ -164,12 +165,12 @@ impl Consumer {
         self.acker.ack_id(id)
     }
 
-    /// Acknowledges many messages by their ids; see [`Acker::ack_all`].
+    /// Acknowledges many messages by their ids; see [`Acker::ack_ids`].
     ///
     /// # Errors
-    /// As of [`Acker::ack_all`].
-    pub fn ack_all(&self, ids: &[MessageId]) -> Result<()> {
-        self.acker.ack_all(ids)
+    /// As of [`Acker::ack_ids`].
+    pub fn ack_ids(&self, ids: &[MessageId]) -> Result<()> {
+        self.acker.ack_ids(ids)
     }
 
     /// Acknowledges all messages up to and including this one; see [`Acker::ack_cumulative`].
@@ -211,15 +212,15 @@ impl Consumer {
     }
 
     /// Acknowledges many messages by their ids and waits for the broker's confirmation; see
-    /// [`Acker::ack_all_confirmed`].
+    /// [`Acker::ack_ids_confirmed`].
     ///
     /// # Errors
-    /// As of [`Acker::ack_all_confirmed`].
+    /// As of [`Acker::ack_ids_confirmed`].
     ///
     /// # Cancel safety
-    /// As of [`Acker::ack_all_confirmed`].
-    pub async fn ack_all_confirmed(&self, ids: &[MessageId]) -> Result<()> {
-        self.acker.ack_all_confirmed(ids).await
+    /// As of [`Acker::ack_ids_confirmed`].
+    pub async fn ack_ids_confirmed(&self, ids: &[MessageId]) -> Result<()> {
+        self.acker.ack_ids_confirmed(ids).await
     }
 
     /// Acknowledges all messages up to and including this one and waits for the broker's confirmation; see
@@ -262,20 +263,20 @@ impl Consumer {
         self.acker.nack_id(id)
     }
 
-    /// Asks for many messages again after the redelivery delay; see [`Acker::nack_all`].
+    /// Asks for many messages again after the redelivery delay; see [`Acker::nack_ids`].
     ///
     /// # Errors
-    /// As of [`Acker::nack_all`].
-    pub fn nack_all(&self, ids: &[MessageId]) -> Result<()> {
-        self.acker.nack_all(ids)
+    /// As of [`Acker::nack_ids`].
+    pub fn nack_ids(&self, ids: &[MessageId]) -> Result<()> {
+        self.acker.nack_ids(ids)
     }
 
     /// Asks for all messages again that this consumer has and has not acknowledged
     /// (REDELIVER_UNACKNOWLEDGED_MESSAGES without ids).
-    pub fn redeliver_unacknowledged(&self) {
+    pub fn redeliver_unacknowledged_messages(&self) {
         let mut deferred = Deferred::new();
         for part in self.parts().iter() {
-            part.endpoint.with(&mut deferred, |consumer, _| consumer.redeliver_unacknowledged());
+            part.endpoint.with(&mut deferred, |consumer, _| consumer.redeliver_unacknowledged_messages());
         }
     }
 
@@ -407,7 +408,7 @@ impl Consumer {
 
     /// The consumer's name.
     pub fn name(&self) -> &str {
-        self.acker.shared.config.consumer_name.as_deref().unwrap_or_default()
+        self.acker.shared.config.name.as_deref().unwrap_or_default()
     }
 
     /// Failover: whether this consumer is the active one, of any partition, as far as the broker has said

@@ -60,7 +60,7 @@ impl ConsumerBuilder {
     /// places those of a Key_Shared one. Default: five random letters.
     #[doc(alias = "consumerName")]
     pub fn name(mut self, name: impl Into<String>) -> Self {
-        self.config.consumer_name = Some(name.into());
+        self.config.name = Some(name.into());
         self
     }
 
@@ -130,7 +130,7 @@ impl ConsumerBuilder {
 
     /// How keys are spread over the consumers of a Key_Shared subscription. Default: split by the broker, in order.
     pub fn key_shared_policy(mut self, policy: KeySharedPolicy) -> Self {
-        self.config.key_shared = policy;
+        self.config.key_shared_policy = policy;
         self
     }
 
@@ -199,7 +199,7 @@ impl ConsumerBuilder {
             let max = if parts == 1 { u32::MAX } else { share };
             config.receiver_queue_size = config.receiver_queue_size.min(max);
         }
-        config.consumer_name.get_or_insert_with(random_name);
+        config.name.get_or_insert_with(random_name);
         config
     }
 }

@@ -28,7 +28,7 @@ pub enum ConsumerEvent {
     ///
     /// Each end is reported once. An end that the application asked for, by a close or an unsubscribe, is not.
     #[non_exhaustive]
-    PartEnded {
+    TopicEnded {
         /// The full name of the topic, or of the partition.
         topic: String,
         /// Why it has ended.
@@ -251,7 +251,7 @@ impl EventQueue {
 
 fn payload_bytes(event: &ConsumerEvent) -> usize {
     match event {
-        ConsumerEvent::PartEnded { .. } => 0,
+        ConsumerEvent::TopicEnded { .. } => 0,
         ConsumerEvent::Unreadable(unreadable) => unreadable.message.payload().len(),
     }
 }
@@ -262,12 +262,15 @@ mod tests {
     use crate::error::ErrorKind;
 
     fn ended(number: usize) -> ConsumerEvent {
-        ConsumerEvent::PartEnded { topic: number.to_string(), error: Error::local(ErrorKind::TopicNotFound, "deleted") }
+        ConsumerEvent::TopicEnded {
+            topic: number.to_string(),
+            error: Error::local(ErrorKind::TopicNotFound, "deleted"),
+        }
     }
 
     fn topics(events: &mut ConsumerEvents) -> Vec<String> {
         let topic = |event| match event {
-            ConsumerEvent::PartEnded { topic, .. } => topic,
+            ConsumerEvent::TopicEnded { topic, .. } => topic,
             other => panic!("{other:?}"),
         };
         std::iter::from_fn(|| events.try_recv()).map(topic).collect()

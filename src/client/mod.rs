@@ -77,7 +77,7 @@ pub(crate) struct Shared {
     inputs: UnboundedSender<Input>,
     /// The supervisor's list: who serves an endpoint before its first connection.
     ready: Arc<ReadyList>,
-    address: Arc<str>,
+    service_url: Arc<str>,
     operation_timeout: std::time::Duration,
     seed: u64,
     producer_ids: AtomicU64,
@@ -135,15 +135,15 @@ impl Client {
         self.shared.query(query::connect()).await.map(drop)
     }
 
-    /// The broker address that the client enters the cluster by, as the service URL gives it.
-    pub fn address(&self) -> &str {
-        &self.shared.address
+    /// The service URL in its normal form: scheme, hosts, ports.
+    pub fn service_url(&self) -> &str {
+        &self.shared.service_url
     }
 }
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Client({})", self.shared.address)
+        write!(f, "Client({})", self.shared.service_url)
     }
 }
 

@@ -134,13 +134,13 @@ impl ProducerBuilder {
         self
     }
 
-    /// Where messages without a key go on a partitioned topic. Default: [`MessageRoutingMode::RoundRobin`].
+    /// Where messages without a key go on a partitioned topic. Default: [`MessageRoutingMode::RoundRobinPartition`].
     pub fn message_routing_mode(mut self, routing: MessageRoutingMode) -> Self {
         self.routing = routing;
         self
     }
 
-    /// How keys are hashed on a partitioned topic. Default: [`HashingScheme::JavaString`].
+    /// How keys are hashed on a partitioned topic. Default: [`HashingScheme::JavaStringHash`].
     pub fn hashing_scheme(mut self, hash: HashingScheme) -> Self {
         self.hashing_scheme = hash;
         self

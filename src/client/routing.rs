@@ -13,12 +13,12 @@ use crate::machine::producer::Message;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum MessageRoutingMode {
-    /// Round the partitions: message by message without batching; with it, all messages of a short time slot go to
+    /// Partitions in turn: message by message without batching; with it, all messages of a short time slot go to
     /// one partition so that they share a batch, as in the Java client.
     #[default]
-    RoundRobin,
-    /// All to one partition, chosen when the producer is made.
-    Single,
+    RoundRobinPartition,
+    /// All to one partition, chosen when the producer is created.
+    SinglePartition,
 }
 
 /// How a key becomes a number. All clients that write keyed messages to a topic must agree, or one key's messages go
@@ -28,16 +28,17 @@ pub enum MessageRoutingMode {
 pub enum HashingScheme {
     /// Java's `String.hashCode()`: the default of the Java and Go clients.
     #[default]
-    JavaString,
+    JavaStringHash,
     /// Murmur3, 32 bits, seed 0.
-    Murmur3,
+    #[doc(alias = "Murmur3_32Hash")]
+    Murmur3Hash32,
 }
 
 impl HashingScheme {
     fn of(self, key: &str) -> u32 {
         match self {
-            Self::JavaString => java_string_hash(key),
-            Self::Murmur3 => murmur3_32(key.as_bytes()),
+            Self::JavaStringHash => java_string_hash(key),
+            Self::Murmur3Hash32 => murmur3_32(key.as_bytes()),
         }
     }
 }
@@ -78,8 +79,8 @@ impl Router {
         }
         let number = match (message.key(), self.routing) {
             (Some(key), _) => u64::from(self.hash.of(key)),
-            (None, MessageRoutingMode::Single) => self.start,
-            (None, MessageRoutingMode::RoundRobin) => self.start.wrapping_add(self.step()),
+            (None, MessageRoutingMode::SinglePartition) => self.start,
+            (None, MessageRoutingMode::RoundRobinPartition) => self.start.wrapping_add(self.step()),
         };
         (number % count as u64) as usize
     }
@@ -171,7 +172,7 @@ mod tests {
     use super::*;
 
     fn router(batching: bool) -> Router {
-        Router::new(MessageRoutingMode::RoundRobin, HashingScheme::JavaString, 7, batching, Duration::ZERO)
+        Router::new(MessageRoutingMode::RoundRobinPartition, HashingScheme::JavaStringHash, 7, batching, Duration::ZERO)
     }
 
     #[test]
@@ -193,7 +194,8 @@ mod tests {
 
     #[test]
     fn single_stays_where_it_is() {
-        let router = Router::new(MessageRoutingMode::Single, HashingScheme::Murmur3, 5, false, Duration::ZERO);
+        let router =
+            Router::new(MessageRoutingMode::SinglePartition, HashingScheme::Murmur3Hash32, 5, false, Duration::ZERO);
         let message = Message::new("x");
         let first = router.partition(&message, 8);
         assert!((0..20).all(|_| router.partition(&message, 8) == first));

@@ -176,7 +176,7 @@ impl Run {
     /// Makes the topics, both clients, and everything that works on them. Returns the clients.
     async fn set_up(&mut self, seed: u64) -> Result<[Client; 2], String> {
         let client = |cut: bool| {
-            let builder = Client::builder(&self.cluster.service_url).auth(Token::new(&self.cluster.token));
+            let builder = Client::builder(&self.cluster.service_url).authentication(Token::new(&self.cluster.token));
             let builder = builder.keep_alive_interval(KEEP_ALIVE).max_backoff_interval(BACKOFF_MAX).seed(seed);
             let builder = if cut { builder.dialer(self.cutter.dialer()) } else { builder };
             builder.connect()

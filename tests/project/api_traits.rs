@@ -37,7 +37,7 @@ fn handles_cross_threads() {
 
 #[allow(dead_code, reason = "compiled, never called")]
 fn futures_cross_threads(client: &Client, producer: &Producer, acker: &Acker, message: &ReceivedMessage) {
-    future(Client::builder("").auth(Token::new("")).connect());
+    future(Client::builder("").authentication(Token::new("")).connect());
     future(client.close());
     future(client.partitions(""));
     future(client.producer("").batching_max_publish_delay(Duration::ZERO).create());
@@ -51,7 +51,7 @@ fn futures_cross_threads(client: &Client, producer: &Producer, acker: &Acker, me
     future(acker.ack_cumulative_confirmed(message));
     future(acker.ack_id_confirmed(&message.id()));
     future(acker.ack_cumulative_id_confirmed(&message.id()));
-    future(acker.ack_all_confirmed(&[message.id()]));
+    future(acker.ack_ids_confirmed(&[message.id()]));
 }
 
 #[allow(dead_code, reason = "compiled, never called")]

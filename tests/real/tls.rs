@@ -21,7 +21,7 @@ pub const TESTS: &[Test] = &[
 async fn connect(real: &Real, url: &str, ca_file: Option<PathBuf>) -> Result<Client, Error> {
     let token = Token::new(real.token(Role::Admin));
     // A failure that is tried again is reported once the operation timeout has passed.
-    let mut builder = Client::builder(url).auth(token).operation_timeout(Duration::from_secs(10));
+    let mut builder = Client::builder(url).authentication(token).operation_timeout(Duration::from_secs(10));
     if let Some(ca_file) = ca_file {
         builder = builder.ca_file(ca_file);
     }

@@ -27,7 +27,7 @@ async fn topic_is_refused(client: &Client, topic: &str, kind: ErrorKind) {
 }
 
 pub async fn wrong_token(target: &Target) {
-    let error = refused(target.builder_without_token().auth(Token::new("not.a.token"))).await;
+    let error = refused(target.builder_without_token().authentication(Token::new("not.a.token"))).await;
     assert_eq!(error.kind(), ErrorKind::Authentication, "{error}");
     assert!(!error.is_retriable(), "{error}");
     assert!(error.to_string().contains(&target.address()), "names the address: {error}");
@@ -42,14 +42,15 @@ pub async fn no_token(target: &Target) {
 
 pub async fn expired_token(target: &Target) {
     let token = target.cluster().expired_token();
-    let error = refused(target.builder_without_token().auth(Token::new(token))).await;
+    let error = refused(target.builder_without_token().authentication(Token::new(token))).await;
     assert_eq!(error.kind(), ErrorKind::Authentication, "{error}");
 }
 
 pub async fn role_without_rights(target: &Target) {
     let token = Token::new(target.cluster().token(Role::Nobody));
-    let client =
-        within("the connection", target.builder_without_token().auth(token).connect()).await.expect("a client");
+    let client = within("the connection", target.builder_without_token().authentication(token).connect())
+        .await
+        .expect("a client");
     topic_is_refused(&client, &target.topic("no-rights"), ErrorKind::Authorization).await;
 }
 
@@ -88,7 +89,7 @@ pub async fn silent_peer(_: &Target) {
         }
     });
     let builder = Client::builder(format!("pulsar://{address}"))
-        .connect_timeout(Duration::from_secs(1))
+        .connection_timeout(Duration::from_secs(1))
         .operation_timeout(Duration::from_secs(2));
     let error = refused(builder).await;
     assert!(matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::Connection), "{error:?}");
@@ -136,7 +137,8 @@ pub async fn bad_options(target: &Target) {
 pub async fn second_host_of_the_url(target: &Target) {
     let url = format!("pulsar://{},{}", unused_address().await, target.address());
     let token = Token::new(target.cluster().token(Role::Admin));
-    let client = within("the second host", Client::builder(url).auth(token).connect()).await.expect("a client");
+    let client =
+        within("the second host", Client::builder(url).authentication(token).connect()).await.expect("a client");
     let producer =
         within("a producer", client.producer(target.topic("second-host")).create()).await.expect("a producer");
     send(&producer, "through the second host").await;

@@ -185,7 +185,7 @@ pub async fn sends_are_given_up_in_time(target: &Target) {
 pub async fn creation_is_given_up_in_time(target: &Target) {
     let relay = Relay::to(&target.address()).await;
     let token = Token::new(target.cluster().token(target::Role::Admin));
-    let builder = Client::builder(relay.url()).auth(token).operation_timeout(Duration::from_secs(2));
+    let builder = Client::builder(relay.url()).authentication(token).operation_timeout(Duration::from_secs(2));
     let client = within("the connection", builder.connect()).await.expect("a client");
     relay.refuse(true);
     relay.cut();

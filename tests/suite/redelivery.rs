@@ -102,7 +102,7 @@ pub async fn all_unacknowledged(target: &Target) {
         for message in &messages[..5] {
             within("the confirmation", consumer.ack_confirmed(message)).await.expect("confirmed");
         }
-        consumer.redeliver_unacknowledged();
+        consumer.redeliver_unacknowledged_messages();
         let again = receive_all(&mut consumer, 5).await;
         assert_eq!(numbers(&again), [5, 6, 7, 8, 9], "{kind:?}");
         for message in &again {

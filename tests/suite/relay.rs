@@ -47,7 +47,7 @@ impl Relay {
     /// A client that reaches the broker through the relay only.
     pub async fn client(&self, target: &Target, keep_alive_interval: Duration) -> Client {
         let token = Token::new(target.cluster().token(target::Role::Admin));
-        let builder = Client::builder(self.url()).auth(token).keep_alive_interval(keep_alive_interval);
+        let builder = Client::builder(self.url()).authentication(token).keep_alive_interval(keep_alive_interval);
         within("the connection", builder.connect()).await.expect("a client")
     }
 

@@ -84,7 +84,7 @@ pub async fn work_that_panics_ends_the_pool(target: &Target) {
     let ended = within("the end of the pool", consumer.process(8, panics)).await;
     assert_eq!(ended.expect_err("work panicked").kind(), ErrorKind::Closed);
     // The consumer is as good as before.
-    consumer.redeliver_unacknowledged();
+    consumer.redeliver_unacknowledged_messages();
     let again = receive(&mut consumer).await;
     consumer.ack(&again).expect("acknowledged");
     drained(target, &topic, "s").await;

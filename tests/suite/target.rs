@@ -104,7 +104,7 @@ impl Target {
 
     /// A builder with the URL and the superuser's token.
     pub fn builder(&self) -> ClientBuilder {
-        self.builder_without_token().auth(Token::new(self.cluster.token(Role::Admin)))
+        self.builder_without_token().authentication(Token::new(self.cluster.token(Role::Admin)))
     }
 
     pub fn builder_without_token(&self) -> ClientBuilder {

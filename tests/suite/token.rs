@@ -16,7 +16,7 @@ pub async fn refreshed_when_challenged(target: &Target) {
             Ok(if number < 4 { cluster.token_expiring(VALID).await } else { cluster.token(target::Role::Admin) })
         }
     });
-    let client = within("the connection", Client::builder(relay.url()).auth(supplier).connect()).await;
+    let client = within("the connection", Client::builder(relay.url()).authentication(supplier).connect()).await;
     let client = client.expect("a client");
     let topic = target.topic("refresh");
     let mut consumer = within("a consumer", client.consumer(&topic, "s").subscribe()).await.expect("a consumer");

@@ -60,9 +60,9 @@ impl Connect {
         let mut builder = Client::builder(&self.url);
         let token = self.token.clone().or_else(|| std::env::var("PULSAR_TOKEN").ok());
         if let Some(path) = &self.token_file {
-            builder = builder.auth(Token::from_file(path));
+            builder = builder.authentication(Token::from_file(path));
         } else if let Some(token) = token {
-            builder = builder.auth(Token::new(token));
+            builder = builder.authentication(Token::new(token));
         }
         if let Some(path) = &self.ca_file {
             builder = builder.ca_file(path);

@@ -83,7 +83,7 @@ impl Target {
 /// # drop(builder);
 /// ```
 pub trait Dialer: Send + Sync + 'static {
-    /// Connects. The client drops the future after [`connect_timeout`](super::ClientBuilder::connect_timeout).
+    /// Connects. The client drops the future after [`connection_timeout`](super::ClientBuilder::connection_timeout).
     ///
     /// # Errors
     /// One that is [retriable](crate::Error::is_retriable), as [`Error::connection`](crate::Error::connection) and any

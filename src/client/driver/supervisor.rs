@@ -26,7 +26,7 @@ use crate::machine::{Deferred, ReadyList};
 pub(crate) struct DialConfig {
     pub(crate) authentication: Arc<dyn Authentication>,
     pub(crate) dialer: Arc<dyn Dialer>,
-    pub(crate) connect_timeout: Duration,
+    pub(crate) connection_timeout: Duration,
     pub(crate) keep_alive_interval: Duration,
     pub(crate) operation_timeout: Duration,
     pub(crate) client_version: String,
@@ -168,7 +168,7 @@ impl<R: Runtime> DialAttempt<R> {
     /// Dials, then drives the connection to its end.
     async fn run(mut self) {
         let config = self.config.clone();
-        let mut dialing = pin!(dial(&self.runtime, &*config.dialer, &self.key, config.connect_timeout));
+        let mut dialing = pin!(dial(&self.runtime, &*config.dialer, &self.key, config.connection_timeout));
         let dialed = poll_fn(|cx| {
             // No command is sent before the connection is up, so this is the end of the channel: the supervisor gave
             // the connection up.

@@ -156,7 +156,7 @@ impl Consumer {
     }
 
     /// Requests everything again that is not acknowledged. What is queued is dropped, for it comes again too.
-    pub fn redeliver_unacknowledged(&mut self) {
+    pub fn redeliver_unacknowledged_messages(&mut self) {
         if self.lifecycle.is_receiving() && !self.seek.is_running() {
             self.redeliver_everything();
         }

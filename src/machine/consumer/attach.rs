@@ -16,7 +16,7 @@ impl Consumer {
             sub_type: config.subscription_type.wire().into(),
             consumer_id: self.id.0,
             request_id: 0,
-            consumer_name: config.consumer_name.clone(),
+            consumer_name: config.name.clone(),
             priority_level: Some(config.priority_level),
             durable: Some(true),
             start_message_id: None,
@@ -27,7 +27,7 @@ impl Consumer {
             replicate_subscription_state: config.replicate_subscription_state,
             force_topic_creation: Some(true),
             start_message_rollback_duration_sec: None,
-            key_shared_meta: key_shared.then(|| config.key_shared.wire()),
+            key_shared_meta: key_shared.then(|| config.key_shared_policy.wire()),
             subscription_properties: key_values(&config.subscription_properties),
             consumer_epoch: Some(self.redelivery.epoch()),
         }

@@ -102,8 +102,8 @@ impl KeySharedPolicy {
     }
 }
 
-/// The options of a consumer, as its machine needs them. What each means, with its unit and default, stands at the
-/// method of the same name of [`ConsumerBuilder`](crate::ConsumerBuilder).
+/// The options of a consumer, as its machine needs them. The meaning, unit and default of each are documented
+/// at its method of [`ConsumerBuilder`](crate::ConsumerBuilder).
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "the builder documents each of them")]
@@ -112,7 +112,7 @@ pub struct ConsumerConfig {
     pub subscription: String,
     pub subscription_type: SubscriptionType,
     /// The machine invents none: each consumer is to be given a name of its own.
-    pub consumer_name: Option<String>,
+    pub name: Option<String>,
     pub receiver_queue_size: u32,
     pub acknowledgment_group_time: Duration,
     pub max_acknowledgment_group_size: usize,
@@ -122,7 +122,7 @@ pub struct ConsumerConfig {
     pub properties: Vec<(String, String)>,
     pub subscription_properties: Vec<(String, String)>,
     pub batch_index_acknowledgment: bool,
-    pub key_shared: KeySharedPolicy,
+    pub key_shared_policy: KeySharedPolicy,
     pub read_compacted: bool,
     pub replicate_subscription_state: Option<bool>,
     /// How long subscribing the first time, closing and the single requests may take: that of the client.
@@ -134,7 +134,7 @@ impl Default for ConsumerConfig {
         Self {
             subscription: String::new(),
             subscription_type: SubscriptionType::default(),
-            consumer_name: None,
+            name: None,
             receiver_queue_size: 1000,
             acknowledgment_group_time: Duration::from_millis(100),
             max_acknowledgment_group_size: 1000,
@@ -144,7 +144,7 @@ impl Default for ConsumerConfig {
             properties: Vec::new(),
             subscription_properties: Vec::new(),
             batch_index_acknowledgment: true,
-            key_shared: KeySharedPolicy::default(),
+            key_shared_policy: KeySharedPolicy::default(),
             read_compacted: false,
             replicate_subscription_state: None,
             operation_timeout: Duration::from_secs(30),
@@ -184,7 +184,7 @@ impl ConsumerConfig {
         if self.read_compacted && !self.subscription_type.is_in_order() {
             return refuse("read_compacted is only for Exclusive and Failover subscriptions");
         }
-        match &self.key_shared {
+        match &self.key_shared_policy {
             KeySharedPolicy::Sticky(ranges) => validate_ranges(ranges, self.subscription_type),
             KeySharedPolicy::AutoSplit { .. } => Ok(()),
         }
@@ -193,15 +193,15 @@ impl ConsumerConfig {
 
 fn validate_ranges(ranges: &[RangeInclusive<u16>], subscription_type: SubscriptionType) -> Result<()> {
     if subscription_type != SubscriptionType::KeyShared {
-        return refuse("key_shared: hash ranges are only for Key_Shared subscriptions");
+        return refuse("key_shared_policy: hash ranges are only for Key_Shared subscriptions");
     }
     if ranges.is_empty() || ranges.iter().any(RangeInclusive::is_empty) {
-        return refuse("key_shared: a sticky consumer needs hash ranges, and none of them empty");
+        return refuse("key_shared_policy: a sticky consumer needs hash ranges, and none of them empty");
     }
     let mut sorted: Vec<_> = ranges.iter().map(|range| (*range.start(), *range.end())).collect();
     sorted.sort_unstable();
     if sorted.windows(2).any(|pair| pair[1].0 <= pair[0].1) {
-        return refuse("key_shared: hash ranges overlap (both ends belong to a range)");
+        return refuse("key_shared_policy: hash ranges overlap (both ends belong to a range)");
     }
     Ok(())
 }
@@ -237,7 +237,7 @@ mod tests {
         assert!(bad(|c| c.operation_timeout = Duration::ZERO).contains("operation_timeout"));
         let compacted = bad(|c| (c.read_compacted, c.subscription_type) = (true, SubscriptionType::Shared));
         assert!(compacted.contains("read_compacted"));
-        assert!(bad(|c| c.key_shared = KeySharedPolicy::Sticky(vec![0..=1])).contains("Key_Shared"));
+        assert!(bad(|c| c.key_shared_policy = KeySharedPolicy::Sticky(vec![0..=1])).contains("Key_Shared"));
     }
 
     #[test]
@@ -245,7 +245,7 @@ mod tests {
         let sticky = |ranges: Vec<RangeInclusive<u16>>| {
             let mut config = ConsumerConfig::new("s");
             config.subscription_type = SubscriptionType::KeyShared;
-            config.key_shared = KeySharedPolicy::Sticky(ranges);
+            config.key_shared_policy = KeySharedPolicy::Sticky(ranges);
             config.validate()
         };
         assert!(sticky(vec![10..=20, 0..=9, 21..=65535]).is_ok());

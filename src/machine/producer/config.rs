@@ -32,8 +32,8 @@ impl AccessMode {
     }
 }
 
-/// The options of a producer, as its machine needs them. What each means, with its unit and default, stands at the
-/// method of the same name of [`ProducerBuilder`](crate::ProducerBuilder).
+/// The options of a producer, as its machine needs them. The meaning, unit and default of each are documented
+/// at its method of [`ProducerBuilder`](crate::ProducerBuilder).
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "the builder documents each of them")]

@@ -20,7 +20,7 @@ fn subscribe_says_what_the_options_say() {
         assert_eq!((request.consumer_epoch, request.durable, request.start_message_id), (Some(0), Some(true), None));
     }
     let mut sticky = Script::new(SubscriptionType::KeyShared, |config| {
-        config.key_shared = KeySharedPolicy::Sticky(vec![0..=9, 20..=65535]);
+        config.key_shared_policy = KeySharedPolicy::Sticky(vec![0..=9, 20..=65535]);
     });
     let meta = sticky.consumer.subscribe_request().key_shared_meta.expect("ranges");
     assert_eq!(meta.key_shared_mode(), pb::KeySharedMode::Sticky);
@@ -69,7 +69,7 @@ fn a_new_attach_starts_queue_and_permits_anew() {
 fn nothing_is_written_while_detached() {
     let mut script = Script::attached(SHARED, |_| {});
     script.detach();
-    script.consumer.redeliver_unacknowledged();
+    script.consumer.redeliver_unacknowledged_messages();
     script.ack(id(0));
     let _last = {
         let (to, reply) = Reply::pair();

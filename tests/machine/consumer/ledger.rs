@@ -123,7 +123,7 @@ impl World {
                 }
                 self.return_permits(some);
             }
-            8 => self.script.consumer.redeliver_unacknowledged(),
+            8 => self.script.consumer.redeliver_unacknowledged_messages(),
             9 if self.random.below(4) == 0 => {
                 self.script.lose_connection();
                 self.script.attach();

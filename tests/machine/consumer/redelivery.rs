@@ -92,7 +92,7 @@ fn acknowledgements_go_before_the_request_that_would_bring_them_back() {
     script.deliver((0..2).map(single));
     script.consume();
     script.ack(id(0));
-    script.consumer.redeliver_unacknowledged();
+    script.consumer.redeliver_unacknowledged_messages();
     assert_eq!(script.sent(), ["ACK 1:0", "REDELIVER all"]);
 }
 
@@ -100,7 +100,7 @@ fn acknowledgements_go_before_the_request_that_would_bring_them_back() {
 fn on_shared_everything_comes_again_without_an_epoch() {
     let mut script = Script::attached(SHARED, |_| {});
     script.deliver((0..6).map(single));
-    script.consumer.redeliver_unacknowledged();
+    script.consumer.redeliver_unacknowledged_messages();
     assert_eq!(script.sent(), ["REDELIVER all", "FLOW 6"]);
     assert_eq!(script.consumer.queued_messages(), 0);
 }

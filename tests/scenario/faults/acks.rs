@@ -253,9 +253,9 @@ async fn lists_of_ids_are_acknowledged_over_topics_and_partitions() {
         }
         let ids: Vec<_> = received(&mut consumer, MESSAGES + 300).await.iter().map(ReceivedMessage::id).collect();
         if confirmed_by_broker {
-            within("the confirmation", consumer.ack_all_confirmed(&ids)).await.expect("confirmed");
+            within("the confirmation", consumer.ack_ids_confirmed(&ids)).await.expect("confirmed");
         } else {
-            consumer.ack_all(&ids).expect("acknowledged");
+            consumer.ack_ids(&ids).expect("acknowledged");
         }
         for topic in ["plain", "parts-partition-0", "parts-partition-1", "parts-partition-2"] {
             if confirmed_by_broker {
@@ -286,10 +286,10 @@ async fn ids_that_were_kept_do_what_their_messages_do() {
     consumer.ack_id(&id(9)).expect("acknowledged");
     until("the acknowledgement", backlog, |left| *left == 2).await;
     consumer.nack_id(&id(6)).expect("noted");
-    consumer.nack_all(&[id(8)]).expect("noted");
+    consumer.nack_ids(&[id(8)]).expect("noted");
     let again = received(&mut consumer, 2).await;
     assert_eq!([again[0].id(), again[1].id()], [id(6), id(8)]);
-    consumer.ack_all(&[id(6), id(8)]).expect("acknowledged");
+    consumer.ack_ids(&[id(6), id(8)]).expect("acknowledged");
     stage.drained(TOPIC).await;
     stage.ends_well().await;
 }
@@ -307,7 +307,7 @@ async fn what_is_not_of_this_consumer_is_refused() {
     failed(consumer.nack(&theirs), ErrorKind::InvalidArgument);
     failed(within("the refusal", consumer.ack_confirmed(&theirs)).await, ErrorKind::InvalidArgument);
     let elsewhere = ours[1].id().with_topic("persistent://public/default/elsewhere");
-    failed(consumer.ack_all(&[ours[0].id(), elsewhere.clone()]), ErrorKind::InvalidArgument);
+    failed(consumer.ack_ids(&[ours[0].id(), elsewhere.clone()]), ErrorKind::InvalidArgument);
     failed(within("the refusal", consumer.ack_id_confirmed(&elsewhere)).await, ErrorKind::InvalidArgument);
     pass(Duration::from_secs(1)).await;
     assert_eq!(stage.subscription(TOPIC).msg_backlog, 2);

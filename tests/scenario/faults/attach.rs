@@ -295,7 +295,7 @@ async fn the_end_of_one_partition_is_said() {
         event = within("the end", events.recv()) => event,
         received = consumer.receive() => panic!("the others go on: {received:?}"),
     };
-    let Some(ConsumerEvent::PartEnded { topic, error, .. }) = event else { panic!("not an end: {event:?}") };
+    let Some(ConsumerEvent::TopicEnded { topic, error, .. }) = event else { panic!("not an end: {event:?}") };
     assert!(topic.ends_with("parts-partition-1"), "{topic}");
     assert_eq!(failed::<()>(Err(error), ErrorKind::Authorization).topic(), Some(&*topic));
     let mut failures = 0;

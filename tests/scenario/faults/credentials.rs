@@ -41,7 +41,9 @@ impl Vault {
             let token = if bad { "not.a.token".to_owned() } else { good.clone() };
             async move { Ok(token) }
         });
-        let client = within("the connection", builder(&broker, &net).auth(supplier).connect()).await.expect("a client");
+        let client = within("the connection", builder(&broker, &net).authentication(supplier).connect())
+            .await
+            .expect("a client");
         Stage { broker, net, client }
     }
 }
@@ -84,7 +86,8 @@ async fn a_source_is_given_the_broker_and_its_challenge() {
     net.add(&broker);
     let heard = Arc::<Mutex<Vec<AuthContext>>>::default();
     let source = Listening { token: broker.token("admin"), heard: heard.clone() };
-    let client = within("the connection", builder(&broker, &net).auth(source).connect()).await.expect("a client");
+    let client =
+        within("the connection", builder(&broker, &net).authentication(source).connect()).await.expect("a client");
     broker.faults().challenge();
     let count = || heard.lock().expect("unpoisoned").len();
     until("the challenge", count, |count| *count == 2).await;
@@ -102,7 +105,7 @@ async fn a_source_says_whether_its_failure_passes() {
     let net = super::support::Net::default();
     net.add(&broker);
     let refusing = Token::supplier(|| async { Err(Error::authentication("no such role")) });
-    let connecting = builder(&broker, &net).auth(refusing).connect();
+    let connecting = builder(&broker, &net).authentication(refusing).connect();
     let begun = Instant::now();
     let error = within("the refusal", connecting).await.expect_err("no such role");
     assert_eq!((error.kind(), begun.elapsed() < Duration::from_secs(1)), (ErrorKind::Authentication, true), "{error}");
@@ -113,7 +116,7 @@ async fn a_source_says_whether_its_failure_passes() {
         let (number, token) = (asked.fetch_add(1, Ordering::SeqCst), token.clone());
         async move { if number < 2 { Err(Error::connection("the vault is sealed")) } else { Ok(token) } }
     });
-    let client = within("the vault", builder(&broker, &net).auth(passing).connect()).await.expect("a client");
+    let client = within("the vault", builder(&broker, &net).authentication(passing).connect()).await.expect("a client");
     Stage { broker, net, client }.ends_well().await;
 }
 
@@ -185,7 +188,8 @@ async fn a_token_that_expires_is_replaced_without_a_gap() {
         let token = source.token_expiring("admin", Duration::from_secs(90));
         async move { Ok(token) }
     });
-    let client = within("the connection", builder(&broker, &net).auth(supplier).connect()).await.expect("a client");
+    let client =
+        within("the connection", builder(&broker, &net).authentication(supplier).connect()).await.expect("a client");
     let stage = Stage { broker, net, client };
     let producer = stage.producer(TOPIC).await;
     let mut consumer = stage.consumer(TOPIC).await;
@@ -206,7 +210,7 @@ async fn a_source_that_gives_nothing_is_not_waited_for_for_ever() {
     net.add(&broker);
     let silent = Token::supplier(std::future::pending);
     let begun = Instant::now();
-    let connecting = builder(&broker, &net).auth(silent).connect();
+    let connecting = builder(&broker, &net).authentication(silent).connect();
     let error = within("the failure", connecting).await.expect_err("no token");
     assert!(begun.elapsed() <= TIMEOUT + Duration::from_secs(5), "{error} after {:?}", begun.elapsed());
     judged(&broker).await;

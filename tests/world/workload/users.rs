@@ -337,7 +337,7 @@ async fn receive_all(users: &Users, rng: &mut Rng, mut consumer: Consumer, plan:
             break;
         }
         // A partition that has ended gets no messages any more: the user starts again with all of them.
-        if let Some(ConsumerEvent::PartEnded { topic, error, .. }) = events.try_recv() {
+        if let Some(ConsumerEvent::TopicEnded { topic, error, .. }) = events.try_recv() {
             users.handle.note(|| format!("consumer {} of {topic} has ended: {error}", plan.name));
             users.handle.sleep(Duration::from_millis(100)).await;
             break;
@@ -386,7 +386,7 @@ async fn receive_all(users: &Users, rng: &mut Rng, mut consumer: Consumer, plan:
             7 => drop(consumer.nack(&message)),
             8 => held.push(message),
             _ => {
-                consumer.redeliver_unacknowledged();
+                consumer.redeliver_unacknowledged_messages();
                 ack(users, plan, &consumer, &message);
             }
         }

@@ -39,7 +39,7 @@ fn main() {
 async fn client(job: &Job) -> Result<PulsarClient, Error> {
     let mut builder = PulsarClient::builder().service_url(&job.url);
     if let Some(token) = &job.token {
-        builder = builder.auth(Arc::new(TokenAuth::from_string(token.clone())));
+        builder = builder.authentication(Arc::new(TokenAuth::from_string(token.clone())));
     }
     Ok(builder.build().await?)
 }

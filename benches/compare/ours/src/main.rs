@@ -27,7 +27,7 @@ fn main() {
 async fn client(job: &Job) -> Result<Client, Error> {
     let builder = Client::builder(&job.url);
     match &job.token {
-        Some(token) => builder.auth(Token::new(token.as_str())).connect().await,
+        Some(token) => builder.authentication(Token::new(token.as_str())).connect().await,
         None => builder.connect().await,
     }
 }
