@@ -40,13 +40,13 @@ impl ReceiptCounters {
 
 /// What a receipt is for, as seen from the oldest entry that has none.
 #[derive(Debug, PartialEq, Eq)]
-enum Fit {
+enum ReceiptMatch {
     /// That entry: it is stored.
     Settles,
     /// An entry that is settled already.
     Stale,
     /// An entry behind it, or one that was never written: the two sides are out of step.
-    Beyond,
+    OutOfOrder,
 }
 
 /// Answers of the broker.
@@ -78,10 +78,10 @@ impl Producer {
                 self.receipts.stale += 1;
                 continue;
             };
-            match fit(group.transmitted, oldest, receipt) {
-                Fit::Settles => self.settle_stored(receipt, deferred),
-                Fit::Stale => self.receipts.stale += 1,
-                Fit::Beyond => {
+            match match_receipt(group.transmitted, oldest, receipt) {
+                ReceiptMatch::Settles => self.settle_stored(receipt, deferred),
+                ReceiptMatch::Stale => self.receipts.stale += 1,
+                ReceiptMatch::OutOfOrder => {
                     result = Err(ProtocolViolation::new(format!(
                         "a receipt for sequence ids {} to {} of producer {}, whose oldest unanswered ones are {} to {}",
                         receipt.sequence_id, receipt.highest_sequence_id as i64, self.id, oldest.first, oldest.last
@@ -267,17 +267,21 @@ fn defer_callbacks(
 ///
 /// Brokers write -1 or 0, or nothing at all, for "none": what is not above the sequence id names no other.
 #[inline]
-fn fit(transmitted: bool, oldest: &PendingEntry, receipt: &Receipt) -> Fit {
+fn match_receipt(transmitted: bool, oldest: &PendingEntry, receipt: &Receipt) -> ReceiptMatch {
     let id = receipt.sequence_id;
     if id < oldest.first {
-        return Fit::Stale;
+        return ReceiptMatch::Stale;
     }
     if !transmitted || !oldest.is_named_by(id) {
-        return Fit::Beyond;
+        return ReceiptMatch::OutOfOrder;
     }
     let highest = receipt.highest_sequence_id as i64;
     let is_named = i64::try_from(id).is_ok_and(|id| highest > id);
-    if is_named && receipt.highest_sequence_id != oldest.last { Fit::Beyond } else { Fit::Settles }
+    if is_named && receipt.highest_sequence_id != oldest.last {
+        ReceiptMatch::OutOfOrder
+    } else {
+        ReceiptMatch::Settles
+    }
 }
 
 #[cfg(test)]
@@ -301,28 +305,28 @@ mod tests {
     #[test]
     fn receipts_fit_their_entry_and_no_other() {
         let cases = [
-            ((5, 5), (5, -1), Fit::Settles),
-            ((5, 5), (5, 0), Fit::Settles),
-            ((5, 5), (5, 5), Fit::Settles),
-            ((5, 5), (5, 6), Fit::Beyond),
-            ((5, 5), (4, -1), Fit::Stale),
-            ((5, 5), (6, -1), Fit::Beyond),
-            ((5, 9), (5, 9), Fit::Settles),
-            ((5, 9), (5, -1), Fit::Settles),
-            ((5, 9), (5, 8), Fit::Beyond),
-            ((5, 9), (9, -1), Fit::Settles),
-            ((5, 9), (9, 9), Fit::Settles),
-            ((5, 9), (7, -1), Fit::Beyond),
-            ((5, 9), (4, 9), Fit::Stale),
-            ((5, 5), (u64::MAX, -1), Fit::Beyond),
+            ((5, 5), (5, -1), ReceiptMatch::Settles),
+            ((5, 5), (5, 0), ReceiptMatch::Settles),
+            ((5, 5), (5, 5), ReceiptMatch::Settles),
+            ((5, 5), (5, 6), ReceiptMatch::OutOfOrder),
+            ((5, 5), (4, -1), ReceiptMatch::Stale),
+            ((5, 5), (6, -1), ReceiptMatch::OutOfOrder),
+            ((5, 9), (5, 9), ReceiptMatch::Settles),
+            ((5, 9), (5, -1), ReceiptMatch::Settles),
+            ((5, 9), (5, 8), ReceiptMatch::OutOfOrder),
+            ((5, 9), (9, -1), ReceiptMatch::Settles),
+            ((5, 9), (9, 9), ReceiptMatch::Settles),
+            ((5, 9), (7, -1), ReceiptMatch::OutOfOrder),
+            ((5, 9), (4, 9), ReceiptMatch::Stale),
+            ((5, 5), (u64::MAX, -1), ReceiptMatch::OutOfOrder),
         ];
         for ((first, last), (id, highest), expected) in cases {
             assert_eq!(
-                fit(true, &entry(first, last), &receipt(id, highest)),
+                match_receipt(true, &entry(first, last), &receipt(id, highest)),
                 expected,
                 "{first}..{last} {id} {highest}"
             );
         }
-        assert_eq!(fit(false, &entry(5, 5), &receipt(5, -1)), Fit::Beyond, "never written");
+        assert_eq!(match_receipt(false, &entry(5, 5), &receipt(5, -1)), ReceiptMatch::OutOfOrder, "never written");
     }
 }
