@@ -81,9 +81,9 @@ impl Bench {
         self.endpoint.with(&mut deferred, |consumer, deferred| consumer.on_entries(run, now, deferred));
         let (permits, into) = (self.permits, &mut self.taken);
         let taken = self.endpoint.with(&mut deferred, |consumer, _| consumer.take(permits, into));
-        self.permits = ReturnedPermits { attempt: taken.attempt, count: 0 };
+        self.permits = ReturnedPermits { attach_number: taken.attach_number, count: 0 };
         while let Some(entry) = self.taken.pop_front() {
-            self.permits.count += entry.members;
+            self.permits.count += entry.permits;
             for index in 0..members {
                 let id = MessagePosition {
                     batch_index: if members == 1 { -1 } else { index as i32 },

@@ -116,17 +116,17 @@ impl Source {
     pub(super) fn refill(&mut self) {
         self.drop_void();
         let permits = std::mem::take(&mut self.permits);
-        let (attempt, before) = (permits.attempt, self.run.len());
+        let (attach_number, before) = (permits.attach_number, self.run.len());
         let run = &mut self.run;
         let taken = self.part.endpoint.with(&mut Deferred::new(), |consumer, _| consumer.take(permits, run));
         if taken.queue_epoch != self.taken_epoch {
             // The epoch moved between `drop_void` and the lock: what was here before is void all the same. Its permits
             // are of another attach if the endpoint was attached anew, and then they do not exist any more.
             let charged = self.throw_away(before);
-            self.permits.count = if taken.attempt == attempt { charged } else { 0 };
+            self.permits.count = if taken.attach_number == attach_number { charged } else { 0 };
         }
         self.taken_epoch = taken.queue_epoch;
-        self.permits.attempt = taken.attempt;
+        self.permits.attach_number = taken.attach_number;
         if let (End::No, Some(error)) = (&self.end, taken.ended) {
             self.end = End::Pending(error);
         }
@@ -144,9 +144,9 @@ impl Source {
 
     /// Drops the open batch and the first `entries` of the run; the permits that were charged for them.
     fn throw_away(&mut self, entries: usize) -> u32 {
-        let members = self.batch.take().map_or(0, |batch| batch.charged);
+        let permits = self.batch.take().map_or(0, |batch| batch.charged);
         // The sizes of batches are the peer's word: their sum may be beyond what a count holds.
-        self.run.drain(..entries).fold(members, |sum, entry| sum.saturating_add(entry.members))
+        self.run.drain(..entries).fold(permits, |sum, entry| sum.saturating_add(entry.permits))
     }
 
     /// The next message, if it is a plain member of the open batch, or one that [`open_fast`] opens.
@@ -177,12 +177,12 @@ impl Source {
     fn open_next_fast(&mut self) -> bool {
         let Some(entry) = self.run.front_mut() else { return false };
         let Some(body) = open_fast(&entry.body) else { return false };
-        let ReceivedEntry { ledger_id, entry_id, members, redelivery_count, .. } = *entry;
+        let ReceivedEntry { ledger_id, entry_id, permits, redelivery_count, .. } = *entry;
         let position = MessagePosition { partition: self.part.partition, ..MessagePosition::new(ledger_id, entry_id) };
         let raw = std::mem::take(&mut entry.raw);
         place(&mut self.opened, &self.part, |opened| opened.fill(position, raw, body, None, redelivery_count));
         self.run.pop_front();
-        self.return_permits(members);
+        self.return_permits(permits);
         true
     }
 
@@ -227,7 +227,10 @@ impl Source {
         if self.permits.count == 0 {
             return;
         }
-        let permits = ReturnedPermits { attempt: self.permits.attempt, count: std::mem::take(&mut self.permits.count) };
+        let permits = ReturnedPermits {
+            attach_number: self.permits.attach_number,
+            count: std::mem::take(&mut self.permits.count),
+        };
         self.part.endpoint.with(&mut Deferred::new(), |consumer, _| consumer.return_permits(permits));
     }
 
@@ -283,11 +286,11 @@ impl Source {
 
     /// Opens an entry: returns its one message, or leaves it as the open batch, or refuses it.
     fn open_next_slow(&mut self, entry: ReceivedEntry, events: &EventQueue) -> Option<ReceivedMessage> {
-        let ReceivedEntry { raw, ledger_id, entry_id, redelivery_count, ack_set, body, members, .. } = entry;
+        let ReceivedEntry { raw, ledger_id, entry_id, redelivery_count, ack_set, body, permits, .. } = entry;
         let body = match body {
             Ok(body) => body,
             Err(error) => {
-                self.reject(ledger_id, entry_id, members, &error);
+                self.reject(ledger_id, entry_id, permits, &error);
                 return None;
             }
         };
@@ -297,14 +300,14 @@ impl Source {
         let Content { inflated, cursor } = match open_slow(&raw, &body) {
             Ok(content) => content,
             Err(Failure::Damaged(error)) => {
-                self.reject(ledger_id, entry_id, members, &error);
+                self.reject(ledger_id, entry_id, permits, &error);
                 return None;
             }
             Err(Failure::Unreadable(reason)) => {
                 let mut stored = Opened::empty(self.part.clone());
                 // A copy, because an event may wait for long and must not keep a whole read buffer.
                 stored.fill(position, Bytes::copy_from_slice(&raw), &body, None, redelivery_count);
-                self.report_unreadable(stored, members, reason, events);
+                self.report_unreadable(stored, permits, reason, events);
                 return None;
             }
         };
@@ -312,18 +315,18 @@ impl Source {
             place(&mut self.opened, &self.part, |opened| opened.fill(position, raw, &body, inflated, redelivery_count));
         let Some(cursor) = cursor else {
             let message = ReceivedMessage::single(opened.clone());
-            self.return_permits(members);
+            self.return_permits(permits);
             return Some(message);
         };
         let size = u32::try_from(batch_size).unwrap_or(0);
         let live = (!ack_set.is_empty()).then(|| AckSet::from_words(&ack_set, size));
-        self.batch = Some(Batch { cursor, live, charged: members });
+        self.batch = Some(Batch { cursor, live, charged: permits });
         None
     }
 
     /// Damaged: acknowledged with the reason, so that it is not delivered again.
     fn reject(&mut self, ledger_id: u64, entry_id: u64, permits: u32, error: &EntryError) {
-        let permits = ReturnedPermits { attempt: self.permits.attempt, count: permits };
+        let permits = ReturnedPermits { attach_number: self.permits.attach_number, count: permits };
         self.part.endpoint.with(&mut Deferred::new(), |consumer, _| {
             consumer.reject(ledger_id, entry_id, error, permits);
         });
@@ -385,7 +388,7 @@ mod tests {
                 ack_set: Vec::new(),
                 consumer_epoch: None,
             };
-            source.run.push_back(ReceivedEntry { members: u32::MAX / 2, ..ReceivedEntry::read(head, Bytes::new()) });
+            source.run.push_back(ReceivedEntry { permits: u32::MAX / 2, ..ReceivedEntry::read(head, Bytes::new()) });
         }
         queue_epoch.fetch_add(1, Ordering::Relaxed);
         assert!(source.next_slow(&EventQueue::default()).is_none());

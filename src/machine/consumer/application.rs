@@ -22,7 +22,11 @@ impl Consumer {
         if self.queue.take(into) {
             self.redeliver_everything();
         }
-        Taken { queue_epoch: self.queue.epoch(), attempt: self.queue.attempt(), ended: self.lifecycle.ended().cloned() }
+        Taken {
+            queue_epoch: self.queue.epoch(),
+            attach_number: self.queue.attach_number(),
+            ended: self.lifecycle.ended().cloned(),
+        }
     }
 
     /// Returns permits: their messages were handed out, or dropped. Once they are half the queue they are granted again.
@@ -43,7 +47,7 @@ impl Consumer {
     /// An entry turned out damaged when it was opened: it is acknowledged with the reason (`validation_error`), and its
     /// `permits` are returned. Does nothing if they are of an earlier attach: the entry is delivered again.
     pub fn reject(&mut self, ledger_id: u64, entry_id: u64, error: &EntryError, permits: ReturnedPermits) {
-        if permits.attempt != self.queue.attempt() || self.lifecycle.is_finished() {
+        if permits.attach_number != self.queue.attach_number() || self.lifecycle.is_finished() {
             return;
         }
         let position = EntryPosition { ledger_id, entry_id };

@@ -32,12 +32,12 @@ impl Consumer {
     /// Whether an entry is queued, behind `ahead` others.
     ///
     /// In either case the permits that the broker charged for it are booked: those of members to be delivered with the
-    /// queue, the others as returned. From then on [`ReceivedEntry::members`] counts the former.
+    /// queue, the others as returned. The entry holds the former from then on.
     fn admit(&mut self, entry: &mut ReceivedEntry, ahead: usize) -> bool {
-        let charged = entry.members;
-        entry.members = self.members_to_deliver(entry, ahead);
-        self.queue.book(charged, entry.members);
-        entry.members > 0
+        let charged = entry.permits;
+        entry.permits = self.members_to_deliver(entry, ahead);
+        self.queue.book(charged, entry.permits);
+        entry.permits > 0
     }
 
     /// How many members of an entry are for the application; 0 keeps it out of the queue. [`ReceivedEntry::ack_set`]
@@ -76,9 +76,9 @@ impl Consumer {
         match batch_size {
             // A batch that is whole at the broker is only searched for where any batch is not whole here.
             Some(size) if !entry.ack_set.is_empty() || self.acks.has_partials() => {
-                self.acks.exclude_acknowledged(position, size, &mut entry.ack_set).unwrap_or(entry.members)
+                self.acks.exclude_acknowledged(position, size, &mut entry.ack_set).unwrap_or(entry.permits)
             }
-            _ => entry.members,
+            _ => entry.permits,
         }
     }
 }

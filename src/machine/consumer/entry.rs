@@ -33,9 +33,9 @@ pub struct ReceivedEntry {
     pub consumer_epoch: Option<u64>,
     /// Where its parts lie, or why it cannot be read.
     pub body: Result<EntryBody, Box<EntryError>>,
-    /// How many permits are charged for it, messages: on arrival those that the broker charged; once it is queued one
-    /// for each member to be handed out, to be returned by the receiving side.
-    pub members: u32,
+    /// The permits it holds, messages: those that the broker charged for it, less those of members that are not handed
+    /// out, which the consumer takes back before it queues the entry. The receiving side returns the others.
+    pub permits: u32,
 }
 
 /// An entry that can be read: where its parts lie in [`ReceivedEntry::raw`], and what it takes to open it.
@@ -96,7 +96,7 @@ impl ReceivedEntry {
     /// Damage is no error here: it is kept in [`body`](Self::body), and the consumer acknowledges the entry with it.
     #[inline]
     pub fn read(head: MessageHead, raw: Bytes) -> Self {
-        let (body, members) = read_body(&head.ack_set, &raw);
+        let (body, permits) = read_body(&head.ack_set, &raw);
         Self {
             raw,
             ledger_id: head.ledger_id,
@@ -105,7 +105,7 @@ impl ReceivedEntry {
             ack_set: head.ack_set,
             consumer_epoch: head.consumer_epoch,
             body,
-            members,
+            permits,
         }
     }
 
@@ -145,16 +145,16 @@ fn read_body(ack_set: &[i64], raw: &[u8]) -> (Result<EntryBody, Box<EntryError>>
         (Ok(()), Err(error)) => return (Err(EntryError::Metadata(error).into()), 1),
         // A count that the payload could not hold is the damage itself.
         (Err(error), Ok(metadata)) => {
-            let members = if check_count(&metadata, &parts).is_ok() { charged(&metadata, ack_set) } else { 1 };
-            return (Err(error.into()), members);
+            let permits = if check_count(&metadata, &parts).is_ok() { charged(&metadata, ack_set) } else { 1 };
+            return (Err(error.into()), permits);
         }
         (Err(error), Err(_)) => return (Err(error.into()), 1),
     };
-    let members = charged(&metadata, ack_set);
+    let permits = charged(&metadata, ack_set);
     if let Err(error) = check_count(&metadata, &parts) {
-        return (Err(EntryError::Batch(error).into()), members);
+        return (Err(EntryError::Batch(error).into()), permits);
     }
-    (Ok(EntryBody::new(&parts, &metadata)), members)
+    (Ok(EntryBody::new(&parts, &metadata)), permits)
 }
 
 /// The broker charges the members of which it has no acknowledgement; its count of members is that of the metadata.
@@ -162,12 +162,12 @@ fn read_body(ack_set: &[i64], raw: &[u8]) -> (Result<EntryBody, Box<EntryError>>
 fn charged(metadata: &EntrySummary, ack_set: &[i64]) -> u32 {
     match metadata.num_messages_in_batch {
         None => 1,
-        Some(count) => open_members(ack_set, u32::try_from(count).unwrap_or(0)),
+        Some(count) => count_unacknowledged(ack_set, u32::try_from(count).unwrap_or(0)),
     }
 }
 
-/// How many of the first `size` members are open in an `ack_set`.
-fn open_members(words: &[i64], size: u32) -> u32 {
+/// How many of the first `size` members are set in an `ack_set`: not acknowledged.
+fn count_unacknowledged(words: &[i64], size: u32) -> u32 {
     if words.is_empty() {
         return size;
     }
@@ -221,14 +221,14 @@ mod tests {
     }
 
     #[test]
-    fn a_single_message_is_charged_one_and_a_batch_its_open_members() {
-        assert_eq!(ReceivedEntry::read(head(vec![]), raw(None, b"")).members, 1);
-        assert_eq!(ReceivedEntry::read(head(vec![]), raw(Some(3), &[0; 30])).members, 3);
+    fn a_single_message_is_charged_one_and_a_batch_its_unacknowledged_members() {
+        assert_eq!(ReceivedEntry::read(head(vec![]), raw(None, b"")).permits, 1);
+        assert_eq!(ReceivedEntry::read(head(vec![]), raw(Some(3), &[0; 30])).permits, 3);
         let part = ReceivedEntry::read(head(vec![0b101_0101]), raw(Some(3), &[0; 30]));
-        assert_eq!((part.members, part.batch_size()), (2, Some(3)));
+        assert_eq!((part.permits, part.batch_size()), (2, Some(3)));
         let long = ReceivedEntry::read(head(vec![0, -1, -1]), raw(Some(70), &[0; 280]));
-        assert_eq!(long.members, 6);
-        assert_eq!(ReceivedEntry::read(head(vec![-1]), raw(Some(70), &[0; 280])).members, 64);
+        assert_eq!(long.permits, 6);
+        assert_eq!(ReceivedEntry::read(head(vec![-1]), raw(Some(70), &[0; 280])).permits, 64);
     }
 
     #[test]
@@ -237,7 +237,7 @@ mod tests {
         *bytes.last_mut().expect("a payload") ^= 1;
         let entry = ReceivedEntry::read(head(vec![]), bytes.freeze());
         assert!(matches!(entry.body.as_ref().map_err(|error| &**error), Err(EntryError::ChecksumMismatch { .. })));
-        assert_eq!(entry.members, 3);
+        assert_eq!(entry.permits, 3);
     }
 
     #[test]
@@ -245,7 +245,7 @@ mod tests {
         for (count, charged) in [(0, 0), (-5, 0), (8, 8), (i32::MAX, i32::MAX as u32)] {
             let entry = ReceivedEntry::read(head(vec![]), raw(Some(count), &[0; 30]));
             assert!(matches!(entry.body.as_ref().map_err(|error| &**error), Err(EntryError::Batch(_))), "{count}");
-            assert_eq!(entry.members, charged);
+            assert_eq!(entry.permits, charged);
         }
     }
 
@@ -253,6 +253,6 @@ mod tests {
     fn no_bytes_at_all_are_one_damaged_message() {
         let entry = ReceivedEntry::read(head(vec![]), Bytes::new());
         assert!(matches!(entry.body.as_ref().map_err(|error| &**error), Err(EntryError::TooShort { .. })));
-        assert_eq!(entry.members, 1);
+        assert_eq!(entry.permits, 1);
     }
 }

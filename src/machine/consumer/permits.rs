@@ -23,9 +23,9 @@ const FLOW_MAX: u64 = i32::MAX as u64;
 /// Permits that the receiving side gives back: the messages it is done with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ReturnedPermits {
-    /// The attach their entries were taken in ([`Taken::attempt`](super::Taken::attempt)). Permits of an earlier one
+    /// The attach their entries were taken in ([`Taken::attach_number`](super::Taken::attach_number)). Permits of an earlier one
     /// are void.
-    pub attempt: u64,
+    pub attach_number: u64,
     /// How many, messages.
     pub count: u32,
 }
@@ -34,7 +34,7 @@ pub struct ReturnedPermits {
 #[derive(Debug)]
 pub(super) struct Permits {
     /// The number of the attach, from 1; 0 before the first.
-    attempt: u64,
+    attach_number: u64,
     /// `receiver_queue_size`, messages.
     size: u32,
     /// The sum of the four below. The size; with a size of 0 what receives have requested and not been given.
@@ -54,12 +54,12 @@ pub(super) struct Permits {
 impl Permits {
     pub(super) fn new(size: u32) -> Self {
         let window = i64::from(size);
-        Self { attempt: 0, size, window, outstanding: 0, queued: 0, taken: 0, due: window, is_requested: false }
+        Self { attach_number: 0, size, window, outstanding: 0, queued: 0, taken: 0, due: window, is_requested: false }
     }
 
     /// The number of the present attach.
-    pub(super) fn attempt(&self) -> u64 {
-        self.attempt
+    pub(super) fn attach_number(&self) -> u64 {
+        self.attach_number
     }
 
     /// A new attach: the broker starts from zero, and so does everything here. A receive that waits still does.
@@ -68,26 +68,26 @@ impl Permits {
             // A receive was about to take these.
             self.is_requested = true;
         }
-        self.attempt += 1;
+        self.attach_number += 1;
         (self.outstanding, self.queued, self.taken) = (0, 0, 0);
         self.due = i64::from(self.size);
         self.window = self.due;
         self.grant_requested();
     }
 
-    /// The broker sent an entry and charged `members` for it.
+    /// The broker sent an entry and charged `permits` for it.
     #[inline]
-    pub(super) fn arrived(&mut self, members: u32) {
-        self.outstanding -= i64::from(members);
-        self.queued += i64::from(members);
+    pub(super) fn arrived(&mut self, permits: u32) {
+        self.outstanding -= i64::from(permits);
+        self.queued += i64::from(permits);
         self.is_requested = false;
         self.check();
     }
 
-    /// The same for an entry, or the part of one, that is not queued.
-    pub(super) fn refused(&mut self, members: u32) {
-        self.outstanding -= i64::from(members);
-        self.give_back(members.into());
+    /// The broker sent an entry and charged `permits` for members of it that are not queued.
+    pub(super) fn refused(&mut self, permits: u32) {
+        self.outstanding -= i64::from(permits);
+        self.give_back(permits.into());
         self.grant_requested();
     }
 
@@ -98,26 +98,26 @@ impl Permits {
         self.check();
     }
 
-    /// `members` of the queue were dropped.
-    pub(super) fn cleared(&mut self, members: u64) {
-        let members = i64::try_from(members).unwrap_or(i64::MAX).min(self.queued);
-        self.queued -= members;
-        if members > 0 && self.size == 0 {
+    /// Entries of the queue that hold `permits` were dropped.
+    pub(super) fn cleared(&mut self, permits: u64) {
+        let permits = i64::try_from(permits).unwrap_or(i64::MAX).min(self.queued);
+        self.queued -= permits;
+        if permits > 0 && self.size == 0 {
             self.is_requested = true;
         }
-        self.give_back(members);
+        self.give_back(permits);
         self.grant_requested();
     }
 
     /// The receiving side is done with some of what it took.
     pub(super) fn return_taken(&mut self, returned: ReturnedPermits) {
-        if returned.attempt != self.attempt {
+        if returned.attach_number != self.attach_number {
             return;
         }
         // A caller that returns more than it took must not make the broker send more than the window.
-        let members = i64::from(returned.count).min(self.taken);
-        self.taken -= members;
-        self.give_back(members);
+        let permits = i64::from(returned.count).min(self.taken);
+        self.taken -= permits;
+        self.give_back(permits);
         self.check();
     }
 
@@ -129,11 +129,11 @@ impl Permits {
         }
     }
 
-    fn give_back(&mut self, members: i64) {
+    fn give_back(&mut self, permits: i64) {
         if self.size == 0 {
-            self.window -= members;
+            self.window -= permits;
         } else {
-            self.due += members;
+            self.due += permits;
         }
     }
 
@@ -195,7 +195,7 @@ mod tests {
     use super::*;
 
     fn give_back(permits: &mut Permits, count: u32) {
-        permits.return_taken(ReturnedPermits { attempt: permits.attempt(), count });
+        permits.return_taken(ReturnedPermits { attach_number: permits.attach_number(), count });
     }
 
     #[test]

@@ -39,7 +39,7 @@ pub struct Taken {
     /// returned: they come again, or are not wanted any more.
     pub queue_epoch: u64,
     /// The attach that their permits belong to.
-    pub attempt: u64,
+    pub attach_number: u64,
     /// Nothing comes any more, and why.
     pub ended: Option<Error>,
 }
@@ -83,9 +83,9 @@ impl Queue {
         self.start_epoch();
     }
 
-    /// The number of the present attach, for permits.
-    pub(super) fn attempt(&self) -> u64 {
-        self.permits.attempt()
+    /// The number of the present attach.
+    pub(super) fn attach_number(&self) -> u64 {
+        self.permits.attach_number()
     }
 
     pub(super) fn epoch(&self) -> u64 {
@@ -181,13 +181,13 @@ impl Queue {
 
     /// Drops the entries that `dropped` names, with their permits.
     pub(super) fn drop_entries(&mut self, dropped: impl Fn(EntryPosition) -> bool) {
-        let mut members = 0u64;
+        let mut permits = 0u64;
         self.entries.retain(|entry| {
             let is_dropped = dropped(entry.position());
-            members += if is_dropped { entry.members.into() } else { 0 };
+            permits += if is_dropped { entry.permits.into() } else { 0 };
             !is_dropped
         });
-        self.permits.cleared(members);
+        self.permits.cleared(permits);
     }
 
     /// Puts `id`, the consumer's, in the inbox, once until the next take.
@@ -202,7 +202,7 @@ impl Queue {
     /// The queue holds what its permits say. Where entries leave it, so that each is counted once; in debug builds.
     fn check(&self) {
         debug_assert_eq!(
-            self.entries.iter().map(|entry| u64::from(entry.members)).sum::<u64>(),
+            self.entries.iter().map(|entry| u64::from(entry.permits)).sum::<u64>(),
             self.permits.queued(),
             "the queue does not hold what its permits say"
         );

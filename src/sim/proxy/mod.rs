@@ -354,7 +354,7 @@ impl Proxy {
     }
 
     fn message(&mut self, origin: Origin, head: &MessageHead, entry: &Bytes, raw: Bytes, now: Instant) -> Bytes {
-        let charged = ReceivedEntry::read(head.clone(), entry.clone()).members;
+        let charged = ReceivedEntry::read(head.clone(), entry.clone()).permits;
         let Some(consumer) = self.consumer(origin, head.consumer_id) else { return raw };
         consumer.permits -= i64::from(charged);
         let Some(subscription) = consumer.subscription.clone() else { return raw };

@@ -106,9 +106,9 @@ fn acknowledged_members_are_not_handed_out_again() {
         assert_eq!(script.sent(), expected);
         script.deliver([batch(0, 4)]);
         let (entries, taken) = script.take();
-        assert_eq!((entries[0].ack_set.as_slice(), entries[0].members), (&[0b0110][..], 2));
+        assert_eq!((entries[0].ack_set.as_slice(), entries[0].permits), (&[0b0110][..], 2));
         // Two of the four permits are home already.
-        script.consumer.return_permits(ReturnedPermits { attempt: taken.attempt, count: 2 });
+        script.consumer.return_permits(ReturnedPermits { attach_number: taken.attach_number, count: 2 });
         script.deliver([single(1)]);
         script.consume();
         assert_eq!(script.sent(), ["FLOW 5"]);

@@ -73,7 +73,7 @@ fn a_refusal_opens_the_batch_again_that_was_finished_by_it() {
     assert_eq!(kind(&mut done), ErrorKind::Server);
     script.deliver([batch(0, 3)]);
     let (entries, _) = script.take();
-    assert_eq!((entries[0].ack_set.as_slice(), entries[0].members), (&[0b110][..], 2), "not the member before it");
+    assert_eq!((entries[0].ack_set.as_slice(), entries[0].permits), (&[0b110][..], 2), "not the member before it");
     script.ack(member(0, 1, 3));
     script.ack(member(0, 2, 3));
     script.pass(MS(100));
@@ -98,7 +98,7 @@ fn one_id_that_cannot_be_used_leaves_all_unacknowledged() {
     let mut done = script.confirm(&[member(0, 0, 2), member(5, 1, 0)], false);
     assert_eq!(kind(&mut done), ErrorKind::InvalidArgument);
     script.deliver([batch(0, 2)]);
-    assert_eq!(script.take().0[0].members, 2);
+    assert_eq!(script.take().0[0].permits, 2);
 }
 
 #[test]

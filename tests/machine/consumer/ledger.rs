@@ -14,7 +14,7 @@ struct World {
     permits: i64,
     next_entry: u64,
     held: Vec<ReceivedEntry>,
-    attempt: u64,
+    attach_number: u64,
     queue_epoch: u64,
     /// The deadline that its server has set a timer for.
     timer: Option<Instant>,
@@ -32,14 +32,24 @@ impl World {
             config.batch_index_acknowledgment = index_acks;
         });
         script.attach();
-        let attempt = script.take().1.attempt;
+        let attach_number = script.take().1.attach_number;
         let queue_epoch = script.queue_epoch();
         let size = i64::from(size);
-        Self { script, random, size, permits: 0, next_entry: 0, held: Vec::new(), attempt, queue_epoch, timer: None }
+        Self {
+            script,
+            random,
+            size,
+            permits: 0,
+            next_entry: 0,
+            held: Vec::new(),
+            attach_number,
+            queue_epoch,
+            timer: None,
+        }
     }
 
     fn charged(&self) -> i64 {
-        let held: u32 = self.held.iter().map(|entry| entry.members).sum();
+        let held: u32 = self.held.iter().map(|entry| entry.permits).sum();
         self.script.consumer.queued_messages() as i64 + i64::from(held)
     }
 
@@ -86,7 +96,7 @@ impl World {
                 1 => ReceivedEntry::read(MessageHead { consumer_epoch: Some(0), ..head }, raw(size)),
                 _ => ReceivedEntry::read(head, raw(size)),
             };
-            self.permits -= i64::from(entry.members);
+            self.permits -= i64::from(entry.permits);
             run.push(entry);
         }
         self.script.deliver(run);
@@ -99,13 +109,13 @@ impl World {
         if stale {
             self.return_permits(self.held.len());
         }
-        (self.attempt, self.queue_epoch) = (taken.attempt, taken.queue_epoch);
+        (self.attach_number, self.queue_epoch) = (taken.attach_number, taken.queue_epoch);
         self.held.extend(entries);
     }
 
     fn return_permits(&mut self, entries: usize) {
-        let count = self.held.drain(..entries).map(|entry| entry.members).sum();
-        self.script.consumer.return_permits(ReturnedPermits { attempt: self.attempt, count });
+        let count = self.held.drain(..entries).map(|entry| entry.permits).sum();
+        self.script.consumer.return_permits(ReturnedPermits { attach_number: self.attach_number, count });
     }
 
     fn step(&mut self) {
@@ -131,7 +141,7 @@ impl World {
                 self.permits = 0;
                 self.held.clear();
                 let taken = self.script.take().1;
-                (self.attempt, self.queue_epoch) = (taken.attempt, taken.queue_epoch);
+                (self.attach_number, self.queue_epoch) = (taken.attach_number, taken.queue_epoch);
             }
             _ => self.script.pass(MS(40)),
         }

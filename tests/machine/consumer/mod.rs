@@ -128,8 +128,8 @@ impl Script {
     /// Takes everything, and returns the permits of all of it.
     fn consume(&mut self) -> Vec<(u64, u64)> {
         let (entries, taken) = self.take();
-        let count = entries.iter().map(|entry| entry.members).sum();
-        self.consumer.return_permits(ReturnedPermits { attempt: taken.attempt, count });
+        let count = entries.iter().map(|entry| entry.permits).sum();
+        self.consumer.return_permits(ReturnedPermits { attach_number: taken.attach_number, count });
         entries.iter().map(|entry| (entry.ledger_id, entry.entry_id)).collect()
     }
 

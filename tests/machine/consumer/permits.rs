@@ -59,8 +59,8 @@ fn members_acknowledged_before_were_never_charged() {
     let part = ReceivedEntry::read(MessageHead { ack_set: vec![0b1_1000_0011], ..head(0) }, raw(Some(8)));
     script.deliver([part]);
     let (entries, taken) = script.take();
-    assert_eq!(entries[0].members, 3);
-    script.consumer.return_permits(ReturnedPermits { attempt: taken.attempt, count: 3 });
+    assert_eq!(entries[0].permits, 3);
+    script.consumer.return_permits(ReturnedPermits { attach_number: taken.attach_number, count: 3 });
     assert_eq!(script.sent(), NONE);
     script.deliver([batch(1, 2)]);
     script.consume();
@@ -81,9 +81,9 @@ fn a_batch_found_damaged_when_opened_goes_the_same_way() {
     script.deliver([batch(0, 6)]);
     let (_, taken) = script.take();
     let error = damaged(0, None).body.expect_err("damaged");
-    script.consumer.reject(1, 0, &error, ReturnedPermits { attempt: taken.attempt + 1, count: 6 });
+    script.consumer.reject(1, 0, &error, ReturnedPermits { attach_number: taken.attach_number + 1, count: 6 });
     assert_eq!(script.sent(), NONE, "an entry of another attach comes again, or came again already");
-    script.consumer.reject(1, 0, &error, ReturnedPermits { attempt: taken.attempt, count: 6 });
+    script.consumer.reject(1, 0, &error, ReturnedPermits { attach_number: taken.attach_number, count: 6 });
     assert_eq!(script.sent(), ["ACK !2 1:0", "FLOW 6"]);
 }
 
@@ -97,7 +97,7 @@ fn permits_of_an_earlier_attach_are_void() {
     assert_eq!(script.sent(), ["FLOW 10"]);
     script.deliver((0..10).map(single));
     script.take();
-    script.consumer.return_permits(ReturnedPermits { attempt: old.attempt, count: 10 });
+    script.consumer.return_permits(ReturnedPermits { attach_number: old.attach_number, count: 10 });
     assert_eq!(script.sent(), NONE);
 }
 

@@ -38,7 +38,7 @@ fn after_a_seek_members_acknowledged_before_it_come_again() {
     script.attach();
     assert_eq!(poll(&mut done), Some(Ok(())));
     script.deliver([batch(0, 3)]);
-    assert_eq!(script.take().0[0].members, 3);
+    assert_eq!(script.take().0[0].permits, 3);
 }
 
 #[test]
