@@ -1,4 +1,4 @@
-//! The client over tokio: the only room with sockets and clocks.
+//! The client over tokio: the only module with sockets and clocks.
 //!
 //! [`Client`] is the way in. Behind it run one task for the supervisor and one for each connection (`driver`), over the
 //! timers and tasks of tokio (`runtime`); both only carry out what the machines decide. A [`Producer`] or [`Consumer`] talks to its endpoint

@@ -73,7 +73,7 @@ pub enum CloseReason {
     /// The broker refused the handshake, or ended the connection with an error.
     Broker(ServerError),
     /// The peer's bytes are not the protocol.
-    PeerBroke(ProtocolViolation),
+    ProtocolViolation(ProtocolViolation),
     /// Nothing was heard for this long.
     Silent {
         /// How long.
@@ -91,7 +91,7 @@ impl CloseReason {
         let error = match self {
             Self::Local(why) => Error::local(ErrorKind::Closed, *why),
             Self::Broker(error) => Error::server(error.clone(), "the connection"),
-            Self::PeerBroke(violation) => {
+            Self::ProtocolViolation(violation) => {
                 let error = Error::protocol(violation.what.clone());
                 match &violation.source {
                     Some(source) => error.with_source(source.clone()),

@@ -194,13 +194,13 @@ impl Connection {
         self.heard = true;
         match self.state {
             ConnectionState::Up(_) => Ok(()),
-            ConnectionState::Handshake => Err(broke(format!("sent {name} before CONNECTED"))),
+            ConnectionState::Handshake => Err(violation(format!("sent {name} before CONNECTED"))),
         }
     }
 
     /// SEND has come, which no broker may send.
     pub fn handle_send(&self) -> CloseReason {
-        broke("sent SEND, which only clients send")
+        violation("sent SEND, which only clients send")
     }
 
     /// A command of a type that this library does not know has come. It is skipped.
@@ -230,14 +230,14 @@ impl Connection {
             Command::Connected(connected) => self.handle_connected(connected).map(Some),
             Command::AuthChallenge(challenge) => Ok(Some(challenged(challenge))),
             Command::Error(error) => Err(CloseReason::Broker(ServerError::new(error.error, error.message))),
-            other => Err(broke(format!("sent {} before CONNECTED", other.name()))),
+            other => Err(violation(format!("sent {} before CONNECTED", other.name()))),
         }
     }
 
     fn handle_connected(&mut self, connected: pb::CommandConnected) -> Result<ConnectionEvent, CloseReason> {
         let protocol_version = connected.protocol_version().min(PROTOCOL_VERSION);
         if protocol_version < PROTOCOL_VERSION_MIN {
-            return Err(broke(format!(
+            return Err(violation(format!(
                 "speaks protocol version {protocol_version}; this client needs {PROTOCOL_VERSION_MIN} or later \
                  (Apache Pulsar 2.1)"
             )));
@@ -246,7 +246,7 @@ impl Connection {
             Some(size) => u32::try_from(size)
                 .ok()
                 .filter(|&size| size > 0)
-                .ok_or_else(|| broke(format!("CONNECTED.max_message_size is {size}")))?,
+                .ok_or_else(|| violation(format!("CONNECTED.max_message_size is {size}")))?,
             None => crate::wire::MAX_MESSAGE_SIZE_DEFAULT,
         };
         self.limits = Limits::for_message_size(max_message_size);
@@ -281,9 +281,9 @@ impl Connection {
             Command::AuthChallenge(challenge) => Ok(Some(challenged(challenge))),
             // Comes before a CLOSE_*: the endpoint attaches again by lookup, which names the new cluster's broker.
             Command::TopicMigrated(_) => Ok(None),
-            Command::Connected(_) => Err(broke("sent CONNECTED twice")),
+            Command::Connected(_) => Err(violation("sent CONNECTED twice")),
             command if command.request_id().is_some() => self.handle_answer(command),
-            other => Err(broke(format!("sent {}, which only clients send", other.name()))),
+            other => Err(violation(format!("sent {}, which only clients send", other.name()))),
         }
     }
 
@@ -324,7 +324,7 @@ impl Connection {
             }
         }
         self.forget_answered();
-        let result = answer_of(command, pending.expected).map_err(CloseReason::PeerBroke)?;
+        let result = answer_of(command, pending.expected).map_err(CloseReason::ProtocolViolation)?;
         Ok(Some(ConnectionEvent::Response(pending.requester, result.map(Box::new).map_err(RequestError::Server))))
     }
 
@@ -413,8 +413,8 @@ fn challenged(challenge: pb::CommandAuthChallenge) -> ConnectionEvent {
     ConnectionEvent::Challenge(AuthData::from_wire(challenge.challenge.unwrap_or_default()))
 }
 
-fn broke(what: impl Into<String>) -> CloseReason {
-    CloseReason::PeerBroke(ProtocolViolation::new(format!("the broker {}", what.into())))
+fn violation(what: impl Into<String>) -> CloseReason {
+    CloseReason::ProtocolViolation(ProtocolViolation::new(format!("the broker {}", what.into())))
 }
 
 fn producer(id: u64) -> EndpointId {

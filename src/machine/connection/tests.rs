@@ -134,18 +134,18 @@ fn a_handshake_refused_is_the_brokers_reason_whatever_the_request_id() {
 #[test]
 fn brokers_too_old_or_senseless_are_refused() {
     for connected in [connected(11, None), connected(21, Some(0)), connected(21, Some(-5))] {
-        assert!(matches!(Script::new().broker(connected), Err(CloseReason::PeerBroke(_))));
+        assert!(matches!(Script::new().broker(connected), Err(CloseReason::ProtocolViolation(_))));
     }
 }
 
 #[test]
 fn what_has_no_place_ends_the_connection() {
     let early = Script::new().broker(pb::CommandSuccess::default());
-    assert!(matches!(early, Err(CloseReason::PeerBroke(_))));
+    assert!(matches!(early, Err(CloseReason::ProtocolViolation(_))));
     let twice = Script::up().broker(connected(21, None));
-    assert!(matches!(twice, Err(CloseReason::PeerBroke(_))));
+    assert!(matches!(twice, Err(CloseReason::ProtocolViolation(_))));
     let clients_own = Script::up().broker(pb::CommandConnect::default());
-    assert!(matches!(clients_own, Err(CloseReason::PeerBroke(_))));
+    assert!(matches!(clients_own, Err(CloseReason::ProtocolViolation(_))));
 }
 
 #[test]
@@ -187,13 +187,13 @@ fn any_other_command_proves_life() {
 }
 
 #[test]
-fn answers_find_their_asker_in_any_order() {
+fn answers_find_their_requester_in_any_order() {
     let mut script = Script::up();
     let (first, second) = (script.ask(1), script.ask(2));
     for (id, number) in [(second, 2), (first, 1)] {
         let event = script.broker(found(id)).unwrap();
-        let Some(ConnectionEvent::Response(asker, Ok(_))) = event else { panic!("{event:?}") };
-        assert_eq!(asker, Requester::Supervisor(RequestToken(number)));
+        let Some(ConnectionEvent::Response(requester, Ok(_))) = event else { panic!("{event:?}") };
+        assert_eq!(requester, Requester::Supervisor(RequestToken(number)));
     }
 }
 
@@ -222,7 +222,7 @@ fn an_answer_of_the_wrong_kind_ends_the_connection() {
     let mut script = Script::up();
     let request_id = script.ask(1);
     let wrong = script.broker(pb::CommandSuccess { request_id, schema: None });
-    assert!(matches!(wrong, Err(CloseReason::PeerBroke(_))));
+    assert!(matches!(wrong, Err(CloseReason::ProtocolViolation(_))));
 }
 
 #[test]
@@ -240,8 +240,8 @@ fn requests_expire_once_in_order_and_late_answers_change_nothing() {
 #[test]
 fn a_waiter_for_exclusive_access_has_no_deadline() {
     let mut script = Script::up();
-    let asker = Requester::Open(EndpointId::Producer(ProducerId(0)), Attempt(1));
-    script.connection.request(pb::CommandProducer::default().into(), asker, script.start);
+    let requester = Requester::Open(EndpointId::Producer(ProducerId(0)), Attempt(1));
+    script.connection.request(pb::CommandProducer::default().into(), requester, script.start);
     let request_id = script.sent()[0].request_id().expect("a request has an id");
     let success = |ready| pb::CommandProducerSuccess { request_id, producer_ready: Some(ready), ..Default::default() };
     assert!(matches!(

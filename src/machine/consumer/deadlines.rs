@@ -32,7 +32,7 @@ impl Consumer {
         }
         // Before the close, so that each caller gets the reason of its own operation.
         while let Some(operation) = self.operations.take_overdue(now) {
-            let error = RequestError::TimedOut.into_error(operation.name());
+            let error = RequestError::TimedOut.into_error(operation.description());
             self.fail_operation(operation, error, deferred);
             self.is_dirty = true;
         }

@@ -15,11 +15,11 @@ impl EndpointMachine for Consumer {
     type Job = Infallible;
     type Done = Infallible;
 
-    fn topic(&self) -> Arc<str> {
+    fn subject(&self) -> Arc<str> {
         self.topic().clone()
     }
 
-    fn opening(&self) -> &'static str {
+    fn open_description(&self) -> &'static str {
         "the subscription"
     }
 

@@ -9,7 +9,7 @@ use crate::machine::connection::peer::RequestError;
 use crate::machine::endpoint::outbox::Response;
 
 /// What a close is called in errors.
-const CLOSE: &str = "the close of the consumer";
+const CLOSE_DESCRIPTION: &str = "the close of the consumer";
 
 /// ```text
 ///               subscribe_request             on_attached
@@ -175,7 +175,7 @@ impl Consumer {
         let result = match response {
             // A connection that is gone has taken its consumers along.
             Ok(_) | Err(RequestError::Disconnected) => Ok(()),
-            Err(error) => Err(error.into_error(CLOSE).with_topic(&self.topic)),
+            Err(error) => Err(error.into_error(CLOSE_DESCRIPTION).with_topic(&self.topic)),
         };
         self.finish(result, deferred);
     }
@@ -197,7 +197,7 @@ impl Consumer {
 
     /// The close has taken too long.
     pub(super) fn on_close_timeout(&mut self, deferred: &mut Deferred) {
-        let late = RequestError::TimedOut.into_error(CLOSE).with_topic(&self.topic);
+        let late = RequestError::TimedOut.into_error(CLOSE_DESCRIPTION).with_topic(&self.topic);
         self.finish(Err(late), deferred);
     }
 

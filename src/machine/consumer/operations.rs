@@ -92,7 +92,7 @@ impl Operation {
     }
 
     /// What it is called in errors: "no answer to {} within the operation timeout".
-    pub(super) fn name(&self) -> &'static str {
+    pub(super) fn description(&self) -> &'static str {
         match self {
             Self::Ack { .. } => "the acknowledgement",
             Self::Unsubscribe { .. } => "the unsubscribe request",

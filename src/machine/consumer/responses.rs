@@ -42,7 +42,7 @@ impl Consumer {
             Err(RequestError::Disconnected) => self.operations.retry(op.number),
             Err(error) => {
                 let Some(operation) = self.operations.take(op.number) else { return };
-                let error = error.into_error(operation.name());
+                let error = error.into_error(operation.description());
                 self.fail_operation(operation, error, deferred);
             }
         }
@@ -69,7 +69,7 @@ impl Consumer {
                 reply.answer(Ok(response.clone()), deferred);
             }
             (operation, answer) => {
-                let what = format!("the broker answered {} with {}", operation.name(), answer.name());
+                let what = format!("the broker answered {} with {}", operation.description(), answer.name());
                 operation.fail(Error::protocol(what).with_topic(&self.topic), deferred);
             }
         }

@@ -64,11 +64,11 @@ pub trait EndpointMachine: Send + Sized + 'static {
     /// What comes of a job.
     type Done;
 
-    /// The full name of its topic, or of what it is about, for errors.
-    fn topic(&self) -> Arc<str>;
+    /// The full name of its topic; of a watcher, its namespace and pattern. For errors.
+    fn subject(&self) -> Arc<str>;
 
     /// What its open request asks for, for errors: "the creation of the producer".
-    fn opening(&self) -> &'static str;
+    fn open_description(&self) -> &'static str;
 
     /// Which broker it attaches to.
     fn route(&self) -> AttachRoute {
@@ -172,10 +172,10 @@ pub struct Expired {
 pub trait AnyEndpoint: Send + Sync + fmt::Debug {
     /// Names the endpoint.
     fn id(&self) -> EndpointId;
-    /// See [`EndpointMachine::topic`].
-    fn topic(&self) -> Arc<str>;
-    /// See [`EndpointMachine::opening`].
-    fn opening(&self) -> &'static str;
+    /// See [`EndpointMachine::subject`].
+    fn subject(&self) -> Arc<str>;
+    /// See [`EndpointMachine::open_description`].
+    fn open_description(&self) -> &'static str;
     /// See [`EndpointMachine::route`].
     fn route(&self) -> AttachRoute;
     /// See [`EndpointMachine::send_timeout`].
@@ -220,12 +220,12 @@ impl<M: EndpointMachine> AnyEndpoint for Endpoint<M> {
         Endpoint::id(self)
     }
 
-    fn topic(&self) -> Arc<str> {
-        self.with_only(|machine| machine.topic())
+    fn subject(&self) -> Arc<str> {
+        self.with_only(|machine| machine.subject())
     }
 
-    fn opening(&self) -> &'static str {
-        self.with_only(|machine| machine.opening())
+    fn open_description(&self) -> &'static str {
+        self.with_only(|machine| machine.open_description())
     }
 
     fn route(&self) -> AttachRoute {

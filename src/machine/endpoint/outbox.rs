@@ -59,7 +59,8 @@ impl<'a> Outbox<'a> {
         Self { tx, quantum_bytes, requests }
     }
 
-    /// Sends a request; the connection chooses the request id, and the answer comes back through `on_answer`.
+    /// Sends a request; the connection chooses the request id, and the response arrives at
+    /// [`EndpointMachine::on_response`](super::machine::EndpointMachine::on_response).
     pub fn request(&mut self, op: Op, command: Command) {
         self.requests.push((op, command));
     }

@@ -50,7 +50,7 @@ impl<T> Reply<T> {
 }
 
 impl<T> ReplyTo<T> {
-    /// Answers; whoever waits is woken by `wakes`.
+    /// Gives the result; the waiting task is woken by `deferred`.
     pub fn answer(mut self, answer: Result<T>, deferred: &mut Deferred) {
         if let Some(slot) = self.slot.take() {
             if let Some(waker) = set(&slot, answer) {

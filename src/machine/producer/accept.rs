@@ -3,7 +3,7 @@
 //! # Fast and slow paths of a send
 //!
 //! Each step of a send that happens once a message has a fast path and a slow one, with the same result. The name of
-//! the function says which one it is where there is a choice between two of this room.
+//! the function says which one it is where this module has both.
 //!
 //! | step | fast | condition | slow |
 //! | --- | --- | --- | --- |

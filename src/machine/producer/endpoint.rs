@@ -15,11 +15,11 @@ impl EndpointMachine for Producer {
     type Job = SealJob;
     type Done = Sealed;
 
-    fn topic(&self) -> Arc<str> {
+    fn subject(&self) -> Arc<str> {
         self.topic().clone()
     }
 
-    fn opening(&self) -> &'static str {
+    fn open_description(&self) -> &'static str {
         "the creation of the producer"
     }
 

@@ -38,7 +38,7 @@ impl Session {
             let mut frames = frames(run);
             while let Some(frame) = frames.next_fast() {
                 let unreadable =
-                    |error| CloseReason::PeerBroke(ProtocolViolation::unreadable("unreadable frame", error));
+                    |error| CloseReason::ProtocolViolation(ProtocolViolation::unreadable("unreadable frame", error));
                 let handled = frame.map_err(unreadable).and_then(|frame| self.handle_frame(frame, now, deferred));
                 if let Err(reason) = handled {
                     // What came before the bad frame was good.
@@ -159,13 +159,13 @@ impl Session {
             Ok(())
         };
         self.inbound.receipts.clear();
-        result.map_err(CloseReason::PeerBroke)
+        result.map_err(CloseReason::ProtocolViolation)
     }
 }
 
 /// Names the protocol of a peer that does not speak Pulsar, where its first bytes tell.
 fn not_the_protocol(rx: &[u8], error: crate::wire::error::DecodeError) -> CloseReason {
-    CloseReason::PeerBroke(match rx {
+    CloseReason::ProtocolViolation(match rx {
         [b'H', b'T', b'T', b'P', ..] => ProtocolViolation::new(
             "the peer speaks HTTP: this is the broker's web port; use its binary port, by default pulsar://host:6650",
         ),

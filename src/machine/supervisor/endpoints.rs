@@ -27,7 +27,7 @@ impl Supervisor {
         let mut managed = ManagedEndpoint::new(endpoint, self.backoff());
         // The only deadline of a machine that was never attached is the end of its creation.
         let first = managed.endpoint.expire(&self.ready, now, deferred).and_then(|expired| expired.next);
-        managed.creation_ends = first.map(|deadline| deadline.at);
+        managed.creation_deadline = first.map(|deadline| deadline.at);
         self.endpoints.insert(id, managed);
         self.attach(id, now);
         self.poll_endpoint(id, now, deferred);
@@ -43,8 +43,8 @@ impl Supervisor {
             }
             AttachRoute::TopicOwner => {
                 let key = self.hosts.key();
-                let until = now.at.checked_add(self.config.operation_timeout);
-                managed.state = AttachState::LookingUp { lookup: Lookup::new(key.clone(), until), request: None };
+                let deadline = now.at.checked_add(self.config.operation_timeout);
+                managed.state = AttachState::LookingUp { lookup: Lookup::new(key.clone(), deadline), request: None };
                 key
             }
         };
@@ -61,7 +61,7 @@ impl Supervisor {
         };
         match &mut managed.state {
             AttachState::LookingUp { lookup, request } => {
-                let command = lookup.command(&managed.topic, self.config.listener_name.as_deref());
+                let command = lookup.command(&managed.subject, self.config.listener_name.as_deref());
                 *request = Some(self.requests.send(connection, holder, command, &mut self.pool));
             }
             AttachState::Connecting => {
@@ -126,7 +126,7 @@ impl Supervisor {
         deferred: &mut Deferred,
     ) {
         let Some(managed) = self.current(connection, id, attempt) else { return };
-        let failure = Failure::of_request(error, managed.endpoint.opening());
+        let failure = Failure::of_request(error, managed.endpoint.open_description());
         let failure = self.at_connection(connection, failure);
         self.endpoint_failed(id, failure, now, deferred);
         self.poll_endpoint(id, now, deferred);
@@ -187,7 +187,7 @@ impl Supervisor {
     /// Serves an endpoint that no session has: its deadlines, its close, its end.
     pub(super) fn poll_endpoint(&mut self, id: EndpointId, now: Now, deferred: &mut Deferred) {
         let Some(managed) = self.endpoints.get(&id) else { return };
-        let is_late = managed.creation_ends.is_some_and(|ends| ends <= now.at);
+        let is_late = managed.creation_deadline.is_some_and(|at| at <= now.at);
         if is_late && !managed.is_with_session() && !managed.endpoint.is_finished() {
             // The machine would time out by itself, without the cause.
             let connection = self.pool.connection_of(Holder::Endpoint(id));

@@ -16,23 +16,23 @@ pub(crate) struct Failure {
     pub(crate) retry_policy: RetryPolicy,
     /// Whether it counts against its connection: no answer, or a broker that cannot answer. After enough of these in a
     /// row the connection is replaced.
-    pub(crate) blames_connection: bool,
+    pub(crate) counts_against_connection: bool,
 }
 
 impl Failure {
     /// Trying again can help.
     pub(crate) fn retriable(error: Error) -> Self {
-        Self { error, retry_policy: RetryPolicy::Retry, blames_connection: false }
+        Self { error, retry_policy: RetryPolicy::Retry, counts_against_connection: false }
     }
 
     /// Only a change of the configuration, here or at the broker, can help. An endpoint that has been attached waits for it.
     pub(crate) fn until_configured(error: Error) -> Self {
-        Self { error, retry_policy: RetryPolicy::RetryIfEstablished, blames_connection: false }
+        Self { error, retry_policy: RetryPolicy::RetryIfEstablished, counts_against_connection: false }
     }
 
     /// A request was refused or not answered; `request` names what was asked for.
     pub(crate) fn of_request(error: RequestError, request: &str) -> Self {
-        let (retry_policy, blames_connection) = match &error {
+        let (retry_policy, counts_against_connection) = match &error {
             RequestError::Server(error) => (
                 error.code.retry_policy(),
                 matches!(error.code, ServerCode::SERVICE_NOT_READY | ServerCode::TOO_MANY_REQUESTS),
@@ -41,13 +41,13 @@ impl Failure {
             RequestError::Disconnected => (RetryPolicy::Retry, false),
             RequestError::Unsupported(_) => (RetryPolicy::RetryIfEstablished, false),
         };
-        Self { error: error.into_error(request), retry_policy, blames_connection }
+        Self { error: error.into_error(request), retry_policy, counts_against_connection }
     }
 
     /// An answer of the wrong kind; `request` names what was asked for.
     pub(crate) fn of_wrong_answer(answer: &Command, request: &str) -> Self {
         let text = format!("the broker answered {} to {request}", answer.name());
-        Self { error: Error::protocol(text), retry_policy: RetryPolicy::Retry, blames_connection: true }
+        Self { error: Error::protocol(text), retry_policy: RetryPolicy::Retry, counts_against_connection: true }
     }
 
     /// A connection ended. One that had been up was simply lost, whatever the reason given: the next handshake shows
@@ -57,18 +57,19 @@ impl Failure {
             _ if was_up => RetryPolicy::Retry,
             CloseReason::Broker(error) => error.code.retry_policy(),
             CloseReason::Dial(error) => of_local(error),
-            CloseReason::Local(_) | CloseReason::PeerBroke(_) | CloseReason::Silent { .. } | CloseReason::Io(_) => {
-                RetryPolicy::Retry
-            }
+            CloseReason::Local(_)
+            | CloseReason::ProtocolViolation(_)
+            | CloseReason::Silent { .. }
+            | CloseReason::Io(_) => RetryPolicy::Retry,
         };
-        Self { error: reason.to_error(address), retry_policy, blames_connection: false }
+        Self { error: reason.to_error(address), retry_policy, counts_against_connection: false }
     }
 
     /// The credentials could not be fetched. A source can fail for a moment, as a file does that is being replaced:
     /// endpoints that have been attached try again.
     pub(crate) fn of_credentials(error: Error) -> Self {
         let retry_policy = of_local(&error);
-        Self { error, retry_policy, blames_connection: false }
+        Self { error, retry_policy, counts_against_connection: false }
     }
 
     /// Whether it ends an endpoint that has (`established`) or has not been attached before.

@@ -15,7 +15,7 @@ use crate::machine::supervisor::service_url::broker_host;
 use crate::pb;
 use crate::wire::command::Command;
 
-const LOOKUP: &str = "the lookup of the topic";
+const LOOKUP_DESCRIPTION: &str = "the lookup of the topic";
 
 /// One lookup on its way from broker to broker.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ pub(crate) struct Lookup {
     authoritative: bool,
     hops: u32,
     /// After this the lookup starts afresh, however few the redirects were.
-    until: Option<Instant>,
+    deadline: Option<Instant>,
 }
 
 /// The step that follows an answer.
@@ -50,8 +50,8 @@ impl LookupStep {
 
 impl Lookup {
     /// A lookup that starts at `at`.
-    pub(crate) fn new(at: BrokerKey, until: Option<Instant>) -> Self {
-        Self { at, authoritative: false, hops: 0, until }
+    pub(crate) fn new(at: BrokerKey, deadline: Option<Instant>) -> Self {
+        Self { at, authoritative: false, hops: 0, deadline }
     }
 
     /// LOOKUP (`CommandLookupTopic`); the session sets the request id, a fresh one for every hop.
@@ -76,9 +76,9 @@ impl Lookup {
     fn read(&mut self, response: Response, redirects_max: u32, now: Now) -> Result<LookupStep, Failure> {
         use pb::command_lookup_topic_response::LookupType;
 
-        let answer = match *response.map_err(|error| Failure::of_request(error, LOOKUP))? {
+        let answer = match *response.map_err(|error| Failure::of_request(error, LOOKUP_DESCRIPTION))? {
             Command::LookupResponse(answer) => answer,
-            other => return Err(Failure::of_wrong_answer(&other, LOOKUP)),
+            other => return Err(Failure::of_wrong_answer(&other, LOOKUP_DESCRIPTION)),
         };
         match answer.response.and_then(|kind| LookupType::try_from(kind).ok()) {
             Some(LookupType::Connect) => Ok(LookupStep::Found(self.broker(&answer)?)),
@@ -88,7 +88,7 @@ impl Lookup {
                     let text = format!("the lookup of the topic was redirected more than {redirects_max} times");
                     return Err(Failure::retriable(Error::local(ErrorKind::NotReady, text)));
                 }
-                if self.until.is_some_and(|until| until <= now.at) {
+                if self.deadline.is_some_and(|deadline| deadline <= now.at) {
                     let text = format!("the lookup of the topic took too long ({} redirects)", self.hops);
                     return Err(Failure::retriable(Error::local(ErrorKind::TimedOut, text)));
                 }
@@ -282,9 +282,9 @@ mod tests {
             }
         };
         let not_ready = refused(6);
-        assert!(not_ready.blames_connection && !not_ready.is_final(false));
+        assert!(not_ready.counts_against_connection && !not_ready.is_final(false));
         let missing = refused(11);
-        assert!(!missing.blames_connection && missing.is_final(true));
+        assert!(!missing.counts_against_connection && missing.is_final(true));
         assert_eq!(missing.error.kind(), ErrorKind::TopicNotFound);
         assert_eq!(refused(0).retry_policy, RetryPolicy::Retry);
     }
@@ -295,7 +295,7 @@ mod tests {
         let empty = failure(ask(&mut lookup, Default::default()));
         assert_eq!(empty.retry_policy, RetryPolicy::Retry);
         let silent = failure(lookup.on_response(Err(RequestError::TimedOut), 20, now()));
-        assert!(silent.blames_connection);
+        assert!(silent.counts_against_connection);
     }
 
     #[test]

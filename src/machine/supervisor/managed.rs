@@ -26,7 +26,8 @@ use crate::splitmix::SplitMix64;
 ///  | time         |  |  v                                     |
 ///  | is over      |  | Opening --------- opened ---------> Attached
 ///  |              |  |  |                                     |
-///  |              v  v  v refused, no answer, link lost       | CLOSE_* or link lost
+///  |              |  |  | refused, no response,               | CLOSE_* or
+///  |              v  v  v connection lost                     | connection lost
 ///  +----------- BackingOff <----------------------------------+
 ///
 ///  any state ---- final error, closed by the application, its own deadline ----> Finished
@@ -67,49 +68,70 @@ pub(crate) enum AfterFailure {
 #[derive(Debug)]
 pub(crate) struct ManagedEndpoint {
     pub(crate) endpoint: EndpointRef,
-    pub(crate) topic: Arc<str>,
+    /// [`AnyEndpoint::subject`](crate::machine::endpoint::machine::AnyEndpoint::subject), asked for once.
+    pub(crate) subject: Arc<str>,
     pub(crate) route: AttachRoute,
     pub(crate) state: AttachState,
     /// The last attempt given to a session.
     pub(crate) attempt: Attempt,
     /// When the endpoint itself gives its creation up; `None` once it has been attached.
-    pub(crate) creation_ends: Option<Instant>,
+    pub(crate) creation_deadline: Option<Instant>,
     is_established: bool,
     backoff: Backoff,
-    /// Messages fail at their send timeout: one attempt is made just before that, however long the back-off has grown.
-    last_chance: LastChance,
+    final_attempt: FinalAttempt,
     last_error: Option<Error>,
 }
 
+/// Messages fail at their send timeout: one attempt is made just before that, however long the back-off has grown.
+///
 /// ```text
-///  Idle --- first failure ---> At(then) --- its time has come ---> Taken
-///    ^                            |                                  |
-///    +---------------------- attached -------------------------------+
+///  Unplanned --- first failure ---> At(time) --- made, or its time has passed ---> Spent
+///    ^                                 |                                             |
+///    +--------------------------- attached ------------------------------------------+
 /// ```
-#[derive(Debug, Clone, Copy)]
-enum LastChance {
-    Idle,
+/// Without a send timeout the first failure leads to `Spent`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum FinalAttempt {
+    Unplanned,
     At(Instant),
-    Taken,
+    Spent,
 }
 
-/// How long before the send timeout of the first pending message the last attempt is made: the Java client's margin.
-const LAST_CHANCE_MARGIN: Duration = Duration::from_millis(100);
+impl FinalAttempt {
+    /// When the next attempt is made if the back-off ends at `retry_at`, and the state after that:
+    ///
+    /// | final attempt | next attempt | then |
+    /// | --- | --- | --- |
+    /// | its time has passed | `retry_at` | `Spent` |
+    /// | between now and `retry_at` | the final attempt | `Spent` |
+    /// | at `retry_at` or later | `retry_at` | unchanged |
+    /// | `Unplanned` or `Spent` | `retry_at` | unchanged |
+    fn cap(self, retry_at: Instant, now: Instant) -> (Instant, Self) {
+        match self {
+            Self::At(time) if time <= now => (retry_at, Self::Spent),
+            Self::At(time) if time < retry_at => (time, Self::Spent),
+            unchanged => (retry_at, unchanged),
+        }
+    }
+}
+
+/// How long before the send timeout of the first pending message the final attempt is made: the Java client's margin.
+const FINAL_ATTEMPT_MARGIN: Duration = Duration::from_millis(100);
 
 impl ManagedEndpoint {
     /// An endpoint that has never been attached. Its state is set by the lookup that follows.
     pub(crate) fn new(endpoint: EndpointRef, backoff: Backoff) -> Self {
-        let (topic, route) = (endpoint.topic(), endpoint.route());
+        let (subject, route) = (endpoint.subject(), endpoint.route());
         Self {
             endpoint,
-            topic,
+            subject,
             route,
             state: AttachState::BackingOff,
             attempt: Attempt(0),
-            creation_ends: None,
+            creation_deadline: None,
             is_established: false,
             backoff,
-            last_chance: LastChance::Idle,
+            final_attempt: FinalAttempt::Unplanned,
             last_error: None,
         }
     }
@@ -130,16 +152,16 @@ impl ManagedEndpoint {
     pub(crate) fn on_opened(&mut self) {
         self.state = AttachState::Attached;
         self.is_established = true;
-        self.creation_ends = None;
+        self.creation_deadline = None;
         self.last_error = None;
-        self.last_chance = LastChance::Idle;
+        self.final_attempt = FinalAttempt::Unplanned;
         self.backoff.reset();
     }
 
     /// A step failed, or the connection was lost.
     pub(crate) fn on_failure(&mut self, failure: Failure, random: &mut SplitMix64, now: Now) -> AfterFailure {
         if failure.is_final(self.is_established) {
-            return AfterFailure::Fail(failure.error.with_topic(&self.topic));
+            return AfterFailure::Fail(failure.error.with_topic(&self.subject));
         }
         self.last_error = Some(failure.error);
         self.back_off(random, now)
@@ -149,30 +171,24 @@ impl ManagedEndpoint {
     pub(crate) fn back_off(&mut self, random: &mut SplitMix64, now: Now) -> AfterFailure {
         self.state = AttachState::BackingOff;
         let wait = self.backoff.next(random);
-        AfterFailure::RetryAt(now.at.checked_add(wait).map(|at| self.before_last_chance(at, now)))
+        AfterFailure::RetryAt(now.at.checked_add(wait).map(|at| self.schedule_attempt(at, now)))
     }
 
-    /// `at`, or the last chance of the pending messages, if that comes first.
-    fn before_last_chance(&mut self, at: Instant, now: Now) -> Instant {
-        if let LastChance::Idle = self.last_chance {
-            let margin = |timeout: Duration| timeout.checked_sub(LAST_CHANCE_MARGIN);
-            let chance = self.endpoint.send_timeout().and_then(margin).and_then(|after| now.at.checked_add(after));
-            self.last_chance = chance.map_or(LastChance::Taken, LastChance::At);
+    /// The next attempt: at `retry_at`, or earlier if it is the final one before the pending messages time out.
+    fn schedule_attempt(&mut self, retry_at: Instant, now: Now) -> Instant {
+        if self.final_attempt == FinalAttempt::Unplanned {
+            let margin = |timeout: Duration| timeout.checked_sub(FINAL_ATTEMPT_MARGIN);
+            let time = self.endpoint.send_timeout().and_then(margin).and_then(|after| now.at.checked_add(after));
+            self.final_attempt = time.map_or(FinalAttempt::Spent, FinalAttempt::At);
         }
-        match self.last_chance {
-            LastChance::At(chance) if chance <= now.at => self.last_chance = LastChance::Taken,
-            LastChance::At(chance) if chance < at => {
-                self.last_chance = LastChance::Taken;
-                return chance;
-            }
-            _ => {}
-        }
+        let (at, final_attempt) = self.final_attempt.cap(retry_at, now.at);
+        self.final_attempt = final_attempt;
         at
     }
 
     /// Why it was not created in time: the last failure, else the broker that has not answered.
     pub(crate) fn creation_timed_out(&self, after: Duration, address: Option<&Arc<str>>) -> Error {
-        timed_out(self.endpoint.opening(), after, self.last_error.as_ref(), address).with_topic(&self.topic)
+        timed_out(self.endpoint.open_description(), after, self.last_error.as_ref(), address).with_topic(&self.subject)
     }
 }
 
@@ -187,5 +203,30 @@ pub(crate) fn timed_out(what: &str, after: Duration, last: Option<&Error>, addre
     match address.cloned().or_else(|| last.and_then(Error::address).map(Into::into)) {
         Some(address) => error.with_address(&address),
         None => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_final_attempt_comes_before_the_retry_and_once() {
+        use FinalAttempt::{At, Spent, Unplanned};
+
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let (now, retry_at) = (at(10), at(20));
+        for (state, next, then) in [
+            (At(at(9)), retry_at, Spent),
+            (At(now), retry_at, Spent),
+            (At(at(15)), at(15), Spent),
+            (At(retry_at), retry_at, At(retry_at)),
+            (At(at(25)), retry_at, At(at(25))),
+            (Unplanned, retry_at, Unplanned),
+            (Spent, retry_at, Spent),
+        ] {
+            assert_eq!(state.cap(retry_at, now), (next, then), "{state:?}");
+        }
     }
 }

@@ -95,9 +95,9 @@ enum Timer {
     /// The end of a back-off.
     Retry(Holder),
     /// The time limit of a query.
-    QueryEnd(u64),
+    QueryTimeout(u64),
     /// The time limit of the close of the client.
-    CloseEnd,
+    CloseTimeout,
 }
 
 /// A close of the client that was asked for.
@@ -221,8 +221,8 @@ impl Supervisor {
                 Timer::Endpoint(id) => self.poll_endpoint(id, now, deferred),
                 Timer::Retry(Holder::Endpoint(id)) => self.attach(id, now),
                 Timer::Retry(Holder::Query(number)) => self.start_query(number, now),
-                Timer::QueryEnd(number) => self.query_timed_out(number, now, deferred),
-                Timer::CloseEnd => self.close_timed_out(now, deferred),
+                Timer::QueryTimeout(number) => self.query_timed_out(number, now, deferred),
+                Timer::CloseTimeout => self.close_timed_out(now, deferred),
             }
         }
         self.advance(now, deferred);
@@ -251,7 +251,7 @@ impl Supervisor {
         if self.endpoints.is_empty() {
             if let Some(closing) = &mut self.closing {
                 self.pool.disconnect_all();
-                self.timers.set(Timer::CloseEnd, None);
+                self.timers.set(Timer::CloseTimeout, None);
                 for reply in closing.replies.drain(..) {
                     reply.answer(closing.error.clone().map_or(Ok(()), Err), deferred);
                 }
@@ -314,7 +314,7 @@ impl Supervisor {
     /// Notes whether a lookup or query over this connection got an answer. A connection, and a service host, that fail
     /// too often are replaced.
     fn record_lookup(&mut self, connection: ConnectionId, failure: Option<&Failure>, now: Now) {
-        let failed = failure.is_some_and(|failure| failure.blames_connection);
+        let failed = failure.is_some_and(|failure| failure.counts_against_connection);
         if self.pool.on_lookup(connection, failed, &mut self.random, now) {
             if let Some(key) = self.pool.key(connection) {
                 self.hosts.failed(key);
@@ -362,14 +362,14 @@ impl Supervisor {
             self.poll_endpoint(id, now, deferred);
         }
         let end = Deadline::after(now, self.config.operation_timeout, "close of the client");
-        self.timers.set(Timer::CloseEnd, end);
+        self.timers.set(Timer::CloseTimeout, end);
     }
 
     fn close_timed_out(&mut self, now: Now, deferred: &mut Deferred) {
         let Some(closing) = &mut self.closing else { return };
         let late = self.endpoints.len();
         let first = self.endpoints.first_key_value();
-        let first = first.map(|(id, managed)| format!(", the first of them {id} on {}", managed.topic));
+        let first = first.map(|(id, managed)| format!(", the first of them {id} on {}", managed.subject));
         let after = self.config.operation_timeout;
         let text = format!(
             "timed out after {after:?} waiting for {late} producers and consumers to close{}",

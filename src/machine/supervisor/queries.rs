@@ -1,9 +1,9 @@
 //! Carries queries out: over a connection to the service URL, or to the broker that owns a topic, until there is an
 //! answer or no time is left.
 //!
-//! [`Supervisor::start_query`] is where a query gets its carrier. All carriers end in [`Supervisor::on_query_response`]
-//! with the answering command, so a resolver that speaks another protocol than the binary one (the brokers' HTTP lookup)
-//! joins here: it takes the query's command and gives back the command that answers it.
+//! A query starts in [`Supervisor::start_query`] and gets the answering command in [`Supervisor::on_query_response`].
+//! Another transport than the binary protocol (the brokers' HTTP lookup) joins at these two: it takes the query's
+//! command and gives back the command that answers it.
 
 use super::backoff::Backoff;
 use super::failure::Failure;
@@ -84,18 +84,18 @@ impl Supervisor {
         };
         self.queries.insert(number, managed);
         let end = Deadline::after(now, self.config.operation_timeout, "query");
-        self.timers.set(Timer::QueryEnd(number), end);
+        self.timers.set(Timer::QueryTimeout(number), end);
         self.start_query(number, now);
     }
 
-    /// Gives the query a carrier: a turn on a connection to the service URL.
+    /// Starts the query over a connection to the service URL.
     pub(super) fn start_query(&mut self, number: u64, now: Now) {
         let Some(managed) = self.queries.get_mut(&number) else { return };
         let key = self.hosts.key();
         managed.state = match managed.query.owner_of() {
             Some(_) => {
-                let until = now.at.checked_add(self.config.operation_timeout);
-                QueryState::LookingUp { lookup: Lookup::new(key.clone(), until), request: None }
+                let deadline = now.at.checked_add(self.config.operation_timeout);
+                QueryState::LookingUp { lookup: Lookup::new(key.clone(), deadline), request: None }
             }
             None => QueryState::Asking { request: None },
         };
@@ -157,7 +157,7 @@ impl Supervisor {
                         self.record_lookup(connection, None, now);
                         return self.answer_query(connection, number, Some(*answer), now, deferred);
                     }
-                    Err(error) => Failure::of_request(error, managed.query.name()),
+                    Err(error) => Failure::of_request(error, managed.query.description()),
                 };
                 self.record_lookup(connection, Some(&failure), now);
                 failure
@@ -216,7 +216,7 @@ impl Supervisor {
         let address = connection.and_then(|connection| self.pool.address(connection)).cloned();
         let Some(managed) = self.forget_query(number, now) else { return };
         let after = self.config.operation_timeout;
-        let error = timed_out(managed.query.name(), after, managed.last_error.as_ref(), address.as_ref());
+        let error = timed_out(managed.query.description(), after, managed.last_error.as_ref(), address.as_ref());
         managed.query.fail(error, deferred);
     }
 
@@ -235,7 +235,7 @@ impl Supervisor {
         if let Some(request) = managed.request() {
             self.requests.forget(request);
         }
-        self.timers.set(Timer::QueryEnd(number), None);
+        self.timers.set(Timer::QueryTimeout(number), None);
         self.timers.set(Timer::Retry(Holder::Query(number)), None);
         self.pool.leave(Holder::Query(number), now);
         Some(managed)

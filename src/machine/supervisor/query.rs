@@ -17,7 +17,7 @@ use crate::wire::command::Command;
 /// A question to the cluster with an answer of type `T`.
 #[derive(Clone)]
 pub struct Query<T> {
-    name: &'static str,
+    description: &'static str,
     topic: Option<Arc<str>>,
     route: AttachRoute,
     command: Option<Command>,
@@ -25,10 +25,10 @@ pub struct Query<T> {
 }
 
 impl<T: Send + 'static> Query<T> {
-    /// A query that any broker can answer. `name` is a noun for errors; `read` gives `None` where the answer is not of
+    /// A query that any broker can answer. `description` is a noun for errors; `read` gives `None` where the answer is not of
     /// the kind that it expects.
-    fn new(name: &'static str, command: Command, read: fn(&PeerInfo, Option<Command>) -> Option<T>) -> Self {
-        Self { name, topic: None, route: AttachRoute::AnyBroker, command: Some(command), read }
+    fn new(description: &'static str, command: Command, read: fn(&PeerInfo, Option<Command>) -> Option<T>) -> Self {
+        Self { description, topic: None, route: AttachRoute::AnyBroker, command: Some(command), read }
     }
 
     /// Names the topic in errors.
@@ -52,7 +52,7 @@ impl<T: Send + 'static> Query<T> {
 /// CONNECT: is there a broker that takes the credentials? Answered by its CONNECTED.
 pub fn connect() -> Query<PeerInfo> {
     Query {
-        name: "the connection to the service URL",
+        description: "the connection to the service URL",
         topic: None,
         route: AttachRoute::AnyBroker,
         command: None,
@@ -114,7 +114,7 @@ pub fn coordinator(tc_id: u64) -> Query<()> {
 pub struct PendingQuery(Box<dyn AnyQuery>);
 
 trait AnyQuery: Send {
-    fn name(&self) -> &'static str;
+    fn description(&self) -> &'static str;
     fn topic(&self) -> Option<&Arc<str>>;
     fn route(&self) -> &AttachRoute;
     fn command(&self) -> Option<Command>;
@@ -129,8 +129,8 @@ struct Replying<T> {
 }
 
 impl<T: Send + 'static> AnyQuery for Replying<T> {
-    fn name(&self) -> &'static str {
-        self.query.name
+    fn description(&self) -> &'static str {
+        self.query.description
     }
 
     fn topic(&self) -> Option<&Arc<str>> {
@@ -146,7 +146,7 @@ impl<T: Send + 'static> AnyQuery for Replying<T> {
     }
 
     fn answer(self: Box<Self>, peer: &PeerInfo, answer: Option<Command>, deferred: &mut Deferred) {
-        let name = self.query.name;
+        let name = self.query.description;
         let read = (self.query.read)(peer, answer);
         // The connection lets only an answer of the right type through, so this is a query that names the wrong one.
         let answer = read.ok_or_else(|| Error::protocol(format!("the broker's answer to {name} is of another kind")));
@@ -164,8 +164,8 @@ impl<T: Send + 'static> AnyQuery for Replying<T> {
 
 impl PendingQuery {
     /// What is asked for, as a noun for errors.
-    pub(super) fn name(&self) -> &'static str {
-        self.0.name()
+    pub(super) fn description(&self) -> &'static str {
+        self.0.description()
     }
 
     /// The topic whose owner has to answer; `None` if any broker can.
@@ -203,12 +203,12 @@ impl PendingQuery {
 
 impl fmt::Debug for PendingQuery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "PendingQuery({})", self.name())
+        write!(f, "PendingQuery({})", self.description())
     }
 }
 
 impl<T> fmt::Debug for Query<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Query({})", self.name)
+        write!(f, "Query({})", self.description)
     }
 }

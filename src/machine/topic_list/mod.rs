@@ -72,7 +72,7 @@ struct WatcherClose {
     /// Bounded by the callers that wait.
     replies: Vec<ReplyTo<()>>,
     /// When it is over without an answer.
-    by: Option<Instant>,
+    deadline: Option<Instant>,
     /// WATCH_TOPIC_LIST_CLOSE is on its way.
     is_requested: bool,
 }
@@ -88,7 +88,7 @@ pub struct TopicListWatcher {
     /// Answered by the first attach.
     created: Option<ReplyTo<()>>,
     /// When the creation is given up.
-    created_by: Option<Instant>,
+    creation_deadline: Option<Instant>,
     closing: Option<WatcherClose>,
     /// Whether the broker has confirmed the close, or was never asked to open.
     is_closed_at_broker: bool,
@@ -108,7 +108,7 @@ impl TopicListWatcher {
         Self {
             id,
             scope: format!("{}/{}", config.namespace, config.pattern).into(),
-            created_by: now.at.checked_add(config.operation_timeout),
+            creation_deadline: now.at.checked_add(config.operation_timeout),
             config,
             state: WatcherState::Detached,
             is_dirty: true,
@@ -164,7 +164,7 @@ impl TopicListWatcher {
             return;
         }
         let closing = self.closing.get_or_insert_with(|| WatcherClose {
-            by: now.at.checked_add(self.config.operation_timeout),
+            deadline: now.at.checked_add(self.config.operation_timeout),
             ..WatcherClose::default()
         });
         closing.replies.extend(reply);
@@ -182,7 +182,7 @@ impl TopicListWatcher {
     fn finish(&mut self, later: Error, closed: Result<()>, deferred: &mut Deferred) {
         self.state = WatcherState::Finished(later.clone());
         self.is_dirty = true;
-        self.created_by = None;
+        self.creation_deadline = None;
         if let Some(created) = self.created.take() {
             created.answer(Err(later), deferred);
         }
@@ -238,11 +238,11 @@ impl EndpointMachine for TopicListWatcher {
     type Job = Infallible;
     type Done = Infallible;
 
-    fn topic(&self) -> Arc<str> {
+    fn subject(&self) -> Arc<str> {
         self.scope.clone()
     }
 
-    fn opening(&self) -> &'static str {
+    fn open_description(&self) -> &'static str {
         "the watch of the topic list"
     }
 
@@ -280,7 +280,7 @@ impl EndpointMachine for TopicListWatcher {
         }
         self.state = WatcherState::Attached;
         self.is_dirty = true;
-        self.created_by = None;
+        self.creation_deadline = None;
         if self.hash.as_deref() != Some(&*success.topics_hash) {
             self.replace(success.topic.clone());
             self.hash = Some(success.topics_hash.clone());
@@ -365,18 +365,19 @@ impl EndpointMachine for TopicListWatcher {
     }
 
     fn poll_deadline(&self) -> Option<Deadline> {
-        let creation = self.created_by.map(|at| Deadline::new(at, "creating the topic list watcher takes too long"));
-        let close = self.closing.as_ref().and_then(|closing| closing.by);
+        let creation =
+            self.creation_deadline.map(|at| Deadline::new(at, "creating the topic list watcher takes too long"));
+        let close = self.closing.as_ref().and_then(|closing| closing.deadline);
         let close = close.map(|at| Deadline::new(at, "closing the topic list watcher takes too long"));
         Deadline::earlier(creation, close)
     }
 
     fn handle_deadline(&mut self, now: Now, deferred: &mut Deferred) {
         let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now.at);
-        if is_due(self.created_by) {
+        if is_due(self.creation_deadline) {
             let error = Error::local(ErrorKind::TimedOut, "timed out creating the topic list watcher");
             self.fail(error, deferred);
-        } else if is_due(self.closing.as_ref().and_then(|closing| closing.by)) {
+        } else if is_due(self.closing.as_ref().and_then(|closing| closing.deadline)) {
             let error = Error::local(ErrorKind::TimedOut, "timed out closing the topic list watcher");
             self.finish(self.closed_error(), Err(error.with_topic(&self.scope)), deferred);
         }

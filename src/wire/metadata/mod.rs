@@ -81,7 +81,7 @@ impl EntrySummary {
     /// Reads a serialized MessageMetadata, and refuses what [`Metadata::parse`] refuses.
     pub(crate) fn read(bytes: &[u8]) -> Result<Self, DecodeError> {
         match Self::read_fast(bytes) {
-            Some(essence) => Ok(essence),
+            Some(summary) => Ok(summary),
             None => Metadata::parse(bytes).map(|metadata| Self::of(&metadata)),
         }
     }

@@ -131,8 +131,8 @@ pub(crate) struct ConnectionPool {
     pooled: HashMap<BrokerKey, ConnectionId>,
     /// Which connection each holder has.
     held: BTreeMap<Holder, ConnectionId>,
-    /// ConnectionPool that could not be reached lately; older entries go when one is added. Bounded by the dials that failed
-    /// within twice [`COOLDOWN_MAX`].
+    /// Brokers that could not be reached. An entry is removed, when another is added, once its cooldown ended
+    /// [`COOLDOWN_MAX`] ago: bounded by the dials that failed within twice that time.
     cooldowns: HashMap<BrokerKey, Cooldown>,
     /// Connections that may have a turn to give.
     dispatchable: BTreeSet<ConnectionId>,

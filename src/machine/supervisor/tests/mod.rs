@@ -1,4 +1,4 @@
-//! Real producers, the real supervisor, and in place of the sessions a few lines that answer actions with notices, in
+//! Real producers, the real supervisor, and in place of the sessions a few lines that answer actions with events, in
 //! virtual time. There is a test for each edge of the diagram of [`AttachState`], and for the rules that span several.
 
 use std::collections::{BTreeSet, VecDeque};
