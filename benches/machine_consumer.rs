@@ -33,7 +33,7 @@ fn main() {
 
 struct Bench {
     endpoint: Arc<Endpoint<Consumer>>,
-    server: Arc<ReadyList>,
+    owner: Arc<ReadyList>,
     now: Now,
     tx: TxBuf,
     next_entry: u64,
@@ -49,17 +49,17 @@ impl Bench {
         config.subscription_type = SubscriptionType::Shared;
         config.batch_index_acknowledgment = index_acks;
         let (to, _reply) = Reply::pair();
-        let (inbox, server) = (ReadyList::new(), ReadyList::new());
+        let (inbox, owner) = (ReadyList::new(), ReadyList::new());
         let id = ConsumerId(1);
         let topic = "persistent://public/default/bench".into();
         let signals = QueueSignals { inbox, epoch: Arc::new(AtomicU64::new(0)) };
         let mut consumer = Consumer::new(id, topic, -1, Arc::new(config), signals, to, now);
         consumer.subscribe_request();
         consumer.on_attached(&mut Deferred::new());
-        let endpoint = Endpoint::new(EndpointId::Consumer(id), consumer, server.clone());
+        let endpoint = Endpoint::new(EndpointId::Consumer(id), consumer, owner.clone());
         Self {
             endpoint,
-            server,
+            owner,
             now,
             tx: TxBuf::new(),
             next_entry: 0,
@@ -96,7 +96,7 @@ impl Bench {
         }
         let mut requests = Vec::new();
         let tx = &mut self.tx;
-        self.endpoint.serve(&self.server, |consumer| {
+        self.endpoint.serve(&self.owner, |consumer| {
             consumer.handle_deadline(now, &mut Deferred::new());
             consumer.poll_transmit(&mut Outbox::new(tx, 64 * 1024, &mut requests), now)
         });

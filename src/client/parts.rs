@@ -23,7 +23,7 @@ use super::clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::machine::{Deferred, Endpoint, EndpointId, EndpointMachine, Now, Reply, ReplyTo, consumer, producer};
 
-/// What a handle asks of the machines of its parts, besides what their servers do.
+/// What a handle asks of the machines of its parts, besides what their owners do.
 pub(super) trait PartMachine: EndpointMachine {
     /// Whether it is attached to a broker at the moment.
     fn is_attached(&self) -> bool;

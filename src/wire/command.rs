@@ -131,17 +131,17 @@ macro_rules! set_request_id {
     }};
 }
 
-/// The type that answers a request; `_` where nothing does.
-macro_rules! answer_type {
+/// The type of the response to a request; `_` where there is none.
+macro_rules! response_type {
     (_) => {
         None
     };
-    ($answer:ident) => {
-        Some(Type::$answer)
+    ($response:ident) => {
+        Some(Type::$response)
     };
 }
 
-/// Reads the refusal out of an answer, by the kind of fields that carry it.
+/// Reads the refusal out of a response, by the kind of fields that carry it.
 macro_rules! refusal {
     (none $body:ident) => {{
         let _ = $body;
@@ -159,8 +159,8 @@ macro_rules! refusal {
     // These two say in a field of their own whether they refuse. One without it, or with a number that has no name,
     // names no broker and no count: it is a refusal too, with UnknownError where there is no code.
     (lookup $body:ident) => {{
-        let answers = [Some(LookupType::Connect as i32), Some(LookupType::Redirect as i32)];
-        let refused = !answers.contains(&$body.response);
+        let found = [Some(LookupType::Connect as i32), Some(LookupType::Redirect as i32)];
+        let refused = !found.contains(&$body.response);
         refused.then(|| Refusal::new($body.error.unwrap_or(0), $body.message.as_deref()))
     }};
     (partitions $body:ident) => {{
@@ -169,7 +169,7 @@ macro_rules! refusal {
     }};
 }
 
-/// The reverse of [`refusal`]: an answer that refuses, or `None` where ERROR has to.
+/// The reverse of [`refusal`]: a response that refuses, or `None` where ERROR has to.
 macro_rules! refusing {
     (none $variant:ident $body:ident $refusal:ident) => {
         None
@@ -212,7 +212,7 @@ macro_rules! refusing {
 /// Why the other side refused a request: a `ServerError` code and its text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
-    /// The number in `ServerError`; 0, UnknownError, where the answer has none.
+    /// The number in `ServerError`; 0, UnknownError, where the response has none.
     pub code: i32,
     /// The broker's text.
     pub message: String,
@@ -227,7 +227,7 @@ impl Refusal {
 macro_rules! commands {
     ($(
         $number:literal $variant:ident($body:ident) $shape:ident $name:literal $field:literal
-        $sender:ident $id:ident $answer:tt $refusal:ident,
+        $sender:ident $id:ident $response:tt $refusal:ident,
     )*) => {
         /// A command with its body; the variants are named as `BaseCommand.Type` names them.
         ///
@@ -280,23 +280,23 @@ macro_rules! commands {
                 match self { $( Self::$variant(body) => set_request_id!($id body request_id), )* }
             }
 
-            /// The type of the command that answers this one; `None` if nothing does. An ACK is answered only when it
-            /// carries a `request_id`.
+            /// The type of the response to this command; `None` if there is none. An ACK has one only when it carries a
+            /// `request_id`.
             #[must_use]
-            pub fn answer_type(&self) -> Option<Type> {
-                let answer = match self { $( Self::$variant(_) => answer_type!($answer), )* };
-                answer.filter(|_| self.request_id().is_some() || !matches!(self, Self::Ack(_)))
+            pub fn response_type(&self) -> Option<Type> {
+                let response = match self { $( Self::$variant(_) => response_type!($response), )* };
+                response.filter(|_| self.request_id().is_some() || !matches!(self, Self::Ack(_)))
             }
 
-            /// The refusal that an answer carries, if it is one.
+            /// The refusal that a response carries, if it is one.
             #[must_use]
             pub fn refusal(&self) -> Option<Refusal> {
                 match self { $( Self::$variant(body) => refusal!($refusal body), )* }
             }
 
-            /// An answer of type `answer` that refuses; `None` where the protocol has ERROR for that.
-            fn refusing(answer: Type, refusal: &Refusal) -> Option<Self> {
-                match answer {
+            /// A response of type `response_type` that refuses; `None` where the protocol has ERROR for that.
+            fn refusing(response_type: Type, refusal: &Refusal) -> Option<Self> {
+                match response_type {
                     $( Type::$variant => refusing!($refusal $variant $body refusal), )*
                 }
             }
@@ -344,12 +344,12 @@ macro_rules! commands {
 }
 
 impl Command {
-    /// The answer that refuses this request, as a broker gives it: in the fields that the answering command has for
-    /// that, else as ERROR. `None` for a command that nothing answers.
+    /// The response that refuses this request, as a broker gives it: in the fields that the responding command has for
+    /// that, else as ERROR. `None` for a command without a response.
     #[must_use]
     pub fn refused(&self, refusal: &Refusal) -> Option<Self> {
-        let (answer, request_id) = (self.answer_type()?, self.request_id()?);
-        let Some(mut refusing) = Self::refusing(answer, refusal) else {
+        let (response_type, request_id) = (self.response_type()?, self.request_id()?);
+        let Some(mut refusing) = Self::refusing(response_type, refusal) else {
             return Some(pb::CommandError { request_id, error: refusal.code, message: refusal.message.clone() }.into());
         };
         refusing.set_request_id(request_id);
@@ -408,7 +408,7 @@ pub(crate) fn missing_body(command_type: i32, base: usize) -> DecodeError {
 }
 
 // The columns: type and field number; variant and body; shape of required fields; name of the type; field of
-// `BaseCommand`; who may send it; its `request_id` field; for a request, the command that answers it; for an answer,
+// `BaseCommand`; who may send it; its `request_id` field; for a request, its response; for a response,
 // the fields that carry a refusal.
 commands! {
     2 Connect(CommandConnect) CONNECT "CONNECT" "BaseCommand.connect" Client none _ none,

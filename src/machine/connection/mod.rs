@@ -1,4 +1,4 @@
-//! One connection's protocol: handshake, credentials, keep-alive, requests and their answers.
+//! One connection's protocol: handshake, credentials, keep-alive, requests and their responses.
 //!
 //! It owns no producer and no consumer. One frame goes in, at most one [`ConnectionEvent`] comes out, and nothing is queued in
 //! between except requests that wait to be written.
@@ -14,7 +14,7 @@ use super::{Deadline, EndpointId, Now};
 use crate::error::ServerError;
 use crate::id::{ConsumerId, ProducerId, WatcherId};
 use crate::machine::connection::peer::{PeerInfo, ProtocolViolation, RequestError};
-use crate::machine::connection::requests::answer_of;
+use crate::machine::connection::requests::check_response;
 use crate::machine::control::{Attempt, AuthData, CloseReason, RequestToken};
 use crate::machine::endpoint::outbox::{Op, Response};
 use crate::pb;
@@ -49,7 +49,7 @@ pub struct ConnectionConfig {
     pub client_version: String,
     /// Idle time after which the peer is pinged, and silence after a ping that ends the connection.
     pub keep_alive_interval: Duration,
-    /// How long a request may wait for its answer.
+    /// How long a request may wait for its response.
     pub operation_timeout: Duration,
 }
 
@@ -62,7 +62,7 @@ pub enum Requester {
     Open(EndpointId, Attempt),
     /// An endpoint, for one of its operations.
     Endpoint(EndpointId, Op),
-    /// None: the broker is told, and its answer changes nothing.
+    /// None: the broker is told, and its response changes nothing.
     Unattended,
 }
 
@@ -159,9 +159,9 @@ impl Connection {
         &self.config
     }
 
-    /// Asks the broker. The answer, a refusal or a time-out comes as [`ConnectionEvent::Response`].
+    /// Asks the broker. The response, a refusal or a time-out comes as [`ConnectionEvent::Response`].
     pub fn request(&mut self, mut command: Command, requester: Requester, now: Now) {
-        let Some(expected) = command.answer_type() else {
+        let Some(expected) = command.response_type() else {
             // Not a request: nothing will answer it.
             self.out.push_back(command);
             return;
@@ -177,7 +177,7 @@ impl Connection {
     }
 
     /// Answers AUTH_CHALLENGE.
-    pub fn answer_challenge(&mut self, credentials: AuthData) {
+    pub fn respond_to_challenge(&mut self, credentials: AuthData) {
         self.out.push_back(Command::AuthResponse(pb::CommandAuthResponse {
             client_version: Some(self.config.client_version.clone()),
             response: Some(pb::AuthData {
@@ -282,7 +282,7 @@ impl Connection {
             // Comes before a CLOSE_*: the endpoint attaches again by lookup, which names the new cluster's broker.
             Command::TopicMigrated(_) => Ok(None),
             Command::Connected(_) => Err(violation("sent CONNECTED twice")),
-            command if command.request_id().is_some() => self.handle_answer(command),
+            command if command.request_id().is_some() => self.handle_response(command),
             other => Err(violation(format!("sent {}, which only clients send", other.name()))),
         }
     }
@@ -299,7 +299,7 @@ impl Connection {
         if self.config.tls { tls } else { plain }.filter(|url| !url.is_empty())
     }
 
-    fn handle_answer(&mut self, command: Command) -> Result<Option<ConnectionEvent>, CloseReason> {
+    fn handle_response(&mut self, command: Command) -> Result<Option<ConnectionEvent>, CloseReason> {
         let id = command.request_id().unwrap_or(u64::MAX);
         let Some(pending) = self.pending.remove(&id) else {
             return match command {
@@ -324,7 +324,7 @@ impl Connection {
             }
         }
         self.forget_answered();
-        let result = answer_of(command, pending.expected).map_err(CloseReason::ProtocolViolation)?;
+        let result = check_response(command, pending.expected).map_err(CloseReason::ProtocolViolation)?;
         Ok(Some(ConnectionEvent::Response(pending.requester, result.map(Box::new).map_err(RequestError::Server))))
     }
 
@@ -367,7 +367,7 @@ impl Connection {
         Ok(())
     }
 
-    /// A request whose answer did not come in time.
+    /// A request whose response did not come in time.
     pub fn poll_expired(&mut self, now: Now) -> Option<Requester> {
         while let Some(&(deadline, id)) = self.request_deadlines.front() {
             let pending = self.pending.contains_key(&id);
@@ -382,7 +382,7 @@ impl Connection {
         None
     }
 
-    /// The connection has ended: the requesters whose answers will not come.
+    /// The connection has ended: the requesters whose responses will not come.
     pub fn take_pending(&mut self) -> Vec<Requester> {
         self.request_deadlines.clear();
         let mut pending: Vec<_> = self.pending.drain().collect();

@@ -271,7 +271,7 @@ fn a_challenge_is_answered_with_method_and_data() {
         Ok(Some(ConnectionEvent::Challenge(challenge))) => assert_eq!(challenge, AuthData::new("token", "why?")),
         other => panic!("{other:?}"),
     }
-    script.connection.answer_challenge(AuthData { method: "token".to_owned(), data: Bytes::from_static(b"fresh") });
+    script.connection.respond_to_challenge(AuthData { method: "token".to_owned(), data: Bytes::from_static(b"fresh") });
     let sent = script.sent();
     let [Command::AuthResponse(response)] = &sent[..] else { panic!("{sent:?}") };
     let response = response.response.as_ref().expect("a response has credentials");

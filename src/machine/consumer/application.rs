@@ -121,8 +121,8 @@ impl Consumer {
         deferred: &mut Deferred,
     ) {
         match self.prepare_confirmed(ids, cumulative) {
-            Err(error) => reply.answer(Err(error.with_topic(&self.topic)), deferred),
-            Ok(ids) if ids.is_empty() => reply.answer(Ok(()), deferred),
+            Err(error) => reply.send(Err(error.with_topic(&self.topic)), deferred),
+            Ok(ids) if ids.is_empty() => reply.send(Ok(()), deferred),
             Ok(entries) => {
                 let members = if cumulative { Vec::new() } else { ids.to_vec() };
                 self.begin_operation(Operation::Ack { ids: entries, members, cumulative, reply }, now, deferred);
@@ -208,7 +208,7 @@ impl Consumer {
     pub fn seek(&mut self, to: SeekTo, reply: ReplyTo<()>, now: Now, deferred: &mut Deferred) {
         if self.seek.is_running() {
             let busy = Error::local(ErrorKind::Busy, "another seek of this consumer is under way");
-            return reply.answer(Err(busy.with_topic(&self.topic)), deferred);
+            return reply.send(Err(busy.with_topic(&self.topic)), deferred);
         }
         if self.lifecycle.ended().is_none() {
             self.seek.begin();

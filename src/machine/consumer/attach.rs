@@ -47,7 +47,7 @@ impl Consumer {
         self.lifecycle.set_attached(deferred);
         if let Some(Operation::Seek { reply, .. }) = self.operations.on_attached() {
             self.seek.end();
-            reply.answer(Ok(()), deferred);
+            reply.send(Ok(()), deferred);
         }
     }
 

@@ -31,7 +31,7 @@ impl EndpointMachine for Consumer {
         Ok(self.subscribe_request().into())
     }
 
-    fn on_attached(&mut self, _answer: &Command, _peer: &PeerInfo, _now: Now, deferred: &mut Deferred) {
+    fn on_attached(&mut self, _response: &Command, _peer: &PeerInfo, _now: Now, deferred: &mut Deferred) {
         self.on_attached(deferred);
     }
 

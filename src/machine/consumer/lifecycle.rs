@@ -1,7 +1,7 @@
 //! From the first SUBSCRIBE to the end: the state of the attachment, close, failure.
 //!
 //! A consumer ends in two steps. Once it has *ended*, nothing is received any more and every call gets the reason, but
-//! acknowledgements and operations may still be on their way. Once it is *finished*, its server can forget it.
+//! acknowledgements and operations may still be on their way. Once it is *finished*, its owner can forget it.
 
 use super::{Consumer, Deadline, Deferred, EndpointId, Now, ReplyTo};
 use crate::error::{Error, ErrorKind, Result};
@@ -119,7 +119,7 @@ impl ConsumerLifecycle {
 
     pub(super) fn set_attached(&mut self, deferred: &mut Deferred) {
         self.state = ConsumerState::Attached;
-        self.answer_subscribed(Ok(()), deferred);
+        self.reply_subscribed(Ok(()), deferred);
     }
 
     pub(super) fn set_detached(&mut self) {
@@ -137,9 +137,9 @@ impl ConsumerLifecycle {
     }
 
     /// Ends the wait for the first attach.
-    fn answer_subscribed(&mut self, result: Result<()>, deferred: &mut Deferred) {
+    fn reply_subscribed(&mut self, result: Result<()>, deferred: &mut Deferred) {
         if let Some(subscribing) = self.subscribing.take() {
-            subscribing.reply.answer(result, deferred);
+            subscribing.reply.send(result, deferred);
         }
     }
 }
@@ -151,7 +151,7 @@ impl Consumer {
     pub fn close(&mut self, reply: Option<ReplyTo<()>>, now: Now, deferred: &mut Deferred) {
         if self.lifecycle.is_finished() {
             if let Some(reply) = reply {
-                reply.answer(Ok(()), deferred);
+                reply.send(Ok(()), deferred);
             }
             return;
         }
@@ -163,7 +163,7 @@ impl Consumer {
         let deadline = Deadline::after(now, self.config.operation_timeout, "close of a consumer");
         self.lifecycle.close = Some(ConsumerClose { replies: reply.into_iter().collect(), deadline, request: None });
         let closed = self.closed_error();
-        self.lifecycle.answer_subscribed(Err(closed.clone()), deferred);
+        self.lifecycle.reply_subscribed(Err(closed.clone()), deferred);
         self.end(closed, deferred);
         self.finish_if_closed_while_detached(deferred);
     }
@@ -237,10 +237,10 @@ impl Consumer {
             (Err(error), _) | (Ok(()), Some(error)) => error.clone(),
             (Ok(()), None) => self.closed_error(),
         };
-        self.lifecycle.answer_subscribed(Err(gone.clone()), deferred);
+        self.lifecycle.reply_subscribed(Err(gone.clone()), deferred);
         self.operations.fail_all(&gone, deferred);
         for reply in self.lifecycle.close.take().into_iter().flat_map(|close| close.replies) {
-            reply.answer(closed.clone(), deferred);
+            reply.send(closed.clone(), deferred);
         }
         if self.lifecycle.ended.is_none() {
             self.end(gone, deferred);

@@ -79,7 +79,7 @@ pub struct Consumer {
     operations: Operations,
     seek: Seek,
     topic_status: TopicStatus,
-    /// Whether an input gave the server something to do since it was last asked.
+    /// Whether an input gave the owner something to do since it was last asked.
     is_dirty: bool,
 }
 
@@ -146,7 +146,7 @@ impl Consumer {
         self.lifecycle.is_attached()
     }
 
-    /// Whether it is closed or failed, so that its server can forget it.
+    /// Whether it is closed or failed, so that its owner can forget it.
     pub fn is_finished(&self) -> bool {
         self.lifecycle.is_finished()
     }

@@ -123,10 +123,10 @@ impl Operation {
     pub(super) fn fail(self, error: Error, deferred: &mut Deferred) {
         match self {
             Self::Ack { reply, .. } | Self::Unsubscribe { reply, .. } | Self::Seek { reply, .. } => {
-                reply.answer(Err(error), deferred);
+                reply.send(Err(error), deferred);
             }
-            Self::LastMessageId { reply } => reply.answer(Err(error), deferred),
-            Self::Stats { reply } => reply.answer(Err(error), deferred),
+            Self::LastMessageId { reply } => reply.send(Err(error), deferred),
+            Self::Stats { reply } => reply.send(Err(error), deferred),
         }
     }
 }

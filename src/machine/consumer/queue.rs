@@ -216,7 +216,7 @@ impl Consumer {
         self.notify_flow();
     }
 
-    /// Has the server write a FLOW if one is due.
+    /// Has the owner write a FLOW if one is due.
     #[inline]
     pub(super) fn notify_flow(&mut self) {
         self.is_dirty |= self.lifecycle.is_attached() && self.queue.is_flow_due();

@@ -38,7 +38,7 @@ impl Consumer {
             return self.on_close_response(op.number, response, deferred);
         }
         match response {
-            Ok(answer) => self.on_success(op, &answer, deferred),
+            Ok(response) => self.on_success(op, &response, deferred),
             Err(RequestError::Disconnected) => self.operations.retry(op.number),
             Err(error) => {
                 let Some(operation) = self.operations.take(op.number) else { return };
@@ -48,28 +48,28 @@ impl Consumer {
         }
     }
 
-    fn on_success(&mut self, op: Op, answer: &Command, deferred: &mut Deferred) {
+    fn on_success(&mut self, op: Op, response: &Command, deferred: &mut Deferred) {
         if op.kind == OpKind::Seek {
             return self.on_seek_success(op.number, deferred);
         }
         let Some(operation) = self.operations.take(op.number) else { return };
-        match (operation, answer) {
+        match (operation, response) {
             (Operation::Ack { ids, cumulative, reply, .. }, _) => {
                 self.on_acks_confirmed(&ids, cumulative);
-                reply.answer(Ok(()), deferred);
+                reply.send(Ok(()), deferred);
             }
             (Operation::Unsubscribe { reply, .. }, _) => {
-                reply.answer(Ok(()), deferred);
+                reply.send(Ok(()), deferred);
                 self.on_unsubscribed(deferred);
             }
             (Operation::LastMessageId { reply }, Command::GetLastMessageIdResponse(response)) => {
-                reply.answer(Ok(LastMessageId::read(response, self.partition)), deferred);
+                reply.send(Ok(LastMessageId::read(response, self.partition)), deferred);
             }
             (Operation::Stats { reply }, Command::ConsumerStatsResponse(response)) => {
-                reply.answer(Ok(response.clone()), deferred);
+                reply.send(Ok(response.clone()), deferred);
             }
-            (operation, answer) => {
-                let what = format!("the broker answered {} with {}", operation.description(), answer.name());
+            (operation, response) => {
+                let what = format!("the broker answered {} with {}", operation.description(), response.name());
                 operation.fail(Error::protocol(what).with_topic(&self.topic), deferred);
             }
         }
@@ -101,7 +101,7 @@ impl Consumer {
         }
         let Some(Operation::Seek { reply, .. }) = self.operations.take(number) else { return };
         self.seek.end();
-        reply.answer(Ok(()), deferred);
+        reply.send(Ok(()), deferred);
     }
 
     /// Ends an operation with an error, and undoes what was done in advance for its success.

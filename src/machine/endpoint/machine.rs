@@ -56,7 +56,7 @@ pub enum DataRoute {
 /// ```
 /// `handle_deadline`, `close` and `fail` may come at any time, attached or not. Once [`is_finished`](Self::is_finished)
 /// nothing changes any more. After every call the caller asks [`take_dirty`](Self::take_dirty), or, if it is the
-/// endpoint's server, serves it.
+/// endpoint's owner, serves it.
 pub trait EndpointMachine: Send + Sized + 'static {
     /// Work between two locks: sealing a producer's batch. [`Infallible`](std::convert::Infallible) for a machine that
     /// has none.
@@ -81,7 +81,7 @@ pub trait EndpointMachine: Send + Sized + 'static {
         None
     }
 
-    /// Whether an input since the last call gave the server something to do: bytes to write, a frame to seal, an
+    /// Whether an input since the last call gave the owner something to do: bytes to write, a frame to seal, an
     /// earlier deadline, an end to notice.
     fn take_dirty(&mut self) -> bool;
 
@@ -91,13 +91,13 @@ pub trait EndpointMachine: Send + Sized + 'static {
     /// [`RequestError::Unsupported`] where the broker lacks what it needs.
     fn open_request(&mut self, peer: &PeerInfo, now: Now) -> Result<Command, RequestError>;
 
-    /// The broker has opened it. `answer` is of the type that answers its open request.
-    fn on_attached(&mut self, answer: &Command, peer: &PeerInfo, now: Now, deferred: &mut Deferred);
+    /// The broker has opened it. `response` is of the type that its open request names.
+    fn on_attached(&mut self, response: &Command, peer: &PeerInfo, now: Now, deferred: &mut Deferred);
 
     /// No broker has it any more, or none took it. Does nothing if that is known.
     fn on_detached(&mut self, now: Now, deferred: &mut Deferred);
 
-    /// The answer to an operation that it asked for through its [`Outbox`].
+    /// The response to an operation that it asked for through its [`Outbox`].
     fn on_response(&mut self, op: Op, response: Response, now: Now, deferred: &mut Deferred);
 
     /// A command of the broker about this endpoint that answers no request.
@@ -134,7 +134,7 @@ pub trait EndpointMachine: Send + Sized + 'static {
     /// Closes it as if its last handle were dropped.
     fn close(&mut self, now: Now, deferred: &mut Deferred);
 
-    /// Whether it is closed or failed, so that its server can forget it.
+    /// Whether it is closed or failed, so that its owner can forget it.
     fn is_finished(&self) -> bool;
 
     /// Whether nothing is left to close at the broker: it has confirmed the close, or never heard of the endpoint.
@@ -153,7 +153,7 @@ pub struct Served {
     pub more: More,
     /// Its next deadline.
     pub deadline: Option<Deadline>,
-    /// Whether its server can forget it.
+    /// Whether its owner can forget it.
     pub is_finished: bool,
     /// Whether the connection cannot be trusted any more.
     pub wants_reconnect: bool,
@@ -181,14 +181,14 @@ pub trait AnyEndpoint: Send + Sync + fmt::Debug {
     /// See [`EndpointMachine::send_timeout`].
     fn send_timeout(&self) -> Option<Duration>;
     /// See [`Endpoint::move_to`].
-    fn move_to(&self, server: &Arc<ReadyList>, deferred: &mut Deferred);
+    fn move_to(&self, owner: &Arc<ReadyList>, deferred: &mut Deferred);
     /// See [`EndpointMachine::open_request`].
     ///
     /// # Errors
     /// As there.
     fn open_request(&self, peer: &PeerInfo, now: Now) -> Result<Command, RequestError>;
     /// See [`EndpointMachine::on_attached`].
-    fn on_attached(&self, answer: &Command, peer: &PeerInfo, now: Now, deferred: &mut Deferred);
+    fn on_attached(&self, response: &Command, peer: &PeerInfo, now: Now, deferred: &mut Deferred);
     /// See [`EndpointMachine::on_detached`].
     fn on_detached(&self, now: Now, deferred: &mut Deferred);
     /// See [`EndpointMachine::on_response`].
@@ -203,11 +203,10 @@ pub trait AnyEndpoint: Send + Sync + fmt::Debug {
     fn is_finished(&self) -> bool;
     /// See [`EndpointMachine::is_closed_at_broker`].
     fn is_closed_at_broker(&self) -> bool;
-    /// Does what is due and writes up to a quantum; `None` if `server` does not serve it any more.
-    fn serve(&self, server: &Arc<ReadyList>, out: &mut Outbox<'_>, now: Now, deferred: &mut Deferred)
-    -> Option<Served>;
-    /// Does what is due without writing; `None` if `server` does not serve it any more.
-    fn expire(&self, server: &Arc<ReadyList>, now: Now, deferred: &mut Deferred) -> Option<Expired>;
+    /// Does what is due and writes up to a quantum; `None` if `owner` does not serve it any more.
+    fn serve(&self, owner: &Arc<ReadyList>, out: &mut Outbox<'_>, now: Now, deferred: &mut Deferred) -> Option<Served>;
+    /// Does what is due without writing; `None` if `owner` does not serve it any more.
+    fn expire(&self, owner: &Arc<ReadyList>, now: Now, deferred: &mut Deferred) -> Option<Expired>;
     /// See [`EndpointMachine::data_route`].
     fn data_route(self: Arc<Self>) -> DataRoute;
 }
@@ -236,16 +235,16 @@ impl<M: EndpointMachine> AnyEndpoint for Endpoint<M> {
         self.with_only(|machine| machine.send_timeout())
     }
 
-    fn move_to(&self, server: &Arc<ReadyList>, deferred: &mut Deferred) {
-        Endpoint::move_to(self, server, deferred);
+    fn move_to(&self, owner: &Arc<ReadyList>, deferred: &mut Deferred) {
+        Endpoint::move_to(self, owner, deferred);
     }
 
     fn open_request(&self, peer: &PeerInfo, now: Now) -> Result<Command, RequestError> {
         self.with_only(|machine| machine.open_request(peer, now))
     }
 
-    fn on_attached(&self, answer: &Command, peer: &PeerInfo, now: Now, deferred: &mut Deferred) {
-        self.with(deferred, |machine, deferred| machine.on_attached(answer, peer, now, deferred));
+    fn on_attached(&self, response: &Command, peer: &PeerInfo, now: Now, deferred: &mut Deferred) {
+        self.with(deferred, |machine, deferred| machine.on_attached(response, peer, now, deferred));
     }
 
     fn on_detached(&self, now: Now, deferred: &mut Deferred) {
@@ -276,16 +275,10 @@ impl<M: EndpointMachine> AnyEndpoint for Endpoint<M> {
         self.with_only(|machine| machine.is_closed_at_broker())
     }
 
-    fn serve(
-        &self,
-        server: &Arc<ReadyList>,
-        out: &mut Outbox<'_>,
-        now: Now,
-        deferred: &mut Deferred,
-    ) -> Option<Served> {
+    fn serve(&self, owner: &Arc<ReadyList>, out: &mut Outbox<'_>, now: Now, deferred: &mut Deferred) -> Option<Served> {
         let mut done = None;
         loop {
-            let step = Endpoint::serve(self, server, |machine| {
+            let step = Endpoint::serve(self, owner, |machine| {
                 if let Some(done) = done.take() {
                     machine.put_job(done, now, deferred);
                 }
@@ -309,8 +302,8 @@ impl<M: EndpointMachine> AnyEndpoint for Endpoint<M> {
         }
     }
 
-    fn expire(&self, server: &Arc<ReadyList>, now: Now, deferred: &mut Deferred) -> Option<Expired> {
-        Endpoint::serve(self, server, |machine| {
+    fn expire(&self, owner: &Arc<ReadyList>, now: Now, deferred: &mut Deferred) -> Option<Expired> {
+        Endpoint::serve(self, owner, |machine| {
             let was_due = machine.poll_deadline().is_some_and(|deadline| deadline.is_due(now));
             machine.handle_deadline(now, deferred);
             Expired { was_due, next: machine.poll_deadline() }

@@ -1,17 +1,17 @@
-//! What all endpoints share: the lock around a machine, the list of its server, replies, deferred work.
+//! What all endpoints share: the lock around a machine, the list of its owner, replies, deferred work.
 //!
-//! An endpoint is a producer, consumer or topic list watcher. Its machine lies behind its own small lock; its server is
+//! An endpoint is a producer, consumer or topic list watcher. Its machine lies behind its own small lock; its owner is
 //! whoever drives it: the session it is attached to, else the supervisor.
 //!
 //! Five rules make sure that an endpoint with something to do is served:
-//! 1. The pointer to an endpoint's server lies under the endpoint's lock and is never empty.
-//! 2. Notify: under that lock, if the endpoint is not `queued`, set it and push the id on the server's [`ReadyList`]. The
+//! 1. The pointer to an endpoint's owner lies under the endpoint's lock and is never empty.
+//! 2. Notify: under that lock, if the endpoint is not `queued`, set it and push the id on the owner's [`ReadyList`]. The
 //!    waker that this returns is woken after the unlock.
-//! 3. Serve: the server takes all ids, or, if there are none, leaves its waker. Per id: lock; if it has another server by
+//! 3. Serve: the owner takes all ids, or, if there are none, leaves its waker. Per id: lock; if it has another owner by
 //!    now, skip it; else clear `queued` and poll it.
-//! 4. Change of server: set the pointer, set `queued`, push the id on the new list, always. A stale id in an old list is
+//! 4. Change of owner: set the pointer, set `queued`, push the id on the new list, always. A stale id in an old list is
 //!    harmless.
-//! 5. An endpoint that has more to write goes to the tail of its server's run queue.
+//! 5. An endpoint that has more to write goes to the tail of its owner's run queue.
 
 pub mod deferred;
 pub mod machine;
@@ -61,7 +61,7 @@ impl fmt::Display for EndpointId {
     }
 }
 
-/// A machine, its lock and its server.
+/// A machine, its lock and its owner.
 pub struct Endpoint<M> {
     id: EndpointId,
     slot: Mutex<Slot<M>>,
@@ -69,14 +69,14 @@ pub struct Endpoint<M> {
 
 struct Slot<M> {
     machine: M,
-    server: Arc<ReadyList>,
+    owner: Arc<ReadyList>,
     queued: bool,
 }
 
 impl<M: EndpointMachine> Endpoint<M> {
-    /// A new endpoint, served by `server` from the start.
-    pub fn new(id: EndpointId, machine: M, server: Arc<ReadyList>) -> Arc<Self> {
-        Arc::new(Self { id, slot: Mutex::new(Slot { machine, server, queued: false }) })
+    /// A new endpoint, served by `owner` from the start.
+    pub fn new(id: EndpointId, machine: M, owner: Arc<ReadyList>) -> Arc<Self> {
+        Arc::new(Self { id, slot: Mutex::new(Slot { machine, owner, queued: false }) })
     }
 
     /// Its name.
@@ -91,28 +91,28 @@ impl<M: EndpointMachine> Endpoint<M> {
         self.slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Works on the machine from a task that is not its server, and notifies the server if that gave it something to do.
+    /// Works on the machine from a task that is not its owner, and notifies the owner if that gave it something to do.
     #[inline]
     pub fn with<R>(&self, deferred: &mut Deferred, work: impl FnOnce(&mut M, &mut Deferred) -> R) -> R {
         let mut slot = self.lock();
         let result = work(&mut slot.machine, deferred);
         if slot.machine.take_dirty() && !slot.queued {
             slot.queued = true;
-            if let Some(waker) = slot.server.notify(self.id) {
+            if let Some(waker) = slot.owner.notify(self.id) {
                 deferred.wake(waker);
             }
         }
         result
     }
 
-    /// Variant of [`with`](Self::with) without a list of deferred work: the server is woken here, after the unlock.
+    /// Variant of [`with`](Self::with) without a list of deferred work: the owner is woken here, after the unlock.
     #[inline]
     pub fn with_only<R>(&self, work: impl FnOnce(&mut M) -> R) -> R {
         let mut slot = self.lock();
         let result = work(&mut slot.machine);
         let waker = if slot.machine.take_dirty() && !slot.queued {
             slot.queued = true;
-            slot.server.notify(self.id)
+            slot.owner.notify(self.id)
         } else {
             None
         };
@@ -123,25 +123,25 @@ impl<M: EndpointMachine> Endpoint<M> {
         result
     }
 
-    /// Works on the machine as its server; `None` if `server` is not that any more.
-    pub fn serve<R>(&self, server: &Arc<ReadyList>, work: impl FnOnce(&mut M) -> R) -> Option<R> {
+    /// Works on the machine as its owner; `None` if `owner` is not that any more.
+    pub fn serve<R>(&self, owner: &Arc<ReadyList>, work: impl FnOnce(&mut M) -> R) -> Option<R> {
         let mut slot = self.lock();
-        if !Arc::ptr_eq(&slot.server, server) {
+        if !Arc::ptr_eq(&slot.owner, owner) {
             return None;
         }
         slot.queued = false;
         let result = work(&mut slot.machine);
-        // The server looks at what its own work made dirty before it returns.
+        // The owner looks at what its own work made dirty before it returns.
         slot.machine.take_dirty();
         Some(result)
     }
 
-    /// Gives the endpoint another server, which is notified.
-    pub fn move_to(&self, server: &Arc<ReadyList>, deferred: &mut Deferred) {
+    /// Gives the endpoint another owner, which is notified.
+    pub fn move_to(&self, owner: &Arc<ReadyList>, deferred: &mut Deferred) {
         let mut slot = self.lock();
-        slot.server = server.clone();
+        slot.owner = owner.clone();
         slot.queued = true;
-        if let Some(waker) = server.notify(self.id) {
+        if let Some(waker) = owner.notify(self.id) {
             deferred.wake(waker);
         }
     }
@@ -156,8 +156,8 @@ impl<M> fmt::Debug for Endpoint<M> {
 /// Ids of endpoints with something to do, and the waker of the task that serves them: the only primitive between tasks on
 /// the data plane.
 ///
-/// An endpoint is on its server's list at most once (`queued`), so the list is bounded by the number of endpoints and
-/// of changes of server that the server has not seen yet.
+/// An endpoint is on its owner's list at most once (`queued`), so the list is bounded by the number of endpoints and
+/// of changes of owner that the owner has not seen yet.
 #[derive(Default)]
 pub struct ReadyList {
     inner: Mutex<Ready>,
@@ -166,7 +166,7 @@ pub struct ReadyList {
 #[derive(Default)]
 struct Ready {
     ids: Vec<EndpointId>,
-    server: Option<Waker>,
+    waker: Option<Waker>,
 }
 
 impl ReadyList {
@@ -183,7 +183,7 @@ impl ReadyList {
     pub fn notify(&self, id: EndpointId) -> Option<Waker> {
         let mut ready = self.lock();
         ready.ids.push(id);
-        ready.server.take()
+        ready.waker.take()
     }
 
     /// Moves all ids into `into`. If there are none and `waker` is given, it is registered, to be woken by the next
@@ -192,8 +192,8 @@ impl ReadyList {
         let mut ready = self.lock();
         if ready.ids.is_empty() {
             let old = match waker {
-                Some(new) if !ready.server.as_ref().is_some_and(|old| old.will_wake(new)) => {
-                    ready.server.replace(new.clone())
+                Some(new) if !ready.waker.as_ref().is_some_and(|old| old.will_wake(new)) => {
+                    ready.waker.replace(new.clone())
                 }
                 _ => None,
             };

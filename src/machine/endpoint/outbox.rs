@@ -1,4 +1,4 @@
-//! What a machine writes to in its turn: frames, and requests.
+//! What a machine writes to when it is served: frames, and requests.
 
 use crate::wire::command::Command;
 use crate::wire::tx::TxBuf;
@@ -34,27 +34,27 @@ pub enum OpKind {
     Stats,
 }
 
-/// Whether an endpoint has more to write than its turn allowed.
+/// Whether an endpoint has more to write than its quantum allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum More {
     /// Nothing is left.
     No,
-    /// It wants another turn.
+    /// It wants to be served again.
     Yes,
 }
 
-/// One turn of one endpoint: the connection's output, how much of it may be used, and the requests to ask.
+/// Where an endpoint writes when it is served: the connection's output, how much of it may be used, and its requests.
 #[derive(Debug)]
 pub struct Outbox<'a> {
     /// Where frames without an answer go.
     pub tx: &'a mut TxBuf,
-    /// About how many bytes this turn may write; a single larger frame passes.
+    /// About how many bytes may be written; a single larger frame passes.
     pub quantum_bytes: usize,
     requests: &'a mut Vec<(Op, Command)>,
 }
 
 impl<'a> Outbox<'a> {
-    /// A turn that writes to `tx` and leaves its requests in `requests`.
+    /// An outbox that writes to `tx` and leaves its requests in `requests`.
     pub fn new(tx: &'a mut TxBuf, quantum_bytes: usize, requests: &'a mut Vec<(Op, Command)>) -> Self {
         Self { tx, quantum_bytes, requests }
     }

@@ -1,4 +1,4 @@
-//! A one-shot channel from a machine to a task: the machine answers once, the task awaits the answer.
+//! A one-shot channel from a machine to a task: the machine sends one result, the task awaits it.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -8,9 +8,9 @@ use std::task::{Context, Poll, Waker};
 use crate::error::{Error, ErrorKind, Result};
 use crate::machine::Deferred;
 
-/// The receiving side: a future that ends when the machine has answered.
+/// The receiving side: a future that ends when the machine has sent the result.
 ///
-/// Cancel safe: dropping it abandons the answer and nothing else. If the sending side is dropped without an answer, it
+/// Cancel safe: dropping it abandons the result and nothing else. If the sending side is dropped without one, it
 /// ends with an error of kind [`ErrorKind::Closed`].
 #[derive(Debug)]
 #[must_use = "a reply does nothing unless it is awaited"]
@@ -30,7 +30,7 @@ struct ReplySlot<T>(Mutex<ReplyState<T>>);
 #[derive(Debug)]
 enum ReplyState<T> {
     Waiting(Option<Waker>),
-    Answered(Result<T>),
+    Sent(Result<T>),
     Taken,
 }
 
@@ -42,7 +42,7 @@ impl<T> ReplySlot<T> {
 }
 
 impl<T> Reply<T> {
-    /// Both ends of one answer.
+    /// Both ends of one reply.
     pub fn pair() -> (ReplyTo<T>, Self) {
         let slot = Arc::new(ReplySlot(Mutex::new(ReplyState::Waiting(None))));
         (ReplyTo { slot: Some(slot.clone()) }, Self { slot })
@@ -50,10 +50,10 @@ impl<T> Reply<T> {
 }
 
 impl<T> ReplyTo<T> {
-    /// Gives the result; the waiting task is woken by `deferred`.
-    pub fn answer(mut self, answer: Result<T>, deferred: &mut Deferred) {
+    /// Sends the result; the waiting task is woken by `deferred`.
+    pub fn send(mut self, result: Result<T>, deferred: &mut Deferred) {
         if let Some(slot) = self.slot.take() {
-            if let Some(waker) = set(&slot, answer) {
+            if let Some(waker) = set(&slot, result) {
                 deferred.wake(waker);
             }
         }
@@ -65,10 +65,10 @@ impl<T> ReplyTo<T> {
     }
 }
 
-fn set<T>(slot: &ReplySlot<T>, answer: Result<T>) -> Option<Waker> {
-    match std::mem::replace(&mut *slot.lock(), ReplyState::Answered(answer)) {
+fn set<T>(slot: &ReplySlot<T>, result: Result<T>) -> Option<Waker> {
+    match std::mem::replace(&mut *slot.lock(), ReplyState::Sent(result)) {
         ReplyState::Waiting(waker) => waker,
-        ReplyState::Answered(_) | ReplyState::Taken => None,
+        ReplyState::Sent(_) | ReplyState::Taken => None,
     }
 }
 
@@ -89,7 +89,7 @@ impl<T> Future for Reply<T> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = self.slot.lock();
         match std::mem::replace(&mut *state, ReplyState::Taken) {
-            ReplyState::Answered(answer) => Poll::Ready(answer),
+            ReplyState::Sent(result) => Poll::Ready(result),
             ReplyState::Waiting(old) => {
                 *state = ReplyState::Waiting(Some(cx.waker().clone()));
                 drop(state);

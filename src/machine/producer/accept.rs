@@ -309,7 +309,7 @@ impl Producer {
         let at = deadline.resolve(|| self.send_deadline(now.at));
         let index = self.numbering.accepted_messages();
         self.open_batch = Some(OpenBatch::new(id, index, self.partition, at, deadline.is_own(), now));
-        // The server is to send it, or to note when.
+        // The owner is to send it, or to note when.
         self.dirty = true;
     }
 
@@ -361,7 +361,7 @@ impl Producer {
         group.has_own_deadline = deadline.is_own();
         group.frames = GroupFrames::Open(self.sealing.buffers.take());
         self.in_flight.open(group);
-        // The server is to send it, or to note when.
+        // The owner is to send it, or to note when.
         self.dirty = true;
     }
 

@@ -79,7 +79,7 @@ impl AttachState {
         self.phase = AttachPhase::Detached;
         self.creation_deadline = None;
         if let Some(created) = self.created.take() {
-            created.answer(Err(error.clone()), deferred);
+            created.send(Err(error.clone()), deferred);
         }
     }
 }
@@ -133,7 +133,7 @@ impl Producer {
         }
         if let Some(created) = self.attach.created.take() {
             let last_sequence_id = opened.last_sequence_id.unwrap_or(-1);
-            created.answer(Ok(ProducerCreated { name: opened.producer_name.clone(), last_sequence_id }), deferred);
+            created.send(Ok(ProducerCreated { name: opened.producer_name.clone(), last_sequence_id }), deferred);
         }
         self.advance_close(Some(now), deferred);
     }

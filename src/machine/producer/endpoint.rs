@@ -35,9 +35,9 @@ impl EndpointMachine for Producer {
         Ok(self.open_request(now).into())
     }
 
-    fn on_attached(&mut self, answer: &Command, peer: &PeerInfo, now: Now, deferred: &mut Deferred) {
+    fn on_attached(&mut self, response: &Command, peer: &PeerInfo, now: Now, deferred: &mut Deferred) {
         // PRODUCER is answered by PRODUCER_SUCCESS only, see the table of commands.
-        if let Command::ProducerSuccess(opened) = answer {
+        if let Command::ProducerSuccess(opened) = response {
             self.on_attached(opened, peer, now, deferred);
         }
     }

@@ -59,10 +59,10 @@ impl Flushes {
     }
 
     /// Answers those for which no message is left: `unsettled` is the index of the oldest message that is not settled.
-    fn answer(&mut self, unsettled: u64, deferred: &mut Deferred) {
+    fn complete(&mut self, unsettled: u64, deferred: &mut Deferred) {
         while self.waiting.front().is_some_and(|flush| flush.target <= unsettled) {
             let Some(flush) = self.waiting.pop_front() else { break };
-            flush.reply.answer(flush.failure.map_or(Ok(()), Err), deferred);
+            flush.reply.send(flush.failure.map_or(Ok(()), Err), deferred);
         }
     }
 }
@@ -72,23 +72,23 @@ impl Producer {
     /// the last flush, if there was one.
     pub fn flush(&mut self, reply: ReplyTo<()>, deferred: &mut Deferred) {
         if let LifecycleState::Finished(error) = self.lifecycle.state() {
-            reply.answer(Err(error.clone()), deferred);
+            reply.send(Err(error.clone()), deferred);
             return;
         }
         self.close_batch();
         self.flushes.push(self.numbering.accepted_messages(), reply);
-        self.answer_flushes(deferred);
+        self.complete_flushes(deferred);
     }
 
     /// Answers the flushes for which everything is settled.
-    pub(super) fn answer_flushes(&mut self, deferred: &mut Deferred) {
+    pub(super) fn complete_flushes(&mut self, deferred: &mut Deferred) {
         if self.flushes.waiting.is_empty() {
             return;
         }
         let in_flight = self.in_flight.front().map(|(_, entry)| entry.index);
         let in_batch = || self.open_batch.as_ref().map(|batch| batch.index);
         let unsettled = in_flight.or_else(in_batch).unwrap_or(self.numbering.accepted_messages());
-        self.flushes.answer(unsettled, deferred);
+        self.flushes.complete(unsettled, deferred);
         debug_assert!(
             self.flushes.waiting.is_empty() || !self.is_finished(),
             "nothing is unsettled in a finished producer"

@@ -89,7 +89,7 @@ impl Producer {
         match &mut self.lifecycle.state {
             LifecycleState::Finished(_) => {
                 if let Some(reply) = reply {
-                    reply.answer(Ok(()), deferred);
+                    reply.send(Ok(()), deferred);
                 }
                 return;
             }
@@ -110,7 +110,7 @@ impl Producer {
     }
 
     /// Moves a closing producer with nothing left to its next step: to the end where there is no broker to close at,
-    /// else to CLOSE_PRODUCER, which the server writes and which has a time limit of its own. Without `now`, that
+    /// else to CLOSE_PRODUCER, which the owner writes and which has a time limit of its own. Without `now`, that
     /// limit starts when CLOSE_PRODUCER is written.
     pub(super) fn advance_close(&mut self, now: Option<Now>, deferred: &mut Deferred) {
         let is_idle = self.is_idle();
@@ -206,7 +206,7 @@ impl Producer {
         self.capacity.waiters.remove_all(deferred);
         if let LifecycleState::Closing(Closing { replies, .. }) = state {
             for reply in replies {
-                reply.answer(result.clone(), deferred);
+                reply.send(result.clone(), deferred);
             }
         }
     }
@@ -219,7 +219,7 @@ impl Producer {
         }
     }
 
-    /// Whether it is closed or failed, so that its server can forget it.
+    /// Whether it is closed or failed, so that its owner can forget it.
     pub fn is_finished(&self) -> bool {
         matches!(self.lifecycle.state, LifecycleState::Finished(_))
     }

@@ -39,8 +39,8 @@
 //! [`push`](Producer::push), [`flush`](Producer::flush) and [`close`](Producer::close); after a push they run the jobs of
 //! [`take_closed_job`](Producer::take_closed_job).
 //!
-//! The server (the session that the producer is attached to, else the supervisor) calls
-//! [`open_request`](Producer::open_request), [`on_attached`](Producer::on_attached), then for each turn
+//! The owner (the session that the producer is attached to, else the supervisor) calls
+//! [`open_request`](Producer::open_request), [`on_attached`](Producer::on_attached), then each time it is served
 //! [`take_job`](Producer::take_job) and [`put_job`](Producer::put_job) until there is no job left, and
 //! [`poll_transmit`](Producer::poll_transmit).
 
@@ -120,7 +120,7 @@ pub struct Producer {
     /// -1 for a topic that is not partitioned.
     partition: i32,
     config: Arc<ProducerConfig>,
-    /// Whether the server has something to do since it last looked: bytes to write, a frame to seal, an earlier
+    /// Whether the owner has something to do since it last looked: bytes to write, a frame to seal, an earlier
     /// deadline, an end to notice.
     dirty: bool,
 

@@ -11,7 +11,7 @@
 //! | who | calls | when |
 //! | --- | --- | --- |
 //! | the task whose push has closed a batch or group | [`take_closed_job`](Producer::take_closed_job) | after the push |
-//! | the server | [`take_job`](Producer::take_job), which also closes what is open and due | in each of its turns |
+//! | the owner | [`take_job`](Producer::take_job), which also closes what is open and due | each time it serves the endpoint |
 //!
 //! Several jobs may be out at once, and come back in any order; what is written keeps the order of acceptance.
 
@@ -201,7 +201,7 @@ impl Producer {
         None
     }
 
-    /// A job for the server. Before it takes one, it closes what need not wait for more messages: the open group if the
+    /// A job for the owner. Before it takes one, it closes what need not wait for more messages: the open group if the
     /// producer is attached, and the open batch if it is due and nothing is before it.
     ///
     /// After [`put_job`](Self::put_job) there may be another one.

@@ -233,7 +233,7 @@ impl Producer {
         if self.is_idle() {
             self.sealing.buffers.trim();
         }
-        self.answer_flushes(deferred);
+        self.complete_flushes(deferred);
         self.capacity.offer(deferred);
         self.check_capacity();
     }

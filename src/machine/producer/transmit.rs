@@ -9,7 +9,7 @@ use crate::machine::{Deferred, Now};
 impl Producer {
     /// Writes sealed frames to the connection, and, once a closing producer has nothing left, CLOSE_PRODUCER.
     ///
-    /// `More::Yes` asks for another turn, that is [`take_job`](Self::take_job) and then this.
+    /// `More::Yes` asks to be served again, that is [`take_job`](Self::take_job) and then this.
     pub fn poll_transmit(&mut self, out: &mut Outbox<'_>, now: Now) -> More {
         if self.attach.phase() != AttachPhase::Attached || self.is_finished() {
             return More::No;

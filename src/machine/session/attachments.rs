@@ -64,7 +64,7 @@ impl Session {
         let present = self.attachments.get(&id).map(|attachment| attachment.attempt);
         let (is_here, is_present) = (present.is_some(), present == Some(attempt));
         match response {
-            Ok(answer) if is_present => self.on_attached(id, &answer, now, deferred),
+            Ok(response) if is_present => self.on_attached(id, &response, now, deferred),
             Ok(_) if is_here => {}
             // Else the broker would keep an endpoint that this client has given up.
             Ok(_) => self.close_at_broker(id, now),
@@ -88,10 +88,10 @@ impl Session {
         self.schedule(id);
     }
 
-    fn on_attached(&mut self, id: EndpointId, answer: &Command, now: Now, deferred: &mut Deferred) {
+    fn on_attached(&mut self, id: EndpointId, response: &Command, now: Now, deferred: &mut Deferred) {
         let (Some(peer), Some(attachment)) = (self.connection.peer(), self.attachments.get_mut(&id)) else { return };
         attachment.phase = Phase::Attached;
-        attachment.endpoint.on_attached(answer, peer, now, deferred);
+        attachment.endpoint.on_attached(response, peer, now, deferred);
         self.routes.attach(attachment.endpoint.clone().data_route());
         let attempt = attachment.attempt;
         self.schedule(id);

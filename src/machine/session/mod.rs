@@ -5,7 +5,7 @@
 //! for the supervisor by [`Session::poll_event`].
 //!
 //! It owns the connection and no endpoint: an endpoint is owned by its handles, and is attached here while this session
-//! is its server. When the session ends, every endpoint goes back to the supervisor.
+//! is its owner. When the session ends, every endpoint goes back to the supervisor.
 //!
 //! | file | what |
 //! | --- | --- |
@@ -63,7 +63,7 @@ struct Attachment {
 #[derive(Debug, Default)]
 struct ScheduleState {
     /// In the run queue, where each attachment stands at most once: neither the number of notifications nor the amount
-    /// still to be written gives it more turns than the others.
+    /// still to be written has it served more often than the others.
     is_queued: bool,
     /// Notified, and not served since.
     needs_poll: bool,
@@ -119,7 +119,7 @@ pub struct Session {
     detached: BTreeMap<EndpointId, EndpointRef>,
     /// How many of them there are before the finished ones are removed: looking costs no more than what it removes.
     detached_prune_len: usize,
-    /// Attachments in the order of their turns. Entries of earlier attempts are skipped.
+    /// Attachments in the order in which they are served. Entries of earlier attempts are skipped.
     run_queue: VecDeque<(EndpointId, Attempt)>,
     /// Ids on their way from the ready list into the run queue; empty between calls, kept for its memory.
     notified: Vec<EndpointId>,
@@ -161,7 +161,7 @@ impl Session {
             }
             SessionCommand::AuthResponse(credentials) => {
                 self.is_challenged = false;
-                self.connection.answer_challenge(credentials);
+                self.connection.respond_to_challenge(credentials);
             }
             SessionCommand::Open(endpoint, attempt) => self.open(endpoint, attempt, now, deferred),
         }

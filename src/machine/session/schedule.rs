@@ -11,14 +11,14 @@ use crate::machine::endpoint::outbox::{More, Outbox};
 use crate::machine::{Deadline, Deferred, EndpointId, Now};
 use crate::wire::tx::TxBuf;
 
-/// What one endpoint may write in its turn, so that a thousand of them share a connection evenly.
+/// What one endpoint may write each time it is served, so that a thousand of them share a connection evenly.
 pub(super) const QUANTUM_BYTES: usize = 64 * 1024;
 
-/// No endpoint gets a turn while this much waits to be written.
+/// No endpoint is served while this much waits to be written.
 const TX_BYTES_MAX: usize = 256 * 1024;
 
 impl Session {
-    /// Writes what is due: control commands first, then the scheduled endpoints in turn, a quantum each. `waker` is
+    /// Writes what is due: control commands first, then the scheduled endpoints one after the other, a quantum each. `waker` is
     /// registered with the ready list when no endpoint has anything to do. An `Err` ends the connection.
     pub fn poll_transmit(
         &mut self,
@@ -29,9 +29,9 @@ impl Session {
     ) -> Result<(), CloseReason> {
         self.connection.poll_transmit(tx);
         self.schedule_notified(waker, false);
-        let mut turns = self.run_queue.len();
-        while turns > 0 && tx.len() < TX_BYTES_MAX {
-            turns -= 1;
+        let mut unserved = self.run_queue.len();
+        while unserved > 0 && tx.len() < TX_BYTES_MAX {
+            unserved -= 1;
             let Some((id, attempt)) = self.run_queue.pop_front() else { break };
             self.serve(id, attempt, tx, now, deferred)?;
         }
@@ -47,7 +47,7 @@ impl Session {
         Ok(())
     }
 
-    /// No endpoint gets a turn while the peer takes no bytes. What was accepted meanwhile still has its deadline set, and
+    /// No endpoint is served while the peer takes no bytes. What was accepted meanwhile still has its deadline set, and
     /// the next notification still wakes the driver.
     fn expire_stalled(&mut self, waker: Option<&Waker>, now: Now, deferred: &mut Deferred) {
         self.schedule_notified(waker, true);
@@ -88,7 +88,7 @@ impl Session {
         }
     }
 
-    /// Whether an endpoint waits for its turn and `tx` has room for it: then [`poll_transmit`](Self::poll_transmit) has
+    /// Whether an endpoint waits to be served and `tx` has room for it: then [`poll_transmit`](Self::poll_transmit) has
     /// to be called again, since nothing else will wake the driver.
     pub fn wants_transmit(&self, tx: &TxBuf) -> bool {
         !self.run_queue.is_empty() && tx.len() < TX_BYTES_MAX
@@ -102,7 +102,7 @@ impl Session {
         all.into_iter().for_each(|id| self.schedule(id));
     }
 
-    /// Gives an endpoint its turn.
+    /// Serves an endpoint: it writes up to a quantum.
     fn serve(
         &mut self,
         id: EndpointId,
@@ -121,7 +121,7 @@ impl Session {
         for (op, command) in self.requests.drain(..) {
             self.connection.request(command, Requester::Endpoint(id, op), now);
         }
-        // It has another server by now.
+        // It has another owner by now.
         let Some(served) = served else { return Ok(()) };
         if served.wants_reconnect {
             return Err(CloseReason::Io(Error::network("the broker takes messages and sends no receipts")));
@@ -161,12 +161,12 @@ impl Session {
         Ok(())
     }
 
-    /// Ends what is overdue, without a turn to write: a peer that does not read keeps endpoints from writing, and not
+    /// Ends what is overdue, without serving it: a peer that does not read keeps endpoints from writing, and not
     /// from timing out. Returns whether anything was due.
     fn expire(&mut self, id: EndpointId, now: Now, deferred: &mut Deferred) -> bool {
         let Some(attachment) = self.attachments.get_mut(&id) else { return false };
         let Some(expired) = attachment.endpoint.expire(&self.ready, now, deferred) else { return false };
-        // What is still due waits for a turn to write; looking again before that would spin.
+        // What is still due waits until the endpoint is served; looking again before that would spin.
         let next = expired.next.filter(|deadline| !deadline.is_due(now));
         attachment.schedule.needs_poll = false;
         attachment.schedule.next_poll_at = next.map(|deadline| deadline.at);

@@ -43,8 +43,8 @@ impl Rig {
         self.session.handle_read(&mut bytes, self.now, &mut Deferred::new()).expect("a good frame");
     }
 
-    /// A turn of the connection; how many bytes it wrote. Control commands are kept.
-    fn turn(&mut self) -> usize {
+    /// What the connection writes; how many bytes it wrote. Control commands are kept.
+    fn transmit(&mut self) -> usize {
         let mut tx = TxBuf::new();
         self.session.poll_transmit(&mut tx, self.now, None, &mut Deferred::new()).expect("a good connection");
         let mut bytes = BytesMut::from(&tx.take_all()[..]);
@@ -60,7 +60,7 @@ impl Rig {
 
     /// The id of the last request.
     fn asked(&mut self) -> u64 {
-        self.turn();
+        self.transmit();
         self.requests.last().and_then(Command::request_id).expect("a request")
     }
 
@@ -93,22 +93,26 @@ fn push(endpoint: &Endpoint<Producer>, count: usize, now: Now) {
 }
 
 #[test]
-fn who_is_marked_often_gets_no_more_turns_than_others() {
+fn who_is_notified_often_is_served_no_more_than_others() {
     let mut rig = Rig::new();
     let (busy, quiet) = (producer(1, rig.now), producer(2, rig.now));
     for endpoint in [&busy, &quiet] {
         let request = rig.open(endpoint, 1);
         rig.opened(request);
-        rig.turn();
+        rig.transmit();
     }
     push(&quiet, 10_000, rig.now);
     push(&busy, 10_000, rig.now);
     for _ in 0..20 {
-        // More comes for one of them before every turn, while both have more than their quantum.
+        // More comes for one of them before every call, while both have more than their quantum.
         push(&busy, 100, rig.now);
-        let written = rig.turn();
-        assert!(rig.session.run_queue.len() <= 2, "two guests stand {} times in the ring", rig.session.run_queue.len());
-        assert!(written < 2 * QUANTUM_BYTES + 10_000, "{written} bytes in one turn of two guests");
+        let written = rig.transmit();
+        assert!(
+            rig.session.run_queue.len() <= 2,
+            "two endpoints stand {} times in the run queue",
+            rig.session.run_queue.len()
+        );
+        assert!(written < 2 * QUANTUM_BYTES + 10_000, "{written} bytes, of two endpoints");
     }
 }
 
@@ -121,7 +125,7 @@ fn a_late_answer_to_an_earlier_open_does_not_close_the_later_one() {
     let second = rig.open(&endpoint, 2);
     rig.opened(first);
     rig.opened(second);
-    rig.turn();
+    rig.transmit();
     assert!(endpoint.with(&mut Deferred::new(), |producer, _| producer.is_attached()));
     let closed = rig.requests.iter().any(|command| matches!(command, Command::CloseProducer(_)));
     assert!(!closed, "the producer that is open was closed at the broker");
@@ -134,34 +138,34 @@ fn an_open_that_nobody_waits_for_is_closed_at_the_broker() {
     let first = rig.open(&endpoint, 1);
     rig.broker(pb::CommandCloseProducer { producer_id: 1, ..Default::default() });
     rig.opened(first);
-    rig.turn();
+    rig.transmit();
     assert!(rig.requests.iter().any(|command| matches!(command, Command::CloseProducer(_))));
 }
 
 #[test]
-fn who_left_while_in_the_ring_and_came_back_gets_one_turn_at_a_time() {
+fn who_left_while_queued_and_came_back_is_served_once_at_a_time() {
     let mut rig = Rig::new();
     let endpoint = producer(1, rig.now);
     let request = rig.open(&endpoint, 1);
     rig.opened(request);
     push(&endpoint, 1_000, rig.now);
-    assert!(rig.turn() > QUANTUM_BYTES, "it has more than one turn's worth, so it stays in the ring");
+    assert!(rig.transmit() > QUANTUM_BYTES, "it has more than a quantum, so it stays in the run queue");
     rig.broker(pb::CommandCloseProducer { producer_id: 1, ..Default::default() });
-    // All this while the peer takes nothing, so that the ring stays as it is.
+    // All this while the peer takes nothing, so that the run queue stays as it is.
     let command = SessionCommand::Open(endpoint.clone(), Attempt(2));
     rig.session.handle_command(command, rig.now, &mut Deferred::new());
     rig.opened(request + 1);
     rig.session.schedule_notified(None, false);
-    rig.turn();
+    rig.transmit();
     for _ in 0..10 {
-        let written = rig.turn();
-        assert!(written < QUANTUM_BYTES + 10_000, "{written} bytes in one turn of one guest");
+        let written = rig.transmit();
+        assert!(written < QUANTUM_BYTES + 10_000, "{written} bytes, of one endpoint");
         assert_eq!(rig.session.run_queue.len(), 1);
     }
 }
 
 #[test]
-fn the_waker_stays_behind_although_all_that_was_marked_has_left() {
+fn the_waker_stays_behind_although_all_that_was_notified_has_left() {
     struct Count(AtomicUsize);
     impl Wake for Count {
         fn wake(self: Arc<Self>) {
@@ -173,7 +177,7 @@ fn the_waker_stays_behind_although_all_that_was_marked_has_left() {
     for endpoint in [&stays, &leaves] {
         let request = rig.open(endpoint, 1);
         rig.opened(request);
-        rig.turn();
+        rig.transmit();
     }
     push(&leaves, 1, rig.now);
     rig.broker(pb::CommandCloseProducer { producer_id: 2, ..Default::default() });
@@ -196,7 +200,7 @@ fn a_send_ends_in_time_although_the_deadline_of_an_earlier_one_stood() {
     for second in 0..20 {
         rig.now.at = start.at + Duration::from_secs(second);
         push(&endpoint, 1, rig.now);
-        rig.turn();
+        rig.transmit();
         let receipt = pb::CommandSendReceipt { producer_id: 1, sequence_id: second, ..Default::default() };
         if second < 19 {
             rig.broker(receipt);
@@ -205,7 +209,7 @@ fn a_send_ends_in_time_although_the_deadline_of_an_earlier_one_stood() {
     let timeout = ProducerConfig::default().send_timeout;
     let overdue = rig.now.at + timeout;
     while endpoint.with(&mut Deferred::new(), |producer, _| producer.stats().pending_messages) > 0 {
-        let due = rig.session.deadlines.next().expect("the guest is looked at again").at;
+        let due = rig.session.deadlines.next().expect("the endpoint is looked at again").at;
         assert!(due <= overdue, "{looks} looks, and the next is too late");
         rig.now.at = due;
         rig.session.connection.handle_data_frame("SEND_RECEIPT").expect("it is up");
@@ -217,22 +221,22 @@ fn a_send_ends_in_time_although_the_deadline_of_an_earlier_one_stood() {
 }
 
 #[test]
-fn who_is_still_in_the_ring_when_the_peer_stops_reading_has_its_deadline() {
+fn who_is_still_queued_when_the_peer_stops_reading_has_its_deadline() {
     let mut rig = Rig::new();
-    let guests = [1, 2, 3, 4, 5, 6].map(|id| producer(id, rig.now));
-    for endpoint in &guests {
+    let endpoints = [1, 2, 3, 4, 5, 6].map(|id| producer(id, rig.now));
+    for endpoint in &endpoints {
         let request = rig.open(endpoint, 1);
         rig.opened(request);
-        rig.turn();
+        rig.transmit();
     }
-    // More than the connection holds back, so that some are marked and get no turn to write.
-    for endpoint in &guests {
+    // More than the connection holds back, so that some are queued and are not served.
+    for endpoint in &endpoints {
         push(endpoint, 100, rig.now);
     }
     let mut tx = TxBuf::new();
     rig.session.poll_transmit(&mut tx, rig.now, None, &mut Deferred::new()).expect("a good connection");
-    assert!(!rig.session.run_queue.is_empty(), "{} bytes went out in one turn", tx.len());
-    for endpoint in &guests {
+    assert!(!rig.session.run_queue.is_empty(), "{} bytes went out at once", tx.len());
+    for endpoint in &endpoints {
         let due = endpoint.with(&mut Deferred::new(), |producer, _| producer.poll_deadline());
         assert!(due.is_some_and(|due| due.at > rig.now.at), "a send has no deadline");
     }

@@ -52,8 +52,8 @@ impl Supervisor {
         self.pool.join(&key, Holder::Endpoint(id), now);
     }
 
-    /// The endpoint has its turn on a connection that is up.
-    pub(super) fn endpoint_turn(&mut self, connection: ConnectionId, id: EndpointId, now: Now) {
+    /// The endpoint has a slot on a connection that is up.
+    pub(super) fn on_endpoint_slot(&mut self, connection: ConnectionId, id: EndpointId, now: Now) {
         let holder = Holder::Endpoint(id);
         let Some(managed) = self.endpoints.get_mut(&id) else {
             self.pool.leave(holder, now);
@@ -70,7 +70,7 @@ impl Supervisor {
                 self.pool.command(connection, SessionCommand::Open(endpoint, attempt));
             }
             AttachState::Opening | AttachState::Attached | AttachState::BackingOff => {
-                unreachable!("only a queued holder gets a turn")
+                unreachable!("only a queued holder gets a slot")
             }
         }
     }
@@ -195,7 +195,7 @@ impl Supervisor {
             managed.endpoint.fail(managed.creation_timed_out(self.config.operation_timeout, address), deferred);
         }
         match managed.endpoint.expire(&self.ready, now, deferred) {
-            // A session is its server, and reports its end.
+            // A session is its owner, and reports its end.
             None => self.timers.set(Timer::Endpoint(id), None),
             Some(_) if managed.endpoint.is_finished() => self.forget(id, now),
             Some(expired) => self.timers.set(Timer::Endpoint(id), expired.next),

@@ -44,9 +44,9 @@ impl Failure {
         Self { error: error.into_error(request), retry_policy, counts_against_connection }
     }
 
-    /// An answer of the wrong kind; `request` names what was asked for.
-    pub(crate) fn of_wrong_answer(answer: &Command, request: &str) -> Self {
-        let text = format!("the broker answered {} to {request}", answer.name());
+    /// A response of the wrong type; `request` names what was asked for.
+    pub(crate) fn of_wrong_response(response: &Command, request: &str) -> Self {
+        let text = format!("the broker answered {} to {request}", response.name());
         Self { error: Error::protocol(text), retry_policy: RetryPolicy::Retry, counts_against_connection: true }
     }
 

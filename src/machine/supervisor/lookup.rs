@@ -27,7 +27,7 @@ pub(crate) struct Lookup {
     deadline: Option<Instant>,
 }
 
-/// The step that follows an answer.
+/// The step that follows an response.
 #[derive(Debug)]
 pub(crate) enum LookupStep {
     /// This broker serves the topic.
@@ -76,12 +76,12 @@ impl Lookup {
     fn read(&mut self, response: Response, redirects_max: u32, now: Now) -> Result<LookupStep, Failure> {
         use pb::command_lookup_topic_response::LookupType;
 
-        let answer = match *response.map_err(|error| Failure::of_request(error, LOOKUP_DESCRIPTION))? {
-            Command::LookupResponse(answer) => answer,
-            other => return Err(Failure::of_wrong_answer(&other, LOOKUP_DESCRIPTION)),
+        let response = match *response.map_err(|error| Failure::of_request(error, LOOKUP_DESCRIPTION))? {
+            Command::LookupResponse(response) => response,
+            other => return Err(Failure::of_wrong_response(&other, LOOKUP_DESCRIPTION)),
         };
-        match answer.response.and_then(|kind| LookupType::try_from(kind).ok()) {
-            Some(LookupType::Connect) => Ok(LookupStep::Found(self.broker(&answer)?)),
+        match response.response.and_then(|kind| LookupType::try_from(kind).ok()) {
+            Some(LookupType::Connect) => Ok(LookupStep::Found(self.broker(&response)?)),
             Some(LookupType::Redirect) => {
                 self.hops += 1;
                 if self.hops > redirects_max {
@@ -93,11 +93,11 @@ impl Lookup {
                     return Err(Failure::retriable(Error::local(ErrorKind::TimedOut, text)));
                 }
                 // Without the copied flag a leader would redirect back to where the lookup came from, for ever.
-                self.authoritative = answer.authoritative.unwrap_or(false);
-                self.at = self.broker(&answer)?;
+                self.authoritative = response.authoritative.unwrap_or(false);
+                self.at = self.broker(&response)?;
                 Ok(LookupStep::Redirected(self.at.clone()))
             }
-            // A refusal does not come here as an answer, see the table of commands.
+            // A refusal does not come here as an response, see the table of commands.
             Some(LookupType::Failed) | None => {
                 Err(Failure::retriable(Error::protocol("the broker's answer to the lookup is empty")))
             }
@@ -105,11 +105,11 @@ impl Lookup {
     }
 
     /// The connection to the broker that an answer names.
-    fn broker(&self, answer: &pb::CommandLookupTopicResponse) -> Result<BrokerKey, Failure> {
+    fn broker(&self, response: &pb::CommandLookupTopicResponse) -> Result<BrokerKey, Failure> {
         let (field, url) = if self.at.tls {
-            ("brokerServiceUrlTls", &answer.broker_service_url_tls)
+            ("brokerServiceUrlTls", &response.broker_service_url_tls)
         } else {
-            ("brokerServiceUrl", &answer.broker_service_url)
+            ("brokerServiceUrl", &response.broker_service_url)
         };
         let Some(url) = url.as_deref().filter(|url| !url.is_empty()) else {
             let text = format!(
@@ -121,7 +121,7 @@ impl Lookup {
         let logical = broker_host(url, self.at.tls).map_err(|why| {
             Failure::until_configured(Error::protocol(format!("the lookup's {field} `{url}` is not usable: {why}")))
         })?;
-        Ok(broker_key(logical, &self.at, answer.proxy_through_service_url.unwrap_or(false)))
+        Ok(broker_key(logical, &self.at, response.proxy_through_service_url.unwrap_or(false)))
     }
 }
 
@@ -157,7 +157,7 @@ mod tests {
         BrokerKey { logical: host("service"), physical: host("service"), tls, index: 0 }
     }
 
-    fn answer(kind: LookupType, url: Option<&str>) -> pb::CommandLookupTopicResponse {
+    fn response(kind: LookupType, url: Option<&str>) -> pb::CommandLookupTopicResponse {
         pb::CommandLookupTopicResponse {
             response: Some(kind as i32),
             broker_service_url: url.map(str::to_owned),
@@ -165,8 +165,8 @@ mod tests {
         }
     }
 
-    fn ask(lookup: &mut Lookup, answer: pb::CommandLookupTopicResponse) -> LookupStep {
-        lookup.on_response(Ok(Box::new(Command::LookupResponse(answer))), 20, now())
+    fn ask(lookup: &mut Lookup, response: pb::CommandLookupTopicResponse) -> LookupStep {
+        lookup.on_response(Ok(Box::new(Command::LookupResponse(response))), 20, now())
     }
 
     fn failure(looked: LookupStep) -> Failure {
@@ -186,7 +186,7 @@ mod tests {
     #[test]
     fn connect_names_the_broker() {
         let mut lookup = Lookup::new(entry(false), None);
-        let LookupStep::Found(key) = ask(&mut lookup, answer(LookupType::Connect, Some("pulsar://b:7000"))) else {
+        let LookupStep::Found(key) = ask(&mut lookup, response(LookupType::Connect, Some("pulsar://b:7000"))) else {
             panic!("found");
         };
         assert_eq!(key.logical.to_string(), "b:7000");
@@ -199,7 +199,7 @@ mod tests {
         let mut lookup = Lookup::new(entry(false), None);
         assert!(!is_authoritative(&lookup));
         for authoritative in [true, false, true] {
-            let mut redirect = answer(LookupType::Redirect, Some("pulsar://leader:6650"));
+            let mut redirect = response(LookupType::Redirect, Some("pulsar://leader:6650"));
             redirect.authoritative = Some(authoritative);
             assert!(matches!(ask(&mut lookup, redirect), LookupStep::Redirected(key) if key.logical == host("leader")));
             assert_eq!(is_authoritative(&lookup), authoritative);
@@ -210,10 +210,10 @@ mod tests {
     fn redirects_end_after_the_limit_and_may_be_tried_again() {
         let mut lookup = Lookup::new(entry(false), None);
         for _ in 0..20 {
-            let looked = ask(&mut lookup, answer(LookupType::Redirect, Some("pulsar://a:6650")));
+            let looked = ask(&mut lookup, response(LookupType::Redirect, Some("pulsar://a:6650")));
             assert!(matches!(looked, LookupStep::Redirected(_)));
         }
-        let end = failure(ask(&mut lookup, answer(LookupType::Redirect, Some("pulsar://a:6650"))));
+        let end = failure(ask(&mut lookup, response(LookupType::Redirect, Some("pulsar://a:6650"))));
         assert_eq!(end.retry_policy, RetryPolicy::Retry);
         assert!(end.error.to_string().contains("20 times"), "{}", end.error);
     }
@@ -223,14 +223,14 @@ mod tests {
         let start = now();
         let mut lookup = Lookup::new(entry(false), start.at.checked_add(Duration::from_secs(30)));
         let late = Now { at: start.at + Duration::from_secs(31), wall_ms: 0 };
-        let redirect = Command::LookupResponse(answer(LookupType::Redirect, Some("pulsar://a:6650")));
+        let redirect = Command::LookupResponse(response(LookupType::Redirect, Some("pulsar://a:6650")));
         let end = failure(lookup.on_response(Ok(Box::new(redirect)), 20, late));
         assert_eq!((end.error.kind(), end.retry_policy), (ErrorKind::TimedOut, RetryPolicy::Retry));
     }
 
     #[test]
     fn the_scheme_decides_which_address_is_read() {
-        let mut both = answer(LookupType::Connect, Some("pulsar://plain:1"));
+        let mut both = response(LookupType::Connect, Some("pulsar://plain:1"));
         both.broker_service_url_tls = Some("pulsar+ssl://secret:2".to_owned());
         let found = |tls| match ask(&mut Lookup::new(entry(tls), None), both.clone()) {
             LookupStep::Found(key) => (key.logical.to_string(), key.tls),
@@ -243,21 +243,21 @@ mod tests {
     #[test]
     fn a_missing_or_wrong_address_is_a_clear_error() {
         let mut lookup = Lookup::new(entry(true), None);
-        let missing = failure(ask(&mut lookup, answer(LookupType::Connect, Some("pulsar://plain:1"))));
+        let missing = failure(ask(&mut lookup, response(LookupType::Connect, Some("pulsar://plain:1"))));
         assert!(missing.error.to_string().contains("no TLS address"), "{}", missing.error);
         assert!(missing.is_final(false) && !missing.is_final(true));
 
         let mut lookup = Lookup::new(entry(false), None);
-        let empty = failure(ask(&mut lookup, answer(LookupType::Redirect, Some(""))));
+        let empty = failure(ask(&mut lookup, response(LookupType::Redirect, Some(""))));
         assert!(empty.error.to_string().contains("brokerServiceUrl"), "{}", empty.error);
-        let wrong = failure(ask(&mut lookup, answer(LookupType::Connect, Some("http://b:8080"))));
+        let wrong = failure(ask(&mut lookup, response(LookupType::Connect, Some("http://b:8080"))));
         assert!(wrong.error.to_string().contains("http://b:8080"), "{}", wrong.error);
     }
 
     #[test]
     fn a_proxy_keeps_the_address_that_was_dialed() {
         let mut lookup = Lookup::new(entry(false), None);
-        let mut proxied = answer(LookupType::Connect, Some("pulsar://broker-7:6650"));
+        let mut proxied = response(LookupType::Connect, Some("pulsar://broker-7:6650"));
         proxied.proxy_through_service_url = Some(true);
         let LookupStep::Found(key) = ask(&mut lookup, proxied) else { panic!("found") };
         assert_eq!((key.logical.clone(), key.physical.clone()), (host("broker-7"), host("service")));
@@ -267,7 +267,7 @@ mod tests {
     #[test]
     fn a_standalone_that_claims_a_proxy_is_reached_over_the_same_connection() {
         let mut lookup = Lookup::new(entry(false), None);
-        let mut standalone = answer(LookupType::Connect, Some("pulsar://service:6650"));
+        let mut standalone = response(LookupType::Connect, Some("pulsar://service:6650"));
         standalone.proxy_through_service_url = Some(true);
         assert!(matches!(ask(&mut lookup, standalone), LookupStep::Found(key) if key == entry(false)));
     }
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_without_an_outcome_is_a_failure() {
+    fn a_response_without_an_outcome_is_a_failure() {
         let mut lookup = Lookup::new(entry(false), None);
         let empty = failure(ask(&mut lookup, Default::default()));
         assert_eq!(empty.retry_policy, RetryPolicy::Retry);

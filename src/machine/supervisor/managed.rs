@@ -22,7 +22,7 @@ use crate::splitmix::SplitMix64;
 ///  |              |  | found
 ///  |              |  v                 CLOSE_* that names the broker to go to
 ///  |              | Connecting <-----------------------------+
-///  |              |  |  | its turn on that connection         |
+///  |              |  |  | a slot on that connection           |
 ///  | time         |  |  v                                     |
 ///  | is over      |  | Opening --------- opened ---------> Attached
 ///  |              |  |  |                                     |
@@ -38,18 +38,18 @@ use crate::splitmix::SplitMix64;
 /// [`RequestToken`] and dropped.
 #[derive(Debug)]
 pub(crate) enum AttachState {
-    /// LOOKUP: queued for a turn on a connection, or, with `request`, waiting for the answer.
+    /// LOOKUP: queued for a slot on a connection, or, with `request`, waiting for the answer.
     LookingUp {
         /// The lookup, which survives redirects.
         lookup: Lookup,
         /// The request on its way.
         request: Option<RequestToken>,
     },
-    /// Queued for a turn on the connection to its broker.
+    /// Queued for a slot on the connection to its broker.
     Connecting,
-    /// Its open request is on its way; a session is its server.
+    /// Its open request is on its way; a session is its owner.
     Opening,
-    /// In use; a session is its server.
+    /// In use; a session is its owner.
     Attached,
     /// Waiting until it may try again.
     BackingOff,
@@ -143,7 +143,7 @@ impl ManagedEndpoint {
         self.attempt
     }
 
-    /// Whether a session is its server, or is about to be.
+    /// Whether a session is its owner, or is about to be.
     pub(crate) fn is_with_session(&self) -> bool {
         matches!(self.state, AttachState::Opening | AttachState::Attached)
     }

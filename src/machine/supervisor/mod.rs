@@ -1,6 +1,6 @@
 //! The control plane of a client: credentials, dials, lookups, opens and queries, and how long each is retried.
 //!
-//! It has every endpoint of the client that is not finished, and is the server of those that no session has. It reads no
+//! It has every endpoint of the client that is not finished, and is the owner of those that no session has. It reads no
 //! socket and no clock: [`Input`]s come in, [`Action`]s go out to the runtime that carries them out. After every input the
 //! caller drains [`Supervisor::poll_action`] and asks [`Supervisor::poll_deadline`].
 //!
@@ -8,10 +8,10 @@
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `mod.rs` | inputs, timers, turns, the close of the client |
+//! | `mod.rs` | inputs, timers, slots, the close of the client |
 //! | `endpoints.rs`, `managed.rs` | endpoints: lookup, open, detach, retry |
 //! | `queries.rs`, `query.rs` | what is asked of the cluster and not of an endpoint |
-//! | `pool/` | connections: credentials, dial, cooldown, turns, idle time |
+//! | `pool/` | connections: credentials, dial, cooldown, slots, idle time |
 //! | `lookup.rs`, `service_url.rs` | LOOKUP and its redirects; the hosts of the service URL |
 //! | `failure.rs`, `backoff.rs` | what is retried, and when |
 
@@ -62,7 +62,7 @@ pub struct SupervisorConfig {
     pub initial_backoff_interval: Duration,
     /// The longest wait after failures in a row. Default 60 s.
     pub max_backoff_interval: Duration,
-    /// Endpoints that look up or open on one connection at the same time; the others wait for their turn. Default 128.
+    /// Endpoints that look up or open on one connection at the same time; the others wait for a slot. Default 128.
     pub opens_in_flight_max: usize,
     /// How long a connection without holders is kept. Default 60 s.
     pub idle_connection_max: Duration,
@@ -131,7 +131,7 @@ pub struct Supervisor {
 }
 
 impl Supervisor {
-    /// A supervisor without endpoints. `ready` is its own list: new endpoints are made with it as their server, and
+    /// A supervisor without endpoints. `ready` is its own list: new endpoints are made with it as their owner, and
     /// sessions move endpoints back to it.
     pub fn new(config: SupervisorConfig, ready: Arc<ReadyList>) -> Self {
         let pool = ConnectionPool::new(PoolConfig {
@@ -240,12 +240,12 @@ impl Supervisor {
         }
     }
 
-    /// Gives the turns that are free, and ends a client that is closed and empty.
+    /// Gives the slots that are free, and ends a client that is closed and empty.
     fn advance(&mut self, now: Now, deferred: &mut Deferred) {
-        while let Some((connection, holder)) = self.pool.next_turn() {
+        while let Some((connection, holder)) = self.pool.next_slot() {
             match holder {
-                Holder::Endpoint(id) => self.endpoint_turn(connection, id, now),
-                Holder::Query(number) => self.query_turn(connection, number, now, deferred),
+                Holder::Endpoint(id) => self.on_endpoint_slot(connection, id, now),
+                Holder::Query(number) => self.on_query_slot(connection, number, now, deferred),
             }
         }
         if self.endpoints.is_empty() {
@@ -253,7 +253,7 @@ impl Supervisor {
                 self.pool.disconnect_all();
                 self.timers.set(Timer::CloseTimeout, None);
                 for reply in closing.replies.drain(..) {
-                    reply.answer(closing.error.clone().map_or(Ok(()), Err), deferred);
+                    reply.send(closing.error.clone().map_or(Ok(()), Err), deferred);
                 }
             }
         }

@@ -102,8 +102,8 @@ impl Supervisor {
         self.pool.join(&key, Holder::Query(number), now);
     }
 
-    /// The query has its turn on a connection that is up.
-    pub(super) fn query_turn(&mut self, connection: ConnectionId, number: u64, now: Now, deferred: &mut Deferred) {
+    /// The query has a slot on a connection that is up.
+    pub(super) fn on_query_slot(&mut self, connection: ConnectionId, number: u64, now: Now, deferred: &mut Deferred) {
         let holder = Holder::Query(number);
         let Some(managed) = self.queries.get_mut(&number).filter(|managed| !managed.query.is_abandoned()) else {
             self.forget_query(number, now);
@@ -117,12 +117,12 @@ impl Supervisor {
                 (topic.map(|topic| lookup.command(&topic, listener_name)), request)
             }
             QueryState::Asking { request } => (managed.query.command(), request),
-            QueryState::BackingOff => unreachable!("only a queued holder gets a turn"),
+            QueryState::BackingOff => unreachable!("only a queued holder gets a slot"),
         };
         match command {
             Some(command) => *request = Some(self.requests.send(connection, holder, command, &mut self.pool)),
-            // The handshake is the answer.
-            None => self.answer_query(connection, number, None, now, deferred),
+            // The handshake is the response.
+            None => self.complete_query(connection, number, None, now, deferred),
         }
     }
 
@@ -153,9 +153,9 @@ impl Supervisor {
             QueryState::Asking { request } => {
                 *request = None;
                 let failure = match response {
-                    Ok(answer) => {
+                    Ok(response) => {
                         self.record_lookup(connection, None, now);
-                        return self.answer_query(connection, number, Some(*answer), now, deferred);
+                        return self.complete_query(connection, number, Some(*response), now, deferred);
                     }
                     Err(error) => Failure::of_request(error, managed.query.description()),
                 };
@@ -168,17 +168,17 @@ impl Supervisor {
         self.query_failed(number, failure, now, deferred);
     }
 
-    fn answer_query(
+    fn complete_query(
         &mut self,
         connection: ConnectionId,
         number: u64,
-        answer: Option<Command>,
+        response: Option<Command>,
         now: Now,
         deferred: &mut Deferred,
     ) {
         let Some(peer): Option<PeerInfo> = self.pool.peer(connection).cloned() else { return };
         if let Some(managed) = self.forget_query(number, now) {
-            managed.query.answer(&peer, answer, deferred);
+            managed.query.complete(&peer, response, deferred);
         }
     }
 

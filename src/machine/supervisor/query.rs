@@ -63,8 +63,8 @@ pub fn connect() -> Query<PeerInfo> {
 /// PARTITIONED_METADATA: how many partitions the topic has; 0 means that it is not partitioned.
 pub fn partitions(topic: &Arc<str>) -> Query<u32> {
     let command = pb::CommandPartitionedTopicMetadata { topic: topic.to_string(), ..Default::default() };
-    let query = Query::new("the lookup of the topic's partitions", command.into(), |_, answer| match answer? {
-        Command::PartitionedMetadataResponse(answer) => Some(answer.partitions.unwrap_or(0)),
+    let query = Query::new("the lookup of the topic's partitions", command.into(), |_, response| match response? {
+        Command::PartitionedMetadataResponse(response) => Some(response.partitions.unwrap_or(0)),
         _ => None,
     });
     query.about(topic)
@@ -72,8 +72,8 @@ pub fn partitions(topic: &Arc<str>) -> Query<u32> {
 
 /// GET_TOPICS_OF_NAMESPACE: the topics of `tenant/namespace`; `request` says of which domain, and by which pattern.
 pub fn topics_of_namespace(request: pb::CommandGetTopicsOfNamespace) -> Query<pb::CommandGetTopicsOfNamespaceResponse> {
-    Query::new("the list of the namespace's topics", request.into(), |_, answer| match answer? {
-        Command::GetTopicsOfNamespaceResponse(answer) => Some(answer),
+    Query::new("the list of the namespace's topics", request.into(), |_, response| match response? {
+        Command::GetTopicsOfNamespaceResponse(response) => Some(response),
         _ => None,
     })
 }
@@ -81,8 +81,8 @@ pub fn topics_of_namespace(request: pb::CommandGetTopicsOfNamespace) -> Query<pb
 /// GET_SCHEMA: a schema of the topic, the latest one unless `version` names another.
 pub fn schema(topic: &Arc<str>, version: Option<bytes::Bytes>) -> Query<pb::CommandGetSchemaResponse> {
     let command = pb::CommandGetSchema { topic: topic.to_string(), schema_version: version, ..Default::default() };
-    let query = Query::new("the lookup of the topic's schema", command.into(), |_, answer| match answer? {
-        Command::GetSchemaResponse(answer) => Some(answer),
+    let query = Query::new("the lookup of the topic's schema", command.into(), |_, response| match response? {
+        Command::GetSchemaResponse(response) => Some(response),
         _ => None,
     });
     query.about(topic)
@@ -91,8 +91,8 @@ pub fn schema(topic: &Arc<str>, version: Option<bytes::Bytes>) -> Query<pb::Comm
 /// GET_OR_CREATE_SCHEMA: the version of `schema` on the topic, which is registered there if it is new.
 pub fn get_or_create_schema(topic: &Arc<str>, schema: pb::Schema) -> Query<bytes::Bytes> {
     let command = pb::CommandGetOrCreateSchema { topic: topic.to_string(), schema, ..Default::default() };
-    let query = Query::new("the registration of the topic's schema", command.into(), |_, answer| match answer? {
-        Command::GetOrCreateSchemaResponse(answer) => Some(answer.schema_version.unwrap_or_default()),
+    let query = Query::new("the registration of the topic's schema", command.into(), |_, response| match response? {
+        Command::GetOrCreateSchemaResponse(response) => Some(response.schema_version.unwrap_or_default()),
         _ => None,
     });
     query.about(topic)
@@ -103,10 +103,11 @@ pub fn get_or_create_schema(topic: &Arc<str>, schema: pb::Schema) -> Query<bytes
 pub fn coordinator(tc_id: u64) -> Query<()> {
     let topic = format!("persistent://pulsar/system/transaction_coordinator_assign-partition-{tc_id}").into();
     let command = pb::CommandTcClientConnectRequest { tc_id, ..Default::default() };
-    let query = Query::new("the session with the transaction coordinator", command.into(), |_, answer| match answer? {
-        Command::TcClientConnectResponse(_) => Some(()),
-        _ => None,
-    });
+    let query =
+        Query::new("the session with the transaction coordinator", command.into(), |_, response| match response? {
+            Command::TcClientConnectResponse(_) => Some(()),
+            _ => None,
+        });
     query.at_owner_of(&topic)
 }
 
@@ -118,7 +119,7 @@ trait AnyQuery: Send {
     fn topic(&self) -> Option<&Arc<str>>;
     fn route(&self) -> &AttachRoute;
     fn command(&self) -> Option<Command>;
-    fn answer(self: Box<Self>, peer: &PeerInfo, answer: Option<Command>, deferred: &mut Deferred);
+    fn complete(self: Box<Self>, peer: &PeerInfo, response: Option<Command>, deferred: &mut Deferred);
     fn fail(self: Box<Self>, error: Error, deferred: &mut Deferred);
     fn is_abandoned(&self) -> bool;
 }
@@ -145,16 +146,16 @@ impl<T: Send + 'static> AnyQuery for Replying<T> {
         self.query.command.clone()
     }
 
-    fn answer(self: Box<Self>, peer: &PeerInfo, answer: Option<Command>, deferred: &mut Deferred) {
+    fn complete(self: Box<Self>, peer: &PeerInfo, response: Option<Command>, deferred: &mut Deferred) {
         let name = self.query.description;
-        let read = (self.query.read)(peer, answer);
+        let read = (self.query.read)(peer, response);
         // The connection lets only an answer of the right type through, so this is a query that names the wrong one.
-        let answer = read.ok_or_else(|| Error::protocol(format!("the broker's answer to {name} is of another kind")));
-        self.reply.answer(answer, deferred);
+        let result = read.ok_or_else(|| Error::protocol(format!("the broker's answer to {name} is of another kind")));
+        self.reply.send(result, deferred);
     }
 
     fn fail(self: Box<Self>, error: Error, deferred: &mut Deferred) {
-        self.reply.answer(Err(error), deferred);
+        self.reply.send(Err(error), deferred);
     }
 
     fn is_abandoned(&self) -> bool {
@@ -183,8 +184,8 @@ impl PendingQuery {
         self.0.command().is_none()
     }
 
-    pub(super) fn answer(self, peer: &PeerInfo, answer: Option<Command>, deferred: &mut Deferred) {
-        self.0.answer(peer, answer, deferred);
+    pub(super) fn complete(self, peer: &PeerInfo, response: Option<Command>, deferred: &mut Deferred) {
+        self.0.complete(peer, response, deferred);
     }
 
     pub(super) fn fail(self, error: Error, deferred: &mut Deferred) {

@@ -5,8 +5,8 @@
 //! changed; any other answer is the list as it is now, and what differs is reported as one change. Every broker can
 //! answer, so it attaches to the service URL without a lookup. WATCH_TOPIC_LIST_CLOSE ends it.
 //!
-//! Changes reach the owner through [`TopicListWatcher::take_changes`], after the waker of
-//! [`TopicListWatcher::poll_changed`] was woken. They are merged, so that a slow owner holds at most one entry for each
+//! Changes reach the handle through [`TopicListWatcher::take_changes`], after the waker of
+//! [`TopicListWatcher::poll_changed`] was woken. They are merged, so that a slow reader leaves at most one entry for each
 //! topic.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -92,7 +92,7 @@ pub struct TopicListWatcher {
     closing: Option<WatcherClose>,
     /// Whether the broker has confirmed the close, or was never asked to open.
     is_closed_at_broker: bool,
-    /// The list as the owner will know it once it has taken the changes.
+    /// The list as the handle will know it once it has taken the changes.
     topics: BTreeSet<String>,
     /// The broker's hash of it; `None` before the first list.
     hash: Option<String>,
@@ -159,7 +159,7 @@ impl TopicListWatcher {
     pub fn close(&mut self, reply: Option<ReplyTo<()>>, now: Now, deferred: &mut Deferred) {
         if matches!(self.state, WatcherState::Finished(_)) {
             if let Some(reply) = reply {
-                reply.answer(Ok(()), deferred);
+                reply.send(Ok(()), deferred);
             }
             return;
         }
@@ -184,10 +184,10 @@ impl TopicListWatcher {
         self.is_dirty = true;
         self.creation_deadline = None;
         if let Some(created) = self.created.take() {
-            created.answer(Err(later), deferred);
+            created.send(Err(later), deferred);
         }
         for reply in self.closing.take().into_iter().flat_map(|closing| closing.replies) {
-            reply.answer(closed.clone(), deferred);
+            reply.send(closed.clone(), deferred);
         }
         self.wake(deferred);
     }
@@ -198,7 +198,7 @@ impl TopicListWatcher {
         }
     }
 
-    /// Notes that a topic came or went. A change back takes the first one away, as the owner has not seen either.
+    /// Notes that a topic came or went. A change back takes the first one away, as the handle has seen neither.
     fn note(&mut self, topic: String, change: TopicChange) {
         let is_news = match change {
             TopicChange::Added => self.topics.insert(topic.clone()),
@@ -273,8 +273,8 @@ impl EndpointMachine for TopicListWatcher {
 
     /// The answer, by its hash: the one that was sent means that the list at hand still holds, and comes without topics;
     /// any other comes with the whole list.
-    fn on_attached(&mut self, answer: &Command, _peer: &PeerInfo, _now: Now, deferred: &mut Deferred) {
-        let Command::WatchTopicListSuccess(success) = answer else { return };
+    fn on_attached(&mut self, response: &Command, _peer: &PeerInfo, _now: Now, deferred: &mut Deferred) {
+        let Command::WatchTopicListSuccess(success) = response else { return };
         if matches!(self.state, WatcherState::Finished(_)) {
             return;
         }
@@ -286,7 +286,7 @@ impl EndpointMachine for TopicListWatcher {
             self.hash = Some(success.topics_hash.clone());
         }
         if let Some(created) = self.created.take() {
-            created.answer(Ok(()), deferred);
+            created.send(Ok(()), deferred);
         }
         if !self.changes.is_empty() {
             self.wake(deferred);

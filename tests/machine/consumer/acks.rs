@@ -9,7 +9,7 @@ fn acknowledgements_of_a_moment_share_a_frame() {
     script.consume();
     script.consumer.take_dirty();
     script.ack(id(0));
-    assert!(script.consumer.take_dirty(), "the server has a new deadline");
+    assert!(script.consumer.take_dirty(), "the owner has a new deadline");
     script.pass(MS(60));
     script.ack(id(1));
     assert!(!script.consumer.take_dirty());

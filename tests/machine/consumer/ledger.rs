@@ -16,7 +16,7 @@ struct World {
     held: Vec<ReceivedEntry>,
     attach_number: u64,
     queue_epoch: u64,
-    /// The deadline that its server has set a timer for.
+    /// The deadline that its owner has set a timer for.
     timer: Option<Instant>,
 }
 

@@ -105,7 +105,7 @@ impl Script {
             self.now.at = self.now.at.max(deadline.at);
             self.consumer.handle_deadline(self.now, &mut self.deferred);
             if self.consumer.poll_deadline() == Some(deadline) {
-                // Due, but for the next turn to write.
+                // Due, but to be written when it is next served.
                 break;
             }
         }
@@ -172,7 +172,7 @@ impl Script {
         self.consumer.on_response(op, result, &mut self.deferred);
     }
 
-    /// What one turn writes.
+    /// What it writes when it is served.
     fn sent(&mut self) -> Vec<String> {
         let (mut tx, mut requests) = (TxBuf::new(), Vec::new());
         while self.consumer.poll_transmit(&mut Outbox::new(&mut tx, 64 * 1024, &mut requests), self.now) == More::Yes {}

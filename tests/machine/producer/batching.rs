@@ -10,14 +10,14 @@ fn batches_are_closed_by_count_and_by_bytes() {
     for at in 0..10 {
         let _ = rig.push(format!("{at}"));
     }
-    assert_eq!(sizes(&rig.turn()), [4, 4, 2]);
+    assert_eq!(sizes(&rig.transmit()), [4, 4, 2]);
 
     let mut rig = Rig::attached(config(|config| config.batching_max_bytes = 1000));
     for size in [400, 400, 400, 600, 1, 2000, 10] {
         let _ = rig.push(vec![0; size]);
     }
     // 400 + 400 + 400 does not fit; 400 + 600 is full; 1 + 2000 does not fit; 2000 passes alone.
-    let sent = rig.turn();
+    let sent = rig.transmit();
     assert_eq!((sizes(&sent), ids(&sent)), (vec![2, 2, 1, 1, 1], (0..7).collect::<Vec<_>>()));
 }
 
@@ -30,7 +30,7 @@ fn an_idle_connection_takes_the_batch_at_once_and_a_busy_one_lets_it_grow() {
     assert!(rig.producer.take_job(rig.now).is_none(), "the first is not out yet");
     rig.put(job);
     assert!(rig.producer.take_job(rig.now).is_none(), "it is sealed and not out yet");
-    assert_eq!(sizes(&rig.turn()), [1, 2]);
+    assert_eq!(sizes(&rig.transmit()), [1, 2]);
 }
 
 #[test]
@@ -39,9 +39,9 @@ fn a_batch_lingers_as_long_as_it_is_told() {
     let _ = rig.push("a");
     rig.pass(Duration::from_millis(9));
     let _ = rig.push("b");
-    assert!(rig.turn().is_empty());
+    assert!(rig.transmit().is_empty());
     rig.pass(Duration::from_millis(1));
-    assert_eq!(sizes(&rig.turn()), [2]);
+    assert_eq!(sizes(&rig.transmit()), [2]);
 }
 
 #[test]
@@ -69,7 +69,7 @@ fn the_order_of_the_wire_is_the_order_of_the_calls() {
     let _ = rig.push("101");
     let _ = rig.push(Message::new("100").with_sequence_id(100));
     let _ = rig.push("102");
-    let sent = rig.turn();
+    let sent = rig.transmit();
     assert_eq!(sizes(&sent), [2, 1, 3, 1, 1], "what is delayed, and an id that does not grow, are alone");
     for sent in &sent {
         for (id, payload) in sent.ids.iter().zip(&sent.payloads) {
@@ -88,7 +88,7 @@ fn an_id_below_what_the_broker_knows_is_alone() {
     let mut rig = Rig::new(ProducerConfig::default());
     rig.attach(10);
     let _ = (rig.push(Message::new("a").with_sequence_id(9)), rig.push("b"), rig.push("c"));
-    let sent = rig.turn();
+    let sent = rig.transmit();
     assert_eq!((sizes(&sent), ids(&sent)), (vec![1, 2], vec![9, 11, 12]));
 }
 
@@ -101,11 +101,11 @@ fn seal_jobs_may_come_back_in_any_order() {
     let mut jobs: Vec<_> = std::iter::from_fn(|| rig.producer.take_closed_job(|| rig.now)).collect();
     assert_eq!(jobs.len(), 3);
     rig.put(jobs.remove(2));
-    assert!(rig.turn().is_empty(), "nothing overtakes");
+    assert!(rig.transmit().is_empty(), "nothing overtakes");
     rig.put(jobs.remove(0));
-    assert_eq!(ids(&rig.turn()), [0, 1]);
+    assert_eq!(ids(&rig.transmit()), [0, 1]);
     rig.put(jobs.remove(0));
-    assert_eq!(ids(&rig.turn()), [2, 3, 4, 5]);
+    assert_eq!(ids(&rig.transmit()), [2, 3, 4, 5]);
 }
 
 #[test]
@@ -113,9 +113,9 @@ fn large_messages_are_sealed_outside_the_lock_and_keep_their_place() {
     let mut rig = Rig::attached(unbatched());
     let _ = rig.push(vec![1; 100_000]);
     let _ = rig.push("small");
-    assert_eq!(sizes(&rig.turn()), [1, 1]);
+    assert_eq!(sizes(&rig.transmit()), [1, 1]);
     let all: Vec<_> = (0..3).map(|_| rig.push(vec![2; 20_000])).collect();
-    assert_eq!(ids(&rig.turn()), [2, 3, 4]);
+    assert_eq!(ids(&rig.transmit()), [2, 3, 4]);
     assert!(all.iter().all(is_pending));
 }
 
@@ -159,7 +159,7 @@ fn what_is_too_large_fails_alone() {
     }
     // The payload fits, payload and metadata do not.
     let barely = rig.push(vec![0; 9_990]);
-    let sent = rig.turn();
+    let sent = rig.transmit();
     assert_eq!(failure(&unknown), (ErrorKind::MessageTooLarge, false));
     assert_eq!(failure(&barely), (ErrorKind::MessageTooLarge, false));
     assert_eq!(sizes(&sent), [2]);
@@ -177,7 +177,7 @@ fn batches_stay_below_the_limit_of_the_broker() {
     for _ in 0..100 {
         let _ = rig.push(Message::new(vec![0; 100]).with_property("a".repeat(100), "b".repeat(100)));
     }
-    let sent = rig.turn();
+    let sent = rig.transmit();
     assert_eq!(ids(&sent).len(), 100);
     assert!(sent.len() > 3 && sent.iter().all(|sent| sent.raw.len() <= 10_000 + 500));
 }
@@ -190,7 +190,7 @@ fn a_long_key_does_not_cost_the_batch_its_room() {
     rig.attach(-1);
     // The metadata of a batch repeats the key of its first message; a frame has 10 KiB to spare for it.
     let _ = (rig.push(Message::new("a").with_key("k".repeat(50_000))), rig.push(vec![0; 98_000]), rig.push("b"));
-    let sent = rig.turn();
+    let sent = rig.transmit();
     assert_eq!(sizes(&sent), [1, 2]);
     assert!(sent.iter().all(|sent| sent.raw.len() <= 100_000 + 10_240));
 }

@@ -6,10 +6,10 @@ use super::*;
 fn only_what_is_overdue_fails_while_attached() {
     let mut rig = Rig::attached(unbatched());
     let old = rig.push("a");
-    rig.turn();
+    rig.transmit();
     rig.pass(20 * SECOND);
     let young = rig.push("b");
-    rig.turn();
+    rig.transmit();
     rig.pass(10 * SECOND);
     assert_eq!(failure(&old), (ErrorKind::TimedOut, true));
     assert!(is_pending(&young) && rig.producer.is_attached());
@@ -24,7 +24,7 @@ fn only_what_is_overdue_fails_while_attached() {
 fn deadlines_hold_while_detached_and_say_whether_bytes_went_out() {
     let mut rig = Rig::attached(ProducerConfig::default());
     let sent = rig.push("a");
-    rig.turn();
+    rig.transmit();
     rig.detach();
     let never_sent = rig.push("b");
     rig.pass(SECOND);
@@ -37,7 +37,7 @@ fn deadlines_hold_while_detached_and_say_whether_bytes_went_out() {
     assert_eq!(failure(&later), (ErrorKind::TimedOut, false));
     rig.assert_empty();
     rig.attach(-1);
-    assert!(rig.turn().is_empty());
+    assert!(rig.transmit().is_empty());
 }
 
 #[test]
@@ -47,18 +47,18 @@ fn deadlines_hold_before_the_first_attach() {
     rig.pass(2 * SECOND);
     assert_eq!(failure(&send), (ErrorKind::TimedOut, false));
     rig.attach(-1);
-    assert!(rig.turn().is_empty());
+    assert!(rig.transmit().is_empty());
 }
 
 #[test]
 fn without_a_send_timeout_nothing_is_overdue() {
     let mut rig = Rig::attached(config(|config| config.send_timeout = Duration::ZERO));
     let send = rig.push("a");
-    rig.turn();
+    rig.transmit();
     rig.detach();
     rig.pass(100_000 * SECOND);
     rig.attach(-1);
-    assert_eq!((is_pending(&send), ids(&rig.turn())), (true, vec![0]));
+    assert_eq!((is_pending(&send), ids(&rig.transmit())), (true, vec![0]));
 }
 
 #[test]
@@ -69,7 +69,7 @@ fn what_times_out_while_it_is_sealed_is_gone() {
     rig.pass(30 * SECOND);
     assert_eq!(failure(&send), (ErrorKind::TimedOut, false));
     rig.put(job);
-    assert!(rig.turn().is_empty());
+    assert!(rig.transmit().is_empty());
     rig.assert_empty();
 }
 
@@ -82,7 +82,7 @@ fn a_connection_that_answers_nothing_is_to_be_replaced() {
             for _ in 0..40 {
                 let _ = rig.push("a");
             }
-            rig.turn();
+            rig.transmit();
             rig.pass(30 * SECOND);
             if answers {
                 // Too late, and still a sign of life.
@@ -100,17 +100,17 @@ fn who_waits_for_room_gets_it_in_order_and_nobody_overtakes() {
     let _ = rig.push("0");
     let (mut first, mut second) = (Waiter::new("1"), Waiter::new("2"));
     assert!(first.poll(&mut rig).is_pending() && second.poll(&mut rig).is_pending());
-    rig.turn();
+    rig.transmit();
     rig.confirm(0);
     assert_eq!((first.woken(), second.woken()), (1, 0));
     let now = rig.now;
     assert!(matches!(rig.producer.push("newcomer".into(), None, || now), Err(PushError::Full(_))));
     assert!(second.poll(&mut rig).is_pending());
     assert!(first.poll(&mut rig).is_ready());
-    rig.turn();
+    rig.transmit();
     rig.confirm(1);
     assert!(second.woken() == 1 && second.poll(&mut rig).is_ready());
-    assert_eq!(rig.turn()[0].payloads, ["2"]);
+    assert_eq!(rig.transmit()[0].payloads, ["2"]);
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn one_receipt_can_make_room_for_many() {
     let _ = (rig.push("a"), rig.push("b"), rig.push("c"));
     let mut waiters = [Waiter::new("1"), Waiter::new("2"), Waiter::new("3"), Waiter::new("4")];
     assert!(waiters.iter_mut().all(|waiter| waiter.poll(&mut rig).is_pending()));
-    rig.turn();
+    rig.transmit();
     rig.confirm(0);
     let mut served = 0;
     for waiter in &mut waiters {
@@ -137,7 +137,7 @@ fn a_waiter_that_goes_away_passes_its_turn_on() {
     let mut waiters = [Waiter::new("1"), Waiter::new("2"), Waiter::new("3")];
     assert!(waiters.iter_mut().all(|waiter| waiter.poll(&mut rig).is_pending()));
     waiters[1].give_up(&mut rig);
-    rig.turn();
+    rig.transmit();
     rig.confirm(0);
     assert_eq!(waiters[0].woken(), 1);
     waiters[0].give_up(&mut rig);
@@ -149,13 +149,13 @@ fn a_waiter_that_goes_away_passes_its_turn_on() {
 fn the_deadline_counts_from_the_call_through_the_wait_and_the_send() {
     let mut rig = Rig::attached(room_for(1));
     let _ = rig.push("0");
-    rig.turn();
+    rig.transmit();
     let (mut served, mut overdue) = (Waiter::new("1"), Waiter::new("2"));
     assert!(served.poll(&mut rig).is_pending() && overdue.poll(&mut rig).is_pending());
     rig.pass(20 * SECOND);
     rig.confirm(0);
     let Poll::Ready(Ok(send)) = served.poll(&mut rig) else { panic!("there is room") };
-    rig.turn();
+    rig.transmit();
     rig.pass(10 * SECOND);
     assert_eq!(failure(&send), (ErrorKind::TimedOut, true));
     assert_eq!(overdue.woken(), 1);
@@ -168,14 +168,14 @@ fn the_deadline_counts_from_the_call_through_the_wait_and_the_send() {
 fn a_message_that_waited_does_not_shorten_the_time_of_others() {
     let mut rig = Rig::attached(config(|config| config.max_pending_messages = 2));
     let _ = (rig.push("a"), rig.push("b"));
-    rig.turn();
+    rig.transmit();
     let mut waiter = Waiter::new("waited");
     assert!(waiter.poll(&mut rig).is_pending());
     rig.pass(20 * SECOND);
     rig.confirm(0);
     let Poll::Ready(Ok(waited)) = waiter.poll(&mut rig) else { panic!("there is room") };
     let fresh = rig.push("fresh");
-    assert_eq!(sizes(&rig.turn()), [1, 1]);
+    assert_eq!(sizes(&rig.transmit()), [1, 1]);
     rig.pass(10 * SECOND);
     assert_eq!(failure(&waited), (ErrorKind::TimedOut, true));
     assert!(is_pending(&fresh));
@@ -190,7 +190,7 @@ fn bytes_are_bounded_and_one_larger_message_passes_alone() {
     let _ = rig.push(vec![0; 5000]);
     let now = rig.now;
     assert!(matches!(rig.producer.push(Message::new("x"), None, || now), Err(PushError::Full(_))));
-    rig.turn();
+    rig.transmit();
     rig.confirm(0);
     let _ = (rig.push(vec![0; 600]), rig.push(vec![0; 400]));
     assert!(matches!(rig.producer.push(Message::new("x"), None, || now), Err(PushError::Full(_))));

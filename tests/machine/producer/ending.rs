@@ -11,7 +11,7 @@ fn flush_waits_for_what_was_accepted_before_it_and_no_more() {
     let mut first = rig.flush();
     let _ = rig.push("c");
     let mut second = rig.flush();
-    let sent = rig.turn();
+    let sent = rig.transmit();
     assert_eq!(sizes(&sent), [2, 1], "flushed batches are not merged");
     assert!(poll_reply(&mut first).is_none());
     rig.confirm(0);
@@ -19,14 +19,14 @@ fn flush_waits_for_what_was_accepted_before_it_and_no_more() {
     assert!(poll_reply(&mut second).is_none());
     rig.confirm(2);
     assert!(matches!(poll_reply(&mut second), Some(Ok(()))));
-    assert!(rig.turn().is_empty(), "an empty batch never leaves");
+    assert!(rig.transmit().is_empty(), "an empty batch never leaves");
 }
 
 #[test]
 fn flush_reports_the_first_failure_since_the_last_one_once() {
     let mut rig = Rig::attached(unbatched());
     let _ = (rig.push("a"), rig.push("b"), rig.push("c"));
-    rig.turn();
+    rig.transmit();
     rig.send_error(0, ServerCode::NOT_ALLOWED_ERROR);
     let mut flush = rig.flush();
     rig.pass(30 * SECOND);
@@ -41,7 +41,7 @@ fn flush_while_detached_ends_after_the_reattach() {
     let _ = rig.push("a");
     let mut flush = rig.flush();
     rig.attach(-1);
-    rig.turn();
+    rig.transmit();
     assert!(poll_reply(&mut flush).is_none());
     rig.confirm(0);
     assert!(matches!(poll_reply(&mut flush), Some(Ok(()))));
@@ -138,7 +138,7 @@ fn callbacks_of_a_batch_get_their_own_ids() {
         });
         let _ = rig.producer.push("m".into(), Some(callback), || now).expect("room");
     }
-    rig.turn();
+    rig.transmit();
     rig.confirm(0);
     assert_eq!(*ended.lock().expect("unpoisoned"), [Some(0), Some(1), Some(2)]);
 }
@@ -151,12 +151,12 @@ fn close_sends_the_rest_then_closes_at_the_broker() {
     let now = rig.now;
     let refused = rig.producer.push("b".into(), None, || now);
     assert!(matches!(refused, Err(PushError::Refused(error, _)) if error.error().kind() == ErrorKind::Closed));
-    assert_eq!(ids(&rig.turn()), [0]);
+    assert_eq!(ids(&rig.transmit()), [0]);
     assert!(rig.asked.is_empty(), "not before the receipt");
     rig.confirm(0);
     assert!(!is_pending(&send));
-    rig.turn();
-    rig.turn();
+    rig.transmit();
+    rig.transmit();
     assert_eq!(rig.asked.len(), 1, "asked once");
     assert!(matches!(&rig.asked[0].1, Command::CloseProducer(close) if close.producer_id == 7));
     assert!(poll_reply(&mut reply).is_none());
@@ -183,9 +183,9 @@ fn close_while_opening_waits_for_the_answer() {
     let mut rig = Rig::new(ProducerConfig::default());
     rig.producer.open_request(rig.now);
     let mut reply = rig.close();
-    assert!(poll_reply(&mut reply).is_none() && rig.turn().is_empty() && rig.asked.is_empty());
+    assert!(poll_reply(&mut reply).is_none() && rig.transmit().is_empty() && rig.asked.is_empty());
     rig.opened(-1);
-    rig.turn();
+    rig.transmit();
     rig.answer_close(success());
     assert!(matches!(poll_reply(&mut reply), Some(Ok(()))));
 
@@ -205,9 +205,9 @@ fn close_while_detached_sends_what_is_left_after_the_reattach() {
     rig.pass(SECOND);
     assert!(poll_reply(&mut reply).is_none() && is_pending(&send));
     rig.attach(-1);
-    assert_eq!(ids(&rig.turn()), [0]);
+    assert_eq!(ids(&rig.transmit()), [0]);
     rig.confirm(0);
-    rig.turn();
+    rig.transmit();
     rig.answer_close(success());
     assert!(matches!(poll_reply(&mut reply), Some(Ok(()))));
 }
@@ -233,7 +233,7 @@ fn close_gives_up_when_the_sends_are_overdue() {
 fn a_close_that_nobody_answers_ends_with_the_operation_timeout() {
     let mut rig = Rig::attached(ProducerConfig::default());
     let mut reply = rig.close();
-    rig.turn();
+    rig.transmit();
     rig.pass(30 * SECOND);
     assert!(matches!(poll_reply(&mut reply), Some(Err(error)) if error.kind() == ErrorKind::TimedOut));
     assert!(rig.producer.is_finished() && !rig.producer.is_closed_at_broker());
@@ -243,7 +243,7 @@ fn a_close_that_nobody_answers_ends_with_the_operation_timeout() {
 fn a_connection_lost_during_the_close_closes_too() {
     let mut rig = Rig::attached(ProducerConfig::default());
     let mut reply = rig.close();
-    rig.turn();
+    rig.transmit();
     rig.detach();
     assert!(matches!(poll_reply(&mut reply), Some(Ok(()))));
 }

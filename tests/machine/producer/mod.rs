@@ -130,8 +130,8 @@ impl Rig {
         self.producer.push(message.into(), None, || now).expect("there is room")
     }
 
-    /// One turn of the driver.
-    fn turn(&mut self) -> Vec<Sent> {
+    /// Seals and writes all that is due, as the owner does.
+    fn transmit(&mut self) -> Vec<Sent> {
         let mut tx = TxBuf::new();
         for _ in 0..10_000 {
             while let Some(job) = self.producer.take_job(self.now) {
@@ -142,7 +142,7 @@ impl Rig {
                 return read(&tx.take_all());
             }
         }
-        panic!("a turn does not end");
+        panic!("the producer always wants to be served again");
     }
 
     fn put(&mut self, job: SealJob) {

@@ -21,16 +21,16 @@ fn only_the_first_attach_says_where_numbers_start() {
     let mut rig = Rig::new(unbatched());
     rig.attach(41);
     let _ = rig.push("a");
-    assert_eq!(ids(&rig.turn()), [42]);
+    assert_eq!(ids(&rig.transmit()), [42]);
     rig.detach();
     rig.attach(-1);
     let _ = rig.push("b");
-    assert_eq!(ids(&rig.turn()), [42, 43]);
+    assert_eq!(ids(&rig.transmit()), [42, 43]);
 
     let mut rig = Rig::new(config(|config| config.initial_sequence_id = Some(9)));
     rig.attach(41);
     let _ = rig.push("a");
-    assert_eq!((ids(&rig.turn()), rig.producer.last_sequence_id()), (vec![10], Some(9)));
+    assert_eq!((ids(&rig.transmit()), rig.producer.last_sequence_id()), (vec![10], Some(9)));
 }
 
 #[test]
@@ -63,9 +63,9 @@ fn messages_accepted_before_the_first_attach_go_out_in_order() {
     let sends: Vec<_> = (0..5).map(|at| rig.push(format!("m{at}"))).collect();
     let _ = rig.push(Message::new("later").with_deliver_at(std::time::UNIX_EPOCH));
     let _ = rig.push("last");
-    assert!(rig.turn().is_empty());
+    assert!(rig.transmit().is_empty());
     rig.attach(99);
-    let sent = rig.turn();
+    let sent = rig.transmit();
     assert_eq!((sizes(&sent), ids(&sent)), (vec![3, 2, 1, 1], (100..107).collect::<Vec<_>>()));
     let payloads: Vec<_> = sent.iter().flat_map(|sent| sent.payloads.clone()).collect();
     assert_eq!(payloads, ["m0", "m1", "m2", "m3", "m4", "later", "last"]);

@@ -6,7 +6,7 @@ use super::*;
 fn a_receipt_of_a_batch_gives_each_member_its_id() {
     let mut rig = Rig::attached(ProducerConfig::default());
     let sends = [rig.push("a"), rig.push("b")];
-    rig.turn();
+    rig.transmit();
     rig.confirm(0);
     for (index, send) in sends.iter().enumerate() {
         let id = id_of(send);
@@ -15,7 +15,7 @@ fn a_receipt_of_a_batch_gives_each_member_its_id() {
     }
     assert_eq!(rig.producer.last_sequence_id(), Some(1));
     let alone = rig.push("c");
-    rig.turn();
+    rig.transmit();
     rig.confirm(2);
     assert_eq!((id_of(&alone).batch_index(), id_of(&alone).batch_size()), (None, None));
 }
@@ -24,7 +24,7 @@ fn a_receipt_of_a_batch_gives_each_member_its_id() {
 fn a_duplicate_is_a_success_without_a_place() {
     let mut rig = Rig::attached(unbatched());
     let send = rig.push("a");
-    rig.turn();
+    rig.transmit();
     let receipt = Receipt { ledger_id: u64::MAX, entry_id: u64::MAX, ..rig.receipt(0) };
     rig.producer.on_receipts(&[receipt], &mut Deferred::new()).expect("a good receipt");
     assert_eq!((id_of(&send).ledger_id(), id_of(&send).entry_id()), (None, None));
@@ -34,7 +34,7 @@ fn a_duplicate_is_a_success_without_a_place() {
 fn stale_receipts_are_counted_and_future_ones_break_the_connection() {
     let mut rig = Rig::attached(unbatched());
     let sends = [rig.push("a"), rig.push("b"), rig.push("c")];
-    rig.turn();
+    rig.transmit();
     let receipts = [rig.receipt(0), rig.receipt(0), rig.receipt(2), rig.receipt(1)];
     let violation = rig.producer.on_receipts(&receipts, &mut Deferred::new()).expect_err("2 before 1");
     assert!(violation.what.contains("sequence ids 2"), "{}", violation.what);
@@ -47,7 +47,7 @@ fn stale_receipts_are_counted_and_future_ones_break_the_connection() {
     let early = rig.receipt(3);
     assert!(rig.producer.on_receipts(&[early], &mut Deferred::new()).is_err());
     // Nothing waits at all.
-    rig.turn();
+    rig.transmit();
     rig.confirm(3);
     rig.confirm(9);
     assert_eq!(rig.producer.stats().stale_receipts, 2);
@@ -61,13 +61,13 @@ fn what_is_unanswered_goes_out_again_byte_for_byte() {
         let _ = rig.push(format!("m{at}"));
     }
     let _ = rig.push(vec![9; 50_000]);
-    let before = rig.turn();
+    let before = rig.transmit();
     rig.confirm(0);
     rig.detach();
     rig.pass(5 * SECOND);
-    assert!(rig.turn().is_empty());
+    assert!(rig.transmit().is_empty());
     rig.attach(-1);
-    let after = rig.turn();
+    let after = rig.transmit();
     let raw = |sent: &[Sent]| sent.iter().map(|sent| sent.raw.clone()).collect::<Vec<_>>();
     assert_eq!(raw(&after), raw(&before[1..]));
 }
@@ -76,26 +76,26 @@ fn what_is_unanswered_goes_out_again_byte_for_byte() {
 fn receipts_after_the_broker_closed_the_producer_are_real() {
     let mut rig = Rig::attached(unbatched());
     let sends = [rig.push("a"), rig.push("b"), rig.push("c")];
-    rig.turn();
+    rig.transmit();
     rig.detach();
     rig.confirm(0);
     assert!(!is_pending(&sends[0]));
     rig.producer.open_request(rig.now);
     rig.confirm(1);
     rig.opened(-1);
-    assert_eq!(ids(&rig.turn()), [2], "what is stored is not sent again");
+    assert_eq!(ids(&rig.transmit()), [2], "what is stored is not sent again");
 }
 
 #[test]
 fn a_smaller_limit_at_the_next_broker_fails_what_is_too_large_for_it() {
     let mut rig = Rig::attached(unbatched());
     let sends = [rig.push(vec![0; 3000]), rig.push(vec![0; 100])];
-    rig.turn();
+    rig.transmit();
     rig.detach();
     rig.peer.max_message_size = 2000;
     rig.attach(-1);
     assert_eq!(failure(&sends[0]), (ErrorKind::MessageTooLarge, true));
-    assert_eq!(ids(&rig.turn()), [1]);
+    assert_eq!(ids(&rig.transmit()), [1]);
     rig.confirm(1);
     rig.assert_empty();
 }
@@ -104,7 +104,7 @@ fn a_smaller_limit_at_the_next_broker_fails_what_is_too_large_for_it() {
 fn a_refused_message_fails_alone_wherever_it_is() {
     let mut rig = Rig::attached(unbatched());
     let sends = [rig.push("a"), rig.push("b"), rig.push("c")];
-    rig.turn();
+    rig.transmit();
     assert_eq!(rig.send_error(1, ServerCode::NOT_ALLOWED_ERROR), AfterNotification::Stay);
     assert_eq!(failure(&sends[1]), (ErrorKind::NotAllowed, false));
     assert_eq!(rig.send_error(1, ServerCode::NOT_ALLOWED_ERROR), AfterNotification::Stay, "late, and of nothing");
@@ -118,7 +118,7 @@ fn a_refused_message_fails_alone_wherever_it_is() {
 fn a_refused_batch_goes_by_its_highest_id() {
     let mut rig = Rig::attached(ProducerConfig::default());
     let sends = [rig.push("a"), rig.push("b")];
-    rig.turn();
+    rig.transmit();
     assert_eq!(rig.send_error(1, ServerCode::NOT_ALLOWED_ERROR), AfterNotification::Stay);
     assert!(sends.iter().all(|send| failure(send) == (ErrorKind::NotAllowed, false)));
 }
@@ -127,11 +127,11 @@ fn a_refused_batch_goes_by_its_highest_id() {
 fn a_checksum_error_over_sound_bytes_sends_all_again_once() {
     let mut rig = Rig::attached(unbatched());
     let sends = [rig.push("a"), rig.push(vec![5; 20_000])];
-    rig.turn();
+    rig.transmit();
     assert_eq!(rig.send_error(1, ServerCode::CHECKSUM_ERROR), AfterNotification::Reattach);
     rig.detach();
     rig.attach(-1);
-    assert_eq!(ids(&rig.turn()), [0, 1]);
+    assert_eq!(ids(&rig.transmit()), [0, 1]);
     assert_eq!(rig.send_error(1, ServerCode::CHECKSUM_ERROR), AfterNotification::Stay);
     assert_eq!(failure(&sends[1]), (ErrorKind::Server, false));
     assert!(is_pending(&sends[0]));
@@ -141,7 +141,7 @@ fn a_checksum_error_over_sound_bytes_sends_all_again_once() {
 fn a_terminated_topic_fails_everything_at_once() {
     let mut rig = Rig::attached(unbatched());
     let sends = [rig.push("a"), rig.push("b")];
-    rig.turn();
+    rig.transmit();
     let unsent = rig.push("c");
     let mut flush = rig.flush();
     assert_eq!(rig.send_error(0, ServerCode::TOPIC_TERMINATED_ERROR), AfterNotification::Stay);
@@ -159,7 +159,7 @@ fn a_terminated_topic_fails_everything_at_once() {
 fn any_other_refusal_attaches_afresh() {
     let mut rig = Rig::attached(unbatched());
     let send = rig.push("a");
-    rig.turn();
+    rig.transmit();
     assert_eq!(rig.send_error(0, ServerCode::PERSISTENCE_ERROR), AfterNotification::Reattach);
     rig.detach();
     assert_eq!(rig.send_error(0, ServerCode::PERSISTENCE_ERROR), AfterNotification::Stay, "it is detached already");

@@ -41,7 +41,7 @@ fn storm(seed: u64) {
                 let job = jobs.remove(random.below(jobs.len() as u64) as usize);
                 rig.put(job);
             }
-            6 => unanswered.extend(rig.turn()),
+            6 => unanswered.extend(rig.transmit()),
             7 => {
                 for _ in 0..random.below(4) {
                     if let Some(sent) = unanswered.pop_front() {
@@ -71,7 +71,7 @@ fn storm(seed: u64) {
     }
     let mut reply = rig.close();
     for _ in 0..400 {
-        unanswered.extend(rig.turn());
+        unanswered.extend(rig.transmit());
         check_order(unanswered.make_contiguous());
         for sent in std::mem::take(&mut unanswered) {
             rig.confirm(sent.head.sequence_id);

@@ -338,7 +338,7 @@ impl Acks {
         Some(open)
     }
 
-    /// Something was noted: starts the group time if it is the first, or flushes a full group. Says whether the server
+    /// Something was noted: starts the group time if it is the first, or flushes a full group. Says whether the owner
     /// has to be notified.
     pub(super) fn schedule(&mut self, now: impl FnOnce() -> Now) -> bool {
         if self.is_flush_due || !self.has_pending() {

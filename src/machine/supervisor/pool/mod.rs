@@ -1,8 +1,8 @@
 //! The connections of a client: one per [`BrokerKey`], shared by everything that needs that broker.
 //!
 //! A *holder* of a connection is an endpoint (looking up its topic, opening, or attached) or a query. Each holds at most
-//! one connection. A holder that has to send a request queues for a *turn*, and at most `opens_in_flight_max` holders of
-//! one connection have a turn at a time, so that a thousand endpoints that lost their broker do not ask it all at once.
+//! one connection. A holder that has to send a request queues for a *slot*, and at most `opens_in_flight_max` holders of
+//! one connection have a slot at a time, so that a thousand endpoints that lost their broker do not ask it all at once.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -71,11 +71,11 @@ pub(crate) enum PooledState {
 /// What a holder of a connection is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum HolderState {
-    /// Queued for a turn, with this ticket.
+    /// Queued for a slot, with this ticket.
     Queued(u64),
-    /// Has a turn: a request of it is on its way.
+    /// Has a slot: a request of it is on its way.
     Active,
-    /// Attached, without a turn.
+    /// Attached, without a slot.
     Attached,
 }
 
@@ -87,9 +87,9 @@ struct PooledConnection {
     state: PooledState,
     /// Bounded by the endpoints and queries of the client.
     holders: BTreeMap<Holder, HolderState>,
-    /// The queue for a turn, by ticket: the queued ones of `holders`.
+    /// The queue for a slot, by ticket: the queued ones of `holders`.
     queue: BTreeMap<u64, Holder>,
-    /// How many of `holders` have a turn.
+    /// How many of `holders` have a slot.
     active: usize,
     /// The broker refused the credentials of the connection before this one.
     is_second_try: bool,
@@ -134,7 +134,7 @@ pub(crate) struct ConnectionPool {
     /// Brokers that could not be reached. An entry is removed, when another is added, once its cooldown ended
     /// [`COOLDOWN_MAX`] ago: bounded by the dials that failed within twice that time.
     cooldowns: HashMap<BrokerKey, Cooldown>,
-    /// Connections that may have a turn to give.
+    /// Connections that may have a slot to give.
     dispatchable: BTreeSet<ConnectionId>,
     /// Ends of cooldowns and idle times. Bounded by `connections`.
     deadlines: Deadlines<ConnectionId>,
@@ -166,7 +166,7 @@ impl ConnectionPool {
         }
     }
 
-    /// Queues `holder` for a turn on the connection to `key`, which is made if there is none. It leaves the one it has.
+    /// Queues `holder` for a slot on the connection to `key`, which is made if there is none. It leaves the one it has.
     pub(crate) fn join(&mut self, key: &BrokerKey, holder: Holder, now: Now) {
         self.leave(holder, now);
         let id = match self.pooled.get(key) {
@@ -241,7 +241,7 @@ impl ConnectionPool {
         }
     }
 
-    /// The holder is attached: its turn ends, and it keeps the connection.
+    /// The holder is attached: its slot is free again, and it keeps the connection.
     pub(crate) fn on_attached(&mut self, holder: Holder) {
         let Some(&id) = self.held.get(&holder) else { return };
         let Some(connection) = self.connections.get_mut(&id) else { return };
@@ -251,10 +251,10 @@ impl ConnectionPool {
         self.dispatchable.insert(id);
     }
 
-    /// The next turn, on a connection that is up.
-    pub(crate) fn next_turn(&mut self) -> Option<(ConnectionId, Holder)> {
+    /// The next holder that gets a slot, on a connection that is up.
+    pub(crate) fn next_slot(&mut self) -> Option<(ConnectionId, Holder)> {
         while let Some(&id) = self.dispatchable.first() {
-            let turn = self.connections.get_mut(&id).and_then(|connection| {
+            let next = self.connections.get_mut(&id).and_then(|connection| {
                 let is_open = matches!(connection.state, PooledState::Up | PooledState::Draining);
                 if !is_open || connection.active >= self.config.opens_in_flight_max.max(1) {
                     return None;
@@ -264,8 +264,8 @@ impl ConnectionPool {
                 connection.active += 1;
                 Some((id, holder))
             });
-            if turn.is_some() {
-                return turn;
+            if next.is_some() {
+                return next;
             }
             self.dispatchable.remove(&id);
         }
@@ -509,11 +509,11 @@ impl ConnectionPool {
         let mut held = 0;
         for (id, connection) in &self.connections {
             let active = connection.holders.values().filter(|state| **state == HolderState::Active).count();
-            assert_eq!(active, connection.active, "turns of a connection are counted");
-            assert!(active <= self.config.opens_in_flight_max.max(1), "no more turns than allowed");
+            assert_eq!(active, connection.active, "slots of a connection are counted");
+            assert!(active <= self.config.opens_in_flight_max.max(1), "no more slots than allowed");
             assert!(connection.holders.keys().all(|holder| self.held.get(holder) == Some(id)), "both tables agree");
             let is_queued = |holder| matches!(connection.holders.get(holder), Some(HolderState::Queued(_)));
-            assert!(connection.queue.values().all(is_queued), "what queues for a turn has none");
+            assert!(connection.queue.values().all(is_queued), "what queues for a slot has none");
             held += connection.holders.len();
         }
         assert_eq!(held, self.held.len(), "a holder has one connection");

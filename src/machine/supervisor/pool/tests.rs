@@ -257,7 +257,7 @@ fn a_connection_that_is_being_made_is_not_idle() {
 fn failed_lookups_in_a_row_replace_the_connection_but_spare_the_attached() {
     let mut rig = Rig::new();
     let sick = rig.up("b", 1);
-    assert_eq!(rig.pool.next_turn(), Some((sick, holder(1))));
+    assert_eq!(rig.pool.next_slot(), Some((sick, holder(1))));
     rig.pool.on_attached(holder(1));
     assert!(!rig.fail_lookups(sick, LOOKUP_FAILURES_MAX - 1));
     rig.pool.on_lookup(sick, false, &mut rig.random, rig.now);
@@ -292,34 +292,34 @@ fn a_draining_connection_that_ends_tells_its_guests_and_no_others() {
 }
 
 #[test]
-fn turns_are_bounded_and_go_in_order() {
+fn slots_are_bounded_and_go_in_order() {
     let mut rig = Rig::new();
     let connection = rig.join("b", 9);
     for number in [5, 1, 7] {
         rig.join("b", number);
     }
-    assert_eq!(rig.pool.next_turn(), None);
+    assert_eq!(rig.pool.next_slot(), None);
     rig.credentials(connection);
     rig.pool.on_up(connection, peer());
-    assert_eq!(rig.pool.next_turn(), Some((connection, holder(9))));
-    assert_eq!(rig.pool.next_turn(), Some((connection, holder(5))));
-    assert_eq!(rig.pool.next_turn(), None);
+    assert_eq!(rig.pool.next_slot(), Some((connection, holder(9))));
+    assert_eq!(rig.pool.next_slot(), Some((connection, holder(5))));
+    assert_eq!(rig.pool.next_slot(), None);
     rig.pool.leave(holder(5), rig.now);
-    assert_eq!(rig.pool.next_turn(), Some((connection, holder(1))));
-    assert_eq!(rig.pool.next_turn(), None);
+    assert_eq!(rig.pool.next_slot(), Some((connection, holder(1))));
+    assert_eq!(rig.pool.next_slot(), None);
     rig.pool.on_attached(holder(9));
-    assert_eq!(rig.pool.next_turn(), Some((connection, holder(7))));
+    assert_eq!(rig.pool.next_slot(), Some((connection, holder(7))));
     rig.pool.check();
 }
 
 #[test]
-fn who_leaves_the_queue_gets_no_turn() {
+fn who_leaves_the_queue_gets_no_slot() {
     let mut rig = Rig::new();
     let connection = rig.up("b", 1);
     rig.join("b", 2);
     rig.pool.leave(holder(1), rig.now);
-    assert_eq!(rig.pool.next_turn(), Some((connection, holder(2))));
-    assert_eq!(rig.pool.next_turn(), None);
+    assert_eq!(rig.pool.next_slot(), Some((connection, holder(2))));
+    assert_eq!(rig.pool.next_slot(), None);
 }
 
 #[test]

@@ -22,10 +22,10 @@ fn an_endpoint_that_is_closed_in_any_detached_state_is_forgotten() {
         let mut rig = Rig::new("pulsar://service");
         let (endpoint, _created) = rig.open(1);
         if state == "connecting" {
-            rig.answers = false;
-            rig.answer(connect_to("pulsar://b:6650"));
+            rig.responds = false;
+            rig.respond(connect_to("pulsar://b:6650"));
         } else if state == "backing off" {
-            rig.answer(refused(6));
+            rig.respond(refused(6));
         }
         assert_eq!(rig.state(1), state);
         endpoint.close(rig.now, &mut rig.deferred);
@@ -90,7 +90,7 @@ fn a_broker_that_does_not_answer_the_close_cannot_hold_the_client() {
 #[test]
 fn a_supervisor_that_goes_away_tells_all_who_wait() {
     let mut rig = Rig::new("pulsar://service");
-    rig.answers = false;
+    rig.responds = false;
     let (_endpoint, mut created) = rig.open(1);
     let mut partitions = ask_partitions(&mut rig);
     drop(rig);

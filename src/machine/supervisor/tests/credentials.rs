@@ -6,10 +6,10 @@ use super::*;
 fn a_wrong_token_is_fetched_once_more_and_then_ends_all_who_wait() {
     let mut rig = Rig::new("pulsar://service,other");
     rig.refuses_token = true;
-    rig.answers = false;
+    rig.responds = false;
     let (_first, mut one) = rig.open(1);
     let (_second, mut two) = rig.open(2);
-    rig.answers = true;
+    rig.responds = true;
     rig.input(Input::Credentials(ConnectionId(1), Ok(AuthData::none())));
     let host = rig.log()[1].clone();
     assert!(host.starts_with("dial "), "{host}");
@@ -24,12 +24,12 @@ fn a_wrong_token_is_fetched_once_more_and_then_ends_all_who_wait() {
 #[test]
 fn an_expired_token_is_replaced_without_a_word_to_the_user() {
     let mut rig = Rig::new("pulsar://service");
-    rig.answers = false;
+    rig.responds = false;
     let (_endpoint, mut created) = rig.open(1);
     rig.input(Input::Credentials(ConnectionId(1), Ok(AuthData::none())));
     rig.notice(ConnectionId(1), SessionEvent::Ended(CloseReason::Broker(ServerError::new(3, "expired"))));
     assert_eq!(rig.log(), ["fetch", "dial service:6650", "fetch"]);
-    rig.answers = true;
+    rig.responds = true;
     rig.input(Input::Credentials(ConnectionId(2), Ok(AuthData::none())));
     assert_eq!(rig.log(), ["dial service:6650", "lookup at service:6650"]);
     assert!(peek(&mut created).is_none());

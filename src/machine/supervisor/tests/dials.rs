@@ -25,7 +25,7 @@ fn an_unreachable_broker_is_retried_until_the_creation_deadline_names_it() {
 #[test]
 fn a_dial_without_an_end_does_not_outlive_the_creation_deadline() {
     let mut rig = Rig::new("pulsar://service");
-    rig.answers = false;
+    rig.responds = false;
     let (_endpoint, mut created) = rig.open(1);
     rig.wait(Duration::from_secs(30));
     let error = peek(&mut created).expect("answered").expect_err("late");
@@ -41,7 +41,7 @@ fn a_broker_that_comes_back_is_found() {
     rig.wait(Duration::from_secs(10));
     rig.unreachable.clear();
     rig.wait(Duration::from_secs(15));
-    rig.answer(connect_to("pulsar://service:6650"));
+    rig.respond(connect_to("pulsar://service:6650"));
     rig.opened();
     assert_eq!(rig.state(1), "attached");
 }
@@ -60,9 +60,9 @@ fn service_hosts_take_turns_when_they_fail() {
 fn one_dead_broker_does_not_hold_up_the_topics_of_another() {
     let mut rig = Rig::with("pulsar://service", |config| config.opens_in_flight_max = 1);
     let _endpoints = [rig.open(1), rig.open(2)];
-    rig.answers = false;
-    rig.answer(connect_to("pulsar://dead:6650"));
-    rig.answer(connect_to("pulsar://service:6650"));
+    rig.responds = false;
+    rig.respond(connect_to("pulsar://dead:6650"));
+    rig.respond(connect_to("pulsar://service:6650"));
     assert_eq!((rig.state(1), rig.state(2)), ("connecting", "opening"));
 }
 
@@ -72,7 +72,7 @@ fn a_connection_that_answers_no_lookup_is_replaced_and_its_attached_stay() {
     let (_guest, sick) = rig.attached(1);
     let (_endpoint, _created) = rig.open(2);
     for _ in 0..LOOKUP_FAILURES_MAX {
-        rig.answer(refused(6));
+        rig.respond(refused(6));
         rig.wait(Duration::from_secs(2));
     }
     let log = rig.log();
@@ -108,7 +108,7 @@ fn a_reconnect_storm_stays_in_its_bounds() {
         assert!(rig.now.at < died + Duration::from_secs(200), "all are back in time");
         busiest = busiest.max(rig.asks.len() + rig.opens.len());
         if !rig.asks.is_empty() {
-            rig.answer(connect_to("pulsar://service:6650"));
+            rig.respond(connect_to("pulsar://service:6650"));
         } else if !rig.opens.is_empty() {
             rig.opened();
         } else {

@@ -8,9 +8,9 @@ fn an_endpoint_is_looked_up_and_opened_over_the_connection_there_is() {
     let (_endpoint, mut created) = rig.open(1);
     assert_eq!(rig.log(), ["fetch", "dial service:6650", "lookup at service:6650"]);
     assert_eq!(rig.state(1), "looking up");
-    let mut answer = lookup_answer(LookupType::Connect, "pulsar://service:6650");
-    answer.proxy_through_service_url = Some(true);
-    rig.answer(Ok(Box::new(Command::LookupResponse(answer))));
+    let mut response = lookup_response(LookupType::Connect, "pulsar://service:6650");
+    response.proxy_through_service_url = Some(true);
+    rig.respond(Ok(Box::new(Command::LookupResponse(response))));
     assert_eq!(rig.log(), ["open producer 1 #1 at service:6650"]);
     assert_eq!(rig.state(1), "opening");
     assert!(peek(&mut created).is_none());
@@ -24,12 +24,12 @@ fn the_broker_that_a_lookup_names_is_dialed_once_for_all_its_topics() {
     let mut rig = Rig::new("pulsar://service");
     let _endpoints = [rig.open(1), rig.open(2)];
     rig.log();
-    rig.answers = false;
-    rig.answer(connect_to("pulsar://b:6650"));
-    rig.answer(connect_to("pulsar://b:6650"));
+    rig.responds = false;
+    rig.respond(connect_to("pulsar://b:6650"));
+    rig.respond(connect_to("pulsar://b:6650"));
     assert_eq!(rig.log(), ["fetch"]);
     assert_eq!((rig.state(1), rig.state(2)), ("connecting", "connecting"));
-    rig.answers = true;
+    rig.responds = true;
     rig.input(Input::Credentials(ConnectionId(2), Ok(AuthData::none())));
     assert_eq!(rig.log(), ["dial b:6650", "open producer 1 #1 at b:6650", "open producer 2 #1 at b:6650"]);
 }
@@ -39,12 +39,12 @@ fn a_redirect_is_followed_with_its_flag() {
     let mut rig = Rig::new("pulsar://service");
     let _endpoint = rig.open(1);
     rig.log();
-    let mut redirect = lookup_answer(LookupType::Redirect, "pulsar://leader:6650");
+    let mut redirect = lookup_response(LookupType::Redirect, "pulsar://leader:6650");
     redirect.authoritative = Some(true);
-    rig.answer(Ok(Box::new(Command::LookupResponse(redirect))));
+    rig.respond(Ok(Box::new(Command::LookupResponse(redirect))));
     assert_eq!(rig.log(), ["fetch", "dial leader:6650", "lookup at leader:6650 (authoritative)"]);
     assert_eq!(rig.state(1), "looking up");
-    rig.answer(connect_to("pulsar://service:6650"));
+    rig.respond(connect_to("pulsar://service:6650"));
     assert_eq!(rig.log(), ["open producer 1 #1 at service:6650"]);
 }
 
@@ -53,9 +53,9 @@ fn a_broker_behind_a_proxy_gets_its_own_connection_through_it() {
     let mut rig = Rig::new("pulsar://service");
     let _endpoint = rig.open(1);
     rig.log();
-    let mut answer = lookup_answer(LookupType::Connect, "pulsar://b:6650");
-    answer.proxy_through_service_url = Some(true);
-    rig.answer(Ok(Box::new(Command::LookupResponse(answer))));
+    let mut response = lookup_response(LookupType::Connect, "pulsar://b:6650");
+    response.proxy_through_service_url = Some(true);
+    rig.respond(Ok(Box::new(Command::LookupResponse(response))));
     assert_eq!(rig.log(), ["fetch", "dial service:6650 for b:6650", "open producer 1 #1 at b:6650"]);
     let (connection, ..) = rig.opened();
     rig.detached(connection, id(1), Some("pulsar://c:6650"));
@@ -67,13 +67,13 @@ fn a_lookup_that_is_refused_for_now_is_tried_again_after_a_pause() {
     let mut rig = Rig::new("pulsar://service");
     let (_endpoint, mut created) = rig.open(1);
     rig.log();
-    rig.answer(refused(6));
+    rig.respond(refused(6));
     assert_eq!((rig.log().len(), rig.state(1)), (0, "backing off"));
     rig.wait_ms(99);
     assert_eq!(rig.log(), NONE);
     rig.wait_ms(1);
     assert_eq!(rig.log(), ["lookup at service:6650"]);
-    rig.answer(Err(RequestError::TimedOut));
+    rig.respond(Err(RequestError::TimedOut));
     rig.wait_ms(200);
     assert_eq!(rig.log(), ["lookup at service:6650"]);
     assert!(peek(&mut created).is_none());
@@ -83,7 +83,7 @@ fn a_lookup_that_is_refused_for_now_is_tried_again_after_a_pause() {
 fn an_unknown_topic_is_one_clear_error() {
     let mut rig = Rig::new("pulsar://service");
     let (endpoint, mut created) = rig.open(1);
-    rig.answer(refused(11));
+    rig.respond(refused(11));
     let error = peek(&mut created).expect("answered").expect_err("refused");
     assert_eq!(error.kind(), ErrorKind::TopicNotFound);
     assert_eq!(error.topic(), Some("persistent://public/default/t"));
@@ -105,7 +105,7 @@ fn an_ipv6_service_host_is_one_and_the_same_with_and_without_brackets() {
     let mut rig = Rig::new("pulsar://[::1]:6650");
     let _endpoint = rig.open(1);
     rig.log();
-    rig.answer(connect_to("pulsar://[::1]:6650"));
+    rig.respond(connect_to("pulsar://[::1]:6650"));
     assert_eq!(rig.log(), ["open producer 1 #1 at [::1]:6650"]);
     let key = rig.supervisor.hosts.key();
     assert_eq!(key.logical, HostPort { host: "::1".into(), port: 6650 });

@@ -46,14 +46,14 @@ struct Rig {
     /// Hosts that refuse connections.
     unreachable: BTreeSet<&'static str>,
     /// Whether dials end with `Up` at once, and credentials are there at once.
-    answers: bool,
+    responds: bool,
     refuses_token: bool,
     log: Vec<String>,
 }
 
 fn peek<T>(reply: &mut Reply<T>) -> Option<Result<T>> {
     match Pin::new(reply).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(answer) => Some(answer),
+        Poll::Ready(result) => Some(result),
         Poll::Pending => None,
     }
 }
@@ -62,7 +62,7 @@ fn server_error(code: i32) -> RequestError {
     RequestError::Server(ServerError::new(code, "said the broker"))
 }
 
-fn lookup_answer(kind: LookupType, url: &str) -> pb::CommandLookupTopicResponse {
+fn lookup_response(kind: LookupType, url: &str) -> pb::CommandLookupTopicResponse {
     pb::CommandLookupTopicResponse {
         response: Some(kind as i32),
         broker_service_url: Some(url.to_owned()),
@@ -71,14 +71,14 @@ fn lookup_answer(kind: LookupType, url: &str) -> pb::CommandLookupTopicResponse 
 }
 
 fn connect_to(url: &str) -> Response {
-    Ok(Box::new(Command::LookupResponse(lookup_answer(LookupType::Connect, url))))
+    Ok(Box::new(Command::LookupResponse(lookup_response(LookupType::Connect, url))))
 }
 
 fn refused(code: i32) -> Response {
     Err(server_error(code))
 }
 
-fn partitions_answer(partitions: u32) -> Response {
+fn partitions_response(partitions: u32) -> Response {
     use pb::command_partitioned_topic_metadata_response::LookupType;
     Ok(Box::new(Command::PartitionedMetadataResponse(pb::CommandPartitionedTopicMetadataResponse {
         response: Some(LookupType::Success as i32),
@@ -107,7 +107,7 @@ impl Rig {
             asks: VecDeque::new(),
             opens: VecDeque::new(),
             unreachable: BTreeSet::new(),
-            answers: true,
+            responds: true,
             refuses_token: false,
             log: Vec::new(),
         }
@@ -131,7 +131,7 @@ impl Rig {
             match action {
                 Action::FetchCredentials(connection, _) => {
                     self.log.push("fetch".to_owned());
-                    if self.answers {
+                    if self.responds {
                         self.supervisor.handle(Input::Credentials(connection, Ok(AuthData::none())), now, deferred);
                     }
                 }
@@ -147,7 +147,7 @@ impl Rig {
                     } else if self.refuses_token {
                         let refused = ServerError::new(3, "Failed to authenticate");
                         SessionEvent::Ended(CloseReason::Broker(refused))
-                    } else if self.answers {
+                    } else if self.responds {
                         SessionEvent::Connected(peer_info(&address))
                     } else {
                         continue;
@@ -213,7 +213,7 @@ impl Rig {
     }
 
     /// Answers the oldest question.
-    fn answer(&mut self, outcome: Response) {
+    fn respond(&mut self, outcome: Response) {
         let (connection, ask, _) = self.asks.pop_front().expect("a question");
         self.notice(connection, SessionEvent::Response(ask, outcome));
     }
@@ -270,7 +270,7 @@ impl Rig {
     /// An endpoint that is attached to the service host itself.
     fn attached(&mut self, number: u64) -> (Arc<Endpoint<Producer>>, ConnectionId) {
         let (endpoint, mut created) = self.open(number);
-        self.answer(connect_to("pulsar://service:6650"));
+        self.respond(connect_to("pulsar://service:6650"));
         let (connection, ..) = self.opened();
         assert!(matches!(peek(&mut created), Some(Ok(_))));
         self.log();
@@ -290,10 +290,10 @@ impl Rig {
 }
 
 fn ask_partitions(rig: &mut Rig) -> Reply<u32> {
-    let (reply, answer) = Reply::pair();
+    let (reply_to, reply) = Reply::pair();
     let partitions = query::partitions(&"persistent://public/default/t".into());
-    rig.input(Input::Query(partitions.with_reply(reply)));
-    answer
+    rig.input(Input::Query(partitions.with_reply(reply_to)));
+    reply
 }
 
 fn id(number: u64) -> EndpointId {

@@ -7,7 +7,7 @@ fn a_new_producer_ends_with_a_refusal_that_an_established_one_outlasts() {
     let mut rig = Rig::new("pulsar://service");
     let (_attached, connection) = rig.attached(1);
     let (_endpoint, mut created) = rig.open(2);
-    rig.answer(connect_to("pulsar://service:6650"));
+    rig.respond(connect_to("pulsar://service:6650"));
     rig.open_fails(server_error(16));
     let error = peek(&mut created).expect("answered").expect_err("busy");
     assert_eq!((error.kind(), error.address()), (ErrorKind::Busy, Some("service:6650")));
@@ -16,12 +16,12 @@ fn a_new_producer_ends_with_a_refusal_that_an_established_one_outlasts() {
     rig.end(connection, "reset by peer");
     for _ in 0..50 {
         rig.wait(Duration::from_secs(60));
-        rig.answer(connect_to("pulsar://service:6650"));
+        rig.respond(connect_to("pulsar://service:6650"));
         rig.open_fails(server_error(16));
         assert_eq!(rig.state(1), "backing off");
     }
     rig.wait(Duration::from_secs(60));
-    rig.answer(connect_to("pulsar://service:6650"));
+    rig.respond(connect_to("pulsar://service:6650"));
     rig.opened();
     assert_eq!(rig.state(1), "attached");
 }
@@ -32,7 +32,7 @@ fn a_terminal_refusal_ends_an_established_producer() {
     let (endpoint, connection) = rig.attached(1);
     rig.detached(connection, id(1), None);
     rig.wait_ms(100);
-    rig.answer(connect_to("pulsar://service:6650"));
+    rig.respond(connect_to("pulsar://service:6650"));
     rig.open_fails(server_error(15));
     assert_eq!(rig.state(1), "closed");
     assert!(endpoint.with_only(|producer| producer.is_finished()));
@@ -42,12 +42,12 @@ fn a_terminal_refusal_ends_an_established_producer() {
 fn every_open_has_a_higher_attempt_and_news_of_a_lower_one_change_nothing() {
     let mut rig = Rig::new("pulsar://service");
     let _endpoint = rig.open(1);
-    rig.answer(connect_to("pulsar://service:6650"));
+    rig.respond(connect_to("pulsar://service:6650"));
     let (connection, ..) = rig.opens[0];
     rig.open_fails(RequestError::TimedOut);
     rig.wait_ms(100);
     rig.log();
-    rig.answer(connect_to("pulsar://service:6650"));
+    rig.respond(connect_to("pulsar://service:6650"));
     assert_eq!(rig.log(), ["open producer 1 #2 at service:6650"]);
     for stale in [
         SessionEvent::Opened(id(1), Attempt(1)),
@@ -74,7 +74,7 @@ fn every_open_has_a_higher_attempt_and_news_of_a_lower_one_change_nothing() {
 fn a_connection_lost_while_opening_leads_back_to_lookup() {
     let mut rig = Rig::new("pulsar://service");
     let (_endpoint, mut created) = rig.open(1);
-    rig.answer(connect_to("pulsar://b:6650"));
+    rig.respond(connect_to("pulsar://b:6650"));
     let (connection, _, attempt) = rig.opens[0];
     rig.end(connection, "reset by peer");
     assert_eq!(rig.state(1), "backing off");
@@ -97,7 +97,7 @@ fn a_connection_lost_while_looking_up_or_connecting_leads_back_to_lookup() {
     assert_eq!(rig.state(1), "backing off");
     rig.wait_ms(100);
     rig.unreachable.insert("b");
-    rig.answer(connect_to("pulsar://b:6650"));
+    rig.respond(connect_to("pulsar://b:6650"));
     assert_eq!(rig.state(1), "backing off");
     rig.log();
     rig.wait_ms(200);
@@ -113,7 +113,7 @@ fn an_attached_endpoint_is_back_after_a_lost_link_with_the_shortest_pause() {
         assert_eq!(rig.state(1), "backing off");
         rig.wait_ms(100);
         assert_eq!(rig.log(), ["fetch", "dial service:6650", "lookup at service:6650"]);
-        rig.answer(connect_to("pulsar://service:6650"));
+        rig.respond(connect_to("pulsar://service:6650"));
         assert_eq!(rig.log(), [format!("open producer 1 #{round} at service:6650")]);
         (connection, ..) = rig.opened();
         assert_eq!(rig.state(1), "attached");
@@ -130,7 +130,7 @@ fn a_producer_tries_once_more_just_before_its_messages_time_out() {
     while rig.now.at < lost.at + Duration::from_secs(60) {
         while !rig.asks.is_empty() {
             tries.push(rig.now.at - lost.at);
-            rig.answer(refused(6));
+            rig.respond(refused(6));
         }
         rig.wait_ms(50);
     }
@@ -172,7 +172,7 @@ fn an_assigned_broker_that_is_dead_or_nonsense_leads_to_lookup() {
     assert_eq!((rig.log().len(), rig.state(1)), (2, "backing off"));
     rig.wait_ms(100);
     assert_eq!(rig.log(), ["lookup at service:6650"]);
-    rig.answer(connect_to("pulsar://service:6650"));
+    rig.respond(connect_to("pulsar://service:6650"));
     let (connection, ..) = rig.opened();
     rig.log();
     rig.detached(connection, id(1), Some("http://b:8080"));
@@ -184,7 +184,7 @@ fn an_assigned_broker_that_is_dead_or_nonsense_leads_to_lookup() {
 fn brokers_that_point_at_each_other_before_the_open_do_not_spin() {
     let mut rig = Rig::new("pulsar://service");
     let _endpoint = rig.open(1);
-    rig.answer(connect_to("pulsar://b:6650"));
+    rig.respond(connect_to("pulsar://b:6650"));
     let (connection, ..) = rig.opens.pop_front().expect("an open");
     rig.detached(connection, id(1), Some("pulsar://service:6650"));
     assert_eq!(rig.state(1), "backing off");

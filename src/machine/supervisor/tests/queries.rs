@@ -52,7 +52,7 @@ fn a_query_for_the_owner_of_a_topic_looks_it_up_first() {
     let mut rig = Rig::new("pulsar://service");
     let (to, mut reply) = Reply::pair();
     rig.input(Input::Query(query::coordinator(3).with_reply(to)));
-    rig.answer(connect_to("pulsar://owner:6650"));
+    rig.respond(connect_to("pulsar://owner:6650"));
     assert_eq!(
         rig.log(),
         [
@@ -64,7 +64,7 @@ fn a_query_for_the_owner_of_a_topic_looks_it_up_first() {
             "TC_CLIENT_CONNECT_REQUEST at owner:6650"
         ]
     );
-    rig.answer(Ok(Box::new(pb::CommandTcClientConnectResponse::default().into())));
+    rig.respond(Ok(Box::new(pb::CommandTcClientConnectResponse::default().into())));
     assert_eq!(peek(&mut reply), Some(Ok(())));
     assert_eq!(rig.supervisor.queries.len() + rig.supervisor.requests.iter().count(), 0);
 }
@@ -96,7 +96,7 @@ fn connect_with_a_wrong_token_does_not_bother_the_other_hosts() {
 #[test]
 fn connect_ends_although_the_credentials_never_come() {
     let mut rig = Rig::new("pulsar://service");
-    rig.answers = false;
+    rig.responds = false;
     let (to, mut reply) = Reply::pair();
     rig.input(Input::Query(query::connect().with_reply(to)));
     rig.wait(Duration::from_secs(30));
@@ -109,7 +109,7 @@ fn partitions_are_counted() {
     let mut rig = Rig::new("pulsar://service");
     let mut reply = ask_partitions(&mut rig);
     assert_eq!(rig.log(), ["fetch", "dial service:6650", "partitions at service:6650"]);
-    rig.answer(partitions_answer(3));
+    rig.respond(partitions_response(3));
     assert_eq!(peek(&mut reply), Some(Ok(3)));
     assert_eq!(rig.supervisor.queries.len() + rig.supervisor.requests.iter().count(), 0);
 }
@@ -118,13 +118,13 @@ fn partitions_are_counted() {
 fn a_partition_question_is_retried_where_that_can_help() {
     let mut rig = Rig::new("pulsar://service");
     let mut reply = ask_partitions(&mut rig);
-    rig.answer(refused(6));
+    rig.respond(refused(6));
     assert!(peek(&mut reply).is_none());
     rig.wait_ms(100);
     let (connection, ..) = rig.asks[0];
     rig.end(connection, "reset by peer");
     rig.wait_ms(200);
-    rig.answer(refused(4));
+    rig.respond(refused(4));
     let error = peek(&mut reply).expect("answered").expect_err("not allowed");
     assert_eq!((error.kind(), error.topic()), (ErrorKind::Authorization, Some("persistent://public/default/t")));
 }
@@ -146,7 +146,7 @@ fn a_partition_question_ends_in_time_and_names_the_last_trouble() {
 fn a_question_that_nobody_waits_for_is_not_retried() {
     let mut rig = Rig::new("pulsar://service");
     drop(ask_partitions(&mut rig));
-    rig.answer(refused(6));
+    rig.respond(refused(6));
     rig.log();
     rig.wait(Duration::from_secs(50));
     assert_eq!(rig.log(), NONE);
