@@ -288,13 +288,16 @@ impl ClientBuilder {
     }
 
     fn dial_config(self) -> DialConfig {
-        let tcp = TcpDialer {
-            #[cfg(feature = "tls")]
-            tls: match self.tls_config {
-                Some(config) => super::dial::TlsOptions::with_config(config),
-                None => super::dial::TlsOptions::new(self.ca_file, self.client_cert),
-            },
+        #[cfg(feature = "tls")]
+        let tls = match self.tls_config {
+            Some(config) => super::dial::TlsOptions::with_config(config),
+            None => super::dial::TlsOptions::new(self.ca_file, self.client_cert),
         };
+        let tcp = TcpDialer::new(
+            #[cfg(feature = "tls")]
+            tls,
+            self.connection_timeout,
+        );
         DialConfig {
             authentication: self.authentication,
             dialer: self.dialer.unwrap_or_else(|| Arc::new(tcp)),

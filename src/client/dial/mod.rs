@@ -7,15 +7,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 
 use super::runtime::{Runtime, timeout};
 use crate::error::{Error, ErrorKind, Result};
 use crate::machine::control::{BrokerKey, HostPort};
 
+mod tcp;
 #[cfg(feature = "tls")]
 mod tls;
 
+pub(crate) use tcp::TcpDialer;
 #[cfg(feature = "tls")]
 pub(crate) use tls::TlsOptions;
 
@@ -90,47 +91,6 @@ pub trait Dialer: Send + Sync + 'static {
     /// [`std::io::Error`] is, is tried again with back-off; any other ends what waits for this broker and was never
     /// attached.
     fn dial<'a>(&'a self, target: &'a Target) -> DialFuture<'a>;
-}
-
-/// TCP, and TLS over it.
-#[derive(Debug)]
-pub(crate) struct TcpDialer {
-    #[cfg(feature = "tls")]
-    pub(crate) tls: TlsOptions,
-}
-
-impl Dialer for TcpDialer {
-    fn dial<'a>(&'a self, target: &'a Target) -> DialFuture<'a> {
-        Box::pin(async move {
-            let HostPort { host, port } = &target.address;
-            // Every address the name resolves to is tried in turn.
-            let connected = TcpStream::connect((&**host, *port)).await;
-            let socket = connected.map_err(|error| unreachable(&target.address, error))?;
-            // Frames are written whole turns at a time; waiting for more only delays them.
-            socket.set_nodelay(true).map_err(|error| unreachable(&target.address, error))?;
-            if target.tls {
-                return self.secure(socket, target).await;
-            }
-            Ok(Box::new(socket) as Box<dyn Socket>)
-        })
-    }
-}
-
-impl TcpDialer {
-    #[cfg(feature = "tls")]
-    async fn secure(&self, socket: TcpStream, target: &Target) -> Result<Box<dyn Socket>> {
-        self.tls.connect(socket, target).await
-    }
-
-    #[cfg(not(feature = "tls"))]
-    async fn secure(&self, _: TcpStream, _: &Target) -> Result<Box<dyn Socket>> {
-        let what = "pulsar+ssl:// needs the crate feature `tls`, which this build lacks";
-        Err(Error::local(ErrorKind::Unsupported, what))
-    }
-}
-
-fn unreachable(address: &HostPort, error: std::io::Error) -> Error {
-    Error::network(format!("cannot connect to {address}")).with_source(error)
 }
 
 /// Dials within `limit`.
