@@ -68,10 +68,8 @@ impl TcpDialer {
 
     async fn connect(&self, address: &HostPort) -> Result<TcpStream> {
         let HostPort { host, port } = address;
-        let resolved: Vec<_> = lookup_host((&**host, *port))
-            .await
-            .map_err(|error| unreachable(address, error))?
-            .collect();
+        let resolved: Vec<_> =
+            lookup_host((&**host, *port)).await.map_err(|error| unreachable(address, error))?.collect();
         let ordered = self.with_outcomes(|outcomes| outcomes.order(interleaved(&resolved)));
         let socket = self.connect_first_of(ordered).await.map_err(|error| unreachable(address, error))?;
         // The driver gathers frames itself; waiting for more in the kernel only delays them.

@@ -16,6 +16,8 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::suite::{send, within};
 
+mod certificates;
+
 /// Which clients the proxy lets in.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Clients {
@@ -45,17 +47,25 @@ fn server_config(clients: Clients) -> ServerConfig {
             config.with_client_cert_verifier(verifier.build().expect("there is an authority"))
         }
     };
-    let certificate = CertificateDer::from_pem_file(file("server.pem")).expect("a certificate");
-    let key = PrivateKeyDer::from_pem_file(file("server-key.pem")).expect("a key");
+    let (certificate, key) = identity("server.pem", "server-key.pem");
     config.with_single_cert(vec![certificate], key).expect("they belong together")
+}
+
+fn identity(certificate: &str, key: &str) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
+    let certificate = CertificateDer::from_pem_file(file(certificate)).expect("a certificate");
+    (certificate, PrivateKeyDer::from_pem_file(file(key)).expect("a key"))
 }
 
 /// A broker, and the `pulsar+ssl://` URL of a proxy in front of it.
 pub async fn broker(builder: EmbeddedBrokerBuilder, clients: Clients) -> (EmbeddedBroker, String) {
+    broker_behind(server_config(clients), builder).await
+}
+
+async fn broker_behind(config: ServerConfig, builder: EmbeddedBrokerBuilder) -> (EmbeddedBroker, String) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let url = format!("pulsar+ssl://{}", listener.local_addr().expect("an address"));
     let broker = builder.broker_service_url_tls(&url).start().await.expect("a free port");
-    let (acceptor, behind) = (TlsAcceptor::from(Arc::new(server_config(clients))), broker.clone());
+    let (acceptor, behind) = (TlsAcceptor::from(Arc::new(config)), broker.clone());
     tokio::spawn(async move {
         while let Ok((socket, _)) = listener.accept().await {
             let (acceptor, mut broker) = (acceptor.clone(), behind.connect());
