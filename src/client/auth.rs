@@ -152,12 +152,20 @@ enum Source {
 }
 
 impl Token {
-    /// A token that stays the same. White space around it is cut off.
+    /// A token that stays the same, also as `client.conf` has it (`authParams`): after `token:` the token, after `file:`
+    /// the path of a file as for [`from_file`](Self::from_file), `file:///run/token` too. White space and a byte order
+    /// mark around it are cut off.
     pub fn new(token: impl AsRef<str>) -> Self {
-        Self { source: Source::Fixed(Bytes::copy_from_slice(token.as_ref().trim().as_bytes())) }
+        let text = token.as_ref().trim_matches(is_padding);
+        match text.strip_prefix("file:") {
+            Some(path) => Self::from_file(path.strip_prefix("//").unwrap_or(path)),
+            None => Self { source: Source::Fixed(plain_token(text)) },
+        }
     }
 
-    /// A file that holds the token and is read anew each time credentials are wanted.
+    /// A file that holds the token, read again each time credentials are wanted: a connection that is made, or a broker
+    /// that asks for fresh ones (AUTH_CHALLENGE). What may stand around the token in it is the same as for
+    /// [`new`](Self::new), `token:` in front included.
     pub fn from_file(path: impl Into<PathBuf>) -> Self {
         Self { source: Source::File(path.into()) }
     }
@@ -181,7 +189,7 @@ impl Token {
     async fn fetch(&self) -> Result<Bytes> {
         match &self.source {
             Source::Fixed(token) => Ok(token.clone()),
-            Source::Supplier(fetch) => Ok(Bytes::from(fetch().await?.trim().to_owned())),
+            Source::Supplier(fetch) => Ok(plain_token(&fetch().await?)),
             Source::File(path) => {
                 let path = path.clone();
                 let read = tokio::task::spawn_blocking(move || {
@@ -191,10 +199,22 @@ impl Token {
                     })
                 });
                 let text = read.await.map_err(|_| closed())??;
-                Ok(Bytes::from(text.trim().to_owned()))
+                Ok(plain_token(&text))
             }
         }
     }
+}
+
+/// What editors and shells leave around a token.
+fn is_padding(c: char) -> bool {
+    c.is_whitespace() || c == '\u{feff}'
+}
+
+/// The token alone.
+fn plain_token(text: &str) -> Bytes {
+    let text = text.trim_matches(is_padding);
+    let token = text.strip_prefix("token:").unwrap_or(text);
+    Bytes::copy_from_slice(token.trim_matches(is_padding).as_bytes())
 }
 
 fn closed() -> Error {
@@ -250,6 +270,25 @@ mod tests {
         // The example of RFC 7617.
         assert_eq!(basic.iter().collect::<Vec<_>>(), [("Authorization", "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==")]);
         assert_eq!(headers(&NoAuthentication).await, HttpHeaders::new());
+    }
+
+    #[tokio::test]
+    async fn tokens_are_read_as_people_have_them() {
+        let path = std::env::temp_dir().join(format!("pulsar-native-token-{}", std::process::id()));
+        for text in ["secret", " secret\r\n", "\u{feff}secret\n", "token:secret", "\u{feff}token: secret\r\n"] {
+            std::fs::write(&path, text).expect("a file can be written");
+            let supplied = text.to_owned();
+            for token in [
+                Token::new(text),
+                Token::from_file(&path),
+                Token::supplier(move || std::future::ready(Ok(supplied.clone()))),
+                Token::new(format!("file:{}", path.display())),
+                Token::new(format!("file://{}\n", path.display())),
+            ] {
+                assert_eq!(token.fetch().await.expect("a token"), "secret", "{text:?} by {token:?}");
+            }
+        }
+        std::fs::remove_file(&path).expect("the file is there");
     }
 
     #[test]
