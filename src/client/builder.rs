@@ -86,6 +86,10 @@ impl ClientBuilder {
 
     /// A PEM file with the certificates to trust for `pulsar+ssl://`. Default: the system's trust roots. The peer's
     /// certificate and host name are always verified. Needs the crate feature `tls`.
+    ///
+    /// The file is read when the first connection needs it. A certificate in it that cannot be read is skipped, and named
+    /// in the error of a connection that may have needed it. A broker may show a certificate of this file as its own,
+    /// also one of an authority (CA:TRUE), as `openssl req -x509` makes it.
     #[doc(alias = "tlsTrustCertsFilePath")]
     pub fn ca_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.ca_file = Some(path.into());
