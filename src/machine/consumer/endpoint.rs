@@ -1,4 +1,5 @@
-//! The consumer as an endpoint: what the session and the supervisor ask of it.
+//! The consumer as an endpoint: what the session and the supervisor ask of it. The methods lie in the files of their
+//! subjects; those of the same name are called by their path, `Consumer::fail(self, ..)`.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -32,15 +33,15 @@ impl EndpointMachine for Consumer {
     }
 
     fn on_attached(&mut self, _response: &Command, _peer: &PeerInfo, _now: Now, deferred: &mut Deferred) {
-        self.on_attached(deferred);
+        Consumer::on_attached(self, deferred);
     }
 
     fn on_detached(&mut self, _now: Now, deferred: &mut Deferred) {
-        self.on_detached(deferred);
+        Consumer::on_detached(self, deferred);
     }
 
     fn on_response(&mut self, op: Op, response: Response, _now: Now, deferred: &mut Deferred) {
-        self.on_response(op, response, deferred);
+        Consumer::on_response(self, op, response, deferred);
     }
 
     fn on_notification(&mut self, command: Command, _now: Now, _deferred: &mut Deferred) -> AfterNotification {
@@ -61,31 +62,31 @@ impl EndpointMachine for Consumer {
     }
 
     fn poll_transmit(&mut self, out: &mut Outbox<'_>, now: Now) -> More {
-        self.poll_transmit(out, now)
+        Consumer::poll_transmit(self, out, now)
     }
 
     fn poll_deadline(&self) -> Option<Deadline> {
-        self.poll_deadline()
+        Consumer::poll_deadline(self)
     }
 
     fn handle_deadline(&mut self, now: Now, deferred: &mut Deferred) {
-        self.handle_deadline(now, deferred);
+        Consumer::handle_deadline(self, now, deferred);
     }
 
     fn fail(&mut self, error: Error, deferred: &mut Deferred) {
-        self.fail(error, deferred);
+        Consumer::fail(self, error, deferred);
     }
 
     fn close(&mut self, now: Now, deferred: &mut Deferred) {
-        self.close(None, now, deferred);
+        Consumer::close(self, None, now, deferred);
     }
 
     fn is_finished(&self) -> bool {
-        self.is_finished()
+        Consumer::is_finished(self)
     }
 
     fn is_closed_at_broker(&self) -> bool {
-        self.is_closed_at_broker()
+        Consumer::is_closed_at_broker(self)
     }
 
     fn data_route(endpoint: Arc<Endpoint<Self>>) -> DataRoute {

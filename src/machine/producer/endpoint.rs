@@ -1,4 +1,5 @@
-//! The producer as an endpoint: what the session and the supervisor ask of it.
+//! The producer as an endpoint: what the session and the supervisor ask of it. The methods lie in the files of their
+//! subjects; those of the same name are called by their path, `Producer::fail(self, ..)`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +25,7 @@ impl EndpointMachine for Producer {
     }
 
     fn send_timeout(&self) -> Option<Duration> {
-        self.send_timeout()
+        Producer::send_timeout(self)
     }
 
     fn take_dirty(&mut self) -> bool {
@@ -32,22 +33,22 @@ impl EndpointMachine for Producer {
     }
 
     fn open_request(&mut self, _peer: &PeerInfo, now: Now) -> Result<Command, RequestError> {
-        Ok(self.open_request(now).into())
+        Ok(Producer::open_request(self, now).into())
     }
 
     fn on_attached(&mut self, response: &Command, peer: &PeerInfo, now: Now, deferred: &mut Deferred) {
         // PRODUCER is answered by PRODUCER_SUCCESS only, see the table of commands.
         if let Command::ProducerSuccess(opened) = response {
-            self.on_attached(opened, peer, now, deferred);
+            Producer::on_attached(self, opened, peer, now, deferred);
         }
     }
 
     fn on_detached(&mut self, now: Now, deferred: &mut Deferred) {
-        self.on_detached(now, deferred);
+        Producer::on_detached(self, now, deferred);
     }
 
     fn on_response(&mut self, op: Op, response: Response, now: Now, deferred: &mut Deferred) {
-        self.on_response(op, response, now, deferred);
+        Producer::on_response(self, op, response, now, deferred);
     }
 
     fn on_notification(&mut self, command: Command, now: Now, deferred: &mut Deferred) -> AfterNotification {
@@ -66,7 +67,7 @@ impl EndpointMachine for Producer {
     }
 
     fn take_job(&mut self, now: Now) -> Option<SealJob> {
-        self.take_job(now)
+        Producer::take_job(self, now)
     }
 
     fn run_job(job: SealJob) -> Sealed {
@@ -74,39 +75,39 @@ impl EndpointMachine for Producer {
     }
 
     fn put_job(&mut self, sealed: Sealed, now: Now, deferred: &mut Deferred) {
-        self.put_job(sealed, now, deferred);
+        Producer::put_job(self, sealed, now, deferred);
     }
 
     fn poll_transmit(&mut self, out: &mut Outbox<'_>, now: Now) -> More {
-        self.poll_transmit(out, now)
+        Producer::poll_transmit(self, out, now)
     }
 
     fn poll_deadline(&self) -> Option<Deadline> {
-        self.poll_deadline()
+        Producer::poll_deadline(self)
     }
 
     fn handle_deadline(&mut self, now: Now, deferred: &mut Deferred) {
-        self.handle_deadline(now, deferred);
+        Producer::handle_deadline(self, now, deferred);
     }
 
     fn take_wants_reconnect(&mut self) -> bool {
-        self.take_wants_reconnect()
+        Producer::take_wants_reconnect(self)
     }
 
     fn fail(&mut self, error: Error, deferred: &mut Deferred) {
-        self.fail(error, deferred);
+        Producer::fail(self, error, deferred);
     }
 
     fn close(&mut self, now: Now, deferred: &mut Deferred) {
-        self.close(None, now, deferred);
+        Producer::close(self, None, now, deferred);
     }
 
     fn is_finished(&self) -> bool {
-        self.is_finished()
+        Producer::is_finished(self)
     }
 
     fn is_closed_at_broker(&self) -> bool {
-        self.is_closed_at_broker()
+        Producer::is_closed_at_broker(self)
     }
 
     fn data_route(endpoint: Arc<Endpoint<Self>>) -> DataRoute {

@@ -391,7 +391,7 @@ impl EndpointMachine for TopicListWatcher {
     }
 
     fn close(&mut self, now: Now, deferred: &mut Deferred) {
-        self.close(None, now, deferred);
+        TopicListWatcher::close(self, None, now, deferred);
     }
 
     fn is_finished(&self) -> bool {
