@@ -78,9 +78,9 @@ impl Bench {
         }
         let mut deferred = Deferred::new();
         let (now, run) = (self.now, &mut self.run);
-        self.endpoint.with(&mut deferred, |consumer, deferred| consumer.on_entries(run, now, deferred));
+        self.endpoint.with_deferred(&mut deferred, |consumer, deferred| consumer.on_entries(run, now, deferred));
         let (permits, into) = (self.permits, &mut self.taken);
-        let taken = self.endpoint.with(&mut deferred, |consumer, _| consumer.take(permits, into));
+        let taken = self.endpoint.with_deferred(&mut deferred, |consumer, _| consumer.take(permits, into));
         self.permits = ReturnedPermits { attach_number: taken.attach_number, count: 0 };
         while let Some(entry) = self.taken.pop_front() {
             self.permits.count += entry.permits;
@@ -90,7 +90,7 @@ impl Bench {
                     batch_size: members as i32,
                     ..MessagePosition::new(entry.ledger_id, entry.entry_id)
                 };
-                let acked = self.endpoint.with(&mut deferred, |consumer, _| consumer.ack(&id, || now));
+                let acked = self.endpoint.with_deferred(&mut deferred, |consumer, _| consumer.ack(&id, || now));
                 acked.expect("taken");
             }
         }

@@ -120,10 +120,10 @@ fn through_the_endpoint(bencher: Bencher<'_, '_>, batching: bool) {
         for from in (0..MESSAGES).step_by(TURN as usize) {
             for _ in 0..TURN {
                 let message = Message::new(payload.clone());
-                let pushed = endpoint.with(&mut deferred, |producer, _| producer.push(message, None, now));
+                let pushed = endpoint.with_deferred(&mut deferred, |producer, _| producer.push(message, None, now));
                 pending.push(pushed.expect("room"));
             }
-            endpoint.with(&mut deferred, |producer, _| turn(producer, &mut tx, from, step, &mut receipts));
+            endpoint.with_deferred(&mut deferred, |producer, _| turn(producer, &mut tx, from, step, &mut receipts));
             for send in pending.drain(..) {
                 let _ = black_box(send.try_result()).expect("settled").expect("stored");
             }

@@ -161,7 +161,7 @@ impl Acker {
     #[inline]
     pub fn ack(&self, message: &ReceivedMessage) -> Result<()> {
         let part = self.part_of(message)?;
-        part.endpoint.with(&mut Deferred::new(), |consumer, _| consumer.ack(&message.position(), clock::now))
+        part.endpoint.with(|consumer| consumer.ack(&message.position(), clock::now))
     }
 
     /// [`Self::ack`] by id alone, as kept by the application.
@@ -170,7 +170,7 @@ impl Acker {
     /// As of [`Self::ack`]; and when a partitioned topic's id names no partition.
     pub fn ack_id(&self, id: &MessageId) -> Result<()> {
         let part = self.part_of_id(id)?;
-        part.endpoint.with(&mut Deferred::new(), |consumer, _| consumer.ack(&id.position(), clock::now))
+        part.endpoint.with(|consumer| consumer.ack(&id.position(), clock::now))
     }
 
     /// [`Self::ack_id`] of many messages.
@@ -179,8 +179,7 @@ impl Acker {
     /// As of [`Self::ack_id`]. If an id names no partition, none is acknowledged; after any other error some may be.
     pub fn ack_ids(&self, ids: &[MessageId]) -> Result<()> {
         for (part, ids) in self.by_part(ids)? {
-            part.endpoint
-                .with(&mut Deferred::new(), |consumer, _| ids.iter().try_for_each(|id| consumer.ack(id, clock::now)))?;
+            part.endpoint.with(|consumer| ids.iter().try_for_each(|id| consumer.ack(id, clock::now)))?;
         }
         Ok(())
     }
@@ -192,7 +191,7 @@ impl Acker {
     /// it; else as of [`Self::ack`].
     pub fn ack_cumulative(&self, message: &ReceivedMessage) -> Result<()> {
         let part = self.part_of(message)?;
-        part.endpoint.with(&mut Deferred::new(), |consumer, _| consumer.ack_cumulative(&message.position(), clock::now))
+        part.endpoint.with(|consumer| consumer.ack_cumulative(&message.position(), clock::now))
     }
 
     /// [`Self::ack_cumulative`] by id alone, as kept by the application.
@@ -201,7 +200,7 @@ impl Acker {
     /// As of [`Self::ack_cumulative`] and [`Self::ack_id`].
     pub fn ack_cumulative_id(&self, id: &MessageId) -> Result<()> {
         let part = self.part_of_id(id)?;
-        part.endpoint.with(&mut Deferred::new(), |consumer, _| consumer.ack_cumulative(&id.position(), clock::now))
+        part.endpoint.with(|consumer| consumer.ack_cumulative(&id.position(), clock::now))
     }
 
     /// Acknowledges one message and waits until the broker has confirmed it (ACK with a `request_id`, ACK_RESPONSE).
@@ -275,7 +274,7 @@ impl Acker {
     /// [`InvalidArgument`](ErrorKind::InvalidArgument) for a message of another consumer.
     pub fn nack(&self, message: &ReceivedMessage) -> Result<()> {
         let part = self.part_of(message)?;
-        part.endpoint.with(&mut Deferred::new(), |consumer, _| consumer.nack(&message.position(), clock::now()));
+        part.endpoint.with(|consumer| consumer.nack(&message.position(), clock::now()));
         Ok(())
     }
 
@@ -285,7 +284,7 @@ impl Acker {
     /// When a partitioned topic's id names no partition, and when the consumer reads several topics.
     pub fn nack_id(&self, id: &MessageId) -> Result<()> {
         let part = self.part_of_id(id)?;
-        part.endpoint.with(&mut Deferred::new(), |consumer, _| consumer.nack(&id.position(), clock::now()));
+        part.endpoint.with(|consumer| consumer.nack(&id.position(), clock::now()));
         Ok(())
     }
 
@@ -295,7 +294,7 @@ impl Acker {
     /// As of [`Self::nack_id`], and then nothing is asked for.
     pub fn nack_ids(&self, ids: &[MessageId]) -> Result<()> {
         for (part, ids) in self.by_part(ids)? {
-            part.endpoint.with(&mut Deferred::new(), |consumer, _| {
+            part.endpoint.with(|consumer| {
                 ids.iter().for_each(|id| consumer.nack(id, clock::now()));
             });
         }
@@ -306,7 +305,7 @@ impl Acker {
 /// Asks for the confirmation of at most [`CONFIRMED_IDS_MAX`] ids.
 fn confirm(part: &Part<Machine>, ids: &[MessagePosition], cumulative: bool) -> Reply<()> {
     let (to, reply) = Reply::pair();
-    part.endpoint.with(&mut Deferred::new(), |consumer, deferred| {
+    part.endpoint.with_deferred(&mut Deferred::new(), |consumer, deferred| {
         consumer.ack_confirmed(ids, cumulative, to, clock::now(), deferred);
     });
     reply

@@ -276,7 +276,7 @@ impl Consumer {
     pub fn redeliver_unacknowledged_messages(&self) {
         let mut deferred = Deferred::new();
         for part in self.parts().iter() {
-            part.endpoint.with(&mut deferred, |consumer, _| consumer.redeliver_unacknowledged_messages());
+            part.endpoint.with_deferred(&mut deferred, |consumer, _| consumer.redeliver_unacknowledged_messages());
         }
     }
 
@@ -334,7 +334,7 @@ impl Consumer {
             SeekTo::Message { id, .. } => {
                 let (reply_to, reply) = Reply::pair();
                 let part = self.acker.part_of_id(id)?;
-                part.endpoint.with(&mut Deferred::new(), |consumer, deferred| {
+                part.endpoint.with_deferred(&mut Deferred::new(), |consumer, deferred| {
                     consumer.seek(to, reply_to, clock::now(), deferred)
                 });
                 vec![reply]

@@ -75,7 +75,7 @@ impl<M: PartMachine> Part<M> {
 
     /// Reads something of its machine.
     pub(super) fn read<R>(&self, read: impl FnOnce(&M) -> R) -> R {
-        self.endpoint.with(&mut Deferred::new(), |machine, _| read(machine))
+        self.endpoint.with(|machine| read(machine))
     }
 
     /// To be called before the end of this part is reported to the application; `true` for the first call only.
@@ -85,8 +85,9 @@ impl<M: PartMachine> Part<M> {
 
     fn close(&self) -> Reply<()> {
         let (to, reply) = Reply::pair();
-        self.endpoint
-            .with(&mut Deferred::new(), |machine, deferred| machine.close_with(Some(to), clock::now(), deferred));
+        self.endpoint.with_deferred(&mut Deferred::new(), |machine, deferred| {
+            machine.close_with(Some(to), clock::now(), deferred)
+        });
         reply
     }
 }
@@ -222,7 +223,7 @@ impl<M: PartMachine> Parts<M> {
         let chosen = if chosen.is_empty() { parts } else { chosen };
         let put = move |part: Arc<Part<M>>| {
             let (to, reply) = Reply::pair();
-            part.endpoint.with(&mut Deferred::new(), |machine, deferred| ask(machine, to, deferred));
+            part.endpoint.with_deferred(&mut Deferred::new(), |machine, deferred| ask(machine, to, deferred));
             (part, reply)
         };
         // All are asked before the first answer is awaited.
@@ -240,7 +241,8 @@ impl<M: PartMachine> Drop for Parts<M> {
     fn drop(&mut self) {
         let mut deferred = Deferred::new();
         for part in &self.list.get_mut().unwrap_or_else(PoisonError::into_inner).parts {
-            part.endpoint.with(&mut deferred, |machine, deferred| machine.close_with(None, clock::now(), deferred));
+            part.endpoint
+                .with_deferred(&mut deferred, |machine, deferred| machine.close_with(None, clock::now(), deferred));
         }
     }
 }

@@ -255,7 +255,7 @@ impl Producer {
 #[inline]
 fn with_seal<R>(endpoint: &Endpoint<Machine>, work: impl FnOnce(&mut Machine, &mut Deferred) -> R) -> R {
     let mut deferred = Deferred::new();
-    let (result, closed) = endpoint.with(&mut deferred, |producer, deferred| {
+    let (result, closed) = endpoint.with_deferred(&mut deferred, |producer, deferred| {
         let result = work(producer, deferred);
         (result, producer.has_closed_job())
     });
@@ -266,10 +266,10 @@ fn with_seal<R>(endpoint: &Endpoint<Machine>, work: impl FnOnce(&mut Machine, &m
 }
 
 fn seal_closed(endpoint: &Endpoint<Machine>, deferred: &mut Deferred) {
-    let mut job = endpoint.with(deferred, |producer, _| producer.take_closed_job(clock::now));
+    let mut job = endpoint.with_deferred(deferred, |producer, _| producer.take_closed_job(clock::now));
     while let Some(sealing) = job {
         let sealed = sealing.run();
-        job = endpoint.with(deferred, |producer, deferred| {
+        job = endpoint.with_deferred(deferred, |producer, deferred| {
             producer.put_job(sealed, clock::now(), deferred);
             producer.take_closed_job(clock::now)
         });
@@ -291,7 +291,7 @@ impl Accept<'_> {
     #[inline(never)]
     fn poll_fast(&mut self) -> Option<PendingSend> {
         let Self { endpoint, message, callback, .. } = self;
-        let (pending, closed) = endpoint.with_only(|producer| {
+        let (pending, closed) = endpoint.with(|producer| {
             let pending = producer.push_fast(message, callback, clock::now);
             (pending, producer.has_closed_job())
         });
@@ -331,7 +331,8 @@ impl Drop for Accept<'_> {
     fn drop(&mut self) {
         if self.ticket.is_waiting() {
             let ticket = &mut self.ticket;
-            self.endpoint.with(&mut Deferred::new(), |producer, deferred| producer.stop_waiting(ticket, deferred));
+            self.endpoint
+                .with_deferred(&mut Deferred::new(), |producer, deferred| producer.stop_waiting(ticket, deferred));
         }
     }
 }

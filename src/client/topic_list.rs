@@ -67,14 +67,14 @@ impl TopicListWatch {
             let poll = |watcher: &mut TopicListWatcher, deferred: &mut Deferred| {
                 watcher.poll_changed(cx.waker(), deferred).map(|()| watcher.take_changes())
             };
-            self.endpoint.with(&mut Deferred::new(), poll)
+            self.endpoint.with_deferred(&mut Deferred::new(), poll)
         })
         .await
     }
 
     /// Whether a broker reports changes at the moment.
     pub fn is_connected(&self) -> bool {
-        self.endpoint.with_only(|watcher| watcher.is_attached())
+        self.endpoint.with(|watcher| watcher.is_attached())
     }
 
     /// Closes the watcher at the broker (WATCH_TOPIC_LIST_CLOSE) and waits for the answer.
@@ -86,14 +86,16 @@ impl TopicListWatch {
     /// The close goes on when the future is dropped.
     pub async fn close(self) -> Result<()> {
         let (to, reply) = Reply::pair();
-        self.endpoint.with(&mut Deferred::new(), |watcher, deferred| watcher.close(Some(to), clock::now(), deferred));
+        self.endpoint
+            .with_deferred(&mut Deferred::new(), |watcher, deferred| watcher.close(Some(to), clock::now(), deferred));
         reply.await
     }
 }
 
 impl Drop for TopicListWatch {
     fn drop(&mut self) {
-        self.endpoint.with(&mut Deferred::new(), |watcher, deferred| watcher.close(None, clock::now(), deferred));
+        self.endpoint
+            .with_deferred(&mut Deferred::new(), |watcher, deferred| watcher.close(None, clock::now(), deferred));
     }
 }
 

@@ -24,8 +24,8 @@ use crate::client::message::{Opened, ReceivedMessage};
 use crate::client::parts::Part;
 use crate::error::Error;
 use crate::id::MessagePosition;
+use crate::machine::EndpointId;
 use crate::machine::consumer::{Consumer, ReceivedEntry, ReturnedPermits};
-use crate::machine::{Deferred, EndpointId};
 use crate::wire::ack_set::AckSet;
 use crate::wire::batch::{BatchCursor, RecordRange};
 use crate::wire::entry::EntryError;
@@ -109,7 +109,7 @@ impl Source {
 
     /// With a queue of size 0: asks for one message.
     pub(super) fn request_one(&self) {
-        self.part.endpoint.with(&mut Deferred::new(), |consumer, _| consumer.request_one());
+        self.part.endpoint.with(|consumer| consumer.request_one());
     }
 
     /// Swaps the endpoint's queue in; permits are returned on the way.
@@ -118,7 +118,7 @@ impl Source {
         let permits = std::mem::take(&mut self.permits);
         let (attach_number, before) = (permits.attach_number, self.run.len());
         let run = &mut self.run;
-        let taken = self.part.endpoint.with(&mut Deferred::new(), |consumer, _| consumer.take(permits, run));
+        let taken = self.part.endpoint.with(|consumer| consumer.take(permits, run));
         if taken.queue_epoch != self.taken_epoch {
             // The epoch moved between `drop_void` and the lock: what was here before is void all the same. Its permits
             // are of another attach if the endpoint was attached anew, and then they do not exist any more.
@@ -231,7 +231,7 @@ impl Source {
             attach_number: self.permits.attach_number,
             count: std::mem::take(&mut self.permits.count),
         };
-        self.part.endpoint.with(&mut Deferred::new(), |consumer, _| consumer.return_permits(permits));
+        self.part.endpoint.with(|consumer| consumer.return_permits(permits));
     }
 
     /// The next member of the open batch that is for the user; `None` when there is no open batch, or not any more.
@@ -274,8 +274,7 @@ impl Source {
             if record.metadata.compacted_out {
                 let position = message.position();
                 // If it is refused, the entry comes again.
-                let _ =
-                    self.part.endpoint.with(&mut Deferred::new(), |consumer, _| consumer.ack(&position, clock::now));
+                let _ = self.part.endpoint.with(|consumer| consumer.ack(&position, clock::now));
                 continue;
             }
             batch.charged = batch.charged.saturating_sub(1);
@@ -327,7 +326,7 @@ impl Source {
     /// Damaged: acknowledged with the reason, so that it is not delivered again.
     fn reject(&mut self, ledger_id: u64, entry_id: u64, permits: u32, error: &EntryError) {
         let permits = ReturnedPermits { attach_number: self.permits.attach_number, count: permits };
-        self.part.endpoint.with(&mut Deferred::new(), |consumer, _| {
+        self.part.endpoint.with(|consumer| {
             consumer.reject(ledger_id, entry_id, error, permits);
         });
     }

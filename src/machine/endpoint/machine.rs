@@ -220,19 +220,19 @@ impl<M: EndpointMachine> AnyEndpoint for Endpoint<M> {
     }
 
     fn subject(&self) -> Arc<str> {
-        self.with_only(|machine| machine.subject())
+        self.with(|machine| machine.subject())
     }
 
     fn open_description(&self) -> &'static str {
-        self.with_only(|machine| machine.open_description())
+        self.with(|machine| machine.open_description())
     }
 
     fn route(&self) -> AttachRoute {
-        self.with_only(|machine| machine.route())
+        self.with(|machine| machine.route())
     }
 
     fn send_timeout(&self) -> Option<Duration> {
-        self.with_only(|machine| machine.send_timeout())
+        self.with(|machine| machine.send_timeout())
     }
 
     fn move_to(&self, owner: &Arc<ReadyList>, deferred: &mut Deferred) {
@@ -240,39 +240,39 @@ impl<M: EndpointMachine> AnyEndpoint for Endpoint<M> {
     }
 
     fn open_request(&self, peer: &PeerInfo, now: Now) -> Result<Command, RequestError> {
-        self.with_only(|machine| machine.open_request(peer, now))
+        self.with(|machine| machine.open_request(peer, now))
     }
 
     fn on_attached(&self, response: &Command, peer: &PeerInfo, now: Now, deferred: &mut Deferred) {
-        self.with(deferred, |machine, deferred| machine.on_attached(response, peer, now, deferred));
+        self.with_deferred(deferred, |machine, deferred| machine.on_attached(response, peer, now, deferred));
     }
 
     fn on_detached(&self, now: Now, deferred: &mut Deferred) {
-        self.with(deferred, |machine, deferred| machine.on_detached(now, deferred));
+        self.with_deferred(deferred, |machine, deferred| machine.on_detached(now, deferred));
     }
 
     fn on_response(&self, op: Op, response: Response, now: Now, deferred: &mut Deferred) {
-        self.with(deferred, |machine, deferred| machine.on_response(op, response, now, deferred));
+        self.with_deferred(deferred, |machine, deferred| machine.on_response(op, response, now, deferred));
     }
 
     fn on_notification(&self, command: Command, now: Now, deferred: &mut Deferred) -> AfterNotification {
-        self.with(deferred, |machine, deferred| machine.on_notification(command, now, deferred))
+        self.with_deferred(deferred, |machine, deferred| machine.on_notification(command, now, deferred))
     }
 
     fn fail(&self, error: Error, deferred: &mut Deferred) {
-        self.with(deferred, |machine, deferred| machine.fail(error, deferred));
+        self.with_deferred(deferred, |machine, deferred| machine.fail(error, deferred));
     }
 
     fn close(&self, now: Now, deferred: &mut Deferred) {
-        self.with(deferred, |machine, deferred| machine.close(now, deferred));
+        self.with_deferred(deferred, |machine, deferred| machine.close(now, deferred));
     }
 
     fn is_finished(&self) -> bool {
-        self.with_only(|machine| machine.is_finished())
+        self.with(|machine| machine.is_finished())
     }
 
     fn is_closed_at_broker(&self) -> bool {
-        self.with_only(|machine| machine.is_closed_at_broker())
+        self.with(|machine| machine.is_closed_at_broker())
     }
 
     fn serve(&self, owner: &Arc<ReadyList>, out: &mut Outbox<'_>, now: Now, deferred: &mut Deferred) -> Option<Served> {

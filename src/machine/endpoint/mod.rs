@@ -73,6 +73,19 @@ struct Slot<M> {
     queued: bool,
 }
 
+impl<M: EndpointMachine> Slot<M> {
+    /// Notifies the owner, if it has something to do and does not know it. The waker is to be woken after the unlock.
+    #[inline]
+    fn notify_owner(&mut self, id: EndpointId) -> Option<Waker> {
+        if self.machine.take_dirty() && !self.queued {
+            self.queued = true;
+            self.owner.notify(id)
+        } else {
+            None
+        }
+    }
+}
+
 impl<M: EndpointMachine> Endpoint<M> {
     /// A new endpoint, served by `owner` from the start.
     pub fn new(id: EndpointId, machine: M, owner: Arc<ReadyList>) -> Arc<Self> {
@@ -92,33 +105,26 @@ impl<M: EndpointMachine> Endpoint<M> {
     }
 
     /// Works on the machine from a task that is not its owner, and notifies the owner if that gave it something to do.
+    /// The owner is woken here, after the unlock.
     #[inline]
-    pub fn with<R>(&self, deferred: &mut Deferred, work: impl FnOnce(&mut M, &mut Deferred) -> R) -> R {
+    pub fn with<R>(&self, work: impl FnOnce(&mut M) -> R) -> R {
         let mut slot = self.lock();
-        let result = work(&mut slot.machine, deferred);
-        if slot.machine.take_dirty() && !slot.queued {
-            slot.queued = true;
-            if let Some(waker) = slot.owner.notify(self.id) {
-                deferred.wake(waker);
-            }
+        let result = work(&mut slot.machine);
+        let waker = slot.notify_owner(self.id);
+        drop(slot);
+        if let Some(waker) = waker {
+            waker.wake();
         }
         result
     }
 
-    /// Variant of [`with`](Self::with) without a list of deferred work: the owner is woken here, after the unlock.
+    /// Works like [`with`](Self::with) on a machine that has work to defer. The owner's waker is deferred too.
     #[inline]
-    pub fn with_only<R>(&self, work: impl FnOnce(&mut M) -> R) -> R {
+    pub fn with_deferred<R>(&self, deferred: &mut Deferred, work: impl FnOnce(&mut M, &mut Deferred) -> R) -> R {
         let mut slot = self.lock();
-        let result = work(&mut slot.machine);
-        let waker = if slot.machine.take_dirty() && !slot.queued {
-            slot.queued = true;
-            slot.owner.notify(self.id)
-        } else {
-            None
-        };
-        drop(slot);
-        if let Some(waker) = waker {
-            waker.wake();
+        let result = work(&mut slot.machine, deferred);
+        if let Some(waker) = slot.notify_owner(self.id) {
+            deferred.wake(waker);
         }
         result
     }

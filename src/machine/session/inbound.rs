@@ -140,7 +140,7 @@ impl Session {
         // Messages for a consumer that is not attached here any more are dropped: the broker delivers them again.
         if let Some(endpoint) = self.routes.consumers.get(&id) {
             let entries = &mut self.inbound.entries;
-            endpoint.with(deferred, |consumer, deferred| consumer.on_entries(entries, now, deferred));
+            endpoint.with_deferred(deferred, |consumer, deferred| consumer.on_entries(entries, now, deferred));
         }
         self.inbound.entries.clear();
     }
@@ -149,12 +149,12 @@ impl Session {
         let Some(id) = self.inbound.producer.take() else { return Ok(()) };
         let receipts = &self.inbound.receipts;
         let result = if let Some(endpoint) = self.routes.producers.get(&id) {
-            endpoint.with(deferred, |producer, deferred| producer.on_receipts(receipts, deferred))
+            endpoint.with_deferred(deferred, |producer, deferred| producer.on_receipts(receipts, deferred))
         } else {
             // Receipts that follow a CLOSE_PRODUCER are real. One that fits nothing does not end the connection here.
             let detached = self.detached.get(&EndpointId::Producer(id)).cloned();
             if let Some(DataRoute::Producer(endpoint)) = detached.map(|endpoint| endpoint.data_route()) {
-                let _ = endpoint.with(deferred, |producer, deferred| producer.on_receipts(receipts, deferred));
+                let _ = endpoint.with_deferred(deferred, |producer, deferred| producer.on_receipts(receipts, deferred));
             }
             Ok(())
         };

@@ -84,14 +84,14 @@ impl DataRoutes {
     /// The endpoint is being opened.
     fn open(&mut self, route: DataRoute) {
         if let DataRoute::Producer(producer) = route {
-            self.producers.insert(producer.with_only(|producer| producer.id()), producer);
+            self.producers.insert(producer.with(|producer| producer.id()), producer);
         }
     }
 
     /// The endpoint is attached.
     fn attach(&mut self, route: DataRoute) {
         if let DataRoute::Consumer(consumer) = route {
-            self.consumers.insert(consumer.with_only(|consumer| consumer.id()), consumer);
+            self.consumers.insert(consumer.with(|consumer| consumer.id()), consumer);
         }
     }
 

@@ -87,7 +87,7 @@ fn producer(id: u64, now: Now) -> Arc<Endpoint<Producer>> {
 fn push(endpoint: &Endpoint<Producer>, count: usize, now: Now) {
     for _ in 0..count {
         let message = Message::new(Bytes::from_static(&[7; 1000]));
-        let pushed = endpoint.with(&mut Deferred::new(), |producer, _| producer.push(message, None, || now));
+        let pushed = endpoint.with(|producer| producer.push(message, None, || now));
         drop(pushed.expect("there is room"));
     }
 }
@@ -126,7 +126,7 @@ fn a_late_answer_to_an_earlier_open_does_not_close_the_later_one() {
     rig.opened(first);
     rig.opened(second);
     rig.transmit();
-    assert!(endpoint.with(&mut Deferred::new(), |producer, _| producer.is_attached()));
+    assert!(endpoint.with(|producer| producer.is_attached()));
     let closed = rig.requests.iter().any(|command| matches!(command, Command::CloseProducer(_)));
     assert!(!closed, "the producer that is open was closed at the broker");
 }
@@ -208,7 +208,7 @@ fn a_send_ends_in_time_although_the_deadline_of_an_earlier_one_stood() {
     }
     let timeout = ProducerConfig::default().send_timeout;
     let overdue = rig.now.at + timeout;
-    while endpoint.with(&mut Deferred::new(), |producer, _| producer.stats().pending_messages) > 0 {
+    while endpoint.with(|producer| producer.stats().pending_messages) > 0 {
         let due = rig.session.deadlines.next().expect("the endpoint is looked at again").at;
         assert!(due <= overdue, "{looks} looks, and the next is too late");
         rig.now.at = due;
@@ -237,7 +237,7 @@ fn who_is_still_queued_when_the_peer_stops_reading_has_its_deadline() {
     rig.session.poll_transmit(&mut tx, rig.now, None, &mut Deferred::new()).expect("a good connection");
     assert!(!rig.session.run_queue.is_empty(), "{} bytes went out at once", tx.len());
     for endpoint in &endpoints {
-        let due = endpoint.with(&mut Deferred::new(), |producer, _| producer.poll_deadline());
+        let due = endpoint.with(|producer| producer.poll_deadline());
         assert!(due.is_some_and(|due| due.at > rig.now.at), "a send has no deadline");
     }
 }

@@ -55,7 +55,7 @@ fn callbacks_run_without_the_lock_and_may_send() {
     let producer = Producer::new(ProducerId(1), "persistent://a/b/t".into(), -1, Arc::new(unbatched()), to, now);
     let endpoint = Endpoint::new(EndpointId::Producer(ProducerId(1)), producer, ReadyList::new());
     let opened = pb::CommandProducerSuccess { producer_name: "p".into(), ..Default::default() };
-    endpoint.with(&mut Deferred::new(), |producer, deferred| {
+    endpoint.with_deferred(&mut Deferred::new(), |producer, deferred| {
         producer.open_request(now);
         producer.on_attached(&opened, &peer, now, deferred);
     });
@@ -63,11 +63,11 @@ fn callbacks_run_without_the_lock_and_may_send() {
     let (again, noted) = (endpoint.clone(), ended.clone());
     let callback = Box::new(move |result: Result<MessageId, SendError>| {
         noted.lock().expect("unpoisoned").push(result.map(|id| id.entry_id()));
-        let sent = again.with(&mut Deferred::new(), |producer, _| producer.push("second".into(), None, || now).is_ok());
+        let sent = again.with(|producer| producer.push("second".into(), None, || now).is_ok());
         assert!(sent, "it has the lock to itself");
     });
     let mut deferred = Deferred::new();
-    endpoint.with(&mut deferred, |producer, deferred| {
+    endpoint.with_deferred(&mut deferred, |producer, deferred| {
         let _ = producer.push("first".into(), Some(callback), || now).expect("room");
         let job = producer.take_job(now).expect("its time and sum are missing");
         producer.put_job(job.run(), now, deferred);
@@ -79,7 +79,7 @@ fn callbacks_run_without_the_lock_and_may_send() {
     assert!(ended.lock().expect("unpoisoned").is_empty());
     deferred.fire();
     assert_eq!(*ended.lock().expect("unpoisoned"), [Ok(Some(17))]);
-    let stats = endpoint.with(&mut deferred, |producer, _| producer.stats());
+    let stats = endpoint.with_deferred(&mut deferred, |producer, _| producer.stats());
     assert_eq!((stats.accepted_messages, stats.pending_messages), (2, 1));
 }
 
@@ -94,7 +94,7 @@ impl AsRef<[u8]> for Asks {
 
 impl Drop for Asks {
     fn drop(&mut self) {
-        let accepted = self.0.with(&mut Deferred::new(), |producer, _| producer.stats().accepted_messages);
+        let accepted = self.0.with(|producer| producer.stats().accepted_messages);
         self.1.lock().expect("unpoisoned").push(accepted);
     }
 }
@@ -110,7 +110,7 @@ fn a_payload_that_stayed_alone_in_its_batch_is_dropped_without_the_lock() {
     let dropped = Arc::new(Mutex::new(Vec::new()));
     let message = Message::new(Bytes::from_owner(Asks(endpoint.clone(), dropped.clone())));
     let mut deferred = Deferred::new();
-    endpoint.with(&mut deferred, |producer, deferred| {
+    endpoint.with_deferred(&mut deferred, |producer, deferred| {
         producer.open_request(now);
         producer.on_attached(&opened, &peer, now, deferred);
         let _ = producer.push(message, None, || now).expect("room");

@@ -55,7 +55,7 @@ fn closing_the_client_closes_the_endpoints_first_and_leaves_nothing() {
     assert_eq!((rig.state(1), rig.state(2)), ("attached", "closed"));
     assert!(peek(&mut reply).is_none() && !rig.supervisor.is_drained());
     // The session has written CLOSE_PRODUCER and heard of its success.
-    assert!(!endpoint.with_only(|producer| producer.is_finished()));
+    assert!(!endpoint.with(|producer| producer.is_finished()));
     rig.peers.get_mut(&connection).expect("up").attached.clear();
     rig.notice(connection, SessionEvent::Finished(id(1)));
     assert_eq!(rig.log(), ["hang up service:6650"]);
@@ -84,7 +84,7 @@ fn a_broker_that_does_not_answer_the_close_cannot_hold_the_client() {
     let error = peek(&mut reply).expect("answered").expect_err("late");
     assert_eq!(error.kind(), ErrorKind::TimedOut);
     assert!(error.to_string().contains("producer 1 on persistent://public/default/t"), "{error}");
-    assert!(rig.supervisor.is_drained() && endpoint.with_only(|producer| producer.is_finished()));
+    assert!(rig.supervisor.is_drained() && endpoint.with(|producer| producer.is_finished()));
 }
 
 #[test]

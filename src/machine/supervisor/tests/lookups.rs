@@ -89,7 +89,7 @@ fn an_unknown_topic_is_one_clear_error() {
     assert_eq!(error.topic(), Some("persistent://public/default/t"));
     assert_eq!(error.address(), Some("service:6650"));
     assert_eq!(rig.state(1), "closed");
-    assert!(endpoint.with_only(|producer| producer.is_finished()));
+    assert!(endpoint.with(|producer| producer.is_finished()));
 }
 
 #[test]
