@@ -22,8 +22,8 @@ async fn place_order(client: &Client, order: &str) -> std::result::Result<(), pu
 pub(crate) async fn run() -> Result<()> {
     let broker = EmbeddedBroker::builder().broker_deduplication_enabled(true).start().await?;
     // The broker is not ready for the first producer, and the connection breaks before the first receipt.
-    broker.faults().on(FaultEvent::Producer).refuse(ServerCode::SERVICE_NOT_READY);
-    broker.faults().on(FaultEvent::Send).cut();
+    broker.faults().on(FaultEvent::Producer).refuse_request(ServerCode::SERVICE_NOT_READY);
+    broker.faults().on(FaultEvent::Send).disconnect();
 
     let client = Client::builder(broker.url()).connect().await?;
     place_order(&client, "one coffee").await?;

@@ -1,9 +1,10 @@
 //! Records what a client did that the protocol does not allow, whether or not a real broker would notice.
 //!
-//! A violation changes no answer. Tests assert that [`EmbeddedBroker::violations`](super::EmbeddedBroker::violations)
+//! A violation changes no response. Tests assert that [`EmbeddedBroker::violations`](super::EmbeddedBroker::violations)
 //! is empty after a scenario.
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::broker::ids::ConnId;
 
@@ -18,7 +19,9 @@ pub struct ConformanceViolation {
     pub connection: u64,
     /// The rule.
     pub rule: Rule,
-    /// Ids and numbers, for people.
+    /// The name of the producer, where the rule is about the epochs or sequence ids of one.
+    pub producer_name: Option<Arc<str>>,
+    /// Ids and numbers, for people. Its wording may change.
     pub detail: String,
 }
 
@@ -42,16 +45,18 @@ pub enum Rule {
     AboveVersion,
     /// No frame at all for a keep-alive interval after a PING.
     PongMissing,
-    /// PRODUCER or SUBSCRIBE for a topic that no client looked up since it was made.
+    /// PRODUCER or SUBSCRIBE for a topic that no client looked up since it was created.
     LookupMissing,
     /// `epoch` of PRODUCER did not grow with a further PRODUCER of the same producer.
     EpochNotGrowing,
     /// SEND for a producer that this connection does not have, or that waits or was fenced out.
     SendWithoutProducer,
-    /// SEND or FLOW before the answer to PRODUCER or SUBSCRIBE was written.
-    BeforeAnswer,
-    /// A command for a producer or consumer id after its CLOSE.
+    /// SEND or FLOW before the response to PRODUCER or SUBSCRIBE was written.
+    BeforeResponse,
+    /// A command for a producer or consumer id after the client's CLOSE of it.
     AfterClose,
+    /// SEND for a producer that the broker closed longer ago than a keep-alive interval.
+    AfterBrokerClose,
     /// A `sequence_id` that does not grow, on a frame that is not a byte-identical re-send.
     SequenceNotGrowing,
     /// SEND and its `MessageMetadata` disagree about the sequence id, the producer or the number of messages.
@@ -76,8 +81,24 @@ pub(crate) struct Conformance {
 
 impl Conformance {
     pub(crate) fn record(&mut self, conn: ConnId, rule: Rule, detail: impl FnOnce() -> String) {
+        self.push(conn, rule, None, detail);
+    }
+
+    /// Records a violation of a rule about the epochs or sequence ids of one producer.
+    pub(crate) fn record_of_producer(
+        &mut self,
+        conn: ConnId,
+        rule: Rule,
+        producer: &str,
+        detail: impl FnOnce() -> String,
+    ) {
+        self.push(conn, rule, Some(producer), || format!("{producer}: {}", detail()));
+    }
+
+    fn push(&mut self, conn: ConnId, rule: Rule, producer: Option<&str>, detail: impl FnOnce() -> String) {
         if self.violations.len() < VIOLATIONS_MAX {
-            self.violations.push(ConformanceViolation { connection: conn.0, rule, detail: detail() });
+            let producer_name = producer.map(Arc::from);
+            self.violations.push(ConformanceViolation { connection: conn.0, rule, producer_name, detail: detail() });
         }
     }
 

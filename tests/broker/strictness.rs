@@ -213,7 +213,7 @@ fn row_send_before_success_or_for_a_waiting_fenced_or_closed_one_closes() {
     world.send(conn, producer_command(1, 1, TOPIC));
     world.publish(conn, 1, "p", 0, b"x");
     assert!(world.broker.closing(conn), "before PRODUCER_SUCCESS was written");
-    assert_eq!(world.broken(), [Rule::BeforeAnswer]);
+    assert_eq!(world.broken(), [Rule::BeforeResponse]);
 
     let mut world = World::new();
     let conn = world.connect();
@@ -422,7 +422,7 @@ fn row_flow_before_subscribe_is_done_is_lost() {
     world.flow(conn, 1, 10);
     assert!(matches!(world.answer(conn), Command::Success(_)));
     assert_eq!(world.broker.stats(TOPIC).unwrap().subscriptions["s"].consumers[0].available_permits, 0);
-    assert_eq!(world.broken(), [Rule::BeforeAnswer]);
+    assert_eq!(world.broken(), [Rule::BeforeResponse]);
 }
 
 #[test]

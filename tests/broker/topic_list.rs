@@ -144,10 +144,10 @@ fn faults_take_effect_on_the_request_and_its_answer() {
     let conn = world.connect();
     world
         .broker
-        .arm_fault(ScriptedFault::new(FaultEvent::WatchTopicList, FaultEffect::Refuse(ServerCode::SERVICE_NOT_READY)));
+        .arm_fault(ScriptedFault::new(FaultEvent::WatchTopicList, FaultEffect::RefuseRequest { code: ServerCode::SERVICE_NOT_READY }));
     let answer = world.ask(conn, watch_command(1, ".*", None));
     assert_eq!(error_of(&answer).0, ServerError::ServiceNotReady);
-    world.broker.arm_fault(ScriptedFault::new(FaultEvent::WatchTopicList, FaultEffect::Withhold));
+    world.broker.arm_fault(ScriptedFault::new(FaultEvent::WatchTopicList, FaultEffect::DropResponse));
     world.send(conn, watch_command(2, ".*", None));
     assert_eq!(world.take(conn), []);
     assert_eq!((world.broker.topic_list_watchers(), world.broker.faults_injected()), (1, 2));
@@ -156,16 +156,16 @@ fn faults_take_effect_on_the_request_and_its_answer() {
 #[test]
 fn updates_can_be_lost_doubled_and_delayed() {
     let (mut world, conn) = watching();
-    world.broker.arm_fault(ScriptedFault::new(FaultEvent::TopicListUpdate, FaultEffect::Withhold).of("a1"));
+    world.broker.arm_fault(ScriptedFault::new(FaultEvent::TopicListUpdate, FaultEffect::DropResponse).on_topic("a1"));
     assert!(world.broker.create_topic("a0") && world.broker.create_topic("a1"));
     assert_eq!(updates(&mut world, conn), [added("a0", &["a0"])]);
 
-    world.broker.arm_fault(ScriptedFault::new(FaultEvent::TopicListUpdate, FaultEffect::Duplicate));
+    world.broker.arm_fault(ScriptedFault::new(FaultEvent::TopicListUpdate, FaultEffect::DuplicateResponse));
     assert!(world.broker.create_topic("a2"));
     let twice = added("a2", &["a0", "a1", "a2"]);
     assert_eq!(updates(&mut world, conn), [twice.clone(), twice]);
 
-    world.broker.arm_fault(ScriptedFault::new(FaultEvent::TopicListUpdate, FaultEffect::Delay(Duration::from_secs(1))));
+    world.broker.arm_fault(ScriptedFault::new(FaultEvent::TopicListUpdate, FaultEffect::DelayResponse { by: Duration::from_secs(1) }));
     assert!(world.broker.create_topic("a3"));
     world.advance(Duration::from_millis(999));
     assert_eq!(updates(&mut world, conn), []);
@@ -190,7 +190,7 @@ fn a_dropped_watcher_gets_no_update_until_it_watches_again() {
 #[test]
 fn a_connection_can_be_cut_in_place_of_an_update() {
     let (mut world, conn) = watching();
-    world.broker.arm_fault(ScriptedFault::new(FaultEvent::TopicListUpdate, FaultEffect::Cut));
+    world.broker.arm_fault(ScriptedFault::new(FaultEvent::TopicListUpdate, FaultEffect::Disconnect));
     assert!(world.broker.create_topic("a1"));
     world.assert_closed(conn);
     world.assert_clean();

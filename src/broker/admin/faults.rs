@@ -1,4 +1,4 @@
-//! What a test does to a broker so that something goes wrong: at once, or on a scripted event.
+//! Faults that a test injects into a broker: at once, or on a scripted event.
 
 use crate::broker::faults::ScriptedFault;
 use crate::broker::machine::Broker;
@@ -12,11 +12,11 @@ impl Broker {
         self.connections.faults.arm(fault);
     }
 
-    /// Disarms all faults, sends the answers that are held back to be reversed, and reads and writes again where that
-    /// was paused. Answers that are delayed still go out at their time.
+    /// Disarms all faults, sends the responses that are held back to be reversed, and resumes reads and writes where
+    /// they were paused. Delayed responses are still sent at their time.
     pub fn clear_faults(&mut self) {
-        for (conn, answer) in self.connections.faults.clear() {
-            self.connections.send_raw(conn, &answer);
+        for (conn, response) in self.connections.faults.clear() {
+            self.connections.send_raw(conn, &response);
         }
         self.connections.resume_all();
     }
@@ -26,33 +26,33 @@ impl Broker {
         self.connections.faults.injected()
     }
 
-    /// Ends the connection that brings the `bytes`-th byte from now on, which may be in the middle of a frame.
-    pub fn cut_after_bytes_received(&mut self, bytes: usize) {
+    /// Ends the connection on which the `bytes`-th byte from now on arrives, which may be in the middle of a frame.
+    pub fn disconnect_after_bytes_received(&mut self, bytes: usize) {
         self.connections.faults.limit_received(bytes);
     }
 
-    /// Ends the connection that the `bytes`-th byte from now on goes to, right behind that byte.
-    pub fn cut_after_bytes_sent(&mut self, bytes: usize) {
+    /// Ends the connection to which the `bytes`-th byte from now on is written, right behind that byte.
+    pub fn disconnect_after_bytes_sent(&mut self, bytes: usize) {
         self.connections.faults.limit_sent(bytes);
     }
 }
 
 /// Faults at once.
 impl Broker {
-    /// Puts bytes that need not be a frame between the frames of every connection.
+    /// Sends bytes, which need not be a frame, on every connection, between two frames.
     pub fn send_bytes(&mut self, bytes: &[u8]) {
         for conn in self.connections.ids() {
             self.connections.send_raw(conn, bytes);
         }
     }
 
-    /// Connections there are now are no longer read from.
-    pub fn pause_reads(&mut self) {
+    /// Stops reading from the current connections.
+    pub fn stall_reads(&mut self) {
         self.connections.pause_all(false);
     }
 
-    /// Connections there are now are no longer read from, and nothing is written to them.
-    pub fn pause_reads_and_writes(&mut self) {
+    /// Stops reading from the current connections and writing to them, without closing them.
+    pub fn blackhole(&mut self) {
         self.connections.pause_all(true);
     }
 
@@ -91,15 +91,15 @@ impl Broker {
 
     /// Makes this broker the owner of a topic's namespace and counts the topic as looked up: another broker sends its
     /// clients here.
-    pub fn adopt_topic(&mut self, topic: &str) {
+    pub fn acquire_topic(&mut self, topic: &str) {
         if let Ok(name) = TopicName::parse(topic) {
-            self.ownership.take(&name);
+            self.ownership.acquire(&name);
         }
     }
 
-    /// Flips the last bit of a stored entry, so that its checksum no longer fits. `entry` counts from the first entry
-    /// ever stored. False if there is no such entry.
-    pub fn corrupt_entry(&mut self, topic: &str, entry: u64) -> bool {
+    /// Flips the last bit of a stored entry, so that its checksum no longer matches: every delivery of it is damaged.
+    /// `entry` counts from the first entry ever stored. False if there is no such entry.
+    pub fn corrupt_stored_entry(&mut self, topic: &str, entry: u64) -> bool {
         self.damage(topic, entry, |bytes| {
             if let Some(last) = bytes.last_mut() {
                 *last ^= 1;
@@ -107,9 +107,9 @@ impl Broker {
         })
     }
 
-    /// Overwrites the payload of a stored entry so that it is no batch and no compressed data any more, and gives it
-    /// a checksum that fits. False if there is no such entry.
-    pub fn corrupt_payload(&mut self, topic: &str, entry: u64) -> bool {
+    /// Overwrites the payload of a stored entry so that it is no longer a batch or compressed data, and gives it a
+    /// checksum that matches. False if there is no such entry.
+    pub fn corrupt_stored_payload(&mut self, topic: &str, entry: u64) -> bool {
         self.damage(topic, entry, |bytes| {
             let Ok(parts) = EntryParts::split(bytes) else { return };
             if let Some(payload) = bytes.get_mut(parts.payload) {

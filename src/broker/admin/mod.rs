@@ -30,7 +30,7 @@ impl Broker {
         if is_taken || !self.config.has_namespace(name.namespace()) || !self.topics.may_create(&name) {
             return false;
         }
-        self.make_topic(&name);
+        self.insert_topic(&name);
         true
     }
 
@@ -47,7 +47,7 @@ impl Broker {
         for index in before..partitions {
             let partition = name.partition(index);
             if !self.topics.contains(partition.as_str()) {
-                self.make_topic(&partition);
+                self.insert_topic(&partition);
             }
         }
         true

@@ -25,7 +25,7 @@ impl Broker {
         let Some((topic, name)) = self.live_consumer(key, "FLOW") else { return Ok(()) };
         if let Some(ConsumerSlot::Live { is_answered: false, .. }) = self.connections.consumer(key) {
             let detail = || format!("FLOW for consumer {} before SUCCESS: lost", key.id);
-            self.conformance.record(conn, Rule::BeforeAnswer, detail);
+            self.conformance.record(conn, Rule::BeforeResponse, detail);
             return Ok(());
         }
         let Some(sub) = self.topics.subscription_mut(&topic, &name) else { return Ok(()) };

@@ -168,7 +168,7 @@ impl Broker {
     }
 
     /// `initial_subscription_name` of PRODUCER: a durable subscription from the first message on.
-    pub(super) fn make_initial_subscription(&mut self, topic: &Arc<str>, name: &str) -> Result<(), Refusal> {
+    pub(super) fn create_initial_subscription(&mut self, topic: &Arc<str>, name: &str) -> Result<(), Refusal> {
         let Some(found) = self.topics.get_mut(topic) else { return Ok(()) };
         if !found.subscriptions.contains_key(name) {
             found.check_new_subscription()?;

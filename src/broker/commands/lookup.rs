@@ -55,7 +55,7 @@ impl Broker {
     /// Always Connect to this broker, for a topic that exists or not, as a standalone broker answers.
     pub(super) fn on_lookup(&mut self, conn: ConnId, request: &pb::CommandLookupTopic) -> Result<(), Rejection> {
         let name = self.check_lookup(conn, &request.topic, request.advertised_listener_name())?;
-        self.ownership.take(&name);
+        self.ownership.acquire(&name);
         let response = pb::CommandLookupTopicResponse {
             broker_service_url: Some(self.url.clone()),
             broker_service_url_tls: self.config.broker_service_url_tls.clone(),

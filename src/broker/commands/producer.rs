@@ -81,8 +81,8 @@ impl Broker {
             Some(last) if epoch > 0 || !is_chosen => {
                 found.sequence_ids.raise_epoch(name, epoch);
                 if epoch <= last {
-                    let detail = || format!("{name}: {epoch} after {last}");
-                    self.conformance.record(conn, Rule::EpochNotGrowing, detail);
+                    let detail = || format!("epoch {epoch} after {last}");
+                    self.conformance.record_of_producer(conn, Rule::EpochNotGrowing, name, detail);
                 }
             }
             _ => found.sequence_ids.start(Arc::from(name), epoch),
@@ -105,7 +105,7 @@ impl Broker {
     ) -> Result<(), Refusal> {
         let schema_version = self.schemas.register(topic, request.schema.as_ref())?;
         if let Some(name) = request.initial_subscription_name.as_deref() {
-            self.make_initial_subscription(topic, name)?;
+            self.create_initial_subscription(topic, name)?;
         }
         let name = self.name_producer(topic, request)?;
         let Some(found) = self.topics.get_mut(topic) else { return Ok(()) };

@@ -28,7 +28,7 @@ const DROPPED: EntryPosition = EntryPosition::NONE;
 const NOT_STORED: EntryPosition = EntryPosition { ledger: 0, entry: 0 };
 
 /// A SEND that passed the checks of its frame.
-struct SoundSend<'a> {
+struct ValidatedSend<'a> {
     key: ProducerKey,
     head: &'a SendHead,
     entry: &'a Bytes,
@@ -36,13 +36,13 @@ struct SoundSend<'a> {
     crc32c: u32,
 }
 
-/// From the frame to a sound entry.
+/// From the frame to a valid entry.
 impl Broker {
     pub(super) fn on_send(&mut self, conn: ConnId, head: &SendHead, entry: &Bytes) {
         let key = ProducerKey { conn, id: head.producer_id };
         let Some(topic) = self.sending_topic(key) else { return };
         let (info, crc32c) = match inspect(entry) {
-            Inspection::Headless => {
+            Inspection::Truncated => {
                 let detail = || "SEND shorter than its headers".to_owned();
                 return self.close_on_violation(conn, Rule::UnreadableFrame, detail);
             }
@@ -60,7 +60,7 @@ impl Broker {
         if let Err(refusal) = self.check_send(head, &info) {
             return self.send_error(conn, head, refusal);
         }
-        self.publish(&topic, SoundSend { key, head, entry, info, crc32c });
+        self.publish(&topic, ValidatedSend { key, head, entry, info, crc32c });
     }
 
     /// The topic of a producer that may send now. Any other one loses its connection, unless it cannot know yet:
@@ -83,12 +83,12 @@ impl Broker {
                 return None;
             }
             Some(ProducerSlot::Live { .. } | ProducerSlot::PendingTakeover) => {
-                (Rule::BeforeAnswer, "SEND before PRODUCER_SUCCESS")
+                (Rule::BeforeResponse, "SEND before PRODUCER_SUCCESS")
             }
             Some(ProducerSlot::Queued { .. }) => (Rule::SendWithoutProducer, "SEND while waiting for exclusivity"),
             Some(ProducerSlot::ClosedByClient) => (Rule::AfterClose, "SEND after CLOSE_PRODUCER"),
             Some(ProducerSlot::ClosedByBroker { .. }) => {
-                (Rule::AfterClose, "SEND long after the broker's CLOSE_PRODUCER")
+                (Rule::AfterBrokerClose, "SEND long after the broker's CLOSE_PRODUCER")
             }
             None => (Rule::SendWithoutProducer, "SEND for an unknown producer"),
         };
@@ -128,9 +128,9 @@ impl Broker {
     }
 }
 
-/// From a sound entry to its receipt.
+/// From a valid entry to its receipt.
 impl Broker {
-    fn publish(&mut self, topic: &Arc<str>, send: SoundSend<'_>) {
+    fn publish(&mut self, topic: &Arc<str>, send: ValidatedSend<'_>) {
         let Some(found) = self.topics.get_mut(topic) else { return };
         let Some(producer) = found.producers.name_of(send.key).map(Arc::clone) else { return };
         let first = send.head.sequence_id as i64;
@@ -142,8 +142,8 @@ impl Broker {
             is_chunk: send.head.is_chunk,
         };
         if !found.sequence_ids.note_sent(&producer, &frame) {
-            let detail = || format!("{producer}: {first}");
-            self.conformance.record(send.key.conn, Rule::SequenceNotGrowing, detail);
+            let detail = || format!("sequence id {first}");
+            self.conformance.record_of_producer(send.key.conn, Rule::SequenceNotGrowing, &producer, detail);
         }
         if !found.name.is_persistent() {
             return self.publish_transient(topic, send);
@@ -159,7 +159,7 @@ impl Broker {
             }
         }
         if !self.topics.make_room(topic, send.entry.len()) {
-            return self.hold_producers_off(topic);
+            return self.close_producers_over_quota(topic);
         }
         if self.config.broker_deduplication_enabled && send.info.is_last_chunk() {
             if let Some(found) = self.topics.get_mut(topic) {
@@ -169,7 +169,7 @@ impl Broker {
         self.store(topic, send);
     }
 
-    fn store(&mut self, topic: &Arc<str>, send: SoundSend<'_>) {
+    fn store(&mut self, topic: &Arc<str>, send: ValidatedSend<'_>) {
         let messages = u64::try_from(send.head.num_messages).unwrap_or(0);
         let stored = self.topics.store(topic, send.entry, send.info, messages, self.now.wall_ms);
         if let Some(position) = stored {
@@ -179,7 +179,7 @@ impl Broker {
     }
 
     /// A non-persistent topic: consumers that can take it now get it, others never will.
-    fn publish_transient(&mut self, topic: &str, send: SoundSend<'_>) {
+    fn publish_transient(&mut self, topic: &str, send: ValidatedSend<'_>) {
         let Some(found) = self.topics.get_mut(topic) else { return };
         found.published.count(send.info.messages(), send.entry.len());
         let entry = TransientEntry {
@@ -195,7 +195,7 @@ impl Broker {
     }
 
     /// The store is full of unacknowledged entries: producers are closed, as by a backlog quota with exceptions.
-    fn hold_producers_off(&mut self, topic: &Arc<str>) {
+    fn close_producers_over_quota(&mut self, topic: &Arc<str>) {
         let Some(found) = self.topics.get_mut(topic) else { return };
         found.is_over_quota = true;
         for key in found.producers.keys() {
@@ -215,7 +215,7 @@ impl Broker {
     }
 
     /// The id in the error is the highest of a batch that carries it.
-    fn send_error(&mut self, conn: ConnId, head: &SendHead, refusal: Refusal) {
+    pub(in crate::broker) fn send_error(&mut self, conn: ConnId, head: &SendHead, refusal: Refusal) {
         let error = pb::CommandSendError {
             producer_id: head.producer_id,
             sequence_id: highest_of_batch(head).unwrap_or(head.sequence_id),

@@ -4,7 +4,7 @@
 
 mod connection;
 mod endpoints;
-mod injection;
+mod delivery_faults;
 pub(crate) mod token;
 
 use std::collections::BTreeMap;

@@ -1,4 +1,4 @@
-//! The verbs that script faults on a running broker.
+//! Scripting faults on a running broker.
 
 use std::time::Duration;
 
@@ -9,10 +9,9 @@ use crate::broker::faults::{FaultEffect, FaultEvent, ScriptedFault};
 use crate::broker::machine::Broker;
 use crate::error::ServerCode;
 
-/// Scripts faults on a broker; made by [`EmbeddedBroker::faults`].
+/// Scripts faults on a broker; created by [`EmbeddedBroker::faults`].
 ///
-/// [`on`](Self::on) names an event and a verb of [`FaultBuilder`] what goes wrong with it; the other methods act at
-/// once. Faults stay armed when this handle is gone, until they have taken effect or [`clear`](Self::clear) disarms
+/// [`on`](Self::on) names an event, and a method of [`FaultBuilder`] the effect on it; the other methods act at once. Faults stay armed when this handle is gone, until they have taken effect or [`clear`](Self::clear) disarms
 /// them. What a fault does to a client is never reported as a violation of that client.
 ///
 /// ```
@@ -24,8 +23,8 @@ use crate::error::ServerCode;
 /// let broker = EmbeddedBroker::builder().start().await?;
 /// let client = Client::builder(broker.url()).connect().await?;
 /// // The first two attempts to open a producer are refused, and the first receipt is lost with its connection.
-/// broker.faults().on(FaultEvent::Producer).next(2).refuse(ServerCode::SERVICE_NOT_READY);
-/// broker.faults().on(FaultEvent::Send).cut();
+/// broker.faults().on(FaultEvent::Producer).times(2).refuse_request(ServerCode::SERVICE_NOT_READY);
+/// broker.faults().on(FaultEvent::Send).disconnect();
 ///
 /// let producer = client.producer("orders").create().await?;
 /// producer.send("sent twice, and the application does not see it").await?;
@@ -49,25 +48,26 @@ impl EmbeddedBroker {
 /// Faults on events.
 impl<'a> Faults<'a> {
     /// A fault on the next event of this kind: once, on any topic and connection, unless the builder says
-    /// otherwise. A verb of [`FaultBuilder`] arms it. At most 1,000 are armed at once; further ones are not.
+    /// otherwise. A method of [`FaultBuilder`] that names an effect arms it. At most 1,000 are armed at once; further ones are not.
     pub fn on(self, event: FaultEvent) -> FaultBuilder<'a> {
         FaultBuilder { broker: self.broker, event, topic: None, after: 0, times: Some(1) }
     }
 
     /// Ends the connection on which the `bytes`-th byte from now on arrives, be it in the middle of a frame. The bytes
     /// of all connections count.
-    pub fn cut_after_bytes_received(self, bytes: usize) {
-        self.broker.call(|broker| broker.cut_after_bytes_received(bytes));
+    pub fn disconnect_after_bytes_received(self, bytes: usize) {
+        self.broker.call(|broker| broker.disconnect_after_bytes_received(bytes));
     }
 
     /// Ends the connection that the `bytes`-th byte from now on is written to, right behind that byte. The bytes of all
     /// connections count.
-    pub fn cut_after_bytes_sent(self, bytes: usize) {
-        self.broker.call(|broker| broker.cut_after_bytes_sent(bytes));
+    pub fn disconnect_after_bytes_sent(self, bytes: usize) {
+        self.broker.call(|broker| broker.disconnect_after_bytes_sent(bytes));
     }
 
-    /// Disarms all faults, sends the answers that are held back to be reversed, and serves the connections again that
-    /// were frozen or not read. Answers that are delayed still go out at their time.
+    /// Disarms all faults, sends the responses that are held back to be reversed, and resumes the connections of
+    /// [`stall_reads`](Self::stall_reads) and [`blackhole`](Self::blackhole). Delayed responses are still sent at their
+    /// time.
     pub fn clear(self) {
         self.broker.call(Broker::clear_faults);
     }
@@ -81,21 +81,21 @@ impl<'a> Faults<'a> {
 
 /// Faults at once.
 impl Faults<'_> {
-    /// Sends these bytes on every connection, between two frames: garbage, or a frame that answers no request.
+    /// Sends these bytes on every connection, between two frames: garbage, or a frame that is the response to no request.
     pub fn send_bytes(self, bytes: &[u8]) {
         self.broker.call(|broker| broker.send_bytes(bytes));
     }
 
-    /// Reads no more from the connections that there are now; what the broker sends still goes out. New
-    /// connections are served as before.
-    pub fn stop_reading(self) {
-        self.broker.call(Broker::pause_reads);
+    /// Stops reading from the current connections; what the broker sends is still written. New connections are not
+    /// affected. [`clear`](Self::clear) ends it.
+    pub fn stall_reads(self) {
+        self.broker.call(Broker::stall_reads);
     }
 
-    /// Leaves the connections that there are now open and dead: nothing is read, nothing is written, as behind a
-    /// firewall that forgot them. New connections are served as before.
-    pub fn freeze(self) {
-        self.broker.call(Broker::pause_reads_and_writes);
+    /// Stops reading from the current connections and writing to them, and leaves them open, as a firewall that drops
+    /// their packets. New connections are not affected. [`clear`](Self::clear) ends it.
+    pub fn blackhole(self) {
+        self.broker.call(Broker::blackhole);
     }
 
     /// Asks every connection for fresh credentials now (AUTH_CHALLENGE), expired or not.
@@ -103,12 +103,12 @@ impl Faults<'_> {
         self.broker.call(Broker::challenge_all);
     }
 
-    /// Closes the producers of a topic (CLOSE_PRODUCER), with an address to go to or without.
+    /// Closes the producers of a topic (CLOSE_PRODUCER), with or without the address of another broker.
     pub fn close_producers(self, topic: &str, url: Option<&str>) {
         self.broker.call(|broker| broker.close_producers_of(topic, url));
     }
 
-    /// Closes the consumers of a topic (CLOSE_CONSUMER), with an address to go to or without.
+    /// Closes the consumers of a topic (CLOSE_CONSUMER), with or without the address of another broker.
     pub fn close_consumers(self, topic: &str, url: Option<&str>) {
         self.broker.call(|broker| broker.close_consumers_of(topic, url));
     }
@@ -119,29 +119,29 @@ impl Faults<'_> {
         self.broker.call(Broker::drop_topic_list_watchers);
     }
 
-    /// Flips a bit of a stored entry, so that its checksum does not fit any more. `entry` counts from the first entry
-    /// that the topic ever stored. False if there is no such entry.
+    /// Flips a bit of a stored entry, so that its checksum no longer matches: every delivery of it is damaged. `entry`
+    /// counts from the first entry that the topic ever stored. False if there is no such entry.
     #[must_use = "false if there is no such entry"]
-    pub fn corrupt_entry(self, topic: &str, entry: u64) -> bool {
-        self.broker.call(|broker| broker.corrupt_entry(topic, entry))
+    pub fn corrupt_stored_entry(self, topic: &str, entry: u64) -> bool {
+        self.broker.call(|broker| broker.corrupt_stored_entry(topic, entry))
     }
 
-    /// Makes the payload of a stored entry unreadable, as a batch and for any codec, under a checksum that fits.
-    /// `entry` counts as in [`corrupt_entry`](Self::corrupt_entry). False if there is no such entry.
+    /// Makes the payload of a stored entry unreadable, as a batch and for any codec, under a checksum that matches.
+    /// `entry` counts as in [`corrupt_stored_entry`](Self::corrupt_stored_entry). False if there is no such entry.
     #[must_use = "false if there is no such entry"]
-    pub fn corrupt_payload(self, topic: &str, entry: u64) -> bool {
-        self.broker.call(|broker| broker.corrupt_payload(topic, entry))
+    pub fn corrupt_stored_payload(self, topic: &str, entry: u64) -> bool {
+        self.broker.call(|broker| broker.corrupt_stored_payload(topic, entry))
     }
 
     /// Takes a topic over from another broker, which sends its clients here: they may come without a lookup.
-    pub fn adopt(self, topic: &str) {
-        self.broker.call(|broker| broker.adopt_topic(topic));
+    pub fn acquire_topic(self, topic: &str) {
+        self.broker.call(|broker| broker.acquire_topic(topic));
     }
 }
 
-/// A fault that a verb will arm; made by [`Faults::on`].
+/// A fault to be armed by one of its effects; created by [`Faults::on`].
 #[derive(Debug, Clone)]
-#[must_use = "a verb arms the fault"]
+#[must_use = "the method of an effect arms the fault"]
 pub struct FaultBuilder<'a> {
     broker: &'a EmbeddedBroker,
     event: FaultEvent,
@@ -153,76 +153,79 @@ pub struct FaultBuilder<'a> {
 /// Which events.
 impl FaultBuilder<'_> {
     /// Only events of this topic. Producers' and consumers' events are of the topic they are attached to.
-    pub fn of(mut self, topic: &str) -> Self {
+    pub fn on_topic(mut self, topic: &str) -> Self {
         self.topic = Some(topic.to_owned());
         self
     }
 
-    /// Lets so many pass first. Default: none.
+    /// Skips the first `events` events. Default: none.
     pub fn after(mut self, events: u64) -> Self {
         self.after = events;
         self
     }
 
-    /// Takes effect on so many in a row. Default: one.
-    pub fn next(mut self, events: u64) -> Self {
+    /// Takes effect on this many events in a row. Default: one.
+    pub fn times(mut self, events: u64) -> Self {
         self.times = Some(events);
         self
     }
 
-    /// Takes effect on all of them, until [`Faults::clear`].
+    /// Takes effect on all events, until [`Faults::clear`].
     pub fn always(mut self) -> Self {
         self.times = None;
         self
     }
 }
 
-/// What goes wrong.
+/// The effects.
 impl FaultBuilder<'_> {
-    /// Answers with this error code, any number, and does not carry the request out. CONNECT and AUTH_RESPONSE end the
-    /// connection with it; what has no answer is dropped.
-    pub fn refuse(self, code: ServerCode) {
-        self.arm(FaultEffect::Refuse(code));
+    /// Responds with this error code, any number, and does not carry the request out. CONNECT and AUTH_RESPONSE end
+    /// the connection with it; a request that has no response is dropped.
+    pub fn refuse_request(self, code: ServerCode) {
+        self.arm(FaultEffect::RefuseRequest { code });
     }
 
-    /// Answers LOOKUP with Redirect to this URL. Other events are not changed.
+    /// Responds to LOOKUP with Redirect to this URL. Other events are not changed.
     pub fn redirect(self, url: &str, authoritative: bool) {
         self.arm(FaultEffect::Redirect { url: url.to_owned(), authoritative });
     }
 
-    /// Does not carry it out and does not answer.
-    pub fn ignore(self) {
-        self.arm(FaultEffect::Ignore);
+    /// Does not carry the request out and does not respond.
+    pub fn drop_request(self) {
+        self.arm(FaultEffect::DropRequest);
     }
 
-    /// Does not carry it out and sends these bytes instead of an answer: garbage, or what an HTTP server says.
-    pub fn answer_with(self, bytes: impl Into<Bytes>) {
-        self.arm(FaultEffect::AnswerWith(bytes.into()));
+    /// Does not carry the request out and sends these bytes instead of a response: garbage, or the response of an HTTP
+    /// server.
+    pub fn respond_with(self, bytes: impl Into<Bytes>) {
+        self.arm(FaultEffect::RespondWith { bytes: bytes.into() });
     }
 
-    /// Carries it out and never answers.
-    pub fn withhold(self) {
-        self.arm(FaultEffect::Withhold);
+    /// Carries the request out and does not respond.
+    pub fn drop_response(self) {
+        self.arm(FaultEffect::DropResponse);
     }
 
-    /// Carries it out and answers so much later.
-    pub fn delay(self, by: Duration) {
-        self.arm(FaultEffect::Delay(by));
+    /// Carries the request out and delays the response by `by`.
+    pub fn delay_response(self, by: Duration) {
+        self.arm(FaultEffect::DelayResponse { by });
     }
 
-    /// Carries it out and answers twice; a MESSAGE goes out twice, and both cost permits.
-    pub fn duplicate(self) {
-        self.arm(FaultEffect::Duplicate);
+    /// Carries the request out and responds twice; a MESSAGE is sent twice, and both cost permits.
+    pub fn duplicate_response(self) {
+        self.arm(FaultEffect::DuplicateResponse);
     }
 
-    /// Carries them out, holds back as many answers as [`next`](Self::next) said, at least two, then sends them in
-    /// reverse order.
-    pub fn reverse(self) {
-        let count = self.times.and_then(|times| usize::try_from(times).ok()).unwrap_or(2).max(2);
-        self.arm(FaultEffect::Reverse(count));
+    /// Carries the next `count` requests out, at least two, holds their responses back until all of them are there, then
+    /// sends them in reverse order. Instead of [`times`](Self::times); with [`always`](Self::always) each further
+    /// `count` likewise.
+    pub fn reverse(mut self, count: usize) {
+        let count = count.max(2);
+        self.times = self.times.and(u64::try_from(count).ok());
+        self.arm(FaultEffect::ReverseResponses { count });
     }
 
-    /// Carries it out, then closes the producer or consumer it is of (CLOSE_PRODUCER, CLOSE_CONSUMER), or forgets the
+    /// Carries the request out, then closes its producer or consumer (CLOSE_PRODUCER, CLOSE_CONSUMER), or forgets its
     /// topic list watcher.
     pub fn close(self) {
         self.arm(FaultEffect::Close { url: None });
@@ -233,17 +236,22 @@ impl FaultBuilder<'_> {
         self.arm(FaultEffect::Close { url: Some(url.to_owned()) });
     }
 
-    /// Carries it out, then ends the connection without a CLOSE; what was not written yet, the answer included, is
-    /// lost.
-    pub fn cut(self) {
-        self.arm(FaultEffect::Cut);
+    /// Carries the request out, then ends the connection without a CLOSE; what was not written yet, the response
+    /// included, is lost.
+    pub fn disconnect(self) {
+        self.arm(FaultEffect::Disconnect);
     }
 
     fn arm(self, effect: FaultEffect) {
-        let mut fault = ScriptedFault::new(self.event, effect).after(self.after).times(self.times);
-        if let Some(topic) = &self.topic {
-            fault = fault.of(topic);
-        }
+        let fault = ScriptedFault::new(self.event, effect).after(self.after);
+        let fault = match self.times {
+            Some(times) => fault.times(times),
+            None => fault.always(),
+        };
+        let fault = match &self.topic {
+            Some(topic) => fault.on_topic(topic),
+            None => fault,
+        };
         self.broker.call(|broker| broker.arm_fault(fault));
     }
 }

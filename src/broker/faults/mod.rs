@@ -1,11 +1,11 @@
-//! Scripted faults on what passes between a client and the broker.
+//! Scripted faults on the frames between a client and the broker.
 //!
-//! A [`ScriptedFault`] names a [`FaultEvent`]: it lets some of them pass, then has its [`FaultEffect`] on the next
-//! ones. The script belongs to the machine, so it works the same without sockets; on a running broker
+//! A [`ScriptedFault`] names a [`FaultEvent`]: it skips some of them, then has its [`FaultEffect`] on the next ones. The
+//! script belongs to the machine, so it works the same without sockets; on a running broker
 //! [`Faults`](crate::broker::Faults) arms it.
 //!
-//! A fault loses, holds back, repeats or forges what passes, closes what is open, or damages what is stored. It never
-//! changes what the broker decides, and what it does to a client is never reported as a violation of that client.
+//! A fault drops, delays, duplicates or replaces frames, closes endpoints or connections, or damages stored entries. It
+//! never changes what the broker decides, and its effect on a client is never reported as a violation of that client.
 
 mod script;
 
@@ -13,23 +13,23 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-pub(crate) use self::script::{FaultScript, PendingFault};
+pub(crate) use self::script::{FaultScript, DeferredFault};
 use crate::error::ServerCode;
 use crate::topic::TopicName;
 use crate::wire::command::Command;
 use crate::wire::frame::Frame;
 
-/// Something that passes between a client and the broker, on which a fault can take effect.
+/// A frame between a client and the broker on which a fault can take effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FaultEvent {
     /// Any frame of a client.
     Any,
-    /// CONNECT; its answer is CONNECTED.
+    /// CONNECT; its response is CONNECTED.
     Connect,
-    /// AUTH_RESPONSE: fresh credentials. It has no answer.
+    /// AUTH_RESPONSE: fresh credentials. It has no response.
     AuthResponse,
-    /// PING of a client; its answer is PONG.
+    /// PING of a client; its response is PONG.
     Ping,
     /// PARTITIONED_METADATA.
     PartitionedMetadata,
@@ -37,17 +37,17 @@ pub enum FaultEvent {
     Lookup,
     /// PRODUCER.
     Producer,
-    /// SEND; its answer is SEND_RECEIPT.
+    /// SEND; its response is SEND_RECEIPT.
     Send,
     /// CLOSE_PRODUCER.
     CloseProducer,
     /// SUBSCRIBE.
     Subscribe,
-    /// FLOW. It has no answer.
+    /// FLOW. It has no response.
     Flow,
-    /// ACK. It has an answer when it carries a request id.
+    /// ACK. It has a response when it carries a request id.
     Ack,
-    /// REDELIVER_UNACKNOWLEDGED_MESSAGES. It has no answer.
+    /// REDELIVER_UNACKNOWLEDGED_MESSAGES. It has no response.
     Redeliver,
     /// SEEK.
     Seek,
@@ -69,15 +69,17 @@ pub enum FaultEvent {
     GetSchema,
     /// GET_OR_CREATE_SCHEMA.
     GetOrCreateSchema,
-    /// MESSAGE, which the broker begins. Of the effects, Duplicate, Delay, Close and Cut apply to it.
+    /// MESSAGE, which the broker starts. Of the effects, [`FaultEffect::DuplicateResponse`],
+    /// [`FaultEffect::DelayResponse`], [`FaultEffect::Close`] and [`FaultEffect::Disconnect`] apply to it.
     Delivery,
-    /// WATCH_TOPIC_UPDATE, which the broker begins: its topic is the one that was made or deleted. The update counts as
-    /// the answer; Refuse and Redirect do not apply to it, and Close makes the broker forget the watcher.
+    /// WATCH_TOPIC_UPDATE, which the broker starts: its topic is the one that was created or deleted. The update counts
+    /// as the response; [`FaultEffect::RefuseRequest`] and [`FaultEffect::Redirect`] do not apply to it, and
+    /// [`FaultEffect::Close`] makes the broker forget the watcher.
     TopicListUpdate,
 }
 
 impl FaultEvent {
-    /// What a frame of a client is; `None` for those that only [`FaultEvent::Any`] covers.
+    /// The event of a frame of a client; `None` for those that only [`FaultEvent::Any`] covers.
     pub(crate) fn of(frame: &Frame) -> Option<Self> {
         Some(match frame {
             Frame::Send { .. } => Self::Send,
@@ -110,39 +112,51 @@ impl FaultEvent {
     }
 }
 
-/// What a fault does to an event. "It" is the request, or the frame that the broker pushes.
+/// What a fault does on an event. "The request" is the frame of the event. On the events that the broker starts
+/// ([`FaultEvent::Delivery`], [`FaultEvent::TopicListUpdate`]) the frame that it sends counts as the response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FaultEffect {
-    /// It is answered with this error code and not carried out. On CONNECT and AUTH_RESPONSE the connection ends with
-    /// it.
-    Refuse(ServerCode),
-    /// A LOOKUP is answered with Redirect. Other events are not changed.
+    /// The request gets this error and is not carried out. On CONNECT and AUTH_RESPONSE the connection ends with it.
+    RefuseRequest {
+        /// The code of the error: any number.
+        code: ServerCode,
+    },
+    /// A LOOKUP gets the response Redirect. Other events are not changed.
     Redirect {
-        /// `brokerServiceUrl` of the answer.
+        /// `brokerServiceUrl` of the response.
         url: String,
-        /// `authoritative` of the answer.
+        /// `authoritative` of the response.
         authoritative: bool,
     },
-    /// It is not carried out and gets no answer.
-    Ignore,
-    /// It is not carried out; these bytes go out instead of an answer.
-    AnswerWith(Bytes),
-    /// It is carried out; its answer never goes out.
-    Withhold,
-    /// It is carried out; its answer goes out so much later.
-    Delay(Duration),
-    /// It is carried out; its answer goes out twice. A MESSAGE goes out twice, and both cost permits.
-    Duplicate,
-    /// They are carried out; once so many answers are held back, they go out in reverse order.
-    Reverse(usize),
-    /// It is carried out; then the producer or consumer it is of is closed, as by a broker that moves its topic.
+    /// The request is not carried out and gets no response.
+    DropRequest,
+    /// The request is not carried out; these bytes are sent instead of a response.
+    RespondWith {
+        /// Any bytes; they need not be a frame.
+        bytes: Bytes,
+    },
+    /// The request is carried out; its response is not sent.
+    DropResponse,
+    /// The request is carried out; its response is sent later.
+    DelayResponse {
+        /// By how much.
+        by: Duration,
+    },
+    /// The request is carried out; its response is sent twice. A MESSAGE is sent twice, and both cost permits.
+    DuplicateResponse,
+    /// The requests are carried out; their responses are held back until there are `count`, then sent in reverse order.
+    ReverseResponses {
+        /// How many responses are held back together.
+        count: usize,
+    },
+    /// The request is carried out; then the producer or consumer of it is closed, as by a broker that moves its topic.
     Close {
         /// Where to go without a lookup (`assignedBrokerServiceUrl`).
         url: Option<String>,
     },
-    /// It is carried out; then the connection ends without a CLOSE, and what was not written yet is lost.
-    Cut,
+    /// The request is carried out; then the connection ends without a CLOSE, and what was not written yet is lost.
+    Disconnect,
 }
 
 /// An effect, the kind of event it is for, and how many of those events.
@@ -151,9 +165,9 @@ pub struct ScriptedFault {
     event: FaultEvent,
     /// Full name of the one topic it is for.
     topic: Option<String>,
-    /// How many still pass.
+    /// How many events it still skips.
     after: u64,
-    /// On how many it still takes effect; `None` for all until cleared.
+    /// On how many events it still takes effect; `None` for all until cleared.
     times: Option<u64>,
     effect: FaultEffect,
 }
@@ -164,25 +178,32 @@ impl ScriptedFault {
         Self { event, topic: None, after: 0, times: Some(1), effect }
     }
 
-    /// Only for events of this topic; it has no effect then on events that have no topic.
+    /// Only for events of this topic; it then has no effect on events that have no topic.
     #[must_use]
-    pub fn of(mut self, topic: &str) -> Self {
+    pub fn on_topic(mut self, topic: &str) -> Self {
         let full = TopicName::parse(topic).map_or_else(|_| topic.to_owned(), |name| name.as_str().to_owned());
         self.topic = Some(full);
         self
     }
 
-    /// Lets so many pass first.
+    /// Skips the first `events` events. Default: none.
     #[must_use]
     pub fn after(mut self, events: u64) -> Self {
         self.after = events;
         self
     }
 
-    /// Takes effect on so many in a row; `None` for all until cleared. Default: one.
+    /// Takes effect on this many events in a row. Default: one.
     #[must_use]
-    pub fn times(mut self, times: Option<u64>) -> Self {
-        self.times = times;
+    pub fn times(mut self, events: u64) -> Self {
+        self.times = Some(events);
+        self
+    }
+
+    /// Takes effect on all events, until the faults are cleared.
+    #[must_use]
+    pub fn always(mut self) -> Self {
+        self.times = None;
         self
     }
 

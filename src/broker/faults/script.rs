@@ -1,4 +1,4 @@
-//! The armed faults: which of them takes effect on what passes, and what they have put off.
+//! The armed faults: which of them takes effect on an event, and what they have deferred.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -12,7 +12,7 @@ use crate::broker::ids::{ConnId, ConsumerKey};
 /// Faults armed at once; one more is not armed.
 const FAULTS_MAX: usize = 1_000;
 
-/// The armed faults, and what they hold back.
+/// The armed faults, and the responses that they hold back.
 #[derive(Default)]
 pub(crate) struct FaultScript {
     /// In the order in which they were armed.
@@ -20,18 +20,18 @@ pub(crate) struct FaultScript {
     injected: u64,
     received: ByteLimit,
     sent: ByteLimit,
-    /// Answers that go out last first.
+    /// Responses that will go out in reverse order.
     held: Vec<(ConnId, Bytes)>,
-    /// What deliveries have set off; it is carried out after the input that made them.
-    put_off: VecDeque<PendingFault>,
+    /// Effects of faults on deliveries; they run after the input that caused the delivery.
+    deferred: VecDeque<DeferredFault>,
 }
 
-/// What a fault on a delivery does once the input that made the delivery is done.
+/// The effect of a fault on a delivery, to be run once the input that caused the delivery is done.
 #[derive(Debug)]
-pub(crate) enum PendingFault {
-    SendLater { conn: ConnId, bytes: Bytes, after: Duration },
+pub(crate) enum DeferredFault {
+    SendLater { conn: ConnId, bytes: Bytes, by: Duration },
     CloseConsumer { key: ConsumerKey, url: Option<String> },
-    Cut { conn: ConnId },
+    Disconnect { conn: ConnId },
 }
 
 impl FaultScript {
@@ -46,7 +46,7 @@ impl FaultScript {
         }
     }
 
-    /// Disarms all faults and limits, and gives the answers that were held back.
+    /// Disarms all faults and limits; returns the responses that were held back.
     pub(crate) fn clear(&mut self) -> Vec<(ConnId, Bytes)> {
         self.armed.clear();
         self.received = ByteLimit::default();
@@ -59,7 +59,7 @@ impl FaultScript {
         self.injected
     }
 
-    /// The effect on this event, of the fault that was armed first; that fault has one event fewer left.
+    /// The effect on this event, of the matching fault that was armed first; its remaining count decreases by one.
     pub(crate) fn take_effect(&mut self, event: Option<FaultEvent>, topic: Option<&str>) -> Option<FaultEffect> {
         for index in 0..self.armed.len() {
             let Some(fault) = self.armed.get_mut(index).filter(|fault| fault.is_for(event, topic)) else { continue };
@@ -79,31 +79,31 @@ impl FaultScript {
         None
     }
 
-    /// Holds an answer back; gives all of them, last first, once there are `count`.
-    pub(crate) fn hold(&mut self, conn: ConnId, answer: Bytes, count: usize) -> Vec<(ConnId, Bytes)> {
-        self.held.push((conn, answer));
+    /// Holds a response back; returns all of them in reverse order once there are `count`.
+    pub(crate) fn hold(&mut self, conn: ConnId, response: Bytes, count: usize) -> Vec<(ConnId, Bytes)> {
+        self.held.push((conn, response));
         if self.held.len() < count { Vec::new() } else { self.held.drain(..).rev().collect() }
     }
 
-    pub(crate) fn put_off(&mut self, fault: PendingFault) {
-        self.put_off.push_back(fault);
+    pub(crate) fn defer(&mut self, fault: DeferredFault) {
+        self.deferred.push_back(fault);
     }
 
-    pub(crate) fn next_put_off(&mut self) -> Option<PendingFault> {
-        self.put_off.pop_front()
+    pub(crate) fn next_deferred(&mut self) -> Option<DeferredFault> {
+        self.deferred.pop_front()
     }
 
-    /// Ends the connection that brings the `bytes`-th byte from now on.
+    /// Ends the connection on which the `bytes`-th byte from now on arrives.
     pub(crate) fn limit_received(&mut self, bytes: usize) {
         self.received = ByteLimit { left: Some(bytes) };
     }
 
-    /// Ends the connection that the `bytes`-th byte from now on goes to.
+    /// Ends the connection to which the `bytes`-th byte from now on is written.
     pub(crate) fn limit_sent(&mut self, bytes: usize) {
         self.sent = ByteLimit { left: Some(bytes) };
     }
 
-    /// How many of the bytes that came may be read if the limit ends within them; the limit is over then.
+    /// How many of the received bytes may be read if the limit is reached within them; the limit is then removed.
     pub(crate) fn end_received(&mut self, bytes: usize) -> Option<usize> {
         let last = self.received.end_within(bytes);
         self.injected += u64::from(last.is_some());
@@ -115,8 +115,8 @@ impl FaultScript {
         self.received.count(bytes);
     }
 
-    /// How many of the bytes to be written may go out if the limit ends within them; the limit is over then. Else all
-    /// of them count.
+    /// How many of the bytes to be written may go out if the limit is reached within them; the limit is then removed.
+    /// Otherwise all of them count.
     pub(crate) fn end_sent(&mut self, bytes: usize) -> Option<usize> {
         let last = self.sent.end_within(bytes);
         self.injected += u64::from(last.is_some());
@@ -125,7 +125,7 @@ impl FaultScript {
     }
 }
 
-/// Bytes that may still pass, over all connections, before the one that passes the last of them is cut.
+/// Bytes that may still pass, over all connections, before the connection with the last of them is ended.
 #[derive(Debug, Default)]
 struct ByteLimit {
     left: Option<usize>,

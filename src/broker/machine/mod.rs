@@ -10,7 +10,7 @@
 //! does in `admin`. This is the interface of the simulator and of tests without a runtime; it may change in any
 //! release.
 
-mod injection;
+mod request_faults;
 mod takeovers;
 mod timers;
 
@@ -200,7 +200,7 @@ impl Broker {
 impl Broker {
     /// Connections that have got something to write, or have to be closed, since the last call.
     pub fn take_ready(&mut self) -> Vec<ConnId> {
-        self.carry_out_put_off_faults();
+        self.run_deferred_faults();
         self.connections.take_ready()
     }
 
@@ -266,17 +266,17 @@ impl Broker {
         self.connections.get(conn).is_some_and(|connection| connection.credentials.is_superuser)
     }
 
-    /// The topic, made if it does not exist and `create` allows it.
+    /// The topic, created if it does not exist and `create` allows it.
     pub(super) fn load_topic(&mut self, name: &TopicName, create: bool) -> Option<Arc<str>> {
         if let Some(known) = self.topics.key(name.as_str()) {
             return Some(known);
         }
-        let is_made = create && self.config.allow_auto_topic_creation && self.topics.may_create(name);
-        is_made.then(|| self.make_topic(name))
+        let is_created = create && self.config.allow_auto_topic_creation && self.topics.may_create(name);
+        is_created.then(|| self.insert_topic(name))
     }
 
-    /// Makes a topic and notifies the topic list watchers.
-    pub(super) fn make_topic(&mut self, name: &TopicName) -> Arc<str> {
+    /// Creates a topic and notifies the topic list watchers.
+    pub(super) fn insert_topic(&mut self, name: &TopicName) -> Arc<str> {
         let topic = self.topics.create(name);
         self.on_topic_list_changed(name, true);
         topic

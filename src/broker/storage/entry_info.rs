@@ -75,7 +75,7 @@ pub(crate) struct ChunkOfMessage {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Inspection {
     /// Too short for its own headers.
-    Headless,
+    Truncated,
     /// The checksum does not match.
     ChecksumMismatch,
     /// Fit to be stored. `crc32c` is that of metadata and payload, sent along or not.
@@ -87,7 +87,7 @@ pub(crate) fn inspect(entry: &[u8]) -> Inspection {
     let with_checksum = entry.first_chunk().copied().map(u16::from_be_bytes) == Some(MAGIC_CRC32C);
     let checksum_bytes = if with_checksum { CHECKSUM_BLOCK_BYTES } else { 0 };
     let Some(summed) = entry.get(checksum_bytes..).filter(|rest| rest.len() >= SIZE_BYTES) else {
-        return Inspection::Headless;
+        return Inspection::Truncated;
     };
     let crc32c = crc32c::crc32c(summed);
     let sent =
@@ -131,7 +131,7 @@ mod tests {
     #[test]
     fn entries_without_their_headers_are_told_apart_from_damaged_ones() {
         for headless in [&b""[..], b"\x0e", b"\x0e\x01\x00", b"\x0e\x01\x00\x00\x00\x00\x00", b"\x00\x00\x00"] {
-            assert_eq!(inspect(headless), Inspection::Headless, "{headless:?}");
+            assert_eq!(inspect(headless), Inspection::Truncated, "{headless:?}");
         }
         assert_eq!(inspect(b"\x0e\x01\x00\x00\x00\x00\x00\x00\x00\x00"), Inspection::ChecksumMismatch);
         // No checksum, and metadata larger than the frame: stored all the same.

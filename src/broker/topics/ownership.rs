@@ -21,7 +21,7 @@ pub(crate) struct Ownership {
 
 impl Ownership {
     /// Clients are sent here for this topic.
-    pub(crate) fn take(&mut self, topic: &TopicName) {
+    pub(crate) fn acquire(&mut self, topic: &TopicName) {
         if self.namespaces.len() < NAMESPACES_MAX {
             self.namespaces.insert(topic.namespace().to_owned());
         }

@@ -18,7 +18,7 @@ async fn acks_made_while_detached_go_out_on_re_attach() {
         for _ in 0..10 {
             messages.push(within("a message", consumer.receive()).await.expect("a message"));
         }
-        stage.broker.faults().on(FaultEvent::Subscribe).always().refuse(ServerCode::SERVICE_NOT_READY);
+        stage.broker.faults().on(FaultEvent::Subscribe).always().refuse_request(ServerCode::SERVICE_NOT_READY);
         if cut {
             stage.broker.drop_connections();
         } else {
@@ -47,7 +47,7 @@ async fn a_confirmation_lost_with_its_link_is_asked_for_again() {
     let mut consumer = stage.consumer(TOPIC).await;
     drop(filled(&stage, 2).await);
     let message = within("a message", consumer.receive()).await.expect("a message");
-    stage.broker.faults().on(FaultEvent::Ack).cut();
+    stage.broker.faults().on(FaultEvent::Ack).disconnect();
     within("the confirmation", consumer.ack_confirmed(&message)).await.expect("confirmed on the next connection");
     assert_eq!(stage.net.dials(), 2);
     assert_eq!(stage.subscription(TOPIC).msg_backlog, 1);
@@ -62,7 +62,7 @@ async fn a_confirmation_that_never_comes_ends_alone_by_its_deadline() {
     let mut consumer = stage.consumer(TOPIC).await;
     let producer = filled(&stage, 1).await;
     let message = within("a message", consumer.receive()).await.expect("a message");
-    stage.broker.faults().on(FaultEvent::Ack).withhold();
+    stage.broker.faults().on(FaultEvent::Ack).drop_response();
     let begun = Instant::now();
     failed(within("the failure", consumer.ack_confirmed(&message)).await, ErrorKind::TimedOut);
     assert!(begun.elapsed() <= TIMEOUT + SLACK, "{:?}", begun.elapsed());
@@ -83,7 +83,7 @@ async fn a_close_waits_for_confirmations_within_its_own_deadline() {
     drop(filled(&stage, 1).await);
     let message = within("a message", consumer.receive()).await.expect("a message");
     let acker = consumer.acker();
-    stage.broker.faults().on(FaultEvent::Ack).ignore();
+    stage.broker.faults().on(FaultEvent::Ack).drop_request();
     let waiting = spawn(async move { acker.ack_confirmed(&message).await });
     struck(&stage.broker, 1).await;
     let begun = Instant::now();
@@ -99,7 +99,7 @@ async fn a_refused_acknowledgement_says_so_and_the_message_comes_again() {
     let mut consumer = stage.shared(TOPIC).await;
     drop(filled(&stage, 1).await);
     let message = within("a message", consumer.receive()).await.expect("a message");
-    stage.broker.faults().on(FaultEvent::Ack).refuse(ServerCode::NOT_ALLOWED_ERROR);
+    stage.broker.faults().on(FaultEvent::Ack).refuse_request(ServerCode::NOT_ALLOWED_ERROR);
     failed(within("the refusal", consumer.ack_confirmed(&message)).await, ErrorKind::NotAllowed);
     stage.broker.unload(TOPIC);
     assert_eq!(text(&mut consumer).await, "0");
@@ -114,7 +114,7 @@ async fn an_acknowledgement_that_was_lost_is_no_filter_on_re_attach() {
     let builder = builder.acknowledgment_group_time(Duration::ZERO);
     let mut consumer = within("a consumer", builder.subscribe()).await.expect("a consumer");
     drop(filled(&stage, 3).await);
-    stage.broker.faults().on(FaultEvent::Ack).ignore();
+    stage.broker.faults().on(FaultEvent::Ack).drop_request();
     let message = within("a message", consumer.receive()).await.expect("a message");
     consumer.ack(&message).expect("acknowledged");
     struck(&stage.broker, 1).await;
@@ -179,7 +179,7 @@ async fn an_entry_delivered_twice_needs_one_acknowledgement() {
     for batched in [false, true] {
         let stage = Stage::new().await;
         let mut consumer = stage.shared(TOPIC).await;
-        stage.broker.faults().on(FaultEvent::Delivery).always().duplicate();
+        stage.broker.faults().on(FaultEvent::Delivery).always().duplicate_response();
         let builder = stage.client.producer(TOPIC).batching(batched);
         let producer = within("a producer", builder.create()).await.expect("a producer");
         for round in 0..4 {

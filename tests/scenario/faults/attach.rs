@@ -10,7 +10,7 @@ async fn a_topic_that_moves_re_attaches_alone_and_its_neighbours_see_no_gap() {
     let neighbour = stage.producer("neighbour").await;
     let mut listening = stage.consumer("neighbour").await;
     let mut moving = stage.consumer("moved").await;
-    stage.broker.faults().on(FaultEvent::Lookup).of("moved").always().delay(Duration::from_secs(2));
+    stage.broker.faults().on(FaultEvent::Lookup).on_topic("moved").always().delay_response(Duration::from_secs(2));
     stage.broker.unload("moved");
     until("both to notice", || moved.is_connected() || moving.is_connected(), |connected| !connected).await;
     let late = enqueue(&moved, "late").await;
@@ -31,10 +31,10 @@ async fn a_topic_that_moves_re_attaches_alone_and_its_neighbours_see_no_gap() {
 async fn an_assigned_broker_is_gone_to_without_a_lookup() {
     let stage = Stage::new().await;
     let other = stage.another().await;
-    other.faults().adopt(TOPIC);
+    other.faults().acquire_topic(TOPIC);
     let producer = stage.producer(TOPIC).await;
     let mut consumer = stage.consumer(TOPIC).await;
-    stage.broker.faults().on(FaultEvent::Lookup).always().ignore();
+    stage.broker.faults().on(FaultEvent::Lookup).always().drop_request();
     stage.broker.faults().close_consumers(TOPIC, Some(&other.url()));
     stage.broker.faults().on(FaultEvent::Send).close_to(&other.url());
     send(&producer, "here").await;
@@ -75,11 +75,11 @@ async fn an_abandoned_creation_is_closed_at_the_broker_before_the_retry() {
     let builder = stage.client.producer(TOPIC).name("p").batching(false).send_timeout(Duration::from_secs(60));
     let producer = within("a producer", builder.create()).await.expect("a producer");
     let mut consumer = stage.consumer(TOPIC).await;
-    stage.broker.faults().on(FaultEvent::Producer).next(2).withhold();
-    stage.broker.faults().on(FaultEvent::Subscribe).next(2).withhold();
+    stage.broker.faults().on(FaultEvent::Producer).times(2).drop_response();
+    stage.broker.faults().on(FaultEvent::Subscribe).times(2).drop_response();
     stage.broker.unload(TOPIC);
     // Without the close, the broker would refuse the retry: the name, and the exclusive subscription, are taken.
-    stage.broker.faults().on(FaultEvent::CloseProducer).after(100).ignore();
+    stage.broker.faults().on(FaultEvent::CloseProducer).after(100).drop_request();
     send(&producer, "through").await;
     assert_eq!(text(&mut consumer).await, "through");
     assert_eq!(stage.attached(TOPIC), (1, 1));
@@ -91,7 +91,7 @@ async fn an_abandoned_creation_is_closed_at_the_broker_before_the_retry() {
 async fn a_creation_dropped_while_it_waits_leaves_nothing_at_the_broker() {
     let stage = Stage::new().await;
     for event in [FaultEvent::Producer, FaultEvent::Subscribe] {
-        stage.broker.faults().on(event).delay(Duration::from_secs(3));
+        stage.broker.faults().on(event).delay_response(Duration::from_secs(3));
     }
     let patience = Duration::from_secs(1);
     let creating = stage.client.producer(TOPIC).create();
@@ -111,8 +111,8 @@ async fn a_success_after_the_close_is_closed_at_the_broker() {
     let stage = Stage::new().await;
     let producer = stage.producer(TOPIC).await;
     let consumer = stage.consumer(TOPIC).await;
-    stage.broker.faults().on(FaultEvent::Producer).delay(Duration::from_secs(2));
-    stage.broker.faults().on(FaultEvent::Subscribe).delay(Duration::from_secs(2));
+    stage.broker.faults().on(FaultEvent::Producer).delay_response(Duration::from_secs(2));
+    stage.broker.faults().on(FaultEvent::Subscribe).delay_response(Duration::from_secs(2));
     stage.broker.unload(TOPIC);
     struck(&stage.broker, 2).await;
     within("the close", producer.close()).await.expect("closed");
@@ -132,7 +132,7 @@ async fn a_late_answer_of_an_earlier_attempt_changes_nothing() {
         let producer = within("a producer", builder.create()).await.expect("a producer");
         let mut consumer = stage.consumer(TOPIC).await;
         for event in [FaultEvent::Lookup, FaultEvent::Producer, FaultEvent::Subscribe] {
-            stage.broker.faults().on(event).delay(Duration::from_secs(late));
+            stage.broker.faults().on(event).delay_response(Duration::from_secs(late));
         }
         stage.broker.unload(TOPIC);
         for number in 0..30 {
@@ -153,13 +153,13 @@ async fn closes_in_a_row_end_in_one_attach() {
     let builder = stage.client.producer(TOPIC).name("p").batching(false);
     let producer = within("a producer", builder.create()).await.expect("a producer");
     let mut consumer = stage.consumer(TOPIC).await;
-    stage.broker.faults().on(FaultEvent::Producer).next(3).close();
-    stage.broker.faults().on(FaultEvent::Subscribe).next(3).close();
+    stage.broker.faults().on(FaultEvent::Producer).times(3).close();
+    stage.broker.faults().on(FaultEvent::Subscribe).times(3).close();
     stage.broker.faults().on(FaultEvent::Flow).after(1).close();
     stage.broker.unload(TOPIC);
     confirmed(enqueue_numbers(&producer, 0..20).await).await;
-    stage.broker.faults().on(FaultEvent::Producer).next(2).cut();
-    stage.broker.faults().on(FaultEvent::Subscribe).next(2).cut();
+    stage.broker.faults().on(FaultEvent::Producer).times(2).disconnect();
+    stage.broker.faults().on(FaultEvent::Subscribe).times(2).disconnect();
     stage.broker.drop_connections();
     confirmed(enqueue_numbers(&producer, 20..40).await).await;
     let seen = receive_up_to(&mut consumer, "39").await;
@@ -193,8 +193,8 @@ async fn no_child_of_a_partitioned_topic_is_left_behind() {
     let mut consumer = stage.consumer("parts").await;
     let producer = stage.producer("parts").await;
     for cut in [true, false, true] {
-        stage.broker.faults().on(FaultEvent::Subscribe).next(5).refuse(ServerCode::SERVICE_NOT_READY);
-        stage.broker.faults().on(FaultEvent::Lookup).next(3).refuse(ServerCode::METADATA_ERROR);
+        stage.broker.faults().on(FaultEvent::Subscribe).times(5).refuse_request(ServerCode::SERVICE_NOT_READY);
+        stage.broker.faults().on(FaultEvent::Lookup).times(3).refuse_request(ServerCode::METADATA_ERROR);
         if cut {
             stage.broker.drop_connections()
         } else {
@@ -257,7 +257,7 @@ async fn a_link_that_answers_no_lookup_is_replaced() {
         Stage::with(EmbeddedBroker::builder(), |builder| builder.operation_timeout(Duration::from_secs(3))).await;
     let builder = stage.client.producer(TOPIC).batching(false).send_timeout(Duration::from_secs(100));
     let producer = within("a producer", builder.create()).await.expect("a producer");
-    stage.broker.faults().on(FaultEvent::Lookup).next(6).ignore();
+    stage.broker.faults().on(FaultEvent::Lookup).times(6).drop_request();
     stage.broker.unload(TOPIC);
     send(&producer, "after all").await;
     assert!(stage.net.dials() >= 2, "over another connection: {}", stage.net.dials());
@@ -287,8 +287,8 @@ async fn the_end_of_one_partition_is_said() {
     let stage = Stage::with(EmbeddedBroker::builder().partitioned_topic("parts", 3), |builder| builder).await;
     let mut consumer = stage.consumer("parts").await;
     let producer = stage.producer("parts").await;
-    stage.broker.faults().on(FaultEvent::Subscribe).of("parts-partition-1").refuse(ServerCode::AUTHORIZATION_ERROR);
-    stage.broker.faults().on(FaultEvent::Producer).of("parts-partition-1").refuse(ServerCode::AUTHORIZATION_ERROR);
+    stage.broker.faults().on(FaultEvent::Subscribe).on_topic("parts-partition-1").refuse_request(ServerCode::AUTHORIZATION_ERROR);
+    stage.broker.faults().on(FaultEvent::Producer).on_topic("parts-partition-1").refuse_request(ServerCode::AUTHORIZATION_ERROR);
     stage.broker.unload("parts-partition-1");
     let mut events = consumer.events();
     let event = tokio::select! {
@@ -312,8 +312,8 @@ async fn the_end_of_one_partition_is_said() {
 #[tokio::test(start_paused = true)]
 async fn a_partition_that_is_refused_fails_the_whole_and_leaves_nothing() {
     let stage = Stage::with(EmbeddedBroker::builder().partitioned_topic("parts", 4), |builder| builder).await;
-    stage.broker.faults().on(FaultEvent::Subscribe).of("parts-partition-2").refuse(ServerCode::AUTHORIZATION_ERROR);
-    stage.broker.faults().on(FaultEvent::Producer).of("parts-partition-2").refuse(ServerCode::AUTHORIZATION_ERROR);
+    stage.broker.faults().on(FaultEvent::Subscribe).on_topic("parts-partition-2").refuse_request(ServerCode::AUTHORIZATION_ERROR);
+    stage.broker.faults().on(FaultEvent::Producer).on_topic("parts-partition-2").refuse_request(ServerCode::AUTHORIZATION_ERROR);
     let subscribing = stage.client.consumer("parts", "s").subscribe();
     failed(within("the refusal", subscribing).await, ErrorKind::Authorization);
     failed(within("the refusal", stage.client.producer("parts").create()).await, ErrorKind::Authorization);

@@ -117,7 +117,7 @@ async fn enqueue_that_waits_for_room() {
     let builder = stage.client.producer(TOPIC).batching(false).max_pending_messages(2);
     let producer = within("a producer", builder.create()).await.expect("a producer");
     at_every_point(async |when| {
-        stage.broker.faults().on(FaultEvent::Send).next(2).delay(Duration::from_millis(50));
+        stage.broker.faults().on(FaultEvent::Send).times(2).delay_response(Duration::from_millis(50));
         let first = enqueue_numbers(&producer, 0..2).await;
         let waited = dropped(when, producer.enqueue("waited")).await;
         let behind = enqueue(&producer, "behind").await;
@@ -419,7 +419,7 @@ async fn everything_at_once_under_cuts() {
     let (mut sure, mut seen) = (Vec::new(), BTreeSet::new());
     for number in 0..300 {
         if number % 25 == 7 {
-            stage.broker.faults().on(FaultEvent::Any).after(number % 4).cut();
+            stage.broker.faults().on(FaultEvent::Any).after(number % 4).disconnect();
         }
         let turns = usize::try_from(number % 9).expect("small");
         if let Some(sent) = dropped(Drops::AfterTurns(turns), producer.send(number.to_string())).await {

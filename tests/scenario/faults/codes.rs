@@ -25,7 +25,7 @@ async fn a_new_producer_or_consumer_is_retried_or_refused_at_once_by_its_code() 
     for code in all() {
         let stage = Stage::new().await;
         for event in [FaultEvent::Lookup, FaultEvent::Producer] {
-            stage.broker.faults().on(event).refuse(code);
+            stage.broker.faults().on(event).refuse_request(code);
             let begun = Instant::now();
             match within("an outcome", stage.client.producer(TOPIC).create()).await {
                 Ok(_) => assert!(!is_final(code, false), "{event:?} {code:?} was retried"),
@@ -38,7 +38,7 @@ async fn a_new_producer_or_consumer_is_retried_or_refused_at_once_by_its_code() 
             }
             assert!(begun.elapsed() < SOON, "{event:?} {code:?}: {:?}", begun.elapsed());
         }
-        stage.broker.faults().on(FaultEvent::Subscribe).refuse(code);
+        stage.broker.faults().on(FaultEvent::Subscribe).refuse_request(code);
         let begun = Instant::now();
         let subscribed = within("an outcome", stage.client.consumer(TOPIC, "s").subscribe()).await;
         assert_eq!(subscribed.is_err(), is_final(code, false), "SUBSCRIBE {code:?}");
@@ -55,8 +55,8 @@ async fn an_established_producer_retries_or_fails_all_that_waits_by_the_code() {
         let stage = Stage::new().await;
         let builder = stage.client.producer(TOPIC).batching(false).max_pending_messages(3);
         let producer = within("a producer", builder.create()).await.expect("a producer");
-        stage.broker.faults().on(FaultEvent::Producer).next(2).refuse(code);
-        stage.broker.faults().on(FaultEvent::Send).next(3).ignore();
+        stage.broker.faults().on(FaultEvent::Producer).times(2).refuse_request(code);
+        stage.broker.faults().on(FaultEvent::Send).times(3).drop_request();
         let pending = enqueue_numbers(&producer, 0..3).await;
         let waiting = producer.clone();
         let no_room = spawn(async move { waiting.send("3").await });
@@ -91,7 +91,7 @@ async fn an_established_consumer_outlasts_what_may_pass_and_says_what_may_not() 
         let stage = Stage::new().await;
         let mut consumer = stage.consumer(TOPIC).await;
         let producer = stage.producer(TOPIC).await;
-        stage.broker.faults().on(FaultEvent::Subscribe).next(2).refuse(code);
+        stage.broker.faults().on(FaultEvent::Subscribe).times(2).refuse_request(code);
         stage.broker.faults().close_consumers(TOPIC, None);
         let begun = Instant::now();
         send(&producer, "x").await;
@@ -116,7 +116,7 @@ async fn a_deleted_topic_that_nobody_makes_anew_is_the_end() {
     let stage = Stage::with(broker, |builder| builder).await;
     let producer = stage.producer("gone-partition-0").await;
     let mut consumer = stage.consumer("gone-partition-0").await;
-    stage.broker.faults().on(FaultEvent::Send).ignore();
+    stage.broker.faults().on(FaultEvent::Send).drop_request();
     let pending = enqueue(&producer, "x").await;
     struck(&stage.broker, 1).await;
     let begun = Instant::now();

@@ -124,7 +124,7 @@ async fn a_source_says_whether_its_failure_passes() {
 async fn a_challenge_during_the_handshake_is_answered_too() {
     let vault = Vault::new();
     let stage = vault.stage().await;
-    stage.broker.faults().on(FaultEvent::Connect).delay(Duration::from_millis(200));
+    stage.broker.faults().on(FaultEvent::Connect).delay_response(Duration::from_millis(200));
     stage.broker.drop_connections();
     let producer = stage.producer(TOPIC).await;
     send(&producer, "x").await;
@@ -137,7 +137,7 @@ async fn a_refused_token_is_fetched_once_more() {
     let stage = vault.stage().await;
     let producer = stage.producer(TOPIC).await;
     let before = vault.asked();
-    stage.broker.faults().on(FaultEvent::Connect).refuse(ServerCode::AUTHENTICATION_ERROR);
+    stage.broker.faults().on(FaultEvent::Connect).refuse_request(ServerCode::AUTHENTICATION_ERROR);
     stage.broker.drop_connections();
     send(&producer, "with the second token").await;
     assert_eq!(vault.asked(), before + 2);
@@ -169,7 +169,7 @@ async fn a_refused_answer_to_a_challenge_costs_the_connection_only() {
     let vault = Vault::new();
     let stage = vault.stage().await;
     let producer = stage.producer(TOPIC).await;
-    stage.broker.faults().on(FaultEvent::AuthResponse).refuse(ServerCode::AUTHENTICATION_ERROR);
+    stage.broker.faults().on(FaultEvent::AuthResponse).refuse_request(ServerCode::AUTHENTICATION_ERROR);
     stage.broker.faults().challenge();
     struck(&stage.broker, 1).await;
     send(&producer, "goes on").await;

@@ -24,7 +24,7 @@ async fn a_damaged_entry_is_acknowledged_with_its_error_and_the_next_ones_come()
                 let faults = stage.broker.faults();
                 // An unbatched payload may be anything, so only its checksum can be wrong.
                 let damaged =
-                    if crc || !batching { faults.corrupt_entry(TOPIC, 1) } else { faults.corrupt_payload(TOPIC, 1) };
+                    if crc || !batching { faults.corrupt_stored_entry(TOPIC, 1) } else { faults.corrupt_stored_payload(TOPIC, 1) };
                 assert!(damaged, "there is such an entry");
                 let builder = stage.client.consumer(TOPIC, "s").initial_position(InitialPosition::Earliest);
                 let builder = builder.subscription_type(kind).receiver_queue_size(2);
@@ -51,7 +51,7 @@ async fn a_topic_full_of_damage_does_not_stop_delivery() {
     let producer = stage.producer(TOPIC).await;
     confirmed(enqueue_numbers(&producer, 0..100).await).await;
     for entry in 0..99 {
-        assert!(stage.broker.faults().corrupt_entry(TOPIC, entry));
+        assert!(stage.broker.faults().corrupt_stored_entry(TOPIC, entry));
     }
     for queue in [1, 2, 10] {
         let builder = stage.client.consumer(TOPIC, format!("queue of {queue}")).receiver_queue_size(queue);
@@ -67,7 +67,7 @@ async fn a_damaged_entry_does_not_stop_a_queue_of_zero() {
     let stage = Stage::new().await;
     let producer = stage.producer(TOPIC).await;
     confirmed(enqueue_numbers(&producer, 0..3).await).await;
-    assert!(stage.broker.faults().corrupt_entry(TOPIC, 1));
+    assert!(stage.broker.faults().corrupt_stored_entry(TOPIC, 1));
     let builder = stage.client.consumer(TOPIC, "s").receiver_queue_size(0);
     let builder = builder.initial_position(InitialPosition::Earliest);
     let mut consumer = within("a consumer", builder.subscribe()).await.expect("a consumer");
@@ -83,7 +83,7 @@ async fn empty_and_null_and_compressed_payloads_survive_a_reconnect() {
         let builder = stage.client.producer(&topic).name("p").batching(batching);
         let producer = within("a producer", builder.create()).await.expect("a producer");
         let mut consumer = stage.consumer(&topic).await;
-        stage.broker.faults().on(FaultEvent::Send).cut();
+        stage.broker.faults().on(FaultEvent::Send).disconnect();
         let pending = vec![enqueue(&producer, "").await, enqueue(&producer, Message::new("").with_null_value()).await];
         confirmed(pending).await;
         let empty = within("a message", consumer.receive()).await.expect("a message");

@@ -92,7 +92,7 @@ impl Form {
 
 /// The broker ends the topic's consumers for good: they are closed, and refused when they come back.
 fn end_consumers(stage: &Stage, topic: &str) {
-    stage.broker.faults().on(FaultEvent::Subscribe).of(topic).refuse(ServerCode::TOPIC_NOT_FOUND);
+    stage.broker.faults().on(FaultEvent::Subscribe).on_topic(topic).refuse_request(ServerCode::TOPIC_NOT_FOUND);
     stage.broker.faults().close_consumers(topic, None);
 }
 
@@ -217,7 +217,7 @@ async fn one_partition_of_a_producer_ends_and_the_others_live_on() {
     let message = |partition: usize| Message::new("x").with_key(&keys[partition]);
     let end = |partition: usize| {
         let topic = format!("persistent://public/default/parts-partition-{partition}");
-        stage.broker.faults().on(FaultEvent::Producer).of(&topic).refuse(ServerCode::TOPIC_NOT_FOUND);
+        stage.broker.faults().on(FaultEvent::Producer).on_topic(&topic).refuse_request(ServerCode::TOPIC_NOT_FOUND);
         stage.broker.faults().close_producers(&topic, None);
     };
     end(1);

@@ -25,7 +25,7 @@ async fn a_half_dead_link_is_found_within_two_keep_alive_intervals() {
         let producer = named(&stage).await;
         let mut consumer = stage.consumer(TOPIC).await;
         pass(Duration::from_secs(7)).await;
-        stage.broker.faults().freeze();
+        stage.broker.faults().blackhole();
         let begun = Instant::now();
         let pending = if busy { enqueue_numbers(&producer, 0..5).await } else { Vec::new() };
         until("a second dial", || stage.net.dials(), |dials| *dials == 2).await;
@@ -45,7 +45,7 @@ async fn a_peer_that_stops_reading_is_noticed_while_its_frames_are_taken() {
     let stage = stage().await;
     let producer = named(&stage).await;
     let mut consumer = stage.consumer(TOPIC).await;
-    stage.broker.faults().stop_reading();
+    stage.broker.faults().stall_reads();
     let begun = Instant::now();
     // More than the pipe holds.
     let mut pending = Vec::new();
@@ -91,8 +91,8 @@ async fn a_peer_that_only_pings_is_given_up() {
         EmbeddedBroker::builder().keep_alive_interval(Duration::from_secs(1)).broker_deduplication_enabled(true);
     let stage = Stage::with(broker, |builder| builder.keep_alive_interval(KEEP_ALIVE)).await;
     let producer = named(&stage).await;
-    stage.broker.faults().on(FaultEvent::Ping).always().ignore();
-    stage.broker.faults().on(FaultEvent::Send).next(1).ignore();
+    stage.broker.faults().on(FaultEvent::Ping).always().drop_request();
+    stage.broker.faults().on(FaultEvent::Send).times(1).drop_request();
     let begun = Instant::now();
     send(&producer, "x").await;
     assert!(begun.elapsed() <= 2 * KEEP_ALIVE + SLACK, "{:?}", begun.elapsed());
@@ -117,7 +117,7 @@ async fn garbage_ends_the_link_and_nothing_else() {
         confirmed(enqueue_numbers(&producer, 0..3).await).await;
         stage.broker.faults().send_bytes(bytes);
         confirmed(enqueue_numbers(&producer, 3..6).await).await;
-        stage.broker.faults().on(FaultEvent::Send).next(3).answer_with(bytes.to_vec());
+        stage.broker.faults().on(FaultEvent::Send).times(3).respond_with(bytes.to_vec());
         confirmed(enqueue_numbers(&producer, 6..9).await).await;
         let seen = receive_up_to(&mut consumer, "8").await;
         assert_eq!(first_arrivals(&seen), numbers(0..9), "{bytes:?}");
@@ -131,7 +131,7 @@ async fn an_http_server_is_told_from_a_broker() {
     let broker = EmbeddedBroker::builder().start().await.expect("a free port");
     let net = Net::default();
     net.add(&broker);
-    broker.faults().on(FaultEvent::Connect).always().answer_with("HTTP/1.1 400 Bad Request\r\n\r\n");
+    broker.faults().on(FaultEvent::Connect).always().respond_with("HTTP/1.1 400 Bad Request\r\n\r\n");
     let begun = Instant::now();
     let error = failed(within("the refusal", builder(&broker, &net).connect()).await, ErrorKind::Protocol);
     assert!(error.to_string().contains(&broker.address().to_string()), "names the address: {error}");
@@ -144,12 +144,12 @@ async fn an_http_server_is_told_from_a_broker() {
 async fn a_slow_handshake_is_waited_for_and_a_silent_one_is_not() {
     let stage = Stage::new().await;
     let producer = stage.producer(TOPIC).await;
-    stage.broker.faults().on(FaultEvent::Connect).delay(Duration::from_secs(20));
+    stage.broker.faults().on(FaultEvent::Connect).delay_response(Duration::from_secs(20));
     stage.broker.drop_connections();
     send(&producer, "after 20 s").await;
     assert_eq!(stage.net.dials(), 2);
     let net = stage.net.clone();
-    stage.broker.faults().on(FaultEvent::Connect).always().ignore();
+    stage.broker.faults().on(FaultEvent::Connect).always().drop_request();
     let begun = Instant::now();
     let error = within("the failure", builder(&stage.broker, &net).connect()).await.expect_err("no CONNECTED");
     assert!(begun.elapsed() <= TIMEOUT + Duration::from_secs(5), "{error}: {:?}", begun.elapsed());
@@ -163,7 +163,7 @@ async fn links_that_die_young_are_never_used_again() {
     let producer = named(&stage).await;
     let mut consumer = stage.consumer(TOPIC).await;
     for after in 0..12 {
-        stage.broker.faults().on(FaultEvent::Any).after(after).cut();
+        stage.broker.faults().on(FaultEvent::Any).after(after).disconnect();
     }
     confirmed(enqueue_numbers(&producer, 0..100).await).await;
     let seen = receive_up_to(&mut consumer, "99").await;

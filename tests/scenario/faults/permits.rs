@@ -31,9 +31,9 @@ async fn delivery_never_stops_and_permits_stay_within_the_queue() {
                     let when = stage.broker.faults().on(FaultEvent::Delivery).after(after);
                     match fault {
                         0 => when.close(),
-                        1 => when.cut(),
-                        2 => when.duplicate(),
-                        3 => when.delay(Duration::from_secs(2)),
+                        1 => when.disconnect(),
+                        2 => when.duplicate_response(),
+                        3 => when.delay_response(Duration::from_secs(2)),
                         _ => stage.broker.faults().on(FaultEvent::Flow).after(after).close(),
                     }
                 }

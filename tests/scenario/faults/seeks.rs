@@ -19,8 +19,8 @@ async fn nothing_from_before_a_seek_is_delivered_after_it() {
     let mut consumer = ten(&stage).await;
     // Old messages on their way: they arrive while the seek is being answered.
     let producer = stage.producer(TOPIC).await;
-    stage.broker.faults().on(FaultEvent::Delivery).next(5).delay(Duration::from_millis(30));
-    stage.broker.faults().on(FaultEvent::Seek).delay(Duration::from_millis(60));
+    stage.broker.faults().on(FaultEvent::Delivery).times(5).delay_response(Duration::from_millis(30));
+    stage.broker.faults().on(FaultEvent::Seek).delay_response(Duration::from_millis(60));
     confirmed(enqueue_numbers(&producer, 10..15).await).await;
     within("the seek", consumer.seek(SeekTo::Latest)).await.expect("done");
     assert!(consumer.is_connected(), "it is attached again when the seek resolves");
@@ -42,12 +42,12 @@ async fn a_disturbed_seek_resolves_once_with_its_real_result() {
         let mut consumer = ten(&stage).await;
         let faults = stage.broker.faults();
         match disturbance {
-            0 => faults.on(FaultEvent::Seek).cut(),
-            1 => faults.on(FaultEvent::Seek).delay(Duration::from_secs(3)),
-            2 => faults.on(FaultEvent::Subscribe).next(3).refuse(ServerCode::SERVICE_NOT_READY),
-            3 => faults.on(FaultEvent::Subscribe).next(2).cut(),
-            4 => faults.on(FaultEvent::Subscribe).delay(Duration::from_secs(2)),
-            _ => faults.on(FaultEvent::Seek).duplicate(),
+            0 => faults.on(FaultEvent::Seek).disconnect(),
+            1 => faults.on(FaultEvent::Seek).delay_response(Duration::from_secs(3)),
+            2 => faults.on(FaultEvent::Subscribe).times(3).refuse_request(ServerCode::SERVICE_NOT_READY),
+            3 => faults.on(FaultEvent::Subscribe).times(2).disconnect(),
+            4 => faults.on(FaultEvent::Subscribe).delay_response(Duration::from_secs(2)),
+            _ => faults.on(FaultEvent::Seek).duplicate_response(),
         }
         within("the seek", consumer.seek(SeekTo::Earliest))
             .await
@@ -63,7 +63,7 @@ async fn a_disturbed_seek_resolves_once_with_its_real_result() {
 async fn a_refused_seek_says_so_and_everything_comes_as_before() {
     let stage = Stage::new().await;
     let mut consumer = ten(&stage).await;
-    stage.broker.faults().on(FaultEvent::Seek).refuse(ServerCode::METADATA_ERROR);
+    stage.broker.faults().on(FaultEvent::Seek).refuse_request(ServerCode::METADATA_ERROR);
     failed(within("the refusal", consumer.seek(SeekTo::Latest)).await, ErrorKind::Server);
     let seen = receive_up_to(&mut consumer, "9").await;
     assert!(numbers(3..10).iter().all(|number| seen.contains(number)), "{seen:?}");

@@ -22,7 +22,7 @@ async fn producer_with_timeout(stage: &Stage, timeout: Duration) -> Producer {
 async fn a_receipt_lost_with_its_link_is_made_up_for_by_a_resend() {
     let stage = Stage::deduplicating().await;
     let producer = stage.producer(TOPIC).await;
-    stage.broker.faults().on(FaultEvent::Send).cut();
+    stage.broker.faults().on(FaultEvent::Send).disconnect();
     send(&producer, "once").await;
     assert_eq!(stage.net.dials(), 2, "over a second connection");
     assert_eq!(stage.stored(TOPIC).await, ["once"]);
@@ -34,7 +34,7 @@ async fn deadlines_count_from_the_call_while_receipts_are_withheld() {
     const TIMEOUT: Duration = Duration::from_secs(5);
     let stage = Stage::new().await;
     let producer = producer_with_timeout(&stage, TIMEOUT).await;
-    stage.broker.faults().on(FaultEvent::Send).always().withhold();
+    stage.broker.faults().on(FaultEvent::Send).always().drop_response();
     let begun = Instant::now();
     let first = enqueue(&producer, "first").await;
     pass(Duration::from_secs(3)).await;
@@ -63,10 +63,10 @@ async fn deadlines_count_from_the_call_in_every_state_of_the_connection() {
         let faults = stage.broker.faults();
         match state {
             "no broker answers the dial" => stage.net.refuse(true),
-            "connecting" => faults.on(FaultEvent::Connect).always().ignore(),
-            "looking up" => faults.on(FaultEvent::Lookup).always().ignore(),
-            "opening" => faults.on(FaultEvent::Producer).always().ignore(),
-            _ => faults.on(FaultEvent::Producer).always().refuse(ServerCode::SERVICE_NOT_READY),
+            "connecting" => faults.on(FaultEvent::Connect).always().drop_request(),
+            "looking up" => faults.on(FaultEvent::Lookup).always().drop_request(),
+            "opening" => faults.on(FaultEvent::Producer).always().drop_request(),
+            _ => faults.on(FaultEvent::Producer).always().refuse_request(ServerCode::SERVICE_NOT_READY),
         }
         stage.broker.drop_connections();
         until("the loss to be noticed", || producer.is_connected(), |connected| !connected).await;
@@ -95,7 +95,7 @@ async fn the_deadline_counts_from_the_call_while_it_waits_for_room() {
     let stage = Stage::new().await;
     let builder = stage.client.producer(TOPIC).batching(false).send_timeout(TIMEOUT).max_pending_messages(1);
     let producer = within("a producer", builder.create()).await.expect("a producer");
-    stage.broker.faults().on(FaultEvent::Send).always().withhold();
+    stage.broker.faults().on(FaultEvent::Send).always().drop_response();
     let first = enqueue(&producer, "takes the room").await;
     pass(Duration::from_secs(1)).await;
     let begun = Instant::now();
@@ -112,7 +112,7 @@ async fn a_full_queue_makes_send_wait_and_try_enqueue_give_the_message_back() {
     let stage = Stage::new().await;
     let builder = stage.client.producer(TOPIC).batching(false).max_pending_messages(2);
     let producer = within("a producer", builder.create()).await.expect("a producer");
-    stage.broker.faults().on(FaultEvent::Send).next(2).delay(Duration::from_secs(2));
+    stage.broker.faults().on(FaultEvent::Send).times(2).delay_response(Duration::from_secs(2));
     let pending = enqueue_numbers(&producer, 0..2).await;
     let refused = producer.try_enqueue("2").expect_err("full");
     let pulsar_native::TryEnqueueError::Full(message) = refused else { panic!("{refused}") };
@@ -134,9 +134,9 @@ async fn a_cut_at_any_byte_loses_nothing_and_doubles_nothing() {
             let builder = stage.client.producer(TOPIC).name("p").batching_max_messages(3);
             let producer = within("a producer", builder.create()).await.expect("a producer");
             if sent {
-                stage.broker.faults().cut_after_bytes_sent(at);
+                stage.broker.faults().disconnect_after_bytes_sent(at);
             } else {
-                stage.broker.faults().cut_after_bytes_received(at);
+                stage.broker.faults().disconnect_after_bytes_received(at);
             }
             let pending = enqueue_numbers(&producer, 0..20).await;
             confirmed(pending).await;
@@ -159,7 +159,7 @@ async fn order_is_kept_across_closes_and_cuts() {
             let producer = within("a producer", builder.create()).await.expect("a producer");
             for after in [0, 3, 1, 7, 2] {
                 let fault = stage.broker.faults().on(FaultEvent::Send).after(after);
-                if cut { fault.cut() } else { fault.close() }
+                if cut { fault.disconnect() } else { fault.close() }
             }
             confirmed(enqueue_numbers(&producer, 0..60).await).await;
             let seen = receive_up_to(&mut consumer, "59").await;
@@ -179,7 +179,7 @@ async fn order_is_kept_across_closes_and_cuts() {
 async fn a_receipt_that_comes_twice_changes_nothing() {
     let stage = Stage::new().await;
     let producer = stage.producer(TOPIC).await;
-    stage.broker.faults().on(FaultEvent::Send).always().duplicate();
+    stage.broker.faults().on(FaultEvent::Send).always().duplicate_response();
     confirmed(enqueue_numbers(&producer, 0..50).await).await;
     assert_eq!(stage.net.dials(), 1);
     assert_eq!(stage.stored(TOPIC).await, numbers(0..50));
@@ -192,7 +192,7 @@ async fn receipts_out_of_order_replace_the_link_and_everything_is_confirmed() {
     let stage = Stage::deduplicating().await;
     let builder = stage.client.producer(TOPIC).name("p").batching(false);
     let producer = within("a producer", builder.create()).await.expect("a producer");
-    stage.broker.faults().on(FaultEvent::Send).after(5).next(3).reverse();
+    stage.broker.faults().on(FaultEvent::Send).after(5).reverse(3);
     confirmed(enqueue_numbers(&producer, 0..20).await).await;
     assert_eq!(stage.stored(TOPIC).await, numbers(0..20));
     stage.ends_well().await;
@@ -203,7 +203,7 @@ async fn a_receipt_that_never_came_is_noticed_by_the_next_one() {
     let stage = Stage::deduplicating().await;
     let builder = stage.client.producer(TOPIC).name("p").batching(false);
     let producer = within("a producer", builder.create()).await.expect("a producer");
-    stage.broker.faults().on(FaultEvent::Send).after(2).withhold();
+    stage.broker.faults().on(FaultEvent::Send).after(2).drop_response();
     let begun = Instant::now();
     confirmed(enqueue_numbers(&producer, 0..6).await).await;
     assert!(begun.elapsed() < Duration::from_secs(5), "not by a time-out: {:?}", begun.elapsed());
@@ -215,7 +215,7 @@ async fn a_receipt_that_never_came_is_noticed_by_the_next_one() {
 async fn late_receipts_are_receipts() {
     let stage = Stage::new().await;
     let producer = stage.producer(TOPIC).await;
-    stage.broker.faults().on(FaultEvent::Send).always().delay(Duration::from_secs(20));
+    stage.broker.faults().on(FaultEvent::Send).always().delay_response(Duration::from_secs(20));
     confirmed(enqueue_numbers(&producer, 0..10).await).await;
     assert_eq!(stage.stored(TOPIC).await, numbers(0..10));
     stage.ends_well().await;
@@ -226,7 +226,7 @@ async fn late_receipts_are_receipts() {
 async fn a_receipt_after_the_deadline_settles_nobody_else() {
     let stage = Stage::new().await;
     let producer = producer_with_timeout(&stage, Duration::from_secs(5)).await;
-    stage.broker.faults().on(FaultEvent::Send).delay(Duration::from_secs(8));
+    stage.broker.faults().on(FaultEvent::Send).delay_response(Duration::from_secs(8));
     let late = enqueue(&producer, "late").await;
     let error = within("the failure", late).await.expect_err("no receipt in time");
     assert!(error.may_be_stored());
@@ -240,7 +240,7 @@ async fn a_receipt_after_the_deadline_settles_nobody_else() {
 async fn what_the_broker_does_not_allow_fails_alone() {
     let stage = Stage::new().await;
     let producer = stage.producer(TOPIC).await;
-    stage.broker.faults().on(FaultEvent::Send).after(1).refuse(ServerCode::NOT_ALLOWED_ERROR);
+    stage.broker.faults().on(FaultEvent::Send).after(1).refuse_request(ServerCode::NOT_ALLOWED_ERROR);
     let mut pending = enqueue_numbers(&producer, 0..3).await;
     let refused = pending.remove(1);
     let error = within("the refusal", refused).await.expect_err("refused");
@@ -256,11 +256,11 @@ async fn what_the_broker_does_not_allow_fails_alone() {
 async fn a_message_spoiled_on_the_way_is_sent_once_more() {
     let stage = Stage::new().await;
     let producer = stage.producer(TOPIC).await;
-    stage.broker.faults().on(FaultEvent::Send).refuse(ServerCode::CHECKSUM_ERROR);
+    stage.broker.faults().on(FaultEvent::Send).refuse_request(ServerCode::CHECKSUM_ERROR);
     send(&producer, "again").await;
     assert_eq!(stage.stored(TOPIC).await, ["again"]);
     // Twice for the same message is its end.
-    stage.broker.faults().on(FaultEvent::Send).next(2).refuse(ServerCode::CHECKSUM_ERROR);
+    stage.broker.faults().on(FaultEvent::Send).times(2).refuse_request(ServerCode::CHECKSUM_ERROR);
     let error = within("the refusal", producer.send("spoiled")).await.expect_err("refused twice");
     assert!(!error.may_be_stored(), "{error}");
     send(&producer, "the next").await;
@@ -275,7 +275,7 @@ async fn other_refusals_of_a_send_reopen_the_producer() {
         let builder = stage.client.producer(TOPIC).name("p").batching(false);
         let producer = within("a producer", builder.create()).await.expect("a producer");
         // A broker that cannot store one stores none of those behind it.
-        stage.broker.faults().on(FaultEvent::Send).after(2).next(4).refuse(code);
+        stage.broker.faults().on(FaultEvent::Send).after(2).times(4).refuse_request(code);
         confirmed(enqueue_numbers(&producer, 0..6).await).await;
         assert_eq!(first_arrivals(&stage.stored(TOPIC).await), numbers(0..6), "{code:?}");
         stage.ends_well().await;
@@ -288,7 +288,7 @@ async fn a_terminated_topic_fails_everything_that_waits_at_once() {
     let stage = Stage::new().await;
     let builder = stage.client.producer(TOPIC).batching(false).max_pending_messages(2);
     let producer = within("a producer", builder.create()).await.expect("a producer");
-    stage.broker.faults().on(FaultEvent::Send).next(2).withhold();
+    stage.broker.faults().on(FaultEvent::Send).times(2).drop_response();
     let pending = enqueue_numbers(&producer, 0..2).await;
     let waiting = producer.clone();
     let no_room = spawn(async move { waiting.send("no room").await });
@@ -322,7 +322,7 @@ async fn flush_resolves_after_all_that_was_accepted_before_it_whatever_happens()
         .batching_max_publish_delay(Duration::from_secs(20))
         .batching_max_messages(7);
     let producer = within("a producer", builder.create()).await.expect("a producer");
-    stage.broker.faults().on(FaultEvent::Send).after(1).cut();
+    stage.broker.faults().on(FaultEvent::Send).after(1).disconnect();
     stage.broker.faults().on(FaultEvent::Send).after(3).close();
     let pending = enqueue_numbers(&producer, 0..50).await;
     within("the flush", producer.flush()).await.expect("all are stored");
@@ -352,7 +352,7 @@ async fn what_was_accepted_is_sent_after_the_drop_over_a_new_link() {
     let stage = Stage::deduplicating().await;
     let builder = stage.client.producer(TOPIC).name("p").batching(false);
     let producer = within("a producer", builder.create()).await.expect("a producer");
-    stage.broker.faults().on(FaultEvent::Send).after(2).cut();
+    stage.broker.faults().on(FaultEvent::Send).after(2).disconnect();
     drop(enqueue_numbers(&producer, 0..10).await);
     drop(producer);
     let stored = || stage.broker.stats(TOPIC).map(|stats| stats.entries);
@@ -391,8 +391,8 @@ async fn the_receipt_of_one_message_does_not_settle_the_next() {
     let stage = Stage::deduplicating().await;
     let builder = stage.client.producer(TOPIC).name("p").batching(false);
     let producer = within("a producer", builder.create()).await.expect("a producer");
-    stage.broker.faults().on(FaultEvent::Send).duplicate();
-    stage.broker.faults().on(FaultEvent::Send).ignore();
+    stage.broker.faults().on(FaultEvent::Send).duplicate_response();
+    stage.broker.faults().on(FaultEvent::Send).drop_request();
     let mut pending = enqueue_numbers(&producer, 0..2).await;
     let mut second = pending.pop().expect("two");
     confirmed(pending).await;
@@ -413,7 +413,7 @@ async fn deadlines_hold_while_the_peer_does_not_read() {
     let timeout = Duration::from_secs(2);
     let producer = producer_with_timeout(&stage, timeout).await;
     let others = [producer_with_timeout(&stage, timeout).await, producer_with_timeout(&stage, timeout).await];
-    stage.broker.faults().stop_reading();
+    stage.broker.faults().stall_reads();
     let begun = Instant::now();
     let mut pending = Vec::new();
     for _ in 0..200 {

@@ -18,10 +18,10 @@ impl Fate {
     fn arm(self, stage: &Stage, event: FaultEvent) {
         let when = stage.broker.faults().on(event);
         match self {
-            Self::NeverCarriedOut => when.always().ignore(),
-            Self::NeverAnswered => when.always().withhold(),
-            Self::LinkEndsEachTime => when.always().cut(),
-            Self::LinkEndsOnce => when.cut(),
+            Self::NeverCarriedOut => when.always().drop_request(),
+            Self::NeverAnswered => when.always().drop_response(),
+            Self::LinkEndsEachTime => when.always().disconnect(),
+            Self::LinkEndsOnce => when.disconnect(),
         }
     }
 }
@@ -138,14 +138,14 @@ async fn the_close_of_a_client_ends_in_time_and_leaves_nothing() {
         let stage = Stage::new().await;
         let producer = stage.producer(TOPIC).await;
         let consumer = stage.consumer(TOPIC).await;
-        stage.broker.faults().on(FaultEvent::Send).always().withhold();
+        stage.broker.faults().on(FaultEvent::Send).always().drop_response();
         drop(enqueue(&producer, "x").await);
         match fault {
-            0 => stage.broker.faults().on(FaultEvent::CloseProducer).always().ignore(),
-            1 => stage.broker.faults().freeze(),
-            2 => stage.broker.faults().stop_reading(),
+            0 => stage.broker.faults().on(FaultEvent::CloseProducer).always().drop_request(),
+            1 => stage.broker.faults().blackhole(),
+            2 => stage.broker.faults().stall_reads(),
             3 => stage.net.refuse(true),
-            _ => stage.broker.faults().on(FaultEvent::Any).always().ignore(),
+            _ => stage.broker.faults().on(FaultEvent::Any).always().drop_request(),
         }
         if fault == 3 {
             stage.broker.drop_connections();

@@ -54,7 +54,7 @@ async fn the_list_comes_first_and_then_each_change() {
 #[tokio::test(start_paused = true)]
 async fn it_attaches_without_a_lookup() {
     let stage = Stage::new().await;
-    stage.broker.faults().on(FaultEvent::Lookup).always().refuse(ServerCode::SERVICE_NOT_READY);
+    stage.broker.faults().on(FaultEvent::Lookup).always().refuse_request(ServerCode::SERVICE_NOT_READY);
     let (mut watch, mut list) = (watch(&stage).await, BTreeSet::new());
     create(&stage, &[A]);
     becomes(&mut watch, &mut list, &[A]).await;
@@ -101,7 +101,7 @@ async fn a_reattach_without_a_change_reports_nothing() {
 async fn an_update_that_was_lost_shows_in_the_hash_of_the_next() {
     let stage = Stage::new().await;
     let (mut watch, mut list) = (watch(&stage).await, BTreeSet::new());
-    stage.broker.faults().on(FaultEvent::TopicListUpdate).ignore();
+    stage.broker.faults().on(FaultEvent::TopicListUpdate).drop_request();
     create(&stage, &[A]);
     struck(&stage.broker, 1).await;
     create(&stage, &[B]);
@@ -137,7 +137,7 @@ async fn a_refused_pattern_fails_the_creation() {
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_never_comes_ends_the_creation_in_time() {
     let stage = Stage::new().await;
-    stage.broker.faults().on(FaultEvent::WatchTopicList).always().ignore();
+    stage.broker.faults().on(FaultEvent::WatchTopicList).always().drop_request();
     let late = tokio::time::timeout(TIMEOUT + SLACK, stage.client.watch_topics("public/default", PATTERN)).await;
     let error = failed(late.expect("in time").map(drop), ErrorKind::TimedOut);
     assert!(error.to_string().contains("the watch of the topic list"), "{error}");

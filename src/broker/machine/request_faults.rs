@@ -1,4 +1,4 @@
-//! What faults do to what clients send, and to the answers.
+//! Faults on the frames of clients and on the responses to them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::{Broker, BrokerTimer};
 use crate::broker::connections::{ConsumerSlot, ProducerSlot};
-use crate::broker::faults::{FaultEffect, FaultEvent, PendingFault};
+use crate::broker::faults::{FaultEffect, FaultEvent, DeferredFault};
 use crate::broker::ids::{ConnId, ConsumerKey, NO_REQUEST, ProducerKey};
 use crate::broker::topics::WatcherKey;
 use crate::error::ServerCode;
@@ -18,7 +18,7 @@ use crate::wire::frame::Frame;
 
 const REFUSED: &str = "refused by a scripted fault";
 
-/// The producer, consumer or topic list watcher that a frame is about.
+/// The producer, consumer or topic list watcher of a frame.
 #[derive(Debug, Clone, Copy)]
 enum AffectedEndpoint {
     Producer(ProducerKey),
@@ -37,21 +37,24 @@ impl Broker {
         self.connections.faults.take_effect(FaultEvent::of(frame), topic.as_deref())
     }
 
-    /// Serves a frame on which a fault has an effect: in its place, on its answer, or after it.
+    /// Handles a frame on which a fault takes effect: instead of it, on its response, or after it.
     pub(super) fn serve_with_fault(&mut self, conn: ConnId, frame: Frame, effect: FaultEffect) {
         match effect {
-            FaultEffect::Ignore => {}
-            FaultEffect::AnswerWith(bytes) => self.connections.send_raw(conn, &bytes),
-            FaultEffect::Refuse(code) => self.refuse(conn, &frame, code),
+            FaultEffect::DropRequest => {}
+            FaultEffect::RespondWith { bytes } => self.connections.send_raw(conn, &bytes),
+            FaultEffect::RefuseRequest { code } => self.refuse(conn, &frame, code),
             FaultEffect::Redirect { url, authoritative } => match frame {
                 Frame::Other(Command::Lookup(request)) => self.redirect(conn, request.request_id, url, authoritative),
                 other => self.serve(conn, other),
             },
-            FaultEffect::Withhold | FaultEffect::Delay(_) | FaultEffect::Duplicate | FaultEffect::Reverse(_) => {
-                let mark = self.connections.mark(conn);
+            FaultEffect::DropResponse
+            | FaultEffect::DelayResponse { .. }
+            | FaultEffect::DuplicateResponse
+            | FaultEffect::ReverseResponses { .. } => {
+                let queued = self.connections.queued_bytes(conn);
                 self.serve(conn, frame);
-                let answers = self.connections.take_answers(conn, mark);
-                self.send_answers_with_fault(conn, answers, &effect);
+                let responses = self.connections.take_responses(conn, queued);
+                self.send_responses_with_fault(conn, responses, &effect);
             }
             FaultEffect::Close { url } => {
                 let endpoint = endpoint_of(conn, &frame);
@@ -60,7 +63,7 @@ impl Broker {
                     self.close_endpoint(endpoint, url.as_deref());
                 }
             }
-            FaultEffect::Cut => {
+            FaultEffect::Disconnect => {
                 self.serve(conn, frame);
                 self.connections.cut(conn);
             }
@@ -68,48 +71,44 @@ impl Broker {
     }
 
     fn redirect(&mut self, conn: ConnId, request_id: u64, url: String, authoritative: bool) {
-        let answer = pb::CommandLookupTopicResponse {
+        let response = pb::CommandLookupTopicResponse {
             broker_service_url: Some(url),
             response: Some(LookupType::Redirect.into()),
             request_id,
             authoritative: Some(authoritative),
             ..Default::default()
         };
-        self.connections.send(conn, answer);
+        self.connections.send(conn, response);
     }
 
-    fn send_answers_with_fault(&mut self, conn: ConnId, answers: Bytes, effect: &FaultEffect) {
-        if answers.is_empty() {
+    fn send_responses_with_fault(&mut self, conn: ConnId, responses: Bytes, effect: &FaultEffect) {
+        if responses.is_empty() {
             return;
         }
         match effect {
-            FaultEffect::Delay(after) => self.send_later(conn, answers, *after),
-            FaultEffect::Duplicate => {
-                self.connections.send_raw(conn, &answers);
-                self.connections.send_raw(conn, &answers);
+            FaultEffect::DelayResponse { by } => self.send_later(conn, responses, *by),
+            FaultEffect::DuplicateResponse => {
+                self.connections.send_raw(conn, &responses);
+                self.connections.send_raw(conn, &responses);
             }
-            FaultEffect::Reverse(count) => {
-                for (conn, answer) in self.connections.faults.hold(conn, answers, *count) {
-                    self.connections.send_raw(conn, &answer);
+            FaultEffect::ReverseResponses { count } => {
+                for (conn, response) in self.connections.faults.hold(conn, responses, *count) {
+                    self.connections.send_raw(conn, &response);
                 }
             }
             _ => {}
         }
     }
 
-    fn send_later(&mut self, conn: ConnId, bytes: Bytes, after: Duration) {
-        self.set_timer(after, BrokerTimer::DelayedByFault { conn, bytes });
+    fn send_later(&mut self, conn: ConnId, bytes: Bytes, by: Duration) {
+        self.set_timer(by, BrokerTimer::DelayedByFault { conn, bytes });
     }
 
     fn refuse(&mut self, conn: ConnId, frame: &Frame, code: ServerCode) {
         let error = code.0;
         let command = match frame {
             Frame::Send { head, .. } => {
-                let sequence_id = head.highest_sequence_id.map_or(head.sequence_id, |high| high.max(head.sequence_id));
-                let message = REFUSED.to_owned();
-                return self
-                    .connections
-                    .send(conn, pb::CommandSendError { producer_id: head.producer_id, sequence_id, error, message });
+                return self.send_error(conn, head, Refusal { code: error, message: REFUSED.to_owned() });
             }
             Frame::Other(command) => command,
             _ => return,
@@ -120,12 +119,12 @@ impl Broker {
             return self.connections.close(conn);
         }
         let refusal = Refusal { code: error, message: REFUSED.to_owned() };
-        let Some(answer) = command.refused(&refusal) else { return };
-        self.connections.send(conn, answer);
+        let Some(response) = command.refused(&refusal) else { return };
+        self.connections.send(conn, response);
     }
 }
 
-/// Frames that the broker begins.
+/// Frames that the broker sends on its own.
 impl Broker {
     /// Sends a WATCH_TOPIC_UPDATE about a topic, with the effect that a fault has on it.
     pub(in crate::broker) fn send_topic_list_update(
@@ -135,30 +134,30 @@ impl Broker {
         update: pb::CommandWatchTopicUpdate,
     ) {
         let effect = self.connections.faults.take_effect(Some(FaultEvent::TopicListUpdate), Some(name.as_str()));
-        let (mark, watcher) = (self.connections.mark(conn), WatcherKey { conn, id: update.watcher_id });
+        let (queued, watcher) = (self.connections.queued_bytes(conn), WatcherKey { conn, id: update.watcher_id });
         self.connections.send(conn, update);
         match effect {
-            None | Some(FaultEffect::Refuse(_) | FaultEffect::Redirect { .. }) => {}
+            None | Some(FaultEffect::RefuseRequest { .. } | FaultEffect::Redirect { .. }) => {}
             Some(FaultEffect::Close { .. }) => self.watchers.remove(watcher),
-            Some(FaultEffect::Cut) => self.connections.cut(conn),
-            Some(FaultEffect::AnswerWith(bytes)) => {
-                self.connections.take_answers(conn, mark);
+            Some(FaultEffect::Disconnect) => self.connections.cut(conn),
+            Some(FaultEffect::RespondWith { bytes }) => {
+                self.connections.take_responses(conn, queued);
                 self.connections.send_raw(conn, &bytes);
             }
             Some(effect) => {
-                let update = self.connections.take_answers(conn, mark);
-                self.send_answers_with_fault(conn, update, &effect);
+                let update = self.connections.take_responses(conn, queued);
+                self.send_responses_with_fault(conn, update, &effect);
             }
         }
     }
 
-    /// Carries out what faults on deliveries have put off.
-    pub(super) fn carry_out_put_off_faults(&mut self) {
-        while let Some(fault) = self.connections.faults.next_put_off() {
+    /// Runs what faults on deliveries have deferred.
+    pub(super) fn run_deferred_faults(&mut self) {
+        while let Some(fault) = self.connections.faults.next_deferred() {
             match fault {
-                PendingFault::SendLater { conn, bytes, after } => self.send_later(conn, bytes, after),
-                PendingFault::CloseConsumer { key, url } => self.evict_consumer(key, url.as_deref()),
-                PendingFault::Cut { conn } => self.connections.cut(conn),
+                DeferredFault::SendLater { conn, bytes, by } => self.send_later(conn, bytes, by),
+                DeferredFault::CloseConsumer { key, url } => self.evict_consumer(key, url.as_deref()),
+                DeferredFault::Disconnect { conn } => self.connections.cut(conn),
             }
         }
     }
@@ -184,7 +183,7 @@ impl Broker {
     }
 }
 
-/// What a frame is about.
+/// The endpoint and topic of a frame.
 impl Broker {
     fn close_endpoint(&mut self, endpoint: AffectedEndpoint, url: Option<&str>) {
         match endpoint {

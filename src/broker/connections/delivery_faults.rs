@@ -1,9 +1,9 @@
-//! What faults do to frames on their way out of the broker.
+//! Faults on frames that leave the broker.
 
 use bytes::{Bytes, BytesMut};
 
 use super::{ConnectionState, Connections, ConsumerSlot};
-use crate::broker::faults::{FaultEffect, FaultEvent, PendingFault};
+use crate::broker::faults::{FaultEffect, FaultEvent, DeferredFault};
 use crate::broker::ids::{ConnId, ConsumerKey};
 use crate::wire::frame::{Frame, Limits, cut, frames};
 
@@ -19,48 +19,48 @@ impl Connections {
 
     /// Applies a fault to the MESSAGE that begins at `start`; gives how often it goes out.
     ///
-    /// What concerns more than this outbox is put off until the input that made the delivery is done.
+    /// An effect beyond this outbox is deferred until the input that caused the delivery is done.
     pub(super) fn inject_into_delivery(&mut self, key: ConsumerKey, start: usize, effect: FaultEffect) -> u32 {
         let conn = key.conn;
         let Some(connection) = self.by_id.get_mut(&conn) else { return 1 };
         let out = &mut connection.outbox.bytes;
         match effect {
-            FaultEffect::Duplicate => {
+            FaultEffect::DuplicateResponse => {
                 let message = Bytes::copy_from_slice(out.get(start..).unwrap_or_default());
                 out.extend_from_slice(&message);
                 return 2;
             }
-            FaultEffect::Delay(after) => {
+            FaultEffect::DelayResponse { by } => {
                 let bytes = out.split_off(start.min(out.len())).freeze();
-                self.faults.put_off(PendingFault::SendLater { conn, bytes, after });
+                self.faults.defer(DeferredFault::SendLater { conn, bytes, by });
             }
-            FaultEffect::Close { url } => self.faults.put_off(PendingFault::CloseConsumer { key, url }),
-            FaultEffect::Cut => self.faults.put_off(PendingFault::Cut { conn }),
-            // These are about requests and their answers.
-            FaultEffect::Refuse(_)
+            FaultEffect::Close { url } => self.faults.defer(DeferredFault::CloseConsumer { key, url }),
+            FaultEffect::Disconnect => self.faults.defer(DeferredFault::Disconnect { conn }),
+            // These are for requests and their responses.
+            FaultEffect::RefuseRequest { .. }
             | FaultEffect::Redirect { .. }
-            | FaultEffect::Ignore
-            | FaultEffect::AnswerWith(_)
-            | FaultEffect::Withhold
-            | FaultEffect::Reverse(_) => {}
+            | FaultEffect::DropRequest
+            | FaultEffect::RespondWith { .. }
+            | FaultEffect::DropResponse
+            | FaultEffect::ReverseResponses { .. } => {}
         }
         1
     }
 
-    /// How many bytes are queued now: answers that follow are found by it.
-    pub(crate) fn mark(&self, conn: ConnId) -> usize {
+    /// Bytes in the outbox now. [`Self::take_responses`] takes what is queued behind them.
+    pub(crate) fn queued_bytes(&self, conn: ConnId) -> usize {
         self.get(conn).map_or(0, |connection| connection.outbox.bytes.len())
     }
 
-    /// Takes the frames that were queued since `mark`, MESSAGEs excepted: those answer nothing.
-    pub(crate) fn take_answers(&mut self, conn: ConnId, mark: usize) -> Bytes {
+    /// Takes the frames behind the first `queued` bytes of the outbox, except MESSAGEs: those are no responses.
+    pub(crate) fn take_responses(&mut self, conn: ConnId, queued: usize) -> Bytes {
         let Some(connection) = self.get_mut(conn) else { return Bytes::new() };
         let out = &mut connection.outbox.bytes;
-        if out.len() <= mark {
+        if out.len() <= queued {
             return Bytes::new();
         }
-        let mut since = out.split_off(mark);
-        let mut answers = BytesMut::new();
+        let mut since = out.split_off(queued);
+        let mut responses = BytesMut::new();
         let limits = Limits::for_message_size(u32::MAX >> 1);
         while !since.is_empty() {
             let Some(size) = since.first_chunk::<4>().map(|size| u32::from_be_bytes(*size) as usize) else { break };
@@ -68,9 +68,9 @@ impl Connections {
             let bytes = one.clone();
             let frame = cut(&mut one, &limits).ok().flatten().and_then(|run| frames(run).next());
             let is_message = matches!(frame, Some(Ok(Frame::Message { .. })));
-            if is_message { out.extend_from_slice(&bytes) } else { answers.extend_from_slice(&bytes) }
+            if is_message { out.extend_from_slice(&bytes) } else { responses.extend_from_slice(&bytes) }
         }
-        answers.freeze()
+        responses.freeze()
     }
 
     /// Ends the connection now; what is queued is lost.
@@ -82,7 +82,7 @@ impl Connections {
         }
     }
 
-    /// Leaves what clients send unread from now on, on all connections there are; with `writes`, writes nothing either.
+    /// Pauses reads on all current connections, and writes too with `writes`.
     pub(crate) fn pause_all(&mut self, writes: bool) {
         for connection in self.by_id.values_mut() {
             connection.reads_paused = true;
@@ -90,7 +90,7 @@ impl Connections {
         }
     }
 
-    /// Reads and writes again.
+    /// Resumes reads and writes on all connections.
     pub(crate) fn resume_all(&mut self) {
         for conn in self.ids() {
             let Some(connection) = self.get_mut(conn) else { continue };
