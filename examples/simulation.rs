@@ -38,8 +38,8 @@ pub(crate) fn run(seed: u64) -> Duration {
         }
         done.set(true);
     });
-    sim.inject_at(Duration::from_millis(300), Fault::Drop);
-    sim.inject_at(Duration::from_millis(600), Fault::Restart(Duration::from_secs(2)));
+    sim.inject_at(Duration::from_millis(300), Fault::Disconnect);
+    sim.inject_at(Duration::from_millis(600), Fault::Restart { down_for: Duration::from_secs(2) });
     // Ends early with the first invariant that does not hold: a lost wake-up, too many permits, a changed frame.
     let finished = sim.run_until(Duration::from_secs(120), || is_done.get());
     assert!(finished.expect("every invariant holds"), "seed {seed}: not done in time");

@@ -9,53 +9,65 @@ use super::world::World;
 
 impl World {
     pub(super) fn inject(&mut self, fault: Fault) {
-        self.note("fault", 0, || format!("{fault:?}"));
-        if fault.is_about_frames() {
-            self.proxy.arm(fault);
-            return;
-        }
-        if self.do_fault(&fault) {
+        self.record_event("fault", 0, || format!("{fault:?}"));
+        if self.carry_out(&fault) {
             self.proxy.counts.count(&fault);
         }
     }
 
-    /// Carries the fault out; whether there was a connection, topic or endpoint for it.
-    fn do_fault(&mut self, fault: &Fault) -> bool {
+    /// Carries a fault out; whether it took effect. One on the next frame is armed, and counted by the proxy when it takes
+    /// effect.
+    fn carry_out(&mut self, fault: &Fault) -> bool {
         let now = self.now.at;
         match *fault {
-            Fault::Drop => self.on_any_pair(|world, id| {
+            Fault::Disconnect => self.on_any_pair(|world, id| {
                 if let Some(pair) = world.network.get_mut(id) {
                     pair.is_faulted = true;
                 }
                 world.network.events.push((now, NetworkEvent::Break(id)));
             }),
-            Fault::HalfOpen(way) => self.on_any_pair(|world, id| world.network.make_hole(id, way)),
-            Fault::CutAfter(way, bytes) => self.on_any_pair(|world, id| world.network.cut_after(id, way, bytes)),
-            Fault::Freeze(way, time) => self.on_any_pair(|world, id| world.network.freeze(id, way, now + time)),
-            Fault::Slow(way, delay, pace) => {
-                self.on_any_pair(|world, id| world.network.slow_down(id, way, delay, pace))
+            Fault::Blackhole { direction } => self.on_any_pair(|world, id| world.network.blackhole(id, direction)),
+            Fault::DisconnectAfter { direction, bytes } => {
+                self.on_any_pair(|world, id| world.network.disconnect_after(id, direction, bytes))
             }
-            Fault::RefuseDials(time) => {
-                (0..BROKERS.len()).for_each(|broker| self.set_away(broker, now + time));
+            Fault::StallReads { direction, duration } => {
+                self.on_any_pair(|world, id| world.network.stall_reads(id, direction, now + duration))
+            }
+            Fault::Slow { direction, latency, per_byte } => {
+                self.on_any_pair(|world, id| world.network.slow_down(id, direction, latency, per_byte))
+            }
+            Fault::RefuseDials { duration } => {
+                (0..BROKERS.len()).for_each(|broker| self.refuse_dials_until(broker, now + duration));
                 true
             }
-            Fault::DelayDial(time) => {
-                self.delay_next_dial(time);
+            Fault::DelayDial { by } => {
+                self.delay_next_dial(by);
                 true
             }
-            Fault::Restart(time) => self.restart(time),
-            Fault::Unload(assigned) => self.unload_any(assigned),
+            Fault::Restart { down_for } => self.restart(down_for),
+            Fault::Unload => self.unload_any(false),
+            Fault::Transfer => self.unload_any(true),
             Fault::CloseProducer => self.close_any_producer(),
             Fault::CloseConsumer => self.close_any_consumer(),
-            Fault::RedirectLoop(time) => {
-                self.proxy.redirects_until = Some(now + time);
+            Fault::RedirectLoop { duration } => {
+                self.proxy.redirects_until = Some(now + duration);
                 true
             }
             Fault::ExpireTokens => {
                 self.broker.expire_credentials();
                 true
             }
-            _ => false,
+            Fault::RefuseRequest { .. }
+            | Fault::RefuseSend { .. }
+            | Fault::DropRequest
+            | Fault::DropResponse
+            | Fault::DelayResponse { .. }
+            | Fault::DropReceipt
+            | Fault::DuplicateReceipt
+            | Fault::CorruptDelivery => {
+                self.proxy.arm(fault.clone());
+                false
+            }
         }
     }
 
@@ -69,10 +81,10 @@ impl World {
         true
     }
 
-    fn restart(&mut self, time: Duration) -> bool {
+    fn restart(&mut self, down_for: Duration) -> bool {
         let broker = self.rng.below(BROKERS.len() as u64) as usize;
-        let until = self.now.at + time;
-        self.set_away(broker, until);
+        let until = self.now.at + down_for;
+        self.refuse_dials_until(broker, until);
         for id in self.network.live() {
             if self.network.get(id).is_some_and(|pair| pair.broker == broker) {
                 if let Some(pair) = self.network.get_mut(id) {
@@ -92,7 +104,7 @@ impl World {
         true
     }
 
-    fn unload_any(&mut self, assigned: bool) -> bool {
+    fn unload_any(&mut self, names_new_owner: bool) -> bool {
         let topics = self.broker.topics();
         if topics.is_empty() {
             return false;
@@ -101,7 +113,7 @@ impl World {
         let from = self.proxy.owner(&topic);
         let to = (from + 1) % BROKERS.len();
         self.proxy.move_topic(&topic, to);
-        if assigned {
+        if names_new_owner {
             self.broker.transfer(&topic, BROKERS[to]);
         } else {
             self.broker.unload(&topic);
@@ -132,19 +144,19 @@ impl World {
         true
     }
 
-    /// Takes back what can be taken back. Connections that hang are left for the client to find, except for one kind that
-    /// it cannot: a connection that lost a receipt and is good otherwise breaks.
-    pub(super) fn heal(&mut self) {
-        self.proxy.heal();
+    /// Ends the faults that can be ended. Connections that carry nothing stay, for the client to detect; a connection that
+    /// lost a receipt and works otherwise is closed, because a client cannot detect that.
+    pub(super) fn clear_faults(&mut self) {
+        self.proxy.clear_faults();
         self.allow_dials();
-        for id in std::mem::take(&mut self.proxy.lossy) {
+        for id in std::mem::take(&mut self.proxy.lost_receipts) {
             let now = self.now.at;
             self.at(now, super::world::Event::Network(NetworkEvent::Break(id)));
         }
         for id in self.network.live() {
             if self.network.get(id).is_some_and(|pair| pair.is_faulted) {
-                self.network.slow_down(id, Direction::Up, Duration::from_millis(1), 0);
-                self.network.slow_down(id, Direction::Down, Duration::from_millis(1), 0);
+                self.network.slow_down(id, Direction::ToBroker, Duration::from_millis(1), Duration::ZERO);
+                self.network.slow_down(id, Direction::ToClient, Duration::from_millis(1), Duration::ZERO);
             }
         }
     }

@@ -18,10 +18,10 @@
 //!         handle.sleep(Duration::from_millis(10)).await;
 //!     }
 //! });
-//! sim.inject_at(Duration::from_millis(300), Fault::Drop);
-//! sim.inject_at(Duration::from_millis(600), Fault::Restart(Duration::from_secs(2)));
+//! sim.inject_at(Duration::from_millis(300), Fault::Disconnect);
+//! sim.inject_at(Duration::from_millis(600), Fault::Restart { down_for: Duration::from_secs(2) });
 //! sim.run_for(Duration::from_secs(60)).expect("every invariant holds");
-//! assert!(sim.stored("orders").len() >= 100);
+//! assert!(sim.stored_messages("orders").len() >= 100);
 //! ```
 //!
 //! # What is real and what is not
@@ -34,7 +34,7 @@
 //! [`Simulation::run_for`] ends at the first [`InvariantViolation`]: a task or an endpoint that has something to do and is
 //! not scheduled (a lost wake-up or deadline), more permits granted than the queue holds, a re-sent frame that is not the
 //! same bytes, dials closer together than the back-off allows, bytes that are not the protocol, a rule of the protocol
-//! that the broker checks. What the application itself promises it can check with [`Simulation::stored`],
+//! that the broker checks. What the application itself promises it can check with [`Simulation::stored_messages`],
 //! [`Simulation::is_acknowledged`] and [`Simulation::stats`].
 
 use std::cell::{Cell, RefCell};
@@ -54,7 +54,6 @@ use crate::error::Result;
 mod executor;
 mod faults;
 mod inject;
-mod invariants;
 #[cfg(pulsar_mutations)]
 mod mutations;
 mod network;
@@ -63,15 +62,16 @@ mod rng;
 mod runtime;
 mod socket;
 mod stored;
+mod violations;
 mod world;
 
 #[cfg(pulsar_mutations)]
 pub use crate::mutation::{Mutation, activate as activate_mutation};
 pub use faults::{Fault, FaultCounts};
-pub use invariants::InvariantViolation;
 pub use network::Direction;
 pub use rng::Rng;
-pub use stored::Stored;
+pub use stored::StoredMessage;
+pub use violations::InvariantViolation;
 
 use executor::{Executor, TaskId, TaskKind};
 use runtime::{SimRuntime, SimTimer};
@@ -101,7 +101,7 @@ struct Inner {
     spawned: RefCell<Vec<(TaskId, LocalTask)>>,
     clients: Cell<usize>,
     is_probing: Cell<bool>,
-    /// Grows with each line that a task of the application notes.
+    /// Grows with each line that a task of the application traces.
     progress: Cell<u64>,
 }
 
@@ -150,7 +150,29 @@ impl Inner {
     }
 }
 
+/// What a simulation still runs: the result of [`Simulation::live_resources`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LiveResources {
+    /// Clients that are not closed.
+    pub clients: usize,
+    /// Connections that are open or being dialed.
+    pub connections: usize,
+    /// Tasks of the application that have not ended.
+    pub tasks: usize,
+}
+
+impl LiveResources {
+    /// Whether everything has ended.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.clients == 0 && self.connections == 0 && self.tasks == 0
+    }
+}
+
 /// A simulation. Dropping it drops its tasks.
+///
+/// Its virtual clock is that of the thread: only one simulation may be alive on a thread at a time.
 pub struct Simulation {
     inner: Rc<Inner>,
 }
@@ -165,12 +187,12 @@ impl Simulation {
     /// A simulation with the brokers' defaults. The same seed gives the same run.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self::with_broker(seed, BrokerConfig::default())
+        Self::with_broker_config(seed, BrokerConfig::default())
     }
 
     /// A simulation whose brokers are set up like this. With a `token_key`, clients of [`Handle::builder`] show tokens.
     #[must_use]
-    pub fn with_broker(seed: u64, config: BrokerConfig) -> Self {
+    pub fn with_broker_config(seed: u64, config: BrokerConfig) -> Self {
         let inner = Inner {
             world: SharedWorld::new(World::new(seed, config)),
             executor: Arc::default(),
@@ -194,7 +216,7 @@ impl Simulation {
         self.inner.spawn(task);
     }
 
-    /// Injects a fault now.
+    /// Injects a fault now. What [`Fault`] says of faults without effect holds here too.
     pub fn inject(&self, fault: Fault) {
         let mut world = self.inner.world();
         let now = world.now.at;
@@ -208,10 +230,12 @@ impl Simulation {
         world.at(at, Event::Fault(fault));
     }
 
-    /// Ends all faults: those that wait for their frame are taken back, every broker can be reached, slow connections are
-    /// fast. Connections that lost a receipt break, because a client without a send timeout waits for it for ever.
-    pub fn heal(&self) {
-        self.inner.world().heal();
+    /// Ends all faults: those that wait for a frame are removed, every broker can be dialed, slow connections are fast
+    /// again. Connections that lost a receipt break, because a client without a send timeout would wait for it for ever.
+    /// [`Fault::Blackhole`] and [`Fault::StallReads`] stay until the client or the broker closes the connection, or the
+    /// stall ends.
+    pub fn clear_faults(&self) {
+        self.inner.world().clear_faults();
     }
 
     /// Runs for this long in virtual time.
@@ -257,7 +281,7 @@ impl Simulation {
         let probes = {
             let mut world = self.inner.world();
             world.check_conformance();
-            world.rng.chance(PROBES_PER_MILLE)
+            world.rng.chance_per_mille(PROBES_PER_MILLE)
         };
         if probes {
             self.probe_users();
@@ -280,7 +304,7 @@ impl Simulation {
             let task = {
                 let mut world = self.inner.world();
                 let Some(task) = self.inner.executor.next_woken(&mut world.rng) else { return Ok(()) };
-                world.note("run", task.0, || format!("{task:?}"));
+                world.record_event("run", task.0, || format!("{task:?}"));
                 task
             };
             self.inner.poll_task(task);
@@ -288,7 +312,7 @@ impl Simulation {
             polls += 1;
             if polls > POLLS_AT_ONE_MOMENT_MAX {
                 let what = || format!("{polls} polls at one moment, the last of {task:?}");
-                self.inner.world().violations.report("time goes on", what);
+                self.inner.world().violations.report("livelock", what);
             }
             self.verdict()?;
         }
@@ -324,7 +348,7 @@ impl Simulation {
 
     /// The messages of a topic as they are stored, in order.
     #[must_use]
-    pub fn stored(&self, topic: &str) -> Vec<Stored> {
+    pub fn stored_messages(&self, topic: &str) -> Vec<StoredMessage> {
         stored::stored(&self.inner.world().broker, topic)
     }
 
@@ -346,31 +370,32 @@ impl Simulation {
         self.inner.world().proxy.counts.clone()
     }
 
-    /// Whether an entry was damaged on its way to a subscription, by [`Fault::CorruptEntry`]: it counts as received.
+    /// Whether [`Fault::CorruptDelivery`] damaged a delivery of this message to a subscription: the message counts as
+    /// received.
     #[must_use]
-    pub fn was_corrupted(&self, topic: &str, subscription: &str, id: &crate::MessageId) -> bool {
+    pub fn delivery_was_corrupted(&self, topic: &str, subscription: &str, id: &crate::MessageId) -> bool {
         let (world, id) = (self.inner.world(), id.position());
         let key = (topic.to_owned(), subscription.to_owned(), id.ledger_id, id.entry_id);
         world.proxy.records.corrupted.contains(&key)
     }
 
-    /// Clients that are not closed, connections that are open or being made, tasks that have not ended.
+    /// What has not ended yet: a test that closes everything can wait for it to be empty.
     #[must_use]
-    pub fn left(&self) -> (usize, usize, usize) {
+    pub fn live_resources(&self) -> LiveResources {
         let count = |wanted: fn(TaskKind) -> bool| self.inner.tasks_of(wanted).len();
-        (
-            count(|kind| matches!(kind, TaskKind::Supervisor { .. })),
-            count(|kind| matches!(kind, TaskKind::Connection { .. })),
-            count(|kind| kind == TaskKind::User) + self.inner.spawned.borrow().len(),
-        )
+        LiveResources {
+            clients: count(|kind| matches!(kind, TaskKind::Supervisor { .. })),
+            connections: count(|kind| matches!(kind, TaskKind::Connection { .. })),
+            tasks: count(|kind| kind == TaskKind::User) + self.inner.spawned.borrow().len(),
+        }
     }
 
-    /// Keeps a trace from now on.
-    pub fn record(&self) {
+    /// Keeps a trace from now on, of at most 200,000 lines.
+    pub fn enable_trace(&self) {
         self.inner.world().trace.get_or_insert_default();
     }
 
-    /// The lines of the trace so far.
+    /// Takes the lines of the trace so far; empty unless it was enabled.
     #[must_use]
     pub fn take_trace(&self) -> Vec<String> {
         self.inner.world().trace.as_mut().map(std::mem::take).unwrap_or_default()
@@ -468,15 +493,15 @@ impl Handle {
         self.inner.world().rng.fork()
     }
 
-    /// Adds a line to the trace. It also counts as progress of the task: when the task was polled although nothing woke it,
-    /// that is a lost wake-up.
-    pub fn note(&self, text: impl FnOnce() -> String) {
+    /// Adds a line to the trace, if one is kept. It also counts as progress of the task: progress in a poll that no wake-up
+    /// caused is reported as a lost wake-up.
+    pub fn trace(&self, text: impl FnOnce() -> String) {
         self.inner.progress.set(self.inner.progress.get() + 1);
-        self.inner.world().note("user", 0, text);
+        self.inner.world().record_event("user", 0, text);
     }
 
-    /// Reports that an invariant of the application is broken: the run ends with it.
-    pub fn violation(&self, checker: &'static str, detail: impl FnOnce() -> String) {
+    /// Reports that an invariant of the application does not hold: the run ends with this violation.
+    pub fn report_violation(&self, checker: &'static str, detail: impl FnOnce() -> String) {
         self.inner.world().violations.report(checker, detail);
     }
 

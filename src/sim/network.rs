@@ -1,6 +1,6 @@
 //! Simulated connections: bytes in flight in both directions, and the faults of the network.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
@@ -13,18 +13,18 @@ use crate::broker::machine::ConnId;
 /// The most bytes between two sockets, their buffers included.
 const IN_FLIGHT_BYTES_MAX: usize = 96 * 1024;
 
-/// Names one connection; never used again.
+/// Identifies one connection; not reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct PairId(pub(super) u64);
 
-/// Which way bytes go.
+/// The direction of bytes on a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Direction {
     /// From the client to the broker.
-    Up,
+    ToBroker,
     /// From the broker to the client.
-    Down,
+    ToClient,
 }
 
 /// An event of the network at a later time.
@@ -34,7 +34,7 @@ pub(super) enum NetworkEvent {
     Arrive(PairId, Direction),
     /// The connection breaks, for both ends.
     Break(PairId),
-    /// The receiving end of this direction learns that the other is gone.
+    /// The receiving end of this direction is told that the other end has closed.
     End(PairId, Direction),
 }
 
@@ -44,13 +44,13 @@ struct Pipe {
     chunks: VecDeque<(Instant, Bytes)>,
     bytes: usize,
     last_arrival: Instant,
-    /// Nothing arrives any more, and neither end learns of it.
-    is_hole: bool,
-    frozen_until: Option<Instant>,
-    cut_after_bytes: Option<u64>,
+    /// Nothing arrives any longer, and neither end is told.
+    is_blackholed: bool,
+    reads_stalled_until: Option<Instant>,
+    disconnect_after_bytes: Option<u64>,
     delay: Duration,
-    /// Microseconds for each byte.
-    pace: u64,
+    /// The further time that each byte takes.
+    per_byte: Duration,
 }
 
 impl Pipe {
@@ -59,15 +59,15 @@ impl Pipe {
             chunks: VecDeque::new(),
             bytes: 0,
             last_arrival: now,
-            is_hole: false,
-            frozen_until: None,
-            cut_after_bytes: None,
+            is_blackholed: false,
+            reads_stalled_until: None,
+            disconnect_after_bytes: None,
             delay,
-            pace: 0,
+            per_byte: Duration::ZERO,
         }
     }
 
-    fn room(&self) -> usize {
+    fn free_bytes(&self) -> usize {
         IN_FLIGHT_BYTES_MAX.saturating_sub(self.bytes)
     }
 }
@@ -101,33 +101,33 @@ pub(super) struct SocketPair {
     pub(super) broker_rx: BytesMut,
     /// Out of the broker, and not yet in the socket.
     pub(super) broker_tx: BytesMut,
-    pub(super) client_gone: bool,
-    pub(super) broker_gone: bool,
-    /// A fault made it misbehave.
+    pub(super) client_closed: bool,
+    pub(super) broker_closed: bool,
+    /// A fault of the network was injected into it.
     pub(super) is_faulted: bool,
 }
 
 impl SocketPair {
     fn pipe(&mut self, direction: Direction) -> &mut Pipe {
         match direction {
-            Direction::Up => &mut self.up,
-            Direction::Down => &mut self.down,
+            Direction::ToBroker => &mut self.up,
+            Direction::ToClient => &mut self.down,
         }
     }
 
-    /// The client's socket will give no more than what has arrived.
+    /// The client's socket ends behind what has arrived.
     pub(super) fn end_client(&mut self, end: ClientEnd) {
         if self.client_end == ClientEnd::Open {
             self.client_end = end;
         }
     }
 
-    /// The client's task, to be woken because there is something to read, or an end.
+    /// The client's task, to be woken because there is something to read, or the stream has ended.
     pub(super) fn take_reader(&mut self) -> Option<Waker> {
         self.reader.take()
     }
 
-    /// The client's task, to be woken because there is room to write, or an end.
+    /// The client's task, to be woken because it can write again, or the stream has ended.
     pub(super) fn take_writer(&mut self) -> Option<Waker> {
         self.writer.take()
     }
@@ -138,6 +138,8 @@ impl SocketPair {
 pub(super) struct Network {
     pairs: BTreeMap<PairId, SocketPair>,
     by_conn: BTreeMap<ConnId, PairId>,
+    /// Removed connections that a fault was injected into. It grows with one run.
+    removed_faulted: BTreeSet<ConnId>,
     rng: Rng,
     next: u64,
     /// The longest latency without faults.
@@ -151,6 +153,7 @@ impl Network {
         Self {
             pairs: BTreeMap::new(),
             by_conn: BTreeMap::new(),
+            removed_faulted: BTreeSet::new(),
             rng,
             next: 0,
             delay_max: Duration::from_millis(5),
@@ -174,8 +177,8 @@ impl Network {
             writer: None,
             broker_rx: BytesMut::new(),
             broker_tx: BytesMut::new(),
-            client_gone: false,
-            broker_gone: false,
+            client_closed: false,
+            broker_closed: false,
             is_faulted: false,
         };
         self.pairs.insert(id, pair);
@@ -195,9 +198,15 @@ impl Network {
         self.by_conn.get(&conn).copied()
     }
 
+    /// Whether a fault of the network was injected into the connection.
+    pub(super) fn is_faulted(&self, conn: ConnId) -> bool {
+        let pair = self.of_conn(conn).and_then(|id| self.get(id));
+        pair.is_some_and(|pair| pair.is_faulted) || self.removed_faulted.contains(&conn)
+    }
+
     /// Connections that neither end has closed, in order.
     pub(super) fn live(&self) -> Vec<PairId> {
-        self.pairs.iter().filter(|(_, pair)| !pair.client_gone && !pair.broker_gone).map(|(id, _)| *id).collect()
+        self.pairs.iter().filter(|(_, pair)| !pair.client_closed && !pair.broker_closed).map(|(id, _)| *id).collect()
     }
 
     /// Reads at most `max` bytes that have arrived for the client.
@@ -205,7 +214,7 @@ impl Network {
         let Some(pair) = self.pairs.get_mut(&id) else { return Poll::Ready(Ok(Bytes::new())) };
         if !pair.client_rx.is_empty() && max > 0 {
             // Sometimes a few bytes only, although there are more.
-            let most = if self.rng.chance(50) { self.rng.range(1, 24) as usize } else { max };
+            let most = if self.rng.chance_per_mille(50) { self.rng.range_inclusive(1, 24) as usize } else { max };
             let size = pair.client_rx.len().min(max).min(most);
             return Poll::Ready(Ok(pair.client_rx.split_to(size).freeze()));
         }
@@ -219,7 +228,7 @@ impl Network {
         }
     }
 
-    /// Takes what fits of the client's bytes; how many.
+    /// Takes as many of the client's bytes as fit; returns how many.
     pub(super) fn write_up(
         &mut self,
         id: PairId,
@@ -231,15 +240,15 @@ impl Network {
             if pair.client_end == ClientEnd::Reset {
                 return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
             }
-            if pair.up.room() == 0 && !bytes.is_empty() {
+            if pair.up.free_bytes() == 0 && !bytes.is_empty() {
                 pair.writer = Some(waker.clone());
                 return Poll::Pending;
             }
         }
-        Poll::Ready(Ok(self.write(id, Direction::Up, &mut bytes, now)))
+        Poll::Ready(Ok(self.write(id, Direction::ToBroker, &mut bytes, now)))
     }
 
-    /// Takes what fits of `bytes`, and leaves the rest; how many it took.
+    /// Takes as many of `bytes` as fit, and leaves the rest; returns how many it took.
     pub(super) fn write(&mut self, id: PairId, direction: Direction, bytes: &mut Bytes, now: Instant) -> usize {
         let Some(pair) = self.pairs.get_mut(&id) else {
             let all = bytes.len();
@@ -248,43 +257,49 @@ impl Network {
         };
         let pipe = pair.pipe(direction);
         let mut taken = 0;
-        let mut left = pipe.room().min(bytes.len());
-        while left > 0 {
+        let mut to_take = pipe.free_bytes().min(bytes.len());
+        while to_take > 0 {
             // Mostly the size of a segment, sometimes a few bytes, so that frames are cut at any byte.
-            let most = if self.rng.chance(150) { self.rng.range(1, 24) } else { self.rng.range(200, 9000) };
-            let size = left.min(most as usize);
+            let most = if self.rng.chance_per_mille(150) {
+                self.rng.range_inclusive(1, 24)
+            } else {
+                self.rng.range_inclusive(200, 9000)
+            };
+            let size = to_take.min(most as usize);
             let mut chunk = bytes.split_to(size);
             let jitter = self.rng.duration(Duration::ZERO, pipe.delay / 2);
-            let pace = Duration::from_micros(pipe.pace * size as u64);
-            let arrival = (now + pipe.delay + jitter).max(pipe.last_arrival) + pace;
-            if let Some(cut) = &mut pipe.cut_after_bytes {
-                if *cut < size as u64 {
-                    chunk.truncate(*cut as usize);
+            let transfer = pipe.per_byte * size as u32;
+            let arrival = (now + pipe.delay + jitter).max(pipe.last_arrival) + transfer;
+            if let Some(left) = &mut pipe.disconnect_after_bytes {
+                if *left < size as u64 {
+                    chunk.truncate(*left as usize);
                     self.events.push((arrival, NetworkEvent::Break(id)));
                 }
-                *cut = cut.saturating_sub(size as u64);
+                *left = left.saturating_sub(size as u64);
             }
             pipe.last_arrival = arrival;
             pipe.bytes += chunk.len();
             pipe.chunks.push_back((arrival, chunk));
-            if !pipe.is_hole {
-                self.events
-                    .push((arrival.max(pipe.frozen_until.unwrap_or(arrival)), NetworkEvent::Arrive(id, direction)));
+            if !pipe.is_blackholed {
+                self.events.push((
+                    arrival.max(pipe.reads_stalled_until.unwrap_or(arrival)),
+                    NetworkEvent::Arrive(id, direction),
+                ));
             }
-            left -= size;
+            to_take -= size;
             taken += size;
         }
         taken
     }
 
-    /// Moves what has arrived to the receiving end; how many bytes.
+    /// Moves what has arrived to the receiving end; returns how many bytes.
     pub(super) fn arrive(&mut self, id: PairId, direction: Direction, now: Instant) -> usize {
         let Some(pair) = self.pairs.get_mut(&id) else { return 0 };
         let (pipe, rx) = match direction {
-            Direction::Up => (&mut pair.up, &mut pair.broker_rx),
-            Direction::Down => (&mut pair.down, &mut pair.client_rx),
+            Direction::ToBroker => (&mut pair.up, &mut pair.broker_rx),
+            Direction::ToClient => (&mut pair.down, &mut pair.client_rx),
         };
-        if pipe.is_hole || pipe.frozen_until.is_some_and(|until| until > now) {
+        if pipe.is_blackholed || pipe.reads_stalled_until.is_some_and(|until| until > now) {
             return 0;
         }
         let mut moved = 0;
@@ -297,26 +312,29 @@ impl Network {
         moved
     }
 
-    /// One end is closed: the other learns it behind the last byte.
+    /// One end is closed: the other is told behind the last byte.
     pub(super) fn finish(&mut self, id: PairId, direction: Direction, now: Instant) {
         let Some(pair) = self.pairs.get_mut(&id) else { return };
         match direction {
-            Direction::Up => pair.client_gone = true,
-            Direction::Down => pair.broker_gone = true,
+            Direction::ToBroker => pair.client_closed = true,
+            Direction::ToClient => pair.broker_closed = true,
         }
         let pipe = pair.pipe(direction);
-        if !pipe.is_hole {
-            let at = (now + pipe.delay).max(pipe.last_arrival).max(pipe.frozen_until.unwrap_or(now));
+        if !pipe.is_blackholed {
+            let at = (now + pipe.delay).max(pipe.last_arrival).max(pipe.reads_stalled_until.unwrap_or(now));
             self.events.push((at, NetworkEvent::End(id, direction)));
         }
     }
 
     /// Removes the connection once both ends are closed.
-    pub(super) fn forget_if_over(&mut self, id: PairId) {
-        let over = self.pairs.get(&id).is_some_and(|pair| pair.client_gone && pair.broker_gone);
-        if over {
+    pub(super) fn remove_if_closed(&mut self, id: PairId) {
+        let is_closed = self.pairs.get(&id).is_some_and(|pair| pair.client_closed && pair.broker_closed);
+        if is_closed {
             if let Some(pair) = self.pairs.remove(&id) {
                 self.by_conn.remove(&pair.conn);
+                if pair.is_faulted {
+                    self.removed_faulted.insert(pair.conn);
+                }
             }
         }
     }
@@ -327,29 +345,29 @@ impl Network {
         Some(pair.pipe(direction))
     }
 
-    pub(super) fn make_hole(&mut self, id: PairId, direction: Direction) {
+    pub(super) fn blackhole(&mut self, id: PairId, direction: Direction) {
         if let Some(pipe) = self.faulted(id, direction) {
-            pipe.is_hole = true;
+            pipe.is_blackholed = true;
         }
     }
 
-    pub(super) fn cut_after(&mut self, id: PairId, direction: Direction, bytes: u64) {
+    pub(super) fn disconnect_after(&mut self, id: PairId, direction: Direction, bytes: u64) {
         if let Some(pipe) = self.faulted(id, direction) {
-            pipe.cut_after_bytes = Some(bytes);
+            pipe.disconnect_after_bytes = Some(bytes);
         }
     }
 
-    pub(super) fn freeze(&mut self, id: PairId, direction: Direction, until: Instant) {
+    pub(super) fn stall_reads(&mut self, id: PairId, direction: Direction, until: Instant) {
         if let Some(pipe) = self.faulted(id, direction) {
-            pipe.frozen_until = Some(until);
+            pipe.reads_stalled_until = Some(until);
             self.events.push((until, NetworkEvent::Arrive(id, direction)));
         }
     }
 
-    pub(super) fn slow_down(&mut self, id: PairId, direction: Direction, delay: Duration, micros_per_byte: u64) {
+    pub(super) fn slow_down(&mut self, id: PairId, direction: Direction, delay: Duration, per_byte: Duration) {
         if let Some(pipe) = self.faulted(id, direction) {
             pipe.delay = delay;
-            pipe.pace = micros_per_byte;
+            pipe.per_byte = per_byte;
         }
     }
 }

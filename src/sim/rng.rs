@@ -33,12 +33,12 @@ impl Rng {
     }
 
     /// A number from `from` to `to`, both included.
-    pub fn range(&mut self, from: u64, to: u64) -> u64 {
+    pub fn range_inclusive(&mut self, from: u64, to: u64) -> u64 {
         from + self.below(to.saturating_sub(from).saturating_add(1))
     }
 
     /// `true` with a probability of `per_mille` in 1000.
-    pub fn chance(&mut self, per_mille: u64) -> bool {
+    pub fn chance_per_mille(&mut self, per_mille: u64) -> bool {
         self.below(1000) < per_mille
     }
 
@@ -53,6 +53,6 @@ impl Rng {
     /// A random duration from `from` to `to`, both included, of whole microseconds.
     pub fn duration(&mut self, from: Duration, to: Duration) -> Duration {
         let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        Duration::from_micros(self.range(micros(from), micros(to)))
+        Duration::from_micros(self.range_inclusive(micros(from), micros(to)))
     }
 }

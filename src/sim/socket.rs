@@ -96,7 +96,7 @@ impl AsyncWrite for SimSocket {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let is_slow = !self.is_flushing && self.world.lock().rng.chance(SLOW_FLUSHES_PER_MILLE);
+        let is_slow = !self.is_flushing && self.world.lock().rng.chance_per_mille(SLOW_FLUSHES_PER_MILLE);
         self.is_flushing = is_slow;
         if is_slow {
             cx.waker().wake_by_ref();

@@ -14,7 +14,7 @@ const UNCOMPRESSED_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// One stored message.
 #[derive(Debug, Clone)]
-pub struct Stored {
+pub struct StoredMessage {
     /// Its id.
     pub id: MessageId,
     /// The name of its producer.
@@ -25,7 +25,7 @@ pub struct Stored {
     pub payload: Bytes,
 }
 
-pub(super) fn stored(broker: &Broker, topic: &str) -> Vec<Stored> {
+pub(super) fn stored(broker: &Broker, topic: &str) -> Vec<StoredMessage> {
     let mut messages = Vec::new();
     for entry in broker.stored_entries(topic) {
         let at =
@@ -35,7 +35,7 @@ pub(super) fn stored(broker: &Broker, topic: &str) -> Vec<Stored> {
     messages
 }
 
-fn read_entry(bytes: &Bytes, at: MessagePosition, into: &mut Vec<Stored>) -> Option<()> {
+fn read_entry(bytes: &Bytes, at: MessagePosition, into: &mut Vec<StoredMessage>) -> Option<()> {
     let parts = EntryParts::split(bytes).ok()?;
     let raw = bytes.get(parts.metadata.clone())?;
     let read = Metadata::parse(raw).ok()?;
@@ -43,13 +43,13 @@ fn read_entry(bytes: &Bytes, at: MessagePosition, into: &mut Vec<Stored>) -> Opt
     let payload = decompress(read.compression, &payload, read.uncompressed_size, UNCOMPRESSED_BYTES_MAX).ok()?;
     let producer_name = metadata::text(raw, &read.producer_name).to_owned();
     let Some(size) = read.num_messages_in_batch else {
-        into.push(Stored { id: at.into(), producer_name, sequence_id: read.sequence_id, payload });
+        into.push(StoredMessage { id: at.into(), producer_name, sequence_id: read.sequence_id, payload });
         return Some(());
     };
     let mut cursor = BatchCursor::new(size, payload.len()).ok()?;
     for index in 0..size {
         let record = cursor.next(&payload)?.ok()?;
-        into.push(Stored {
+        into.push(StoredMessage {
             id: MessagePosition { batch_index: index, batch_size: size, ..at }.into(),
             producer_name: producer_name.clone(),
             sequence_id: read.sequence_id,

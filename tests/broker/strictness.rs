@@ -202,7 +202,7 @@ fn row_send_to_a_producer_the_broker_closed_is_ignored_for_one_interval() {
     world.advance(Duration::from_millis(1));
     world.publish(conn, 1, "p", 0, b"x");
     world.assert_closed(conn);
-    assert_eq!(world.broken(), [Rule::AfterClose]);
+    assert_eq!(world.broken(), [Rule::AfterBrokerClose]);
 }
 
 #[test]

@@ -142,9 +142,10 @@ fn patterns_and_namespaces_that_cannot_be_watched_are_refused() {
 fn faults_take_effect_on_the_request_and_its_answer() {
     let mut world = World::new();
     let conn = world.connect();
-    world
-        .broker
-        .arm_fault(ScriptedFault::new(FaultEvent::WatchTopicList, FaultEffect::RefuseRequest { code: ServerCode::SERVICE_NOT_READY }));
+    world.broker.arm_fault(ScriptedFault::new(
+        FaultEvent::WatchTopicList,
+        FaultEffect::RefuseRequest { code: ServerCode::SERVICE_NOT_READY },
+    ));
     let answer = world.ask(conn, watch_command(1, ".*", None));
     assert_eq!(error_of(&answer).0, ServerError::ServiceNotReady);
     world.broker.arm_fault(ScriptedFault::new(FaultEvent::WatchTopicList, FaultEffect::DropResponse));
@@ -165,7 +166,10 @@ fn updates_can_be_lost_doubled_and_delayed() {
     let twice = added("a2", &["a0", "a1", "a2"]);
     assert_eq!(updates(&mut world, conn), [twice.clone(), twice]);
 
-    world.broker.arm_fault(ScriptedFault::new(FaultEvent::TopicListUpdate, FaultEffect::DelayResponse { by: Duration::from_secs(1) }));
+    world.broker.arm_fault(ScriptedFault::new(
+        FaultEvent::TopicListUpdate,
+        FaultEffect::DelayResponse { by: Duration::from_secs(1) },
+    ));
     assert!(world.broker.create_topic("a3"));
     world.advance(Duration::from_millis(999));
     assert_eq!(updates(&mut world, conn), []);

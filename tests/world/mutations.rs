@@ -79,5 +79,5 @@ faults! {
     a_close_producer_that_is_ignored: IgnoreCloseProducer => "protocol conformance" | "settles in time";
     an_assigned_broker_that_is_used_for_ever: AssignedUrlForever => "settles in time";
     a_request_that_never_times_out: NeverTimeOut => "settles in time";
-    attempts_without_a_pause: NoBackoff => "storms stay within the back-off" | "time goes on";
+    attempts_without_a_pause: NoBackoff => "dial back-off" | "livelock";
 }

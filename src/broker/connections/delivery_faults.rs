@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 
 use super::{ConnectionState, Connections, ConsumerSlot};
-use crate::broker::faults::{FaultEffect, FaultEvent, DeferredFault};
+use crate::broker::faults::{DeferredFault, FaultEffect, FaultEvent};
 use crate::broker::ids::{ConnId, ConsumerKey};
 use crate::wire::frame::{Frame, Limits, cut, frames};
 

@@ -3,8 +3,8 @@
 //! Faults on deliveries are injected here, on the way out; those on requests by `machine::injection`.
 
 mod connection;
-mod endpoints;
 mod delivery_faults;
+mod endpoints;
 pub(crate) mod token;
 
 use std::collections::BTreeMap;

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-pub(crate) use self::script::{FaultScript, DeferredFault};
+pub(crate) use self::script::{DeferredFault, FaultScript};
 use crate::error::ServerCode;
 use crate::topic::TopicName;
 use crate::wire::command::Command;

@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::{Broker, BrokerTimer};
 use crate::broker::connections::{ConsumerSlot, ProducerSlot};
-use crate::broker::faults::{FaultEffect, FaultEvent, DeferredFault};
+use crate::broker::faults::{DeferredFault, FaultEffect, FaultEvent};
 use crate::broker::ids::{ConnId, ConsumerKey, NO_REQUEST, ProducerKey};
 use crate::broker::topics::WatcherKey;
 use crate::error::ServerCode;

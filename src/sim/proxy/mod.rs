@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 
 use super::faults::{Fault, FaultCounts};
-use super::invariants::ViolationLog;
 use super::network::PairId;
 use super::rng::Rng;
+use super::violations::ViolationLog;
 use crate::error::ServerCode;
 use crate::id::{ConsumerId, ProducerId};
 use crate::machine::EndpointId;
@@ -91,7 +91,7 @@ pub(super) struct Proxy {
     pub(super) records: Records,
     rng: Rng,
     /// Connections that lost a receipt: without a send timeout a client waits for it as long as they last.
-    pub(super) lossy: BTreeSet<PairId>,
+    pub(super) lost_receipts: BTreeSet<PairId>,
     /// When held frames are due; to be scheduled by the world.
     pub(super) releases: Vec<(Instant, PairId)>,
 }
@@ -114,7 +114,7 @@ impl Proxy {
             counts: FaultCounts::default(),
             records: Records::default(),
             rng,
-            lossy: BTreeSet::new(),
+            lost_receipts: BTreeSet::new(),
             releases: Vec::new(),
         }
     }
@@ -126,7 +126,7 @@ impl Proxy {
     }
 
     /// Takes back what waits for its frame.
-    pub(super) fn heal(&mut self) {
+    pub(super) fn clear_faults(&mut self) {
         self.armed.clear();
         self.redirects_until = None;
     }
@@ -178,8 +178,9 @@ impl Proxy {
         }
         // NotAllowedError refuses one message and lets those behind it pass. Where that refusal is lost with the connection,
         // no client can tell the message from one without a receipt, and its re-send lands behind them.
-        let fits = |fault: &Fault| matches!(fault, Fault::RefuseSend(code) if *code != ServerCode::NOT_ALLOWED_ERROR);
-        if let Some(Fault::RefuseSend(code)) = self.take_armed(fits) {
+        let fits =
+            |fault: &Fault| matches!(fault, Fault::RefuseSend { code } if *code != ServerCode::NOT_ALLOWED_ERROR);
+        if let Some(Fault::RefuseSend { code }) = self.take_armed(fits) {
             // The topic is fenced, or the producer is gone: nothing behind it is stored either.
             self.connections.entry(origin.pair).or_default().fenced.insert(producer);
             let error = pb::CommandSendError {
@@ -200,12 +201,12 @@ impl Proxy {
         if let Some(id) = command.request_id() {
             let connection = self.connections.entry(origin.pair).or_default();
             connection.requests.insert(id, request.clone());
-            if !is_close(&command) && self.take_armed(|fault| *fault == Fault::LoseRequest).is_some() {
+            if !is_close(&command) && self.take_armed(|fault| *fault == Fault::DropRequest).is_some() {
                 return Upstream::Answer(Vec::new());
             }
             if is_refusable(&command) {
-                let refuses = |fault: &Fault| matches!(fault, Fault::RefuseRequest(_));
-                if let Some(Fault::RefuseRequest(code)) = self.take_armed(refuses) {
+                let refuses = |fault: &Fault| matches!(fault, Fault::RefuseRequest { .. });
+                if let Some(Fault::RefuseRequest { code }) = self.take_armed(refuses) {
                     return Upstream::Answer(vec![refusal(&command, id, code, "simulated")]);
                 }
             }
@@ -287,22 +288,24 @@ impl Proxy {
         let mut hold_until = None;
         match (frame, &answered) {
             (_, Some(request)) => {
-                if self.take_armed(|fault| *fault == Fault::LoseAnswer).is_some() {
+                if self.take_armed(|fault| *fault == Fault::DropResponse).is_some() {
                     return;
                 }
                 if request.is_lookup {
                     raw = self.answer_lookup(origin, frame, request, raw);
                 }
-                if let Some(Fault::DelayAnswer(by)) = self.take_armed(|fault| matches!(fault, Fault::DelayAnswer(_))) {
+                if let Some(Fault::DelayResponse { by }) =
+                    self.take_armed(|fault| matches!(fault, Fault::DelayResponse { .. }))
+                {
                     hold_until = Some(now + by);
                 }
             }
             (Frame::Receipt(_), None) => {
-                if self.take_armed(|fault| *fault == Fault::LoseReceipt).is_some() {
-                    self.lossy.insert(origin.pair);
+                if self.take_armed(|fault| *fault == Fault::DropReceipt).is_some() {
+                    self.lost_receipts.insert(origin.pair);
                     return;
                 }
-                if self.take_armed(|fault| *fault == Fault::RepeatReceipt).is_some() {
+                if self.take_armed(|fault| *fault == Fault::DuplicateReceipt).is_some() {
                     // Directly behind the first one, or when others are on their way.
                     let until = now + self.rng.duration(Duration::ZERO, Duration::from_millis(300));
                     self.hold(origin, HeldFrame { until, endpoint: None, raw: raw.clone() });
@@ -346,8 +349,11 @@ impl Proxy {
         }
         let owner = self.owner(request.topic.as_deref().unwrap_or_default());
         // A broker that does not own the topic names the owner, or sends the client to ask there.
-        let kind =
-            if owner == origin.broker || self.rng.chance(500) { LookupType::Connect } else { LookupType::Redirect };
+        let kind = if owner == origin.broker || self.rng.chance_per_mille(500) {
+            LookupType::Connect
+        } else {
+            LookupType::Redirect
+        };
         let mut out = BytesMut::new();
         looked_up(answer.request_id, kind, owner, true).encode_frame(&mut out);
         out.freeze()
@@ -360,7 +366,7 @@ impl Proxy {
         let Some(subscription) = consumer.subscription.clone() else { return raw };
         let key = (consumer.topic.clone(), subscription, head.ledger_id, head.entry_id);
         self.records.note_delivery(key.clone(), now, head.ack_set.clone());
-        if entry.is_empty() || self.take_armed(|fault| *fault == Fault::CorruptEntry).is_none() {
+        if entry.is_empty() || self.take_armed(|fault| *fault == Fault::CorruptDelivery).is_none() {
             return raw;
         }
         self.records.corrupted.insert(key);

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::Origin;
 use crate::id::MessageId;
 use crate::pb;
-use crate::sim::invariants::ViolationLog;
+use crate::sim::violations::ViolationLog;
 use crate::wire::hot::SendHead;
 
 /// Topic, subscription, ledger, entry.

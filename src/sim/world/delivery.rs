@@ -1,4 +1,4 @@
-//! Bytes on their way between the network, the proxy, the brokers and the clients, until their connection ends.
+//! Moves bytes between the network, the proxy, the brokers and the clients, and ends their connections.
 
 use std::task::Waker;
 
@@ -19,14 +19,14 @@ impl World {
             return;
         }
         match direction {
-            Direction::Up => {
-                self.serve_broker(id);
-                // There is room in the client's socket again.
+            Direction::ToBroker => {
+                self.pass_up(id);
+                // The client's socket takes bytes again.
                 self.wake_client(id, SocketPair::take_writer);
             }
-            Direction::Down => {
+            Direction::ToClient => {
                 self.wake_client(id, SocketPair::take_reader);
-                self.push_down(id);
+                self.flush_to_client(id);
             }
         }
     }
@@ -42,11 +42,11 @@ impl World {
     }
 
     /// Passes the whole frames that have arrived through the proxy to the broker.
-    fn serve_broker(&mut self, id: PairId) {
+    fn pass_up(&mut self, id: PairId) {
         let Some((origin, conn)) = self.origin(id) else { return };
         let limits = self.broker.limits();
         let Some(pair) = self.network.get_mut(id) else { return };
-        if pair.broker_gone {
+        if pair.broker_closed {
             pair.broker_rx.clear();
             return;
         }
@@ -65,13 +65,15 @@ impl World {
         #[cfg(pulsar_mutations)]
         let whole = self.mutate_up(origin, whole);
         for frame in whole {
-            self.note("up", origin.client as u64, || format!("client {} {:?}: {frame:?}", origin.client, origin.pair));
+            self.record_event("up", origin.client as u64, || {
+                format!("client {} {:?}: {frame:?}", origin.client, origin.pair)
+            });
             match self.proxy.up(origin, frame, self.now.at, &mut self.violations) {
                 Upstream::Forward(frame) => self.broker.handle(conn, frame, self.now),
                 Upstream::Answer(answers) => {
                     let mut out = BytesMut::new();
                     for answer in answers {
-                        self.note("instead", origin.client as u64, || format!("{:?}: {answer:?}", origin.pair));
+                        self.record_event("instead", origin.client as u64, || format!("{:?}: {answer:?}", origin.pair));
                         answer.encode_frame(&mut out);
                     }
                     self.send_down(id, &out);
@@ -82,12 +84,12 @@ impl World {
         self.flush_broker();
     }
 
-    /// Bytes for the client, behind what waits already.
+    /// Queues bytes for the client, behind those that are queued already.
     pub(in crate::sim) fn send_down(&mut self, id: PairId, bytes: &[u8]) {
         if let Some(pair) = self.network.get_mut(id) {
             pair.broker_tx.extend_from_slice(bytes);
         }
-        self.push_down(id);
+        self.flush_to_client(id);
     }
 
     /// Passes what the brokers have to send through the proxy to the network.
@@ -99,19 +101,19 @@ impl World {
             }
             for conn in ready {
                 if let Some(id) = self.network.of_conn(conn) {
-                    self.push_down(id);
+                    self.flush_to_client(id);
                 }
             }
         }
     }
 
-    /// From the broker into the socket, as much as it takes.
-    fn push_down(&mut self, id: PairId) {
+    /// Moves bytes from the broker into the socket, as many as it takes.
+    fn flush_to_client(&mut self, id: PairId) {
         let Some((origin, conn)) = self.origin(id) else { return };
         let now = self.now.at;
         loop {
             let Some(pair) = self.network.get_mut(id) else { return };
-            if pair.broker_gone {
+            if pair.broker_closed {
                 return;
             }
             if pair.broker_tx.is_empty() {
@@ -128,7 +130,7 @@ impl World {
                 continue;
             }
             let mut bytes: Bytes = pair.broker_tx.split().freeze();
-            let taken = self.network.write(id, Direction::Down, &mut bytes, now);
+            let taken = self.network.write(id, Direction::ToClient, &mut bytes, now);
             if let Some(pair) = self.network.get_mut(id) {
                 pair.broker_tx.extend_from_slice(&bytes);
             }
@@ -136,10 +138,10 @@ impl World {
                 break;
             }
         }
-        // A broker that closes forgets the connection at once, whatever its socket still holds.
+        // A broker that closes removes the connection at once, whatever its socket still holds.
         if self.broker.closing(conn) {
             self.broker.disconnect(conn);
-            self.network.finish(id, Direction::Down, now);
+            self.network.finish(id, Direction::ToClient, now);
             self.proxy.forget(id);
             self.flush_broker();
         }
@@ -150,7 +152,7 @@ impl World {
         while let Some(size) = bytes.first_chunk().map(|size| u32::from_be_bytes(*size) as usize + 4) {
             let raw = bytes.split_to(size.min(bytes.len()));
             let Some(Ok(frame)) = frames(raw.clone()).next() else { continue };
-            self.note("down", origin.client as u64, || {
+            self.record_event("down", origin.client as u64, || {
                 format!("client {} {:?}: {frame:?}", origin.client, origin.pair)
             });
             self.proxy.down(origin, &frame, raw, self.now.at, &mut out);
@@ -160,7 +162,7 @@ impl World {
         out
     }
 
-    /// Frames that the proxy has held back, as far as they are due.
+    /// Sends the frames that the proxy has held back and that are due.
     pub(super) fn release(&mut self, id: PairId) {
         let Some((origin, _)) = self.origin(id) else { return };
         let mut out = BytesMut::new();
@@ -170,33 +172,33 @@ impl World {
         self.send_down(origin.pair, &out);
     }
 
-    /// The connection breaks: the broker has lost it, and the client's socket ends in an error, or as if closed.
+    /// The connection breaks: the broker is told, and the client's socket ends with an error, or as if closed.
     pub(super) fn break_pair(&mut self, id: PairId) {
-        let end = if self.rng.chance(500) { ClientEnd::Reset } else { ClientEnd::Closed };
+        let end = if self.rng.chance_per_mille(500) { ClientEnd::Reset } else { ClientEnd::Closed };
         self.end_client(id, end);
-        self.broker_lost(id);
-        self.client_lost(id);
+        self.on_client_disconnected(id);
+        self.on_broker_disconnected(id);
     }
 
-    /// The client learns that the broker's end is gone. It reads what has arrived first.
-    pub(super) fn client_lost(&mut self, id: PairId) {
+    /// The client is told that the broker has closed its end. It reads what has arrived first.
+    pub(super) fn on_broker_disconnected(&mut self, id: PairId) {
         if let Some(pair) = self.network.get_mut(id) {
-            pair.broker_gone = true;
+            pair.broker_closed = true;
         }
         self.end_client(id, ClientEnd::Closed);
-        self.network.forget_if_over(id);
+        self.network.remove_if_closed(id);
     }
 
-    /// The broker learns that the client's end is gone.
-    pub(super) fn broker_lost(&mut self, id: PairId) {
+    /// The broker is told that the client has closed its end.
+    pub(super) fn on_client_disconnected(&mut self, id: PairId) {
         let Some((_, conn)) = self.origin(id) else { return };
         self.broker.disconnect(conn);
         self.proxy.forget(id);
         if let Some(pair) = self.network.get_mut(id) {
-            pair.broker_gone = true;
+            pair.broker_closed = true;
         }
         self.end_client(id, ClientEnd::Closed);
-        self.network.forget_if_over(id);
+        self.network.remove_if_closed(id);
         self.flush_broker();
     }
 
@@ -210,8 +212,8 @@ impl World {
 
     /// The client has dropped its socket.
     pub(in crate::sim) fn close_socket(&mut self, id: PairId) {
-        self.network.finish(id, Direction::Up, self.now.at);
-        self.network.forget_if_over(id);
+        self.network.finish(id, Direction::ToBroker, self.now.at);
+        self.network.remove_if_closed(id);
         self.schedule_network();
     }
 }

@@ -16,13 +16,13 @@ pub(in crate::sim) struct Dial {
 impl World {
     pub(in crate::sim) fn begin_dial(&mut self, client: usize, host: &str) -> Dial {
         let broker = BROKERS.iter().position(|url| url.contains(host)).unwrap_or(0);
-        self.note("dial", client as u64, || format!("client {client}: broker {broker}"));
+        self.record_event("dial", client as u64, || format!("client {client}: broker {broker}"));
         self.forbid_in_audit("no lost wake-up", || format!("client {client} had a dial to begin"));
         self.count_dial(client, broker);
         let (now, rng) = (self.now.at, &mut self.rng);
         let takes = self.next_dial_takes.take();
         let takes = takes.unwrap_or_else(|| rng.duration(Duration::from_micros(100), Duration::from_millis(3)));
-        let is_refused = self.away_until[broker].is_some_and(|until| until > now);
+        let is_refused = self.dials_refused_until[broker].is_some_and(|until| until > now);
         Dial { broker, ends_at: now + takes, is_refused }
     }
 
@@ -30,7 +30,7 @@ impl World {
         self.failed_dials.remove(&(client, broker));
         let conn = self.broker.connect(self.now);
         let pair = self.network.open(client, conn, broker, self.now.at);
-        self.note("connected", client as u64, || format!("client {client}: broker {broker}, {pair:?}"));
+        self.record_event("connected", client as u64, || format!("client {client}: broker {broker}, {pair:?}"));
         pair
     }
 
@@ -49,7 +49,7 @@ impl World {
         }
         if count > 3 && lasted < least {
             let what = || format!("client {client} dialed broker {broker} {count} times in {lasted:?}");
-            self.violations.report("storms stay within the back-off", what);
+            self.violations.report("dial back-off", what);
         }
     }
 }

@@ -9,16 +9,16 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use super::faults::Fault;
-use super::invariants::ViolationLog;
 use super::network::{Direction, Network, NetworkEvent, PairId};
 use super::proxy::{BROKERS, Proxy};
 use super::rng::Rng;
+use super::violations::ViolationLog;
 use crate::broker::BrokerConfig;
 use crate::broker::machine::Broker;
 use crate::client::clock;
 use crate::machine::Now;
 
-mod checks;
+mod conformance;
 mod delivery;
 mod dials;
 
@@ -68,7 +68,7 @@ pub(super) struct World {
     #[cfg(pulsar_mutations)]
     pub(super) mutator: super::mutations::Mutator,
     /// Until when no dial of a broker gets through.
-    away_until: [Option<Instant>; BROKERS.len()],
+    dials_refused_until: [Option<Instant>; BROKERS.len()],
     next_dial_takes: Option<Duration>,
     /// Dials per client and broker since the last one that got through: how many, and since when.
     failed_dials: BTreeMap<(usize, usize), (u32, Instant)>,
@@ -101,7 +101,7 @@ impl World {
             proxy,
             #[cfg(pulsar_mutations)]
             mutator: Default::default(),
-            away_until: [None; BROKERS.len()],
+            dials_refused_until: [None; BROKERS.len()],
             next_dial_takes: None,
             failed_dials: BTreeMap::new(),
             wakers: Vec::new(),
@@ -119,7 +119,7 @@ impl World {
     }
 
     /// Adds an event to the fingerprint and, where one is kept, to the trace.
-    pub(super) fn note(&mut self, what: &'static str, number: u64, text: impl FnOnce() -> String) {
+    pub(super) fn record_event(&mut self, what: &'static str, number: u64, text: impl FnOnce() -> String) {
         self.events += 1;
         let micros = self.elapsed().as_micros() as u64;
         for part in [micros, what.len() as u64, number] {
@@ -201,15 +201,15 @@ impl World {
             Event::Wake(waker) => self.wakers.push(waker),
             Event::Network(NetworkEvent::Arrive(pair, direction)) => self.arrive(pair, direction),
             Event::Network(NetworkEvent::Break(pair)) => self.break_pair(pair),
-            Event::Network(NetworkEvent::End(pair, Direction::Up)) => self.broker_lost(pair),
-            Event::Network(NetworkEvent::End(pair, Direction::Down)) => self.client_lost(pair),
+            Event::Network(NetworkEvent::End(pair, Direction::ToBroker)) => self.on_client_disconnected(pair),
+            Event::Network(NetworkEvent::End(pair, Direction::ToClient)) => self.on_broker_disconnected(pair),
             Event::Fault(fault) => self.inject(fault),
             Event::Release(pair) => self.release(pair),
         }
     }
 
-    pub(super) fn set_away(&mut self, broker: usize, until: Instant) {
-        self.away_until[broker] = Some(until);
+    pub(super) fn refuse_dials_until(&mut self, broker: usize, until: Instant) {
+        self.dials_refused_until[broker] = Some(until);
     }
 
     pub(super) fn delay_next_dial(&mut self, takes: Duration) {
@@ -218,7 +218,7 @@ impl World {
 
     /// Every broker can be dialed again.
     pub(super) fn allow_dials(&mut self) {
-        self.away_until = [None; BROKERS.len()];
+        self.dials_refused_until = [None; BROKERS.len()];
         self.next_dial_takes = None;
     }
 }

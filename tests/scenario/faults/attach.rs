@@ -287,8 +287,18 @@ async fn the_end_of_one_partition_is_said() {
     let stage = Stage::with(EmbeddedBroker::builder().partitioned_topic("parts", 3), |builder| builder).await;
     let mut consumer = stage.consumer("parts").await;
     let producer = stage.producer("parts").await;
-    stage.broker.faults().on(FaultEvent::Subscribe).on_topic("parts-partition-1").refuse_request(ServerCode::AUTHORIZATION_ERROR);
-    stage.broker.faults().on(FaultEvent::Producer).on_topic("parts-partition-1").refuse_request(ServerCode::AUTHORIZATION_ERROR);
+    stage
+        .broker
+        .faults()
+        .on(FaultEvent::Subscribe)
+        .on_topic("parts-partition-1")
+        .refuse_request(ServerCode::AUTHORIZATION_ERROR);
+    stage
+        .broker
+        .faults()
+        .on(FaultEvent::Producer)
+        .on_topic("parts-partition-1")
+        .refuse_request(ServerCode::AUTHORIZATION_ERROR);
     stage.broker.unload("parts-partition-1");
     let mut events = consumer.events();
     let event = tokio::select! {
@@ -312,8 +322,18 @@ async fn the_end_of_one_partition_is_said() {
 #[tokio::test(start_paused = true)]
 async fn a_partition_that_is_refused_fails_the_whole_and_leaves_nothing() {
     let stage = Stage::with(EmbeddedBroker::builder().partitioned_topic("parts", 4), |builder| builder).await;
-    stage.broker.faults().on(FaultEvent::Subscribe).on_topic("parts-partition-2").refuse_request(ServerCode::AUTHORIZATION_ERROR);
-    stage.broker.faults().on(FaultEvent::Producer).on_topic("parts-partition-2").refuse_request(ServerCode::AUTHORIZATION_ERROR);
+    stage
+        .broker
+        .faults()
+        .on(FaultEvent::Subscribe)
+        .on_topic("parts-partition-2")
+        .refuse_request(ServerCode::AUTHORIZATION_ERROR);
+    stage
+        .broker
+        .faults()
+        .on(FaultEvent::Producer)
+        .on_topic("parts-partition-2")
+        .refuse_request(ServerCode::AUTHORIZATION_ERROR);
     let subscribing = stage.client.consumer("parts", "s").subscribe();
     failed(within("the refusal", subscribing).await, ErrorKind::Authorization);
     failed(within("the refusal", stage.client.producer("parts").create()).await, ErrorKind::Authorization);

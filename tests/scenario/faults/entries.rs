@@ -23,8 +23,11 @@ async fn a_damaged_entry_is_acknowledged_with_its_error_and_the_next_ones_come()
                 let producer = filled(&stage, batching).await;
                 let faults = stage.broker.faults();
                 // An unbatched payload may be anything, so only its checksum can be wrong.
-                let damaged =
-                    if crc || !batching { faults.corrupt_stored_entry(TOPIC, 1) } else { faults.corrupt_stored_payload(TOPIC, 1) };
+                let damaged = if crc || !batching {
+                    faults.corrupt_stored_entry(TOPIC, 1)
+                } else {
+                    faults.corrupt_stored_payload(TOPIC, 1)
+                };
                 assert!(damaged, "there is such an entry");
                 let builder = stage.client.consumer(TOPIC, "s").initial_position(InitialPosition::Earliest);
                 let builder = builder.subscription_type(kind).receiver_queue_size(2);

@@ -38,10 +38,10 @@ pub(super) fn check_acked(sim: &Simulation, plan: &Plan, users: &Users) {
     let notes = users.notes.borrow();
     for topic in &plan.topics {
         for part in topic.parts() {
-            for message in sim.stored(&part) {
+            for message in sim.stored_messages(&part) {
                 for subscription in topic.subscriptions.iter().map(|subscription| &subscription.name) {
                     if sim.is_acknowledged(&part, subscription, &message.id) != Some(true)
-                        || sim.was_corrupted(&part, subscription, &message.id)
+                        || sim.delivery_was_corrupted(&part, subscription, &message.id)
                     {
                         continue;
                     }
@@ -50,7 +50,7 @@ pub(super) fn check_acked(sim: &Simulation, plan: &Plan, users: &Users) {
                     let known = acked.is_some_and(|(acked, up_to)| acked.contains(&key) || Some(key) <= *up_to);
                     if !known {
                         let what = || format!("{} on {subscription}", message.id);
-                        users.handle.violation("acknowledged only what the application did", what);
+                        users.handle.report_violation("acknowledged only what the application did", what);
                     }
                 }
             }
@@ -82,14 +82,14 @@ pub(super) fn unsettled(sim: &Simulation, plan: &Plan, users: &Users) -> String 
 }
 
 pub(super) fn check_log(sim: &Simulation, plan: &Plan, users: &Users) {
-    let fail = |checker: &'static str, detail: String| users.handle.violation(checker, || detail);
+    let fail = |checker: &'static str, detail: String| users.handle.report_violation(checker, || detail);
     let notes = users.notes.borrow();
     let mut seen: BTreeMap<String, usize> = BTreeMap::new();
     let mut at: BTreeMap<(Key, Option<u32>), String> = BTreeMap::new();
     for topic in &plan.topics {
         for part in topic.parts() {
             let mut orders: BTreeMap<String, String> = BTreeMap::new();
-            let stored = sim.stored(&part);
+            let stored = sim.stored_messages(&part);
             for message in &stored {
                 let text = String::from_utf8_lossy(&message.payload);
                 let payload = text.split('|').next().unwrap_or_default().to_owned();
@@ -111,7 +111,7 @@ pub(super) fn check_log(sim: &Simulation, plan: &Plan, users: &Users) {
                 let received: BTreeSet<Key> =
                     notes.received.get(&name).map(|received| received.keys().copied().collect()).unwrap_or_default();
                 for message in &stored {
-                    let damaged = sim.was_corrupted(&part, &subscription.name, &message.id);
+                    let damaged = sim.delivery_was_corrupted(&part, &subscription.name, &message.id);
                     if !received.contains(&key(&message.id)) && !damaged {
                         fail("everything stored is received", format!("{} on {}", message.id, subscription.name));
                     }

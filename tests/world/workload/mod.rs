@@ -35,9 +35,9 @@ pub(crate) struct Outcome {
 /// Runs one seed from start to end.
 pub(crate) fn run(seed: u64, trace: bool) -> Outcome {
     let plan = Plan::of(seed);
-    let sim = Simulation::with_broker(seed, plan.broker.clone());
+    let sim = Simulation::with_broker_config(seed, plan.broker.clone());
     if trace {
-        sim.record();
+        sim.enable_trace();
     }
     let violation = live(&sim, &plan).err();
     Outcome {
@@ -45,7 +45,7 @@ pub(crate) fn run(seed: u64, trace: bool) -> Outcome {
         faults: sim.fault_counts(),
         fingerprint: sim.fingerprint(),
         events: sim.events(),
-        stored: plan.parts().iter().map(|topic| sim.stored(topic).len()).sum(),
+        stored: plan.parts().iter().map(|topic| sim.stored_messages(topic).len()).sum(),
         trace: sim.take_trace(),
     }
 }
@@ -69,12 +69,12 @@ fn live(sim: &Simulation, plan: &Plan) -> Result<(), InvariantViolation> {
     sim.run_for(last_fault + Duration::from_secs(10))?;
 
     check_acked(sim, plan, &users);
-    sim.heal();
+    sim.clear_faults();
     users.is_draining.set(true);
     let settled = sim.run_until(SETTLES_WITHIN, || is_settled(sim, plan, &users))?;
     if !settled {
         let what = unsettled(sim, plan, &users);
-        users.handle.violation("settles in time", || what);
+        users.handle.report_violation("settles in time", || what);
         return sim.run_for(Duration::ZERO);
     }
     check_log(sim, plan, &users);
@@ -86,13 +86,13 @@ fn live(sim: &Simulation, plan: &Plan) -> Result<(), InvariantViolation> {
     let left = sim.run_until(patience, || is_left_alone(sim, plan, &users))?;
     if !left {
         let who: Vec<_> = plan.parts().iter().map(|part| sim.stats(part)).collect();
-        users.handle.violation("a close leaves nothing at the broker", || format!("{who:?}"));
+        users.handle.report_violation("a close leaves nothing at the broker", || format!("{who:?}"));
     }
     users.may_close.set(true);
-    let closed = sim.run_until(CLOSES_WITHIN, || sim.left() == (0, 0, 0))?;
+    let closed = sim.run_until(CLOSES_WITHIN, || sim.live_resources().is_empty())?;
     if !closed {
-        let left = sim.left();
-        users.handle.violation("nothing is left after close", || format!("clients, connections, tasks: {left:?}"));
+        let live = sim.live_resources();
+        users.handle.report_violation("nothing is left after close", || format!("{live:?}"));
     }
     // What the brokers still have to say of the closes.
     sim.run_for(Duration::from_secs(1))

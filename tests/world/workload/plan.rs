@@ -58,26 +58,26 @@ impl Plan {
         let mut rng = Rng::new(seed ^ 0x5eed);
         let rng = &mut rng;
         let mut broker = BrokerConfig::default();
-        broker.broker_deduplication_enabled = rng.chance(500);
-        broker.acknowledgment_at_batch_index_level_enabled = rng.chance(700);
-        let tokens = rng.chance(400);
+        broker.broker_deduplication_enabled = rng.chance_per_mille(500);
+        broker.acknowledgment_at_batch_index_level_enabled = rng.chance_per_mille(700);
+        let tokens = rng.chance_per_mille(400);
         broker.token_secret_key = tokens.then(|| b"a secret of the simulation, long enough".to_vec());
-        let clients = rng.range(1, 3) as usize;
+        let clients = rng.range_inclusive(1, 3) as usize;
         let mut topics = Vec::new();
-        for number in 0..rng.range(1, 2) {
+        for number in 0..rng.range_inclusive(1, 2) {
             let topic = Self::topic(rng, number, clients, broker.acknowledgment_at_batch_index_level_enabled);
             if topic.partitions > 0 {
                 broker.partitioned_topics.insert(topic.name.clone(), topic.partitions);
             }
             topics.push(topic);
         }
-        let count = if rng.chance(100) { 0 } else { rng.range(1, 12) };
-        let span = Duration::from_secs(rng.range(1, 40));
+        let count = if rng.chance_per_mille(100) { 0 } else { rng.range_inclusive(1, 12) };
+        let span = Duration::from_secs(rng.range_inclusive(1, 40));
         let mut faults = Vec::new();
         for _ in 0..count {
             // Many of them while everything is being set up.
-            let within = if rng.chance(300) { Duration::from_millis(80) } else { span };
-            faults.push((rng.duration(Duration::ZERO, within), Fault::any(rng, tokens)));
+            let within = if rng.chance_per_mille(300) { Duration::from_millis(80) } else { span };
+            faults.push((rng.duration(Duration::ZERO, within), Fault::random(rng, tokens)));
         }
         let operation_timeout = Duration::from_secs(*rng.pick(&[5, 30]));
         let keep_alive_interval = Duration::from_secs(*rng.pick(&[10, 30]));
@@ -87,35 +87,35 @@ impl Plan {
     fn topic(rng: &mut Rng, number: u64, clients: usize, index_acks: bool) -> TopicPlan {
         let any_client = |rng: &mut Rng| rng.below(clients as u64) as usize;
         let mut subscriptions = Vec::new();
-        for number in 0..rng.range(1, 2) {
+        for number in 0..rng.range_inclusive(1, 2) {
             let kind = *rng.pick(&[
                 SubscriptionType::Exclusive,
                 SubscriptionType::Shared,
                 SubscriptionType::Failover,
                 SubscriptionType::KeyShared,
             ]);
-            let consumers = if kind == SubscriptionType::Exclusive { 1 } else { rng.range(1, 3) };
+            let consumers = if kind == SubscriptionType::Exclusive { 1 } else { rng.range_inclusive(1, 3) };
             subscriptions.push(SubscriptionPlan {
                 name: format!("s{number}"),
                 kind,
                 queue: *rng.pick(&[0, 1, 2, 5, 20, 1000]),
-                index_acks: index_acks && rng.chance(800),
+                index_acks: index_acks && rng.chance_per_mille(800),
                 consumers: (0..consumers).map(|_| any_client(rng)).collect(),
             });
         }
         let by_key = subscriptions.iter().any(|subscription| subscription.kind == SubscriptionType::KeyShared);
-        let partitions = if rng.chance(200) { rng.range(1, 3) as u32 } else { 0 };
+        let partitions = if rng.chance_per_mille(200) { rng.range_inclusive(1, 3) as u32 } else { 0 };
         // Without a queue there is one consumer per topic, so no partitions.
         for subscription in subscriptions.iter_mut().filter(|_| partitions > 0) {
             subscription.queue = subscription.queue.max(1);
         }
         let mut producers = Vec::new();
-        for producer in 0..rng.range(1, 2) {
+        for producer in 0..rng.range_inclusive(1, 2) {
             producers.push(ProducerPlan {
-                name: rng.chance(500).then(|| format!("p{number}-{producer}")),
+                name: rng.chance_per_mille(500).then(|| format!("p{number}-{producer}")),
                 client: any_client(rng),
-                messages: rng.range(5, 50),
-                batching: !by_key && rng.chance(700),
+                messages: rng.range_inclusive(5, 50),
+                batching: !by_key && rng.chance_per_mille(700),
                 batching_max_publish_delay: Duration::from_millis(*rng.pick(&[0, 0, 1, 50])),
                 send_timeout: Duration::from_secs(*rng.pick(&[0, 5, 30, 30])),
                 pending_max: *rng.pick(&[1, 3, 10, 1000]),

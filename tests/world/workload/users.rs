@@ -89,7 +89,7 @@ pub(super) fn spawn_all(sim: &Simulation, plan: &Plan, users: &Users) {
                     handle.builder().operation_timeout(operation_timeout).keep_alive_interval(keep_alive_interval);
                 match handle.connect(builder).await {
                     Ok(connected) => break connected,
-                    Err(error) => handle.note(|| format!("client {client} did not connect: {error}")),
+                    Err(error) => handle.trace(|| format!("client {client} did not connect: {error}")),
                 }
                 handle.sleep(Duration::from_millis(500)).await;
             };
@@ -109,7 +109,7 @@ pub(super) fn spawn_all(sim: &Simulation, plan: &Plan, users: &Users) {
                 users.handle.sleep(Duration::from_millis(200)).await;
             }
             if let Err(error) = connected.close().await {
-                users.handle.note(|| format!("client {client}: close: {error}"));
+                users.handle.trace(|| format!("client {client}: close: {error}"));
             }
             users.notes.borrow_mut().clients_left -= 1;
         });
@@ -120,7 +120,7 @@ pub(super) fn spawn_all(sim: &Simulation, plan: &Plan, users: &Users) {
 async fn maybe<T>(users: &Users, rng: &mut Rng, future: impl Future<Output = T>) -> Option<T> {
     let mut future = pin!(future);
     let (mut polls, time) = match rng.below(12) {
-        0 => (rng.range(1, 3), Duration::from_secs(3600)),
+        0 => (rng.range_inclusive(1, 3), Duration::from_secs(3600)),
         1 => (u64::MAX, rng.duration(Duration::ZERO, Duration::from_secs(3))),
         // About as long as one answer takes.
         2 => (u64::MAX, rng.duration(Duration::ZERO, Duration::from_millis(25))),
@@ -163,7 +163,7 @@ async fn produce(users: Users, client: Client, topic: TopicPlan, plan: ProducerP
         let producer = match maybe(&users, &mut rng, builder.create()).await {
             Some(Ok(producer)) => producer,
             Some(Err(error)) => {
-                users.handle.note(|| format!("producer {name}.{life} was not created: {error}"));
+                users.handle.trace(|| format!("producer {name}.{life} was not created: {error}"));
                 names += 1;
                 users.handle.sleep(Duration::from_millis(300)).await;
                 continue;
@@ -173,22 +173,22 @@ async fn produce(users: Users, client: Client, topic: TopicPlan, plan: ProducerP
                 continue;
             }
         };
-        users.handle.note(|| format!("producer {name}.{life} is created"));
+        users.handle.trace(|| format!("producer {name}.{life} is created"));
         while number < plan.messages {
             let payload = format!("{name}.{life}.{number:04}");
             number += 1;
             let alive = send_one(&users, &mut rng, &producer, &plan, payload).await;
-            if !alive || rng.chance(10) {
+            if !alive || rng.chance_per_mille(10) {
                 break;
             }
         }
         names += 1;
-        if rng.chance(500) {
+        if rng.chance_per_mille(500) {
             let closed = maybe(&users, &mut rng, producer.close()).await;
             if matches!(closed, Some(Ok(()))) {
                 names -= 1;
             }
-            users.handle.note(|| format!("producer {name}.{life} is closed: {closed:?}"));
+            users.handle.trace(|| format!("producer {name}.{life} is closed: {closed:?}"));
         }
         drop(producer);
         life += 1;
@@ -205,7 +205,7 @@ async fn send_one(users: &Users, rng: &mut Rng, producer: &Producer, plan: &Prod
     };
     let message = Message::new(format!("{payload}|{:padding$}", "")).with_key(format!("k{}", rng.below(5)));
     let note = |sent: Sent| {
-        users.handle.note(|| format!("send {payload}: {sent:?}"));
+        users.handle.trace(|| format!("send {payload}: {sent:?}"));
         users.notes.borrow_mut().sends.insert(payload.clone(), sent);
     };
     let mut alive = true;
@@ -259,9 +259,9 @@ async fn send_one(users: &Users, rng: &mut Rng, producer: &Producer, plan: &Prod
             Err(other) => unreachable!("{other}"),
         },
     }
-    if rng.chance(100) {
+    if rng.chance_per_mille(100) {
         let flushed = maybe(users, rng, producer.flush()).await;
-        users.handle.note(|| format!("flush: {flushed:?}"));
+        users.handle.trace(|| format!("flush: {flushed:?}"));
     }
     if !plan.pace.is_zero() && !users.is_draining.get() {
         let pause = rng.duration(Duration::ZERO, plan.pace);
@@ -283,10 +283,10 @@ pub(super) fn settle(users: &Users, payload: &str, result: &Result<MessageId, Se
         }
         Err(error) => failed(error),
     };
-    users.handle.note(|| format!("settled {payload}: {sent:?}"));
+    users.handle.trace(|| format!("settled {payload}: {sent:?}"));
     let before = users.notes.borrow_mut().sends.insert(payload.to_owned(), sent);
     if before != Some(Sent::Pending) {
-        users.handle.violation("a send resolves once", || format!("{payload}: {sent:?} after {before:?}"));
+        users.handle.report_violation("a send resolves once", || format!("{payload}: {sent:?} after {before:?}"));
     }
 }
 
@@ -315,13 +315,13 @@ async fn consume(users: Users, client: Client, topic: TopicPlan, plan: Subscript
         let consumer = match maybe(&users, &mut rng, builder.subscribe()).await {
             Some(Ok(consumer)) => consumer,
             Some(Err(error)) => {
-                users.handle.note(|| format!("consumer {}/{index} was not made: {error}", plan.name));
+                users.handle.trace(|| format!("consumer {}/{index} was not made: {error}", plan.name));
                 users.handle.sleep(Duration::from_millis(300)).await;
                 continue;
             }
             None => continue,
         };
-        users.handle.note(|| format!("consumer {}/{index} is made", plan.name));
+        users.handle.trace(|| format!("consumer {}/{index} is made", plan.name));
         receive_all(&users, &mut rng, consumer, &plan).await;
     }
     users.notes.borrow_mut().consumers_left -= 1;
@@ -331,14 +331,14 @@ async fn consume(users: Users, client: Client, topic: TopicPlan, plan: Subscript
 async fn receive_all(users: &Users, rng: &mut Rng, mut consumer: Consumer, plan: &SubscriptionPlan) {
     let mut events = consumer.events();
     let mut held: Vec<ReceivedMessage> = Vec::new();
-    let mut left: u64 = if rng.chance(300) { rng.range(1, 60) } else { u64::MAX };
+    let mut left: u64 = if rng.chance_per_mille(300) { rng.range_inclusive(1, 60) } else { u64::MAX };
     loop {
         if users.is_over.get() || (left == 0 && !users.is_draining.get()) {
             break;
         }
         // A partition that has ended gets no messages any more: the user starts again with all of them.
         if let Some(ConsumerEvent::TopicEnded { topic, error, .. }) = events.try_recv() {
-            users.handle.note(|| format!("consumer {} of {topic} has ended: {error}", plan.name));
+            users.handle.trace(|| format!("consumer {} of {topic} has ended: {error}", plan.name));
             users.handle.sleep(Duration::from_millis(100)).await;
             break;
         }
@@ -349,14 +349,14 @@ async fn receive_all(users: &Users, rng: &mut Rng, mut consumer: Consumer, plan:
             }
         }
         // A pause in which messages pile up.
-        if rng.chance(60) && !users.is_draining.get() {
+        if rng.chance_per_mille(60) && !users.is_draining.get() {
             users.handle.sleep(rng.duration(Duration::ZERO, Duration::from_secs(2))).await;
         }
         let wait = users.handle.sleep(Duration::from_millis(700));
         let message = match first(maybe(users, rng, consumer.receive()), wait).await.flatten() {
             Some(Ok(message)) => message,
             Some(Err(error)) => {
-                users.handle.note(|| format!("consumer of {} has ended: {error}", plan.name));
+                users.handle.trace(|| format!("consumer of {} has ended: {error}", plan.name));
                 users.handle.sleep(Duration::from_millis(100)).await;
                 return;
             }
@@ -379,7 +379,7 @@ async fn receive_all(users: &Users, rng: &mut Rng, mut consumer: Consumer, plan:
             6 => {
                 let kind = consumer.ack_cumulative(&message).err().map(|error| error.kind());
                 if !matches!(kind, Some(ErrorKind::NotAllowed | ErrorKind::Closed)) {
-                    users.handle.violation("no cumulative ack on a shared subscription", || format!("{kind:?}"));
+                    users.handle.report_violation("no cumulative ack on a shared subscription", || format!("{kind:?}"));
                 }
                 held.push(message);
             }
@@ -392,19 +392,21 @@ async fn receive_all(users: &Users, rng: &mut Rng, mut consumer: Consumer, plan:
         }
     }
     let mut acked = Vec::new();
-    for message in held.drain(..).filter(|_| rng.chance(500)) {
+    for message in held.drain(..).filter(|_| rng.chance_per_mille(500)) {
         ack(users, plan, &consumer, &message);
         acked.push(message);
     }
-    if rng.chance(700) {
+    if rng.chance_per_mille(700) {
         let closed = maybe(users, rng, consumer.close()).await;
-        users.handle.note(|| format!("consumer of {} is closed: {closed:?}", plan.name));
+        users.handle.trace(|| format!("consumer of {} is closed: {closed:?}", plan.name));
         // Where nothing goes wrong, what was acknowledged just before the close has arrived.
         for message in acked.iter().filter(|_| users.is_clean && matches!(closed, Some(Ok(())))) {
             let id = message.id();
             let known = plan.index_acks || id.batch_size().is_none_or(|size| size == 1);
             if known && users.handle.is_acknowledged(message.topic(), &plan.name, &id) != Some(true) {
-                users.handle.violation("a close sends the acknowledgements", || format!("{id} of {}", plan.name));
+                users
+                    .handle
+                    .report_violation("a close sends the acknowledgements", || format!("{id} of {}", plan.name));
             }
         }
     }
@@ -437,7 +439,7 @@ fn note_acked(users: &Users, plan: &SubscriptionPlan, message: &ReceivedMessage,
 fn ack(users: &Users, plan: &SubscriptionPlan, consumer: &Consumer, message: &ReceivedMessage) {
     note_acked(users, plan, message, false);
     let result = consumer.ack(message);
-    users.handle.note(|| format!("ack {}: {result:?}", message.id()));
+    users.handle.trace(|| format!("ack {}: {result:?}", message.id()));
 }
 
 async fn confirm(
@@ -448,7 +450,7 @@ async fn confirm(
     message: ReceivedMessage,
     held: &mut Vec<ReceivedMessage>,
 ) {
-    let cumulative = plan.kind == SubscriptionType::Exclusive && rng.chance(300);
+    let cumulative = plan.kind == SubscriptionType::Exclusive && rng.chance_per_mille(300);
     note_acked(users, plan, &message, cumulative);
     let acker = consumer.acker();
     let asked = async {
@@ -456,7 +458,7 @@ async fn confirm(
     };
     let result = maybe(users, rng, asked).await;
     let id = message.id();
-    users.handle.note(|| format!("confirmed {id}: {result:?}"));
+    users.handle.trace(|| format!("confirmed {id}: {result:?}"));
     if !matches!(result, Some(Ok(()))) {
         held.push(message);
         return;
@@ -466,7 +468,7 @@ async fn confirm(
         return;
     }
     if users.handle.is_acknowledged(message.topic(), &plan.name, &id) != Some(true) {
-        users.handle.violation("confirmed is acknowledged", || format!("{id} of {}", plan.name));
+        users.handle.report_violation("confirmed is acknowledged", || format!("{id} of {}", plan.name));
     }
     let at = users.handle.elapsed();
     let subscription = (message.topic().to_owned(), plan.name.clone());
@@ -476,7 +478,7 @@ async fn confirm(
 fn note_received(users: &Users, plan: &SubscriptionPlan, message: &ReceivedMessage) {
     let id = message.id();
     let text = message.to_string_lossy();
-    users.handle.note(|| format!("received {id} on {}: {}", plan.name, text.split('|').next().unwrap_or_default()));
+    users.handle.trace(|| format!("received {id} on {}: {}", plan.name, text.split('|').next().unwrap_or_default()));
     let subscription = (message.topic().to_owned(), plan.name.clone());
     let deliveries = users.handle.deliveries(message.topic(), &plan.name, &id);
     let mut notes = users.notes.borrow_mut();
@@ -484,12 +486,14 @@ fn note_received(users: &Users, plan: &SubscriptionPlan, message: &ReceivedMessa
     *times += 1;
     if *times > deliveries.len() {
         let (times, sent) = (*times, deliveries.len());
-        users.handle.violation("received as often as delivered", || format!("{id}: {times} times, sent {sent} times"));
+        users
+            .handle
+            .report_violation("received as often as delivered", || format!("{id}: {times} times, sent {sent} times"));
     }
     let confirmed = notes.confirmed.get(&subscription).and_then(|confirmed| confirmed.get(&key(&id)));
     if let Some(at) = confirmed {
         if deliveries.last().is_some_and(|sent| sent > at) {
-            users.handle.violation("confirmed does not come back", || format!("{id} of {}", plan.name));
+            users.handle.report_violation("confirmed does not come back", || format!("{id} of {}", plan.name));
         }
     }
 }
