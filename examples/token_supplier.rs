@@ -14,7 +14,7 @@ pub(crate) async fn run(
     url: &str,
     vault: impl Fn() -> Option<String> + Clone + Send + Sync + 'static,
 ) -> Result<(), Error> {
-    let token = Token::supplier(move || {
+    let token = Token::from_fn(move || {
         let vault = vault.clone();
         async move {
             // `authentication` is final. `connection` says that a later try may succeed.

@@ -1,17 +1,17 @@
-//! The hashes that Pulsar's parts have to agree on: key to partition, key to consumer, topic list.
+//! The hashes that all clients and brokers must compute alike: key to partition, key to consumer, topic list.
 //!
 //! **Internals, unstable**: may change in any release before 1.0.
 //!
-//! A producer picks a keyed message's partition by one of the two key hashes, modulo the number of
-//! partitions. Another hash, or another masking, sends the same key elsewhere and breaks its order.
+//! A producer chooses the partition of a keyed message by one of the two key hashes, modulo the number of
+//! partitions. A different hash or mask would send the same key to another partition and break its order.
 
-/// Keeps a hash in the range of a positive `i32`, as the Java client does before it takes the modulus.
+/// Masks a hash to the range of a positive `i32`, as the Java client does before it takes the modulus.
 const POSITIVE: u32 = i32::MAX as u32;
 
 /// Java's `String.hashCode` of `key`, without its sign bit: `hashingScheme` JavaStringHash, the default.
 ///
-/// Runs over UTF-16 code units, as in Java. The C++ and Go clients run over UTF-8 bytes, so they
-/// choose other partitions for keys beyond ASCII; Go also leaves the sign bit in.
+/// Hashes UTF-16 code units, as in Java. The C++ and Go clients hash UTF-8 bytes, so they choose
+/// other partitions for non-ASCII keys; Go also keeps the sign bit.
 #[must_use]
 pub fn java_string_hash(key: &str) -> u32 {
     let step = |hash: u32, unit: u32| hash.wrapping_mul(31).wrapping_add(unit);
@@ -25,7 +25,7 @@ pub fn java_string_hash(key: &str) -> u32 {
 
 /// Murmur3 (x86, 32 bits, seed 0) of `key`, without its sign bit: `hashingScheme` Murmur3_32Hash.
 ///
-/// The broker uses the same function to spread keys over the consumers of a Key_Shared subscription.
+/// The broker uses the same function to distribute keys over the consumers of a Key_Shared subscription.
 #[must_use]
 pub fn murmur3_32(key: &[u8]) -> u32 {
     const C1: u32 = 0xcc9e_2d51;

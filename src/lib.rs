@@ -30,19 +30,19 @@
 //! ```
 //!
 //! # Features
-//! - Producers: batching, LZ4, sends as futures or callbacks, bounds on what is pending, partitioned topics, sequence ids
+//! - Producers: batching, LZ4, sends as futures or callbacks, limits on pending messages, partitioned topics, sequence ids
 //!   and deduplication, exclusive access, delayed delivery.
 //! - Consumers: Exclusive, Shared, Failover and Key_Shared subscriptions, over one topic or several; acknowledgement one
 //!   by one, cumulative and confirmed; negative acknowledgement, seek, statistics; a `Stream`, and pools of workers.
-//! - Everything stays attached through lost connections and moved topics.
-//! - Authentication by token (fixed, from a file, from a function) or a method of one's own ([`Authentication`]); TLS with
+//! - Producers and consumers stay attached through lost connections and moved topics.
+//! - Authentication by token (fixed, from a file, from a function) or a custom method ([`Authentication`]); TLS with
 //!   client certificates.
 //! - For tests: an embedded broker (`broker`), and whole systems in virtual time from one seed (`sim`).
 //!
 //! # Where things are
-//! - [`Client::builder`] is the way in; [`Producer`] and [`Consumer`] are made from a [`Client`].
-//! - [`Error`] is what everything fails with; a send fails with [`SendError`], which says whether the message may be stored.
-//! - The folder `examples` of the repository has a program of one idea each, from many workers to a simulation.
+//! - [`Client::builder`] is the entry point; [`Producer`] and [`Consumer`] are created from a [`Client`].
+//! - [`Error`] is the error type; a send fails with [`SendError`], which says whether the message may be stored.
+//! - The folder `examples` of the repository has short programs, each on one subject.
 //!
 //! | crate feature | default | what |
 //! | --- | --- | --- |
@@ -68,23 +68,23 @@
 //!   stored. Its deadline counts from the call, in whatever state the connection is. (S1 to S3)
 //! - Order per producer (and partition) is kept across reconnects; re-sent frames are byte-identical; where the broker
 //!   deduplicates, nothing is doubled. (S4 to S9)
-//! - A message that was not acknowledged is delivered again, and one whose acknowledgement was confirmed is not. What is
-//!   not known to be acknowledged counts as not acknowledged. Acknowledgements made without a connection go out on the
-//!   next one. (D1 to D7)
+//! - A message that was not acknowledged is delivered again, and one whose acknowledgement was confirmed is not. A
+//!   message not known to be acknowledged counts as not acknowledged. Acknowledgements made without a connection are
+//!   sent on the next one. (D1 to D7)
 //! - The broker is never allowed more messages than the queue holds, and delivery never stops while there are
 //!   messages. (P1 to P6)
-//! - A topic that moves re-attaches its own producers and consumers only. What was given up is closed at the broker.
-//!   An error that lasts fails all that waits, at once. (A1 to A8)
-//! - Every wait ends, by its answer or by its deadline. (W1 to W3)
+//! - When a topic moves, only its own producers and consumers are re-attached. One that was given up is closed at the
+//!   broker. A permanent error fails everything that waits for it, at once. (A1 to A8)
+//! - Every wait ends, by its response or by its deadline. (W1 to W3)
 //! - Dropping a future at any point loses nothing and breaks nothing. (W4)
 //! - Reading never stops: not for sends, not for an application that does not receive, not for a peer that does not
-//!   read. A half-dead connection is found within two keep-alive intervals. (L1 to L4)
+//!   read. A half-open connection is detected within two keep-alive intervals. (L1 to L4)
 //! - A challenge is answered with a fresh token while traffic goes on; a refused token is fetched once more, then it
 //!   is a terminal error. (C1, C2)
 //! - After a close no socket, task or timer is left. (X1 to X3)
-//! - Memory is bounded: each queue has a bound, and its name says the unit. (X5)
-//! - No credential shows in `Debug`, in an error or in a log. (C4)
-//! - Whatever bytes a peer sends, they end in a message, an error or the end of that connection. (L5, E1 to E4)
+//! - Memory is bounded: each queue has a limit. (X5)
+//! - No credential is shown in `Debug`, in an error or in a log. (C4)
+//! - Any bytes from a peer result in a message, an error or the end of that connection. (L5, E1 to E4)
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

@@ -1,9 +1,9 @@
-//! Deliberate faults (mutations): they prove that the checkers of the simulation find what they are there for.
+//! Deliberate faults (mutations): they prove that the checkers of the simulation find such faults.
 //!
 //! They are compiled with `--cfg pulsar_mutations` in `RUSTFLAGS` and never otherwise, whatever the features; without it
-//! this file is one macro that expands to `false`. A fault that shows on the wire, in a wake-up or in a timer is planted at
-//! the border of the simulation (`sim/mutations.rs`). One that does not is one line in the code that it breaks, such as
-//! `if mutation!(NoBackoff) { .. }`.
+//! this file is one macro that expands to `false`. A fault that is visible on the wire, in a wake-up or in a timer is
+//! injected at the border of the simulation (`sim/mutations.rs`). Any other is one line in the code that it breaks, such
+//! as `if mutation!(NoBackoff) { .. }`.
 
 /// Whether the fault of this name is switched on.
 #[cfg(not(pulsar_mutations))]
@@ -59,9 +59,9 @@ mod switch {
         SurelyNotStored,
         /// CLOSE_PRODUCER is ignored.
         IgnoreCloseProducer,
-        /// The broker named in CLOSE_PRODUCER or CLOSE_CONSUMER is used for ever.
+        /// The broker named in CLOSE_PRODUCER or CLOSE_CONSUMER is used forever.
         AssignedUrlForever,
-        /// A request waits for its answer for ever.
+        /// A request waits for its response forever.
         NeverTimeOut,
         /// There is no pause between attempts.
         NoBackoff,

@@ -12,8 +12,8 @@
 //! apart uses `TryFrom<i32>` on the raw field.
 //!
 //! Decoding does not check that `required` fields were present: an absent one reads as its default,
-//! which for an absent [`BaseCommand::type`] is CONNECT. A reader for which absence matters has to
-//! look at the bytes. Strings that are not UTF-8 are a decode error.
+//! which for an absent [`BaseCommand::type`] is CONNECT. Code for which absence matters must
+//! inspect the bytes. Strings that are not UTF-8 are a decode error.
 //!
 //! Messages that carry a credential ([`CommandConnect`], [`AuthData`], [`CommandLookupTopic`],
 //! [`CommandPartitionedTopicMetadata`]) print its length in `Debug`, never its bytes. The same
@@ -33,7 +33,7 @@ mod generated {
 struct Redacted(usize);
 
 impl Redacted {
-    fn of(secret: Option<&impl AsRef<[u8]>>) -> Option<Self> {
+    fn from_secret(secret: Option<&impl AsRef<[u8]>>) -> Option<Self> {
         secret.map(|secret| Self(secret.as_ref().len()))
     }
 }
@@ -45,14 +45,14 @@ impl fmt::Debug for Redacted {
 }
 
 // Each impl below takes the message apart without `..`, so that a field added to the schema does
-// not compile until somebody has decided whether it is a secret.
+// not compile until it is decided whether it is a secret.
 
 impl fmt::Debug for AuthData {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { auth_method_name, auth_data } = self;
         f.debug_struct("AuthData")
             .field("auth_method_name", auth_method_name)
-            .field("auth_data", &Redacted::of(auth_data.as_ref()))
+            .field("auth_data", &Redacted::from_secret(auth_data.as_ref()))
             .finish()
     }
 }
@@ -75,12 +75,12 @@ impl fmt::Debug for CommandConnect {
         f.debug_struct("CommandConnect")
             .field("client_version", client_version)
             .field("auth_method", auth_method)
-            .field("auth_data", &Redacted::of(auth_data.as_ref()))
+            .field("auth_data", &Redacted::from_secret(auth_data.as_ref()))
             .field("protocol_version", protocol_version)
             .field("auth_method_name", auth_method_name)
             .field("proxy_to_broker_url", proxy_to_broker_url)
             .field("original_principal", original_principal)
-            .field("original_auth_data", &Redacted::of(original_auth_data.as_ref()))
+            .field("original_auth_data", &Redacted::from_secret(original_auth_data.as_ref()))
             .field("original_auth_method", original_auth_method)
             .field("feature_flags", feature_flags)
             .field("proxy_version", proxy_version)
@@ -105,7 +105,7 @@ impl fmt::Debug for CommandLookupTopic {
             .field("request_id", request_id)
             .field("authoritative", authoritative)
             .field("original_principal", original_principal)
-            .field("original_auth_data", &Redacted::of(original_auth_data.as_ref()))
+            .field("original_auth_data", &Redacted::from_secret(original_auth_data.as_ref()))
             .field("original_auth_method", original_auth_method)
             .field("advertised_listener_name", advertised_listener_name)
             .field("properties", properties)
@@ -127,7 +127,7 @@ impl fmt::Debug for CommandPartitionedTopicMetadata {
             .field("topic", topic)
             .field("request_id", request_id)
             .field("original_principal", original_principal)
-            .field("original_auth_data", &Redacted::of(original_auth_data.as_ref()))
+            .field("original_auth_data", &Redacted::from_secret(original_auth_data.as_ref()))
             .field("original_auth_method", original_auth_method)
             .field("metadata_auto_creation_enabled", metadata_auto_creation_enabled)
             .finish()

@@ -1,6 +1,6 @@
-//! Chance that can be repeated. Tests include this file too, so its own test is theirs: `tests/machine/generator.rs`.
+//! A seeded pseudo-random generator. Tests include this file too; it is tested in `tests/machine/generator.rs`.
 
-/// SplitMix64: small, and good enough to spread clients in time and to vary tests. No source of secrets.
+/// SplitMix64, for back-off jitter and tests. Not cryptographically secure.
 #[derive(Debug, Clone)]
 pub(crate) struct SplitMix64(u64);
 

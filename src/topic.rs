@@ -1,17 +1,17 @@
-//! Names of topics: their forms, their parts, their partitions.
+//! Topic names: parsing, their elements, their partitions.
 
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-/// What stands between a partitioned topic's name and the index of a partition.
+/// The text between the name of a partitioned topic and the index of a partition.
 const PARTITION_SUFFIX: &str = "-partition-";
 const DEFAULT_NAMESPACE: &str = "public/default";
 
 /// A topic's full name: `persistent://tenant/namespace/local`.
 ///
-/// The short forms are read as well: `tenant/namespace/local` is persistent, and `local` alone is a
-/// persistent topic in `public/default`. A clone is a counter increment.
+/// The short forms are accepted too: `tenant/namespace/local` is persistent, and `local` alone is a
+/// persistent topic in `public/default`. Cloning increments a reference count.
 ///
 /// ```
 /// use pulsar_native::topic::TopicName;
@@ -24,15 +24,15 @@ const DEFAULT_NAMESPACE: &str = "public/default";
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TopicName {
     full: Arc<str>,
-    /// Where the tenant begins, behind `://`.
+    /// The offset of the tenant, after `://`.
     tenant_at: usize,
-    /// Where the namespace's own name begins.
+    /// The offset of the namespace, without its tenant.
     namespace_at: usize,
     local_at: usize,
 }
 
 impl TopicName {
-    /// Reads a full or short name.
+    /// Parses a full or short name.
     ///
     /// Names of four elements (`persistent://tenant/cluster/namespace/local`, the V1 form) are
     /// refused, as the Java client does since 4.2.
@@ -55,8 +55,8 @@ impl TopicName {
             (&[_, _, _, _], Some(_)) => return Err(wrong(TopicNameReason::V1)),
             _ => return Err(wrong(TopicNameReason::ElementCount)),
         };
-        check_element(tenant).map_err(|problem| wrong(problem.of("tenant")))?;
-        check_element(namespace).map_err(|problem| wrong(problem.of("namespace")))?;
+        check_element(tenant).map_err(|problem| wrong(problem.in_element("tenant")))?;
+        check_element(namespace).map_err(|problem| wrong(problem.in_element("namespace")))?;
         if local.trim().is_empty() {
             return Err(wrong(TopicNameReason::Empty("local name")));
         }
@@ -93,7 +93,7 @@ impl TopicName {
         &self.full[self.local_at..]
     }
 
-    /// Which partition of its partitioned topic this is; `None` for a name without such a suffix.
+    /// The index of this partition; `None` if the name has no partition suffix.
     ///
     /// The suffix is `-partition-` and a decimal number without leading zeros: `x-partition-01` is
     /// an ordinary name.
@@ -102,8 +102,8 @@ impl TopicName {
         self.split_partition().map(|(_, index)| index)
     }
 
-    /// Partition `index` of this partitioned topic. From the name of a partition it leads to its
-    /// sibling, so the suffix is never there twice.
+    /// Partition `index` of this partitioned topic. For the name of a partition it gives another partition of
+    /// the same topic, so the suffix is never doubled.
     #[must_use]
     pub fn partition(&self, index: u32) -> Self {
         let base_len = self.split_partition().map_or(self.full.len(), |(base_len, _)| base_len);
@@ -111,7 +111,7 @@ impl TopicName {
         Self { full: full.into(), ..*self }
     }
 
-    /// The partitioned topic that this is a partition of; else the topic itself.
+    /// The partitioned topic of this partition; for any other topic, itself.
     #[must_use]
     pub fn base(&self) -> Self {
         match self.split_partition() {
@@ -120,14 +120,14 @@ impl TopicName {
         }
     }
 
-    /// Where the base name ends, and the index behind it.
+    /// The end of the base name, and the index of the partition.
     fn split_partition(&self) -> Option<(usize, u32)> {
         let (base, digits) = self.local_name().rsplit_once(PARTITION_SUFFIX)?;
         let canonical = digits == "0" || !digits.starts_with('0') && digits.bytes().all(|byte| byte.is_ascii_digit());
         if !canonical || base.trim().is_empty() {
             return None;
         }
-        // MessageIdData.partition and its kin are int32.
+        // MessageIdData.partition is an int32.
         let index = digits.parse().ok().filter(|&index: &u32| index <= i32::MAX as u32)?;
         Some((self.local_at + base.len(), index))
     }
@@ -141,14 +141,14 @@ impl TopicName {
     }
 }
 
-/// What is wrong with a tenant or a namespace, before it is known which of them it is.
+/// What is wrong with a tenant or a namespace.
 enum ElementProblem {
     Empty,
     Character(char),
 }
 
 impl ElementProblem {
-    fn of(self, element: &'static str) -> TopicNameReason {
+    fn in_element(self, element: &'static str) -> TopicNameReason {
         match self {
             Self::Empty => TopicNameReason::Empty(element),
             Self::Character(character) => TopicNameReason::Character { element, character },

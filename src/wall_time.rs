@@ -1,9 +1,8 @@
-//! Times of the wall clock as the protocol has them: milliseconds since 1970 UTC.
+//! Wall-clock times in the protocol's form: milliseconds since 1970 UTC.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// The protocol's number for a time, negative before 1970. Times that 64 bits cannot say, some 292 million years from
-/// then, become the first or last one that they can.
+/// The time as a number of the protocol, negative before 1970. Times out of range, some 292 million years away, saturate.
 pub(crate) fn to_ms(time: SystemTime) -> i64 {
     let ms = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
     match time.duration_since(UNIX_EPOCH) {
@@ -12,8 +11,7 @@ pub(crate) fn to_ms(time: SystemTime) -> i64 {
     }
 }
 
-/// The time of a number of the protocol. One that the operating system cannot say becomes 1970: no sane peer sends
-/// that.
+/// The time for a number of the protocol. One that the operating system cannot represent becomes 1970.
 #[cfg(feature = "client")]
 pub(crate) fn from_ms(ms: u64) -> SystemTime {
     UNIX_EPOCH.checked_add(Duration::from_millis(ms)).unwrap_or(UNIX_EPOCH)

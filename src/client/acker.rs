@@ -79,7 +79,7 @@ impl ConsumerShared {
     }
 }
 
-/// A part, and ids of its messages.
+/// A part and the ids of its messages.
 type PartIds = (Arc<Part<Machine>>, Vec<MessagePosition>);
 
 /// Acknowledges the messages of one consumer; cheap to clone and to share between tasks and threads. It keeps the
@@ -105,23 +105,23 @@ pub struct Acker {
 }
 
 impl Acker {
-    /// The part that the message came from. It may have been removed since; then its endpoint refuses.
+    /// The part that the message came from. If it has been removed since, its endpoint refuses the call.
     #[inline]
     fn part_of<'a>(&self, message: &'a ReceivedMessage) -> Result<&'a Part<Machine>> {
         let part = message.part();
-        if self.shared.parts.made(part) {
+        if self.shared.parts.owns(part) {
             return Ok(part);
         }
-        Err(self.not_ours(message))
+        Err(self.foreign_message(message))
     }
 
     #[cold]
-    fn not_ours(&self, message: &ReceivedMessage) -> Error {
+    fn foreign_message(&self, message: &ReceivedMessage) -> Error {
         let what = format!("message {} of {} did not come from this consumer", message.id(), message.topic());
         Error::local(ErrorKind::InvalidArgument, what).with_topic(&self.shared.topics[0])
     }
 
-    /// The part that an id belongs to: that of its topic; without one, that of its partition.
+    /// The part that an id belongs to: found by its topic, or by its partition if the id has no topic.
     pub(super) fn part_of_id(&self, id: &MessageId) -> Result<Arc<Part<Machine>>> {
         let parts = &self.shared.parts;
         let (found, missing) = match (id.topic(), &self.shared.topics[..]) {
@@ -135,7 +135,7 @@ impl Acker {
         })
     }
 
-    /// The ids of each part, at most [`CONFIRMED_IDS_MAX`] at a time.
+    /// The ids grouped by part, at most [`CONFIRMED_IDS_MAX`] in a group.
     fn by_part(&self, ids: &[MessageId]) -> Result<Vec<PartIds>> {
         let mut found = BTreeMap::new();
         for id in ids {
@@ -151,32 +151,36 @@ impl Acker {
 
     /// Acknowledges one message (ACK, individual): it will not be delivered to this subscription again.
     ///
-    /// It goes out with others, within the group time. Works from any thread, never waits.
+    /// It is sent together with others, within the group time. Can be called from any thread; never waits.
     ///
     /// # Errors
-    /// Why the consumer has ended, or the message's topic or partition of it: [`Closed`](ErrorKind::Closed) after a
-    /// close. [`InvalidArgument`](ErrorKind::InvalidArgument) for a message of another consumer.
-    /// [`QueueFull`](ErrorKind::QueueFull) when more than 65,536 entries wait for a connection: the message stays
-    /// unacknowledged and can be acknowledged later.
+    /// - The reason why the consumer, or its topic or partition that the message came from, has ended:
+    ///   [`Closed`](ErrorKind::Closed) after a close.
+    /// - [`InvalidArgument`](ErrorKind::InvalidArgument): the message came from another consumer.
+    /// - [`QueueFull`](ErrorKind::QueueFull): more than 65,536 entries wait for a connection. The message stays
+    ///   unacknowledged and can be acknowledged later.
     #[inline]
     pub fn ack(&self, message: &ReceivedMessage) -> Result<()> {
         let part = self.part_of(message)?;
         part.endpoint.with(|consumer| consumer.ack(&message.position(), clock::now))
     }
 
-    /// [`Self::ack`] by id alone, as kept by the application.
+    /// [`Self::ack`] by id, for ids that the application has stored.
     ///
     /// # Errors
-    /// As of [`Self::ack`]; and when a partitioned topic's id names no partition.
+    /// Same as [`Self::ack`], and:
+    /// - [`InvalidArgument`](ErrorKind::InvalidArgument): the id has no topic and the consumer reads several; it is of a
+    ///   topic that the consumer does not read; or it names no partition and the topic is partitioned.
     pub fn ack_id(&self, id: &MessageId) -> Result<()> {
         let part = self.part_of_id(id)?;
         part.endpoint.with(|consumer| consumer.ack(&id.position(), clock::now))
     }
 
-    /// [`Self::ack_id`] of many messages.
+    /// [`Self::ack_id`] for many messages.
     ///
     /// # Errors
-    /// As of [`Self::ack_id`]. If an id names no partition, none is acknowledged; after any other error some may be.
+    /// Same as [`Self::ack_id`]. After [`InvalidArgument`](ErrorKind::InvalidArgument) none is acknowledged; after any
+    /// other error some may be.
     pub fn ack_ids(&self, ids: &[MessageId]) -> Result<()> {
         for (part, ids) in self.by_part(ids)? {
             part.endpoint.with(|consumer| ids.iter().try_for_each(|id| consumer.ack(id, clock::now)))?;
@@ -188,16 +192,16 @@ impl Acker {
     ///
     /// # Errors
     /// [`NotAllowed`](ErrorKind::NotAllowed) on Shared and Key_Shared subscriptions, where the broker would ignore
-    /// it; else as of [`Self::ack`].
+    /// it; otherwise same as [`Self::ack`].
     pub fn ack_cumulative(&self, message: &ReceivedMessage) -> Result<()> {
         let part = self.part_of(message)?;
         part.endpoint.with(|consumer| consumer.ack_cumulative(&message.position(), clock::now))
     }
 
-    /// [`Self::ack_cumulative`] by id alone, as kept by the application.
+    /// [`Self::ack_cumulative`] by id, for ids that the application has stored.
     ///
     /// # Errors
-    /// As of [`Self::ack_cumulative`] and [`Self::ack_id`].
+    /// Same as [`Self::ack_cumulative`] and [`Self::ack_id`].
     pub fn ack_cumulative_id(&self, id: &MessageId) -> Result<()> {
         let part = self.part_of_id(id)?;
         part.endpoint.with(|consumer| consumer.ack_cumulative(&id.position(), clock::now))
@@ -206,35 +210,37 @@ impl Acker {
     /// Acknowledges one message and waits until the broker has confirmed it (ACK with a `request_id`, ACK_RESPONSE).
     ///
     /// # Errors
-    /// The broker's refusal; no confirmation within the operation timeout, reconnects included: the message may
-    /// then be delivered again.
+    /// - The broker's refusal.
+    /// - [`TimedOut`](ErrorKind::TimedOut): no confirmation within the operation timeout, reconnects included. The
+    ///   message may be delivered again.
+    /// - Otherwise same as [`Self::ack`].
     ///
     /// # Cancel safety
-    /// The acknowledgement is on its way once this was polled.
+    /// Once it was polled, the acknowledgement is sent even if the future is dropped.
     pub async fn ack_confirmed(&self, message: &ReceivedMessage) -> Result<()> {
         confirm(self.part_of(message)?, &[message.position()], false).await
     }
 
-    /// [`Self::ack_confirmed`] by id alone, as kept by the application.
+    /// [`Self::ack_confirmed`] by id, for ids that the application has stored.
     ///
     /// # Errors
-    /// As of [`Self::ack_confirmed`] and [`Self::ack_id`].
+    /// Same as [`Self::ack_confirmed`] and [`Self::ack_id`].
     ///
     /// # Cancel safety
-    /// As of [`Self::ack_confirmed`].
+    /// Same as [`Self::ack_confirmed`].
     pub async fn ack_id_confirmed(&self, id: &MessageId) -> Result<()> {
         let part = self.part_of_id(id)?;
         confirm(&part, &[id.position()], false).await
     }
 
-    /// [`Self::ack_id_confirmed`] of many messages, up to 10,000 of a partition in one request.
+    /// [`Self::ack_id_confirmed`] for many messages, up to 10,000 of a partition in one request.
     ///
     /// # Errors
-    /// As of [`Self::ack_id_confirmed`]: the first failure, after all requests were answered. If an id names no
-    /// partition, none is acknowledged.
+    /// Same as [`Self::ack_id_confirmed`]: the first failure, after all requests were answered. After
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument) none is acknowledged.
     ///
     /// # Cancel safety
-    /// As of [`Self::ack_confirmed`].
+    /// Same as [`Self::ack_confirmed`].
     pub async fn ack_ids_confirmed(&self, ids: &[MessageId]) -> Result<()> {
         let groups = self.by_part(ids)?;
         all(groups.iter().map(|(part, ids)| confirm(part, ids, false)).collect()).await
@@ -243,55 +249,56 @@ impl Acker {
     /// [`Self::ack_cumulative`], waiting until the broker has confirmed it.
     ///
     /// # Errors
-    /// As of [`Self::ack_cumulative`] and [`Self::ack_confirmed`].
+    /// Same as [`Self::ack_cumulative`] and [`Self::ack_confirmed`].
     ///
     /// # Cancel safety
-    /// As of [`Self::ack_confirmed`].
+    /// Same as [`Self::ack_confirmed`].
     pub async fn ack_cumulative_confirmed(&self, message: &ReceivedMessage) -> Result<()> {
         confirm(self.part_of(message)?, &[message.position()], true).await
     }
 
-    /// [`Self::ack_cumulative_confirmed`] by id alone, as kept by the application.
+    /// [`Self::ack_cumulative_confirmed`] by id, for ids that the application has stored.
     ///
     /// # Errors
-    /// As of [`Self::ack_cumulative_confirmed`] and [`Self::ack_id`].
+    /// Same as [`Self::ack_cumulative_confirmed`] and [`Self::ack_id`].
     ///
     /// # Cancel safety
-    /// As of [`Self::ack_confirmed`].
+    /// Same as [`Self::ack_confirmed`].
     pub async fn ack_cumulative_id_confirmed(&self, id: &MessageId) -> Result<()> {
         let part = self.part_of_id(id)?;
         confirm(&part, &[id.position()], true).await
     }
 
-    /// Negatively acknowledges a message: after the redelivery delay it is asked for again
+    /// Negatively acknowledges a message: after the redelivery delay the broker is asked to deliver it again
     /// (REDELIVER_UNACKNOWLEDGED_MESSAGES).
     ///
-    /// The unit is the entry: all members of its batch that are not acknowledged by then come again. On Exclusive
-    /// and Failover subscriptions everything after the last acknowledged message does, because the broker can only
-    /// rewind there. When the consumer has ended it does nothing: what is not acknowledged is delivered again anyway.
+    /// The unit is the entry: all members of its batch that are not acknowledged by then are redelivered. On Exclusive
+    /// and Failover subscriptions everything after the last acknowledged message is, because the broker can only
+    /// rewind there. After the consumer has ended it does nothing: unacknowledged messages are redelivered anyway.
     ///
     /// # Errors
-    /// [`InvalidArgument`](ErrorKind::InvalidArgument) for a message of another consumer.
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument): the message came from another consumer.
     pub fn nack(&self, message: &ReceivedMessage) -> Result<()> {
         let part = self.part_of(message)?;
         part.endpoint.with(|consumer| consumer.nack(&message.position(), clock::now()));
         Ok(())
     }
 
-    /// [`Self::nack`] by id alone, as kept by the application.
+    /// [`Self::nack`] by id, for ids that the application has stored.
     ///
     /// # Errors
-    /// When a partitioned topic's id names no partition, and when the consumer reads several topics.
+    /// - [`InvalidArgument`](ErrorKind::InvalidArgument): the id has no topic and the consumer reads several; it is of a
+    ///   topic that the consumer does not read; or it names no partition and the topic is partitioned.
     pub fn nack_id(&self, id: &MessageId) -> Result<()> {
         let part = self.part_of_id(id)?;
         part.endpoint.with(|consumer| consumer.nack(&id.position(), clock::now()));
         Ok(())
     }
 
-    /// [`Self::nack_id`] of many messages.
+    /// [`Self::nack_id`] for many messages.
     ///
     /// # Errors
-    /// As of [`Self::nack_id`], and then nothing is asked for.
+    /// Same as [`Self::nack_id`]; then no redelivery is requested.
     pub fn nack_ids(&self, ids: &[MessageId]) -> Result<()> {
         for (part, ids) in self.by_part(ids)? {
             part.endpoint.with(|consumer| {
@@ -302,7 +309,7 @@ impl Acker {
     }
 }
 
-/// Asks for the confirmation of at most [`CONFIRMED_IDS_MAX`] ids.
+/// Requests the confirmation of at most [`CONFIRMED_IDS_MAX`] ids.
 fn confirm(part: &Part<Machine>, ids: &[MessagePosition], cumulative: bool) -> Reply<()> {
     let (to, reply) = Reply::pair();
     part.endpoint.with_deferred(&mut Deferred::new(), |consumer, deferred| {

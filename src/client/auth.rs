@@ -1,4 +1,4 @@
-//! Where credentials come from.
+//! Sources of credentials.
 
 use std::fmt;
 use std::future::Future;
@@ -19,8 +19,8 @@ pub type HttpHeadersFuture<'a> = Pin<Box<dyn Future<Output = Result<HttpHeaders>
 
 /// A source of credentials (`auth_method_name` and `auth_data` of CONNECT and AUTH_RESPONSE).
 ///
-/// It is asked before each dial, when the broker sends a challenge (AUTH_CHALLENGE), and once more after a refusal, so
-/// a source that fetches should not answer from a cache it cannot renew. [`Token`] is the usual one.
+/// It is called before each dial, when the broker sends a challenge (AUTH_CHALLENGE), and once more after a refusal, so
+/// it should return fresh credentials and not those of an expired cache. [`Token`] is the usual one.
 ///
 /// ```
 /// use pulsar_native::Error;
@@ -45,22 +45,22 @@ pub type HttpHeadersFuture<'a> = Pin<Box<dyn Future<Output = Result<HttpHeaders>
 /// }
 /// ```
 pub trait Authentication: Send + Sync + 'static {
-    /// The credentials as of now.
+    /// The current credentials.
     ///
     /// # Errors
-    /// An error ends the dial it was asked for. One that is [retriable](crate::Error::is_retriable), as
-    /// [`Error::connection`](crate::Error::connection) is, is tried again as a failed dial is; any other, such as
-    /// [`Error::authentication`](crate::Error::authentication), is final for what was never attached. A source that
-    /// takes longer than the operation timeout counts as one that may be tried again.
+    /// An error ends the dial that needed them. One that is [retriable](crate::Error::is_retriable), as
+    /// [`Error::connection`](crate::Error::connection) is, is retried like a failed dial; any other, such as
+    /// [`Error::authentication`](crate::Error::authentication), is final for producers and consumers that were never
+    /// attached. A source that takes longer than the operation timeout counts as retriable.
     fn credentials<'a>(&'a self, context: &'a AuthContext) -> CredentialsFuture<'a>;
 
-    /// The headers that authenticate a request to a broker's HTTP port. Default: made of the
-    /// [credentials](Self::credentials), for the methods `token` and `basic`; none for others.
+    /// The headers that authenticate a request to a broker's HTTP port. Default: made from the
+    /// [credentials](Self::credentials) for the methods `token` and `basic`; none for others.
     ///
     /// # Errors
-    /// As of [`Self::credentials`].
+    /// Same as [`Self::credentials`].
     fn http_headers<'a>(&'a self, context: &'a AuthContext) -> HttpHeadersFuture<'a> {
-        Box::pin(async move { Ok(HttpHeaders::of(&self.credentials(context).await?)) })
+        Box::pin(async move { Ok(HttpHeaders::from_credentials(&self.credentials(context).await?)) })
     }
 }
 
@@ -69,7 +69,7 @@ pub trait Authentication: Send + Sync + 'static {
 pub struct HttpHeaders(Vec<(String, String)>);
 
 impl HttpHeaders {
-    /// None yet.
+    /// No headers.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -77,7 +77,7 @@ impl HttpHeaders {
 
     /// Adds a header.
     #[must_use]
-    pub fn with(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+    pub fn with_header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.0.push((name.into(), value.into()));
         self
     }
@@ -87,13 +87,13 @@ impl HttpHeaders {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
-    fn of(credentials: &AuthData) -> Self {
+    fn from_credentials(credentials: &AuthData) -> Self {
         let value = match credentials.method.as_str() {
             "token" => format!("Bearer {}", String::from_utf8_lossy(&credentials.data)),
             "basic" => format!("Basic {}", base64(&credentials.data)),
             _ => return Self::new(),
         };
-        Self::new().with("Authorization", value)
+        Self::new().with_header("Authorization", value)
     }
 }
 
@@ -127,11 +127,11 @@ impl Authentication for NoAuthentication {
     }
 }
 
-type Supplier = dyn Fn() -> Pin<Box<dyn Future<Output = Result<String>> + Send>> + Send + Sync;
+type FetchToken = dyn Fn() -> Pin<Box<dyn Future<Output = Result<String>> + Send>> + Send + Sync;
 
 /// Token authentication (auth method `token`): usually a JWT, opaque to the client.
 ///
-/// The token never shows in `Debug`, in an error or in a log.
+/// The token is never shown in `Debug`, in an error or in a log.
 ///
 /// ```
 /// use pulsar_native::{Client, Token};
@@ -141,14 +141,14 @@ type Supplier = dyn Fn() -> Pin<Box<dyn Future<Output = Result<String>> + Send>>
 /// ```
 #[derive(Clone)]
 pub struct Token {
-    source: Source,
+    source: TokenSource,
 }
 
 #[derive(Clone)]
-enum Source {
+enum TokenSource {
     Fixed(Bytes),
     File(PathBuf),
-    Supplier(Arc<Supplier>),
+    Function(Arc<FetchToken>),
 }
 
 impl Token {
@@ -159,38 +159,39 @@ impl Token {
         let text = token.as_ref().trim_matches(is_padding);
         match text.strip_prefix("file:") {
             Some(path) => Self::from_file(path.strip_prefix("//").unwrap_or(path)),
-            None => Self { source: Source::Fixed(plain_token(text)) },
+            None => Self { source: TokenSource::Fixed(plain_token(text)) },
         }
     }
 
-    /// A file that holds the token, read again each time credentials are wanted: a connection that is made, or a broker
-    /// that asks for fresh ones (AUTH_CHALLENGE). What may stand around the token in it is the same as for
-    /// [`new`](Self::new), `token:` in front included.
+    /// A file that holds the token. It is read each time credentials are needed: for a new connection, and when the broker
+    /// requests fresh ones (AUTH_CHALLENGE). Its content may have the forms that [`new`](Self::new) accepts, except
+    /// `file:`.
     pub fn from_file(path: impl Into<PathBuf>) -> Self {
-        Self { source: Source::File(path.into()) }
+        Self { source: TokenSource::File(path.into()) }
     }
 
-    /// A function that fetches the token each time credentials are wanted.
+    /// A function that fetches the token each time credentials are needed. White space around it is cut off.
     ///
     /// ```
     /// use pulsar_native::Token;
     ///
-    /// let token = Token::supplier(|| async { Ok("fresh from the vault".to_owned()) });
+    /// let token = Token::from_fn(|| async { Ok("fresh from the vault".to_owned()) });
     /// # let _ = token;
     /// ```
-    pub fn supplier<F, Fut>(fetch: F) -> Self
+    #[doc(alias = "supplier")]
+    pub fn from_fn<F, Fut>(fetch: F) -> Self
     where
         F: Fn() -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<String>> + Send + 'static,
     {
-        Self { source: Source::Supplier(Arc::new(move || Box::pin(fetch()))) }
+        Self { source: TokenSource::Function(Arc::new(move || Box::pin(fetch()))) }
     }
 
     async fn fetch(&self) -> Result<Bytes> {
         match &self.source {
-            Source::Fixed(token) => Ok(token.clone()),
-            Source::Supplier(fetch) => Ok(plain_token(&fetch().await?)),
-            Source::File(path) => {
+            TokenSource::Fixed(token) => Ok(token.clone()),
+            TokenSource::Function(fetch) => Ok(plain_token(&fetch().await?)),
+            TokenSource::File(path) => {
                 let path = path.clone();
                 let read = tokio::task::spawn_blocking(move || {
                     std::fs::read_to_string(&path).map_err(|error| {
@@ -236,9 +237,9 @@ impl Authentication for Token {
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.source {
-            Source::Fixed(_) => "Token(<fixed>)",
-            Source::File(_) => "Token(<file>)",
-            Source::Supplier(_) => "Token(<supplier>)",
+            TokenSource::Fixed(_) => "Token(<fixed>)",
+            TokenSource::File(_) => "Token(<file>)",
+            TokenSource::Function(_) => "Token(<function>)",
         })
     }
 }
@@ -281,7 +282,7 @@ mod tests {
             for token in [
                 Token::new(text),
                 Token::from_file(&path),
-                Token::supplier(move || std::future::ready(Ok(supplied.clone()))),
+                Token::from_fn(move || std::future::ready(Ok(supplied.clone()))),
                 Token::new(format!("file:{}", path.display())),
                 Token::new(format!("file://{}\n", path.display())),
             ] {

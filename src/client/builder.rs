@@ -1,4 +1,4 @@
-//! How a client is set up.
+//! Configuration of a client.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::auth::{Authentication, NoAuthentication};
 use super::dial::{ClientCertFiles, Dialer, TcpDialer};
-use super::driver::{DialConfig, SupervisorDriver};
+use super::driver::{DialConfig, SupervisorDriver, SupervisorHandle};
 use super::runtime::{Runtime, TokioRuntime};
 use super::{Client, Shared, clock};
 use crate::error::{Error, ErrorKind, Result};
@@ -19,7 +19,7 @@ use crate::machine::control::Input;
 use crate::machine::supervisor::service_url::ServiceUrl;
 use crate::machine::supervisor::{Supervisor, SupervisorConfig};
 
-/// Sets up a [`Client`]; made by [`Client::builder`]. The defaults are the Java client's.
+/// Configures a [`Client`]; created by [`Client::builder`]. The defaults are those of the Java client.
 ///
 /// ```
 /// # #[cfg(feature = "broker")]
@@ -109,7 +109,7 @@ impl ClientBuilder {
 
     /// The whole TLS configuration for `pulsar+ssl://`, instead of [`ca_file`](Self::ca_file) and
     /// [`client_cert_file`](Self::client_cert_file). Its type is that of rustls 0.23, re-exported as
-    /// [`client::rustls`](crate::client::rustls).
+    /// [`client::rustls`](crate::client::rustls). Default: made from those two options.
     ///
     /// ```
     /// use std::sync::Arc;
@@ -134,8 +134,8 @@ impl ClientBuilder {
         self
     }
 
-    /// Which of the brokers' advertised listeners lookups shall name (`advertised_listener_name`). Default: the
-    /// brokers' own default.
+    /// The advertised listener whose addresses lookups return (`advertised_listener_name`). Default: the brokers' own
+    /// default.
     pub fn listener_name(mut self, name: impl Into<String>) -> Self {
         self.listener_name = Some(name.into());
         self
@@ -154,29 +154,30 @@ impl ClientBuilder {
         self
     }
 
-    /// The idle time after which a broker is pinged. One that stays silent for as long again, or takes no bytes for
-    /// as long, loses the connection. Default: 30 s.
+    /// The idle time after which a broker is pinged. If it then sends nothing for the same time, or accepts no bytes
+    /// for that long, the connection is closed. Default: 30 s.
     pub fn keep_alive_interval(mut self, interval: Duration) -> Self {
         self.keep_alive_interval = interval;
         self
     }
 
     /// The longest wait between two tries to attach a producer or consumer, or to reach a broker. The waits start at
-    /// 100 ms and double up to this. After an outage of many tries it is also how long it may take until one notices
-    /// that the outage is over, so it should be well below the producers' send timeout where sends must not fail.
-    /// Default: 60 s.
+    /// 100 ms and double up to this. After a long outage it is also how long it may take until the end of the outage is
+    /// noticed, so it should be well below the producers' send timeout where sends must not fail. Default: 60 s.
     pub fn max_backoff_interval(mut self, wait: Duration) -> Self {
         self.max_backoff_interval = wait;
         self
     }
 
-    /// Makes the connections instead of TCP and TLS: an in-memory pipe in a test, a tunnel.
+    /// Makes the connections: an in-memory pipe in a test, a tunnel. The TLS options have no effect on it. Default: TCP,
+    /// with TLS for `pulsar+ssl://`.
     pub fn dialer(mut self, dialer: impl Dialer) -> Self {
         self.dialer = Some(Arc::new(dialer));
         self
     }
 
-    /// Fixes what is random otherwise: back-off jitter and where round-robin starts.
+    /// The seed of the back-off jitter, of the partition at which round-robin starts, and of the one that
+    /// [`SinglePartition`](super::MessageRoutingMode::SinglePartition) chooses. Default: random for each client.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
         self
@@ -184,19 +185,19 @@ impl ClientBuilder {
 
     /// Starts the client and waits until a broker of the service URL has accepted the connection and the credentials.
     ///
-    /// A broker that is not up yet is waited for: dials that fail are tried again, with back-off, for up to the
-    /// [operation timeout](Self::operation_timeout) (default: 30 s). A failure that waiting does not mend ends it at once.
+    /// Dials that fail are repeated, with back-off, for up to the [operation timeout](Self::operation_timeout), so a
+    /// broker may still be starting. A failure that waiting cannot fix is returned at once.
     ///
     /// # Errors
     /// - [`ErrorKind::InvalidArgument`]: an option or the URL is not usable.
     /// - [`ErrorKind::Unsupported`]: an option needs a crate feature that this build lacks.
     /// - [`ErrorKind::Authentication`]: the credentials are refused, or there are none.
-    /// - [`ErrorKind::Protocol`]: the peer is no Pulsar broker.
+    /// - [`ErrorKind::Protocol`]: the peer is not a Pulsar broker.
     /// - [`ErrorKind::TimedOut`]: no broker was reached within the operation timeout. The last failure is the
-    ///   [`source`](std::error::Error::source), an [`Error`] of kind [`ErrorKind::Connection`] as a rule.
+    ///   [`source`](std::error::Error::source), usually an [`Error`] of kind [`ErrorKind::Connection`].
     ///
     /// # Panics
-    /// Outside of a tokio runtime with its timer and I/O enabled.
+    /// If called outside a tokio runtime with its timer and I/O enabled.
     ///
     /// # Cancel safety
     /// Dropping the future ends the client it started.
@@ -223,22 +224,22 @@ impl ClientBuilder {
     /// - [`ErrorKind::Unsupported`]: an option needs a crate feature that this build lacks.
     ///
     /// # Panics
-    /// Outside of a tokio runtime with its timer and I/O enabled. The client's tasks run on that runtime.
+    /// If called outside a tokio runtime with its timer and I/O enabled. The client's tasks run on that runtime.
     pub fn build(self) -> Result<Client> {
         let (client, driver) = self.with_runtime(TokioRuntime)?;
         tokio::spawn(driver);
         Ok(client)
     }
 
-    /// A client, and the task that has to run for it.
+    /// A client, and the future that must be polled for it.
     pub(crate) fn with_runtime<R: Runtime>(self, runtime: R) -> Result<(Client, SupervisorDriver<R>)> {
         let (client, supervisor, inputs) = self.parts()?;
-        let (ready, events) = (client.shared.ready.clone(), client.shared.inputs.clone());
-        let driver = SupervisorDriver::new(supervisor, runtime, ready, (events, inputs), self.dial_config());
+        let handle = client.shared.supervisor.clone();
+        let driver = SupervisorDriver::new(supervisor, runtime, handle, inputs, self.dial_config());
         Ok((client, driver))
     }
 
-    /// A client whose tasks do not run yet.
+    /// A client whose task is not started.
     fn parts(&self) -> Result<(Client, Supervisor, UnboundedReceiver<Input>)> {
         self.validate()?;
         let parsed = ServiceUrl::parse(&self.service_url)?;
@@ -249,11 +250,10 @@ impl ClientBuilder {
         config.operation_timeout = self.operation_timeout;
         config.max_backoff_interval = self.max_backoff_interval;
         let ready = ReadyList::new();
-        let (inputs, inbox) = unbounded_channel();
+        let (sender, inputs) = unbounded_channel();
         let supervisor = Supervisor::new(config, ready.clone());
         let shared = Shared {
-            inputs,
-            ready,
+            supervisor: SupervisorHandle { inputs: sender, ready },
             service_url,
             operation_timeout: self.operation_timeout,
             seed,
@@ -261,7 +261,7 @@ impl ClientBuilder {
             consumer_ids: AtomicU64::new(0),
             watcher_ids: AtomicU64::new(0),
         };
-        Ok((Client { shared: Arc::new(shared) }, supervisor, inbox))
+        Ok((Client { shared: Arc::new(shared) }, supervisor, inputs))
     }
 
     fn validate(&self) -> Result<()> {

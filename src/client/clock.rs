@@ -1,12 +1,12 @@
-//! The one place where clocks are read.
+//! The only module that reads clocks.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::machine::Now;
 
-/// How long the wall clock is derived from one reading of it by the monotonic one. Reading a clock costs as much as
-/// framing a message, so a message outside a batch pays for one reading, not two.
+/// How long the wall time is derived from the monotonic clock after the wall clock was read. Reading a clock costs as
+/// much as framing a message, so a message outside a batch needs one reading instead of two.
 const DERIVED_MAX: Duration = Duration::from_millis(50);
 
 thread_local! {
@@ -19,14 +19,13 @@ thread_local! {
     static VIRTUAL: Cell<Option<Now>> = const { Cell::new(None) };
 }
 
-/// Makes `now` the time on this thread until it is set again; `None` gives it back to the clocks.
+/// Sets the time on this thread; `None` goes back to the clocks.
 #[cfg(feature = "sim")]
 pub(crate) fn set_virtual(now: Option<Now>) {
     VIRTUAL.set(now);
 }
 
-/// The clocks as of now: tokio's, so that a paused one holds still, and the wall clock. On a thread with a virtual time,
-/// that one.
+/// The current time by tokio's clock, which tests can pause, and by the wall clock; or the virtual time of this thread.
 pub(crate) fn now() -> Now {
     #[cfg(feature = "sim")]
     if let Some(now) = VIRTUAL.get() {

@@ -1,4 +1,4 @@
-//! The consumer's handle: it receives, and asks the broker about the subscription.
+//! The consumer's handle: receiving, and requests about the subscription.
 
 use std::fmt;
 use std::future::Future;
@@ -22,10 +22,9 @@ use crate::pb;
 
 /// Receives the messages of one subscription and acknowledges them.
 ///
-/// It is received from by one owner; [`Self::acker`] gives a cloneable handle that acknowledges from many tasks.
-/// Several topics, and the partitions of one, are one consumer: their messages come merged, in order within a
-/// partition. If one of them ends for good, that is an [event](Self::events), and the messages of the others keep
-/// coming.
+/// One owner receives from it; [`Self::acker`] gives a cloneable handle that acknowledges from many tasks. Several
+/// topics, and the partitions of one, are read by one consumer: their messages are merged and stay in order within a
+/// partition. If one of them ends permanently, that is reported as an [event](Self::events), and the others continue.
 ///
 /// ```no_run
 /// # async fn example(client: pulsar_native::Client) -> Result<(), pulsar_native::Error> {
@@ -38,7 +37,7 @@ use crate::pb;
 /// # }
 /// ```
 ///
-/// It is a [`Stream`] of messages as well, and [`process`](Self::process) runs work on many of them at a time.
+/// It is also a [`Stream`] of messages, and [`process`](Self::process) runs work on many of them at a time.
 ///
 /// Dropping it, and every [`Acker`] made from it, sends the acknowledgements that wait and closes it at the broker; the
 /// subscription stays. What was not acknowledged is delivered again, to this subscription's other consumers or to its
@@ -67,14 +66,15 @@ impl Consumer {
 
     /// The next message; waits for one.
     ///
-    /// What concerns one topic of several, or one message, is an [event](Self::events) and no error, so
-    /// `while let Ok(message) = consumer.receive().await` ends with the consumer and not before.
+    /// A problem with one topic of several, or with one message, is an [event](Self::events) and not an error, so
+    /// `while let Ok(message) = consumer.receive().await` ends only when the consumer has ended.
     ///
     /// # Errors
-    /// Why the consumer has ended: it was closed, or the last of its topics and partitions has ended for good.
+    /// The reason why the consumer has ended: it was closed, or the last of its topics and partitions has ended
+    /// permanently.
     ///
     /// # Cancel safety
-    /// Dropping the future loses no message and changes nothing.
+    /// Dropping the future loses no message and has no other effect.
     #[inline]
     pub fn receive(&mut self) -> impl Future<Output = Result<ReceivedMessage>> {
         Receive { consumer: self }
@@ -88,7 +88,7 @@ impl Consumer {
     /// The next message that has arrived already, if any.
     ///
     /// # Errors
-    /// As of [`Self::receive`].
+    /// Same as [`Self::receive`].
     pub fn try_receive(&mut self) -> Result<Option<ReceivedMessage>> {
         self.receiver.try_next().transpose()
     }
@@ -96,7 +96,7 @@ impl Consumer {
     /// Waits for one message and returns up to `messages_max` that have arrived by then.
     ///
     /// # Errors
-    /// As of [`Self::receive`], when there is no message before the error.
+    /// Same as [`Self::receive`], if no message arrived before the error.
     ///
     /// # Cancel safety
     /// Dropping the future loses no message.
@@ -107,17 +107,17 @@ impl Consumer {
             messages.push(self.receive().await?);
         }
         while messages.len() < messages_max {
-            // An end is still there for the next call.
+            // The next call gets the error that ends the consumer.
             let Some(Ok(message)) = self.receiver.try_next() else { break };
             messages.push(message);
         }
         Ok(messages)
     }
 
-    /// What happens to the consumer besides messages: a topic or partition that has ended, a message that cannot be
-    /// read. Several readers share the events: each gets a part of them.
+    /// The events of the consumer: a topic or partition has ended, a message cannot be read. Each event goes to one
+    /// reader, if there are several.
     ///
-    /// Events are found while messages are received, whichever form of receiving that is.
+    /// Events are produced while messages are received, by any of the methods that receive.
     ///
     /// ```no_run
     /// # async fn example(mut consumer: pulsar_native::Consumer) -> Result<(), pulsar_native::Error> {
@@ -151,7 +151,7 @@ impl Consumer {
     /// Acknowledges one message; see [`Acker::ack`].
     ///
     /// # Errors
-    /// As of [`Acker::ack`].
+    /// Same as [`Acker::ack`].
     #[inline]
     pub fn ack(&self, message: &ReceivedMessage) -> Result<()> {
         self.acker.ack(message)
@@ -160,7 +160,7 @@ impl Consumer {
     /// Acknowledges one message by its id; see [`Acker::ack_id`].
     ///
     /// # Errors
-    /// As of [`Acker::ack_id`].
+    /// Same as [`Acker::ack_id`].
     pub fn ack_id(&self, id: &MessageId) -> Result<()> {
         self.acker.ack_id(id)
     }
@@ -168,7 +168,7 @@ impl Consumer {
     /// Acknowledges many messages by their ids; see [`Acker::ack_ids`].
     ///
     /// # Errors
-    /// As of [`Acker::ack_ids`].
+    /// Same as [`Acker::ack_ids`].
     pub fn ack_ids(&self, ids: &[MessageId]) -> Result<()> {
         self.acker.ack_ids(ids)
     }
@@ -176,7 +176,7 @@ impl Consumer {
     /// Acknowledges all messages up to and including this one; see [`Acker::ack_cumulative`].
     ///
     /// # Errors
-    /// As of [`Acker::ack_cumulative`].
+    /// Same as [`Acker::ack_cumulative`].
     pub fn ack_cumulative(&self, message: &ReceivedMessage) -> Result<()> {
         self.acker.ack_cumulative(message)
     }
@@ -184,7 +184,7 @@ impl Consumer {
     /// Acknowledges all messages up to and including the one with this id; see [`Acker::ack_cumulative_id`].
     ///
     /// # Errors
-    /// As of [`Acker::ack_cumulative_id`].
+    /// Same as [`Acker::ack_cumulative_id`].
     pub fn ack_cumulative_id(&self, id: &MessageId) -> Result<()> {
         self.acker.ack_cumulative_id(id)
     }
@@ -192,10 +192,10 @@ impl Consumer {
     /// Acknowledges one message and waits for the broker's confirmation; see [`Acker::ack_confirmed`].
     ///
     /// # Errors
-    /// As of [`Acker::ack_confirmed`].
+    /// Same as [`Acker::ack_confirmed`].
     ///
     /// # Cancel safety
-    /// As of [`Acker::ack_confirmed`].
+    /// Same as [`Acker::ack_confirmed`].
     pub async fn ack_confirmed(&self, message: &ReceivedMessage) -> Result<()> {
         self.acker.ack_confirmed(message).await
     }
@@ -203,10 +203,10 @@ impl Consumer {
     /// Acknowledges one message by its id and waits for the broker's confirmation; see [`Acker::ack_id_confirmed`].
     ///
     /// # Errors
-    /// As of [`Acker::ack_id_confirmed`].
+    /// Same as [`Acker::ack_id_confirmed`].
     ///
     /// # Cancel safety
-    /// As of [`Acker::ack_id_confirmed`].
+    /// Same as [`Acker::ack_id_confirmed`].
     pub async fn ack_id_confirmed(&self, id: &MessageId) -> Result<()> {
         self.acker.ack_id_confirmed(id).await
     }
@@ -215,10 +215,10 @@ impl Consumer {
     /// [`Acker::ack_ids_confirmed`].
     ///
     /// # Errors
-    /// As of [`Acker::ack_ids_confirmed`].
+    /// Same as [`Acker::ack_ids_confirmed`].
     ///
     /// # Cancel safety
-    /// As of [`Acker::ack_ids_confirmed`].
+    /// Same as [`Acker::ack_ids_confirmed`].
     pub async fn ack_ids_confirmed(&self, ids: &[MessageId]) -> Result<()> {
         self.acker.ack_ids_confirmed(ids).await
     }
@@ -227,10 +227,10 @@ impl Consumer {
     /// [`Acker::ack_cumulative_confirmed`].
     ///
     /// # Errors
-    /// As of [`Acker::ack_cumulative_confirmed`].
+    /// Same as [`Acker::ack_cumulative_confirmed`].
     ///
     /// # Cancel safety
-    /// As of [`Acker::ack_cumulative_confirmed`].
+    /// Same as [`Acker::ack_cumulative_confirmed`].
     pub async fn ack_cumulative_confirmed(&self, message: &ReceivedMessage) -> Result<()> {
         self.acker.ack_cumulative_confirmed(message).await
     }
@@ -239,39 +239,39 @@ impl Consumer {
     /// [`Acker::ack_cumulative_id_confirmed`].
     ///
     /// # Errors
-    /// As of [`Acker::ack_cumulative_id_confirmed`].
+    /// Same as [`Acker::ack_cumulative_id_confirmed`].
     ///
     /// # Cancel safety
-    /// As of [`Acker::ack_cumulative_id_confirmed`].
+    /// Same as [`Acker::ack_cumulative_id_confirmed`].
     pub async fn ack_cumulative_id_confirmed(&self, id: &MessageId) -> Result<()> {
         self.acker.ack_cumulative_id_confirmed(id).await
     }
 
-    /// Asks for the message again after the redelivery delay; see [`Acker::nack`].
+    /// Requests the redelivery of a message after the redelivery delay; see [`Acker::nack`].
     ///
     /// # Errors
-    /// As of [`Acker::nack`].
+    /// Same as [`Acker::nack`].
     pub fn nack(&self, message: &ReceivedMessage) -> Result<()> {
         self.acker.nack(message)
     }
 
-    /// Asks for the message with this id again after the redelivery delay; see [`Acker::nack_id`].
+    /// Requests the redelivery of the message with this id after the redelivery delay; see [`Acker::nack_id`].
     ///
     /// # Errors
-    /// As of [`Acker::nack_id`].
+    /// Same as [`Acker::nack_id`].
     pub fn nack_id(&self, id: &MessageId) -> Result<()> {
         self.acker.nack_id(id)
     }
 
-    /// Asks for many messages again after the redelivery delay; see [`Acker::nack_ids`].
+    /// Requests the redelivery of many messages after the redelivery delay; see [`Acker::nack_ids`].
     ///
     /// # Errors
-    /// As of [`Acker::nack_ids`].
+    /// Same as [`Acker::nack_ids`].
     pub fn nack_ids(&self, ids: &[MessageId]) -> Result<()> {
         self.acker.nack_ids(ids)
     }
 
-    /// Asks for all messages again that this consumer has and has not acknowledged
+    /// Requests the redelivery of all messages that were delivered to this consumer and not acknowledged
     /// (REDELIVER_UNACKNOWLEDGED_MESSAGES without ids).
     pub fn redeliver_unacknowledged_messages(&self) {
         let mut deferred = Deferred::new();
@@ -280,14 +280,14 @@ impl Consumer {
         }
     }
 
-    /// The broker's statistics of the subscription and this consumer (CONSUMER_STATS): backlog, unacknowledged,
-    /// permits; summed over the partitions.
+    /// The broker's statistics of the subscription and this consumer (CONSUMER_STATS): backlog, unacknowledged
+    /// messages, permits; summed over the topics and partitions.
     ///
     /// The broker's figures are those of its last statistics round, which may be a minute old in a production
     /// broker; backlog and unacknowledged are current.
     ///
     /// # Errors
-    /// The broker's refusal; no answer within the operation timeout.
+    /// The broker's refusal; [`TimedOut`](crate::ErrorKind::TimedOut) after the operation timeout.
     ///
     /// # Cancel safety
     /// Dropping the future abandons the request.
@@ -299,11 +299,11 @@ impl Consumer {
         Ok(stats)
     }
 
-    /// The id of the topic's last message (GET_LAST_MESSAGE_ID), of each partition.
+    /// The id of the last message (GET_LAST_MESSAGE_ID) of each topic and partition.
     ///
     /// # Errors
-    /// The broker's refusal (`MetadataError`; on a non-persistent topic `UnknownError`); no answer within the
-    /// operation timeout.
+    /// The broker's refusal (`MetadataError`; on a non-persistent topic `UnknownError`);
+    /// [`TimedOut`](crate::ErrorKind::TimedOut) after the operation timeout.
     ///
     /// # Cancel safety
     /// Dropping the future abandons the request.
@@ -318,17 +318,19 @@ impl Consumer {
         Ok(ids)
     }
 
-    /// Moves the subscription to another place in the topic (SEEK) and ends once messages from there are on their
-    /// way: what was received before and not acknowledged is forgotten.
+    /// Moves the subscription to another position in the topic (SEEK) and returns once messages from there are
+    /// delivered. Messages received before and not acknowledged are forgotten.
     ///
-    /// To an id: that message is the next one. A partitioned topic is sought in the partition that the id names; to
-    /// a time, to the start and to the end all partitions are.
+    /// A seek to an id makes that message the next one; of a partitioned topic, only the partition that the id names is
+    /// moved. A seek to a time, to the start or to the end moves all partitions.
     ///
     /// # Errors
-    /// The broker's refusal; another seek under way; no answer within the operation timeout.
+    /// - The broker's refusal; another seek under way; [`TimedOut`](crate::ErrorKind::TimedOut) after the operation
+    ///   timeout.
+    /// - For an id, [`InvalidArgument`](crate::ErrorKind::InvalidArgument) as with [`Acker::ack_id`].
     ///
     /// # Cancel safety
-    /// The seek is on its way once this was polled.
+    /// Once it was polled, the seek is requested even if the future is dropped.
     pub async fn seek(&mut self, to: SeekTo) -> Result<()> {
         let replies = match &to {
             SeekTo::Message { id, .. } => {
@@ -349,27 +351,28 @@ impl Consumer {
         all(replies).await
     }
 
-    /// Deletes the subscription (UNSUBSCRIBE), and ends this consumer with it. It must be the subscription's last one:
-    /// while others are connected the broker refuses, and everything stays as it is. Of several topics or partitions,
-    /// those that are refused stay.
+    /// Deletes the subscription (UNSUBSCRIBE) and ends this consumer. It must be the subscription's last consumer:
+    /// while others are connected the broker refuses, and the consumer continues. With several topics or partitions, it
+    /// continues on those where the broker refused.
     ///
     /// # Errors
-    /// The broker's refusal (`MetadataError` when other consumers are connected); no answer within the operation
-    /// timeout.
+    /// The broker's refusal (`MetadataError` when other consumers are connected);
+    /// [`TimedOut`](crate::ErrorKind::TimedOut) after the operation timeout.
     ///
     /// # Cancel safety
-    /// The request is on its way once this was polled.
+    /// Once it was polled, the request is sent even if the future is dropped.
     pub async fn unsubscribe(&self) -> Result<()> {
         self.delete_subscription(false).await
     }
 
-    /// [`Self::unsubscribe`] also while other consumers are connected: the broker disconnects them.
+    /// Deletes the subscription as [`Self::unsubscribe`] does, also while other consumers are connected: the broker
+    /// disconnects them.
     ///
     /// # Errors
-    /// The broker's refusal; no answer within the operation timeout.
+    /// The broker's refusal; [`TimedOut`](crate::ErrorKind::TimedOut) after the operation timeout.
     ///
     /// # Cancel safety
-    /// The request is on its way once this was polled.
+    /// Once it was polled, the request is sent even if the future is dropped.
     pub async fn force_unsubscribe(&self) -> Result<()> {
         self.delete_subscription(true).await
     }
@@ -384,19 +387,23 @@ impl Consumer {
     /// Sends the acknowledgements that wait, closes the consumer at the broker (CLOSE_CONSUMER) and waits for the
     /// answer. The subscription stays. Further acknowledgements, by any [`Acker`], are refused.
     ///
-    /// If the connection is lost before that answer, the consumer is closed all the same, and whether the broker got
-    /// those acknowledgements is not known: their messages may be delivered again. [`Acker::ack_confirmed`] tells.
+    /// If the connection is lost before that answer, the consumer is closed too, but whether the broker got those
+    /// acknowledgements is not known: their messages may be delivered again. Use [`Acker::ack_confirmed`] to be sure.
     ///
     /// # Errors
-    /// No answer within the operation timeout. The consumer is over all the same.
+    /// - [`TimedOut`](crate::ErrorKind::TimedOut): the acknowledgements were not sent, or CLOSE_CONSUMER was not
+    ///   answered, within the operation timeout.
+    /// - The broker's refusal of CLOSE_CONSUMER.
+    ///
+    /// The consumer has ended in either case.
     ///
     /// # Cancel safety
-    /// The close goes on when the future is dropped.
+    /// The close continues when the future is dropped.
     pub async fn close(&self) -> Result<()> {
         all(self.parts().close()).await
     }
 
-    /// The full names of the topics it was made for.
+    /// The full names of the topics it was created for.
     pub fn topics(&self) -> impl Iterator<Item = &str> {
         self.acker.shared.topics.iter().map(|topic| &**topic)
     }
@@ -411,25 +418,25 @@ impl Consumer {
         self.acker.shared.config.name.as_deref().unwrap_or_default()
     }
 
-    /// Failover: whether this consumer is the active one, of any partition, as far as the broker has said
-    /// (ACTIVE_CONSUMER_CHANGE). `None` before it has, and on other subscriptions.
+    /// Whether this consumer of a Failover subscription is the active one, on any partition, by the broker's last
+    /// notification (ACTIVE_CONSUMER_CHANGE). `None` before the first one, and on other subscriptions.
     pub fn is_active(&self) -> Option<bool> {
         self.parts().iter().filter_map(|part| part.read(Machine::is_active)).reduce(|a, b| a || b)
     }
 
-    /// Whether every part of the topic is terminated and acknowledged to its end (REACHED_END_OF_TOPIC): nothing will
-    /// come any more.
+    /// Whether every topic and partition is terminated and acknowledged to its end (REACHED_END_OF_TOPIC): no more
+    /// messages will arrive.
     pub fn has_reached_end_of_topic(&self) -> bool {
         self.parts().iter().all(|part| part.read(Machine::has_reached_end_of_topic))
     }
 
-    /// Whether every part of it is attached to a broker at the moment.
+    /// Whether every topic and partition is attached to a broker at the moment.
     pub fn is_connected(&self) -> bool {
         self.parts().are_attached()
     }
 }
 
-/// The future of [`Consumer::receive`]: a type of its own, so that its poll is inlined where it is awaited.
+/// The future of [`Consumer::receive`]: a named type, so that its poll is inlined where it is awaited.
 struct Receive<'a> {
     consumer: &'a mut Consumer,
 }
@@ -446,7 +453,7 @@ impl Future for Receive<'_> {
 impl Stream for Consumer {
     type Item = Result<ReceivedMessage>;
 
-    /// The messages as [`Consumer::receive`] gives them. The error that ends the consumer is the last item.
+    /// The messages that [`Consumer::receive`] returns. The error that ends the consumer is the last item.
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         if self.receiver.is_over() {
             return Poll::Ready(None);
@@ -465,13 +472,13 @@ pub struct ConsumerStats {
     /// Messages delivered to this consumer and not acknowledged (`unackedMessages`). Counted on Shared and
     /// Key_Shared subscriptions only.
     pub unacknowledged: u64,
-    /// Messages the broker may still send to this consumer (`availablePermits`); below zero after a batch larger than
-    /// what was left, where it counts as none.
+    /// Messages the broker may still send to this consumer (`availablePermits`). The broker's value is below zero after
+    /// a batch larger than the permits left; that is reported as 0.
     pub available_permits: u64,
     /// Whether the broker has stopped delivering because too much is unacknowledged
     /// (`blockedConsumerOnUnackedMsgs`).
     pub blocked_on_unacknowledged: bool,
-    /// Messages a second delivered to this consumer (`msgRateOut`).
+    /// Messages per second delivered to this consumer (`msgRateOut`).
     pub delivered_per_second: f64,
 }
 
@@ -479,7 +486,7 @@ impl ConsumerStats {
     fn add(&mut self, stats: &pb::CommandConsumerStatsResponse) {
         self.backlog += stats.msg_backlog();
         self.unacknowledged += stats.unacked_messages();
-        // The protocol's field is unsigned, the broker's count is not.
+        // The protocol's field is unsigned; the broker's count is signed.
         self.available_permits += u64::try_from(stats.available_permits() as i64).unwrap_or(0);
         self.blocked_on_unacknowledged |= stats.blocked_consumer_on_unacked_msgs();
         self.delivered_per_second += stats.msg_rate_out();

@@ -1,4 +1,4 @@
-//! How a consumer is set up.
+//! Configuration of a consumer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,11 +10,11 @@ use super::{Shared, parse_topic};
 use crate::error::{Error, ErrorKind, Result};
 use crate::machine::consumer::{ConsumerConfig, InitialPosition, KeySharedPolicy, SubscriptionType};
 
-/// What the queues of all parts hold together, messages at most: the Java client's
+/// The most messages in the queues of all parts together: the Java client's
 /// `maxTotalReceiverQueueSizeAcrossPartitions`.
 const TOTAL_RECEIVER_QUEUE_SIZE_MAX: u32 = 50_000;
 
-/// Sets up a [`Consumer`]; made by [`Client::consumer`](super::Client::consumer).
+/// Configures a [`Consumer`]; created by [`Client::consumer`](super::Client::consumer).
 ///
 /// Each option says its unit and its default. Defaults are those of the Java client 4.2, unless the option says
 /// otherwise. Options are checked against each other by [`subscribe`](Self::subscribe).
@@ -56,49 +56,51 @@ impl ConsumerBuilder {
         self
     }
 
-    /// The consumer's name, shown in the broker's statistics. It orders the consumers of a Failover subscription and
-    /// places those of a Key_Shared one. Default: five random letters.
+    /// The consumer's name, shown in the broker's statistics. The consumers of a Failover subscription are ordered by it,
+    /// and the keys of a Key_Shared one are assigned by it. Default: five random letters.
     #[doc(alias = "consumerName")]
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.config.name = Some(name.into());
         self
     }
 
-    /// How many messages the broker may send ahead of the application, of each topic and partition. An entry is never
-    /// split, so the last batch may go beyond it. 0: none is sent ahead, each waiting `receive` asks for one. At most
-    /// 2^31 - 1; all parts together at most 50,000. Default: 1000.
+    /// How many messages the broker may send ahead of the application, for each topic and partition. An entry is never
+    /// split, so the last batch may exceed it. 0: none is sent ahead, each waiting `receive` requests one. At most
+    /// 2^31 - 1; all topics and partitions together at most 50,000. Default: 1000.
     pub fn receiver_queue_size(mut self, messages: u32) -> Self {
         self.config.receiver_queue_size = messages;
         self
     }
 
-    /// How long an acknowledgement may wait for others to share its frame. Zero: it leaves when the connection is next
+    /// How long an acknowledgement may wait for others to share its frame. Zero: it is sent when the connection is next
     /// free. Default: 100 ms.
     pub fn acknowledgment_group_time(mut self, time: Duration) -> Self {
         self.config.acknowledgment_group_time = time;
         self
     }
 
-    /// How many acknowledgements leave without waiting longer, in entries, at least 1. Default: 1000.
+    /// How many acknowledgements are sent without waiting longer, in entries, at least 1. Default: 1000.
     pub fn max_acknowledgment_group_size(mut self, acks: usize) -> Self {
         self.config.max_acknowledgment_group_size = acks;
         self
     }
 
-    /// How long after a negative acknowledgement the message is asked for again; at least 100 ms. Default: 60 s.
+    /// How long after a negative acknowledgement the redelivery is requested; at least 100 ms. Default: 60 s.
     pub fn negative_ack_redelivery_delay(mut self, delay: Duration) -> Self {
         self.config.negative_ack_redelivery_delay = delay;
         self
     }
 
-    /// Where a subscription starts that does not exist yet (`initialPosition`). Default: [`InitialPosition::Latest`].
+    /// Where a new subscription starts (`initialPosition`); no effect on one that exists. Default:
+    /// [`InitialPosition::Latest`].
     #[doc(alias = "subscriptionInitialPosition")]
     pub fn initial_position(mut self, position: InitialPosition) -> Self {
         self.config.initial_position = position;
         self
     }
 
-    /// Lower levels are served first (Shared), or preferred as the active one (Failover). Default: 0.
+    /// The consumer's priority: those of lower levels get messages first (Shared), or are preferred as the active one
+    /// (Failover). Default: 0.
     pub fn priority_level(mut self, level: i32) -> Self {
         self.config.priority_level = level;
         self
@@ -128,7 +130,8 @@ impl ConsumerBuilder {
         self
     }
 
-    /// How keys are spread over the consumers of a Key_Shared subscription. Default: split by the broker, in order.
+    /// How keys are distributed over the consumers of a Key_Shared subscription. Default: split by the broker, with the
+    /// order of each key kept.
     pub fn key_shared_policy(mut self, policy: KeySharedPolicy) -> Self {
         self.config.key_shared_policy = policy;
         self
@@ -140,7 +143,7 @@ impl ConsumerBuilder {
         self
     }
 
-    /// Whether the subscription's position is replicated to other clusters. Default: as it is.
+    /// Whether the subscription's position is replicated to other clusters. Default: unset, which leaves it unchanged.
     pub fn replicate_subscription_state(mut self, replicate: bool) -> Self {
         self.config.replicate_subscription_state = Some(replicate);
         self
@@ -149,17 +152,17 @@ impl ConsumerBuilder {
     /// Subscribes: to each topic, or to each of its partitions.
     ///
     /// # Errors
-    /// An unusable option or topic name; what the broker refuses (unknown topic, no permission, a subscription that
-    /// another consumer holds); [`TimedOut`](crate::ErrorKind::TimedOut), with the last cause, after the operation
-    /// timeout.
+    /// - [`InvalidArgument`](crate::ErrorKind::InvalidArgument): an unusable option or topic name, or no topic.
+    /// - The broker's refusal: unknown topic, no permission, a subscription that another consumer holds.
+    /// - [`TimedOut`](crate::ErrorKind::TimedOut), with the last cause, after the operation timeout.
     ///
     /// # Cancel safety
-    /// Dropping the future closes what was attached so far. A subscription that it made stays.
+    /// Dropping the future closes the topics and partitions attached so far. A subscription that it created stays.
     pub async fn subscribe(self) -> Result<Consumer> {
         self.config.validate()?;
         let (names, parts) = self.parts().await?;
         let config = Arc::new(self.config_for(parts.len()));
-        // It exists before the first answer, so that dropping this future closes what was attached.
+        // Created before the first response is awaited, so that dropping this future closes what was attached.
         let shared = ConsumerShared::new(self.client.clone(), names, config);
         let mut opened = Vec::new();
         for (topic, partition) in parts {
@@ -171,7 +174,7 @@ impl ConsumerBuilder {
         Ok(Consumer::new(Arc::new(shared)))
     }
 
-    /// The full names of the topics, and everything behind them that is attached by itself.
+    /// The full names of the topics, and their parts by full name and partition index.
     async fn parts(&self) -> Result<(Vec<Arc<str>>, Vec<(Arc<str>, i32)>)> {
         let (mut names, mut parts) = (Vec::<Arc<str>>::new(), Vec::new());
         let Selection::Names(topics) = self.topics.selection();
@@ -195,7 +198,7 @@ impl ConsumerBuilder {
         let parts = u32::try_from(parts).unwrap_or(u32::MAX).max(1);
         if config.receiver_queue_size > 0 {
             let share = (TOTAL_RECEIVER_QUEUE_SIZE_MAX / parts).max(1);
-            // One partition has no others to share with.
+            // A single part gets the configured size.
             let max = if parts == 1 { u32::MAX } else { share };
             config.receiver_queue_size = config.receiver_queue_size.min(max);
         }

@@ -1,4 +1,4 @@
-//! What receiving yields besides messages: ends of parts, unreadable messages.
+//! Events of a consumer: topics and partitions that have ended, unreadable messages.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -12,21 +12,21 @@ use futures_core::Stream;
 use super::message::ReceivedMessage;
 use crate::error::Error;
 
-/// Events that wait to be read, at most. Beyond it the oldest is dropped and counted.
+/// The most events that wait to be read. Above it the oldest is dropped and counted.
 const EVENTS_MAX: usize = 1000;
 
-/// Payload of the unreadable messages that wait to be read, bytes at most; a single larger one passes. Beyond it the
+/// The most payload of unreadable messages that wait to be read, bytes; a single larger one is kept. Above it the
 /// oldest event is dropped and counted.
 const EVENT_PAYLOAD_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// Something that happened to a consumer and is not a message: see [`Consumer::events`](super::Consumer::events).
+/// An event of a consumer: see [`Consumer::events`](super::Consumer::events).
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum ConsumerEvent {
-    /// A topic, or a partition of one, has ended for good: it was deleted, or the right to it was withdrawn. Messages
-    /// of the others keep coming; the consumer has ended once the last one has.
+    /// A topic, or a partition of one, has ended permanently: it was deleted, or the right to it was withdrawn. The
+    /// others continue; the consumer has ended once the last one has.
     ///
-    /// Each end is reported once. An end that the application asked for, by a close or an unsubscribe, is not.
+    /// Each end is reported once. An end that the application requested, by a close or an unsubscribe, is not reported.
     #[non_exhaustive]
     TopicEnded {
         /// The full name of the topic, or of the partition.
@@ -39,7 +39,7 @@ pub enum ConsumerEvent {
     Unreadable(UnreadableMessage),
 }
 
-/// A message that is sound but cannot be read, as the broker stored it.
+/// A valid message that this client cannot read, as the broker stored it.
 #[derive(Clone)]
 pub struct UnreadableMessage {
     message: ReceivedMessage,
@@ -51,8 +51,8 @@ impl UnreadableMessage {
         Self { message, reason }
     }
 
-    /// The message, to be looked at or acknowledged. Its payload is the stored one: encrypted, compressed, a single
-    /// chunk, or a whole batch whose records are not cut apart. Its id names the whole entry.
+    /// The message, for inspection or acknowledgement. Its payload is the stored one: encrypted, compressed, a single
+    /// chunk, or a whole undivided batch. Its id names the whole entry.
     pub fn message(&self) -> &ReceivedMessage {
         &self.message
     }
@@ -78,7 +78,7 @@ impl fmt::Debug for UnreadableMessage {
     }
 }
 
-/// Why a sound message cannot be read.
+/// Why a valid message cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum UnreadableReason {
@@ -92,7 +92,7 @@ pub enum UnreadableReason {
         /// The number of `CompressionType`.
         number: i32,
     },
-    /// Decompressed it would be above the limit.
+    /// Its decompressed size is above the limit.
     #[non_exhaustive]
     TooLarge {
         /// Its size, bytes.
@@ -124,11 +124,11 @@ impl fmt::Display for UnreadableReason {
     }
 }
 
-/// The events of one consumer: made by [`Consumer::events`](super::Consumer::events).
+/// The events of one consumer: created by [`Consumer::events`](super::Consumer::events).
 ///
-/// Events are found as messages are received, and wait until they are read: up to 1000, and up to 16 MiB of payload
-/// of unreadable messages; beyond that the oldest is dropped. It does not keep the consumer open. As a
-/// [`Stream`] it ends with the consumer.
+/// Events are produced as messages are received, and wait until they are read: up to 1000, and up to 16 MiB of payload
+/// of unreadable messages; above that the oldest is dropped. It does not keep the consumer open. It is also a
+/// [`Stream`], which ends with the consumer.
 #[must_use = "events that are not read are dropped"]
 pub struct ConsumerEvents {
     queue: Arc<EventQueue>,
@@ -139,7 +139,7 @@ impl ConsumerEvents {
         Self { queue }
     }
 
-    /// The next event; waits for one. `None` once the consumer has ended or was dropped, behind the last event.
+    /// The next event; waits for one. `None` after the last event, once the consumer has ended or was dropped.
     ///
     /// # Cancel safety
     /// Dropping the future loses no event.
@@ -147,7 +147,7 @@ impl ConsumerEvents {
         poll_fn(|cx| self.queue.poll_take(cx)).await
     }
 
-    /// The next event that is here already, if any.
+    /// The next event that is already available, if any.
     pub fn try_recv(&mut self) -> Option<ConsumerEvent> {
         self.queue.state().take()
     }
@@ -173,7 +173,7 @@ impl fmt::Debug for ConsumerEvents {
     }
 }
 
-/// Events between the receiver, which finds them, and their readers.
+/// The queue of events between the receiver, which produces them, and their readers.
 #[derive(Default)]
 pub(super) struct EventQueue {
     state: Mutex<State>,
@@ -187,8 +187,8 @@ struct State {
     dropped: u64,
     /// Tasks that wait for the next event, each once.
     readers: Vec<Waker>,
-    /// The consumer has ended or was dropped: no event is added any more.
-    closed: bool,
+    /// The consumer has ended or was dropped: no more events are added.
+    is_closed: bool,
 }
 
 impl State {
@@ -208,12 +208,12 @@ impl EventQueue {
         self.change(|state| {
             state.payload_bytes += payload_bytes(&event);
             state.events.push_back(event);
-            let is_over = |state: &State| {
+            let is_full = |state: &State| {
                 state.events.len() > EVENTS_MAX
                     || (state.payload_bytes > EVENT_PAYLOAD_BYTES_MAX && state.events.len() > 1)
             };
             let mut dropped = Vec::new();
-            while is_over(state) {
+            while is_full(state) {
                 state.dropped += 1;
                 dropped.extend(state.take());
             }
@@ -221,12 +221,12 @@ impl EventQueue {
         });
     }
 
-    /// No event comes any more: readers get what waits, then the end.
+    /// Ends the queue: readers get the events that wait, then the end.
     pub(super) fn close(&self) {
-        self.change(|state| state.closed = true);
+        self.change(|state| state.is_closed = true);
     }
 
-    /// Wakes the readers and drops what `change` returns, without the lock.
+    /// Changes the state, then wakes the readers and drops what `change` returned, without the lock.
     fn change<R>(&self, change: impl FnOnce(&mut State) -> R) {
         let mut state = self.state();
         let changed = change(&mut state);
@@ -239,7 +239,7 @@ impl EventQueue {
     fn poll_take(&self, cx: &mut Context<'_>) -> Poll<Option<ConsumerEvent>> {
         let mut state = self.state();
         let event = state.take();
-        if event.is_some() || state.closed {
+        if event.is_some() || state.is_closed {
             return Poll::Ready(event);
         }
         if !state.readers.iter().any(|reader| reader.will_wake(cx.waker())) {

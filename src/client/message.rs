@@ -1,4 +1,4 @@
-//! Received messages: ranges over an opened entry, parsed on demand.
+//! Received messages: ranges over a decoded entry, parsed on demand.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -16,10 +16,10 @@ use crate::wire::batch::RecordRange;
 use crate::wire::entry::BrokerEntryMetadata;
 use crate::wire::metadata::{self, Metadata, Properties, SingleMetadata, message_properties, single_properties};
 
-/// A received message: payload, key, properties and id. Fields are parsed when they are asked for.
+/// A received message: payload, key, properties and id. Fields are parsed on access.
 ///
-/// Cloning it copies no payload. It keeps the read buffer alive that it arrived in; [`Self::detach`] copies what is
-/// needed out of it, for messages that are kept long.
+/// Cloning it copies no payload. It keeps alive the read buffer in which it arrived; for messages that are kept for
+/// long, [`Self::detach`] makes a copy that does not.
 ///
 /// ```no_run
 /// # async fn example(mut consumer: pulsar_native::Consumer) -> Result<(), pulsar_native::Error> {
@@ -34,7 +34,7 @@ use crate::wire::metadata::{self, Metadata, Properties, SingleMetadata, message_
 /// ```
 #[derive(Clone)]
 pub struct ReceivedMessage {
-    /// What all messages of the entry share: a message itself is 24 bytes, because each one is moved several times.
+    /// The entry, which all its messages share: a message itself is 24 bytes, because each is moved several times.
     opened: Arc<Opened>,
     /// Offsets into the bytes that hold the entry's payload. The message's own metadata, which only a member of a batch
     /// has, is `start..payload_at`; its payload is `payload_at..end`.
@@ -45,15 +45,15 @@ pub struct ReceivedMessage {
     batch_index: i32,
 }
 
-/// An opened entry: what its messages share.
+/// A decoded entry, shared by its messages.
 #[derive(Clone)]
 pub(super) struct Opened {
-    /// The part that delivered it, and that acknowledgements go to.
+    /// The part that delivered it and receives its acknowledgements.
     part: Arc<Part<Consumer>>,
-    /// Of the entry as a whole, with the size of its batch.
+    /// The position of the whole entry, with the size of its batch.
     position: MessagePosition,
     raw: Bytes,
-    /// The payload, if it was compressed; else it lies in `raw`.
+    /// The decompressed payload; `None` if it was not compressed and is in `raw`.
     inflated: Option<Box<Bytes>>,
     /// The payload, in `inflated` or in `raw`.
     payload: Range<u32>,
@@ -65,7 +65,7 @@ pub(super) struct Opened {
 }
 
 impl Opened {
-    /// No entry yet.
+    /// Without an entry.
     pub(super) fn empty(part: Arc<Part<Consumer>>) -> Self {
         Self {
             part,
@@ -79,7 +79,7 @@ impl Opened {
         }
     }
 
-    /// Takes in an entry. `inflated` is the payload if it had to be decompressed.
+    /// Sets the entry. `inflated` is the payload if it had to be decompressed.
     #[inline]
     pub(super) fn fill(
         &mut self,
@@ -122,19 +122,19 @@ impl Opened {
         &self.raw[to_range(&self.metadata)]
     }
 
-    /// Cannot fail: it was parsed when the entry arrived.
+    /// The metadata. Cannot fail: it was parsed when the entry arrived.
     fn metadata(&self) -> Metadata {
         Metadata::parse(self.metadata_bytes()).unwrap_or_default()
     }
 
-    /// Unreadable metadata of the broker counts as none: the message itself is sound.
+    /// The broker's metadata. If it is unreadable it counts as absent: the message itself is valid.
     fn broker(&self) -> Option<BrokerEntryMetadata> {
         BrokerEntryMetadata::decode(&self.raw[to_range(self.broker.as_ref()?)]).ok()
     }
 }
 
 impl ReceivedMessage {
-    /// The one message of an entry that is no batch.
+    /// The only message of an entry that is not a batch.
     #[inline]
     pub(super) fn single(opened: Arc<Opened>) -> Self {
         let Range { start, end } = opened.payload;
@@ -171,25 +171,25 @@ impl ReceivedMessage {
         (self.batch_index >= 0).then(|| &self.opened.payload_holder()[to_range(&(self.start..self.payload_at))])
     }
 
-    /// The member's own metadata, and the bytes that its ranges point into. Cannot fail: it was parsed when the batch
-    /// was cut.
+    /// The member's own metadata, and the bytes that its ranges refer to. Cannot fail: it was parsed when the batch was
+    /// split.
     fn own(&self) -> Option<(SingleMetadata, &[u8])> {
         self.own_bytes().map(|bytes| (SingleMetadata::parse(bytes).unwrap_or_default(), bytes))
     }
 
-    /// The message's id, which holds its topic; with it the message can be acknowledged later.
+    /// The message's id, including its topic; the message can be acknowledged with it later.
     #[inline]
     pub fn id(&self) -> MessageId {
         MessageId::at(self.position()).with_topic(self.opened.part.topic.clone())
     }
 
-    /// The id without its topic, which would count a reference.
+    /// The id without its topic, so without incrementing a reference count.
     #[inline]
     pub(super) fn position(&self) -> MessagePosition {
         MessagePosition { batch_index: self.batch_index, ..self.opened.position }
     }
 
-    /// The full name of the topic, of the partition where it is partitioned.
+    /// The full name of the topic, or of the partition if the topic is partitioned.
     pub fn topic(&self) -> &str {
         &self.opened().part.topic
     }
@@ -205,12 +205,12 @@ impl ReceivedMessage {
         self.opened().payload_holder().slice(to_range(&(self.payload_at..self.end)))
     }
 
-    /// The payload as text; what is not UTF-8 is replaced by U+FFFD.
+    /// The payload as text; invalid UTF-8 is replaced by U+FFFD.
     pub fn to_string_lossy(&self) -> Cow<'_, str> {
         String::from_utf8_lossy(self.payload())
     }
 
-    /// The key (`partition_key`) as it travelled: the base64 text of a binary one, see [`Self::key_is_base64`].
+    /// The key (`partition_key`) as stored: for a binary key its base64 text, see [`Self::key_is_base64`].
     pub fn key(&self) -> Option<&str> {
         match self.own() {
             Some((single, bytes)) => single.partition_key.map(|range| metadata::text(bytes, &range)),
@@ -221,7 +221,7 @@ impl ReceivedMessage {
         }
     }
 
-    /// Whether the key is the base64 text of a binary one (`partition_key_b64_encoded`).
+    /// Whether the key is the base64 text of a binary key (`partition_key_b64_encoded`).
     pub fn key_is_base64(&self) -> bool {
         match self.own() {
             Some((single, _)) => single.partition_key_b64,
@@ -240,7 +240,7 @@ impl ReceivedMessage {
         }
     }
 
-    /// The properties in the order they were sent.
+    /// The properties in the order in which they were set.
     pub fn properties(&self) -> Properties<'_> {
         match self.own_bytes() {
             Some(bytes) => single_properties(bytes),
@@ -248,13 +248,13 @@ impl ReceivedMessage {
         }
     }
 
-    /// One property; of several with the same name the last.
+    /// The value of a property; the last one if several have this name.
     pub fn property(&self, name: &str) -> Option<&str> {
         self.properties().filter(|&(key, _)| key == name).last().map(|(_, value)| value)
     }
 
-    /// How often it was delivered before (`redelivery_count`); Shared and Key_Shared subscriptions only, and the
-    /// broker forgets it when it restarts or the last consumer leaves.
+    /// How often it was delivered before (`redelivery_count`). Only on Shared and Key_Shared subscriptions; the broker
+    /// resets it when it restarts or the last consumer disconnects.
     pub fn redelivery_count(&self) -> u32 {
         self.opened().redelivery_count
     }
@@ -270,12 +270,12 @@ impl ReceivedMessage {
         self.own().and_then(|(single, _)| single.sequence_id).unwrap_or_else(|| self.opened().metadata().sequence_id)
     }
 
-    /// When it was published, by the producer's clock. In milliseconds, as all times here.
+    /// When it was published, by the producer's clock. All times of a message have millisecond precision.
     pub fn publish_time(&self) -> SystemTime {
         from_ms(self.opened().metadata().publish_time_ms)
     }
 
-    /// The application's own time of the message, if it set one.
+    /// The event time that the producing application set, if any.
     pub fn event_time(&self) -> Option<SystemTime> {
         let ms = match self.own() {
             Some((single, _)) => single.event_time_ms,
@@ -292,13 +292,13 @@ impl ReceivedMessage {
         }
     }
 
-    /// When the broker took it, where the broker says so (PIP-70, broker entry metadata).
+    /// When the broker received it, if the broker adds that (PIP-70, broker entry metadata).
     pub fn broker_publish_time(&self) -> Option<SystemTime> {
         self.opened().broker().and_then(|broker| broker.broker_timestamp).map(from_ms)
     }
 
-    /// Its position in the topic, counted from 0, where the broker says so (PIP-70): of the entry's last message in
-    /// the metadata, corrected for this one's place in its batch.
+    /// Its index in the topic, counted from 0, if the broker adds that (PIP-70). The broker gives the index of the
+    /// entry's last message; this one's place in its batch is taken into account.
     pub fn index(&self) -> Option<u64> {
         let last = self.opened().broker()?.index?;
         let behind = (self.opened.position.batch_size - 1 - self.batch_index).max(0);
@@ -315,7 +315,7 @@ impl ReceivedMessage {
     #[must_use]
     pub fn detach(&self) -> Self {
         let opened = self.opened();
-        // The compressed form of a payload that was decompressed is left out.
+        // The compressed form of the payload is not copied.
         let used = if opened.inflated.is_some() { opened.metadata.end as usize } else { opened.raw.len() };
         let copied = Opened {
             raw: Bytes::copy_from_slice(&opened.raw[..used]),

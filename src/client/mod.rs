@@ -1,14 +1,23 @@
 //! The client over tokio: the only module with sockets and clocks.
 //!
-//! [`Client`] is the way in. Behind it run one task for the supervisor and one for each connection (`driver`), over the
-//! timers and tasks of tokio (`runtime`); both only carry out what the machines decide. A [`Producer`] or [`Consumer`] talks to its endpoint
-//! under that endpoint's own lock and never to a task.
+//! [`Client`] is the entry point. Behind it run one task for the supervisor and one for each connection (`driver`), over
+//! the timers and tasks of tokio (`runtime`); both only carry out what the machines decide. A [`Producer`] or
+//! [`Consumer`] works on its endpoint under that endpoint's own lock and sends no messages to a task.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `builder`, `producer_builder`, `consumer_builder`, `topics` | options |
+//! | `producer`, `routing` | the producer's handle; which partition a message goes to |
+//! | `consumer`, `consumer_shared`, `acker`, `workers`, `events` | the consumer's handles and what they share |
+//! | `receive`, `message` | from queued entries to received messages |
+//! | `parts` | the topics and partitions behind one handle |
+//! | `topic_list` | the handle of a topic list watcher |
+//! | `auth`, `dial` | credentials; TCP, TLS and custom dialers |
+//! | `driver`, `runtime`, `clock` | the tasks; timers and tasks of the runtime; the time |
 
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-
-use tokio::sync::mpsc::UnboundedSender;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{ConsumerId, ProducerId, WatcherId};
@@ -17,6 +26,8 @@ use crate::machine::control::Input;
 use crate::machine::supervisor::query::{self, Query};
 use crate::machine::{ReadyList, Reply, ReplyTo};
 use crate::topic::TopicName;
+
+use driver::SupervisorHandle;
 
 mod acker;
 mod auth;
@@ -72,11 +83,9 @@ pub struct Client {
     pub(crate) shared: Arc<Shared>,
 }
 
-/// What handles and tasks have in common.
+/// State shared by the handles of one client.
 pub(crate) struct Shared {
-    inputs: UnboundedSender<Input>,
-    /// The supervisor's list: who serves an endpoint before its first connection.
-    ready: Arc<ReadyList>,
+    supervisor: SupervisorHandle,
     service_url: Arc<str>,
     operation_timeout: std::time::Duration,
     seed: u64,
@@ -109,24 +118,29 @@ impl Client {
     /// An unusable topic name, an unknown topic or namespace, no broker within the operation timeout.
     ///
     /// # Cancel safety
-    /// Dropping the future forgets the question and nothing else.
+    /// Dropping the future abandons the request and has no other effect.
     pub async fn partitions(&self, topic: impl Into<String>) -> Result<u32> {
         let topic = parse_topic(&topic.into())?;
         self.shared.partitions(topic.as_str().into()).await
     }
 
-    /// Closes every producer and consumer at its broker, after what was accepted for sending is sent, then every
-    /// connection. Ends when no task and no socket is left, within the operation timeout.
+    /// Closes every producer and consumer at its broker, after the messages accepted for sending have been sent, then
+    /// every connection. Returns when no task and no socket is left.
+    ///
+    /// All of it has the operation timeout, also where a producer's send timeout is longer. A call during another close
+    /// gets the result of that one.
     ///
     /// # Errors
-    /// [`ErrorKind::Closed`] if it is closed already.
+    /// - [`ErrorKind::TimedOut`]: some producers or consumers were not closed within the operation timeout. They have
+    ///   ended all the same, and messages that were not confirmed have failed with this error.
+    /// - [`ErrorKind::Closed`]: the client is closed already.
     ///
     /// # Cancel safety
-    /// The close goes on when the future is dropped.
+    /// The close continues when the future is dropped.
     pub async fn close(&self) -> Result<()> {
         let closed = self.shared.ask(Input::CloseClient).await;
         // The supervisor's task holds the other end until the last task of the client is done.
-        self.shared.inputs.closed().await;
+        self.shared.supervisor.inputs.closed().await;
         closed
     }
 
@@ -135,7 +149,7 @@ impl Client {
         self.shared.query(query::connect()).await.map(drop)
     }
 
-    /// The service URL in its normal form: scheme, hosts, ports.
+    /// The service URL, normalised: scheme, hosts, ports.
     pub fn service_url(&self) -> &str {
         &self.shared.service_url
     }
@@ -151,11 +165,11 @@ impl Shared {
     /// Asks the supervisor and waits for its answer.
     async fn ask<T>(&self, input: impl FnOnce(ReplyTo<T>) -> Input) -> Result<T> {
         let (to, reply) = Reply::pair();
-        self.inputs.send(input(to)).map_err(|_| closed())?;
+        self.supervisor.inputs.send(input(to)).map_err(|_| closed())?;
         reply.await
     }
 
-    /// Asks the cluster.
+    /// Runs one query on the cluster and waits for its result.
     pub(crate) async fn query<T: Send + 'static>(&self, query: Query<T>) -> Result<T> {
         self.ask(|reply| Input::Query(query.with_reply(reply))).await
     }
@@ -165,11 +179,11 @@ impl Shared {
     }
 
     pub(crate) fn open(&self, endpoint: EndpointRef) -> Result<()> {
-        self.inputs.send(Input::Open(endpoint)).map_err(|_| closed())
+        self.supervisor.inputs.send(Input::Open(endpoint)).map_err(|_| closed())
     }
 
     pub(crate) fn ready(&self) -> Arc<ReadyList> {
-        self.ready.clone()
+        self.supervisor.ready.clone()
     }
 
     pub(crate) fn seed(&self) -> u64 {
@@ -194,7 +208,7 @@ impl Shared {
 
     /// The topics behind `topic`: its partitions, or itself if it has none.
     pub(crate) async fn parts_of(&self, topic: &TopicName) -> Result<Vec<(Arc<str>, i32)>> {
-        // A partition named as such is a topic of its own.
+        // The name of a partition is a topic by itself.
         if let Some(index) = topic.partition_index() {
             return Ok(vec![(topic.as_str().into(), i32::try_from(index).unwrap_or(-1))]);
         }
@@ -208,10 +222,10 @@ impl Shared {
 }
 
 impl Drop for Shared {
-    /// The last handle is gone: what they left behind is flushed and closed, then the tasks end.
+    /// The last handle is dropped: what was accepted is flushed and closed, then the tasks end.
     fn drop(&mut self) {
         let (to, _) = Reply::pair();
-        let _ = self.inputs.send(Input::CloseClient(to));
+        let _ = self.supervisor.inputs.send(Input::CloseClient(to));
     }
 }
 

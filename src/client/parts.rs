@@ -1,16 +1,15 @@
 //! The topics and partitions behind one handle: a set that may change while messages flow.
 //!
-//! A *part* is what is attached to a broker by itself: a topic that is not partitioned, or one partition of a topic,
-//! with its endpoint. Producers, consumers and ackers keep their parts in a [`Parts`]. Nothing refers to a part by its
-//! place in the set, which a change would shift: whatever outlives a call holds the [`Part`] itself or the id of its
-//! endpoint, which is never reused.
+//! A *part* is the unit that is attached to a broker: a topic that is not partitioned, or one partition of a topic, with
+//! its endpoint. Producers, consumers and ackers keep their parts in a [`Parts`]. A part's index in the set may change,
+//! so a reference that outlives a call is the [`Part`] itself or the id of its endpoint, which is never reused.
 //!
 //! | reader | what it reads | cost |
 //! | --- | --- | --- |
 //! | a send | [`Routes`](super::routing::Routes), the endpoints of a producer by partition | no lock, no reference count |
 //! | a receive | the receiver's own sources; it compares [`Parts::epoch`] once nothing is buffered | none per message |
 //! | an acknowledgement of a message | the part that the message holds | a comparison of pointers |
-//! | an acknowledgement by id, all else | the set, under its read lock | one lock |
+//! | an acknowledgement by id, anything else | the set, under its read lock | one lock |
 //!
 //! A part that was removed is freed when the last message of it is dropped, so memory does not grow with the number of
 //! parts that were ever removed.
@@ -23,11 +22,11 @@ use super::clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::machine::{Deferred, Endpoint, EndpointId, EndpointMachine, Now, Reply, ReplyTo, consumer, producer};
 
-/// What a handle asks of the machines of its parts, besides what their owners do.
+/// What a handle needs from the machines of its parts, besides [`EndpointMachine`].
 pub(super) trait PartMachine: EndpointMachine {
     /// Whether it is attached to a broker at the moment.
     fn is_attached(&self) -> bool;
-    /// Ends its life in order, and answers once that is done.
+    /// Closes it; `reply` gets the result.
     fn close_with(&mut self, reply: Option<ReplyTo<()>>, now: Now, deferred: &mut Deferred);
 }
 
@@ -51,13 +50,13 @@ impl PartMachine for consumer::Consumer {
     }
 }
 
-/// Names one set for as long as it or a part of it lives: two are the same if they share the allocation.
+/// Identifies one set, for as long as it or a part of it exists: two ids are equal if they share the allocation.
 #[derive(Clone)]
 struct SetId(Arc<()>);
 
 /// A topic that is not partitioned, or one partition of a topic, and its endpoint.
 pub(super) struct Part<M> {
-    /// The full name; of a partition its own.
+    /// The full name of the topic or partition.
     pub(super) topic: Arc<str>,
     /// The index of the partition, -1 for a topic that is not partitioned.
     pub(super) partition: i32,
@@ -68,12 +67,12 @@ pub(super) struct Part<M> {
 }
 
 impl<M: PartMachine> Part<M> {
-    /// Its id: never reused by another part of this client.
+    /// The id of its endpoint: never reused by another part of this client.
     pub(super) fn id(&self) -> EndpointId {
         self.endpoint.id()
     }
 
-    /// Reads something of its machine.
+    /// Calls `read` with its machine, under the endpoint's lock.
     pub(super) fn read<R>(&self, read: impl FnOnce(&M) -> R) -> R {
         self.endpoint.with(|machine| read(machine))
     }
@@ -95,22 +94,22 @@ impl<M: PartMachine> Part<M> {
 /// The parts of one producer or consumer. Dropping the set closes them.
 pub(super) struct Parts<M: PartMachine> {
     id: SetId,
-    /// Grows with every change of the set, under its lock.
+    /// Incremented by every change of the set, under its lock.
     epoch: AtomicU64,
     list: RwLock<List<M>>,
 }
 
 struct List<M> {
     parts: Vec<Arc<Part<M>>>,
-    /// The same by their full names.
+    /// The same parts by their full names.
     by_topic: HashMap<Arc<str>, Arc<Part<M>>>,
-    /// Nothing is added any more.
-    closed: bool,
+    /// No more parts are added.
+    is_closed: bool,
 }
 
 impl<M: PartMachine> Parts<M> {
     pub(super) fn new() -> Self {
-        let list = List { parts: Vec::new(), by_topic: HashMap::new(), closed: false };
+        let list = List { parts: Vec::new(), by_topic: HashMap::new(), is_closed: false };
         Self { id: SetId(Arc::new(())), epoch: AtomicU64::new(0), list: RwLock::new(list) }
     }
 
@@ -132,7 +131,7 @@ impl<M: PartMachine> Parts<M> {
     pub(super) fn add(&self, topic: Arc<str>, partition: i32, endpoint: Arc<Endpoint<M>>) -> Result<Arc<Part<M>>> {
         let set = self.id.clone();
         let part = Arc::new(Part { topic, partition, endpoint, set, end_reported: AtomicBool::new(false) });
-        self.change(|list| match list.closed {
+        self.change(|list| match list.is_closed {
             true => Err(Error::local(ErrorKind::Closed, "the handle is closed").with_topic(&part.topic)),
             false => {
                 list.parts.push(part.clone());
@@ -142,7 +141,7 @@ impl<M: PartMachine> Parts<M> {
         })
     }
 
-    /// Takes a part out and closes it; the reply is that of the close. `None` if it is not in the set any more.
+    /// Removes a part and closes it; the reply is that of the close. `None` if it is no longer in the set.
     pub(super) fn remove(&self, id: EndpointId) -> Option<Reply<()>> {
         let part = self.change(|list| {
             let at = list.parts.iter().position(|part| part.id() == id)?;
@@ -150,42 +149,42 @@ impl<M: PartMachine> Parts<M> {
             list.by_topic.remove(&part.topic);
             Some(part)
         })?;
-        // Without the lock of the set: an endpoint's lock is never taken under another one.
+        // The lock of the set is released: an endpoint's lock is never taken under another one.
         Some(part.close())
     }
 
-    /// Moves with every change of the set.
+    /// A number that changes with every change of the set.
     ///
     /// A relaxed load is enough for the receiver: a message of a new part, or the end of a removed one, reaches it
-    /// through the lock of its inbox, and the change came before.
+    /// through the lock of its inbox, after the change.
     pub(super) fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::Relaxed)
     }
 
-    /// The parts of this moment, and the epoch they belong to.
+    /// The current parts and their epoch.
     pub(super) fn snapshot(&self) -> (u64, Vec<Arc<Part<M>>>) {
         let list = self.list();
         (self.epoch(), list.parts.clone())
     }
 
-    /// The parts of this moment.
+    /// The current parts.
     pub(super) fn iter(&self) -> impl Iterator<Item = Arc<Part<M>>> + use<M> {
         self.snapshot().1.into_iter()
     }
 
     /// Whether the set was closed.
     pub(super) fn is_closed(&self) -> bool {
-        self.list().closed
+        self.list().is_closed
     }
 
-    /// The one part of a set of one; else that of the partition.
+    /// The part of this partition; if the set has a single part, that one.
     pub(super) fn of_partition(&self, partition: Option<u32>) -> Option<Arc<Part<M>>> {
         let list = self.list();
         if let [only] = &list.parts[..] {
             return Some(only.clone());
         }
         let partition = i32::try_from(partition?).ok()?;
-        // As a rule the partitions of a topic stand in their order.
+        // The partitions of a topic are usually in order.
         let expected = list.parts.get(partition as usize).filter(|part| part.partition == partition);
         expected.or_else(|| list.parts.iter().find(|part| part.partition == partition)).cloned()
     }
@@ -195,9 +194,9 @@ impl<M: PartMachine> Parts<M> {
         self.list().by_topic.get(topic).cloned()
     }
 
-    /// Whether the part was made for this set; it may have been removed since.
+    /// Whether the part was created for this set; it may have been removed since.
     #[inline]
-    pub(super) fn made(&self, part: &Part<M>) -> bool {
+    pub(super) fn owns(&self, part: &Part<M>) -> bool {
         Arc::ptr_eq(&self.id.0, &part.set.0)
     }
 
@@ -206,12 +205,13 @@ impl<M: PartMachine> Parts<M> {
         self.iter().all(|part| part.read(M::is_attached))
     }
 
-    /// Asks each part that has not ended; if all have, asks them all, for their reasons.
+    /// Asks each part that has not ended; if all have ended, asks them all, for the reasons of their ends.
     pub(super) fn ask_each<T>(&self, ask: impl Fn(&mut M, ReplyTo<T>, &mut Deferred)) -> Vec<Reply<T>> {
         self.ask_those(|_| false, ask).map(|(_, reply)| reply).collect()
     }
 
-    /// The same, and asks also those that have ended, where `ended_too` says so. Each reply has its part with it.
+    /// Asks each part that has not ended, and each ended one for which `ended_too` is true; if that is none, asks all.
+    /// Returns each reply with its part.
     pub(super) fn ask_those<T>(
         &self,
         ended_too: impl Fn(&Part<M>) -> bool,
@@ -226,13 +226,13 @@ impl<M: PartMachine> Parts<M> {
             part.endpoint.with_deferred(&mut Deferred::new(), |machine, deferred| ask(machine, to, deferred));
             (part, reply)
         };
-        // All are asked before the first answer is awaited.
+        // All are asked before the first reply is awaited.
         chosen.into_iter().map(put).collect::<Vec<_>>().into_iter()
     }
 
-    /// Closes every part, and the set for further ones; the replies are those of the closes.
+    /// Closes every part and allows no more to be added; the replies are those of the closes.
     pub(super) fn close(&self) -> Vec<Reply<()>> {
-        self.change(|list| list.closed = true);
+        self.change(|list| list.is_closed = true);
         self.iter().map(|part| part.close()).collect()
     }
 }
@@ -247,7 +247,7 @@ impl<M: PartMachine> Drop for Parts<M> {
     }
 }
 
-/// Waits for all of them; the first failure, if any.
+/// Waits for all replies and returns the first failure, if any.
 pub(super) async fn all(replies: Vec<Reply<()>>) -> Result<()> {
     let mut result = Ok(());
     for reply in replies {

@@ -1,4 +1,4 @@
-//! The producer's handle: it routes a message to an endpoint and pushes it there.
+//! The producer's handle: routes a message to an endpoint and pushes it there.
 
 use std::fmt;
 use std::future::Future;
@@ -19,17 +19,17 @@ use crate::machine::{Deferred, Endpoint, EndpointId, Reply};
 
 /// Publishes messages to one topic. Clones share it.
 ///
-/// A partitioned topic is one producer: a message goes to the partition of its key, or round the partitions without
-/// one. Order holds within a partition. If one partition ends for good, the sends that go to it fail, and no others.
+/// One producer serves all partitions of a topic: a message goes to the partition of its key or, without a key, to the
+/// partitions in turn. Order holds within a partition. If one partition ends permanently, only the sends to it fail.
 ///
 /// ```no_run
 /// # async fn example(client: pulsar_native::Client) -> Result<(), Box<dyn std::error::Error>> {
 /// let producer = client.producer("orders").create().await?;
 ///
-/// // One message, and where it is stored.
+/// // One message; the id says where it is stored.
 /// let id = producer.send("first").await?;
 ///
-/// // Many: each is accepted in order and they travel together; `flush` waits for all and tells of a failure.
+/// // Many: they are accepted in order and sent in batches; `flush` waits for all and reports a failure.
 /// for number in 0..1000 {
 ///     let _sent = producer.enqueue(format!("order {number}")).await?;
 /// }
@@ -38,8 +38,8 @@ use crate::machine::{Deferred, Endpoint, EndpointId, Reply};
 /// # }
 /// ```
 ///
-/// When the last clone is dropped, what was accepted is still sent, within the send timeout, then the producer is
-/// closed at the broker. [`Self::close`] does the same and waits.
+/// When the last clone is dropped, accepted messages are still sent, within the send timeout, then the producer is
+/// closed at the broker. [`Self::close`] does that and waits for it.
 #[derive(Clone)]
 pub struct Producer {
     shared: Arc<ProducerShared>,
@@ -52,13 +52,13 @@ struct ProducerShared {
     parts: Parts<Machine>,
     topic: Arc<str>,
     is_partitioned: bool,
-    /// Of each partition, with the name that all of them share.
+    /// The configuration of each partition, with the name that all of them share.
     config: Arc<ProducerConfig>,
-    /// Keeps the tasks alive that carry out what the endpoints decide.
+    /// Keeps the client's tasks alive, which carry out what the endpoints decide.
     client: Arc<Shared>,
 }
 
-/// Makes the producer of one part and has it attached.
+/// Creates the producer of one part and starts attaching it.
 pub(super) fn open_part(
     client: &Shared,
     parts: &Parts<Machine>,
@@ -89,8 +89,8 @@ impl Producer {
         Self { shared: Arc::new(ProducerShared { routes, router, parts, topic, is_partitioned, config, client }) }
     }
 
-    /// Attaches the next partition, and then sends to it as well. Dropped before that, the future leaves a partition
-    /// attached that nothing is sent to.
+    /// Attaches the next partition, then sends to it too. If the future is dropped before that, the partition stays
+    /// attached and nothing is sent to it.
     #[cfg_attr(not(test), expect(dead_code, reason = "for topics whose number of partitions grows"))]
     pub(crate) async fn add_partition(&self) -> Result<()> {
         let shared = &self.shared;
@@ -110,7 +110,7 @@ impl Producer {
 
     /// Publishes one message and waits until the broker has stored it (SEND, SEND_RECEIPT).
     ///
-    /// To publish many, [`Self::enqueue`] them and wait afterwards: then they travel together.
+    /// To publish many messages, [`Self::enqueue`] them and wait afterwards: then they are sent in batches.
     ///
     /// ```no_run
     /// # async fn example(producer: pulsar_native::Producer) -> Result<(), pulsar_native::Error> {
@@ -123,39 +123,39 @@ impl Producer {
     /// ```
     ///
     /// # Errors
-    /// What kept the message from being confirmed, and whether it may be stored all the same: refused by the broker,
-    /// too large, not confirmed within the send timeout, the producer closed.
+    /// Why the message was not confirmed, and whether it may be stored nevertheless: refused by the broker, too large,
+    /// not confirmed within the send timeout, the producer closed.
     ///
     /// # Cancel safety
-    /// Dropped while it waits for room, the message is not sent. Dropped after that, it is sent and the outcome is
-    /// forgotten.
+    /// If the future is dropped while it waits for capacity, the message is not sent. If it is dropped after that, the
+    /// message is sent and the outcome is lost.
     pub async fn send(&self, message: impl Into<Message> + Send) -> Result<MessageId, SendError> {
         self.enqueue(message).await?.await
     }
 
-    /// Accepts one message and gives its outcome as a future; waits only for room among the pending messages.
+    /// Accepts one message and returns its outcome as a future; waits only for capacity among the pending messages.
     ///
     /// # Errors
-    /// The message is refused at once: too large, closed, or no room within the send timeout, which counts from
-    /// when the future is first polled.
+    /// The message is refused: too large, the producer closed, or no capacity within the send timeout, which counts from
+    /// the first poll of the future.
     ///
     /// # Cancel safety
-    /// Dropped before it ends, the message is not sent.
+    /// If the future is dropped before it completes, the message is not sent.
     #[inline(always)]
     pub fn enqueue(&self, message: impl Into<Message>) -> impl Future<Output = Result<PendingSend, SendError>> + Send {
         self.accept(message.into(), None)
     }
 
-    /// Accepts one message and calls `callback` with its outcome; waits only for room.
+    /// Accepts one message and calls `callback` with its outcome; waits only for capacity.
     ///
     /// The callback runs on a connection's task with no lock held. It may send; it must not block, or it delays that
-    /// connection. A panic in it harms nothing else.
+    /// connection. A panic in it has no effect on anything else.
     ///
     /// # Errors
-    /// As of [`Self::enqueue`]; then the callback is not called.
+    /// Same as [`Self::enqueue`]; then the callback is not called.
     ///
     /// # Cancel safety
-    /// Dropped before it ends, the message is not sent and the callback is not called.
+    /// If the future is dropped before it completes, the message is not sent and the callback is not called.
     pub async fn enqueue_with<F>(&self, message: impl Into<Message> + Send, callback: F) -> Result<(), SendError>
     where
         F: FnOnce(Result<MessageId, SendError>) + Send + 'static,
@@ -163,11 +163,11 @@ impl Producer {
         self.accept(message.into(), Some(Box::new(callback))).await.map(drop)
     }
 
-    /// Accepts one message if there is room, else gives it back. Works from any thread.
+    /// Accepts one message if there is capacity, otherwise returns it. Can be called from any thread.
     ///
     /// # Errors
-    /// [`TryEnqueueError::Full`] with the message when there is no room; [`TryEnqueueError::Refused`] when it cannot
-    /// be sent at all.
+    /// [`TryEnqueueError::Full`] with the message when there is no capacity; [`TryEnqueueError::Refused`] when it
+    /// cannot be sent at all.
     pub fn try_enqueue(&self, message: impl Into<Message>) -> Result<PendingSend, TryEnqueueError> {
         let message = message.into();
         let endpoint = self.route(&message);
@@ -184,21 +184,21 @@ impl Producer {
         routes.get(self.shared.router.partition(message, routes.len()))
     }
 
-    /// Always inlined: otherwise the message is moved once more, through memory.
+    /// Always inlined: otherwise the message would be moved once more, through memory.
     #[inline(always)]
     fn accept(&self, message: Message, callback: Option<SendCallback>) -> Accept<'_> {
         let endpoint = self.route(&message);
-        Accept { endpoint, message: Some(message), callback, ticket: CapacityWaiter::default() }
+        Accept { endpoint, message: Some(message), callback, waiter: CapacityWaiter::default() }
     }
 
-    /// Waits until everything accepted before this call is settled; sends an open batch at once.
+    /// Waits until every message accepted before this call is confirmed or has failed; sends an open batch at once.
     ///
     /// # Errors
-    /// The first failure among the messages since the last flush. A partition that has ended for good fails the next
+    /// The first failure among the messages since the last flush. A partition that has ended permanently fails the next
     /// flush and no later one, unless all have ended.
     ///
     /// # Cancel safety
-    /// Dropping the future stops the waiting and nothing else.
+    /// Dropping the future stops the waiting and has no other effect.
     pub async fn flush(&self) -> Result<()> {
         let flush = |producer: &mut Machine, reply, deferred: &mut Deferred| {
             producer.flush(reply, deferred);
@@ -210,33 +210,41 @@ impl Producer {
     /// Sends what was accepted, closes the producer at the broker (CLOSE_PRODUCER) and waits for the answer. Further
     /// sends, by any clone, are refused.
     ///
+    /// Accepted messages have the send timeout (without one, the operation timeout) to be stored, counted from this
+    /// call; then they fail, each with its own error. The result is that of the close alone: [`Self::flush`] first to
+    /// learn whether all messages were stored.
+    ///
     /// # Errors
-    /// No answer within the operation timeout. The producer is over all the same.
+    /// - [`TimedOut`](ErrorKind::TimedOut): CLOSE_PRODUCER was not answered within the operation timeout, or there was no
+    ///   connection and accepted messages were not stored in their time.
+    /// - The broker's refusal of CLOSE_PRODUCER.
+    ///
+    /// The producer has ended in either case.
     ///
     /// # Cancel safety
-    /// The close goes on when the future is dropped.
+    /// The close continues when the future is dropped.
     pub async fn close(&self) -> Result<()> {
         all(self.shared.parts.close()).await
     }
 
-    /// The full name of the topic it was made for.
+    /// The full name of the topic it was created for.
     pub fn topic(&self) -> &str {
         &self.shared.topic
     }
 
-    /// The producer's name: the one that was chosen, or the broker's choice.
+    /// The producer's name: the configured one, or the one that the broker generated.
     pub fn name(&self) -> String {
         let name = |part: Arc<super::parts::Part<Machine>>| part.read(|producer| producer.name().map(str::to_owned));
         self.shared.parts.iter().find_map(name).unwrap_or_default()
     }
 
-    /// The highest sequence id known to be stored: by receipts, or at the start by the broker's deduplication. Of a
+    /// The highest sequence id known to be stored: from receipts, or at creation from the broker's deduplication. For a
     /// partitioned topic, the highest of all partitions.
     pub fn last_sequence_id(&self) -> Option<u64> {
         self.shared.parts.iter().filter_map(|part| part.read(Machine::last_sequence_id)).max()
     }
 
-    /// Whether every part of it is attached to a broker at the moment. Sending works either way.
+    /// Whether the topic, or every partition of it, is attached to a broker at the moment. Sending works either way.
     pub fn is_connected(&self) -> bool {
         self.shared.parts.are_attached()
     }
@@ -251,7 +259,8 @@ impl Producer {
     }
 }
 
-/// Works on the machine. If that closed a batch, the batch is sealed here, on the sending task and without the lock.
+/// Runs `work` on the machine. If that closed a batch, the batch is sealed here, on the sending task and without the
+/// lock.
 #[inline]
 fn with_seal<R>(endpoint: &Endpoint<Machine>, work: impl FnOnce(&mut Machine, &mut Deferred) -> R) -> R {
     let mut deferred = Deferred::new();
@@ -276,13 +285,13 @@ fn seal_closed(endpoint: &Endpoint<Machine>, deferred: &mut Deferred) {
     }
 }
 
-/// The future of [`Producer::enqueue`]: waits for capacity, then pushes the message. Dropped before that, it takes its
-/// place in the queue of waiters away with it.
+/// The future of [`Producer::enqueue`]: waits for capacity, then pushes the message. If it is dropped before that, it
+/// leaves the queue of waiters.
 struct Accept<'a> {
     endpoint: &'a Endpoint<Machine>,
     message: Option<Message>,
     callback: Option<SendCallback>,
-    ticket: CapacityWaiter,
+    waiter: CapacityWaiter,
 }
 
 impl Accept<'_> {
@@ -301,12 +310,12 @@ impl Accept<'_> {
         pending
     }
 
-    /// The same for every case: a full queue, tasks that wait already, a message that is refused.
+    /// The general path: also for a full queue, tasks that wait already, a message that is refused.
     #[cold]
     fn poll_slow(&mut self, cx: &mut Context<'_>) -> Poll<Result<PendingSend, SendError>> {
-        let Self { endpoint, message, callback, ticket } = self;
+        let Self { endpoint, message, callback, waiter } = self;
         with_seal(endpoint, |producer, deferred| {
-            producer.poll_push(ticket, message, callback, cx.waker(), clock::now, deferred)
+            producer.poll_push(waiter, message, callback, cx.waker(), clock::now, deferred)
         })
     }
 }
@@ -316,7 +325,7 @@ impl Future for Accept<'_> {
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if !self.ticket.is_waiting() {
+        if !self.waiter.is_waiting() {
             if let Some(pending) = self.poll_fast() {
                 return Poll::Ready(Ok(pending));
             }
@@ -326,13 +335,13 @@ impl Future for Accept<'_> {
 }
 
 impl Drop for Accept<'_> {
-    /// A task that stops waiting gives its place to the next one.
+    /// Removes the waiter, so that the next one can get the capacity.
     #[inline]
     fn drop(&mut self) {
-        if self.ticket.is_waiting() {
-            let ticket = &mut self.ticket;
+        if self.waiter.is_waiting() {
+            let waiter = &mut self.waiter;
             self.endpoint
-                .with_deferred(&mut Deferred::new(), |producer, deferred| producer.stop_waiting(ticket, deferred));
+                .with_deferred(&mut Deferred::new(), |producer, deferred| producer.stop_waiting(waiter, deferred));
         }
     }
 }
@@ -341,7 +350,7 @@ impl Drop for Accept<'_> {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum TryEnqueueError {
-    /// There is no room; the message comes back.
+    /// There is no capacity; this is the message.
     Full(Box<Message>),
     /// The message cannot be sent.
     Refused(SendError),
@@ -350,7 +359,9 @@ pub enum TryEnqueueError {
 impl fmt::Display for TryEnqueueError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Full(_) => f.write_str("no room among the pending messages; wait for some of them"),
+            Self::Full(_) => {
+                f.write_str("no capacity among the pending messages; wait for some of them to be confirmed")
+            }
             Self::Refused(error) => error.fmt(f),
         }
     }

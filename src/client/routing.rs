@@ -9,19 +9,19 @@ use crate::hash::{java_string_hash, murmur3_32};
 use crate::machine::Endpoint;
 use crate::machine::producer::Message;
 
-/// Where messages without a key go. Messages with a key go by its hash.
+/// The partition of messages without a key. The partition of a message with a key follows from the key's hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum MessageRoutingMode {
-    /// Partitions in turn: message by message without batching; with it, all messages of a short time slot go to
-    /// one partition so that they share a batch, as in the Java client.
+    /// The partitions in turn. Without batching, each message goes to the next partition; with batching, all messages of
+    /// a short time slot go to the same one, so that they share a batch, as in the Java client.
     #[default]
     RoundRobinPartition,
-    /// All to one partition, chosen when the producer is created.
+    /// One partition for all messages, chosen when the producer is created.
     SinglePartition,
 }
 
-/// How a key becomes a number. All clients that write keyed messages to a topic must agree, or one key's messages go
+/// The hash of keys. All clients that write keyed messages to a topic must use the same one, or the messages of a key go
 /// to different partitions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
@@ -35,7 +35,7 @@ pub enum HashingScheme {
 }
 
 impl HashingScheme {
-    fn of(self, key: &str) -> u32 {
+    fn hash(self, key: &str) -> u32 {
         match self {
             Self::JavaStringHash => java_string_hash(key),
             Self::Murmur3Hash32 => murmur3_32(key.as_bytes()),
@@ -47,38 +47,38 @@ impl HashingScheme {
 #[derive(Debug)]
 pub(super) struct Router {
     routing: MessageRoutingMode,
-    hash: HashingScheme,
-    /// The partition to start at, before it is taken modulo their number.
+    hashing_scheme: HashingScheme,
+    /// The partition to start at, modulo the number of partitions.
     start: u64,
-    /// Messages without a key so far, where round-robin moves with each message.
+    /// Messages without a key so far, if round-robin moves with each message.
     sent: AtomicU64,
-    /// How long round-robin stays on a partition, milliseconds; `None` moves with each message.
+    /// How long round-robin stays on a partition, milliseconds; `None`: it moves with each message.
     slot_ms: Option<u64>,
 }
 
 impl Router {
     pub(super) fn new(
         routing: MessageRoutingMode,
-        hash: HashingScheme,
+        hashing_scheme: HashingScheme,
         seed: u64,
         batching: bool,
         batching_max_publish_delay: Duration,
     ) -> Self {
-        // Ten times the delay, at least a millisecond: what the Java client does with its publish delay.
+        // Ten times the delay, at least a millisecond, as in the Java client.
         let slot_ms =
             batching.then(|| u64::try_from(batching_max_publish_delay.as_millis() * 10).unwrap_or(u64::MAX).max(1));
-        Self { routing, hash, start: seed >> 1, sent: AtomicU64::new(0), slot_ms }
+        Self { routing, hashing_scheme, start: seed >> 1, sent: AtomicU64::new(0), slot_ms }
     }
 
-    /// The partition of `message` among `count`, which is above zero. The key is hashed as it stands in the
-    /// metadata: a binary one as its base64 text.
+    /// The partition of `message` among `count`, which is above zero. The key is hashed in the form of the metadata: a
+    /// binary key as its base64 text.
     #[inline]
     pub(super) fn partition(&self, message: &Message, count: usize) -> usize {
         if count == 1 {
             return 0;
         }
         let number = match (message.key(), self.routing) {
-            (Some(key), _) => u64::from(self.hash.of(key)),
+            (Some(key), _) => u64::from(self.hashing_scheme.hash(key)),
             (None, MessageRoutingMode::SinglePartition) => self.start,
             (None, MessageRoutingMode::RoundRobinPartition) => self.start.wrapping_add(self.step()),
         };
@@ -95,15 +95,15 @@ impl Router {
 
 /// The endpoints of a producer by partition: read by each send, without a lock and without a reference count.
 ///
-/// Partitions are only ever added to a topic, so an entry that was written stays as it is until the producer is
-/// dropped. Those that exist when the producer is made lie in one slice; those that are added later lie in chunks that
-/// double in size, so that nothing that a send may be looking at is ever moved.
+/// Partitions are only added to a topic, so an entry does not change until the producer is dropped. The partitions that
+/// exist when the producer is created are in one slice; those that are added later are in chunks that double in size,
+/// so that no entry is ever moved while a send may read it.
 pub(super) struct Routes<M> {
     initial: Box<[Arc<Endpoint<M>>]>,
     added: OnceLock<Box<[Chunk<M>; CHUNKS]>>,
-    /// How many there are. Written last when one is added, so that what lies below it can be read.
+    /// The number of entries. Written last when one is added, so that every entry below it can be read.
     count: AtomicUsize,
-    /// One at a time adds.
+    /// Held while a partition is added.
     adding: Mutex<()>,
 }
 
@@ -114,7 +114,7 @@ type Chunk<M> = OnceLock<Box<[OnceLock<Arc<Endpoint<M>>>]>>;
 const CHUNKS: usize = 32;
 
 impl<M> Routes<M> {
-    /// Of the partitions that exist already, at least one.
+    /// `initial`: the endpoints of the existing partitions, at least one.
     pub(super) fn new(initial: Vec<Arc<Endpoint<M>>>) -> Self {
         let count = AtomicUsize::new(initial.len());
         Self { initial: initial.into(), added: OnceLock::new(), count, adding: Mutex::new(()) }
@@ -144,7 +144,7 @@ impl<M> Routes<M> {
         endpoint.expect("a partition below the count has its endpoint")
     }
 
-    /// Adds the next partition: from now on messages go to it. `false`: `partition` is not the next one.
+    /// Adds the next partition; messages are routed to it from now on. `false`: `partition` is not the next one.
     pub(super) fn push(&self, partition: usize, endpoint: Arc<Endpoint<M>>) -> bool {
         let _adding = self.adding.lock().unwrap_or_else(PoisonError::into_inner);
         let count = self.count.load(Ordering::Relaxed);

@@ -1,8 +1,8 @@
 //! The interface between the client's tasks and an async runtime: timers and tasks. Sockets come from the
 //! [`Dialer`](super::Dialer), the time from [`clock`](super::clock).
 //!
-//! The drivers are generic over [`Runtime`], so the shipped client is compiled for tokio alone, without a call through a
-//! table; another runtime polls the same drivers over its own timers.
+//! The drivers are generic over [`Runtime`], so the shipped client is compiled for tokio alone, without dynamic
+//! dispatch; another runtime polls the same drivers over its own timers.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -17,7 +17,7 @@ use crate::machine::session::Session;
 use crate::machine::supervisor::Supervisor;
 use crate::wire::tx::TxBuf;
 
-/// Makes timers and tasks.
+/// Creates timers and tasks.
 pub(crate) trait Runtime: Clone + Send + Sync + Unpin + 'static {
     /// Its timer.
     type Timer: AsyncTimer;
@@ -30,22 +30,23 @@ pub(crate) trait Runtime: Clone + Send + Sync + Unpin + 'static {
     /// An empty set of tasks.
     fn new_task_set(&self) -> Self::Tasks;
 
-    /// Called at the start of each poll of a connection's driver, with the bytes that wait for its socket. A runtime that
-    /// audits its tasks looks for work that nothing has scheduled here; tokio's does nothing.
+    /// Called at the start of each poll of a connection's driver, with the bytes that wait for its socket. A test runtime
+    /// checks here that no work was left unscheduled; that of tokio does nothing.
     #[inline]
     fn inspect_session(&self, _session: &mut Session, _tx: &TxBuf) {}
 
-    /// The same at the start of each poll of the supervisor's driver.
+    /// Called at the start of each poll of the supervisor's driver, for the same purpose.
     #[inline]
     fn inspect_supervisor(&self, _supervisor: &mut Supervisor) {}
 }
 
 /// A timer that can be set again. It belongs to one task at a time.
 pub(crate) trait AsyncTimer: Send + Unpin + 'static {
-    /// Sets the instant at which it fires, instead of any earlier setting.
+    /// Sets the instant at which it fires, replacing the previous one.
     fn reset(&mut self, at: Instant);
 
-    /// Ready once that instant has passed; until then the task is woken at it. Not to be called unless it is set.
+    /// Ready once that instant has passed; until then the task is woken at it. Must not be called before the timer is
+    /// set.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 }
 
@@ -97,10 +98,10 @@ impl TaskSet for JoinSet<()> {
     }
 }
 
-/// The output of `future`, or `None` if it is not ready within `limit`. One that is ready at the limit wins.
+/// The output of `future`, or `None` if it is not ready within `limit`. If both are due, the output wins.
 pub(crate) async fn timeout<F: Future>(runtime: &impl Runtime, limit: Duration, future: F) -> Option<F::Output> {
     let mut future = pin!(future);
-    // A limit beyond what the clock can say is no limit.
+    // A limit beyond the range of the clock is no limit.
     let mut timer = clock::now().at.checked_add(limit).map(|at| {
         let mut timer = runtime.new_timer();
         timer.reset(at);

@@ -1,4 +1,4 @@
-//! A handle on a topic list watcher: the topics of a namespace that match a pattern, kept current.
+//! The handle of a topic list watcher: the topics of a namespace that match a pattern, kept up to date.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -17,17 +17,17 @@ pub use crate::machine::topic_list::TopicChange;
 /// Dropping it closes it at the broker.
 pub struct TopicListWatch {
     endpoint: Arc<Endpoint<TopicListWatcher>>,
-    /// Keeps the tasks alive that carry out what the endpoint decides.
+    /// Keeps the client's tasks alive, which carry out what the endpoint decides.
     _client: Arc<Shared>,
 }
 
 impl Client {
     /// Watches the topics of `tenant/namespace` whose full names match `pattern`, a regular expression of at most 50
-    /// characters. Ends with the first list at hand.
+    /// characters. Returns once the first list has arrived.
     ///
     /// # Errors
-    /// [`Unsupported`](crate::ErrorKind::Unsupported) where the broker has no watchers; the broker's refusal; no answer
-    /// within the operation timeout.
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) if the broker has no watchers; the broker's refusal;
+    /// [`TimedOut`](crate::ErrorKind::TimedOut) after the operation timeout.
     ///
     /// # Cancel safety
     /// Dropping the future closes the watcher.
@@ -54,11 +54,11 @@ impl Client {
 }
 
 impl TopicListWatch {
-    /// Waits for changes and takes them, in the order of the names: at first the whole list as additions, then what
-    /// differs from what was taken before, reconnects included.
+    /// Waits for changes and returns them, in the order of the names: first the whole list as additions, then the
+    /// differences from what was returned before, reconnects included.
     ///
     /// # Errors
-    /// Why the watcher has ended.
+    /// The reason why the watcher has ended.
     ///
     /// # Cancel safety
     /// Dropping the future loses no change.
@@ -77,13 +77,13 @@ impl TopicListWatch {
         self.endpoint.with(|watcher| watcher.is_attached())
     }
 
-    /// Closes the watcher at the broker (WATCH_TOPIC_LIST_CLOSE) and waits for the answer.
+    /// Closes the watcher at the broker (WATCH_TOPIC_LIST_CLOSE) and waits for the response.
     ///
     /// # Errors
-    /// No answer within the operation timeout.
+    /// [`TimedOut`](crate::ErrorKind::TimedOut) after the operation timeout; the broker's refusal.
     ///
     /// # Cancel safety
-    /// The close goes on when the future is dropped.
+    /// The close continues when the future is dropped.
     pub async fn close(self) -> Result<()> {
         let (to, reply) = Reply::pair();
         self.endpoint

@@ -1,6 +1,6 @@
-//! What a consumer is made for.
+//! The topics of a consumer.
 
-/// What a consumer is made for: one topic or several, by name. Made from `&str`, `String`, and from arrays, slices and
+/// The topics of a consumer: one or several, by name. Made from `&str`, `String`, and from arrays, slices and
 /// vectors of them.
 ///
 /// ```
@@ -18,7 +18,7 @@ pub struct Topics {
 /// How the topics are chosen. Private, so that another way, such as a pattern, can be added.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Selection {
-    /// By their names, short or in full.
+    /// Topic names, short or in full.
     Names(Vec<String>),
 }
 

@@ -1,4 +1,4 @@
-//! Worker pools over one consumer: many messages at a time, or many keys at a time.
+//! Worker pools over one consumer: messages in parallel, or keys in parallel.
 
 use std::future::{Future, poll_fn};
 use std::sync::Arc;
@@ -13,21 +13,21 @@ use super::message::ReceivedMessage;
 use crate::error::{Error, ErrorKind, Result};
 use crate::hash::murmur3_32;
 
-/// Messages that wait for one worker of [`Consumer::process_by_key`] while it is busy.
+/// The most messages that wait for one worker of [`Consumer::process_by_key`] while it is busy.
 const WORKER_QUEUE_MESSAGES_MAX: usize = 16;
 
-/// What becomes of a message that [`Consumer::process`] or [`Consumer::process_by_key`] gave to the work.
+/// Whether [`Consumer::process`] or [`Consumer::process_by_key`] acknowledges a message after the work on it.
 ///
-/// Work that returns nothing acknowledges by ending. Work that returns a `Result` acknowledges with `Ok` and
-/// negatively acknowledges with `Err`; the error itself is dropped, so work that cares logs it.
+/// `()` acknowledges. A `Result` acknowledges with `Ok` and negatively acknowledges with `Err`; the error itself is
+/// dropped, so log it in the work if it matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Outcome {
     /// The message is acknowledged; see [`Acker::ack`].
     Ack,
-    /// The message is negatively acknowledged and comes again; see [`Acker::nack`].
+    /// The message is negatively acknowledged and redelivered; see [`Acker::nack`].
     Nack,
-    /// Neither: the work acknowledges the message itself, now or later, by an [`Acker`].
+    /// Neither: the work acknowledges the message itself, now or later, with an [`Acker`].
     Keep,
 }
 
@@ -44,26 +44,27 @@ impl<T: Into<Outcome>, E> From<std::result::Result<T, E>> for Outcome {
 }
 
 impl Consumer {
-    /// Runs `work` on each message, up to `concurrency` at a time, each in a task of its own; order is not kept. What
-    /// the work returns says whether the message is acknowledged: see [`Outcome`].
+    /// Runs `work` on each message, up to `concurrency` at a time, each in a separate task; order is not kept. The return
+    /// value of `work` decides whether the message is acknowledged: see [`Outcome`].
     ///
     /// It returns when the consumer has ended. [Events](Self::events) do not end it.
     ///
     /// ```no_run
     /// # async fn store(_: &[u8]) -> std::io::Result<()> { Ok(()) }
     /// # async fn example(mut consumer: pulsar_native::Consumer) -> Result<(), pulsar_native::Error> {
-    /// // What is stored is acknowledged; what cannot be stored comes again.
+    /// // A message is acknowledged once it is stored, and redelivered if that fails.
     /// consumer.process(8, |message| async move { store(message.payload()).await }).await
     /// # }
     /// ```
     ///
     /// # Errors
-    /// Why the consumer has ended. A panic in `work` ends the call with [`ErrorKind::Closed`], and the consumer is as
-    /// before. [`ErrorKind::InvalidArgument`] if `concurrency` is zero.
+    /// - The reason why the consumer has ended.
+    /// - [`ErrorKind::Closed`]: `work` panicked. The consumer can still be used.
+    /// - [`ErrorKind::InvalidArgument`]: `concurrency` is zero.
     ///
     /// # Cancel safety
-    /// Dropping the future aborts the work under way; what was not acknowledged is delivered again when this consumer
-    /// is closed.
+    /// Dropping the future aborts the running work; unacknowledged messages are redelivered when this consumer is
+    /// closed.
     pub async fn process<F, Fut>(&mut self, concurrency: usize, work: F) -> Result<()>
     where
         F: Fn(ReceivedMessage) -> Fut,
@@ -72,7 +73,7 @@ impl Consumer {
         refuse_zero("concurrency", concurrency)?;
         let mut tasks = JoinSet::new();
         loop {
-            // While it waits for a message, work that ends in a panic is noticed too.
+            // A panic in the work is noticed while this waits for a message, too.
             let received = poll_fn(|cx| match poll_ended(&mut tasks, cx) {
                 Err(error) => Poll::Ready(Err(error)),
                 Ok(()) => self.poll_receive(cx).map(Ok),
@@ -94,9 +95,9 @@ impl Consumer {
         }
     }
 
-    /// Runs `work` on each message on `workers` tasks; messages of one key go to one of them, in order. The ordering
-    /// key counts, else the key; those without a key go round. What the work returns says whether the message is
-    /// acknowledged: see [`Outcome`].
+    /// Runs `work` on each message on `workers` tasks; messages of one key go to the same task, in order. The key is the
+    /// ordering key, or the key if there is none; messages without either go to the tasks in turn. The return value of
+    /// `work` decides whether the message is acknowledged: see [`Outcome`].
     ///
     /// ```no_run
     /// # async fn example(mut consumer: pulsar_native::Consumer) -> Result<(), pulsar_native::Error> {
@@ -110,10 +111,10 @@ impl Consumer {
     /// ```
     ///
     /// # Errors
-    /// As of [`Self::process`].
+    /// Same as [`Self::process`], where `workers` is zero.
     ///
     /// # Cancel safety
-    /// As of [`Self::process`].
+    /// Same as [`Self::process`].
     pub async fn process_by_key<F, Fut>(&mut self, workers: usize, work: F) -> Result<()>
     where
         F: Fn(ReceivedMessage) -> Fut + Send + Sync + 'static,
@@ -153,8 +154,8 @@ impl Consumer {
     }
 }
 
-/// Acknowledges as the work says. A message whose acknowledgement is refused, because its part has ended or too many
-/// wait for a connection, stays unacknowledged and is delivered again.
+/// Acknowledges according to the outcome. A message whose acknowledgement is refused, because its part has ended or too
+/// many wait for a connection, stays unacknowledged and is redelivered.
 fn settle(acker: &Acker, message: &ReceivedMessage, outcome: Outcome) {
     let _refused = match outcome {
         Outcome::Ack => acker.ack(message),
@@ -188,7 +189,7 @@ async fn finish(mut tasks: JoinSet<()>) -> Result<()> {
     Ok(())
 }
 
-/// Takes the tasks that have ended.
+/// Removes the tasks that have ended; the first panic among them is the error.
 fn poll_ended(tasks: &mut JoinSet<()>, cx: &mut Context<'_>) -> Result<()> {
     while let Poll::Ready(Some(ended)) = tasks.poll_join_next(cx) {
         check(Some(ended))?;

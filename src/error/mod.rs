@@ -1,8 +1,8 @@
-//! What can go wrong, said so that a program can act on it and a person can mend it.
+//! The error type of the public API.
 //!
-//! One [`Error`] serves the whole public API: it is cheap to clone, because one cause (a lost connection, a terminated
-//! topic) reaches many waiters. It answers *who* ([`Origin`]), *what* ([`ErrorKind`], and the broker's own
-//! [`ServerError`] where there is one), *where* (topic, broker address) and *whether trying again can help*
+//! One [`Error`] serves the whole API. It is cheap to clone, because one cause (a lost connection, a terminated topic)
+//! reaches many waiters. It says *who* found it ([`Origin`]), *what* it is ([`ErrorKind`], and the broker's own
+//! [`ServerError`] if there is one), *where* (topic, broker address) and *whether trying again can help*
 //! ([`Error::is_retriable`]).
 
 use std::error::Error as StdError;
@@ -14,7 +14,7 @@ mod server;
 pub(crate) use server::RetryPolicy;
 pub use server::{ServerCode, ServerError};
 
-/// The cause of an error, as a user's code hands it in.
+/// The cause of an error, passed in by the application's code.
 type Cause = Box<dyn StdError + Send + Sync>;
 
 /// The result type of the public API.
@@ -26,7 +26,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Origin {
     /// This library, before or without asking the broker.
     Local,
-    /// The broker said no.
+    /// The broker refused.
     Broker,
     /// The peer sent bytes that the protocol does not allow.
     Peer,
@@ -46,23 +46,23 @@ pub enum ErrorKind {
     Authorization,
     /// No connection to the broker could be made, or it was lost.
     Connection,
-    /// The peer does not speak the protocol, or broke it.
+    /// The peer does not speak the protocol, or violated it.
     Protocol,
     /// The topic, its namespace or its tenant does not exist.
     TopicNotFound,
     /// The subscription does not exist and may not be created.
     SubscriptionNotFound,
-    /// The topic was terminated: nothing can be published to it any more.
+    /// The topic was terminated: nothing more can be published to it.
     TopicTerminated,
     /// Another producer or consumer holds what was asked for.
     Busy,
-    /// Another producer took exclusive access; this one is over for good.
+    /// Another producer took exclusive access; this one has ended.
     Fenced,
     /// The schema does not fit the topic's.
     IncompatibleSchema,
     /// A quota or rate limit of the broker.
     Quota,
-    /// The broker refuses the operation as such.
+    /// The broker does not allow the operation.
     NotAllowed,
     /// The broker cannot serve this at the moment.
     NotReady,
@@ -122,7 +122,7 @@ struct Inner {
 
 #[derive(Clone)]
 enum Source {
-    /// Apart from other causes, so that it can be asked for.
+    /// Separate from other causes, for [`Error::server_error`].
     Server(ServerError),
     Other(Arc<dyn StdError + Send + Sync>),
 }
@@ -137,29 +137,29 @@ impl Source {
 }
 
 impl Error {
-    /// No credentials, for an [`Authentication`](crate::client::Authentication) of one's own: of kind
-    /// [`Authentication`](ErrorKind::Authentication), which trying again does not mend. Where it may pass, a source
-    /// that is out of reach for example, use [`Error::connection`].
+    /// No credentials, for a custom [`Authentication`](crate::client::Authentication): of kind
+    /// [`Authentication`](ErrorKind::Authentication), which is not retriable. For a passing failure, such as a source
+    /// that cannot be reached, use [`Error::connection`].
     #[must_use]
     pub fn authentication(cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self::local(ErrorKind::Authentication, "no credentials").caused_by(cause.into())
     }
 
-    /// No connection, for a [`Dialer`](crate::client::Dialer) of one's own: of kind
-    /// [`Connection`](ErrorKind::Connection), and tried again.
+    /// No connection, for a custom [`Dialer`](crate::client::Dialer): of kind [`Connection`](ErrorKind::Connection),
+    /// which is retriable.
     #[must_use]
     pub fn connection(cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self::network("no connection").caused_by(cause.into())
     }
 
-    /// A failure of another kind, in code that serves this client. Whether it counts as passing follows from the kind:
+    /// A failure of another kind, for custom dialers and authentications. Whether it is retriable follows from the kind:
     /// see [`Error::is_retriable`].
     #[must_use]
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self::local(kind, message)
     }
 
-    /// Names the cause.
+    /// Sets the cause, which [`source`](StdError::source) returns.
     #[must_use]
     pub fn with_source(self, cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.caused_by(cause.into())
@@ -170,7 +170,7 @@ impl Error {
         self
     }
 
-    /// An error of this library's own finding.
+    /// An error found by this library.
     pub(crate) fn local(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self::build(kind, Origin::Local, message.into())
     }
@@ -180,7 +180,7 @@ impl Error {
         Self::build(ErrorKind::Connection, Origin::Network, message.into())
     }
 
-    /// The peer's bytes broke the protocol.
+    /// The peer violated the protocol.
     pub(crate) fn protocol(message: impl Into<String>) -> Self {
         Self::build(ErrorKind::Protocol, Origin::Peer, message.into())
     }
@@ -219,7 +219,7 @@ impl Error {
     /// Overrides whether trying again can help.
     #[cfg(feature = "client")]
     #[must_use]
-    pub(crate) fn retriable(mut self, retriable: bool) -> Self {
+    pub(crate) fn with_retriable(mut self, retriable: bool) -> Self {
         Arc::make_mut(&mut self.inner).retriable = Some(retriable);
         self
     }
@@ -239,7 +239,8 @@ impl Error {
         self.inner.topic.as_deref()
     }
 
-    /// The address of the broker it is about, as `host:port`.
+    /// The broker it is about, for people to read: `host:port`, or behind a proxy
+    /// `broker-host:port through proxy-host:port`.
     pub fn address(&self) -> Option<&str> {
         self.inner.address.as_deref()
     }
@@ -252,16 +253,16 @@ impl Error {
         }
     }
 
-    /// Whether the message that could not be sent may be stored all the same: see [`SendError::may_be_stored`], of
-    /// which this remains when a [`SendError`] becomes an `Error`. `false` for errors that are not about a message.
+    /// Whether the message that was not confirmed may be stored nevertheless: the value of
+    /// [`SendError::may_be_stored`], kept when a [`SendError`] is converted. `false` for errors not about a message.
     pub fn may_be_stored(&self) -> bool {
         self.inner.may_be_stored
     }
 
     /// Whether the same call may succeed later without a change of its arguments.
     ///
-    /// The client itself retries such failures of producers and consumers that have been attached once; what
-    /// reaches the application has outlived its deadline.
+    /// The client itself retries such failures for producers and consumers that were attached before; one that reaches
+    /// the application has lasted longer than its deadline.
     pub fn is_retriable(&self) -> bool {
         self.inner.retriable.unwrap_or_else(|| match self.server_error() {
             Some(error) => error.code.retry_policy() == RetryPolicy::Retry,
@@ -270,7 +271,7 @@ impl Error {
     }
 }
 
-/// As [`Error::connection`].
+/// Same as [`Error::connection`].
 impl From<std::io::Error> for Error {
     fn from(error: std::io::Error) -> Self {
         Self::connection(error)
@@ -290,7 +291,7 @@ impl fmt::Display for Error {
     }
 }
 
-/// `: cause: cause of the cause`, down to the first one. The text of this crate's own errors has their causes in it.
+/// Writes `: cause: cause of the cause`, down to the first cause. The text of this crate's errors contains their causes.
 fn write_causes(f: &mut fmt::Formatter<'_>, mut cause: Option<&(dyn StdError + 'static)>) -> fmt::Result {
     while let Some(error) = cause {
         write!(f, ": {error}")?;
@@ -312,7 +313,7 @@ impl StdError for Error {
 }
 
 impl PartialEq for Error {
-    /// Equal in kind, origin, whether a message may be stored, the broker's answer, and text.
+    /// Compares kind, origin, whether a message may be stored, the broker's error, and text.
     fn eq(&self, other: &Self) -> bool {
         let (a, b) = (&self.inner, &other.inner);
         Arc::ptr_eq(a, b)
@@ -326,8 +327,8 @@ impl PartialEq for Error {
 
 /// Why a message was not confirmed.
 ///
-/// Its text and its [`source`](StdError::source) are those of [`error`](Self::error), with what became of the message
-/// before it.
+/// Its text is that of [`error`](Self::error) behind what became of the message; its [`source`](StdError::source) is
+/// that of [`error`](Self::error).
 #[derive(Debug, Clone, PartialEq)]
 pub struct SendError {
     error: Error,
@@ -344,7 +345,7 @@ impl SendError {
         &self.error
     }
 
-    /// Whether the broker may have stored the message all the same: its bytes went out and no answer to them came.
+    /// Whether the broker may have stored the message nevertheless: its bytes were sent and no receipt arrived.
     ///
     /// `false` means that the message is not in the topic.
     pub fn may_be_stored(&self) -> bool {
@@ -370,7 +371,7 @@ impl StdError for SendError {
 }
 
 impl From<SendError> for Error {
-    /// [`Error::may_be_stored`] keeps what became of the message.
+    /// [`Error::may_be_stored`] keeps [`SendError::may_be_stored`].
     fn from(error: SendError) -> Self {
         let SendError { mut error, may_be_stored } = error;
         if error.inner.may_be_stored != may_be_stored {

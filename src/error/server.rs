@@ -16,10 +16,10 @@ pub struct ServerCode(pub i32);
 pub(crate) enum RetryPolicy {
     /// Try again after a back-off.
     Retry,
-    /// Trying again cannot help a first attempt. An endpoint that was attached before goes on trying: the broker may
-    /// still count its attachment over a dead connection.
+    /// Terminal for a first attempt. An endpoint that was attached before keeps trying: the broker may still count its
+    /// attachment over a dead connection.
     RetryIfEstablished,
-    /// It is over at once, for a new endpoint and for an established one.
+    /// Final, for a new endpoint and for an established one.
     Terminal,
 }
 
@@ -47,7 +47,7 @@ macro_rules! codes {
 }
 
 // The Java client retries AuthenticationError, UnsupportedVersionError and InvalidTopicName by leaving them out of
-// its list; none of them can heal by itself, so they end here at once.
+// its list; waiting fixes none of them, so they are terminal here.
 codes! {
     0 UNKNOWN_ERROR "UnknownError" Server Retry;
     1 METADATA_ERROR "MetadataError" Server Retry;
@@ -83,7 +83,7 @@ impl fmt::Debug for ServerCode {
     }
 }
 
-/// A refusal of the broker: its code and its own words.
+/// A refusal of the broker: its code and its text.
 ///
 /// The text is free-form and often starts with a Java class name; decide by the code.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -444,7 +444,7 @@ impl Handle {
         let seed = world.rng.next();
         let builder = Client::builder("pulsar://broker-0:6650,broker-1:6650").seed(seed);
         let Some((key, subject)) = world.broker.superuser_credentials() else { return builder };
-        builder.authentication(crate::Token::supplier(move || {
+        builder.authentication(crate::Token::from_fn(move || {
             let token = crate::broker::mint_token(&key, &subject, Some(clock::wall_ms() + 3_600_000));
             async { Ok(token) }
         }))

@@ -9,7 +9,7 @@ pub async fn refreshed_when_challenged(target: &Target) {
     let relay = Relay::to(&target.address()).await;
     let asked = Arc::new(AtomicUsize::new(0));
     let (counter, cluster) = (asked.clone(), target.shared_cluster());
-    let supplier = Token::supplier(move || {
+    let supplier = Token::from_fn(move || {
         let (number, cluster) = (counter.fetch_add(1, Ordering::SeqCst), cluster.clone());
         async move {
             // Two connections stand, for lookups and for the broker behind them: two rounds of tokens that expire.

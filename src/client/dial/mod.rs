@@ -1,4 +1,4 @@
-//! Making connections: TCP, TLS, or whatever a [`Dialer`] of one's own gives.
+//! Connecting to brokers: TCP, TLS, or a custom [`Dialer`].
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -20,7 +20,7 @@ pub(crate) use tcp::TcpDialer;
 #[cfg(feature = "tls")]
 pub(crate) use tls::TlsOptions;
 
-/// Where the client's own certificate is.
+/// The files of the client's certificate.
 #[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "a build without TLS refuses it by name"))]
 #[derive(Debug, Clone)]
 pub(crate) struct ClientCertFiles {
@@ -30,7 +30,7 @@ pub(crate) struct ClientCertFiles {
     pub(crate) key: PathBuf,
 }
 
-/// Something that carries bytes both ways.
+/// A connected byte stream.
 pub trait Socket: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Socket for S {}
@@ -38,25 +38,25 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Socket for S {}
 /// The future of [`Dialer::dial`].
 pub type DialFuture<'a> = Pin<Box<dyn Future<Output = Result<Box<dyn Socket>>> + Send + 'a>>;
 
-/// Where to connect.
+/// The address to connect to, and how.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Target {
-    /// Where the bytes go.
+    /// The address to dial: that of the broker, or of a proxy.
     pub address: HostPort,
-    /// The name the peer's certificate must carry: the host of the broker, also behind a proxy.
+    /// The name that the peer's certificate must have: the host of the broker, also behind a proxy.
     pub server_name: Arc<str>,
-    /// Whether TLS is spoken.
+    /// Whether to use TLS.
     pub tls: bool,
 }
 
 impl Target {
-    pub(crate) fn of(key: &BrokerKey) -> Self {
+    pub(crate) fn from_key(key: &BrokerKey) -> Self {
         Self { address: key.physical.clone(), server_name: key.logical.host.clone(), tls: key.tls }
     }
 }
 
-/// Makes connections. The default speaks TCP and TLS; tests and tunnels bring their own.
+/// Makes connections. The default uses TCP and TLS; tests and tunnels can supply another.
 ///
 /// ```
 /// use pulsar_native::client::{DialFuture, Dialer, Socket, Target};
@@ -87,20 +87,20 @@ pub trait Dialer: Send + Sync + 'static {
     /// Connects. The client drops the future after [`connection_timeout`](super::ClientBuilder::connection_timeout).
     ///
     /// # Errors
-    /// One that is [retriable](crate::Error::is_retriable), as [`Error::connection`](crate::Error::connection) and any
-    /// [`std::io::Error`] is, is tried again with back-off; any other ends what waits for this broker and was never
-    /// attached.
+    /// A [retriable](crate::Error::is_retriable) error, such as [`Error::connection`](crate::Error::connection) or any
+    /// [`std::io::Error`], is retried with back-off; any other fails the producers, consumers and requests that wait for
+    /// this broker, except those that were attached before.
     fn dial<'a>(&'a self, target: &'a Target) -> DialFuture<'a>;
 }
 
-/// Dials within `limit`.
+/// Dials, for at most `limit`.
 pub(crate) async fn dial(
     runtime: &impl Runtime,
     dialer: &dyn Dialer,
     key: &BrokerKey,
     limit: Duration,
 ) -> Result<Box<dyn Socket>> {
-    let target = Target::of(key);
+    let target = Target::from_key(key);
     timeout(runtime, limit, dialer.dial(&target)).await.unwrap_or_else(|| {
         let what = format!("timed out after {limit:?} connecting to {}", target.address);
         Err(Error::local(ErrorKind::Connection, what))

@@ -1,13 +1,12 @@
 //! The task of one connection: bytes between a socket and a [`Session`], one hand-written `poll`.
 //!
-//! Each turn reads, lets the session work, writes; turns go on while there is progress. Reading never waits for
-//! writing: a peer that stops reading still has its frames taken, and one that stops for a keep-alive interval while
-//! bytes wait for it loses the connection.
+//! Each step reads, runs the session and writes; steps are repeated while there is progress. Reading never waits for
+//! writing: frames of a peer that stops reading are still received. If it accepts no bytes for a keep-alive interval
+//! while some wait, the connection ends.
 
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -15,6 +14,7 @@ use tokio::io::AsyncWrite;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio_util::io::{poll_read_buf, poll_write_buf};
 
+use super::SupervisorHandle;
 use super::read_buffer::ReadBuffer;
 use crate::client::clock;
 use crate::client::dial::Socket;
@@ -23,17 +23,17 @@ use crate::error::Error;
 use crate::machine::connection::ConnectionConfig;
 use crate::machine::control::{AuthData, CloseReason, ConnectionId, Input, SessionCommand};
 use crate::machine::session::Session;
-use crate::machine::{Deadline, Deferred, Now, ReadyList};
+use crate::machine::{Deadline, Deferred, Now};
 use crate::wire::frame::missing;
 use crate::wire::tx::TxBuf;
 
-/// The most bytes that one turn reads before the session gets to write.
-const READ_TURN_BYTES: usize = 256 * 1024;
+/// The most bytes that one step reads before the session can write.
+const READ_STEP_BYTES: usize = 256 * 1024;
 
-/// Turns in one poll; then the task yields.
-const TURNS_MAX: u32 = 16;
+/// The most steps in one poll; then the task yields.
+const STEPS_MAX: u32 = 16;
 
-/// One connection's task. It ends with its connection, and tells the supervisor so.
+/// The task of one connection. It ends with its connection and reports that to the supervisor.
 pub(crate) struct ConnectionDriver<R: Runtime> {
     id: ConnectionId,
     runtime: R,
@@ -41,46 +41,45 @@ pub(crate) struct ConnectionDriver<R: Runtime> {
     session: Option<Session>,
     socket: Box<dyn Socket>,
     rx: ReadBuffer,
-    /// Something was read since a deadline was last met.
+    /// Something was read since the last deadline.
     has_read: bool,
     tx: TxBuf,
-    /// The socket took bytes that a layer in it (TLS) may hold until it is flushed.
+    /// The socket accepted bytes that a layer in it (TLS) may hold until it is flushed.
     needs_flush: bool,
-    /// The last turn left bytes that the socket did not take.
+    /// The last step left bytes that the socket did not accept.
     is_blocked: bool,
-    /// When the peer last took bytes, or when they began to wait.
+    /// When the peer last accepted bytes, or when they began to wait.
     last_write: Instant,
     write_stall_max: Duration,
     /// Closed when the supervisor gives the connection up.
     commands: UnboundedReceiver<SessionCommand>,
-    /// The supervisor's inbox. Bounded by construction: one event for each request, attempt or end.
-    events: UnboundedSender<Input>,
+    /// To the supervisor. Bounded by construction: one input for each request, attempt or end.
+    inputs: UnboundedSender<Input>,
     timer: R::Timer,
     /// The instant that the timer is set to.
     timer_at: Option<Instant>,
-    /// Empty between turns; kept for its memory.
+    /// Empty between steps; kept to reuse its memory.
     deferred: Deferred,
 }
 
 impl<R: Runtime> ConnectionDriver<R> {
-    /// A driver of a connection that has just been made. Endpoints that lose it go back to the list `supervisor`.
+    /// The driver of a new connection. When it ends, its endpoints go back to the list `supervisor`.
     pub(super) fn new(
         id: ConnectionId,
         runtime: R,
         socket: Box<dyn Socket>,
-        session: (ConnectionConfig, AuthData),
-        supervisor: Arc<ReadyList>,
+        config: ConnectionConfig,
+        credentials: AuthData,
+        supervisor: SupervisorHandle,
         commands: UnboundedReceiver<SessionCommand>,
-        events: UnboundedSender<Input>,
     ) -> Self {
         let now = clock::now();
-        let (config, credentials) = session;
         let write_stall_max = config.keep_alive_interval;
         let timer = runtime.new_timer();
         Self {
             id,
             runtime,
-            session: Some(Session::new(config, credentials, supervisor, now)),
+            session: Some(Session::new(config, credentials, supervisor.ready, now)),
             socket,
             rx: ReadBuffer::default(),
             has_read: false,
@@ -90,15 +89,15 @@ impl<R: Runtime> ConnectionDriver<R> {
             last_write: now.at,
             write_stall_max,
             commands,
-            events,
+            inputs: supervisor.inputs,
             timer,
             timer_at: None,
             deferred: Deferred::new(),
         }
     }
 
-    /// One turn; whether there was progress.
-    fn turn(&mut self, now: Now, cx: &mut Context<'_>) -> Result<bool, CloseReason> {
+    /// One step; whether there was progress.
+    fn step(&mut self, now: Now, cx: &mut Context<'_>) -> Result<bool, CloseReason> {
         let Some(session) = &mut self.session else { return Ok(false) };
         let mut deferred = std::mem::take(&mut self.deferred);
         let mut progress = false;
@@ -116,11 +115,11 @@ impl<R: Runtime> ConnectionDriver<R> {
         if session.poll_deadline().is_some_and(|deadline| deadline.is_due(now)) {
             session.handle_deadline(now, &mut deferred)?;
             if !std::mem::take(&mut self.has_read) {
-                self.rx.forget_spent();
+                self.rx.free_spent();
             }
             progress = true;
         }
-        // Before frames are summed and written, so that the tasks this wakes run meanwhile on other threads.
+        // Before frames are checksummed and written, so that the tasks woken here run meanwhile on other threads.
         deferred.fire();
         let unwritten = self.tx.len();
         session.poll_transmit(&mut self.tx, now, Some(cx.waker()), &mut deferred)?;
@@ -133,16 +132,16 @@ impl<R: Runtime> ConnectionDriver<R> {
         Ok(progress)
     }
 
-    /// Writes and flushes what the socket takes; whether it took anything.
+    /// Writes and flushes what the socket accepts; whether it accepted anything.
     fn write(&mut self, now: Now, cx: &mut Context<'_>) -> Result<bool, CloseReason> {
         let mut progress = false;
-        // The stall is timed from the first turn with something to write, not from the end of the idle time before it.
+        // A stall is timed from the first step with something to write, not from the last write before it.
         if !std::mem::replace(&mut self.is_blocked, !self.tx.is_empty() || self.needs_flush) {
             self.last_write = now.at;
         }
         while !self.tx.is_empty() {
             match poll_write_buf(Pin::new(&mut self.socket), cx, &mut self.tx) {
-                Poll::Ready(Ok(0)) => return Err(closed("the connection takes no more bytes")),
+                Poll::Ready(Ok(0)) => return Err(closed("the connection accepts no more bytes")),
                 Poll::Ready(Ok(_)) => {
                     self.needs_flush = true;
                     progress = true;
@@ -173,17 +172,17 @@ impl<R: Runtime> ConnectionDriver<R> {
     fn forward_events(&mut self) {
         let Some(session) = &mut self.session else { return };
         while let Some(event) = session.poll_event() {
-            // A supervisor that is gone has ended the client: the channel of commands is closed, too.
-            let _ = self.events.send(Input::Session(self.id, event));
+            // If the supervisor has ended, so has the client: the channel of commands is closed, too.
+            let _ = self.inputs.send(Input::Session(self.id, event));
         }
     }
 
-    /// Sets the timer; `true` if something is due already.
+    /// Sets the timer; `true` if a deadline has passed already.
     fn arm(&mut self, now: Now, cx: &mut Context<'_>) -> bool {
         let session = self.session.as_ref().and_then(Session::poll_deadline);
         let stall = self.is_blocked.then(|| Deadline::new(self.last_write + self.write_stall_max, "write stall"));
         let Some(deadline) = Deadline::earlier(session, stall) else { return false };
-        // A deadline that moved later leaves a timer alone that has not fired: it fires early, once, and is set anew.
+        // If the deadline moved later, the timer is left as it is: it fires once too early and is then set again.
         if self.timer_at.is_none_or(|at| at <= now.at || deadline.at < at) {
             self.timer.reset(deadline.at);
             self.timer_at = Some(deadline.at);
@@ -195,12 +194,12 @@ impl<R: Runtime> ConnectionDriver<R> {
         let Some(session) = self.session.take() else { return };
         let mut deferred = Deferred::new();
         for event in session.end(reason, clock::now(), &mut deferred) {
-            let _ = self.events.send(Input::Session(self.id, event));
+            let _ = self.inputs.send(Input::Session(self.id, event));
         }
     }
 }
 
-/// Reads what is there, up to a turn's worth, and passes it to the session.
+/// Reads the available bytes, up to the limit of a step, and passes them to the session.
 fn read(
     session: &mut Session,
     socket: &mut Box<dyn Socket>,
@@ -209,8 +208,8 @@ fn read(
     deferred: &mut Deferred,
 ) -> Result<bool, CloseReason> {
     let mut bytes = 0;
-    while bytes < READ_TURN_BYTES {
-        buffer.make_room(missing(&buffer.rx, session.limits()));
+    while bytes < READ_STEP_BYTES {
+        buffer.reserve(missing(&buffer.rx, session.limits()));
         match poll_read_buf(Pin::new(&mut *socket), cx, &mut buffer.rx) {
             Poll::Ready(Ok(0)) => return Err(closed("the broker closed the connection")),
             Poll::Ready(Ok(n)) => bytes += n,
@@ -238,9 +237,9 @@ impl<R: Runtime> Future for ConnectionDriver<R> {
         if let Some(session) = &mut this.session {
             this.runtime.inspect_session(session, &this.tx);
         }
-        for _ in 0..TURNS_MAX {
+        for _ in 0..STEPS_MAX {
             let now = clock::now();
-            match this.turn(now, cx) {
+            match this.step(now, cx) {
                 Ok(true) => {}
                 Ok(false) => {
                     if !this.arm(now, cx) {
@@ -259,7 +258,7 @@ impl<R: Runtime> Future for ConnectionDriver<R> {
 }
 
 impl<R: Runtime> Drop for ConnectionDriver<R> {
-    /// The runtime goes away, or the supervisor gave the connection up: endpoints are detached all the same.
+    /// The runtime shuts down, or the supervisor gave the connection up: the endpoints are detached.
     fn drop(&mut self) {
         self.end(CloseReason::Local("the connection was given up"));
     }

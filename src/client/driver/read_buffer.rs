@@ -1,27 +1,27 @@
-//! The read buffer of one connection, and full ones that are used again.
+//! The read buffer of one connection, and full buffers kept for reuse.
 //!
-//! A message refers to the buffer it was read into, so a full buffer cannot be overwritten before its messages are dropped.
-//! Until then it is kept here: memory that was just read and dropped is still in the cache, and nothing is allocated.
+//! A message refers to the buffer it was read into, so a full buffer cannot be overwritten before its messages are
+//! dropped. Until then it is kept here: reuse saves an allocation, and the memory is likely to be still in the cache.
 
 use std::collections::VecDeque;
 
 use bytes::BytesMut;
 
-/// The size of a fresh buffer.
+/// The size of a new buffer.
 const READ_BYTES: usize = 64 * 1024;
 
 /// The least spare capacity before a read. A buffer with more is used up first, so that small reads share one.
-const READ_ROOM_BYTES_MIN: usize = 8 * 1024;
+const SPARE_BYTES_MIN: usize = 8 * 1024;
 
 /// The most memory of full buffers that is kept for reuse.
 const SPENT_BYTES_MAX: usize = 1024 * 1024;
 
-/// See the module.
+/// The read buffer of one connection; see the module's documentation.
 #[derive(Default)]
 pub(super) struct ReadBuffer {
-    /// Bytes that were read and that the session has not taken.
+    /// Bytes that were read and not consumed by the session.
     pub(super) rx: BytesMut,
-    /// The size of the whole buffer, of which `rx` is the end.
+    /// The size of the whole buffer; `rx` is its end.
     size: usize,
     /// Full buffers and their sizes, oldest first.
     spent: VecDeque<(BytesMut, usize)>,
@@ -29,16 +29,16 @@ pub(super) struct ReadBuffer {
 }
 
 impl ReadBuffer {
-    /// Makes room for a read, and for `missing` bytes.
+    /// Reserves capacity for a read, and for `missing` bytes.
     #[inline]
-    pub(super) fn make_room(&mut self, missing: usize) {
-        if self.rx.capacity() - self.rx.len() < missing.max(READ_ROOM_BYTES_MIN) {
+    pub(super) fn reserve(&mut self, missing: usize) {
+        if self.rx.capacity() - self.rx.len() < missing.max(SPARE_BYTES_MIN) {
             self.renew(missing.max(READ_BYTES));
         }
     }
 
-    /// Frees the full buffers; for a connection that has read nothing for a while.
-    pub(super) fn forget_spent(&mut self) {
+    /// Frees the full buffers of a connection that has read nothing for a while.
+    pub(super) fn free_spent(&mut self) {
         self.spent = VecDeque::new();
         self.spent_bytes = 0;
     }
@@ -48,7 +48,7 @@ impl ReadBuffer {
             return;
         }
         let wanted = self.rx.len() + bytes;
-        let (mut fresh, size) = self.free(wanted).unwrap_or_else(|| (BytesMut::with_capacity(wanted), wanted));
+        let (mut fresh, size) = self.take_reusable(wanted).unwrap_or_else(|| (BytesMut::with_capacity(wanted), wanted));
         fresh.extend_from_slice(&self.rx);
         self.rx.clear();
         let (full, full_size) = (std::mem::replace(&mut self.rx, fresh), std::mem::replace(&mut self.size, size));
@@ -57,17 +57,17 @@ impl ReadBuffer {
             self.spent.push_back((full, full_size));
         }
         while self.spent_bytes > SPENT_BYTES_MAX {
-            self.forget_oldest();
+            self.take_oldest();
         }
     }
 
     /// The oldest full buffer, if its messages are dropped and it is large enough.
-    fn free(&mut self, wanted: usize) -> Option<(BytesMut, usize)> {
+    fn take_reusable(&mut self, wanted: usize) -> Option<(BytesMut, usize)> {
         let (oldest, _) = self.spent.front_mut()?;
-        oldest.try_reclaim(wanted).then(|| self.forget_oldest())?
+        oldest.try_reclaim(wanted).then(|| self.take_oldest())?
     }
 
-    fn forget_oldest(&mut self) -> Option<(BytesMut, usize)> {
+    fn take_oldest(&mut self) -> Option<(BytesMut, usize)> {
         let oldest = self.spent.pop_front()?;
         self.spent_bytes -= oldest.1;
         Some(oldest)
@@ -80,7 +80,7 @@ mod tests {
 
     /// Fills the buffer and takes all of it out.
     fn fill(buffer: &mut ReadBuffer) -> bytes::Bytes {
-        buffer.make_room(0);
+        buffer.reserve(0);
         let room = buffer.rx.capacity();
         buffer.rx.resize(room, 7);
         buffer.rx.split().freeze()
@@ -104,7 +104,7 @@ mod tests {
         assert!(held.iter().all(|held| held.iter().all(|&byte| byte == 7)));
         assert!(buffer.spent_bytes <= SPENT_BYTES_MAX && buffer.spent.len() <= SPENT_BYTES_MAX / READ_BYTES);
         assert_eq!(buffer.spent_bytes, buffer.spent.iter().map(|(_, size)| size).sum::<usize>());
-        buffer.forget_spent();
+        buffer.free_spent();
         assert_eq!((buffer.spent.len(), buffer.spent_bytes), (0, 0));
     }
 
@@ -112,10 +112,10 @@ mod tests {
     fn what_was_read_moves_along() {
         let mut buffer = ReadBuffer::default();
         let _held = fill(&mut buffer);
-        buffer.make_room(0);
+        buffer.reserve(0);
         buffer.rx.extend_from_slice(b"the start of a frame");
         let filled = buffer.rx.len();
-        buffer.make_room(READ_BYTES);
+        buffer.reserve(READ_BYTES);
         assert_eq!(&buffer.rx[..], b"the start of a frame");
         assert!(buffer.rx.capacity() - filled >= READ_BYTES);
     }

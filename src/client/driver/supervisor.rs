@@ -9,18 +9,19 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+use super::SupervisorHandle;
 use super::connection::ConnectionDriver;
 use crate::client::auth::Authentication;
 use crate::client::clock;
 use crate::client::dial::{Dialer, dial};
 use crate::client::runtime::{AsyncTimer, Runtime, TaskSet, timeout};
 use crate::error::{Error, ErrorKind};
+use crate::machine::Deferred;
 use crate::machine::connection::ConnectionConfig;
 use crate::machine::control::{
     Action, AuthContext, AuthData, BrokerKey, CloseReason, ConnectionId, Input, SessionCommand, SessionEvent,
 };
 use crate::machine::supervisor::Supervisor;
-use crate::machine::{Deferred, ReadyList};
 
 /// The options that all connections of a client share.
 pub(crate) struct DialConfig {
@@ -36,15 +37,13 @@ pub(crate) struct DialConfig {
 pub(crate) struct SupervisorDriver<R: Runtime> {
     supervisor: Supervisor,
     runtime: R,
-    /// The supervisor's own list, which connections give endpoints back to.
-    ready: Arc<ReadyList>,
     inputs: UnboundedReceiver<Input>,
-    /// The sending end of `inputs`, for the tasks.
-    events: UnboundedSender<Input>,
+    /// The other end of `inputs`, for the tasks.
+    handle: SupervisorHandle,
     config: Arc<DialConfig>,
     /// Commands to the task of each connection; dropping the sender ends the task.
     connections: HashMap<ConnectionId, UnboundedSender<SessionCommand>>,
-    /// Connections, and fetches of credentials, at most one for each. They end with the driver.
+    /// The tasks of connections and of credential fetches, at most one fetch per connection. They end with the driver.
     tasks: R::Tasks,
     timer: R::Timer,
     /// The instant that the timer is set to.
@@ -55,17 +54,16 @@ impl<R: Runtime> SupervisorDriver<R> {
     pub(crate) fn new(
         supervisor: Supervisor,
         runtime: R,
-        ready: Arc<ReadyList>,
-        (events, inputs): (UnboundedSender<Input>, UnboundedReceiver<Input>),
+        handle: SupervisorHandle,
+        inputs: UnboundedReceiver<Input>,
         config: DialConfig,
     ) -> Self {
         let (tasks, timer) = (runtime.new_task_set(), runtime.new_timer());
         Self {
             supervisor,
             runtime,
-            ready,
             inputs,
-            events,
+            handle,
             config: Arc::new(config),
             connections: HashMap::new(),
             tasks,
@@ -74,8 +72,8 @@ impl<R: Runtime> SupervisorDriver<R> {
         }
     }
 
-    /// Passes on what has come in and carries out what follows; whether there was anything.
-    fn turn(&mut self, cx: &mut Context<'_>) -> bool {
+    /// Passes the inputs to the supervisor and carries out its actions; whether there was progress.
+    fn step(&mut self, cx: &mut Context<'_>) -> bool {
         let mut deferred = Deferred::new();
         let now = clock::now();
         let mut progress = false;
@@ -100,7 +98,7 @@ impl<R: Runtime> SupervisorDriver<R> {
             Action::Dial { connection, key, credentials } => self.dial(connection, key, credentials),
             Action::Command(id, command) => {
                 if let Some(commands) = self.connections.get(&id) {
-                    // A driver that has ended has said so already.
+                    // A driver that has ended has reported that already.
                     let _ = commands.send(command);
                 }
             }
@@ -112,15 +110,15 @@ impl<R: Runtime> SupervisorDriver<R> {
     }
 
     fn fetch_credentials(&mut self, id: ConnectionId, context: AuthContext) {
-        let (runtime, config, events) = (self.runtime.clone(), self.config.clone(), self.events.clone());
+        let (runtime, config, handle) = (self.runtime.clone(), self.config.clone(), self.handle.clone());
         self.tasks.spawn(async move {
             let limit = config.operation_timeout;
             let fetched = timeout(&runtime, limit, config.authentication.credentials(&context)).await;
             let fetched = fetched.unwrap_or_else(|| {
                 let what = format!("timed out after {limit:?} waiting for the credentials");
-                Err(Error::local(ErrorKind::Authentication, what).retriable(true))
+                Err(Error::local(ErrorKind::Authentication, what).with_retriable(true))
             });
-            let _ = events.send(Input::Credentials(id, fetched));
+            let _ = handle.inputs.send(Input::Credentials(id, fetched));
         });
     }
 
@@ -134,14 +132,13 @@ impl<R: Runtime> SupervisorDriver<R> {
             credentials,
             runtime: self.runtime.clone(),
             config: self.config.clone(),
-            supervisor: self.ready.clone(),
+            supervisor: self.handle.clone(),
             commands,
-            events: self.events.clone(),
         };
         self.tasks.spawn(attempt.run());
     }
 
-    /// Sets the timer; `true` if something is due already.
+    /// Sets the timer; `true` if a deadline has passed already.
     fn arm(&mut self, cx: &mut Context<'_>) -> bool {
         let Some(deadline) = self.supervisor.poll_deadline() else { return false };
         if self.timer_at != Some(deadline.at) {
@@ -152,26 +149,25 @@ impl<R: Runtime> SupervisorDriver<R> {
     }
 }
 
-/// The task of one connection before there is one.
+/// The task of a connection, from the dial on.
 struct DialAttempt<R> {
     id: ConnectionId,
     key: BrokerKey,
     credentials: AuthData,
     runtime: R,
     config: Arc<DialConfig>,
-    supervisor: Arc<ReadyList>,
+    supervisor: SupervisorHandle,
     commands: UnboundedReceiver<SessionCommand>,
-    events: UnboundedSender<Input>,
 }
 
 impl<R: Runtime> DialAttempt<R> {
-    /// Dials, then drives the connection to its end.
+    /// Dials, then drives the connection until it ends.
     async fn run(mut self) {
         let config = self.config.clone();
         let mut dialing = pin!(dial(&self.runtime, &*config.dialer, &self.key, config.connection_timeout));
         let dialed = poll_fn(|cx| {
-            // No command is sent before the connection is up, so this is the end of the channel: the supervisor gave
-            // the connection up.
+            // No command is sent before the connection is up, so this is the end of the channel: the supervisor gave up
+            // the connection.
             if self.commands.poll_recv(cx).is_ready() {
                 return Poll::Ready(None);
             }
@@ -180,19 +176,20 @@ impl<R: Runtime> DialAttempt<R> {
         let Some(dialed) = dialed.await else { return };
         match dialed {
             Ok(socket) => {
-                let session = (session_config(&self.key, &config), self.credentials);
                 let runtime = self.runtime.clone();
-                ConnectionDriver::new(self.id, runtime, socket, session, self.supervisor, self.commands, self.events)
-                    .await;
+                let config = connection_config(&self.key, &config);
+                let Self { id, credentials, supervisor, commands, .. } = self;
+                ConnectionDriver::new(id, runtime, socket, config, credentials, supervisor, commands).await;
             }
             Err(error) => {
-                let _ = self.events.send(Input::Session(self.id, SessionEvent::Ended(CloseReason::Dial(error))));
+                let _ =
+                    self.supervisor.inputs.send(Input::Session(self.id, SessionEvent::Ended(CloseReason::Dial(error))));
             }
         }
     }
 }
 
-fn session_config(key: &BrokerKey, config: &DialConfig) -> ConnectionConfig {
+fn connection_config(key: &BrokerKey, config: &DialConfig) -> ConnectionConfig {
     ConnectionConfig {
         address: key.logical.to_string().into(),
         tls: key.tls,
@@ -210,7 +207,7 @@ impl<R: Runtime> Future for SupervisorDriver<R> {
         let this = &mut *self;
         this.runtime.inspect_supervisor(&mut this.supervisor);
         loop {
-            let progress = this.turn(cx);
+            let progress = this.step(cx);
             if this.tasks.poll_empty(cx).is_ready() && this.supervisor.is_drained() {
                 return Poll::Ready(());
             }
@@ -222,7 +219,7 @@ impl<R: Runtime> Future for SupervisorDriver<R> {
 }
 
 impl<R: Runtime> Drop for SupervisorDriver<R> {
-    /// The runtime goes away: connections end, and every call that waits ends with an error.
+    /// The runtime shuts down: connections end, and every call that waits ends with an error.
     fn drop(&mut self) {
         let gone = Error::local(ErrorKind::Closed, "the client's runtime was shut down");
         self.supervisor.fail_all(&gone, &mut Deferred::new());

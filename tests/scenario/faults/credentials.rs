@@ -35,7 +35,7 @@ impl Vault {
         let net = super::support::Net::default();
         net.add(&broker);
         let (good, vault) = (broker.token("admin"), self.clone());
-        let supplier = Token::supplier(move || {
+        let supplier = Token::from_fn(move || {
             let number = vault.asked.fetch_add(1, Ordering::SeqCst);
             let bad = number >= vault.bad_from.load(Ordering::SeqCst);
             let token = if bad { "not.a.token".to_owned() } else { good.clone() };
@@ -104,7 +104,7 @@ async fn a_source_says_whether_its_failure_passes() {
     let broker = EmbeddedBroker::builder().token_secret_key(KEY).start().await.expect("a free port");
     let net = super::support::Net::default();
     net.add(&broker);
-    let refusing = Token::supplier(|| async { Err(Error::authentication("no such role")) });
+    let refusing = Token::from_fn(|| async { Err(Error::authentication("no such role")) });
     let connecting = builder(&broker, &net).authentication(refusing).connect();
     let begun = Instant::now();
     let error = within("the refusal", connecting).await.expect_err("no such role");
@@ -112,7 +112,7 @@ async fn a_source_says_whether_its_failure_passes() {
     assert!(error.to_string().contains("no such role"), "{error}");
 
     let (asked, token) = (Arc::new(AtomicUsize::new(0)), broker.token("admin"));
-    let passing = Token::supplier(move || {
+    let passing = Token::from_fn(move || {
         let (number, token) = (asked.fetch_add(1, Ordering::SeqCst), token.clone());
         async move { if number < 2 { Err(Error::connection("the vault is sealed")) } else { Ok(token) } }
     });
@@ -184,7 +184,7 @@ async fn a_token_that_expires_is_replaced_without_a_gap() {
     let net = Net::default();
     net.add(&broker);
     let source = broker.clone();
-    let supplier = Token::supplier(move || {
+    let supplier = Token::from_fn(move || {
         let token = source.token_expiring("admin", Duration::from_secs(90));
         async move { Ok(token) }
     });
@@ -208,7 +208,7 @@ async fn a_source_that_gives_nothing_is_not_waited_for_for_ever() {
     let broker = EmbeddedBroker::builder().token_secret_key(KEY).start().await.expect("a free port");
     let net = Net::default();
     net.add(&broker);
-    let silent = Token::supplier(std::future::pending);
+    let silent = Token::from_fn(std::future::pending);
     let begun = Instant::now();
     let connecting = builder(&broker, &net).authentication(silent).connect();
     let error = within("the failure", connecting).await.expect_err("no token");

@@ -106,7 +106,7 @@ impl Setup {
             _ => (String::new(), false),
         };
         let failed = Error::network(format!("no TLS connection to {address} as {server_name}{hint}"));
-        let failed = if is_final { failed.retriable(false) } else { failed };
+        let failed = if is_final { failed.with_retriable(false) } else { failed };
         failed.with_source(error)
     }
 
