@@ -51,7 +51,7 @@ pub struct BrokerConfig {
     pub authentication_refresh_check: Duration,
     /// How long a connection may stay silent when another one wants the name of its producer: 5 s.
     pub connection_liveness_check_timeout: Duration,
-    /// How long a new active consumer of a Failover subscription waits before it is served: 1 s.
+    /// How long a new active consumer of a Failover subscription waits before it is active: 1 s.
     pub active_consumer_failover_delay_time: Duration,
     /// [`max_stored_bytes`](crate::broker::EmbeddedBrokerBuilder::max_stored_bytes): 256 MiB.
     pub max_stored_bytes: usize,

@@ -1,7 +1,7 @@
 //! A broker for development and tests, in the process and on the same codec as the client.
 //!
 //! It serves the binary protocol as Apache Pulsar 4.0.8 does, rule by rule, down to when it closes a connection: so a
-//! client that works here works there, and official clients work here unchanged. Beyond that it records each rule
+//! client that works here works there, and official clients are meant to work here unchanged. Beyond that it records each rule
 //! that a client breaks, also those a real broker would let pass ([`EmbeddedBroker::violations`]), and lets tests
 //! script what goes wrong ([`EmbeddedBroker::faults`]).
 //!
@@ -17,25 +17,26 @@
 //!
 //! # What it is not
 //! No durable storage: all is in memory and lost with the process. No cluster: one broker owns every topic, LOOKUP
-//! always answers with its own address. No transactions, no replication, no compaction, no quotas but one on memory,
+//! always responds with its own address. No transactions, no replication, no compaction, no quotas but one on memory,
 //! no TLS, no HTTP. A role may do everything or nothing.
 //!
 //! # Inside
 //! A frame goes `embedded` (sockets) -> [`machine::Broker`] (state, no socket, no clock) -> a file of `commands` -> the
-//! parts of the state, and its answer into the outbox of its connection. Each line uses those below it only:
+//! parts of the state, and its response into the outbox of its connection. `commands`, `admin` and
+//! `machine` are one `impl Broker` in three folders; the folders below them use nothing of them:
 //!
-//! | folder | what it decides |
+//! | folder | what it is for |
 //! | --- | --- |
-//! | `embedded` | nothing: sockets, tasks, and the public handles |
+//! | `embedded` | sockets, tasks, and the public handles |
 //! | `commands`, `admin` | what a client's command does; what an administrator, a test or the simulator does |
-//! | `machine` | in which order things happen: inputs, outputs, timers; which requests a fault falls on |
+//! | `machine` | in which order things happen: inputs, outputs, timers; which requests a fault takes effect on |
 //! | `dispatch` | which consumer gets which entry |
 //! | `topics` | which topics there are; names, access modes and sequence ids of producers; schemas; watchers |
 //! | `subscription` | what is acknowledged, what is sent next, which consumer holds what |
 //! | `connections` | what each client has negotiated and named; frames on their way out |
 //! | `storage` | positions and offsets: the log and the cursors |
-//! | `faults` | which event a scripted fault falls on, and with which effect |
-//! | `conformance` | nothing: it records the rules that clients broke |
+//! | `faults` | on which event a scripted fault takes effect, and how |
+//! | `conformance` | which rules clients broke, without an effect on the responses |
 
 mod admin;
 mod commands;

@@ -3,7 +3,16 @@
 use crate::pb::ServerError;
 use crate::wire::command::Refusal;
 
-/// A refusal to be handed up to where the request is answered: in the fields that its answer has for that, or as ERROR.
+/// In front of the text of refusals that report this exception, as a real broker writes it. Clients read it.
+pub(crate) const PRODUCER_FENCED_EXCEPTION: &str =
+    "org.apache.pulsar.broker.service.BrokerServiceException$ProducerFencedException: ";
+/// The same for a topic or producer name that is taken.
+pub(crate) const PRODUCER_BUSY_EXCEPTION: &str =
+    "org.apache.pulsar.broker.service.BrokerServiceException$ProducerBusyException: ";
+/// The same for a name that must not be used.
+pub(crate) const NAMING_EXCEPTION: &str = "org.apache.pulsar.broker.service.BrokerServiceException$NamingException: ";
+
+/// A refusal. It is sent in the fields that the response of the request has for it, or as ERROR.
 pub(crate) fn refuse(code: ServerError, message: impl Into<String>) -> Refusal {
     Refusal { code: code.into(), message: message.into() }
 }

@@ -7,27 +7,27 @@ use pulsar_native::pb::{self, IntRange, KeySharedMeta, KeySharedMode};
 use pulsar_native::wire::EntryParts;
 use pulsar_native::wire::metadata::{Metadata, text};
 
-use crate::support::World;
+use crate::support::BrokerHarness;
 
-fn publish_keys(world: &mut World, conn: ConnId, first: u64, keys: &[&str]) {
+fn publish_keys(harness: &mut BrokerHarness, conn: ConnId, first: u64, keys: &[&str]) {
     for (index, key) in keys.iter().enumerate() {
-        world.publish_keyed(conn, 1, "p", first + index as u64, Some(key), b"x");
+        harness.publish_keyed(conn, 1, "p", first + index as u64, Some(key), b"x");
     }
-    world.receipts(conn);
+    harness.receipts(conn);
 }
 
 /// Keys of the messages delivered, in order, with their entry ids.
-fn delivered(world: &mut World, conn: ConnId) -> Vec<(String, u64)> {
+fn delivered(harness: &mut BrokerHarness, conn: ConnId) -> Vec<(String, u64)> {
     let key = |entry: &[u8]| {
         let metadata = &entry[EntryParts::split(entry).expect("parts").metadata];
         let parsed = Metadata::parse(metadata).expect("metadata");
         text(metadata, &parsed.partition_key.expect("a key")).to_owned()
     };
-    world.messages(conn).iter().map(|(head, entry)| (key(entry), head.entry_id)).collect()
+    harness.messages(conn).iter().map(|(head, entry)| (key(entry), head.entry_id)).collect()
 }
 
-fn sticky(world: &mut World, conn: ConnId, id: u64, start: i32, end: i32) {
-    world.consumer_as(conn, id, SubType::KeyShared, 100, |subscribe| {
+fn sticky(harness: &mut BrokerHarness, conn: ConnId, id: u64, start: i32, end: i32) {
+    harness.consumer_as(conn, id, SubType::KeyShared, 100, |subscribe| {
         subscribe.key_shared_meta = Some(KeySharedMeta {
             key_shared_mode: KeySharedMode::Sticky.into(),
             hash_ranges: vec![IntRange { start, end }],
@@ -40,46 +40,46 @@ fn sticky(world: &mut World, conn: ConnId, id: u64, start: i32, end: i32) {
 fn a_sticky_range_of_one_slot_gets_exactly_the_keys_of_that_slot() {
     for key in ["a", "order-7", "Zürich"] {
         let slot = (murmur3_32(key.as_bytes()) % 65_536).max(1) as i32;
-        let mut world = World::new();
-        let (conn, owner, rest) = (world.connect(), world.connect(), world.connect());
-        world.producer(conn, 1);
-        sticky(&mut world, owner, 1, slot, slot);
-        sticky(&mut world, rest, 2, slot + 1, 65_535);
-        publish_keys(&mut world, conn, 0, &[key]);
-        assert_eq!(delivered(&mut world, owner), [(key.to_owned(), 0)]);
-        assert_eq!(delivered(&mut world, rest), []);
+        let mut harness = BrokerHarness::new();
+        let (conn, owner, rest) = (harness.connect(), harness.connect(), harness.connect());
+        harness.producer(conn, 1);
+        sticky(&mut harness, owner, 1, slot, slot);
+        sticky(&mut harness, rest, 2, slot + 1, 65_535);
+        publish_keys(&mut harness, conn, 0, &[key]);
+        assert_eq!(delivered(&mut harness, owner), [(key.to_owned(), 0)]);
+        assert_eq!(delivered(&mut harness, rest), []);
     }
 }
 
 #[test]
-fn keys_outside_all_ranges_wait() {
+fn keys_outside_all_ranges_are_not_delivered() {
     let slot = (murmur3_32(b"a") % 65_536) as i32;
-    let mut world = World::new();
-    let (conn, other, owner) = (world.connect(), world.connect(), world.connect());
-    world.producer(conn, 1);
-    sticky(&mut world, other, 1, slot + 1, slot + 1);
-    publish_keys(&mut world, conn, 0, &["a"]);
-    assert_eq!(delivered(&mut world, other), []);
-    sticky(&mut world, owner, 2, slot, slot);
-    assert_eq!(delivered(&mut world, owner), [("a".to_owned(), 0)]);
+    let mut harness = BrokerHarness::new();
+    let (conn, other, owner) = (harness.connect(), harness.connect(), harness.connect());
+    harness.producer(conn, 1);
+    sticky(&mut harness, other, 1, slot + 1, slot + 1);
+    publish_keys(&mut harness, conn, 0, &["a"]);
+    assert_eq!(delivered(&mut harness, other), []);
+    sticky(&mut harness, owner, 2, slot, slot);
+    assert_eq!(delivered(&mut harness, owner), [("a".to_owned(), 0)]);
 }
 
 #[test]
 fn each_key_has_one_consumer_and_keeps_its_order() {
-    let mut world = World::new();
-    let conn = world.connect();
-    world.producer(conn, 1);
-    let consumers = [world.connect(), world.connect(), world.connect()];
+    let mut harness = BrokerHarness::new();
+    let conn = harness.connect();
+    harness.producer(conn, 1);
+    let consumers = [harness.connect(), harness.connect(), harness.connect()];
     for (id, consumer) in consumers.into_iter().enumerate() {
-        world.consumer(consumer, id as u64, SubType::KeyShared, 1_000);
+        harness.consumer(consumer, id as u64, SubType::KeyShared, 1_000);
     }
     let names: Vec<String> = (0..300).map(|index| format!("key-{}", index % 30)).collect();
     let keys: Vec<&str> = names.iter().map(String::as_str).collect();
-    publish_keys(&mut world, conn, 0, &keys);
+    publish_keys(&mut harness, conn, 0, &keys);
     let mut seen = std::collections::BTreeMap::new();
     let mut total = 0;
     for consumer in consumers {
-        let messages = delivered(&mut world, consumer);
+        let messages = delivered(&mut harness, consumer);
         assert!(!messages.is_empty(), "thirty keys over three consumers");
         total += messages.len();
         for (key, entry) in messages {
@@ -89,14 +89,14 @@ fn each_key_has_one_consumer_and_keeps_its_order() {
         }
     }
     assert_eq!(total, 300);
-    world.assert_clean();
+    harness.assert_clean();
 }
 
 /// A first consumer holds one message of each key unacknowledged; a second one joins and more messages come.
-fn second_joins(out_of_order: bool) -> (World, ConnId, ConnId, Vec<(String, u64)>) {
-    let mut world = World::new();
-    let (conn, a, b) = (world.connect(), world.connect(), world.connect());
-    world.producer(conn, 1);
+fn second_joins(out_of_order: bool) -> (BrokerHarness, ConnId, ConnId, Vec<(String, u64)>) {
+    let mut harness = BrokerHarness::new();
+    let (conn, a, b) = (harness.connect(), harness.connect(), harness.connect());
+    harness.producer(conn, 1);
     let policy = |name: &'static str| {
         move |subscribe: &mut pb::CommandSubscribe| {
             subscribe.consumer_name = Some(name.to_owned());
@@ -107,54 +107,54 @@ fn second_joins(out_of_order: bool) -> (World, ConnId, ConnId, Vec<(String, u64)
             });
         }
     };
-    world.consumer_as(a, 1, SubType::KeyShared, 1_000, policy("a"));
+    harness.consumer_as(a, 1, SubType::KeyShared, 1_000, policy("a"));
     let names: Vec<String> = (0..20).map(|index| format!("key-{index}")).collect();
     let keys: Vec<&str> = names.iter().map(String::as_str).collect();
-    publish_keys(&mut world, conn, 0, &keys);
-    let held = delivered(&mut world, a);
+    publish_keys(&mut harness, conn, 0, &keys);
+    let held = delivered(&mut harness, a);
     assert_eq!(held.len(), 20);
-    world.consumer_as(b, 2, SubType::KeyShared, 1_000, policy("b"));
-    publish_keys(&mut world, conn, 20, &keys);
-    (world, a, b, held)
+    harness.consumer_as(b, 2, SubType::KeyShared, 1_000, policy("b"));
+    publish_keys(&mut harness, conn, 20, &keys);
+    (harness, a, b, held)
 }
 
 #[test]
 fn keys_that_move_wait_until_their_old_consumer_has_acknowledged_them() {
-    let (mut world, a, b, held) = second_joins(false);
-    let staying = delivered(&mut world, a);
+    let (mut harness, a, b, held) = second_joins(false);
+    let staying = delivered(&mut harness, a);
     assert!(!staying.is_empty() && staying.len() < 20, "keys that stay flow on: {}", staying.len());
-    assert_eq!(delivered(&mut world, b), [], "keys that move are held");
+    assert_eq!(delivered(&mut harness, b), [], "keys that move are held");
     for (_, entry) in held {
-        world.ack_entry(a, 1, entry);
+        harness.ack_entry(a, 1, entry);
     }
-    let moved = delivered(&mut world, b);
+    let moved = delivered(&mut harness, b);
     assert_eq!(moved.len() + staying.len(), 20);
-    world.assert_clean();
+    harness.assert_clean();
 }
 
 #[test]
 fn with_out_of_order_delivery_they_do_not_wait() {
-    let (mut world, a, b, _) = second_joins(true);
-    let (staying, moved) = (delivered(&mut world, a), delivered(&mut world, b));
+    let (mut harness, a, b, _) = second_joins(true);
+    let (staying, moved) = (delivered(&mut harness, a), delivered(&mut harness, b));
     assert!(!moved.is_empty());
     assert_eq!(moved.len() + staying.len(), 20);
 }
 
 #[test]
 fn a_key_without_permits_holds_up_its_own_messages_only() {
-    let mut world = World::new();
-    let conn = world.connect();
-    world.producer(conn, 1);
-    let (a, b) = (world.connect(), world.connect());
-    world.consumer(a, 1, SubType::KeyShared, 0);
-    world.consumer(b, 2, SubType::KeyShared, 1_000);
+    let mut harness = BrokerHarness::new();
+    let conn = harness.connect();
+    harness.producer(conn, 1);
+    let (a, b) = (harness.connect(), harness.connect());
+    harness.consumer(a, 1, SubType::KeyShared, 0);
+    harness.consumer(b, 2, SubType::KeyShared, 1_000);
     let names: Vec<String> = (0..20).map(|index| format!("key-{index}")).collect();
     let keys: Vec<&str> = names.iter().map(String::as_str).collect();
-    publish_keys(&mut world, conn, 0, &keys);
-    let free = delivered(&mut world, b).len();
+    publish_keys(&mut harness, conn, 0, &keys);
+    let free = delivered(&mut harness, b).len();
     assert!(free > 0 && free < 20);
-    world.flow(a, 1, 1_000);
-    let late = delivered(&mut world, a);
+    harness.flow(a, 1, 1_000);
+    let late = delivered(&mut harness, a);
     assert_eq!(late.len() + free, 20);
     assert!(late.windows(2).all(|pair| pair[0].1 < pair[1].1));
 }

@@ -10,11 +10,11 @@ use pulsar_native::pb::{self, MessageIdData};
 use pulsar_native::wire::{Frame, SendHead, put_flow, put_ping, put_send_head};
 
 use crate::common::random::Random;
-use crate::support::{TOPIC, World, id_with, producer_command, subscribe_command};
+use crate::support::{BrokerHarness, TOPIC, id_with, producer_command, subscribe_command};
 
 /// Connection 0 produces; the others consume under their own index as consumer id.
-struct Script {
-    world: World,
+struct RandomClients {
+    harness: BrokerHarness,
     conns: Vec<ConnId>,
     random: Random,
     sub_type: SubType,
@@ -23,40 +23,40 @@ struct Script {
     epoch: u64,
 }
 
-impl Script {
+impl RandomClients {
     fn new(seed: u64) -> Self {
         let mut random = Random::new(seed);
         let index_ack = random.below(2) == 0;
-        let mut world = World::with(|config| {
+        let mut harness = BrokerHarness::with(|config| {
             config.acknowledgment_at_batch_index_level_enabled = index_ack;
             config.max_unacked_messages_per_consumer = 60;
             config.pulsar_channel_write_buffer_high_water_mark = 3_000;
         });
         let types = [SubType::Exclusive, SubType::Shared, SubType::Failover, SubType::KeyShared];
         let sub_type = types[random.below(4) as usize];
-        let conns: Vec<ConnId> = (0..4).map(|_| world.connect()).collect();
-        world.look_up(conns[0], TOPIC);
-        let mut script = Self { world, conns, random, sub_type, seen: Vec::new(), next_sequence: 0, epoch: 0 };
-        script.open_producer();
+        let conns: Vec<ConnId> = (0..4).map(|_| harness.connect()).collect();
+        harness.look_up(conns[0], TOPIC);
+        let mut clients = Self { harness, conns, random, sub_type, seen: Vec::new(), next_sequence: 0, epoch: 0 };
+        clients.open_producer();
         // The subscription exists before the first message.
-        script.world.consumer(script.conns[1], 1, sub_type, 1);
-        script
+        clients.harness.consumer(clients.conns[1], 1, sub_type, 1);
+        clients
     }
 
     fn open_producer(&mut self) {
         let command = pb::CommandProducer { epoch: Some(self.epoch), ..producer_command(1, 1, TOPIC) };
         self.epoch += 1;
-        self.world.look_up_quietly(self.conns[0]);
-        self.world.send(self.conns[0], command);
+        self.harness.look_up_quietly(self.conns[0]);
+        self.harness.send(self.conns[0], command);
         self.read();
     }
 
     fn read(&mut self) {
         for conn in self.conns.clone() {
-            for frame in self.world.take(conn) {
+            for frame in self.harness.take(conn) {
                 match frame {
                     Frame::Message { head, .. } => self.seen.push((head.ledger_id, head.entry_id)),
-                    Frame::Other(pulsar_native::wire::Command::Ping(_)) => self.world.send(conn, pb::CommandPong {}),
+                    Frame::Other(pulsar_native::wire::Command::Ping(_)) => self.harness.send(conn, pb::CommandPong {}),
                     _ => {}
                 }
             }
@@ -79,9 +79,9 @@ impl Script {
             0..=2 => self.publish(),
             3..=10 => self.use_consumer(consumer_id),
             11..=13 => self.reopen_consumer(consumer_id),
-            14 => self.world.advance(Duration::from_millis(self.random.below(900))),
+            14 => self.harness.advance(Duration::from_millis(self.random.below(900))),
             _ if self.random.below(4) == 0 => {
-                self.world.broker.unload(TOPIC);
+                self.harness.broker.unload(TOPIC);
                 self.read();
                 self.open_producer();
             }
@@ -96,10 +96,10 @@ impl Script {
         let sequence = self.next_sequence;
         self.next_sequence += 10;
         if self.random.below(3) == 0 {
-            self.world.publish_batch(self.conns[0], 1, "p", sequence, 1 + (sequence % 9) as i32);
+            self.harness.publish_batch(self.conns[0], 1, "p", sequence, 1 + (sequence % 9) as i32);
         } else {
             let key = format!("k{}", self.random.below(7));
-            self.world.publish_keyed(self.conns[0], 1, "p", sequence, Some(&key), b"x");
+            self.harness.publish_keyed(self.conns[0], 1, "p", sequence, Some(&key), b"x");
         }
     }
 
@@ -109,19 +109,19 @@ impl Script {
         match self.random.below(8) {
             0..=2 => {
                 let permits = 1 + self.random.below(20) as u32;
-                self.world.flow(conn, consumer_id, permits);
+                self.harness.flow(conn, consumer_id, permits);
             }
             3..=5 => {
                 let ids = (0..self.random.below(4)).map(|_| self.some_id()).collect();
-                self.world.ack(conn, consumer_id, AckType::Individual, ids);
+                self.harness.ack(conn, consumer_id, AckType::Individual, ids);
             }
             6 => {
                 let id = self.some_id();
-                self.world.ack(conn, consumer_id, AckType::Cumulative, vec![id]);
+                self.harness.ack(conn, consumer_id, AckType::Cumulative, vec![id]);
             }
             _ => {
                 let ids = (0..self.random.below(3)).map(|_| self.some_id()).collect();
-                self.world.redeliver(conn, consumer_id, ids);
+                self.harness.redeliver(conn, consumer_id, ids);
             }
         }
     }
@@ -132,19 +132,19 @@ impl Script {
         match self.random.below(3) {
             0 => {
                 let subscribe = subscribe_command(5, consumer_id, self.sub_type);
-                self.world.look_up_quietly(conn);
-                self.world.send(conn, subscribe);
+                self.harness.look_up_quietly(conn);
+                self.harness.send(conn, subscribe);
             }
-            1 => self.world.send(conn, pb::CommandCloseConsumer { consumer_id, request_id: 6, ..Default::default() }),
+            1 => self.harness.send(conn, pb::CommandCloseConsumer { consumer_id, request_id: 6, ..Default::default() }),
             _ => {
-                self.world.broker.disconnect(conn);
-                self.conns[consumer_id as usize] = self.world.connect();
+                self.harness.broker.disconnect(conn);
+                self.conns[consumer_id as usize] = self.harness.connect();
             }
         }
     }
 
     fn check(&self, seed: u64) {
-        let stats = self.world.broker.stats(TOPIC).expect("topic");
+        let stats = self.harness.broker.stats(TOPIC).expect("topic");
         let sub = &stats.subscriptions["s"];
         let of_consumers: u64 = sub.consumers.iter().map(|consumer| consumer.unacked_messages).sum();
         assert_eq!(of_consumers, sub.unacked_messages, "seed {seed}");
@@ -153,23 +153,23 @@ impl Script {
 
     /// All consumers leave; one more takes and acknowledges all that is left.
     fn drain(&mut self, seed: u64) {
-        let last = self.world.connect();
+        let last = self.harness.connect();
         let shared = matches!(self.sub_type, SubType::Shared | SubType::KeyShared);
         // Joining first, it gets what the others hold handed on; joining last, from a rewound cursor.
         let joins_first = shared && self.random.below(2) == 0;
         if joins_first {
-            self.world.consumer(last, 9, self.sub_type, 1_000_000);
+            self.harness.consumer(last, 9, self.sub_type, 1_000_000);
         }
         for conn in self.conns.clone().into_iter().skip(1) {
-            self.world.broker.disconnect(conn);
+            self.harness.broker.disconnect(conn);
         }
         self.conns.truncate(1);
         if !joins_first {
-            self.world.consumer(last, 9, self.sub_type, 1_000_000);
+            self.harness.consumer(last, 9, self.sub_type, 1_000_000);
         }
-        self.world.advance(Duration::from_secs(1));
+        self.harness.advance(Duration::from_secs(1));
         loop {
-            let frames = self.world.take(last);
+            let frames = self.harness.take(last);
             let ids: Vec<_> = frames
                 .iter()
                 .filter_map(|frame| match frame {
@@ -180,35 +180,35 @@ impl Script {
             if ids.is_empty() {
                 break;
             }
-            self.world.ack(last, 9, AckType::Individual, ids);
+            self.harness.ack(last, 9, AckType::Individual, ids);
         }
-        let stats = self.world.broker.stats(TOPIC).expect("topic");
+        let stats = self.harness.broker.stats(TOPIC).expect("topic");
         assert_eq!(stats.subscriptions["s"].msg_backlog, 0, "seed {seed}: {:?}", self.sub_type);
         assert_eq!(stats.subscriptions["s"].unacked_messages, 0, "seed {seed}");
     }
 }
 
 #[test]
-fn the_counts_stay_right_and_nothing_is_left_behind() {
+fn unacked_counts_match_and_a_last_consumer_receives_the_rest() {
     for seed in 0..300 {
-        let mut script = Script::new(seed);
+        let mut clients = RandomClients::new(seed);
         for _ in 0..200 {
-            script.step();
-            script.check(seed);
+            clients.step();
+            clients.check(seed);
         }
-        script.drain(seed);
+        clients.drain(seed);
     }
 }
 
 /// A stream of good frames with some bytes changed, cut at random.
 #[test]
-fn no_bytes_bring_the_broker_down() {
+fn random_bytes_never_panic_the_broker() {
     for seed in 0..2_000 {
         let mut random = Random::new(seed);
-        let mut world = World::new();
-        let conn = world.connect();
-        world.producer(conn, 1);
-        world.consumer(conn, 1, SubType::Shared, 10);
+        let mut harness = BrokerHarness::new();
+        let conn = harness.connect();
+        harness.producer(conn, 1);
+        harness.consumer(conn, 1, SubType::Shared, 10);
         let mut bytes = good_frames(&mut random);
         for _ in 0..=random.below(6) {
             let at = random.below(bytes.len() as u64) as usize;
@@ -218,10 +218,10 @@ fn no_bytes_bring_the_broker_down() {
         while !bytes.is_empty() {
             let piece = bytes.split_to((1 + random.below(40) as usize).min(bytes.len()));
             rx.extend_from_slice(&piece);
-            world.broker.receive(conn, &mut rx, world.now);
+            harness.broker.receive(conn, &mut rx, harness.now);
         }
-        world.take(conn);
-        world.advance(Duration::from_secs(61));
+        harness.take(conn);
+        harness.advance(Duration::from_secs(61));
     }
 }
 

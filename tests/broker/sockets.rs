@@ -107,7 +107,7 @@ async fn one_message_in_memory() {
 }
 
 #[tokio::test]
-async fn a_bad_token_is_told_before_the_close() {
+async fn a_bad_token_gets_an_error_before_the_close() {
     let broker = EmbeddedBroker::builder().token_secret_key("secret").start().await.expect("start");
     let mut client = Raw::new(TcpStream::connect(broker.address()).await.expect("connect"));
     client.send(connect_command(21)).await;
@@ -119,7 +119,7 @@ async fn a_bad_token_is_told_before_the_close() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_silent_connection_ends_by_the_clock() {
+async fn a_silent_connection_ends_after_the_keep_alive() {
     let broker = EmbeddedBroker::builder().keep_alive_interval(Duration::from_secs(30)).start().await.expect("start");
     let started = tokio::time::Instant::now();
     let mut silent = Raw::new(broker.connect());
@@ -138,7 +138,7 @@ async fn a_silent_connection_ends_by_the_clock() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_does_not_read_its_answers_is_not_read_either() {
+async fn a_client_that_does_not_read_its_responses_is_no_longer_read_from() {
     let broker = EmbeddedBroker::builder().start().await.expect("start");
     let mut client = broker.connect();
     let mut bytes = BytesMut::new();
@@ -179,7 +179,7 @@ async fn dropping_the_last_handle_ends_connections() {
 }
 
 #[tokio::test]
-async fn a_partitioned_topic_that_cannot_be_is_named() {
+async fn the_error_for_an_invalid_partitioned_topic_names_it() {
     for (topic, partitions, what) in [
         ("orders", 0, "persistent://public/default/orders cannot have 0 partitions, only 1 to 10000"),
         ("orders", 10_001, "persistent://public/default/orders cannot have 10001 partitions, only 1 to 10000"),
@@ -192,7 +192,7 @@ async fn a_partitioned_topic_that_cannot_be_is_named() {
 }
 
 #[tokio::test]
-async fn an_address_that_is_taken_is_named() {
+async fn the_error_for_an_address_in_use_names_it() {
     let first = EmbeddedBroker::builder().start().await.expect("a free port");
     let error = EmbeddedBroker::builder().listen(first.address()).start().await.unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse);

@@ -14,14 +14,14 @@ use pulsar_native::wire::{Command, Frame, MessageHead, Receipt, SendHead, TxBuf,
 pub(crate) const URL: &str = "pulsar://127.0.0.1:6650";
 pub(crate) const TOPIC: &str = "persistent://public/default/t";
 
-/// A broker, its clock, and the protocol version its clients speak.
-pub(crate) struct World {
+/// A broker without sockets, with a clock of its own.
+pub(crate) struct BrokerHarness {
     pub(crate) broker: Broker,
     pub(crate) now: Now,
     next_request: u64,
 }
 
-impl World {
+impl BrokerHarness {
     pub(crate) fn new() -> Self {
         Self::with(|_| ())
     }
@@ -33,7 +33,7 @@ impl World {
         Self { broker: Broker::new(config, URL, now), now, next_request: 100 }
     }
 
-    /// Time passes, deadline by deadline.
+    /// Moves the clock, deadline by deadline.
     pub(crate) fn advance(&mut self, by: Duration) {
         let end = Now { at: self.now.at + by, wall_ms: self.now.wall_ms + by.as_millis() as u64 };
         while let Some(due) = self.broker.poll_deadline().filter(|due| due.at <= end.at) {
@@ -112,7 +112,7 @@ impl World {
         assert_eq!(response.response, Some(1), "{response:?}");
     }
 
-    /// LOOKUP of [`TOPIC`] whatever else is waiting to be read.
+    /// LOOKUP of [`TOPIC`] without reading the response.
     pub(crate) fn look_up_quietly(&mut self, conn: ConnId) {
         self.send(conn, pb::CommandLookupTopic { topic: TOPIC.to_owned(), request_id: 0, ..Default::default() });
     }

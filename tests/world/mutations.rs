@@ -42,7 +42,7 @@ fn is_found(fault: Mutation) {
 }
 
 #[test]
-fn without_a_fault_no_checker_complains() {
+fn without_a_mutation_no_checker_reports() {
     let complaints: Vec<_> = (0..SEEDS_WITHOUT).filter_map(complaint).collect();
     assert!(complaints.is_empty(), "{complaints:?}");
 }

@@ -73,7 +73,7 @@ fn run_all(seeds: impl Iterator<Item = u64>) {
 }
 
 #[test]
-fn every_promise_holds_for_every_seed() {
+fn every_invariant_holds_for_every_seed() {
     if let Some(seed) = number_of("SIM_SEED") {
         return replay(seed);
     }
@@ -89,7 +89,7 @@ fn every_promise_holds_for_every_seed() {
 }
 
 #[test]
-fn seeds_that_failed_once_hold() {
+fn regression_seeds_hold() {
     let seeds = include_str!("sim_regressions.txt");
     let seeds = seeds.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
     run_all(seeds.filter(|seed| !seed.is_empty()).map(|seed| seed.parse().expect("a seed in each line")));

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use super::takeover::HolderState;
 use super::{CLOSE_VERSION, Rejection, consumer_not_found};
 use crate::broker::conformance::Rule;
-use crate::broker::connections::{ConnectionEndpoints, ConsumerSlot};
-use crate::broker::ids::{ConnId, ConsumerKey, NO_REQUEST, ProducerKey};
+use crate::broker::connections::ConsumerSlot;
+use crate::broker::ids::{ConnId, ConsumerKey, NO_REQUEST};
 use crate::broker::machine::{Broker, BrokerTimer};
-use crate::broker::refusal::refuse;
+use crate::broker::refusal::{NAMING_EXCEPTION, refuse};
 use crate::broker::storage::{EntryPosition, Log};
 use crate::broker::subscription::{KeyRange, SharingMode, SubscribedConsumer, Subscription};
 use crate::broker::topics::schemas::is_known_schema_type;
@@ -18,8 +18,6 @@ use crate::wire::command::Refusal;
 
 /// The protocol version from which on clients know ACTIVE_CONSUMER_CHANGE.
 const ACTIVE_CONSUMER_CHANGE_VERSION: i32 = 12;
-
-const NAMING: &str = "org.apache.pulsar.broker.service.BrokerServiceException$NamingException: ";
 
 /// The enum fields of a SUBSCRIBE, all known.
 #[derive(Clone, Copy)]
@@ -109,7 +107,7 @@ impl Broker {
         let name = self.check_topic(conn, &request.topic, "SUBSCRIBE")?;
         let subscription = request.subscription.as_str();
         if subscription.is_empty() || subscription == "pulsar.dedup" || subscription.starts_with("pulsar.repl") {
-            let text = format!("{NAMING}Subscription with reserved subscription name attempted");
+            let text = format!("{NAMING_EXCEPTION}Subscription with reserved subscription name attempted");
             return Err(refuse(ServerError::ProducerBusy, text));
         }
         if request.read_compacted() && !(modes.sharing.is_single_active() && name.is_persistent()) {
@@ -122,7 +120,7 @@ impl Broker {
         Ok(topic)
     }
 
-    /// The connection whose Exclusive consumer stands in the way of another one.
+    /// The connection whose Exclusive consumer prevents another one.
     fn exclusive_holder(&self, topic: &str, name: &str, wanted: SharingMode) -> Option<ConnId> {
         let sub = self.topics.subscription(topic, name)?;
         let is_exclusive = sub.sub_type() == SubType::Exclusive && wanted.sub_type == SubType::Exclusive;
@@ -157,7 +155,7 @@ impl Broker {
             ranges,
             ..SubscribedConsumer::new(key, request.consumer_name())
         };
-        let before = sub.active.chosen();
+        let before = sub.active.selected();
         sub.add(modes.sharing, consumer);
         if sub.choose_active(topic, found.name.partition_index()) {
             self.on_active_changed(topic, name);
@@ -180,7 +178,7 @@ impl Broker {
 
 /// Exclusive and Failover: changes of the active consumer.
 impl Broker {
-    /// An Exclusive consumer is served at once; a Failover one after a delay, when all consumers are notified.
+    /// An Exclusive consumer is active at once; a Failover one after a delay, when all consumers are notified.
     fn on_active_changed(&mut self, topic: &Arc<str>, name: &Arc<str>) {
         let Some(sub) = self.topics.subscription_mut(topic, name) else { return };
         if sub.sub_type() == SubType::Failover {
@@ -188,16 +186,16 @@ impl Broker {
             let timer = BrokerTimer::Failover { topic: Arc::clone(topic), subscription: Arc::clone(name), generation };
             self.set_timer(self.config.active_consumer_failover_delay_time, timer);
         } else {
-            sub.active.serve();
+            sub.active.activate();
         }
     }
 
     pub(in crate::broker) fn on_failover_delay(&mut self, topic: &Arc<str>, name: &Arc<str>, generation: u64) {
         let Some(sub) = self.topics.subscription_mut(topic, name) else { return };
-        if !sub.active.serve_after_delay(generation) {
+        if !sub.active.activate_after_delay(generation) {
             return;
         }
-        let (active, keys) = (sub.active.chosen(), sub.consumers.keys());
+        let (active, keys) = (sub.active.selected(), sub.consumers.keys());
         for key in keys {
             self.send_active_consumer_change(key, active);
         }
@@ -215,7 +213,7 @@ impl Broker {
 
 /// Consumers that leave.
 impl Broker {
-    /// SUCCESS also for an id the broker does not know.
+    /// SUCCESS also for an id that is unknown to the broker.
     pub(super) fn on_close_consumer(
         &mut self,
         conn: ConnId,
@@ -264,7 +262,7 @@ impl Broker {
             found.subscriptions.remove(name);
             return;
         }
-        if sub.choose_active(topic, partition) && sub.active.chosen().is_some() {
+        if sub.choose_active(topic, partition) && sub.active.selected().is_some() {
             self.on_active_changed(topic, name);
         }
         self.dispatch(topic, Some(name));
@@ -305,23 +303,6 @@ impl Broker {
             return None;
         }
         slot.subscription()
-    }
-
-    /// Takes all producers and consumers of a connection off their topics; the connection itself may go on.
-    pub(super) fn detach_endpoints(&mut self, conn: ConnId) {
-        let Some(connection) = self.connections.get_mut(conn) else { return };
-        let endpoints = std::mem::take(&mut connection.endpoints);
-        self.drop_endpoints(conn, &endpoints);
-    }
-
-    /// The same for those of a connection that may be out of the table already.
-    pub(in crate::broker) fn drop_endpoints(&mut self, conn: ConnId, endpoints: &ConnectionEndpoints) {
-        for (id, topic) in endpoints.topics_of_producers() {
-            self.remove_producer(&topic, ProducerKey { conn, id });
-        }
-        for (id, topic, subscription) in endpoints.subscriptions_of_consumers() {
-            self.remove_consumer(&topic, &subscription, ConsumerKey { conn, id });
-        }
     }
 }
 

@@ -2,14 +2,14 @@
 //!
 //! | file | commands |
 //! | --- | --- |
-//! | `handshake` | CONNECT, AUTH_RESPONSE, and the keep-alive |
+//! | `session` | CONNECT, AUTH_RESPONSE, and the keep-alive |
 //! | `lookup` | PARTITIONED_METADATA, LOOKUP |
 //! | `topic_list` | GET_TOPICS_OF_NAMESPACE, WATCH_TOPIC_LIST, WATCH_TOPIC_LIST_CLOSE |
 //! | `schema` | GET_SCHEMA, GET_OR_CREATE_SCHEMA |
 //! | `producer` | PRODUCER, CLOSE_PRODUCER |
 //! | `send` | SEND |
 //! | `consumer` | SUBSCRIBE, CLOSE_CONSUMER, UNSUBSCRIBE |
-//! | `ack` | FLOW, ACK, REDELIVER_UNACKNOWLEDGED_MESSAGES |
+//! | `delivery` | FLOW, ACK, REDELIVER_UNACKNOWLEDGED_MESSAGES |
 //! | `position` | SEEK, GET_LAST_MESSAGE_ID, CONSUMER_STATS |
 //! | `takeover` | PRODUCER and SUBSCRIBE for what another connection holds |
 //!
@@ -17,21 +17,21 @@
 //! [`Rejection`]: a refusal is put into the answer that the command has for it, a violation ends the connection, as at
 //! a real broker.
 
-mod ack;
 mod consumer;
-mod handshake;
+mod delivery;
 mod lookup;
 mod position;
 mod producer;
 mod schema;
 mod send;
+mod session;
 mod takeover;
 mod topic_list;
 
 use self::takeover::HolderState;
 use super::conformance::Rule;
-use super::connections::ConnectionState;
-use super::ids::ConnId;
+use super::connections::{ConnectionEndpoints, ConnectionState};
+use super::ids::{ConnId, ConsumerKey, ProducerKey};
 use super::machine::Broker;
 use super::refusal::refuse;
 use crate::pb::ServerError;
@@ -69,7 +69,7 @@ impl From<Refusal> for Rejection {
 
 impl Broker {
     /// Carries a frame out.
-    pub(super) fn serve(&mut self, conn: ConnId, frame: Frame) {
+    pub(super) fn handle_frame(&mut self, conn: ConnId, frame: Frame) {
         match frame {
             Frame::Send { head, entry } => {
                 if self.is_connected(conn, "SEND") {
@@ -102,12 +102,12 @@ impl Broker {
             return self.close_on_violation(conn, Rule::ServerOnlyCommand, || command.name().to_owned());
         }
         self.check_version(conn, &command);
-        self.serve_command(conn, &command, HolderState::NotChecked);
+        self.handle_command(conn, &command, HolderState::NotChecked);
     }
 
     /// Serves a command, or refuses it in the answer that it has for that. `holder` is what is known of the connection
     /// that holds the name or subscription of a PRODUCER or SUBSCRIBE.
-    fn serve_command(&mut self, conn: ConnId, command: &Command, holder: HolderState) {
+    fn handle_command(&mut self, conn: ConnId, command: &Command, holder: HolderState) {
         match self.try_command(conn, command, holder) {
             Ok(()) => {}
             Err(Rejection::Refused(refusal)) => {
@@ -204,6 +204,26 @@ impl Broker {
             return Err(refuse(ServerError::ServiceNotReady, text));
         }
         Ok(name)
+    }
+}
+
+/// The endpoints of a connection that ends or starts again.
+impl Broker {
+    /// Takes all producers and consumers of a connection off their topics; the connection itself may go on.
+    pub(super) fn detach_endpoints(&mut self, conn: ConnId) {
+        let Some(connection) = self.connections.get_mut(conn) else { return };
+        let endpoints = std::mem::take(&mut connection.endpoints);
+        self.drop_endpoints(conn, &endpoints);
+    }
+
+    /// The same for those of a connection that may be out of the table already.
+    pub(in crate::broker) fn drop_endpoints(&mut self, conn: ConnId, endpoints: &ConnectionEndpoints) {
+        for (id, topic) in endpoints.topics_of_producers() {
+            self.remove_producer(&topic, ProducerKey { conn, id });
+        }
+        for (id, topic, subscription) in endpoints.subscriptions_of_consumers() {
+            self.remove_consumer(&topic, &subscription, ConsumerKey { conn, id });
+        }
     }
 }
 

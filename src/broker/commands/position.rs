@@ -49,7 +49,7 @@ impl Broker {
         let response = pb::CommandGetLastMessageIdResponse {
             last_message_id: last_message_id(found)?,
             request_id: request.request_id,
-            consumer_mark_delete_position: Some(found.log.position_before(sub.cursor.mark()).to_id()),
+            consumer_mark_delete_position: Some(found.log.position_before(sub.cursor.mark_delete()).to_id()),
         };
         self.connections.send(conn, response);
         Ok(())

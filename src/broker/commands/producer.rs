@@ -10,9 +10,9 @@ use crate::broker::conformance::Rule;
 use crate::broker::connections::ProducerSlot;
 use crate::broker::ids::{ConnId, NO_REQUEST, ProducerKey};
 use crate::broker::machine::Broker;
-use crate::broker::refusal::refuse;
+use crate::broker::refusal::{PRODUCER_FENCED_EXCEPTION, refuse};
 use crate::broker::topics::schemas::is_known_schema_type;
-use crate::broker::topics::{Admission, FENCED, OpeningProducer};
+use crate::broker::topics::{Admission, OpeningProducer};
 use crate::pb::{self, ProducerAccessMode, ServerError};
 use crate::wire::command::Refusal;
 
@@ -179,13 +179,13 @@ impl Broker {
         }
         for queued in found.producers.take_queue() {
             self.connections.remove_producer(queued.key);
-            let text = format!("{FENCED}Fenced out by a new producer");
+            let text = format!("{PRODUCER_FENCED_EXCEPTION}Fenced out by a new producer");
             let refusal = refuse(ServerError::ProducerFenced, text);
             self.send_refusal(queued.key.conn, queued.request_id, refusal);
         }
     }
 
-    /// SUCCESS also for an id the broker does not know.
+    /// SUCCESS also for an id that is unknown to the broker.
     pub(super) fn on_close_producer(
         &mut self,
         conn: ConnId,

@@ -91,14 +91,14 @@ impl Broker {
                     let key = ProducerKey { conn, id: producer.producer_id };
                     if self.connections.producer(key) == Some(&ProducerSlot::PendingTakeover) {
                         self.connections.remove_producer(key);
-                        self.serve_command(conn, &request, holder);
+                        self.handle_command(conn, &request, holder);
                     }
                 }
                 Command::Subscribe(subscribe) => {
                     let key = ConsumerKey { conn, id: subscribe.consumer_id };
                     if self.connections.consumer(key) == Some(&ConsumerSlot::PendingTakeover) {
                         self.connections.remove_consumer(key);
-                        self.serve_command(conn, &request, holder);
+                        self.handle_command(conn, &request, holder);
                     }
                 }
                 _ => {}

@@ -103,7 +103,7 @@ impl Broker {
         TopicPattern::parse(pattern).map_err(|text| refuse(ServerError::InvalidTopicName, text))
     }
 
-    /// SUCCESS also for an id the broker does not know.
+    /// SUCCESS also for an id that is unknown to the broker.
     pub(super) fn on_watch_topic_list_close(
         &mut self,
         conn: ConnId,

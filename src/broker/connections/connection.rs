@@ -18,7 +18,7 @@ pub(crate) enum ConnectionState {
     Start,
     /// All requests are served.
     Connected,
-    /// What is queued goes out, then the socket closes. Nothing is read any more.
+    /// What is queued goes out, then the socket closes. Nothing is read any longer.
     Closing,
 }
 
@@ -61,7 +61,7 @@ impl BrokerConnection {
         self.outbox.writes_paused
     }
 
-    /// Whether a delivery was held back because the outbox was full; it is not any more.
+    /// Whether a delivery was held back because the outbox was full; it no longer is.
     pub(crate) fn take_needs_dispatch(&mut self) -> bool {
         std::mem::take(&mut self.outbox.needs_dispatch)
     }
@@ -88,7 +88,7 @@ pub(crate) struct Credentials {
     pub(crate) is_challenged: bool,
 }
 
-/// Whether the client is alive, judged by its frames.
+/// Whether the client is alive, decided by its frames.
 #[derive(Debug, Default)]
 pub(crate) struct Liveness {
     /// A PING of the keep-alive has had no frame after it.

@@ -28,7 +28,7 @@ pub(crate) fn dispatch_transient(sub: &mut Subscription, entry: &TransientEntry,
         consumer.permits > 0 && connections.has_room(consumer.key.conn)
     };
     let chosen = match sub.sub_type() {
-        SubType::Exclusive | SubType::Failover => sub.active.served().and_then(|key| sub.consumers.get(key)),
+        SubType::Exclusive | SubType::Failover => sub.active.active().and_then(|key| sub.consumers.get(key)),
         SubType::KeyShared => sub.owner_of(entry.info.key_hash).1.and_then(|key| sub.consumers.get(key)),
         SubType::Shared => {
             sub.rotation.advance();

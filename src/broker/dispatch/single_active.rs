@@ -8,7 +8,7 @@ use crate::broker::subscription::key_hashing::sticky_slot;
 impl Dispatcher<'_> {
     /// Reads again and again, each time as many entries as there were permits when the read began.
     pub(super) fn dispatch_single_active(&mut self) {
-        let Some(key) = self.sub.active.served() else { return };
+        let Some(key) = self.sub.active.active() else { return };
         while let Some(consumer) = self.sub.consumers.get(key).filter(|consumer| consumer.permits > 0) {
             let entries_max = consumer.permits.unsigned_abs().min(READ_ENTRIES_MAX);
             if !self.read_single_active(key, entries_max) {

@@ -57,7 +57,7 @@ impl EmbeddedBrokerBuilder {
     }
 
     /// The `pulsar+ssl://` address that lookups name besides the plain one (`brokerServiceUrlTls`). The broker itself
-    /// speaks no TLS: a TLS proxy of the test's own has to listen there. Default none.
+    /// does not serve TLS: a TLS proxy of the test has to listen there. Default none.
     pub fn broker_service_url_tls(mut self, url: impl Into<String>) -> Self {
         self.config.broker_service_url_tls = Some(url.into());
         self
@@ -165,7 +165,7 @@ impl EmbeddedBrokerBuilder {
         self
     }
 
-    /// How long a new active consumer of a Failover subscription waits before it is served. Default 1 s.
+    /// How long a new active consumer of a Failover subscription waits before it is active. Default 1 s.
     #[doc(alias = "activeConsumerFailoverDelayTimeMillis")]
     pub fn active_consumer_failover_delay_time(mut self, delay: Duration) -> Self {
         self.config.active_consumer_failover_delay_time = delay;

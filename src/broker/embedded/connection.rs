@@ -30,7 +30,7 @@ struct ServedConnection<S> {
 }
 
 /// Serves one connection in a task of its own. A broker that stops drops the stream instead.
-pub(super) fn serve<S>(server: &Arc<BrokerServer>, stream: S)
+pub(super) fn serve_connection<S>(server: &Arc<BrokerServer>, stream: S)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {

@@ -16,7 +16,7 @@ use tokio::io::DuplexStream;
 use tokio::net::TcpListener;
 
 pub use self::builder::EmbeddedBrokerBuilder;
-use self::connection::serve;
+use self::connection::serve_connection;
 pub use self::faults::{FaultBuilder, Faults};
 use self::server::BrokerServer;
 use super::admin::TopicStats;
@@ -93,7 +93,7 @@ impl EmbeddedBroker {
     #[must_use = "dropping the stream ends the connection"]
     pub fn connect(&self) -> DuplexStream {
         let (client, server) = tokio::io::duplex(DUPLEX_BYTES);
-        serve(&self.server, server);
+        serve_connection(&self.server, server);
         client
     }
 

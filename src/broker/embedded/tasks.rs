@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::connection::serve;
+use super::connection::serve_connection;
 use super::server::BrokerServer;
 
 /// How long `accept` pauses after an error, such as too many open files.
@@ -34,7 +34,7 @@ pub(super) async fn accept_connections(server: Arc<BrokerServer>, listener: TcpL
             Some(Ok((stream, _))) => {
                 // Without it small answers wait for the client's delayed ACK; a failure costs only time.
                 let _ = stream.set_nodelay(true);
-                serve(&server, stream);
+                serve_connection(&server, stream);
             }
             Some(Err(_)) => tokio::time::sleep(ACCEPT_PAUSE).await,
         }

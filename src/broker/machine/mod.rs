@@ -113,7 +113,7 @@ impl Broker {
         conn
     }
 
-    /// Bytes came: whole frames are taken off `rx` and handled. Bad bytes end the connection.
+    /// Received bytes: whole frames are taken off `rx` and handled. Bad bytes end the connection.
     pub fn receive(&mut self, conn: ConnId, rx: &mut BytesMut, now: Now) {
         let is_cut = self.inject_into_received(rx);
         let before = rx.len();
@@ -141,7 +141,7 @@ impl Broker {
         }
     }
 
-    /// One frame came.
+    /// One received frame.
     pub fn handle(&mut self, conn: ConnId, frame: Frame, now: Now) {
         self.now = now;
         let Some(connection) = self.connections.get_mut(conn) else { return };
@@ -152,8 +152,8 @@ impl Broker {
             self.on_holder_alive(check);
         }
         match self.request_fault(conn, &frame) {
-            None => self.serve(conn, frame),
-            Some(effect) => self.serve_with_fault(conn, frame, effect),
+            None => self.handle_frame(conn, frame),
+            Some(effect) => self.handle_with_fault(conn, frame, effect),
         }
     }
 
@@ -299,7 +299,7 @@ impl Broker {
             if let Some(due_ms) = dispatcher.dispatch() {
                 delayed.push((due_ms, Arc::clone(name)));
             }
-            if is_terminated && sub.cursor.mark() >= log.end() {
+            if is_terminated && sub.cursor.mark_delete() >= log.end() {
                 for consumer in sub.consumers.iter_mut().filter(|one| one.has_flowed && !one.end_of_topic_sent) {
                     consumer.end_of_topic_sent = true;
                     let notice = pb::CommandReachedEndOfTopic { consumer_id: consumer.key.id };

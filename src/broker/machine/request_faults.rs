@@ -38,33 +38,33 @@ impl Broker {
     }
 
     /// Handles a frame on which a fault takes effect: instead of it, on its response, or after it.
-    pub(super) fn serve_with_fault(&mut self, conn: ConnId, frame: Frame, effect: FaultEffect) {
+    pub(super) fn handle_with_fault(&mut self, conn: ConnId, frame: Frame, effect: FaultEffect) {
         match effect {
             FaultEffect::DropRequest => {}
             FaultEffect::RespondWith { bytes } => self.connections.send_raw(conn, &bytes),
             FaultEffect::RefuseRequest { code } => self.refuse(conn, &frame, code),
             FaultEffect::Redirect { url, authoritative } => match frame {
                 Frame::Other(Command::Lookup(request)) => self.redirect(conn, request.request_id, url, authoritative),
-                other => self.serve(conn, other),
+                other => self.handle_frame(conn, other),
             },
             FaultEffect::DropResponse
             | FaultEffect::DelayResponse { .. }
             | FaultEffect::DuplicateResponse
             | FaultEffect::ReverseResponses { .. } => {
                 let queued = self.connections.queued_bytes(conn);
-                self.serve(conn, frame);
+                self.handle_frame(conn, frame);
                 let responses = self.connections.take_responses(conn, queued);
                 self.send_responses_with_fault(conn, responses, &effect);
             }
             FaultEffect::Close { url } => {
                 let endpoint = endpoint_of(conn, &frame);
-                self.serve(conn, frame);
+                self.handle_frame(conn, frame);
                 if let Some(endpoint) = endpoint {
                     self.close_endpoint(endpoint, url.as_deref());
                 }
             }
             FaultEffect::Disconnect => {
-                self.serve(conn, frame);
+                self.handle_frame(conn, frame);
                 self.connections.cut(conn);
             }
         }

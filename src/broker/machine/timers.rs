@@ -20,7 +20,7 @@ pub(crate) enum BrokerTimer {
     CredentialsCheck(ConnId),
     /// The end of a liveness check on a connection.
     LivenessCheck { conn: ConnId, check: u64 },
-    /// The active consumer of a Failover subscription may be served, unless there is a newer choice.
+    /// The active consumer of a Failover subscription may become active, unless there is a newer choice.
     Failover { topic: Arc<str>, subscription: Arc<str>, generation: u64 },
     /// Delayed messages of a subscription come due.
     DelayedMessages { topic: Arc<str>, subscription: Arc<str> },

@@ -1,6 +1,6 @@
 //! What one subscription has acknowledged.
 //!
-//! Below the mark everything is; beyond it, entries one by one, and of batches some members.
+//! Everything below the mark-delete position; beyond it, single entries, and some members of batches.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,25 +9,25 @@ use crate::wire::ack_set::AckSet;
 /// The acknowledgements of one subscription, by offset.
 #[derive(Debug, Default)]
 pub(crate) struct Cursor {
-    /// All below is acknowledged.
-    mark: u64,
-    /// Acknowledged one by one; all above `mark`. Bounded by the entries stored.
+    /// The mark-delete position: every entry below it is acknowledged.
+    mark_delete: u64,
+    /// Acknowledged one by one; all above `mark_delete`. Bounded by the entries stored.
     acked: BTreeSet<u64>,
     /// Batches with some members acknowledged; bounded by the entries stored.
     partial: BTreeMap<u64, AckSet>,
 }
 
 impl Cursor {
-    pub(crate) fn at(mark: u64) -> Self {
-        Self { mark, ..Self::default() }
+    pub(crate) fn at(mark_delete: u64) -> Self {
+        Self { mark_delete, ..Self::default() }
     }
 
-    pub(crate) fn mark(&self) -> u64 {
-        self.mark
+    pub(crate) fn mark_delete(&self) -> u64 {
+        self.mark_delete
     }
 
     pub(crate) fn is_acked(&self, offset: u64) -> bool {
-        offset < self.mark || self.acked.contains(&offset)
+        offset < self.mark_delete || self.acked.contains(&offset)
     }
 
     /// Acknowledges one entry; false if it was already.
@@ -36,10 +36,10 @@ impl Cursor {
             return false;
         }
         self.partial.remove(&offset);
-        if offset == self.mark {
-            self.mark += 1;
-            while self.acked.remove(&self.mark) {
-                self.mark += 1;
+        if offset == self.mark_delete {
+            self.mark_delete += 1;
+            while self.acked.remove(&self.mark_delete) {
+                self.mark_delete += 1;
             }
         } else {
             self.acked.insert(offset);
@@ -62,14 +62,14 @@ impl Cursor {
 
     /// Acknowledges every entry below `offset`.
     pub(crate) fn ack_below(&mut self, offset: u64) {
-        if offset <= self.mark {
+        if offset <= self.mark_delete {
             return;
         }
-        self.mark = offset;
+        self.mark_delete = offset;
         self.acked = self.acked.split_off(&offset);
         self.partial = self.partial.split_off(&offset);
-        while self.acked.remove(&self.mark) {
-            self.mark += 1;
+        while self.acked.remove(&self.mark_delete) {
+            self.mark_delete += 1;
         }
     }
 
@@ -92,7 +92,7 @@ impl Cursor {
         self.is_acked(offset) || self.partial.get(&offset).is_some_and(|left| !left.is_set(member))
     }
 
-    /// Forgets everything and stands at `offset`; with `words`, only those members of it are left.
+    /// Starts again at `offset`; with `words`, only those members of that entry are not acknowledged.
     pub(crate) fn reset(&mut self, offset: u64, words: &[i64], members: u32) {
         *self = Self::at(offset);
         if !words.is_empty() {
@@ -109,9 +109,9 @@ mod tests {
     fn the_mark_follows_individual_acks_without_gaps() {
         let mut cursor = Cursor::at(0);
         assert!(cursor.ack(1) && cursor.ack(2));
-        assert_eq!(cursor.mark(), 0);
+        assert_eq!(cursor.mark_delete(), 0);
         assert!(cursor.ack(0));
-        assert_eq!(cursor.mark(), 3);
+        assert_eq!(cursor.mark_delete(), 3);
         assert!(!cursor.ack(1), "a second ack changes nothing");
     }
 
@@ -123,7 +123,7 @@ mod tests {
         assert!(!cursor.ack_members(0, &[0b110], 3));
         assert_eq!(cursor.ack_set(0), vec![0b100]);
         assert!(cursor.ack_members(0, &[0], 3));
-        assert_eq!((cursor.mark(), cursor.left(0, 3)), (1, 0));
+        assert_eq!((cursor.mark_delete(), cursor.left(0, 3)), (1, 0));
     }
 
     #[test]
@@ -138,8 +138,8 @@ mod tests {
         let mut cursor = Cursor::at(0);
         cursor.ack(5);
         cursor.ack_below(5);
-        assert_eq!(cursor.mark(), 6);
+        assert_eq!(cursor.mark_delete(), 6);
         cursor.ack_below(2);
-        assert_eq!(cursor.mark(), 6, "the mark never goes back");
+        assert_eq!(cursor.mark_delete(), 6, "the mark-delete position never goes back");
     }
 }

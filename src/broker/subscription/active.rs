@@ -1,4 +1,4 @@
-//! Exclusive and Failover: which consumer is served.
+//! Exclusive and Failover: which consumer is active.
 
 use std::collections::BTreeMap;
 
@@ -9,19 +9,19 @@ use crate::hash::murmur3_32;
 
 /// ```text
 ///            choose                    Exclusive: at once; Failover: its delay is over
-///   None ─────────────► Waiting ────────────────────────────────────────────────────► Served
+///   None ─────────────► Waiting ────────────────────────────────────────────────────► Active
 ///    ▲                  ▲     │                                                         │
-///    │                  └─────┼────────────────── another one is chosen ────────────────┤
+///    │                  └─────┼────────────────── another is selected ──────────────────┤
 ///    └── no consumer is left ─┴─────────────────────────────────────────────────────────┘
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum ActiveState {
     #[default]
     None,
-    /// Chosen, and sent nothing yet.
+    /// Selected, and sent nothing yet.
     Waiting(ConsumerKey),
-    /// Chosen, and sent messages.
-    Served(ConsumerKey),
+    /// Selected, and sent messages.
+    Active(ConsumerKey),
 }
 
 /// The one consumer of an Exclusive or Failover subscription that gets messages.
@@ -33,19 +33,19 @@ pub(crate) struct ActiveConsumer {
 }
 
 impl ActiveConsumer {
-    /// The chosen consumer, served or still waiting for its fail-over delay.
-    pub(crate) fn chosen(&self) -> Option<ConsumerKey> {
+    /// The selected consumer, active or still waiting for its fail-over delay.
+    pub(crate) fn selected(&self) -> Option<ConsumerKey> {
         match self.state {
             ActiveState::None => None,
-            ActiveState::Waiting(key) | ActiveState::Served(key) => Some(key),
+            ActiveState::Waiting(key) | ActiveState::Active(key) => Some(key),
         }
     }
 
-    /// The chosen consumer once it may get messages.
-    pub(crate) fn served(&self) -> Option<ConsumerKey> {
+    /// The selected consumer once it may get messages.
+    pub(crate) fn active(&self) -> Option<ConsumerKey> {
         match self.state {
             ActiveState::None | ActiveState::Waiting(_) => None,
-            ActiveState::Served(key) => Some(key),
+            ActiveState::Active(key) => Some(key),
         }
     }
 
@@ -53,28 +53,28 @@ impl ActiveConsumer {
         self.generation
     }
 
-    /// Exclusive: the chosen consumer is served at once.
-    pub(crate) fn serve(&mut self) {
+    /// Exclusive: the selected consumer is active at once.
+    pub(crate) fn activate(&mut self) {
         if let ActiveState::Waiting(key) = self.state {
-            self.state = ActiveState::Served(key);
+            self.state = ActiveState::Active(key);
         }
     }
 
-    /// Failover: the delay of a choice is over. False if there is a newer choice, or this one is served already.
-    pub(crate) fn serve_after_delay(&mut self, generation: u64) -> bool {
+    /// Failover: the delay of a choice is over. False if there is a newer choice, or this one is active already.
+    pub(crate) fn activate_after_delay(&mut self, generation: u64) -> bool {
         let is_due = self.generation == generation && matches!(self.state, ActiveState::Waiting(_));
         if is_due {
-            self.serve();
+            self.activate();
         }
         is_due
     }
 
-    /// Makes another choice, which is not served yet; true if it differs from the one before.
-    pub(super) fn choose(&mut self, chosen: Option<ConsumerKey>) -> bool {
-        if chosen == self.chosen() {
+    /// Selects a consumer, which is not active yet; true if it differs from the one before.
+    pub(super) fn choose(&mut self, selected: Option<ConsumerKey>) -> bool {
+        if selected == self.selected() {
             return false;
         }
-        self.state = chosen.map_or(ActiveState::None, ActiveState::Waiting);
+        self.state = selected.map_or(ActiveState::None, ActiveState::Waiting);
         self.generation += 1;
         true
     }
@@ -85,7 +85,7 @@ impl ActiveConsumer {
     }
 }
 
-/// The Failover consumer to be served: of the best priority level, in order of their names, the one that the partition
+/// The Failover consumer to be selected: of the best priority level, in order of their names, the one that the partition
 /// number picks; on a topic that is no partition, the one next to the topic's name on a ring of the candidates.
 pub(super) fn failover_choice(
     consumers: &SubscribedConsumers,

@@ -6,7 +6,7 @@
 //! | [`ReadQueue`] | which entry is sent next |
 //! | `UnackedEntries` | which consumer holds which entry, and how often it was sent before |
 //! | [`SubscribedConsumers`] | permits and counts of each consumer |
-//! | [`ActiveConsumer`] | Exclusive, Failover: which consumer is served |
+//! | [`ActiveConsumer`] | Exclusive, Failover: which consumer is active |
 //! | [`RoundRobin`] | Shared: the consumers in round robin |
 //! | `KeyRing` | Key_Shared: whose key it is |
 //!
@@ -48,7 +48,7 @@ pub(crate) struct SharingMode {
 }
 
 impl SharingMode {
-    /// Exclusive and Failover: one consumer is served, and a rewind is the only redelivery.
+    /// Exclusive and Failover: one consumer is active, and a rewind is the only redelivery.
     pub(crate) fn is_single_active(self) -> bool {
         matches!(self.sub_type, SubType::Exclusive | SubType::Failover)
     }
@@ -111,14 +111,14 @@ impl Subscription {
 
     /// Entries that are not acknowledged, delivered or not.
     pub(crate) fn backlog_entries(&self, log: &Log) -> u64 {
-        let from = self.cursor.mark().max(log.first());
+        let from = self.cursor.mark_delete().max(log.first());
         (from..log.end()).filter(|offset| !self.cursor.is_acked(*offset)).count() as u64
     }
 
     /// Messages that are not acknowledged, delivered or not.
     pub(crate) fn backlog_messages(&self, log: &Log) -> u64 {
         let left = |offset| log.get(offset).map_or(0, |entry| self.cursor.left(offset, entry.info.messages()));
-        (self.cursor.mark().max(log.first())..log.end()).map(|offset| u64::from(left(offset))).sum()
+        (self.cursor.mark_delete().max(log.first())..log.end()).map(|offset| u64::from(left(offset))).sum()
     }
 }
 
@@ -183,7 +183,7 @@ impl Subscription {
             for offset in self.unacked.held_by(key) {
                 self.release(offset);
             }
-        } else if self.active.chosen() == Some(key) {
+        } else if self.active.selected() == Some(key) {
             self.rewind();
         }
         self.consumers.remove(key);
@@ -214,7 +214,7 @@ impl Subscription {
         }
     }
 
-    /// Exclusive and Failover: chooses the consumer to be served; true if it changed.
+    /// Exclusive and Failover: selects the active consumer; true if it changed.
     pub(crate) fn choose_active(&mut self, topic: &str, partition: Option<u32>) -> bool {
         let chosen = match self.mode.sub_type {
             SubType::Exclusive => self.consumers.at(0).map(|consumer| consumer.key),
@@ -299,7 +299,7 @@ impl Subscription {
                 self.shrink(offset, members);
             }
         }
-        self.settle_below(self.cursor.mark());
+        self.settle_below(self.cursor.mark_delete());
     }
 
     fn settle(&mut self, offset: u64) {
@@ -356,14 +356,14 @@ impl Subscription {
             self.remember_holder(offset, key);
             self.unhold(offset);
         }
-        self.queue.rewind(self.cursor.mark());
+        self.queue.rewind(self.cursor.mark_delete());
     }
 
-    /// SEEK: stands at `offset`, of a batch at the members of `words`, and nothing was ever delivered.
+    /// SEEK: starts again at `offset`, of a batch at the members of `words`, as if nothing had been delivered.
     pub(crate) fn reset(&mut self, offset: u64, words: &[i64], info: Option<&EntryInfo>) {
         self.rewind();
         self.cursor.reset(offset, words, info.map_or(1, EntryInfo::messages));
-        self.queue.reset(self.cursor.mark());
+        self.queue.reset(self.cursor.mark_delete());
         self.unacked.forget_redeliveries();
     }
 

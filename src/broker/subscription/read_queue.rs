@@ -115,20 +115,20 @@ impl ReadQueue {
         offset < self.next_max
     }
 
-    /// Reading starts again at `mark`.
-    pub(super) fn rewind(&mut self, mark: u64) {
+    /// Reading starts again at `mark_delete`.
+    pub(super) fn rewind(&mut self, mark_delete: u64) {
         self.replay.clear();
-        self.next = mark;
+        self.next = mark_delete;
     }
 
-    /// SEEK: nothing was ever read beyond `mark`.
-    pub(super) fn reset(&mut self, mark: u64) {
-        self.rewind(mark);
-        self.next_max = mark;
+    /// SEEK: nothing was ever read beyond `mark_delete`.
+    pub(super) fn reset(&mut self, mark_delete: u64) {
+        self.rewind(mark_delete);
+        self.next_max = mark_delete;
         self.delayed.clear();
     }
 
-    /// No consumer is left: delayed entries are found again when the log is read from the mark.
+    /// No consumer is left: delayed entries are found again when the log is read from the mark-delete position.
     pub(super) fn clear_delayed(&mut self) {
         self.delayed.clear();
     }

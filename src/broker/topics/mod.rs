@@ -18,7 +18,7 @@ use bytes::Bytes;
 
 pub(crate) use self::ownership::Ownership;
 pub(crate) use self::pattern::TopicPattern;
-pub(crate) use self::producers::{Admission, FENCED, OpeningProducer};
+pub(crate) use self::producers::{Admission, OpeningProducer};
 pub(crate) use self::schemas::Schemas;
 pub(crate) use self::sequence_ids::SentFrame;
 pub(crate) use self::topic::Topic;

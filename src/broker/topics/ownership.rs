@@ -15,7 +15,7 @@ const LOOKED_UP_MAX: usize = 100_000;
 #[derive(Debug, Default)]
 pub(crate) struct Ownership {
     namespaces: BTreeSet<String>,
-    /// Topics looked up since they were made.
+    /// Topics looked up since they were created.
     looked_up: BTreeSet<Arc<str>>,
 }
 

@@ -6,16 +6,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::broker::ids::ProducerKey;
-use crate::broker::refusal::refuse;
+use crate::broker::refusal::{NAMING_EXCEPTION, PRODUCER_BUSY_EXCEPTION, PRODUCER_FENCED_EXCEPTION, refuse};
 use crate::pb::{ProducerAccessMode, ServerError};
 use crate::wire::command::Refusal;
 
 /// Producers of one topic; one more gets ProducerBusy.
 const PRODUCERS_MAX: usize = 100_000;
-
-pub(crate) const FENCED: &str = "org.apache.pulsar.broker.service.BrokerServiceException$ProducerFencedException: ";
-const BUSY: &str = "org.apache.pulsar.broker.service.BrokerServiceException$ProducerBusyException: ";
-const NAMING: &str = "org.apache.pulsar.broker.service.BrokerServiceException$NamingException: ";
 
 /// A producer whose PRODUCER passed all checks but that of its access mode.
 #[derive(Debug)]
@@ -72,12 +68,13 @@ impl TopicProducers {
     /// Whether the topic takes one more producer, of this name if it has chosen one.
     pub(crate) fn check_connect(&self, topic: &str, name: Option<&str>) -> Result<(), Refusal> {
         if self.connected.len() >= PRODUCERS_MAX {
-            let text = format!("{BUSY}Topic '{topic}' reached max producers limit");
+            let text = format!("{PRODUCER_BUSY_EXCEPTION}Topic '{topic}' reached max producers limit");
             return Err(refuse(ServerError::ProducerBusy, text));
         }
         match name {
             Some(name) if self.holder_of(name).is_some() => {
-                let text = format!("{NAMING}Producer with name '{name}' is already connected to topic '{topic}'");
+                let text =
+                    format!("{NAMING_EXCEPTION}Producer with name '{name}' is already connected to topic '{topic}'");
                 Err(refuse(ServerError::ProducerBusy, text))
             }
             _ => Ok(()),
@@ -105,11 +102,11 @@ impl TopicProducers {
         };
         match mode {
             ProducerAccessMode::Shared if is_reserved => {
-                Err(refuse(ServerError::ProducerBusy, format!("{BUSY}{reason}")))
+                Err(refuse(ServerError::ProducerBusy, format!("{PRODUCER_BUSY_EXCEPTION}{reason}")))
             }
             ProducerAccessMode::Shared => Ok(Admission::Shared),
             ProducerAccessMode::Exclusive if is_taken => {
-                Err(refuse(ServerError::ProducerFenced, format!("{FENCED}{reason}")))
+                Err(refuse(ServerError::ProducerFenced, format!("{PRODUCER_FENCED_EXCEPTION}{reason}")))
             }
             ProducerAccessMode::WaitForExclusive if is_taken => Ok(Admission::Queued),
             ProducerAccessMode::Exclusive | ProducerAccessMode::WaitForExclusive => {
@@ -127,8 +124,9 @@ impl TopicProducers {
     fn raise_epoch(&mut self, given: Option<u64>) -> Result<u64, Refusal> {
         let epoch = match (given, self.topic_epoch) {
             (Some(given), Some(current)) if given < current => {
-                let text =
-                    format!("{FENCED}Topic epoch has already moved. Current epoch: {current}, Producer epoch: {given}");
+                let text = format!(
+                    "{PRODUCER_FENCED_EXCEPTION}Topic epoch has already moved. Current epoch: {current}, Producer epoch: {given}"
+                );
                 return Err(refuse(ServerError::ProducerFenced, text));
             }
             (Some(given), _) => given,

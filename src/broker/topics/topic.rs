@@ -72,7 +72,7 @@ impl Topic {
 
     /// Drops entries that every subscription has acknowledged; without a subscription, all. Returns the bytes freed.
     pub(super) fn trim(&mut self) -> usize {
-        let marks = self.subscriptions.values().map(|sub| sub.cursor.mark());
+        let marks = self.subscriptions.values().map(|sub| sub.cursor.mark_delete());
         self.log.trim(marks.min().unwrap_or(self.log.end()))
     }
 }

@@ -147,7 +147,7 @@ impl AckContext<'_> {
         }
     }
 
-    /// Messages of the entry; of one that is not stored any more it does not matter.
+    /// Messages of the entry; of one that is no longer stored it does not matter.
     fn members(&self, offset: u64) -> u32 {
         self.log.get(offset).map_or(1, |entry| entry.info.messages())
     }
@@ -172,11 +172,11 @@ impl Broker {
         let Some(found) = self.topics.get_mut(&topic) else { return Ok(()) };
         let Some(sub) = found.subscriptions.get_mut(&name) else { return Ok(()) };
         if sub.is_single_active() {
-            // One that is not served keeps its epoch all the same: it drops what has a lower one when it is served.
+            // An inactive one keeps its epoch too: once active, it drops what has a lower epoch.
             if let Some(consumer) = sub.consumers.get_mut(key) {
                 consumer.epoch = consumer.epoch.map(|epoch| epoch.max(request.consumer_epoch.unwrap_or(0)));
             }
-            if sub.active.chosen() != Some(key) {
+            if sub.active.selected() != Some(key) {
                 return Ok(());
             }
             sub.rewind();

@@ -156,7 +156,7 @@ impl Broker {
         let Some(connection) = self.connections.get_mut(conn) else { return };
         match connection.state {
             ConnectionState::Closing => return,
-            // What the client sent lies unread, so its silence says nothing.
+            // The client's frames are not read, so their absence proves nothing.
             _ if connection.reads_paused => return self.set_keep_alive_timer(conn),
             ConnectionState::Start => return self.connections.close(conn),
             ConnectionState::Connected if connection.liveness.is_pinged => {
