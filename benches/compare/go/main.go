@@ -36,7 +36,7 @@ const texts = 1024
 
 type job struct {
 	workload, url string
-	words     map[string]string
+	words         map[string]string
 }
 
 func (j job) number(name string) int {

@@ -42,7 +42,7 @@ fn main() {
 async fn client(job: &Job) -> Result<PulsarClient, Error> {
     let mut builder = PulsarClient::builder().service_url(&job.url);
     if let Some(token) = &job.token {
-        builder = builder.authentication(Arc::new(TokenAuth::from_string(token.clone())));
+        builder = builder.auth(Arc::new(TokenAuth::from_string(token.clone())));
     }
     Ok(builder.build().await?)
 }
@@ -112,8 +112,8 @@ async fn consume(job: &Job) -> Result<String, Error> {
     }
     let figures = measurement.stop(job.messages() - job.warm_up());
     // A close would drop the last group of acknowledgements. The driver closes standard input once it has seen them all.
-    let told = tokio::io::copy(&mut tokio::io::stdin(), &mut tokio::io::sink());
-    let _ = tokio::time::timeout(LAST_GROUP_MAX, told).await;
+    let (mut stdin, mut sink) = (tokio::io::stdin(), tokio::io::sink());
+    let _ = tokio::time::timeout(LAST_GROUP_MAX, tokio::io::copy(&mut stdin, &mut sink)).await;
     consumer.close().await?;
     Ok(figures)
 }
