@@ -36,7 +36,7 @@ pub(super) enum AttachPhase {
 
 /// The attachment to a broker, and what is kept from one to the next.
 #[derive(Debug)]
-pub(super) struct AttachState {
+pub(super) struct ProducerAttach {
     phase: AttachPhase,
     /// How many PRODUCER requests were made, which is the `epoch` of the next one: the broker ignores those of an older
     /// one.
@@ -50,7 +50,7 @@ pub(super) struct AttachState {
     creation_deadline: Option<Instant>,
 }
 
-impl AttachState {
+impl ProducerAttach {
     pub(super) fn new(created: ReplyTo<ProducerCreated>, creation_deadline: Option<Instant>) -> Self {
         Self {
             phase: AttachPhase::Detached,

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::{Producer, SealJob, Sealed};
 use crate::error::{Error, ServerError};
-use crate::machine::connection::peer::{PeerInfo, RequestError};
+use crate::machine::connection::error::RequestError;
+use crate::machine::connection::peer::PeerInfo;
 use crate::machine::endpoint::machine::{AfterNotification, DataRoute, EndpointMachine};
 use crate::machine::endpoint::outbox::{More, Op, Outbox, Response};
 use crate::machine::{Deadline, Deferred, Endpoint, Now};

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::{AttachPhase, Producer};
 use crate::error::{Error, ErrorKind, Result};
-use crate::machine::connection::peer::RequestError;
+use crate::machine::connection::error::RequestError;
 use crate::machine::endpoint::outbox::{Op, OpKind, Outbox, Response};
 use crate::machine::{Deferred, Now, ReplyTo};
 use crate::pb;

@@ -29,7 +29,7 @@
 //!
 //! | file | part of [`Producer`] | rules |
 //! | --- | --- | --- |
-//! | `attach.rs` | `AttachState` | creation, PRODUCER, attach and detach |
+//! | `attach.rs` | `ProducerAttach` | creation, PRODUCER, attach and detach |
 //! | `deadlines.rs`, `send_deadline.rs` | | what is due when, and what happens then |
 //! | `lifecycle.rs` | `Lifecycle` | close, failure, the end |
 //!
@@ -84,7 +84,7 @@ pub(crate) use numbering::SEQUENCE_ID_MAX;
 pub use results::{PendingSend, SendCallback};
 pub use seal::{SealJob, Sealed};
 
-use attach::{AttachPhase, AttachState};
+use attach::{AttachPhase, ProducerAttach};
 use batch::OpenBatch;
 use capacity::Capacity;
 use flush::Flushes;
@@ -124,7 +124,7 @@ pub struct Producer {
     /// deadline, an end to notice.
     dirty: bool,
 
-    attach: AttachState,
+    attach: ProducerAttach,
     lifecycle: Lifecycle,
     numbering: Numbering,
     capacity: Capacity,
@@ -153,7 +153,7 @@ impl Producer {
             topic,
             partition,
             dirty: true,
-            attach: AttachState::new(created, now.at.checked_add(config.operation_timeout)),
+            attach: ProducerAttach::new(created, now.at.checked_add(config.operation_timeout)),
             lifecycle: Lifecycle::default(),
             numbering: Numbering::default(),
             capacity: Capacity::new(config.max_pending_messages, config.max_pending_bytes),

@@ -5,7 +5,7 @@ use super::group::{GroupFrames, GroupKind, PendingEntry, SendGroup};
 use super::pipeline::{SealedEntry, is_intact};
 use super::results::Stored;
 use crate::error::{Error, SendError, ServerCode, ServerError};
-use crate::machine::connection::peer::ProtocolViolation;
+use crate::machine::connection::error::ProtocolViolation;
 use crate::machine::endpoint::machine::AfterNotification;
 use crate::machine::{Deferred, Now};
 use crate::wire::hot::Receipt;

@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Supervisor;
-use super::managed::AttachState;
+use super::managed_endpoint::ManagedState;
 use super::pool::Holder;
 use crate::machine::supervisor::Timer;
 
@@ -40,7 +40,7 @@ impl Supervisor {
             let holder = Holder::Endpoint(*id);
             let has_connection = self.pool.connection_of(holder).is_some();
             let is_waiting = self.timers.get(&Timer::Retry(holder)).is_some();
-            let is_backing_off = matches!(managed.state, AttachState::BackingOff);
+            let is_backing_off = matches!(managed.state, ManagedState::BackingOff);
             assert_eq!(has_connection, !is_backing_off, "{id}: a connection, unless it backs off");
             assert!(is_backing_off || !is_waiting, "{id}: one thing under way at a time");
         }

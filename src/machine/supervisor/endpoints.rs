@@ -1,10 +1,10 @@
 //! Endpoints: looked up, opened, detached, retried and forgotten.
 
-use super::managed::{AfterFailure, AttachState, ManagedEndpoint};
+use super::managed_endpoint::{AfterFailure, ManagedEndpoint, ManagedState};
 use super::pool::Holder;
 use super::service_url::broker_host;
 use super::{Supervisor, Timer};
-use crate::machine::connection::peer::RequestError;
+use crate::machine::connection::error::RequestError;
 use crate::machine::control::{Attempt, ConnectionId, SessionCommand};
 use crate::machine::endpoint::machine::AttachRoute;
 use crate::machine::endpoint::outbox::Response;
@@ -38,13 +38,13 @@ impl Supervisor {
         let Some(managed) = self.endpoints.get_mut(&id) else { return };
         let key = match managed.route {
             AttachRoute::AnyBroker => {
-                managed.state = AttachState::Connecting;
+                managed.state = ManagedState::Connecting;
                 self.hosts.key()
             }
             AttachRoute::TopicOwner => {
                 let key = self.hosts.key();
                 let deadline = now.at.checked_add(self.config.operation_timeout);
-                managed.state = AttachState::LookingUp { lookup: Lookup::new(key.clone(), deadline), request: None };
+                managed.state = ManagedState::LookingUp { lookup: Lookup::new(key.clone(), deadline), request: None };
                 key
             }
         };
@@ -60,16 +60,16 @@ impl Supervisor {
             return;
         };
         match &mut managed.state {
-            AttachState::LookingUp { lookup, request } => {
+            ManagedState::LookingUp { lookup, request } => {
                 let command = lookup.command(&managed.subject, self.config.listener_name.as_deref());
                 *request = Some(self.requests.send(connection, holder, command, &mut self.pool));
             }
-            AttachState::Connecting => {
+            ManagedState::Connecting => {
                 let attempt = managed.open();
                 let endpoint = managed.endpoint.clone();
                 self.pool.command(connection, SessionCommand::Open(endpoint, attempt));
             }
-            AttachState::Opening | AttachState::Attached | AttachState::BackingOff => {
+            ManagedState::Opening | ManagedState::Attached | ManagedState::BackingOff => {
                 unreachable!("only a queued holder gets a slot")
             }
         }
@@ -84,11 +84,11 @@ impl Supervisor {
         deferred: &mut Deferred,
     ) {
         let Some(managed) = self.endpoints.get_mut(&id) else { return };
-        let AttachState::LookingUp { lookup, request } = &mut managed.state else { return };
+        let ManagedState::LookingUp { lookup, request } = &mut managed.state else { return };
         *request = None;
         let step = lookup.on_response(response, self.config.lookup_redirects_max, now);
         if let LookupStep::Found(_) = &step {
-            managed.state = AttachState::Connecting;
+            managed.state = ManagedState::Connecting;
         }
         self.record_lookup(connection, step.failure(), now);
         match step {
@@ -147,14 +147,14 @@ impl Supervisor {
         let Some(managed) = self.current(connection, id, attempt) else { return };
         // The address is good for one try, and only for an endpoint that was attached here: two brokers that name each
         // other must not keep it going between them without a pause.
-        let was_attached = matches!(managed.state, AttachState::Attached);
+        let was_attached = matches!(managed.state, ManagedState::Attached);
         let named = url.filter(|_| was_attached).and_then(|url| broker_host(&url, self.hosts.tls()).ok());
         let named = named.zip(self.pool.key(connection)).map(|(broker, here)| {
             let proxied = here.logical != here.physical;
             broker_key(broker, here, proxied)
         });
         if let (Some(key), Some(managed)) = (named, self.endpoints.get_mut(&id)) {
-            managed.state = AttachState::Connecting;
+            managed.state = ManagedState::Connecting;
             self.pool.join(&key, holder, now);
         } else {
             self.pool.leave(holder, now);
@@ -171,7 +171,7 @@ impl Supervisor {
     pub(super) fn endpoint_failed(&mut self, id: EndpointId, failure: Failure, now: Now, deferred: &mut Deferred) {
         let holder = Holder::Endpoint(id);
         let Some(managed) = self.endpoints.get_mut(&id) else { return };
-        if let AttachState::LookingUp { request: Some(request), .. } = &managed.state {
+        if let ManagedState::LookingUp { request: Some(request), .. } = &managed.state {
             self.requests.forget(*request);
         }
         self.pool.leave(holder, now);
@@ -205,7 +205,7 @@ impl Supervisor {
     /// Removes a finished endpoint from every table; later events about it are ignored.
     pub(super) fn forget(&mut self, id: EndpointId, now: Now) {
         let Some(managed) = self.endpoints.remove(&id) else { return };
-        if let AttachState::LookingUp { request: Some(request), .. } = managed.state {
+        if let ManagedState::LookingUp { request: Some(request), .. } = managed.state {
             self.requests.forget(request);
         }
         self.timers.set(Timer::Endpoint(id), None);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, RetryPolicy, ServerCode};
-use crate::machine::connection::peer::RequestError;
+use crate::machine::connection::error::RequestError;
 use crate::machine::control::CloseReason;
 use crate::wire::command::Command;
 

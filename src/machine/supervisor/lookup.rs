@@ -140,7 +140,7 @@ mod tests {
 
     use super::*;
     use crate::error::{RetryPolicy, ServerError};
-    use crate::machine::connection::peer::RequestError;
+    use crate::machine::connection::error::RequestError;
     use pb::command_lookup_topic_response::LookupType;
 
     const TOPIC: &str = "persistent://public/default/t";

@@ -9,11 +9,13 @@
 //! | file | what |
 //! | --- | --- |
 //! | `mod.rs` | inputs, timers, slots, the close of the client |
-//! | `endpoints.rs`, `managed.rs` | endpoints: lookup, open, detach, retry |
-//! | `queries.rs`, `query.rs` | what is asked of the cluster and not of an endpoint |
+//! | `endpoints.rs`, `managed_endpoint.rs` | endpoints: lookup, open, detach, retry |
+//! | `query.rs`, `query_driver.rs` | what is asked of the cluster and not of an endpoint, and how it is carried out |
+//! | `requests.rs` | the requests of the supervisor that have no response yet |
 //! | `pool/` | connections: credentials, dial, cooldown, slots, idle time |
 //! | `lookup.rs`, `service_url.rs` | LOOKUP and its redirects; the hosts of the service URL |
 //! | `failure.rs`, `backoff.rs` | what is retried, and when |
+//! | `checks.rs` | what holds between two inputs, in debug builds |
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,9 +24,9 @@ use std::time::{Duration, Instant};
 
 use backoff::Backoff;
 use failure::Failure;
-use managed::ManagedEndpoint;
+use managed_endpoint::ManagedEndpoint;
 use pool::{ConnectionPool, Holder, Lost, PoolConfig};
-use queries::ManagedQuery;
+use query_driver::ManagedQuery;
 use requests::Requests;
 use service_url::{ServiceHosts, ServiceUrl};
 
@@ -39,10 +41,10 @@ mod backoff;
 mod endpoints;
 mod failure;
 mod lookup;
-mod managed;
+mod managed_endpoint;
 mod pool;
-mod queries;
 pub mod query;
+mod query_driver;
 mod requests;
 pub mod service_url;
 

@@ -2,7 +2,7 @@
 //! which topics has a namespace, which schema.
 //!
 //! A [`Query`] is a command, the broker that can answer it, and a function that reads the answer. Which command answers
-//! which, and where an answer carries a refusal, stands in the table of commands. `queries.rs` carries queries out.
+//! which, and where an answer carries a refusal, stands in the table of commands. `query_driver.rs` carries queries out.
 
 use std::fmt;
 use std::sync::Arc;

@@ -104,7 +104,7 @@ fn a_reconnect_storm_stays_in_its_bounds() {
     assert!(dials < 20, "{dials} dials in 25 s");
     rig.unreachable.clear();
     let mut busiest = 0;
-    while rig.supervisor.endpoints.values().any(|attach| !matches!(attach.state, AttachState::Attached)) {
+    while rig.supervisor.endpoints.values().any(|attach| !matches!(attach.state, ManagedState::Attached)) {
         assert!(rig.now.at < died + Duration::from_secs(200), "all are back in time");
         busiest = busiest.max(rig.asks.len() + rig.opens.len());
         if !rig.asks.is_empty() {

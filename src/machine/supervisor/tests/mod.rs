@@ -1,5 +1,5 @@
 //! Real producers, the real supervisor, and in place of the sessions a few lines that answer actions with events, in
-//! virtual time. There is a test for each edge of the diagram of [`AttachState`], and for the rules that span several.
+//! virtual time. There is a test for each edge of the diagram of [`ManagedState`], and for the rules that span several.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::future::Future;
@@ -9,11 +9,11 @@ use std::task::{Context, Poll};
 use super::*;
 use crate::error::{Result, ServerError};
 use crate::id::ProducerId;
+use crate::machine::connection::error::RequestError;
 use crate::machine::connection::peer::PeerInfo;
-use crate::machine::connection::peer::RequestError;
 use crate::machine::control::{Attempt, AuthData, CloseReason, HostPort, SessionCommand};
 use crate::machine::producer::{Producer, ProducerConfig, ProducerCreated};
-use crate::machine::supervisor::managed::AttachState;
+use crate::machine::supervisor::managed_endpoint::ManagedState;
 use crate::machine::supervisor::pool::LOOKUP_FAILURES_MAX;
 use crate::machine::{Endpoint, EndpointRef, Reply};
 use crate::pb;
@@ -279,11 +279,11 @@ impl Rig {
 
     fn state(&self, number: u64) -> &'static str {
         match self.supervisor.endpoints.get(&id(number)).map(|managed| &managed.state) {
-            Some(AttachState::LookingUp { .. }) => "looking up",
-            Some(AttachState::Connecting) => "connecting",
-            Some(AttachState::Opening) => "opening",
-            Some(AttachState::Attached) => "attached",
-            Some(AttachState::BackingOff) => "backing off",
+            Some(ManagedState::LookingUp { .. }) => "looking up",
+            Some(ManagedState::Connecting) => "connecting",
+            Some(ManagedState::Opening) => "opening",
+            Some(ManagedState::Attached) => "attached",
+            Some(ManagedState::BackingOff) => "backing off",
             None => "closed",
         }
     }

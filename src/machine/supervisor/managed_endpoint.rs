@@ -37,7 +37,7 @@ use crate::splitmix::SplitMix64;
 /// open of it is under way at a time. A late result of an earlier one is recognised by its [`Attempt`] or
 /// [`RequestToken`] and dropped.
 #[derive(Debug)]
-pub(crate) enum AttachState {
+pub(crate) enum ManagedState {
     /// LOOKUP: queued for a slot on a connection, or, with `request`, waiting for the answer.
     LookingUp {
         /// The lookup, which survives redirects.
@@ -71,7 +71,7 @@ pub(crate) struct ManagedEndpoint {
     /// [`AnyEndpoint::subject`](crate::machine::endpoint::machine::AnyEndpoint::subject), asked for once.
     pub(crate) subject: Arc<str>,
     pub(crate) route: AttachRoute,
-    pub(crate) state: AttachState,
+    pub(crate) state: ManagedState,
     /// The last attempt given to a session.
     pub(crate) attempt: Attempt,
     /// When the endpoint itself gives its creation up; `None` once it has been attached.
@@ -126,7 +126,7 @@ impl ManagedEndpoint {
             endpoint,
             subject,
             route,
-            state: AttachState::BackingOff,
+            state: ManagedState::BackingOff,
             attempt: Attempt(0),
             creation_deadline: None,
             is_established: false,
@@ -139,18 +139,18 @@ impl ManagedEndpoint {
     /// A new attempt to open it.
     pub(crate) fn open(&mut self) -> Attempt {
         self.attempt.0 += 1;
-        self.state = AttachState::Opening;
+        self.state = ManagedState::Opening;
         self.attempt
     }
 
     /// Whether a session is its owner, or is about to be.
     pub(crate) fn is_with_session(&self) -> bool {
-        matches!(self.state, AttachState::Opening | AttachState::Attached)
+        matches!(self.state, ManagedState::Opening | ManagedState::Attached)
     }
 
     /// It is attached: the next failure starts with the shortest back-off.
     pub(crate) fn on_opened(&mut self) {
-        self.state = AttachState::Attached;
+        self.state = ManagedState::Attached;
         self.is_established = true;
         self.creation_deadline = None;
         self.last_error = None;
@@ -169,7 +169,7 @@ impl ManagedEndpoint {
 
     /// Waits before the next attempt.
     pub(crate) fn back_off(&mut self, random: &mut SplitMix64, now: Now) -> AfterFailure {
-        self.state = AttachState::BackingOff;
+        self.state = ManagedState::BackingOff;
         let wait = self.backoff.next(random);
         AfterFailure::RetryAt(now.at.checked_add(wait).map(|at| self.schedule_attempt(at, now)))
     }

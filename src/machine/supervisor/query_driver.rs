@@ -8,7 +8,7 @@
 use super::backoff::Backoff;
 use super::failure::Failure;
 use super::lookup::{Lookup, LookupStep};
-use super::managed::timed_out;
+use super::managed_endpoint::timed_out;
 use super::pool::Holder;
 use super::query::PendingQuery;
 use super::{Supervisor, Timer};
@@ -49,6 +49,43 @@ pub(super) struct ManagedQuery {
     last_error: Option<Error>,
 }
 
+/// What follows a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum AfterQueryFailure {
+    /// Nobody waits for the result.
+    Forget,
+    /// The caller gets the error.
+    Fail,
+    /// It is tried at once with the next service host.
+    NextHost,
+    /// It is tried again after a pause.
+    BackOff,
+}
+
+/// What follows a failure of which it is known whether it `ends` the query where no service host is left to try. The
+/// first case that applies:
+///
+/// | the failure | then |
+/// | --- | --- |
+/// | the caller does not wait any more | `Forget` |
+/// | is terminal: every host would say the same | `Fail` |
+/// | there are service hosts that were not tried, and it is not about the credentials, which are the same for all | `NextHost` |
+/// | `ends` the query | `Fail` |
+/// | is any other | `BackOff` |
+fn after_failure(failure: &Failure, is_abandoned: bool, ends: bool, hosts_left: usize) -> AfterQueryFailure {
+    if is_abandoned {
+        AfterQueryFailure::Forget
+    } else if failure.retry_policy == RetryPolicy::Terminal {
+        AfterQueryFailure::Fail
+    } else if hosts_left > 0 && failure.error.kind() != ErrorKind::Authentication {
+        AfterQueryFailure::NextHost
+    } else if ends {
+        AfterQueryFailure::Fail
+    } else {
+        AfterQueryFailure::BackOff
+    }
+}
+
 impl ManagedQuery {
     /// The request on its way.
     fn request(&self) -> Option<RequestToken> {
@@ -58,11 +95,12 @@ impl ManagedQuery {
         }
     }
 
-    /// Whether trying again cannot help. The first contact with a service URL ends also with a peer that does not speak
-    /// the protocol: it is the wrong port.
-    fn is_final(&self, failure: &Failure) -> bool {
+    /// What follows a failure. The first contact with a service URL ends also with a peer that does not speak the
+    /// protocol: it is the wrong port.
+    fn after_failure(&self, failure: &Failure) -> AfterQueryFailure {
         let is_wrong_peer = self.query.is_connect() && failure.error.kind() == ErrorKind::Protocol;
-        failure.is_final(false) || is_wrong_peer
+        let ends = failure.is_final(false) || is_wrong_peer;
+        after_failure(failure, self.query.is_abandoned(), ends, self.hosts_left)
     }
 }
 
@@ -182,8 +220,7 @@ impl Supervisor {
         }
     }
 
-    /// A request failed, or the connection was lost. In this order: the caller has gone: forget it. The failure lasts:
-    /// fail. A host has not been tried: try it. Else back off.
+    /// A request failed, or the connection was lost.
     pub(super) fn query_failed(&mut self, number: u64, failure: Failure, now: Now, deferred: &mut Deferred) {
         let holder = Holder::Query(number);
         let Some(managed) = self.queries.get_mut(&number) else { return };
@@ -191,23 +228,27 @@ impl Supervisor {
             self.requests.forget(request);
         }
         managed.hosts_left = managed.hosts_left.saturating_sub(1);
-        let untried = managed.hosts_left > 0 && failure.error.kind() != ErrorKind::Authentication;
-        if managed.query.is_abandoned() {
-            self.forget_query(number, now);
-        } else if failure.retry_policy == RetryPolicy::Terminal || (managed.is_final(&failure) && !untried) {
-            if let Some(managed) = self.forget_query(number, now) {
-                managed.query.fail(failure.error, deferred);
+        match managed.after_failure(&failure) {
+            AfterQueryFailure::Forget => {
+                self.forget_query(number, now);
             }
-        } else if untried {
-            managed.last_error = Some(failure.error);
-            self.start_query(number, now);
-        } else {
-            managed.state = QueryState::BackingOff;
-            managed.last_error = Some(failure.error);
-            managed.hosts_left = self.hosts.count();
-            let at = now.at.checked_add(managed.backoff.next(&mut self.random));
-            self.pool.leave(holder, now);
-            self.set_retry(holder, at);
+            AfterQueryFailure::Fail => {
+                if let Some(managed) = self.forget_query(number, now) {
+                    managed.query.fail(failure.error, deferred);
+                }
+            }
+            AfterQueryFailure::NextHost => {
+                managed.last_error = Some(failure.error);
+                self.start_query(number, now);
+            }
+            AfterQueryFailure::BackOff => {
+                managed.state = QueryState::BackingOff;
+                managed.last_error = Some(failure.error);
+                managed.hosts_left = self.hosts.count();
+                let at = now.at.checked_add(managed.backoff.next(&mut self.random));
+                self.pool.leave(holder, now);
+                self.set_retry(holder, at);
+            }
         }
     }
 
@@ -239,5 +280,33 @@ impl Supervisor {
         self.timers.set(Timer::Retry(Holder::Query(number)), None);
         self.pool.leave(Holder::Query(number), now);
         Some(managed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_failure_of_a_query_has_its_consequence() {
+        use AfterQueryFailure::{BackOff, Fail, Forget, NextHost};
+
+        let failure = |kind, retry_policy| Failure { retry_policy, ..Failure::retriable(Error::local(kind, "failed")) };
+        let passing = failure(ErrorKind::Connection, RetryPolicy::Retry);
+        let lasting = failure(ErrorKind::Connection, RetryPolicy::RetryIfEstablished);
+        let terminal = failure(ErrorKind::Connection, RetryPolicy::Terminal);
+        let refused = failure(ErrorKind::Authentication, RetryPolicy::RetryIfEstablished);
+        for (failure, is_abandoned, ends, hosts_left, expected) in [
+            (&terminal, true, true, 1, Forget),
+            (&passing, true, false, 0, Forget),
+            (&terminal, false, true, 1, Fail),
+            (&lasting, false, true, 1, NextHost),
+            (&passing, false, false, 1, NextHost),
+            (&refused, false, true, 1, Fail),
+            (&lasting, false, true, 0, Fail),
+            (&passing, false, false, 0, BackOff),
+        ] {
+            assert_eq!(after_failure(failure, is_abandoned, ends, hosts_left), expected, "{failure:?}, {hosts_left}");
+        }
     }
 }
