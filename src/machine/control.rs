@@ -7,7 +7,8 @@ use std::time::Duration;
 use super::supervisor::query::PendingQuery;
 use super::{EndpointId, EndpointRef, ReplyTo};
 use crate::error::{Error, ErrorKind, Result, ServerError};
-use crate::machine::connection::peer::{PeerInfo, ProtocolViolation, RequestError};
+use crate::machine::connection::error::{ProtocolViolation, RequestError};
+use crate::machine::connection::peer::PeerInfo;
 use crate::machine::endpoint::outbox::Response;
 use crate::wire::command::Command;
 

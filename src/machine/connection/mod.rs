@@ -2,26 +2,36 @@
 //!
 //! It owns no producer and no consumer. One frame goes in, at most one [`ConnectionEvent`] comes out, and nothing is queued in
 //! between except requests that wait to be written.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `mod.rs` | the state, and what each command of the broker means |
+//! | `requests.rs` | requests that have no response yet, and what a response has to be |
+//! | `keep_alive.rs` | PING and PONG, the end of a silent peer |
+//! | `peer.rs` | what the broker said of itself |
+//! | `error.rs` | how a request fails, how a peer breaks the protocol |
 
+pub mod error;
+mod keep_alive;
 pub mod peer;
 mod requests;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Deadline, EndpointId, Now};
 use crate::error::ServerError;
 use crate::id::{ConsumerId, ProducerId, WatcherId};
-use crate::machine::connection::peer::{PeerInfo, ProtocolViolation, RequestError};
-use crate::machine::connection::requests::check_response;
+use crate::machine::connection::error::{ProtocolViolation, RequestError};
+use crate::machine::connection::keep_alive::KeepAlive;
+use crate::machine::connection::peer::PeerInfo;
+use crate::machine::connection::requests::{PendingRequest, Requests, check_response};
 use crate::machine::control::{Attempt, AuthData, CloseReason, RequestToken};
 use crate::machine::endpoint::outbox::{Op, Response};
 use crate::pb;
-use crate::pb::base_command::Type;
 use crate::wire::command::Command;
 use crate::wire::frame::Limits;
-use crate::wire::hot::{put_ping, put_pong};
 use crate::wire::tx::TxBuf;
 
 /// The highest protocol version this library speaks (`ProtocolVersion.v21`).
@@ -30,13 +40,7 @@ pub const PROTOCOL_VERSION: i32 = 21;
 /// Brokers below this version are refused: several ids in one ACK and GET_LAST_MESSAGE_ID need it (Pulsar 2.1).
 pub const PROTOCOL_VERSION_MIN: i32 = 12;
 
-/// Pongs owed at most; a peer that pings faster than it reads gets one answer for several.
-const PONGS_OWED_MAX: u32 = 16;
-
-/// No pong is added while this much waits to be written: a peer that pings and does not read gets its answer later.
-const PONG_TX_BYTES_MAX: usize = 256 * 1024;
-
-/// What a connection is told at the start.
+/// The configuration of a connection.
 #[derive(Debug, Clone)]
 pub struct ConnectionConfig {
     /// The broker's address, `host:port`, for errors.
@@ -94,12 +98,6 @@ enum ConnectionState {
     Up(PeerInfo),
 }
 
-#[derive(Debug)]
-struct PendingRequest {
-    requester: Requester,
-    expected: Type,
-}
-
 /// One connection's protocol state.
 #[derive(Debug)]
 pub struct Connection {
@@ -108,36 +106,22 @@ pub struct Connection {
     limits: Limits,
     /// Control commands to write; bounded by the endpoints' operations and the supervisor's asks, one each.
     out: VecDeque<Command>,
-    pending: HashMap<u64, PendingRequest>,
-    /// Every request waits equally long, so the order of asking is the order of deadlines. An answered one stays as
-    /// long as an earlier one waits, and is skipped.
-    request_deadlines: VecDeque<(Deadline, u64)>,
-    next_request_id: u64,
-    pongs_owed: u32,
-    ping_due: bool,
-    ping_unanswered: bool,
-    keep_alive_at: Deadline,
-    heard: bool,
+    requests: Requests,
+    keep_alive: KeepAlive,
 }
 
 impl Connection {
     /// A connection that has just been made; CONNECT is its first frame.
     pub fn new(config: ConnectionConfig, credentials: AuthData, now: Now) -> Self {
         let connect = Command::Connect(connect(&config, credentials));
-        let keep_alive_at = Deadline::new(now.at + config.keep_alive_interval, "handshake");
+        let keep_alive = KeepAlive::new(config.keep_alive_interval, now);
         Self {
             config,
             state: ConnectionState::Handshake,
             limits: Limits::default(),
             out: VecDeque::from([connect]),
-            pending: HashMap::new(),
-            request_deadlines: VecDeque::new(),
-            next_request_id: 0,
-            pongs_owed: 0,
-            ping_due: false,
-            ping_unanswered: false,
-            keep_alive_at,
-            heard: false,
+            requests: Requests::default(),
+            keep_alive,
         }
     }
 
@@ -166,14 +150,9 @@ impl Connection {
             self.out.push_back(command);
             return;
         };
-        let id = self.next_request_id;
-        self.next_request_id += 1;
-        command.set_request_id(id);
+        let request = PendingRequest { requester, expected };
+        command.set_request_id(self.requests.add(request, self.config.operation_timeout, now));
         self.out.push_back(command);
-        self.pending.insert(id, PendingRequest { requester, expected });
-        if let Some(deadline) = Deadline::after(now, self.config.operation_timeout, "request") {
-            self.request_deadlines.push_back((deadline, id));
-        }
     }
 
     /// Answers AUTH_CHALLENGE.
@@ -191,7 +170,7 @@ impl Connection {
     /// A receipt or a message has come. Only after CONNECTED may they: `name` is for the error.
     #[inline]
     pub fn handle_data_frame(&mut self, name: &'static str) -> Result<(), CloseReason> {
-        self.heard = true;
+        self.keep_alive.on_frame();
         match self.state {
             ConnectionState::Up(_) => Ok(()),
             ConnectionState::Handshake => Err(violation(format!("sent {name} before CONNECTED"))),
@@ -205,18 +184,17 @@ impl Connection {
 
     /// A command of a type that this library does not know has come. It is skipped.
     pub fn handle_unknown(&mut self) {
-        self.heard = true;
+        self.keep_alive.on_frame();
     }
 
     /// Takes one command, other than those of [`handle_data_frame`](Self::handle_data_frame). An `Err` ends the connection.
     pub fn handle_command(&mut self, command: Command) -> Result<Option<ConnectionEvent>, CloseReason> {
-        // A PING only says that the peer's timer runs; everything else is proof that it serves this client.
         if !matches!(command, Command::Ping(_)) {
-            self.heard = true;
+            self.keep_alive.on_frame();
         }
         match (&self.state, command) {
             (_, Command::Ping(_)) => {
-                self.pongs_owed = (self.pongs_owed + 1).min(PONGS_OWED_MAX);
+                self.keep_alive.on_ping();
                 Ok(None)
             }
             (_, Command::Pong(_)) => Ok(None),
@@ -287,21 +265,13 @@ impl Connection {
         }
     }
 
-    /// Deadlines of answered requests go as soon as none is before them, not only when their time comes: a fast run
-    /// of requests would leave as many behind as fit into the timeout.
-    fn forget_answered(&mut self) {
-        while self.request_deadlines.front().is_some_and(|(_, id)| !self.pending.contains_key(id)) {
-            self.request_deadlines.pop_front();
-        }
-    }
-
     fn assigned(&self, plain: Option<String>, tls: Option<String>) -> Option<String> {
         if self.config.tls { tls } else { plain }.filter(|url| !url.is_empty())
     }
 
     fn handle_response(&mut self, command: Command) -> Result<Option<ConnectionEvent>, CloseReason> {
         let id = command.request_id().unwrap_or(u64::MAX);
-        let Some(pending) = self.pending.remove(&id) else {
+        let Some(pending) = self.requests.get(id) else {
             return match command {
                 // Not about a request: the broker gives the connection up and closes it next.
                 Command::Error(error) if id == u64::MAX => {
@@ -314,30 +284,21 @@ impl Connection {
         if let Command::ProducerSuccess(success) = &command {
             // Queued for exclusive access: a second PRODUCER_SUCCESS follows, however late.
             if !success.producer_ready() {
-                self.request_deadlines.retain(|&(_, other)| other != id);
-                let queued = match pending.requester {
+                self.requests.lift_time_limit(id);
+                return Ok(match pending.requester {
                     Requester::Open(endpoint, _) => Some(ConnectionEvent::Notification(endpoint, Box::new(command))),
                     _ => None,
-                };
-                self.pending.insert(id, pending);
-                return Ok(queued);
+                });
             }
         }
-        self.forget_answered();
+        self.requests.remove(id);
         let result = check_response(command, pending.expected).map_err(CloseReason::ProtocolViolation)?;
         Ok(Some(ConnectionEvent::Response(pending.requester, result.map(Box::new).map_err(RequestError::Server))))
     }
 
-    /// Writes what is due. Pongs are counted, not queued, and go first.
+    /// Writes what is due, PONG and PING first.
     pub fn poll_transmit(&mut self, tx: &mut TxBuf) {
-        if tx.len() < PONG_TX_BYTES_MAX {
-            for _ in 0..std::mem::take(&mut self.pongs_owed) {
-                put_pong(tx.flat());
-            }
-        }
-        if std::mem::take(&mut self.ping_due) {
-            put_ping(tx.flat());
-        }
+        self.keep_alive.poll_transmit(tx);
         for command in self.out.drain(..) {
             tx.command(&command);
         }
@@ -345,49 +306,26 @@ impl Connection {
 
     /// When the next request or the keep-alive is due.
     pub fn poll_deadline(&self) -> Option<Deadline> {
-        let request = self.request_deadlines.front().map(|&(deadline, _)| deadline);
-        Deadline::earlier(request, Some(self.keep_alive_at))
+        Deadline::earlier(self.requests.poll_deadline(), Some(self.keep_alive.poll_deadline()))
     }
 
     /// Ends a silent connection. Expired requests come one by one from [`Self::poll_expired`].
+    ///
+    /// # Errors
+    /// The connection has to end: the peer has been silent for too long.
     pub fn handle_deadline(&mut self, now: Now) -> Result<(), CloseReason> {
-        if !self.keep_alive_at.is_due(now) {
-            return Ok(());
-        }
-        let silent = Err(CloseReason::Silent { after: self.config.keep_alive_interval });
-        let heard = std::mem::take(&mut self.heard);
-        match self.state {
-            ConnectionState::Handshake => return silent,
-            ConnectionState::Up(_) if self.ping_unanswered && !heard => return silent,
-            ConnectionState::Up(_) => {}
-        }
-        self.ping_due = true;
-        self.ping_unanswered = true;
-        self.keep_alive_at = Deadline::new(now.at + self.config.keep_alive_interval, "keep-alive");
-        Ok(())
+        let is_up = matches!(self.state, ConnectionState::Up(_));
+        self.keep_alive.handle_deadline(is_up, now)
     }
 
     /// A request whose response did not come in time.
     pub fn poll_expired(&mut self, now: Now) -> Option<Requester> {
-        while let Some(&(deadline, id)) = self.request_deadlines.front() {
-            let pending = self.pending.contains_key(&id);
-            if pending && !deadline.is_due(now) {
-                return None;
-            }
-            self.request_deadlines.pop_front();
-            if let Some(pending) = self.pending.remove(&id) {
-                return Some(pending.requester);
-            }
-        }
-        None
+        self.requests.poll_expired(now)
     }
 
     /// The connection has ended: the requesters whose responses will not come.
     pub fn take_pending(&mut self) -> Vec<Requester> {
-        self.request_deadlines.clear();
-        let mut pending: Vec<_> = self.pending.drain().collect();
-        pending.sort_unstable_by_key(|&(id, _)| id);
-        pending.into_iter().map(|(_, pending)| pending.requester).collect()
+        self.requests.take_all()
     }
 }
 

@@ -1,9 +1,6 @@
-//! The broker at the other end of a connection: its capabilities (CONNECTED), and how a request fails.
+//! The broker at the other end of a connection: its capabilities (CONNECTED).
 
 use std::sync::Arc;
-
-use crate::error::{Error, ErrorKind, ServerError};
-use crate::wire::error::DecodeError;
 
 /// What the broker said of itself in CONNECTED.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,55 +17,4 @@ pub struct PeerInfo {
     pub supports_topic_watchers: bool,
     /// `metadata_auto_creation_enabled = false` is honoured.
     pub supports_partitions_without_creation: bool,
-}
-
-/// The peer broke the protocol. Its connection ends and everything on it attaches again.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ProtocolViolation {
-    /// What it did.
-    pub what: String,
-    /// Which bytes could not be read, if that is what it was.
-    pub source: Option<DecodeError>,
-}
-
-impl ProtocolViolation {
-    /// The peer did `what`.
-    pub fn new(what: impl Into<String>) -> Self {
-        Self { what: what.into(), source: None }
-    }
-
-    /// The peer sent bytes that cannot be read.
-    pub fn unreadable(what: impl Into<String>, source: DecodeError) -> Self {
-        Self { what: what.into(), source: Some(source) }
-    }
-}
-
-/// Why a request has no answer, or has a refusal for one.
-#[derive(Debug, Clone, PartialEq)]
-pub enum RequestError {
-    /// The broker refused.
-    Server(ServerError),
-    /// No answer came within the operation timeout.
-    TimedOut,
-    /// The connection ended first.
-    Disconnected,
-    /// It was not sent: the broker lacks what it needs.
-    Unsupported(&'static str),
-}
-
-impl RequestError {
-    /// As an error of the public API; `request` names what was asked for: "the creation of the producer".
-    pub fn into_error(self, request: &str) -> Error {
-        match self {
-            Self::Server(error) => Error::server(error, request),
-            Self::TimedOut => {
-                Error::local(ErrorKind::TimedOut, format!("timed out waiting for the broker to answer {request}"))
-            }
-            Self::Disconnected => Error::network(format!("the connection was lost during {request}")),
-            Self::Unsupported(what) => Error::local(
-                ErrorKind::Unsupported,
-                format!("the broker does not support {what}, which {request} needs"),
-            ),
-        }
-    }
 }

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::{Consumer, Deadline, Deferred, Now};
-use crate::machine::connection::peer::RequestError;
+use crate::machine::connection::error::RequestError;
 
 impl Consumer {
     /// When something is due. Acknowledgements and redeliveries wait for the next attach without one.

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use super::Consumer;
 use crate::error::Error;
-use crate::machine::connection::peer::{PeerInfo, RequestError};
+use crate::machine::connection::error::RequestError;
+use crate::machine::connection::peer::PeerInfo;
 use crate::machine::endpoint::machine::{AfterNotification, DataRoute, EndpointMachine};
 use crate::machine::endpoint::outbox::{More, Op, Outbox, Response};
 use crate::machine::{Deadline, Deferred, Endpoint, Now};

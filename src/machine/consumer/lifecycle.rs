@@ -5,7 +5,7 @@
 
 use super::{Consumer, Deadline, Deferred, EndpointId, Now, ReplyTo};
 use crate::error::{Error, ErrorKind, Result};
-use crate::machine::connection::peer::RequestError;
+use crate::machine::connection::error::RequestError;
 use crate::machine::endpoint::outbox::Response;
 
 /// What a close is called in errors.

@@ -5,7 +5,7 @@ use super::operations::{LastMessageId, Operation};
 use super::position::EntryPosition;
 use crate::error::Error;
 use crate::machine::Deferred;
-use crate::machine::connection::peer::RequestError;
+use crate::machine::connection::error::RequestError;
 use crate::machine::endpoint::outbox::{Op, OpKind, Response};
 use crate::wire::{AckId, Command};
 

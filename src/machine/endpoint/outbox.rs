@@ -3,7 +3,7 @@
 use crate::wire::command::Command;
 use crate::wire::tx::TxBuf;
 
-use crate::machine::connection::peer::RequestError;
+use crate::machine::connection::error::RequestError;
 
 /// The response to a request: a command of the type that answers it, or why there is none.
 pub type Response = Result<Box<Command>, RequestError>;

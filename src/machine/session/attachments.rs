@@ -2,7 +2,7 @@
 
 use super::{Attachment, Phase, ScheduleState, Session};
 use crate::machine::connection::Requester;
-use crate::machine::connection::peer::RequestError;
+use crate::machine::connection::error::RequestError;
 use crate::machine::control::{Attempt, CloseReason, SessionEvent};
 use crate::machine::endpoint::outbox::{Op, Response};
 use crate::machine::{Deferred, EndpointId, EndpointRef, Now};

@@ -5,7 +5,7 @@ use bytes::{Bytes, BytesMut};
 use super::Session;
 use crate::id::{ConsumerId, ProducerId};
 use crate::machine::connection::ConnectionEvent;
-use crate::machine::connection::peer::ProtocolViolation;
+use crate::machine::connection::error::ProtocolViolation;
 use crate::machine::consumer::ReceivedEntry;
 use crate::machine::control::{CloseReason, SessionEvent};
 use crate::machine::endpoint::machine::{AfterNotification, DataRoute};

@@ -5,7 +5,7 @@ use std::task::Waker;
 use super::Session;
 use crate::error::Error;
 use crate::machine::connection::Requester;
-use crate::machine::connection::peer::RequestError;
+use crate::machine::connection::error::RequestError;
 use crate::machine::control::{Attempt, CloseReason};
 use crate::machine::endpoint::outbox::{More, Outbox};
 use crate::machine::{Deadline, Deferred, EndpointId, Now};

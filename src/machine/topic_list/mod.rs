@@ -15,7 +15,8 @@ use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
-use super::connection::peer::{PeerInfo, RequestError};
+use super::connection::error::RequestError;
+use super::connection::peer::PeerInfo;
 use super::endpoint::machine::{AfterNotification, AttachRoute, EndpointMachine};
 use super::endpoint::outbox::{More, Op, OpKind, Outbox, Response};
 use super::{Deadline, Deferred, Now, ReplyTo};

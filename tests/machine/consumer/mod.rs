@@ -16,7 +16,7 @@ use bytes::{Bytes, BytesMut};
 use pulsar_native::ErrorKind;
 use pulsar_native::error::{Error, ServerError};
 use pulsar_native::id::{ConsumerId, MessagePosition};
-use pulsar_native::machine::connection::peer::RequestError;
+use pulsar_native::machine::connection::error::RequestError;
 use pulsar_native::machine::consumer::{
     Consumer, ConsumerConfig, KeySharedPolicy, LastMessageId, QueueSignals, ReceivedEntry, ReturnedPermits, SeekTo,
     SubscriptionType, Taken,

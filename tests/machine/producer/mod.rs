@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use pulsar_native::error::{ErrorKind, Result, SendError, ServerCode, ServerError};
 use pulsar_native::id::{MessageId, ProducerId};
-use pulsar_native::machine::connection::peer::{PeerInfo, RequestError};
+use pulsar_native::machine::connection::error::RequestError;
+use pulsar_native::machine::connection::peer::PeerInfo;
 use pulsar_native::machine::endpoint::machine::AfterNotification;
 use pulsar_native::machine::endpoint::outbox::{More, Op, OpKind, Outbox};
 use pulsar_native::machine::producer::{
