@@ -49,6 +49,7 @@ pub(crate) mod runtime;
 mod tests;
 mod topic_list;
 mod topics;
+mod user_code;
 mod workers;
 
 pub use acker::Acker;

@@ -32,6 +32,8 @@ pub enum Origin {
     Peer,
     /// The network or the operating system.
     Network,
+    /// Code of the application that this library calls: it panicked.
+    Application,
 }
 
 /// What kind of failure it is.
@@ -178,6 +180,12 @@ impl Error {
     /// The network or the operating system failed.
     pub(crate) fn network(message: impl Into<String>) -> Self {
         Self::build(ErrorKind::Connection, Origin::Network, message.into())
+    }
+
+    /// Code of the application failed in a way that it did not report itself.
+    #[cfg(feature = "client")]
+    pub(crate) fn application(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self::build(kind, Origin::Application, message.into())
     }
 
     /// The peer violated the protocol.

@@ -84,7 +84,7 @@ macro_rules! with_every_test {
                 broker_away_for_a_while sends_are_given_up_in_time creation_is_given_up_in_time silent_connection
                 deleted_topic_is_made_anew
             }
-            several { topics_are_merged workers_at_the_same_time work_that_panics_ends_the_pool workers_by_key }
+            several { topics_are_merged workers_at_the_same_time work_that_panics_has_failed_and_no_other a_stuck_key_stops_no_other workers_by_key }
             token { refreshed_when_challenged }
             watch { topics_that_come_are_reported }
         }

@@ -22,8 +22,6 @@ struct State {
     opened: usize,
     /// New connections end at once.
     refusing: bool,
-    /// How many connections ended that way.
-    refused: usize,
     /// The copying of each connection; when it is aborted, both sockets close.
     connections: Vec<AbortHandle>,
     /// Sockets that are open and that nobody reads.
@@ -62,11 +60,6 @@ impl Relay {
         self.state().opened
     }
 
-    /// How many connections were refused in all.
-    pub fn refused(&self) -> usize {
-        self.state().refused
-    }
-
     /// Closes all connections that there are.
     pub fn cut(&self) {
         self.state().connections.drain(..).for_each(|connection| connection.abort());
@@ -98,7 +91,6 @@ async fn accept(listener: TcpListener, far: String, state: Arc<Mutex<State>>) {
     while let Ok((near, _)) = listener.accept().await {
         let mut inner = state.lock().unwrap_or_else(PoisonError::into_inner);
         if inner.refusing {
-            inner.refused += 1;
             continue;
         }
         inner.opened += 1;

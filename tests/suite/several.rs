@@ -72,22 +72,62 @@ pub async fn workers_at_the_same_time(target: &Target) {
     assert_eq!(ended.kind(), ErrorKind::Closed, "{ended}");
 }
 
-async fn panics(_: ReceivedMessage) {
-    panic!("this panic is part of the test");
+/// The first delivery of "bad" panics: at once, without a future, or later in it.
+pub async fn work_that_panics_has_failed_and_no_other(target: &Target) {
+    for (name, at_once) in [("panics-at-once", true), ("panics-later", false)] {
+        let client = target.client().await;
+        let topic = target.topic(name);
+        let builder = client.consumer(&topic, "s").negative_ack_redelivery_delay(Duration::from_millis(100));
+        let mut consumer = shared(builder).await;
+        send_all(&producer(&client, &topic).await, ["bad", "good", "bad"]).await;
+        let work = move |message: ReceivedMessage| {
+            let bad = message.to_string_lossy() == "bad" && message.redelivery_count() == 0;
+            assert!(!(bad && at_once), "this panic is part of the test");
+            async move { assert!(!bad, "this panic is part of the test") }
+        };
+        let pool = tokio::spawn(async move { consumer.process(8, work).await });
+        drained(target, &topic, "s").await;
+        within("the close", client.close()).await.expect("closed");
+        let ended = within("the pool to end", pool).await.expect("no panic").expect_err("the consumer has ended");
+        assert_eq!(ended.kind(), ErrorKind::Closed, "{ended}");
+    }
 }
 
-pub async fn work_that_panics_ends_the_pool(target: &Target) {
+/// One key is stuck, one fails and one panics; each message of the others is worked on, in order.
+pub async fn a_stuck_key_stops_no_other(target: &Target) {
     let client = target.client().await;
-    let topic = target.topic("panicking-workers");
+    let topic = target.topic("stuck-key");
     let mut consumer = shared(client.consumer(&topic, "s")).await;
-    send_all(&producer(&client, &topic).await, ["the only one"]).await;
-    let ended = within("the end of the pool", consumer.process(8, panics)).await;
-    assert_eq!(ended.expect_err("work panicked").kind(), ErrorKind::Closed);
-    // The consumer is as good as before.
-    consumer.redeliver_unacknowledged_messages();
-    let again = receive(&mut consumer).await;
-    consumer.ack(&again).expect("acknowledged");
-    drained(target, &topic, "s").await;
+    let keys = ["stuck", "fails", "panics", "good", "better"];
+    let messages = (0..5 * 100).map(|at| Message::new((at / 5).to_string()).with_key(keys[at % 5]));
+    send_all(&producer(&client, &topic).await, messages).await;
+    let seen: Arc<Mutex<BTreeMap<String, Vec<usize>>>> = Arc::default();
+    let noting = seen.clone();
+    let pool = tokio::spawn(async move {
+        let work = move |message: ReceivedMessage| {
+            let seen = noting.clone();
+            async move {
+                let key = message.key().expect("a key").to_owned();
+                let number = message.to_string_lossy().parse().expect("a number");
+                seen.lock().unwrap().entry(key.clone()).or_default().push(number);
+                match key.as_str() {
+                    "stuck" => std::future::pending().await,
+                    "fails" => pulsar_native::Outcome::Nack,
+                    "panics" => panic!("this panic is part of the test"),
+                    _ => pulsar_native::Outcome::Ack,
+                }
+            }
+        };
+        consumer.process_by_key(2, work).await
+    });
+    let all: Vec<usize> = (0..100).collect();
+    let look = || async { seen.lock().unwrap().clone() };
+    let done = |seen: &BTreeMap<String, Vec<usize>>| {
+        ["fails", "panics", "good", "better"].iter().all(|key| seen.get(*key) == Some(&all))
+    };
+    until("the work of all keys but one", look, done).await;
+    assert_eq!(seen.lock().unwrap()["stuck"], [0], "one message of a key at a time");
+    pool.abort();
 }
 
 pub async fn workers_by_key(target: &Target) {

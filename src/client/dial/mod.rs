@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::runtime::{Runtime, timeout};
+use super::user_code::catch_panic;
 use crate::error::{Error, ErrorKind, Result};
 use crate::machine::control::{BrokerKey, HostPort};
 
@@ -101,8 +102,12 @@ pub(crate) async fn dial(
     limit: Duration,
 ) -> Result<Box<dyn Socket>> {
     let target = Target::from_key(key);
-    timeout(runtime, limit, dialer.dial(&target)).await.unwrap_or_else(|| {
-        let what = format!("timed out after {limit:?} connecting to {}", target.address);
-        Err(Error::local(ErrorKind::Connection, what))
-    })
+    match timeout(runtime, limit, catch_panic(|| dialer.dial(&target))).await {
+        Some(Ok(dialed)) => dialed,
+        Some(Err(panicked)) => Err(panicked.into_error(ErrorKind::Connection, "Dialer::dial")),
+        None => {
+            let what = format!("timed out after {limit:?} connecting to {}", target.address);
+            Err(Error::local(ErrorKind::Connection, what))
+        }
+    }
 }

@@ -260,6 +260,11 @@ impl<R: Runtime> Future for ConnectionDriver<R> {
 impl<R: Runtime> Drop for ConnectionDriver<R> {
     /// The runtime shuts down, or the supervisor gave the connection up: the endpoints are detached.
     fn drop(&mut self) {
-        self.end(CloseReason::Local("the connection was given up"));
+        let panicked = std::thread::panicking();
+        self.end(CloseReason::Local(if panicked {
+            "a socket of the dialer panicked"
+        } else {
+            "the connection was given up"
+        }));
     }
 }

@@ -15,6 +15,7 @@ use crate::client::auth::Authentication;
 use crate::client::clock;
 use crate::client::dial::{Dialer, dial};
 use crate::client::runtime::{AsyncTimer, Runtime, TaskSet, timeout};
+use crate::client::user_code::catch_panic;
 use crate::error::{Error, ErrorKind};
 use crate::machine::Deferred;
 use crate::machine::connection::ConnectionConfig;
@@ -113,11 +114,17 @@ impl<R: Runtime> SupervisorDriver<R> {
         let (runtime, config, handle) = (self.runtime.clone(), self.config.clone(), self.handle.clone());
         self.tasks.spawn(async move {
             let limit = config.operation_timeout;
-            let fetched = timeout(&runtime, limit, config.authentication.credentials(&context)).await;
-            let fetched = fetched.unwrap_or_else(|| {
-                let what = format!("timed out after {limit:?} waiting for the credentials");
-                Err(Error::local(ErrorKind::Authentication, what).with_retriable(true))
-            });
+            let fetching = catch_panic(|| config.authentication.credentials(&context));
+            let fetched = match timeout(&runtime, limit, fetching).await {
+                Some(Ok(fetched)) => fetched,
+                Some(Err(panicked)) => {
+                    Err(panicked.into_error(ErrorKind::Authentication, "Authentication::credentials"))
+                }
+                None => {
+                    let what = format!("timed out after {limit:?} waiting for the credentials");
+                    Err(Error::local(ErrorKind::Authentication, what).with_retriable(true))
+                }
+            };
             let _ = handle.inputs.send(Input::Credentials(id, fetched));
         });
     }

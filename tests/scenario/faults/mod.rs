@@ -18,5 +18,6 @@ mod permits;
 mod seeks;
 mod sends;
 mod support;
+mod user_code;
 mod waits;
 mod watchers;

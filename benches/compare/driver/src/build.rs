@@ -6,35 +6,33 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use crate::results::Results;
+use crate::ledger::Ledger;
 use crate::{repo, takes_part};
 
-/// The work's name in the results.
+/// The work's name in the ledger.
 pub(crate) const COLD: &str = "cold release build";
 
-pub(crate) fn section(results: &mut Results) {
+pub(crate) fn section(ledger: &mut Ledger) {
     println!("{COLD}, default features");
-    results.begin("build");
+    ledger.begin("build");
     let ours = format!("pulsar-native = {{ path = {:?} }}", repo());
-    for (subject, dependency) in [
-        ("pulsar-native", ours.as_str()),
-        ("pulsar-rs", "pulsar = \"=6.9.1\""),
-        ("magnetar", "magnetar-driver = \"=1.7.4\""),
-    ] {
-        if !takes_part(subject) {
+    for (who, dependency) in
+        [("ours", ours.as_str()), ("pulsar-rs", "pulsar = \"=6.9.1\""), ("magnetar", "magnetar-driver = \"=1.7.4\"")]
+    {
+        if !takes_part(who) {
             continue;
         }
-        let home = crate::programs().join("cold").join(subject);
+        let home = crate::programs().join("cold").join(who);
         let Some((seconds, crates)) = cold(&home, dependency) else {
-            eprintln!("    {subject} does not build");
+            eprintln!("    {who} does not build");
             continue;
         };
-        println!("    {subject:<21} {seconds:>7.1} s {crates:>5} crates");
-        results.put("build", COLD, subject, "seconds", format!("{seconds:.1}"));
-        results.put("build", COLD, subject, "crates", crates.to_string());
+        println!("    {who:<12} {seconds:>7.1} s {crates:>5} crates");
+        ledger.put("build", COLD, who, "seconds", format!("{seconds:.1}"));
+        ledger.put("build", COLD, who, "crates", crates.to_string());
         let _ = fs::remove_dir_all(&home);
     }
-    results.save();
+    ledger.save();
 }
 
 /// Seconds, and how many crates there are in the tree, what builds others included.

@@ -1,0 +1,183 @@
+//! Work on many keys at a time, on each in order.
+//!
+//! ```text
+//!                          a worker is free            the work is done, more of its key wait
+//!  received ---> waiting ------------------> running -----------------------------+
+//!                   ^    (per key, in order)    | the work is done                |
+//!                   |                           v                                 |
+//!                   |                        settled                              |
+//!                   +-------------------------------------------------------------+
+//! ```
+//!
+//! A key has at most one message running. Keys take turns: one whose message is done goes behind the others that wait.
+
+use std::collections::{HashMap, VecDeque};
+use std::future::{Future, poll_fn};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tokio::task::JoinSet;
+
+use super::{Outcome, refuse_zero, run};
+use crate::client::consumer::Consumer;
+use crate::client::message::ReceivedMessage;
+use crate::error::{Error, Result};
+
+/// Messages that were received and whose work has not started, of all keys together. Beyond it nothing is received, so
+/// this is how far a key whose work takes long is overtaken by the others.
+const WAITING_MAX: usize = 1000;
+
+impl Consumer {
+    /// Runs `work` on up to `workers` messages at a time, each in a task of its own; messages of one key one after
+    /// another, in order. The ordering key counts, else the key; messages without a key are in no order. What the work
+    /// returns says whether the message is acknowledged: see [`Outcome`].
+    ///
+    /// Each key has a queue of its own: work that takes long or never ends occupies one worker and delays the messages of
+    /// its key. The others go on until 1,000 received messages wait for work; then nothing more is received until one of
+    /// these starts.
+    ///
+    /// ```no_run
+    /// # async fn example(mut consumer: pulsar_native::Consumer) -> Result<(), pulsar_native::Error> {
+    /// use pulsar_native::Outcome;
+    ///
+    /// let work = |message: pulsar_native::ReceivedMessage| async move {
+    ///     if message.is_null() { Outcome::Nack } else { Outcome::Ack }
+    /// };
+    /// consumer.process_by_key(4, work).await
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Why the consumer has ended. [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) if `workers` is zero.
+    ///
+    /// # Cancel safety
+    /// As of [`Self::process`].
+    pub async fn process_by_key<F, Fut>(&mut self, workers: usize, work: F) -> Result<()>
+    where
+        F: Fn(ReceivedMessage) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output: Into<Outcome>> + Send,
+    {
+        refuse_zero("workers", workers)?;
+        let mut pool =
+            Pool { consumer: self, workers, work: Arc::new(work), queues: Queues::default(), tasks: JoinSet::new() };
+        let error = poll_fn(|cx| pool.poll(cx)).await;
+        while !pool.tasks.is_empty() {
+            poll_fn(|cx| pool.poll_settled(cx)).await;
+            pool.start();
+        }
+        Err(error)
+    }
+}
+
+/// One call of [`Consumer::process_by_key`].
+struct Pool<'a, F> {
+    consumer: &'a mut Consumer,
+    workers: usize,
+    work: Arc<F>,
+    queues: Queues,
+    /// Each ends with the key of its message.
+    tasks: JoinSet<Option<Key>>,
+}
+
+impl<F, Fut> Pool<'_, F>
+where
+    F: Fn(ReceivedMessage) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output: Into<Outcome>> + Send,
+{
+    /// Receives, starts and settles until the consumer ends; then why it has ended. What waits has not been started.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
+        loop {
+            while self.poll_settled(cx).is_ready() {}
+            self.start();
+            if self.queues.waiting >= WAITING_MAX {
+                return Poll::Pending;
+            }
+            match self.consumer.poll_receive(cx) {
+                Poll::Ready(Ok(message)) => self.queues.push(message),
+                Poll::Ready(Err(error)) => return Poll::Ready(error),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    /// Takes one task that has ended; pending where none has, or none is left.
+    fn poll_settled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self.tasks.poll_join_next(cx) {
+            Poll::Ready(Some(Ok(Some(key)))) => self.queues.settled(key),
+            // Without a key; or aborted, with the runtime.
+            Poll::Ready(Some(Ok(None) | Err(_))) => {}
+            Poll::Ready(None) | Poll::Pending => return Poll::Pending,
+        }
+        Poll::Ready(())
+    }
+
+    /// Gives messages to workers that are free.
+    fn start(&mut self) {
+        while self.tasks.len() < self.workers {
+            let Some((key, message)) = self.queues.pop() else { return };
+            let (acker, work, given) = (self.consumer.acker(), self.work.clone(), message.clone());
+            self.tasks.spawn(async move {
+                run(acker, message, || work(given)).await;
+                key
+            });
+        }
+    }
+}
+
+type Key = Arc<[u8]>;
+
+/// The messages whose work has not started.
+#[derive(Default)]
+struct Queues {
+    /// The keys that have a message waiting or running, with those waiting.
+    of_key: HashMap<Key, VecDeque<ReceivedMessage>>,
+    /// What may start, in order.
+    ready: VecDeque<Ready>,
+    waiting: usize,
+}
+
+enum Ready {
+    /// The next message of a key of which none is running.
+    Key(Key),
+    Keyless(ReceivedMessage),
+}
+
+impl Queues {
+    fn push(&mut self, message: ReceivedMessage) {
+        self.waiting += 1;
+        let Some(key) = message.ordering_key().or_else(|| message.key().map(str::as_bytes)) else {
+            self.ready.push_back(Ready::Keyless(message));
+            return;
+        };
+        if let Some(queue) = self.of_key.get_mut(key) {
+            queue.push_back(message);
+        } else {
+            let key: Key = key.into();
+            self.ready.push_back(Ready::Key(key.clone()));
+            self.of_key.insert(key, VecDeque::from([message]));
+        }
+    }
+
+    fn pop(&mut self) -> Option<(Option<Key>, ReceivedMessage)> {
+        loop {
+            let (key, message) = match self.ready.pop_front()? {
+                Ready::Keyless(message) => (None, message),
+                Ready::Key(key) => match self.of_key.get_mut(&key).and_then(VecDeque::pop_front) {
+                    Some(message) => (Some(key), message),
+                    None => continue,
+                },
+            };
+            self.waiting -= 1;
+            return Some((key, message));
+        }
+    }
+
+    /// The running message of `key` is done.
+    fn settled(&mut self, key: Key) {
+        if self.of_key.get(&key).is_some_and(|queue| !queue.is_empty()) {
+            self.ready.push_back(Ready::Key(key));
+        } else {
+            self.of_key.remove(&key);
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! Worker pools over one consumer: messages in parallel, or keys in parallel.
+
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use tokio::task::JoinSet;
+
+use super::acker::Acker;
+use super::consumer::Consumer;
+use super::message::ReceivedMessage;
+use super::user_code::{Panicked, catch_panic};
+use crate::error::{Error, ErrorKind, Result};
+
+mod by_key;
+
+/// Whether [`Consumer::process`] or [`Consumer::process_by_key`] acknowledges a message after the work on it.
+///
+/// `()` acknowledges. A `Result` acknowledges with `Ok` and negatively acknowledges with `Err`; the error itself is
+/// dropped, so log it in the work if it matters. Work that panics is negatively acknowledged like work that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// The message is acknowledged; see [`Acker::ack`].
+    Ack,
+    /// The message is negatively acknowledged and redelivered; see [`Acker::nack`].
+    Nack,
+    /// Neither: the work acknowledges the message itself, now or later, with an [`Acker`].
+    Keep,
+}
+
+impl From<()> for Outcome {
+    fn from((): ()) -> Self {
+        Self::Ack
+    }
+}
+
+impl<T: Into<Outcome>, E> From<std::result::Result<T, E>> for Outcome {
+    fn from(result: std::result::Result<T, E>) -> Self {
+        result.map_or(Self::Nack, Into::into)
+    }
+}
+
+impl Consumer {
+    /// Runs `work` on each message, up to `concurrency` at a time, each in a separate task; order is not kept. The return
+    /// value of `work` decides whether the message is acknowledged: see [`Outcome`].
+    ///
+    /// It returns when the consumer has ended. [Events](Self::events) do not end it.
+    ///
+    /// ```no_run
+    /// # async fn store(_: &[u8]) -> std::io::Result<()> { Ok(()) }
+    /// # async fn example(mut consumer: pulsar_native::Consumer) -> Result<(), pulsar_native::Error> {
+    /// // A message is acknowledged once it is stored, and redelivered if that fails.
+    /// consumer.process(8, |message| async move { store(message.payload()).await }).await
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// - The reason why the consumer has ended.
+    /// - [`ErrorKind::InvalidArgument`]: `concurrency` is zero.
+    ///
+    /// # Cancel safety
+    /// Dropping the future aborts the running work; unacknowledged messages are redelivered when this consumer is
+    /// closed.
+    pub async fn process<F, Fut>(&mut self, concurrency: usize, work: F) -> Result<()>
+    where
+        F: Fn(ReceivedMessage) -> Fut,
+        Fut: Future<Output: Into<Outcome>> + Send + 'static,
+    {
+        refuse_zero("concurrency", concurrency)?;
+        let mut tasks = JoinSet::new();
+        loop {
+            match self.receive().await {
+                Ok(message) => {
+                    while tasks.len() >= concurrency {
+                        tasks.join_next().await;
+                    }
+                    let (acker, given) = (self.acker(), message.clone());
+                    match catch_unwind(AssertUnwindSafe(|| work(given))) {
+                        Ok(working) => drop(tasks.spawn(run(acker, message, || working))),
+                        Err(_) => settle(&acker, &message, Outcome::Nack),
+                    }
+                }
+                Err(error) => {
+                    while tasks.join_next().await.is_some() {}
+                    return Err(error);
+                }
+            }
+        }
+    }
+}
+
+/// Does the work on one message to its end.
+async fn run<Fut>(acker: Acker, message: ReceivedMessage, work: impl FnOnce() -> Fut)
+where
+    Fut: Future<Output: Into<Outcome>>,
+{
+    let outcome = catch_panic(work).await.map_or_else(|_: Panicked| Outcome::Nack, Into::into);
+    settle(&acker, &message, outcome);
+}
+
+/// Acknowledges as the work says. A message whose acknowledgement is refused, because its part has ended or too many
+/// wait for a connection, stays unacknowledged and is delivered again.
+fn settle(acker: &Acker, message: &ReceivedMessage, outcome: Outcome) {
+    let _refused = match outcome {
+        Outcome::Ack => acker.ack(message),
+        Outcome::Nack => acker.nack(message),
+        Outcome::Keep => Ok(()),
+    };
+}
+
+fn refuse_zero(name: &str, number: usize) -> Result<()> {
+    if number == 0 {
+        return Err(Error::local(ErrorKind::InvalidArgument, format!("{name} must be at least 1")));
+    }
+    Ok(())
+}
