@@ -1,20 +1,20 @@
-//! This client against a bare sink, and against the floor: what the same bytes cost one thread that does nothing else.
+//! This client against a sink, and against the baseline: what the same bytes cost one thread that does nothing else.
 //! `cargo bench --bench end_to_end`, or with words that choose sections: `-- produce consume latency large many`.
 //! `perf` compares `pulsar-native perf` with this bench; it needs the feature `cli` and is not among the sections by
 //! default. `ROUNDS` (3) and `SCALE` (1.0) change how long it takes.
 //!
-//! Each figure comes from a process of its own, so that CPU and memory are the client's alone; floor and client take
+//! Each figure comes from a process of its own, so that CPU and memory are the client's alone; baseline and client take
 //! turns, and of the rounds the one with the least CPU counts. Figures move from run to run and machine to machine:
 //! only ratios taken in one run count.
 
-mod bare;
-mod floor;
-mod gauge;
+mod baseline;
+mod client;
 mod latency;
-mod ours;
+mod measurement;
 mod perf;
 mod sink;
 mod text;
+mod tokio_baseline;
 mod work;
 
 use std::alloc::System;
@@ -26,7 +26,7 @@ use sink::Sink;
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 use work::{Consume, Produce};
 
-/// Counts, at the price of one atomic addition or two per allocation, for floor and client alike.
+/// Counts, at the price of one atomic addition or two per allocation, for baseline and client alike.
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
@@ -57,10 +57,10 @@ fn main() {
     }
 }
 
-/// One process: `<who> <what> <url> <numbers>`.
+/// One process: `<subject> <workload> <url> <numbers>`.
 fn child(words: &[String]) -> String {
     let number = |at: usize| words.get(at).and_then(|word| word.parse::<u64>().ok()).unwrap_or(0);
-    let (who, what, url) = (words[0].as_str(), words[1].as_str(), words[2].as_str());
+    let (subject, workload, url) = (words[0].as_str(), words[1].as_str(), words[2].as_str());
     let produce = Produce {
         messages: number(3),
         size: number(4) as usize,
@@ -72,40 +72,40 @@ fn child(words: &[String]) -> String {
         Consume { messages: number(3), size: number(4) as usize, members: number(5), queue: number(6) as u32 };
     let ping_pong = PingPong { messages: number(3), size: number(4) as usize };
     let open_loop = OpenLoop { messages: number(3), size: number(4) as usize, rate: number(5) };
-    let floor = match (who, what) {
-        ("floor", "produce") => floor::produce(url, &produce),
-        ("floor", "consume") => floor::consume(url, &consume),
-        ("floor", "ping-pong") => floor::ping_pong(url, &ping_pong),
+    let baseline = match (subject, workload) {
+        ("baseline", "produce") => baseline::produce(url, &produce),
+        ("baseline", "consume") => baseline::consume(url, &consume),
+        ("baseline", "ping-pong") => baseline::ping_pong(url, &ping_pong),
         _ => {
-            let mut builder = match who {
-                "ours-multi" | "tokio-multi" => tokio::runtime::Builder::new_multi_thread(),
+            let mut builder = match subject {
+                "pulsar-native-multi" | "tokio-baseline-multi" => tokio::runtime::Builder::new_multi_thread(),
                 _ => tokio::runtime::Builder::new_current_thread(),
             };
             let runtime = builder.worker_threads(2).enable_all().build().expect("a runtime");
-            if who.starts_with("tokio") {
-                return runtime.block_on(bare::ping_pong(url, &ping_pong)).expect("the sink stays");
+            if subject.starts_with("tokio-baseline") {
+                return runtime.block_on(tokio_baseline::ping_pong(url, &ping_pong)).expect("the sink stays");
             }
             let ours = runtime.block_on(async {
-                match what {
-                    "produce" => ours::produce(url, &produce).await,
-                    "consume" => ours::consume(url, &consume).await,
-                    "ping-pong" => ours::ping_pong(url, &ping_pong).await,
-                    _ => ours::open_loop(url, &open_loop).await,
+                match workload {
+                    "produce" => client::produce(url, &produce).await,
+                    "consume" => client::consume(url, &consume).await,
+                    "ping-pong" => client::ping_pong(url, &ping_pong).await,
+                    _ => client::open_loop(url, &open_loop).await,
                 }
             });
             return ours.expect("the sink refuses nothing");
         }
     };
-    floor.expect("the sink stays")
+    baseline.expect("the sink stays")
 }
 
 /// Runs one process and reads its figures.
-fn run(who: &str, what: &str, sink: &Sink, numbers: &[u64]) -> Figures {
+fn run(subject: &str, workload: &str, sink: &Sink, numbers: &[u64]) -> Figures {
     let this = std::env::current_exe().expect("the path of this program");
     let mut command = Command::new(this);
-    command.args(["child", who, what, &sink.url]).args(numbers.iter().map(u64::to_string));
+    command.args(["child", subject, workload, &sink.url]).args(numbers.iter().map(u64::to_string));
     let output = command.output().expect("this program starts again");
-    assert!(output.status.success(), "{who} {what} failed: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{subject} {workload} failed: {}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let pair = |word: &str| word.split_once('=').and_then(|(name, value)| Some((name.to_owned(), value.parse().ok()?)));
     text.split_whitespace().filter_map(pair).collect()
@@ -120,11 +120,11 @@ fn scaled(messages: u64) -> u64 {
 }
 
 /// Takes turns; of each, the round with the least CPU.
-fn compare(whos: &[&str], what: &str, sink: &Sink, numbers: &[u64]) -> Vec<Figures> {
-    let mut best: Vec<Figures> = vec![Figures::new(); whos.len()];
+fn compare(subjects: &[&str], workload: &str, sink: &Sink, numbers: &[u64]) -> Vec<Figures> {
+    let mut best: Vec<Figures> = vec![Figures::new(); subjects.len()];
     for _ in 0..setting("ROUNDS", 3.0) as u32 {
-        for (who, best) in whos.iter().zip(&mut best) {
-            let figures = run(who, what, sink, numbers);
+        for (subject, best) in subjects.iter().zip(&mut best) {
+            let figures = run(subject, workload, sink, numbers);
             if best.get("cpu_ns").is_none_or(|cpu| figures["cpu_ns"] < *cpu) {
                 *best = figures;
             }
@@ -133,31 +133,31 @@ fn compare(whos: &[&str], what: &str, sink: &Sink, numbers: &[u64]) -> Vec<Figur
     best
 }
 
-fn line(name: &str, who: &str, figures: &Figures, floor: &Figures) {
+fn line(name: &str, subject: &str, figures: &Figures, baseline: &Figures) {
     let per_message = |figures: &Figures| figures["cpu_ns"] / figures["messages"];
     println!(
-        "{name:<34} {who:<10} {:>11.0} msg/s {:>9.3} us CPU/msg {:>7.2} x floor {:>8.4} allocs/msg {:>8} KiB",
+        "{name:<34} {subject:<20} {:>11.0} msg/s {:>9.3} us CPU/msg {:>7.2} x baseline {:>8.4} allocs/msg {:>8} KiB",
         figures["messages"] / figures["secs"],
         per_message(figures) / 1000.0,
-        per_message(figures) / per_message(floor),
+        per_message(figures) / per_message(baseline),
         figures["allocations"] / figures["messages"],
         figures["rss_kib"],
     );
 }
 
-fn print_all(name: &str, whos: &[&str], all: &[Figures]) {
-    for (who, figures) in whos.iter().zip(all) {
-        line(name, who, figures, &all[0]);
+fn print_all(name: &str, subjects: &[&str], all: &[Figures]) {
+    for (subject, figures) in subjects.iter().zip(all) {
+        line(name, subject, figures, &all[0]);
     }
 }
 
-const WHOS: [&str; 3] = ["floor", "ours", "ours-multi"];
+const SUBJECTS: [&str; 3] = ["baseline", "pulsar-native", "pulsar-native-multi"];
 
 fn produce(sink: &Sink) {
     for (name, messages, batch) in
         [("produce, batches of 1000", scaled(4_000_000), 1000), ("produce, unbatched", scaled(1_000_000), 1)]
     {
-        print_all(name, &WHOS, &compare(&WHOS, "produce", sink, &[messages, 100, batch, 5000, 1]));
+        print_all(name, &SUBJECTS, &compare(&SUBJECTS, "produce", sink, &[messages, 100, batch, 5000, 1]));
     }
 }
 
@@ -166,18 +166,18 @@ fn consume(sink: &Sink) {
         [("consume, entries of 100", scaled(4_000_000), 100), ("consume, single entries", scaled(1_500_000), 0)]
     {
         sink.take_acked();
-        let all = compare(&WHOS, "consume", sink, &[messages, 100, members, 1000]);
-        let expected = WHOS.len() as u64 * setting("ROUNDS", 3.0) as u64 * (messages / members.max(1));
+        let all = compare(&SUBJECTS, "consume", sink, &[messages, 100, members, 1000]);
+        let expected = SUBJECTS.len() as u64 * setting("ROUNDS", 3.0) as u64 * (messages / members.max(1));
         assert_eq!(sink.take_acked(), expected, "every entry is acknowledged, once");
-        print_all(name, &WHOS, &all);
+        print_all(name, &SUBJECTS, &all);
     }
 }
 
 fn latency(sink: &Sink) {
-    let show = |name: &str, who: &str, figures: &Figures| {
+    let show = |name: &str, subject: &str, figures: &Figures| {
         let us = |name: &str| figures[name] / 1000.0;
         println!(
-            "{name:<34} {who:<10} p50 {:>8.1} us  p99 {:>8.1} us  p99.9 {:>8.1} us  max {:>8.1} us",
+            "{name:<34} {subject:<20} p50 {:>8.1} us  p99 {:>8.1} us  p99.9 {:>8.1} us  max {:>8.1} us",
             us("p50_ns"),
             us("p99_ns"),
             us("p999_ns"),
@@ -185,27 +185,27 @@ fn latency(sink: &Sink) {
         );
     };
     for _ in 0..setting("ROUNDS", 3.0) as u32 {
-        for who in ["floor", "tokio", "ours", "tokio-multi", "ours-multi"] {
-            show("closed loop, 100 B", who, &run(who, "ping-pong", sink, &[scaled(20_000), 100]));
+        for subject in ["baseline", "tokio-baseline", "pulsar-native", "tokio-baseline-multi", "pulsar-native-multi"] {
+            show("closed loop, 100 B", subject, &run(subject, "ping-pong", sink, &[scaled(20_000), 100]));
         }
     }
-    for who in &WHOS[1..] {
-        show("open loop, 10,000 msg/s", who, &run(who, "open-loop", sink, &[scaled(50_000), 100, 10_000]));
+    for subject in &SUBJECTS[1..] {
+        show("open loop, 10,000 msg/s", subject, &run(subject, "open-loop", sink, &[scaled(50_000), 100, 10_000]));
     }
 }
 
 /// 64 KiB payloads: bytes per second count.
 fn large(sink: &Sink) {
     let size = 64 * 1024;
-    let all = compare(&WHOS, "produce", sink, &[scaled(40_000), size, 1, 200, 1]);
-    print_all("produce, 64 KiB, unbatched", &WHOS, &all);
-    let all = compare(&WHOS, "consume", sink, &[scaled(40_000), size, 0, 200]);
-    print_all("consume, 64 KiB, single entries", &WHOS, &all);
+    let all = compare(&SUBJECTS, "produce", sink, &[scaled(40_000), size, 1, 200, 1]);
+    print_all("produce, 64 KiB, unbatched", &SUBJECTS, &all);
+    let all = compare(&SUBJECTS, "consume", sink, &[scaled(40_000), size, 0, 200]);
+    print_all("consume, 64 KiB, single entries", &SUBJECTS, &all);
 }
 
 /// Many producers on one connection, many topics in one client.
 fn many(sink: &Sink) {
-    let whos = ["ours"];
+    let subjects = ["pulsar-native"];
     // Batches of one size whoever sends them: 100 producers fill two each from 20,000 in flight.
     for (name, batch, in_flight, messages) in
         [("batches of 100", 100, 20_000, scaled(4_000_000)), ("unbatched", 1, 5000, scaled(1_000_000))]
@@ -213,7 +213,7 @@ fn many(sink: &Sink) {
         let counts: &[u64] = if batch == 1 { &[1, 10, 100, 1000] } else { &[1, 10, 100] };
         let all: Vec<_> = counts
             .iter()
-            .map(|&count| compare(&whos, "produce", sink, &[messages, 100, batch, in_flight, count]).remove(0))
+            .map(|&count| compare(&subjects, "produce", sink, &[messages, 100, batch, in_flight, count]).remove(0))
             .collect();
         for (count, figures) in counts.iter().zip(&all) {
             line(&format!("produce, {name}, {count} producers"), "of 1", figures, &all[0]);

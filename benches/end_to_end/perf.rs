@@ -20,7 +20,7 @@ const TICK_NS: f64 = 10_000_000.0;
 struct Work {
     name: &'static str,
     /// Subcommand of both.
-    what: &'static str,
+    kind: &'static str,
     bench: String,
     /// Messages of the bench, its warm-up included.
     bench_messages: u64,
@@ -35,19 +35,19 @@ pub(crate) fn compare(sink: &Sink) {
         return;
     };
     let bench = std::env::current_exe().expect("the path of this program");
-    for (who, threads) in [("ours", "1"), ("ours-multi", "2")] {
+    for (subject, threads) in [("pulsar-native", "1"), ("pulsar-native-multi", "2")] {
         for work in [produce(1000), produce(1), consume(100), consume(0)] {
             let (mut bench_ns, mut perf_ns) = (f64::INFINITY, f64::INFINITY);
             for _ in 0..setting("ROUNDS", 3.0) as u32 {
                 let mut command = Command::new(&bench);
-                command.args(["child", who, work.what, &sink.url]).args(work.bench.split(' '));
+                command.args(["child", subject, work.kind, &sink.url]).args(work.bench.split(' '));
                 bench_ns = bench_ns.min(cpu_ns(command) / work.bench_messages as f64);
                 let mut command = Command::new(perf);
-                command.args(["perf", work.what, &sink.url, "--threads", threads]).args(work.perf.split(' '));
+                command.args(["perf", work.kind, &sink.url, "--threads", threads]).args(work.perf.split(' '));
                 perf_ns = perf_ns.min(cpu_ns(command) / work.perf_messages as f64);
             }
             println!(
-                "{:<26} {who:<10} bench {bench_ns:>6.1} ns CPU/msg   perf {perf_ns:>6.1} ns CPU/msg   {:>+6.1} ns",
+                "{:<26} {subject:<20} bench {bench_ns:>6.1} ns CPU/msg   perf {perf_ns:>6.1} ns CPU/msg   {:>+6.1} ns",
                 work.name,
                 perf_ns - bench_ns
             );
@@ -59,7 +59,7 @@ fn produce(batch: u64) -> Work {
     let messages = scaled(if batch > 1 { 10_000_000 } else { 4_000_000 });
     Work {
         name: if batch > 1 { "produce, batches of 1000" } else { "produce, unbatched" },
-        what: "produce",
+        kind: "produce",
         bench: format!("{messages} 100 {batch} 5000 1"),
         bench_messages: messages + messages / WARM_UP_DIVISOR,
         perf: format!(
@@ -75,7 +75,7 @@ fn consume(members: u64) -> Work {
     let topic = Consume { messages, size: 100, members, queue: 1000 }.topic();
     Work {
         name: if members > 0 { "consume, entries of 100" } else { "consume, single entries" },
-        what: "consume",
+        kind: "consume",
         bench: format!("{messages} 100 {members} 1000"),
         bench_messages: messages,
         perf: format!(

@@ -57,6 +57,12 @@ impl Sink {
         Ok(Self { url, acked })
     }
 
+    /// Entries acknowledged whole since [`take_acked`](Self::take_acked).
+    #[allow(dead_code, reason = "not every program that has a sink asks while a client runs")]
+    pub(crate) fn acked(&self) -> u64 {
+        self.acked.load(Ordering::SeqCst)
+    }
+
     /// Entries acknowledged whole since the last call.
     pub(crate) fn take_acked(&self) -> u64 {
         self.acked.swap(0, Ordering::SeqCst)
@@ -365,7 +371,7 @@ pub(crate) fn fields(mut rest: &[u8]) -> impl Iterator<Item = (u8, u64)> {
     })
 }
 
-/// Bytes of a request of the floor client.
+/// Bytes of a request of the baseline client.
 pub(crate) fn request(command: impl Into<Command>) -> Vec<u8> {
     let mut out = BytesMut::new();
     command.into().encode_frame(&mut out);

@@ -1,4 +1,4 @@
-//! The kinds of work, the same for the floor and for the client.
+//! The kinds of work, the same for the baseline and for the client.
 
 /// One part in so many is done before measuring starts.
 pub(crate) const WARM_UP_DIVISOR: u64 = 10;

@@ -1,4 +1,4 @@
-//! The borders between the rooms, the sizes of files, and the layout of the tests, as tests.
+//! The borders between the modules, the sizes of files, and the layout of the tests, as tests.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ const LINES_MAX: usize = 800;
 /// Lines of a file in `tests/`.
 const TEST_LINES_MAX: usize = 600;
 
-/// Characters in the name of a test.
+/// Characters in the name of a function: a test is one.
 const NAME_MAX: usize = 70;
 
 fn root() -> &'static Path {
@@ -37,8 +37,8 @@ fn sources_below(folder: &str) -> Vec<(PathBuf, String)> {
     found
 }
 
-fn sources(room: &str) -> Vec<(PathBuf, String)> {
-    sources_below(&format!("src/{room}"))
+fn sources(module: &str) -> Vec<(PathBuf, String)> {
+    sources_below(&format!("src/{module}"))
 }
 
 /// What is not a test: the part before `#[cfg(test)] mod tests`, and no file that is all tests.
@@ -54,10 +54,10 @@ fn code_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
     text.lines().enumerate().filter(move |(_, line)| code(line)).map(|(index, line)| (index + 1, line))
 }
 
-fn forbid(rooms: &[&str], words: &[&str]) {
+fn forbid(modules: &[&str], words: &[&str]) {
     let mut broken = Vec::new();
-    for room in rooms {
-        for (path, text) in sources(room) {
+    for module in modules {
+        for (path, text) in sources(module) {
             for (number, line) in code_lines(without_tests(&path, &text)) {
                 for word in words.iter().filter(|word| line.contains(**word)) {
                     broken.push(format!("{}:{number}: {word}", path.display()));
@@ -102,8 +102,8 @@ fn wire_and_machines_have_no_runtime_no_clock_and_no_chance() {
     let words =
         ["tokio", "Instant::now", "SystemTime::now", "std::env", "std::net", "std::fs", "std::thread", "RandomState"];
     let mut broken = Vec::new();
-    for room in ["wire", "machine"] {
-        for (path, text) in sources(room).into_iter().filter(|(path, _)| !path.ends_with("wire/codec.rs")) {
+    for module in ["wire", "machine"] {
+        for (path, text) in sources(module).into_iter().filter(|(path, _)| !path.ends_with("wire/codec.rs")) {
             for (number, line) in code_lines(without_tests(&path, &text)) {
                 let allowed = line.contains("feature = \"client\"");
                 for word in words.iter().filter(|word| !allowed && line.contains(**word)) {
@@ -138,7 +138,7 @@ fn files_of_tests_stay_small() {
 }
 
 #[test]
-fn names_of_tests_stay_short() {
+fn function_names_stay_short() {
     let mut too_long = Vec::new();
     for (path, text) in sources("").into_iter().chain(sources_below("tests")) {
         let names = text.lines().filter_map(|line| line.trim_start().split_once("fn ")?.1.split(['(', '<']).next());

@@ -22,6 +22,8 @@ struct State {
     opened: usize,
     /// New connections end at once.
     refusing: bool,
+    /// How many connections ended that way.
+    refused: usize,
     /// The copying of each connection; when it is aborted, both sockets close.
     connections: Vec<AbortHandle>,
     /// Sockets that are open and that nobody reads.
@@ -60,6 +62,11 @@ impl Relay {
         self.state().opened
     }
 
+    /// How many connections were refused in all.
+    pub fn refused(&self) -> usize {
+        self.state().refused
+    }
+
     /// Closes all connections that there are.
     pub fn cut(&self) {
         self.state().connections.drain(..).for_each(|connection| connection.abort());
@@ -91,6 +98,7 @@ async fn accept(listener: TcpListener, far: String, state: Arc<Mutex<State>>) {
     while let Ok((near, _)) = listener.accept().await {
         let mut inner = state.lock().unwrap_or_else(PoisonError::into_inner);
         if inner.refusing {
+            inner.refused += 1;
             continue;
         }
         inner.opened += 1;

@@ -3,10 +3,10 @@
 // Each program uses its part.
 #![allow(dead_code)]
 
-#[path = "../../end_to_end/gauge.rs"]
-pub(crate) mod gauge;
 #[path = "../../end_to_end/latency.rs"]
 pub(crate) mod latency;
+#[path = "../../end_to_end/measurement.rs"]
+pub(crate) mod measurement;
 #[path = "../../end_to_end/text.rs"]
 mod text;
 
@@ -14,8 +14,8 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::time::{Duration, Instant};
 
-pub(crate) use gauge::Gauge;
 pub(crate) use latency::Latencies;
+pub(crate) use measurement::Measurement;
 
 /// One part in so many is done before measuring starts.
 const WARM_UP_DIVISOR: u64 = 10;
@@ -26,7 +26,7 @@ const LATENCY_WARM_UP_SECS: u64 = 2;
 /// One run: `<what> <url> <name>=<value>...`; a token may come in the environment, as `PULSAR_TOKEN`.
 #[derive(Debug, Clone)]
 pub(crate) struct Job {
-    pub(crate) what: String,
+    pub(crate) workload: String,
     pub(crate) url: String,
     pub(crate) token: Option<String>,
     words: HashMap<String, String>,
@@ -35,10 +35,10 @@ pub(crate) struct Job {
 impl Job {
     pub(crate) fn from_args() -> Self {
         let mut args = std::env::args().skip(1);
-        let (what, url) = (args.next().unwrap_or_default(), args.next().unwrap_or_default());
+        let (workload, url) = (args.next().unwrap_or_default(), args.next().unwrap_or_default());
         let pair = |word: String| word.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
         let token = std::env::var("PULSAR_TOKEN").ok().filter(|token| !token.is_empty());
-        Self { what, url, token, words: args.filter_map(pair).collect() }
+        Self { workload, url, token, words: args.filter_map(pair).collect() }
     }
 
     fn word(&self, name: &str) -> &str {

@@ -35,8 +35,8 @@ const latencyWarmUpSecs = 2
 const texts = 1024
 
 type job struct {
-	what, url string
-	words     map[string]string
+	workload, url string
+	words         map[string]string
 }
 
 func (j job) number(name string) int {
@@ -45,13 +45,13 @@ func (j job) number(name string) int {
 }
 
 func main() {
-	j := job{what: os.Args[1], url: os.Args[2], words: map[string]string{}}
+	j := job{workload: os.Args[1], url: os.Args[2], words: map[string]string{}}
 	for _, word := range os.Args[3:] {
 		name, value, _ := strings.Cut(word, "=")
 		j.words[name] = value
 	}
 	var figures string
-	switch j.what {
+	switch j.workload {
 	case "produce":
 		figures = produce(j)
 	case "consume":
@@ -116,7 +116,7 @@ func produce(j job) string {
 	payloads := j.payloads()
 	messages := j.number("messages")
 	produceSome(producers, payloads, messages/warmUpDivisor)
-	start := startGauge()
+	start := startMeasurement()
 	produceSome(producers, payloads, messages)
 	return start.stop(messages)
 }
@@ -152,11 +152,11 @@ func consume(j job) string {
 	c := consumer(client(j), j)
 	messages := j.number("messages")
 	warmUp := messages / warmUpDivisor
-	start := startGauge()
+	start := startMeasurement()
 	taken := 0
 	for number := range messages {
 		if number == warmUp {
-			start = startGauge()
+			start = startMeasurement()
 		}
 		message := <-c.Chan()
 		taken += len(message.Payload())
@@ -228,14 +228,14 @@ func (j job) payloads() [][]byte {
 	return all
 }
 
-type gauge struct {
+type measurement struct {
 	at    time.Time
 	cpuNs int64
 }
 
-func startGauge() gauge { return gauge{time.Now(), cpuNs()} }
+func startMeasurement() measurement { return measurement{time.Now(), cpuNs()} }
 
-func (g gauge) stop(messages int) string {
+func (g measurement) stop(messages int) string {
 	secs := time.Since(g.at).Seconds()
 	return fmt.Sprintf("messages=%d secs=%.6f cpu_ns=%d rss_kib=%d", messages, secs, cpuNs()-g.cpuNs, residentKib())
 }

@@ -6,33 +6,35 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use crate::ledger::Ledger;
+use crate::results::Results;
 use crate::{repo, takes_part};
 
-/// The work's name in the ledger.
+/// The work's name in the results.
 pub(crate) const COLD: &str = "cold release build";
 
-pub(crate) fn section(ledger: &mut Ledger) {
+pub(crate) fn section(results: &mut Results) {
     println!("{COLD}, default features");
-    ledger.begin("build");
+    results.begin("build");
     let ours = format!("pulsar-native = {{ path = {:?} }}", repo());
-    for (who, dependency) in
-        [("ours", ours.as_str()), ("pulsar-rs", "pulsar = \"=6.9.1\""), ("magnetar", "magnetar-driver = \"=1.7.4\"")]
-    {
-        if !takes_part(who) {
+    for (subject, dependency) in [
+        ("pulsar-native", ours.as_str()),
+        ("pulsar-rs", "pulsar = \"=6.9.1\""),
+        ("magnetar", "magnetar-driver = \"=1.7.4\""),
+    ] {
+        if !takes_part(subject) {
             continue;
         }
-        let home = crate::programs().join("cold").join(who);
+        let home = crate::programs().join("cold").join(subject);
         let Some((seconds, crates)) = cold(&home, dependency) else {
-            eprintln!("    {who} does not build");
+            eprintln!("    {subject} does not build");
             continue;
         };
-        println!("    {who:<12} {seconds:>7.1} s {crates:>5} crates");
-        ledger.put("build", COLD, who, "seconds", format!("{seconds:.1}"));
-        ledger.put("build", COLD, who, "crates", crates.to_string());
+        println!("    {subject:<21} {seconds:>7.1} s {crates:>5} crates");
+        results.put("build", COLD, subject, "seconds", format!("{seconds:.1}"));
+        results.put("build", COLD, subject, "crates", crates.to_string());
         let _ = fs::remove_dir_all(&home);
     }
-    ledger.save();
+    results.save();
 }
 
 /// Seconds, and how many crates there are in the tree, what builds others included.

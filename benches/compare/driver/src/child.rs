@@ -12,19 +12,23 @@ pub(crate) type Figures = HashMap<String, f64>;
 /// How long one process may take; it is ended then, and has no figures.
 const CHILD_SECONDS_MAX: u64 = 90;
 
-/// Runs `who` with these words. Nothing, with a note on the terminal, if it fails or never ends.
-pub(crate) fn run(who: &str, words: &[String]) -> Option<Figures> {
-    let mut command = command(who);
-    command.args(words).stdout(Stdio::piped()).stdin(Stdio::null());
-    let log = crate::programs().join(format!("compare-{who}.log"));
+/// Runs `subject` with these words. Nothing, with a note on the terminal, if it fails or never ends. Its standard input
+/// is closed once `done` holds: some clients wait for that before they close.
+pub(crate) fn run(subject: &str, words: &[String], done: impl Fn() -> bool) -> Option<Figures> {
+    let mut command = command(subject);
+    command.args(words).stdout(Stdio::piped()).stdin(Stdio::piped());
+    let log = crate::programs().join(format!("compare-{subject}.log"));
     command.stderr(File::create(&log).map_or_else(|_| Stdio::null(), Stdio::from));
-    let mut child = command.spawn().unwrap_or_else(|error| panic!("{who} does not start: {error}"));
+    let mut child = command.spawn().unwrap_or_else(|error| panic!("{subject} does not start: {error}"));
     let until = Instant::now() + Duration::from_secs(CHILD_SECONDS_MAX);
     let failed = |why: String| {
-        eprintln!("    {who} {}: {why}; see {}", words.join(" "), log.display());
+        eprintln!("    {subject} {}: {why}; see {}", words.join(" "), log.display());
         None
     };
     let status = loop {
+        if done() {
+            drop(child.stdin.take());
+        }
         match child.try_wait() {
             Ok(Some(status)) => break status,
             Ok(None) if Instant::now() < until => std::thread::sleep(Duration::from_millis(5)),
@@ -52,14 +56,14 @@ pub(crate) fn parse(line: &str) -> Figures {
     line.split_whitespace().filter_map(pair).collect()
 }
 
-fn command(who: &str) -> Command {
-    match who {
-        "floor" => {
+fn command(subject: &str) -> Command {
+    match subject {
+        "baseline" => {
             let mut command = Command::new(std::env::current_exe().expect("the path of this program"));
-            command.arg("floor");
+            command.arg("baseline");
             command
         }
-        "ours-current" => Command::new(crate::programs().join("compare-ours")),
-        _ => Command::new(crate::programs().join(format!("compare-{who}"))),
+        "pulsar-native-current" => Command::new(crate::programs().join("compare-pulsar-native")),
+        _ => Command::new(crate::programs().join(format!("compare-{subject}"))),
     }
 }

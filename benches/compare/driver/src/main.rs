@@ -5,19 +5,19 @@
 //! builds). Without words: the first two, which are one comparison and run together. What an earlier run found stays in
 //! the report only where its section was not asked for, with its own date.
 
+#[path = "../../../end_to_end/baseline.rs"]
+#[allow(dead_code)]
+mod baseline;
 mod build;
 mod child;
-#[path = "../../../end_to_end/floor.rs"]
-#[allow(dead_code)]
-mod floor;
-#[path = "../../../end_to_end/gauge.rs"]
-mod gauge;
 mod latencies;
 #[path = "../../../end_to_end/latency.rs"]
 #[allow(dead_code)]
 mod latency;
-mod ledger;
+#[path = "../../../end_to_end/measurement.rs"]
+mod measurement;
 mod report;
+mod results;
 #[path = "../../../end_to_end/sink.rs"]
 mod sink;
 mod svg;
@@ -30,10 +30,10 @@ mod work;
 
 use std::path::PathBuf;
 
-use ledger::Ledger;
+use results::Results;
 
-/// Everyone, in the order of the tables. The floor is no client.
-pub(crate) const CLIENTS: [&str; 5] = ["ours", "ours-current", "pulsar-rs", "magnetar", "go"];
+/// Everyone, in the order of the tables. The baseline is no client.
+pub(crate) const CLIENTS: [&str; 5] = ["pulsar-native", "pulsar-native-current", "pulsar-rs", "magnetar", "go"];
 
 /// Those that are compared with this client.
 pub(crate) const PEERS: [&str; 3] = ["pulsar-rs", "magnetar", "go"];
@@ -41,7 +41,7 @@ pub(crate) const PEERS: [&str; 3] = ["pulsar-rs", "magnetar", "go"];
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).collect();
     match words.first().map(String::as_str) {
-        Some("floor") => return println!("{}", throughput::floor(&words[1..])),
+        Some("baseline") => return println!("{}", throughput::baseline(&words[1..])),
         Some("latencies") => return latencies::beside_broker(),
         Some("serve") => return throughput::serve(),
         _ => {}
@@ -50,15 +50,15 @@ fn main() {
         [] => section != "build",
         _ => words.iter().any(|word| word == section),
     };
-    let mut ledger = Ledger::open(repo().join("benches/compare/figures.tsv"));
+    let mut results = Results::open(repo().join("benches/compare/figures.tsv"));
     if asked("sink") {
-        throughput::section(&mut ledger);
+        throughput::section(&mut results);
     }
-    let complete = !asked("latency") || latencies::section(&mut ledger);
+    let complete = !asked("latency") || latencies::section(&mut results);
     if asked("build") {
-        build::section(&mut ledger);
+        build::section(&mut results);
     }
-    report::write(&ledger);
+    report::write(&results);
     if !complete {
         std::process::exit(1);
     }

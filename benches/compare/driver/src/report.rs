@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::fs;
 
 use crate::latencies::RATES;
-use crate::ledger::Ledger;
+use crate::results::Results;
 use crate::throughput::{WORKS, leaves_out};
 use crate::{PEERS, build, repo, svg};
 
@@ -15,10 +15,9 @@ const BEGIN: &str = "<!-- benches/compare/run writes from here -->";
 const END: &str = "<!-- to here -->";
 
 /// How each is called in the tables and in the chart.
-pub(crate) fn title(who: &str) -> &str {
-    match who {
-        "ours" => "pulsar-native",
-        "ours-current" => "pulsar-native, one thread",
+pub(crate) fn title(subject: &str) -> &str {
+    match subject {
+        "pulsar-native-current" => "pulsar-native, one thread",
         "pulsar-rs" => "pulsar-rs 6.9.1",
         "magnetar" => "magnetar 1.7.4",
         "go" => "Go client 0.19.0",
@@ -26,18 +25,18 @@ pub(crate) fn title(who: &str) -> &str {
     }
 }
 
-/// Writes it all, from what the ledger has.
-pub(crate) fn write(ledger: &Ledger) {
+/// Writes it all, from the results.
+pub(crate) fn write(results: &Results) {
     let docs = repo().join("docs");
-    fs::write(docs.join("compare.md"), whole(ledger)).expect("docs/ can be written to");
-    fs::write(docs.join("compare.svg"), svg::chart(ledger)).expect("docs/ can be written to");
+    fs::write(docs.join("compare.md"), whole(results)).expect("docs/ can be written to");
+    fs::write(docs.join("compare.svg"), svg::chart(results)).expect("docs/ can be written to");
     let readme = repo().join("README.md");
     let text = fs::read_to_string(&readme).expect("README.md can be read");
-    match between_marks(&text, &summary(ledger)) {
+    match between_marks(&text, &summary(results)) {
         Some(text) => fs::write(&readme, text).expect("README.md can be written to"),
         None => eprintln!("README.md has no lines `{BEGIN}` and `{END}`: it stays as it is"),
     }
-    println!("\n{}", targets(ledger));
+    println!("\n{}", targets(results));
     println!("written: docs/compare.md, docs/compare.svg, README.md, benches/compare/figures.tsv");
 }
 
@@ -48,21 +47,25 @@ fn between_marks(text: &str, summary: &str) -> Option<String> {
 }
 
 /// The best of the peers in a work.
-fn best_peer(ledger: &Ledger, work: &str, name: &str, best: fn(f64, f64) -> f64) -> Option<f64> {
-    PEERS.iter().filter_map(|peer| ledger.number("sink", work, peer, name)).reduce(best)
+fn best_peer(results: &Results, work: &str, name: &str, best: fn(f64, f64) -> f64) -> Option<f64> {
+    PEERS.iter().filter_map(|peer| results.number("sink", work, peer, name)).reduce(best)
 }
 
 /// This client's messages per second over those of the best peer; on the default runtime, or on one thread.
-pub(crate) fn ratio(ledger: &Ledger, work: &str, who: &str) -> Option<f64> {
-    Some(ledger.number("sink", work, who, "rate")? / best_peer(ledger, work, "rate", f64::max)?)
+pub(crate) fn ratio(results: &Results, work: &str, subject: &str) -> Option<f64> {
+    Some(results.number("sink", work, subject, "rate")? / best_peer(results, work, "rate", f64::max)?)
 }
 
-fn ratios(ledger: &Ledger, work: &str) -> String {
-    format!("{} / {}", times(ratio(ledger, work, "ours")), times(ratio(ledger, work, "ours-current")))
+fn ratios(results: &Results, work: &str) -> String {
+    format!(
+        "{} / {}",
+        times(ratio(results, work, "pulsar-native")),
+        times(ratio(results, work, "pulsar-native-current"))
+    )
 }
 
-fn cost_over_floor(ledger: &Ledger, work: &str, who: &str) -> Option<f64> {
-    Some(ledger.number("sink", work, who, "cpu_ns")? / ledger.number("sink", work, "floor", "cpu_ns")?)
+fn cost_over_baseline(results: &Results, work: &str, subject: &str) -> Option<f64> {
+    Some(results.number("sink", work, subject, "cpu_ns")? / results.number("sink", work, "baseline", "cpu_ns")?)
 }
 
 fn or_dash(value: Option<String>) -> String {
@@ -93,40 +96,37 @@ fn head(out: &mut String, cells: &[&str]) {
     row(out, cells.iter().map(|_| "---".to_owned()));
 }
 
-fn origin(ledger: &Ledger, section: &str) -> String {
-    let (date, machine) = ledger.origin(section).unwrap_or(("never", "no machine"));
-    format!("{date}, {machine}")
+fn origin(results: &Results, section: &str) -> String {
+    let of_run = |name| results.text(section, "run", "", name).unwrap_or("unknown");
+    format!("{}, pulsar-native {}, {}", of_run("date"), of_run("version"), of_run("machine"))
 }
 
 /// What README.md shows.
-fn summary(ledger: &Ledger) -> String {
+fn summary(results: &Results) -> String {
     let mut out = String::from("![Messages per second of four clients, and their latencies](docs/compare.svg)\n\n");
     let _ = writeln!(
         out,
         "Messages per second, 100 bytes each, one topic, one connection, up to 5,000 sends in flight, every received\nmessage acknowledged; against a sink that answers at once. Shown on tokio's default runtime and on one thread, as is what\nthat makes over the best other ({}):\n",
-        origin(ledger, "sink"),
+        origin(results, "sink"),
     );
-    let whos = &ALL[1..];
-    let titles: Vec<&str> = whos.iter().map(|who| title(who)).collect();
+    let subjects = &ALL[1..];
+    let titles: Vec<&str> = subjects.iter().map(|subject| title(subject)).collect();
     head(&mut out, &[&["work"], &titles[..], &["over the best other"]].concat());
     for work in &WORKS[..MAIN_WORKS] {
-        let rate = |who: &&str| or_dash(ledger.number("sink", work.name, who, "rate").map(millions));
-        let cells = [vec![work.name.to_owned()], whos.iter().map(rate).collect(), vec![ratios(ledger, work.name)]];
+        let rate = |subject: &&str| or_dash(results.number("sink", work.name, subject, "rate").map(millions));
+        let cells = [vec![work.name.to_owned()], subjects.iter().map(rate).collect(), vec![ratios(results, work.name)]];
         row(&mut out, cells.concat());
     }
     let _ = writeln!(
         out,
         "\nFrom the moment a message is due at its producer to its arrival at a consumer, through a real Pulsar 4.0.8 on the\nsame machine, p50 / p99 ({}):\n",
-        origin(ledger, "latency")
+        origin(results, "latency")
     );
-    let whos = LATENCY_WHOS;
-    head(&mut out, &[&["rate"], &whos.map(title)[..]].concat());
+    let subjects = LATENCY_SUBJECTS;
+    head(&mut out, &[&["rate"], &subjects.map(title)[..]].concat());
     for rate in RATES {
-        let cell = |who: &&str| latency_cell(ledger, rate, who, &["p50_ns", "p99_ns"]);
-        row(&mut out, [vec![rate_title(rate)], whos.iter().map(cell).collect()].concat());
-    }
-    if let Some(line) = build_line(ledger) {
-        let _ = writeln!(out, "\n{line}");
+        let cell = |subject: &&str| latency_cell(results, rate, subject, &["p50_ns", "p99_ns"]);
+        row(&mut out, [vec![rate_title(rate)], subjects.iter().map(cell).collect()].concat());
     }
     out.push_str("\n`benches/compare/run` builds all and measures all, in one run; [`docs/compare.md`](docs/compare.md) has every figure,\n[`benches/compare`](benches/compare/README.md) says what is measured and how each client is set up.\n");
     out
@@ -136,140 +136,144 @@ fn rate_title(rate: u64) -> String {
     format!("{},000 msg/s", rate / 1000)
 }
 
-fn latency_cell(ledger: &Ledger, rate: u64, who: &str, names: &[&str]) -> String {
-    let value = |name: &&str| ledger.number("latency", &rate.to_string(), who, name);
+fn latency_cell(results: &Results, rate: u64, subject: &str, names: &[&str]) -> String {
+    let value = |name: &&str| results.number("latency", &rate.to_string(), subject, name);
     let values: Option<Vec<String>> = names.iter().map(|name| Some(format!("{:.2}", value(name)? / 1e6))).collect();
     or_dash(values.map(|values| values.join(" / ") + " ms"))
 }
 
-fn build_line(ledger: &Ledger) -> Option<String> {
-    let of = |who: &str| {
-        let seconds = ledger.number("build", build::COLD, who, "seconds")?;
-        let crates = ledger.text("build", build::COLD, who, "crates")?;
-        Some(format!("{} {seconds:.0} s ({crates} crates)", title(who)))
+fn build_line(results: &Results) -> Option<String> {
+    let of = |subject: &str| {
+        let seconds = results.number("build", build::COLD, subject, "seconds")?;
+        let crates = results.text("build", build::COLD, subject, "crates")?;
+        Some(format!("{} {seconds:.0} s ({crates} crates)", title(subject)))
     };
-    let ours = of("ours")?;
-    let others: Vec<String> = ["pulsar-rs", "magnetar"].iter().filter_map(|who| of(who)).collect();
+    let ours = of("pulsar-native")?;
+    let others: Vec<String> = ["pulsar-rs", "magnetar"].iter().filter_map(|subject| of(subject)).collect();
     Some(format!(
         "Cold release build with default features, and how many crates that compiles, for build scripts too ({}):\n{ours}, {}.",
-        origin(ledger, "build"),
+        origin(results, "build"),
         others.join(", "),
     ))
 }
 
 /// `docs/compare.md`.
-fn whole(ledger: &Ledger) -> String {
+fn whole(results: &Results) -> String {
     let mut out = String::from(
         "# Compared with other clients\n\nWritten by `benches/compare/run`; [`benches/compare/README.md`](../benches/compare/README.md) says what is measured, and\nhow each client is set up. Figures move from machine to machine: only ratios taken in one run count.\n\n![The main figures](compare.svg)\n",
     );
-    let _ = writeln!(out, "\n## Against a sink that answers at once\n\n{}.\n", origin(ledger, "sink"));
-    throughput_table(&mut out, ledger);
+    let _ = writeln!(out, "\n## Against a sink that answers at once\n\n{}.\n", origin(results, "sink"));
+    throughput_table(&mut out, results);
     let _ = writeln!(
         out,
-        "\nCPU per message, microseconds, all threads of the client; in brackets as a multiple of the floor, which is one thread\nthat only frames, sums, writes, reads and matches the same bytes:\n"
+        "\nCPU per message, microseconds, all threads of the client; in brackets as a multiple of the baseline, which is one thread\nthat only frames, sums, writes, reads and matches the same bytes:\n"
     );
-    cpu_table(&mut out, ledger);
+    cpu_table(&mut out, results);
     let _ = writeln!(out, "\nThe most memory resident, MiB:\n");
-    memory_table(&mut out, ledger);
-    runtimes(&mut out, ledger);
+    memory_table(&mut out, results);
+    runtimes(&mut out, results);
     let _ = writeln!(
         out,
         "\n## End to end through a real Pulsar\n\n{}. From due to received, p50 / p99 / p99.9:\n",
-        origin(ledger, "latency")
+        origin(results, "latency")
     );
-    let whos = LATENCY_WHOS;
-    head(&mut out, &[&["rate"], &whos.map(title)[..]].concat());
+    let subjects = LATENCY_SUBJECTS;
+    head(&mut out, &[&["rate"], &subjects.map(title)[..]].concat());
     for rate in RATES {
-        let cell = |who: &&str| latency_cell(ledger, rate, who, &["p50_ns", "p99_ns", "p999_ns"]);
-        row(&mut out, [vec![rate_title(rate)], whos.iter().map(cell).collect()].concat());
+        let cell = |subject: &&str| latency_cell(results, rate, subject, &["p50_ns", "p99_ns", "p999_ns"]);
+        row(&mut out, [vec![rate_title(rate)], subjects.iter().map(cell).collect()].concat());
     }
-    if let Some(line) = build_line(ledger) {
+    if let Some(line) = build_line(results) {
         let _ = writeln!(out, "\n## Build\n\n{line}");
     }
     out
 }
 
-const LATENCY_WHOS: [&str; 4] = ["ours", "pulsar-rs", "magnetar", "go"];
+const LATENCY_SUBJECTS: [&str; 4] = ["pulsar-native", "pulsar-rs", "magnetar", "go"];
 
-const ALL: [&str; 6] = ["floor", "ours", "ours-current", "pulsar-rs", "magnetar", "go"];
+const ALL: [&str; 6] = ["baseline", "pulsar-native", "pulsar-native-current", "pulsar-rs", "magnetar", "go"];
 
-fn throughput_table(out: &mut String, ledger: &Ledger) {
+fn throughput_table(out: &mut String, results: &Results) {
     let _ = writeln!(out, "Messages per second:\n");
     head(out, &[&["work"], &ALL.map(title)[..], &["over the best other"]].concat());
     for work in &WORKS {
-        let rate = |who: &&str| or_dash(ledger.number("sink", work.name, who, "rate").map(millions));
-        let cells = [vec![work.name.to_owned()], ALL.iter().map(rate).collect(), vec![ratios(ledger, work.name)]];
+        let rate = |subject: &&str| or_dash(results.number("sink", work.name, subject, "rate").map(millions));
+        let cells = [vec![work.name.to_owned()], ALL.iter().map(rate).collect(), vec![ratios(results, work.name)]];
         row(out, cells.concat());
     }
 }
 
-fn cpu_table(out: &mut String, ledger: &Ledger) {
-    head(out, &[&["work"], &ALL.map(title)[..], &["best peer over ours"]].concat());
+fn cpu_table(out: &mut String, results: &Results) {
+    head(out, &[&["work"], &ALL.map(title)[..], &["best peer over pulsar-native"]].concat());
     for work in &WORKS {
-        let cell = |who: &&str| {
-            let cpu = ledger.number("sink", work.name, who, "cpu_ns").map(|ns| format!("{:.3}", ns / 1000.0));
-            match cost_over_floor(ledger, work.name, who) {
-                Some(over) if *who != "floor" => format!("{} ({over:.1})", or_dash(cpu)),
+        let cell = |subject: &&str| {
+            let cpu = results.number("sink", work.name, subject, "cpu_ns").map(|ns| format!("{:.3}", ns / 1000.0));
+            match cost_over_baseline(results, work.name, subject) {
+                Some(over) if *subject != "baseline" => format!("{} ({over:.1})", or_dash(cpu)),
                 _ => or_dash(cpu),
             }
         };
-        let peer = best_peer(ledger, work.name, "cpu_ns", f64::min);
-        let over = ledger.number("sink", work.name, "ours", "cpu_ns").and_then(|ours| Some(peer? / ours));
+        let peer = best_peer(results, work.name, "cpu_ns", f64::min);
+        let over = results.number("sink", work.name, "pulsar-native", "cpu_ns").and_then(|ours| Some(peer? / ours));
         row(out, [vec![work.name.to_owned()], ALL.iter().map(cell).collect(), vec![times(over)]].concat());
     }
 }
 
-fn memory_table(out: &mut String, ledger: &Ledger) {
+fn memory_table(out: &mut String, results: &Results) {
     head(out, &[&["work"], &ALL.map(title)[..]].concat());
     for work in &WORKS {
-        let cell = |who: &&str| {
-            or_dash(ledger.number("sink", work.name, who, "rss_kib").map(|kib| format!("{:.0}", kib / 1024.0)))
+        let cell = |subject: &&str| {
+            or_dash(results.number("sink", work.name, subject, "rss_kib").map(|kib| format!("{:.0}", kib / 1024.0)))
         };
         row(out, [vec![work.name.to_owned()], ALL.iter().map(cell).collect::<Vec<_>>()].concat());
     }
 }
 
 /// Which runtime each Rust peer ran on, who is left out, and who left something unacknowledged.
-fn runtimes(out: &mut String, ledger: &Ledger) {
-    for who in ["pulsar-rs", "magnetar"] {
+fn runtimes(out: &mut String, results: &Results) {
+    for subject in ["pulsar-rs", "magnetar"] {
         let on = |runtime: &str| {
-            let works = WORKS.iter().filter(|work| ledger.text("sink", work.name, who, "runtime") == Some(runtime));
+            let works =
+                WORKS.iter().filter(|work| results.text("sink", work.name, subject, "runtime") == Some(runtime));
             works.map(|work| work.name).collect::<Vec<_>>()
         };
         let (one, several) = (on("current"), on("multi"));
         if one.len() + several.len() > 0 {
             let which = if one.is_empty() { "nothing".to_owned() } else { one.join("; ") };
-            let _ =
-                writeln!(out, "\n{} was faster on a current-thread runtime, and ran on it, in: {which}.", title(who));
+            let _ = writeln!(
+                out,
+                "\n{} was faster on a current-thread runtime, and ran on it, in: {which}.",
+                title(subject)
+            );
         }
     }
-    for who in PEERS {
-        let out_of = WORKS.iter().filter_map(|work| Some((work.name, leaves_out(work, who)?)));
+    for subject in PEERS {
+        let out_of = WORKS.iter().filter_map(|work| Some((work.name, leaves_out(work, subject)?)));
         let out_of: Vec<_> = out_of.collect();
         if let Some((_, why)) = out_of.first() {
             let works: Vec<&str> = out_of.iter().map(|(name, _)| *name).collect();
-            let _ = writeln!(out, "\n{} is not in {}: it {why}.", title(who), works.join("; "));
+            let _ = writeln!(out, "\n{} is not in {}: it {why}.", title(subject), works.join("; "));
         }
     }
-    for who in ALL {
-        let left = WORKS.iter().filter(|work| ledger.text("sink", work.name, who, "unacknowledged").is_some());
+    for subject in ALL {
+        let left = WORKS.iter().filter(|work| results.text("sink", work.name, subject, "unacknowledged").is_some());
         let left: Vec<&str> = left.map(|work| work.name).collect();
         if !left.is_empty() {
-            let _ = writeln!(out, "\n{} did not acknowledge every entry in: {}.", title(who), left.join("; "));
+            let _ = writeln!(out, "\n{} did not acknowledge every entry in: {}.", title(subject), left.join("; "));
         }
     }
 }
 
 /// One line for each of the four works, for the terminal.
-fn targets(ledger: &Ledger) -> String {
+fn targets(results: &Results) -> String {
     let line = |work: &crate::throughput::Work| {
-        let floor = cost_over_floor(ledger, work.name, "ours");
-        let one = cost_over_floor(ledger, work.name, "ours-current");
-        let ratios = ratios(ledger, work.name);
+        let baseline = cost_over_baseline(results, work.name, "pulsar-native");
+        let one = cost_over_baseline(results, work.name, "pulsar-native-current");
+        let ratios = ratios(results, work.name);
         format!(
-            "{:<28} {ratios:>11} x the best peer's throughput, {} / {} x the floor's CPU",
+            "{:<28} {ratios:>11} x the best peer's throughput, {} / {} x the baseline's CPU",
             work.name,
-            times(floor),
+            times(baseline),
             times(one)
         )
     };

@@ -3,11 +3,11 @@
 use std::fmt::Write;
 
 use crate::latencies::RATES;
-use crate::ledger::Ledger;
 use crate::report::{MAIN_WORKS, millions, ratio, title};
+use crate::results::Results;
 use crate::throughput::WORKS;
 
-const WHOS: [&str; 4] = ["ours", "magnetar", "go", "pulsar-rs"];
+const SUBJECTS: [&str; 4] = ["pulsar-native", "magnetar", "go", "pulsar-rs"];
 
 const WIDTH: f64 = 860.0;
 const MARGIN: f64 = 24.0;
@@ -22,33 +22,34 @@ const HEAD_HEIGHT: f64 = 76.0;
 
 /// One client's bar.
 struct Bar {
-    who: &'static str,
+    subject: &'static str,
     value: f64,
     label: String,
 }
 
 /// The whole picture.
-pub(crate) fn chart(ledger: &Ledger) -> String {
+pub(crate) fn chart(results: &Results) -> String {
     let mut panels: Vec<(String, String, Vec<Bar>)> = Vec::new();
     for work in &WORKS[..MAIN_WORKS] {
-        let bar = |who: &&'static str| {
-            let value = ledger.number("sink", work.name, who, "rate")?;
-            Some(Bar { who, value, label: format!("{}/s", millions(value)) })
+        let bar = |subject: &&'static str| {
+            let value = results.number("sink", work.name, subject, "rate")?;
+            Some(Bar { subject, value, label: format!("{}/s", millions(value)) })
         };
-        let note =
-            ratio(ledger, work.name, "ours").map(|ratio| format!("{ratio:.1} x the best other")).unwrap_or_default();
-        panels.push((work.name.to_owned(), note, WHOS.iter().filter_map(bar).collect()));
+        let note = ratio(results, work.name, "pulsar-native")
+            .map(|ratio| format!("{ratio:.1} x the best other"))
+            .unwrap_or_default();
+        panels.push((work.name.to_owned(), note, SUBJECTS.iter().filter_map(bar).collect()));
     }
     for rate in RATES {
-        let bar = |who: &&'static str| {
-            let value = ledger.number("latency", &rate.to_string(), who, "p99_ns")? / 1e6;
-            Some(Bar { who, value, label: format!("{value:.1} ms") })
+        let bar = |subject: &&'static str| {
+            let value = results.number("latency", &rate.to_string(), subject, "p99_ns")? / 1e6;
+            Some(Bar { subject, value, label: format!("{value:.1} ms") })
         };
         let name = format!("p99 latency at {},000 msg/s", rate / 1000);
-        panels.push((name, "less is better".to_owned(), WHOS.iter().filter_map(bar).collect()));
+        panels.push((name, "less is better".to_owned(), SUBJECTS.iter().filter_map(bar).collect()));
     }
     let height = HEAD_HEIGHT + panels.len().div_ceil(2) as f64 * PANEL_HEIGHT + 12.0;
-    let mut out = frame(ledger, height);
+    let mut out = frame(results, height);
     for (number, (name, note, bars)) in panels.iter().enumerate() {
         let x = MARGIN + (number % 2) as f64 * (PANEL_WIDTH + GUTTER);
         let y = HEAD_HEIGHT + (number / 2) as f64 * PANEL_HEIGHT;
@@ -58,8 +59,9 @@ pub(crate) fn chart(ledger: &Ledger) -> String {
     out
 }
 
-fn frame(ledger: &Ledger, height: f64) -> String {
-    let (date, machine) = ledger.origin("sink").unwrap_or(("", ""));
+fn frame(results: &Results, height: f64) -> String {
+    let of_run = |name| results.text("sink", "run", "", name).unwrap_or_default();
+    let (date, machine) = (of_run("date"), of_run("machine"));
     let mut out = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height}\" viewBox=\"0 0 {WIDTH} {height}\" font-family=\"-apple-system, 'Segoe UI', 'DejaVu Sans', Helvetica, Arial, sans-serif\" role=\"img\" aria-label=\"Messages per second and latencies of Pulsar clients\">\n"
     );
@@ -88,9 +90,9 @@ fn panel(out: &mut String, (x, y): (f64, f64), name: &str, note: &str, bars: &[B
     for (number, bar) in bars.iter().enumerate() {
         let top = y + 34.0 + number as f64 * BAR_STEP;
         let base = top + BAR_HEIGHT - 4.0;
-        let (colour, weight) = if bar.who == "ours" { ("#1a7f5a", "600") } else { ("#8c959f", "400") };
+        let (colour, weight) = if bar.subject == "pulsar-native" { ("#1a7f5a", "600") } else { ("#8c959f", "400") };
         let name_style = format!("font-size=\"12\" font-weight=\"{weight}\" fill=\"#1f2328\" text-anchor=\"end\"");
-        text(out, (x + NAME_WIDTH - 8.0, base), &name_style, title(bar.who));
+        text(out, (x + NAME_WIDTH - 8.0, base), &name_style, title(bar.subject));
         let width = (bar.value / most * room).max(1.5);
         let left = x + NAME_WIDTH;
         let _ = writeln!(

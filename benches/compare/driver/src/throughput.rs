@@ -1,15 +1,15 @@
-//! Every client against the sink, and against the floor: what the same bytes cost one thread that does nothing else.
+//! Every client against the sink, and against the baseline: what the same bytes cost one thread that does nothing else.
 //!
 //! All take turns. A first, short run of each finds how many messages it gets through in the time of a round. A Rust
 //! peer goes through the first round on both runtimes, and stays on the faster. Of the rounds the fastest gives the
 //! throughput and the one with the least CPU the cost, for everyone alike.
 
 use crate::child::{self, Figures};
-use crate::ledger::Ledger;
 use crate::report::MAIN_WORKS;
+use crate::results::Results;
 use crate::sink::Sink;
 use crate::work::{Consume, Produce};
-use crate::{CLIENTS, floor, setting, takes_part};
+use crate::{CLIENTS, baseline, setting, takes_part};
 
 /// How long a round of one client lasts, about, and the bounds of its messages.
 const ROUND_SECONDS: f64 = 0.8;
@@ -105,25 +105,25 @@ impl Work {
     }
 
     /// Whether there is a limit to compare with: one producer or consumer, nothing compressed.
-    fn has_floor(&self) -> bool {
+    fn has_baseline(&self) -> bool {
         !self.lz4 && self.producers == 1
     }
 }
 
 /// Why a client has no part in a work.
-pub(crate) fn leaves_out(work: &Work, who: &str) -> Option<&'static str> {
+pub(crate) fn leaves_out(work: &Work, subject: &str) -> Option<&'static str> {
     let compressed_batches = work.lz4 && work.batch > 1;
-    (who == "magnetar" && compressed_batches).then_some(
+    (subject == "magnetar" && compressed_batches).then_some(
         "compresses the messages of a batch one by one, where Pulsar compresses the batch: it reads no other client's \
          compressed batches, nor they its",
     )
 }
 
 /// Runs all works and notes what they gave. The first works, which the README shows, have the most rounds.
-pub(crate) fn section(ledger: &mut Ledger) {
+pub(crate) fn section(results: &mut Results) {
     let only = std::env::var("WORK").unwrap_or_default();
     if only.is_empty() {
-        ledger.begin("sink");
+        results.begin("sink");
     }
     let sink = Sink::start().expect("a free port on 127.0.0.1");
     for (number, work) in WORKS.iter().enumerate().filter(|(_, work)| work.name.contains(&only)) {
@@ -139,25 +139,25 @@ pub(crate) fn section(ledger: &mut Ledger) {
             }
         }
         for entrant in entrants {
-            entrant.note(work, ledger);
+            entrant.note(work, results);
         }
-        ledger.save();
+        results.save();
     }
 }
 
 /// All who take part in a work, on all runtimes that come into question.
 fn enter(work: &Work, sink: &Sink) -> Vec<Entrant> {
     let mut entrants = Vec::new();
-    let whos = ["floor"].into_iter().chain(CLIENTS);
-    for who in whos.filter(|who| takes_part(who) && leaves_out(work, who).is_none()) {
-        let runtimes: &[&str] = match who {
-            "floor" if !work.has_floor() => &[],
-            "ours" => &["multi"],
-            "ours-current" => &["current"],
+    let subjects = ["baseline"].into_iter().chain(CLIENTS);
+    for subject in subjects.filter(|subject| takes_part(subject) && leaves_out(work, subject).is_none()) {
+        let runtimes: &[&str] = match subject {
+            "baseline" if !work.has_baseline() => &[],
+            "pulsar-native" => &["multi"],
+            "pulsar-native-current" => &["current"],
             "magnetar" | "pulsar-rs" => &["multi", "current"],
             _ => &["own"],
         };
-        entrants.extend(runtimes.iter().filter_map(|runtime| Entrant::probe(who, runtime, work, sink)));
+        entrants.extend(runtimes.iter().filter_map(|runtime| Entrant::probe(subject, runtime, work, sink)));
     }
     entrants
 }
@@ -165,7 +165,7 @@ fn enter(work: &Work, sink: &Sink) -> Vec<Entrant> {
 fn without_slower_runtimes(entrants: Vec<Entrant>) -> Vec<Entrant> {
     let mut kept: Vec<Entrant> = Vec::new();
     for entrant in entrants {
-        match kept.last_mut().filter(|last| last.who == entrant.who) {
+        match kept.last_mut().filter(|last| last.subject == entrant.subject) {
             Some(last) if last.rate >= entrant.rate => {}
             Some(last) => *last = entrant,
             None => kept.push(entrant),
@@ -174,9 +174,16 @@ fn without_slower_runtimes(entrants: Vec<Entrant>) -> Vec<Entrant> {
     kept
 }
 
+/// Runs a client once. It is told to close when every entry has been acknowledged.
+fn run(subject: &str, runtime: &str, work: &Work, messages: u64, sink: &Sink) -> Option<Figures> {
+    sink.take_acked();
+    let done = || work.kind == Kind::Produce || sink.acked() >= messages / work.batch;
+    child::run(subject, &work.words(&sink.url, runtime, messages), done)
+}
+
 /// One client on one runtime in one work.
 struct Entrant {
-    who: &'static str,
+    subject: &'static str,
     runtime: &'static str,
     messages: u64,
     /// Messages per second, the best of the rounds; 0 before.
@@ -189,18 +196,17 @@ struct Entrant {
 }
 
 impl Entrant {
-    fn probe(who: &'static str, runtime: &'static str, work: &Work, sink: &Sink) -> Option<Self> {
-        let figures = child::run(who, &work.words(&sink.url, runtime, work.probe))?;
+    fn probe(subject: &'static str, runtime: &'static str, work: &Work, sink: &Sink) -> Option<Self> {
+        let figures = run(subject, runtime, work, work.probe, sink)?;
         let rate = figures["messages"] / figures["secs"];
         let round = (rate * ROUND_SECONDS * setting("SCALE", 1.0)).min(MESSAGES_MAX);
         // Whole batches, also in the part that is done beforehand.
         let messages = (round as u64 / 10_000).max(1) * 10_000;
-        Some(Self { who, runtime, messages, rate: 0.0, cpu_ns: f64::MAX, rss_kib: 0.0, unacknowledged: false })
+        Some(Self { subject, runtime, messages, rate: 0.0, cpu_ns: f64::MAX, rss_kib: 0.0, unacknowledged: false })
     }
 
     fn round(&mut self, work: &Work, sink: &Sink) {
-        sink.take_acked();
-        let Some(figures) = child::run(self.who, &work.words(&sink.url, self.runtime, self.messages)) else { return };
+        let Some(figures) = run(self.subject, self.runtime, work, self.messages, sink) else { return };
         if work.kind == Kind::Consume {
             self.unacknowledged |= sink.take_acked() < self.messages / work.batch;
         }
@@ -209,14 +215,14 @@ impl Entrant {
         self.rss_kib = self.rss_kib.max(figures["rss_kib"]);
     }
 
-    fn note(self, work: &Work, ledger: &mut Ledger) {
+    fn note(self, work: &Work, results: &mut Results) {
         if self.rate == 0.0 {
             return;
         }
         let note = if self.unacknowledged { "  (entries left unacknowledged)" } else { "" };
         println!(
-            "    {:<12} {:<7} {:>11.0} msg/s {:>9.3} us CPU/msg {:>8.0} KiB{note}",
-            self.who,
+            "    {:<21} {:<7} {:>11.0} msg/s {:>9.3} us CPU/msg {:>8.0} KiB{note}",
+            self.subject,
             self.runtime,
             self.rate,
             self.cpu_ns / 1000.0,
@@ -226,16 +232,16 @@ impl Entrant {
         figures.insert("rate".to_owned(), self.rate);
         figures.insert("cpu_ns".to_owned(), self.cpu_ns);
         figures.insert("rss_kib".to_owned(), self.rss_kib);
-        ledger.put_all("sink", work.name, self.who, &figures);
-        ledger.put("sink", work.name, self.who, "runtime", self.runtime.to_owned());
+        results.put_all("sink", work.name, self.subject, &figures);
+        results.put("sink", work.name, self.subject, "runtime", self.runtime.to_owned());
         if self.unacknowledged {
-            ledger.put("sink", work.name, self.who, "unacknowledged", "yes".to_owned());
+            results.put("sink", work.name, self.subject, "unacknowledged", "yes".to_owned());
         }
     }
 }
 
-/// The floor, in a process of its own; it takes the words that clients take.
-pub(crate) fn floor(words: &[String]) -> String {
+/// The baseline, in a process of its own; it takes the words that clients take.
+pub(crate) fn baseline(words: &[String]) -> String {
     let number = |name: &str| {
         let value = words.iter().find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
         value.and_then(|value| value.parse::<u64>().ok()).unwrap_or(0)
@@ -244,11 +250,11 @@ pub(crate) fn floor(words: &[String]) -> String {
     let figures = match words[0].as_str() {
         "produce" => {
             let in_flight = number("in_flight");
-            floor::produce(url, &Produce { messages, size, batch, in_flight, producers: 1 })
+            baseline::produce(url, &Produce { messages, size, batch, in_flight, producers: 1 })
         }
         _ => {
             let members = if batch > 1 { batch } else { 0 };
-            floor::consume(url, &Consume { messages, size, members, queue: number("queue") as u32 })
+            baseline::consume(url, &Consume { messages, size, members, queue: number("queue") as u32 })
         }
     };
     figures.expect("the sink stays")

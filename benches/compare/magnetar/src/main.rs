@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::{Gauge, Job, Latencies};
+use common::{Job, Latencies, Measurement};
 use magnetar::PulsarClient;
 use magnetar::proto::auth::TokenAuth;
 use magnetar::proto::pb::command_subscribe::{InitialPosition, SubType};
@@ -22,13 +22,16 @@ use magnetar::runtime_tokio::{Consumer, Producer, SendFut};
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
+/// How long the last group of acknowledgements may take to arrive at the sink.
+const LAST_GROUP_MAX: Duration = Duration::from_secs(10);
+
 /// Far above what a batch may hold by its count: the count decides.
 const BATCH_BYTES_MAX: usize = 1024 * 1024;
 
 fn main() {
     let job = Job::from_args();
     job.run(async {
-        match job.what.as_str() {
+        match job.workload.as_str() {
             "produce" => produce(&job).await,
             "consume" => consume(&job).await,
             _ => latency(&job).await,
@@ -39,7 +42,7 @@ fn main() {
 async fn client(job: &Job) -> Result<PulsarClient, Error> {
     let mut builder = PulsarClient::builder().service_url(&job.url);
     if let Some(token) = &job.token {
-        builder = builder.authentication(Arc::new(TokenAuth::from_string(token.clone())));
+        builder = builder.auth(Arc::new(TokenAuth::from_string(token.clone())));
     }
     Ok(builder.build().await?)
 }
@@ -62,9 +65,9 @@ async fn produce(job: &Job) -> Result<String, Error> {
     }
     let payloads: Vec<Bytes> = job.payloads().into_iter().map(Bytes::from).collect();
     produce_some(&producers, &payloads, job.in_flight(), job.warm_up()).await?;
-    let gauge = Gauge::start();
+    let measurement = Measurement::start();
     produce_some(&producers, &payloads, job.in_flight(), job.messages()).await?;
-    Ok(gauge.stop(job.messages()))
+    Ok(measurement.stop(job.messages()))
 }
 
 async fn produce_some(
@@ -98,18 +101,19 @@ async fn consumer(job: &Job, client: &PulsarClient) -> Result<Consumer, Error> {
 async fn consume(job: &Job) -> Result<String, Error> {
     let client = client(job).await?;
     let consumer = consumer(job, &client).await?;
-    let mut gauge = Gauge::start();
+    let mut measurement = Measurement::start();
     for number in 0..job.messages() {
         if number == job.warm_up() {
-            gauge = Gauge::start();
+            measurement = Measurement::start();
         }
         let message = consumer.receive().await?;
         std::hint::black_box(&message.payload);
         consumer.ack_grouped(message.message_id);
     }
-    let figures = gauge.stop(job.messages() - job.warm_up());
-    // The last group goes out.
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    let figures = measurement.stop(job.messages() - job.warm_up());
+    // A close would drop the last group of acknowledgements. The driver closes standard input once it has seen them all.
+    let (mut stdin, mut sink) = (tokio::io::stdin(), tokio::io::sink());
+    let _ = tokio::time::timeout(LAST_GROUP_MAX, tokio::io::copy(&mut stdin, &mut sink)).await;
     consumer.close().await?;
     Ok(figures)
 }

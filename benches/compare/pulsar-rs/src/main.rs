@@ -11,7 +11,7 @@ mod common;
 
 use std::collections::VecDeque;
 
-use common::{Gauge, Job, Latencies};
+use common::{Job, Latencies, Measurement};
 use futures::TryStreamExt;
 use pulsar::compression::{Compression, CompressionLz4};
 use pulsar::consumer::InitialPosition;
@@ -21,7 +21,7 @@ use pulsar::{Authentication, Consumer, ConsumerOptions, Error, Producer, Pulsar,
 fn main() {
     let job = Job::from_args();
     job.run(async {
-        match job.what.as_str() {
+        match job.workload.as_str() {
             "produce" => produce(&job).await,
             "consume" => consume(&job).await,
             _ => latency(&job).await,
@@ -57,9 +57,9 @@ async fn produce(job: &Job) -> Result<String, Error> {
     }
     let payloads = job.payloads();
     produce_some(&mut producers, &payloads, job.in_flight(), job.warm_up()).await?;
-    let gauge = Gauge::start();
+    let measurement = Measurement::start();
     produce_some(&mut producers, &payloads, job.in_flight(), job.messages()).await?;
-    Ok(gauge.stop(job.messages()))
+    Ok(measurement.stop(job.messages()))
 }
 
 async fn produce_some(
@@ -99,16 +99,16 @@ async fn consumer(job: &Job, client: &Pulsar<TokioExecutor>) -> Result<Consumer<
 async fn consume(job: &Job) -> Result<String, Error> {
     let client = client(job).await?;
     let mut consumer = consumer(job, &client).await?;
-    let mut gauge = Gauge::start();
+    let mut measurement = Measurement::start();
     for number in 0..job.messages() {
         if number == job.warm_up() {
-            gauge = Gauge::start();
+            measurement = Measurement::start();
         }
         let message = consumer.try_next().await?.expect("the stream stays");
         std::hint::black_box(&message.payload.data);
         consumer.ack(&message).await?;
     }
-    let figures = gauge.stop(job.messages() - job.warm_up());
+    let figures = measurement.stop(job.messages() - job.warm_up());
     consumer.close().await?;
     Ok(figures)
 }

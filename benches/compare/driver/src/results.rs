@@ -1,4 +1,4 @@
-//! What was found: lines of `section, work, client, name, value`, kept in a file so that sections may run apart.
+//! The figures: lines of `section, work, client, name, value`, kept in a file so that sections may run apart.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,12 +9,12 @@ use crate::child::Figures;
 type Key = (String, String, String, String);
 
 /// The figures of all sections.
-pub(crate) struct Ledger {
+pub(crate) struct Results {
     path: PathBuf,
     lines: BTreeMap<Key, String>,
 }
 
-impl Ledger {
+impl Results {
     /// What the file holds so far.
     pub(crate) fn open(path: PathBuf) -> Self {
         let text = fs::read_to_string(&path).unwrap_or_default();
@@ -26,10 +26,12 @@ impl Ledger {
         Self { path, lines: text.lines().filter_map(line).collect() }
     }
 
-    /// Forgets a section, and says when and where it is found anew.
+    /// Forgets a section, and notes when, of which version and on what machine it is measured anew.
     pub(crate) fn begin(&mut self, section: &str) {
         self.lines.retain(|key, _| key.0 != section);
-        for (name, variable) in [("date", "COMPARE_DATE"), ("machine", "COMPARE_MACHINE")] {
+        for (name, variable) in
+            [("date", "COMPARE_DATE"), ("version", "COMPARE_VERSION"), ("machine", "COMPARE_MACHINE")]
+        {
             let value = std::env::var(variable).unwrap_or_else(|_| "unknown".to_owned());
             self.put(section, "run", "", name, value);
         }
@@ -52,11 +54,6 @@ impl Ledger {
 
     pub(crate) fn number(&self, section: &str, work: &str, client: &str, name: &str) -> Option<f64> {
         self.text(section, work, client, name)?.parse().ok()
-    }
-
-    /// When a section was found, and on what.
-    pub(crate) fn origin(&self, section: &str) -> Option<(&str, &str)> {
-        Some((self.text(section, "run", "", "date")?, self.text(section, "run", "", "machine")?))
     }
 
     /// Keeps all for later runs.

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
-use crate::floor::{Framer, producer};
+use crate::baseline::{Framer, producer};
 use crate::latency::{Latencies, PingPong};
 use crate::sink::{ENTRY_ID_FIRST, whole_frame};
 use crate::work::WARM_UP_DIVISOR;

@@ -9,8 +9,8 @@ use bytes::BytesMut;
 use pulsar_native::pb;
 use pulsar_native::wire::{AckFrame, AckId, SendHead, put_ack, put_flow, put_send_head};
 
-use crate::gauge::Gauge;
 use crate::latency::{Latencies, PingPong};
+use crate::measurement::Measurement;
 use crate::sink::{ENTRY_ID_FIRST, body, fields, fixed_id, request, whole_frame};
 use crate::work::{Consume, Produce, WARM_UP_DIVISOR};
 
@@ -21,25 +21,25 @@ const WRITE_BYTES: usize = 64 * 1024;
 const READ_BYTES: usize = 64 * 1024;
 
 /// A connection with one producer or consumer on it.
-struct Link {
+struct RawConnection {
     socket: TcpStream,
     rx: Vec<u8>,
     filled: usize,
 }
 
-impl Link {
+impl RawConnection {
     fn open(url: &str, requests: &[Vec<u8>]) -> io::Result<Self> {
         let socket = TcpStream::connect(url.trim_start_matches("pulsar://"))?;
         socket.set_nodelay(true)?;
-        let mut link = Self { socket, rx: vec![0; 2 * READ_BYTES], filled: 0 };
+        let mut connection = Self { socket, rx: vec![0; 2 * READ_BYTES], filled: 0 };
         for request in requests {
-            link.socket.write_all(request)?;
+            connection.socket.write_all(request)?;
             let mut answered = false;
             while !answered {
-                link.read(|_| answered = true)?;
+                connection.read(|_| answered = true)?;
             }
         }
-        Ok(link)
+        Ok(connection)
     }
 
     /// One read; gives the whole frames that are there by then.
@@ -64,7 +64,11 @@ impl Link {
 }
 
 fn connect() -> Vec<u8> {
-    request(pb::CommandConnect { client_version: "floor".to_owned(), protocol_version: Some(21), ..Default::default() })
+    request(pb::CommandConnect {
+        client_version: "baseline".to_owned(),
+        protocol_version: Some(21),
+        ..Default::default()
+    })
 }
 
 pub(crate) fn producer() -> [Vec<u8>; 2] {
@@ -144,14 +148,14 @@ impl Framer {
 /// Sends and matches receipts.
 pub(crate) fn produce(url: &str, work: &Produce) -> io::Result<String> {
     let framer = Framer::new(work.batch, work.size);
-    let mut link = Link::open(url, &producer())?;
-    produce_some(&mut link, &framer, work, work.messages / WARM_UP_DIVISOR)?;
-    let gauge = Gauge::start();
-    produce_some(&mut link, &framer, work, work.messages)?;
-    Ok(gauge.stop(work.messages))
+    let mut connection = RawConnection::open(url, &producer())?;
+    produce_some(&mut connection, &framer, work, work.messages / WARM_UP_DIVISOR)?;
+    let measurement = Measurement::start();
+    produce_some(&mut connection, &framer, work, work.messages)?;
+    Ok(measurement.stop(work.messages))
 }
 
-fn produce_some(link: &mut Link, framer: &Framer, work: &Produce, messages: u64) -> io::Result<()> {
+fn produce_some(connection: &mut RawConnection, framer: &Framer, work: &Produce, messages: u64) -> io::Result<()> {
     let last = ENTRY_ID_FIRST + messages;
     let (mut next, mut settled) = (ENTRY_ID_FIRST, ENTRY_ID_FIRST);
     let mut out = Vec::with_capacity(WRITE_BYTES + framer.members as usize * framer.payload.len());
@@ -160,13 +164,13 @@ fn produce_some(link: &mut Link, framer: &Framer, work: &Produce, messages: u64)
             framer.put(&mut out, next);
             next += framer.members;
             if out.len() >= WRITE_BYTES {
-                link.socket.write_all(&out)?;
+                connection.socket.write_all(&out)?;
                 out.clear();
             }
         }
-        link.socket.write_all(&out)?;
+        connection.socket.write_all(&out)?;
         out.clear();
-        link.read(|frame| {
+        connection.read(|frame| {
             let id = fields(body(frame)).find(|&(number, _)| number == 2).map(|(_, id)| id);
             assert_eq!(id, Some(settled), "receipts come in order");
             settled += framer.members;
@@ -184,17 +188,17 @@ pub(crate) fn consume(url: &str, work: &Consume) -> io::Result<String> {
         consumer_name: Some("c".to_owned()),
         ..Default::default()
     };
-    let mut link = Link::open(url, &[connect(), request(subscribe)])?;
+    let mut connection = RawConnection::open(url, &[connect(), request(subscribe)])?;
     let mut out = BytesMut::new();
     put_flow(&mut out, 0, work.queue);
-    let mut gauge = Gauge::start();
+    let mut measurement = Measurement::start();
     let (mut received, mut credits, mut entries) = (0, 0, 0u64);
     let (warm_up, mut warm) = (work.messages / WARM_UP_DIVISOR, false);
     let mut ids = Vec::new();
     while received < work.messages {
-        link.socket.write_all(&out)?;
+        connection.socket.write_all(&out)?;
         out.clear();
-        link.read(|frame| {
+        connection.read(|frame| {
             let (id, members) = take_message(frame);
             assert_eq!(id, ENTRY_ID_FIRST + entries, "entries come in order");
             entries += 1;
@@ -213,14 +217,14 @@ pub(crate) fn consume(url: &str, work: &Consume) -> io::Result<String> {
             credits = 0;
         }
         if !warm && received >= warm_up {
-            (warm, gauge) = (true, Gauge::start());
+            (warm, measurement) = (true, Measurement::start());
         }
     }
-    link.socket.write_all(&out)?;
-    let figures = gauge.stop(work.messages - warm_up);
+    connection.socket.write_all(&out)?;
+    let figures = measurement.stop(work.messages - warm_up);
     // The answer to the last request says that all before it was taken.
-    link.socket.write_all(&request(pb::CommandCloseConsumer::default()))?;
-    link.read(|_| {})?;
+    connection.socket.write_all(&request(pb::CommandCloseConsumer::default()))?;
+    connection.read(|_| {})?;
     Ok(figures)
 }
 
@@ -248,17 +252,17 @@ fn take_message(frame: &[u8]) -> (u64, u64) {
 /// One SEND, its receipt, the next.
 pub(crate) fn ping_pong(url: &str, work: &PingPong) -> io::Result<String> {
     let framer = Framer::new(1, work.size);
-    let mut link = Link::open(url, &producer())?;
+    let mut connection = RawConnection::open(url, &producer())?;
     let mut latencies = Latencies::default();
     let mut out = Vec::new();
     for round in 0..work.messages + work.messages / WARM_UP_DIVISOR {
         let start = Instant::now();
         out.clear();
         framer.put(&mut out, ENTRY_ID_FIRST + round);
-        link.socket.write_all(&out)?;
+        connection.socket.write_all(&out)?;
         let mut answered = false;
         while !answered {
-            link.read(|_| answered = true)?;
+            connection.read(|_| answered = true)?;
         }
         if round >= work.messages / WARM_UP_DIVISOR {
             latencies.add(start.elapsed());

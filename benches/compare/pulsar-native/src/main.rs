@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::{Gauge, Job, Latencies};
+use common::{Job, Latencies, Measurement};
 use pulsar_native::{
     Client, Compression, Consumer, Error, InitialPosition, PendingSend, Producer, SubscriptionType, Token,
 };
@@ -16,7 +16,7 @@ use pulsar_native::{
 fn main() {
     let job = Job::from_args();
     job.run(async {
-        match job.what.as_str() {
+        match job.workload.as_str() {
             "produce" => produce(&job).await,
             "consume" => consume(&job).await,
             _ => latency(&job).await,
@@ -44,9 +44,9 @@ async fn produce(job: &Job) -> Result<String, Error> {
     }
     let payloads: Vec<Bytes> = job.payloads().into_iter().map(Bytes::from).collect();
     produce_some(&producers, &payloads, job.in_flight(), job.warm_up()).await?;
-    let gauge = Gauge::start();
+    let measurement = Measurement::start();
     produce_some(&producers, &payloads, job.in_flight(), job.messages()).await?;
-    Ok(gauge.stop(job.messages()))
+    Ok(measurement.stop(job.messages()))
 }
 
 /// A future for each message; the oldest is awaited when too many are in flight.
@@ -81,16 +81,16 @@ async fn consumer(job: &Job, client: &Client) -> Result<Consumer, Error> {
 async fn consume(job: &Job) -> Result<String, Error> {
     let client = client(job).await?;
     let mut consumer = consumer(job, &client).await?;
-    let mut gauge = Gauge::start();
+    let mut measurement = Measurement::start();
     for number in 0..job.messages() {
         if number == job.warm_up() {
-            gauge = Gauge::start();
+            measurement = Measurement::start();
         }
         let message = consumer.receive().await?;
-        std::hint::black_box(message.payload_slice());
+        std::hint::black_box(message.payload());
         consumer.ack(&message)?;
     }
-    let figures = gauge.stop(job.messages() - job.warm_up());
+    let figures = measurement.stop(job.messages() - job.warm_up());
     consumer.close().await?;
     Ok(figures)
 }
@@ -111,7 +111,7 @@ async fn latency(job: &Job) -> Result<String, Error> {
     let mut latencies = Latencies::default();
     for number in 0..pace.messages {
         let message = consumer.receive().await?;
-        pace.arrived(number, message.payload_slice(), &mut latencies);
+        pace.arrived(number, message.payload(), &mut latencies);
         consumer.ack(&message)?;
     }
     pacing.await.expect("the pacing thread ends in order")?;

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use pulsar_native::{Client, Error, PendingSend, Producer, SubscriptionType};
 
-use crate::gauge::Gauge;
 use crate::latency::{Latencies, OpenLoop, PingPong};
+use crate::measurement::Measurement;
 use crate::work::{Consume, Produce, WARM_UP_DIVISOR};
 
 /// Time for a batch to fill: without it one leaves as soon as the connection is free, as small as it is.
@@ -21,12 +21,12 @@ pub(crate) async fn produce(url: &str, work: &Produce) -> Result<String, Error> 
     for number in 0..work.producers {
         producers.push(producer(&client, &format!("t{number}"), work.batch, FILL).await?);
     }
-    // Borrowed for ever, as the floor's is: what counting references to a payload costs is the caller's choice.
+    // Borrowed for ever, as the baseline's is: what counting references to a payload costs is the caller's choice.
     let payload = Bytes::from_static(Vec::leak(vec![b'x'; work.size]));
     produce_some(&producers, &payload, work, work.messages / WARM_UP_DIVISOR).await?;
-    let gauge = Gauge::start();
+    let measurement = Measurement::start();
     produce_some(&producers, &payload, work, work.messages).await?;
-    let figures = gauge.stop(work.messages);
+    let figures = measurement.stop(work.messages);
     client.close().await?;
     Ok(figures)
 }
@@ -64,16 +64,16 @@ pub(crate) async fn consume(url: &str, work: &Consume) -> Result<String, Error> 
     let builder = client.consumer(work.topic(), "s").subscription_type(SubscriptionType::Shared);
     let mut consumer = builder.receiver_queue_size(work.queue).subscribe().await?;
     let warm_up = work.messages / WARM_UP_DIVISOR;
-    let mut gauge = Gauge::start();
+    let mut measurement = Measurement::start();
     for number in 0..work.messages {
         if number == warm_up {
-            gauge = Gauge::start();
+            measurement = Measurement::start();
         }
         let message = consumer.receive().await?;
         std::hint::black_box(message.payload());
         consumer.ack(&message)?;
     }
-    let figures = gauge.stop(work.messages - warm_up);
+    let figures = measurement.stop(work.messages - warm_up);
     consumer.close().await?;
     client.close().await?;
     Ok(figures)

@@ -6,13 +6,13 @@ use std::time::Instant;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Stats};
 
 /// The start of a stretch.
-pub(crate) struct Gauge {
+pub(crate) struct Measurement {
     at: Instant,
     cpu_ns: u64,
     allocations: Stats,
 }
 
-impl Gauge {
+impl Measurement {
     /// Starts measuring.
     pub(crate) fn start() -> Self {
         Self { allocations: INSTRUMENTED_SYSTEM.stats(), cpu_ns: cpu_ns(), at: Instant::now() }
