@@ -5,7 +5,7 @@
 //! injected at the border of the simulation (`sim/mutations.rs`). Any other is one line in the code that it breaks, such
 //! as `if mutation!(NoBackoff) { .. }`.
 
-/// Whether the fault of this name is switched on.
+/// Whether the mutation of this name is active.
 #[cfg(not(pulsar_mutations))]
 macro_rules! mutation {
     ($name:ident) => {
@@ -30,7 +30,7 @@ pub(crate) use switch::is_active;
 mod switch {
     use std::cell::Cell;
 
-    /// One deliberate fault.
+    /// One deliberate bug.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub enum Mutation {
         /// A FLOW grants one permit less than were returned.
@@ -51,11 +51,11 @@ mod switch {
         RenumberOnResend,
         /// Two frames change places in a re-send.
         ReorderOnResend,
-        /// A new connection goes on after the last frame that the old one was given.
+        /// A new connection continues behind the last frame that was written to the old one.
         NoResend,
         /// A receipt of an earlier send settles the oldest send that waits.
         StaleReceiptIsCurrent,
-        /// A send that failed is said not to be stored, whatever is known.
+        /// A failed send reports that it is not stored, although it may be.
         SurelyNotStored,
         /// CLOSE_PRODUCER is ignored.
         IgnoreCloseProducer,
@@ -77,7 +77,7 @@ mod switch {
         static ACTIVE: Cell<Option<Mutation>> = const { Cell::new(None) };
     }
 
-    /// Switches one fault on for everything that runs on this thread, and any other off.
+    /// Activates one mutation for everything that runs on this thread, and deactivates any other.
     pub fn activate(mutation: Option<Mutation>) {
         ACTIVE.set(mutation);
     }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// The request id of an error or a close that answers no request.
+/// The request id of an error or a close that is no response to a request.
 pub(crate) const NO_REQUEST: u64 = u64::MAX;
 
 /// A connection of this broker, numbered from 1 in order of arrival.

@@ -10,7 +10,7 @@ use std::task::{Wake, Waker};
 
 use super::rng::Rng;
 
-/// One task of a simulation; never used again.
+/// Identifies one task of a simulation; not reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct TaskId(pub(super) u64);
 
@@ -68,7 +68,7 @@ impl Executor {
         }
     }
 
-    /// How many tasks were woken and have not run since.
+    /// How many tasks were woken and have not been polled since.
     pub(super) fn woken(&self) -> usize {
         self.lock().woken.len()
     }
@@ -86,7 +86,7 @@ impl Executor {
         Some(task)
     }
 
-    /// Adds a task; it runs for the first time like one that was woken.
+    /// Adds a task and wakes it.
     pub(super) fn spawn(&self, id: TaskId, kind: TaskKind, task: ClientTask) {
         self.lock().spawned.push((id, kind, task));
         self.wake(id);
@@ -96,7 +96,7 @@ impl Executor {
         std::mem::take(&mut self.lock().spawned)
     }
 
-    /// The tasks are to be dropped where they stand.
+    /// Asks for the tasks to be dropped unfinished.
     pub(super) fn abort(&self, tasks: impl IntoIterator<Item = TaskId>) {
         self.lock().aborted.extend(tasks);
     }

@@ -2,7 +2,7 @@
 //!
 //! An application that is given its [`Client`] can be tested here as it is: the same `Client`, `Producer` and `Consumer`
 //! run over simulated connections to two simulated brokers, and faults of connections, brokers and frames happen at
-//! moments that a seed picks. Minutes of reconnects take milliseconds, and a failing seed fails again each time.
+//! times that a seed picks. Minutes of reconnects take milliseconds, and a failing seed reproduces exactly.
 //!
 //! ```
 //! use std::time::Duration;
@@ -11,10 +11,10 @@
 //! let sim = Simulation::new(7);
 //! let handle = sim.handle();
 //! sim.spawn(async move {
-//!     let client = handle.connect(handle.builder()).await.expect("there is a broker");
+//!     let client = handle.connect(handle.builder()).await.expect("a client");
 //!     let producer = client.producer("orders").create().await.expect("a producer");
 //!     for number in 0..100 {
-//!         producer.send(format!("order {number}")).await.expect("stored, whatever happens meanwhile");
+//!         producer.send(format!("order {number}")).await.expect("stored in spite of the faults");
 //!         handle.sleep(Duration::from_millis(10)).await;
 //!     }
 //! });
@@ -26,15 +26,15 @@
 //!
 //! # What is real and what is not
 //! Real: the handles, the drivers of supervisor and connections, the machines, the codec, and the embedded broker, which
-//! plays two brokers that share its topics. Simulated: sockets, timers, the scheduler of the tasks, and the two brokers'
-//! addresses, redirects and moves. Tasks run in an order that the seed picks. What awaits tokio's own timers, tasks or
-//! sockets does not run here: use [`Handle::sleep`] and [`Handle::spawn`].
+//! stands for two brokers that share its topics. Simulated: sockets, timers, the scheduler of the tasks, and the two brokers'
+//! addresses, redirects and moves. Tasks run in an order that the seed picks. Code that awaits timers, tasks or sockets
+//! of tokio does not run here: use [`Handle::sleep`] and [`Handle::spawn`].
 //!
 //! # What is checked
-//! [`Simulation::run_for`] ends at the first [`InvariantViolation`]: a task or an endpoint that has something to do and is
-//! not scheduled (a lost wake-up or deadline), more permits granted than the queue holds, a re-sent frame that is not the
-//! same bytes, dials closer together than the back-off allows, bytes that are not the protocol, a rule of the protocol
-//! that the broker checks. What the application itself promises it can check with [`Simulation::stored_messages`],
+//! [`Simulation::run_for`] ends at the first [`InvariantViolation`]: a task or an endpoint with pending work that
+//! is not scheduled (a lost wake-up or deadline), more permits granted than the queue holds, a re-sent frame with other
+//! bytes, dials closer together than the back-off allows, bytes that are no frame of the protocol, a violation of a
+//! [`Rule`](crate::broker::Rule). An application can check its own invariants with [`Simulation::stored_messages`],
 //! [`Simulation::is_acknowledged`] and [`Simulation::stats`].
 
 use std::cell::{Cell, RefCell};
@@ -81,7 +81,7 @@ use world::{Event, SharedWorld, World};
 /// Polls at one moment of virtual time before that counts as a livelock.
 const POLLS_AT_ONE_MOMENT_MAX: u32 = 200_000;
 
-/// How often, of 1000 quiet moments, the application's tasks are polled although nothing woke them.
+/// How often in 1000 audits the application's tasks are polled although nothing woke them.
 const PROBES_PER_MILLE: u64 = 60;
 
 /// A task of the application's, or of a client's.
@@ -116,7 +116,7 @@ impl Inner {
         self.executor.wake(id);
     }
 
-    /// Takes in the tasks that others have spawned, and drops those that others have aborted.
+    /// Adds the tasks that were spawned, and drops those that were aborted.
     fn update_tasks(&self) {
         let clients = self.executor.take_spawned();
         let clients = clients.into_iter().map(|(id, kind, future)| (id, kind, future as LocalTask));
@@ -134,7 +134,7 @@ impl Inner {
         }
     }
 
-    /// Whether the task has come to its end.
+    /// Polls the task; whether it has ended.
     fn poll_task(&self, id: TaskId) -> bool {
         let Some(mut task) = self.tasks.borrow_mut().remove(&id) else { return false };
         let waker = task.waker.clone();
@@ -190,7 +190,7 @@ impl Simulation {
         Self::with_broker_config(seed, BrokerConfig::default())
     }
 
-    /// A simulation whose brokers are set up like this. With a `token_key`, clients of [`Handle::builder`] show tokens.
+    /// A simulation whose brokers have this configuration. With a `token_key`, clients of [`Handle::builder`] send tokens.
     #[must_use]
     pub fn with_broker_config(seed: u64, config: BrokerConfig) -> Self {
         let inner = Inner {
@@ -246,7 +246,8 @@ impl Simulation {
         self.run_until(time, || false).map(drop)
     }
 
-    /// Runs until `done` says so, at most for this long in virtual time; whether it did. Asked at quiet moments.
+    /// Runs until `done` returns true, at most for this long in virtual time; whether it did. `done` is called whenever no
+    /// task is woken.
     ///
     /// # Errors
     /// The first invariant that was broken.
@@ -274,7 +275,7 @@ impl Simulation {
         wakers.into_iter().for_each(Waker::wake);
     }
 
-    /// Runs every task that is woken, until none is: a quiet moment. Then checks that nothing was missed.
+    /// Runs woken tasks until none is left, then checks that no wake-up was missed.
     fn settle(&self) -> std::result::Result<(), InvariantViolation> {
         self.run_woken()?;
         self.audit_clients();
@@ -332,21 +333,21 @@ impl Simulation {
         self.inner.world().is_auditing = false;
     }
 
-    /// Polls every task of the application although nothing woke it: none of them may get any further.
+    /// Polls every task of the application although nothing woke it: none of them may make progress.
     fn probe_users(&self) {
         self.inner.is_probing.set(true);
         for id in self.inner.tasks_of(|kind| kind == TaskKind::User) {
             let before = self.inner.progress.get();
             let has_ended = self.inner.poll_task(id);
             if has_ended || self.inner.progress.get() != before {
-                let what = || format!("{id:?} could go on and was not woken");
+                let what = || format!("{id:?} could make progress and was not woken");
                 self.inner.world().violations.report("no lost wake-up", what);
             }
         }
         self.inner.is_probing.set(false);
     }
 
-    /// The messages of a topic as they are stored, in order.
+    /// The stored messages of a topic, in order.
     #[must_use]
     pub fn stored_messages(&self, topic: &str) -> Vec<StoredMessage> {
         stored::stored(&self.inner.world().broker, topic)
@@ -401,7 +402,7 @@ impl Simulation {
         self.inner.world().trace.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
-    /// A hash over everything that happened: equal for equal seeds.
+    /// A hash over all events so far: equal for equal seeds.
     #[must_use]
     pub fn fingerprint(&self) -> u64 {
         self.inner.world().fingerprint

@@ -1,7 +1,7 @@
-//! Deliberate faults at the border of the simulation: see [`crate::mutation`].
+//! Mutations between the clients and the simulation: see [`crate::mutation`].
 //!
-//! Most of them change frames between a client and the proxy, so that to everything behind, checkers included, the client
-//! has written or read what the fault makes of them.
+//! Most of them change frames between a client and the proxy: for the proxy, the brokers and the checkers, the client has
+//! written or read the changed frames.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -21,16 +21,16 @@ use crate::wire::command::Command;
 use crate::wire::frame::{Frame, frames};
 use crate::wire::hot::Receipt;
 
-/// One of so many wake-ups is lost, where wake-ups are lost.
+/// With a mutation that loses wake-ups, one in this many is lost.
 const LOST_WAKE_UPS: u64 = 50;
 
-/// By how much a timer is late, where timers are late.
+/// By how much a timer is late with [`Mutation::LateTimer`](crate::mutation::Mutation).
 const LATE_BY: Duration = Duration::from_millis(300);
 
 /// A client and one of its endpoints.
 type ClientEndpoint = (usize, EndpointId);
 
-/// The state of connections and endpoints that the faults depend on.
+/// The state of connections and endpoints that the mutations depend on.
 #[derive(Debug, Default)]
 pub(super) struct Mutator {
     topics: BTreeMap<ClientEndpoint, String>,
@@ -47,17 +47,17 @@ pub(super) struct Mutator {
 }
 
 impl World {
-    /// The frames that the proxy gets instead of those a client has written.
+    /// The frames that the proxy gets instead of those that a client has written.
     pub(super) fn mutate_up(&mut self, origin: Origin, frames: Vec<Frame>) -> Vec<Frame> {
-        let mut answers = BytesMut::new();
-        let frames = self.mutator.up(origin, frames, &mut answers);
-        self.send_down(origin.pair, &answers);
+        let mut responses = BytesMut::new();
+        let frames = self.mutator.up(origin, frames, &mut responses);
+        self.send_down(origin.pair, &responses);
         frames
     }
 }
 
 impl Mutator {
-    fn up(&mut self, origin: Origin, frames: Vec<Frame>, answers: &mut BytesMut) -> Vec<Frame> {
+    fn up(&mut self, origin: Origin, frames: Vec<Frame>, responses: &mut BytesMut) -> Vec<Frame> {
         let mut kept: Vec<(Frame, bool)> = Vec::new();
         for frame in frames {
             match frame {
@@ -73,7 +73,7 @@ impl Mutator {
                 }
                 Frame::Other(command) => {
                     self.observe(origin, &command);
-                    let command = self.command(origin, command, answers);
+                    let command = self.command(origin, command, responses);
                     kept.extend(command.map(|command| (Frame::Other(command), false)));
                 }
                 other => kept.push((other, false)),
@@ -114,7 +114,7 @@ impl Mutator {
         first < attach
     }
 
-    fn command(&mut self, origin: Origin, command: Command, answers: &mut BytesMut) -> Option<Command> {
+    fn command(&mut self, origin: Origin, command: Command, responses: &mut BytesMut) -> Option<Command> {
         match command {
             Command::Flow(mut flow) => {
                 let key = (origin.client, EndpointId::Consumer(ConsumerId(flow.consumer_id)));
@@ -137,7 +137,7 @@ impl Mutator {
                 if mutation!(ConfirmUnasked) && ack.request_id.is_some() {
                     let (consumer_id, request_id) = (ack.consumer_id, ack.request_id);
                     let confirmed = pb::CommandAckResponse { consumer_id, request_id, ..Default::default() };
-                    Command::AckResponse(confirmed).encode_frame(answers);
+                    Command::AckResponse(confirmed).encode_frame(responses);
                     return None;
                 }
                 Some(Command::Ack(ack))
@@ -171,14 +171,14 @@ impl Mutator {
                 }
             }
             Frame::Other(command) if mutation!(AssignedUrlForever) => {
-                self.assigned_for_ever(origin, command).encode_frame(out);
+                self.remember_assigned(origin, command).encode_frame(out);
             }
             _ => out.extend_from_slice(raw),
         }
     }
 
     /// Settles the send that a receipt is for. With [`StaleReceiptIsCurrent`](crate::mutation::Mutation), gives the
-    /// receipt as a client takes it that comes across it a second time: for the oldest send that waits.
+    /// receipt as a client with that bug takes a second one: for the oldest send that waits.
     fn settle(&mut self, client: usize, receipt: Receipt) -> Option<Receipt> {
         let unsettled = self.unsettled.entry((client, receipt.producer_id)).or_default();
         unsettled.retain(|id| *id != receipt.sequence_id);
@@ -186,7 +186,7 @@ impl Mutator {
         sequence_id.map(|sequence_id| Receipt { sequence_id, highest_sequence_id: 0, ..receipt })
     }
 
-    fn assigned_for_ever(&mut self, origin: Origin, command: Command) -> Command {
+    fn remember_assigned(&mut self, origin: Origin, command: Command) -> Command {
         let closed = match &command {
             Command::CloseProducer(it) => {
                 Some((EndpointId::Producer(ProducerId(it.producer_id)), &it.assigned_broker_service_url))
@@ -201,13 +201,13 @@ impl Mutator {
                 self.assigned.insert((origin.client, topic.clone()), url.clone());
             }
         }
-        let Command::LookupResponse(mut answer) = command else { return command };
-        let topic = self.lookups.get(&(origin.pair, answer.request_id)).cloned().unwrap_or_default();
+        let Command::LookupResponse(mut response) = command else { return command };
+        let topic = self.lookups.get(&(origin.pair, response.request_id)).cloned().unwrap_or_default();
         if let Some(url) = self.assigned.get(&(origin.client, topic)) {
-            answer.response = Some(LookupType::Connect.into());
-            answer.broker_service_url = Some(url.clone());
+            response.response = Some(LookupType::Connect.into());
+            response.broker_service_url = Some(url.clone());
         }
-        Command::LookupResponse(answer)
+        Command::LookupResponse(response)
     }
 }
 
@@ -246,7 +246,7 @@ fn forget_acks_at_close(frames: &mut Vec<(Frame, bool)>) {
     frames.extend(kept.into_iter().rev());
 }
 
-/// Options of a client that make a fault of it.
+/// Applies the mutations that are options of a client.
 pub(super) fn configure(builder: ClientBuilder) -> ClientBuilder {
     if mutation!(NeverTimeOut) { builder.operation_timeout(Duration::from_secs(u32::MAX.into())) } else { builder }
 }

@@ -1,8 +1,8 @@
 //! The simulation as a [`Runtime`] of the client's drivers: timers over the virtual clock, tasks in the run queue.
 //!
-//! It also audits the drivers. At a quiet moment, when no task is woken, every task of a client is polled nevertheless, with
-//! all its endpoints scheduled, so that whatever there is to do is done in that poll. A driver that then reads, writes,
-//! spawns, wakes a task or sets its timer earlier had missed a wake-up or a deadline.
+//! It also audits the drivers. When no task is woken, every task of a client is polled nevertheless, with all its endpoints
+//! scheduled, so that all pending work is done in that poll. A driver that then reads, writes, spawns, wakes a task or sets
+//! its timer earlier has missed a wake-up or a deadline.
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -81,7 +81,7 @@ impl Runtime for SimRuntime {
 pub(super) struct SimTimer {
     world: SharedWorld,
     at: Option<Instant>,
-    /// Its entry among the world's timers, with the waker that lies there. The entry is gone once it has fired.
+    /// Its entry among the world's timers, with the waker stored there. The entry is removed once it has fired.
     entry: Option<(TimerKey, Waker)>,
 }
 
@@ -93,7 +93,7 @@ impl SimTimer {
     fn cancel(&mut self) {
         if let Some((key, _)) = self.entry.take() {
             let entry = self.world.lock().cancel(key);
-            // It may hold a waker of the application's.
+            // It may hold a waker of the application.
             drop(entry);
         }
     }
@@ -147,7 +147,7 @@ pub(super) struct SimTaskSet {
 #[derive(Default)]
 struct Running {
     tasks: BTreeSet<TaskId>,
-    /// Waits for one of them to end.
+    /// To be woken when one of them ends.
     owner: Option<Waker>,
 }
 
@@ -182,7 +182,7 @@ impl Drop for SimTaskSet {
     }
 }
 
-/// A task, which leaves its set once it is dropped.
+/// A task, which is removed from its set when it is dropped.
 struct Member {
     task: ClientTask,
     _guard: EndOnDrop,

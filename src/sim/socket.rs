@@ -1,4 +1,4 @@
-//! The client's end of a simulated connection, and the dialer that makes it.
+//! The client's end of a simulated connection, and the dialer that opens it.
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
@@ -16,7 +16,7 @@ use crate::client::{DialFuture, Dialer, Socket, Target};
 use crate::error::Error;
 use crate::wire::frame::frames;
 
-/// How often, of 1000 flushes, one is done only when it is asked for again.
+/// How many of 1000 flushes are pending at their first poll.
 const SLOW_FLUSHES_PER_MILLE: u64 = 50;
 
 /// Connects one client to the simulated brokers.
@@ -43,11 +43,11 @@ impl Dialer for SimDialer {
     }
 }
 
-/// Reads what has arrived, and writes what fits on the way to the broker. Dropping it closes the connection.
+/// Reads what has arrived, and writes what fits into the network. Dropping it closes the connection.
 struct SimSocket {
     world: SharedWorld,
     id: PairId,
-    /// A flush was put off.
+    /// A flush was deferred.
     is_flushing: bool,
 }
 

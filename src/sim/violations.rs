@@ -1,4 +1,4 @@
-//! Invariants that were broken in one run.
+//! Violations of invariants in one run.
 
 use std::fmt;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Deliberate faults, one at a time: each is found within a bounded number of seeds, by the checker that is there for it.
+//! Mutations, one at a time: each is found within a bounded number of seeds, by the checker that is meant to find it.
 //!
 //! Built with `RUSTFLAGS="--cfg pulsar_mutations"` only; `.ci/run mutations` does so.
 
@@ -8,26 +8,26 @@ use pulsar_native::sim::{Mutation, activate_mutation};
 
 use crate::workload;
 
-/// Seeds that one fault may take to be found.
+/// Seeds within which a mutation must be found.
 const SEEDS_MAX: u64 = 150;
 
-/// Seeds that pass without a fault.
+/// Seeds that must pass without a mutation.
 const SEEDS_WITHOUT: u64 = 20;
 
-/// The checker that complains first, if one does. A debug assertion of a machine counts as `assertion`.
-fn complaint(seed: u64) -> Option<String> {
+/// The checker that reports first, if one does. A debug assertion of a machine counts as `assertion`.
+fn first_report(seed: u64) -> Option<String> {
     match catch_unwind(AssertUnwindSafe(|| workload::run(seed, false).violation)) {
         Ok(violation) => violation.map(|violation| violation.checker.to_owned()),
         Err(_) => Some("assertion".to_owned()),
     }
 }
 
-/// Switches the fault on, and runs seeds until one of its checkers complains.
-fn is_found(fault: Mutation) {
-    let checkers = checkers_of(fault);
-    activate_mutation(Some(fault));
+/// Activates the mutation, and runs seeds until one of its checkers reports.
+fn assert_found(mutation: Mutation) {
+    let checkers = checkers_of(mutation);
+    activate_mutation(Some(mutation));
     let mut others = Vec::new();
-    let found = (0..SEEDS_MAX).find(|&seed| match complaint(seed) {
+    let found = (0..SEEDS_MAX).find(|&seed| match first_report(seed) {
         Some(checker) if checkers.contains(&checker.as_str()) => true,
         other => {
             others.extend(other);
@@ -36,31 +36,31 @@ fn is_found(fault: Mutation) {
     });
     activate_mutation(None);
     match found {
-        Some(seed) => println!("{fault:?}: found by seed {seed}, before it by {others:?}"),
-        None => panic!("{fault:?} was not found by {checkers:?} in {SEEDS_MAX} seeds, but by {others:?}"),
+        Some(seed) => println!("{mutation:?}: found by seed {seed}, before it by {others:?}"),
+        None => panic!("{mutation:?} was not found by {checkers:?} in {SEEDS_MAX} seeds, but by {others:?}"),
     }
 }
 
 #[test]
 fn without_a_mutation_no_checker_reports() {
-    let complaints: Vec<_> = (0..SEEDS_WITHOUT).filter_map(complaint).collect();
-    assert!(complaints.is_empty(), "{complaints:?}");
+    let reports: Vec<_> = (0..SEEDS_WITHOUT).filter_map(first_report).collect();
+    assert!(reports.is_empty(), "{reports:?}");
 }
 
-/// One test for each fault, and the checkers that are there for it. A fault that is not listed does not compile.
-macro_rules! faults {
-    ($($name:ident: $fault:ident => $($checker:literal)|+;)*) => {
-        fn checkers_of(fault: Mutation) -> &'static [&'static str] {
-            match fault {
-                $(Mutation::$fault => &[$($checker),+],)*
+/// One test for each mutation, and the checkers that must find it. A mutation that is not listed does not compile.
+macro_rules! mutations {
+    ($($name:ident: $mutation:ident => $($checker:literal)|+;)*) => {
+        fn checkers_of(mutation: Mutation) -> &'static [&'static str] {
+            match mutation {
+                $(Mutation::$mutation => &[$($checker),+],)*
             }
         }
 
-        $(#[test] fn $name() { is_found(Mutation::$fault); })*
+        $(#[test] fn $name() { assert_found(Mutation::$mutation); })*
     };
 }
 
-faults! {
+mutations! {
     a_permit_that_is_skipped_stops_delivery: SkipPermit => "settles in time";
     a_permit_that_is_returned_twice: PermitTwice => "permits within the queue";
     no_permits_after_a_reattach: NoFlowAfterReattach => "settles in time";

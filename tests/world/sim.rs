@@ -1,4 +1,4 @@
-//! Whole clients in a simulated world: many seeds, one checker for each promise.
+//! Whole clients in a simulated world: many seeds, one checker for each invariant.
 //!
 //! `SIM_SEEDS=N` runs N fresh seeds, `SIM_SEED=n` one exactly, with its trace; without either a fixed number runs, and
 //! every seed of `sim_regressions.txt`.
@@ -17,10 +17,10 @@ fn number_of(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().and_then(|text| text.parse().ok())
 }
 
-/// What a seed broke, if anything.
-fn failure_of(seed: u64) -> (Option<String>, Option<workload::Outcome>) {
+/// The violation or panic of a seed, and its report unless it panicked.
+fn failure_of(seed: u64) -> (Option<String>, Option<workload::SeedReport>) {
     match catch_unwind(AssertUnwindSafe(|| workload::run(seed, false))) {
-        Ok(outcome) => (outcome.violation.as_ref().map(ToString::to_string), Some(outcome)),
+        Ok(report) => (report.violation.as_ref().map(ToString::to_string), Some(report)),
         Err(panic) => {
             let text = panic.downcast_ref::<String>().cloned();
             let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
@@ -30,24 +30,24 @@ fn failure_of(seed: u64) -> (Option<String>, Option<workload::Outcome>) {
 }
 
 fn replay(seed: u64) {
-    let outcome = workload::run(seed, true);
-    for line in &outcome.trace {
+    let report = workload::run(seed, true);
+    for line in &report.trace {
         println!("{line}");
     }
-    println!("faults: {:?}", outcome.faults.0);
-    if let Some(violation) = outcome.violation {
+    println!("faults: {:?}", report.faults.0);
+    if let Some(violation) = report.violation {
         panic!("seed {seed}: {violation}");
     }
 }
 
 fn run_all(seeds: impl Iterator<Item = u64>) {
-    let begun = Instant::now();
+    let started = Instant::now();
     let (mut count, mut events, mut stored) = (0u64, 0, 0);
     let mut faults = FaultCounts::default();
     let mut failed = Vec::new();
     for seed in seeds {
         count += 1;
-        let (failure, outcome) = failure_of(seed);
+        let (failure, report) = failure_of(seed);
         if let Some(failure) = failure {
             println!("seed {seed}: {failure}");
             println!(
@@ -55,13 +55,13 @@ fn run_all(seeds: impl Iterator<Item = u64>) {
             );
             failed.push(seed);
         }
-        if let Some(outcome) = outcome {
-            faults.add(&outcome.faults);
-            events += outcome.events;
-            stored += outcome.stored;
+        if let Some(report) = report {
+            faults.add(&report.faults);
+            events += report.events;
+            stored += report.stored;
         }
     }
-    let seconds = begun.elapsed().as_secs_f64();
+    let seconds = started.elapsed().as_secs_f64();
     println!(
         "{count} seeds in {seconds:.1} s ({:.0} a second), {events} events, {stored} messages stored",
         count as f64 / seconds

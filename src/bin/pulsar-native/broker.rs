@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use clap::Args;
 
-use crate::Outcome;
+use crate::CliResult;
 #[cfg(feature = "broker")]
 use crate::output;
 
@@ -20,7 +20,7 @@ pub(crate) struct Arguments {
 }
 
 #[cfg(feature = "broker")]
-pub(crate) async fn run(arguments: Arguments) -> Outcome {
+pub(crate) async fn run(arguments: Arguments) -> CliResult {
     use pulsar_native::broker::EmbeddedBroker;
 
     let mut builder = EmbeddedBroker::builder().listen(arguments.listen).any_namespace(true);
@@ -42,6 +42,6 @@ pub(crate) async fn run(arguments: Arguments) -> Outcome {
 }
 
 #[cfg(not(feature = "broker"))]
-pub(crate) async fn run(_: Arguments) -> Outcome {
+pub(crate) async fn run(_: Arguments) -> CliResult {
     Err("this build has no embedded broker: build with the features `cli` and `broker`".into())
 }

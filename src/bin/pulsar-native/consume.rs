@@ -3,7 +3,7 @@
 use clap::{Args, value_parser};
 use pulsar_native::{Consumer, ReceivedMessage};
 
-use crate::{Outcome, Subscription, output};
+use crate::{CliResult, Subscription, output};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -14,7 +14,7 @@ pub(crate) struct Arguments {
     messages: Option<u64>,
 }
 
-pub(crate) async fn run(arguments: Arguments) -> Outcome {
+pub(crate) async fn run(arguments: Arguments) -> CliResult {
     let client = arguments.subscription.connect.client().await?;
     let mut consumer = arguments.subscription.consumer(&client).subscribe().await?;
     let outcome = tokio::select! {
@@ -29,7 +29,7 @@ pub(crate) async fn run(arguments: Arguments) -> Outcome {
 }
 
 /// Cancel safe: a message that is printed is acknowledged before the next one is waited for.
-async fn print_all(consumer: &mut Consumer, messages: Option<u64>) -> Outcome {
+async fn print_all(consumer: &mut Consumer, messages: Option<u64>) -> CliResult {
     let mut received = 0;
     while messages.is_none_or(|messages| received < messages) {
         let message = consumer.receive().await?;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use pulsar_native::wire::explain::{command_name, explain};
 
-use crate::{Outcome, output};
+use crate::{CliResult, output};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -17,7 +17,7 @@ pub(crate) struct Arguments {
     file: Option<PathBuf>,
 }
 
-pub(crate) fn run(arguments: &Arguments) -> Outcome {
+pub(crate) fn run(arguments: &Arguments) -> CliResult {
     let bytes = match &arguments.file {
         Some(path) => std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?,
         None if arguments.hex.is_empty() => {

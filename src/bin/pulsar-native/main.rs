@@ -111,7 +111,7 @@ impl From<Kind> for SubscriptionType {
 }
 
 /// An error ends the command; its text goes to stderr.
-type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+type CliResult = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
 fn main() -> ExitCode {
     let command = Cli::parse().command;
@@ -141,7 +141,7 @@ fn runtime(command: &Command) -> std::io::Result<tokio::runtime::Runtime> {
     builder.enable_all().build()
 }
 
-async fn run(command: Command) -> Outcome {
+async fn run(command: Command) -> CliResult {
     match command {
         Command::Produce(arguments) => produce::run(arguments).await,
         Command::Consume(arguments) => consume::run(arguments).await,

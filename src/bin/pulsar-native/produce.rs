@@ -4,7 +4,7 @@ use clap::Args;
 use pulsar_native::Message;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
-use crate::{Connect, Outcome, output};
+use crate::{CliResult, Connect, output};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -26,7 +26,7 @@ fn property(text: &str) -> Result<(String, String), String> {
     Ok((pair.0.to_owned(), pair.1.to_owned()))
 }
 
-pub(crate) async fn run(arguments: Arguments) -> Outcome {
+pub(crate) async fn run(arguments: Arguments) -> CliResult {
     let client = arguments.connect.client().await?;
     let producer = client.producer(&arguments.connect.topic).create().await?;
     let message = |payload: String| {

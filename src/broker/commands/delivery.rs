@@ -1,4 +1,4 @@
-//! FLOW, ACK and REDELIVER_UNACKNOWLEDGED_MESSAGES. None of them has an answer, but for an ACK that asks for one.
+//! FLOW, ACK and REDELIVER_UNACKNOWLEDGED_MESSAGES. None of them has a response, but for an ACK that asks for one.
 
 use std::sync::Arc;
 
@@ -42,7 +42,7 @@ impl Broker {
     pub(super) fn on_ack(&mut self, conn: ConnId, ack: &pb::CommandAck) -> Result<(), Rejection> {
         let bad_type = |_| Rejection::violation(Rule::UnreadableFrame, "unknown ack_type");
         let ack_type = AckType::try_from(ack.ack_type).map_err(bad_type)?;
-        // An unknown consumer gets no answer, not even to a request id.
+        // An unknown consumer gets no response, not even to a request id.
         let key = ConsumerKey { conn, id: ack.consumer_id };
         let Some((topic, name)) = self.live_consumer(key, "ACK") else { return Ok(()) };
         if ack.txnid_least_bits.is_some() && ack.txnid_most_bits.is_some() {

@@ -29,7 +29,7 @@ impl Broker {
 
     /// The number of partitions a name stands for:
     ///
-    /// | name | answer |
+    /// | name | response |
     /// | --- | --- |
     /// | of a partitioned topic | its partitions |
     /// | of a partition of a partitioned topic | 0; beyond the last one TopicNotFound |
@@ -52,7 +52,7 @@ impl Broker {
         if exists { Ok(0) } else { Err(missing()) }
     }
 
-    /// Always Connect to this broker, for a topic that exists or not, as a standalone broker answers.
+    /// Always Connect to this broker, for a topic that exists or not, as a standalone broker responds.
     pub(super) fn on_lookup(&mut self, conn: ConnId, request: &pb::CommandLookupTopic) -> Result<(), Rejection> {
         let name = self.check_lookup(conn, &request.topic, request.advertised_listener_name())?;
         self.ownership.acquire(&name);

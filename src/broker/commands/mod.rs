@@ -13,8 +13,8 @@
 //! | `position` | SEEK, GET_LAST_MESSAGE_ID, CONSUMER_STATS |
 //! | `takeover` | PRODUCER and SUBSCRIBE for what another connection holds |
 //!
-//! Each is an `impl Broker` over the parts of the machine. A command's method queues its answer itself, or gives a
-//! [`Rejection`]: a refusal is put into the answer that the command has for it, a violation ends the connection, as at
+//! Each is an `impl Broker` over the parts of the machine. A command's method queues its response itself, or gives a
+//! [`Rejection`]: a refusal is put into the response that the command has for it, a violation ends the connection, as at
 //! a real broker.
 
 mod consumer;
@@ -51,7 +51,7 @@ const CLOSE_VERSION: i32 = 5;
 enum Rejection {
     /// It is answered with an error.
     Refused(Refusal),
-    /// It breaks the protocol: the connection ends without an answer.
+    /// It breaks the protocol: the connection ends without a response.
     Violation(Rule, String),
 }
 
@@ -105,14 +105,14 @@ impl Broker {
         self.handle_command(conn, &command, HolderState::NotChecked);
     }
 
-    /// Serves a command, or refuses it in the answer that it has for that. `holder` is what is known of the connection
+    /// Handles a command, or refuses it in its own response. `holder` is what is known of the connection
     /// that holds the name or subscription of a PRODUCER or SUBSCRIBE.
     fn handle_command(&mut self, conn: ConnId, command: &Command, holder: HolderState) {
         match self.try_command(conn, command, holder) {
             Ok(()) => {}
             Err(Rejection::Refused(refusal)) => {
-                if let Some(answer) = command.refused(&refusal) {
-                    self.connections.send(conn, answer);
+                if let Some(response) = command.refused(&refusal) {
+                    self.connections.send(conn, response);
                 }
             }
             Err(Rejection::Violation(rule, detail)) => self.close_on_violation(conn, rule, || detail),
@@ -147,7 +147,7 @@ impl Broker {
         }
     }
 
-    /// Requests of transactions get ERROR, also where their answer has fields for it; a client may send nothing else.
+    /// Requests of transactions get ERROR, also where their response has fields for it; a client may send nothing else.
     fn on_unserved(&mut self, conn: ConnId, command: &Command) -> Result<(), Rejection> {
         let name = command.name();
         let Some(request_id) = command.request_id() else {

@@ -142,7 +142,7 @@ impl Broker {
         Ok(name)
     }
 
-    /// WaitForExclusive: the answer says that the producer is not ready; a second one follows when it is.
+    /// WaitForExclusive: the response says that the producer is not ready; a second one follows when it is.
     fn queue_producer(&mut self, topic: &Arc<str>, opening: OpeningProducer) {
         let Some(found) = self.topics.get_mut(topic) else { return };
         let key = opening.key;

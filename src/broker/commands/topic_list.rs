@@ -18,7 +18,7 @@ const PATTERN_LENGTH_MAX: usize = 50;
 /// GET_TOPICS_OF_NAMESPACE.
 impl Broker {
     /// The topics of the mode; a pattern is applied where the broker can. With the hash of exactly
-    /// these topics in the request the answer lists none.
+    /// these topics in the request the response lists none.
     pub(super) fn on_get_topics(
         &mut self,
         conn: ConnId,
@@ -62,7 +62,7 @@ impl Broker {
 
 /// Watchers.
 impl Broker {
-    /// Starts a watcher, or starts it again under the id of an earlier one: the answer lists what matches now, unless
+    /// Starts a watcher, or starts it again under the id of an earlier one: the response lists what matches now, unless
     /// the request carries the hash of exactly that.
     pub(super) fn on_watch_topic_list(
         &mut self,

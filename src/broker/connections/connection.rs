@@ -51,7 +51,7 @@ impl BrokerConnection {
         }
     }
 
-    /// Everything queued for the socket; the endpoints whose answers it holds count as answered.
+    /// Everything queued for the socket; the endpoints whose responses it holds count as answered.
     pub(crate) fn take_output(&mut self) -> Bytes {
         self.endpoints.mark_answered();
         self.outbox.bytes.split().freeze()
@@ -84,7 +84,7 @@ pub(crate) struct Credentials {
     pub(crate) identity: Option<Identity>,
     /// Its role may do everything.
     pub(crate) is_superuser: bool,
-    /// An AUTH_CHALLENGE has no answer yet.
+    /// An AUTH_CHALLENGE has no response yet.
     pub(crate) is_challenged: bool,
 }
 
@@ -105,7 +105,7 @@ impl Liveness {
     }
 }
 
-/// Frames for the client. Bounded by the high-water mark for deliveries, by one answer for each request otherwise.
+/// Frames for the client. Bounded by the high-water mark for deliveries, by one response for each request otherwise.
 #[derive(Debug, Default)]
 pub(super) struct ConnectionOutbox {
     pub(super) bytes: BytesMut,

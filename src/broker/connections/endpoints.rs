@@ -65,7 +65,7 @@ impl ConsumerSlot {
 pub(crate) struct ConnectionEndpoints {
     producers: BTreeMap<u64, ProducerSlot>,
     consumers: BTreeMap<u64, ConsumerSlot>,
-    /// Ids whose answer has not been handed to the socket.
+    /// Ids whose response has not been handed to the socket.
     unanswered_producers: Vec<u64>,
     unanswered_consumers: Vec<u64>,
 }
@@ -99,7 +99,7 @@ impl ConnectionEndpoints {
         self.consumers.remove(&id);
     }
 
-    /// A producer is live; SENDs are expected once its answer is handed to the socket.
+    /// A producer is live; SENDs are expected once its response is handed to the socket.
     pub(super) fn open_producer(&mut self, id: u64, topic: Arc<str>) {
         let closed_at = match self.producers.get(&id) {
             Some(ProducerSlot::ClosedByBroker { at }) => Some(*at),
@@ -109,13 +109,13 @@ impl ConnectionEndpoints {
         self.unanswered_producers.push(id);
     }
 
-    /// A consumer is live; FLOWs are expected once its answer is handed to the socket.
+    /// A consumer is live; FLOWs are expected once its response is handed to the socket.
     pub(super) fn open_consumer(&mut self, id: u64, topic: Arc<str>, subscription: Arc<str>) {
         self.consumers.insert(id, ConsumerSlot::Live { topic, subscription, is_answered: false });
         self.unanswered_consumers.push(id);
     }
 
-    /// All answers were handed to the socket.
+    /// All responses were handed to the socket.
     pub(super) fn mark_answered(&mut self) {
         for id in self.unanswered_producers.drain(..) {
             if let Some(ProducerSlot::Live { is_answered, .. }) = self.producers.get_mut(&id) {

@@ -133,14 +133,14 @@ impl Connections {
         }
     }
 
-    /// A producer is live; its answer follows.
+    /// A producer is live; its response follows.
     pub(crate) fn open_producer(&mut self, key: ProducerKey, topic: &Arc<str>) {
         if let Some(connection) = self.get_mut(key.conn) {
             connection.endpoints.open_producer(key.id, Arc::clone(topic));
         }
     }
 
-    /// A consumer is live; its answer follows.
+    /// A consumer is live; its response follows.
     pub(crate) fn open_consumer(&mut self, key: ConsumerKey, topic: &Arc<str>, subscription: &Arc<str>) {
         if let Some(connection) = self.get_mut(key.conn) {
             connection.endpoints.open_consumer(key.id, Arc::clone(topic), Arc::clone(subscription));

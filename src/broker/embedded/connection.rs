@@ -56,7 +56,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for ServedConnection<S> {
                 state.wakers.insert(this.id, context.waker().clone());
                 (state.broker.reads_paused(this.id), state.broker.write_buffer_high_water_mark())
             };
-            // A client that does not read its answers gets no more requests read.
+            // A client that does not read its responses gets no more requests read.
             let is_full = this.tx.len() >= high_water_mark;
             let has_read = match if is_full || is_paused { Poll::Pending } else { this.poll_read(context) } {
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),

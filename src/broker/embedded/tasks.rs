@@ -32,7 +32,7 @@ pub(super) async fn accept_connections(server: Arc<BrokerServer>, listener: TcpL
         match accepted {
             None => return,
             Some(Ok((stream, _))) => {
-                // Without it small answers wait for the client's delayed ACK; a failure costs only time.
+                // Without it small responses wait for the client's delayed ACK; a failure costs only time.
                 let _ = stream.set_nodelay(true);
                 serve_connection(&server, stream);
             }

@@ -41,7 +41,7 @@ use crate::wire::tx::TxBuf;
 /// A whole broker. See the [module](self).
 pub struct Broker {
     pub(super) config: BrokerConfig,
-    /// What LOOKUP answers.
+    /// The URL in responses to LOOKUP.
     pub(super) url: String,
     pub(super) connections: Connections,
     pub(super) topics: TopicTable,
@@ -59,7 +59,7 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// A broker without connections; `url` is what LOOKUP answers, as in `pulsar://127.0.0.1:6650`.
+    /// A broker without connections; `url` is the URL in responses to LOOKUP, as in `pulsar://127.0.0.1:6650`.
     pub fn new(config: BrokerConfig, url: impl Into<String>, now: Now) -> Self {
         let mut broker = Self {
             url: url.into(),
@@ -246,7 +246,7 @@ impl Broker {
         Arc::from(format!("{}-0-{}", self.config.cluster_name, self.generated_names))
     }
 
-    /// Records what the client did and ends its connection without an answer.
+    /// Records what the client did and ends its connection without a response.
     pub(super) fn close_on_violation(&mut self, conn: ConnId, rule: Rule, detail: impl FnOnce() -> String) {
         self.conformance.record(conn, rule, detail);
         self.connections.close(conn);

@@ -1,4 +1,4 @@
-//! Properties of commands, and the answers that the proxy gives itself.
+//! Properties of commands, and the responses that the proxy sends itself.
 
 use super::{BROKERS, Request};
 use crate::error::ServerCode;
@@ -9,8 +9,8 @@ use crate::pb::command_lookup_topic_response::LookupType;
 use crate::wire::command::Command;
 use crate::wire::frame::Frame;
 
-/// Whether the command closes a producer or consumer. It is never lost: the broker would keep what it names as long as the
-/// connection lasts, and no client can help that.
+/// Whether the command closes a producer or consumer. It is never dropped: the broker would keep the endpoint as long as the
+/// connection lasts, and a client cannot prevent that.
 pub(super) fn is_close(command: &Command) -> bool {
     matches!(command, Command::CloseProducer(_) | Command::CloseConsumer(_))
 }
@@ -42,8 +42,8 @@ pub(super) fn read_request(command: &Command) -> Request {
     Request { endpoint, is_lookup: matches!(command, Command::Lookup(_)), topic }
 }
 
-/// The producer or consumer that a frame of the broker is for, where that is not the answer of a request.
-pub(super) fn concerns(frame: &Frame) -> Option<EndpointId> {
+/// The producer or consumer that a frame of the broker is for, where it is not the response to a request.
+pub(super) fn endpoint_of(frame: &Frame) -> Option<EndpointId> {
     let producer = |id| Some(EndpointId::Producer(ProducerId(id)));
     let consumer = |id| Some(EndpointId::Consumer(ConsumerId(id)));
     match frame {
@@ -58,15 +58,15 @@ pub(super) fn concerns(frame: &Frame) -> Option<EndpointId> {
     }
 }
 
-pub(super) fn looked_up(request_id: u64, kind: LookupType, broker: usize, authoritative: bool) -> Command {
-    let answer = pb::CommandLookupTopicResponse {
+pub(super) fn lookup_response(request_id: u64, kind: LookupType, broker: usize, authoritative: bool) -> Command {
+    let response = pb::CommandLookupTopicResponse {
         broker_service_url: BROKERS.get(broker).map(|url| (*url).to_owned()),
         response: Some(kind.into()),
         request_id,
         authoritative: Some(authoritative),
         ..Default::default()
     };
-    answer.into()
+    response.into()
 }
 
 pub(super) fn refusal(command: &Command, request_id: u64, code: ServerCode, text: &str) -> Command {

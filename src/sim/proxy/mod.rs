@@ -1,7 +1,7 @@
-//! The proxy between the network and the brokers: every frame passes it, whole and decoded.
+//! The proxy between the network and the brokers: every frame passes through it, whole and decoded.
 //!
-//! It plays the second broker (ownership of topics, redirects, requests at the wrong address), applies the faults that
-//! concern frames, and keeps the [`Records`] that checkers need.
+//! It simulates two brokers over one (ownership of topics, redirects, requests to the wrong broker), applies the faults on
+//! frames, and keeps the [`Records`] that checkers need.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -25,10 +25,10 @@ use crate::wire::hot::{MessageHead, SendHead};
 mod commands;
 mod records;
 
-use commands::{concerns, is_close, is_refusable, looked_up, read_request, refusal};
+use commands::{endpoint_of, is_close, is_refusable, lookup_response, read_request, refusal};
 pub(super) use records::Records;
 
-/// Faults that wait for their frame.
+/// Faults that may wait for a frame at once; further ones are dropped.
 const ARMED_MAX: usize = 64;
 
 /// The brokers' addresses.
@@ -42,10 +42,10 @@ pub(super) struct Origin {
     pub(super) broker: usize,
 }
 
-/// A request without an answer.
+/// A request without a response yet.
 #[derive(Debug, Clone)]
 struct Request {
-    /// The producer or consumer it is about, if it is about one.
+    /// Its producer or consumer, if it has one.
     endpoint: Option<EndpointId>,
     is_lookup: bool,
     topic: Option<String>,
@@ -56,7 +56,7 @@ struct Request {
 struct ProxiedEndpoint {
     topic: String,
     subscription: Option<String>,
-    /// Permits granted and not used.
+    /// Permits granted and not used yet.
     permits: i64,
 }
 
@@ -65,7 +65,7 @@ struct ProxiedEndpoint {
 struct ProxiedConnection {
     requests: BTreeMap<u64, Request>,
     endpoints: BTreeMap<EndpointId, ProxiedEndpoint>,
-    /// Producers whose messages are dropped until they are opened again.
+    /// Producers whose SENDs are dropped until they are opened again.
     fenced: BTreeSet<EndpointId>,
     held: VecDeque<HeldFrame>,
 }
@@ -74,7 +74,7 @@ struct ProxiedConnection {
 #[derive(Debug)]
 struct HeldFrame {
     until: Instant,
-    /// Frames of one endpoint keep their order; those of none go by their time alone.
+    /// Frames of one endpoint keep their order; those of none are sent at their time.
     endpoint: Option<EndpointId>,
     raw: Bytes,
 }
@@ -85,23 +85,23 @@ pub(super) struct Proxy {
     connections: BTreeMap<PairId, ProxiedConnection>,
     armed: VecDeque<Fault>,
     owners: BTreeMap<String, usize>,
-    /// Until when each broker sends lookups to the other one.
+    /// Until when each broker redirects lookups to the other one.
     pub(super) redirects_until: Option<Instant>,
     pub(super) counts: FaultCounts,
     pub(super) records: Records,
     rng: Rng,
-    /// Connections that lost a receipt: without a send timeout a client waits for it as long as they last.
+    /// Connections that lost a receipt: without a send timeout a client waits for it until they end.
     pub(super) lost_receipts: BTreeSet<PairId>,
     /// When held frames are due; to be scheduled by the world.
     pub(super) releases: Vec<(Instant, PairId)>,
 }
 
-/// The decision about a frame for the broker.
+/// What happens to a frame for the broker.
 #[allow(clippy::large_enum_variant, reason = "it is matched at once, where it was made")]
 pub(super) enum Upstream {
     Forward(Frame),
-    /// It does not reach the broker; the client gets these.
-    Answer(Vec<Command>),
+    /// It does not reach the broker; the client gets these responses.
+    Respond(Vec<Command>),
 }
 
 impl Proxy {
@@ -125,7 +125,7 @@ impl Proxy {
         }
     }
 
-    /// Takes back what waits for its frame.
+    /// Removes the faults that wait for a frame.
     pub(super) fn clear_faults(&mut self) {
         self.armed.clear();
         self.redirects_until = None;
@@ -152,7 +152,7 @@ impl Proxy {
         self.owners.iter().filter(|(_, owner)| **owner == broker).map(|(topic, _)| topic.clone()).collect()
     }
 
-    /// The first fault that waits for a frame like this, and now takes effect.
+    /// Takes the first armed fault that is `wanted`, and counts it: it takes effect now.
     fn take_armed(&mut self, wanted: impl Fn(&Fault) -> bool) -> Option<Fault> {
         let at = self.armed.iter().position(wanted)?;
         let fault = self.armed.remove(at)?;
@@ -174,14 +174,14 @@ impl Proxy {
         let producer = EndpointId::Producer(ProducerId(head.producer_id));
         let connection = self.connections.entry(origin.pair).or_default();
         if connection.fenced.contains(&producer) {
-            return Upstream::Answer(Vec::new());
+            return Upstream::Respond(Vec::new());
         }
-        // NotAllowedError refuses one message and lets those behind it pass. Where that refusal is lost with the connection,
-        // no client can tell the message from one without a receipt, and its re-send lands behind them.
+        // NotAllowedError refuses one message and lets later ones pass. Where that refusal is lost with the connection, a
+        // client cannot tell the message from one whose receipt was lost, and its re-send is stored behind the later ones.
         let fits =
             |fault: &Fault| matches!(fault, Fault::RefuseSend { code } if *code != ServerCode::NOT_ALLOWED_ERROR);
         if let Some(Fault::RefuseSend { code }) = self.take_armed(fits) {
-            // The topic is fenced, or the producer is gone: nothing behind it is stored either.
+            // As where the topic is fenced or the producer closed: no later SEND is stored either.
             self.connections.entry(origin.pair).or_default().fenced.insert(producer);
             let error = pb::CommandSendError {
                 producer_id: head.producer_id,
@@ -189,37 +189,37 @@ impl Proxy {
                 error: code.0,
                 message: "simulated".to_owned(),
             };
-            return Upstream::Answer(vec![error.into()]);
+            return Upstream::Respond(vec![error.into()]);
         }
         Upstream::Forward(Frame::Send { head, entry })
     }
 
-    /// In this order: a request is lost; it is refused; a lookup is redirected; an open is refused by a broker that does not
-    /// own the topic.
+    /// In this order: a request is dropped; it is refused; a lookup is redirected; an open is refused by a broker that does
+    /// not own the topic.
     fn command(&mut self, origin: Origin, command: Command, now: Instant) -> Upstream {
         let request = read_request(&command);
         if let Some(id) = command.request_id() {
             let connection = self.connections.entry(origin.pair).or_default();
             connection.requests.insert(id, request.clone());
             if !is_close(&command) && self.take_armed(|fault| *fault == Fault::DropRequest).is_some() {
-                return Upstream::Answer(Vec::new());
+                return Upstream::Respond(Vec::new());
             }
             if is_refusable(&command) {
                 let refuses = |fault: &Fault| matches!(fault, Fault::RefuseRequest { .. });
                 if let Some(Fault::RefuseRequest { code }) = self.take_armed(refuses) {
-                    return Upstream::Answer(vec![refusal(&command, id, code, "simulated")]);
+                    return Upstream::Respond(vec![refusal(&command, id, code, "simulated")]);
                 }
             }
         }
         match &command {
             Command::Lookup(lookup) if self.redirects_until.is_some_and(|until| until > now) => {
                 let other = (origin.broker + 1) % BROKERS.len();
-                Upstream::Answer(vec![looked_up(lookup.request_id, LookupType::Redirect, other, false)])
+                Upstream::Respond(vec![lookup_response(lookup.request_id, LookupType::Redirect, other, false)])
             }
             Command::Producer(_) | Command::Subscribe(_) => self.open(origin, command, request),
             Command::Flow(flow) => {
                 let (consumer_id, permits) = (flow.consumer_id, i64::from(flow.message_permits));
-                self.records.note_flow(origin, consumer_id, permits);
+                self.records.record_flow(origin, consumer_id, permits);
                 if let Some(consumer) = self.consumer(origin, consumer_id) {
                     consumer.permits += permits;
                 }
@@ -235,14 +235,14 @@ impl Proxy {
         if self.owner(&topic) != origin.broker {
             let id = command.request_id().unwrap_or(0);
             let text = "Namespace bundle not served by this instance";
-            return Upstream::Answer(vec![refusal(&command, id, ServerCode::SERVICE_NOT_READY, text)]);
+            return Upstream::Respond(vec![refusal(&command, id, ServerCode::SERVICE_NOT_READY, text)]);
         }
         let subscription = match &command {
             Command::Subscribe(subscribe) => Some(subscribe.subscription.clone()),
             _ => None,
         };
         if let Command::Producer(producer) = &command {
-            self.records.note_name(origin, producer);
+            self.records.record_name(origin, producer);
         }
         if let Some(endpoint) = request.endpoint {
             let connection = self.connections.entry(origin.pair).or_default();
@@ -272,27 +272,27 @@ impl Proxy {
     }
 
     /// A frame of the broker, on its way to a client. Frames to be written now go to `out`:
-    /// - an answer is lost, comes late, or is a lookup's and names the owner of the topic;
-    /// - a receipt is lost, or comes a second time at a later moment;
+    /// - a response is dropped or delayed; that of a lookup names the owner of the topic;
+    /// - a receipt is dropped, or sent a second time later;
     /// - a message is recorded, and may be damaged.
     ///
     /// A frame for an endpoint stays behind the frames of the same endpoint that are held back.
     pub(super) fn down(&mut self, origin: Origin, frame: &Frame, mut raw: Bytes, now: Instant, out: &mut BytesMut) {
-        let answered = match frame {
+        let request = match frame {
             Frame::Other(command) => command.request_id().and_then(|id| {
                 self.connections.get_mut(&origin.pair).and_then(|connection| connection.requests.remove(&id))
             }),
             _ => None,
         };
-        let endpoint = answered.as_ref().and_then(|request| request.endpoint).or_else(|| concerns(frame));
+        let endpoint = request.as_ref().and_then(|request| request.endpoint).or_else(|| endpoint_of(frame));
         let mut hold_until = None;
-        match (frame, &answered) {
+        match (frame, &request) {
             (_, Some(request)) => {
                 if self.take_armed(|fault| *fault == Fault::DropResponse).is_some() {
                     return;
                 }
                 if request.is_lookup {
-                    raw = self.answer_lookup(origin, frame, request, raw);
+                    raw = self.lookup_response_for(origin, frame, request, raw);
                 }
                 if let Some(Fault::DelayResponse { by }) =
                     self.take_armed(|fault| matches!(fault, Fault::DelayResponse { .. }))
@@ -306,28 +306,28 @@ impl Proxy {
                     return;
                 }
                 if self.take_armed(|fault| *fault == Fault::DuplicateReceipt).is_some() {
-                    // Directly behind the first one, or when others are on their way.
+                    // Directly behind the first one, or behind later receipts.
                     let until = now + self.rng.duration(Duration::ZERO, Duration::from_millis(300));
-                    self.hold(origin, HeldFrame { until, endpoint: None, raw: raw.clone() });
+                    self.hold_back(origin, HeldFrame { until, endpoint: None, raw: raw.clone() });
                 }
             }
-            (Frame::Message { head, entry }, None) => raw = self.message(origin, head, entry, raw, now),
+            (Frame::Message { head, entry }, None) => raw = self.pass_message(origin, head, entry, raw, now),
             _ => {}
         }
         let connection = self.connections.entry(origin.pair).or_default();
         let is_behind = endpoint.is_some() && connection.held.iter().any(|held| held.endpoint == endpoint);
         match hold_until.or(is_behind.then_some(now)) {
-            Some(until) => self.hold(origin, HeldFrame { until, endpoint, raw }),
+            Some(until) => self.hold_back(origin, HeldFrame { until, endpoint, raw }),
             None => out.extend_from_slice(&raw),
         }
     }
 
-    fn hold(&mut self, origin: Origin, frame: HeldFrame) {
+    fn hold_back(&mut self, origin: Origin, frame: HeldFrame) {
         self.releases.push((frame.until, origin.pair));
         self.connections.entry(origin.pair).or_default().held.push_back(frame);
     }
 
-    /// The held frames that are due, in order. One that is not due keeps those of its endpoint behind it.
+    /// Writes the held frames that are due, in order. One that is not due keeps later ones of its endpoint back.
     pub(super) fn release(&mut self, pair: PairId, now: Instant, out: &mut BytesMut) {
         let Some(connection) = self.connections.get_mut(&pair) else { return };
         let mut blocked = BTreeSet::new();
@@ -342,30 +342,30 @@ impl Proxy {
         });
     }
 
-    fn answer_lookup(&mut self, origin: Origin, frame: &Frame, request: &Request, raw: Bytes) -> Bytes {
-        let Frame::Other(Command::LookupResponse(answer)) = frame else { return raw };
-        if answer.response != Some(LookupType::Connect.into()) {
+    fn lookup_response_for(&mut self, origin: Origin, frame: &Frame, request: &Request, raw: Bytes) -> Bytes {
+        let Frame::Other(Command::LookupResponse(response)) = frame else { return raw };
+        if response.response != Some(LookupType::Connect.into()) {
             return raw;
         }
         let owner = self.owner(request.topic.as_deref().unwrap_or_default());
-        // A broker that does not own the topic names the owner, or sends the client to ask there.
+        // A broker that does not own the topic names the owner, or redirects the lookup to it.
         let kind = if owner == origin.broker || self.rng.chance_per_mille(500) {
             LookupType::Connect
         } else {
             LookupType::Redirect
         };
         let mut out = BytesMut::new();
-        looked_up(answer.request_id, kind, owner, true).encode_frame(&mut out);
+        lookup_response(response.request_id, kind, owner, true).encode_frame(&mut out);
         out.freeze()
     }
 
-    fn message(&mut self, origin: Origin, head: &MessageHead, entry: &Bytes, raw: Bytes, now: Instant) -> Bytes {
+    fn pass_message(&mut self, origin: Origin, head: &MessageHead, entry: &Bytes, raw: Bytes, now: Instant) -> Bytes {
         let charged = ReceivedEntry::read(head.clone(), entry.clone()).permits;
         let Some(consumer) = self.consumer(origin, head.consumer_id) else { return raw };
         consumer.permits -= i64::from(charged);
         let Some(subscription) = consumer.subscription.clone() else { return raw };
         let key = (consumer.topic.clone(), subscription, head.ledger_id, head.entry_id);
-        self.records.note_delivery(key.clone(), now, head.ack_set.clone());
+        self.records.record_delivery(key.clone(), now, head.ack_set.clone());
         if entry.is_empty() || self.take_armed(|fault| *fault == Fault::CorruptDelivery).is_none() {
             return raw;
         }

@@ -1,4 +1,4 @@
-//! A record of the frames so far, for the checkers of the simulation and for those of the application.
+//! A record of the frames so far, for the checkers of the simulation and of the application.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hasher;
@@ -20,18 +20,18 @@ pub(in crate::sim) struct Records {
     sends: BTreeMap<(usize, u64, u64), u64>,
     /// When each entry was delivered, and with which of its members.
     deliveries: BTreeMap<SubscribedEntry, Vec<(Instant, Vec<i64>)>>,
-    /// Entries that were damaged on their way.
+    /// Entries with a damaged delivery.
     pub(in crate::sim) corrupted: BTreeSet<SubscribedEntry>,
     /// The first FLOW of a consumer, which is the size of its queue, by client and consumer.
     queue_sizes: BTreeMap<(usize, u64), i64>,
     /// The producer that last used a name, by topic and name: its client and id.
     names: BTreeMap<(String, String), (usize, u64)>,
-    /// Names that a new producer took over without the broker's knowledge: to its checks the two are one producer.
+    /// Names that a new producer took over without the broker's knowledge: its checks take the two for one producer.
     pub(in crate::sim) taken_over: BTreeSet<String>,
 }
 
 impl Records {
-    /// Checks that a SEND with a sequence id of before is the same as before.
+    /// Checks that a SEND with a sequence id that was sent before has the same bytes.
     pub(super) fn check_send(&mut self, origin: Origin, head: &SendHead, entry: &[u8], violations: &mut ViolationLog) {
         let mut hasher = std::hash::DefaultHasher::new();
         hasher.write(entry);
@@ -46,9 +46,9 @@ impl Records {
         }
     }
 
-    /// Notes the producer that attaches under a name. The broker learns of a new producer by its first PRODUCER, of epoch 0; where that
-    /// was lost it takes the next one, of a higher epoch, for the producer that had the name before.
-    pub(super) fn note_name(&mut self, origin: Origin, producer: &pb::CommandProducer) {
+    /// Records the producer that attaches under a name. The broker recognises a new producer by its first PRODUCER, of epoch
+    /// 0; where that was dropped it takes the next one, of a higher epoch, for the producer that had the name before.
+    pub(super) fn record_name(&mut self, origin: Origin, producer: &pb::CommandProducer) {
         let Some(name) = &producer.producer_name else { return };
         let user = (origin.client, producer.producer_id);
         let before = self.names.insert((producer.topic.clone(), name.clone()), user);
@@ -57,7 +57,7 @@ impl Records {
         }
     }
 
-    pub(super) fn note_flow(&mut self, origin: Origin, consumer_id: u64, permits: i64) {
+    pub(super) fn record_flow(&mut self, origin: Origin, consumer_id: u64, permits: i64) {
         self.queue_sizes.entry((origin.client, consumer_id)).or_insert(permits);
     }
 
@@ -65,11 +65,11 @@ impl Records {
         self.queue_sizes.get(&(origin.client, consumer_id)).copied()
     }
 
-    pub(super) fn note_delivery(&mut self, entry: SubscribedEntry, at: Instant, ack_set: Vec<i64>) {
+    pub(super) fn record_delivery(&mut self, entry: SubscribedEntry, at: Instant, ack_set: Vec<i64>) {
         self.deliveries.entry(entry).or_default().push((at, ack_set));
     }
 
-    /// When this message was delivered to the subscription's consumers, as one that is not acknowledged.
+    /// When this message was delivered to the subscription's consumers, not counting deliveries that mark it as acknowledged.
     pub(in crate::sim) fn deliveries(&self, topic: &str, subscription: &str, id: &MessageId) -> Vec<Instant> {
         let id = id.position();
         let key = (topic.to_owned(), subscription.to_owned(), id.ledger_id, id.entry_id);

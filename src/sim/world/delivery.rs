@@ -70,11 +70,13 @@ impl World {
             });
             match self.proxy.up(origin, frame, self.now.at, &mut self.violations) {
                 Upstream::Forward(frame) => self.broker.handle(conn, frame, self.now),
-                Upstream::Answer(answers) => {
+                Upstream::Respond(responses) => {
                     let mut out = BytesMut::new();
-                    for answer in answers {
-                        self.record_event("instead", origin.client as u64, || format!("{:?}: {answer:?}", origin.pair));
-                        answer.encode_frame(&mut out);
+                    for response in responses {
+                        self.record_event("instead", origin.client as u64, || {
+                            format!("{:?}: {response:?}", origin.pair)
+                        });
+                        response.encode_frame(&mut out);
                     }
                     self.send_down(id, &out);
                 }

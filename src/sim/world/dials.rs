@@ -6,7 +6,7 @@ use super::World;
 use crate::sim::network::PairId;
 use crate::sim::proxy::BROKERS;
 
-/// A dial under way.
+/// A dial in progress.
 pub(in crate::sim) struct Dial {
     pub(in crate::sim) broker: usize,
     pub(in crate::sim) ends_at: Instant,
@@ -34,7 +34,7 @@ impl World {
         pair
     }
 
-    /// Dials of one broker that do not get through must grow further apart.
+    /// Checks that the intervals between failed dials of one broker grow.
     fn count_dial(&mut self, client: usize, broker: usize) {
         let now = self.now.at;
         let (count, since) = self.failed_dials.entry((client, broker)).or_insert((0, now));

@@ -1,4 +1,4 @@
-//! Everything that is simulated but the tasks: the clock, the timers, the network, the brokers and the faults.
+//! What is simulated apart from the tasks: the clock, the timers, the network, the brokers and the faults.
 //!
 //! One lock around all of it ([`SharedWorld`]), because the client's tasks have to be `Send`. It is never held while a
 //! task is polled or woken, or while a future is dropped.
@@ -37,10 +37,10 @@ pub(super) enum Event {
     Release(PairId),
 }
 
-/// Names a timer: its instant, and a number that orders those of one instant.
+/// Identifies a timer: its instant, and a number that orders those of one instant.
 pub(super) type TimerKey = (Instant, u64);
 
-/// The world as tasks, sockets and timers have it.
+/// The world, shared by tasks, sockets and timers.
 #[derive(Clone)]
 pub(super) struct SharedWorld(Arc<Mutex<World>>);
 
@@ -67,18 +67,18 @@ pub(super) struct World {
     pub(super) proxy: Proxy,
     #[cfg(pulsar_mutations)]
     pub(super) mutator: super::mutations::Mutator,
-    /// Until when no dial of a broker gets through.
+    /// Until when dials of each broker are refused.
     dials_refused_until: [Option<Instant>; BROKERS.len()],
     next_dial_takes: Option<Duration>,
-    /// Dials per client and broker since the last one that got through: how many, and since when.
+    /// Dials per client and broker since the last successful one: how many, and since when.
     failed_dials: BTreeMap<(usize, usize), (u32, Instant)>,
     /// To be woken once the lock is free.
     wakers: Vec<Waker>,
-    /// A task of a client is polled although nothing woke it: it must have nothing to do.
+    /// Tasks of clients are being polled although nothing woke them: they must have nothing to do.
     pub(super) is_auditing: bool,
     pub(super) violations: ViolationLog,
     pub(super) trace: Option<Vec<String>>,
-    /// Sums up everything that happened: the same for the same seed.
+    /// A hash over all events: equal for equal seeds.
     pub(super) fingerprint: u64,
     pub(super) events: u64,
 }
@@ -154,7 +154,7 @@ impl World {
         key
     }
 
-    /// Takes an event back that has not happened yet.
+    /// Removes an event that has not happened yet.
     pub(super) fn cancel(&mut self, key: TimerKey) -> Option<Event> {
         self.timers.remove(&key)
     }
@@ -186,7 +186,7 @@ impl World {
         std::mem::take(&mut self.wakers)
     }
 
-    /// Schedules what the network and the proxy have in store.
+    /// Schedules the pending events of the network and the proxy.
     pub(super) fn schedule_network(&mut self) {
         for (at, event) in std::mem::take(&mut self.network.events) {
             self.at(at, Event::Network(event));

@@ -1,4 +1,4 @@
-//! What must hold in the end.
+//! The invariants that are checked at the end of a run.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,8 +24,8 @@ fn is_drained(sim: &Simulation, topic: &TopicPlan, part: &str) -> bool {
         .all(|plan| stats.subscriptions.get(&plan.name).is_some_and(|subscription| subscription.msg_backlog == 0))
 }
 
-/// Whether the brokers know no producer and no consumer any more.
-pub(super) fn is_left_alone(sim: &Simulation, plan: &Plan, users: &Users) -> bool {
+/// Whether the brokers have no producer and no consumer left.
+pub(super) fn has_no_endpoints(sim: &Simulation, plan: &Plan, users: &Users) -> bool {
     let notes = users.notes.borrow();
     notes.producers_left + notes.consumers_left == 0
         && plan.parts().iter().filter_map(|part| sim.stats(part)).all(|stats| {
@@ -33,7 +33,7 @@ pub(super) fn is_left_alone(sim: &Simulation, plan: &Plan, users: &Users) -> boo
         })
 }
 
-/// What the brokers have as acknowledged, an application has acknowledged.
+/// Checks that an application has acknowledged whatever the brokers have as acknowledged.
 pub(super) fn check_acked(sim: &Simulation, plan: &Plan, users: &Users) {
     let notes = users.notes.borrow();
     for topic in &plan.topics {
@@ -93,13 +93,13 @@ pub(super) fn check_log(sim: &Simulation, plan: &Plan, users: &Users) {
             for message in &stored {
                 let text = String::from_utf8_lossy(&message.payload);
                 let payload = text.split('|').next().unwrap_or_default().to_owned();
-                let life = payload.rsplit_once('.').map_or(String::new(), |(life, _)| life.to_owned());
+                let instance = payload.rsplit_once('.').map_or(String::new(), |(instance, _)| instance.to_owned());
                 at.insert((key(&message.id), message.id.partition()), payload.clone());
                 let times = seen.entry(payload.clone()).or_default();
                 *times += 1;
                 // First copies are in the order of the pushes; copies of a re-send may follow.
                 if *times == 1 {
-                    let last = orders.entry(life).or_default();
+                    let last = orders.entry(instance).or_default();
                     if *last >= payload {
                         fail("log in the order of the sends", format!("{payload} after {last} in {part}"));
                     }

@@ -1,5 +1,5 @@
-//! One seed's worth of life: clients, producers and consumers that behave as badly as users may, faults, and what must
-//! hold whatever happens.
+//! One simulated run of a seed: clients, producers and consumers that use the API in every way that is allowed, faults, and
+//! the invariants that must hold.
 
 mod checks;
 mod plan;
@@ -11,19 +11,19 @@ use std::time::Duration;
 
 use pulsar_native::sim::{FaultCounts, InvariantViolation, Simulation};
 
-use checks::{check_acked, check_log, is_left_alone, is_settled, unsettled};
+use checks::{check_acked, check_log, has_no_endpoints, is_settled, unsettled};
 use plan::Plan;
 use users::{Users, spawn_all};
 
-/// After the last fault, everything is sent, received and acknowledged within this time: the silence of a dead link
-/// (twice the keep-alive), a frozen one (90 s), the longest back-off (60 s), one operation (30 s), and the sends.
+/// After the last fault, everything is sent, received and acknowledged within this time: the detection of a dead
+/// connection (twice the keep-alive), a stalled one (90 s), the longest back-off (60 s), one operation (30 s), and the sends.
 pub(crate) const SETTLES_WITHIN: Duration = Duration::from_secs(300);
 
-/// A client closes within its operation timeout, and the keep-alive of a dead link.
+/// A client closes within its operation timeout, and the keep-alive of a dead connection.
 pub(crate) const CLOSES_WITHIN: Duration = Duration::from_secs(120);
 
-/// What came of one seed.
-pub(crate) struct Outcome {
+/// The result of one seed.
+pub(crate) struct SeedReport {
     pub(crate) violation: Option<InvariantViolation>,
     pub(crate) faults: FaultCounts,
     pub(crate) fingerprint: u64,
@@ -33,14 +33,14 @@ pub(crate) struct Outcome {
 }
 
 /// Runs one seed from start to end.
-pub(crate) fn run(seed: u64, trace: bool) -> Outcome {
+pub(crate) fn run(seed: u64, trace: bool) -> SeedReport {
     let plan = Plan::of(seed);
     let sim = Simulation::with_broker_config(seed, plan.broker.clone());
     if trace {
         sim.enable_trace();
     }
-    let violation = live(&sim, &plan).err();
-    Outcome {
+    let violation = run_plan(&sim, &plan).err();
+    SeedReport {
         violation,
         faults: sim.fault_counts(),
         fingerprint: sim.fingerprint(),
@@ -50,7 +50,7 @@ pub(crate) fn run(seed: u64, trace: bool) -> Outcome {
     }
 }
 
-fn live(sim: &Simulation, plan: &Plan) -> Result<(), InvariantViolation> {
+fn run_plan(sim: &Simulation, plan: &Plan) -> Result<(), InvariantViolation> {
     let users = Users {
         handle: sim.handle(),
         notes: Rc::default(),
@@ -81,12 +81,12 @@ fn live(sim: &Simulation, plan: &Plan) -> Result<(), InvariantViolation> {
     sim.run_for(Duration::ZERO)?;
 
     users.is_over.set(true);
-    // Connections that died unnoticed keep their ghosts until the brokers' keep-alive.
-    let patience = if users.is_clean { Duration::from_secs(10) } else { CLOSES_WITHIN };
-    let left = sim.run_until(patience, || is_left_alone(sim, plan, &users))?;
-    if !left {
-        let who: Vec<_> = plan.parts().iter().map(|part| sim.stats(part)).collect();
-        users.handle.report_violation("a close leaves nothing at the broker", || format!("{who:?}"));
+    // Endpoints of connections that carry nothing remain until the brokers' keep-alive.
+    let timeout = if users.is_clean { Duration::from_secs(10) } else { CLOSES_WITHIN };
+    let is_empty = sim.run_until(timeout, || has_no_endpoints(sim, plan, &users))?;
+    if !is_empty {
+        let stats: Vec<_> = plan.parts().iter().map(|part| sim.stats(part)).collect();
+        users.handle.report_violation("a close leaves nothing at the broker", || format!("{stats:?}"));
     }
     users.may_close.set(true);
     let closed = sim.run_until(CLOSES_WITHIN, || sim.live_resources().is_empty())?;
@@ -94,6 +94,6 @@ fn live(sim: &Simulation, plan: &Plan) -> Result<(), InvariantViolation> {
         let live = sim.live_resources();
         users.handle.report_violation("nothing is left after close", || format!("{live:?}"));
     }
-    // What the brokers still have to say of the closes.
+    // The brokers may still respond to the closes.
     sim.run_for(Duration::from_secs(1))
 }

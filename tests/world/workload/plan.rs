@@ -1,4 +1,4 @@
-//! What one seed asks for: topics, who uses them and how, and the faults.
+//! The plan of one seed: topics, their producers and consumers, and the faults.
 
 use std::time::Duration;
 

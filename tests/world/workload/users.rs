@@ -1,4 +1,4 @@
-//! The users: clients, producers and consumers that behave as badly as applications may, and their notes.
+//! The users: clients, producers and consumers that use the API in every way that is allowed, and their notes.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,7 +17,7 @@ use pulsar_native::{
 
 use super::plan::{Plan, ProducerPlan, SubscriptionPlan, TopicPlan};
 
-/// What became of one message that a user tried to send.
+/// The state of one message that a user tried to send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sent {
     /// Handed over; no result yet.
@@ -27,14 +27,14 @@ pub(super) enum Sent {
     Failed {
         may_be_stored: bool,
     },
-    /// The future was dropped: nobody knows.
+    /// The future was dropped: it is not known.
     Unknown,
 }
 
 /// The notes of all users.
 #[derive(Default)]
 pub(super) struct Notes {
-    /// By payload, in the order of the pushes: `topic.producer.life.number`.
+    /// By payload, in the order of the pushes: `topic.producer.instance.number`.
     pub(super) sends: BTreeMap<String, Sent>,
     /// The id each send ended with.
     pub(super) ids: BTreeMap<String, MessageId>,
@@ -67,7 +67,7 @@ pub(super) struct Users {
     pub(super) is_draining: Rc<Cell<bool>>,
     pub(super) is_over: Rc<Cell<bool>>,
     pub(super) may_close: Rc<Cell<bool>>,
-    /// Nothing goes wrong in this run.
+    /// No fault is injected in this run.
     pub(super) is_clean: bool,
 }
 
@@ -116,13 +116,13 @@ pub(super) fn spawn_all(sim: &Simulation, plan: &Plan, users: &Users) {
     }
 }
 
-/// What a future gives, unless its owner loses patience: after some polls, or some time.
+/// Polls a future to its end, or drops it after some polls or some time: then `None`.
 async fn maybe<T>(users: &Users, rng: &mut Rng, future: impl Future<Output = T>) -> Option<T> {
     let mut future = pin!(future);
     let (mut polls, time) = match rng.below(12) {
         0 => (rng.range_inclusive(1, 3), Duration::from_secs(3600)),
         1 => (u64::MAX, rng.duration(Duration::ZERO, Duration::from_secs(3))),
-        // About as long as one answer takes.
+        // About as long as one response takes.
         2 => (u64::MAX, rng.duration(Duration::ZERO, Duration::from_millis(25))),
         _ => (u64::MAX, Duration::from_secs(3600)),
     };
@@ -146,7 +146,7 @@ async fn maybe<T>(users: &Users, rng: &mut Rng, future: impl Future<Output = T>)
 
 async fn produce(users: Users, client: Client, topic: TopicPlan, plan: ProducerPlan, name: String) {
     let mut rng = users.handle.rng();
-    let (mut life, mut names) = (0, 0);
+    let (mut instance, mut names) = (0, 0);
     let mut number = 0;
     while number < plan.messages {
         let mut builder = client
@@ -156,14 +156,14 @@ async fn produce(users: Users, client: Client, topic: TopicPlan, plan: ProducerP
             .send_timeout(plan.send_timeout)
             .max_pending_messages(plan.pending_max);
         if let Some(name) = &plan.name {
-            // A name is free again once its producer is known to be closed: before that, the ids of two producers
-            // run into each other, and deduplication drops messages of one.
+            // A name is reused once its producer is known to be closed: before that, the sequence ids of two producers
+            // overlap, and deduplication drops messages of one.
             builder = builder.name(format!("{name}-{names}"));
         }
         let producer = match maybe(&users, &mut rng, builder.create()).await {
             Some(Ok(producer)) => producer,
             Some(Err(error)) => {
-                users.handle.trace(|| format!("producer {name}.{life} was not created: {error}"));
+                users.handle.trace(|| format!("producer {name}.{instance} was not created: {error}"));
                 names += 1;
                 users.handle.sleep(Duration::from_millis(300)).await;
                 continue;
@@ -173,9 +173,9 @@ async fn produce(users: Users, client: Client, topic: TopicPlan, plan: ProducerP
                 continue;
             }
         };
-        users.handle.trace(|| format!("producer {name}.{life} is created"));
+        users.handle.trace(|| format!("producer {name}.{instance} is created"));
         while number < plan.messages {
-            let payload = format!("{name}.{life}.{number:04}");
+            let payload = format!("{name}.{instance}.{number:04}");
             number += 1;
             let alive = send_one(&users, &mut rng, &producer, &plan, payload).await;
             if !alive || rng.chance_per_mille(10) {
@@ -188,15 +188,15 @@ async fn produce(users: Users, client: Client, topic: TopicPlan, plan: ProducerP
             if matches!(closed, Some(Ok(()))) {
                 names -= 1;
             }
-            users.handle.trace(|| format!("producer {name}.{life} is closed: {closed:?}"));
+            users.handle.trace(|| format!("producer {name}.{instance} is closed: {closed:?}"));
         }
         drop(producer);
-        life += 1;
+        instance += 1;
     }
     users.notes.borrow_mut().producers_left -= 1;
 }
 
-/// Sends one message somehow; whether the producer is still good.
+/// Sends one message in a random way; whether the producer still works.
 async fn send_one(users: &Users, rng: &mut Rng, producer: &Producer, plan: &ProducerPlan, payload: String) -> bool {
     let padding = match rng.below(20) {
         0 => 20_000,
@@ -294,7 +294,7 @@ fn failed(error: &SendError) -> Sent {
     Sent::Failed { may_be_stored: error.may_be_stored() }
 }
 
-/// Whether the producer goes on after this error of one send.
+/// Whether the producer still works after this error of one send.
 fn is_alive(error: &SendError) -> bool {
     matches!(error.error().kind(), ErrorKind::TimedOut | ErrorKind::QueueFull | ErrorKind::MessageTooLarge)
 }
@@ -327,7 +327,7 @@ async fn consume(users: Users, client: Client, topic: TopicPlan, plan: Subscript
     users.notes.borrow_mut().consumers_left -= 1;
 }
 
-/// Receives until the consumer or its user is over.
+/// Receives until the consumer or the run ends.
 async fn receive_all(users: &Users, rng: &mut Rng, mut consumer: Consumer, plan: &SubscriptionPlan) {
     let mut events = consumer.events();
     let mut held: Vec<ReceivedMessage> = Vec::new();
@@ -336,7 +336,7 @@ async fn receive_all(users: &Users, rng: &mut Rng, mut consumer: Consumer, plan:
         if users.is_over.get() || (left == 0 && !users.is_draining.get()) {
             break;
         }
-        // A partition that has ended gets no messages any more: the user starts again with all of them.
+        // A partition that has ended gets no further messages: the user starts again with all of them.
         if let Some(ConsumerEvent::TopicEnded { topic, error, .. }) = events.try_recv() {
             users.handle.trace(|| format!("consumer {} of {topic} has ended: {error}", plan.name));
             users.handle.sleep(Duration::from_millis(100)).await;

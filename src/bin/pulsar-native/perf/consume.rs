@@ -7,7 +7,7 @@ use pulsar_native::{Consumer, ReceivedMessage};
 
 use super::recorder::{Recorder, SAMPLE_INTERVAL};
 use super::{Measurement, Run};
-use crate::{Outcome, Subscription};
+use crate::{CliResult, Subscription};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -32,7 +32,7 @@ pub(crate) struct Arguments {
     pub(super) measurement: Measurement,
 }
 
-pub(super) async fn run(arguments: Arguments) -> Outcome {
+pub(super) async fn run(arguments: Arguments) -> CliResult {
     let client = arguments.subscription.connect.client().await?;
     let consumer = arguments
         .subscription
@@ -49,7 +49,7 @@ pub(super) async fn run(arguments: Arguments) -> Outcome {
     Ok(client.close().await?)
 }
 
-async fn receive(mut consumer: Consumer, messages: u64, run: Run) -> Outcome {
+async fn receive(mut consumer: Consumer, messages: u64, run: Run) -> CliResult {
     tokio::select! {
         outcome = receive_all(&mut consumer, messages, &run.recorder) => outcome?,
         // Dropping a receive loses no message, and a received one is acknowledged before the next receive.
@@ -58,7 +58,7 @@ async fn receive(mut consumer: Consumer, messages: u64, run: Run) -> Outcome {
     Ok(consumer.close().await?)
 }
 
-async fn receive_all(consumer: &mut Consumer, messages: u64, recorder: &Recorder) -> Outcome {
+async fn receive_all(consumer: &mut Consumer, messages: u64, recorder: &Recorder) -> CliResult {
     let (mut sampler, counters) = (recorder.sampler(), recorder.counters(0));
     let mut bytes = 0;
     for done in 1..=messages {

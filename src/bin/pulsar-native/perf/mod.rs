@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::recorder::Recorder;
 use self::report::Report;
-use crate::{Outcome, output};
+use crate::{CliResult, output};
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
@@ -47,7 +47,7 @@ impl Command {
         self.measurement().threads
     }
 
-    pub(crate) async fn run(self) -> Outcome {
+    pub(crate) async fn run(self) -> CliResult {
         match self {
             Self::Produce(arguments) => produce::run(arguments).await,
             Self::Consume(arguments) => consume::run(arguments).await,
@@ -84,7 +84,7 @@ impl Run {
     ///
     /// # Errors
     /// Those of `work`, after the report; and those of writing it.
-    async fn measure(&self, work: impl Future<Output = Outcome>, title: &str, chart: Option<&Path>) -> Outcome {
+    async fn measure(&self, work: impl Future<Output = CliResult>, title: &str, chart: Option<&Path>) -> CliResult {
         let mut report = Report::new(Instant::now())?;
         let outcome = self.watch(work, &mut report).await;
         report.finish(&self.recorder, Instant::now());
@@ -99,7 +99,7 @@ impl Run {
         Ok(printed?)
     }
 
-    async fn watch(&self, work: impl Future<Output = Outcome>, report: &mut Report) -> Outcome {
+    async fn watch(&self, work: impl Future<Output = CliResult>, report: &mut Report) -> CliResult {
         let mut work = std::pin::pin!(work);
         let mut seconds = tokio::time::interval(Duration::from_secs(1));
         seconds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

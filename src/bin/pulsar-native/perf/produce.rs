@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use super::recorder::SAMPLE_INTERVAL;
 use super::sender::{Sender, Share};
 use super::{Measurement, Run, pace};
-use crate::{Connect, Outcome};
+use crate::{CliResult, Connect};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -67,7 +67,7 @@ impl From<Codec> for Compression {
     }
 }
 
-pub(super) async fn run(arguments: Arguments) -> Outcome {
+pub(super) async fn run(arguments: Arguments) -> CliResult {
     let senders = arguments.producers;
     // A share of less than one message would send nothing.
     if arguments.max_pending_messages < senders {
@@ -107,7 +107,7 @@ async fn producer(client: &Client, arguments: &Arguments) -> Result<Producer, Er
     builder.create().await
 }
 
-async fn send_all(run: &Run, producers: Vec<Producer>, arguments: &Arguments) -> Outcome {
+async fn send_all(run: &Run, producers: Vec<Producer>, arguments: &Arguments) -> CliResult {
     let senders = arguments.producers;
     let mut paces = match arguments.rate {
         Some(rate) => pace::start(rate, arguments.messages, senders, run.stop.clone())?,

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use hdrhistogram::{CreationError, Histogram};
 
-/// One message in so many has its latency measured, unless the command line says otherwise. A prime, so that samples
+/// One message in this many has its latency measured, unless the command line sets another interval. A prime, so that samples
 /// do not keep landing on the same place of a batch.
 pub(super) const SAMPLE_INTERVAL: u32 = 61;
 
 /// Significant decimal digits of a latency.
 const PRECISION: u8 = 3;
 
-/// The highest latency that is told from higher ones, microseconds: 30 days, for a backlog that is consumed late. A
+/// The highest latency that is distinguished from higher ones, in microseconds: 30 days, for a backlog that is consumed late. A
 /// histogram up to it takes 256 KiB.
 const LATENCY_MAX_US: u64 = 30 * 24 * 3600 * 1_000_000;
 

@@ -6,7 +6,7 @@ use hdrhistogram::{CreationError, Histogram};
 
 use super::recorder::{Counts, Recorder, latency_histogram};
 
-/// Throughput is kept for the chart for so many seconds; a longer run shows its first day.
+/// The most seconds of throughput that are kept for the chart; a longer run shows its first day.
 const POINTS_MAX: usize = 24 * 3600;
 
 /// The end of a run adds a point to the chart if at least this much has passed since the last one: over a shorter time

@@ -10,7 +10,7 @@ use pulsar_native::{PendingSend, Producer, SendError};
 use super::Run;
 use super::pace::Pace;
 use super::recorder::Sampler;
-use crate::{Outcome, output};
+use crate::{CliResult, output};
 
 /// Most sends between two looks at the receipts. A look costs about as much as one send; a receipt is seen later by the
 /// time of a burst at most, a few microseconds.
@@ -58,7 +58,7 @@ impl Sender {
 
     /// Ends when every message has its receipt or has failed. Once the run is stopped, that is every message sent so
     /// far.
-    pub(super) async fn run(mut self) -> Outcome {
+    pub(super) async fn run(mut self) -> CliResult {
         loop {
             self.take_receipts();
             if self.run.stop.is_cancelled() {
@@ -74,14 +74,14 @@ impl Sender {
         }
     }
 
-    /// How many messages to send now: those that are due and have room.
+    /// How many messages to send now: those that are due, within the capacity.
     fn next_burst(&self) -> u64 {
         let due = match &self.share.pace {
             Some(pace) => pace.due_by(Instant::now()).min(self.share.messages),
             None => self.share.messages,
         };
-        let room = self.share.max_pending.saturating_sub(self.pending.len()) as u64;
-        due.saturating_sub(self.sent).min(room).min(BURST)
+        let capacity = self.share.max_pending.saturating_sub(self.pending.len()) as u64;
+        due.saturating_sub(self.sent).min(capacity).min(BURST)
     }
 
     async fn send(&mut self, burst: u64) -> Result<(), SendError> {
@@ -103,9 +103,9 @@ impl Sender {
         self.samples.push_back(Sample { number: self.sent, start });
     }
 
-    /// Waits for the oldest receipt; where there is room for more messages, also for the next one to be due.
+    /// Waits for the oldest receipt; where there is capacity for more messages, also for the next one to be due.
     async fn wait(&mut self) {
-        let has_room = self.sent < self.share.messages && self.pending.len() < self.share.max_pending;
+        let has_capacity = self.sent < self.share.messages && self.pending.len() < self.share.max_pending;
         let oldest = async {
             match self.pending.front_mut() {
                 // The result can be read again, by `take_receipts`.
@@ -114,7 +114,7 @@ impl Sender {
             }
         };
         match &self.share.pace {
-            Some(pace) if has_room => tokio::select! {
+            Some(pace) if has_capacity => tokio::select! {
                 () = oldest => {}
                 () = pace.wakeup() => {}
                 () = self.run.stop.cancelled() => {}
