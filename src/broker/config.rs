@@ -35,7 +35,7 @@ pub struct BrokerConfig {
     pub namespaces: BTreeSet<String>,
     /// [`any_namespace`](crate::broker::EmbeddedBrokerBuilder::any_namespace): false.
     pub any_namespace: bool,
-    /// Partitioned topics by their full base name; those that `create_partitioned_topic` refuses are not made.
+    /// Partitioned topics by their full base name; those that `create_partitioned_topic` refuses are not created.
     pub partitioned_topics: BTreeMap<String, u32>,
     /// [`allow_auto_topic_creation`](crate::broker::EmbeddedBrokerBuilder::allow_auto_topic_creation): true.
     pub allow_auto_topic_creation: bool,

@@ -177,7 +177,7 @@ impl Mutator {
         }
     }
 
-    /// Settles the send that a receipt is for. With [`StaleReceiptIsCurrent`](crate::mutation::Mutation), gives the
+    /// Settles the send that a receipt is for. With [`StaleReceiptIsCurrent`](crate::mutation::Mutation), returns the
     /// receipt as a client with that bug takes a second one: for the oldest send that waits.
     fn settle(&mut self, client: usize, receipt: Receipt) -> Option<Receipt> {
         let unsettled = self.unsettled.entry((client, receipt.producer_id)).or_default();

@@ -1,4 +1,4 @@
-//! What an administrator does to a broker: make, unload, terminate and delete topics, mint tokens, read statistics.
+//! What an administrator does to a broker: create, unload, terminate and delete topics, mint tokens, read statistics.
 //!
 //! [`faults`] scripts what goes wrong, `inspection` shows the simulator what is stored.
 
@@ -22,7 +22,7 @@ use crate::wire::command::Refusal;
 
 /// Topics.
 impl Broker {
-    /// Makes a topic that is not partitioned, or one partition. False for a bad name, a namespace that does not exist,
+    /// Creates a topic that is not partitioned, or one partition. False for a bad name, a namespace that does not exist,
     /// the base name of a partitioned topic, a partition beyond the last, or a topic that exists.
     pub fn create_topic(&mut self, topic: &str) -> bool {
         let Ok(name) = TopicName::parse(topic) else { return false };
@@ -34,7 +34,7 @@ impl Broker {
         true
     }
 
-    /// Makes a partitioned topic, or gives one more partitions. False for a bad name, a namespace that does not exist,
+    /// Creates a partitioned topic, or adds partitions to one. False for a bad name, a namespace that does not exist,
     /// fewer partitions than before, none, or more than 10,000.
     pub fn create_partitioned_topic(&mut self, topic: &str, partitions: u32) -> bool {
         let Ok(name) = TopicName::parse(topic) else { return false };

@@ -147,8 +147,8 @@ impl Broker {
         }
         let (index_acks, now_ms) = (self.config.acknowledgment_at_batch_index_level_enabled, self.now.wall_ms);
         let log = &found.log;
-        let make = || new_subscription(log, request, modes.initial_position, index_acks, now_ms);
-        let sub = found.subscriptions.entry(Arc::clone(name)).or_insert_with(make);
+        let create = || new_subscription(log, request, modes.initial_position, index_acks, now_ms);
+        let sub = found.subscriptions.entry(Arc::clone(name)).or_insert_with(create);
         let consumer = SubscribedConsumer {
             priority: request.priority_level(),
             epoch: request.consumer_epoch,

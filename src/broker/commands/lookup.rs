@@ -33,7 +33,7 @@ impl Broker {
     /// | --- | --- |
     /// | of a partitioned topic | its partitions |
     /// | of a partition of a partitioned topic | 0; beyond the last one TopicNotFound |
-    /// | of any other topic that exists, or would be made by PRODUCER where `create` is asked for | 0 |
+    /// | of any other topic that exists, or would be created by PRODUCER where `create` is asked for | 0 |
     /// | any other | TopicNotFound |
     fn count_partitions(&self, conn: ConnId, topic: &str, create: bool) -> Result<u32, Refusal> {
         let name = self.check_lookup(conn, topic, "")?;

@@ -123,7 +123,7 @@ impl Broker {
         Ok(())
     }
 
-    /// Checks that the topic takes one more producer; gives the name it chose, or a generated one.
+    /// Checks that the topic takes one more producer; returns the name it chose, or a generated one.
     fn name_producer(&mut self, topic: &Arc<str>, request: &pb::CommandProducer) -> Result<Arc<str>, Refusal> {
         let has_room = self.topics.make_room(topic, 1);
         let chosen = request.producer_name.as_deref();

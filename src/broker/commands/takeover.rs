@@ -1,6 +1,6 @@
 //! PRODUCER and SUBSCRIBE for what another connection holds: a producer name, or an Exclusive subscription.
 //!
-//! It changes hands only if that connection is gone, which a PING finds out:
+//! It is taken over only if that connection has ended, which is checked by a PING:
 //!
 //! ```text
 //!   PRODUCER, SUBSCRIBE ──held by another──► PING to the holder, the request waits
@@ -49,7 +49,7 @@ impl Broker {
         true
     }
 
-    /// Sends a PING, unless a check is under way already; gives the number of the check.
+    /// Sends a PING, unless a check is under way already; returns the number of the check.
     fn start_liveness_check(&mut self, holder: ConnId) -> Option<u64> {
         let connection = self.connections.get_mut(holder)?;
         if let Some(check) = connection.liveness.check {
@@ -63,12 +63,12 @@ impl Broker {
         Some(check)
     }
 
-    /// A frame came from a connection that was being checked.
+    /// A frame was received from a connection that was being checked.
     pub(in crate::broker) fn on_holder_alive(&mut self, check: u64) {
         self.decide_takeovers(|takeover| takeover.check == check, HolderState::Alive);
     }
 
-    /// A connection is gone: what waited for it is decided.
+    /// A connection is gone: the takeovers that waited for it are decided.
     pub(in crate::broker) fn on_holder_gone(&mut self, holder: ConnId) {
         self.decide_takeovers(|takeover| takeover.holder == holder, HolderState::Gone);
     }

@@ -114,7 +114,7 @@ impl Broker {
         Ok(())
     }
 
-    /// Notifies the watchers that a topic was made or deleted: one WATCH_TOPIC_UPDATE for each topic and watcher, with
+    /// Notifies the watchers that a topic was created or deleted: one WATCH_TOPIC_UPDATE for each topic and watcher, with
     /// the hash of the list after the change. Non-persistent topics are never reported.
     pub(in crate::broker) fn on_topic_list_changed(&mut self, name: &TopicName, is_new: bool) {
         for (key, watcher) in self.watchers.matching(name) {

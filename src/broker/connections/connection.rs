@@ -98,7 +98,7 @@ pub(crate) struct Liveness {
 }
 
 impl Liveness {
-    /// Any frame proves that the client is alive; gives the liveness check that is over by that.
+    /// Any frame proves that the client is alive; returns the liveness check that this ends.
     pub(crate) fn on_frame(&mut self) -> Option<u64> {
         self.is_pinged = false;
         self.check.take()

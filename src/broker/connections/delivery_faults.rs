@@ -17,7 +17,7 @@ impl Connections {
         self.faults.take_effect(Some(FaultEvent::Delivery), topic.as_deref())
     }
 
-    /// Applies a fault to the MESSAGE that begins at `start`; gives how often it goes out.
+    /// Applies a fault to the MESSAGE that begins at `start`; returns how often it is sent.
     ///
     /// An effect beyond this outbox is deferred until the input that caused the delivery is done.
     pub(super) fn inject_into_delivery(&mut self, key: ConsumerKey, start: usize, effect: FaultEffect) -> u32 {

@@ -10,7 +10,7 @@ use std::time::Instant;
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ProducerSlot {
-    /// PRODUCER came; the connection that holds its name is being asked whether it is alive.
+    /// PRODUCER was received; the connection that holds its name is being asked whether it is alive.
     PendingTakeover,
     /// WaitForExclusive: answered with `producer_ready` = false.
     Queued { topic: Arc<str> },
@@ -39,7 +39,7 @@ impl ProducerSlot {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ConsumerSlot {
-    /// SUBSCRIBE came; the connection that holds the subscription is being asked whether it is alive.
+    /// SUBSCRIBE was received; the connection that holds the subscription is being asked whether it is alive.
     PendingTakeover,
     /// `is_answered`: SUCCESS was handed to the socket.
     Live { topic: Arc<str>, subscription: Arc<str>, is_answered: bool },

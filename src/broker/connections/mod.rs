@@ -109,12 +109,12 @@ impl Connections {
         self.get(key.conn)?.endpoints.consumer(key.id)
     }
 
-    /// Gives the state that was there before.
+    /// Returns the previous state.
     pub(crate) fn set_producer(&mut self, key: ProducerKey, slot: ProducerSlot) -> Option<ProducerSlot> {
         self.get_mut(key.conn)?.endpoints.set_producer(key.id, slot)
     }
 
-    /// Gives the state that was there before.
+    /// Returns the previous state.
     pub(crate) fn set_consumer(&mut self, key: ConsumerKey, slot: ConsumerSlot) -> Option<ConsumerSlot> {
         self.get_mut(key.conn)?.endpoints.set_consumer(key.id, slot)
     }
@@ -182,7 +182,7 @@ impl Connections {
     }
 
     /// Queues a MESSAGE. The checksum block is left out for peers that cannot read it; `broker_metadata` puts the
-    /// entry's index in front of it for those that can parse that. Gives how often it went out: once, unless a fault
+    /// entry's index in front of it for those that can parse that. Returns how often it was sent: once, unless a fault
     /// duplicates it.
     pub(crate) fn send_message(
         &mut self,

@@ -42,7 +42,7 @@ impl Dispatcher<'_> {
         }
     }
 
-    /// One read: entries to be sent again first, then unread ones. Gives how many were sent.
+    /// One read: entries to be sent again first, then unread ones. Returns how many were sent.
     fn key_shared_round(&mut self, mut round: Round) -> u64 {
         let mut last = None;
         while !round.is_over() {

@@ -20,7 +20,7 @@ impl EmbeddedBroker {
     }
 }
 
-/// Builds an [`EmbeddedBroker`]; made by [`EmbeddedBroker::builder`].
+/// Builds an [`EmbeddedBroker`]; created by [`EmbeddedBroker::builder`].
 ///
 /// Settings have the names of Pulsar's `broker.conf` in snake case where it has them, and the defaults of Pulsar 4.0.8,
 /// except [`acknowledgment_at_batch_index_level_enabled`](Self::acknowledgment_at_batch_index_level_enabled).
@@ -134,7 +134,7 @@ impl EmbeddedBrokerBuilder {
         self
     }
 
-    /// Whether PRODUCER and SUBSCRIBE make a topic that does not exist. Default true.
+    /// Whether PRODUCER and SUBSCRIBE create a topic that does not exist. Default true.
     #[doc(alias = "allowAutoTopicCreation")]
     pub fn allow_auto_topic_creation(mut self, allow: bool) -> Self {
         self.config.allow_auto_topic_creation = allow;
@@ -202,7 +202,7 @@ impl EmbeddedBrokerBuilder {
     /// Listens and serves, on the current tokio runtime.
     ///
     /// # Errors
-    /// If the address cannot be listened on, or a partitioned topic cannot be made: the name is not one, or the number
+    /// If the address cannot be listened on, or a partitioned topic cannot be created: the name is invalid, or the number
     /// of partitions is out of range.
     ///
     /// # Panics

@@ -1,4 +1,4 @@
-//! The task of one connection: reads into the machine, writes what it gives.
+//! The task of one connection: reads into the machine, writes its output.
 
 use std::future::Future;
 use std::io;
@@ -14,7 +14,7 @@ use crate::broker::ids::ConnId;
 use crate::wire::frame::missing;
 use crate::wire::tx::TxBuf;
 
-/// Room made in the read buffer before each read.
+/// Capacity reserved in the read buffer before each read.
 const READ_BYTES: usize = 64 * 1024;
 
 /// Reads and writes of a connection before other tasks get their turn.
@@ -63,7 +63,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for ServedConnection<S> {
                 Poll::Ready(Ok(_)) => true,
                 Poll::Pending => false,
             };
-            // Everything written: where that made room, there is something to read again.
+            // All output is written: reads that waited for that can continue.
             let may_read = match this.poll_write(context) {
                 Poll::Ready(Ok(true) | Err(_)) => return Poll::Ready(()),
                 Poll::Ready(Ok(false)) => is_full && !is_paused,

@@ -11,8 +11,9 @@ use crate::error::ServerCode;
 
 /// Scripts faults on a broker; created by [`EmbeddedBroker::faults`].
 ///
-/// [`on`](Self::on) names an event, and a method of [`FaultBuilder`] the effect on it; the other methods act at once. Faults stay armed when this handle is gone, until they have taken effect or [`clear`](Self::clear) disarms
-/// them. What a fault does to a client is never reported as a violation of that client.
+/// [`on`](Self::on) names an event, and a method of [`FaultBuilder`] the effect on it; the other methods act at once.
+/// Faults stay armed when this handle is dropped, until they have taken effect or [`clear`](Self::clear) disarms them.
+/// The effect of a fault on a client is never reported as a violation of that client.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -48,7 +49,8 @@ impl EmbeddedBroker {
 /// Faults on events.
 impl<'a> Faults<'a> {
     /// A fault on the next event of this kind: once, on any topic and connection, unless the builder says
-    /// otherwise. A method of [`FaultBuilder`] that names an effect arms it. At most 1,000 are armed at once; further ones are not.
+    /// otherwise. A method of [`FaultBuilder`] that names an effect arms it. At most 1,000 are armed at once; further ones
+    /// are not.
     pub fn on(self, event: FaultEvent) -> FaultBuilder<'a> {
         FaultBuilder { broker: self.broker, event, topic: None, after: 0, times: Some(1) }
     }

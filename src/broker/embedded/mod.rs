@@ -162,16 +162,16 @@ impl EmbeddedBroker {
         self.call(|broker| broker.topic_list_watchers())
     }
 
-    /// Makes a topic that is not partitioned, or one partition. False for a bad name, a namespace that does not exist,
+    /// Creates a topic that is not partitioned, or one partition. False for a bad name, a namespace that does not exist,
     /// the base name of a partitioned topic, a partition beyond the last, or a topic that exists.
-    #[must_use = "false if the topic was not made"]
+    #[must_use = "false if the topic was not created"]
     pub fn create_topic(&self, topic: &str) -> bool {
         self.call(|broker| broker.create_topic(topic))
     }
 
-    /// Makes a partitioned topic, or gives one more partitions. False for a bad name, a namespace that does not exist,
+    /// Creates a partitioned topic, or adds partitions to one. False for a bad name, a namespace that does not exist,
     /// fewer partitions than before, none, or more than 10,000.
-    #[must_use = "false if the topic was not made"]
+    #[must_use = "false if the topic was not created"]
     pub fn create_partitioned_topic(&self, topic: &str, partitions: u32) -> bool {
         self.call(|broker| broker.create_partitioned_topic(topic, partitions))
     }

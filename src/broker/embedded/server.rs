@@ -103,7 +103,7 @@ impl BrokerServer {
         result
     }
 
-    /// An administrative call: the machine learns the time first.
+    /// An administrative call: the machine gets the current time first.
     pub(super) fn call<T>(&self, call: impl FnOnce(&mut Broker) -> T) -> T {
         let now = self.now();
         self.input(|broker| {

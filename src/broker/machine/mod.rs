@@ -97,7 +97,7 @@ impl Broker {
         self.conformance.violations()
     }
 
-    /// Forgets the rules that clients broke so far.
+    /// Clears the recorded violations.
     pub fn clear_violations(&mut self) {
         self.conformance.clear();
     }
@@ -157,7 +157,7 @@ impl Broker {
         }
     }
 
-    /// The connection is gone. Its producers and consumers leave, at the time of the latest input.
+    /// The connection has ended. Its producers and consumers are removed, at the time of the latest input.
     pub fn disconnect(&mut self, conn: ConnId) {
         let Some(connection) = self.connections.remove(conn) else { return };
         self.watchers.remove_connection(conn);
@@ -221,7 +221,7 @@ impl Broker {
         }
     }
 
-    /// Whether the connection ends as soon as what [`poll_transmit`](Self::poll_transmit) gives is written.
+    /// Whether the connection ends as soon as the output of [`poll_transmit`](Self::poll_transmit) is written.
     pub fn closing(&self, conn: ConnId) -> bool {
         self.connections.state(conn).is_none_or(|state| state == ConnectionState::Closing)
     }

@@ -28,7 +28,7 @@ enum AffectedEndpoint {
 
 /// Requests.
 impl Broker {
-    /// The effect of a fault on a frame that came.
+    /// The effect of a fault on a received frame.
     pub(super) fn request_fault(&mut self, conn: ConnId, frame: &Frame) -> Option<FaultEffect> {
         if self.connections.faults.is_idle() {
             return None;
@@ -165,7 +165,7 @@ impl Broker {
 
 /// Limits on bytes, across frames and connections.
 impl Broker {
-    /// Drops the bytes that came behind the last one of a limit; true when the connection is to end behind that one.
+    /// Drops the received bytes behind the last one of a limit; true if the connection is to end behind that byte.
     pub(super) fn inject_into_received(&mut self, rx: &mut BytesMut) -> bool {
         let last = self.connections.faults.end_received(rx.len());
         if let Some(last) = last {

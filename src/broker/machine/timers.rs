@@ -1,6 +1,6 @@
-//! What is due when: one ordered list for the whole broker.
+//! The timers of the whole broker, in one ordered list.
 //!
-//! Timers are never cancelled. Each kind checks, when it fires, whether it still means something.
+//! Timers are never cancelled. Each kind checks, when it fires, whether it still applies.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

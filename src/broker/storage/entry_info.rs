@@ -82,7 +82,7 @@ pub(crate) enum Inspection {
     Sound { info: Box<EntryInfo>, crc32c: u32, producer_name: Box<str> },
 }
 
-/// Checks the checksum and reads the metadata. Metadata that cannot be read gives an info that is not `readable`.
+/// Checks the checksum and reads the metadata. The info of unreadable metadata is not `readable`.
 pub(crate) fn inspect(entry: &[u8]) -> Inspection {
     let with_checksum = entry.first_chunk().copied().map(u16::from_be_bytes) == Some(MAGIC_CRC32C);
     let checksum_bytes = if with_checksum { CHECKSUM_BLOCK_BYTES } else { 0 };

@@ -89,7 +89,7 @@ impl Log {
         true
     }
 
-    /// Stores `bytes` and gives the offset. `messages` is the SEND's `num_messages`, which the index counts by.
+    /// Stores `bytes` and returns the offset. `messages` is the SEND's `num_messages`, which the index counts by.
     pub(crate) fn append(&mut self, bytes: Bytes, info: EntryInfo, messages: u64, now_ms: u64) -> u64 {
         let offset = self.end();
         self.bytes += bytes.len();

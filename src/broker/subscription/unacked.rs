@@ -74,7 +74,7 @@ impl UnackedEntries {
         Some(held)
     }
 
-    /// Of a held entry only `left` messages are unacknowledged: gives its holder and how many were acknowledged.
+    /// Of a held entry only `left` messages are unacknowledged: returns its holder and how many were acknowledged.
     pub(super) fn shrink(&mut self, offset: u64, left: u32) -> Option<(ConsumerKey, u32)> {
         let held = self.held.get_mut(&offset)?;
         let acknowledged = held.messages.saturating_sub(left);

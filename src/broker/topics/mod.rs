@@ -1,7 +1,7 @@
 //! The topics of the broker, and what is known of them by name.
 //!
 //! [`TopicTable`] holds them; [`Topic`] is one of them. [`Ownership`] says which of them clients may use, [`Schemas`]
-//! what their messages look like, [`TopicListWatchers`] which clients to notify when one is made or deleted.
+//! what their messages look like, [`TopicListWatchers`] which clients to notify when one is created or deleted.
 
 mod ownership;
 mod pattern;
@@ -143,7 +143,7 @@ impl TopicTable {
         !is_beyond_last && self.len() < TOPICS_MAX
     }
 
-    /// Makes a topic, in a ledger of its own.
+    /// Creates a topic, in a ledger of its own.
     pub(crate) fn create(&mut self, name: &TopicName) -> Arc<str> {
         let key: Arc<str> = Arc::from(name.as_str());
         let ledger = self.next_ledger();

@@ -77,7 +77,7 @@ impl Topic {
     }
 }
 
-/// What was published since the topic was made.
+/// What was published since the topic was created.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct PublishCounters {
     /// Members of a batch count one by one.

@@ -1,4 +1,4 @@
-//! Topic list watchers (WATCH_TOPIC_LIST): the clients to be notified when a topic is made or deleted.
+//! Topic list watchers (WATCH_TOPIC_LIST): the clients to be notified when a topic is created or deleted.
 
 use std::collections::BTreeMap;
 

@@ -315,13 +315,13 @@ async fn consume(users: Users, client: Client, topic: TopicPlan, plan: Subscript
         let consumer = match maybe(&users, &mut rng, builder.subscribe()).await {
             Some(Ok(consumer)) => consumer,
             Some(Err(error)) => {
-                users.handle.trace(|| format!("consumer {}/{index} was not made: {error}", plan.name));
+                users.handle.trace(|| format!("consumer {}/{index} was not created: {error}", plan.name));
                 users.handle.sleep(Duration::from_millis(300)).await;
                 continue;
             }
             None => continue,
         };
-        users.handle.trace(|| format!("consumer {}/{index} is made", plan.name));
+        users.handle.trace(|| format!("consumer {}/{index} is created", plan.name));
         receive_all(&users, &mut rng, consumer, &plan).await;
     }
     users.notes.borrow_mut().consumers_left -= 1;
