@@ -168,6 +168,9 @@ impl Connection {
     }
 
     /// A receipt or a message has come. Only after CONNECTED may they: `name` is for the error.
+    ///
+    /// # Errors
+    /// Why the connection has to end.
     #[inline]
     pub fn handle_data_frame(&mut self, name: &'static str) -> Result<(), CloseReason> {
         self.keep_alive.on_frame();
@@ -187,7 +190,10 @@ impl Connection {
         self.keep_alive.on_frame();
     }
 
-    /// Takes one command, other than those of [`handle_data_frame`](Self::handle_data_frame). An `Err` ends the connection.
+    /// Takes one command, other than those of [`handle_data_frame`](Self::handle_data_frame).
+    ///
+    /// # Errors
+    /// Why the connection has to end.
     pub fn handle_command(&mut self, command: Command) -> Result<Option<ConnectionEvent>, CloseReason> {
         if !matches!(command, Command::Ping(_)) {
             self.keep_alive.on_frame();

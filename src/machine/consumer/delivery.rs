@@ -25,7 +25,7 @@ impl Consumer {
             self.queue.notify(EndpointId::Consumer(self.id), deferred);
         }
         self.notify_flow();
-        // A damaged entry, or the last open member of a batch, left an acknowledgement behind.
+        // A damaged entry, or the last unacknowledged member of a batch, left an acknowledgement behind.
         self.is_dirty |= self.acks.schedule(|| now) || self.acks.is_due(now);
     }
 
@@ -50,7 +50,7 @@ impl Consumer {
     /// | finds the queue full | nothing | requested again once the queue is taken |
     /// | crossed its acknowledgement, which waits to be sent | nothing | that acknowledgement is sent |
     /// | lies before the message that the last seek went to | nothing | acknowledged, as all that lies before it |
-    /// | is the batch that the last seek went into | the members from there on, less those of the next case | the entry is acknowledged with its last open member |
+    /// | is the batch that the last seek went into | the members from there on, less those of the next case | the entry is acknowledged with its last unacknowledged member |
     /// | is a batch of which members are acknowledged, here or at the broker | the others | the same; with none left it is acknowledged now |
     /// | is any other | all | |
     fn members_to_deliver(&mut self, entry: &mut ReceivedEntry, ahead: usize) -> u32 {

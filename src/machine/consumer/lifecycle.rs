@@ -44,7 +44,7 @@ struct ConsumerClose {
     request: Option<u64>,
 }
 
-/// See the module.
+/// The state of one consumer from the first SUBSCRIBE to its end.
 #[derive(Debug)]
 pub(super) struct ConsumerLifecycle {
     state: ConsumerState,

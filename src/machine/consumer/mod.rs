@@ -65,7 +65,7 @@ use seek::Seek;
 /// The most ids of one confirmed acknowledgement: they travel in one frame.
 pub const CONFIRMED_IDS_MAX: usize = 10_000;
 
-/// See the module.
+/// The machine of one consumer.
 #[derive(Debug)]
 pub struct Consumer {
     id: ConsumerId,

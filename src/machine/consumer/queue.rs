@@ -44,7 +44,7 @@ pub struct Taken {
     pub ended: Option<Error>,
 }
 
-/// See the module.
+/// The entries of one consumer that were not taken yet, and its permits.
 #[derive(Debug)]
 pub(super) struct Queue {
     entries: VecDeque<ReceivedEntry>,

@@ -27,7 +27,7 @@ const REDELIVER_IDS_MAX: usize = 1000;
 /// The widest bucket, in milliseconds.
 const BUCKET_MS_MAX: u64 = 256;
 
-/// See the module.
+/// The negative acknowledgements and redelivery requests of one consumer.
 #[derive(Debug)]
 pub(super) struct Redelivery {
     /// Exclusive and Failover.

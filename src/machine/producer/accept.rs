@@ -76,7 +76,7 @@ impl Producer {
         if !self.capacity.admits(size_bytes) {
             return Err(PushError::Full(Box::new(Rejected { message, callback })));
         }
-        let deadline = SendDeadline::FromFirstPoll;
+        let deadline = SendDeadline::FromStart;
         let pending = self.accept(&mut message, size_bytes, callback, deadline, now);
         self.sealing.drops.defer_drop_of_message(&mut message);
         Ok(pending)
@@ -98,7 +98,7 @@ impl Producer {
         if !self.capacity.admits(size_bytes) || !self.is_valid(message) {
             return None;
         }
-        let deadline = SendDeadline::FromFirstPoll;
+        let deadline = SendDeadline::FromStart;
         Some(self.accept(message, size_bytes, callback.take(), deadline, now))
     }
 
@@ -114,7 +114,7 @@ impl Producer {
     /// | a later one | other tasks are before it, or capacity is not free | stays queued, with the new waker |
     /// | a later one | it is the first in the queue, and capacity is free | accepted; the next task is offered what is left |
     ///
-    /// Of an accepted message something may be left in `message`, of no more use, to be dropped with no lock held.
+    /// After acceptance something of no more use may be left in `message`, to be dropped with no lock held.
     ///
     /// A caller that gives up after `Pending` must call [`stop_waiting`](Self::stop_waiting), or the tasks behind it are
     /// never woken. After an error, message and callback are left where they are.
@@ -138,7 +138,7 @@ impl Producer {
         let size_bytes = message.size_bytes();
         let Some(number) = waiter.number else {
             if self.capacity.admits(size_bytes) {
-                let (callback, deadline) = (callback.take(), SendDeadline::FromFirstPoll);
+                let (callback, deadline) = (callback.take(), SendDeadline::FromStart);
                 return Poll::Ready(Ok(self.accept(message, size_bytes, callback, deadline, now)));
             }
             let deadline = self.send_deadline(now().at);
@@ -183,7 +183,7 @@ impl Producer {
         if let Some(why) = message.refused() {
             return refuse(Error::local(ErrorKind::InvalidArgument, why));
         }
-        if message.id().is_some_and(|id| id > SEQUENCE_ID_MAX) {
+        if message.sequence_id().is_some_and(|id| id > SEQUENCE_ID_MAX) {
             return refuse(Error::local(ErrorKind::InvalidArgument, "a sequence id must be at most 2^63 - 1"));
         }
         if self.is_too_large(message) {
@@ -197,7 +197,9 @@ impl Producer {
     /// Whether [`check`](Self::check) succeeds.
     #[inline]
     fn is_valid(&self, message: &Message) -> bool {
-        self.lifecycle.is_open() && message.id().is_none_or(|id| id <= SEQUENCE_ID_MAX) && !self.is_too_large(message)
+        self.lifecycle.is_open()
+            && message.sequence_id().is_none_or(|id| id <= SEQUENCE_ID_MAX)
+            && !self.is_too_large(message)
     }
 
     #[inline]
@@ -230,7 +232,7 @@ impl Producer {
     /// may run code of the application's.
     ///
     /// Before the first attach no message is numbered: the ids start above what the broker has stored. Until then
-    /// messages are held as they are, see [`start_numbering`](Self::start_numbering).
+    /// messages are held as they are, see [`start_sequence_ids`](Self::start_sequence_ids).
     fn accept(
         &mut self,
         message: &mut Message,
@@ -241,15 +243,15 @@ impl Producer {
     ) -> PendingSend {
         self.capacity.take(size_bytes);
         let is_numbered = self.sealing.is_ready();
-        let grows = if is_numbered {
-            let (id, grows) = self.numbering.assign(message.id());
-            message.number(id);
-            grows
+        let is_increasing = if is_numbered {
+            let (id, is_increasing) = self.sequence_ids.assign(message.sequence_id());
+            message.set_sequence_id(id);
+            is_increasing
         } else {
             // Whether an id that the application set is above those given later to the messages before it is not known.
-            message.id().is_none()
+            message.sequence_id().is_none()
         };
-        let pending = if self.config.batching && grows && message.may_be_batched() {
+        let pending = if self.config.batching && is_increasing && message.may_be_batched() {
             self.append_to_batch(message, size_bytes, is_numbered, callback, deadline, now)
         } else {
             self.close_batch();
@@ -259,7 +261,7 @@ impl Producer {
                 self.frame_slow(message, size_bytes, callback, deadline, now())
             }
         };
-        self.numbering.count_accepted();
+        self.sequence_ids.count_accepted();
         self.check_capacity();
         pending
     }
@@ -282,7 +284,7 @@ impl Producer {
                 && batch.content.payload_bytes() + payload_bytes <= self.config.batching_max_bytes
                 && batch.content.record_bytes_max() + record_bytes_max <= entry_bytes_max
         });
-        let id = message.id().unwrap_or(0);
+        let id = message.sequence_id().unwrap_or(0);
         if !joins {
             self.close_batch();
             self.open_batch(id, deadline, now());
@@ -307,7 +309,7 @@ impl Producer {
     #[cold]
     fn open_batch(&mut self, id: u64, deadline: SendDeadline, now: Now) {
         let at = deadline.resolve(|| self.send_deadline(now.at));
-        let index = self.numbering.accepted_messages();
+        let index = self.sequence_ids.accepted_messages();
         self.open_batch = Some(OpenBatch::new(id, index, self.partition, at, deadline.is_own(), now));
         // The owner is to send it, or to note when.
         self.dirty = true;
@@ -326,15 +328,15 @@ impl Producer {
         if message.is_delayed() {
             message.resolve_delivery(now());
         }
-        let is_recent = |polled: Now| now().at.saturating_duration_since(polled.at) <= OPEN_MAX;
+        let is_recent = |started: Now| now().at.saturating_duration_since(started.at) <= OPEN_MAX;
         let takes = |group: &&mut SendGroup| group.takes(deadline, is_recent);
         // A group does not reach beyond the results that its messages share.
         if self.send_slots.is_used_up() || self.in_flight.open_group().filter(takes).is_none() {
             self.open_group(deadline);
         }
         let slot = self.send_slots.take();
-        let id = message.id().unwrap_or(0);
-        let mut entry = PendingEntry::new(id, self.numbering.accepted_messages(), size_bytes, slot);
+        let id = message.sequence_id().unwrap_or(0);
+        let mut entry = PendingEntry::new(id, self.sequence_ids.accepted_messages(), size_bytes, slot);
         let group = self.in_flight.open_group().expect("it was opened above, if none was open");
         let GroupFrames::Open(frames) = &mut group.frames else { unreachable!("an open group has its frames") };
         let framing = self.sealing.framing.as_mut().expect("without it no message is framed fast");
@@ -354,7 +356,7 @@ impl Producer {
     #[cold]
     fn open_group(&mut self, deadline: SendDeadline) {
         self.close_group();
-        let (number, index) = (self.in_flight.next_number(), self.numbering.accepted_messages());
+        let (number, index) = (self.in_flight.next_number(), self.sequence_ids.accepted_messages());
         let results = self.send_slots.results();
         let at = deadline.resolve(|| None);
         let mut group = SendGroup::new(number, index, GroupKind::Framed, results, at);
@@ -377,14 +379,14 @@ impl Producer {
         message.resolve_delivery(now);
         let results = self.send_slots.results();
         let slot = self.send_slots.take();
-        let index = self.numbering.accepted_messages();
-        let entry = PendingEntry::new(message.id().unwrap_or(0), index, size_bytes, slot);
+        let index = self.sequence_ids.accepted_messages();
+        let entry = PendingEntry::new(message.sequence_id().unwrap_or(0), index, size_bytes, slot);
         let mut content = EntryContent::new(now);
         content.add(message, size_bytes, false, &mut self.sealing.buffers, &mut self.sealing.drops);
         let deadline = deadline.resolve(|| self.send_deadline(now.at));
         let number = self.in_flight.next_number();
         let mut group = SendGroup::new(number, index, GroupKind::Single, results.clone(), deadline);
-        group.polled = Some(now);
+        group.started = Some(now);
         group.callbacks.extend(callback.map(|callback| (slot, callback)));
         self.push_to_seal(group, entry, content);
         PendingSend::new(results, slot)

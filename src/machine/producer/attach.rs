@@ -127,7 +127,7 @@ impl Producer {
         let is_first = self.start_framing(opened, peer);
         if is_first {
             // Only the first answer says where to start: a repeated one says -1.
-            self.start_numbering(opened.last_sequence_id.unwrap_or(-1));
+            self.start_sequence_ids(opened.last_sequence_id.unwrap_or(-1));
         } else {
             self.fail_too_large(peer.max_message_size, deferred);
         }

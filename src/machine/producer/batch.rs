@@ -115,7 +115,7 @@ impl EntryContent {
     /// Fast for a message that has no more than payload and sequence id.
     #[inline(always)]
     fn write_record(&mut self, message: &Message) {
-        match message.id().filter(|_| !message.has_extras()) {
+        match message.sequence_id().filter(|_| !message.has_extras()) {
             Some(sequence_id) => put_record_fast(&mut self.records, sequence_id, &message.payload),
             None => put_record(&mut self.records, &message.single(), &message.payload),
         }
@@ -161,7 +161,7 @@ pub(super) struct OpenBatch {
     /// What its messages count against `max_pending_bytes`.
     pub(super) size_bytes: usize,
     pub(super) results: Arc<SendResults>,
-    /// By the place of the message in the batch.
+    /// Callbacks, with the place of their message in the batch.
     pub(super) callbacks: VecDeque<(u32, SendCallback)>,
     pub(super) opened: Now,
     /// When its messages are overdue: the deadline of the first.
@@ -198,7 +198,7 @@ impl OpenBatch {
     #[inline]
     pub(super) fn takes(&self, deadline: SendDeadline) -> bool {
         match deadline {
-            SendDeadline::FromFirstPoll => !self.has_own_deadline,
+            SendDeadline::FromStart => !self.has_own_deadline,
             own => own.is_near(self.deadline),
         }
     }

@@ -77,7 +77,7 @@ pub struct CapacityWaiter {
 }
 
 impl CapacityWaiter {
-    /// Of a task that is not queued.
+    /// The waiter of a task that is not queued.
     pub fn new() -> Self {
         Self::default()
     }

@@ -33,7 +33,7 @@ impl Producer {
         if self.is_finished() {
             return;
         }
-        self.note_first_poll(|| now);
+        self.start_clocks(|| now);
         if is_due(self.attach.creation_deadline(), now) {
             self.fail(self.creation_timeout_error(), deferred);
             return;
@@ -69,10 +69,10 @@ impl Producer {
     /// Sets deadline and publish time of the groups that were added since the last call. The first caller that knows
     /// the time does it, so that a push reads no clock.
     #[inline]
-    pub(super) fn note_first_poll(&mut self, now: impl FnOnce() -> Now) {
-        if self.in_flight.has_unpolled() {
+    pub(super) fn start_clocks(&mut self, now: impl FnOnce() -> Now) {
+        if self.in_flight.has_unstarted() {
             let now = now();
-            self.in_flight.note_first_poll(now, self.send_deadline(now.at));
+            self.in_flight.start_clocks(now, self.send_deadline(now.at));
         }
     }
 
@@ -116,7 +116,7 @@ impl Producer {
         self.timed_out(format!("the producer was not created within {:?}", self.config.operation_timeout))
     }
 
-    /// Of a close that is given up, and of what it has not sent.
+    /// The error of a close that timed out, and of what it has not sent.
     pub(super) fn close_timeout_error(&self, is_drained: bool) -> Error {
         self.timed_out(if is_drained {
             format!("the broker did not answer CLOSE_PRODUCER within {:?}", self.config.operation_timeout)

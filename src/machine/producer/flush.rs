@@ -76,7 +76,7 @@ impl Producer {
             return;
         }
         self.close_batch();
-        self.flushes.push(self.numbering.accepted_messages(), reply);
+        self.flushes.push(self.sequence_ids.accepted_messages(), reply);
         self.complete_flushes(deferred);
     }
 
@@ -87,7 +87,7 @@ impl Producer {
         }
         let in_flight = self.in_flight.front().map(|(_, entry)| entry.index);
         let in_batch = || self.open_batch.as_ref().map(|batch| batch.index);
-        let unsettled = in_flight.or_else(in_batch).unwrap_or(self.numbering.accepted_messages());
+        let unsettled = in_flight.or_else(in_batch).unwrap_or(self.sequence_ids.accepted_messages());
         self.flushes.complete(unsettled, deferred);
         debug_assert!(
             self.flushes.waiting.is_empty() || !self.is_finished(),

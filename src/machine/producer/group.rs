@@ -85,7 +85,7 @@ pub(super) enum GroupKind {
 /// ```
 #[derive(Debug)]
 pub(super) enum GroupFrames {
-    /// Of a framed group: more messages may join; publish time and checksums are missing.
+    /// A framed group: more messages may join; publish time and checksums are missing.
     Open(BytesMut),
     /// Waiting for a job, or in it.
     AwaitingSeal,
@@ -104,15 +104,16 @@ pub(super) struct SendGroup {
     pub(super) kind: GroupKind,
     pub(super) frames: GroupFrames,
     pub(super) results: Arc<SendResults>,
-    /// By the slot in the results, which grows.
+    /// Callbacks, in the order of their slots in the results.
     pub(super) callbacks: VecDeque<(u32, SendCallback)>,
-    /// When it is overdue. Grows along the queue, except that a framed group has none until it is first polled.
+    /// When it is overdue. Grows along the queue, except that a framed group has none until it is started.
     pub(super) deadline: Option<Instant>,
     /// Whether its messages have waited for capacity, so that the deadline was fixed before they were accepted.
     pub(super) has_own_deadline: bool,
-    /// When the deadline was set; also the publish time. A framed group gets both when it is first polled, the others
+    /// When the clock was first read for it: the deadline counts from then, and it is the publish time. A framed group is
+    /// started by the first caller that knows the time, the others
     /// when they are made.
-    pub(super) polled: Option<Now>,
+    pub(super) started: Option<Now>,
     /// Its bytes were written to a connection, this one or an earlier one.
     pub(super) transmitted: bool,
     /// How many of its entries are not settled.
@@ -138,7 +139,7 @@ impl SendGroup {
             callbacks: VecDeque::new(),
             deadline,
             has_own_deadline: false,
-            polled: None,
+            started: None,
             transmitted: false,
             unsettled: 0,
             is_whole: true,
@@ -150,13 +151,13 @@ impl SendGroup {
     /// | message | group | |
     /// | --- | --- | --- |
     /// | has waited for capacity | so have its others | if the deadlines are near each other |
-    /// | has not waited | not polled yet: the deadline is still to come, and is the same for all | yes |
-    /// | has not waited | polled | if that `is_recent` |
+    /// | has not waited | not started yet: the deadline is still to come, and is the same for all | yes |
+    /// | has not waited | started | if that `is_recent` |
     /// | either | the other | no |
     #[inline]
     pub(super) fn takes(&self, deadline: SendDeadline, is_recent: impl FnOnce(Now) -> bool) -> bool {
         match deadline {
-            SendDeadline::FromFirstPoll => !self.has_own_deadline && self.polled.is_none_or(is_recent),
+            SendDeadline::FromStart => !self.has_own_deadline && self.started.is_none_or(is_recent),
             own => self.has_own_deadline && own.is_near(self.deadline),
         }
     }

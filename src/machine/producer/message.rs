@@ -31,16 +31,16 @@ const BATCHED_KEY_BYTES_MAX: usize = 4096;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Message {
     pub(super) payload: Bytes,
-    number: Number,
+    sequence_id: SequenceId,
     /// What few messages have. A message is moved about several times on its way in, so it is kept small.
     extras: Option<Box<Extras>>,
 }
 
 /// A sequence id, or none yet: kept plus one, so that it takes no more room than a number does.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
-struct Number(Option<NonZeroU64>);
+struct SequenceId(Option<NonZeroU64>);
 
-impl Number {
+impl SequenceId {
     #[inline]
     fn get(self) -> Option<u64> {
         self.0.map(|above| above.get() - 1)
@@ -53,7 +53,7 @@ impl Number {
     }
 }
 
-impl fmt::Debug for Number {
+impl fmt::Debug for SequenceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.get().fmt(f)
     }
@@ -98,7 +98,7 @@ impl Message {
     /// A message with this payload.
     #[inline]
     pub fn new(payload: impl Into<Bytes>) -> Self {
-        Self { payload: payload.into(), number: Number(None), extras: None }
+        Self { payload: payload.into(), sequence_id: SequenceId(None), extras: None }
     }
 
     /// Adds a property (`MessageMetadata.properties`). Properties keep their order; of several with the same name
@@ -157,7 +157,7 @@ impl Message {
     /// [`InvalidArgument`](crate::ErrorKind::InvalidArgument) when it is sent.
     pub fn with_sequence_id(mut self, id: u64) -> Self {
         if self.refused().is_none() {
-            self.number(id);
+            self.set_sequence_id(id);
         }
         self
     }
@@ -228,8 +228,9 @@ impl Message {
     }
 
     /// The sequence id, if one was set.
+    #[inline]
     pub fn sequence_id(&self) -> Option<u64> {
-        self.id()
+        self.sequence_id.get()
     }
 
     /// Whether the value is null (a tombstone), which is not the same as empty.
@@ -246,7 +247,7 @@ impl Message {
     /// finds both.
     fn refuse(&mut self, why: &'static str) {
         self.extras_mut().refused = Some(why);
-        self.number(u64::MAX);
+        self.set_sequence_id(u64::MAX);
     }
 
     /// All but the payload and the number.
@@ -259,16 +260,10 @@ impl Message {
         self.extras.get_or_insert_default()
     }
 
-    /// Its sequence id, once it has one.
-    #[inline]
-    pub(super) fn id(&self) -> Option<u64> {
-        self.number.get()
-    }
-
     /// Sets its sequence id.
     #[inline]
-    pub(super) fn number(&mut self, id: u64) {
-        self.number = Number::new(id);
+    pub(super) fn set_sequence_id(&mut self, id: u64) {
+        self.sequence_id = SequenceId::new(id);
     }
 
     /// Whether there is more to it than payload and sequence id.
@@ -334,7 +329,7 @@ impl Message {
             event_time_ms: extras.event_time_ms,
             partition_key_b64: extras.key_b64,
             ordering_key: extras.ordering_key.as_deref(),
-            sequence_id: self.id(),
+            sequence_id: self.sequence_id(),
             null_value: extras.null_value,
             ..NewSingle::default()
         }
@@ -436,7 +431,7 @@ mod tests {
         }
         for time in [UNIX_EPOCH, UNIX_EPOCH - millisecond, last + millisecond] {
             let message = Message::new("x").with_sequence_id(5).with_event_time(time).with_sequence_id(6);
-            assert_eq!((message.sequence_id(), message.event_time()), (Number::new(u64::MAX).get(), None));
+            assert_eq!((message.sequence_id(), message.event_time()), (SequenceId::new(u64::MAX).get(), None));
             assert!(message.refused().is_some());
         }
     }

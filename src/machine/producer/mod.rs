@@ -16,7 +16,7 @@
 //! | `message.rs`, `config.rs` | | what the application hands in |
 //! | `accept.rs` | | the ways of a message into the producer, fast and slow |
 //! | `capacity.rs`, `waiter_queue.rs` | `Capacity` | the bounds on pending messages; tasks that wait for capacity |
-//! | `numbering.rs` | `Numbering` | sequence ids |
+//! | `sequence_ids.rs` | `SequenceIds` | sequence ids |
 //! | `batch.rs` | `OpenBatch` | the messages of one entry |
 //! | `group.rs`, `in_flight/` | `InFlight` | entries between acceptance and receipt; the send cursor |
 //! | `seal.rs`, `buffers.rs` | `Sealing` | which work is done outside the lock, when and by which task; buffers |
@@ -65,12 +65,12 @@ mod group;
 mod in_flight;
 mod lifecycle;
 mod message;
-mod numbering;
 mod one_or_more;
 mod pipeline;
 pub mod results;
 mod seal;
 mod send_deadline;
+mod sequence_ids;
 mod settle;
 mod transmit;
 mod waiter_queue;
@@ -80,9 +80,9 @@ pub use attach::ProducerCreated;
 pub use capacity::CapacityWaiter;
 pub use config::{AccessMode, ProducerConfig};
 pub use message::Message;
-pub(crate) use numbering::SEQUENCE_ID_MAX;
 pub use results::{PendingSend, SendCallback};
 pub use seal::{SealJob, Sealed};
+pub(crate) use sequence_ids::SEQUENCE_ID_MAX;
 
 use attach::{AttachPhase, ProducerAttach};
 use batch::OpenBatch;
@@ -90,9 +90,9 @@ use capacity::Capacity;
 use flush::Flushes;
 use in_flight::InFlight;
 use lifecycle::Lifecycle;
-use numbering::Numbering;
 use results::SendSlots;
 use seal::Sealing;
+use sequence_ids::SequenceIds;
 use settle::ReceiptCounters;
 
 /// For how long a batch, or a group of framed messages, takes more messages while there is no connection: all of them
@@ -126,7 +126,7 @@ pub struct Producer {
 
     attach: ProducerAttach,
     lifecycle: Lifecycle,
-    numbering: Numbering,
+    sequence_ids: SequenceIds,
     capacity: Capacity,
     /// The batch that takes more messages.
     open_batch: Option<OpenBatch>,
@@ -155,7 +155,7 @@ impl Producer {
             dirty: true,
             attach: ProducerAttach::new(created, now.at.checked_add(config.operation_timeout)),
             lifecycle: Lifecycle::default(),
-            numbering: Numbering::default(),
+            sequence_ids: SequenceIds::default(),
             capacity: Capacity::new(config.max_pending_messages, config.max_pending_bytes),
             open_batch: None,
             send_slots: SendSlots::new(partition),
@@ -185,7 +185,7 @@ impl Producer {
     /// The highest sequence id that is known to be stored: by a receipt, or, at creation, by the broker's
     /// deduplication.
     pub fn last_sequence_id(&self) -> Option<u64> {
-        self.numbering.last_stored()
+        self.sequence_ids.last_stored()
     }
 
     /// How long a message may take from the call to its receipt; `None` is for ever.
@@ -203,7 +203,7 @@ impl Producer {
         ProducerStats {
             pending_messages: self.capacity.pending_messages(),
             pending_bytes: self.capacity.pending_bytes(),
-            accepted_messages: self.numbering.accepted_messages(),
+            accepted_messages: self.sequence_ids.accepted_messages(),
             stale_receipts: self.receipts.stale(),
         }
     }

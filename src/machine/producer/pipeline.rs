@@ -61,7 +61,7 @@ pub(super) struct SealContext {
     pub(super) producer_name: Arc<str>,
     pub(super) schema_version: Option<Bytes>,
     pub(super) compression: Compression,
-    /// Of the broker that the producer is, or was last, attached to. Bytes.
+    /// `max_message_size` of the broker that the producer is, or was last, attached to, bytes.
     pub(super) max_message_size: Option<u32>,
 }
 
@@ -92,7 +92,7 @@ pub(super) struct Scratch {
 
 /// A frame, and what of it the broker compares with `max_message_size`, bytes.
 ///
-/// Of a group that was framed on acceptance there is one for all entries: its frames joined.
+/// A group that was framed on acceptance has one for all its entries: its frames joined.
 #[derive(Debug)]
 pub(super) struct SealedEntry {
     pub(super) frame: SealedFrame,
@@ -262,7 +262,7 @@ fn seal_entry(
         PayloadBytes::Shared(records) if is_batch => seal_apart(segment, &head, &metadata, records),
         PayloadBytes::Shared(payload) => seal(segment, &head, &metadata, payload),
     };
-    // Of a batch the broker compares the payload alone; of a single message metadata and payload.
+    // A broker compares the payload alone of a batch, metadata and payload of a single message.
     let compared_bytes = if is_batch { payload_bytes } else { payload_bytes + metadata_bytes(&frame, payload_bytes) };
     check_size(context.max_message_size, frame.len(), compared_bytes)?;
     Ok(SealedEntry { frame, compared_bytes })

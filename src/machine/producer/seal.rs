@@ -143,7 +143,7 @@ impl Producer {
         let kind = if entry.messages == 1 { GroupKind::Single } else { GroupKind::Batch };
         let number = self.in_flight.next_number();
         let mut group = SendGroup::new(number, batch.index, kind, batch.results, batch.deadline);
-        (group.polled, group.callbacks) = (Some(batch.opened), batch.callbacks);
+        (group.started, group.callbacks) = (Some(batch.opened), batch.callbacks);
         self.push_to_seal(group, entry, batch.content);
     }
 
@@ -186,8 +186,8 @@ impl Producer {
             let publish_time_ms = match &work {
                 ToSeal::Messages(content) => content.publish_time_ms,
                 ToSeal::Frames(_) => {
-                    self.note_first_poll(now);
-                    self.in_flight.group_at(place).polled.map_or(0, |polled| polled.wall_ms)
+                    self.start_clocks(now);
+                    self.in_flight.group_at(place).started.map_or(0, |started| started.wall_ms)
                 }
             };
             let entry = self.in_flight.entry_mut(place.first_entry);
@@ -206,7 +206,7 @@ impl Producer {
     ///
     /// After [`put_job`](Self::put_job) there may be another one.
     pub fn take_job(&mut self, now: Now) -> Option<SealJob> {
-        self.note_first_poll(|| now);
+        self.start_clocks(|| now);
         if self.attach.phase() == AttachPhase::Attached {
             self.close_group();
         }

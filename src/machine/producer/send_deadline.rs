@@ -9,31 +9,31 @@ const SHARED_DEADLINE_SPREAD_MAX: Duration = Duration::from_millis(500);
 /// messages, that of the first one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SendDeadline {
-    /// Of a message that did not wait for capacity: the send timeout counts from when the clock is first read for its
-    /// entry. That is when its batch is opened, and for a group of framed messages when the group is first polled,
+    /// The message did not wait for capacity: the send timeout counts from when the clock is first read for its
+    /// entry. That is when its batch is opened, and for a group of framed messages when the group is started,
     /// so that accepting a message reads no clock.
-    FromFirstPoll,
-    /// Of a message that has waited for capacity: the send timeout counted from the call that queued it.
+    FromStart,
+    /// The message has waited for capacity: the send timeout counted from the call that queued it.
     At(Instant),
-    /// Of a message that has waited for capacity, in a producer without a send timeout.
+    /// The message has waited for capacity, in a producer without a send timeout.
     Never,
 }
 
 impl SendDeadline {
-    /// Of a message that has waited for capacity, with this deadline for that and all that follows.
+    /// The deadline of a message that has waited for capacity, with this deadline for that and all that follows.
     pub(super) fn of_waiter(deadline: Option<Instant>) -> Self {
         deadline.map_or(Self::Never, Self::At)
     }
 
     /// Whether it was fixed before the message was accepted.
     pub(super) fn is_own(self) -> bool {
-        self != Self::FromFirstPoll
+        self != Self::FromStart
     }
 
-    /// The deadline, if the clock is first read for the entry when it says `first_poll`.
-    pub(super) fn resolve(self, first_poll: impl FnOnce() -> Option<Instant>) -> Option<Instant> {
+    /// The deadline, if the clock is first read for the entry when it says `start`.
+    pub(super) fn resolve(self, start: impl FnOnce() -> Option<Instant>) -> Option<Instant> {
         match self {
-            Self::FromFirstPoll => first_poll(),
+            Self::FromStart => start(),
             Self::At(deadline) => Some(deadline),
             Self::Never => None,
         }
@@ -44,7 +44,7 @@ impl SendDeadline {
         match (self, first) {
             (Self::At(own), Some(first)) => own.max(first) - own.min(first) <= SHARED_DEADLINE_SPREAD_MAX,
             (Self::Never, first) => first.is_none(),
-            (Self::At(_), None) | (Self::FromFirstPoll, _) => false,
+            (Self::At(_), None) | (Self::FromStart, _) => false,
         }
     }
 }
@@ -68,6 +68,6 @@ mod tests {
         let (call, later) = (Instant::now(), Instant::now() + Duration::from_secs(1));
         assert_eq!(SendDeadline::of_waiter(Some(call)).resolve(|| Some(later)), Some(call));
         assert_eq!(SendDeadline::of_waiter(None).resolve(|| Some(later)), None);
-        assert_eq!(SendDeadline::FromFirstPoll.resolve(|| Some(later)), Some(later));
+        assert_eq!(SendDeadline::FromStart.resolve(|| Some(later)), Some(later));
     }
 }

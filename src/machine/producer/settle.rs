@@ -153,7 +153,7 @@ impl Producer {
     fn fail_refused(&mut self, at: Option<usize>, error: ServerError, now: Now, deferred: &mut Deferred) {
         let Some(at) = at else { return };
         let error = Error::server(error, "a message").with_topic(&self.topic);
-        // Of an entry that was written to an earlier connection as well, that copy may be stored.
+        // The copy of an entry that was written to an earlier connection may be stored.
         let may_be_stored = self.in_flight.entry_mut(at).is_some_and(|entry| entry.resent);
         self.settle_failed(at, error, may_be_stored, deferred);
         self.after_settling(deferred);
@@ -184,7 +184,7 @@ impl Producer {
     fn settle_stored(&mut self, receipt: &Receipt, deferred: &mut Deferred) {
         let Some((entry, group)) = self.in_flight.take_front() else { return };
         self.capacity.release(entry.messages, entry.size_bytes);
-        self.numbering.note_stored(entry.last);
+        self.sequence_ids.note_stored(entry.last);
         let batch_size = if entry.messages > 1 { entry.messages } else { 0 };
         let stored = Stored { ledger_id: receipt.ledger_id, entry_id: receipt.entry_id, batch_size };
         if !group.callbacks.is_empty() {

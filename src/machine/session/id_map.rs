@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
-/// By id. Only this client adds keys, and it counts them up: no peer can choose ones that collide, so a lookup need not
+/// A map by id. Only this client adds keys, and it counts them up: no peer can choose ones that collide, so a lookup need not
 /// pay for a keyed hash. Peers may look up what they like.
 pub(super) type IdMap<K, V> = HashMap<K, V, BuildHasherDefault<IdHasher>>;
 

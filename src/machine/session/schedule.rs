@@ -19,7 +19,10 @@ const TX_BYTES_MAX: usize = 256 * 1024;
 
 impl Session {
     /// Writes what is due: control commands first, then the scheduled endpoints one after the other, a quantum each. `waker` is
-    /// registered with the ready list when no endpoint has anything to do. An `Err` ends the connection.
+    /// registered with the ready list when no endpoint has anything to do.
+    ///
+    /// # Errors
+    /// Why the connection has to end.
     pub fn poll_transmit(
         &mut self,
         tx: &mut TxBuf,
@@ -112,7 +115,7 @@ impl Session {
         deferred: &mut Deferred,
     ) -> Result<(), CloseReason> {
         let attachment = self.attachments.get_mut(&id).filter(|attachment| attachment.attempt == attempt);
-        // Of an earlier attempt: that one has left the run queue by being skipped here.
+        // It belongs to an earlier attempt: that one has left the run queue by being skipped here.
         let Some(attachment) = attachment else { return Ok(()) };
         attachment.schedule.is_queued = false;
         attachment.schedule.needs_poll = false;
@@ -147,7 +150,10 @@ impl Session {
         Deadline::earlier(self.connection.poll_deadline(), self.deadlines.next())
     }
 
-    /// Does what is due; endpoints that are due are scheduled. An `Err` ends the connection.
+    /// Does what is due; endpoints that are due are scheduled.
+    ///
+    /// # Errors
+    /// Why the connection has to end.
     pub fn handle_deadline(&mut self, now: Now, deferred: &mut Deferred) -> Result<(), CloseReason> {
         self.connection.handle_deadline(now)?;
         while let Some(requester) = self.connection.poll_expired(now) {

@@ -13,7 +13,7 @@ impl Acks {
     ///
     /// | an id names | the ACK has |
     /// | --- | --- |
-    /// | an entry, or the last open member of a batch | the entry |
+    /// | an entry, or the last unacknowledged member of a batch | the entry |
     /// | another member, with index acknowledgement | the set of the batch, once for members that follow each other |
     /// | another member, without | nothing; the member is noted |
     ///
@@ -73,7 +73,7 @@ impl Acks {
     /// | --- | --- |
     /// | no batch | Nothing: an entry that is not acknowledged is not noted. |
     /// | a batch that stays open | Nothing: the next set of the batch that is sent says it again. |
-    /// | a batch that the ACK finished | The batch is open again, with these members: the others were acknowledged before, and the entry is finished by acknowledging these once more. |
+    /// | a batch that the ACK finished | The batch has these members unacknowledged again: the others were acknowledged before, and the entry is finished by acknowledging these once more. |
     ///
     /// A batch of the last kind may have been delivered and acknowledged in part meanwhile, which stays so.
     pub(in crate::machine::consumer) fn restore_members(&mut self, acks: &[AckId], members: &[MessagePosition]) {

@@ -95,7 +95,7 @@ struct CumulativeAck {
     ack_set: Vec<i64>,
 }
 
-/// See the module.
+/// The acknowledgements of one consumer.
 #[derive(Debug)]
 pub(super) struct Acks {
     policy: AckPolicy,
@@ -163,7 +163,7 @@ impl Acks {
     /// | `id` names | what is to be sent |
     /// | --- | --- |
     /// | an entry: no batch, or the only member of one | the entry |
-    /// | the last open member of a batch | the entry |
+    /// | the last unacknowledged member of a batch | the entry |
     /// | another member, with index acknowledgement | the set of the batch |
     /// | another member, without | nothing; the member is noted |
     ///
@@ -221,7 +221,7 @@ impl Acks {
     ///
     /// | `id` names | the broker is told | finished |
     /// | --- | --- | --- |
-    /// | an entry, or the last open member of a batch | up to the entry | the entry |
+    /// | an entry, or the last unacknowledged member of a batch | up to the entry | the entry |
     /// | another member, with index acknowledgement | up to the entry, with the members that are left | the entry before |
     /// | another member, without | up to the entry before | the entry before |
     fn resolve_cumulative(&mut self, id: &MessagePosition) -> Result<(CumulativeAck, EntryPosition)> {
@@ -317,8 +317,8 @@ impl Acks {
     /// | known of the batch | what is done |
     /// | --- | --- |
     /// | nothing, at the broker and here | nothing: `None` |
-    /// | something | what the broker knows is noted, so that the last open member finishes the entry here |
-    /// | that no member is open | the entry is acknowledged whole |
+    /// | something | what the broker knows is noted, so that the last unacknowledged member finishes the entry here |
+    /// | that no member is unacknowledged | the entry is acknowledged whole |
     pub(super) fn exclude_acknowledged(
         &mut self,
         position: EntryPosition,

@@ -31,22 +31,22 @@ use crate::wire::tx::{SealedFrame, TxBuf};
 /// | the connection is gone | moves to the start; the entries before it are marked as resent |
 #[derive(Default)]
 pub(super) struct InFlight {
-    /// Of all groups, one behind the other.
+    /// The entries of all groups, one group behind the other.
     entries: VecDeque<PendingEntry>,
-    /// By their numbers and indexes, which grow. A group stays until all its entries are settled.
+    /// The groups, in the order of their numbers and indexes. A group stays until all its entries are settled.
     groups: VecDeque<SendGroup>,
     sent_groups: usize,
     sent_entries: usize,
     next_number: u64,
-    /// How many groups are not polled yet; they are among the last.
-    unpolled: usize,
+    /// How many groups are not started yet; they are among the last.
+    unstarted: usize,
 }
 
 /// Where a group is in the queue, until the queue is changed.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct GroupPlace {
     position: usize,
-    /// Of its entries.
+    /// The place of its first entry.
     pub(super) first_entry: usize,
 }
 
@@ -67,7 +67,7 @@ impl InFlight {
     /// Adds a group, whose first entry is to [`join`](Self::join) at once.
     pub(super) fn open(&mut self, group: SendGroup) {
         debug_assert!(self.groups.back().is_none_or(|last| last.number < group.number), "numbers grow");
-        self.unpolled += usize::from(group.polled.is_none());
+        self.unstarted += usize::from(group.started.is_none());
         self.groups.push_back(group);
     }
 
@@ -99,22 +99,22 @@ impl InFlight {
         }
     }
 
-    /// Whether a group was added since [`note_first_poll`](Self::note_first_poll).
+    /// Whether a group was added since [`start_clocks`](Self::start_clocks).
     #[inline]
-    pub(super) fn has_unpolled(&self) -> bool {
-        self.unpolled > 0
+    pub(super) fn has_unstarted(&self) -> bool {
+        self.unstarted > 0
     }
 
     /// Sets deadline and publish time of the groups that have none yet.
-    pub(super) fn note_first_poll(&mut self, now: Now, deadline: Option<Instant>) {
-        let unpolled = self.groups.iter_mut().rev().filter(|group| group.polled.is_none());
-        for group in unpolled.take(self.unpolled) {
-            group.polled = Some(now);
+    pub(super) fn start_clocks(&mut self, now: Now, deadline: Option<Instant>) {
+        let unstarted = self.groups.iter_mut().rev().filter(|group| group.started.is_none());
+        for group in unstarted.take(self.unstarted) {
+            group.started = Some(now);
             if !group.has_own_deadline {
                 group.deadline = deadline;
             }
         }
-        self.unpolled = 0;
+        self.unstarted = 0;
     }
 }
 
@@ -248,8 +248,8 @@ impl InFlight {
             self.sent_groups -= 1;
         }
         let group = if position == 0 { self.groups.pop_front() } else { self.groups.remove(position) }?;
-        if group.polled.is_none() {
-            self.unpolled -= 1;
+        if group.started.is_none() {
+            self.unstarted -= 1;
         }
         Some(group)
     }

@@ -8,7 +8,7 @@ pub(crate) const SEQUENCE_ID_MAX: u64 = i64::MAX as u64;
 
 /// The sequence ids of a producer.
 #[derive(Debug, Default)]
-pub(super) struct Numbering {
+pub(super) struct SequenceIds {
     /// What the next message gets that has none of its own.
     next: u64,
     /// The highest that a message has, here or, at creation, at the broker.
@@ -19,7 +19,7 @@ pub(super) struct Numbering {
     accepted_messages: u64,
 }
 
-impl Numbering {
+impl SequenceIds {
     /// The broker has told the highest id that it has stored under the producer's name, -1 for none.
     fn start(&mut self, initial_sequence_id: Option<u64>, last_sequence_id: i64) {
         self.last_stored = initial_sequence_id.or(u64::try_from(last_sequence_id).ok());
@@ -32,21 +32,21 @@ impl Numbering {
     #[inline(always)]
     pub(super) fn assign(&mut self, own: Option<u64>) -> (u64, bool) {
         let id = own.unwrap_or(self.next);
-        let grows = self.highest.is_none_or(|highest| id > highest);
-        if grows {
+        let is_increasing = self.highest.is_none_or(|highest| id > highest);
+        if is_increasing {
             self.highest = Some(id);
             // Also above ids that the application sets, so that the order of the wire stays the order of the ids.
             self.next = id.saturating_add(1);
         }
-        (id, grows)
+        (id, is_increasing)
     }
 
     /// Numbers messages that were accepted before the first attach; their lowest and highest id.
     fn assign_all<'a>(&mut self, messages: impl Iterator<Item = &'a mut Message>) -> (u64, u64) {
         let mut range = None;
         for message in messages {
-            let (id, _) = self.assign(message.id());
-            message.number(id);
+            let (id, _) = self.assign(message.sequence_id());
+            message.set_sequence_id(id);
             range = Some((range.map_or(id, |(first, _)| first), id));
         }
         range.unwrap_or((0, 0))
@@ -76,20 +76,20 @@ impl Numbering {
 }
 
 impl Producer {
-    /// Starts numbering on the first attach. Messages accepted before get their ids in the order of acceptance.
-    pub(super) fn start_numbering(&mut self, last_sequence_id: i64) {
-        self.numbering.start(self.config.initial_sequence_id, last_sequence_id);
+    /// Starts the sequence ids on the first attach. Messages accepted before get their ids in the order of acceptance.
+    pub(super) fn start_sequence_ids(&mut self, last_sequence_id: i64) {
+        self.sequence_ids.start(self.config.initial_sequence_id, last_sequence_id);
         for (group, work) in self.sealing.queue_mut() {
             // Nothing is framed before there are numbers.
             let ToSeal::Messages(content) = work else { continue };
-            let ids = self.numbering.assign_all(content.held_mut());
+            let ids = self.sequence_ids.assign_all(content.held_mut());
             let place = self.in_flight.place_of(*group);
             if let Some(entry) = place.and_then(|place| self.in_flight.entry_mut(place.first_entry)) {
                 (entry.first, entry.last) = ids;
             }
         }
         if let Some(batch) = &mut self.open_batch {
-            (batch.first, batch.last) = self.numbering.assign_all(batch.content.held_mut());
+            (batch.first, batch.last) = self.sequence_ids.assign_all(batch.content.held_mut());
         }
     }
 }
@@ -100,21 +100,21 @@ mod tests {
 
     #[test]
     fn ids_grow_and_follow_those_that_the_application_sets() {
-        let mut numbering = Numbering::default();
-        numbering.start(None, -1);
-        assert_eq!(numbering.assign(None), (0, true));
-        assert_eq!(numbering.assign(Some(10)), (10, true));
-        assert_eq!(numbering.assign(None), (11, true));
-        assert_eq!(numbering.assign(Some(5)), (5, false));
-        assert_eq!(numbering.assign(None), (12, true));
+        let mut ids = SequenceIds::default();
+        ids.start(None, -1);
+        assert_eq!(ids.assign(None), (0, true));
+        assert_eq!(ids.assign(Some(10)), (10, true));
+        assert_eq!(ids.assign(None), (11, true));
+        assert_eq!(ids.assign(Some(5)), (5, false));
+        assert_eq!(ids.assign(None), (12, true));
     }
 
     #[test]
-    fn numbering_starts_above_what_is_stored() {
+    fn sequence_ids_start_above_what_is_stored() {
         let start = |initial, last| {
-            let mut numbering = Numbering::default();
-            numbering.start(initial, last);
-            (numbering.last_stored(), numbering.assign(None).0)
+            let mut ids = SequenceIds::default();
+            ids.start(initial, last);
+            (ids.last_stored(), ids.assign(None).0)
         };
         assert_eq!(start(None, -1), (None, 0));
         assert_eq!(start(None, 41), (Some(41), 42));
