@@ -21,16 +21,15 @@ pub(crate) async fn run(url: &str) -> Result<(), Error> {
     }
 
     let acker = consumer.acker();
-    let mut hot = consumer.take(4).filter_map(|message| {
-        let message = message.ok()?;
-        acker.ack(&message).ok()?;
-        let celsius: i32 = message.to_string_lossy().parse().ok()?;
-        (celsius > 30).then_some(celsius)
-    });
+    let mut readings = consumer.take(4);
     let mut found = Vec::new();
-    while let Some(celsius) = hot.next().await {
-        println!("{celsius} degrees");
-        found.push(celsius);
+    while let Some(message) = readings.try_next().await? {
+        let celsius: i32 = message.to_string_lossy().parse().expect("readings are numbers");
+        acker.ack(&message)?;
+        if celsius > 30 {
+            println!("{celsius} degrees");
+            found.push(celsius);
+        }
     }
     assert_eq!(found, [35, 40]);
     client.close().await

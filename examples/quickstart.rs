@@ -88,7 +88,7 @@ pub(crate) async fn walk_through(url: &str, token: &str, topic: &str) -> Result<
         second.redelivery_count()
     );
     consumer.nack(&second)?;
-    println!("refused       {}  it comes again", second.id());
+    println!("nacked        {}  it is redelivered", second.id());
     show(&consumer, consumed).await?;
 
     let again = consumer.receive().await?;

@@ -29,27 +29,25 @@ pub(crate) async fn run(url: &str) -> Result<(), Error> {
         .subscribe()
         .await?;
     let (done, mut finished) = mpsc::channel(20);
-    let acker = consumer.acker();
-    let work = consumer.process(8, move |message| {
-        let (done, acker) = (done.clone(), acker.clone());
+    let work = consumer.process(8, move |_message| {
+        let done = done.clone();
         async move {
             tokio::time::sleep(Duration::from_millis(5)).await;
-            let acknowledged = acker.ack_confirmed(&message).await;
-            let _ = done.send(acknowledged).await;
-            // `Outcome::Ack` would acknowledge it, `Outcome::Nack` would have it delivered again.
-            Outcome::Keep
+            let _ = done.send(()).await;
+            // Acknowledges the message; `Outcome::Nack` would have it delivered again.
+            Outcome::Ack
         }
     });
     let all_done = async {
         for _ in 0..20 {
-            finished.recv().await.expect("a worker has the sender")?;
+            finished.recv().await.expect("a worker has the sender");
         }
-        Ok::<(), Error>(())
     };
-    // `process` returns when the consumer has ended; here its future is dropped after the last job.
+    // `process` returns when the consumer has ended; here its future is dropped after the last job. A message that is
+    // not acknowledged by then is delivered again.
     tokio::select! {
         ended = work => ended?,
-        done = all_done => done?,
+        () = all_done => {}
     }
     client.close().await
 }

@@ -1,6 +1,6 @@
 //! Testing an application against the embedded broker: no server to install, and faults exactly where a test wants them.
 //!
-//! `cargo run --features broker --example test_with_faults`; in a project of one's own `run` is a `#[tokio::test]`.
+//! `cargo run --features broker --example test_with_faults`; in your project `run` is a `#[tokio::test]`.
 
 use pulsar_native::broker::{EmbeddedBroker, FaultEvent};
 use pulsar_native::{Client, InitialPosition, ServerCode};

@@ -1,4 +1,4 @@
-//! TLS with an authority of one's own, and a token in a file that another process renews.
+//! TLS with a private certificate authority, and a token in a file that another process renews.
 //!
 //! `cargo run --example tls_and_token_file pulsar+ssl://broker.example.com:6651 ca.pem token.txt`
 

@@ -1,6 +1,6 @@
 //! The kinds of work, the same for the baseline and for the client.
 
-/// One part in so many is done before measuring starts.
+/// The part of the messages that is sent before measuring starts: one in this number.
 pub(crate) const WARM_UP_DIVISOR: u64 = 10;
 
 /// Publishing.

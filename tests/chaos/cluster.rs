@@ -1,4 +1,4 @@
-//! The cluster that `scripts/chaos` started: its brokers' life and death, and its admin API.
+//! The cluster that `scripts/chaos` started: how its brokers are started, stopped and killed, and its admin API.
 
 use std::io;
 use std::path::PathBuf;

@@ -1,8 +1,8 @@
-//! A TCP proxy inside the test: each connection of a client goes through it and dies at a random byte, mostly by a closed
-//! socket, sometimes by silence.
+//! A TCP proxy inside the test: each connection of a client goes through it and is cut at a random byte, mostly by a
+//! closed socket, sometimes by silence.
 //!
 //! A connection gets some time first. If bytes alone counted, a client that has much to catch up on would lose each
-//! connection to its own haste, and never get on.
+//! connection while it does so, and never make progress.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -20,29 +20,29 @@ use crate::rng::Rng;
 
 const PIPE_BYTES: usize = 256 * 1024;
 const COPY_BYTES: usize = 16 * 1024;
-/// How long a connection lives, in milliseconds, before its bytes are counted.
-const LIFE_MS: (u64, u64) = (1_000, 10_000);
+/// How long a connection is left alone, in milliseconds, before its bytes are counted.
+const DELAY_MS: (u64, u64) = (1_000, 10_000);
 /// How many bytes, both ways together, are its last.
 const LAST_BYTES: (u64, u64) = (0, 3_000);
-/// One connection in so many has no other life than that: it dies in the handshake, in a lookup, while it attaches.
-const STILLBORN_ONE_IN: u64 = 8;
-/// One death in so many is silent.
+/// One connection in this number is not left alone: it is cut in the handshake, in a lookup, while it attaches.
+const CUT_EARLY_ONE_IN: u64 = 8;
+/// One cut in this number is silent.
 const SILENT_ONE_IN: u64 = 8;
-/// A silent connection is given up by then at the latest. Both ends are to find out by themselves, with their PINGs.
+/// A silent connection is closed after this time at the latest. Both ends are to find out by themselves, with their PINGs.
 const SILENCE_MAX: Duration = Duration::from_secs(40);
 
 /// How a connection ends.
 #[derive(Clone, Copy)]
-enum Death {
+enum CutKind {
     /// The socket is closed.
     Cut,
     /// The socket stays; what the client writes is taken and lost, nothing comes back.
     Swallow,
-    /// The socket stays; nothing is taken any more, nothing comes back.
+    /// The socket stays; nothing is read, nothing comes back.
     Stall,
 }
 
-/// Decides when connections die, and counts them.
+/// Decides when connections are cut, and counts the cuts.
 pub(crate) struct Cutter {
     rng: Mutex<Rng>,
     armed: AtomicBool,
@@ -66,7 +66,7 @@ impl Cutter {
         CuttingDialer(self.clone())
     }
 
-    /// Whether connections die by themselves; those that are there get their death too when it is switched on.
+    /// Whether connections are cut by plan; those that are open when it is switched on are cut as well.
     pub(crate) fn arm(&self, armed: bool) {
         self.armed.store(armed, Ordering::Relaxed);
     }
@@ -76,43 +76,43 @@ impl Cutter {
         self.all.send_modify(|count| *count += 1);
     }
 
-    fn plan(&self) -> (Life<'_>, Death) {
+    fn plan(&self) -> (CutPlan<'_>, CutKind) {
         let mut rng = self.rng.lock().unwrap();
-        let life_ms = if rng.one_in(STILLBORN_ONE_IN) { 0 } else { rng.between(LIFE_MS.0, LIFE_MS.1) };
+        let delay_ms = if rng.one_in(CUT_EARLY_ONE_IN) { 0 } else { rng.between(DELAY_MS.0, DELAY_MS.1) };
         let left = rng.between(LAST_BYTES.0, LAST_BYTES.1);
-        let death = match rng.between(1, 2 * SILENT_ONE_IN) {
-            1 => Death::Swallow,
-            2 => Death::Stall,
-            _ => Death::Cut,
+        let kind = match rng.between(1, 2 * SILENT_ONE_IN) {
+            1 => CutKind::Swallow,
+            2 => CutKind::Stall,
+            _ => CutKind::Cut,
         };
-        let counted_from = Instant::now() + Duration::from_millis(life_ms);
-        (Life { armed: &self.armed, counted_from, left: AtomicU64::new(left) }, death)
+        let counted_from = Instant::now() + Duration::from_millis(delay_ms);
+        (CutPlan { armed: &self.armed, counted_from, left: AtomicU64::new(left) }, kind)
     }
 
     /// `hung_up` ends when the client has no more use for the connection.
     async fn carry(self: Arc<Self>, mut tcp: TcpStream, mut near: DuplexStream, hung_up: oneshot::Receiver<()>) {
-        let (life, death) = self.plan();
+        let (plan, kind) = self.plan();
         let mut all = self.all.subscribe();
         let (mut from_broker, mut to_broker) = tcp.split();
         let (mut from_client, mut to_client) = tokio::io::split(&mut near);
         let spent = tokio::select! {
-            spent = life.copy(&mut from_broker, &mut to_client) => spent,
-            spent = life.copy(&mut from_client, &mut to_broker) => spent,
+            spent = plan.copy(&mut from_broker, &mut to_client) => spent,
+            spent = plan.copy(&mut from_client, &mut to_broker) => spent,
             _ = all.changed() => true,
         };
         if !spent {
             return;
         }
-        match death {
-            Death::Cut => {
+        match kind {
+            CutKind::Cut => {
                 self.cuts.fetch_add(1, Ordering::Relaxed);
             }
-            Death::Swallow => {
+            CutKind::Swallow => {
                 self.silences.fetch_add(1, Ordering::Relaxed);
                 say("a connection swallows");
                 let _ = timeout(SILENCE_MAX, tokio::io::copy(&mut from_client, &mut tokio::io::sink())).await;
             }
-            Death::Stall => {
+            CutKind::Stall => {
                 self.silences.fetch_add(1, Ordering::Relaxed);
                 say("a connection stalls");
                 let mut nowhere = tokio::io::sink();
@@ -124,13 +124,13 @@ impl Cutter {
 }
 
 /// What a connection may still carry.
-struct Life<'a> {
+struct CutPlan<'a> {
     armed: &'a AtomicBool,
     counted_from: Instant,
     left: AtomicU64,
 }
 
-impl Life<'_> {
+impl CutPlan<'_> {
     /// Copies until one side ends (`false`) or the bytes are spent (`true`), in the middle of a frame as a rule.
     async fn copy(&self, from: &mut (impl AsyncRead + Unpin), to: &mut (impl AsyncWrite + Unpin)) -> bool {
         let mut buffer = vec![0; COPY_BYTES];

@@ -11,13 +11,13 @@ use crate::rng::Rng;
 const UNLOADS: u64 = 3;
 const TRANSFERS: u64 = 3;
 /// How many messages are confirmed, if any still are, while a broker stays dead or stopped.
-const AWAY: Lull = Lull { confirmed: 0..=3_000, time_max: Duration::from_secs(4) };
+const AWAY: Pause = Pause { confirmed: 0..=3_000, time_max: Duration::from_secs(4) };
 /// Between two faults.
-const PAUSE: Lull = Lull { confirmed: 150..=1_200, time_max: Duration::from_millis(1_500) };
+const PAUSE: Pause = Pause { confirmed: 150..=1_200, time_max: Duration::from_millis(1_500) };
 
-/// Faults strike in the midst of work: the next one waits until so many more messages are confirmed. It waits no longer
-/// than this, for the last one may have left nobody who could confirm any.
-struct Lull {
+/// Faults strike in the midst of work: the next one waits until this number of further messages is confirmed. It waits no longer
+/// than this, for the last one may have left no broker that could confirm any.
+struct Pause {
     confirmed: RangeInclusive<u64>,
     time_max: Duration,
 }
@@ -28,11 +28,11 @@ pub(crate) async fn rounds(run: &mut Run, rounds: u64, rng: &mut Rng) {
     spread(run, &parts).await;
     run.cutter.arm(true);
     for round in 0..rounds {
-        let (victim, other) = if round % 2 == 0 { (1, 0) } else { (0, 1) };
+        let (killed, other) = if round % 2 == 0 { (1, 0) } else { (0, 1) };
         say(format_args!("round {} of {rounds}", round + 1));
         shuffle(run, &parts, rng).await;
         pause(run, rng, PAUSE).await;
-        bounce(run, victim, "kill", rng).await;
+        bounce(run, killed, "kill", rng).await;
         shuffle(run, &parts, rng).await;
         pause(run, rng, PAUSE).await;
         run.cutter.cut_all();
@@ -86,12 +86,12 @@ async fn bounce(run: &mut Run, broker: usize, how: &str, rng: &mut Rng) {
     say(format_args!("broker {} is back", broker + 1));
 }
 
-async fn pause(run: &Run, rng: &mut Rng, lull: Lull) {
-    let goal = run.confirmed() + rng.between(*lull.confirmed.start(), *lull.confirmed.end());
-    run.until(Instant::now() + lull.time_max, |run| run.confirmed() >= goal).await;
+async fn pause(run: &Run, rng: &mut Rng, pause: Pause) {
+    let goal = run.confirmed() + rng.between(*pause.confirmed.start(), *pause.confirmed.end());
+    run.until(Instant::now() + pause.time_max, |run| run.confirmed() >= goal).await;
 }
 
 fn progress(run: &Run) {
-    let sent: u64 = run.ledgers.iter().map(|ledger| ledger.lock().unwrap().sent()).sum();
+    let sent: u64 = run.logs.iter().map(|log| log.lock().unwrap().sent()).sum();
     say(format_args!("{sent} sent, {} deliveries outstanding", run.outstanding()));
 }

@@ -10,10 +10,10 @@ use pulsar_native::{
     Client, Consumer, InitialPosition, Message, Producer, ReceivedMessage, SendError, SubscriptionType,
 };
 
-use crate::ledger::{Fate, Ledger};
+use crate::deliveries::{DeliveryLog, SendState};
 use crate::rng::Rng;
 
-/// Each producer sends so many messages in each tick.
+/// How many messages each producer sends in a tick.
 const MESSAGES_PER_TICK: u64 = 4;
 const TICK: Duration = Duration::from_millis(20);
 /// For each partition. All of it is sent again after each cut.
@@ -21,7 +21,7 @@ const PENDING_MESSAGES_MAX: usize = 1_000;
 const SEND_TIMEOUT: Duration = Duration::from_secs(120);
 const KEYS: u64 = 24;
 /// How long a `receive` is waited for before its future is dropped and a new one made.
-const RECEIVE_PATIENCE: Duration = Duration::from_millis(50);
+const RECEIVE_TIMEOUT: Duration = Duration::from_millis(50);
 const NACK_DELAY: Duration = Duration::from_secs(1);
 const NACK_ONE_IN: u64 = 200;
 const CONFIRM_ONE_IN: u64 = 20;
@@ -61,7 +61,7 @@ pub(crate) fn members(kind: SubscriptionType) -> usize {
     if kind == SubscriptionType::Exclusive { 1 } else { 2 }
 }
 
-pub(crate) type Shared = Arc<Mutex<Ledger>>;
+pub(crate) type Shared = Arc<Mutex<DeliveryLog>>;
 
 fn key_of(number: u64) -> String {
     // Not in step with the number, so that neighbours of a key are unevenly far apart.
@@ -96,32 +96,32 @@ pub(crate) async fn producer(client: &Client, topic: &Topic) -> Result<Producer,
 }
 
 /// Sends until told to stop, and then waits until nothing is pending.
-pub(crate) async fn produce(producer: Producer, ledger: Shared, stop: Arc<AtomicBool>) -> Result<(), String> {
+pub(crate) async fn produce(producer: Producer, log: Shared, stop: Arc<AtomicBool>) -> Result<(), String> {
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while !stop.load(Ordering::Relaxed) {
         ticks.tick().await;
         for _ in 0..MESSAGES_PER_TICK {
-            let number = ledger.lock().unwrap().next();
+            let number = log.lock().unwrap().next();
             let message = Message::new(payload_of(number)).with_key(key_of(number));
-            let outcomes = ledger.clone();
+            let outcomes = log.clone();
             let done = move |result: Result<_, SendError>| {
-                let fate = result.map_or_else(|error| fate_of(number, &error), |_| Fate::Confirmed);
-                outcomes.lock().unwrap().resolve(number, fate);
+                let state = result.map_or_else(|error| state_of(number, &error), |_| SendState::Confirmed);
+                outcomes.lock().unwrap().resolve(number, state);
             };
             if let Err(error) = producer.enqueue_with(message, done).await {
-                ledger.lock().unwrap().resolve(number, fate_of(number, &error));
+                log.lock().unwrap().resolve(number, state_of(number, &error));
             }
         }
     }
-    // Whether one of the sends failed is in the ledger; this only waits for the last of them.
+    // Whether one of the sends failed is in the log; this only waits for the last of them.
     let _ = producer.flush().await;
     producer.close().await.map_err(|error| format!("{producer:?} close: {error}"))
 }
 
-fn fate_of(number: u64, error: &SendError) -> Fate {
+fn state_of(number: u64, error: &SendError) -> SendState {
     eprintln!("send {number}: {error}");
-    if error.may_be_stored() { Fate::Unknown } else { Fate::NotStored }
+    if error.may_be_stored() { SendState::Unknown } else { SendState::NotStored }
 }
 
 /// Subscribes member `member` of the topic's subscription of this kind.
@@ -144,7 +144,7 @@ pub(crate) async fn consumer(
 
 /// One member of a subscription at work.
 pub(crate) struct Member {
-    pub(crate) ledger: Shared,
+    pub(crate) log: Shared,
     pub(crate) subscription: usize,
     pub(crate) kind: SubscriptionType,
     pub(crate) rng: Rng,
@@ -157,7 +157,7 @@ impl Member {
         let mut unacknowledged = HashMap::new();
         let mut count = 0_u64;
         while !self.stop.load(Ordering::Relaxed) {
-            let Ok(received) = tokio::time::timeout(RECEIVE_PATIENCE, consumer.receive()).await else {
+            let Ok(received) = tokio::time::timeout(RECEIVE_TIMEOUT, consumer.receive()).await else {
                 acknowledge_all(&consumer, &mut unacknowledged)?;
                 continue;
             };
@@ -185,12 +185,12 @@ impl Member {
     fn enter(&self, message: &ReceivedMessage) {
         let text = message.to_string_lossy();
         let number = text.split(' ').next().and_then(|word| word.parse().ok());
-        let mut ledger = self.ledger.lock().unwrap();
+        let mut log = self.log.lock().unwrap();
         match number {
             Some(number) if payload_of(number) == text && message.key() == Some(&key_of(number)) => {
-                ledger.arrive(self.subscription, number, &key_of(number), message.id(), Instant::now());
+                log.arrive(self.subscription, number, &key_of(number), message.id(), Instant::now());
             }
-            _ => ledger.violations.push(format!("{message:?} is not what was sent")),
+            _ => log.violations.push(format!("{message:?} is not what was sent")),
         }
     }
 }

@@ -47,15 +47,15 @@ mod common;
 
 mod cluster;
 mod cut;
+mod deliveries;
 mod faults;
-mod ledger;
 mod load;
 mod report;
 mod rng;
 
 use cluster::Cluster;
 use cut::Cutter;
-use ledger::{Fate, Ledger};
+use deliveries::{DeliveryLog, SendState};
 use load::{Member, Topic};
 use rng::Rng;
 
@@ -126,11 +126,11 @@ fn chaos() {
 /// One run in progress.
 struct Run {
     cluster: Cluster,
-    ledgers: Vec<load::Shared>,
-    /// Told of whatever comes into a ledger.
-    news: watch::Sender<()>,
+    logs: Vec<load::Shared>,
+    /// Told of whatever comes into a log.
+    changed: watch::Sender<()>,
     cutter: Arc<Cutter>,
-    /// What went wrong beside what the ledgers find.
+    /// What went wrong beside what the logs find.
     problems: Vec<String>,
     /// Producers and consumers have stop signals of their own: the consumers work on until all is settled.
     stop_producing: Arc<AtomicBool>,
@@ -140,14 +140,14 @@ struct Run {
 }
 
 async fn run(cluster: Cluster, rounds: u64, seed: u64) -> bool {
-    report::begun();
+    report::started();
     let cutter = Cutter::new(seed);
-    let news = watch::Sender::new(());
-    let ledger = |topic: &Topic| Ledger::new(topic.deduplicated, topic.subscriptions, news.clone());
+    let changed = watch::Sender::new(());
+    let log = |topic: &Topic| DeliveryLog::new(topic.deduplicated, topic.subscriptions, changed.clone());
     let mut run = Run {
         cluster,
-        ledgers: TOPICS.iter().map(|topic| Arc::new(Mutex::new(ledger(topic)))).collect(),
-        news,
+        logs: TOPICS.iter().map(|topic| Arc::new(Mutex::new(log(topic)))).collect(),
+        changed,
         cutter,
         problems: Vec::new(),
         stop_producing: Arc::default(),
@@ -193,15 +193,15 @@ impl Run {
                     let client = &clients[usize::from(member == 0)];
                     let consumer = load::consumer(client, topic, kind, member).await.map_err(text)?;
                     let rng = Rng::new(rng.next());
-                    let (ledger, stop) = (self.ledgers[index].clone(), self.stop_consuming.clone());
-                    self.consumers.spawn(Member { ledger, subscription, kind, rng, stop }.consume(consumer));
+                    let (log, stop) = (self.logs[index].clone(), self.stop_consuming.clone());
+                    self.consumers.spawn(Member { log, subscription, kind, rng, stop }.consume(consumer));
                 }
             }
         }
         for (index, topic) in TOPICS.iter().enumerate() {
             let producer = load::producer(&clients[usize::from(index > 0)], topic).await.map_err(text)?;
-            let (ledger, stop) = (self.ledgers[index].clone(), self.stop_producing.clone());
-            self.producers.spawn(load::produce(producer, ledger, stop));
+            let (log, stop) = (self.logs[index].clone(), self.stop_producing.clone());
+            self.producers.spawn(load::produce(producer, log, stop));
         }
         Ok(clients)
     }
@@ -217,7 +217,7 @@ impl Run {
         if !self.producers.is_empty() {
             self.problems.push(format!("{} producers do not end", self.producers.len()));
         }
-        let open: u64 = self.ledgers.iter().map(|ledger| ledger.lock().unwrap().count(Fate::Open)).sum();
+        let open: u64 = self.logs.iter().map(|log| log.lock().unwrap().count(SendState::Open)).sum();
         if open > 0 {
             self.problems.push(format!("{open} sends are not resolved"));
         }
@@ -235,8 +235,8 @@ impl Run {
     /// Everyone has to attach once more, and nothing may come: what was acknowledged stays away.
     async fn stay_quiet(&mut self) {
         self.cutter.arm(false);
-        for ledger in &self.ledgers {
-            ledger.lock().unwrap().settle();
+        for log in &self.logs {
+            log.lock().unwrap().settle();
         }
         for part in TOPICS.iter().flat_map(Topic::parts) {
             let unloaded = self.cluster.unload(&part).await;
@@ -276,26 +276,26 @@ impl Run {
         }
     }
 
-    /// Waits until the ledgers say so, but not beyond `end`.
-    async fn until(&self, end: Instant, is_so: impl Fn(&Self) -> bool) {
-        let mut news = self.news.subscribe();
-        let waiting = async { while !is_so(self) && news.changed().await.is_ok() {} };
+    /// Waits until the logs say so, but not beyond `end`.
+    async fn until(&self, end: Instant, condition: impl Fn(&Self) -> bool) {
+        let mut changed = self.changed.subscribe();
+        let waiting = async { while !condition(self) && changed.changed().await.is_ok() {} };
         let _ = timeout_at(end.into(), waiting).await;
     }
 
     /// Messages of which a producer knows that they are stored.
     fn confirmed(&self) -> u64 {
-        self.ledgers.iter().map(|ledger| ledger.lock().unwrap().confirmed()).sum()
+        self.logs.iter().map(|log| log.lock().unwrap().confirmed()).sum()
     }
 
     /// Messages that came although everything was acknowledged.
     fn came_back(&self) -> u64 {
-        self.ledgers.iter().map(|ledger| ledger.lock().unwrap().came_back()).sum()
+        self.logs.iter().map(|log| log.lock().unwrap().came_back()).sum()
     }
 
     /// Confirmed messages that have not arrived yet, summed over the subscriptions.
     fn outstanding(&self) -> u64 {
-        self.ledgers.iter().map(|ledger| ledger.lock().unwrap().outstanding()).sum()
+        self.logs.iter().map(|log| log.lock().unwrap().outstanding()).sum()
     }
 
     /// Topic, subscription within the topic, kind.
@@ -335,7 +335,7 @@ impl Run {
 }
 
 /// Looks until nothing is wrong, but not beyond `end`; what the last look has found. For what only the brokers'
-/// statistics show: they tell nobody of a change, so they are asked again and again.
+/// statistics show: no change is announced, so they are polled.
 async fn look_until(end: Instant, look: impl AsyncFn() -> Vec<String>) -> Vec<String> {
     let mut looks = tokio::time::interval(LOOK_EVERY);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);

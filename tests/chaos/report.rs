@@ -6,20 +6,20 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::ledger::Fate;
+use crate::deliveries::SendState;
 use crate::load::subscription_name;
 use crate::{Run, TOPICS};
 
-static BEGUN: OnceLock<Instant> = OnceLock::new();
+static STARTED: OnceLock<Instant> = OnceLock::new();
 
 /// When the run began, which is when this is first asked.
-pub(crate) fn begun() -> Instant {
-    *BEGUN.get_or_init(Instant::now)
+pub(crate) fn started() -> Instant {
+    *STARTED.get_or_init(Instant::now)
 }
 
 /// Says what happens, with the seconds since the run began.
 pub(crate) fn say(what: impl std::fmt::Display) {
-    println!("chaos: {:>6.1} s: {what}", begun().elapsed().as_secs_f64());
+    println!("chaos: {:>6.1} s: {what}", started().elapsed().as_secs_f64());
 }
 
 /// Prints everything; says whether the run is good.
@@ -38,8 +38,8 @@ pub(crate) fn print(run: &Run) -> bool {
     );
     let (mut missing, mut doubled, mut out_of_order, mut gap) = (0, 0, 0, Duration::ZERO);
     for (topic, subscription, kind) in run.each_subscription() {
-        let ledger = run.ledgers[topic].lock().unwrap();
-        let (verdict, seen) = (ledger.verdict(subscription), &ledger.subscriptions[subscription]);
+        let log = run.logs[topic].lock().unwrap();
+        let (verdict, seen) = (log.verdict(subscription), &log.subscriptions[subscription]);
         println!(
             "{:<36} {:<11} {:>8} {:>7} {:>7} {:>7} {:>7} {:>6} {:>7} {:>7.1}",
             TOPICS[topic].name,
@@ -51,25 +51,25 @@ pub(crate) fn print(run: &Run) -> bool {
             verdict.doubled,
             seen.out_of_order,
             seen.longest_gap.as_millis(),
-            seen.longest_gap_until.map_or(0.0, |until| (until - begun()).as_secs_f64())
+            seen.longest_gap_until.map_or(0.0, |until| (until - started()).as_secs_f64())
         );
         missing += verdict.missing;
         doubled += verdict.doubled;
         out_of_order += seen.out_of_order;
         gap = gap.max(seen.longest_gap);
         if verdict.missing > 0 {
-            println!("  the first missing: {:?}", ledger.missing_numbers(subscription, 20));
+            println!("  the first missing: {:?}", log.missing_numbers(subscription, 20));
         }
     }
     println!();
     let good = print_problems(run);
-    let count = |fate| run.ledgers.iter().map(|ledger| ledger.lock().unwrap().count(fate)).sum::<u64>();
-    let sent: u64 = run.ledgers.iter().map(|ledger| ledger.lock().unwrap().sent()).sum();
+    let count = |state| run.logs.iter().map(|log| log.lock().unwrap().count(state)).sum::<u64>();
+    let sent: u64 = run.logs.iter().map(|log| log.lock().unwrap().sent()).sum();
     println!(
         "sent={sent} confirmed={} failed={} missing={missing} doubled={doubled} out_of_order={out_of_order} \
          longest_gap_ms={}",
-        count(Fate::Confirmed),
-        count(Fate::Unknown) + count(Fate::NotStored),
+        count(SendState::Confirmed),
+        count(SendState::Unknown) + count(SendState::NotStored),
         gap.as_millis()
     );
     good && sent > 0 && missing + doubled + out_of_order == 0
@@ -77,10 +77,10 @@ pub(crate) fn print(run: &Run) -> bool {
 
 fn print_problems(run: &Run) -> bool {
     let mut problems = run.problems.clone();
-    for (ledger, topic) in run.ledgers.iter().zip(&TOPICS) {
-        let ledger = ledger.lock().unwrap();
-        problems.extend(ledger.violations.iter().take(20).map(|what| format!("{}: {what}", topic.name)));
-        let false_failures = ledger.false_failures();
+    for (log, topic) in run.logs.iter().zip(&TOPICS) {
+        let log = log.lock().unwrap();
+        problems.extend(log.violations.iter().take(20).map(|what| format!("{}: {what}", topic.name)));
+        let false_failures = log.false_failures();
         if false_failures > 0 {
             problems.push(format!("{}: {false_failures} sends failed as not stored, and arrived", topic.name));
         }

@@ -1,4 +1,4 @@
-//! The command line as a process: its output, and what it does when nothing reads that any more.
+//! The command line as a process: its output, and what it does when that is no longer read.
 #![cfg(unix)]
 
 use std::net::Shutdown;

@@ -7,17 +7,20 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// How long anything may take, in virtual time: more than any time-out of the client.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
+pub(crate) const VIRTUAL_WAIT_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// Looks at each millisecond until `is_so` says yes; the last look goes into the failure. Panics on a clock that runs.
-pub(crate) async fn until<T: Debug>(what: &str, look: impl Fn() -> T, is_so: impl Fn(&T) -> bool) -> T {
-    let begun = Instant::now();
+/// Looks at each millisecond until `condition` says yes; the last look goes into the failure. Panics on a clock that runs.
+pub(crate) async fn until<T: Debug>(what: &str, look: impl Fn() -> T, condition: impl Fn(&T) -> bool) -> T {
+    let started = Instant::now();
     loop {
         let seen = look();
-        if is_so(&seen) {
+        if condition(&seen) {
             return seen;
         }
-        assert!(begun.elapsed() < PATIENCE, "waited {PATIENCE:?} for {what}; last seen: {seen:?}");
+        assert!(
+            started.elapsed() < VIRTUAL_WAIT_TIMEOUT,
+            "waited {VIRTUAL_WAIT_TIMEOUT:?} for {what}; last seen: {seen:?}"
+        );
         pass(Duration::from_millis(1)).await;
     }
 }

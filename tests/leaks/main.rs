@@ -12,7 +12,7 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 #[path = "../common/mod.rs"]
 mod common;
 
-use common::paused::{PATIENCE, pass, until};
+use common::paused::{VIRTUAL_WAIT_TIMEOUT, pass, until};
 use common::within::within_time;
 
 #[global_allocator]
@@ -41,14 +41,14 @@ fn tasks() -> usize {
 }
 
 /// Looks after each round of the runtime, over sockets and on a clock that runs, until it is so. All that it waits for
-/// happens in this runtime, and nobody tells when figures of the process change.
-async fn round_by_round(what: &str, is_so: impl Fn() -> bool) {
+/// happens in this runtime, and no change of the figures of the process is announced.
+async fn round_by_round(what: &str, condition: impl Fn() -> bool) {
     let waiting = async {
-        while !is_so() {
+        while !condition() {
             tokio::task::yield_now().await;
         }
     };
-    within_time(PATIENCE, what, waiting).await;
+    within_time(VIRTUAL_WAIT_TIMEOUT, what, waiting).await;
 }
 
 /// How many producers and consumers the broker has.

@@ -77,10 +77,10 @@ fn every_name_on_the_list_is_a_test() {
 
 /// A helper, a test in another file, and a function in a comment are not on any list.
 #[test]
-fn what_is_no_test_is_noticed() {
-    assert!(is_test("project/invariants", "what_is_no_test_is_noticed"));
+fn names_of_other_things_are_rejected() {
+    assert!(is_test("project/invariants", "names_of_other_things_are_rejected"));
     assert!(!is_test("project/invariants", "has_test"), "a helper");
-    assert!(!is_test("project/architecture", "what_is_no_test_is_noticed"), "another file");
+    assert!(!is_test("project/architecture", "names_of_other_things_are_rejected"), "another file");
     assert!(is_test("suite/produce", "sequence_ids") && !is_test("suite/produce", "builder"), "a helper of the suite");
     assert!(!has_test("#[test]\n// fn commented() {}", "commented"));
 }

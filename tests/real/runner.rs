@@ -96,11 +96,11 @@ fn run_all(tests: &[&Test], real: &Real, threads: usize) -> Vec<&'static str> {
             running += 1;
             // A thread of its own bears the name of the test, which is what the message of a panic shows.
             let run = move || {
-                let begun = Instant::now();
+                let started = Instant::now();
                 let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
                 let run = move || runtime.expect("a runtime").block_on(body(real));
                 let ok = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).is_ok();
-                done.send((name, ok, begun.elapsed())).expect("the runner waits");
+                done.send((name, ok, started.elapsed())).expect("the runner waits");
             };
             thread::Builder::new().name(name.to_owned()).spawn(run).expect("a thread");
         }

@@ -1,4 +1,4 @@
-//! The suite on the embedded broker. After each test the broker's judge has to have nothing to say.
+//! The suite on the embedded broker. After each test the broker must have recorded no violation.
 
 use std::sync::PoisonError;
 
@@ -112,7 +112,7 @@ impl Cluster for Embedded {
     }
 }
 
-/// Runs one body on a broker of its own, then asks the judge.
+/// Runs one body on a broker of its own, which must have recorded no violation.
 async fn run(body: impl AsyncFnOnce(&Target)) {
     let all = Arc::default();
     let embedded = Embedded::start(Arc::clone(&all), None).await;

@@ -19,6 +19,9 @@ mod batching_and_compression;
 #[path = "../../examples/consume_stream.rs"]
 #[allow(dead_code, reason = "its `main` is not called here")]
 mod consume_stream;
+#[path = "../../examples/exclusive_producer.rs"]
+#[allow(dead_code, reason = "its `main` is not called here")]
+mod exclusive_producer;
 #[path = "../../examples/failover.rs"]
 #[allow(dead_code, reason = "its `main` is not called here")]
 mod failover;
@@ -120,6 +123,12 @@ async fn seek_runs() {
 #[tokio::test]
 async fn replay_runs() {
     drop(run(broker(), async |url| replay::run(&url).await).await);
+}
+
+#[tokio::test]
+async fn exclusive_producer_runs() {
+    let broker = run(broker(), async |url| exclusive_producer::run(&url).await).await;
+    assert_eq!(stored(&broker, "configuration"), 1);
 }
 
 #[tokio::test]

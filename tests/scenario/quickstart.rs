@@ -8,7 +8,7 @@ use pulsar_native::broker::EmbeddedBroker;
 mod example;
 
 #[tokio::test]
-async fn the_walk_through_works_and_the_console_shows_it() {
+async fn every_step_works_and_the_statistics_show_it() {
     let key = "a secret of at least 32 bytes, for HS256";
     let broker = EmbeddedBroker::builder().token_secret_key(key).namespace("cluster/namespace").start().await.unwrap();
     let topic = "persistent://cluster/namespace/topic";

@@ -30,8 +30,8 @@ pub async fn waiting_ends_when_the_topic_is_free(target: &Target) {
     let first = create(&client, &topic, AccessMode::Exclusive).await;
     let builder = client.producer(&topic).access_mode(AccessMode::WaitForExclusive);
     let mut waiting = tokio::spawn(builder.create());
-    let begun = Instant::now();
-    while begun.elapsed() < Duration::from_secs(2) {
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_secs(2) {
         send(&first, "still mine").await;
         let turn = tokio::time::timeout(Duration::from_millis(100), &mut waiting).await;
         assert!(turn.is_err(), "the topic is not free");

@@ -48,7 +48,7 @@ async fn close(consumer: Consumer) {
     within("the close", consumer.close()).await.expect("closed");
 }
 
-/// Receives so many numbers, sorted: Shared subscriptions promise no order.
+/// Receives `count` numbers, sorted: Shared subscriptions promise no order.
 async fn numbers(consumer: &mut Consumer, count: usize) -> Vec<usize> {
     let mut numbers: Vec<usize> =
         texts(consumer, count).await.iter().map(|text| text.parse().expect("a number")).collect();

@@ -7,7 +7,7 @@ use super::wait::within_time;
 use super::*;
 use pulsar_native::{ClientBuilder, Error};
 
-/// Nobody waits longer than this to hear that something is wrong for good.
+/// How long a permanent error may take to be reported.
 const SOON: Duration = Duration::from_secs(10);
 
 async fn refused(builder: ClientBuilder) -> Error {

@@ -121,7 +121,7 @@ pub async fn dropped_receives_lose_nothing(target: &Target) {
         let producer = within("a producer", client.producer(&topic).batching(false).create()).await.expect("made");
         let mut received = Vec::new();
         for text in numbered(30) {
-            let pending = within("room", producer.enqueue(text)).await.expect("accepted");
+            let pending = within("capacity", producer.enqueue(text)).await.expect("accepted");
             for _ in 0..3 {
                 let polled = {
                     let mut receive = std::pin::pin!(consumer.receive());

@@ -40,7 +40,7 @@ pub async fn drop_sends_what_was_accepted(target: &Target) {
     let builder = client.producer(&topic).batching_max_publish_delay(Duration::from_secs(20));
     let producer = within("a producer", builder.create()).await.expect("a producer");
     for number in 0..100 {
-        drop(within("room", producer.enqueue(number.to_string())).await.expect("accepted"));
+        drop(within("capacity", producer.enqueue(number.to_string())).await.expect("accepted"));
     }
     drop(producer);
     assert_eq!(texts(&mut consumer, 100).await, (0..100).map(|number| number.to_string()).collect::<Vec<_>>());
@@ -57,7 +57,7 @@ pub async fn client_close_leaves_nothing(target: &Target) {
     let topic = target.topic("client-close");
     let producer = producer(&client, &topic).await;
     let mut consumer = consumer(&client, &topic).await;
-    let accepted = within("room", producer.enqueue("accepted")).await.expect("accepted");
+    let accepted = within("capacity", producer.enqueue("accepted")).await.expect("accepted");
     within("the close", client.close()).await.expect("closed");
     assert_eq!(attached(target, &topic).await, (0, 0), "closed at the broker when `close` returns");
     until("all tasks to end", || async { tasks() }, |tasks| *tasks <= tasks_before).await;

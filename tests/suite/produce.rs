@@ -54,7 +54,7 @@ pub async fn callbacks_come_once_and_in_order(target: &Target) {
     for number in 0..200 {
         let seen = seen.clone();
         let callback = move |outcome: Result<MessageId, _>| seen.lock().unwrap().push((number, outcome.is_ok()));
-        within("room", producer.enqueue_with("x", callback)).await.expect("accepted");
+        within("capacity", producer.enqueue_with("x", callback)).await.expect("accepted");
     }
     within("the flush", producer.flush()).await.expect("a clean flush");
     let look = || async { seen.lock().unwrap().clone() };
@@ -68,7 +68,7 @@ pub async fn flush_waits_for_all(target: &Target) {
     let settled = Arc::new(AtomicUsize::new(0));
     let mut waiting = Vec::new();
     for _ in 0..50 {
-        let pending = within("room", producer.enqueue("x")).await.expect("accepted");
+        let pending = within("capacity", producer.enqueue("x")).await.expect("accepted");
         let settled = settled.clone();
         waiting.push(async move {
             pending.await.expect("stored");
@@ -121,11 +121,11 @@ pub async fn linger_is_ended_by_flush(target: &Target) {
         client.producer(target.topic("batching_max_publish_delay")).batching_max_publish_delay(Duration::from_secs(20)),
     )
     .await;
-    let pending = within("room", producer.enqueue("early")).await.expect("accepted");
-    let begun = Instant::now();
+    let pending = within("capacity", producer.enqueue("early")).await.expect("accepted");
+    let started = Instant::now();
     within("the flush", producer.flush()).await.expect("a clean flush");
     within("the receipt", pending).await.expect("stored");
-    assert!(begun.elapsed() < Duration::from_secs(15), "took {:?}", begun.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(15), "took {:?}", started.elapsed());
 }
 
 pub async fn lz4(target: &Target) {
@@ -233,7 +233,7 @@ pub async fn oversize_fails_alone(target: &Target) {
     let mut consumer = listener(&client, &topic).await;
     for batching in [true, false] {
         let producer = create(client.producer(&topic).batching(batching)).await;
-        let before = within("room", producer.enqueue("before")).await.expect("accepted");
+        let before = within("capacity", producer.enqueue("before")).await.expect("accepted");
         let large = vec![0; 5 * 1024 * 1024 + 1];
         let refused = within("the refusal", producer.send(large)).await.expect_err("too large");
         assert_eq!(refused.error().kind(), ErrorKind::MessageTooLarge, "{refused}");
@@ -343,7 +343,7 @@ pub async fn full_queue_gives_the_message_back(target: &Target) {
     };
     assert_eq!((returned.payload(), returned.key()), (&b"payload"[..], Some("k")));
     // Waiting for room instead works.
-    accepted.push(within("room", producer.enqueue(*returned)).await.expect("accepted"));
+    accepted.push(within("capacity", producer.enqueue(*returned)).await.expect("accepted"));
     for pending in accepted {
         within("the receipt", pending).await.expect("stored");
     }
@@ -360,7 +360,7 @@ pub async fn many_tasks(target: &Target) {
             tokio::spawn(async move {
                 for number in 0..100 {
                     let message = Message::new(number.to_string()).with_key(task.to_string());
-                    drop(within("room", producer.enqueue(message)).await.expect("accepted"));
+                    drop(within("capacity", producer.enqueue(message)).await.expect("accepted"));
                 }
                 within("the flush", producer.flush()).await.expect("a clean flush");
             })
@@ -386,12 +386,12 @@ pub async fn delayed(target: &Target) {
     let builder = client.consumer(&topic, "shared").subscription_type(SubscriptionType::Shared);
     let mut shared = within("a consumer", builder.subscribe()).await.expect("a consumer");
     let producer = create(client.producer(&topic)).await;
-    let begun = Instant::now();
+    let started = Instant::now();
     send(&producer, Message::new("later").with_deliver_after(DELAY)).await;
     send(&producer, "at once").await;
     assert_eq!(texts(&mut exclusive, 2).await, ["later", "at once"], "in order counts more");
-    assert!(begun.elapsed() < DELAY, "an exclusive consumer does not wait: {:?}", begun.elapsed());
+    assert!(started.elapsed() < DELAY, "an exclusive consumer does not wait: {:?}", started.elapsed());
     assert_eq!(texts(&mut shared, 2).await, ["at once", "later"]);
     // The broker's clock may tick a little early.
-    assert!(begun.elapsed() > DELAY / 2, "came after {:?}", begun.elapsed());
+    assert!(started.elapsed() > DELAY / 2, "came after {:?}", started.elapsed());
 }

@@ -27,7 +27,7 @@ impl Traffic {
         let sending = tokio::spawn(async move {
             for number in 0..COUNT {
                 within("the gate", opened.wait_for(|gate| number < *gate)).await.expect("somebody looks on");
-                drop(within("room", producer.enqueue(number.to_string())).await.expect("accepted"));
+                drop(within("capacity", producer.enqueue(number.to_string())).await.expect("accepted"));
                 counting.send_replace(number);
                 // Some are on the way, and some are stored, when something happens to them.
                 if number % 50 == 0 {
@@ -140,7 +140,7 @@ pub async fn broker_away_for_a_while(target: &Target) {
     consumer.ack(&before).expect("acknowledgements wait as well");
     let mut waiting = Vec::new();
     for number in 0..10 {
-        waiting.push(within("room", producer.enqueue(number.to_string())).await.expect("accepted"));
+        waiting.push(within("capacity", producer.enqueue(number.to_string())).await.expect("accepted"));
     }
     let late = tokio::spawn(client.producer(target.topic("never")).create());
     let refused = relay.refused();
@@ -169,13 +169,13 @@ pub async fn sends_are_given_up_in_time(target: &Target) {
     relay.refuse(true);
     relay.cut();
     until("it to notice", || async { producer.is_connected() }, |connected| !connected).await;
-    let begun = Instant::now();
+    let started = Instant::now();
     let failed = within("the timeout", producer.send("while away")).await.expect_err("nobody there");
     assert_eq!(failed.error().kind(), ErrorKind::TimedOut, "{failed}");
     assert!(!failed.may_be_stored(), "it never went out: {failed}");
     assert!(failed.to_string().contains(&topic), "names the topic: {failed}");
-    assert!(begun.elapsed() < Duration::from_secs(5), "took {:?}", begun.elapsed());
-    let pending = within("room", producer.enqueue("while away")).await.expect("accepted");
+    assert!(started.elapsed() < Duration::from_secs(5), "took {:?}", started.elapsed());
+    let pending = within("capacity", producer.enqueue("while away")).await.expect("accepted");
     let flushed = within("the flush", producer.flush()).await.expect_err("a message failed");
     assert_eq!(flushed.kind(), ErrorKind::TimedOut, "{flushed}");
     within("the timeout", pending).await.expect_err("nobody there");
@@ -192,14 +192,14 @@ pub async fn creation_is_given_up_in_time(target: &Target) {
     relay.refuse(true);
     relay.cut();
     let topic = target.topic("never-made");
-    let begun = Instant::now();
+    let started = Instant::now();
     let error = within("the timeout", client.producer(&topic).create()).await.expect_err("nobody there");
     assert!(matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::Connection), "{error:?}");
     assert!(error.is_retriable(), "{error}");
     assert!(error.to_string().contains(&topic), "names the topic: {error}");
     let error = within("the timeout", client.consumer(&topic, "s").subscribe()).await.expect_err("nobody there");
     assert!(error.to_string().contains(&topic), "names the topic: {error}");
-    assert!(begun.elapsed() < Duration::from_secs(10), "took {:?}", begun.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(10), "took {:?}", started.elapsed());
     within("the close", client.close()).await.expect("closed");
 }
 

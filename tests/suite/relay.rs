@@ -26,7 +26,7 @@ struct State {
     refused: usize,
     /// The copying of each connection; when it is aborted, both sockets close.
     connections: Vec<AbortHandle>,
-    /// Sockets that are open and that nobody reads.
+    /// Sockets that are open and not read.
     frozen: Vec<TcpStream>,
     /// Set while the connections are to be frozen instead of cut.
     freeze: Option<tokio::sync::watch::Sender<bool>>,
@@ -77,7 +77,7 @@ impl Relay {
         self.state().refusing = refusing;
     }
 
-    /// All connections stay open and carry nothing any more; new ones work.
+    /// All connections stay open and carry nothing; new ones work.
     pub fn freeze(&self) {
         let mut state = self.state();
         state.connections.clear();

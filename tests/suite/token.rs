@@ -21,10 +21,14 @@ pub async fn refreshed_when_challenged(target: &Target) {
     let topic = target.topic("refresh");
     let mut consumer = within("a consumer", client.consumer(&topic, "s").subscribe()).await.expect("a consumer");
     let producer = within("a producer", client.producer(&topic).create()).await.expect("a producer");
-    let (begun, opened) = (Instant::now(), relay.opened());
+    let (started, opened) = (Instant::now(), relay.opened());
     let mut number = 0;
-    while asked.load(Ordering::SeqCst) < 5 || begun.elapsed() < VALID * 3 {
-        assert!(begun.elapsed() < wait::PATIENCE, "the supplier was asked {} times only", asked.load(Ordering::SeqCst));
+    while asked.load(Ordering::SeqCst) < 5 || started.elapsed() < VALID * 3 {
+        assert!(
+            started.elapsed() < wait::WAIT_TIMEOUT,
+            "the supplier was asked {} times only",
+            asked.load(Ordering::SeqCst)
+        );
         send(&producer, number.to_string()).await;
         let message = receive(&mut consumer).await;
         assert_eq!(message.to_string_lossy(), number.to_string());

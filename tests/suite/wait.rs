@@ -8,23 +8,27 @@ use super::*;
 pub(crate) use crate::common::within::within_time;
 
 /// How long anything may take. A wait that reaches it is a failure, so a long one costs nothing.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The outcome of `future`, which must come.
 pub async fn within<F: IntoFuture>(what: &str, future: F) -> F::Output {
-    within_time(PATIENCE, what, future).await
+    within_time(WAIT_TIMEOUT, what, future).await
 }
 
-/// Looks again and again until `is_so` says yes; the last look goes into the failure. For what a broker shows to an
-/// operator only: it tells nobody of a change.
-pub async fn until<T: Debug, F: Future<Output = T>>(what: &str, look: impl Fn() -> F, is_so: impl Fn(&T) -> bool) -> T {
-    let begun = Instant::now();
+/// Looks again and again until `condition` says yes; the last look goes into the failure. For what a broker shows to an
+/// operator only, without announcing a change.
+pub async fn until<T: Debug, F: Future<Output = T>>(
+    what: &str,
+    look: impl Fn() -> F,
+    condition: impl Fn(&T) -> bool,
+) -> T {
+    let started = Instant::now();
     loop {
         let seen = look().await;
-        if is_so(&seen) {
+        if condition(&seen) {
             return seen;
         }
-        assert!(begun.elapsed() < PATIENCE, "waited {PATIENCE:?} for {what}; last seen: {seen:?}");
+        assert!(started.elapsed() < WAIT_TIMEOUT, "waited {WAIT_TIMEOUT:?} for {what}; last seen: {seen:?}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -46,7 +50,7 @@ pub async fn send_all<M: Into<Message> + Send>(
 ) -> Vec<MessageId> {
     let mut pending = Vec::new();
     for message in messages {
-        pending.push(within("room", producer.enqueue(message)).await.expect("the message is accepted"));
+        pending.push(within("capacity", producer.enqueue(message)).await.expect("the message is accepted"));
     }
     let mut ids = Vec::new();
     for one in pending {
@@ -60,7 +64,7 @@ pub async fn receive(consumer: &mut Consumer) -> ReceivedMessage {
     within(&what, consumer.receive()).await.expect("a message")
 }
 
-/// Receives so many and acknowledges none.
+/// Receives `count` messages and acknowledges none.
 pub async fn receive_all(consumer: &mut Consumer, count: usize) -> Vec<ReceivedMessage> {
     let mut messages = Vec::with_capacity(count);
     for at in 0..count {
@@ -70,7 +74,7 @@ pub async fn receive_all(consumer: &mut Consumer, count: usize) -> Vec<ReceivedM
     messages
 }
 
-/// The payloads of so many messages, none of them acknowledged.
+/// The payloads of the next `count` messages, none of them acknowledged.
 pub async fn texts(consumer: &mut Consumer, count: usize) -> Vec<String> {
     receive_all(consumer, count).await.iter().map(|message| message.to_string_lossy().into_owned()).collect()
 }

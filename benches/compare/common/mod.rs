@@ -17,10 +17,10 @@ use std::time::{Duration, Instant};
 pub(crate) use latency::Latencies;
 pub(crate) use measurement::Measurement;
 
-/// One part in so many is done before measuring starts.
+/// The part of the messages that is sent before measuring starts: one in this number.
 const WARM_UP_DIVISOR: u64 = 10;
 
-/// Before latencies count, brokers and connections warm up for so many seconds' worth of messages.
+/// Before latencies count, brokers and connections warm up for this time.
 const LATENCY_WARM_UP_SECS: u64 = 2;
 
 /// One run: `<what> <url> <name>=<value>...`; a token may come in the environment, as `PULSAR_TOKEN`.

@@ -26,10 +26,10 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// One part in so many is done before measuring starts.
+// The part of the messages that is sent before measuring starts: one in this number.
 const warmUpDivisor = 10
 
-// Before latencies count, brokers and connections warm up for so many seconds' worth of messages.
+// Before latencies count, brokers and connections warm up for this time.
 const latencyWarmUpSecs = 2
 
 const texts = 1024

@@ -37,12 +37,12 @@ async fn acks_made_while_detached_go_out_on_re_attach() {
         within("the confirmation", confirmation).await.expect("no panic").expect("confirmed");
         stage.drained(TOPIC).await;
         assert!(consumer.try_receive().expect("no error").is_none(), "nothing of it came back");
-        stage.ends_well().await;
+        stage.close_and_check().await;
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_confirmation_lost_with_its_link_is_asked_for_again() {
+async fn a_confirmation_lost_with_its_connection_is_requested_again() {
     let stage = Stage::new().await;
     let mut consumer = stage.consumer(TOPIC).await;
     drop(filled(&stage, 2).await);
@@ -52,27 +52,27 @@ async fn a_confirmation_lost_with_its_link_is_asked_for_again() {
     assert_eq!(stage.net.dials(), 2);
     assert_eq!(stage.subscription(TOPIC).msg_backlog, 1);
     assert_eq!(text(&mut consumer).await, "1", "what was confirmed does not come back");
-    stage.ends_well().await;
+    stage.close_and_check().await;
 }
 
 /// No answer ends the waiting for it and nothing else.
 #[tokio::test(start_paused = true)]
-async fn a_confirmation_that_never_comes_ends_alone_by_its_deadline() {
+async fn a_confirmation_without_a_response_ends_alone_by_its_deadline() {
     let stage = Stage::new().await;
     let mut consumer = stage.consumer(TOPIC).await;
     let producer = filled(&stage, 1).await;
     let message = within("a message", consumer.receive()).await.expect("a message");
     stage.broker.faults().on(FaultEvent::Ack).drop_response();
-    let begun = Instant::now();
+    let started = Instant::now();
     failed(within("the failure", consumer.ack_confirmed(&message)).await, ErrorKind::TimedOut);
-    assert!(begun.elapsed() <= TIMEOUT + SLACK, "{:?}", begun.elapsed());
-    assert_eq!(stage.net.dials(), 1, "the link is as good as before");
+    assert!(started.elapsed() <= TIMEOUT + SLACK, "{:?}", started.elapsed());
+    assert_eq!(stage.net.dials(), 1, "the connection is as good as before");
     assert!(consumer.is_connected());
     send(&producer, "more").await;
     let message = within("a message", consumer.receive()).await.expect("a message");
     within("the confirmation", consumer.ack_confirmed(&message)).await.expect("confirmed");
     stage.drained(TOPIC).await;
-    stage.ends_well().await;
+    stage.close_and_check().await;
 }
 
 /// The close waits for the confirmations under way, and both end in time when none comes.
@@ -86,11 +86,11 @@ async fn a_close_waits_for_confirmations_within_its_own_deadline() {
     stage.broker.faults().on(FaultEvent::Ack).drop_request();
     let waiting = spawn(async move { acker.ack_confirmed(&message).await });
     struck(&stage.broker, 1).await;
-    let begun = Instant::now();
+    let started = Instant::now();
     within("the close", consumer.close()).await.expect("closed");
     failed(within("the end of the wait", waiting).await.expect("no panic"), ErrorKind::TimedOut);
-    assert!(begun.elapsed() <= TIMEOUT + SLACK, "{:?}", begun.elapsed());
-    stage.ends_well().await;
+    assert!(started.elapsed() <= TIMEOUT + SLACK, "{:?}", started.elapsed());
+    stage.close_and_check().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -103,7 +103,7 @@ async fn a_refused_acknowledgement_says_so_and_the_message_comes_again() {
     failed(within("the refusal", consumer.ack_confirmed(&message)).await, ErrorKind::NotAllowed);
     stage.broker.unload(TOPIC);
     assert_eq!(text(&mut consumer).await, "0");
-    stage.ends_well().await;
+    stage.close_and_check().await;
 }
 
 /// An acknowledgement that the broker never got leaves no trace here: the message is delivered again.
@@ -124,12 +124,12 @@ async fn an_acknowledgement_that_was_lost_is_no_filter_on_re_attach() {
     let seen = receive_up_to(&mut consumer, "2").await;
     assert_eq!(seen, ["0", "1", "2"], "the broker's cursor alone says what comes");
     stage.drained(TOPIC).await;
-    stage.ends_well().await;
+    stage.close_and_check().await;
 }
 
 /// Everything but what was confirmed comes again to the next consumer, however the first one ended.
 #[tokio::test(start_paused = true)]
-async fn what_was_confirmed_does_not_come_back_and_the_rest_does() {
+async fn only_what_was_not_confirmed_is_redelivered() {
     for kind in [SubscriptionType::Shared, SubscriptionType::KeyShared, SubscriptionType::Exclusive] {
         let stage = Stage::new().await;
         let builder = stage.client.consumer(TOPIC, "s").subscription_type(kind);
@@ -154,7 +154,7 @@ async fn what_was_confirmed_does_not_come_back_and_the_rest_does() {
             numbers(0..20).into_iter().filter(|text| !["0", "3", "6", "9"].contains(&&**text)).collect();
         assert_eq!(rest, expected, "{kind:?}");
         stage.drained(TOPIC).await;
-        stage.ends_well().await;
+        stage.close_and_check().await;
     }
 }
 
@@ -170,7 +170,7 @@ async fn close_sends_the_acknowledgements_that_wait() {
     }
     within("the close", consumer.close()).await.expect("closed");
     assert_eq!(stage.subscription(TOPIC).msg_backlog, 0);
-    stage.ends_well().await;
+    stage.close_and_check().await;
 }
 
 /// An entry that comes twice may be seen twice; acknowledging it once is enough, and the permits stay right.
@@ -198,7 +198,7 @@ async fn an_entry_delivered_twice_needs_one_acknowledgement() {
         }
         let permits = stage.subscription(TOPIC).consumers[0].available_permits;
         assert!((500..=1000).contains(&permits), "{permits}");
-        stage.ends_well().await;
+        stage.close_and_check().await;
     }
 }
 
@@ -225,7 +225,7 @@ async fn a_batch_acknowledged_in_part_is_not_acknowledged_whole() {
         let expected = if index { numbers(2..5) } else { numbers(0..5) };
         assert_eq!(receive_up_to(&mut consumer, "4").await, expected, "{index}");
         stage.drained(TOPIC).await;
-        stage.ends_well().await;
+        stage.close_and_check().await;
     }
 }
 
@@ -263,7 +263,7 @@ async fn lists_of_ids_are_acknowledged_over_topics_and_partitions() {
             }
             stage.drained(topic).await;
         }
-        stage.ends_well().await;
+        stage.close_and_check().await;
     }
 }
 
@@ -291,7 +291,7 @@ async fn ids_that_were_kept_do_what_their_messages_do() {
     assert_eq!([again[0].id(), again[1].id()], [id(6), id(8)]);
     consumer.ack_ids(&[id(6), id(8)]).expect("acknowledged");
     stage.drained(TOPIC).await;
-    stage.ends_well().await;
+    stage.close_and_check().await;
 }
 
 /// Nothing is acknowledged where it does not belong, and a list with such an id acknowledges none of its messages.
@@ -313,5 +313,5 @@ async fn what_is_not_of_this_consumer_is_refused() {
     assert_eq!(stage.subscription(TOPIC).msg_backlog, 2);
     within("the close", consumer.close()).await.expect("closed");
     failed(consumer.ack(&ours[0]), ErrorKind::Closed);
-    stage.ends_well().await;
+    stage.close_and_check().await;
 }

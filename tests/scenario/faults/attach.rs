@@ -14,21 +14,21 @@ async fn a_topic_that_moves_re_attaches_alone_and_its_neighbours_see_no_gap() {
     stage.broker.unload("moved");
     until("both to notice", || moved.is_connected() || moving.is_connected(), |connected| !connected).await;
     let late = enqueue(&moved, "late").await;
-    let begun = Instant::now();
+    let started = Instant::now();
     for number in 0..100 {
         send(&neighbour, number.to_string()).await;
         assert_eq!(text(&mut listening).await, number.to_string());
     }
-    assert!(begun.elapsed() < Duration::from_secs(1), "no gap: {:?}", begun.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(1), "no gap: {:?}", started.elapsed());
     assert!(neighbour.is_connected() && listening.is_connected());
     confirmed(vec![late]).await;
     assert_eq!(text(&mut moving).await, "late");
     assert_eq!(stage.net.dials(), 1, "one connection all the time");
-    stage.ends_well().await;
+    stage.close_and_check().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_assigned_broker_is_gone_to_without_a_lookup() {
+async fn an_assigned_broker_is_dialed_without_a_lookup() {
     let stage = Stage::new().await;
     let other = stage.another().await;
     other.faults().acquire_topic(TOPIC);
@@ -44,8 +44,8 @@ async fn an_assigned_broker_is_gone_to_without_a_lookup() {
     assert_eq!(other.stats(TOPIC).expect("it is there").publishers.len(), 1);
     drop(producer);
     drop(consumer);
-    stage.ends_well().await;
-    judged(&other).await;
+    stage.close_and_check().await;
+    stop_and_check(&other).await;
 }
 
 /// The assigned address is a hint for once: where nobody answers, the lookup decides again.
@@ -64,7 +64,7 @@ async fn an_assigned_broker_that_is_dead_is_tried_once() {
     stage.broker.unload(TOPIC);
     send(&producer, "once more").await;
     assert_eq!(stage.net.dialed(), dialed);
-    stage.ends_well().await;
+    stage.close_and_check().await;
 }
 
 /// A creation that is given up is closed at the broker, on the connection it was asked on, before it is tried again.
@@ -84,7 +84,7 @@ async fn an_abandoned_creation_is_closed_at_the_broker_before_the_retry() {
     assert_eq!(text(&mut consumer).await, "through");
     assert_eq!(stage.attached(TOPIC), (1, 1));
     assert_eq!(stage.net.dials(), 1, "on the same connection");
-    stage.ends_well().await;
+    stage.close_and_check().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -93,16 +93,16 @@ async fn a_creation_dropped_while_it_waits_leaves_nothing_at_the_broker() {
     for event in [FaultEvent::Producer, FaultEvent::Subscribe] {
         stage.broker.faults().on(event).delay_response(Duration::from_secs(3));
     }
-    let patience = Duration::from_secs(1);
+    let wait = Duration::from_secs(1);
     let creating = stage.client.producer(TOPIC).create();
-    assert!(tokio::time::timeout(patience, creating).await.is_err(), "no answer yet");
+    assert!(tokio::time::timeout(wait, creating).await.is_err(), "no answer yet");
     let subscribing = stage.client.consumer(TOPIC, "s").subscribe();
-    assert!(tokio::time::timeout(patience, subscribing).await.is_err(), "no answer yet");
+    assert!(tokio::time::timeout(wait, subscribing).await.is_err(), "no answer yet");
     until("both to be closed", || stage.attached(TOPIC), |seen| *seen == (0, 0)).await;
     // The answers come late and find nobody.
     pass(Duration::from_secs(5)).await;
     assert_eq!(stage.attached(TOPIC), (0, 0));
-    stage.ends_well().await;
+    stage.close_and_check().await;
 }
 
 /// The application closes while the attach is under way: its success, when it comes, is closed at the broker.
@@ -119,7 +119,7 @@ async fn a_success_after_the_close_is_closed_at_the_broker() {
     within("the close", consumer.close()).await.expect("closed");
     pass(Duration::from_secs(5)).await;
     assert_eq!(stage.attached(TOPIC), (0, 0));
-    stage.ends_well().await;
+    stage.close_and_check().await;
 }
 
 /// The answer of an earlier attempt comes while a later one is under way, or long after it.
@@ -142,11 +142,11 @@ async fn a_late_answer_of_an_earlier_attempt_changes_nothing() {
         }
         assert_eq!(stage.attached(TOPIC), (1, 1));
         assert_eq!(stage.net.dials(), 1);
-        stage.ends_well().await;
+        stage.close_and_check().await;
     }
 }
 
-/// Closed again and again while it attaches, by the broker and by the link.
+/// Closed again and again while it attaches, by the broker and by the connection.
 #[tokio::test(start_paused = true)]
 async fn closes_in_a_row_end_in_one_attach() {
     let stage = Stage::deduplicating().await;
@@ -166,7 +166,7 @@ async fn closes_in_a_row_end_in_one_attach() {
     assert_eq!(first_arrivals(&seen), numbers(0..40));
     until("both to be back", || stage.attached(TOPIC), |seen| *seen == (1, 1)).await;
     stage.drained(TOPIC).await;
-    stage.ends_well().await;
+    stage.close_and_check().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -182,13 +182,13 @@ async fn a_consumer_goes_on_after_the_broker_died() {
         until("both to be back", || producer.is_connected() && consumer.is_connected(), |back| *back).await;
         send(&producer, "after").await;
         assert_eq!(text(&mut consumer).await, "after");
-        stage.ends_well().await;
+        stage.close_and_check().await;
     }
 }
 
 /// Many at once on one connection: all come back, over one connection, none is left out.
 #[tokio::test(start_paused = true)]
-async fn no_child_of_a_partitioned_topic_is_left_behind() {
+async fn every_partition_attaches_again() {
     let stage = Stage::with(EmbeddedBroker::builder().partitioned_topic("parts", 8), |builder| builder).await;
     let mut consumer = stage.consumer("parts").await;
     let producer = stage.producer("parts").await;
@@ -209,7 +209,7 @@ async fn no_child_of_a_partitioned_topic_is_left_behind() {
         }
         until("all to be back", || producer.is_connected() && consumer.is_connected(), |back| *back).await;
     }
-    stage.ends_well().await;
+    stage.close_and_check().await;
 }
 
 /// A lookup that goes round in a circle ends after a number of hops, and counts as something that may pass.
@@ -219,10 +219,10 @@ async fn redirects_in_a_circle_end_and_are_tried_again() {
     let other = stage.another().await;
     stage.broker.faults().on(FaultEvent::Lookup).always().redirect(&other.url(), true);
     other.faults().on(FaultEvent::Lookup).always().redirect(&stage.broker.url(), false);
-    let begun = Instant::now();
+    let started = Instant::now();
     let error = within("the failure", stage.client.producer(TOPIC).create()).await.expect_err("no end of it");
     assert!(error.is_retriable(), "{error}");
-    assert!(begun.elapsed() <= TIMEOUT + SLACK, "{:?}", begun.elapsed());
+    assert!(started.elapsed() <= TIMEOUT + SLACK, "{:?}", started.elapsed());
     let asked = stage.broker.faults().injected() + other.faults().injected();
     assert!((20..2000).contains(&asked), "{asked} lookups: hops and retries are bounded");
     // The circle opens.
@@ -230,8 +230,8 @@ async fn redirects_in_a_circle_end_and_are_tried_again() {
     let producer = stage.producer(TOPIC).await;
     send(&producer, "found").await;
     drop(producer);
-    stage.ends_well().await;
-    judged(&other).await;
+    stage.close_and_check().await;
+    stop_and_check(&other).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -246,13 +246,13 @@ async fn a_redirect_is_followed_to_the_broker_that_owns_the_topic() {
     assert_eq!(other.stats(TOPIC).expect("it is there").publishers.len(), 1);
     assert!(stage.broker.stats(TOPIC).is_none(), "not here");
     drop((producer, consumer));
-    stage.ends_well().await;
-    judged(&other).await;
+    stage.close_and_check().await;
+    stop_and_check(&other).await;
 }
 
 /// A connection on which lookups are never answered is given up for another one.
 #[tokio::test(start_paused = true)]
-async fn a_link_that_answers_no_lookup_is_replaced() {
+async fn a_connection_that_answers_no_lookup_is_replaced() {
     let stage =
         Stage::with(EmbeddedBroker::builder(), |builder| builder.operation_timeout(Duration::from_secs(3))).await;
     let builder = stage.client.producer(TOPIC).batching(false).send_timeout(Duration::from_secs(100));
@@ -261,7 +261,7 @@ async fn a_link_that_answers_no_lookup_is_replaced() {
     stage.broker.unload(TOPIC);
     send(&producer, "after all").await;
     assert!(stage.net.dials() >= 2, "over another connection: {}", stage.net.dials());
-    stage.ends_well().await;
+    stage.close_and_check().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -278,12 +278,12 @@ async fn every_host_of_the_service_url_is_tried() {
         drop(producer);
         within("the close", client.close()).await.expect("closed");
     }
-    stage.ends_well().await;
+    stage.close_and_check().await;
 }
 
 /// The terminal end of one partition does not pass in silence: an event and the sends that go to it say it.
 #[tokio::test(start_paused = true)]
-async fn the_end_of_one_partition_is_said() {
+async fn the_end_of_one_partition_is_reported() {
     let stage = Stage::with(EmbeddedBroker::builder().partitioned_topic("parts", 3), |builder| builder).await;
     let mut consumer = stage.consumer("parts").await;
     let producer = stage.producer("parts").await;
@@ -316,7 +316,7 @@ async fn the_end_of_one_partition_is_said() {
         }
     }
     assert_eq!(failures, 1, "the other partitions go on");
-    stage.ends_well().await;
+    stage.close_and_check().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -339,7 +339,7 @@ async fn a_partition_that_is_refused_fails_the_whole_and_leaves_nothing() {
     failed(within("the refusal", stage.client.producer("parts").create()).await, ErrorKind::Authorization);
     let all = || stage.broker.topics().iter().map(|topic| stage.attached(topic)).collect::<Vec<_>>();
     until("all to be closed", all, |all| all.iter().all(|seen| *seen == (0, 0))).await;
-    stage.ends_well().await;
+    stage.close_and_check().await;
 }
 
 /// Forced, an unsubscribe disconnects the other consumers: they come back to a new subscription, without a backlog.
@@ -356,5 +356,5 @@ async fn a_forced_unsubscribe_deletes_the_subscription_of_others_too() {
     until("the other to come back", || stage.attached(TOPIC), |seen| *seen == (1, 1)).await;
     assert!(second.is_connected());
     drop((first, second, producer));
-    stage.ends_well().await;
+    stage.close_and_check().await;
 }

@@ -74,7 +74,7 @@ async fn at_every_point(mut run: impl AsyncFnMut(Drops) -> bool) {
 }
 
 async fn ends_without_a_task(stage: Stage) {
-    stage.ends_well().await;
+    stage.close_and_check().await;
     assert_eq!(tokio::runtime::Handle::current().metrics().num_alive_tasks(), 0);
 }
 
@@ -87,7 +87,7 @@ fn assert_stored(stored: &[String], confirmed: &[usize], up_to: usize) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn send() {
+async fn dropped_send() {
     for (batching, room) in [(true, 1000), (false, 1000), (false, 1)] {
         let stage = Stage::new().await;
         let builder = stage.client.producer(TOPIC).batching(batching).max_pending_messages(room);
@@ -112,7 +112,7 @@ async fn send() {
 
 /// Dropped while it waits for room, a message is not sent, and its place is not taken.
 #[tokio::test(start_paused = true)]
-async fn enqueue_that_waits_for_room() {
+async fn dropped_enqueue_that_waits_for_capacity() {
     let stage = Stage::new().await;
     let builder = stage.client.producer(TOPIC).batching(false).max_pending_messages(2);
     let producer = within("a producer", builder.create()).await.expect("a producer");
@@ -140,7 +140,7 @@ async fn enqueue_that_waits_for_room() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn flush() {
+async fn dropped_flush() {
     let stage = Stage::new().await;
     let builder = stage.client.producer(TOPIC).batching_max_publish_delay(Duration::from_secs(1));
     let producer = within("a producer", builder.create()).await.expect("a producer");
@@ -160,7 +160,7 @@ async fn flush() {
 
 /// However often a receive is dropped, each message comes once, in order.
 #[tokio::test(start_paused = true)]
-async fn receive() {
+async fn dropped_receive() {
     for queue in [0, 1, 2, 1000] {
         for batched in [false, true] {
             let stage = Stage::new().await;
@@ -209,7 +209,7 @@ async fn receive() {
 
 /// Polled once, the acknowledgement is on its way; not polled, nothing happened.
 #[tokio::test(start_paused = true)]
-async fn ack_confirmed() {
+async fn dropped_ack_confirmed() {
     let stage = Stage::new().await;
     let mut consumer = stage.consumer(TOPIC).await;
     let producer = stage.producer(TOPIC).await;
@@ -231,9 +231,9 @@ async fn ack_confirmed() {
     ends_without_a_task(stage).await;
 }
 
-/// A seek that nobody waits for any more is a seek all the same; the next one finds its way.
+/// A seek whose future was dropped is carried out; the next one works.
 #[tokio::test(start_paused = true)]
-async fn seek() {
+async fn dropped_seek() {
     let stage = Stage::new().await;
     let mut consumer = stage.consumer(TOPIC).await;
     let producer = stage.producer(TOPIC).await;
@@ -241,9 +241,9 @@ async fn seek() {
     at_every_point(async |when| {
         let sought = dropped(when, consumer.seek(SeekTo::Latest)).await;
         // One seek at a time: until the dropped one is over, another is refused.
-        let begun = Instant::now();
+        let started = Instant::now();
         while let Err(error) = within("the seek", consumer.seek(SeekTo::Earliest)).await {
-            assert!(begun.elapsed() < TIMEOUT, "{error}");
+            assert!(started.elapsed() < TIMEOUT, "{error}");
             pass(Duration::from_millis(10)).await;
         }
         for number in 0..5 {
@@ -256,7 +256,7 @@ async fn seek() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn questions() {
+async fn dropped_stats_and_last_message_ids() {
     let stage = Stage::with(EmbeddedBroker::builder().partitioned_topic("parts", 3), |builder| builder).await;
     let consumer = stage.consumer("parts").await;
     for question in 0..3 {
@@ -278,16 +278,16 @@ async fn questions() {
     ends_without_a_task(stage).await;
 }
 
-/// A producer that nobody waited for is closed at the broker: its name is free, its exclusive access too.
+/// A producer whose future was dropped is closed at the broker: its name is free, its exclusive access too.
 #[tokio::test(start_paused = true)]
-async fn create() {
+async fn dropped_create() {
     for topic in ["plain", "parts"] {
         let stage = Stage::with(EmbeddedBroker::builder().partitioned_topic("parts", 3), |builder| builder).await;
         at_every_point(async |when| {
             let builder = stage.client.producer(topic).name("the one");
             let created = dropped(when, builder.clone().create()).await;
             let completed = created.is_some_and(|created| created.is_ok());
-            until("nobody to be left", || publishers(&stage), |publishers| *publishers == 0).await;
+            until("none to be left", || publishers(&stage), |publishers| *publishers == 0).await;
             let producer = within("a producer", builder.create()).await.expect("its name is free");
             super::support::send(&producer, "x").await;
             within("the close", producer.close()).await.expect("closed");
@@ -304,14 +304,14 @@ fn publishers(stage: &Stage) -> usize {
 
 /// The same for an exclusive subscription.
 #[tokio::test(start_paused = true)]
-async fn subscribe() {
+async fn dropped_subscribe() {
     for topic in ["plain", "parts"] {
         let stage = Stage::with(EmbeddedBroker::builder().partitioned_topic("parts", 3), |builder| builder).await;
         at_every_point(async |when| {
             let subscribed = dropped(when, stage.client.consumer(topic, "s").subscribe()).await;
             let completed = subscribed.is_some_and(|subscribed| subscribed.is_ok());
             let consumers = || stage.broker.topics().iter().map(|topic| stage.attached(topic).1).sum::<usize>();
-            until("nobody to be left", consumers, |consumers| *consumers == 0).await;
+            until("none to be left", consumers, |consumers| *consumers == 0).await;
             let mut consumer = stage.consumer(topic).await;
             let producer = stage.producer(topic).await;
             super::support::send(&producer, "x").await;
@@ -325,9 +325,9 @@ async fn subscribe() {
     }
 }
 
-/// A close goes on when nobody waits for it, with what was accepted before it.
+/// A close goes on when its future is dropped, with what was accepted before it.
 #[tokio::test(start_paused = true)]
-async fn close_of_a_producer() {
+async fn dropped_close_of_a_producer() {
     let stage = Stage::new().await;
     let mut accepted = 0;
     at_every_point(async |when| {
@@ -345,7 +345,7 @@ async fn close_of_a_producer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn close_and_unsubscribe_of_a_consumer() {
+async fn dropped_close_and_unsubscribe_of_a_consumer() {
     for unsubscribe in [false, true] {
         let stage = Stage::new().await;
         let producer = stage.producer(TOPIC).await;
@@ -380,9 +380,9 @@ async fn close_and_unsubscribe_of_a_consumer() {
     }
 }
 
-/// A client that nobody waited for leaves no task and no connection.
+/// A client whose future was dropped leaves no task and no connection.
 #[tokio::test(start_paused = true)]
-async fn connect_and_close_of_a_client() {
+async fn dropped_connect_and_close_of_a_client() {
     let broker = EmbeddedBroker::builder().start().await.expect("a free port");
     let net = Net::default();
     net.add(&broker);
@@ -405,13 +405,13 @@ async fn connect_and_close_of_a_client() {
         closed.is_some_and(|closed| closed.is_ok())
     })
     .await;
-    judged(&broker).await;
+    stop_and_check(&broker).await;
 }
 
-/// Sends and receives dropped at random while the link is cut again and again: what was confirmed is stored, and every
+/// Sends and receives dropped at random while the connection is cut again and again: what was confirmed is stored, and every
 /// message that is stored is received.
 #[tokio::test(start_paused = true)]
-async fn everything_at_once_under_cuts() {
+async fn sends_and_receives_dropped_under_cuts() {
     let stage = Stage::deduplicating().await;
     let builder = stage.client.producer(TOPIC).name("p").batching(false).max_pending_messages(4);
     let producer = within("a producer", builder.create()).await.expect("a producer");

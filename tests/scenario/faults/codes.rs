@@ -26,7 +26,7 @@ async fn a_new_producer_or_consumer_is_retried_or_refused_at_once_by_its_code() 
         let stage = Stage::new().await;
         for event in [FaultEvent::Lookup, FaultEvent::Producer] {
             stage.broker.faults().on(event).refuse_request(code);
-            let begun = Instant::now();
+            let started = Instant::now();
             match within("an outcome", stage.client.producer(TOPIC).create()).await {
                 Ok(_) => assert!(!is_final(code, false), "{event:?} {code:?} was retried"),
                 Err(error) => {
@@ -36,16 +36,16 @@ async fn a_new_producer_or_consumer_is_retried_or_refused_at_once_by_its_code() 
                     assert!(error.to_string().contains(TOPIC), "names the topic: {error}");
                 }
             }
-            assert!(begun.elapsed() < SOON, "{event:?} {code:?}: {:?}", begun.elapsed());
+            assert!(started.elapsed() < SOON, "{event:?} {code:?}: {:?}", started.elapsed());
         }
         stage.broker.faults().on(FaultEvent::Subscribe).refuse_request(code);
-        let begun = Instant::now();
+        let started = Instant::now();
         let subscribed = within("an outcome", stage.client.consumer(TOPIC, "s").subscribe()).await;
         assert_eq!(subscribed.is_err(), is_final(code, false), "SUBSCRIBE {code:?}");
-        assert!(begun.elapsed() < SOON, "SUBSCRIBE {code:?}: {:?}", begun.elapsed());
+        assert!(started.elapsed() < SOON, "SUBSCRIBE {code:?}: {:?}", started.elapsed());
         drop(subscribed);
         assert_eq!(stage.net.dials(), 1, "{code:?} is about that one");
-        stage.ends_well().await;
+        stage.close_and_check().await;
     }
 }
 
@@ -61,7 +61,7 @@ async fn an_established_producer_retries_or_fails_all_that_waits_by_the_code() {
         let waiting = producer.clone();
         let no_room = spawn(async move { waiting.send("3").await });
         struck(&stage.broker, 3).await;
-        let begun = Instant::now();
+        let started = Instant::now();
         stage.broker.unload(TOPIC);
         let mut failures = 0;
         for one in pending {
@@ -76,24 +76,24 @@ async fn an_established_producer_retries_or_fails_all_that_waits_by_the_code() {
             failures += 1;
         }
         assert_eq!(failures, if is_final(code, true) { 4 } else { 0 }, "{code:?}");
-        assert!(begun.elapsed() < SOON, "{code:?}: {:?}", begun.elapsed());
+        assert!(started.elapsed() < SOON, "{code:?}: {:?}", started.elapsed());
         if is_final(code, true) {
             let error = within("the refusal", producer.send("too late")).await.expect_err("over");
             assert_eq!(error.error().kind(), code.kind(), "{error}");
         }
-        stage.ends_well().await;
+        stage.close_and_check().await;
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_established_consumer_outlasts_what_may_pass_and_says_what_may_not() {
+async fn an_established_consumer_retries_or_ends_by_the_code() {
     for code in all() {
         let stage = Stage::new().await;
         let mut consumer = stage.consumer(TOPIC).await;
         let producer = stage.producer(TOPIC).await;
         stage.broker.faults().on(FaultEvent::Subscribe).times(2).refuse_request(code);
         stage.broker.faults().close_consumers(TOPIC, None);
-        let begun = Instant::now();
+        let started = Instant::now();
         send(&producer, "x").await;
         match within("a message or the end", consumer.receive()).await {
             Ok(_) => assert!(!is_final(code, true), "{code:?}"),
@@ -104,14 +104,14 @@ async fn an_established_consumer_outlasts_what_may_pass_and_says_what_may_not() 
                 failed(within("the end", consumer.receive()).await, code.kind());
             }
         }
-        assert!(begun.elapsed() < SOON, "{code:?}: {:?}", begun.elapsed());
-        stage.ends_well().await;
+        assert!(started.elapsed() < SOON, "{code:?}: {:?}", started.elapsed());
+        stage.close_and_check().await;
     }
 }
 
 /// A deleted topic that is not made anew ends its producers and consumers at once.
 #[tokio::test(start_paused = true)]
-async fn a_deleted_topic_that_nobody_makes_anew_is_the_end() {
+async fn a_deleted_topic_that_is_not_created_again_ends_the_consumer() {
     let broker = EmbeddedBroker::builder().allow_auto_topic_creation(false).partitioned_topic("gone", 1);
     let stage = Stage::with(broker, |builder| builder).await;
     let producer = stage.producer("gone-partition-0").await;
@@ -119,11 +119,11 @@ async fn a_deleted_topic_that_nobody_makes_anew_is_the_end() {
     stage.broker.faults().on(FaultEvent::Send).drop_request();
     let pending = enqueue(&producer, "x").await;
     struck(&stage.broker, 1).await;
-    let begun = Instant::now();
+    let started = Instant::now();
     stage.broker.delete_topic("gone");
     let error = within("the failure", pending).await.expect_err("no topic");
     assert_eq!(error.error().kind(), ErrorKind::TopicNotFound, "{error}");
     failed(within("the end", consumer.receive()).await, ErrorKind::TopicNotFound);
-    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
-    stage.ends_well().await;
+    assert!(started.elapsed() < SOON, "{:?}", started.elapsed());
+    stage.close_and_check().await;
 }

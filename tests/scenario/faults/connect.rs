@@ -19,17 +19,17 @@ async fn a_broker_that_starts_late_is_waited_for() {
     let client = within("the connection", connecting).await.expect("no panic").expect("the broker is up");
     within("a producer", client.producer("t").create()).await.expect("a producer");
     within("the close", client.close()).await.expect("closed");
-    judged(&broker).await;
+    stop_and_check(&broker).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_broker_that_never_starts_is_waited_for_within_the_operation_timeout() {
     let (broker, net) = unreachable().await;
-    let begun = Instant::now();
+    let started = Instant::now();
     let error = builder(&broker, &net).connect().await.expect_err("no broker");
     assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
     assert!(error.to_string().contains("refused"), "names the last failure: {error}");
-    assert!(begun.elapsed() >= TIMEOUT && begun.elapsed() < TIMEOUT + SLACK, "{:?}", begun.elapsed());
+    assert!(started.elapsed() >= TIMEOUT && started.elapsed() < TIMEOUT + SLACK, "{:?}", started.elapsed());
 }
 
 #[tokio::test(start_paused = true)]
@@ -43,7 +43,7 @@ async fn a_built_client_dials_on_first_use() {
     within("a producer", client.producer("t").create()).await.expect("a producer");
     assert_eq!(net.dials(), 1);
     within("the close", client.close()).await.expect("closed");
-    judged(&broker).await;
+    stop_and_check(&broker).await;
 }
 
 #[tokio::test]

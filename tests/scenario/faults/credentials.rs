@@ -57,18 +57,18 @@ async fn a_challenge_gets_a_fresh_token_within_a_second_while_traffic_goes_on() 
     for round in 1..=20 {
         let before = vault.asked();
         stage.broker.faults().challenge();
-        let begun = Instant::now();
+        let started = Instant::now();
         send(&producer, round.to_string()).await;
         assert_eq!(text(&mut consumer).await, round.to_string());
         until("a fresh token", || vault.asked(), |asked| *asked > before).await;
-        assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+        assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
     }
     assert_eq!(vault.asked(), 21, "once for the connection, once for each challenge");
     assert_eq!(stage.net.dials(), 1, "on one connection");
-    stage.ends_well().await;
+    stage.close_and_check().await;
 }
 
-/// A source of one's own hears which broker asks, and what its challenge is.
+/// A custom source is given the broker that asks, and its challenge.
 #[tokio::test(start_paused = true)]
 async fn a_source_is_given_the_broker_and_its_challenge() {
     struct Listening {
@@ -95,20 +95,24 @@ async fn a_source_is_given_the_broker_and_its_challenge() {
         assert_eq!(context.broker().to_string(), broker.address().to_string());
         assert_eq!(context.challenge(), challenge.map(|text| AuthData::new("token", text)).as_ref());
     }
-    Stage { broker, net, client }.ends_well().await;
+    Stage { broker, net, client }.close_and_check().await;
 }
 
-/// A source of one's own says whether trying again helps.
+/// A custom source says whether trying again helps.
 #[tokio::test(start_paused = true)]
-async fn a_source_says_whether_its_failure_passes() {
+async fn a_source_decides_whether_its_failure_is_retried() {
     let broker = EmbeddedBroker::builder().token_secret_key(KEY).start().await.expect("a free port");
     let net = super::support::Net::default();
     net.add(&broker);
     let refusing = Token::from_fn(|| async { Err(Error::authentication("no such role")) });
     let connecting = builder(&broker, &net).authentication(refusing).connect();
-    let begun = Instant::now();
+    let started = Instant::now();
     let error = within("the refusal", connecting).await.expect_err("no such role");
-    assert_eq!((error.kind(), begun.elapsed() < Duration::from_secs(1)), (ErrorKind::Authentication, true), "{error}");
+    assert_eq!(
+        (error.kind(), started.elapsed() < Duration::from_secs(1)),
+        (ErrorKind::Authentication, true),
+        "{error}"
+    );
     assert!(error.to_string().contains("no such role"), "{error}");
 
     let (asked, token) = (Arc::new(AtomicUsize::new(0)), broker.token("admin"));
@@ -117,7 +121,7 @@ async fn a_source_says_whether_its_failure_passes() {
         async move { if number < 2 { Err(Error::connection("the vault is sealed")) } else { Ok(token) } }
     });
     let client = within("the vault", builder(&broker, &net).authentication(passing).connect()).await.expect("a client");
-    Stage { broker, net, client }.ends_well().await;
+    Stage { broker, net, client }.close_and_check().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -128,7 +132,7 @@ async fn a_challenge_during_the_handshake_is_answered_too() {
     stage.broker.drop_connections();
     let producer = stage.producer(TOPIC).await;
     send(&producer, "x").await;
-    stage.ends_well().await;
+    stage.close_and_check().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -141,7 +145,7 @@ async fn a_refused_token_is_fetched_once_more() {
     stage.broker.drop_connections();
     send(&producer, "with the second token").await;
     assert_eq!(vault.asked(), before + 2);
-    stage.ends_well().await;
+    stage.close_and_check().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -153,14 +157,14 @@ async fn a_token_refused_twice_is_a_terminal_error() {
     let before = vault.asked();
     vault.bad_from.store(0, Ordering::SeqCst);
     stage.broker.drop_connections();
-    let begun = Instant::now();
+    let started = Instant::now();
     let error = within("the end", producer.send("x")).await.expect_err("no credentials");
     assert_eq!(error.error().kind(), ErrorKind::Authentication, "{error}");
     assert!(!format!("{error} {error:?}").contains("not.a.token"), "keeps the token to itself");
     failed(within("the end", consumer.receive()).await, ErrorKind::Authentication);
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
     assert_eq!(vault.asked(), before + 2, "not for ever");
-    stage.ends_well().await;
+    stage.close_and_check().await;
 }
 
 /// The answer to a challenge is refused: the connection ends, the next one asks for a token again.
@@ -174,7 +178,7 @@ async fn a_refused_answer_to_a_challenge_costs_the_connection_only() {
     struck(&stage.broker, 1).await;
     send(&producer, "goes on").await;
     assert_eq!(stage.net.dials(), 2);
-    stage.ends_well().await;
+    stage.close_and_check().await;
 }
 
 /// Expired tokens are asked for by the broker's own check; the answer lets everything go on for hours.
@@ -200,18 +204,18 @@ async fn a_token_that_expires_is_replaced_without_a_gap() {
     }
     assert_eq!(stage.net.dials(), 1, "one connection for two hours");
     drop((producer, consumer));
-    stage.ends_well().await;
+    stage.close_and_check().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_source_that_gives_nothing_is_not_waited_for_for_ever() {
+async fn a_source_that_never_answers_is_bounded_by_the_timeout() {
     let broker = EmbeddedBroker::builder().token_secret_key(KEY).start().await.expect("a free port");
     let net = Net::default();
     net.add(&broker);
     let silent = Token::from_fn(std::future::pending);
-    let begun = Instant::now();
+    let started = Instant::now();
     let connecting = builder(&broker, &net).authentication(silent).connect();
     let error = within("the failure", connecting).await.expect_err("no token");
-    assert!(begun.elapsed() <= TIMEOUT + Duration::from_secs(5), "{error} after {:?}", begun.elapsed());
-    judged(&broker).await;
+    assert!(started.elapsed() <= TIMEOUT + Duration::from_secs(5), "{error} after {:?}", started.elapsed());
+    stop_and_check(&broker).await;
 }

@@ -41,7 +41,7 @@ async fn a_damaged_entry_is_acknowledged_with_its_error_and_the_next_ones_come()
                     send(&producer, number.to_string()).await;
                     assert_eq!(receive_up_to(&mut consumer, &number.to_string()).await, [number.to_string()]);
                 }
-                stage.ends_well().await;
+                stage.close_and_check().await;
             }
         }
     }
@@ -62,7 +62,7 @@ async fn a_topic_full_of_damage_does_not_stop_delivery() {
         let mut consumer = within("a consumer", builder.subscribe()).await.expect("a consumer");
         assert_eq!(text(&mut consumer).await, "99");
     }
-    stage.ends_well().await;
+    stage.close_and_check().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -75,7 +75,7 @@ async fn a_damaged_entry_does_not_stop_a_queue_of_zero() {
     let builder = builder.initial_position(InitialPosition::Earliest);
     let mut consumer = within("a consumer", builder.subscribe()).await.expect("a consumer");
     assert_eq!([text(&mut consumer).await, text(&mut consumer).await], ["0", "2"]);
-    stage.ends_well().await;
+    stage.close_and_check().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -98,5 +98,5 @@ async fn empty_and_null_and_compressed_payloads_survive_a_reconnect() {
             next = within("a message", consumer.receive()).await.expect("a message");
         }
     }
-    stage.ends_well().await;
+    stage.close_and_check().await;
 }

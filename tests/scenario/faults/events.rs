@@ -129,7 +129,7 @@ async fn exchange(stage: &Stage, topics: &[String], texts: &mut mpsc::UnboundedR
 
 /// In every form of receiving: one event for the part that ended, the others go on, the last end is the whole's.
 #[tokio::test(start_paused = true)]
-async fn one_part_ends_and_the_others_live_on() {
+async fn one_part_ends_and_the_others_continue() {
     for form in Form::ALL {
         for partitioned in [false, true] {
             let broker = EmbeddedBroker::builder().partitioned_topic("parts", 3);
@@ -164,7 +164,7 @@ async fn one_part_ends_and_the_others_live_on() {
             let end = within("the end", receiving).await.expect("no panic");
             assert_eq!((end.kind(), end.topic()), (ErrorKind::TopicNotFound, Some(&*topics[0])), "{form:?}: {end}");
             assert!(within("the end", events.recv()).await.is_none(), "{form:?}: no event after the end");
-            stage.ends_well().await;
+            stage.close_and_check().await;
         }
     }
 }
@@ -187,7 +187,7 @@ async fn a_close_gives_no_events() {
         failed(within("the end", consumer.receive()).await, ErrorKind::Closed);
         assert!(within("the end", events.recv()).await.is_none());
         if !whole_client {
-            stage.ends_well().await;
+            stage.close_and_check().await;
         }
     }
 }
@@ -203,12 +203,12 @@ async fn events_end_with_the_consumer_that_finds_them() {
     assert!(within("the end", reading).await.expect("no panic"));
     assert_eq!(stage.attached(TOPIC), (0, 1));
     drop(acker);
-    stage.ends_well().await;
+    stage.close_and_check().await;
 }
 
 /// Sends to a partition that has ended fail, and no others do; a flush says so once.
 #[tokio::test(start_paused = true)]
-async fn one_partition_of_a_producer_ends_and_the_others_live_on() {
+async fn one_partition_of_a_producer_ends_and_the_others_continue() {
     let broker = EmbeddedBroker::builder().partitioned_topic("parts", 3);
     let stage = Stage::with(broker, |builder| builder).await;
     let producer = stage.producer("parts").await;
@@ -243,7 +243,7 @@ async fn one_partition_of_a_producer_ends_and_the_others_live_on() {
     }
     within("the close", producer.close()).await.expect("it is over already");
     drop(producer);
-    stage.ends_well().await;
+    stage.close_and_check().await;
 }
 
 /// A connection that says what it is told to.
@@ -365,7 +365,7 @@ async fn what_cannot_be_read_is_reported_and_the_rest_comes() {
         stage.drained(TOPIC).await;
         receiving.abort();
         drop(acker);
-        stage.ends_well().await;
+        stage.close_and_check().await;
     }
 }
 
@@ -385,6 +385,6 @@ async fn what_cannot_be_read_does_not_use_up_the_queue() {
         let mut events = consumer.events();
         assert_eq!(std::iter::from_fn(|| events.try_recv()).count(), 20, "queue of {queue}");
         drop(consumer);
-        stage.ends_well().await;
+        stage.close_and_check().await;
     }
 }

@@ -2,18 +2,18 @@
 //!
 //! Each test arranges a client and brokers in memory, scripts a fault (`broker.faults()`), and states what the client
 //! promises. The clock is paused and jumps from one timer to the next, so that a minute of waiting takes no time and a
-//! bound in seconds is exact. In the end the judge of every broker must have nothing against the client.
+//! bound in seconds is exact. In the end no broker may have recorded a violation.
 
 mod acks;
 mod attach;
 mod cancel;
 mod codes;
 mod connect;
+mod connections;
 mod credentials;
 mod entries;
 mod events;
 mod idle;
-mod links;
 mod permits;
 mod seeks;
 mod sends;

@@ -49,15 +49,15 @@ async fn delivery_never_stops_and_permits_stay_within_the_queue() {
                 }
                 confirmed(pending).await;
                 stage.drained(TOPIC).await;
-                stage.ends_well().await;
+                stage.close_and_check().await;
             }
         }
     }
 }
 
-/// Nobody receives: the broker stops at the queue, and pings are still answered, for an hour.
+/// No message is received: the broker stops at the queue, and pings are still answered, for an hour.
 #[tokio::test(start_paused = true)]
-async fn an_application_that_does_not_receive_stops_the_broker_not_the_link() {
+async fn a_full_queue_stops_the_broker_and_not_the_connection() {
     let stage = Stage::new().await;
     let mut consumer = consumer_of(&stage, SubscriptionType::Shared, QUEUE).await;
     let producer = stage.producer(TOPIC).await;
@@ -69,7 +69,7 @@ async fn an_application_that_does_not_receive_stops_the_broker_not_the_link() {
     assert_eq!(stage.net.dials(), 1, "the connection is alive");
     send(&producer, "100").await;
     assert_eq!(receive_up_to(&mut consumer, "100").await, numbers(0..101));
-    stage.ends_well().await;
+    stage.close_and_check().await;
 }
 
 /// A queue of zero: a permit for each waiting receive, granted again on each connection, and never more.
@@ -99,12 +99,12 @@ async fn a_queue_of_zero_asks_again_after_each_loss_and_never_for_more_than_one(
         assert_eq!(text, round.to_string());
         assert_eq!(permits(&stage), Some(0), "nothing is fetched ahead");
     }
-    stage.ends_well().await;
+    stage.close_and_check().await;
 }
 
-/// A receive that is given up does not leave a permit behind that nobody asked for, nor lose what it fetched.
+/// A receive that is given up does not leave a permit behind that was not asked for, nor lose what it fetched.
 #[tokio::test(start_paused = true)]
-async fn a_receive_that_is_given_up_on_a_queue_of_zero_loses_nothing() {
+async fn a_dropped_receive_on_a_queue_of_zero_loses_nothing() {
     let stage = Stage::new().await;
     let mut consumer = consumer_of(&stage, SubscriptionType::Shared, 0).await;
     let producer = stage.producer(TOPIC).await;
@@ -114,10 +114,10 @@ async fn a_receive_that_is_given_up_on_a_queue_of_zero_loses_nothing() {
     assert!(permits(&stage) <= Some(1), "{:?}", permits(&stage));
     confirmed(enqueue_numbers(&producer, 0..3).await).await;
     assert_eq!(receive_up_to(&mut consumer, "2").await, numbers(0..3));
-    stage.ends_well().await;
+    stage.close_and_check().await;
 }
 
-/// Answers are read although nobody takes the messages in front of them.
+/// Answers are read although the messages in front of them are not received.
 #[tokio::test(start_paused = true)]
 async fn a_confirmation_comes_while_the_queue_is_full() {
     let stage = Stage::new().await;
@@ -126,9 +126,9 @@ async fn a_confirmation_comes_while_the_queue_is_full() {
     confirmed(enqueue_numbers(&producer, 0..100).await).await;
     let message = within("a message", consumer.receive()).await.expect("a message");
     pass(Duration::from_secs(1)).await;
-    let begun = Instant::now();
+    let started = Instant::now();
     within("the confirmation", consumer.ack_confirmed(&message)).await.expect("confirmed");
     within("the statistics", consumer.stats()).await.expect("statistics");
-    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
-    stage.ends_well().await;
+    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+    stage.close_and_check().await;
 }

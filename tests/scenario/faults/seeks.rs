@@ -31,10 +31,10 @@ async fn nothing_from_before_a_seek_is_delivered_after_it() {
     for number in numbers(0..15) {
         assert_eq!(text(&mut consumer).await, number);
     }
-    stage.ends_well().await;
+    stage.close_and_check().await;
 }
 
-/// However it is disturbed, it resolves, and the consumer stands where it was sent to.
+/// However it is disturbed, it resolves, and the consumer is at the position it was sent to.
 #[tokio::test(start_paused = true)]
 async fn a_disturbed_seek_resolves_once_with_its_real_result() {
     for disturbance in 0..6 {
@@ -55,7 +55,7 @@ async fn a_disturbed_seek_resolves_once_with_its_real_result() {
         for number in numbers(0..10) {
             assert_eq!(text(&mut consumer).await, number, "{disturbance}");
         }
-        stage.ends_well().await;
+        stage.close_and_check().await;
     }
 }
 
@@ -67,5 +67,5 @@ async fn a_refused_seek_says_so_and_everything_comes_as_before() {
     failed(within("the refusal", consumer.seek(SeekTo::Latest)).await, ErrorKind::Server);
     let seen = receive_up_to(&mut consumer, "9").await;
     assert!(numbers(3..10).iter().all(|number| seen.contains(number)), "{seen:?}");
-    stage.ends_well().await;
+    stage.close_and_check().await;
 }

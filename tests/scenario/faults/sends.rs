@@ -2,10 +2,10 @@
 
 use super::support::*;
 
-/// Waits for a failure; gives when it came, from `begun`, and whether the message may be stored.
-async fn refusal(pending: PendingSend, begun: Instant) -> (Duration, bool, ErrorKind) {
+/// Waits for a failure; gives when it came, from `started`, and whether the message may be stored.
+async fn refusal(pending: PendingSend, started: Instant) -> (Duration, bool, ErrorKind) {
     let error = within("the failure", pending).await.expect_err("a failure");
-    (begun.elapsed(), error.may_be_stored(), error.error().kind())
+    (started.elapsed(), error.may_be_stored(), error.error().kind())
 }
 
 /// In time, neither early nor late.
@@ -19,14 +19,14 @@ async fn producer_with_timeout(stage: &Stage, timeout: Duration) -> Producer {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_receipt_lost_with_its_link_is_made_up_for_by_a_resend() {
+async fn a_message_whose_receipt_is_lost_is_sent_again() {
     let stage = Stage::deduplicating().await;
     let producer = stage.producer(TOPIC).await;
     stage.broker.faults().on(FaultEvent::Send).disconnect();
     send(&producer, "once").await;
     assert_eq!(stage.net.dials(), 2, "over a second connection");
     assert_eq!(stage.stored(TOPIC).await, ["once"]);
-    stage.ends_well().await;
+    stage.close_and_check().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -35,12 +35,12 @@ async fn deadlines_count_from_the_call_while_receipts_are_withheld() {
     let stage = Stage::new().await;
     let producer = producer_with_timeout(&stage, TIMEOUT).await;
     stage.broker.faults().on(FaultEvent::Send).always().drop_response();
-    let begun = Instant::now();
+    let started = Instant::now();
     let first = enqueue(&producer, "first").await;
     pass(Duration::from_secs(3)).await;
     let later = Instant::now();
     let second = enqueue(&producer, "second").await;
-    let (elapsed, may_be_stored, kind) = refusal(first, begun).await;
+    let (elapsed, may_be_stored, kind) = refusal(first, started).await;
     assert_on_time(elapsed, TIMEOUT);
     assert!(may_be_stored && kind == ErrorKind::TimedOut);
     let (elapsed, may_be_stored, _) = refusal(second, later).await;
@@ -49,7 +49,7 @@ async fn deadlines_count_from_the_call_while_receipts_are_withheld() {
     // The producer lives: with receipts again, it works.
     stage.broker.faults().clear();
     send(&producer, "third").await;
-    stage.ends_well().await;
+    stage.close_and_check().await;
 }
 
 /// Whatever the producer is kept waiting by, a message that has not left yet fails at its own deadline and is known
@@ -75,8 +75,8 @@ async fn deadlines_count_from_the_call_in_every_state_of_the_connection() {
             pass(Duration::from_secs(wait)).await;
             waiting.push((Instant::now(), enqueue(&producer, "waits").await));
         }
-        for (begun, pending) in waiting {
-            let (elapsed, may_be_stored, kind) = refusal(pending, begun).await;
+        for (started, pending) in waiting {
+            let (elapsed, may_be_stored, kind) = refusal(pending, started).await;
             assert_on_time(elapsed, TIMEOUT);
             assert!(!may_be_stored, "{state}: it never left");
             assert_eq!(kind, ErrorKind::TimedOut, "{state}");
@@ -85,7 +85,7 @@ async fn deadlines_count_from_the_call_in_every_state_of_the_connection() {
         stage.broker.faults().clear();
         until("the producer to be back", || producer.is_connected(), |connected| *connected).await;
         send(&producer, "and it goes on").await;
-        stage.ends_well().await;
+        stage.close_and_check().await;
     }
 }
 
@@ -98,13 +98,13 @@ async fn the_deadline_counts_from_the_call_while_it_waits_for_room() {
     stage.broker.faults().on(FaultEvent::Send).always().drop_response();
     let first = enqueue(&producer, "takes the room").await;
     pass(Duration::from_secs(1)).await;
-    let begun = Instant::now();
+    let started = Instant::now();
     // Room comes when the first fails, at 5 s; what is left for the second is one second.
     let second = within("the second", producer.send("waits for room")).await.expect_err("no receipt");
-    assert_on_time(begun.elapsed(), TIMEOUT);
+    assert_on_time(started.elapsed(), TIMEOUT);
     assert_eq!(second.error().kind(), ErrorKind::TimedOut, "{second}");
     within("the first", first).await.expect_err("no receipt");
-    stage.ends_well().await;
+    stage.close_and_check().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -116,16 +116,16 @@ async fn a_full_queue_makes_send_wait_and_try_enqueue_give_the_message_back() {
     let pending = enqueue_numbers(&producer, 0..2).await;
     let refused = producer.try_enqueue("2").expect_err("full");
     let pulsar_native::TryEnqueueError::Full(message) = refused else { panic!("{refused}") };
-    let begun = Instant::now();
+    let started = Instant::now();
     send(&producer, *message).await;
-    assert_on_time(begun.elapsed(), Duration::from_secs(2));
+    assert_on_time(started.elapsed(), Duration::from_secs(2));
     confirmed(pending).await;
     assert_eq!(stage.stored(TOPIC).await, numbers(0..3));
-    stage.ends_well().await;
+    stage.close_and_check().await;
 }
 
 /// The connection ends in the middle of a frame, at every place of the conversation: nothing is lost, doubled or out
-/// of order where the broker deduplicates, and what is sent again is the same bytes, or the judge would say so.
+/// of order where the broker deduplicates, and what is sent again is the same bytes, or the broker would record a violation.
 #[tokio::test(start_paused = true)]
 async fn a_cut_at_any_byte_loses_nothing_and_doubles_nothing() {
     for sent in [false, true] {
@@ -143,12 +143,12 @@ async fn a_cut_at_any_byte_loses_nothing_and_doubles_nothing() {
             confirmed(enqueue_numbers(&producer, 20..25).await).await;
             stage.broker.faults().clear();
             assert_eq!(stage.stored(TOPIC).await, numbers(0..25), "cut at byte {at}");
-            stage.ends_well().await;
+            stage.close_and_check().await;
         }
     }
 }
 
-/// The producer is closed, or its link is, after each number of messages.
+/// The producer is closed, or its connection is, after each number of messages.
 #[tokio::test(start_paused = true)]
 async fn order_is_kept_across_closes_and_cuts() {
     for batching in [false, true] {
@@ -170,7 +170,7 @@ async fn order_is_kept_across_closes_and_cuts() {
             }
             stage.drained(TOPIC).await;
             assert_eq!(stage.stored(TOPIC).await, numbers(0..60));
-            stage.ends_well().await;
+            stage.close_and_check().await;
         }
     }
 }
@@ -183,19 +183,19 @@ async fn a_receipt_that_comes_twice_changes_nothing() {
     confirmed(enqueue_numbers(&producer, 0..50).await).await;
     assert_eq!(stage.net.dials(), 1);
     assert_eq!(stage.stored(TOPIC).await, numbers(0..50));
-    stage.ends_well().await;
+    stage.close_and_check().await;
 }
 
-/// A receipt above the front of the queue says that one was lost: the connection is not to be trusted any more.
+/// A receipt above the front of the queue says that one was lost: the connection is no longer to be trusted.
 #[tokio::test(start_paused = true)]
-async fn receipts_out_of_order_replace_the_link_and_everything_is_confirmed() {
+async fn receipts_out_of_order_replace_the_connection_and_lose_nothing() {
     let stage = Stage::deduplicating().await;
     let builder = stage.client.producer(TOPIC).name("p").batching(false);
     let producer = within("a producer", builder.create()).await.expect("a producer");
     stage.broker.faults().on(FaultEvent::Send).after(5).reverse(3);
     confirmed(enqueue_numbers(&producer, 0..20).await).await;
     assert_eq!(stage.stored(TOPIC).await, numbers(0..20));
-    stage.ends_well().await;
+    stage.close_and_check().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -204,26 +204,26 @@ async fn a_receipt_that_never_came_is_noticed_by_the_next_one() {
     let builder = stage.client.producer(TOPIC).name("p").batching(false);
     let producer = within("a producer", builder.create()).await.expect("a producer");
     stage.broker.faults().on(FaultEvent::Send).after(2).drop_response();
-    let begun = Instant::now();
+    let started = Instant::now();
     confirmed(enqueue_numbers(&producer, 0..6).await).await;
-    assert!(begun.elapsed() < Duration::from_secs(5), "not by a time-out: {:?}", begun.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(5), "not by a time-out: {:?}", started.elapsed());
     assert_eq!(stage.stored(TOPIC).await, numbers(0..6));
-    stage.ends_well().await;
+    stage.close_and_check().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn late_receipts_are_receipts() {
+async fn receipts_that_come_late_settle_their_sends() {
     let stage = Stage::new().await;
     let producer = stage.producer(TOPIC).await;
     stage.broker.faults().on(FaultEvent::Send).always().delay_response(Duration::from_secs(20));
     confirmed(enqueue_numbers(&producer, 0..10).await).await;
     assert_eq!(stage.stored(TOPIC).await, numbers(0..10));
-    stage.ends_well().await;
+    stage.close_and_check().await;
 }
 
 /// A message fails by time, its receipt comes afterwards: nothing is confused by it, the next ones are confirmed.
 #[tokio::test(start_paused = true)]
-async fn a_receipt_after_the_deadline_settles_nobody_else() {
+async fn a_receipt_after_the_deadline_settles_no_other_send() {
     let stage = Stage::new().await;
     let producer = producer_with_timeout(&stage, Duration::from_secs(5)).await;
     stage.broker.faults().on(FaultEvent::Send).delay_response(Duration::from_secs(8));
@@ -233,7 +233,7 @@ async fn a_receipt_after_the_deadline_settles_nobody_else() {
     confirmed(enqueue_numbers(&producer, 0..3).await).await;
     pass(Duration::from_secs(5)).await;
     confirmed(enqueue_numbers(&producer, 3..6).await).await;
-    stage.ends_well().await;
+    stage.close_and_check().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -248,12 +248,12 @@ async fn what_the_broker_does_not_allow_fails_alone() {
     assert!(!error.may_be_stored(), "{error}");
     confirmed(pending).await;
     assert_eq!(stage.stored(TOPIC).await, ["0", "2"]);
-    stage.ends_well().await;
+    stage.close_and_check().await;
 }
 
 /// The checksum was right here, so the way there is to blame: it is sent once more.
 #[tokio::test(start_paused = true)]
-async fn a_message_spoiled_on_the_way_is_sent_once_more() {
+async fn a_message_damaged_in_transit_is_sent_once_more() {
     let stage = Stage::new().await;
     let producer = stage.producer(TOPIC).await;
     stage.broker.faults().on(FaultEvent::Send).refuse_request(ServerCode::CHECKSUM_ERROR);
@@ -265,7 +265,7 @@ async fn a_message_spoiled_on_the_way_is_sent_once_more() {
     assert!(!error.may_be_stored(), "{error}");
     send(&producer, "the next").await;
     assert_eq!(stage.stored(TOPIC).await, ["again", "the next"]);
-    stage.ends_well().await;
+    stage.close_and_check().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -278,7 +278,7 @@ async fn other_refusals_of_a_send_reopen_the_producer() {
         stage.broker.faults().on(FaultEvent::Send).after(2).times(4).refuse_request(code);
         confirmed(enqueue_numbers(&producer, 0..6).await).await;
         assert_eq!(first_arrivals(&stage.stored(TOPIC).await), numbers(0..6), "{code:?}");
-        stage.ends_well().await;
+        stage.close_and_check().await;
     }
 }
 
@@ -295,7 +295,7 @@ async fn a_terminated_topic_fails_everything_that_waits_at_once() {
     let flushing = producer.clone();
     let flush = spawn(async move { flushing.flush().await });
     struck(&stage.broker, 2).await;
-    let begun = Instant::now();
+    let started = Instant::now();
     stage.broker.terminate(TOPIC);
     for one in pending {
         let error = within("the failure", one).await.expect_err("terminated");
@@ -306,10 +306,10 @@ async fn a_terminated_topic_fails_everything_that_waits_at_once() {
     assert_eq!(error.error().kind(), ErrorKind::TopicTerminated, "{error}");
     assert!(!error.may_be_stored(), "it never left");
     failed(within("the flush", flush).await.expect("no panic"), ErrorKind::TopicTerminated);
-    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
     let error = within("the refusal", producer.send("too late")).await.expect_err("over");
     assert_eq!(error.error().kind(), ErrorKind::TopicTerminated, "{error}");
-    stage.ends_well().await;
+    stage.close_and_check().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -328,7 +328,7 @@ async fn flush_resolves_after_all_that_was_accepted_before_it_whatever_happens()
     within("the flush", producer.flush()).await.expect("all are stored");
     assert_eq!(stage.stored(TOPIC).await, numbers(0..50));
     confirmed(pending).await;
-    stage.ends_well().await;
+    stage.close_and_check().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -343,12 +343,12 @@ async fn a_message_too_big_fails_alone_before_it_is_sent() {
     send(&producer, "after").await;
     assert_eq!(stage.net.dials(), 1, "the broker never saw it");
     assert_eq!(stage.stored(TOPIC).await, ["before", "after"]);
-    stage.ends_well().await;
+    stage.close_and_check().await;
 }
 
-/// A producer that the application drops still sends what was accepted, over a broker that dies meanwhile.
+/// A producer that the application drops still sends what was accepted, over a broker that stops meanwhile.
 #[tokio::test(start_paused = true)]
-async fn what_was_accepted_is_sent_after_the_drop_over_a_new_link() {
+async fn accepted_messages_are_sent_after_the_drop_over_a_new_connection() {
     let stage = Stage::deduplicating().await;
     let builder = stage.client.producer(TOPIC).name("p").batching(false);
     let producer = within("a producer", builder.create()).await.expect("a producer");
@@ -359,7 +359,7 @@ async fn what_was_accepted_is_sent_after_the_drop_over_a_new_link() {
     until("all to be stored", stored, |stored| *stored == Some(10)).await;
     until("the producer to go", || stage.attached(TOPIC), |seen| *seen == (0, 0)).await;
     assert_eq!(stage.stored(TOPIC).await, numbers(0..10));
-    stage.ends_well().await;
+    stage.close_and_check().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -371,18 +371,18 @@ async fn a_flush_of_nothing_sends_nothing() {
     }
     pass(Duration::from_secs(1)).await;
     assert_eq!(stage.broker.stats(TOPIC).expect("the topic exists").entries, 0);
-    stage.ends_well().await;
+    stage.close_and_check().await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_panic_in_a_callback_harms_nothing_else() {
     let stage = Stage::new().await;
     let producer = stage.producer(TOPIC).await;
-    within("room", producer.enqueue_with("0", |_| panic!("on purpose"))).await.expect("accepted");
+    within("capacity", producer.enqueue_with("0", |_| panic!("on purpose"))).await.expect("accepted");
     confirmed(enqueue_numbers(&producer, 1..5).await).await;
     assert_eq!(stage.net.dials(), 1);
     assert_eq!(stage.stored(TOPIC).await, numbers(0..5));
-    stage.ends_well().await;
+    stage.close_and_check().await;
 }
 
 /// The copy of a receipt arrives while the next message waits for its own, which never comes on that connection.
@@ -401,10 +401,10 @@ async fn the_receipt_of_one_message_does_not_settle_the_next() {
     stage.broker.drop_connections();
     confirmed(vec![second]).await;
     assert_eq!(stage.stored(TOPIC).await, numbers(0..2));
-    stage.ends_well().await;
+    stage.close_and_check().await;
 }
 
-/// The output is full and stays so: nobody gets a turn to write, and every deadline holds all the same.
+/// The output is full and stays so: no producer gets a turn to write, and every deadline holds all the same.
 #[tokio::test(start_paused = true)]
 async fn deadlines_hold_while_the_peer_does_not_read() {
     let keep_alive_interval = Duration::from_secs(10);
@@ -414,7 +414,7 @@ async fn deadlines_hold_while_the_peer_does_not_read() {
     let producer = producer_with_timeout(&stage, timeout).await;
     let others = [producer_with_timeout(&stage, timeout).await, producer_with_timeout(&stage, timeout).await];
     stage.broker.faults().stall_reads();
-    let begun = Instant::now();
+    let started = Instant::now();
     let mut pending = Vec::new();
     for _ in 0..200 {
         pending.push(enqueue(&producer, vec![b'x'; 10_000]).await);
@@ -423,13 +423,13 @@ async fn deadlines_hold_while_the_peer_does_not_read() {
     let late = others.into_iter().zip(1..).map(|(other, number)| {
         tokio::spawn(async move {
             pass(number * timeout / 4).await;
-            let begun = Instant::now();
-            refusal(enqueue(&other, "late").await, begun).await
+            let started = Instant::now();
+            refusal(enqueue(&other, "late").await, started).await
         })
     });
     let late: Vec<_> = late.collect();
     for pending in pending {
-        let (elapsed, _, kind) = refusal(pending, begun).await;
+        let (elapsed, _, kind) = refusal(pending, started).await;
         assert_eq!(kind, ErrorKind::TimedOut);
         assert_on_time(elapsed, timeout);
     }
@@ -438,7 +438,7 @@ async fn deadlines_hold_while_the_peer_does_not_read() {
         assert_eq!(kind, ErrorKind::TimedOut);
         assert_on_time(elapsed, timeout);
     }
-    stage.ends_well().await;
+    stage.close_and_check().await;
 }
 
 /// A time that the protocol does not have is refused by name, and harms nothing else.
@@ -458,5 +458,5 @@ async fn an_event_time_before_1970_is_refused() {
     }
     let mut consumer = stage.shared(TOPIC).await;
     assert_eq!([text(&mut consumer).await, text(&mut consumer).await], ["x", "x"]);
-    stage.ends_well().await;
+    stage.close_and_check().await;
 }

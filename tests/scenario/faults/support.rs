@@ -17,7 +17,7 @@ pub use tokio::time::Instant;
 
 use pulsar_native::client::{DialFuture, Dialer, Socket, Target};
 
-pub(crate) use crate::common::paused::{PATIENCE, pass, until};
+pub(crate) use crate::common::paused::{VIRTUAL_WAIT_TIMEOUT, pass, until};
 pub(crate) use crate::common::within::within_time;
 
 /// The client's time-out for operations and sends, unless a script sets another.
@@ -59,7 +59,7 @@ impl Net {
         self.state().dialed.len()
     }
 
-    /// Whether nobody can be reached any more.
+    /// Whether every dial is refused.
     pub fn refuse(&self, refusing: bool) {
         self.state().refusing = refusing;
     }
@@ -162,14 +162,14 @@ impl Stage {
         stored
     }
 
-    /// Nothing is left of the client, and it broke no rule.
-    pub async fn ends_well(self) {
+    /// Closes the client: nothing of it is left, and the broker recorded no violation.
+    pub async fn close_and_check(self) {
         self.broker.faults().clear();
         within("the close", self.client.close()).await.expect("closed");
         for topic in self.broker.topics() {
             assert_eq!(self.attached(&topic), (0, 0), "{topic} has producers or consumers left");
         }
-        judged(&self.broker).await;
+        stop_and_check(&self.broker).await;
     }
 }
 
@@ -177,8 +177,8 @@ pub fn builder(broker: &EmbeddedBroker, net: &Net) -> ClientBuilder {
     Client::builder(broker.url()).dialer(net.clone()).seed(7)
 }
 
-/// The judge has nothing to say, and the broker stops.
-pub async fn judged(broker: &EmbeddedBroker) {
+/// Stops the broker, which must have recorded no violation.
+pub async fn stop_and_check(broker: &EmbeddedBroker) {
     let violations: Vec<_> = broker.violations().iter().map(ToString::to_string).collect();
     assert!(violations.is_empty(), "the client broke rules:\n{}", violations.join("\n"));
     within("the broker to stop", broker.stop()).await;
@@ -186,10 +186,10 @@ pub async fn judged(broker: &EmbeddedBroker) {
 
 /// The outcome of `future`, which must come.
 pub async fn within<F: IntoFuture>(what: &str, future: F) -> F::Output {
-    within_time(PATIENCE, what, future).await
+    within_time(VIRTUAL_WAIT_TIMEOUT, what, future).await
 }
 
-/// Waits until faults have struck so many times.
+/// Waits until this number of faults has been injected.
 pub async fn struck(broker: &EmbeddedBroker, times: u64) {
     until("the fault", || broker.faults().injected(), |struck| *struck >= times).await;
 }
@@ -199,7 +199,7 @@ pub async fn send(producer: &Producer, message: impl Into<Message> + Send) {
 }
 
 pub async fn enqueue(producer: &Producer, message: impl Into<Message> + Send) -> PendingSend {
-    within("room", producer.enqueue(message)).await.expect("the message is accepted")
+    within("capacity", producer.enqueue(message)).await.expect("the message is accepted")
 }
 
 /// Accepts the numbers of a range, all of them before the first outcome is looked at.

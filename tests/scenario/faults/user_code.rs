@@ -111,7 +111,7 @@ async fn credentials_that_panic_are_asked_for_again() {
         bomb.arm(3);
         stage.broker.faults().disconnect_after_bytes_sent(0);
         send(&producer, "after a reconnect").await;
-        stage.ends_well().await;
+        stage.close_and_check().await;
     }
 }
 
@@ -142,7 +142,7 @@ async fn dialers_and_sockets_that_panic_are_tried_again() {
     panicking.dial.arm(2);
     send(&producer, "first").await;
     assert_eq!(text(&mut consumer).await, "first");
-    stage.ends_well().await;
+    stage.close_and_check().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -160,5 +160,5 @@ async fn a_callback_that_panics_harms_no_other() {
     }
     within("the flush", producer.flush()).await.expect("all are stored");
     until("all the calls", || called.load(Ordering::SeqCst), |called| *called == 10).await;
-    stage.ends_well().await;
+    stage.close_and_check().await;
 }

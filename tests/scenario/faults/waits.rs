@@ -1,4 +1,4 @@
-//! Every wait ends: by its answer, by the loss of its link, or by its deadline.
+//! Every wait ends: by its answer, by the loss of its connection, or by its deadline.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -7,38 +7,38 @@ use super::support::*;
 
 /// What happens to a request.
 #[derive(Debug, Clone, Copy)]
-enum Fate {
+enum RequestFault {
     NeverCarriedOut,
     NeverAnswered,
-    LinkEndsEachTime,
-    LinkEndsOnce,
+    ConnectionEndsEachTime,
+    ConnectionEndsOnce,
 }
 
-impl Fate {
+impl RequestFault {
     fn arm(self, stage: &Stage, event: FaultEvent) {
         let when = stage.broker.faults().on(event);
         match self {
             Self::NeverCarriedOut => when.always().drop_request(),
             Self::NeverAnswered => when.always().drop_response(),
-            Self::LinkEndsEachTime => when.always().disconnect(),
-            Self::LinkEndsOnce => when.disconnect(),
+            Self::ConnectionEndsEachTime => when.always().disconnect(),
+            Self::ConnectionEndsOnce => when.disconnect(),
         }
     }
 }
 
 type Running = Pin<Box<dyn Future<Output = (Stage, Result<(), Error>)>>>;
 
-/// A call of the client by its name, on a stage where its request meets that fate.
-type Call = (&'static str, fn(Stage, Fate) -> Running);
+/// A call of the client by its name, on a stage where its request meets that fault.
+type Call = (&'static str, fn(Stage, RequestFault) -> Running);
 
 macro_rules! calls {
     ($($name:literal $event:ident |$stage:ident, $producer:ident, $consumer:ident| $call:expr;)*) => {
-        &[$(($name, |$stage, fate| Box::pin(async move {
+        &[$(($name, |$stage, fault| Box::pin(async move {
             let $producer = $stage.client.producer("made before").create();
             let $producer = within("a producer", $producer).await.expect("a producer");
             #[allow(unused_mut, reason = "some calls need it")]
             let mut $consumer = $stage.consumer("made before").await;
-            fate.arm(&$stage, FaultEvent::$event);
+            fault.arm(&$stage, FaultEvent::$event);
             let outcome = within($name, async { $call.await.map(drop).map_err(Error::from) }).await;
             ($stage, outcome)
         }))),*]
@@ -70,12 +70,12 @@ fn calls() -> &'static [Call] {
     }
 }
 
-async fn outcomes(fate: Fate, bound: Duration, check: impl Fn(&str, Result<(), Error>)) {
+async fn outcomes(fault: RequestFault, bound: Duration, check: impl Fn(&str, Result<(), Error>)) {
     for (name, call) in calls() {
         let stage = Stage::new().await;
-        let begun = Instant::now();
-        let (stage, outcome) = call(stage, fate).await;
-        assert!(begun.elapsed() <= bound, "{name}: {:?}", begun.elapsed());
+        let started = Instant::now();
+        let (stage, outcome) = call(stage, fault).await;
+        assert!(started.elapsed() <= bound, "{name}: {:?}", started.elapsed());
         check(name, outcome);
         assert!(stage.broker.faults().injected() > 0, "{name} met its fault");
         stage.broker.faults().clear();
@@ -85,7 +85,7 @@ async fn outcomes(fate: Fate, bound: Duration, check: impl Fn(&str, Result<(), E
         let mut consumer = stage.consumer("afterwards").await;
         assert_eq!(text(&mut consumer).await, "x");
         drop((producer, consumer));
-        stage.ends_well().await;
+        stage.close_and_check().await;
     }
 }
 
@@ -101,7 +101,7 @@ const CLOSE_BEHIND_SENDS: &str = "close of a producer that sends";
 
 #[tokio::test(start_paused = true)]
 async fn a_request_that_is_never_carried_out_ends_by_its_deadline() {
-    outcomes(Fate::NeverCarriedOut, TIMEOUT * 2 + SLACK, |name, outcome| match name {
+    outcomes(RequestFault::NeverCarriedOut, TIMEOUT * 2 + SLACK, |name, outcome| match name {
         CLOSE_BEHIND_SENDS => outcome.expect(name),
         _ => assert_timed_out(name, outcome),
     })
@@ -110,7 +110,7 @@ async fn a_request_that_is_never_carried_out_ends_by_its_deadline() {
 
 #[tokio::test(start_paused = true)]
 async fn a_request_that_is_never_answered_ends_by_its_deadline() {
-    outcomes(Fate::NeverAnswered, TIMEOUT * 2 + SLACK, |name, outcome| match name {
+    outcomes(RequestFault::NeverAnswered, TIMEOUT * 2 + SLACK, |name, outcome| match name {
         CLOSE_BEHIND_SENDS => outcome.expect(name),
         _ => assert_timed_out(name, outcome),
     })
@@ -118,8 +118,8 @@ async fn a_request_that_is_never_answered_ends_by_its_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_whose_link_always_ends_is_over_by_its_deadline() {
-    outcomes(Fate::LinkEndsEachTime, TIMEOUT * 2 + SLACK, |name, outcome| match name {
+async fn a_request_whose_connection_always_ends_is_over_by_its_deadline() {
+    outcomes(RequestFault::ConnectionEndsEachTime, TIMEOUT * 2 + SLACK, |name, outcome| match name {
         // With the connection the producer or consumer is gone at the broker: it is closed.
         "close of a producer" | "close of a consumer" | CLOSE_BEHIND_SENDS => outcome.expect(name),
         _ => assert_timed_out(name, outcome),
@@ -128,8 +128,8 @@ async fn a_request_whose_link_always_ends_is_over_by_its_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_whose_link_ends_once_is_asked_again() {
-    outcomes(Fate::LinkEndsOnce, Duration::from_secs(5), |name, outcome| {
+async fn a_request_whose_connection_ends_once_is_sent_again() {
+    outcomes(RequestFault::ConnectionEndsOnce, Duration::from_secs(5), |name, outcome| {
         outcome.unwrap_or_else(|error| panic!("{name}: {error:?}"));
     })
     .await;
@@ -154,14 +154,14 @@ async fn the_close_of_a_client_ends_in_time_and_leaves_nothing() {
         if fault == 3 {
             stage.broker.drop_connections();
         }
-        let begun = Instant::now();
+        let started = Instant::now();
         // Late or not, it ends, and with it every task.
         let _ = within("the close", stage.client.close()).await;
-        assert!(begun.elapsed() <= TIMEOUT + SLACK, "{fault}: {:?}", begun.elapsed());
+        assert!(started.elapsed() <= TIMEOUT + SLACK, "{fault}: {:?}", started.elapsed());
         let error = within("the refusal", producer.send("too late")).await.expect_err("closed");
         assert!(!error.may_be_stored(), "{error}");
         drop((producer, consumer));
-        judged(&stage.broker).await;
+        stop_and_check(&stage.broker).await;
         assert_eq!(tokio::runtime::Handle::current().metrics().num_alive_tasks(), 0);
     }
 }

@@ -48,7 +48,7 @@ async fn the_list_comes_first_and_then_each_change() {
     becomes(&mut watch, &mut list, &[A, C]).await;
     within("the close", watch.close()).await.expect("closed");
     assert_eq!(stage.broker.topic_list_watchers(), 0);
-    stage.ends_well().await;
+    stage.close_and_check().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -61,7 +61,7 @@ async fn it_attaches_without_a_lookup() {
     assert_eq!(stage.broker.faults().injected(), 0);
     drop(watch);
     until("the close", || stage.broker.topic_list_watchers(), |watchers| *watchers == 0).await;
-    stage.ends_well().await;
+    stage.close_and_check().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -78,7 +78,7 @@ async fn what_changed_while_the_connection_was_lost_is_reported_once() {
     stage.net.refuse(false);
     becomes(&mut watch, &mut list, &[B, C]).await;
     drop(watch);
-    stage.ends_well().await;
+    stage.close_and_check().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -94,7 +94,7 @@ async fn a_reattach_without_a_change_reports_nothing() {
     // Nothing came between the list and this: `becomes` refuses what is known.
     becomes(&mut watch, &mut list, &[A, B]).await;
     drop(watch);
-    stage.ends_well().await;
+    stage.close_and_check().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -107,7 +107,7 @@ async fn an_update_that_was_lost_shows_in_the_hash_of_the_next() {
     create(&stage, &[B]);
     becomes(&mut watch, &mut list, &[A, B]).await;
     drop(watch);
-    stage.ends_well().await;
+    stage.close_and_check().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -121,7 +121,7 @@ async fn changes_that_were_not_taken_are_merged() {
     let mut list = BTreeSet::new();
     becomes(&mut watch, &mut list, &[B, C]).await;
     drop(watch);
-    stage.ends_well().await;
+    stage.close_and_check().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -131,7 +131,7 @@ async fn a_refused_pattern_fails_the_creation() {
     let refused = within("the refusal", stage.client.watch_topics("public/default", long)).await;
     let error = failed(refused.map(drop), ErrorKind::NotAllowed);
     assert!(error.to_string().contains("the watch of the topic list"), "{error}");
-    stage.ends_well().await;
+    stage.close_and_check().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -141,5 +141,5 @@ async fn an_answer_that_never_comes_ends_the_creation_in_time() {
     let late = tokio::time::timeout(TIMEOUT + SLACK, stage.client.watch_topics("public/default", PATTERN)).await;
     let error = failed(late.expect("in time").map(drop), ErrorKind::TimedOut);
     assert!(error.to_string().contains("the watch of the topic list"), "{error}");
-    stage.ends_well().await;
+    stage.close_and_check().await;
 }

@@ -102,7 +102,7 @@ async fn a_client_certificate_lets_in() {
 }
 
 #[tokio::test]
-async fn a_configuration_of_ones_own_is_used_as_it_is() {
+async fn a_custom_configuration_is_used_unchanged() {
     let (_broker, url) = broker(EmbeddedBroker::builder(), Clients::Anyone).await;
     let config = |roots| {
         let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));

@@ -1,4 +1,4 @@
-//! A reader that never stops, and links that are not what they seem.
+//! A reader that never stops, and connections that are not what they seem.
 
 use super::support::*;
 
@@ -19,89 +19,89 @@ async fn named(stage: &Stage) -> Producer {
 
 /// The connection stays open and carries nothing: found out within two keep-alive intervals, idle or not.
 #[tokio::test(start_paused = true)]
-async fn a_half_dead_link_is_found_within_two_keep_alive_intervals() {
+async fn an_unresponsive_connection_is_detected_in_two_keep_alive_intervals() {
     for busy in [true, false] {
         let stage = stage().await;
         let producer = named(&stage).await;
         let mut consumer = stage.consumer(TOPIC).await;
         pass(Duration::from_secs(7)).await;
         stage.broker.faults().blackhole();
-        let begun = Instant::now();
+        let started = Instant::now();
         let pending = if busy { enqueue_numbers(&producer, 0..5).await } else { Vec::new() };
         until("a second dial", || stage.net.dials(), |dials| *dials == 2).await;
-        assert!(begun.elapsed() <= 2 * KEEP_ALIVE + SLACK, "{:?}", begun.elapsed());
+        assert!(started.elapsed() <= 2 * KEEP_ALIVE + SLACK, "{:?}", started.elapsed());
         confirmed(pending).await;
-        // What the broker still holds of the dead link gives way.
+        // What the broker still holds of the dead connection gives way.
         send(&producer, "last").await;
         receive_up_to(&mut consumer, "last").await;
         assert_eq!(stage.attached(TOPIC), (1, 1));
-        stage.ends_well().await;
+        stage.close_and_check().await;
     }
 }
 
 /// The peer sends, and pings, but reads no more, while sends flood: its frames are taken until it is found out.
 #[tokio::test(start_paused = true)]
-async fn a_peer_that_stops_reading_is_noticed_while_its_frames_are_taken() {
+async fn a_peer_that_stops_reading_is_detected_and_still_read_from() {
     let stage = stage().await;
     let producer = named(&stage).await;
     let mut consumer = stage.consumer(TOPIC).await;
     stage.broker.faults().stall_reads();
-    let begun = Instant::now();
+    let started = Instant::now();
     // More than the pipe holds.
     let mut pending = Vec::new();
     for _ in 0..40 {
         pending.push(enqueue(&producer, vec![b'x'; 10_000]).await);
     }
-    // Others publish: the dead link still delivers.
+    // Others publish: the dead connection still delivers.
     let other = builder(&stage.broker, &stage.net).connect();
     let other = within("the connection", other).await.expect("a client");
     let second = within("a producer", other.producer(TOPIC).create()).await.expect("a producer");
     send(&second, "delivered meanwhile").await;
     assert_eq!(text(&mut consumer).await, "delivered meanwhile");
-    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
     confirmed(pending).await;
-    assert!(begun.elapsed() <= 2 * KEEP_ALIVE + Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert!(started.elapsed() <= 2 * KEEP_ALIVE + Duration::from_secs(5), "{:?}", started.elapsed());
     drop(second);
     within("the close", other.close()).await.expect("closed");
-    stage.ends_well().await;
+    stage.close_and_check().await;
 }
 
 /// The broker pings every second and ends connections that do not answer: a flood of sends does not keep the answers.
 #[tokio::test(start_paused = true)]
-async fn pings_are_answered_while_sends_flood_and_nobody_receives() {
+async fn pings_are_answered_under_load_with_a_full_queue() {
     let broker = EmbeddedBroker::builder().keep_alive_interval(Duration::from_secs(1));
     let stage = Stage::with(broker, |builder| builder).await;
     let mut consumer = stage.consumer(TOPIC).await;
     let builder = stage.client.producer(TOPIC).max_pending_bytes(100_000);
     let producer = within("a producer", builder.create()).await.expect("a producer");
-    let begun = Instant::now();
-    while begun.elapsed() < Duration::from_secs(20) {
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_secs(20) {
         confirmed(enqueue_numbers(&producer, 0..200).await).await;
         pass(Duration::from_millis(50)).await;
     }
     assert_eq!(stage.net.dials(), 1, "it was never silent");
     assert_eq!(text(&mut consumer).await, "0");
-    stage.ends_well().await;
+    stage.close_and_check().await;
 }
 
 /// Pings of the peer alone are no proof that it serves us.
 #[tokio::test(start_paused = true)]
-async fn a_peer_that_only_pings_is_given_up() {
+async fn a_peer_that_only_pings_is_disconnected() {
     let broker =
         EmbeddedBroker::builder().keep_alive_interval(Duration::from_secs(1)).broker_deduplication_enabled(true);
     let stage = Stage::with(broker, |builder| builder.keep_alive_interval(KEEP_ALIVE)).await;
     let producer = named(&stage).await;
     stage.broker.faults().on(FaultEvent::Ping).always().drop_request();
     stage.broker.faults().on(FaultEvent::Send).times(1).drop_request();
-    let begun = Instant::now();
+    let started = Instant::now();
     send(&producer, "x").await;
-    assert!(begun.elapsed() <= 2 * KEEP_ALIVE + SLACK, "{:?}", begun.elapsed());
+    assert!(started.elapsed() <= 2 * KEEP_ALIVE + SLACK, "{:?}", started.elapsed());
     stage.broker.faults().clear();
-    stage.ends_well().await;
+    stage.close_and_check().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn garbage_ends_the_link_and_nothing_else() {
+async fn invalid_bytes_end_the_connection_and_nothing_else() {
     let garbage: [&[u8]; 6] = [
         b"HTTP/1.1 400 Bad Request\r\n\r\n",
         &[0xff; 64],
@@ -122,22 +122,22 @@ async fn garbage_ends_the_link_and_nothing_else() {
         let seen = receive_up_to(&mut consumer, "8").await;
         assert_eq!(first_arrivals(&seen), numbers(0..9), "{bytes:?}");
         stage.drained(TOPIC).await;
-        stage.ends_well().await;
+        stage.close_and_check().await;
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_http_server_is_told_from_a_broker() {
+async fn an_http_server_is_reported_as_such() {
     let broker = EmbeddedBroker::builder().start().await.expect("a free port");
     let net = Net::default();
     net.add(&broker);
     broker.faults().on(FaultEvent::Connect).always().respond_with("HTTP/1.1 400 Bad Request\r\n\r\n");
-    let begun = Instant::now();
+    let started = Instant::now();
     let error = failed(within("the refusal", builder(&broker, &net).connect()).await, ErrorKind::Protocol);
     assert!(error.to_string().contains(&broker.address().to_string()), "names the address: {error}");
     assert!(error.to_string().contains("HTTP"), "says what it met: {error}");
-    assert!(begun.elapsed() <= TIMEOUT + SLACK, "{:?}", begun.elapsed());
-    judged(&broker).await;
+    assert!(started.elapsed() <= TIMEOUT + SLACK, "{:?}", started.elapsed());
+    stop_and_check(&broker).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -150,15 +150,15 @@ async fn a_slow_handshake_is_waited_for_and_a_silent_one_is_not() {
     assert_eq!(stage.net.dials(), 2);
     let net = stage.net.clone();
     stage.broker.faults().on(FaultEvent::Connect).always().drop_request();
-    let begun = Instant::now();
+    let started = Instant::now();
     let error = within("the failure", builder(&stage.broker, &net).connect()).await.expect_err("no CONNECTED");
-    assert!(begun.elapsed() <= TIMEOUT + Duration::from_secs(5), "{error}: {:?}", begun.elapsed());
-    stage.ends_well().await;
+    assert!(started.elapsed() <= TIMEOUT + Duration::from_secs(5), "{error}: {:?}", started.elapsed());
+    stage.close_and_check().await;
 }
 
 /// A connection that fails is never handed out again, however often that happens.
 #[tokio::test(start_paused = true)]
-async fn links_that_die_young_are_never_used_again() {
+async fn connections_that_end_early_are_never_used_again() {
     let stage = Stage::deduplicating().await;
     let producer = named(&stage).await;
     let mut consumer = stage.consumer(TOPIC).await;
@@ -169,5 +169,5 @@ async fn links_that_die_young_are_never_used_again() {
     let seen = receive_up_to(&mut consumer, "99").await;
     assert_eq!(first_arrivals(&seen), numbers(0..100));
     stage.drained(TOPIC).await;
-    stage.ends_well().await;
+    stage.close_and_check().await;
 }

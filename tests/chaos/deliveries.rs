@@ -1,4 +1,4 @@
-//! What was sent, what became of it, and what each subscription saw: the judge of a run.
+//! What was sent, what became of it, and what each subscription saw.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -8,25 +8,25 @@ use tokio::sync::watch;
 
 /// What became of a send.
 #[derive(Clone, Copy, PartialEq)]
-pub(crate) enum Fate {
+pub(crate) enum SendState {
     Open,
     Confirmed,
-    /// Failed, and nobody knows whether it is stored.
+    /// Failed, and it is not known whether it is stored.
     Unknown,
     /// Failed, and the client says that it is not stored.
     NotStored,
 }
 
 /// One topic: its sends, numbered from 0, and its subscriptions.
-pub(crate) struct Ledger {
+pub(crate) struct DeliveryLog {
     deduplicated: bool,
-    sends: Vec<Fate>,
+    sends: Vec<SendState>,
     confirmed: u64,
     pub(crate) subscriptions: Vec<Seen>,
     /// What must never happen and fits no column.
     pub(crate) violations: Vec<String>,
     /// Told of each send that is resolved and each message that arrives.
-    news: watch::Sender<()>,
+    changed: watch::Sender<()>,
 }
 
 /// One subscription.
@@ -49,7 +49,7 @@ pub(crate) struct Seen {
     pub(crate) longest_gap_until: Option<Instant>,
 }
 
-/// The columns of a subscription, judged.
+/// The columns of a subscription, computed.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Verdict {
     pub(crate) arrived: u64,
@@ -58,31 +58,31 @@ pub(crate) struct Verdict {
     pub(crate) doubled: u64,
 }
 
-impl Ledger {
-    pub(crate) fn new(deduplicated: bool, kinds: &[SubscriptionType], news: watch::Sender<()>) -> Self {
+impl DeliveryLog {
+    pub(crate) fn new(deduplicated: bool, kinds: &[SubscriptionType], changed: watch::Sender<()>) -> Self {
         let subscriptions = kinds.iter().copied().map(Seen::new).collect();
-        Self { deduplicated, sends: Vec::new(), confirmed: 0, subscriptions, violations: Vec::new(), news }
+        Self { deduplicated, sends: Vec::new(), confirmed: 0, subscriptions, violations: Vec::new(), changed }
     }
 
     /// The number of the next message.
     pub(crate) fn next(&mut self) -> u64 {
-        self.sends.push(Fate::Open);
+        self.sends.push(SendState::Open);
         self.sends.len() as u64 - 1
     }
 
-    pub(crate) fn resolve(&mut self, number: u64, fate: Fate) {
+    pub(crate) fn resolve(&mut self, number: u64, state: SendState) {
         let slot = &mut self.sends[number as usize];
-        if *slot != Fate::Open {
+        if *slot != SendState::Open {
             self.violations.push(format!("send {number} was resolved twice"));
         }
-        *slot = fate;
-        if fate == Fate::Confirmed {
+        *slot = state;
+        if state == SendState::Confirmed {
             self.confirmed += 1;
             for seen in &mut self.subscriptions {
                 seen.confirmed += u64::from(seen.places.contains_key(&number));
             }
         }
-        self.news.send_replace(());
+        self.changed.send_replace(());
     }
 
     pub(crate) fn arrive(&mut self, subscription: usize, number: u64, key: &str, id: MessageId, now: Instant) {
@@ -90,9 +90,9 @@ impl Ledger {
             self.violations.push(format!("{number} arrived and was never sent"));
             return;
         }
-        let confirmed = self.sends[number as usize] == Fate::Confirmed;
+        let confirmed = self.sends[number as usize] == SendState::Confirmed;
         self.subscriptions[subscription].arrive(number, confirmed, key, id, now);
-        self.news.send_replace(());
+        self.changed.send_replace(());
     }
 
     /// What `missing` will be if nothing more comes, without looking at each message.
@@ -108,15 +108,16 @@ impl Ledger {
         self.confirmed
     }
 
-    pub(crate) fn count(&self, fate: Fate) -> u64 {
-        self.sends.iter().filter(|&&found| found == fate).count() as u64
+    pub(crate) fn count(&self, state: SendState) -> u64 {
+        self.sends.iter().filter(|&&found| found == state).count() as u64
     }
 
     /// How many confirmed messages the subscription has not seen.
     pub(crate) fn missing(&self, subscription: usize) -> u64 {
         let places = &self.subscriptions[subscription].places;
-        let missing =
-            |(number, fate): &(usize, &Fate)| **fate == Fate::Confirmed && !places.contains_key(&(*number as u64));
+        let missing = |(number, state): &(usize, &SendState)| {
+            **state == SendState::Confirmed && !places.contains_key(&(*number as u64))
+        };
         self.sends.iter().enumerate().filter(missing).count() as u64
     }
 
@@ -146,13 +147,14 @@ impl Ledger {
     /// Sends that the client said were not stored, and that arrived.
     pub(crate) fn false_failures(&self) -> u64 {
         let arrived = |number: u64| self.subscriptions.iter().any(|seen| seen.places.contains_key(&number));
-        let false_failure = |(number, fate): &(usize, &Fate)| **fate == Fate::NotStored && arrived(*number as u64);
+        let false_failure =
+            |(number, state): &(usize, &SendState)| **state == SendState::NotStored && arrived(*number as u64);
         self.sends.iter().enumerate().filter(false_failure).count() as u64
     }
 
     pub(crate) fn missing_numbers(&self, subscription: usize, max: usize) -> Vec<u64> {
         let places = &self.subscriptions[subscription].places;
-        let confirmed = |number: &u64| self.sends[*number as usize] == Fate::Confirmed;
+        let confirmed = |number: &u64| self.sends[*number as usize] == SendState::Confirmed;
         (0..self.sent()).filter(confirmed).filter(|number| !places.contains_key(number)).take(max).collect()
     }
 }
@@ -209,82 +211,82 @@ impl Seen {
 mod tests {
     use super::*;
 
-    fn ledger(deduplicated: bool, sends: u64) -> Ledger {
+    fn log(deduplicated: bool, sends: u64) -> DeliveryLog {
         let kinds = [SubscriptionType::Exclusive, SubscriptionType::KeyShared];
-        let mut ledger = Ledger::new(deduplicated, &kinds, watch::channel(()).0);
+        let mut log = DeliveryLog::new(deduplicated, &kinds, watch::channel(()).0);
         for number in 0..sends {
-            assert_eq!(ledger.next(), number);
-            ledger.resolve(number, Fate::Confirmed);
+            assert_eq!(log.next(), number);
+            log.resolve(number, SendState::Confirmed);
         }
-        ledger
+        log
     }
 
-    fn see(ledger: &mut Ledger, arrivals: &[(u64, u64)]) {
+    fn see(log: &mut DeliveryLog, arrivals: &[(u64, u64)]) {
         for &(number, entry) in arrivals {
-            ledger.arrive(0, number, "k", MessageId::new(1, entry), Instant::now());
+            log.arrive(0, number, "k", MessageId::new(1, entry), Instant::now());
         }
     }
 
     #[test]
     fn a_confirmed_message_that_did_not_come_is_missing() {
-        let mut ledger = ledger(true, 3);
-        see(&mut ledger, &[(0, 0), (2, 2)]);
-        assert_eq!(ledger.verdict(0), Verdict { arrived: 2, missing: 1, ..Verdict::default() });
-        assert_eq!(ledger.missing_numbers(0, 9), [1]);
+        let mut log = log(true, 3);
+        see(&mut log, &[(0, 0), (2, 2)]);
+        assert_eq!(log.verdict(0), Verdict { arrived: 2, missing: 1, ..Verdict::default() });
+        assert_eq!(log.missing_numbers(0, 9), [1]);
         // The other subscription has seen nothing.
-        assert_eq!(ledger.outstanding(), 1 + 3);
-        assert_eq!(ledger.subscriptions[0].out_of_order, 0);
+        assert_eq!(log.outstanding(), 1 + 3);
+        assert_eq!(log.subscriptions[0].out_of_order, 0);
     }
 
     #[test]
-    fn a_redelivery_is_no_double_and_no_disorder() {
-        let mut ledger = ledger(true, 3);
-        see(&mut ledger, &[(0, 0), (1, 1), (0, 0), (1, 1), (2, 2)]);
-        assert_eq!(ledger.verdict(0), Verdict { arrived: 3, ..Verdict::default() });
-        assert_eq!((ledger.subscriptions[0].again, ledger.subscriptions[0].out_of_order), (2, 0));
+    fn a_redelivery_is_neither_a_duplicate_nor_out_of_order() {
+        let mut log = log(true, 3);
+        see(&mut log, &[(0, 0), (1, 1), (0, 0), (1, 1), (2, 2)]);
+        assert_eq!(log.verdict(0), Verdict { arrived: 3, ..Verdict::default() });
+        assert_eq!((log.subscriptions[0].again, log.subscriptions[0].out_of_order), (2, 0));
     }
 
     #[test]
     fn stored_twice_is_doubled_where_deduplication_is_on() {
         for (deduplicated, doubled) in [(true, 1), (false, 0)] {
-            let mut ledger = ledger(deduplicated, 2);
-            see(&mut ledger, &[(0, 0), (1, 1), (0, 2)]);
-            assert_eq!(ledger.verdict(0), Verdict { arrived: 2, missing: 0, stored_twice: 1, doubled });
+            let mut log = log(deduplicated, 2);
+            see(&mut log, &[(0, 0), (1, 1), (0, 2)]);
+            assert_eq!(log.verdict(0), Verdict { arrived: 2, missing: 0, stored_twice: 1, doubled });
         }
     }
 
     #[test]
     fn what_comes_after_everything_was_acknowledged_is_doubled() {
-        let mut ledger = ledger(false, 1);
-        see(&mut ledger, &[(0, 0)]);
-        ledger.settle();
-        assert_eq!(ledger.came_back(), 0);
-        see(&mut ledger, &[(0, 0)]);
-        assert_eq!((ledger.verdict(0).doubled, ledger.came_back()), (1, 1));
+        let mut log = log(false, 1);
+        see(&mut log, &[(0, 0)]);
+        log.settle();
+        assert_eq!(log.came_back(), 0);
+        see(&mut log, &[(0, 0)]);
+        assert_eq!((log.verdict(0).doubled, log.came_back()), (1, 1));
     }
 
     #[test]
     fn a_number_first_seen_after_a_higher_one_of_its_key_is_out_of_order() {
-        let mut ledger = ledger(true, 4);
-        see(&mut ledger, &[(1, 1), (0, 0)]);
-        assert_eq!(ledger.subscriptions[0].out_of_order, 1);
+        let mut log = log(true, 4);
+        see(&mut log, &[(1, 1), (0, 0)]);
+        assert_eq!(log.subscriptions[0].out_of_order, 1);
         for (number, key) in [(1, "a"), (0, "b"), (3, "b"), (2, "b")] {
-            ledger.arrive(1, number, key, MessageId::new(1, number), Instant::now());
+            log.arrive(1, number, key, MessageId::new(1, number), Instant::now());
         }
-        assert_eq!(ledger.subscriptions[1].out_of_order, 1);
+        assert_eq!(log.subscriptions[1].out_of_order, 1);
     }
 
     #[test]
-    fn a_send_resolves_once_and_a_failure_is_believed() {
-        let mut ledger = ledger(true, 1);
-        ledger.resolve(0, Fate::Confirmed);
-        assert_eq!(ledger.violations.len(), 1);
-        let failed = ledger.next();
-        ledger.resolve(failed, Fate::NotStored);
-        assert_eq!(ledger.false_failures(), 0);
-        see(&mut ledger, &[(failed, 7)]);
-        assert_eq!(ledger.false_failures(), 1);
-        ledger.arrive(0, 99, "k", MessageId::new(1, 8), Instant::now());
-        assert_eq!(ledger.violations.len(), 2);
+    fn a_second_resolution_and_a_false_failure_are_violations() {
+        let mut log = log(true, 1);
+        log.resolve(0, SendState::Confirmed);
+        assert_eq!(log.violations.len(), 1);
+        let failed = log.next();
+        log.resolve(failed, SendState::NotStored);
+        assert_eq!(log.false_failures(), 0);
+        see(&mut log, &[(failed, 7)]);
+        assert_eq!(log.false_failures(), 1);
+        log.arrive(0, 99, "k", MessageId::new(1, 8), Instant::now());
+        assert_eq!(log.violations.len(), 2);
     }
 }
