@@ -16,7 +16,7 @@ use pulsar_native::machine::consumer::{
 use pulsar_native::machine::endpoint::outbox::Outbox;
 use pulsar_native::machine::{Deferred, Endpoint, EndpointId, Now, ReadyList, Reply};
 use pulsar_native::wire::entry::put_entry;
-use pulsar_native::wire::{MessageHead, NewMetadata, TxBuf};
+use pulsar_native::wire::{MessageHead, MetadataFields, TxBuf};
 
 /// Messages in a sample.
 const MESSAGES: usize = 1_000_000;
@@ -107,11 +107,11 @@ impl Bench {
 
 fn raw(members: usize) -> Bytes {
     let count = (members > 1).then_some(members as i32);
-    let metadata = NewMetadata {
+    let metadata = MetadataFields {
         producer_name: "standalone-0-1",
         publish_time_ms: 1_700_000_000_000,
         num_messages_in_batch: count,
-        ..NewMetadata::default()
+        ..MetadataFields::default()
     };
     let mut out = BytesMut::new();
     put_entry(&mut out, &metadata, &vec![0x61; PAYLOAD_BYTES * members]);

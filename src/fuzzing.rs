@@ -1,5 +1,5 @@
-//! The bodies of the fuzz targets: any bytes in, a panic where this crate contradicts itself, prost,
-//! or the bounds it promises. `fuzz/` calls them, and `cargo test` runs them over the stored corpora.
+//! The bodies of the fuzz targets. They take any bytes and panic if this crate contradicts itself or prost,
+//! or exceeds its limits. `fuzz/` calls them, and `cargo test` runs them over the stored corpora.
 
 use bytes::{Bytes, BytesMut};
 use prost::Message as _;
@@ -18,8 +18,8 @@ const LIMITS: Limits = Limits { frame_bytes_max: 4096 };
 /// The most a compressed payload may become, bytes.
 const UNCOMPRESSED_BYTES_MAX: usize = 64 * 1024;
 
-/// A byte stream: cut, read, written again. The first byte says where the stream breaks in two, which
-/// must change nothing.
+/// A byte stream: split into frames, decoded, encoded again. The first byte says where the stream is
+/// divided into two reads, which must not change the result.
 pub fn frame(data: &[u8]) {
     let Some((&split, stream)) = data.split_first() else { return };
     let whole = read_stream(&[stream]);
@@ -33,7 +33,7 @@ pub fn frame(data: &[u8]) {
     }
 }
 
-/// The good frames of a stream that arrives in pieces, and the error that ends it.
+/// The valid frames of a stream that arrives in pieces, and the error that ends it.
 fn read_stream(pieces: &[&[u8]]) -> (Vec<Frame>, Option<DecodeError>) {
     let (mut rx, mut all) = (BytesMut::new(), Vec::new());
     for piece in pieces {
@@ -58,7 +58,7 @@ fn read_stream(pieces: &[&[u8]]) -> (Vec<Frame>, Option<DecodeError>) {
     (all, None)
 }
 
-/// NaN differs from itself: it goes out of the only fields that can hold it.
+/// Removes NaN, which is not equal to itself, from the only fields that can hold it.
 fn comparable(frame: Frame) -> Frame {
     match frame {
         Frame::Other(Command::ConsumerStatsResponse(mut body)) => {
@@ -82,7 +82,7 @@ fn comparable(frame: Frame) -> Frame {
 pub fn command(data: &[u8]) {
     let by_table = Command::decode_base(data);
     let by_frame = frames(framed(data)).next().expect("a frame");
-    let Ok(envelope) = command::open(data, 0) else {
+    let Ok(envelope) = command::split_envelope(data, 0) else {
         assert!(by_table.is_err() && by_frame.is_err());
         return;
     };
@@ -91,7 +91,7 @@ pub fn command(data: &[u8]) {
         assert!(matches!(by_frame, Ok(Frame::Unknown { .. }) | Err(_)));
         return;
     };
-    // Other bodies are not looked at, so prost gets the one that counts.
+    // Bodies of other types are ignored, so prost gets only the relevant one.
     let mut alone = Vec::new();
     prost::encoding::int32::encode(1, &envelope.command_type, &mut alone);
     prost::encoding::bytes::encode(envelope.command_type.unsigned_abs(), &body.into_owned(), &mut alone);
@@ -151,7 +151,7 @@ pub fn entry(data: &[u8]) {
     let Ok(parts) = EntryParts::split(&entry) else { return };
     assert!(parts.checksummed_from <= parts.metadata.start && parts.metadata.end == parts.payload.start);
     assert_eq!(parts.payload.end, entry.len());
-    // A fuzzer does not find checksums, so a wrong one ends nothing here.
+    // A fuzzer does not find valid checksums, so a wrong one is ignored here.
     let _ = parts.verify(&entry);
     if let Some(range) = parts.broker_metadata.clone() {
         if let Ok(ours) = BrokerEntryMetadata::decode(&entry[range.clone()]) {
@@ -160,7 +160,7 @@ pub fn entry(data: &[u8]) {
         }
     }
     let serialized = &entry[parts.metadata.clone()];
-    let Ok(metadata) = Metadata::parse(serialized) else { return };
+    let Ok(metadata) = Metadata::decode(serialized) else { return };
     compare_metadata(serialized, &metadata);
     let payload = entry.slice(parts.payload);
     let limit = UNCOMPRESSED_BYTES_MAX;
@@ -194,11 +194,11 @@ fn compare_metadata(serialized: &[u8], ours: &Metadata) {
     assert!(message_properties(serialized).eq(theirs.properties.iter().map(|p| (&*p.key, &*p.value))));
 }
 
-/// The records of a batch. The first byte is their number.
+/// The records of a batch; the first byte is their number.
 pub fn batch(data: &[u8]) {
     let Some((&count, payload)) = data.split_first() else { return };
     records(i32::from(count as i8), payload);
-    if let Ok(ours) = SingleMetadata::parse(payload) {
+    if let Ok(ours) = SingleMetadata::decode(payload) {
         compare_single(payload, &ours);
     }
 }

@@ -1,4 +1,4 @@
-//! Identities: of messages at the broker, and of producers and consumers on a connection.
+//! Identifiers: of stored messages, and of producers, consumers and watchers on a connection.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -14,12 +14,11 @@ use crate::wire::proto::{Reader, Value, int32, put_bytes, put_uint};
 /// The name of `MessageIdData` in decode errors.
 const DATA: &str = "MessageIdData";
 
-/// Where a message is stored: `MessageIdData` of PulsarApi.proto.
+/// The id of a stored message: `MessageIdData` of PulsarApi.proto.
 ///
 /// **Order and equality** follow the Java client's `MessageIdImpl`: ledger, entry, partition and batch index, which is
-/// the order of storage within one partition. The size of the batch, the first chunk and the topic take no part, so
-/// that the id a send returns equals the id under which a consumer receives the message. Ids of different topics do not
-/// compare in a meaningful way.
+/// the order of storage within one partition. The size of the batch, the first chunk and the topic are ignored, so that
+/// the id that a send returns equals the id of the received message. Comparing ids of different topics has no meaning.
 ///
 /// **To keep an id**, store [`to_bytes`](Self::to_bytes), the format of all Pulsar clients. Its text
 /// ([`Display`](fmt::Display) and [`FromStr`]) is the Java client's, made for logs and command lines:
@@ -41,11 +40,11 @@ const DATA: &str = "MessageIdData";
 #[derive(Clone)]
 pub struct MessageId {
     position: MessagePosition,
-    /// Apart, because most ids have none of it and every id is moved about.
+    /// Boxed, because most ids have none of it and ids are moved often.
     extra: Option<Box<Extra>>,
 }
 
-/// What few ids have beside their position.
+/// The fields that few ids have.
 #[derive(Clone, Default)]
 struct Extra {
     first_chunk: Option<MessagePosition>,
@@ -54,9 +53,9 @@ struct Extra {
 
 impl MessageId {
     /// Before the first message of a topic.
-    pub const EARLIEST: Self = Self::at(MessagePosition::EARLIEST);
-    /// Behind the last message of a topic.
-    pub const LATEST: Self = Self::at(MessagePosition::LATEST);
+    pub const EARLIEST: Self = Self::from_position(MessagePosition::EARLIEST);
+    /// After the last message of a topic.
+    pub const LATEST: Self = Self::from_position(MessagePosition::LATEST);
 
     fn chunked(first: MessagePosition, last: MessagePosition) -> Self {
         let extra = Extra { first_chunk: Some(first), topic: None };
@@ -66,11 +65,11 @@ impl MessageId {
     /// The id of a whole entry of a topic that is not partitioned.
     #[must_use]
     pub const fn new(ledger_id: u64, entry_id: u64) -> Self {
-        Self::at(MessagePosition::new(ledger_id, entry_id))
+        Self::from_position(MessagePosition::new(ledger_id, entry_id))
     }
 
-    /// Where there is no more to it than the position.
-    pub(crate) const fn at(position: MessagePosition) -> Self {
+    /// The id with this position and no other fields.
+    pub(crate) const fn from_position(position: MessagePosition) -> Self {
         Self { position, extra: None }
     }
 
@@ -89,14 +88,14 @@ impl MessageId {
         self
     }
 
-    /// Makes it the id of a chunked message, whose last chunk it names, and `first` its first.
+    /// Makes it the id of a chunked message: `first` is the id of its first chunk, and this one that of the last.
     #[must_use]
     pub fn with_first_chunk(mut self, first: &MessageId) -> Self {
         self.extra.get_or_insert_default().first_chunk = Some(first.position);
         self
     }
 
-    /// Names the topic: in full, `persistent://tenant/namespace/topic`, and the partition's name where it has any.
+    /// Sets the topic: the full name, `persistent://tenant/namespace/topic`, of the partition if the topic is partitioned.
     #[must_use]
     pub fn with_topic(mut self, topic: impl Into<Arc<str>>) -> Self {
         self.extra.get_or_insert_default().topic = Some(topic.into());
@@ -104,15 +103,15 @@ impl MessageId {
     }
 
     /// The ledger that holds the entry (`ledgerId`). `None` for [`EARLIEST`](Self::EARLIEST) and
-    /// [`LATEST`](Self::LATEST), and where a send succeeded because the broker has the message already: its receipt of
-    /// a duplicate names no entry.
+    /// [`LATEST`](Self::LATEST), and for a send that the broker recognised as a duplicate: the receipt of a duplicate
+    /// names no entry.
     #[must_use]
     pub fn ledger_id(&self) -> Option<u64> {
         named(self.position.ledger_id)
     }
 
-    /// The entry's number in its ledger (`entryId`). `None` where the id names no entry: also for "before the first
-    /// entry of this ledger", which brokers write as entry -1.
+    /// The entry's number in its ledger (`entryId`). `None` if the id names no entry, also for "before the first entry of
+    /// this ledger", which brokers write as entry -1.
     #[must_use]
     pub fn entry_id(&self) -> Option<u64> {
         named(self.position.entry_id)
@@ -124,13 +123,13 @@ impl MessageId {
         u32::try_from(self.position.partition).ok()
     }
 
-    /// The message's place in its batch, from 0; `None` for a message outside a batch.
+    /// The message's index in its batch, from 0; `None` for a message outside a batch.
     #[must_use]
     pub fn batch_index(&self) -> Option<u32> {
         u32::try_from(self.position.batch_index).ok()
     }
 
-    /// How many messages its batch has; `None` for a message outside a batch, and where the size is not known.
+    /// The number of messages in its batch; `None` for a message outside a batch, and if the size is not known.
     #[must_use]
     pub fn batch_size(&self) -> Option<u32> {
         u32::try_from(self.position.batch_size).ok().filter(|&size| size > 0)
@@ -141,17 +140,17 @@ impl MessageId {
     pub fn first_chunk(&self) -> Option<MessageId> {
         let extra = self.extra.as_ref()?;
         let topic = extra.topic.clone().map(|topic| Box::new(Extra { topic: Some(topic), first_chunk: None }));
-        extra.first_chunk.map(|first| Self { extra: topic, ..Self::at(first) })
+        extra.first_chunk.map(|first| Self { extra: topic, ..Self::from_position(first) })
     }
 
-    /// The full name of the topic, of the partition where it is partitioned. Ids of received messages have it; those of
+    /// The full name of the topic, or of the partition if it is partitioned. Ids of received messages have it; those of
     /// sends, and those read from bytes or text, do not: see [`with_topic`](Self::with_topic).
     #[must_use]
     pub fn topic(&self) -> Option<&str> {
         self.extra.as_ref()?.topic.as_deref()
     }
 
-    /// What the machines work on.
+    /// The numbers of the id, for the internal modules.
     #[doc(hidden)]
     #[must_use]
     pub fn position(&self) -> MessagePosition {
@@ -160,30 +159,29 @@ impl MessageId {
 
     /// The id as a serialized `MessageIdData`, the form that all clients store and read.
     ///
-    /// `partition` is left out when it is negative and `batch_index` when it is -1, as all official clients do;
-    /// `batch_size` is written for members of a batch only, as the C++ client does. Clients differ here, so compare
-    /// ids, never their bytes.
+    /// A negative `partition` and a `batch_index` of -1 are omitted, as in all official clients; `batch_size` is present
+    /// for members of a batch only, as in the C++ client. Clients differ here, so compare ids, not their bytes.
     #[must_use]
     pub fn to_bytes(&self) -> Bytes {
         let mut out = BytesMut::with_capacity(80);
-        self.position.put(&mut out);
+        self.position.encode(&mut out);
         if let Some(first) = self.extra.as_ref().and_then(|extra| extra.first_chunk.as_ref()) {
             let mut nested = BytesMut::with_capacity(40);
-            first.put(&mut nested);
+            first.encode(&mut nested);
             put_bytes(&mut out, 7, &nested);
         }
         out.freeze()
     }
 
-    /// Reads a serialized `MessageIdData` of any client. Fields this client does not know are skipped.
+    /// Decodes a serialized `MessageIdData` of any client. Unknown fields are skipped.
     ///
     /// # Errors
-    /// Bytes that are not protobuf, and a missing `ledgerId` or `entryId`.
+    /// Bytes that are not protobuf, or a missing `ledgerId` or `entryId`.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, MessageIdError> {
-        let (position, first_chunk) = MessagePosition::read(bytes, 0)?;
-        let Some(range) = first_chunk else { return Ok(Self::at(position)) };
+        let (position, first_chunk) = MessagePosition::decode(bytes, 0)?;
+        let Some(range) = first_chunk else { return Ok(Self::from_position(position)) };
         let base = range.start;
-        let (first, _) = MessagePosition::read(&bytes[range], base)?;
+        let (first, _) = MessagePosition::decode(&bytes[range], base)?;
         Ok(Self::chunked(first, position))
     }
 }
@@ -192,14 +190,14 @@ fn saturate(value: u32) -> i32 {
     i32::try_from(value).unwrap_or(i32::MAX)
 }
 
-/// A ledger's or entry's number, unless it is one of -1 and the largest, which stand for none.
+/// The number of a ledger or entry; `None` for -1 and the largest one, which stand for none.
 fn named(number: u64) -> Option<u64> {
     (number < i64::MAX as u64).then_some(number)
 }
 
 impl From<MessagePosition> for MessageId {
     fn from(position: MessagePosition) -> Self {
-        Self::at(position)
+        Self::from_position(position)
     }
 }
 
@@ -251,22 +249,22 @@ impl fmt::Debug for MessageId {
     }
 }
 
-/// Reads the text of [`Display`](fmt::Display). The text does not hold the size of the batch: where the id of a batch's
-/// member is to be acknowledged later, keep its bytes.
+/// Parses the text of [`Display`](fmt::Display). It does not contain the size of the batch: to acknowledge a member of a
+/// batch later, keep the bytes of its id instead.
 impl FromStr for MessageId {
     type Err = MessageIdError;
 
     fn from_str(text: &str) -> Result<Self, MessageIdError> {
-        let read = |part| MessagePosition::parse(part).ok_or_else(|| MessageIdError::Text(text.to_owned()));
-        let Some((first, last)) = text.split_once(';') else { return read(text).map(Self::at) };
-        Ok(Self::chunked(read(first)?, read(last)?))
+        let parse = |part| MessagePosition::parse(part).ok_or_else(|| MessageIdError::Text(text.to_owned()));
+        let Some((first, last)) = text.split_once(';') else { return parse(text).map(Self::from_position) };
+        Ok(Self::chunked(parse(first)?, parse(last)?))
     }
 }
 
-/// The numbers of a [`MessageId`], in the protocol's own form: what the machines pass about for each message, because
-/// copying it allocates and counts nothing.
+/// The numbers of a [`MessageId`], in the protocol's form. The internal modules use it for each message, because copying
+/// it needs no allocation and no reference count.
 ///
-/// It orders and compares as the id does.
+/// Order and equality are those of the id.
 #[derive(Debug, Clone, Copy)]
 pub struct MessagePosition {
     /// `ledgerId`: the ledger that holds the entry. `u64::MAX` stands for -1.
@@ -282,9 +280,9 @@ pub struct MessagePosition {
 }
 
 impl MessagePosition {
-    /// As [`MessageId::EARLIEST`].
+    /// Same as [`MessageId::EARLIEST`].
     pub const EARLIEST: Self = Self::new(u64::MAX, u64::MAX);
-    /// As [`MessageId::LATEST`].
+    /// Same as [`MessageId::LATEST`].
     pub const LATEST: Self = Self::new(i64::MAX as u64, i64::MAX as u64);
 
     /// A whole entry of a topic that is not partitioned.
@@ -293,7 +291,7 @@ impl MessagePosition {
         Self { ledger_id, entry_id, partition: -1, batch_index: -1, batch_size: 0 }
     }
 
-    fn put(&self, out: &mut BytesMut) {
+    fn encode(&self, out: &mut BytesMut) {
         put_uint(out, 1, self.ledger_id);
         put_uint(out, 2, self.entry_id);
         if self.partition >= 0 {
@@ -305,19 +303,19 @@ impl MessagePosition {
         }
     }
 
-    /// Reads a `MessageIdData`, and says where its `first_chunk_message_id` lies. `base` is where `bytes` start in what
-    /// the errors refer to.
-    fn read(bytes: &[u8], base: usize) -> Result<(Self, Option<std::ops::Range<usize>>), DecodeError> {
+    /// Decodes a `MessageIdData`; also returns the range of its `first_chunk_message_id`. `base` is added to the offsets
+    /// in errors.
+    fn decode(bytes: &[u8], base: usize) -> Result<(Self, Option<std::ops::Range<usize>>), DecodeError> {
         let mut reader = Reader::new(bytes, base);
         let (mut ledger_id, mut entry_id, mut first_chunk) = (None, None, None);
-        let mut read = Self::new(0, 0);
+        let mut position = Self::new(0, 0);
         while let Some((number, value)) = reader.next(DATA)? {
             match (number, value) {
                 (1, Value::Varint(value)) => ledger_id = Some(value),
                 (2, Value::Varint(value)) => entry_id = Some(value),
-                (3, Value::Varint(value)) => read.partition = value as i32,
-                (4, Value::Varint(value)) => read.batch_index = value as i32,
-                (6, Value::Varint(value)) => read.batch_size = value as i32,
+                (3, Value::Varint(value)) => position.partition = value as i32,
+                (4, Value::Varint(value)) => position.batch_index = value as i32,
+                (6, Value::Varint(value)) => position.batch_size = value as i32,
                 (7, Value::Bytes(range)) => first_chunk = Some(range),
                 (1..=4 | 6 | 7, _) => {
                     return Err(DecodeError::new(DecodeErrorKind::BadWireType, DATA, reader.offset()));
@@ -326,12 +324,12 @@ impl MessagePosition {
             }
         }
         let missing = |field| DecodeError::new(DecodeErrorKind::Missing, field, reader.offset());
-        read.ledger_id = ledger_id.ok_or_else(|| missing("MessageIdData.ledgerId"))?;
-        read.entry_id = entry_id.ok_or_else(|| missing("MessageIdData.entryId"))?;
-        Ok((read, first_chunk))
+        position.ledger_id = ledger_id.ok_or_else(|| missing("MessageIdData.ledgerId"))?;
+        position.entry_id = entry_id.ok_or_else(|| missing("MessageIdData.entryId"))?;
+        Ok((position, first_chunk))
     }
 
-    /// Reads the text of [`Display`](fmt::Display).
+    /// Parses the text of [`Display`](fmt::Display).
     fn parse(text: &str) -> Option<Self> {
         let mut numbers = text.split(':');
         let ledger_id = numbers.next()?.parse::<i64>().ok()? as u64;
@@ -344,7 +342,7 @@ impl MessagePosition {
         Some(Self { partition, batch_index, ..Self::new(ledger_id, entry_id) })
     }
 
-    /// What it is ordered by. Ledger and entry are signed in all but their type on the wire: -1 comes first.
+    /// The key of order and equality. Ledger and entry are compared as signed numbers: -1 comes first.
     fn rank(&self) -> (i64, i64, i32, i32) {
         (self.ledger_id as i64, self.entry_id as i64, self.partition, self.batch_index)
     }
@@ -376,7 +374,7 @@ impl PartialOrd for MessagePosition {
     }
 }
 
-/// `ledger:entry:partition`, with `:batch_index` behind it in a batch.
+/// `ledger:entry:partition`, followed by `:batch_index` for a member of a batch.
 impl fmt::Display for MessagePosition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (ledger, entry, partition, batch_index) = self.rank();
@@ -388,7 +386,7 @@ impl fmt::Display for MessagePosition {
     }
 }
 
-/// Why something is not a message id.
+/// Why bytes or a text are not a message id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MessageIdError {
@@ -441,18 +439,18 @@ macro_rules! wire_id {
 }
 
 wire_id! {
-    /// `producer_id` of the protocol: chosen by the client, unique on a connection, stable for a
-    /// producer's life. 0 is an ordinary one.
+    /// `producer_id` of the protocol: chosen by the client, unique on a connection, the same for the
+    /// lifetime of a producer. 0 is a valid id.
     ProducerId
 }
 wire_id! {
-    /// `consumer_id` of the protocol: chosen by the client, unique on a connection, stable for a
-    /// consumer's life. 0 is an ordinary one.
+    /// `consumer_id` of the protocol: chosen by the client, unique on a connection, the same for the
+    /// lifetime of a consumer. 0 is a valid id.
     ConsumerId
 }
 wire_id! {
-    /// `watcher_id` of the protocol: chosen by the client, unique on a connection, stable for a
-    /// watcher's life. 0 is an ordinary one.
+    /// `watcher_id` of the protocol: chosen by the client, unique on a connection, the same for the
+    /// lifetime of a watcher. 0 is a valid id.
     WatcherId
 }
 

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::{BufMut, BytesMut};
 use pulsar_native::pb;
 use pulsar_native::wire::{
-    Command, Compression, Frame, MessageHead, NewMetadata, NewSingle, Receipt, compress, frames, put_entry,
+    Command, Compression, Frame, MessageHead, MetadataFields, Receipt, SingleFields, compress, frames, put_entry,
     put_message, put_pong, put_receipt, put_record,
 };
 
@@ -292,11 +292,11 @@ fn compressed_entry(members: u64, payload_bytes: usize) -> BytesMut {
 }
 
 fn entry_of(members: u64, payload: impl Fn(u64) -> Vec<u8>, codec: Compression) -> BytesMut {
-    let mut metadata = NewMetadata {
+    let mut metadata = MetadataFields {
         producer_name: "p",
         sequence_id: ENTRY_ID_FIRST,
         publish_time_ms: 1_700_000_000_000,
-        ..NewMetadata::default()
+        ..MetadataFields::default()
     };
     let mut content = BytesMut::new();
     if members == 0 {
@@ -304,10 +304,10 @@ fn entry_of(members: u64, payload: impl Fn(u64) -> Vec<u8>, codec: Compression) 
     } else {
         for member in 0..members {
             let payload = payload(member);
-            let single = NewSingle {
+            let single = SingleFields {
                 payload_size: payload.len() as i32,
                 sequence_id: Some(ENTRY_ID_FIRST + member),
-                ..NewSingle::default()
+                ..SingleFields::default()
             };
             put_record(&mut content, &single, &payload);
         }

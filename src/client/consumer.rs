@@ -313,7 +313,7 @@ impl Consumer {
         };
         let mut ids = Vec::new();
         for (part, reply) in self.parts().ask_those(|_| false, ask) {
-            ids.push(MessageId::at(reply.await?.id).with_topic(part.topic.clone()));
+            ids.push(MessageId::from_position(reply.await?.id).with_topic(part.topic.clone()));
         }
         Ok(ids)
     }

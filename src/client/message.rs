@@ -124,7 +124,7 @@ impl Opened {
 
     /// The metadata. Cannot fail: it was parsed when the entry arrived.
     fn metadata(&self) -> Metadata {
-        Metadata::parse(self.metadata_bytes()).unwrap_or_default()
+        Metadata::decode(self.metadata_bytes()).unwrap_or_default()
     }
 
     /// The broker's metadata. If it is unreadable it counts as absent: the message itself is valid.
@@ -174,13 +174,13 @@ impl ReceivedMessage {
     /// The member's own metadata, and the bytes that its ranges refer to. Cannot fail: it was parsed when the batch was
     /// split.
     fn own(&self) -> Option<(SingleMetadata, &[u8])> {
-        self.own_bytes().map(|bytes| (SingleMetadata::parse(bytes).unwrap_or_default(), bytes))
+        self.own_bytes().map(|bytes| (SingleMetadata::decode(bytes).unwrap_or_default(), bytes))
     }
 
     /// The message's id, including its topic; the message can be acknowledged with it later.
     #[inline]
     pub fn id(&self) -> MessageId {
-        MessageId::at(self.position()).with_topic(self.opened.part.topic.clone())
+        MessageId::from_position(self.position()).with_topic(self.opened.part.topic.clone())
     }
 
     /// The id without its topic, so without incrementing a reference count.

@@ -38,7 +38,7 @@ pub(super) fn stored(broker: &Broker, topic: &str) -> Vec<StoredMessage> {
 fn read_entry(bytes: &Bytes, at: MessagePosition, into: &mut Vec<StoredMessage>) -> Option<()> {
     let parts = EntryParts::split(bytes).ok()?;
     let raw = bytes.get(parts.metadata.clone())?;
-    let read = Metadata::parse(raw).ok()?;
+    let read = Metadata::decode(raw).ok()?;
     let payload = bytes.slice(parts.payload.clone());
     let payload = decompress(read.compression, &payload, read.uncompressed_size, UNCOMPRESSED_BYTES_MAX).ok()?;
     let producer_name = metadata::text(raw, &read.producer_name).to_owned();

@@ -1,8 +1,7 @@
-//! The set of messages of one batch that are not acknowledged yet: `ack_set` of `MessageIdData` and
-//! CommandMessage.
+//! The set of unacknowledged messages of one batch: `ack_set` of `MessageIdData` and CommandMessage.
 //!
-//! Bit `i % 64` of word `i / 64` is message `i`. **A one means still unacknowledged.** On the wire,
-//! trailing zero words are left out and no words at all mean that nothing is acknowledged.
+//! Bit `i % 64` of word `i / 64` is message `i`. **A set bit means unacknowledged.** On the wire,
+//! trailing zero words are omitted, and no words at all mean that nothing is acknowledged.
 
 /// Which messages of a batch are still unacknowledged.
 ///
@@ -12,7 +11,7 @@ pub struct AckSet {
     words: Words,
 }
 
-/// Where the words lie does not count.
+/// Compares the words, wherever they are stored.
 impl PartialEq for AckSet {
     fn eq(&self, other: &Self) -> bool {
         self.words() == other.words()
@@ -28,8 +27,8 @@ enum Words {
 }
 
 impl AckSet {
-    /// Nothing is acknowledged yet. `batch_size` is in messages, and one bit of memory is taken for
-    /// each: hold it against the size of the payload first.
+    /// A set with nothing acknowledged. `batch_size` is in messages. It takes one bit of memory for each,
+    /// so check a peer's number against the size of the payload first.
     #[must_use]
     pub fn full(batch_size: u32) -> Self {
         if batch_size <= 64 {
@@ -42,7 +41,7 @@ impl AckSet {
         Self { words: Words::Many(words) }
     }
 
-    /// The set of a fresh batch in the memory of this one.
+    /// Makes this the set of a new batch, reusing its memory.
     pub(crate) fn refill(&mut self, batch_size: u32) {
         let Words::Many(words) = &mut self.words else { return *self = Self::full(batch_size) };
         if batch_size == 0 {
@@ -55,8 +54,8 @@ impl AckSet {
         }
     }
 
-    /// What a peer's words say about a batch of `batch_size` messages. Bits beyond the batch are
-    /// ignored, and no words mean that nothing is acknowledged.
+    /// The set that a peer's words describe, for a batch of `batch_size` messages. Bits beyond the batch
+    /// are ignored, and no words mean that nothing is acknowledged.
     #[must_use]
     pub fn from_words(words: &[i64], batch_size: u32) -> Self {
         let mut set = Self::full(batch_size);
@@ -64,14 +63,14 @@ impl AckSet {
         set
     }
 
-    /// Whether message `index` is still unacknowledged; false beyond the batch.
+    /// Whether message `index` is unacknowledged; false beyond the batch.
     #[must_use]
     pub fn is_set(&self, index: u32) -> bool {
         let word = self.words().get(index as usize / 64);
         word.is_some_and(|word| word >> (index % 64) & 1 == 1)
     }
 
-    /// Acknowledges message `index`; says whether it was unacknowledged before.
+    /// Acknowledges message `index`; returns whether it was unacknowledged before.
     pub fn clear(&mut self, index: u32) -> bool {
         let bit = 1u64 << (index % 64);
         match self.words_mut().get_mut(index as usize / 64) {
@@ -83,8 +82,8 @@ impl AckSet {
         }
     }
 
-    /// Acknowledges message `index` if another one near it stays unacknowledged, so that the batch is certainly not
-    /// finished by it; says whether it did. Otherwise nothing changes.
+    /// Acknowledges message `index` if another one in the same word stays unacknowledged, so that this cannot be the
+    /// last one of the batch; returns whether it did. Otherwise nothing changes.
     #[inline]
     pub(crate) fn clear_unless_last(&mut self, index: u32) -> bool {
         match self.words_mut().get_mut(index as usize / 64) {
@@ -96,7 +95,7 @@ impl AckSet {
         }
     }
 
-    /// Acknowledges all messages up to and including `index`; says how many were unacknowledged
+    /// Acknowledges all messages up to and including `index`; returns how many were unacknowledged
     /// before.
     pub fn clear_up_to(&mut self, index: u32) -> u32 {
         let (whole, rest) = (index as usize / 64, index % 64);
@@ -115,16 +114,30 @@ impl AckSet {
         self.words().iter().all(|&word| word == 0)
     }
 
-    /// How many messages are still unacknowledged.
+    /// How many messages are unacknowledged.
     #[must_use]
     pub fn count(&self) -> u32 {
         self.words().iter().map(|word| word.count_ones()).sum()
     }
 
-    /// The words for the wire, trailing zero words left out.
+    /// The [`count`](Self::count) of [`from_words`](Self::from_words), without building the set.
+    pub(crate) fn count_words(words: &[i64], batch_size: u32) -> u32 {
+        if words.is_empty() {
+            return batch_size;
+        }
+        let mut left = batch_size;
+        let mut count = 0;
+        for &word in words {
+            count += (word as u64 & low_bits(left)).count_ones();
+            left = left.saturating_sub(64);
+        }
+        count
+    }
+
+    /// The words for the wire, without trailing zero words.
     ///
-    /// A finished batch gives no words, which a peer reads as "nothing acknowledged": send the id of
-    /// the entry without a set then. A peer without batch index acknowledgment would ignore a set.
+    /// For a completely acknowledged batch there are none, which a peer reads as "nothing acknowledged":
+    /// send the id of the entry without a set then. A peer without batch index acknowledgment ignores sets.
     #[must_use]
     pub fn to_words(&self) -> Vec<i64> {
         let words = self.words();
@@ -132,8 +145,8 @@ impl AckSet {
         words.iter().take(used).map(|&word| word as i64).collect()
     }
 
-    /// Acknowledges what `words` of a peer have as acknowledged. Words left out at the end are
-    /// zero, and no words change nothing.
+    /// Acknowledges every message that is acknowledged in a peer's `words`. Words omitted at the end are
+    /// zero; no words at all change nothing.
     pub fn and_with(&mut self, words: &[i64]) {
         if words.is_empty() {
             return;
@@ -160,7 +173,7 @@ impl AckSet {
     }
 }
 
-/// The lowest `count` bits, of 64 at most.
+/// The lowest `count` bits; all for a count of 64 and more.
 fn low_bits(count: u32) -> u64 {
     match count {
         0 => 0,

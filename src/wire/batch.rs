@@ -1,29 +1,29 @@
-//! The records of a batch, as they lie in its uncompressed payload:
+//! The records of a batch, in the layout of its uncompressed payload:
 //!
 //! ```text
 //! u32 size | SingleMessageMetadata [size] | payload [payload_size]   once per message
 //! ```
 //!
-//! The payload does not hold their number: that is `num_messages_in_batch` of the entry's metadata.
+//! Their number is not part of the payload: it is `num_messages_in_batch` in the entry's metadata.
 
 use std::ops::Range;
 
 use bytes::{BufMut, BytesMut};
 
 use super::error::{DecodeError, DecodeErrorKind};
-use super::metadata::{NewSingle, SingleMetadata};
+use super::metadata::{SingleFields, SingleMetadata};
 
-/// The field that gives a record's payload its length.
+/// The field with the length of a record's payload.
 const PAYLOAD_SIZE: &str = "SingleMessageMetadata.payload_size";
 /// The length before each record's metadata.
 const SIZE_FIELD: &str = "size of SingleMessageMetadata";
-/// The bytes of that length; no record takes less than this.
+/// The size of that length field, so also the minimum size of a record.
 const SIZE_FIELD_BYTES: usize = 4;
 
 /// One message of a batch; ranges count from the start of the uncompressed payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// What the message says about itself. Its own ranges count from `metadata_range.start`.
+    /// The message's metadata. Its ranges count from `metadata_range.start`.
     pub metadata: SingleMetadata,
     /// The serialized SingleMessageMetadata.
     pub metadata_range: Range<usize>,
@@ -31,8 +31,9 @@ pub struct Record {
     pub payload: Range<usize>,
 }
 
-/// Where a record lies of which there is no more to say: it names its size and its number, as most do. Offsets count
-/// from the start of the uncompressed payload; the serialized SingleMessageMetadata ends where the payload starts.
+/// The position of a plain record: one whose metadata has only `payload_size` and perhaps `sequence_id`, as most have.
+/// Offsets count from the start of the uncompressed payload; the serialized SingleMessageMetadata ends where the message's
+/// payload starts.
 #[cfg(feature = "client")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RecordRange {
@@ -44,8 +45,7 @@ pub(crate) struct RecordRange {
     pub(crate) end: usize,
 }
 
-/// A walk over the records of one batch that keeps only its place, so that the payload can live
-/// beside it.
+/// A cursor over the records of one batch. It does not borrow the payload, so both can be stored together.
 #[derive(Debug, Clone)]
 pub struct BatchCursor {
     position: usize,
@@ -58,7 +58,7 @@ impl BatchCursor {
     /// of `payload_len` bytes.
     ///
     /// # Errors
-    /// A count that is not positive, or of more records than the payload has room for.
+    /// The count is not positive, or larger than the number of records that fit into the payload.
     pub fn new(count: i32, payload_len: usize) -> Result<Self, DecodeError> {
         let wrong = || {
             let kind = DecodeErrorKind::OutOfRange { value: i64::from(count) };
@@ -72,14 +72,17 @@ impl BatchCursor {
         }
     }
 
-    /// The next record of `payload`, which has to be the same at each call; `None` behind the last.
-    /// After an error there is no next one. Bytes behind the last record are ignored.
+    /// The next record of `payload`, which has to be the same at each call; `None` after the last one
+    /// and after an error. Bytes after the last record are ignored.
+    ///
+    /// # Errors
+    /// A record that is truncated, metadata that cannot be decoded, or a `payload_size` out of range.
     #[inline]
     pub fn next(&mut self, payload: &[u8]) -> Option<Result<Record, DecodeError>> {
         if self.index == self.count {
             return None;
         }
-        let record = self.read(payload);
+        let record = self.decode(payload);
         match &record {
             Ok(record) => {
                 self.position = record.payload.end;
@@ -90,10 +93,10 @@ impl BatchCursor {
         Some(record)
     }
 
-    /// The next record, if it is a plain one. Otherwise the walk stays where it is, and [`next`](Self::next) tells
-    /// what is there: a record with more to it, an error, or the end.
+    /// The next record, if it is a plain one. Otherwise the cursor does not move, and [`next`](Self::next) returns
+    /// what follows: a record with more fields, an error, or the end.
     ///
-    /// It gives numbers only, so that they stay in registers all the way to the message.
+    /// The result is plain numbers, so that they stay in registers until the message is made.
     #[cfg(feature = "client")]
     #[inline]
     pub(crate) fn next_fast(&mut self, payload: &[u8]) -> Option<RecordRange> {
@@ -113,14 +116,14 @@ impl BatchCursor {
         Some(RecordRange { metadata_at, payload_at, end })
     }
 
-    /// The batch index of the record that [`next`](Self::next) gives next: also how many it gave.
+    /// The batch index of the record that [`next`](Self::next) returns next; also the number of those returned.
     #[must_use]
     pub fn index(&self) -> u32 {
         self.index
     }
 
     #[inline]
-    fn read(&self, payload: &[u8]) -> Result<Record, DecodeError> {
+    fn decode(&self, payload: &[u8]) -> Result<Record, DecodeError> {
         let truncated = |field, offset| DecodeError::new(DecodeErrorKind::Truncated, field, offset);
         let rest = payload.get(self.position..).unwrap_or_default();
         let (size, rest) =
@@ -128,7 +131,7 @@ impl BatchCursor {
         let metadata_at = self.position + SIZE_FIELD_BYTES;
         let size = u32::from_be_bytes(*size) as usize;
         let bytes = rest.get(..size).ok_or_else(|| truncated(SIZE_FIELD, self.position))?;
-        let metadata = SingleMetadata::parse(bytes).map_err(|error| error.shifted(metadata_at))?;
+        let metadata = SingleMetadata::decode(bytes).map_err(|error| error.shifted(metadata_at))?;
         let payload_at = metadata_at + size;
         let Ok(payload_size) = usize::try_from(metadata.payload_size) else {
             let kind = DecodeErrorKind::OutOfRange { value: i64::from(metadata.payload_size) };
@@ -168,23 +171,23 @@ fn plain_payload_size(metadata: &[u8]) -> Option<usize> {
 }
 
 /// Appends one record. `single.payload_size` is to be the length of `payload`.
-pub fn put_record(out: &mut BytesMut, single: &NewSingle<'_>, payload: &[u8]) {
+pub fn put_record(out: &mut BytesMut, single: &SingleFields<'_>, payload: &[u8]) {
     debug_assert_eq!(usize::try_from(single.payload_size), Ok(payload.len()));
     let metadata_len = single.encoded_len();
     out.reserve(SIZE_FIELD_BYTES + metadata_len + payload.len());
     out.put_u32(metadata_len as u32);
-    single.put(out);
+    single.encode(out);
     out.put_slice(payload);
 }
 
-/// [`put_record`] for a message of which there is no more to say than its size and its number, as most are.
+/// [`put_record`] for a message without any metadata but its size and its sequence id, as most are.
 #[inline]
-pub fn put_record_fast(out: &mut BytesMut, sequence_id: u64, payload: &[u8]) {
+pub fn put_plain_record(out: &mut BytesMut, sequence_id: u64, payload: &[u8]) {
     let (Some(size), Some(id)) =
         (short_field(PAYLOAD_SIZE_TAG, payload.len() as u64), short_field(SEQUENCE_ID_TAG, sequence_id))
     else {
         let payload_size = i32::try_from(payload.len()).unwrap_or(i32::MAX);
-        let single = NewSingle { payload_size, sequence_id: Some(sequence_id), ..NewSingle::default() };
+        let single = SingleFields { payload_size, sequence_id: Some(sequence_id), ..SingleFields::default() };
         return put_record(out, &single, payload);
     };
     out.reserve(SIZE_FIELD_BYTES + 2 * size_of::<u64>() + payload.len());
@@ -197,8 +200,8 @@ pub fn put_record_fast(out: &mut BytesMut, sequence_id: u64, payload: &[u8]) {
     out.put_slice(payload);
 }
 
-/// A varint field of up to eight bytes, and how many they are, in a register: bytes written one by one would have to
-/// reach memory before they can be copied.
+/// A varint field of up to eight bytes and its length, as a number: bytes written one by one would have to go through
+/// memory before they can be copied.
 #[inline]
 fn short_field(tag: u8, mut value: u64) -> Option<(u64, usize)> {
     const BITS_MAX: u32 = 7 * 7;
@@ -216,7 +219,7 @@ fn short_field(tag: u8, mut value: u64) -> Option<(u64, usize)> {
 
 /// Bytes that [`put_record`] appends.
 #[must_use]
-pub fn record_len(single: &NewSingle<'_>, payload: &[u8]) -> usize {
+pub fn record_len(single: &SingleFields<'_>, payload: &[u8]) -> usize {
     SIZE_FIELD_BYTES + single.encoded_len() + payload.len()
 }
 
@@ -275,10 +278,13 @@ mod tests {
         for sequence_id in [0, 1, 127, 128, 1 << 21, (1 << 49) - 1, 1 << 49, (1 << 63) - 1, u64::MAX] {
             for length in [0, 1, 127, 128, 20_000] {
                 let payload = vec![7; length];
-                let single =
-                    NewSingle { payload_size: length as i32, sequence_id: Some(sequence_id), ..NewSingle::default() };
+                let single = SingleFields {
+                    payload_size: length as i32,
+                    sequence_id: Some(sequence_id),
+                    ..SingleFields::default()
+                };
                 let (mut plain, mut whole) = (BytesMut::new(), BytesMut::new());
-                put_record_fast(&mut plain, sequence_id, &payload);
+                put_plain_record(&mut plain, sequence_id, &payload);
                 put_record(&mut whole, &single, &payload);
                 assert_eq!(plain, whole);
             }
@@ -302,7 +308,7 @@ mod tests {
     fn every_cut_batch_is_an_error() {
         let mut payload = BytesMut::new();
         for body in [&b"first"[..], b"", b"third"] {
-            put_record(&mut payload, &NewSingle { payload_size: body.len() as i32, ..Default::default() }, body);
+            put_record(&mut payload, &SingleFields { payload_size: body.len() as i32, ..Default::default() }, body);
         }
         for end in 0..payload.len() {
             assert!(collect(&payload[..end], 3).is_err(), "{end}");

@@ -1,4 +1,4 @@
-//! The adaptor for `tokio_util::codec::Framed`, for people who want frames without the client.
+//! The adaptor for `tokio_util::codec::Framed`, for programs that use frames without the client.
 
 use std::{fmt, io};
 
@@ -14,9 +14,9 @@ use super::frame::{self, Frame, Frames, Limits};
 /// After CONNECTED, set [`limits`](Self::limits) to those of its `max_message_size`.
 #[derive(Debug, Default)]
 pub struct PulsarCodec {
-    /// What the peer may send.
+    /// Limits on the peer's frames.
     pub limits: Limits,
-    /// What is left of the last run.
+    /// The rest of the last run.
     frames: Option<Frames>,
 }
 
@@ -28,12 +28,12 @@ impl PulsarCodec {
     }
 }
 
-/// Why a stream of frames ended badly. After [`Decode`](Self::Decode) the stream is of no more use.
+/// Why a stream of frames failed. After [`Decode`](Self::Decode) the stream cannot be used.
 #[derive(Debug)]
 pub enum CodecError {
     /// The transport failed, or ended inside a frame.
     Io(io::Error),
-    /// The peer sent what is not a frame.
+    /// The peer sent bytes that are not a frame.
     Decode(DecodeError),
 }
 

@@ -1,8 +1,8 @@
 //! Every command as one enum, made from one table.
 //!
-//! In `PulsarApi.proto` the number of a `BaseCommand.Type` is the field number of its body. So the
-//! reader takes the type and that one body and never builds a `BaseCommand` of sixty options: no
-//! "type without body" is left for others to handle, and a `match` is exhaustive.
+//! In `PulsarApi.proto` the number of a `BaseCommand.Type` is the field number of its body. So decoding
+//! takes the type and that one body and never builds a `BaseCommand` of sixty options: no caller has to
+//! handle a type without a body, and a `match` is exhaustive.
 
 use std::borrow::Cow;
 
@@ -29,20 +29,21 @@ pub enum Sender {
     Both,
 }
 
-/// A `BaseCommand` taken apart: its type and the bytes of the body that belongs to it.
+/// The parts of a `BaseCommand`: its type and the bytes of the body of that type.
 #[derive(Debug)]
 pub(crate) struct Envelope<'a> {
     pub(crate) command_type: i32,
     /// `None` when the field with the number of the type is absent.
     pub(crate) body: Option<Cow<'a, [u8]>>,
-    /// Where the body starts, counted as the `base` given to [`open`].
+    /// The offset of the body, counted from the same start as the `base` given to [`split_envelope`].
     pub(crate) body_at: usize,
 }
 
-/// The type and body of a command in the layout that every writer gives to a short body of a low type,
-/// which the hot commands have: two one-byte fields and nothing else. `None`: [`open`] it.
+/// The type and body of a command in the usual layout of a short body of a low type, which the hot
+/// commands have: the type, then the body with a one-byte tag and length. `None` for any other layout: use
+/// [`split_envelope`].
 #[inline]
-pub(crate) fn open_fast(command: &[u8]) -> Option<(i32, &[u8])> {
+pub(crate) fn split_envelope_fast(command: &[u8]) -> Option<(i32, &[u8])> {
     match command {
         [0x08, kind @ 2..=15, tag, length @ 0..=0x7f, body @ ..]
             if *tag == (kind << 3 | 2) && usize::from(*length) == body.len() =>
@@ -53,13 +54,13 @@ pub(crate) fn open_fast(command: &[u8]) -> Option<(i32, &[u8])> {
     }
 }
 
-/// Reads `BaseCommand.type` and finds its body. Other bodies that happen to be set are ignored.
-pub(crate) fn open(command: &[u8], base: usize) -> Result<Envelope<'_>, DecodeError> {
+/// Decodes `BaseCommand.type` and finds its body. Bodies of other types are ignored.
+pub(crate) fn split_envelope(command: &[u8], base: usize) -> Result<Envelope<'_>, DecodeError> {
     let mut reader = Reader::new(command, base);
     let (mut command_type, mut lengths, mut first) = (None, 0, None);
     while let Some((number, value, at)) = reader.next_at("BaseCommand")? {
         if number == 1 {
-            // Protobuf cuts an enum to its low 32 bits, and the last one wins.
+            // Protobuf truncates an enum to its low 32 bits, and the last one counts.
             command_type = Some(value.uint("BaseCommand.type", at)? as i32);
         } else {
             lengths += 1;
@@ -79,14 +80,14 @@ pub(crate) fn open(command: &[u8], base: usize) -> Result<Envelope<'_>, DecodeEr
             let range = value.range(body_field(command_type), at)?;
             Ok(Envelope { command_type, body_at: base + range.start, body: Some(Cow::Borrowed(&command[range])) })
         }
-        Some(_) => open_among_others(command, base, command_type),
+        Some(_) => split_envelope_slow(command, base, command_type),
     }
 }
 
-/// [`open`] for a command with more fields than the type and one body. A body in several pieces is
-/// their concatenation, which is how protobuf defines it.
+/// [`split_envelope`] for a command with more fields than the type and one body. A body in several pieces
+/// is their concatenation, as protobuf defines it.
 #[cold]
-fn open_among_others(command: &[u8], base: usize, command_type: i32) -> Result<Envelope<'_>, DecodeError> {
+fn split_envelope_slow(command: &[u8], base: usize, command_type: i32) -> Result<Envelope<'_>, DecodeError> {
     let mut envelope = Envelope { command_type, body: None, body_at: base };
     let mut reader = Reader::new(command, base);
     while let Some((number, value, at)) = reader.next_at("BaseCommand")? {
@@ -156,8 +157,8 @@ macro_rules! refusal {
     (code $body:ident) => {
         $body.error_code.map(|code| Refusal::new(code, $body.error_message.as_deref()))
     };
-    // These two say in a field of their own whether they refuse. One without it, or with a number that has no name,
-    // names no broker and no count: it is a refusal too, with UnknownError where there is no code.
+    // These two have a field that says whether they refuse. A response without it, or with an unknown value, has no
+    // usable result: it counts as a refusal, with UnknownError if there is no code.
     (lookup $body:ident) => {{
         let found = [Some(LookupType::Connect as i32), Some(LookupType::Redirect as i32)];
         let refused = !found.contains(&$body.response);
@@ -231,10 +232,10 @@ macro_rules! commands {
     )*) => {
         /// A command with its body; the variants are named as `BaseCommand.Type` names them.
         ///
-        /// SEND, SEND_RECEIPT and MESSAGE are here for study and comparison: [`frames`](super::frame::frames)
-        /// gives them as types of their own.
+        /// SEND, SEND_RECEIPT and MESSAGE are here for tools and comparison: [`frames`](super::frame::frames)
+        /// returns them as separate types.
         #[derive(Debug, Clone, PartialEq)]
-        #[allow(clippy::large_enum_variant, reason = "commands other than the hot ones are few; a box on each helps nobody")]
+        #[allow(clippy::large_enum_variant, reason = "commands other than the hot ones are few; boxing gains nothing")]
         pub enum Command {
             $(
                 #[doc = concat!("`", $name, "`, type ", stringify!($number), ".")]
@@ -301,10 +302,10 @@ macro_rules! commands {
                 }
             }
 
-            /// The commands a type number can stand for, as `(type, name)`, in ascending order.
+            /// All commands as `(type, name)`, in ascending order of the type.
             pub const ALL: &'static [(i32, &'static str)] = &[ $( ($number, $name), )* ];
 
-            /// Whether `command_type` stands for a command of this enum.
+            /// Whether `command_type` is the type of a command of this enum.
             pub(crate) fn is_known(command_type: i32) -> bool {
                 shape(command_type).is_some()
             }
@@ -313,7 +314,7 @@ macro_rules! commands {
                 match self { $( Self::$variant(body) => body.encoded_len(), )* }
             }
 
-            fn put_body(&self, out: &mut BytesMut) {
+            fn encode_body(&self, out: &mut BytesMut) {
                 let written = match self { $( Self::$variant(body) => body.encode(out), )* };
                 written.expect("a BytesMut grows as needed");
             }
@@ -359,10 +360,11 @@ impl Command {
         Some(refusing)
     }
 
-    /// Reads the body of a command of type `command_type`. `None` for a type this crate does not know.
+    /// Decodes the body of a command of type `command_type`. `None` for an unknown type. An enum field may
+    /// hold a number without a name. Offsets in errors start at `base`.
     ///
-    /// All fields that proto2 requires must be present. An enum field may hold a number without a name.
-    /// Offsets in errors start at `base`.
+    /// # Errors
+    /// Bytes that are not protobuf, or a missing field that proto2 requires.
     pub fn decode(command_type: i32, body: &[u8], base: usize) -> Result<Option<Self>, DecodeError> {
         let Some(shape) = shape(command_type) else { return Ok(None) };
         required::check(shape, body, base)?;
@@ -376,9 +378,12 @@ impl Command {
         }
     }
 
-    /// Reads an encoded `BaseCommand`, hot commands too. `None` for a type this crate does not know.
+    /// Decodes a `BaseCommand`, including hot commands. `None` for an unknown type.
+    ///
+    /// # Errors
+    /// Bytes that are not protobuf, a missing type or body, or a missing field that proto2 requires.
     pub fn decode_base(command: &[u8]) -> Result<Option<Self>, DecodeError> {
-        let envelope = open(command, 0)?;
+        let envelope = split_envelope(command, 0)?;
         if !Self::is_known(envelope.command_type) {
             return Ok(None);
         }
@@ -388,10 +393,10 @@ impl Command {
         Self::decode(envelope.command_type, &body, envelope.body_at)
     }
 
-    /// Writes the whole frame of a command without payload: `total_size`, `command_size`, command.
+    /// Encodes the whole frame of a command without payload: `total_size`, `command_size`, command.
     pub fn encode_frame(&self, out: &mut BytesMut) {
         put_envelope(out, self.command_type(), self.body_len(), 0);
-        self.put_body(out);
+        self.encode_body(out);
     }
 
     /// Bytes that [`encode_frame`](Self::encode_frame) writes, both length fields included.
@@ -402,7 +407,7 @@ impl Command {
     }
 }
 
-/// The error of a type whose body is absent.
+/// The error for a type whose body is absent.
 pub(crate) fn missing_body(command_type: i32, base: usize) -> DecodeError {
     DecodeError::new(DecodeErrorKind::Missing, body_field(command_type), base)
 }
@@ -569,13 +574,13 @@ mod tests {
     }
 
     #[test]
-    fn short_and_long_ways_into_a_command_agree() {
+    fn the_fast_and_the_general_split_agree() {
         let flow = [0x08, 0x0b, 0x5a, 4, 0x08, 1, 0x10, 2];
-        assert_eq!(open_fast(&flow), Some((11, &flow[4..])));
-        let envelope = open(&flow, 100).expect("good");
+        assert_eq!(split_envelope_fast(&flow), Some((11, &flow[4..])));
+        let envelope = split_envelope(&flow, 100).expect("good");
         assert_eq!((envelope.command_type, envelope.body.as_deref(), envelope.body_at), (11, Some(&flow[4..]), 104));
         for other in [&flow[..7], &[0x08, 0x0b, 0x52, 0], &[0x08, 0x0b], &[0x08, 0x12, 0x92, 0x01, 0], &[]] {
-            assert_eq!(open_fast(other), None, "{other:?}");
+            assert_eq!(split_envelope_fast(other), None, "{other:?}");
         }
     }
 

@@ -1,22 +1,22 @@
 //! Payload codecs: `CompressionType` of PulsarApi.proto.
 //!
-//! A payload is compressed as a whole: of a batch all its records together, of a chunked message
-//! everything before it is cut. LZ4 is a raw block without frame or size prefix, which is why the
-//! metadata carries `uncompressed_size`. What a peer declares is held against a limit, and against
-//! what its codec could reach at best, before memory is taken for it.
+//! A payload is compressed as a whole: all records of a batch together, a chunked message before it is
+//! split. LZ4 is a raw block without frame or size prefix, so the metadata carries `uncompressed_size`. A
+//! peer's size is checked against a limit, and against the maximum that the codec could produce from the
+//! input, before memory is allocated for it.
 
 use std::fmt;
 
 use bytes::Bytes;
 
-/// How a producer compresses payloads. Reading understands every codec built in, whatever is chosen here.
+/// How a producer compresses payloads. A consumer decompresses every codec that is built in.
 ///
 /// The variants are the same in every build. One whose crate feature is left out is refused where a producer is
 /// created, with [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
 #[non_exhaustive]
 pub enum Compression {
-    /// Payloads go out as they are.
+    /// No compression.
     #[default]
     None,
     /// Raw LZ4 blocks (`CompressionType.LZ4`). Needs the crate feature `lz4`, which is on by default.
@@ -26,7 +26,7 @@ pub enum Compression {
 impl Compression {
     /// The number of `CompressionType`.
     #[must_use]
-    pub fn wire_value(self) -> i32 {
+    pub fn to_pb(self) -> i32 {
         match self {
             Self::None => 0,
             Self::Lz4 => 1,
@@ -45,7 +45,7 @@ impl Compression {
     }
 }
 
-/// Compresses `input`. [`Compression::None`] copies it: a caller that owns its payload keeps that instead.
+/// Compresses `input`. [`Compression::None`] copies it; a caller that owns its payload can skip the call.
 ///
 /// # Errors
 /// [`CompressError::NotBuilt`] for a codec whose feature is left out.
@@ -58,37 +58,37 @@ pub fn compress(kind: Compression, input: &[u8]) -> Result<Bytes, CompressError>
     }
 }
 
-/// Undoes codec `wire_value` of `MessageMetadata.compression`.
+/// Decompresses a payload; `codec` is the number in `MessageMetadata.compression`.
 ///
-/// `uncompressed_size` is the metadata's, in bytes; for codec NONE it says nothing and `input`
-/// comes back as it is. `uncompressed_bytes_max` limits what a peer can make this side allocate.
+/// `uncompressed_size` is that of the metadata, in bytes; for codec NONE it is ignored and `input` is
+/// returned unchanged. `uncompressed_bytes_max` limits what a peer can make this side allocate.
 ///
 /// # Errors
-/// A codec that is unknown or not built in, a declared size above the limit, data that does not
-/// decode to just that size.
+/// A codec that is unknown or not built in, a declared size above the limit, or data that does not
+/// decompress to exactly that size.
 pub fn decompress(
-    wire_value: i32,
+    codec: i32,
     input: &Bytes,
     uncompressed_size: u32,
     uncompressed_bytes_max: usize,
 ) -> Result<Bytes, CompressError> {
-    if wire_value == 0 {
+    if codec == 0 {
         return Ok(input.clone());
     }
-    let codec = match wire_value {
+    let name = match codec {
         1 => "LZ4",
         2 => "ZLIB",
         3 => "ZSTD",
         4 => "SNAPPY",
-        _ => return Err(CompressError::UnknownCodec(wire_value)),
+        _ => return Err(CompressError::UnknownCodec(codec)),
     };
     if uncompressed_size as usize > uncompressed_bytes_max {
         return Err(CompressError::TooLarge { size: uncompressed_size, max: uncompressed_bytes_max });
     }
-    match wire_value {
+    match codec {
         #[cfg(feature = "lz4")]
         1 => lz4::decompress(input, uncompressed_size as usize),
-        _ => Err(CompressError::NotBuilt { codec }),
+        _ => Err(CompressError::NotBuilt { codec: name }),
     }
 }
 
@@ -99,12 +99,12 @@ mod lz4 {
 
     use super::CompressError;
 
-    /// A byte of a block stands for 255 bytes of output at most: a length byte of a match.
+    /// The most bytes of output for one byte of a block: a length byte of a match.
     const RATIO_MAX: usize = 255;
 
     pub(super) fn compress(input: &[u8]) -> Bytes {
         let mut output = block::compress(input);
-        // The codec reserves for the worst case; in-flight frames shall not hold twice their size.
+        // The codec reserves for the worst case; an in-flight frame must not hold much more than its size.
         if output.len() < output.capacity() / 2 {
             output.shrink_to_fit();
         }
@@ -112,7 +112,7 @@ mod lz4 {
     }
 
     pub(super) fn decompress(input: &[u8], size: usize) -> Result<Bytes, CompressError> {
-        // Some producers leave an empty payload empty instead of writing an empty block.
+        // Some producers send no bytes instead of an empty block for an empty payload.
         if size == 0 && input.is_empty() {
             return Ok(Bytes::new());
         }
@@ -148,13 +148,13 @@ pub enum CompressError {
         /// The limit, bytes.
         max: usize,
     },
-    /// The codec refused the data; its own words.
+    /// The codec refused the data; its text.
     Corrupt(String),
-    /// The data stands for another number of bytes than declared.
+    /// The data decompresses to another number of bytes than declared.
     SizeMismatch {
         /// `uncompressed_size`, bytes.
         declared: usize,
-        /// What the data gives, or could give at most, bytes.
+        /// The actual size, or the largest possible one, bytes.
         actual: usize,
     },
 }
@@ -185,7 +185,7 @@ mod tests {
     #[test]
     fn no_codec_hands_the_same_bytes_on() {
         let input = compress(Compression::None, b"hello").unwrap();
-        let output = decompress(Compression::None.wire_value(), &input, 99, 0).unwrap();
+        let output = decompress(Compression::None.to_pb(), &input, 99, 0).unwrap();
         assert_eq!(output.as_ptr(), input.as_ptr());
         assert_eq!(output, "hello");
     }

@@ -1,15 +1,15 @@
-//! What is wrong with bytes that are not what they should be: the field, the place, the reason.
+//! Errors of decoding: the field, its offset, the reason.
 
 use std::fmt;
 
-/// Bytes that cannot be read, with the field that was being read and its place.
+/// Bytes that cannot be decoded, with the field that was being decoded and its offset.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DecodeError {
     /// What is wrong.
     pub kind: DecodeErrorKind,
-    /// The field or message being read, in the names of `PulsarApi.proto`.
+    /// The field or message being decoded, as `PulsarApi.proto` names it.
     pub field: &'static str,
-    /// Bytes from the start of the frame (its `total_size` field) or of the entry being read.
+    /// Bytes from the start of the frame (its `total_size` field) or of the entry.
     pub offset: usize,
 }
 
@@ -23,32 +23,32 @@ pub enum DecodeErrorKind {
     BadVarint,
     /// A field number of zero or above 2^29 - 1.
     BadTag,
-    /// A wire type that proto2 does not have, or not the one the field has.
+    /// A wire type that proto2 does not have, or not that of the field.
     BadWireType,
     /// A string that is not UTF-8.
     BadUtf8,
-    /// A required field is not there.
+    /// A required field is absent.
     Missing,
-    /// A length field is below what it must hold at least.
+    /// A length field is below its minimum.
     TooSmall {
         /// The length read, bytes.
         size: u64,
-        /// The least it may be, bytes.
+        /// The minimum, bytes.
         min: u64,
     },
     /// A length field is above its limit.
     TooLarge {
         /// The length read, bytes.
         size: u64,
-        /// The most it may be, bytes.
+        /// The maximum, bytes.
         max: u64,
     },
-    /// A value outside the range that has a meaning.
+    /// A value out of the valid range.
     OutOfRange {
         /// The value read.
         value: i64,
     },
-    /// The protobuf decoder refused the bytes; its own words.
+    /// The protobuf decoder refused the bytes; its text.
     Protobuf(String),
 }
 
@@ -57,7 +57,7 @@ impl DecodeError {
         Self { kind, field, offset }
     }
 
-    /// The same error seen from an enclosing slice that starts `by` bytes earlier.
+    /// This error with its offset counted from an enclosing slice that starts `by` bytes earlier.
     #[must_use]
     pub(crate) fn shifted(mut self, by: usize) -> Self {
         self.offset += by;

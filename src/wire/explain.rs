@@ -1,8 +1,7 @@
-//! A frame taken apart for a reader of flesh and blood: which byte is what, field by field, with the names of
-//! `PulsarApi.proto`.
+//! A description of a frame for people: every byte, field by field, with the names of `PulsarApi.proto`.
 //!
-//! For study and for bug reports, not for speed. It never fails: where bytes make no sense it says so and stops there.
-//! Credentials are shown by their length alone.
+//! For study and for bug reports, not for speed. It never fails: bytes that cannot be decoded are described as such.
+//! For credentials only the length is shown.
 
 use std::fmt;
 use std::ops::Range;
@@ -15,26 +14,26 @@ use super::proto::{Reader, Value};
 
 include!(concat!(env!("OUT_DIR"), "/explain_fields.rs"));
 
-/// Bytes shown of one part; the rest is counted.
+/// The most bytes shown in hex on one line.
 const SHOWN_BYTES_MAX: usize = 16;
 
-/// Messages within messages are followed this far; the protocol's own go four deep.
+/// How deep nested messages are followed; those of the protocol nest four deep.
 const DEPTH_MAX: usize = 12;
 
 /// One line of an [`explain`]ed frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
-    /// Which bytes of the frame it speaks of.
+    /// The bytes of the frame that it describes.
     pub bytes: Range<usize>,
-    /// How deep it lies in messages within messages.
+    /// How deep the message of this field is nested.
     pub depth: usize,
-    /// What they are.
+    /// The description.
     pub text: String,
-    /// Whether the bytes are a secret, not to be shown.
-    pub secret: bool,
+    /// Whether the bytes are a secret, which is not shown.
+    pub is_secret: bool,
 }
 
-/// Takes one frame apart, from its `total_size` on.
+/// Describes one frame, from its `total_size` on.
 #[must_use]
 pub fn explain(frame: &[u8]) -> Explanation {
     let mut explained = Explanation { frame: frame.to_vec(), lines: Vec::new() };
@@ -51,15 +50,15 @@ pub struct Explanation {
 }
 
 impl fmt::Debug for Explanation {
-    /// Without the frame, which may hold a credential.
+    /// Does not show the frame, which may hold a credential.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Explanation").field("lines", &self.lines).finish_non_exhaustive()
     }
 }
 
 impl Explanation {
-    fn say(&mut self, bytes: Range<usize>, depth: usize, text: impl Into<String>) {
-        self.lines.push(Line { bytes, depth, text: text.into(), secret: false });
+    fn push(&mut self, bytes: Range<usize>, depth: usize, text: impl Into<String>) {
+        self.lines.push(Line { bytes, depth, text: text.into(), is_secret: false });
     }
 
     fn u32_at(&self, at: usize) -> Option<u32> {
@@ -68,16 +67,16 @@ impl Explanation {
 
     fn frame(&mut self) {
         let length = self.frame.len();
-        let Some(total) = self.u32_at(0) else { return self.say(0..length, 0, "too short for total_size") };
-        self.say(0..4, 0, format!("total_size = {total}: bytes behind this field"));
+        let Some(total) = self.u32_at(0) else { return self.push(0..length, 0, "too short for total_size") };
+        self.push(0..4, 0, format!("total_size = {total}: bytes after this field"));
         if total as usize + 4 != length {
-            self.say(0..4, 0, format!("the frame at hand has {} instead", length - 4));
+            self.push(0..4, 0, format!("this frame has {} instead", length - 4));
         }
-        let Some(command) = self.u32_at(4) else { return self.say(4..length, 0, "too short for command_size") };
-        self.say(4..8, 0, format!("command_size = {command}"));
+        let Some(command) = self.u32_at(4) else { return self.push(4..length, 0, "too short for command_size") };
+        self.push(4..8, 0, format!("command_size = {command}"));
         let end = 8usize.saturating_add(command as usize);
         if end > length {
-            return self.say(8..length, 0, "the command is cut off");
+            return self.push(8..length, 0, "the command is truncated");
         }
         self.message(8..end, "BaseCommand", 1);
         if end < length {
@@ -96,7 +95,7 @@ impl Explanation {
                 Ok(Some((number, value))) => {
                     self.field(start..reader.offset(), bytes.start, name, number, value, depth)
                 }
-                Err(error) => return self.say(start..bytes.end, depth, format!("no protobuf: {error}")),
+                Err(error) => return self.push(start..bytes.end, depth, format!("not protobuf: {error}")),
             }
         }
     }
@@ -104,59 +103,63 @@ impl Explanation {
     fn field(&mut self, all: Range<usize>, base: usize, message: &str, number: u32, value: Value, depth: usize) {
         let known = FIELDS.iter().find(|field| field.0 == message && field.1 == number);
         let Some(&(_, _, name, type_name)) = known else {
-            return self.say(all, depth, format!("field {number}: unknown to {message}"));
+            return self.push(all, depth, format!("field {number}: unknown to {message}"));
         };
         match value {
             Value::Varint(value) => {
                 let text = number_text(value, type_name);
-                self.say(all, depth, format!("{name} = {text}"));
+                self.push(all, depth, format!("{name} = {text}"));
             }
-            Value::Fixed32(value) => self.say(all, depth, format!("{name} = {value:#010x}")),
-            Value::Fixed64(value) => self.say(all, depth, format!("{name} = {:?}", f64::from_bits(value))),
+            Value::Fixed32(value) => self.push(all, depth, format!("{name} = {value:#010x}")),
+            Value::Fixed64(value) => self.push(all, depth, format!("{name} = {:?}", f64::from_bits(value))),
             Value::Bytes(range) => {
                 let inside = base + range.start..base + range.end;
                 if name.contains("auth_data") && type_name != "AuthData" {
                     let text = format!("{name} = <{} bytes>", inside.len());
-                    self.lines.push(Line { bytes: all, depth, text, secret: true });
+                    self.lines.push(Line { bytes: all, depth, text, is_secret: true });
                 } else if let Some(inner) = message_name(type_name).filter(|_| depth < DEPTH_MAX) {
-                    self.say(all.start..inside.start, depth, format!("{name}: {inner}, {} bytes", inside.len()));
+                    self.push(all.start..inside.start, depth, format!("{name}: {inner}, {} bytes", inside.len()));
                     self.message(inside, inner, depth + 1);
                 } else {
                     let text = bytes_text(&self.frame[inside]);
-                    self.say(all, depth, format!("{name} = {text}"));
+                    self.push(all, depth, format!("{name} = {text}"));
                 }
             }
         }
     }
 
-    /// All behind the command of SEND and MESSAGE.
+    /// Everything after the command of SEND and MESSAGE.
     fn entry(&mut self, start: usize) {
         let length = self.frame.len();
         let parts = match EntryParts::split(&self.frame[start..]) {
             Ok(parts) => parts,
-            Err(error) => return self.say(start..length, 0, format!("no entry: {error}")),
+            Err(error) => return self.push(start..length, 0, format!("not an entry: {error}")),
         };
         let shifted = |range: &Range<usize>| start + range.start..start + range.end;
         if let Some(broker) = &parts.broker_metadata {
             let broker = shifted(broker);
-            self.say(start..broker.start, 0, format!("magic 0x0e02: broker entry metadata, {} bytes", broker.len()));
+            self.push(start..broker.start, 0, format!("magic 0x0e02: broker entry metadata, {} bytes", broker.len()));
             self.message(broker, "BrokerEntryMetadata", 1);
         }
         if let Some(checksum) = parts.checksum {
             let verdict = if parts.verify(&self.frame[start..]).is_ok() { "right" } else { "wrong" };
             let at = start + parts.checksummed_from;
-            self.say(at - 6..at, 0, format!("magic 0x0e01: CRC-32C {checksum:08x} of all that follows, {verdict}"));
+            self.push(
+                at - 6..at,
+                0,
+                format!("magic 0x0e01: CRC-32C {checksum:08x} of everything that follows, {verdict}"),
+            );
         }
         let metadata = shifted(&parts.metadata);
-        self.say(metadata.start - 4..metadata.start, 0, format!("metadata_size = {}", metadata.len()));
+        self.push(metadata.start - 4..metadata.start, 0, format!("metadata_size = {}", metadata.len()));
         self.message(metadata.clone(), "MessageMetadata", 1);
         let payload = shifted(&parts.payload);
-        let parsed = Metadata::parse(&self.frame[metadata]).unwrap_or_default();
+        let parsed = Metadata::decode(&self.frame[metadata]).unwrap_or_default();
         match parsed.num_messages_in_batch.filter(|_| parsed.compression == 0 && !parsed.encrypted) {
             Some(count) => self.batch(payload, count),
             None => {
                 let text = bytes_text(&self.frame[payload.clone()]);
-                self.say(payload, 0, format!("payload = {text}"));
+                self.push(payload, 0, format!("payload = {text}"));
             }
         }
     }
@@ -165,20 +168,20 @@ impl Explanation {
         let bytes = self.frame[payload.clone()].to_vec();
         let mut cursor = match BatchCursor::new(count, bytes.len()) {
             Ok(cursor) => cursor,
-            Err(error) => return self.say(payload, 0, format!("no batch: {error}")),
+            Err(error) => return self.push(payload, 0, format!("not a batch: {error}")),
         };
         while let Some(record) = cursor.next(&bytes) {
             let record = match record {
                 Ok(record) => record,
-                Err(error) => return self.say(payload, 0, format!("broken batch: {error}")),
+                Err(error) => return self.push(payload, 0, format!("damaged batch: {error}")),
             };
             let shifted = |range: &Range<usize>| payload.start + range.start..payload.start + range.end;
             let own = shifted(&record.metadata_range);
             let text = format!("record {}: metadata size = {}", cursor.index() - 1, own.len());
-            self.say(own.start - 4..own.start, 0, text);
+            self.push(own.start - 4..own.start, 0, text);
             self.message(own, "SingleMessageMetadata", 1);
             let text = bytes_text(&bytes[record.payload.clone()]);
-            self.say(shifted(&record.payload), 1, format!("payload = {text}"));
+            self.push(shifted(&record.payload), 1, format!("payload = {text}"));
         }
     }
 }
@@ -197,7 +200,7 @@ fn number_text(value: u64, type_name: &str) -> String {
     }
 }
 
-/// Text where it is text, else only its length: the hex stands beside it.
+/// The text of printable UTF-8; for anything else the length, since the hex is shown too.
 fn bytes_text(bytes: &[u8]) -> String {
     const TEXT_MAX: usize = 60;
     match std::str::from_utf8(bytes) {
@@ -210,7 +213,7 @@ impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for line in &self.lines {
             let bytes = self.frame.get(line.bytes.clone()).unwrap_or_default();
-            let shown = if line.secret { &[][..] } else { &bytes[..bytes.len().min(SHOWN_BYTES_MAX)] };
+            let shown = if line.is_secret { &[][..] } else { &bytes[..bytes.len().min(SHOWN_BYTES_MAX)] };
             let mut hex: String = shown.iter().map(|byte| format!("{byte:02x} ")).collect();
             if shown.len() < bytes.len() {
                 hex.push_str("..");
@@ -221,7 +224,7 @@ impl fmt::Display for Explanation {
     }
 }
 
-/// The name of the command in a frame, for a headline.
+/// The name of the command in a frame; `unreadable` if it cannot be decoded.
 #[must_use]
 pub fn command_name(frame: &[u8]) -> &'static str {
     let run = bytes::Bytes::copy_from_slice(frame);
@@ -238,7 +241,7 @@ mod tests {
 
     use super::*;
     use crate::pb;
-    use crate::wire::{NewMetadata, NewSingle, SendHead, put_record, seal};
+    use crate::wire::{MetadataFields, SendHead, SingleFields, put_record, seal};
 
     fn texts(frame: &[u8]) -> Vec<String> {
         explain(frame).lines.into_iter().map(|line| line.text).collect()
@@ -247,10 +250,11 @@ mod tests {
     fn batch() -> Vec<u8> {
         let mut records = BytesMut::new();
         for payload in ["one", "three"] {
-            let single = NewSingle { payload_size: payload.len() as i32, ..NewSingle::default() };
+            let single = SingleFields { payload_size: payload.len() as i32, ..SingleFields::default() };
             put_record(&mut records, &single, payload.as_bytes());
         }
-        let metadata = NewMetadata { producer_name: "p-1", num_messages_in_batch: Some(2), ..NewMetadata::default() };
+        let metadata =
+            MetadataFields { producer_name: "p-1", num_messages_in_batch: Some(2), ..MetadataFields::default() };
         let frame = seal(&mut BytesMut::new(), &SendHead::new(3, 9), &metadata, records.freeze());
         [&frame.head[..], &frame.payload[..]].concat()
     }

@@ -1,7 +1,7 @@
-//! Frames: cut off a read buffer as a run, then read one by one.
+//! Frames: split off a read buffer as a run, then decoded one by one.
 //!
-//! [`cut`] looks at lengths only and freezes all whole frames at once; [`frames`] reads them. Only
-//! SEND and MESSAGE keep a slice of the run, which is their entry.
+//! [`cut`] looks at lengths only and freezes all complete frames at once; [`frames`] decodes them. Only
+//! SEND and MESSAGE keep a slice of the run: their entry.
 
 use std::fmt;
 use std::iter::FusedIterator;
@@ -18,7 +18,7 @@ use super::{FRAME_PADDING_BYTES, MAX_MESSAGE_SIZE_DEFAULT};
 /// Bytes of each of the two length fields of a frame.
 const SIZE_FIELD_BYTES: usize = 4;
 
-/// What a peer may make us hold.
+/// Limits on what a peer can make this side buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// The largest frame, with its `total_size` field, in bytes.
@@ -26,30 +26,31 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// The limit that belongs to a `CommandConnected.max_message_size`: commands and metadata have
-    /// [`FRAME_PADDING_BYTES`] of their own.
+    /// The limits for a `CommandConnected.max_message_size`: commands and metadata have
+    /// [`FRAME_PADDING_BYTES`] in addition.
     #[must_use]
     pub const fn for_message_size(max_message_size: u32) -> Self {
         Self { frame_bytes_max: max_message_size.saturating_add(FRAME_PADDING_BYTES) as usize }
     }
 
-    /// The largest value of a `total_size` field, which does not count itself.
+    /// The largest value of a `total_size` field, which does not include itself.
     fn total_size_max(&self) -> usize {
         self.frame_bytes_max.saturating_sub(SIZE_FIELD_BYTES)
     }
 }
 
 impl Default for Limits {
-    /// For [`MAX_MESSAGE_SIZE_DEFAULT`], which holds until CONNECTED says otherwise.
+    /// The limits for [`MAX_MESSAGE_SIZE_DEFAULT`], which apply until CONNECTED names another size.
     fn default() -> Self {
         Self::for_message_size(MAX_MESSAGE_SIZE_DEFAULT)
     }
 }
 
-/// Cuts the run of whole frames off the front of `rx` and freezes it once. `None`: no whole frame yet.
+/// Splits the run of complete frames off the front of `rx` and freezes it once. `None`: no complete frame.
 ///
-/// A `total_size` below 4 or above the limit is an error as soon as it is there, before any byte
-/// behind it. Behind good frames it is the next call that reports it.
+/// # Errors
+/// A `total_size` below 4 or above the limit, as soon as that field has arrived. After valid frames in
+/// `rx` the next call reports it.
 pub fn cut(rx: &mut BytesMut, limits: &Limits) -> Result<Option<Bytes>, DecodeError> {
     let mut run = 0;
     loop {
@@ -62,8 +63,8 @@ pub fn cut(rx: &mut BytesMut, limits: &Limits) -> Result<Option<Bytes>, DecodeEr
     Ok((run > 0).then(|| rx.split_to(run).freeze()))
 }
 
-/// How many bytes to make room for so that the first frame of `rx` fits; 0 when that is unknown or it
-/// is whole. Never more than has arrived already: a length field alone reserves nothing.
+/// How many bytes to reserve for the rest of the first frame of `rx`; 0 if that is unknown or the frame is
+/// complete. Never more than have arrived, so that a length field alone does not reserve much.
 #[must_use]
 pub fn missing(rx: &[u8], limits: &Limits) -> usize {
     match first_frame(rx, limits) {
@@ -72,9 +73,9 @@ pub fn missing(rx: &[u8], limits: &Limits) -> usize {
     }
 }
 
-/// Bytes of the frame that starts `rx`, with its length field, whether they have arrived or not.
+/// The size of the frame that starts `rx`, with its length field; not all of it need have arrived.
 fn first_frame(rx: &[u8], limits: &Limits) -> Result<Option<usize>, DecodeError> {
-    let Some(total) = read_size(rx) else { return Ok(None) };
+    let Some(total) = decode_size(rx) else { return Ok(None) };
     let max = limits.total_size_max();
     let error = |kind| Err(DecodeError::new(kind, "total_size", 0));
     if total < SIZE_FIELD_BYTES {
@@ -86,15 +87,15 @@ fn first_frame(rx: &[u8], limits: &Limits) -> Result<Option<usize>, DecodeError>
     Ok(Some(SIZE_FIELD_BYTES + total))
 }
 
-fn read_size(bytes: &[u8]) -> Option<usize> {
+fn decode_size(bytes: &[u8]) -> Option<usize> {
     let size = u32::from_be_bytes(*bytes.first_chunk()?);
     // Where usize is smaller, such a frame is above every limit.
     Some(usize::try_from(size).unwrap_or(usize::MAX))
 }
 
-/// One frame, read.
+/// One decoded frame.
 #[derive(Clone, PartialEq)]
-#[allow(clippy::large_enum_variant, reason = "it is looked at once, where it lies; a box on each command helps nobody")]
+#[allow(clippy::large_enum_variant, reason = "it is used once and not moved; boxing gains nothing")]
 pub enum Frame {
     /// SEND_RECEIPT.
     Receipt(Receipt),
@@ -102,43 +103,43 @@ pub enum Frame {
     Message {
         /// The command.
         head: MessageHead,
-        /// All that follows the command: a slice of the run, not yet looked at.
+        /// Everything after the command: a slice of the run, not decoded.
         entry: Bytes,
     },
     /// SEND.
     Send {
         /// The command.
         head: SendHead,
-        /// All that follows the command: a slice of the run, not yet looked at.
+        /// Everything after the command: a slice of the run, not decoded.
         entry: Bytes,
     },
-    /// Any other command. Bytes behind it in the frame are skipped.
+    /// Any other command. Bytes after it in the frame are skipped.
     Other(Command),
-    /// A command of a type this crate does not know. A client skips it, a broker closes the connection.
+    /// A command of an unknown type. A client skips it, a broker closes the connection.
     Unknown {
         /// The value of `BaseCommand.type`.
         command_type: i64,
     },
 }
 
-/// One frame, read, as a client takes it by the thousand: what it gets few of is behind a pointer, so that receipts
-/// and messages are not moved about at the size of the largest command.
+/// One decoded frame in the form for a client. The rare commands are boxed, so that receipts and messages are not moved
+/// at the size of the largest command.
 #[derive(Debug, Clone, PartialEq)]
 pub enum InboundFrame {
     /// SEND_RECEIPT.
     Receipt(Receipt),
-    /// MESSAGE: the command, and all that follows it.
+    /// MESSAGE: the command, and everything after it.
     Message(MessageHead, Bytes),
-    /// Any other command but SEND. Bytes behind it in the frame are skipped.
+    /// Any other command but SEND. Bytes after it in the frame are skipped.
     Control(Box<Command>),
     /// SEND, which only clients send.
     Send,
-    /// A command of a type this crate does not know: a client skips it.
+    /// A command of an unknown type: a client skips it.
     Unknown,
 }
 
 impl fmt::Debug for Frame {
-    /// Entries are what users send: only their length is shown.
+    /// Shows only the length of an entry: it holds the application's data.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Receipt(receipt) => receipt.fmt(f),
@@ -150,18 +151,17 @@ impl fmt::Debug for Frame {
     }
 }
 
-/// Reads the frames of a run that [`cut`] gave, in order.
+/// Decodes the frames of a run that [`cut`] returned, in order.
 #[must_use]
 pub fn frames(run: Bytes) -> Frames {
     Frames { run, position: 0 }
 }
 
-/// The iterator of [`frames`]. It ends after the first error: where a frame cannot be read, the
-/// connection is of no more use.
+/// The iterator of [`frames`]. It ends after the first error: the connection cannot be used after a frame
+/// that cannot be decoded.
 ///
-/// Errors count their offset from the `total_size` field of the frame they are in. They are: a
-/// `command_size` beyond the frame, bytes that are not protobuf, an absent required field, a type whose
-/// body is absent.
+/// Errors are: a `command_size` beyond the frame, bytes that are not protobuf, an absent required field, a
+/// type whose body is absent. Their offsets count from the `total_size` field of the frame.
 #[derive(Debug, Clone)]
 pub struct Frames {
     run: Bytes,
@@ -181,7 +181,7 @@ impl Iterator for Frames {
         // An error is the last item.
         self.position = self.run.len();
         let item = bounds(&self.run[start..]).and_then(|(command_end, frame_end)| {
-            read(&self.run, start, command_end, frame_end).inspect(|_| self.position = start + frame_end)
+            decode(&self.run, start, command_end, frame_end).inspect(|_| self.position = start + frame_end)
         });
         Some(item)
     }
@@ -190,26 +190,29 @@ impl Iterator for Frames {
 impl FusedIterator for Frames {}
 
 impl Frames {
-    /// As [`next`](Iterator::next), in the other form.
+    /// Same as [`next`](Iterator::next), in the form for a client.
+    ///
+    /// # Errors
+    /// See [`Frames`].
     #[inline]
-    pub fn next_fast(&mut self) -> Option<Result<InboundFrame, DecodeError>> {
+    pub fn next_inbound(&mut self) -> Option<Result<InboundFrame, DecodeError>> {
         let start = self.position;
         if start < self.run.len() {
             if let Ok((command_end, frame_end)) = bounds(&self.run[start..]) {
                 let base = 2 * SIZE_FIELD_BYTES;
                 let command = &self.run[start + base..start + command_end];
                 let at = |body: &[u8]| base + command.len() - body.len();
-                let read = match command::open_fast(command) {
+                let decoded = match command::split_envelope_fast(command) {
                     Some((hot::SEND_RECEIPT, body)) => Some(Receipt::decode(body, at(body)).map(InboundFrame::Receipt)),
                     Some((hot::MESSAGE, body)) => Some(MessageHead::decode(body, at(body)).map(|head| {
                         InboundFrame::Message(head, self.run.slice(start + command_end..start + frame_end))
                     })),
                     _ => None,
                 };
-                if let Some(read) = read {
+                if let Some(decoded) = decoded {
                     // An error is the last item.
-                    self.position = if read.is_ok() { start + frame_end } else { self.run.len() };
-                    return Some(read);
+                    self.position = if decoded.is_ok() { start + frame_end } else { self.run.len() };
+                    return Some(decoded);
                 }
             }
         }
@@ -223,24 +226,24 @@ impl Frames {
     }
 }
 
-/// Reads the frame at `start`; the ends count from there.
-fn read(run: &Bytes, start: usize, command_end: usize, frame_end: usize) -> Result<Frame, DecodeError> {
+/// Decodes the frame at `start`; the ends count from there.
+fn decode(run: &Bytes, start: usize, command_end: usize, frame_end: usize) -> Result<Frame, DecodeError> {
     let base = 2 * SIZE_FIELD_BYTES;
     let command = &run[start + base..start + command_end];
     let entry = start + command_end..start + frame_end;
-    if let Some((kind, body)) = command::open_fast(command) {
-        return read_body(kind, body, base + command.len() - body.len(), run, entry);
+    if let Some((kind, body)) = command::split_envelope_fast(command) {
+        return decode_body(kind, body, base + command.len() - body.len(), run, entry);
     }
-    let envelope = command::open(command, base)?;
+    let envelope = command::split_envelope(command, base)?;
     match (envelope.command_type, &envelope.body) {
-        (kind, Some(body)) => read_body(kind, body, envelope.body_at, run, entry),
+        (kind, Some(body)) => decode_body(kind, body, envelope.body_at, run, entry),
         (kind, None) if Command::is_known(kind) => Err(command::missing_body(kind, base)),
         (kind, None) => Ok(Frame::Unknown { command_type: kind.into() }),
     }
 }
 
 #[inline]
-fn read_body(kind: i32, body: &[u8], base: usize, run: &Bytes, entry: Range<usize>) -> Result<Frame, DecodeError> {
+fn decode_body(kind: i32, body: &[u8], base: usize, run: &Bytes, entry: Range<usize>) -> Result<Frame, DecodeError> {
     Ok(match kind {
         hot::SEND_RECEIPT => Frame::Receipt(Receipt::decode(body, base)?),
         hot::MESSAGE => Frame::Message { head: MessageHead::decode(body, base)?, entry: run.slice(entry) },
@@ -256,7 +259,7 @@ fn read_body(kind: i32, body: &[u8], base: usize, run: &Bytes, entry: Range<usiz
 #[inline]
 fn bounds(bytes: &[u8]) -> Result<(usize, usize), DecodeError> {
     let error = |kind, field, offset| Err(DecodeError::new(kind, field, offset));
-    let total = read_size(bytes).unwrap_or(usize::MAX);
+    let total = decode_size(bytes).unwrap_or(usize::MAX);
     if total > bytes.len().saturating_sub(SIZE_FIELD_BYTES) {
         return error(DecodeErrorKind::Truncated, "total_size", 0);
     }
@@ -264,7 +267,7 @@ fn bounds(bytes: &[u8]) -> Result<(usize, usize), DecodeError> {
         let kind = DecodeErrorKind::TooSmall { size: total as u64, min: SIZE_FIELD_BYTES as u64 };
         return error(kind, "total_size", 0);
     };
-    let command = read_size(&bytes[SIZE_FIELD_BYTES..]).unwrap_or(usize::MAX);
+    let command = decode_size(&bytes[SIZE_FIELD_BYTES..]).unwrap_or(usize::MAX);
     if command > command_max {
         let kind = DecodeErrorKind::TooLarge { size: command as u64, max: command_max as u64 };
         return error(kind, "command_size", SIZE_FIELD_BYTES);
@@ -273,7 +276,7 @@ fn bounds(bytes: &[u8]) -> Result<(usize, usize), DecodeError> {
 }
 
 impl Frame {
-    /// The name in `BaseCommand.Type`; `UNKNOWN` for a type this crate does not know.
+    /// The name in `BaseCommand.Type`; `UNKNOWN` for an unknown type.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
@@ -285,7 +288,7 @@ impl Frame {
         }
     }
 
-    /// Writes the whole frame. Of an unknown command only the type is left to write.
+    /// Encodes the whole frame. For an unknown command that is only its type.
     pub fn encode(&self, out: &mut BytesMut) {
         match self {
             Self::Receipt(receipt) => hot::put_receipt(out, receipt),
@@ -296,7 +299,7 @@ impl Frame {
             }
             Self::Other(command) => command.encode_frame(out),
             Self::Unknown { command_type } => {
-                // A type is an int32 on the wire; what was read fits.
+                // A type is an int32 on the wire, so a decoded one fits.
                 let value = int32(*command_type as i32);
                 let command_len = uint_len(1, value) as u32;
                 out.put_u32(4 + command_len);

@@ -1,13 +1,13 @@
-//! Bytes to frames and back. No state over frames, no I/O, no clock; it never panics on what a peer
-//! sends and never allocates for a length that is not checked.
+//! Encoding and decoding of frames. No state between frames, no I/O, no clock. It never panics on bytes
+//! of a peer and never allocates for an unchecked length.
 //!
 //! **Internals, unstable**: may change in any release before 1.0.
 //!
 //! ```text
-//! total_size: u32        everything behind this field, at most max_message_size + 10236
+//! total_size: u32        everything after this field, at most max_message_size + 10236
 //! command_size: u32
 //! [command_size]         BaseCommand, protobuf
-//! ----------------------- only SEND and MESSAGE go on: the "entry", which a broker stores as it is
+//! ----------------------- only in SEND and MESSAGE: the "entry", which a broker stores unchanged
 //! [0x0e02 u32 n [n]]     broker entry metadata, only in MESSAGE and only if the broker adds it
 //! [0x0e01 u32 crc]       CRC-32C of all that follows; a sender may leave it out
 //! metadata_size: u32
@@ -19,21 +19,22 @@
 //!
 //! | file | what |
 //! | --- | --- |
-//! | [`frame`] | cut runs of frames off a read buffer, read them |
+//! | [`frame`] | splits runs of frames off a read buffer and decodes them |
 //! | [`command`] | every command as one enum, from one table |
-//! | [`hot`] | SEND, SEND_RECEIPT, MESSAGE, ACK by hand |
-//! | `send_run` | SEND frames of small messages, their time and sum set as they leave |
-//! | [`tx`] | what waits to be written, large payloads without a copy |
-//! | [`entry`] | all behind the command: checksum, metadata, payload |
-//! | [`metadata`] | MessageMetadata and SingleMessageMetadata as offsets, written by hand |
+//! | [`hot`] | SEND, SEND_RECEIPT, MESSAGE, ACK, decoded and encoded by hand |
+//! | `send_template` | SEND frames of small messages; time and checksum are set when they are sent |
+//! | [`tx`] | bytes that wait to be written, large payloads without a copy |
+//! | [`entry`] | everything after the command: checksum, metadata, payload |
+//! | [`metadata`] | MessageMetadata and SingleMessageMetadata, decoded to offsets |
+//! | `metadata_fields` | the same two, encoded from borrowed fields |
 //! | [`batch`] | the records of a batch |
-//! | [`mod@compress`] | payloads, the size of what comes out bounded |
+//! | [`mod@compress`] | compression of payloads, with a limit on the decompressed size |
 //! | [`ack_set`] | which messages of a batch are still unacknowledged |
 //! | `codec` | frames for `tokio_util::codec::Framed` (feature `client`) |
-//! | `explain` | a frame byte by byte, for readers (feature `cli`) |
-//! | [`error`] | what is wrong with bytes, and where |
-//! | `proto` | protobuf fields walked and written |
-//! | `required` | which fields must be there |
+//! | `explain` | a frame byte by byte, for people (feature `cli`) |
+//! | [`error`] | why bytes cannot be decoded, and where |
+//! | `proto` | protobuf fields, decoded and encoded |
+//! | `required` | which fields must be present |
 
 pub mod ack_set;
 pub mod batch;
@@ -48,14 +49,14 @@ pub mod explain;
 pub mod frame;
 pub mod hot;
 pub mod metadata;
-mod new_metadata;
+mod metadata_fields;
 pub(crate) mod proto;
 pub(crate) mod required;
-pub(crate) mod send_run;
+pub(crate) mod send_template;
 pub mod tx;
 
 pub use ack_set::AckSet;
-pub use batch::{BatchCursor, Record, put_record, put_record_fast, record_len};
+pub use batch::{BatchCursor, Record, put_plain_record, put_record, record_len};
 pub use command::{Command, Sender};
 pub use compress::{CompressError, Compression, compress, decompress};
 pub use entry::{
@@ -69,19 +70,19 @@ pub use hot::{
     put_send_head,
 };
 pub use metadata::{
-    ChunkInfo, Metadata, NewChunk, NewMetadata, NewSingle, Properties, SingleMetadata, TxnBits, message_properties,
-    single_properties,
+    ChunkFields, ChunkInfo, Metadata, MetadataFields, Properties, SingleFields, SingleMetadata, TxnBits,
+    message_properties, single_properties,
 };
 pub use tx::{CHAIN_MIN_BYTES, SealedFrame, TxBuf};
 
-/// `max_message_size` until CONNECTED names another, bytes.
+/// `max_message_size` if CONNECTED names none, bytes.
 pub const MAX_MESSAGE_SIZE_DEFAULT: u32 = 5 * 1024 * 1024;
 
-/// What a frame may be larger than `max_message_size`, for its command and metadata, bytes.
+/// How much larger than `max_message_size` a frame may be, for its command and metadata, bytes.
 pub const FRAME_PADDING_BYTES: u32 = 10 * 1024;
 
-/// Starts the checksum block of an entry.
+/// The magic number that starts the checksum block of an entry.
 pub const MAGIC_CRC32C: u16 = 0x0e01;
 
-/// Starts the broker entry metadata of an entry.
+/// The magic number that starts the broker entry metadata of an entry.
 pub const MAGIC_BROKER_ENTRY_METADATA: u16 = 0x0e02;

@@ -1,8 +1,8 @@
-//! Walking and writing protobuf fields by hand, for the few messages on the hot path.
+//! Protobuf fields, decoded and encoded by hand, for the few messages on the hot path.
 //!
-//! A [`Reader`] yields one field at a time as a number and a [`Value`]; it checks every length
-//! before it moves, so any bytes end in fields or in a [`DecodeError`], never in a panic. Offsets in
-//! errors count from the start of the slice plus the `base` the reader was given.
+//! A [`Reader`] returns one field at a time as a number and a [`Value`]. It checks every length before it
+//! moves, so any bytes give fields or a [`DecodeError`], never a panic. Offsets in errors count from the
+//! start of the slice plus the `base` that was given to the reader.
 
 use std::ops::Range;
 
@@ -10,21 +10,21 @@ use bytes::BufMut;
 
 use super::error::{DecodeError, DecodeErrorKind};
 
-/// The value of one field, before anybody looked at its meaning.
+/// The value of one field, by wire type.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Value {
     /// Wire type 0.
     Varint(u64),
     /// Wire type 1.
     Fixed64(u64),
-    /// Wire type 2: where the bytes lie in the reader's slice.
+    /// Wire type 2: the range of the bytes in the reader's slice.
     Bytes(Range<usize>),
     /// Wire type 5.
     Fixed32(u32),
 }
 
 impl Value {
-    /// The varint that `field` must be; `at` is where the field starts.
+    /// The value of `field`, which must be a varint; `at` is the offset of the field.
     #[inline(always)]
     pub(crate) fn uint(self, field: &'static str, at: usize) -> Result<u64, DecodeError> {
         match self {
@@ -33,7 +33,7 @@ impl Value {
         }
     }
 
-    /// The place of the bytes that `field` must be; `at` is where the field starts.
+    /// The range of `field`, which must be length-delimited; `at` is the offset of the field.
     #[inline(always)]
     pub(crate) fn range(self, field: &'static str, at: usize) -> Result<Range<usize>, DecodeError> {
         match self {
@@ -51,15 +51,15 @@ fn wrong_type(field: &'static str, at: usize) -> DecodeError {
 /// A forward walk over the fields of one message.
 #[derive(Debug, Clone)]
 pub(crate) struct Reader<'a> {
-    /// What is still to be read.
+    /// The bytes that follow.
     rest: &'a [u8],
-    /// The length of all of it.
+    /// The length of the whole message.
     len: usize,
     base: usize,
 }
 
 impl<'a> Reader<'a> {
-    /// Reads `bytes`; `base` is where they start in whatever the errors shall refer to.
+    /// A reader of `bytes`; `base` is added to the offsets in errors.
     #[inline]
     pub(crate) fn new(bytes: &'a [u8], base: usize) -> Self {
         Self { rest: bytes, len: bytes.len(), base }
@@ -67,8 +67,8 @@ impl<'a> Reader<'a> {
 
     /// The next field, or `None` at the end of the message.
     ///
-    /// `field` names the message in errors. Inlined wherever a message is walked, so that the result
-    /// is taken apart in registers instead of going through memory.
+    /// `field` names the message in errors. Always inlined, so that the result stays in registers instead of
+    /// going through memory.
     #[inline(always)]
     pub(crate) fn next(&mut self, field: &'static str) -> Result<Option<(u32, Value)>, DecodeError> {
         if self.rest.is_empty() {
@@ -90,14 +90,14 @@ impl<'a> Reader<'a> {
         Ok(Some((number, value)))
     }
 
-    /// The same, and where the field starts, which errors about its value name.
+    /// The next field and its offset, for errors about its value.
     #[inline(always)]
     pub(crate) fn next_at(&mut self, field: &'static str) -> Result<Option<(u32, Value, usize)>, DecodeError> {
         let at = self.offset();
         Ok(self.next(field)?.map(|(number, value)| (number, value, at)))
     }
 
-    /// Where the walk stands, in the terms of the errors: behind the last field, before the next.
+    /// The offset of the next field, counted as in errors.
     #[inline]
     pub(crate) fn offset(&self) -> usize {
         self.base + self.position()
@@ -119,7 +119,7 @@ impl<'a> Reader<'a> {
 
     #[inline(always)]
     fn varint(&mut self, field: &'static str) -> Result<u64, DecodeError> {
-        // Tags, lengths and flags take one byte, nearly always.
+        // Nearly all tags, lengths and flags take one byte.
         if let [byte @ 0..0x80, rest @ ..] = self.rest {
             self.rest = rest;
             return Ok(u64::from(*byte));
@@ -165,22 +165,22 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// A varint of 64 bits takes no more.
+/// The size of the longest varint of 64 bits.
 const VARINT_BYTES_MAX: usize = 10;
 
-/// Reads a varint of any length off the front; `None` if it does not end or has too many bits.
+/// Decodes a varint of any length at the front; `None` if it does not end or has too many bits.
 #[inline]
 fn long_varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
     const ENDS: u64 = 0x8080_8080_8080_8080;
     if let Some(word) = bytes.first_chunk().copied().map(u64::from_le_bytes) {
-        // A clear top bit ends the varint: with all eight bytes in one word no byte needs a branch.
+        // A clear top bit ends the varint. With eight bytes in one word, no branch per byte is needed.
         let ends = !word & ENDS;
         if ends != 0 {
             let last = ends & ends.wrapping_neg();
             let length = last.trailing_zeros() as usize / 8 + 1;
             return Some((join_sevens(word & (last | (last - 1))), bytes.get(length..)?));
         }
-        // Of ten bytes is every -1, such as the partition in each MESSAGE of a broker.
+        // Every -1 has ten bytes, such as the partition in most MESSAGE commands.
         let low = join_sevens(word & !ENDS);
         return match bytes.get(8..)? {
             [ninth @ 0..=0x7f, rest @ ..] => Some((low | u64::from(*ninth) << 56, rest)),
@@ -211,14 +211,14 @@ fn join_sevens(word: u64) -> u64 {
     (fours & 0x0fff_ffff) | (fours & 0x0fff_ffff_0000_0000) >> 4
 }
 
-/// Bytes that `value` takes as a varint.
+/// The size of `value` as a varint, bytes.
 #[inline]
 pub(crate) fn varint_len(value: u64) -> usize {
     // Seven bits a byte; zero takes one byte as well.
     (64 - (value | 1).leading_zeros() as usize).div_ceil(7)
 }
 
-/// Writes `value` as a varint.
+/// Appends `value` as a varint.
 #[inline]
 pub(crate) fn put_varint(out: &mut impl BufMut, mut value: u64) {
     while value >= 0x80 {
@@ -228,14 +228,14 @@ pub(crate) fn put_varint(out: &mut impl BufMut, mut value: u64) {
     out.put_u8(value as u8);
 }
 
-/// Writes field `number` (below 16) or higher as a varint field.
+/// Appends field `number` as a varint field.
 #[inline]
 pub(crate) fn put_uint(out: &mut impl BufMut, number: u32, value: u64) {
     put_varint(out, u64::from(number) << 3);
     put_varint(out, value);
 }
 
-/// Writes field `number` as a length-delimited field.
+/// Appends field `number` as a length-delimited field.
 #[inline]
 pub(crate) fn put_bytes(out: &mut impl BufMut, number: u32, value: &[u8]) {
     put_varint(out, u64::from(number) << 3 | 2);
@@ -243,19 +243,19 @@ pub(crate) fn put_bytes(out: &mut impl BufMut, number: u32, value: &[u8]) {
     out.put_slice(value);
 }
 
-/// Bytes that [`put_uint`] takes.
+/// The number of bytes that [`put_uint`] appends.
 #[inline]
 pub(crate) fn uint_len(number: u32, value: u64) -> usize {
     varint_len(u64::from(number) << 3) + varint_len(value)
 }
 
-/// Bytes that [`put_bytes`] takes.
+/// The number of bytes that [`put_bytes`] appends.
 #[inline]
 pub(crate) fn bytes_len(number: u32, length: usize) -> usize {
     varint_len(u64::from(number) << 3) + varint_len(length as u64) + length
 }
 
-/// `int32` values are sign-extended to 64 bits on the wire.
+/// The varint of an `int32`, which is sign-extended to 64 bits on the wire.
 #[inline]
 pub(crate) fn int32(value: i32) -> u64 {
     i64::from(value) as u64

@@ -1,8 +1,8 @@
-//! Which fields proto2 requires, and the check that they are there.
+//! Which fields proto2 requires, and the check that they are present.
 //!
-//! The generated decoder takes an absent required field for its default, which would turn damage into
-//! ids of 0. Unlike protobuf, which merges the pieces of a message before it looks, each piece of a
-//! nested message must be complete: no writer splits one.
+//! The generated decoder reads an absent required field as its default, which would turn damage into ids
+//! of 0. Unlike in protobuf, which merges the pieces of a message before the check, each piece of a nested
+//! message must be complete: no known encoder splits one.
 
 use super::error::{DecodeError, DecodeErrorKind};
 use super::proto::{Reader, Value};

@@ -1,7 +1,7 @@
-//! What waits to be written to one connection.
+//! The bytes that wait to be written to one connection.
 //!
-//! Small frames go into one flat buffer; the payload of a large one stays where it is and is chained
-//! in, so that it is written without a copy.
+//! Small frames are copied into one flat buffer; a large payload is chained as a separate piece, so that it
+//! is written without a copy.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -10,11 +10,11 @@ use bytes::{Buf, Bytes, BytesMut};
 
 use super::command::Command;
 
-/// A payload of at least this many bytes is chained, a smaller one is cheaper to copy than to give an
-/// `IoSlice` of its own.
+/// A payload of at least this many bytes is chained; copying a smaller one is cheaper than a separate
+/// `IoSlice`.
 pub const CHAIN_MIN_BYTES: usize = 16 * 1024;
 
-/// A whole frame ready to be written, as often as it takes: the bytes of a re-send are the same.
+/// A whole frame ready to be written, also again on another connection: a re-send has the same bytes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SealedFrame {
     /// The frame up to its payload, or all of it.
@@ -24,55 +24,55 @@ pub struct SealedFrame {
 }
 
 impl SealedFrame {
-    /// Bytes of the frame.
+    /// The size of the frame, bytes.
     #[must_use]
     pub fn len(&self) -> usize {
         self.head.len() + self.payload.len()
     }
 
-    /// Whether there is no byte in it, which no frame is.
+    /// Whether it has no bytes, as the default has; no frame is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
-/// Bytes on their way out, in order. It has no bound of its own: its owner looks at [`len`](Self::len)
-/// before it adds more.
+/// The bytes to write, in order. It has no limit itself: its owner checks [`len`](Self::len) before it adds
+/// more.
 #[derive(Debug, Default)]
 pub struct TxBuf {
-    /// What comes first; no piece is empty.
+    /// The first pieces; none is empty.
     chained: VecDeque<Bytes>,
     /// The sum of the lengths in `chained`.
     chained_bytes: usize,
-    /// What comes last: small frames are appended here.
+    /// The last piece: small frames are appended here.
     flat: BytesMut,
 }
 
 impl TxBuf {
-    /// An empty one; nothing is allocated yet.
+    /// An empty buffer, without an allocation.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
     /// Appends the frame of a command without payload.
-    pub fn command(&mut self, command: &Command) {
+    pub fn push_command(&mut self, command: &Command) {
         command.encode_frame(&mut self.flat);
     }
 
-    /// The flat end, to append small frames to. Only whole frames: the next caller starts a new one.
+    /// The flat buffer, to append small frames to. Append only whole frames.
     pub fn flat(&mut self) -> &mut BytesMut {
         &mut self.flat
     }
 
-    /// Appends a sealed frame; parts of [`CHAIN_MIN_BYTES`] and more are shared, not copied.
-    pub fn sealed(&mut self, frame: &SealedFrame) {
-        self.piece(&frame.head);
-        self.piece(&frame.payload);
+    /// Appends a sealed frame; pieces of at least [`CHAIN_MIN_BYTES`] are shared, not copied.
+    pub fn push_frame(&mut self, frame: &SealedFrame) {
+        self.push_piece(&frame.head);
+        self.push_piece(&frame.payload);
     }
 
-    fn piece(&mut self, piece: &Bytes) {
+    fn push_piece(&mut self, piece: &Bytes) {
         if piece.len() < CHAIN_MIN_BYTES {
             self.flat.extend_from_slice(piece);
             return;
@@ -89,7 +89,7 @@ impl TxBuf {
         self.chained.push_back(piece);
     }
 
-    /// Bytes that wait.
+    /// The number of bytes that wait.
     #[must_use]
     pub fn len(&self) -> usize {
         self.chained_bytes + self.flat.len()
@@ -101,12 +101,12 @@ impl TxBuf {
         self.len() == 0
     }
 
-    /// Drops the first `n` bytes, which have been written.
+    /// Removes the first `n` bytes, which have been written.
     ///
     /// # Panics
-    /// When `n` is more than [`len`](Self::len).
+    /// If `n` is more than [`len`](Self::len).
     pub fn advance(&mut self, mut n: usize) {
-        assert!(n <= self.len(), "no more is written than waits");
+        assert!(n <= self.len(), "more bytes written than waited");
         while n > 0 {
             let Some(first) = self.chained.front_mut() else {
                 self.flat.advance(n);
@@ -134,7 +134,7 @@ impl TxBuf {
         filled
     }
 
-    /// Takes everything as one piece, with a copy where it is several.
+    /// Removes everything and returns it as one piece, copied if there are several.
     pub fn take_all(&mut self) -> Bytes {
         let length = self.len();
         self.copy_to_bytes(length)
@@ -159,7 +159,7 @@ impl Buf for TxBuf {
     }
 
     fn copy_to_bytes(&mut self, length: usize) -> Bytes {
-        assert!(length <= self.len(), "no more is taken than waits");
+        assert!(length <= self.len(), "more bytes taken than wait");
         if self.chained.is_empty() {
             return self.flat.split_to(length).freeze();
         }
@@ -187,8 +187,8 @@ mod tests {
         let (mut tx, mut expected) = (TxBuf::new(), Vec::new());
         for byte in 0..3u8 {
             tx.flat().extend_from_slice(b"small");
-            tx.sealed(&large(byte));
-            tx.sealed(&SealedFrame { head: Bytes::from_static(b"flat"), payload: Bytes::new() });
+            tx.push_frame(&large(byte));
+            tx.push_frame(&SealedFrame { head: Bytes::from_static(b"flat"), payload: Bytes::new() });
             expected.extend_from_slice(b"smallhead");
             expected.extend_from_slice(&[byte; CHAIN_MIN_BYTES]);
             expected.extend_from_slice(b"flat");
@@ -201,7 +201,7 @@ mod tests {
         let (mut tx, expected) = mixed();
         assert_eq!(tx.len(), expected.len());
         let frame = large(7);
-        tx.sealed(&frame);
+        tx.push_frame(&frame);
         let mut slices = [IoSlice::new(&[]); 16];
         let filled = tx.slices(&mut slices);
         assert_eq!(slices[filled - 1].as_ptr(), frame.payload.as_ptr());
@@ -244,8 +244,8 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "no more is written than waits")]
-    fn advance_beyond_the_end_is_our_own_fault() {
+    #[should_panic(expected = "more bytes written than waited")]
+    fn advance_beyond_the_end_panics() {
         TxBuf::new().advance(1);
     }
 }

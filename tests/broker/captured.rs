@@ -79,7 +79,7 @@ fn publish_recorded(
         harness.now = Now { wall_ms: broker.broker_timestamp.expect("timestamp"), ..harness.now };
         from = block.end;
     }
-    let metadata = Metadata::parse(&entry[parts.metadata]).expect("metadata");
+    let metadata = Metadata::decode(&entry[parts.metadata]).expect("metadata");
     let mut head = SendHead::new(producer_id, metadata.sequence_id);
     head.num_messages = metadata.num_messages_in_batch.unwrap_or(1);
     harness.publish_entry(conn, &head, &entry[from..]);

@@ -7,7 +7,7 @@ use pulsar_native::broker::machine::ConnId;
 use pulsar_native::pb::command_ack::AckType;
 use pulsar_native::pb::command_subscribe::SubType;
 use pulsar_native::pb::{self, MessageIdData};
-use pulsar_native::wire::metadata::{NewChunk, NewMetadata};
+use pulsar_native::wire::metadata::{ChunkFields, MetadataFields};
 use pulsar_native::wire::{Command, Frame, SendHead};
 
 use crate::support::{BrokerHarness, TOPIC, connect_command, error_of, id, id_with, subscribe_command};
@@ -259,7 +259,7 @@ fn delayed_messages_wait_on_shared_and_only_there() {
     for (sub_type, waits) in [(SubType::Shared, true), (SubType::KeyShared, true), (SubType::Exclusive, false)] {
         let (mut harness, conn) = with_messages(0);
         harness.consumer(conn, 1, sub_type, 10);
-        let metadata = NewMetadata {
+        let metadata = MetadataFields {
             producer_name: "p",
             deliver_at_time_ms: Some(harness.now.wall_ms as i64 + 1_000),
             ..Default::default()
@@ -279,7 +279,7 @@ fn each_delayed_message_has_its_own_time() {
     harness.consumer(conn, 1, SubType::Shared, 10);
     for (sequence_id, delay_ms) in [(0, 10), (1, 30), (2, 20), (3, 5)] {
         let deliver_at_time_ms = Some(harness.now.wall_ms as i64 + delay_ms);
-        let metadata = NewMetadata { producer_name: "p", sequence_id, deliver_at_time_ms, ..Default::default() };
+        let metadata = MetadataFields { producer_name: "p", sequence_id, deliver_at_time_ms, ..Default::default() };
         harness.publish_metadata(conn, &SendHead::new(1, sequence_id), &metadata, b"late");
     }
     harness.receipts(conn);
@@ -298,8 +298,8 @@ fn all_chunks_of_a_message_go_to_one_shared_consumer() {
     harness.consumer(b, 2, SubType::Shared, 100);
     for (uuid, sequence_id) in [("p-0", 0), ("p-1", 1)] {
         for chunk_id in 0..3 {
-            let chunk = NewChunk { uuid, num_chunks: 3, total_bytes: 9, chunk_id };
-            let metadata = NewMetadata { producer_name: "p", sequence_id, chunk: Some(chunk), ..Default::default() };
+            let chunk = ChunkFields { uuid, num_chunks: 3, total_bytes: 9, chunk_id };
+            let metadata = MetadataFields { producer_name: "p", sequence_id, chunk: Some(chunk), ..Default::default() };
             let head = SendHead { is_chunk: true, ..SendHead::new(1, sequence_id) };
             harness.publish_metadata(conn, &head, &metadata, b"abc");
         }

@@ -20,7 +20,7 @@ fn publish_keys(harness: &mut BrokerHarness, conn: ConnId, first: u64, keys: &[&
 fn delivered(harness: &mut BrokerHarness, conn: ConnId) -> Vec<(String, u64)> {
     let key = |entry: &[u8]| {
         let metadata = &entry[EntryParts::split(entry).expect("parts").metadata];
-        let parsed = Metadata::parse(metadata).expect("metadata");
+        let parsed = Metadata::decode(metadata).expect("metadata");
         text(metadata, &parsed.partition_key.expect("a key")).to_owned()
     };
     harness.messages(conn).iter().map(|(head, entry)| (key(entry), head.entry_id)).collect()

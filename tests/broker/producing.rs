@@ -8,7 +8,7 @@ use pulsar_native::broker::machine::ConnId;
 use pulsar_native::pb::command_subscribe::SubType;
 use pulsar_native::pb::{self, ProducerAccessMode, ServerError};
 use pulsar_native::wire::entry::put_entry;
-use pulsar_native::wire::metadata::{NewChunk, NewMetadata};
+use pulsar_native::wire::metadata::{ChunkFields, MetadataFields};
 use pulsar_native::wire::{Command, SendHead};
 
 use crate::support::{BrokerHarness, TOPIC, error_of, id, producer_command};
@@ -147,11 +147,11 @@ fn metadata_that_disagrees_with_its_send_is_stored_and_is_a_violation() {
     let mut harness = BrokerHarness::new();
     let conn = harness.connect();
     harness.producer(conn, 1);
-    let metadata = NewMetadata { producer_name: "q", sequence_id: 0, ..Default::default() };
+    let metadata = MetadataFields { producer_name: "q", sequence_id: 0, ..Default::default() };
     harness.publish_metadata(conn, &SendHead::new(1, 0), &metadata, b"x");
-    let metadata = NewMetadata { producer_name: "p", sequence_id: 2, ..Default::default() };
+    let metadata = MetadataFields { producer_name: "p", sequence_id: 2, ..Default::default() };
     harness.publish_metadata(conn, &SendHead::new(1, 1), &metadata, b"x");
-    let metadata = NewMetadata { producer_name: "p", sequence_id: 2, ..Default::default() };
+    let metadata = MetadataFields { producer_name: "p", sequence_id: 2, ..Default::default() };
     harness.publish_metadata(conn, &SendHead { num_messages: 0, ..SendHead::new(1, 2) }, &metadata, b"x");
     assert_eq!(harness.receipts(conn).len(), 3);
     assert_eq!(harness.broken(), [Rule::MetadataMismatch; 3]);
@@ -172,9 +172,9 @@ fn deduplication_drops_what_is_not_above_the_highest_stored() {
     // Only the last chunk of a message is checked and recorded.
     for _ in 0..2 {
         for chunk_id in 0..2 {
-            let chunk = NewChunk { uuid: "p-30", num_chunks: 2, total_bytes: 2, chunk_id };
+            let chunk = ChunkFields { uuid: "p-30", num_chunks: 2, total_bytes: 2, chunk_id };
             let metadata =
-                NewMetadata { producer_name: "p", sequence_id: 30, chunk: Some(chunk), ..Default::default() };
+                MetadataFields { producer_name: "p", sequence_id: 30, chunk: Some(chunk), ..Default::default() };
             harness.publish_metadata(conn, &SendHead { is_chunk: true, ..SendHead::new(1, 30) }, &metadata, b"x");
         }
     }
@@ -189,7 +189,7 @@ fn deduplication_drops_what_is_not_above_the_highest_stored() {
 fn a_full_store_drops_acknowledged_entries_then_closes_producers() {
     let publish_time_ms = BrokerHarness::new().now.wall_ms;
     let mut entry = BytesMut::new();
-    put_entry(&mut entry, &NewMetadata { producer_name: "p", publish_time_ms, ..Default::default() }, &[0; 100]);
+    put_entry(&mut entry, &MetadataFields { producer_name: "p", publish_time_ms, ..Default::default() }, &[0; 100]);
     let room = entry.len() * 3;
     let mut harness = BrokerHarness::with(|config| config.max_stored_bytes = room);
     let (conn, other) = (harness.connect(), harness.connect());

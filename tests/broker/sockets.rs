@@ -7,7 +7,7 @@ use pulsar_native::broker::{EmbeddedBroker, Rule};
 use pulsar_native::pb::command_subscribe::SubType;
 use pulsar_native::pb::{self, ServerError};
 use pulsar_native::wire::entry::put_entry;
-use pulsar_native::wire::metadata::NewMetadata;
+use pulsar_native::wire::metadata::MetadataFields;
 use pulsar_native::wire::{Command, Frame, Limits, SendHead, cut, frames, put_flow, put_ping, put_send_head};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -67,7 +67,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
         let mut bytes = BytesMut::new();
         put_flow(&mut bytes, 1, 10);
         let mut entry = BytesMut::new();
-        let metadata = NewMetadata { producer_name: "p", sequence_id: 0, publish_time_ms: 1, ..Default::default() };
+        let metadata = MetadataFields { producer_name: "p", sequence_id: 0, publish_time_ms: 1, ..Default::default() };
         put_entry(&mut entry, &metadata, b"hello");
         put_send_head(&mut bytes, &SendHead::new(1, 0), entry.len());
         bytes.extend_from_slice(&entry);

@@ -8,7 +8,7 @@ use pulsar_native::broker::{BrokerConfig, Rule};
 use pulsar_native::machine::Now;
 use pulsar_native::pb::{self, MessageIdData, command_ack::AckType, command_subscribe::SubType};
 use pulsar_native::wire::entry::put_entry;
-use pulsar_native::wire::metadata::{NewMetadata, NewSingle};
+use pulsar_native::wire::metadata::{MetadataFields, SingleFields};
 use pulsar_native::wire::{Command, Frame, MessageHead, Receipt, SendHead, TxBuf, frames, put_record, put_send_head};
 
 pub(crate) const URL: &str = "pulsar://127.0.0.1:6650";
@@ -175,7 +175,7 @@ impl BrokerHarness {
         key: Option<&str>,
         payload: &[u8],
     ) {
-        let metadata = NewMetadata {
+        let metadata = MetadataFields {
             producer_name: name,
             sequence_id,
             publish_time_ms: self.now.wall_ms,
@@ -189,7 +189,7 @@ impl BrokerHarness {
         &mut self,
         conn: ConnId,
         head: &SendHead,
-        metadata: &NewMetadata<'_>,
+        metadata: &MetadataFields<'_>,
         payload: &[u8],
     ) {
         let mut entry = BytesMut::new();
@@ -209,7 +209,7 @@ impl BrokerHarness {
         let mut payload = BytesMut::new();
         for index in 0..count {
             let body = format!("b{index}");
-            let single = NewSingle {
+            let single = SingleFields {
                 sequence_id: Some(first + index as u64),
                 payload_size: body.len() as i32,
                 ..Default::default()
@@ -217,7 +217,7 @@ impl BrokerHarness {
             put_record(&mut payload, &single, body.as_bytes());
         }
         let highest = first + count as u64 - 1;
-        let metadata = NewMetadata {
+        let metadata = MetadataFields {
             producer_name: name,
             sequence_id: first,
             publish_time_ms: self.now.wall_ms,

@@ -224,7 +224,7 @@ fn every_entry_decodes_to_its_parts() {
 }
 
 fn check_metadata(name: &str, metadata: &[u8], expected: &Value) {
-    let parsed = Metadata::parse(metadata).expect(name);
+    let parsed = Metadata::decode(metadata).expect(name);
     assert_eq!(text(metadata, &parsed.producer_name), expected["producer_name"], "{name}");
     assert_eq!(parsed.sequence_id.to_string(), expected["sequence_id"], "{name}");
     assert_eq!(parsed.publish_time_ms.to_string(), expected["publish_time"], "{name}");
@@ -254,7 +254,7 @@ fn check_broker_metadata(name: &str, entry: &[u8], parts: &EntryParts, expected:
 }
 
 fn check_batch(name: &str, payload: &Bytes, metadata: &[u8], expected: &[Value]) -> usize {
-    let metadata = Metadata::parse(metadata).expect(name);
+    let metadata = Metadata::decode(metadata).expect(name);
     if metadata.compression > 1 {
         return 0;
     }
@@ -285,7 +285,7 @@ fn damaged_entry(name: &str) -> Bytes {
 fn read_entry(entry: &Bytes) -> Result<(), EntryError> {
     let parts = EntryParts::split(entry)?;
     parts.verify(entry)?;
-    let metadata = Metadata::parse(&entry[parts.metadata.clone()]).map_err(EntryError::Metadata)?;
+    let metadata = Metadata::decode(&entry[parts.metadata.clone()]).map_err(EntryError::Metadata)?;
     let payload = entry.slice(parts.payload);
     let payload = decompress(metadata.compression, &payload, metadata.uncompressed_size, 5 << 20);
     let payload = payload.map_err(EntryError::Decompress)?;

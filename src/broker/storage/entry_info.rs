@@ -98,7 +98,7 @@ pub(crate) fn inspect(entry: &[u8]) -> Inspection {
     let mut info = EntryInfo { checksum_bytes, ..EntryInfo::default() };
     let mut producer_name = "";
     if let Some(bytes) = EntryParts::split(entry).ok().and_then(|parts| entry.get(parts.metadata)) {
-        if let Ok(parsed) = Metadata::parse(bytes) {
+        if let Ok(parsed) = Metadata::decode(bytes) {
             producer_name = metadata::text(bytes, &parsed.producer_name);
             info.fill(&parsed, bytes);
         }

@@ -306,7 +306,7 @@ impl Connection {
     pub fn poll_transmit(&mut self, tx: &mut TxBuf) {
         self.keep_alive.poll_transmit(tx);
         for command in self.out.drain(..) {
-            tx.command(&command);
+            tx.push_command(&command);
         }
     }
 

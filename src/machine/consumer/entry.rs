@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::position::EntryPosition;
 use crate::wire::error::{DecodeError, DecodeErrorKind};
 use crate::wire::metadata::EntrySummary;
-use crate::wire::{EntryError, EntryParts, MessageHead};
+use crate::wire::{AckSet, EntryError, EntryParts, MessageHead};
 
 /// The largest batch that is opened, messages: what an `ack_set` of the largest size can name.
 pub const BATCH_MEMBERS_MAX: u32 = 64 * crate::wire::hot::ACK_SET_WORDS_MAX as u32;
@@ -140,7 +140,7 @@ fn read_body(ack_set: &[i64], raw: &[u8]) -> (Result<EntryBody, Box<EntryError>>
     };
     let checksum = parts.verify(raw);
     let bytes = raw.get(parts.metadata.clone()).unwrap_or_default();
-    let metadata = match (checksum, EntrySummary::read(bytes)) {
+    let metadata = match (checksum, EntrySummary::decode(bytes)) {
         (Ok(()), Ok(metadata)) => metadata,
         (Ok(()), Err(error)) => return (Err(EntryError::Metadata(error).into()), 1),
         // A count that the payload could not hold is the damage itself.
@@ -162,23 +162,8 @@ fn read_body(ack_set: &[i64], raw: &[u8]) -> (Result<EntryBody, Box<EntryError>>
 fn charged(metadata: &EntrySummary, ack_set: &[i64]) -> u32 {
     match metadata.num_messages_in_batch {
         None => 1,
-        Some(count) => count_unacknowledged(ack_set, u32::try_from(count).unwrap_or(0)),
+        Some(count) => AckSet::count_words(ack_set, u32::try_from(count).unwrap_or(0)),
     }
-}
-
-/// How many of the first `size` members are set in an `ack_set`: not acknowledged.
-fn count_unacknowledged(words: &[i64], size: u32) -> u32 {
-    if words.is_empty() {
-        return size;
-    }
-    let mut left = size;
-    let mut count = 0;
-    for &word in words {
-        let mask = if left >= 64 { u64::MAX } else { (1u64 << left) - 1 };
-        count += (word as u64 & mask).count_ones();
-        left = left.saturating_sub(64);
-    }
-    count
 }
 
 /// Refuses a batch size that has no meaning or that its payload could not hold.
@@ -199,7 +184,7 @@ mod tests {
     use bytes::BytesMut;
 
     use super::*;
-    use crate::wire::{NewMetadata, entry::put_entry};
+    use crate::wire::{MetadataFields, entry::put_entry};
 
     fn head(ack_set: Vec<i64>) -> MessageHead {
         MessageHead {
@@ -214,7 +199,7 @@ mod tests {
     }
 
     fn raw(count: Option<i32>, payload: &[u8]) -> Bytes {
-        let metadata = NewMetadata { producer_name: "p", num_messages_in_batch: count, ..NewMetadata::default() };
+        let metadata = MetadataFields { producer_name: "p", num_messages_in_batch: count, ..MetadataFields::default() };
         let mut out = BytesMut::new();
         put_entry(&mut out, &metadata, payload);
         out.freeze()

@@ -225,5 +225,5 @@ fn put(out: &mut Outbox<'_>, consumer_id: u64, ids: &[EntryPosition], consumer_e
         .map(|id| pb::MessageIdData { ledger_id: id.ledger_id, entry_id: id.entry_id, ..Default::default() })
         .collect();
     let redeliver = pb::CommandRedeliverUnacknowledgedMessages { consumer_id, message_ids, consumer_epoch };
-    out.tx.command(&Command::RedeliverUnacknowledgedMessages(redeliver));
+    out.tx.push_command(&Command::RedeliverUnacknowledgedMessages(redeliver));
 }

@@ -8,9 +8,9 @@
 //! | step | fast | condition | slow |
 //! | --- | --- | --- | --- |
 //! | accept the message | [`Producer::push_fast`] | it is valid, capacity is free, no task waits for capacity | [`Producer::poll_push`], [`Producer::push`] |
-//! | put it into a batch | `wire::batch::put_record_fast` | it has a payload and a sequence id, and no more | `wire::batch::put_record` |
+//! | put it into a batch | `wire::batch::put_plain_record` | it has a payload and a sequence id, and no more | `wire::batch::put_record` |
 //! | or else frame it | `Producer::frame_fast`: at once, behind others | it is small, not to be compressed, and numbered | `Producer::frame_slow`: in a [`SealJob`](super::SealJob), by `pipeline::run` |
-//! | write its frame | `wire::send_run::SendTemplate::put`: a template | it has a payload and a sequence id, and no more | `wire::send_run::put_unstamped` |
+//! | write its frame | `wire::send_template::SendTemplate::put`: a template | it has a payload and a sequence id, and no more | `wire::send_template::put_unstamped` |
 //! | write its group | whole, in one piece | none of its entries is settled | entry by entry |
 //! | settle its entry | `InFlight::take_front` | a receipt, which is for the oldest entry | `InFlight::take`: a refusal |
 

@@ -12,7 +12,7 @@ use super::message::Message;
 use super::results::{SendCallback, SendResults};
 use super::send_deadline::SendDeadline;
 use crate::machine::Now;
-use crate::wire::batch::{put_record, put_record_fast};
+use crate::wire::batch::{put_plain_record, put_record};
 
 /// The messages of one entry.
 ///
@@ -116,7 +116,7 @@ impl EntryContent {
     #[inline(always)]
     fn write_record(&mut self, message: &Message) {
         match message.sequence_id().filter(|_| !message.has_extras()) {
-            Some(sequence_id) => put_record_fast(&mut self.records, sequence_id, &message.payload),
+            Some(sequence_id) => put_plain_record(&mut self.records, sequence_id, &message.payload),
             None => put_record(&mut self.records, &message.single(), &message.payload),
         }
     }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::machine::Now;
 use crate::wall_time::to_ms;
-use crate::wire::metadata::NewSingle;
+use crate::wire::metadata::SingleFields;
 
 /// Messages with longer keys are not batched: the metadata of a batch repeats the key of its first message, in the
 /// little room that a frame has beside the payload.
@@ -320,9 +320,9 @@ impl Message {
     }
 
     /// As a record of a batch.
-    pub(super) fn single(&self) -> NewSingle<'_> {
+    pub(super) fn single(&self) -> SingleFields<'_> {
         let extras = self.extras();
-        NewSingle {
+        SingleFields {
             properties: &extras.properties,
             partition_key: extras.key.as_deref(),
             payload_size: i32::try_from(self.payload.len()).unwrap_or(i32::MAX),
@@ -331,7 +331,7 @@ impl Message {
             ordering_key: extras.ordering_key.as_deref(),
             sequence_id: self.sequence_id(),
             null_value: extras.null_value,
-            ..NewSingle::default()
+            ..SingleFields::default()
         }
     }
 }

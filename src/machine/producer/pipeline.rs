@@ -37,8 +37,8 @@ use crate::wire::FRAME_PADDING_BYTES;
 use crate::wire::compress::{Compression, compress};
 use crate::wire::entry::{EntryParts, seal, seal_apart, seal_copied};
 use crate::wire::hot::SendHead;
-use crate::wire::metadata::NewMetadata;
-use crate::wire::send_run::{SendTemplate, compared_len, put_unstamped, stamp};
+use crate::wire::metadata::MetadataFields;
+use crate::wire::send_template::{SendTemplate, limited_len, put_unstamped, stamp};
 use crate::wire::tx::{CHAIN_MIN_BYTES, SealedFrame};
 
 /// Payloads up to this size are not compressed, as in the Java client.
@@ -132,11 +132,11 @@ fn send_head(content: &EntryContent, stamp: EntryStamp, context: &SealContext) -
 }
 
 /// Metadata of an entry, without what the stages say of its payload.
-fn metadata<'a>(content: &'a EntryContent, stamp: EntryStamp, context: &'a SealContext) -> NewMetadata<'a> {
+fn metadata<'a>(content: &'a EntryContent, stamp: EntryStamp, context: &'a SealContext) -> MetadataFields<'a> {
     let publish_time_ms = stamp.publish_time_ms;
     match content.single() {
-        Some(message) => NewMetadata { publish_time_ms, ..single_metadata(context, message, stamp.first) },
-        None => NewMetadata {
+        Some(message) => MetadataFields { publish_time_ms, ..single_metadata(context, message, stamp.first) },
+        None => MetadataFields {
             producer_name: &context.producer_name,
             sequence_id: stamp.first,
             publish_time_ms,
@@ -146,15 +146,15 @@ fn metadata<'a>(content: &'a EntryContent, stamp: EntryStamp, context: &'a SealC
             schema_version: context.schema_version.as_deref(),
             num_messages_in_batch: Some(content.count_i32()),
             highest_sequence_id: Some(stamp.last),
-            ..NewMetadata::default()
+            ..MetadataFields::default()
         },
     }
 }
 
 /// Metadata of a message outside a batch, without publish time and compression.
-fn single_metadata<'a>(context: &'a SealContext, message: &'a Message, sequence_id: u64) -> NewMetadata<'a> {
+fn single_metadata<'a>(context: &'a SealContext, message: &'a Message, sequence_id: u64) -> MetadataFields<'a> {
     let extras = message.extras();
-    NewMetadata {
+    MetadataFields {
         producer_name: &context.producer_name,
         sequence_id,
         properties: &extras.properties,
@@ -165,7 +165,7 @@ fn single_metadata<'a>(context: &'a SealContext, message: &'a Message, sequence_
         schema_version: context.schema_version.as_deref(),
         deliver_at_time_ms: message.deliver_at_ms(),
         null_value: extras.null_value,
-        ..NewMetadata::default()
+        ..MetadataFields::default()
     }
 }
 
@@ -221,7 +221,7 @@ fn compress_payload(payload: Payload, kind: Compression) -> Payload {
     match (compress(kind, bytes), u32::try_from(bytes.len())) {
         // What does not shrink is left alone. A codec that is not built in was refused when the producer was created.
         (Ok(smaller), Ok(uncompressed_size)) if smaller.len() < bytes.len() => {
-            Payload { bytes: PayloadBytes::Shared(smaller), compression: kind.wire_value(), uncompressed_size }
+            Payload { bytes: PayloadBytes::Shared(smaller), compression: kind.to_pb(), uncompressed_size }
         }
         _ => payload,
     }
@@ -239,7 +239,7 @@ fn seal_entry(
     // Before any frame is written: the lengths of a payload that is far too large do not fit the fields of a frame.
     check_compared(context.max_message_size, payload_bytes)?;
     let head = send_head(content, stamp, context);
-    let metadata = NewMetadata {
+    let metadata = MetadataFields {
         compression: payload.compression,
         uncompressed_size: payload.uncompressed_size,
         ..metadata(content, stamp, context)
@@ -296,14 +296,14 @@ pub(super) fn put_frame_fast(
 ) {
     let start = frames.len();
     if !message.has_extras() {
-        template.put(frames, entry.first, &message.payload);
+        template.encode(frames, entry.first, &message.payload);
     } else {
         let metadata = single_metadata(context, message, entry.first);
         put_unstamped(frames, &SendHead::new(context.producer_id, entry.first), &metadata, &message.payload);
     }
     // A group of frames is far below 4 GiB.
     (entry.start, entry.end) = (start as u32, frames.len() as u32);
-    entry.compared_bytes = compared_len(&frames[start..]) as u32;
+    entry.compared_bytes = limited_len(&frames[start..]) as u32;
 }
 
 /// Sets publish time and checksum of all frames of a group.

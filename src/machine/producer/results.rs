@@ -235,7 +235,7 @@ impl SendResults {
             at.batch_index = i32::try_from(index).unwrap_or(i32::MAX);
             at.batch_size = i32::try_from(stored.batch_size).unwrap_or(i32::MAX);
         }
-        MessageId::at(at)
+        MessageId::from_position(at)
     }
 
     /// Registers `waker`, unless the result is there by now: then `false`. Settling takes the lock after the result is

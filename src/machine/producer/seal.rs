@@ -29,7 +29,7 @@ use super::pipeline::{self, EntryStamp, Scratch, SealContext, SealedEntry, stamp
 use super::{AttachPhase, Producer};
 use crate::error::Error;
 use crate::machine::{Deferred, Now};
-use crate::wire::send_run::SendTemplate;
+use crate::wire::send_template::SendTemplate;
 
 /// What sealing needs, and what waits for it.
 #[derive(Debug, Default)]

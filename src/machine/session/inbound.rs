@@ -36,7 +36,7 @@ impl Session {
                 Err(error) => return Err(not_the_protocol(rx, error)),
             };
             let mut frames = frames(run);
-            while let Some(frame) = frames.next_fast() {
+            while let Some(frame) = frames.next_inbound() {
                 let unreadable =
                     |error| CloseReason::ProtocolViolation(ProtocolViolation::unreadable("unreadable frame", error));
                 let handled = frame.map_err(unreadable).and_then(|frame| self.handle_frame(frame, now, deferred));

@@ -1,12 +1,12 @@
-//! An entry: all that follows the command in a SEND or MESSAGE frame, stored by the broker as it is.
+//! An entry: everything after the command in a SEND or MESSAGE frame, stored by the broker unchanged.
 //!
 //! ```text
-//! [0x0e02 | u32 n   | BrokerEntryMetadata n ]   MESSAGE only, put in front by the broker
-//! [0x0e01 | u32 crc ]                           CRC-32C of all that follows
+//! [0x0e02 | u32 n   | BrokerEntryMetadata n ]   MESSAGE only, prepended by the broker
+//! [0x0e01 | u32 crc ]                           CRC-32C of everything that follows
 //! u32 metadata_size | MessageMetadata | payload to the end of the frame
 //! ```
 //!
-//! Metadata is always far below 0x0e010000 bytes, so that its size is never taken for a magic.
+//! The size of metadata is always far below 0x0e010000, so it cannot be mistaken for a magic number.
 
 use std::fmt;
 use std::ops::Range;
@@ -16,23 +16,23 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::compress::CompressError;
 use super::error::{DecodeError, DecodeErrorKind};
 use super::hot::{SendHead, put_send_head};
-use super::metadata::NewMetadata;
+use super::metadata::MetadataFields;
 use super::proto::{Reader, Value, put_uint, uint_len};
 use super::tx::{CHAIN_MIN_BYTES, SealedFrame};
 use super::{MAGIC_BROKER_ENTRY_METADATA, MAGIC_CRC32C};
 use crate::pb::command_ack::ValidationError;
 
-/// A magic and the u32 behind it.
+/// The size of a magic number and the u32 after it.
 const BLOCK_HEAD_BYTES: usize = 6;
 
-/// Where the parts of an entry lie in it.
+/// The positions of the parts of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EntryParts {
-    /// The serialized BrokerEntryMetadata, if the broker put one in front.
+    /// The serialized BrokerEntryMetadata, if the broker prepended one.
     pub broker_metadata: Option<Range<usize>>,
-    /// CRC-32C as the sender computed it; absent if it left the checksum out, which is legal.
+    /// The CRC-32C that the sender computed; absent if it omitted the checksum, which is allowed.
     pub checksum: Option<u32>,
-    /// Where the checksum's bytes begin: at `metadata_size`. They end with the entry.
+    /// The start of the checksummed bytes: `metadata_size`. They end with the entry.
     pub checksummed_from: usize,
     /// The serialized MessageMetadata.
     pub metadata: Range<usize>,
@@ -41,7 +41,7 @@ pub struct EntryParts {
 }
 
 impl EntryParts {
-    /// Finds the parts of `entry`. Looks at no checksum: [`verify`](Self::verify) does.
+    /// Finds the parts of `entry`, without checking the checksum: see [`verify`](Self::verify).
     ///
     /// # Errors
     /// [`EntryError::TooShort`] if the entry ends before its parts do.
@@ -67,10 +67,10 @@ impl EntryParts {
         Ok(Self { broker_metadata, checksum, checksummed_from: at, metadata, payload })
     }
 
-    /// Sums `entry`, the same that was split, and compares. An entry without a checksum passes.
+    /// Compares the checksum with that of `entry`, the one that was split. An entry without a checksum passes.
     ///
     /// # Errors
-    /// [`EntryError::ChecksumMismatch`].
+    /// [`EntryError::ChecksumMismatch`] if they differ.
     #[inline]
     pub fn verify(&self, entry: &[u8]) -> Result<(), EntryError> {
         let Some(expected) = self.checksum else { return Ok(()) };
@@ -97,8 +97,8 @@ fn part(entry: &[u8], at: usize, size: usize, field: &'static str) -> Result<Ran
     if size > left { Err(EntryError::TooShort { field, needed: size, left }) } else { Ok(at..at + size) }
 }
 
-/// Why an entry cannot be read. The connection is sound all the same: such an entry is acknowledged
-/// with its `ValidationError`, and its permits go back.
+/// Why an entry cannot be decoded. The connection stays usable: such an entry is acknowledged with its
+/// `ValidationError`, and its permits are returned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EntryError {
@@ -111,23 +111,23 @@ pub enum EntryError {
         /// What is left of the entry, bytes.
         left: usize,
     },
-    /// The bytes are not those that were sent.
+    /// The checksum does not match the bytes.
     ChecksumMismatch {
-        /// As sent along.
+        /// The checksum in the entry.
         expected: u32,
-        /// As computed here.
+        /// The computed checksum.
         actual: u32,
     },
-    /// MessageMetadata cannot be read.
+    /// MessageMetadata cannot be decoded.
     Metadata(DecodeError),
-    /// A record of the batch cannot be read.
+    /// A record of the batch cannot be decoded.
     Batch(DecodeError),
     /// The payload cannot be decompressed.
     Decompress(CompressError),
 }
 
 impl EntryError {
-    /// What CommandAck tells the broker about the entry in `validation_error`.
+    /// The `validation_error` of the CommandAck for the entry.
     #[must_use]
     pub fn validation_error(&self) -> ValidationError {
         match self {
@@ -173,38 +173,44 @@ impl From<CompressError> for EntryError {
     }
 }
 
-/// Bytes of an entry around its metadata: magic, checksum, `metadata_size`.
+/// The size of an entry's fields before its metadata: magic, checksum, `metadata_size`.
 const ENTRY_HEAD_BYTES: usize = BLOCK_HEAD_BYTES + 4;
-/// No SEND frame takes more than this before its entry: both lengths and every field at its longest.
+/// The maximum size of a SEND frame before its entry: both lengths and every field at its longest.
 const SEND_HEAD_BYTES_MAX: usize = 128;
 
-/// Makes one entry into a whole SEND frame.
+/// Encodes one entry as a whole SEND frame.
 ///
-/// A payload below [`CHAIN_MIN_BYTES`] is copied behind its metadata; a larger one stays in its own
-/// `Bytes`, and the checksum runs over both. Which of the two it is does not show in the frame.
+/// A payload below [`CHAIN_MIN_BYTES`] is copied after its metadata; a larger one stays in a separate `Bytes`.
+/// The bytes of the frame are the same in both cases.
 ///
-/// `out` is scratch space: empty, and again empty after the call. The frame's bytes are split off its
-/// front, so a `BytesMut` made with room for many frames serves them all with one allocation.
-pub fn seal(out: &mut BytesMut, head: &SendHead, metadata: &NewMetadata<'_>, payload: Bytes) -> SealedFrame {
+/// `out` is scratch space: empty before and after the call. The frame's bytes are split off its front, so a
+/// `BytesMut` with capacity for many frames needs one allocation for all of them.
+pub fn seal(out: &mut BytesMut, head: &SendHead, metadata: &MetadataFields<'_>, payload: Bytes) -> SealedFrame {
     if payload.len() < CHAIN_MIN_BYTES {
         return SealedFrame { head: seal_copied(out, head, metadata, &payload), payload: Bytes::new() };
     }
     seal_apart(out, head, metadata, payload)
 }
 
-/// [`seal`] with the payload left where it is whatever its size.
-pub fn seal_apart(out: &mut BytesMut, head: &SendHead, metadata: &NewMetadata<'_>, payload: Bytes) -> SealedFrame {
+/// [`seal`] without copying the payload, whatever its size.
+pub fn seal_apart(out: &mut BytesMut, head: &SendHead, metadata: &MetadataFields<'_>, payload: Bytes) -> SealedFrame {
     let frame = seal_with(out, head, metadata, &[], &payload);
     SealedFrame { head: frame, payload }
 }
 
-/// [`seal`] with the payload copied behind its metadata whatever its size: the whole frame.
-pub fn seal_copied(out: &mut BytesMut, head: &SendHead, metadata: &NewMetadata<'_>, payload: &[u8]) -> Bytes {
+/// [`seal`] with the payload copied after its metadata, whatever its size; returns the whole frame.
+pub fn seal_copied(out: &mut BytesMut, head: &SendHead, metadata: &MetadataFields<'_>, payload: &[u8]) -> Bytes {
     seal_with(out, head, metadata, payload, &[])
 }
 
-fn seal_with(out: &mut BytesMut, head: &SendHead, metadata: &NewMetadata<'_>, copied: &[u8], chained: &[u8]) -> Bytes {
-    debug_assert!(out.is_empty(), "what lies in the scratch space would become part of the frame");
+fn seal_with(
+    out: &mut BytesMut,
+    head: &SendHead,
+    metadata: &MetadataFields<'_>,
+    copied: &[u8],
+    chained: &[u8],
+) -> Bytes {
+    debug_assert!(out.is_empty(), "bytes in the scratch space would become part of the frame");
     let metadata_len = metadata.encoded_len();
     let entry_bytes = ENTRY_HEAD_BYTES + metadata_len + copied.len() + chained.len();
     out.reserve(SEND_HEAD_BYTES_MAX + ENTRY_HEAD_BYTES + metadata_len + copied.len());
@@ -215,14 +221,14 @@ fn seal_with(out: &mut BytesMut, head: &SendHead, metadata: &NewMetadata<'_>, co
     out.split().freeze()
 }
 
-/// Bytes that [`put_entry`] writes for these parts.
+/// The number of bytes that [`put_entry`] appends for these parts.
 #[must_use]
-pub fn entry_len(metadata: &NewMetadata<'_>, payload: &[u8]) -> usize {
+pub fn entry_len(metadata: &MetadataFields<'_>, payload: &[u8]) -> usize {
     ENTRY_HEAD_BYTES + metadata.encoded_len() + payload.len()
 }
 
-/// Writes a whole entry with its checksum.
-pub fn put_entry(out: &mut BytesMut, metadata: &NewMetadata<'_>, payload: &[u8]) {
+/// Appends a whole entry with its checksum.
+pub fn put_entry(out: &mut BytesMut, metadata: &MetadataFields<'_>, payload: &[u8]) {
     let metadata_len = metadata.encoded_len();
     out.reserve(ENTRY_HEAD_BYTES + metadata_len + payload.len());
     let start = put_entry_head(out, metadata, metadata_len);
@@ -230,23 +236,23 @@ pub fn put_entry(out: &mut BytesMut, metadata: &NewMetadata<'_>, payload: &[u8])
     set_checksum(out, start, &[]);
 }
 
-/// Writes all of an entry but its payload, and no checksum yet. Returns where the entry starts.
-fn put_entry_head(out: &mut BytesMut, metadata: &NewMetadata<'_>, metadata_len: usize) -> usize {
+/// Appends an entry without its payload and with a checksum of 0. Returns the start of the entry.
+fn put_entry_head(out: &mut BytesMut, metadata: &MetadataFields<'_>, metadata_len: usize) -> usize {
     let start = out.len();
     out.put_u16(MAGIC_CRC32C);
     out.put_u32(0);
     out.put_u32(metadata_len as u32);
-    metadata.put(out);
+    metadata.encode(out);
     start
 }
 
-/// Sums what lies behind the checksum of the entry at `start`, and `rest` behind that.
+/// Sets the checksum of the entry at `start`, whose last part is `rest`, not in `out`.
 fn set_checksum(out: &mut BytesMut, start: usize, rest: &[u8]) {
     let crc = crc32c::crc32c_append(crc32c::crc32c(&out[start + BLOCK_HEAD_BYTES..]), rest);
     out[start + 2..start + BLOCK_HEAD_BYTES].copy_from_slice(&crc.to_be_bytes());
 }
 
-/// `BrokerEntryMetadata`: what the broker knows about an entry.
+/// `BrokerEntryMetadata`: what the broker adds to an entry.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct BrokerEntryMetadata {
     /// `broker_timestamp`: the broker's clock at publishing, milliseconds since 1970.
@@ -257,10 +263,10 @@ pub struct BrokerEntryMetadata {
 }
 
 impl BrokerEntryMetadata {
-    /// Reads a serialized BrokerEntryMetadata.
+    /// Decodes a serialized BrokerEntryMetadata.
     ///
     /// # Errors
-    /// Bytes that are not protobuf, or a field of another wire type than its own.
+    /// Bytes that are not protobuf, or a field with a wrong wire type.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         const NAME: &str = "BrokerEntryMetadata";
         let mut reader = Reader::new(bytes, 0);
@@ -277,7 +283,7 @@ impl BrokerEntryMetadata {
     }
 }
 
-/// Writes the block that a broker puts in front of an entry: its magic, length and
+/// Appends the block that a broker prepends to an entry: magic number, length and
 /// BrokerEntryMetadata. `broker_timestamp` is in milliseconds since 1970.
 pub fn put_broker_entry_metadata(out: &mut BytesMut, broker_timestamp: u64, index: u64) {
     out.put_u16(MAGIC_BROKER_ENTRY_METADATA);

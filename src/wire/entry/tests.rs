@@ -5,7 +5,7 @@ use prost::Message;
 use super::*;
 use crate::pb;
 use crate::wire::metadata::tests::Random;
-use crate::wire::metadata::{Metadata, NewChunk, TxnBits};
+use crate::wire::metadata::{ChunkFields, Metadata, TxnBits};
 use crate::wire::{Frame, Limits, cut, frames};
 
 fn unhex(hex: &str) -> Vec<u8> {
@@ -24,8 +24,8 @@ fn head(sequence_id: u64) -> SendHead {
     SendHead::new(0, sequence_id)
 }
 
-fn metadata(sequence_id: u64) -> NewMetadata<'static> {
-    NewMetadata {
+fn metadata(sequence_id: u64) -> MetadataFields<'static> {
+    MetadataFields {
         producer_name: "golden-producer",
         sequence_id,
         publish_time_ms: 1_700_000_000_000,
@@ -33,7 +33,7 @@ fn metadata(sequence_id: u64) -> NewMetadata<'static> {
     }
 }
 
-fn sealed(head: &SendHead, metadata: &NewMetadata<'_>, payload: &[u8]) -> Vec<u8> {
+fn sealed(head: &SendHead, metadata: &MetadataFields<'_>, payload: &[u8]) -> Vec<u8> {
     let frame = seal(&mut BytesMut::new(), head, metadata, Bytes::copy_from_slice(payload));
     [&frame.head[..], &frame.payload[..]].concat()
 }
@@ -58,22 +58,22 @@ const MESSAGE_WITH_BROKER_METADATA: &str = "0000004a0000000e08094a0a08001206080c
 #[test]
 fn frames_are_sealed_as_by_the_official_clients() {
     let properties = [("a".to_owned(), "1".to_owned())];
-    let single = NewMetadata { properties: &properties, partition_key: Some("k1"), ..metadata(0) };
+    let single = MetadataFields { properties: &properties, partition_key: Some("k1"), ..metadata(0) };
     assert_eq!(sealed(&head(0), &single, b"hello"), unhex(SEND_SINGLE));
 
-    let tombstone = NewMetadata { partition_key: Some("k1"), null_value: true, ..metadata(1) };
+    let tombstone = MetadataFields { partition_key: Some("k1"), null_value: true, ..metadata(1) };
     assert_eq!(sealed(&head(1), &tombstone, b""), unhex(SEND_TOMBSTONE));
 
-    let batch = NewMetadata { num_messages_in_batch: Some(2), highest_sequence_id: Some(4), ..metadata(3) };
+    let batch = MetadataFields { num_messages_in_batch: Some(2), highest_sequence_id: Some(4), ..metadata(3) };
     let batch_head = SendHead { num_messages: 2, highest_sequence_id: Some(4), ..head(3) };
     let records = unhex("0000000c0a060a0178120179180340036f6e650000000a12026b6b18033000400474776f");
     assert_eq!(sealed(&batch_head, &batch, &records), unhex(SEND_BATCH));
 
-    let chunk = NewChunk { uuid: "golden-producer-5", num_chunks: 3, total_bytes: 12, chunk_id: 1 };
-    let chunk = NewMetadata { chunk: Some(chunk), ..metadata(5) };
+    let chunk = ChunkFields { uuid: "golden-producer-5", num_chunks: 3, total_bytes: 12, chunk_id: 1 };
+    let chunk = MetadataFields { chunk: Some(chunk), ..metadata(5) };
     assert_eq!(sealed(&SendHead { is_chunk: true, ..head(5) }, &chunk, b"56789"), unhex(SEND_CHUNK));
 
-    let txn = NewMetadata { txn: Some(TxnBits { least: 4, most: 1 }), ..metadata(6) };
+    let txn = MetadataFields { txn: Some(TxnBits { least: 4, most: 1 }), ..metadata(6) };
     let txn_head = SendHead { txnid_least_bits: Some(4), txnid_most_bits: Some(1), ..head(6) };
     assert_eq!(sealed(&txn_head, &txn, b"tx"), unhex(SEND_IN_TXN));
 }
@@ -140,7 +140,7 @@ fn entries_of_the_official_clients_are_split() {
         assert_eq!(parts.payload.end, entry.len());
         let raw = &entry[parts.metadata];
         let theirs = pb::MessageMetadata::decode(raw).unwrap();
-        let ours = Metadata::parse(raw).unwrap();
+        let ours = Metadata::decode(raw).unwrap();
         assert_eq!((ours.sequence_id, ours.publish_time_ms), (theirs.sequence_id, 1_700_000_000_000));
     }
 }
@@ -221,7 +221,7 @@ fn random_bytes_never_panic() {
         if let Ok(parts) = EntryParts::split(&entry) {
             assert!(parts.metadata.end <= parts.payload.start && parts.payload.end == entry.len());
             let _ = parts.verify(&entry);
-            let _ = Metadata::parse(&entry[parts.metadata]);
+            let _ = Metadata::decode(&entry[parts.metadata]);
             let _ = parts.broker_metadata.map(|range| BrokerEntryMetadata::decode(&entry[range]));
         }
     }

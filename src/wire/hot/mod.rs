@@ -1,9 +1,9 @@
-//! The commands of the hot path, read and written by hand: SEND, SEND_RECEIPT and MESSAGE both ways,
-//! ACK, FLOW, PING and PONG outward.
+//! The commands of the hot path, decoded and encoded by hand: SEND, SEND_RECEIPT and MESSAGE in both
+//! directions; ACK, FLOW, PING and PONG are only encoded.
 //!
-//! What these readers accept, a protobuf decoder of `PulsarApi.proto` accepts with equal values. They
-//! are stricter in two places: a message id that comes in pieces must be whole in each piece that
-//! nests another one, and an `ack_set` is bounded.
+//! Whatever these decoders accept, a protobuf decoder of `PulsarApi.proto` accepts with equal values. They
+//! are stricter in two places: a message id that is split into pieces must be complete in each piece that
+//! nests another one, and the length of an `ack_set` is limited.
 
 use bytes::{BufMut, BytesMut};
 use prost::Message as _;
@@ -16,7 +16,7 @@ use crate::pb;
 /// The most words of 64 bits in one `CommandMessage.ack_set`: a batch of four million messages.
 pub const ACK_SET_WORDS_MAX: usize = 1 << 16;
 
-/// `BaseCommand.Type` of the commands of this file.
+/// The `BaseCommand.Type` of the commands in this file.
 pub(crate) const SEND: i32 = 6;
 pub(crate) const SEND_RECEIPT: i32 = 7;
 pub(crate) const MESSAGE: i32 = 9;
@@ -27,15 +27,15 @@ const FLOW: i32 = 11;
 const PING_FRAME: [u8; 13] = [0, 0, 0, 9, 0, 0, 0, 5, 0x08, 0x12, 0x92, 0x01, 0x00];
 const PONG_FRAME: [u8; 13] = [0, 0, 0, 9, 0, 0, 0, 5, 0x08, 0x13, 0x9a, 0x01, 0x00];
 
-/// `SEND_RECEIPT`: an entry is stored.
+/// `SEND_RECEIPT`: an entry was stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Receipt {
     /// `CommandSendReceipt.producer_id`.
     pub producer_id: u64,
-    /// `CommandSendReceipt.sequence_id`: of the SEND.
+    /// `CommandSendReceipt.sequence_id`: that of the SEND.
     pub sequence_id: u64,
-    /// `CommandSendReceipt.highest_sequence_id`, 0 when absent. For a SEND of one message a broker
-    /// gives 0 or 2^64-1 here: never compare it with `sequence_id` as it stands.
+    /// `CommandSendReceipt.highest_sequence_id`, 0 when absent. For a SEND of one message a broker sends 0
+    /// or 2^64-1, so it cannot be compared with `sequence_id` directly.
     pub highest_sequence_id: u64,
     /// `MessageIdData.ledgerId`; `u64::MAX` without a message id and for a duplicate.
     pub ledger_id: u64,
@@ -43,7 +43,7 @@ pub struct Receipt {
     pub entry_id: u64,
 }
 
-/// The command of `MESSAGE`; the entry lies behind it in the frame.
+/// The command of `MESSAGE`; the entry follows it in the frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MessageHead {
     /// `CommandMessage.consumer_id`.
@@ -62,16 +62,16 @@ pub struct MessageHead {
     pub consumer_epoch: Option<u64>,
 }
 
-/// The command of `SEND`; the entry lies behind it in the frame.
+/// The command of `SEND`; the entry follows it in the frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SendHead {
     /// `CommandSend.producer_id`.
     pub producer_id: u64,
-    /// `CommandSend.sequence_id`: of the first message of the entry.
+    /// `CommandSend.sequence_id`: that of the first message of the entry.
     pub sequence_id: u64,
-    /// `CommandSend.num_messages`, 1 when absent. As the peer claims: not checked against the entry.
+    /// `CommandSend.num_messages`, 1 when absent. Not checked against the entry.
     pub num_messages: i32,
-    /// `CommandSend.highest_sequence_id`: of the last message of the entry.
+    /// `CommandSend.highest_sequence_id`: that of the last message of the entry.
     pub highest_sequence_id: Option<u64>,
     /// `CommandSend.is_chunk`, false when absent.
     pub is_chunk: bool,
@@ -85,7 +85,7 @@ pub struct SendHead {
     pub message_id: Option<(u64, u64)>,
 }
 
-/// What [`put_ack`] writes.
+/// The fields of an ACK, for [`put_ack`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AckFrame<'a> {
     /// `CommandAck.consumer_id`.
@@ -94,9 +94,9 @@ pub struct AckFrame<'a> {
     pub cumulative: bool,
     /// `CommandAck.message_id`.
     pub ids: &'a [AckId],
-    /// `CommandAck.validation_error`: the entry cannot be read, for this reason.
+    /// `CommandAck.validation_error`: why the entry cannot be decoded.
     pub validation_error: Option<i32>,
-    /// `CommandAck.request_id`: asks for an `ACK_RESPONSE`.
+    /// `CommandAck.request_id`: requests an `ACK_RESPONSE`.
     pub request_id: Option<u64>,
 }
 
@@ -113,16 +113,19 @@ pub struct AckId {
 }
 
 impl Receipt {
-    /// Reads the body of `BaseCommand.send_receipt`. Offsets in errors start at `base`.
+    /// Decodes the body of `BaseCommand.send_receipt`. Offsets in errors start at `base`.
+    ///
+    /// # Errors
+    /// Bytes that are not protobuf, a field of another wire type, or a missing required field.
     pub fn decode(body: &[u8], base: usize) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(body, base);
         let (mut producer_id, mut sequence_id, mut highest_sequence_id) = (None, None, 0);
-        let mut id = IdReader::default();
+        let mut id = IdDecoder::default();
         while let Some((number, value, at)) = reader.next_at("CommandSendReceipt")? {
             match number {
                 1 => producer_id = Some(value.uint("CommandSendReceipt.producer_id", at)?),
                 2 => sequence_id = Some(value.uint("CommandSendReceipt.sequence_id", at)?),
-                3 => id.read(body, value, "CommandSendReceipt.message_id", at, base)?,
+                3 => id.decode(body, value, "CommandSendReceipt.message_id", at, base)?,
                 4 => highest_sequence_id = value.uint("CommandSendReceipt.highest_sequence_id", at)?,
                 _ => {}
             }
@@ -139,7 +142,7 @@ impl Receipt {
 }
 
 impl MessageHead {
-    /// A MESSAGE of a topic that is no partition, delivered whole and for the first time.
+    /// A MESSAGE of a topic that is not partitioned, delivered completely and for the first time.
     #[must_use]
     pub fn new(consumer_id: u64, ledger_id: u64, entry_id: u64) -> Self {
         Self {
@@ -153,17 +156,21 @@ impl MessageHead {
         }
     }
 
-    /// Reads the body of `BaseCommand.message`. Offsets in errors start at `base`.
+    /// Decodes the body of `BaseCommand.message`. Offsets in errors start at `base`.
+    ///
+    /// # Errors
+    /// Bytes that are not protobuf, a field of another wire type, a missing required field, or an `ack_set`
+    /// longer than [`ACK_SET_WORDS_MAX`].
     #[inline]
     pub fn decode(body: &[u8], base: usize) -> Result<Self, DecodeError> {
         match Self::decode_fast(body) {
             Some(head) => Ok(head),
-            None => Self::decode_any(body, base),
+            None => Self::decode_slow(body, base),
         }
     }
 
-    /// A body as brokers write nearly all: the fields that each has, in order, and at most a redelivery count behind
-    /// them. `None` of any other, sound or not.
+    /// Decodes a body in the usual layout: the fields that every MESSAGE has, in order, and at most a redelivery count
+    /// after them. `None` for any other body, valid or not.
     #[inline]
     fn decode_fast(body: &[u8]) -> Option<Self> {
         let mut reader = Reader::new(body, 0);
@@ -184,18 +191,18 @@ impl MessageHead {
     }
 
     #[inline(never)]
-    fn decode_any(body: &[u8], base: usize) -> Result<Self, DecodeError> {
+    fn decode_slow(body: &[u8], base: usize) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(body, base);
         let (mut consumer_id, mut redelivery_count, mut consumer_epoch) = (None, 0, None);
-        let mut id = IdReader::default();
+        let mut id = IdDecoder::default();
         let mut ack_set = Vec::new();
         while let Some((number, value, at)) = reader.next_at("CommandMessage")? {
             match number {
                 1 => consumer_id = Some(value.uint("CommandMessage.consumer_id", at)?),
-                2 => id.read(body, value, "CommandMessage.message_id", at, base)?,
-                // Protobuf cuts a uint32 to its low bits.
+                2 => id.decode(body, value, "CommandMessage.message_id", at, base)?,
+                // Protobuf truncates a uint32 to its low bits.
                 3 => redelivery_count = value.uint("CommandMessage.redelivery_count", at)? as u32,
-                4 => read_words(&mut ack_set, body, value, "CommandMessage.ack_set", at, base)?,
+                4 => decode_words(&mut ack_set, body, value, "CommandMessage.ack_set", at, base)?,
                 5 => consumer_epoch = Some(value.uint("CommandMessage.consumer_epoch", at)?),
                 _ => {}
             }
@@ -228,7 +235,7 @@ impl MessageHead {
 }
 
 impl SendHead {
-    /// A SEND of one message with nothing optional in it.
+    /// A SEND of one message without optional fields.
     #[must_use]
     pub fn new(producer_id: u64, sequence_id: u64) -> Self {
         Self {
@@ -244,24 +251,27 @@ impl SendHead {
         }
     }
 
-    /// Reads the body of `BaseCommand.send`. Offsets in errors start at `base`.
+    /// Decodes the body of `BaseCommand.send`. Offsets in errors start at `base`.
+    ///
+    /// # Errors
+    /// Bytes that are not protobuf, a field of another wire type, or a missing required field.
     pub fn decode(body: &[u8], base: usize) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(body, base);
         let (mut producer_id, mut sequence_id) = (None, None);
         let mut head = Self::new(0, 0);
-        let mut id = IdReader::default();
+        let mut id = IdDecoder::default();
         while let Some((number, value, at)) = reader.next_at("CommandSend")? {
             match number {
                 1 => producer_id = Some(value.uint("CommandSend.producer_id", at)?),
                 2 => sequence_id = Some(value.uint("CommandSend.sequence_id", at)?),
-                // Protobuf cuts an int32 to its low bits.
+                // Protobuf truncates an int32 to its low bits.
                 3 => head.num_messages = value.uint("CommandSend.num_messages", at)? as i32,
                 4 => head.txnid_least_bits = Some(value.uint("CommandSend.txnid_least_bits", at)?),
                 5 => head.txnid_most_bits = Some(value.uint("CommandSend.txnid_most_bits", at)?),
                 6 => head.highest_sequence_id = Some(value.uint("CommandSend.highest_sequence_id", at)?),
                 7 => head.is_chunk = value.uint("CommandSend.is_chunk", at)? != 0,
                 8 => head.marker = value.uint("CommandSend.marker", at)? != 0,
-                9 => id.read(body, value, "CommandSend.message_id", at, base)?,
+                9 => id.decode(body, value, "CommandSend.message_id", at, base)?,
                 _ => {}
             }
         }
@@ -286,7 +296,7 @@ impl SendHead {
     }
 }
 
-/// Writes a whole SEND_RECEIPT frame, with message id and highest_sequence_id always present.
+/// Encodes a whole SEND_RECEIPT frame, with message id and highest_sequence_id always present.
 pub fn put_receipt(out: &mut BytesMut, r: &Receipt) {
     let id_len = uint_len(1, r.ledger_id) + uint_len(2, r.entry_id);
     let body_len = uint_len(1, r.producer_id)
@@ -302,7 +312,7 @@ pub fn put_receipt(out: &mut BytesMut, r: &Receipt) {
     put_uint(out, 4, r.highest_sequence_id);
 }
 
-/// Writes a whole MESSAGE frame. The partition is always present, as a broker has it.
+/// Encodes a whole MESSAGE frame. The partition is always present, as in a broker's frames.
 pub fn put_message(out: &mut BytesMut, head: &MessageHead, entry: &[u8]) {
     put_envelope(out, MESSAGE, head.body_len(), entry.len());
     put_uint(out, 1, head.consumer_id);
@@ -320,7 +330,7 @@ pub fn put_message(out: &mut BytesMut, head: &MessageHead, entry: &[u8]) {
     out.put_slice(entry);
 }
 
-/// Writes a whole ACK frame.
+/// Encodes a whole ACK frame.
 pub fn put_ack(out: &mut BytesMut, ack: &AckFrame<'_>) {
     let validation_error = ack.validation_error.map(int32);
     let optional = |number, value: Option<u64>| value.map_or(0, |value| uint_len(number, value));
@@ -350,9 +360,9 @@ pub fn put_ack(out: &mut BytesMut, ack: &AckFrame<'_>) {
     }
 }
 
-/// One `CommandAck.message_id` without a set, written at once.
+/// Encodes one `CommandAck.message_id` without a set, with one copy into `out`.
 fn put_whole_id(out: &mut BytesMut, ledger_id: u64, entry_id: u64) {
-    // Tag and length; then twice a tag and the longest varint.
+    // Tag and length, then two fields of a tag and a varint of at most ten bytes.
     let mut bytes = [0; 2 + 2 * (1 + 10)];
     let mut at = 2;
     for (tag, value) in [(0x08, ledger_id), (0x10, entry_id)] {
@@ -377,25 +387,25 @@ impl AckId {
     }
 }
 
-/// Writes a whole FLOW frame. A broker closes the connection for 0 permits and for 2^31 and more.
+/// Encodes a whole FLOW frame. A broker closes the connection for 0 permits and for 2^31 and more.
 pub fn put_flow(out: &mut BytesMut, consumer_id: u64, permits: u32) {
     put_envelope(out, FLOW, uint_len(1, consumer_id) + uint_len(2, permits.into()), 0);
     put_uint(out, 1, consumer_id);
     put_uint(out, 2, permits.into());
 }
 
-/// Writes a whole PING frame.
+/// Encodes a whole PING frame.
 pub fn put_ping(out: &mut BytesMut) {
     out.put_slice(&PING_FRAME);
 }
 
-/// Writes a whole PONG frame.
+/// Encodes a whole PONG frame.
 pub fn put_pong(out: &mut BytesMut) {
     out.put_slice(&PONG_FRAME);
 }
 
-/// Writes all of a SEND frame that comes before the entry: `total_size` (which counts the
-/// `entry_bytes` to follow), `command_size`, command.
+/// Encodes the part of a SEND frame before the entry: `total_size` (which includes the `entry_bytes` that
+/// follow), `command_size`, command.
 pub fn put_send_head(out: &mut BytesMut, head: &SendHead, entry_bytes: usize) {
     put_envelope(out, SEND, head.body_len(), entry_bytes);
     put_uint(out, 1, head.producer_id);
@@ -421,29 +431,29 @@ pub fn put_send_head(out: &mut BytesMut, head: &SendHead, entry_bytes: usize) {
     }
 }
 
-/// Writes the two length fields, the type and the tag and length of a body of `body_len` bytes, whose
-/// field number equals the type. `behind` bytes follow the command in the frame.
-pub(crate) fn put_envelope(out: &mut BytesMut, command_type: i32, body_len: usize, behind: usize) {
+/// Encodes the two length fields, the type, and the tag and length of a body of `body_len` bytes, whose
+/// field number is the type. `entry_bytes` follow the command in the frame.
+pub(crate) fn put_envelope(out: &mut BytesMut, command_type: i32, body_len: usize, entry_bytes: usize) {
     let number = command_type.unsigned_abs();
     let command_len = envelope_len(command_type) + varint_len(body_len as u64) + body_len;
-    out.reserve(8 + command_len + behind.min(command_len));
-    out.put_u32(size_field(4 + command_len + behind));
+    out.reserve(8 + command_len + entry_bytes.min(command_len));
+    out.put_u32(size_field(4 + command_len + entry_bytes));
     out.put_u32(size_field(command_len));
     put_uint(out, 1, int32(command_type));
     put_length(out, number, body_len);
 }
 
-/// Bytes of the type field and of the tag of the body.
+/// The size of the type field and of the tag of the body.
 pub(crate) fn envelope_len(command_type: i32) -> usize {
     uint_len(1, int32(command_type)) + varint_len(u64::from(command_type.unsigned_abs()) << 3)
 }
 
-/// A length as it stands in a frame.
+/// A length in the form of a frame's length fields.
 fn size_field(bytes: usize) -> u32 {
-    u32::try_from(bytes).expect("a frame we write is below the frame limit, which is below 4 GiB")
+    u32::try_from(bytes).expect("an encoded frame is below the frame limit, which is below 4 GiB")
 }
 
-/// The tag and length of a length-delimited field whose bytes are written next.
+/// Encodes the tag and length of a length-delimited field whose bytes are written next.
 #[inline]
 fn put_length(out: &mut BytesMut, number: u32, length: usize) {
     put_varint(out, u64::from(number) << 3 | 2);
@@ -461,7 +471,7 @@ fn words_len(number: u32, words: &[i64]) -> usize {
 }
 
 /// Appends the words of one occurrence of a repeated int64 field, packed or not.
-fn read_words(
+fn decode_words(
     words: &mut Vec<i64>,
     body: &[u8],
     value: Value,
@@ -498,7 +508,7 @@ fn each_word(
     Ok(())
 }
 
-/// The number behind this tag, if that comes next.
+/// The number after this tag, if the tag comes next.
 #[inline(always)]
 fn tagged(reader: &mut Reader<'_>, tag: u64) -> Option<u64> {
     match reader.next_packed("tag") {
@@ -520,18 +530,18 @@ fn absent(field: &'static str, base: usize) -> DecodeError {
     DecodeError::new(DecodeErrorKind::Missing, field, base)
 }
 
-/// Collects the parts of a `MessageIdData` that the hot path needs. Occurrences of one field merge,
-/// as protobuf has it.
+/// Collects the fields of a `MessageIdData` that the hot path needs. Several occurrences of the field are
+/// merged, as protobuf defines it.
 #[derive(Default)]
-struct IdReader {
+struct IdDecoder {
     seen: bool,
     ledger_id: Option<u64>,
     entry_id: Option<u64>,
     partition: Option<i32>,
 }
 
-impl IdReader {
-    fn read(
+impl IdDecoder {
+    fn decode(
         &mut self,
         body: &[u8],
         value: Value,
@@ -569,7 +579,7 @@ impl IdReader {
     }
 }
 
-/// No broker puts a nested id into a hot command; one that does must still be readable.
+/// Checks a nested id. No known broker puts one into a hot command, but it is valid.
 #[cold]
 fn check_first_chunk(bytes: &[u8], value: Value, at: usize, base: usize) -> Result<(), DecodeError> {
     const FIELD: &str = "MessageIdData.first_chunk_message_id";

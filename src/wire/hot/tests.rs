@@ -152,11 +152,11 @@ fn the_fast_and_the_slow_path_read_the_same_message() {
         let mut body = message.encode_to_vec();
         usual += u32::from(MessageHead::decode_fast(&body).is_some());
         for end in 0..=body.len() {
-            assert_eq!(MessageHead::decode(&body[..end], 7), MessageHead::decode_any(&body[..end], 7), "{body:02x?}");
+            assert_eq!(MessageHead::decode(&body[..end], 7), MessageHead::decode_slow(&body[..end], 7), "{body:02x?}");
         }
         let at = random.below(body.len());
         body[at] = random.next() as u8;
-        assert_eq!(MessageHead::decode(&body, 7), MessageHead::decode_any(&body, 7), "{body:02x?}");
+        assert_eq!(MessageHead::decode(&body, 7), MessageHead::decode_slow(&body, 7), "{body:02x?}");
     }
     assert!(usual > ROUNDS as u32 / 2, "{usual}");
 }

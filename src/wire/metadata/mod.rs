@@ -1,8 +1,8 @@
-//! Views over MessageMetadata and SingleMessageMetadata: offsets now, texts on demand.
+//! MessageMetadata and SingleMessageMetadata, decoded to numbers and offsets; texts are read on demand.
 //!
-//! Parsing walks the bytes once, checks everything that could be wrong with them (lengths, wire
+//! Decoding walks the bytes once, checks everything that could be wrong with them (lengths, wire
 //! types, required fields, UTF-8) and keeps numbers and ranges. It allocates for the chunk fields
-//! only, which few messages have. Ranges count from the start of the metadata that was parsed.
+//! only, which few messages have. Ranges count from the start of the decoded metadata.
 
 use std::ops::Range;
 
@@ -13,14 +13,14 @@ use super::proto::{Reader, Value};
 use super::required;
 use crate::pb;
 
-pub use super::new_metadata::{NewChunk, NewMetadata, NewSingle};
+pub use super::metadata_fields::{ChunkFields, MetadataFields, SingleFields};
 
-/// `MessageMetadata`: what a message, or a batch as a whole, says about itself.
+/// A decoded `MessageMetadata`: the metadata of a message, or of a batch as a whole.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Metadata {
     /// `producer_name`.
     pub producer_name: Range<u32>,
-    /// `sequence_id`; of a batch its lowest.
+    /// `sequence_id`; for a batch the lowest one.
     pub sequence_id: u64,
     /// `publish_time`: the producer's clock, milliseconds since 1970.
     pub publish_time_ms: u64,
@@ -40,7 +40,7 @@ pub struct Metadata {
     pub compression: i32,
     /// `uncompressed_size`, bytes.
     pub uncompressed_size: u32,
-    /// `num_messages_in_batch`. Being there makes the entry a batch, even a batch of 1.
+    /// `num_messages_in_batch`. If present, the entry is a batch, even with one message.
     pub num_messages_in_batch: Option<i32>,
     /// `highest_sequence_id` of a batch; 0 = absent.
     pub highest_sequence_id: u64,
@@ -48,21 +48,21 @@ pub struct Metadata {
     pub schema_version: Option<Range<u32>>,
     /// `deliver_at_time`, milliseconds since 1970.
     pub deliver_at_time_ms: Option<i64>,
-    /// `marker_type`: there in the broker's internal messages only.
+    /// `marker_type`: present only in the broker's internal messages.
     pub marker_type: Option<i32>,
-    /// Whether there are `encryption_keys`, so that the payload is encrypted.
+    /// Whether there are `encryption_keys`, which means that the payload is encrypted.
     pub encrypted: bool,
-    /// The chunk fields; there if `num_chunks_from_msg` is.
+    /// The chunk fields; present if `num_chunks_from_msg` is.
     pub chunk: Option<Box<ChunkInfo>>,
     /// Whether there are `properties`; [`message_properties`] reads them.
     pub has_properties: bool,
     /// `replicated_from`: the cluster the message was first published in.
     pub replicated_from: Option<Range<u32>>,
-    /// `txnid_least_bits` and `txnid_most_bits`; there if both are.
+    /// `txnid_least_bits` and `txnid_most_bits`; present if both are.
     pub txn: Option<TxnBits>,
 }
 
-/// What of a [`Metadata`] it takes to open an entry.
+/// The fields of a [`Metadata`] that are needed to decode an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct EntrySummary {
     /// `compression`: the number of `CompressionType`, 0 = NONE.
@@ -78,16 +78,16 @@ pub(crate) struct EntrySummary {
 }
 
 impl EntrySummary {
-    /// Reads a serialized MessageMetadata, and refuses what [`Metadata::parse`] refuses.
-    pub(crate) fn read(bytes: &[u8]) -> Result<Self, DecodeError> {
-        match Self::read_fast(bytes) {
+    /// Decodes a serialized MessageMetadata, with all the checks of [`Metadata::decode`].
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        match Self::decode_fast(bytes) {
             Some(summary) => Ok(summary),
-            None => Metadata::parse(bytes).map(|metadata| Self::of(&metadata)),
+            None => Metadata::decode(bytes).map(|metadata| Self::from_metadata(&metadata)),
         }
     }
 
     #[cold]
-    fn of(metadata: &Metadata) -> Self {
+    fn from_metadata(metadata: &Metadata) -> Self {
         Self {
             compression: metadata.compression,
             uncompressed_size: metadata.uncompressed_size,
@@ -97,9 +97,9 @@ impl EntrySummary {
         }
     }
 
-    /// The same for a metadata that is sound and has nothing in it but what most have; `None` of any other. It checks
-    /// all that [`Metadata::parse`] checks of these fields, and keeps nothing else of them.
-    fn read_fast(bytes: &[u8]) -> Option<Self> {
+    /// [`decode`](Self::decode) for valid metadata with no fields but the usual ones; `None` for any other. It checks
+    /// everything that [`Metadata::decode`] checks in these fields.
+    fn decode_fast(bytes: &[u8]) -> Option<Self> {
         const REQUIRED: u32 = 1 << 1 | 1 << 2 | 1 << 3;
         let mut fields = Fields::new(bytes, "MessageMetadata").ok()?;
         let (mut compression, mut uncompressed_size, mut count, mut seen) = (0, 0, None, 0);
@@ -117,23 +117,23 @@ impl EntrySummary {
             }
             seen |= 1u32 << number;
         }
-        let complete = seen & REQUIRED == REQUIRED;
+        let is_complete = seen & REQUIRED == REQUIRED;
         let usual =
             Self { compression, uncompressed_size, num_messages_in_batch: count, encrypted: false, chunks: None };
-        complete.then_some(usual)
+        is_complete.then_some(usual)
     }
 }
 
-/// Which part of a larger message an entry holds.
+/// The chunk fields: which part of a larger message an entry holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ChunkInfo {
     /// `uuid`: the same in all chunks of a message.
     pub uuid: Range<u32>,
-    /// `chunk_id`: counts from 0. Not checked against `num_chunks`.
+    /// `chunk_id`, from 0. Not checked against `num_chunks`.
     pub chunk_id: i32,
-    /// `num_chunks_from_msg`. Any number a peer cares to send.
+    /// `num_chunks_from_msg`. Not checked: any number of the peer.
     pub num_chunks: i32,
-    /// `total_chunk_msg_size`, bytes after compression. Any number a peer cares to send.
+    /// `total_chunk_msg_size`, bytes after compression. Not checked: any number of the peer.
     pub total_bytes: i32,
 }
 
@@ -146,7 +146,7 @@ pub struct TxnBits {
     pub most: u64,
 }
 
-/// The fields of one message, with checks of wire type and UTF-8 that name the field.
+/// Iterates over the fields of one message; its checks of wire type and UTF-8 name the field in errors.
 struct Fields<'a> {
     bytes: &'a [u8],
     reader: Reader<'a>,
@@ -175,7 +175,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// `int32` and enum values; what exceeds 32 bits is cut off, as protobuf asks for.
+    /// An `int32` or enum value, truncated to 32 bits as protobuf defines it.
     #[inline]
     fn int(&self, value: &Value, field: &'static str) -> Result<i32, DecodeError> {
         Ok(self.uint(value, field)? as i32)
@@ -189,7 +189,7 @@ impl<'a> Fields<'a> {
     #[inline]
     fn bytes(&self, value: &Value, field: &'static str) -> Result<Range<u32>, DecodeError> {
         match value {
-            // The message as a whole fits 32 bits.
+            // The length of the whole message fits 32 bits.
             Value::Bytes(range) => Ok(range.start as u32..range.end as u32),
             _ => Err(self.error(DecodeErrorKind::BadWireType, field)),
         }
@@ -204,7 +204,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Checks a `KeyValue` in place, so that [`Properties`] has nothing left to refuse.
+    /// Checks a `KeyValue`, so that [`Properties`] cannot fail on it.
     fn key_value(&self, value: &Value, field: &'static str) -> Result<(), DecodeError> {
         let range = self.bytes(value, field)?;
         let inner = slice(self.bytes, &range);
@@ -214,7 +214,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Checks a repeated integer field, packed or not; nothing is kept of it.
+    /// Checks a repeated integer field, packed or not, and discards it.
     fn ints(&self, value: &Value, field: &'static str) -> Result<(), DecodeError> {
         if matches!(value, Value::Varint(_)) {
             return Ok(());
@@ -225,7 +225,7 @@ impl<'a> Fields<'a> {
         Ok(())
     }
 
-    /// Checks one of the `encryption_keys`; nothing is kept of it.
+    /// Checks one of the `encryption_keys` and discards it.
     fn encryption_key(&self, value: &Value) -> Result<(), DecodeError> {
         const FIELD: &str = "MessageMetadata.encryption_keys";
         let range = self.bytes(value, FIELD)?;
@@ -247,31 +247,30 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// The bytes of a range that was checked when it was made; empty if it belongs to other bytes.
+/// The bytes of a range; empty if it is not from these bytes and out of bounds.
 fn slice<'a>(bytes: &'a [u8], range: &Range<u32>) -> &'a [u8] {
     bytes.get(range.start as usize..range.end as usize).unwrap_or_default()
 }
 
-/// The text of `range` in the `metadata` it was parsed from; empty for any other bytes.
+/// The text of `range` in the `metadata` from which it was decoded; empty if it does not fit other bytes.
 #[must_use]
 pub fn text<'a>(metadata: &'a [u8], range: &Range<u32>) -> &'a str {
     std::str::from_utf8(slice(metadata, range)).unwrap_or_default()
 }
 
-/// The bytes of `range` in the `metadata` it was parsed from; empty for any other bytes.
+/// The bytes of `range` in the `metadata` from which it was decoded; empty if it does not fit other bytes.
 #[must_use]
 pub fn bytes<'a>(metadata: &'a [u8], range: &Range<u32>) -> &'a [u8] {
     slice(metadata, range)
 }
 
 impl Metadata {
-    /// Reads a serialized MessageMetadata. Unknown fields are skipped; of a field that comes twice
-    /// the last counts.
+    /// Decodes a serialized MessageMetadata. Unknown fields are skipped; the last occurrence of a field
+    /// counts.
     ///
     /// # Errors
-    /// Bytes that are not protobuf, a field of another wire type than its own, a text that is not
-    /// UTF-8, and a missing `producer_name`, `sequence_id` or `publish_time`.
-    pub fn parse(bytes: &[u8]) -> Result<Self, DecodeError> {
+    /// Bytes that are not protobuf, a field with a wrong wire type, a text that is not UTF-8, or a missing `producer_name`, `sequence_id` or `publish_time`.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut fields = Fields::new(bytes, "MessageMetadata")?;
         let mut metadata = Self::default();
         let (mut producer_name, mut sequence_id, mut publish_time) = (None, None, None);
@@ -310,7 +309,7 @@ impl Metadata {
     }
 }
 
-/// Fields that mean something only when others are there too.
+/// Fields that are valid only together with others.
 #[derive(Default)]
 struct OptionalFields {
     uuid: Range<u32>,
@@ -322,7 +321,7 @@ struct OptionalFields {
 }
 
 impl OptionalFields {
-    /// The fields that few messages have, out of the way of those that most have.
+    /// Decodes the fields that few messages have, out of line.
     #[cold]
     fn field(
         &mut self,
@@ -374,7 +373,7 @@ impl OptionalFields {
     }
 }
 
-/// `SingleMessageMetadata`: what one member of a batch says about itself.
+/// A decoded `SingleMessageMetadata`: the metadata of one member of a batch.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SingleMetadata {
     /// Whether there are `properties`; [`single_properties`] reads them.
@@ -383,9 +382,9 @@ pub struct SingleMetadata {
     pub partition_key: Option<Range<u32>>,
     /// `partition_key_b64_encoded`: the key is base64 of a binary key.
     pub partition_key_b64: bool,
-    /// `payload_size`, bytes. As the peer sent it: it may be negative or too large.
+    /// `payload_size`, bytes. Not checked: it may be negative or too large.
     pub payload_size: i32,
-    /// `compacted_out`: a place holder for a message that compaction removed.
+    /// `compacted_out`: a placeholder for a message that compaction removed.
     pub compacted_out: bool,
     /// `event_time`: the application's time, milliseconds since 1970; 0 = none.
     pub event_time_ms: u64,
@@ -400,14 +399,13 @@ pub struct SingleMetadata {
 }
 
 impl SingleMetadata {
-    /// Reads a serialized SingleMessageMetadata. Unknown fields are skipped; of a field that comes
-    /// twice the last counts.
+    /// Decodes a serialized SingleMessageMetadata. Unknown fields are skipped; the last occurrence of a field
+    /// counts.
     ///
     /// # Errors
-    /// Bytes that are not protobuf, a field of another wire type than its own, a text that is not
-    /// UTF-8, and a missing `payload_size`.
+    /// Bytes that are not protobuf, a field with a wrong wire type, a text that is not UTF-8, or a missing `payload_size`.
     #[inline]
-    pub fn parse(bytes: &[u8]) -> Result<Self, DecodeError> {
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut fields = Fields::new(bytes, "SingleMessageMetadata")?;
         let mut single = Self::default();
         let mut payload_size = None;
@@ -442,15 +440,15 @@ const MESSAGE_PROPERTIES: u32 = 4;
 /// The field number of `properties` in SingleMessageMetadata.
 const SINGLE_PROPERTIES: u32 = 1;
 
-/// The `properties` of a serialized MessageMetadata, in the order of sending. A key may come more
-/// than once; by Pulsar's rules the last one counts.
+/// The `properties` of a serialized MessageMetadata, in their order. A key may occur more than once; the
+/// last one counts in Pulsar.
 #[must_use]
 pub fn message_properties(metadata: &[u8]) -> Properties<'_> {
     properties(metadata, MESSAGE_PROPERTIES)
 }
 
-/// The `properties` of a serialized SingleMessageMetadata, in the order of sending. A key may come
-/// more than once; by Pulsar's rules the last one counts.
+/// The `properties` of a serialized SingleMessageMetadata, in their order. A key may occur more
+/// than once; the last one counts in Pulsar.
 #[must_use]
 pub fn single_properties(metadata: &[u8]) -> Properties<'_> {
     properties(metadata, SINGLE_PROPERTIES)
@@ -458,8 +456,8 @@ pub fn single_properties(metadata: &[u8]) -> Properties<'_> {
 
 /// The `KeyValue` fields numbered `field_number` of a serialized message.
 ///
-/// Of bytes that [`Metadata::parse`] or [`SingleMetadata::parse`] took, all come out; in any other
-/// bytes the walk ends at the first one that cannot be read.
+/// In bytes that [`Metadata::decode`] or [`SingleMetadata::decode`] accepted, it returns all of them; in any
+/// other bytes it ends at the first field that cannot be decoded.
 #[must_use]
 pub fn properties(metadata: &[u8], field_number: u32) -> Properties<'_> {
     Properties { bytes: metadata, reader: Reader::new(metadata, 0), field_number }
@@ -487,7 +485,7 @@ impl<'a> Iterator for Properties<'a> {
     }
 }
 
-/// Reads a serialized `KeyValue`.
+/// Decodes a serialized `KeyValue`.
 fn key_value(bytes: &[u8]) -> Result<(&str, &str), DecodeError> {
     let mut reader = Reader::new(bytes, 0);
     let (mut key, mut value) = (None, None);

@@ -52,7 +52,7 @@ impl Random {
     }
 }
 
-/// What [`NewMetadata`] can write, and as it writes it: defaults of its plain fields are absent.
+/// What [`MetadataFields`] can write, and as it writes it: defaults of its plain fields are absent.
 fn writable(random: &mut Random) -> pb::MessageMetadata {
     let txn = random.some(Random::number);
     let chunk = random.some(Random::number);
@@ -115,9 +115,9 @@ fn owned(pairs: &[pb::KeyValue]) -> Vec<(String, String)> {
     pairs.iter().map(|pair| (pair.key.clone(), pair.value.clone())).collect()
 }
 
-fn new_metadata<'a>(from: &'a pb::MessageMetadata, properties: &'a [(String, String)]) -> NewMetadata<'a> {
+fn metadata_fields<'a>(from: &'a pb::MessageMetadata, properties: &'a [(String, String)]) -> MetadataFields<'a> {
     let pair = from.txnid_least_bits.zip(from.txnid_most_bits);
-    NewMetadata {
+    MetadataFields {
         producer_name: &from.producer_name,
         sequence_id: from.sequence_id,
         publish_time_ms: from.publish_time,
@@ -137,7 +137,7 @@ fn new_metadata<'a>(from: &'a pb::MessageMetadata, properties: &'a [(String, Str
         txn: pair.map(|(least, most)| TxnBits { least, most }),
         highest_sequence_id: from.highest_sequence_id,
         null_value: from.null_value.is_some(),
-        chunk: from.num_chunks_from_msg.map(|num_chunks| NewChunk {
+        chunk: from.num_chunks_from_msg.map(|num_chunks| ChunkFields {
             uuid: from.uuid.as_deref().unwrap(),
             num_chunks,
             total_bytes: from.total_chunk_msg_size.unwrap(),
@@ -189,9 +189,9 @@ fn metadata_is_written_as_by_prost() {
     for _ in 0..2000 {
         let theirs = writable(&mut random);
         let properties = owned(&theirs.properties);
-        let ours = new_metadata(&theirs, &properties);
+        let ours = metadata_fields(&theirs, &properties);
         let mut out = BytesMut::new();
-        ours.put(&mut out);
+        ours.encode(&mut out);
         assert_eq!(out, theirs.encode_to_vec());
         assert_eq!(ours.encoded_len(), out.len());
     }
@@ -199,8 +199,12 @@ fn metadata_is_written_as_by_prost() {
 
 /// Both ways of reading have to agree.
 fn parse(raw: &[u8]) -> Result<Metadata, DecodeError> {
-    let whole = Metadata::parse(raw);
-    assert_eq!(EntrySummary::read(raw), whole.as_ref().map(EntrySummary::of).map_err(Clone::clone), "{raw:02x?}");
+    let whole = Metadata::decode(raw);
+    assert_eq!(
+        EntrySummary::decode(raw),
+        whole.as_ref().map(EntrySummary::from_metadata).map_err(Clone::clone),
+        "{raw:02x?}"
+    );
     whole
 }
 
@@ -223,7 +227,7 @@ fn the_fast_and_the_slow_path_read_the_same_fields() {
             ..Default::default()
         };
         let raw = usual.encode_to_vec();
-        assert!(EntrySummary::read_fast(&raw).is_some());
+        assert!(EntrySummary::decode_fast(&raw).is_some());
         for end in 0..=raw.len() {
             let _ = parse(&raw[..end]);
         }
@@ -357,8 +361,8 @@ pub(in crate::wire) fn random_single(random: &mut Random) -> pb::SingleMessageMe
 pub(in crate::wire) fn new_single<'a>(
     from: &'a pb::SingleMessageMetadata,
     properties: &'a [(String, String)],
-) -> NewSingle<'a> {
-    NewSingle {
+) -> SingleFields<'a> {
+    SingleFields {
         properties,
         partition_key: from.partition_key.as_deref(),
         payload_size: from.payload_size,
@@ -397,10 +401,10 @@ fn single_metadata_is_written_and_read_as_by_prost() {
         let properties = owned(&theirs.properties);
         let ours = new_single(&theirs, &properties);
         let mut raw = BytesMut::new();
-        ours.put(&mut raw);
+        ours.encode(&mut raw);
         assert_eq!(raw, theirs.encode_to_vec());
         assert_eq!(ours.encoded_len(), raw.len());
-        assert_single(&raw, &SingleMetadata::parse(&raw).unwrap(), &theirs);
+        assert_single(&raw, &SingleMetadata::decode(&raw).unwrap(), &theirs);
     }
 }
 
@@ -412,7 +416,7 @@ fn damaged_single_metadata_is_an_error_or_what_prost_makes_of_it() {
         let at = random.below(raw.len());
         raw[at] = random.next() as u8;
         raw.truncate(1 + random.below(raw.len()));
-        if let (Ok(ours), Ok(theirs)) = (SingleMetadata::parse(&raw), pb::SingleMessageMetadata::decode(&raw[..])) {
+        if let (Ok(ours), Ok(theirs)) = (SingleMetadata::decode(&raw), pb::SingleMessageMetadata::decode(&raw[..])) {
             assert_single(&raw, &ours, &theirs);
         }
     }
@@ -420,6 +424,6 @@ fn damaged_single_metadata_is_an_error_or_what_prost_makes_of_it() {
 
 #[test]
 fn single_metadata_needs_its_payload_size() {
-    let error = SingleMetadata::parse(&[0x40, 1]).unwrap_err();
+    let error = SingleMetadata::decode(&[0x40, 1]).unwrap_err();
     assert_eq!((error.kind, error.field), (DecodeErrorKind::Missing, "SingleMessageMetadata.payload_size"));
 }

@@ -25,7 +25,7 @@ use pulsar_native::machine::endpoint::outbox::{More, Op, OpKind, Outbox, Respons
 use pulsar_native::machine::{Deferred, EndpointId, EndpointMachine as _, Now, ReadyList, Reply};
 use pulsar_native::pb;
 use pulsar_native::wire::entry::put_entry;
-use pulsar_native::wire::{Command, Frame, MessageHead, NewMetadata, TxBuf, frames};
+use pulsar_native::wire::{Command, Frame, MessageHead, MetadataFields, TxBuf, frames};
 
 mod acks;
 mod attaching;
@@ -246,7 +246,7 @@ fn head(entry_id: u64) -> MessageHead {
 }
 
 fn raw(members: Option<i32>) -> Bytes {
-    let metadata = NewMetadata { producer_name: "p", num_messages_in_batch: members, ..NewMetadata::default() };
+    let metadata = MetadataFields { producer_name: "p", num_messages_in_batch: members, ..MetadataFields::default() };
     let mut out = BytesMut::new();
     put_entry(&mut out, &metadata, &vec![0; 4 * members.unwrap_or(1).max(1) as usize]);
     out.freeze()

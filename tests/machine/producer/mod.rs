@@ -216,7 +216,7 @@ fn read(bytes: &[u8]) -> Vec<Sent> {
 fn read_entry(head: SendHead, entry: &Bytes, raw: Bytes) -> Sent {
     let parts = EntryParts::split(entry).expect("an entry");
     parts.verify(entry).expect("its checksum");
-    let metadata = Metadata::parse(&entry[parts.metadata.clone()]).expect("its metadata");
+    let metadata = Metadata::decode(&entry[parts.metadata.clone()]).expect("its metadata");
     let payload = entry.slice(parts.payload.clone());
     assert_eq!(head.sequence_id, metadata.sequence_id);
     let (mut payloads, mut ids) = (Vec::new(), Vec::new());

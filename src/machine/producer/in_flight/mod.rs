@@ -276,10 +276,10 @@ impl InFlight {
         let GroupFrames::Sealed(sealed) = &group.frames else { return None };
         let before = tx.len();
         if group.is_whole {
-            sealed.iter().for_each(|sealed| tx.sealed(&sealed.frame));
+            sealed.iter().for_each(|sealed| tx.push_frame(&sealed.frame));
         } else {
             let entries = self.entries.range(self.sent_entries..self.sent_entries + group.unsettled);
-            entries.filter_map(|entry| group.frame_of(entry)).for_each(|frame| tx.sealed(&frame));
+            entries.filter_map(|entry| group.frame_of(entry)).for_each(|frame| tx.push_frame(&frame));
         }
         group.transmitted = true;
         self.sent_groups += 1;

@@ -1,18 +1,18 @@
-//! Writing MessageMetadata and SingleMessageMetadata from borrowed fields, in ascending field order.
+//! Encoding of MessageMetadata and SingleMessageMetadata from borrowed fields, in ascending field order.
 
 use bytes::BytesMut;
 
 use super::metadata::TxnBits;
 use super::proto::{bytes_len, int32, put_bytes, put_uint, put_varint, uint_len};
 
-/// A MessageMetadata to be written.
+/// The fields of a MessageMetadata, for encoding.
 ///
-/// Defaults stand for absent fields, except for the three required ones, which are always written.
+/// Fields with their default are absent, except for the three required ones, which are always encoded.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct NewMetadata<'a> {
+pub struct MetadataFields<'a> {
     /// `producer_name`.
     pub producer_name: &'a str,
-    /// `sequence_id`; of a batch its lowest.
+    /// `sequence_id`; for a batch the lowest one.
     pub sequence_id: u64,
     /// `publish_time`, milliseconds since 1970.
     pub publish_time_ms: u64,
@@ -28,7 +28,7 @@ pub struct NewMetadata<'a> {
     pub compression: i32,
     /// `uncompressed_size`, bytes; 0 = absent.
     pub uncompressed_size: u32,
-    /// `num_messages_in_batch`. Being there makes the entry a batch.
+    /// `num_messages_in_batch`. If present, the entry is a batch.
     pub num_messages_in_batch: Option<i32>,
     /// `event_time`, milliseconds since 1970; 0 = absent.
     pub event_time_ms: u64,
@@ -40,7 +40,7 @@ pub struct NewMetadata<'a> {
     pub ordering_key: Option<&'a [u8]>,
     /// `deliver_at_time`, milliseconds since 1970.
     pub deliver_at_time_ms: Option<i64>,
-    /// `marker_type`: for the broker's own messages.
+    /// `marker_type`: for the broker's internal messages.
     pub marker_type: Option<i32>,
     /// `txnid_least_bits` and `txnid_most_bits`.
     pub txn: Option<TxnBits>,
@@ -49,14 +49,14 @@ pub struct NewMetadata<'a> {
     /// `null_value`.
     pub null_value: bool,
     /// The chunk fields.
-    pub chunk: Option<NewChunk<'a>>,
+    pub chunk: Option<ChunkFields<'a>>,
     /// `null_partition_key`.
     pub null_partition_key: bool,
 }
 
-/// The chunk fields of a MessageMetadata to be written.
+/// The chunk fields of a MessageMetadata, for encoding.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct NewChunk<'a> {
+pub struct ChunkFields<'a> {
     /// `uuid`: the same in all chunks of a message.
     pub uuid: &'a str,
     /// `num_chunks_from_msg`.
@@ -67,10 +67,10 @@ pub struct NewChunk<'a> {
     pub chunk_id: i32,
 }
 
-/// A SingleMessageMetadata to be written. Defaults stand for absent fields; `payload_size` is always
-/// written.
+/// The fields of a SingleMessageMetadata, for encoding. Fields with their default are absent; `payload_size`
+/// is always encoded.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct NewSingle<'a> {
+pub struct SingleFields<'a> {
     /// `properties`, in this order.
     pub properties: &'a [(String, String)],
     /// `partition_key`.
@@ -93,8 +93,8 @@ pub struct NewSingle<'a> {
     pub null_partition_key: bool,
 }
 
-/// Where fields go: into a buffer, or only into a sum. One list of fields serves both, so that
-/// length and bytes cannot come apart.
+/// The destination of fields: a buffer, or a count of bytes. Both use one list of fields, so that length and
+/// bytes cannot differ.
 trait Sink {
     fn uint(&mut self, number: u32, value: u64);
     fn bytes(&mut self, number: u32, value: &[u8]);
@@ -121,7 +121,7 @@ trait Sink {
         }
     }
 
-    /// A number whose default means absent.
+    /// A number whose default 0 means absent.
     #[inline]
     fn nonzero(&mut self, number: u32, value: u64) {
         if value != 0 {
@@ -175,11 +175,11 @@ fn pair_len(key: &str, value: &str) -> usize {
     bytes_len(1, key.len()) + bytes_len(2, value.len())
 }
 
-/// What can be done with the `fields` of a message: count their bytes, and write them.
-macro_rules! count_and_put {
+/// `encoded_len` and `encode`, from the `fields` of a message.
+macro_rules! encode_fields {
     ($message:ident, $serialized:literal) => {
         impl $message<'_> {
-            /// Bytes that [`put`](Self::put) writes.
+            /// The number of bytes that [`encode`](Self::encode) appends.
             #[must_use]
             pub fn encoded_len(&self) -> usize {
                 let mut length = Length(0);
@@ -187,18 +187,18 @@ macro_rules! count_and_put {
                 length.0
             }
 
-            #[doc = concat!("Writes the serialized ", $serialized, ", without a length before it.")]
-            pub fn put(&self, out: &mut BytesMut) {
+            #[doc = concat!("Appends the serialized ", $serialized, ", without a length before it.")]
+            pub fn encode(&self, out: &mut BytesMut) {
                 self.fields(out);
             }
         }
     };
 }
 
-count_and_put!(NewMetadata, "MessageMetadata");
-count_and_put!(NewSingle, "SingleMessageMetadata");
+encode_fields!(MetadataFields, "MessageMetadata");
+encode_fields!(SingleFields, "SingleMessageMetadata");
 
-impl NewMetadata<'_> {
+impl MetadataFields<'_> {
     #[inline]
     fn fields(&self, sink: &mut impl Sink) {
         sink.bytes(1, self.producer_name.as_bytes());
@@ -235,7 +235,7 @@ impl NewMetadata<'_> {
     }
 }
 
-impl NewSingle<'_> {
+impl SingleFields<'_> {
     #[inline]
     fn fields(&self, sink: &mut impl Sink) {
         sink.pairs(1, self.properties);

@@ -1,8 +1,8 @@
-//! SEND frames of small messages, one behind the other in a buffer, made in two steps.
+//! SEND frames of small messages, consecutive in a buffer, made in two steps.
 //!
-//! A frame is written when its message comes, all but two fields: `publish_time`, for which reading the clock costs as
-//! much as the rest, and the checksum, which covers it. [`stamp`] sets both, for all frames of the buffer at once, when
-//! they are about to leave.
+//! A frame is written when its message is accepted, except for two fields: `publish_time`, because reading the clock
+//! costs as much as the rest, and the checksum, which covers it. [`stamp`] sets both for all frames of the buffer when
+//! they are sent.
 //!
 //! ```text
 //! total_size command_size BaseCommand(SEND) 0e01 crc metadata_size producer_name sequence_id publish_time ... payload
@@ -13,35 +13,35 @@ use bytes::{BufMut, BytesMut};
 
 use super::MAGIC_CRC32C;
 use super::hot::{SendHead, put_send_head};
-use super::metadata::NewMetadata;
+use super::metadata::MetadataFields;
 use super::proto::{bytes_len, varint_len};
 
-/// `total_size` and `command_size`.
+/// The size of `total_size` and `command_size`.
 const SIZES_BYTES: usize = 8;
 
-/// Magic, checksum and `metadata_size`.
+/// The size of magic number, checksum and `metadata_size`.
 const ENTRY_HEAD_BYTES: usize = 2 + 4 + 4;
 
-/// Room for `publish_time`, bytes. A number of fewer bytes is padded, which protobuf allows.
+/// The space for `publish_time`, bytes. A shorter number is padded, which protobuf allows.
 const TIME_BYTES: usize = 6;
 
-/// The latest `publish_time` there is room for: in the year 2109. A later one is written as this.
+/// The latest `publish_time` that fits: in the year 2109. A later one is written as this.
 const TIME_MAX: u64 = (1 << (7 * TIME_BYTES)) - 1;
 
-/// Writes one frame that has no time and no sum yet; that of `metadata` does not count.
-pub(crate) fn put_unstamped(out: &mut BytesMut, head: &SendHead, metadata: &NewMetadata<'_>, payload: &[u8]) {
-    let metadata = NewMetadata { publish_time_ms: TIME_MAX, ..*metadata };
+/// Appends one frame without publish time and checksum; the time in `metadata` is ignored.
+pub(crate) fn put_unstamped(out: &mut BytesMut, head: &SendHead, metadata: &MetadataFields<'_>, payload: &[u8]) {
+    let metadata = MetadataFields { publish_time_ms: TIME_MAX, ..*metadata };
     let metadata_len = metadata.encoded_len();
     put_send_head(out, head, ENTRY_HEAD_BYTES + metadata_len + payload.len());
     out.reserve(ENTRY_HEAD_BYTES + metadata_len + payload.len());
     out.put_u16(MAGIC_CRC32C);
     out.put_u32(0);
     out.put_u32(metadata_len as u32);
-    metadata.put(out);
+    metadata.encode(out);
     out.put_slice(payload);
 }
 
-/// What the frames of a producer's plain messages have in common: all but sequence id and payload.
+/// The frame of a producer's plain messages: everything but sequence id and payload.
 #[derive(Debug)]
 pub(crate) struct SendTemplate {
     producer_id: u64,
@@ -50,12 +50,12 @@ pub(crate) struct SendTemplate {
     /// A frame without payload, for sequence ids of `id_bytes` bytes.
     frame: Vec<u8>,
     id_bytes: usize,
-    /// Where the sequence id lies in `frame`: in the command, and in the metadata.
+    /// The offsets of the sequence id in `frame`: in the command, and in the metadata.
     id_at: [usize; 2],
 }
 
 impl SendTemplate {
-    /// Of one producer, for as long as its name and schema stay.
+    /// The template of one producer, valid as long as its name and schema do not change.
     #[must_use]
     pub(crate) fn new(producer_id: u64, producer_name: &str, schema_version: Option<&[u8]>) -> Self {
         let mut this = Self {
@@ -66,34 +66,34 @@ impl SendTemplate {
             id_bytes: 0,
             id_at: [0; 2],
         };
-        this.fit(0);
+        this.rebuild(0);
         this
     }
 
-    /// Makes the frame anew, for ids as long as this one.
+    /// Rebuilds the frame for sequence ids of the same encoded length as this one.
     #[cold]
-    fn fit(&mut self, sequence_id: u64) {
-        let metadata = NewMetadata {
+    fn rebuild(&mut self, sequence_id: u64) {
+        let metadata = MetadataFields {
             producer_name: &self.producer_name,
             sequence_id,
             schema_version: self.schema_version.as_deref(),
-            ..NewMetadata::default()
+            ..MetadataFields::default()
         };
         let mut frame = BytesMut::new();
         put_unstamped(&mut frame, &SendHead::new(self.producer_id, sequence_id), &metadata, &[]);
         self.id_bytes = varint_len(sequence_id);
         let command_end = SIZES_BYTES + size_at(&frame, 4);
-        // It ends the command, and follows producer_name in the metadata, after its tag.
+        // The sequence id is the last field of the command, and in the metadata the one after producer_name.
         self.id_at =
             [command_end - self.id_bytes, command_end + ENTRY_HEAD_BYTES + bytes_len(1, self.producer_name.len()) + 1];
         self.frame = frame.to_vec();
     }
 
-    /// Writes the frame of one message, which has no time and no sum yet.
+    /// Appends the frame of one message, without publish time and checksum.
     #[inline]
-    pub(crate) fn put(&mut self, out: &mut BytesMut, sequence_id: u64, payload: &[u8]) {
+    pub(crate) fn encode(&mut self, out: &mut BytesMut, sequence_id: u64, payload: &[u8]) {
         if varint_len(sequence_id) != self.id_bytes {
-            self.fit(sequence_id);
+            self.rebuild(sequence_id);
         }
         let start = out.len();
         out.reserve(self.frame.len() + payload.len());
@@ -114,7 +114,7 @@ pub(crate) fn stamp(frames: &mut [u8], publish_time_ms: u64) {
     put_padded(&mut time, publish_time_ms.min(TIME_MAX));
     let mut rest = frames;
     while !rest.is_empty() {
-        let (frame, behind) = rest.split_at_mut(4 + size_at(rest, 0));
+        let (frame, following) = rest.split_at_mut(4 + size_at(rest, 0));
         let entry_at = SIZES_BYTES + size_at(frame, 4);
         let entry = &mut frame[entry_at..];
         let name = varint_at(entry, ENTRY_HEAD_BYTES + 1);
@@ -123,13 +123,14 @@ pub(crate) fn stamp(frames: &mut [u8], publish_time_ms: u64) {
         entry[time_at..time_at + TIME_BYTES].copy_from_slice(&time);
         let sum = crc32c::crc32c(&entry[6..]);
         entry[2..6].copy_from_slice(&sum.to_be_bytes());
-        rest = behind;
+        rest = following;
     }
 }
 
-/// What of the whole frame of a single message the broker compares with `max_message_size`: metadata and payload.
+/// The size that the broker compares with `max_message_size`, for the whole frame of a single message: metadata and
+/// payload.
 #[must_use]
-pub(crate) fn compared_len(frame: &[u8]) -> usize {
+pub(crate) fn limited_len(frame: &[u8]) -> usize {
     frame.len().saturating_sub(SIZES_BYTES + ENTRY_HEAD_BYTES + size_at(frame, 4))
 }
 
@@ -138,7 +139,7 @@ fn size_at(bytes: &[u8], at: usize) -> usize {
     bytes[at..].first_chunk().map_or(0, |size| u32::from_be_bytes(*size) as usize)
 }
 
-/// Fills `out` with `value`, which does not need more bytes than that.
+/// Fills `out` with `value` as a padded varint; it must fit.
 #[inline]
 fn put_padded(out: &mut [u8], mut value: u64) {
     let Some((last, before)) = out.split_last_mut() else { return };
@@ -149,7 +150,7 @@ fn put_padded(out: &mut [u8], mut value: u64) {
     *last = value as u8;
 }
 
-/// A varint, and where it ends.
+/// The varint at `at`, and its end.
 #[inline]
 fn varint_at(bytes: &[u8], mut at: usize) -> (usize, usize) {
     let mut value = 0;
@@ -173,13 +174,13 @@ mod tests {
     const NOW_MS: u64 = 1_700_000_000_123;
 
     fn sealed(id: u64, name: &str, version: Option<&[u8]>, properties: &[(String, String)], payload: &[u8]) -> Vec<u8> {
-        let metadata = NewMetadata {
+        let metadata = MetadataFields {
             producer_name: name,
             sequence_id: id,
             publish_time_ms: NOW_MS,
             schema_version: version,
             properties,
-            ..NewMetadata::default()
+            ..MetadataFields::default()
         };
         seal_copied(&mut BytesMut::new(), &SendHead::new(3, id), &metadata, payload).to_vec()
     }
@@ -192,16 +193,16 @@ mod tests {
             let (mut run, mut expected) = (BytesMut::new(), Vec::new());
             for id in [0, 127, 128, 5, 1 << 21, (1 << 63) - 1, u64::MAX] {
                 for payload in [&b""[..], b"x", &[7; 5000]] {
-                    plain.put(&mut run, id, payload);
+                    plain.encode(&mut run, id, payload);
                     expected.extend(sealed(id, name, version, &[], payload));
                 }
                 let properties = [("k".to_owned(), "v".to_owned())];
-                let metadata = NewMetadata {
+                let metadata = MetadataFields {
                     producer_name: name,
                     sequence_id: id,
                     schema_version: version,
                     properties: &properties,
-                    ..NewMetadata::default()
+                    ..MetadataFields::default()
                 };
                 put_unstamped(&mut run, &SendHead::new(3, id), &metadata, b"rich");
                 expected.extend(sealed(id, name, version, &properties, b"rich"));
@@ -212,16 +213,16 @@ mod tests {
     }
 
     #[test]
-    fn a_time_of_another_length_keeps_its_room() {
+    fn a_shorter_time_is_padded() {
         use crate::wire::{Frame, frames};
         for (time, expected) in [(0, 0), (1, 1), (TIME_MAX, TIME_MAX), (u64::MAX, TIME_MAX)] {
             let mut run = BytesMut::new();
-            SendTemplate::new(3, "p", None).put(&mut run, 9, b"x");
+            SendTemplate::new(3, "p", None).encode(&mut run, 9, b"x");
             stamp(&mut run, time);
             let Some(Ok(Frame::Send { entry, .. })) = frames(run.freeze()).next() else { panic!("a SEND") };
             let parts = crate::wire::EntryParts::split(&entry).expect("whole");
-            parts.verify(&entry).expect("summed");
-            let metadata = crate::wire::Metadata::parse(&entry[parts.metadata]).expect("readable");
+            parts.verify(&entry).expect("a checksum");
+            let metadata = crate::wire::Metadata::decode(&entry[parts.metadata]).expect("readable");
             assert_eq!(metadata.publish_time_ms, expected);
         }
     }
@@ -230,6 +231,6 @@ mod tests {
     fn metadata_and_payload_are_what_brokers_compare() {
         let frame = sealed(1, "p", None, &[], b"payload");
         let parts = crate::wire::EntryParts::split(&frame[SIZES_BYTES + size_at(&frame, 4)..]).expect("whole");
-        assert_eq!(compared_len(&frame), parts.metadata.len() + 7);
+        assert_eq!(limited_len(&frame), parts.metadata.len() + 7);
     }
 }
