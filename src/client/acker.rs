@@ -1,83 +1,17 @@
-//! The handle that acknowledges, and the state that it shares with its consumer.
+//! The handle that acknowledges.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
-use super::events::EventQueue;
+use super::clock;
+use super::consumer_shared::ConsumerShared;
 use super::message::ReceivedMessage;
-use super::parts::{Part, Parts, all};
-use super::{Shared, clock};
+use super::parts::{Part, all};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{MessageId, MessagePosition};
-use crate::machine::consumer::{CONFIRMED_IDS_MAX, Consumer as Machine, ConsumerConfig, QueueSignals};
-use crate::machine::{Deferred, Endpoint, EndpointId, ReadyList, Reply};
-
-/// What a consumer, its receiver and its ackers share. Dropping it closes the consumer at the broker.
-pub(super) struct ConsumerShared {
-    pub(super) parts: Parts<Machine>,
-    /// The full names that the consumer was made for; not empty.
-    pub(super) topics: Vec<Arc<str>>,
-    pub(super) config: Arc<ConsumerConfig>,
-    /// Endpoints that have something for the receiver.
-    pub(super) inbox: Arc<ReadyList>,
-    pub(super) events: Arc<EventQueue>,
-    /// Keeps the tasks alive that carry out what the endpoints decide.
-    client: Arc<Shared>,
-}
-
-impl ConsumerShared {
-    /// Without parts yet.
-    pub(super) fn new(client: Arc<Shared>, topics: Vec<Arc<str>>, config: Arc<ConsumerConfig>) -> Self {
-        Self { parts: Parts::new(), topics, config, inbox: ReadyList::new(), events: Arc::default(), client }
-    }
-
-    /// Makes the consumer of one part and has it attached. The reply comes with the first attach.
-    pub(super) fn open_part(&self, topic: Arc<str>, partition: i32) -> Result<(EndpointId, Reply<()>)> {
-        let (subscribed, reply) = Reply::pair();
-        let id = self.client.next_consumer_id();
-        let machine = Machine::new(
-            id,
-            topic.clone(),
-            partition,
-            self.config.clone(),
-            QueueSignals { inbox: self.inbox.clone(), epoch: Arc::new(AtomicU64::new(0)) },
-            subscribed,
-            clock::now(),
-        );
-        let endpoint = Endpoint::new(EndpointId::Consumer(id), machine, self.client.ready());
-        self.parts.add(topic, partition, endpoint.clone())?;
-        self.client.open(endpoint)?;
-        Ok((EndpointId::Consumer(id), reply))
-    }
-
-    /// Attaches one more topic or partition, and receives from it as well. Dropping the future does not take it back.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for partitions that are added and for topic patterns"))]
-    pub(super) async fn add(&self, topic: Arc<str>, partition: i32) -> Result<()> {
-        let (id, subscribed) = self.open_part(topic, partition)?;
-        // Wakes a receive that waits already: with a queue of size 0 it has to request a message of the new part.
-        if let Some(waker) = self.inbox.notify(id) {
-            waker.wake();
-        }
-        let subscribed = subscribed.await;
-        if subscribed.is_err() {
-            self.parts.remove(id);
-        }
-        subscribed
-    }
-
-    /// Closes one topic or partition at its broker and receives from it no more. Messages of it that were received can
-    /// not be acknowledged any more, and are delivered again. `false` if there is no such part.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for topics that no longer match a pattern"))]
-    pub(super) async fn remove(&self, topic: &str) -> Result<bool> {
-        let Some(part) = self.parts.iter().find(|part| *part.topic == *topic) else { return Ok(false) };
-        match self.parts.remove(part.id()) {
-            Some(closed) => closed.await.map(|()| true),
-            None => Ok(false),
-        }
-    }
-}
+use crate::machine::consumer::{CONFIRMED_IDS_MAX, Consumer as Machine};
+use crate::machine::{Deferred, Reply};
 
 /// A part and the ids of its messages.
 type PartIds = (Arc<Part<Machine>>, Vec<MessagePosition>);

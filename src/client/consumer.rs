@@ -8,8 +8,9 @@ use std::task::{Context, Poll};
 
 use futures_core::Stream;
 
-use super::acker::{Acker, ConsumerShared};
+use super::acker::Acker;
 use super::clock;
+use super::consumer_shared::ConsumerShared;
 use super::events::ConsumerEvents;
 use super::message::ReceivedMessage;
 use super::parts::{Parts, all};

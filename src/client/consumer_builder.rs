@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::acker::ConsumerShared;
 use super::consumer::Consumer;
+use super::consumer_shared::ConsumerShared;
 use super::topics::{Selection, Topics};
 use super::{Shared, parse_topic};
 use crate::error::{Error, ErrorKind, Result};

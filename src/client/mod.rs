@@ -35,6 +35,7 @@ mod builder;
 pub(crate) mod clock;
 mod consumer;
 mod consumer_builder;
+mod consumer_shared;
 mod dial;
 mod driver;
 mod events;

@@ -15,7 +15,7 @@
 //! | the next message, if any | [`Receiver::try_next`], `next_fast` | `try_slow`: the same |
 //! | of one source ([`source`]) | `Source::next_fast` | `Source::next_slow`: the queue epoch has moved; the run is empty |
 //! | a member of the open batch | `BatchCursor::next_fast` | `Source::next_member_slow`: acknowledged in part; own metadata |
-//! | an entry ([`open`]) | `open_fast` | `open_slow`: batches, compression, what cannot be read |
+//! | an entry ([`decode`]) | `decode_fast` | `decode_slow`: batches, compression, what cannot be read |
 //!
 //! A message is 24 bytes, made in the user's frame by the inlined fast path. A call that returned one through memory
 //! would cost as much as the rest, so `poll_slow` returns a code that fits registers and leaves the message in
@@ -30,7 +30,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use super::acker::ConsumerShared;
+use super::consumer_shared::ConsumerShared;
 use super::events::ConsumerEvent;
 use super::message::ReceivedMessage;
 use super::parts::Part;
@@ -38,7 +38,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::machine::EndpointId;
 use crate::machine::consumer::Consumer;
 
-mod open;
+mod decode;
 mod source;
 
 use source::Source;
@@ -52,11 +52,11 @@ pub(super) struct Receiver {
     /// The epoch of the set that `sources` are of.
     epoch: u64,
     /// Sources that have, or may have, messages. The first is the current one; each gives its whole run in turn.
-    ring: VecDeque<usize>,
+    run_queue: VecDeque<usize>,
     /// Endpoints with something to take: emptied by each call that fills it.
-    marked: Vec<EndpointId>,
+    notified: Vec<EndpointId>,
     /// Sources that have not ended.
-    live: usize,
+    open_sources: usize,
     /// The end of the source that ended last.
     last_end: Option<Error>,
     /// [`Self::poll`] has returned the end of the consumer.
@@ -72,14 +72,14 @@ impl Receiver {
             sources: Vec::new(),
             by_id: HashMap::new(),
             epoch: 0,
-            ring: VecDeque::new(),
-            marked: Vec::new(),
-            live: 0,
+            run_queue: VecDeque::new(),
+            notified: Vec::new(),
+            open_sources: 0,
             last_end: None,
             is_over: false,
             found: None,
         };
-        receiver.follow_set();
+        receiver.sync_sources();
         receiver
     }
 
@@ -104,7 +104,7 @@ impl Receiver {
     /// The next message of the current source, if its fast path has one.
     #[inline(always)]
     fn next_fast(&mut self) -> Option<ReceivedMessage> {
-        let index = *self.ring.front()?;
+        let index = *self.run_queue.front()?;
         self.sources.get_mut(index)?.next_fast()
     }
 
@@ -116,8 +116,8 @@ impl Receiver {
             if self.found.is_some() {
                 return Poll::Ready(Ok(()));
             }
-            self.shared.inbox.take(&mut self.marked, Some(cx.waker()));
-            if self.marked.is_empty() {
+            self.shared.inbox.take(&mut self.notified, Some(cx.waker()));
+            if self.notified.is_empty() {
                 self.request_one();
                 // Every part that notified the inbox has been drained, so an end is final.
                 return match self.end() {
@@ -128,7 +128,7 @@ impl Receiver {
                     None => Poll::Pending,
                 };
             }
-            self.refill_marked();
+            self.refill_notified();
         }
     }
 
@@ -148,12 +148,12 @@ impl Receiver {
             if let Some(message) = self.next_buffered() {
                 return Some(Ok(message));
             }
-            self.shared.inbox.take(&mut self.marked, None);
-            if self.marked.is_empty() {
+            self.shared.inbox.take(&mut self.notified, None);
+            if self.notified.is_empty() {
                 self.request_one();
                 return self.end().map(Err);
             }
-            self.refill_marked();
+            self.refill_notified();
         }
     }
 
@@ -164,58 +164,58 @@ impl Receiver {
 
     /// The next message of what was taken out of the queues.
     fn next_buffered(&mut self) -> Option<ReceivedMessage> {
-        while let Some(&index) = self.ring.front() {
+        while let Some(&index) = self.run_queue.front() {
             let source = &mut self.sources[index];
             let next = source.next_slow(&self.shared.events);
             if next.is_some() {
                 return next;
             }
-            source.in_ring = false;
-            self.ring.pop_front();
-            self.note_end(index);
+            source.is_queued = false;
+            self.run_queue.pop_front();
+            self.report_end_of(index);
         }
         None
     }
 
     /// Takes the queues of the endpoints that have something.
-    fn refill_marked(&mut self) {
-        self.follow_set();
-        let mut marked = std::mem::take(&mut self.marked);
-        for id in marked.drain(..) {
+    fn refill_notified(&mut self) {
+        self.sync_sources();
+        let mut notified = std::mem::take(&mut self.notified);
+        for id in notified.drain(..) {
             // A part that is not there has been removed since.
             let Some(&index) = self.by_id.get(&id) else { continue };
             let source = &mut self.sources[index];
             source.refill();
-            if !std::mem::replace(&mut source.in_ring, true) {
-                self.ring.push_back(index);
+            if !std::mem::replace(&mut source.is_queued, true) {
+                self.run_queue.push_back(index);
             }
         }
-        self.marked = marked;
+        self.notified = notified;
     }
 
     /// Brings the sources in line with the set of parts, if that has changed. What is buffered of a part that was
     /// removed goes with it: it is not acknowledged.
-    fn follow_set(&mut self) {
+    fn sync_sources(&mut self) {
         if self.shared.parts.epoch() == self.epoch && !self.sources.is_empty() {
             return;
         }
         let (epoch, parts) = self.shared.parts.snapshot();
         self.epoch = epoch;
-        let ring: Vec<_> = self.ring.drain(..).map(|index| self.sources[index].id()).collect();
+        let run_queue: Vec<_> = self.run_queue.drain(..).map(|index| self.sources[index].id()).collect();
         let mut known: HashMap<_, _> = self.sources.drain(..).map(|source| (source.id(), source)).collect();
         let queue_size = self.shared.config.receiver_queue_size;
         let source =
             |part: Arc<Part<Consumer>>| known.remove(&part.id()).unwrap_or_else(|| Source::new(part, queue_size));
         self.sources = parts.into_iter().map(source).collect();
         self.by_id = self.sources.iter().enumerate().map(|(index, source)| (source.id(), index)).collect();
-        self.ring = ring.iter().filter_map(|id| self.by_id.get(id).copied()).collect();
-        self.live = self.sources.iter().filter(|source| !source.has_ended()).count();
+        self.run_queue = run_queue.iter().filter_map(|id| self.by_id.get(id).copied()).collect();
+        self.open_sources = self.sources.iter().filter(|source| !source.has_ended()).count();
     }
 
     /// Reports the end of a source that has nothing left, if it has ended.
-    fn note_end(&mut self, index: usize) {
+    fn report_end_of(&mut self, index: usize) {
         let Some((part, error)) = self.sources[index].take_end() else { return };
-        self.live -= 1;
+        self.open_sources -= 1;
         // What the application asked for itself is no news to it.
         if error.kind() != ErrorKind::Closed && part.report_end() {
             let event = ConsumerEvent::TopicEnded { topic: part.topic.to_string(), error: error.clone() };
@@ -226,7 +226,7 @@ impl Receiver {
 
     /// Why the consumer has ended, once all its parts have. A set without parts has ended when it was closed.
     fn end(&self) -> Option<Error> {
-        let end = match (self.live, self.sources.is_empty()) {
+        let end = match (self.open_sources, self.sources.is_empty()) {
             (0, false) => self.last_end.clone(),
             (0, true) if self.shared.parts.is_closed() => {
                 Some(Error::local(ErrorKind::Closed, "the consumer is closed"))

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 
-use super::open::{Content, Failure, open_fast, open_slow};
+use super::decode::{Content, Failure, decode_fast, decode_slow};
 use crate::client::clock;
 use crate::client::events::{ConsumerEvent, EventQueue, UnreadableMessage, UnreadableReason};
 use crate::client::message::{Opened, ReceivedMessage};
@@ -47,8 +47,8 @@ pub(super) struct Source {
     permits: ReturnedPermits,
     /// So many permits are returned together, messages.
     permits_max: u32,
-    /// It is in the receiver's ring.
-    pub(super) in_ring: bool,
+    /// It is in the receiver's queue of sources.
+    pub(super) is_queued: bool,
     end: End,
 }
 
@@ -56,7 +56,7 @@ pub(super) struct Source {
 struct Batch {
     cursor: BatchCursor,
     /// Members that are not acknowledged at the broker, where it said so; else all of them.
-    live: Option<AckSet>,
+    unacknowledged: Option<AckSet>,
     /// Permits that the broker charged for the batch and that have not been returned, messages.
     charged: u32,
 }
@@ -66,7 +66,7 @@ enum End {
     No,
     /// Nothing comes any more, and the receiver has not been told.
     Pending(Error),
-    Told,
+    Reported,
 }
 
 impl Source {
@@ -80,7 +80,7 @@ impl Source {
             batch: None,
             permits: ReturnedPermits::default(),
             permits_max: (receiver_queue_size / 2).max(1),
-            in_ring: false,
+            is_queued: false,
             end: End::No,
             part,
         }
@@ -97,13 +97,13 @@ impl Source {
 
     /// Its end, once.
     pub(super) fn take_end(&mut self) -> Option<(&Arc<Part<Consumer>>, Error)> {
-        match std::mem::replace(&mut self.end, End::Told) {
+        match std::mem::replace(&mut self.end, End::Reported) {
             End::Pending(error) => Some((&self.part, error)),
             End::No => {
                 self.end = End::No;
                 None
             }
-            End::Told => None,
+            End::Reported => None,
         }
     }
 
@@ -114,15 +114,15 @@ impl Source {
 
     /// Swaps the endpoint's queue in; permits are returned on the way.
     pub(super) fn refill(&mut self) {
-        self.drop_void();
+        self.discard_stale();
         let permits = std::mem::take(&mut self.permits);
         let (attach_number, before) = (permits.attach_number, self.run.len());
         let run = &mut self.run;
         let taken = self.part.endpoint.with(|consumer| consumer.take(permits, run));
         if taken.queue_epoch != self.taken_epoch {
-            // The epoch moved between `drop_void` and the lock: what was here before is void all the same. Its permits
+            // The epoch moved between `discard_stale` and the lock: what was here before is void all the same. Its permits
             // are of another attach if the endpoint was attached anew, and then they do not exist any more.
-            let charged = self.throw_away(before);
+            let charged = self.discard(before);
             self.permits.count = if taken.attach_number == attach_number { charged } else { 0 };
         }
         self.taken_epoch = taken.queue_epoch;
@@ -133,34 +133,34 @@ impl Source {
     }
 
     /// Throws away what was taken before the queue epoch moved.
-    fn drop_void(&mut self) {
+    fn discard_stale(&mut self) {
         let epoch = self.queue_epoch.load(Ordering::Relaxed);
         if epoch != self.taken_epoch {
-            let charged = self.throw_away(self.run.len());
+            let charged = self.discard(self.run.len());
             self.permits.count = self.permits.count.saturating_add(charged);
             self.taken_epoch = epoch;
         }
     }
 
     /// Drops the open batch and the first `entries` of the run; the permits that were charged for them.
-    fn throw_away(&mut self, entries: usize) -> u32 {
+    fn discard(&mut self, entries: usize) -> u32 {
         let permits = self.batch.take().map_or(0, |batch| batch.charged);
         // The sizes of batches are the peer's word: their sum may be beyond what a count holds.
         self.run.drain(..entries).fold(permits, |sum, entry| sum.saturating_add(entry.permits))
     }
 
-    /// The next message, if it is a plain member of the open batch, or one that [`open_fast`] opens.
+    /// The next message, if it is a plain member of the open batch, or one that [`decode_fast`] opens.
     #[inline(always)]
     pub(super) fn next_fast(&mut self) -> Option<ReceivedMessage> {
         if self.queue_epoch.load(Ordering::Relaxed) != self.taken_epoch {
             return None;
         }
         if self.batch.is_none() {
-            let is_open = self.open_next_fast();
+            let is_open = self.decode_next_fast();
             return self.opened.as_ref().filter(|_| is_open).map(|opened| ReceivedMessage::single(opened.clone()));
         }
         let (batch, opened) = (self.batch.as_mut()?, self.opened.as_ref()?);
-        if batch.live.is_some() {
+        if batch.unacknowledged.is_some() {
             return None;
         }
         let index = batch.cursor.index();
@@ -174,9 +174,9 @@ impl Source {
 
     /// Opens the next entry if it is one message that lies there as it was sent. `false`: nothing was done.
     #[inline(never)]
-    fn open_next_fast(&mut self) -> bool {
+    fn decode_next_fast(&mut self) -> bool {
         let Some(entry) = self.run.front_mut() else { return false };
-        let Some(body) = open_fast(&entry.body) else { return false };
+        let Some(body) = decode_fast(&entry.body) else { return false };
         let ReceivedEntry { ledger_id, entry_id, permits, redelivery_count, .. } = *entry;
         let position = MessagePosition { partition: self.part.partition, ..MessagePosition::new(ledger_id, entry_id) };
         let raw = std::mem::take(&mut entry.raw);
@@ -188,7 +188,7 @@ impl Source {
 
     /// The next message; `None` when nothing of this part is buffered.
     pub(super) fn next_slow(&mut self, events: &EventQueue) -> Option<ReceivedMessage> {
-        self.drop_void();
+        self.discard_stale();
         loop {
             if let Some(message) = self.next_member_slow() {
                 return Some(message);
@@ -198,7 +198,7 @@ impl Source {
                 self.release_buffer();
                 return None;
             };
-            if let Some(message) = self.open_next_slow(entry, events) {
+            if let Some(message) = self.decode_next_slow(entry, events) {
                 return Some(message);
             }
         }
@@ -262,7 +262,7 @@ impl Source {
                     return None;
                 }
             };
-            if batch.live.as_ref().is_some_and(|live| !live.is_set(index)) {
+            if batch.unacknowledged.as_ref().is_some_and(|unacknowledged| !unacknowledged.is_set(index)) {
                 continue;
             }
             let place = RecordRange {
@@ -284,7 +284,7 @@ impl Source {
     }
 
     /// Opens an entry: returns its one message, or leaves it as the open batch, or refuses it.
-    fn open_next_slow(&mut self, entry: ReceivedEntry, events: &EventQueue) -> Option<ReceivedMessage> {
+    fn decode_next_slow(&mut self, entry: ReceivedEntry, events: &EventQueue) -> Option<ReceivedMessage> {
         let ReceivedEntry { raw, ledger_id, entry_id, redelivery_count, ack_set, body, permits, .. } = entry;
         let body = match body {
             Ok(body) => body,
@@ -296,7 +296,7 @@ impl Source {
         let batch_size = body.num_messages_in_batch.unwrap_or(0);
         let partition = self.part.partition;
         let position = MessagePosition { ledger_id, entry_id, partition, batch_index: -1, batch_size };
-        let Content { inflated, cursor } = match open_slow(&raw, &body) {
+        let Content { inflated, cursor } = match decode_slow(&raw, &body) {
             Ok(content) => content,
             Err(Failure::Damaged(error)) => {
                 self.reject(ledger_id, entry_id, permits, &error);
@@ -318,8 +318,8 @@ impl Source {
             return Some(message);
         };
         let size = u32::try_from(batch_size).unwrap_or(0);
-        let live = (!ack_set.is_empty()).then(|| AckSet::from_words(&ack_set, size));
-        self.batch = Some(Batch { cursor, live, charged: permits });
+        let unacknowledged = (!ack_set.is_empty()).then(|| AckSet::from_words(&ack_set, size));
+        self.batch = Some(Batch { cursor, unacknowledged, charged: permits });
         None
     }
 

@@ -54,12 +54,12 @@ impl From<UnreadableReason> for Failure {
 
 /// The body of an entry that is one message and passes all stages as it is.
 #[inline]
-pub(super) fn open_fast(body: &Result<EntryBody, Box<EntryError>>) -> Option<&EntryBody> {
+pub(super) fn decode_fast(body: &Result<EntryBody, Box<EntryError>>) -> Option<&EntryBody> {
     body.as_ref().ok().filter(|body| body.is_plain())
 }
 
 /// Takes an entry that was checked through the other stages.
-pub(super) fn open_slow(raw: &Bytes, body: &EntryBody) -> Result<Content, Failure> {
+pub(super) fn decode_slow(raw: &Bytes, body: &EntryBody) -> Result<Content, Failure> {
     decrypt(body)?;
     assemble(body)?;
     let inflated = inflate(raw, body)?;
@@ -127,16 +127,16 @@ mod tests {
         let raw = Bytes::from_static(&[0; 40]);
         let mut body = body(&raw);
         change(&mut body);
-        assert!(open_fast(&Ok(body.clone())).is_none(), "what can fail is not fast");
-        open_slow(&raw, &body).err()
+        assert!(decode_fast(&Ok(body.clone())).is_none(), "what can fail is not fast");
+        decode_slow(&raw, &body).err()
     }
 
     #[test]
     fn one_message_is_opened_by_either_path() {
         let raw = Bytes::from_static(&[0; 40]);
         let body = body(&raw);
-        assert!(open_fast(&Ok(body.clone())).is_some());
-        let content = open_slow(&raw, &body).expect("one message");
+        assert!(decode_fast(&Ok(body.clone())).is_some());
+        let content = decode_slow(&raw, &body).expect("one message");
         assert!(content.inflated.is_none() && content.cursor.is_none());
     }
 
@@ -161,7 +161,7 @@ mod tests {
     fn a_batch_that_says_it_is_chunked_is_a_batch() {
         let raw = Bytes::from_static(&[0; 40]);
         let both = EntryBody { num_messages_in_batch: Some(2), chunks: Some(2), ..body(&raw) };
-        assert!(open_slow(&raw, &both).expect("a batch").cursor.is_some());
+        assert!(decode_slow(&raw, &both).expect("a batch").cursor.is_some());
     }
 
     #[test]
