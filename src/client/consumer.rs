@@ -15,7 +15,7 @@ use super::events::ConsumerEvents;
 use super::message::ReceivedMessage;
 use super::parts::{Parts, all};
 use super::receive::Receiver;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::id::MessageId;
 use crate::machine::consumer::{Consumer as Machine, SeekTo};
 use crate::machine::{Deferred, Reply};
@@ -434,6 +434,13 @@ impl Consumer {
     /// Whether every topic and partition is attached to a broker at the moment.
     pub fn is_connected(&self) -> bool {
         self.parts().are_attached()
+    }
+
+    /// Why the first topic or partition that is not attached is not attached: the failure of the last attempt.
+    /// `None` while [connected](Self::is_connected), and until an attempt has failed. Attempts go on until the consumer is
+    /// closed, unless a failure is final.
+    pub fn connection_error(&self) -> Option<Error> {
+        self.parts().iter().find_map(|part| part.read(|machine| machine.last_failure().cloned()))
     }
 }
 

@@ -249,6 +249,13 @@ impl Producer {
         self.shared.parts.are_attached()
     }
 
+    /// Why the topic, or the first partition of it that is not attached, is not attached: the failure of the last attempt.
+    /// `None` while [connected](Self::is_connected), and until an attempt has failed. Attempts go on until the producer is
+    /// closed, unless a failure is final.
+    pub fn connection_error(&self) -> Option<Error> {
+        self.shared.parts.iter().find_map(|part| part.read(|machine| machine.last_failure().cloned()))
+    }
+
     /// How many partitions the topic has, as far as this producer knows; 0 means that it is not partitioned, as with
     /// [`Client::partitions`](super::Client::partitions).
     pub fn partitions(&self) -> u32 {

@@ -64,6 +64,9 @@ pub enum ErrorKind {
     IncompatibleSchema,
     /// A quota or rate limit of the broker.
     Quota,
+    /// The backlog quota of the namespace is exceeded, and its policy is to refuse producers
+    /// (ProducerBlockedQuotaExceededError and ProducerBlockedQuotaExceededException).
+    BacklogQuotaExceeded,
     /// The broker does not allow the operation.
     NotAllowed,
     /// The broker cannot serve this at the moment.
@@ -86,7 +89,13 @@ impl ErrorKind {
     fn is_retriable(self) -> bool {
         matches!(
             self,
-            Self::Connection | Self::Quota | Self::NotReady | Self::TimedOut | Self::QueueFull | Self::Server
+            Self::Connection
+                | Self::Quota
+                | Self::BacklogQuotaExceeded
+                | Self::NotReady
+                | Self::TimedOut
+                | Self::QueueFull
+                | Self::Server
         )
     }
 }

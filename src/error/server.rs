@@ -46,34 +46,35 @@ macro_rules! codes {
     };
 }
 
-// The Java client retries AuthenticationError, UnsupportedVersionError and InvalidTopicName by leaving them out of
-// its list; waiting fixes none of them, so they are terminal here.
+// As the Java client does (`PulsarClientException.isRetriableError`, `ProducerImpl`, `ConsumerImpl`), with one difference:
+// at the first attempt it also retries AuthenticationError, UnsupportedVersionError and InvalidTopicName until the
+// operation timeout, because they are not in its list. They are reported at once here: waiting does not fix them.
 codes! {
     0 UNKNOWN_ERROR "UnknownError" Server Retry;
     1 METADATA_ERROR "MetadataError" Server Retry;
     2 PERSISTENCE_ERROR "PersistenceError" Server Retry;
-    3 AUTHENTICATION_ERROR "AuthenticationError" Authentication Terminal;
-    4 AUTHORIZATION_ERROR "AuthorizationError" Authorization Terminal;
+    3 AUTHENTICATION_ERROR "AuthenticationError" Authentication RetryIfEstablished;
+    4 AUTHORIZATION_ERROR "AuthorizationError" Authorization RetryIfEstablished;
     5 CONSUMER_BUSY "ConsumerBusy" Busy RetryIfEstablished;
     6 SERVICE_NOT_READY "ServiceNotReady" NotReady Retry;
-    7 PRODUCER_BLOCKED_QUOTA_EXCEEDED_ERROR "ProducerBlockedQuotaExceededError" Quota Retry;
-    8 PRODUCER_BLOCKED_QUOTA_EXCEEDED_EXCEPTION "ProducerBlockedQuotaExceededException" Quota Retry;
+    7 PRODUCER_BLOCKED_QUOTA_EXCEEDED_ERROR "ProducerBlockedQuotaExceededError" BacklogQuotaExceeded Retry;
+    8 PRODUCER_BLOCKED_QUOTA_EXCEEDED_EXCEPTION "ProducerBlockedQuotaExceededException" BacklogQuotaExceeded Retry;
     9 CHECKSUM_ERROR "ChecksumError" Server Retry;
-    10 UNSUPPORTED_VERSION_ERROR "UnsupportedVersionError" Unsupported Terminal;
+    10 UNSUPPORTED_VERSION_ERROR "UnsupportedVersionError" Unsupported RetryIfEstablished;
     11 TOPIC_NOT_FOUND "TopicNotFound" TopicNotFound Terminal;
     12 SUBSCRIPTION_NOT_FOUND "SubscriptionNotFound" SubscriptionNotFound RetryIfEstablished;
     13 CONSUMER_NOT_FOUND "ConsumerNotFound" Server Retry;
     14 TOO_MANY_REQUESTS "TooManyRequests" Quota Retry;
     15 TOPIC_TERMINATED_ERROR "TopicTerminatedError" TopicTerminated Terminal;
     16 PRODUCER_BUSY "ProducerBusy" Busy RetryIfEstablished;
-    17 INVALID_TOPIC_NAME "InvalidTopicName" InvalidArgument Terminal;
+    17 INVALID_TOPIC_NAME "InvalidTopicName" InvalidArgument RetryIfEstablished;
     18 INCOMPATIBLE_SCHEMA "IncompatibleSchema" IncompatibleSchema RetryIfEstablished;
     19 CONSUMER_ASSIGN_ERROR "ConsumerAssignError" Busy RetryIfEstablished;
     20 TRANSACTION_COORDINATOR_NOT_FOUND "TransactionCoordinatorNotFound" NotReady Retry;
-    21 INVALID_TXN_STATUS "InvalidTxnStatus" NotAllowed Terminal;
+    21 INVALID_TXN_STATUS "InvalidTxnStatus" NotAllowed RetryIfEstablished;
     22 NOT_ALLOWED_ERROR "NotAllowedError" NotAllowed RetryIfEstablished;
-    23 TRANSACTION_CONFLICT "TransactionConflict" Busy Terminal;
-    24 TRANSACTION_NOT_FOUND "TransactionNotFound" NotAllowed Terminal;
+    23 TRANSACTION_CONFLICT "TransactionConflict" Busy RetryIfEstablished;
+    24 TRANSACTION_NOT_FOUND "TransactionNotFound" NotAllowed RetryIfEstablished;
     25 PRODUCER_FENCED "ProducerFenced" Fenced Terminal;
 }
 

@@ -3,7 +3,6 @@
 use std::time::Instant;
 
 use super::{Consumer, Deadline, Deferred, Now};
-use crate::machine::connection::error::RequestError;
 
 impl Consumer {
     /// When something is due. Acknowledgements and redeliveries wait for the next attach without one.
@@ -28,16 +27,18 @@ impl Consumer {
         }
         let is_due = |deadline: Option<Deadline>| deadline.is_some_and(|deadline| deadline.is_due(now));
         if is_due(self.lifecycle.subscribe_deadline()) {
-            return self.on_subscribe_timeout(deferred);
+            return self.on_subscribe_timeout(now, deferred);
         }
         // Before the close, so that each caller gets the reason of its own operation.
         while let Some(operation) = self.operations.take_overdue(now) {
-            let error = RequestError::TimedOut.into_error(operation.description());
+            let limit = self.config.operation_timeout;
+            let what = format!("the broker did not answer {} within {limit:?}", operation.description());
+            let error = self.attach_status.timed_out(&what, now);
             self.fail_operation(operation, error, deferred);
             self.is_dirty = true;
         }
         if is_due(self.lifecycle.close_deadline()) {
-            return self.on_close_timeout(deferred);
+            return self.on_close_timeout(now, deferred);
         }
         self.finish_if_closed_while_detached(deferred);
         if self.lifecycle.is_attached() {

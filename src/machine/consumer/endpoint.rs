@@ -8,6 +8,7 @@ use super::Consumer;
 use crate::error::Error;
 use crate::machine::connection::error::RequestError;
 use crate::machine::connection::peer::PeerInfo;
+use crate::machine::endpoint::attach_status::AttachStatus;
 use crate::machine::endpoint::machine::{AfterNotification, DataRoute, EndpointMachine};
 use crate::machine::endpoint::outbox::{More, Op, Outbox, Response};
 use crate::machine::{Deadline, Deferred, Endpoint, Now};
@@ -39,6 +40,10 @@ impl EndpointMachine for Consumer {
 
     fn on_detached(&mut self, _now: Now, deferred: &mut Deferred) {
         Consumer::on_detached(self, deferred);
+    }
+
+    fn attach_status(&mut self) -> &mut AttachStatus {
+        &mut self.attach_status
     }
 
     fn on_response(&mut self, op: Op, response: Response, _now: Now, deferred: &mut Deferred) {
@@ -80,6 +85,10 @@ impl EndpointMachine for Consumer {
 
     fn close(&mut self, now: Now, deferred: &mut Deferred) {
         Consumer::close(self, None, now, deferred);
+    }
+
+    fn is_closing(&self) -> bool {
+        Consumer::is_closing(self)
     }
 
     fn is_finished(&self) -> bool {

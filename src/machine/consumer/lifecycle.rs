@@ -190,14 +190,15 @@ impl Consumer {
     }
 
     /// The first attach has taken too long.
-    pub(super) fn on_subscribe_timeout(&mut self, deferred: &mut Deferred) {
-        let why = format!("not subscribed within {:?}", self.config.operation_timeout);
-        self.fail(Error::local(ErrorKind::TimedOut, why), deferred);
+    pub(super) fn on_subscribe_timeout(&mut self, now: Now, deferred: &mut Deferred) {
+        let what = format!("not subscribed within {:?}", self.config.operation_timeout);
+        self.fail(self.attach_status.timed_out(&what, now), deferred);
     }
 
     /// The close has taken too long.
-    pub(super) fn on_close_timeout(&mut self, deferred: &mut Deferred) {
-        let late = RequestError::TimedOut.into_error(CLOSE_DESCRIPTION).with_topic(&self.topic);
+    pub(super) fn on_close_timeout(&mut self, now: Now, deferred: &mut Deferred) {
+        let what = format!("the consumer was not closed within {:?}", self.config.operation_timeout);
+        let late = self.attach_status.timed_out(&what, now).with_topic(&self.topic);
         self.finish(Err(late), deferred);
     }
 

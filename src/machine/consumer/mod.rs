@@ -21,6 +21,8 @@
 //! | `entry`, `position` | one delivered entry, read without the consumer; its place in the topic |
 //! | `config` | the options |
 
+use crate::error::Error;
+use crate::machine::endpoint::attach_status::AttachStatus;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -73,6 +75,7 @@ pub struct Consumer {
     partition: i32,
     config: Arc<ConsumerConfig>,
     lifecycle: ConsumerLifecycle,
+    attach_status: AttachStatus,
     queue: Queue,
     acks: Acks,
     redelivery: Redelivery,
@@ -109,6 +112,7 @@ impl Consumer {
             id,
             partition,
             lifecycle: ConsumerLifecycle::new(subscribed, deadline),
+            attach_status: AttachStatus::default(),
             queue: Queue::new(config.receiver_queue_size, signals),
             acks: Acks::new(AckPolicy::new(&topic, &config)),
             redelivery: Redelivery::new(in_order, config.negative_ack_redelivery_delay, now),
@@ -144,6 +148,17 @@ impl Consumer {
     /// Whether it is subscribed at a broker at the moment.
     pub fn is_attached(&self) -> bool {
         self.lifecycle.is_attached()
+    }
+
+    /// Why it is not attached: the failure of the last attempt. `None` while it is attached, and before the first
+    /// attempt has failed.
+    pub fn last_failure(&self) -> Option<&Error> {
+        self.attach_status.last_failure()
+    }
+
+    /// Whether it was closed, and may still have something to send.
+    pub fn is_closing(&self) -> bool {
+        self.lifecycle.is_closing() && !self.lifecycle.is_finished()
     }
 
     /// Whether it is closed or failed, so that its owner can forget it.

@@ -9,6 +9,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::attach_status::AttachStatus;
 use super::outbox::{More, Op, Outbox, Response};
 use super::{Endpoint, EndpointId, ReadyList};
 use crate::error::Error;
@@ -98,6 +99,12 @@ pub trait EndpointMachine: Send + Sized + 'static {
     /// No broker has it any more, or none took it. Does nothing if that is known.
     fn on_detached(&mut self, now: Now, deferred: &mut Deferred);
 
+    /// An attempt to attach it failed, or its broker closed it; another attempt follows.
+    fn on_attach_failed(&mut self, _error: &Error, _now: Now, _deferred: &mut Deferred) {}
+
+    /// Where it is attached, or why it is not; kept up to date by [`Endpoint`].
+    fn attach_status(&mut self) -> &mut AttachStatus;
+
     /// The response to an operation that it asked for through its [`Outbox`].
     fn on_response(&mut self, op: Op, response: Response, now: Now, deferred: &mut Deferred);
 
@@ -134,6 +141,9 @@ pub trait EndpointMachine: Send + Sized + 'static {
 
     /// Closes it as if its last handle were dropped.
     fn close(&mut self, now: Now, deferred: &mut Deferred);
+
+    /// Whether it was closed, and may still have something to send.
+    fn is_closing(&self) -> bool;
 
     /// Whether it is closed or failed, so that its owner can forget it.
     fn is_finished(&self) -> bool;
@@ -192,6 +202,8 @@ pub trait AnyEndpoint: Send + Sync + fmt::Debug {
     fn on_attached(&self, response: &Command, peer: &PeerInfo, now: Now, deferred: &mut Deferred);
     /// See [`EndpointMachine::on_detached`].
     fn on_detached(&self, now: Now, deferred: &mut Deferred);
+    /// See [`EndpointMachine::on_attach_failed`].
+    fn on_attach_failed(&self, error: &Error, now: Now, deferred: &mut Deferred);
     /// See [`EndpointMachine::on_response`].
     fn on_response(&self, op: Op, response: Response, now: Now, deferred: &mut Deferred);
     /// See [`EndpointMachine::on_notification`].
@@ -200,6 +212,8 @@ pub trait AnyEndpoint: Send + Sync + fmt::Debug {
     fn fail(&self, error: Error, deferred: &mut Deferred);
     /// See [`EndpointMachine::close`].
     fn close(&self, now: Now, deferred: &mut Deferred);
+    /// See [`EndpointMachine::is_closing`].
+    fn is_closing(&self) -> bool;
     /// See [`EndpointMachine::is_finished`].
     fn is_finished(&self) -> bool;
     /// See [`EndpointMachine::is_closed_at_broker`].
@@ -245,11 +259,24 @@ impl<M: EndpointMachine> AnyEndpoint for Endpoint<M> {
     }
 
     fn on_attached(&self, response: &Command, peer: &PeerInfo, now: Now, deferred: &mut Deferred) {
-        self.with_deferred(deferred, |machine, deferred| machine.on_attached(response, peer, now, deferred));
+        self.with_deferred(deferred, |machine, deferred| {
+            machine.attach_status().on_attached(&peer.address, now);
+            machine.on_attached(response, peer, now, deferred);
+        });
     }
 
     fn on_detached(&self, now: Now, deferred: &mut Deferred) {
-        self.with_deferred(deferred, |machine, deferred| machine.on_detached(now, deferred));
+        self.with_deferred(deferred, |machine, deferred| {
+            machine.attach_status().on_detached();
+            machine.on_detached(now, deferred);
+        });
+    }
+
+    fn on_attach_failed(&self, error: &Error, now: Now, deferred: &mut Deferred) {
+        self.with_deferred(deferred, |machine, deferred| {
+            machine.attach_status().on_failure(error);
+            machine.on_attach_failed(error, now, deferred);
+        });
     }
 
     fn on_response(&self, op: Op, response: Response, now: Now, deferred: &mut Deferred) {
@@ -266,6 +293,10 @@ impl<M: EndpointMachine> AnyEndpoint for Endpoint<M> {
 
     fn close(&self, now: Now, deferred: &mut Deferred) {
         self.with_deferred(deferred, |machine, deferred| machine.close(now, deferred));
+    }
+
+    fn is_closing(&self) -> bool {
+        self.with(|machine| machine.is_closing())
     }
 
     fn is_finished(&self) -> bool {

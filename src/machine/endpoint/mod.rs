@@ -13,6 +13,7 @@
 //!    harmless.
 //! 5. An endpoint that has more to write goes to the tail of its owner's run queue.
 
+pub mod attach_status;
 pub mod deferred;
 pub mod machine;
 pub mod outbox;

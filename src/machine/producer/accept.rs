@@ -149,7 +149,7 @@ impl Producer {
         };
         if !self.capacity.waiters.contains(number) {
             waiter.number = None;
-            return Poll::Ready(Err(SendError::new(self.timeout_error("no capacity was free"), false)));
+            return Poll::Ready(Err(SendError::new(self.timeout_error("no capacity was free", now()), false)));
         }
         if !self.capacity.waiters.is_front(number) || !self.capacity.fits(size_bytes) {
             self.capacity.waiters.set_waker(number, waker, deferred);

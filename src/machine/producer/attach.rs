@@ -1,13 +1,17 @@
 //! Opening the producer at a broker (PRODUCER), attach and detach.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Producer;
 use super::pipeline::SealContext;
-use crate::error::Error;
+use crate::error::{Error, ServerCode};
 use crate::machine::connection::peer::PeerInfo;
 use crate::machine::{Deferred, Now, ReplyTo};
 use crate::pb;
+
+/// For how long a name that the broker gave is asked for again while another producer has it. A broker checks a
+/// connection that has not been heard of for 5 s (`connectionLivenessCheckTimeoutMillis`).
+const NAME_TAKEN_MAX: Duration = Duration::from_secs(6);
 
 /// What the broker said when the producer was opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +47,8 @@ pub(super) struct ProducerAttach {
     next_epoch: u64,
     /// From the last PRODUCER_SUCCESS: shows the broker that this producer is the one that had exclusive access.
     topic_epoch: Option<u64>,
+    /// Since when PRODUCER is refused because another producer has the name that the broker gave.
+    name_taken_since: Option<Instant>,
     /// Waits for the first attach.
     created: Option<ReplyTo<ProducerCreated>>,
     /// When the first attach is overdue. `None` once it has come, and while the broker has the producer queued for
@@ -56,6 +62,7 @@ impl ProducerAttach {
             phase: AttachPhase::Detached,
             next_epoch: 0,
             topic_epoch: None,
+            name_taken_since: None,
             created: Some(created),
             creation_deadline,
         }
@@ -86,7 +93,7 @@ impl ProducerAttach {
 
 impl Producer {
     /// The PRODUCER that opens it; the session sets its `request_id`. Counts `epoch` up, and from the second on sends
-    /// the name and the topic epoch that the broker gave.
+    /// the name and the topic epoch that the broker gave, unless that name is [taken](Self::on_attach_failed).
     pub fn open_request(&mut self, _now: Now) -> pb::CommandProducer {
         debug_assert!(!self.is_attached(), "an attached producer is not opened");
         self.attach.phase = AttachPhase::Opening;
@@ -125,6 +132,7 @@ impl Producer {
         self.lifecycle.on_attached();
         self.receipts.on_attached();
         let is_first = self.start_framing(opened, peer);
+        self.attach.name_taken_since = None;
         if is_first {
             // Only the first answer says where to start: a repeated one says -1.
             self.start_sequence_ids(opened.last_sequence_id.unwrap_or(-1));
@@ -138,7 +146,8 @@ impl Producer {
         self.advance_close(Some(now), deferred);
     }
 
-    /// Sets what the frames from now on have in common; whether this is the first time. The name stays for life.
+    /// Sets what the frames from now on have in common; whether this is the first time. The name stays for
+    /// life, unless it was [taken](Self::on_attach_failed).
     fn start_framing(&mut self, opened: &pb::CommandProducerSuccess, peer: &PeerInfo) -> bool {
         let name = self.sealing.producer_name().cloned();
         let is_first = name.is_none();
@@ -156,6 +165,36 @@ impl Producer {
     /// its creation any more, and another answer follows when it has the topic.
     pub fn on_queued(&mut self) {
         self.attach.creation_deadline = None;
+    }
+
+    /// An attempt to attach it failed with `error`, and another one follows.
+    ///
+    /// | refusal | effect, besides the next attempt |
+    /// | --- | --- |
+    /// | `ProducerBlockedQuotaExceededException` | all that is pending fails: the broker's policy is to tell the application |
+    /// | `ProducerBlockedQuotaExceededError` | none: the broker's policy is to hold what is pending |
+    /// | `ProducerBusy` for 6 s, and the broker gave the name | the name is given up: see below |
+    /// | any other | none |
+    ///
+    /// A broker that was restarted without its state gives a name again that this producer has. It also refuses the
+    /// name while it still counts this producer's own dead connection, which it finds out within seconds. After that the
+    /// producer starts afresh: the next PRODUCER asks for a name, and sequence ids start where the broker says. What was
+    /// pending fails, and may be stored if it was written: its frames carry the old name, by which the broker's
+    /// deduplication would take them for the other producer's.
+    pub fn on_attach_failed(&mut self, error: &Error, now: Now, deferred: &mut Deferred) {
+        let code = error.server_error().map(|refused| refused.code);
+        if code == Some(ServerCode::PRODUCER_BLOCKED_QUOTA_EXCEEDED_EXCEPTION) {
+            self.fail_pending(&error.clone().with_topic(&self.topic), deferred);
+        }
+        let is_generated = self.config.name.is_none() && self.sealing.producer_name().is_some();
+        if code == Some(ServerCode::PRODUCER_BUSY) && is_generated {
+            let since = *self.attach.name_taken_since.get_or_insert(now.at);
+            if now.at.saturating_duration_since(since) >= NAME_TAKEN_MAX {
+                self.fail_pending(&error.clone().with_topic(&self.topic), deferred);
+                self.sealing.stop();
+                self.attach.name_taken_since = None;
+            }
+        }
     }
 
     /// No broker has the producer any more, or none opened it. Does nothing if that is known.

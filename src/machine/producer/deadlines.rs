@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::Producer;
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::machine::{Deadline, Deferred, Now};
 
 impl Producer {
@@ -35,7 +35,7 @@ impl Producer {
         }
         self.start_clocks(|| now);
         if is_due(self.attach.creation_deadline(), now) {
-            self.fail(self.creation_timeout_error(), deferred);
+            self.fail(self.creation_timeout_error(now), deferred);
             return;
         }
         self.capacity.waiters.expire(now, deferred);
@@ -94,7 +94,7 @@ impl Producer {
                 self.receipts.count_unanswered();
             }
             let what = if transmitted { "no receipt came" } else { "the message was not sent" };
-            self.settle_failed(0, self.timeout_error(what), transmitted, deferred);
+            self.settle_failed(0, self.timeout_error(what, now), transmitted, deferred);
             has_expired = true;
         }
         if has_expired {
@@ -108,25 +108,26 @@ impl Producer {
 /// Errors of deadlines.
 impl Producer {
     /// `what` has not happened within the send timeout.
-    pub(super) fn timeout_error(&self, what: &str) -> Error {
-        self.timed_out(format!("{what} within the send timeout of {:?}", self.config.send_timeout))
+    pub(super) fn timeout_error(&self, what: &str, now: Now) -> Error {
+        self.timed_out(&format!("{what} within the send timeout of {:?}", self.config.send_timeout), now)
     }
 
-    fn creation_timeout_error(&self) -> Error {
-        self.timed_out(format!("the producer was not created within {:?}", self.config.operation_timeout))
+    fn creation_timeout_error(&self, now: Now) -> Error {
+        self.timed_out(&format!("the producer was not created within {:?}", self.config.operation_timeout), now)
     }
 
     /// The error of a close that timed out, and of what it has not sent.
-    pub(super) fn close_timeout_error(&self, is_drained: bool) -> Error {
-        self.timed_out(if is_drained {
+    pub(super) fn close_timeout_error(&self, is_drained: bool, now: Now) -> Error {
+        let what = if is_drained {
             format!("the broker did not answer CLOSE_PRODUCER within {:?}", self.config.operation_timeout)
         } else {
             format!("what was accepted before the close was not stored within {:?}", self.drain_timeout())
-        })
+        };
+        self.timed_out(&what, now)
     }
 
-    fn timed_out(&self, what: String) -> Error {
-        Error::local(ErrorKind::TimedOut, what).with_topic(&self.topic)
+    fn timed_out(&self, what: &str, now: Now) -> Error {
+        self.attach_status.timed_out(what, now).with_topic(&self.topic)
     }
 }
 

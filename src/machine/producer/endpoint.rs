@@ -8,6 +8,7 @@ use super::{Producer, SealJob, Sealed};
 use crate::error::{Error, ServerError};
 use crate::machine::connection::error::RequestError;
 use crate::machine::connection::peer::PeerInfo;
+use crate::machine::endpoint::attach_status::AttachStatus;
 use crate::machine::endpoint::machine::{AfterNotification, DataRoute, EndpointMachine};
 use crate::machine::endpoint::outbox::{More, Op, Outbox, Response};
 use crate::machine::{Deadline, Deferred, Endpoint, Now};
@@ -46,6 +47,14 @@ impl EndpointMachine for Producer {
 
     fn on_detached(&mut self, now: Now, deferred: &mut Deferred) {
         Producer::on_detached(self, now, deferred);
+    }
+
+    fn on_attach_failed(&mut self, error: &Error, now: Now, deferred: &mut Deferred) {
+        Producer::on_attach_failed(self, error, now, deferred);
+    }
+
+    fn attach_status(&mut self) -> &mut AttachStatus {
+        &mut self.attach_status
     }
 
     fn on_response(&mut self, op: Op, response: Response, now: Now, deferred: &mut Deferred) {
@@ -101,6 +110,10 @@ impl EndpointMachine for Producer {
 
     fn close(&mut self, now: Now, deferred: &mut Deferred) {
         Producer::close(self, None, now, deferred);
+    }
+
+    fn is_closing(&self) -> bool {
+        Producer::is_closing(self)
     }
 
     fn is_finished(&self) -> bool {

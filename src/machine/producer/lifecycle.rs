@@ -174,10 +174,8 @@ impl Producer {
     pub(super) fn give_up_closing(&mut self, now: Now, deferred: &mut Deferred) {
         let LifecycleState::Closing(closing) = &self.lifecycle.state else { return };
         let is_over = closing.is_drained || self.attach.phase() == AttachPhase::Detached;
-        let error = self.close_timeout_error(closing.is_drained);
-        self.close_batch();
-        self.fail_all(&error, deferred);
-        self.after_settling(deferred);
+        let error = self.close_timeout_error(closing.is_drained, now);
+        self.fail_pending(&error, deferred);
         if is_over {
             self.finish(self.closed_error(), Err(error), deferred);
         } else {
@@ -211,12 +209,26 @@ impl Producer {
         }
     }
 
+    /// Ends every send that was accepted, and goes on.
+    pub(super) fn fail_pending(&mut self, error: &Error, deferred: &mut Deferred) {
+        self.close_batch();
+        self.fail_all(error, deferred);
+        self.sealing.discard_queue();
+        self.dirty = true;
+        self.after_settling(deferred);
+    }
+
     /// Ends every send that is not settled.
     fn fail_all(&mut self, error: &Error, deferred: &mut Deferred) {
         while let Some((group, _)) = self.in_flight.front() {
             let may_be_stored = group.transmitted;
             self.settle_failed(0, error.clone(), may_be_stored, deferred);
         }
+    }
+
+    /// Whether it was closed, and may still have something to send.
+    pub fn is_closing(&self) -> bool {
+        matches!(self.lifecycle.state, LifecycleState::Closing(_))
     }
 
     /// Whether it is closed or failed, so that its owner can forget it.

@@ -44,6 +44,7 @@
 //! [`take_job`](Producer::take_job) and [`put_job`](Producer::put_job) until there is no job left, and
 //! [`poll_transmit`](Producer::poll_transmit).
 
+use crate::machine::endpoint::attach_status::AttachStatus;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -125,6 +126,7 @@ pub struct Producer {
     dirty: bool,
 
     attach: ProducerAttach,
+    attach_status: AttachStatus,
     lifecycle: Lifecycle,
     sequence_ids: SequenceIds,
     capacity: Capacity,
@@ -154,6 +156,7 @@ impl Producer {
             partition,
             dirty: true,
             attach: ProducerAttach::new(created, now.at.checked_add(config.operation_timeout)),
+            attach_status: AttachStatus::default(),
             lifecycle: Lifecycle::default(),
             sequence_ids: SequenceIds::default(),
             capacity: Capacity::new(config.max_pending_messages, config.max_pending_bytes),
@@ -196,6 +199,12 @@ impl Producer {
     /// Whether it is attached to a broker, which takes its messages.
     pub fn is_attached(&self) -> bool {
         self.attach.phase() == AttachPhase::Attached
+    }
+
+    /// Why it is not attached: the failure of the last attempt. `None` while it is attached, and before the first
+    /// attempt has failed.
+    pub fn last_failure(&self) -> Option<&Error> {
+        self.attach_status.last_failure()
     }
 
     /// Statistics, as of now.

@@ -71,7 +71,12 @@ impl Sealing {
         self.framing = Some(Framing { context: Arc::new(context), template });
     }
 
-    /// Whether messages can be numbered and framed: the producer was attached once.
+    /// Seals nothing until a broker opens the producer under a new name.
+    pub(super) fn stop(&mut self) {
+        self.framing = None;
+    }
+
+    /// Whether messages can be numbered and framed: the producer was attached once, under the name it has.
     #[inline]
     pub(super) fn is_ready(&self) -> bool {
         self.framing.is_some()

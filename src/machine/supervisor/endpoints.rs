@@ -4,6 +4,7 @@ use super::managed_endpoint::{AfterFailure, ManagedEndpoint, ManagedState};
 use super::pool::Holder;
 use super::service_url::broker_host;
 use super::{Supervisor, Timer};
+use crate::error::{Error, ErrorKind, RetryPolicy, ServerCode};
 use crate::machine::connection::error::RequestError;
 use crate::machine::control::{Attempt, ConnectionId, SessionCommand};
 use crate::machine::endpoint::machine::AttachRoute;
@@ -160,6 +161,8 @@ impl Supervisor {
             self.pool.leave(holder, now);
             if let Some(managed) = self.endpoints.get_mut(&id) {
                 if let AfterFailure::RetryAt(at) = managed.back_off(&mut self.random, now) {
+                    let closed = Error::local(ErrorKind::NotReady, "its broker closed it, as when a topic moves");
+                    managed.endpoint.on_attach_failed(&closed, now, deferred);
                     self.set_retry(holder, at);
                 }
             }
@@ -175,13 +178,33 @@ impl Supervisor {
             self.requests.forget(*request);
         }
         self.pool.leave(holder, now);
+        let error = failure.error.clone();
+        let failure = if is_taken(&failure) && self.is_predecessor_closing(id) {
+            Failure { retry_policy: RetryPolicy::Retry, ..failure }
+        } else {
+            failure
+        };
+        let Some(managed) = self.endpoints.get_mut(&id) else { return };
         match managed.on_failure(failure, &mut self.random, now) {
-            AfterFailure::RetryAt(at) => self.set_retry(holder, at),
+            AfterFailure::RetryAt(at) => {
+                managed.endpoint.on_attach_failed(&error, now, deferred);
+                self.set_retry(holder, at);
+            }
             AfterFailure::Fail(error) => {
                 managed.endpoint.fail(error, deferred);
                 self.forget(id, now);
             }
         }
+    }
+
+    /// Whether this client is still closing another endpoint of the same kind on the same topic: its name, or its place
+    /// in the subscription, is about to be free. Locks the endpoints of that topic only.
+    fn is_predecessor_closing(&self, id: EndpointId) -> bool {
+        let Some(managed) = self.endpoints.get(&id) else { return false };
+        let is_alike =
+            |other: &EndpointId| *other != id && std::mem::discriminant(other) == std::mem::discriminant(&id);
+        let mut others = self.endpoints.iter().filter(|(other, _)| is_alike(other));
+        others.any(|(_, other)| other.subject == managed.subject && other.endpoint.is_closing())
     }
 
     /// Serves an endpoint that no session has: its deadlines, its close, its end.
@@ -212,4 +235,10 @@ impl Supervisor {
         self.timers.set(Timer::Retry(Holder::Endpoint(id)), None);
         self.pool.leave(Holder::Endpoint(id), now);
     }
+}
+
+/// Refused because another producer has the name, or another consumer the subscription.
+fn is_taken(failure: &Failure) -> bool {
+    let code = failure.error.server_error().map(|refused| refused.code);
+    matches!(code, Some(ServerCode::PRODUCER_BUSY | ServerCode::CONSUMER_BUSY))
 }

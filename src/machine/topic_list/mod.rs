@@ -9,6 +9,7 @@
 //! [`TopicListWatcher::poll_changed`] was woken. They are merged, so that a slow reader leaves at most one entry for each
 //! topic.
 
+use crate::machine::endpoint::attach_status::AttachStatus;
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -90,6 +91,7 @@ pub struct TopicListWatcher {
     created: Option<ReplyTo<()>>,
     /// When the creation is given up.
     creation_deadline: Option<Instant>,
+    attach_status: AttachStatus,
     closing: Option<WatcherClose>,
     /// Whether the broker has confirmed the close, or was never asked to open.
     is_closed_at_broker: bool,
@@ -110,6 +112,7 @@ impl TopicListWatcher {
             id,
             scope: format!("{}/{}", config.namespace, config.pattern).into(),
             creation_deadline: now.at.checked_add(config.operation_timeout),
+            attach_status: AttachStatus::default(),
             config,
             state: WatcherState::Detached,
             is_dirty: true,
@@ -307,6 +310,10 @@ impl EndpointMachine for TopicListWatcher {
         }
     }
 
+    fn attach_status(&mut self) -> &mut AttachStatus {
+        &mut self.attach_status
+    }
+
     fn on_response(&mut self, op: Op, response: Response, _now: Now, deferred: &mut Deferred) {
         if op.kind != OpKind::Close || self.closing.is_none() {
             return;
@@ -376,10 +383,12 @@ impl EndpointMachine for TopicListWatcher {
     fn handle_deadline(&mut self, now: Now, deferred: &mut Deferred) {
         let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now.at);
         if is_due(self.creation_deadline) {
-            let error = Error::local(ErrorKind::TimedOut, "timed out creating the topic list watcher");
+            let what = format!("the topic list watcher was not created within {:?}", self.config.operation_timeout);
+            let error = self.attach_status.timed_out(&what, now);
             self.fail(error, deferred);
         } else if is_due(self.closing.as_ref().and_then(|closing| closing.deadline)) {
-            let error = Error::local(ErrorKind::TimedOut, "timed out closing the topic list watcher");
+            let what = format!("the topic list watcher was not closed within {:?}", self.config.operation_timeout);
+            let error = self.attach_status.timed_out(&what, now);
             self.finish(self.closed_error(), Err(error.with_topic(&self.scope)), deferred);
         }
     }
@@ -393,6 +402,10 @@ impl EndpointMachine for TopicListWatcher {
 
     fn close(&mut self, now: Now, deferred: &mut Deferred) {
         TopicListWatcher::close(self, None, now, deferred);
+    }
+
+    fn is_closing(&self) -> bool {
+        self.closing.is_some() && !matches!(self.state, WatcherState::Finished(_))
     }
 
     fn is_finished(&self) -> bool {

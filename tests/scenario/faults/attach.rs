@@ -292,13 +292,13 @@ async fn the_end_of_one_partition_is_reported() {
         .faults()
         .on(FaultEvent::Subscribe)
         .on_topic("parts-partition-1")
-        .refuse_request(ServerCode::AUTHORIZATION_ERROR);
+        .refuse_request(ServerCode::TOPIC_NOT_FOUND);
     stage
         .broker
         .faults()
         .on(FaultEvent::Producer)
         .on_topic("parts-partition-1")
-        .refuse_request(ServerCode::AUTHORIZATION_ERROR);
+        .refuse_request(ServerCode::TOPIC_NOT_FOUND);
     stage.broker.unload("parts-partition-1");
     let mut events = consumer.events();
     let event = tokio::select! {
@@ -307,11 +307,11 @@ async fn the_end_of_one_partition_is_reported() {
     };
     let Some(ConsumerEvent::TopicEnded { topic, error, .. }) = event else { panic!("not an end: {event:?}") };
     assert!(topic.ends_with("parts-partition-1"), "{topic}");
-    assert_eq!(failed::<()>(Err(error), ErrorKind::Authorization).topic(), Some(&*topic));
+    assert_eq!(failed::<()>(Err(error), ErrorKind::TopicNotFound).topic(), Some(&*topic));
     let mut failures = 0;
     for number in 0..3 {
         if let Err(error) = within("an outcome", producer.send(number.to_string())).await {
-            assert_eq!(error.error().kind(), ErrorKind::Authorization, "{error}");
+            assert_eq!(error.error().kind(), ErrorKind::TopicNotFound, "{error}");
             failures += 1;
         }
     }

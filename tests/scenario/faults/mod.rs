@@ -15,6 +15,7 @@ mod entries;
 mod events;
 mod idle;
 mod permits;
+mod refusals;
 mod seeks;
 mod sends;
 mod support;

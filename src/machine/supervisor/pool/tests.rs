@@ -142,7 +142,7 @@ fn refused_credentials_are_fetched_once_more_for_all_who_wait() {
     rig.credentials(second);
     let lost = rig.end(second, &refused(3)).expect("the end");
     assert_eq!(lost.holders, [holder(1), holder(2)]);
-    assert_eq!(lost.failure.retry_policy, RetryPolicy::Terminal);
+    assert_eq!(lost.failure.retry_policy, RetryPolicy::RetryIfEstablished);
     assert_eq!(lost.failure.error.kind(), ErrorKind::Authentication);
     assert_eq!(lost.failure.error.address(), Some("b:6650"));
 }
