@@ -15,6 +15,7 @@ use super::runtime::{Runtime, TokioRuntime};
 use super::{Client, Shared, clock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::machine::ReadyList;
+use crate::machine::control::HostPort;
 use crate::machine::control::Input;
 use crate::machine::supervisor::service_url::ServiceUrl;
 use crate::machine::supervisor::{Supervisor, SupervisorConfig};
@@ -141,7 +142,8 @@ impl ClientBuilder {
         self
     }
 
-    /// How long one dial may take, TLS included. Default: 10 s.
+    /// How long one dial may take, TLS included. Default: 10 s. Where the service URL has several hosts, dial and
+    /// handshake with one of them take at most its equal share of the [operation timeout](Self::operation_timeout).
     pub fn connection_timeout(mut self, timeout: Duration) -> Self {
         self.connection_timeout = timeout;
         self
@@ -233,19 +235,20 @@ impl ClientBuilder {
 
     /// A client, and the future that must be polled for it.
     pub(crate) fn with_runtime<R: Runtime>(self, runtime: R) -> Result<(Client, SupervisorDriver<R>)> {
-        let (client, supervisor, inputs) = self.parts()?;
+        let service_url = ServiceUrl::parse(&self.service_url)?;
+        let service_hosts = service_url.hosts().to_vec();
+        let (client, supervisor, inputs) = self.parts(service_url)?;
         let handle = client.shared.supervisor.clone();
-        let driver = SupervisorDriver::new(supervisor, runtime, handle, inputs, self.dial_config());
+        let driver = SupervisorDriver::new(supervisor, runtime, handle, inputs, self.dial_config(service_hosts));
         Ok((client, driver))
     }
 
     /// A client whose task is not started.
-    fn parts(&self) -> Result<(Client, Supervisor, UnboundedReceiver<Input>)> {
+    fn parts(&self, url: ServiceUrl) -> Result<(Client, Supervisor, UnboundedReceiver<Input>)> {
         self.validate()?;
-        let parsed = ServiceUrl::parse(&self.service_url)?;
-        let service_url: Arc<str> = parsed.to_string().into();
+        let service_url: Arc<str> = url.to_string().into();
         let seed = self.seed.unwrap_or_else(random_seed);
-        let mut config = SupervisorConfig::new(parsed, seed);
+        let mut config = SupervisorConfig::new(url, seed);
         config.listener_name = self.listener_name.clone();
         config.operation_timeout = self.operation_timeout;
         config.max_backoff_interval = self.max_backoff_interval;
@@ -291,7 +294,7 @@ impl ClientBuilder {
         Ok(())
     }
 
-    fn dial_config(self) -> DialConfig {
+    fn dial_config(self, service_hosts: Vec<HostPort>) -> DialConfig {
         #[cfg(feature = "tls")]
         let tls = match self.tls_config {
             Some(config) => super::dial::TlsOptions::with_config(config),
@@ -306,6 +309,7 @@ impl ClientBuilder {
             authentication: self.authentication,
             dialer: self.dialer.unwrap_or_else(|| Arc::new(tcp)),
             connection_timeout: self.connection_timeout,
+            service_hosts,
             keep_alive_interval: self.keep_alive_interval,
             operation_timeout: self.operation_timeout,
             client_version: concat!("Pulsar-Rust-native-v", env!("CARGO_PKG_VERSION")).to_owned(),

@@ -20,7 +20,7 @@ use crate::error::{Error, ErrorKind};
 use crate::machine::Deferred;
 use crate::machine::connection::ConnectionConfig;
 use crate::machine::control::{
-    Action, AuthContext, AuthData, BrokerKey, CloseReason, ConnectionId, Input, SessionCommand, SessionEvent,
+    Action, AuthContext, AuthData, BrokerKey, CloseReason, ConnectionId, HostPort, Input, SessionCommand, SessionEvent,
 };
 use crate::machine::supervisor::Supervisor;
 
@@ -29,9 +29,23 @@ pub(crate) struct DialConfig {
     pub(crate) authentication: Arc<dyn Authentication>,
     pub(crate) dialer: Arc<dyn Dialer>,
     pub(crate) connection_timeout: Duration,
+    /// The hosts of the service URL.
+    pub(crate) service_hosts: Vec<HostPort>,
     pub(crate) keep_alive_interval: Duration,
     pub(crate) operation_timeout: Duration,
     pub(crate) client_version: String,
+}
+
+impl DialConfig {
+    /// How long dial and handshake with this broker may take together: each of several hosts of the service URL has an
+    /// equal share of the operation timeout, so that one that is silent leaves time for the others.
+    fn share_of(&self, key: &BrokerKey) -> Duration {
+        let hosts = u32::try_from(self.service_hosts.len()).unwrap_or(u32::MAX);
+        match hosts > 1 && self.service_hosts.contains(&key.physical) {
+            true => self.operation_timeout / hosts,
+            false => Duration::MAX,
+        }
+    }
 }
 
 /// The supervisor's task. It ends once the client is closed and no task of a connection is left.
@@ -171,7 +185,9 @@ impl<R: Runtime> DialAttempt<R> {
     /// Dials, then drives the connection until it ends.
     async fn run(mut self) {
         let config = self.config.clone();
-        let mut dialing = pin!(dial(&self.runtime, &*config.dialer, &self.key, config.connection_timeout));
+        let (share, started) = (config.share_of(&self.key), clock::now().at);
+        let limit = config.connection_timeout.min(share);
+        let mut dialing = pin!(dial(&self.runtime, &*config.dialer, &self.key, limit));
         let dialed = poll_fn(|cx| {
             // No command is sent before the connection is up, so this is the end of the channel: the supervisor gave up
             // the connection.
@@ -184,7 +200,8 @@ impl<R: Runtime> DialAttempt<R> {
         match dialed {
             Ok(socket) => {
                 let runtime = self.runtime.clone();
-                let config = connection_config(&self.key, &config);
+                let handshake_timeout = share.saturating_sub(clock::now().at.saturating_duration_since(started));
+                let config = connection_config(&self.key, &config, handshake_timeout);
                 let Self { id, credentials, supervisor, commands, .. } = self;
                 ConnectionDriver::new(id, runtime, socket, config, credentials, supervisor, commands).await;
             }
@@ -196,13 +213,14 @@ impl<R: Runtime> DialAttempt<R> {
     }
 }
 
-fn connection_config(key: &BrokerKey, config: &DialConfig) -> ConnectionConfig {
+fn connection_config(key: &BrokerKey, config: &DialConfig, handshake_timeout: Duration) -> ConnectionConfig {
     ConnectionConfig {
         address: key.logical.to_string().into(),
         tls: key.tls,
         proxy_to_broker_url: key.proxy_to_broker_url(),
         client_version: config.client_version.clone(),
         keep_alive_interval: config.keep_alive_interval,
+        handshake_timeout,
         operation_timeout: config.operation_timeout,
     }
 }

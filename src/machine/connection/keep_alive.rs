@@ -14,10 +14,11 @@ pub(super) const PONGS_OWED_MAX: u32 = 16;
 const PONG_TX_BYTES_MAX: usize = 256 * 1024;
 
 /// The keep-alive of one connection. Once in each interval it looks whether anything but a PING was heard since the last
-/// time, and pings the peer. The handshake has one interval.
+/// time, and pings the peer. The handshake has a time of its own, at most one interval.
 #[derive(Debug)]
 pub(super) struct KeepAlive {
     interval: Duration,
+    handshake_timeout: Duration,
     /// The end of the present interval.
     deadline: Deadline,
     /// Something other than a PING has come in the present interval.
@@ -31,10 +32,12 @@ pub(super) struct KeepAlive {
 }
 
 impl KeepAlive {
-    pub(super) fn new(interval: Duration, now: Now) -> Self {
+    pub(super) fn new(interval: Duration, handshake_timeout: Duration, now: Now) -> Self {
+        let handshake_timeout = handshake_timeout.min(interval);
         Self {
             interval,
-            deadline: Deadline::new(now.at + interval, "handshake"),
+            handshake_timeout,
+            deadline: Deadline::new(now.at + handshake_timeout, "handshake"),
             has_heard: false,
             has_pinged: false,
             is_ping_due: false,
@@ -80,7 +83,10 @@ impl KeepAlive {
             return Ok(());
         }
         let has_heard = std::mem::take(&mut self.has_heard);
-        if !is_up || (self.has_pinged && !has_heard) {
+        if !is_up {
+            return Err(CloseReason::Silent { after: self.handshake_timeout });
+        }
+        if self.has_pinged && !has_heard {
             return Err(CloseReason::Silent { after: self.interval });
         }
         self.is_ping_due = true;

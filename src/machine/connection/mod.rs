@@ -53,6 +53,8 @@ pub struct ConnectionConfig {
     pub client_version: String,
     /// Idle time after which the peer is pinged, and silence after a ping that ends the connection.
     pub keep_alive_interval: Duration,
+    /// How long the peer may take to answer CONNECT, at most `keep_alive_interval`.
+    pub handshake_timeout: Duration,
     /// How long a request may wait for its response.
     pub operation_timeout: Duration,
 }
@@ -114,7 +116,7 @@ impl Connection {
     /// A connection that has just been made; CONNECT is its first frame.
     pub fn new(config: ConnectionConfig, credentials: AuthData, now: Now) -> Self {
         let connect = Command::Connect(connect(&config, credentials));
-        let keep_alive = KeepAlive::new(config.keep_alive_interval, now);
+        let keep_alive = KeepAlive::new(config.keep_alive_interval, config.handshake_timeout, now);
         Self {
             config,
             state: ConnectionState::Handshake,

@@ -26,6 +26,7 @@ impl Script {
             proxy_to_broker_url: None,
             client_version: "test".to_owned(),
             keep_alive_interval: KEEP_ALIVE,
+            handshake_timeout: Duration::MAX,
             operation_timeout: OPERATION_TIMEOUT,
         };
         let credentials = AuthData { method: "token".to_owned(), data: Bytes::from_static(b"secret") };

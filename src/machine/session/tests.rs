@@ -28,6 +28,7 @@ impl Rig {
             proxy_to_broker_url: None,
             client_version: "test".to_owned(),
             keep_alive_interval: Duration::from_secs(30),
+            handshake_timeout: Duration::MAX,
             operation_timeout: Duration::from_secs(30),
         };
         let session = Session::new(config, AuthData::none(), ReadyList::new(), now);

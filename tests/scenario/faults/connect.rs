@@ -1,5 +1,7 @@
 //! When a client dials, and how long it waits for a broker that is not up.
 
+use pulsar_native::client::{DialFuture, Dialer, Target};
+
 use super::support::*;
 
 async fn unreachable() -> (EmbeddedBroker, Net) {
@@ -50,4 +52,40 @@ async fn a_built_client_dials_on_first_use() {
 async fn build_refuses_what_is_no_service_url() {
     let error = Client::builder("http://localhost").build().expect_err("not a service URL");
     assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
+}
+
+/// Reaches brokers through `net`, but for one address, which never answers.
+struct BlackHole {
+    net: Net,
+    address: &'static str,
+}
+
+impl Dialer for BlackHole {
+    fn dial<'a>(&'a self, target: &'a Target) -> DialFuture<'a> {
+        Box::pin(async move {
+            if target.address.to_string() == self.address {
+                std::future::pending::<()>().await;
+            }
+            self.net.dial(target).await
+        })
+    }
+}
+
+/// One host is a black hole, one accepts and never answers CONNECT: whichever is first, the third is reached in time.
+#[tokio::test(start_paused = true)]
+async fn each_host_of_the_service_url_has_its_share_of_the_time() {
+    let stage = Stage::new().await;
+    let silent = stage.another().await;
+    silent.faults().on(FaultEvent::Connect).always().drop_request();
+    let url = format!("pulsar://hole.example:6650,{},{}", silent.address(), stage.broker.address());
+    for seed in 0..6 {
+        let dialer = BlackHole { net: stage.net.clone(), address: "hole.example:6650" };
+        let started = Instant::now();
+        let connecting = Client::builder(&url).dialer(dialer).seed(seed).connect();
+        let client = within("the connection", connecting).await.expect("the third host answers");
+        assert!(started.elapsed() < TIMEOUT, "{:?}", started.elapsed());
+        within("the close", client.close()).await.expect("closed");
+    }
+    stop_and_check(&silent).await;
+    stage.close_and_check().await;
 }
