@@ -63,6 +63,8 @@ mod switch {
         AssignedUrlForever,
         /// A request waits for its response forever.
         NeverTimeOut,
+        /// A refusal that is final at the first attempt also ends what was attached.
+        RefusalEndsEstablished,
         /// There is no pause between attempts.
         NoBackoff,
         /// Some wake-ups of tasks of the application are lost.

@@ -79,5 +79,6 @@ mutations! {
     a_close_producer_that_is_ignored: IgnoreCloseProducer => "protocol conformance" | "settles in time";
     an_assigned_broker_that_is_used_for_ever: AssignedUrlForever => "settles in time";
     a_request_that_never_times_out: NeverTimeOut => "settles in time";
+    a_refusal_that_ends_what_was_attached: RefusalEndsEstablished => "ends by a final refusal";
     attempts_without_a_pause: NoBackoff => "dial back-off" | "livelock";
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use pulsar_native::sim::{Handle, Rng, Simulation};
 use pulsar_native::{
-    Client, Consumer, ConsumerEvent, ErrorKind, InitialPosition, Message, MessageId, PendingSend, Producer,
+    Client, Consumer, ConsumerEvent, Error, ErrorKind, InitialPosition, Message, MessageId, PendingSend, Producer,
     ReceivedMessage, SendError, SubscriptionType, TryEnqueueError,
 };
 
@@ -217,7 +217,7 @@ async fn send_one(users: &Users, rng: &mut Rng, producer: &Producer, plan: &Prod
             }
             Some(Err(error)) => {
                 note(failed(&error));
-                alive = is_alive(&error);
+                alive = is_alive(users, &error);
             }
             // Dropped before it was accepted: not sent.
             None => note(Sent::Failed { may_be_stored: false }),
@@ -229,7 +229,7 @@ async fn send_one(users: &Users, rng: &mut Rng, producer: &Producer, plan: &Prod
             }
             Some(Err(error)) => {
                 note(failed(&error));
-                alive = is_alive(&error);
+                alive = is_alive(users, &error);
             }
             None => note(Sent::Unknown),
         },
@@ -241,7 +241,7 @@ async fn send_one(users: &Users, rng: &mut Rng, producer: &Producer, plan: &Prod
                 Some(Ok(())) => {}
                 Some(Err(error)) => {
                     note(failed(&error));
-                    alive = is_alive(&error);
+                    alive = is_alive(users, &error);
                 }
                 None => note(Sent::Failed { may_be_stored: false }),
             }
@@ -254,7 +254,7 @@ async fn send_one(users: &Users, rng: &mut Rng, producer: &Producer, plan: &Prod
             Err(TryEnqueueError::Full(_)) => note(Sent::Failed { may_be_stored: false }),
             Err(TryEnqueueError::Refused(error)) => {
                 note(failed(&error));
-                alive = is_alive(&error);
+                alive = is_alive(users, &error);
             }
             Err(other) => unreachable!("{other}"),
         },
@@ -294,9 +294,30 @@ fn failed(error: &SendError) -> Sent {
     Sent::Failed { may_be_stored: error.may_be_stored() }
 }
 
-/// Whether the producer still works after this error of one send.
-fn is_alive(error: &SendError) -> bool {
-    matches!(error.error().kind(), ErrorKind::TimedOut | ErrorKind::QueueFull | ErrorKind::MessageTooLarge)
+/// Whether the producer still works after this error of one send. A quota, and a generated name that was taken, fail
+/// what is pending and not the producer.
+fn is_alive(users: &Users, error: &SendError) -> bool {
+    let kind = error.error().kind();
+    let passing = [
+        ErrorKind::TimedOut,
+        ErrorKind::QueueFull,
+        ErrorKind::MessageTooLarge,
+        ErrorKind::BacklogQuotaExceeded,
+        ErrorKind::Busy,
+    ];
+    let is_alive = passing.contains(&kind);
+    if !is_alive && kind != ErrorKind::NotAllowed {
+        check_end(users, error.error());
+    }
+    is_alive
+}
+
+/// What has been attached ends by a final refusal, or because the application or the client's close ends it.
+fn check_end(users: &Users, error: &Error) {
+    let ends = [ErrorKind::TopicNotFound, ErrorKind::TopicTerminated, ErrorKind::Fenced, ErrorKind::Closed];
+    if !ends.contains(&error.kind()) {
+        users.handle.report_violation("ends by a final refusal", || error.to_string());
+    }
 }
 
 // Consumers.
@@ -339,6 +360,7 @@ async fn receive_all(users: &Users, rng: &mut Rng, mut consumer: Consumer, plan:
         // A partition that has ended gets no further messages: the user starts again with all of them.
         if let Some(ConsumerEvent::TopicEnded { topic, error, .. }) = events.try_recv() {
             users.handle.trace(|| format!("consumer {} of {topic} has ended: {error}", plan.name));
+            check_end(users, &error);
             users.handle.sleep(Duration::from_millis(100)).await;
             break;
         }
@@ -357,6 +379,7 @@ async fn receive_all(users: &Users, rng: &mut Rng, mut consumer: Consumer, plan:
             Some(Ok(message)) => message,
             Some(Err(error)) => {
                 users.handle.trace(|| format!("consumer of {} has ended: {error}", plan.name));
+                check_end(users, &error);
                 users.handle.sleep(Duration::from_millis(100)).await;
                 return;
             }
