@@ -12,13 +12,13 @@ use crate::pb;
 use crate::wire::frame::{cut, frames};
 use crate::wire::tx::TxBuf;
 
-struct Rig {
+struct Harness {
     session: Session,
     now: Now,
     requests: Vec<Command>,
 }
 
-impl Rig {
+impl Harness {
     /// A session with a broker that said CONNECTED.
     fn new() -> Self {
         let now = Now { at: Instant::now(), wall_ms: 1_700_000_000_000 };
@@ -32,10 +32,10 @@ impl Rig {
             operation_timeout: Duration::from_secs(30),
         };
         let session = Session::new(config, AuthData::none(), ReadyList::new(), now);
-        let mut rig = Self { session, now, requests: Vec::new() };
+        let mut harness = Self { session, now, requests: Vec::new() };
         let version = Some(crate::machine::connection::PROTOCOL_VERSION);
-        rig.broker(pb::CommandConnected { protocol_version: version, ..Default::default() });
-        rig
+        harness.broker(pb::CommandConnected { protocol_version: version, ..Default::default() });
+        harness
     }
 
     fn broker(&mut self, command: impl Into<Command>) {
@@ -95,23 +95,23 @@ fn push(endpoint: &Endpoint<Producer>, count: usize, now: Now) {
 
 #[test]
 fn who_is_notified_often_is_served_no_more_than_others() {
-    let mut rig = Rig::new();
-    let (busy, quiet) = (producer(1, rig.now), producer(2, rig.now));
+    let mut harness = Harness::new();
+    let (busy, quiet) = (producer(1, harness.now), producer(2, harness.now));
     for endpoint in [&busy, &quiet] {
-        let request = rig.open(endpoint, 1);
-        rig.opened(request);
-        rig.transmit();
+        let request = harness.open(endpoint, 1);
+        harness.opened(request);
+        harness.transmit();
     }
-    push(&quiet, 10_000, rig.now);
-    push(&busy, 10_000, rig.now);
+    push(&quiet, 10_000, harness.now);
+    push(&busy, 10_000, harness.now);
     for _ in 0..20 {
         // More comes for one of them before every call, while both have more than their quantum.
-        push(&busy, 100, rig.now);
-        let written = rig.transmit();
+        push(&busy, 100, harness.now);
+        let written = harness.transmit();
         assert!(
-            rig.session.run_queue.len() <= 2,
+            harness.session.run_queue.len() <= 2,
             "two endpoints stand {} times in the run queue",
-            rig.session.run_queue.len()
+            harness.session.run_queue.len()
         );
         assert!(written < 2 * QUANTUM_BYTES + 10_000, "{written} bytes, of two endpoints");
     }
@@ -119,49 +119,49 @@ fn who_is_notified_often_is_served_no_more_than_others() {
 
 #[test]
 fn a_late_answer_to_an_earlier_open_does_not_close_the_later_one() {
-    let mut rig = Rig::new();
-    let endpoint = producer(1, rig.now);
-    let first = rig.open(&endpoint, 1);
-    rig.broker(pb::CommandCloseProducer { producer_id: 1, ..Default::default() });
-    let second = rig.open(&endpoint, 2);
-    rig.opened(first);
-    rig.opened(second);
-    rig.transmit();
+    let mut harness = Harness::new();
+    let endpoint = producer(1, harness.now);
+    let first = harness.open(&endpoint, 1);
+    harness.broker(pb::CommandCloseProducer { producer_id: 1, ..Default::default() });
+    let second = harness.open(&endpoint, 2);
+    harness.opened(first);
+    harness.opened(second);
+    harness.transmit();
     assert!(endpoint.with(|producer| producer.is_attached()));
-    let closed = rig.requests.iter().any(|command| matches!(command, Command::CloseProducer(_)));
+    let closed = harness.requests.iter().any(|command| matches!(command, Command::CloseProducer(_)));
     assert!(!closed, "the producer that is open was closed at the broker");
 }
 
 #[test]
 fn an_open_that_nobody_waits_for_is_closed_at_the_broker() {
-    let mut rig = Rig::new();
-    let endpoint = producer(1, rig.now);
-    let first = rig.open(&endpoint, 1);
-    rig.broker(pb::CommandCloseProducer { producer_id: 1, ..Default::default() });
-    rig.opened(first);
-    rig.transmit();
-    assert!(rig.requests.iter().any(|command| matches!(command, Command::CloseProducer(_))));
+    let mut harness = Harness::new();
+    let endpoint = producer(1, harness.now);
+    let first = harness.open(&endpoint, 1);
+    harness.broker(pb::CommandCloseProducer { producer_id: 1, ..Default::default() });
+    harness.opened(first);
+    harness.transmit();
+    assert!(harness.requests.iter().any(|command| matches!(command, Command::CloseProducer(_))));
 }
 
 #[test]
 fn who_left_while_queued_and_came_back_is_served_once_at_a_time() {
-    let mut rig = Rig::new();
-    let endpoint = producer(1, rig.now);
-    let request = rig.open(&endpoint, 1);
-    rig.opened(request);
-    push(&endpoint, 1_000, rig.now);
-    assert!(rig.transmit() > QUANTUM_BYTES, "it has more than a quantum, so it stays in the run queue");
-    rig.broker(pb::CommandCloseProducer { producer_id: 1, ..Default::default() });
+    let mut harness = Harness::new();
+    let endpoint = producer(1, harness.now);
+    let request = harness.open(&endpoint, 1);
+    harness.opened(request);
+    push(&endpoint, 1_000, harness.now);
+    assert!(harness.transmit() > QUANTUM_BYTES, "it has more than a quantum, so it stays in the run queue");
+    harness.broker(pb::CommandCloseProducer { producer_id: 1, ..Default::default() });
     // All this while the peer takes nothing, so that the run queue stays as it is.
     let command = SessionCommand::Open(endpoint.clone(), Attempt(2));
-    rig.session.handle_command(command, rig.now, &mut Deferred::new());
-    rig.opened(request + 1);
-    rig.session.schedule_notified(None, false);
-    rig.transmit();
+    harness.session.handle_command(command, harness.now, &mut Deferred::new());
+    harness.opened(request + 1);
+    harness.session.schedule_notified(None, false);
+    harness.transmit();
     for _ in 0..10 {
-        let written = rig.transmit();
+        let written = harness.transmit();
         assert!(written < QUANTUM_BYTES + 10_000, "{written} bytes, of one endpoint");
-        assert_eq!(rig.session.run_queue.len(), 1);
+        assert_eq!(harness.session.run_queue.len(), 1);
     }
 }
 
@@ -173,72 +173,72 @@ fn the_waker_stays_behind_although_all_that_was_notified_has_left() {
             self.0.fetch_add(1, Ordering::SeqCst);
         }
     }
-    let mut rig = Rig::new();
-    let (stays, leaves) = (producer(1, rig.now), producer(2, rig.now));
+    let mut harness = Harness::new();
+    let (stays, leaves) = (producer(1, harness.now), producer(2, harness.now));
     for endpoint in [&stays, &leaves] {
-        let request = rig.open(endpoint, 1);
-        rig.opened(request);
-        rig.transmit();
+        let request = harness.open(endpoint, 1);
+        harness.opened(request);
+        harness.transmit();
     }
-    push(&leaves, 1, rig.now);
-    rig.broker(pb::CommandCloseProducer { producer_id: 2, ..Default::default() });
+    push(&leaves, 1, harness.now);
+    harness.broker(pb::CommandCloseProducer { producer_id: 2, ..Default::default() });
     let woken = Arc::new(Count(AtomicUsize::new(0)));
     let waker = Waker::from(woken.clone());
-    rig.session.schedule_notified(Some(&waker), false);
-    assert!(!rig.session.wants_transmit(&TxBuf::new()), "the task goes to sleep");
-    push(&stays, 1, rig.now);
+    harness.session.schedule_notified(Some(&waker), false);
+    assert!(!harness.session.wants_transmit(&TxBuf::new()), "the task goes to sleep");
+    push(&stays, 1, harness.now);
     assert_eq!(woken.0.load(Ordering::SeqCst), 1);
 }
 
 #[test]
 fn a_send_ends_in_time_although_the_deadline_of_an_earlier_one_stood() {
-    let mut rig = Rig::new();
-    let start = rig.now;
-    let endpoint = producer(1, rig.now);
-    let request = rig.open(&endpoint, 1);
-    rig.opened(request);
+    let mut harness = Harness::new();
+    let start = harness.now;
+    let endpoint = producer(1, harness.now);
+    let request = harness.open(&endpoint, 1);
+    harness.opened(request);
     let mut looks = 0;
     for second in 0..20 {
-        rig.now.at = start.at + Duration::from_secs(second);
-        push(&endpoint, 1, rig.now);
-        rig.transmit();
+        harness.now.at = start.at + Duration::from_secs(second);
+        push(&endpoint, 1, harness.now);
+        harness.transmit();
         let receipt = pb::CommandSendReceipt { producer_id: 1, sequence_id: second, ..Default::default() };
         if second < 19 {
-            rig.broker(receipt);
+            harness.broker(receipt);
         }
     }
     let timeout = ProducerConfig::default().send_timeout;
-    let overdue = rig.now.at + timeout;
+    let overdue = harness.now.at + timeout;
     while endpoint.with(|producer| producer.stats().pending_messages) > 0 {
-        let due = rig.session.deadlines.next().expect("the endpoint is looked at again").at;
+        let due = harness.session.deadlines.next().expect("the endpoint is looked at again").at;
         assert!(due <= overdue, "{looks} looks, and the next is too late");
-        rig.now.at = due;
-        rig.session.connection.handle_data_frame("SEND_RECEIPT").expect("it is up");
-        rig.session.handle_deadline(rig.now, &mut Deferred::new()).expect("a good connection");
+        harness.now.at = due;
+        harness.session.connection.handle_data_frame("SEND_RECEIPT").expect("it is up");
+        harness.session.handle_deadline(harness.now, &mut Deferred::new()).expect("a good connection");
         looks += 1;
     }
-    assert_eq!(rig.now.at, overdue);
+    assert_eq!(harness.now.at, overdue);
     assert!(looks <= 3, "{looks} looks at one deadline");
 }
 
 #[test]
 fn who_is_still_queued_when_the_peer_stops_reading_has_its_deadline() {
-    let mut rig = Rig::new();
-    let endpoints = [1, 2, 3, 4, 5, 6].map(|id| producer(id, rig.now));
+    let mut harness = Harness::new();
+    let endpoints = [1, 2, 3, 4, 5, 6].map(|id| producer(id, harness.now));
     for endpoint in &endpoints {
-        let request = rig.open(endpoint, 1);
-        rig.opened(request);
-        rig.transmit();
+        let request = harness.open(endpoint, 1);
+        harness.opened(request);
+        harness.transmit();
     }
     // More than the connection holds back, so that some are queued and are not served.
     for endpoint in &endpoints {
-        push(endpoint, 100, rig.now);
+        push(endpoint, 100, harness.now);
     }
     let mut tx = TxBuf::new();
-    rig.session.poll_transmit(&mut tx, rig.now, None, &mut Deferred::new()).expect("a good connection");
-    assert!(!rig.session.run_queue.is_empty(), "{} bytes went out at once", tx.len());
+    harness.session.poll_transmit(&mut tx, harness.now, None, &mut Deferred::new()).expect("a good connection");
+    assert!(!harness.session.run_queue.is_empty(), "{} bytes went out at once", tx.len());
     for endpoint in &endpoints {
         let due = endpoint.with(|producer| producer.poll_deadline());
-        assert!(due.is_some_and(|due| due.at > rig.now.at), "a send has no deadline");
+        assert!(due.is_some_and(|due| due.at > harness.now.at), "a send has no deadline");
     }
 }

@@ -11,15 +11,15 @@ fn subscribe_says_what_the_options_say() {
         (SubscriptionType::Failover, SubType::Failover),
         (SubscriptionType::KeyShared, SubType::KeyShared),
     ] {
-        let mut script = Script::new(kind, |config| config.properties.push(("k".into(), "v".into())));
-        let request = script.consumer.subscribe_request();
+        let mut harness = ConsumerHarness::new(kind, |config| config.properties.push(("k".into(), "v".into())));
+        let request = harness.consumer.subscribe_request();
         assert_eq!((request.sub_type(), request.consumer_id, request.subscription.as_str()), (wire, 7, "s"));
         assert_eq!(request.topic, "persistent://public/default/t");
         assert_eq!(request.metadata.len(), 1);
         assert_eq!(request.key_shared_meta.is_some(), kind == SubscriptionType::KeyShared);
         assert_eq!((request.consumer_epoch, request.durable, request.start_message_id), (Some(0), Some(true), None));
     }
-    let mut sticky = Script::new(SubscriptionType::KeyShared, |config| {
+    let mut sticky = ConsumerHarness::new(SubscriptionType::KeyShared, |config| {
         config.key_shared_policy = KeySharedPolicy::Sticky(vec![0..=9, 20..=65535]);
     });
     let meta = sticky.consumer.subscribe_request().key_shared_meta.expect("ranges");
@@ -29,73 +29,73 @@ fn subscribe_says_what_the_options_say() {
 
 #[test]
 fn the_first_attach_answers_and_permits_follow_it() {
-    let mut script = Script::new(EXCLUSIVE, |_| {});
-    assert!(poll(&mut script.subscribed).is_none());
-    script.attach();
-    assert_eq!(poll(&mut script.subscribed), Some(Ok(())));
-    assert_eq!(script.sent(), ["FLOW 10"]);
-    assert_eq!(script.sent(), NONE);
+    let mut harness = ConsumerHarness::new(EXCLUSIVE, |_| {});
+    assert!(poll(&mut harness.subscribed).is_none());
+    harness.attach();
+    assert_eq!(poll(&mut harness.subscribed), Some(Ok(())));
+    assert_eq!(harness.sent(), ["FLOW 10"]);
+    assert_eq!(harness.sent(), NONE);
 }
 
 #[test]
 fn a_consumer_that_is_not_subscribed_in_time_fails() {
-    let mut script = Script::new(EXCLUSIVE, |config| config.operation_timeout = MS(500));
-    script.consumer.subscribe_request();
-    script.pass(MS(499));
-    assert!(poll(&mut script.subscribed).is_none());
-    script.pass(MS(1));
-    assert_eq!(kind(&mut script.subscribed), ErrorKind::TimedOut);
-    assert!(script.consumer.is_finished() && !script.consumer.is_closed_at_broker());
-    assert_eq!(script.take().1.ended.map(|error| error.kind()), Some(ErrorKind::TimedOut));
+    let mut harness = ConsumerHarness::new(EXCLUSIVE, |config| config.operation_timeout = MS(500));
+    harness.consumer.subscribe_request();
+    harness.pass(MS(499));
+    assert!(poll(&mut harness.subscribed).is_none());
+    harness.pass(MS(1));
+    assert_eq!(kind(&mut harness.subscribed), ErrorKind::TimedOut);
+    assert!(harness.consumer.is_finished() && !harness.consumer.is_closed_at_broker());
+    assert_eq!(harness.take().1.ended.map(|error| error.kind()), Some(ErrorKind::TimedOut));
 }
 
 #[test]
 fn a_new_attach_starts_queue_and_permits_anew() {
-    let mut script = Script::attached(SHARED, |_| {});
-    script.deliver((0..4).map(single));
-    let queue_epoch = script.queue_epoch();
-    script.lose_connection();
-    assert_eq!(script.consumer.queued_messages(), 4, "until then they may still be taken");
-    script.attach();
-    assert_eq!(script.consumer.queued_messages(), 0);
-    assert_eq!(script.queue_epoch(), queue_epoch + 1);
-    assert_eq!(script.sent(), ["FLOW 10"]);
-    script.deliver((0..4).map(single));
-    assert!(script.is_in_inbox());
-    assert_eq!(script.consume().len(), 4);
+    let mut harness = ConsumerHarness::attached(SHARED, |_| {});
+    harness.deliver((0..4).map(single));
+    let queue_epoch = harness.queue_epoch();
+    harness.lose_connection();
+    assert_eq!(harness.consumer.queued_messages(), 4, "until then they may still be taken");
+    harness.attach();
+    assert_eq!(harness.consumer.queued_messages(), 0);
+    assert_eq!(harness.queue_epoch(), queue_epoch + 1);
+    assert_eq!(harness.sent(), ["FLOW 10"]);
+    harness.deliver((0..4).map(single));
+    assert!(harness.is_in_inbox());
+    assert_eq!(harness.consume().len(), 4);
 }
 
 #[test]
 fn nothing_is_written_while_detached() {
-    let mut script = Script::attached(SHARED, |_| {});
-    script.detach();
-    script.consumer.redeliver_unacknowledged_messages();
-    script.ack(id(0));
+    let mut harness = ConsumerHarness::attached(SHARED, |_| {});
+    harness.detach();
+    harness.consumer.redeliver_unacknowledged_messages();
+    harness.ack(id(0));
     let _last = {
         let (to, reply) = Reply::pair();
-        script.consumer.last_message_id(to, script.now, &mut script.deferred);
+        harness.consumer.last_message_id(to, harness.now, &mut harness.deferred);
         reply
     };
-    assert_eq!(script.sent(), NONE);
-    script.deliver([single(0)]);
-    assert_eq!(script.consumer.queued_messages(), 0, "of the consumer the broker has closed");
+    assert_eq!(harness.sent(), NONE);
+    harness.deliver([single(0)]);
+    assert_eq!(harness.consumer.queued_messages(), 0, "of the consumer the broker has closed");
 }
 
 #[test]
 fn an_error_that_ends_it_reaches_every_caller() {
-    let mut script = Script::attached(SHARED, |_| {});
-    script.deliver([single(0)]);
-    script.take();
-    script.is_in_inbox();
-    let mut confirmed = script.confirm(&[id(0)], false);
+    let mut harness = ConsumerHarness::attached(SHARED, |_| {});
+    harness.deliver([single(0)]);
+    harness.take();
+    harness.is_in_inbox();
+    let mut confirmed = harness.confirm(&[id(0)], false);
     let error = RequestError::Server(ServerError::new(11, "gone")).into_error("to subscribe");
-    script.consumer.fail(error, &mut script.deferred);
+    harness.consumer.fail(error, &mut harness.deferred);
     assert_eq!(kind(&mut confirmed), ErrorKind::TopicNotFound);
-    assert!(script.consumer.is_finished() && script.is_in_inbox());
-    let ended = script.take().1.ended.expect("over");
+    assert!(harness.consumer.is_finished() && harness.is_in_inbox());
+    let ended = harness.take().1.ended.expect("over");
     assert_eq!((ended.kind(), ended.topic()), (ErrorKind::TopicNotFound, Some("persistent://public/default/t")));
-    let now = script.now;
-    assert_eq!(script.consumer.ack(&id(0), || now).expect_err("over").kind(), ErrorKind::TopicNotFound);
-    assert_eq!(kind(&mut script.confirm(&[id(1)], false)), ErrorKind::TopicNotFound);
-    assert_eq!(poll(&mut script.close()), Some(Ok(())));
+    let now = harness.now;
+    assert_eq!(harness.consumer.ack(&id(0), || now).expect_err("over").kind(), ErrorKind::TopicNotFound);
+    assert_eq!(kind(&mut harness.confirm(&[id(1)], false)), ErrorKind::TopicNotFound);
+    assert_eq!(poll(&mut harness.close()), Some(Ok(())));
 }

@@ -31,7 +31,7 @@ mod acks;
 mod attaching;
 mod closing;
 mod confirmed;
-mod ledger;
+mod permit_model;
 mod permits;
 mod redelivery;
 mod requests;
@@ -41,7 +41,7 @@ const EXCLUSIVE: SubscriptionType = SubscriptionType::Exclusive;
 const SHARED: SubscriptionType = SubscriptionType::Shared;
 
 /// A consumer, its clock, and what it has written.
-struct Script {
+struct ConsumerHarness {
     consumer: Consumer,
     now: Now,
     deferred: Deferred,
@@ -52,7 +52,7 @@ struct Script {
     requested: Vec<Op>,
 }
 
-impl Script {
+impl ConsumerHarness {
     fn new(subscription_type: SubscriptionType, change: impl FnOnce(&mut ConsumerConfig)) -> Self {
         Self::on("persistent://public/default/t", subscription_type, change)
     }
@@ -62,7 +62,7 @@ impl Script {
         config.subscription_type = subscription_type;
         config.receiver_queue_size = 10;
         change(&mut config);
-        config.validate().expect("the script's options fit each other");
+        config.validate().expect("the harness's options fit each other");
         let now = Now { at: Instant::now(), wall_ms: 0 };
         let (inbox, queue_epoch) = (ReadyList::new(), Arc::new(AtomicU64::new(0)));
         let (reply, subscribed) = Reply::pair();
@@ -74,10 +74,10 @@ impl Script {
 
     /// One that is attached and has granted its permits.
     fn attached(subscription_type: SubscriptionType, change: impl FnOnce(&mut ConsumerConfig)) -> Self {
-        let mut script = Self::new(subscription_type, change);
-        script.attach();
-        script.sent();
-        script
+        let mut harness = Self::new(subscription_type, change);
+        harness.attach();
+        harness.sent();
+        harness
     }
 
     fn attach(&mut self) {

@@ -6,70 +6,71 @@ use super::*;
 
 #[test]
 fn batches_are_closed_by_count_and_by_bytes() {
-    let mut rig = Rig::attached(config(|config| config.batching_max_messages = 4));
+    let mut harness = ProducerHarness::attached(config(|config| config.batching_max_messages = 4));
     for at in 0..10 {
-        let _ = rig.push(format!("{at}"));
+        let _ = harness.push(format!("{at}"));
     }
-    assert_eq!(sizes(&rig.transmit()), [4, 4, 2]);
+    assert_eq!(sizes(&harness.transmit()), [4, 4, 2]);
 
-    let mut rig = Rig::attached(config(|config| config.batching_max_bytes = 1000));
+    let mut harness = ProducerHarness::attached(config(|config| config.batching_max_bytes = 1000));
     for size in [400, 400, 400, 600, 1, 2000, 10] {
-        let _ = rig.push(vec![0; size]);
+        let _ = harness.push(vec![0; size]);
     }
     // 400 + 400 + 400 does not fit; 400 + 600 is full; 1 + 2000 does not fit; 2000 passes alone.
-    let sent = rig.transmit();
+    let sent = harness.transmit();
     assert_eq!((sizes(&sent), ids(&sent)), (vec![2, 2, 1, 1, 1], (0..7).collect::<Vec<_>>()));
 }
 
 #[test]
 fn an_idle_connection_takes_the_batch_at_once_and_a_busy_one_lets_it_grow() {
-    let mut rig = Rig::attached(ProducerConfig::default());
-    let _ = rig.push("a");
-    let job = rig.producer.take_job(rig.now).expect("nothing is before it");
-    let _ = (rig.push("b"), rig.push("c"));
-    assert!(rig.producer.take_job(rig.now).is_none(), "the first is not out yet");
-    rig.put(job);
-    assert!(rig.producer.take_job(rig.now).is_none(), "it is sealed and not out yet");
-    assert_eq!(sizes(&rig.transmit()), [1, 2]);
+    let mut harness = ProducerHarness::attached(ProducerConfig::default());
+    let _ = harness.push("a");
+    let job = harness.producer.take_job(harness.now).expect("nothing is before it");
+    let _ = (harness.push("b"), harness.push("c"));
+    assert!(harness.producer.take_job(harness.now).is_none(), "the first is not out yet");
+    harness.put(job);
+    assert!(harness.producer.take_job(harness.now).is_none(), "it is sealed and not out yet");
+    assert_eq!(sizes(&harness.transmit()), [1, 2]);
 }
 
 #[test]
 fn a_batch_lingers_as_long_as_it_is_told() {
-    let mut rig = Rig::attached(config(|config| config.batching_max_publish_delay = Duration::from_millis(10)));
-    let _ = rig.push("a");
-    rig.pass(Duration::from_millis(9));
-    let _ = rig.push("b");
-    assert!(rig.transmit().is_empty());
-    rig.pass(Duration::from_millis(1));
-    assert_eq!(sizes(&rig.transmit()), [2]);
+    let mut harness =
+        ProducerHarness::attached(config(|config| config.batching_max_publish_delay = Duration::from_millis(10)));
+    let _ = harness.push("a");
+    harness.pass(Duration::from_millis(9));
+    let _ = harness.push("b");
+    assert!(harness.transmit().is_empty());
+    harness.pass(Duration::from_millis(1));
+    assert_eq!(sizes(&harness.transmit()), [2]);
 }
 
 #[test]
 fn the_clock_is_read_once_a_batch() {
-    let mut rig = Rig::attached(ProducerConfig::default());
+    let mut harness = ProducerHarness::attached(ProducerConfig::default());
     let reads = Cell::new(0);
     for _ in 0..1500 {
-        let now = rig.now;
+        let now = harness.now;
         let read = || {
             reads.set(reads.get() + 1);
             now
         };
-        let _ = rig.producer.push(Message::new("m"), None, read).expect("room");
+        let _ = harness.producer.push(Message::new("m"), None, read).expect("room");
     }
     assert_eq!(reads.get(), 2);
 }
 
 #[test]
 fn the_order_of_the_wire_is_the_order_of_the_calls() {
-    let mut rig = Rig::attached(ProducerConfig::default());
-    let _ = (rig.push("0"), rig.push("1"));
-    let _ = rig.push(Message::new("2").with_deliver_after(SECOND));
-    let _ = rig.push("3");
-    let _ = rig.push(Message::new("100").with_sequence_id(100));
-    let _ = rig.push("101");
-    let _ = rig.push(Message::new("100").with_sequence_id(100));
-    let _ = rig.push("102");
-    let sent = rig.transmit();
+    let mut harness = ProducerHarness::attached(ProducerConfig::default());
+    let _ = (harness.push("0"), harness.push("1"));
+    let _ = harness.push(Message::new("2").with_deliver_after(SECOND));
+    let _ = harness.push("3");
+    let _ = harness.push(Message::new("100").with_sequence_id(100));
+    let _ = harness.push("101");
+    let _ = harness.push(Message::new("100").with_sequence_id(100));
+    let _ = harness.push("102");
+    let sent = harness.transmit();
     assert_eq!(sizes(&sent), [2, 1, 3, 1, 1], "what is delayed, and an id that does not grow, are alone");
     for sent in &sent {
         for (id, payload) in sent.ids.iter().zip(&sent.payloads) {
@@ -78,44 +79,44 @@ fn the_order_of_the_wire_is_the_order_of_the_calls() {
     }
     assert_eq!(sent[1].metadata.deliver_at_time_ms, Some(1_700_000_001_000));
     for id in [0, 2, 3, 100, 102] {
-        rig.confirm(id);
+        harness.confirm(id);
     }
-    rig.assert_empty();
+    harness.assert_empty();
 }
 
 #[test]
 fn an_id_below_what_the_broker_knows_is_alone() {
-    let mut rig = Rig::new(ProducerConfig::default());
-    rig.attach(10);
-    let _ = (rig.push(Message::new("a").with_sequence_id(9)), rig.push("b"), rig.push("c"));
-    let sent = rig.transmit();
+    let mut harness = ProducerHarness::new(ProducerConfig::default());
+    harness.attach(10);
+    let _ = (harness.push(Message::new("a").with_sequence_id(9)), harness.push("b"), harness.push("c"));
+    let sent = harness.transmit();
     assert_eq!((sizes(&sent), ids(&sent)), (vec![1, 2], vec![9, 11, 12]));
 }
 
 #[test]
 fn seal_jobs_may_come_back_in_any_order() {
-    let mut rig = Rig::attached(config(|config| config.batching_max_messages = 2));
+    let mut harness = ProducerHarness::attached(config(|config| config.batching_max_messages = 2));
     for at in 0..6 {
-        let _ = rig.push(format!("{at}"));
+        let _ = harness.push(format!("{at}"));
     }
-    let mut jobs: Vec<_> = std::iter::from_fn(|| rig.producer.take_closed_job(|| rig.now)).collect();
+    let mut jobs: Vec<_> = std::iter::from_fn(|| harness.producer.take_closed_job(|| harness.now)).collect();
     assert_eq!(jobs.len(), 3);
-    rig.put(jobs.remove(2));
-    assert!(rig.transmit().is_empty(), "nothing overtakes");
-    rig.put(jobs.remove(0));
-    assert_eq!(ids(&rig.transmit()), [0, 1]);
-    rig.put(jobs.remove(0));
-    assert_eq!(ids(&rig.transmit()), [2, 3, 4, 5]);
+    harness.put(jobs.remove(2));
+    assert!(harness.transmit().is_empty(), "nothing overtakes");
+    harness.put(jobs.remove(0));
+    assert_eq!(ids(&harness.transmit()), [0, 1]);
+    harness.put(jobs.remove(0));
+    assert_eq!(ids(&harness.transmit()), [2, 3, 4, 5]);
 }
 
 #[test]
 fn large_messages_are_sealed_outside_the_lock_and_keep_their_place() {
-    let mut rig = Rig::attached(unbatched());
-    let _ = rig.push(vec![1; 100_000]);
-    let _ = rig.push("small");
-    assert_eq!(sizes(&rig.transmit()), [1, 1]);
-    let all: Vec<_> = (0..3).map(|_| rig.push(vec![2; 20_000])).collect();
-    assert_eq!(ids(&rig.transmit()), [2, 3, 4]);
+    let mut harness = ProducerHarness::attached(unbatched());
+    let _ = harness.push(vec![1; 100_000]);
+    let _ = harness.push("small");
+    assert_eq!(sizes(&harness.transmit()), [1, 1]);
+    let all: Vec<_> = (0..3).map(|_| harness.push(vec![2; 20_000])).collect();
+    assert_eq!(ids(&harness.transmit()), [2, 3, 4]);
     assert!(all.iter().all(is_pending));
 }
 
@@ -124,32 +125,32 @@ fn large_messages_are_sealed_outside_the_lock_and_keep_their_place() {
 fn batches_and_single_messages_are_compressed_where_it_helps() {
     use pulsar_native::wire::compress::Compression;
     for batching in [true, false] {
-        let mut rig = Rig::attached(config(|config| {
+        let mut harness = ProducerHarness::attached(config(|config| {
             config.compression = Compression::Lz4;
             config.batching = batching;
         }));
-        let now = rig.now;
-        let _ = rig.producer.push(Message::new(vec![7; 10_000]), None, || now).expect("room");
-        let _ = rig.producer.push(Message::new("short"), None, || now).expect("room");
+        let now = harness.now;
+        let _ = harness.producer.push(Message::new(vec![7; 10_000]), None, || now).expect("room");
+        let _ = harness.producer.push(Message::new("short"), None, || now).expect("room");
         let mut tx = TxBuf::new();
-        while let Some(job) = rig.producer.take_job(rig.now) {
-            rig.put(job);
+        while let Some(job) = harness.producer.take_job(harness.now) {
+            harness.put(job);
         }
         let mut asks = Vec::new();
-        let _ = rig.producer.poll_transmit(&mut Outbox::new(&mut tx, usize::MAX, &mut asks), rig.now);
+        let _ = harness.producer.poll_transmit(&mut Outbox::new(&mut tx, usize::MAX, &mut asks), harness.now);
         assert!(tx.len() < 1000, "{} bytes", tx.len());
     }
 }
 
 #[test]
 fn what_is_too_large_fails_alone() {
-    let mut rig = Rig::new(config(|config| config.batching_max_bytes = 100_000));
-    rig.peer.max_message_size = 10_000;
-    let unknown = rig.push(vec![0; 20_000]);
-    rig.attach(-1);
-    let fits = [rig.push("a"), rig.push("b")];
-    let now = rig.now;
-    let refused = rig.producer.push(Message::new(vec![0; 10_001]), None, || now);
+    let mut harness = ProducerHarness::new(config(|config| config.batching_max_bytes = 100_000));
+    harness.peer.max_message_size = 10_000;
+    let unknown = harness.push(vec![0; 20_000]);
+    harness.attach(-1);
+    let fits = [harness.push("a"), harness.push("b")];
+    let now = harness.now;
+    let refused = harness.producer.push(Message::new(vec![0; 10_001]), None, || now);
     match refused {
         Err(PushError::Refused(error, rejected)) => {
             assert_eq!((error.error().kind(), error.may_be_stored()), (ErrorKind::MessageTooLarge, false));
@@ -158,39 +159,43 @@ fn what_is_too_large_fails_alone() {
         other => panic!("{other:?}"),
     }
     // The payload fits, payload and metadata do not.
-    let barely = rig.push(vec![0; 9_990]);
-    let sent = rig.transmit();
+    let barely = harness.push(vec![0; 9_990]);
+    let sent = harness.transmit();
     assert_eq!(failure(&unknown), (ErrorKind::MessageTooLarge, false));
     assert_eq!(failure(&barely), (ErrorKind::MessageTooLarge, false));
     assert_eq!(sizes(&sent), [2]);
-    rig.confirm(sent[0].head.sequence_id);
+    harness.confirm(sent[0].head.sequence_id);
     assert!(fits.iter().all(|send| !is_pending(send)));
-    rig.assert_empty();
+    harness.assert_empty();
 }
 
 #[test]
 fn batches_stay_below_the_limit_of_the_broker() {
-    let mut rig = Rig::attached(config(|config| config.batching_max_bytes = 1 << 30));
-    rig.peer.max_message_size = 10_000;
-    rig.detach();
-    rig.attach(-1);
+    let mut harness = ProducerHarness::attached(config(|config| config.batching_max_bytes = 1 << 30));
+    harness.peer.max_message_size = 10_000;
+    harness.detach();
+    harness.attach(-1);
     for _ in 0..100 {
-        let _ = rig.push(Message::new(vec![0; 100]).with_property("a".repeat(100), "b".repeat(100)));
+        let _ = harness.push(Message::new(vec![0; 100]).with_property("a".repeat(100), "b".repeat(100)));
     }
-    let sent = rig.transmit();
+    let sent = harness.transmit();
     assert_eq!(ids(&sent).len(), 100);
     assert!(sent.len() > 3 && sent.iter().all(|sent| sent.raw.len() <= 10_000 + 500));
 }
 
 #[test]
 fn a_long_key_does_not_cost_the_batch_its_room() {
-    let mut rig = Rig::attached(config(|config| config.batching_max_bytes = 1 << 30));
-    rig.peer.max_message_size = 100_000;
-    rig.detach();
-    rig.attach(-1);
+    let mut harness = ProducerHarness::attached(config(|config| config.batching_max_bytes = 1 << 30));
+    harness.peer.max_message_size = 100_000;
+    harness.detach();
+    harness.attach(-1);
     // The metadata of a batch repeats the key of its first message; a frame has 10 KiB to spare for it.
-    let _ = (rig.push(Message::new("a").with_key("k".repeat(50_000))), rig.push(vec![0; 98_000]), rig.push("b"));
-    let sent = rig.transmit();
+    let _ = (
+        harness.push(Message::new("a").with_key("k".repeat(50_000))),
+        harness.push(vec![0; 98_000]),
+        harness.push("b"),
+    );
+    let sent = harness.transmit();
     assert_eq!(sizes(&sent), [1, 2]);
     assert!(sent.iter().all(|sent| sent.raw.len() <= 100_000 + 10_240));
 }

@@ -4,54 +4,54 @@ use super::*;
 
 #[test]
 fn flush_waits_for_what_was_accepted_before_it_and_no_more() {
-    let mut rig = Rig::attached(config(|config| config.batching_max_publish_delay = SECOND));
-    let mut empty = rig.flush();
+    let mut harness = ProducerHarness::attached(config(|config| config.batching_max_publish_delay = SECOND));
+    let mut empty = harness.flush();
     assert!(matches!(poll_reply(&mut empty), Some(Ok(()))));
-    let _ = (rig.push("a"), rig.push("b"));
-    let mut first = rig.flush();
-    let _ = rig.push("c");
-    let mut second = rig.flush();
-    let sent = rig.transmit();
+    let _ = (harness.push("a"), harness.push("b"));
+    let mut first = harness.flush();
+    let _ = harness.push("c");
+    let mut second = harness.flush();
+    let sent = harness.transmit();
     assert_eq!(sizes(&sent), [2, 1], "flushed batches are not merged");
     assert!(poll_reply(&mut first).is_none());
-    rig.confirm(0);
+    harness.confirm(0);
     assert!(matches!(poll_reply(&mut first), Some(Ok(()))));
     assert!(poll_reply(&mut second).is_none());
-    rig.confirm(2);
+    harness.confirm(2);
     assert!(matches!(poll_reply(&mut second), Some(Ok(()))));
-    assert!(rig.transmit().is_empty(), "an empty batch never leaves");
+    assert!(harness.transmit().is_empty(), "an empty batch never leaves");
 }
 
 #[test]
 fn flush_reports_the_first_failure_since_the_last_one_once() {
-    let mut rig = Rig::attached(unbatched());
-    let _ = (rig.push("a"), rig.push("b"), rig.push("c"));
-    rig.transmit();
-    rig.send_error(0, ServerCode::NOT_ALLOWED_ERROR);
-    let mut flush = rig.flush();
-    rig.pass(30 * SECOND);
+    let mut harness = ProducerHarness::attached(unbatched());
+    let _ = (harness.push("a"), harness.push("b"), harness.push("c"));
+    harness.transmit();
+    harness.send_error(0, ServerCode::NOT_ALLOWED_ERROR);
+    let mut flush = harness.flush();
+    harness.pass(30 * SECOND);
     assert!(matches!(poll_reply(&mut flush), Some(Err(error)) if error.kind() == ErrorKind::NotAllowed));
-    assert!(matches!(poll_reply(&mut rig.flush()), Some(Ok(()))));
+    assert!(matches!(poll_reply(&mut harness.flush()), Some(Ok(()))));
 }
 
 #[test]
 fn flush_while_detached_ends_after_the_reattach() {
-    let mut rig = Rig::attached(ProducerConfig::default());
-    rig.detach();
-    let _ = rig.push("a");
-    let mut flush = rig.flush();
-    rig.attach(-1);
-    rig.transmit();
+    let mut harness = ProducerHarness::attached(ProducerConfig::default());
+    harness.detach();
+    let _ = harness.push("a");
+    let mut flush = harness.flush();
+    harness.attach(-1);
+    harness.transmit();
     assert!(poll_reply(&mut flush).is_none());
-    rig.confirm(0);
+    harness.confirm(0);
     assert!(matches!(poll_reply(&mut flush), Some(Ok(()))));
 }
 
 #[test]
 fn callbacks_run_without_the_lock_and_may_send() {
     let (to, _created) = Reply::pair();
-    let rig = Rig::attached(unbatched());
-    let (now, peer) = (rig.now, rig.peer.clone());
+    let harness = ProducerHarness::attached(unbatched());
+    let (now, peer) = (harness.now, harness.peer.clone());
     let producer = Producer::new(ProducerId(1), "persistent://a/b/t".into(), -1, Arc::new(unbatched()), to, now);
     let endpoint = Endpoint::new(EndpointId::Producer(ProducerId(1)), producer, ReadyList::new());
     let opened = pb::CommandProducerSuccess { producer_name: "p".into(), ..Default::default() };
@@ -102,8 +102,8 @@ impl Drop for Asks {
 #[test]
 fn a_payload_that_stayed_alone_in_its_batch_is_dropped_without_the_lock() {
     let (to, _created) = Reply::pair();
-    let rig = Rig::attached(ProducerConfig::default());
-    let (now, peer, config) = (rig.now, rig.peer.clone(), Arc::new(ProducerConfig::default()));
+    let harness = ProducerHarness::attached(ProducerConfig::default());
+    let (now, peer, config) = (harness.now, harness.peer.clone(), Arc::new(ProducerConfig::default()));
     let producer = Producer::new(ProducerId(1), "persistent://a/b/t".into(), -1, config, to, now);
     let endpoint = Endpoint::new(EndpointId::Producer(ProducerId(1)), producer, ReadyList::new());
     let opened = pb::CommandProducerSuccess { producer_name: "p".into(), ..Default::default() };
@@ -129,86 +129,86 @@ fn a_payload_that_stayed_alone_in_its_batch_is_dropped_without_the_lock() {
 
 #[test]
 fn callbacks_of_a_batch_get_their_own_ids() {
-    let mut rig = Rig::attached(ProducerConfig::default());
+    let mut harness = ProducerHarness::attached(ProducerConfig::default());
     let ended = Arc::new(Mutex::new(Vec::new()));
     for _ in 0..3 {
-        let (noted, now) = (ended.clone(), rig.now);
+        let (noted, now) = (ended.clone(), harness.now);
         let callback = Box::new(move |result: Result<MessageId, SendError>| {
             noted.lock().expect("unpoisoned").push(result.expect("stored").batch_index());
         });
-        let _ = rig.producer.push("m".into(), Some(callback), || now).expect("room");
+        let _ = harness.producer.push("m".into(), Some(callback), || now).expect("room");
     }
-    rig.transmit();
-    rig.confirm(0);
+    harness.transmit();
+    harness.confirm(0);
     assert_eq!(*ended.lock().expect("unpoisoned"), [Some(0), Some(1), Some(2)]);
 }
 
 #[test]
 fn close_sends_the_rest_then_closes_at_the_broker() {
-    let mut rig = Rig::attached(ProducerConfig::default());
-    let send = rig.push("a");
-    let mut reply = rig.close();
-    let now = rig.now;
-    let refused = rig.producer.push("b".into(), None, || now);
+    let mut harness = ProducerHarness::attached(ProducerConfig::default());
+    let send = harness.push("a");
+    let mut reply = harness.close();
+    let now = harness.now;
+    let refused = harness.producer.push("b".into(), None, || now);
     assert!(matches!(refused, Err(PushError::Refused(error, _)) if error.error().kind() == ErrorKind::Closed));
-    assert_eq!(ids(&rig.transmit()), [0]);
-    assert!(rig.asked.is_empty(), "not before the receipt");
-    rig.confirm(0);
+    assert_eq!(ids(&harness.transmit()), [0]);
+    assert!(harness.asked.is_empty(), "not before the receipt");
+    harness.confirm(0);
     assert!(!is_pending(&send));
-    rig.transmit();
-    rig.transmit();
-    assert_eq!(rig.asked.len(), 1, "asked once");
-    assert!(matches!(&rig.asked[0].1, Command::CloseProducer(close) if close.producer_id == 7));
+    harness.transmit();
+    harness.transmit();
+    assert_eq!(harness.asked.len(), 1, "asked once");
+    assert!(matches!(&harness.asked[0].1, Command::CloseProducer(close) if close.producer_id == 7));
     assert!(poll_reply(&mut reply).is_none());
     let stray = Op { kind: OpKind::Close, number: 99 };
-    rig.producer.on_response(stray, success(), rig.now, &mut Deferred::new());
-    assert!(!rig.producer.is_finished());
-    let mut second = rig.close();
-    rig.answer_close(success());
+    harness.producer.on_response(stray, success(), harness.now, &mut Deferred::new());
+    assert!(!harness.producer.is_finished());
+    let mut second = harness.close();
+    harness.answer_close(success());
     assert!(matches!(poll_reply(&mut reply), Some(Ok(()))) && matches!(poll_reply(&mut second), Some(Ok(()))));
-    assert!(rig.producer.is_finished() && rig.producer.is_closed_at_broker());
-    assert!(matches!(poll_reply(&mut rig.close()), Some(Ok(()))));
+    assert!(harness.producer.is_finished() && harness.producer.is_closed_at_broker());
+    assert!(matches!(poll_reply(&mut harness.close()), Some(Ok(()))));
 }
 
 #[test]
 fn close_with_nothing_left_while_detached_is_over_at_once() {
-    let mut rig = Rig::new(ProducerConfig::default());
-    assert!(matches!(poll_reply(&mut rig.close()), Some(Ok(()))));
-    assert!(matches!(poll_reply(&mut rig.created), Some(Err(error)) if error.kind() == ErrorKind::Closed));
-    assert!(rig.producer.is_finished() && rig.producer.is_closed_at_broker());
+    let mut harness = ProducerHarness::new(ProducerConfig::default());
+    assert!(matches!(poll_reply(&mut harness.close()), Some(Ok(()))));
+    assert!(matches!(poll_reply(&mut harness.created), Some(Err(error)) if error.kind() == ErrorKind::Closed));
+    assert!(harness.producer.is_finished() && harness.producer.is_closed_at_broker());
 }
 
 #[test]
 fn close_while_opening_waits_for_the_answer() {
-    let mut rig = Rig::new(ProducerConfig::default());
-    rig.producer.open_request(rig.now);
-    let mut reply = rig.close();
-    assert!(poll_reply(&mut reply).is_none() && rig.transmit().is_empty() && rig.asked.is_empty());
-    rig.opened(-1);
-    rig.transmit();
-    rig.answer_close(success());
+    let mut harness = ProducerHarness::new(ProducerConfig::default());
+    harness.producer.open_request(harness.now);
+    let mut reply = harness.close();
+    assert!(poll_reply(&mut reply).is_none() && harness.transmit().is_empty() && harness.asked.is_empty());
+    harness.opened(-1);
+    harness.transmit();
+    harness.answer_close(success());
     assert!(matches!(poll_reply(&mut reply), Some(Ok(()))));
 
-    let mut rig = Rig::new(ProducerConfig::default());
-    rig.producer.open_request(rig.now);
-    let mut reply = rig.close();
-    rig.detach();
+    let mut harness = ProducerHarness::new(ProducerConfig::default());
+    harness.producer.open_request(harness.now);
+    let mut reply = harness.close();
+    harness.detach();
     assert!(matches!(poll_reply(&mut reply), Some(Ok(()))), "there is nothing to close");
 }
 
 #[test]
 fn close_while_detached_sends_what_is_left_after_the_reattach() {
-    let mut rig = Rig::attached(ProducerConfig::default());
-    rig.detach();
-    let send = rig.push("a");
-    let mut reply = rig.close();
-    rig.pass(SECOND);
+    let mut harness = ProducerHarness::attached(ProducerConfig::default());
+    harness.detach();
+    let send = harness.push("a");
+    let mut reply = harness.close();
+    harness.pass(SECOND);
     assert!(poll_reply(&mut reply).is_none() && is_pending(&send));
-    rig.attach(-1);
-    assert_eq!(ids(&rig.transmit()), [0]);
-    rig.confirm(0);
-    rig.transmit();
-    rig.answer_close(success());
+    harness.attach(-1);
+    assert_eq!(ids(&harness.transmit()), [0]);
+    harness.confirm(0);
+    harness.transmit();
+    harness.answer_close(success());
     assert!(matches!(poll_reply(&mut reply), Some(Ok(()))));
 }
 
@@ -216,55 +216,55 @@ fn close_while_detached_sends_what_is_left_after_the_reattach() {
 fn close_gives_up_when_the_sends_are_overdue() {
     let timeouts = [(30 * SECOND, 30), (Duration::ZERO, 30)];
     for (send_timeout, seconds) in timeouts {
-        let mut rig = Rig::attached(config(|config| config.send_timeout = send_timeout));
-        rig.detach();
-        let send = rig.push("a");
-        let mut reply = rig.close();
-        rig.pass((seconds - 1) * SECOND);
+        let mut harness = ProducerHarness::attached(config(|config| config.send_timeout = send_timeout));
+        harness.detach();
+        let send = harness.push("a");
+        let mut reply = harness.close();
+        harness.pass((seconds - 1) * SECOND);
         assert!(poll_reply(&mut reply).is_none());
-        rig.pass(SECOND);
+        harness.pass(SECOND);
         assert_eq!(failure(&send), (ErrorKind::TimedOut, false));
-        assert!(poll_reply(&mut reply).is_some() && rig.producer.is_finished());
-        rig.assert_empty();
+        assert!(poll_reply(&mut reply).is_some() && harness.producer.is_finished());
+        harness.assert_empty();
     }
 }
 
 #[test]
 fn a_close_that_nobody_answers_ends_with_the_operation_timeout() {
-    let mut rig = Rig::attached(ProducerConfig::default());
-    let mut reply = rig.close();
-    rig.transmit();
-    rig.pass(30 * SECOND);
+    let mut harness = ProducerHarness::attached(ProducerConfig::default());
+    let mut reply = harness.close();
+    harness.transmit();
+    harness.pass(30 * SECOND);
     assert!(matches!(poll_reply(&mut reply), Some(Err(error)) if error.kind() == ErrorKind::TimedOut));
-    assert!(rig.producer.is_finished() && !rig.producer.is_closed_at_broker());
+    assert!(harness.producer.is_finished() && !harness.producer.is_closed_at_broker());
 }
 
 #[test]
 fn a_connection_lost_during_the_close_closes_too() {
-    let mut rig = Rig::attached(ProducerConfig::default());
-    let mut reply = rig.close();
-    rig.transmit();
-    rig.detach();
+    let mut harness = ProducerHarness::attached(ProducerConfig::default());
+    let mut reply = harness.close();
+    harness.transmit();
+    harness.detach();
     assert!(matches!(poll_reply(&mut reply), Some(Ok(()))));
 }
 
 #[test]
 fn close_sends_those_away_who_wait_for_room() {
-    let mut rig = Rig::attached(room_for(1));
-    let _ = rig.push("0");
+    let mut harness = ProducerHarness::attached(room_for(1));
+    let _ = harness.push("0");
     let mut waiter = Waiter::new("1");
-    assert!(waiter.poll(&mut rig).is_pending());
-    let _reply = rig.close();
+    assert!(waiter.poll(&mut harness).is_pending());
+    let _reply = harness.close();
     assert_eq!(waiter.woken(), 1);
-    assert!(matches!(waiter.poll(&mut rig), Poll::Ready(Err(error)) if error.error().kind() == ErrorKind::Closed));
+    assert!(matches!(waiter.poll(&mut harness), Poll::Ready(Err(error)) if error.error().kind() == ErrorKind::Closed));
 }
 
 #[test]
 fn a_producer_that_goes_away_leaves_nobody_waiting() {
-    let mut rig = Rig::attached(ProducerConfig::default());
-    let send = rig.push("a");
-    let mut flush = rig.flush();
-    drop(rig);
+    let mut harness = ProducerHarness::attached(ProducerConfig::default());
+    let send = harness.push("a");
+    let mut flush = harness.flush();
+    drop(harness);
     assert_eq!(failure(&send), (ErrorKind::Closed, false));
     assert!(matches!(poll_reply(&mut flush), Some(Err(_))));
 }

@@ -33,8 +33,8 @@ mod batching;
 mod deadlines;
 mod ending;
 mod opening;
+mod random;
 mod receipts;
-mod storm;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -49,7 +49,7 @@ struct Sent {
     ids: Vec<u64>,
 }
 
-struct Rig {
+struct ProducerHarness {
     producer: Producer,
     created: Reply<ProducerCreated>,
     now: Now,
@@ -65,7 +65,7 @@ fn config(change: impl FnOnce(&mut ProducerConfig)) -> ProducerConfig {
     config
 }
 
-impl Rig {
+impl ProducerHarness {
     fn new(config: ProducerConfig) -> Self {
         let (to, created) = Reply::pair();
         let now = Now { at: Instant::now(), wall_ms: 1_700_000_000_000 };
@@ -82,9 +82,9 @@ impl Rig {
     }
 
     fn attached(config: ProducerConfig) -> Self {
-        let mut rig = Self::new(config);
-        rig.attach(-1);
-        rig
+        let mut harness = Self::new(config);
+        harness.attach(-1);
+        harness
     }
 
     fn attach(&mut self, last_sequence_id: i64) -> pb::CommandProducer {
@@ -293,19 +293,19 @@ impl Waiter {
         Self { ticket: CapacityWaiter::new(), message: Some(text.into()), count: Arc::default() }
     }
 
-    fn poll(&mut self, rig: &mut Rig) -> Poll<Result<PendingSend, SendError>> {
-        let (now, waker) = (rig.now, Waker::from(self.count.clone()));
+    fn poll(&mut self, harness: &mut ProducerHarness) -> Poll<Result<PendingSend, SendError>> {
+        let (now, waker) = (harness.now, Waker::from(self.count.clone()));
         let mut callback = None;
         let mut deferred = Deferred::new();
-        rig.producer.poll_push(&mut self.ticket, &mut self.message, &mut callback, &waker, || now, &mut deferred)
+        harness.producer.poll_push(&mut self.ticket, &mut self.message, &mut callback, &waker, || now, &mut deferred)
     }
 
     fn woken(&self) -> usize {
         self.count.0.load(Ordering::Relaxed)
     }
 
-    fn give_up(&mut self, rig: &mut Rig) {
-        rig.producer.stop_waiting(&mut self.ticket, &mut Deferred::new());
+    fn give_up(&mut self, harness: &mut ProducerHarness) {
+        harness.producer.stop_waiting(&mut self.ticket, &mut Deferred::new());
     }
 }
 

@@ -4,71 +4,71 @@ use super::*;
 
 #[test]
 fn the_first_attach_answers_and_the_request_says_what_is_known() {
-    let mut rig = Rig::new(config(|config| config.properties = vec![("k".into(), "v".into())]));
-    let request = rig.attach(41);
+    let mut harness = ProducerHarness::new(config(|config| config.properties = vec![("k".into(), "v".into())]));
+    let request = harness.attach(41);
     assert_eq!((request.epoch, request.producer_name, request.producer_id), (Some(0), None, 7));
     assert_eq!((request.user_provided_producer_name, request.metadata.len()), (Some(false), 1));
-    let created = poll_reply(&mut rig.created).expect("answered").expect("created");
+    let created = poll_reply(&mut harness.created).expect("answered").expect("created");
     assert_eq!(created, ProducerCreated { name: "standalone-0-1".into(), last_sequence_id: 41 });
-    rig.detach();
-    let request = rig.attach(-1);
+    harness.detach();
+    let request = harness.attach(-1);
     assert_eq!((request.epoch, request.producer_name.as_deref()), (Some(1), Some("standalone-0-1")));
     assert_eq!(request.user_provided_producer_name, Some(false));
 }
 
 #[test]
 fn only_the_first_attach_says_where_numbers_start() {
-    let mut rig = Rig::new(unbatched());
-    rig.attach(41);
-    let _ = rig.push("a");
-    assert_eq!(ids(&rig.transmit()), [42]);
-    rig.detach();
-    rig.attach(-1);
-    let _ = rig.push("b");
-    assert_eq!(ids(&rig.transmit()), [42, 43]);
+    let mut harness = ProducerHarness::new(unbatched());
+    harness.attach(41);
+    let _ = harness.push("a");
+    assert_eq!(ids(&harness.transmit()), [42]);
+    harness.detach();
+    harness.attach(-1);
+    let _ = harness.push("b");
+    assert_eq!(ids(&harness.transmit()), [42, 43]);
 
-    let mut rig = Rig::new(config(|config| config.initial_sequence_id = Some(9)));
-    rig.attach(41);
-    let _ = rig.push("a");
-    assert_eq!((ids(&rig.transmit()), rig.producer.last_sequence_id()), (vec![10], Some(9)));
+    let mut harness = ProducerHarness::new(config(|config| config.initial_sequence_id = Some(9)));
+    harness.attach(41);
+    let _ = harness.push("a");
+    assert_eq!((ids(&harness.transmit()), harness.producer.last_sequence_id()), (vec![10], Some(9)));
 }
 
 #[test]
 fn creation_ends_at_its_deadline_and_names_the_cause() {
-    let mut rig = Rig::new(ProducerConfig::default());
-    rig.producer.open_request(rig.now);
-    rig.detach();
-    rig.pass(29 * SECOND);
-    assert!(poll_reply(&mut rig.created).is_none());
-    rig.pass(SECOND);
-    let error = poll_reply(&mut rig.created).expect("answered").expect_err("timed out");
+    let mut harness = ProducerHarness::new(ProducerConfig::default());
+    harness.producer.open_request(harness.now);
+    harness.detach();
+    harness.pass(29 * SECOND);
+    assert!(poll_reply(&mut harness.created).is_none());
+    harness.pass(SECOND);
+    let error = poll_reply(&mut harness.created).expect("answered").expect_err("timed out");
     assert_eq!((error.kind(), error.topic()), (ErrorKind::TimedOut, Some("persistent://a/b/t")));
-    assert!(rig.producer.is_finished());
+    assert!(harness.producer.is_finished());
 }
 
 #[test]
 fn waiting_for_exclusive_access_has_no_time_limit() {
-    let mut rig = Rig::new(ProducerConfig::default());
-    rig.producer.open_request(rig.now);
-    rig.producer.on_queued();
-    rig.pass(3600 * SECOND);
-    assert!(poll_reply(&mut rig.created).is_none() && !rig.producer.is_attached());
-    rig.opened(-1);
-    assert!(matches!(poll_reply(&mut rig.created), Some(Ok(_))));
+    let mut harness = ProducerHarness::new(ProducerConfig::default());
+    harness.producer.open_request(harness.now);
+    harness.producer.on_queued();
+    harness.pass(3600 * SECOND);
+    assert!(poll_reply(&mut harness.created).is_none() && !harness.producer.is_attached());
+    harness.opened(-1);
+    assert!(matches!(poll_reply(&mut harness.created), Some(Ok(_))));
 }
 
 #[test]
 fn messages_accepted_before_the_first_attach_go_out_in_order() {
-    let mut rig = Rig::new(config(|config| config.batching_max_messages = 3));
-    let sends: Vec<_> = (0..5).map(|at| rig.push(format!("m{at}"))).collect();
-    let _ = rig.push(Message::new("later").with_deliver_at(std::time::UNIX_EPOCH));
-    let _ = rig.push("last");
-    assert!(rig.transmit().is_empty());
-    rig.attach(99);
-    let sent = rig.transmit();
+    let mut harness = ProducerHarness::new(config(|config| config.batching_max_messages = 3));
+    let sends: Vec<_> = (0..5).map(|at| harness.push(format!("m{at}"))).collect();
+    let _ = harness.push(Message::new("later").with_deliver_at(std::time::UNIX_EPOCH));
+    let _ = harness.push("last");
+    assert!(harness.transmit().is_empty());
+    harness.attach(99);
+    let sent = harness.transmit();
     assert_eq!((sizes(&sent), ids(&sent)), (vec![3, 2, 1, 1], (100..107).collect::<Vec<_>>()));
     let payloads: Vec<_> = sent.iter().flat_map(|sent| sent.payloads.clone()).collect();
     assert_eq!(payloads, ["m0", "m1", "m2", "m3", "m4", "later", "last"]);
-    rig.confirm(100);
+    harness.confirm(100);
     assert_eq!((id_of(&sends[2]).batch_index(), is_pending(&sends[3])), (Some(2), true));
 }

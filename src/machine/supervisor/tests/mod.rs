@@ -34,7 +34,7 @@ struct Peer {
     attached: BTreeMap<EndpointId, (EndpointRef, Attempt)>,
 }
 
-struct Rig {
+struct Harness {
     supervisor: Supervisor,
     ready: Arc<ReadyList>,
     now: Now,
@@ -87,7 +87,7 @@ fn partitions_response(partitions: u32) -> Response {
     })))
 }
 
-impl Rig {
+impl Harness {
     fn new(url: &str) -> Self {
         Self::with(url, |_| {})
     }
@@ -289,10 +289,10 @@ impl Rig {
     }
 }
 
-fn ask_partitions(rig: &mut Rig) -> Reply<u32> {
+fn ask_partitions(harness: &mut Harness) -> Reply<u32> {
     let (reply_to, reply) = Reply::pair();
     let partitions = query::partitions(&"persistent://public/default/t".into());
-    rig.input(Input::Query(partitions.with_reply(reply_to)));
+    harness.input(Input::Query(partitions.with_reply(reply_to)));
     reply
 }
 

@@ -4,42 +4,42 @@ use super::*;
 
 #[test]
 fn connect_shows_what_the_broker_says_of_itself() {
-    let mut rig = Rig::new("pulsar://service");
+    let mut harness = Harness::new("pulsar://service");
     let (to, mut reply) = Reply::pair();
-    rig.input(Input::Query(query::connect().with_reply(to)));
+    harness.input(Input::Query(query::connect().with_reply(to)));
     assert_eq!(&*peek(&mut reply).expect("answered").expect("connected").address, "service:6650");
-    assert_eq!(rig.log(), ["fetch", "dial service:6650"]);
+    assert_eq!(harness.log(), ["fetch", "dial service:6650"]);
 }
 
 #[test]
 fn connect_dials_each_host_before_it_pauses_and_waits_for_one_to_come_up() {
-    let mut rig = Rig::new("pulsar://a,b,c");
-    rig.unreachable.extend(["a", "b", "c"]);
+    let mut harness = Harness::new("pulsar://a,b,c");
+    harness.unreachable.extend(["a", "b", "c"]);
     let (to, mut reply) = Reply::pair();
-    rig.input(Input::Query(query::connect().with_reply(to)));
+    harness.input(Input::Query(query::connect().with_reply(to)));
     assert!(peek(&mut reply).is_none());
-    let dials = |rig: &mut Rig| {
-        let log = rig.log();
+    let dials = |harness: &mut Harness| {
+        let log = harness.log();
         let mut dials: Vec<String> =
             log.iter().filter_map(|line| line.strip_prefix("dial ").map(str::to_owned)).collect();
         dials.sort_unstable();
         dials
     };
-    assert_eq!(dials(&mut rig), ["a:6650", "b:6650", "c:6650"]);
-    rig.unreachable.remove("b");
-    rig.wait(Duration::from_secs(5));
+    assert_eq!(dials(&mut harness), ["a:6650", "b:6650", "c:6650"]);
+    harness.unreachable.remove("b");
+    harness.wait(Duration::from_secs(5));
     assert_eq!(&*peek(&mut reply).expect("answered").expect("connected").address, "b:6650");
 }
 
 #[test]
 fn connect_ends_in_time_with_the_last_failure() {
-    let mut rig = Rig::new("pulsar://service");
-    rig.unreachable.insert("service");
+    let mut harness = Harness::new("pulsar://service");
+    harness.unreachable.insert("service");
     let (to, mut reply) = Reply::pair();
-    rig.input(Input::Query(query::connect().with_reply(to)));
-    rig.wait_ms(29_999);
+    harness.input(Input::Query(query::connect().with_reply(to)));
+    harness.wait_ms(29_999);
     assert!(peek(&mut reply).is_none());
-    rig.wait_ms(1);
+    harness.wait_ms(1);
     let error = peek(&mut reply).expect("answered").expect_err("unreachable");
     assert_eq!(error.kind(), ErrorKind::TimedOut);
     let text = error.to_string();
@@ -49,12 +49,12 @@ fn connect_ends_in_time_with_the_last_failure() {
 
 #[test]
 fn a_query_for_the_owner_of_a_topic_looks_it_up_first() {
-    let mut rig = Rig::new("pulsar://service");
+    let mut harness = Harness::new("pulsar://service");
     let (to, mut reply) = Reply::pair();
-    rig.input(Input::Query(query::coordinator(3).with_reply(to)));
-    rig.respond(connect_to("pulsar://owner:6650"));
+    harness.input(Input::Query(query::coordinator(3).with_reply(to)));
+    harness.respond(connect_to("pulsar://owner:6650"));
     assert_eq!(
-        rig.log(),
+        harness.log(),
         [
             "fetch",
             "dial service:6650",
@@ -64,79 +64,79 @@ fn a_query_for_the_owner_of_a_topic_looks_it_up_first() {
             "TC_CLIENT_CONNECT_REQUEST at owner:6650"
         ]
     );
-    rig.respond(Ok(Box::new(pb::CommandTcClientConnectResponse::default().into())));
+    harness.respond(Ok(Box::new(pb::CommandTcClientConnectResponse::default().into())));
     assert_eq!(peek(&mut reply), Some(Ok(())));
-    assert_eq!(rig.supervisor.queries.len() + rig.supervisor.requests.iter().count(), 0);
+    assert_eq!(harness.supervisor.queries.len() + harness.supervisor.requests.iter().count(), 0);
 }
 
 #[test]
 fn connect_finds_the_host_that_lives() {
-    let mut rig = Rig::new("pulsar://a,b,c");
-    rig.unreachable.extend(["a", "b"]);
+    let mut harness = Harness::new("pulsar://a,b,c");
+    harness.unreachable.extend(["a", "b"]);
     let (to, mut reply) = Reply::pair();
-    rig.input(Input::Query(query::connect().with_reply(to)));
+    harness.input(Input::Query(query::connect().with_reply(to)));
     assert_eq!(&*peek(&mut reply).expect("answered").expect("connected").address, "c:6650");
     // The next one goes there straight.
-    rig.log();
-    let _endpoint = rig.open(1);
-    assert_eq!(rig.log(), ["lookup at c:6650"]);
+    harness.log();
+    let _endpoint = harness.open(1);
+    assert_eq!(harness.log(), ["lookup at c:6650"]);
 }
 
 #[test]
 fn connect_with_a_wrong_token_does_not_bother_the_other_hosts() {
-    let mut rig = Rig::new("pulsar://a,b,c");
-    rig.refuses_token = true;
+    let mut harness = Harness::new("pulsar://a,b,c");
+    harness.refuses_token = true;
     let (to, mut reply) = Reply::pair();
-    rig.input(Input::Query(query::connect().with_reply(to)));
+    harness.input(Input::Query(query::connect().with_reply(to)));
     let error = peek(&mut reply).expect("answered").expect_err("refused");
     assert_eq!(error.kind(), ErrorKind::Authentication);
-    assert_eq!(rig.log().iter().filter(|line| line.starts_with("dial")).count(), 2);
+    assert_eq!(harness.log().iter().filter(|line| line.starts_with("dial")).count(), 2);
 }
 
 #[test]
 fn connect_ends_although_the_credentials_never_come() {
-    let mut rig = Rig::new("pulsar://service");
-    rig.responds = false;
+    let mut harness = Harness::new("pulsar://service");
+    harness.responds = false;
     let (to, mut reply) = Reply::pair();
-    rig.input(Input::Query(query::connect().with_reply(to)));
-    rig.wait(Duration::from_secs(30));
+    harness.input(Input::Query(query::connect().with_reply(to)));
+    harness.wait(Duration::from_secs(30));
     let error = peek(&mut reply).expect("answered").expect_err("late");
     assert_eq!((error.kind(), error.address()), (ErrorKind::TimedOut, Some("service:6650")));
 }
 
 #[test]
 fn partitions_are_counted() {
-    let mut rig = Rig::new("pulsar://service");
-    let mut reply = ask_partitions(&mut rig);
-    assert_eq!(rig.log(), ["fetch", "dial service:6650", "partitions at service:6650"]);
-    rig.respond(partitions_response(3));
+    let mut harness = Harness::new("pulsar://service");
+    let mut reply = ask_partitions(&mut harness);
+    assert_eq!(harness.log(), ["fetch", "dial service:6650", "partitions at service:6650"]);
+    harness.respond(partitions_response(3));
     assert_eq!(peek(&mut reply), Some(Ok(3)));
-    assert_eq!(rig.supervisor.queries.len() + rig.supervisor.requests.iter().count(), 0);
+    assert_eq!(harness.supervisor.queries.len() + harness.supervisor.requests.iter().count(), 0);
 }
 
 #[test]
 fn a_partition_question_is_retried_where_that_can_help() {
-    let mut rig = Rig::new("pulsar://service");
-    let mut reply = ask_partitions(&mut rig);
-    rig.respond(refused(6));
+    let mut harness = Harness::new("pulsar://service");
+    let mut reply = ask_partitions(&mut harness);
+    harness.respond(refused(6));
     assert!(peek(&mut reply).is_none());
-    rig.wait_ms(100);
-    let (connection, ..) = rig.asks[0];
-    rig.end(connection, "reset by peer");
-    rig.wait_ms(200);
-    rig.respond(refused(4));
+    harness.wait_ms(100);
+    let (connection, ..) = harness.asks[0];
+    harness.end(connection, "reset by peer");
+    harness.wait_ms(200);
+    harness.respond(refused(4));
     let error = peek(&mut reply).expect("answered").expect_err("not allowed");
     assert_eq!((error.kind(), error.topic()), (ErrorKind::Authorization, Some("persistent://public/default/t")));
 }
 
 #[test]
 fn a_partition_question_ends_in_time_and_names_the_last_trouble() {
-    let mut rig = Rig::new("pulsar://service");
-    rig.unreachable.insert("service");
-    let mut reply = ask_partitions(&mut rig);
-    rig.wait_ms(29_999);
+    let mut harness = Harness::new("pulsar://service");
+    harness.unreachable.insert("service");
+    let mut reply = ask_partitions(&mut harness);
+    harness.wait_ms(29_999);
     assert!(peek(&mut reply).is_none());
-    rig.wait_ms(1);
+    harness.wait_ms(1);
     let error = peek(&mut reply).expect("answered").expect_err("late");
     assert_eq!(error.kind(), ErrorKind::TimedOut);
     assert!(error.to_string().contains("connection refused"), "{error}");
@@ -144,11 +144,11 @@ fn a_partition_question_ends_in_time_and_names_the_last_trouble() {
 
 #[test]
 fn a_question_that_nobody_waits_for_is_not_retried() {
-    let mut rig = Rig::new("pulsar://service");
-    drop(ask_partitions(&mut rig));
-    rig.respond(refused(6));
-    rig.log();
-    rig.wait(Duration::from_secs(50));
-    assert_eq!(rig.log(), NONE);
-    assert!(rig.supervisor.queries.is_empty());
+    let mut harness = Harness::new("pulsar://service");
+    drop(ask_partitions(&mut harness));
+    harness.respond(refused(6));
+    harness.log();
+    harness.wait(Duration::from_secs(50));
+    assert_eq!(harness.log(), NONE);
+    assert!(harness.supervisor.queries.is_empty());
 }

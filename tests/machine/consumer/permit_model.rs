@@ -1,4 +1,4 @@
-//! The ledger of permits under anything that can happen.
+//! The model of permits under anything that can happen.
 
 use super::*;
 use crate::common::random::Random;
@@ -6,8 +6,8 @@ use crate::common::random::Random;
 const BATCH_MAX: u64 = 7;
 
 /// A broker that counts permits as a real one does, and a receiving side that holds what was taken.
-struct World {
-    script: Script,
+struct PermitModel {
+    harness: ConsumerHarness,
     random: Random,
     size: i64,
     /// What the broker may still send.
@@ -20,23 +20,23 @@ struct World {
     timer: Option<Instant>,
 }
 
-impl World {
+impl PermitModel {
     fn new(seed: u64) -> Self {
         let mut random = Random::new(seed);
         let kind = if random.below(2) == 0 { SHARED } else { EXCLUSIVE };
         let size = 1 + random.below(20) as u32;
         let index_acks = random.below(2) == 0;
-        let mut script = Script::new(kind, |config| {
+        let mut harness = ConsumerHarness::new(kind, |config| {
             config.receiver_queue_size = size;
             config.negative_ack_redelivery_delay = MS(100);
             config.batch_index_acknowledgment = index_acks;
         });
-        script.attach();
-        let attach_number = script.take().1.attach_number;
-        let queue_epoch = script.queue_epoch();
+        harness.attach();
+        let attach_number = harness.take().1.attach_number;
+        let queue_epoch = harness.queue_epoch();
         let size = i64::from(size);
         Self {
-            script,
+            harness,
             random,
             size,
             permits: 0,
@@ -50,19 +50,19 @@ impl World {
 
     fn charged(&self) -> i64 {
         let held: u32 = self.held.iter().map(|entry| entry.permits).sum();
-        self.script.consumer.queued_messages() as i64 + i64::from(held)
+        self.harness.consumer.queued_messages() as i64 + i64::from(held)
     }
 
     /// The broker reads what was written.
     fn serve(&mut self) {
-        let is_notified = self.script.consumer.take_dirty();
-        let is_due = self.timer.is_some_and(|at| at <= self.script.now.at);
-        let deadline = self.script.consumer.poll_deadline().map(|deadline| deadline.at);
+        let is_notified = self.harness.consumer.take_dirty();
+        let is_due = self.timer.is_some_and(|at| at <= self.harness.now.at);
+        let deadline = self.harness.consumer.poll_deadline().map(|deadline| deadline.at);
         let earlier = deadline.is_some_and(|at| self.timer.is_none_or(|timer| at < timer));
         assert!(is_notified || is_due || !earlier, "an earlier deadline without a notification");
-        let sent = self.script.sent();
+        let sent = self.harness.sent();
         assert!(is_notified || is_due || sent.is_empty(), "written without a notification: {sent:?}");
-        self.timer = self.script.consumer.poll_deadline().map(|deadline| deadline.at);
+        self.timer = self.harness.consumer.poll_deadline().map(|deadline| deadline.at);
         for frame in sent {
             if let Some(permits) = frame.strip_prefix("FLOW ") {
                 let permits: i64 = permits.parse().expect("a number");
@@ -99,12 +99,12 @@ impl World {
             self.permits -= i64::from(entry.permits);
             run.push(entry);
         }
-        self.script.deliver(run);
+        self.harness.deliver(run);
     }
 
     /// Takes the queue, and drops what is held of an earlier queue epoch.
     fn take(&mut self) {
-        let (entries, taken) = self.script.take();
+        let (entries, taken) = self.harness.take();
         let stale = self.queue_epoch != taken.queue_epoch;
         if stale {
             self.return_permits(self.held.len());
@@ -115,7 +115,7 @@ impl World {
 
     fn return_permits(&mut self, entries: usize) {
         let count = self.held.drain(..entries).map(|entry| entry.permits).sum();
-        self.script.consumer.return_permits(ReturnedPermits { attach_number: self.attach_number, count });
+        self.harness.consumer.return_permits(ReturnedPermits { attach_number: self.attach_number, count });
     }
 
     fn step(&mut self) {
@@ -127,23 +127,23 @@ impl World {
                 let ids: Vec<_> = self.held[..some].iter().flat_map(members).collect();
                 for id in ids {
                     match self.random.below(4) {
-                        0 => self.script.consumer.nack(&id, self.script.now),
-                        _ => self.script.ack(id),
+                        0 => self.harness.consumer.nack(&id, self.harness.now),
+                        _ => self.harness.ack(id),
                     }
                 }
                 self.return_permits(some);
             }
-            8 => self.script.consumer.redeliver_unacknowledged_messages(),
+            8 => self.harness.consumer.redeliver_unacknowledged_messages(),
             9 if self.random.below(4) == 0 => {
-                self.script.lose_connection();
-                self.script.attach();
-                // A broker knows nothing of permits given on another connection, and neither does the ledger.
+                self.harness.lose_connection();
+                self.harness.attach();
+                // A broker knows nothing of permits given on another connection, and neither does the model.
                 self.permits = 0;
                 self.held.clear();
-                let taken = self.script.take().1;
+                let taken = self.harness.take().1;
                 (self.attach_number, self.queue_epoch) = (taken.attach_number, taken.queue_epoch);
             }
-            _ => self.script.pass(MS(40)),
+            _ => self.harness.pass(MS(40)),
         }
     }
 }
@@ -164,7 +164,7 @@ fn members(entry: &ReceivedEntry) -> Vec<MessagePosition> {
 #[test]
 fn no_permit_is_lost_or_invented() {
     for seed in 0..400 {
-        let mut world = World::new(seed);
+        let mut world = PermitModel::new(seed);
         for _ in 0..200 {
             world.step();
             world.serve();

@@ -12,7 +12,7 @@ fn whatever_happens_every_send_ends_once_and_order_is_kept() {
 
 fn storm(seed: u64) {
     let mut random = Random::new(seed);
-    let mut rig = Rig::new(config(|config| {
+    let mut harness = ProducerHarness::new(config(|config| {
         config.batching = random.below(4) > 0;
         config.batching_max_messages = 1 + random.below(6) as u32;
         config.batching_max_publish_delay = Duration::from_millis(random.below(3) * 20);
@@ -31,59 +31,59 @@ fn storm(seed: u64) {
                 if random.below(10) == 0 {
                     message = message.with_deliver_at(std::time::UNIX_EPOCH);
                 }
-                let now = rig.now;
-                if let Ok(send) = rig.producer.push(message, None, || now) {
+                let now = harness.now;
+                if let Ok(send) = harness.producer.push(message, None, || now) {
                     sends.push(send);
                 }
             }
-            4 => jobs.extend(rig.producer.take_closed_job(|| rig.now)),
+            4 => jobs.extend(harness.producer.take_closed_job(|| harness.now)),
             5 if !jobs.is_empty() => {
                 let job = jobs.remove(random.below(jobs.len() as u64) as usize);
-                rig.put(job);
+                harness.put(job);
             }
-            6 => unanswered.extend(rig.transmit()),
+            6 => unanswered.extend(harness.transmit()),
             7 => {
                 for _ in 0..random.below(4) {
                     if let Some(sent) = unanswered.pop_front() {
-                        rig.confirm(sent.head.sequence_id);
+                        harness.confirm(sent.head.sequence_id);
                     }
                 }
             }
-            8 => rig.pass(Duration::from_millis(random.below(3000))),
+            8 => harness.pass(Duration::from_millis(random.below(3000))),
             _ if random.below(4) == 0 => {
                 if attached {
-                    rig.detach();
+                    harness.detach();
                     unanswered.clear();
                 } else {
-                    rig.attach(-1);
+                    harness.attach(-1);
                 }
                 attached = !attached;
             }
-            _ => drop(rig.flush()),
+            _ => drop(harness.flush()),
         }
         check_order(unanswered.make_contiguous());
     }
     if !attached {
-        rig.attach(-1);
+        harness.attach(-1);
     }
     for job in jobs {
-        rig.put(job);
+        harness.put(job);
     }
-    let mut reply = rig.close();
+    let mut reply = harness.close();
     for _ in 0..400 {
-        unanswered.extend(rig.transmit());
+        unanswered.extend(harness.transmit());
         check_order(unanswered.make_contiguous());
         for sent in std::mem::take(&mut unanswered) {
-            rig.confirm(sent.head.sequence_id);
+            harness.confirm(sent.head.sequence_id);
         }
-        if !rig.asked.is_empty() {
-            rig.answer_close(success());
+        if !harness.asked.is_empty() {
+            harness.answer_close(success());
         }
-        rig.pass(Duration::from_millis(100));
+        harness.pass(Duration::from_millis(100));
     }
     assert!(matches!(poll_reply(&mut reply), Some(Ok(()))), "seed {seed}");
     assert!(!sends.iter().any(is_pending), "seed {seed}");
-    rig.assert_empty();
+    harness.assert_empty();
 }
 
 fn check_order(sent: &[Sent]) {
