@@ -6,10 +6,10 @@ use crate::wire::command::Refusal;
 /// In front of the text of refusals that report this exception, as a real broker writes it. Clients read it.
 pub(crate) const PRODUCER_FENCED_EXCEPTION: &str =
     "org.apache.pulsar.broker.service.BrokerServiceException$ProducerFencedException: ";
-/// The same for a topic or producer name that is taken.
+/// In front of the text where a topic or producer name is taken.
 pub(crate) const PRODUCER_BUSY_EXCEPTION: &str =
     "org.apache.pulsar.broker.service.BrokerServiceException$ProducerBusyException: ";
-/// The same for a name that must not be used.
+/// In front of the text where a name must not be used.
 pub(crate) const NAMING_EXCEPTION: &str = "org.apache.pulsar.broker.service.BrokerServiceException$NamingException: ";
 
 /// A refusal. It is sent in the fields that the response of the request has for it, or as ERROR.

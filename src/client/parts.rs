@@ -20,35 +20,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use super::clock;
 use crate::error::{Error, ErrorKind, Result};
-use crate::machine::{Deferred, Endpoint, EndpointId, EndpointMachine, Now, Reply, ReplyTo, consumer, producer};
-
-/// What a handle needs from the machines of its parts, besides [`EndpointMachine`].
-pub(super) trait PartMachine: EndpointMachine {
-    /// Whether it is attached to a broker at the moment.
-    fn is_attached(&self) -> bool;
-    /// Closes it; `reply` gets the result.
-    fn close_with(&mut self, reply: Option<ReplyTo<()>>, now: Now, deferred: &mut Deferred);
-}
-
-impl PartMachine for producer::Producer {
-    fn is_attached(&self) -> bool {
-        self.is_attached()
-    }
-
-    fn close_with(&mut self, reply: Option<ReplyTo<()>>, now: Now, deferred: &mut Deferred) {
-        self.close(reply, now, deferred);
-    }
-}
-
-impl PartMachine for consumer::Consumer {
-    fn is_attached(&self) -> bool {
-        self.is_attached()
-    }
-
-    fn close_with(&mut self, reply: Option<ReplyTo<()>>, now: Now, deferred: &mut Deferred) {
-        self.close(reply, now, deferred);
-    }
-}
+use crate::machine::{Deferred, Endpoint, EndpointId, EndpointMachine, Reply, ReplyTo};
 
 /// Identifies one set, for as long as it or a part of it exists: two ids are equal if they share the allocation.
 #[derive(Clone)]
@@ -66,7 +38,7 @@ pub(super) struct Part<M> {
     end_reported: AtomicBool,
 }
 
-impl<M: PartMachine> Part<M> {
+impl<M: EndpointMachine> Part<M> {
     /// The id of its endpoint: never reused by another part of this client.
     pub(super) fn id(&self) -> EndpointId {
         self.endpoint.id()
@@ -84,15 +56,14 @@ impl<M: PartMachine> Part<M> {
 
     fn close(&self) -> Reply<()> {
         let (to, reply) = Reply::pair();
-        self.endpoint.with_deferred(&mut Deferred::new(), |machine, deferred| {
-            machine.close_with(Some(to), clock::now(), deferred)
-        });
+        self.endpoint
+            .with_deferred(&mut Deferred::new(), |machine, deferred| machine.close(Some(to), clock::now(), deferred));
         reply
     }
 }
 
 /// The parts of one producer or consumer. Dropping the set closes them.
-pub(super) struct Parts<M: PartMachine> {
+pub(super) struct Parts<M: EndpointMachine> {
     id: SetId,
     /// Incremented by every change of the set, under its lock.
     epoch: AtomicU64,
@@ -107,7 +78,7 @@ struct List<M> {
     is_closed: bool,
 }
 
-impl<M: PartMachine> Parts<M> {
+impl<M: EndpointMachine> Parts<M> {
     pub(super) fn new() -> Self {
         let list = List { parts: Vec::new(), by_topic: HashMap::new(), is_closed: false };
         Self { id: SetId(Arc::new(())), epoch: AtomicU64::new(0), list: RwLock::new(list) }
@@ -237,12 +208,11 @@ impl<M: PartMachine> Parts<M> {
     }
 }
 
-impl<M: PartMachine> Drop for Parts<M> {
+impl<M: EndpointMachine> Drop for Parts<M> {
     fn drop(&mut self) {
         let mut deferred = Deferred::new();
         for part in &self.list.get_mut().unwrap_or_else(PoisonError::into_inner).parts {
-            part.endpoint
-                .with_deferred(&mut deferred, |machine, deferred| machine.close_with(None, clock::now(), deferred));
+            part.endpoint.with_deferred(&mut deferred, |machine, deferred| machine.close(None, clock::now(), deferred));
         }
     }
 }

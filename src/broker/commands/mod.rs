@@ -216,7 +216,7 @@ impl Broker {
         self.drop_endpoints(conn, &endpoints);
     }
 
-    /// The same for those of a connection that may be out of the table already.
+    /// Takes these producers and consumers off their topics; their connection may be out of the table already.
     pub(in crate::broker) fn drop_endpoints(&mut self, conn: ConnId, endpoints: &ConnectionEndpoints) {
         for (id, topic) in endpoints.topics_of_producers() {
             self.remove_producer(&topic, ProducerKey { conn, id });

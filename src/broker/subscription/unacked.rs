@@ -74,7 +74,7 @@ impl UnackedEntries {
         Some(held)
     }
 
-    /// Of a held entry only `left` messages are unacknowledged: returns its holder and how many were acknowledged.
+    /// Only `left` messages of a held entry are still unacknowledged: returns its holder and how many were acknowledged.
     pub(super) fn shrink(&mut self, offset: u64, left: u32) -> Option<(ConsumerKey, u32)> {
         let held = self.held.get_mut(&offset)?;
         let acknowledged = held.messages.saturating_sub(left);
@@ -111,7 +111,7 @@ impl UnackedEntries {
         self.former_holders.remove(&offset);
     }
 
-    /// The same for every entry below `offset`.
+    /// Drops the history of every entry below `offset`.
     pub(super) fn forget_below(&mut self, offset: u64) {
         self.redeliveries = self.redeliveries.split_off(&offset);
         self.former_holders = self.former_holders.split_off(&offset);

@@ -11,7 +11,7 @@ use crate::machine::connection::peer::PeerInfo;
 use crate::machine::endpoint::attach_status::AttachStatus;
 use crate::machine::endpoint::machine::{AfterNotification, DataRoute, EndpointMachine};
 use crate::machine::endpoint::outbox::{More, Op, Outbox, Response};
-use crate::machine::{Deadline, Deferred, Endpoint, Now};
+use crate::machine::{Deadline, Deferred, Endpoint, Now, ReplyTo};
 use crate::wire::command::Command;
 
 impl EndpointMachine for Consumer {
@@ -83,8 +83,12 @@ impl EndpointMachine for Consumer {
         Consumer::fail(self, error, deferred);
     }
 
-    fn close(&mut self, now: Now, deferred: &mut Deferred) {
-        Consumer::close(self, None, now, deferred);
+    fn close(&mut self, reply: Option<ReplyTo<()>>, now: Now, deferred: &mut Deferred) {
+        Consumer::close(self, reply, now, deferred);
+    }
+
+    fn is_attached(&self) -> bool {
+        Consumer::is_attached(self)
     }
 
     fn is_closing(&self) -> bool {

@@ -103,7 +103,7 @@ impl Redelivery {
         }
     }
 
-    /// The same for everything up to and including `up_to`.
+    /// Everything up to and including `up_to` is acknowledged.
     pub(super) fn remove_up_to(&mut self, up_to: EntryPosition) {
         if self.nacked.first_key_value().is_some_and(|(first, _)| *first <= up_to) {
             self.nacked.retain(|position, _| *position > up_to);

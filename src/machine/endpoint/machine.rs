@@ -17,7 +17,7 @@ use crate::machine::connection::error::RequestError;
 use crate::machine::connection::peer::PeerInfo;
 use crate::machine::consumer::Consumer;
 use crate::machine::producer::Producer;
-use crate::machine::{Deadline, Deferred, Now};
+use crate::machine::{Deadline, Deferred, Now, ReplyTo};
 use crate::wire::command::Command;
 
 /// Which broker serves an endpoint.
@@ -139,8 +139,11 @@ pub trait EndpointMachine: Send + Sized + 'static {
     /// Ends it: all that waits on it ends with `error`.
     fn fail(&mut self, error: Error, deferred: &mut Deferred);
 
-    /// Closes it as if its last handle were dropped.
-    fn close(&mut self, now: Now, deferred: &mut Deferred);
+    /// Closes it once what was accepted is settled; `reply` gets the result.
+    fn close(&mut self, reply: Option<ReplyTo<()>>, now: Now, deferred: &mut Deferred);
+
+    /// Whether it is attached to a broker at the moment.
+    fn is_attached(&self) -> bool;
 
     /// Whether it was closed, and may still have something to send.
     fn is_closing(&self) -> bool;
@@ -210,7 +213,7 @@ pub trait AnyEndpoint: Send + Sync + fmt::Debug {
     fn on_notification(&self, command: Command, now: Now, deferred: &mut Deferred) -> AfterNotification;
     /// See [`EndpointMachine::fail`].
     fn fail(&self, error: Error, deferred: &mut Deferred);
-    /// See [`EndpointMachine::close`].
+    /// See [`EndpointMachine::close`]; nobody waits for the result.
     fn close(&self, now: Now, deferred: &mut Deferred);
     /// See [`EndpointMachine::is_closing`].
     fn is_closing(&self) -> bool;
@@ -292,7 +295,7 @@ impl<M: EndpointMachine> AnyEndpoint for Endpoint<M> {
     }
 
     fn close(&self, now: Now, deferred: &mut Deferred) {
-        self.with_deferred(deferred, |machine, deferred| machine.close(now, deferred));
+        self.with_deferred(deferred, |machine, deferred| machine.close(None, now, deferred));
     }
 
     fn is_closing(&self) -> bool {

@@ -119,6 +119,9 @@ impl Producer {
     /// A caller that gives up after `Pending` must call [`stop_waiting`](Self::stop_waiting), or the tasks behind it are
     /// never woken. After an error, message and callback are left where they are.
     ///
+    /// # Errors
+    /// The message cannot be sent, or no capacity was free within the send timeout.
+    ///
     /// # Panics
     /// If there is no `message`.
     pub fn poll_push(
@@ -228,8 +231,8 @@ impl Producer {
     /// application set a sequence id that is not above all before it: of a batch the broker knows only the lowest and
     /// the highest id. The other two close the open batch first, because the order of the wire is that of acceptance.
     ///
-    /// Of `message` it takes what is needed, and leaves it where it is: moving it costs more than reading it, and its drop
-    /// may run code of the application's.
+    /// It takes what it needs out of `message` and leaves the rest where it is: moving a message costs more than reading
+    /// it, and its drop may run code of the application.
     ///
     /// Before the first attach no message is numbered: the ids start above what the broker has stored. Until then
     /// messages are held as they are, see [`start_sequence_ids`](Self::start_sequence_ids).

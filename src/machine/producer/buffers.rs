@@ -80,7 +80,7 @@ impl DeferredDrops {
         }
     }
 
-    /// The same for all of a message whose drop may run code of the application's.
+    /// Drops later what of a message may run code of the application when it is dropped.
     pub(super) fn defer_drop_of_message(&mut self, message: &mut Message) {
         self.defer_drop(std::mem::take(&mut message.payload));
         if let (_, Some(key)) = message.take_keys() {

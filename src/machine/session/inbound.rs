@@ -27,7 +27,10 @@ pub(super) struct Inbound {
 }
 
 impl Session {
-    /// Takes what was read. Whole frames are consumed; an `Err` ends the connection.
+    /// Takes what was read. Whole frames are consumed.
+    ///
+    /// # Errors
+    /// The peer broke the protocol or refused the connection, which ends with this reason.
     pub fn handle_read(&mut self, rx: &mut BytesMut, now: Now, deferred: &mut Deferred) -> Result<(), CloseReason> {
         loop {
             let run = match cut(rx, self.connection.limits()) {

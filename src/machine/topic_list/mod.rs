@@ -400,8 +400,12 @@ impl EndpointMachine for TopicListWatcher {
         }
     }
 
-    fn close(&mut self, now: Now, deferred: &mut Deferred) {
-        TopicListWatcher::close(self, None, now, deferred);
+    fn close(&mut self, reply: Option<ReplyTo<()>>, now: Now, deferred: &mut Deferred) {
+        TopicListWatcher::close(self, reply, now, deferred);
+    }
+
+    fn is_attached(&self) -> bool {
+        matches!(self.state, WatcherState::Attached)
     }
 
     fn is_closing(&self) -> bool {
