@@ -42,6 +42,12 @@ impl Admin {
         assert!((200..300).contains(&status), "{method} {topic} {action}: {status} {answer}");
     }
 
+    /// A request about a namespace, `tenant/namespace`, that is expected to succeed.
+    pub async fn change_namespace(&self, method: &str, namespace: &str, action: &str, body: &str) {
+        let (status, answer) = self.request(method, &format!("/admin/v2/namespaces/{namespace}{action}"), body).await;
+        assert!((200..300).contains(&status), "{method} {namespace} {action}: {status} {answer}");
+    }
+
     async fn request(&self, method: &str, path: &str, body: &str) -> (u16, String) {
         let request = format!(
             "{method} {path} HTTP/1.0\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\n\

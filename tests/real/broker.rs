@@ -17,7 +17,7 @@ pub struct Real {
     pub url: String,
     pub tls_url: String,
     pub ca_file: PathBuf,
-    admin: Admin,
+    pub admin: Admin,
     token: String,
     nobody_token: String,
     expired_token: String,

@@ -14,6 +14,7 @@ mod suite;
 mod admin;
 mod broker;
 mod interop;
+mod refusals;
 mod runner;
 mod tls;
 
@@ -30,6 +31,6 @@ macro_rules! tests {
 suite::with_every_test!(tests);
 
 fn main() -> ExitCode {
-    let tests: Vec<_> = SUITE.iter().chain(tls::TESTS).chain(interop::TESTS).copied().collect();
+    let tests: Vec<_> = SUITE.iter().chain(tls::TESTS).chain(interop::TESTS).chain(refusals::TESTS).copied().collect();
     runner::main(&tests)
 }
