@@ -115,14 +115,14 @@ pub mod wire;
 pub use client::{
     Acker, Authentication, Client, ClientBuilder, Consumer, ConsumerBuilder, ConsumerEvent, ConsumerEvents,
     ConsumerStats, HashingScheme, MessageRoutingMode, Outcome, Producer, ProducerBuilder, ReceivedMessage, Token,
-    Topics, TryEnqueueError, UnreadableMessage, UnreadableReason,
+    Topics, TryEnqueueError, UnreadableChunk, UnreadableMessage, UnreadableReason,
 };
 #[doc(inline)]
 pub use error::{Error, ErrorKind, Origin, SendError, ServerCode, ServerError};
 #[doc(inline)]
 pub use id::MessageId;
 #[doc(inline)]
-pub use machine::consumer::{InitialPosition, KeySharedPolicy, SeekTo, SubscriptionType};
+pub use machine::consumer::{InitialPosition, KeySharedPolicy, SeekTo, SubscriptionType, UnreadableMessagePolicy};
 #[doc(inline)]
 pub use machine::producer::results::{PendingSend, SendCallback};
 #[doc(inline)]

@@ -8,7 +8,9 @@ use super::consumer_shared::ConsumerShared;
 use super::topics::{Selection, Topics};
 use super::{Shared, parse_topic};
 use crate::error::{Error, ErrorKind, Result};
-use crate::machine::consumer::{ConsumerConfig, InitialPosition, KeySharedPolicy, SubscriptionType};
+use crate::machine::consumer::{
+    ConsumerConfig, InitialPosition, KeySharedPolicy, SubscriptionType, UnreadableMessagePolicy,
+};
 
 /// The most messages in the queues of all parts together: the Java client's
 /// `maxTotalReceiverQueueSizeAcrossPartitions`.
@@ -146,6 +148,32 @@ impl ConsumerBuilder {
     /// Whether the subscription's position is replicated to other clusters. Default: unset, which leaves it unchanged.
     pub fn replicate_subscription_state(mut self, replicate: bool) -> Self {
         self.config.replicate_subscription_state = Some(replicate);
+        self
+    }
+
+    /// The most bytes that the payload of a compressed entry, a message or a whole batch, may decompress to, from 1 to
+    /// 2^31 - 1; so much may be allocated for it at a time. The size is the one that the producer declared, and compared
+    /// before anything is allocated. A larger entry is unreadable: it is reported as an
+    /// [event](crate::ConsumerEvent::Unreadable) and not acknowledged, see
+    /// [`unreadable_message_policy`](Self::unreadable_message_policy).
+    ///
+    /// The Java client has no such option: it allocates what the producer declared, so that its producers may send what
+    /// exceeds the default here. Default: 80 MiB, as of
+    /// [`ProducerBuilder::max_uncompressed_size`](crate::ProducerBuilder::max_uncompressed_size).
+    pub fn max_uncompressed_size(mut self, bytes: usize) -> Self {
+        self.config.max_uncompressed_size = bytes;
+        self
+    }
+
+    /// What becomes of a message that this client cannot read: encrypted, a chunk of a larger one, compressed by a codec
+    /// that this build lacks, or larger than [`max_uncompressed_size`](Self::max_uncompressed_size). With each policy it
+    /// is reported as an [event](crate::ConsumerEvent::Unreadable), and receiving goes on with the next message.
+    ///
+    /// A damaged entry (checksum, batch, declared size) is not among them: as in the Java client it is acknowledged with
+    /// its validation error. Default: [`UnreadableMessagePolicy::Report`], which leaves it unacknowledged.
+    #[doc(alias = "cryptoFailureAction")]
+    pub fn unreadable_message_policy(mut self, policy: UnreadableMessagePolicy) -> Self {
+        self.config.unreadable_message_policy = policy;
         self
     }
 

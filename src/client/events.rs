@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker};
 
 use futures_core::Stream;
 
-use super::message::ReceivedMessage;
+use super::unreadable::UnreadableMessage;
 use crate::error::Error;
 
 /// The most events that wait to be read. Above it the oldest is dropped and counted.
@@ -34,94 +34,14 @@ pub enum ConsumerEvent {
         /// Why it has ended.
         error: Error,
     },
-    /// A message arrived that this client cannot read. It stays unacknowledged: the application may acknowledge it,
-    /// or leave it to a client that can read it.
+    /// A message arrived that this client cannot read: encrypted, a chunk, an unknown codec, too large. It stays
+    /// unacknowledged, unless [`ConsumerBuilder::unreadable_message_policy`] says otherwise: the application may
+    /// acknowledge it, or leave it to a client that can read it.
+    ///
+    /// It is reported each time it is delivered, so also after a reconnect.
+    ///
+    /// [`ConsumerBuilder::unreadable_message_policy`]: super::ConsumerBuilder::unreadable_message_policy
     Unreadable(UnreadableMessage),
-}
-
-/// A valid message that this client cannot read, as the broker stored it.
-#[derive(Clone)]
-pub struct UnreadableMessage {
-    message: ReceivedMessage,
-    reason: UnreadableReason,
-}
-
-impl UnreadableMessage {
-    pub(super) fn new(message: ReceivedMessage, reason: UnreadableReason) -> Self {
-        Self { message, reason }
-    }
-
-    /// The message, for inspection or acknowledgement. Its payload is the stored one: encrypted, compressed, a single
-    /// chunk, or a whole undivided batch. Its id names the whole entry.
-    pub fn message(&self) -> &ReceivedMessage {
-        &self.message
-    }
-
-    /// The serialized `MessageMetadata` of the entry.
-    pub fn metadata(&self) -> &[u8] {
-        self.message.metadata_bytes()
-    }
-
-    /// Why it cannot be read.
-    pub fn reason(&self) -> UnreadableReason {
-        self.reason
-    }
-}
-
-impl fmt::Debug for UnreadableMessage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("UnreadableMessage")
-            .field("id", &format_args!("{}", self.message.id()))
-            .field("topic", &self.message.topic())
-            .field("reason", &self.reason)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Why a valid message cannot be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum UnreadableReason {
-    /// It is encrypted end to end, which this client does not support.
-    Encrypted,
-    /// It is a chunk of a larger message, which this client does not assemble.
-    Chunk,
-    /// It is compressed by a codec that this build does not have.
-    #[non_exhaustive]
-    Codec {
-        /// The number of `CompressionType`.
-        number: i32,
-    },
-    /// Its decompressed size is above the limit.
-    #[non_exhaustive]
-    TooLarge {
-        /// Its size, bytes.
-        uncompressed_bytes: usize,
-        /// The limit, bytes.
-        limit_bytes: usize,
-    },
-}
-
-impl fmt::Display for UnreadableReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Encrypted => f.write_str("it is encrypted end to end, which this client does not support"),
-            Self::Chunk => f.write_str("it is a chunk of a larger message, which this client does not assemble"),
-            Self::Codec { number } => {
-                let name = match number {
-                    1 => " (LZ4)",
-                    2 => " (ZLIB)",
-                    3 => " (ZSTD)",
-                    4 => " (SNAPPY)",
-                    _ => "",
-                };
-                write!(f, "this build has no compression codec {number}{name}")
-            }
-            Self::TooLarge { uncompressed_bytes, limit_bytes } => {
-                write!(f, "decompressed it has {uncompressed_bytes} bytes, more than the limit of {limit_bytes}")
-            }
-        }
-    }
 }
 
 /// The events of one consumer: created by [`Consumer::events`](super::Consumer::events).
@@ -252,7 +172,7 @@ impl EventQueue {
 fn payload_bytes(event: &ConsumerEvent) -> usize {
     match event {
         ConsumerEvent::TopicEnded { .. } => 0,
-        ConsumerEvent::Unreadable(unreadable) => unreadable.message.payload().len(),
+        ConsumerEvent::Unreadable(unreadable) => unreadable.payload().len(),
     }
 }
 

@@ -50,6 +50,7 @@ pub(crate) mod runtime;
 mod tests;
 mod topic_list;
 mod topics;
+mod unreadable;
 mod user_code;
 mod workers;
 
@@ -59,7 +60,7 @@ pub use builder::ClientBuilder;
 pub use consumer::{Consumer, ConsumerStats};
 pub use consumer_builder::ConsumerBuilder;
 pub use dial::{DialFuture, Dialer, Socket, Target};
-pub use events::{ConsumerEvent, ConsumerEvents, UnreadableMessage, UnreadableReason};
+pub use events::{ConsumerEvent, ConsumerEvents};
 pub use message::ReceivedMessage;
 pub use producer::{Producer, TryEnqueueError};
 pub use producer_builder::ProducerBuilder;
@@ -67,6 +68,7 @@ pub use routing::{HashingScheme, MessageRoutingMode};
 #[doc(hidden)]
 pub use topic_list::{TopicChange, TopicListWatch};
 pub use topics::Topics;
+pub use unreadable::{UnreadableChunk, UnreadableMessage, UnreadableReason};
 pub use workers::Outcome;
 
 /// The TLS library, for [`ClientBuilder::tls_config`].

@@ -80,7 +80,8 @@ impl ProducerBuilder {
         self
     }
 
-    /// The most messages in a batch, from 1 to 2^31 - 1. Default: 1000.
+    /// The most messages in a batch, from 1 to 4,194,304: what an acknowledgement of single members can name. Default:
+    /// 1000.
     pub fn batching_max_messages(mut self, messages: u32) -> Self {
         self.config.batching_max_messages = messages;
         self
@@ -105,6 +106,19 @@ impl ProducerBuilder {
     #[doc(alias = "compressionType")]
     pub fn compression(mut self, compression: Compression) -> Self {
         self.config.compression = compression;
+        self
+    }
+
+    /// The most bytes of payload before compression, from 1 to 2^31 - 1. With [`compression`](Self::compression), a larger
+    /// message is refused with [`MessageTooLarge`](crate::ErrorKind::MessageTooLarge) before it is sent, and a batch is
+    /// closed before it gets larger. Without compression it has no effect: the broker's `maxMessageSize` is lower.
+    ///
+    /// Consumers of this library read up to
+    /// [`ConsumerBuilder::max_uncompressed_size`](crate::ConsumerBuilder::max_uncompressed_size), which has the same
+    /// default: raise both together. The Java client has this limit on neither side. Default: 80 MiB, sixteen times the
+    /// broker's default of `maxMessageSize`.
+    pub fn max_uncompressed_size(mut self, bytes: usize) -> Self {
+        self.config.max_uncompressed_size = bytes;
         self
     }
 

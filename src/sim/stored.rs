@@ -4,13 +4,11 @@ use bytes::Bytes;
 
 use crate::broker::machine::Broker;
 use crate::id::{MessageId, MessagePosition};
+use crate::wire::MAX_UNCOMPRESSED_SIZE_MAX;
 use crate::wire::batch::BatchCursor;
 use crate::wire::compress::decompress;
 use crate::wire::entry::EntryParts;
 use crate::wire::metadata::{self, Metadata};
-
-/// The most bytes that a payload may decompress to.
-const UNCOMPRESSED_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// One stored message.
 #[derive(Debug, Clone)]
@@ -40,7 +38,7 @@ fn read_entry(bytes: &Bytes, at: MessagePosition, into: &mut Vec<StoredMessage>)
     let raw = bytes.get(parts.metadata.clone())?;
     let read = Metadata::decode(raw).ok()?;
     let payload = bytes.slice(parts.payload.clone());
-    let payload = decompress(read.compression, &payload, read.uncompressed_size, UNCOMPRESSED_BYTES_MAX).ok()?;
+    let payload = decompress(read.compression, &payload, read.uncompressed_size, MAX_UNCOMPRESSED_SIZE_MAX).ok()?;
     let producer_name = metadata::text(raw, &read.producer_name).to_owned();
     let Some(size) = read.num_messages_in_batch else {
         into.push(StoredMessage { id: at.into(), producer_name, sequence_id: read.sequence_id, payload });

@@ -64,8 +64,9 @@ pub fn compress(kind: Compression, input: &[u8]) -> Result<Bytes, CompressError>
 /// returned unchanged. `uncompressed_bytes_max` limits what a peer can make this side allocate.
 ///
 /// # Errors
-/// A codec that is unknown or not built in, a declared size above the limit, or data that does not
-/// decompress to exactly that size.
+/// A codec that is unknown or not built in; [`CompressError::TooLarge`] for a declared size above the limit, which the
+/// data may well have; or data that does not decompress to exactly that size, or cannot.
+#[cfg_attr(not(feature = "lz4"), expect(unused_variables, reason = "no codec is built in"))]
 pub fn decompress(
     codec: i32,
     input: &Bytes,
@@ -82,12 +83,9 @@ pub fn decompress(
         4 => "SNAPPY",
         _ => return Err(CompressError::UnknownCodec(codec)),
     };
-    if uncompressed_size as usize > uncompressed_bytes_max {
-        return Err(CompressError::TooLarge { size: uncompressed_size, max: uncompressed_bytes_max });
-    }
     match codec {
         #[cfg(feature = "lz4")]
-        1 => lz4::decompress(input, uncompressed_size as usize),
+        1 => lz4::decompress(input, uncompressed_size, uncompressed_bytes_max),
         _ => Err(CompressError::NotBuilt { codec: name }),
     }
 }
@@ -111,14 +109,19 @@ mod lz4 {
         output.into()
     }
 
-    pub(super) fn decompress(input: &[u8], size: usize) -> Result<Bytes, CompressError> {
+    /// A size that no such block reaches is refused as what it is, before it is compared with the limit.
+    pub(super) fn decompress(input: &[u8], declared: u32, max: usize) -> Result<Bytes, CompressError> {
+        let size = declared as usize;
         // Some producers send no bytes instead of an empty block for an empty payload.
         if size == 0 && input.is_empty() {
             return Ok(Bytes::new());
         }
         let reachable = input.len().saturating_mul(RATIO_MAX);
         if size > reachable {
-            return Err(CompressError::SizeMismatch { declared: size, actual: reachable });
+            return Err(CompressError::ImpossibleSize { declared: size, possible: reachable });
+        }
+        if size > max {
+            return Err(CompressError::TooLarge { size: declared, max });
         }
         let mut output = vec![0; size];
         let actual =
@@ -148,13 +151,20 @@ pub enum CompressError {
         /// The limit, bytes.
         max: usize,
     },
+    /// No data of this length decompresses to the declared size.
+    ImpossibleSize {
+        /// `uncompressed_size`, bytes.
+        declared: usize,
+        /// The largest possible size, bytes.
+        possible: usize,
+    },
     /// The codec refused the data; its text.
     Corrupt(String),
     /// The data decompresses to another number of bytes than declared.
     SizeMismatch {
         /// `uncompressed_size`, bytes.
         declared: usize,
-        /// The actual size, or the largest possible one, bytes.
+        /// The actual size, bytes.
         actual: usize,
     },
 }
@@ -166,6 +176,9 @@ impl fmt::Display for CompressError {
             Self::NotBuilt { codec: "LZ4" } => f.write_str("compression codec LZ4 needs the crate feature `lz4`"),
             Self::NotBuilt { codec } => write!(f, "compression codec {codec} is not supported"),
             Self::TooLarge { size, max } => write!(f, "uncompressed size {size} is above the limit of {max} bytes"),
+            Self::ImpossibleSize { declared, possible } => {
+                write!(f, "uncompressed size {declared} declared, but the payload gives at most {possible}")
+            }
             Self::Corrupt(text) => write!(f, "corrupt compressed payload: {text}"),
             Self::SizeMismatch { declared, actual } => {
                 write!(f, "uncompressed size {declared} declared, but the payload gives {actual}")
@@ -248,13 +261,13 @@ mod tests {
             );
             assert_eq!(
                 decompress(1, &packed, u32::MAX, MAX),
-                Err(CompressError::TooLarge { size: u32::MAX, max: MAX })
+                Err(CompressError::ImpossibleSize { declared: u32::MAX as usize, possible: packed.len() * 255 })
             );
             assert_eq!(decompress(1, &packed, 1000, 999), Err(CompressError::TooLarge { size: 1000, max: 999 }));
             // Within the limit, but no block of two bytes gets there: refused without an allocation.
             assert!(matches!(
                 decompress(1, &Bytes::from_static(&[0x10, b'a']), MAX as u32, MAX),
-                Err(CompressError::SizeMismatch { actual: 510, .. })
+                Err(CompressError::ImpossibleSize { possible: 510, .. })
             ));
         }
 

@@ -81,6 +81,13 @@ pub const MAX_MESSAGE_SIZE_DEFAULT: u32 = 5 * 1024 * 1024;
 /// How much larger than `max_message_size` a frame may be, for its command and metadata, bytes.
 pub const FRAME_PADDING_BYTES: u32 = 10 * 1024;
 
+/// What the payload of an entry may take before compression, unless the application sets another limit, bytes: sixteen
+/// messages of the largest default size. The protocol has no such limit; each side has its own.
+pub const MAX_UNCOMPRESSED_SIZE_DEFAULT: usize = 16 * MAX_MESSAGE_SIZE_DEFAULT as usize;
+
+/// The largest such limit, bytes: other clients read `uncompressed_size` as a signed number.
+pub const MAX_UNCOMPRESSED_SIZE_MAX: usize = i32::MAX as usize;
+
 /// The magic number that starts the checksum block of an entry.
 pub const MAGIC_CRC32C: u16 = 0x0e01;
 

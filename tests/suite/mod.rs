@@ -20,6 +20,7 @@ pub mod redelivery;
 pub mod relay;
 pub mod seek;
 pub mod several;
+pub mod sizes;
 pub mod target;
 pub mod token;
 pub mod wait;
@@ -85,6 +86,10 @@ macro_rules! with_every_test {
                 deleted_topic_is_made_anew
             }
             several { topics_are_merged workers_at_the_same_time work_that_panics_has_failed_and_no_other a_stuck_key_stops_no_other workers_by_key }
+            sizes {
+                a_send_above_the_limit_is_refused a_batch_is_closed_before_the_limit
+                above_the_limit_is_reported_and_read_with_a_higher_one
+            }
             token { refreshed_when_challenged }
             watch { topics_that_come_are_reported }
         }

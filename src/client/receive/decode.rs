@@ -9,8 +9,8 @@
 //! | check | the checksum, and the metadata as a whole; done by [`ReceivedEntry::read`] as the entry arrives | damaged |
 //! | (decrypt) | slot of end-to-end encryption: the payload of each entry, and so of each chunk, is encrypted last | unreadable |
 //! | (assemble) | slot of chunked messages: keeps the decrypted chunks of a message until the last one is there | unreadable |
-//! | decompress | the whole payload: of a batch all its records together, of a chunked message all its chunks | damaged; unreadable where the codec is not built in or the size is above the limit |
-//! | cut | a batch into its records | damaged |
+//! | decompress | the whole payload: of a batch all its records together, of a chunked message all its chunks | damaged; unreadable where the codec is not built in or the declared size is above `max_uncompressed_size` |
+//! | cut | a batch into its records | damaged; unreadable where it holds more than [`BATCH_MEMBERS_MAX`] |
 //!
 //! The order is that of the outgoing pipeline, backwards. A chunked message is never a batch: a producer does not cut
 //! what it put together, so an entry that says to be both is taken for a batch, as the Java client does.
@@ -22,14 +22,12 @@
 
 use bytes::Bytes;
 
-use crate::client::events::UnreadableReason;
+use crate::client::unreadable::UnreadableReason;
 use crate::machine::consumer::EntryBody;
 use crate::wire::batch::BatchCursor;
 use crate::wire::compress::{CompressError, decompress};
 use crate::wire::entry::EntryError;
-
-/// What a compressed payload may inflate to, bytes: sixteen messages of the largest default size.
-const UNCOMPRESSED_BYTES_MAX: usize = 16 * crate::wire::MAX_MESSAGE_SIZE_DEFAULT as usize;
+use crate::wire::hot::BATCH_MEMBERS_MAX;
 
 /// What is in an entry.
 pub(super) struct Content {
@@ -58,11 +56,11 @@ pub(super) fn decode_fast(body: &Result<EntryBody, Box<EntryError>>) -> Option<&
     body.as_ref().ok().filter(|body| body.is_plain())
 }
 
-/// Takes an entry that was checked through the other stages.
-pub(super) fn decode_slow(raw: &Bytes, body: &EntryBody) -> Result<Content, Failure> {
+/// Takes an entry that was checked through the other stages. `uncompressed_bytes_max` limits what is allocated for it.
+pub(super) fn decode_slow(raw: &Bytes, body: &EntryBody, uncompressed_bytes_max: usize) -> Result<Content, Failure> {
     decrypt(body)?;
     assemble(body)?;
-    let inflated = inflate(raw, body)?;
+    let inflated = inflate(raw, body, uncompressed_bytes_max)?;
     let payload_len = inflated.as_ref().map_or(body.payload.len(), Bytes::len);
     let cursor = cut(body, payload_len)?;
     Ok(Content { inflated, cursor })
@@ -82,12 +80,12 @@ fn assemble(body: &EntryBody) -> Result<(), UnreadableReason> {
 }
 
 /// The payload, if it is compressed.
-fn inflate(raw: &Bytes, body: &EntryBody) -> Result<Option<Bytes>, Failure> {
+fn inflate(raw: &Bytes, body: &EntryBody, uncompressed_bytes_max: usize) -> Result<Option<Bytes>, Failure> {
     if body.compression == 0 {
         return Ok(None);
     }
     let payload = raw.slice(body.payload.start as usize..body.payload.end as usize);
-    match decompress(body.compression, &payload, body.uncompressed_size, UNCOMPRESSED_BYTES_MAX) {
+    match decompress(body.compression, &payload, body.uncompressed_size, uncompressed_bytes_max) {
         Ok(inflated) => Ok(Some(inflated)),
         Err(CompressError::UnknownCodec(_) | CompressError::NotBuilt { .. }) => {
             Err(UnreadableReason::Codec { number: body.compression }.into())
@@ -101,13 +99,21 @@ fn inflate(raw: &Bytes, body: &EntryBody) -> Result<Option<Bytes>, Failure> {
 
 /// The records, if it is a batch.
 fn cut(body: &EntryBody, payload_len: usize) -> Result<Option<BatchCursor>, Failure> {
-    let cursor = body.num_messages_in_batch.map(|size| BatchCursor::new(size, payload_len));
-    cursor.transpose().map_err(|error| Failure::Damaged(EntryError::Batch(error)))
+    let Some(size) = body.num_messages_in_batch else { return Ok(None) };
+    let cursor = BatchCursor::new(size, payload_len).map_err(|error| Failure::Damaged(EntryError::Batch(error)))?;
+    match u32::try_from(size) {
+        Ok(messages) if messages > BATCH_MEMBERS_MAX => {
+            Err(UnreadableReason::TooManyMessages { messages, limit: BATCH_MEMBERS_MAX }.into())
+        }
+        _ => Ok(Some(cursor)),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const MAX: usize = 1000;
 
     /// The first twelve bytes are the metadata, of which only the ranges count here.
     fn body(payload: &Bytes) -> EntryBody {
@@ -128,7 +134,7 @@ mod tests {
         let mut body = body(&raw);
         change(&mut body);
         assert!(decode_fast(&Ok(body.clone())).is_none(), "what can fail is not fast");
-        decode_slow(&raw, &body).err()
+        decode_slow(&raw, &body, MAX).err()
     }
 
     #[test]
@@ -136,7 +142,7 @@ mod tests {
         let raw = Bytes::from_static(&[0; 40]);
         let body = body(&raw);
         assert!(decode_fast(&Ok(body.clone())).is_some());
-        let content = decode_slow(&raw, &body).expect("one message");
+        let content = decode_slow(&raw, &body, MAX).expect("one message");
         assert!(content.inflated.is_none() && content.cursor.is_none());
     }
 
@@ -146,9 +152,28 @@ mod tests {
         assert_eq!(failure(|body| body.encrypted = true), unreadable(UnreadableReason::Encrypted));
         assert_eq!(failure(|body| body.chunks = Some(2)), unreadable(UnreadableReason::Chunk));
         assert_eq!(failure(|body| body.compression = 9), unreadable(UnreadableReason::Codec { number: 9 }));
-        let large = |body: &mut EntryBody| (body.compression, body.uncompressed_size) = (1, u32::MAX);
-        let (uncompressed_bytes, limit_bytes) = (u32::MAX as usize, UNCOMPRESSED_BYTES_MAX);
-        assert_eq!(failure(large), unreadable(UnreadableReason::TooLarge { uncompressed_bytes, limit_bytes }));
+    }
+
+    /// The limit says so before anything is allocated; a size that no such block reaches is damage whatever the limit.
+    #[cfg(feature = "lz4")]
+    #[test]
+    fn above_the_limit_is_unreadable_and_beyond_the_codec_is_damaged() {
+        let large = |size| failure(move |body| (body.compression, body.uncompressed_size) = (1, size));
+        let reason = UnreadableReason::TooLarge { uncompressed_bytes: MAX + 1, limit_bytes: MAX };
+        assert_eq!(large(MAX as u32 + 1), Some(Failure::Unreadable(reason)));
+        for size in [MAX as u32, u32::MAX] {
+            assert!(matches!(large(size), Some(Failure::Damaged(EntryError::Decompress(_)))), "{size}");
+        }
+    }
+
+    #[test]
+    fn a_batch_of_more_messages_than_any_is_unreadable() {
+        let many = BATCH_MEMBERS_MAX + 1;
+        let raw = Bytes::from(vec![0; 12 + 4 * many as usize]);
+        let of = |count: u32| EntryBody { num_messages_in_batch: Some(count as i32), ..body(&raw) };
+        let reason = UnreadableReason::TooManyMessages { messages: many, limit: BATCH_MEMBERS_MAX };
+        assert_eq!(decode_slow(&raw, &of(many), MAX).err(), Some(Failure::Unreadable(reason)));
+        assert!(decode_slow(&raw, &of(BATCH_MEMBERS_MAX), MAX).is_ok());
     }
 
     #[test]
@@ -161,7 +186,7 @@ mod tests {
     fn a_batch_that_says_it_is_chunked_is_a_batch() {
         let raw = Bytes::from_static(&[0; 40]);
         let both = EntryBody { num_messages_in_batch: Some(2), chunks: Some(2), ..body(&raw) };
-        assert!(decode_slow(&raw, &both).expect("a batch").cursor.is_some());
+        assert!(decode_slow(&raw, &both, MAX).expect("a batch").cursor.is_some());
     }
 
     #[test]

@@ -203,9 +203,8 @@ impl Receiver {
         self.epoch = epoch;
         let run_queue: Vec<_> = self.run_queue.drain(..).map(|index| self.sources[index].id()).collect();
         let mut known: HashMap<_, _> = self.sources.drain(..).map(|source| (source.id(), source)).collect();
-        let queue_size = self.shared.config.receiver_queue_size;
-        let source =
-            |part: Arc<Part<Consumer>>| known.remove(&part.id()).unwrap_or_else(|| Source::new(part, queue_size));
+        let config = &self.shared.config;
+        let source = |part: Arc<Part<Consumer>>| known.remove(&part.id()).unwrap_or_else(|| Source::new(part, config));
         self.sources = parts.into_iter().map(source).collect();
         self.by_id = self.sources.iter().enumerate().map(|(index, source)| (source.id(), index)).collect();
         self.run_queue = run_queue.iter().filter_map(|id| self.by_id.get(id).copied()).collect();

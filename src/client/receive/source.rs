@@ -5,7 +5,7 @@
 //!        (its lock)              |       \______________________^
 //!                                |        one message
 //!                                +--> damaged: acknowledged with its validation error
-//!                                +--> unreadable: reported, not acknowledged
+//!                                +--> unreadable: reported; acknowledged only if the policy says so
 //! ```
 //!
 //! The permit of a message is returned when the message is handed out, and also when it turns out to be damaged,
@@ -19,13 +19,14 @@ use bytes::Bytes;
 
 use super::decode::{Content, Failure, decode_fast, decode_slow};
 use crate::client::clock;
-use crate::client::events::{ConsumerEvent, EventQueue, UnreadableMessage, UnreadableReason};
+use crate::client::events::{ConsumerEvent, EventQueue};
 use crate::client::message::{Opened, ReceivedMessage};
 use crate::client::parts::Part;
+use crate::client::unreadable::{UnreadableMessage, UnreadableReason};
 use crate::error::Error;
 use crate::id::MessagePosition;
 use crate::machine::EndpointId;
-use crate::machine::consumer::{Consumer, ReceivedEntry, ReturnedPermits};
+use crate::machine::consumer::{Consumer, ConsumerConfig, ReceivedEntry, ReturnedPermits, UnreadableMessagePolicy};
 use crate::wire::ack_set::AckSet;
 use crate::wire::batch::{BatchCursor, RecordRange};
 use crate::wire::entry::EntryError;
@@ -47,6 +48,9 @@ pub(super) struct Source {
     permits: ReturnedPermits,
     /// So many permits are returned together, messages.
     permits_max: u32,
+    /// What the payload of a compressed entry may inflate to, bytes.
+    uncompressed_bytes_max: usize,
+    unreadable_policy: UnreadableMessagePolicy,
     /// It is in the receiver's queue of sources.
     pub(super) is_queued: bool,
     end: End,
@@ -70,7 +74,7 @@ enum End {
 }
 
 impl Source {
-    pub(super) fn new(part: Arc<Part<Consumer>>, receiver_queue_size: u32) -> Self {
+    pub(super) fn new(part: Arc<Part<Consumer>>, config: &ConsumerConfig) -> Self {
         let queue_epoch = part.read(Consumer::queue_epoch);
         Self {
             taken_epoch: queue_epoch.load(Ordering::Relaxed),
@@ -79,7 +83,9 @@ impl Source {
             opened: None,
             batch: None,
             permits: ReturnedPermits::default(),
-            permits_max: (receiver_queue_size / 2).max(1),
+            permits_max: (config.receiver_queue_size / 2).max(1),
+            uncompressed_bytes_max: config.max_uncompressed_size,
+            unreadable_policy: config.unreadable_message_policy,
             is_queued: false,
             end: End::No,
             part,
@@ -296,7 +302,7 @@ impl Source {
         let batch_size = body.num_messages_in_batch.unwrap_or(0);
         let partition = self.part.partition;
         let position = MessagePosition { ledger_id, entry_id, partition, batch_index: -1, batch_size };
-        let Content { inflated, cursor } = match decode_slow(&raw, &body) {
+        let Content { inflated, cursor } = match decode_slow(&raw, &body, self.uncompressed_bytes_max) {
             Ok(content) => content,
             Err(Failure::Damaged(error)) => {
                 self.reject(ledger_id, entry_id, permits, &error);
@@ -331,12 +337,19 @@ impl Source {
         });
     }
 
-    /// Sound, but not for this client to read: not acknowledged, so that the application can decide, or a client that
-    /// can read it gets it.
+    /// Sound, but not for this client to read: reported, and not acknowledged unless the policy says so. The application
+    /// can decide, or a client that can read it gets it.
     fn report_unreadable(&mut self, stored: Opened, permits: u32, reason: UnreadableReason, events: &EventQueue) {
         self.return_permits(permits);
         let message = ReceivedMessage::single(Arc::new(stored));
-        events.push(ConsumerEvent::Unreadable(UnreadableMessage::new(message, reason)));
+        let is_acknowledged = match self.unreadable_policy {
+            UnreadableMessagePolicy::Report => false,
+            // If it is refused, the entry comes again.
+            UnreadableMessagePolicy::Acknowledge => {
+                self.part.endpoint.with(|consumer| consumer.ack(&message.position(), clock::now)).is_ok()
+            }
+        };
+        events.push(ConsumerEvent::Unreadable(UnreadableMessage::new(message, reason, is_acknowledged)));
     }
 }
 
@@ -371,12 +384,12 @@ mod tests {
         let (id, queue_epoch) = (ConsumerId(1), Arc::new(AtomicU64::new(0)));
         let (subscribed, _) = Reply::pair();
         let (topic, inbox) = (Arc::<str>::from("persistent://a/b/t"), ReadyList::new());
-        let config = Arc::default();
+        let config = Arc::<ConsumerConfig>::default();
         let signals = crate::machine::consumer::QueueSignals { inbox: inbox.clone(), epoch: queue_epoch.clone() };
-        let machine = Consumer::new(id, topic.clone(), -1, config, signals, subscribed, clock::now());
+        let machine = Consumer::new(id, topic.clone(), -1, config.clone(), signals, subscribed, clock::now());
         let endpoint = Endpoint::new(EndpointId::Consumer(id), machine, inbox);
         let parts = Parts::new();
-        let mut source = Source::new(parts.add(topic, -1, endpoint).expect("an open set"), 1000);
+        let mut source = Source::new(parts.add(topic, -1, endpoint).expect("an open set"), &config);
         for entry_id in 0..3 {
             let head = MessageHead {
                 consumer_id: 1,

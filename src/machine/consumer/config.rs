@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::pb;
+use crate::wire::{MAX_UNCOMPRESSED_SIZE_DEFAULT, MAX_UNCOMPRESSED_SIZE_MAX};
 
 /// The largest `receiver_queue_size`: FLOW counts permits as a signed 32-bit number.
 pub const RECEIVER_QUEUE_SIZE_MAX: u32 = i32::MAX as u32;
@@ -102,6 +103,20 @@ impl KeySharedPolicy {
     }
 }
 
+/// What becomes of a message that this client cannot read: see
+/// [`ConsumerBuilder::unreadable_message_policy`](crate::ConsumerBuilder::unreadable_message_policy). With each of them the
+/// message is reported as an event, and receiving goes on with the next one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum UnreadableMessagePolicy {
+    /// It stays unacknowledged: the application acknowledges it, or asks for it again, or leaves it to a client that can
+    /// read it.
+    #[default]
+    Report,
+    /// It is acknowledged, and so lost to this subscription.
+    Acknowledge,
+}
+
 /// The options of a consumer, as its machine needs them. The meaning, unit and default of each are documented
 /// at its method of [`ConsumerBuilder`](crate::ConsumerBuilder).
 #[derive(Debug, Clone, PartialEq)]
@@ -125,6 +140,8 @@ pub struct ConsumerConfig {
     pub key_shared_policy: KeySharedPolicy,
     pub read_compacted: bool,
     pub replicate_subscription_state: Option<bool>,
+    pub max_uncompressed_size: usize,
+    pub unreadable_message_policy: UnreadableMessagePolicy,
     /// How long subscribing the first time, closing and the single requests may take: that of the client.
     pub operation_timeout: Duration,
 }
@@ -147,6 +164,8 @@ impl Default for ConsumerConfig {
             key_shared_policy: KeySharedPolicy::default(),
             read_compacted: false,
             replicate_subscription_state: None,
+            max_uncompressed_size: MAX_UNCOMPRESSED_SIZE_DEFAULT,
+            unreadable_message_policy: UnreadableMessagePolicy::default(),
             operation_timeout: Duration::from_secs(30),
         }
     }
@@ -177,6 +196,9 @@ impl ConsumerConfig {
         }
         if self.negative_ack_redelivery_delay < NACK_REDELIVERY_DELAY_MIN {
             return refuse("negative_ack_redelivery_delay is below 100 ms");
+        }
+        if self.max_uncompressed_size == 0 || self.max_uncompressed_size > MAX_UNCOMPRESSED_SIZE_MAX {
+            return refuse("max_uncompressed_size must be from 1 to 2^31 - 1");
         }
         if self.operation_timeout.is_zero() {
             return refuse("operation_timeout is zero");
@@ -234,6 +256,8 @@ mod tests {
             bad(|c| c.negative_ack_redelivery_delay = Duration::from_millis(99))
                 .contains("negative_ack_redelivery_delay")
         );
+        assert!(bad(|c| c.max_uncompressed_size = 0).contains("max_uncompressed_size"));
+        assert!(bad(|c| c.max_uncompressed_size = 1 << 31).contains("max_uncompressed_size"));
         assert!(bad(|c| c.operation_timeout = Duration::ZERO).contains("operation_timeout"));
         let compacted = bad(|c| (c.read_compacted, c.subscription_type) = (true, SubscriptionType::Shared));
         assert!(compacted.contains("read_compacted"));

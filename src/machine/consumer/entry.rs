@@ -6,11 +6,9 @@ use bytes::Bytes;
 
 use super::position::EntryPosition;
 use crate::wire::error::{DecodeError, DecodeErrorKind};
+use crate::wire::hot::BATCH_MEMBERS_MAX;
 use crate::wire::metadata::EntrySummary;
 use crate::wire::{AckSet, EntryError, EntryParts, MessageHead};
-
-/// The largest batch that is opened, messages: what an `ack_set` of the largest size can name.
-pub const BATCH_MEMBERS_MAX: u32 = 64 * crate::wire::hot::ACK_SET_WORDS_MAX as u32;
 
 /// The least a record takes in an uncompressed batch, bytes: the size of its metadata.
 const RECORD_BYTES_MIN: usize = 4;
@@ -109,10 +107,11 @@ impl ReceivedEntry {
         }
     }
 
-    /// How many messages the batch holds; `None` if it is no batch or cannot be read.
+    /// How many messages the batch holds; `None` if it is no batch, cannot be read, or is larger than any that is
+    /// opened ([`BATCH_MEMBERS_MAX`]).
     pub fn batch_size(&self) -> Option<u32> {
         let count = self.body.as_ref().ok()?.num_messages_in_batch?;
-        u32::try_from(count).ok()
+        u32::try_from(count).ok().filter(|count| *count <= BATCH_MEMBERS_MAX)
     }
 
     pub(super) fn position(&self) -> EntryPosition {
@@ -166,13 +165,14 @@ fn charged(metadata: &EntrySummary, ack_set: &[i64]) -> u32 {
     }
 }
 
-/// Refuses a batch size that has no meaning or that its payload could not hold.
+/// Refuses a batch size that has no meaning or that its payload could not hold. A larger batch than is opened passes: it
+/// is sound.
 #[inline]
 fn check_count(metadata: &EntrySummary, parts: &EntryParts) -> Result<(), DecodeError> {
     const FIELD: &str = "MessageMetadata.num_messages_in_batch";
     let Some(count) = metadata.num_messages_in_batch else { return Ok(()) };
     let payload_bytes = parts.payload.len().max(metadata.uncompressed_size as usize);
-    let max = (payload_bytes / RECORD_BYTES_MIN).min(BATCH_MEMBERS_MAX as usize);
+    let max = payload_bytes / RECORD_BYTES_MIN;
     match usize::try_from(count) {
         Ok(1..) if count as usize <= max => Ok(()),
         _ => Err(DecodeError::new(DecodeErrorKind::OutOfRange { value: count.into() }, FIELD, parts.metadata.start)),

@@ -49,9 +49,9 @@ mod transmit;
 
 pub use config::{
     ConsumerConfig, InitialPosition, KeySharedPolicy, NACK_REDELIVERY_DELAY_MIN, RECEIVER_QUEUE_SIZE_MAX,
-    SubscriptionType,
+    SubscriptionType, UnreadableMessagePolicy,
 };
-pub use entry::{BATCH_MEMBERS_MAX, EntryBody, ReceivedEntry};
+pub use entry::{EntryBody, ReceivedEntry};
 pub use operations::LastMessageId;
 pub use permits::ReturnedPermits;
 pub use queue::{QueueSignals, Taken};

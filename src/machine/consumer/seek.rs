@@ -6,12 +6,12 @@
 
 use std::time::SystemTime;
 
-use super::BATCH_MEMBERS_MAX;
 use super::position::EntryPosition;
 use crate::id::{MessageId, MessagePosition};
 use crate::pb;
 use crate::wall_time::to_ms;
 use crate::wire::AckSet;
+use crate::wire::hot::BATCH_MEMBERS_MAX;
 
 /// Where a seek goes (`CommandSeek`).
 #[derive(Debug, Clone, PartialEq, Eq)]

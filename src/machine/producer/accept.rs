@@ -25,8 +25,6 @@ use super::send_deadline::SendDeadline;
 use super::{CapacityWaiter, Message, OPEN_MAX, PendingSend, Producer, SEQUENCE_ID_MAX, SendCallback};
 use crate::error::{Error, ErrorKind, SendError};
 use crate::machine::{Deferred, Now};
-use crate::wire::MAX_MESSAGE_SIZE_DEFAULT;
-use crate::wire::compress::Compression;
 
 /// A group of framed messages takes no more once its frames have this size.
 const GROUP_BYTES_MAX: usize = 32 * 1024;
@@ -189,12 +187,7 @@ impl Producer {
         if message.sequence_id().is_some_and(|id| id > SEQUENCE_ID_MAX) {
             return refuse(Error::local(ErrorKind::InvalidArgument, "a sequence id must be at most 2^63 - 1"));
         }
-        if self.is_too_large(message) {
-            let limit = self.payload_bytes_max();
-            let what = format!("{} bytes are more than the broker's limit of {limit}", message.payload.len());
-            return refuse(Error::local(ErrorKind::MessageTooLarge, what));
-        }
-        Ok(())
+        self.sealing.limits().check(message).or_else(refuse)
     }
 
     /// Whether [`check`](Self::check) succeeds.
@@ -202,18 +195,7 @@ impl Producer {
     fn is_valid(&self, message: &Message) -> bool {
         self.lifecycle.is_open()
             && message.sequence_id().is_none_or(|id| id <= SEQUENCE_ID_MAX)
-            && !self.is_too_large(message)
-    }
-
-    #[inline]
-    fn is_too_large(&self, message: &Message) -> bool {
-        // With compression its size is known only once a job has compressed it.
-        message.payload.len() > self.payload_bytes_max() && self.config.compression == Compression::None
-    }
-
-    #[inline]
-    fn payload_bytes_max(&self) -> usize {
-        self.sealing.max_message_size().unwrap_or(u32::MAX / 2) as usize
+            && self.sealing.limits().admits(message)
     }
 }
 
@@ -280,12 +262,12 @@ impl Producer {
         deadline: SendDeadline,
         now: impl Fn() -> Now,
     ) -> PendingSend {
-        let entry_bytes_max = self.sealing.max_message_size().unwrap_or(MAX_MESSAGE_SIZE_DEFAULT) as usize;
+        let limits = self.sealing.limits();
         let joins = self.open_batch.as_ref().is_some_and(|batch| {
             let (payload_bytes, record_bytes_max) = (message.payload.len(), message.record_bytes_max(size_bytes));
             batch.takes(deadline)
                 && batch.content.payload_bytes() + payload_bytes <= self.config.batching_max_bytes
-                && batch.content.record_bytes_max() + record_bytes_max <= entry_bytes_max
+                && limits.fits_batch(batch.content.record_bytes_max() + record_bytes_max)
         });
         let id = message.sequence_id().unwrap_or(0);
         if !joins {

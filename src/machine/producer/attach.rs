@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::Producer;
+use super::payload_limits::PayloadLimits;
 use super::pipeline::SealContext;
 use crate::error::{Error, ServerCode};
 use crate::machine::connection::peer::PeerInfo;
@@ -151,13 +152,15 @@ impl Producer {
     fn start_framing(&mut self, opened: &pb::CommandProducerSuccess, peer: &PeerInfo) -> bool {
         let name = self.sealing.producer_name().cloned();
         let is_first = name.is_none();
-        self.sealing.start(SealContext {
+        let max_message_size = Some(peer.max_message_size);
+        let context = SealContext {
             producer_id: self.id.0,
             producer_name: name.unwrap_or_else(|| opened.producer_name.as_str().into()),
             schema_version: opened.schema_version.clone().filter(|version| !version.is_empty()),
             compression: self.config.compression,
-            max_message_size: Some(peer.max_message_size),
-        });
+            max_message_size,
+        };
+        self.sealing.start(context, PayloadLimits::new(&self.config, max_message_size));
         is_first
     }
 

@@ -5,6 +5,8 @@ use std::time::Duration;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pb;
 use crate::wire::compress::Compression;
+use crate::wire::hot::BATCH_MEMBERS_MAX;
+use crate::wire::{MAX_UNCOMPRESSED_SIZE_DEFAULT, MAX_UNCOMPRESSED_SIZE_MAX};
 
 /// Who else may produce to the topic: `ProducerAccessMode` of PulsarApi.proto.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
@@ -46,6 +48,7 @@ pub struct ProducerConfig {
     pub batching_max_bytes: usize,
     pub batching_max_publish_delay: Duration,
     pub compression: Compression,
+    pub max_uncompressed_size: usize,
     pub send_timeout: Duration,
     pub max_pending_messages: usize,
     pub max_pending_bytes: usize,
@@ -65,6 +68,7 @@ impl Default for ProducerConfig {
             batching_max_bytes: 128 * 1024,
             batching_max_publish_delay: Duration::ZERO,
             compression: Compression::None,
+            max_uncompressed_size: MAX_UNCOMPRESSED_SIZE_DEFAULT,
             send_timeout: Duration::from_secs(30),
             max_pending_messages: 65_536,
             max_pending_bytes: 64 * 1024 * 1024,
@@ -84,10 +88,12 @@ impl ProducerConfig {
         self.compression.check_built().map_err(|error| Error::local(ErrorKind::Unsupported, error.to_string()))?;
         let complaint = if self.name.as_deref() == Some("") {
             "name must not be empty: leave it out to have one made"
-        } else if self.batching_max_messages == 0 || i32::try_from(self.batching_max_messages).is_err() {
-            "batching_max_messages must be from 1 to 2^31 - 1"
+        } else if self.batching_max_messages == 0 || self.batching_max_messages > BATCH_MEMBERS_MAX {
+            "batching_max_messages must be from 1 to 4,194,304"
         } else if self.batching_max_bytes == 0 {
             "batching_max_bytes must be at least 1"
+        } else if self.max_uncompressed_size == 0 || self.max_uncompressed_size > MAX_UNCOMPRESSED_SIZE_MAX {
+            "max_uncompressed_size must be from 1 to 2^31 - 1"
         } else if self.max_pending_messages == 0 {
             "max_pending_messages must be at least 1"
         } else if self.max_pending_bytes == 0 {
@@ -126,6 +132,9 @@ mod tests {
         let bad = [
             (ProducerConfig { name: Some(String::new()), ..Default::default() }, "name"),
             (ProducerConfig { batching_max_messages: 0, ..Default::default() }, "batching_max_messages"),
+            (ProducerConfig { batching_max_messages: 4_194_305, ..Default::default() }, "batching_max_messages"),
+            (ProducerConfig { max_uncompressed_size: 0, ..Default::default() }, "max_uncompressed_size"),
+            (ProducerConfig { max_uncompressed_size: 1 << 31, ..Default::default() }, "max_uncompressed_size"),
             (ProducerConfig { max_pending_bytes: 0, ..Default::default() }, "max_pending_bytes"),
             (
                 ProducerConfig { batching_max_publish_delay: Duration::from_secs(30), ..Default::default() },

@@ -15,6 +15,7 @@
 //! | --- | --- | --- |
 //! | `message.rs`, `config.rs` | | what the application hands in |
 //! | `accept.rs` | | the ways of a message into the producer, fast and slow |
+//! | `payload_limits.rs` | `PayloadLimits` | how large a message and a batch may be |
 //! | `capacity.rs`, `waiter_queue.rs` | `Capacity` | the bounds on pending messages; tasks that wait for capacity |
 //! | `sequence_ids.rs` | `SequenceIds` | sequence ids |
 //! | `batch.rs` | `OpenBatch` | the messages of one entry |
@@ -67,6 +68,7 @@ mod in_flight;
 mod lifecycle;
 mod message;
 mod one_or_more;
+mod payload_limits;
 mod pipeline;
 pub mod results;
 mod seal;
@@ -91,6 +93,7 @@ use capacity::Capacity;
 use flush::Flushes;
 use in_flight::InFlight;
 use lifecycle::Lifecycle;
+use payload_limits::PayloadLimits;
 use results::SendSlots;
 use seal::Sealing;
 use sequence_ids::SequenceIds;
@@ -162,7 +165,7 @@ impl Producer {
             capacity: Capacity::new(config.max_pending_messages, config.max_pending_bytes),
             open_batch: None,
             send_slots: SendSlots::new(partition),
-            sealing: Sealing::default(),
+            sealing: Sealing::new(PayloadLimits::new(&config, None)),
             in_flight: InFlight::default(),
             receipts: ReceiptCounters::default(),
             flushes: Flushes::default(),

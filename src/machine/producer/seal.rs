@@ -25,6 +25,7 @@ use super::batch::{EntryContent, OpenBatch};
 use super::buffers::{BufferPool, DeferredDrops};
 use super::group::{GroupKind, PendingEntry, SendGroup};
 use super::one_or_more::OneOrMore;
+use super::payload_limits::PayloadLimits;
 use super::pipeline::{self, EntryStamp, Scratch, SealContext, SealedEntry, stamp_frames};
 use super::{AttachPhase, Producer};
 use crate::error::Error;
@@ -32,11 +33,13 @@ use crate::machine::{Deferred, Now};
 use crate::wire::send_template::SendTemplate;
 
 /// What sealing needs, and what waits for it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Sealing {
     /// There from the first attach on. Until then nothing is sealed.
     pub(super) framing: Option<Framing>,
-    /// That of `framing`, beside it because each push reads it.
+    /// What may be accepted; beside `framing` because each push reads it.
+    limits: PayloadLimits,
+    /// The broker's limit on an entry, bytes.
     max_message_size: Option<u32>,
     /// What no job was taken for yet, by the number of its group.
     queue: VecDeque<(u64, ToSeal)>,
@@ -63,11 +66,25 @@ pub(super) enum ToSeal {
 }
 
 impl Sealing {
+    /// Seals nothing before it is started.
+    pub(super) fn new(limits: PayloadLimits) -> Self {
+        Self {
+            framing: None,
+            limits,
+            max_message_size: None,
+            queue: VecDeque::new(),
+            segment: BytesMut::new(),
+            buffers: BufferPool::default(),
+            drops: DeferredDrops::default(),
+        }
+    }
+
     /// Seals with `context` from now on: a broker has opened the producer.
-    pub(super) fn start(&mut self, context: SealContext) {
+    pub(super) fn start(&mut self, context: SealContext, limits: PayloadLimits) {
         let template =
             SendTemplate::new(context.producer_id, &context.producer_name, context.schema_version.as_deref());
         self.max_message_size = context.max_message_size;
+        self.limits = limits;
         self.framing = Some(Framing { context: Arc::new(context), template });
     }
 
@@ -95,6 +112,12 @@ impl Sealing {
     #[inline]
     pub(super) fn max_message_size(&self) -> Option<u32> {
         self.max_message_size
+    }
+
+    /// What may be accepted.
+    #[inline]
+    pub(super) fn limits(&self) -> &PayloadLimits {
+        &self.limits
     }
 
     /// Whether something waits for a job.

@@ -135,7 +135,9 @@ impl EntryError {
                 ValidationError::ChecksumMismatch
             }
             Self::Batch(_) => ValidationError::BatchDeSerializeError,
-            Self::Decompress(CompressError::TooLarge { .. }) => ValidationError::UncompressedSizeCorruption,
+            Self::Decompress(CompressError::TooLarge { .. } | CompressError::ImpossibleSize { .. }) => {
+                ValidationError::UncompressedSizeCorruption
+            }
             Self::Decompress(_) => ValidationError::DecompressionError,
         }
     }

@@ -16,6 +16,9 @@ use crate::pb;
 /// The most words of 64 bits in one `CommandMessage.ack_set`: a batch of four million messages.
 pub const ACK_SET_WORDS_MAX: usize = 1 << 16;
 
+/// The largest batch that is made and that is opened, messages: what an `ack_set` of the largest size can name.
+pub const BATCH_MEMBERS_MAX: u32 = 64 * ACK_SET_WORDS_MAX as u32;
+
 /// The `BaseCommand.Type` of the commands in this file.
 pub(crate) const SEND: i32 = 6;
 pub(crate) const SEND_RECEIPT: i32 = 7;

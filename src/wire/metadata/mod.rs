@@ -437,6 +437,10 @@ impl SingleMetadata {
 
 /// The field number of `properties` in MessageMetadata.
 const MESSAGE_PROPERTIES: u32 = 4;
+/// The field number of `encryption_keys` in MessageMetadata.
+const ENCRYPTION_KEYS: u32 = 13;
+/// The field number of `key` in EncryptionKeys.
+const ENCRYPTION_KEYS_KEY: u32 = 1;
 /// The field number of `properties` in SingleMessageMetadata.
 const SINGLE_PROPERTIES: u32 = 1;
 
@@ -483,6 +487,27 @@ impl<'a> Iterator for Properties<'a> {
         }
         None
     }
+}
+
+/// The names (`key`) of the `encryption_keys` of a serialized MessageMetadata, in their order.
+///
+/// In bytes that [`Metadata::decode`] accepted, it returns all of them; in any other bytes it ends at the first field
+/// that cannot be decoded.
+pub fn encryption_key_names(metadata: &[u8]) -> impl Iterator<Item = &str> {
+    byte_fields(metadata, ENCRYPTION_KEYS).filter_map(|key| {
+        let name = byte_fields(key, ENCRYPTION_KEYS_KEY).last()?;
+        std::str::from_utf8(name).ok()
+    })
+}
+
+/// The values of the fields of this number in a serialized message, as far as it can be decoded.
+fn byte_fields(message: &[u8], field_number: u32) -> impl Iterator<Item = &[u8]> {
+    let mut reader = Reader::new(message, 0);
+    let fields = std::iter::from_fn(move || reader.next("field").ok()?);
+    fields.filter_map(move |(number, value)| match value {
+        Value::Bytes(range) if number == field_number => message.get(range),
+        _ => None,
+    })
 }
 
 /// Decodes a serialized `KeyValue`.

@@ -324,7 +324,9 @@ async fn what_cannot_be_read_is_reported_and_the_rest_comes() {
     ];
     let codec = pb::MessageMetadata { compression: Some(3), uncompressed_size: Some(10), ..plain() };
     let batch = pb::MessageMetadata { num_messages_in_batch: Some(2), ..codec.clone() };
-    let large = pb::MessageMetadata { compression: Some(1), uncompressed_size: Some(u32::MAX), ..plain() };
+    // A size that the payload could have.
+    let (size, stored) = (80 * 1024 * 1024 + 1, vec![0; 330_000]);
+    let large = pb::MessageMetadata { compression: Some(1), uncompressed_size: Some(size), ..plain() };
     for form in Form::ALL {
         let stage = Stage::new().await;
         let mut consumer = stage.shared(TOPIC).await;
@@ -335,7 +337,7 @@ async fn what_cannot_be_read_is_reported_and_the_rest_comes() {
         let mut entries: Vec<(pb::MessageMetadata, &[u8])> = vec![(plain(), b"0")];
         entries.extend(kinds.iter().map(|(_, metadata)| (metadata.clone(), &b"raw payload"[..])));
         entries.extend([(plain(), &b"1"[..]), (codec.clone(), b"zstd"), (batch.clone(), b"a zstd batch")]);
-        entries.extend([(large.clone(), &b"huge"[..]), (plain(), b"2")]);
+        entries.extend([(large.clone(), &stored[..]), (plain(), b"2")]);
         publish_raw(&stage.broker, &entries).await;
         for expected in ["0", "1", "2"] {
             assert_eq!(within("a message", texts.recv()).await.expect("it receives"), expected, "{form:?}");

@@ -17,12 +17,12 @@
 use std::time::{Duration, Instant};
 
 use super::ConsumerConfig;
-use super::entry::BATCH_MEMBERS_MAX;
 use super::position::EntryPosition;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::MessagePosition;
 use crate::machine::Now;
 use crate::wire::AckId;
+use crate::wire::hot::BATCH_MEMBERS_MAX;
 
 mod confirmed;
 mod frames;

@@ -1,0 +1,229 @@
+//! Messages that are sound and that this client cannot read.
+
+use std::fmt;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+
+use super::message::ReceivedMessage;
+use crate::id::MessageId;
+use crate::wire::metadata::{self, Metadata, Properties, encryption_key_names};
+
+/// A valid message that this client cannot read, as the broker stored it: see
+/// [`ConsumerEvent::Unreadable`](super::ConsumerEvent::Unreadable).
+///
+/// It can be acknowledged by [`Acker::ack`](super::Acker::ack) with [`message`](Self::message), or by its id with
+/// [`Acker::ack_id`](super::Acker::ack_id), and the same for `nack`. Left as it is, it stays in the backlog of the
+/// subscription, and on Shared and Key_Shared subscriptions counts as delivered to this consumer and not acknowledged. A
+/// cumulative acknowledgement of a later message acknowledges it too.
+///
+/// ```no_run
+/// # async fn example(consumer: pulsar_native::Consumer) -> Result<(), pulsar_native::Error> {
+/// use pulsar_native::{ConsumerEvent, UnreadableReason};
+///
+/// let (acker, mut events) = (consumer.acker(), consumer.events());
+/// while let Some(event) = events.recv().await {
+///     let ConsumerEvent::Unreadable(message) = event else { continue };
+///     eprintln!("{} by {}: {}", message.id(), message.producer_name(), message.reason());
+///     if message.reason() == UnreadableReason::Encrypted {
+///         acker.ack_id(&message.id())?;
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct UnreadableMessage {
+    message: ReceivedMessage,
+    reason: UnreadableReason,
+    is_acknowledged: bool,
+}
+
+impl UnreadableMessage {
+    pub(super) fn new(message: ReceivedMessage, reason: UnreadableReason, is_acknowledged: bool) -> Self {
+        Self { message, reason, is_acknowledged }
+    }
+
+    /// Why it cannot be read.
+    pub fn reason(&self) -> UnreadableReason {
+        self.reason
+    }
+
+    /// Whether it was acknowledged, by
+    /// [`UnreadableMessagePolicy::Acknowledge`](crate::UnreadableMessagePolicy::Acknowledge).
+    pub fn is_acknowledged(&self) -> bool {
+        self.is_acknowledged
+    }
+
+    /// The message, for inspection or acknowledgement. Its payload is the stored one: encrypted, compressed, a single
+    /// chunk, or a whole undivided batch. Its id names the whole entry.
+    pub fn message(&self) -> &ReceivedMessage {
+        &self.message
+    }
+
+    /// The id of the whole entry, including its topic.
+    pub fn id(&self) -> MessageId {
+        self.message.id()
+    }
+
+    /// The full name of the topic, or of the partition if the topic is partitioned.
+    pub fn topic(&self) -> &str {
+        self.message.topic()
+    }
+
+    /// The payload as it is stored: encrypted, compressed, a single chunk, or a whole undivided batch.
+    pub fn payload(&self) -> &[u8] {
+        self.message.payload()
+    }
+
+    /// [`payload`](Self::payload), shared and not copied.
+    pub fn payload_bytes(&self) -> Bytes {
+        self.message.payload_bytes()
+    }
+
+    /// The serialized `MessageMetadata` of the entry, for what has no method here.
+    pub fn metadata(&self) -> &[u8] {
+        self.message.metadata_bytes()
+    }
+
+    /// The key (`partition_key`) as stored: that of the first message of a batch.
+    pub fn key(&self) -> Option<&str> {
+        self.message.key()
+    }
+
+    /// The properties in the order in which they were set. Those of the members of a batch are in its payload.
+    pub fn properties(&self) -> Properties<'_> {
+        self.message.properties()
+    }
+
+    /// The name of the producer.
+    pub fn producer_name(&self) -> &str {
+        self.message.producer_name()
+    }
+
+    /// When it was published, by the producer's clock, in milliseconds.
+    pub fn publish_time(&self) -> SystemTime {
+        self.message.publish_time()
+    }
+
+    /// The number of `CompressionType`: 0 none, 1 LZ4, 2 ZLIB, 3 ZSTD, 4 SNAPPY.
+    pub fn codec(&self) -> i32 {
+        self.parsed().compression
+    }
+
+    /// The size of the payload before it was compressed, bytes, as the producer declared it; 0 without compression.
+    pub fn uncompressed_size(&self) -> u32 {
+        self.parsed().uncompressed_size
+    }
+
+    /// How many messages the batch holds (`num_messages_in_batch`), as the producer declared it; `None` if it is none.
+    pub fn batch_size(&self) -> Option<u32> {
+        self.parsed().num_messages_in_batch.and_then(|size| u32::try_from(size).ok())
+    }
+
+    /// The names of the keys that it is encrypted for (`encryption_keys`): any one of them opens it. None if it is not
+    /// encrypted.
+    pub fn encryption_key_names(&self) -> impl Iterator<Item = &str> {
+        encryption_key_names(self.metadata())
+    }
+
+    /// Which chunk of a larger message it is; `None` if it is whole.
+    pub fn chunk(&self) -> Option<UnreadableChunk<'_>> {
+        let chunk = self.parsed().chunk?;
+        Some(UnreadableChunk {
+            uuid: metadata::text(self.metadata(), &chunk.uuid),
+            index: chunk.chunk_id,
+            count: chunk.num_chunks,
+            total_bytes: chunk.total_bytes,
+        })
+    }
+
+    /// The metadata. Cannot fail: it was parsed when the entry arrived.
+    fn parsed(&self) -> Metadata {
+        Metadata::decode(self.metadata()).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for UnreadableMessage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UnreadableMessage")
+            .field("id", &format_args!("{}", self.message.id()))
+            .field("topic", &self.message.topic())
+            .field("reason", &self.reason)
+            .field("is_acknowledged", &self.is_acknowledged)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The place of a chunk in its message, as the producer declared it: see [`UnreadableMessage::chunk`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct UnreadableChunk<'a> {
+    /// What all chunks of the message have in common (`uuid`).
+    pub uuid: &'a str,
+    /// Its place among them, counted from 0 (`chunk_id`).
+    pub index: i32,
+    /// How many there are (`num_chunks_from_msg`).
+    pub count: i32,
+    /// The payload of all of them together, bytes (`total_chunk_msg_size`).
+    pub total_bytes: i32,
+}
+
+/// Why a valid message cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum UnreadableReason {
+    /// It is encrypted end to end, which this client does not support.
+    Encrypted,
+    /// It is a chunk of a larger message, which this client does not assemble.
+    Chunk,
+    /// It is compressed by a codec that this build does not have.
+    #[non_exhaustive]
+    Codec {
+        /// The number of `CompressionType`.
+        number: i32,
+    },
+    /// Its payload before compression is larger than
+    /// [`ConsumerBuilder::max_uncompressed_size`](super::ConsumerBuilder::max_uncompressed_size).
+    #[non_exhaustive]
+    TooLarge {
+        /// Its declared size, bytes.
+        uncompressed_bytes: usize,
+        /// The limit, bytes.
+        limit_bytes: usize,
+    },
+    /// It is a batch of more messages than the protocol can acknowledge one by one.
+    #[non_exhaustive]
+    TooManyMessages {
+        /// How many it holds.
+        messages: u32,
+        /// The limit: 4,194,304.
+        limit: u32,
+    },
+}
+
+impl fmt::Display for UnreadableReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Encrypted => f.write_str("it is encrypted end to end, which this client does not support"),
+            Self::Chunk => f.write_str("it is a chunk of a larger message, which this client does not assemble"),
+            Self::Codec { number } => {
+                let name = match number {
+                    1 => " (LZ4)",
+                    2 => " (ZLIB)",
+                    3 => " (ZSTD)",
+                    4 => " (SNAPPY)",
+                    _ => "",
+                };
+                write!(f, "this build has no compression codec {number}{name}")
+            }
+            Self::TooLarge { uncompressed_bytes, limit_bytes } => write!(
+                f,
+                "decompressed it has {uncompressed_bytes} bytes, more than max_uncompressed_size, which is {limit_bytes}"
+            ),
+            Self::TooManyMessages { messages, limit } => {
+                write!(f, "it is a batch of {messages} messages, more than {limit}")
+            }
+        }
+    }
+}
