@@ -73,7 +73,8 @@ impl ProducerBuilder {
         self
     }
 
-    /// Whether messages may share an entry. Default: true.
+    /// Whether messages may share an entry; one alone is kept out by
+    /// [`Message::with_batching`](crate::Message::with_batching). Default: true.
     #[doc(alias = "enableBatching")]
     pub fn batching(mut self, batching: bool) -> Self {
         self.config.batching = batching;

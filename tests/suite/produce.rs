@@ -115,6 +115,23 @@ pub async fn batches_share_an_entry(target: &Target) {
     assert!(received.iter().all(|message| message.id().batch_size() == Some(10)));
 }
 
+pub async fn kept_out_of_a_batch(target: &Target) {
+    let client = target.client().await;
+    let topic = target.topic("kept-out");
+    let builder = client.producer(&topic).batching_max_publish_delay(Duration::from_secs(20)).batching_max_messages(3);
+    let producer = create(builder).await;
+    let mut consumer = listener(&client, &topic).await;
+    let alone = Message::new("alone").with_property("p", "v").with_batching(false);
+    let messages =
+        [Message::new("a"), Message::new("b"), alone, Message::new("c"), Message::new("d"), Message::new("e")];
+    let ids = send_all(&producer, messages).await;
+    let sizes: Vec<_> = ids.iter().map(MessageId::batch_size).collect();
+    assert_eq!(sizes, [Some(2), Some(2), None, Some(3), Some(3), Some(3)], "{ids:?}");
+    let received = receive_all(&mut consumer, 6).await;
+    assert_eq!(received.iter().map(ReceivedMessage::id).collect::<Vec<_>>(), ids, "in the order of the calls");
+    assert_eq!((received[2].to_string_lossy(), received[2].property("p")), ("alone".into(), Some("v")));
+}
+
 pub async fn linger_is_ended_by_flush(target: &Target) {
     let client = target.client().await;
     let producer = create(

@@ -209,9 +209,10 @@ impl Producer {
     /// | other, small, not to be compressed | its own, framed at once in a group with others | [`frame_fast`](Self::frame_fast) |
     /// | other | its own, framed by a job | [`frame_slow`](Self::frame_slow) |
     ///
-    /// A message may be batched unless batching is off, it is to be delivered later, its keys are large, or the
-    /// application set a sequence id that is not above all before it: of a batch the broker knows only the lowest and
-    /// the highest id. The other two close the open batch first, because the order of the wire is that of acceptance.
+    /// A message may be batched unless batching is off, for the producer or for
+    /// [this message](Message::with_batching), it is to be delivered later, its keys are large, or the application set a
+    /// sequence id that is not above all before it: of a batch the broker knows only the lowest and the highest id. The
+    /// other two close the open batch first, because the order of the wire is that of acceptance.
     ///
     /// It takes what it needs out of `message` and leaves the rest where it is: moving a message costs more than reading
     /// it, and its drop may run code of the application.

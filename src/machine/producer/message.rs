@@ -69,6 +69,8 @@ pub(super) struct Extras {
     pub(super) event_time_ms: u64,
     pub(super) delivery: Delivery,
     pub(super) null_value: bool,
+    /// See [`Message::with_batching`].
+    unbatched: bool,
     /// See [`Message::refused`].
     refused: Option<&'static str>,
 }
@@ -81,6 +83,7 @@ static NO_EXTRAS: Extras = Extras {
     event_time_ms: 0,
     delivery: Delivery::AtOnce,
     null_value: false,
+    unbatched: false,
     refused: None,
 };
 
@@ -173,6 +176,19 @@ impl Message {
     /// Delivers it this much after it was handed to the producer; see [`with_deliver_at`](Self::with_deliver_at).
     pub fn with_deliver_after(mut self, delay: Duration) -> Self {
         self.extras_mut().delivery = Delivery::After(delay);
+        self
+    }
+
+    /// Whether it may share an entry with others (`num_messages_in_batch`), where its producer
+    /// [batches](crate::ProducerBuilder::batching). With `false` it goes out in an entry of its own and keeps its place:
+    /// the batch that is open is sent first. The broker looks into no batch, so what it does by a message's properties
+    /// or delivery time, like entry filters (PIP-105), wants such a message. Default: true. The Java client has this for
+    /// the whole producer only (`enableBatching`).
+    #[doc(alias = "enableBatching")]
+    pub fn with_batching(mut self, batching: bool) -> Self {
+        if !batching || self.has_extras() {
+            self.extras_mut().unbatched = !batching;
+        }
         self
     }
 
@@ -292,9 +308,7 @@ impl Message {
     /// Whether it may go out in one entry with others.
     #[inline]
     pub(super) fn may_be_batched(&self) -> bool {
-        self.extras
-            .as_ref()
-            .is_none_or(|extras| extras.delivery == Delivery::AtOnce && extras.key_bytes() <= BATCHED_KEY_BYTES_MAX)
+        self.extras.as_ref().is_none_or(|extras| extras.may_be_batched())
     }
 
     /// Whether its delivery is a delay, to be counted from now.
@@ -337,6 +351,10 @@ impl Message {
 }
 
 impl Extras {
+    fn may_be_batched(&self) -> bool {
+        !self.unbatched && self.delivery == Delivery::AtOnce && self.key_bytes() <= BATCHED_KEY_BYTES_MAX
+    }
+
     fn key_bytes(&self) -> usize {
         self.key.as_ref().map_or(0, String::len) + self.ordering_key.as_ref().map_or(0, Bytes::len)
     }

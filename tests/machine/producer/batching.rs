@@ -85,6 +85,36 @@ fn the_order_of_the_wire_is_the_order_of_the_calls() {
 }
 
 #[test]
+fn a_message_kept_out_of_batches_is_alone_in_its_place() {
+    let mut harness =
+        ProducerHarness::attached(config(|config| config.batching_max_publish_delay = Duration::from_secs(1)));
+    let _ = (harness.push("0"), harness.push("1"));
+    let _ = harness.push(Message::new("2").with_batching(false).with_property("p", "v"));
+    assert_eq!(sizes(&harness.transmit()), [2, 1], "the open batch does not wait any longer");
+    let _ = (harness.push("3"), harness.push(Message::new("4").with_batching(true)));
+    let _ = harness.push(Message::new(vec![b'5'; 100_000]).with_batching(false));
+    let _ = harness.push(Message::new("6").with_batching(false).with_batching(true));
+    let _ = harness.push("7");
+    harness.pass(SECOND);
+    let sent = harness.transmit();
+    assert_eq!((sizes(&sent), ids(&sent)), (vec![2, 1, 2], (3..8).collect::<Vec<_>>()));
+    assert_eq!(sent[2].payloads, ["6", "7"]);
+}
+
+#[test]
+fn a_message_kept_out_of_batches_keeps_its_place_before_the_first_attach() {
+    let mut harness = ProducerHarness::new(ProducerConfig::default());
+    for (text, batching) in [("0", true), ("1", true), ("2", false), ("3", false), ("4", true)] {
+        let _ = harness.push(Message::new(text).with_batching(batching));
+    }
+    harness.attach(-1);
+    let sent = harness.transmit();
+    assert_eq!((sizes(&sent), ids(&sent)), (vec![2, 1, 1, 1], (0..5).collect::<Vec<_>>()));
+    let payloads: Vec<_> = sent.iter().flat_map(|sent| sent.payloads.clone()).collect();
+    assert_eq!(payloads, ["0", "1", "2", "3", "4"]);
+}
+
+#[test]
 fn an_id_below_what_the_broker_knows_is_alone() {
     let mut harness = ProducerHarness::new(ProducerConfig::default());
     harness.attach(10);

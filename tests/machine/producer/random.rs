@@ -28,8 +28,10 @@ fn storm(seed: u64) {
         match random.below(10) {
             0..4 => {
                 let mut message = Message::new(sends.len().to_string());
-                if random.below(10) == 0 {
-                    message = message.with_deliver_at(std::time::UNIX_EPOCH);
+                match random.below(10) {
+                    0 => message = message.with_deliver_at(std::time::UNIX_EPOCH),
+                    1 => message = message.with_batching(false),
+                    _ => {}
                 }
                 let now = harness.now;
                 if let Ok(send) = harness.producer.push(message, None, || now) {
