@@ -15,6 +15,7 @@ pub mod keys;
 pub mod lifecycle;
 pub mod partitioned;
 pub mod produce;
+pub mod raw;
 pub mod reconnect;
 pub mod redelivery;
 pub mod relay;
@@ -23,6 +24,7 @@ pub mod several;
 pub mod sizes;
 pub mod target;
 pub mod token;
+pub mod unreadable;
 pub mod wait;
 pub mod watch;
 
@@ -91,6 +93,10 @@ macro_rules! with_every_test {
                 above_the_limit_is_reported_and_read_with_a_higher_one
             }
             token { refreshed_when_challenged }
+            unreadable {
+                reported_and_left_to_the_application acknowledged_where_the_policy_says_so
+                workers_go_on_after_what_they_cannot_read
+            }
             watch { topics_that_come_are_reported }
         }
     };
