@@ -91,6 +91,7 @@
 #[macro_use]
 mod mutation;
 
+mod base64_text;
 #[cfg(feature = "broker")]
 pub mod broker;
 #[cfg(feature = "client")]

@@ -201,7 +201,7 @@ impl ReceivedMessage {
     }
 
     /// The payload, shared with the buffer it came in and not copied.
-    pub fn payload_bytes(&self) -> Bytes {
+    pub fn payload_shared(&self) -> Bytes {
         self.opened().payload_holder().slice(to_range(&(self.payload_at..self.end)))
     }
 

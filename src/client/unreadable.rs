@@ -77,8 +77,8 @@ impl UnreadableMessage {
     }
 
     /// [`payload`](Self::payload), shared and not copied.
-    pub fn payload_bytes(&self) -> Bytes {
-        self.message.payload_bytes()
+    pub fn payload_shared(&self) -> Bytes {
+        self.message.payload_shared()
     }
 
     /// The serialized `MessageMetadata` of the entry, for what has no method here.

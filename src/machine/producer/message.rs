@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 
+use crate::base64_text;
 use crate::machine::Now;
 use crate::wall_time::to_ms;
 use crate::wire::metadata::SingleFields;
@@ -131,7 +132,7 @@ impl Message {
     /// Sets a key of arbitrary bytes: it travels in base64, marked by `partition_key_b64_encoded`.
     #[doc(alias = "partition_key_b64_encoded")]
     pub fn with_key_bytes(mut self, key: impl AsRef<[u8]>) -> Self {
-        self.extras_mut().key = Some(base64(key.as_ref()));
+        self.extras_mut().key = Some(base64_text::encode(key.as_ref()));
         self.extras_mut().key_b64 = true;
         self
     }
@@ -150,7 +151,7 @@ impl Message {
     pub fn with_event_time(mut self, time: SystemTime) -> Self {
         match to_ms(time) {
             ms if ms > 0 && ms < i64::MAX => self.extras_mut().event_time_ms = ms.unsigned_abs(),
-            _ => self.refuse("an event time must be after 1970-01-01 00:00:00 UTC and before the year 292 million"),
+            _ => self.refuse("event_time must be after 1970-01-01 00:00:00 UTC and before the year 292 million"),
         }
         self
     }
@@ -206,7 +207,7 @@ impl Message {
     }
 
     /// The payload, shared and not copied.
-    pub fn payload_bytes(&self) -> Bytes {
+    pub fn payload_shared(&self) -> Bytes {
         self.payload.clone()
     }
 
@@ -390,32 +391,12 @@ impl From<&str> for Message {
     }
 }
 
-/// The standard alphabet with padding, as the other clients write it.
-fn base64(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for group in bytes.chunks(3) {
-        let byte = |at: usize| u32::from(group.get(at).copied().unwrap_or(0));
-        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
-        for at in 0..4 {
-            let symbol = ALPHABET[(bits >> (18 - 6 * at) & 63) as usize];
-            text.push(if at <= group.len() { char::from(symbol) } else { '=' });
-        }
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn binary_keys_travel_in_base64() {
-        for (bytes, text) in
-            [(&b""[..], ""), (b"f", "Zg=="), (b"fo", "Zm8="), (b"foo", "Zm9v"), (b"\xff\xfe\xfd", "//79")]
-        {
-            assert_eq!(base64(bytes), text);
-        }
         let message = Message::new("x").with_key_bytes([0xff]);
         assert_eq!((message.key(), message.key_is_base64()), (Some("/w=="), true));
         assert!(!message.with_key("plain").key_is_base64());
