@@ -4,6 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use crate::error::Shortened;
+
 /// The text between the name of a partitioned topic and the index of a partition.
 const PARTITION_SUFFIX: &str = "-partition-";
 const DEFAULT_NAMESPACE: &str = "public/default";
@@ -232,7 +234,7 @@ pub enum TopicNameReason {
 
 impl fmt::Display for TopicNameError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "invalid topic name {:?}: ", self.topic)?;
+        write!(f, "invalid topic name {:?}: ", Shortened(&self.topic).to_string())?;
         match &self.reason {
             TopicNameReason::UnknownDomain => f.write_str("the domain before :// must be persistent or non-persistent"),
             TopicNameReason::ElementCount => write!(

@@ -20,7 +20,12 @@ use crate::machine::control::Input;
 use crate::machine::supervisor::service_url::ServiceUrl;
 use crate::machine::supervisor::{Supervisor, SupervisorConfig};
 
+/// The first wait of a back-off.
+const BACKOFF_MIN: Duration = Duration::from_millis(100);
+
 /// Configures a [`Client`]; created by [`Client::builder`]. The defaults are those of the Java client.
+///
+/// A duration beyond the range of the clock, such as [`Duration::MAX`], is no limit.
 ///
 /// ```
 /// # #[cfg(feature = "broker")]
@@ -164,7 +169,7 @@ impl ClientBuilder {
     }
 
     /// The longest wait between two tries to attach a producer or consumer, or to reach a broker. The waits start at
-    /// 100 ms and double up to this. After a long outage it is also how long it may take until the end of the outage is
+    /// 100 ms, which is the least, and double up to this. After a long outage it is also how long it may take until the end of the outage is
     /// noticed, so it should be well below the producers' send timeout where sends must not fail. Default: 60 s.
     pub fn max_backoff_interval(mut self, wait: Duration) -> Self {
         self.max_backoff_interval = wait;
@@ -278,6 +283,14 @@ impl ClientBuilder {
             if duration.is_zero() {
                 return Err(Error::local(ErrorKind::InvalidArgument, format!("{name} must be above zero")));
             }
+        }
+        if self.max_backoff_interval < BACKOFF_MIN {
+            let what = "max_backoff_interval must be at least 100 ms, where the waits start";
+            return Err(Error::local(ErrorKind::InvalidArgument, what));
+        }
+        if self.listener_name.as_deref().is_some_and(|name| name.trim().is_empty()) {
+            let what = "listener_name must not be blank: leave it out for the brokers' default";
+            return Err(Error::local(ErrorKind::InvalidArgument, what));
         }
         for (name, is_set) in [("ca_file", self.ca_file.is_some()), ("client_cert_file", self.client_cert.is_some())] {
             if !is_set {

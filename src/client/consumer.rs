@@ -21,6 +21,9 @@ use crate::machine::consumer::{Consumer as Machine, SeekTo};
 use crate::machine::{Deferred, Reply};
 use crate::pb;
 
+/// The most messages that [`Consumer::receive_many`] returns.
+const RECEIVE_MANY_MAX: usize = 100_000;
+
 /// Receives the messages of one subscription and acknowledges them.
 ///
 /// One owner receives from it; [`Self::acker`] gives a cloneable handle that acknowledges from many tasks. Several
@@ -94,7 +97,8 @@ impl Consumer {
         self.receiver.try_next().transpose()
     }
 
-    /// Waits for one message and returns up to `messages_max` that have arrived by then.
+    /// Waits for one message and returns up to `messages_max` that have arrived by then: none for 0, and 100,000 at most,
+    /// so that it ends although messages keep arriving.
     ///
     /// # Errors
     /// Same as [`Self::receive`], if no message arrived before the error.
@@ -107,7 +111,7 @@ impl Consumer {
         if messages_max > 0 {
             messages.push(self.receive().await?);
         }
-        while messages.len() < messages_max {
+        while messages.len() < messages_max.min(RECEIVE_MANY_MAX) {
             // The next call gets the error that ends the consumer.
             let Some(Ok(message)) = self.receiver.try_next() else { break };
             messages.push(message);

@@ -19,7 +19,9 @@ const TOTAL_RECEIVER_QUEUE_SIZE_MAX: u32 = 50_000;
 /// Configures a [`Consumer`]; created by [`Client::consumer`](super::Client::consumer).
 ///
 /// Each option says its unit and its default. Defaults are those of the Java client 4.2, unless the option says
-/// otherwise. Options are checked against each other by [`subscribe`](Self::subscribe).
+/// otherwise. Options are checked against each other by [`subscribe`](Self::subscribe). A duration beyond the range of the
+/// clock, such as [`Duration::MAX`], never ends. Texts may be as long as the broker takes them: all of them together a few
+/// MB.
 ///
 /// ```no_run
 /// # async fn example(client: pulsar_native::Client) -> Result<(), pulsar_native::Error> {
@@ -102,7 +104,7 @@ impl ConsumerBuilder {
     }
 
     /// The consumer's priority: those of lower levels get messages first (Shared), or are preferred as the active one
-    /// (Failover). Default: 0.
+    /// (Failover). At least 0. Default: 0.
     pub fn priority_level(mut self, level: i32) -> Self {
         self.config.priority_level = level;
         self

@@ -14,7 +14,8 @@ use crate::wire::compress::Compression;
 /// Configures a [`Producer`]; created by [`Client::producer`](super::Client::producer).
 ///
 /// Each option says its unit and its default. Defaults are those of the Java client 4.2, unless the option says
-/// otherwise. Options are checked against each other by [`create`](Self::create).
+/// otherwise. Options are checked against each other by [`create`](Self::create). A duration beyond the range of the clock,
+/// such as [`Duration::MAX`], is no limit. Texts may be as long as the broker takes them: all of them together a few MB.
 ///
 /// ```no_run
 /// # async fn example(client: pulsar_native::Client) -> Result<(), pulsar_native::Error> {

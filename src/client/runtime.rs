@@ -78,6 +78,9 @@ impl Runtime for TokioRuntime {
 
 impl AsyncTimer for Pin<Box<Sleep>> {
     fn reset(&mut self, at: Instant) {
+        /// Tokio rounds up to a millisecond, and panics where that is beyond the range of the clock.
+        const ROUNDING_MAX: Duration = Duration::from_millis(1);
+        let at = at.checked_add(ROUNDING_MAX).map_or(at - ROUNDING_MAX, |_| at);
         self.as_mut().reset(at.into());
     }
 

@@ -299,12 +299,26 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.inner.message)?;
         if let Some(topic) = &self.inner.topic {
-            write!(f, " [topic {topic}]")?;
+            write!(f, " [topic {}]", Shortened(topic))?;
         }
         if let Some(address) = &self.inner.address {
             write!(f, " [broker {address}]")?;
         }
         write_causes(f, self.source())
+    }
+}
+
+/// A text of the application's in an error: what is too long for a log is cut off.
+pub(crate) struct Shortened<'a>(pub(crate) &'a str);
+
+impl fmt::Display for Shortened<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        /// The most characters that are shown.
+        const CHARS_MAX: usize = 300;
+        match self.0.char_indices().nth(CHARS_MAX) {
+            Some((end, _)) => write!(f, "{}... ({} bytes)", &self.0[..end], self.0.len()),
+            None => f.write_str(self.0),
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! - `faults`: what the client promises when everything around it fails, on a paused clock.
 //! - `connect`: when a client dials, and how long it waits for a broker.
 //! - `quickstart`, `examples`: the examples, as they are.
+//! - `extremes`: options at the ends of their ranges.
 //! - `tls`: certificates, over a proxy that speaks TLS for the broker.
 #![allow(unreachable_pub, reason = "modules of one test binary")]
 
@@ -14,6 +15,7 @@ mod suite;
 
 mod embedded;
 mod examples;
+mod extremes;
 mod faults;
 mod quickstart;
 #[cfg(feature = "tls")]

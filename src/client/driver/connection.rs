@@ -180,7 +180,8 @@ impl<R: Runtime> ConnectionDriver<R> {
     /// Sets the timer; `true` if a deadline has passed already.
     fn arm(&mut self, now: Now, cx: &mut Context<'_>) -> bool {
         let session = self.session.as_ref().and_then(Session::poll_deadline);
-        let stall = self.is_blocked.then(|| Deadline::new(self.last_write + self.write_stall_max, "write stall"));
+        let stalled_at = self.last_write.checked_add(self.write_stall_max).filter(|_| self.is_blocked);
+        let stall = stalled_at.map(|at| Deadline::new(at, "write stall"));
         let Some(deadline) = Deadline::earlier(session, stall) else { return false };
         // If the deadline moved later, the timer is left as it is: it fires once too early and is then set again.
         if self.timer_at.is_none_or(|at| at <= now.at || deadline.at < at) {

@@ -16,13 +16,14 @@ use crate::client::clock;
 use crate::client::dial::{Dialer, dial};
 use crate::client::runtime::{AsyncTimer, Runtime, TaskSet, timeout};
 use crate::client::user_code::catch_panic;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, Result};
 use crate::machine::Deferred;
 use crate::machine::connection::ConnectionConfig;
 use crate::machine::control::{
     Action, AuthContext, AuthData, BrokerKey, CloseReason, ConnectionId, HostPort, Input, SessionCommand, SessionEvent,
 };
 use crate::machine::supervisor::Supervisor;
+use crate::wire::MAX_MESSAGE_SIZE_DEFAULT;
 
 /// The options that all connections of a client share.
 pub(crate) struct DialConfig {
@@ -130,7 +131,7 @@ impl<R: Runtime> SupervisorDriver<R> {
             let limit = config.operation_timeout;
             let fetching = catch_panic(|| config.authentication.credentials(&context));
             let fetched = match timeout(&runtime, limit, fetching).await {
-                Some(Ok(fetched)) => fetched,
+                Some(Ok(fetched)) => fetched.and_then(check_size),
                 Some(Err(panicked)) => {
                     Err(panicked.into_error(ErrorKind::Authentication, "Authentication::credentials"))
                 }
@@ -223,6 +224,16 @@ fn connection_config(key: &BrokerKey, config: &DialConfig, handshake_timeout: Du
         handshake_timeout,
         operation_timeout: config.operation_timeout,
     }
+}
+
+/// Whether CONNECT has room for the credentials. The broker's own limit is not known before its answer.
+fn check_size(credentials: AuthData) -> Result<AuthData> {
+    let (bytes, max) = (credentials.data.len(), MAX_MESSAGE_SIZE_DEFAULT as usize);
+    if bytes <= max {
+        return Ok(credentials);
+    }
+    let what = format!("authentication: credentials of {bytes} bytes are too large; a broker takes at most {max}");
+    Err(Error::local(ErrorKind::InvalidArgument, what))
 }
 
 impl<R: Runtime> Future for SupervisorDriver<R> {

@@ -35,6 +35,17 @@ pub enum RequestError {
     Disconnected,
     /// It was not sent: the broker lacks what it needs.
     Unsupported(&'static str),
+    /// It was not sent: the broker would not take a command of this size, and close the connection.
+    TooLarge {
+        /// The option that takes most of it, by its name in the builders.
+        option: &'static str,
+        /// The bytes of that option.
+        option_bytes: usize,
+        /// The bytes of the whole command.
+        bytes: usize,
+        /// The most that the broker takes.
+        max: usize,
+    },
 }
 
 impl RequestError {
@@ -49,6 +60,13 @@ impl RequestError {
             Self::Unsupported(what) => Error::local(
                 ErrorKind::Unsupported,
                 format!("the broker does not support {what}, which {request} needs"),
+            ),
+            Self::TooLarge { option, option_bytes, bytes, max } => Error::local(
+                ErrorKind::InvalidArgument,
+                format!(
+                    "{option} of {option_bytes} bytes is too large: {request} takes {bytes} bytes, and the broker at \
+                     most {max}"
+                ),
             ),
         }
     }

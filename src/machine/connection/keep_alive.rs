@@ -19,8 +19,8 @@ const PONG_TX_BYTES_MAX: usize = 256 * 1024;
 pub(super) struct KeepAlive {
     interval: Duration,
     handshake_timeout: Duration,
-    /// The end of the present interval.
-    deadline: Deadline,
+    /// The end of the present interval; `None` for one that is beyond what the clock can say.
+    deadline: Option<Deadline>,
     /// Something other than a PING has come in the present interval.
     has_heard: bool,
     /// The peer was pinged before the present interval, so that it had one to answer.
@@ -37,7 +37,7 @@ impl KeepAlive {
         Self {
             interval,
             handshake_timeout,
-            deadline: Deadline::new(now.at + handshake_timeout, "handshake"),
+            deadline: Deadline::after(now, handshake_timeout, "handshake"),
             has_heard: false,
             has_pinged: false,
             is_ping_due: false,
@@ -70,7 +70,7 @@ impl KeepAlive {
     }
 
     /// When the interval ends.
-    pub(super) fn poll_deadline(&self) -> Deadline {
+    pub(super) fn poll_deadline(&self) -> Option<Deadline> {
         self.deadline
     }
 
@@ -79,7 +79,7 @@ impl KeepAlive {
     /// # Errors
     /// The interval has ended, and with it the time for the handshake or for the answer to a PING.
     pub(super) fn handle_deadline(&mut self, is_up: bool, now: Now) -> Result<(), CloseReason> {
-        if !self.deadline.is_due(now) {
+        if !self.deadline.is_some_and(|deadline| deadline.is_due(now)) {
             return Ok(());
         }
         let has_heard = std::mem::take(&mut self.has_heard);
@@ -91,7 +91,7 @@ impl KeepAlive {
         }
         self.is_ping_due = true;
         self.has_pinged = true;
-        self.deadline = Deadline::new(now.at + self.interval, "keep-alive");
+        self.deadline = Deadline::after(now, self.interval, "keep-alive");
         Ok(())
     }
 }

@@ -9,10 +9,12 @@
 //! | `requests.rs` | requests that have no response yet, and what a response has to be |
 //! | `keep_alive.rs` | PING and PONG, the end of a silent peer |
 //! | `peer.rs` | what the broker said of itself |
+//! | `oversized.rs` | commands that are larger than the broker takes |
 //! | `error.rs` | how a request fails, how a peer breaks the protocol |
 
 pub mod error;
 mod keep_alive;
+mod oversized;
 pub mod peer;
 mod requests;
 
@@ -146,15 +148,21 @@ impl Connection {
     }
 
     /// Asks the broker. The response, a refusal or a time-out comes as [`ConnectionEvent::Response`].
-    pub fn request(&mut self, mut command: Command, requester: Requester, now: Now) {
-        let Some(expected) = command.response_type() else {
-            // Not a request: nothing will answer it.
-            self.out.push_back(command);
-            return;
-        };
-        let request = PendingRequest { requester, expected };
-        command.set_request_id(self.requests.add(request, self.config.operation_timeout, now));
+    ///
+    /// # Errors
+    /// [`RequestError::TooLarge`]: nothing was sent, and there will be no response.
+    pub fn request(&mut self, mut command: Command, requester: Requester, now: Now) -> Result<(), RequestError> {
+        let response_type = command.response_type();
+        if response_type.is_some() {
+            command.set_request_id(self.requests.next_id());
+        }
+        oversized::check_size(&command, &self.limits)?;
+        if let Some(expected) = response_type {
+            self.requests.add(PendingRequest { requester, expected }, self.config.operation_timeout, now);
+        }
+        // Else nothing will answer it.
         self.out.push_back(command);
+        Ok(())
     }
 
     /// Answers AUTH_CHALLENGE.
@@ -314,7 +322,7 @@ impl Connection {
 
     /// When the next request or the keep-alive is due.
     pub fn poll_deadline(&self) -> Option<Deadline> {
-        Deadline::earlier(self.requests.poll_deadline(), Some(self.keep_alive.poll_deadline()))
+        Deadline::earlier(self.requests.poll_deadline(), self.keep_alive.poll_deadline())
     }
 
     /// Ends a silent connection. Expired requests come one by one from [`Self::poll_expired`].

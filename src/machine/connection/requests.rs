@@ -31,15 +31,19 @@ pub(super) struct Requests {
 }
 
 impl Requests {
-    /// Adds a request that waits for `timeout`; its id.
-    pub(super) fn add(&mut self, request: PendingRequest, timeout: Duration, now: Now) -> u64 {
+    /// The id of the next request.
+    pub(super) fn next_id(&self) -> u64 {
+        self.next_id
+    }
+
+    /// Adds the [next](Self::next_id) request, which waits for `timeout`.
+    pub(super) fn add(&mut self, request: PendingRequest, timeout: Duration, now: Now) {
         let id = self.next_id;
         self.next_id += 1;
         self.pending.insert(id, request);
         if let Some(deadline) = Deadline::after(now, timeout, "request") {
             self.deadlines.push_back((deadline, id));
         }
-        id
     }
 
     /// The request `id`, if it has no response yet.

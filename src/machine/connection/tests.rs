@@ -65,7 +65,8 @@ impl Harness {
 
     fn ask(&mut self, number: u64) -> u64 {
         let lookup = pb::CommandLookupTopic { topic: "t".to_owned(), ..Default::default() };
-        self.connection.request(lookup.into(), Requester::Supervisor(RequestToken(number)), self.start);
+        let requester = Requester::Supervisor(RequestToken(number));
+        self.connection.request(lookup.into(), requester, self.start).expect("small");
         self.sent().last().and_then(Command::request_id).expect("a request has an id")
     }
 }
@@ -242,7 +243,7 @@ fn requests_expire_once_in_order_and_late_answers_change_nothing() {
 fn a_waiter_for_exclusive_access_has_no_deadline() {
     let mut harness = Harness::up();
     let requester = Requester::Open(EndpointId::Producer(ProducerId(0)), Attempt(1));
-    harness.connection.request(pb::CommandProducer::default().into(), requester, harness.start);
+    harness.connection.request(pb::CommandProducer::default().into(), requester, harness.start).expect("small");
     let request_id = harness.sent()[0].request_id().expect("a request has an id");
     let success = |ready| pb::CommandProducerSuccess { request_id, producer_ready: Some(ready), ..Default::default() };
     assert!(matches!(

@@ -182,9 +182,15 @@ impl ConsumerConfig {
     /// # Errors
     /// [`ErrorKind::InvalidArgument`], naming the bad option.
     pub fn validate(&self) -> Result<()> {
-        if self.subscription.is_empty() {
-            // A broker would answer ProducerBusy, which names another cause.
-            return refuse("the subscription needs a name");
+        if self.subscription.trim().is_empty() {
+            // To an empty one a broker would answer ProducerBusy, which names another cause.
+            return refuse("subscription must not be blank");
+        }
+        if self.name.as_deref().is_some_and(|name| name.trim().is_empty()) {
+            return refuse("name must not be blank: leave it out to have one made");
+        }
+        if self.priority_level < 0 {
+            return refuse("priority_level must not be below 0");
         }
         if self.receiver_queue_size > RECEIVER_QUEUE_SIZE_MAX {
             return refuse("receiver_queue_size is above 2147483647");
@@ -250,6 +256,8 @@ mod tests {
 
     #[test]
     fn each_bad_option_is_named() {
+        assert!(bad(|c| c.name = Some(" ".into())).contains("name"));
+        assert!(bad(|c| c.priority_level = -1).contains("priority_level"));
         assert!(bad(|c| c.receiver_queue_size = u32::MAX).contains("receiver_queue_size"));
         assert!(bad(|c| c.max_acknowledgment_group_size = 0).contains("max_acknowledgment_group_size"));
         assert!(

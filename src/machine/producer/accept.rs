@@ -22,7 +22,7 @@ use super::group::{GroupFrames, GroupKind, PendingEntry, SendGroup};
 use super::lifecycle::LifecycleState;
 use super::pipeline::{can_frame_fast, put_frame_fast};
 use super::send_deadline::SendDeadline;
-use super::{CapacityWaiter, Message, OPEN_MAX, PendingSend, Producer, SEQUENCE_ID_MAX, SendCallback};
+use super::{CapacityWaiter, Message, OPEN_MAX, PendingSend, Producer, SendCallback};
 use crate::error::{Error, ErrorKind, SendError};
 use crate::machine::{Deferred, Now};
 
@@ -184,8 +184,12 @@ impl Producer {
         if let Some(why) = message.refused() {
             return refuse(Error::local(ErrorKind::InvalidArgument, why));
         }
-        if message.sequence_id().is_some_and(|id| id > SEQUENCE_ID_MAX) {
-            return refuse(Error::local(ErrorKind::InvalidArgument, "a sequence id must be at most 2^63 - 1"));
+        if !self.sequence_ids.can_assign(message.sequence_id()) {
+            let why = match message.sequence_id() {
+                Some(_) => "sequence_id must be at most 2^63 - 1",
+                None => "no sequence_id is left: the producer has used 2^63 - 1",
+            };
+            return refuse(Error::local(ErrorKind::InvalidArgument, why));
         }
         self.sealing.limits().check(message).or_else(refuse)
     }
@@ -194,7 +198,7 @@ impl Producer {
     #[inline]
     fn is_valid(&self, message: &Message) -> bool {
         self.lifecycle.is_open()
-            && message.sequence_id().is_none_or(|id| id <= SEQUENCE_ID_MAX)
+            && self.sequence_ids.can_assign(message.sequence_id())
             && self.sealing.limits().admits(message)
     }
 }

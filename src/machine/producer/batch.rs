@@ -205,7 +205,7 @@ impl OpenBatch {
 
     /// Whether it has waited for more messages for as long as it should, `batching_max_publish_delay`.
     pub(super) fn is_due(&self, publish_delay: Duration, now: Now) -> bool {
-        publish_delay.is_zero() || self.opened.at.checked_add(publish_delay).is_none_or(|due| due <= now.at)
+        publish_delay.is_zero() || self.opened.at.checked_add(publish_delay).is_some_and(|due| due <= now.at)
     }
 
     /// When it is closed, whether or not it can be sent. Without a publish delay an attached producer closes it as soon

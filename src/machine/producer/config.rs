@@ -86,8 +86,8 @@ impl ProducerConfig {
     /// that this build leaves out.
     pub fn validate(&self) -> Result<()> {
         self.compression.check_built().map_err(|error| Error::local(ErrorKind::Unsupported, error.to_string()))?;
-        let complaint = if self.name.as_deref() == Some("") {
-            "name must not be empty: leave it out to have one made"
+        let complaint = if self.name.as_deref().is_some_and(|name| name.trim().is_empty()) {
+            "name must not be blank: leave it out to have one made"
         } else if self.batching_max_messages == 0 || self.batching_max_messages > BATCH_MEMBERS_MAX {
             "batching_max_messages must be from 1 to 4,194,304"
         } else if self.batching_max_bytes == 0 {
@@ -131,6 +131,7 @@ mod tests {
         assert_eq!(ProducerConfig::default().validate(), Ok(()));
         let bad = [
             (ProducerConfig { name: Some(String::new()), ..Default::default() }, "name"),
+            (ProducerConfig { name: Some(" ".into()), ..Default::default() }, "name"),
             (ProducerConfig { batching_max_messages: 0, ..Default::default() }, "batching_max_messages"),
             (ProducerConfig { batching_max_messages: 4_194_305, ..Default::default() }, "batching_max_messages"),
             (ProducerConfig { max_uncompressed_size: 0, ..Default::default() }, "max_uncompressed_size"),

@@ -24,7 +24,14 @@ impl SequenceIds {
     fn start(&mut self, initial_sequence_id: Option<u64>, last_sequence_id: i64) {
         self.last_stored = initial_sequence_id.or(u64::try_from(last_sequence_id).ok());
         self.highest = self.last_stored;
-        self.next = self.last_stored.map_or(0, |last| last.min(SEQUENCE_ID_MAX - 1) + 1);
+        self.next = self.last_stored.map_or(0, |last| last + 1);
+    }
+
+    /// Whether the next message can get an id, which is `own` if the application has set it. The ids of a producer end
+    /// with [`SEQUENCE_ID_MAX`].
+    #[inline]
+    pub(super) fn can_assign(&self, own: Option<u64>) -> bool {
+        own.unwrap_or(self.next) <= SEQUENCE_ID_MAX
     }
 
     /// The sequence id of the next message, which is `own` if the application has set it; and whether it is above all
@@ -119,6 +126,16 @@ mod tests {
         assert_eq!(start(None, -1), (None, 0));
         assert_eq!(start(None, 41), (Some(41), 42));
         assert_eq!(start(Some(7), 41), (Some(7), 8), "what the application says goes first");
-        assert_eq!(start(None, i64::MAX), (Some(SEQUENCE_ID_MAX), SEQUENCE_ID_MAX));
+    }
+
+    #[test]
+    fn ids_end_with_the_highest_that_the_protocol_has() {
+        let mut ids = SequenceIds::default();
+        ids.start(Some(SEQUENCE_ID_MAX - 1), -1);
+        assert!(ids.can_assign(None) && !ids.can_assign(Some(SEQUENCE_ID_MAX + 1)));
+        assert_eq!(ids.assign(None), (SEQUENCE_ID_MAX, true));
+        assert!(!ids.can_assign(None) && ids.can_assign(Some(0)));
+        ids.start(None, i64::MAX);
+        assert!(!ids.can_assign(None), "that one is stored");
     }
 }

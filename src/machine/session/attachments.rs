@@ -26,8 +26,15 @@ impl Session {
         let schedule = ScheduleState::default();
         self.attachments.insert(id, Attachment { endpoint, attempt, phase: Phase::Opening, schedule });
         match request {
-            Ok(request) => self.connection.request(request, Requester::Open(id, attempt), now),
+            Ok(request) => self.request(request, Requester::Open(id, attempt), now, deferred),
             Err(error) => self.detach(id, now, deferred, |attempt| SessionEvent::OpenFailed(id, attempt, error)),
+        }
+    }
+
+    /// Asks the broker. What cannot be sent is answered at once.
+    pub(super) fn request(&mut self, command: Command, requester: Requester, now: Now, deferred: &mut Deferred) {
+        if let Err(error) = self.connection.request(command, requester, now) {
+            self.handle_response(requester, Err(error), now, deferred);
         }
     }
 
@@ -128,7 +135,8 @@ impl Session {
     }
 
     pub(super) fn close_at_broker(&mut self, id: EndpointId, now: Now) {
-        self.connection.request(id.close_request(), Requester::Unattended, now);
+        // It holds two numbers: no broker's limit is below that.
+        let _sent = self.connection.request(id.close_request(), Requester::Unattended, now);
     }
 
     fn remove(&mut self, id: EndpointId) -> Option<Attachment> {

@@ -157,7 +157,7 @@ impl Session {
     pub fn handle_command(&mut self, command: SessionCommand, now: Now, deferred: &mut Deferred) {
         match command {
             SessionCommand::Request(token, command) => {
-                self.connection.request(*command, Requester::Supervisor(token), now);
+                self.request(*command, Requester::Supervisor(token), now, deferred);
             }
             SessionCommand::AuthResponse(credentials) => {
                 self.is_challenged = false;

@@ -121,11 +121,14 @@ impl Session {
         attachment.schedule.needs_poll = false;
         let mut out = Outbox::new(tx, QUANTUM_BYTES, &mut self.requests);
         let served = attachment.endpoint.serve(&self.ready, &mut out, now, deferred);
-        for (op, command) in self.requests.drain(..) {
-            self.connection.request(command, Requester::Endpoint(id, op), now);
+        let mut requests = std::mem::take(&mut self.requests);
+        for (op, command) in requests.drain(..) {
+            self.request(command, Requester::Endpoint(id, op), now, deferred);
         }
+        self.requests = requests;
         // It has another owner by now.
         let Some(served) = served else { return Ok(()) };
+        let Some(attachment) = self.attachments.get_mut(&id) else { return Ok(()) };
         if served.wants_reconnect {
             return Err(CloseReason::Io(Error::network("the broker takes messages and sends no receipts")));
         }

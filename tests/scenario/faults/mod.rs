@@ -19,7 +19,7 @@ mod permits;
 mod refusals;
 mod seeks;
 mod sends;
-mod support;
+pub(crate) mod support;
 mod unreadable;
 mod user_code;
 mod waits;
