@@ -19,7 +19,13 @@ fn start(words: &str) -> Child {
 }
 
 fn start_with(words: &str, stdout: Stdio) -> Child {
+    start_with_token(words, stdout, None)
+}
+
+/// With this value of `PULSAR_TOKEN`.
+fn start_with_token(words: &str, stdout: Stdio, token: Option<&str>) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pulsar-native"));
+    command.env_remove("PULSAR_TOKEN").envs(token.map(|token| ("PULSAR_TOKEN", token)));
     command.args(words.split_whitespace()).kill_on_drop(true);
     command.stdin(Stdio::piped()).stdout(stdout).stderr(Stdio::piped());
     command.spawn().expect("the binary starts")
@@ -93,7 +99,7 @@ async fn perf_refuses_fewer_messages_in_flight_than_producers() {
     let words = format!("perf produce pulsar://127.0.0.1:1 --topic {TOPIC} --producers 10 --max-pending-messages 9");
     let output = end(start(&words)).await;
     let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success(), "{stderr}");
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
     assert_eq!(stderr, "pulsar-native: --max-pending-messages 9 is not enough for --producers 10\n");
 }
 
@@ -138,4 +144,68 @@ async fn a_closed_pipe_ends_every_other_command_without_a_panic() {
     stdin.write_all(b"00000009 00000005 0812 9201 00").await.expect("written");
     drop(stdin);
     assert_quiet_success(&end(child).await);
+}
+
+/// 2 for what was called wrongly, 1 for what went wrong, as of other command lines.
+#[tokio::test]
+async fn wrong_usage_exits_with_2_and_a_failure_with_1() {
+    let broker = EmbeddedBroker::builder().start().await.expect("a broker");
+    let url = broker.url();
+    let consume = format!("consume {url} --topic {TOPIC} --subscription s");
+    for (code, words, why) in [
+        (2, String::new(), "Usage: pulsar-native <COMMAND>"),
+        (2, "produse".to_owned(), "unrecognized subcommand 'produse'"),
+        (2, format!("{consume} --messages 0"), "--messages"),
+        (2, format!("{consume} --messages 18446744073709551616"), "--messages"),
+        (2, format!("{consume} --token a --token-file b"), "'--token <JWT>' cannot be used with '--token-file <FILE>'"),
+        (2, format!("{consume} --token="), "a value is required for '--token <JWT>'"),
+        (2, "explain 00 --file f".to_owned(), "cannot be used with"),
+        (2, "produce http://127.0.0.1:1 --topic t x".to_owned(), "pulsar-native: "),
+        (2, format!("produce {url} --topic a/b x"), "invalid topic name"),
+        (2, format!("consume {url} --topic {TOPIC} --subscription="), "subscription"),
+        (1, format!("{consume} --token-file /no/such/file"), "cannot read the token file"),
+        (1, format!("produce {url} --topic persistent://no/such/topic x"), "pulsar-native: "),
+        (1, "explain 0".to_owned(), "odd number of hex digits"),
+        (1, "explain --file /no/such/file".to_owned(), "cannot read /no/such/file"),
+    ] {
+        let output = end(start(&words)).await;
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(code) && stderr.contains(why), "{words}: {}: {stderr}", output.status);
+        assert!(output.stdout.is_empty(), "{words}: an error goes to stderr alone");
+    }
+}
+
+#[tokio::test]
+async fn a_token_of_the_command_line_goes_before_that_of_the_environment() {
+    let broker = EmbeddedBroker::builder().token_secret_key("a secret").start().await.expect("a broker");
+    let (url, token) = (broker.url(), broker.token("admin"));
+    let words = format!("produce {url} --topic {TOPIC}");
+    for (options, variable, code) in [
+        ("x".to_owned(), Some(token.as_str()), 0),
+        (format!("x --token {token}"), Some("wrong"), 0),
+        (format!("x --token {token}"), None, 0),
+        ("x --token wrong".to_owned(), Some(token.as_str()), 1),
+        ("x --token-file /no/such/file".to_owned(), Some(token.as_str()), 1),
+        ("x".to_owned(), Some(""), 1),
+        ("x".to_owned(), None, 1),
+    ] {
+        let child = start_with_token(&format!("{words} {options}"), Stdio::piped(), variable);
+        let output = end(child).await;
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{options} with {variable:?}: {stderr}");
+        assert!(!stderr.contains(&token), "no token shows");
+    }
+}
+
+#[tokio::test]
+async fn every_command_has_help_which_goes_to_stdout() {
+    for command in ["", "produce", "consume", "perf", "perf produce", "perf consume", "explain", "broker"] {
+        let help = run(&format!("{command} --help")).await;
+        assert!(help.contains("Usage: pulsar-native") && help.contains("--help"), "{command}: {help}");
+    }
+    let help = run("--help").await;
+    assert!(help.contains("Exit status:") && help.contains("PULSAR_TOKEN"), "{help}");
+    assert!(run("--version").await.starts_with("pulsar-native "));
+    // Nobody reads it.
+    assert_quiet_success(&end(start_with("--help", stdout_without_reader())).await);
 }

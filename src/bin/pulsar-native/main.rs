@@ -10,12 +10,25 @@ mod produce;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use pulsar_native::{Client, ConsumerBuilder, Error, InitialPosition, SubscriptionType, Token};
+use pulsar_native::{Client, ConsumerBuilder, Error, ErrorKind, InitialPosition, SubscriptionType, Token};
+
+/// The environment variable with the token; its value is never shown.
+const TOKEN_VARIABLE: &str = "PULSAR_TOKEN";
+
+const AFTER_HELP: &str = "\
+Environment:
+  PULSAR_TOKEN  Authentication token, unless --token or --token-file is given; empty is the same as unset
+
+Exit status:
+  0  success, also when the reader of the output has gone, or after Ctrl-C
+  1  failure
+  2  wrong usage: an option or a value that cannot be used";
 
 /// Command line of a native Apache Pulsar client
 #[derive(Parser)]
-#[command(version)]
+#[command(version, after_help = AFTER_HELP)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -42,9 +55,9 @@ struct Connect {
     /// Service URL: pulsar://host:6650 or pulsar+ssl://host:6651
     url: String,
     /// Authentication token; other users of this machine can see it, unlike one in --token-file or $PULSAR_TOKEN
-    #[arg(long, value_name = "JWT")]
+    #[arg(long, value_name = "JWT", conflicts_with = "token_file", value_parser = NonEmptyStringValueParser::new())]
     token: Option<String>,
-    /// Read the authentication token from FILE
+    /// Read the authentication token from FILE; goes before $PULSAR_TOKEN, as --token does
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
     /// Trust the CA certificates in FILE (PEM)
@@ -58,7 +71,8 @@ struct Connect {
 impl Connect {
     async fn client(&self) -> Result<Client, Error> {
         let mut builder = Client::builder(&self.url);
-        let token = self.token.clone().or_else(|| std::env::var("PULSAR_TOKEN").ok());
+        let variable = || std::env::var(TOKEN_VARIABLE).ok().filter(|token| !token.is_empty());
+        let token = self.token.clone().or_else(variable);
         if let Some(path) = &self.token_file {
             builder = builder.authentication(Token::from_file(path));
         } else if let Some(token) = token {
@@ -121,9 +135,30 @@ fn main() -> ExitCode {
         Err(error) if output::is_closed_pipe(&*error) => ExitCode::SUCCESS,
         Err(error) => {
             output::note(format_args!("pulsar-native: {error}"));
-            ExitCode::FAILURE
+            if is_wrong_usage(&*error) { ExitCode::from(EXIT_USAGE) } else { ExitCode::FAILURE }
         }
     }
+}
+
+/// What clap too exits with.
+const EXIT_USAGE: u8 = 2;
+
+/// Options that do not fit each other.
+#[derive(Debug)]
+struct UsageError(String);
+
+impl std::fmt::Display for UsageError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for UsageError {}
+
+/// Whether a command failed because of how it was called, and not of what it met.
+fn is_wrong_usage(error: &(dyn std::error::Error + 'static)) -> bool {
+    let refused = error.downcast_ref::<Error>().is_some_and(|error| error.kind() == ErrorKind::InvalidArgument);
+    refused || error.is::<UsageError>()
 }
 
 fn runtime(command: &Command) -> std::io::Result<tokio::runtime::Runtime> {

@@ -58,12 +58,13 @@ fn numbers_beyond_their_type_are_refused() {
         ("perf consume", "--receiver-queue-size", "4294967296"),
         ("perf consume", "--acknowledgment-group-time", "4294967296"),
         ("perf produce", "--messages", "18446744073709551616"),
-        ("perf produce", "--size", "4294967296"),
+        ("perf produce", "--size", "1073741825"),
+        ("perf produce", "--size", "18446744073709551615"),
         ("perf produce", "--rate", "4294967296"),
         ("perf produce", "--max-pending-messages", "4294967296"),
-        ("perf produce", "--batching-max-messages", "2147483648"),
+        ("perf produce", "--batching-max-messages", "4194305"),
         ("perf produce", "--batching-max-publish-delay", "4294967296"),
-        ("perf produce", "--producers", "4294967296"),
+        ("perf produce", "--producers", "100001"),
         ("perf produce", "--sample-interval", "4294967296"),
         ("perf produce", "--threads", "1025"),
         ("perf produce", "--messages", "-1"),
@@ -78,8 +79,8 @@ fn numbers_beyond_their_type_are_refused() {
 
 #[test]
 fn the_highest_numbers_are_accepted() {
-    let highest = "--messages 18446744073709551615 --size 4294967295 --rate 4294967295 --producers 4294967295 \
-                   --max-pending-messages 4294967295 --batching-max-messages 2147483647 --sample-interval 4294967295";
+    let highest = "--messages 18446744073709551615 --size 1073741824 --rate 4294967295 --producers 100000 \
+                   --max-pending-messages 4294967295 --batching-max-messages 4194304 --sample-interval 4294967295";
     assert!(parse("perf produce", highest).is_ok());
     assert!(parse("perf consume", "--messages 18446744073709551615 --receiver-queue-size 4294967295").is_ok());
 }

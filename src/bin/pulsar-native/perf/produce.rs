@@ -10,7 +10,10 @@ use tokio::task::JoinSet;
 use super::recorder::SAMPLE_INTERVAL;
 use super::sender::{Sender, Share};
 use super::{Measurement, Run, pace};
-use crate::{CliResult, Connect};
+use crate::{CliResult, Connect, UsageError};
+
+/// The largest payload, more than any broker takes: it is in memory as a whole.
+const SIZE_MAX: i64 = 1 << 30;
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -20,7 +23,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = value_parser!(u64).range(1..))]
     messages: u64,
     /// Payload size in bytes; the payload is one byte repeated, which compresses well
-    #[arg(long, value_name = "BYTES", default_value_t = 100)]
+    #[arg(long, value_name = "BYTES", default_value_t = 100, value_parser = value_parser!(u32).range(..=SIZE_MAX))]
     size: u32,
     /// Messages per second, all producers together [default: as fast as the broker confirms them]
     #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..))]
@@ -29,13 +32,13 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 5000, value_parser = value_parser!(u32).range(1..))]
     max_pending_messages: u32,
     /// Most messages in a batch; 1 sends each message on its own
-    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = value_parser!(u32).range(1..=i64::from(i32::MAX)))]
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = value_parser!(u32).range(1..=4_194_304))]
     batching_max_messages: u32,
     /// How long a batch waits to fill, in milliseconds; 0 sends it as soon as the connection can take it
     #[arg(long, value_name = "MS", default_value_t = 0)]
     batching_max_publish_delay: u32,
     /// Number of producers, all on one connection
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = value_parser!(u32).range(1..=100_000))]
     producers: u32,
     /// Compression of payloads
     #[arg(long, value_enum, default_value_t = Codec::None)]
@@ -72,7 +75,7 @@ pub(super) async fn run(arguments: Arguments) -> CliResult {
     // A share of less than one message would send nothing.
     if arguments.max_pending_messages < senders {
         let max = arguments.max_pending_messages;
-        return Err(format!("--max-pending-messages {max} is not enough for --producers {senders}").into());
+        return Err(UsageError(format!("--max-pending-messages {max} is not enough for --producers {senders}")).into());
     }
     let client = arguments.connect.client().await?;
     let mut producers = Vec::new();
