@@ -48,9 +48,13 @@ impl Records {
 
     /// Records the producer that attaches under a name. The broker recognises a new producer by its first PRODUCER, of epoch
     /// 0; where that was dropped it takes the next one, of a higher epoch, for the producer that had the name before.
+    /// A producer that asks for a name starts its sequence ids afresh.
     pub(super) fn record_name(&mut self, origin: Origin, producer: &pb::CommandProducer) {
-        let Some(name) = &producer.producer_name else { return };
         let user = (origin.client, producer.producer_id);
+        let Some(name) = &producer.producer_name else {
+            self.sends.retain(|(client, producer, _), _| (*client, *producer) != user);
+            return;
+        };
         let before = self.names.insert((producer.topic.clone(), name.clone()), user);
         if producer.epoch() > 0 && before != Some(user) {
             self.taken_over.insert(name.clone());

@@ -1,0 +1,190 @@
+// The official Go client behind the line protocol of ../README.md.
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"os"
+	"runtime/debug"
+	"time"
+
+	"github.com/apache/pulsar-client-go/pulsar"
+	"github.com/apache/pulsar-client-go/pulsar/log"
+	"github.com/sirupsen/logrus"
+)
+
+type message struct {
+	Payload     *string           `json:"payload"`
+	Key         string            `json:"key,omitempty"`
+	OrderingKey string            `json:"ordering_key,omitempty"`
+	Properties  map[string]string `json:"properties,omitempty"`
+	EventTime   int64             `json:"event_time,omitempty"`
+	ID          string            `json:"id,omitempty"`
+}
+
+type request struct {
+	Do           string    `json:"do"`
+	Topic        string    `json:"topic"`
+	Subscription string    `json:"subscription"`
+	Count        int       `json:"count"`
+	Batching     bool      `json:"batching"`
+	LZ4          bool      `json:"lz4"`
+	Hashing      string    `json:"hashing"`
+	Messages     []message `json:"messages"`
+}
+
+// It discards an empty message outside a batch as damaged, and its JavaStringHash keeps the sign bit that Java drops.
+var lacks = []string{"null", "key_bytes", "empty", "java_hash"}
+
+func main() {
+	logger := logrus.New()
+	logger.SetLevel(logrus.ErrorLevel)
+	client, err := pulsar.NewClient(pulsar.ClientOptions{
+		URL:            os.Getenv("PULSAR_URL"),
+		Authentication: pulsar.NewAuthenticationToken(os.Getenv("PULSAR_TOKEN")),
+		Logger:         log.NewLoggerWithLogrus(logger),
+	})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	defer client.Close()
+	lines := bufio.NewReaderSize(os.Stdin, 1<<20)
+	for {
+		line, err := lines.ReadBytes('\n')
+		if err != nil {
+			return
+		}
+		answer, err := serve(client, line)
+		if err != nil {
+			answer = map[string]any{"error": err.Error()}
+		}
+		text, _ := json.Marshal(answer)
+		fmt.Println(string(text))
+	}
+}
+
+func serve(client pulsar.Client, line []byte) (any, error) {
+	var asked request
+	if err := json.Unmarshal(line, &asked); err != nil {
+		return nil, err
+	}
+	switch asked.Do {
+	case "info":
+		return map[string]any{"client": "Go", "version": version(), "lacks": lacks}, nil
+	case "produce":
+		return produce(client, &asked)
+	default:
+		return consume(client, &asked)
+	}
+}
+
+func version() string {
+	build, _ := debug.ReadBuildInfo()
+	for _, module := range build.Deps {
+		if module.Path == "github.com/apache/pulsar-client-go" {
+			return module.Version
+		}
+	}
+	return "unknown"
+}
+
+func produce(client pulsar.Client, asked *request) (any, error) {
+	options := pulsar.ProducerOptions{
+		Topic:                   asked.Topic,
+		DisableBatching:         !asked.Batching,
+		BatchingMaxPublishDelay: 20 * time.Millisecond,
+		HashingScheme:           pulsar.JavaStringHash,
+	}
+	if asked.LZ4 {
+		options.CompressionType = pulsar.LZ4
+	}
+	if asked.Hashing == "murmur3" {
+		options.HashingScheme = pulsar.Murmur3_32Hash
+	}
+	producer, err := client.CreateProducer(options)
+	if err != nil {
+		return nil, err
+	}
+	defer producer.Close()
+	ids := make([]string, len(asked.Messages))
+	failures := make(chan error, len(asked.Messages))
+	for at, sent := range asked.Messages {
+		payload, err := hex.DecodeString(*sent.Payload)
+		if err != nil {
+			return nil, err
+		}
+		orderingKey, err := hex.DecodeString(sent.OrderingKey)
+		if err != nil {
+			return nil, err
+		}
+		built := &pulsar.ProducerMessage{
+			Payload:     payload,
+			Key:         sent.Key,
+			OrderingKey: string(orderingKey),
+			Properties:  sent.Properties,
+		}
+		if sent.EventTime != 0 {
+			built.EventTime = time.UnixMilli(sent.EventTime)
+		}
+		producer.SendAsync(context.Background(), built, func(id pulsar.MessageID, _ *pulsar.ProducerMessage, err error) {
+			if err == nil {
+				ids[at] = idOf(id)
+			}
+			failures <- err
+		})
+	}
+	if err := producer.Flush(); err != nil {
+		return nil, err
+	}
+	for range asked.Messages {
+		if err := <-failures; err != nil {
+			return nil, err
+		}
+	}
+	return map[string]any{"ids": ids}, nil
+}
+
+func consume(client pulsar.Client, asked *request) (any, error) {
+	consumer, err := client.Subscribe(pulsar.ConsumerOptions{
+		Topic:                       asked.Topic,
+		SubscriptionName:            asked.Subscription,
+		SubscriptionInitialPosition: pulsar.SubscriptionPositionEarliest,
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer consumer.Close()
+	messages := []message{}
+	for range asked.Count {
+		within, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		received, err := consumer.Receive(within)
+		cancel()
+		if err != nil {
+			return nil, err
+		}
+		payload := hex.EncodeToString(received.Payload())
+		seen := message{
+			Payload:     &payload,
+			Key:         received.Key(),
+			OrderingKey: hex.EncodeToString([]byte(received.OrderingKey())),
+			Properties:  received.Properties(),
+			ID:          idOf(received.ID()),
+		}
+		if at := received.EventTime(); at.UnixMilli() > 0 {
+			seen.EventTime = at.UnixMilli()
+		}
+		messages = append(messages, seen)
+		if err := consumer.AckID(received.ID()); err != nil {
+			return nil, err
+		}
+	}
+	return map[string]any{"messages": messages}, nil
+}
+
+func idOf(id pulsar.MessageID) string {
+	return fmt.Sprintf("%d:%d:%d:%d", id.LedgerID(), id.EntryID(), id.PartitionIdx(), id.BatchIdx())
+}

@@ -1,0 +1,146 @@
+import com.google.gson.Gson;
+import com.google.gson.JsonObject;
+import com.google.gson.JsonElement;
+import com.google.gson.JsonArray;
+import java.io.BufferedReader;
+import java.io.InputStreamReader;
+import java.util.ArrayList;
+import java.util.HexFormat;
+import java.util.List;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.TimeUnit;
+import org.apache.pulsar.client.api.*;
+
+/** The official Java client behind the line protocol of ../README.md. */
+public class Peer {
+    private static final HexFormat HEX = HexFormat.of();
+
+    public static void main(String[] arguments) throws Exception {
+        PulsarClient client = PulsarClient.builder()
+                .serviceUrl(System.getenv("PULSAR_URL"))
+                .authentication(AuthenticationFactory.token(System.getenv("PULSAR_TOKEN")))
+                .build();
+        BufferedReader lines = new BufferedReader(new InputStreamReader(System.in));
+        for (String line = lines.readLine(); line != null; line = lines.readLine()) {
+            JsonObject request = new Gson().fromJson(line, JsonObject.class);
+            JsonObject answer;
+            try {
+                answer = switch (request.get("do").getAsString()) {
+                    case "info" -> info();
+                    case "produce" -> produce(client, request);
+                    default -> consume(client, request);
+                };
+            } catch (Exception error) {
+                answer = new JsonObject();
+                answer.addProperty("error", error.toString());
+            }
+            System.out.println(answer);
+            System.out.flush();
+        }
+        client.close();
+    }
+
+    private static JsonObject info() {
+        JsonObject answer = new JsonObject();
+        answer.addProperty("client", "Java");
+        answer.addProperty("version", org.apache.pulsar.PulsarVersion.getVersion());
+        answer.add("lacks", new JsonArray());
+        return answer;
+    }
+
+    private static JsonObject produce(PulsarClient client, JsonObject request) throws Exception {
+        boolean murmur = request.get("hashing").getAsString().equals("murmur3");
+        Producer<byte[]> producer = client.newProducer()
+                .topic(request.get("topic").getAsString())
+                .enableBatching(request.get("batching").getAsBoolean())
+                .batchingMaxPublishDelay(20, TimeUnit.MILLISECONDS)
+                .compressionType(request.get("lz4").getAsBoolean() ? CompressionType.LZ4 : CompressionType.NONE)
+                .hashingScheme(murmur ? HashingScheme.Murmur3_32Hash : HashingScheme.JavaStringHash)
+                .blockIfQueueFull(true)
+                .create();
+        List<CompletableFuture<MessageId>> sends = new ArrayList<>();
+        for (JsonElement element : request.getAsJsonArray("messages")) {
+            JsonObject message = element.getAsJsonObject();
+            TypedMessageBuilder<byte[]> builder = producer.newMessage();
+            builder.value(message.get("payload").isJsonNull() ? null : bytes(message, "payload"));
+            if (message.has("key")) {
+                builder.key(message.get("key").getAsString());
+            }
+            if (message.has("key_bytes")) {
+                builder.keyBytes(bytes(message, "key_bytes"));
+            }
+            if (message.has("ordering_key")) {
+                builder.orderingKey(bytes(message, "ordering_key"));
+            }
+            if (message.has("event_time")) {
+                builder.eventTime(message.get("event_time").getAsLong());
+            }
+            if (message.has("properties")) {
+                message.getAsJsonObject("properties").entrySet()
+                        .forEach(pair -> builder.property(pair.getKey(), pair.getValue().getAsString()));
+            }
+            sends.add(builder.sendAsync());
+        }
+        JsonArray ids = new JsonArray();
+        for (CompletableFuture<MessageId> send : sends) {
+            ids.add(id(send.get(30, TimeUnit.SECONDS)));
+        }
+        producer.close();
+        JsonObject answer = new JsonObject();
+        answer.add("ids", ids);
+        return answer;
+    }
+
+    private static JsonObject consume(PulsarClient client, JsonObject request) throws Exception {
+        Consumer<byte[]> consumer = client.newConsumer()
+                .topic(request.get("topic").getAsString())
+                .subscriptionName(request.get("subscription").getAsString())
+                .subscriptionInitialPosition(SubscriptionInitialPosition.Earliest)
+                .subscribe();
+        JsonArray messages = new JsonArray();
+        for (int left = request.get("count").getAsInt(); left > 0; left--) {
+            Message<byte[]> message = consumer.receive(30, TimeUnit.SECONDS);
+            if (message == null) {
+                throw new IllegalStateException("no message within 30 s, " + left + " to come");
+            }
+            messages.add(received(message));
+            consumer.acknowledge(message);
+        }
+        consumer.close();
+        JsonObject answer = new JsonObject();
+        answer.add("messages", messages);
+        return answer;
+    }
+
+    private static JsonObject received(Message<byte[]> message) {
+        JsonObject received = new JsonObject();
+        byte[] value = message.getValue();
+        received.addProperty("payload", value == null ? null : HEX.formatHex(value));
+        if (message.hasKey() && message.hasBase64EncodedKey()) {
+            received.addProperty("key_bytes", HEX.formatHex(message.getKeyBytes()));
+        } else if (message.hasKey()) {
+            received.addProperty("key", message.getKey());
+        }
+        if (message.hasOrderingKey()) {
+            received.addProperty("ordering_key", HEX.formatHex(message.getOrderingKey()));
+        }
+        if (message.getEventTime() != 0) {
+            received.addProperty("event_time", message.getEventTime());
+        }
+        JsonObject properties = new JsonObject();
+        message.getProperties().forEach(properties::addProperty);
+        received.add("properties", properties);
+        received.addProperty("id", id(message.getMessageId()));
+        return received;
+    }
+
+    private static byte[] bytes(JsonObject message, String name) {
+        return HEX.parseHex(message.get(name).getAsString());
+    }
+
+    private static String id(MessageId id) {
+        MessageIdAdv position = (MessageIdAdv) id;
+        return position.getLedgerId() + ":" + position.getEntryId() + ":" + position.getPartitionIndex() + ":"
+                + position.getBatchIndex();
+    }
+}

@@ -1,0 +1,100 @@
+"""The official Python client, which is the C++ client, behind the line protocol of ../README.md."""
+
+import json
+import os
+import sys
+from importlib.metadata import version
+
+import pulsar
+
+
+def id_of(message_id):
+    index = message_id.batch_index()
+    return f"{message_id.ledger_id()}:{message_id.entry_id()}:{message_id.partition()}:{index}"
+
+
+def info(_client, _request):
+    return {
+        "client": "Python (C++)",
+        "version": version("pulsar-client"),
+        "lacks": ["null", "key_bytes", "java_hash", "murmur3"],
+    }
+
+
+def produce(client, request):
+    producer = client.create_producer(
+        request["topic"],
+        batching_enabled=request["batching"],
+        batching_max_publish_delay_ms=20,
+        compression_type=pulsar.CompressionType.LZ4 if request["lz4"] else pulsar.CompressionType.NONE,
+        message_routing_mode=pulsar.PartitionsRoutingMode.RoundRobinDistribution,
+        block_if_queue_full=True,
+    )
+    ids = [None] * len(request["messages"])
+    failures = []
+
+    def stored(at):
+        def callback(result, message_id):
+            if result == pulsar.Result.Ok:
+                ids[at] = id_of(message_id)
+            else:
+                failures.append(str(result))
+
+        return callback
+
+    for at, message in enumerate(request["messages"]):
+        arguments = {"properties": message.get("properties", {})}
+        if "key" in message:
+            arguments["partition_key"] = message["key"]
+        if "ordering_key" in message:
+            arguments["ordering_key"] = bytes.fromhex(message["ordering_key"]).decode()
+        if "event_time" in message:
+            arguments["event_timestamp"] = message["event_time"]
+        producer.send_async(bytes.fromhex(message["payload"]), stored(at), **arguments)
+    producer.flush()
+    producer.close()
+    if failures:
+        raise RuntimeError(failures[0])
+    return {"ids": ids}
+
+
+def consume(client, request):
+    consumer = client.subscribe(
+        request["topic"], request["subscription"], initial_position=pulsar.InitialPosition.Earliest
+    )
+    messages = []
+    for _ in range(request["count"]):
+        message = consumer.receive(timeout_millis=30_000)
+        received = {
+            "payload": message.data().hex(),
+            "properties": message.properties(),
+            "id": id_of(message.message_id()),
+        }
+        if message.partition_key():
+            received["key"] = message.partition_key()
+        if message.ordering_key():
+            received["ordering_key"] = message.ordering_key().encode().hex()
+        if message.event_timestamp():
+            received["event_time"] = message.event_timestamp()
+        messages.append(received)
+        consumer.acknowledge(message)
+    consumer.close()
+    return {"messages": messages}
+
+
+def main():
+    logger = pulsar.ConsoleLogger(pulsar.LoggerLevel.Error)
+    token = pulsar.AuthenticationToken(os.environ["PULSAR_TOKEN"])
+    client = pulsar.Client(os.environ["PULSAR_URL"], authentication=token, logger=logger)
+    calls = {"info": info, "produce": produce, "consume": consume}
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            answer = calls[request["do"]](client, request)
+        except Exception as error:  # every failure is an answer
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        print(json.dumps(answer), flush=True)
+    client.close()
+
+
+main()

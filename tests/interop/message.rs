@@ -1,0 +1,88 @@
+//! A message as both sides describe it, and as JSON.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+
+/// What is compared; `None` is unset.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Described {
+    /// `None` is a null value.
+    pub payload: Option<Vec<u8>>,
+    pub key: Option<String>,
+    pub key_bytes: Option<Vec<u8>>,
+    pub ordering_key: Option<Vec<u8>>,
+    pub properties: BTreeMap<String, String>,
+    pub event_time: Option<u64>,
+}
+
+impl Described {
+    pub fn new(payload: impl Into<Vec<u8>>) -> Self {
+        Self { payload: Some(payload.into()), ..Self::default() }
+    }
+
+    /// The names, as in `lacks`, of what a client must be able to express.
+    pub fn needs(&self) -> Vec<&'static str> {
+        let is_empty = self.payload.as_deref().is_some_and(<[u8]>::is_empty);
+        let needs = [("null", self.payload.is_none()), ("empty", is_empty), ("key_bytes", self.key_bytes.is_some())];
+        needs.into_iter().filter(|(_, is_needed)| *is_needed).map(|(name, _)| name).collect()
+    }
+
+    pub fn to_json(&self) -> Value {
+        let mut object = Map::new();
+        object.insert("payload".into(), self.payload.as_deref().map(hex).into());
+        for (name, bytes) in [("key_bytes", &self.key_bytes), ("ordering_key", &self.ordering_key)] {
+            if let Some(bytes) = bytes {
+                object.insert(name.into(), hex(bytes).into());
+            }
+        }
+        if let Some(key) = &self.key {
+            object.insert("key".into(), key.as_str().into());
+        }
+        if let Some(time) = self.event_time {
+            object.insert("event_time".into(), time.into());
+        }
+        if !self.properties.is_empty() {
+            object.insert("properties".into(), json!(self.properties));
+        }
+        Value::Object(object)
+    }
+
+    pub fn from_json(value: &Value) -> Self {
+        let text = |name: &str| value[name].as_str().filter(|text| !text.is_empty()).map(str::to_owned);
+        let properties = value["properties"].as_object();
+        let pair = |(key, value): (&String, &Value)| (key.clone(), value.as_str().unwrap_or_default().to_owned());
+        Self {
+            payload: value["payload"].as_str().map(unhex),
+            key: text("key"),
+            key_bytes: text("key_bytes").map(|text| unhex(&text)),
+            ordering_key: text("ordering_key").map(|text| unhex(&text)),
+            properties: properties.map(|all| all.iter().map(pair).collect()).unwrap_or_default(),
+            event_time: value["event_time"].as_u64(),
+        }
+    }
+}
+
+/// RFC 4648, of which Pulsar's keys are.
+pub fn base64_decoded(text: &str) -> Vec<u8> {
+    const ALPHABET: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let digits = text.trim_end_matches('=').chars().map(|digit| ALPHABET.find(digit).expect("base64") as u32);
+    let (mut bytes, mut bits, mut count) = (Vec::new(), 0u32, 0);
+    for digit in digits {
+        (bits, count) = (bits << 6 | digit, count + 6);
+        if count >= 8 {
+            count -= 8;
+            bytes.push((bits >> count) as u8);
+        }
+    }
+    bytes
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    let digit = |at: usize| u8::from_str_radix(&text[at..at + 2], 16).expect("hexadecimal");
+    (0..text.len() / 2).map(|at| digit(2 * at)).collect()
+}

@@ -1,0 +1,95 @@
+//! One official client: a process that speaks the line protocol of `clients/README.md`.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+
+use crate::checks::Work;
+use crate::message::Described;
+
+/// For one request; a first one starts the client.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(90);
+
+pub struct Peer {
+    _process: Child,
+    requests: ChildStdin,
+    answers: Lines<BufReader<ChildStdout>>,
+    /// Name and version.
+    pub title: String,
+    pub lacks: Vec<String>,
+}
+
+impl Peer {
+    /// Starts `command`, a line for the shell.
+    pub async fn start(command: &str) -> Result<Self, String> {
+        let mut process = Command::new("sh");
+        process
+            .args(["-c", &format!("exec {command}")])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true);
+        let mut process = process.spawn().map_err(|error| format!("{command}: {error}"))?;
+        let requests = process.stdin.take().ok_or("no standard input")?;
+        let answers = BufReader::new(process.stdout.take().ok_or("no standard output")?).lines();
+        let mut peer = Self { _process: process, requests, answers, title: String::new(), lacks: Vec::new() };
+        let info = peer.ask(json!({"do": "info"})).await?;
+        let text = |value: &Value| value.as_str().unwrap_or("?").to_owned();
+        peer.title = format!("{} {}", text(&info["client"]), text(&info["version"]));
+        peer.lacks = info["lacks"].as_array().map(|all| all.iter().map(text).collect()).unwrap_or_default();
+        Ok(peer)
+    }
+
+    async fn ask(&mut self, request: Value) -> Result<Value, String> {
+        let asking = async {
+            self.requests.write_all(format!("{request}\n").as_bytes()).await?;
+            loop {
+                // Some clients also log to standard output.
+                match self.answers.next_line().await? {
+                    Some(line) if !line.starts_with('{') => {}
+                    line => return Ok::<_, std::io::Error>(line),
+                }
+            }
+        };
+        let line = tokio::time::timeout(ANSWER_TIME_MAX, asking).await;
+        let line = line.map_err(|_| format!("no answer within {ANSWER_TIME_MAX:?} to {}", request["do"]))?;
+        let line = line.map_err(|error| error.to_string())?.ok_or("the client has ended")?;
+        let answer: Value = serde_json::from_str(&line).map_err(|error| format!("{error} in {line}"))?;
+        match answer["error"].as_str() {
+            Some(error) => Err(error.to_owned()),
+            None => Ok(answer),
+        }
+    }
+
+    /// Sends all, and gives their ids.
+    pub async fn produce(&mut self, work: &Work) -> Result<Vec<String>, String> {
+        let messages: Vec<_> = work.messages.iter().map(Described::to_json).collect();
+        let request = json!({
+            "do": "produce", "topic": work.topic, "batching": work.batching, "lz4": work.lz4,
+            "hashing": if work.murmur3 { "murmur3" } else { "java" }, "messages": messages,
+        });
+        let answer = self.ask(request).await?;
+        let ids = answer["ids"].as_array().ok_or("an answer without ids")?;
+        Ok(ids.iter().map(|id| id.as_str().unwrap_or_default().to_owned()).collect())
+    }
+
+    /// Creates the subscription.
+    pub async fn subscribe(&mut self, work: &Work) -> Result<(), String> {
+        self.receive(work, 0).await.map(drop)
+    }
+
+    /// Receives and acknowledges as many as `work` has, with their ids.
+    pub async fn consume(&mut self, work: &Work) -> Result<Vec<(Described, String)>, String> {
+        self.receive(work, work.messages.len()).await
+    }
+
+    async fn receive(&mut self, work: &Work, count: usize) -> Result<Vec<(Described, String)>, String> {
+        let request = json!({"do": "consume", "topic": work.topic, "subscription": "theirs", "count": count});
+        let answer = self.ask(request).await?;
+        let messages = answer["messages"].as_array().ok_or("an answer without messages")?;
+        let id = |message: &Value| message["id"].as_str().unwrap_or_default().to_owned();
+        Ok(messages.iter().map(|message| (Described::from_json(message), id(message))).collect())
+    }
+}
