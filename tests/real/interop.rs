@@ -21,8 +21,13 @@ pub const TESTS: &[Test] = &[
 ];
 
 /// Runs `bin/pulsar-client` and gives what it printed.
-async fn pulsar_client(arguments: &[&str]) -> String {
-    let mut command = Command::new(format!("{}/bin/pulsar-client", variable("PULSAR_DIST")));
+pub async fn pulsar_client(arguments: &[&str]) -> String {
+    java("pulsar-client", arguments).await
+}
+
+/// Runs a program of the distribution as a client of the broker, and gives what it printed.
+pub async fn java(program: &str, arguments: &[&str]) -> String {
+    let mut command = Command::new(format!("{}/bin/{program}", variable("PULSAR_DIST")));
     command.env("PULSAR_CLIENT_CONF", variable("PULSAR_CLIENT_CONF"));
     command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
     let output = within_time(JAVA_TIME_MAX, "the Java client", command.output()).await.expect("it starts");

@@ -17,6 +17,7 @@ mod interop;
 mod refusals;
 mod runner;
 mod tls;
+mod unreadable;
 
 macro_rules! tests {
     ($($theme:ident { $($name:ident)* })*) => {
@@ -31,6 +32,6 @@ macro_rules! tests {
 suite::with_every_test!(tests);
 
 fn main() -> ExitCode {
-    let tests: Vec<_> = SUITE.iter().chain(tls::TESTS).chain(interop::TESTS).chain(refusals::TESTS).copied().collect();
-    runner::main(&tests)
+    let lists = [SUITE, tls::TESTS, interop::TESTS, refusals::TESTS, unreadable::TESTS];
+    runner::main(&lists.concat())
 }
