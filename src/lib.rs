@@ -59,7 +59,7 @@
 //! 1.0; what is re-exported from them at the top of the crate may not.
 //!
 //! # What it is not
-//! There are no schemas, transactions, end-to-end encryption, chunked messages, readers, dead-letter topics and topic
+//! There are no typed schemas (a [`SchemaInfo`] is passed on, the application serialises), transactions, end-to-end encryption, chunked messages, readers, dead-letter topics and topic
 //! patterns yet. A message that this client cannot read is an event ([`Consumer::events`]) and stays unacknowledged.
 //!
 //! # Promises
@@ -104,6 +104,7 @@ pub mod hash;
 pub mod id;
 pub mod machine;
 pub mod pb;
+pub mod schema;
 #[cfg(feature = "sim")]
 pub mod sim;
 mod splitmix;
@@ -128,5 +129,7 @@ pub use machine::consumer::{InitialPosition, KeySharedPolicy, SeekTo, Subscripti
 pub use machine::producer::results::{PendingSend, SendCallback};
 #[doc(inline)]
 pub use machine::producer::{AccessMode, Message};
+#[doc(inline)]
+pub use schema::{SchemaInfo, SchemaType};
 #[doc(inline)]
 pub use wire::compress::Compression;

@@ -11,6 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::machine::consumer::{
     ConsumerConfig, InitialPosition, KeySharedPolicy, SubscriptionType, UnreadableMessagePolicy,
 };
+use crate::schema::SchemaInfo;
 
 /// The most messages in the queues of all parts together: the Java client's
 /// `maxTotalReceiverQueueSizeAcrossPartitions`.
@@ -179,11 +180,25 @@ impl ConsumerBuilder {
         self
     }
 
+    /// The schema that payloads are to be read by (`CommandSubscribe.schema`; the Java client's `newConsumer(Schema)`). It is
+    /// passed on as it is, and no payload is checked or changed. The broker registers it on a topic that has no schema, no
+    /// messages, no producers and no consumers; otherwise it compares it with those of the topic, by the rule of the
+    /// namespace (`schemaCompatibilityStrategy`), and refuses one that does not fit with
+    /// [`IncompatibleSchema`](crate::ErrorKind::IncompatibleSchema). Default: none, which fits every topic.
+    ///
+    /// What a message was written by is [`ReceivedMessage::schema_version`](crate::ReceivedMessage::schema_version).
+    #[doc(alias = "newConsumer")]
+    pub fn schema(mut self, schema: SchemaInfo) -> Self {
+        self.config.schema = Some(schema);
+        self
+    }
+
     /// Subscribes: to each topic, or to each of its partitions.
     ///
     /// # Errors
     /// - [`InvalidArgument`](crate::ErrorKind::InvalidArgument): an unusable option or topic name, or no topic.
-    /// - The broker's refusal: unknown topic, no permission, a subscription that another consumer holds.
+    /// - The broker's refusal: unknown topic, no permission, a subscription that another consumer holds, a schema that
+    ///   does not fit.
     /// - [`TimedOut`](crate::ErrorKind::TimedOut), with the last cause, after the operation timeout.
     ///
     /// # Cancel safety

@@ -9,6 +9,7 @@ use super::routing::{HashingScheme, MessageRoutingMode, Router};
 use super::{Shared, parse_topic};
 use crate::error::Result;
 use crate::machine::producer::{AccessMode, ProducerConfig};
+use crate::schema::SchemaInfo;
 use crate::wire::compress::Compression;
 
 /// Configures a [`Producer`]; created by [`Client::producer`](super::Client::producer).
@@ -165,12 +166,26 @@ impl ProducerBuilder {
         self
     }
 
+    /// The schema that payloads are written by (`CommandProducer.schema`; the Java client's `newProducer(Schema)`). It is
+    /// passed on as it is, and no payload is checked or changed. The broker registers it on the topic, unless it is known
+    /// there or the namespace forbids that, and gives its version, which travels with each message (`schema_version`).
+    /// Default: none, which is a topic of plain bytes.
+    ///
+    /// One that does not fit those of the topic, by the rule of the namespace (`schemaCompatibilityStrategy`), is refused
+    /// with [`IncompatibleSchema`](crate::ErrorKind::IncompatibleSchema) by [`create`](Self::create).
+    #[doc(alias = "newProducer")]
+    pub fn schema(mut self, schema: SchemaInfo) -> Self {
+        self.config.schema = Some(schema);
+        self
+    }
+
     /// Attaches the producer: to the topic, or to each of its partitions.
     ///
     /// # Errors
     /// - [`InvalidArgument`](crate::ErrorKind::InvalidArgument): an unusable option or topic name.
     /// - [`Unsupported`](crate::ErrorKind::Unsupported): a codec that this build lacks.
-    /// - The broker's refusal: unknown topic, no permission, a name that is taken, a terminated topic.
+    /// - The broker's refusal: unknown topic, no permission, a name that is taken, a terminated topic, a schema that does
+    ///   not fit.
     /// - [`TimedOut`](crate::ErrorKind::TimedOut), with the last cause, after the operation timeout.
     ///
     /// # Cancel safety

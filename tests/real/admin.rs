@@ -36,6 +36,17 @@ impl Admin {
         Some(view(&serde_json::from_str(&body).expect("statistics in JSON")))
     }
 
+    /// The topic's latest schema, if it has one.
+    pub async fn schema(&self, topic: &str) -> Option<Value> {
+        let name = topic.split_once("://").expect("a full name").1;
+        let (status, body) = self.request("GET", &format!("/admin/v2/schemas/{name}/schema"), "").await;
+        if status == 404 {
+            return None;
+        }
+        assert_eq!(status, 200, "the schema of {topic}: {body}");
+        Some(serde_json::from_str(&body).expect("a schema in JSON"))
+    }
+
     /// A request that changes something and is expected to succeed.
     pub async fn change(&self, method: &str, topic: &str, action: &str, body: &str) {
         let (status, answer) = self.request(method, &path(topic, action), body).await;

@@ -4,7 +4,7 @@
 
 use std::process::Stdio;
 
-use pulsar_native::Compression;
+use pulsar_native::{Compression, SchemaInfo, SchemaType};
 use tokio::process::Command;
 
 use crate::broker::{Real, variable};
@@ -18,6 +18,7 @@ const JAVA_TIME_MAX: Duration = Duration::from_secs(90);
 pub const TESTS: &[Test] = &[
     ("interop::java_reads_what_we_send", |real| Box::pin(java_reads_what_we_send(real))),
     ("interop::we_read_what_java_sends", |real| Box::pin(we_read_what_java_sends(real))),
+    ("interop::schemas_both_ways", |real| Box::pin(schemas_both_ways(real))),
 ];
 
 /// Runs `bin/pulsar-client` and gives what it printed.
@@ -96,4 +97,28 @@ async fn we_read_what_java_sends(real: Real) {
         within("the confirmation", consumer.ack_confirmed(message)).await.expect("confirmed");
     }
     drained(&target, &topic, "s").await;
+}
+
+/// The Java client decodes by the schema that the message's version names, and writes by one that was registered here.
+async fn schemas_both_ways(real: Real) {
+    let definition = r#"{"type":"record","name":"Order","fields":[{"name":"id","type":"int"}]}"#;
+    let target = real.target();
+    let client = target.client().await;
+    let topic = target.topic("schemas");
+    let schema = SchemaInfo::new("Order", SchemaType::Json, definition);
+    let builder = client.consumer(&topic, "ours").schema(schema.clone());
+    let mut consumer = within("a consumer", builder.subscribe()).await.expect("a consumer");
+    let java = within("a consumer", client.consumer(&topic, "java").subscribe()).await.expect("a consumer");
+    within("the close", java.close()).await.expect("closed");
+
+    let producer = within("a producer", client.producer(&topic).schema(schema).create()).await.expect("made");
+    send(&producer, r#"{"id":7}"#).await;
+    let printed = pulsar_client(&["consume", "-s", "java", "-n", "1", "-st", "auto_consume", &topic]).await;
+    assert!(printed.contains("content:{id=7}"), "{printed}");
+
+    pulsar_client(&["produce", "-vs", &format!("json:{definition}"), "-m", r#"{"id":8}"#, &topic]).await;
+    let messages = receive_all(&mut consumer, 2).await;
+    let texts: Vec<_> = messages.iter().map(ReceivedMessage::to_string_lossy).collect();
+    assert_eq!(texts, [r#"{"id":7}"#, r#"{"id":8}"#]);
+    assert!(messages.iter().all(|message| message.schema_version() == Some(&[0; 8])), "one schema, one version");
 }

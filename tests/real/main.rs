@@ -16,6 +16,7 @@ mod broker;
 mod interop;
 mod refusals;
 mod runner;
+mod schemas;
 mod tls;
 mod unreadable;
 
@@ -32,6 +33,6 @@ macro_rules! tests {
 suite::with_every_test!(tests);
 
 fn main() -> ExitCode {
-    let lists = [SUITE, tls::TESTS, interop::TESTS, refusals::TESTS, unreadable::TESTS];
+    let lists = [SUITE, tls::TESTS, interop::TESTS, refusals::TESTS, schemas::TESTS, unreadable::TESTS];
     runner::main(&lists.concat())
 }

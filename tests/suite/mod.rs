@@ -19,6 +19,7 @@ pub mod raw;
 pub mod reconnect;
 pub mod redelivery;
 pub mod relay;
+pub mod schemas;
 pub mod seek;
 pub mod several;
 pub mod sizes;
@@ -70,6 +71,9 @@ macro_rules! with_every_test {
             redelivery {
                 nack_shared nack_exclusive nack_member_of_a_batch all_unacknowledged
                 unacknowledged_go_to_another_consumer
+            }
+            schemas {
+                versions_go_with_messages incompatible_types_are_refused a_consumer_registers_on_an_idle_topic_only
             }
             seek { to_a_message to_the_ends }
             keys { one_consumer_per_key_in_order ordering_key_goes_before_key }

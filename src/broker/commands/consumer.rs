@@ -11,6 +11,7 @@ use crate::broker::machine::{Broker, BrokerTimer};
 use crate::broker::refusal::{NAMING_EXCEPTION, refuse};
 use crate::broker::storage::{EntryPosition, Log};
 use crate::broker::subscription::{KeyRange, SharingMode, SubscribedConsumer, Subscription};
+use crate::broker::topics::Topic;
 use crate::broker::topics::schemas::is_known_schema_type;
 use crate::pb::command_subscribe::{InitialPosition, SubType};
 use crate::pb::{self, KeySharedMode, ServerError};
@@ -116,7 +117,8 @@ impl Broker {
         }
         let missing = || refuse(ServerError::TopicNotFound, format!("Topic {name} does not exist"));
         let topic = self.load_topic(&name, request.force_topic_creation()).ok_or_else(missing)?;
-        self.schemas.register(&topic, request.schema.as_ref())?;
+        let is_in_use = self.topics.get(&topic).is_some_and(Topic::is_in_use);
+        self.schemas.check_consumer(&topic, request.schema.as_ref(), is_in_use)?;
         Ok(topic)
     }
 

@@ -60,6 +60,30 @@ impl Schemas {
         Ok(version_bytes(index as u64))
     }
 
+    /// What SUBSCRIBE does with its schema.
+    ///
+    /// | schema of the request | topic without schemas, idle | topic without schemas, in use | topic with schemas |
+    /// | --- | --- | --- | --- |
+    /// | absent, NONE, AUTO_CONSUME | none | none | none |
+    /// | of the topic's type | - | - | fits, and is not registered |
+    /// | any other | version 0 | IncompatibleSchema | IncompatibleSchema |
+    pub(crate) fn check_consumer(
+        &mut self,
+        topic: &str,
+        schema: Option<&Schema>,
+        is_in_use: bool,
+    ) -> Result<(), Refusal> {
+        let is_plain = |schema: &&Schema| matches!(schema.r#type(), Type::None | Type::AutoConsume);
+        let Some(schema) = schema.filter(|schema| !is_plain(schema)) else { return Ok(()) };
+        let incompatible = |text: &str| Err(refuse(ServerError::IncompatibleSchema, text));
+        match self.get(topic, None) {
+            Some((known, _)) if known.r#type == schema.r#type => Ok(()),
+            Some(_) => incompatible("Incompatible schema: the topic has one of another type"),
+            None if is_in_use => incompatible("Topic does not have schema to check"),
+            None => self.register(topic, Some(schema)).map(drop),
+        }
+    }
+
     /// The schema of a version, or the latest, and its version.
     pub(crate) fn get(&self, topic: &str, version: Option<u64>) -> Option<(Schema, u64)> {
         let name = schema_name(topic)?;

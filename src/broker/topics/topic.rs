@@ -49,6 +49,13 @@ impl Topic {
         self.name.partition_index().and_then(|index| i32::try_from(index).ok()).unwrap_or(-1)
     }
 
+    /// Whether it has producers, consumers or entries.
+    pub(crate) fn is_in_use(&self) -> bool {
+        self.log.len() > 0
+            || self.producers.names().next().is_some()
+            || self.subscriptions.values().any(|sub| !sub.consumers.is_empty())
+    }
+
     /// Whether it may have one more subscription.
     pub(crate) fn check_new_subscription(&self) -> Result<(), Refusal> {
         if self.subscriptions.len() >= SUBSCRIPTIONS_MAX {

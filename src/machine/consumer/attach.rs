@@ -3,6 +3,7 @@
 use super::operations::Operation;
 use super::{Consumer, Deferred, SubscriptionType};
 use crate::pb;
+use crate::schema::SchemaInfo;
 
 impl Consumer {
     /// SUBSCRIBE, without its request id. The fields are the same each time but for `consumer_epoch`.
@@ -22,7 +23,7 @@ impl Consumer {
             start_message_id: None,
             metadata: key_values(&config.properties),
             read_compacted: Some(config.read_compacted),
-            schema: None,
+            schema: config.schema.as_ref().map(SchemaInfo::to_wire),
             initial_position: Some(config.initial_position.wire().into()),
             replicate_subscription_state: config.replicate_subscription_state,
             force_topic_creation: Some(true),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::pb;
+use crate::schema::SchemaInfo;
 use crate::wire::{MAX_UNCOMPRESSED_SIZE_DEFAULT, MAX_UNCOMPRESSED_SIZE_MAX};
 
 /// The largest `receiver_queue_size`: FLOW counts permits as a signed 32-bit number.
@@ -140,6 +141,7 @@ pub struct ConsumerConfig {
     pub key_shared_policy: KeySharedPolicy,
     pub read_compacted: bool,
     pub replicate_subscription_state: Option<bool>,
+    pub schema: Option<SchemaInfo>,
     pub max_uncompressed_size: usize,
     pub unreadable_message_policy: UnreadableMessagePolicy,
     /// How long subscribing the first time, closing and the single requests may take: that of the client.
@@ -164,6 +166,7 @@ impl Default for ConsumerConfig {
             key_shared_policy: KeySharedPolicy::default(),
             read_compacted: false,
             replicate_subscription_state: None,
+            schema: None,
             max_uncompressed_size: MAX_UNCOMPRESSED_SIZE_DEFAULT,
             unreadable_message_policy: UnreadableMessagePolicy::default(),
             operation_timeout: Duration::from_secs(30),
@@ -211,6 +214,9 @@ impl ConsumerConfig {
         }
         if self.read_compacted && !self.subscription_type.is_in_order() {
             return refuse("read_compacted is only for Exclusive and Failover subscriptions");
+        }
+        if let Some(why) = self.schema.as_ref().and_then(SchemaInfo::refused) {
+            return refuse(why);
         }
         match &self.key_shared_policy {
             KeySharedPolicy::Sticky(ranges) => validate_ranges(ranges, self.subscription_type),

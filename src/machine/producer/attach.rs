@@ -9,6 +9,7 @@ use crate::error::{Error, ServerCode};
 use crate::machine::connection::peer::PeerInfo;
 use crate::machine::{Deferred, Now, ReplyTo};
 use crate::pb;
+use crate::schema::SchemaInfo;
 
 /// For how long a name that the broker gave is asked for again while another producer has it. A broker checks a
 /// connection that has not been heard of for 5 s (`connectionLivenessCheckTimeoutMillis`).
@@ -110,6 +111,7 @@ impl Producer {
             user_provided_producer_name: Some(self.config.name.is_some()),
             producer_access_mode: Some(self.config.access_mode.to_wire().into()),
             topic_epoch: self.attach.topic_epoch,
+            schema: self.config.schema.as_ref().map(SchemaInfo::to_wire),
             ..Default::default()
         }
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::pb;
+use crate::schema::SchemaInfo;
 use crate::wire::compress::Compression;
 use crate::wire::hot::BATCH_MEMBERS_MAX;
 use crate::wire::{MAX_UNCOMPRESSED_SIZE_DEFAULT, MAX_UNCOMPRESSED_SIZE_MAX};
@@ -53,6 +54,7 @@ pub struct ProducerConfig {
     pub max_pending_messages: usize,
     pub max_pending_bytes: usize,
     pub initial_sequence_id: Option<u64>,
+    pub schema: Option<SchemaInfo>,
     /// How long creating and closing may take: that of the client.
     pub operation_timeout: Duration,
 }
@@ -73,6 +75,7 @@ impl Default for ProducerConfig {
             max_pending_messages: 65_536,
             max_pending_bytes: 64 * 1024 * 1024,
             initial_sequence_id: None,
+            schema: None,
             operation_timeout: Duration::from_secs(30),
         }
     }
@@ -104,6 +107,8 @@ impl ProducerConfig {
             "batching_max_publish_delay must be shorter than send_timeout"
         } else if self.initial_sequence_id.is_some_and(|id| id >= super::SEQUENCE_ID_MAX) {
             "initial_sequence_id must be below 2^63 - 1"
+        } else if let Some(complaint) = self.schema.as_ref().and_then(SchemaInfo::refused_in_producer) {
+            complaint
         } else {
             return Ok(());
         };

@@ -18,6 +18,13 @@ fn subscribe_says_what_the_options_say() {
         assert_eq!(request.metadata.len(), 1);
         assert_eq!(request.key_shared_meta.is_some(), kind == SubscriptionType::KeyShared);
         assert_eq!((request.consumer_epoch, request.durable, request.start_message_id), (Some(0), Some(true), None));
+        assert_eq!(request.schema, None);
+    }
+    let schema = SchemaInfo::new("n", SchemaType::AutoConsume, "").with_property("k", "v");
+    let mut with_schema = ConsumerHarness::new(SHARED, |config| config.schema = Some(schema));
+    for _ in 0..2 {
+        let schema = with_schema.consumer.subscribe_request().schema.expect("each time");
+        assert_eq!((schema.r#type(), schema.properties.len()), (pb::schema::Type::AutoConsume, 1));
     }
     let mut sticky = ConsumerHarness::new(SubscriptionType::KeyShared, |config| {
         config.key_shared_policy = KeySharedPolicy::Sticky(vec![0..=9, 20..=65535]);

@@ -24,6 +24,7 @@ use pulsar_native::machine::consumer::{
 use pulsar_native::machine::endpoint::outbox::{More, Op, OpKind, Outbox, Response};
 use pulsar_native::machine::{Deferred, EndpointId, EndpointMachine as _, Now, ReadyList, Reply};
 use pulsar_native::pb;
+use pulsar_native::schema::{SchemaInfo, SchemaType};
 use pulsar_native::wire::entry::put_entry;
 use pulsar_native::wire::{Command, Frame, MessageHead, MetadataFields, TxBuf, frames};
 

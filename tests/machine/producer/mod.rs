@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::future::Future;
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -21,6 +22,7 @@ use pulsar_native::machine::producer::{
 };
 use pulsar_native::machine::{Deferred, Endpoint, EndpointId, Now, ReadyList, Reply};
 use pulsar_native::pb;
+use pulsar_native::schema::{SchemaInfo, SchemaType};
 use pulsar_native::wire::batch::BatchCursor;
 use pulsar_native::wire::entry::EntryParts;
 use pulsar_native::wire::frame::{Frame, Limits, cut, frames};
@@ -44,6 +46,7 @@ struct Sent {
     head: SendHead,
     raw: Bytes,
     metadata: Metadata,
+    schema_version: Option<Bytes>,
     /// Payloads of its messages, in order, and their sequence ids.
     payloads: Vec<Bytes>,
     ids: Vec<u64>,
@@ -237,7 +240,10 @@ fn read_entry(head: SendHead, entry: &Bytes, raw: Bytes) -> Sent {
             assert_eq!((ids.first(), ids.last()), (Some(&head.sequence_id), head.highest_sequence_id.as_ref()));
         }
     }
-    Sent { head, raw, metadata, payloads, ids }
+    let serialized = entry.slice(parts.metadata);
+    let bytes = |range: Range<u32>| serialized.slice(range.start as usize..range.end as usize);
+    let schema_version = metadata.schema_version.clone().map(bytes);
+    Sent { head, raw, metadata, schema_version, payloads, ids }
 }
 
 fn sizes(sent: &[Sent]) -> Vec<usize> {

@@ -17,6 +17,39 @@ fn the_first_attach_answers_and_the_request_says_what_is_known() {
 }
 
 #[test]
+fn the_schema_goes_with_each_request_and_its_version_with_each_frame() {
+    let schema = SchemaInfo::new("n", SchemaType::Avro, "{}").with_property("k", "v");
+    let mut harness = ProducerHarness::new(config(|config| config.schema = Some(schema)));
+    let attach = |harness: &mut ProducerHarness, version: &'static str| {
+        let request = harness.producer.open_request(harness.now);
+        let opened = pb::CommandProducerSuccess {
+            producer_name: "p".into(),
+            schema_version: Some(version.into()),
+            ..Default::default()
+        };
+        harness.producer.on_attached(&opened, &harness.peer, harness.now, &mut Deferred::new());
+        request.schema.expect("a schema")
+    };
+    let versions = |sent: &[Sent]| sent.iter().map(|sent| sent.schema_version.clone()).collect::<Vec<_>>();
+    let (first, second) = (Some(Bytes::from_static(b"1")), Some(Bytes::from_static(b"2")));
+
+    let _ = (harness.push("a"), harness.push("b"));
+    let sent = attach(&mut harness, "1");
+    assert_eq!((sent.r#type(), &sent.schema_data[..]), (pb::schema::Type::Avro, &b"{}"[..]));
+    assert_eq!((sent.name.as_str(), sent.properties.len()), ("n", 1));
+    let _ = harness.push(Message::new("alone").with_batching(false));
+    assert_eq!(versions(&harness.transmit()), [first.clone(), first.clone()]);
+    harness.detach();
+    assert_eq!(attach(&mut harness, "2"), sent, "the same each time");
+    let _ = harness.push("c");
+    assert_eq!(versions(&harness.transmit()), [first.clone(), first, second], "what was sealed goes out as it was");
+    harness.detach();
+    attach(&mut harness, "");
+    let _ = harness.push("d");
+    assert_eq!(versions(&harness.transmit()).last(), Some(&None), "an empty version is none");
+}
+
+#[test]
 fn only_the_first_attach_says_where_numbers_start() {
     let mut harness = ProducerHarness::new(unbatched());
     harness.attach(41);
