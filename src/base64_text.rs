@@ -1,8 +1,9 @@
 //! Bytes as base64 text (RFC 4648): too little to depend on a crate for.
 
+const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
 /// The standard alphabet with padding, as the other clients write it.
 pub(crate) fn encode(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for chunk in bytes.chunks(3) {
         let group = (0..3).fold(0, |group, at| group << 8 | u32::from(chunk.get(at).copied().unwrap_or(0)));
@@ -12,6 +13,25 @@ pub(crate) fn encode(bytes: &[u8]) -> String {
         }
     }
     text
+}
+
+/// The bytes of a text, with or without padding; `None` if it is not base64.
+#[cfg(feature = "client")]
+pub(crate) fn decode(text: &str) -> Option<Vec<u8>> {
+    let digits = text.trim_end_matches('=').as_bytes();
+    let mut bytes = Vec::with_capacity(digits.len() * 3 / 4);
+    let (mut bits, mut count) = (0u32, 0);
+    for digit in digits {
+        let value = ALPHABET.iter().position(|known| known == digit)?;
+        // At most six bits are left over from the digits before.
+        (bits, count) = (bits << 6 | u32::try_from(value).ok()?, count + 6);
+        if count >= 8 {
+            count -= 8;
+            bytes.push((bits >> count) as u8);
+        }
+    }
+    // A single digit behind whole groups is no byte.
+    (digits.len() % 4 != 1).then_some(bytes)
 }
 
 #[cfg(test)]
@@ -32,6 +52,16 @@ mod tests {
             (b"\xff\xfe\xfd", "//79"),
         ] {
             assert_eq!(encode(bytes), text);
+            #[cfg(feature = "client")]
+            assert_eq!(decode(text).as_deref(), Some(bytes));
+        }
+    }
+
+    #[cfg(feature = "client")]
+    #[test]
+    fn what_is_no_base64_is_not_decoded() {
+        for text in ["Z", "Zm9vY", "Zm 9", "Zm9\u{fc}", "Zm=v"] {
+            assert_eq!(decode(text), None, "{text}");
         }
     }
 }

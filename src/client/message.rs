@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 
 use super::parts::Part;
+use crate::base64_text;
 use crate::id::{MessageId, MessagePosition};
 use crate::machine::consumer::{Consumer, EntryBody};
 use crate::wall_time::from_ms;
@@ -226,6 +227,17 @@ impl ReceivedMessage {
         match self.own() {
             Some((single, _)) => single.partition_key_b64,
             None => self.opened().metadata().partition_key_b64,
+        }
+    }
+
+    /// The key as bytes: a binary key decoded from its base64, any other as its text. `None` without a key, and where
+    /// the key claims to be base64 and is not.
+    pub fn key_bytes(&self) -> Option<Cow<'_, [u8]>> {
+        let key = self.key()?;
+        if self.key_is_base64() {
+            base64_text::decode(key).map(Cow::Owned)
+        } else {
+            Some(Cow::Borrowed(key.as_bytes()))
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use pulsar_native::{Client, Compression, HashingScheme, InitialPosition, Message, MessageId, ReceivedMessage, Token};
 
 use crate::checks::Work;
-use crate::message::{Described, base64_decoded};
+use crate::message::Described;
 
 async fn within<T>(what: &str, call: impl Future<Output = Result<T, impl std::fmt::Display>>) -> Result<T, String> {
     let timed = tokio::time::timeout(Duration::from_secs(30), call).await;
@@ -91,7 +91,7 @@ fn described(message: &ReceivedMessage) -> Described {
     Described {
         payload: (!message.is_null()).then(|| message.payload().to_vec()),
         key: message.key().filter(|_| is_text).map(str::to_owned),
-        key_bytes: message.key().filter(|_| !is_text).map(base64_decoded),
+        key_bytes: message.key_bytes().filter(|_| !is_text).map(|key| key.into_owned()),
         ordering_key: message.ordering_key().map(<[u8]>::to_vec),
         properties: message.properties().map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
         event_time: message.event_time().map(millis),

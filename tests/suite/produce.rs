@@ -207,6 +207,7 @@ pub async fn metadata_alone(target: &Target) {
     send(&producer, Message::new("bytes").with_key_bytes([0xff, 0xfe, 0xfd])).await;
     let message = receive(&mut consumer).await;
     assert_eq!((message.key(), message.key_is_base64()), (Some("//79"), true));
+    assert_eq!(message.key_bytes().as_deref(), Some(&[0xff, 0xfe, 0xfd][..]));
     assert_eq!((message.ordering_key(), message.event_time(), message.properties().count()), (None, None, 0));
 }
 
