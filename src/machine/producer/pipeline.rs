@@ -47,6 +47,11 @@ const COMPRESS_MIN_BYTES: usize = 4096;
 /// More than a SEND frame has beside its metadata and payload.
 const HEADS_BYTES_MAX: usize = 256;
 
+/// How many bytes more than its SEND frame the MESSAGE frame of an entry may take: longer ids, and the metadata of the
+/// broker. An entry that leaves no room for them would be stored and cost each consumer its connection. (An `ack_set`
+/// needs none: records take less than is reckoned for them, by more than the 11 bytes for each 64 of them.)
+const DELIVERY_BYTES_MAX: usize = 256;
+
 /// Small frames, and the heads of large ones, are written one after the other into segments of this size.
 const SEGMENT_BYTES: usize = 8 * 1024;
 
@@ -332,7 +337,8 @@ fn check_compared(max_message_size: Option<u32>, compared_bytes: usize) -> Resul
     if compared_bytes <= limit { Ok(()) } else { Err(too_large(compared_bytes, limit)) }
 }
 
-/// Whether the broker takes a frame. One above its limit costs the connection, and again each time it is re-sent.
+/// Whether the broker takes a frame, and consumers the one that it makes of it. One above the limit costs the connection,
+/// and again each time it is re-sent.
 ///
 /// # Errors
 /// [`ErrorKind::MessageTooLarge`].
@@ -342,7 +348,7 @@ pub(super) fn check_size(
     compared_bytes: usize,
 ) -> Result<(), Error> {
     check_compared(max_message_size, compared_bytes)?;
-    let limit = max_message_size.unwrap_or(u32::MAX / 2) as usize + FRAME_PADDING_BYTES as usize;
+    let limit = max_message_size.unwrap_or(u32::MAX / 2) as usize + FRAME_PADDING_BYTES as usize - DELIVERY_BYTES_MAX;
     if frame_bytes <= limit { Ok(()) } else { Err(too_large(frame_bytes, limit)) }
 }
 

@@ -100,3 +100,37 @@ async fn empty_and_null_and_compressed_payloads_survive_a_reconnect() {
     }
     stage.close_and_check().await;
 }
+
+/// A delivery takes more bytes than the send of it, beside its entry: longer ids, and the metadata of the broker.
+#[tokio::test(start_paused = true)]
+async fn what_was_sent_fits_the_frame_of_its_delivery() {
+    let broker = EmbeddedBroker::builder().max_message_size(10_000);
+    let stage = Stage::with(broker.exposing_broker_entry_metadata_to_client_enabled(true), |builder| builder).await;
+    let key = "k".repeat(4000);
+    let (mut stored, mut refused) = (0, 0);
+    // A batch that fills the frame by its records, its key and the name of its producer.
+    for name_bytes in (6_000..6_600).step_by(8) {
+        let topic = format!("t{name_bytes}");
+        let builder = stage.client.producer(&topic).name("n".repeat(name_bytes));
+        let builder = builder.batching_max_publish_delay(Duration::from_secs(1));
+        let producer = within("a producer", builder.create()).await.expect("a producer");
+        let first = enqueue(&producer, Message::new(vec![0; 5_700]).with_key(&key)).await;
+        let second = enqueue(&producer, "x").await;
+        match within("the receipt", first).await {
+            Ok(_) => {
+                confirmed(vec![second]).await;
+                let mut consumer = stage.consumer(&topic).await;
+                assert_eq!(text(&mut consumer).await.len(), 5_700, "name of {name_bytes}");
+                assert_eq!(text(&mut consumer).await, "x", "name of {name_bytes}");
+                stored += 1;
+            }
+            Err(error) => {
+                assert_eq!(error.error().kind(), ErrorKind::MessageTooLarge, "{error}");
+                refused += 1;
+            }
+        }
+    }
+    assert!(stored > 0 && refused > 0, "{stored} stored, {refused} refused");
+    assert_eq!(stage.net.dials(), 1, "no frame cost the connection");
+    stage.close_and_check().await;
+}
