@@ -36,7 +36,7 @@ use crate::wire::metadata::{self, Metadata, Properties, SingleMetadata, message_
 #[derive(Clone)]
 pub struct ReceivedMessage {
     /// The entry, which all its messages share: a message itself is 24 bytes, because each is moved several times.
-    opened: Arc<Opened>,
+    entry: Arc<DecodedEntry>,
     /// Offsets into the bytes that hold the entry's payload. The message's own metadata, which only a member of a batch
     /// has, is `start..payload_at`; its payload is `payload_at..end`.
     start: u32,
@@ -48,7 +48,7 @@ pub struct ReceivedMessage {
 
 /// A decoded entry, shared by its messages.
 #[derive(Clone)]
-pub(super) struct Opened {
+pub(super) struct DecodedEntry {
     /// The part that delivered it and receives its acknowledgements.
     part: Arc<Part<Consumer>>,
     /// The position of the whole entry, with the size of its batch.
@@ -65,7 +65,7 @@ pub(super) struct Opened {
     redelivery_count: u32,
 }
 
-impl Opened {
+impl DecodedEntry {
     /// Without an entry.
     pub(super) fn empty(part: Arc<Part<Consumer>>) -> Self {
         Self {
@@ -137,39 +137,39 @@ impl Opened {
 impl ReceivedMessage {
     /// The only message of an entry that is not a batch.
     #[inline]
-    pub(super) fn single(opened: Arc<Opened>) -> Self {
-        let Range { start, end } = opened.payload;
-        Self { opened, start, payload_at: start, end, batch_index: -1 }
+    pub(super) fn single(entry: Arc<DecodedEntry>) -> Self {
+        let Range { start, end } = entry.payload;
+        Self { entry, start, payload_at: start, end, batch_index: -1 }
     }
 
     /// A member of a batch. Offsets of the record count from the start of the entry's payload.
     #[inline]
-    pub(super) fn member(opened: Arc<Opened>, record: RecordRange, index: u32) -> Self {
-        let at = |offset| opened.payload.start + to_u32(offset);
+    pub(super) fn member(entry: Arc<DecodedEntry>, record: RecordRange, index: u32) -> Self {
+        let at = |offset| entry.payload.start + to_u32(offset);
         let (start, payload_at, end) = (at(record.metadata_at), at(record.payload_at), at(record.end));
         // Sizes of batches are bounded far below 2^31.
-        Self { opened, start, payload_at, end, batch_index: i32::try_from(index).unwrap_or(i32::MAX) }
+        Self { entry, start, payload_at, end, batch_index: i32::try_from(index).unwrap_or(i32::MAX) }
     }
 
     /// The part it came from.
     #[inline]
     pub(super) fn part(&self) -> &Part<Consumer> {
-        &self.opened.part
+        &self.entry.part
     }
 
     /// The serialized metadata of its entry.
     pub(super) fn metadata_bytes(&self) -> &[u8] {
-        self.opened.metadata_bytes()
+        self.entry.metadata_bytes()
     }
 
     #[inline]
-    fn opened(&self) -> &Opened {
-        &self.opened
+    fn entry(&self) -> &DecodedEntry {
+        &self.entry
     }
 
     /// The serialized metadata of a member of a batch.
     fn own_bytes(&self) -> Option<&[u8]> {
-        (self.batch_index >= 0).then(|| &self.opened.payload_holder()[to_range(&(self.start..self.payload_at))])
+        (self.batch_index >= 0).then(|| &self.entry.payload_holder()[to_range(&(self.start..self.payload_at))])
     }
 
     /// The member's own metadata, and the bytes that its ranges refer to. Cannot fail: it was parsed when the batch was
@@ -181,29 +181,29 @@ impl ReceivedMessage {
     /// The message's id, including its topic; the message can be acknowledged with it later.
     #[inline]
     pub fn id(&self) -> MessageId {
-        MessageId::from_position(self.position()).with_topic(self.opened.part.topic.clone())
+        MessageId::from_position(self.position()).with_topic(self.entry.part.topic.clone())
     }
 
     /// The id without its topic, so without incrementing a reference count.
     #[inline]
     pub(super) fn position(&self) -> MessagePosition {
-        MessagePosition { batch_index: self.batch_index, ..self.opened.position }
+        MessagePosition { batch_index: self.batch_index, ..self.entry.position }
     }
 
     /// The full name of the topic, or of the partition if the topic is partitioned.
     pub fn topic(&self) -> &str {
-        &self.opened().part.topic
+        &self.entry().part.topic
     }
 
     /// The payload.
     #[inline]
     pub fn payload(&self) -> &[u8] {
-        &self.opened().payload_holder()[to_range(&(self.payload_at..self.end))]
+        &self.entry().payload_holder()[to_range(&(self.payload_at..self.end))]
     }
 
     /// The payload, shared with the buffer it came in and not copied.
     pub fn payload_shared(&self) -> Bytes {
-        self.opened().payload_holder().slice(to_range(&(self.payload_at..self.end)))
+        self.entry().payload_holder().slice(to_range(&(self.payload_at..self.end)))
     }
 
     /// The payload as text; invalid UTF-8 is replaced by U+FFFD.
@@ -216,8 +216,8 @@ impl ReceivedMessage {
         match self.own() {
             Some((single, bytes)) => single.partition_key.map(|range| metadata::text(bytes, &range)),
             None => {
-                let opened = self.opened();
-                opened.metadata().partition_key.map(|range| metadata::text(opened.metadata_bytes(), &range))
+                let entry = self.entry();
+                entry.metadata().partition_key.map(|range| metadata::text(entry.metadata_bytes(), &range))
             }
         }
     }
@@ -226,7 +226,7 @@ impl ReceivedMessage {
     pub fn key_is_base64(&self) -> bool {
         match self.own() {
             Some((single, _)) => single.partition_key_b64,
-            None => self.opened().metadata().partition_key_b64,
+            None => self.entry().metadata().partition_key_b64,
         }
     }
 
@@ -246,8 +246,8 @@ impl ReceivedMessage {
         match self.own() {
             Some((single, bytes)) => single.ordering_key.map(|range| metadata::bytes(bytes, &range)),
             None => {
-                let opened = self.opened();
-                opened.metadata().ordering_key.map(|range| metadata::bytes(opened.metadata_bytes(), &range))
+                let entry = self.entry();
+                entry.metadata().ordering_key.map(|range| metadata::bytes(entry.metadata_bytes(), &range))
             }
         }
     }
@@ -256,7 +256,7 @@ impl ReceivedMessage {
     pub fn properties(&self) -> Properties<'_> {
         match self.own_bytes() {
             Some(bytes) => single_properties(bytes),
-            None => message_properties(self.opened().metadata_bytes()),
+            None => message_properties(self.entry().metadata_bytes()),
         }
     }
 
@@ -268,30 +268,30 @@ impl ReceivedMessage {
     /// How often it was delivered before (`redelivery_count`). Only on Shared and Key_Shared subscriptions; the broker
     /// resets it when it restarts or the last consumer disconnects.
     pub fn redelivery_count(&self) -> u32 {
-        self.opened().redelivery_count
+        self.entry().redelivery_count
     }
 
     /// The name of the producer.
     pub fn producer_name(&self) -> &str {
-        let opened = self.opened();
-        metadata::text(opened.metadata_bytes(), &opened.metadata().producer_name)
+        let entry = self.entry();
+        metadata::text(entry.metadata_bytes(), &entry.metadata().producer_name)
     }
 
     /// The producer's sequence id of the message.
     pub fn sequence_id(&self) -> u64 {
-        self.own().and_then(|(single, _)| single.sequence_id).unwrap_or_else(|| self.opened().metadata().sequence_id)
+        self.own().and_then(|(single, _)| single.sequence_id).unwrap_or_else(|| self.entry().metadata().sequence_id)
     }
 
     /// When it was published, by the producer's clock. All times of a message have millisecond precision.
     pub fn publish_time(&self) -> SystemTime {
-        from_ms(self.opened().metadata().publish_time_ms)
+        from_ms(self.entry().metadata().publish_time_ms)
     }
 
     /// The event time that the producing application set, if any.
     pub fn event_time(&self) -> Option<SystemTime> {
         let ms = match self.own() {
             Some((single, _)) => single.event_time_ms,
-            None => self.opened().metadata().event_time_ms,
+            None => self.entry().metadata().event_time_ms,
         };
         (ms != 0).then(|| from_ms(ms))
     }
@@ -300,41 +300,41 @@ impl ReceivedMessage {
     pub fn is_null(&self) -> bool {
         match self.own() {
             Some((single, _)) => single.null_value,
-            None => self.opened().metadata().null_value,
+            None => self.entry().metadata().null_value,
         }
     }
 
     /// When the broker received it, if the broker adds that (PIP-70, broker entry metadata).
     pub fn broker_publish_time(&self) -> Option<SystemTime> {
-        self.opened().broker().and_then(|broker| broker.broker_timestamp).map(from_ms)
+        self.entry().broker().and_then(|broker| broker.broker_timestamp).map(from_ms)
     }
 
     /// Its index in the topic, counted from 0, if the broker adds that (PIP-70). The broker gives the index of the
     /// entry's last message; this one's place in its batch is taken into account.
     pub fn index(&self) -> Option<u64> {
-        let last = self.opened().broker()?.index?;
-        let behind = (self.opened.position.batch_size - 1 - self.batch_index).max(0);
+        let last = self.entry().broker()?.index?;
+        let behind = (self.entry.position.batch_size - 1 - self.batch_index).max(0);
         last.checked_sub(u64::try_from(behind).ok()?)
     }
 
     /// The schema version it was written with (`schema_version`), if any.
     pub fn schema_version(&self) -> Option<&[u8]> {
-        let opened = self.opened();
-        opened.metadata().schema_version.map(|range| metadata::bytes(opened.metadata_bytes(), &range))
+        let entry = self.entry();
+        entry.metadata().schema_version.map(|range| metadata::bytes(entry.metadata_bytes(), &range))
     }
 
     /// A copy that does not keep the read buffer alive.
     #[must_use]
     pub fn detach(&self) -> Self {
-        let opened = self.opened();
+        let entry = self.entry();
         // The compressed form of the payload is not copied.
-        let used = if opened.inflated.is_some() { opened.metadata.end as usize } else { opened.raw.len() };
-        let copied = Opened {
-            raw: Bytes::copy_from_slice(&opened.raw[..used]),
-            inflated: opened.inflated.as_ref().map(|payload| Box::new(Bytes::copy_from_slice(payload))),
-            ..opened.clone()
+        let used = if entry.inflated.is_some() { entry.metadata.end as usize } else { entry.raw.len() };
+        let copied = DecodedEntry {
+            raw: Bytes::copy_from_slice(&entry.raw[..used]),
+            inflated: entry.inflated.as_ref().map(|payload| Box::new(Bytes::copy_from_slice(payload))),
+            ..entry.clone()
         };
-        Self { opened: Arc::new(copied), ..self.clone() }
+        Self { entry: Arc::new(copied), ..self.clone() }
     }
 }
 

@@ -20,7 +20,7 @@ use bytes::Bytes;
 use super::decode::{Content, Failure, decode_fast, decode_slow};
 use crate::client::clock;
 use crate::client::events::{ConsumerEvent, EventQueue};
-use crate::client::message::{Opened, ReceivedMessage};
+use crate::client::message::{DecodedEntry, ReceivedMessage};
 use crate::client::parts::Part;
 use crate::client::unreadable::{UnreadableMessage, UnreadableReason};
 use crate::error::Error;
@@ -41,7 +41,7 @@ pub(super) struct Source {
     /// Entries that were taken and not opened yet.
     run: VecDeque<ReceivedEntry>,
     /// The entry opened last. Its messages share it; when all of them are dropped its memory serves the next entry.
-    opened: Option<Arc<Opened>>,
+    opened: Option<Arc<DecodedEntry>>,
     /// `opened` is a batch, and being handed out.
     batch: Option<Batch>,
     /// Permits to be returned, and the attach they belong to.
@@ -309,7 +309,7 @@ impl Source {
                 return None;
             }
             Err(Failure::Unreadable(reason)) => {
-                let mut stored = Opened::empty(self.part.clone());
+                let mut stored = DecodedEntry::empty(self.part.clone());
                 // A copy, because an event may wait for long and must not keep a whole read buffer.
                 stored.fill(position, Bytes::copy_from_slice(&raw), &body, None, redelivery_count);
                 self.report_unreadable(stored, permits, reason, events);
@@ -339,7 +339,7 @@ impl Source {
 
     /// Sound, but not for this client to read: reported, and not acknowledged unless the policy says so. The application
     /// can decide, or a client that can read it gets it.
-    fn report_unreadable(&mut self, stored: Opened, permits: u32, reason: UnreadableReason, events: &EventQueue) {
+    fn report_unreadable(&mut self, stored: DecodedEntry, permits: u32, reason: UnreadableReason, events: &EventQueue) {
         self.return_permits(permits);
         let message = ReceivedMessage::single(Arc::new(stored));
         let is_acknowledged = match self.unreadable_policy {
@@ -356,17 +356,17 @@ impl Source {
 /// Puts an entry into the memory of the one before, if no message of that is left, else into memory of its own.
 #[inline]
 fn place<'a>(
-    last: &'a mut Option<Arc<Opened>>,
+    last: &'a mut Option<Arc<DecodedEntry>>,
     part: &Arc<Part<Consumer>>,
-    fill: impl FnOnce(&mut Opened),
-) -> &'a Arc<Opened> {
+    fill: impl FnOnce(&mut DecodedEntry),
+) -> &'a Arc<DecodedEntry> {
     if let Some(mut used) = last.take() {
         if let Some(free) = Arc::get_mut(&mut used) {
             fill(free);
             return last.insert(used);
         }
     }
-    let mut fresh = Opened::empty(part.clone());
+    let mut fresh = DecodedEntry::empty(part.clone());
     fill(&mut fresh);
     last.insert(Arc::new(fresh))
 }
