@@ -208,7 +208,8 @@ impl Acker {
     ///
     /// The unit is the entry: all members of its batch that are not acknowledged by then are redelivered. On Exclusive
     /// and Failover subscriptions everything after the last acknowledged message is, because the broker can only
-    /// rewind there. After the consumer has ended it does nothing: unacknowledged messages are redelivered anyway.
+    /// rewind there. After the consumer has ended it does nothing and returns `Ok`: unacknowledged messages are redelivered
+    /// anyway.
     ///
     /// # Errors
     /// [`InvalidArgument`](ErrorKind::InvalidArgument): the message came from another consumer.

@@ -82,6 +82,17 @@ pub use crate::machine::control::{AuthContext, AuthData, HostPort};
 /// It dials brokers as producers and consumers need them, one connection each, and keeps everything attached through
 /// failures. It ends with [`Self::close`], or when the last clone of it and the last producer and consumer made from
 /// it are dropped.
+///
+/// ```no_run
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), pulsar_native::Error> {
+/// use pulsar_native::Client;
+///
+/// let client = Client::builder("pulsar://localhost:6650").connect().await?;
+/// println!("{} partitions", client.partitions("orders").await?);
+/// client.close().await
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Client {
     pub(crate) shared: Arc<Shared>,

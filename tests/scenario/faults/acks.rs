@@ -315,3 +315,21 @@ async fn what_is_not_of_this_consumer_is_refused() {
     failed(consumer.ack(&ours[0]), ErrorKind::Closed);
     stage.close_and_check().await;
 }
+
+/// As their documentation says: what is not acknowledged is delivered again anyway, so only acknowledgements are refused.
+#[tokio::test(start_paused = true)]
+async fn after_a_close_acknowledgements_are_refused_and_negative_ones_do_nothing() {
+    let stage = Stage::new().await;
+    let (producer, mut consumer) = (stage.producer(TOPIC).await, stage.consumer(TOPIC).await);
+    send(&producer, "x").await;
+    let message = within("a message", consumer.receive()).await.expect("a message");
+    within("the close", consumer.close()).await.expect("closed");
+    failed(consumer.ack(&message), ErrorKind::Closed);
+    failed(consumer.ack_cumulative(&message), ErrorKind::Closed);
+    failed(within("a refusal", consumer.ack_confirmed(&message)).await, ErrorKind::Closed);
+    consumer.nack(&message).expect("it does nothing");
+    consumer.nack_id(&message.id()).expect("it does nothing");
+    consumer.nack_ids(&[message.id()]).expect("it does nothing");
+    assert_eq!(text(&mut stage.consumer(TOPIC).await).await, "x");
+    stage.close_and_check().await;
+}
