@@ -318,7 +318,7 @@ async fn what_is_not_of_this_consumer_is_refused() {
 
 /// As their documentation says: what is not acknowledged is delivered again anyway, so only acknowledgements are refused.
 #[tokio::test(start_paused = true)]
-async fn after_a_close_acknowledgements_are_refused_and_negative_ones_do_nothing() {
+async fn after_a_close_acks_are_refused_and_nacks_do_nothing() {
     let stage = Stage::new().await;
     let (producer, mut consumer) = (stage.producer(TOPIC).await, stage.consumer(TOPIC).await);
     send(&producer, "x").await;
