@@ -136,7 +136,7 @@ impl SchemaInfo {
         (self.data.len() > MAX_MESSAGE_SIZE_DEFAULT as usize).then_some("schema: the definition is larger than 5 MiB")
     }
 
-    /// The same for a producer.
+    /// Why no producer may have it, if so.
     pub(crate) fn refused_in_producer(&self) -> Option<&'static str> {
         if self.schema_type == SchemaType::AutoConsume {
             return Some("schema: the type AutoConsume is for consumers only");

@@ -161,7 +161,7 @@ impl ClientBuilder {
         self
     }
 
-    /// The idle time after which a broker is pinged. If it then sends nothing for the same time, or accepts no bytes
+    /// The interval of pings to a broker. If it sends nothing but its own pings for one interval after a ping, or accepts no bytes
     /// for that long, the connection is closed. Default: 30 s.
     pub fn keep_alive_interval(mut self, interval: Duration) -> Self {
         self.keep_alive_interval = interval;

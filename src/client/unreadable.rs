@@ -101,7 +101,7 @@ impl UnreadableMessage {
         self.message.producer_name()
     }
 
-    /// When it was published, by the producer's clock, in milliseconds.
+    /// When it was published, by the producer's clock, to the millisecond.
     pub fn publish_time(&self) -> SystemTime {
         self.message.publish_time()
     }
@@ -121,7 +121,7 @@ impl UnreadableMessage {
         self.parsed().num_messages_in_batch.and_then(|size| u32::try_from(size).ok())
     }
 
-    /// The names of the keys that it is encrypted for (`encryption_keys`): any one of them opens it. None if it is not
+    /// The names of the keys that it is encrypted for (`encryption_keys`): any one of them opens it. Empty if it is not
     /// encrypted.
     pub fn encryption_key_names(&self) -> impl Iterator<Item = &str> {
         encryption_key_names(self.metadata())

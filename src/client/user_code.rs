@@ -18,10 +18,10 @@ impl Panicked {
     fn new(payload: &(dyn Any + Send)) -> Self {
         let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
         let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
-        Self { text: text.unwrap_or_else(|| "without a text".to_owned()) }
+        Self { text: text.unwrap_or_else(|| "with a payload that is no text".to_owned()) }
     }
 
-    /// The error of the call: retried where a failure of that call is.
+    /// A retriable error of the call: where a failed call is made again, this one is too.
     pub(crate) fn into_error(self, kind: ErrorKind, code: &str) -> Error {
         Error::application(kind, format!("{code} panicked: {}", self.text)).with_retriable(true)
     }

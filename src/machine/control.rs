@@ -75,7 +75,7 @@ pub enum CloseReason {
     Broker(ServerError),
     /// The peer's bytes are not the protocol.
     ProtocolViolation(ProtocolViolation),
-    /// Nothing was heard for this long.
+    /// No frame but PING came for this long, or no CONNECTED.
     Silent {
         /// How long.
         after: Duration,

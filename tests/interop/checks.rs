@@ -7,7 +7,7 @@ use crate::message::Described;
 use crate::ours::Ours;
 use crate::peer::Peer;
 
-/// Of an error that shows a message, which may be long.
+/// How much of an error is printed, characters.
 const ERROR_CHARS_MAX: usize = 400;
 
 /// What is sent, and how.
@@ -78,6 +78,11 @@ fn all() -> Vec<(&'static str, Work)> {
 pub async fn run_all(name: &str, command: &str) -> usize {
     let chosen = std::env::var("INTEROP_CHECKS").ok();
     let chosen = chosen.as_deref().map(|names| names.split(',').map(str::trim).collect::<BTreeSet<_>>());
+    let unknown = |name: &&str| all().iter().all(|(check, _)| check != name);
+    if let Some(name) = chosen.iter().flatten().copied().find(unknown) {
+        println!("INTEROP_CHECKS names no check: {name}");
+        return 1;
+    }
     let mut failed = 0;
     let (ours, mut peer) = match (Ours::connect().await, Peer::start(command).await) {
         (Ok(ours), Ok(peer)) => (ours, peer),
@@ -93,7 +98,7 @@ pub async fn run_all(name: &str, command: &str) -> usize {
         let lacking = work.needs().iter().any(|need| peer.lacks.iter().any(|lack| lack == need));
         let outcome = match lacking {
             true => "not possible with this client".to_owned(),
-            false => match one(&ours, &mut peer, work).await {
+            false => match run_check(&ours, &mut peer, work).await {
                 Ok(()) => "ok".to_owned(),
                 Err(error) => {
                     failed += 1;
@@ -107,7 +112,7 @@ pub async fn run_all(name: &str, command: &str) -> usize {
 }
 
 /// Both ways, each on a topic of its own; then keys have gone to the same partitions.
-async fn one(ours: &Ours, peer: &mut Peer, work: Work) -> Result<(), String> {
+async fn run_check(ours: &Ours, peer: &mut Peer, work: Work) -> Result<(), String> {
     let (theirs_to_ours, ours_to_theirs) = (on_new_topic(&work).await?, on_new_topic(&work).await?);
     ours.subscribe(&theirs_to_ours).await?;
     let ids = peer.produce(&theirs_to_ours).await.map_err(|error| format!("they send: {error}"))?;
@@ -126,8 +131,8 @@ async fn one(ours: &Ours, peer: &mut Peer, work: Work) -> Result<(), String> {
 
 /// Each message came once, as it was sent, under the id that its sender was told; per key, its partition.
 fn compare(work: &Work, ids: &[String], seen: &[(Described, String)]) -> Result<BTreeMap<String, String>, String> {
-    let ids: Vec<_> = ids.iter().map(|id| normal(work, id)).collect();
-    let seen: Vec<_> = seen.iter().map(|(message, id)| (message, normal(work, id))).collect();
+    let ids: Vec<_> = ids.iter().map(|id| normalized_id(work, id)).collect();
+    let seen: Vec<_> = seen.iter().map(|(message, id)| (message, normalized_id(work, id))).collect();
     let sent: BTreeMap<_, _> = ids.iter().zip(&work.messages).collect();
     let received: BTreeMap<_, _> = seen.iter().map(|(message, id)| (id, *message)).collect();
     if sent != received {
@@ -145,7 +150,7 @@ fn compare(work: &Work, ids: &[String], seen: &[(Described, String)]) -> Result<
 }
 
 /// The id with -1 for a partition or an index that there is not: the Go client gives 0.
-fn normal(work: &Work, id: &str) -> String {
+fn normalized_id(work: &Work, id: &str) -> String {
     let mut numbers: Vec<_> = id.split(':').collect();
     if work.partitions == 0 && numbers.len() == 4 {
         numbers[2] = "-1";

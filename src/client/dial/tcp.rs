@@ -7,10 +7,10 @@
 //! | an attempt fails | the next address is attempted at once |
 //! | one connects | it is used, and the other attempts are dropped |
 //! | all fail | the error names each address with its cause |
-//! | the next dial of this name | addresses without a failure first, among them the one used longest ago; failed and overtaken ones last |
+//! | the next dial | first addresses that were never attempted; then those whose last connection was made a minute ago or earlier; then those that failed, were overtaken, or connected less than a minute ago; in each group the one attempted longest ago first |
 //!
 //! An address that accepts connections behind which no broker answers is found by the last rule: the connection is
-//! given up during TLS or CONNECT, and the next dial starts with another address.
+//! given up during TLS or CONNECT, the next dial comes soon, and starts with another address.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -18,11 +18,12 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::{Mutex, PoisonError};
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::{TcpStream, lookup_host};
 use tokio::task::JoinSet;
 
+use super::super::clock;
 use super::{DialFuture, Dialer, Socket, Target};
 use crate::error::{Error, Result};
 use crate::machine::control::HostPort;
@@ -33,8 +34,10 @@ const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 const ATTEMPT_DELAY_MIN: Duration = Duration::from_millis(10);
 /// Addresses attempted in one dial.
 const ADDRESSES_MAX: usize = 64;
-/// Addresses whose last outcome is remembered; beyond it all are forgotten.
-const OUTCOMES_MAX: usize = 1024;
+/// Addresses whose last attempt is remembered; beyond it all are forgotten.
+const HISTORY_MAX: usize = 1024;
+/// A connection that had to be made again sooner than this proves nothing about its address.
+const PROVEN_AFTER: Duration = Duration::from_secs(60);
 
 /// The default [`Dialer`].
 #[derive(Debug)]
@@ -42,7 +45,7 @@ pub(crate) struct TcpDialer {
     #[cfg(feature = "tls")]
     tls: super::TlsOptions,
     connection_timeout: Duration,
-    outcomes: Mutex<Outcomes>,
+    history: Mutex<AttemptHistory>,
 }
 
 impl TcpDialer {
@@ -51,7 +54,7 @@ impl TcpDialer {
             #[cfg(feature = "tls")]
             tls,
             connection_timeout,
-            outcomes: Mutex::default(),
+            history: Mutex::default(),
         }
     }
 
@@ -69,11 +72,11 @@ impl TcpDialer {
     async fn connect(&self, address: &HostPort) -> Result<TcpStream> {
         let HostPort { host, port } = address;
         let resolved: Vec<_> =
-            lookup_host((&**host, *port)).await.map_err(|error| unreachable(address, error))?.collect();
-        let ordered = self.with_outcomes(|outcomes| outcomes.order(interleaved(&resolved)));
-        let socket = self.connect_first_of(ordered).await.map_err(|error| unreachable(address, error))?;
+            lookup_host((&**host, *port)).await.map_err(|error| cannot_connect(address, error))?.collect();
+        let ordered = self.with_history(|history| history.order(interleaved(&resolved), clock::now().at));
+        let socket = self.connect_first_of(ordered).await.map_err(|error| cannot_connect(address, error))?;
         // The driver gathers frames itself; waiting for more in the kernel only delays them.
-        socket.set_nodelay(true).map_err(|error| unreachable(address, error))?;
+        socket.set_nodelay(true).map_err(|error| cannot_connect(address, error))?;
         Ok(socket)
     }
 
@@ -104,7 +107,7 @@ impl TcpDialer {
                 Some(None) => return Err(failures.into_error()),
                 Some(Some(Ok((address, result)))) => {
                     attempts.pending.retain(|pending| *pending != address);
-                    self.with_outcomes(|outcomes| outcomes.record(address, result.is_ok()));
+                    self.with_history(|history| history.record(address, result.is_ok(), clock::now().at));
                     match result {
                         Ok(socket) => return Ok(socket),
                         Err(error) => failures.push(address, error),
@@ -116,9 +119,9 @@ impl TcpDialer {
         }
     }
 
-    fn with_outcomes<T>(&self, f: impl FnOnce(&mut Outcomes) -> T) -> T {
-        // No user code runs under this lock; a panic elsewhere leaves at worst a stale outcome.
-        f(&mut self.outcomes.lock().unwrap_or_else(PoisonError::into_inner))
+    fn with_history<T>(&self, f: impl FnOnce(&mut AttemptHistory) -> T) -> T {
+        // No user code runs under this lock; a panic elsewhere leaves at worst a stale entry.
+        f(&mut self.history.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -151,36 +154,41 @@ impl Attempts<'_> {
 impl Drop for Attempts<'_> {
     fn drop(&mut self) {
         let pending = std::mem::take(&mut self.pending);
-        self.dialer.with_outcomes(|outcomes| pending.into_iter().for_each(|address| outcomes.record(address, false)));
+        self.dialer.with_history(|history| {
+            pending.into_iter().for_each(|address| history.record(address, false, clock::now().at))
+        });
     }
 }
 
-/// What is known of addresses from earlier dials.
+/// What is known of addresses from earlier attempts.
 #[derive(Debug, Default)]
-struct Outcomes {
-    dials: u64,
-    last: HashMap<SocketAddr, Outcome>,
+struct AttemptHistory {
+    last: HashMap<SocketAddr, LastAttempt>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Outcome {
-    failed: bool,
-    /// The number of the dial.
-    at: u64,
+#[derive(Debug, Clone, Copy)]
+struct LastAttempt {
+    has_connected: bool,
+    at: Instant,
 }
 
-impl Outcomes {
-    fn record(&mut self, address: SocketAddr, connected: bool) {
-        if self.last.len() >= OUTCOMES_MAX {
+impl AttemptHistory {
+    fn record(&mut self, address: SocketAddr, has_connected: bool, now: Instant) {
+        if self.last.len() >= HISTORY_MAX {
             self.last.clear();
         }
-        self.dials += 1;
-        self.last.insert(address, Outcome { failed: !connected, at: self.dials });
+        self.last.insert(address, LastAttempt { has_connected, at: now });
     }
 
-    /// `None`, an address without a history, sorts first. The sort is stable: without a history, the order is kept.
-    fn order(&self, mut addresses: Vec<SocketAddr>) -> VecDeque<SocketAddr> {
-        addresses.sort_by_key(|address| self.last.get(address).copied());
+    /// The order of the table at the top of the file. The sort is stable: without a history, the order is kept.
+    fn order(&self, mut addresses: Vec<SocketAddr>, now: Instant) -> VecDeque<SocketAddr> {
+        // An address without a history sorts first.
+        addresses.sort_by_key(|address| {
+            self.last.get(address).map(|last| {
+                let is_proven = last.has_connected && now.saturating_duration_since(last.at) >= PROVEN_AFTER;
+                (!is_proven, last.at)
+            })
+        });
         addresses.truncate(ADDRESSES_MAX);
         addresses.into()
     }
@@ -199,13 +207,13 @@ fn interleaved(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
     all
 }
 
-/// All attempts have started after half the connection timeout.
+/// All attempts have started after half the connection timeout, unless that needs less than [`ATTEMPT_DELAY_MIN`].
 fn attempt_delay(connection_timeout: Duration, addresses: usize) -> Duration {
     let steps = u32::try_from(addresses.clamp(1, ADDRESSES_MAX)).unwrap_or(1);
     (connection_timeout / 2 / steps).clamp(ATTEMPT_DELAY_MIN, ATTEMPT_DELAY)
 }
 
-/// What each address answered.
+/// Why each attempt failed.
 #[derive(Default)]
 struct Failures {
     texts: Vec<String>,
@@ -227,7 +235,7 @@ impl Failures {
     }
 }
 
-fn unreachable(address: &HostPort, error: io::Error) -> Error {
+fn cannot_connect(address: &HostPort, error: io::Error) -> Error {
     Error::network(format!("cannot connect to {address}")).with_source(error)
 }
 
@@ -296,11 +304,14 @@ mod tests {
         let (_queued, _hole_listener, hole) = black_hole().await;
         let (_listener, good) = listener().await;
         let dialer = dialer();
-        let order = |dialer: &TcpDialer| dialer.with_outcomes(|outcomes| outcomes.order(vec![hole, good]));
+        let order =
+            |dialer: &TcpDialer| dialer.with_history(|history| history.order(vec![hole, good], clock::now().at));
         assert_eq!(order(&dialer), [hole, good]);
         let socket = dialer.connect_first_of(order(&dialer)).await.expect("a connection");
         assert_eq!(socket.peer_addr().expect("its peer"), good);
-        assert_eq!(order(&dialer), [good, hole], "an address that was overtaken is attempted last");
+        let later = clock::now().at + PROVEN_AFTER;
+        let order = dialer.with_history(|history| history.order(vec![hole, good], later));
+        assert_eq!(order, [good, hole], "an address that was overtaken is attempted last");
     }
 
     #[tokio::test]
@@ -309,7 +320,8 @@ mod tests {
         let dialer = TcpDialer { connection_timeout: Duration::MAX, ..dialer() };
         let socket = dialer.connect_first_of([refused, good].into()).await.expect("a connection");
         assert_eq!(socket.peer_addr().expect("its peer"), good);
-        assert_eq!(dialer.with_outcomes(|outcomes| outcomes.order(vec![refused, good])), [good, refused]);
+        let later = clock::now().at + PROVEN_AFTER;
+        assert_eq!(dialer.with_history(|history| history.order(vec![refused, good], later)), [good, refused]);
     }
 
     #[tokio::test]
@@ -318,11 +330,27 @@ mod tests {
         let dialer = dialer();
         let mut used = Vec::new();
         for _ in 0..4 {
-            let ordered = dialer.with_outcomes(|outcomes| outcomes.order(vec![first, second]));
+            let ordered = dialer.with_history(|history| history.order(vec![first, second], clock::now().at));
             let socket = dialer.connect_first_of(ordered).await.expect("a connection");
             used.push(socket.peer_addr().expect("its peer"));
         }
         assert_eq!(used, [first, second, first, second]);
+    }
+
+    #[test]
+    fn each_address_gets_its_chance_whatever_became_of_the_others() {
+        let (silent, failed, fresh) = (address("127.0.0.1:1"), address("127.0.0.2:1"), address("127.0.0.3:1"));
+        let (mut history, start) = (AttemptHistory::default(), clock::now().at);
+        history.record(failed, false, start);
+        // It accepts connections and is given up each time: the next dial comes soon.
+        history.record(silent, true, start + Duration::from_secs(5));
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let order = |history: &AttemptHistory, now| history.order(vec![silent, failed, fresh], now);
+        assert_eq!(order(&history, at(15)), [fresh, failed, silent]);
+        history.record(fresh, false, at(16));
+        history.record(failed, true, at(17));
+        assert_eq!(order(&history, at(20)), [silent, fresh, failed]);
+        assert_eq!(order(&history, at(200)), [silent, failed, fresh], "what connected and lasted comes first");
     }
 
     #[tokio::test]
@@ -340,6 +368,6 @@ mod tests {
         let dialer = dialer();
         let dropped = tokio::time::timeout(Duration::from_millis(100), dialer.connect_first_of([hole].into())).await;
         assert!(dropped.is_err(), "a black hole never answers");
-        assert!(dialer.with_outcomes(|outcomes| outcomes.last[&hole].failed));
+        assert!(dialer.with_history(|history| !history.last[&hole].has_connected));
     }
 }

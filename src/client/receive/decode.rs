@@ -39,12 +39,12 @@ pub(super) struct Content {
 
 /// Why an entry gives no messages.
 #[derive(Debug, PartialEq)]
-pub(super) enum Failure {
+pub(super) enum DecodeFailure {
     Damaged(EntryError),
     Unreadable(UnreadableReason),
 }
 
-impl From<UnreadableReason> for Failure {
+impl From<UnreadableReason> for DecodeFailure {
     fn from(reason: UnreadableReason) -> Self {
         Self::Unreadable(reason)
     }
@@ -57,7 +57,11 @@ pub(super) fn decode_fast(body: &Result<EntryBody, Box<EntryError>>) -> Option<&
 }
 
 /// Takes an entry that was checked through the other stages. `uncompressed_bytes_max` limits what is allocated for it.
-pub(super) fn decode_slow(raw: &Bytes, body: &EntryBody, uncompressed_bytes_max: usize) -> Result<Content, Failure> {
+pub(super) fn decode_slow(
+    raw: &Bytes,
+    body: &EntryBody,
+    uncompressed_bytes_max: usize,
+) -> Result<Content, DecodeFailure> {
     decrypt(body)?;
     assemble(body)?;
     let inflated = inflate(raw, body, uncompressed_bytes_max)?;
@@ -80,7 +84,7 @@ fn assemble(body: &EntryBody) -> Result<(), UnreadableReason> {
 }
 
 /// The payload, if it is compressed.
-fn inflate(raw: &Bytes, body: &EntryBody, uncompressed_bytes_max: usize) -> Result<Option<Bytes>, Failure> {
+fn inflate(raw: &Bytes, body: &EntryBody, uncompressed_bytes_max: usize) -> Result<Option<Bytes>, DecodeFailure> {
     if body.compression == 0 {
         return Ok(None);
     }
@@ -93,14 +97,15 @@ fn inflate(raw: &Bytes, body: &EntryBody, uncompressed_bytes_max: usize) -> Resu
         Err(CompressError::TooLarge { size, max }) => {
             Err(UnreadableReason::TooLarge { uncompressed_bytes: size as usize, limit_bytes: max }.into())
         }
-        Err(error) => Err(Failure::Damaged(EntryError::Decompress(error))),
+        Err(error) => Err(DecodeFailure::Damaged(EntryError::Decompress(error))),
     }
 }
 
 /// The records, if it is a batch.
-fn cut(body: &EntryBody, payload_len: usize) -> Result<Option<BatchCursor>, Failure> {
+fn cut(body: &EntryBody, payload_len: usize) -> Result<Option<BatchCursor>, DecodeFailure> {
     let Some(size) = body.num_messages_in_batch else { return Ok(None) };
-    let cursor = BatchCursor::new(size, payload_len).map_err(|error| Failure::Damaged(EntryError::Batch(error)))?;
+    let cursor =
+        BatchCursor::new(size, payload_len).map_err(|error| DecodeFailure::Damaged(EntryError::Batch(error)))?;
     match u32::try_from(size) {
         Ok(messages) if messages > BATCH_MEMBERS_MAX => {
             Err(UnreadableReason::TooManyMessages { messages, limit: BATCH_MEMBERS_MAX }.into())
@@ -129,7 +134,7 @@ mod tests {
         }
     }
 
-    fn failure(change: impl FnOnce(&mut EntryBody)) -> Option<Failure> {
+    fn failure(change: impl FnOnce(&mut EntryBody)) -> Option<DecodeFailure> {
         let raw = Bytes::from_static(&[0; 40]);
         let mut body = body(&raw);
         change(&mut body);
@@ -148,7 +153,7 @@ mod tests {
 
     #[test]
     fn what_is_sound_and_not_for_this_client_is_unreadable() {
-        let unreadable = |reason| Some(Failure::Unreadable(reason));
+        let unreadable = |reason| Some(DecodeFailure::Unreadable(reason));
         assert_eq!(failure(|body| body.encrypted = true), unreadable(UnreadableReason::Encrypted));
         assert_eq!(failure(|body| body.chunks = Some(2)), unreadable(UnreadableReason::Chunk));
         assert_eq!(failure(|body| body.compression = 9), unreadable(UnreadableReason::Codec { number: 9 }));
@@ -160,9 +165,9 @@ mod tests {
     fn above_the_limit_is_unreadable_and_beyond_the_codec_is_damaged() {
         let large = |size| failure(move |body| (body.compression, body.uncompressed_size) = (1, size));
         let reason = UnreadableReason::TooLarge { uncompressed_bytes: MAX + 1, limit_bytes: MAX };
-        assert_eq!(large(MAX as u32 + 1), Some(Failure::Unreadable(reason)));
+        assert_eq!(large(MAX as u32 + 1), Some(DecodeFailure::Unreadable(reason)));
         for size in [MAX as u32, u32::MAX] {
-            assert!(matches!(large(size), Some(Failure::Damaged(EntryError::Decompress(_)))), "{size}");
+            assert!(matches!(large(size), Some(DecodeFailure::Damaged(EntryError::Decompress(_)))), "{size}");
         }
     }
 
@@ -172,14 +177,14 @@ mod tests {
         let raw = Bytes::from(vec![0; 12 + 4 * many as usize]);
         let of = |count: u32| EntryBody { num_messages_in_batch: Some(count as i32), ..body(&raw) };
         let reason = UnreadableReason::TooManyMessages { messages: many, limit: BATCH_MEMBERS_MAX };
-        assert_eq!(decode_slow(&raw, &of(many), MAX).err(), Some(Failure::Unreadable(reason)));
+        assert_eq!(decode_slow(&raw, &of(many), MAX).err(), Some(DecodeFailure::Unreadable(reason)));
         assert!(decode_slow(&raw, &of(BATCH_MEMBERS_MAX), MAX).is_ok());
     }
 
     #[test]
     fn an_encrypted_chunk_of_an_unknown_codec_fails_at_the_first_stage() {
         let all = |body: &mut EntryBody| (body.encrypted, body.chunks, body.compression) = (true, Some(3), 9);
-        assert_eq!(failure(all), Some(Failure::Unreadable(UnreadableReason::Encrypted)));
+        assert_eq!(failure(all), Some(DecodeFailure::Unreadable(UnreadableReason::Encrypted)));
     }
 
     #[test]
@@ -192,13 +197,13 @@ mod tests {
     #[test]
     fn a_batch_that_cannot_be_cut_is_damaged() {
         let cut = failure(|body| body.num_messages_in_batch = Some(1000));
-        assert!(matches!(cut, Some(Failure::Damaged(EntryError::Batch(_)))), "{cut:?}");
+        assert!(matches!(cut, Some(DecodeFailure::Damaged(EntryError::Batch(_)))), "{cut:?}");
     }
 
     #[cfg(feature = "lz4")]
     #[test]
     fn a_payload_that_does_not_inflate_is_damaged() {
         let cut = failure(|body| (body.compression, body.uncompressed_size) = (1, 5));
-        assert!(matches!(cut, Some(Failure::Damaged(EntryError::Decompress(_)))), "{cut:?}");
+        assert!(matches!(cut, Some(DecodeFailure::Damaged(EntryError::Decompress(_)))), "{cut:?}");
     }
 }

@@ -1,7 +1,7 @@
 //! One part of a consumer, and what was taken out of its queue.
 //!
 //! ```text
-//!  endpoint's queue --refill--> run --open--> batch --next--> message
+//!  endpoint's queue --refill--> run --decode--> batch --next--> message
 //!        (its lock)              |       \______________________^
 //!                                |        one message
 //!                                +--> damaged: acknowledged with its validation error
@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 
-use super::decode::{Content, Failure, decode_fast, decode_slow};
+use super::decode::{Content, DecodeFailure, decode_fast, decode_slow};
 use crate::client::clock;
 use crate::client::events::{ConsumerEvent, EventQueue};
 use crate::client::message::{DecodedEntry, ReceivedMessage};
@@ -46,7 +46,7 @@ pub(super) struct Source {
     batch: Option<Batch>,
     /// Permits to be returned, and the attach they belong to.
     permits: ReturnedPermits,
-    /// So many permits are returned together, messages.
+    /// Permits are returned once this many are collected, messages.
     permits_max: u32,
     /// What the payload of a compressed entry may inflate to, bytes.
     uncompressed_bytes_max: usize,
@@ -304,11 +304,11 @@ impl Source {
         let position = MessagePosition { ledger_id, entry_id, partition, batch_index: -1, batch_size };
         let Content { inflated, cursor } = match decode_slow(&raw, &body, self.uncompressed_bytes_max) {
             Ok(content) => content,
-            Err(Failure::Damaged(error)) => {
+            Err(DecodeFailure::Damaged(error)) => {
                 self.reject(ledger_id, entry_id, permits, &error);
                 return None;
             }
-            Err(Failure::Unreadable(reason)) => {
+            Err(DecodeFailure::Unreadable(reason)) => {
                 let mut stored = DecodedEntry::empty(self.part.clone());
                 // A copy, because an event may wait for long and must not keep a whole read buffer.
                 stored.fill(position, Bytes::copy_from_slice(&raw), &body, None, redelivery_count);

@@ -28,13 +28,13 @@ use crate::error::{Error, Result};
 const WAITING_MAX: usize = 1000;
 
 impl Consumer {
-    /// Runs `work` on up to `workers` messages at a time, each in a task of its own; messages of one key one after
-    /// another, in order. The ordering key counts, else the key; messages without a key are in no order. What the work
-    /// returns says whether the message is acknowledged: see [`Outcome`].
+    /// Runs `work` on up to `concurrency` messages at a time, each in a separate task. Messages of one key run one after
+    /// another, in order; the key is the ordering key, or the key if there is none. Messages without either run in no
+    /// order. The return value of `work` decides whether the message is acknowledged: see [`Outcome`].
     ///
-    /// Each key has a queue of its own: work that takes long or never ends occupies one worker and delays the messages of
-    /// its key. The others go on until 1,000 received messages wait for work; then nothing more is received until one of
-    /// these starts.
+    /// Each key has a queue: work that takes long or never ends occupies one of the `concurrency` tasks and delays the
+    /// messages of its key. The other keys continue until 1,000 received messages wait for work; then nothing more is
+    /// received until one of these starts. When the consumer has ended, messages that were received are still worked on.
     ///
     /// ```no_run
     /// # async fn example(mut consumer: pulsar_native::Consumer) -> Result<(), pulsar_native::Error> {
@@ -48,18 +48,25 @@ impl Consumer {
     /// ```
     ///
     /// # Errors
-    /// Why the consumer has ended. [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) if `workers` is zero.
+    /// - The reason why the consumer has ended.
+    /// - [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument): `concurrency` is zero.
     ///
     /// # Cancel safety
-    /// As of [`Self::process`].
-    pub async fn process_by_key<F, Fut>(&mut self, workers: usize, work: F) -> Result<()>
+    /// Dropping the future aborts the running work; unacknowledged messages are redelivered when this consumer is
+    /// closed.
+    pub async fn process_by_key<F, Fut>(&mut self, concurrency: usize, work: F) -> Result<()>
     where
         F: Fn(ReceivedMessage) -> Fut + Send + Sync + 'static,
         Fut: Future<Output: Into<Outcome>> + Send,
     {
-        refuse_zero("workers", workers)?;
-        let mut pool =
-            Pool { consumer: self, workers, work: Arc::new(work), queues: Queues::default(), tasks: JoinSet::new() };
+        refuse_zero("concurrency", concurrency)?;
+        let mut pool = Pool {
+            consumer: self,
+            concurrency,
+            work: Arc::new(work),
+            queues: Queues::default(),
+            tasks: JoinSet::new(),
+        };
         let error = poll_fn(|cx| pool.poll(cx)).await;
         while !pool.tasks.is_empty() {
             poll_fn(|cx| pool.poll_settled(cx)).await;
@@ -72,7 +79,7 @@ impl Consumer {
 /// One call of [`Consumer::process_by_key`].
 struct Pool<'a, F> {
     consumer: &'a mut Consumer,
-    workers: usize,
+    concurrency: usize,
     work: Arc<F>,
     queues: Queues,
     /// Each ends with the key of its message.
@@ -111,9 +118,9 @@ where
         Poll::Ready(())
     }
 
-    /// Gives messages to workers that are free.
+    /// Gives messages to concurrency that are free.
     fn start(&mut self) {
-        while self.tasks.len() < self.workers {
+        while self.tasks.len() < self.concurrency {
             let Some((key, message)) = self.queues.pop() else { return };
             let (acker, work, given) = (self.consumer.acker(), self.work.clone(), message.clone());
             self.tasks.spawn(async move {

@@ -77,7 +77,7 @@ impl KeepAlive {
     /// At the end of an interval pings the peer; `is_up` says whether the handshake is done.
     ///
     /// # Errors
-    /// The interval has ended, and with it the time for the handshake or for the answer to a PING.
+    /// [`CloseReason::Silent`]: the handshake is not done in time, or nothing but PINGs came in the interval after a PING.
     pub(super) fn handle_deadline(&mut self, is_up: bool, now: Now) -> Result<(), CloseReason> {
         if !self.deadline.is_some_and(|deadline| deadline.is_due(now)) {
             return Ok(());

@@ -53,7 +53,7 @@ pub struct ConnectionConfig {
     pub proxy_to_broker_url: Option<String>,
     /// `CONNECT.client_version`.
     pub client_version: String,
-    /// Idle time after which the peer is pinged, and silence after a ping that ends the connection.
+    /// The peer is pinged once in each interval. One that sends nothing but PINGs for an interval after that has gone.
     pub keep_alive_interval: Duration,
     /// How long the peer may take to answer CONNECT, at most `keep_alive_interval`.
     pub handshake_timeout: Duration,

@@ -30,7 +30,7 @@ pub(super) struct PendingEntry {
     pub(super) start: u32,
     pub(super) end: u32,
     /// What the broker compares with `max_message_size`, bytes.
-    pub(super) compared_bytes: u32,
+    pub(super) limited_bytes: u32,
     /// Its bytes were written to an earlier connection and not refused there for their checksum, so that the broker may
     /// have stored them.
     pub(super) resent: bool,
@@ -50,7 +50,7 @@ impl PendingEntry {
             slot,
             start: 0,
             end: 0,
-            compared_bytes: 0,
+            limited_bytes: 0,
             resent: false,
             checksum_refused: false,
         }

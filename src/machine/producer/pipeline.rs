@@ -101,7 +101,7 @@ pub(super) struct Scratch {
 #[derive(Debug)]
 pub(super) struct SealedEntry {
     pub(super) frame: SealedFrame,
-    pub(super) compared_bytes: usize,
+    pub(super) limited_bytes: usize,
 }
 
 /// Takes the messages of one entry through all stages. Takes as long as compressing and summing them takes.
@@ -242,7 +242,7 @@ fn seal_entry(
 ) -> Result<SealedEntry, Error> {
     let payload_bytes = payload.len();
     // Before any frame is written: the lengths of a payload that is far too large do not fit the fields of a frame.
-    check_compared(context.max_message_size, payload_bytes)?;
+    check_limited(context.max_message_size, payload_bytes)?;
     let head = send_head(content, stamp, context);
     let metadata = MetadataFields {
         compression: payload.compression,
@@ -268,9 +268,9 @@ fn seal_entry(
         PayloadBytes::Shared(payload) => seal(segment, &head, &metadata, payload),
     };
     // A broker compares the payload alone of a batch, metadata and payload of a single message.
-    let compared_bytes = if is_batch { payload_bytes } else { payload_bytes + metadata_bytes(&frame, payload_bytes) };
-    check_size(context.max_message_size, frame.len(), compared_bytes)?;
-    Ok(SealedEntry { frame, compared_bytes })
+    let limited_bytes = if is_batch { payload_bytes } else { payload_bytes + metadata_bytes(&frame, payload_bytes) };
+    check_sizes(context.max_message_size, frame.len(), limited_bytes)?;
+    Ok(SealedEntry { frame, limited_bytes })
 }
 
 /// Makes sure that the next `bytes` of frames fit. `reserve` would allocate for them alone, each time anew.
@@ -308,7 +308,7 @@ pub(super) fn put_frame_fast(
     }
     // A group of frames is far below 4 GiB.
     (entry.start, entry.end) = (start as u32, frames.len() as u32);
-    entry.compared_bytes = limited_len(&frames[start..]) as u32;
+    entry.limited_bytes = limited_len(&frames[start..]) as u32;
 }
 
 /// Sets publish time and checksum of all frames of a group.
@@ -317,7 +317,7 @@ pub(super) fn stamp_frames(mut frames: BytesMut, publish_time_ms: u64) -> Sealed
     // Split off rather than frozen as it is: so it can become a buffer again without an allocation.
     let frame = SealedFrame { head: frames.split().freeze(), payload: Bytes::new() };
     // Known of each entry since it was framed.
-    SealedEntry { frame, compared_bytes: 0 }
+    SealedEntry { frame, limited_bytes: 0 }
 }
 
 /// What stands between the entry's fixed fields and its payload.
@@ -332,9 +332,9 @@ fn entry_offset(frame: &SealedFrame) -> usize {
     8 + command_size as usize
 }
 
-fn check_compared(max_message_size: Option<u32>, compared_bytes: usize) -> Result<(), Error> {
+fn check_limited(max_message_size: Option<u32>, limited_bytes: usize) -> Result<(), Error> {
     let limit = max_message_size.unwrap_or(u32::MAX / 2) as usize;
-    if compared_bytes <= limit { Ok(()) } else { Err(too_large(compared_bytes, limit)) }
+    if limited_bytes <= limit { Ok(()) } else { Err(too_large(limited_bytes, limit)) }
 }
 
 /// Whether the broker takes a frame, and consumers the one that it makes of it. One above the limit costs the connection,
@@ -342,12 +342,12 @@ fn check_compared(max_message_size: Option<u32>, compared_bytes: usize) -> Resul
 ///
 /// # Errors
 /// [`ErrorKind::MessageTooLarge`].
-pub(super) fn check_size(
+pub(super) fn check_sizes(
     max_message_size: Option<u32>,
     frame_bytes: usize,
-    compared_bytes: usize,
+    limited_bytes: usize,
 ) -> Result<(), Error> {
-    check_compared(max_message_size, compared_bytes)?;
+    check_limited(max_message_size, limited_bytes)?;
     let limit = max_message_size.unwrap_or(u32::MAX / 2) as usize + FRAME_PADDING_BYTES as usize - DELIVERY_BYTES_MAX;
     if frame_bytes <= limit { Ok(()) } else { Err(too_large(frame_bytes, limit)) }
 }

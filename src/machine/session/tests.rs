@@ -133,7 +133,7 @@ fn a_late_answer_to_an_earlier_open_does_not_close_the_later_one() {
 }
 
 #[test]
-fn an_open_that_nobody_waits_for_is_closed_at_the_broker() {
+fn an_open_without_a_waiter_is_closed_at_the_broker() {
     let mut harness = Harness::new();
     let endpoint = producer(1, harness.now);
     let first = harness.open(&endpoint, 1);

@@ -19,6 +19,8 @@ use crate::machine::endpoint::outbox::Response;
 use crate::machine::{Deadline, Deferred, Now};
 use crate::wire::command::Command;
 
+/// The state of a query.
+///
 /// ```text
 ///   only the owner of a topic can answer      any broker can answer
 ///             |                                      |

@@ -95,7 +95,7 @@ fn a_connection_that_answers_nothing_is_to_be_replaced() {
 }
 
 #[test]
-fn who_waits_for_room_gets_it_in_order_and_nobody_overtakes() {
+fn waiters_get_capacity_in_order() {
     let mut harness = ProducerHarness::attached(room_for(1));
     let _ = harness.push("0");
     let (mut first, mut second) = (Waiter::new("1"), Waiter::new("2"));

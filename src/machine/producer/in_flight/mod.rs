@@ -198,7 +198,7 @@ impl InFlight {
                 entry.start = start;
                 start = start.saturating_add(u32::try_from(sealed.frame.len()).unwrap_or(u32::MAX));
                 entry.end = start;
-                entry.compared_bytes = u32::try_from(sealed.compared_bytes).unwrap_or(u32::MAX);
+                entry.limited_bytes = u32::try_from(sealed.limited_bytes).unwrap_or(u32::MAX);
             }
         }
         group.frames = GroupFrames::Sealed(sealed);
@@ -298,7 +298,7 @@ mod tests {
     fn sealed(bytes: &'static str) -> SealedEntry {
         let (head, payload) = bytes.split_at(1);
         let frame = SealedFrame { head: Bytes::from(head), payload: Bytes::from(payload) };
-        SealedEntry { frame, compared_bytes: payload.len() }
+        SealedEntry { frame, limited_bytes: payload.len() }
     }
 
     fn written(in_flight: &mut InFlight) -> String {
@@ -320,7 +320,7 @@ mod tests {
         assert_eq!(written(&mut in_flight), "", "it is not sealed yet");
         let place = in_flight.place_of(number).expect("it is in flight");
         in_flight.keep(place, frames);
-        let sizes: Vec<_> = in_flight.entries().map(|entry| (entry.frame_bytes(), entry.compared_bytes)).collect();
+        let sizes: Vec<_> = in_flight.entries().map(|entry| (entry.frame_bytes(), entry.limited_bytes)).collect();
         assert_eq!(sizes, [(6, 5), (7, 6), (1, 0)]);
         assert_eq!(in_flight.frame(1), Some(sealed("bsecond").frame));
 

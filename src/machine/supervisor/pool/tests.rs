@@ -148,7 +148,7 @@ fn refused_credentials_are_fetched_once_more_for_all_who_wait() {
 }
 
 #[test]
-fn news_of_a_link_that_is_over_change_nothing() {
+fn events_of_an_ended_connection_change_nothing() {
     let mut rig = Rig::new();
     let first = rig.join("b", 1);
     rig.credentials(first);
@@ -184,7 +184,7 @@ fn a_failed_dial_leaves_the_pool_and_the_broker_cools_down() {
 }
 
 #[test]
-fn a_resting_link_that_nobody_waits_for_is_forgotten_and_the_rest_is_not() {
+fn a_cooldown_without_waiters_is_forgotten_and_the_rest_is_not() {
     let mut rig = Rig::new();
     let first = rig.join("b", 1);
     rig.credentials(first);

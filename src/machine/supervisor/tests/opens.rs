@@ -105,7 +105,7 @@ fn a_connection_lost_while_looking_up_or_connecting_leads_back_to_lookup() {
 }
 
 #[test]
-fn an_attached_endpoint_is_back_after_a_lost_link_with_the_shortest_pause() {
+fn an_endpoint_is_back_after_a_lost_connection_with_the_shortest_pause() {
     let mut harness = Harness::new("pulsar://service");
     let (_endpoint, mut connection) = harness.attached(1);
     for round in 2..5 {

@@ -143,7 +143,7 @@ fn a_partition_question_ends_in_time_and_names_the_last_trouble() {
 }
 
 #[test]
-fn a_question_that_nobody_waits_for_is_not_retried() {
+fn a_query_without_a_caller_is_not_retried() {
     let mut harness = Harness::new("pulsar://service");
     drop(ask_partitions(&mut harness));
     harness.respond(refused(6));
