@@ -40,7 +40,7 @@ async fn rights_taken_and_given_back(real: Real) {
     let mut consumer = within("a consumer", client.consumer(&topic, "s").subscribe()).await.expect("it may consume");
     send(&producer, "before").await;
     let message = receive(&mut consumer).await;
-    consumer.ack(&message).expect("acknowledged");
+    within("the confirmation", consumer.ack_confirmed(&message)).await.expect("acknowledged");
 
     real.admin.change_namespace("DELETE", &namespace, "/permissions/nobody", "").await;
     real.admin.change("PUT", &topic, "/unload", "").await;
