@@ -101,6 +101,8 @@ pub mod error;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod hash;
+#[cfg(any(feature = "http", feature = "broker"))]
+mod http_io;
 pub mod id;
 pub mod machine;
 pub mod pb;

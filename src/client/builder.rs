@@ -15,7 +15,6 @@ use super::runtime::{Runtime, TokioRuntime};
 use super::{Client, Shared, clock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::machine::ReadyList;
-use crate::machine::control::HostPort;
 use crate::machine::control::Input;
 use crate::machine::supervisor::service_url::ServiceUrl;
 use crate::machine::supervisor::{Supervisor, SupervisorConfig};
@@ -58,6 +57,8 @@ pub struct ClientBuilder {
     #[cfg(feature = "tls")]
     tls_config: Option<Arc<super::rustls::ClientConfig>>,
     listener_name: Option<String>,
+    #[cfg(feature = "http")]
+    http_redirect_hosts: Vec<String>,
     connection_timeout: Duration,
     operation_timeout: Duration,
     keep_alive_interval: Duration,
@@ -76,6 +77,8 @@ impl ClientBuilder {
             #[cfg(feature = "tls")]
             tls_config: None,
             listener_name: None,
+            #[cfg(feature = "http")]
+            http_redirect_hosts: Vec::new(),
             connection_timeout: Duration::from_secs(10),
             operation_timeout: Duration::from_secs(30),
             keep_alive_interval: Duration::from_secs(30),
@@ -144,6 +147,23 @@ impl ClientBuilder {
     /// default.
     pub fn listener_name(mut self, name: impl Into<String>) -> Self {
         self.listener_name = Some(name.into());
+        self
+    }
+
+    /// Further hosts that get the credentials when a redirect of an `http://` or `https://` lookup leads there: exact
+    /// names, or `*.suffix` for all names that end with `.suffix`; no ports. Default: none, so that credentials are given
+    /// to the hosts of the service URL (with the same scheme and port) alone. A redirect to another host is followed
+    /// without them; one from `https://` to `http://` is not followed.
+    ///
+    /// ```
+    /// let builder = pulsar_native::Client::builder("https://pulsar.example.com:8443")
+    ///     .http_redirect_hosts(["*.brokers.example.com"]);
+    /// # drop(builder);
+    /// ```
+    #[cfg(feature = "http")]
+    #[doc(alias = "httpLookupAuthAllowRedirect")]
+    pub fn http_redirect_hosts<H: Into<String>>(mut self, hosts: impl IntoIterator<Item = H>) -> Self {
+        self.http_redirect_hosts = hosts.into_iter().map(Into::into).collect();
         self
     }
 
@@ -241,10 +261,14 @@ impl ClientBuilder {
     /// A client, and the future that must be polled for it.
     pub(crate) fn with_runtime<R: Runtime>(self, runtime: R) -> Result<(Client, SupervisorDriver<R>)> {
         let service_url = ServiceUrl::parse(&self.service_url)?;
-        let service_hosts = service_url.hosts().to_vec();
-        let (client, supervisor, inputs) = self.parts(service_url)?;
+        #[cfg(not(feature = "http"))]
+        if service_url.transport() == crate::machine::control::Transport::Http {
+            let what = "http:// and https:// service URLs need the crate feature `http`, which this build lacks";
+            return Err(Error::local(ErrorKind::Unsupported, what));
+        }
+        let (client, supervisor, inputs) = self.parts(service_url.clone())?;
         let handle = client.shared.supervisor.clone();
-        let driver = SupervisorDriver::new(supervisor, runtime, handle, inputs, self.dial_config(service_hosts));
+        let driver = SupervisorDriver::new(supervisor, runtime, handle, inputs, self.dial_config(&service_url)?);
         Ok((client, driver))
     }
 
@@ -307,7 +331,12 @@ impl ClientBuilder {
         Ok(())
     }
 
-    fn dial_config(self, service_hosts: Vec<HostPort>) -> DialConfig {
+    fn dial_config(self, service_url: &ServiceUrl) -> Result<DialConfig> {
+        #[cfg(feature = "http")]
+        let http = super::http::HttpOptions {
+            base_path: service_url.path().to_owned(),
+            redirect_hosts: super::http::RedirectHosts::parse(self.http_redirect_hosts)?,
+        };
         #[cfg(feature = "tls")]
         let tls = match self.tls_config {
             Some(config) => super::dial::TlsOptions::with_config(config),
@@ -318,15 +347,17 @@ impl ClientBuilder {
             tls,
             self.connection_timeout,
         );
-        DialConfig {
+        Ok(DialConfig {
             authentication: self.authentication,
             dialer: self.dialer.unwrap_or_else(|| Arc::new(tcp)),
             connection_timeout: self.connection_timeout,
-            service_hosts,
+            service_hosts: service_url.hosts().to_vec(),
             keep_alive_interval: self.keep_alive_interval,
             operation_timeout: self.operation_timeout,
             client_version: concat!("Pulsar-Rust-native-v", env!("CARGO_PKG_VERSION")).to_owned(),
-        }
+            #[cfg(feature = "http")]
+            http,
+        })
     }
 }
 

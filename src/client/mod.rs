@@ -13,6 +13,7 @@
 //! | `parts` | the topics and partitions behind one handle |
 //! | `topic_list` | the handle of a topic list watcher |
 //! | `auth`, `dial` | credentials; TCP, TLS and custom dialers |
+//! | `http` | lookups over HTTP |
 //! | `driver`, `runtime`, `clock` | the tasks; timers and tasks of the runtime; the time |
 
 use std::fmt;
@@ -39,6 +40,8 @@ mod consumer_shared;
 mod dial;
 mod driver;
 mod events;
+#[cfg(feature = "http")]
+pub(crate) mod http;
 mod message;
 mod parts;
 mod producer;
@@ -110,8 +113,13 @@ pub(crate) struct Shared {
 }
 
 impl Client {
-    /// A builder for a client of `service_url`: `pulsar://host:6650` or `pulsar+ssl://host:6651`, several hosts
-    /// separated by commas.
+    /// A builder for a client of `service_url`: `pulsar://host:6650`, `pulsar+ssl://host:6651`, `http://host:8080` or
+    /// `https://host:8443`, several hosts separated by commas.
+    ///
+    /// With `http` and `https`, which need the crate feature `http`, topics are looked up over the REST interface of the
+    /// brokers, as hosted consoles have it; messages go to the brokers over the binary protocol all the same, with TLS if
+    /// it is `https`. The path of a proxy may follow, as in `https://host/cluster`. What is not possible this way is to
+    /// [watch topics](Self::watch_topics). Over plain `http://` the credentials can be read on their way.
     pub fn builder(service_url: impl Into<String>) -> ClientBuilder {
         ClientBuilder::new(service_url.into())
     }

@@ -46,6 +46,15 @@ impl fmt::Display for HostPort {
     }
 }
 
+/// What is spoken over a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Transport {
+    /// The binary protocol.
+    Pulsar,
+    /// The REST interface (`http://` service URLs): requests only. An endpoint cannot be opened on it.
+    Http,
+}
+
 /// Which connection: two endpoints with the same key share it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct BrokerKey {
@@ -55,6 +64,8 @@ pub struct BrokerKey {
     pub physical: HostPort,
     /// Whether the connection uses TLS.
     pub tls: bool,
+    /// What is spoken over it.
+    pub transport: Transport,
     /// Which of several connections to the same broker.
     pub index: u32,
 }
@@ -132,7 +143,7 @@ pub enum Action {
         connection: ConnectionId,
         /// Where to.
         key: BrokerKey,
-        /// What CONNECT shows.
+        /// What CONNECT shows. None for [`Transport::Http`], whose driver asks the credential source for headers itself.
         credentials: AuthData,
     },
     /// Pass this to the session.

@@ -108,8 +108,15 @@ pub async fn missing_namespace(target: &Target) {
 }
 
 pub async fn bad_url(_: &Target) {
-    for url in ["", "localhost:6650", "http://localhost:8080", "pulsar://", "pulsar://localhost:99999", "pulsar://a/b"]
-    {
+    for url in [
+        "",
+        "localhost:6650",
+        "http://",
+        "http://localhost?a=b",
+        "pulsar://",
+        "pulsar://localhost:99999",
+        "pulsar://a/b",
+    ] {
         let error = refused(Client::builder(url)).await;
         assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{url:?}: {error}");
         assert!(error.to_string().contains(url), "{url:?}: {error}");

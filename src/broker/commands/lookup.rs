@@ -16,7 +16,8 @@ impl Broker {
         conn: ConnId,
         request: &pb::CommandPartitionedTopicMetadata,
     ) -> Result<(), Rejection> {
-        let partitions = self.count_partitions(conn, &request.topic, request.metadata_auto_creation_enabled())?;
+        let creates = request.metadata_auto_creation_enabled();
+        let partitions = self.count_partitions(self.is_authorized(conn), &request.topic, creates)?;
         let response = pb::CommandPartitionedTopicMetadataResponse {
             partitions: Some(partitions),
             request_id: request.request_id,
@@ -35,8 +36,8 @@ impl Broker {
     /// | of a partition of a partitioned topic | 0; beyond the last one TopicNotFound |
     /// | of any other topic that exists, or would be created by PRODUCER where `create` is asked for | 0 |
     /// | any other | TopicNotFound |
-    fn count_partitions(&self, conn: ConnId, topic: &str, create: bool) -> Result<u32, Refusal> {
-        let name = self.check_lookup(conn, topic, "")?;
+    pub(super) fn count_partitions(&self, is_authorized: bool, topic: &str, create: bool) -> Result<u32, Refusal> {
+        let name = self.check_lookup(is_authorized, topic, "")?;
         if let Some(partitions) = self.topics.partitions(&name) {
             return Ok(partitions);
         }
@@ -54,7 +55,7 @@ impl Broker {
 
     /// Always Connect to this broker, for a topic that exists or not, as a standalone broker responds.
     pub(super) fn on_lookup(&mut self, conn: ConnId, request: &pb::CommandLookupTopic) -> Result<(), Rejection> {
-        let name = self.check_lookup(conn, &request.topic, request.advertised_listener_name())?;
+        let name = self.check_lookup(self.is_authorized(conn), &request.topic, request.advertised_listener_name())?;
         self.ownership.acquire(&name);
         let response = pb::CommandLookupTopicResponse {
             broker_service_url: Some(self.url.clone()),
@@ -69,11 +70,11 @@ impl Broker {
         Ok(())
     }
 
-    /// What both requests check, in this order: the name, the role, the listener, the namespace.
-    fn check_lookup(&self, conn: ConnId, topic: &str, listener: &str) -> Result<TopicName, Refusal> {
+    /// What both requests, and those over HTTP, check, in this order: the name, the role, the listener, the namespace.
+    pub(super) fn check_lookup(&self, is_authorized: bool, topic: &str, listener: &str) -> Result<TopicName, Refusal> {
         let bad_name = |_| refuse(ServerError::InvalidTopicName, "Invalid topic name");
         let name = TopicName::parse(topic).map_err(bad_name)?;
-        if !self.is_authorized(conn) {
+        if !is_authorized {
             let text = "Client is not authorized to use this topic";
             return Err(refuse(ServerError::AuthorizationError, text));
         }

@@ -11,6 +11,7 @@
 //! | `consumer` | SUBSCRIBE, CLOSE_CONSUMER, UNSUBSCRIBE |
 //! | `delivery` | FLOW, ACK, REDELIVER_UNACKNOWLEDGED_MESSAGES |
 //! | `position` | SEEK, GET_LAST_MESSAGE_ID, CONSUMER_STATS |
+//! | `rest` | none: the same over HTTP |
 //! | `takeover` | PRODUCER and SUBSCRIBE for what another connection holds |
 //!
 //! Each is an `impl Broker` over the parts of the machine. A command's method queues its response itself, or gives a
@@ -22,12 +23,14 @@ mod delivery;
 mod lookup;
 mod position;
 mod producer;
+mod rest;
 mod schema;
 mod send;
 mod session;
 mod takeover;
 mod topic_list;
 
+pub(super) use self::rest::RestAnswer;
 use self::takeover::HolderState;
 use super::conformance::Rule;
 use super::connections::{ConnectionEndpoints, ConnectionState};

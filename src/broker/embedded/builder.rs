@@ -15,6 +15,7 @@ impl EmbeddedBroker {
         EmbeddedBrokerBuilder {
             config: BrokerConfig::default(),
             listen: (Ipv4Addr::LOCALHOST, 0).into(),
+            serves_http: false,
             bad_topic: None,
         }
     }
@@ -44,6 +45,7 @@ impl EmbeddedBroker {
 pub struct EmbeddedBrokerBuilder {
     config: BrokerConfig,
     listen: SocketAddr,
+    serves_http: bool,
     /// What is wrong with a partitioned topic; `start` reports it.
     bad_topic: Option<String>,
 }
@@ -53,6 +55,13 @@ impl EmbeddedBrokerBuilder {
     /// Where to listen. Default 127.0.0.1 and a free port.
     pub fn listen(mut self, address: SocketAddr) -> Self {
         self.listen = address;
+        self
+    }
+
+    /// Answers over HTTP too, on a free port of the same address: [`EmbeddedBroker::http_url`]. These are the requests that
+    /// a client with an `http://` service URL makes: lookups, partitions, topics of a namespace, schemas. Default false.
+    pub fn http(mut self, serves: bool) -> Self {
+        self.serves_http = serves;
         self
     }
 
@@ -214,6 +223,6 @@ impl EmbeddedBrokerBuilder {
         if let Some(text) = self.bad_topic {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
-        EmbeddedBroker::start(self.config, self.listen).await
+        EmbeddedBroker::start(self.config, self.listen, self.serves_http).await
     }
 }

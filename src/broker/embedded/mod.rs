@@ -3,6 +3,7 @@
 mod builder;
 mod connection;
 mod faults;
+mod http;
 mod server;
 mod tasks;
 
@@ -66,10 +67,14 @@ impl Drop for StopOnDrop {
 
 /// Connections, credentials and lifetime.
 impl EmbeddedBroker {
-    async fn start(config: BrokerConfig, listen: SocketAddr) -> io::Result<Self> {
-        let on_bind = |error: io::Error| io::Error::new(error.kind(), format!("listening on {listen}: {error}"));
-        let listener = TcpListener::bind(listen).await.map_err(on_bind)?;
-        let server = BrokerServer::new(config, listener.local_addr()?);
+    async fn start(config: BrokerConfig, listen: SocketAddr, serves_http: bool) -> io::Result<Self> {
+        let listener = bind(listen).await?;
+        let http_listener = if serves_http { Some(bind((listen.ip(), 0).into()).await?) } else { None };
+        let http_address = http_listener.as_ref().map(TcpListener::local_addr).transpose()?;
+        let server = BrokerServer::new(config, listener.local_addr()?, http_address);
+        if let Some(listener) = http_listener {
+            server.spawn(http::accept_http(Arc::clone(&server), listener));
+        }
         server.spawn(tasks::accept_connections(Arc::clone(&server), listener));
         server.spawn(tasks::run_timer(Arc::clone(&server)));
         Ok(Self { _stop: Arc::new(StopOnDrop(Arc::clone(&server))), server })
@@ -79,6 +84,13 @@ impl EmbeddedBroker {
     #[must_use]
     pub fn url(&self) -> String {
         self.server.url.clone()
+    }
+
+    /// The service URL of the REST interface, `http://127.0.0.1:port`; `None` unless it was asked for
+    /// ([`EmbeddedBrokerBuilder::http`]).
+    #[must_use]
+    pub fn http_url(&self) -> Option<String> {
+        self.server.http_address.map(|address| format!("http://{address}"))
     }
 
     /// Where it listens.
@@ -140,6 +152,11 @@ impl EmbeddedBroker {
     fn call<T>(&self, call: impl FnOnce(&mut Broker) -> T) -> T {
         self.server.call(call)
     }
+}
+
+async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let on_bind = |error: io::Error| io::Error::new(error.kind(), format!("listening on {address}: {error}"));
+    TcpListener::bind(address).await.map_err(on_bind)
 }
 
 /// Topics.

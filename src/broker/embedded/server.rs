@@ -26,6 +26,8 @@ pub(super) struct BrokerServer {
     runtime: Handle,
     pub(super) url: String,
     pub(super) address: SocketAddr,
+    /// `None` without the REST interface.
+    pub(super) http_address: Option<SocketAddr>,
     started: Instant,
     /// ms since 1970.
     started_wall_ms: u64,
@@ -38,6 +40,7 @@ pub(super) struct ServerState {
     pub(super) wakers: HashMap<ConnId, Waker>,
     pub(super) timer: Option<Waker>,
     pub(super) acceptor: Option<Waker>,
+    pub(super) http_acceptor: Option<Waker>,
     pub(super) is_stopping: bool,
     /// Tasks that still run.
     tasks: usize,
@@ -47,7 +50,7 @@ pub(super) struct ServerState {
 
 impl BrokerServer {
     /// A machine without tasks, on the current runtime and its clock.
-    pub(super) fn new(config: BrokerConfig, address: SocketAddr) -> Arc<Self> {
+    pub(super) fn new(config: BrokerConfig, address: SocketAddr, http_address: Option<SocketAddr>) -> Arc<Self> {
         let url = format!("pulsar://{address}");
         let started = Instant::now();
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -58,11 +61,12 @@ impl BrokerServer {
             wakers: HashMap::new(),
             timer: None,
             acceptor: None,
+            http_acceptor: None,
             is_stopping: false,
             tasks: 0,
             stoppers: Vec::new(),
         });
-        Arc::new(Self { state, runtime: Handle::current(), url, address, started, started_wall_ms })
+        Arc::new(Self { state, runtime: Handle::current(), url, address, http_address, started, started_wall_ms })
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, ServerState> {
@@ -119,6 +123,7 @@ impl BrokerServer {
         let mut woken: Vec<Waker> = state.wakers.drain().map(|(_, waker)| waker).collect();
         woken.extend(state.timer.take());
         woken.extend(state.acceptor.take());
+        woken.extend(state.http_acceptor.take());
         drop(state);
         woken.into_iter().for_each(Waker::wake);
     }

@@ -13,7 +13,7 @@ use super::connection::serve_connection;
 use super::server::BrokerServer;
 
 /// How long `accept` pauses after an error, such as too many open files.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Accepts connections until the broker stops.
 pub(super) async fn accept_connections(server: Arc<BrokerServer>, listener: TcpListener) {

@@ -65,7 +65,7 @@ impl TcpDialer {
 
     #[cfg(not(feature = "tls"))]
     async fn secure(&self, _: TcpStream, _: &Target) -> Result<Box<dyn Socket>> {
-        let what = "pulsar+ssl:// needs the crate feature `tls`, which this build lacks";
+        let what = "pulsar+ssl:// and https:// need the crate feature `tls`, which this build lacks";
         Err(Error::local(crate::error::ErrorKind::Unsupported, what))
     }
 

@@ -35,12 +35,14 @@ pub(crate) struct DialConfig {
     pub(crate) keep_alive_interval: Duration,
     pub(crate) operation_timeout: Duration,
     pub(crate) client_version: String,
+    #[cfg(feature = "http")]
+    pub(crate) http: crate::client::http::HttpOptions,
 }
 
 impl DialConfig {
     /// How long dial and handshake with this broker may take together: each of several hosts of the service URL has an
     /// equal share of the operation timeout, so that one that is silent leaves time for the others.
-    fn share_of(&self, key: &BrokerKey) -> Duration {
+    pub(crate) fn share_of(&self, key: &BrokerKey) -> Duration {
         let hosts = u32::try_from(self.service_hosts.len()).unwrap_or(u32::MAX);
         match hosts > 1 && self.service_hosts.contains(&key.physical) {
             true => self.operation_timeout / hosts,
@@ -148,6 +150,13 @@ impl<R: Runtime> SupervisorDriver<R> {
         let (sender, commands) = unbounded_channel();
         self.connections.retain(|_, commands| !commands.is_closed());
         self.connections.insert(id, sender);
+        #[cfg(feature = "http")]
+        if key.transport == crate::machine::control::Transport::Http {
+            let (runtime, config, supervisor) = (self.runtime.clone(), self.config.clone(), self.handle.clone());
+            let driver = crate::client::http::HttpDriver { id, key, runtime, config, supervisor, commands };
+            self.tasks.spawn(driver.run());
+            return;
+        }
         let attempt = DialAttempt {
             id,
             key,

@@ -46,6 +46,8 @@ pub enum RequestError {
         /// The most that the broker takes.
         max: usize,
     },
+    /// The transport has an error of its own: what came is no answer, or the request is not to be sent this way.
+    Transport(Error),
 }
 
 impl RequestError {
@@ -68,6 +70,7 @@ impl RequestError {
                      most {max}"
                 ),
             ),
+            Self::Transport(error) => error,
         }
     }
 }

@@ -40,6 +40,7 @@ impl Failure {
             RequestError::TimedOut => (RetryPolicy::Retry, true),
             RequestError::Disconnected => (RetryPolicy::Retry, false),
             RequestError::Unsupported(_) | RequestError::TooLarge { .. } => (RetryPolicy::RetryIfEstablished, false),
+            RequestError::Transport(error) => (of_local(error), false),
         };
         Self { error: error.into_error(request), retry_policy, counts_against_connection }
     }

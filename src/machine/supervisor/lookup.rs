@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use crate::error::{Error, ErrorKind};
 use crate::machine::Now;
-use crate::machine::control::{BrokerKey, HostPort};
+use crate::machine::control::{BrokerKey, HostPort, Transport};
 use crate::machine::endpoint::outbox::Response;
 use crate::machine::supervisor::failure::Failure;
 use crate::machine::supervisor::service_url::broker_host;
@@ -128,10 +128,11 @@ impl Lookup {
 /// The connection to `logical`: through the address of `through` if a proxy stands there, else straight.
 ///
 /// A standalone broker says `proxy_through_service_url` always. Where both addresses are the same the key comes out
-/// as that of a straight connection, so no `proxy_to_broker_url` is sent and no second connection is made.
+/// as that of a straight connection, so no `proxy_to_broker_url` is sent and no second connection is made. A broker speaks
+/// the binary protocol, also where the lookup went over HTTP.
 pub(crate) fn broker_key(logical: HostPort, through: &BrokerKey, proxied: bool) -> BrokerKey {
     let physical = if proxied { through.physical.clone() } else { logical.clone() };
-    BrokerKey { logical, physical, tls: through.tls, index: through.index }
+    BrokerKey { logical, physical, tls: through.tls, transport: Transport::Pulsar, index: through.index }
 }
 
 #[cfg(test)]
@@ -154,7 +155,8 @@ mod tests {
     }
 
     fn entry(tls: bool) -> BrokerKey {
-        BrokerKey { logical: host("service"), physical: host("service"), tls, index: 0 }
+        let transport = Transport::Pulsar;
+        BrokerKey { logical: host("service"), physical: host("service"), tls, transport, index: 0 }
     }
 
     fn response(kind: LookupType, url: Option<&str>) -> pb::CommandLookupTopicResponse {

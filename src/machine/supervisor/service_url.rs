@@ -5,40 +5,97 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::machine::control::{BrokerKey, HostPort};
+use crate::machine::control::{BrokerKey, HostPort, Transport};
 
 const PORT: u16 = 6650;
 const PORT_TLS: u16 = 6651;
+const PORT_HTTP: u16 = 80;
+const PORT_HTTPS: u16 = 443;
 
-/// `pulsar://host:6650,other:6650` or `pulsar+ssl://host:6651`.
+/// `pulsar://host:6650,other:6650`, `pulsar+ssl://host:6651`, `http://host:8080` or `https://host:8443/prefix`.
 ///
 /// The scheme decides whether TLS is spoken, with this host and with every broker a lookup names. Several hosts are
-/// tried in turn: one that fails makes way for the next. Without a port, 6650 is meant, with TLS 6651.
+/// tried in turn: one that fails makes way for the next. Without a port, 6650 is meant, with TLS 6651; 80 for `http` and
+/// 443 for `https`. With these two, topics are looked up over the REST interface of the brokers, whose paths begin behind
+/// the path of the URL.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServiceUrl {
-    tls: bool,
+    scheme: Scheme,
     hosts: Vec<HostPort>,
+    /// Empty, or with a slash in front and none behind.
+    path: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Scheme {
+    transport: Transport,
+    tls: bool,
+}
+
+impl Scheme {
+    fn parse(scheme: &str) -> Option<Self> {
+        let (transport, tls) = match scheme.to_ascii_lowercase().as_str() {
+            "pulsar" => (Transport::Pulsar, false),
+            "pulsar+ssl" => (Transport::Pulsar, true),
+            "http" => (Transport::Http, false),
+            "https" => (Transport::Http, true),
+            _ => return None,
+        };
+        Some(Self { transport, tls })
+    }
+
+    fn name(self) -> &'static str {
+        match (self.transport, self.tls) {
+            (Transport::Pulsar, false) => "pulsar",
+            (Transport::Pulsar, true) => "pulsar+ssl",
+            (Transport::Http, false) => "http",
+            (Transport::Http, true) => "https",
+        }
+    }
+
+    fn default_port(self) -> u16 {
+        match (self.transport, self.tls) {
+            (Transport::Pulsar, false) => PORT,
+            (Transport::Pulsar, true) => PORT_TLS,
+            (Transport::Http, false) => PORT_HTTP,
+            (Transport::Http, true) => PORT_HTTPS,
+        }
+    }
 }
 
 impl ServiceUrl {
     /// Reads a service URL.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidArgument`], with what is wrong: an unknown scheme, an HTTP address, a path, a user name, a
-    /// bad port, no host.
+    /// [`ErrorKind::InvalidArgument`], with what is wrong: an unknown scheme, a query, a user name, a bad port, no host,
+    /// a path where the scheme is not `http` or `https`.
     pub fn parse(url: &str) -> Result<Self> {
-        let (tls, rest) = split_scheme(url).map_err(|what| refused(url, &what))?;
-        let hosts = rest
-            .split(',')
-            .map(|host| host_port(host, if tls { PORT_TLS } else { PORT }))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|what| refused(url, &what))?;
-        Ok(Self { tls, hosts })
+        Self::read(url).map_err(|what| refused(url, &what))
     }
 
-    /// Whether TLS is spoken (`pulsar+ssl`).
+    fn read(url: &str) -> Result<Self, String> {
+        let (scheme, rest) = split_scheme(url)?;
+        let (hosts, path) = match scheme.transport {
+            Transport::Http => split_path(rest)?,
+            Transport::Pulsar => (rest, ""),
+        };
+        let hosts = hosts.split(',').map(|host| host_port(host, scheme.default_port()));
+        Ok(Self { scheme, hosts: hosts.collect::<Result<_, _>>()?, path: path.to_owned() })
+    }
+
+    /// Whether TLS is spoken (`pulsar+ssl`, `https`).
     pub fn tls(&self) -> bool {
-        self.tls
+        self.scheme.tls
+    }
+
+    /// What is spoken with the hosts.
+    pub fn transport(&self) -> Transport {
+        self.scheme.transport
+    }
+
+    /// The path in front of the paths of the REST interface: empty, or with a slash in front and none behind.
+    pub fn path(&self) -> &str {
+        &self.path
     }
 
     /// The hosts, in the order of the URL; never empty.
@@ -57,21 +114,22 @@ impl FromStr for ServiceUrl {
 
 impl fmt::Display for ServiceUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.tls { "pulsar+ssl://" } else { "pulsar://" })?;
+        write!(f, "{}://", self.scheme.name())?;
         for (n, host) in self.hosts.iter().enumerate() {
             write!(f, "{}{host}", if n == 0 { "" } else { "," })?;
         }
-        Ok(())
+        f.write_str(&self.path)
     }
 }
 
 /// Reads the URL by which a broker names itself or another one; its scheme has to be the one of `tls`.
 pub(crate) fn broker_host(url: &str, tls: bool) -> Result<HostPort, String> {
-    let (is_tls, rest) = split_scheme(url)?;
-    if is_tls != tls {
-        return Err(format!("{} was expected", if tls { "pulsar+ssl://" } else { "pulsar://" }));
+    let (scheme, rest) = split_scheme(url)?;
+    let expected = Scheme { transport: Transport::Pulsar, tls };
+    if scheme != expected {
+        return Err(format!("{}:// was expected", expected.name()));
     }
-    host_port(rest, if tls { PORT_TLS } else { PORT })
+    host_port(rest, scheme.default_port())
 }
 
 fn refused(url: &str, what: &str) -> Error {
@@ -83,28 +141,34 @@ fn refused(url: &str, what: &str) -> Error {
     Error::local(ErrorKind::InvalidArgument, format!("the service URL `{shown}` is not usable: {what}"))
 }
 
-fn split_scheme(url: &str) -> Result<(bool, &str), String> {
+fn split_scheme(url: &str) -> Result<(Scheme, &str), String> {
     let Some((scheme, rest)) = url.split_once("://") else {
-        return Err("it has to start with pulsar:// or pulsar+ssl://".to_owned());
+        return Err("it has to start with pulsar://, pulsar+ssl://, http:// or https://".to_owned());
     };
-    let tls = match scheme.to_ascii_lowercase().as_str() {
-        "pulsar" => false,
-        "pulsar+ssl" => true,
-        "http" | "https" => {
-            return Err("this is the address of the admin API; use the broker service URL (pulsar://host:6650 or \
-                        pulsar+ssl://host:6651)"
-                .to_owned());
-        }
-        other => return Err(format!("the scheme is `{other}`, not pulsar or pulsar+ssl")),
+    let Some(scheme) = Scheme::parse(scheme) else {
+        return Err(format!("the scheme is `{scheme}`, not pulsar, pulsar+ssl, http or https"));
     };
     let rest = rest.strip_suffix('/').unwrap_or(rest);
     if rest.contains('@') {
         return Err("a user name has no place in it; credentials are given to the client builder".to_owned());
     }
-    if rest.contains(['/', '?', '#']) {
-        return Err("it has no path, query or fragment".to_owned());
+    if rest.contains(['?', '#']) {
+        return Err("it has no query or fragment".to_owned());
     }
-    Ok((tls, rest))
+    if scheme.transport == Transport::Pulsar && rest.contains('/') {
+        return Err("it has no path".to_owned());
+    }
+    Ok((scheme, rest))
+}
+
+/// Hosts, and the path of a proxy.
+fn split_path(rest: &str) -> Result<(&str, &str), String> {
+    let (hosts, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let path = path.trim_end_matches('/');
+    if !path.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'<' | b'>' | b'\\')) {
+        return Err(format!("`{path}` is not a path: other characters than those of a URL have to be percent-encoded"));
+    }
+    Ok((hosts, path))
 }
 
 fn host_port(text: &str, port: u16) -> Result<HostPort, String> {
@@ -166,13 +230,14 @@ impl ServiceHosts {
 
     /// Whether TLS is spoken.
     pub(crate) fn tls(&self) -> bool {
-        self.url.tls
+        self.url.tls()
     }
 
     /// The connection to use now.
     pub(crate) fn key(&self) -> BrokerKey {
         let host = self.url.hosts[self.current].clone();
-        BrokerKey { logical: host.clone(), physical: host, tls: self.url.tls, index: 0 }
+        let Scheme { transport, tls } = self.url.scheme;
+        BrokerKey { logical: host.clone(), physical: host, tls, transport, index: 0 }
     }
 
     /// The connection failed: if it is the one in use, the next host takes over.
@@ -202,14 +267,24 @@ mod tests {
         assert_eq!(shown("pulsar://localhost"), "pulsar://localhost:6650");
         assert_eq!(shown("pulsar+ssl://localhost/"), "pulsar+ssl://localhost:6651");
         assert_eq!(shown("PULSAR://a:1,b,[::1]:7000,[::2]"), "pulsar://a:1,b:6650,[::1]:7000,[::2]:6650");
+        assert_eq!(shown("http://a,b:8080/"), "http://a:80,b:8080");
+    }
+
+    #[test]
+    fn an_http_url_may_have_the_path_of_a_proxy() {
+        let url = ServiceUrl::parse("https://a,b:8443/clusters/one/").expect("a good URL");
+        assert_eq!((url.transport(), url.tls(), url.path()), (Transport::Http, true, "/clusters/one"));
+        assert_eq!(url.to_string(), "https://a:443,b:8443/clusters/one");
+        assert_eq!(ServiceUrl::parse("http://a//").expect("a good URL").path(), "");
     }
 
     #[test]
     fn what_is_wrong_is_said() {
-        assert!(why_not("http://localhost:8080").contains("broker service URL"));
         assert!(why_not("localhost:6650").contains("start with pulsar://"));
         assert!(why_not("kafka://localhost").contains("`kafka`"));
         assert!(why_not("pulsar://host:6650/tenant").contains("no path"));
+        assert!(why_not("http://host:8080?token=x").contains("no query"));
+        assert!(why_not("https://host/a b").contains("percent-encoded"));
         assert!(why_not("pulsar://").contains("host is missing"));
         assert!(why_not("pulsar://a,,b").contains("host is missing"));
         assert!(why_not("pulsar://a:0").contains("`0` is not a port"));
@@ -231,6 +306,7 @@ mod tests {
         assert_eq!(broker_host("pulsar://b:1", false).expect("good").to_string(), "b:1");
         assert!(broker_host("pulsar://b:1", true).expect_err("not TLS").contains("pulsar+ssl://"));
         assert!(broker_host("", false).is_err());
+        assert!(broker_host("https://b:1", true).expect_err("a web port").contains("pulsar+ssl://"));
         assert!(broker_host("pulsar://a,b", false).is_err());
     }
 

@@ -50,7 +50,7 @@ async fn a_built_client_dials_on_first_use() {
 
 #[tokio::test]
 async fn build_refuses_what_is_no_service_url() {
-    let error = Client::builder("http://localhost").build().expect_err("not a service URL");
+    let error = Client::builder("kafka://localhost").build().expect_err("not a service URL");
     assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
 }
 

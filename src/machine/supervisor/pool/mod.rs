@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use crate::error::Result;
 use crate::machine::connection::peer::PeerInfo;
-use crate::machine::control::{Action, AuthContext, AuthData, BrokerKey, CloseReason, ConnectionId, SessionCommand};
+use crate::machine::control::{
+    Action, AuthContext, AuthData, BrokerKey, CloseReason, ConnectionId, SessionCommand, Transport,
+};
 use crate::machine::deadlines::Deadlines;
 use crate::machine::supervisor::backoff::Backoff;
 use crate::machine::supervisor::failure::{Failure, refuses_credentials};
@@ -184,11 +186,17 @@ impl ConnectionPool {
             None => key.logical.to_string().into(),
         };
         let cooldown = self.cooldowns.get(&key).map(|cooldown| cooldown.until).filter(|until| *until > now.at);
-        let state = if cooldown.is_some() { PooledState::CoolingDown } else { PooledState::FetchingCredentials };
-        match cooldown {
-            Some(until) => self.deadlines.set(id, Some(Deadline::new(until, "cooldown of a broker"))),
-            None => self.actions.push_back(Action::FetchCredentials(id, AuthContext::new(key.logical.clone()))),
-        }
+        let state = match cooldown {
+            Some(until) => {
+                self.deadlines.set(id, Some(Deadline::new(until, "cooldown of a broker")));
+                PooledState::CoolingDown
+            }
+            None => {
+                let (state, action) = first_step(id, &key);
+                self.actions.push_back(action);
+                state
+            }
+        };
         self.pooled.insert(key.clone(), id);
         let connection = PooledConnection {
             key,
@@ -480,9 +488,9 @@ impl ConnectionPool {
             if connection.holders.is_empty() {
                 self.disconnect(id);
             } else if connection.state == PooledState::CoolingDown {
-                connection.state = PooledState::FetchingCredentials;
-                let context = AuthContext::new(connection.key.logical.clone());
-                self.actions.push_back(Action::FetchCredentials(id, context));
+                let (state, action) = first_step(id, &connection.key);
+                connection.state = state;
+                self.actions.push_back(action);
             }
         }
     }
@@ -518,6 +526,20 @@ impl ConnectionPool {
         }
         assert_eq!(held, self.held.len(), "a holder has one connection");
         assert!(self.pooled.values().all(|id| self.connections.contains_key(id)), "the pool hands out what exists");
+    }
+}
+
+/// How a connection begins: with its credentials; over HTTP, where each request shows them, with the dial.
+fn first_step(id: ConnectionId, key: &BrokerKey) -> (PooledState, Action) {
+    match key.transport {
+        Transport::Pulsar => {
+            let context = AuthContext::new(key.logical.clone());
+            (PooledState::FetchingCredentials, Action::FetchCredentials(id, context))
+        }
+        Transport::Http => {
+            let credentials = AuthData::none();
+            (PooledState::Dialing, Action::Dial { connection: id, key: key.clone(), credentials })
+        }
     }
 }
 

@@ -16,7 +16,7 @@ fn holder(number: u64) -> Holder {
 
 fn key(name: &str) -> BrokerKey {
     let host = HostPort { host: name.into(), port: 6650 };
-    BrokerKey { logical: host.clone(), physical: host, tls: false, index: 0 }
+    BrokerKey { logical: host.clone(), physical: host, tls: false, transport: Transport::Pulsar, index: 0 }
 }
 
 fn peer() -> PeerInfo {

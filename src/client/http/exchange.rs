@@ -1,0 +1,266 @@
+//! Requests over HTTP: connections that are kept, credentials, redirects.
+
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Empty;
+use hyper::header::{ACCEPT, HOST, HeaderName, HeaderValue, USER_AGENT};
+use hyper::{HeaderMap, Request};
+use tokio::sync::Semaphore;
+
+use super::connection::{Answer, HttpConnection, NoAnswer};
+use super::redirect::{Origin, REDIRECTS_MAX, Trust, follow};
+use super::request::{self, RestRequest};
+use super::response;
+use crate::client::auth::HttpHeaders;
+use crate::client::dial::dial;
+use crate::client::driver::DialConfig;
+use crate::client::runtime::{Runtime, timeout};
+use crate::client::user_code::catch_panic;
+use crate::error::{Error, ErrorKind, Result, ServerCode};
+use crate::machine::connection::error::RequestError;
+use crate::machine::control::{AuthContext, BrokerKey, CloseReason};
+use crate::wire::command::Command;
+
+/// Requests to one host at the same time; each has a connection of its own. Those that are kept are as many.
+const REQUESTS_MAX: usize = 8;
+
+/// Why a request has no answer.
+#[derive(Debug)]
+pub(super) enum Failed {
+    /// It alone failed.
+    Request(RequestError),
+    /// The host cannot be reached any more.
+    Host(CloseReason),
+}
+
+impl From<RequestError> for Failed {
+    fn from(error: RequestError) -> Self {
+        Self::Request(error)
+    }
+}
+
+/// A host of the service URL.
+pub(super) struct Exchange<R> {
+    runtime: R,
+    config: Arc<DialConfig>,
+    key: BrokerKey,
+    origin: Origin,
+    trust: Trust,
+    slots: Semaphore,
+    idle: Mutex<Vec<(Origin, HttpConnection)>>,
+    /// Fetched for the first request, and again after a refusal.
+    headers: Mutex<Option<HeaderMap>>,
+}
+
+/// What the steps of one request have in common.
+struct Hop {
+    origin: Origin,
+    path: String,
+    /// Set until a redirect leads to a host that gets no credentials; they are not shown to any host after it.
+    headers: Option<HeaderMap>,
+}
+
+impl<R: Runtime> Exchange<R> {
+    pub(super) fn new(runtime: R, config: Arc<DialConfig>, key: BrokerKey) -> Self {
+        let service = config.service_hosts.iter().map(|host| Origin::new(key.tls, &host.host, host.port)).collect();
+        let trust = Trust { service, hosts: config.http.redirect_hosts.clone() };
+        let origin = Origin::of_key(&key);
+        let (slots, idle) = (Semaphore::new(REQUESTS_MAX), Mutex::default());
+        Self { runtime, config, key, origin, trust, slots, idle, headers: Mutex::default() }
+    }
+
+    /// Whether a broker answers here and takes the credentials, within `limit`.
+    pub(super) async fn handshake(&self, limit: Duration) -> Result<(), CloseReason> {
+        let limit = limit.min(self.config.operation_timeout);
+        let request = request::handshake();
+        let asked = async {
+            let answer = self.get(&request).await?;
+            response::accepts(answer.status, &answer.body).map_err(Failed::Request)
+        };
+        match timeout(&self.runtime, limit, asked).await {
+            Some(Ok(())) => Ok(()),
+            Some(Err(Failed::Host(reason))) => Err(reason),
+            Some(Err(Failed::Request(RequestError::Server(refused)))) => Err(CloseReason::Broker(refused)),
+            Some(Err(Failed::Request(error))) => Err(CloseReason::Dial(error.into_error("the first HTTP request"))),
+            None => Err(CloseReason::Silent { after: limit }),
+        }
+    }
+
+    /// The answer to `command`, within the operation timeout.
+    pub(super) async fn ask(&self, command: &Command) -> Result<Command, Failed> {
+        let request = RestRequest::of(command)?;
+        let asked = async {
+            // Never closed.
+            let _slot = self.slots.acquire().await;
+            let answer = self.get(&request).await?;
+            let read = response::read(command, answer.status, &answer.body);
+            if !read.as_ref().is_err_and(refuses_credentials) {
+                return Ok(read?);
+            }
+            // The token may have expired since it was fetched.
+            self.lock_headers().take();
+            let answer = self.get(&request).await?;
+            Ok(response::read(command, answer.status, &answer.body)?)
+        };
+        let answered = timeout(&self.runtime, self.config.operation_timeout, asked).await;
+        answered.unwrap_or(Err(Failed::Request(RequestError::TimedOut)))
+    }
+
+    /// One GET, with the redirects that follow.
+    async fn get(&self, request: &RestRequest) -> Result<Answer, Failed> {
+        let path = format!("{}{}", self.config.http.base_path, request.path);
+        let mut hop = Hop { origin: self.origin.clone(), path, headers: Some(self.headers().await?) };
+        for _ in 0..=REDIRECTS_MAX {
+            let answer = self.get_once(&hop, request.body_bytes_max).await?;
+            if !matches!(answer.status, 301 | 302 | 303 | 307 | 308) {
+                return match hop.headers {
+                    None if answer.status == 401 => Err(without_credentials(&hop.origin).into()),
+                    _ => Ok(answer),
+                };
+            }
+            (hop.origin, hop.path) =
+                follow(&hop.origin, answer.location.as_deref()).map_err(RequestError::Transport)?;
+            if !self.trust.includes(&hop.origin) {
+                hop.headers = None;
+            }
+        }
+        let text = format!("the HTTP request was redirected more than {REDIRECTS_MAX} times, at last to {}", hop.origin);
+        Err(RequestError::Transport(Error::local(ErrorKind::NotReady, text)).into())
+    }
+
+    /// One GET without redirects, over a kept connection if there is one. A kept one may have been closed by its peer
+    /// meanwhile; then a new one is made.
+    async fn get_once(&self, hop: &Hop, body_bytes_max: usize) -> Result<Answer, Failed> {
+        let mut answered = Err(NoAnswer::Lost(Error::network("no connection")));
+        if let Some(connection) = self.take_idle(&hop.origin) {
+            answered = self.get_over(connection, hop, body_bytes_max).await;
+        }
+        if let Err(NoAnswer::Lost(_)) = answered {
+            let dialed = self.dial(&hop.origin).await;
+            answered = match dialed {
+                Ok(connection) => self.get_over(connection, hop, body_bytes_max).await,
+                Err(error) => Err(error),
+            };
+        }
+        answered.map_err(|error| self.failure(&hop.origin, error))
+    }
+
+    async fn get_over(
+        &self,
+        mut connection: HttpConnection,
+        hop: &Hop,
+        body_bytes_max: usize,
+    ) -> Result<Answer, NoAnswer> {
+        let answer = connection.get(self.request(hop)?, body_bytes_max).await?;
+        if connection.is_reusable() {
+            let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            if idle.len() < REQUESTS_MAX {
+                idle.push((hop.origin.clone(), connection));
+            }
+        }
+        Ok(answer)
+    }
+
+    fn take_idle(&self, origin: &Origin) -> Option<HttpConnection> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = idle.iter().position(|(kept, _)| kept == origin)?;
+        Some(idle.swap_remove(at).1)
+    }
+
+    async fn dial(&self, origin: &Origin) -> Result<HttpConnection, NoAnswer> {
+        let is_service = *origin == self.origin;
+        let key = if is_service { self.key.clone() } else { origin.key() };
+        let limit = self.config.connection_timeout.min(self.config.share_of(&key));
+        let dialed = dial(&self.runtime, &*self.config.dialer, &key, limit).await;
+        HttpConnection::new(dialed.map_err(|error| match error.is_retriable() {
+            true => NoAnswer::Lost(error),
+            false => NoAnswer::Wrong(error),
+        })?)
+        .await
+    }
+
+    /// A loss of the host itself ends the connection to it, so that another host of the service URL gets its turn.
+    fn failure(&self, origin: &Origin, error: NoAnswer) -> Failed {
+        match error {
+            NoAnswer::Lost(error) if *origin == self.origin => Failed::Host(CloseReason::Dial(error)),
+            NoAnswer::Lost(error) | NoAnswer::Wrong(error) => Failed::Request(RequestError::Transport(error)),
+        }
+    }
+
+    fn request(&self, hop: &Hop) -> Result<Request<Empty<Bytes>>, NoAnswer> {
+        let unusable = || NoAnswer::Wrong(Error::protocol(format!("a path at {} is not usable", hop.origin)));
+        let mut request = Request::get(&hop.path).body(Empty::new()).map_err(|_| unusable())?;
+        let headers = request.headers_mut();
+        headers.extend(hop.headers.clone().unwrap_or_default());
+        headers.insert(HOST, HeaderValue::try_from(hop.origin.host_header()).map_err(|_| unusable())?);
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        headers.insert(USER_AGENT, HeaderValue::try_from(&self.config.client_version).map_err(|_| unusable())?);
+        Ok(request)
+    }
+
+    fn lock_headers(&self) -> std::sync::MutexGuard<'_, Option<HeaderMap>> {
+        self.headers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The headers with the credentials.
+    async fn headers(&self) -> Result<HeaderMap, Failed> {
+        if let Some(headers) = self.lock_headers().clone() {
+            return Ok(headers);
+        }
+        let headers = header_map(&self.fetch().await.map_err(RequestError::Transport)?);
+        let headers = headers.map_err(RequestError::Transport)?;
+        *self.lock_headers() = Some(headers.clone());
+        Ok(headers)
+    }
+
+    fn fetch(&self) -> impl Future<Output = Result<HttpHeaders>> + Send {
+        let context = AuthContext::new(self.key.logical.clone());
+        async move {
+            let limit = self.config.operation_timeout;
+            let fetching = catch_panic(|| self.config.authentication.http_headers(&context));
+            let address = self.key.logical.to_string().into();
+            let fetched = match timeout(&self.runtime, limit, fetching).await {
+                Some(Ok(fetched)) => fetched,
+                Some(Err(panicked)) => {
+                    Err(panicked.into_error(ErrorKind::Authentication, "Authentication::http_headers"))
+                }
+                None => {
+                    let what = format!("timed out after {limit:?} waiting for the credentials");
+                    Err(Error::local(ErrorKind::Authentication, what).with_retriable(true))
+                }
+            };
+            fetched.map_err(|error| error.with_address(&address))
+        }
+    }
+}
+
+fn refuses_credentials(error: &RequestError) -> bool {
+    matches!(error, RequestError::Server(refused) if refused.code == ServerCode::AUTHENTICATION_ERROR)
+}
+
+fn without_credentials(origin: &Origin) -> RequestError {
+    let text = format!(
+        "the redirect to {origin} was followed without the credentials, and it wants some: if this host may have them, \
+         name `{}` in ClientBuilder::http_redirect_hosts",
+        origin.address.host
+    );
+    RequestError::Transport(Error::local(ErrorKind::Authentication, text))
+}
+
+fn header_map(headers: &HttpHeaders) -> Result<HeaderMap> {
+    let mut map = HeaderMap::new();
+    for (name, value) in headers.iter() {
+        let unusable = || {
+            let text = "the credentials cannot be sent as an HTTP header: they have characters that none may have";
+            Error::local(ErrorKind::Authentication, text)
+        };
+        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| unusable())?;
+        let mut value = HeaderValue::from_str(value).map_err(|_| unusable())?;
+        value.set_sensitive(true);
+        map.insert(name, value);
+    }
+    Ok(map)
+}
