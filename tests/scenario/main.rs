@@ -3,6 +3,7 @@
 //! - `embedded`: the list in `tests/suite/`, which `tests/real/` runs on a real Pulsar as well.
 //! - `faults`: what the client promises when everything around it fails, on a paused clock.
 //! - `connect`: when a client dials, and how long it waits for a broker.
+//! - `http`: `http://` and `https://` service URLs.
 //! - `quickstart`, `examples`: the examples, as they are.
 //! - `extremes`: options at the ends of their ranges.
 //! - `tls`: certificates, over a proxy that speaks TLS for the broker.
@@ -17,6 +18,8 @@ mod embedded;
 mod examples;
 mod extremes;
 mod faults;
+#[cfg(feature = "http")]
+mod http;
 mod quickstart;
 #[cfg(feature = "tls")]
 mod tls;

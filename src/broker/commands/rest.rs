@@ -147,7 +147,11 @@ fn rest_name(kind: Type) -> String {
 
 /// A parameter of a query, decoded.
 fn parameter(query: &str, name: &str) -> Option<String> {
-    query.split('&').filter_map(|pair| pair.split_once('=')).find(|(key, _)| *key == name).and_then(|(_, value)| decoded(value))
+    query
+        .split('&')
+        .filter_map(|pair| pair.split_once('='))
+        .find(|(key, _)| *key == name)
+        .and_then(|(_, value)| decoded(value))
 }
 
 /// Percent-decodes; `None` for what is not UTF-8 then.

@@ -52,7 +52,11 @@ impl HttpConnection {
     }
 
     /// Sends the request and reads the answer, with a body of at most `body_bytes_max`.
-    pub(super) async fn get(&mut self, request: Request<Empty<Bytes>>, body_bytes_max: usize) -> Result<Answer, NoAnswer> {
+    pub(super) async fn get(
+        &mut self,
+        request: Request<Empty<Bytes>>,
+        body_bytes_max: usize,
+    ) -> Result<Answer, NoAnswer> {
         let Self { sender, driver } = self;
         let exchange = async {
             sender.ready().await.map_err(no_answer)?;

@@ -127,7 +127,8 @@ impl<R: Runtime> Exchange<R> {
                 hop.headers = None;
             }
         }
-        let text = format!("the HTTP request was redirected more than {REDIRECTS_MAX} times, at last to {}", hop.origin);
+        let text =
+            format!("the HTTP request was redirected more than {REDIRECTS_MAX} times, at last to {}", hop.origin);
         Err(RequestError::Transport(Error::local(ErrorKind::NotReady, text)).into())
     }
 

@@ -22,7 +22,9 @@ use self::exchange::{Exchange, Failed};
 use super::driver::{DialConfig, SupervisorHandle};
 use super::runtime::{Runtime, TaskSet};
 use crate::machine::connection::peer::PeerInfo;
-use crate::machine::control::{BrokerKey, CloseReason, ConnectionId, Input, RequestToken, SessionCommand, SessionEvent};
+use crate::machine::control::{
+    BrokerKey, CloseReason, ConnectionId, Input, RequestToken, SessionCommand, SessionEvent,
+};
 use crate::wire::MAX_MESSAGE_SIZE_DEFAULT;
 use crate::wire::command::Command;
 
@@ -90,7 +92,14 @@ impl<R: Runtime> HttpDriver<R> {
                 match command {
                     None => return Poll::Ready(None),
                     Some(SessionCommand::Request(token, command)) => {
-                        tasks.spawn(answer(exchange.clone(), self.id, token, command, self.supervisor.clone(), gone.clone()));
+                        tasks.spawn(answer(
+                            exchange.clone(),
+                            self.id,
+                            token,
+                            command,
+                            self.supervisor.clone(),
+                            gone.clone(),
+                        ));
                     }
                     Some(SessionCommand::Open(endpoint, attempt)) => {
                         let error = request::unsupported("a watch of topics");

@@ -104,7 +104,11 @@ pub(super) fn follow(from: &Origin, location: Option<&str>) -> Result<(Origin, S
     let path = uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
     let Some(authority) = uri.authority() else {
         // Only a path: the same host.
-        return if path.starts_with('/') && !path.starts_with("//") { Ok((from.clone(), path)) } else { Err(unusable()) };
+        return if path.starts_with('/') && !path.starts_with("//") {
+            Ok((from.clone(), path))
+        } else {
+            Err(unusable())
+        };
     };
     let tls = match uri.scheme_str() {
         Some("http") => false,
@@ -151,7 +155,8 @@ mod tests {
         for host in ["broker-1.other.org", "a.example.com", "a.b.EXAMPLE.com", "::1"] {
             assert!(trust.includes(&origin(false, host, 1)), "{host}");
         }
-        for host in ["example.com", "notexample.com", "broker-2.other.org", "example.com.thief.org", "x.broker-1.other.org"]
+        for host in
+            ["example.com", "notexample.com", "broker-2.other.org", "example.com.thief.org", "x.broker-1.other.org"]
         {
             assert!(!trust.includes(&origin(false, host, 1)), "{host}");
         }

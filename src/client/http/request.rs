@@ -39,7 +39,8 @@ impl RestRequest {
             Command::Lookup(lookup) => {
                 let topic = topic(&lookup.topic)?;
                 let listener = lookup.advertised_listener_name();
-                let listener = if listener.is_empty() { String::new() } else { format!("&listenerName={}", encoded(listener)) };
+                let listener =
+                    if listener.is_empty() { String::new() } else { format!("&listenerName={}", encoded(listener)) };
                 format!("/lookup/v2/topic/{}?authoritative={}{listener}", segments(&topic), lookup.authoritative())
             }
             Command::PartitionedMetadata(request) => {

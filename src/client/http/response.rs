@@ -180,9 +180,8 @@ fn schema(topic: &str, answer: &Map<String, Value>) -> Result<Command, RequestEr
     let data = answer.get("data").and_then(Value::as_str).unwrap_or_default();
     let kind = schema_type(name).ok_or_else(|| super::request::unsupported("reading a schema of this type"))?;
     let properties = answer.get("properties").and_then(Value::as_object).into_iter().flatten();
-    let properties = properties.filter_map(|(key, value)| {
-        Some(pb::KeyValue { key: key.clone(), value: value.as_str()?.to_owned() })
-    });
+    let properties = properties
+        .filter_map(|(key, value)| Some(pb::KeyValue { key: key.clone(), value: value.as_str()?.to_owned() }));
     let schema = pb::Schema {
         name: TopicName::parse(topic).map_or_else(|_| topic.to_owned(), |topic| topic.local_name().to_owned()),
         schema_data: Bytes::copy_from_slice(data.as_bytes()),
@@ -322,7 +321,10 @@ mod tests {
         match read(&command, 200, br#"{"version":2,"type":"AVRO","timestamp":0,"data":"{}","properties":{"a":"b"}}"#) {
             Ok(Command::GetSchemaResponse(answer)) => {
                 let schema = answer.schema.expect("a schema");
-                assert_eq!((schema.r#type(), &schema.schema_data[..], schema.name.as_str()), (Type::Avro, &b"{}"[..], "t"));
+                assert_eq!(
+                    (schema.r#type(), &schema.schema_data[..], schema.name.as_str()),
+                    (Type::Avro, &b"{}"[..], "t")
+                );
                 assert_eq!(answer.schema_version.as_deref(), Some(&2_u64.to_be_bytes()[..]));
             }
             other => panic!("{other:?}"),
