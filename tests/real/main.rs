@@ -1,5 +1,5 @@
 //! The client and a real Pulsar: the list in `tests/suite/`, which `tests/scenario/` runs on the embedded broker, and
-//! what only the real one offers: TLS, and the Java client of its distribution.
+//! what only the real one offers: TLS, its web port, and the Java client of its distribution.
 //!
 //! `scripts/real-pulsar run cargo test --all-features --test real`
 #![allow(unreachable_pub, reason = "modules of one test binary")]
@@ -13,6 +13,7 @@ mod suite;
 
 mod admin;
 mod broker;
+mod http;
 mod interop;
 mod refusals;
 mod runner;
@@ -33,6 +34,6 @@ macro_rules! tests {
 suite::with_every_test!(tests);
 
 fn main() -> ExitCode {
-    let lists = [SUITE, tls::TESTS, interop::TESTS, refusals::TESTS, schemas::TESTS, unreadable::TESTS];
+    let lists = [SUITE, tls::TESTS, http::TESTS, interop::TESTS, refusals::TESTS, schemas::TESTS, unreadable::TESTS];
     runner::main(&lists.concat())
 }

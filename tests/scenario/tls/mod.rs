@@ -132,3 +132,42 @@ async fn unusable_files_are_named() {
         assert!(error.to_string().contains(named), "{error}");
     }
 }
+
+/// A TLS proxy in front of the REST interface, as `https://` URL.
+#[cfg(feature = "http")]
+async fn https_of(broker: &EmbeddedBroker) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let url = format!("https://{}", listener.local_addr().expect("an address"));
+    let behind = broker.http_url().expect("the REST interface was asked for").replace("http://", "");
+    let acceptor = TlsAcceptor::from(Arc::new(server_config(Clients::Anyone)));
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            let (acceptor, behind) = (acceptor.clone(), behind.clone());
+            tokio::spawn(async move {
+                let Ok(mut socket) = acceptor.accept(socket).await else { return };
+                let mut behind = tokio::net::TcpStream::connect(behind).await.expect("the REST interface");
+                let _ = tokio::io::copy_bidirectional(&mut socket, &mut behind).await;
+            });
+        }
+    });
+    url
+}
+
+#[cfg(feature = "http")]
+#[tokio::test]
+async fn https_leads_to_the_tls_address_of_the_broker() {
+    let (broker, _) = broker(EmbeddedBroker::builder().http(true), Clients::Anyone).await;
+    let url = https_of(&broker).await;
+    produce(client_of(&url).ca_file(file("ca.pem"))).await.expect("it trusts the authority");
+    let error = produce(client_of(&url)).await.expect_err("nobody vouches for the certificate");
+    assert!(error.to_string().contains("certificate"), "{error}");
+    assert_eq!(broker.violations(), []);
+    // A broker without TLS is not reached in the clear.
+    let plain = EmbeddedBroker::builder().http(true).start().await.expect("free ports");
+    let url = https_of(&plain).await;
+    let client = client_of(&url).ca_file(file("ca.pem"));
+    let client = within("the connection", client.connect()).await.expect("a client");
+    let error = within("a failure", client.producer("t").create()).await.expect_err("no TLS address");
+    assert!(error.to_string().contains("no TLS address"), "{error}");
+    assert_eq!(plain.connections(), 0);
+}

@@ -365,3 +365,20 @@ fn the_end_hangs_up_what_was_dialed() {
     assert_eq!(rig.actions(), ["hang up 1", "hang up 2"]);
     assert!(rig.pool.is_empty());
 }
+
+#[test]
+fn an_http_host_is_dialed_without_credentials_and_again_after_its_cooldown() {
+    let mut rig = Rig::new();
+    let web = BrokerKey { transport: Transport::Http, ..key("web") };
+    rig.pool.join(&web, holder(1), rig.now);
+    rig.pool.check();
+    let first = rig.pool.connection_of(holder(1)).expect("a seat");
+    assert_eq!(rig.pool.state(first), Some(PooledState::Dialing));
+    assert_eq!(rig.actions(), ["dial 1 web:6650"]);
+    let lost = rig.end(first, &unreachable()).expect("it is gone");
+    rig.pool.join(&lost.key, holder(1), rig.now);
+    let second = rig.pool.connection_of(holder(1)).expect("a seat");
+    assert_eq!(rig.pool.state(second), Some(PooledState::CoolingDown));
+    rig.wait(COOLDOWN_MAX);
+    assert_eq!(rig.actions(), ["dial 2 web:6650"]);
+}
