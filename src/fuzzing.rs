@@ -232,6 +232,32 @@ fn compare_single(serialized: &[u8], ours: &SingleMetadata) {
     assert!(single_properties(serialized).eq(theirs.properties.iter().map(|p| (&*p.key, &*p.value))));
 }
 
+/// An answer of the REST interface. The first byte says to which request, the two behind it are the status.
+#[cfg(feature = "http")]
+pub fn http_answer(data: &[u8]) {
+    let [request, high, low, body @ ..] = data else { return };
+    let topic = "persistent://public/default/t".to_owned();
+    let asked: Command = match request % 4 {
+        0 => pb::CommandLookupTopic { topic, ..Default::default() }.into(),
+        1 => pb::CommandPartitionedTopicMetadata { topic, ..Default::default() }.into(),
+        2 => pb::CommandGetTopicsOfNamespace { namespace: "public/default".to_owned(), ..Default::default() }.into(),
+        _ => pb::CommandGetSchema { topic, ..Default::default() }.into(),
+    };
+    let status = u16::from_be_bytes([*high, *low]);
+    match crate::client::http::response::read(&asked, status, body) {
+        Ok(answer) => {
+            assert_eq!(status, 200);
+            let expected = asked.response_type().map(|kind| kind as i32);
+            assert_eq!(Some(answer.command_type()), expected, "it answers what was asked");
+            assert!(answer.refusal().is_none(), "a refusal is an error");
+        }
+        Err(error) => {
+            let text = error.into_error("the request").to_string();
+            assert!(!text.contains('\n') && text.chars().count() < 1000, "one line: {text}");
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -276,5 +302,11 @@ mod tests {
     #[test]
     fn batch_corpus() -> io::Result<()> {
         replay("batch", batch)
+    }
+
+    #[cfg(feature = "http")]
+    #[test]
+    fn http_answer_corpus() -> io::Result<()> {
+        replay("http_answer", http_answer)
     }
 }

@@ -35,6 +35,7 @@
 //! - Consumers: Exclusive, Shared, Failover and Key_Shared subscriptions, over one topic or several; acknowledgement one
 //!   by one, cumulative and confirmed; negative acknowledgement, seek, statistics; a `Stream`, and pools of workers.
 //! - Producers and consumers stay attached through lost connections and moved topics.
+//! - Service URLs of the binary protocol (`pulsar://`, `pulsar+ssl://`) and of web ports (`http://`, `https://`).
 //! - Authentication by token (fixed, from a file, from a function) or a custom method ([`Authentication`]); TLS with
 //!   client certificates.
 //! - For tests: an embedded broker (`broker`), and whole systems in virtual time from one seed (`sim`).

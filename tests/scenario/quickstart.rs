@@ -5,7 +5,7 @@ use pulsar_native::broker::EmbeddedBroker;
 
 #[path = "../../examples/quickstart.rs"]
 #[allow(dead_code, reason = "its `main` is not called here")]
-mod example;
+pub mod example;
 
 #[tokio::test]
 async fn every_step_works_and_the_statistics_show_it() {

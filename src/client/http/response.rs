@@ -286,7 +286,7 @@ mod tests {
     fn a_stack_trace_is_one_line() {
         let body = r#"{"reason":"\n --- An unexpected error ---\n\nMessage: the broker do not have x listener\n\nStacktrace:\n\njava.lang"}"#;
         let text = error(500, body).to_string();
-        assert!(text.ends_with("HTTP 500: the broker do not have x listener"), "{text}");
+        assert!(text.ends_with("(HTTP 500: the broker do not have x listener)"), "{text}");
     }
 
     #[test]

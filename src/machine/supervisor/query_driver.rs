@@ -1,9 +1,9 @@
 //! Carries queries out: over a connection to the service URL, or to the broker that owns a topic, until there is an
 //! answer or no time is left.
 //!
-//! A query starts in [`Supervisor::start_query`] and gets the answering command in [`Supervisor::on_query_response`].
-//! Another transport than the binary protocol (the brokers' HTTP lookup) joins at these two: it takes the query's
-//! command and gives back the command that answers it.
+//! A query starts in [`Supervisor::start_query`] and gets the answering command in [`Supervisor::on_query_response`],
+//! also where the connection is one to the REST interface
+//! ([`Transport::Http`](crate::machine::control::Transport::Http)).
 
 use super::backoff::Backoff;
 use super::failure::Failure;

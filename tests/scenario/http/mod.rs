@@ -15,10 +15,6 @@ mod redirects;
 mod refusals;
 mod web;
 
-#[path = "../../../examples/quickstart.rs"]
-#[allow(dead_code, reason = "its `main` is not called here")]
-mod example;
-
 const KEY: &str = "a secret of at least 32 bytes, for HS256";
 
 async fn start(builder: EmbeddedBrokerBuilder) -> (EmbeddedBroker, String) {
@@ -51,7 +47,7 @@ async fn exchange(client: &Client, topic: &str) {
 async fn the_quickstart_works_over_http() {
     let (broker, url) = start(EmbeddedBroker::builder().token_secret_key(KEY).namespace("cluster/namespace")).await;
     let topic = "persistent://cluster/namespace/topic";
-    example::walk_through(&url, &broker.token("admin"), topic).await.expect("every step");
+    crate::quickstart::example::walk_through(&url, &broker.token("admin"), topic).await.expect("every step");
     assert_eq!(broker.stats(topic).expect("the topic is there").msg_in_counter, 2);
     assert_eq!(broker.violations(), []);
     within("the broker to stop", broker.stop()).await;

@@ -367,7 +367,7 @@ fn the_end_hangs_up_what_was_dialed() {
 }
 
 #[test]
-fn an_http_host_is_dialed_without_credentials_and_again_after_its_cooldown() {
+fn an_http_host_is_dialed_without_credentials_also_after_a_cooldown() {
     let mut rig = Rig::new();
     let web = BrokerKey { transport: Transport::Http, ..key("web") };
     rig.pool.join(&web, holder(1), rig.now);
