@@ -160,7 +160,7 @@ async fn wrong_usage_exits_with_2_and_a_failure_with_1() {
         (2, format!("{consume} --token a --token-file b"), "'--token <JWT>' cannot be used with '--token-file <FILE>'"),
         (2, format!("{consume} --token="), "a value is required for '--token <JWT>'"),
         (2, "explain 00 --file f".to_owned(), "cannot be used with"),
-        (2, "produce http://127.0.0.1:1 --topic t x".to_owned(), "pulsar-native: "),
+        (2, "produce ftp://127.0.0.1:1 --topic t x".to_owned(), "pulsar-native: "),
         (2, format!("produce {url} --topic a/b x"), "invalid topic name"),
         (2, format!("consume {url} --topic {TOPIC} --subscription="), "subscription"),
         (1, format!("{consume} --token-file /no/such/file"), "cannot read the token file"),

@@ -246,7 +246,7 @@ async fn numbers_of_messages_and_workers_may_be_anything_but_no_workers() {
     let none = within("a refusal", consumer.process(0, work)).await;
     assert!(failed(none, ErrorKind::InvalidArgument).to_string().contains("concurrency"));
     let none = within("a refusal", consumer.process_by_key(0, work)).await;
-    assert!(failed(none, ErrorKind::InvalidArgument).to_string().contains("workers"));
+    assert!(failed(none, ErrorKind::InvalidArgument).to_string().contains("concurrency"));
     let (acker, topic) = (consumer.acker(), TOPIC);
     for by_key in [false, true] {
         send(&producer, Message::new("x").with_key("k")).await;
