@@ -49,10 +49,12 @@ pub trait Authentication: Send + Sync + 'static {
     /// The current credentials.
     ///
     /// # Errors
-    /// An error ends the dial that needed them. One that is [retriable](crate::Error::is_retriable), as
+    /// An error ends the dial that needed them; one after a challenge, on a connection that is up, leaves it open until
+    /// the broker ends it. One that is [retriable](crate::Error::is_retriable), as
     /// [`Error::connection`](crate::Error::connection) is, is retried like a failed dial; any other, such as
     /// [`Error::authentication`](crate::Error::authentication), is final for producers and consumers that were never
-    /// attached. A source that takes longer than the operation timeout counts as retriable.
+    /// attached. A source that panics, or takes longer than the operation timeout, counts as
+    /// retriable. Credentials above 5 MiB are refused.
     fn credentials<'a>(&'a self, context: &'a AuthContext) -> CredentialsFuture<'a>;
 
     /// The headers that authenticate a request to a broker's HTTP port. Default: made from the
@@ -157,7 +159,8 @@ impl Token {
         Self { source: TokenSource::File(path.into()) }
     }
 
-    /// A function that fetches the token each time credentials are needed. White space around it is cut off.
+    /// A function that fetches the token each time credentials are needed. What it returns may have the forms that
+    /// [`new`](Self::new) accepts, except `file:`.
     ///
     /// ```
     /// use pulsar_native::Token;

@@ -96,7 +96,8 @@ impl ClientBuilder {
     /// A PEM file with the certificates to trust for `pulsar+ssl://`. Default: the system's trust roots. The peer's
     /// certificate and host name are always verified. Needs the crate feature `tls`.
     ///
-    /// The file is read when the first connection needs it. A certificate in it that cannot be read is skipped, and named
+    /// The file is read when the first connection needs it, and not again: one that is replaced later needs a new client.
+    /// A certificate in it that cannot be read is skipped, and named
     /// in the error of a connection that may have needed it. A broker may show a certificate of this file as its own,
     /// also one of an authority (CA:TRUE), as `openssl req -x509` makes it.
     #[doc(alias = "tlsTrustCertsFilePath")]
@@ -108,7 +109,8 @@ impl ClientBuilder {
     /// PEM files with the certificate that the client shows to a broker (its own first, then those of the authorities
     /// between it and the root), and with its private key. Default: none is shown. Needs the crate feature `tls`.
     ///
-    /// The files are read when the first connection needs them.
+    /// The files are read when the first connection needs them, and not again: those that are replaced later need a new
+    /// client.
     #[doc(alias = "tlsCertificateFilePath")]
     #[doc(alias = "tlsKeyFilePath")]
     pub fn client_cert_file(mut self, certificate: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
@@ -216,15 +218,17 @@ impl ClientBuilder {
     /// broker may still be starting. A failure that waiting cannot fix is returned at once.
     ///
     /// # Errors
-    /// - [`ErrorKind::InvalidArgument`]: an option or the URL is not usable.
+    /// - [`ErrorKind::InvalidArgument`]: an option, the URL, a PEM file or the size of the credentials is not usable.
     /// - [`ErrorKind::Unsupported`]: an option needs a crate feature that this build lacks.
     /// - [`ErrorKind::Authentication`]: the credentials are refused, or there are none.
+    /// - [`ErrorKind::Connection`]: the broker's TLS certificate is not accepted.
     /// - [`ErrorKind::Protocol`]: the peer is not a Pulsar broker.
+    /// - Another refusal of the broker, or a final error of a custom [`Dialer`] or [`Authentication`], with its own kind.
     /// - [`ErrorKind::TimedOut`]: no broker was reached within the operation timeout. The last failure is the
     ///   [`source`](std::error::Error::source), usually an [`Error`] of kind [`ErrorKind::Connection`].
     ///
     /// # Panics
-    /// If called outside a tokio runtime with its timer and I/O enabled.
+    /// If called outside a tokio runtime, or in one without its timer. Without its I/O every dial fails.
     ///
     /// # Cancel safety
     /// Dropping the future ends the client it started.
@@ -251,7 +255,8 @@ impl ClientBuilder {
     /// - [`ErrorKind::Unsupported`]: an option needs a crate feature that this build lacks.
     ///
     /// # Panics
-    /// If called outside a tokio runtime with its timer and I/O enabled. The client's tasks run on that runtime.
+    /// If called outside a tokio runtime, or in one without its timer. Without its I/O every dial fails. The client's
+    /// tasks run on that runtime.
     pub fn build(self) -> Result<Client> {
         let (client, driver) = self.with_runtime(TokioRuntime)?;
         tokio::spawn(driver);

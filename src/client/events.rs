@@ -23,8 +23,10 @@ const EVENT_PAYLOAD_BYTES_MAX: usize = 16 * 1024 * 1024;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum ConsumerEvent {
-    /// A topic, or a partition of one, has ended permanently: it was deleted, or the right to it was withdrawn. The
-    /// others continue; the consumer has ended once the last one has.
+    /// A topic, or a partition of one, has ended permanently: the broker refused to attach to it again with a code that
+    /// is final, usually because it was deleted. The others continue; the consumer has ended once the last one has. A
+    /// right that was withdrawn ends nothing: the consumer tries again, see
+    /// [`Consumer::connection_error`](super::Consumer::connection_error).
     ///
     /// Each end is reported once. An end that the application requested, by a close or an unsubscribe, is not reported.
     #[non_exhaustive]
@@ -34,7 +36,8 @@ pub enum ConsumerEvent {
         /// Why it has ended.
         error: Error,
     },
-    /// A message arrived that this client cannot read: encrypted, a chunk, an unknown codec, too large. It stays
+    /// A message arrived that this client cannot read: encrypted, a chunk, an unknown codec, too large, a batch
+    /// of too many. It stays
     /// unacknowledged, unless [`ConsumerBuilder::unreadable_message_policy`] says otherwise: the application may
     /// acknowledge it, or leave it to a client that can read it.
     ///
@@ -44,7 +47,7 @@ pub enum ConsumerEvent {
     Unreadable(UnreadableMessage),
 }
 
-/// The events of one consumer: created by [`Consumer::events`](super::Consumer::events).
+/// The events of one consumer, each of which goes to one reader: created by [`Consumer::events`](super::Consumer::events).
 ///
 /// Events are produced as messages are received, and wait until they are read: up to 1000, and up to 16 MiB of payload
 /// of unreadable messages; above that the oldest is dropped. It does not keep the consumer open. It is also a

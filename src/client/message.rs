@@ -310,10 +310,11 @@ impl ReceivedMessage {
     }
 
     /// Its index in the topic, counted from 0, if the broker adds that (PIP-70). The broker gives the index of the
-    /// entry's last message; this one's place in its batch is taken into account.
+    /// entry's last message; this one's place in its batch is taken into account. For a whole batch, as
+    /// [`UnreadableMessage::message`](super::UnreadableMessage::message) gives it, the index of its first message.
     pub fn index(&self) -> Option<u64> {
         let last = self.entry().broker()?.index?;
-        let behind = (self.entry.position.batch_size - 1 - self.batch_index).max(0);
+        let behind = (self.entry.position.batch_size - 1 - self.batch_index.max(0)).max(0);
         last.checked_sub(u64::try_from(behind).ok()?)
     }
 
@@ -323,7 +324,8 @@ impl ReceivedMessage {
         entry.metadata().schema_version.map(|range| metadata::bytes(entry.metadata_bytes(), &range))
     }
 
-    /// A copy that does not keep the read buffer alive.
+    /// A copy that does not keep the read buffer alive. It copies the whole entry: of a member of a batch the whole
+    /// batch, decompressed, once for each call. Where only the payload is needed, copy [`Self::payload`].
     #[must_use]
     pub fn detach(&self) -> Self {
         let entry = self.entry();

@@ -111,7 +111,8 @@ impl UnreadableMessage {
         self.parsed().compression
     }
 
-    /// The size of the payload before it was compressed, bytes, as the producer declared it; 0 without compression.
+    /// The size of the payload before it was compressed, bytes, as the producer declared it
+    /// (`uncompressed_size`); 0 if it declared none. Some clients declare it without compression too.
     pub fn uncompressed_size(&self) -> u32 {
         self.parsed().uncompressed_size
     }

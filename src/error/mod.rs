@@ -40,7 +40,7 @@ pub enum Origin {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// An option, URL or topic name is not usable as it is.
+    /// An option, URL, topic name, message or message id is not usable as it is.
     InvalidArgument,
     /// The credentials were refused, or could not be fetched.
     Authentication,
@@ -77,7 +77,7 @@ pub enum ErrorKind {
     TimedOut,
     /// The message is larger than the broker takes.
     MessageTooLarge,
-    /// The pending queue is full.
+    /// Too much waits already: messages of a producer, acknowledgments or requests of a consumer.
     QueueFull,
     /// The handle, or the client it came from, is closed.
     Closed,
@@ -170,7 +170,8 @@ impl Error {
         Self::local(kind, message)
     }
 
-    /// Sets the cause, which [`source`](StdError::source) returns.
+    /// Sets the cause, which [`source`](StdError::source) returns, instead of the one it has. An error of the broker
+    /// loses its [`server_error`](Self::server_error) by it.
     #[must_use]
     pub fn with_source(self, cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.caused_by(cause.into())
@@ -276,10 +277,14 @@ impl Error {
         self.inner.may_be_stored
     }
 
-    /// Whether the same call may succeed later without a change of its arguments.
+    /// Whether the same call may succeed later without a change of its arguments. It follows from the broker's code if
+    /// there is one, else from the kind, with exceptions: a TLS certificate that is not accepted is of kind
+    /// [`Connection`](ErrorKind::Connection) and not retriable; credentials that took too long, or whose source panicked,
+    /// are of kind [`Authentication`](ErrorKind::Authentication) and retriable.
     ///
-    /// The client itself retries such failures for producers and consumers that were attached before; one that reaches
-    /// the application has lasted longer than its deadline.
+    /// The client retries such failures itself when it connects, looks up and attaches, so one that comes from there has
+    /// lasted for the whole time-out. [`QueueFull`](ErrorKind::QueueFull) is returned at once. Producers and consumers
+    /// that were attached before also outlast most failures for which this is `false`.
     pub fn is_retriable(&self) -> bool {
         self.inner.retriable.unwrap_or_else(|| match self.server_error() {
             Some(error) => error.code.retry_policy() == RetryPolicy::Retry,

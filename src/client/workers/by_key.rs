@@ -29,7 +29,8 @@ const WAITING_MAX: usize = 1000;
 
 impl Consumer {
     /// Runs `work` on up to `concurrency` messages at a time, each in a separate task. Messages of one key run one after
-    /// another, in order; the key is the ordering key, or the key if there is none. Messages without either run in no
+    /// another, in the order of delivery; the key is the ordering key, or the key if there is none. A message whose work
+    /// failed comes again later, behind others of its key: where they must wait for it, retry within the work. Messages without either run in no
     /// order. The return value of `work` decides whether the message is acknowledged: see [`Outcome`].
     ///
     /// Each key has a queue: work that takes long or never ends occupies one of the `concurrency` tasks and delays the

@@ -20,7 +20,9 @@ mod by_key;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// The message is acknowledged; see [`Acker::ack`].
+    /// The message is acknowledged; see [`Acker::ack`]. If that is refused, because its topic has ended or too many
+    /// acknowledgments wait for a connection, the message stays unacknowledged and is delivered again; the refusal is not
+    /// reported. To see it, acknowledge in the work and return [`Keep`](Self::Keep).
     Ack,
     /// The message is negatively acknowledged and redelivered; see [`Acker::nack`].
     Nack,
@@ -44,7 +46,8 @@ impl Consumer {
     /// Runs `work` on each message, up to `concurrency` at a time, each in a separate task; order is not kept. The return
     /// value of `work` decides whether the message is acknowledged: see [`Outcome`].
     ///
-    /// It returns when the consumer has ended. [Events](Self::events) do not end it.
+    /// It returns when the consumer has ended, with the reason, after the work that is running; it never returns `Ok`.
+    /// [Events](Self::events) do not end it.
     ///
     /// ```no_run
     /// # async fn store(_: &[u8]) -> std::io::Result<()> { Ok(()) }

@@ -18,7 +18,8 @@ const BATCHED_KEY_BYTES_MAX: usize = 4096;
 /// A message to be sent: its payload and what goes with it.
 ///
 /// What it is made of is set by `with_` methods and read by methods of the bare name. Those that
-/// [`ReceivedMessage`](crate::ReceivedMessage) has as well are the same there: a payload and a key are borrowed, and
+/// [`ReceivedMessage`](crate::ReceivedMessage) has as well are the same there, except that
+/// [`sequence_id`](Self::sequence_id) may be missing here: a payload and a key are borrowed, and
 /// properties are an iterator of pairs, because a received message keeps them as they came and has no `String`s to lend.
 ///
 /// ```
@@ -121,7 +122,11 @@ impl Message {
         self
     }
 
-    /// Sets the key (`partition_key`): messages with the same key go to the same partition and keep their order.
+    /// Sets the key (`partition_key`): messages with the same key go to the same partition and keep their order there.
+    ///
+    /// A Key_Shared subscription gets a batch as a whole, by the key of its first message. Producers for one need
+    /// [`ProducerBuilder::batching`](crate::ProducerBuilder::batching) off, or [`with_batching`](Self::with_batching)
+    /// with `false` for each message.
     #[doc(alias = "partition_key")]
     pub fn with_key(mut self, key: impl Into<String>) -> Self {
         self.extras_mut().key = Some(key.into());
@@ -138,6 +143,7 @@ impl Message {
     }
 
     /// Sets the ordering key (`ordering_key`), which Key_Shared subscriptions use instead of the key.
+    /// As for [`with_key`](Self::with_key), they see that of a batch's first message only.
     pub fn with_ordering_key(mut self, key: impl Into<Bytes>) -> Self {
         self.extras_mut().ordering_key = Some(key.into());
         self
@@ -182,8 +188,8 @@ impl Message {
 
     /// Whether it may share an entry with others (`num_messages_in_batch`), where its producer
     /// [batches](crate::ProducerBuilder::batching). With `false` it goes out in an entry of its own and keeps its place:
-    /// the batch that is open is sent first. The broker looks into no batch, so what it does by a message's properties
-    /// or delivery time, like entry filters (PIP-105), wants such a message. Default: true. The Java client has this for
+    /// the batch that is open is sent first. The broker looks into no batch, so what it does by a message's key,
+    /// properties or delivery time, like entry filters (PIP-105), wants such a message. Default: true. The Java client has this for
     /// the whole producer only (`enableBatching`).
     #[doc(alias = "enableBatching")]
     pub fn with_batching(mut self, batching: bool) -> Self {
@@ -244,7 +250,8 @@ impl Message {
         }
     }
 
-    /// The sequence id, if one was set.
+    /// The sequence id, if one was set. Above 2^63 - 1 it only says that the message will be refused: also after
+    /// [`with_event_time`](Self::with_event_time) with a time that the protocol lacks.
     #[inline]
     pub fn sequence_id(&self) -> Option<u64> {
         self.sequence_id.get()
