@@ -62,6 +62,7 @@ impl TopicTable {
         self.by_name.len()
     }
 
+    #[cfg(feature = "sim")]
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Topic)> {
         self.by_name.iter()
     }
