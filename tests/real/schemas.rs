@@ -41,10 +41,15 @@ async fn the_registry_has_it(real: Real) {
         let mut consumer = within("a consumer", builder.subscribe()).await.expect("it fits");
         for text in ["before", "after"] {
             send(&producer, text).await;
-            let message = receive(&mut consumer).await;
-            let version = 0_u64.to_be_bytes();
-            assert_eq!((message.to_string_lossy(), message.schema_version()), (text.into(), Some(&version[..])));
-            within("the confirmation", consumer.ack_confirmed(&message)).await.expect("confirmed");
+            // A broker that unloads a topic may deliver again what was acknowledged just before.
+            loop {
+                let message = receive(&mut consumer).await;
+                assert_eq!(message.schema_version(), Some(&0_u64.to_be_bytes()[..]));
+                within("the confirmation", consumer.ack_confirmed(&message)).await.expect("confirmed");
+                if message.to_string_lossy() == text {
+                    break;
+                }
+            }
             target.unload(&topic).await;
         }
         assert_eq!(real.admin.schema(&topic).await.expect("still there")["version"], 0);
