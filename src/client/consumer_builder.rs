@@ -170,7 +170,7 @@ impl ConsumerBuilder {
 
     /// What becomes of a message that this client cannot read: encrypted, a chunk of a larger one, compressed by a codec
     /// that this build lacks, or larger than [`max_uncompressed_size`](Self::max_uncompressed_size). With each policy it
-    /// is reported as an [event](crate::ConsumerEvent::Unreadable), and receiving goes on with the next message.
+    /// is reported as an [event](crate::ConsumerEvent::Unreadable), and the next message is received.
     ///
     /// A damaged entry (checksum, batch, declared size) is not among them: as in the Java client it is acknowledged with
     /// its validation error. Default: [`UnreadableMessagePolicy::Report`], which leaves it unacknowledged.

@@ -1,7 +1,7 @@
 //! The error type of the public API.
 //!
 //! One [`Error`] serves the whole API. It is cheap to clone, because one cause (a lost connection, a terminated topic)
-//! reaches many waiters. It says *who* found it ([`Origin`]), *what* it is ([`ErrorKind`], and the broker's own
+//! is returned to many callers. It says *who* found it ([`Origin`]), *what* it is ([`ErrorKind`], and the broker's own
 //! [`ServerError`] if there is one), *where* (topic, broker address) and *whether trying again can help*
 //! ([`Error::is_retriable`]).
 

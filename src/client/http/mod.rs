@@ -8,7 +8,7 @@
 //! | --- | --- |
 //! | `request.rs`, `response.rs` | commands as paths, answers as commands |
 //! | `exchange.rs` | a request on its way: credentials, redirects, connections that are kept |
-//! | `redirect.rs` | where a redirect may lead, and who gets the credentials |
+//! | `redirect.rs` | which redirects are followed, and to which origins credentials are sent |
 //! | `connection.rs` | one HTTP/1.1 connection |
 
 use std::future::{Future, poll_fn};
@@ -41,7 +41,7 @@ pub(crate) use redirect::RedirectHosts;
 pub(crate) struct HttpOptions {
     /// The path of the service URL.
     pub(crate) base_path: String,
-    /// Who gets the credentials after a redirect, beside the hosts of the service URL.
+    /// Origins that credentials are sent to after a redirect, besides the hosts of the service URL.
     pub(crate) redirect_hosts: RedirectHosts,
 }
 

@@ -80,7 +80,7 @@ impl RedirectHosts {
     }
 }
 
-/// Who gets the credentials.
+/// The origins that credentials are sent to.
 #[derive(Debug)]
 pub(super) struct Trust {
     /// The hosts of the service URL.

@@ -106,7 +106,7 @@ impl KeySharedPolicy {
 
 /// What becomes of a message that this client cannot read: see
 /// [`ConsumerBuilder::unreadable_message_policy`](crate::ConsumerBuilder::unreadable_message_policy). With each of them the
-/// message is reported as an event, and receiving goes on with the next one.
+/// message is reported as an event, and the next one is received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum UnreadableMessagePolicy {

@@ -213,7 +213,7 @@ pub trait AnyEndpoint: Send + Sync + fmt::Debug {
     fn on_notification(&self, command: Command, now: Now, deferred: &mut Deferred) -> AfterNotification;
     /// See [`EndpointMachine::fail`].
     fn fail(&self, error: Error, deferred: &mut Deferred);
-    /// See [`EndpointMachine::close`]; nobody waits for the result.
+    /// See [`EndpointMachine::close`], here without a reply.
     fn close(&self, now: Now, deferred: &mut Deferred);
     /// See [`EndpointMachine::is_closing`].
     fn is_closing(&self) -> bool;

@@ -209,7 +209,7 @@ impl Producer {
         }
     }
 
-    /// Ends every send that was accepted, and goes on.
+    /// Fails every send that was accepted. The producer stays open.
     pub(super) fn fail_pending(&mut self, error: &Error, deferred: &mut Deferred) {
         self.close_batch();
         self.fail_all(error, deferred);
