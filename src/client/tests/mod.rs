@@ -9,6 +9,7 @@ use crate::machine::consumer::{InitialPosition, SubscriptionType};
 
 mod consumer_parts;
 mod producer_parts;
+mod queries;
 
 /// How long anything may take, in virtual time: more than any time-out of the client.
 const PATIENCE: Duration = Duration::from_secs(300);
