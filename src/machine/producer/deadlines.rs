@@ -39,6 +39,8 @@ impl Producer {
             return;
         }
         self.capacity.waiters.expire(now, deferred);
+        // One of them may have been woken for capacity that it has not taken.
+        self.capacity.offer(deferred);
         self.expire_sends(now, deferred);
         if is_due(self.batch_closes_at(), now) {
             self.close_batch();

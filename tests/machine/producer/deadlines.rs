@@ -145,6 +145,25 @@ fn a_waiter_that_goes_away_passes_its_turn_on() {
     assert!(waiters[2].poll(&mut harness).is_ready());
 }
 
+/// The first in the queue is woken, is not polled before its deadline, and so leaves without a word.
+#[test]
+fn a_waiter_that_times_out_unpolled_passes_its_turn_on() {
+    let mut harness = ProducerHarness::attached(room_for(1));
+    let _ = harness.push("0");
+    harness.transmit();
+    let (mut first, mut second) = (Waiter::new("1"), Waiter::new("2"));
+    harness.pass(10 * SECOND);
+    assert!(first.poll(&mut harness).is_pending());
+    harness.pass(SECOND);
+    assert!(second.poll(&mut harness).is_pending());
+    harness.confirm(0);
+    assert_eq!((first.woken(), second.woken()), (1, 0));
+    harness.pass(29 * SECOND);
+    assert_eq!(second.woken(), 1, "the capacity is offered to the next one");
+    assert!(second.poll(&mut harness).is_ready());
+    assert!(matches!(first.poll(&mut harness), Poll::Ready(Err(_))));
+}
+
 #[test]
 fn the_deadline_counts_from_the_call_through_the_wait_and_the_send() {
     let mut harness = ProducerHarness::attached(room_for(1));
