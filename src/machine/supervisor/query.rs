@@ -118,7 +118,7 @@ trait AnyQuery: Send {
     fn description(&self) -> &'static str;
     fn topic(&self) -> Option<&Arc<str>>;
     fn route(&self) -> &AttachRoute;
-    fn command(&self) -> Option<Command>;
+    fn command(&self) -> Option<&Command>;
     fn complete(self: Box<Self>, peer: &PeerInfo, response: Option<Command>, deferred: &mut Deferred);
     fn fail(self: Box<Self>, error: Error, deferred: &mut Deferred);
     fn is_abandoned(&self) -> bool;
@@ -142,8 +142,8 @@ impl<T: Send + 'static> AnyQuery for Replying<T> {
         &self.query.route
     }
 
-    fn command(&self) -> Option<Command> {
-        self.query.command.clone()
+    fn command(&self) -> Option<&Command> {
+        self.query.command.as_ref()
     }
 
     fn complete(self: Box<Self>, peer: &PeerInfo, response: Option<Command>, deferred: &mut Deferred) {
@@ -175,7 +175,7 @@ impl PendingQuery {
     }
 
     /// What is sent; `None` if the handshake is the answer.
-    pub(super) fn command(&self) -> Option<Command> {
+    pub(super) fn command(&self) -> Option<&Command> {
         self.0.command()
     }
 

@@ -156,7 +156,7 @@ impl Supervisor {
                 let topic = managed.query.owner_of().cloned();
                 (topic.map(|topic| lookup.command(&topic, listener_name)), request)
             }
-            QueryState::Asking { request } => (managed.query.command(), request),
+            QueryState::Asking { request } => (managed.query.command().cloned(), request),
             QueryState::BackingOff => unreachable!("only a queued holder gets a slot"),
         };
         match command {
@@ -241,6 +241,10 @@ impl Supervisor {
             }
             AfterQueryFailure::NextHost => {
                 managed.last_error = Some(failure.error);
+                // A refusal or a time-out leaves the connection up, and its host the one in use.
+                if let Some(key) = self.pool.connection_of(holder).and_then(|connection| self.pool.key(connection)) {
+                    self.hosts.failed(key);
+                }
                 self.start_query(number, now);
             }
             AfterQueryFailure::BackOff => {

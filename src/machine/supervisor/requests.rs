@@ -40,7 +40,7 @@ impl Requests {
         self.pending.remove(&token);
     }
 
-    #[cfg(debug_assertions)]
+    #[cfg(any(test, debug_assertions))]
     pub(super) fn iter(&self) -> impl Iterator<Item = (ConnectionId, Holder)> {
         self.pending.values().copied()
     }

@@ -129,6 +129,29 @@ fn a_partition_question_is_retried_where_that_can_help() {
     assert_eq!((error.kind(), error.topic()), (ErrorKind::Authorization, Some("persistent://public/default/t")));
 }
 
+/// A refusal leaves the connection up; the next host is asked all the same, and then there is a pause.
+#[test]
+fn a_refused_query_is_asked_of_each_service_host_before_it_pauses() {
+    let mut harness = Harness::new("pulsar://a,b,c");
+    let mut reply = ask_partitions(&mut harness);
+    let asked = |harness: &mut Harness| -> Vec<String> {
+        let log = harness.log();
+        log.iter().filter_map(|line| line.strip_prefix("partitions at ").map(str::to_owned)).collect()
+    };
+    let mut hosts = asked(&mut harness);
+    for _ in 0..2 {
+        harness.respond(refused(6));
+        hosts.extend(asked(&mut harness));
+    }
+    hosts.sort_unstable();
+    assert_eq!(hosts, ["a:6650", "b:6650", "c:6650"]);
+    harness.respond(refused(6));
+    assert_eq!((asked(&mut harness).len(), peek(&mut reply)), (0, None), "all hosts were asked");
+    harness.wait_ms(200);
+    harness.respond(partitions_response(3));
+    assert_eq!(peek(&mut reply), Some(Ok(3)));
+}
+
 #[test]
 fn a_partition_question_ends_in_time_and_names_the_last_trouble() {
     let mut harness = Harness::new("pulsar://service");
