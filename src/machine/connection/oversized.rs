@@ -1,5 +1,7 @@
 //! Commands that are larger than the broker takes. One that was written would cost the connection, which others share.
 
+use prost::Message;
+
 use super::error::RequestError;
 use crate::pb;
 use crate::wire::command::Command;
@@ -21,11 +23,13 @@ pub(super) fn check_size(command: &Command, limits: &Limits) -> Result<(), Reque
 /// The option of the application that takes most of the command, by its name in the builders, and its bytes.
 fn largest_option(command: &Command) -> (&'static str, usize) {
     let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+    let schema = |schema: &Option<pb::Schema>| schema.as_ref().map_or(0, Message::encoded_len);
     let options = match command {
         Command::Producer(producer) => vec![
             ("topic", producer.topic.len()),
             ("name", text(&producer.producer_name)),
             ("producer_property", pairs(&producer.metadata)),
+            ("schema", schema(&producer.schema)),
         ],
         Command::Subscribe(subscribe) => vec![
             ("topic", subscribe.topic.len()),
@@ -33,12 +37,16 @@ fn largest_option(command: &Command) -> (&'static str, usize) {
             ("name", text(&subscribe.consumer_name)),
             ("consumer_property", pairs(&subscribe.metadata)),
             ("subscription_property", pairs(&subscribe.subscription_properties)),
-            ("key_shared_policy", subscribe.key_shared_meta.as_ref().map_or(0, prost::Message::encoded_len)),
+            ("key_shared_policy", subscribe.key_shared_meta.as_ref().map_or(0, Message::encoded_len)),
+            ("schema", schema(&subscribe.schema)),
         ],
         Command::Lookup(lookup) => {
             vec![("topic", lookup.topic.len()), ("listener_name", text(&lookup.advertised_listener_name))]
         }
         Command::PartitionedMetadata(request) => vec![("topic", request.topic.len())],
+        Command::GetOrCreateSchema(request) => {
+            vec![("topic", request.topic.len()), ("schema", request.schema.encoded_len())]
+        }
         _ => Vec::new(),
     };
     let largest = options.into_iter().max_by_key(|&(_, bytes)| bytes);
@@ -68,5 +76,16 @@ mod tests {
         };
         assert_eq!(named(501 - rest, 500), ("name", 500));
         assert_eq!(named(900, 300), ("topic", 900));
+
+        let schema = pb::Schema { name: "s".to_owned(), schema_data: vec![b'x'; 2000].into(), ..Default::default() };
+        let registration = pb::CommandGetOrCreateSchema { schema: schema.clone(), ..Default::default() };
+        for command in [
+            pb::CommandProducer { schema: Some(schema.clone()), ..Default::default() }.into(),
+            pb::CommandSubscribe { schema: Some(schema), ..Default::default() }.into(),
+            Command::from(registration),
+        ] {
+            let refused = check_size(&command, &limits);
+            assert!(matches!(refused, Err(RequestError::TooLarge { option: "schema", .. })), "{refused:?}");
+        }
     }
 }
