@@ -134,6 +134,11 @@ impl fmt::Debug for CommandPartitionedTopicMetadata {
     }
 }
 
+/// Pairs of the application as the protocol carries them.
+pub(crate) fn key_values(pairs: &[(String, String)]) -> Vec<KeyValue> {
+    pairs.iter().map(|(key, value)| KeyValue { key: key.clone(), value: value.clone() }).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;

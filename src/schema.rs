@@ -145,12 +145,11 @@ impl SchemaInfo {
     }
 
     pub(crate) fn to_wire(&self) -> pb::Schema {
-        let pair = |(key, value): &(String, String)| pb::KeyValue { key: key.clone(), value: value.clone() };
         pb::Schema {
             name: self.name.clone(),
             schema_data: self.data.clone(),
             r#type: self.schema_type.to_wire().into(),
-            properties: self.properties.iter().map(pair).collect(),
+            properties: pb::key_values(&self.properties),
         }
     }
 }

@@ -11,16 +11,13 @@
 
 use bytes::{BufMut, BytesMut};
 
-use super::MAGIC_CRC32C;
+use super::entry::{ENTRY_HEAD_BYTES, put_entry_head};
 use super::hot::{SendHead, put_send_head};
 use super::metadata::MetadataFields;
 use super::proto::{bytes_len, varint_len};
 
 /// The size of `total_size` and `command_size`.
 const SIZES_BYTES: usize = 8;
-
-/// The size of magic number, checksum and `metadata_size`.
-const ENTRY_HEAD_BYTES: usize = 2 + 4 + 4;
 
 /// The space for `publish_time`, bytes. A shorter number is padded, which protobuf allows.
 const TIME_BYTES: usize = 6;
@@ -34,10 +31,7 @@ pub(crate) fn put_unstamped(out: &mut BytesMut, head: &SendHead, metadata: &Meta
     let metadata_len = metadata.encoded_len();
     put_send_head(out, head, ENTRY_HEAD_BYTES + metadata_len + payload.len());
     out.reserve(ENTRY_HEAD_BYTES + metadata_len + payload.len());
-    out.put_u16(MAGIC_CRC32C);
-    out.put_u32(0);
-    out.put_u32(metadata_len as u32);
-    metadata.encode(out);
+    put_entry_head(out, &metadata, metadata_len);
     out.put_slice(payload);
 }
 

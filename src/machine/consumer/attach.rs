@@ -21,7 +21,7 @@ impl Consumer {
             priority_level: Some(config.priority_level),
             durable: Some(true),
             start_message_id: None,
-            metadata: key_values(&config.properties),
+            metadata: pb::key_values(&config.properties),
             read_compacted: Some(config.read_compacted),
             schema: config.schema.as_ref().map(SchemaInfo::to_wire),
             initial_position: Some(config.initial_position.wire().into()),
@@ -29,7 +29,7 @@ impl Consumer {
             force_topic_creation: Some(true),
             start_message_rollback_duration_sec: None,
             key_shared_meta: key_shared.then(|| config.key_shared_policy.wire()),
-            subscription_properties: key_values(&config.subscription_properties),
+            subscription_properties: pb::key_values(&config.subscription_properties),
             consumer_epoch: Some(self.redelivery.epoch()),
         }
     }
@@ -67,8 +67,4 @@ impl Consumer {
         }
         self.finish_if_closed_while_detached(deferred);
     }
-}
-
-fn key_values(pairs: &[(String, String)]) -> Vec<pb::KeyValue> {
-    pairs.iter().map(|(key, value)| pb::KeyValue { key: key.clone(), value: value.clone() }).collect()
 }

@@ -1,9 +1,9 @@
 //! What the consumer writes, and in which order.
 
 use super::{Consumer, Now};
+use crate::machine::EndpointId;
 use crate::machine::endpoint::outbox::{More, Op, OpKind, Outbox};
-use crate::pb;
-use crate::wire::{Command, put_flow};
+use crate::wire::put_flow;
 
 impl Consumer {
     /// Writes what is due, up to the quantum of `out`, in this order:
@@ -50,7 +50,6 @@ impl Consumer {
         }
         let number = self.operations.next_number();
         self.lifecycle.set_close_sent(number);
-        let close = pb::CommandCloseConsumer { consumer_id: self.id.0, ..Default::default() };
-        out.request(Op { kind: OpKind::Close, number }, Command::CloseConsumer(close));
+        out.request(Op { kind: OpKind::Close, number }, EndpointId::Consumer(self.id).close_request());
     }
 }

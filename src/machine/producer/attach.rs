@@ -101,12 +101,11 @@ impl Producer {
         self.attach.phase = AttachPhase::Opening;
         let epoch = self.attach.next_epoch;
         self.attach.next_epoch += 1;
-        let pair = |(key, value): &(String, String)| pb::KeyValue { key: key.clone(), value: value.clone() };
         pb::CommandProducer {
             topic: self.topic.to_string(),
             producer_id: self.id.0,
             producer_name: self.name().map(str::to_owned),
-            metadata: self.config.properties.iter().map(pair).collect(),
+            metadata: pb::key_values(&self.config.properties),
             epoch: Some(epoch),
             user_provided_producer_name: Some(self.config.name.is_some()),
             producer_access_mode: Some(self.config.access_mode.to_wire().into()),

@@ -57,10 +57,7 @@ impl Producer {
 
     /// The deadline of a send that was called at `called`.
     pub(super) fn send_deadline(&self, called: Instant) -> Option<Instant> {
-        match self.config.send_timeout {
-            Duration::ZERO => None,
-            timeout => called.checked_add(timeout),
-        }
+        self.send_timeout().and_then(|timeout| called.checked_add(timeout))
     }
 
     /// How long a close waits for what was accepted before it.

@@ -4,11 +4,10 @@ use std::time::Instant;
 
 use super::{AttachPhase, Producer};
 use crate::error::{Error, ErrorKind, Result};
+use crate::machine::EndpointId;
 use crate::machine::connection::error::RequestError;
 use crate::machine::endpoint::outbox::{Op, OpKind, Outbox, Response};
 use crate::machine::{Deferred, Now, ReplyTo};
-use crate::pb;
-use crate::wire::command::Command;
 
 /// The lifecycle, as the application requests it.
 ///
@@ -142,8 +141,7 @@ impl Producer {
         closing.request = Some(number);
         closing.is_drained = true;
         closing.deadline = now.at.checked_add(self.config.operation_timeout);
-        let close = pb::CommandCloseProducer { producer_id: self.id.0, ..Default::default() };
-        out.request(Op { kind: OpKind::Close, number }, Command::CloseProducer(close));
+        out.request(Op { kind: OpKind::Close, number }, EndpointId::Producer(self.id).close_request());
     }
 
     /// The response to what [`poll_transmit`](Self::poll_transmit) requested.

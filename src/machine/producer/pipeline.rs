@@ -256,7 +256,8 @@ fn seal_entry(
         PayloadBytes::Shared(_) if !is_batch && payload_bytes < CHAIN_MIN_BYTES => payload_bytes,
         PayloadBytes::Shared(_) => 0,
     };
-    make_room(segment, HEADS_BYTES_MAX + metadata.encoded_len() + copied_bytes);
+    let metadata_bytes = metadata.encoded_len();
+    make_room(segment, HEADS_BYTES_MAX + metadata_bytes + copied_bytes);
     let frame = match payload.bytes {
         PayloadBytes::Records(records) => {
             let head = seal_copied(segment, &head, &metadata, &records);
@@ -268,7 +269,7 @@ fn seal_entry(
         PayloadBytes::Shared(payload) => seal(segment, &head, &metadata, payload),
     };
     // A broker compares the payload alone of a batch, metadata and payload of a single message.
-    let limited_bytes = if is_batch { payload_bytes } else { payload_bytes + metadata_bytes(&frame, payload_bytes) };
+    let limited_bytes = if is_batch { payload_bytes } else { payload_bytes + metadata_bytes };
     check_sizes(context.max_message_size, frame.len(), limited_bytes)?;
     Ok(SealedEntry { frame, limited_bytes })
 }
@@ -318,12 +319,6 @@ pub(super) fn stamp_frames(mut frames: BytesMut, publish_time_ms: u64) -> Sealed
     let frame = SealedFrame { head: frames.split().freeze(), payload: Bytes::new() };
     // Known of each entry since it was framed.
     SealedEntry { frame, limited_bytes: 0 }
-}
-
-/// What stands between the entry's fixed fields and its payload.
-fn metadata_bytes(frame: &SealedFrame, payload_bytes: usize) -> usize {
-    const FIXED_BYTES: usize = 2 + 4 + 4;
-    (frame.len() - payload_bytes).saturating_sub(entry_offset(frame) + FIXED_BYTES)
 }
 
 /// Where the entry starts in a frame.

@@ -239,19 +239,26 @@ impl Producer {
     }
 }
 
-/// Defers the callbacks of one entry.
+/// Defers the callbacks of one entry: all of its group where the entry is a batch, else that of its slot, if it has one.
 fn defer_callbacks(
     group: &mut SendGroup,
     entry: &PendingEntry,
     result: &Result<Stored, SendError>,
     deferred: &mut Deferred,
 ) {
-    let results = group.results.clone();
-    let is_of_entry = |(slot, _): &(u32, _)| entry.messages > 1 || *slot == entry.slot;
-    while let Some(at) = group.callbacks.iter().position(is_of_entry) {
-        let Some((slot, callback)) = group.callbacks.remove(at) else { break };
-        let result = result.clone().map(|stored| results.id(slot, stored));
-        deferred.run(move || callback(result));
+    let SendGroup { results, callbacks, .. } = group;
+    // They stand in the order of their slots.
+    let of_entry = if entry.messages > 1 {
+        0..callbacks.len()
+    } else {
+        match callbacks.binary_search_by_key(&entry.slot, |(slot, _)| *slot) {
+            Ok(at) => at..at + 1,
+            Err(_) => return,
+        }
+    };
+    for (slot, callback) in callbacks.drain(of_entry) {
+        let (results, result) = (results.clone(), result.clone());
+        deferred.run(move || callback(result.map(|stored| results.id(slot, stored))));
     }
 }
 

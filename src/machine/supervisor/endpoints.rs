@@ -212,7 +212,7 @@ impl Supervisor {
         let Some(managed) = self.endpoints.get(&id) else { return };
         let is_late = managed.creation_deadline.is_some_and(|at| at <= now.at);
         if is_late && !managed.is_with_session() && !managed.endpoint.is_finished() {
-            // The machine would time out by itself, without the cause.
+            // The machine would time out by itself, without the broker whose answer is still outstanding.
             let connection = self.pool.connection_of(Holder::Endpoint(id));
             let address = connection.and_then(|connection| self.pool.address(connection));
             managed.endpoint.fail(managed.creation_timed_out(self.config.operation_timeout, address), deferred);

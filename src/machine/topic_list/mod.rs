@@ -9,6 +9,7 @@
 //! [`TopicListWatcher::poll_changed`] was woken. They are merged, so that a slow reader leaves at most one entry for each
 //! topic.
 
+use crate::machine::EndpointId;
 use crate::machine::endpoint::attach_status::AttachStatus;
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -365,8 +366,7 @@ impl EndpointMachine for TopicListWatcher {
     fn poll_transmit(&mut self, out: &mut Outbox<'_>, _now: Now) -> More {
         if let (WatcherState::Attached, Some(closing)) = (&self.state, &mut self.closing) {
             if !std::mem::replace(&mut closing.is_requested, true) {
-                let close = pb::CommandWatchTopicListClose { watcher_id: self.id.0, ..Default::default() };
-                out.request(Op { kind: OpKind::Close, number: 0 }, close.into());
+                out.request(Op { kind: OpKind::Close, number: 0 }, EndpointId::TopicList(self.id).close_request());
             }
         }
         More::No

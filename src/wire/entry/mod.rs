@@ -176,7 +176,7 @@ impl From<CompressError> for EntryError {
 }
 
 /// The size of an entry's fields before its metadata: magic, checksum, `metadata_size`.
-const ENTRY_HEAD_BYTES: usize = BLOCK_HEAD_BYTES + 4;
+pub(super) const ENTRY_HEAD_BYTES: usize = BLOCK_HEAD_BYTES + 4;
 /// The maximum size of a SEND frame before its entry: both lengths and every field at its longest.
 const SEND_HEAD_BYTES_MAX: usize = 128;
 
@@ -239,7 +239,7 @@ pub fn put_entry(out: &mut BytesMut, metadata: &MetadataFields<'_>, payload: &[u
 }
 
 /// Appends an entry without its payload and with a checksum of 0. Returns the start of the entry.
-fn put_entry_head(out: &mut BytesMut, metadata: &MetadataFields<'_>, metadata_len: usize) -> usize {
+pub(super) fn put_entry_head(out: &mut BytesMut, metadata: &MetadataFields<'_>, metadata_len: usize) -> usize {
     let start = out.len();
     out.put_u16(MAGIC_CRC32C);
     out.put_u32(0);
