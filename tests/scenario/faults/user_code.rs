@@ -30,6 +30,11 @@ impl Bomb {
         let left = self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
         assert!(left.is_err(), "{PANIC}");
     }
+
+    /// Whether it has gone off as often as it was armed for.
+    fn is_spent(&self) -> bool {
+        self.left.load(Ordering::SeqCst) == 0
+    }
 }
 
 struct Panicking {
@@ -111,6 +116,7 @@ async fn credentials_that_panic_are_asked_for_again() {
         bomb.arm(3);
         stage.broker.faults().disconnect_after_bytes_sent(0);
         send(&producer, "after a reconnect").await;
+        assert!(bomb.is_spent(), "the reconnect asks for credentials too");
         stage.close_and_check().await;
     }
 }
@@ -142,6 +148,7 @@ async fn dialers_and_sockets_that_panic_are_tried_again() {
     panicking.dial.arm(2);
     send(&producer, "first").await;
     assert_eq!(text(&mut consumer).await, "first");
+    assert!(panicking.socket.is_spent() && panicking.dial.is_spent(), "both have panicked again");
     stage.close_and_check().await;
 }
 
