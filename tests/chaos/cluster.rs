@@ -1,16 +1,14 @@
 //! The cluster that `scripts/chaos` started: how its brokers are started, stopped and killed, and its admin API.
 
-use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+
+use crate::common::admin_http;
 
 const HTTP_TIMEOUT: Duration = Duration::from_secs(20);
 const REDIRECTS_MAX: usize = 5;
-const ANSWER_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 pub(crate) struct Cluster {
     script: PathBuf,
@@ -58,35 +56,20 @@ impl Cluster {
     async fn admin_at(&self, web: &str, method: &str, path: &str, body: &str) -> Result<String, String> {
         let (mut web, mut path) = (web.to_owned(), path.to_owned());
         for _ in 0..REDIRECTS_MAX {
-            let asked = tokio::time::timeout(HTTP_TIMEOUT, self.ask(&web, method, &path, body)).await;
+            let asking = admin_http::request(&web, &self.token, method, &path, body);
+            let asked = tokio::time::timeout(HTTP_TIMEOUT, asking).await;
             let answer = asked.map_err(|_| "no answer".to_owned())?.map_err(|error| error.to_string())?;
-            let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
-            match head.split(' ').nth(1).unwrap_or("") {
-                status if status.starts_with('2') => return Ok(body.to_owned()),
-                "307" => {
-                    let location = head.lines().find_map(|line| line.strip_prefix("Location: http://"));
+            match answer.status {
+                _ if answer.is_success() => return Ok(answer.body),
+                307 => {
+                    let location = answer.head.lines().find_map(|line| line.strip_prefix("Location: http://"));
                     let (host, rest) = location.and_then(|to| to.split_once('/')).ok_or("a redirect to nowhere")?;
                     (web, path) = (host.to_owned(), format!("/{}", rest.trim_end()));
                 }
-                status => return Err(format!("status {status}: {}", body.chars().take(200).collect::<String>())),
+                status => return Err(format!("status {status}: {:.200}", answer.body)),
             }
         }
         Err("redirected for ever".to_owned())
-    }
-
-    /// HTTP/1.0: the answer ends with the connection.
-    async fn ask(&self, web: &str, method: &str, path: &str, body: &str) -> io::Result<String> {
-        let mut socket = TcpStream::connect(web).await?;
-        let head = format!(
-            "{method} {path} HTTP/1.0\r\nHost: {web}\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\n\
-             Content-Length: {}\r\n\r\n",
-            self.token,
-            body.len()
-        );
-        socket.write_all(format!("{head}{body}").as_bytes()).await?;
-        let mut answer = Vec::new();
-        socket.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).await?;
-        Ok(String::from_utf8_lossy(&answer).into_owned())
     }
 
     /// Closes the topic at its broker, which makes everyone attach again.

@@ -1,6 +1,6 @@
 //! Producers and consumers on a real cluster of two brokers that die, stop, lose topics and have their connections cut;
-//! in the end everything sent is accounted for. `scripts/chaos` starts the cluster and runs this; `cargo test` shows it as
-//! ignored.
+//! in the end everything sent is accounted for. `scripts/chaos` starts the cluster and runs this. Without a cluster it is
+//! shown as ignored; with `CHAOS_REQUIRED` or `PULSAR_REQUIRED` set that is a failure.
 //!
 //! Four topics, partitioned and not, deduplicated and not, batched and not, spread over both brokers, with one producer
 //! each and up to four subscriptions: Exclusive, Failover, Shared and, where messages travel alone, Key_Shared (a batch
@@ -32,6 +32,7 @@
 //! a message is not what was sent; when a backlog does not go to 0; when a producer, consumer or client ends with an
 //! error or panics; and when the cluster itself does not do what it is told.
 
+use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -44,16 +45,18 @@ use tokio::time::{MissedTickBehavior, timeout_at};
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../deliveries/mod.rs"]
+mod deliveries;
 
 mod cluster;
 mod cut;
-mod deliveries;
 mod faults;
 mod load;
 mod report;
 mod rng;
 
 use cluster::Cluster;
+use common::arguments::Arguments;
 use cut::Cutter;
 use deliveries::{DeliveryLog, SendState};
 use load::{Member, Topic};
@@ -103,10 +106,39 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 static PANICS: AtomicU64 = AtomicU64::new(0);
 
-#[test]
-#[ignore = "needs two real brokers: scripts/chaos"]
-fn chaos() {
-    let cluster = Cluster::from_env().expect("a cluster: scripts/chaos starts one and runs this test");
+/// The name of the one test.
+const TEST: &str = "chaos";
+const MISSING: &str = "needs two real brokers: scripts/chaos";
+
+/// The lines of libtest for a run that is left out; a run prints its own, with the summary as the last.
+fn main() -> ExitCode {
+    let arguments = Arguments::of_process(1);
+    if !arguments.takes(TEST) {
+        println!("\nrunning 0 tests\n\ntest result: ok. 0 passed; 0 failed; 0 ignored; 1 filtered out\n");
+        return ExitCode::SUCCESS;
+    }
+    if arguments.list {
+        println!("{TEST}: test");
+        return ExitCode::SUCCESS;
+    }
+    let is_required = ["PULSAR_REQUIRED", "CHAOS_REQUIRED"].iter().any(|name| std::env::var_os(name).is_some());
+    println!("\nrunning 1 test");
+    match Cluster::from_env() {
+        Some(cluster) => chaos(cluster),
+        None if is_required => {
+            println!("test {TEST} ... FAILED\n\n{TEST} {MISSING}");
+            println!("\ntest result: FAILED. 0 passed; 1 failed; 0 ignored; 0 filtered out\n");
+            ExitCode::FAILURE
+        }
+        None => {
+            println!("test {TEST} ... ignored, {MISSING}");
+            println!("\ntest result: ok. 0 passed; 0 failed; 1 ignored; 0 filtered out\n");
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+fn chaos(cluster: Cluster) -> ExitCode {
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         PANICS.fetch_add(1, Ordering::Relaxed);
@@ -119,8 +151,7 @@ fn chaos() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let passed = runtime.block_on(run(cluster, rounds, seed));
     runtime.shutdown_timeout(Duration::from_secs(5));
-    // The summary is the last line; the test harness would write on.
-    std::process::exit(i32::from(!passed));
+    if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// One run in progress.

@@ -1,6 +1,8 @@
 //! What several test binaries need beside the library. A binary includes this folder once, as its module `common`.
 #![allow(dead_code, reason = "each binary uses a part of it")]
 
+pub(crate) mod admin_http;
+pub(crate) mod arguments;
 pub(crate) mod extremes;
 pub(crate) mod paused;
 pub(crate) mod random;

@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::UNIX_EPOCH;
 
+use crate::common::admin_http;
+use crate::common::random::Random;
 use crate::message::Described;
 use crate::ours::Ours;
 use crate::peer::Peer;
@@ -52,7 +55,7 @@ fn keyed(stem: &str) -> Vec<Described> {
 }
 
 /// Name and work of every check.
-fn all() -> Vec<(&'static str, Work)> {
+fn all() -> Vec<Check> {
     let one = |message: Described| Work::new(vec![message]);
     let many: Vec<_> = (0..100).map(|at| Described::new(format!("message {at}"))).collect();
     let blanks = vec![Described::new(vec![b' '; 100_000]), Described::new("short")];
@@ -74,15 +77,40 @@ fn all() -> Vec<(&'static str, Work)> {
     ]
 }
 
-/// All checks with one client; how many failed. `INTEROP_CHECKS` names those to be run, separated by commas.
-pub async fn run_all(name: &str, command: &str) -> usize {
-    let chosen = std::env::var("INTEROP_CHECKS").ok();
-    let chosen = chosen.as_deref().map(|names| names.split(',').map(str::trim).collect::<BTreeSet<_>>());
-    let unknown = |name: &&str| all().iter().all(|(check, _)| check != name);
-    if let Some(name) = chosen.iter().flatten().copied().find(unknown) {
-        println!("INTEROP_CHECKS names no check: {name}");
-        return 1;
+/// A name and what is sent.
+pub type Check = (&'static str, Work);
+
+/// Those to be run: what `INTEROP_CHECKS` names, separated by commas; or as many as `INTEROP_SAMPLE` says, chosen by
+/// `INTEROP_SEED` or a new seed, which is printed; or all.
+pub fn chosen() -> Result<Vec<Check>, String> {
+    let mut checks = all();
+    if let Ok(names) = std::env::var("INTEROP_CHECKS") {
+        let names: BTreeSet<_> = names.split(',').map(str::trim).collect();
+        let is_check = |name: &str| checks.iter().any(|(check, _)| *check == name);
+        if let Some(name) = names.iter().find(|name| !is_check(name)) {
+            return Err(format!("INTEROP_CHECKS names no check: {name}"));
+        }
+        checks.retain(|(check, _)| names.contains(check));
     }
+    if let Some(sample) = number("INTEROP_SAMPLE")? {
+        let new_seed = || UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs());
+        let seed = number("INTEROP_SEED")?.unwrap_or_else(new_seed);
+        println!("interop: a sample of {sample} of {} checks, INTEROP_SEED={seed} repeats it", checks.len());
+        let mut random = Random::new(seed);
+        while checks.len() as u64 > sample.max(1) {
+            checks.remove(random.below(checks.len() as u64) as usize);
+        }
+    }
+    Ok(checks)
+}
+
+fn number(variable: &str) -> Result<Option<u64>, String> {
+    let Ok(text) = std::env::var(variable) else { return Ok(None) };
+    text.parse().map(Some).map_err(|_| format!("{variable} takes a number, not {text}"))
+}
+
+/// The checks with one client; how many failed.
+pub async fn run_all(name: &str, command: &str, checks: &[Check]) -> usize {
     let mut failed = 0;
     let (ours, mut peer) = match (Ours::connect().await, Peer::start(command).await) {
         (Ok(ours), Ok(peer)) => (ours, peer),
@@ -91,10 +119,7 @@ pub async fn run_all(name: &str, command: &str) -> usize {
             return 1;
         }
     };
-    for (check, work) in all() {
-        if chosen.as_ref().is_some_and(|chosen| !chosen.contains(check)) {
-            continue;
-        }
+    for (check, work) in checks {
         let lacking = work.needs().iter().any(|need| peer.lacks.iter().any(|lack| lack == need));
         let outcome = match lacking {
             true => "not possible with this client".to_owned(),
@@ -112,8 +137,8 @@ pub async fn run_all(name: &str, command: &str) -> usize {
 }
 
 /// Both ways, each on a topic of its own; then keys have gone to the same partitions.
-async fn run_check(ours: &Ours, peer: &mut Peer, work: Work) -> Result<(), String> {
-    let (theirs_to_ours, ours_to_theirs) = (on_new_topic(&work).await?, on_new_topic(&work).await?);
+async fn run_check(ours: &Ours, peer: &mut Peer, work: &Work) -> Result<(), String> {
+    let (theirs_to_ours, ours_to_theirs) = (on_new_topic(work).await?, on_new_topic(work).await?);
     ours.subscribe(&theirs_to_ours).await?;
     let ids = peer.produce(&theirs_to_ours).await.map_err(|error| format!("they send: {error}"))?;
     let seen = ours.consume(&theirs_to_ours).await.map_err(|error| format!("we receive: {error}"))?;
@@ -173,24 +198,12 @@ async fn on_new_topic(work: &Work) -> Result<Work, String> {
 }
 
 async fn create_partitioned(name: &str, partitions: u32) -> Result<(), String> {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
     let variable = |name: &str| std::env::var(name).map_err(|_| format!("{name} is not in the environment"));
     let (url, token) = (variable("PULSAR_ADMIN_URL")?, variable("PULSAR_TOKEN")?);
-    let body = partitions.to_string();
-    let request = format!(
-        "PUT /admin/v2/persistent/public/default/{name}/partitions HTTP/1.0\r\nAuthorization: Bearer {token}\r\n\
-         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    let address = url.trim_start_matches("http://").trim_end_matches('/');
-    let exchange = async {
-        let mut socket = tokio::net::TcpStream::connect(address).await?;
-        socket.write_all(request.as_bytes()).await?;
-        let mut answer = String::new();
-        socket.read_to_string(&mut answer).await.map(|_| answer)
-    };
-    let answer = exchange.await.map_err(|error| format!("the admin API: {error}"))?;
-    let status = answer.split(' ').nth(1).unwrap_or_default();
-    if status.starts_with('2') { Ok(()) } else { Err(format!("the admin API answered {status} to a topic's creation")) }
+    let path = format!("/admin/v2/persistent/public/default/{name}/partitions");
+    let address = admin_http::address_of(&url);
+    let answer = admin_http::request(address, &token, "PUT", &path, &partitions.to_string()).await;
+    let answer = answer.map_err(|error| format!("the admin API: {error}"))?;
+    let refused = || format!("the admin API answered {} to a topic's creation: {}", answer.status, answer.body);
+    if answer.is_success() { Ok(()) } else { Err(refused()) }
 }

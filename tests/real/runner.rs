@@ -1,14 +1,14 @@
 //! Runs a list of tests against a real broker, or says that it does not.
 //!
 //! libtest decides at compile time what it ignores and hides what a passing test prints; a test that is left out for
-//! want of a broker has to be seen. So this prints libtest's lines and takes those of its options that are in use:
-//! a filter, `--exact`, `--skip`, `--test-threads`, `--list`.
+//! want of a broker has to be seen. So this prints libtest's lines and takes those of its options that are in use.
 
 use std::process::ExitCode;
 use std::sync::mpsc;
 use std::thread;
 
 use crate::broker::{HOW, Real};
+use crate::common::arguments::Arguments;
 use crate::suite::target::Fut;
 use crate::suite::*;
 
@@ -18,44 +18,8 @@ pub type Test = (&'static str, fn(Real) -> Fut<'static, ()>);
 /// How many run at the same time unless `--test-threads` says so.
 const THREADS: usize = 4;
 
-struct Options {
-    filters: Vec<String>,
-    skips: Vec<String>,
-    exact: bool,
-    list: bool,
-    threads: usize,
-}
-
-impl Options {
-    fn from_arguments() -> Self {
-        let mut options = Self { filters: vec![], skips: vec![], exact: false, list: false, threads: THREADS };
-        let mut arguments = std::env::args().skip(1).flat_map(|argument| match argument.split_once('=') {
-            Some((name, value)) if name.starts_with("--") => vec![name.to_owned(), value.to_owned()],
-            _ => vec![argument],
-        });
-        while let Some(argument) = arguments.next() {
-            let mut value = || arguments.next().unwrap_or_else(|| panic!("{argument} takes a value"));
-            match argument.as_str() {
-                "--exact" => options.exact = true,
-                "--list" => options.list = true,
-                "--skip" => options.skips.push(value()),
-                "--test-threads" => options.threads = value().parse().expect("--test-threads takes a number"),
-                "--format" | "--color" | "--logfile" => drop(value()),
-                option if option.starts_with('-') => {}
-                _ => options.filters.push(argument),
-            }
-        }
-        options
-    }
-
-    fn takes(&self, name: &str) -> bool {
-        let fits = |filter: &String| if self.exact { name == filter } else { name.contains(filter.as_str()) };
-        (self.filters.is_empty() || self.filters.iter().any(fits)) && !self.skips.iter().any(fits)
-    }
-}
-
 pub fn main(tests: &[Test]) -> ExitCode {
-    let options = Options::from_arguments();
+    let options = Arguments::of_process(THREADS);
     let (chosen, others): (Vec<&Test>, Vec<_>) = tests.iter().partition(|test| options.takes(test.0));
     if options.list {
         chosen.iter().for_each(|test| println!("{}: test", test.0));
