@@ -153,7 +153,7 @@ impl Producer {
     fn start_framing(&mut self, opened: &pb::CommandProducerSuccess, peer: &PeerInfo) -> bool {
         let name = self.sealing.producer_name().cloned();
         let is_first = name.is_none();
-        let max_message_size = Some(peer.max_message_size);
+        let max_message_size = peer.max_message_size;
         let context = SealContext {
             producer_id: self.id.0,
             producer_name: name.unwrap_or_else(|| opened.producer_name.as_str().into()),
@@ -161,7 +161,7 @@ impl Producer {
             compression: self.config.compression,
             max_message_size,
         };
-        self.sealing.start(context, PayloadLimits::new(&self.config, max_message_size));
+        self.sealing.start(context, PayloadLimits::new(&self.config, Some(max_message_size)));
         is_first
     }
 

@@ -33,11 +33,11 @@ impl BufferPool {
         buffer
     }
 
-    /// Keeps a buffer, if the pool is not full.
+    /// Keeps a buffer, if the pool is not full. One much smaller than batches are would be grown each time it is taken.
     pub(super) fn put(&mut self, mut buffer: BytesMut) {
         buffer.clear();
         let held_bytes = self.held_bytes + buffer.capacity();
-        if buffer.capacity() > 0 && held_bytes <= POOL_BYTES_MAX {
+        if buffer.capacity() > self.expected_bytes / 2 && held_bytes <= POOL_BYTES_MAX {
             self.held_bytes = held_bytes;
             self.buffers.push(buffer);
         }
@@ -120,5 +120,15 @@ mod tests {
         assert_eq!(pool.held_bytes, POOL_IDLE_BYTES_MAX);
         let held: usize = pool.buffers.iter().map(BytesMut::capacity).sum();
         assert_eq!(held, pool.held_bytes);
+    }
+
+    #[test]
+    fn a_buffer_much_smaller_than_batches_is_not_kept() {
+        let mut pool = BufferPool::default();
+        pool.learn(100_000);
+        pool.put(BytesMut::with_capacity(1000));
+        assert!(pool.buffers.is_empty());
+        pool.put(BytesMut::with_capacity(100_000));
+        assert_eq!(pool.buffers.len(), 1);
     }
 }

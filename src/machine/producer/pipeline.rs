@@ -67,7 +67,7 @@ pub(super) struct SealContext {
     pub(super) schema_version: Option<Bytes>,
     pub(super) compression: Compression,
     /// `max_message_size` of the broker that the producer is, or was last, attached to, bytes.
-    pub(super) max_message_size: Option<u32>,
+    pub(super) max_message_size: u32,
 }
 
 impl SealContext {
@@ -119,7 +119,7 @@ pub(super) fn run(
     // 1. Batch.
     let payload = batch(content, context.compression);
     // 2. Compress.
-    let payload = compress_payload(payload, context.compression);
+    let payload = compress_payload(payload, content.single().is_none(), context.compression, scratch);
     // 3. Split into chunks: here, and only a single message. Each chunk is a `Payload` that takes 4 and 5 by itself.
     // 4. Encrypt: here. It changes the bytes of a `Payload` and adds its keys and parameters to the metadata.
     // 5. Seal.
@@ -217,19 +217,24 @@ fn batch(content: &mut EntryContent, compression: Compression) -> Payload {
     Payload::uncompressed(PayloadBytes::Shared(records.split().freeze()))
 }
 
-/// Stage 2. A payload that is small, or does not shrink, stays as it is.
-fn compress_payload(payload: Payload, kind: Compression) -> Payload {
-    let PayloadBytes::Shared(bytes) = &payload.bytes else { return payload };
+/// Stage 2. A payload that is small, or does not shrink, stays as it is. The buffer of a batch that shrinks is free again;
+/// that of a single message may be the application's own.
+fn compress_payload(payload: Payload, is_batch: bool, kind: Compression, scratch: &mut Scratch) -> Payload {
+    let Payload { bytes: PayloadBytes::Shared(bytes), .. } = &payload else { return payload };
     if kind == Compression::None || bytes.len() <= COMPRESS_MIN_BYTES {
         return payload;
     }
-    match (compress(kind, bytes), u32::try_from(bytes.len())) {
+    let (smaller, uncompressed_size) = match (compress(kind, bytes), u32::try_from(bytes.len())) {
+        (Ok(smaller), Ok(uncompressed_size)) if smaller.len() < bytes.len() => (smaller, uncompressed_size),
         // What does not shrink is left alone. A codec that is not built in was refused when the producer was created.
-        (Ok(smaller), Ok(uncompressed_size)) if smaller.len() < bytes.len() => {
-            Payload { bytes: PayloadBytes::Shared(smaller), compression: kind.to_pb(), uncompressed_size }
+        _ => return payload,
+    };
+    if let PayloadBytes::Shared(records) = payload.bytes {
+        if let Some(records) = is_batch.then(|| records.try_into_mut().ok()).flatten() {
+            scratch.spare = records;
         }
-        _ => payload,
     }
+    Payload { bytes: PayloadBytes::Shared(smaller), compression: kind.to_pb(), uncompressed_size }
 }
 
 /// Stage 5: one payload becomes one frame.
@@ -286,8 +291,7 @@ pub(super) fn can_frame_fast(context: &SealContext, message: &Message, size_byte
     let compresses = context.compression != Compression::None;
     let payload_bytes_max = if compresses { COMPRESS_MIN_BYTES } else { CHAIN_MIN_BYTES - 1 };
     message.payload.len() <= payload_bytes_max
-        && message.record_bytes_max(size_bytes) + context.head_bytes_max()
-            <= context.max_message_size.unwrap_or(0) as usize
+        && message.record_bytes_max(size_bytes) + context.head_bytes_max() <= context.max_message_size as usize
 }
 
 /// Frames a message for which [`can_frame_fast`] holds behind those in `frames`, all but publish time and checksum. Those
@@ -327,8 +331,8 @@ fn entry_offset(frame: &SealedFrame) -> usize {
     8 + command_size as usize
 }
 
-fn check_limited(max_message_size: Option<u32>, limited_bytes: usize) -> Result<(), Error> {
-    let limit = max_message_size.unwrap_or(u32::MAX / 2) as usize;
+fn check_limited(max_message_size: u32, limited_bytes: usize) -> Result<(), Error> {
+    let limit = max_message_size as usize;
     if limited_bytes <= limit { Ok(()) } else { Err(too_large(limited_bytes, limit)) }
 }
 
@@ -337,13 +341,9 @@ fn check_limited(max_message_size: Option<u32>, limited_bytes: usize) -> Result<
 ///
 /// # Errors
 /// [`ErrorKind::MessageTooLarge`].
-pub(super) fn check_sizes(
-    max_message_size: Option<u32>,
-    frame_bytes: usize,
-    limited_bytes: usize,
-) -> Result<(), Error> {
+pub(super) fn check_sizes(max_message_size: u32, frame_bytes: usize, limited_bytes: usize) -> Result<(), Error> {
     check_limited(max_message_size, limited_bytes)?;
-    let limit = max_message_size.unwrap_or(u32::MAX / 2) as usize + FRAME_PADDING_BYTES as usize - DELIVERY_BYTES_MAX;
+    let limit = max_message_size as usize + FRAME_PADDING_BYTES as usize - DELIVERY_BYTES_MAX;
     if frame_bytes <= limit { Ok(()) } else { Err(too_large(frame_bytes, limit)) }
 }
 
@@ -356,4 +356,21 @@ pub(super) fn is_intact(frame: &SealedFrame) -> bool {
     let mut entry = frame.head.get(entry_offset(frame)..).unwrap_or_default().to_vec();
     entry.extend_from_slice(&frame.payload);
     EntryParts::split(&entry).and_then(|parts| parts.verify(&entry)).is_ok()
+}
+
+#[cfg(all(test, feature = "lz4"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_buffer_of_a_batch_that_shrinks_is_free_again() {
+        for (is_batch, kept) in [(true, 100_000), (false, 0)] {
+            let mut scratch = Scratch::default();
+            let records = BytesMut::from(&[b' '; 100_000][..]).freeze();
+            let payload = Payload::uncompressed(PayloadBytes::Shared(records));
+            let payload = compress_payload(payload, is_batch, Compression::Lz4, &mut scratch);
+            assert!(payload.len() < 1000 && payload.uncompressed_size == 100_000, "{payload:?}");
+            assert_eq!(scratch.spare.capacity(), kept);
+        }
+    }
 }

@@ -39,8 +39,6 @@ pub(super) struct Sealing {
     pub(super) framing: Option<Framing>,
     /// What may be accepted; beside `framing` because each push reads it.
     limits: PayloadLimits,
-    /// The broker's limit on an entry, bytes.
-    max_message_size: Option<u32>,
     /// What no job was taken for yet, by the number of its group.
     queue: VecDeque<(u64, ToSeal)>,
     /// What jobs write small frames into; with the last job until that is put back.
@@ -71,7 +69,6 @@ impl Sealing {
         Self {
             framing: None,
             limits,
-            max_message_size: None,
             queue: VecDeque::new(),
             segment: BytesMut::new(),
             buffers: BufferPool::default(),
@@ -83,7 +80,6 @@ impl Sealing {
     pub(super) fn start(&mut self, context: SealContext, limits: PayloadLimits) {
         let template =
             SendTemplate::new(context.producer_id, &context.producer_name, context.schema_version.as_deref());
-        self.max_message_size = context.max_message_size;
         self.limits = limits;
         self.framing = Some(Framing { context: Arc::new(context), template });
     }
@@ -106,12 +102,6 @@ impl Sealing {
 
     pub(super) fn producer_name(&self) -> Option<&Arc<str>> {
         self.context().map(|context| &context.producer_name)
-    }
-
-    /// The broker's limit, bytes.
-    #[inline]
-    pub(super) fn max_message_size(&self) -> Option<u32> {
-        self.max_message_size
     }
 
     /// What may be accepted.
@@ -268,8 +258,8 @@ impl Producer {
         match sealed.result {
             Ok(entries) => {
                 self.in_flight.keep(place, entries);
-                let limit = self.sealing.max_message_size();
-                if let Some(limit) = limit.filter(|limit| Some(*limit) != sealed.max_message_size) {
+                let limit = self.sealing.context().map(|context| context.max_message_size);
+                if let Some(limit) = limit.filter(|limit| *limit != sealed.max_message_size) {
                     self.fail_too_large(limit, deferred);
                 }
             }
@@ -306,7 +296,7 @@ pub struct Sealed {
     /// One for each entry of the group, or one that joins those of a framed group.
     result: Result<OneOrMore<SealedEntry>, Error>,
     /// The limit that they were checked against.
-    max_message_size: Option<u32>,
+    max_message_size: u32,
     /// What is left of the segment.
     segment: BytesMut,
     /// The buffer of the records, where the frame does not need it.

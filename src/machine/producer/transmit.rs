@@ -36,7 +36,7 @@ impl Producer {
     /// Fails the entries that are too large for this broker: it may take less than the last one.
     pub(super) fn fail_too_large(&mut self, max_message_size: u32, deferred: &mut Deferred) {
         let too_large = |entry: &PendingEntry| {
-            check_sizes(Some(max_message_size), entry.frame_bytes(), entry.limited_bytes as usize).err()
+            check_sizes(max_message_size, entry.frame_bytes(), entry.limited_bytes as usize).err()
         };
         // What is not framed yet has no size yet, and is checked once it has: by its job, or by `put_job`.
         while let Some(at) = self.in_flight.find(|_, entry| too_large(entry).is_some()) {
