@@ -10,6 +10,7 @@ use crate::machine::consumer::{InitialPosition, SubscriptionType};
 mod consumer_parts;
 mod producer_parts;
 mod queries;
+mod workers;
 
 /// How long anything may take, in virtual time: more than any time-out of the client.
 const PATIENCE: Duration = Duration::from_secs(300);

@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use super::acker::Acker;
 use super::consumer::Consumer;
 use super::message::ReceivedMessage;
-use super::user_code::{Panicked, catch_panic};
+use super::user_code::catch_panic;
 use crate::error::{Error, ErrorKind, Result};
 
 mod by_key;
@@ -97,8 +97,9 @@ async fn run<Fut>(acker: Acker, message: ReceivedMessage, work: impl FnOnce() ->
 where
     Fut: Future<Output: Into<Outcome>>,
 {
-    let outcome = catch_panic(work).await.map_or_else(|_: Panicked| Outcome::Nack, Into::into);
-    settle(&acker, &message, outcome);
+    // What the work returns is code of the application as well: how it becomes an outcome, and how it is dropped.
+    let outcome = catch_panic(|| async { work().await.into() }).await;
+    settle(&acker, &message, outcome.unwrap_or(Outcome::Nack));
 }
 
 /// Acknowledges as the work says. A message whose acknowledgement is refused, because its part has ended or too many
