@@ -18,7 +18,7 @@ use crate::client::auth::HttpHeaders;
 use crate::client::dial::dial;
 use crate::client::driver::DialConfig;
 use crate::client::runtime::{Runtime, timeout};
-use crate::client::user_code::catch_panic;
+use crate::client::user_code::{Panicked, catch_panic};
 use crate::error::{Error, ErrorKind, Result, ServerCode};
 use crate::machine::connection::error::RequestError;
 use crate::machine::control::{AuthContext, BrokerKey, CloseReason};
@@ -155,7 +155,8 @@ impl<R: Runtime> Exchange<R> {
         hop: &Hop,
         body_bytes_max: usize,
     ) -> Result<Answer, NoAnswer> {
-        let answer = connection.get(self.request(hop)?, body_bytes_max).await?;
+        let request = self.request(hop)?;
+        let answer = catch_panic(|| connection.get(request, body_bytes_max)).await.map_err(socket_panicked)??;
         if connection.is_reusable() {
             let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
             if idle.len() < REQUESTS_MAX {
@@ -176,11 +177,11 @@ impl<R: Runtime> Exchange<R> {
         let key = if is_service { self.key.clone() } else { origin.key() };
         let limit = self.config.connection_timeout.min(self.config.share_of(&key));
         let dialed = dial(&self.runtime, &*self.config.dialer, &key, limit).await;
-        HttpConnection::new(dialed.map_err(|error| match error.is_retriable() {
+        let socket = dialed.map_err(|error| match error.is_retriable() {
             true => NoAnswer::Lost(error),
             false => NoAnswer::Wrong(error),
-        })?)
-        .await
+        })?;
+        catch_panic(|| HttpConnection::new(socket)).await.map_err(socket_panicked)?
     }
 
     /// A loss of the host itself ends the connection to it, so that another host of the service URL gets its turn.
@@ -236,6 +237,11 @@ impl<R: Runtime> Exchange<R> {
             fetched.map_err(|error| error.with_address(&address))
         }
     }
+}
+
+/// The connection is lost with its socket.
+fn socket_panicked(panicked: Panicked) -> NoAnswer {
+    NoAnswer::Lost(panicked.into_error(ErrorKind::Connection, "a socket of the Dialer"))
 }
 
 fn refuses_credentials(error: &RequestError) -> bool {
