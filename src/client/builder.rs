@@ -16,7 +16,7 @@ use super::{Client, Shared, clock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::machine::ReadyList;
 use crate::machine::control::Input;
-use crate::machine::supervisor::service_url::ServiceUrl;
+use crate::machine::supervisor::service_url::{ServiceUrl, shown};
 use crate::machine::supervisor::{Supervisor, SupervisorConfig};
 
 /// The first wait of a back-off.
@@ -377,7 +377,7 @@ fn random_seed() -> u64 {
 impl fmt::Debug for ClientBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ClientBuilder")
-            .field("service_url", &self.service_url)
+            .field("service_url", &shown(&self.service_url))
             .field("ca_file", &self.ca_file)
             .field("client_cert", &self.client_cert)
             .field("listener_name", &self.listener_name)
@@ -385,5 +385,16 @@ impl fmt::Debug for ClientBuilder {
             .field("operation_timeout", &self.operation_timeout)
             .field("keep_alive_interval", &self.keep_alive_interval)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_shows_no_password_of_the_service_url() {
+        let text = format!("{:?}", Client::builder("pulsar://me:hunter2@host:6650"));
+        assert!(text.contains("...@host:6650") && !text.contains("hunter2"), "{text}");
     }
 }

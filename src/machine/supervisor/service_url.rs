@@ -1,5 +1,6 @@
 //! The service URL: where a client enters a cluster.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -133,12 +134,15 @@ pub(crate) fn broker_host(url: &str, tls: bool) -> Result<HostPort, String> {
 }
 
 fn refused(url: &str, what: &str) -> Error {
-    // Whatever stands before an `@` may be a password.
-    let shown = match url.rsplit_once('@') {
-        Some((_, host)) => format!("...@{host}"),
-        None => url.to_owned(),
-    };
-    Error::local(ErrorKind::InvalidArgument, format!("the service URL `{shown}` is not usable: {what}"))
+    Error::local(ErrorKind::InvalidArgument, format!("the service URL `{}` is not usable: {what}", shown(url)))
+}
+
+/// A URL as it may be shown, whether it is usable or not: whatever stands before an `@` may be a password.
+pub(crate) fn shown(url: &str) -> Cow<'_, str> {
+    match url.rsplit_once('@') {
+        Some((_, host)) => Cow::Owned(format!("...@{host}")),
+        None => Cow::Borrowed(url),
+    }
 }
 
 fn split_scheme(url: &str) -> Result<(Scheme, &str), String> {
@@ -252,7 +256,7 @@ impl ServiceHosts {
 mod tests {
     use super::*;
 
-    fn shown(url: &str) -> String {
+    fn printed(url: &str) -> String {
         ServiceUrl::parse(url).expect("a good URL").to_string()
     }
 
@@ -264,10 +268,10 @@ mod tests {
 
     #[test]
     fn ports_have_defaults_by_scheme() {
-        assert_eq!(shown("pulsar://localhost"), "pulsar://localhost:6650");
-        assert_eq!(shown("pulsar+ssl://localhost/"), "pulsar+ssl://localhost:6651");
-        assert_eq!(shown("PULSAR://a:1,b,[::1]:7000,[::2]"), "pulsar://a:1,b:6650,[::1]:7000,[::2]:6650");
-        assert_eq!(shown("http://a,b:8080/"), "http://a:80,b:8080");
+        assert_eq!(printed("pulsar://localhost"), "pulsar://localhost:6650");
+        assert_eq!(printed("pulsar+ssl://localhost/"), "pulsar+ssl://localhost:6651");
+        assert_eq!(printed("PULSAR://a:1,b,[::1]:7000,[::2]"), "pulsar://a:1,b:6650,[::1]:7000,[::2]:6650");
+        assert_eq!(printed("http://a,b:8080/"), "http://a:80,b:8080");
     }
 
     #[test]
