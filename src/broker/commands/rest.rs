@@ -154,17 +154,30 @@ fn parameter(query: &str, name: &str) -> Option<String> {
         .and_then(|(_, value)| decoded(value))
 }
 
-/// Percent-decodes; `None` for what is not UTF-8 then.
+/// Percent-decodes; `None` for what is not UTF-8 then, or where two hexadecimal digits are missing.
 fn decoded(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {
         if byte == b'%' {
-            let digits = [rest.next()?, rest.next()?];
-            bytes.push(u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?);
+            let mut digit = || char::from(rest.next()?).to_digit(16);
+            bytes.push(u8::try_from(digit()? << 4 | digit()?).ok()?);
         } else {
             bytes.push(byte);
         }
     }
     String::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percent_decoding_takes_two_hexadecimal_digits() {
+        assert_eq!(decoded("a%2fb%C3%bC").as_deref(), Some("a/bü"));
+        for bad in ["%", "%4", "%+4", "%-4", "%4+", "% 4", "%g0", "%ff"] {
+            assert_eq!(decoded(bad), None, "{bad}");
+        }
+    }
 }
