@@ -78,7 +78,7 @@ impl HttpHeaders {
         Self::default()
     }
 
-    /// Adds a header.
+    /// Adds a header. Several of one name are all sent, in this order.
     #[must_use]
     pub fn with_header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.0.push((name.into(), value.into()));

@@ -267,7 +267,21 @@ fn header_map(headers: &HttpHeaders) -> Result<HeaderMap> {
         let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| unusable())?;
         let mut value = HeaderValue::from_str(value).map_err(|_| unusable())?;
         value.set_sensitive(true);
-        map.insert(name, value);
+        map.append(name, value);
     }
     Ok(map)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_headers_of_one_name_are_all_sent() {
+        let headers =
+            HttpHeaders::new().with_header("X-Role", "a").with_header("Other", "b").with_header("x-role", "c");
+        let map = header_map(&headers).expect("headers");
+        let roles: Vec<_> = map.get_all("x-role").iter().map(|value| value.to_str().expect("text")).collect();
+        assert_eq!((roles, map.len()), (vec!["a", "c"], 3));
+    }
 }
