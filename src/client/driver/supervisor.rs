@@ -1,21 +1,20 @@
 //! The task of a client's supervisor: it carries out what the supervisor decides, and owns the tasks of the connections.
 
 use std::collections::HashMap;
-use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use super::SupervisorHandle;
 use super::connection::ConnectionDriver;
+use super::{SupervisorHandle, fetch_credentials, until_given_up};
 use crate::client::auth::Authentication;
 use crate::client::clock;
 use crate::client::dial::{Dialer, dial};
-use crate::client::runtime::{AsyncTimer, Runtime, TaskSet, timeout};
-use crate::client::user_code::catch_panic;
+use crate::client::runtime::{AsyncTimer, Runtime, TaskSet};
 use crate::error::{Error, ErrorKind, Result};
 use crate::machine::Deferred;
 use crate::machine::connection::ConnectionConfig;
@@ -130,19 +129,10 @@ impl<R: Runtime> SupervisorDriver<R> {
     fn fetch_credentials(&mut self, id: ConnectionId, context: AuthContext) {
         let (runtime, config, handle) = (self.runtime.clone(), self.config.clone(), self.handle.clone());
         self.tasks.spawn(async move {
+            let fetch = || config.authentication.credentials(&context);
             let limit = config.operation_timeout;
-            let fetching = catch_panic(|| config.authentication.credentials(&context));
-            let fetched = match timeout(&runtime, limit, fetching).await {
-                Some(Ok(fetched)) => fetched.and_then(check_size),
-                Some(Err(panicked)) => {
-                    Err(panicked.into_error(ErrorKind::Authentication, "Authentication::credentials"))
-                }
-                None => {
-                    let what = format!("timed out after {limit:?} waiting for the credentials");
-                    Err(Error::local(ErrorKind::Authentication, what).with_retriable(true))
-                }
-            };
-            let _ = handle.inputs.send(Input::Credentials(id, fetched));
+            let fetched = fetch_credentials(&runtime, limit, "Authentication::credentials", fetch).await;
+            let _ = handle.inputs.send(Input::Credentials(id, fetched.and_then(check_size)));
         });
     }
 
@@ -197,16 +187,8 @@ impl<R: Runtime> DialAttempt<R> {
         let config = self.config.clone();
         let (share, started) = (config.share_of(&self.key), clock::now().at);
         let limit = config.connection_timeout.min(share);
-        let mut dialing = pin!(dial(&self.runtime, &*config.dialer, &self.key, limit));
-        let dialed = poll_fn(|cx| {
-            // No command is sent before the connection is up, so this is the end of the channel: the supervisor gave up
-            // the connection.
-            if self.commands.poll_recv(cx).is_ready() {
-                return Poll::Ready(None);
-            }
-            dialing.as_mut().poll(cx).map(Some)
-        });
-        let Some(dialed) = dialed.await else { return };
+        let dialing = dial(&self.runtime, &*config.dialer, &self.key, limit);
+        let Some(dialed) = until_given_up(&mut self.commands, dialing).await else { return };
         match dialed {
             Ok(socket) => {
                 let runtime = self.runtime.clone();

@@ -1,6 +1,5 @@
 //! Requests over HTTP: connections that are kept, credentials, redirects.
 
-use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,7 +15,7 @@ use super::request::{self, RestRequest};
 use super::response;
 use crate::client::auth::HttpHeaders;
 use crate::client::dial::dial;
-use crate::client::driver::DialConfig;
+use crate::client::driver::{DialConfig, fetch_credentials};
 use crate::client::runtime::{Runtime, timeout};
 use crate::client::user_code::{Panicked, catch_panic};
 use crate::error::{Error, ErrorKind, Result, ServerCode};
@@ -212,30 +211,15 @@ impl<R: Runtime> Exchange<R> {
         if let Some(headers) = self.lock_headers().clone() {
             return Ok(headers);
         }
-        let headers = header_map(&self.fetch().await.map_err(RequestError::Transport)?);
-        let headers = headers.map_err(RequestError::Transport)?;
+        let context = AuthContext::new(self.key.logical.clone());
+        let fetch = || self.config.authentication.http_headers(&context);
+        let limit = self.config.operation_timeout;
+        let fetched = fetch_credentials(&self.runtime, limit, "Authentication::http_headers", fetch).await;
+        let address = self.key.logical.to_string().into();
+        let fetched = fetched.map_err(|error| RequestError::Transport(error.with_address(&address)))?;
+        let headers = header_map(&fetched).map_err(RequestError::Transport)?;
         *self.lock_headers() = Some(headers.clone());
         Ok(headers)
-    }
-
-    fn fetch(&self) -> impl Future<Output = Result<HttpHeaders>> + Send {
-        let context = AuthContext::new(self.key.logical.clone());
-        async move {
-            let limit = self.config.operation_timeout;
-            let fetching = catch_panic(|| self.config.authentication.http_headers(&context));
-            let address = self.key.logical.to_string().into();
-            let fetched = match timeout(&self.runtime, limit, fetching).await {
-                Some(Ok(fetched)) => fetched,
-                Some(Err(panicked)) => {
-                    Err(panicked.into_error(ErrorKind::Authentication, "Authentication::http_headers"))
-                }
-                None => {
-                    let what = format!("timed out after {limit:?} waiting for the credentials");
-                    Err(Error::local(ErrorKind::Authentication, what).with_retriable(true))
-                }
-            };
-            fetched.map_err(|error| error.with_address(&address))
-        }
     }
 }
 

@@ -11,15 +11,14 @@
 //! | `redirect.rs` | which redirects are followed, and to which origins credentials are sent |
 //! | `connection.rs` | one HTTP/1.1 connection |
 
-use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use self::exchange::{Exchange, Failed};
-use super::driver::{DialConfig, SupervisorHandle};
+use super::driver::{DialConfig, SupervisorHandle, until_given_up};
 use super::runtime::{Runtime, TaskSet};
 use crate::machine::connection::peer::PeerInfo;
 use crate::machine::control::{
@@ -59,18 +58,8 @@ pub(super) struct HttpDriver<R: Runtime> {
 impl<R: Runtime> HttpDriver<R> {
     pub(super) async fn run(mut self) {
         let exchange = Arc::new(Exchange::new(self.runtime.clone(), self.config.clone(), self.key.clone()));
-        let shaken = {
-            let mut shaking = pin!(exchange.handshake(self.config.share_of(&self.key)));
-            poll_fn(|cx| {
-                // No command is sent before the connection is up: the supervisor gave it up.
-                if self.commands.poll_recv(cx).is_ready() {
-                    return Poll::Ready(None);
-                }
-                shaking.as_mut().poll(cx).map(Some)
-            })
-            .await
-        };
-        match shaken {
+        let shaking = exchange.handshake(self.config.share_of(&self.key));
+        match until_given_up(&mut self.commands, shaking).await {
             None => {}
             Some(Err(reason)) => self.report(SessionEvent::Ended(reason)),
             Some(Ok(())) => {
