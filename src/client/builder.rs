@@ -157,6 +157,10 @@ impl ClientBuilder {
     /// to the hosts of the service URL (with the same scheme and port) alone. A redirect to another host is followed
     /// without them; one from `https://` to `http://` is not followed.
     ///
+    /// The broker that a lookup names gets the credentials as well. Where there are some, the answer to a lookup behind a
+    /// redirect to a host that may not have them is therefore an error ([`ErrorKind::Authentication`]); other answers from
+    /// there, such as numbers of partitions, are taken.
+    ///
     /// ```
     /// let builder = pulsar_native::Client::builder("https://pulsar.example.com:8443")
     ///     .http_redirect_hosts(["*.brokers.example.com"]);

@@ -20,7 +20,7 @@ use crate::client::runtime::{Runtime, timeout};
 use crate::client::user_code::{Panicked, catch_panic};
 use crate::error::{Error, ErrorKind, Result, ServerCode};
 use crate::machine::connection::error::RequestError;
-use crate::machine::control::{AuthContext, BrokerKey, CloseReason};
+use crate::machine::control::{AuthContext, AuthData, BrokerKey, CloseReason};
 use crate::wire::command::Command;
 
 /// Requests to one host at the same time; each has a connection of its own. Those that are kept are as many.
@@ -115,10 +115,8 @@ impl<R: Runtime> Exchange<R> {
         for _ in 0..=REDIRECTS_MAX {
             let answer = self.get_once(&hop, request.body_bytes_max).await?;
             if !matches!(answer.status, 301 | 302 | 303 | 307 | 308) {
-                return match hop.headers {
-                    None if answer.status == 401 => Err(without_credentials(&hop.origin).into()),
-                    _ => Ok(answer),
-                };
+                self.check_trust(&hop, request, answer.status).await?;
+                return Ok(answer);
             }
             (hop.origin, hop.path) =
                 follow(&hop.origin, answer.location.as_deref()).map_err(RequestError::Transport)?;
@@ -129,6 +127,34 @@ impl<R: Runtime> Exchange<R> {
         let text =
             format!("the HTTP request was redirected more than {REDIRECTS_MAX} times, at last to {}", hop.origin);
         Err(RequestError::Transport(Error::local(ErrorKind::NotReady, text)).into())
+    }
+
+    /// Whether an answer may be believed. The broker that a lookup names gets the credentials in CONNECT: the answer has
+    /// to come from an origin that may have them itself, unless there are none.
+    async fn check_trust(&self, hop: &Hop, request: &RestRequest, status: u16) -> Result<(), Failed> {
+        if hop.headers.is_some() {
+            return Ok(());
+        }
+        if status == 401 {
+            return Err(without_credentials(&hop.origin, "it wants some").into());
+        }
+        if request.is_lookup && status == 200 && self.has_credentials().await? {
+            let why = "the broker that it names would get them";
+            return Err(without_credentials(&hop.origin, why).into());
+        }
+        Ok(())
+    }
+
+    /// Whether there are credentials, also those of a method that has no headers over HTTP.
+    async fn has_credentials(&self) -> Result<bool, Failed> {
+        if !self.headers().await?.is_empty() {
+            return Ok(true);
+        }
+        let context = AuthContext::new(self.key.logical.clone());
+        let fetch = || self.config.authentication.credentials(&context);
+        let limit = self.config.operation_timeout;
+        let fetched = fetch_credentials(&self.runtime, limit, "Authentication::credentials", fetch).await;
+        Ok(fetched.map_err(RequestError::Transport)? != AuthData::none())
     }
 
     /// One GET without redirects, over a kept connection if there is one. A kept one may have been closed by its peer
@@ -232,9 +258,9 @@ fn refuses_credentials(error: &RequestError) -> bool {
     matches!(error, RequestError::Server(refused) if refused.code == ServerCode::AUTHENTICATION_ERROR)
 }
 
-fn without_credentials(origin: &Origin) -> RequestError {
+fn without_credentials(origin: &Origin, why: &str) -> RequestError {
     let text = format!(
-        "the redirect to {origin} was followed without the credentials, and it wants some: if this host may have them, \
+        "the redirect to {origin} was followed without the credentials, and {why}: if this host may have them, \
          name `{}` in ClientBuilder::http_redirect_hosts",
         origin.address.host
     );

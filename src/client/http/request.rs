@@ -20,6 +20,8 @@ pub(super) struct RestRequest {
     pub(super) path: String,
     /// The longest body that is read, bytes.
     pub(super) body_bytes_max: usize,
+    /// Whether the answer names an address that is then dialed.
+    pub(super) is_lookup: bool,
 }
 
 /// Asked when a connection begins. Any answer of a broker's REST interface will do, as long as it is not about the
@@ -27,7 +29,7 @@ pub(super) struct RestRequest {
 /// a hosted console may let no other through.
 pub(super) fn handshake() -> RestRequest {
     let path = "/admin/v2/persistent/public/default/pulsar-native/partitions?checkAllowAutoCreation=false";
-    RestRequest { path: path.to_owned(), body_bytes_max: BODY_BYTES_MAX }
+    RestRequest { path: path.to_owned(), body_bytes_max: BODY_BYTES_MAX, is_lookup: false }
 }
 
 impl RestRequest {
@@ -70,7 +72,7 @@ impl RestRequest {
             }
             other => return Err(unsupported(other.name())),
         };
-        Ok(Self { path, body_bytes_max })
+        Ok(Self { path, body_bytes_max, is_lookup: matches!(command, Command::Lookup(_)) })
     }
 }
 
