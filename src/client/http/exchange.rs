@@ -1,6 +1,6 @@
 //! Requests over HTTP: connections that are kept, credentials, redirects.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,10 +10,12 @@ use hyper::{HeaderMap, Request};
 use tokio::sync::Semaphore;
 
 use super::connection::{Answer, HttpConnection, NoAnswer};
+use super::kept::Kept;
 use super::redirect::{Origin, REDIRECTS_MAX, Trust, follow};
 use super::request::{self, RestRequest};
 use super::response;
 use crate::client::auth::HttpHeaders;
+use crate::client::clock;
 use crate::client::dial::dial;
 use crate::client::driver::{DialConfig, fetch_credentials};
 use crate::client::runtime::{Runtime, timeout};
@@ -49,7 +51,7 @@ pub(super) struct Exchange<R> {
     origin: Origin,
     trust: Trust,
     slots: Semaphore,
-    idle: Mutex<Vec<(Origin, HttpConnection)>>,
+    kept: Mutex<Kept<HttpConnection>>,
     /// Fetched for the first request, and again after a refusal.
     headers: Mutex<Option<HeaderMap>>,
 }
@@ -67,8 +69,9 @@ impl<R: Runtime> Exchange<R> {
         let service = config.service_hosts.iter().map(|host| Origin::new(key.tls, &host.host, host.port)).collect();
         let trust = Trust { service, hosts: config.http.redirect_hosts.clone() };
         let origin = Origin::of_key(&key);
-        let (slots, idle) = (Semaphore::new(REQUESTS_MAX), Mutex::default());
-        Self { runtime, config, key, origin, trust, slots, idle, headers: Mutex::default() }
+        let kept = Mutex::new(Kept::new(REQUESTS_MAX, config.keep_alive_interval));
+        let slots = Semaphore::new(REQUESTS_MAX);
+        Self { runtime, config, key, origin, trust, slots, kept, headers: Mutex::default() }
     }
 
     /// Whether a broker answers here and takes the credentials, within `limit`.
@@ -160,18 +163,16 @@ impl<R: Runtime> Exchange<R> {
     /// One GET without redirects, over a kept connection if there is one. A kept one may have been closed by its peer
     /// meanwhile; then a new one is made.
     async fn get_once(&self, hop: &Hop, body_bytes_max: usize) -> Result<Answer, Failed> {
-        let mut answered = Err(NoAnswer::Lost(Error::network("no connection")));
-        if let Some(connection) = self.take_idle(&hop.origin) {
-            answered = self.get_over(connection, hop, body_bytes_max).await;
+        let failed = |error| self.failure(&hop.origin, error);
+        let kept = self.lock_kept().take(&hop.origin, clock::now().at);
+        if let Some(connection) = kept {
+            match self.get_over(connection, hop, body_bytes_max).await {
+                Err(NoAnswer::Lost(_)) => {}
+                answered => return answered.map_err(failed),
+            }
         }
-        if let Err(NoAnswer::Lost(_)) = answered {
-            let dialed = self.dial(&hop.origin).await;
-            answered = match dialed {
-                Ok(connection) => self.get_over(connection, hop, body_bytes_max).await,
-                Err(error) => Err(error),
-            };
-        }
-        answered.map_err(|error| self.failure(&hop.origin, error))
+        let connection = self.dial(&hop.origin).await.map_err(failed)?;
+        self.get_over(connection, hop, body_bytes_max).await.map_err(failed)
     }
 
     async fn get_over(
@@ -183,18 +184,13 @@ impl<R: Runtime> Exchange<R> {
         let request = self.request(hop)?;
         let answer = catch_panic(|| connection.get(request, body_bytes_max)).await.map_err(socket_panicked)??;
         if connection.is_reusable() {
-            let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-            if idle.len() < REQUESTS_MAX {
-                idle.push((hop.origin.clone(), connection));
-            }
+            self.lock_kept().put(hop.origin.clone(), connection, clock::now().at);
         }
         Ok(answer)
     }
 
-    fn take_idle(&self, origin: &Origin) -> Option<HttpConnection> {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let at = idle.iter().position(|(kept, _)| kept == origin)?;
-        Some(idle.swap_remove(at).1)
+    fn lock_kept(&self) -> MutexGuard<'_, Kept<HttpConnection>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn dial(&self, origin: &Origin) -> Result<HttpConnection, NoAnswer> {
@@ -228,7 +224,7 @@ impl<R: Runtime> Exchange<R> {
         Ok(request)
     }
 
-    fn lock_headers(&self) -> std::sync::MutexGuard<'_, Option<HeaderMap>> {
+    fn lock_headers(&self) -> MutexGuard<'_, Option<HeaderMap>> {
         self.headers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

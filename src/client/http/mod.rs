@@ -7,7 +7,8 @@
 //! | file | what |
 //! | --- | --- |
 //! | `request.rs`, `response.rs` | commands as paths, answers as commands |
-//! | `exchange.rs` | a request on its way: credentials, redirects, connections that are kept |
+//! | `exchange.rs` | a request on its way: credentials, redirects, the connection it goes over |
+//! | `kept.rs` | connections that are kept between requests |
 //! | `redirect.rs` | which redirects are followed, and to which origins credentials are sent |
 //! | `connection.rs` | one HTTP/1.1 connection |
 
@@ -29,6 +30,7 @@ use crate::wire::command::Command;
 
 mod connection;
 mod exchange;
+mod kept;
 mod redirect;
 mod request;
 pub(crate) mod response;
