@@ -80,7 +80,7 @@
 //! - Dropping a future at any point loses nothing and breaks nothing. (W4)
 //! - Reading never stops: not for sends, not for an application that does not receive, not for a peer that does not
 //!   read. A half-open connection is detected within two keep-alive intervals. (L1 to L4)
-//! - A challenge is answered with a fresh token while traffic goes on; a refused token is fetched once more, then it
+//! - A challenge is answered with a fresh token while traffic continues; a refused token is fetched once more, then it
 //!   is a terminal error. (C1, C2)
 //! - After a close no socket, task or timer is left. (X1 to X3)
 //! - Memory is bounded: each queue has a limit. (X5)

@@ -49,7 +49,7 @@ pub struct BrokerConfig {
     pub keep_alive_interval: Duration,
     /// Time between checks for expired credentials: 60 s.
     pub authentication_refresh_check: Duration,
-    /// How long a connection may stay silent when another one wants the name of its producer: 5 s.
+    /// How long a connection may stay silent when another one asks for the name of its producer: 5 s.
     pub connection_liveness_check_timeout: Duration,
     /// How long a new active consumer of a Failover subscription waits before it is active: 1 s.
     pub active_consumer_failover_delay_time: Duration,

@@ -132,7 +132,7 @@ pub enum Input {
     CloseClient(ReplyTo<()>),
 }
 
-/// What the supervisor wants done.
+/// An action of the supervisor, carried out by its driver.
 #[derive(Debug)]
 pub enum Action {
     /// Ask the credential source; the answer is [`Input::Credentials`].
@@ -152,7 +152,7 @@ pub enum Action {
     Disconnect(ConnectionId),
 }
 
-/// What the supervisor tells a session.
+/// A command of the supervisor to a session.
 #[derive(Debug)]
 pub enum SessionCommand {
     /// Send this request; the response is [`SessionEvent::Response`].
@@ -163,7 +163,7 @@ pub enum SessionCommand {
     AuthResponse(AuthData),
 }
 
-/// What a session tells the supervisor.
+/// An event of a session, for the supervisor.
 ///
 /// A session that detaches an endpoint has moved it to the supervisor's list and called its `on_detached` before it
 /// reports that.
@@ -171,7 +171,7 @@ pub enum SessionCommand {
 pub enum SessionEvent {
     /// The handshake is done.
     Connected(PeerInfo),
-    /// The broker wants fresh credentials (AUTH_CHALLENGE).
+    /// Fresh credentials are required (AUTH_CHALLENGE).
     Challenged(AuthData),
     /// The endpoint is open.
     Opened(EndpointId, Attempt),

@@ -49,7 +49,7 @@ impl fmt::Debug for AuthData {
     }
 }
 
-/// What credentials are for: the broker that wants them, and its challenge if it sent one.
+/// What credentials are for: the broker that requires them, and its challenge if it sent one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuthContext {
     broker: HostPort,

@@ -19,7 +19,7 @@ use crate::error::ServerCode;
 pub enum Fault {
     /// A connection breaks, for both ends.
     Disconnect,
-    /// A connection no longer carries anything in one direction, and neither end is told.
+    /// A connection no longer carries anything in one direction, and neither end is notified.
     Blackhole {
         /// The direction.
         direction: Direction,
@@ -31,7 +31,7 @@ pub enum Fault {
         /// How many bytes still arrive.
         bytes: u64,
     },
-    /// One end of a connection stops reading for a time, then goes on.
+    /// One end of a connection stops reading for a time, then reads again.
     StallReads {
         /// The direction whose receiver does not read.
         direction: Direction,

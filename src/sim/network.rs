@@ -34,7 +34,7 @@ pub(super) enum NetworkEvent {
     Arrive(PairId, Direction),
     /// The connection breaks, for both ends.
     Break(PairId),
-    /// The receiving end of this direction is told that the other end has closed.
+    /// The receiving end of this direction is notified that the other end has closed.
     End(PairId, Direction),
 }
 
@@ -44,7 +44,7 @@ struct Pipe {
     chunks: VecDeque<(Instant, Bytes)>,
     bytes: usize,
     last_arrival: Instant,
-    /// Nothing arrives any longer, and neither end is told.
+    /// Nothing arrives any longer, and neither end is notified.
     is_blackholed: bool,
     reads_stalled_until: Option<Instant>,
     disconnect_after_bytes: Option<u64>,
@@ -312,7 +312,7 @@ impl Network {
         moved
     }
 
-    /// One end is closed: the other is told behind the last byte.
+    /// One end is closed: the other is notified behind the last byte.
     pub(super) fn finish(&mut self, id: PairId, direction: Direction, now: Instant) {
         let Some(pair) = self.pairs.get_mut(&id) else { return };
         match direction {

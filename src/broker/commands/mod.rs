@@ -212,7 +212,7 @@ impl Broker {
 
 /// The endpoints of a connection that ends or starts again.
 impl Broker {
-    /// Takes all producers and consumers of a connection off their topics; the connection itself may go on.
+    /// Takes all producers and consumers of a connection off their topics; the connection itself may stay.
     pub(super) fn detach_endpoints(&mut self, conn: ConnId) {
         let Some(connection) = self.connections.get_mut(conn) else { return };
         let endpoints = std::mem::take(&mut connection.endpoints);

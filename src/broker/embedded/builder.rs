@@ -101,7 +101,7 @@ impl EmbeddedBrokerBuilder {
         self
     }
 
-    /// How long a connection may stay silent when another one wants the name of its producer, or its Exclusive
+    /// How long a connection may stay silent when another one asks for the name of its producer, or its Exclusive
     /// subscription; after it they are free. Default 5 s.
     #[doc(alias = "connectionLivenessCheckTimeoutMillis")]
     pub fn connection_liveness_check_timeout(mut self, timeout: Duration) -> Self {

@@ -74,7 +74,7 @@ impl<'a> Faults<'a> {
         self.broker.call(Broker::clear_faults);
     }
 
-    /// Events on which a fault took effect so far: a test that waits for it knows that its fault happened.
+    /// Events on which a fault took effect so far: a test can wait for it until its fault has happened.
     #[must_use]
     pub fn injected(self) -> u64 {
         self.broker.call(|broker| broker.faults_injected())

@@ -1,4 +1,4 @@
-//! What the broker knows of an entry beyond its bytes: read once, when its SEND arrives.
+//! What the broker keeps of an entry besides its bytes: read once, when its SEND arrives.
 
 use std::sync::Arc;
 

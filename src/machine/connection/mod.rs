@@ -70,7 +70,7 @@ pub enum Requester {
     Open(EndpointId, Attempt),
     /// An endpoint, for one of its operations.
     Endpoint(EndpointId, Op),
-    /// None: the broker is told, and its response changes nothing.
+    /// None: the response changes nothing.
     Unattended,
 }
 
@@ -79,7 +79,7 @@ pub enum Requester {
 pub enum ConnectionEvent {
     /// CONNECTED: the handshake is done.
     Connected(PeerInfo),
-    /// AUTH_CHALLENGE: the broker wants fresh credentials.
+    /// AUTH_CHALLENGE: fresh credentials are required.
     Challenge(AuthData),
     /// A request has its response.
     Response(Requester, Response),

@@ -99,7 +99,7 @@ impl Requests {
     }
 }
 
-/// The response as the requester wants it: the command, or the refusal it carries. A command of the wrong type is the
+/// The response for the requester: the command, or the refusal it carries. A command of the wrong type is the
 /// peer's violation.
 pub(super) fn check_response(
     command: Command,

@@ -109,7 +109,7 @@ impl Consumer {
     /// Acknowledges, and answers once the broker has confirmed it (ACK with a `request_id`, ACK_RESPONSE). If the
     /// connection is lost meanwhile it is sent again, until `operation_timeout` has passed.
     ///
-    /// Members of a batch of which the broker need not be told yet (no batch index acknowledgement, and others of the
+    /// Members of a batch that need not be sent yet (no batch index acknowledgement, and others of the
     /// batch are open) are noted and confirmed immediately. `cumulative` takes exactly one id. At most
     /// [`CONFIRMED_IDS_MAX`].
     pub fn ack_confirmed(

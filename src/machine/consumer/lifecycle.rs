@@ -53,7 +53,7 @@ pub(super) struct ConsumerLifecycle {
     close: Option<ConsumerClose>,
     /// Why nothing is received any more.
     ended: Option<Error>,
-    /// The broker has no such consumer any more, or was told so.
+    /// The broker has no such consumer, or CLOSE_CONSUMER was sent.
     is_closed_at_broker: bool,
 }
 

@@ -39,7 +39,7 @@ pub(super) struct Permits {
     size: u32,
     /// The sum of the four below. The size; with a size of 0 what receives have requested and not been given.
     window: i64,
-    /// What the broker may still send, as far as this side knows, messages.
+    /// Permits granted and not used by deliveries that have arrived, messages.
     outstanding: i64,
     /// Messages in the queue.
     queued: i64,

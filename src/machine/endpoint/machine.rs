@@ -32,7 +32,7 @@ pub enum AttachRoute {
 /// What the session does after a notification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AfterNotification {
-    /// Nothing: the endpoint goes on as it is.
+    /// Nothing: the endpoint stays attached.
     Stay,
     /// Detach it, so that it attaches afresh.
     Reattach,
@@ -331,7 +331,7 @@ impl<M: EndpointMachine> AnyEndpoint for Endpoint<M> {
             })?;
             match step {
                 ControlFlow::Break(served) => return Some(served),
-                // With no lock held, so that the application goes on using the endpoint meanwhile.
+                // With no lock held, so that the application can use the endpoint meanwhile.
                 ControlFlow::Continue(job) => done = Some(M::run_job(job)),
             }
         }

@@ -39,7 +39,7 @@ pub enum OpKind {
 pub enum More {
     /// Nothing is left.
     No,
-    /// It wants to be served again.
+    /// It has more to write.
     Yes,
 }
 

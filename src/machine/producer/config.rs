@@ -1,4 +1,4 @@
-//! What a producer can be told, with its defaults.
+//! The options of a producer, with their defaults.
 
 use std::time::Duration;
 

@@ -65,7 +65,7 @@ impl Producer {
         self.send_timeout().unwrap_or(self.config.operation_timeout)
     }
 
-    /// Sets deadline and publish time of the groups that were added since the last call. The first caller that knows
+    /// Sets deadline and publish time of the groups that were added since the last call. The first caller that has
     /// the time does it, so that a push reads no clock.
     #[inline]
     pub(super) fn start_clocks(&mut self, now: impl FnOnce() -> Now) {

@@ -111,7 +111,7 @@ pub(super) struct SendGroup {
     /// Whether its messages have waited for capacity, so that the deadline was fixed before they were accepted.
     pub(super) has_own_deadline: bool,
     /// When the clock was first read for it: the deadline counts from then, and it is the publish time. A framed group is
-    /// started by the first caller that knows the time, the others
+    /// started by the first caller that has the time, the others
     /// when they are made.
     pub(super) started: Option<Now>,
     /// Its bytes were written to a connection, this one or an earlier one.

@@ -189,7 +189,7 @@ impl Message {
     /// Whether it may share an entry with others (`num_messages_in_batch`), where its producer
     /// [batches](crate::ProducerBuilder::batching). With `false` it goes out in an entry of its own and keeps its place:
     /// the batch that is open is sent first. The broker looks into no batch, so what it does by a message's key,
-    /// properties or delivery time, like entry filters (PIP-105), wants such a message. Default: true. The Java client has this for
+    /// properties or delivery time, like entry filters (PIP-105), requires such a message. Default: true. The Java client has this for
     /// the whole producer only (`enableBatching`).
     #[doc(alias = "enableBatching")]
     pub fn with_batching(mut self, batching: bool) -> Self {

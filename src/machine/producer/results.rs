@@ -2,7 +2,7 @@
 //!
 //! A batch has one result for all its messages. Sends outside batches share one allocation among `SEND_SLOTS`, each
 //! with a slot, that is a result of its own. That a send is stored, and where, is read without a lock. Nothing here
-//! knows what a frame is.
+//! depends on frames.
 
 use std::fmt;
 use std::future::Future;

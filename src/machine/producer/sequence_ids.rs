@@ -20,7 +20,7 @@ pub(super) struct SequenceIds {
 }
 
 impl SequenceIds {
-    /// The broker has told the highest id that it has stored under the producer's name, -1 for none.
+    /// `last_sequence_id` is the highest id that the broker has stored under the producer's name, -1 for none.
     fn start(&mut self, initial_sequence_id: Option<u64>, last_sequence_id: i64) {
         self.last_stored = initial_sequence_id.or(u64::try_from(last_sequence_id).ok());
         self.highest = self.last_stored;

@@ -125,7 +125,7 @@ pub struct Session {
     notified: Vec<EndpointId>,
     deadlines: Deadlines<EndpointId>,
     events: VecDeque<SessionEvent>,
-    /// The broker waits for fresh credentials, and the supervisor knows.
+    /// Fresh credentials were requested from the supervisor for an AUTH_CHALLENGE.
     is_challenged: bool,
     /// Requests of the endpoint being served; empty between calls, kept for its memory.
     requests: Vec<(Op, Command)>,

@@ -48,7 +48,7 @@ mod query_driver;
 mod requests;
 pub mod service_url;
 
-/// What a supervisor is told at the start.
+/// Configuration of the supervisor.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct SupervisorConfig {

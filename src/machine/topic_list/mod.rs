@@ -31,7 +31,7 @@ use crate::wire::command::Command;
 /// Topics that a watcher holds at most; a broker that names more ends it with an error.
 pub const TOPICS_MAX: usize = 1_000_000;
 
-/// What a watcher is told at the start.
+/// Configuration of a watcher.
 #[derive(Debug, Clone)]
 pub struct TopicListConfig {
     /// `tenant/namespace`.

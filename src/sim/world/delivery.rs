@@ -174,7 +174,7 @@ impl World {
         self.send_down(origin.pair, &out);
     }
 
-    /// The connection breaks: the broker is told, and the client's socket ends with an error, or as if closed.
+    /// The connection breaks: the broker is notified, and the client's socket ends with an error, or as if closed.
     pub(super) fn break_pair(&mut self, id: PairId) {
         let end = if self.rng.chance_per_mille(500) { ClientEnd::Reset } else { ClientEnd::Closed };
         self.end_client(id, end);
@@ -182,7 +182,7 @@ impl World {
         self.on_broker_disconnected(id);
     }
 
-    /// The client is told that the broker has closed its end. It reads what has arrived first.
+    /// The client is notified that the broker has closed its end. It reads what has arrived first.
     pub(super) fn on_broker_disconnected(&mut self, id: PairId) {
         if let Some(pair) = self.network.get_mut(id) {
             pair.broker_closed = true;
@@ -191,7 +191,7 @@ impl World {
         self.network.remove_if_closed(id);
     }
 
-    /// The broker is told that the client has closed its end.
+    /// The broker is notified that the client has closed its end.
     pub(super) fn on_client_disconnected(&mut self, id: PairId) {
         let Some((_, conn)) = self.origin(id) else { return };
         self.broker.disconnect(conn);

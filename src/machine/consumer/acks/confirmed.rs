@@ -7,7 +7,7 @@ use crate::machine::consumer::position::EntryPosition;
 use crate::wire::AckId;
 
 impl Acks {
-    /// The ids of an ACK: those of `ids` that the broker has to be told of.
+    /// The ids of an ACK: those of `ids` that it must contain.
     ///
     /// A cumulative one is that of [`resolve_cumulative`](Self::resolve_cumulative). Of individual ones,
     ///

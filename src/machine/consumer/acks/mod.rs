@@ -1,6 +1,6 @@
 //! Acknowledgements that wait to be written.
 //!
-//! The client alone knows which members of a batch are acknowledged. An entry goes out as its plain id once all its
+//! Which members of a batch are acknowledged is state of the client. An entry goes out as its plain id once all its
 //! members are acknowledged, whatever the broker's setting: a broker without batch index acknowledgement ignores an
 //! `ack_set`, even an empty one. With index acknowledgement on, the sets of unfinished batches go out as well; with it
 //! off they are only held, and a cumulative acknowledgement inside a batch goes out for the entry before.
@@ -217,9 +217,9 @@ impl Acks {
         Ok(finished)
     }
 
-    /// What a cumulative acknowledgement of `id` tells the broker, and the last entry that is finished by it.
+    /// What a cumulative acknowledgement of `id` sends, and the last entry that is finished by it.
     ///
-    /// | `id` names | the broker is told | finished |
+    /// | `id` names | sent | finished |
     /// | --- | --- | --- |
     /// | an entry, or the last unacknowledged member of a batch | up to the entry | the entry |
     /// | another member, with index acknowledgement | up to the entry, with the members that are left | the entry before |
@@ -380,7 +380,7 @@ impl Acks {
         self.is_flush_due || self.due_at.is_some_and(|at| at <= now.at)
     }
 
-    /// A new attach: what the broker was told on the last connection may not have reached it.
+    /// A new attach: what was sent on the last connection may not have reached the broker.
     pub(super) fn on_attached(&mut self) {
         self.previous = None;
         if self.policy.index_acks {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use crate::machine::consumer::position::EntryPosition;
 use crate::wire::{AckId, AckSet};
 
-/// The most entries whose members are told apart. Beyond it the oldest is forgotten, which makes all its members count
+/// The most entries whose members are tracked. Beyond it the oldest is forgotten, which makes all its members count
 /// as unacknowledged: they may be delivered again, none is lost.
 const PARTIAL_ENTRIES_MAX: usize = 16 * 1024;
 
@@ -25,7 +25,7 @@ pub(super) struct Partial {
     pub(super) set: AckSet,
     /// Messages in the batch.
     pub(super) size: u32,
-    /// The broker has not been told of the latest change, and is to be told of it.
+    /// The latest change has not been sent, and is to be sent.
     pub(super) unsent: bool,
 }
 
@@ -139,7 +139,7 @@ impl Partials {
         }
     }
 
-    /// Marks each batch as one that the broker is to be told of; their positions.
+    /// Marks each batch as one to be sent; their positions.
     pub(super) fn mark_all_unsent(&mut self) -> Vec<EntryPosition> {
         self.put_back_last();
         self.rest.values_mut().for_each(|partial| partial.unsent = true);

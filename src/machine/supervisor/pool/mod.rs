@@ -95,7 +95,7 @@ struct PooledConnection {
     active: usize,
     /// The broker refused the credentials of the connection before this one.
     is_second_try: bool,
-    /// The broker wants fresh credentials on the open connection.
+    /// AUTH_CHALLENGE asked for fresh credentials on the open connection.
     is_challenged: bool,
     lookups_failed: u32,
     peer: Option<PeerInfo>,
@@ -339,7 +339,7 @@ impl ConnectionPool {
         }
     }
 
-    /// The broker wants fresh credentials, in the handshake or later.
+    /// AUTH_CHALLENGE asks for fresh credentials, in the handshake or later.
     pub(crate) fn on_challenged(&mut self, id: ConnectionId, challenge: AuthData) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         if matches!(connection.state, PooledState::Dialing | PooledState::Up | PooledState::Draining)
