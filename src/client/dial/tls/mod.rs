@@ -7,9 +7,10 @@
 //! | `reason.rs` | says in a line why a certificate was not accepted |
 
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use tokio::net::TcpStream;
+use tokio::sync::OnceCell;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{self, ClientConfig, crypto};
@@ -27,9 +28,14 @@ use verifier::ServerVerifier;
 /// What is trusted, and what is shown to the peer. The files are read when the first connection needs them.
 #[derive(Debug, Default)]
 pub(crate) struct TlsOptions {
+    files: Files,
+    setup: OnceCell<Setup>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Files {
     ca_file: Option<PathBuf>,
     client_cert: Option<ClientCertFiles>,
-    setup: OnceLock<Setup>,
 }
 
 /// What the files came to.
@@ -43,17 +49,17 @@ struct Setup {
 impl TlsOptions {
     /// Trusts the certificates in `ca_file` (PEM), or the system's roots without one.
     pub(crate) fn new(ca_file: Option<PathBuf>, client_cert: Option<ClientCertFiles>) -> Self {
-        Self { ca_file, client_cert, setup: OnceLock::new() }
+        Self { files: Files { ca_file, client_cert }, setup: OnceCell::new() }
     }
 
     /// The application's own configuration, as it is.
     pub(crate) fn with_config(config: Arc<ClientConfig>) -> Self {
         let setup = Setup { config, unreadable: Arc::new([]) };
-        Self { setup: OnceLock::from(setup), ..Self::default() }
+        Self { setup: OnceCell::from(setup), ..Self::default() }
     }
 
     pub(super) async fn connect(&self, socket: TcpStream, target: &Target) -> Result<Box<dyn Socket>> {
-        let setup = self.setup()?;
+        let setup = self.setup().await?;
         let name = ServerName::try_from(target.server_name.to_string()).map_err(|_| {
             let what = format!("{} is not a name that a certificate can carry", target.server_name);
             Error::local(ErrorKind::InvalidArgument, what)
@@ -62,10 +68,19 @@ impl TlsOptions {
         Ok(Box::new(secured.map_err(|error| setup.handshake_failed(error, target))?))
     }
 
-    fn setup(&self) -> Result<Setup> {
-        if let Some(setup) = self.setup.get() {
-            return Ok(setup.clone());
-        }
+    /// Reads the files once, on a thread that may block; after a failure again.
+    async fn setup(&self) -> Result<&Setup> {
+        let read = || async {
+            let files = self.files.clone();
+            let read = tokio::task::spawn_blocking(move || files.read()).await;
+            read.map_err(|_| Error::local(ErrorKind::Closed, "the runtime shut down before the TLS files were read"))?
+        };
+        self.setup.get_or_try_init(read).await
+    }
+}
+
+impl Files {
+    fn read(&self) -> Result<Setup> {
         let roots = match &self.ca_file {
             Some(path) => Roots::of_file(path)?,
             None => Roots::of_system()?,
@@ -84,8 +99,7 @@ impl TlsOptions {
                 config.with_client_auth_cert(chain, key).map_err(|error| unusable(&files.key).with_source(error))?
             }
         };
-        let setup = Setup { config: Arc::new(config), unreadable: roots.unreadable.into() };
-        Ok(self.setup.get_or_init(|| setup).clone())
+        Ok(Setup { config: Arc::new(config), unreadable: roots.unreadable.into() })
     }
 }
 
@@ -117,5 +131,58 @@ impl Setup {
             text.push_str(&self.unreadable.join(", "));
         }
         text
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::path::Path;
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use super::*;
+
+    /// How long a thread waits for the other.
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    /// Opens a pipe for writing once somebody reads it, and fills it once `may_write`; whether that was in time.
+    fn fill(pipe: &Path, may_write: &mpsc::Receiver<()>) -> bool {
+        let is_in_time = may_write.recv_timeout(PATIENCE).is_ok();
+        let certificate = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenario/tls/ca.pem");
+        std::fs::write(pipe, std::fs::read(certificate).expect("a certificate")).expect("a pipe");
+        is_in_time
+    }
+
+    #[tokio::test]
+    async fn files_are_read_once_while_the_other_tasks_go_on() {
+        let pipe = std::env::temp_dir().join(format!("pulsar-native-ca-{}", std::process::id()));
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status().expect("mkfifo");
+        assert!(made.success(), "{made}");
+        let options = TlsOptions::new(Some(pipe.clone()), None);
+        let (write, may_write) = mpsc::channel();
+        let path = pipe.clone();
+        let writer = std::thread::spawn(move || fill(&path, &may_write));
+        // A second reader would wait for a second writer.
+        let both = async { tokio::try_join!(options.setup(), options.setup()) };
+        let go_on = async { write.send(()).is_ok() };
+        let (both, _) = tokio::join!(tokio::time::timeout(PATIENCE, both), go_on);
+        if both.is_err() {
+            std::fs::write(&pipe, "").expect("the second reader");
+        }
+        std::fs::remove_file(&pipe).expect("the pipe");
+        both.expect("one reader").expect("a certificate");
+        assert!(writer.join().expect("no panic"), "the task was blocked");
+    }
+
+    #[tokio::test]
+    async fn a_failure_is_not_kept() {
+        let path = std::env::temp_dir().join(format!("pulsar-native-late-ca-{}", std::process::id()));
+        let options = TlsOptions::new(Some(path.clone()), None);
+        let error = options.setup().await.expect_err("no such file");
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
+        std::fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenario/tls/ca.pem"), &path).expect("a copy");
+        let read = options.setup().await.map(drop);
+        std::fs::remove_file(&path).expect("the file");
+        read.expect("it is there now");
     }
 }
