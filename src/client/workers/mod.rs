@@ -74,6 +74,8 @@ impl Consumer {
         loop {
             match self.receive().await {
                 Ok(message) => {
+                    // Frees what the tasks that have ended leave.
+                    while tasks.try_join_next().is_some() {}
                     while tasks.len() >= concurrency {
                         tasks.join_next().await;
                     }
