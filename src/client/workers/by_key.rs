@@ -167,17 +167,16 @@ impl Queues {
     }
 
     fn pop(&mut self) -> Option<(Option<Key>, ReceivedMessage)> {
-        loop {
-            let (key, message) = match self.ready.pop_front()? {
-                Ready::Keyless(message) => (None, message),
-                Ready::Key(key) => match self.of_key.get_mut(&key).and_then(VecDeque::pop_front) {
-                    Some(message) => (Some(key), message),
-                    None => continue,
-                },
-            };
-            self.waiting -= 1;
-            return Some((key, message));
-        }
+        let next = match self.ready.pop_front()? {
+            Ready::Keyless(message) => (None, message),
+            Ready::Key(key) => {
+                // A key is ready once for each time that it has a message and none is running.
+                let message = self.of_key.get_mut(&key)?.pop_front()?;
+                (Some(key), message)
+            }
+        };
+        self.waiting -= 1;
+        Some(next)
     }
 
     /// The running message of `key` is done.
