@@ -1,9 +1,8 @@
 //! The REST interface on a port of its own, for clients with an `http://` service URL.
 
 use std::convert::Infallible;
-use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -17,6 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 use super::server::BrokerServer;
+use super::tasks::accept;
 use crate::broker::commands::RestAnswer;
 use crate::http_io::HyperIo;
 
@@ -24,31 +24,16 @@ use crate::http_io::HyperIo;
 pub(super) async fn accept_http(server: Arc<BrokerServer>, listener: TcpListener) {
     let mut connections = JoinSet::new();
     loop {
-        let accepted = poll_fn(|context| {
-            {
-                let mut state = server.lock();
-                if state.is_stopping {
-                    return Poll::Ready(None);
-                }
-                state.http_acceptor = Some(context.waker().clone());
-            }
-            // What those that have ended leave is freed.
-            while let Poll::Ready(Some(_)) = connections.poll_join_next(context) {}
-            listener.poll_accept(context).map(Some)
-        })
-        .await;
-        match accepted {
+        // What those that have ended leave is freed.
+        let reap = |context: &mut Context<'_>| while let Poll::Ready(Some(_)) = connections.poll_join_next(context) {};
+        match accept(&server, &listener, |state| &mut state.http_acceptor, reap).await {
             None => return connections.shutdown().await,
-            Some(Ok((stream, _))) => {
-                connections.spawn(serve(Arc::clone(&server), stream));
-            }
-            Some(Err(_)) => tokio::time::sleep(super::tasks::ACCEPT_PAUSE).await,
+            Some(stream) => drop(connections.spawn(serve(Arc::clone(&server), stream))),
         }
     }
 }
 
 async fn serve(server: Arc<BrokerServer>, stream: TcpStream) {
-    let _ = stream.set_nodelay(true);
     let service = service_fn(move |request| std::future::ready(Ok::<_, Infallible>(respond(&server, &request))));
     // A peer that does not speak HTTP, or goes away, ends its own connection.
     let _ = http1::Builder::new().serve_connection(HyperIo(stream), service).await;

@@ -3,20 +3,33 @@
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::connection::serve_connection;
-use super::server::BrokerServer;
+use super::server::{BrokerServer, ServerState};
 
 /// How long `accept` pauses after an error, such as too many open files.
-pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Accepts connections until the broker stops.
+/// Serves connections until the broker stops.
 pub(super) async fn accept_connections(server: Arc<BrokerServer>, listener: TcpListener) {
+    while let Some(stream) = accept(&server, &listener, |state| &mut state.acceptor, |_| {}).await {
+        serve_connection(&server, stream);
+    }
+}
+
+/// The next connection; `None` once the broker stops. The task leaves its waker in `place`, and calls `poll_also` each
+/// time it is polled.
+pub(super) async fn accept(
+    server: &BrokerServer,
+    listener: &TcpListener,
+    place: fn(&mut ServerState) -> &mut Option<Waker>,
+    mut poll_also: impl FnMut(&mut Context<'_>),
+) -> Option<TcpStream> {
     loop {
         let accepted = poll_fn(|context| {
             {
@@ -24,19 +37,19 @@ pub(super) async fn accept_connections(server: Arc<BrokerServer>, listener: TcpL
                 if state.is_stopping {
                     return Poll::Ready(None);
                 }
-                state.acceptor = Some(context.waker().clone());
+                *place(&mut state) = Some(context.waker().clone());
             }
+            poll_also(context);
             listener.poll_accept(context).map(Some)
         })
         .await;
-        match accepted {
-            None => return,
-            Some(Ok((stream, _))) => {
+        match accepted? {
+            Ok((stream, _)) => {
                 // Without it small responses wait for the client's delayed ACK; a failure costs only time.
                 let _ = stream.set_nodelay(true);
-                serve_connection(&server, stream);
+                return Some(stream);
             }
-            Some(Err(_)) => tokio::time::sleep(ACCEPT_PAUSE).await,
+            Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
         }
     }
 }
