@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::message::ReceivedMessage;
 use crate::id::MessageId;
+use crate::wire::compress::codec_name;
 use crate::wire::metadata::{self, Metadata, Properties, encryption_key_names};
 
 /// A valid message that this client cannot read, as the broker stored it: see
@@ -209,14 +210,8 @@ impl fmt::Display for UnreadableReason {
             Self::Encrypted => f.write_str("it is encrypted end to end, which this client does not support"),
             Self::Chunk => f.write_str("it is a chunk of a larger message, which this client does not assemble"),
             Self::Codec { number } => {
-                let name = match number {
-                    1 => " (LZ4)",
-                    2 => " (ZLIB)",
-                    3 => " (ZSTD)",
-                    4 => " (SNAPPY)",
-                    _ => "",
-                };
-                write!(f, "this build has no compression codec {number}{name}")
+                write!(f, "this build has no compression codec {number}")?;
+                codec_name(*number).map_or(Ok(()), |name| write!(f, " ({name})"))
             }
             Self::TooLarge { uncompressed_bytes, limit_bytes } => write!(
                 f,

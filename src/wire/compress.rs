@@ -76,17 +76,22 @@ pub fn decompress(
     if codec == 0 {
         return Ok(input.clone());
     }
-    let name = match codec {
-        1 => "LZ4",
-        2 => "ZLIB",
-        3 => "ZSTD",
-        4 => "SNAPPY",
-        _ => return Err(CompressError::UnknownCodec(codec)),
-    };
+    let name = codec_name(codec).ok_or(CompressError::UnknownCodec(codec))?;
     match codec {
         #[cfg(feature = "lz4")]
         1 => lz4::decompress(input, uncompressed_size, uncompressed_bytes_max),
         _ => Err(CompressError::NotBuilt { codec: name }),
+    }
+}
+
+/// The name of a codec in `CompressionType`; `None` for NONE and for numbers that it does not have.
+pub(crate) fn codec_name(codec: i32) -> Option<&'static str> {
+    match codec {
+        1 => Some("LZ4"),
+        2 => Some("ZLIB"),
+        3 => Some("ZSTD"),
+        4 => Some("SNAPPY"),
+        _ => None,
     }
 }
 
