@@ -17,10 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::machine::ReadyList;
 use crate::machine::control::Input;
 use crate::machine::supervisor::service_url::{ServiceUrl, shown};
-use crate::machine::supervisor::{Supervisor, SupervisorConfig};
-
-/// The first wait of a back-off.
-const BACKOFF_MIN: Duration = Duration::from_millis(100);
+use crate::machine::supervisor::{INITIAL_BACKOFF, Supervisor, SupervisorConfig};
 
 /// Configures a [`Client`]; created by [`Client::builder`]. The defaults are those of the Java client.
 ///
@@ -317,8 +314,8 @@ impl ClientBuilder {
                 return Err(Error::local(ErrorKind::InvalidArgument, format!("{name} must be above zero")));
             }
         }
-        if self.max_backoff_interval < BACKOFF_MIN {
-            let what = "max_backoff_interval must be at least 100 ms, where the waits start";
+        if self.max_backoff_interval < INITIAL_BACKOFF {
+            let what = format!("max_backoff_interval must be at least {INITIAL_BACKOFF:?}, where the waits start");
             return Err(Error::local(ErrorKind::InvalidArgument, what));
         }
         if self.listener_name.as_deref().is_some_and(|name| name.trim().is_empty()) {

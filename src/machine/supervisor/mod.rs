@@ -48,6 +48,9 @@ mod query_driver;
 mod requests;
 pub mod service_url;
 
+/// The first wait of a back-off, unless it is set.
+pub(crate) const INITIAL_BACKOFF: Duration = Duration::from_millis(100);
+
 /// Configuration of the supervisor.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -80,7 +83,7 @@ impl SupervisorConfig {
             listener_name: None,
             operation_timeout: Duration::from_secs(30),
             lookup_redirects_max: 20,
-            initial_backoff_interval: Duration::from_millis(100),
+            initial_backoff_interval: INITIAL_BACKOFF,
             max_backoff_interval: Duration::from_secs(60),
             opens_in_flight_max: 128,
             idle_connection_max: Duration::from_secs(60),
