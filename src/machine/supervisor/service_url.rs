@@ -137,11 +137,14 @@ fn refused(url: &str, what: &str) -> Error {
     Error::local(ErrorKind::InvalidArgument, format!("the service URL `{}` is not usable: {what}", shown(url)))
 }
 
-/// A URL as it may be shown, whether it is usable or not: whatever stands before an `@` may be a password.
+/// A URL as it may be shown, whether it is usable or not: what stands before an `@`, or in a query or fragment, may be a
+/// password or a token.
 pub(crate) fn shown(url: &str) -> Cow<'_, str> {
-    match url.rsplit_once('@') {
-        Some((_, host)) => Cow::Owned(format!("...@{host}")),
-        None => Cow::Borrowed(url),
+    let (head, host) = url.rsplit_once('@').map_or(("", url), |(_, host)| ("...@", host));
+    match (head, host.split_once(['?', '#'])) {
+        ("", None) => Cow::Borrowed(url),
+        (head, None) => Cow::Owned(format!("{head}{host}")),
+        (head, Some((host, _))) => Cow::Owned(format!("{head}{host}?...")),
     }
 }
 
@@ -303,6 +306,10 @@ mod tests {
     fn a_password_in_the_url_is_refused_and_not_shown() {
         let text = why_not("pulsar://me:hunter2@host:6650");
         assert!(text.contains("user name") && !text.contains("hunter2"), "{text}");
+        for url in ["pulsar://host:6650?token=hunter2", "https://host/#hunter2", "pulsar://hunter2@host?hunter2"] {
+            let text = why_not(url);
+            assert!(text.contains("host") && !text.contains("hunter2"), "{text}");
+        }
     }
 
     #[test]
