@@ -96,8 +96,10 @@ fn cpu_ns(mut command: Command) -> f64 {
 
 /// CPU time of all processes that were started here and have ended, as `getrusage(RUSAGE_CHILDREN)` tells it.
 fn ticks_of_children() -> u64 {
-    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let stat = fs::read_to_string("/proc/self/stat").expect("the kernel's figures of this process");
     // Behind the name, which may hold anything: state is field 3, cutime 16, cstime 17.
-    let fields = stat.rsplit(") ").next().unwrap_or_default().split(' ');
-    fields.skip(13).take(2).filter_map(|field| field.parse::<u64>().ok()).sum()
+    let (_, fields) = stat.rsplit_once(") ").expect("the name in parentheses");
+    let ticks: Vec<u64> = fields.split(' ').skip(13).take(2).map(|field| field.parse().expect("ticks")).collect();
+    let [user, system] = ticks[..] else { panic!("no cutime and cstime: {stat}") };
+    user + system
 }

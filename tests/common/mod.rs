@@ -6,4 +6,5 @@ pub(crate) mod arguments;
 pub(crate) mod extremes;
 pub(crate) mod paused;
 pub(crate) mod random;
+pub(crate) mod temp_file;
 pub(crate) mod within;

@@ -108,3 +108,16 @@ impl Cluster for Real {
         Box::pin(self.admin.change("DELETE", topic, "?force=true", ""))
     }
 }
+
+/// The next message with the text `wanted`, after an unload of the topic: the broker may deliver again what was
+/// acknowledged just before, which is `repeated`, and nothing else.
+pub async fn receive_after(consumer: &mut Consumer, repeated: &str, wanted: &str) -> ReceivedMessage {
+    loop {
+        let message = receive(consumer).await;
+        if message.to_string_lossy() == wanted {
+            return message;
+        }
+        assert_eq!(message.to_string_lossy(), repeated, "neither what was acknowledged before nor what is next");
+        within("the confirmation", consumer.ack_confirmed(&message)).await.expect("confirmed");
+    }
+}

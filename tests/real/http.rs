@@ -5,7 +5,7 @@ use pulsar_native::{Client, Error, ErrorKind, Message, Token};
 use crate::broker::Real;
 use crate::runner::Test;
 use crate::suite::target::{Cluster, Role};
-use crate::suite::{Duration, receive, send, within};
+use crate::suite::{Duration, created, receive, send, subscribed, within};
 
 pub const TESTS: &[Test] = &[
     ("http::messages", |real| Box::pin(messages(real))),
@@ -28,8 +28,8 @@ async fn client(real: &Real) -> Client {
 
 /// Sends a message and receives it.
 async fn exchange(client: &Client, topic: &str) {
-    let mut consumer = within("a consumer", client.consumer(topic, "s").subscribe()).await.expect("a consumer");
-    let producer = within("a producer", client.producer(topic).create()).await.expect("a producer");
+    let mut consumer = subscribed(client.consumer(topic, "s")).await;
+    let producer = created(client.producer(topic)).await;
     for text in ["one", "two"] {
         send(&producer, text).await;
         let message = receive(&mut consumer).await;
@@ -50,8 +50,8 @@ async fn partitions(real: Real) {
     let topic = target.partitioned_topic("http", 3).await;
     let client = client(&real).await;
     assert_eq!(within("the partitions", client.partitions(&topic)).await.expect("partitions"), 3);
-    let mut consumer = within("a consumer", client.consumer(&topic, "s").subscribe()).await.expect("a consumer");
-    let producer = within("a producer", client.producer(&topic).create()).await.expect("a producer");
+    let mut consumer = subscribed(client.consumer(&topic, "s")).await;
+    let producer = created(client.producer(&topic)).await;
     for key in 0..10 {
         send(&producer, Message::new("m").with_key(key.to_string())).await;
     }
@@ -99,7 +99,7 @@ async fn odd_names(real: Real) {
 async fn a_topic_that_moves(real: Real) {
     let (client, target) = (client(&real).await, real.target());
     let topic = target.topic("http");
-    let producer = within("a producer", client.producer(&topic).create()).await.expect("a producer");
+    let producer = created(client.producer(&topic)).await;
     send(&producer, "before").await;
     target.unload(&topic).await;
     send(&producer, "after").await;

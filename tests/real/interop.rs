@@ -43,7 +43,7 @@ async fn java_reads_what_we_send(real: Real) {
     let client = target.client().await;
     let topic = target.topic("to-java");
     // The subscription stands before the first message.
-    let consumer = within("a consumer", client.consumer(&topic, "java").subscribe()).await.expect("a consumer");
+    let consumer = subscribed(client.consumer(&topic, "java")).await;
     within("the close", consumer.close()).await.expect("closed");
 
     let long = "long ".repeat(2000);
@@ -56,9 +56,7 @@ async fn java_reads_what_we_send(real: Real) {
         ("batched lz4", true, Compression::Lz4),
     ] {
         let builder = client.producer(&topic).batching(batching).compression(compression);
-        let producer = within("a producer", builder.batching_max_publish_delay(Duration::from_millis(200)).create())
-            .await
-            .expect("made");
+        let producer = created(builder.batching_max_publish_delay(Duration::from_millis(200))).await;
         let messages = [decorated(&format!("{name} 0")), Message::new(format!("{name} 1")), Message::new(long.clone())];
         send_all(&producer, messages).await;
     }
@@ -79,7 +77,7 @@ async fn we_read_what_java_sends(real: Real) {
     let target = real.target();
     let client = target.client().await;
     let topic = target.topic("from-java");
-    let mut consumer = within("a consumer", client.consumer(&topic, "s").subscribe()).await.expect("a consumer");
+    let mut consumer = subscribed(client.consumer(&topic, "s")).await;
     let long = "long ".repeat(2000);
     let plain = ["produce", "-m", "alone", "-k", "the key", "-p", "p=v", "-p", "q=w", "-db", &topic];
     pulsar_client(&plain).await;
@@ -107,11 +105,11 @@ async fn schemas_both_ways(real: Real) {
     let topic = target.topic("schemas");
     let schema = SchemaInfo::new("Order", SchemaType::Json, definition);
     let builder = client.consumer(&topic, "ours").schema(schema.clone());
-    let mut consumer = within("a consumer", builder.subscribe()).await.expect("a consumer");
-    let java = within("a consumer", client.consumer(&topic, "java").subscribe()).await.expect("a consumer");
+    let mut consumer = subscribed(builder).await;
+    let java = subscribed(client.consumer(&topic, "java")).await;
     within("the close", java.close()).await.expect("closed");
 
-    let producer = within("a producer", client.producer(&topic).schema(schema).create()).await.expect("made");
+    let producer = created(client.producer(&topic).schema(schema)).await;
     send(&producer, r#"{"id":7}"#).await;
     let printed = pulsar_client(&["consume", "-s", "java", "-n", "1", "-st", "auto_consume", &topic]).await;
     assert!(printed.contains("content:{id=7}"), "{printed}");

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use pulsar_native::{Client, ErrorKind, InitialPosition, Producer, ServerCode, Token};
 
-use crate::broker::Real;
+use crate::broker::{Real, receive_after};
 use crate::runner::Test;
 use crate::suite::target::{Cluster, Role};
-use crate::suite::{receive, send, until, within};
+use crate::suite::{receive, send, subscribed, until, within};
 
 pub const TESTS: &[Test] = &[
     ("refusals::rights_that_are_taken_away_and_given_back", |real| Box::pin(rights_taken_and_given_back(real))),
@@ -51,8 +51,7 @@ async fn rights_taken_and_given_back(real: Real) {
 
     grant().await;
     within("a receipt", held).await.expect("sent once it may be");
-    // A broker that unloads a topic may deliver again what was acknowledged just before.
-    while receive(&mut consumer).await.payload() != b"held" {}
+    receive_after(&mut consumer, "before", "held").await;
     within("the close", client.close()).await.expect("closed");
 }
 
@@ -61,7 +60,7 @@ async fn quota(real: Real) {
     let topic = format!("persistent://{namespace}/t");
     let client = within("the connection", real.target().builder().connect()).await.expect("a client");
     let builder = client.consumer(&topic, "s").initial_position(InitialPosition::Earliest);
-    let consumer = within("a consumer", builder.subscribe()).await.expect("a consumer");
+    let consumer = subscribed(builder).await;
     let producer = client.producer(&topic).batching(false).send_timeout(Duration::from_secs(60)).create();
     let producer = within("a producer", producer).await.expect("a producer");
     for _ in 0..20 {

@@ -8,7 +8,7 @@ use pulsar_native::{Client, Error, ErrorKind, Token};
 use crate::broker::Real;
 use crate::runner::Test;
 use crate::suite::target::{Cluster, Role};
-use crate::suite::{receive, send, within};
+use crate::suite::{created, receive, send, subscribed, within};
 
 pub const TESTS: &[Test] = &[
     ("tls::trusted_authority", |real| Box::pin(trusted_authority(real))),
@@ -35,8 +35,8 @@ fn address(url: &str) -> &str {
 async fn trusted_authority(real: Real) {
     let client = connect(&real, &real.tls_url, Some(real.ca_file.clone())).await.expect("a client over TLS");
     let topic = real.target().topic("tls");
-    let mut consumer = within("a consumer", client.consumer(&topic, "s").subscribe()).await.expect("a consumer");
-    let producer = within("a producer", client.producer(&topic).create()).await.expect("a producer");
+    let mut consumer = subscribed(client.consumer(&topic, "s")).await;
+    let producer = created(client.producer(&topic)).await;
     // Larger than a TLS record, and larger than the buffers of a socket.
     for size in [1, 20_000, 3_000_000] {
         send(&producer, vec![7; size]).await;

@@ -1,12 +1,12 @@
 //! What the Java client of the distribution sends and this one does not read, or only with another limit.
 
-use std::path::PathBuf;
-
-use pulsar_native::{ConsumerEvent, ConsumerEvents, UnreadableMessage, UnreadableReason};
+use pulsar_native::{ConsumerEvents, UnreadableMessage, UnreadableReason};
 
 use crate::broker::Real;
+use crate::common::temp_file::TempFile;
 use crate::interop::{java, pulsar_client};
 use crate::runner::Test;
+use crate::suite::unreadable::as_unreadable;
 use crate::suite::*;
 
 pub const TESTS: &[Test] = &[
@@ -29,31 +29,6 @@ oOITt2Ar2pAWVsRCEbfY5Bo6E7GSGOnIFm+DxquFQMtqKA0gBV00Vbq6RaVxwB8b
 -----END PUBLIC KEY-----
 ";
 
-/// A file for one test, with absolute path.
-struct TempFile(PathBuf);
-
-impl TempFile {
-    fn new(name: &str, bytes: &[u8]) -> Self {
-        let path = std::env::temp_dir().join(format!("pulsar-native-{}-{name}", std::process::id()));
-        std::fs::write(&path, bytes).expect("a file can be written");
-        Self(path)
-    }
-
-    fn path(&self) -> &str {
-        self.0.to_str().expect("UTF-8")
-    }
-}
-
-impl Drop for TempFile {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
-}
-
-async fn subscribe(builder: ConsumerBuilder) -> Consumer {
-    within("a consumer", builder.subscribe()).await.expect("a consumer")
-}
-
 /// The next event; the consumer is to receive no message before.
 async fn unreadable(consumer: &mut Consumer, events: &mut ConsumerEvents) -> UnreadableMessage {
     let next = async {
@@ -62,23 +37,20 @@ async fn unreadable(consumer: &mut Consumer, events: &mut ConsumerEvents) -> Unr
             message = consumer.receive() => panic!("not an event: {message:?}"),
         }
     };
-    match within("an event", next).await {
-        Some(ConsumerEvent::Unreadable(message)) => message,
-        other => panic!("not an unreadable message: {other:?}"),
-    }
+    as_unreadable(within("an event", next).await)
 }
 
 async fn java_seals_and_chunks(real: Real) {
     let target = real.target();
     let client = target.client().await;
     let topic = target.topic("sealed");
-    let mut consumer = subscribe(client.consumer(&topic, "s")).await;
+    let mut consumer = subscribed(client.consumer(&topic, "s")).await;
     let mut events = consumer.events();
-    let (key, large) = (TempFile::new("key.pem", PUBLIC_KEY.as_bytes()), TempFile::new("large", &[b'x'; 6_000_000]));
-    let uri = format!("file://{}", key.path());
+    let (key, large) = (TempFile::new("key.pem", PUBLIC_KEY.as_bytes()), TempFile::new("large", vec![b'x'; 6_000_000]));
+    let uri = format!("file://{}", key.text());
     let sealed = ["produce", "-m", "secret", "-k", "the key", "-p", "p=v", "-ekn", "java key", "-ekv", &uri, &topic];
     pulsar_client(&sealed).await;
-    pulsar_client(&["produce", "-c", "-f", large.path(), &topic]).await;
+    pulsar_client(&["produce", "-c", "-f", large.text(), &topic]).await;
 
     let message = unreadable(&mut consumer, &mut events).await;
     assert_eq!(message.reason(), UnreadableReason::Encrypted);
@@ -105,16 +77,16 @@ async fn java_compresses_a_hundred_mib(real: Real) {
     let client = target.client().await;
     let topic = target.topic("java-hundred");
     let blanks = vec![b' '; HUNDRED_MIB];
-    let mut low = subscribe(client.consumer(&topic, "s")).await;
+    let mut low = subscribed(client.consumer(&topic, "s")).await;
     let mut events = low.events();
     let file = TempFile::new("blanks", &blanks);
-    java("pulsar-perf", &["produce", "-z", "LZ4", "-f", file.path(), "-db", "-r", "1", "-m", "2", &topic]).await;
+    java("pulsar-perf", &["produce", "-z", "LZ4", "-f", file.text(), "-db", "-r", "1", "-m", "2", &topic]).await;
     let message = unreadable(&mut low, &mut events).await;
     assert!(matches!(message.reason(), UnreadableReason::TooLarge { .. }), "{message:?}");
     assert_eq!((message.codec(), message.uncompressed_size() as usize), (1, HUNDRED_MIB));
     within("the close", low.close()).await.expect("closed");
 
-    let mut high = subscribe(client.consumer(&topic, "s").max_uncompressed_size(HUNDRED_MIB)).await;
+    let mut high = subscribed(client.consumer(&topic, "s").max_uncompressed_size(HUNDRED_MIB)).await;
     let read = receive(&mut high).await;
     assert!(read.id() == message.id() && read.payload() == blanks);
     within("the confirmation", high.ack_confirmed(&read)).await.expect("confirmed");

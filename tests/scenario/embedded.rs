@@ -143,8 +143,8 @@ async fn in_memory() {
     let broker = EmbeddedBroker::builder().start().await.expect("a free port");
     let client = Client::builder("pulsar://no.such.host:6650").dialer(InMemory(broker.clone())).connect();
     let client = within("the connection", client).await.expect("a client");
-    let mut consumer = within("a consumer", client.consumer("t", "s").subscribe()).await.expect("a consumer");
-    let producer = within("a producer", client.producer("t").create()).await.expect("a producer");
+    let mut consumer = subscribed(client.consumer("t", "s")).await;
+    let producer = created(client.producer("t")).await;
     send(&producer, "hello").await;
     let message = receive(&mut consumer).await;
     assert_eq!(message.to_string_lossy(), "hello");

@@ -1,4 +1,5 @@
 //! Every example, as it is, on the embedded broker.
+#![allow(dead_code, reason = "the `main` of an example is not called here")]
 
 use std::future::Future;
 use std::time::Duration;
@@ -6,6 +7,8 @@ use std::time::Duration;
 use pulsar_native::broker::{EmbeddedBroker, EmbeddedBrokerBuilder};
 use pulsar_native::{Error, ErrorKind};
 
+#[cfg(feature = "tls")]
+use crate::common::temp_file::TempFile;
 use crate::suite::within;
 #[cfg(feature = "tls")]
 use crate::tls;
@@ -14,54 +17,38 @@ const TOKEN_KEY: &str = "a secret of at least 32 bytes, for HS256";
 
 #[cfg(feature = "lz4")]
 #[path = "../../examples/batching_and_compression.rs"]
-#[allow(dead_code, reason = "its `main` is not called here")]
 mod batching_and_compression;
 #[path = "../../examples/consume_stream.rs"]
-#[allow(dead_code, reason = "its `main` is not called here")]
 mod consume_stream;
 #[path = "../../examples/exclusive_producer.rs"]
-#[allow(dead_code, reason = "its `main` is not called here")]
 mod exclusive_producer;
 #[path = "../../examples/failover.rs"]
-#[allow(dead_code, reason = "its `main` is not called here")]
 mod failover;
 #[path = "../../examples/negative_ack.rs"]
-#[allow(dead_code, reason = "its `main` is not called here")]
 mod negative_ack;
 #[path = "../../examples/partitioned_keys.rs"]
-#[allow(dead_code, reason = "its `main` is not called here")]
 mod partitioned_keys;
 #[path = "../../examples/produce_many.rs"]
-#[allow(dead_code, reason = "its `main` is not called here")]
 mod produce_many;
 #[path = "../../examples/replay.rs"]
-#[allow(dead_code, reason = "its `main` is not called here")]
 mod replay;
 #[path = "../../examples/seek.rs"]
-#[allow(dead_code, reason = "its `main` is not called here")]
 mod seek;
 #[path = "../../examples/send_with_callback.rs"]
-#[allow(dead_code, reason = "its `main` is not called here")]
 mod send_with_callback;
 #[path = "../../examples/shared_workers.rs"]
-#[allow(dead_code, reason = "its `main` is not called here")]
 mod shared_workers;
 #[cfg(feature = "sim")]
 #[path = "../../examples/simulation.rs"]
-#[allow(dead_code, reason = "its `main` is not called here")]
 mod simulation;
 #[path = "../../examples/test_with_faults.rs"]
-#[allow(dead_code, reason = "its `main` is not called here")]
 mod test_with_faults;
 #[cfg(feature = "tls")]
 #[path = "../../examples/tls_and_token_file.rs"]
-#[allow(dead_code, reason = "its `main` is not called here")]
 mod tls_and_token_file;
 #[path = "../../examples/token_supplier.rs"]
-#[allow(dead_code, reason = "its `main` is not called here")]
 mod token_supplier;
 #[path = "../../examples/workers_by_key.rs"]
-#[allow(dead_code, reason = "its `main` is not called here")]
 mod workers_by_key;
 
 fn broker() -> EmbeddedBrokerBuilder {
@@ -162,11 +149,10 @@ async fn token_supplier_runs() {
 #[tokio::test]
 async fn tls_and_token_file_runs() {
     let (broker, url) = tls::broker(broker().token_secret_key(TOKEN_KEY), tls::Clients::Anyone).await;
-    let token_file = std::env::temp_dir().join(format!("pulsar-native-example-token-{}", std::process::id()));
-    std::fs::write(&token_file, broker.token("admin")).expect("a file for the token");
-    let ran = within("the example", tls_and_token_file::run(&url, &tls::file("ca.pem"), &token_file)).await;
-    std::fs::remove_file(&token_file).expect("it is still there");
-    ran.expect("the example runs");
+    let token = TempFile::new("example-token", broker.token("admin"));
+    let ca_file = tls::file("ca.pem");
+    let running = tls_and_token_file::run(&url, &ca_file, token.path());
+    within("the example", running).await.expect("the example runs");
     assert_eq!(stored(&broker, "secured"), 1);
 }
 

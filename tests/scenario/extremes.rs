@@ -132,16 +132,14 @@ fn message(extremes: &mut Extremes) -> Message {
 /// One client, producer, consumer and message; what was refused ends it. Whether the message came.
 async fn round(seed: u64) -> bool {
     let mut extremes = Extremes::new(seed, 6 + seed % 20);
-    let broker = broker().start().await.expect("a free port");
-    let net = Net::default();
-    net.add(&broker);
+    let (broker, net) = broker_on_net(broker()).await;
     let builder = client(&mut extremes, builder(&broker, &net));
     let outcome = match within("the connection", builder.connect()).await {
         Ok(client) => {
             let outcome = one_message(&mut extremes, &client).await;
             // Others on the connection noticed nothing.
             if !extremes.chosen().iter().any(|option| option == "listener_name") {
-                let bystander = within("a producer", client.producer("bystander").create()).await.expect("a producer");
+                let bystander = created(client.producer("bystander")).await;
                 send(&bystander, "x").await;
             }
             assert_eq!(net.dials(), 1, "{:?} {:?}", extremes.chosen(), net.dialed());
@@ -287,7 +285,7 @@ async fn the_sequence_ids_of_a_producer_end_with_the_last_of_the_protocol() {
     for batching in [false, true] {
         let stage = Stage::with(broker(), |builder| builder).await;
         let builder = stage.client.producer(TOPIC).batching(batching).initial_sequence_id(LAST - 2);
-        let producer = within("a producer", builder.create()).await.expect("a producer");
+        let producer = created(builder).await;
         send(&producer, "the last but one").await;
         assert_eq!(producer.last_sequence_id(), Some(LAST - 1), "the first message gets the next id");
         send(&producer, "the last").await;
@@ -351,10 +349,10 @@ async fn names_of_megabytes_are_refused_here_and_cost_no_connection() {
 async fn delays_without_end_wait_for_what_else_sends() {
     let stage = Stage::with(broker(), |builder| builder.keep_alive_interval(Duration::MAX)).await;
     let builder = stage.client.producer(TOPIC).send_timeout(Duration::ZERO).batching_max_publish_delay(Duration::MAX);
-    let producer = within("a producer", builder.create()).await.expect("a producer");
+    let producer = created(builder).await;
     let builder = stage.client.consumer(TOPIC, "s").subscription_type(SubscriptionType::Shared);
     let builder = builder.acknowledgment_group_time(Duration::MAX).negative_ack_redelivery_delay(Duration::MAX);
-    let mut consumer = within("a consumer", builder.subscribe()).await.expect("a consumer");
+    let mut consumer = subscribed(builder).await;
     let hour = Duration::from_secs(3600);
 
     let pending = enqueue(&producer, "1").await;

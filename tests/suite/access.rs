@@ -4,7 +4,7 @@ use super::*;
 use pulsar_native::AccessMode;
 
 async fn create(client: &Client, topic: &str, mode: AccessMode) -> Producer {
-    within("a producer", client.producer(topic).access_mode(mode).create()).await.expect("a producer")
+    created(client.producer(topic).access_mode(mode)).await
 }
 
 pub async fn exclusive_keeps_others_out(target: &Target) {

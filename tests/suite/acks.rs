@@ -26,7 +26,7 @@ impl Stage {
     /// Sends the numbers from 0, each in an entry of its own.
     async fn send_single(&self, count: usize) {
         let builder = self.client.producer(&self.topic).batching(false);
-        let producer = within("a producer", builder.create()).await.expect("a producer");
+        let producer = created(builder).await;
         send_all(&producer, (0..count).map(|number| number.to_string())).await;
     }
 
@@ -34,13 +34,9 @@ impl Stage {
     async fn send_batches(&self, count: usize) {
         let builder = self.client.producer(&self.topic).batching_max_publish_delay(Duration::from_secs(5));
         let builder = builder.batching_max_messages(u32::try_from(IN_ONE_BATCH).expect("small"));
-        let producer = within("a producer", builder.create()).await.expect("a producer");
+        let producer = created(builder).await;
         let ids = send_all(&producer, (0..count).map(|number| number.to_string())).await;
         assert!(ids.iter().all(|id| id.batch_size() == Some(10)), "{ids:?}");
-    }
-
-    async fn subscribe(&self, builder: ConsumerBuilder) -> Consumer {
-        within("a consumer", builder.subscribe()).await.expect("a consumer")
     }
 }
 
@@ -59,7 +55,7 @@ async fn numbers(consumer: &mut Consumer, count: usize) -> Vec<usize> {
 pub async fn individual(target: &Target) {
     let stage = Stage::new(target, "ack-individual").await;
     stage.send_single(10).await;
-    let mut consumer = stage.subscribe(stage.shared()).await;
+    let mut consumer = subscribed(stage.shared()).await;
     for message in receive_all(&mut consumer, 10).await {
         if message.to_string_lossy().parse::<usize>().expect("a number") % 2 == 0 {
             consumer.ack(&message).expect("acknowledged");
@@ -67,7 +63,7 @@ pub async fn individual(target: &Target) {
     }
     close(consumer).await;
     assert_eq!(target.subscription(&stage.topic, "s").await.backlog, 5);
-    let mut again = stage.subscribe(stage.shared()).await;
+    let mut again = subscribed(stage.shared()).await;
     let messages = receive_all(&mut again, 5).await;
     for message in &messages {
         again.ack(message).expect("acknowledged");
@@ -82,12 +78,12 @@ pub async fn cumulative(target: &Target) {
     for kind in [SubscriptionType::Exclusive, SubscriptionType::Failover] {
         let stage = Stage::new(target, "ack-cumulative").await;
         stage.send_single(10).await;
-        let mut consumer = stage.subscribe(stage.consumer().subscription_type(kind)).await;
+        let mut consumer = subscribed(stage.consumer().subscription_type(kind)).await;
         let messages = receive_all(&mut consumer, 10).await;
         consumer.ack_cumulative(&messages[2]).expect("acknowledged");
         consumer.ack_cumulative(&messages[6]).expect("acknowledged");
         close(consumer).await;
-        let mut again = stage.subscribe(stage.consumer().subscription_type(kind)).await;
+        let mut again = subscribed(stage.consumer().subscription_type(kind)).await;
         assert_eq!(texts(&mut again, 3).await, ["7", "8", "9"], "{kind:?}");
     }
 }
@@ -96,7 +92,7 @@ pub async fn cumulative(target: &Target) {
 pub async fn confirmed(target: &Target) {
     let stage = Stage::new(target, "ack-confirmed").await;
     stage.send_single(5).await;
-    let mut consumer = stage.subscribe(stage.consumer()).await;
+    let mut consumer = subscribed(stage.consumer()).await;
     let messages = receive_all(&mut consumer, 5).await;
     within("the confirmation", consumer.ack_confirmed(&messages[0])).await.expect("confirmed");
     assert_eq!(target.subscription(&stage.topic, "s").await.backlog, 4);
@@ -109,7 +105,7 @@ pub async fn cumulative_is_refused_on_shared(target: &Target) {
     for kind in [SubscriptionType::Shared, SubscriptionType::KeyShared] {
         let stage = Stage::new(target, "ack-refused").await;
         stage.send_single(1).await;
-        let mut consumer = stage.subscribe(stage.consumer().subscription_type(kind)).await;
+        let mut consumer = subscribed(stage.consumer().subscription_type(kind)).await;
         let message = receive(&mut consumer).await;
         let error = consumer.ack_cumulative(&message).expect_err("a local refusal");
         assert_eq!(error.kind(), ErrorKind::NotAllowed, "{error}");
@@ -124,7 +120,7 @@ pub async fn cumulative_is_refused_on_shared(target: &Target) {
 pub async fn close_sends_what_waits(target: &Target) {
     let stage = Stage::new(target, "ack-close").await;
     stage.send_single(20).await;
-    let mut consumer = stage.subscribe(stage.consumer().acknowledgment_group_time(Duration::from_secs(600))).await;
+    let mut consumer = subscribed(stage.consumer().acknowledgment_group_time(Duration::from_secs(600))).await;
     for message in receive_all(&mut consumer, 20).await {
         consumer.ack(&message).expect("acknowledged");
     }
@@ -135,7 +131,7 @@ pub async fn close_sends_what_waits(target: &Target) {
 pub async fn drop_sends_what_waits(target: &Target) {
     let stage = Stage::new(target, "ack-drop").await;
     stage.send_single(20).await;
-    let mut consumer = stage.subscribe(stage.shared().acknowledgment_group_time(Duration::from_secs(600))).await;
+    let mut consumer = subscribed(stage.shared().acknowledgment_group_time(Duration::from_secs(600))).await;
     for message in receive_all(&mut consumer, 20).await {
         consumer.ack(&message).expect("acknowledged");
     }
@@ -148,7 +144,7 @@ pub async fn group_of_many(target: &Target) {
     stage.send_single(100).await;
     let builder =
         stage.consumer().acknowledgment_group_time(Duration::from_secs(600)).max_acknowledgment_group_size(100);
-    let mut consumer = stage.subscribe(builder).await;
+    let mut consumer = subscribed(builder).await;
     for message in receive_all(&mut consumer, 100).await {
         consumer.ack(&message).expect("acknowledged");
     }
@@ -160,14 +156,14 @@ pub async fn members_of_a_batch(target: &Target) {
     for kind in [SubscriptionType::Shared, SubscriptionType::Exclusive] {
         let stage = Stage::new(target, "ack-members").await;
         stage.send_batches(20).await;
-        let mut consumer = stage.subscribe(stage.consumer().subscription_type(kind)).await;
+        let mut consumer = subscribed(stage.consumer().subscription_type(kind)).await;
         for message in receive_all(&mut consumer, 20).await {
             if [0, 2, 9, 10, 15].contains(&message.to_string_lossy().parse().expect("a number")) {
                 within("the confirmation", consumer.ack_confirmed(&message)).await.expect("confirmed");
             }
         }
         close(consumer).await;
-        let mut again = stage.subscribe(stage.consumer().subscription_type(kind)).await;
+        let mut again = subscribed(stage.consumer().subscription_type(kind)).await;
         let left = receive_all(&mut again, 15).await;
         let mut numbers: Vec<usize> =
             left.iter().map(|message| message.to_string_lossy().parse().expect("a number")).collect();
@@ -183,12 +179,12 @@ pub async fn members_of_a_batch(target: &Target) {
 pub async fn members_cumulative(target: &Target) {
     let stage = Stage::new(target, "ack-members-cumulative").await;
     stage.send_batches(30).await;
-    let mut consumer = stage.subscribe(stage.consumer()).await;
+    let mut consumer = subscribed(stage.consumer()).await;
     let messages = receive_all(&mut consumer, 30).await;
     let all = consumer.acker();
     within("the confirmation", all.ack_cumulative_confirmed(&messages[14])).await.expect("confirmed");
     close(consumer).await;
-    let mut again = stage.subscribe(stage.consumer()).await;
+    let mut again = subscribed(stage.consumer()).await;
     assert_eq!(numbers(&mut again, 15).await, (15..30).collect::<Vec<_>>());
 }
 
@@ -196,12 +192,12 @@ pub async fn members_cumulative(target: &Target) {
 pub async fn members_held_back(target: &Target) {
     let stage = Stage::new(target, "ack-held-back").await;
     stage.send_batches(10).await;
-    let mut consumer = stage.subscribe(stage.shared().batch_index_acknowledgment(false)).await;
+    let mut consumer = subscribed(stage.shared().batch_index_acknowledgment(false)).await;
     for message in &receive_all(&mut consumer, 10).await[..9] {
         consumer.ack(message).expect("acknowledged");
     }
     close(consumer).await;
-    let mut again = stage.subscribe(stage.shared().batch_index_acknowledgment(false)).await;
+    let mut again = subscribed(stage.shared().batch_index_acknowledgment(false)).await;
     let messages = receive_all(&mut again, 10).await;
     for message in &messages {
         again.ack(message).expect("acknowledged");
@@ -213,7 +209,7 @@ pub async fn members_held_back(target: &Target) {
 pub async fn by_id_from_other_threads(target: &Target) {
     let stage = Stage::new(target, "ack-threads").await;
     stage.send_batches(50).await;
-    let mut consumer = stage.subscribe(stage.shared()).await;
+    let mut consumer = subscribed(stage.shared()).await;
     let messages = receive_all(&mut consumer, 50).await;
     let threads: Vec<_> = (0..5)
         .map(|thread| {
@@ -238,8 +234,8 @@ pub async fn message_of_another_consumer(target: &Target) {
     let stage = Stage::new(target, "ack-foreign").await;
     let other = Stage::new(target, "ack-foreign-other").await;
     stage.send_single(1).await;
-    let mut consumer = stage.subscribe(stage.consumer()).await;
-    let stranger = other.subscribe(other.consumer()).await;
+    let mut consumer = subscribed(stage.consumer()).await;
+    let stranger = subscribed(other.consumer()).await;
     let message = receive(&mut consumer).await;
     let error = stranger.ack(&message).expect_err("not its message");
     assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");

@@ -146,7 +146,6 @@ pub async fn second_host_of_the_url(target: &Target) {
     let token = Token::new(target.cluster().token(Role::Admin));
     let client =
         within("the second host", Client::builder(url).authentication(token).connect()).await.expect("a client");
-    let producer =
-        within("a producer", client.producer(target.topic("second-host")).create()).await.expect("a producer");
+    let producer = created(client.producer(target.topic("second-host"))).await;
     send(&producer, "through the second host").await;
 }

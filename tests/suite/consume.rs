@@ -8,11 +8,7 @@ use futures_core::Stream;
 use super::*;
 
 async fn producer(client: &Client, topic: &str) -> Producer {
-    within("a producer", client.producer(topic).create()).await.expect("a producer")
-}
-
-async fn subscribe(builder: ConsumerBuilder) -> Consumer {
-    within("a consumer", builder.subscribe()).await.expect("a consumer")
+    created(client.producer(topic)).await
 }
 
 fn numbered(count: usize) -> Vec<String> {
@@ -22,24 +18,24 @@ fn numbered(count: usize) -> Vec<String> {
 pub async fn exclusive_refuses_a_second(target: &Target) {
     let client = target.client().await;
     let topic = target.topic("exclusive");
-    let first = subscribe(client.consumer(&topic, "s")).await;
+    let first = subscribed(client.consumer(&topic, "s")).await;
     let other = target.client().await;
     for client in [&client, &other] {
         let error = within("the refusal", client.consumer(&topic, "s").subscribe()).await.expect_err("it is taken");
         assert_eq!(error.kind(), ErrorKind::Busy, "{error}");
         assert!(error.to_string().contains(&topic), "names the topic: {error}");
     }
-    subscribe(client.consumer(&topic, "another subscription")).await;
+    subscribed(client.consumer(&topic, "another subscription")).await;
     within("the close", first.close()).await.expect("closed");
-    subscribe(other.consumer(&topic, "s")).await;
+    subscribed(other.consumer(&topic, "s")).await;
 }
 
 pub async fn shared_gives_each_message_once(target: &Target) {
     let client = target.client().await;
     let topic = target.topic("shared");
     let builder = client.consumer(&topic, "s").subscription_type(SubscriptionType::Shared).receiver_queue_size(10);
-    let mut consumers = [subscribe(builder.clone()).await, subscribe(builder).await];
-    let producer = within("a producer", client.producer(&topic).batching(false).create()).await.expect("a producer");
+    let mut consumers = [subscribed(builder.clone()).await, subscribed(builder).await];
+    let producer = created(client.producer(&topic).batching(false)).await;
     let sent: BTreeSet<_> = numbered(200).into_iter().collect();
     send_all(&producer, sent.iter().map(String::as_str)).await;
     let mut received = BTreeSet::new();
@@ -67,9 +63,9 @@ pub async fn position_of_a_new_subscription(target: &Target) {
     let topic = target.topic("position");
     let producer = producer(&client, &topic).await;
     send(&producer, "early").await;
-    let mut latest = subscribe(client.consumer(&topic, "latest")).await;
+    let mut latest = subscribed(client.consumer(&topic, "latest")).await;
     let earliest = client.consumer(&topic, "earliest").initial_position(InitialPosition::Earliest);
-    let mut earliest = subscribe(earliest).await;
+    let mut earliest = subscribed(earliest).await;
     send(&producer, "late").await;
     assert_eq!(texts(&mut earliest, 2).await, ["early", "late"]);
     assert_eq!(texts(&mut latest, 1).await, ["late"]);
@@ -78,7 +74,7 @@ pub async fn position_of_a_new_subscription(target: &Target) {
 pub async fn receive_many_and_try_receive(target: &Target) {
     let client = target.client().await;
     let topic = target.topic("receive-many");
-    let mut consumer = subscribe(client.consumer(&topic, "s")).await;
+    let mut consumer = subscribed(client.consumer(&topic, "s")).await;
     assert!(consumer.try_receive().expect("no error").is_none(), "nothing was sent yet");
     let producer = producer(&client, &topic).await;
     let sent = numbered(100);
@@ -101,7 +97,7 @@ pub async fn receive_many_and_try_receive(target: &Target) {
 pub async fn stream(target: &Target) {
     let client = target.client().await;
     let topic = target.topic("stream");
-    let mut consumer = subscribe(client.consumer(&topic, "s")).await;
+    let mut consumer = subscribed(client.consumer(&topic, "s")).await;
     let producer = producer(&client, &topic).await;
     send_all(&producer, numbered(20).iter().map(String::as_str)).await;
     for text in numbered(20) {
@@ -117,8 +113,8 @@ pub async fn dropped_receives_lose_nothing(target: &Target) {
     let topic = target.topic("dropped-receives");
     for queue in [0, 1, 100] {
         let subscription = format!("queue of {queue}");
-        let mut consumer = subscribe(client.consumer(&topic, &subscription).receiver_queue_size(queue)).await;
-        let producer = within("a producer", client.producer(&topic).batching(false).create()).await.expect("made");
+        let mut consumer = subscribed(client.consumer(&topic, &subscription).receiver_queue_size(queue)).await;
+        let producer = created(client.producer(&topic).batching(false)).await;
         let mut received = Vec::new();
         for text in numbered(30) {
             let pending = within("capacity", producer.enqueue(text)).await.expect("accepted");
@@ -156,8 +152,8 @@ pub async fn queue_of_zero(target: &Target) {
     let client = target.client().await;
     let topic = target.topic("queue-of-zero");
     let builder = client.consumer(&topic, "s").subscription_type(SubscriptionType::Shared);
-    let mut consumer = subscribe(builder.receiver_queue_size(0)).await;
-    let producer = within("a producer", client.producer(&topic).batching(false).create()).await.expect("made");
+    let mut consumer = subscribed(builder.receiver_queue_size(0)).await;
+    let producer = created(client.producer(&topic).batching(false)).await;
     let sent = numbered(20);
     send_all(&producer, sent.iter().map(String::as_str)).await;
     assert_eq!(permits(target, &topic).await, 0, "no receive waits yet");
@@ -174,10 +170,10 @@ pub async fn queue_of_zero(target: &Target) {
 pub async fn queue_of_one(target: &Target) {
     let client = target.client().await;
     let topic = target.topic("queue-of-one");
-    let mut consumer = subscribe(client.consumer(&topic, "s").receiver_queue_size(1)).await;
+    let mut consumer = subscribed(client.consumer(&topic, "s").receiver_queue_size(1)).await;
     for batching in [false, true] {
         let builder = client.producer(&topic).batching(batching).batching_max_publish_delay(Duration::from_millis(20));
-        let producer = within("a producer", builder.create()).await.expect("a producer");
+        let producer = created(builder).await;
         send_all(&producer, numbered(50).iter().map(String::as_str)).await;
         for text in numbered(50) {
             let message = receive(&mut consumer).await;
@@ -192,8 +188,8 @@ pub async fn queue_of_one(target: &Target) {
 pub async fn permits_stay_within_the_queue(target: &Target) {
     let client = target.client().await;
     let topic = target.topic("permits");
-    let mut consumer = subscribe(client.consumer(&topic, "s").receiver_queue_size(10)).await;
-    let producer = within("a producer", client.producer(&topic).batching(false).create()).await.expect("made");
+    let mut consumer = subscribed(client.consumer(&topic, "s").receiver_queue_size(10)).await;
+    let producer = created(client.producer(&topic).batching(false)).await;
     send_all(&producer, numbered(200).iter().map(String::as_str)).await;
     for at in 0..200 {
         if at % 20 == 0 {
@@ -212,20 +208,20 @@ pub async fn permits_stay_within_the_queue(target: &Target) {
 pub async fn close_keeps_the_subscription(target: &Target) {
     let client = target.client().await;
     let topic = target.topic("close");
-    let consumer = subscribe(client.consumer(&topic, "s")).await;
+    let consumer = subscribed(client.consumer(&topic, "s")).await;
     within("the close", consumer.close()).await.expect("closed");
     let producer = producer(&client, &topic).await;
     send(&producer, "meanwhile").await;
     let seen = target.subscription(&topic, "s").await;
     assert_eq!((seen.backlog, seen.consumers.len()), (1, 0));
-    let mut again = subscribe(client.consumer(&topic, "s")).await;
+    let mut again = subscribed(client.consumer(&topic, "s")).await;
     assert_eq!(texts(&mut again, 1).await, ["meanwhile"]);
 }
 
 pub async fn unsubscribe_deletes_it(target: &Target) {
     let client = target.client().await;
     let topic = target.topic("unsubscribe");
-    let consumer = subscribe(client.consumer(&topic, "s")).await;
+    let consumer = subscribed(client.consumer(&topic, "s")).await;
     assert!(target.stats(&topic).await.subscriptions.contains_key("s"));
     within("the answer", consumer.unsubscribe()).await.expect("unsubscribed");
     assert!(!target.stats(&topic).await.subscriptions.contains_key("s"));
@@ -235,8 +231,8 @@ pub async fn unsubscribe_needs_force_beside_others(target: &Target) {
     let client = target.client().await;
     let topic = target.topic("unsubscribe-shared");
     let builder = client.consumer(&topic, "s").subscription_type(SubscriptionType::Shared);
-    let (first, second) = (subscribe(builder.clone()).await, subscribe(builder.clone()).await);
-    let third = subscribe(builder).await;
+    let (first, second) = (subscribed(builder.clone()).await, subscribed(builder.clone()).await);
+    let third = subscribed(builder).await;
     let error = within("the refusal", first.unsubscribe()).await.expect_err("others are connected");
     assert!(error.server_error().is_some(), "{error}");
     assert!(error.to_string().contains(&topic), "names the topic: {error}");
@@ -251,8 +247,8 @@ pub async fn statistics(target: &Target) {
     let client = target.client().await;
     let topic = target.topic("statistics");
     let builder = client.consumer(&topic, "s").subscription_type(SubscriptionType::Shared).name("counted");
-    let mut consumer = subscribe(builder.receiver_queue_size(50)).await;
-    let producer = within("a producer", client.producer(&topic).batching(false).create()).await.expect("made");
+    let mut consumer = subscribed(builder.receiver_queue_size(50)).await;
+    let producer = created(client.producer(&topic).batching(false)).await;
     send_all(&producer, numbered(4).iter().map(String::as_str)).await;
     let messages = receive_all(&mut consumer, 4).await;
     within("the confirmation", consumer.ack_confirmed(&messages[0])).await.expect("confirmed");
@@ -267,7 +263,7 @@ pub async fn statistics(target: &Target) {
 pub async fn last_message_id(target: &Target) {
     let client = target.client().await;
     let topic = target.topic("last-message-id");
-    let consumer = subscribe(client.consumer(&topic, "s")).await;
+    let consumer = subscribed(client.consumer(&topic, "s")).await;
     let producer = producer(&client, &topic).await;
     for text in numbered(3) {
         let sent = send(&producer, text).await;

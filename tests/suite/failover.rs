@@ -11,7 +11,7 @@ pub async fn second_takes_over(target: &Target) {
         let subscribe = builder.clone().name(name).subscribe();
         consumers.push(within("a consumer", subscribe).await.expect("a consumer"));
     }
-    let producer = within("a producer", client.producer(&topic).batching(false).create()).await.expect("made");
+    let producer = created(client.producer(&topic).batching(false)).await;
     send_all(&producer, (0..10).map(|number| number.to_string())).await;
 
     // The broker chooses the active one.

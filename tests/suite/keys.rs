@@ -4,7 +4,7 @@ use super::*;
 
 async fn pair(client: &Client, topic: &str) -> [Consumer; 2] {
     let builder = client.consumer(topic, "s").subscription_type(SubscriptionType::KeyShared);
-    let subscribe = || async { within("a consumer", builder.clone().subscribe()).await.expect("a consumer") };
+    let subscribe = || async { subscribed(builder.clone()).await };
     [subscribe().await, subscribe().await]
 }
 
@@ -51,7 +51,7 @@ pub async fn one_consumer_per_key_in_order(target: &Target) {
     let client = target.client().await;
     let topic = target.topic("key-shared");
     let consumers = pair(&client, &topic).await;
-    let producer = within("a producer", client.producer(&topic).batching(false).create()).await.expect("made");
+    let producer = created(client.producer(&topic).batching(false)).await;
     let messages = (0..20 * 30).map(|at| Message::new((at / 20).to_string()).with_key(format!("key {}", at % 20)));
     send_all(&producer, messages).await;
     let seen = spread(consumers, 20 * 30, |message| message.key().expect("a key").to_owned()).await;
@@ -62,7 +62,7 @@ pub async fn ordering_key_goes_before_key(target: &Target) {
     let client = target.client().await;
     let topic = target.topic("ordering-key");
     let consumers = pair(&client, &topic).await;
-    let producer = within("a producer", client.producer(&topic).batching(false).create()).await.expect("made");
+    let producer = created(client.producer(&topic).batching(false)).await;
     let ordering_key = |at: usize| format!("order {}", at % 20).into_bytes();
     let message =
         |at: usize| Message::new((at / 20).to_string()).with_key("all the same").with_ordering_key(ordering_key(at));

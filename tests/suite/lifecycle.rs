@@ -3,12 +3,12 @@
 use super::*;
 
 async fn producer(client: &Client, topic: &str) -> Producer {
-    within("a producer", client.producer(topic).create()).await.expect("a producer")
+    created(client.producer(topic)).await
 }
 
 async fn consumer(client: &Client, topic: &str) -> Consumer {
     let builder = client.consumer(topic, "s").subscription_type(SubscriptionType::Shared);
-    within("a consumer", builder.subscribe()).await.expect("a consumer")
+    subscribed(builder).await
 }
 
 /// How many producers and consumers the broker has on the topic.
@@ -38,7 +38,7 @@ pub async fn drop_sends_what_was_accepted(target: &Target) {
     let topic = target.topic("drop-sends");
     let mut consumer = consumer(&client, &topic).await;
     let builder = client.producer(&topic).batching_max_publish_delay(Duration::from_secs(20));
-    let producer = within("a producer", builder.create()).await.expect("a producer");
+    let producer = created(builder).await;
     for number in 0..100 {
         drop(within("capacity", producer.enqueue(number.to_string())).await.expect("accepted"));
     }
@@ -81,7 +81,7 @@ pub async fn client_close_leaves_nothing(target: &Target) {
 pub async fn many_cycles(target: &Target) {
     let client = target.client().await;
     let topic = target.topic("cycles");
-    let mut listener = within("a consumer", client.consumer(&topic, "listener").subscribe()).await.expect("a consumer");
+    let mut listener = subscribed(client.consumer(&topic, "listener")).await;
     for cycle in 0..200 {
         let producer = producer(&client, &topic).await;
         let consumer = consumer(&client, &topic).await;
@@ -137,7 +137,7 @@ pub async fn stream_ends_with_its_consumer(target: &Target) {
     use futures_core::Stream;
     let client = target.client().await;
     let topic = target.topic("stream-end");
-    let mut consumer = within("a consumer", client.consumer(&topic, "s").subscribe()).await.expect("a consumer");
+    let mut consumer = subscribed(client.consumer(&topic, "s")).await;
     within("the close", client.close()).await.expect("closed");
     for round in 0..3 {
         let next = std::future::poll_fn(|context| std::pin::Pin::new(&mut consumer).poll_next(context));

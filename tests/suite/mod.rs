@@ -40,7 +40,7 @@ pub use pulsar_native::{
 pub use pulsar_native::{ReceivedMessage, SubscriptionType, Token};
 
 pub use target::Target;
-pub use wait::{drained, receive, receive_all, send, send_all, texts, until, within};
+pub use wait::{created, drained, receive, receive_all, send, send_all, subscribed, texts, until, within};
 
 /// Hands the list of all bodies to the macro `$run`.
 macro_rules! with_every_test {

@@ -8,12 +8,12 @@ const PARTITIONS: u32 = 4;
 async fn subscribe(client: &Client, topic: &str) -> Consumer {
     let builder = client.consumer(topic, "s").subscription_type(SubscriptionType::Shared);
     let builder = builder.negative_ack_redelivery_delay(Duration::from_millis(100));
-    within("a consumer", builder.subscribe()).await.expect("a consumer")
+    subscribed(builder).await
 }
 
 async fn producer(client: &Client, topic: &str) -> Producer {
     let builder = client.producer(topic).batching(false);
-    let producer = within("a producer", builder.create()).await.expect("a producer");
+    let producer = created(builder).await;
     assert_eq!(producer.partitions(), PARTITIONS);
     producer
 }
@@ -71,7 +71,7 @@ pub async fn one_partition_by_name(target: &Target) {
     let client = target.client().await;
     let topic = target.partitioned_topic("by-name", PARTITIONS).await;
     let partition = format!("{topic}-partition-2");
-    let producer = within("a producer", client.producer(&partition).create()).await.expect("a producer");
+    let producer = created(client.producer(&partition)).await;
     assert_eq!(producer.partitions(), 0, "a partition is no partitioned topic");
     let mut consumer = subscribe(&client, &partition).await;
     let id = send(&producer, "x").await;

@@ -4,13 +4,9 @@ use super::target::Feature;
 use super::*;
 use pulsar_native::{Compression, TryEnqueueError};
 
-async fn create(builder: ProducerBuilder) -> Producer {
-    within("a producer", builder.create()).await.expect("a producer")
-}
-
 /// A consumer that gets everything sent from now on.
 async fn listener(client: &Client, topic: &str) -> Consumer {
-    within("a consumer", client.consumer(topic, "listener").subscribe()).await.expect("a consumer")
+    subscribed(client.consumer(topic, "listener")).await
 }
 
 fn numbered(count: usize) -> Vec<String> {
@@ -20,7 +16,7 @@ fn numbered(count: usize) -> Vec<String> {
 pub async fn ids_grow(target: &Target) {
     let client = target.client().await;
     let topic = target.topic("ids-grow");
-    let producer = create(client.producer(&topic)).await;
+    let producer = created(client.producer(&topic)).await;
     let mut consumer = listener(&client, &topic).await;
     let mut last = MessageId::EARLIEST;
     for text in numbered(5) {
@@ -37,7 +33,7 @@ pub async fn ids_grow(target: &Target) {
 pub async fn order_of_enqueue(target: &Target) {
     let client = target.client().await;
     let topic = target.topic("order-of-enqueue");
-    let producer = create(client.producer(&topic)).await;
+    let producer = created(client.producer(&topic)).await;
     let mut consumer = listener(&client, &topic).await;
     let sent = numbered(3000);
     let ids = send_all(&producer, sent.iter().map(String::as_str)).await;
@@ -49,7 +45,7 @@ pub async fn order_of_enqueue(target: &Target) {
 
 pub async fn callbacks_come_once_and_in_order(target: &Target) {
     let client = target.client().await;
-    let producer = create(client.producer(target.topic("callbacks"))).await;
+    let producer = created(client.producer(target.topic("callbacks"))).await;
     let seen = Arc::new(Mutex::new(Vec::new()));
     for number in 0..200 {
         let seen = seen.clone();
@@ -64,7 +60,7 @@ pub async fn callbacks_come_once_and_in_order(target: &Target) {
 
 pub async fn flush_waits_for_all(target: &Target) {
     let client = target.client().await;
-    let producer = create(client.producer(target.topic("flush")).batching(false)).await;
+    let producer = created(client.producer(target.topic("flush")).batching(false)).await;
     let settled = Arc::new(AtomicUsize::new(0));
     let mut waiting = Vec::new();
     for _ in 0..50 {
@@ -89,7 +85,7 @@ pub async fn flush_waits_for_all(target: &Target) {
 pub async fn unbatched(target: &Target) {
     let client = target.client().await;
     let topic = target.topic("unbatched");
-    let producer = create(client.producer(&topic).batching(false)).await;
+    let producer = created(client.producer(&topic).batching(false)).await;
     let mut consumer = listener(&client, &topic).await;
     let ids = send_all(&producer, numbered(100).iter().map(String::as_str)).await;
     assert!(ids.iter().all(|id| id.batch_index().is_none()), "{ids:?}");
@@ -102,7 +98,7 @@ pub async fn batches_share_an_entry(target: &Target) {
     let client = target.client().await;
     let topic = target.topic("batches");
     let builder = client.producer(&topic).batching_max_publish_delay(Duration::from_secs(5)).batching_max_messages(10);
-    let producer = create(builder).await;
+    let producer = created(builder).await;
     let mut consumer = listener(&client, &topic).await;
     let ids = send_all(&producer, numbered(30).iter().map(String::as_str)).await;
     let entries: BTreeSet<_> = ids.iter().map(|id| (id.ledger_id(), id.entry_id())).collect();
@@ -119,7 +115,7 @@ pub async fn kept_out_of_a_batch(target: &Target) {
     let client = target.client().await;
     let topic = target.topic("kept-out");
     let builder = client.producer(&topic).batching_max_publish_delay(Duration::from_secs(20)).batching_max_messages(3);
-    let producer = create(builder).await;
+    let producer = created(builder).await;
     let mut consumer = listener(&client, &topic).await;
     let alone = Message::new("alone").with_property("p", "v").with_batching(false);
     let messages =
@@ -134,7 +130,7 @@ pub async fn kept_out_of_a_batch(target: &Target) {
 
 pub async fn linger_is_ended_by_flush(target: &Target) {
     let client = target.client().await;
-    let producer = create(
+    let producer = created(
         client.producer(target.topic("batching_max_publish_delay")).batching_max_publish_delay(Duration::from_secs(20)),
     )
     .await;
@@ -157,7 +153,7 @@ pub async fn lz4(target: &Target) {
     let payloads = [vec![b'a'; 100_000], (0..50_000).map(|_| noise()).collect(), b"short".to_vec(), Vec::new()];
     for batching in [true, false] {
         let builder = client.producer(&topic).compression(Compression::Lz4).batching(batching);
-        let producer = create(builder.batching_max_publish_delay(Duration::from_millis(50))).await;
+        let producer = created(builder.batching_max_publish_delay(Duration::from_millis(50))).await;
         send_all(&producer, payloads.iter().cloned()).await;
         for payload in &payloads {
             assert_eq!(receive(&mut consumer).await.payload(), payload, "batching {batching}");
@@ -198,7 +194,7 @@ fn is_decorated(message: &ReceivedMessage, text: &str) {
 pub async fn metadata_alone(target: &Target) {
     let client = target.client().await;
     let topic = target.topic("metadata-alone");
-    let producer = create(client.producer(&topic).batching(false)).await;
+    let producer = created(client.producer(&topic).batching(false)).await;
     let mut consumer = listener(&client, &topic).await;
     send(&producer, decorated("alone")).await;
     let message = receive(&mut consumer).await;
@@ -215,7 +211,7 @@ pub async fn metadata_in_a_batch(target: &Target) {
     let client = target.client().await;
     let topic = target.topic("metadata-batch");
     let producer =
-        create(client.producer(&topic).batching_max_publish_delay(Duration::from_secs(5)).batching_max_messages(3))
+        created(client.producer(&topic).batching_max_publish_delay(Duration::from_secs(5)).batching_max_messages(3))
             .await;
     let mut consumer = listener(&client, &topic).await;
     send_all(&producer, [Message::new("plain"), decorated("first"), decorated("second")]).await;
@@ -232,7 +228,7 @@ pub async fn empty_and_null_are_different(target: &Target) {
     let mut consumer = listener(&client, &topic).await;
     for batching in [false, true] {
         let builder = client.producer(&topic).batching(batching).batching_max_publish_delay(Duration::from_secs(5));
-        let producer = create(builder.batching_max_messages(3)).await;
+        let producer = created(builder.batching_max_messages(3)).await;
         send_all(
             &producer,
             [Message::new(""), Message::new("gone").with_key("k").with_null_value(), Message::new("last")],
@@ -250,7 +246,7 @@ pub async fn oversize_fails_alone(target: &Target) {
     let topic = target.topic("oversize");
     let mut consumer = listener(&client, &topic).await;
     for batching in [true, false] {
-        let producer = create(client.producer(&topic).batching(batching)).await;
+        let producer = created(client.producer(&topic).batching(batching)).await;
         let before = within("capacity", producer.enqueue("before")).await.expect("accepted");
         let large = vec![0; 5 * 1024 * 1024 + 1];
         let refused = within("the refusal", producer.send(large)).await.expect_err("too large");
@@ -267,7 +263,7 @@ pub async fn large_payloads(target: &Target) {
     let client = target.client().await;
     let topic = target.topic("large");
     let mut consumer = listener(&client, &topic).await;
-    let producer = create(client.producer(&topic)).await;
+    let producer = created(client.producer(&topic)).await;
     let sizes = [16 * 1024 - 1, 16 * 1024, 64 * 1024, 1024 * 1024, 5 * 1024 * 1024 - 1024];
     let payload = |size: usize| (0..size).map(|at| (at * 31 % 251) as u8).collect::<Vec<_>>();
     send_all(&producer, sizes.map(payload)).await;
@@ -281,7 +277,7 @@ pub async fn sequence_ids(target: &Target) {
     let client = target.client().await;
     let topic = target.topic("sequence-ids");
     let mut consumer = listener(&client, &topic).await;
-    let producer = create(client.producer(&topic).initial_sequence_id(100)).await;
+    let producer = created(client.producer(&topic).initial_sequence_id(100)).await;
     for message in [Message::new("counted"), Message::new("chosen").with_sequence_id(500), Message::new("counted on")] {
         send(&producer, message).await;
     }
@@ -294,8 +290,8 @@ pub async fn producer_names(target: &Target) {
     let client = target.client().await;
     let topic = target.topic("producer-names");
     let mut consumer = listener(&client, &topic).await;
-    let named = create(client.producer(&topic).name("by hand")).await;
-    let unnamed = create(client.producer(&topic)).await;
+    let named = created(client.producer(&topic).name("by hand")).await;
+    let unnamed = created(client.producer(&topic)).await;
     assert_eq!(named.name(), "by hand");
     assert!(!unnamed.name().is_empty() && unnamed.name() != "by hand");
     for producer in [&named, &unnamed] {
@@ -307,7 +303,7 @@ pub async fn producer_names(target: &Target) {
     assert_eq!(error.kind(), ErrorKind::Busy, "{error}");
     assert!(error.to_string().contains(&topic), "names the topic: {error}");
     within("the close", named.close()).await.expect("closed");
-    create(client.producer(&topic).name("by hand")).await;
+    created(client.producer(&topic).name("by hand")).await;
 }
 
 pub async fn resent_sequence_ids_are_stored_once(target: &Target) {
@@ -315,7 +311,7 @@ pub async fn resent_sequence_ids_are_stored_once(target: &Target) {
     let client = target.client().await;
     let topic = target.topic("dedup");
     let mut consumer = listener(&client, &topic).await;
-    let producer = create(client.producer(&topic).name("once")).await;
+    let producer = created(client.producer(&topic).name("once")).await;
     let message = |id: u64| Message::new(format!("number {id}")).with_sequence_id(id);
     send_all(&producer, [message(1), message(2), message(3)]).await;
     let duplicate = send(&producer, message(2)).await;
@@ -324,7 +320,7 @@ pub async fn resent_sequence_ids_are_stored_once(target: &Target) {
     assert_eq!(texts(&mut consumer, 4).await, ["number 1", "number 2", "number 3", "number 4"]);
     within("the close", producer.close()).await.expect("closed");
 
-    let again = create(client.producer(&topic).name("once")).await;
+    let again = created(client.producer(&topic).name("once")).await;
     assert_eq!(again.last_sequence_id(), Some(4), "the broker remembers");
     send(&again, message(3)).await;
     send(&again, "counted on").await;
@@ -336,7 +332,7 @@ pub async fn terminated_topic(target: &Target) {
     let client = target.client().await;
     let topic = target.topic("terminated");
     let mut consumer = listener(&client, &topic).await;
-    let producer = create(client.producer(&topic)).await;
+    let producer = created(client.producer(&topic)).await;
     send(&producer, "the last").await;
     within("the termination", target.cluster().terminate(&topic)).await;
     let failed = within("the refusal", producer.send("too late")).await.expect_err("the topic has ended");
@@ -349,7 +345,7 @@ pub async fn terminated_topic(target: &Target) {
 
 pub async fn full_queue_gives_the_message_back(target: &Target) {
     let client = target.client().await;
-    let producer = create(client.producer(target.topic("full")).max_pending_messages(2)).await;
+    let producer = created(client.producer(target.topic("full")).max_pending_messages(2)).await;
     let mut accepted = Vec::new();
     let returned = loop {
         match producer.try_enqueue(Message::new("payload").with_key("k")) {
@@ -371,7 +367,7 @@ pub async fn many_tasks(target: &Target) {
     let client = target.client().await;
     let topic = target.topic("many-tasks");
     let mut consumer = listener(&client, &topic).await;
-    let producer = create(client.producer(&topic).max_pending_messages(50)).await;
+    let producer = created(client.producer(&topic).max_pending_messages(50)).await;
     let tasks: Vec<_> = (0..8)
         .map(|task| {
             let producer = producer.clone();
@@ -402,8 +398,8 @@ pub async fn delayed(target: &Target) {
     let topic = target.topic("delayed");
     let mut exclusive = listener(&client, &topic).await;
     let builder = client.consumer(&topic, "shared").subscription_type(SubscriptionType::Shared);
-    let mut shared = within("a consumer", builder.subscribe()).await.expect("a consumer");
-    let producer = create(client.producer(&topic)).await;
+    let mut shared = subscribed(builder).await;
+    let producer = created(client.producer(&topic)).await;
     let started = Instant::now();
     send(&producer, Message::new("later").with_deliver_after(DELAY)).await;
     send(&producer, "at once").await;

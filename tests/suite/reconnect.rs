@@ -20,8 +20,8 @@ struct Traffic {
 
 impl Traffic {
     async fn start(client: &Client, topic: &str, batching: bool) -> Self {
-        let mut consumer = within("a consumer", client.consumer(topic, "s").subscribe()).await.expect("a consumer");
-        let producer = within("a producer", client.producer(topic).batching(batching).create()).await.expect("made");
+        let mut consumer = subscribed(client.consumer(topic, "s")).await;
+        let producer = created(client.producer(topic).batching(batching)).await;
         let (counting, sent) = watch::channel(0);
         let (gate, mut opened) = watch::channel(COUNT / 2);
         let sending = tokio::spawn(async move {
@@ -117,7 +117,7 @@ pub async fn deduplication_makes_it_exactly_once(target: &Target) {
     drop(within("the receiver to end", traffic.receiving).await.expect("no panic"));
     let client = target.client().await;
     let builder = client.consumer(&topic, "from the start").initial_position(InitialPosition::Earliest);
-    let mut consumer = within("a consumer", builder.subscribe()).await.expect("a consumer");
+    let mut consumer = subscribed(builder).await;
     let last = within("the last id", consumer.last_message_ids()).await.expect("an id");
     let stored = receive_all(&mut consumer, COUNT).await;
     let expected: Vec<_> = (0..COUNT).map(|number| number.to_string()).collect();
@@ -129,8 +129,8 @@ pub async fn broker_away_for_a_while(target: &Target) {
     let relay = Relay::to(&target.address()).await;
     let client = relay.client(target, LONG).await;
     let topic = target.topic("away");
-    let mut consumer = within("a consumer", client.consumer(&topic, "s").subscribe()).await.expect("a consumer");
-    let producer = within("a producer", client.producer(&topic).create()).await.expect("a producer");
+    let mut consumer = subscribed(client.consumer(&topic, "s")).await;
+    let producer = created(client.producer(&topic)).await;
     send(&producer, "before").await;
     let before = receive(&mut consumer).await;
     relay.refuse(true);
@@ -164,7 +164,7 @@ pub async fn sends_are_given_up_in_time(target: &Target) {
     let client = relay.client(target, LONG).await;
     let topic = target.topic("given-up");
     let builder = client.producer(&topic).send_timeout(Duration::from_secs(1));
-    let producer = within("a producer", builder.create()).await.expect("a producer");
+    let producer = created(builder).await;
     send(&producer, "before").await;
     relay.refuse(true);
     relay.cut();
@@ -208,8 +208,8 @@ pub async fn silent_connection(target: &Target) {
     let relay = Relay::to(&target.address()).await;
     let client = relay.client(target, Duration::from_secs(2)).await;
     let topic = target.topic("silent");
-    let mut consumer = within("a consumer", client.consumer(&topic, "s").subscribe()).await.expect("a consumer");
-    let producer = within("a producer", client.producer(&topic).create()).await.expect("a producer");
+    let mut consumer = subscribed(client.consumer(&topic, "s")).await;
+    let producer = created(client.producer(&topic)).await;
     send(&producer, "before").await;
     let message = receive(&mut consumer).await;
     within("the confirmation", consumer.ack_confirmed(&message)).await.expect("confirmed");
@@ -225,11 +225,11 @@ pub async fn silent_connection(target: &Target) {
 pub async fn deleted_topic_is_made_anew(target: &Target) {
     let client = target.client().await;
     let topic = target.topic("deleted");
-    let producer = within("a producer", client.producer(&topic).create()).await.expect("a producer");
+    let producer = created(client.producer(&topic)).await;
     send(&producer, "to the first").await;
     within("the deletion", target.cluster().delete(&topic)).await;
     send(&producer, "to the second").await;
     let builder = client.consumer(&topic, "s").initial_position(InitialPosition::Earliest);
-    let mut consumer = within("a consumer", builder.subscribe()).await.expect("a consumer");
+    let mut consumer = subscribed(builder).await;
     assert_eq!(texts(&mut consumer, 1).await, ["to the second"]);
 }

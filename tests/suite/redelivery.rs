@@ -5,7 +5,7 @@ use super::*;
 async fn consumer(client: &Client, topic: &str, kind: SubscriptionType) -> Consumer {
     let builder = client.consumer(topic, "s").subscription_type(kind).initial_position(InitialPosition::Earliest);
     let builder = builder.negative_ack_redelivery_delay(Duration::from_millis(100));
-    within("a consumer", builder.subscribe()).await.expect("a consumer")
+    subscribed(builder).await
 }
 
 async fn send_numbers(client: &Client, topic: &str, count: usize, batching: bool) {
@@ -13,7 +13,7 @@ async fn send_numbers(client: &Client, topic: &str, count: usize, batching: bool
         .producer(topic)
         .batching(batching)
         .batching_max_publish_delay(Duration::from_millis(if batching { 200 } else { 0 }));
-    let producer = within("a producer", builder.create()).await.expect("a producer");
+    let producer = created(builder).await;
     send_all(&producer, (0..count).map(|number| number.to_string())).await;
 }
 

@@ -28,7 +28,7 @@ pub async fn versions_go_with_messages(target: &Target) {
     let client = target.client().await;
     let topic = target.topic("schema-versions");
     let builder = client.consumer(&topic, "s").schema(SchemaInfo::new("", SchemaType::AutoConsume, ""));
-    let mut consumer = within("a consumer", builder.subscribe()).await.expect("a consumer");
+    let mut consumer = subscribed(builder).await;
     let first = producer(&client, &topic, json(ORDER).with_property("owner", "billing")).await;
     let second = producer(&client, &topic, json(ORDER_WITH_NOTE)).await;
     let again = producer(&client, &topic, json(ORDER)).await;

@@ -6,9 +6,9 @@ use pulsar_native::SeekTo;
 async fn stage(target: &Target, name: &str, batching: bool) -> (Consumer, Producer, Vec<MessageId>) {
     let client = target.client().await;
     let topic = target.topic(name);
-    let consumer = within("a consumer", client.consumer(&topic, "s").subscribe()).await.expect("a consumer");
+    let consumer = subscribed(client.consumer(&topic, "s")).await;
     let builder = client.producer(&topic).batching(batching).batching_max_publish_delay(Duration::from_millis(200));
-    let producer = within("a producer", builder.batching_max_messages(5).create()).await.expect("a producer");
+    let producer = created(builder.batching_max_messages(5)).await;
     let ids = send_all(&producer, (0..10).map(|number| number.to_string())).await;
     (consumer, producer, ids)
 }

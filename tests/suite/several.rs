@@ -1,14 +1,32 @@
 //! One consumer of several topics, and pools of workers over one consumer.
 
 use super::*;
+use pulsar_native::Error;
+use tokio::task::JoinHandle;
 
 async fn producer(client: &Client, topic: &str) -> Producer {
-    within("a producer", client.producer(topic).batching(false).create()).await.expect("a producer")
+    created(client.producer(topic).batching(false)).await
 }
 
 async fn shared(builder: ConsumerBuilder) -> Consumer {
-    let builder = builder.subscription_type(SubscriptionType::Shared);
-    within("a consumer", builder.subscribe()).await.expect("a consumer")
+    subscribed(builder.subscription_type(SubscriptionType::Shared)).await
+}
+
+/// The numbers of the messages of each key, in the order of the work.
+type Seen = Mutex<BTreeMap<String, Vec<usize>>>;
+
+/// The message, with a number as its text, is worked on.
+fn note(seen: &Seen, message: &ReceivedMessage) {
+    let key = message.key().expect("a key").to_owned();
+    let number = message.to_string_lossy().parse().expect("a number");
+    seen.lock().unwrap().entry(key).or_default().push(number);
+}
+
+/// A pool of workers goes on until its client is closed, and says so.
+async fn assert_ends_with_client(client: &Client, pool: JoinHandle<Result<(), Error>>) {
+    within("the close", client.close()).await.expect("closed");
+    let ended = within("the pool to end", pool).await.expect("no panic").expect_err("the consumer has ended");
+    assert_eq!(ended.kind(), ErrorKind::Closed, "{ended}");
 }
 
 pub async fn topics_are_merged(target: &Target) {
@@ -67,9 +85,7 @@ pub async fn workers_at_the_same_time(target: &Target) {
     until("all the work", || async { done.load(Ordering::SeqCst) }, |done| *done == MESSAGES).await;
     drained(target, &topic, "s").await;
     assert_eq!(most.load(Ordering::SeqCst), WORKERS, "so many worked at the same time");
-    within("the close", client.close()).await.expect("closed");
-    let ended = within("the pool to end", pool).await.expect("no panic").expect_err("the consumer has ended");
-    assert_eq!(ended.kind(), ErrorKind::Closed, "{ended}");
+    assert_ends_with_client(&client, pool).await;
 }
 
 /// The first delivery of "bad" panics: at once, without a future, or later in it.
@@ -87,9 +103,7 @@ pub async fn work_that_panics_has_failed_and_no_other(target: &Target) {
         };
         let pool = tokio::spawn(async move { consumer.process(8, work).await });
         drained(target, &topic, "s").await;
-        within("the close", client.close()).await.expect("closed");
-        let ended = within("the pool to end", pool).await.expect("no panic").expect_err("the consumer has ended");
-        assert_eq!(ended.kind(), ErrorKind::Closed, "{ended}");
+        assert_ends_with_client(&client, pool).await;
     }
 }
 
@@ -101,16 +115,14 @@ pub async fn a_stuck_key_stops_no_other(target: &Target) {
     let keys = ["stuck", "fails", "panics", "good", "better"];
     let messages = (0..5 * 100).map(|at| Message::new((at / 5).to_string()).with_key(keys[at % 5]));
     send_all(&producer(&client, &topic).await, messages).await;
-    let seen: Arc<Mutex<BTreeMap<String, Vec<usize>>>> = Arc::default();
+    let seen = Arc::<Seen>::default();
     let noting = seen.clone();
     let pool = tokio::spawn(async move {
         let work = move |message: ReceivedMessage| {
             let seen = noting.clone();
             async move {
-                let key = message.key().expect("a key").to_owned();
-                let number = message.to_string_lossy().parse().expect("a number");
-                seen.lock().unwrap().entry(key.clone()).or_default().push(number);
-                match key.as_str() {
+                note(&seen, &message);
+                match message.key().expect("a key") {
                     "stuck" => std::future::pending().await,
                     "fails" => pulsar_native::Outcome::Nack,
                     "panics" => panic!("this panic is part of the test"),
@@ -136,15 +148,14 @@ pub async fn workers_by_key(target: &Target) {
     let mut consumer = shared(client.consumer(&topic, "s")).await;
     let messages = (0..10 * 20).map(|at| Message::new((at / 10).to_string()).with_key(format!("key {}", at % 10)));
     send_all(&producer(&client, &topic).await, messages).await;
-    let seen: Arc<Mutex<BTreeMap<String, Vec<usize>>>> = Arc::default();
+    let seen = Arc::<Seen>::default();
     let noting = seen.clone();
     let pool = tokio::spawn(async move {
         let work = move |message: ReceivedMessage| {
             let seen = noting.clone();
             async move {
                 tokio::task::yield_now().await;
-                let number = message.to_string_lossy().parse().expect("a number");
-                seen.lock().unwrap().entry(message.key().expect("a key").to_owned()).or_default().push(number);
+                note(&seen, &message);
             }
         };
         consumer.process_by_key(4, work).await

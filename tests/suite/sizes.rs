@@ -1,7 +1,8 @@
 //! Payloads that are larger before compression than one side takes.
 
+use super::unreadable::unreadable;
 use super::*;
-use pulsar_native::{Compression, ConsumerEvent, ConsumerEvents, UnreadableMessage, UnreadableReason};
+use pulsar_native::{Compression, UnreadableReason};
 
 const MIB: usize = 1024 * 1024;
 
@@ -13,19 +14,11 @@ fn blanks(bytes: usize) -> Vec<u8> {
 }
 
 async fn producer(builder: ProducerBuilder) -> Producer {
-    within("a producer", builder.compression(Compression::Lz4).create()).await.expect("a producer")
+    created(builder.compression(Compression::Lz4)).await
 }
 
 async fn consumer(builder: ConsumerBuilder) -> Consumer {
-    let builder = builder.initial_position(InitialPosition::Earliest);
-    within("a consumer", builder.subscribe()).await.expect("a consumer")
-}
-
-async fn unreadable(events: &mut ConsumerEvents) -> UnreadableMessage {
-    match within("an event", events.recv()).await {
-        Some(ConsumerEvent::Unreadable(message)) => message,
-        other => panic!("not an unreadable message: {other:?}"),
-    }
+    subscribed(builder.initial_position(InitialPosition::Earliest)).await
 }
 
 pub async fn a_send_above_the_limit_is_refused(target: &Target) {

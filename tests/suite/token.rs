@@ -19,8 +19,8 @@ pub async fn refreshed_when_challenged(target: &Target) {
     let client = within("the connection", Client::builder(relay.url()).authentication(supplier).connect()).await;
     let client = client.expect("a client");
     let topic = target.topic("refresh");
-    let mut consumer = within("a consumer", client.consumer(&topic, "s").subscribe()).await.expect("a consumer");
-    let producer = within("a producer", client.producer(&topic).create()).await.expect("a producer");
+    let mut consumer = subscribed(client.consumer(&topic, "s")).await;
+    let producer = created(client.producer(&topic)).await;
     let (started, opened) = (Instant::now(), relay.opened());
     let mut number = 0;
     while asked.load(Ordering::SeqCst) < 5 || started.elapsed() < VALID * 3 {

@@ -15,7 +15,7 @@ const DECLARED: u32 = 1001;
 
 const STORED: &[u8] = b"stored, not read";
 
-fn plain() -> pb::MessageMetadata {
+pub fn plain() -> pb::MessageMetadata {
     pb::MessageMetadata::default()
 }
 
@@ -75,11 +75,16 @@ pub fn check_metadata(messages: &[UnreadableMessage]) {
     assert_eq!((zstd.batch_size(), batch.batch_size()), (None, Some(2)));
 }
 
-async fn unreadable(events: &mut ConsumerEvents) -> UnreadableMessage {
-    match within("an event", events.recv()).await {
+/// The message of an event that has to be about one.
+pub fn as_unreadable(event: Option<ConsumerEvent>) -> UnreadableMessage {
+    match event {
         Some(ConsumerEvent::Unreadable(message)) => message,
         other => panic!("not an unreadable message: {other:?}"),
     }
+}
+
+pub async fn unreadable(events: &mut ConsumerEvents) -> UnreadableMessage {
+    as_unreadable(within("an event", events.recv()).await)
 }
 
 async fn store(target: &Target, topic: &str, entries: &[RawEntry<'_>]) {
@@ -93,7 +98,7 @@ async fn prepared(target: &Target, client: &Client, topic: &str, policy: Unreada
     let builder = client.consumer(topic, "s").subscription_type(SubscriptionType::Shared);
     let builder = builder.max_uncompressed_size(LIMIT).unreadable_message_policy(policy);
     let builder = builder.negative_ack_redelivery_delay(Duration::from_millis(100));
-    let consumer = within("a consumer", builder.subscribe()).await.expect("a consumer");
+    let consumer = subscribed(builder).await;
     let kinds = [encrypted(), chunk(), zstd(), zstd_batch(), large(DECLARED)];
     let mut entries: Vec<RawEntry<'_>> = vec![(plain(), b"first")];
     entries.extend(kinds.map(|metadata| (metadata, STORED)));

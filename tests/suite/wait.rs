@@ -39,6 +39,14 @@ pub async fn drained(target: &Target, topic: &str, subscription: &str) {
     until("an empty backlog", look, |seen| seen.backlog == 0 && seen.unacked == 0).await;
 }
 
+pub async fn created(builder: ProducerBuilder) -> Producer {
+    within("a producer", builder.create()).await.expect("a producer")
+}
+
+pub async fn subscribed(builder: ConsumerBuilder) -> Consumer {
+    within("a consumer", builder.subscribe()).await.expect("a consumer")
+}
+
 pub async fn send(producer: &Producer, message: impl Into<Message> + Send) -> MessageId {
     within("a receipt", producer.send(message)).await.expect("the message is stored")
 }

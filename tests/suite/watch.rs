@@ -17,12 +17,12 @@ async fn change_of(watch: &mut TopicListWatch, wanted: &str) -> TopicChange {
 pub async fn topics_that_come_are_reported(target: &Target) {
     let client = target.client().await;
     let (before, after) = (target.topic("seen"), target.topic("seen-later"));
-    let first = within("a producer", client.producer(&before).create()).await.expect("a producer");
+    let first = created(client.producer(&before)).await;
     let (namespace, _) = before.rsplit_once('/').expect("a full name");
     let (pattern, namespace) = (format!("{namespace}/.*"), namespace.trim_start_matches("persistent://"));
     let mut watch = within("the watcher", client.watch_topics(namespace, pattern)).await.expect("a watcher");
     assert_eq!(change_of(&mut watch, &before).await, TopicChange::Added, "the first list");
-    let second = within("a producer", client.producer(&after).create()).await.expect("a producer");
+    let second = created(client.producer(&after)).await;
     assert_eq!(change_of(&mut watch, &after).await, TopicChange::Added, "an update");
     drop((first, second));
     within("the close", watch.close()).await.expect("closed");

@@ -112,7 +112,7 @@ async fn an_acknowledgement_that_was_lost_is_no_filter_on_re_attach() {
     let stage = Stage::new().await;
     let builder = stage.client.consumer(TOPIC, "s").subscription_type(SubscriptionType::Shared);
     let builder = builder.acknowledgment_group_time(Duration::ZERO);
-    let mut consumer = within("a consumer", builder.subscribe()).await.expect("a consumer");
+    let mut consumer = subscribed(builder).await;
     drop(filled(&stage, 3).await);
     stage.broker.faults().on(FaultEvent::Ack).drop_request();
     let message = within("a message", consumer.receive()).await.expect("a message");
@@ -134,7 +134,7 @@ async fn only_what_was_not_confirmed_is_redelivered() {
         let stage = Stage::new().await;
         let builder = stage.client.consumer(TOPIC, "s").subscription_type(kind);
         let builder = builder.initial_position(InitialPosition::Earliest).receiver_queue_size(5);
-        let mut consumer = within("a consumer", builder.clone().subscribe()).await.expect("a consumer");
+        let mut consumer = subscribed(builder.clone()).await;
         drop(filled(&stage, 20).await);
         for _ in 0..10 {
             let message = within("a message", consumer.receive()).await.expect("a message");
@@ -162,7 +162,7 @@ async fn only_what_was_not_confirmed_is_redelivered() {
 async fn close_sends_the_acknowledgements_that_wait() {
     let stage = Stage::new().await;
     let builder = stage.client.consumer(TOPIC, "s").acknowledgment_group_time(Duration::from_secs(600));
-    let mut consumer = within("a consumer", builder.subscribe()).await.expect("a consumer");
+    let mut consumer = subscribed(builder).await;
     drop(filled(&stage, 10).await);
     for _ in 0..10 {
         let message = within("a message", consumer.receive()).await.expect("a message");
@@ -181,7 +181,7 @@ async fn an_entry_delivered_twice_needs_one_acknowledgement() {
         let mut consumer = stage.shared(TOPIC).await;
         stage.broker.faults().on(FaultEvent::Delivery).always().duplicate_response();
         let builder = stage.client.producer(TOPIC).batching(batched);
-        let producer = within("a producer", builder.create()).await.expect("a producer");
+        let producer = created(builder).await;
         for round in 0..4 {
             confirmed(enqueue_numbers(&producer, round * 10..round * 10 + 10).await).await;
         }
@@ -209,11 +209,11 @@ async fn a_batch_acknowledged_in_part_is_not_acknowledged_whole() {
         let stage = Stage::new().await;
         let builder =
             stage.client.producer(TOPIC).batching_max_publish_delay(Duration::from_secs(1)).batching_max_messages(5);
-        let producer = within("a producer", builder.create()).await.expect("a producer");
+        let producer = created(builder).await;
         confirmed(enqueue_numbers(&producer, 0..5).await).await;
         let builder = stage.client.consumer(TOPIC, "s").initial_position(InitialPosition::Earliest);
         let builder = builder.subscription_type(SubscriptionType::Shared).batch_index_acknowledgment(index);
-        let mut consumer = within("a consumer", builder.clone().subscribe()).await.expect("a consumer");
+        let mut consumer = subscribed(builder.clone()).await;
         for _ in 0..2 {
             let message = within("a message", consumer.receive()).await.expect("a message");
             consumer.ack(&message).expect("acknowledged");
@@ -221,7 +221,7 @@ async fn a_batch_acknowledged_in_part_is_not_acknowledged_whole() {
         stage.broker.drop_connections();
         until("the loss to be noticed", || consumer.is_connected(), |connected| !connected).await;
         within("the close", consumer.close()).await.expect("closed");
-        let mut consumer = within("a consumer", builder.subscribe()).await.expect("a consumer");
+        let mut consumer = subscribed(builder).await;
         let expected = if index { numbers(2..5) } else { numbers(0..5) };
         assert_eq!(receive_up_to(&mut consumer, "4").await, expected, "{index}");
         stage.drained(TOPIC).await;
@@ -246,9 +246,9 @@ async fn lists_of_ids_are_acknowledged_over_topics_and_partitions() {
         let stage = Stage::with(broker, |builder| builder).await;
         let builder = stage.client.consumer(["parts", "plain"], "s").initial_position(InitialPosition::Earliest);
         let builder = builder.subscription_type(SubscriptionType::Shared);
-        let mut consumer = within("a consumer", builder.subscribe()).await.expect("a consumer");
+        let mut consumer = subscribed(builder).await;
         for (topic, messages) in [("plain", MESSAGES), ("parts", 300)] {
-            let producer = within("a producer", stage.client.producer(topic).create()).await.expect("a producer");
+            let producer = created(stage.client.producer(topic)).await;
             confirmed(enqueue_numbers(&producer, 0..messages).await).await;
         }
         let ids: Vec<_> = received(&mut consumer, MESSAGES + 300).await.iter().map(ReceivedMessage::id).collect();
@@ -271,7 +271,7 @@ async fn lists_of_ids_are_acknowledged_over_topics_and_partitions() {
 async fn ids_that_were_kept_do_what_their_messages_do() {
     let stage = Stage::new().await;
     let builder = stage.client.consumer(TOPIC, "s").negative_ack_redelivery_delay(Duration::from_secs(1));
-    let mut consumer = within("a consumer", builder.subscribe()).await.expect("a consumer");
+    let mut consumer = subscribed(builder).await;
     drop(filled(&stage, 10).await);
     let kept: Vec<_> = received(&mut consumer, 10).await.iter().map(|message| message.id().to_bytes()).collect();
     // As they come back from storage, without a topic.
@@ -300,7 +300,7 @@ async fn what_is_not_of_this_consumer_is_refused() {
     let stage = Stage::new().await;
     drop(filled(&stage, 2).await);
     let builder = stage.client.consumer(TOPIC, "other").initial_position(InitialPosition::Earliest);
-    let mut other = within("a consumer", builder.subscribe()).await.expect("a consumer");
+    let mut other = subscribed(builder).await;
     let mut consumer = stage.consumer(TOPIC).await;
     let (theirs, ours) = (received(&mut other, 1).await.remove(0), received(&mut consumer, 2).await);
     failed(consumer.ack(&theirs), ErrorKind::InvalidArgument);

@@ -73,7 +73,7 @@ async fn an_abandoned_creation_is_closed_at_the_broker_before_the_retry() {
     let stage =
         Stage::with(EmbeddedBroker::builder(), |builder| builder.operation_timeout(Duration::from_secs(3))).await;
     let builder = stage.client.producer(TOPIC).name("p").batching(false).send_timeout(Duration::from_secs(60));
-    let producer = within("a producer", builder.create()).await.expect("a producer");
+    let producer = created(builder).await;
     let mut consumer = stage.consumer(TOPIC).await;
     stage.broker.faults().on(FaultEvent::Producer).times(2).drop_response();
     stage.broker.faults().on(FaultEvent::Subscribe).times(2).drop_response();
@@ -129,7 +129,7 @@ async fn a_late_answer_of_an_earlier_attempt_changes_nothing() {
         let stage =
             Stage::with(EmbeddedBroker::builder(), |builder| builder.operation_timeout(Duration::from_secs(3))).await;
         let builder = stage.client.producer(TOPIC).name("p").batching(false).send_timeout(Duration::from_secs(60));
-        let producer = within("a producer", builder.create()).await.expect("a producer");
+        let producer = created(builder).await;
         let mut consumer = stage.consumer(TOPIC).await;
         for event in [FaultEvent::Lookup, FaultEvent::Producer, FaultEvent::Subscribe] {
             stage.broker.faults().on(event).delay_response(Duration::from_secs(late));
@@ -151,7 +151,7 @@ async fn a_late_answer_of_an_earlier_attempt_changes_nothing() {
 async fn closes_in_a_row_end_in_one_attach() {
     let stage = Stage::deduplicating().await;
     let builder = stage.client.producer(TOPIC).name("p").batching(false);
-    let producer = within("a producer", builder.create()).await.expect("a producer");
+    let producer = created(builder).await;
     let mut consumer = stage.consumer(TOPIC).await;
     stage.broker.faults().on(FaultEvent::Producer).times(3).close();
     stage.broker.faults().on(FaultEvent::Subscribe).times(3).close();
@@ -256,7 +256,7 @@ async fn a_connection_that_answers_no_lookup_is_replaced() {
     let stage =
         Stage::with(EmbeddedBroker::builder(), |builder| builder.operation_timeout(Duration::from_secs(3))).await;
     let builder = stage.client.producer(TOPIC).batching(false).send_timeout(Duration::from_secs(100));
-    let producer = within("a producer", builder.create()).await.expect("a producer");
+    let producer = created(builder).await;
     stage.broker.faults().on(FaultEvent::Lookup).times(6).drop_request();
     stage.broker.unload(TOPIC);
     send(&producer, "after all").await;
@@ -272,7 +272,7 @@ async fn every_host_of_the_service_url_is_tried() {
     for seed in 0..6 {
         let client = Client::builder(&url).dialer(stage.net.clone()).seed(seed).connect();
         let client = within("the connection", client).await.expect("one of them answers");
-        let producer = within("a producer", client.producer(TOPIC).create()).await.expect("a producer");
+        let producer = created(client.producer(TOPIC)).await;
         stage.broker.drop_connections();
         send(&producer, "x").await;
         drop(producer);

@@ -91,7 +91,7 @@ async fn dropped_send() {
     for (batching, room) in [(true, 1000), (false, 1000), (false, 1)] {
         let stage = Stage::new().await;
         let builder = stage.client.producer(TOPIC).batching(batching).max_pending_messages(room);
-        let producer = within("a producer", builder.create()).await.expect("a producer");
+        let producer = created(builder).await;
         let (mut number, mut stored) = (0, Vec::new());
         at_every_point(async |when| {
             let sent = dropped(when, producer.send(number.to_string())).await;
@@ -115,7 +115,7 @@ async fn dropped_send() {
 async fn dropped_enqueue_that_waits_for_capacity() {
     let stage = Stage::new().await;
     let builder = stage.client.producer(TOPIC).batching(false).max_pending_messages(2);
-    let producer = within("a producer", builder.create()).await.expect("a producer");
+    let producer = created(builder).await;
     at_every_point(async |when| {
         stage.broker.faults().on(FaultEvent::Send).times(2).delay_response(Duration::from_millis(50));
         let first = enqueue_numbers(&producer, 0..2).await;
@@ -143,7 +143,7 @@ async fn dropped_enqueue_that_waits_for_capacity() {
 async fn dropped_flush() {
     let stage = Stage::new().await;
     let builder = stage.client.producer(TOPIC).batching_max_publish_delay(Duration::from_secs(1));
-    let producer = within("a producer", builder.create()).await.expect("a producer");
+    let producer = created(builder).await;
     let mut rounds = 0;
     at_every_point(async |when| {
         let pending = enqueue_numbers(&producer, 0..3).await;
@@ -166,10 +166,10 @@ async fn dropped_receive() {
             let stage = Stage::new().await;
             let builder = stage.client.consumer(TOPIC, "s").receiver_queue_size(queue);
             let builder = builder.subscription_type(SubscriptionType::Shared);
-            let mut consumer = within("a consumer", builder.subscribe()).await.expect("a consumer");
+            let mut consumer = subscribed(builder).await;
             let builder =
                 stage.client.producer(TOPIC).batching(batched).batching_max_publish_delay(Duration::from_millis(1));
-            let producer = within("a producer", builder.create()).await.expect("a producer");
+            let producer = created(builder).await;
             let (mut sent, mut received) = (0, Vec::new());
             for kind in 0..3 {
                 at_every_point(async |when| {
@@ -383,9 +383,7 @@ async fn dropped_close_and_unsubscribe_of_a_consumer() {
 /// A client whose future was dropped leaves no task and no connection.
 #[tokio::test(start_paused = true)]
 async fn dropped_connect_and_close_of_a_client() {
-    let broker = EmbeddedBroker::builder().start().await.expect("a free port");
-    let net = Net::default();
-    net.add(&broker);
+    let (broker, net) = broker_on_net(EmbeddedBroker::builder()).await;
     let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
     let before = tasks();
     at_every_point(async |when| {
@@ -397,8 +395,8 @@ async fn dropped_connect_and_close_of_a_client() {
     .await;
     at_every_point(async |when| {
         let client = within("the connection", builder(&broker, &net).connect()).await.expect("a client");
-        let producer = within("a producer", client.producer(TOPIC).create()).await.expect("a producer");
-        let consumer = within("a consumer", client.consumer(TOPIC, "s").subscribe()).await.expect("a consumer");
+        let producer = created(client.producer(TOPIC)).await;
+        let consumer = subscribed(client.consumer(TOPIC, "s")).await;
         let closed = dropped(when, client.close()).await;
         drop((client, producer, consumer));
         until("every task to end", || (tasks(), broker.connections()), |seen| *seen == (before, 0)).await;
@@ -414,7 +412,7 @@ async fn dropped_connect_and_close_of_a_client() {
 async fn sends_and_receives_dropped_under_cuts() {
     let stage = Stage::deduplicating().await;
     let builder = stage.client.producer(TOPIC).name("p").batching(false).max_pending_messages(4);
-    let producer = within("a producer", builder.create()).await.expect("a producer");
+    let producer = created(builder).await;
     let mut consumer = stage.consumer(TOPIC).await;
     let (mut sure, mut seen) = (Vec::new(), BTreeSet::new());
     for number in 0..300 {

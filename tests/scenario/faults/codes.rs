@@ -54,7 +54,7 @@ async fn an_established_producer_retries_or_fails_all_that_waits_by_the_code() {
     for code in all() {
         let stage = Stage::new().await;
         let builder = stage.client.producer(TOPIC).batching(false).max_pending_messages(3);
-        let producer = within("a producer", builder.create()).await.expect("a producer");
+        let producer = created(builder).await;
         stage.broker.faults().on(FaultEvent::Producer).times(2).refuse_request(code);
         stage.broker.faults().on(FaultEvent::Send).times(3).drop_request();
         let pending = enqueue_numbers(&producer, 0..3).await;

@@ -5,9 +5,7 @@ use pulsar_native::client::{DialFuture, Dialer, Target};
 use super::support::*;
 
 async fn unreachable() -> (EmbeddedBroker, Net) {
-    let broker = EmbeddedBroker::builder().start().await.expect("a free port");
-    let net = Net::default();
-    net.add(&broker);
+    let (broker, net) = broker_on_net(EmbeddedBroker::builder()).await;
     net.refuse(true);
     (broker, net)
 }
@@ -19,7 +17,7 @@ async fn a_broker_that_starts_late_is_waited_for() {
     until("dials that fail", || net.dials(), |dials| *dials >= 3).await;
     net.refuse(false);
     let client = within("the connection", connecting).await.expect("no panic").expect("the broker is up");
-    within("a producer", client.producer("t").create()).await.expect("a producer");
+    created(client.producer("t")).await;
     within("the close", client.close()).await.expect("closed");
     stop_and_check(&broker).await;
 }
@@ -36,13 +34,11 @@ async fn a_broker_that_never_starts_is_waited_for_within_the_operation_timeout()
 
 #[tokio::test(start_paused = true)]
 async fn a_built_client_dials_on_first_use() {
-    let broker = EmbeddedBroker::builder().start().await.expect("a free port");
-    let net = Net::default();
-    net.add(&broker);
+    let (broker, net) = broker_on_net(EmbeddedBroker::builder()).await;
     let client = builder(&broker, &net).build().expect("no connection is needed");
     pass(Duration::from_secs(60)).await;
     assert_eq!(net.dials(), 0, "nothing was asked of it");
-    within("a producer", client.producer("t").create()).await.expect("a producer");
+    created(client.producer("t")).await;
     assert_eq!(net.dials(), 1);
     within("the close", client.close()).await.expect("closed");
     stop_and_check(&broker).await;

@@ -14,7 +14,7 @@ async fn stage() -> Stage {
 async fn named(stage: &Stage) -> Producer {
     let builder = stage.client.producer(TOPIC).name("p").batching(false);
     let builder = builder.send_timeout(Duration::from_secs(120));
-    within("a producer", builder.create()).await.expect("a producer")
+    created(builder).await
 }
 
 /// The connection stays open and carries nothing: found out within two keep-alive intervals, idle or not.
@@ -55,7 +55,7 @@ async fn a_peer_that_stops_reading_is_detected_and_still_read_from() {
     // Others publish: the dead connection still delivers.
     let other = builder(&stage.broker, &stage.net).connect();
     let other = within("the connection", other).await.expect("a client");
-    let second = within("a producer", other.producer(TOPIC).create()).await.expect("a producer");
+    let second = created(other.producer(TOPIC)).await;
     send(&second, "delivered meanwhile").await;
     assert_eq!(text(&mut consumer).await, "delivered meanwhile");
     assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
@@ -73,7 +73,7 @@ async fn pings_are_answered_under_load_with_a_full_queue() {
     let stage = Stage::with(broker, |builder| builder).await;
     let mut consumer = stage.consumer(TOPIC).await;
     let builder = stage.client.producer(TOPIC).max_pending_bytes(100_000);
-    let producer = within("a producer", builder.create()).await.expect("a producer");
+    let producer = created(builder).await;
     let started = Instant::now();
     while started.elapsed() < Duration::from_secs(20) {
         confirmed(enqueue_numbers(&producer, 0..200).await).await;
@@ -128,9 +128,7 @@ async fn invalid_bytes_end_the_connection_and_nothing_else() {
 
 #[tokio::test(start_paused = true)]
 async fn an_http_server_is_reported_as_such() {
-    let broker = EmbeddedBroker::builder().start().await.expect("a free port");
-    let net = Net::default();
-    net.add(&broker);
+    let (broker, net) = broker_on_net(EmbeddedBroker::builder()).await;
     broker.faults().on(FaultEvent::Connect).always().respond_with("HTTP/1.1 400 Bad Request\r\n\r\n");
     let started = Instant::now();
     let error = failed(within("the refusal", builder(&broker, &net).connect()).await, ErrorKind::Protocol);

@@ -31,9 +31,7 @@ impl Vault {
 
     /// A stage whose client asks this vault.
     async fn stage(&self) -> Stage {
-        let broker = EmbeddedBroker::builder().token_secret_key(KEY).start().await.expect("a free port");
-        let net = super::support::Net::default();
-        net.add(&broker);
+        let (broker, net) = broker_on_net(EmbeddedBroker::builder().token_secret_key(KEY)).await;
         let (good, vault) = (broker.token("admin"), self.clone());
         let supplier = Token::from_fn(move || {
             let number = vault.asked.fetch_add(1, Ordering::SeqCst);
@@ -81,9 +79,7 @@ async fn a_source_is_given_the_broker_and_its_challenge() {
             Box::pin(async { Ok(AuthData::token(self.token.clone())) })
         }
     }
-    let broker = EmbeddedBroker::builder().token_secret_key(KEY).start().await.expect("a free port");
-    let net = super::support::Net::default();
-    net.add(&broker);
+    let (broker, net) = broker_on_net(EmbeddedBroker::builder().token_secret_key(KEY)).await;
     let heard = Arc::<Mutex<Vec<AuthContext>>>::default();
     let source = Listening { token: broker.token("admin"), heard: heard.clone() };
     let client =
@@ -101,9 +97,7 @@ async fn a_source_is_given_the_broker_and_its_challenge() {
 /// A custom source says whether trying again helps.
 #[tokio::test(start_paused = true)]
 async fn a_source_decides_whether_its_failure_is_retried() {
-    let broker = EmbeddedBroker::builder().token_secret_key(KEY).start().await.expect("a free port");
-    let net = super::support::Net::default();
-    net.add(&broker);
+    let (broker, net) = broker_on_net(EmbeddedBroker::builder().token_secret_key(KEY)).await;
     let refusing = Token::from_fn(|| async { Err(Error::authentication("no such role")) });
     let connecting = builder(&broker, &net).authentication(refusing).connect();
     let started = Instant::now();
@@ -192,9 +186,7 @@ async fn a_refused_answer_to_a_challenge_costs_the_connection_only() {
 /// Expired tokens are asked for by the broker's own check; the answer lets everything go on for hours.
 #[tokio::test(start_paused = true)]
 async fn a_token_that_expires_is_replaced_without_a_gap() {
-    let broker = EmbeddedBroker::builder().token_secret_key(KEY).start().await.expect("a free port");
-    let net = Net::default();
-    net.add(&broker);
+    let (broker, net) = broker_on_net(EmbeddedBroker::builder().token_secret_key(KEY)).await;
     let source = broker.clone();
     let supplier = Token::from_fn(move || {
         let token = source.token_expiring("admin", Duration::from_secs(90));
@@ -217,9 +209,7 @@ async fn a_token_that_expires_is_replaced_without_a_gap() {
 
 #[tokio::test(start_paused = true)]
 async fn a_source_that_never_answers_is_bounded_by_the_timeout() {
-    let broker = EmbeddedBroker::builder().token_secret_key(KEY).start().await.expect("a free port");
-    let net = Net::default();
-    net.add(&broker);
+    let (broker, net) = broker_on_net(EmbeddedBroker::builder().token_secret_key(KEY)).await;
     let silent = Token::from_fn(std::future::pending);
     let started = Instant::now();
     let connecting = builder(&broker, &net).authentication(silent).connect();

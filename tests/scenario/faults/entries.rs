@@ -4,7 +4,7 @@ use super::support::*;
 
 async fn filled(stage: &Stage, batching: bool) -> Producer {
     let builder = stage.client.producer(TOPIC).batching(batching).batching_max_publish_delay(Duration::from_secs(1));
-    let producer = within("a producer", builder.create()).await.expect("a producer");
+    let producer = created(builder).await;
     for entry in 0..3 {
         let pending = enqueue_numbers(&producer, entry * 3..entry * 3 + 3).await;
         within("the flush", producer.flush()).await.expect("stored");
@@ -31,7 +31,7 @@ async fn a_damaged_entry_is_acknowledged_with_its_error_and_the_next_ones_come()
                 assert!(damaged, "there is such an entry");
                 let builder = stage.client.consumer(TOPIC, "s").initial_position(InitialPosition::Earliest);
                 let builder = builder.subscription_type(kind).receiver_queue_size(2);
-                let mut consumer = within("a consumer", builder.subscribe()).await.expect("a consumer");
+                let mut consumer = subscribed(builder).await;
                 let lost: &[&str] = if batching { &["3", "4", "5"] } else { &["1"] };
                 let expected: Vec<_> = numbers(0..9).into_iter().filter(|text| !lost.contains(&&**text)).collect();
                 assert_eq!(receive_up_to(&mut consumer, "8").await, expected, "{batching} {crc} {kind:?}");
@@ -59,7 +59,7 @@ async fn a_topic_full_of_damage_does_not_stop_delivery() {
     for queue in [1, 2, 10] {
         let builder = stage.client.consumer(TOPIC, format!("queue of {queue}")).receiver_queue_size(queue);
         let builder = builder.initial_position(InitialPosition::Earliest);
-        let mut consumer = within("a consumer", builder.subscribe()).await.expect("a consumer");
+        let mut consumer = subscribed(builder).await;
         assert_eq!(text(&mut consumer).await, "99");
     }
     stage.close_and_check().await;
@@ -73,7 +73,7 @@ async fn a_damaged_entry_does_not_stop_a_queue_of_zero() {
     assert!(stage.broker.faults().corrupt_stored_entry(TOPIC, 1));
     let builder = stage.client.consumer(TOPIC, "s").receiver_queue_size(0);
     let builder = builder.initial_position(InitialPosition::Earliest);
-    let mut consumer = within("a consumer", builder.subscribe()).await.expect("a consumer");
+    let mut consumer = subscribed(builder).await;
     assert_eq!([text(&mut consumer).await, text(&mut consumer).await], ["0", "2"]);
     stage.close_and_check().await;
 }
@@ -84,7 +84,7 @@ async fn empty_and_null_and_compressed_payloads_survive_a_reconnect() {
     for batching in [true, false] {
         let topic = format!("odd-{batching}");
         let builder = stage.client.producer(&topic).name("p").batching(batching);
-        let producer = within("a producer", builder.create()).await.expect("a producer");
+        let producer = created(builder).await;
         let mut consumer = stage.consumer(&topic).await;
         stage.broker.faults().on(FaultEvent::Send).disconnect();
         let pending = vec![enqueue(&producer, "").await, enqueue(&producer, Message::new("").with_null_value()).await];
@@ -113,7 +113,7 @@ async fn what_was_sent_fits_the_frame_of_its_delivery() {
         let topic = format!("t{name_bytes}");
         let builder = stage.client.producer(&topic).name("n".repeat(name_bytes));
         let builder = builder.batching_max_publish_delay(Duration::from_secs(1));
-        let producer = within("a producer", builder.create()).await.expect("a producer");
+        let producer = created(builder).await;
         let first = enqueue(&producer, Message::new(vec![0; 5_700]).with_key(&key)).await;
         let second = enqueue(&producer, "x").await;
         match within("the receipt", first).await {

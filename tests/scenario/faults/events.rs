@@ -53,7 +53,7 @@ async fn one_part_ends_and_the_others_continue() {
                 true => stage.client.consumer("parts", "s"),
                 false => stage.client.consumer(&topics[..], "s"),
             };
-            let consumer = within("a consumer", builder.subscribe()).await.expect("a consumer");
+            let consumer = subscribed(builder).await;
             let mut events = consumer.events();
             let (sender, mut texts) = mpsc::unbounded_channel();
             let receiving = spawn(form.run(consumer, sender));
@@ -85,7 +85,7 @@ async fn a_close_gives_no_events() {
     for whole_client in [false, true] {
         let stage = Stage::new().await;
         let builder = stage.client.consumer(["a", "b"], "s");
-        let mut consumer = within("a consumer", builder.subscribe()).await.expect("a consumer");
+        let mut consumer = subscribed(builder).await;
         let mut events = consumer.events();
         if whole_client {
             within("the close", stage.client.close()).await.expect("closed");

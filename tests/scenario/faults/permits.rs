@@ -8,7 +8,7 @@ const BATCH: i64 = 5;
 async fn consumer_of(stage: &Stage, kind: SubscriptionType, queue: u32) -> Consumer {
     let builder = stage.client.consumer(TOPIC, "s").subscription_type(kind).receiver_queue_size(queue);
     let builder = builder.initial_position(InitialPosition::Earliest);
-    within("a consumer", builder.subscribe()).await.expect("a consumer")
+    subscribed(builder).await
 }
 
 /// What the broker may still send, and what it has sent that is unacknowledged.
@@ -26,7 +26,7 @@ async fn delivery_never_stops_and_permits_stay_within_the_queue() {
                 let stage = Stage::new().await;
                 let mut consumer = consumer_of(&stage, kind, queue).await;
                 let builder = stage.client.producer(TOPIC).batching_max_messages(u32::try_from(BATCH).expect("small"));
-                let producer = within("a producer", builder.create()).await.expect("a producer");
+                let producer = created(builder).await;
                 for after in [3, 9, 20, 40] {
                     let when = stage.broker.faults().on(FaultEvent::Delivery).after(after);
                     match fault {
@@ -78,7 +78,7 @@ async fn a_queue_of_zero_asks_again_after_each_loss_and_never_for_more_than_one(
     let stage = Stage::new().await;
     let mut consumer = consumer_of(&stage, SubscriptionType::Shared, 0).await;
     let builder = stage.client.producer(TOPIC).batching(false);
-    let producer = within("a producer", builder.create()).await.expect("a producer");
+    let producer = created(builder).await;
     for round in 0..6 {
         let receiving = spawn(async move {
             let message = within("a message", consumer.receive()).await.expect("a message");

@@ -15,7 +15,7 @@ fn assert_on_time(elapsed: Duration, timeout: Duration) {
 
 async fn producer_with_timeout(stage: &Stage, timeout: Duration) -> Producer {
     let builder = stage.client.producer(TOPIC).batching(false).send_timeout(timeout);
-    within("a producer", builder.create()).await.expect("a producer")
+    created(builder).await
 }
 
 #[tokio::test(start_paused = true)]
@@ -94,7 +94,7 @@ async fn the_deadline_counts_from_the_call_while_it_waits_for_room() {
     const TIMEOUT: Duration = Duration::from_secs(5);
     let stage = Stage::new().await;
     let builder = stage.client.producer(TOPIC).batching(false).send_timeout(TIMEOUT).max_pending_messages(1);
-    let producer = within("a producer", builder.create()).await.expect("a producer");
+    let producer = created(builder).await;
     stage.broker.faults().on(FaultEvent::Send).always().drop_response();
     let first = enqueue(&producer, "takes the room").await;
     pass(Duration::from_secs(1)).await;
@@ -111,7 +111,7 @@ async fn the_deadline_counts_from_the_call_while_it_waits_for_room() {
 async fn a_full_queue_makes_send_wait_and_try_enqueue_give_the_message_back() {
     let stage = Stage::new().await;
     let builder = stage.client.producer(TOPIC).batching(false).max_pending_messages(2);
-    let producer = within("a producer", builder.create()).await.expect("a producer");
+    let producer = created(builder).await;
     stage.broker.faults().on(FaultEvent::Send).times(2).delay_response(Duration::from_secs(2));
     let pending = enqueue_numbers(&producer, 0..2).await;
     let refused = producer.try_enqueue("2").expect_err("full");
@@ -132,7 +132,7 @@ async fn a_cut_at_any_byte_loses_nothing_and_doubles_nothing() {
         for at in (1..4000).step_by(if sent { 31 } else { 97 }) {
             let stage = Stage::deduplicating().await;
             let builder = stage.client.producer(TOPIC).name("p").batching_max_messages(3);
-            let producer = within("a producer", builder.create()).await.expect("a producer");
+            let producer = created(builder).await;
             if sent {
                 stage.broker.faults().disconnect_after_bytes_sent(at);
             } else {
@@ -156,7 +156,7 @@ async fn order_is_kept_across_closes_and_cuts() {
             let stage = Stage::deduplicating().await;
             let mut consumer = stage.consumer(TOPIC).await;
             let builder = stage.client.producer(TOPIC).name("p").batching(batching).batching_max_messages(4);
-            let producer = within("a producer", builder.create()).await.expect("a producer");
+            let producer = created(builder).await;
             for after in [0, 3, 1, 7, 2] {
                 let fault = stage.broker.faults().on(FaultEvent::Send).after(after);
                 if cut { fault.disconnect() } else { fault.close() }
@@ -191,7 +191,7 @@ async fn a_receipt_that_comes_twice_changes_nothing() {
 async fn receipts_out_of_order_replace_the_connection_and_lose_nothing() {
     let stage = Stage::deduplicating().await;
     let builder = stage.client.producer(TOPIC).name("p").batching(false);
-    let producer = within("a producer", builder.create()).await.expect("a producer");
+    let producer = created(builder).await;
     stage.broker.faults().on(FaultEvent::Send).after(5).reverse(3);
     confirmed(enqueue_numbers(&producer, 0..20).await).await;
     assert_eq!(stage.stored(TOPIC).await, numbers(0..20));
@@ -202,7 +202,7 @@ async fn receipts_out_of_order_replace_the_connection_and_lose_nothing() {
 async fn a_receipt_that_never_came_is_noticed_by_the_next_one() {
     let stage = Stage::deduplicating().await;
     let builder = stage.client.producer(TOPIC).name("p").batching(false);
-    let producer = within("a producer", builder.create()).await.expect("a producer");
+    let producer = created(builder).await;
     stage.broker.faults().on(FaultEvent::Send).after(2).drop_response();
     let started = Instant::now();
     confirmed(enqueue_numbers(&producer, 0..6).await).await;
@@ -273,7 +273,7 @@ async fn other_refusals_of_a_send_reopen_the_producer() {
     for code in [ServerCode::PERSISTENCE_ERROR, ServerCode::UNKNOWN_ERROR, ServerCode(99)] {
         let stage = Stage::deduplicating().await;
         let builder = stage.client.producer(TOPIC).name("p").batching(false);
-        let producer = within("a producer", builder.create()).await.expect("a producer");
+        let producer = created(builder).await;
         // A broker that cannot store one stores none of those behind it.
         stage.broker.faults().on(FaultEvent::Send).after(2).times(4).refuse_request(code);
         confirmed(enqueue_numbers(&producer, 0..6).await).await;
@@ -287,7 +287,7 @@ async fn other_refusals_of_a_send_reopen_the_producer() {
 async fn a_terminated_topic_fails_everything_that_waits_at_once() {
     let stage = Stage::new().await;
     let builder = stage.client.producer(TOPIC).batching(false).max_pending_messages(2);
-    let producer = within("a producer", builder.create()).await.expect("a producer");
+    let producer = created(builder).await;
     stage.broker.faults().on(FaultEvent::Send).times(2).drop_response();
     let pending = enqueue_numbers(&producer, 0..2).await;
     let waiting = producer.clone();
@@ -321,7 +321,7 @@ async fn flush_resolves_after_all_that_was_accepted_before_it_whatever_happens()
         .name("p")
         .batching_max_publish_delay(Duration::from_secs(20))
         .batching_max_messages(7);
-    let producer = within("a producer", builder.create()).await.expect("a producer");
+    let producer = created(builder).await;
     stage.broker.faults().on(FaultEvent::Send).after(1).disconnect();
     stage.broker.faults().on(FaultEvent::Send).after(3).close();
     let pending = enqueue_numbers(&producer, 0..50).await;
@@ -351,7 +351,7 @@ async fn a_message_too_big_fails_alone_before_it_is_sent() {
 async fn accepted_messages_are_sent_after_the_drop_over_a_new_connection() {
     let stage = Stage::deduplicating().await;
     let builder = stage.client.producer(TOPIC).name("p").batching(false);
-    let producer = within("a producer", builder.create()).await.expect("a producer");
+    let producer = created(builder).await;
     stage.broker.faults().on(FaultEvent::Send).after(2).disconnect();
     drop(enqueue_numbers(&producer, 0..10).await);
     drop(producer);
@@ -390,7 +390,7 @@ async fn a_panic_in_a_callback_harms_nothing_else() {
 async fn the_receipt_of_one_message_does_not_settle_the_next() {
     let stage = Stage::deduplicating().await;
     let builder = stage.client.producer(TOPIC).name("p").batching(false);
-    let producer = within("a producer", builder.create()).await.expect("a producer");
+    let producer = created(builder).await;
     stage.broker.faults().on(FaultEvent::Send).duplicate_response();
     stage.broker.faults().on(FaultEvent::Send).drop_request();
     let mut pending = enqueue_numbers(&producer, 0..2).await;
@@ -447,7 +447,7 @@ async fn an_event_time_before_1970_is_refused() {
     let stage = Stage::new().await;
     for batching in [true, false] {
         let builder = stage.client.producer(TOPIC).batching(batching);
-        let producer = within("a producer", builder.create()).await.expect("a producer");
+        let producer = created(builder).await;
         let early = std::time::UNIX_EPOCH - Duration::from_secs(1);
         let message = Message::new("early").with_event_time(early);
         let refused = within("the refusal", producer.send(message)).await.expect_err("before 1970");

@@ -10,8 +10,8 @@ pub use std::time::Duration;
 
 pub use pulsar_native::broker::{EmbeddedBroker, EmbeddedBrokerBuilder, FaultEvent, SubscriptionStats};
 pub use pulsar_native::{
-    Client, ClientBuilder, Consumer, Error, ErrorKind, InitialPosition, Message, MessageId, PendingSend, Producer,
-    ReceivedMessage, SeekTo, ServerCode, SubscriptionType, Token,
+    Client, ClientBuilder, Consumer, ConsumerBuilder, Error, ErrorKind, InitialPosition, Message, MessageId,
+    PendingSend, Producer, ProducerBuilder, ReceivedMessage, SeekTo, ServerCode, SubscriptionType, Token,
 };
 pub use tokio::time::Instant;
 
@@ -96,9 +96,7 @@ impl Stage {
     }
 
     pub async fn with(broker: EmbeddedBrokerBuilder, set: impl FnOnce(ClientBuilder) -> ClientBuilder) -> Self {
-        let broker = broker.start().await.expect("a free port");
-        let net = Net::default();
-        net.add(&broker);
+        let (broker, net) = broker_on_net(broker).await;
         let client = within("the connection", set(builder(&broker, &net)).connect()).await.expect("a client");
         Self { broker, net, client }
     }
@@ -111,18 +109,18 @@ impl Stage {
     }
 
     pub async fn producer(&self, topic: &str) -> Producer {
-        within("a producer", self.client.producer(topic).batching(false).create()).await.expect("a producer")
+        created(self.client.producer(topic).batching(false)).await
     }
 
     pub async fn consumer(&self, topic: &str) -> Consumer {
         let builder = self.client.consumer(topic, "s").initial_position(InitialPosition::Earliest);
-        within("a consumer", builder.subscribe()).await.expect("a consumer")
+        subscribed(builder).await
     }
 
     pub async fn shared(&self, topic: &str) -> Consumer {
         let builder = self.client.consumer(topic, "s").initial_position(InitialPosition::Earliest);
         let builder = builder.subscription_type(SubscriptionType::Shared);
-        within("a consumer", builder.subscribe()).await.expect("a consumer")
+        subscribed(builder).await
     }
 
     pub fn subscription(&self, topic: &str) -> SubscriptionStats {
@@ -150,7 +148,7 @@ impl Stage {
         let client = builder(&self.broker, &self.net).connect();
         let client = within("the connection", client).await.expect("a client");
         let reading = client.consumer(topic, "the whole topic").initial_position(InitialPosition::Earliest);
-        let mut consumer = within("a consumer", reading.subscribe()).await.expect("a consumer");
+        let mut consumer = subscribed(reading).await;
         let stats = self.broker.stats(topic).expect("the topic exists");
         let backlog = stats.subscriptions["the whole topic"].msg_backlog;
         let mut stored = Vec::new();
@@ -173,6 +171,13 @@ impl Stage {
     }
 }
 
+/// A broker, and the pipes to it.
+pub async fn broker_on_net(builder: EmbeddedBrokerBuilder) -> (EmbeddedBroker, Net) {
+    let (broker, net) = (builder.start().await.expect("a free port"), Net::default());
+    net.add(&broker);
+    (broker, net)
+}
+
 pub fn builder(broker: &EmbeddedBroker, net: &Net) -> ClientBuilder {
     Client::builder(broker.url()).dialer(net.clone()).seed(7)
 }
@@ -192,6 +197,14 @@ pub async fn within<F: IntoFuture>(what: &str, future: F) -> F::Output {
 /// Waits until this number of faults has been injected.
 pub async fn struck(broker: &EmbeddedBroker, times: u64) {
     until("the fault", || broker.faults().injected(), |struck| *struck >= times).await;
+}
+
+pub async fn created(builder: ProducerBuilder) -> Producer {
+    within("a producer", builder.create()).await.expect("a producer")
+}
+
+pub async fn subscribed(builder: ConsumerBuilder) -> Consumer {
+    within("a consumer", builder.subscribe()).await.expect("a consumer")
 }
 
 pub async fn send(producer: &Producer, message: impl Into<Message> + Send) {

@@ -1,29 +1,22 @@
 //! Messages that cannot be read, in every form of receiving: each is reported, and those around it come.
 
-use pulsar_native::{ConsumerEvent, ConsumerEvents, UnreadableMessage, UnreadableMessagePolicy, UnreadableReason, pb};
+use pulsar_native::{ConsumerEvents, UnreadableMessage, UnreadableMessagePolicy, UnreadableReason};
 use tokio::sync::mpsc;
 
 use super::forms::Form;
 use super::support::*;
 use crate::suite::raw::{RawEntry, publish};
-use crate::suite::unreadable::{check_metadata, chunk, encrypted, large, zstd, zstd_batch};
+use crate::suite::unreadable::{as_unreadable, check_metadata, chunk, encrypted, large, plain, zstd, zstd_batch};
 
 /// More than the default of `max_uncompressed_size`, 80 MiB.
 const DECLARED: u32 = 80 * 1024 * 1024 + 1;
 
 async fn unreadable(events: &mut ConsumerEvents) -> UnreadableMessage {
-    match within("an event", events.recv()).await {
-        Some(ConsumerEvent::Unreadable(message)) => message,
-        other => panic!("not an unreadable message: {other:?}"),
-    }
+    as_unreadable(within("an event", events.recv()).await)
 }
 
 async fn store(stage: &Stage, entries: &[RawEntry<'_>]) {
     within("the receipts", publish(stage.broker.connect(), None, TOPIC, entries)).await;
-}
-
-fn plain() -> pb::MessageMetadata {
-    pb::MessageMetadata::default()
 }
 
 /// All kinds of messages that cannot be read, between three that can.
@@ -60,7 +53,7 @@ async fn found(events: &mut ConsumerEvents, form: Form) -> Vec<UnreadableMessage
 
 async fn consumer(stage: &Stage, policy: UnreadableMessagePolicy) -> Consumer {
     let builder = stage.client.consumer(TOPIC, "s").subscription_type(SubscriptionType::Shared);
-    within("a consumer", builder.unreadable_message_policy(policy).subscribe()).await.expect("a consumer")
+    subscribed(builder.unreadable_message_policy(policy)).await
 }
 
 /// They stay unacknowledged; the application settles them.
@@ -144,7 +137,7 @@ async fn what_cannot_be_read_does_not_use_up_the_queue() {
         store(&stage, &entries).await;
         let builder = stage.client.consumer(TOPIC, "s").receiver_queue_size(queue);
         let builder = builder.initial_position(InitialPosition::Earliest);
-        let mut consumer = within("a consumer", builder.subscribe()).await.expect("a consumer");
+        let mut consumer = subscribed(builder).await;
         assert_eq!(text(&mut consumer).await, "readable", "queue of {queue}");
         let mut events = consumer.events();
         assert_eq!(std::iter::from_fn(|| events.try_recv()).count(), 20, "queue of {queue}");

@@ -99,9 +99,7 @@ impl AsyncWrite for PanickingSocket {
 }
 
 async fn broker() -> (EmbeddedBroker, Net) {
-    let (broker, net) = (EmbeddedBroker::builder().start().await.expect("a free port"), Net::default());
-    net.add(&broker);
-    (broker, net)
+    broker_on_net(EmbeddedBroker::builder()).await
 }
 
 #[tokio::test(start_paused = true)]

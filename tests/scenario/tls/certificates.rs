@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::*;
+use crate::common::temp_file::TempFile;
 
 /// A broker that shows this certificate.
 async fn broker_showing(certificate: &str) -> (EmbeddedBroker, String) {
@@ -45,23 +46,6 @@ async fn each_fault_of_a_certificate_has_its_own_line() {
     assert!(text.contains("an authority that is not trusted; name the authority's certificate as `ca_file`"), "{text}");
 }
 
-/// A CA file of these texts, gone with the value.
-struct CaFile(PathBuf);
-
-impl CaFile {
-    fn of(name: &str, texts: &[String]) -> Self {
-        let path = std::env::temp_dir().join(format!("pulsar-native-{}-{name}", std::process::id()));
-        std::fs::write(&path, texts.concat()).expect("a file can be written");
-        Self(path)
-    }
-}
-
-impl Drop for CaFile {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
-}
-
 fn pem(body: &str) -> String {
     format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n")
 }
@@ -73,17 +57,17 @@ async fn an_unreadable_certificate_spoils_none_of_the_others_and_is_named() {
     let other = std::fs::read_to_string(file("self-signed.pem")).expect("another authority");
     let (not_base64, not_der) = (pem("?!"), pem("AAAA"));
 
-    let mixed = CaFile::of("mixed.pem", &[not_base64.clone(), good, not_der.clone()]);
-    produce(client_of(&url).ca_file(&mixed.0)).await.expect("the readable one is enough");
+    let mixed = TempFile::new("mixed.pem", [not_base64.clone(), good, not_der.clone()].concat());
+    produce(client_of(&url).ca_file(mixed.path())).await.expect("the readable one is enough");
 
-    let lacking = CaFile::of("lacking.pem", &[not_base64.clone(), other, not_der.clone()]);
-    let text = refusal(&url, &lacking.0).await;
+    let lacking = TempFile::new("lacking.pem", [not_base64.clone(), other, not_der.clone()].concat());
+    let text = refusal(&url, lacking.path()).await;
     for named in ["certificate 1 of", "certificate 3 of", "lacking.pem"] {
         assert!(text.contains(named), "{named}: {text}");
     }
 
-    let unreadable = CaFile::of("unreadable.pem", &[not_base64, not_der]);
-    let error = produce(client_of(&url).ca_file(&unreadable.0)).await.expect_err("nothing to trust");
+    let unreadable = TempFile::new("unreadable.pem", [not_base64, not_der].concat());
+    let error = produce(client_of(&url).ca_file(unreadable.path())).await.expect_err("nothing to trust");
     assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
     assert!(error.to_string().contains("certificate 2 of"), "{error}");
 }
