@@ -109,15 +109,18 @@ impl Cluster for Real {
     }
 }
 
-/// The next message with the text `wanted`, after an unload of the topic: the broker may deliver again what was
-/// acknowledged just before, which is `repeated`, and nothing else.
-pub async fn receive_after(consumer: &mut Consumer, repeated: &str, wanted: &str) -> ReceivedMessage {
+/// All messages up to that with the text `wanted`, acknowledged, after an unload of the topic: the broker may deliver again
+/// what was acknowledged just before, which is `repeated`, and nothing else.
+pub async fn receive_after(consumer: &mut Consumer, repeated: &str, wanted: &str) -> Vec<ReceivedMessage> {
+    let mut received = Vec::new();
     loop {
         let message = receive(consumer).await;
-        if message.to_string_lossy() == wanted {
-            return message;
-        }
-        assert_eq!(message.to_string_lossy(), repeated, "neither what was acknowledged before nor what is next");
         within("the confirmation", consumer.ack_confirmed(&message)).await.expect("confirmed");
+        let is_wanted = message.to_string_lossy() == wanted;
+        assert!(is_wanted || message.to_string_lossy() == repeated, "neither repeated nor next: {message:?}");
+        received.push(message);
+        if is_wanted {
+            return received;
+        }
     }
 }

@@ -41,9 +41,9 @@ async fn the_registry_has_it(real: Real) {
         let mut consumer = within("a consumer", builder.subscribe()).await.expect("it fits");
         for text in ["before", "after"] {
             send(&producer, text).await;
-            let message = receive_after(&mut consumer, "before", text).await;
-            assert_eq!(message.schema_version(), Some(&0_u64.to_be_bytes()[..]));
-            within("the confirmation", consumer.ack_confirmed(&message)).await.expect("confirmed");
+            for message in receive_after(&mut consumer, "before", text).await {
+                assert_eq!(message.schema_version(), Some(&0_u64.to_be_bytes()[..]));
+            }
             target.unload(&topic).await;
         }
         assert_eq!(real.admin.schema(&topic).await.expect("still there")["version"], 0);
