@@ -119,7 +119,10 @@ pub async fn bad_url(_: &Target) {
     ] {
         let error = refused(Client::builder(url)).await;
         assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{url:?}: {error}");
-        assert!(error.to_string().contains(url), "{url:?}: {error}");
+        // A query may hold a credential, so the error shows the URL up to it.
+        let shown = url.split('?').next().expect("the part before a query");
+        assert!(error.to_string().contains(shown), "{url:?}: {error}");
+        assert!(!error.to_string().contains("a=b"), "{url:?}: {error}");
     }
 }
 
