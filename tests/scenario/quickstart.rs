@@ -64,6 +64,6 @@ async fn a_web_port_is_named_as_such() {
     });
     let error = example::walk_through(&format!("pulsar://{address}"), "", "t").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Protocol);
-    assert!(error.to_string().contains("web port"), "{error}");
+    assert!(error.to_string().contains("web port; name it with an http:// URL"), "{error}");
     web.await.unwrap();
 }

@@ -170,7 +170,8 @@ impl Session {
 fn not_the_protocol(rx: &[u8], error: crate::wire::error::DecodeError) -> CloseReason {
     CloseReason::ProtocolViolation(match rx {
         [b'H', b'T', b'T', b'P', ..] => ProtocolViolation::new(
-            "the peer speaks HTTP: this is the broker's web port; use its binary port, by default pulsar://host:6650",
+            "the peer speaks HTTP: this is the broker's web port; name it with an http:// URL, or use the binary port, by \
+             default pulsar://host:6650",
         ),
         [0x15, 0x03, ..] => {
             ProtocolViolation::new("the peer speaks TLS: use pulsar+ssl:// and the broker's TLS port, by default 6651")
