@@ -14,7 +14,10 @@ pub const HOW: &str = "no PULSAR_URL in the environment: scripts/real-pulsar run
 /// What the environment says of the broker.
 #[derive(Clone)]
 pub struct Real {
+    /// Of the binary protocol.
     pub url: String,
+    /// Whether the suite gets the web port as its service URL.
+    is_http: bool,
     pub tls_url: String,
     pub ca_file: PathBuf,
     pub admin: Admin,
@@ -31,6 +34,7 @@ impl Real {
         let token = variable("PULSAR_TOKEN");
         Some(Self {
             url,
+            is_http: false,
             tls_url: variable("PULSAR_TLS_URL"),
             ca_file: variable("PULSAR_CA_FILE").into(),
             admin: Admin::new(&variable("PULSAR_ADMIN_URL"), token.clone()),
@@ -39,6 +43,15 @@ impl Real {
             expired_token: variable("PULSAR_EXPIRED_TOKEN"),
             token_key: variable("PULSAR_TOKEN_KEY").into(),
         })
+    }
+
+    /// The same with its web port as the service URL.
+    pub fn over_http(&self) -> Self {
+        Self { is_http: true, ..self.clone() }
+    }
+
+    pub fn http_url(&self) -> String {
+        format!("http://{}", self.admin.address())
     }
 
     pub fn target(&self) -> Target {
@@ -52,7 +65,11 @@ pub fn variable(name: &str) -> String {
 
 impl Cluster for Real {
     fn url(&self) -> String {
-        self.url.clone()
+        if self.is_http { self.http_url() } else { self.url.clone() }
+    }
+
+    fn broker_address(&self) -> String {
+        self.url.trim_start_matches("pulsar://").to_owned()
     }
 
     fn token(&self, role: Role) -> String {

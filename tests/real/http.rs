@@ -18,8 +18,11 @@ pub const TESTS: &[Test] = &[
 ];
 
 async fn connect(real: &Real, token: String) -> Result<Client, Error> {
-    let url = format!("http://{}", real.admin.address());
-    within("the connection or its refusal", Client::builder(url).authentication(Token::new(token)).connect()).await
+    within(
+        "the connection or its refusal",
+        Client::builder(real.http_url()).authentication(Token::new(token)).connect(),
+    )
+    .await
 }
 
 async fn client(real: &Real) -> Client {

@@ -1,5 +1,6 @@
-//! The client and a real Pulsar: the list in `tests/suite/`, which `tests/scenario/` runs on the embedded broker, and
-//! what only the real one offers: TLS, its web port, and the Java client of its distribution.
+//! The client and a real Pulsar: the list in `tests/suite/`, which `tests/scenario/` runs on the embedded broker, over the
+//! binary protocol and with lookups over HTTP (`over_http::`), and what only the real one offers: TLS, its web port, and the
+//! Java client of its distribution.
 //!
 //! `scripts/real-pulsar run cargo test --all-features --test real`
 #![allow(unreachable_pub, reason = "modules of one test binary")]
@@ -21,19 +22,29 @@ mod schemas;
 mod tls;
 mod unreadable;
 
-macro_rules! tests {
-    ($($theme:ident { $($name:ident)* })*) => {
-        const SUITE: &[runner::Test] = &[
-            $($((
-                concat!(stringify!($theme), "::", stringify!($name)),
-                |real| Box::pin(async move { suite::$theme::$name(&real.target()).await }),
-            ),)*)*
-        ];
+macro_rules! list {
+    ($prefix:literal $real:ident $target:expr; $($theme:ident { $($name:ident)* })*) => {
+        &[$($((
+            concat!($prefix, stringify!($theme), "::", stringify!($name)),
+            |$real| Box::pin(async move { suite::$theme::$name(&$target).await }),
+        ),)*)*]
     };
 }
-suite::with_every_test!(tests);
+
+macro_rules! over_the_binary_protocol {
+    ($($list:tt)*) => { list!("" real real.target(); $($list)*) };
+}
+
+macro_rules! over_http {
+    ($($list:tt)*) => { list!("over_http::" real real.over_http().target(); $($list)*) };
+}
+
+const SUITE: &[runner::Test] = suite::with_every_test!(over_the_binary_protocol);
+const BINARY: &[runner::Test] = suite::with_every_test_of_the_binary_protocol!(over_the_binary_protocol);
+const OVER_HTTP: &[runner::Test] = suite::with_every_test!(over_http);
 
 fn main() -> ExitCode {
-    let lists = [SUITE, tls::TESTS, http::TESTS, interop::TESTS, refusals::TESTS, schemas::TESTS, unreadable::TESTS];
+    let beside = [tls::TESTS, http::TESTS, interop::TESTS, refusals::TESTS, schemas::TESTS, unreadable::TESTS];
+    let lists = [SUITE, BINARY, OVER_HTTP].into_iter().chain(beside).collect::<Vec<_>>();
     runner::main(&lists.concat())
 }

@@ -12,6 +12,13 @@ use crate::suite::*;
 
 const TOKEN_KEY: &[u8] = b"a key for tests, of thirty-two bytes at least";
 
+/// What the service URL is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lookups {
+    Binary,
+    Http,
+}
+
 /// The brokers of one test, each with what it was made for.
 type Started = Arc<Mutex<Vec<(EmbeddedBroker, Option<Feature>)>>>;
 
@@ -19,13 +26,15 @@ type Started = Arc<Mutex<Vec<(EmbeddedBroker, Option<Feature>)>>>;
 #[derive(Clone)]
 struct Embedded {
     broker: EmbeddedBroker,
+    lookups: Lookups,
     all: Started,
 }
 
 impl Embedded {
-    async fn start(all: Started, feature: Option<Feature>) -> Self {
+    async fn start(all: Started, lookups: Lookups, feature: Option<Feature>) -> Self {
         let broker = EmbeddedBroker::builder()
             .token_secret_key(TOKEN_KEY)
+            .http(lookups == Lookups::Http)
             .authentication_refresh_check(Duration::from_secs(1))
             .broker_deduplication_enabled(feature == Some(Feature::Deduplication))
             .allow_auto_topic_creation(feature != Some(Feature::NoTopicCreation))
@@ -33,13 +42,20 @@ impl Embedded {
             .await
             .expect("a free port");
         all.lock().unwrap_or_else(PoisonError::into_inner).push((broker.clone(), feature));
-        Self { broker, all }
+        Self { broker, lookups, all }
     }
 }
 
 impl Cluster for Embedded {
     fn url(&self) -> String {
-        self.broker.url()
+        match self.lookups {
+            Lookups::Binary => self.broker.url(),
+            Lookups::Http => self.broker.http_url().expect("it serves HTTP"),
+        }
+    }
+
+    fn broker_address(&self) -> String {
+        self.broker.address().to_string()
     }
 
     fn token(&self, role: Role) -> String {
@@ -73,7 +89,7 @@ impl Cluster for Embedded {
 
     fn with(&self, feature: Feature) -> Fut<'_, (Arc<dyn Cluster>, &'static str)> {
         Box::pin(async move {
-            let other: Arc<dyn Cluster> = Arc::new(Self::start(self.all.clone(), Some(feature)).await);
+            let other: Arc<dyn Cluster> = Arc::new(Self::start(self.all.clone(), self.lookups, Some(feature)).await);
             (other, "public/default")
         })
     }
@@ -113,9 +129,9 @@ impl Cluster for Embedded {
 }
 
 /// Runs one body on a broker of its own, which must have recorded no violation.
-async fn run(body: impl AsyncFnOnce(&Target)) {
+async fn run_with(lookups: Lookups, body: impl AsyncFnOnce(&Target)) {
     let all = Arc::default();
-    let embedded = Embedded::start(Arc::clone(&all), None).await;
+    let embedded = Embedded::start(Arc::clone(&all), lookups, None).await;
     body(&Target::new(Arc::new(embedded))).await;
     let brokers = all.lock().unwrap_or_else(PoisonError::into_inner).clone();
     for (broker, feature) in brokers {
@@ -153,6 +169,11 @@ async fn in_memory() {
     assert_eq!(broker.violations(), []);
 }
 
+async fn run(body: impl AsyncFnOnce(&Target)) {
+    run_with(Lookups::Binary, body).await;
+}
+
+/// Tests that call `run` of the module around them.
 macro_rules! tests {
     ($($theme:ident { $($name:ident)* })*) => {
         $(mod $theme {
@@ -164,3 +185,16 @@ macro_rules! tests {
     };
 }
 crate::suite::with_every_test!(tests);
+crate::suite::with_every_test_of_the_binary_protocol!(tests);
+
+/// The same with an `http://` service URL.
+#[cfg(feature = "http")]
+mod over_http {
+    use super::{Lookups, Target, run_with};
+
+    async fn run(body: impl AsyncFnOnce(&Target)) {
+        run_with(Lookups::Http, body).await;
+    }
+
+    crate::suite::with_every_test!(tests);
+}

@@ -145,7 +145,7 @@ pub async fn bad_options(target: &Target) {
 }
 
 pub async fn second_host_of_the_url(target: &Target) {
-    let url = format!("pulsar://{},{}", unused_address().await, target.address());
+    let url = target.url_of(&format!("{},{}", unused_address().await, target.address()));
     let token = Token::new(target.cluster().token(Role::Admin));
     let client =
         within("the second host", Client::builder(url).authentication(token).connect()).await.expect("a client");

@@ -2,7 +2,8 @@
 //!
 //! A body is an `async fn(&Target)`, reads as a script and leaves nothing to chance: each topic is its own, each wait
 //! has a bound and says what it waited for ([`wait`]). What a broker has to offer for that is the trait
-//! [`target::Cluster`]. `with_every_test!` at the bottom is the one list of them, with the theme as the module's name.
+//! [`target::Cluster`]. `with_every_test!` at the bottom is the one list of them, with the theme as the module's name; each
+//! runs with a service URL of the binary protocol and with one of HTTP.
 //!
 //! Never here: a body that asks which broker it runs on. Where the two differ, the embedded one is wrong.
 
@@ -101,8 +102,17 @@ macro_rules! with_every_test {
                 reported_and_left_to_the_application acknowledged_where_the_policy_says_so
                 workers_go_on_after_what_they_cannot_read
             }
-            watch { topics_that_come_are_reported }
         }
     };
 }
 pub(crate) use with_every_test;
+
+/// Hands the list of those that no `http://` service URL can do to the macro `$run`.
+macro_rules! with_every_test_of_the_binary_protocol {
+    ($run:ident) => {
+        $run! {
+            watch { topics_that_come_are_reported }
+        }
+    };
+}
+pub(crate) use with_every_test_of_the_binary_protocol;

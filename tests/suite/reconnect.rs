@@ -89,7 +89,7 @@ pub async fn unload_in_full_flight(target: &Target) {
 }
 
 pub async fn connection_cut_in_full_flight(target: &Target) {
-    let relay = Relay::to(&target.address()).await;
+    let relay = Relay::to(target).await;
     let client = relay.client(target, LONG).await;
     for batching in [true, false] {
         let topic = target.topic("cut");
@@ -105,7 +105,7 @@ pub async fn connection_cut_in_full_flight(target: &Target) {
 /// With deduplication a message is stored once, however often it had to be sent.
 pub async fn deduplication_makes_it_exactly_once(target: &Target) {
     let target = target.with(Feature::Deduplication).await;
-    let relay = Relay::to(&target.address()).await;
+    let relay = Relay::to(&target).await;
     let client = relay.client(&target, LONG).await;
     let topic = target.topic("exactly-once");
     let mut traffic = Traffic::start(&client, &topic, true).await;
@@ -126,7 +126,7 @@ pub async fn deduplication_makes_it_exactly_once(target: &Target) {
 }
 
 pub async fn broker_away_for_a_while(target: &Target) {
-    let relay = Relay::to(&target.address()).await;
+    let relay = Relay::to(target).await;
     let client = relay.client(target, LONG).await;
     let topic = target.topic("away");
     let mut consumer = subscribed(client.consumer(&topic, "s")).await;
@@ -160,7 +160,7 @@ pub async fn broker_away_for_a_while(target: &Target) {
 }
 
 pub async fn sends_are_given_up_in_time(target: &Target) {
-    let relay = Relay::to(&target.address()).await;
+    let relay = Relay::to(target).await;
     let client = relay.client(target, LONG).await;
     let topic = target.topic("given-up");
     let builder = client.producer(&topic).send_timeout(Duration::from_secs(1));
@@ -185,9 +185,9 @@ pub async fn sends_are_given_up_in_time(target: &Target) {
 }
 
 pub async fn creation_is_given_up_in_time(target: &Target) {
-    let relay = Relay::to(&target.address()).await;
+    let relay = Relay::to(target).await;
     let token = Token::new(target.cluster().token(target::Role::Admin));
-    let builder = Client::builder(relay.url()).authentication(token).operation_timeout(Duration::from_secs(2));
+    let builder = relay.builder(target).authentication(token).operation_timeout(Duration::from_secs(2));
     let client = within("the connection", builder.connect()).await.expect("a client");
     relay.refuse(true);
     relay.cut();
@@ -205,7 +205,7 @@ pub async fn creation_is_given_up_in_time(target: &Target) {
 
 /// A connection that goes silent is found out by the keep-alive; what the broker still holds of the old one gives way.
 pub async fn silent_connection(target: &Target) {
-    let relay = Relay::to(&target.address()).await;
+    let relay = Relay::to(target).await;
     let client = relay.client(target, Duration::from_secs(2)).await;
     let topic = target.topic("silent");
     let mut consumer = subscribed(client.consumer(&topic, "s")).await;

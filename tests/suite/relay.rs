@@ -1,19 +1,25 @@
 //! A relay between client and broker whose connections a test can cut, freeze and refuse.
 //!
-//! Brokers say that they are reached through the address that was dialed (`proxy_through_service_url`), so everything
-//! a client does goes through the relay it entered by.
+//! Everything a client does goes through it. Asked over the binary protocol, brokers say that they are reached through the
+//! address that was dialed (`proxy_through_service_url`), so the relay is the service URL. Over HTTP they name their own
+//! address, and a dialer leads there through the relay.
 
 use std::sync::PoisonError;
 
+use pulsar_native::client::{DialFuture, Dialer, Socket};
+use pulsar_native::{ClientBuilder, Error};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinHandle};
 
 use super::*;
 
+/// Each address behind a relay, and the address of the relay that leads there.
+type Ways = BTreeMap<String, String>;
+
 pub struct Relay {
-    address: String,
+    ways: Ways,
     state: Arc<Mutex<State>>,
-    accepting: JoinHandle<()>,
+    accepting: Vec<JoinHandle<()>>,
 }
 
 #[derive(Default)]
@@ -33,23 +39,29 @@ struct State {
 }
 
 impl Relay {
-    /// A relay to `host:port`.
-    pub async fn to(address: &str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let near = listener.local_addr().expect("an address").to_string();
-        let state: Arc<Mutex<State>> = Arc::default();
-        let accepting = tokio::spawn(accept(listener, address.to_owned(), Arc::clone(&state)));
-        Self { address: near, state, accepting }
+    /// A relay to all that clients of `target` connect to.
+    pub async fn to(target: &Target) -> Self {
+        let mut relay = Self { ways: Ways::new(), state: Arc::default(), accepting: Vec::new() };
+        for far in BTreeSet::from([target.address(), target.broker_address()]) {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+            relay.ways.insert(far.clone(), listener.local_addr().expect("an address").to_string());
+            relay.accepting.push(tokio::spawn(accept(listener, far, Arc::clone(&relay.state))));
+        }
+        relay
     }
 
-    pub fn url(&self) -> String {
-        format!("pulsar://{}", self.address)
+    /// A client without credentials that reaches the broker through the relay only.
+    pub fn builder(&self, target: &Target) -> ClientBuilder {
+        match target.is_http() {
+            true => target.builder_without_token().dialer(Through(self.ways.clone())),
+            false => Client::builder(target.url_of(&self.ways[&target.address()])),
+        }
     }
 
     /// A client that reaches the broker through the relay only.
     pub async fn client(&self, target: &Target, keep_alive_interval: Duration) -> Client {
         let token = Token::new(target.cluster().token(target::Role::Admin));
-        let builder = Client::builder(self.url()).authentication(token).keep_alive_interval(keep_alive_interval);
+        let builder = self.builder(target).authentication(token).keep_alive_interval(keep_alive_interval);
         within("the connection", builder.connect()).await.expect("a client")
     }
 
@@ -89,8 +101,21 @@ impl Relay {
 
 impl Drop for Relay {
     fn drop(&mut self) {
-        self.accepting.abort();
+        self.accepting.iter().for_each(JoinHandle::abort);
         self.cut();
+    }
+}
+
+/// Dials the relay in place of the address behind it.
+struct Through(Ways);
+
+impl Dialer for Through {
+    fn dial<'a>(&'a self, target: &'a pulsar_native::client::Target) -> DialFuture<'a> {
+        Box::pin(async {
+            let unknown = || Error::connection(format!("no relay leads to {}", target.address));
+            let near = self.0.get(&target.address.to_string()).ok_or_else(unknown)?;
+            Ok(Box::new(TcpStream::connect(near).await?) as Box<dyn Socket>)
+        })
     }
 }
 

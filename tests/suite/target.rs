@@ -11,8 +11,10 @@ pub type Fut<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// A broker, from an operator's side.
 pub trait Cluster: Send + Sync {
-    /// The service URL.
+    /// The service URL: of the binary protocol, or of lookups over HTTP.
     fn url(&self) -> String;
+    /// `host:port` of the binary protocol.
+    fn broker_address(&self) -> String;
     /// A token that is good for the whole test: of the superuser, or of a role without rights.
     fn token(&self, role: Role) -> String;
     /// A token of the superuser that is no longer valid.
@@ -117,7 +119,28 @@ impl Target {
 
     /// `host:port` of the service URL.
     pub fn address(&self) -> String {
-        self.cluster.url().trim_start_matches("pulsar://").to_owned()
+        self.split_url().1
+    }
+
+    /// A service URL of the same kind with another host, or several.
+    pub fn url_of(&self, hosts: &str) -> String {
+        format!("{}://{hosts}", self.split_url().0)
+    }
+
+    /// Whether lookups go over HTTP.
+    pub fn is_http(&self) -> bool {
+        self.split_url().0 == "http"
+    }
+
+    fn split_url(&self) -> (String, String) {
+        let url = self.cluster.url();
+        let (scheme, address) = url.split_once("://").expect("a URL");
+        (scheme.to_owned(), address.to_owned())
+    }
+
+    /// `host:port` of the binary protocol.
+    pub fn broker_address(&self) -> String {
+        self.cluster.broker_address()
     }
 
     pub async fn stats(&self, topic: &str) -> TopicView {

@@ -6,17 +6,17 @@ use super::*;
 /// The broker asks for fresh credentials (AUTH_CHALLENGE) as they expire; traffic goes on over the same connection.
 pub async fn refreshed_when_challenged(target: &Target) {
     const VALID: Duration = Duration::from_secs(4);
-    let relay = Relay::to(&target.address()).await;
+    let relay = Relay::to(target).await;
     let asked = Arc::new(AtomicUsize::new(0));
     let (counter, cluster) = (asked.clone(), target.shared_cluster());
     let supplier = Token::from_fn(move || {
         let (number, cluster) = (counter.fetch_add(1, Ordering::SeqCst), cluster.clone());
         async move {
-            // Two connections stand, for lookups and for the broker behind them: two rounds of tokens that expire.
+            // Lookups and the broker behind them have credentials of their own: two rounds of tokens that expire.
             Ok(if number < 4 { cluster.token_expiring(VALID).await } else { cluster.token(target::Role::Admin) })
         }
     });
-    let client = within("the connection", Client::builder(relay.url()).authentication(supplier).connect()).await;
+    let client = within("the connection", relay.builder(target).authentication(supplier).connect()).await;
     let client = client.expect("a client");
     let topic = target.topic("refresh");
     let mut consumer = subscribed(client.consumer(&topic, "s")).await;

@@ -88,7 +88,7 @@ pub async fn unreadable(events: &mut ConsumerEvents) -> UnreadableMessage {
 }
 
 async fn store(target: &Target, topic: &str, entries: &[RawEntry<'_>]) {
-    let stream = within("a connection", TcpStream::connect(target.address())).await.expect("a connection");
+    let stream = within("a connection", TcpStream::connect(target.broker_address())).await.expect("a connection");
     let token = Some(target.cluster().token(Role::Admin));
     within("the receipts", publish(stream, token, topic, entries)).await;
 }
