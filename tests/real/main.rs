@@ -14,6 +14,7 @@ mod suite;
 
 mod admin;
 mod broker;
+mod examples;
 mod http;
 mod interop;
 mod refusals;
@@ -44,7 +45,8 @@ const BINARY: &[runner::Test] = suite::with_every_test_of_the_binary_protocol!(o
 const OVER_HTTP: &[runner::Test] = suite::with_every_test!(over_http);
 
 fn main() -> ExitCode {
-    let beside = [tls::TESTS, http::TESTS, interop::TESTS, refusals::TESTS, schemas::TESTS, unreadable::TESTS];
+    let beside =
+        [tls::TESTS, http::TESTS, examples::TESTS, interop::TESTS, refusals::TESTS, schemas::TESTS, unreadable::TESTS];
     let lists = [SUITE, BINARY, OVER_HTTP].into_iter().chain(beside).collect::<Vec<_>>();
     runner::main(&lists.concat())
 }

@@ -24,6 +24,9 @@ mod consume_stream;
 mod exclusive_producer;
 #[path = "../../examples/failover.rs"]
 mod failover;
+#[cfg(feature = "http")]
+#[path = "../../examples/hosted.rs"]
+mod hosted;
 #[path = "../../examples/negative_ack.rs"]
 mod negative_ack;
 #[path = "../../examples/partitioned_keys.rs"]
@@ -100,6 +103,47 @@ async fn workers_by_key_runs() {
 #[tokio::test]
 async fn negative_ack_runs() {
     drop(run(broker(), async |url| negative_ack::run(&url).await).await);
+}
+
+/// As the console gives it: a web address, a role's token, and the path of a topic, with or without its domain.
+#[cfg(feature = "http")]
+#[tokio::test]
+async fn hosted_runs() {
+    let broker = broker().token_secret_key(TOKEN_KEY).namespace("pulsar-xxx/sdk_rust").http(true);
+    let broker = broker.start().await.expect("free ports");
+    let url = broker.http_url().expect("the REST interface was asked for");
+    let token = broker.token("admin");
+    for (topic, messages) in [("persistent://pulsar-xxx/sdk_rust/topic1", 2), ("pulsar-xxx/sdk_rust/topic1", 4)] {
+        within("the example", hosted::run(&url, &token, topic, "sub_topic1")).await.expect("the example runs");
+        let stats = broker.stats("persistent://pulsar-xxx/sdk_rust/topic1").expect("the topic is there");
+        let subscription = &stats.subscriptions["sub_topic1"];
+        // One of the two is received twice.
+        assert_eq!((stats.msg_in_counter, subscription.msg_out_counter), (messages, messages / 2 * 3));
+        assert_eq!((subscription.msg_backlog, subscription.unacked_messages), (0, 0));
+    }
+    assert_eq!(broker.violations(), []);
+}
+
+/// What the README says of the errors that users of hosted clusters meet is what they are told.
+#[cfg(feature = "http")]
+#[tokio::test]
+async fn hosted_says_what_is_wrong_as_in_the_readme() {
+    let broker = broker().token_secret_key(TOKEN_KEY).namespace("pulsar-xxx/sdk_rust").http(true);
+    let broker = broker.start().await.expect("free ports");
+    let url = broker.http_url().expect("the REST interface was asked for");
+    let (admin, nobody, topic) =
+        (broker.token("admin"), broker.token("nobody"), "persistent://pulsar-xxx/sdk_rust/topic1");
+    let readme = include_str!("../../README.md");
+    for (url, token, topic, said) in [
+        (&url, "eyJrZXlJZC...", topic, "`AuthenticationError (HTTP 401: "),
+        (&url, &nobody, topic, "`AuthorizationError (HTTP 401: Unauthorized to "),
+        (&url, &admin, "persistent://pulsar-yyy/sdk_rust/topic1", "`TopicNotFound (HTTP 404: "),
+        (&url.replace("http://", "pulsar://"), &admin, topic, "`the peer speaks HTTP: this is the broker's web port"),
+        (&format!("{url}/clusters"), &admin, topic, "`answered with status 404 where the REST interface"),
+    ] {
+        let error = within("the error", hosted::run(url, token, topic, "s")).await.expect_err(said);
+        assert!(error.to_string().contains(&said[1..]) && readme.contains(said), "{said}: {error}");
+    }
 }
 
 #[tokio::test]

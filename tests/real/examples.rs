@@ -1,0 +1,39 @@
+//! Examples on the real broker, over its web port, which is what a hosted console gives.
+#![allow(dead_code, reason = "the `main` of an example is not called here")]
+
+use crate::broker::Real;
+use crate::runner::Test;
+use crate::suite::target::{Cluster, Role};
+use crate::suite::within;
+
+#[path = "../../examples/hosted.rs"]
+mod hosted;
+#[path = "../../examples/quickstart.rs"]
+mod quickstart;
+
+pub const TESTS: &[Test] = &[
+    ("examples::hosted_over_http", |real| Box::pin(hosted_over_http(real))),
+    ("examples::quickstart_over_http", |real| Box::pin(quickstart_over_http(real))),
+];
+
+/// A topic in a namespace of another tenant, as hosted clusters have it.
+fn topic(real: &Real, name: &str) -> String {
+    real.target().topic(name).replace("public/default", "cluster/namespace")
+}
+
+async fn hosted_over_http(real: Real) {
+    let (token, topic) = (real.token(Role::Admin), topic(&real, "hosted"));
+    within("the example", hosted::run(&real.http_url(), &token, &topic, "sub_topic1")).await.expect("the example runs");
+    let subscription = real.target().subscription(&topic, "sub_topic1").await;
+    assert_eq!((subscription.backlog, subscription.unacked), (0, 0), "both are acknowledged");
+    // Without the domain it is the same topic.
+    let path = topic.trim_start_matches("persistent://");
+    within("the example", hosted::run(&real.http_url(), &token, path, "sub_topic1")).await.expect("the example runs");
+}
+
+async fn quickstart_over_http(real: Real) {
+    let (token, topic) = (real.token(Role::Admin), topic(&real, "quickstart"));
+    within("the example", quickstart::walk_through(&real.http_url(), &token, &topic)).await.expect("the example runs");
+    let subscription = real.target().subscription(&topic, "my-subscription").await;
+    assert_eq!((subscription.backlog, subscription.unacked), (0, 0), "both are acknowledged");
+}
