@@ -4,11 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::UNIX_EPOCH;
 
-use crate::common::admin_http;
+use Job::{Messages, TokenRefresh};
+
+use crate::admin;
 use crate::common::random::Random;
 use crate::message::Described;
 use crate::ours::Ours;
 use crate::peer::Peer;
+use crate::refresh;
 
 /// How much of an error is printed, characters.
 const ERROR_CHARS_MAX: usize = 400;
@@ -25,7 +28,6 @@ pub struct Work {
 }
 
 impl Work {
-    /// The names, as in `lacks`, of what a client must be able to do.
     fn needs(&self) -> Vec<&'static str> {
         let mut needs: Vec<_> = self.messages.iter().flat_map(Described::needs).collect();
         if self.partitions > 0 {
@@ -54,31 +56,38 @@ fn keyed(stem: &str) -> Vec<Described> {
     (0..40).map(key).collect()
 }
 
-/// Name and work of every check.
+/// Every check.
 fn all() -> Vec<Check> {
-    let one = |message: Described| Work::new(vec![message]);
+    let one = |message: Described| Messages(Work::new(vec![message]));
     let many: Vec<_> = (0..100).map(|at| Described::new(format!("message {at}"))).collect();
     let blanks = vec![Described::new(vec![b' '; 100_000]), Described::new("short")];
     vec![
-        ("plain", Work::new(plain())),
+        ("plain", Messages(Work::new(plain()))),
         ("key", one(Described { key: Some("order-7".into()), ..Described::new("keyed") })),
         ("bytes key", one(Described { key_bytes: Some(vec![0, 255, 128]), ..Described::new("keyed by bytes") })),
         ("ordering key", one(Described { ordering_key: Some(b"lane".to_vec()), ..Described::new("ordered") })),
-        ("properties", Work::new(properties())),
+        ("properties", Messages(Work::new(properties()))),
         ("event time", one(Described { event_time: Some(1_700_000_000_123), ..Described::new("timed") })),
         ("empty", one(Described::new(""))),
         ("null", one(Described { key: Some("gone".into()), ..Described::default() })),
-        ("batch", Work { batching: true, ..Work::new(many.clone()) }),
-        ("LZ4", Work { lz4: true, ..Work::new(blanks) }),
-        ("LZ4 in batches", Work { lz4: true, batching: true, ..Work::new(many) }),
-        ("partitions by Java's hash", Work { partitions: 5, ..Work::new(keyed("order")) }),
-        ("partitions by Murmur3", Work { partitions: 5, murmur3: true, ..Work::new(keyed("schlüssel")) }),
-        ("partitions of keys beyond ASCII", Work { partitions: 5, ..Work::new(keyed("schlüssel")) }),
+        ("batch", Messages(Work { batching: true, ..Work::new(many.clone()) })),
+        ("LZ4", Messages(Work { lz4: true, ..Work::new(blanks) })),
+        ("LZ4 in batches", Messages(Work { lz4: true, batching: true, ..Work::new(many) })),
+        ("partitions by Java's hash", Messages(Work { partitions: 5, ..Work::new(keyed("order")) })),
+        ("partitions by Murmur3", Messages(Work { partitions: 5, murmur3: true, ..Work::new(keyed("schlüssel")) })),
+        ("partitions of keys beyond ASCII", Messages(Work { partitions: 5, ..Work::new(keyed("schlüssel")) })),
+        ("token refresh", TokenRefresh),
     ]
 }
 
-/// A name and what is sent.
-pub type Check = (&'static str, Work);
+/// A name and what is done.
+pub type Check = (&'static str, Job);
+
+pub enum Job {
+    /// Messages both ways.
+    Messages(Work),
+    TokenRefresh,
+}
 
 /// Those to be run: what `INTEROP_CHECKS` names, separated by commas; or as many as `INTEROP_SAMPLE` says, chosen by
 /// `INTEROP_SEED` or a new seed, which is printed; or all.
@@ -119,11 +128,11 @@ pub async fn run_all(name: &str, command: &str, checks: &[Check]) -> usize {
             return 1;
         }
     };
-    for (check, work) in checks {
-        let lacking = work.needs().iter().any(|need| peer.lacks.iter().any(|lack| lack == need));
+    for (check, job) in checks {
+        let lacking = job.needs().iter().any(|need| peer.lacks.iter().any(|lack| lack == need));
         let outcome = match lacking {
             true => "not possible with this client".to_owned(),
-            false => match run_check(&ours, &mut peer, work).await {
+            false => match job.run(&ours, &mut peer).await {
                 Ok(()) => "ok".to_owned(),
                 Err(error) => {
                     failed += 1;
@@ -136,8 +145,25 @@ pub async fn run_all(name: &str, command: &str, checks: &[Check]) -> usize {
     failed
 }
 
+impl Job {
+    /// The names, as in `lacks`, of what a client must be able to do.
+    fn needs(&self) -> Vec<&'static str> {
+        match self {
+            Messages(work) => work.needs(),
+            TokenRefresh => Vec::new(),
+        }
+    }
+
+    async fn run(&self, ours: &Ours, peer: &mut Peer) -> Result<(), String> {
+        match self {
+            Messages(work) => both_ways(ours, peer, work).await,
+            TokenRefresh => refresh::run(peer).await,
+        }
+    }
+}
+
 /// Both ways, each on a topic of its own; then keys have gone to the same partitions.
-async fn run_check(ours: &Ours, peer: &mut Peer, work: &Work) -> Result<(), String> {
+async fn both_ways(ours: &Ours, peer: &mut Peer, work: &Work) -> Result<(), String> {
     let (theirs_to_ours, ours_to_theirs) = (on_new_topic(work).await?, on_new_topic(work).await?);
     ours.subscribe(&theirs_to_ours).await?;
     let ids = peer.produce(&theirs_to_ours).await.map_err(|error| format!("they send: {error}"))?;
@@ -188,22 +214,16 @@ fn normalized_id(work: &Work, id: &str) -> String {
 
 /// The work on a topic that nothing else uses, created by the admin API where it has partitions.
 async fn on_new_topic(work: &Work) -> Result<Work, String> {
-    static TOPICS: AtomicU64 = AtomicU64::new(0);
-    let number = TOPICS.fetch_add(1, Ordering::Relaxed);
-    let name = format!("interop-{}-{number}", std::process::id());
+    let topic = new_topic();
     if work.partitions > 0 {
-        create_partitioned(&name, work.partitions).await?;
+        admin::create_partitioned(&topic, work.partitions).await?;
     }
-    Ok(Work { topic: format!("persistent://public/default/{name}"), ..work.clone() })
+    Ok(Work { topic, ..work.clone() })
 }
 
-async fn create_partitioned(name: &str, partitions: u32) -> Result<(), String> {
-    let variable = |name: &str| std::env::var(name).map_err(|_| format!("{name} is not in the environment"));
-    let (url, token) = (variable("PULSAR_ADMIN_URL")?, variable("PULSAR_TOKEN")?);
-    let path = format!("/admin/v2/persistent/public/default/{name}/partitions");
-    let address = admin_http::address_of(&url);
-    let answer = admin_http::request(address, &token, "PUT", &path, &partitions.to_string()).await;
-    let answer = answer.map_err(|error| format!("the admin API: {error}"))?;
-    let refused = || format!("the admin API answered {} to a topic's creation: {}", answer.status, answer.body);
-    if answer.is_success() { Ok(()) } else { Err(refused()) }
+/// The name of a topic that nothing else uses.
+pub fn new_topic() -> String {
+    static TOPICS: AtomicU64 = AtomicU64::new(0);
+    let number = TOPICS.fetch_add(1, Ordering::Relaxed);
+    format!("persistent://public/default/interop-{}-{number}", std::process::id())
 }

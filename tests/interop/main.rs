@@ -9,10 +9,12 @@ use std::process::ExitCode;
 #[path = "../common/mod.rs"]
 mod common;
 
+mod admin;
 mod checks;
 mod message;
 mod ours;
 mod peer;
+mod refresh;
 
 /// Peers that `scripts/interop` has installed, as `INTEROP_PEER_<NAME>`: the command line of each.
 const PEERS: [&str; 3] = ["JAVA", "PYTHON", "GO"];

@@ -8,9 +8,14 @@ use pulsar_native::{Client, Compression, HashingScheme, InitialPosition, Message
 use crate::checks::Work;
 use crate::message::Described;
 
-async fn within<T>(what: &str, call: impl Future<Output = Result<T, impl std::fmt::Display>>) -> Result<T, String> {
+pub async fn within<T>(what: &str, call: impl Future<Output = Result<T, impl std::fmt::Display>>) -> Result<T, String> {
     let timed = tokio::time::timeout(Duration::from_secs(30), call).await;
     timed.map_err(|_| format!("{what}: 30 s have passed"))?.map_err(|error| format!("{what}: {error}"))
+}
+
+/// What the environment says of the broker.
+pub fn variable(name: &str) -> Result<String, String> {
+    std::env::var(name).map_err(|_| format!("{name} is not in the environment"))
 }
 
 pub struct Ours {
@@ -19,7 +24,6 @@ pub struct Ours {
 
 impl Ours {
     pub async fn connect() -> Result<Self, String> {
-        let variable = |name: &str| std::env::var(name).map_err(|_| format!("{name} is not in the environment"));
         let builder = Client::builder(variable("PULSAR_URL")?).authentication(Token::new(variable("PULSAR_TOKEN")?));
         Ok(Self { client: within("the connection", builder.connect()).await? })
     }

@@ -85,6 +85,12 @@ impl Peer {
         self.receive(work, work.messages.len()).await
     }
 
+    /// Sends each message of `from` to `to`, up to the one that is `end`; how often its supplier of tokens was asked.
+    pub async fn echo(&mut self, token_file: &str, from: &str, to: &str) -> Result<u64, String> {
+        let answer = self.ask(json!({"do": "echo", "token_file": token_file, "from": from, "to": to})).await?;
+        answer["tokens"].as_u64().ok_or_else(|| "an answer without tokens".to_owned())
+    }
+
     async fn receive(&mut self, work: &Work, count: usize) -> Result<Vec<(Described, String)>, String> {
         let request = json!({"do": "consume", "topic": work.topic, "subscription": "theirs", "count": count});
         let answer = self.ask(request).await?;

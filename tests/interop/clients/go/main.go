@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	"github.com/apache/pulsar-client-go/pulsar"
@@ -34,19 +35,16 @@ type request struct {
 	LZ4          bool      `json:"lz4"`
 	Hashing      string    `json:"hashing"`
 	Messages     []message `json:"messages"`
+	TokenFile    string    `json:"token_file"`
+	From         string    `json:"from"`
+	To           string    `json:"to"`
 }
 
 // It discards an empty message outside a batch as damaged, and its JavaStringHash keeps the sign bit that Java drops.
 var lacks = []string{"null", "key_bytes", "empty", "java_hash"}
 
 func main() {
-	logger := logrus.New()
-	logger.SetLevel(logrus.ErrorLevel)
-	client, err := pulsar.NewClient(pulsar.ClientOptions{
-		URL:            os.Getenv("PULSAR_URL"),
-		Authentication: pulsar.NewAuthenticationToken(os.Getenv("PULSAR_TOKEN")),
-		Logger:         log.NewLoggerWithLogrus(logger),
-	})
+	client, err := connect(pulsar.NewAuthenticationToken(os.Getenv("PULSAR_TOKEN")))
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
@@ -67,6 +65,16 @@ func main() {
 	}
 }
 
+func connect(authentication pulsar.Authentication) (pulsar.Client, error) {
+	logger := logrus.New()
+	logger.SetLevel(logrus.ErrorLevel)
+	return pulsar.NewClient(pulsar.ClientOptions{
+		URL:            os.Getenv("PULSAR_URL"),
+		Authentication: authentication,
+		Logger:         log.NewLoggerWithLogrus(logger),
+	})
+}
+
 func serve(client pulsar.Client, line []byte) (any, error) {
 	var asked request
 	if err := json.Unmarshal(line, &asked); err != nil {
@@ -77,6 +85,8 @@ func serve(client pulsar.Client, line []byte) (any, error) {
 		return map[string]any{"client": "Go", "version": version(), "lacks": lacks}, nil
 	case "produce":
 		return produce(client, &asked)
+	case "echo":
+		return echo(&asked)
 	default:
 		return consume(client, &asked)
 	}
@@ -148,21 +158,64 @@ func produce(client pulsar.Client, asked *request) (any, error) {
 	return map[string]any{"ids": ids}, nil
 }
 
-func consume(client pulsar.Client, asked *request) (any, error) {
-	consumer, err := client.Subscribe(pulsar.ConsumerOptions{
-		Topic:                       asked.Topic,
-		SubscriptionName:            asked.Subscription,
+func echo(asked *request) (any, error) {
+	var tokens atomic.Int64
+	client, err := connect(pulsar.NewAuthenticationTokenFromSupplier(func() (string, error) {
+		tokens.Add(1)
+		token, err := os.ReadFile(asked.TokenFile)
+		return string(token), err
+	}))
+	if err != nil {
+		return nil, err
+	}
+	defer client.Close()
+	producer, err := client.CreateProducer(pulsar.ProducerOptions{Topic: asked.To})
+	if err != nil {
+		return nil, err
+	}
+	consumer, err := subscribe(client, asked.From, "theirs")
+	if err != nil {
+		return nil, err
+	}
+	for text := ""; text != "end"; {
+		received, err := receive(consumer)
+		if err != nil {
+			return nil, err
+		}
+		text = string(received.Payload())
+		if _, err := producer.Send(context.Background(), &pulsar.ProducerMessage{Payload: received.Payload()}); err != nil {
+			return nil, err
+		}
+		if err := consumer.AckID(received.ID()); err != nil {
+			return nil, err
+		}
+	}
+	return map[string]any{"tokens": tokens.Load()}, nil
+}
+
+func subscribe(client pulsar.Client, topic, name string) (pulsar.Consumer, error) {
+	return client.Subscribe(pulsar.ConsumerOptions{
+		Topic:                       topic,
+		SubscriptionName:            name,
 		SubscriptionInitialPosition: pulsar.SubscriptionPositionEarliest,
 	})
+}
+
+func receive(consumer pulsar.Consumer) (pulsar.Message, error) {
+	within, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	return consumer.Receive(within)
+}
+
+func consume(client pulsar.Client, asked *request) (any, error) {
+	consumer, err := subscribe(client, asked.Topic, asked.Subscription)
 	if err != nil {
 		return nil, err
 	}
 	defer consumer.Close()
 	messages := []message{}
 	for range asked.Count {
-		within, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-		received, err := consumer.Receive(within)
-		cancel()
+		received, err := receive(consumer)
 		if err != nil {
 			return nil, err
 		}

@@ -3,12 +3,19 @@ import com.google.gson.JsonObject;
 import com.google.gson.JsonElement;
 import com.google.gson.JsonArray;
 import java.io.BufferedReader;
+import java.io.IOException;
 import java.io.InputStreamReader;
+import java.io.UncheckedIOException;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.HexFormat;
 import java.util.List;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.TimeUnit;
+import java.util.concurrent.atomic.AtomicInteger;
+import java.util.function.Supplier;
 import org.apache.pulsar.client.api.*;
 
 /** The official Java client behind the line protocol of ../README.md. */
@@ -16,10 +23,7 @@ public class Peer {
     private static final HexFormat HEX = HexFormat.of();
 
     public static void main(String[] arguments) throws Exception {
-        PulsarClient client = PulsarClient.builder()
-                .serviceUrl(System.getenv("PULSAR_URL"))
-                .authentication(AuthenticationFactory.token(System.getenv("PULSAR_TOKEN")))
-                .build();
+        PulsarClient client = connect(() -> System.getenv("PULSAR_TOKEN"));
         BufferedReader lines = new BufferedReader(new InputStreamReader(System.in));
         for (String line = lines.readLine(); line != null; line = lines.readLine()) {
             JsonObject request = new Gson().fromJson(line, JsonObject.class);
@@ -28,6 +32,7 @@ public class Peer {
                 answer = switch (request.get("do").getAsString()) {
                     case "info" -> info();
                     case "produce" -> produce(client, request);
+                    case "echo" -> echo(request);
                     default -> consume(client, request);
                 };
             } catch (Exception error) {
@@ -38,6 +43,13 @@ public class Peer {
             System.out.flush();
         }
         client.close();
+    }
+
+    private static PulsarClient connect(Supplier<String> token) throws Exception {
+        return PulsarClient.builder()
+                .serviceUrl(System.getenv("PULSAR_URL"))
+                .authentication(AuthenticationFactory.token(token))
+                .build();
     }
 
     private static JsonObject info() {
@@ -91,19 +103,39 @@ public class Peer {
         return answer;
     }
 
+    private static JsonObject echo(JsonObject request) throws Exception {
+        Path file = Path.of(request.get("token_file").getAsString());
+        AtomicInteger tokens = new AtomicInteger();
+        Supplier<String> token = () -> {
+            tokens.incrementAndGet();
+            try {
+                return Files.readString(file);
+            } catch (IOException error) {
+                throw new UncheckedIOException(error);
+            }
+        };
+        try (PulsarClient client = connect(token)) {
+            Producer<byte[]> producer = client.newProducer().topic(request.get("to").getAsString()).create();
+            Consumer<byte[]> consumer = subscribe(client, request.get("from").getAsString(), "theirs");
+            for (String text = ""; !text.equals("end");) {
+                Message<byte[]> message = received(consumer);
+                text = new String(message.getValue(), StandardCharsets.UTF_8);
+                producer.send(message.getValue());
+                consumer.acknowledge(message);
+            }
+        }
+        JsonObject answer = new JsonObject();
+        answer.addProperty("tokens", tokens.get());
+        return answer;
+    }
+
     private static JsonObject consume(PulsarClient client, JsonObject request) throws Exception {
-        Consumer<byte[]> consumer = client.newConsumer()
-                .topic(request.get("topic").getAsString())
-                .subscriptionName(request.get("subscription").getAsString())
-                .subscriptionInitialPosition(SubscriptionInitialPosition.Earliest)
-                .subscribe();
+        Consumer<byte[]> consumer = subscribe(client, request.get("topic").getAsString(),
+                request.get("subscription").getAsString());
         JsonArray messages = new JsonArray();
         for (int left = request.get("count").getAsInt(); left > 0; left--) {
-            Message<byte[]> message = consumer.receive(30, TimeUnit.SECONDS);
-            if (message == null) {
-                throw new IllegalStateException("no message within 30 s, " + left + " to come");
-            }
-            messages.add(received(message));
+            Message<byte[]> message = received(consumer);
+            messages.add(described(message));
             consumer.acknowledge(message);
         }
         consumer.close();
@@ -112,7 +144,23 @@ public class Peer {
         return answer;
     }
 
-    private static JsonObject received(Message<byte[]> message) {
+    private static Consumer<byte[]> subscribe(PulsarClient client, String topic, String name) throws Exception {
+        return client.newConsumer()
+                .topic(topic)
+                .subscriptionName(name)
+                .subscriptionInitialPosition(SubscriptionInitialPosition.Earliest)
+                .subscribe();
+    }
+
+    private static Message<byte[]> received(Consumer<byte[]> consumer) throws Exception {
+        Message<byte[]> message = consumer.receive(30, TimeUnit.SECONDS);
+        if (message == null) {
+            throw new IllegalStateException("no message within 30 s");
+        }
+        return message;
+    }
+
+    private static JsonObject described(Message<byte[]> message) {
         JsonObject received = new JsonObject();
         byte[] value = message.getValue();
         received.addProperty("payload", value == null ? null : HEX.formatHex(value));

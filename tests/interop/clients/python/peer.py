@@ -13,6 +13,11 @@ def id_of(message_id):
     return f"{message_id.ledger_id()}:{message_id.entry_id()}:{message_id.partition()}:{index}"
 
 
+def connect(token):
+    logger = pulsar.ConsoleLogger(pulsar.LoggerLevel.Error)
+    return pulsar.Client(os.environ["PULSAR_URL"], authentication=pulsar.AuthenticationToken(token), logger=logger)
+
+
 def info(_client, _request):
     return {
         "client": "Python (C++)",
@@ -82,11 +87,31 @@ def consume(client, request):
     return {"messages": messages}
 
 
+def echo(_client, request):
+    tokens = 0
+
+    def token():
+        nonlocal tokens
+        tokens += 1
+        with open(request["token_file"]) as file:
+            return file.read()
+
+    client = connect(token)
+    producer = client.create_producer(request["to"])
+    consumer = client.subscribe(request["from"], "theirs", initial_position=pulsar.InitialPosition.Earliest)
+    data = b""
+    while data != b"end":
+        message = consumer.receive(timeout_millis=30_000)
+        data = message.data()
+        producer.send(data)
+        consumer.acknowledge(message)
+    client.close()
+    return {"tokens": tokens}
+
+
 def main():
-    logger = pulsar.ConsoleLogger(pulsar.LoggerLevel.Error)
-    token = pulsar.AuthenticationToken(os.environ["PULSAR_TOKEN"])
-    client = pulsar.Client(os.environ["PULSAR_URL"], authentication=token, logger=logger)
-    calls = {"info": info, "produce": produce, "consume": consume}
+    client = connect(os.environ["PULSAR_TOKEN"])
+    calls = {"info": info, "produce": produce, "consume": consume, "echo": echo}
     for line in sys.stdin:
         request = json.loads(line)
         try:
