@@ -52,7 +52,7 @@ impl Bench {
         let (inbox, owner) = (ReadyList::new(), ReadyList::new());
         let id = ConsumerId(1);
         let topic = "persistent://public/default/bench".into();
-        let signals = QueueSignals { inbox, epoch: Arc::new(AtomicU64::new(0)) };
+        let signals = QueueSignals { inbox, epoch: Arc::new(AtomicU64::new(0)), observer: None };
         let mut consumer = Consumer::new(id, topic, -1, Arc::new(config), signals, to, now);
         consumer.subscribe_request();
         consumer.on_attached(&mut Deferred::new());

@@ -71,7 +71,7 @@ fn turn(producer: &mut Producer, tx: &mut TxBuf, from: u64, step: u64, receipts:
         ledger_id: 7,
         entry_id: sequence_id,
     }));
-    producer.on_receipts(receipts, &mut deferred).expect("good receipts");
+    producer.on_receipts(receipts, now, &mut deferred).expect("good receipts");
 }
 
 fn run(bencher: Bencher<'_, '_>, step: u64, change: fn(&mut ProducerConfig)) {

@@ -109,7 +109,7 @@ pub(crate) async fn walk_through(url: &str, token: &str, topic: &str) -> Result<
 
 /// What a console shows of a subscription: the broker's own figures, and what it has confirmed as acknowledged.
 async fn show(consumer: &Consumer, consumed: u32) -> Result<(), Error> {
-    let stats = consumer.stats().await?;
+    let stats = consumer.broker_stats().await?;
     println!("\n  {:<18} {:>8} {:>15} {:>9}", "subscription", "backlog", "unacknowledged", "consumed");
     println!("  {:<18} {:>8} {:>15} {consumed:>9}\n", consumer.subscription(), stats.backlog, stats.unacknowledged);
     Ok(())

@@ -111,6 +111,7 @@ pub mod schema;
 #[cfg(feature = "sim")]
 pub mod sim;
 mod splitmix;
+pub mod stats;
 pub mod topic;
 mod wall_time;
 pub mod wire;
@@ -118,20 +119,23 @@ pub mod wire;
 #[cfg(feature = "client")]
 #[doc(inline)]
 pub use client::{
-    Acker, Authentication, Client, ClientBuilder, Consumer, ConsumerBuilder, ConsumerEvent, ConsumerEvents,
-    ConsumerStats, HashingScheme, MessageRoutingMode, Outcome, Producer, ProducerBuilder, ReceivedMessage, Token,
-    Topics, TryEnqueueError, UnreadableChunk, UnreadableMessage, UnreadableReason,
+    Acker, AttachState, Authentication, BrokerStats, Client, ClientBuilder, ClientState, ConnectionPhase,
+    ConnectionState, Consumer, ConsumerBuilder, ConsumerEvent, ConsumerEvents, HandleState, HashingScheme,
+    MessageRoutingMode, Outcome, PartState, Producer, ProducerBuilder, ReceivedMessage, StateWatch, Token, Topics,
+    TryEnqueueError, UnreadableChunk, UnreadableMessage, UnreadableReason,
 };
 #[doc(inline)]
 pub use error::{Error, ErrorKind, Origin, SendError, ServerCode, ServerError};
 #[doc(inline)]
 pub use id::MessageId;
 #[doc(inline)]
-pub use machine::consumer::{InitialPosition, KeySharedPolicy, SeekTo, SubscriptionType, UnreadableMessagePolicy};
+pub use machine::consumer::{
+    ConsumerStats, InitialPosition, KeySharedPolicy, SeekTo, SubscriptionType, UnreadableMessagePolicy,
+};
 #[doc(inline)]
 pub use machine::producer::results::{PendingSend, SendCallback};
 #[doc(inline)]
-pub use machine::producer::{AccessMode, Message};
+pub use machine::producer::{AccessMode, Message, ProducerStats};
 #[doc(inline)]
 pub use schema::{SchemaInfo, SchemaType};
 #[doc(inline)]

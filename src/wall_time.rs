@@ -12,7 +12,6 @@ pub(crate) fn to_ms(time: SystemTime) -> i64 {
 }
 
 /// The time for a number of the protocol. One that the operating system cannot represent becomes 1970.
-#[cfg(feature = "client")]
 pub(crate) fn from_ms(ms: u64) -> SystemTime {
     UNIX_EPOCH.checked_add(Duration::from_millis(ms)).unwrap_or(UNIX_EPOCH)
 }
@@ -27,7 +26,6 @@ mod tests {
         assert_eq!((to_ms(UNIX_EPOCH), to_ms(UNIX_EPOCH + second), to_ms(UNIX_EPOCH - second)), (0, 1000, -1000));
     }
 
-    #[cfg(feature = "client")]
     #[test]
     fn a_number_of_a_peer_is_a_time_and_never_a_panic() {
         for ms in [0, 1, 1_700_000_000_123, i64::MAX as u64] {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::clock;
 use super::consumer_shared::ConsumerShared;
@@ -96,6 +97,9 @@ impl Acker {
     #[inline]
     pub fn ack(&self, message: &ReceivedMessage) -> Result<()> {
         let part = self.part_of(message)?;
+        if let Some(opened_at) = message.timed_since() {
+            record_processing(part, opened_at);
+        }
         part.endpoint.with(|consumer| consumer.ack(&message.position(), clock::now))
     }
 
@@ -242,6 +246,12 @@ impl Acker {
         }
         Ok(())
     }
+}
+
+#[cold]
+fn record_processing(part: &Part<Machine>, opened_at: Instant) {
+    let took = clock::now().at.saturating_duration_since(opened_at);
+    part.endpoint.with(|consumer| consumer.record_processing(took));
 }
 
 /// Requests the confirmation of at most [`CONFIRMED_IDS_MAX`] ids.

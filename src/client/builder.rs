@@ -290,7 +290,9 @@ impl ClientBuilder {
         let ready = ReadyList::new();
         let (sender, inputs) = unbounded_channel();
         let supervisor = Supervisor::new(config, ready.clone());
+        let connection_states = supervisor.connection_states().clone();
         let shared = Shared {
+            connection_states,
             supervisor: SupervisorHandle { inputs: sender, ready },
             service_url,
             operation_timeout: self.operation_timeout,

@@ -15,9 +15,10 @@ use super::events::ConsumerEvents;
 use super::message::ReceivedMessage;
 use super::parts::{Parts, all};
 use super::receive::Receiver;
+use super::state::{HandleState, StateWatch};
 use crate::error::{Error, Result};
 use crate::id::MessageId;
-use crate::machine::consumer::{Consumer as Machine, SeekTo};
+use crate::machine::consumer::{Consumer as Machine, ConsumerStats, SeekTo};
 use crate::machine::{Deferred, Reply};
 use crate::pb;
 
@@ -285,6 +286,13 @@ impl Consumer {
         }
     }
 
+    /// What this consumer has counted since it was created. Costs one lock for each topic and partition.
+    pub fn stats(&self) -> ConsumerStats {
+        let mut stats = ConsumerStats::default();
+        self.parts().iter().for_each(|part| stats.merge(&part.read(Machine::stats)));
+        stats
+    }
+
     /// The broker's statistics of the subscription and this consumer (CONSUMER_STATS): backlog, unacknowledged
     /// messages, permits; summed over the topics and partitions.
     ///
@@ -296,9 +304,11 @@ impl Consumer {
     ///
     /// # Cancel safety
     /// Dropping the future abandons the request.
-    pub async fn stats(&self) -> Result<ConsumerStats> {
-        let mut stats = ConsumerStats::default();
-        for reply in self.parts().ask_each(|consumer, reply, deferred| consumer.stats(reply, clock::now(), deferred)) {
+    pub async fn broker_stats(&self) -> Result<BrokerStats> {
+        let mut stats = BrokerStats::default();
+        for reply in
+            self.parts().ask_each(|consumer, reply, deferred| consumer.broker_stats(reply, clock::now(), deferred))
+        {
             stats.add(&reply.await?);
         }
         Ok(stats)
@@ -435,6 +445,21 @@ impl Consumer {
         self.parts().iter().all(|part| part.read(Machine::has_reached_end_of_topic))
     }
 
+    /// Where each topic and partition is attached, or why it is not.
+    pub fn state(&self) -> HandleState {
+        self.parts().state()
+    }
+
+    /// [`Self::state`] now and after each change.
+    pub fn watch_state(&self) -> StateWatch<HandleState> {
+        let shared = Arc::downgrade(&self.acker.shared);
+        StateWatch::new(self.parts().state_signal(), move || {
+            let state = shared.upgrade()?.parts.state();
+            let is_last = state.is_finished();
+            Some((state, is_last))
+        })
+    }
+
     /// Whether every topic and partition is attached to a broker at the moment.
     pub fn is_connected(&self) -> bool {
         self.parts().are_attached()
@@ -477,7 +502,7 @@ impl Stream for Consumer {
 /// The broker's statistics of a subscription and one of its consumers (CONSUMER_STATS_RESPONSE).
 #[derive(Debug, Clone, Default, PartialEq)]
 #[non_exhaustive]
-pub struct ConsumerStats {
+pub struct BrokerStats {
     /// Entries of the subscription that are not acknowledged, delivered or not (`msgBacklog`). The broker counts
     /// entries here: a batch is one.
     pub backlog: u64,
@@ -494,7 +519,7 @@ pub struct ConsumerStats {
     pub delivered_per_second: f64,
 }
 
-impl ConsumerStats {
+impl BrokerStats {
     fn add(&mut self, stats: &pb::CommandConsumerStatsResponse) {
         self.backlog += stats.msg_backlog();
         self.unacknowledged += stats.unacked_messages();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use super::events::EventQueue;
+use super::events::{ConsumerEvent, EventQueue, EventSource};
 use super::parts::Parts;
 use super::{Shared, clock};
 use crate::error::Result;
@@ -18,7 +18,7 @@ pub(super) struct ConsumerShared {
     pub(super) config: Arc<ConsumerConfig>,
     /// Endpoints that have something for the receiver.
     pub(super) inbox: Arc<ReadyList>,
-    pub(super) events: Arc<EventQueue>,
+    pub(super) events: Arc<EventQueue<ConsumerEvent>>,
     /// Keeps the client's tasks alive, which carry out what the endpoints decide.
     client: Arc<Shared>,
 }
@@ -38,7 +38,11 @@ impl ConsumerShared {
             topic.clone(),
             partition,
             self.config.clone(),
-            QueueSignals { inbox: self.inbox.clone(), epoch: Arc::new(AtomicU64::new(0)) },
+            QueueSignals {
+                inbox: self.inbox.clone(),
+                epoch: Arc::new(AtomicU64::new(0)),
+                observer: Some(Arc::new(EventSource { topic: topic.clone(), queue: self.events.clone() })),
+            },
             subscribed,
             clock::now(),
         );
@@ -51,14 +55,15 @@ impl ConsumerShared {
     /// Attaches one more topic or partition, and receives from it as well. Dropping the future does not take it back.
     #[cfg_attr(not(test), expect(dead_code, reason = "for partitions that are added and for topic patterns"))]
     pub(super) async fn add(&self, topic: Arc<str>, partition: i32) -> Result<()> {
-        let (id, subscribed) = self.open_part(topic, partition)?;
+        let (id, subscribed) = self.open_part(topic.clone(), partition)?;
         // Wakes a receive that waits already: with a queue of size 0 it has to request a message of the new part.
         if let Some(waker) = self.inbox.notify(id) {
             waker.wake();
         }
         let subscribed = subscribed.await;
-        if subscribed.is_err() {
-            self.parts.remove(id);
+        match subscribed {
+            Ok(()) => self.events.push(ConsumerEvent::TopicAdded { topic }),
+            Err(_) => drop(self.parts.remove(id)),
         }
         subscribed
     }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 
@@ -63,6 +63,8 @@ pub(super) struct DecodedEntry {
     /// The serialized metadata of the broker, in `raw`.
     broker: Option<Range<u32>>,
     redelivery_count: u32,
+    /// When it was opened, if it is one of those whose processing is timed.
+    opened_at: Option<Instant>,
 }
 
 impl DecodedEntry {
@@ -77,6 +79,7 @@ impl DecodedEntry {
             metadata: 0..0,
             broker: None,
             redelivery_count: 0,
+            opened_at: None,
         }
     }
 
@@ -89,7 +92,9 @@ impl DecodedEntry {
         body: &EntryBody,
         inflated: Option<Bytes>,
         redelivery_count: u32,
+        opened_at: Option<Instant>,
     ) {
+        self.opened_at = opened_at;
         self.position = position;
         self.raw = raw;
         self.payload = inflated.as_ref().map_or(body.payload.clone(), |payload| 0..to_u32(payload.len()));
@@ -155,6 +160,12 @@ impl ReceivedMessage {
     #[inline]
     pub(super) fn part(&self) -> &Part<Consumer> {
         &self.entry.part
+    }
+
+    /// When its entry was opened, if that is timed and this is the first message of it.
+    #[inline]
+    pub(super) fn timed_since(&self) -> Option<Instant> {
+        self.entry.opened_at.filter(|_| self.batch_index <= 0)
     }
 
     /// The serialized metadata of its entry.

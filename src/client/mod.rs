@@ -11,6 +11,7 @@
 //! | `consumer`, `consumer_shared`, `acker`, `workers`, `events` | the consumer's handles and what they share |
 //! | `receive`, `message` | from queued entries to received messages |
 //! | `parts` | the topics and partitions behind one handle |
+//! | `state` | where a handle is attached, and how to watch it |
 //! | `topic_list` | the handle of a topic list watcher |
 //! | `auth`, `dial` | credentials; TCP, TLS and custom dialers |
 //! | `http` | lookups over HTTP |
@@ -24,6 +25,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::{ConsumerId, ProducerId, WatcherId};
 use crate::machine::EndpointRef;
 use crate::machine::control::Input;
+use crate::machine::supervisor::connection_states::ConnectionStates;
 use crate::machine::supervisor::query::{self, Query};
 use crate::machine::{ReadyList, Reply, ReplyTo};
 use crate::topic::TopicName;
@@ -49,6 +51,7 @@ mod producer_builder;
 mod receive;
 mod routing;
 pub(crate) mod runtime;
+mod state;
 #[cfg(all(test, feature = "broker"))]
 mod tests;
 mod topic_list;
@@ -60,7 +63,7 @@ mod workers;
 pub use acker::Acker;
 pub use auth::{Authentication, CredentialsFuture, HttpHeaders, HttpHeadersFuture, NoAuthentication, Token};
 pub use builder::ClientBuilder;
-pub use consumer::{Consumer, ConsumerStats};
+pub use consumer::{BrokerStats, Consumer};
 pub use consumer_builder::ConsumerBuilder;
 pub use dial::{DialFuture, Dialer, Socket, Target};
 pub use events::{ConsumerEvent, ConsumerEvents};
@@ -68,6 +71,7 @@ pub use message::ReceivedMessage;
 pub use producer::{Producer, TryEnqueueError};
 pub use producer_builder::ProducerBuilder;
 pub use routing::{HashingScheme, MessageRoutingMode};
+pub use state::{HandleState, PartState, StateWatch};
 #[doc(hidden)]
 pub use topic_list::{TopicChange, TopicListWatch};
 pub use topics::Topics;
@@ -77,6 +81,9 @@ pub use workers::Outcome;
 /// The TLS library, for [`ClientBuilder::tls_config`].
 #[cfg(feature = "tls")]
 pub use tokio_rustls::rustls;
+
+pub use crate::machine::endpoint::attach_status::AttachState;
+pub use crate::machine::supervisor::connection_states::{ClientState, ConnectionPhase, ConnectionState};
 
 pub use crate::machine::control::{AuthContext, AuthData, HostPort};
 
@@ -105,6 +112,7 @@ pub struct Client {
 pub(crate) struct Shared {
     supervisor: SupervisorHandle,
     service_url: Arc<str>,
+    connection_states: Arc<ConnectionStates>,
     operation_timeout: std::time::Duration,
     seed: u64,
     producer_ids: AtomicU64,
@@ -170,6 +178,21 @@ impl Client {
     /// Waits until a broker has accepted the credentials.
     pub(crate) async fn check_connection(&self) -> Result<()> {
         self.shared.query(query::connect()).await.map(drop)
+    }
+
+    /// The state of its connections.
+    pub fn state(&self) -> ClientState {
+        self.shared.connection_states.state()
+    }
+
+    /// [`Self::state`] now and after each change.
+    pub fn watch_state(&self) -> StateWatch<ClientState> {
+        let states = self.shared.connection_states.clone();
+        StateWatch::new(states.signal().clone(), move || {
+            let state = states.state();
+            let is_last = state.is_closed;
+            Some((state, is_last))
+        })
     }
 
     /// The service URL, normalised: scheme, hosts, ports.

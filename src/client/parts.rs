@@ -19,7 +19,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use super::clock;
+use super::state::{HandleState, PartState};
 use crate::error::{Error, ErrorKind, Result};
+use crate::machine::endpoint::state_signal::StateSignal;
 use crate::machine::{Deferred, Endpoint, EndpointId, EndpointMachine, Reply, ReplyTo};
 
 /// Identifies one set, for as long as it or a part of it exists: two ids are equal if they share the allocation.
@@ -67,6 +69,8 @@ pub(super) struct Parts<M: EndpointMachine> {
     id: SetId,
     /// Incremented by every change of the set, under its lock.
     epoch: AtomicU64,
+    /// Told of every change of the set, and of the state of a part.
+    signal: Arc<StateSignal>,
     list: RwLock<List<M>>,
 }
 
@@ -81,7 +85,8 @@ struct List<M> {
 impl<M: EndpointMachine> Parts<M> {
     pub(super) fn new() -> Self {
         let list = List { parts: Vec::new(), by_topic: HashMap::new(), is_closed: false };
-        Self { id: SetId(Arc::new(())), epoch: AtomicU64::new(0), list: RwLock::new(list) }
+        let signal = StateSignal::new();
+        Self { id: SetId(Arc::new(())), epoch: AtomicU64::new(0), signal, list: RwLock::new(list) }
     }
 
     fn list(&self) -> RwLockReadGuard<'_, List<M>> {
@@ -92,6 +97,8 @@ impl<M: EndpointMachine> Parts<M> {
         let mut list = self.list.write().unwrap_or_else(PoisonError::into_inner);
         let changed = change(&mut list);
         self.epoch.fetch_add(1, Ordering::Relaxed);
+        drop(list);
+        self.signal.changed(&mut Deferred::new());
         changed
     }
 
@@ -101,6 +108,7 @@ impl<M: EndpointMachine> Parts<M> {
     /// [`ErrorKind::Closed`] once the set was closed: no part may outlive it.
     pub(super) fn add(&self, topic: Arc<str>, partition: i32, endpoint: Arc<Endpoint<M>>) -> Result<Arc<Part<M>>> {
         let set = self.id.clone();
+        endpoint.with(|machine| machine.attach_status().set_signal(self.signal.clone()));
         let part = Arc::new(Part { topic, partition, endpoint, set, end_reported: AtomicBool::new(false) });
         self.change(|list| match list.is_closed {
             true => Err(Error::local(ErrorKind::Closed, "the handle is closed").with_topic(&part.topic)),
@@ -171,6 +179,20 @@ impl<M: EndpointMachine> Parts<M> {
         Arc::ptr_eq(&self.id.0, &part.set.0)
     }
 
+    /// The state of each part.
+    pub(super) fn state(&self) -> HandleState {
+        let state = |part: Arc<Part<M>>| {
+            let state = part.endpoint.with(|machine| machine.attach_status().state().clone());
+            PartState { topic: part.topic.clone(), state }
+        };
+        HandleState { parts: self.iter().map(state).collect() }
+    }
+
+    /// Told of every change of [`Self::state`].
+    pub(super) fn state_signal(&self) -> Arc<StateSignal> {
+        self.signal.clone()
+    }
+
     /// Whether every part is attached to a broker at the moment.
     pub(super) fn are_attached(&self) -> bool {
         self.iter().all(|part| part.read(M::is_attached))
@@ -214,6 +236,8 @@ impl<M: EndpointMachine> Drop for Parts<M> {
         for part in &self.list.get_mut().unwrap_or_else(PoisonError::into_inner).parts {
             part.endpoint.with_deferred(&mut deferred, |machine, deferred| machine.close(None, clock::now(), deferred));
         }
+        // Those who watch learn that the handle is gone, also where its parts have ended before.
+        self.signal.changed(&mut deferred);
     }
 }
 

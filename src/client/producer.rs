@@ -8,12 +8,13 @@ use std::task::{Context, Poll};
 
 use super::parts::{Parts, all};
 use super::routing::{Router, Routes};
+use super::state::{HandleState, StateWatch};
 use super::{Shared, clock, parse_topic};
 use crate::error::{Error, ErrorKind, Result, SendError};
 use crate::id::MessageId;
 use crate::machine::producer::results::{PendingSend, SendCallback};
 use crate::machine::producer::{
-    CapacityWaiter, Message, Producer as Machine, ProducerConfig, ProducerCreated, PushError,
+    CapacityWaiter, Message, Producer as Machine, ProducerConfig, ProducerCreated, ProducerStats, PushError,
 };
 use crate::machine::{Deferred, Endpoint, EndpointId, Reply};
 
@@ -242,6 +243,41 @@ impl Producer {
     /// partitioned topic, the highest of all partitions.
     pub fn last_sequence_id(&self) -> Option<u64> {
         self.shared.parts.iter().filter_map(|part| part.read(Machine::last_sequence_id)).max()
+    }
+
+    /// What this producer has counted since it was created. Costs one lock for each partition.
+    pub fn stats(&self) -> ProducerStats {
+        let mut stats = ProducerStats::default();
+        self.shared.parts.iter().for_each(|part| stats.merge(&part.read(Machine::stats)));
+        stats
+    }
+
+    /// Where the topic, or each partition of it, is attached, or why it is not.
+    pub fn state(&self) -> HandleState {
+        self.shared.parts.state()
+    }
+
+    /// [`Self::state`] now and after each change.
+    ///
+    /// ```no_run
+    /// # async fn example(producer: pulsar_native::Producer) {
+    /// let mut states = producer.watch_state();
+    /// tokio::spawn(async move {
+    ///     while let Some(state) = states.changed().await {
+    ///         for part in state.detached() {
+    ///             eprintln!("{}: {}", part.topic, part.state);
+    ///         }
+    ///     }
+    /// });
+    /// # }
+    /// ```
+    pub fn watch_state(&self) -> StateWatch<HandleState> {
+        let shared = Arc::downgrade(&self.shared);
+        StateWatch::new(self.shared.parts.state_signal(), move || {
+            let state = shared.upgrade()?.parts.state();
+            let is_last = state.is_finished();
+            Some((state, is_last))
+        })
     }
 
     /// Whether the topic, or every partition of it, is attached to a broker at the moment. Sending works either way.

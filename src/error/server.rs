@@ -33,6 +33,14 @@ macro_rules! codes {
                 match self.0 { $($code => $name,)* _ => UNKNOWN }
             }
 
+            /// Its name, and for one that this library does not know its number: what tells all codes apart.
+            pub(crate) fn label(self) -> String {
+                match self.name() {
+                    UNKNOWN => format!("ServerError {}", self.0),
+                    name => name.to_owned(),
+                }
+            }
+
             /// The kind of [`Error`](super::Error) it becomes.
             pub fn kind(self) -> ErrorKind {
                 match self.0 { $($code => ErrorKind::$kind,)* _ => ErrorKind::Server }

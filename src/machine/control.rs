@@ -117,6 +117,11 @@ impl CloseReason {
     }
 }
 
+/// Why an endpoint is detached whose broker sent CLOSE_PRODUCER or CLOSE_CONSUMER.
+pub(crate) fn closed_by_broker() -> Error {
+    Error::local(ErrorKind::NotReady, "its broker closed it, as when a topic moves")
+}
+
 /// What reaches the supervisor.
 #[derive(Debug)]
 pub enum Input {

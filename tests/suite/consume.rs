@@ -252,7 +252,7 @@ pub async fn statistics(target: &Target) {
     send_all(&producer, numbered(4).iter().map(String::as_str)).await;
     let messages = receive_all(&mut consumer, 4).await;
     within("the confirmation", consumer.ack_confirmed(&messages[0])).await.expect("confirmed");
-    let told = within("the statistics", consumer.stats()).await.expect("statistics");
+    let told = within("the statistics", consumer.broker_stats()).await.expect("statistics");
     assert_eq!((told.backlog, told.unacknowledged, told.blocked_on_unacknowledged), (3, 3, false));
     let seen = target.subscription(&topic, "s").await;
     assert_eq!((seen.backlog, seen.unacked), (3, 3));

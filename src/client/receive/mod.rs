@@ -217,7 +217,7 @@ impl Receiver {
         self.open_sources -= 1;
         // What the application asked for itself is no news to it.
         if error.kind() != ErrorKind::Closed && part.report_end() {
-            let event = ConsumerEvent::TopicEnded { topic: part.topic.to_string(), error: error.clone() };
+            let event = ConsumerEvent::TopicEnded { topic: part.topic.clone(), error: error.clone() };
             self.shared.events.push(event);
         }
         self.last_end = Some(error);

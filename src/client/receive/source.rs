@@ -14,6 +14,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -30,6 +31,10 @@ use crate::machine::consumer::{Consumer, ConsumerConfig, ReceivedEntry, Returned
 use crate::wire::ack_set::AckSet;
 use crate::wire::batch::{BatchCursor, RecordRange};
 use crate::wire::entry::EntryError;
+
+/// Of this many entries that are opened in a row one is timed, besides the first after each wait: reading the clock
+/// costs as much as opening an entry.
+const TIMED_ENTRIES: u32 = 64;
 
 /// See the module.
 pub(super) struct Source {
@@ -51,6 +56,8 @@ pub(super) struct Source {
     /// What the payload of a compressed entry may inflate to, bytes.
     uncompressed_bytes_max: usize,
     unreadable_policy: UnreadableMessagePolicy,
+    /// Entries to be opened until one is timed: see [`TIMED_ENTRIES`].
+    untimed_entries: u32,
     /// It is in the receiver's queue of sources.
     pub(super) is_queued: bool,
     end: End,
@@ -86,6 +93,7 @@ impl Source {
             permits_max: (config.receiver_queue_size / 2).max(1),
             uncompressed_bytes_max: config.max_uncompressed_size,
             unreadable_policy: config.unreadable_message_policy,
+            untimed_entries: 0,
             is_queued: false,
             end: End::No,
             part,
@@ -184,16 +192,19 @@ impl Source {
         let Some(entry) = self.run.front_mut() else { return false };
         let Some(body) = decode_fast(&entry.body) else { return false };
         let ReceivedEntry { ledger_id, entry_id, permits, redelivery_count, .. } = *entry;
+        let opened_at = time_entry(&mut self.untimed_entries);
         let position = MessagePosition { partition: self.part.partition, ..MessagePosition::new(ledger_id, entry_id) };
         let raw = std::mem::take(&mut entry.raw);
-        place(&mut self.opened, &self.part, |opened| opened.fill(position, raw, body, None, redelivery_count));
+        place(&mut self.opened, &self.part, |opened| {
+            opened.fill(position, raw, body, None, redelivery_count, opened_at);
+        });
         self.run.pop_front();
         self.return_permits(permits);
         true
     }
 
     /// The next message; `None` when nothing of this part is buffered.
-    pub(super) fn next_slow(&mut self, events: &EventQueue) -> Option<ReceivedMessage> {
+    pub(super) fn next_slow(&mut self, events: &EventQueue<ConsumerEvent>) -> Option<ReceivedMessage> {
         self.discard_stale();
         loop {
             if let Some(message) = self.next_member_slow() {
@@ -212,6 +223,7 @@ impl Source {
 
     /// A consumer that waits for messages does not hold on to the read buffer of those it gave.
     fn release_buffer(&mut self) {
+        self.untimed_entries = 0;
         let Some(opened) = &mut self.opened else { return };
         match Arc::get_mut(opened) {
             Some(opened) => opened.clear(),
@@ -290,7 +302,11 @@ impl Source {
     }
 
     /// Opens an entry: returns its one message, or leaves it as the open batch, or refuses it.
-    fn decode_next_slow(&mut self, entry: ReceivedEntry, events: &EventQueue) -> Option<ReceivedMessage> {
+    fn decode_next_slow(
+        &mut self,
+        entry: ReceivedEntry,
+        events: &EventQueue<ConsumerEvent>,
+    ) -> Option<ReceivedMessage> {
         let ReceivedEntry { raw, ledger_id, entry_id, redelivery_count, ack_set, body, permits, .. } = entry;
         let body = match body {
             Ok(body) => body,
@@ -311,13 +327,15 @@ impl Source {
             Err(DecodeFailure::Unreadable(reason)) => {
                 let mut stored = DecodedEntry::empty(self.part.clone());
                 // A copy, because an event may wait for long and must not keep a whole read buffer.
-                stored.fill(position, Bytes::copy_from_slice(&raw), &body, None, redelivery_count);
+                stored.fill(position, Bytes::copy_from_slice(&raw), &body, None, redelivery_count, None);
                 self.report_unreadable(stored, permits, reason, events);
                 return None;
             }
         };
-        let opened =
-            place(&mut self.opened, &self.part, |opened| opened.fill(position, raw, &body, inflated, redelivery_count));
+        let opened_at = time_entry(&mut self.untimed_entries);
+        let opened = place(&mut self.opened, &self.part, |opened| {
+            opened.fill(position, raw, &body, inflated, redelivery_count, opened_at);
+        });
         let Some(cursor) = cursor else {
             let message = ReceivedMessage::single(opened.clone());
             self.return_permits(permits);
@@ -339,7 +357,13 @@ impl Source {
 
     /// Sound, but not for this client to read: reported, and not acknowledged unless the policy says so. The application
     /// can decide, or a client that can read it gets it.
-    fn report_unreadable(&mut self, stored: DecodedEntry, permits: u32, reason: UnreadableReason, events: &EventQueue) {
+    fn report_unreadable(
+        &mut self,
+        stored: DecodedEntry,
+        permits: u32,
+        reason: UnreadableReason,
+        events: &EventQueue<ConsumerEvent>,
+    ) {
         self.return_permits(permits);
         let message = ReceivedMessage::single(Arc::new(stored));
         let is_acknowledged = match self.unreadable_policy {
@@ -351,6 +375,17 @@ impl Source {
         };
         events.push(ConsumerEvent::Unreadable(UnreadableMessage::new(message, reason, is_acknowledged)));
     }
+}
+
+/// The time, if the entry that is opened now is one that is timed.
+#[inline]
+fn time_entry(untimed_entries: &mut u32) -> Option<Instant> {
+    if let Some(fewer) = untimed_entries.checked_sub(1) {
+        *untimed_entries = fewer;
+        return None;
+    }
+    *untimed_entries = TIMED_ENTRIES - 1;
+    Some(clock::now().at)
 }
 
 /// Puts an entry into the memory of the one before, if no message of that is left, else into memory of its own.
@@ -385,7 +420,8 @@ mod tests {
         let (subscribed, _) = Reply::pair();
         let (topic, inbox) = (Arc::<str>::from("persistent://a/b/t"), ReadyList::new());
         let config = Arc::<ConsumerConfig>::default();
-        let signals = crate::machine::consumer::QueueSignals { inbox: inbox.clone(), epoch: queue_epoch.clone() };
+        let signals =
+            crate::machine::consumer::QueueSignals { inbox: inbox.clone(), epoch: queue_epoch.clone(), observer: None };
         let machine = Consumer::new(id, topic.clone(), -1, config.clone(), signals, subscribed, clock::now());
         let endpoint = Endpoint::new(EndpointId::Consumer(id), machine, inbox);
         let parts = Parts::new();

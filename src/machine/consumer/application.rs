@@ -53,6 +53,7 @@ impl Consumer {
         let position = EntryPosition { ledger_id, entry_id };
         self.redelivery.remove(position);
         self.acks.reject(position, error.validation_error().into());
+        self.counters.damaged_entries += 1;
         self.is_dirty = true;
         self.return_permits(permits);
     }
@@ -73,6 +74,7 @@ impl Consumer {
     pub fn ack(&mut self, id: &MessagePosition, now: impl FnOnce() -> Now) -> Result<()> {
         let is_noted = self.lifecycle.ended().is_none() && self.acks.are_needed() && !self.seek.is_running();
         if is_noted && self.acks.ack_fast(id) {
+            self.counters.acks += 1;
             return Ok(());
         }
         self.ack_slow(id, now)
@@ -86,6 +88,7 @@ impl Consumer {
         if self.acks.ack_slow(id).map_err(|error| error.with_topic(&self.topic))? {
             self.redelivery.remove(EntryPosition::of(id));
         }
+        self.counters.acks += 1;
         self.is_dirty |= self.acks.schedule(now);
         Ok(())
     }
@@ -102,6 +105,7 @@ impl Consumer {
         }
         let finished = self.acks.ack_cumulative(id).map_err(|error| error.with_topic(&self.topic))?;
         self.redelivery.remove_up_to(finished);
+        self.counters.cumulative_acks += 1;
         self.is_dirty |= self.acks.schedule(now);
         Ok(())
     }
@@ -124,6 +128,10 @@ impl Consumer {
             Err(error) => reply.send(Err(error.with_topic(&self.topic)), deferred),
             Ok(ids) if ids.is_empty() => reply.send(Ok(()), deferred),
             Ok(entries) => {
+                match cumulative {
+                    true => self.counters.cumulative_acks += 1,
+                    false => self.counters.acks += ids.len() as u64,
+                }
                 let members = if cumulative { Vec::new() } else { ids.to_vec() };
                 self.begin_operation(Operation::Ack { ids: entries, members, cumulative, reply }, now, deferred);
             }
@@ -152,6 +160,7 @@ impl Consumer {
         if !self.lifecycle.is_receiving() || self.seek.is_running() {
             return;
         }
+        self.counters.nacks += 1;
         let before = self.redelivery.due_at();
         if !self.redelivery.nack(EntryPosition::of(id), now) {
             self.redeliver_everything();
@@ -198,7 +207,12 @@ impl Consumer {
     }
 
     /// Requests the broker's statistics of this consumer (CONSUMER_STATS).
-    pub fn stats(&mut self, reply: ReplyTo<pb::CommandConsumerStatsResponse>, now: Now, deferred: &mut Deferred) {
+    pub fn broker_stats(
+        &mut self,
+        reply: ReplyTo<pb::CommandConsumerStatsResponse>,
+        now: Now,
+        deferred: &mut Deferred,
+    ) {
         self.begin_operation(Operation::Stats { reply }, now, deferred);
     }
 

@@ -14,6 +14,9 @@ impl Consumer {
             run.clear();
             return;
         }
+        if let Some(first) = run.first() {
+            self.counters.on_run(first, now);
+        }
         let mut ahead = self.queue.len();
         run.retain_mut(|entry| {
             let is_admitted = self.admit(entry, ahead);
@@ -37,6 +40,9 @@ impl Consumer {
         let charged = entry.permits;
         entry.permits = self.members_to_deliver(entry, ahead);
         self.queue.book(charged, entry.permits);
+        if entry.permits > 0 {
+            self.counters.on_entry(entry, entry.permits);
+        }
         entry.permits > 0
     }
 
@@ -59,6 +65,7 @@ impl Consumer {
             return 0;
         }
         if let Err(error) = &entry.body {
+            self.counters.damaged_entries += 1;
             self.acks.reject(position, error.validation_error().into());
             return 0;
         }

@@ -50,10 +50,10 @@ impl EndpointMachine for Consumer {
         Consumer::on_response(self, op, response, deferred);
     }
 
-    fn on_notification(&mut self, command: Command, _now: Now, _deferred: &mut Deferred) -> AfterNotification {
+    fn on_notification(&mut self, command: Command, _now: Now, deferred: &mut Deferred) -> AfterNotification {
         match command {
-            Command::ActiveConsumerChange(change) => self.on_active_change(change.is_active()),
-            Command::ReachedEndOfTopic(_) => self.on_end_of_topic(),
+            Command::ActiveConsumerChange(change) => self.on_active_change(change.is_active(), deferred),
+            Command::ReachedEndOfTopic(_) => self.on_end_of_topic(deferred),
             _ => {}
         }
         AfterNotification::Stay

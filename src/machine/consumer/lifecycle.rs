@@ -238,6 +238,7 @@ impl Consumer {
             (Err(error), _) | (Ok(()), Some(error)) => error.clone(),
             (Ok(()), None) => self.closed_error(),
         };
+        self.attach_status.on_finished(self.lifecycle.ended().unwrap_or(&gone), deferred);
         self.lifecycle.reply_subscribed(Err(gone.clone()), deferred);
         self.operations.fail_all(&gone, deferred);
         for reply in self.lifecycle.close.take().into_iter().flat_map(|close| close.replies) {

@@ -19,6 +19,7 @@
 //! | `redelivery` | negative acknowledgements, rewinds |
 //! | `operations`, `seek` | requests that wait for the broker's response |
 //! | `entry`, `position` | one delivered entry, read without the consumer; its place in the topic |
+//! | `stats` | what is counted |
 //! | `config` | the options |
 
 use crate::error::Error;
@@ -45,6 +46,7 @@ mod queue;
 mod redelivery;
 mod responses;
 mod seek;
+mod stats;
 mod transmit;
 
 pub use config::{
@@ -54,8 +56,9 @@ pub use config::{
 pub use entry::{EntryBody, ReceivedEntry};
 pub use operations::LastMessageId;
 pub use permits::ReturnedPermits;
-pub use queue::{QueueSignals, Taken};
+pub use queue::{QueueSignals, Taken, TopicObserver};
 pub use seek::SeekTo;
+pub use stats::ConsumerStats;
 
 use acks::{AckPolicy, Acks};
 use lifecycle::ConsumerLifecycle;
@@ -63,6 +66,7 @@ use operations::Operations;
 use queue::Queue;
 use redelivery::Redelivery;
 use seek::Seek;
+use stats::ReceiveCounters;
 
 /// The most ids of one confirmed acknowledgement: they travel in one frame.
 pub const CONFIRMED_IDS_MAX: usize = 10_000;
@@ -82,6 +86,7 @@ pub struct Consumer {
     operations: Operations,
     seek: Seek,
     topic_status: TopicStatus,
+    counters: ReceiveCounters,
     /// Whether an input gave the owner something to do since it was last asked.
     is_dirty: bool,
 }
@@ -112,13 +117,14 @@ impl Consumer {
             id,
             partition,
             lifecycle: ConsumerLifecycle::new(subscribed, deadline),
-            attach_status: AttachStatus::default(),
+            attach_status: AttachStatus::new(now),
             queue: Queue::new(config.receiver_queue_size, signals),
             acks: Acks::new(AckPolicy::new(&topic, &config)),
             redelivery: Redelivery::new(in_order, config.negative_ack_redelivery_delay, now),
             operations: Operations::default(),
             seek: Seek::default(),
             topic_status: TopicStatus::default(),
+            counters: ReceiveCounters::default(),
             is_dirty: true,
             topic,
             config,

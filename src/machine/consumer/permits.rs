@@ -129,6 +129,11 @@ impl Permits {
         }
     }
 
+    /// Messages that were taken and have not been returned.
+    pub(super) fn taken(&self) -> u64 {
+        u64::try_from(self.taken).unwrap_or(0)
+    }
+
     fn give_back(&mut self, permits: i64) {
         if self.size == 0 {
             self.window -= permits;
@@ -184,8 +189,7 @@ impl Permits {
     }
 
     /// What the broker may still send.
-    #[cfg(test)]
-    fn outstanding(&self) -> i64 {
+    pub(super) fn outstanding(&self) -> i64 {
         self.outstanding
     }
 }

@@ -6,6 +6,7 @@
 //! what it took under an earlier one.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -30,6 +31,17 @@ pub struct QueueSignals {
     pub inbox: Arc<ReadyList>,
     /// The queue epoch: it moves when what was taken before is void.
     pub epoch: Arc<AtomicU64>,
+    /// Is told what the broker notifies.
+    pub observer: Option<Arc<dyn TopicObserver>>,
+}
+
+/// Is told what the broker notifies about the topic or partition of a consumer. Called with no lock held.
+pub trait TopicObserver: fmt::Debug + Send + Sync {
+    /// ACTIVE_CONSUMER_CHANGE, where it changes what was known.
+    fn on_active_change(&self, is_active: bool);
+
+    /// REACHED_END_OF_TOPIC, for the first time.
+    fn on_end_of_topic(&self);
 }
 
 /// What [`Consumer::take`](super::Consumer::take) says besides the entries.
@@ -111,6 +123,16 @@ impl Queue {
         self.permits.queued()
     }
 
+    /// Messages that are here or were taken, and whose permits have not come back.
+    pub(super) fn waiting_messages(&self) -> u64 {
+        self.permits.queued().saturating_add(self.permits.taken())
+    }
+
+    /// See [`Permits::outstanding`]; what is below zero is 0.
+    pub(super) fn outstanding_permits(&self) -> u64 {
+        u64::try_from(self.permits.outstanding()).unwrap_or(0)
+    }
+
     /// Whether there is room for one more entry behind `ahead` others. If not, the entry will be asked for again.
     #[inline]
     pub(super) fn has_room(&mut self, ahead: usize) -> bool {
@@ -188,6 +210,13 @@ impl Queue {
             !is_dropped
         });
         self.permits.cleared(permits);
+    }
+
+    /// Tells the observer later, once no lock is held.
+    pub(super) fn tell(&self, deferred: &mut Deferred, tell: impl FnOnce(&dyn TopicObserver) + Send + 'static) {
+        if let Some(observer) = self.signals.observer.clone() {
+            deferred.run(move || tell(&*observer));
+        }
     }
 
     /// Puts `id`, the consumer's, in the inbox, once until the next take.

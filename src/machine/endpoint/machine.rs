@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::attach_status::AttachStatus;
+use super::attach_status::{AttachFailure, AttachState, AttachStatus};
 use super::outbox::{More, Op, Outbox, Response};
 use super::{Endpoint, EndpointId, ReadyList};
 use crate::error::Error;
@@ -30,12 +30,12 @@ pub enum AttachRoute {
 }
 
 /// What the session does after a notification.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum AfterNotification {
     /// Nothing: the endpoint stays attached.
     Stay,
-    /// Detach it, so that it attaches afresh.
-    Reattach,
+    /// Detach it because of this, so that it attaches afresh.
+    Reattach(Error),
 }
 
 /// The typed way of the two commands that come once a message. All others go through [`AnyEndpoint`].
@@ -203,10 +203,12 @@ pub trait AnyEndpoint: Send + Sync + fmt::Debug {
     fn open_request(&self, peer: &PeerInfo, now: Now) -> Result<Command, RequestError>;
     /// See [`EndpointMachine::on_attached`].
     fn on_attached(&self, response: &Command, peer: &PeerInfo, now: Now, deferred: &mut Deferred);
-    /// See [`EndpointMachine::on_detached`].
-    fn on_detached(&self, now: Now, deferred: &mut Deferred);
+    /// See [`EndpointMachine::on_detached`]. `cause` is why its attach is over; `None` if it was only opening.
+    fn on_detached(&self, cause: Option<&Error>, now: Now, deferred: &mut Deferred);
     /// See [`EndpointMachine::on_attach_failed`].
-    fn on_attach_failed(&self, error: &Error, now: Now, deferred: &mut Deferred);
+    fn on_attach_failed(&self, failure: &AttachFailure<'_>, now: Now, deferred: &mut Deferred);
+    /// Where it is attached, or why it is not.
+    fn attach_state(&self) -> AttachState;
     /// See [`EndpointMachine::on_response`].
     fn on_response(&self, op: Op, response: Response, now: Now, deferred: &mut Deferred);
     /// See [`EndpointMachine::on_notification`].
@@ -263,23 +265,29 @@ impl<M: EndpointMachine> AnyEndpoint for Endpoint<M> {
 
     fn on_attached(&self, response: &Command, peer: &PeerInfo, now: Now, deferred: &mut Deferred) {
         self.with_deferred(deferred, |machine, deferred| {
-            machine.attach_status().on_attached(&peer.address, now);
+            machine.attach_status().on_attached(&peer.address, now, deferred);
             machine.on_attached(response, peer, now, deferred);
         });
     }
 
-    fn on_detached(&self, now: Now, deferred: &mut Deferred) {
+    fn on_detached(&self, cause: Option<&Error>, now: Now, deferred: &mut Deferred) {
         self.with_deferred(deferred, |machine, deferred| {
-            machine.attach_status().on_detached();
+            if let Some(cause) = cause {
+                machine.attach_status().on_detached(cause, now, deferred);
+            }
             machine.on_detached(now, deferred);
         });
     }
 
-    fn on_attach_failed(&self, error: &Error, now: Now, deferred: &mut Deferred) {
+    fn on_attach_failed(&self, failure: &AttachFailure<'_>, now: Now, deferred: &mut Deferred) {
         self.with_deferred(deferred, |machine, deferred| {
-            machine.attach_status().on_failure(error);
-            machine.on_attach_failed(error, now, deferred);
+            machine.attach_status().on_failure(failure, now, deferred);
+            machine.on_attach_failed(failure.error, now, deferred);
         });
+    }
+
+    fn attach_state(&self) -> AttachState {
+        self.with(|machine| machine.attach_status().state().clone())
     }
 
     fn on_response(&self, op: Op, response: Response, now: Now, deferred: &mut Deferred) {

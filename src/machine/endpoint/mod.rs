@@ -18,6 +18,7 @@ pub mod deferred;
 pub mod machine;
 pub mod outbox;
 pub mod reply;
+pub mod state_signal;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -116,6 +116,8 @@ pub(super) struct SendGroup {
     pub(super) started: Option<Now>,
     /// Its bytes were written to a connection, this one or an earlier one.
     pub(super) transmitted: bool,
+    /// Messages of its entries that were confirmed.
+    pub(super) confirmed_messages: u32,
     /// How many of its entries are not settled.
     pub(super) unsettled: usize,
     /// Whether its bytes are written in one piece: none of its entries is settled.
@@ -141,6 +143,7 @@ impl SendGroup {
             has_own_deadline: false,
             started: None,
             transmitted: false,
+            confirmed_messages: 0,
             unsettled: 0,
             is_whole: true,
         }

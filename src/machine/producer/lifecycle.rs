@@ -193,6 +193,7 @@ impl Producer {
     /// Ends everything. Sends that are not settled and later calls get `later`, the callers of close `result`.
     pub(super) fn finish(&mut self, later: Error, result: Result<()>, deferred: &mut Deferred) {
         let state = std::mem::replace(&mut self.lifecycle.state, LifecycleState::Finished(later.clone()));
+        self.attach_status.on_finished(&later, deferred);
         self.dirty = true;
         self.attach.end(&later, deferred);
         self.close_batch();

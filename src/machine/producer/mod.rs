@@ -24,6 +24,7 @@
 //! | `pipeline.rs` | | the outgoing payload pipeline: batch, compress, (split), (encrypt), seal |
 //! | `transmit.rs` | | writing sealed frames to the connection |
 //! | `settle.rs`, `results.rs` | `ReceiptCounters` | receipts and refusals; what the sender of a message awaits |
+//! | `stats.rs` | `SendCounters` | what is counted |
 //! | `flush.rs` | `Flushes` | flushes and their failures |
 //!
 //! Over the life of a producer:
@@ -75,6 +76,7 @@ mod seal;
 mod send_deadline;
 mod sequence_ids;
 mod settle;
+mod stats;
 mod transmit;
 mod waiter_queue;
 
@@ -86,6 +88,7 @@ pub use message::Message;
 pub use results::{PendingSend, SendCallback};
 pub use seal::{SealJob, Sealed};
 pub(crate) use sequence_ids::SEQUENCE_ID_MAX;
+pub use stats::ProducerStats;
 
 use attach::{AttachPhase, ProducerAttach};
 use batch::OpenBatch;
@@ -98,24 +101,11 @@ use results::SendSlots;
 use seal::Sealing;
 use sequence_ids::SequenceIds;
 use settle::ReceiptCounters;
+use stats::SendCounters;
 
 /// For how long a batch, or a group of framed messages, takes more messages while there is no connection: all of them
 /// have the deadline of the first.
 const OPEN_MAX: Duration = Duration::from_millis(100);
-
-/// Statistics of a producer.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ProducerStats {
-    /// Messages accepted and not settled.
-    pub pending_messages: usize,
-    /// What they count against `max_pending_bytes`.
-    pub pending_bytes: usize,
-    /// Messages accepted so far.
-    pub accepted_messages: u64,
-    /// Receipts for nothing that is pending: what they confirm had timed out, or was confirmed before.
-    pub stale_receipts: u64,
-}
 
 /// A producer of one topic, or one partition.
 pub struct Producer {
@@ -139,6 +129,7 @@ pub struct Producer {
     sealing: Sealing,
     in_flight: InFlight,
     receipts: ReceiptCounters,
+    counters: SendCounters,
     flushes: Flushes,
 }
 
@@ -159,7 +150,7 @@ impl Producer {
             partition,
             dirty: true,
             attach: ProducerAttach::new(created, now.at.checked_add(config.operation_timeout)),
-            attach_status: AttachStatus::default(),
+            attach_status: AttachStatus::new(now),
             lifecycle: Lifecycle::default(),
             sequence_ids: SequenceIds::default(),
             capacity: Capacity::new(config.max_pending_messages, config.max_pending_bytes),
@@ -168,6 +159,7 @@ impl Producer {
             sealing: Sealing::new(PayloadLimits::new(&config, None)),
             in_flight: InFlight::default(),
             receipts: ReceiptCounters::default(),
+            counters: SendCounters::default(),
             flushes: Flushes::default(),
             config,
         }
@@ -208,16 +200,6 @@ impl Producer {
     /// attempt has failed.
     pub fn last_failure(&self) -> Option<&Error> {
         self.attach_status.last_failure()
-    }
-
-    /// Statistics, as of now.
-    pub fn stats(&self) -> ProducerStats {
-        ProducerStats {
-            pending_messages: self.capacity.pending_messages(),
-            pending_bytes: self.capacity.pending_bytes(),
-            accepted_messages: self.sequence_ids.accepted_messages(),
-            stale_receipts: self.receipts.stale(),
-        }
     }
 
     /// Whether nothing that was accepted is unsettled.

@@ -64,7 +64,12 @@ impl Producer {
     ///
     /// # Errors
     /// A receipt for a later entry. What comes before it is settled.
-    pub fn on_receipts(&mut self, receipts: &[Receipt], deferred: &mut Deferred) -> Result<(), ProtocolViolation> {
+    pub fn on_receipts(
+        &mut self,
+        receipts: &[Receipt],
+        now: Now,
+        deferred: &mut Deferred,
+    ) -> Result<(), ProtocolViolation> {
         if self.is_finished() {
             return Ok(());
         }
@@ -79,7 +84,7 @@ impl Producer {
                 continue;
             };
             match match_receipt(group.transmitted, oldest, receipt) {
-                ReceiptMatch::Settles => self.settle_stored(receipt, deferred),
+                ReceiptMatch::Settles => self.settle_stored(receipt, now, deferred),
                 ReceiptMatch::Stale => self.receipts.stale += 1,
                 ReceiptMatch::OutOfOrder => {
                     result = Err(ProtocolViolation::new(format!(
@@ -139,12 +144,12 @@ impl Producer {
                     }
                     Some(entry) => {
                         entry.checksum_refused = true;
-                        AfterNotification::Reattach
+                        AfterNotification::Reattach(Error::server(error, "a message"))
                     }
-                    None => AfterNotification::Reattach,
+                    None => AfterNotification::Reattach(Error::server(error, "a message")),
                 }
             }
-            _ if self.is_attached() => AfterNotification::Reattach,
+            _ if self.is_attached() => AfterNotification::Reattach(Error::server(error, "a message")),
             _ => AfterNotification::Stay,
         }
     }
@@ -181,10 +186,12 @@ impl Producer {
 impl Producer {
     /// Ends the sends of the oldest entry, which the broker has stored.
     #[inline]
-    fn settle_stored(&mut self, receipt: &Receipt, deferred: &mut Deferred) {
+    fn settle_stored(&mut self, receipt: &Receipt, now: Now, deferred: &mut Deferred) {
         let Some((entry, group)) = self.in_flight.take_front() else { return };
         self.capacity.release(entry.messages, entry.size_bytes);
         self.sequence_ids.note_stored(entry.last);
+        self.counters.on_confirmed(&entry);
+        group.confirmed_messages += entry.messages;
         let batch_size = if entry.messages > 1 { entry.messages } else { 0 };
         let stored = Stored { ledger_id: receipt.ledger_id, entry_id: receipt.entry_id, batch_size };
         if !group.callbacks.is_empty() {
@@ -192,6 +199,7 @@ impl Producer {
         }
         group.results.settle(entry.slot, Ok(stored));
         if let Some(group) = self.in_flight.retire_front() {
+            self.counters.on_group_confirmed(&group, now);
             self.retire(group, deferred);
         }
     }
@@ -199,6 +207,7 @@ impl Producer {
     /// Ends the sends of the entry at `at` with an error.
     pub(super) fn settle_failed(&mut self, at: usize, error: Error, may_be_stored: bool, deferred: &mut Deferred) {
         let Some((entry, group)) = self.in_flight.take(at) else { return };
+        self.counters.on_failed(&entry, &error);
         let error = SendError::new(error, may_be_stored && !mutation!(SurelyNotStored));
         self.capacity.release(entry.messages, entry.size_bytes);
         defer_callbacks(group, &entry, &Err(error.clone()), deferred);

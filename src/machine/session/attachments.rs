@@ -1,6 +1,7 @@
 //! Endpoints attach and detach: opening, responses to their requests, closing, the end of the connection.
 
 use super::{Attachment, Phase, ScheduleState, Session};
+use crate::error::Error;
 use crate::machine::connection::Requester;
 use crate::machine::connection::error::RequestError;
 use crate::machine::control::{Attempt, CloseReason, SessionEvent};
@@ -27,7 +28,7 @@ impl Session {
         self.attachments.insert(id, Attachment { endpoint, attempt, phase: Phase::Opening, schedule });
         match request {
             Ok(request) => self.request(request, Requester::Open(id, attempt), now, deferred),
-            Err(error) => self.detach(id, now, deferred, |attempt| SessionEvent::OpenFailed(id, attempt, error)),
+            Err(error) => self.detach(id, None, now, deferred, |attempt| SessionEvent::OpenFailed(id, attempt, error)),
         }
     }
 
@@ -81,7 +82,7 @@ impl Session {
                     self.close_at_broker(id, now);
                 }
                 if is_present {
-                    self.detach(id, now, deferred, |attempt| SessionEvent::OpenFailed(id, attempt, error));
+                    self.detach(id, None, now, deferred, |attempt| SessionEvent::OpenFailed(id, attempt, error));
                 }
             }
         }
@@ -105,23 +106,33 @@ impl Session {
         self.events.push_back(SessionEvent::Opened(id, attempt));
     }
 
-    /// Returns an endpoint to the supervisor, detached, and reports why.
+    /// Returns an endpoint to the supervisor, detached, and reports why. `cause` is why its attach is over, if it was
+    /// attached.
     pub(super) fn detach(
         &mut self,
         id: EndpointId,
+        cause: Option<Error>,
         now: Now,
         deferred: &mut Deferred,
         event: impl FnOnce(Attempt) -> SessionEvent,
     ) {
         let Some(Attachment { endpoint, attempt, .. }) = self.remove(id) else { return };
         endpoint.move_to(&self.supervisor, deferred);
-        endpoint.on_detached(now, deferred);
+        let cause = cause.map(|error| self.at_peer(error));
+        endpoint.on_detached(cause.as_ref(), now, deferred);
         if self.detached.len() >= self.detached_prune_len {
             self.detached.retain(|_, endpoint| !endpoint.is_finished());
             self.detached_prune_len = DETACHED_PRUNE_LEN_MIN + 2 * self.detached.len();
         }
         self.detached.insert(id, endpoint);
         self.events.push_back(event(attempt));
+    }
+
+    fn at_peer(&self, error: Error) -> Error {
+        match self.connection.peer() {
+            Some(peer) => error.with_address(&peer.address),
+            None => error,
+        }
     }
 
     /// Removes a finished endpoint, and closes it at the broker unless that is done.
@@ -155,9 +166,11 @@ impl Session {
         }
         let mut attached: Vec<_> = std::mem::take(&mut self.attachments).into_iter().collect();
         attached.sort_unstable_by_key(|(id, _)| *id);
+        // Without a peer nothing was attached.
+        let cause = self.connection.peer().map(|peer| reason.to_error(&peer.address));
         for (_, Attachment { endpoint, .. }) in attached {
             endpoint.move_to(&self.supervisor, deferred);
-            endpoint.on_detached(now, deferred);
+            endpoint.on_detached(cause.as_ref(), now, deferred);
         }
         let mut events: Vec<_> = self.events.drain(..).collect();
         events.push(SessionEvent::Ended(reason));

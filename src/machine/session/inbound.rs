@@ -7,7 +7,7 @@ use crate::id::{ConsumerId, ProducerId};
 use crate::machine::connection::ConnectionEvent;
 use crate::machine::connection::error::ProtocolViolation;
 use crate::machine::consumer::ReceivedEntry;
-use crate::machine::control::{CloseReason, SessionEvent};
+use crate::machine::control::{CloseReason, SessionEvent, closed_by_broker};
 use crate::machine::endpoint::machine::{AfterNotification, DataRoute};
 use crate::machine::{Deferred, EndpointId, Now};
 use crate::wire::command::Command;
@@ -63,7 +63,7 @@ impl Session {
             }
             InboundFrame::Receipt(receipt) => {
                 self.connection.handle_data_frame("SEND_RECEIPT")?;
-                self.collect_receipt(receipt, deferred)
+                self.collect_receipt(receipt, now, deferred)
             }
             InboundFrame::Control(command) => match self.connection.handle_command(*command)? {
                 Some(event) => self.handle_event(event, now, deferred),
@@ -88,10 +88,10 @@ impl Session {
     }
 
     #[inline]
-    fn collect_receipt(&mut self, receipt: Receipt, deferred: &mut Deferred) -> Result<(), CloseReason> {
+    fn collect_receipt(&mut self, receipt: Receipt, now: Now, deferred: &mut Deferred) -> Result<(), CloseReason> {
         let producer = ProducerId(receipt.producer_id);
         if self.inbound.producer != Some(producer) {
-            self.dispatch_receipts(deferred)?;
+            self.dispatch_receipts(now, deferred)?;
             self.inbound.producer = Some(producer);
         }
         self.inbound.receipts.push(receipt);
@@ -114,7 +114,8 @@ impl Session {
             }
             ConnectionEvent::Notification(id, command) => self.handle_notification(id, *command, now, deferred),
             ConnectionEvent::Closed(id, moved_to) => {
-                self.detach(id, now, deferred, |attempt| SessionEvent::Detached(id, attempt, moved_to));
+                let cause = Some(closed_by_broker());
+                self.detach(id, cause, now, deferred, |attempt| SessionEvent::Detached(id, attempt, moved_to));
             }
         }
         Ok(())
@@ -124,10 +125,10 @@ impl Session {
         let Some(attachment) = self.attachments.get(&id) else { return };
         match attachment.endpoint.on_notification(command, now, deferred) {
             AfterNotification::Stay => {}
-            AfterNotification::Reattach => {
+            AfterNotification::Reattach(cause) => {
                 // It may attach over another connection, and the broker would keep this one, with its name, for ever.
                 self.close_at_broker(id, now);
-                self.detach(id, now, deferred, |attempt| SessionEvent::Detached(id, attempt, None));
+                self.detach(id, Some(cause), now, deferred, |attempt| SessionEvent::Detached(id, attempt, None));
             }
         }
     }
@@ -135,7 +136,7 @@ impl Session {
     /// Gives collected entries and receipts to their endpoints.
     fn dispatch(&mut self, now: Now, deferred: &mut Deferred) -> Result<(), CloseReason> {
         self.dispatch_entries(now, deferred);
-        self.dispatch_receipts(deferred)
+        self.dispatch_receipts(now, deferred)
     }
 
     fn dispatch_entries(&mut self, now: Now, deferred: &mut Deferred) {
@@ -148,16 +149,17 @@ impl Session {
         self.inbound.entries.clear();
     }
 
-    fn dispatch_receipts(&mut self, deferred: &mut Deferred) -> Result<(), CloseReason> {
+    fn dispatch_receipts(&mut self, now: Now, deferred: &mut Deferred) -> Result<(), CloseReason> {
         let Some(id) = self.inbound.producer.take() else { return Ok(()) };
         let receipts = &self.inbound.receipts;
         let result = if let Some(endpoint) = self.routes.producers.get(&id) {
-            endpoint.with_deferred(deferred, |producer, deferred| producer.on_receipts(receipts, deferred))
+            endpoint.with_deferred(deferred, |producer, deferred| producer.on_receipts(receipts, now, deferred))
         } else {
             // Receipts that follow a CLOSE_PRODUCER are real. One that fits nothing does not end the connection here.
             let detached = self.detached.get(&EndpointId::Producer(id)).cloned();
             if let Some(DataRoute::Producer(endpoint)) = detached.map(|endpoint| endpoint.data_route()) {
-                let _ = endpoint.with_deferred(deferred, |producer, deferred| producer.on_receipts(receipts, deferred));
+                let _ = endpoint
+                    .with_deferred(deferred, |producer, deferred| producer.on_receipts(receipts, now, deferred));
             }
             Ok(())
         };

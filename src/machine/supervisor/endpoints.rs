@@ -1,12 +1,14 @@
 //! Endpoints: looked up, opened, detached, retried and forgotten.
 
 use super::managed_endpoint::{AfterFailure, ManagedEndpoint, ManagedState};
+use super::notice::EndpointNotice;
 use super::pool::Holder;
 use super::service_url::broker_host;
 use super::{Supervisor, Timer};
-use crate::error::{Error, ErrorKind, RetryPolicy, ServerCode};
+use crate::error::{RetryPolicy, ServerCode};
 use crate::machine::connection::error::RequestError;
-use crate::machine::control::{Attempt, ConnectionId, SessionCommand};
+use crate::machine::control::{Attempt, ConnectionId, SessionCommand, closed_by_broker};
+use crate::machine::endpoint::attach_status::AttachState;
 use crate::machine::endpoint::machine::AttachRoute;
 use crate::machine::endpoint::outbox::Response;
 use crate::machine::supervisor::failure::Failure;
@@ -64,11 +66,16 @@ impl Supervisor {
             ManagedState::LookingUp { lookup, request } => {
                 let command = lookup.command(&managed.subject, self.config.listener_name.as_deref());
                 *request = Some(self.requests.send(connection, holder, command, &mut self.pool));
+                let topic = managed.subject.clone();
+                self.notice(id, topic, EndpointNotice::LookupSent);
             }
             ManagedState::Connecting => {
                 let attempt = managed.open();
-                let endpoint = managed.endpoint.clone();
+                let (endpoint, topic) = (managed.endpoint.clone(), managed.subject.clone());
                 self.pool.command(connection, SessionCommand::Open(endpoint, attempt));
+                if let Some(broker) = self.pool.address(connection).cloned() {
+                    self.notice(id, topic, EndpointNotice::Opening { broker });
+                }
             }
             ManagedState::Opening | ManagedState::Attached | ManagedState::BackingOff => {
                 unreachable!("only a queued holder gets a slot")
@@ -91,6 +98,10 @@ impl Supervisor {
         if let LookupStep::Found(_) = &step {
             managed.state = ManagedState::Connecting;
         }
+        if let LookupStep::Found(_) | LookupStep::Redirected(_) = &step {
+            let topic = managed.subject.clone();
+            self.notice(id, topic, EndpointNotice::LookedUp { is_redirect: matches!(step, LookupStep::Redirected(_)) });
+        }
         self.record_lookup(connection, step.failure(), now);
         match step {
             LookupStep::Found(key) | LookupStep::Redirected(key) => self.pool.join(&key, Holder::Endpoint(id), now),
@@ -111,7 +122,11 @@ impl Supervisor {
 
     pub(super) fn on_opened(&mut self, connection: ConnectionId, id: EndpointId, attempt: Attempt) {
         if let Some(managed) = self.current(connection, id, attempt) {
+            let (topic, attempt) = (managed.subject.clone(), managed.next_attempt());
             managed.on_opened();
+            if let Some(broker) = self.pool.address(connection).cloned() {
+                self.notice(id, topic, EndpointNotice::Attached { broker, attempt });
+            }
             self.timers.set(Timer::Endpoint(id), None);
             self.pool.on_attached(Holder::Endpoint(id));
         }
@@ -156,13 +171,16 @@ impl Supervisor {
         });
         if let (Some(key), Some(managed)) = (named, self.endpoints.get_mut(&id)) {
             managed.state = ManagedState::Connecting;
+            let topic = managed.subject.clone();
+            self.notice(id, topic, EndpointNotice::Detached { error: closed_by_broker() });
             self.pool.join(&key, holder, now);
         } else {
             self.pool.leave(holder, now);
             if let Some(managed) = self.endpoints.get_mut(&id) {
                 if let AfterFailure::RetryAt(at) = managed.back_off(&mut self.random, now) {
-                    let closed = Error::local(ErrorKind::NotReady, "its broker closed it, as when a topic moves");
-                    managed.endpoint.on_attach_failed(&closed, now, deferred);
+                    let report = managed.report_failure(&closed_by_broker(), at, now, deferred);
+                    let topic = managed.subject.clone();
+                    self.notice(id, topic, report);
                     self.set_retry(holder, at);
                 }
             }
@@ -187,7 +205,9 @@ impl Supervisor {
         let Some(managed) = self.endpoints.get_mut(&id) else { return };
         match managed.on_failure(failure, &mut self.random, now) {
             AfterFailure::RetryAt(at) => {
-                managed.endpoint.on_attach_failed(&error, now, deferred);
+                let report = managed.report_failure(&error, at, now, deferred);
+                let topic = managed.subject.clone();
+                self.notice(id, topic, report);
                 self.set_retry(holder, at);
             }
             AfterFailure::Fail(error) => {
@@ -228,6 +248,9 @@ impl Supervisor {
     /// Removes a finished endpoint from every table; later events about it are ignored.
     pub(super) fn forget(&mut self, id: EndpointId, now: Now) {
         let Some(managed) = self.endpoints.remove(&id) else { return };
+        if let AttachState::Finished { error } = managed.endpoint.attach_state() {
+            self.notice(id, managed.subject.clone(), EndpointNotice::Finished { error });
+        }
         if let ManagedState::LookingUp { request: Some(request), .. } = managed.state {
             self.requests.forget(request);
         }

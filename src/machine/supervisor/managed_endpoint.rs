@@ -5,11 +5,13 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind};
 use crate::machine::control::{Attempt, RequestToken};
+use crate::machine::endpoint::attach_status::AttachFailure;
 use crate::machine::endpoint::machine::AttachRoute;
 use crate::machine::supervisor::backoff::Backoff;
 use crate::machine::supervisor::failure::Failure;
 use crate::machine::supervisor::lookup::Lookup;
-use crate::machine::{EndpointRef, Now};
+use crate::machine::supervisor::notice::EndpointNotice;
+use crate::machine::{Deferred, EndpointRef, Now};
 use crate::splitmix::SplitMix64;
 
 /// How far an endpoint is on its way to a broker. One that any broker serves starts at `Connecting`.
@@ -74,6 +76,8 @@ pub(crate) struct ManagedEndpoint {
     pub(crate) state: ManagedState,
     /// The last attempt given to a session.
     pub(crate) attempt: Attempt,
+    /// Attempts that have failed since it was attached, or created.
+    failed_attempts: u32,
     /// When the endpoint itself gives its creation up; `None` once it has been attached.
     pub(crate) creation_deadline: Option<Instant>,
     is_established: bool,
@@ -128,6 +132,7 @@ impl ManagedEndpoint {
             route,
             state: ManagedState::BackingOff,
             attempt: Attempt(0),
+            failed_attempts: 0,
             creation_deadline: None,
             is_established: false,
             backoff,
@@ -155,6 +160,7 @@ impl ManagedEndpoint {
         self.creation_deadline = None;
         self.last_error = None;
         self.final_attempt = FinalAttempt::Unplanned;
+        self.failed_attempts = 0;
         self.backoff.reset();
     }
 
@@ -167,8 +173,35 @@ impl ManagedEndpoint {
         self.back_off(random, now)
     }
 
+    /// Tells the endpoint why it is not attached, and when the next attempt is made.
+    pub(crate) fn report_failure(
+        &self,
+        error: &Error,
+        next_attempt: Option<Instant>,
+        now: Now,
+        deferred: &mut Deferred,
+    ) -> EndpointNotice {
+        let attempt = self.next_attempt();
+        self.endpoint.on_attach_failed(&AttachFailure { error, attempt, next_attempt }, now, deferred);
+        let error = error.clone();
+        match self.failed_attempts {
+            0 => EndpointNotice::Detached { error },
+            attempt => {
+                let retry_in = next_attempt.map(|at| at.saturating_duration_since(now.at));
+                EndpointNotice::AttachFailed { error, attempt, retry_in }
+            }
+        }
+    }
+
+    /// The number of the next attempt, or of the one that is being made.
+    pub(crate) fn next_attempt(&self) -> u32 {
+        self.failed_attempts.saturating_add(1)
+    }
+
     /// Waits before the next attempt.
     pub(crate) fn back_off(&mut self, random: &mut SplitMix64, now: Now) -> AfterFailure {
+        let was_attached = matches!(self.state, ManagedState::Attached);
+        self.failed_attempts = self.failed_attempts.saturating_add(u32::from(!was_attached));
         self.state = ManagedState::BackingOff;
         let wait = self.backoff.next(random);
         AfterFailure::RetryAt(now.at.checked_add(wait).map(|at| self.schedule_attempt(at, now)))

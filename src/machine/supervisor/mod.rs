@@ -15,6 +15,7 @@
 //! | `pool/` | connections: credentials, dial, cooldown, slots, idle time |
 //! | `lookup.rs`, `service_url.rs` | LOOKUP and its redirects; the hosts of the service URL |
 //! | `failure.rs`, `backoff.rs` | what is retried, and when |
+//! | `notice.rs`, `connection_states.rs` | what it tells about; the connections as the application sees them |
 //! | `checks.rs` | what holds between two inputs, in debug builds |
 
 use std::collections::BTreeMap;
@@ -23,8 +24,10 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use backoff::Backoff;
+use connection_states::ConnectionStates;
 use failure::Failure;
 use managed_endpoint::ManagedEndpoint;
+use notice::{EndpointNotice, Notice};
 use pool::{ConnectionPool, Holder, Lost, PoolConfig};
 use query_driver::ManagedQuery;
 use requests::Requests;
@@ -36,12 +39,15 @@ use super::endpoint::outbox::Response;
 use super::{Deadline, Deferred, EndpointId, Now, ReadyList, ReplyTo};
 use crate::error::{Error, ErrorKind};
 use crate::splitmix::SplitMix64;
+use crate::wall_time;
 
 mod backoff;
+pub mod connection_states;
 mod endpoints;
 mod failure;
 mod lookup;
 mod managed_endpoint;
+pub mod notice;
 mod pool;
 pub mod query;
 mod query_driver;
@@ -131,6 +137,12 @@ pub struct Supervisor {
     timers: Deadlines<Timer>,
     closing: Option<ClientClose>,
     next_query: u64,
+    connection_states: Arc<ConnectionStates>,
+    /// What has happened since the last input. Emptied after each.
+    notices: Vec<Notice>,
+    /// What [`Self::take_notices`] has not collected yet; `None` if nobody does. Bounded by the caller, who collects
+    /// after every input.
+    kept_notices: Option<Vec<Notice>>,
     #[cfg(debug_assertions)]
     checks: checks::Checks,
 }
@@ -156,6 +168,9 @@ impl Supervisor {
             timers: Deadlines::default(),
             closing: None,
             next_query: 0,
+            connection_states: ConnectionStates::new(),
+            notices: Vec::new(),
+            kept_notices: None,
             config,
             #[cfg(debug_assertions)]
             checks: checks::Checks::default(),
@@ -208,6 +223,39 @@ impl Supervisor {
         self.pool.poll_action()
     }
 
+    /// The states of its connections, which it keeps up to date.
+    pub(crate) fn connection_states(&self) -> &Arc<ConnectionStates> {
+        &self.connection_states
+    }
+
+    /// Keeps what happens from now on for [`Self::take_notices`].
+    pub fn keep_notices(&mut self) {
+        self.kept_notices.get_or_insert_default();
+    }
+
+    /// What has happened since the last call, in its order. Empty unless [`Self::keep_notices`] was called.
+    pub fn take_notices(&mut self) -> Vec<Notice> {
+        self.kept_notices.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    fn notice(&mut self, endpoint: EndpointId, topic: Arc<str>, event: EndpointNotice) {
+        self.notices.push(Notice::Endpoint { endpoint, topic, event });
+    }
+
+    /// Passes on what has happened.
+    fn publish_notices(&mut self, now: Now, deferred: &mut Deferred) {
+        self.pool.take_notices(&mut self.notices);
+        for notice in self.notices.drain(..) {
+            if let Notice::Connection { connection, broker, event } = &notice {
+                let since = wall_time::from_ms(now.wall_ms);
+                self.connection_states.on_notice(*connection, broker, event, since, deferred);
+            }
+            if let Some(kept) = &mut self.kept_notices {
+                kept.push(notice);
+            }
+        }
+    }
+
     /// When something is due.
     pub fn poll_deadline(&self) -> Option<Deadline> {
         Deadline::earlier(self.timers.next(), self.pool.poll_deadline())
@@ -256,12 +304,14 @@ impl Supervisor {
         if self.endpoints.is_empty() {
             if let Some(closing) = &mut self.closing {
                 self.pool.disconnect_all();
+                self.connection_states.close(deferred);
                 self.timers.set(Timer::CloseTimeout, None);
                 for reply in closing.replies.drain(..) {
                     reply.send(closing.error.clone().map_or(Ok(()), Err), deferred);
                 }
             }
         }
+        self.publish_notices(now, deferred);
         #[cfg(debug_assertions)]
         self.check();
     }
@@ -396,7 +446,9 @@ impl Drop for Supervisor {
     /// Everything that waits gets an error, so that a runtime that goes away leaves no task waiting.
     fn drop(&mut self) {
         let error = Error::local(ErrorKind::Closed, "the client's runtime ended before the request completed");
-        self.fail_all(&error, &mut Deferred::new());
+        let mut deferred = Deferred::new();
+        self.fail_all(&error, &mut deferred);
+        self.connection_states.close(&mut deferred);
         // The reply of a query answers with an error when it is dropped.
     }
 }

@@ -113,7 +113,7 @@ impl TopicListWatcher {
             id,
             scope: format!("{}/{}", config.namespace, config.pattern).into(),
             creation_deadline: now.at.checked_add(config.operation_timeout),
-            attach_status: AttachStatus::default(),
+            attach_status: AttachStatus::new(now),
             config,
             state: WatcherState::Detached,
             is_dirty: true,
@@ -186,6 +186,7 @@ impl TopicListWatcher {
     /// Ends it. `later` is what later calls get, `closed` what those get that wait for a close.
     fn finish(&mut self, later: Error, closed: Result<()>, deferred: &mut Deferred) {
         self.state = WatcherState::Finished(later.clone());
+        self.attach_status.on_finished(&later, deferred);
         self.is_dirty = true;
         self.creation_deadline = None;
         if let Some(created) = self.created.take() {
@@ -352,7 +353,8 @@ impl EndpointMachine for TopicListWatcher {
             return AfterNotification::Stay;
         }
         self.hash = None;
-        AfterNotification::Reattach
+        let what = "its list of topics differs from the broker's, so that it asks for the whole list";
+        AfterNotification::Reattach(Error::local(ErrorKind::NotReady, what))
     }
 
     fn run_job(job: Infallible) -> Infallible {

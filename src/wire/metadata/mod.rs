@@ -437,6 +437,8 @@ impl SingleMetadata {
 
 /// The field number of `properties` in MessageMetadata.
 const MESSAGE_PROPERTIES: u32 = 4;
+/// The field number of `publish_time` in MessageMetadata.
+const PUBLISH_TIME: u32 = 3;
 /// The field number of `encryption_keys` in MessageMetadata.
 const ENCRYPTION_KEYS: u32 = 13;
 /// The field number of `key` in EncryptionKeys.
@@ -486,6 +488,18 @@ impl<'a> Iterator for Properties<'a> {
             }
         }
         None
+    }
+}
+
+/// The `publish_time` of a serialized MessageMetadata, milliseconds since 1970. `None` where it is not found before
+/// the first field that cannot be decoded.
+#[must_use]
+pub fn publish_time_ms(metadata: &[u8]) -> Option<u64> {
+    let mut reader = Reader::new(metadata, 0);
+    loop {
+        if let (PUBLISH_TIME, Value::Varint(time)) = reader.next("publish_time").ok()?? {
+            return Some(time);
+        }
     }
 }
 

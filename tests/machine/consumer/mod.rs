@@ -68,7 +68,7 @@ impl ConsumerHarness {
         let (inbox, queue_epoch) = (ReadyList::new(), Arc::new(AtomicU64::new(0)));
         let (reply, subscribed) = Reply::pair();
         let id = ConsumerId(7);
-        let signals = QueueSignals { inbox: inbox.clone(), epoch: queue_epoch.clone() };
+        let signals = QueueSignals { inbox: inbox.clone(), epoch: queue_epoch.clone(), observer: None };
         let consumer = Consumer::new(id, topic.into(), -1, Arc::new(config), signals, reply, now);
         Self { consumer, now, deferred: Deferred::new(), inbox, queue_epoch, subscribed, requested: Vec::new() }
     }

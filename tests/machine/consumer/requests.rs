@@ -28,7 +28,7 @@ fn the_last_message_id_is_read_as_the_broker_writes_it() {
 fn statistics_come_as_the_broker_gives_them() {
     let mut harness = ConsumerHarness::attached(SHARED, |_| {});
     let (to, mut reply) = Reply::pair();
-    harness.consumer.stats(to, harness.now, &mut harness.deferred);
+    harness.consumer.broker_stats(to, harness.now, &mut harness.deferred);
     assert_eq!(harness.sent(), ["request CONSUMER_STATS"]);
     let response = pb::CommandConsumerStatsResponse { msg_backlog: Some(3), ..Default::default() };
     harness.answer(Ok(Box::new(Command::ConsumerStatsResponse(response.clone()))));
@@ -39,7 +39,7 @@ fn statistics_come_as_the_broker_gives_them() {
 fn notifications_are_kept_until_they_are_read() {
     let mut harness = ConsumerHarness::attached(SubscriptionType::Failover, |_| {});
     assert_eq!(harness.consumer.is_active(), None);
-    harness.consumer.on_active_change(true);
-    harness.consumer.on_end_of_topic();
+    harness.consumer.on_active_change(true, &mut harness.deferred);
+    harness.consumer.on_end_of_topic(&mut harness.deferred);
     assert_eq!((harness.consumer.is_active(), harness.consumer.has_reached_end_of_topic()), (Some(true), true));
 }

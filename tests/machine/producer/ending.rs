@@ -74,7 +74,7 @@ fn callbacks_run_without_the_lock_and_may_send() {
         let (mut tx, mut asks) = (TxBuf::new(), Vec::new());
         let _ = producer.poll_transmit(&mut Outbox::new(&mut tx, usize::MAX, &mut asks), now);
         let receipt = Receipt { producer_id: 1, sequence_id: 0, highest_sequence_id: 0, ledger_id: 1, entry_id: 17 };
-        producer.on_receipts(&[receipt], deferred).expect("a good receipt");
+        producer.on_receipts(&[receipt], now, deferred).expect("a good receipt");
     });
     assert!(ended.lock().expect("unpoisoned").is_empty());
     deferred.fire();
@@ -120,7 +120,7 @@ fn a_payload_that_stayed_alone_in_its_batch_is_dropped_without_the_lock() {
         let _ = producer.poll_transmit(&mut Outbox::new(&mut tx, usize::MAX, &mut asks), now);
         drop(tx);
         let receipt = Receipt { producer_id: 1, sequence_id: 0, highest_sequence_id: 0, ledger_id: 1, entry_id: 17 };
-        producer.on_receipts(&[receipt], deferred).expect("a good receipt");
+        producer.on_receipts(&[receipt], now, deferred).expect("a good receipt");
         assert!(dropped.lock().expect("unpoisoned").is_empty(), "the lock is held");
     });
     deferred.fire();

@@ -166,7 +166,7 @@ impl ProducerHarness {
 
     fn confirm(&mut self, sequence_id: u64) {
         let receipt = self.receipt(sequence_id);
-        self.producer.on_receipts(&[receipt], &mut Deferred::new()).expect("a good receipt");
+        self.producer.on_receipts(&[receipt], self.now, &mut Deferred::new()).expect("a good receipt");
     }
 
     fn send_error(&mut self, sequence_id: u64, code: ServerCode) -> AfterNotification {

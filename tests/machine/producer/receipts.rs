@@ -26,7 +26,7 @@ fn a_duplicate_is_a_success_without_a_place() {
     let send = harness.push("a");
     harness.transmit();
     let receipt = Receipt { ledger_id: u64::MAX, entry_id: u64::MAX, ..harness.receipt(0) };
-    harness.producer.on_receipts(&[receipt], &mut Deferred::new()).expect("a good receipt");
+    harness.producer.on_receipts(&[receipt], harness.now, &mut Deferred::new()).expect("a good receipt");
     assert_eq!((id_of(&send).ledger_id(), id_of(&send).entry_id()), (None, None));
 }
 
@@ -36,7 +36,7 @@ fn stale_receipts_are_counted_and_future_ones_break_the_connection() {
     let sends = [harness.push("a"), harness.push("b"), harness.push("c")];
     harness.transmit();
     let receipts = [harness.receipt(0), harness.receipt(0), harness.receipt(2), harness.receipt(1)];
-    let violation = harness.producer.on_receipts(&receipts, &mut Deferred::new()).expect_err("2 before 1");
+    let violation = harness.producer.on_receipts(&receipts, harness.now, &mut Deferred::new()).expect_err("2 before 1");
     assert!(violation.what.contains("sequence ids 2"), "{}", violation.what);
     assert!(!is_pending(&sends[0]) && is_pending(&sends[1]) && is_pending(&sends[2]));
     assert_eq!(harness.producer.stats().stale_receipts, 1);
@@ -45,7 +45,7 @@ fn stale_receipts_are_counted_and_future_ones_break_the_connection() {
     harness.confirm(1);
     harness.confirm(2);
     let early = harness.receipt(3);
-    assert!(harness.producer.on_receipts(&[early], &mut Deferred::new()).is_err());
+    assert!(harness.producer.on_receipts(&[early], harness.now, &mut Deferred::new()).is_err());
     // Nothing waits at all.
     harness.transmit();
     harness.confirm(3);
@@ -128,7 +128,7 @@ fn a_checksum_error_over_sound_bytes_sends_all_again_once() {
     let mut harness = ProducerHarness::attached(unbatched());
     let sends = [harness.push("a"), harness.push(vec![5; 20_000])];
     harness.transmit();
-    assert_eq!(harness.send_error(1, ServerCode::CHECKSUM_ERROR), AfterNotification::Reattach);
+    assert!(matches!(harness.send_error(1, ServerCode::CHECKSUM_ERROR), AfterNotification::Reattach(_)));
     harness.detach();
     harness.attach(-1);
     assert_eq!(ids(&harness.transmit()), [0, 1]);
@@ -160,7 +160,7 @@ fn any_other_refusal_attaches_afresh() {
     let mut harness = ProducerHarness::attached(unbatched());
     let send = harness.push("a");
     harness.transmit();
-    assert_eq!(harness.send_error(0, ServerCode::PERSISTENCE_ERROR), AfterNotification::Reattach);
+    assert!(matches!(harness.send_error(0, ServerCode::PERSISTENCE_ERROR), AfterNotification::Reattach(_)));
     harness.detach();
     assert_eq!(harness.send_error(0, ServerCode::PERSISTENCE_ERROR), AfterNotification::Stay, "it is detached already");
     assert!(is_pending(&send));

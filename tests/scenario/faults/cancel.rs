@@ -262,11 +262,11 @@ async fn dropped_stats_and_last_message_ids() {
     for question in 0..3 {
         at_every_point(async |when| {
             let answered = match question {
-                0 => dropped(when, consumer.stats()).await.map(|stats| stats.map(drop)),
+                0 => dropped(when, consumer.broker_stats()).await.map(|stats| stats.map(drop)),
                 1 => dropped(when, consumer.last_message_ids()).await.map(|ids| ids.map(drop)),
                 _ => dropped(when, stage.client.partitions("parts")).await.map(|count| count.map(drop)),
             };
-            within("the statistics", consumer.stats()).await.expect("statistics");
+            within("the statistics", consumer.broker_stats()).await.expect("statistics");
             let ids = within("the last ids", consumer.last_message_ids()).await.expect("ids");
             assert_eq!(ids.len(), 3);
             assert_eq!(within("the number", stage.client.partitions("parts")).await.expect("a number"), 3);

@@ -15,7 +15,7 @@ fn end_consumers(stage: &Stage, topic: &str) {
 
 async fn ended(events: &mut ConsumerEvents) -> (String, ErrorKind) {
     match within("an event", events.recv()).await {
-        Some(ConsumerEvent::TopicEnded { topic, error, .. }) => (topic, error.kind()),
+        Some(ConsumerEvent::TopicEnded { topic, error, .. }) => (topic.to_string(), error.kind()),
         other => panic!("not the end of a part: {other:?}"),
     }
 }

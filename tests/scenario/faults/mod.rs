@@ -19,6 +19,7 @@ mod permits;
 mod refusals;
 mod seeks;
 mod sends;
+mod states;
 pub(crate) mod support;
 mod unreadable;
 mod user_code;

@@ -128,7 +128,7 @@ async fn a_confirmation_comes_while_the_queue_is_full() {
     pass(Duration::from_secs(1)).await;
     let started = Instant::now();
     within("the confirmation", consumer.ack_confirmed(&message)).await.expect("confirmed");
-    within("the statistics", consumer.stats()).await.expect("statistics");
+    within("the statistics", consumer.broker_stats()).await.expect("statistics");
     assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
     stage.close_and_check().await;
 }

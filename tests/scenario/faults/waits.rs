@@ -64,7 +64,7 @@ fn calls() -> &'static [Call] {
         };
         "close of a consumer" CloseConsumer |stage, _producer, consumer| consumer.close();
         "seek" Seek |stage, _producer, consumer| consumer.seek(SeekTo::Earliest);
-        "stats" ConsumerStats |stage, _producer, consumer| consumer.stats();
+        "stats" ConsumerStats |stage, _producer, consumer| consumer.broker_stats();
         "last message ids" LastMessageId |stage, _producer, consumer| consumer.last_message_ids();
         "unsubscribe" Unsubscribe |stage, _producer, consumer| consumer.unsubscribe();
     }

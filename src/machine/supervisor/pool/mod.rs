@@ -16,6 +16,7 @@ use crate::machine::control::{
 use crate::machine::deadlines::Deadlines;
 use crate::machine::supervisor::backoff::Backoff;
 use crate::machine::supervisor::failure::{Failure, refuses_credentials};
+use crate::machine::supervisor::notice::{ConnectionNotice, Notice};
 use crate::machine::{Deadline, EndpointId, Now};
 use crate::splitmix::SplitMix64;
 
@@ -142,6 +143,8 @@ pub(crate) struct ConnectionPool {
     deadlines: Deadlines<ConnectionId>,
     /// Not collected yet. Bounded by the caller, who collects after every input.
     actions: VecDeque<Action>,
+    /// Not collected yet. Bounded by the caller, who collects after every input.
+    notices: Vec<Notice>,
     next_connection: u64,
     next_ticket: u64,
 }
@@ -163,6 +166,7 @@ impl ConnectionPool {
             dispatchable: BTreeSet::new(),
             deadlines: Deadlines::default(),
             actions: VecDeque::new(),
+            notices: Vec::new(),
             next_connection: 0,
             next_ticket: 0,
         }
@@ -211,7 +215,20 @@ impl ConnectionPool {
             peer: None,
         };
         self.connections.insert(id, connection);
+        self.notice(id, ConnectionNotice::Connecting);
         id
+    }
+
+    /// What has happened to a connection of the table.
+    fn notice(&mut self, id: ConnectionId, event: ConnectionNotice) {
+        if let Some(connection) = self.connections.get(&id) {
+            self.notices.push(Notice::Connection { connection: id, broker: connection.address.clone(), event });
+        }
+    }
+
+    /// Moves what has happened since the last call behind what `into` holds.
+    pub(crate) fn take_notices(&mut self, into: &mut Vec<Notice>) {
+        into.append(&mut self.notices);
     }
 
     fn enqueue(&mut self, id: ConnectionId, holder: Holder) {
@@ -348,6 +365,7 @@ impl ConnectionPool {
             connection.is_challenged = true;
             let context = AuthContext::new(connection.key.logical.clone()).with_challenge(challenge);
             self.actions.push_back(Action::FetchCredentials(id, context));
+            self.notice(id, ConnectionNotice::Challenged);
         }
     }
 
@@ -359,9 +377,12 @@ impl ConnectionPool {
         }
         connection.state = PooledState::Up;
         connection.is_second_try = false;
+        let server_version = peer.server_version.as_str().into();
+        let connected = ConnectionNotice::Connected { server_version, protocol_version: peer.protocol_version };
         connection.peer = Some(peer);
         // A broker that accepts connections but answers no lookup keeps its cooldown, see `on_lookup`.
         self.dispatchable.insert(id);
+        self.notice(id, connected);
     }
 
     /// The connection has ended. `None` if nothing follows: it is unknown, or its holders have got a fresh one.
@@ -441,6 +462,8 @@ impl ConnectionPool {
     }
 
     fn remove(&mut self, id: ConnectionId, failure: Failure) -> Option<Lost> {
+        let was_up = self.connections.get(&id)?.was_up();
+        self.notice(id, ConnectionNotice::Failed { error: failure.error.clone(), was_up });
         let connection = self.connections.remove(&id)?;
         self.unpool(id, &connection.key);
         self.dispatchable.remove(&id);
@@ -452,6 +475,7 @@ impl ConnectionPool {
     }
 
     fn disconnect(&mut self, id: ConnectionId) {
+        self.notice(id, ConnectionNotice::Closed);
         let Some(connection) = self.connections.remove(&id) else { return };
         self.unpool(id, &connection.key);
         self.dispatchable.remove(&id);

@@ -11,7 +11,7 @@ use crate::error::{Result, ServerError};
 use crate::id::ProducerId;
 use crate::machine::connection::error::RequestError;
 use crate::machine::connection::peer::PeerInfo;
-use crate::machine::control::{Attempt, AuthData, CloseReason, HostPort, SessionCommand};
+use crate::machine::control::{Attempt, AuthData, CloseReason, HostPort, SessionCommand, closed_by_broker};
 use crate::machine::producer::{Producer, ProducerConfig, ProducerCreated};
 use crate::machine::supervisor::managed_endpoint::ManagedState;
 use crate::machine::supervisor::pool::LOOKUP_FAILURES_MAX;
@@ -235,7 +235,7 @@ impl Harness {
         let (endpoint, attempt) =
             self.peers.get_mut(&connection).and_then(|peer| peer.attached.remove(&id)).expect("it is a guest");
         endpoint.move_to(&self.ready, &mut self.deferred);
-        endpoint.on_detached(self.now, &mut self.deferred);
+        endpoint.on_detached(Some(&closed_by_broker()), self.now, &mut self.deferred);
         attempt
     }
 
@@ -243,7 +243,7 @@ impl Harness {
         let peer = self.peers.remove(&connection)?;
         for (endpoint, _) in peer.attached.into_values() {
             endpoint.move_to(&self.ready, &mut self.deferred);
-            endpoint.on_detached(self.now, &mut self.deferred);
+            endpoint.on_detached(Some(&closed_by_broker()), self.now, &mut self.deferred);
         }
         self.asks.retain(|(asked, ..)| *asked != connection);
         self.opens.retain(|(opening, ..)| *opening != connection);

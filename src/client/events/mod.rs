@@ -1,23 +1,21 @@
-//! Events of a consumer: topics and partitions that have ended, unreadable messages.
+//! Events of a consumer: topics and partitions that come and end, unreadable messages, what the broker notifies.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use futures_core::Stream;
 
 use super::unreadable::UnreadableMessage;
 use crate::error::Error;
+use crate::machine::consumer::TopicObserver;
 
-/// The most events that wait to be read. Above it the oldest is dropped and counted.
-const EVENTS_MAX: usize = 1000;
+mod queue;
 
-/// The most payload of unreadable messages that wait to be read, bytes; a single larger one is kept. Above it the
-/// oldest event is dropped and counted.
-const EVENT_PAYLOAD_BYTES_MAX: usize = 16 * 1024 * 1024;
+pub(super) use queue::EventQueue;
+use queue::QueuedEvent;
 
 /// An event of a consumer: see [`Consumer::events`](super::Consumer::events).
 #[derive(Debug, Clone)]
@@ -32,7 +30,7 @@ pub enum ConsumerEvent {
     #[non_exhaustive]
     TopicEnded {
         /// The full name of the topic, or of the partition.
-        topic: String,
+        topic: Arc<str>,
         /// Why it has ended.
         error: Error,
     },
@@ -45,20 +43,43 @@ pub enum ConsumerEvent {
     ///
     /// [`ConsumerBuilder::unreadable_message_policy`]: super::ConsumerBuilder::unreadable_message_policy
     Unreadable(UnreadableMessage),
+    /// Failover: this consumer has become the active one of a topic or partition, or is no longer
+    /// (ACTIVE_CONSUMER_CHANGE). The broker says so after each attach; only changes are reported.
+    #[non_exhaustive]
+    ActiveChanged {
+        /// The full name of the topic, or of the partition.
+        topic: Arc<str>,
+        /// Whether it is the active one now.
+        is_active: bool,
+    },
+    /// A topic or partition was terminated, and all its messages are acknowledged: none comes any more
+    /// (REACHED_END_OF_TOPIC). The consumer stays attached.
+    #[non_exhaustive]
+    EndOfTopic {
+        /// The full name of the topic, or of the partition.
+        topic: Arc<str>,
+    },
+    /// A topic or partition has joined the consumer after it was created.
+    #[non_exhaustive]
+    TopicAdded {
+        /// The full name of the topic, or of the partition.
+        topic: Arc<str>,
+    },
 }
 
 /// The events of one consumer, each of which goes to one reader: created by [`Consumer::events`](super::Consumer::events).
 ///
-/// Events are produced as messages are received, and wait until they are read: up to 1000, and up to 16 MiB of payload
+/// Ends of topics and unreadable messages are found as messages are received, everything else when it happens. Events
+/// wait until they are read: up to 1000, and up to 16 MiB of payload
 /// of unreadable messages; above that the oldest is dropped. It does not keep the consumer open. It is also a
 /// [`Stream`], which ends with the consumer.
 #[must_use = "events that are not read are dropped"]
 pub struct ConsumerEvents {
-    queue: Arc<EventQueue>,
+    queue: Arc<EventQueue<ConsumerEvent>>,
 }
 
 impl ConsumerEvents {
-    pub(super) fn new(queue: Arc<EventQueue>) -> Self {
+    pub(super) fn new(queue: Arc<EventQueue<ConsumerEvent>>) -> Self {
         Self { queue }
     }
 
@@ -72,12 +93,12 @@ impl ConsumerEvents {
 
     /// The next event that is already available, if any.
     pub fn try_recv(&mut self) -> Option<ConsumerEvent> {
-        self.queue.state().take()
+        self.queue.try_take()
     }
 
     /// How many events were dropped because too many waited to be read.
     pub fn dropped(&self) -> u64 {
-        self.queue.state().dropped
+        self.queue.dropped()
     }
 }
 
@@ -91,109 +112,57 @@ impl Stream for ConsumerEvents {
 
 impl fmt::Debug for ConsumerEvents {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = self.queue.state();
-        write!(f, "ConsumerEvents({} waiting, {} dropped)", state.events.len(), state.dropped)
+        write!(f, "ConsumerEvents({} waiting, {} dropped)", self.queue.len(), self.queue.dropped())
     }
 }
 
-/// The queue of events between the receiver, which produces them, and their readers.
-#[derive(Default)]
-pub(super) struct EventQueue {
-    state: Mutex<State>,
-}
-
-#[derive(Default)]
-struct State {
-    events: VecDeque<ConsumerEvent>,
-    /// Payload of the waiting events, bytes.
-    payload_bytes: usize,
-    dropped: u64,
-    /// Tasks that wait for the next event, each once.
-    readers: Vec<Waker>,
-    /// The consumer has ended or was dropped: no more events are added.
-    is_closed: bool,
-}
-
-impl State {
-    fn take(&mut self) -> Option<ConsumerEvent> {
-        let event = self.events.pop_front()?;
-        self.payload_bytes -= payload_bytes(&event);
-        Some(event)
-    }
-}
-
-impl EventQueue {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn push(&self, event: ConsumerEvent) {
-        self.change(|state| {
-            state.payload_bytes += payload_bytes(&event);
-            state.events.push_back(event);
-            let is_full = |state: &State| {
-                state.events.len() > EVENTS_MAX
-                    || (state.payload_bytes > EVENT_PAYLOAD_BYTES_MAX && state.events.len() > 1)
-            };
-            let mut dropped = Vec::new();
-            while is_full(state) {
-                state.dropped += 1;
-                dropped.extend(state.take());
-            }
-            dropped
-        });
-    }
-
-    /// Ends the queue: readers get the events that wait, then the end.
-    pub(super) fn close(&self) {
-        self.change(|state| state.is_closed = true);
-    }
-
-    /// Changes the state, then wakes the readers and drops what `change` returned, without the lock.
-    fn change<R>(&self, change: impl FnOnce(&mut State) -> R) {
-        let mut state = self.state();
-        let changed = change(&mut state);
-        let readers = std::mem::take(&mut state.readers);
-        drop(state);
-        readers.into_iter().for_each(Waker::wake);
-        drop(changed);
-    }
-
-    fn poll_take(&self, cx: &mut Context<'_>) -> Poll<Option<ConsumerEvent>> {
-        let mut state = self.state();
-        let event = state.take();
-        if event.is_some() || state.is_closed {
-            return Poll::Ready(event);
+impl QueuedEvent for ConsumerEvent {
+    fn payload_bytes(&self) -> usize {
+        match self {
+            Self::Unreadable(unreadable) => unreadable.payload().len(),
+            _ => 0,
         }
-        if !state.readers.iter().any(|reader| reader.will_wake(cx.waker())) {
-            state.readers.push(cx.waker().clone());
-        }
-        Poll::Pending
     }
 }
 
-fn payload_bytes(event: &ConsumerEvent) -> usize {
-    match event {
-        ConsumerEvent::TopicEnded { .. } => 0,
-        ConsumerEvent::Unreadable(unreadable) => unreadable.payload().len(),
+/// Turns what the broker notifies about one topic or partition into events.
+pub(super) struct EventSource {
+    pub(super) topic: Arc<str>,
+    pub(super) queue: Arc<EventQueue<ConsumerEvent>>,
+}
+
+impl TopicObserver for EventSource {
+    fn on_active_change(&self, is_active: bool) {
+        self.queue.push(ConsumerEvent::ActiveChanged { topic: self.topic.clone(), is_active });
+    }
+
+    fn on_end_of_topic(&self) {
+        self.queue.push(ConsumerEvent::EndOfTopic { topic: self.topic.clone() });
+    }
+}
+
+impl fmt::Debug for EventSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "EventSource({})", self.topic)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::queue::EVENTS_MAX;
     use super::*;
     use crate::error::ErrorKind;
 
     fn ended(number: usize) -> ConsumerEvent {
         ConsumerEvent::TopicEnded {
-            topic: number.to_string(),
+            topic: number.to_string().into(),
             error: Error::local(ErrorKind::TopicNotFound, "deleted"),
         }
     }
 
     fn topics(events: &mut ConsumerEvents) -> Vec<String> {
         let topic = |event| match event {
-            ConsumerEvent::TopicEnded { topic, .. } => topic,
+            ConsumerEvent::TopicEnded { topic, .. } => topic.to_string(),
             other => panic!("{other:?}"),
         };
         std::iter::from_fn(|| events.try_recv()).map(topic).collect()

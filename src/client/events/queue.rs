@@ -1,0 +1,115 @@
+//! The bounded queue between those who notice an event and its readers.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+/// The most events that wait to be read. Above it the oldest is dropped and counted.
+pub(super) const EVENTS_MAX: usize = 1000;
+
+/// The most payload of unreadable messages that wait to be read, bytes; a single larger one is kept. Above it the
+/// oldest event is dropped and counted.
+const EVENT_PAYLOAD_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// What a queue has to know of its events.
+pub(in crate::client) trait QueuedEvent {
+    /// The payload it keeps in memory, bytes.
+    fn payload_bytes(&self) -> usize;
+}
+
+/// See the module.
+pub(in crate::client) struct EventQueue<E> {
+    state: Mutex<State<E>>,
+}
+
+struct State<E> {
+    events: VecDeque<E>,
+    /// Payload of the waiting events, bytes.
+    payload_bytes: usize,
+    dropped: u64,
+    /// Tasks that wait for the next event, each once.
+    readers: Vec<Waker>,
+    /// The handle has ended or was dropped: no more events are added.
+    is_closed: bool,
+}
+
+impl<E> Default for EventQueue<E> {
+    fn default() -> Self {
+        let (events, readers) = (VecDeque::new(), Vec::new());
+        Self { state: Mutex::new(State { events, payload_bytes: 0, dropped: 0, readers, is_closed: false }) }
+    }
+}
+
+impl<E: QueuedEvent> State<E> {
+    fn take(&mut self) -> Option<E> {
+        let event = self.events.pop_front()?;
+        self.payload_bytes -= event.payload_bytes();
+        Some(event)
+    }
+}
+
+impl<E: QueuedEvent> EventQueue<E> {
+    fn state(&self) -> MutexGuard<'_, State<E>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(in crate::client) fn push(&self, event: E) {
+        self.change(|state| {
+            let mut dropped = Vec::new();
+            if state.is_closed {
+                dropped.push(event);
+                return dropped;
+            }
+            state.payload_bytes += event.payload_bytes();
+            state.events.push_back(event);
+            let is_full = |state: &State<E>| {
+                state.events.len() > EVENTS_MAX
+                    || (state.payload_bytes > EVENT_PAYLOAD_BYTES_MAX && state.events.len() > 1)
+            };
+            while is_full(state) {
+                state.dropped += 1;
+                dropped.extend(state.take());
+            }
+            dropped
+        });
+    }
+
+    /// Ends the queue: readers get the events that wait, then the end.
+    pub(in crate::client) fn close(&self) {
+        self.change(|state| state.is_closed = true);
+    }
+
+    pub(super) fn try_take(&self) -> Option<E> {
+        self.state().take()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.state().events.len()
+    }
+
+    pub(super) fn dropped(&self) -> u64 {
+        self.state().dropped
+    }
+
+    /// Changes the state, then wakes the readers and drops what `change` returned, without the lock.
+    fn change<R>(&self, change: impl FnOnce(&mut State<E>) -> R) {
+        let mut state = self.state();
+        let changed = change(&mut state);
+        let readers = std::mem::take(&mut state.readers);
+        drop(state);
+        readers.into_iter().for_each(Waker::wake);
+        drop(changed);
+    }
+
+    pub(super) fn poll_take(&self, cx: &mut Context<'_>) -> Poll<Option<E>> {
+        let mut state = self.state();
+        let event = state.take();
+        if event.is_some() || state.is_closed {
+            return Poll::Ready(event);
+        }
+        if !state.readers.iter().any(|reader| reader.will_wake(cx.waker())) {
+            state.readers.push(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+}

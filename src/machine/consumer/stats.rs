@@ -1,0 +1,136 @@
+//! What a consumer counts.
+
+use std::time::{Duration, Instant};
+
+use super::Consumer;
+use super::entry::ReceivedEntry;
+use crate::machine::Now;
+use crate::stats::{ErrorCounts, Histogram};
+use crate::wire::metadata::publish_time_ms;
+
+/// Statistics of a consumer since it was created; of several topics and partitions, their sums.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ConsumerStats {
+    /// Messages that were delivered to this client for the application.
+    pub received_messages: u64,
+    /// Entries of which they are the members: a batch is one.
+    pub received_entries: u64,
+    /// Bytes of those entries: metadata and payload as stored, so before decompression.
+    pub received_bytes: u64,
+    /// Entries that were delivered before (`CommandMessage.redelivery_count`).
+    pub redelivered_entries: u64,
+    /// Entries that were damaged, and acknowledged as such.
+    pub damaged_entries: u64,
+    /// Acknowledgements of single messages.
+    pub acknowledged_messages: u64,
+    /// Cumulative acknowledgements.
+    pub cumulative_acknowledgements: u64,
+    /// Negative acknowledgements.
+    pub negative_acknowledgements: u64,
+    /// Messages that wait in this client for the application. Up to half of the receiver queue may count as waiting
+    /// although the application has just received it.
+    pub queued_messages: u64,
+    /// Messages that the broker may still send (FLOW).
+    pub available_permits: u64,
+    /// How often it was attached again after the first time.
+    pub reconnects: u64,
+    /// From the publish time of a message, by the producer's clock, to its arrival here: of one entry in each read from
+    /// the socket. A producer's clock that is ahead counts as 0.
+    pub publish_latency: Histogram,
+    /// From the hand-out of a message to its acknowledgement by
+    /// [`Acker::ack`](crate::Acker::ack): of the first message of an entry, for one entry in 64 at least.
+    pub processing_latency: Histogram,
+    /// Failed attempts to attach it and ends of an attach, by the code of their error.
+    pub errors: ErrorCounts,
+}
+
+impl ConsumerStats {
+    /// Adds those of another consumer.
+    pub fn merge(&mut self, other: &Self) {
+        self.received_messages += other.received_messages;
+        self.received_entries += other.received_entries;
+        self.received_bytes += other.received_bytes;
+        self.redelivered_entries += other.redelivered_entries;
+        self.damaged_entries += other.damaged_entries;
+        self.acknowledged_messages += other.acknowledged_messages;
+        self.cumulative_acknowledgements += other.cumulative_acknowledgements;
+        self.negative_acknowledgements += other.negative_acknowledgements;
+        self.queued_messages += other.queued_messages;
+        self.available_permits += other.available_permits;
+        self.reconnects += other.reconnects;
+        self.publish_latency.merge(&other.publish_latency);
+        self.processing_latency.merge(&other.processing_latency);
+        self.errors.merge(&other.errors);
+    }
+}
+
+/// What one consumer has received and acknowledged.
+#[derive(Debug, Default)]
+pub(super) struct ReceiveCounters {
+    messages: u64,
+    entries: u64,
+    bytes: u64,
+    redelivered_entries: u64,
+    pub(super) damaged_entries: u64,
+    pub(super) acks: u64,
+    pub(super) cumulative_acks: u64,
+    pub(super) nacks: u64,
+    publish_latency: Histogram,
+    processing_latency: Histogram,
+    last_arrival: Option<Instant>,
+}
+
+impl ReceiveCounters {
+    /// An entry is about to be queued, with so many members.
+    #[inline]
+    pub(super) fn on_entry(&mut self, entry: &ReceivedEntry, members: u32) {
+        self.messages += u64::from(members);
+        self.entries += 1;
+        self.bytes += entry.raw.len() as u64;
+        self.redelivered_entries += u64::from(entry.redelivery_count > 0);
+    }
+
+    /// Entries have arrived together, of which this is one.
+    pub(super) fn on_run(&mut self, entry: &ReceivedEntry, now: Now) {
+        self.last_arrival = Some(now.at);
+        let Ok(body) = &entry.body else { return };
+        let metadata = entry.raw.get(body.metadata.start as usize..body.metadata.end as usize);
+        if let Some(published) = metadata.and_then(publish_time_ms) {
+            self.publish_latency.record(Duration::from_millis(now.wall_ms.saturating_sub(published)));
+        }
+    }
+}
+
+impl Consumer {
+    /// Statistics, as of now.
+    pub fn stats(&self) -> ConsumerStats {
+        let counters = &self.counters;
+        ConsumerStats {
+            received_messages: counters.messages,
+            received_entries: counters.entries,
+            received_bytes: counters.bytes,
+            redelivered_entries: counters.redelivered_entries,
+            damaged_entries: counters.damaged_entries,
+            acknowledged_messages: counters.acks,
+            cumulative_acknowledgements: counters.cumulative_acks,
+            negative_acknowledgements: counters.nacks,
+            queued_messages: self.queue.waiting_messages(),
+            available_permits: self.queue.outstanding_permits(),
+            reconnects: self.attach_status.reconnects(),
+            publish_latency: counters.publish_latency.clone(),
+            processing_latency: counters.processing_latency.clone(),
+            errors: self.attach_status.errors().clone(),
+        }
+    }
+
+    /// A message was acknowledged so long after it was handed out.
+    pub fn record_processing(&mut self, took: Duration) {
+        self.counters.processing_latency.record(took);
+    }
+
+    /// When the last entries arrived, if any have.
+    pub fn last_arrival(&self) -> Option<Instant> {
+        self.counters.last_arrival
+    }
+}
