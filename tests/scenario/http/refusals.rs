@@ -3,6 +3,7 @@
 use super::web::answer;
 use super::*;
 use pulsar_native::Error;
+use pulsar_native::client::{DialFuture, Dialer, Socket, Target};
 
 /// A line that contains `words`.
 fn line(error: &Error, words: &[&str]) {
@@ -134,6 +135,35 @@ async fn answers_that_say_nothing_of_a_broker() {
     }
     let error = looking_up(json(r#"{"brokerUrlTls":"pulsar+ssl://b:6651"}"#)).await;
     line(&error, &["plain (non-TLS)"]);
+}
+
+/// Reaches the web server and nothing else, as from outside of a private network whose web port alone is public.
+struct Outside(String);
+
+impl Dialer for Outside {
+    fn dial<'a>(&'a self, target: &'a Target) -> DialFuture<'a> {
+        Box::pin(async {
+            if target.address.to_string() != self.0 {
+                std::future::pending::<()>().await;
+            }
+            Ok(Box::new(tokio::net::TcpStream::connect(&self.0).await?) as Box<dyn Socket>)
+        })
+    }
+}
+
+#[tokio::test]
+async fn a_broker_inside_of_a_private_network_is_named() {
+    let web = Web::start(|request| match request.path().contains("/lookup/") {
+        true => Some(json(r#"{"brokerUrl":"pulsar://10.0.0.5:6650"}"#)),
+        false => Some(json("{\"partitions\":0}")),
+    })
+    .await;
+    let builder = Client::builder(web.url()).dialer(Outside(web.address().to_string()));
+    let builder = builder.connection_timeout(Duration::from_millis(100)).operation_timeout(Duration::from_millis(500));
+    let client = within("the connection", builder.connect()).await.expect("a client");
+    let error = within("a failure", client.producer("t").create()).await.expect_err("out of reach");
+    assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
+    line(&error, &["persistent://public/default/t", "timed out after 100ms connecting to 10.0.0.5:6650"]);
 }
 
 #[tokio::test]
