@@ -67,6 +67,10 @@ pub struct BrokerConfig {
     pub cluster_name: String,
     /// [`broker_service_url_tls`](crate::broker::EmbeddedBrokerBuilder::broker_service_url_tls): none.
     pub broker_service_url_tls: Option<String>,
+    /// The `http://` URL of the REST interface, which its lookups name: none.
+    pub web_service_url: Option<String>,
+    /// The `https://` URL of the REST interface, which its lookups name: none.
+    pub web_service_url_tls: Option<String>,
 }
 
 impl Default for BrokerConfig {
@@ -92,6 +96,8 @@ impl Default for BrokerConfig {
             damaged_entries: DamagedEntries::default(),
             cluster_name: "standalone".to_owned(),
             broker_service_url_tls: None,
+            web_service_url: None,
+            web_service_url_tls: None,
         }
     }
 }

@@ -6,7 +6,7 @@
 //! - `http`: `http://` and `https://` service URLs.
 //! - `quickstart`, `examples`: the examples, as they are.
 //! - `extremes`: options at the ends of their ranges.
-//! - `tls`: certificates, over a proxy that speaks TLS for the broker.
+//! - `tls`: `pulsar+ssl://` and `https://`: certificates, redirects, tokens.
 #![allow(unreachable_pub, reason = "modules of one test binary")]
 
 #[path = "../common/mod.rs"]

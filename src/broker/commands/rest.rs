@@ -76,8 +76,15 @@ impl Broker {
         }
         self.ownership.acquire(&name);
         let mut answer = json!({ "brokerUrl": self.url, "nativeUrl": self.url, "brokerUrlSsl": "" });
-        if let Some(url) = &self.config.broker_service_url_tls {
-            answer["brokerUrlTls"] = json!(url);
+        let others = [
+            ("brokerUrlTls", &self.config.broker_service_url_tls),
+            ("httpUrl", &self.config.web_service_url),
+            ("httpUrlTls", &self.config.web_service_url_tls),
+        ];
+        for (name, url) in others {
+            if let Some(url) = url {
+                answer[name] = json!(url);
+            }
         }
         Ok(answer)
     }

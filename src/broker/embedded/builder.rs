@@ -2,9 +2,19 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+#[cfg(feature = "tls")]
+use std::path::PathBuf;
+#[cfg(feature = "tls")]
+use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(feature = "tls")]
+use tokio_rustls::rustls::ServerConfig;
+
 use super::EmbeddedBroker;
+use super::listeners::Listeners;
+#[cfg(feature = "tls")]
+use super::tls::TlsIdentity;
 use crate::broker::config::{BrokerConfig, DamagedEntries};
 use crate::broker::topics::PARTITIONS_MAX;
 use crate::topic::TopicName;
@@ -14,8 +24,7 @@ impl EmbeddedBroker {
     pub fn builder() -> EmbeddedBrokerBuilder {
         EmbeddedBrokerBuilder {
             config: BrokerConfig::default(),
-            listen: (Ipv4Addr::LOCALHOST, 0).into(),
-            serves_http: false,
+            listeners: Listeners::on((Ipv4Addr::LOCALHOST, 0).into()),
             bad_topic: None,
         }
     }
@@ -44,34 +53,101 @@ impl EmbeddedBroker {
 #[must_use = "nothing listens before `start`"]
 pub struct EmbeddedBrokerBuilder {
     config: BrokerConfig,
-    listen: SocketAddr,
-    serves_http: bool,
+    listeners: Listeners,
     /// What is wrong with a partitioned topic; `start` reports it.
     bad_topic: Option<String>,
 }
 
-/// Address, authentication and liveness.
+/// Where it listens.
 impl EmbeddedBrokerBuilder {
     /// Where to listen. Default 127.0.0.1 and a free port.
     pub fn listen(mut self, address: SocketAddr) -> Self {
-        self.listen = address;
+        self.listeners.binary = address;
         self
     }
 
-    /// Answers over HTTP too, on a free port of the same address: [`EmbeddedBroker::http_url`]. These are the requests that
-    /// a client with an `http://` service URL makes: lookups, partitions, topics of a namespace, schemas. Default false.
+    /// Answers over HTTP too: [`EmbeddedBroker::http_url`]. These are the requests that a client with an `http://` service
+    /// URL makes: lookups, partitions, topics of a namespace, schemas. With TLS on, over HTTPS as well. Default false.
     pub fn http(mut self, serves: bool) -> Self {
-        self.serves_http = serves;
+        self.listeners.serves_http = serves;
         self
     }
 
-    /// The `pulsar+ssl://` address that lookups name besides the plain one (`brokerServiceUrlTls`). The broker itself
-    /// does not serve TLS: a TLS proxy of the test has to listen there. Default none.
+    /// Where to listen for HTTP if that is on. Default a free port of the address of [`listen`](Self::listen).
+    pub fn http_listen(mut self, address: SocketAddr) -> Self {
+        self.listeners.http = Some(address);
+        self
+    }
+
+    /// The `pulsar+ssl://` address that lookups name besides the plain one (`brokerServiceUrlTls`), where a TLS proxy in
+    /// front of the broker listens. Default the broker's own, where TLS is on.
     pub fn broker_service_url_tls(mut self, url: impl Into<String>) -> Self {
         self.config.broker_service_url_tls = Some(url.into());
         self
     }
+}
 
+/// TLS: any one of `tls_config`, `tls_cert_file` and `tls_self_signed` turns it on; the last call counts. The broker then
+/// listens for it beside the plain address, and lookups name both. The clients' side is
+/// [`ClientBuilder::ca_file`](crate::ClientBuilder::ca_file).
+#[cfg(feature = "tls")]
+impl EmbeddedBrokerBuilder {
+    /// Serves TLS by a configuration of rustls, [`client::rustls`](crate::client::rustls), as it is: certificate, client
+    /// certificates, versions. Default no TLS.
+    pub fn tls_config(mut self, config: Arc<ServerConfig>) -> Self {
+        self.listeners.tls_identity = Some(TlsIdentity::Config(config));
+        self
+    }
+
+    /// Serves TLS with a certificate, followed by those that sign it, and its key, both PEM. Default no TLS.
+    /// [`start`](Self::start) reads the files.
+    #[doc(alias("tlsCertificateFilePath", "tlsKeyFilePath"))]
+    pub fn tls_cert_file(mut self, certificate: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
+        self.listeners.tls_identity = Some(TlsIdentity::Files { certificate: certificate.into(), key: key.into() });
+        self
+    }
+
+    /// Serves TLS with a certificate made by [`start`](Self::start), for `localhost`, the loopback addresses and the
+    /// address of [`listen`](Self::listen); [`EmbeddedBroker::ca_pem`] is whom to trust. Default no TLS.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use pulsar_native::Client;
+    /// use pulsar_native::broker::EmbeddedBroker;
+    ///
+    /// let broker = EmbeddedBroker::builder().tls_self_signed().start().await?;
+    /// let ca_file = std::env::temp_dir().join(format!("ca-{}.pem", std::process::id()));
+    /// std::fs::write(&ca_file, broker.ca_pem().expect("made by the broker"))?;
+    /// let url = broker.tls_url().expect("TLS is on");
+    /// let client = Client::builder(url).ca_file(&ca_file).connect().await?;
+    /// client.producer("orders").create().await?.send("one").await?;
+    /// # std::fs::remove_file(ca_file)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "self-signed")]
+    pub fn tls_self_signed(mut self) -> Self {
+        self.listeners.tls_identity = Some(TlsIdentity::SelfSigned);
+        self
+    }
+
+    /// Where to listen for TLS if that is on. Default a free port of the address of [`listen`](Self::listen).
+    pub fn tls_listen(mut self, address: SocketAddr) -> Self {
+        self.listeners.tls = Some(address);
+        self
+    }
+
+    /// Where to listen for HTTPS if [`http`](Self::http) and TLS are on. Default a free port of the address of
+    /// [`listen`](Self::listen).
+    pub fn https_listen(mut self, address: SocketAddr) -> Self {
+        self.listeners.https = Some(address);
+        self
+    }
+}
+
+/// Authentication and liveness.
+impl EmbeddedBrokerBuilder {
     /// The secret that HS256 tokens are signed with, of any length. Default none: authentication is off.
     #[doc(alias = "tokenSecretKey")]
     pub fn token_secret_key(mut self, key: impl Into<Vec<u8>>) -> Self {
@@ -211,8 +287,8 @@ impl EmbeddedBrokerBuilder {
     /// Listens and serves, on the current tokio runtime.
     ///
     /// # Errors
-    /// If the address cannot be listened on, or a partitioned topic cannot be created: the name is invalid, or the number
-    /// of partitions is out of range.
+    /// If an address cannot be listened on, a partitioned topic cannot be created (the name is invalid, or the number of
+    /// partitions is out of range), or the certificate and its key are not usable.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -223,6 +299,6 @@ impl EmbeddedBrokerBuilder {
         if let Some(text) = self.bad_topic {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
-        EmbeddedBroker::start(self.config, self.listen, self.serves_http).await
+        EmbeddedBroker::start(self.config, self.listeners).await
     }
 }

@@ -1,8 +1,7 @@
-//! The REST interface on a port of its own, for clients with an `http://` service URL.
+//! The REST interface on ports of its own, for clients with an `http://` service URL.
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -12,28 +11,14 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::json;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::server::BrokerServer;
-use super::tasks::accept;
 use crate::broker::commands::RestAnswer;
 use crate::http_io::HyperIo;
 
-/// Serves connections until the broker stops.
-pub(super) async fn accept_http(server: Arc<BrokerServer>, listener: TcpListener) {
-    let mut connections = JoinSet::new();
-    loop {
-        // What those that have ended leave is freed.
-        let reap = |context: &mut Context<'_>| while let Poll::Ready(Some(_)) = connections.poll_join_next(context) {};
-        match accept(&server, &listener, |state| &mut state.http_acceptor, reap).await {
-            None => return connections.shutdown().await,
-            Some(stream) => drop(connections.spawn(serve(Arc::clone(&server), stream))),
-        }
-    }
-}
-
-async fn serve(server: Arc<BrokerServer>, stream: TcpStream) {
+/// Serves one connection until it ends.
+pub(super) async fn serve_http<S: AsyncRead + AsyncWrite + Unpin>(server: Arc<BrokerServer>, stream: S) {
     let service = service_fn(move |request| std::future::ready(Ok::<_, Infallible>(respond(&server, &request))));
     // A peer that does not speak HTTP, or goes away, ends its own connection.
     let _ = http1::Builder::new().serve_connection(HyperIo(stream), service).await;

@@ -4,8 +4,13 @@ mod builder;
 mod connection;
 mod faults;
 mod http;
+mod listeners;
+#[cfg(feature = "self-signed")]
+mod self_signed;
 mod server;
 mod tasks;
+#[cfg(feature = "tls")]
+mod tls;
 
 use std::future::poll_fn;
 use std::io;
@@ -14,11 +19,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::DuplexStream;
-use tokio::net::TcpListener;
 
 pub use self::builder::EmbeddedBrokerBuilder;
 use self::connection::serve_connection;
 pub use self::faults::{FaultBuilder, Faults};
+use self::listeners::Listeners;
 use self::server::BrokerServer;
 use super::admin::TopicStats;
 use super::config::BrokerConfig;
@@ -67,15 +72,10 @@ impl Drop for StopOnDrop {
 
 /// Connections, credentials and lifetime.
 impl EmbeddedBroker {
-    async fn start(config: BrokerConfig, listen: SocketAddr, serves_http: bool) -> io::Result<Self> {
-        let listener = bind(listen).await?;
-        let http_listener = if serves_http { Some(bind((listen.ip(), 0).into()).await?) } else { None };
-        let http_address = http_listener.as_ref().map(TcpListener::local_addr).transpose()?;
-        let server = BrokerServer::new(config, listener.local_addr()?, http_address);
-        if let Some(listener) = http_listener {
-            server.spawn(http::accept_http(Arc::clone(&server), listener));
-        }
-        server.spawn(tasks::accept_connections(Arc::clone(&server), listener));
+    async fn start(config: BrokerConfig, listeners: Listeners) -> io::Result<Self> {
+        let bound = listeners.bind().await?;
+        let server = BrokerServer::new(config, bound.addresses()?);
+        bound.serve(&server);
         server.spawn(tasks::run_timer(Arc::clone(&server)));
         Ok(Self { _stop: Arc::new(StopOnDrop(Arc::clone(&server))), server })
     }
@@ -83,20 +83,45 @@ impl EmbeddedBroker {
     /// The service URL, `pulsar://127.0.0.1:port`.
     #[must_use]
     pub fn url(&self) -> String {
-        self.server.url.clone()
+        self.server.addresses.url()
+    }
+
+    /// The service URL over TLS, `pulsar+ssl://127.0.0.1:port`; `None` while TLS is off
+    /// ([`EmbeddedBrokerBuilder::tls_config`]).
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls_url(&self) -> Option<String> {
+        self.server.addresses.tls_url()
     }
 
     /// The service URL of the REST interface, `http://127.0.0.1:port`; `None` unless it was asked for
     /// ([`EmbeddedBrokerBuilder::http`]).
     #[must_use]
     pub fn http_url(&self) -> Option<String> {
-        self.server.http_address.map(|address| format!("http://{address}"))
+        self.server.addresses.http_url()
     }
 
-    /// Where it listens.
+    /// The service URL of the REST interface over TLS, `https://127.0.0.1:port`; `None` unless
+    /// [`EmbeddedBrokerBuilder::http`] and TLS are on.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn https_url(&self) -> Option<String> {
+        self.server.addresses.https_url()
+    }
+
+    /// The certificate, PEM, of the authority that [`EmbeddedBrokerBuilder::tls_self_signed`] made: what goes into the
+    /// file of [`ClientBuilder::ca_file`](crate::ClientBuilder::ca_file). `None` for a broker with another certificate, or
+    /// none.
+    #[cfg(feature = "self-signed")]
+    #[must_use]
+    pub fn ca_pem(&self) -> Option<&str> {
+        self.server.addresses.ca_pem.as_deref()
+    }
+
+    /// Where it listens, without TLS.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
-        self.server.address
+        self.server.addresses.binary
     }
 
     /// A connection in memory of 64 KiB in each direction, served by the same code as one over TCP.
@@ -152,11 +177,6 @@ impl EmbeddedBroker {
     fn call<T>(&self, call: impl FnOnce(&mut Broker) -> T) -> T {
         self.server.call(call)
     }
-}
-
-async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let on_bind = |error: io::Error| io::Error::new(error.kind(), format!("listening on {address}: {error}"));
-    TcpListener::bind(address).await.map_err(on_bind)
 }
 
 /// Topics.

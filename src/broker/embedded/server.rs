@@ -6,7 +6,6 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -14,6 +13,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
+use super::listeners::Addresses;
 use crate::broker::config::BrokerConfig;
 use crate::broker::ids::ConnId;
 use crate::broker::machine::Broker;
@@ -24,10 +24,7 @@ use crate::machine::Now;
 pub(super) struct BrokerServer {
     state: Mutex<ServerState>,
     runtime: Handle,
-    pub(super) url: String,
-    pub(super) address: SocketAddr,
-    /// `None` without the REST interface.
-    pub(super) http_address: Option<SocketAddr>,
+    pub(super) addresses: Addresses,
     started: Instant,
     /// ms since 1970.
     started_wall_ms: u64,
@@ -39,8 +36,8 @@ pub(super) struct ServerState {
     /// Tasks of connections that wait, by their connection.
     pub(super) wakers: HashMap<ConnId, Waker>,
     pub(super) timer: Option<Waker>,
-    pub(super) acceptor: Option<Waker>,
-    pub(super) http_acceptor: Option<Waker>,
+    /// Of the accept loops, by [`AcceptorId`].
+    acceptors: Vec<Option<Waker>>,
     pub(super) is_stopping: bool,
     /// Tasks that still run.
     tasks: usize,
@@ -48,25 +45,40 @@ pub(super) struct ServerState {
     stoppers: Vec<Waker>,
 }
 
+/// An accept loop.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct AcceptorId(usize);
+
+impl ServerState {
+    /// Leaves the waker of an accept loop; false if the broker stops.
+    pub(super) fn wait(&mut self, acceptor: AcceptorId, waker: &Waker) -> bool {
+        if let Some(place) = self.acceptors.get_mut(acceptor.0) {
+            *place = Some(waker.clone());
+        }
+        !self.is_stopping
+    }
+}
+
 impl BrokerServer {
     /// A machine without tasks, on the current runtime and its clock.
-    pub(super) fn new(config: BrokerConfig, address: SocketAddr, http_address: Option<SocketAddr>) -> Arc<Self> {
-        let url = format!("pulsar://{address}");
+    pub(super) fn new(mut config: BrokerConfig, addresses: Addresses) -> Arc<Self> {
+        config.broker_service_url_tls = config.broker_service_url_tls.or_else(|| addresses.tls_url());
+        config.web_service_url = addresses.http_url();
+        config.web_service_url_tls = addresses.https_url();
         let started = Instant::now();
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let started_wall_ms = u64::try_from(wall.as_millis()).unwrap_or(u64::MAX);
         let now = Now { at: started.into_std(), wall_ms: started_wall_ms };
         let state = Mutex::new(ServerState {
-            broker: Broker::new(config, url.clone(), now),
+            broker: Broker::new(config, addresses.url(), now),
             wakers: HashMap::new(),
             timer: None,
-            acceptor: None,
-            http_acceptor: None,
+            acceptors: Vec::new(),
             is_stopping: false,
             tasks: 0,
             stoppers: Vec::new(),
         });
-        Arc::new(Self { state, runtime: Handle::current(), url, address, http_address, started, started_wall_ms })
+        Arc::new(Self { state, runtime: Handle::current(), addresses, started, started_wall_ms })
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, ServerState> {
@@ -78,6 +90,13 @@ impl BrokerServer {
         let at = Instant::now();
         let since = u64::try_from(at.saturating_duration_since(self.started).as_millis()).unwrap_or(u64::MAX);
         Now { at: at.into_std(), wall_ms: self.started_wall_ms.saturating_add(since) }
+    }
+
+    /// A place for the waker of one more accept loop.
+    pub(super) fn add_acceptor(&self) -> AcceptorId {
+        let acceptors = &mut self.lock().acceptors;
+        acceptors.push(None);
+        AcceptorId(acceptors.len() - 1)
     }
 
     /// Runs a task that has to end before the broker has stopped.
@@ -122,8 +141,7 @@ impl BrokerServer {
         state.is_stopping = true;
         let mut woken: Vec<Waker> = state.wakers.drain().map(|(_, waker)| waker).collect();
         woken.extend(state.timer.take());
-        woken.extend(state.acceptor.take());
-        woken.extend(state.http_acceptor.take());
+        woken.extend(state.acceptors.iter_mut().filter_map(Option::take));
         drop(state);
         woken.into_iter().for_each(Waker::wake);
     }

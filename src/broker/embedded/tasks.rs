@@ -1,43 +1,56 @@
-//! The tasks of a broker beside those of its connections: the accept loop and the timer.
+//! The tasks of a broker beside those of its connections: the accept loops and the timer.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::connection::serve_connection;
-use super::server::{BrokerServer, ServerState};
+use super::server::{AcceptorId, BrokerServer};
 
 /// How long `accept` pauses after an error, such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Serves connections until the broker stops.
 pub(super) async fn accept_connections(server: Arc<BrokerServer>, listener: TcpListener) {
-    while let Some(stream) = accept(&server, &listener, |state| &mut state.acceptor, |_| {}).await {
+    let id = server.add_acceptor();
+    while let Some(stream) = accept(&server, &listener, id, |_| {}).await {
         serve_connection(&server, stream);
     }
 }
 
-/// The next connection; `None` once the broker stops. The task leaves its waker in `place`, and calls `poll_also` each
-/// time it is polled.
-pub(super) async fn accept(
+/// Runs a task for each connection until the broker stops, which ends the tasks.
+pub(super) async fn accept_tasks<F>(server: Arc<BrokerServer>, listener: TcpListener, task: impl Fn(TcpStream) -> F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let (id, mut tasks) = (server.add_acceptor(), JoinSet::new());
+    loop {
+        // What those that have ended leave is freed.
+        let reap = |context: &mut Context<'_>| while let Poll::Ready(Some(_)) = tasks.poll_join_next(context) {};
+        match accept(&server, &listener, id, reap).await {
+            None => return tasks.shutdown().await,
+            Some(stream) => drop(tasks.spawn(task(stream))),
+        }
+    }
+}
+
+/// The next connection; `None` once the broker stops. Calls `poll_also` each time it is polled.
+async fn accept(
     server: &BrokerServer,
     listener: &TcpListener,
-    place: fn(&mut ServerState) -> &mut Option<Waker>,
+    id: AcceptorId,
     mut poll_also: impl FnMut(&mut Context<'_>),
 ) -> Option<TcpStream> {
     loop {
         let accepted = poll_fn(|context| {
-            {
-                let mut state = server.lock();
-                if state.is_stopping {
-                    return Poll::Ready(None);
-                }
-                *place(&mut state) = Some(context.waker().clone());
+            if !server.lock().wait(id, context.waker()) {
+                return Poll::Ready(None);
             }
             poll_also(context);
             listener.poll_accept(context).map(Some)

@@ -71,8 +71,10 @@ impl Broker {
     }
 
     fn redirect(&mut self, conn: ConnId, request_id: u64, url: String, authoritative: bool) {
+        let (plain, tls) = if url.starts_with("pulsar+ssl:") { (None, Some(url)) } else { (Some(url), None) };
         let response = pb::CommandLookupTopicResponse {
-            broker_service_url: Some(url),
+            broker_service_url: plain,
+            broker_service_url_tls: tls,
             response: Some(LookupType::Redirect.into()),
             request_id,
             authoritative: Some(authoritative),

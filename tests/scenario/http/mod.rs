@@ -14,7 +14,7 @@ use web::{Web, broker, json, page, redirect};
 mod redirects;
 mod refusals;
 mod user_code;
-mod web;
+pub mod web;
 
 const KEY: &str = "a secret of at least 32 bytes, for HS256";
 

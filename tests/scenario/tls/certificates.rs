@@ -11,7 +11,7 @@ async fn broker_showing(certificate: &str) -> (EmbeddedBroker, String) {
     let config = config.with_safe_default_protocol_versions().expect("the provider has these versions");
     let (certificate, key) = identity(certificate, "self-signed-key.pem");
     let config = config.with_no_client_auth().with_single_cert(vec![certificate], key).expect("they belong together");
-    broker_behind(config, EmbeddedBroker::builder()).await
+    broker_with(config, EmbeddedBroker::builder().http(true)).await
 }
 
 /// How the client that trusts `ca_file` is refused.

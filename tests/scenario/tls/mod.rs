@@ -1,6 +1,7 @@
-//! TLS on the way to the embedded broker, which speaks none: a proxy in front of it ends it. The certificates beside this
-//! file are for `localhost` and 127.0.0.1, good for a hundred years, and the authority's key is gone.
+//! TLS, as the embedded broker serves it. The certificates beside this file are for `localhost` and 127.0.0.1, good for
+//! a hundred years, and the authority's key is gone.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -11,14 +12,17 @@ use pulsar_native::client::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use pulsar_native::client::rustls::server::WebPkiClientVerifier;
 use pulsar_native::client::rustls::{ClientConfig, RootCertStore, ServerConfig};
 use pulsar_native::{Client, ClientBuilder, Error, ErrorKind};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 use crate::suite::{created, send, within};
 
 mod certificates;
+#[cfg(feature = "http")]
+mod https;
+mod listener;
 
-/// Which clients the proxy lets in.
+/// Which clients the broker lets in.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Clients {
     Anyone,
@@ -56,30 +60,33 @@ fn identity(certificate: &str, key: &str) -> (CertificateDer<'static>, PrivateKe
     (certificate, PrivateKeyDer::from_pem_file(file(key)).expect("a key"))
 }
 
-/// A broker, and the `pulsar+ssl://` URL of a proxy in front of it.
+/// A broker that serves TLS, and its `pulsar+ssl://` URL.
 pub async fn broker(builder: EmbeddedBrokerBuilder, clients: Clients) -> (EmbeddedBroker, String) {
-    broker_behind(server_config(clients), builder).await
+    broker_with(server_config(clients), builder).await
 }
 
-async fn broker_behind(config: ServerConfig, builder: EmbeddedBrokerBuilder) -> (EmbeddedBroker, String) {
+async fn broker_with(config: ServerConfig, builder: EmbeddedBrokerBuilder) -> (EmbeddedBroker, String) {
+    let broker = builder.tls_config(Arc::new(config)).start().await.expect("free ports");
+    let url = broker.tls_url().expect("TLS is on");
+    (broker, url)
+}
+
+/// The address of a proxy that ends TLS in front of something that speaks none, as the broker's certificate names it.
+async fn tls_in_front_of(address: SocketAddr) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let url = format!("pulsar+ssl://{}", listener.local_addr().expect("an address"));
-    let broker = builder.broker_service_url_tls(&url).start().await.expect("a free port");
-    let (acceptor, behind) = (TlsAcceptor::from(Arc::new(config)), broker.clone());
+    let own = listener.local_addr().expect("an address");
+    let acceptor = TlsAcceptor::from(Arc::new(server_config(Clients::Anyone)));
     tokio::spawn(async move {
         while let Ok((socket, _)) = listener.accept().await {
-            let (acceptor, mut broker) = (acceptor.clone(), behind.connect());
+            let acceptor = acceptor.clone();
             tokio::spawn(async move {
-                match acceptor.accept(socket).into_fallible().await {
-                    Ok(mut socket) => drop(tokio::io::copy_bidirectional(&mut socket, &mut broker).await),
-                    // A client that is not let in sees that itself, if the alert is not lost: a socket that is closed
-                    // with bytes unread is reset.
-                    Err((_, mut socket)) => drop(tokio::io::copy(&mut socket, &mut tokio::io::sink()).await),
-                }
+                let Ok(mut socket) = acceptor.accept(socket).await else { return };
+                let mut behind = TcpStream::connect(address).await.expect("what is behind it");
+                let _ = tokio::io::copy_bidirectional(&mut socket, &mut behind).await;
             });
         }
     });
-    (broker, url)
+    own
 }
 
 async fn produce(builder: ClientBuilder) -> Result<(), Error> {
@@ -135,43 +142,4 @@ async fn unusable_files_are_named() {
         assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
         assert!(error.to_string().contains(named), "{error}");
     }
-}
-
-/// A TLS proxy in front of the REST interface, as `https://` URL.
-#[cfg(feature = "http")]
-async fn https_of(broker: &EmbeddedBroker) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let url = format!("https://{}", listener.local_addr().expect("an address"));
-    let behind = broker.http_url().expect("the REST interface was asked for").replace("http://", "");
-    let acceptor = TlsAcceptor::from(Arc::new(server_config(Clients::Anyone)));
-    tokio::spawn(async move {
-        while let Ok((socket, _)) = listener.accept().await {
-            let (acceptor, behind) = (acceptor.clone(), behind.clone());
-            tokio::spawn(async move {
-                let Ok(mut socket) = acceptor.accept(socket).await else { return };
-                let mut behind = tokio::net::TcpStream::connect(behind).await.expect("the REST interface");
-                let _ = tokio::io::copy_bidirectional(&mut socket, &mut behind).await;
-            });
-        }
-    });
-    url
-}
-
-#[cfg(feature = "http")]
-#[tokio::test]
-async fn https_leads_to_the_tls_address_of_the_broker() {
-    let (broker, _) = broker(EmbeddedBroker::builder().http(true), Clients::Anyone).await;
-    let url = https_of(&broker).await;
-    produce(client_of(&url).ca_file(file("ca.pem"))).await.expect("it trusts the authority");
-    let error = produce(client_of(&url)).await.expect_err("nobody vouches for the certificate");
-    assert!(error.to_string().contains("certificate"), "{error}");
-    assert_eq!(broker.violations(), []);
-    // A broker without TLS is not reached in the clear.
-    let plain = EmbeddedBroker::builder().http(true).start().await.expect("free ports");
-    let url = https_of(&plain).await;
-    let client = client_of(&url).ca_file(file("ca.pem"));
-    let client = within("the connection", client.connect()).await.expect("a client");
-    let error = within("a failure", client.producer("t").create()).await.expect_err("no TLS address");
-    assert!(error.to_string().contains("no TLS address"), "{error}");
-    assert_eq!(plain.connections(), 0);
 }

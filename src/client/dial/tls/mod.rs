@@ -25,6 +25,8 @@ mod verifier;
 use roots::{Roots, read_client_cert, unusable};
 use verifier::ServerVerifier;
 
+const PLAIN_PORT: &str = "; if this is a plain port, use pulsar://, or http:// for a web port";
+
 /// What is trusted, and what is shown to the peer. The files are read when the first connection needs them.
 #[derive(Debug, Default)]
 pub(crate) struct TlsOptions {
@@ -107,16 +109,15 @@ impl Setup {
     /// | the handshake ended with | hint | tried again |
     /// | --- | --- | --- |
     /// | a certificate that is not accepted | why, and what to do | no: it is not accepted a moment later either |
-    /// | an end of the stream | the port may be the plain one | yes |
+    /// | an end of the stream, or what is not TLS | the port may be a plain one | yes |
     /// | anything else | none | yes |
     fn handshake_failed(&self, error: std::io::Error, target: &Target) -> Error {
         let Target { address, server_name, .. } = target;
         let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
         let (hint, is_final) = match cause {
             Some(rustls::Error::InvalidCertificate(reason)) => (format!(": {}", self.reason(reason)), true),
-            _ if error.kind() == std::io::ErrorKind::UnexpectedEof => {
-                ("; if this is the broker's plain port, use pulsar://".to_owned(), false)
-            }
+            Some(rustls::Error::InvalidMessage(_)) => (PLAIN_PORT.to_owned(), false),
+            _ if error.kind() == std::io::ErrorKind::UnexpectedEof => (PLAIN_PORT.to_owned(), false),
             _ => (String::new(), false),
         };
         let failed = Error::network(format!("no TLS connection to {address} as {server_name}{hint}"));

@@ -1,0 +1,152 @@
+//! Where the broker listens: the binary protocol and HTTP, each in the clear and over TLS.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+
+use super::http::serve_http;
+use super::server::BrokerServer;
+use super::tasks::{accept_connections, accept_tasks};
+#[cfg(feature = "tls")]
+use super::tls::{ServerTls, TlsIdentity};
+
+/// What the builder was told. Where there is no address, it is a free port of the first one.
+#[derive(Debug, Clone)]
+pub(super) struct Listeners {
+    pub(super) binary: SocketAddr,
+    pub(super) serves_http: bool,
+    pub(super) http: Option<SocketAddr>,
+    #[cfg(feature = "tls")]
+    pub(super) tls_identity: Option<TlsIdentity>,
+    #[cfg(feature = "tls")]
+    pub(super) tls: Option<SocketAddr>,
+    #[cfg(feature = "tls")]
+    pub(super) https: Option<SocketAddr>,
+}
+
+impl Listeners {
+    pub(super) fn on(binary: SocketAddr) -> Self {
+        Self {
+            binary,
+            serves_http: false,
+            http: None,
+            #[cfg(feature = "tls")]
+            tls_identity: None,
+            #[cfg(feature = "tls")]
+            tls: None,
+            #[cfg(feature = "tls")]
+            https: None,
+        }
+    }
+
+    /// Listens at every address.
+    pub(super) async fn bind(self) -> io::Result<BoundListeners> {
+        let binary = bind(self.binary).await?;
+        let http = self.bind_if(self.serves_http, self.http).await?;
+        #[cfg(feature = "tls")]
+        let secured = match &self.tls_identity {
+            None => None,
+            Some(identity) => Some(SecuredListeners {
+                tls: identity.clone().load(self.binary.ip()).await?,
+                binary: bind(self.tls.unwrap_or(self.free_port())).await?,
+                http: self.bind_if(self.serves_http, self.https).await?,
+            }),
+        };
+        Ok(BoundListeners {
+            binary,
+            http,
+            #[cfg(feature = "tls")]
+            secured,
+        })
+    }
+
+    async fn bind_if(&self, is_on: bool, address: Option<SocketAddr>) -> io::Result<Option<TcpListener>> {
+        Ok(if is_on { Some(bind(address.unwrap_or(self.free_port())).await?) } else { None })
+    }
+
+    fn free_port(&self) -> SocketAddr {
+        (self.binary.ip(), 0).into()
+    }
+}
+
+async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let on_bind = |error: io::Error| io::Error::new(error.kind(), format!("listening on {address}: {error}"));
+    TcpListener::bind(address).await.map_err(on_bind)
+}
+
+/// Sockets that listen.
+pub(super) struct BoundListeners {
+    binary: TcpListener,
+    http: Option<TcpListener>,
+    #[cfg(feature = "tls")]
+    secured: Option<SecuredListeners>,
+}
+
+#[cfg(feature = "tls")]
+struct SecuredListeners {
+    tls: ServerTls,
+    binary: TcpListener,
+    http: Option<TcpListener>,
+}
+
+impl BoundListeners {
+    pub(super) fn addresses(&self) -> io::Result<Addresses> {
+        let address_of = |listener: &Option<TcpListener>| listener.as_ref().map(TcpListener::local_addr).transpose();
+        let (binary, http) = (self.binary.local_addr()?, address_of(&self.http)?);
+        #[cfg(feature = "tls")]
+        if let Some(secured) = &self.secured {
+            let (tls, https) = (Some(secured.binary.local_addr()?), address_of(&secured.http)?);
+            return Ok(Addresses { binary, http, tls, https, ca_pem: secured.tls.ca_pem.clone() });
+        }
+        Ok(Addresses { binary, http, tls: None, https: None, ca_pem: None })
+    }
+
+    /// Serves them until the broker stops.
+    pub(super) fn serve(self, server: &Arc<BrokerServer>) {
+        server.spawn(accept_connections(Arc::clone(server), self.binary));
+        if let Some(listener) = self.http {
+            let rest = Arc::clone(server);
+            server
+                .spawn(accept_tasks(Arc::clone(server), listener, move |stream| serve_http(Arc::clone(&rest), stream)));
+        }
+        #[cfg(feature = "tls")]
+        if let Some(SecuredListeners { tls, binary, http }) = self.secured {
+            tls.serve(server, binary, http);
+        }
+    }
+}
+
+/// Where the broker listens.
+#[derive(Debug, Clone)]
+pub(super) struct Addresses {
+    pub(super) binary: SocketAddr,
+    /// `None` without the REST interface.
+    http: Option<SocketAddr>,
+    /// `None` without TLS.
+    tls: Option<SocketAddr>,
+    /// `None` without both.
+    https: Option<SocketAddr>,
+    /// Whom to trust, if the certificate was made by the broker.
+    #[cfg_attr(not(feature = "self-signed"), allow(dead_code, reason = "no broker makes a certificate"))]
+    pub(super) ca_pem: Option<String>,
+}
+
+impl Addresses {
+    pub(super) fn url(&self) -> String {
+        format!("pulsar://{}", self.binary)
+    }
+
+    pub(super) fn tls_url(&self) -> Option<String> {
+        self.tls.map(|address| format!("pulsar+ssl://{address}"))
+    }
+
+    pub(super) fn http_url(&self) -> Option<String> {
+        self.http.map(|address| format!("http://{address}"))
+    }
+
+    pub(super) fn https_url(&self) -> Option<String> {
+        self.https.map(|address| format!("https://{address}"))
+    }
+}
