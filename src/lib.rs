@@ -120,9 +120,9 @@ pub mod wire;
 #[doc(inline)]
 pub use client::{
     Acker, AttachState, Authentication, BrokerStats, Client, ClientBuilder, ClientState, ConnectionPhase,
-    ConnectionState, Consumer, ConsumerBuilder, ConsumerEvent, ConsumerEvents, HandleState, HashingScheme,
-    MessageRoutingMode, Outcome, PartState, Producer, ProducerBuilder, ReceivedMessage, StateWatch, Token, Topics,
-    TryEnqueueError, UnreadableChunk, UnreadableMessage, UnreadableReason,
+    ConnectionState, Consumer, ConsumerBuilder, ConsumerEvent, ConsumerEvents, HandleState, HashingScheme, IdleReason,
+    MessageRoutingMode, Outcome, PartIdle, PartState, Producer, ProducerBuilder, ReceivedMessage, StateWatch, Token,
+    Topics, TryEnqueueError, UnreadableChunk, UnreadableMessage, UnreadableReason, WhyIdle,
 };
 #[doc(inline)]
 pub use error::{Error, ErrorKind, Origin, SendError, ServerCode, ServerError};

@@ -9,6 +9,7 @@ use super::clock;
 use super::consumer_shared::ConsumerShared;
 use super::message::ReceivedMessage;
 use super::parts::{Part, all};
+use super::why_idle::WhyIdle;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{MessageId, MessagePosition};
 use crate::machine::consumer::{CONFIRMED_IDS_MAX, Consumer as Machine};
@@ -205,6 +206,14 @@ impl Acker {
     pub async fn ack_cumulative_id_confirmed(&self, id: &MessageId) -> Result<()> {
         let part = self.part_of_id(id)?;
         confirm(&part, &[id.position()], true).await
+    }
+
+    /// [`Consumer::why_idle`](super::Consumer::why_idle), for a task beside the one that receives.
+    ///
+    /// # Cancel safety
+    /// Dropping the future abandons the requests.
+    pub async fn why_idle(&self) -> WhyIdle {
+        self.shared.why_idle().await
     }
 
     /// Negatively acknowledges a message: after the redelivery delay the broker is asked to deliver it again

@@ -56,6 +56,8 @@ pub struct ClientBuilder {
     listener_name: Option<String>,
     #[cfg(feature = "http")]
     http_redirect_hosts: Vec<String>,
+    #[cfg(feature = "http")]
+    admin_url: Option<String>,
     connection_timeout: Duration,
     operation_timeout: Duration,
     keep_alive_interval: Duration,
@@ -76,6 +78,8 @@ impl ClientBuilder {
             listener_name: None,
             #[cfg(feature = "http")]
             http_redirect_hosts: Vec::new(),
+            #[cfg(feature = "http")]
+            admin_url: None,
             connection_timeout: Duration::from_secs(10),
             operation_timeout: Duration::from_secs(30),
             keep_alive_interval: Duration::from_secs(30),
@@ -146,6 +150,20 @@ impl ClientBuilder {
     /// default.
     pub fn listener_name(mut self, name: impl Into<String>) -> Self {
         self.listener_name = Some(name.into());
+        self
+    }
+
+    /// The URL of the brokers' REST interface, `http://host:8080` or `https://host:8443`, for what the binary protocol does
+    /// not say: [`Consumer::why_idle`](super::Consumer::why_idle) reads the statistics of a topic there. It gets the
+    /// credentials. Default: the service URL if it is `http://` or `https://`, else none.
+    ///
+    /// ```
+    /// let builder = pulsar_native::Client::builder("pulsar://localhost:6650").admin_url("http://localhost:8080");
+    /// # drop(builder);
+    /// ```
+    #[cfg(feature = "http")]
+    pub fn admin_url(mut self, url: impl Into<String>) -> Self {
+        self.admin_url = Some(url.into());
         self
     }
 
@@ -273,6 +291,11 @@ impl ClientBuilder {
             return Err(Error::local(ErrorKind::Unsupported, what));
         }
         let (client, supervisor, inputs) = self.parts(service_url.clone())?;
+        #[cfg(feature = "http")]
+        if let Some(url) = self.admin_service_url(&service_url)? {
+            let api = super::http::admin::admin_api(&runtime, self.dial_config(&url)?, &url);
+            let _ = client.shared.admin.set(api);
+        }
         let handle = client.shared.supervisor.clone();
         let driver = SupervisorDriver::new(supervisor, runtime, handle, inputs, self.dial_config(&service_url)?);
         Ok((client, driver))
@@ -293,6 +316,8 @@ impl ClientBuilder {
         let connection_states = supervisor.connection_states().clone();
         let shared = Shared {
             connection_states,
+            #[cfg(feature = "http")]
+            admin: std::sync::OnceLock::new(),
             supervisor: SupervisorHandle { inputs: sender, ready },
             service_url,
             operation_timeout: self.operation_timeout,
@@ -339,16 +364,33 @@ impl ClientBuilder {
         Ok(())
     }
 
-    fn dial_config(self, service_url: &ServiceUrl) -> Result<DialConfig> {
+    /// Where the REST interface is, if that is known.
+    #[cfg(feature = "http")]
+    fn admin_service_url(&self, service_url: &ServiceUrl) -> Result<Option<ServiceUrl>> {
+        use crate::machine::control::Transport;
+        let Some(url) = &self.admin_url else {
+            return Ok(Some(service_url.clone()).filter(|url| url.transport() == Transport::Http));
+        };
+        let url = ServiceUrl::parse(url)?;
+        match url.transport() {
+            Transport::Http => Ok(Some(url)),
+            Transport::Pulsar => {
+                let what = format!("`admin_url` has to be http:// or https://, and `{url}` is neither");
+                Err(Error::local(ErrorKind::InvalidArgument, what))
+            }
+        }
+    }
+
+    fn dial_config(&self, service_url: &ServiceUrl) -> Result<DialConfig> {
         #[cfg(feature = "http")]
         let http = super::http::HttpOptions {
             base_path: service_url.path().to_owned(),
-            redirect_hosts: super::http::RedirectHosts::parse(self.http_redirect_hosts)?,
+            redirect_hosts: super::http::RedirectHosts::parse(self.http_redirect_hosts.clone())?,
         };
         #[cfg(feature = "tls")]
-        let tls = match self.tls_config {
+        let tls = match self.tls_config.clone() {
             Some(config) => super::dial::TlsOptions::with_config(config),
-            None => super::dial::TlsOptions::new(self.ca_file, self.client_cert),
+            None => super::dial::TlsOptions::new(self.ca_file.clone(), self.client_cert.clone()),
         };
         let tcp = TcpDialer::new(
             #[cfg(feature = "tls")]
@@ -356,8 +398,8 @@ impl ClientBuilder {
             self.connection_timeout,
         );
         Ok(DialConfig {
-            authentication: self.authentication,
-            dialer: self.dialer.unwrap_or_else(|| Arc::new(tcp)),
+            authentication: self.authentication.clone(),
+            dialer: self.dialer.clone().unwrap_or_else(|| Arc::new(tcp)),
             connection_timeout: self.connection_timeout,
             service_hosts: service_url.hosts().to_vec(),
             keep_alive_interval: self.keep_alive_interval,

@@ -16,6 +16,7 @@ use super::message::ReceivedMessage;
 use super::parts::{Parts, all};
 use super::receive::Receiver;
 use super::state::{HandleState, StateWatch};
+use super::why_idle::WhyIdle;
 use crate::error::{Error, Result};
 use crate::id::MessageId;
 use crate::machine::consumer::{Consumer as Machine, ConsumerStats, SeekTo};
@@ -443,6 +444,24 @@ impl Consumer {
     /// messages will arrive.
     pub fn has_reached_end_of_topic(&self) -> bool {
         self.parts().iter().all(|part| part.read(Machine::has_reached_end_of_topic))
+    }
+
+    /// Why no message comes, if none does: asked of this client's own ledger, then of the broker (CONSUMER_STATS,
+    /// GET_LAST_MESSAGE_ID), and of the REST interface where the service URL is `http://` or `https://`, or
+    /// [`ClientBuilder::admin_url`](super::ClientBuilder::admin_url) names one, and the role may read it.
+    ///
+    /// While the consumer is lent to a receive, [`Acker::why_idle`] does the same.
+    ///
+    /// ```no_run
+    /// # async fn example(consumer: pulsar_native::Consumer) {
+    /// println!("{}", consumer.why_idle().await);
+    /// # }
+    /// ```
+    ///
+    /// # Cancel safety
+    /// Dropping the future abandons the requests.
+    pub async fn why_idle(&self) -> WhyIdle {
+        self.acker.why_idle().await
     }
 
     /// Where each topic and partition is attached, or why it is not.

@@ -29,6 +29,11 @@ impl ConsumerShared {
         Self { parts: Parts::new(), topics, config, inbox: ReadyList::new(), events: Arc::default(), client }
     }
 
+    /// The client that it is of.
+    pub(super) fn client(&self) -> &Shared {
+        &self.client
+    }
+
     /// Creates the consumer of one part and starts attaching it. The reply gets the result of the first attach.
     pub(super) fn open_part(&self, topic: Arc<str>, partition: i32) -> Result<(EndpointId, Reply<()>)> {
         let (subscribed, reply) = Reply::pair();

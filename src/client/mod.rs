@@ -12,6 +12,7 @@
 //! | `receive`, `message` | from queued entries to received messages |
 //! | `parts` | the topics and partitions behind one handle |
 //! | `state` | where a handle is attached, and how to watch it |
+//! | `why_idle` | why nothing comes |
 //! | `topic_list` | the handle of a topic list watcher |
 //! | `auth`, `dial` | credentials; TCP, TLS and custom dialers |
 //! | `http` | lookups over HTTP |
@@ -58,6 +59,7 @@ mod topic_list;
 mod topics;
 mod unreadable;
 mod user_code;
+mod why_idle;
 mod workers;
 
 pub use acker::Acker;
@@ -76,12 +78,14 @@ pub use state::{HandleState, PartState, StateWatch};
 pub use topic_list::{TopicChange, TopicListWatch};
 pub use topics::Topics;
 pub use unreadable::{UnreadableChunk, UnreadableMessage, UnreadableReason};
+pub use why_idle::{PartIdle, WhyIdle};
 pub use workers::Outcome;
 
 /// The TLS library, for [`ClientBuilder::tls_config`].
 #[cfg(feature = "tls")]
 pub use tokio_rustls::rustls;
 
+pub use crate::machine::consumer::IdleReason;
 pub use crate::machine::endpoint::attach_status::AttachState;
 pub use crate::machine::supervisor::connection_states::{ClientState, ConnectionPhase, ConnectionState};
 
@@ -113,6 +117,9 @@ pub(crate) struct Shared {
     supervisor: SupervisorHandle,
     service_url: Arc<str>,
     connection_states: Arc<ConnectionStates>,
+    /// The REST interface; empty where none is known.
+    #[cfg(feature = "http")]
+    admin: std::sync::OnceLock<Arc<dyn http::admin::AdminApi>>,
     operation_timeout: std::time::Duration,
     seed: u64,
     producer_ids: AtomicU64,

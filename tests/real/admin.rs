@@ -55,6 +55,12 @@ impl Admin {
         assert!(answer.is_success(), "{method} {namespace} {action}: {} {}", answer.status, answer.body);
     }
 
+    /// Makes a namespace that may be there already.
+    pub async fn make_namespace(&self, namespace: &str) {
+        let answer = self.request("PUT", &format!("/admin/v2/namespaces/{namespace}"), "").await;
+        assert!(answer.is_success() || answer.status == 409, "{namespace}: {} {}", answer.status, answer.body);
+    }
+
     async fn request(&self, method: &str, path: &str, body: &str) -> Answer {
         admin_http::request(&self.address, &self.token, method, path, body).await.expect("an answer of the admin port")
     }

@@ -100,9 +100,17 @@ impl Cluster for Real {
         let namespace = match feature {
             Feature::Deduplication => "public/dedup",
             Feature::NoTopicCreation => "public/strict",
+            Feature::FewUnacknowledged => "public/few-unacknowledged",
         };
-        let same: Arc<dyn Cluster> = Arc::new(self.clone());
-        Box::pin(async move { (same, namespace) })
+        let same = self.clone();
+        Box::pin(async move {
+            if feature == Feature::FewUnacknowledged {
+                same.admin.make_namespace(namespace).await;
+                let limit = crate::suite::idle::FEW.to_string();
+                same.admin.change_namespace("POST", namespace, "/maxUnackedMessagesPerConsumer", &limit).await;
+            }
+            (Arc::new(same) as Arc<dyn Cluster>, namespace)
+        })
     }
 
     fn stats<'a>(&'a self, topic: &'a str) -> Fut<'a, Option<TopicView>> {

@@ -38,6 +38,10 @@ impl Embedded {
             .authentication_refresh_check(Duration::from_secs(1))
             .broker_deduplication_enabled(feature == Some(Feature::Deduplication))
             .allow_auto_topic_creation(feature != Some(Feature::NoTopicCreation))
+            .max_unacked_messages_per_consumer(match feature {
+                Some(Feature::FewUnacknowledged) => crate::suite::idle::FEW,
+                _ => 50_000,
+            })
             .start()
             .await
             .expect("a free port");

@@ -12,6 +12,7 @@ pub mod acks;
 pub mod connect;
 pub mod consume;
 pub mod failover;
+pub mod idle;
 pub mod keys;
 pub mod lifecycle;
 pub mod partitioned;
@@ -79,6 +80,10 @@ macro_rules! with_every_test {
             seek { to_a_message to_the_ends }
             keys { one_consumer_per_key_in_order ordering_key_goes_before_key }
             failover { second_takes_over }
+            idle {
+                nothing_to_receive the_application_does_not_receive another_consumer_is_active too_much_is_not_acknowledged
+                messages_are_delayed keys_lie_with_another_consumer no_broker_has_it
+            }
             partitioned {
                 keys_go_where_java_sends_them round_robin merged_and_acknowledged one_partition_by_name
                 nack_comes_from_its_partition

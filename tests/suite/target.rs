@@ -43,6 +43,8 @@ pub enum Role {
 pub enum Feature {
     Deduplication,
     NoTopicCreation,
+    /// A consumer may leave [`super::idle::FEW`] messages unacknowledged.
+    FewUnacknowledged,
 }
 
 /// What the broker's statistics say of a topic.

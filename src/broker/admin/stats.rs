@@ -35,10 +35,16 @@ pub struct SubscriptionStats {
     pub subscription_type: String,
     /// Messages not yet acknowledged, delivered or not. A real broker counts entries here.
     pub msg_backlog: u64,
+    /// Entries not yet acknowledged, delivered or not: what a real broker reports as `msgBacklog`.
+    pub backlog_entries: u64,
+    /// Entries whose delivery time has not come.
+    pub msg_delayed: u64,
     /// Messages delivered and not yet acknowledged.
     pub unacked_messages: u64,
     /// Messages delivered, redeliveries included.
     pub msg_out_counter: u64,
+    /// Exclusive and Failover: the name of the consumer that gets the messages; empty if there is none.
+    pub active_consumer_name: String,
     /// False for a reader's subscription, which goes with its consumer.
     pub durable: bool,
     /// The connected consumers.
@@ -57,6 +63,8 @@ pub struct ConnectedConsumerStats {
     pub unacked_messages: u64,
     /// Messages delivered to this consumer, redeliveries included.
     pub msg_out_counter: u64,
+    /// It gets nothing because too many messages are not acknowledged.
+    pub blocked_on_unacked: bool,
 }
 
 impl Broker {
@@ -85,11 +93,15 @@ impl Broker {
 }
 
 fn subscription_stats(sub: &Subscription, log: &Log) -> SubscriptionStats {
+    let active = sub.active.active().and_then(|key| sub.consumers.get(key));
     SubscriptionStats {
         subscription_type: sub.sub_type().as_str_name().to_owned(),
         msg_backlog: sub.backlog_messages(log),
+        backlog_entries: sub.backlog_entries(log),
+        msg_delayed: sub.queue.delayed_entries() as u64,
         unacked_messages: sub.unacked_messages(),
         msg_out_counter: sub.msg_out(),
+        active_consumer_name: active.map(|consumer| consumer.name.to_string()).unwrap_or_default(),
         durable: sub.is_durable(),
         consumers: sub.consumers.iter().map(consumer_stats).collect(),
     }
@@ -101,5 +113,6 @@ fn consumer_stats(consumer: &SubscribedConsumer) -> ConnectedConsumerStats {
         available_permits: consumer.permits,
         unacked_messages: consumer.unacked,
         msg_out_counter: consumer.msg_out,
+        blocked_on_unacked: consumer.blocked_on_unacked,
     }
 }

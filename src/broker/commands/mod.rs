@@ -24,6 +24,7 @@ mod lookup;
 mod position;
 mod producer;
 mod rest;
+mod rest_stats;
 mod schema;
 mod send;
 mod session;

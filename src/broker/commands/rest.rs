@@ -54,6 +54,12 @@ impl Broker {
                     }
                 })
             }
+            ["admin", "v2", domain, tenant, namespace, local, "stats"] => {
+                self.rest_stats(is_authorized, &full_name(domain, tenant, namespace, local))
+            }
+            ["admin", "v2", domain, tenant, namespace, local, "maxUnackedMessagesOnConsumer"] => {
+                self.rest_unacked_limit(is_authorized, &full_name(domain, tenant, namespace, local))
+            }
             _ => return NO_SUCH_PAGE,
         };
         answer.map_or_else(refused, RestAnswer::Json)

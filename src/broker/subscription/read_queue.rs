@@ -84,6 +84,11 @@ impl ReadQueue {
         self.delayed.insert((due_ms, offset));
     }
 
+    /// How many entries wait for their delivery time.
+    pub(crate) fn delayed_entries(&self) -> usize {
+        self.delayed.len()
+    }
+
     /// When the earliest delayed entry is due, ms since 1970, if no timer was set for that time yet; from now on one
     /// counts as set.
     pub(crate) fn take_timer(&mut self) -> Option<u64> {

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http_body_util::Empty;
 use hyper::header::{ACCEPT, HOST, HeaderName, HeaderValue, USER_AGENT};
 use hyper::{HeaderMap, Request};
+use serde_json::Value;
 use tokio::sync::Semaphore;
 
 use super::connection::{Answer, HttpConnection, NoAnswer};
@@ -93,19 +94,35 @@ impl<R: Runtime> Exchange<R> {
 
     /// The answer to `command`, within the operation timeout.
     pub(super) async fn ask(&self, command: &Command) -> Result<Command, Failed> {
-        let request = RestRequest::of(command)?;
+        let read = |answer: &Answer| response::read(command, answer.status, &answer.body);
+        self.ask_rest(&RestRequest::of(command)?, read).await
+    }
+
+    /// The JSON at a path of the admin API, within the operation timeout.
+    pub(super) async fn read_json(&self, path: &str) -> Result<Value, Failed> {
+        self.ask_rest(&RestRequest::admin(path), |answer| response::json(answer.status, &answer.body)).await
+    }
+
+    /// `host:port`, for errors.
+    pub(super) fn address(&self) -> Arc<str> {
+        self.key.logical.to_string().into()
+    }
+
+    async fn ask_rest<T>(
+        &self,
+        request: &RestRequest,
+        read: impl Fn(&Answer) -> Result<T, RequestError>,
+    ) -> Result<T, Failed> {
         let asked = async {
             // Never closed.
             let _slot = self.slots.acquire().await;
-            let answer = self.get(&request).await?;
-            let read = response::read(command, answer.status, &answer.body);
-            if !read.as_ref().is_err_and(refuses_credentials) {
-                return Ok(read?);
+            let first = read(&self.get(request).await?);
+            if !first.as_ref().is_err_and(refuses_credentials) {
+                return Ok(first?);
             }
             // The token may have expired since it was fetched.
             self.lock_headers().take();
-            let answer = self.get(&request).await?;
-            Ok(response::read(command, answer.status, &answer.body)?)
+            Ok(read(&self.get(request).await?)?)
         };
         let answered = timeout(&self.runtime, self.config.operation_timeout, asked).await;
         answered.unwrap_or(Err(Failed::Request(RequestError::TimedOut)))

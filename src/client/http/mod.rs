@@ -9,6 +9,7 @@
 //! | `request.rs`, `response.rs` | commands as paths, answers as commands |
 //! | `exchange.rs` | a request on its way: credentials, redirects, the connection it goes over |
 //! | `kept.rs` | connections that are kept between requests |
+//! | `admin.rs` | what is read besides lookups |
 //! | `redirect.rs` | which redirects are followed, and to which origins credentials are sent |
 //! | `connection.rs` | one HTTP/1.1 connection |
 
@@ -28,6 +29,7 @@ use crate::machine::control::{
 use crate::wire::MAX_MESSAGE_SIZE_DEFAULT;
 use crate::wire::command::Command;
 
+pub(crate) mod admin;
 mod connection;
 mod exchange;
 mod kept;

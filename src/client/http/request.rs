@@ -96,6 +96,18 @@ fn version_of(bytes: &[u8]) -> Result<u64, RequestError> {
     bytes.map(u64::from_be_bytes).map_err(|_| invalid("the schema version has not 8 bytes".to_owned()))
 }
 
+/// The path of a topic by its full name, for the paths of the admin API; `None` for what is no name.
+pub(super) fn topic_path(name: &str) -> Option<String> {
+    Some(segments(&topic(name).ok()?))
+}
+
+impl RestRequest {
+    /// A GET of the admin API.
+    pub(super) fn admin(path: &str) -> Self {
+        Self { path: path.to_owned(), body_bytes_max: LIST_BYTES_MAX, is_lookup: false }
+    }
+}
+
 /// `domain/tenant/namespace/topic`, each of them percent-encoded.
 fn segments(topic: &TopicName) -> String {
     let domain = if topic.is_persistent() { "persistent" } else { "non-persistent" };

@@ -33,10 +33,7 @@ const PARTITIONS_MAX: u64 = 1 << 24;
 /// # Errors
 /// A refusal, or a body that is no answer.
 pub(crate) fn read(command: &Command, status: u16, body: &[u8]) -> Result<Command, RequestError> {
-    if status != 200 {
-        return Err(refusal(status, body));
-    }
-    let value: Value = serde_json::from_slice(body).map_err(|_| not_pulsar(status, body))?;
+    let value = json(status, body)?;
     let answer = match command {
         Command::Lookup(_) => value.as_object().and_then(lookup),
         Command::PartitionedMetadata(_) => value.as_object().and_then(partitions),
@@ -48,6 +45,17 @@ pub(crate) fn read(command: &Command, status: u16, body: &[u8]) -> Result<Comman
         _ => None,
     };
     answer.ok_or_else(|| protocol(format!("the HTTP answer to {} lacks what it is about", command.name())))
+}
+
+/// The JSON of an answer.
+///
+/// # Errors
+/// A refusal, or a body that is no JSON.
+pub(super) fn json(status: u16, body: &[u8]) -> Result<Value, RequestError> {
+    if status != 200 {
+        return Err(refusal(status, body));
+    }
+    serde_json::from_slice(body).map_err(|_| not_pulsar(status, body))
 }
 
 /// Whether an answer to the first request of a connection shows that a broker takes the credentials: one that is not

@@ -45,6 +45,7 @@ impl Consumer {
         self.queue.restart();
         self.acks.on_attached();
         self.redelivery.reset();
+        self.counters.on_attached();
         self.lifecycle.set_attached(deferred);
         if let Some(Operation::Seek { reply, .. }) = self.operations.on_attached() {
             self.seek.end();

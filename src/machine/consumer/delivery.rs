@@ -14,9 +14,7 @@ impl Consumer {
             run.clear();
             return;
         }
-        if let Some(first) = run.first() {
-            self.counters.on_run(first, now);
-        }
+        self.counters.on_run(run, now);
         let mut ahead = self.queue.len();
         run.retain_mut(|entry| {
             let is_admitted = self.admit(entry, ahead);

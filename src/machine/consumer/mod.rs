@@ -19,7 +19,7 @@
 //! | `redelivery` | negative acknowledgements, rewinds |
 //! | `operations`, `seek` | requests that wait for the broker's response |
 //! | `entry`, `position` | one delivered entry, read without the consumer; its place in the topic |
-//! | `stats` | what is counted |
+//! | `stats`, `idle` | what is counted; why nothing comes |
 //! | `config` | the options |
 
 use crate::error::Error;
@@ -38,6 +38,7 @@ mod deadlines;
 mod delivery;
 mod endpoint;
 mod entry;
+mod idle;
 mod lifecycle;
 mod operations;
 mod permits;
@@ -54,6 +55,8 @@ pub use config::{
     SubscriptionType, UnreadableMessagePolicy,
 };
 pub use entry::{EntryBody, ReceivedEntry};
+pub use idle::IdleReason;
+pub(crate) use idle::SubscriptionView;
 pub use operations::LastMessageId;
 pub use permits::ReturnedPermits;
 pub use queue::{QueueSignals, Taken, TopicObserver};

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::Consumer;
 use super::entry::ReceivedEntry;
+use super::position::EntryPosition;
 use crate::machine::Now;
 use crate::stats::{ErrorCounts, Histogram};
 use crate::wire::metadata::publish_time_ms;
@@ -79,6 +80,8 @@ pub(super) struct ReceiveCounters {
     publish_latency: Histogram,
     processing_latency: Histogram,
     last_arrival: Option<Instant>,
+    /// The newest entry that was delivered in the present attach.
+    newest: Option<EntryPosition>,
 }
 
 impl ReceiveCounters {
@@ -91,9 +94,21 @@ impl ReceiveCounters {
         self.redelivered_entries += u64::from(entry.redelivery_count > 0);
     }
 
-    /// Entries have arrived together, of which this is one.
-    pub(super) fn on_run(&mut self, entry: &ReceivedEntry, now: Now) {
+    /// What is delivered from now on starts anew.
+    pub(super) fn on_attached(&mut self) {
+        self.newest = None;
+    }
+
+    /// The newest entry that was delivered.
+    pub(super) fn newest(&self) -> Option<EntryPosition> {
+        self.newest
+    }
+
+    /// Entries have arrived together.
+    pub(super) fn on_run(&mut self, run: &[ReceivedEntry], now: Now) {
+        let [entry, ..] = run else { return };
         self.last_arrival = Some(now.at);
+        self.newest = self.newest.max(run.last().map(ReceivedEntry::position));
         let Ok(body) = &entry.body else { return };
         let metadata = entry.raw.get(body.metadata.start as usize..body.metadata.end as usize);
         if let Some(published) = metadata.and_then(publish_time_ms) {

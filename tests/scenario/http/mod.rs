@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use pulsar_native::broker::{EmbeddedBroker, EmbeddedBrokerBuilder};
 use pulsar_native::client::{AuthContext, AuthData, Authentication, CredentialsFuture, HttpHeaders, HttpHeadersFuture};
-use pulsar_native::{Client, ErrorKind, InitialPosition, Token};
+use pulsar_native::{Client, ErrorKind, IdleReason, InitialPosition, Message, SubscriptionType, Token};
 
 use crate::suite::{Duration, send, within};
 use web::{Web, broker, json, page, redirect};
@@ -233,4 +233,31 @@ async fn a_source_of_credentials_has_headers_of_its_own() {
     assert_eq!(client.partitions("t").await.expect("partitions"), 7);
     let host = web.address().to_string();
     assert!(web.seen().iter().all(|request| request.header("x-signed-for") == Some(&host)), "{:?}", web.seen());
+}
+
+/// A client of the binary protocol asks the REST interface where it was told one, with its credentials.
+#[tokio::test]
+async fn an_admin_url_adds_what_the_binary_protocol_does_not_say() {
+    let (broker, url) = start(EmbeddedBroker::builder().token_secret_key(KEY)).await;
+    let delayed = |reason: &IdleReason| match reason {
+        IdleReason::Withheld { backlog: 1, delayed, .. } => Some(*delayed),
+        _ => None,
+    };
+    for (admin_url, expected) in [(None, None), (Some(&url), Some(1))] {
+        let mut builder = Client::builder(broker.url()).authentication(Token::new(broker.token("admin")));
+        if let Some(url) = admin_url {
+            builder = builder.admin_url(url.as_str());
+        }
+        let client = within("the connection", builder.connect()).await.expect("a client");
+        let topic = format!("delayed-{}", admin_url.is_some());
+        let builder = client.consumer(&topic, "s").subscription_type(SubscriptionType::Shared);
+        let consumer = within("a consumer", builder.subscribe()).await.expect("a consumer");
+        let producer = within("a producer", client.producer(&topic).create()).await.expect("a producer");
+        send(&producer, Message::new("later").with_deliver_after(Duration::from_secs(3600))).await;
+        let why = within("the reason", consumer.why_idle()).await;
+        assert_eq!(delayed(&why.parts[0].reason), Some(expected), "{why}");
+        within("the close", client.close()).await.expect("closed");
+    }
+    let error = Client::builder(broker.url()).admin_url("pulsar://a:1").build().expect_err("no REST interface");
+    assert!(error.to_string().contains("admin_url"), "{error}");
 }
