@@ -8,7 +8,9 @@ use super::Requester;
 use super::error::ProtocolViolation;
 use crate::error::ServerError;
 use crate::machine::{Deadline, Now};
+use crate::pb;
 use crate::pb::base_command::Type;
+use crate::pb::command_lookup_topic_response::LookupType;
 use crate::wire::command::Command;
 
 /// A request that has no response yet.
@@ -100,13 +102,13 @@ impl Requests {
 }
 
 /// The response for the requester: the command, or the refusal it carries. A command of the wrong type is the
-/// peer's violation.
+/// peer's violation, except for what proxies do.
 pub(super) fn check_response(
     command: Command,
     expected: Type,
 ) -> Result<Result<Command, ServerError>, ProtocolViolation> {
     let is_error = matches!(command, Command::Error(_));
-    if !is_error && command.command_type() != expected as i32 {
+    if !is_error && command.command_type() != expected as i32 && !is_refusal_of_proxy(&command, expected) {
         return Err(ProtocolViolation::new(format!(
             "the broker answered with {} where {} belongs",
             command.name(),
@@ -117,4 +119,11 @@ pub(super) fn check_response(
         Some(refusal) => Err(ServerError::new(refusal.code, refusal.message)),
         None => Ok(command),
     })
+}
+
+/// Pulsar's proxy passes a refusal of PARTITIONED_METADATA on in a LOOKUP_RESPONSE.
+fn is_refusal_of_proxy(command: &Command, expected: Type) -> bool {
+    let is_refused = |lookup: &pb::CommandLookupTopicResponse| lookup.response == Some(LookupType::Failed.into());
+    expected == Type::PartitionedMetadataResponse
+        && matches!(command, Command::LookupResponse(lookup) if is_refused(lookup))
 }

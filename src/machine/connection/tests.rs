@@ -3,6 +3,7 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 
 use super::*;
+use crate::error::ServerCode;
 use crate::wire::frame::{Frame, cut, frames};
 
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
@@ -225,6 +226,30 @@ fn an_answer_of_the_wrong_kind_ends_the_connection() {
     let request_id = harness.ask(1);
     let wrong = harness.broker(pb::CommandSuccess { request_id, schema: None });
     assert!(matches!(wrong, Err(CloseReason::ProtocolViolation(_))));
+}
+
+#[test]
+fn a_proxy_refuses_a_request_for_partitions_in_the_answer_to_a_lookup() {
+    use pb::command_lookup_topic_response::LookupType;
+    let answer = |kind: LookupType| {
+        let mut harness = Harness::up();
+        let request = pb::CommandPartitionedTopicMetadata { topic: "t".to_owned(), ..Default::default() };
+        let requester = Requester::Supervisor(RequestToken(1));
+        harness.connection.request(request.into(), requester, harness.start).expect("small");
+        let answer = pb::CommandLookupTopicResponse {
+            request_id: harness.sent()[0].request_id().expect("a request has an id"),
+            response: Some(kind.into()),
+            error: Some(ServerCode::AUTHORIZATION_ERROR.0),
+            message: Some("why".to_owned()),
+            ..Default::default()
+        };
+        harness.broker(answer)
+    };
+    let Ok(Some(ConnectionEvent::Response(_, Err(refusal)))) = answer(LookupType::Failed) else {
+        panic!("not refused")
+    };
+    assert_eq!(refusal, RequestError::Server(ServerError::new(ServerCode::AUTHORIZATION_ERROR.0, "why")));
+    assert!(matches!(answer(LookupType::Connect), Err(CloseReason::ProtocolViolation(_))));
 }
 
 #[test]
