@@ -9,13 +9,13 @@ use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::auth::{Authentication, NoAuthentication};
-use super::dial::{ClientCertFiles, Dialer, TcpDialer};
+use super::dial::{ClientCertFiles, Dialer, ProxyProtocol, TcpDialer};
 use super::driver::{DialConfig, SupervisorDriver, SupervisorHandle};
 use super::runtime::{Runtime, TokioRuntime};
 use super::{Client, Shared, clock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::machine::ReadyList;
-use crate::machine::control::Input;
+use crate::machine::control::{HostPort, Input, Transport};
 use crate::machine::supervisor::service_url::{ServiceUrl, shown};
 use crate::machine::supervisor::{INITIAL_BACKOFF, Supervisor, SupervisorConfig};
 
@@ -54,6 +54,7 @@ pub struct ClientBuilder {
     #[cfg(feature = "tls")]
     tls_config: Option<Arc<super::rustls::ClientConfig>>,
     listener_name: Option<String>,
+    proxy: Option<(String, ProxyProtocol)>,
     #[cfg(feature = "http")]
     http_redirect_hosts: Vec<String>,
     #[cfg(feature = "http")]
@@ -76,6 +77,7 @@ impl ClientBuilder {
             #[cfg(feature = "tls")]
             tls_config: None,
             listener_name: None,
+            proxy: None,
             #[cfg(feature = "http")]
             http_redirect_hosts: Vec::new(),
             #[cfg(feature = "http")]
@@ -146,13 +148,20 @@ impl ClientBuilder {
         self
     }
 
-    /// The advertised listener whose addresses lookups return (`advertised_listener_name`). Default: the brokers' own
-    /// default.
+    /// The advertised listener whose addresses lookups return (`advertised_listener_name`, PIP-61): one of the names in
+    /// the brokers' `advertisedListeners`, such as that of the addresses outside of their network. Default: the brokers'
+    /// `internalListenerName`, or the listener whose own port the service URL leads to (`bindAddresses`, PIP-95).
+    ///
+    /// It chooses the addresses of brokers, not that of the service URL, which has to be one that is reached from here.
+    /// The listener needs an address for the scheme in use, `pulsar` or `pulsar+ssl`; with TLS, one that is on the
+    /// brokers' certificate. A name that the brokers do not have is refused as a broker that is not ready, and so tried
+    /// again until the operation timeout.
     pub fn listener_name(mut self, name: impl Into<String>) -> Self {
         self.listener_name = Some(name.into());
         self
     }
 
+<<<<<<< HEAD
     /// The URL of the brokers' REST interface, `http://host:8080` or `https://host:8443`, for what the binary protocol does
     /// not say: [`Consumer::why_idle`](super::Consumer::why_idle) reads the statistics of a topic there. It gets the
     /// credentials. Default: the service URL if it is `http://` or `https://`, else none.
@@ -164,6 +173,31 @@ impl ClientBuilder {
     #[cfg(feature = "http")]
     pub fn admin_url(mut self, url: impl Into<String>) -> Self {
         self.admin_url = Some(url.into());
+=======
+    /// A proxy in front of all brokers that routes by the server name of TLS (SNI routing, PIP-60): `pulsar+ssl://host:port`.
+    /// Every connection to a broker is then dialed there, with the broker's host as the server name, and TLS ends at
+    /// the broker, whose certificate is verified for that host. So neither the service URL nor what lookups name has to be
+    /// resolved or reached from here, and all of them have to be host names. Default: brokers are dialed as they are
+    /// named.
+    ///
+    /// The service URL has to be `pulsar+ssl://` or `https://`; requests of an `https://` URL themselves do not take
+    /// this way, but go to its host, as in the Java client. A proxy of Pulsar's own (`bin/pulsar proxy`) needs no option:
+    /// it is the host of the service URL, and lookups say that brokers are behind it.
+    ///
+    /// ```
+    /// use pulsar_native::{Client, ProxyProtocol};
+    ///
+    /// let builder = Client::builder("pulsar+ssl://broker-1.example.com:6651")
+    ///     .proxy_service_url("pulsar+ssl://proxy.example.com:4443", ProxyProtocol::Sni);
+    /// # drop(builder);
+    /// ```
+    ///
+    /// [`connect`](Self::connect) and [`build`](Self::build) refuse a proxy without TLS and a URL of another form
+    /// ([`ErrorKind::InvalidArgument`]). A broker that is named by an IP address, for which TLS has no server name, is a
+    /// final error ([`ErrorKind::Connection`]) of what needs it. Needs the crate feature `tls`.
+    pub fn proxy_service_url(mut self, url: impl Into<String>, protocol: ProxyProtocol) -> Self {
+        self.proxy = Some((url.into(), protocol));
+>>>>>>> 5a8d64b (client: the ways through proxies, with TLS)
         self
     }
 
@@ -286,7 +320,7 @@ impl ClientBuilder {
     pub(crate) fn with_runtime<R: Runtime>(self, runtime: R) -> Result<(Client, SupervisorDriver<R>)> {
         let service_url = ServiceUrl::parse(&self.service_url)?;
         #[cfg(not(feature = "http"))]
-        if service_url.transport() == crate::machine::control::Transport::Http {
+        if service_url.transport() == Transport::Http {
             let what = "http:// and https:// service URLs need the crate feature `http`, which this build lacks";
             return Err(Error::local(ErrorKind::Unsupported, what));
         }
@@ -349,12 +383,9 @@ impl ClientBuilder {
             let what = "listener_name must not be blank: leave it out for the brokers' default";
             return Err(Error::local(ErrorKind::InvalidArgument, what));
         }
-        for (name, is_set) in [("ca_file", self.ca_file.is_some()), ("client_cert_file", self.client_cert.is_some())] {
-            if !is_set {
-                continue;
-            }
-            #[cfg(not(feature = "tls"))]
-            return Err(Error::local(ErrorKind::Unsupported, format!("{name} needs the crate feature `tls`")));
+        let files = [("ca_file", self.ca_file.is_some()), ("client_cert_file", self.client_cert.is_some())];
+        for (name, _) in files.into_iter().filter(|(_, is_set)| *is_set) {
+            needs_tls(name)?;
             #[cfg(feature = "tls")]
             if self.tls_config.is_some() {
                 let what = format!("{name} has no effect beside tls_config, which is the whole TLS configuration");
@@ -364,6 +395,7 @@ impl ClientBuilder {
         Ok(())
     }
 
+<<<<<<< HEAD
     /// Where the REST interface is, if that is known.
     #[cfg(feature = "http")]
     fn admin_service_url(&self, service_url: &ServiceUrl) -> Result<Option<ServiceUrl>> {
@@ -382,6 +414,28 @@ impl ClientBuilder {
     }
 
     fn dial_config(&self, service_url: &ServiceUrl) -> Result<DialConfig> {
+=======
+    /// The address of the proxy that routes by the server name.
+    fn sni_proxy(&self, service_url: &ServiceUrl) -> Result<Option<HostPort>> {
+        let Some((url, ProxyProtocol::Sni)) = &self.proxy else { return Ok(None) };
+        needs_tls("proxy_service_url")?;
+        let refused = |what: &str| Error::local(ErrorKind::InvalidArgument, format!("proxy_service_url: {what}"));
+        if !service_url.tls() {
+            return Err(refused(
+                "a proxy that routes by the server name needs a pulsar+ssl:// or https:// service URL",
+            ));
+        }
+        match ServiceUrl::parse(url) {
+            Ok(proxy) if proxy.tls() && proxy.transport() == Transport::Pulsar && proxy.hosts().len() == 1 => {
+                Ok(proxy.hosts().first().cloned())
+            }
+            _ => Err(refused(&format!("`{}` is not of the form pulsar+ssl://host:port", shown(url)))),
+        }
+    }
+
+    fn dial_config(self, service_url: &ServiceUrl) -> Result<DialConfig> {
+        let sni_proxy = self.sni_proxy(service_url)?;
+>>>>>>> 5a8d64b (client: the ways through proxies, with TLS)
         #[cfg(feature = "http")]
         let http = super::http::HttpOptions {
             base_path: service_url.path().to_owned(),
@@ -402,12 +456,22 @@ impl ClientBuilder {
             dialer: self.dialer.clone().unwrap_or_else(|| Arc::new(tcp)),
             connection_timeout: self.connection_timeout,
             service_hosts: service_url.hosts().to_vec(),
+            sni_proxy,
             keep_alive_interval: self.keep_alive_interval,
             operation_timeout: self.operation_timeout,
             client_version: concat!("Pulsar-Rust-native-v", env!("CARGO_PKG_VERSION")).to_owned(),
             #[cfg(feature = "http")]
             http,
         })
+    }
+}
+
+/// # Errors
+/// [`ErrorKind::Unsupported`]: a build without TLS has no such option.
+fn needs_tls(option: &str) -> Result<()> {
+    match cfg!(feature = "tls") {
+        true => Ok(()),
+        false => Err(Error::local(ErrorKind::Unsupported, format!("{option} needs the crate feature `tls`"))),
     }
 }
 
@@ -426,6 +490,7 @@ impl fmt::Debug for ClientBuilder {
             .field("ca_file", &self.ca_file)
             .field("client_cert", &self.client_cert)
             .field("listener_name", &self.listener_name)
+            .field("proxy", &self.proxy.as_ref().map(|(url, protocol)| (shown(url), protocol)))
             .field("connection_timeout", &self.connection_timeout)
             .field("operation_timeout", &self.operation_timeout)
             .field("keep_alive_interval", &self.keep_alive_interval)

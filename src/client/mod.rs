@@ -67,7 +67,7 @@ pub use auth::{Authentication, CredentialsFuture, HttpHeaders, HttpHeadersFuture
 pub use builder::ClientBuilder;
 pub use consumer::{BrokerStats, Consumer};
 pub use consumer_builder::ConsumerBuilder;
-pub use dial::{DialFuture, Dialer, Socket, Target};
+pub use dial::{DialFuture, Dialer, ProxyProtocol, Socket, Target};
 pub use events::{ConsumerEvent, ConsumerEvents};
 pub use message::ReceivedMessage;
 pub use producer::{Producer, TryEnqueueError};

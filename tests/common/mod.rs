@@ -6,5 +6,7 @@ pub(crate) mod arguments;
 pub(crate) mod extremes;
 pub(crate) mod paused;
 pub(crate) mod random;
+pub(crate) mod sni_proxy;
 pub(crate) mod temp_file;
 pub(crate) mod within;
+pub(crate) mod wrong_ports;

@@ -1,6 +1,7 @@
 //! Connecting to brokers: TCP, TLS, or a custom [`Dialer`].
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -45,16 +46,45 @@ pub type DialFuture<'a> = Pin<Box<dyn Future<Output = Result<Box<dyn Socket>>> +
 pub struct Target {
     /// The address to dial: that of the broker, or of a proxy.
     pub address: HostPort,
-    /// The name that the peer's certificate must have: the host of the broker, also behind a proxy.
+    /// The name that the TLS handshake asks for (SNI) and that the peer's certificate must have: the host of `address`,
+    /// and behind a proxy of [`proxy_service_url`](super::ClientBuilder::proxy_service_url), which passes TLS on, that
+    /// of the broker.
     pub server_name: Arc<str>,
     /// Whether to use TLS.
     pub tls: bool,
 }
 
 impl Target {
+    /// The peer of TLS is the one that is dialed: a proxy that is named by a lookup ends it.
     pub(crate) fn from_key(key: &BrokerKey) -> Self {
-        Self { address: key.physical.clone(), server_name: key.logical.host.clone(), tls: key.tls }
+        Self { address: key.physical.clone(), server_name: key.physical.host.clone(), tls: key.tls }
     }
+
+    /// The same peer, by way of a proxy that routes by the server name.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Connection`], final: the peer is named by an address, and TLS has no server name for those.
+    pub(crate) fn behind_sni_proxy(self, proxy: &HostPort) -> Result<Self> {
+        if self.server_name.parse::<IpAddr>().is_ok() {
+            let what = format!(
+                "{} is an IP address, for which TLS has no server name, so the proxy {proxy} cannot route to it: the \
+                 service URL and the brokers' advertised addresses have to be host names",
+                self.address
+            );
+            return Err(Error::network(what).with_retriable(false));
+        }
+        Ok(Self { address: proxy.clone(), ..self })
+    }
+}
+
+/// How a proxy that is named by [`proxy_service_url`](super::ClientBuilder::proxy_service_url) finds the broker that is
+/// meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ProxyProtocol {
+    /// By the server name (SNI) of the TLS handshake, which is the broker's host. The proxy passes the bytes on and does
+    /// not end TLS; Apache Traffic Server, Envoy, HAProxy and nginx can do so.
+    Sni,
 }
 
 /// Makes connections. The default uses TCP and TLS; tests and tunnels can supply another.
@@ -98,11 +128,10 @@ pub trait Dialer: Send + Sync + 'static {
 pub(crate) async fn dial(
     runtime: &impl Runtime,
     dialer: &dyn Dialer,
-    key: &BrokerKey,
+    target: &Target,
     limit: Duration,
 ) -> Result<Box<dyn Socket>> {
-    let target = Target::from_key(key);
-    match timeout(runtime, limit, catch_panic(|| dialer.dial(&target))).await {
+    match timeout(runtime, limit, catch_panic(|| dialer.dial(target))).await {
         Some(Ok(dialed)) => dialed,
         Some(Err(panicked)) => Err(panicked.into_error(ErrorKind::Connection, "Dialer::dial")),
         None => {

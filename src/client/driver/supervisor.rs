@@ -13,7 +13,7 @@ use super::connection::ConnectionDriver;
 use super::{SupervisorHandle, fetch_credentials, until_given_up};
 use crate::client::auth::Authentication;
 use crate::client::clock;
-use crate::client::dial::{Dialer, dial};
+use crate::client::dial::{Dialer, Target, dial};
 use crate::client::runtime::{AsyncTimer, Runtime, TaskSet};
 use crate::error::{Error, ErrorKind, Result};
 use crate::machine::Deferred;
@@ -31,6 +31,8 @@ pub(crate) struct DialConfig {
     pub(crate) connection_timeout: Duration,
     /// The hosts of the service URL.
     pub(crate) service_hosts: Vec<HostPort>,
+    /// The proxy in front of all brokers that routes by the server name of TLS.
+    pub(crate) sni_proxy: Option<HostPort>,
     pub(crate) keep_alive_interval: Duration,
     pub(crate) operation_timeout: Duration,
     pub(crate) client_version: String,
@@ -39,6 +41,15 @@ pub(crate) struct DialConfig {
 }
 
 impl DialConfig {
+    /// Where this broker is dialed.
+    fn target(&self, key: &BrokerKey) -> Result<Target> {
+        let target = Target::from_key(key);
+        match &self.sni_proxy {
+            Some(proxy) => target.behind_sni_proxy(proxy),
+            None => Ok(target),
+        }
+    }
+
     /// How long dial and handshake with this broker may take together: each of several hosts of the service URL has an
     /// equal share of the operation timeout, so that one that is silent leaves time for the others.
     pub(crate) fn share_of(&self, key: &BrokerKey) -> Duration {
@@ -187,7 +198,8 @@ impl<R: Runtime> DialAttempt<R> {
         let config = self.config.clone();
         let (share, started) = (config.share_of(&self.key), clock::now().at);
         let limit = config.connection_timeout.min(share);
-        let dialing = dial(&self.runtime, &*config.dialer, &self.key, limit);
+        let target = config.target(&self.key);
+        let dialing = async { dial(&self.runtime, &*config.dialer, &target?, limit).await };
         let Some(dialed) = until_given_up(&mut self.commands, dialing).await else { return };
         match dialed {
             Ok(socket) => {

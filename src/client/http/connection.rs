@@ -104,10 +104,11 @@ async fn read_body(body: Incoming, bytes_max: usize) -> Result<Bytes, NoAnswer> 
 fn no_answer(error: hyper::Error) -> NoAnswer {
     if error.is_parse() {
         let text = "the peer does not speak HTTP: the service URL has to name a web port (8080, with https:// and TLS \
-                    8443); for the port of the binary protocol (6650, with TLS 6651) it is a pulsar:// URL";
+                    8443); for the port of the binary protocol (6650, with TLS 6651) it is a pulsar:// or pulsar+ssl:// \
+                    URL";
         return NoAnswer::Wrong(Error::protocol(text).with_source(error));
     }
     let text = "the connection was closed without an HTTP answer; the port of the binary protocol (6650, with TLS 6651), \
-                which is for pulsar:// URLs, does so";
+                whose URL is pulsar:// or pulsar+ssl://, does so, and a port for TLS, whose URL is https://";
     NoAnswer::Lost(Error::network(text).with_source(error))
 }

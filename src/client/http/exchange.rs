@@ -17,7 +17,7 @@ use super::request::{self, RestRequest};
 use super::response;
 use crate::client::auth::HttpHeaders;
 use crate::client::clock;
-use crate::client::dial::dial;
+use crate::client::dial::{Target, dial};
 use crate::client::driver::{DialConfig, fetch_credentials};
 use crate::client::runtime::{Runtime, timeout};
 use crate::client::user_code::{Panicked, catch_panic};
@@ -144,8 +144,11 @@ impl<R: Runtime> Exchange<R> {
                 hop.headers = None;
             }
         }
-        let text =
-            format!("the HTTP request was redirected more than {REDIRECTS_MAX} times, at last to {}", hop.origin);
+        let text = format!(
+            "the HTTP request was redirected more than {REDIRECTS_MAX} times, at last to {}: what the brokers, or a load \
+                 balancer in front of them, redirect to leads in a circle",
+            hop.origin
+        );
         Err(RequestError::Transport(Error::local(ErrorKind::NotReady, text)).into())
     }
 
@@ -214,7 +217,8 @@ impl<R: Runtime> Exchange<R> {
         let is_service = *origin == self.origin;
         let key = if is_service { self.key.clone() } else { origin.key() };
         let limit = self.config.connection_timeout.min(self.config.share_of(&key));
-        let dialed = dial(&self.runtime, &*self.config.dialer, &key, limit).await;
+        let target = Target::from_key(&key);
+        let dialed = dial(&self.runtime, &*self.config.dialer, &target, limit).await;
         let socket = dialed.map_err(|error| match error.is_retriable() {
             true => NoAnswer::Lost(error),
             false => NoAnswer::Wrong(error),

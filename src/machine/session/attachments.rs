@@ -1,5 +1,6 @@
 //! Endpoints attach and detach: opening, responses to their requests, closing, the end of the connection.
 
+use super::inbound::before_connected;
 use super::{Attachment, Phase, ScheduleState, Session};
 use crate::error::Error;
 use crate::machine::connection::Requester;
@@ -173,6 +174,7 @@ impl Session {
             endpoint.on_detached(cause.as_ref(), now, deferred);
         }
         let mut events: Vec<_> = self.events.drain(..).collect();
+        let reason = before_connected(reason, self.connection.peer().is_some(), self.connection.config().tls);
         events.push(SessionEvent::Ended(reason));
         events
     }

@@ -3,6 +3,7 @@
 use bytes::{Bytes, BytesMut};
 
 use super::Session;
+use crate::error::Error;
 use crate::id::{ConsumerId, ProducerId};
 use crate::machine::connection::ConnectionEvent;
 use crate::machine::connection::error::ProtocolViolation;
@@ -168,15 +169,27 @@ impl Session {
     }
 }
 
+/// Says what may be wrong where a peer closed the connection without an answer to CONNECT.
+pub(super) fn before_connected(reason: CloseReason, is_connected: bool, tls: bool) -> CloseReason {
+    match reason {
+        CloseReason::Io(error) if !is_connected => {
+            let hint = if tls { "" } else { "; a port for TLS, whose URL is pulsar+ssl:// or https://, does so" };
+            let what = format!("the connection was closed without an answer to CONNECT{hint}");
+            CloseReason::Io(Error::network(what).with_source(error))
+        }
+        other => other,
+    }
+}
+
 /// Names the protocol of a peer that does not speak Pulsar, where its first bytes tell.
 fn not_the_protocol(rx: &[u8], error: crate::wire::error::DecodeError) -> CloseReason {
     CloseReason::ProtocolViolation(match rx {
         [b'H', b'T', b'T', b'P', ..] => ProtocolViolation::new(
-            "the peer speaks HTTP: this is the broker's web port; name it with an http:// URL, or use the binary port, by \
-             default pulsar://host:6650",
+            "the peer speaks HTTP: this is the broker's web port; name it with an http:// URL, with TLS https://, or use the \
+             binary port, by default pulsar://host:6650",
         ),
         [0x15, 0x03, ..] => {
-            ProtocolViolation::new("the peer speaks TLS: use pulsar+ssl:// and the broker's TLS port, by default 6651")
+            ProtocolViolation::new("the peer speaks TLS: its URL is pulsar+ssl://, or https:// where it is a web port")
         }
         _ => {
             let what = "the peer does not speak the Pulsar protocol, or its frame is damaged";

@@ -164,10 +164,10 @@ impl Supervisor {
         // The address is good for one try, and only for an endpoint that was attached here: two brokers that name each
         // other must not keep it going between them without a pause.
         let was_attached = matches!(managed.state, ManagedState::Attached);
-        let named = url.filter(|_| was_attached).and_then(|url| broker_host(&url, self.hosts.tls()).ok());
-        let named = named.zip(self.pool.key(connection)).map(|(broker, here)| {
+        let named = url.filter(|_| was_attached).zip(self.pool.key(connection)).and_then(|(url, here)| {
             let proxied = here.logical != here.physical;
-            broker_key(broker, here, proxied)
+            let broker = broker_host(&url, here.tls, proxied).ok()?;
+            Some(broker_key(broker, here, proxied))
         });
         if let (Some(key), Some(managed)) = (named, self.endpoints.get_mut(&id)) {
             managed.state = ManagedState::Connecting;

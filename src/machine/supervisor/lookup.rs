@@ -118,10 +118,11 @@ impl Lookup {
             );
             return Err(Failure::until_configured(Error::protocol(text)));
         };
-        let logical = broker_host(url, self.at.tls).map_err(|why| {
+        let proxied = response.proxy_through_service_url.unwrap_or(false);
+        let logical = broker_host(url, self.at.tls, proxied).map_err(|why| {
             Failure::until_configured(Error::protocol(format!("the lookup's {field} `{url}` is not usable: {why}")))
         })?;
-        Ok(broker_key(logical, &self.at, response.proxy_through_service_url.unwrap_or(false)))
+        Ok(broker_key(logical, &self.at, proxied))
     }
 }
 
@@ -264,6 +265,19 @@ mod tests {
         let LookupStep::Found(key) = ask(&mut lookup, proxied) else { panic!("found") };
         assert_eq!((key.logical.clone(), key.physical.clone()), (host("broker-7"), host("service")));
         assert_eq!(key.proxy_to_broker_url().as_deref(), Some("broker-7:6650"));
+    }
+
+    /// A proxy of Pulsar names a broker with the same URL in both fields: that by which it reaches the broker itself.
+    #[test]
+    fn behind_a_proxy_the_schemes_of_both_ways_differ() {
+        for (tls, url) in [(true, "pulsar://broker-7:6650"), (false, "pulsar+ssl://broker-7:6650")] {
+            let mut lookup = Lookup::new(entry(tls), None);
+            let mut proxied = response(LookupType::Connect, Some(url));
+            proxied.broker_service_url_tls = Some(url.to_owned());
+            proxied.proxy_through_service_url = Some(true);
+            let LookupStep::Found(key) = ask(&mut lookup, proxied) else { panic!("found") };
+            assert_eq!((key.logical, key.physical, key.tls), (host("broker-7"), host("service"), tls));
+        }
     }
 
     #[test]

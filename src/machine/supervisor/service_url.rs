@@ -123,11 +123,12 @@ impl fmt::Display for ServiceUrl {
     }
 }
 
-/// Reads the URL by which a broker names itself or another one; its scheme has to be the one of `tls`.
-pub(crate) fn broker_host(url: &str, tls: bool) -> Result<HostPort, String> {
+/// Reads the URL by which a broker names itself or another one. Its scheme has to be the one of `tls`, unless the broker
+/// is reached through a proxy (`proxied`): then it says how the proxy reaches the broker, which is the proxy's affair.
+pub(crate) fn broker_host(url: &str, tls: bool, proxied: bool) -> Result<HostPort, String> {
     let (scheme, rest) = split_scheme(url)?;
     let expected = Scheme { transport: Transport::Pulsar, tls };
-    if scheme != expected {
+    if scheme.transport != expected.transport || (scheme.tls != tls && !proxied) {
         return Err(format!("{}:// was expected", expected.name()));
     }
     host_port(rest, scheme.default_port())
@@ -235,11 +236,6 @@ impl ServiceHosts {
         self.url.hosts.len()
     }
 
-    /// Whether TLS is spoken.
-    pub(crate) fn tls(&self) -> bool {
-        self.url.tls()
-    }
-
     /// The connection to use now.
     pub(crate) fn key(&self) -> BrokerKey {
         let host = self.url.hosts[self.current].clone();
@@ -314,11 +310,19 @@ mod tests {
 
     #[test]
     fn a_broker_has_to_keep_to_the_scheme() {
-        assert_eq!(broker_host("pulsar://b:1", false).expect("good").to_string(), "b:1");
-        assert!(broker_host("pulsar://b:1", true).expect_err("not TLS").contains("pulsar+ssl://"));
-        assert!(broker_host("", false).is_err());
-        assert!(broker_host("https://b:1", true).expect_err("a web port").contains("pulsar+ssl://"));
-        assert!(broker_host("pulsar://a,b", false).is_err());
+        let straight = |url, tls| broker_host(url, tls, false);
+        assert_eq!(straight("pulsar://b:1", false).expect("good").to_string(), "b:1");
+        assert!(straight("pulsar://b:1", true).expect_err("not TLS").contains("pulsar+ssl://"));
+        assert!(straight("", false).is_err());
+        assert!(straight("https://b:1", true).expect_err("a web port").contains("pulsar+ssl://"));
+        assert!(straight("pulsar://a,b", false).is_err());
+    }
+
+    #[test]
+    fn behind_a_proxy_a_broker_has_the_scheme_between_the_two() {
+        assert_eq!(broker_host("pulsar://b", true, true).expect("plain").to_string(), "b:6650");
+        assert_eq!(broker_host("pulsar+ssl://b", false, true).expect("with TLS").to_string(), "b:6651");
+        assert!(broker_host("http://b:1", false, true).expect_err("a web port").contains("pulsar://"));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use pulsar_native::Token;
 
 use super::*;
+use crate::common::wrong_ports::{self, Ports};
 use crate::http::web::{self, Web};
 
 const KEY: &str = "a secret of at least 32 bytes, for HS256";
@@ -102,18 +103,16 @@ async fn a_certificate_that_is_not_accepted_has_its_own_line_over_https_too() {
 }
 
 #[tokio::test]
-async fn the_wrong_port_is_one_clear_line() {
+async fn each_scheme_on_a_port_of_another_has_a_line_that_helps() {
     let (broker, url) = serving(EmbeddedBroker::builder()).await;
-    for (service, words) in [
-        (broker.http_url().expect("on").replace("http://", "https://"), "plain port, use pulsar://, or http://"),
-        (url.replace("https://", "http://"), "https://"),
-        (broker.tls_url().expect("on").replace("pulsar+ssl://", "https://"), "with TLS 6651"),
-        (url.replace("https://", "pulsar+ssl://"), "the broker's web port"),
-    ] {
-        let error = produce(trusting(&service)).await.expect_err("another protocol");
-        let line = error.to_string();
-        assert!(line.contains(words) && !line.contains('\n'), "{service}: {line}");
-    }
+    let address = |url: &str| url.split_once("://").expect("a URL").1.to_owned();
+    let ports = Ports {
+        pulsar: address(&broker.url()),
+        pulsar_ssl: address(&broker.tls_url().expect("on")),
+        http: address(&broker.http_url().expect("on")),
+        https: address(&url),
+    };
+    wrong_ports::each_has_a_line_that_helps(&ports, &file("ca.pem")).await;
 }
 
 #[tokio::test]

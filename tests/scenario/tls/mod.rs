@@ -21,6 +21,7 @@ mod certificates;
 #[cfg(feature = "http")]
 mod https;
 mod listener;
+mod proxies;
 
 /// Which clients the broker lets in.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -26,6 +26,7 @@ use roots::{Roots, read_client_cert, unusable};
 use verifier::ServerVerifier;
 
 const PLAIN_PORT: &str = "; if this is a plain port, use pulsar://, or http:// for a web port";
+const NO_ROUTE: &str = "; the proxy may have no route to this name";
 
 /// What is trusted, and what is shown to the peer. The files are read when the first connection needs them.
 #[derive(Debug, Default)]
@@ -109,7 +110,7 @@ impl Setup {
     /// | the handshake ended with | hint | tried again |
     /// | --- | --- | --- |
     /// | a certificate that is not accepted | why, and what to do | no: it is not accepted a moment later either |
-    /// | an end of the stream, or what is not TLS | the port may be a plain one | yes |
+    /// | an end of the stream, or what is not TLS | the port may be a plain one; a proxy may have no route | yes |
     /// | anything else | none | yes |
     fn handshake_failed(&self, error: std::io::Error, target: &Target) -> Error {
         let Target { address, server_name, .. } = target;
@@ -117,7 +118,10 @@ impl Setup {
         let (hint, is_final) = match cause {
             Some(rustls::Error::InvalidCertificate(reason)) => (format!(": {}", self.reason(reason)), true),
             Some(rustls::Error::InvalidMessage(_)) => (PLAIN_PORT.to_owned(), false),
-            _ if error.kind() == std::io::ErrorKind::UnexpectedEof => (PLAIN_PORT.to_owned(), false),
+            _ if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+                let is_direct = address.host == *server_name;
+                (if is_direct { PLAIN_PORT } else { NO_ROUTE }.to_owned(), false)
+            }
             _ => (String::new(), false),
         };
         let failed = Error::network(format!("no TLS connection to {address} as {server_name}{hint}"));
