@@ -9,7 +9,7 @@
 # and that sets, before it starts anything,
 #
 #   home        the directory of what it runs
-#   web_port    where the admin API is
+#   web         HOST:PORT of the admin API
 #   pulsar_env  an array of VARIABLE=VALUE for the launcher of the distribution
 #
 # The superuser's token is in $home/admin.token, the key that signs tokens in
@@ -130,6 +130,63 @@ end_process() {
 
 make_token() ( pulsar tokens create --secret-key "file://$home/token.key" --subject "$@" )
 
+find_keytool() {
+    keytool=${java%/java}/keytool
+    [ -x "$keytool" ] || keytool=$(command -v keytool) || die "no keytool beside $java; install a complete Java 17 or newer"
+}
+
+key_options=(-genkeypair -keyalg EC -groupname secp256r1 -validity 30)
+store_options=(-storetype PKCS12 -storepass changeit)
+
+# An authority, for the certificates of `make_certificate` and in $home/ca.pem for clients.
+make_authority() {
+    local store=(-keystore "$home/authority.p12" "${store_options[@]}")
+    {
+        "$keytool" "${key_options[@]}" "${store[@]}" -alias ca -dname "CN=$program-ca" \
+            -ext bc:critical=ca:true -ext ku:critical=keyCertSign,cRLSign
+        "$keytool" -exportcert -rfc "${store[@]}" -alias ca -file "$home/ca.pem"
+        "$keytool" -importcert -noprompt -keystore "$home/trust.p12" "${store_options[@]}" -alias ca -file "$home/ca.pem"
+    } >"$home/keytool.log" 2>&1 || { cat "$home/keytool.log" >&2; return 1; }
+}
+
+# A certificate for NAMES (`dns:NAME,ip:ADDRESS`) in the store $home/SERVER.p12. A server
+# reads the PKCS #12 store itself, so no key has to leave it.
+make_certificate() {
+    local server=$1 names=$2
+    local store=(-keystore "$home/$server.p12" "${store_options[@]}")
+    {
+        cp "$home/authority.p12" "$home/$server.p12"
+        "$keytool" "${key_options[@]}" "${store[@]}" -alias "$server" -signer ca -dname "CN=$server" \
+            -ext "san=$names" -ext ku:critical=digitalSignature -ext eku=serverAuth
+        # The server presents the first key of its store, so only one may be left.
+        "$keytool" -delete "${store[@]}" -alias ca
+    } >"$home/keytool.log" 2>&1 || { cat "$home/keytool.log" >&2; return 1; }
+}
+
+# The settings of a server, broker or proxy, that shows the certificate of SERVER.
+tls_settings() {
+    cat <<END
+tlsEnabledWithKeyStore=true
+tlsKeyStoreType=PKCS12
+tlsKeyStore=$home/$1.p12
+tlsKeyStorePassword=changeit
+tlsTrustStoreType=PKCS12
+tlsTrustStore=$home/trust.p12
+tlsTrustStorePassword=changeit
+END
+}
+
+# The settings of a server that checks tokens, and shows TOKEN to the others.
+token_settings() {
+    cat <<END
+authenticationEnabled=true
+authenticationProviders=org.apache.pulsar.broker.authentication.AuthenticationProviderToken
+tokenSecretKey=file://$home/token.key
+brokerClientAuthenticationPlugin=org.apache.pulsar.client.impl.auth.AuthenticationToken
+brokerClientAuthenticationParameters=token:$1
+END
+}
+
 # Writes DISTRIBUTED (a file of the distribution's conf) to FILE with the settings of
 # OVERRIDES in place of its own. A key may stand in a file once only: a broker takes
 # the last of two lines, a bookie the first.
@@ -163,7 +220,7 @@ admin() {
 http() {
     local method=$1 path=$2 body=${3:-} status=
     (
-        exec 3<>"/dev/tcp/127.0.0.1/$web_port" || exit 0
+        exec 3<>"/dev/tcp/${web%:*}/${web##*:}" || exit 0
         printf '%s /admin/v2/%s HTTP/1.0\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s' \
             "$method" "$path" "$(cat "$home/admin.token")" "${#body}" "$body" >&3
         read -r -t 20 _ status _ <&3 || true

@@ -49,11 +49,11 @@ async fn spread(run: &mut Run, parts: &[String]) {
     let mut owned = [0; 2];
     for (index, part) in parts.iter().enumerate() {
         // A bundle may hold several of them, so the owners are looked at afterwards.
-        let given = run.cluster.transfer(part, index % 2).await;
+        let given = run.cluster.admin.transfer(part, index % 2).await;
         run.problems.extend(given.err());
     }
     for part in parts {
-        match run.cluster.owner(part).await {
+        match run.cluster.admin.owner(part).await {
             Ok(owner) => owned[owner] += 1,
             Err(error) => run.problems.push(error),
         }
@@ -68,10 +68,10 @@ async fn spread(run: &mut Run, parts: &[String]) {
 /// happen.
 async fn shuffle(run: &Run, parts: &[String], rng: &mut Rng) {
     for _ in 0..UNLOADS {
-        let _ = run.cluster.unload(rng.pick(parts).as_str()).await;
+        let _ = run.cluster.admin.unload(rng.pick(parts).as_str()).await;
     }
     for _ in 0..TRANSFERS {
-        let _ = run.cluster.transfer(rng.pick(parts).as_str(), rng.between(0, 1) as usize).await;
+        let _ = run.cluster.admin.transfer(rng.pick(parts).as_str(), rng.between(0, 1) as usize).await;
     }
 }
 

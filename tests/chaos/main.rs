@@ -205,7 +205,8 @@ impl Run {
     /// Makes the topics, both clients, and everything that works on them. Returns the clients.
     async fn set_up(&mut self, seed: u64) -> Result<[Client; 2], String> {
         let client = |cut: bool| {
-            let builder = Client::builder(&self.cluster.service_url).authentication(Token::new(&self.cluster.token));
+            let builder =
+                Client::builder(&self.cluster.service_url).authentication(Token::new(&self.cluster.admin.token));
             let builder = builder.keep_alive_interval(KEEP_ALIVE).max_backoff_interval(BACKOFF_MAX).seed(seed);
             let builder = if cut { builder.dialer(self.cutter.dialer()) } else { builder };
             builder.connect()
@@ -214,7 +215,7 @@ impl Run {
         let [steady, cut] = clients;
         let clients = [steady.await.map_err(text)?, cut.await.map_err(text)?];
         for topic in &TOPICS {
-            self.cluster.make_topic(topic.name, topic.partitions).await?;
+            self.cluster.admin.make_topic(topic.name, topic.partitions).await?;
         }
         let mut rng = Rng::new(seed ^ 1);
         for (index, topic) in TOPICS.iter().enumerate() {
@@ -270,7 +271,7 @@ impl Run {
             log.lock().unwrap().settle();
         }
         for part in TOPICS.iter().flat_map(Topic::parts) {
-            let unloaded = self.cluster.unload(&part).await;
+            let unloaded = self.cluster.admin.unload(&part).await;
             self.problems.extend(unloaded.err());
         }
         let away = look_until(Instant::now() + BACK_MAX, || self.away()).await;
@@ -354,7 +355,7 @@ impl Run {
         for (index, _, kind) in self.each_subscription() {
             let name = load::subscription_name(kind);
             for part in TOPICS[index].parts() {
-                match self.cluster.subscription(&part, name).await {
+                match self.cluster.admin.subscription(&part, name).await {
                     Ok(stats) if good(&stats, kind) => {}
                     Ok(stats) => bad.push(format!("{part} {name}: {}", report::brief(&stats))),
                     Err(error) => bad.push(format!("{part} {name}: {error}")),

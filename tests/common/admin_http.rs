@@ -1,4 +1,4 @@
-//! One request to the admin API of a real broker.
+//! One request to the admin API of a real broker, which may pass it on to another one.
 //!
 //! HTTP by hand: a request of HTTP/1.0 is answered in one piece that ends with the connection, which is less code than
 //! an HTTP client takes to configure, and no dependency.
@@ -9,17 +9,25 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 const ANSWER_BYTES_MAX: u64 = 4 * 1024 * 1024;
+const REDIRECTS_MAX: usize = 5;
 
 pub(crate) struct Answer {
     pub(crate) status: u16,
     /// The line with the status, and the headers.
-    pub(crate) head: String,
+    head: String,
     pub(crate) body: String,
 }
 
 impl Answer {
     pub(crate) fn is_success(&self) -> bool {
         (200..300).contains(&self.status)
+    }
+
+    /// Where a redirect leads: `host:port` and the path.
+    fn location(&self) -> Option<(String, String)> {
+        let mut lines = self.head.lines().filter(|_| self.status == 307);
+        let (address, path) = lines.find_map(|line| line.strip_prefix("Location: http://"))?.split_once('/')?;
+        Some((address.to_owned(), format!("/{}", path.trim_end())))
     }
 }
 
@@ -28,8 +36,20 @@ pub(crate) fn address_of(url: &str) -> &str {
     url.trim_start_matches("http://").trim_end_matches('/')
 }
 
-/// Sends the request to `address`, `host:port`, with `body` as JSON.
+/// Sends the request to `address`, `host:port`, with `body` as JSON, and to where that redirects it.
 pub(crate) async fn request(address: &str, token: &str, method: &str, path: &str, body: &str) -> io::Result<Answer> {
+    let mut to = (address.to_owned(), path.to_owned());
+    for _ in 0..=REDIRECTS_MAX {
+        let answer = request_once(&to.0, token, method, &to.1, body).await?;
+        match answer.location() {
+            Some(location) => to = location,
+            None => return Ok(answer),
+        }
+    }
+    Err(io::Error::other("redirected for ever"))
+}
+
+async fn request_once(address: &str, token: &str, method: &str, path: &str, body: &str) -> io::Result<Answer> {
     let mut socket = TcpStream::connect(address).await?;
     let head = format!(
         "{method} {path} HTTP/1.0\r\nHost: {address}\r\nAuthorization: Bearer {token}\r\n\

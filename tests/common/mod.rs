@@ -3,6 +3,7 @@
 
 pub(crate) mod admin_http;
 pub(crate) mod arguments;
+pub(crate) mod cluster_admin;
 pub(crate) mod extremes;
 pub(crate) mod paused;
 pub(crate) mod random;
