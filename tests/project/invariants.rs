@@ -45,7 +45,7 @@ fn is_test(file: &str, test: &str) -> bool {
     let Ok(source) = fs::read_to_string(file_of(file)) else { return false };
     match file.split_once('/') {
         Some(("suite", theme)) => is_in_suite(theme, test),
-        Some(("real", theme)) => source.contains(&format!("(\"{theme}::{test}\", |")),
+        Some(("real" | "cluster", theme)) => source.contains(&format!("(\"{theme}::{test}\", |")),
         Some(("chaos", "main")) => source.contains(&format!("const TEST: &str = \"{test}\"")),
         _ => has_test(&source, test),
     }

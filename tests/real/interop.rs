@@ -2,18 +2,12 @@
 //!
 //! Each call of `bin/pulsar-client` starts a virtual machine and takes seconds, so that few calls check much each.
 
-use std::process::Stdio;
-
 use pulsar_native::{Compression, SchemaInfo, SchemaType};
-use tokio::process::Command;
 
-use crate::broker::{Real, variable};
+use crate::broker::Real;
+use crate::common::java;
 use crate::runner::Test;
-use crate::suite::wait::within_time;
 use crate::suite::*;
-
-/// A Java virtual machine starts slowly on a busy machine.
-const JAVA_TIME_MAX: Duration = Duration::from_secs(90);
 
 pub const TESTS: &[Test] = &[
     ("interop::java_reads_what_we_send", |real| Box::pin(java_reads_what_we_send(real))),
@@ -23,19 +17,7 @@ pub const TESTS: &[Test] = &[
 
 /// Runs `bin/pulsar-client` and gives what it printed.
 pub async fn pulsar_client(arguments: &[&str]) -> String {
-    java("pulsar-client", arguments).await
-}
-
-/// Runs a program of the distribution as a client of the broker, and gives what it printed.
-pub async fn java(program: &str, arguments: &[&str]) -> String {
-    let mut command = Command::new(format!("{}/bin/{program}", variable("PULSAR_DIST")));
-    command.env("PULSAR_CLIENT_CONF", variable("PULSAR_CLIENT_CONF"));
-    command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
-    let output = within_time(JAVA_TIME_MAX, "the Java client", command.output()).await.expect("it starts");
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let printed = text(&output.stdout);
-    assert!(output.status.success(), "{arguments:?}: {}\n{printed}\n{}", output.status, text(&output.stderr));
-    printed
+    java::run("pulsar-client", arguments).await
 }
 
 async fn java_reads_what_we_send(real: Real) {

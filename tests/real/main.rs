@@ -7,12 +7,13 @@
 
 use std::process::ExitCode;
 
+#[path = "../admin/mod.rs"]
+mod admin;
 #[path = "../common/mod.rs"]
 mod common;
 #[path = "../suite/mod.rs"]
 mod suite;
 
-mod admin;
 mod broker;
 mod examples;
 mod http;

@@ -3,8 +3,9 @@
 use pulsar_native::{ConsumerEvents, UnreadableMessage, UnreadableReason};
 
 use crate::broker::Real;
+use crate::common::java;
 use crate::common::temp_file::TempFile;
-use crate::interop::{java, pulsar_client};
+use crate::interop::pulsar_client;
 use crate::runner::Test;
 use crate::suite::unreadable::as_unreadable;
 use crate::suite::*;
@@ -80,7 +81,7 @@ async fn java_compresses_a_hundred_mib(real: Real) {
     let mut low = subscribed(client.consumer(&topic, "s")).await;
     let mut events = low.events();
     let file = TempFile::new("blanks", &blanks);
-    java("pulsar-perf", &["produce", "-z", "LZ4", "-f", file.text(), "-db", "-r", "1", "-m", "2", &topic]).await;
+    java::run("pulsar-perf", &["produce", "-z", "LZ4", "-f", file.text(), "-db", "-r", "1", "-m", "2", &topic]).await;
     let message = unreadable(&mut low, &mut events).await;
     assert!(matches!(message.reason(), UnreadableReason::TooLarge { .. }), "{message:?}");
     assert_eq!((message.codec(), message.uncompressed_size() as usize), (1, HUNDRED_MIB));

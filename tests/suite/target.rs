@@ -15,6 +15,10 @@ pub trait Cluster: Send + Sync {
     fn url(&self) -> String;
     /// `host:port` of the binary protocol.
     fn broker_address(&self) -> String;
+    /// A builder with the service URL, and what else the way to the broker needs.
+    fn builder(&self) -> ClientBuilder {
+        Client::builder(self.url())
+    }
     /// A token that is good for the whole test: of the superuser, or of a role without rights.
     fn token(&self, role: Role) -> String;
     /// A token of the superuser that is no longer valid.
@@ -112,7 +116,7 @@ impl Target {
     }
 
     pub fn builder_without_token(&self) -> ClientBuilder {
-        Client::builder(self.cluster.url())
+        self.cluster.builder()
     }
 
     pub async fn client(&self) -> Client {

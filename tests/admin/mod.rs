@@ -1,4 +1,4 @@
-//! The admin API of a real broker, as far as tests need it.
+//! The admin API of a real broker, as far as the suite and the tests beside it need it.
 
 use serde_json::Value;
 
