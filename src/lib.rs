@@ -121,8 +121,8 @@ pub mod wire;
 pub use client::{
     Acker, AttachState, Authentication, BrokerStats, Client, ClientBuilder, ClientState, ConnectionPhase,
     ConnectionState, Consumer, ConsumerBuilder, ConsumerEvent, ConsumerEvents, HandleState, HashingScheme, IdleReason,
-    MessageRoutingMode, Outcome, PartIdle, PartState, Producer, ProducerBuilder, ProxyProtocol, ReceivedMessage, StateWatch, Token,
-    Topics, TryEnqueueError, UnreadableChunk, UnreadableMessage, UnreadableReason, WhyIdle,
+    MessageRoutingMode, Outcome, PartIdle, PartState, Producer, ProducerBuilder, ProxyProtocol, ReceivedMessage,
+    StateWatch, Token, Topics, TryEnqueueError, UnreadableChunk, UnreadableMessage, UnreadableReason, WhyIdle,
 };
 #[doc(inline)]
 pub use error::{Error, ErrorKind, Origin, SendError, ServerCode, ServerError};

@@ -161,7 +161,6 @@ impl ClientBuilder {
         self
     }
 
-<<<<<<< HEAD
     /// The URL of the brokers' REST interface, `http://host:8080` or `https://host:8443`, for what the binary protocol does
     /// not say: [`Consumer::why_idle`](super::Consumer::why_idle) reads the statistics of a topic there. It gets the
     /// credentials. Default: the service URL if it is `http://` or `https://`, else none.
@@ -173,7 +172,9 @@ impl ClientBuilder {
     #[cfg(feature = "http")]
     pub fn admin_url(mut self, url: impl Into<String>) -> Self {
         self.admin_url = Some(url.into());
-=======
+        self
+    }
+
     /// A proxy in front of all brokers that routes by the server name of TLS (SNI routing, PIP-60): `pulsar+ssl://host:port`.
     /// Every connection to a broker is then dialed there, with the broker's host as the server name, and TLS ends at
     /// the broker, whose certificate is verified for that host. So neither the service URL nor what lookups name has to be
@@ -197,7 +198,6 @@ impl ClientBuilder {
     /// final error ([`ErrorKind::Connection`]) of what needs it. Needs the crate feature `tls`.
     pub fn proxy_service_url(mut self, url: impl Into<String>, protocol: ProxyProtocol) -> Self {
         self.proxy = Some((url.into(), protocol));
->>>>>>> 5a8d64b (client: the ways through proxies, with TLS)
         self
     }
 
@@ -331,7 +331,8 @@ impl ClientBuilder {
             let _ = client.shared.admin.set(api);
         }
         let handle = client.shared.supervisor.clone();
-        let driver = SupervisorDriver::new(supervisor, runtime, handle, inputs, self.dial_config(&service_url)?);
+        let config = DialConfig { sni_proxy: self.sni_proxy(&service_url)?, ..self.dial_config(&service_url)? };
+        let driver = SupervisorDriver::new(supervisor, runtime, handle, inputs, config);
         Ok((client, driver))
     }
 
@@ -395,11 +396,9 @@ impl ClientBuilder {
         Ok(())
     }
 
-<<<<<<< HEAD
     /// Where the REST interface is, if that is known.
     #[cfg(feature = "http")]
     fn admin_service_url(&self, service_url: &ServiceUrl) -> Result<Option<ServiceUrl>> {
-        use crate::machine::control::Transport;
         let Some(url) = &self.admin_url else {
             return Ok(Some(service_url.clone()).filter(|url| url.transport() == Transport::Http));
         };
@@ -413,8 +412,6 @@ impl ClientBuilder {
         }
     }
 
-    fn dial_config(&self, service_url: &ServiceUrl) -> Result<DialConfig> {
-=======
     /// The address of the proxy that routes by the server name.
     fn sni_proxy(&self, service_url: &ServiceUrl) -> Result<Option<HostPort>> {
         let Some((url, ProxyProtocol::Sni)) = &self.proxy else { return Ok(None) };
@@ -433,9 +430,7 @@ impl ClientBuilder {
         }
     }
 
-    fn dial_config(self, service_url: &ServiceUrl) -> Result<DialConfig> {
-        let sni_proxy = self.sni_proxy(service_url)?;
->>>>>>> 5a8d64b (client: the ways through proxies, with TLS)
+    fn dial_config(&self, service_url: &ServiceUrl) -> Result<DialConfig> {
         #[cfg(feature = "http")]
         let http = super::http::HttpOptions {
             base_path: service_url.path().to_owned(),
@@ -456,7 +451,7 @@ impl ClientBuilder {
             dialer: self.dialer.clone().unwrap_or_else(|| Arc::new(tcp)),
             connection_timeout: self.connection_timeout,
             service_hosts: service_url.hosts().to_vec(),
-            sni_proxy,
+            sni_proxy: None,
             keep_alive_interval: self.keep_alive_interval,
             operation_timeout: self.operation_timeout,
             client_version: concat!("Pulsar-Rust-native-v", env!("CARGO_PKG_VERSION")).to_owned(),

@@ -190,6 +190,7 @@ impl Cluster for Way {
         let namespace = match feature {
             Feature::Deduplication => "public/dedup",
             Feature::NoTopicCreation => "public/strict",
+            Feature::FewUnacknowledged => "public/few-unacknowledged",
         };
         let same: Arc<dyn Cluster> = Arc::new(self.clone());
         Box::pin(async move { (same, namespace) })
