@@ -55,10 +55,11 @@ impl Admin {
         assert!(answer.is_success(), "{method} {namespace} {action}: {} {}", answer.status, answer.body);
     }
 
-    /// Makes a namespace that may be there already.
-    pub async fn make_namespace(&self, namespace: &str) {
+    /// Makes a namespace, which may be there already, and limits what a consumer in it may leave unacknowledged.
+    pub async fn limit_unacknowledged(&self, namespace: &str, messages: u64) {
         let answer = self.request("PUT", &format!("/admin/v2/namespaces/{namespace}"), "").await;
         assert!(answer.is_success() || answer.status == 409, "{namespace}: {} {}", answer.status, answer.body);
+        self.change_namespace("POST", namespace, "/maxUnackedMessagesPerConsumer", &messages.to_string()).await;
     }
 
     async fn request(&self, method: &str, path: &str, body: &str) -> Answer {

@@ -192,8 +192,13 @@ impl Cluster for Way {
             Feature::NoTopicCreation => "public/strict",
             Feature::FewUnacknowledged => "public/few-unacknowledged",
         };
-        let same: Arc<dyn Cluster> = Arc::new(self.clone());
-        Box::pin(async move { (same, namespace) })
+        let same = self.clone();
+        Box::pin(async move {
+            if feature == Feature::FewUnacknowledged {
+                same.admin().limit_unacknowledged(namespace, crate::suite::idle::FEW).await;
+            }
+            (Arc::new(same) as Arc<dyn Cluster>, namespace)
+        })
     }
 
     fn stats<'a>(&'a self, topic: &'a str) -> Fut<'a, Option<TopicView>> {

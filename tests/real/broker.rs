@@ -105,9 +105,7 @@ impl Cluster for Real {
         let same = self.clone();
         Box::pin(async move {
             if feature == Feature::FewUnacknowledged {
-                same.admin.make_namespace(namespace).await;
-                let limit = crate::suite::idle::FEW.to_string();
-                same.admin.change_namespace("POST", namespace, "/maxUnackedMessagesPerConsumer", &limit).await;
+                same.admin.limit_unacknowledged(namespace, crate::suite::idle::FEW).await;
             }
             (Arc::new(same) as Arc<dyn Cluster>, namespace)
         })
