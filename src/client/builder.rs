@@ -331,7 +331,9 @@ impl ClientBuilder {
             let _ = client.shared.admin.set(api);
         }
         let handle = client.shared.supervisor.clone();
-        let driver = SupervisorDriver::new(supervisor, runtime, handle, inputs, self.dial_config(&service_url)?);
+        // Not for the REST interface of `admin_url`, which may be plain HTTP beside a service URL with TLS.
+        let config = DialConfig { sni_proxy: self.sni_proxy(&service_url)?, ..self.dial_config(&service_url)? };
+        let driver = SupervisorDriver::new(supervisor, runtime, handle, inputs, config);
         Ok((client, driver))
     }
 
@@ -430,7 +432,6 @@ impl ClientBuilder {
     }
 
     fn dial_config(&self, service_url: &ServiceUrl) -> Result<DialConfig> {
-        let sni_proxy = self.sni_proxy(service_url)?;
         #[cfg(feature = "http")]
         let http = super::http::HttpOptions {
             base_path: service_url.path().to_owned(),
@@ -451,7 +452,7 @@ impl ClientBuilder {
             dialer: self.dialer.clone().unwrap_or_else(|| Arc::new(tcp)),
             connection_timeout: self.connection_timeout,
             service_hosts: service_url.hosts().to_vec(),
-            sni_proxy,
+            sni_proxy: None,
             keep_alive_interval: self.keep_alive_interval,
             operation_timeout: self.operation_timeout,
             client_version: concat!("Pulsar-Rust-native-v", env!("CARGO_PKG_VERSION")).to_owned(),
