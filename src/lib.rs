@@ -52,6 +52,7 @@
 //! | `lz4` | yes | LZ4 payloads |
 //! | `broker` | no | the embedded broker |
 //! | `sim` | no | the simulation |
+//! | `tracing` | no | spans and events of what happens to connections, producers and consumers |
 //! | `cli` | no | the command line `pulsar-native` |
 //!
 //! # Internals, unstable
@@ -113,6 +114,7 @@ pub mod sim;
 mod splitmix;
 pub mod stats;
 pub mod topic;
+mod trace_context;
 mod wall_time;
 pub mod wire;
 
@@ -138,5 +140,6 @@ pub use machine::producer::results::{PendingSend, SendCallback};
 pub use machine::producer::{AccessMode, Message, ProducerStats};
 #[doc(inline)]
 pub use schema::{SchemaInfo, SchemaType};
+pub use trace_context::TraceContext;
 #[doc(inline)]
 pub use wire::compress::Compression;

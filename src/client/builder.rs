@@ -11,6 +11,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use super::auth::{Authentication, NoAuthentication};
 use super::dial::{ClientCertFiles, Dialer, ProxyProtocol, TcpDialer};
 use super::driver::{DialConfig, SupervisorDriver, SupervisorHandle};
+use super::observe::Observer;
 use super::runtime::{Runtime, TokioRuntime};
 use super::{Client, Shared, clock};
 use crate::error::{Error, ErrorKind, Result};
@@ -333,7 +334,8 @@ impl ClientBuilder {
         let handle = client.shared.supervisor.clone();
         // Not for the REST interface of `admin_url`, which may be plain HTTP beside a service URL with TLS.
         let config = DialConfig { sni_proxy: self.sni_proxy(&service_url)?, ..self.dial_config(&service_url)? };
-        let driver = SupervisorDriver::new(supervisor, runtime, handle, inputs, config);
+        let observer = Observer::new(&client.shared.service_url, clock::now());
+        let driver = SupervisorDriver::new(supervisor, runtime, handle, inputs, config, observer);
         Ok((client, driver))
     }
 

@@ -12,6 +12,7 @@ use super::parts::Part;
 use crate::base64_text;
 use crate::id::{MessageId, MessagePosition};
 use crate::machine::consumer::{Consumer, EntryBody};
+use crate::trace_context::{TRACEPARENT, TRACESTATE, TraceContext};
 use crate::wall_time::from_ms;
 use crate::wire::batch::RecordRange;
 use crate::wire::entry::BrokerEntryMetadata;
@@ -274,6 +275,12 @@ impl ReceivedMessage {
     /// The value of a property; the last one if several have this name.
     pub fn property(&self, name: &str) -> Option<&str> {
         self.properties().filter(|&(key, _)| key == name).last().map(|(_, value)| value)
+    }
+
+    /// The distributed trace that its sender has put into the properties `traceparent` and `tracestate`. A `tracestate`
+    /// that cannot be read is left out; without a `traceparent` that can be read there is none.
+    pub fn trace_context(&self) -> Option<TraceContext> {
+        TraceContext::of(self.property(TRACEPARENT), self.property(TRACESTATE))
     }
 
     /// How often it was delivered before (`redelivery_count`). Only on Shared and Key_Shared subscriptions; the broker

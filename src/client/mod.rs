@@ -13,6 +13,7 @@
 //! | `parts` | the topics and partitions behind one handle |
 //! | `state` | where a handle is attached, and how to watch it |
 //! | `why_idle` | why nothing comes |
+//! | `observe` | spans and events of `tracing` |
 //! | `topic_list` | the handle of a topic list watcher |
 //! | `auth`, `dial` | credentials; TCP, TLS and custom dialers |
 //! | `http` | lookups over HTTP |
@@ -46,6 +47,7 @@ mod events;
 #[cfg(feature = "http")]
 pub(crate) mod http;
 mod message;
+mod observe;
 mod parts;
 mod producer;
 mod producer_builder;

@@ -17,6 +17,7 @@ use crate::machine::producer::{
     CapacityWaiter, Message, Producer as Machine, ProducerConfig, ProducerCreated, ProducerStats, PushError,
 };
 use crate::machine::{Deferred, Endpoint, EndpointId, Reply};
+use crate::trace_context::TraceContext;
 
 /// Publishes messages to one topic. Clones share it.
 ///
@@ -46,6 +47,9 @@ pub struct Producer {
     shared: Arc<ProducerShared>,
 }
 
+/// See [`ProducerBuilder::trace_context`](super::ProducerBuilder::trace_context).
+pub(super) type TraceSource = Arc<dyn Fn() -> Option<TraceContext> + Send + Sync>;
+
 struct ProducerShared {
     /// The endpoints of `parts` by partition: what a send reads.
     routes: Routes<Machine>,
@@ -55,6 +59,7 @@ struct ProducerShared {
     is_partitioned: bool,
     /// The configuration of each partition, with the name that all of them share.
     config: Arc<ProducerConfig>,
+    trace_context: Option<TraceSource>,
     /// Keeps the client's tasks alive, which carry out what the endpoints decide.
     client: Arc<Shared>,
 }
@@ -85,9 +90,11 @@ impl Producer {
         parts: Parts<Machine>,
         router: Router,
         config: Arc<ProducerConfig>,
+        trace_context: Option<TraceSource>,
     ) -> Self {
         let routes = Routes::new(parts.iter().map(|part| part.endpoint.clone()).collect());
-        Self { shared: Arc::new(ProducerShared { routes, router, parts, topic, is_partitioned, config, client }) }
+        let shared = ProducerShared { routes, router, parts, topic, is_partitioned, config, trace_context, client };
+        Self { shared: Arc::new(shared) }
     }
 
     /// Attaches the next partition, then sends to it too. If the future is dropped before that, the partition stays
@@ -170,7 +177,10 @@ impl Producer {
     /// [`TryEnqueueError::Full`] with the message when there is no capacity; [`TryEnqueueError::Refused`] when it
     /// cannot be sent at all.
     pub fn try_enqueue(&self, message: impl Into<Message>) -> Result<PendingSend, TryEnqueueError> {
-        let message = message.into();
+        let mut message = message.into();
+        if let Some(source) = &self.shared.trace_context {
+            stamp(source, &mut message);
+        }
         let endpoint = self.route(&message);
         let pushed = with_seal(endpoint, |producer, _| producer.push(message, None, clock::now));
         pushed.map_err(|error| match error {
@@ -189,7 +199,11 @@ impl Producer {
     #[inline(always)]
     fn accept(&self, message: Message, callback: Option<SendCallback>) -> Accept<'_> {
         let endpoint = self.route(&message);
-        Accept { endpoint, message: Some(message), callback, waiter: CapacityWaiter::default() }
+        let mut accept = Accept { endpoint, message: Some(message), callback, waiter: CapacityWaiter::default() };
+        if let (Some(source), Some(message)) = (&self.shared.trace_context, &mut accept.message) {
+            stamp(source, message);
+        }
+        accept
     }
 
     /// Waits until every message accepted before this call is confirmed or has failed; sends an open batch at once.
@@ -298,6 +312,16 @@ impl Producer {
         match self.shared.is_partitioned {
             true => u32::try_from(self.shared.routes.len()).unwrap_or(u32::MAX),
             false => 0,
+        }
+    }
+}
+
+/// Puts a message that is in no trace into the present one.
+#[cold]
+fn stamp(source: &TraceSource, message: &mut Message) {
+    if !message.has_traceparent() {
+        if let Some(context) = source() {
+            message.set_trace_context(context);
         }
     }
 }

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::parts::Parts;
-use super::producer::{Producer, open_part};
+use super::producer::{Producer, TraceSource, open_part};
 use super::routing::{HashingScheme, MessageRoutingMode, Router};
 use super::{Shared, parse_topic};
 use crate::error::Result;
 use crate::machine::producer::{AccessMode, ProducerConfig};
 use crate::schema::SchemaInfo;
+use crate::trace_context::TraceContext;
 use crate::wire::compress::Compression;
 
 /// Configures a [`Producer`]; created by [`Client::producer`](super::Client::producer).
@@ -42,12 +43,20 @@ pub struct ProducerBuilder {
     config: ProducerConfig,
     routing: MessageRoutingMode,
     hashing_scheme: HashingScheme,
+    trace_context: Option<TraceSource>,
 }
 
 impl ProducerBuilder {
     pub(super) fn new(client: Arc<Shared>, topic: String) -> Self {
         let config = ProducerConfig { operation_timeout: client.operation_timeout(), ..ProducerConfig::default() };
-        Self { client, topic, config, routing: MessageRoutingMode::default(), hashing_scheme: HashingScheme::default() }
+        Self {
+            client,
+            topic,
+            config,
+            routing: MessageRoutingMode::default(),
+            hashing_scheme: HashingScheme::default(),
+            trace_context: None,
+        }
     }
 
     /// The producer's name (`producer_name`), unique on the topic. A name that the broker gives may be given to another
@@ -179,6 +188,28 @@ impl ProducerBuilder {
         self
     }
 
+    /// Puts a message that has no `traceparent` into the distributed trace that `current` names, by the properties
+    /// `traceparent` and `tracestate`; see [`Message::with_trace_context`](crate::Message::with_trace_context). Default:
+    /// none, and nothing is looked at.
+    ///
+    /// `current` is called once for each such message, on the task and in the call that hands it to the producer, with no
+    /// lock held; a panic in it is one of that call. `None` leaves the message as it is.
+    ///
+    /// ```no_run
+    /// # async fn example(client: pulsar_native::Client) -> Result<(), pulsar_native::Error> {
+    /// use pulsar_native::TraceContext;
+    ///
+    /// // With OpenTelemetry: its propagator writes the headers of `Context::current()` into a map.
+    /// let current = || TraceContext::new("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01").ok();
+    /// let producer = client.producer("orders").trace_context(current).create().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn trace_context(mut self, current: impl Fn() -> Option<TraceContext> + Send + Sync + 'static) -> Self {
+        self.trace_context = Some(Arc::new(current));
+        self
+    }
+
     /// Attaches the producer: to the topic, or to each of its partitions.
     ///
     /// # Errors
@@ -193,7 +224,7 @@ impl ProducerBuilder {
     pub async fn create(self) -> Result<Producer> {
         self.config.validate()?;
         let topic = parse_topic(&self.topic)?;
-        let (client, router) = (self.client.clone(), self.router());
+        let (client, router, trace_context) = (self.client.clone(), self.router(), self.trace_context);
         let topics = client.parts_of(&topic).await?;
         // The name of a partition is a topic by itself.
         let is_partitioned = topic.partition_index().is_none() && topics.iter().any(|(_, partition)| *partition >= 0);
@@ -214,7 +245,7 @@ impl ProducerBuilder {
         for (_, created) in rest {
             created.await?;
         }
-        Ok(Producer::new(client, topic.as_str().into(), is_partitioned, parts, router, config))
+        Ok(Producer::new(client, topic.as_str().into(), is_partitioned, parts, router, config, trace_context))
     }
 
     fn router(&self) -> Router {

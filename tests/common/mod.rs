@@ -11,5 +11,9 @@ pub(crate) mod random;
 pub(crate) mod runner;
 pub(crate) mod sni_proxy;
 pub(crate) mod temp_file;
+#[cfg(feature = "tracing")]
+pub(crate) mod trace_lines;
+#[cfg(feature = "tracing")]
+pub(crate) mod trace_secrets;
 pub(crate) mod within;
 pub(crate) mod wrong_ports;

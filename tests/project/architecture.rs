@@ -90,6 +90,12 @@ fn only_the_simulation_knows_the_simulation_and_its_faults() {
     forbid(&["wire", "machine", "client", "broker"], &["crate::sim", "pulsar_mutations", "crate::mutation"]);
 }
 
+/// What happens is told by the notices of the supervisor, in one place.
+#[test]
+fn only_the_observer_knows_tracing() {
+    forbid(&["wire", "machine", "broker", "sim", "client/driver"], &["tracing::"]);
+}
+
 /// The simulation polls the drivers over its own timers and tasks.
 #[test]
 fn the_drivers_use_timers_and_tasks_of_the_runtime_trait() {

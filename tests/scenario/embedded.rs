@@ -132,8 +132,10 @@ impl Cluster for Embedded {
     }
 }
 
-/// Runs one body on a broker of its own, which must have recorded no violation.
+/// Runs one body on a broker of its own, which must have recorded no violation. No secret may have been traced by then.
 async fn run_with(lookups: Lookups, body: impl AsyncFnOnce(&Target)) {
+    #[cfg(feature = "tracing")]
+    let secrets = crate::common::trace_secrets::Secrets::everywhere(&[&String::from_utf8_lossy(TOKEN_KEY)]);
     let all = Arc::default();
     let embedded = Embedded::start(Arc::clone(&all), lookups, None).await;
     body(&Target::new(Arc::new(embedded))).await;
@@ -147,6 +149,8 @@ async fn run_with(lookups: Lookups, body: impl AsyncFnOnce(&Target)) {
         assert!(violations.is_empty(), "the client broke rules:\n{}", violations.join("\n"));
         within("the broker to stop", broker.stop()).await;
     }
+    #[cfg(feature = "tracing")]
+    secrets.check();
 }
 
 /// The dialer may be the application's own: here it is a pipe in memory, no socket at all.

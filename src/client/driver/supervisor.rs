@@ -14,6 +14,7 @@ use super::{SupervisorHandle, fetch_credentials, until_given_up};
 use crate::client::auth::Authentication;
 use crate::client::clock;
 use crate::client::dial::{Dialer, Target, dial};
+use crate::client::observe::{DialObserver, Observer};
 use crate::client::runtime::{AsyncTimer, Runtime, TaskSet};
 use crate::error::{Error, ErrorKind, Result};
 use crate::machine::Deferred;
@@ -76,16 +77,19 @@ pub(crate) struct SupervisorDriver<R: Runtime> {
     timer: R::Timer,
     /// The instant that the timer is set to.
     timer_at: Option<Instant>,
+    observer: Observer,
 }
 
 impl<R: Runtime> SupervisorDriver<R> {
     pub(crate) fn new(
-        supervisor: Supervisor,
+        mut supervisor: Supervisor,
         runtime: R,
         handle: SupervisorHandle,
         inputs: UnboundedReceiver<Input>,
         config: DialConfig,
+        observer: Observer,
     ) -> Self {
+        observer.start(&mut supervisor);
         let (tasks, timer) = (runtime.new_task_set(), runtime.new_timer());
         Self {
             supervisor,
@@ -97,6 +101,7 @@ impl<R: Runtime> SupervisorDriver<R> {
             tasks,
             timer,
             timer_at: None,
+            observer,
         }
     }
 
@@ -106,6 +111,7 @@ impl<R: Runtime> SupervisorDriver<R> {
         let now = clock::now();
         let mut progress = false;
         while let Poll::Ready(Some(input)) = self.inputs.poll_recv(cx) {
+            self.observer.on_input(&input, now);
             self.supervisor.handle(input, now, &mut deferred);
             progress = true;
         }
@@ -114,7 +120,9 @@ impl<R: Runtime> SupervisorDriver<R> {
             self.supervisor.handle_deadline(now, &mut deferred);
             progress = true;
         }
+        self.observer.on_notices(&mut self.supervisor, now);
         while let Some(action) = self.supervisor.poll_action() {
+            self.observer.on_action(&action, now);
             self.carry_out(action);
         }
         progress
@@ -166,6 +174,7 @@ impl<R: Runtime> SupervisorDriver<R> {
             config: self.config.clone(),
             supervisor: self.handle.clone(),
             commands,
+            observer: self.observer.of_dial(id),
         };
         self.tasks.spawn(attempt.run());
     }
@@ -190,6 +199,7 @@ struct DialAttempt<R> {
     config: Arc<DialConfig>,
     supervisor: SupervisorHandle,
     commands: UnboundedReceiver<SessionCommand>,
+    observer: DialObserver,
 }
 
 impl<R: Runtime> DialAttempt<R> {
@@ -204,7 +214,9 @@ impl<R: Runtime> DialAttempt<R> {
         match dialed {
             Ok(socket) => {
                 let runtime = self.runtime.clone();
-                let handshake_timeout = share.saturating_sub(clock::now().at.saturating_duration_since(started));
+                let took = clock::now().at.saturating_duration_since(started);
+                self.observer.on_dialed(took);
+                let handshake_timeout = share.saturating_sub(took);
                 let config = connection_config(&self.key, &config, handshake_timeout);
                 let Self { id, credentials, supervisor, commands, .. } = self;
                 ConnectionDriver::new(id, runtime, socket, config, credentials, supervisor, commands).await;
@@ -248,6 +260,7 @@ impl<R: Runtime> Future for SupervisorDriver<R> {
         loop {
             let progress = this.step(cx);
             if this.tasks.poll_empty(cx).is_ready() && this.supervisor.is_drained() {
+                this.observer.on_closed(clock::now());
                 return Poll::Ready(());
             }
             if !progress && !this.arm(cx) {

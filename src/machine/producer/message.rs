@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use crate::base64_text;
 use crate::machine::Now;
+use crate::trace_context::{TRACEPARENT, TRACESTATE, TraceContext};
 use crate::wall_time::to_ms;
 use crate::wire::metadata::SingleFields;
 
@@ -119,6 +120,14 @@ impl Message {
         pairs: impl IntoIterator<Item = (K, V)>,
     ) -> Self {
         self.extras_mut().properties.extend(pairs.into_iter().map(|(key, value)| (key.into(), value.into())));
+        self
+    }
+
+    /// Adds the properties `traceparent` and `tracestate` of a distributed trace, which the receiver gets as
+    /// [`ReceivedMessage::trace_context`](crate::ReceivedMessage::trace_context). See
+    /// [`ProducerBuilder::trace_context`](crate::ProducerBuilder::trace_context) for all messages of a producer.
+    pub fn with_trace_context(mut self, context: TraceContext) -> Self {
+        self.set_trace_context(context);
         self
     }
 
@@ -242,6 +251,11 @@ impl Message {
         self.properties().filter(|&(key, _)| key == name).last().map(|(_, value)| value)
     }
 
+    /// The distributed trace in its properties `traceparent` and `tracestate`.
+    pub fn trace_context(&self) -> Option<TraceContext> {
+        TraceContext::of(self.property(TRACEPARENT), self.property(TRACESTATE))
+    }
+
     /// The application's own time, if one was set.
     pub fn event_time(&self) -> Option<SystemTime> {
         match self.extras().event_time_ms {
@@ -260,6 +274,18 @@ impl Message {
     /// Whether the value is null (a tombstone), which is not the same as empty.
     pub fn is_null(&self) -> bool {
         self.extras().null_value
+    }
+
+    #[cfg(feature = "client")]
+    pub(crate) fn has_traceparent(&self) -> bool {
+        self.property(TRACEPARENT).is_some()
+    }
+
+    pub(crate) fn set_trace_context(&mut self, context: TraceContext) {
+        let (traceparent, tracestate) = context.into_parts();
+        let properties = &mut self.extras_mut().properties;
+        properties.push((TRACEPARENT.to_owned(), traceparent));
+        properties.extend(tracestate.map(|tracestate| (TRACESTATE.to_owned(), tracestate)));
     }
 
     /// Why it cannot be sent, if something that was set cannot travel.

@@ -181,7 +181,7 @@ mod tests {
     }
 
     fn failed() -> ConnectionNotice {
-        ConnectionNotice::Failed { error: Error::network("refused"), was_up: false }
+        ConnectionNotice::Failed { error: Error::network("refused"), was_up: false, endpoints: 0 }
     }
 
     #[test]

@@ -239,6 +239,8 @@ impl Supervisor {
     }
 
     fn notice(&mut self, endpoint: EndpointId, topic: Arc<str>, event: EndpointNotice) {
+        // What happened to connections until now came first.
+        self.pool.take_notices(&mut self.notices);
         self.notices.push(Notice::Endpoint { endpoint, topic, event });
     }
 

@@ -53,6 +53,8 @@ pub enum ConnectionNotice {
         error: Error,
         /// Whether it was usable before.
         was_up: bool,
+        /// How many producers, consumers and watchers were attached to it or waited for it.
+        endpoints: usize,
     },
     /// This client has closed it: it was idle, or the client is closed.
     Closed,

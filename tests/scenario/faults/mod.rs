@@ -21,6 +21,9 @@ mod seeks;
 mod sends;
 mod states;
 pub(crate) mod support;
+mod trace_context;
+#[cfg(feature = "tracing")]
+mod traces;
 mod unreadable;
 mod user_code;
 mod waits;

@@ -462,8 +462,10 @@ impl ConnectionPool {
     }
 
     fn remove(&mut self, id: ConnectionId, failure: Failure) -> Option<Lost> {
-        let was_up = self.connections.get(&id)?.was_up();
-        self.notice(id, ConnectionNotice::Failed { error: failure.error.clone(), was_up });
+        let connection = self.connections.get(&id)?;
+        let was_up = connection.was_up();
+        let endpoints = connection.holders.keys().filter(|holder| matches!(holder, Holder::Endpoint(_))).count();
+        self.notice(id, ConnectionNotice::Failed { error: failure.error.clone(), was_up, endpoints });
         let connection = self.connections.remove(&id)?;
         self.unpool(id, &connection.key);
         self.dispatchable.remove(&id);
