@@ -51,9 +51,10 @@ pub enum SchemaType {
     LocalTime,
     /// A date and a time of day without a time zone.
     LocalDateTime,
-    /// Protobuf; the definition names the message and holds its file descriptors.
+    /// Protobuf; the definition names the message and holds its file descriptors. Pulsar 2.6 does not know this type, nor
+    /// those from `Instant` on, and closes the connection.
     ProtobufNative,
-    /// Whatever schema a message has: for consumers only.
+    /// Whatever schema a message has: for consumers only. Brokers before Pulsar 3.0 do not know it, and are not told.
     AutoConsume,
     /// Kept in a registry outside of Pulsar (PIP-420). Brokers before 4.1 do not know it, and close the connection.
     External,

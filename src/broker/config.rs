@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
+use super::like::PulsarVersion;
 use crate::wire::MAX_MESSAGE_SIZE_DEFAULT;
 
 /// What the broker does with a stored entry whose `MessageMetadata` cannot be read.
@@ -27,6 +28,8 @@ pub enum DamagedEntries {
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct BrokerConfig {
+    /// [`like`](crate::broker::EmbeddedBroker::like): 4.0.
+    pub like: PulsarVersion,
     /// [`token_secret_key`](crate::broker::EmbeddedBrokerBuilder::token_secret_key); `None` turns authentication off.
     pub token_secret_key: Option<Vec<u8>>,
     /// [`super_user_roles`](crate::broker::EmbeddedBrokerBuilder::super_user_roles): `admin`.
@@ -76,6 +79,7 @@ pub struct BrokerConfig {
 impl Default for BrokerConfig {
     fn default() -> Self {
         Self {
+            like: PulsarVersion::default(),
             token_secret_key: None,
             super_user_roles: BTreeSet::from(["admin".to_owned()]),
             namespaces: BTreeSet::from(["public/default".to_owned()]),
@@ -112,6 +116,7 @@ impl BrokerConfig {
 impl fmt::Debug for BrokerConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BrokerConfig")
+            .field("like", &self.like)
             .field("token_secret_key", &self.token_secret_key.as_ref().map(|_| "<secret>"))
             .field("super_user_roles", &self.super_user_roles)
             .field("namespaces", &self.namespaces)

@@ -1,8 +1,8 @@
 //! A broker for development and tests, in the process and on the same codec as the client.
 //!
 //! It serves the binary protocol as Apache Pulsar 4.0.8 does, rule by rule, down to when it closes a connection: so a
-//! client that works here works there, and official clients are meant to work here unchanged. Beyond that it records each rule
-//! that a client breaks, also those a real broker would let pass ([`EmbeddedBroker::violations`]), and lets tests
+//! client that works here works there, and official clients are meant to work here unchanged. [`EmbeddedBroker::like`]
+//! leaves out what an older release does not have, from 2.6 on. Beyond that it records each rule that a client breaks, also those a real broker would let pass ([`EmbeddedBroker::violations`]), and lets tests
 //! script what goes wrong ([`EmbeddedBroker::faults`]).
 //!
 //! ```no_run
@@ -36,6 +36,7 @@
 //! | `connections` | what each client has negotiated and named; frames on their way out |
 //! | `storage` | positions and offsets: the log and the cursors |
 //! | `faults` | on which event a scripted fault takes effect, and how |
+//! | `like` | what an older release of Pulsar does not have |
 //! | `conformance` | which rules clients broke, without an effect on the responses |
 
 mod admin;
@@ -47,6 +48,7 @@ mod dispatch;
 mod embedded;
 mod faults;
 mod ids;
+mod like;
 pub mod machine;
 mod refusal;
 mod storage;
@@ -60,3 +62,4 @@ pub use conformance::{ConformanceViolation, Rule};
 pub(crate) use connections::token::mint as mint_token;
 pub use embedded::{EmbeddedBroker, EmbeddedBrokerBuilder, FaultBuilder, Faults};
 pub use faults::{FaultEffect, FaultEvent, ScriptedFault};
+pub use like::{PulsarVersion, UnknownPulsarVersion};

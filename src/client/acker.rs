@@ -150,6 +150,8 @@ impl Acker {
     ///
     /// # Errors
     /// - The broker's refusal.
+    /// - [`Unsupported`](ErrorKind::Unsupported): brokers before Pulsar 2.8 confirm nothing, or do not say that they do.
+    ///   Nothing is acknowledged; [`Self::ack`] does it.
     /// - [`TimedOut`](ErrorKind::TimedOut): no confirmation within the operation timeout, reconnects included. The
     ///   message may be delivered again.
     /// - Otherwise same as [`Self::ack`].

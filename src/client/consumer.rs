@@ -382,7 +382,7 @@ impl Consumer {
     }
 
     /// Deletes the subscription as [`Self::unsubscribe`] does, also while other consumers are connected: the broker
-    /// disconnects them.
+    /// disconnects them. Brokers before Pulsar 3.3 do not know the force, and refuse as they do without.
     ///
     /// # Errors
     /// The broker's refusal; [`TimedOut`](crate::ErrorKind::TimedOut) after the operation timeout.

@@ -90,7 +90,6 @@ fn unknown_command_types_and_enum_values_close() {
     closes(pb::CommandSubscribe { initial_position: Some(9), ..subscribe_command(1, 1, SubType::Shared) }.into());
     let meta = KeySharedMeta { key_shared_mode: 9, ..Default::default() };
     closes(pb::CommandSubscribe { key_shared_meta: Some(meta), ..subscribe_command(1, 1, SubType::Shared) }.into());
-    closes(pb::CommandProducer { producer_access_mode: Some(9), ..producer_command(1, 1, TOPIC) }.into());
     let schema = pb::Schema { r#type: 99, ..Default::default() };
     closes(pb::CommandProducer { schema: Some(schema), ..producer_command(1, 1, TOPIC) }.into());
     closes(pb::CommandAck { ack_type: 9, ..Default::default() }.into());

@@ -8,6 +8,7 @@ mod consuming;
 mod handshake;
 mod invalid_input;
 mod key_shared;
+mod like;
 mod producing;
 mod random;
 mod sockets;

@@ -1,6 +1,7 @@
 //! The public API on the embedded broker, with nothing else running.
 //!
 //! - `embedded`: the list in `tests/suite/`, which `tests/real/` runs on a real Pulsar as well.
+//! - `older`: the same list on the embedded broker that plays older releases of Pulsar.
 //! - `faults`: what the client promises when everything around it fails, on a paused clock.
 //! - `connect`: when a client dials, and how long it waits for a broker.
 //! - `http`: `http://` and `https://` service URLs.
@@ -20,6 +21,7 @@ mod extremes;
 mod faults;
 #[cfg(feature = "http")]
 mod http;
+mod older;
 mod quickstart;
 #[cfg(feature = "tls")]
 mod tls;

@@ -31,7 +31,7 @@ pub async fn nothing_to_receive(target: &Target) {
     let message = receive(&mut consumer).await;
     let awaiting = |reason: &IdleReason| matches!(reason, IdleReason::AwaitingAcknowledgement { backlog: 1, .. });
     idle(&consumer, awaiting).await;
-    within("the confirmation", consumer.ack_confirmed(&message)).await.expect("confirmed");
+    target.confirm(&consumer, &message).await;
     idle(&consumer, |reason| *reason == IdleReason::NoBacklog).await;
     target.cluster().terminate(&topic).await;
     idle(&consumer, |reason| *reason == IdleReason::EndOfTopic).await;

@@ -108,7 +108,7 @@ pub async fn handles_outlive_the_client(target: &Target) {
     send(&producer, "still here").await;
     let message = receive(&mut consumer).await;
     assert_eq!(message.to_string_lossy(), "still here");
-    within("the confirmation", consumer.ack_confirmed(&message)).await.expect("confirmed");
+    target.confirm(&consumer, &message).await;
     drop(producer);
     drop(consumer);
     until("both to go", || attached(target, &topic), |seen| *seen == (0, 0)).await;

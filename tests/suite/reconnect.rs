@@ -212,12 +212,13 @@ pub async fn silent_connection(target: &Target) {
     let producer = created(client.producer(&topic)).await;
     send(&producer, "before").await;
     let message = receive(&mut consumer).await;
-    within("the confirmation", consumer.ack_confirmed(&message)).await.expect("confirmed");
+    target.confirm(&consumer, &message).await;
+    drained(target, &topic, "s").await;
     relay.freeze();
     send(&producer, "over a new connection").await;
     let message = receive(&mut consumer).await;
     assert_eq!(message.to_string_lossy(), "over a new connection");
-    within("the confirmation", consumer.ack_confirmed(&message)).await.expect("confirmed");
+    target.confirm(&consumer, &message).await;
     drained_of_duplicates(target, &topic, consumer).await;
 }
 

@@ -79,7 +79,7 @@ pub async fn nack_member_of_a_batch(target: &Target) {
     let messages = receive_all(&mut consumer, 5).await;
     assert_eq!(messages[0].id().batch_size(), Some(5));
     for at in [0, 3] {
-        within("the confirmation", consumer.ack_confirmed(&messages[at])).await.expect("confirmed");
+        target.confirm(&consumer, &messages[at]).await;
     }
     consumer.nack(&messages[1]).expect("noted");
     // The entry is the unit: the other members that wait come along, the acknowledged ones do not.
@@ -100,7 +100,7 @@ pub async fn all_unacknowledged(target: &Target) {
         let mut consumer = consumer(&client, &topic, kind).await;
         let messages = receive_all(&mut consumer, 10).await;
         for message in &messages[..5] {
-            within("the confirmation", consumer.ack_confirmed(message)).await.expect("confirmed");
+            target.confirm(&consumer, message).await;
         }
         consumer.redeliver_unacknowledged_messages();
         let again = receive_all(&mut consumer, 5).await;

@@ -83,13 +83,13 @@ pub async fn above_the_limit_is_reported_and_read_with_a_higher_one(target: &Tar
     };
     assert_eq!((expected(message.reason()), message.id()), ((large.len(), LIMIT), id.clone()));
     assert_eq!((message.codec(), message.uncompressed_size() as usize), (1, large.len()));
-    within("the confirmation", low.ack_confirmed(&after)).await.expect("confirmed");
-    assert_eq!(target.subscription(&topic, "s").await.backlog, 1, "it is not acknowledged");
+    target.confirm(&low, &after).await;
+    until("only that to be left", || target.subscription(&topic, "s"), |seen| seen.backlog == 1).await;
     within("the close", low.close()).await.expect("closed");
 
     let mut high = consumer(client.consumer(&topic, "s").max_uncompressed_size(large.len())).await;
     let message = receive(&mut high).await;
     assert!(message.id() == id && message.payload() == large);
-    within("the confirmation", high.ack_confirmed(&message)).await.expect("confirmed");
+    target.confirm(&high, &message).await;
     drained(target, &topic, "s").await;
 }

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 
 use super::*;
-use pulsar_native::ClientBuilder;
+use pulsar_native::{ClientBuilder, Error};
 
 /// The futures of [`Cluster`], which is used as an object.
 pub type Fut<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -29,6 +29,10 @@ pub trait Cluster: Send + Sync {
     fn http_address(&self) -> Fut<'_, String>;
     /// Where topics are to be made that want `feature`, and on which broker.
     fn with(&self, feature: Feature) -> Fut<'_, (Arc<dyn Cluster>, &'static str)>;
+    /// Whether it has what brokers have only from some release on. Where it has not, a body asserts how the client says so.
+    fn offers(&self, _: Offer) -> bool {
+        true
+    }
     fn stats<'a>(&'a self, topic: &'a str) -> Fut<'a, Option<TopicView>>;
     fn create_partitioned<'a>(&'a self, topic: &'a str, partitions: u32) -> Fut<'a, ()>;
     fn unload<'a>(&'a self, topic: &'a str) -> Fut<'a, ()>;
@@ -49,6 +53,21 @@ pub enum Feature {
     NoTopicCreation,
     /// A consumer may leave [`super::idle::FEW`] messages unacknowledged.
     FewUnacknowledged,
+}
+
+/// What came with a release.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Offer {
+    /// Confirmed acknowledgements: 2.8.
+    AckReceipts,
+    /// Exclusive producers: 2.8.
+    AccessModes,
+    /// Exclusive producers that fence the others out: 2.11.
+    Fencing,
+    /// WATCH_TOPIC_LIST: 2.11.
+    TopicListWatchers,
+    /// `force` of UNSUBSCRIBE: 3.3.
+    ForcedUnsubscribe,
 }
 
 /// What the broker's statistics say of a topic.
@@ -156,6 +175,32 @@ impl Target {
     /// The statistics of one subscription; all zero if it does not exist.
     pub async fn subscription(&self, topic: &str, subscription: &str) -> SubscriptionView {
         self.stats(topic).await.subscriptions.remove(subscription).unwrap_or_default()
+    }
+
+    pub fn offers(&self, offer: Offer) -> bool {
+        self.cluster.offers(offer)
+    }
+
+    /// Acknowledges a message, confirmed by the broker.
+    pub async fn confirm(&self, consumer: &Consumer, message: &ReceivedMessage) {
+        self.confirmed(consumer.ack_confirmed(message), || consumer.ack(message)).await;
+    }
+
+    /// A confirmed acknowledgement. A broker that confirms none is not asked: the client refuses at once, by name, nothing is
+    /// acknowledged, and `plain` does it instead.
+    pub async fn confirmed(
+        &self,
+        confirmed: impl Future<Output = Result<(), Error>>,
+        plain: impl FnOnce() -> Result<(), Error>,
+    ) {
+        let result = within("the confirmation", confirmed).await;
+        if self.offers(Offer::AckReceipts) {
+            return result.expect("confirmed");
+        }
+        let error = result.expect_err("there is no confirmation");
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+        assert!(error.to_string().contains("confirmed acknowledgements"), "names the feature: {error}");
+        plain().expect("acknowledged without");
     }
 
     pub async fn unload(&self, topic: &str) {

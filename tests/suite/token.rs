@@ -32,7 +32,7 @@ pub async fn refreshed_when_challenged(target: &Target) {
         send(&producer, number.to_string()).await;
         let message = receive(&mut consumer).await;
         assert_eq!(message.to_string_lossy(), number.to_string());
-        within("the confirmation", consumer.ack_confirmed(&message)).await.expect("confirmed");
+        target.confirm(&consumer, &message).await;
         number += 1;
     }
     assert_eq!(relay.opened(), opened, "the connection was lost on the way");

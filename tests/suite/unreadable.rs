@@ -148,7 +148,8 @@ pub async fn reported_and_left_to_the_application(target: &Target) {
     // Acknowledged, by message and by id.
     consumer.ack(found[0].message()).expect("acknowledged");
     for message in &found[1..] {
-        within("the confirmation", consumer.ack_id_confirmed(&message.id())).await.expect("confirmed");
+        let id = message.id();
+        target.confirmed(consumer.ack_id_confirmed(&id), || consumer.acker().ack_id(&id)).await;
     }
     drained(target, &topic, "s").await;
 }

@@ -2,6 +2,7 @@
 
 use pulsar_native::client::{TopicChange, TopicListWatch};
 
+use super::target::Offer;
 use super::*;
 
 /// Takes changes until this topic was reported, and says how.
@@ -20,7 +21,14 @@ pub async fn topics_that_come_are_reported(target: &Target) {
     let first = created(client.producer(&before)).await;
     let (namespace, _) = before.rsplit_once('/').expect("a full name");
     let (pattern, namespace) = (format!("{namespace}/.*"), namespace.trim_start_matches("persistent://"));
-    let mut watch = within("the watcher", client.watch_topics(namespace, pattern)).await.expect("a watcher");
+    let watch = within("the watcher", client.watch_topics(namespace, pattern)).await;
+    if !target.offers(Offer::TopicListWatchers) {
+        let error = watch.expect_err("no watcher");
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+        assert!(error.to_string().contains("topic list watchers"), "names the feature: {error}");
+        return;
+    }
+    let mut watch = watch.expect("a watcher");
     assert_eq!(change_of(&mut watch, &before).await, TopicChange::Added, "the first list");
     let second = created(client.producer(&after)).await;
     assert_eq!(change_of(&mut watch, &after).await, TopicChange::Added, "an update");

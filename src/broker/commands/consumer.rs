@@ -12,7 +12,6 @@ use crate::broker::refusal::{NAMING_EXCEPTION, refuse};
 use crate::broker::storage::{EntryPosition, Log};
 use crate::broker::subscription::{KeyRange, SharingMode, SubscribedConsumer, Subscription};
 use crate::broker::topics::Topic;
-use crate::broker::topics::schemas::is_known_schema_type;
 use crate::pb::command_subscribe::{InitialPosition, SubType};
 use crate::pb::{self, KeySharedMode, ServerError};
 use crate::wire::command::Refusal;
@@ -57,8 +56,7 @@ impl Broker {
         request: &pb::CommandSubscribe,
         holder: HolderState,
     ) -> Result<(), Rejection> {
-        let modes = SubscribeModes::of(request).filter(|_| is_known_schema_type(request.schema.as_ref()));
-        let Some(modes) = modes else {
+        let Some(modes) = SubscribeModes::of(request) else {
             return Err(Rejection::violation(Rule::UnreadableFrame, "unknown enum value in SUBSCRIBE"));
         };
         let key = ConsumerKey { conn, id: request.consumer_id };

@@ -38,8 +38,9 @@ use super::connections::{ConnectionEndpoints, ConnectionState};
 use super::ids::{ConnId, ConsumerKey, ProducerKey};
 use super::machine::Broker;
 use super::refusal::refuse;
-use crate::pb::ServerError;
 use crate::pb::command_subscribe::SubType;
+use crate::pb::schema::Type;
+use crate::pb::{ProducerAccessMode, ServerError};
 use crate::topic::TopicName;
 use crate::wire::command::{Command, Refusal, Sender};
 use crate::wire::frame::Frame;
@@ -91,21 +92,27 @@ impl Broker {
         }
     }
 
-    fn on_command(&mut self, conn: ConnId, command: Command) {
+    fn on_command(&mut self, conn: ConnId, mut command: Command) {
         // These three need no handshake.
         match command {
             Command::Ping(_) => return self.connections.send_pong(conn),
             Command::Pong(_) => return,
-            Command::Connect(connect) => return self.on_connect(conn, connect),
+            Command::Connect(_) => {}
+            _ if !self.is_connected(conn, command.name()) => return,
             _ => {}
-        }
-        if !self.is_connected(conn, command.name()) {
-            return;
         }
         if command.sender() == Sender::Broker {
             return self.close_on_violation(conn, Rule::ServerOnlyCommand, || command.name().to_owned());
         }
         self.check_version(conn, &command);
+        let like = self.config.like;
+        if !like.read(&mut command) {
+            let detail = || format!("{} that Pulsar {like} cannot read", command.name());
+            return self.close_on_violation(conn, Rule::UnreadableFrame, detail);
+        }
+        if let Command::Connect(connect) = command {
+            return self.on_connect(conn, connect);
+        }
         self.handle_command(conn, &command, HolderState::NotChecked);
     }
 
@@ -247,6 +254,12 @@ fn version_of(command: &Command) -> i32 {
         Command::AuthResponse(_) => 14,
         Command::Subscribe(subscribe) if subscribe.sub_type() == SubType::KeyShared => 14,
         Command::GetOrCreateSchema(_) => 15,
+        Command::Producer(producer) if producer.producer_access_mode() != ProducerAccessMode::Shared => 17,
+        Command::Subscribe(request)
+            if request.schema.as_ref().is_some_and(|schema| schema.r#type() == Type::AutoConsume) =>
+        {
+            21
+        }
         Command::TcClientConnectRequest(_) => 19,
         _ => 0,
     }

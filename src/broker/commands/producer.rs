@@ -11,7 +11,6 @@ use crate::broker::connections::ProducerSlot;
 use crate::broker::ids::{ConnId, NO_REQUEST, ProducerKey};
 use crate::broker::machine::Broker;
 use crate::broker::refusal::{PRODUCER_FENCED_EXCEPTION, refuse};
-use crate::broker::topics::schemas::is_known_schema_type;
 use crate::broker::topics::{Admission, OpeningProducer};
 use crate::pb::{self, ProducerAccessMode, ServerError};
 use crate::wire::command::Refusal;
@@ -24,10 +23,6 @@ impl Broker {
         request: &pb::CommandProducer,
         holder: HolderState,
     ) -> Result<(), Rejection> {
-        let mode = request.producer_access_mode.map_or(Ok(ProducerAccessMode::Shared), ProducerAccessMode::try_from);
-        let (Ok(mode), true) = (mode, is_known_schema_type(request.schema.as_ref())) else {
-            return Err(Rejection::violation(Rule::UnreadableFrame, "unknown enum value in PRODUCER"));
-        };
         let key = ProducerKey { conn, id: request.producer_id };
         match self.connections.producer(key) {
             Some(ProducerSlot::PendingTakeover | ProducerSlot::Queued { .. }) => {
@@ -42,7 +37,7 @@ impl Broker {
             | None => {}
         }
         self.check_endpoint_count(conn)?;
-        Ok(self.try_producer(key, request, mode, holder)?)
+        Ok(self.try_producer(key, request, request.producer_access_mode(), holder)?)
     }
 
     fn try_producer(

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::broker::connections::token;
+use crate::broker::like::Capability;
 use crate::broker::machine::Broker;
 use crate::broker::refusal::refuse;
 use crate::pb::command_get_topics_of_namespace::Mode;
@@ -75,7 +76,8 @@ impl Broker {
 
     /// Other than LOOKUP it finds no topic that does not exist and may not be created.
     fn rest_lookup(&mut self, is_authorized: bool, topic: &str, query: &str) -> Result<Value, Refusal> {
-        let listener = parameter(query, "listenerName").unwrap_or_default();
+        let listener = parameter(query, "listenerName").filter(|_| self.can(Capability::HttpListenerName));
+        let listener = listener.unwrap_or_default();
         let name = self.check_lookup(is_authorized, topic, &listener)?;
         if !self.config.allow_auto_topic_creation && !self.topics.contains(name.as_str()) {
             return Err(refuse(ServerError::TopicNotFound, format!("Topic not found {name}")));

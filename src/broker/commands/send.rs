@@ -10,10 +10,12 @@ use crate::broker::conformance::Rule;
 use crate::broker::connections::ProducerSlot;
 use crate::broker::dispatch::{TransientEntry, dispatch_transient};
 use crate::broker::ids::{ConnId, ProducerKey};
+use crate::broker::like::Capability;
 use crate::broker::machine::Broker;
 use crate::broker::refusal::refuse;
 use crate::broker::storage::{EntryInfo, EntryPosition, Inspection, inspect};
 use crate::broker::topics::SentFrame;
+use crate::hash::murmur3_32;
 use crate::pb::{self, ServerError};
 use crate::wire::command::Refusal;
 use crate::wire::hot::{Receipt, SendHead};
@@ -26,6 +28,9 @@ const DROPPED: EntryPosition = EntryPosition::NONE;
 
 /// The position in the receipt of a message that is not stored.
 const NOT_STORED: EntryPosition = EntryPosition { ledger: 0, entry: 0 };
+
+/// The sticky key of messages without a key, in releases that do not spread them.
+const NO_KEY: &[u8] = b"NONE_KEY";
 
 /// A SEND that passed the checks of its frame.
 struct ValidatedSend<'a> {
@@ -54,7 +59,7 @@ impl Broker {
             }
             Inspection::Sound { info, crc32c, producer_name } => {
                 self.check_metadata(key, &topic, head, &info, &producer_name);
-                (*info, crc32c)
+                (self.with_sticky_key(*info), crc32c)
             }
         };
         if let Err(refusal) = self.check_send(head, &info) {
@@ -113,9 +118,17 @@ impl Broker {
         self.conformance.record(key.conn, Rule::MetadataMismatch, detail);
     }
 
+    /// Releases that do not spread messages without a key give them all the same.
+    fn with_sticky_key(&self, info: EntryInfo) -> EntryInfo {
+        match info.is_keyless && !self.can(Capability::KeylessAreSpread) {
+            true => EntryInfo { key_hash: murmur3_32(NO_KEY), ..info },
+            false => info,
+        }
+    }
+
     /// What this broker does not store.
     fn check_send(&self, head: &SendHead, info: &EntryInfo) -> Result<(), Refusal> {
-        let text = if head.message_id.is_some() {
+        let text = if head.message_id.is_some() && self.can(Capability::SendWithMessageId) {
             "Only shadow topic supports sending messages with messageId"
         } else if head.txnid_least_bits.is_some() && head.txnid_most_bits.is_some() {
             "Transaction is not enabled"

@@ -12,13 +12,9 @@ use crate::broker::refusal::refuse;
 use crate::pb::{self, ServerError};
 use crate::wire::command::Refusal;
 
-/// The highest protocol version this broker speaks.
-const PROTOCOL_VERSION: i32 = 21;
-
 /// The protocol version from which on clients know AUTH_CHALLENGE.
 const AUTH_CHALLENGE_VERSION: i32 = 14;
 
-const SERVER_VERSION: &str = "Pulsar Server4.0.8 (pulsar-native embedded)";
 const TOKEN_METHOD: &str = "token";
 /// `auth_data` of an AUTH_CHALLENGE that asks for fresh credentials.
 const REFRESH: &[u8] = b"PulsarAuthRefresh";
@@ -36,7 +32,7 @@ impl Broker {
                 return self.connections.close(conn);
             }
         };
-        let version = connect.protocol_version().min(PROTOCOL_VERSION);
+        let version = connect.protocol_version().min(self.config.like.protocol_version());
         let is_superuser =
             identity.as_ref().is_none_or(|identity| self.config.super_user_roles.contains(&identity.role));
         let Some(connection) = self.connections.get_mut(conn) else { return };
@@ -47,15 +43,10 @@ impl Broker {
         connection.credentials.is_superuser = is_superuser;
         connection.credentials.identity = identity;
         let connected = pb::CommandConnected {
-            server_version: SERVER_VERSION.to_owned(),
+            server_version: self.config.like.server_version(),
             protocol_version: Some(version),
             max_message_size: i32::try_from(self.config.max_message_size).ok(),
-            feature_flags: Some(pb::FeatureFlags {
-                supports_topic_watchers: Some(true),
-                supports_get_partitioned_metadata_without_auto_creation: Some(true),
-                supports_repl_dedup_by_lid_and_eid: Some(true),
-                ..Default::default()
-            }),
+            feature_flags: self.config.like.feature_flags(),
         };
         self.connections.send(conn, connected);
         if self.config.token_secret_key.is_some() {

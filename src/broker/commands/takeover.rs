@@ -12,6 +12,7 @@
 
 use crate::broker::connections::{ConsumerSlot, ProducerSlot};
 use crate::broker::ids::{ConnId, ConsumerKey, ProducerKey};
+use crate::broker::like::Capability;
 use crate::broker::machine::{Broker, BrokerTimer, PendingTakeover};
 use crate::wire::command::Command;
 
@@ -27,10 +28,10 @@ pub(super) enum HolderState {
 }
 
 impl Broker {
-    /// Checks whether `holder` is alive before the request is decided. False if that cannot be: the request is decided
-    /// as if it were.
+    /// Checks whether `holder` is alive before the request is decided. False if that cannot be, or if the release played
+    /// makes no such check: the request is decided as if it were.
     pub(super) fn await_takeover(&mut self, conn: ConnId, holder: ConnId, request: Command) -> bool {
-        if self.takeovers.is_full() || conn == holder {
+        if self.takeovers.is_full() || conn == holder || !self.can(Capability::LivenessCheck) {
             return false;
         }
         let Some(check) = self.start_liveness_check(holder) else { return false };

@@ -16,6 +16,7 @@ pub(crate) use self::connection::{BrokerConnection, ConnectionState};
 pub(crate) use self::endpoints::{ConnectionEndpoints, ConsumerSlot, ProducerSlot};
 use crate::broker::faults::FaultScript;
 use crate::broker::ids::{ConnId, ConsumerKey, ProducerKey};
+use crate::broker::like::PulsarVersion;
 use crate::broker::storage::{CHECKSUM_BLOCK_BYTES, StoredEntry};
 use crate::wire::command::Command;
 use crate::wire::entry::put_broker_entry_metadata;
@@ -37,13 +38,16 @@ pub(crate) struct Connections {
     latest: u64,
     /// Bytes in one outbox at which deliveries to it stop.
     high_water_mark: usize,
+    /// Whose commands go out.
+    like: PulsarVersion,
     /// Faults on what passes here in both directions.
     pub(crate) faults: FaultScript,
 }
 
 impl Connections {
-    pub(crate) fn new(high_water_mark: usize) -> Self {
-        Self { by_id: BTreeMap::new(), ready: Vec::new(), latest: 0, high_water_mark, faults: FaultScript::default() }
+    pub(crate) fn new(high_water_mark: usize, like: PulsarVersion) -> Self {
+        let (by_id, ready, faults) = (BTreeMap::new(), Vec::new(), FaultScript::default());
+        Self { by_id, ready, latest: 0, high_water_mark, like, faults }
     }
 
     pub(crate) fn add(&mut self) -> ConnId {
@@ -151,8 +155,9 @@ impl Connections {
 /// Frames for the clients.
 impl Connections {
     pub(crate) fn send(&mut self, id: ConnId, command: impl Into<Command>) {
+        let like = self.like;
         if let Some(out) = self.writer(id) {
-            command.into().encode_frame(out);
+            like.written(command.into()).encode_frame(out);
         }
     }
 

@@ -16,10 +16,33 @@ use super::listeners::Listeners;
 #[cfg(feature = "tls")]
 use super::tls::TlsIdentity;
 use crate::broker::config::{BrokerConfig, DamagedEntries};
+use crate::broker::like::PulsarVersion;
 use crate::broker::topics::PARTITIONS_MAX;
 use crate::topic::TopicName;
 
 impl EmbeddedBroker {
+    /// The settings of a broker that plays an older release of Pulsar: its protocol version, its feature flags, and none
+    /// of the commands and fields that it does not know. Settings and what is stored stay those of this broker.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use pulsar_native::broker::{EmbeddedBroker, PulsarVersion};
+    /// use pulsar_native::{AccessMode, Client, ErrorKind};
+    ///
+    /// let broker = EmbeddedBroker::like(PulsarVersion::V2_6).start().await?;
+    /// let client = Client::builder(broker.url()).connect().await?;
+    /// let error = client.producer("orders").access_mode(AccessMode::Exclusive).create().await.expect_err("since 2.8");
+    /// assert_eq!(error.kind(), ErrorKind::Unsupported);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn like(version: PulsarVersion) -> EmbeddedBrokerBuilder {
+        let mut builder = Self::builder();
+        builder.config.like = version;
+        builder
+    }
+
     /// The settings, to be changed one by one, and to be started.
     pub fn builder() -> EmbeddedBrokerBuilder {
         EmbeddedBrokerBuilder {

@@ -28,7 +28,7 @@ use crate::broker::conformance::{Conformance, ConformanceViolation, Rule};
 use crate::broker::connections::{ConnectionState, Connections};
 use crate::broker::dispatch::{DispatchContext, Dispatcher};
 pub use crate::broker::ids::ConnId;
-
+use crate::broker::like::Capability;
 use crate::broker::topics::{Ownership, Schemas, TopicListWatchers, TopicTable};
 use crate::machine::{Deadline, Now};
 use crate::pb;
@@ -63,7 +63,7 @@ impl Broker {
     pub fn new(config: BrokerConfig, url: impl Into<String>, now: Now) -> Self {
         let mut broker = Self {
             url: url.into(),
-            connections: Connections::new(config.pulsar_channel_write_buffer_high_water_mark),
+            connections: Connections::new(config.pulsar_channel_write_buffer_high_water_mark, config.like),
             topics: TopicTable::new(config.max_stored_bytes),
             ownership: Ownership::default(),
             schemas: Schemas::default(),
@@ -234,6 +234,11 @@ impl Broker {
 
 /// What all commands need.
 impl Broker {
+    /// Whether the release that this broker plays has it.
+    pub(super) fn can(&self, capability: Capability) -> bool {
+        self.config.like.can(capability)
+    }
+
     pub(super) fn set_timer(&mut self, after: Duration, timer: BrokerTimer) {
         // A time beyond the clock's range needs no timer.
         if let Some(at) = self.now.at.checked_add(after) {
@@ -289,7 +294,8 @@ impl Broker {
             now_ms: self.now.wall_ms,
             partition: found.partition(),
             unacked_max: self.config.max_unacked_messages_per_consumer,
-            broker_entry_metadata: self.config.exposing_broker_entry_metadata_to_client_enabled,
+            broker_entry_metadata: self.config.exposing_broker_entry_metadata_to_client_enabled
+                && self.config.like.can(Capability::BrokerEntryMetadata),
             damaged_entries: self.config.damaged_entries,
         };
         let (log, is_terminated) = (&found.log, found.is_terminated);

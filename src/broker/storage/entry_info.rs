@@ -30,6 +30,8 @@ pub(crate) struct EntryInfo {
     pub(crate) deliver_at_ms: Option<u64>,
     /// murmur3_32 of the sticky key, masked to 31 bits.
     pub(crate) key_hash: u32,
+    /// It has neither an ordering key nor a partition key.
+    pub(crate) is_keyless: bool,
     /// The chunked message that this entry is one chunk of.
     pub(crate) chunk: Option<ChunkOfMessage>,
     /// `sequence_id` of the metadata.
@@ -57,6 +59,7 @@ impl EntryInfo {
         self.sequence_id = parsed.sequence_id;
         self.highest_sequence_id = parsed.highest_sequence_id;
         self.key_hash = key_hash(parsed, bytes);
+        self.is_keyless = parsed.ordering_key.is_none() && parsed.partition_key.is_none();
         self.chunk = parsed.chunk.as_ref().filter(|chunk| chunk.num_chunks > 1).map(|chunk| ChunkOfMessage {
             uuid: Arc::from(metadata::text(bytes, &chunk.uuid)),
             is_last: chunk.chunk_id == chunk.num_chunks - 1,

@@ -104,12 +104,6 @@ pub(crate) fn parse_version(bytes: &[u8]) -> Option<u64> {
     <[u8; 8]>::try_from(bytes).ok().map(u64::from_be_bytes)
 }
 
-/// Whether Pulsar 4.0.8 knows the type of this schema. A command with another one cannot be read.
-pub(crate) fn is_known_schema_type(schema: Option<&Schema>) -> bool {
-    schema
-        .is_none_or(|schema| Type::try_from(schema.r#type).is_ok_and(|known| known as i32 <= Type::AutoConsume as i32))
-}
-
 fn schema_name(topic: &str) -> Option<String> {
     let base = TopicName::parse(topic).ok()?.base();
     Some(format!("{}/{}", base.namespace(), base.local_name()))

@@ -9,11 +9,13 @@
 //! | `requests.rs` | requests that have no response yet, and what a response has to be |
 //! | `keep_alive.rs` | PING and PONG, the end of a silent peer |
 //! | `peer.rs` | what the broker said of itself |
+//! | `older.rs` | commands that an older broker does not know |
 //! | `oversized.rs` | commands that are larger than the broker takes |
 //! | `error.rs` | how a request fails, how a peer breaks the protocol |
 
 pub mod error;
 mod keep_alive;
+mod older;
 mod oversized;
 pub mod peer;
 mod requests;
@@ -150,8 +152,11 @@ impl Connection {
     /// Asks the broker. The response, a refusal or a time-out comes as [`ConnectionEvent::Response`].
     ///
     /// # Errors
-    /// [`RequestError::TooLarge`]: nothing was sent, and there will be no response.
+    /// [`RequestError::TooLarge`], [`RequestError::Unsupported`]: nothing was sent, and there will be no response.
     pub fn request(&mut self, mut command: Command, requester: Requester, now: Now) -> Result<(), RequestError> {
+        if let Some(peer) = self.peer() {
+            older::fit(&mut command, peer.protocol_version)?;
+        }
         let response_type = command.response_type();
         if response_type.is_some() {
             command.set_request_id(self.requests.next_id());

@@ -3,17 +3,24 @@
 use std::time::{Duration, Instant};
 
 use super::Producer;
+use super::config::AccessMode;
 use super::payload_limits::PayloadLimits;
 use super::pipeline::SealContext;
-use crate::error::{Error, ServerCode};
+use crate::error::{Error, ErrorKind, ServerCode};
 use crate::machine::connection::peer::PeerInfo;
 use crate::machine::{Deferred, Now, ReplyTo};
 use crate::pb;
 use crate::schema::SchemaInfo;
 
-/// For how long a name that the broker gave is asked for again while another producer has it. A broker checks a
-/// connection that has not been heard of for 5 s (`connectionLivenessCheckTimeoutMillis`).
+/// For how long a name that the broker gave is asked for again while another producer has it: a broker finds out within
+/// 5 s whether the connection of that one is dead (`connectionLivenessCheckTimeoutMillis`).
 const NAME_TAKEN_MAX: Duration = Duration::from_secs(6);
+
+/// The same for brokers that make no such check: their keep-alive finds out, in two intervals of 30 s.
+const NAME_TAKEN_WITHOUT_CHECK_MAX: Duration = Duration::from_secs(66);
+
+/// `ProtocolVersion.v21`, of Pulsar 3.0, whose patches brought the check.
+const LIVENESS_CHECK_VERSION: i32 = 21;
 
 /// What the broker said when the producer was opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +58,8 @@ pub(super) struct ProducerAttach {
     topic_epoch: Option<u64>,
     /// Since when PRODUCER is refused because another producer has the name that the broker gave.
     name_taken_since: Option<Instant>,
+    /// How long that may last with the broker that was asked last.
+    name_taken_max: Duration,
     /// Waits for the first attach.
     created: Option<ReplyTo<ProducerCreated>>,
     /// When the first attach is overdue. `None` once it has come, and while the broker has the producer queued for
@@ -65,6 +74,7 @@ impl ProducerAttach {
             next_epoch: 0,
             topic_epoch: None,
             name_taken_since: None,
+            name_taken_max: NAME_TAKEN_MAX,
             created: Some(created),
             creation_deadline,
         }
@@ -94,6 +104,12 @@ impl ProducerAttach {
 }
 
 impl Producer {
+    /// This broker is asked next.
+    pub(super) fn note_broker(&mut self, peer: &PeerInfo) {
+        let checks = peer.protocol_version >= LIVENESS_CHECK_VERSION;
+        self.attach.name_taken_max = if checks { NAME_TAKEN_MAX } else { NAME_TAKEN_WITHOUT_CHECK_MAX };
+    }
+
     /// The PRODUCER that opens it; the session sets its `request_id`. Counts `epoch` up, and from the second on sends
     /// the name and the topic epoch that the broker gave, unless that name is [taken](Self::on_attach_failed).
     pub fn open_request(&mut self, _now: Now) -> pb::CommandProducer {
@@ -141,6 +157,14 @@ impl Producer {
         } else {
             self.fail_too_large(peer.max_message_size, deferred);
         }
+        if self.config.access_mode != AccessMode::Shared && self.attach.topic_epoch.is_none() {
+            // A broker ignores a mode that it does not know: the producer shares its topic.
+            let what = format!(
+                "the broker does not support access_mode {:?}: it opened a shared producer",
+                self.config.access_mode
+            );
+            return self.fail(Error::local(ErrorKind::Unsupported, what), deferred);
+        }
         if let Some(created) = self.attach.created.take() {
             let last_sequence_id = opened.last_sequence_id.unwrap_or(-1);
             created.send(Ok(ProducerCreated { name: opened.producer_name.clone(), last_sequence_id }), deferred);
@@ -177,11 +201,11 @@ impl Producer {
     /// | --- | --- |
     /// | `ProducerBlockedQuotaExceededException` | all that is pending fails: the broker's policy is to tell the application |
     /// | `ProducerBlockedQuotaExceededError` | none: the broker's policy is to hold what is pending |
-    /// | `ProducerBusy` for 6 s, and the broker gave the name | the name is given up: see below |
+    /// | `ProducerBusy` for 6 s, of older brokers for 66 s, and the broker gave the name | the name is given up: see below |
     /// | any other | none |
     ///
     /// A broker that was restarted without its state gives a name again that this producer has. It also refuses the
-    /// name while it still counts this producer's own dead connection, which it finds out within seconds. After that the
+    /// name while it still counts this producer's own dead connection, which it finds out within that time. After it the
     /// producer starts afresh: the next PRODUCER asks for a name, and sequence ids start where the broker says. What was
     /// pending fails, and may be stored if it was written: its frames carry the old name, by which the broker's
     /// deduplication would take them for the other producer's.
@@ -193,7 +217,7 @@ impl Producer {
         let is_generated = self.config.name.is_none() && self.sealing.producer_name().is_some();
         if code == Some(ServerCode::PRODUCER_BUSY) && is_generated {
             let since = *self.attach.name_taken_since.get_or_insert(now.at);
-            if now.at.saturating_duration_since(since) >= NAME_TAKEN_MAX {
+            if now.at.saturating_duration_since(since) >= self.attach.name_taken_max {
                 self.fail_pending(&error.clone().with_topic(&self.topic), deferred);
                 self.sealing.stop();
                 self.attach.name_taken_since = None;

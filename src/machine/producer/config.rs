@@ -9,7 +9,8 @@ use crate::wire::compress::Compression;
 use crate::wire::hot::BATCH_MEMBERS_MAX;
 use crate::wire::{MAX_UNCOMPRESSED_SIZE_DEFAULT, MAX_UNCOMPRESSED_SIZE_MAX};
 
-/// Who else may produce to the topic: `ProducerAccessMode` of PulsarApi.proto.
+/// Who else may produce to the topic: `ProducerAccessMode` of PulsarApi.proto. Pulsar knows it since 2.8, the last one since
+/// 2.11; an older broker would open a shared producer, so creation fails with [`ErrorKind::Unsupported`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
 #[non_exhaustive]
 pub enum AccessMode {

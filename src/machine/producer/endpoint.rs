@@ -34,7 +34,8 @@ impl EndpointMachine for Producer {
         std::mem::take(&mut self.dirty)
     }
 
-    fn open_request(&mut self, _peer: &PeerInfo, now: Now) -> Result<Command, RequestError> {
+    fn open_request(&mut self, peer: &PeerInfo, now: Now) -> Result<Command, RequestError> {
+        self.note_broker(peer);
         Ok(Producer::open_request(self, now).into())
     }
 

@@ -18,7 +18,7 @@ use pulsar_native::machine::connection::peer::PeerInfo;
 use pulsar_native::machine::endpoint::machine::AfterNotification;
 use pulsar_native::machine::endpoint::outbox::{More, Op, OpKind, Outbox};
 use pulsar_native::machine::producer::{
-    CapacityWaiter, Message, PendingSend, Producer, ProducerConfig, ProducerCreated, PushError, SealJob,
+    AccessMode, CapacityWaiter, Message, PendingSend, Producer, ProducerConfig, ProducerCreated, PushError, SealJob,
 };
 use pulsar_native::machine::{Deferred, Endpoint, EndpointId, Now, ReadyList, Reply};
 use pulsar_native::pb;

@@ -49,6 +49,27 @@ fn the_schema_goes_with_each_request_and_its_version_with_each_frame() {
     assert_eq!(versions(&harness.transmit()).last(), Some(&None), "an empty version is none");
 }
 
+/// The broker ignores an access mode that it does not know, and names no topic epoch.
+#[test]
+fn a_shared_producer_that_was_to_be_exclusive_is_refused_by_its_mode() {
+    let mut harness = ProducerHarness::new(config(|config| config.access_mode = AccessMode::ExclusiveWithFencing));
+    harness.attach(-1);
+    let error = poll_reply(&mut harness.created).expect("answered").expect_err("it shares the topic");
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+    assert!(error.to_string().contains("access_mode ExclusiveWithFencing"), "{error}");
+    assert!(harness.producer.is_finished() && !harness.producer.is_closed_at_broker(), "it is still to be closed");
+
+    let mut harness = ProducerHarness::new(config(|config| config.access_mode = AccessMode::Exclusive));
+    harness.producer.open_request(harness.now);
+    let opened = pb::CommandProducerSuccess { topic_epoch: Some(0), ..Default::default() };
+    harness.producer.on_attached(&opened, &harness.peer, harness.now, &mut Deferred::new());
+    poll_reply(&mut harness.created).expect("answered").expect("it has the topic alone");
+    // Answered again for the same producer: no epoch, and nothing new.
+    harness.detach();
+    harness.attach(-1);
+    assert!(harness.producer.is_attached());
+}
+
 #[test]
 fn only_the_first_attach_says_where_numbers_start() {
     let mut harness = ProducerHarness::new(unbatched());

@@ -15,6 +15,7 @@ mod entries;
 mod events;
 mod forms;
 mod idle;
+mod older;
 mod permits;
 mod refusals;
 mod seeks;

@@ -1,0 +1,70 @@
+//! The suite on the embedded broker that plays older releases: a client meets brokers of them for years. Two of them run
+//! with all other tests; `cargo test --test scenario older -- --include-ignored` runs it on every one.
+//!
+//! All bodies of a release run side by side, for most of them wait: each has a broker of its own.
+
+use std::pin::Pin;
+
+use pulsar_native::broker::PulsarVersion;
+use tokio::task::JoinSet;
+
+use crate::embedded::run_like;
+
+/// Bodies that run at the same time.
+const BODIES_AT_ONCE: usize = 8;
+
+type Body = (&'static str, Pin<Box<dyn Future<Output = ()> + Send>>);
+
+macro_rules! bodies {
+    ($($theme:ident { $($name:ident)* })*) => {
+        |version| -> Vec<Body> {
+            vec![$($((
+                concat!(stringify!($theme), "::", stringify!($name)),
+                Box::pin(run_like(version, crate::suite::$theme::$name)),
+            ),)*)*]
+        }
+    };
+}
+
+fn all_bodies(version: PulsarVersion) -> Vec<Body> {
+    let mut all = crate::suite::with_every_test!(bodies)(version);
+    all.extend(crate::suite::with_every_test_of_the_binary_protocol!(bodies)(version));
+    all
+}
+
+/// Runs every body, and names those that failed.
+async fn run_all(version: PulsarVersion) {
+    let (mut waiting, mut running, mut failed) = (all_bodies(version).into_iter(), JoinSet::new(), Vec::new());
+    assert!(waiting.len() > 0, "there are bodies");
+    loop {
+        while running.len() < BODIES_AT_ONCE {
+            let Some((name, body)) = waiting.next() else { break };
+            // The task inside catches the panic of a body.
+            running.spawn(async move { tokio::spawn(body).await.map_err(|_| name) });
+        }
+        match running.join_next().await {
+            None => break,
+            Some(ended) => failed.extend(ended.expect("no panic").err()),
+        }
+    }
+    assert!(failed.is_empty(), "like Pulsar {version}, these failed: {}", failed.join(", "));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn v2_6() {
+    run_all(PulsarVersion::V2_6).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn v2_10() {
+    run_all(PulsarVersion::V2_10).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "minutes; `-- --include-ignored` runs it"]
+async fn all_others() {
+    let run_always = [PulsarVersion::V2_6, PulsarVersion::V2_10, PulsarVersion::V4_0];
+    for version in PulsarVersion::all().filter(|version| !run_always.contains(version)) {
+        run_all(version).await;
+    }
+}
