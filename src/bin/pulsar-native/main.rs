@@ -125,7 +125,7 @@ impl From<Kind> for SubscriptionType {
 }
 
 /// An error ends the command; its text goes to stderr.
-type CliResult = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+type CliResult<T = ()> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 fn main() -> ExitCode {
     let command = Cli::parse().command;
