@@ -122,9 +122,10 @@ pub mod wire;
 #[doc(inline)]
 pub use client::{
     Acker, AttachState, Authentication, BrokerStats, Client, ClientBuilder, ClientState, ConnectionPhase,
-    ConnectionState, Consumer, ConsumerBuilder, ConsumerEvent, ConsumerEvents, HandleState, HashingScheme, IdleReason,
-    MessageRoutingMode, Outcome, PartIdle, PartState, Producer, ProducerBuilder, ProxyProtocol, ReceivedMessage,
-    StateWatch, Token, Topics, TryEnqueueError, UnreadableChunk, UnreadableMessage, UnreadableReason, WhyIdle,
+    ConnectionState, Consumer, ConsumerBuilder, ConsumerEvent, ConsumerEvents, Events, HandleState, HashingScheme,
+    IdleReason, MessageRoutingMode, Outcome, PartIdle, PartState, Producer, ProducerBuilder, ProducerEvent,
+    ProducerEvents, ProxyProtocol, ReceivedMessage, StateWatch, Token, Topics, TryEnqueueError, UnreadableChunk,
+    UnreadableMessage, UnreadableReason, WhyIdle,
 };
 #[doc(inline)]
 pub use error::{Error, ErrorKind, Origin, SendError, ServerCode, ServerError};

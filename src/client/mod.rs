@@ -70,7 +70,7 @@ pub use builder::ClientBuilder;
 pub use consumer::{BrokerStats, Consumer};
 pub use consumer_builder::ConsumerBuilder;
 pub use dial::{DialFuture, Dialer, ProxyProtocol, Socket, Target};
-pub use events::{ConsumerEvent, ConsumerEvents};
+pub use events::{ConsumerEvent, ConsumerEvents, Events, ProducerEvent, ProducerEvents};
 pub use message::ReceivedMessage;
 pub use producer::{Producer, TryEnqueueError};
 pub use producer_builder::ProducerBuilder;

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use super::events::{EventQueue, EventSource, ProducerEvent, ProducerEvents};
 use super::parts::{Parts, all};
 use super::routing::{Router, Routes};
 use super::state::{HandleState, StateWatch};
@@ -55,6 +56,7 @@ struct ProducerShared {
     routes: Routes<Machine>,
     router: Router,
     parts: Parts<Machine>,
+    events: Arc<EventQueue<ProducerEvent>>,
     topic: Arc<str>,
     is_partitioned: bool,
     /// The configuration of each partition, with the name that all of them share.
@@ -64,17 +66,27 @@ struct ProducerShared {
     client: Arc<Shared>,
 }
 
+impl Drop for ProducerShared {
+    /// No event comes any more.
+    fn drop(&mut self) {
+        self.events.close();
+    }
+}
+
 /// Creates the producer of one part and starts attaching it.
 pub(super) fn open_part(
     client: &Shared,
     parts: &Parts<Machine>,
+    events: &Arc<EventQueue<ProducerEvent>>,
     topic: Arc<str>,
     partition: i32,
     config: Arc<ProducerConfig>,
 ) -> Result<(Arc<Endpoint<Machine>>, Reply<ProducerCreated>)> {
     let (created, reply) = Reply::pair();
     let id = client.next_producer_id();
-    let machine = Machine::new(id, topic.clone(), partition, config, created, clock::now());
+    let mut machine = Machine::new(id, topic.clone(), partition, config, created, clock::now());
+    events.add_source();
+    machine.set_observer(Arc::new(EventSource { topic: topic.clone(), queue: events.clone() }));
     let endpoint = Endpoint::new(EndpointId::Producer(id), machine, client.ready());
     parts.add(topic, partition, endpoint.clone())?;
     client.open(endpoint.clone())?;
@@ -87,13 +99,14 @@ impl Producer {
         client: Arc<Shared>,
         topic: Arc<str>,
         is_partitioned: bool,
-        parts: Parts<Machine>,
+        (parts, events): (Parts<Machine>, Arc<EventQueue<ProducerEvent>>),
         router: Router,
         config: Arc<ProducerConfig>,
         trace_context: Option<TraceSource>,
     ) -> Self {
         let routes = Routes::new(parts.iter().map(|part| part.endpoint.clone()).collect());
-        let shared = ProducerShared { routes, router, parts, topic, is_partitioned, config, trace_context, client };
+        let shared =
+            ProducerShared { routes, router, parts, events, topic, is_partitioned, config, trace_context, client };
         Self { shared: Arc::new(shared) }
     }
 
@@ -105,7 +118,8 @@ impl Producer {
         let index = shared.routes.len();
         let topic = parse_topic(&shared.topic)?.partition(self.partitions()).as_str().into();
         let partition = i32::try_from(index).unwrap_or(i32::MAX);
-        let (endpoint, created) = open_part(&shared.client, &shared.parts, topic, partition, shared.config.clone())?;
+        let (endpoint, created) =
+            open_part(&shared.client, &shared.parts, &shared.events, topic, partition, shared.config.clone())?;
         let id = endpoint.id();
         let added = match created.await {
             Ok(_) if shared.routes.push(index, endpoint) => return Ok(()),
@@ -257,6 +271,23 @@ impl Producer {
     /// partitioned topic, the highest of all partitions.
     pub fn last_sequence_id(&self) -> Option<u64> {
         self.shared.parts.iter().filter_map(|part| part.read(Machine::last_sequence_id)).max()
+    }
+
+    /// The events of the producer: a partition has ended, messages wait for long. Each event goes to one reader, if there
+    /// are several. They end when the producer has ended or was dropped.
+    ///
+    /// ```no_run
+    /// # async fn example(producer: pulsar_native::Producer) {
+    /// let mut events = producer.events();
+    /// tokio::spawn(async move {
+    ///     while let Some(event) = events.recv().await {
+    ///         eprintln!("{event:?}");
+    ///     }
+    /// });
+    /// # }
+    /// ```
+    pub fn events(&self) -> ProducerEvents {
+        ProducerEvents::new(self.shared.events.clone())
     }
 
     /// What this producer has counted since it was created. Costs one lock for each partition.

@@ -1,21 +1,23 @@
-//! Events of a consumer: topics and partitions that come and end, unreadable messages, what the broker notifies.
+//! Events of producers and consumers: topics and partitions that come and end, unreadable messages, what the broker notifies.
 
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures_core::Stream;
 
 use super::unreadable::UnreadableMessage;
-use crate::error::Error;
-use crate::machine::consumer::TopicObserver;
+use crate::error::{Error, ErrorKind};
+use crate::machine::consumer::{IdleReason, TopicObserver};
+use crate::machine::endpoint::attach_status::AttachState;
+use crate::machine::producer::SendObserver;
 
 mod queue;
 
 pub(super) use queue::EventQueue;
-use queue::QueuedEvent;
 
 /// An event of a consumer: see [`Consumer::events`](super::Consumer::events).
 #[derive(Debug, Clone)]
@@ -59,6 +61,17 @@ pub enum ConsumerEvent {
         /// The full name of the topic, or of the partition.
         topic: Arc<str>,
     },
+    /// No message has come for the [`stall_timeout`](super::ConsumerBuilder::stall_timeout), although there is a backlog
+    /// and the broker may send. It is reported once, until a message has come.
+    #[non_exhaustive]
+    Stalled {
+        /// The full name of the topic, or of the partition.
+        topic: Arc<str>,
+        /// For how long no message has come.
+        quiet_for: Duration,
+        /// Why, as far as the binary protocol tells: [`Consumer::why_idle`](super::Consumer::why_idle) may know more.
+        reason: IdleReason,
+    },
     /// A topic or partition has joined the consumer after it was created.
     #[non_exhaustive]
     TopicAdded {
@@ -67,32 +80,67 @@ pub enum ConsumerEvent {
     },
 }
 
-/// The events of one consumer, each of which goes to one reader: created by [`Consumer::events`](super::Consumer::events).
-///
-/// Ends of topics and unreadable messages are found as messages are received, everything else when it happens. Events
-/// wait until they are read: up to 1000, and up to 16 MiB of payload
-/// of unreadable messages; above that the oldest is dropped. It does not keep the consumer open. It is also a
-/// [`Stream`], which ends with the consumer.
-#[must_use = "events that are not read are dropped"]
-pub struct ConsumerEvents {
-    queue: Arc<EventQueue<ConsumerEvent>>,
+/// An event of a producer: see [`Producer::events`](super::Producer::events).
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum ProducerEvent {
+    /// The topic, or a partition of it, has ended permanently, with this error. Messages with a key of such a partition
+    /// are refused, others go to the partitions that are left. Each end is reported once; one that the application
+    /// requested is not.
+    #[non_exhaustive]
+    TopicEnded {
+        /// The full name of the topic, or of the partition.
+        topic: Arc<str>,
+        /// Why it has ended.
+        error: Error,
+    },
+    /// The oldest message that has no receipt has waited for the
+    /// [`stall_timeout`](super::ProducerBuilder::stall_timeout). It is reported once, until a message that was accepted later
+    /// has waited as long.
+    #[non_exhaustive]
+    SendOverdue {
+        /// The full name of the topic, or of the partition.
+        topic: Arc<str>,
+        /// For how long it has waited.
+        waiting: Duration,
+        /// Where the producer is attached, or why it is not.
+        state: AttachState,
+    },
 }
 
-impl ConsumerEvents {
-    pub(super) fn new(queue: Arc<EventQueue<ConsumerEvent>>) -> Self {
+/// The events of one producer or consumer, each of which goes to one reader: made by
+/// [`Consumer::events`](super::Consumer::events) and [`Producer::events`](super::Producer::events).
+///
+/// A consumer finds ends of topics and unreadable messages as messages are received, everything else when it happens.
+/// Events wait until they are read: up to 1000, and up to 16 MiB of payload
+/// of unreadable messages; above that the oldest is dropped. It does not keep the handle open. It is also a
+/// [`Stream`], which ends with the handle.
+#[must_use = "events that are not read are dropped"]
+pub struct Events<E> {
+    queue: Arc<EventQueue<E>>,
+}
+
+/// The events of a consumer.
+pub type ConsumerEvents = Events<ConsumerEvent>;
+
+/// The events of a producer.
+pub type ProducerEvents = Events<ProducerEvent>;
+
+impl<E> Events<E> {
+    pub(super) fn new(queue: Arc<EventQueue<E>>) -> Self {
         Self { queue }
     }
 
-    /// The next event; waits for one. `None` after the last event, once the consumer has ended or was dropped.
+    /// The next event; waits for one. `None` after the last event, once the handle has ended or was dropped.
     ///
     /// # Cancel safety
     /// Dropping the future loses no event.
-    pub async fn recv(&mut self) -> Option<ConsumerEvent> {
+    pub async fn recv(&mut self) -> Option<E> {
         poll_fn(|cx| self.queue.poll_take(cx)).await
     }
 
     /// The next event that is already available, if any.
-    pub fn try_recv(&mut self) -> Option<ConsumerEvent> {
+    pub fn try_recv(&mut self) -> Option<E> {
         self.queue.try_take()
     }
 
@@ -102,36 +150,27 @@ impl ConsumerEvents {
     }
 }
 
-impl Stream for ConsumerEvents {
-    type Item = ConsumerEvent;
+impl<E> Stream for Events<E> {
+    type Item = E;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.queue.poll_take(cx)
     }
 }
 
-impl fmt::Debug for ConsumerEvents {
+impl<E> fmt::Debug for Events<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ConsumerEvents({} waiting, {} dropped)", self.queue.len(), self.queue.dropped())
+        write!(f, "Events({} waiting, {} dropped)", self.queue.len(), self.queue.dropped())
     }
 }
 
-impl QueuedEvent for ConsumerEvent {
-    fn payload_bytes(&self) -> usize {
-        match self {
-            Self::Unreadable(unreadable) => unreadable.payload().len(),
-            _ => 0,
-        }
-    }
-}
-
-/// Turns what the broker notifies about one topic or partition into events.
-pub(super) struct EventSource {
+/// Turns what a machine tells about one topic or partition into events.
+pub(super) struct EventSource<E> {
     pub(super) topic: Arc<str>,
-    pub(super) queue: Arc<EventQueue<ConsumerEvent>>,
+    pub(super) queue: Arc<EventQueue<E>>,
 }
 
-impl TopicObserver for EventSource {
+impl TopicObserver for EventSource<ConsumerEvent> {
     fn on_active_change(&self, is_active: bool) {
         self.queue.push(ConsumerEvent::ActiveChanged { topic: self.topic.clone(), is_active });
     }
@@ -139,9 +178,27 @@ impl TopicObserver for EventSource {
     fn on_end_of_topic(&self) {
         self.queue.push(ConsumerEvent::EndOfTopic { topic: self.topic.clone() });
     }
+
+    fn on_stall(&self, reason: IdleReason, quiet_for: Duration) {
+        self.queue.push(ConsumerEvent::Stalled { topic: self.topic.clone(), quiet_for, reason });
+    }
 }
 
-impl fmt::Debug for EventSource {
+impl SendObserver for EventSource<ProducerEvent> {
+    fn on_overdue(&self, waiting: Duration, state: AttachState) {
+        self.queue.push(ProducerEvent::SendOverdue { topic: self.topic.clone(), waiting, state });
+    }
+
+    fn on_end(&self, error: Error) {
+        // What the application asked for is no news to it.
+        if error.kind() != ErrorKind::Closed {
+            self.queue.push(ProducerEvent::TopicEnded { topic: self.topic.clone(), error });
+        }
+        self.queue.end_source();
+    }
+}
+
+impl<E> fmt::Debug for EventSource<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "EventSource({})", self.topic)
     }
@@ -151,7 +208,6 @@ impl fmt::Debug for EventSource {
 mod tests {
     use super::queue::EVENTS_MAX;
     use super::*;
-    use crate::error::ErrorKind;
 
     fn ended(number: usize) -> ConsumerEvent {
         ConsumerEvent::TopicEnded {

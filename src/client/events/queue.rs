@@ -11,24 +11,21 @@ pub(super) const EVENTS_MAX: usize = 1000;
 /// oldest event is dropped and counted.
 const EVENT_PAYLOAD_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// What a queue has to know of its events.
-pub(in crate::client) trait QueuedEvent {
-    /// The payload it keeps in memory, bytes.
-    fn payload_bytes(&self) -> usize;
-}
-
 /// See the module.
 pub(in crate::client) struct EventQueue<E> {
     state: Mutex<State<E>>,
 }
 
 struct State<E> {
-    events: VecDeque<E>,
+    /// With the payload that each keeps in memory, bytes.
+    events: VecDeque<(E, usize)>,
     /// Payload of the waiting events, bytes.
     payload_bytes: usize,
     dropped: u64,
     /// Tasks that wait for the next event, each once.
     readers: Vec<Waker>,
+    /// Topics and partitions that have not ended, where they are counted.
+    sources: usize,
     /// The handle has ended or was dropped: no more events are added.
     is_closed: bool,
 }
@@ -36,32 +33,39 @@ struct State<E> {
 impl<E> Default for EventQueue<E> {
     fn default() -> Self {
         let (events, readers) = (VecDeque::new(), Vec::new());
-        Self { state: Mutex::new(State { events, payload_bytes: 0, dropped: 0, readers, is_closed: false }) }
+        Self {
+            state: Mutex::new(State { events, payload_bytes: 0, dropped: 0, readers, sources: 0, is_closed: false }),
+        }
     }
 }
 
-impl<E: QueuedEvent> State<E> {
+impl<E> State<E> {
     fn take(&mut self) -> Option<E> {
-        let event = self.events.pop_front()?;
-        self.payload_bytes -= event.payload_bytes();
+        let (event, payload_bytes) = self.events.pop_front()?;
+        self.payload_bytes -= payload_bytes;
         Some(event)
     }
 }
 
-impl<E: QueuedEvent> EventQueue<E> {
+impl<E> EventQueue<E> {
     fn state(&self) -> MutexGuard<'_, State<E>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(in crate::client) fn push(&self, event: E) {
+        self.push_with_payload(event, 0);
+    }
+
+    /// Adds an event that keeps so many bytes of payload in memory.
+    pub(in crate::client) fn push_with_payload(&self, event: E, payload_bytes: usize) {
         self.change(|state| {
             let mut dropped = Vec::new();
             if state.is_closed {
                 dropped.push(event);
                 return dropped;
             }
-            state.payload_bytes += event.payload_bytes();
-            state.events.push_back(event);
+            state.payload_bytes += payload_bytes;
+            state.events.push_back((event, payload_bytes));
             let is_full = |state: &State<E>| {
                 state.events.len() > EVENTS_MAX
                     || (state.payload_bytes > EVENT_PAYLOAD_BYTES_MAX && state.events.len() > 1)
@@ -71,6 +75,19 @@ impl<E: QueuedEvent> EventQueue<E> {
                 dropped.extend(state.take());
             }
             dropped
+        });
+    }
+
+    /// One more topic or partition tells of events.
+    pub(in crate::client) fn add_source(&self) {
+        self.change(|state| state.sources += 1);
+    }
+
+    /// One of them has ended. The last one ends the queue.
+    pub(in crate::client) fn end_source(&self) {
+        self.change(|state| {
+            state.sources = state.sources.saturating_sub(1);
+            state.is_closed |= state.sources == 0;
         });
     }
 

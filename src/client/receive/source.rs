@@ -373,7 +373,9 @@ impl Source {
                 self.part.endpoint.with(|consumer| consumer.ack(&message.position(), clock::now)).is_ok()
             }
         };
-        events.push(ConsumerEvent::Unreadable(UnreadableMessage::new(message, reason, is_acknowledged)));
+        let payload_bytes = message.payload().len();
+        let unreadable = UnreadableMessage::new(message, reason, is_acknowledged);
+        events.push_with_payload(ConsumerEvent::Unreadable(unreadable), payload_bytes);
     }
 }
 

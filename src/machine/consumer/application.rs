@@ -233,7 +233,7 @@ impl Consumer {
         self.begin_operation(Operation::Seek { to, reply }, now, deferred);
     }
 
-    fn begin_operation(&mut self, operation: Operation, now: Now, deferred: &mut Deferred) {
+    pub(super) fn begin_operation(&mut self, operation: Operation, now: Now, deferred: &mut Deferred) {
         if let Some(ended) = self.lifecycle.ended() {
             return operation.fail(ended.clone(), deferred);
         }

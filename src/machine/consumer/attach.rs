@@ -61,6 +61,8 @@ impl Consumer {
         }
         self.is_dirty = true;
         self.redelivery.reset();
+        self.stall.on_detached();
+        self.operations.drop_stall_checks();
         self.lifecycle.set_detached();
         if self.lifecycle.is_close_sent() {
             // Whatever the reason, the broker has no such consumer any more.

@@ -8,6 +8,9 @@ use crate::pb;
 use crate::schema::SchemaInfo;
 use crate::wire::{MAX_UNCOMPRESSED_SIZE_DEFAULT, MAX_UNCOMPRESSED_SIZE_MAX};
 
+/// How long nothing comes before the consumer looks whether it should, unless it is set.
+const STALL_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// The largest `receiver_queue_size`: FLOW counts permits as a signed 32-bit number.
 pub const RECEIVER_QUEUE_SIZE_MAX: u32 = i32::MAX as u32;
 
@@ -144,6 +147,7 @@ pub struct ConsumerConfig {
     pub schema: Option<SchemaInfo>,
     pub max_uncompressed_size: usize,
     pub unreadable_message_policy: UnreadableMessagePolicy,
+    pub stall_timeout: Duration,
     /// How long subscribing the first time, closing and the single requests may take: that of the client.
     pub operation_timeout: Duration,
 }
@@ -169,6 +173,7 @@ impl Default for ConsumerConfig {
             schema: None,
             max_uncompressed_size: MAX_UNCOMPRESSED_SIZE_DEFAULT,
             unreadable_message_policy: UnreadableMessagePolicy::default(),
+            stall_timeout: STALL_TIMEOUT,
             operation_timeout: Duration::from_secs(30),
         }
     }
@@ -208,6 +213,9 @@ impl ConsumerConfig {
         }
         if self.max_uncompressed_size == 0 || self.max_uncompressed_size > MAX_UNCOMPRESSED_SIZE_MAX {
             return refuse("max_uncompressed_size must be from 1 to 2^31 - 1");
+        }
+        if self.stall_timeout.is_zero() {
+            return refuse("stall_timeout is zero");
         }
         if self.operation_timeout.is_zero() {
             return refuse("operation_timeout is zero");

@@ -16,6 +16,7 @@ impl Consumer {
         if self.lifecycle.is_attached() {
             next = Deadline::earlier(next, due(self.acks.due_at(), "acknowledgement group time"));
             next = Deadline::earlier(next, due(self.redelivery.due_at(), "negative acknowledgement delay"));
+            next = Deadline::earlier(next, due(self.stall.check_at(), "check for a stall"));
         }
         next
     }
@@ -43,6 +44,7 @@ impl Consumer {
         self.finish_if_closed_while_detached(deferred);
         if self.lifecycle.is_attached() {
             self.handle_due_nacks(now);
+            self.check_stall(now, deferred);
         }
     }
 }

@@ -34,8 +34,9 @@ impl EndpointMachine for Consumer {
         Ok(self.subscribe_request().into())
     }
 
-    fn on_attached(&mut self, _response: &Command, _peer: &PeerInfo, _now: Now, deferred: &mut Deferred) {
+    fn on_attached(&mut self, _response: &Command, _peer: &PeerInfo, now: Now, deferred: &mut Deferred) {
         Consumer::on_attached(self, deferred);
+        self.watch_for_stalls(now);
     }
 
     fn on_detached(&mut self, _now: Now, deferred: &mut Deferred) {

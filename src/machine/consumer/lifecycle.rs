@@ -225,6 +225,8 @@ impl Consumer {
     /// The first step of the end: nothing is received any more.
     fn end(&mut self, error: Error, deferred: &mut Deferred) {
         self.lifecycle.ended = Some(error);
+        self.stall.on_detached();
+        self.operations.drop_stall_checks();
         self.clear_queue();
         self.queue.notify(EndpointId::Consumer(self.id), deferred);
     }

@@ -19,7 +19,7 @@
 //! | `redelivery` | negative acknowledgements, rewinds |
 //! | `operations`, `seek` | requests that wait for the broker's response |
 //! | `entry`, `position` | one delivered entry, read without the consumer; its place in the topic |
-//! | `stats`, `idle` | what is counted; why nothing comes |
+//! | `stats`, `idle`, `stall` | what is counted; why nothing comes, and noticing that |
 //! | `config` | the options |
 
 use crate::error::Error;
@@ -47,6 +47,7 @@ mod queue;
 mod redelivery;
 mod responses;
 mod seek;
+mod stall;
 mod stats;
 mod transmit;
 
@@ -69,6 +70,7 @@ use operations::Operations;
 use queue::Queue;
 use redelivery::Redelivery;
 use seek::Seek;
+use stall::StallWatch;
 use stats::ReceiveCounters;
 
 /// The most ids of one confirmed acknowledgement: they travel in one frame.
@@ -90,6 +92,7 @@ pub struct Consumer {
     seek: Seek,
     topic_status: TopicStatus,
     counters: ReceiveCounters,
+    stall: StallWatch,
     /// Whether an input gave the owner something to do since it was last asked.
     is_dirty: bool,
 }
@@ -128,6 +131,7 @@ impl Consumer {
             seek: Seek::default(),
             topic_status: TopicStatus::default(),
             counters: ReceiveCounters::default(),
+            stall: StallWatch::new(config.stall_timeout),
             is_dirty: true,
             topic,
             config,

@@ -74,6 +74,10 @@ pub(super) enum Operation {
     Stats {
         reply: ReplyTo<pb::CommandConsumerStatsResponse>,
     },
+    /// CONSUMER_STATS for the consumer itself, which suspects a stall.
+    StallStats,
+    /// The last message id, for the same purpose.
+    StallLastMessageId,
     Seek {
         to: SeekTo,
         reply: ReplyTo<()>,
@@ -85,8 +89,8 @@ impl Operation {
         match self {
             Self::Ack { .. } => OpKind::AckReceipt,
             Self::Unsubscribe { .. } => OpKind::Unsubscribe,
-            Self::LastMessageId { .. } => OpKind::LastMessageId,
-            Self::Stats { .. } => OpKind::Stats,
+            Self::LastMessageId { .. } | Self::StallLastMessageId => OpKind::LastMessageId,
+            Self::Stats { .. } | Self::StallStats => OpKind::Stats,
             Self::Seek { .. } => OpKind::Seek,
         }
     }
@@ -96,8 +100,8 @@ impl Operation {
         match self {
             Self::Ack { .. } => "the acknowledgement",
             Self::Unsubscribe { .. } => "the unsubscribe request",
-            Self::LastMessageId { .. } => "the last message id request",
-            Self::Stats { .. } => "the consumer stats request",
+            Self::LastMessageId { .. } | Self::StallLastMessageId => "the last message id request",
+            Self::Stats { .. } | Self::StallStats => "the consumer stats request",
             Self::Seek { .. } => "the seek",
         }
     }
@@ -111,10 +115,12 @@ impl Operation {
                 request_id: 0,
                 force: force.then_some(true),
             }),
-            Self::LastMessageId { .. } => {
+            Self::LastMessageId { .. } | Self::StallLastMessageId => {
                 Command::GetLastMessageId(pb::CommandGetLastMessageId { consumer_id, ..Default::default() })
             }
-            Self::Stats { .. } => Command::ConsumerStats(pb::CommandConsumerStats { consumer_id, request_id: 0 }),
+            Self::Stats { .. } | Self::StallStats => {
+                Command::ConsumerStats(pb::CommandConsumerStats { consumer_id, request_id: 0 })
+            }
             Self::Seek { to, .. } => Command::Seek(to.command(consumer_id)),
         }
     }
@@ -127,6 +133,8 @@ impl Operation {
             }
             Self::LastMessageId { reply } => reply.send(Err(error), deferred),
             Self::Stats { reply } => reply.send(Err(error), deferred),
+            // Nobody waits for these.
+            Self::StallStats | Self::StallLastMessageId => {}
         }
     }
 }
@@ -231,6 +239,13 @@ impl Operations {
         if let Some(pending) = self.index(number).and_then(|index| self.pending.get_mut(index)) {
             pending.state = OperationState::Waiting;
         }
+    }
+
+    /// Removes what a consumer asks for itself: one that lost its broker, or has ended, has no stall.
+    pub(super) fn drop_stall_checks(&mut self) {
+        let is_stall_check =
+            |operation: &Operation| matches!(operation, Operation::StallStats | Operation::StallLastMessageId);
+        self.pending.retain(|pending| !is_stall_check(&pending.operation));
     }
 
     /// The seek has succeeded and now waits for the next attach.

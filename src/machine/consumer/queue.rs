@@ -9,9 +9,11 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use super::Consumer;
 use super::entry::ReceivedEntry;
+use super::idle::IdleReason;
 use super::permits::{Permits, ReturnedPermits};
 use super::position::EntryPosition;
 use crate::error::Error;
@@ -42,6 +44,9 @@ pub trait TopicObserver: fmt::Debug + Send + Sync {
 
     /// REACHED_END_OF_TOPIC, for the first time.
     fn on_end_of_topic(&self);
+
+    /// Nothing has come for this long, although there is a backlog and the broker may send.
+    fn on_stall(&self, reason: IdleReason, quiet_for: Duration);
 }
 
 /// What [`Consumer::take`](super::Consumer::take) says besides the entries.

@@ -72,6 +72,10 @@ impl Consumer {
             (Operation::Stats { reply }, Command::ConsumerStatsResponse(response)) => {
                 reply.send(Ok(response.clone()), deferred);
             }
+            (Operation::StallStats, Command::ConsumerStatsResponse(response)) => self.on_stall_stats(response),
+            (Operation::StallLastMessageId, Command::GetLastMessageIdResponse(response)) => {
+                self.on_stall_last_message_id(LastMessageId::read(response, self.partition), deferred);
+            }
             (operation, response) => {
                 let what = format!("the broker answered {} with {}", operation.description(), response.name());
                 operation.fail(Error::protocol(what).with_topic(&self.topic), deferred);
@@ -122,6 +126,7 @@ impl Consumer {
                 self.acks.restore_members(ids, members);
                 self.acks.flush();
             }
+            Operation::StallStats | Operation::StallLastMessageId => self.stall.on_no_answer(),
             Operation::Unsubscribe { .. } | Operation::LastMessageId { .. } | Operation::Stats { .. } => {}
         }
         operation.fail(error.with_topic(&self.topic), deferred);

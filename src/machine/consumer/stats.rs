@@ -79,7 +79,7 @@ pub(super) struct ReceiveCounters {
     pub(super) nacks: u64,
     publish_latency: Histogram,
     processing_latency: Histogram,
-    last_arrival: Option<Instant>,
+    pub(super) last_arrival: Option<Instant>,
     /// The newest entry that was delivered in the present attach.
     newest: Option<EntryPosition>,
 }
@@ -142,10 +142,5 @@ impl Consumer {
     /// A message was acknowledged so long after it was handed out.
     pub fn record_processing(&mut self, took: Duration) {
         self.counters.processing_latency.record(took);
-    }
-
-    /// When the last entries arrived, if any have.
-    pub fn last_arrival(&self) -> Option<Instant> {
-        self.counters.last_arrival
     }
 }

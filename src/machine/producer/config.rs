@@ -56,6 +56,7 @@ pub struct ProducerConfig {
     pub max_pending_bytes: usize,
     pub initial_sequence_id: Option<u64>,
     pub schema: Option<SchemaInfo>,
+    pub stall_timeout: Duration,
     /// How long creating and closing may take: that of the client.
     pub operation_timeout: Duration,
 }
@@ -77,6 +78,7 @@ impl Default for ProducerConfig {
             max_pending_bytes: 64 * 1024 * 1024,
             initial_sequence_id: None,
             schema: None,
+            stall_timeout: Duration::from_secs(10),
             operation_timeout: Duration::from_secs(30),
         }
     }
@@ -102,6 +104,8 @@ impl ProducerConfig {
             "max_pending_messages must be at least 1"
         } else if self.max_pending_bytes == 0 {
             "max_pending_bytes must be at least 1"
+        } else if self.stall_timeout.is_zero() {
+            "stall_timeout must be longer than zero"
         } else if self.operation_timeout.is_zero() {
             "operation_timeout must be longer than zero"
         } else if !self.send_timeout.is_zero() && self.batching_max_publish_delay >= self.send_timeout {

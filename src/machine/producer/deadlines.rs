@@ -18,6 +18,7 @@ impl Producer {
             None => self.open_batch.as_ref().and_then(|batch| batch.deadline),
         };
         [
+            due(self.overdue_at(), "check for overdue sends"),
             due(self.attach.creation_deadline(), "creation timeout"),
             due(oldest_send, "send timeout"),
             due(self.capacity.waiters.next_deadline(), "send timeout while waiting for capacity"),
@@ -34,6 +35,7 @@ impl Producer {
             return;
         }
         self.start_clocks(|| now);
+        self.check_overdue(now, deferred);
         if is_due(self.attach.creation_deadline(), now) {
             self.fail(self.creation_timeout_error(now), deferred);
             return;

@@ -194,6 +194,7 @@ impl Producer {
     pub(super) fn finish(&mut self, later: Error, result: Result<()>, deferred: &mut Deferred) {
         let state = std::mem::replace(&mut self.lifecycle.state, LifecycleState::Finished(later.clone()));
         self.attach_status.on_finished(&later, deferred);
+        self.report_end(&later, deferred);
         self.dirty = true;
         self.attach.end(&later, deferred);
         self.close_batch();

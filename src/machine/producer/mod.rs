@@ -25,6 +25,7 @@
 //! | `transmit.rs` | | writing sealed frames to the connection |
 //! | `settle.rs`, `results.rs` | `ReceiptCounters` | receipts and refusals; what the sender of a message awaits |
 //! | `stats.rs` | `SendCounters` | what is counted |
+//! | `overdue.rs` | `OverdueWatch` | messages that wait for long; the end, for the observer |
 //! | `flush.rs` | `Flushes` | flushes and their failures |
 //!
 //! Over the life of a producer:
@@ -69,6 +70,7 @@ mod in_flight;
 mod lifecycle;
 mod message;
 mod one_or_more;
+mod overdue;
 mod payload_limits;
 mod pipeline;
 pub mod results;
@@ -85,6 +87,7 @@ pub use attach::ProducerCreated;
 pub use capacity::CapacityWaiter;
 pub use config::{AccessMode, ProducerConfig};
 pub use message::Message;
+pub use overdue::SendObserver;
 pub use results::{PendingSend, SendCallback};
 pub use seal::{SealJob, Sealed};
 pub(crate) use sequence_ids::SEQUENCE_ID_MAX;
@@ -96,6 +99,7 @@ use capacity::Capacity;
 use flush::Flushes;
 use in_flight::InFlight;
 use lifecycle::Lifecycle;
+use overdue::OverdueWatch;
 use payload_limits::PayloadLimits;
 use results::SendSlots;
 use seal::Sealing;
@@ -130,6 +134,7 @@ pub struct Producer {
     in_flight: InFlight,
     receipts: ReceiptCounters,
     counters: SendCounters,
+    overdue: OverdueWatch,
     flushes: Flushes,
 }
 
@@ -160,6 +165,7 @@ impl Producer {
             in_flight: InFlight::default(),
             receipts: ReceiptCounters::default(),
             counters: SendCounters::default(),
+            overdue: OverdueWatch::default(),
             flushes: Flushes::default(),
             config,
         }

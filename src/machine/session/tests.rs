@@ -218,7 +218,8 @@ fn a_send_ends_in_time_although_the_deadline_of_an_earlier_one_stood() {
         looks += 1;
     }
     assert_eq!(harness.now.at, overdue);
-    assert!(looks <= 3, "{looks} looks at one deadline");
+    // One of them for the report of a message that waits for its receipt.
+    assert!(looks <= 4, "{looks} looks at one deadline");
 }
 
 #[test]

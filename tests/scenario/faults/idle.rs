@@ -96,7 +96,9 @@ async fn an_idle_client_wakes_for_its_keep_alive_and_for_nothing_else() {
     let builder = Client::builder(broker.url()).dialer(Counting(broker.clone(), asked.clone())).seed(1);
     let client = builder.keep_alive_interval(KEEP_ALIVE).connect().await.expect("a client");
     let producer = client.producer(TOPIC).create().await.expect("a producer");
-    let mut consumer = client.consumer(TOPIC, "s").subscribe().await.expect("a consumer");
+    // Without the watch for stalls, which asks the broker now and then.
+    let builder = client.consumer(TOPIC, "s").stall_timeout(Duration::MAX);
+    let mut consumer = builder.subscribe().await.expect("a consumer");
     producer.send("x").await.expect("stored");
     let message = consumer.receive().await.expect("a message");
     consumer.ack(&message).expect("acknowledged");

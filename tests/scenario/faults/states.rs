@@ -3,7 +3,8 @@
 use std::sync::{Arc, Mutex};
 
 use pulsar_native::{
-    AttachState, ConnectionPhase, ConsumerEvent, HandleState, InitialPosition, StateWatch, SubscriptionType,
+    AttachState, ConnectionPhase, ConsumerEvent, HandleState, InitialPosition, ProducerEvent, StateWatch,
+    SubscriptionType,
 };
 
 use super::support::*;
@@ -237,5 +238,89 @@ async fn statistics_agree_with_what_was_done() {
     assert_eq!(stats.processing_latency.count(), 1, "the first entry of those that arrived together: {stats:?}");
     let took = stats.processing_latency.quantile(1.0).expect("times");
     assert!((100..115).contains(&took.as_millis()), "{took:?}");
+    stage.close_and_check().await;
+}
+
+/// The broker keeps back what could be delivered: said once, and again only after a message has come.
+#[tokio::test(start_paused = true)]
+async fn a_stalled_consumer_says_so_once() {
+    let stage = Stage::new().await;
+    let producer = created(stage.client.producer(TOPIC)).await;
+    let builder = stage.client.consumer(TOPIC, "s").subscription_type(SubscriptionType::Shared);
+    let mut consumer = subscribed(builder.stall_timeout(Duration::from_secs(10))).await;
+    let mut events = consumer.events();
+    // Without a backlog there is no stall, however long nothing comes.
+    pass(Duration::from_secs(200)).await;
+    assert!(events.try_recv().is_none());
+    for wait in [3000, 6000].map(Duration::from_secs) {
+        send(&producer, "now").await;
+        let message = within("a message", consumer.receive()).await.expect("a message");
+        within("the confirmation", consumer.ack_confirmed(&message)).await.expect("confirmed");
+        // The time of the broker is the paused clock, that of the message is not: they part by what has passed.
+        send(&producer, Message::new("later").with_deliver_after(wait)).await;
+        let begun = Instant::now();
+        let event = within("the event", events.recv()).await;
+        let Some(ConsumerEvent::Stalled { quiet_for, reason, .. }) = event else { panic!("{event:?}") };
+        assert!(matches!(reason, pulsar_native::IdleReason::Withheld { backlog: 1, .. }), "{reason}");
+        assert!(quiet_for >= Duration::from_secs(10) && quiet_for <= begun.elapsed() + SLACK, "{quiet_for:?}");
+        assert!(begun.elapsed() < Duration::from_secs(11), "{:?}", begun.elapsed());
+        pass(Duration::from_secs(2700)).await;
+        assert!(events.try_recv().is_none(), "said once");
+        let late = within("what was delayed", consumer.receive()).await.expect("a message");
+        within("the confirmation", consumer.ack_confirmed(&late)).await.expect("confirmed");
+    }
+    stage.close_and_check().await;
+}
+
+/// What the application brings about itself is no stall.
+#[tokio::test(start_paused = true)]
+async fn an_application_that_is_slow_is_not_stalled() {
+    for read in [false, true] {
+        let stage = Stage::new().await;
+        let producer = created(stage.client.producer(TOPIC)).await;
+        let mut consumer = subscribed(stage.client.consumer(TOPIC, "s").stall_timeout(Duration::from_secs(10))).await;
+        let mut events = consumer.events();
+        send(&producer, "held").await;
+        if read {
+            text(&mut consumer).await;
+        }
+        pass(Duration::from_secs(600)).await;
+        assert!(events.try_recv().is_none(), "read: {read}");
+        stage.close_and_check().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn sends_without_a_receipt_are_told_once() {
+    let stage = Stage::new().await;
+    let producer = created(stage.client.producer(TOPIC).send_timeout(Duration::ZERO)).await;
+    let mut events = producer.events();
+    send(&producer, "in time").await;
+    stage.net.refuse(true);
+    stage.broker.drop_connections();
+    let pending = enqueue_numbers(&producer, 0..10).await;
+    let begun = Instant::now();
+    let event = within("the event", events.recv()).await;
+    let Some(ProducerEvent::SendOverdue { waiting, state, .. }) = event else { panic!("{event:?}") };
+    assert!(matches!(state, AttachState::Detached { error: Some(_), .. }), "{state}");
+    assert!(waiting >= Duration::from_secs(10) && begun.elapsed() < Duration::from_secs(11), "{waiting:?}");
+    pass(Duration::from_secs(60)).await;
+    assert!(events.try_recv().is_none(), "said once");
+    stage.net.refuse(false);
+    confirmed(pending).await;
+    stage.close_and_check().await;
+    assert!(within("the end", events.recv()).await.is_none(), "an end that was asked for is no event");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_a_producers_topic_is_an_event() {
+    let stage = Stage::new().await;
+    let producer = stage.producer(TOPIC).await;
+    let mut events = producer.events();
+    stage.broker.faults().on(FaultEvent::Producer).always().refuse_request(ServerCode::TOPIC_NOT_FOUND);
+    stage.broker.unload(TOPIC);
+    let event = within("the event", events.recv()).await;
+    let Some(ProducerEvent::TopicEnded { topic, error, .. }) = event else { panic!("{event:?}") };
+    assert_eq!((&*topic, error.kind()), (TOPIC, ErrorKind::TopicNotFound), "{error}");
     stage.close_and_check().await;
 }

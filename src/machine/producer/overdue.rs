@@ -1,0 +1,63 @@
+//! Notices that the oldest message waits too long for its receipt.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::Producer;
+use crate::error::Error;
+use crate::machine::endpoint::attach_status::AttachState;
+use crate::machine::{Deferred, Now};
+
+/// Is told what happens to a producer. Called with no lock held.
+pub trait SendObserver: fmt::Debug + Send + Sync {
+    /// The oldest message that has no receipt has waited for the stall timeout.
+    fn on_overdue(&self, waiting: Duration, state: AttachState);
+
+    /// The producer has ended.
+    fn on_end(&self, error: Error);
+}
+
+/// What was told of messages that wait.
+#[derive(Debug, Default)]
+pub(super) struct OverdueWatch {
+    observer: Option<Arc<dyn SendObserver>>,
+    /// Messages accepted until then belong to what was reported already.
+    reported_at: Option<Instant>,
+}
+
+impl Producer {
+    /// `observer` is told from now on.
+    pub fn set_observer(&mut self, observer: Arc<dyn SendObserver>) {
+        self.overdue.observer = Some(observer);
+    }
+
+    /// When the oldest message is overdue.
+    pub(super) fn overdue_at(&self) -> Option<Instant> {
+        let (group, _) = self.in_flight.front()?;
+        let started = group.started?.at;
+        if self.overdue.reported_at.is_some_and(|reported| started <= reported) {
+            return None;
+        }
+        started.checked_add(self.config.stall_timeout)
+    }
+
+    /// Reports an oldest message that is overdue.
+    pub(super) fn check_overdue(&mut self, now: Now, deferred: &mut Deferred) {
+        if self.overdue_at().is_none_or(|at| at > now.at) {
+            return;
+        }
+        self.overdue.reported_at = Some(now.at);
+        let Some(observer) = self.overdue.observer.clone() else { return };
+        let (waiting, state) = (self.oldest_pending(now).unwrap_or_default(), self.attach_status.state().clone());
+        deferred.run(move || observer.on_overdue(waiting, state));
+    }
+
+    /// Tells of the end.
+    pub(super) fn report_end(&self, error: &Error, deferred: &mut Deferred) {
+        if let Some(observer) = self.overdue.observer.clone() {
+            let error = error.clone();
+            deferred.run(move || observer.on_end(error));
+        }
+    }
+}
