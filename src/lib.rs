@@ -127,6 +127,9 @@ pub use client::{
     ProducerEvents, ProxyProtocol, ReceivedMessage, StateWatch, Token, Topics, TryEnqueueError, UnreadableChunk,
     UnreadableMessage, UnreadableReason, WhyIdle,
 };
+#[cfg(feature = "http")]
+#[doc(inline)]
+pub use client::{ConnectedConsumerStatistics, SubscriptionStatistics, TopicStatistics};
 #[doc(inline)]
 pub use error::{Error, ErrorKind, Origin, SendError, ServerCode, ServerError};
 #[doc(inline)]

@@ -12,7 +12,7 @@ use super::parts::{Part, all};
 use super::why_idle::WhyIdle;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{MessageId, MessagePosition};
-use crate::machine::consumer::{CONFIRMED_IDS_MAX, Consumer as Machine};
+use crate::machine::consumer::{CONFIRMED_IDS_MAX, Consumer as Machine, ConsumerStats};
 use crate::machine::{Deferred, Reply};
 
 /// A part and the ids of its messages.
@@ -216,6 +216,13 @@ impl Acker {
     /// Dropping the future abandons the requests.
     pub async fn why_idle(&self) -> WhyIdle {
         self.shared.why_idle().await
+    }
+
+    /// [`Consumer::stats`](super::Consumer::stats), for a task beside the one that receives.
+    pub fn stats(&self) -> ConsumerStats {
+        let mut stats = ConsumerStats::default();
+        self.shared.parts.iter().for_each(|part| stats.merge(&part.read(Machine::stats)));
+        stats
     }
 
     /// Negatively acknowledges a message: after the redelivery delay the broker is asked to deliver it again

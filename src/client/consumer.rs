@@ -287,11 +287,10 @@ impl Consumer {
         }
     }
 
-    /// What this consumer has counted since it was created. Costs one lock for each topic and partition.
+    /// What this consumer has counted since it was created. Costs one lock for each topic and partition. While the
+    /// consumer is lent to a receive, [`Acker::stats`] does the same.
     pub fn stats(&self) -> ConsumerStats {
-        let mut stats = ConsumerStats::default();
-        self.parts().iter().for_each(|part| stats.merge(&part.read(Machine::stats)));
-        stats
+        self.acker.stats()
     }
 
     /// The broker's statistics of the subscription and this consumer (CONSUMER_STATS): backlog, unacknowledged

@@ -15,6 +15,7 @@
 //! | `why_idle` | why nothing comes |
 //! | `observe` | spans and events of `tracing` |
 //! | `topic_list` | the handle of a topic list watcher |
+//! | `topic_stats` | the statistics of topics |
 //! | `auth`, `dial` | credentials; TCP, TLS and custom dialers |
 //! | `http` | lookups over HTTP |
 //! | `driver`, `runtime`, `clock` | the tasks; timers and tasks of the runtime; the time |
@@ -30,6 +31,7 @@ use crate::machine::control::Input;
 use crate::machine::supervisor::connection_states::ConnectionStates;
 use crate::machine::supervisor::query::{self, Query};
 use crate::machine::{ReadyList, Reply, ReplyTo};
+use crate::pb;
 use crate::topic::TopicName;
 
 use driver::SupervisorHandle;
@@ -58,6 +60,8 @@ mod state;
 #[cfg(all(test, feature = "broker"))]
 mod tests;
 mod topic_list;
+#[cfg(feature = "http")]
+mod topic_stats;
 mod topics;
 mod unreadable;
 mod user_code;
@@ -78,6 +82,8 @@ pub use routing::{HashingScheme, MessageRoutingMode};
 pub use state::{HandleState, PartState, StateWatch};
 #[doc(hidden)]
 pub use topic_list::{TopicChange, TopicListWatch};
+#[cfg(feature = "http")]
+pub use topic_stats::{ConnectedConsumerStatistics, SubscriptionStatistics, TopicStatistics};
 pub use topics::Topics;
 pub use unreadable::{UnreadableChunk, UnreadableMessage, UnreadableReason};
 pub use why_idle::{PartIdle, WhyIdle};
@@ -162,6 +168,30 @@ impl Client {
     pub async fn partitions(&self, topic: impl Into<String>) -> Result<u32> {
         let topic = parse_topic(&topic.into())?;
         self.shared.partitions(topic.as_str().into()).await
+    }
+
+    /// The full names of the topics of `tenant/namespace`, persistent or not, partitions one by one, in their order
+    /// (GET_TOPICS_OF_NAMESPACE).
+    ///
+    /// # Errors
+    /// Not the name of a namespace, an unknown namespace, a role that may not list its topics, no broker within the
+    /// operation timeout.
+    ///
+    /// # Cancel safety
+    /// Dropping the future abandons the request and has no other effect.
+    pub async fn topics_of_namespace(&self, namespace: impl Into<String>) -> Result<Vec<String>> {
+        let namespace = namespace.into();
+        if !namespace.split_once('/').is_some_and(|(tenant, rest)| ![tenant, rest].contains(&"") && !rest.contains('/'))
+        {
+            let what = format!("`{namespace}` is not the name of a namespace, which is tenant/namespace");
+            return Err(Error::local(ErrorKind::InvalidArgument, what));
+        }
+        let mut request = pb::CommandGetTopicsOfNamespace { namespace, ..Default::default() };
+        request.set_mode(pb::command_get_topics_of_namespace::Mode::All);
+        let mut topics = self.shared.query(query::topics_of_namespace(request)).await?.topics;
+        topics.sort_unstable();
+        topics.dedup();
+        Ok(topics)
     }
 
     /// Closes every producer and consumer at its broker, after the messages accepted for sending have been sent, then

@@ -29,7 +29,7 @@ pub struct PartState {
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # use pulsar_native::broker::EmbeddedBroker;
 /// # use pulsar_native::Client;
-/// # let broker = EmbeddedBroker::start().await?;
+/// # let broker = EmbeddedBroker::builder().start().await?;
 /// # let client = Client::builder(broker.url()).connect().await?;
 /// let producer = client.producer("orders").create().await?;
 /// let state = producer.state();

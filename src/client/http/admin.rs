@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::exchange::{Exchange, Failed};
-use super::request::topic_path;
+pub(crate) use super::request::topic_path;
 use crate::client::driver::DialConfig;
 use crate::client::runtime::Runtime;
 use crate::error::{Error, Result};

@@ -97,7 +97,7 @@ fn version_of(bytes: &[u8]) -> Result<u64, RequestError> {
 }
 
 /// The path of a topic by its full name, for the paths of the admin API; `None` for what is no name.
-pub(super) fn topic_path(name: &str) -> Option<String> {
+pub(crate) fn topic_path(name: &str) -> Option<String> {
     Some(segments(&topic(name).ok()?))
 }
 
