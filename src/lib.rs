@@ -53,6 +53,7 @@
 //! | `broker` | no | the embedded broker |
 //! | `sim` | no | the simulation |
 //! | `tracing` | no | spans and events of what happens to connections, producers and consumers |
+//! | `metrics` | no | counters, gauges and histograms for a recorder of the `metrics` facade |
 //! | `cli` | no | the command line `pulsar-native` |
 //!
 //! # Internals, unstable

@@ -11,7 +11,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use super::auth::{Authentication, NoAuthentication};
 use super::dial::{ClientCertFiles, Dialer, ProxyProtocol, TcpDialer};
 use super::driver::{DialConfig, SupervisorDriver, SupervisorHandle};
-use super::observe::Observer;
+use super::observe::{Observer, ObserverConfig};
 use super::runtime::{Runtime, TokioRuntime};
 use super::{Client, Shared, clock};
 use crate::error::{Error, ErrorKind, Result};
@@ -65,6 +65,8 @@ pub struct ClientBuilder {
     keep_alive_interval: Duration,
     max_backoff_interval: Duration,
     seed: Option<u64>,
+    #[cfg(feature = "metrics")]
+    metrics: super::observe::MetricsConfig,
 }
 
 impl ClientBuilder {
@@ -88,6 +90,8 @@ impl ClientBuilder {
             keep_alive_interval: Duration::from_secs(30),
             max_backoff_interval: Duration::from_secs(60),
             seed: None,
+            #[cfg(feature = "metrics")]
+            metrics: super::observe::MetricsConfig { interval: Duration::from_secs(10), per_topic: false },
         }
     }
 
@@ -252,6 +256,27 @@ impl ClientBuilder {
         self
     }
 
+    /// How often what producers and consumers have counted is added to the metrics. Zero: only once they have ended, and
+    /// the gauges are not told. What happens to connections is counted at once. Default: 10 s.
+    ///
+    /// The metrics go to the recorder of the [`metrics`](https://docs.rs/metrics) facade, which has to be installed before
+    /// the client is made. They are listed in `docs/observability.md` of the repository.
+    #[cfg(feature = "metrics")]
+    #[doc(alias = "openTelemetry")]
+    pub fn metrics_interval(mut self, interval: Duration) -> Self {
+        self.metrics.interval = interval;
+        self
+    }
+
+    /// Whether the metrics of producers and consumers have the labels `pulsar.topic` and `pulsar.partition` beside tenant,
+    /// namespace and subscription. Each topic is then a series of its own for each metric, which most recorders keep for
+    /// good. Default: false, as in the Java client.
+    #[cfg(feature = "metrics")]
+    pub fn metrics_per_topic(mut self, per_topic: bool) -> Self {
+        self.metrics.per_topic = per_topic;
+        self
+    }
+
     /// Makes the connections: an in-memory pipe in a test, a tunnel. The TLS options have no effect on it. Default: TCP,
     /// with TLS for `pulsar+ssl://`.
     pub fn dialer(mut self, dialer: impl Dialer) -> Self {
@@ -334,7 +359,7 @@ impl ClientBuilder {
         let handle = client.shared.supervisor.clone();
         // Not for the REST interface of `admin_url`, which may be plain HTTP beside a service URL with TLS.
         let config = DialConfig { sni_proxy: self.sni_proxy(&service_url)?, ..self.dial_config(&service_url)? };
-        let observer = Observer::new(&client.shared.service_url, clock::now());
+        let observer = Observer::new(&self.observer_config(&client), clock::now());
         let driver = SupervisorDriver::new(supervisor, runtime, handle, inputs, config, observer);
         Ok((client, driver))
     }
@@ -365,6 +390,15 @@ impl ClientBuilder {
             watcher_ids: AtomicU64::new(0),
         };
         Ok((Client { shared: Arc::new(shared) }, supervisor, inputs))
+    }
+
+    #[cfg_attr(not(feature = "metrics"), expect(clippy::unused_self, reason = "no option is about it"))]
+    fn observer_config(&self, client: &Client) -> ObserverConfig {
+        ObserverConfig {
+            service_url: client.shared.service_url.clone(),
+            #[cfg(feature = "metrics")]
+            metrics: self.metrics,
+        }
     }
 
     fn validate(&self) -> Result<()> {

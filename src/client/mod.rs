@@ -13,7 +13,7 @@
 //! | `parts` | the topics and partitions behind one handle |
 //! | `state` | where a handle is attached, and how to watch it |
 //! | `why_idle` | why nothing comes |
-//! | `observe` | spans and events of `tracing` |
+//! | `observe` | spans and events of `tracing`, metrics |
 //! | `topic_list` | the handle of a topic list watcher |
 //! | `topic_stats` | the statistics of topics |
 //! | `auth`, `dial` | credentials; TCP, TLS and custom dialers |

@@ -49,6 +49,12 @@ impl ErrorCounts {
         self.by_code.values().sum()
     }
 
+    /// Those that came after `earlier`, which is a former state of these.
+    pub fn since(&self, earlier: &Self) -> Self {
+        let came = self.by_code.iter().map(|(code, count)| (code.clone(), count.saturating_sub(earlier.of(code))));
+        Self { by_code: came.filter(|(_, count)| *count > 0).collect() }
+    }
+
     /// Adds those of `other`.
     pub fn merge(&mut self, other: &Self) {
         for (code, count) in &other.by_code {
@@ -71,6 +77,8 @@ mod tests {
         other.add(&Error::local(ErrorKind::TimedOut, "late"), 3);
         counts.merge(&other);
         assert_eq!(counts.iter().collect::<Vec<_>>(), [("ProducerBusy", 1), ("TimedOut", 5)]);
+        assert_eq!(counts.since(&other).iter().collect::<Vec<_>>(), [("ProducerBusy", 1), ("TimedOut", 2)]);
+        assert_eq!(counts.since(&counts), ErrorCounts::default());
         assert_eq!((counts.of("TimedOut"), counts.of("Busy"), counts.total()), (5, 0, 6));
     }
 

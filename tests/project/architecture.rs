@@ -92,8 +92,8 @@ fn only_the_simulation_knows_the_simulation_and_its_faults() {
 
 /// What happens is told by the notices of the supervisor, in one place.
 #[test]
-fn only_the_observer_knows_tracing() {
-    forbid(&["wire", "machine", "broker", "sim", "client/driver"], &["tracing::"]);
+fn only_the_observer_knows_tracing_and_metrics() {
+    forbid(&["wire", "machine", "broker", "sim", "client/driver"], &["tracing::", "metrics::"]);
 }
 
 /// The simulation polls the drivers over its own timers and tasks.

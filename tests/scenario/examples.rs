@@ -33,6 +33,9 @@ mod negative_ack;
 mod partitioned_keys;
 #[path = "../../examples/produce_many.rs"]
 mod produce_many;
+#[cfg(feature = "metrics")]
+#[path = "../../examples/prometheus.rs"]
+mod prometheus;
 #[path = "../../examples/replay.rs"]
 mod replay;
 #[path = "../../examples/seek.rs"]
@@ -209,4 +212,45 @@ async fn test_with_faults_runs() {
 #[test]
 fn simulation_runs_the_same_twice() {
     assert_eq!(simulation::run(7), simulation::run(7));
+}
+
+/// The example is scraped while its broker loses the connections, and what it says has all that the board shows.
+#[cfg(feature = "metrics")]
+#[tokio::test]
+async fn prometheus_shows_what_the_board_asks_for() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    let recorder = prometheus::recorder();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(prometheus::serve(listener, recorder.handle()));
+    let scrape = async || {
+        let mut socket = tokio::net::TcpStream::connect(address).await.expect("it listens");
+        socket.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").await.expect("written");
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).await.expect("an answer");
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+        answer
+    };
+    let broker = broker().start().await.expect("a free port");
+    let (url, faults) = (broker.url(), broker.clone());
+    let running = tokio::spawn(async move { prometheus::run(&url, Duration::from_millis(20), 100).await });
+    crate::suite::until("messages", async || scrape().await, |text| text.contains("message_ack_total")).await;
+    faults.drop_connections();
+    within("the example", running).await.expect("no panic").expect("the example runs");
+    let text = scrape().await;
+    let board = include_str!("../../docs/grafana.json");
+    let names = board.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    let names: std::collections::BTreeSet<_> = names.filter(|name| name.starts_with("pulsar_client_")).collect();
+    assert!(names.len() > 20, "the board was read");
+    let missing: Vec<_> = names
+        .iter()
+        .filter(|name| {
+            !text.lines().any(|line| line.starts_with(&format!("{name}{{")) || line.starts_with(&format!("{name} ")))
+        })
+        .collect();
+    assert!(missing.is_empty(), "{missing:?} of the board are not in\n{text}");
+    assert!(text.contains("pulsar_client_producer_message_send_count_total{"), "{text}");
+    assert_eq!(broker.violations(), []);
 }

@@ -17,12 +17,12 @@ use crate::client::dial::{Dialer, Target, dial};
 use crate::client::observe::{DialObserver, Observer};
 use crate::client::runtime::{AsyncTimer, Runtime, TaskSet};
 use crate::error::{Error, ErrorKind, Result};
-use crate::machine::Deferred;
 use crate::machine::connection::ConnectionConfig;
 use crate::machine::control::{
     Action, AuthContext, AuthData, BrokerKey, CloseReason, ConnectionId, HostPort, Input, SessionCommand, SessionEvent,
 };
 use crate::machine::supervisor::Supervisor;
+use crate::machine::{Deadline, Deferred};
 use crate::wire::MAX_MESSAGE_SIZE_DEFAULT;
 
 /// The options that all connections of a client share.
@@ -121,6 +121,7 @@ impl<R: Runtime> SupervisorDriver<R> {
             progress = true;
         }
         self.observer.on_notices(&mut self.supervisor, now);
+        self.observer.handle_deadline(now);
         while let Some(action) = self.supervisor.poll_action() {
             self.observer.on_action(&action, now);
             self.carry_out(action);
@@ -181,7 +182,8 @@ impl<R: Runtime> SupervisorDriver<R> {
 
     /// Sets the timer; `true` if a deadline has passed already.
     fn arm(&mut self, cx: &mut Context<'_>) -> bool {
-        let Some(deadline) = self.supervisor.poll_deadline() else { return false };
+        let deadline = Deadline::earlier(self.supervisor.poll_deadline(), self.observer.poll_deadline());
+        let Some(deadline) = deadline else { return false };
         if self.timer_at != Some(deadline.at) {
             self.timer.reset(deadline.at);
             self.timer_at = Some(deadline.at);

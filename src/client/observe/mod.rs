@@ -1,40 +1,59 @@
-//! What is told of a client as it happens: spans and events of `tracing`. Without that feature all of it is empty.
+//! What is told of a client: spans and events of `tracing`, and metrics for a recorder of `metrics`. Without those features
+//! all of it is empty.
 //!
 //! It hears what the supervisor's driver hears ([`Notice`](crate::machine::supervisor::notice::Notice)s, inputs, actions) and
 //! changes nothing. Nothing here is called for a message.
 
 #![cfg_attr(
-    not(feature = "tracing"),
-    expect(unused_variables, clippy::unused_self, reason = "there is no one to tell")
+    not(all(feature = "tracing", feature = "metrics")),
+    allow(unused_variables, dead_code, clippy::unused_self, reason = "there is no one to tell")
 )]
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::machine::Now;
 use crate::machine::control::{Action, ConnectionId, Input};
 use crate::machine::supervisor::Supervisor;
+use crate::machine::{Deadline, Now};
 
+#[cfg(feature = "metrics")]
+mod metrics;
 #[cfg(feature = "tracing")]
 mod trace;
+
+#[cfg(feature = "metrics")]
+pub(crate) use self::metrics::MetricsConfig;
+
+/// What is told, and how.
+#[derive(Debug, Clone)]
+pub(crate) struct ObserverConfig {
+    pub(crate) service_url: Arc<str>,
+    #[cfg(feature = "metrics")]
+    pub(crate) metrics: MetricsConfig,
+}
 
 /// Hears what happens to one client. Part of its driver.
 pub(crate) struct Observer {
     #[cfg(feature = "tracing")]
     trace: trace::Trace,
+    #[cfg(feature = "metrics")]
+    metrics: self::metrics::Metrics,
 }
 
 impl Observer {
     /// Of a client that is made now.
-    pub(crate) fn new(service_url: &str, now: Now) -> Self {
+    pub(crate) fn new(config: &ObserverConfig, now: Now) -> Self {
         Self {
             #[cfg(feature = "tracing")]
-            trace: trace::Trace::new(service_url, now),
+            trace: trace::Trace::new(&config.service_url, now),
+            #[cfg(feature = "metrics")]
+            metrics: self::metrics::Metrics::new(&config.service_url, config.metrics, now),
         }
     }
 
     /// Before the first input.
     pub(crate) fn start(&self, supervisor: &mut Supervisor) {
-        #[cfg(feature = "tracing")]
+        #[cfg(any(feature = "tracing", feature = "metrics"))]
         supervisor.keep_notices();
     }
 
@@ -42,13 +61,18 @@ impl Observer {
     pub(crate) fn on_input(&mut self, input: &Input, now: Now) {
         #[cfg(feature = "tracing")]
         self.trace.on_input(input, now);
+        #[cfg(feature = "metrics")]
+        self.metrics.on_input(input);
     }
 
     /// Collects what has happened. Before the actions of that are carried out.
     pub(crate) fn on_notices(&mut self, supervisor: &mut Supervisor, now: Now) {
-        #[cfg(feature = "tracing")]
+        #[cfg(any(feature = "tracing", feature = "metrics"))]
         for notice in supervisor.take_notices() {
+            #[cfg(feature = "tracing")]
             self.trace.on_notice(&notice, now);
+            #[cfg(feature = "metrics")]
+            self.metrics.on_notice(&notice, now);
         }
     }
 
@@ -63,7 +87,23 @@ impl Observer {
         DialObserver {
             #[cfg(feature = "tracing")]
             trace: self.trace.of_dial(connection),
+            #[cfg(feature = "metrics")]
+            is_dialed: self.metrics.is_dialed(connection),
         }
+    }
+
+    /// When there is something to tell that nothing has to happen for.
+    pub(crate) fn poll_deadline(&self) -> Option<Deadline> {
+        #[cfg(feature = "metrics")]
+        return self.metrics.poll_deadline();
+        #[cfg(not(feature = "metrics"))]
+        None
+    }
+
+    /// Tells what is due.
+    pub(crate) fn handle_deadline(&mut self, now: Now) {
+        #[cfg(feature = "metrics")]
+        self.metrics.handle_deadline(now);
     }
 
     /// The client is closed, and nothing of it is left.
@@ -77,6 +117,8 @@ impl Observer {
 pub(crate) struct DialObserver {
     #[cfg(feature = "tracing")]
     trace: trace::DialTrace,
+    #[cfg(feature = "metrics")]
+    is_dialed: Arc<std::sync::atomic::AtomicBool>,
 }
 
 impl DialObserver {
@@ -84,5 +126,7 @@ impl DialObserver {
     pub(crate) fn on_dialed(&self, took: Duration) {
         #[cfg(feature = "tracing")]
         self.trace.on_dialed(took);
+        #[cfg(feature = "metrics")]
+        self.is_dialed.store(true, std::sync::atomic::Ordering::Relaxed);
     }
 }

@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::machine::connection::error::RequestError;
 use crate::machine::connection::peer::PeerInfo;
 use crate::machine::endpoint::attach_status::AttachStatus;
-use crate::machine::endpoint::machine::{AfterNotification, DataRoute, EndpointMachine};
+use crate::machine::endpoint::machine::{AfterNotification, DataRoute, EndpointMachine, EndpointStats};
 use crate::machine::endpoint::outbox::{More, Op, Outbox, Response};
 use crate::machine::{Deadline, Deferred, Endpoint, Now, ReplyTo};
 use crate::wire::command::Command;
@@ -24,6 +24,14 @@ impl EndpointMachine for Consumer {
 
     fn open_description(&self) -> &'static str {
         "the subscription"
+    }
+
+    fn stats(&self) -> EndpointStats {
+        EndpointStats::Consumer(Box::new(Self::stats(self)))
+    }
+
+    fn subscription(&self) -> Option<&str> {
+        Some(&self.config.subscription)
     }
 
     fn take_dirty(&mut self) -> bool {

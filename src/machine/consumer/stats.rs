@@ -66,6 +66,29 @@ impl ConsumerStats {
     }
 }
 
+impl ConsumerStats {
+    /// What came after `earlier`, which is a former state of these. What is queued or may still come is as it is now.
+    pub fn since(&self, earlier: &Self) -> Self {
+        let since = |now: u64, before: u64| now.saturating_sub(before);
+        Self {
+            received_messages: since(self.received_messages, earlier.received_messages),
+            received_entries: since(self.received_entries, earlier.received_entries),
+            received_bytes: since(self.received_bytes, earlier.received_bytes),
+            redelivered_entries: since(self.redelivered_entries, earlier.redelivered_entries),
+            damaged_entries: since(self.damaged_entries, earlier.damaged_entries),
+            acknowledged_messages: since(self.acknowledged_messages, earlier.acknowledged_messages),
+            cumulative_acknowledgements: since(self.cumulative_acknowledgements, earlier.cumulative_acknowledgements),
+            negative_acknowledgements: since(self.negative_acknowledgements, earlier.negative_acknowledgements),
+            queued_messages: self.queued_messages,
+            available_permits: self.available_permits,
+            reconnects: since(self.reconnects, earlier.reconnects),
+            publish_latency: self.publish_latency.since(&earlier.publish_latency),
+            processing_latency: self.processing_latency.since(&earlier.processing_latency),
+            errors: self.errors.since(&earlier.errors),
+        }
+    }
+}
+
 /// What one consumer has received and acknowledged.
 #[derive(Debug, Default)]
 pub(super) struct ReceiveCounters {

@@ -15,8 +15,8 @@ use super::{Endpoint, EndpointId, ReadyList};
 use crate::error::Error;
 use crate::machine::connection::error::RequestError;
 use crate::machine::connection::peer::PeerInfo;
-use crate::machine::consumer::Consumer;
-use crate::machine::producer::Producer;
+use crate::machine::consumer::{Consumer, ConsumerStats};
+use crate::machine::producer::{Producer, ProducerStats};
 use crate::machine::{Deadline, Deferred, Now, ReplyTo};
 use crate::wire::command::Command;
 
@@ -50,6 +50,18 @@ pub enum DataRoute {
     Consumer(Arc<Endpoint<Consumer>>),
 }
 
+/// What an endpoint has counted.
+#[derive(Debug, Clone, Default)]
+pub enum EndpointStats {
+    /// It counts nothing.
+    #[default]
+    None,
+    /// Of a producer.
+    Producer(Box<ProducerStats>),
+    /// Of a consumer.
+    Consumer(Box<ConsumerStats>),
+}
+
 /// The state machine of one endpoint, without its lock.
 ///
 /// # Order of calls
@@ -75,6 +87,16 @@ pub trait EndpointMachine: Send + Sized + 'static {
     /// Which broker it attaches to.
     fn route(&self) -> AttachRoute {
         AttachRoute::TopicOwner
+    }
+
+    /// What it has counted since it was created.
+    fn stats(&self) -> EndpointStats {
+        EndpointStats::None
+    }
+
+    /// The subscription of a consumer.
+    fn subscription(&self) -> Option<&str> {
+        None
     }
 
     /// How long a message may wait for its receipt; one attempt to attach is made just before that has passed. `None`
@@ -192,6 +214,10 @@ pub trait AnyEndpoint: Send + Sync + fmt::Debug {
     fn open_description(&self) -> &'static str;
     /// See [`EndpointMachine::route`].
     fn route(&self) -> AttachRoute;
+    /// See [`EndpointMachine::stats`].
+    fn stats(&self) -> EndpointStats;
+    /// See [`EndpointMachine::subscription`].
+    fn subscription(&self) -> Option<String>;
     /// See [`EndpointMachine::send_timeout`].
     fn send_timeout(&self) -> Option<Duration>;
     /// See [`Endpoint::move_to`].
@@ -249,6 +275,14 @@ impl<M: EndpointMachine> AnyEndpoint for Endpoint<M> {
 
     fn route(&self) -> AttachRoute {
         self.with(|machine| machine.route())
+    }
+
+    fn stats(&self) -> EndpointStats {
+        self.with(|machine| machine.stats())
+    }
+
+    fn subscription(&self) -> Option<String> {
+        self.with(|machine| machine.subscription().map(str::to_owned))
     }
 
     fn send_timeout(&self) -> Option<Duration> {

@@ -9,7 +9,7 @@ use crate::error::{Error, ServerError};
 use crate::machine::connection::error::RequestError;
 use crate::machine::connection::peer::PeerInfo;
 use crate::machine::endpoint::attach_status::AttachStatus;
-use crate::machine::endpoint::machine::{AfterNotification, DataRoute, EndpointMachine};
+use crate::machine::endpoint::machine::{AfterNotification, DataRoute, EndpointMachine, EndpointStats};
 use crate::machine::endpoint::outbox::{More, Op, Outbox, Response};
 use crate::machine::{Deadline, Deferred, Endpoint, Now, ReplyTo};
 use crate::wire::command::Command;
@@ -24,6 +24,10 @@ impl EndpointMachine for Producer {
 
     fn open_description(&self) -> &'static str {
         "the creation of the producer"
+    }
+
+    fn stats(&self) -> EndpointStats {
+        EndpointStats::Producer(Box::new(Self::stats(self)))
     }
 
     fn send_timeout(&self) -> Option<Duration> {

@@ -54,6 +54,25 @@ impl ProducerStats {
     }
 }
 
+impl ProducerStats {
+    /// What came after `earlier`, which is a former state of these. What is pending is as it is now.
+    pub fn since(&self, earlier: &Self) -> Self {
+        Self {
+            accepted_messages: self.accepted_messages.saturating_sub(earlier.accepted_messages),
+            pending_messages: self.pending_messages,
+            pending_bytes: self.pending_bytes,
+            confirmed_messages: self.confirmed_messages.saturating_sub(earlier.confirmed_messages),
+            confirmed_bytes: self.confirmed_bytes.saturating_sub(earlier.confirmed_bytes),
+            confirmed_entries: self.confirmed_entries.saturating_sub(earlier.confirmed_entries),
+            failed_messages: self.failed_messages.saturating_sub(earlier.failed_messages),
+            stale_receipts: self.stale_receipts.saturating_sub(earlier.stale_receipts),
+            reconnects: self.reconnects.saturating_sub(earlier.reconnects),
+            send_latency: self.send_latency.since(&earlier.send_latency),
+            errors: self.errors.since(&earlier.errors),
+        }
+    }
+}
+
 /// What has become of the messages of one producer.
 #[derive(Debug, Default)]
 pub(super) struct SendCounters {

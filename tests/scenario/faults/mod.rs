@@ -15,6 +15,8 @@ mod entries;
 mod events;
 mod forms;
 mod idle;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod older;
 mod permits;
 mod refusals;
