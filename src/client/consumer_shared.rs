@@ -30,6 +30,7 @@ impl ConsumerShared {
     }
 
     /// The client that it is of.
+    #[cfg(feature = "http")]
     pub(super) fn client(&self) -> &Shared {
         &self.client
     }

@@ -3,6 +3,7 @@
 use clap::{Args, value_parser};
 use pulsar_native::{Consumer, ReceivedMessage};
 
+use crate::progress::Style;
 use crate::{CliResult, Subscription, output};
 
 #[derive(Args)]
@@ -15,12 +16,15 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) async fn run(arguments: Arguments) -> CliResult {
-    let client = arguments.subscription.connect.client().await?;
-    let mut consumer = arguments.subscription.consumer(&client).subscribe().await?;
+    let (client, mut monitor) = arguments.subscription.connect.start(Style::Work)?;
+    let mut consumer = monitor.opening(arguments.subscription.consumer(&client).subscribe()).await?;
+    monitor.follow_consumer(&consumer);
     let outcome = tokio::select! {
         outcome = print_all(&mut consumer, arguments.messages) => outcome,
+        never = monitor.run() => match never {},
         _ = tokio::signal::ctrl_c() => Ok(()),
     };
+    drop(monitor);
     // Closed after an error too: acknowledgments of what was printed go out with it.
     let closed = consumer.close().await;
     outcome?;

@@ -1,4 +1,5 @@
-//! `pulsar-native`: a command line for Pulsar. Publishes, receives, measures, decodes frames, runs the embedded broker.
+//! `pulsar-native`: a command line for Pulsar. Publishes, receives, measures, shows what topics hold, decodes frames, runs
+//! the embedded broker.
 
 mod broker;
 mod consume;
@@ -6,18 +7,27 @@ mod explain;
 mod output;
 mod perf;
 mod produce;
+mod progress;
+mod status;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::builder::NonEmptyStringValueParser;
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use pulsar_native::{Client, ConsumerBuilder, Error, ErrorKind, InitialPosition, SubscriptionType, Token};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use pulsar_native::{
+    Client, ClientBuilder, ConsumerBuilder, Error, ErrorKind, InitialPosition, SubscriptionType, Token,
+};
+
+use self::progress::{Monitor, Style};
 
 /// The environment variable with the token; its value is never shown.
 const TOKEN_VARIABLE: &str = "PULSAR_TOKEN";
 
 const AFTER_HELP: &str = "\
+Messages and results go to stdout, everything else to stderr. There produce, consume and perf show on a terminal one line
+with their figures, or why they are not attached to a broker; elsewhere a line for each change of that.
+
 Environment:
   PULSAR_TOKEN  Authentication token, unless --token or --token-file is given; empty is the same as unset
 
@@ -43,16 +53,18 @@ enum Command {
     /// Measure throughput and latency
     #[command(subcommand)]
     Perf(perf::Command),
+    /// Show backlog, subscriptions and consumers of topics
+    Status(status::Arguments),
     /// Decode frames of the binary protocol, byte by byte
     Explain(explain::Arguments),
     /// Run the embedded broker, for development (needs the feature `broker`)
     Broker(broker::Arguments),
 }
 
-/// Connection and topic.
+/// Connection.
 #[derive(Args)]
 struct Connect {
-    /// Service URL: pulsar://host:6650 or pulsar+ssl://host:6651
+    /// Service URL: pulsar://host:6650, pulsar+ssl://host:6651, http://host:8080 or https://host:8443
     url: String,
     /// Authentication token; other users of this machine can see it, unlike one in --token-file or $PULSAR_TOKEN
     #[arg(long, value_name = "JWT", conflicts_with = "token_file", value_parser = NonEmptyStringValueParser::new())]
@@ -63,13 +75,37 @@ struct Connect {
     /// Trust the CA certificates in FILE (PEM)
     #[arg(long, value_name = "FILE")]
     ca_file: Option<PathBuf>,
+    /// REST interface of the brokers, such as http://host:8080, for what only it tells [default: URL, if it is http(s)]
+    #[arg(long, value_name = "URL")]
+    admin_url: Option<String>,
+    /// Show connections and events too; -vv also each step towards a broker (needs the feature `tracing`)
+    #[arg(short, long, action = ArgAction::Count)]
+    verbose: u8,
+}
+
+/// The topic of a command that has one.
+#[derive(Args)]
+struct Topic {
     /// Topic name, such as persistent://public/default/orders
-    #[arg(long)]
-    topic: String,
+    #[arg(id = "topic", long = "topic", value_name = "TOPIC")]
+    name: String,
 }
 
 impl Connect {
-    async fn client(&self) -> Result<Client, Error> {
+    /// A client that connects when something is opened, and what tells of it.
+    fn start(&self, style: Style) -> Result<(Client, Monitor), Box<dyn std::error::Error + Send + Sync>> {
+        let client = self.builder()?.build()?;
+        let monitor = Monitor::new(&client, style, self.verbose > 0);
+        Ok((client, monitor))
+    }
+
+    fn builder(&self) -> Result<ClientBuilder, UsageError> {
+        if self.verbose > 1 {
+            #[cfg(feature = "tracing")]
+            progress::trace::install();
+            #[cfg(not(feature = "tracing"))]
+            return Err(UsageError("-vv needs a build with the feature `tracing`".to_owned()));
+        }
         let mut builder = Client::builder(&self.url);
         let variable = || std::env::var(TOKEN_VARIABLE).ok().filter(|token| !token.is_empty());
         let token = self.token.clone().or_else(variable);
@@ -81,7 +117,14 @@ impl Connect {
         if let Some(path) = &self.ca_file {
             builder = builder.ca_file(path);
         }
-        builder.connect().await
+        match &self.admin_url {
+            #[cfg(feature = "http")]
+            Some(url) => builder = builder.admin_url(url),
+            #[cfg(not(feature = "http"))]
+            Some(_) => return Err(UsageError("--admin-url needs a build with the feature `http`".to_owned())),
+            None => {}
+        }
+        Ok(builder)
     }
 }
 
@@ -90,6 +133,8 @@ impl Connect {
 struct Subscription {
     #[command(flatten)]
     connect: Connect,
+    #[command(flatten)]
+    topic: Topic,
     /// Subscription name; a new subscription starts at the earliest message
     #[arg(long = "subscription", value_name = "NAME")]
     name: String,
@@ -100,7 +145,7 @@ struct Subscription {
 
 impl Subscription {
     fn consumer(&self, client: &Client) -> ConsumerBuilder {
-        let builder = client.consumer(&self.connect.topic, &self.name).subscription_type(self.kind.into());
+        let builder = client.consumer(&self.topic.name, &self.name).subscription_type(self.kind.into());
         builder.initial_position(InitialPosition::Earliest)
     }
 }
@@ -181,6 +226,7 @@ async fn run(command: Command) -> CliResult {
         Command::Produce(arguments) => produce::run(arguments).await,
         Command::Consume(arguments) => consume::run(arguments).await,
         Command::Perf(command) => command.run().await,
+        Command::Status(arguments) => status::run(arguments).await,
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Broker(arguments) => broker::run(arguments).await,
     }

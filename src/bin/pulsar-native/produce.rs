@@ -1,15 +1,20 @@
 //! `produce`: publishes messages given as arguments, or one for each line of stdin.
 
+use std::io::IsTerminal;
+
 use clap::Args;
-use pulsar_native::Message;
+use pulsar_native::{Message, Producer};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
-use crate::{CliResult, Connect, output};
+use crate::progress::Style;
+use crate::{CliResult, Connect, Topic, output};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     connect: Connect,
+    #[command(flatten)]
+    topic: Topic,
     /// Key of each message
     #[arg(long)]
     key: Option<String>,
@@ -27,8 +32,20 @@ fn property(text: &str) -> Result<(String, String), String> {
 }
 
 pub(crate) async fn run(arguments: Arguments) -> CliResult {
-    let client = arguments.connect.client().await?;
-    let producer = client.producer(&arguments.connect.topic).create().await?;
+    // The line that is typed must not be overwritten.
+    let is_typed = arguments.payloads.is_empty() && std::io::stdin().is_terminal();
+    let (client, mut monitor) = arguments.connect.start(if is_typed { Style::NoFigures } else { Style::Work })?;
+    let producer = monitor.opening(client.producer(&arguments.topic.name).create()).await?;
+    monitor.follow_producer(&producer);
+    tokio::select! {
+        outcome = publish_all(&producer, &arguments) => outcome?,
+        never = monitor.run() => match never {},
+    }
+    drop(monitor);
+    Ok(client.close().await?)
+}
+
+async fn publish_all(producer: &Producer, arguments: &Arguments) -> CliResult {
     let message = |payload: String| {
         let message = Message::new(payload).with_properties(arguments.properties.clone());
         match &arguments.key {
@@ -47,6 +64,5 @@ pub(crate) async fn run(arguments: Arguments) -> CliResult {
     for payload in &arguments.payloads {
         output::print(producer.send(message(payload.clone())).await?)?;
     }
-    producer.close().await?;
-    Ok(client.close().await?)
+    Ok(producer.close().await?)
 }

@@ -7,6 +7,7 @@ use pulsar_native::{Consumer, ReceivedMessage};
 
 use super::recorder::{Recorder, SAMPLE_INTERVAL};
 use super::{Measurement, Run};
+use crate::progress::Style;
 use crate::{CliResult, Subscription};
 
 #[derive(Args)]
@@ -33,19 +34,19 @@ pub(crate) struct Arguments {
 }
 
 pub(super) async fn run(arguments: Arguments) -> CliResult {
-    let client = arguments.subscription.connect.client().await?;
-    let consumer = arguments
+    let (client, mut monitor) = arguments.subscription.connect.start(Style::Measurement)?;
+    let builder = arguments
         .subscription
         .consumer(&client)
         .receiver_queue_size(arguments.receiver_queue_size)
-        .acknowledgment_group_time(Duration::from_millis(arguments.acknowledgment_group_time.into()))
-        .subscribe()
-        .await?;
+        .acknowledgment_group_time(Duration::from_millis(arguments.acknowledgment_group_time.into()));
+    let consumer = monitor.opening(builder.subscribe()).await?;
+    monitor.follow_consumer(&consumer);
     let run = Run::new(1, arguments.sample_interval)?;
     // On a worker of the runtime, beside the connection's task, so that one wakes the other without a system call.
     let mut task = tokio::spawn(receive(consumer, arguments.messages, run.clone()));
     let title = format!("consume: subscription {}", arguments.subscription.name);
-    run.measure(async { (&mut task).await? }, &title, arguments.measurement.svg.as_deref()).await?;
+    run.measure(async { (&mut task).await? }, &title, arguments.measurement.svg.as_deref(), monitor).await?;
     Ok(client.close().await?)
 }
 

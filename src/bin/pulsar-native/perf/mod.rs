@@ -11,13 +11,14 @@ mod svg;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use clap::{Args, Subcommand, value_parser};
 use tokio_util::sync::CancellationToken;
 
 use self::recorder::Recorder;
 use self::report::Report;
+use crate::progress::{Monitor, ticks};
 use crate::{CliResult, output};
 
 #[derive(Subcommand)]
@@ -79,14 +80,21 @@ impl Run {
         Ok(Self { recorder: Arc::new(Recorder::new(tasks, sample_interval)?), stop: CancellationToken::new() })
     }
 
-    /// Runs `work` to its end and reports: a line each second on stderr, the result on stdout, the chart if one is
-    /// wanted. The first Ctrl-C asks `work` to stop, the second one drops it.
+    /// Runs `work` to its end and reports: figures and what `monitor` sees on stderr, the result on stdout, the chart if
+    /// one is wanted. The first Ctrl-C asks `work` to stop, the second one drops it.
     ///
     /// # Errors
     /// Those of `work`, after the report; and those of writing it.
-    async fn measure(&self, work: impl Future<Output = CliResult>, title: &str, chart: Option<&Path>) -> CliResult {
+    async fn measure(
+        &self,
+        work: impl Future<Output = CliResult>,
+        title: &str,
+        chart: Option<&Path>,
+        mut monitor: Monitor,
+    ) -> CliResult {
         let mut report = Report::new(Instant::now())?;
-        let outcome = self.watch(work, &mut report).await;
+        let outcome = self.watch(work, &mut report, &mut monitor).await;
+        drop(monitor);
         report.finish(&self.recorder, Instant::now());
         // A failed run is reported as far as it came.
         let written = chart.map_or(Ok(()), |path| {
@@ -99,16 +107,29 @@ impl Run {
         Ok(printed?)
     }
 
-    async fn watch(&self, work: impl Future<Output = CliResult>, report: &mut Report) -> CliResult {
+    async fn watch(
+        &self,
+        work: impl Future<Output = CliResult>,
+        report: &mut Report,
+        monitor: &mut Monitor,
+    ) -> CliResult {
         let mut work = std::pin::pin!(work);
-        let mut seconds = tokio::time::interval(Duration::from_secs(1));
-        seconds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        // The first tick of an interval completes at once.
-        seconds.tick().await;
+        let mut seconds = ticks();
         loop {
             tokio::select! {
                 outcome = &mut work => return outcome,
-                _ = seconds.tick() => output::note(report.tick(&self.recorder, Instant::now())),
+                _ = seconds.tick() => {
+                    let now = Instant::now();
+                    report.tick(&self.recorder, now);
+                    if monitor.on_tick(report.counts().done, now) {
+                        let mut figures = report.figures(now);
+                        if let Some(queued) = monitor.queued() {
+                            figures.waiting = ("queued", queued);
+                        }
+                        monitor.show(figures, now);
+                    }
+                }
+                () = monitor.watch() => {}
                 _ = tokio::signal::ctrl_c() => {
                     if self.stop.is_cancelled() {
                         return Err("interrupted twice: messages in flight were abandoned".into());

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clap::{Args, ValueEnum, value_parser};
-use pulsar_native::{Client, Compression, Error, Producer};
+use pulsar_native::{Client, Compression, Producer, ProducerBuilder};
 use tokio::task::JoinSet;
 
 use super::recorder::SAMPLE_INTERVAL;
 use super::sender::{Sender, Share};
 use super::{Measurement, Run, pace};
-use crate::{CliResult, Connect, UsageError};
+use crate::progress::Style;
+use crate::{CliResult, Connect, Topic, UsageError};
 
 /// The largest payload, more than any broker takes: it is in memory as a whole.
 const SIZE_MAX: i64 = 1 << 30;
@@ -19,6 +20,8 @@ const SIZE_MAX: i64 = 1 << 30;
 pub(crate) struct Arguments {
     #[command(flatten)]
     connect: Connect,
+    #[command(flatten)]
+    topic: Topic,
     /// Number of messages to send
     #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = value_parser!(u64).range(1..))]
     messages: u64,
@@ -77,11 +80,13 @@ pub(super) async fn run(arguments: Arguments) -> CliResult {
         let max = arguments.max_pending_messages;
         return Err(UsageError(format!("--max-pending-messages {max} is not enough for --producers {senders}")).into());
     }
-    let client = arguments.connect.client().await?;
+    let (client, mut monitor) = arguments.connect.start(Style::Measurement)?;
     let mut producers = Vec::new();
     for _ in 0..senders {
-        producers.push(producer(&client, &arguments).await?);
+        producers.push(monitor.opening(builder(&client, &arguments).create()).await?);
     }
+    // All of them are on the same topic and the same connections: one stands for all.
+    monitor.follow_producer(&producers[0]);
     // Messages sent at a rate are few enough to measure all of them.
     let sample_interval_default = if arguments.rate.is_some() { 1 } else { SAMPLE_INTERVAL };
     let run = Run::new(producers.len(), arguments.sample_interval.unwrap_or(sample_interval_default))?;
@@ -90,7 +95,7 @@ pub(super) async fn run(arguments: Arguments) -> CliResult {
         arguments.size, arguments.batching_max_messages
     );
     let work = send_all(&run, producers, &arguments);
-    run.measure(work, &title, arguments.measurement.svg.as_deref()).await?;
+    run.measure(work, &title, arguments.measurement.svg.as_deref(), monitor).await?;
     Ok(client.close().await?)
 }
 
@@ -99,15 +104,14 @@ fn max_pending(arguments: &Arguments) -> usize {
     (arguments.max_pending_messages / arguments.producers) as usize
 }
 
-async fn producer(client: &Client, arguments: &Arguments) -> Result<Producer, Error> {
-    let builder = client
-        .producer(&arguments.connect.topic)
+fn builder(client: &Client, arguments: &Arguments) -> ProducerBuilder {
+    client
+        .producer(&arguments.topic.name)
         .compression(arguments.compression.into())
         .batching(arguments.batching_max_messages > 1)
         .batching_max_messages(arguments.batching_max_messages)
         .batching_max_publish_delay(Duration::from_millis(arguments.batching_max_publish_delay.into()))
-        .max_pending_messages(max_pending(arguments));
-    builder.create().await
+        .max_pending_messages(max_pending(arguments))
 }
 
 async fn send_all(run: &Run, producers: Vec<Producer>, arguments: &Arguments) -> CliResult {

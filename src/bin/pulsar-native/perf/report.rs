@@ -1,10 +1,11 @@
-//! The report of a run: a line each second for people, a line at the end for programs.
+//! The report of a run: figures for people while it lasts, a line at the end for programs.
 
 use std::time::{Duration, Instant};
 
 use hdrhistogram::{CreationError, Histogram};
 
 use super::recorder::{Counts, Recorder, latency_histogram};
+use crate::progress::Figures;
 
 /// The most seconds of throughput that are kept for the chart; a longer run shows its first day.
 const POINTS_MAX: usize = 24 * 3600;
@@ -30,6 +31,10 @@ pub(super) struct Report {
     latencies: Histogram<u64>,
     /// Latencies between the last two readings.
     recent: Histogram<u64>,
+    /// When figures were last asked for, what was counted then, and the latencies since.
+    shown_at: Instant,
+    shown: Counts,
+    unshown: Histogram<u64>,
     points: Vec<Point>,
 }
 
@@ -43,17 +48,18 @@ impl Report {
             sample_interval: 1,
             latencies: latency_histogram()?,
             recent: latency_histogram()?,
+            shown_at: start,
+            shown: Counts::default(),
+            unshown: latency_histogram()?,
             points: Vec::new(),
         })
     }
 
-    /// Reads the recorder; messages and payload bytes per second since the last time.
-    fn read(&mut self, recorder: &Recorder, now: Instant) -> (f64, f64) {
+    /// Reads the recorder; messages per second since the last time.
+    fn read(&mut self, recorder: &Recorder, now: Instant) -> f64 {
         let counts = recorder.counts();
         let secs = now.saturating_duration_since(self.read_at).as_secs_f64();
-        let per_second = |count: u64| if secs > 0.0 { count as f64 / secs } else { 0.0 };
         let done = counts.done.saturating_sub(self.counts.done);
-        let rates = (per_second(done), per_second(counts.bytes.saturating_sub(self.counts.bytes)));
         if done > 0 {
             self.last = now;
         }
@@ -62,7 +68,8 @@ impl Report {
         recorder.take_latencies(&mut self.recent);
         // Cannot overflow: both have the same bounds.
         self.latencies += &self.recent;
-        rates
+        self.unshown += &self.recent;
+        if secs > 0.0 { done as f64 / secs } else { 0.0 }
     }
 
     fn add_point(&mut self, rate: f64) {
@@ -71,26 +78,37 @@ impl Report {
         }
     }
 
-    /// The line for the time since the last one.
-    pub(super) fn tick(&mut self, recorder: &Recorder, now: Instant) -> String {
-        let (rate, bytes) = self.read(recorder, now);
+    /// Reads the recorder, and adds a point to the chart.
+    pub(super) fn tick(&mut self, recorder: &Recorder, now: Instant) {
+        let rate = self.read(recorder, now);
         self.add_point(rate);
-        let ms = |quantile| self.recent.value_at_quantile(quantile) as f64 / 1000.0;
-        format!(
-            "{:>5.0} s {rate:>11.0} msg/s {:>8.1} MB/s   p50 {:>9.3} ms   p99 {:>9.3} ms   pending {:>6}   failed {}",
-            self.start.elapsed().as_secs_f64(),
-            bytes / 1e6,
-            ms(0.5),
-            ms(0.99),
-            self.counts.pending,
-            self.counts.failed,
-        )
+    }
+
+    /// The figures, as of the last reading; speeds and latencies are those since the last call.
+    pub(super) fn figures(&mut self, now: Instant) -> Figures {
+        let secs = now.saturating_duration_since(self.shown_at).as_secs_f64();
+        let per_second = |count: u64| if secs > 0.0 { count as f64 / secs } else { 0.0 };
+        let latencies = Some(&self.unshown).filter(|latencies| !latencies.is_empty());
+        let quantile = |share| latencies.map(|all| Duration::from_micros(all.value_at_quantile(share)));
+        let figures = Figures {
+            elapsed: now.saturating_duration_since(self.start),
+            messages: self.counts.done,
+            messages_per_s: per_second(self.counts.done.saturating_sub(self.shown.done)),
+            bytes_per_s: per_second(self.counts.bytes.saturating_sub(self.shown.bytes)),
+            p50: quantile(0.5),
+            p99: quantile(0.99),
+            waiting: ("pending", self.counts.pending),
+            failed: self.counts.failed,
+        };
+        self.unshown.reset();
+        (self.shown_at, self.shown) = (now, self.counts);
+        figures
     }
 
     /// Reads the recorder for the last time.
     pub(super) fn finish(&mut self, recorder: &Recorder, now: Instant) {
         let since = now.saturating_duration_since(self.read_at);
-        let (rate, _) = self.read(recorder, now);
+        let rate = self.read(recorder, now);
         if since >= POINT_MIN || self.points.is_empty() {
             self.add_point(rate);
         }
