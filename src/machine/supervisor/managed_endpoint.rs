@@ -230,7 +230,10 @@ pub(crate) fn timed_out(what: &str, after: Duration, last: Option<&Error>, addre
     let text = format!("timed out after {after:?} waiting for {what}");
     let error = match (last, address) {
         (Some(last), _) => Error::local(ErrorKind::TimedOut, text).with_source(last.clone()),
-        (None, Some(address)) => Error::local(ErrorKind::TimedOut, format!("{text}; still waiting for {address}")),
+        (None, Some(address)) => {
+            let hint = format!("still waiting for {address}: check this address, and firewalls on the way to it");
+            Error::local(ErrorKind::TimedOut, format!("{text}; {hint}"))
+        }
         (None, None) => Error::local(ErrorKind::TimedOut, text),
     };
     match address.cloned().or_else(|| last.and_then(Error::address).map(Into::into)) {

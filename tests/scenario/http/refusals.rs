@@ -70,6 +70,10 @@ async fn refusals_of_credentials_and_rights() {
     let error = within("a failure", client.producer("t").create()).await.expect_err("no rights");
     assert_eq!(error.kind(), ErrorKind::Authorization, "{error}");
     line(&error, &["Unauthorized to", "persistent://public/default/t"]);
+    // From something in front of the broker, without a reason.
+    let error = looking_up(page("403 Forbidden")).await;
+    assert_eq!(error.kind(), ErrorKind::Authorization, "{error}");
+    line(&error, &["HTTP 403", "the role of these credentials may not do this"]);
 }
 
 #[tokio::test]
@@ -114,7 +118,7 @@ async fn a_silent_host_is_given_up() {
     let client = Client::builder(web.url()).operation_timeout(Duration::from_millis(300));
     let error = within("a failure", client.connect()).await.expect_err("no answer");
     assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
-    line(&error, &[&web.address().to_string()]);
+    line(&error, &[&web.address().to_string(), "still waiting for", "firewalls"]);
 }
 
 #[tokio::test]
