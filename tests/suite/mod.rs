@@ -5,7 +5,9 @@
 //! [`target::Cluster`]. `with_every_test!` at the bottom is the one list of them, with the theme as the module's name; each
 //! runs with a service URL of the binary protocol and with one of HTTP.
 //!
-//! Never here: a body that asks which broker it runs on. Where the two differ, the embedded one is wrong.
+//! Never here: a body that asks which broker it runs on. Where the two differ, the embedded one is wrong. Bodies also run
+//! on older releases: what one lacks is asked for by [`target::Offer`], and its refusal asserted; so a confirmed
+//! acknowledgement is [`Target::confirm`].
 
 pub mod access;
 pub mod acks;

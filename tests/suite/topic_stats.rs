@@ -35,7 +35,7 @@ pub async fn backlog_and_consumers(target: &Target) {
     send_all(&producer, ["one", "two", "three"]).await;
     send(&producer, Message::new("later").with_deliver_after(Duration::from_secs(3600))).await;
     let messages = receive_all(&mut consumer, 3).await;
-    within("the confirmation", consumer.ack_confirmed(&messages[0])).await.expect("confirmed");
+    target.confirm(&consumer, &messages[0]).await;
     let wanted = |stats: &TopicStatistics| {
         let (shared, failover) = (&stats.subscriptions["shared"], &stats.subscriptions["failover"]);
         (shared.msg_backlog, shared.unacked_messages, shared.msg_delayed) == (3, 2, 1)
