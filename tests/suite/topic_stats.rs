@@ -87,3 +87,29 @@ pub async fn partitions_and_topics_of_a_namespace(target: &Target) {
     }
     drop(consumer);
 }
+
+pub async fn description_of_the_application(target: &Target) {
+    let topic = target.topic("statistics-of-a-client");
+    let plain = target.client().await;
+    let described =
+        within("the connection", target.builder().description("my~app/1.0").connect()).await.expect("a client");
+    let longest =
+        within("the connection", target.builder().description("x".repeat(64)).connect()).await.expect("a client");
+    let mut consumers = Vec::new();
+    for (client, name) in [(&plain, "a"), (&described, "b"), (&longest, "c")] {
+        let builder = client.consumer(&topic, "s").subscription_type(SubscriptionType::Shared);
+        consumers.push(subscribed(builder.name(name)).await);
+    }
+    for unusable in ["", " ", "my app", "a\nb", "caf\u{e9}", &"x".repeat(65)] {
+        let error = target.builder().description(unusable).build().expect_err("no description");
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{unusable}: {error}");
+        assert!(error.to_string().starts_with("description must be"), "{error}");
+    }
+    let wanted = |stats: &TopicStatistics| stats.subscriptions["s"].consumers.len() == 3;
+    let Some(stats) = stats(target, &plain, &topic, wanted).await else { return };
+    let mut versions: Vec<_> =
+        stats.subscriptions["s"].consumers.iter().map(|one| one.client_version.clone()).collect();
+    versions.sort();
+    let version = |description: &str| Some(format!("Pulsar-Rust-native-v{}{description}", env!("CARGO_PKG_VERSION")));
+    assert_eq!(versions, [version(""), version("-my~app/1.0"), version(&format!("-{}", "x".repeat(64)))]);
+}

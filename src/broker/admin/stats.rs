@@ -65,6 +65,8 @@ pub struct ConnectedConsumerStats {
     pub msg_out_counter: u64,
     /// It gets nothing because too many messages are not acknowledged.
     pub blocked_on_unacked: bool,
+    /// `client_version` of CONNECT; `None` for one with a space in it, which a broker does not take.
+    pub client_version: Option<String>,
 }
 
 impl Broker {
@@ -85,34 +87,36 @@ impl Broker {
             storage_size: found.log.bytes() as u64,
             publishers: found.producers.names().map(ToString::to_string).collect(),
             subscriptions: subscriptions
-                .map(|(name, sub)| (name.to_string(), subscription_stats(sub, &found.log)))
+                .map(|(name, sub)| (name.to_string(), self.subscription_stats(sub, &found.log)))
                 .collect(),
             terminated: found.is_terminated,
         })
     }
-}
 
-fn subscription_stats(sub: &Subscription, log: &Log) -> SubscriptionStats {
-    let active = sub.active.active().and_then(|key| sub.consumers.get(key));
-    SubscriptionStats {
-        subscription_type: sub.sub_type().as_str_name().to_owned(),
-        msg_backlog: sub.backlog_messages(log),
-        backlog_entries: sub.backlog_entries(log),
-        msg_delayed: sub.queue.delayed_entries() as u64,
-        unacked_messages: sub.unacked_messages(),
-        msg_out_counter: sub.msg_out(),
-        active_consumer_name: active.map(|consumer| consumer.name.to_string()).unwrap_or_default(),
-        durable: sub.is_durable(),
-        consumers: sub.consumers.iter().map(consumer_stats).collect(),
+    fn subscription_stats(&self, sub: &Subscription, log: &Log) -> SubscriptionStats {
+        let active = sub.active.active().and_then(|key| sub.consumers.get(key));
+        SubscriptionStats {
+            subscription_type: sub.sub_type().as_str_name().to_owned(),
+            msg_backlog: sub.backlog_messages(log),
+            backlog_entries: sub.backlog_entries(log),
+            msg_delayed: sub.queue.delayed_entries() as u64,
+            unacked_messages: sub.unacked_messages(),
+            msg_out_counter: sub.msg_out(),
+            active_consumer_name: active.map(|consumer| consumer.name.to_string()).unwrap_or_default(),
+            durable: sub.is_durable(),
+            consumers: sub.consumers.iter().map(|consumer| self.consumer_stats(consumer)).collect(),
+        }
     }
-}
 
-fn consumer_stats(consumer: &SubscribedConsumer) -> ConnectedConsumerStats {
-    ConnectedConsumerStats {
-        consumer_name: consumer.name.to_string(),
-        available_permits: consumer.permits,
-        unacked_messages: consumer.unacked,
-        msg_out_counter: consumer.msg_out,
-        blocked_on_unacked: consumer.blocked_on_unacked,
+    fn consumer_stats(&self, consumer: &SubscribedConsumer) -> ConnectedConsumerStats {
+        let connection = self.connections.get(consumer.key.conn);
+        ConnectedConsumerStats {
+            consumer_name: consumer.name.to_string(),
+            available_permits: consumer.permits,
+            unacked_messages: consumer.unacked,
+            msg_out_counter: consumer.msg_out,
+            blocked_on_unacked: consumer.blocked_on_unacked,
+            client_version: connection.and_then(|connection| connection.negotiated.client_version.clone()),
+        }
     }
 }

@@ -69,5 +69,6 @@ fn consumer_json(stats: &ConnectedConsumerStats) -> Value {
         "unackedMessages": stats.unacked_messages,
         "msgOutCounter": stats.msg_out_counter,
         "blockedConsumerOnUnackedMsgs": stats.blocked_on_unacked,
+        "clientVersion": stats.client_version,
     })
 }

@@ -39,6 +39,7 @@ impl Broker {
         connection.state = ConnectionState::Connected;
         connection.negotiated.version = version;
         connection.negotiated.flags = connect.feature_flags.unwrap_or_default();
+        connection.negotiated.client_version = Some(connect.client_version).filter(|version| !version.contains(' '));
         connection.negotiated.at_ms = self.now.wall_ms;
         connection.credentials.is_superuser = is_superuser;
         connection.credentials.identity = identity;

@@ -73,6 +73,8 @@ pub(crate) struct Negotiated {
     /// Protocol version: the lower one of both sides.
     pub(crate) version: i32,
     pub(crate) flags: pb::FeatureFlags,
+    /// As statistics show it. A broker takes none with a space in it.
+    pub(crate) client_version: Option<String>,
     /// ms since 1970.
     pub(crate) at_ms: u64,
 }
