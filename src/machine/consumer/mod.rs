@@ -57,6 +57,7 @@ pub use config::{
 };
 pub use entry::{EntryBody, ReceivedEntry};
 pub use idle::IdleReason;
+#[cfg(feature = "client")]
 pub(crate) use idle::SubscriptionView;
 pub use operations::LastMessageId;
 pub use permits::ReturnedPermits;

@@ -102,6 +102,7 @@ impl AttachStatus {
     }
 
     /// `signal` is told of every change from now on.
+    #[cfg(feature = "client")]
     pub(crate) fn set_signal(&mut self, signal: Arc<StateSignal>) {
         self.signal = Some(signal);
     }

@@ -101,11 +101,13 @@ impl ConnectionStates {
     }
 
     /// Told of every change.
+    #[cfg(feature = "client")]
     pub(crate) fn signal(&self) -> &Arc<StateSignal> {
         &self.signal
     }
 
     /// The present state.
+    #[cfg(any(feature = "client", test))]
     pub(crate) fn state(&self) -> ClientState {
         let table = self.table();
         ClientState { connections: table.connections.values().cloned().collect(), is_closed: table.is_closed }

@@ -224,6 +224,7 @@ impl Supervisor {
     }
 
     /// The states of its connections, which it keeps up to date.
+    #[cfg(feature = "client")]
     pub(crate) fn connection_states(&self) -> &Arc<ConnectionStates> {
         &self.connection_states
     }
