@@ -58,7 +58,7 @@ pub async fn backlog_and_consumers(target: &Target) {
 
 pub async fn partitions_and_topics_of_a_namespace(target: &Target) {
     let client = target.client().await;
-    let topic = target.partitioned_topic("statistics-by-partition", 3).await;
+    let topic = target.partitioned_topic("statistics-of-each-part", 3).await;
     let partitions: Vec<_> = (0..3).map(|index| format!("{topic}-partition-{index}")).collect();
     let consumer = subscribed(client.consumer(&topic, "s")).await;
     let list = || async { within("the topics", client.topics_of_namespace("public/default")).await.expect("topics") };
