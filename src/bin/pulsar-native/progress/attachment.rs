@@ -7,6 +7,9 @@ use pulsar_native::{AttachState, HandleState};
 
 use super::grouped;
 
+/// Why there is no broker before the first attempt has failed.
+const NO_ATTEMPT: &str = "no attempt was made yet";
+
 /// What is less than this is shown as no time at all.
 const SHOWN_MIN: Duration = Duration::from_millis(50);
 
@@ -99,7 +102,7 @@ impl Attachment {
         grouped::lines(changes, count)
     }
 
-    /// What is wrong at the moment; `None` while all of it is attached.
+    /// What is wrong at the moment, the reason at the end: it may not fit. `None` while all of it is attached.
     pub(super) fn trouble(&self, at: SystemTime) -> Option<String> {
         let mut detached = self.parts.iter().filter_map(|part| match &part.now {
             Stand::Detached { since, .. } => Some((*since, part)),
@@ -118,7 +121,8 @@ impl Attachment {
         Some(match &longest.1.now {
             Stand::Detached { since, why, attempt, next_attempt } => {
                 let lasts = seconds(between(*since, at));
-                format!("{of}not attached for {lasts}: {}", attempts(why.as_deref(), *attempt, *next_attempt, at))
+                let (next, why) = (next(*attempt, *next_attempt, at), why.as_deref().unwrap_or(NO_ATTEMPT));
+                format!("{of}not attached for {lasts}, {next}: {why}")
             }
             Stand::Finished { why } => format!("{of}ended: {}", why.as_deref().unwrap_or_default()),
             Stand::Attached { .. } => return None,
@@ -148,17 +152,19 @@ impl Part {
                 })
             }
             Stand::Detached { why, attempt, next_attempt, .. } => {
-                Some(format!("not attached: {}", attempts(why.as_deref(), *attempt, *next_attempt, at)))
+                let (next, why) = (next(*attempt, *next_attempt, at), why.as_deref().unwrap_or(NO_ATTEMPT));
+                Some(format!("not attached: {why}, {next}"))
             }
             Stand::Finished { why } => why.as_ref().map(|why| format!("ended: {why}")),
         }
     }
 }
 
-fn attempts(why: Option<&str>, attempt: u32, next_attempt: Option<SystemTime>, at: SystemTime) -> String {
+/// Which attempt is the next one, and when.
+fn next(attempt: u32, next_attempt: Option<SystemTime>, at: SystemTime) -> String {
     let wait = next_attempt.map(|next| between(at, next)).unwrap_or_default();
     let when = if wait < SHOWN_MIN { "now".to_owned() } else { format!("in {}", seconds(wait)) };
-    format!("{}, attempt {attempt} {when}", why.unwrap_or("no attempt was made yet"))
+    format!("attempt {attempt} {when}")
 }
 
 /// Zero if the second is not later.
@@ -205,7 +211,7 @@ mod tests {
         let lost = detached(1000, "lost", 1, Some(1100));
         assert_eq!(told(one, 1000, std::slice::from_ref(&lost)), ["not attached: lost, attempt 1 in 0.1 s"]);
         assert!(told(one, 1200, &[lost]).is_empty(), "time alone is no change");
-        assert_eq!(one.trouble(at(1200)).as_deref(), Some("not attached for 0.2 s: lost, attempt 1 now"));
+        assert_eq!(one.trouble(at(1200)).as_deref(), Some("not attached for 0.2 s, attempt 1 now: lost"));
         let refused = detached(1000, "refused", 2, Some(4000));
         assert_eq!(told(one, 1500, &[refused]), ["not attached: refused, attempt 2 in 2.5 s"]);
         assert_eq!(told(one, 4200, &[attached(4200)]), ["attached to b:1 again after 3.2 s"]);
@@ -251,7 +257,7 @@ mod tests {
         let lost = |why| detached(1000, why, 1, None);
         let two = [lost("lost"), attached(0), lost("lost")];
         assert_eq!(told(three, 1000, &two), ["t0 and 1 more: not attached: lost, attempt 1 now"]);
-        assert_eq!(three.trouble(at(3000)).as_deref(), Some("2 of 3 not attached for 2.0 s: lost, attempt 1 now"));
+        assert_eq!(three.trouble(at(3000)).as_deref(), Some("2 of 3 not attached for 2.0 s, attempt 1 now: lost"));
         let different = [lost("a"), lost("b"), attached(0)];
         let lines = told(three, 1000, &different);
         assert_eq!(lines.len(), 3, "{lines:?}");
