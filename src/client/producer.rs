@@ -191,10 +191,7 @@ impl Producer {
     /// [`TryEnqueueError::Full`] with the message when there is no capacity; [`TryEnqueueError::Refused`] when it
     /// cannot be sent at all.
     pub fn try_enqueue(&self, message: impl Into<Message>) -> Result<PendingSend, TryEnqueueError> {
-        let mut message = message.into();
-        if let Some(source) = &self.shared.trace_context {
-            stamp(source, &mut message);
-        }
+        let message = self.in_trace(message.into());
         let endpoint = self.route(&message);
         let pushed = with_seal(endpoint, |producer, _| producer.push(message, None, clock::now));
         pushed.map_err(|error| match error {
@@ -212,12 +209,19 @@ impl Producer {
     /// Always inlined: otherwise the message would be moved once more, through memory.
     #[inline(always)]
     fn accept(&self, message: Message, callback: Option<SendCallback>) -> Accept<'_> {
+        let message = self.in_trace(message);
         let endpoint = self.route(&message);
-        let mut accept = Accept { endpoint, message: Some(message), callback, waiter: CapacityWaiter::default() };
-        if let (Some(source), Some(message)) = (&self.shared.trace_context, &mut accept.message) {
-            stamp(source, message);
+        Accept { endpoint, message: Some(message), callback, waiter: CapacityWaiter::default() }
+    }
+
+    /// The message, in the present trace if traces are asked for. By value, for a borrow of it would move each message
+    /// through memory once more.
+    #[inline(always)]
+    fn in_trace(&self, message: Message) -> Message {
+        match &self.shared.trace_context {
+            None => message,
+            Some(source) => stamped(source, message),
         }
-        accept
     }
 
     /// Waits until every message accepted before this call is confirmed or has failed; sends an open batch at once.
@@ -349,12 +353,14 @@ impl Producer {
 
 /// Puts a message that is in no trace into the present one.
 #[cold]
-fn stamp(source: &TraceSource, message: &mut Message) {
+#[inline(never)]
+fn stamped(source: &TraceSource, mut message: Message) -> Message {
     if !message.has_traceparent() {
         if let Some(context) = source() {
             message.set_trace_context(context);
         }
     }
+    message
 }
 
 /// Runs `work` on the machine. If that closed a batch, the batch is sealed here, on the sending task and without the
