@@ -13,7 +13,7 @@ use super::dial::{ClientCertFiles, Dialer, ProxyProtocol, TcpDialer};
 use super::driver::{DialConfig, SupervisorDriver, SupervisorHandle};
 use super::observe::{Observer, ObserverConfig};
 use super::runtime::{Runtime, TokioRuntime};
-use super::{Client, Shared, clock};
+use super::{Client, NewWorkSet, Shared, clock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::machine::ReadyList;
 use crate::machine::control::{HostPort, Input, Transport};
@@ -366,7 +366,9 @@ impl ClientBuilder {
             let what = "http:// and https:// service URLs need the crate feature `http`, which this build lacks";
             return Err(Error::local(ErrorKind::Unsupported, what));
         }
-        let (client, supervisor, inputs) = self.parts(service_url.clone())?;
+        let for_work = runtime.clone();
+        let new_work_set = Box::new(move || for_work.new_work_set());
+        let (client, supervisor, inputs) = self.parts(service_url.clone(), new_work_set)?;
         #[cfg(feature = "http")]
         if let Some(url) = self.admin_service_url(&service_url)? {
             let api = super::http::admin::admin_api(&runtime, self.dial_config(&url)?, &url);
@@ -381,7 +383,11 @@ impl ClientBuilder {
     }
 
     /// A client whose task is not started.
-    fn parts(&self, url: ServiceUrl) -> Result<(Client, Supervisor, UnboundedReceiver<Input>)> {
+    fn parts(
+        &self,
+        url: ServiceUrl,
+        new_work_set: NewWorkSet,
+    ) -> Result<(Client, Supervisor, UnboundedReceiver<Input>)> {
         self.validate()?;
         let service_url: Arc<str> = url.to_string().into();
         let seed = self.seed.unwrap_or_else(random_seed);
@@ -404,6 +410,7 @@ impl ClientBuilder {
             producer_ids: AtomicU64::new(0),
             consumer_ids: AtomicU64::new(0),
             watcher_ids: AtomicU64::new(0),
+            new_work_set,
         };
         Ok((Client { shared: Arc::new(shared) }, supervisor, inputs))
     }

@@ -65,7 +65,6 @@ impl Consumer {
     }
 
     /// What it shares with its ackers.
-    #[cfg(test)]
     pub(super) fn shared(&self) -> &Arc<ConsumerShared> {
         &self.acker.shared
     }

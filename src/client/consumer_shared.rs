@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicU64;
 
 use super::events::{ConsumerEvent, EventQueue, EventSource};
 use super::parts::Parts;
+use super::workers::Tasks;
 use super::{Shared, clock};
 use crate::error::Result;
 use crate::machine::consumer::{Consumer as Machine, ConsumerConfig, QueueSignals};
@@ -33,6 +34,11 @@ impl ConsumerShared {
     #[cfg(feature = "http")]
     pub(super) fn client(&self) -> &Shared {
         &self.client
+    }
+
+    /// The tasks of a worker pool over this consumer.
+    pub(super) fn new_tasks<T>(&self) -> Tasks<T> {
+        Tasks::new(self.client.new_work_set())
     }
 
     /// Creates the consumer of one part and starts attaching it. The reply gets the result of the first attach.

@@ -133,7 +133,11 @@ pub(crate) struct Shared {
     producer_ids: AtomicU64,
     consumer_ids: AtomicU64,
     watcher_ids: AtomicU64,
+    new_work_set: NewWorkSet,
 }
+
+/// Makes the set of tasks of one worker pool: see [`Runtime::new_work_set`](runtime::Runtime::new_work_set).
+type NewWorkSet = Box<dyn Fn() -> Option<runtime::WorkSet> + Send + Sync>;
 
 impl Client {
     /// A builder for a client of `service_url`: `pulsar://host:6650`, `pulsar+ssl://host:6651`, `http://host:8080` or
@@ -277,6 +281,10 @@ impl Shared {
 
     pub(crate) fn operation_timeout(&self) -> std::time::Duration {
         self.operation_timeout
+    }
+
+    pub(crate) fn new_work_set(&self) -> Option<runtime::WorkSet> {
+        (self.new_work_set)()
     }
 
     pub(crate) fn next_producer_id(&self) -> ProducerId {

@@ -30,6 +30,11 @@ pub(crate) trait Runtime: Clone + Send + Sync + Unpin + 'static {
     /// An empty set of tasks.
     fn new_task_set(&self) -> Self::Tasks;
 
+    /// An empty set of tasks for the application's work on messages; `None`: they are tasks of tokio's.
+    fn new_work_set(&self) -> Option<WorkSet> {
+        None
+    }
+
     /// Called at the start of each poll of a connection's driver, with the bytes that wait for its socket. A test runtime
     /// checks here that no work was left unscheduled; that of tokio does nothing.
     #[inline]
@@ -57,6 +62,21 @@ pub(crate) trait TaskSet: Send + Unpin + 'static {
 
     /// Ready once no task is left; until then the caller is woken when one ends.
     fn poll_empty(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+}
+
+/// A [`TaskSet`] of any type, for handles, which do not know the runtime.
+pub(crate) type WorkSet = Box<dyn SpawnBoxed>;
+
+/// [`TaskSet::spawn`] without type parameters.
+pub(crate) trait SpawnBoxed: Send {
+    /// Starts a task.
+    fn spawn_boxed(&mut self, task: Pin<Box<dyn Future<Output = ()> + Send>>);
+}
+
+impl<S: TaskSet> SpawnBoxed for S {
+    fn spawn_boxed(&mut self, task: Pin<Box<dyn Future<Output = ()> + Send>>) {
+        self.spawn(task);
+    }
 }
 
 /// The runtime that ships. Its timers and tasks belong to the tokio runtime that is current when they are made.

@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use super::executor::{ClientTask, Executor, TaskId, TaskKind};
 use super::world::{Event, SharedWorld, TimerKey};
-use crate::client::runtime::{AsyncTimer, Runtime, TaskSet};
+use crate::client::runtime::{AsyncTimer, Runtime, TaskSet, WorkSet};
 use crate::machine::session::Session;
 use crate::machine::supervisor::Supervisor;
 use crate::wire::tx::TxBuf;
@@ -30,6 +30,12 @@ pub(super) struct SimRuntime {
     pub(super) client: usize,
 }
 
+impl SimRuntime {
+    fn new_set_of(&self, kind: TaskKind) -> SimTaskSet {
+        SimTaskSet { world: self.world.clone(), executor: self.executor.clone(), kind, running: Arc::default() }
+    }
+}
+
 impl Runtime for SimRuntime {
     type Timer = SimTimer;
     type Tasks = SimTaskSet;
@@ -39,12 +45,11 @@ impl Runtime for SimRuntime {
     }
 
     fn new_task_set(&self) -> SimTaskSet {
-        SimTaskSet {
-            world: self.world.clone(),
-            executor: self.executor.clone(),
-            client: self.client,
-            running: Arc::default(),
-        }
+        self.new_set_of(TaskKind::Connection { client: self.client })
+    }
+
+    fn new_work_set(&self) -> Option<WorkSet> {
+        Some(Box::new(self.new_set_of(TaskKind::User)))
     }
 
     fn inspect_session(&self, session: &mut Session, tx: &TxBuf) {
@@ -136,11 +141,11 @@ impl Drop for SimTimer {
     }
 }
 
-/// Tasks of one client.
+/// Tasks of one client, or of the application's work in it.
 pub(super) struct SimTaskSet {
     world: SharedWorld,
     executor: Arc<Executor>,
-    client: usize,
+    kind: TaskKind,
     running: Arc<Mutex<Running>>,
 }
 
@@ -157,12 +162,12 @@ fn lock(running: &Mutex<Running>) -> MutexGuard<'_, Running> {
 
 impl TaskSet for SimTaskSet {
     fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
-        let client = self.client;
-        self.world.lock().forbid_in_audit("no lost wake-up", || format!("client {client} had a task to spawn"));
+        let kind = self.kind;
+        self.world.lock().forbid_in_audit("no lost wake-up", || format!("{kind:?}: there was a task to spawn"));
         let id = self.executor.new_id();
         lock(&self.running).tasks.insert(id);
         let member = Member { task: Box::pin(task), _guard: EndOnDrop { id, running: self.running.clone() } };
-        self.executor.spawn(id, TaskKind::Connection { client }, Box::pin(member));
+        self.executor.spawn(id, kind, Box::pin(member));
     }
 
     fn poll_empty(&mut self, cx: &mut Context<'_>) -> Poll<()> {

@@ -16,9 +16,7 @@ use std::future::{Future, poll_fn};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use tokio::task::JoinSet;
-
-use super::{Outcome, refuse_zero, run};
+use super::{Outcome, Tasks, refuse_zero, run};
 use crate::client::consumer::Consumer;
 use crate::client::message::ReceivedMessage;
 use crate::error::{Error, Result};
@@ -61,15 +59,10 @@ impl Consumer {
         Fut: Future<Output: Into<Outcome>> + Send,
     {
         refuse_zero("concurrency", concurrency)?;
-        let mut pool = Pool {
-            consumer: self,
-            concurrency,
-            work: Arc::new(work),
-            queues: Queues::default(),
-            tasks: JoinSet::new(),
-        };
+        let tasks = self.shared().new_tasks();
+        let mut pool = Pool { consumer: self, concurrency, work: Arc::new(work), queues: Queues::default(), tasks };
         let error = poll_fn(|cx| pool.poll(cx)).await;
-        while !pool.tasks.is_empty() {
+        while pool.tasks.len() > 0 {
             poll_fn(|cx| pool.poll_settled(cx)).await;
             pool.start();
         }
@@ -84,7 +77,7 @@ struct Pool<'a, F> {
     work: Arc<F>,
     queues: Queues,
     /// Each ends with the key of its message.
-    tasks: JoinSet<Option<Key>>,
+    tasks: Tasks<Option<Key>>,
 }
 
 impl<F, Fut> Pool<'_, F>
@@ -110,10 +103,10 @@ where
 
     /// Takes one task that has ended; pending where none has, or none is left.
     fn poll_settled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        match self.tasks.poll_join_next(cx) {
-            Poll::Ready(Some(Ok(Some(key)))) => self.queues.settled(key),
+        match self.tasks.poll_next(cx) {
+            Poll::Ready(Some(Some(key))) => self.queues.settled(key),
             // Without a key; or aborted, with the runtime.
-            Poll::Ready(Some(Ok(None) | Err(_))) => {}
+            Poll::Ready(Some(None)) => {}
             Poll::Ready(None) | Poll::Pending => return Poll::Pending,
         }
         Poll::Ready(())

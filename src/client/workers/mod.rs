@@ -3,8 +3,6 @@
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use tokio::task::JoinSet;
-
 use super::acker::Acker;
 use super::consumer::Consumer;
 use super::message::ReceivedMessage;
@@ -12,6 +10,9 @@ use super::user_code::catch_panic;
 use crate::error::{Error, ErrorKind, Result};
 
 mod by_key;
+mod tasks;
+
+pub(super) use tasks::Tasks;
 
 /// Whether [`Consumer::process`] or [`Consumer::process_by_key`] acknowledges a message after the work on it.
 ///
@@ -70,23 +71,23 @@ impl Consumer {
         Fut: Future<Output: Into<Outcome>> + Send + 'static,
     {
         refuse_zero("concurrency", concurrency)?;
-        let mut tasks = JoinSet::new();
+        let mut tasks: Tasks<()> = self.shared().new_tasks();
         loop {
             match self.receive().await {
                 Ok(message) => {
                     // Frees what the tasks that have ended leave.
-                    while tasks.try_join_next().is_some() {}
+                    while tasks.try_next().is_some() {}
                     while tasks.len() >= concurrency {
-                        tasks.join_next().await;
+                        tasks.next().await;
                     }
                     let (acker, given) = (self.acker(), message.clone());
                     match catch_unwind(AssertUnwindSafe(|| work(given))) {
-                        Ok(working) => drop(tasks.spawn(run(acker, message, || working))),
+                        Ok(working) => tasks.spawn(run(acker, message, || working)),
                         Err(_) => settle(&acker, &message, Outcome::Nack),
                     }
                 }
                 Err(error) => {
-                    while tasks.join_next().await.is_some() {}
+                    while tasks.next().await.is_some() {}
                     return Err(error);
                 }
             }
