@@ -60,6 +60,8 @@ pub(super) struct ProducerAttach {
     name_taken_since: Option<Instant>,
     /// How long that may last with the broker that was asked last.
     name_taken_max: Duration,
+    /// A name that the broker gave was taken, and given up.
+    has_given_up_name: bool,
     /// Waits for the first attach.
     created: Option<ReplyTo<ProducerCreated>>,
     /// When the first attach is overdue. `None` once it has come, and while the broker has the producer queued for
@@ -75,6 +77,7 @@ impl ProducerAttach {
             topic_epoch: None,
             name_taken_since: None,
             name_taken_max: NAME_TAKEN_MAX,
+            has_given_up_name: false,
             created: Some(created),
             creation_deadline,
         }
@@ -87,6 +90,10 @@ impl ProducerAttach {
     /// Whether a PRODUCER request was ever made, so that a broker may know the producer.
     pub(super) fn was_requested(&self) -> bool {
         self.next_epoch > 0
+    }
+
+    pub(super) fn has_given_up_name(&self) -> bool {
+        self.has_given_up_name
     }
 
     pub(super) fn creation_deadline(&self) -> Option<Instant> {
@@ -123,7 +130,7 @@ impl Producer {
             producer_name: self.name().map(str::to_owned),
             metadata: pb::key_values(&self.config.properties),
             epoch: Some(epoch),
-            user_provided_producer_name: Some(self.config.name.is_some()),
+            user_provided_producer_name: Some(self.configured_name().is_some()),
             producer_access_mode: Some(self.config.access_mode.to_wire().into()),
             topic_epoch: self.attach.topic_epoch,
             schema: self.config.schema.as_ref().map(SchemaInfo::to_wire),
@@ -209,18 +216,23 @@ impl Producer {
     /// producer starts afresh: the next PRODUCER asks for a name, and sequence ids start where the broker says. What was
     /// pending fails, and may be stored if it was written: its frames carry the old name, by which the broker's
     /// deduplication would take them for the other producer's.
+    ///
+    /// The partitions of a topic begin with the name that the first one was given. One that gives it up gets a name of
+    /// its own.
     pub fn on_attach_failed(&mut self, error: &Error, now: Now, deferred: &mut Deferred) {
         let code = error.server_error().map(|refused| refused.code);
         if code == Some(ServerCode::PRODUCER_BLOCKED_QUOTA_EXCEEDED_EXCEPTION) {
             self.fail_pending(&error.clone().with_topic(&self.topic), deferred);
         }
-        let is_generated = self.config.name.is_none() && self.sealing.producer_name().is_some();
+        let is_generated = (self.configured_name().is_none() || self.config.is_name_generated)
+            && self.sealing.producer_name().is_some();
         if code == Some(ServerCode::PRODUCER_BUSY) && is_generated {
             let since = *self.attach.name_taken_since.get_or_insert(now.at);
             if now.at.saturating_duration_since(since) >= self.attach.name_taken_max {
                 self.fail_pending(&error.clone().with_topic(&self.topic), deferred);
                 self.sealing.stop();
                 self.attach.name_taken_since = None;
+                self.attach.has_given_up_name = true;
             }
         }
     }

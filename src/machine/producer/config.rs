@@ -43,6 +43,8 @@ impl AccessMode {
 #[allow(missing_docs, reason = "the builder documents each of them")]
 pub struct ProducerConfig {
     pub name: Option<String>,
+    /// A broker has generated `name`, for the first partition of the topic.
+    pub is_name_generated: bool,
     pub properties: Vec<(String, String)>,
     pub access_mode: AccessMode,
     pub batching: bool,
@@ -65,6 +67,7 @@ impl Default for ProducerConfig {
     fn default() -> Self {
         Self {
             name: None,
+            is_name_generated: false,
             properties: Vec::new(),
             access_mode: AccessMode::Shared,
             batching: true,

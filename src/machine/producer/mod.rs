@@ -183,7 +183,12 @@ impl Producer {
 
     /// Its name; the broker's choice is known from the first attach on.
     pub fn name(&self) -> Option<&str> {
-        self.sealing.producer_name().map(|name| &**name).or(self.config.name.as_deref())
+        self.sealing.producer_name().map(|name| &**name).or(self.configured_name())
+    }
+
+    /// The name to begin with. One that a broker generated is no longer asked for once it was [taken](Self::on_attach_failed).
+    fn configured_name(&self) -> Option<&str> {
+        self.config.name.as_deref().filter(|_| !self.attach.has_given_up_name())
     }
 
     /// The highest sequence id that is known to be stored: by a receipt, or, at creation, by the broker's

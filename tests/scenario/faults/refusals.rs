@@ -41,30 +41,52 @@ async fn a_quota_exception_fails_what_is_pending_and_a_quota_error_holds_it() {
     }
 }
 
+/// As after a restart without state: by the time a producer is back, one of another client has its name.
+async fn take_name(stage: &Stage, topic: &str, name: &str) -> (Client, Producer) {
+    let refused = stage.broker.faults().on(FaultEvent::Producer).on_topic(topic).times(2);
+    refused.refuse_request(ServerCode::SERVICE_NOT_READY);
+    stage.broker.unload(topic);
+    struck(&stage.broker, 1).await;
+    let other = builder(&stage.broker, &stage.net).connect();
+    let other = within("the connection", other).await.expect("a client");
+    stage.broker.faults().clear();
+    let taken = within("the name", other.producer(topic).name(name).create()).await.expect("the name is free");
+    (other, taken)
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_generated_name_that_was_taken_is_replaced() {
     let stage = Stage::new().await;
     let producer = stage.producer(TOPIC).await;
     send(&producer, "before").await;
     let name = producer.name();
-    // As after a restart without state: another client has the name by the time this one is back.
-    stage.broker.faults().on(FaultEvent::Producer).times(2).refuse_request(ServerCode::SERVICE_NOT_READY);
-    stage.broker.unload(TOPIC);
-    struck(&stage.broker, 1).await;
-    let other = builder(&stage.broker, &stage.net).connect();
-    let other = within("the connection", other).await.expect("a client");
-    stage.broker.faults().clear();
-    let taking = other.producer(TOPIC).name(&name).create();
-    let taken = within("the name", taking).await.expect("the name is free");
+    let (other, _taken) = take_name(&stage, TOPIC, &name).await;
     let in_flight = enqueue(&producer, "under the old name").await;
     let error = within("an outcome", in_flight).await.expect_err("given up with the name");
     assert_eq!(error.error().kind(), ErrorKind::Busy, "{error}");
     assert!(!error.may_be_stored(), "it was never written: {error}");
     send(&producer, "under a new name").await;
     assert_ne!(producer.name(), name);
-    within("the close", taken.close()).await.expect("closed");
     within("the close", other.close()).await.expect("closed");
     assert_eq!(stage.stored(TOPIC).await, ["before", "under a new name"]);
+    stage.close_and_check().await;
+}
+
+/// All partitions begin with the name that the first one was given. Each gives it up by itself.
+#[tokio::test(start_paused = true)]
+async fn a_partition_whose_generated_name_was_taken_gets_another() {
+    let broker = EmbeddedBroker::builder().partitioned_topic("parts", 2);
+    let stage = Stage::with(broker, |builder| builder).await;
+    let producer = stage.producer("parts").await;
+    let name = producer.name();
+    let partition = "persistent://public/default/parts-partition-1";
+    let (other, _taken) = take_name(&stage, partition, &name).await;
+    until("the attach", || producer.is_connected(), |connected| *connected).await;
+    for key in 0..4 {
+        send(&producer, Message::new("x").with_key(key.to_string())).await;
+    }
+    assert_eq!(producer.name(), name, "the first partition keeps it");
+    within("the close", other.close()).await.expect("closed");
     stage.close_and_check().await;
 }
 
