@@ -218,13 +218,16 @@ impl Supervisor {
     }
 
     /// Whether this client is still closing another endpoint of the same kind on the same topic: its name, or its place
-    /// in the subscription, is about to be free. Locks the endpoints of that topic only.
+    /// in the subscription, is about to be free. One that has finished, and is not forgotten yet, was closing when the broker
+    /// refused. Locks the endpoints of that topic only.
     fn is_predecessor_closing(&self, id: EndpointId) -> bool {
         let Some(managed) = self.endpoints.get(&id) else { return false };
         let is_alike =
             |other: &EndpointId| *other != id && std::mem::discriminant(other) == std::mem::discriminant(&id);
         let mut others = self.endpoints.iter().filter(|(other, _)| is_alike(other));
-        others.any(|(_, other)| other.subject == managed.subject && other.endpoint.is_closing())
+        others.any(|(_, other)| {
+            other.subject == managed.subject && (other.endpoint.is_closing() || other.endpoint.is_finished())
+        })
     }
 
     /// Serves an endpoint that no session has: its deadlines, its close, its end.
