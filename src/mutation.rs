@@ -65,6 +65,42 @@ mod switch {
         NeverTimeOut,
         /// A refusal that is final at the first attempt also ends what was attached.
         RefusalEndsEstablished,
+        /// A quota exception holds what is pending.
+        QuotaExceptionHolds,
+        /// A quota error fails what is pending.
+        QuotaErrorFails,
+        /// A generated name that another producer has is asked for forever.
+        KeepTakenName,
+        /// A generated name is given up at the first refusal.
+        GiveUpNameAtOnce,
+        /// A creation is refused while this client still closes the last holder of the name.
+        NoWaitForPredecessor,
+        /// The end of a partition ends the others too.
+        PartEndsSiblings,
+        /// The end of one part is the end of its consumer.
+        PartEndsAll,
+        /// The end of a part is reported twice.
+        EndReportedTwice,
+        /// After the end of a part, the others are not received from.
+        EndStopsOthers,
+        /// The next message of a key starts before the one before is done.
+        TwoOfOneKey,
+        /// The newest message of a key starts first.
+        NewestOfKeyFirst,
+        /// While a message waits for work, nothing is received.
+        StuckKeyStopsAll,
+        /// The first host of the service URL is tried forever.
+        SameHostForever,
+        /// The first host may take the whole operation timeout.
+        FirstHostTakesAll,
+        /// The time-out of a send does not say why the producer is not attached.
+        TimeOutSaysNothing,
+        /// A source of credentials that panics is waited for forever.
+        SupplierPanicHangs,
+        /// A source of credentials has no time limit.
+        SupplierIsWaitedFor,
+        /// The panic of a callback reaches the task that called it.
+        CallbackPanicEscapes,
         /// There is no pause between attempts.
         NoBackoff,
         /// Some wake-ups of tasks of the application are lost.

@@ -62,6 +62,9 @@ pub enum Fault {
         /// For how long dials are refused.
         down_for: Duration,
     },
+    /// A broker is silent from now on: its connections carry nothing, and dials of it are not answered. The other one serves
+    /// its topics. It happens once, and [`Simulation::clear_faults`](super::Simulation::clear_faults) does not end it.
+    LoseBroker,
     /// A topic moves to the other broker; clients have to look it up.
     Unload,
     /// A topic moves to the other broker; CLOSE_PRODUCER and CLOSE_CONSUMER name that broker.
@@ -75,6 +78,24 @@ pub enum Fault {
         /// The code of the error.
         code: ServerCode,
     },
+    /// A broker closes one producer, and refuses each PRODUCER for its topic for a time.
+    RefuseProducers {
+        /// The code of the error.
+        code: ServerCode,
+        /// For how long.
+        duration: Duration,
+    },
+    /// A broker closes one consumer, and refuses each SUBSCRIBE for its topic for a time.
+    RefuseConsumers {
+        /// The code of the error.
+        code: ServerCode,
+        /// For how long.
+        duration: Duration,
+    },
+    /// Another producer takes a name that the brokers have generated, and keeps it: the producer that had it is closed, and
+    /// refused (ProducerBusy) until it asks for another name. [`Simulation::clear_faults`](super::Simulation::clear_faults)
+    /// does not change that.
+    TakeName,
     /// The next SEND is refused (SEND_ERROR) and not stored, nor is any later one until the producer is opened again.
     ///
     /// [`ServerCode::NOT_ALLOWED_ERROR`] is not injected, because it refuses one message and lets later ones pass: where
@@ -94,6 +115,13 @@ pub enum Fault {
     },
     /// The next SEND_RECEIPT does not reach the client.
     DropReceipt,
+    /// Each SEND_RECEIPT is delayed for a time, and so are the frames behind it for the same producer.
+    SlowReceipts {
+        /// By how much.
+        by: Duration,
+        /// For how long.
+        duration: Duration,
+    },
     /// The next SEND_RECEIPT arrives twice.
     DuplicateReceipt,
     /// Each broker redirects lookups to the other one for a time.
@@ -105,13 +133,46 @@ pub enum Fault {
     CorruptDelivery,
     /// All tokens expire now; the brokers ask for fresh ones (AUTH_CHALLENGE).
     ExpireTokens,
+    /// The source of tokens of each client gives none for a time.
+    BreakTokens {
+        /// What it does instead.
+        how: TokenFault,
+        /// For how long.
+        duration: Duration,
+    },
+}
+
+/// What a source of tokens does instead of giving one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TokenFault {
+    /// It returns an error that is worth another attempt.
+    Fail,
+    /// It panics, without the panic hook.
+    Panic,
+    /// Its future never ends.
+    Hang,
+}
+
+/// Codes that do more than delay what was attached: they fail what is pending, take a name away, or are final.
+const CODES_WITH_EFFECT: [ServerCode; 5] = [
+    ServerCode::PRODUCER_BLOCKED_QUOTA_EXCEEDED_ERROR,
+    ServerCode::PRODUCER_BLOCKED_QUOTA_EXCEEDED_EXCEPTION,
+    ServerCode::PRODUCER_BUSY,
+    ServerCode::TOPIC_NOT_FOUND,
+    ServerCode::TOPIC_TERMINATED_ERROR,
+];
+
+/// Any code, mostly one of [`CODES_WITH_EFFECT`].
+fn any_code(rng: &mut Rng) -> ServerCode {
+    if rng.chance_per_mille(800) { *rng.pick(&CODES_WITH_EFFECT) } else { ServerCode(rng.below(27) as i32) }
 }
 
 /// Creates a fault of one kind with random parameters.
 type RandomFault = fn(&mut Rng, Direction) -> Fault;
 
 /// The kinds of [`Fault::random`]. A seed depends on their order.
-const RANDOM_FAULTS: [RandomFault; 21] = [
+const RANDOM_FAULTS: [RandomFault; 26] = [
     |_, _| Fault::Disconnect,
     |_, direction| Fault::Blackhole { direction },
     |rng, direction| Fault::DisconnectAfter { direction, bytes: rng.range_inclusive(0, 3000) },
@@ -127,7 +188,7 @@ const RANDOM_FAULTS: [RandomFault; 21] = [
     |_, _| Fault::Unload,
     |_, _| Fault::CloseProducer,
     |_, _| Fault::CloseConsumer,
-    |rng, _| Fault::RefuseRequest { code: ServerCode(rng.below(27) as i32) },
+    |rng, _| Fault::RefuseRequest { code: any_code(rng) },
     |rng, _| Fault::RefuseSend { code: ServerCode(rng.below(27) as i32) },
     |_, _| Fault::DropRequest,
     |_, _| Fault::DropResponse,
@@ -136,7 +197,22 @@ const RANDOM_FAULTS: [RandomFault; 21] = [
     |_, _| Fault::DuplicateReceipt,
     |rng, _| Fault::RedirectLoop { duration: millis(rng, 10, 10_000) },
     |_, _| Fault::CorruptDelivery,
+    REFUSALS[0],
+    REFUSALS[1],
+    REFUSALS[2],
+    |_, _| Fault::LoseBroker,
+    |rng, _| Fault::SlowReceipts { by: millis(rng, 1, 10_000), duration: millis(rng, 10, 20_000) },
 ];
+
+/// Those that refuse what was attached.
+const REFUSALS: [RandomFault; 3] = [
+    |rng, _| Fault::RefuseProducers { code: any_code(rng), duration: millis(rng, 10, 15_000) },
+    |rng, _| Fault::RefuseConsumers { code: any_code(rng), duration: millis(rng, 10, 15_000) },
+    |_, _| Fault::TakeName,
+];
+
+/// Those where tokens are in use.
+const RANDOM_TOKEN_FAULTS: [RandomFault; 2] = [|_, _| Fault::ExpireTokens, |rng, _| Fault::random_of_tokens(rng)];
 
 fn millis(rng: &mut Rng, from: u64, to: u64) -> Duration {
     rng.duration(Duration::from_millis(from), Duration::from_millis(to))
@@ -155,29 +231,53 @@ impl Fault {
             Self::RefuseDials { .. } => "refuse dials",
             Self::DelayDial { .. } => "delay dial",
             Self::Restart { .. } => "restart",
+            Self::LoseBroker => "lose broker",
             Self::Unload => "unload",
             Self::Transfer => "transfer",
             Self::CloseProducer => "CLOSE_PRODUCER",
             Self::CloseConsumer => "CLOSE_CONSUMER",
             Self::RefuseRequest { .. } => "refuse request",
+            Self::RefuseProducers { .. } => "refuse producers",
+            Self::RefuseConsumers { .. } => "refuse consumers",
+            Self::TakeName => "take name",
             Self::RefuseSend { .. } => "SEND_ERROR",
             Self::DropRequest => "drop request",
             Self::DropResponse => "drop response",
             Self::DelayResponse { .. } => "delay response",
             Self::DropReceipt => "drop receipt",
+            Self::SlowReceipts { .. } => "slow receipts",
             Self::DuplicateReceipt => "duplicate receipt",
             Self::RedirectLoop { .. } => "redirect loop",
             Self::CorruptDelivery => "corrupt delivery",
             Self::ExpireTokens => "expire tokens",
+            Self::BreakTokens { .. } => "break tokens",
         }
     }
 
-    /// A random fault, each kind with the same probability; [`Self::ExpireTokens`] only where `tokens` are in use.
+    /// A random fault, each kind with the same probability; [`Self::ExpireTokens`] and [`Self::BreakTokens`] only where
+    /// `tokens` are in use.
     #[must_use]
     pub fn random(rng: &mut Rng, tokens: bool) -> Self {
         let direction = if rng.chance_per_mille(500) { Direction::ToBroker } else { Direction::ToClient };
-        let kind = rng.below(RANDOM_FAULTS.len() as u64 + u64::from(tokens)) as usize;
-        RANDOM_FAULTS.get(kind).map_or(Self::ExpireTokens, |create| create(rng, direction))
+        let kinds = RANDOM_FAULTS.len() + if tokens { RANDOM_TOKEN_FAULTS.len() } else { 0 };
+        let kind = rng.below(kinds as u64) as usize;
+        let mut all = RANDOM_FAULTS.iter().chain(&RANDOM_TOKEN_FAULTS);
+        all.nth(kind).map_or(Self::Disconnect, |create| create(rng, direction))
+    }
+}
+
+impl Fault {
+    /// A random fault among those that refuse what was attached.
+    #[must_use]
+    pub fn random_refusal(rng: &mut Rng) -> Self {
+        rng.pick(&REFUSALS)(rng, Direction::ToBroker)
+    }
+
+    /// A random [`Self::BreakTokens`].
+    #[must_use]
+    pub fn random_of_tokens(rng: &mut Rng) -> Self {
+        let how = *rng.pick(&[TokenFault::Fail, TokenFault::Panic, TokenFault::Hang]);
+        Self::BreakTokens { how, duration: millis(rng, 10, 20_000) }
     }
 }
 

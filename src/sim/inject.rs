@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::faults::Fault;
 use super::network::{Direction, NetworkEvent, PairId};
-use super::proxy::BROKERS;
+use super::proxy::{BROKERS, OpenedKind, Proxy};
 use super::world::World;
 
 impl World {
@@ -45,12 +45,30 @@ impl World {
                 true
             }
             Fault::Restart { down_for } => self.restart(down_for),
+            Fault::LoseBroker => self.lose_broker(),
             Fault::Unload => self.unload_any(false),
             Fault::Transfer => self.unload_any(true),
-            Fault::CloseProducer => self.close_any_producer(),
-            Fault::CloseConsumer => self.close_any_consumer(),
+            Fault::CloseProducer => self.close_any_producer(|_, _| {}),
+            Fault::CloseConsumer => self.close_any_consumer(|_, _| {}),
+            Fault::RefuseProducers { code, duration } => {
+                let until = now + duration;
+                self.close_any_producer(|proxy, topic| proxy.refuse_opens(OpenedKind::Producer, topic, code, until))
+            }
+            Fault::RefuseConsumers { code, duration } => {
+                let until = now + duration;
+                self.close_any_consumer(|proxy, topic| proxy.refuse_opens(OpenedKind::Consumer, topic, code, until))
+            }
+            Fault::TakeName => self.take_any_name(),
+            Fault::SlowReceipts { by, duration } => {
+                self.proxy.slow_receipts = Some((by, now + duration));
+                true
+            }
             Fault::RedirectLoop { duration } => {
                 self.proxy.redirects_until = Some(now + duration);
+                true
+            }
+            Fault::BreakTokens { how, duration } => {
+                self.tokens_broken = Some((how, now + duration));
                 true
             }
             Fault::ExpireTokens => {
@@ -83,6 +101,9 @@ impl World {
 
     fn restart(&mut self, down_for: Duration) -> bool {
         let broker = self.rng.below(BROKERS.len() as u64) as usize;
+        if self.proxy.is_lost(broker) {
+            return false;
+        }
         let until = self.now.at + down_for;
         self.refuse_dials_until(broker, until);
         for id in self.network.live() {
@@ -96,12 +117,33 @@ impl World {
                 }
             }
         }
+        self.move_topics_of(broker);
+        true
+    }
+
+    fn lose_broker(&mut self) -> bool {
+        let broker = self.rng.below(BROKERS.len() as u64) as usize;
+        if !self.proxy.lose(broker) {
+            return false;
+        }
+        for id in self.network.live() {
+            let Some(pair) = self.network.get_mut(id).filter(|pair| pair.broker == broker) else { continue };
+            pair.broker_closed = true;
+            let conn = pair.conn;
+            self.network.blackhole(id, Direction::ToBroker);
+            self.network.blackhole(id, Direction::ToClient);
+            self.broker.disconnect(conn);
+        }
+        self.move_topics_of(broker);
+        true
+    }
+
+    fn move_topics_of(&mut self, broker: usize) {
         for topic in self.proxy.topics_of(broker) {
-            self.proxy.move_topic(&topic, (broker + 1) % BROKERS.len());
+            self.proxy.move_topic(&topic, self.proxy.successor(broker));
             self.broker.unload(&topic);
         }
         self.flush_broker();
-        true
     }
 
     fn unload_any(&mut self, names_new_owner: bool) -> bool {
@@ -111,7 +153,7 @@ impl World {
         }
         let topic = self.rng.pick(&topics).clone();
         let from = self.proxy.owner(&topic);
-        let to = (from + 1) % BROKERS.len();
+        let to = self.proxy.successor(from);
         self.proxy.move_topic(&topic, to);
         if names_new_owner {
             self.broker.transfer(&topic, BROKERS[to]);
@@ -122,23 +164,40 @@ impl World {
         true
     }
 
-    fn close_any_producer(&mut self) -> bool {
+    /// Closes a producer; `before` is called with its topic.
+    fn close_any_producer(&mut self, before: impl FnOnce(&mut Proxy, &str)) -> bool {
         let all = self.broker.connected_producers();
         if all.is_empty() {
             return false;
         }
-        let (topic, key) = self.rng.pick(&all).clone();
+        let (topic, key, _) = self.rng.pick(&all).clone();
+        before(&mut self.proxy, &topic);
         self.broker.close_connected_producer(&topic, key);
         self.flush_broker();
         true
     }
 
-    fn close_any_consumer(&mut self) -> bool {
+    fn take_any_name(&mut self) -> bool {
+        let mut all = self.broker.connected_producers();
+        all.retain(|(_, _, name)| self.broker.has_generated(name));
+        if all.is_empty() {
+            return false;
+        }
+        let (topic, key, name) = self.rng.pick(&all).clone();
+        self.proxy.take_name(&topic, &name);
+        self.broker.close_connected_producer(&topic, key);
+        self.flush_broker();
+        true
+    }
+
+    /// Closes a consumer; `before` is called with its topic.
+    fn close_any_consumer(&mut self, before: impl FnOnce(&mut Proxy, &str)) -> bool {
         let all = self.broker.connected_consumers();
         if all.is_empty() {
             return false;
         }
-        let key = *self.rng.pick(&all);
+        let (topic, key) = self.rng.pick(&all).clone();
+        before(&mut self.proxy, &topic);
         self.broker.close_connected_consumer(key);
         self.flush_broker();
         true
@@ -148,6 +207,7 @@ impl World {
     /// lost a receipt and works otherwise is closed, because a client cannot detect that.
     pub(super) fn clear_faults(&mut self) {
         self.proxy.clear_faults();
+        self.tokens_broken = None;
         self.allow_dials();
         for id in std::mem::take(&mut self.proxy.lost_receipts) {
             let now = self.now.at;

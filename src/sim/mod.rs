@@ -28,12 +28,14 @@
 //! Real: the handles, the drivers of supervisor and connections, the machines, the codec, and the embedded broker, which
 //! stands for two brokers that share its topics. Simulated: sockets, timers, the scheduler of the tasks, and the two brokers'
 //! addresses, redirects and moves. Tasks run in an order that the seed picks. Code that awaits timers, tasks or sockets
-//! of tokio does not run here: use [`Handle::sleep`] and [`Handle::spawn`].
+//! of tokio does not run here: use [`Handle::sleep`] and [`Handle::spawn`]. The tasks of
+//! [`Consumer::process`](crate::Consumer::process) and of `process_by_key` do run here.
 //!
 //! # What is checked
 //! [`Simulation::run_for`] ends at the first [`InvariantViolation`]: a task or an endpoint with pending work that
 //! is not scheduled (a lost wake-up or deadline), more permits granted than the queue holds, a re-sent frame with other
-//! bytes, dials closer together than the back-off allows, bytes that are no frame of the protocol, a violation of a
+//! bytes, dials closer together than the back-off allows, more than 200 connections of one client in a minute, a
+//! generated name given up too soon, bytes that are no frame of the protocol, a violation of a
 //! [`Rule`](crate::broker::Rule). An application can check its own invariants with [`Simulation::stored_messages`],
 //! [`Simulation::is_acknowledged`] and [`Simulation::stats`].
 
@@ -49,7 +51,7 @@ use std::time::{Duration, Instant};
 use crate::broker::{BrokerConfig, TopicStats};
 use crate::client::runtime::AsyncTimer;
 use crate::client::{Client, ClientBuilder, clock};
-use crate::error::Result;
+use crate::error::{Error, Result, ServerCode};
 
 mod executor;
 mod faults;
@@ -67,7 +69,7 @@ mod world;
 
 #[cfg(pulsar_mutations)]
 pub use crate::mutation::{Mutation, activate as activate_mutation};
-pub use faults::{Fault, FaultCounts};
+pub use faults::{Fault, FaultCounts, TokenFault};
 pub use network::Direction;
 pub use rng::Rng;
 pub use stored::StoredMessage;
@@ -108,6 +110,12 @@ struct Inner {
 impl Inner {
     fn world(&self) -> MutexGuard<'_, World> {
         self.world.lock()
+    }
+
+    fn delivery_was_corrupted(&self, topic: &str, subscription: &str, id: &crate::MessageId) -> bool {
+        let (world, id) = (self.world(), id.position());
+        let key = (topic.to_owned(), subscription.to_owned(), id.ledger_id, id.entry_id);
+        world.proxy.records.corrupted.contains(&key)
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + 'static) {
@@ -375,9 +383,7 @@ impl Simulation {
     /// received.
     #[must_use]
     pub fn delivery_was_corrupted(&self, topic: &str, subscription: &str, id: &crate::MessageId) -> bool {
-        let (world, id) = (self.inner.world(), id.position());
-        let key = (topic.to_owned(), subscription.to_owned(), id.ledger_id, id.entry_id);
-        world.proxy.records.corrupted.contains(&key)
+        self.inner.delivery_was_corrupted(topic, subscription, id)
     }
 
     /// What has not ended yet: a test that closes everything can wait for it to be empty.
@@ -445,9 +451,21 @@ impl Handle {
         let seed = world.rng.next();
         let builder = Client::builder("pulsar://broker-0:6650,broker-1:6650").seed(seed);
         let Some((key, subject)) = world.broker.superuser_credentials() else { return builder };
+        let shared = self.inner.world.clone();
         builder.authentication(crate::Token::from_fn(move || {
             let token = crate::broker::mint_token(&key, &subject, Some(clock::wall_ms() + 3_600_000));
-            async { Ok(token) }
+            let broken = {
+                let world = shared.lock();
+                world.tokens_broken.filter(|(_, until)| *until > world.now.at).map(|(how, _)| how)
+            };
+            async move {
+                match broken {
+                    None => Ok(token),
+                    Some(TokenFault::Fail) => Err(Error::connection("simulated: no token")),
+                    Some(TokenFault::Panic) => std::panic::resume_unwind(Box::new("simulated")),
+                    Some(TokenFault::Hang) => std::future::pending().await,
+                }
+            }
         }))
     }
 
@@ -517,6 +535,25 @@ impl Handle {
     #[must_use]
     pub fn is_acknowledged(&self, topic: &str, subscription: &str, id: &crate::MessageId) -> Option<bool> {
         stored::is_acknowledged(&self.inner.world().broker, topic, subscription, id)
+    }
+
+    /// As [`Simulation::delivery_was_corrupted`].
+    #[must_use]
+    pub fn delivery_was_corrupted(&self, topic: &str, subscription: &str, id: &crate::MessageId) -> bool {
+        self.inner.delivery_was_corrupted(topic, subscription, id)
+    }
+
+    /// As [`Simulation::stats`].
+    #[must_use]
+    pub fn stats(&self, topic: &str) -> Option<TopicStats> {
+        self.inner.world().broker.stats(topic)
+    }
+
+    /// Whether the brokers have refused a producer, a consumer or a lookup on this topic with this code. `topic` is the
+    /// full name, of the partition where there are any.
+    #[must_use]
+    pub fn was_refused(&self, topic: &str, code: ServerCode) -> bool {
+        self.inner.world().proxy.records.was_refused(topic, code)
     }
 
     /// When, since the start, the brokers sent this message to consumers of the subscription: each of these can explain

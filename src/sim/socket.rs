@@ -34,6 +34,10 @@ impl Dialer for SimDialer {
             let mut timer = SimTimer::new(world.clone());
             timer.reset(dial.ends_at);
             poll_fn(|cx| timer.poll(cx)).await;
+            if world.lock().proxy.is_lost(dial.broker) {
+                // Nothing answers.
+                std::future::pending::<()>().await;
+            }
             if dial.is_refused {
                 return Err(Error::network(format!("cannot connect to {}: connection refused", target.address)));
             }

@@ -80,5 +80,23 @@ mutations! {
     an_assigned_broker_that_is_used_for_ever: AssignedUrlForever => "settles in time";
     a_request_that_never_times_out: NeverTimeOut => "settles in time";
     a_refusal_that_ends_what_was_attached: RefusalEndsEstablished => "ends by a final refusal";
+    a_quota_exception_that_holds_what_is_pending: QuotaExceptionHolds => "a quota exception fails what is pending";
+    a_quota_error_that_fails_what_is_pending: QuotaErrorFails => "a quota error holds what is pending";
+    a_taken_name_that_is_asked_for_forever: KeepTakenName => "a taken name is given up" | "settles in time";
+    a_name_that_is_given_up_at_once: GiveUpNameAtOnce => "a name is given up after six seconds";
+    a_name_that_is_not_waited_for: NoWaitForPredecessor => "a name is waited for while its producer closes";
+    a_partition_that_ends_the_others: PartEndsSiblings => "a part ends by its own refusal";
+    a_part_that_ends_the_whole: PartEndsAll => "a consumer ends with its last part";
+    an_end_that_is_reported_twice: EndReportedTwice => "the end of a part is reported once";
+    an_end_that_stops_the_other_parts: EndStopsOthers => "settles in time";
+    two_messages_of_one_key_at_a_time: TwoOfOneKey => "one message of a key at a time";
+    the_newest_message_of_a_key_first: NewestOfKeyFirst => "a key in the order of delivery";
+    a_stuck_key_that_stops_all: StuckKeyStopsAll => "settles in time";
+    one_host_for_ever: SameHostForever => "a client connects past a silent host";
+    a_host_that_takes_all_the_time: FirstHostTakesAll => "a client connects past a silent host";
+    a_time_out_that_says_nothing: TimeOutSaysNothing => "a time-out says why";
+    a_panic_of_the_token_source_that_hangs: SupplierPanicHangs => "settles in time";
+    a_token_source_that_is_waited_for: SupplierIsWaitedFor => "settles in time";
+    a_panic_of_a_callback_that_escapes: CallbackPanicEscapes => "assertion";
     attempts_without_a_pause: NoBackoff => "dial back-off" | "livelock";
 }

@@ -53,17 +53,29 @@ impl Broker {
         })
     }
 
-    pub(crate) fn connected_producers(&self) -> Vec<(Arc<str>, ProducerKey)> {
-        let of_topic = |(name, keys): (&Arc<str>, Vec<ProducerKey>)| {
-            let name = Arc::clone(name);
-            keys.into_iter().map(move |key| (Arc::clone(&name), key))
-        };
-        self.topics.iter().map(|(name, topic)| (name, topic.producers.keys())).flat_map(of_topic).collect()
+    /// Each producer with its topic and its name.
+    pub(crate) fn connected_producers(&self) -> Vec<(Arc<str>, ProducerKey, Arc<str>)> {
+        let mut all = Vec::new();
+        for (topic, found) in self.topics.iter() {
+            let named = found.producers.iter().map(|(key, name)| (Arc::clone(topic), key, Arc::clone(name)));
+            all.extend(named);
+        }
+        all
     }
 
-    pub(crate) fn connected_consumers(&self) -> Vec<ConsumerKey> {
-        let subscriptions = self.topics.iter().flat_map(|(_, topic)| topic.subscriptions.values());
-        subscriptions.flat_map(|sub| sub.consumers.keys()).collect()
+    /// Whether this broker has generated the name of a producer.
+    pub(crate) fn has_generated(&self, name: &str) -> bool {
+        name.starts_with(&self.generated_name_prefix())
+    }
+
+    /// Each consumer with its topic.
+    pub(crate) fn connected_consumers(&self) -> Vec<(Arc<str>, ConsumerKey)> {
+        let mut all = Vec::new();
+        for (topic, found) in self.topics.iter() {
+            let keys = found.subscriptions.values().flat_map(|sub| sub.consumers.keys());
+            all.extend(keys.map(|key| (Arc::clone(topic), key)));
+        }
+        all
     }
 
     /// The key of the tokens and a role that may do everything; `None` while authentication is off.

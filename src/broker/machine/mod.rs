@@ -246,9 +246,13 @@ impl Broker {
         }
     }
 
+    pub(super) fn generated_name_prefix(&self) -> String {
+        format!("{}-0-", self.config.cluster_name)
+    }
+
     pub(super) fn generate_producer_name(&mut self) -> Arc<str> {
         self.generated_names += 1;
-        Arc::from(format!("{}-0-{}", self.config.cluster_name, self.generated_names))
+        Arc::from(format!("{}{}", self.generated_name_prefix(), self.generated_names))
     }
 
     /// Records what the client did and ends its connection without a response.

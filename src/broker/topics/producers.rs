@@ -53,6 +53,10 @@ impl TopicProducers {
         self.connected.keys().copied().collect()
     }
 
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (ProducerKey, &Arc<str>)> {
+        self.connected.iter().map(|(key, name)| (*key, name))
+    }
+
     pub(crate) fn names(&self) -> impl Iterator<Item = &Arc<str>> {
         self.connected.values()
     }

@@ -54,8 +54,10 @@ pub(crate) async fn fetch_credentials<T, F: Future<Output = Result<T>>>(
     name: &str,
     fetch: impl FnOnce() -> F,
 ) -> Result<T> {
+    let limit = if mutation!(SupplierIsWaitedFor) { Duration::MAX } else { limit };
     match timeout(runtime, limit, catch_panic(fetch)).await {
         Some(Ok(fetched)) => fetched,
+        Some(Err(_)) if mutation!(SupplierPanicHangs) => std::future::pending().await,
         Some(Err(panicked)) => Err(panicked.into_error(ErrorKind::Authentication, name)),
         None => {
             let what = format!("timed out after {limit:?} waiting for the credentials");

@@ -56,7 +56,7 @@ impl DialConfig {
     pub(crate) fn share_of(&self, key: &BrokerKey) -> Duration {
         let hosts = u32::try_from(self.service_hosts.len()).unwrap_or(u32::MAX);
         match hosts > 1 && self.service_hosts.contains(&key.physical) {
-            true => self.operation_timeout / hosts,
+            true => self.operation_timeout / if mutation!(FirstHostTakesAll) { 1 } else { hosts },
             false => Duration::MAX,
         }
     }

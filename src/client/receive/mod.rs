@@ -182,6 +182,9 @@ impl Receiver {
         self.sync_sources();
         let mut notified = std::mem::take(&mut self.notified);
         for id in notified.drain(..) {
+            if mutation!(EndStopsOthers) && self.last_end.is_some() {
+                continue;
+            }
             // A part that is not there has been removed since.
             let Some(&index) = self.by_id.get(&id) else { continue };
             let source = &mut self.sources[index];
@@ -214,10 +217,13 @@ impl Receiver {
     /// Reports the end of a source that has nothing left, if it has ended.
     fn report_end_of(&mut self, index: usize) {
         let Some((part, error)) = self.sources[index].take_end() else { return };
-        self.open_sources -= 1;
+        self.open_sources = if mutation!(PartEndsAll) { 0 } else { self.open_sources - 1 };
         // What the application asked for itself is no news to it.
         if error.kind() != ErrorKind::Closed && part.report_end() {
             let event = ConsumerEvent::TopicEnded { topic: part.topic.clone(), error: error.clone() };
+            if mutation!(EndReportedTwice) {
+                self.shared.events.push(event.clone());
+            }
             self.shared.events.push(event);
         }
         self.last_end = Some(error);

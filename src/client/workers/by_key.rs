@@ -90,7 +90,7 @@ where
         loop {
             while self.poll_settled(cx).is_ready() {}
             self.start();
-            if self.queues.waiting >= WAITING_MAX {
+            if self.queues.waiting >= if mutation!(StuckKeyStopsAll) { 1 } else { WAITING_MAX } {
                 return Poll::Pending;
             }
             match self.consumer.poll_receive(cx) {
@@ -164,7 +164,11 @@ impl Queues {
             Ready::Keyless(message) => (None, message),
             Ready::Key(key) => {
                 // A key is ready once for each time that it has a message and none is running.
-                let message = self.of_key.get_mut(&key)?.pop_front()?;
+                let queue = self.of_key.get_mut(&key)?;
+                let message = if mutation!(NewestOfKeyFirst) { queue.pop_back() } else { queue.pop_front() }?;
+                if mutation!(TwoOfOneKey) {
+                    self.settled(key.clone());
+                }
                 (Some(key), message)
             }
         };

@@ -192,7 +192,7 @@ impl AttachStatus {
             let seconds = now.at.saturating_duration_since(self.since).as_secs();
             return error(format!("{what}; attached to {broker} for {seconds} s")).with_address(broker);
         }
-        let Some(failure) = self.last_failure() else {
+        let Some(failure) = self.last_failure().filter(|_| !mutation!(TimeOutSaysNothing)) else {
             return error(format!("{what}; not attached to a broker, and no attempt has failed yet"));
         };
         let late = error(format!("{what}; not attached to a broker")).with_source(failure.clone());

@@ -221,14 +221,19 @@ impl Producer {
     /// its own.
     pub fn on_attach_failed(&mut self, error: &Error, now: Now, deferred: &mut Deferred) {
         let code = error.server_error().map(|refused| refused.code);
-        if code == Some(ServerCode::PRODUCER_BLOCKED_QUOTA_EXCEEDED_EXCEPTION) {
+        let fails_pending = match code {
+            Some(ServerCode::PRODUCER_BLOCKED_QUOTA_EXCEEDED_EXCEPTION) => !mutation!(QuotaExceptionHolds),
+            Some(ServerCode::PRODUCER_BLOCKED_QUOTA_EXCEEDED_ERROR) => mutation!(QuotaErrorFails),
+            _ => false,
+        };
+        if fails_pending {
             self.fail_pending(&error.clone().with_topic(&self.topic), deferred);
         }
         let is_generated = (self.configured_name().is_none() || self.config.is_name_generated)
             && self.sealing.producer_name().is_some();
-        if code == Some(ServerCode::PRODUCER_BUSY) && is_generated {
+        if code == Some(ServerCode::PRODUCER_BUSY) && is_generated && !mutation!(KeepTakenName) {
             let since = *self.attach.name_taken_since.get_or_insert(now.at);
-            if now.at.saturating_duration_since(since) >= self.attach.name_taken_max {
+            if now.at.saturating_duration_since(since) >= self.attach.name_taken_max || mutation!(GiveUpNameAtOnce) {
                 self.fail_pending(&error.clone().with_topic(&self.topic), deferred);
                 self.sealing.stop();
                 self.attach.name_taken_since = None;

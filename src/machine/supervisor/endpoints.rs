@@ -197,7 +197,7 @@ impl Supervisor {
         }
         self.pool.leave(holder, now);
         let error = failure.error.clone();
-        let failure = if is_taken(&failure) && self.is_predecessor_closing(id) {
+        let failure = if is_taken(&failure) && self.is_predecessor_closing(id) && !mutation!(NoWaitForPredecessor) {
             Failure { retry_policy: RetryPolicy::Retry, ..failure }
         } else {
             failure
@@ -211,8 +211,12 @@ impl Supervisor {
                 self.set_retry(holder, at);
             }
             AfterFailure::Fail(error) => {
-                managed.endpoint.fail(error, deferred);
+                managed.endpoint.fail(error.clone(), deferred);
                 self.forget(id, now);
+                if mutation!(PartEndsSiblings) {
+                    let siblings = self.endpoints.values().filter(|other| other.subject.contains("-partition-"));
+                    siblings.for_each(|sibling| sibling.endpoint.fail(error.clone(), deferred));
+                }
             }
         }
     }

@@ -245,7 +245,7 @@ impl ServiceHosts {
 
     /// The connection failed: if it is the one in use, the next host takes over.
     pub(crate) fn failed(&mut self, key: &BrokerKey) {
-        if *key == self.key() {
+        if *key == self.key() && !mutation!(SameHostForever) {
             self.current = (self.current + 1) % self.url.hosts.len();
         }
     }

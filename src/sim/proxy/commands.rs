@@ -58,6 +58,15 @@ pub(super) fn endpoint_of(frame: &Frame) -> Option<EndpointId> {
     }
 }
 
+/// Why a frame of the broker refuses, if it does.
+pub(super) fn refusal_code(frame: &Frame) -> Option<ServerCode> {
+    match frame {
+        Frame::Other(Command::SendError(it)) => Some(ServerCode(it.error)),
+        Frame::Other(command) => command.refusal().map(|refusal| ServerCode(refusal.code)),
+        _ => None,
+    }
+}
+
 pub(super) fn lookup_response(request_id: u64, kind: LookupType, broker: usize, authoritative: bool) -> Command {
     let response = pb::CommandLookupTopicResponse {
         broker_service_url: BROKERS.get(broker).map(|url| (*url).to_owned()),

@@ -25,7 +25,7 @@ use crate::wire::hot::{MessageHead, SendHead};
 mod commands;
 mod records;
 
-use commands::{endpoint_of, is_close, is_refusable, lookup_response, read_request, refusal};
+use commands::{endpoint_of, is_close, is_refusable, lookup_response, read_request, refusal, refusal_code};
 pub(super) use records::Records;
 
 /// Faults that may wait for a frame at once; further ones are dropped.
@@ -49,6 +49,22 @@ struct Request {
     endpoint: Option<EndpointId>,
     is_lookup: bool,
     topic: Option<String>,
+}
+
+/// What is opened with PRODUCER or SUBSCRIBE.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OpenedKind {
+    Producer,
+    Consumer,
+}
+
+/// Each PRODUCER, or each SUBSCRIBE, for a topic is refused for a time.
+#[derive(Debug)]
+struct RefusedOpens {
+    kind: OpenedKind,
+    topic: String,
+    code: ServerCode,
+    until: Instant,
 }
 
 /// A producer or consumer on one connection.
@@ -85,8 +101,15 @@ pub(super) struct Proxy {
     connections: BTreeMap<PairId, ProxiedConnection>,
     armed: VecDeque<Fault>,
     owners: BTreeMap<String, usize>,
+    /// The broker that answers nothing any more.
+    lost: Option<usize>,
     /// Until when each broker redirects lookups to the other one.
     pub(super) redirects_until: Option<Instant>,
+    /// By how much receipts are delayed, and until when.
+    pub(super) slow_receipts: Option<(Duration, Instant)>,
+    refused_opens: Vec<RefusedOpens>,
+    /// Names that a producer outside the simulation has, with their topics.
+    taken_names: BTreeSet<(String, String)>,
     pub(super) counts: FaultCounts,
     pub(super) records: Records,
     rng: Rng,
@@ -110,7 +133,11 @@ impl Proxy {
             connections: BTreeMap::new(),
             armed: VecDeque::new(),
             owners: BTreeMap::new(),
+            lost: None,
             redirects_until: None,
+            slow_receipts: None,
+            refused_opens: Vec::new(),
+            taken_names: BTreeSet::new(),
             counts: FaultCounts::default(),
             records: Records::default(),
             rng,
@@ -129,6 +156,33 @@ impl Proxy {
     pub(super) fn clear_faults(&mut self) {
         self.armed.clear();
         self.redirects_until = None;
+        self.slow_receipts = None;
+        self.refused_opens.clear();
+    }
+
+    pub(super) fn refuse_opens(&mut self, kind: OpenedKind, topic: &str, code: ServerCode, until: Instant) {
+        self.refused_opens.push(RefusedOpens { kind, topic: topic.to_owned(), code, until });
+    }
+
+    pub(super) fn take_name(&mut self, topic: &str, name: &str) {
+        self.taken_names.insert((topic.to_owned(), name.to_owned()));
+    }
+
+    /// Why a PRODUCER or SUBSCRIBE is refused, if it is.
+    fn refusal_of_open(&self, command: &Command, now: Instant) -> Option<(ServerCode, &'static str)> {
+        let (kind, topic) = match command {
+            Command::Producer(it) => {
+                let name = it.producer_name.clone().unwrap_or_default();
+                if self.taken_names.contains(&(it.topic.clone(), name)) {
+                    return Some((ServerCode::PRODUCER_BUSY, "simulated: another producer has this name"));
+                }
+                (OpenedKind::Producer, &it.topic)
+            }
+            Command::Subscribe(it) => (OpenedKind::Consumer, &it.topic),
+            _ => return None,
+        };
+        let fits = |refused: &&RefusedOpens| refused.kind == kind && refused.topic == *topic && refused.until > now;
+        self.refused_opens.iter().find(fits).map(|refused| (refused.code, "simulated"))
     }
 
     pub(super) fn forget(&mut self, pair: PairId) {
@@ -139,9 +193,29 @@ impl Proxy {
         if let Some(owner) = self.owners.get(topic) {
             return *owner;
         }
-        let owner = self.rng.below(BROKERS.len() as u64) as usize;
+        let any = self.rng.below(BROKERS.len() as u64) as usize;
+        let owner = if self.is_lost(any) { self.successor(any) } else { any };
         self.owners.insert(topic.to_owned(), owner);
         owner
+    }
+
+    /// Loses a broker, unless one is lost already; whether it did.
+    pub(super) fn lose(&mut self, broker: usize) -> bool {
+        if self.lost.is_some() {
+            return false;
+        }
+        self.lost = Some(broker);
+        true
+    }
+
+    pub(super) fn is_lost(&self, broker: usize) -> bool {
+        self.lost == Some(broker)
+    }
+
+    /// The broker that gets a topic of this one: the other one, unless that is lost.
+    pub(super) fn successor(&self, broker: usize) -> usize {
+        let other = (broker + 1) % BROKERS.len();
+        if self.is_lost(other) { broker } else { other }
     }
 
     pub(super) fn move_topic(&mut self, topic: &str, to: usize) {
@@ -163,13 +237,25 @@ impl Proxy {
     /// A frame of a client, on its way to the broker.
     pub(super) fn up(&mut self, origin: Origin, frame: Frame, now: Instant, violations: &mut ViolationLog) -> Upstream {
         match frame {
-            Frame::Send { head, entry } => self.send(origin, head, entry, violations),
-            Frame::Other(command) => self.command(origin, command, now),
+            Frame::Send { head, entry } => self.send(origin, head, entry, now, violations),
+            Frame::Other(command) => {
+                if let Command::Producer(producer) = &command {
+                    self.records.check_name(origin, producer, now, violations);
+                }
+                self.command(origin, command, now)
+            }
             other => Upstream::Forward(other),
         }
     }
 
-    fn send(&mut self, origin: Origin, head: SendHead, entry: Bytes, violations: &mut ViolationLog) -> Upstream {
+    fn send(
+        &mut self,
+        origin: Origin,
+        head: SendHead,
+        entry: Bytes,
+        now: Instant,
+        violations: &mut ViolationLog,
+    ) -> Upstream {
         self.records.check_send(origin, &head, &entry, violations);
         let producer = EndpointId::Producer(ProducerId(head.producer_id));
         let connection = self.connections.entry(origin.pair).or_default();
@@ -183,6 +269,7 @@ impl Proxy {
         if let Some(Fault::RefuseSend { code }) = self.take_armed(fits) {
             // As where the topic is fenced or the producer closed: no later SEND is stored either.
             self.connections.entry(origin.pair).or_default().fenced.insert(producer);
+            self.record_refusal(origin, Some(producer), None, code, now);
             let error = pb::CommandSendError {
                 producer_id: head.producer_id,
                 sequence_id: head.sequence_id,
@@ -192,6 +279,21 @@ impl Proxy {
             return Upstream::Respond(vec![error.into()]);
         }
         Upstream::Forward(Frame::Send { head, entry })
+    }
+
+    /// Records that a client is refused. The topic is that of the endpoint unless `topic` names it.
+    fn record_refusal(
+        &mut self,
+        origin: Origin,
+        endpoint: Option<EndpointId>,
+        topic: Option<&str>,
+        code: ServerCode,
+        now: Instant,
+    ) {
+        let endpoints = self.connections.get(&origin.pair).map(|connection| &connection.endpoints);
+        let known = endpoint.and_then(|id| endpoints?.get(&id)).map(|found| found.topic.as_str());
+        let topic = topic.or(known).unwrap_or_default();
+        self.records.record_refusal(origin, endpoint, topic, code, now);
     }
 
     /// In this order: a request is dropped; it is refused; a lookup is redirected; an open is refused by a broker that does
@@ -205,11 +307,20 @@ impl Proxy {
                 return Upstream::Respond(Vec::new());
             }
             if is_refusable(&command) {
-                let refuses = |fault: &Fault| matches!(fault, Fault::RefuseRequest { .. });
+                let is_producer = matches!(command, Command::Producer(_));
+                let refuses = |fault: &Fault| match fault {
+                    // Of a name, which nothing else has.
+                    Fault::RefuseRequest { code: ServerCode::PRODUCER_BUSY } => is_producer,
+                    Fault::RefuseRequest { .. } => true,
+                    _ => false,
+                };
                 if let Some(Fault::RefuseRequest { code }) = self.take_armed(refuses) {
-                    return Upstream::Respond(vec![refusal(&command, id, code, "simulated")]);
+                    return self.refuse(origin, &command, &request, code, "simulated", now);
                 }
             }
+        }
+        if let Some((code, text)) = self.refusal_of_open(&command, now) {
+            return self.refuse(origin, &command, &request, code, text, now);
         }
         match &command {
             Command::Lookup(lookup) if self.redirects_until.is_some_and(|until| until > now) => {
@@ -227,6 +338,22 @@ impl Proxy {
             }
             _ => Upstream::Forward(Frame::Other(command)),
         }
+    }
+
+    fn refuse(
+        &mut self,
+        origin: Origin,
+        command: &Command,
+        request: &Request,
+        code: ServerCode,
+        text: &str,
+        now: Instant,
+    ) -> Upstream {
+        let id = command.request_id().unwrap_or(0);
+        self.record_refusal(origin, request.endpoint, request.topic.as_deref(), code, now);
+        // Two refusals of one kind can be told apart.
+        let text = format!("{text}, request {id}");
+        Upstream::Respond(vec![refusal(command, id, code, &text)])
     }
 
     /// A PRODUCER or SUBSCRIBE.
@@ -273,7 +400,7 @@ impl Proxy {
 
     /// A frame of the broker, on its way to a client. Frames to be written now go to `out`:
     /// - a response is dropped or delayed; that of a lookup names the owner of the topic;
-    /// - a receipt is dropped, or sent a second time later;
+    /// - a receipt is dropped, delayed, or sent a second time later;
     /// - a message is recorded, and may be damaged.
     ///
     /// A frame for an endpoint stays behind the frames of the same endpoint that are held back.
@@ -285,6 +412,10 @@ impl Proxy {
             _ => None,
         };
         let endpoint = request.as_ref().and_then(|request| request.endpoint).or_else(|| endpoint_of(frame));
+        if let Some(code) = refusal_code(frame) {
+            let topic = request.as_ref().and_then(|request| request.topic.as_deref());
+            self.record_refusal(origin, endpoint, topic, code, now);
+        }
         let mut hold_until = None;
         match (frame, &request) {
             (_, Some(request)) => {
@@ -305,6 +436,7 @@ impl Proxy {
                     self.lost_receipts.insert(origin.pair);
                     return;
                 }
+                hold_until = self.slow_receipts.filter(|(_, until)| *until > now).map(|(by, _)| now + by);
                 if self.take_armed(|fault| *fault == Fault::DuplicateReceipt).is_some() {
                     // Directly behind the first one, or behind later receipts.
                     let until = now + self.rng.duration(Duration::ZERO, Duration::from_millis(300));

@@ -2,13 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hasher;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Origin;
+use crate::error::ServerCode;
 use crate::id::MessageId;
+use crate::machine::EndpointId;
 use crate::pb;
 use crate::sim::violations::ViolationLog;
 use crate::wire::hot::SendHead;
+
+/// For at least this long a producer asks for the name it had, while it is refused because another one has it.
+const NAME_KEPT_MIN: Duration = Duration::from_secs(6);
 
 /// Topic, subscription, ledger, entry.
 pub(in crate::sim) type SubscribedEntry = (String, String, u64, u64);
@@ -26,8 +31,16 @@ pub(in crate::sim) struct Records {
     queue_sizes: BTreeMap<(usize, u64), i64>,
     /// The producer that last used a name, by topic and name: its client and id.
     names: BTreeMap<(String, String), (usize, u64)>,
+    /// New producers, by client and id, that follow another one under this name.
+    successors: BTreeMap<(usize, u64), String>,
     /// Names that a new producer took over without the broker's knowledge: its checks take the two for one producer.
     pub(in crate::sim) taken_over: BTreeSet<String>,
+    /// Topics and the codes that a client was refused with there.
+    refusals: BTreeSet<(String, i32)>,
+    /// Producers, by client and id, that have asked for a name they were given, and the highest epoch that did.
+    named: BTreeMap<(usize, u64), u64>,
+    /// When such a producer was refused for its name for the first time.
+    busy_since: BTreeMap<(usize, u64), Instant>,
 }
 
 impl Records {
@@ -47,7 +60,8 @@ impl Records {
     }
 
     /// Records the producer that attaches under a name. The broker recognises a new producer by its first PRODUCER, of epoch
-    /// 0; where that was dropped it takes the next one, of a higher epoch, for the producer that had the name before.
+    /// 0; where that was dropped, or refused while the other one went on, it takes the next one, of a higher epoch, for the
+    /// producer that had the name before.
     /// A producer that asks for a name starts its sequence ids afresh.
     pub(super) fn record_name(&mut self, origin: Origin, producer: &pb::CommandProducer) {
         let user = (origin.client, producer.producer_id);
@@ -56,8 +70,58 @@ impl Records {
             return;
         };
         let before = self.names.insert((producer.topic.clone(), name.clone()), user);
-        if producer.epoch() > 0 && before != Some(user) {
-            self.taken_over.insert(name.clone());
+        if before != Some(user) {
+            if producer.epoch() > 0 {
+                self.taken_over.insert(name.clone());
+            } else if before.is_some() {
+                self.successors.insert(user, name.clone());
+            }
+        }
+    }
+
+    pub(super) fn record_refusal(
+        &mut self,
+        origin: Origin,
+        endpoint: Option<EndpointId>,
+        topic: &str,
+        code: ServerCode,
+        now: Instant,
+    ) {
+        self.refusals.insert((topic.to_owned(), code.0));
+        if let (Some(EndpointId::Producer(producer)), ServerCode::PRODUCER_BUSY) = (endpoint, code) {
+            let user = (origin.client, producer.0);
+            self.busy_since.entry(user).or_insert(now);
+            self.taken_over.extend(self.successors.remove(&user));
+        }
+    }
+
+    /// Whether a producer, a consumer or a lookup was refused with this code on a topic.
+    pub(in crate::sim) fn was_refused(&self, topic: &str, code: ServerCode) -> bool {
+        self.refusals.contains(&(topic.to_owned(), code.0))
+    }
+
+    /// Checks that a producer that asks for a new name was refused the one it had for long enough: the broker may have
+    /// held it for this producer's own dead connection.
+    pub(super) fn check_name(
+        &mut self,
+        origin: Origin,
+        producer: &pb::CommandProducer,
+        now: Instant,
+        violations: &mut ViolationLog,
+    ) {
+        let key = (origin.client, producer.producer_id);
+        let before = self.named.get(&key).copied();
+        if producer.producer_name.is_some() {
+            self.named.insert(key, producer.epoch().max(before.unwrap_or(0)));
+            // One of a lower epoch comes late, on a connection that was stalled.
+        } else if before.is_some_and(|epoch| producer.epoch() > epoch) {
+            self.named.remove(&key);
+            let refused_for = self.busy_since.remove(&key).map(|since| now - since);
+            if refused_for.is_none_or(|time| time < NAME_KEPT_MIN) {
+                violations.report("a name is given up after six seconds", || {
+                    format!("client {} producer {}: refused for {refused_for:?}", key.0, key.1)
+                });
+            }
         }
     }
 

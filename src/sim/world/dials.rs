@@ -6,6 +6,9 @@ use super::World;
 use crate::sim::network::PairId;
 use crate::sim::proxy::BROKERS;
 
+/// More connections than a client makes in a minute, unless it replaces those that work.
+const CONNECTIONS_MAX: u32 = 200;
+
 /// A dial in progress.
 pub(in crate::sim) struct Dial {
     pub(in crate::sim) broker: usize,
@@ -28,10 +31,24 @@ impl World {
 
     pub(in crate::sim) fn finish_dial(&mut self, client: usize, broker: usize) -> PairId {
         self.failed_dials.remove(&(client, broker));
+        self.count_connection(client);
         let conn = self.broker.connect(self.now);
         let pair = self.network.open(client, conn, broker, self.now.at);
         self.record_event("connected", client as u64, || format!("client {client}: broker {broker}, {pair:?}"));
         pair
+    }
+
+    /// Checks that the client does not replace its connections again and again.
+    fn count_connection(&mut self, client: usize) {
+        let now = self.now.at;
+        let (count, since) = self.connections_made.entry(client).or_insert((0, now));
+        if now - *since > Duration::from_secs(60) {
+            (*count, *since) = (0, now);
+        }
+        *count += 1;
+        if *count > CONNECTIONS_MAX {
+            self.violations.report("connections without end", || format!("client {client} has made {CONNECTIONS_MAX}"));
+        }
     }
 
     /// Checks that the intervals between failed dials of one broker grow.

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use super::faults::Fault;
+use super::faults::{Fault, TokenFault};
 use super::network::{Direction, Network, NetworkEvent, PairId};
 use super::proxy::{BROKERS, Proxy};
 use super::rng::Rng;
@@ -70,8 +70,12 @@ pub(super) struct World {
     /// Until when dials of each broker are refused.
     dials_refused_until: [Option<Instant>; BROKERS.len()],
     next_dial_takes: Option<Duration>,
+    /// What sources of tokens do instead of giving one, and until when.
+    pub(super) tokens_broken: Option<(TokenFault, Instant)>,
     /// Dials per client and broker since the last successful one: how many, and since when.
     failed_dials: BTreeMap<(usize, usize), (u32, Instant)>,
+    /// Connections per client: how many in this minute, and when it began.
+    connections_made: BTreeMap<usize, (u32, Instant)>,
     /// To be woken once the lock is free.
     wakers: Vec<Waker>,
     /// Tasks of clients are being polled although nothing woke them: they must have nothing to do.
@@ -103,7 +107,9 @@ impl World {
             mutator: Default::default(),
             dials_refused_until: [None; BROKERS.len()],
             next_dial_takes: None,
+            tokens_broken: None,
             failed_dials: BTreeMap::new(),
+            connections_made: BTreeMap::new(),
             wakers: Vec::new(),
             is_auditing: false,
             violations: ViolationLog::default(),

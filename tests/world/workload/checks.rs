@@ -4,16 +4,43 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use pulsar_native::sim::Simulation;
 
+use super::by_key::StuckKey;
 use super::plan::{Plan, TopicPlan};
-use super::users::{Key, Sent, Users, key, settle};
+use super::producers::{check_live, settle};
+use super::users::{Key, Notes, Sent, Users, key};
+
+/// Checks what holds whenever no task is woken.
+pub(super) fn check_now(users: &Users) {
+    collect_callbacks(users);
+    check_live(users);
+}
 
 pub(super) fn is_settled(sim: &Simulation, plan: &Plan, users: &Users) -> bool {
-    collect_callbacks(users);
+    check_now(users);
     let notes = users.notes.borrow();
     if notes.producers_left > 0 || notes.sends.values().any(|sent| *sent == Sent::Pending) {
         return false;
     }
+    if !notes.stuck.is_empty() && !users.may_unstick.get() {
+        users.may_unstick.set(notes.stuck.iter().all(|stuck| are_others_done(sim, plan, &notes, stuck)));
+        return false;
+    }
     plan.topics.iter().all(|topic| topic.parts().iter().all(|part| is_drained(sim, topic, part)))
+}
+
+/// Whether a subscription has received all that is stored but messages of its stuck key.
+fn are_others_done(sim: &Simulation, plan: &Plan, notes: &Notes, stuck: &StuckKey) -> bool {
+    let topic = plan.topics.iter().find(|topic| topic.name == stuck.topic).expect("a topic of the plan");
+    topic.parts().into_iter().all(|part| {
+        let name = (part, stuck.subscription.clone());
+        let received = notes.received.get(&name);
+        sim.stored_messages(&name.0).iter().all(|message| {
+            let text = String::from_utf8_lossy(&message.payload);
+            text.split('|').nth(1) == Some(&stuck.key)
+                || received.is_some_and(|received| received.contains_key(&key(&message.id)))
+                || sim.delivery_was_corrupted(&name.0, &name.1, &message.id)
+        })
+    })
 }
 
 fn is_drained(sim: &Simulation, topic: &TopicPlan, part: &str) -> bool {

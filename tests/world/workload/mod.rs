@@ -1,17 +1,20 @@
 //! One simulated run of a seed: clients, producers and consumers that use the API in every way that is allowed, faults, and
 //! the invariants that must hold.
 
+mod by_key;
 mod checks;
+mod consumers;
 mod plan;
+mod producers;
 mod users;
 
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pulsar_native::sim::{FaultCounts, InvariantViolation, Simulation};
+use pulsar_native::sim::{Fault, FaultCounts, InvariantViolation, Simulation};
 
-use checks::{check_acked, check_log, has_no_endpoints, is_settled, unsettled};
+use checks::{check_acked, check_log, check_now, has_no_endpoints, is_settled, unsettled};
 use plan::Plan;
 use users::{Users, spawn_all};
 
@@ -50,6 +53,10 @@ pub(crate) fn run(seed: u64, trace: bool) -> SeedReport {
     }
 }
 
+fn is_refusal(fault: &Fault) -> bool {
+    matches!(fault, Fault::RefuseProducers { .. } | Fault::RefuseConsumers { .. } | Fault::TakeName)
+}
+
 fn run_plan(sim: &Simulation, plan: &Plan) -> Result<(), InvariantViolation> {
     let users = Users {
         handle: sim.handle(),
@@ -58,6 +65,11 @@ fn run_plan(sim: &Simulation, plan: &Plan) -> Result<(), InvariantViolation> {
         is_draining: Rc::default(),
         is_over: Rc::default(),
         may_close: Rc::default(),
+        may_unstick: Rc::default(),
+        has_lost_broker_only: plan.faults.iter().all(|(at, fault)| at.is_zero() && *fault == Fault::LoseBroker),
+        reuses_names: !plan.broker.broker_deduplication_enabled,
+        closes_are_quick: plan.faults.iter().all(|(_, fault)| matches!(fault, Fault::SlowReceipts { .. })),
+        has_refusals_only: plan.faults.iter().all(|(_, fault)| is_refusal(fault)),
         is_clean: plan.faults.is_empty(),
     };
     let mut last_fault = Duration::ZERO;
@@ -66,7 +78,11 @@ fn run_plan(sim: &Simulation, plan: &Plan) -> Result<(), InvariantViolation> {
         last_fault = last_fault.max(*at);
     }
     spawn_all(sim, plan, &users);
-    sim.run_for(last_fault + Duration::from_secs(10))?;
+    let check = || {
+        check_now(&users);
+        false
+    };
+    sim.run_until(last_fault + Duration::from_secs(10), check)?;
 
     check_acked(sim, plan, &users);
     sim.clear_faults();

@@ -15,6 +15,37 @@ pub(super) struct Plan {
     pub(super) keep_alive_interval: Duration,
 }
 
+/// The faults of one seed: mostly of all kinds, else of one kind only. What a kind does alone can be checked more closely.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Theme {
+    All,
+    Nothing,
+    /// The clients come to a cluster of which one broker is silent.
+    LostBroker,
+    /// The brokers store slowly. Producers are closed while their messages are on the way.
+    SlowReceipts,
+    /// What was attached is refused.
+    Refusals,
+    /// Topics move.
+    Moves,
+    /// Connections break while there is no token for the next one.
+    Tokens,
+}
+
+impl Theme {
+    fn of(rng: &mut Rng) -> Self {
+        match rng.below(20) {
+            0..=1 => Self::Nothing,
+            2 => Self::LostBroker,
+            3 => Self::SlowReceipts,
+            4..=6 => Self::Refusals,
+            7 => Self::Tokens,
+            8 => Self::Moves,
+            _ => Self::All,
+        }
+    }
+}
+
 #[derive(Clone)]
 pub(super) struct TopicPlan {
     pub(super) name: String,
@@ -58,33 +89,60 @@ impl Plan {
         let mut rng = Rng::new(seed ^ 0x5eed);
         let rng = &mut rng;
         let mut broker = BrokerConfig::default();
-        broker.broker_deduplication_enabled = rng.chance_per_mille(500);
+        let theme = Theme::of(rng);
+        broker.broker_deduplication_enabled = theme != Theme::SlowReceipts && rng.chance_per_mille(500);
         broker.acknowledgment_at_batch_index_level_enabled = rng.chance_per_mille(700);
-        let tokens = rng.chance_per_mille(400);
+        let tokens = theme == Theme::Tokens || rng.chance_per_mille(400);
         broker.token_secret_key = tokens.then(|| b"a secret of the simulation, long enough".to_vec());
         let clients = rng.range_inclusive(1, 3) as usize;
         let mut topics = Vec::new();
         for number in 0..rng.range_inclusive(1, 2) {
-            let topic = Self::topic(rng, number, clients, broker.acknowledgment_at_batch_index_level_enabled);
+            let topic = Self::topic(rng, theme, number, clients, broker.acknowledgment_at_batch_index_level_enabled);
             if topic.partitions > 0 {
                 broker.partitioned_topics.insert(topic.name.clone(), topic.partitions);
             }
             topics.push(topic);
         }
-        let count = if rng.chance_per_mille(100) { 0 } else { rng.range_inclusive(1, 12) };
-        let span = Duration::from_secs(rng.range_inclusive(1, 40));
-        let mut faults = Vec::new();
-        for _ in 0..count {
-            // Many of them while everything is being set up.
-            let within = if rng.chance_per_mille(300) { Duration::from_millis(80) } else { span };
-            faults.push((rng.duration(Duration::ZERO, within), Fault::random(rng, tokens)));
-        }
+        let faults = Self::faults(rng, theme, tokens);
         let operation_timeout = Duration::from_secs(*rng.pick(&[5, 30]));
         let keep_alive_interval = Duration::from_secs(*rng.pick(&[10, 30]));
         Self { broker, topics, clients, faults, operation_timeout, keep_alive_interval }
     }
 
-    fn topic(rng: &mut Rng, number: u64, clients: usize, index_acks: bool) -> TopicPlan {
+    fn faults(rng: &mut Rng, theme: Theme, tokens: bool) -> Vec<(Duration, Fault)> {
+        let span = Duration::from_secs(rng.range_inclusive(1, 40));
+        let count = rng.range_inclusive(1, 12);
+        let at = |rng: &mut Rng| {
+            // Many of them while everything is being set up.
+            let within = if rng.chance_per_mille(300) { Duration::from_millis(80) } else { span };
+            rng.duration(Duration::ZERO, within)
+        };
+        match theme {
+            Theme::Nothing => Vec::new(),
+            Theme::LostBroker => vec![(Duration::ZERO, Fault::LoseBroker)],
+            Theme::SlowReceipts => {
+                let by = rng.duration(Duration::from_millis(100), Duration::from_secs(3));
+                vec![(Duration::ZERO, Fault::SlowReceipts { by, duration: span })]
+            }
+            Theme::Refusals => {
+                // While producers are in use.
+                let early = |rng: &mut Rng| rng.duration(Duration::ZERO, Duration::from_secs(5));
+                (0..count).map(|_| (early(rng), Fault::random_refusal(rng))).collect()
+            }
+            Theme::Tokens => {
+                let at: Vec<_> = (0..count).map(|_| at(rng)).collect();
+                let broken = at.iter().map(|at| (*at, Fault::random_of_tokens(rng)));
+                broken.chain(at.iter().map(|at| (*at, Fault::Disconnect))).collect()
+            }
+            Theme::Moves => {
+                let moves = [Fault::Transfer, Fault::Transfer, Fault::Unload];
+                (0..count).map(|_| (at(rng), rng.pick(&moves).clone())).collect()
+            }
+            Theme::All => (0..count).map(|_| (at(rng), Fault::random(rng, tokens))).collect(),
+        }
+    }
+
+    fn topic(rng: &mut Rng, theme: Theme, number: u64, clients: usize, index_acks: bool) -> TopicPlan {
         let any_client = |rng: &mut Rng| rng.below(clients as u64) as usize;
         let mut subscriptions = Vec::new();
         for number in 0..rng.range_inclusive(1, 2) {
@@ -104,7 +162,12 @@ impl Plan {
             });
         }
         let by_key = subscriptions.iter().any(|subscription| subscription.kind == SubscriptionType::KeyShared);
-        let partitions = if rng.chance_per_mille(200) { rng.range_inclusive(1, 3) as u32 } else { 0 };
+        // Several where one of them may end.
+        let partitions = match theme {
+            Theme::Refusals if rng.chance_per_mille(500) => rng.range_inclusive(2, 3) as u32,
+            _ if rng.chance_per_mille(200) => rng.range_inclusive(1, 3) as u32,
+            _ => 0,
+        };
         // Without a queue there is one consumer per topic, so no partitions.
         for subscription in subscriptions.iter_mut().filter(|_| partitions > 0) {
             subscription.queue = subscription.queue.max(1);
@@ -112,7 +175,8 @@ impl Plan {
         let mut producers = Vec::new();
         for producer in 0..rng.range_inclusive(1, 2) {
             producers.push(ProducerPlan {
-                name: rng.chance_per_mille(500).then(|| format!("p{number}-{producer}")),
+                name: (theme == Theme::SlowReceipts || rng.chance_per_mille(500))
+                    .then(|| format!("p{number}-{producer}")),
                 client: any_client(rng),
                 messages: rng.range_inclusive(5, 50),
                 batching: !by_key && rng.chance_per_mille(700),
