@@ -49,6 +49,8 @@ use crate::machine::supervisor::{INITIAL_BACKOFF, Supervisor, SupervisorConfig};
 pub struct ClientBuilder {
     service_url: String,
     authentication: Arc<dyn Authentication>,
+    /// `authentication` was set.
+    has_credentials: bool,
     dialer: Option<Arc<dyn Dialer>>,
     ca_file: Option<PathBuf>,
     client_cert: Option<ClientCertFiles>,
@@ -75,6 +77,7 @@ impl ClientBuilder {
         Self {
             service_url,
             authentication: Arc::new(NoAuthentication),
+            has_credentials: false,
             dialer: None,
             ca_file: None,
             client_cert: None,
@@ -100,6 +103,7 @@ impl ClientBuilder {
     /// Where credentials come from, usually a [`Token`](super::Token). Default: none.
     pub fn authentication(mut self, authentication: impl Authentication) -> Self {
         self.authentication = Arc::new(authentication);
+        self.has_credentials = true;
         self
     }
 
@@ -377,7 +381,7 @@ impl ClientBuilder {
         let handle = client.shared.supervisor.clone();
         // Not for the REST interface of `admin_url`, which may be plain HTTP beside a service URL with TLS.
         let config = DialConfig { sni_proxy: self.sni_proxy(&service_url)?, ..self.dial_config(&service_url)? };
-        let observer = Observer::new(&self.observer_config(&client), clock::now());
+        let observer = Observer::new(&self.observer_config(&client, &service_url), clock::now());
         let driver = SupervisorDriver::new(supervisor, runtime, handle, inputs, config, observer);
         Ok((client, driver))
     }
@@ -415,10 +419,12 @@ impl ClientBuilder {
         Ok((Client { shared: Arc::new(shared) }, supervisor, inputs))
     }
 
-    #[cfg_attr(not(feature = "metrics"), expect(clippy::unused_self, reason = "no option is about it"))]
-    fn observer_config(&self, client: &Client) -> ObserverConfig {
+    fn observer_config(&self, client: &Client, service_url: &ServiceUrl) -> ObserverConfig {
+        let is_plain_http = service_url.transport() == Transport::Http && !service_url.tls();
+        let is_exposed = |host: &&HostPort| is_plain_http && self.has_credentials && !is_loopback(&host.host);
         ObserverConfig {
             service_url: client.shared.service_url.clone(),
+            plain_http_host: service_url.hosts().iter().find(is_exposed).map(|host| host.to_string().into()),
             #[cfg(feature = "metrics")]
             metrics: self.metrics,
         }
@@ -551,6 +557,11 @@ fn client_version(description: Option<&str>) -> String {
         Some(description) => format!("{OWN}-{description}"),
         None => OWN.to_owned(),
     }
+}
+
+/// Whether what is sent to this host stays on this machine, as far as its name tells.
+fn is_loopback(host: &str) -> bool {
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 /// Different for each client of each process: the standard library's hasher keys, and the clock.

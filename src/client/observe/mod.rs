@@ -28,6 +28,8 @@ pub(crate) use self::metrics::MetricsConfig;
 #[derive(Debug, Clone)]
 pub(crate) struct ObserverConfig {
     pub(crate) service_url: Arc<str>,
+    /// A host of the service URL, not of this machine, that gets credentials over plain HTTP.
+    pub(crate) plain_http_host: Option<Arc<str>>,
     #[cfg(feature = "metrics")]
     pub(crate) metrics: MetricsConfig,
 }
@@ -45,7 +47,7 @@ impl Observer {
     pub(crate) fn new(config: &ObserverConfig, now: Now) -> Self {
         Self {
             #[cfg(feature = "tracing")]
-            trace: trace::Trace::new(&config.service_url, now),
+            trace: trace::Trace::new(&config.service_url, config.plain_http_host.as_deref(), now),
             #[cfg(feature = "metrics")]
             metrics: self::metrics::Metrics::new(&config.service_url, config.metrics, now),
         }

@@ -250,3 +250,26 @@ fn a_token_that_is_traced_is_found() {
     }
     assert!(std::panic::catch_unwind(|| Secrets::new(&[]).check()).is_err(), "silence proves nothing");
 }
+
+/// Once for a client, before it has sent anything.
+#[tokio::test]
+async fn credentials_over_plain_http_are_warned_of_once() {
+    let token = || Token::new("a token");
+    for (url, with_token, warned) in [
+        ("http://broker.example.com:8080,other.example.com:8080", true, Some("broker.example.com:8080")),
+        ("http://10.1.2.3:8080", true, Some("10.1.2.3:8080")),
+        ("http://broker.example.com:8080", false, None),
+        ("http://127.0.0.1:8080,localhost:8080,[::1]:8080", true, None),
+        ("https://broker.example.com:8443", true, None),
+        ("pulsar://broker.example.com:6650", true, None),
+    ] {
+        let (lines, _guard) = Lines::listen();
+        let builder = Client::builder(url);
+        let builder = if with_token { builder.authentication(token()) } else { builder };
+        let client = builder.build().expect("a client");
+        within("the close", client.close()).await.expect("closed");
+        let warnings: Vec<_> = lines.at_least(Level::WARN).iter().map(|line| line.field("broker").to_owned()).collect();
+        assert_eq!(warnings, warned.into_iter().collect::<Vec<_>>(), "{url}");
+        check(&lines);
+    }
+}

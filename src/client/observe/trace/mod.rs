@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use tracing::{Span, debug, info, info_span};
+use tracing::{Span, debug, info, info_span, warn};
 
 use crate::machine::Now;
 use crate::machine::control::{Action, ConnectionId, Input};
@@ -44,8 +44,11 @@ pub(super) struct Trace {
 }
 
 impl Trace {
-    pub(super) fn new(service_url: &str, now: Now) -> Self {
+    pub(super) fn new(service_url: &str, plain_http_host: Option<&str>, now: Now) -> Self {
         let client = info_span!(target: CLIENT, parent: None, "client", service_url);
+        if let Some(broker) = plain_http_host {
+            warn!(target: CLIENT, parent: &client, broker, "credentials over plain HTTP");
+        }
         Self {
             started: now.at,
             connections: ConnectionTraces::new(client.clone()),
