@@ -232,7 +232,9 @@ impl Sender<'_> {
             let what = || format!("{part}: {error}");
             self.users.handle.report_violation("a name that the application chose is kept", what);
         }
-        let has_ended = !passing.contains(&kind);
+        // Sound bytes that were refused as damaged, twice: the message fails alone.
+        let is_refused_alone = code_of(Some(error.error())) == Some(ServerCode::CHECKSUM_ERROR);
+        let has_ended = !passing.contains(&kind) && !is_refused_alone;
         if has_ended && kind != ErrorKind::NotAllowed {
             check_end(self.users, part, error.error());
         }
