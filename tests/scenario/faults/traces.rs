@@ -206,6 +206,9 @@ async fn everything_that_can_be_told_holds_no_secret() {
     assert_eq!(within("a query", stage.client.partitions(TOPIC)).await.expect("an answer"), 0);
     let bad = builder(&stage.broker, &stage.net).authentication(Token::new(BAD)).connect();
     failed(within("the refusal", bad).await, ErrorKind::Authentication);
+    // Another machine's web port: the client is made and dials nothing.
+    let exposed = Client::builder("http://broker.example.com:8080").authentication(Token::new(BAD));
+    within("the close", exposed.build().expect("a client").close()).await.expect("closed");
     stage.close_and_check().await;
 
     check(&lines);
