@@ -113,5 +113,5 @@ async fn the_port_of_the_binary_protocol(real: Real) {
     let url = real.url.replace("pulsar://", "http://");
     let client = Client::builder(url).operation_timeout(Duration::from_secs(2)).connect();
     let error = within("a failure", client).await.expect_err("no web port");
-    assert!(error.to_string().contains("pulsar:// URL"), "{error}");
+    assert!(error.to_string().contains("whose URL is pulsar://"), "{error}");
 }
