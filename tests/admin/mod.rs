@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::common::admin_http::{self, Answer};
-use crate::suite::target::{ConsumerView, SubscriptionView, TopicView};
+use crate::suite::target::{ConsumerView, Feature, SubscriptionView, TopicView};
 
 #[derive(Clone)]
 pub struct Admin {
@@ -55,8 +55,21 @@ impl Admin {
         assert!(answer.is_success(), "{method} {namespace} {action}: {} {}", answer.status, answer.body);
     }
 
+    /// The namespace that offers `feature`.
+    pub async fn namespace_with(&self, feature: Feature) -> &'static str {
+        match feature {
+            Feature::Deduplication => "public/dedup",
+            Feature::NoTopicCreation => "public/strict",
+            Feature::FewUnacknowledged => {
+                let namespace = "public/few-unacknowledged";
+                self.limit_unacknowledged(namespace, crate::suite::idle::FEW).await;
+                namespace
+            }
+        }
+    }
+
     /// Makes a namespace, which may be there already, and limits what a consumer in it may leave unacknowledged.
-    pub async fn limit_unacknowledged(&self, namespace: &str, messages: u64) {
+    async fn limit_unacknowledged(&self, namespace: &str, messages: u64) {
         let answer = self.request("PUT", &format!("/admin/v2/namespaces/{namespace}"), "").await;
         assert!(answer.is_success() || answer.status == 409, "{namespace}: {} {}", answer.status, answer.body);
         self.change_namespace("POST", namespace, "/maxUnackedMessagesPerConsumer", &messages.to_string()).await;

@@ -97,16 +97,9 @@ impl Cluster for Real {
     }
 
     fn with(&self, feature: Feature) -> Fut<'_, (Arc<dyn Cluster>, &'static str)> {
-        let namespace = match feature {
-            Feature::Deduplication => "public/dedup",
-            Feature::NoTopicCreation => "public/strict",
-            Feature::FewUnacknowledged => "public/few-unacknowledged",
-        };
         let same = self.clone();
         Box::pin(async move {
-            if feature == Feature::FewUnacknowledged {
-                same.admin.limit_unacknowledged(namespace, crate::suite::idle::FEW).await;
-            }
+            let namespace = same.admin.namespace_with(feature).await;
             (Arc::new(same) as Arc<dyn Cluster>, namespace)
         })
     }

@@ -75,6 +75,7 @@ pub async fn too_much_is_not_acknowledged(target: &Target) {
     let client = target.client().await;
     let topic = target.topic("blocked");
     let mut consumer = subscribed(shared(&client, &topic)).await;
+    let acker = consumer.acker();
     let producer = created(client.producer(&topic).batching(false)).await;
     send_all(&producer, numbered(40).iter().map(String::as_str)).await;
     let messages = receive_all(&mut consumer, FEW as usize).await;
@@ -83,23 +84,18 @@ pub async fn too_much_is_not_acknowledged(target: &Target) {
         IdleReason::BlockedOnUnacknowledged { unacknowledged, limit: told, .. } => {
             *unacknowledged >= FEW && *told == limit
         }
-        // The broker sends some more than its limit.
         _ => false,
     };
-    let take_the_rest = async {
-        loop {
-            // What the broker sent beyond its limit waits in the queue, and hides the block.
-            while consumer.try_receive().expect("no error").is_some() {}
-            let why = consumer.why_idle().await;
-            if blocked(&why.parts[0].reason) {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+    // What the broker sent beyond its limit waits in the queue, and hides the block.
+    let consumer = tokio::sync::Mutex::new(consumer);
+    let look = || async {
+        let mut consumer = consumer.lock().await;
+        while consumer.try_receive().expect("no error").is_some() {}
+        consumer.why_idle().await.parts[0].reason.clone()
     };
-    within("the block", take_the_rest).await;
+    until("the block", look, blocked).await;
     for message in &messages {
-        consumer.ack(message).expect("acknowledged");
+        acker.ack(message).expect("acknowledged");
     }
 }
 
