@@ -262,7 +262,7 @@ impl ClientBuilder {
         self
     }
 
-    /// What the application is, for people who read the broker's statistics: it follows the client's own name and version
+    /// A description of the application, shown in the broker's statistics: it follows the client's own name and version
     /// in `CONNECT.client_version`, as in `Pulsar-Rust-native-v0.1.0-billing`, and in the header `User-Agent` of
     /// requests over HTTP. From 1 to 64 printable ASCII characters without spaces: the Java client takes any, and a
     /// broker forgets a version that has a space in it. Default: none.

@@ -31,7 +31,7 @@ pub(crate) struct Arguments {
     /// The key of --tls-cert (PEM)
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
-    /// Serve TLS with a certificate made for localhost and 127.0.0.1, and write whom to trust to FILE: the --ca-file of
+    /// Serve TLS with a certificate made for localhost and 127.0.0.1, and write its authority to FILE: the --ca-file of
     /// clients (needs the feature `self-signed`)
     #[arg(long, value_name = "FILE")]
     tls_self_signed: Option<PathBuf>,

@@ -131,7 +131,7 @@ impl EmbeddedBrokerBuilder {
     }
 
     /// Serves TLS with a certificate made by [`start`](Self::start), for `localhost`, the loopback addresses and the
-    /// address of [`listen`](Self::listen); [`EmbeddedBroker::ca_pem`] is whom to trust. Default no TLS.
+    /// address of [`listen`](Self::listen); [`EmbeddedBroker::ca_pem`] is the authority to trust. Default no TLS.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]

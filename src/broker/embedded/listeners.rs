@@ -128,7 +128,7 @@ pub(super) struct Addresses {
     tls: Option<SocketAddr>,
     /// `None` without both.
     https: Option<SocketAddr>,
-    /// Whom to trust, if the certificate was made by the broker.
+    /// The authority that signed the certificate, in PEM, if the broker made it.
     #[cfg_attr(not(feature = "self-signed"), allow(dead_code, reason = "no broker makes a certificate"))]
     pub(super) ca_pem: Option<String>,
 }

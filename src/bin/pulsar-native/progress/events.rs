@@ -2,8 +2,7 @@
 
 use pulsar_native::{ConsumerEvent, ProducerEvent};
 
-/// The line for an event. What has ended, and what is there and is not received, is told in any case; the rest to who
-/// wants to know.
+/// The line for an event: ends and unreadable messages always, the others with `-v`.
 pub(super) fn of_consumer(event: &ConsumerEvent, is_verbose: bool) -> Option<String> {
     Some(match event {
         ConsumerEvent::TopicEnded { topic, error, .. } => format!("{topic} has ended: {error}"),

@@ -2,8 +2,8 @@
 //! changes. stdout is for messages and results alone.
 //!
 //! [`Monitor`] follows a client while it opens a producer or consumer ([`Monitor::opening`]), then that handle
-//! ([`Monitor::follow_producer`], [`Monitor::follow_consumer`]) until it is dropped. Somebody has to await
-//! [`Monitor::run`], or [`Monitor::watch`] and now and then [`Monitor::on_tick`].
+//! ([`Monitor::follow_producer`], [`Monitor::follow_consumer`]) until it is dropped. It is driven by
+//! [`Monitor::run`], or by [`Monitor::watch`] with regular calls of [`Monitor::on_tick`].
 
 use std::convert::Infallible;
 use std::future::{Future, pending};

@@ -1,4 +1,4 @@
-//! `status`: what topics hold and who consumes them, as the REST interface says.
+//! `status`: the backlog of topics and their consumers, from the REST interface.
 
 use clap::Args;
 

@@ -150,7 +150,7 @@ mod tests {
     /// How long a thread waits for the other.
     const PATIENCE: Duration = Duration::from_secs(10);
 
-    /// Opens a pipe for writing once somebody reads it, and fills it once `may_write`; whether that was in time.
+    /// Opens a pipe for writing, which waits for its reader, and fills it once `may_write`; whether that was in time.
     fn fill(pipe: &Path, may_write: &mpsc::Receiver<()>) -> bool {
         let is_in_time = may_write.recv_timeout(PATIENCE).is_ok();
         let certificate = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenario/tls/ca.pem");
