@@ -137,7 +137,8 @@ pub use error::{Error, ErrorKind, Origin, SendError, ServerCode, ServerError};
 pub use id::MessageId;
 #[doc(inline)]
 pub use machine::consumer::{
-    ConsumerStats, InitialPosition, KeySharedPolicy, SeekTo, SubscriptionType, UnreadableMessagePolicy,
+    ConsumerStats, InitialPosition, KeySharedPolicy, RedeliveryBackoff, SeekTo, SubscriptionType,
+    UnreadableMessagePolicy,
 };
 #[doc(inline)]
 pub use machine::producer::results::{PendingSend, SendCallback};

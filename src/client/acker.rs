@@ -237,7 +237,7 @@ impl Acker {
     /// [`InvalidArgument`](ErrorKind::InvalidArgument): the message came from another consumer.
     pub fn nack(&self, message: &ReceivedMessage) -> Result<()> {
         let part = self.part_of(message)?;
-        part.endpoint.with(|consumer| consumer.nack(&message.position(), clock::now()));
+        part.endpoint.with(|consumer| consumer.nack(&message.position(), message.redelivery_count(), clock::now()));
         Ok(())
     }
 
@@ -248,7 +248,7 @@ impl Acker {
     ///   topic that the consumer does not read; or it names no partition and the topic is partitioned.
     pub fn nack_id(&self, id: &MessageId) -> Result<()> {
         let part = self.part_of_id(id)?;
-        part.endpoint.with(|consumer| consumer.nack(&id.position(), clock::now()));
+        part.endpoint.with(|consumer| consumer.nack(&id.position(), 0, clock::now()));
         Ok(())
     }
 
@@ -259,7 +259,7 @@ impl Acker {
     pub fn nack_ids(&self, ids: &[MessageId]) -> Result<()> {
         for (part, ids) in self.by_part(ids)? {
             part.endpoint.with(|consumer| {
-                ids.iter().for_each(|id| consumer.nack(id, clock::now()));
+                ids.iter().for_each(|id| consumer.nack(id, 0, clock::now()));
             });
         }
         Ok(())

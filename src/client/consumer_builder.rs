@@ -9,7 +9,7 @@ use super::topics::{Selection, Topics};
 use super::{Shared, parse_topic};
 use crate::error::{Error, ErrorKind, Result};
 use crate::machine::consumer::{
-    ConsumerConfig, InitialPosition, KeySharedPolicy, SubscriptionType, UnreadableMessagePolicy,
+    ConsumerConfig, InitialPosition, KeySharedPolicy, RedeliveryBackoff, SubscriptionType, UnreadableMessagePolicy,
 };
 use crate::schema::SchemaInfo;
 
@@ -90,9 +90,35 @@ impl ConsumerBuilder {
         self
     }
 
-    /// How long after a negative acknowledgement the redelivery is requested; at least 100 ms. Default: 60 s.
-    pub fn negative_ack_redelivery_delay(mut self, delay: Duration) -> Self {
-        self.config.negative_ack_redelivery_delay = delay;
+    /// How long after a negative acknowledgement the redelivery is requested; at least 100 ms. It replaces a
+    /// [back-off](Self::negative_ack_redelivery_backoff). Default: 60 s.
+    pub fn negative_ack_redelivery_delay(self, delay: Duration) -> Self {
+        self.negative_ack_redelivery_backoff(RedeliveryBackoff::constant(delay))
+    }
+
+    /// How long after a negative acknowledgement the redelivery is requested, by how often the message was redelivered
+    /// already; at least 100 ms. A negative acknowledgement by a bare id, whose count is not known, gets the first delay. It
+    /// replaces a [fixed delay](Self::negative_ack_redelivery_delay). Default: 60 s each time.
+    pub fn negative_ack_redelivery_backoff(mut self, backoff: RedeliveryBackoff) -> Self {
+        self.config.negative_ack_redelivery_backoff = backoff;
+        self
+    }
+
+    /// How long a message that was received may stay unacknowledged until its redelivery is requested, as after a negative
+    /// acknowledgement; at least 1 s. It counts from the receive, and for a batch from the receive of its first message: a
+    /// batch comes again with all its members that are not acknowledged. On Exclusive and Failover subscriptions everything
+    /// after the last acknowledgement comes again. Each message that waits takes 20 to 80 bytes; beyond two million on a
+    /// topic or partition everything that is not acknowledged is requested at once. Default: none, a message may be worked
+    /// on for any time.
+    pub fn ack_timeout(mut self, timeout: Duration) -> Self {
+        self.config.ack_timeout = Some(timeout);
+        self
+    }
+
+    /// What is added to [`ack_timeout`](Self::ack_timeout), by how often the message was redelivered already, as in the Java
+    /// client. Default: nothing.
+    pub fn ack_timeout_redelivery_backoff(mut self, backoff: RedeliveryBackoff) -> Self {
+        self.config.ack_timeout_redelivery_backoff = Some(backoff);
         self
     }
 

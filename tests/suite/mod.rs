@@ -42,7 +42,7 @@ pub use std::time::{Duration, Instant, SystemTime};
 pub use pulsar_native::{
     Client, Consumer, ConsumerBuilder, ErrorKind, InitialPosition, Message, MessageId, Producer, ProducerBuilder,
 };
-pub use pulsar_native::{ReceivedMessage, SubscriptionType, Token};
+pub use pulsar_native::{ReceivedMessage, RedeliveryBackoff, SubscriptionType, Token};
 
 pub use target::Target;
 pub use wait::{created, drained, receive, receive_all, send, send_all, subscribed, texts, until, within};
@@ -75,7 +75,7 @@ macro_rules! with_every_test {
             }
             redelivery {
                 nack_shared nack_exclusive nack_member_of_a_batch all_unacknowledged
-                unacknowledged_go_to_another_consumer
+                unacknowledged_go_to_another_consumer nack_backoff ack_timeout
             }
             schemas {
                 versions_go_with_messages incompatible_types_are_refused a_consumer_registers_on_an_idle_topic_only

@@ -132,3 +132,48 @@ pub async fn unacknowledged_go_to_another_consumer(target: &Target) {
     }
     drained(target, &topic, "s").await;
 }
+
+/// Each redelivery comes later than the one before, by what the back-off says.
+pub async fn nack_backoff(target: &Target) {
+    let client = target.client().await;
+    let topic = target.topic("nack-backoff");
+    send_numbers(&client, &topic, 1, false).await;
+    let builder = client.consumer(&topic, "s").subscription_type(SubscriptionType::Shared);
+    let (first, multiplier) = (Duration::from_millis(100), 3.0);
+    let backoff = RedeliveryBackoff::new(first, Duration::from_secs(60)).with_multiplier(multiplier);
+    let builder = builder.initial_position(InitialPosition::Earliest).negative_ack_redelivery_backoff(backoff);
+    let mut consumer = subscribed(builder).await;
+    let mut message = receive(&mut consumer).await;
+    for redeliveries in 0..3 {
+        assert_eq!(message.redelivery_count(), redeliveries);
+        let at = Instant::now();
+        consumer.nack(&message).expect("noted");
+        message = receive(&mut consumer).await;
+        let (took, least) = (at.elapsed(), backoff.delay(redeliveries));
+        assert!(took >= least, "redelivery {redeliveries} after {took:?}, not {least:?}");
+    }
+    consumer.ack(&message).expect("acknowledged");
+    drained(target, &topic, "s").await;
+}
+
+/// What is received and forgotten comes again, and nothing else does.
+pub async fn ack_timeout(target: &Target) {
+    let client = target.client().await;
+    for kind in [SubscriptionType::Shared, SubscriptionType::Exclusive] {
+        let topic = target.topic("ack-timeout");
+        send_numbers(&client, &topic, 4, false).await;
+        let builder = client.consumer(&topic, "s").subscription_type(kind).ack_timeout(Duration::from_secs(1));
+        let mut consumer = subscribed(builder.initial_position(InitialPosition::Earliest)).await;
+        let messages = receive_all(&mut consumer, 4).await;
+        let at = Instant::now();
+        for message in &messages[..3] {
+            consumer.ack(message).expect("acknowledged");
+        }
+        let again = receive(&mut consumer).await;
+        assert!(at.elapsed() >= Duration::from_millis(900), "{kind:?}: after {:?}", at.elapsed());
+        assert_eq!(numbers(std::slice::from_ref(&again)), [3], "{kind:?}");
+        assert_eq!(consumer.stats().acknowledgement_timeouts, 1, "{kind:?}");
+        consumer.ack(&again).expect("acknowledged");
+        drained(target, &topic, "s").await;
+    }
+}

@@ -56,6 +56,8 @@ pub(super) struct Source {
     /// What the payload of a compressed entry may inflate to, bytes.
     uncompressed_bytes_max: usize,
     unreadable_policy: UnreadableMessagePolicy,
+    /// Messages have to be acknowledged in time: the endpoint is told of each entry that is handed out.
+    is_timed: bool,
     /// Entries to be opened until one is timed: see [`TIMED_ENTRIES`].
     untimed_entries: u32,
     /// It is in the receiver's queue of sources.
@@ -93,6 +95,7 @@ impl Source {
             permits_max: (config.receiver_queue_size / 2).max(1),
             uncompressed_bytes_max: config.max_uncompressed_size,
             unreadable_policy: config.unreadable_message_policy,
+            is_timed: config.ack_timeout.is_some(),
             untimed_entries: 0,
             is_queued: false,
             end: End::No,
@@ -199,6 +202,7 @@ impl Source {
             opened.fill(position, raw, body, None, redelivery_count, opened_at);
         });
         self.run.pop_front();
+        self.on_given(position, redelivery_count);
         self.return_permits(permits);
         true
     }
@@ -332,6 +336,7 @@ impl Source {
                 return None;
             }
         };
+        self.on_given(position, redelivery_count);
         let opened_at = time_entry(&mut self.untimed_entries);
         let opened = place(&mut self.opened, &self.part, |opened| {
             opened.fill(position, raw, &body, inflated, redelivery_count, opened_at);
@@ -345,6 +350,16 @@ impl Source {
         let unacknowledged = (!ack_set.is_empty()).then(|| AckSet::from_words(&ack_set, size));
         self.batch = Some(Batch { cursor, unacknowledged, charged: permits });
         None
+    }
+
+    /// An entry is about to be handed out.
+    #[inline]
+    fn on_given(&self, position: MessagePosition, redelivery_count: u32) {
+        if self.is_timed {
+            let MessagePosition { ledger_id, entry_id, .. } = position;
+            let now = clock::now();
+            self.part.endpoint.with(|consumer| consumer.on_given(ledger_id, entry_id, redelivery_count, now));
+        }
     }
 
     /// Damaged: acknowledged with the reason, so that it is not delivered again.
@@ -366,6 +381,7 @@ impl Source {
     ) {
         self.return_permits(permits);
         let message = ReceivedMessage::single(Arc::new(stored));
+        self.on_given(message.position(), message.redelivery_count());
         let is_acknowledged = match self.unreadable_policy {
             UnreadableMessagePolicy::Report => false,
             // If it is refused, the entry comes again.

@@ -152,17 +152,17 @@ impl Consumer {
         self.acks.resolve(ids, cumulative)
     }
 
-    /// Requests the message's entry again after `negative_ack_redelivery_delay`: the entry with all its members that are
-    /// not acknowledged. On Exclusive and Failover everything after the last acknowledgement comes again.
+    /// Requests the message's entry again after the delay of `negative_ack_redelivery_backoff` for so many redeliveries (0
+    /// where the number is not known): the entry with all its members that are not acknowledged. On Exclusive and Failover everything after the last acknowledgement comes again.
     ///
     /// Without a connection it does nothing: the next attach delivers everything that is not acknowledged.
-    pub fn nack(&mut self, id: &MessagePosition, now: Now) {
+    pub fn nack(&mut self, id: &MessagePosition, redelivery_count: u32, now: Now) {
         if !self.lifecycle.is_receiving() || self.seek.is_running() {
             return;
         }
         self.counters.nacks += 1;
         let before = self.redelivery.due_at();
-        if !self.redelivery.nack(EntryPosition::of(id), now) {
+        if !self.redelivery.nack(EntryPosition::of(id), redelivery_count, now) {
             self.redeliver_everything();
         }
         self.is_dirty |= self.redelivery.due_at() != before;

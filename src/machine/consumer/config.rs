@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::backoff::RedeliveryBackoff;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pb;
 use crate::schema::SchemaInfo;
@@ -16,6 +17,12 @@ pub const RECEIVER_QUEUE_SIZE_MAX: u32 = i32::MAX as u32;
 
 /// The shortest delay of a negative acknowledgement.
 pub const NACK_REDELIVERY_DELAY_MIN: Duration = Duration::from_millis(100);
+
+/// The delay of a negative acknowledgement, unless it is set.
+const NACK_REDELIVERY_DELAY: Duration = Duration::from_secs(60);
+
+/// The shortest acknowledgement timeout: that of the Java client.
+pub const ACK_TIMEOUT_MIN: Duration = Duration::from_secs(1);
 
 /// How the consumers of a subscription share its messages (`CommandSubscribe.subType`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -135,7 +142,10 @@ pub struct ConsumerConfig {
     pub receiver_queue_size: u32,
     pub acknowledgment_group_time: Duration,
     pub max_acknowledgment_group_size: usize,
-    pub negative_ack_redelivery_delay: Duration,
+    pub negative_ack_redelivery_backoff: RedeliveryBackoff,
+    pub ack_timeout: Option<Duration>,
+    /// Added to `ack_timeout`.
+    pub ack_timeout_redelivery_backoff: Option<RedeliveryBackoff>,
     pub initial_position: InitialPosition,
     pub priority_level: i32,
     pub properties: Vec<(String, String)>,
@@ -161,7 +171,9 @@ impl Default for ConsumerConfig {
             receiver_queue_size: 1000,
             acknowledgment_group_time: Duration::from_millis(100),
             max_acknowledgment_group_size: 1000,
-            negative_ack_redelivery_delay: Duration::from_secs(60),
+            negative_ack_redelivery_backoff: RedeliveryBackoff::constant(NACK_REDELIVERY_DELAY),
+            ack_timeout: None,
+            ack_timeout_redelivery_backoff: None,
             initial_position: InitialPosition::default(),
             priority_level: 0,
             properties: Vec::new(),
@@ -208,9 +220,7 @@ impl ConsumerConfig {
                 "max_acknowledgment_group_size is 0; for acknowledgements that do not wait set acknowledgment_group_time to zero",
             );
         }
-        if self.negative_ack_redelivery_delay < NACK_REDELIVERY_DELAY_MIN {
-            return refuse("negative_ack_redelivery_delay is below 100 ms");
-        }
+        self.validate_redelivery()?;
         if self.max_uncompressed_size == 0 || self.max_uncompressed_size > MAX_UNCOMPRESSED_SIZE_MAX {
             return refuse("max_uncompressed_size must be from 1 to 2^31 - 1");
         }
@@ -230,6 +240,29 @@ impl ConsumerConfig {
             KeySharedPolicy::Sticky(ranges) => validate_ranges(ranges, self.subscription_type),
             KeySharedPolicy::AutoSplit { .. } => Ok(()),
         }
+    }
+}
+
+impl ConsumerConfig {
+    fn validate_redelivery(&self) -> Result<()> {
+        if self.negative_ack_redelivery_backoff.first() < NACK_REDELIVERY_DELAY_MIN {
+            return refuse("negative_ack_redelivery_delay is below 100 ms");
+        }
+        if self.ack_timeout.is_some_and(|timeout| timeout < ACK_TIMEOUT_MIN) {
+            return refuse("ack_timeout is below 1 s");
+        }
+        if self.ack_timeout.is_none() && self.ack_timeout_redelivery_backoff.is_some() {
+            return refuse("ack_timeout_redelivery_backoff has no effect without ack_timeout");
+        }
+        for (name, backoff) in [
+            ("negative_ack_redelivery_backoff", Some(self.negative_ack_redelivery_backoff)),
+            ("ack_timeout_redelivery_backoff", self.ack_timeout_redelivery_backoff),
+        ] {
+            if let Some(why) = backoff.and_then(|backoff| backoff.refused()) {
+                return refuse(&format!("{name}: {why}"));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -275,9 +308,14 @@ mod tests {
         assert!(bad(|c| c.receiver_queue_size = u32::MAX).contains("receiver_queue_size"));
         assert!(bad(|c| c.max_acknowledgment_group_size = 0).contains("max_acknowledgment_group_size"));
         assert!(
-            bad(|c| c.negative_ack_redelivery_delay = Duration::from_millis(99))
+            bad(|c| c.negative_ack_redelivery_backoff = RedeliveryBackoff::constant(Duration::from_millis(99)))
                 .contains("negative_ack_redelivery_delay")
         );
+        assert!(bad(|c| c.ack_timeout = Some(Duration::from_millis(999))).contains("ack_timeout"));
+        let backoff = RedeliveryBackoff::default();
+        assert!(bad(|c| c.ack_timeout_redelivery_backoff = Some(backoff)).contains("without ack_timeout"));
+        let shrinking = backoff.with_multiplier(0.5);
+        assert!(bad(|c| c.negative_ack_redelivery_backoff = shrinking).contains("redelivery_backoff: the multiplier"));
         assert!(bad(|c| c.max_uncompressed_size = 0).contains("max_uncompressed_size"));
         assert!(bad(|c| c.max_uncompressed_size = 1 << 31).contains("max_uncompressed_size"));
         assert!(bad(|c| c.operation_timeout = Duration::ZERO).contains("operation_timeout"));

@@ -15,7 +15,7 @@ impl Consumer {
         next = Deadline::earlier(next, due(self.operations.due_at(), "operation of a consumer"));
         if self.lifecycle.is_attached() {
             next = Deadline::earlier(next, due(self.acks.due_at(), "acknowledgement group time"));
-            next = Deadline::earlier(next, due(self.redelivery.due_at(), "negative acknowledgement delay"));
+            next = Deadline::earlier(next, due(self.redelivery.due_at(), "delay of a redelivery"));
             next = Deadline::earlier(next, due(self.stall.check_at(), "check for a stall"));
         }
         next
@@ -43,7 +43,7 @@ impl Consumer {
         }
         self.finish_if_closed_while_detached(deferred);
         if self.lifecycle.is_attached() {
-            self.handle_due_nacks(now);
+            self.handle_due_redeliveries(now);
             self.check_stall(now, deferred);
         }
     }

@@ -16,7 +16,8 @@
 //! | `lifecycle` | the state of the attachment, close, failure |
 //! | `queue`, `permits` | entries that wait to be taken, and the ledger of their permits |
 //! | `acks` | acknowledgements that wait to be written, batches acknowledged in part |
-//! | `redelivery` | negative acknowledgements, rewinds |
+//! | `redelivery` | what is requested again: negative acknowledgements, acknowledgement timeouts, rewinds |
+//! | `delayed`, `backoff` | entries that wait for that; for how long |
 //! | `operations`, `seek` | requests that wait for the broker's response |
 //! | `entry`, `position` | one delivered entry, read without the consumer; its place in the topic |
 //! | `stats`, `idle`, `stall` | what is counted; why nothing comes, and noticing that |
@@ -33,8 +34,10 @@ use crate::id::ConsumerId;
 mod acks;
 mod application;
 mod attach;
+mod backoff;
 mod config;
 mod deadlines;
+mod delayed;
 mod delivery;
 mod endpoint;
 mod entry;
@@ -51,9 +54,10 @@ mod stall;
 mod stats;
 mod transmit;
 
+pub use backoff::RedeliveryBackoff;
 pub use config::{
-    ConsumerConfig, InitialPosition, KeySharedPolicy, NACK_REDELIVERY_DELAY_MIN, RECEIVER_QUEUE_SIZE_MAX,
-    SubscriptionType, UnreadableMessagePolicy,
+    ACK_TIMEOUT_MIN, ConsumerConfig, InitialPosition, KeySharedPolicy, NACK_REDELIVERY_DELAY_MIN,
+    RECEIVER_QUEUE_SIZE_MAX, SubscriptionType, UnreadableMessagePolicy,
 };
 pub use entry::{EntryBody, ReceivedEntry};
 pub use idle::IdleReason;
@@ -119,7 +123,6 @@ impl Consumer {
         now: Now,
     ) -> Self {
         let deadline = Deadline::after(now, config.operation_timeout, "subscribing");
-        let in_order = config.subscription_type.is_in_order();
         Self {
             id,
             partition,
@@ -127,7 +130,7 @@ impl Consumer {
             attach_status: AttachStatus::new(now),
             queue: Queue::new(config.receiver_queue_size, signals),
             acks: Acks::new(AckPolicy::new(&topic, &config)),
-            redelivery: Redelivery::new(in_order, config.negative_ack_redelivery_delay, now),
+            redelivery: Redelivery::new(&config, now),
             operations: Operations::default(),
             seek: Seek::default(),
             topic_status: TopicStatus::default(),

@@ -1,67 +1,63 @@
-//! Messages to be delivered again: negative acknowledgements until their delay is over, then the request for them.
+//! Messages to be delivered again: negative acknowledgements until their delay is over, messages that are not
+//! acknowledged in time, then the request for them.
 //!
 //! The unit is the entry: the broker delivers an entry again with all members that are not acknowledged. Exclusive and
 //! Failover read in order, so there any redelivery is a *rewind*: everything after the last acknowledgement comes again,
 //! and one request serves all that wait.
-//!
-//! The delays are kept in buckets of a quarter of the delay, 256 ms at most, so that a burst of negative
-//! acknowledgements takes one timer and few frames.
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::Consumer;
+use super::backoff::RedeliveryBackoff;
+use super::delayed::{Delayed, Due, WaitReason};
 use super::position::EntryPosition;
+use super::{Consumer, ConsumerConfig};
 use crate::machine::Now;
 use crate::machine::endpoint::outbox::Outbox;
 use crate::pb;
 use crate::wire::Command;
 
-/// The most negative acknowledgements that wait for their delay, in entries. At the bound everything that is not
-/// acknowledged is requested at once, which covers them all.
-const NACKS_MAX: usize = 100_000;
+/// The most entries to be requested. At the bound everything that is not acknowledged is requested at once, which covers
+/// them all.
+const DUE_MAX: usize = 1 << 21;
 
 /// The most ids in one REDELIVER_UNACKNOWLEDGED_MESSAGES.
 const REDELIVER_IDS_MAX: usize = 1000;
 
-/// The widest bucket, in milliseconds.
-const BUCKET_MS_MAX: u64 = 256;
-
-/// The negative acknowledgements and redelivery requests of one consumer.
+/// The delays of one consumer, and its redelivery requests.
 #[derive(Debug)]
 pub(super) struct Redelivery {
     /// Exclusive and Failover.
     is_in_order: bool,
-    delay: Duration,
-    bucket_ms: u64,
-    /// Buckets are counted from here.
-    base: Instant,
-    /// Entries that wait for their delay, each with its bucket.
-    nacked: BTreeMap<EntryPosition, u64>,
-    /// The same by bucket; may name entries that do not wait any more.
-    buckets: BTreeMap<u64, Vec<EntryPosition>>,
-    /// Positions in `buckets`.
-    bucketed: usize,
+    nack_backoff: RedeliveryBackoff,
+    ack_timeout: Option<AckTimeout>,
+    delayed: Delayed,
     /// Entries to be requested.
-    due: Vec<EntryPosition>,
+    due: VecDeque<EntryPosition>,
     /// Everything is to be requested.
     is_all_due: bool,
     /// `consumer_epoch`: grows with each rewind, and comes back in the messages sent after it.
     epoch: u64,
 }
 
+/// How long the application may take to acknowledge a message.
+#[derive(Debug, Clone, Copy)]
+struct AckTimeout {
+    timeout: Duration,
+    backoff: Option<RedeliveryBackoff>,
+}
+
 impl Redelivery {
-    pub(super) fn new(is_in_order: bool, delay: Duration, now: Now) -> Self {
-        let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+    pub(super) fn new(config: &ConsumerConfig, now: Now) -> Self {
+        let nack_backoff = config.negative_ack_redelivery_backoff;
+        let shortest = config.ack_timeout.map_or(nack_backoff.first(), |timeout| timeout.min(nack_backoff.first()));
+        let backoff = config.ack_timeout_redelivery_backoff;
         Self {
-            is_in_order,
-            delay,
-            bucket_ms: (delay_ms / 4).clamp(1, BUCKET_MS_MAX),
-            base: now.at,
-            nacked: BTreeMap::new(),
-            buckets: BTreeMap::new(),
-            bucketed: 0,
-            due: Vec::new(),
+            is_in_order: config.subscription_type.is_in_order(),
+            nack_backoff,
+            ack_timeout: config.ack_timeout.map(|timeout| AckTimeout { timeout, backoff }),
+            delayed: Delayed::new(shortest, now),
+            due: VecDeque::new(),
             is_all_due: false,
             epoch: 0,
         }
@@ -80,71 +76,44 @@ impl Redelivery {
     }
 
     /// Notes an entry, once: its delay counts from the first time. False if there is no room for it.
-    pub(super) fn nack(&mut self, position: EntryPosition, now: Now) -> bool {
-        if self.nacked.contains_key(&position) {
-            return true;
-        }
-        if self.bucketed >= NACKS_MAX {
-            return false;
-        }
-        let due = now.at.saturating_duration_since(self.base).saturating_add(self.delay);
-        // Rounded up, so that no redelivery comes before its delay.
-        let bucket = u64::try_from(due.as_millis()).unwrap_or(u64::MAX).div_ceil(self.bucket_ms);
-        self.nacked.insert(position, bucket);
-        self.buckets.entry(bucket).or_default().push(position);
-        self.bucketed += 1;
-        true
+    pub(super) fn nack(&mut self, position: EntryPosition, redelivery_count: u32, now: Now) -> bool {
+        let delay = self.nack_backoff.delay_of(position, redelivery_count);
+        self.delayed.insert(position, WaitReason::Nacked, delay, now)
     }
 
-    /// The entry is acknowledged: its negative acknowledgement is void.
+    /// The application has been given the entry: its timeout, if there is one, counts from now. False if there is no room
+    /// for it.
+    pub(super) fn on_given(&mut self, position: EntryPosition, redelivery_count: u32, now: Now) -> bool {
+        let Some(AckTimeout { timeout, backoff }) = self.ack_timeout else { return true };
+        let more = backoff.map_or(Duration::ZERO, |backoff| backoff.delay_of(position, redelivery_count));
+        self.delayed.insert(position, WaitReason::Delivered, timeout.saturating_add(more), now)
+    }
+
+    /// The entry is acknowledged: it does not come again.
     pub(super) fn remove(&mut self, position: EntryPosition) {
-        if !self.nacked.is_empty() {
-            self.nacked.remove(&position);
-        }
+        self.delayed.remove(position);
     }
 
     /// Everything up to and including `up_to` is acknowledged.
     pub(super) fn remove_up_to(&mut self, up_to: EntryPosition) {
-        if self.nacked.first_key_value().is_some_and(|(first, _)| *first <= up_to) {
-            self.nacked.retain(|position, _| *position > up_to);
-        }
-    }
-
-    fn clear_nacks(&mut self) {
-        self.nacked.clear();
-        self.buckets.clear();
-        self.bucketed = 0;
+        self.delayed.remove_up_to(up_to);
     }
 
     /// A new attach, a seek, or the end: the broker delivers everything again anyway.
     pub(super) fn reset(&mut self) {
-        self.clear_nacks();
+        self.delayed.clear();
         self.due.clear();
         self.is_all_due = false;
     }
 
-    /// When the delay of the next bucket is over.
+    /// When the next delay or timeout is over.
     pub(super) fn due_at(&self) -> Option<Instant> {
-        let (bucket, _) = self.buckets.first_key_value()?;
-        self.base.checked_add(Duration::from_millis(bucket.saturating_mul(self.bucket_ms)))
+        self.delayed.due_at()
     }
 
-    /// Takes the entries whose delay is over. In order, that is one for all.
-    pub(super) fn take_due(&mut self, now: Now) -> Vec<EntryPosition> {
-        let mut due = Vec::new();
-        while self.due_at().is_some_and(|at| at <= now.at) {
-            let Some((bucket, positions)) = self.buckets.pop_first() else { break };
-            self.bucketed -= positions.len();
-            for position in positions {
-                // Acknowledged meanwhile, it is gone from `nacked`; negatively acknowledged once more after that, it
-                // is there with a later bucket.
-                if self.nacked.get(&position) == Some(&bucket) {
-                    self.nacked.remove(&position);
-                    due.push(position);
-                }
-            }
-        }
-        due
+    /// Takes the entries whose delay or timeout is over.
+    pub(super) fn take_due(&mut self, now: Now) -> Due {
+        self.delayed.take_due(now)
     }
 
     /// Requests these entries; beyond the bound, everything.
@@ -152,16 +121,16 @@ impl Redelivery {
         if self.is_all_due {
             return;
         }
-        if self.due.len() + positions.len() > NACKS_MAX {
+        if self.due.len() + positions.len() > DUE_MAX {
             self.request_all();
         } else {
-            self.due.extend_from_slice(positions);
+            self.due.extend(positions);
         }
     }
 
     /// Requests everything that is not acknowledged.
     pub(super) fn request_all(&mut self) {
-        self.clear_nacks();
+        self.delayed.clear();
         self.due.clear();
         self.is_all_due = true;
         if self.is_in_order {
@@ -181,13 +150,10 @@ impl Redelivery {
             put(out, consumer_id, &[], self.is_in_order.then_some(self.epoch));
         }
         let start = out.tx.len();
-        let mut sent = 0;
-        while sent < self.due.len() && out.tx.len() - start < out.quantum_bytes {
-            let count = (self.due.len() - sent).min(REDELIVER_IDS_MAX);
-            put(out, consumer_id, &self.due[sent..sent + count], None);
-            sent += count;
+        while !self.due.is_empty() && out.tx.len() - start < out.quantum_bytes {
+            let ids: Vec<_> = self.due.drain(..self.due.len().min(REDELIVER_IDS_MAX)).collect();
+            put(out, consumer_id, &ids, None);
         }
-        self.due.drain(..sent);
         self.due.is_empty()
     }
 }
@@ -200,18 +166,30 @@ impl Consumer {
         self.is_dirty = true;
     }
 
-    /// Requests the entries whose delay is over. In order there is one request for everything.
-    pub(super) fn handle_due_nacks(&mut self, now: Now) {
-        let mut due = self.redelivery.take_due(now);
+    /// The application has been given the first message of an entry. With an acknowledgement timeout, it counts from now.
+    pub fn on_given(&mut self, ledger_id: u64, entry_id: u64, redelivery_count: u32, now: Now) {
+        if !self.lifecycle.is_receiving() || self.seek.is_running() {
+            return;
+        }
+        let before = self.redelivery.due_at();
+        if !self.redelivery.on_given(EntryPosition { ledger_id, entry_id }, redelivery_count, now) {
+            self.redeliver_everything();
+        }
+        self.is_dirty |= self.redelivery.due_at() != before;
+    }
+
+    /// Requests the entries whose delay or timeout is over. In order there is one request for everything.
+    pub(super) fn handle_due_redeliveries(&mut self, now: Now) {
+        let Due { positions: due, timed_out } = self.redelivery.take_due(now);
         if due.is_empty() {
             return;
         }
+        self.counters.ack_timeouts += timed_out as u64;
         self.is_dirty = true;
         if self.config.subscription_type.is_in_order() {
             return self.redeliver_everything();
         }
         self.redelivery.request(&due);
-        due.sort_unstable();
         // A copy in the queue of what comes again would be delivered twice.
         self.queue.drop_entries(|position| due.binary_search(&position).is_ok());
         self.notify_flow();

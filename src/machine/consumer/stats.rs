@@ -29,6 +29,8 @@ pub struct ConsumerStats {
     pub cumulative_acknowledgements: u64,
     /// Negative acknowledgements.
     pub negative_acknowledgements: u64,
+    /// Entries that were not acknowledged within [`ack_timeout`](crate::ConsumerBuilder::ack_timeout).
+    pub acknowledgement_timeouts: u64,
     /// Messages that wait in this client for the application. Up to half of the receiver queue may count as waiting
     /// although the application has just received it.
     pub queued_messages: u64,
@@ -57,6 +59,7 @@ impl ConsumerStats {
         self.acknowledged_messages += other.acknowledged_messages;
         self.cumulative_acknowledgements += other.cumulative_acknowledgements;
         self.negative_acknowledgements += other.negative_acknowledgements;
+        self.acknowledgement_timeouts += other.acknowledgement_timeouts;
         self.queued_messages += other.queued_messages;
         self.available_permits += other.available_permits;
         self.reconnects += other.reconnects;
@@ -79,6 +82,7 @@ impl ConsumerStats {
             acknowledged_messages: since(self.acknowledged_messages, earlier.acknowledged_messages),
             cumulative_acknowledgements: since(self.cumulative_acknowledgements, earlier.cumulative_acknowledgements),
             negative_acknowledgements: since(self.negative_acknowledgements, earlier.negative_acknowledgements),
+            acknowledgement_timeouts: since(self.acknowledgement_timeouts, earlier.acknowledgement_timeouts),
             queued_messages: self.queued_messages,
             available_permits: self.available_permits,
             reconnects: since(self.reconnects, earlier.reconnects),
@@ -100,6 +104,7 @@ pub(super) struct ReceiveCounters {
     pub(super) acks: u64,
     pub(super) cumulative_acks: u64,
     pub(super) nacks: u64,
+    pub(super) ack_timeouts: u64,
     publish_latency: Histogram,
     processing_latency: Histogram,
     pub(super) last_arrival: Option<Instant>,
@@ -153,6 +158,7 @@ impl Consumer {
             acknowledged_messages: counters.acks,
             cumulative_acknowledgements: counters.cumulative_acks,
             negative_acknowledgements: counters.nacks,
+            acknowledgement_timeouts: counters.ack_timeouts,
             queued_messages: self.queue.waiting_messages(),
             available_permits: self.queue.outstanding_permits(),
             reconnects: self.attach_status.reconnects(),

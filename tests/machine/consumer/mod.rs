@@ -18,8 +18,8 @@ use pulsar_native::error::{Error, ServerError};
 use pulsar_native::id::{ConsumerId, MessagePosition};
 use pulsar_native::machine::connection::error::RequestError;
 use pulsar_native::machine::consumer::{
-    Consumer, ConsumerConfig, KeySharedPolicy, LastMessageId, QueueSignals, ReceivedEntry, ReturnedPermits, SeekTo,
-    SubscriptionType, Taken,
+    Consumer, ConsumerConfig, KeySharedPolicy, LastMessageId, QueueSignals, ReceivedEntry, RedeliveryBackoff,
+    ReturnedPermits, SeekTo, SubscriptionType, Taken,
 };
 use pulsar_native::machine::endpoint::outbox::{More, Op, OpKind, Outbox, Response};
 use pulsar_native::machine::{Deferred, EndpointId, EndpointMachine as _, Now, ReadyList, Reply};

@@ -28,7 +28,7 @@ impl PermitModel {
         let index_acks = random.below(2) == 0;
         let mut harness = ConsumerHarness::new(kind, |config| {
             config.receiver_queue_size = size;
-            config.negative_ack_redelivery_delay = MS(100);
+            config.negative_ack_redelivery_backoff = RedeliveryBackoff::constant(MS(100));
             config.batch_index_acknowledgment = index_acks;
         });
         harness.attach();
@@ -127,7 +127,7 @@ impl PermitModel {
                 let ids: Vec<_> = self.held[..some].iter().flat_map(members).collect();
                 for id in ids {
                     match self.random.below(4) {
-                        0 => self.harness.consumer.nack(&id, self.harness.now),
+                        0 => self.harness.consumer.nack(&id, 0, self.harness.now),
                         _ => self.harness.ack(id),
                     }
                 }

@@ -2,14 +2,18 @@
 
 use super::*;
 
+fn nack_delay(delay: Duration) -> impl Fn(&mut ConsumerConfig) {
+    move |config| config.negative_ack_redelivery_backoff = RedeliveryBackoff::constant(delay)
+}
+
 #[test]
 fn a_nacked_entry_is_requested_after_its_delay() {
-    let mut harness = ConsumerHarness::attached(SHARED, |config| config.negative_ack_redelivery_delay = MS(1000));
+    let mut harness = ConsumerHarness::attached(SHARED, nack_delay(MS(1000)));
     harness.deliver([single(0), batch(1, 3), single(2)]);
     harness.consume();
     harness.sent();
     for nacked in [member(1, 0, 3), member(1, 2, 3), id(2)] {
-        harness.consumer.nack(&nacked, harness.now);
+        harness.consumer.nack(&nacked, 0, harness.now);
     }
     harness.pass(MS(999));
     assert_eq!(harness.sent(), NONE);
@@ -21,10 +25,10 @@ fn a_nacked_entry_is_requested_after_its_delay() {
 
 #[test]
 fn queued_copies_of_what_comes_again_are_dropped_with_their_permits() {
-    let mut harness = ConsumerHarness::attached(SHARED, |config| config.negative_ack_redelivery_delay = MS(100));
+    let mut harness = ConsumerHarness::attached(SHARED, nack_delay(MS(100)));
     harness.deliver([single(0)]);
     harness.consume();
-    harness.consumer.nack(&id(0), harness.now);
+    harness.consumer.nack(&id(0), 0, harness.now);
     harness.deliver([single(0), batch(1, 4)]);
     harness.pass(MS(200));
     assert_eq!(harness.consume(), [(1, 1)]);
@@ -33,9 +37,9 @@ fn queued_copies_of_what_comes_again_are_dropped_with_their_permits() {
 
 #[test]
 fn an_acknowledgement_ends_a_nack_and_a_member_does_not() {
-    let mut harness = ConsumerHarness::attached(SHARED, |config| config.negative_ack_redelivery_delay = MS(100));
+    let mut harness = ConsumerHarness::attached(SHARED, nack_delay(MS(100)));
     for entry in [0, 1] {
-        harness.consumer.nack(&id(entry), harness.now);
+        harness.consumer.nack(&id(entry), 0, harness.now);
     }
     harness.ack(id(0));
     harness.ack(member(1, 0, 2));
@@ -45,33 +49,24 @@ fn an_acknowledgement_ends_a_nack_and_a_member_does_not() {
 
 #[test]
 fn a_thousand_ids_at_a_time() {
-    let mut harness = ConsumerHarness::attached(SHARED, |config| config.negative_ack_redelivery_delay = MS(100));
-    (0..2500).for_each(|entry| harness.consumer.nack(&id(entry), harness.now));
+    let mut harness = ConsumerHarness::attached(SHARED, nack_delay(MS(100)));
+    (0..2500).for_each(|entry| harness.consumer.nack(&id(entry), 0, harness.now));
     harness.pass(MS(200));
     let ids: Vec<_> = harness.sent().iter().map(|frame| frame.split(' ').count() - 1).collect();
     assert_eq!(ids, [1000, 1000, 500]);
 }
 
 #[test]
-fn too_many_nacks_become_one_request_for_everything() {
-    let mut harness = ConsumerHarness::attached(SHARED, |_| {});
-    (0..100_001).for_each(|entry| harness.consumer.nack(&id(entry), harness.now));
-    assert_eq!(harness.sent(), ["REDELIVER all"]);
-    harness.pass(Duration::from_secs(120));
-    assert_eq!(harness.sent(), NONE);
-}
-
-#[test]
 fn in_order_a_nack_rewinds_everything() {
-    let mut harness = ConsumerHarness::attached(EXCLUSIVE, |config| config.negative_ack_redelivery_delay = MS(100));
+    let mut harness = ConsumerHarness::attached(EXCLUSIVE, nack_delay(MS(100)));
     harness.deliver((0..8).map(single));
     harness.consume();
     assert_eq!(harness.sent(), ["FLOW 8"]);
     harness.deliver((8..12).map(single));
     harness.ack_up_to(id(3));
     let queue_epoch = harness.queue_epoch();
-    harness.consumer.nack(&id(5), harness.now);
-    harness.consumer.nack(&id(7), harness.now);
+    harness.consumer.nack(&id(5), 0, harness.now);
+    harness.consumer.nack(&id(7), 0, harness.now);
     harness.pass(MS(125));
     assert_eq!(harness.sent(), ["ACK <=1:3", "REDELIVER all epoch 1"]);
     assert_eq!(harness.queue_epoch(), queue_epoch + 1);
@@ -108,11 +103,77 @@ fn on_shared_everything_comes_again_without_an_epoch() {
 
 #[test]
 fn a_new_attach_delivers_again_so_nothing_nacked_is_requested_twice() {
-    let mut harness = ConsumerHarness::attached(SHARED, |config| config.negative_ack_redelivery_delay = MS(100));
-    harness.consumer.nack(&id(0), harness.now);
+    let mut harness = ConsumerHarness::attached(SHARED, nack_delay(MS(100)));
+    harness.consumer.nack(&id(0), 0, harness.now);
     harness.lose_connection();
-    harness.consumer.nack(&id(1), harness.now);
+    harness.consumer.nack(&id(1), 0, harness.now);
     harness.attach();
     harness.pass(MS(1000));
     assert_eq!(harness.sent(), ["FLOW 10"]);
+}
+
+#[test]
+fn a_message_that_was_redelivered_waits_longer_and_a_bare_id_does_not() {
+    let mut harness = ConsumerHarness::attached(SHARED, |config| {
+        config.negative_ack_redelivery_backoff = RedeliveryBackoff::new(MS(1000), MS(8000));
+    });
+    for (entry, redeliveries) in [(0, 0), (1, 2), (2, 100)] {
+        harness.consumer.nack(&id(entry), redeliveries, harness.now);
+    }
+    harness.pass(MS(1250));
+    assert_eq!(harness.sent(), ["REDELIVER 1:0"]);
+    harness.pass(MS(2500));
+    assert_eq!(harness.sent(), NONE);
+    harness.pass(MS(500));
+    assert_eq!(harness.sent(), ["REDELIVER 1:1"]);
+    harness.pass(MS(4000));
+    assert_eq!(harness.sent(), ["REDELIVER 1:2"]);
+}
+
+#[test]
+fn what_is_given_and_not_acknowledged_in_time_is_requested() {
+    let mut harness = ConsumerHarness::attached(SHARED, |config| config.ack_timeout = Some(MS(1000)));
+    harness.deliver([single(0), batch(1, 3), single(2), single(3)]);
+    harness.consume();
+    harness.sent();
+    for entry in [0, 1, 2] {
+        harness.consumer.on_given(1, entry, 0, harness.now);
+    }
+    harness.pass(MS(500));
+    harness.ack(id(0));
+    harness.ack(member(1, 0, 3));
+    harness.consumer.nack(&id(2), 0, harness.now);
+    harness.pass(MS(750));
+    assert_eq!(harness.sent(), ["ACK 1:0 1:1{6}", "REDELIVER 1:1"]);
+    assert_eq!(harness.consumer.stats().acknowledgement_timeouts, 1);
+    harness.pass(Duration::from_secs(60));
+    assert_eq!(harness.sent(), ["REDELIVER 1:2"]);
+}
+
+#[test]
+fn the_backoff_is_added_to_the_acknowledgement_timeout() {
+    let mut harness = ConsumerHarness::attached(SHARED, |config| {
+        config.ack_timeout = Some(MS(1000));
+        config.ack_timeout_redelivery_backoff = Some(RedeliveryBackoff::new(MS(1000), MS(60_000)));
+    });
+    harness.consumer.on_given(1, 0, 1, harness.now);
+    harness.pass(MS(2999));
+    assert_eq!(harness.sent(), NONE);
+    harness.pass(MS(251));
+    assert_eq!(harness.sent(), ["REDELIVER 1:0"]);
+}
+
+#[test]
+fn in_order_a_timeout_rewinds_all_and_a_cumulative_ack_ends_it() {
+    let mut harness = ConsumerHarness::attached(EXCLUSIVE, |config| config.ack_timeout = Some(MS(1000)));
+    harness.deliver((0..4).map(single));
+    harness.consume();
+    harness.sent();
+    (0..2).for_each(|entry| harness.consumer.on_given(1, entry, 0, harness.now));
+    harness.ack_up_to(id(1));
+    harness.pass(MS(2000));
+    assert_eq!(harness.sent(), ["ACK <=1:1"]);
+    (2..4).for_each(|entry| harness.consumer.on_given(1, entry, 0, harness.now));
+    harness.pass(MS(2000));
+    assert_eq!(harness.sent(), ["REDELIVER all epoch 1"]);
 }

@@ -188,6 +188,7 @@ fn publish_consumers(labels: &Labels, stats: &ConsumerStats) {
         (names::ACKS, stats.acknowledged_messages),
         (names::CUMULATIVE_ACKS, stats.cumulative_acknowledgements),
         (names::NACKS, stats.negative_acknowledgements),
+        (names::ACK_TIMEOUTS, stats.acknowledgement_timeouts),
     ] {
         labels.count(name, count);
     }

@@ -64,6 +64,7 @@ metrics! {
     ACKS Counter Count "pulsar.client.consumer.message.ack" "Acknowledgements of single messages";
     CUMULATIVE_ACKS Counter Count "pulsar.client.consumer.message.ack.cumulative" "Cumulative acknowledgements";
     NACKS Counter Count "pulsar.client.consumer.message.nack" "Negative acknowledgements";
+    ACK_TIMEOUTS Counter Count "pulsar.client.consumer.message.ack.timeout" "Entries that were not acknowledged in time";
     QUEUE_COUNT Gauge Count "pulsar.client.consumer.receive_queue.count" "Messages that wait for the application";
     PERMITS Gauge Count "pulsar.client.consumer.permits" "Messages that the broker may still send";
     PUBLISH_DURATION Histogram Seconds "pulsar.client.consumer.message.publish.duration"
