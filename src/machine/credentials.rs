@@ -54,18 +54,26 @@ impl fmt::Debug for AuthData {
 pub struct AuthContext {
     broker: HostPort,
     challenge: Option<AuthData>,
+    outdated: Option<AuthData>,
 }
 
 impl AuthContext {
     /// A connection to `broker` is about to be made.
     pub fn new(broker: HostPort) -> Self {
-        Self { broker, challenge: None }
+        Self { broker, challenge: None, outdated: None }
     }
 
     /// The broker sent this challenge.
     #[must_use]
     pub fn with_challenge(mut self, challenge: AuthData) -> Self {
         self.challenge = Some(challenge);
+        self
+    }
+
+    /// The broker does not take these any more, or never did.
+    #[must_use]
+    pub fn with_outdated(mut self, credentials: AuthData) -> Self {
+        self.outdated = Some(credentials);
         self
     }
 
@@ -79,5 +87,12 @@ impl AuthContext {
     /// text `PulsarAuthRefresh`.
     pub fn challenge(&self) -> Option<&AuthData> {
         self.challenge.as_ref()
+    }
+
+    /// The credentials that others are to take the place of: those which the connection showed last, where the broker
+    /// challenges it, and those which the broker refused a moment ago. `None` where no connection has shown any, and where
+    /// it is not known which. A cache that holds the same ones fetches others; one that holds others has them already.
+    pub fn outdated(&self) -> Option<&AuthData> {
+        self.outdated.as_ref()
     }
 }

@@ -4,13 +4,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::Empty;
-use hyper::header::{ACCEPT, HOST, HeaderName, HeaderValue, USER_AGENT};
+use http_body_util::Full;
+use hyper::header::{ACCEPT, AUTHORIZATION, HOST, HeaderName, HeaderValue, USER_AGENT};
 use hyper::{HeaderMap, Request};
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
-use super::connection::{Answer, HttpConnection, NoAnswer};
+use super::connection::{Answer, Hints, HttpConnection, NoAnswer};
 use super::kept::Kept;
 use super::redirect::{Origin, REDIRECTS_MAX, Trust, follow};
 use super::request::{self, RestRequest};
@@ -28,6 +28,14 @@ use crate::wire::command::Command;
 
 /// Requests to one host at the same time; each has a connection of its own. Those that are kept are as many.
 const REQUESTS_MAX: usize = 8;
+
+/// The service URL names the wrong port, as a rule.
+const HINTS: Hints = Hints {
+    not_http: "the peer does not speak HTTP: the service URL has to name a web port (8080, with https:// and TLS 8443); \
+               for the port of the binary protocol (6650, with TLS 6651) it is a pulsar:// or pulsar+ssl:// URL",
+    closed: "the connection was closed without an HTTP answer; the port of the binary protocol (6650, with TLS 6651), \
+             whose URL is pulsar:// or pulsar+ssl://, does so, and a port for TLS, whose URL is https://",
+};
 
 /// Why a request has no answer.
 #[derive(Debug)]
@@ -53,8 +61,16 @@ pub(super) struct Exchange<R> {
     trust: Trust,
     slots: Semaphore,
     kept: Mutex<Kept<HttpConnection>>,
+    shown: Mutex<Shown>,
+}
+
+/// The credentials of the requests.
+#[derive(Default)]
+struct Shown {
     /// Fetched for the first request, and again after a refusal.
-    headers: Mutex<Option<HeaderMap>>,
+    headers: Option<HeaderMap>,
+    /// The token that was refused.
+    refused: Option<AuthData>,
 }
 
 /// What the steps of one request have in common.
@@ -72,7 +88,7 @@ impl<R: Runtime> Exchange<R> {
         let origin = Origin::of_key(&key);
         let kept = Mutex::new(Kept::new(REQUESTS_MAX, config.keep_alive_interval));
         let slots = Semaphore::new(REQUESTS_MAX);
-        Self { runtime, config, key, origin, trust, slots, kept, headers: Mutex::default() }
+        Self { runtime, config, key, origin, trust, slots, kept, shown: Mutex::default() }
     }
 
     /// Whether a broker answers here and takes the credentials, within `limit`.
@@ -121,7 +137,7 @@ impl<R: Runtime> Exchange<R> {
                 return Ok(first?);
             }
             // The token may have expired since it was fetched.
-            self.lock_headers().take();
+            self.lock_shown().refuse();
             Ok(read(&self.get(request).await?)?)
         };
         let answered = timeout(&self.runtime, self.config.operation_timeout, asked).await;
@@ -202,7 +218,7 @@ impl<R: Runtime> Exchange<R> {
         body_bytes_max: usize,
     ) -> Result<Answer, NoAnswer> {
         let request = self.request(hop)?;
-        let answer = catch_panic(|| connection.get(request, body_bytes_max)).await.map_err(socket_panicked)??;
+        let answer = catch_panic(|| connection.send(request, body_bytes_max)).await.map_err(socket_panicked)??;
         if connection.is_reusable() {
             self.lock_kept().put(hop.origin.clone(), connection, clock::now().at);
         }
@@ -223,7 +239,7 @@ impl<R: Runtime> Exchange<R> {
             true => NoAnswer::Lost(error),
             false => NoAnswer::Wrong(error),
         })?;
-        catch_panic(|| HttpConnection::new(socket)).await.map_err(socket_panicked)?
+        catch_panic(|| HttpConnection::new(socket, HINTS)).await.map_err(socket_panicked)?
     }
 
     /// A loss of the host itself ends the connection to it, so that another host of the service URL gets its turn.
@@ -234,9 +250,9 @@ impl<R: Runtime> Exchange<R> {
         }
     }
 
-    fn request(&self, hop: &Hop) -> Result<Request<Empty<Bytes>>, NoAnswer> {
+    fn request(&self, hop: &Hop) -> Result<Request<Full<Bytes>>, NoAnswer> {
         let unusable = || NoAnswer::Wrong(Error::protocol(format!("a path at {} is not usable", hop.origin)));
-        let mut request = Request::get(&hop.path).body(Empty::new()).map_err(|_| unusable())?;
+        let mut request = Request::get(&hop.path).body(Full::default()).map_err(|_| unusable())?;
         let headers = request.headers_mut();
         headers.extend(hop.headers.clone().unwrap_or_default());
         headers.insert(HOST, HeaderValue::try_from(hop.origin.host_header()).map_err(|_| unusable())?);
@@ -245,24 +261,37 @@ impl<R: Runtime> Exchange<R> {
         Ok(request)
     }
 
-    fn lock_headers(&self) -> MutexGuard<'_, Option<HeaderMap>> {
-        self.headers.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_shown(&self) -> MutexGuard<'_, Shown> {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The headers with the credentials.
     async fn headers(&self) -> Result<HeaderMap, Failed> {
-        if let Some(headers) = self.lock_headers().clone() {
-            return Ok(headers);
-        }
+        let refused = {
+            let shown = self.lock_shown();
+            if let Some(headers) = &shown.headers {
+                return Ok(headers.clone());
+            }
+            shown.refused.clone()
+        };
         let context = AuthContext::new(self.key.logical.clone());
+        let context = refused.into_iter().fold(context, AuthContext::with_outdated);
         let fetch = || self.config.authentication.http_headers(&context);
         let limit = self.config.operation_timeout;
         let fetched = fetch_credentials(&self.runtime, limit, "Authentication::http_headers", fetch).await;
         let address = self.key.logical.to_string().into();
         let fetched = fetched.map_err(|error| RequestError::Transport(error.with_address(&address)))?;
         let headers = header_map(&fetched).map_err(RequestError::Transport)?;
-        *self.lock_headers() = Some(headers.clone());
+        self.lock_shown().headers = Some(headers.clone());
         Ok(headers)
+    }
+}
+
+impl Shown {
+    fn refuse(&mut self) {
+        let refused = self.headers.take();
+        let text = refused.as_ref().and_then(|headers| headers.get(AUTHORIZATION)?.to_str().ok());
+        self.refused = text.and_then(|text| text.strip_prefix("Bearer ")).map(AuthData::token);
     }
 }
 

@@ -30,10 +30,10 @@ use crate::wire::MAX_MESSAGE_SIZE_DEFAULT;
 use crate::wire::command::Command;
 
 pub(crate) mod admin;
-mod connection;
+pub(in crate::client) mod connection;
 mod exchange;
 mod kept;
-mod redirect;
+pub(in crate::client) mod redirect;
 mod request;
 pub(crate) mod response;
 

@@ -12,14 +12,14 @@ pub(super) const REDIRECTS_MAX: u32 = 20;
 
 /// Scheme, host and port: what credentials are given to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Origin {
-    pub(super) tls: bool,
+pub(in crate::client) struct Origin {
+    pub(in crate::client) tls: bool,
     /// The host in lower case.
-    pub(super) address: HostPort,
+    pub(in crate::client) address: HostPort,
 }
 
 impl Origin {
-    pub(super) fn new(tls: bool, host: &str, port: u16) -> Self {
+    pub(in crate::client) fn new(tls: bool, host: &str, port: u16) -> Self {
         Self { tls, address: HostPort { host: Arc::from(host.to_ascii_lowercase()), port } }
     }
 
@@ -28,13 +28,13 @@ impl Origin {
     }
 
     /// How to dial it.
-    pub(super) fn key(&self) -> BrokerKey {
+    pub(in crate::client) fn key(&self) -> BrokerKey {
         let host = self.address.clone();
         BrokerKey { logical: host.clone(), physical: host, tls: self.tls, transport: Transport::Http, index: 0 }
     }
 
     /// The value of the header `Host`.
-    pub(super) fn host_header(&self) -> String {
+    pub(in crate::client) fn host_header(&self) -> String {
         let text = self.address.to_string();
         match text.strip_suffix(if self.tls { ":443" } else { ":80" }) {
             Some(host) => host.to_owned(),
@@ -95,7 +95,7 @@ impl Trust {
 }
 
 /// Where the header `Location` of an answer of `from` leads: the origin, and the path with its query.
-pub(super) fn follow(from: &Origin, location: Option<&str>) -> Result<(Origin, String)> {
+pub(in crate::client) fn follow(from: &Origin, location: Option<&str>) -> Result<(Origin, String)> {
     let Some(location) = location else {
         return Err(Error::protocol("the answer is a redirect without a Location"));
     };

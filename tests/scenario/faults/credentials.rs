@@ -87,11 +87,22 @@ async fn a_source_is_given_the_broker_and_its_challenge() {
     broker.faults().challenge();
     let count = || heard.lock().expect("unpoisoned").len();
     until("the challenge", count, |count| *count == 2).await;
-    for (context, challenge) in heard.lock().expect("unpoisoned").iter().zip([None, Some("PulsarAuthRefresh")]) {
-        assert_eq!(context.broker().to_string(), broker.address().to_string());
-        assert_eq!(context.challenge(), challenge.map(|text| AuthData::new("token", text)).as_ref());
+    let stage = Stage { broker, net, client };
+    let producer = stage.producer(TOPIC).await;
+    stage.broker.faults().on(FaultEvent::Connect).refuse_request(ServerCode::AUTHENTICATION_ERROR);
+    stage.broker.drop_connections();
+    send(&producer, "with the second token").await;
+    let (broker, token) = (stage.broker.address().to_string(), AuthData::token(stage.broker.token("admin")));
+    let challenge = AuthData::new("token", "PulsarAuthRefresh");
+    // The dial, the challenge, the dial that is refused, and the one after it.
+    let expected = [(None, None), (Some(&challenge), Some(&token)), (None, None), (None, Some(&token))];
+    let heard = heard.lock().expect("unpoisoned").clone();
+    for (context, (challenge, outdated)) in heard.iter().zip(expected) {
+        assert_eq!(context.broker().to_string(), broker);
+        assert_eq!((context.challenge(), context.outdated()), (challenge, outdated));
     }
-    Stage { broker, net, client }.close_and_check().await;
+    assert_eq!(heard.len(), expected.len());
+    stage.close_and_check().await;
 }
 
 /// A custom source says whether trying again helps.

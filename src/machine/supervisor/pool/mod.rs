@@ -96,6 +96,9 @@ struct PooledConnection {
     active: usize,
     /// The broker refused the credentials of the connection before this one.
     is_second_try: bool,
+    /// The credentials that the broker has seen last; before there are any, those it refused on the connection before
+    /// this one.
+    shown: Option<AuthData>,
     /// AUTH_CHALLENGE asked for fresh credentials on the open connection.
     is_challenged: bool,
     lookups_failed: u32,
@@ -177,12 +180,12 @@ impl ConnectionPool {
         self.leave(holder, now);
         let id = match self.pooled.get(key) {
             Some(&id) => id,
-            None => self.make(key.clone(), false, now),
+            None => self.make(key.clone(), false, None, now),
         };
         self.enqueue(id, holder);
     }
 
-    fn make(&mut self, key: BrokerKey, is_second_try: bool, now: Now) -> ConnectionId {
+    fn make(&mut self, key: BrokerKey, is_second_try: bool, refused: Option<AuthData>, now: Now) -> ConnectionId {
         self.next_connection += 1;
         let id = ConnectionId(self.next_connection);
         let address: Arc<str> = match key.proxy_to_broker_url() {
@@ -196,7 +199,7 @@ impl ConnectionPool {
                 PooledState::CoolingDown
             }
             None => {
-                let (state, action) = first_step(id, &key);
+                let (state, action) = first_step(id, &key, refused.as_ref());
                 self.actions.push_back(action);
                 state
             }
@@ -210,6 +213,7 @@ impl ConnectionPool {
             queue: BTreeMap::new(),
             active: 0,
             is_second_try,
+            shown: refused,
             is_challenged: false,
             lookups_failed: 0,
             peer: None,
@@ -328,6 +332,7 @@ impl ConnectionPool {
         match (connection.state, credentials) {
             (PooledState::FetchingCredentials, Ok(credentials)) => {
                 connection.state = PooledState::Dialing;
+                connection.shown = Some(credentials.clone());
                 let key = connection.key.clone();
                 self.actions.push_back(Action::Dial { connection: id, key, credentials });
                 None
@@ -339,6 +344,7 @@ impl ConnectionPool {
             (PooledState::CoolingDown, _) => None,
             (_, Ok(credentials)) => {
                 if std::mem::take(&mut connection.is_challenged) {
+                    connection.shown = Some(credentials.clone());
                     self.command(id, SessionCommand::AuthResponse(credentials));
                 }
                 None
@@ -363,7 +369,7 @@ impl ConnectionPool {
             && !connection.is_challenged
         {
             connection.is_challenged = true;
-            let context = AuthContext::new(connection.key.logical.clone()).with_challenge(challenge);
+            let context = context(&connection.key, connection.shown.as_ref()).with_challenge(challenge);
             self.actions.push_back(Action::FetchCredentials(id, context));
             self.notice(id, ConnectionNotice::Challenged);
         }
@@ -396,6 +402,7 @@ impl ConnectionPool {
         let connection = self.connections.get(&id)?;
         let was_up = connection.was_up();
         let (key, is_second_try) = (connection.key.clone(), connection.is_second_try);
+        let refused = connection.shown.clone();
         let failure = Failure::of_connection(reason, was_up, &connection.address);
         let lost = self.remove(id, failure)?;
         if was_up {
@@ -404,7 +411,7 @@ impl ConnectionPool {
         if refuses_credentials(reason) && !is_second_try {
             // The token may have expired since it was fetched, or been replaced.
             if !lost.holders.is_empty() {
-                let fresh = self.make(key, true, now);
+                let fresh = self.make(key, true, refused, now);
                 for holder in lost.holders {
                     self.enqueue(fresh, holder);
                 }
@@ -514,7 +521,7 @@ impl ConnectionPool {
             if connection.holders.is_empty() {
                 self.disconnect(id);
             } else if connection.state == PooledState::CoolingDown {
-                let (state, action) = first_step(id, &connection.key);
+                let (state, action) = first_step(id, &connection.key, connection.shown.as_ref());
                 connection.state = state;
                 self.actions.push_back(action);
             }
@@ -556,16 +563,25 @@ impl ConnectionPool {
 }
 
 /// How a connection begins: with its credentials; over HTTP, where each request shows them, with the dial.
-fn first_step(id: ConnectionId, key: &BrokerKey) -> (PooledState, Action) {
+fn first_step(id: ConnectionId, key: &BrokerKey, refused: Option<&AuthData>) -> (PooledState, Action) {
     match key.transport {
         Transport::Pulsar => {
-            let context = AuthContext::new(key.logical.clone());
+            let context = context(key, refused);
             (PooledState::FetchingCredentials, Action::FetchCredentials(id, context))
         }
         Transport::Http => {
             let credentials = AuthData::none();
             (PooledState::Dialing, Action::Dial { connection: id, key: key.clone(), credentials })
         }
+    }
+}
+
+/// What credentials are for, in place of which others.
+fn context(key: &BrokerKey, outdated: Option<&AuthData>) -> AuthContext {
+    let context = AuthContext::new(key.logical.clone());
+    match outdated {
+        Some(outdated) => context.with_outdated(outdated.clone()),
+        None => context,
     }
 }
 
