@@ -258,6 +258,13 @@ pub fn http_answer(data: &[u8]) {
     }
 }
 
+/// What is read of an application's OAuth2 settings and of an identity provider. The first byte says what it is, the
+/// second is the status of an answer.
+#[cfg(feature = "oauth2")]
+pub fn oauth2(data: &[u8]) {
+    crate::client::oauth2::fuzz::read_any(data);
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -308,5 +315,11 @@ mod tests {
     #[test]
     fn http_answer_corpus() -> io::Result<()> {
         replay("http_answer", http_answer)
+    }
+
+    #[cfg(feature = "oauth2")]
+    #[test]
+    fn oauth2_corpus() -> io::Result<()> {
+        replay("oauth2", oauth2)
     }
 }

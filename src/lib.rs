@@ -36,7 +36,7 @@
 //!   by one, cumulative and confirmed; negative acknowledgement, seek, statistics; a `Stream`, and pools of workers.
 //! - Producers and consumers stay attached through lost connections and moved topics.
 //! - Service URLs of the binary protocol (`pulsar://`, `pulsar+ssl://`) and of web ports (`http://`, `https://`).
-//! - Authentication by token (fixed, from a file, from a function) or a custom method ([`Authentication`]); TLS with
+//! - Authentication by token (fixed, from a file, from a function), OAuth2 client credentials or a custom method ([`Authentication`]); TLS with
 //!   client certificates.
 //! - For tests: an embedded broker (`broker`), and whole systems in virtual time from one seed (`sim`).
 //!
@@ -50,6 +50,7 @@
 //! | `client` | yes | the client, over tokio |
 //! | `tls` | yes | `pulsar+ssl://` |
 //! | `lz4` | yes | LZ4 payloads |
+//! | `oauth2` | no | tokens of an identity provider: `OAuth2` |
 //! | `broker` | no | the embedded broker |
 //! | `sim` | no | the simulation |
 //! | `tracing` | no | spans and events of what happens to connections, producers and consumers |
@@ -119,6 +120,9 @@ mod trace_context;
 mod wall_time;
 pub mod wire;
 
+#[cfg(feature = "oauth2")]
+#[doc(inline)]
+pub use client::OAuth2;
 #[cfg(feature = "client")]
 #[doc(inline)]
 pub use client::{

@@ -565,7 +565,7 @@ fn is_loopback(host: &str) -> bool {
 }
 
 /// Different for each client of each process: the standard library's hasher keys, and the clock.
-fn random_seed() -> u64 {
+pub(super) fn random_seed() -> u64 {
     use std::hash::{BuildHasher, Hasher};
     let mut hasher = std::collections::hash_map::RandomState::new().build_hasher();
     hasher.write_u64(clock::wall_ms());

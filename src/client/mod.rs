@@ -18,6 +18,7 @@
 //! | `topic_stats` | the statistics of topics |
 //! | `auth`, `dial` | credentials; TCP, TLS and custom dialers |
 //! | `http` | lookups over HTTP |
+//! | `oauth2` | tokens of an identity provider |
 //! | `driver`, `runtime`, `clock` | the tasks; timers and tasks of the runtime; the time |
 
 use std::fmt;
@@ -49,6 +50,8 @@ mod events;
 #[cfg(feature = "http")]
 pub(crate) mod http;
 mod message;
+#[cfg(feature = "oauth2")]
+pub(crate) mod oauth2;
 mod observe;
 mod parts;
 mod producer;
@@ -76,6 +79,8 @@ pub use consumer_builder::ConsumerBuilder;
 pub use dial::{DialFuture, Dialer, ProxyProtocol, Socket, Target};
 pub use events::{ConsumerEvent, ConsumerEvents, Events, ProducerEvent, ProducerEvents};
 pub use message::ReceivedMessage;
+#[cfg(feature = "oauth2")]
+pub use oauth2::OAuth2;
 pub use producer::{Producer, TryEnqueueError};
 pub use producer_builder::ProducerBuilder;
 pub use routing::{HashingScheme, MessageRoutingMode};
