@@ -195,6 +195,22 @@ wait_for_broker() {
     done
 }
 
+# For a test: broker N is to `start`, `stop` or be killed (`kill`). $home is there.
+with_broker() {
+    local number=$1
+    case $number in 1 | 2) ;; *) die "there are brokers 1 and 2" ;; esac
+    case $2 in
+        start) start_broker "$number"; wait_for_broker "$number" ;;
+        kill) end_server KILL 10 "broker-$number" || die "broker $number does not die" ;;
+        stop)
+            end_server TERM "$stop_seconds_max" "broker-$number" || {
+                end_server KILL 10 "broker-$number" || true
+                die "broker $number did not stop within $stop_seconds_max s; it was killed"
+            } ;;
+        *) die "a broker can be started, stopped and killed" ;;
+    esac
+}
+
 # A namespace whose topics are spread over both brokers.
 make_namespace() {
     admin PUT "namespaces/$1" "{\"bundles\":{\"numBundles\":16},\"replication_clusters\":[\"$program\"]}"

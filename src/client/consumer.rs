@@ -433,7 +433,8 @@ impl Consumer {
     }
 
     /// Whether this consumer of a Failover subscription is the active one, on any partition, by the broker's last
-    /// notification (ACTIVE_CONSUMER_CHANGE). `None` before the first one, and on other subscriptions.
+    /// notification (ACTIVE_CONSUMER_CHANGE); while it is not attached it is not. `None` before the first notification, and on
+    /// other subscriptions.
     pub fn is_active(&self) -> Option<bool> {
         self.parts().iter().filter_map(|part| part.read(Machine::is_active)).reduce(|a, b| a || b)
     }

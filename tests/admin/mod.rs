@@ -3,7 +3,8 @@
 use serde_json::Value;
 
 use crate::common::admin_http::{self, Answer};
-use crate::suite::target::{ConsumerView, Feature, SubscriptionView, TopicView};
+use crate::suite::target::{ConsumerView, Feature, QuotaPolicy, SubscriptionView, TopicView};
+use crate::suite::until;
 
 #[derive(Clone)]
 pub struct Admin {
@@ -75,6 +76,22 @@ impl Admin {
         self.change_namespace("POST", namespace, "/maxUnackedMessagesPerConsumer", &messages.to_string()).await;
     }
 
+    /// Sets or removes the backlog quota of a topic, and waits until the broker applies it: it reads the policies of topics
+    /// from a topic of its own.
+    pub async fn limit_backlog(&self, topic: &str, policy: Option<QuotaPolicy>) {
+        let (method, action) = ("POST", "/backlogQuota?backlogQuotaType=destination_storage");
+        let name = match policy {
+            None => return self.change("DELETE", topic, action, "").await,
+            Some(QuotaPolicy::ProducerException) => "producer_exception",
+            Some(QuotaPolicy::ProducerRequestHold) => "producer_request_hold",
+        };
+        let limit = format!(r#"{{"limitSize":1000,"limit":1000,"limitTime":-1,"policy":"{name}"}}"#);
+        self.change(method, topic, action, &limit).await;
+        let applied = path(topic, "/backlogQuotaMap");
+        let look = || async { self.request("GET", &applied, "").await.body };
+        until("the quota to be there", look, |quotas| quotas.contains(name)).await;
+    }
+
     async fn request(&self, method: &str, path: &str, body: &str) -> Answer {
         admin_http::request(&self.address, &self.token, method, path, body).await.expect("an answer of the admin port")
     }
@@ -93,10 +110,12 @@ fn view(stats: &Value) -> TopicView {
     let subscription = |subscription: &Value| SubscriptionView {
         backlog: subscription["msgBacklog"].as_u64().expect("msgBacklog"),
         unacked: subscription["unackedMessages"].as_u64().expect("unackedMessages"),
+        messages_out: subscription["msgOutCounter"].as_u64().expect("msgOutCounter"),
         consumers: list(&subscription["consumers"]).iter().map(consumer).collect(),
     };
     let subscriptions = stats["subscriptions"].as_object().expect("subscriptions");
     TopicView {
+        messages_in: stats["msgInCounter"].as_u64().expect("msgInCounter"),
         publishers: list(&stats["publishers"]).iter().map(|publisher| text(&publisher["producerName"])).collect(),
         subscriptions: subscriptions.iter().map(|(name, stats)| (name.clone(), subscription(stats))).collect(),
     }

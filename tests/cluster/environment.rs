@@ -8,7 +8,7 @@ use pulsar_native::{Client, ClientBuilder};
 use crate::admin::Admin;
 use crate::common::cluster_admin::ClusterAdmin;
 use crate::common::runner;
-use crate::suite::target::{Cluster, Feature, Fut, Role, TopicView};
+use crate::suite::target::{Cluster, Feature, Fut, QuotaPolicy, Role, TopicView};
 use crate::suite::*;
 
 /// The addresses of a server, each `host:port`.
@@ -41,6 +41,7 @@ pub struct Environment {
     pub proxy: Addresses,
     pub ca_file: PathBuf,
     pub admin: ClusterAdmin,
+    script: PathBuf,
     nobody_token: String,
     expired_token: String,
     token_key: PathBuf,
@@ -61,6 +62,7 @@ impl runner::Environment for Environment {
             proxy: Addresses::of("PROXY", ""),
             ca_file: variable("CLUSTER_CA_FILE").into(),
             admin: ClusterAdmin { webs, token: variable("CLUSTER_TOKEN") },
+            script: variable("CLUSTER_SCRIPT").into(),
             nobody_token: variable("CLUSTER_NOBODY_TOKEN"),
             expired_token: variable("CLUSTER_EXPIRED_TOKEN"),
             token_key: variable("CLUSTER_TOKEN_KEY").into(),
@@ -119,6 +121,18 @@ impl Environment {
         panic!("one broker has all of {namespace}");
     }
 
+    /// Has the script `start` or `kill` a broker, and waits for it.
+    pub async fn broker(&self, index: usize, what: &str) {
+        let number = (index + 1).to_string();
+        let run = tokio::process::Command::new(&self.script).args(["broker", &number, what]).status().await;
+        assert!(run.as_ref().is_ok_and(std::process::ExitStatus::success), "broker {number} {what}: {run:?}");
+    }
+
+    /// Lookups at one broker.
+    pub fn at_broker(self, index: usize) -> Way {
+        Way { url: format!("pulsar://{}", self.brokers[index].plain), redirect_hosts: &[], cluster: self }
+    }
+
     /// Lookups over the web port of one broker, which redirects to the other.
     pub fn over_http(self) -> Way {
         Way { url: format!("http://{}", self.brokers[0].web), redirect_hosts: &["127.0.0.2"], cluster: self }
@@ -155,9 +169,9 @@ impl Cluster for Way {
 
     /// Over HTTP, the first of two.
     fn broker_address(&self) -> String {
-        match self.url.starts_with("http") {
-            true => self.cluster.brokers[0].plain.clone(),
-            false => self.cluster.proxy.plain.clone(),
+        match self.url.strip_prefix("pulsar://") {
+            Some(address) => address.to_owned(),
+            None => self.cluster.brokers[0].plain.clone(),
         }
     }
 
@@ -198,6 +212,10 @@ impl Cluster for Way {
         Box::pin(async move { self.admin().stats(topic).await })
     }
 
+    fn create<'a>(&'a self, topic: &'a str) -> Fut<'a, ()> {
+        Box::pin(async move { self.admin().change("PUT", topic, "", "").await })
+    }
+
     fn create_partitioned<'a>(&'a self, topic: &'a str, partitions: u32) -> Fut<'a, ()> {
         Box::pin(async move { self.admin().change("PUT", topic, "/partitions", &partitions.to_string()).await })
     }
@@ -212,5 +230,9 @@ impl Cluster for Way {
 
     fn delete<'a>(&'a self, topic: &'a str) -> Fut<'a, ()> {
         Box::pin(async move { self.admin().change("DELETE", topic, "?force=true", "").await })
+    }
+
+    fn limit_backlog<'a>(&'a self, topic: &'a str, policy: Option<QuotaPolicy>) -> Fut<'a, ()> {
+        Box::pin(async move { self.admin().limit_backlog(topic, policy).await })
     }
 }

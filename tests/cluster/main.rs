@@ -1,5 +1,6 @@
 //! What lies between a client and its broker, on two real brokers and a proxy: lookups over HTTP that are redirected from
-//! one broker to the other, Pulsar's own proxy, advertised listeners, a proxy that routes by the server name of TLS.
+//! one broker to the other, Pulsar's own proxy, advertised listeners, a proxy that routes by the server name of TLS. And
+//! one of the brokers killed, and started again.
 //!
 //! `scripts/real-cluster test`
 #![allow(unreachable_pub, reason = "modules of one test binary")]
@@ -20,6 +21,7 @@ mod suite;
 
 mod environment;
 mod listeners;
+mod outage;
 mod proxy;
 mod redirects;
 mod sni;
@@ -47,5 +49,5 @@ fn main() -> ExitCode {
     let mut tests = [redirects::TESTS, proxy::TESTS, listeners::TESTS, sni::TESTS].concat();
     tests.extend(OVER_HTTP.iter().filter(|test| redirects::takes_of_suite(test.0)));
     tests.extend(THROUGH_PROXY.iter().filter(|test| proxy::takes_of_suite(test.0)));
-    common::runner::main(&tests)
+    common::runner::main(&tests, outage::TESTS)
 }

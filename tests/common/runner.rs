@@ -31,9 +31,12 @@ pub(crate) type Test<E> = (&'static str, fn(E) -> Pin<Box<dyn Future<Output = ()
 /// How many run at the same time unless `--test-threads` says so.
 const THREADS: usize = 4;
 
-pub(crate) fn main<E: Environment>(tests: &[Test<E>]) -> ExitCode {
+/// `alone` are run after all others, one by one: they do to the environment what others could not bear.
+pub(crate) fn main<E: Environment>(tests: &[Test<E>], alone: &[Test<E>]) -> ExitCode {
     let options = Arguments::of_process(THREADS);
-    let (chosen, others): (Vec<&Test<E>>, Vec<_>) = tests.iter().partition(|test| options.takes(test.0));
+    let (chosen, others): (Vec<&Test<E>>, Vec<_>) = tests.iter().chain(alone).partition(|test| options.takes(test.0));
+    let (alone, together): (Vec<&Test<E>>, Vec<_>) =
+        chosen.iter().partition(|test| alone.iter().any(|other| other.0 == test.0));
     if options.list {
         chosen.iter().for_each(|test| println!("{}: test", test.0));
         return ExitCode::SUCCESS;
@@ -43,7 +46,10 @@ pub(crate) fn main<E: Environment>(tests: &[Test<E>]) -> ExitCode {
     let (mut failed, mut ignored) = (Vec::new(), 0);
     let environment = E::find();
     match &environment {
-        Some(environment) => failed = run_all(&chosen, environment, options.threads.max(1)),
+        Some(environment) => {
+            failed = run_all(&together, environment, options.threads.max(1));
+            failed.extend(run_all(&alone, environment, 1));
+        }
         None if required => failed = chosen.iter().map(|test| test.0).collect(),
         None => ignored = chosen.len(),
     }

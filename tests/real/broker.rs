@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use pulsar_native::broker::EmbeddedBroker;
 
 use crate::admin::Admin;
-use crate::suite::target::{Cluster, Feature, Fut, Role, TopicView};
+use crate::suite::target::{Cluster, Feature, Fut, QuotaPolicy, Role, TopicView};
 use crate::suite::*;
 
 /// How to get one.
@@ -108,6 +108,10 @@ impl Cluster for Real {
         Box::pin(self.admin.stats(topic))
     }
 
+    fn create<'a>(&'a self, topic: &'a str) -> Fut<'a, ()> {
+        Box::pin(self.admin.change("PUT", topic, "", ""))
+    }
+
     fn create_partitioned<'a>(&'a self, topic: &'a str, partitions: u32) -> Fut<'a, ()> {
         Box::pin(async move { self.admin.change("PUT", topic, "/partitions", &partitions.to_string()).await })
     }
@@ -122,6 +126,10 @@ impl Cluster for Real {
 
     fn delete<'a>(&'a self, topic: &'a str) -> Fut<'a, ()> {
         Box::pin(self.admin.change("DELETE", topic, "?force=true", ""))
+    }
+
+    fn limit_backlog<'a>(&'a self, topic: &'a str, policy: Option<QuotaPolicy>) -> Fut<'a, ()> {
+        Box::pin(self.admin.limit_backlog(topic, policy))
     }
 }
 

@@ -6,6 +6,7 @@ use pulsar_native::{Client, ErrorKind, InitialPosition, Producer, ServerCode, To
 
 use crate::broker::{Real, receive_after};
 use crate::runner::Test;
+use crate::suite::seen::Seen;
 use crate::suite::target::{Cluster, Role};
 use crate::suite::{receive, send, subscribed, until, within};
 
@@ -38,6 +39,7 @@ async fn rights_taken_and_given_back(real: Real) {
     let topic = format!("persistent://{namespace}/t");
     let producer = within("a producer", client.producer(&topic).create()).await.expect("it may produce");
     let mut consumer = within("a consumer", client.consumer(&topic, "s").subscribe()).await.expect("it may consume");
+    let of_both = [Seen::of(producer.watch_state()), Seen::of(consumer.watch_state())];
     send(&producer, "before").await;
     let message = receive(&mut consumer).await;
     within("the confirmation", consumer.ack_confirmed(&message)).await.expect("acknowledged");
@@ -53,6 +55,9 @@ async fn rights_taken_and_given_back(real: Real) {
     within("a receipt", held).await.expect("sent once it may be");
     receive_after(&mut consumer, "before", "held").await;
     within("the close", client.close()).await.expect("closed");
+    for states in of_both {
+        assert_eq!(states.to_the_end().await, ["attached", "NotReady", "Authorization", "attached", "closed"]);
+    }
 }
 
 async fn quota(real: Real) {

@@ -18,5 +18,5 @@ impl Environment for Real {
 }
 
 pub fn main(tests: &[Test]) -> ExitCode {
-    runner::main(tests)
+    runner::main(tests, &[])
 }

@@ -3,12 +3,15 @@
 
 use std::sync::PoisonError;
 
-use pulsar_native::broker::{EmbeddedBroker, PulsarVersion, Rule};
+use pulsar_native::ServerCode;
+use pulsar_native::broker::{EmbeddedBroker, FaultEvent, PulsarVersion, Rule};
 use pulsar_native::client::{DialFuture, Dialer, Socket};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 
-use crate::suite::target::{Cluster, ConsumerView, Feature, Fut, Offer, Role, SubscriptionView, TopicView};
+use crate::suite::target::{
+    Cluster, ConsumerView, Feature, Fut, Offer, QuotaPolicy, Role, SubscriptionView, TopicView,
+};
 use crate::suite::*;
 
 const TOKEN_KEY: &[u8] = b"a key for tests, of thirty-two bytes at least";
@@ -129,11 +132,17 @@ impl Cluster for Embedded {
             let subscription = |subscription: pulsar_native::broker::SubscriptionStats| SubscriptionView {
                 backlog: subscription.msg_backlog,
                 unacked: subscription.unacked_messages,
+                messages_out: subscription.msg_out_counter,
                 consumers: subscription.consumers.into_iter().map(consumer).collect(),
             };
             let subscriptions = stats.subscriptions.into_iter().map(|(name, stats)| (name, subscription(stats)));
-            Some(TopicView { publishers: stats.publishers, subscriptions: subscriptions.collect() })
+            let (messages_in, publishers) = (stats.msg_in_counter, stats.publishers);
+            Some(TopicView { messages_in, publishers, subscriptions: subscriptions.collect() })
         })
+    }
+
+    fn create<'a>(&'a self, topic: &'a str) -> Fut<'a, ()> {
+        Box::pin(async move { assert!(self.broker.create_topic(topic)) })
     }
 
     fn create_partitioned<'a>(&'a self, topic: &'a str, partitions: u32) -> Fut<'a, ()> {
@@ -150,6 +159,21 @@ impl Cluster for Embedded {
 
     fn delete<'a>(&'a self, topic: &'a str) -> Fut<'a, ()> {
         Box::pin(async move { self.broker.delete_topic(topic) })
+    }
+
+    /// It stores without limit: what a quota leads to is scripted.
+    fn limit_backlog<'a>(&'a self, topic: &'a str, policy: Option<QuotaPolicy>) -> Fut<'a, ()> {
+        let code = policy.map(|policy| match policy {
+            QuotaPolicy::ProducerException => ServerCode::PRODUCER_BLOCKED_QUOTA_EXCEEDED_EXCEPTION,
+            QuotaPolicy::ProducerRequestHold => ServerCode::PRODUCER_BLOCKED_QUOTA_EXCEEDED_ERROR,
+        });
+        Box::pin(async move {
+            let faults = self.broker.faults();
+            match code {
+                Some(code) => faults.on(FaultEvent::Producer).on_topic(topic).always().refuse_request(code),
+                None => faults.clear(),
+            }
+        })
     }
 }
 
@@ -199,6 +223,23 @@ async fn in_memory() {
     within("the confirmation", consumer.ack_confirmed(&message)).await.expect("confirmed");
     within("the close", client.close()).await.expect("closed");
     assert_eq!(broker.violations(), []);
+}
+
+/// Its topics are lost with it, and made anew.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_is_killed() {
+    let playing = Playing { version: PulsarVersion::V4_0, lookups: Lookups::Binary };
+    let embedded = Embedded::start(playing, Arc::default(), None).await;
+    let (killed, target) = (embedded.broker.clone(), Target::new(Arc::new(embedded)));
+    let restarted = Mutex::new(None);
+    let start = async || {
+        let builder = EmbeddedBroker::builder().token_secret_key(TOKEN_KEY).listen(killed.address());
+        let broker = within("the start", builder.start()).await.expect("its port is free again");
+        *restarted.lock().unwrap_or_else(PoisonError::into_inner) = Some(broker);
+    };
+    crate::suite::states::a_broker_is_killed(&target, &target.topic("killed"), || killed.stop(), start).await;
+    let restarted = restarted.into_inner().unwrap_or_else(PoisonError::into_inner).expect("it was started");
+    assert_eq!((killed.violations(), restarted.violations()), (vec![], vec![]));
 }
 
 /// The same on a broker that plays this release.

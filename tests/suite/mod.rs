@@ -25,8 +25,10 @@ pub mod redelivery;
 pub mod relay;
 pub mod schemas;
 pub mod seek;
+pub mod seen;
 pub mod several;
 pub mod sizes;
+pub mod states;
 pub mod target;
 pub mod token;
 pub mod topic_stats;
@@ -104,6 +106,11 @@ macro_rules! with_every_test {
             sizes {
                 a_send_above_the_limit_is_refused a_batch_is_closed_before_the_limit
                 above_the_limit_is_reported_and_read_with_a_higher_one
+            }
+            states {
+                a_broker_is_away a_topic_is_unloaded a_token_expires a_quota_is_exceeded_with_an_exception
+                a_quota_is_exceeded_and_holds the_active_consumer_closes the_active_consumer_is_cut a_topic_is_terminated
+                a_topic_is_deleted a_partition_is_terminated a_partition_is_deleted a_consumer_is_stalled
             }
             token { refreshed_when_challenged }
             topic_stats { backlog_and_consumers partitions_and_topics_of_a_namespace description_of_the_application }

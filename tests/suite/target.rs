@@ -34,10 +34,20 @@ pub trait Cluster: Send + Sync {
         true
     }
     fn stats<'a>(&'a self, topic: &'a str) -> Fut<'a, Option<TopicView>>;
+    fn create<'a>(&'a self, topic: &'a str) -> Fut<'a, ()>;
     fn create_partitioned<'a>(&'a self, topic: &'a str, partitions: u32) -> Fut<'a, ()>;
     fn unload<'a>(&'a self, topic: &'a str) -> Fut<'a, ()>;
     fn terminate<'a>(&'a self, topic: &'a str) -> Fut<'a, ()>;
     fn delete<'a>(&'a self, topic: &'a str) -> Fut<'a, ()>;
+    /// From the next attach on a backlog quota below what is stored has this consequence; `None`: none. Not for an empty topic.
+    fn limit_backlog<'a>(&'a self, topic: &'a str, policy: Option<QuotaPolicy>) -> Fut<'a, ()>;
+}
+
+/// What a broker does to producers of a topic whose backlog quota is exceeded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QuotaPolicy {
+    ProducerException,
+    ProducerRequestHold,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +83,8 @@ pub enum Offer {
 /// What the broker's statistics say of a topic.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TopicView {
+    /// Messages published since the topic was loaded.
+    pub messages_in: u64,
     pub publishers: Vec<String>,
     pub subscriptions: BTreeMap<String, SubscriptionView>,
 }
@@ -82,6 +94,8 @@ pub struct SubscriptionView {
     /// Entries, or messages: brokers differ, and agree on zero.
     pub backlog: u64,
     pub unacked: u64,
+    /// Messages delivered since the topic was loaded.
+    pub messages_out: u64,
     pub consumers: Vec<ConsumerView>,
 }
 

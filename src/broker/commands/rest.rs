@@ -79,7 +79,7 @@ impl Broker {
         let listener = parameter(query, "listenerName").filter(|_| self.can(Capability::HttpListenerName));
         let listener = listener.unwrap_or_default();
         let name = self.check_lookup(is_authorized, topic, &listener)?;
-        if !self.config.allow_auto_topic_creation && !self.topics.contains(name.as_str()) {
+        if !self.creates_on_demand(&name) && !self.topics.contains(name.as_str()) {
             return Err(refuse(ServerError::TopicNotFound, format!("Topic not found {name}")));
         }
         self.ownership.acquire(&name);

@@ -280,8 +280,14 @@ impl Broker {
         if let Some(known) = self.topics.key(name.as_str()) {
             return Some(known);
         }
-        let is_created = create && self.config.allow_auto_topic_creation && self.topics.may_create(name);
+        let is_created = create && self.creates_on_demand(name) && self.topics.may_create(name);
         is_created.then(|| self.insert_topic(name))
+    }
+
+    /// Whether a topic that does not exist is created when it is used. A partition belongs to a topic that exists.
+    pub(super) fn creates_on_demand(&self, name: &TopicName) -> bool {
+        let is_partition = || name.partition_index().is_some() && self.topics.partitions(&name.base()).is_some();
+        self.config.allow_auto_topic_creation || is_partition()
     }
 
     /// Creates a topic and notifies the topic list watchers.

@@ -45,8 +45,9 @@ pub enum ConsumerEvent {
     ///
     /// [`ConsumerBuilder::unreadable_message_policy`]: super::ConsumerBuilder::unreadable_message_policy
     Unreadable(UnreadableMessage),
-    /// Failover: this consumer has become the active one of a topic or partition, or is no longer
-    /// (ACTIVE_CONSUMER_CHANGE). The broker says so after each attach; only changes are reported.
+    /// Failover: this consumer has become the active one of a topic or partition, or is no longer: the broker says so
+    /// after each attach and whenever it changes (ACTIVE_CONSUMER_CHANGE), and one that is detached is not active. Only
+    /// changes are reported; the first notification is one.
     #[non_exhaustive]
     ActiveChanged {
         /// The full name of the topic, or of the partition.
@@ -84,8 +85,8 @@ pub enum ConsumerEvent {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum ProducerEvent {
-    /// The topic, or a partition of it, has ended permanently, with this error. Messages with a key of such a partition
-    /// are refused, others go to the partitions that are left. Each end is reported once; one that the application
+    /// The topic, or a partition of it, has ended permanently, with this error. Messages that are routed to such a partition
+    /// are refused, as by the Java client; the others go on. Each end is reported once; one that the application
     /// requested is not.
     #[non_exhaustive]
     TopicEnded {

@@ -69,5 +69,9 @@ impl Consumer {
             return self.finish(Ok(()), deferred);
         }
         self.finish_if_closed_while_detached(deferred);
+        // The broker gives the topic to another one.
+        if !self.lifecycle.is_finished() && self.is_active() == Some(true) {
+            self.on_active_change(false, deferred);
+        }
     }
 }

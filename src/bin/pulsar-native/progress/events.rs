@@ -14,7 +14,7 @@ pub(super) fn of_consumer(event: &ConsumerEvent, is_verbose: bool) -> Option<Str
             format!("this consumer is the active one of {topic} now")
         }
         ConsumerEvent::ActiveChanged { topic, is_active: false, .. } => {
-            format!("another consumer is the active one of {topic} now")
+            format!("this consumer is not the active one of {topic} now")
         }
         ConsumerEvent::EndOfTopic { topic, .. } => format!("{topic} was terminated, and all of it is acknowledged"),
         ConsumerEvent::TopicAdded { topic, .. } => format!("{topic} has joined"),
