@@ -127,10 +127,10 @@ pub use client::OAuth2;
 #[doc(inline)]
 pub use client::{
     Acker, AttachState, Authentication, BrokerStats, Client, ClientBuilder, ClientState, ConnectionPhase,
-    ConnectionState, Consumer, ConsumerBuilder, ConsumerEvent, ConsumerEvents, Events, HandleState, HashingScheme,
-    IdleReason, MessageRoutingMode, Outcome, PartIdle, PartState, Producer, ProducerBuilder, ProducerEvent,
-    ProducerEvents, ProxyProtocol, ReceivedMessage, StateWatch, Token, Topics, TryEnqueueError, UnreadableChunk,
-    UnreadableMessage, UnreadableReason, WhyIdle,
+    ConnectionState, Consumer, ConsumerBuilder, ConsumerEvent, ConsumerEvents, DeadLetterNames, DeadLetterPolicy,
+    Events, HandleState, HashingScheme, IdleReason, MessageRoutingMode, Outcome, PartIdle, PartState, Producer,
+    ProducerBuilder, ProducerEvent, ProducerEvents, ProxyProtocol, ReceivedMessage, StateWatch, Token, Topics,
+    TryEnqueueError, UnreadableChunk, UnreadableMessage, UnreadableReason, WhyIdle,
 };
 #[cfg(feature = "http")]
 #[doc(inline)]

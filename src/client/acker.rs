@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::clock;
 use super::consumer_shared::ConsumerShared;
@@ -239,6 +239,79 @@ impl Acker {
         let part = self.part_of(message)?;
         part.endpoint.with(|consumer| consumer.nack(&message.position(), message.redelivery_count(), clock::now()));
         Ok(())
+    }
+
+    /// Sends a copy of the message to the retry topic, to be delivered after `delay`, and acknowledges the message once
+    /// the copy is stored. The consumer reads that topic too, see
+    /// [`retry_enabled`](super::ConsumerBuilder::retry_enabled). What comes from there has the property `RECONSUMETIMES`; a
+    /// message that was sent there as often as the policy allows goes to the dead-letter topic instead.
+    ///
+    /// The copy has the payload, key, ordering key, event time and properties of the message, those of a
+    /// [dead letter](super::ConsumerBuilder::dead_letter_policy), `RECONSUMETIMES` and `DELAY_TIME` (ms). Its delay works on
+    /// Shared subscriptions only (`deliver_at_time`); with a zero delay it comes at once.
+    ///
+    /// # Errors
+    /// - [`InvalidArgument`](ErrorKind::InvalidArgument): retry is not enabled, or the message came from another consumer.
+    /// - The copy was not stored: the message is negatively acknowledged, and comes again.
+    /// - The copy is stored, and the acknowledgement was refused: both come.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped the copy may be stored and the message is not acknowledged.
+    pub async fn reconsume_later(&self, message: &ReceivedMessage, delay: Duration) -> Result<()> {
+        self.reconsume_later_with::<String, String>(message, [], delay).await
+    }
+
+    /// [`Self::reconsume_later`] with properties of your own, which replace those of the same names.
+    ///
+    /// # Errors
+    /// Same as [`Self::reconsume_later`].
+    ///
+    /// # Cancel safety
+    /// Same as [`Self::reconsume_later`].
+    pub async fn reconsume_later_with<K: Into<String>, V: Into<String>>(
+        &self,
+        message: &ReceivedMessage,
+        properties: impl IntoIterator<Item = (K, V)>,
+        delay: Duration,
+    ) -> Result<()> {
+        self.retry(message, properties, delay).await?;
+        self.ack(message)
+    }
+
+    /// [`Self::reconsume_later`], acknowledging everything up to and including the message. Exclusive and Failover only.
+    /// Messages before it are not sent again.
+    ///
+    /// # Errors
+    /// Same as [`Self::reconsume_later`] and [`Self::ack_cumulative`].
+    ///
+    /// # Cancel safety
+    /// Same as [`Self::reconsume_later`].
+    pub async fn reconsume_later_cumulative(&self, message: &ReceivedMessage, delay: Duration) -> Result<()> {
+        if !self.shared.config.subscription_type.is_in_order() {
+            let what = "reconsume_later_cumulative needs an Exclusive or Failover subscription";
+            return Err(Error::local(ErrorKind::NotAllowed, what).with_topic(&message.part().topic));
+        }
+        self.retry::<String, String>(message, [], delay).await?;
+        self.ack_cumulative(message)
+    }
+
+    async fn retry<K: Into<String>, V: Into<String>>(
+        &self,
+        message: &ReceivedMessage,
+        properties: impl IntoIterator<Item = (K, V)>,
+        delay: Duration,
+    ) -> Result<()> {
+        self.part_of(message)?;
+        let Some(letters) = &self.shared.dead_letters else {
+            let what = "the consumer has no retry topic: see ConsumerBuilder::retry_enabled";
+            return Err(Error::local(ErrorKind::InvalidArgument, what).with_topic(&message.part().topic));
+        };
+        let own: Vec<_> = properties.into_iter().map(|(key, value)| (key.into(), value.into())).collect();
+        let stored = letters.retry(message, own, delay).await;
+        if stored.is_err() {
+            self.nack(message)?;
+        }
+        stored
     }
 
     /// [`Self::nack`] by id, for ids that the application has stored.

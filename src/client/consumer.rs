@@ -5,18 +5,21 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures_core::Stream;
 
 use super::acker::Acker;
 use super::clock;
 use super::consumer_shared::ConsumerShared;
+use super::dead_letter::{DeadLetters, LetterQueue};
 use super::events::ConsumerEvents;
 use super::message::ReceivedMessage;
 use super::parts::{Parts, all};
 use super::receive::Receiver;
 use super::state::{HandleState, StateWatch};
 use super::why_idle::WhyIdle;
+use super::workers::Tasks;
 use crate::error::{Error, Result};
 use crate::id::MessageId;
 use crate::machine::consumer::{Consumer as Machine, ConsumerStats, SeekTo};
@@ -52,12 +55,20 @@ const RECEIVE_MANY_MAX: usize = 100_000;
 pub struct Consumer {
     acker: Acker,
     receiver: Receiver,
+    /// Sends the dead letters. It ends with the consumer: what is not sent then is not acknowledged.
+    _letters: Option<Tasks<()>>,
 }
 
 impl Consumer {
-    pub(super) fn new(shared: Arc<ConsumerShared>) -> Self {
+    pub(super) fn new(shared: Arc<ConsumerShared>, letters: Option<LetterQueue>) -> Self {
         let receiver = Receiver::new(shared.clone());
-        Self { acker: Acker { shared }, receiver }
+        let forward = |(letters, queue): (Arc<DeadLetters>, _)| {
+            let mut task = shared.new_tasks();
+            task.spawn(letters.forward(queue));
+            task
+        };
+        let letters = shared.dead_letters.clone().zip(letters).map(forward);
+        Self { acker: Acker { shared }, receiver, _letters: letters }
     }
 
     fn parts(&self) -> &Parts<Machine> {
@@ -259,6 +270,17 @@ impl Consumer {
     /// Same as [`Acker::nack`].
     pub fn nack(&self, message: &ReceivedMessage) -> Result<()> {
         self.acker.nack(message)
+    }
+
+    /// Sends the message to the retry topic, to come again after `delay`; see [`Acker::reconsume_later`].
+    ///
+    /// # Errors
+    /// Same as [`Acker::reconsume_later`].
+    ///
+    /// # Cancel safety
+    /// Same as [`Acker::reconsume_later`].
+    pub async fn reconsume_later(&self, message: &ReceivedMessage, delay: Duration) -> Result<()> {
+        self.acker.reconsume_later(message, delay).await
     }
 
     /// Requests the redelivery of the message with this id after the redelivery delay; see [`Acker::nack_id`].

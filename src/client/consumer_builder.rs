@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::consumer::Consumer;
 use super::consumer_shared::ConsumerShared;
+use super::dead_letter::{DeadLetterPolicy, LetterTopics};
 use super::topics::{Selection, Topics};
 use super::{Shared, parse_topic};
 use crate::error::{Error, ErrorKind, Result};
@@ -45,13 +46,15 @@ pub struct ConsumerBuilder {
     client: Arc<Shared>,
     topics: Topics,
     config: ConsumerConfig,
+    dead_letter_policy: Option<DeadLetterPolicy>,
+    retries: bool,
 }
 
 impl ConsumerBuilder {
     pub(super) fn new(client: Arc<Shared>, topics: Topics, subscription: String) -> Self {
         let mut config = ConsumerConfig::new(subscription);
         config.operation_timeout = client.operation_timeout();
-        Self { client, topics, config }
+        Self { client, topics, config, dead_letter_policy: None, retries: false }
     }
 
     /// How the consumers of the subscription share its messages (`subType`). Default:
@@ -119,6 +122,53 @@ impl ConsumerBuilder {
     /// client. Default: nothing.
     pub fn ack_timeout_redelivery_backoff(mut self, backoff: RedeliveryBackoff) -> Self {
         self.config.ack_timeout_redelivery_backoff = Some(backoff);
+        self
+    }
+
+    /// Has messages that are delivered too often sent to a dead-letter topic, and acknowledged once they are stored there.
+    /// The application does not see them again. The producer is created with the first of them.
+    ///
+    /// For Shared and Key_Shared subscriptions, where brokers count redeliveries; on others, where Java takes the option
+    /// without an effect, it needs [`retry_enabled`](Self::retry_enabled). The count is that of an entry, so a batch comes
+    /// as a whole where [members are not acknowledged one by one](Self::batch_index_acknowledgment) at the broker. Counts are
+    /// lost with the broker's process, when a topic moves, and when the last consumer of a subscription has gone: a message
+    /// is then delivered more often than the policy says, never less.
+    ///
+    /// | a dead letter has | |
+    /// | --- | --- |
+    /// | payload, key, ordering key, event time, properties | those of the message |
+    /// | `REAL_TOPIC`, `REAL_SUBSCRIPTION` | the topic and subscription that it was given up on |
+    /// | `ORIGIN_MESSAGE_ID`, `ORIGIN_MESSAGE_IDY_TIME` | its id there |
+    ///
+    /// One that is too large with the added properties is sent without them. Where it cannot be stored, it is negatively
+    /// acknowledged and comes again, and [`ConsumerEvent::DeadLetterFailed`](super::ConsumerEvent::DeadLetterFailed) says
+    /// why. The consumer may be closed between the store and the acknowledgement: a dead letter can stand there twice, and
+    /// is never lost. Default: none.
+    ///
+    /// ```no_run
+    /// # async fn example(client: pulsar_native::Client) -> Result<(), pulsar_native::Error> {
+    /// use pulsar_native::{DeadLetterPolicy, SubscriptionType};
+    ///
+    /// let consumer = client
+    ///     .consumer("orders", "billing")
+    ///     .subscription_type(SubscriptionType::Shared)
+    ///     .dead_letter_policy(DeadLetterPolicy::new(3))
+    ///     .subscribe()
+    ///     .await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn dead_letter_policy(mut self, policy: DeadLetterPolicy) -> Self {
+        self.dead_letter_policy = Some(policy);
+        self
+    }
+
+    /// Whether the consumer reads its retry topic as well, so that
+    /// [`reconsume_later`](super::Consumer::reconsume_later) can send messages there. Without a
+    /// [policy](Self::dead_letter_policy) a message is given up after 16 retries. Default: false.
+    #[doc(alias = "enableRetry")]
+    pub fn retry_enabled(mut self, enabled: bool) -> Self {
+        self.retries = enabled;
         self
     }
 
@@ -240,10 +290,13 @@ impl ConsumerBuilder {
     /// Dropping the future closes the topics and partitions attached so far. A subscription that it created stays.
     pub async fn subscribe(self) -> Result<Consumer> {
         self.config.validate()?;
-        let (names, parts) = self.parts().await?;
+        let letter_topics = self.letter_topics().await?;
+        let retry_topic = letter_topics.as_ref().and_then(LetterTopics::retry_topic);
+        let (names, parts) = self.parts(retry_topic).await?;
         let config = Arc::new(self.config_for(parts.len()));
         // Created before the first response is awaited, so that dropping this future closes what was attached.
-        let shared = ConsumerShared::new(self.client.clone(), names, config);
+        let mut shared = ConsumerShared::new(self.client.clone(), names, config);
+        let letters = letter_topics.map(|topics| shared.set_dead_letters(topics));
         let mut opened = Vec::new();
         for (topic, partition) in parts {
             opened.push(shared.open_part(topic, partition)?);
@@ -251,14 +304,25 @@ impl ConsumerBuilder {
         for (_, subscribed) in opened {
             subscribed.await?;
         }
-        Ok(Consumer::new(Arc::new(shared)))
+        Ok(Consumer::new(Arc::new(shared), letters))
+    }
+
+    /// The topics of retries and dead letters, where there are any.
+    async fn letter_topics(&self) -> Result<Option<LetterTopics>> {
+        let Some(policy) = self.dead_letter_policy.clone().or(self.retries.then(DeadLetterPolicy::default)) else {
+            return Ok(None);
+        };
+        policy.validate(self.config.subscription_type, self.retries)?;
+        let Selection::Names(topics) = self.topics.selection();
+        let Some(first) = topics.first() else { return Ok(None) };
+        LetterTopics::find(&self.client, policy, self.retries, first, &self.config.subscription).await.map(Some)
     }
 
     /// The full names of the topics, and their parts by full name and partition index.
-    async fn parts(&self) -> Result<(Vec<Arc<str>>, Vec<(Arc<str>, i32)>)> {
+    async fn parts(&self, retry_topic: Option<&str>) -> Result<(Vec<Arc<str>>, Vec<(Arc<str>, i32)>)> {
         let (mut names, mut parts) = (Vec::<Arc<str>>::new(), Vec::new());
         let Selection::Names(topics) = self.topics.selection();
-        for name in topics {
+        for name in topics.iter().map(String::as_str).chain(retry_topic) {
             let topic = parse_topic(name)?;
             if names.iter().any(|known| **known == *topic.as_str()) {
                 let what = format!("{topic} is named twice");
@@ -288,7 +352,7 @@ impl ConsumerBuilder {
 }
 
 /// Five letters, as the Java client names its consumers.
-fn random_name() -> String {
+pub(super) fn random_name() -> String {
     use std::hash::{BuildHasher, Hasher};
     let mut bits = std::collections::hash_map::RandomState::new().build_hasher().finish();
     let letter = |_| {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+use super::dead_letter::{DeadLetters, LetterQueue, LetterTopics, Producers};
 use super::events::{ConsumerEvent, EventQueue, EventSource};
 use super::parts::Parts;
 use super::workers::Tasks;
@@ -20,6 +21,7 @@ pub(super) struct ConsumerShared {
     /// Endpoints that have something for the receiver.
     pub(super) inbox: Arc<ReadyList>,
     pub(super) events: Arc<EventQueue<ConsumerEvent>>,
+    pub(super) dead_letters: Option<Arc<DeadLetters>>,
     /// Keeps the client's tasks alive, which carry out what the endpoints decide.
     client: Arc<Shared>,
 }
@@ -27,7 +29,18 @@ pub(super) struct ConsumerShared {
 impl ConsumerShared {
     /// Without parts yet.
     pub(super) fn new(client: Arc<Shared>, topics: Vec<Arc<str>>, config: Arc<ConsumerConfig>) -> Self {
-        Self { parts: Parts::new(), topics, config, inbox: ReadyList::new(), events: Arc::default(), client }
+        let events = Arc::default();
+        Self { parts: Parts::new(), topics, config, inbox: ReadyList::new(), events, dead_letters: None, client }
+    }
+
+    /// Has what is delivered too often sent to a dead-letter topic, once the queue is [forwarded](DeadLetters::forward).
+    pub(super) fn set_dead_letters(&mut self, topics: LetterTopics) -> LetterQueue {
+        let ConsumerConfig { subscription, name, schema, .. } = &*self.config;
+        let consumer = name.clone().unwrap_or_default();
+        let producers = Producers::new(self.client.clone(), subscription.clone(), consumer, schema.clone());
+        let (letters, queue) = DeadLetters::new(topics, subscription.clone(), producers, self.events.clone());
+        self.dead_letters = Some(letters);
+        queue
     }
 
     /// The client that it is of.

@@ -44,6 +44,7 @@ pub(crate) mod clock;
 mod consumer;
 mod consumer_builder;
 mod consumer_shared;
+mod dead_letter;
 mod dial;
 mod driver;
 mod events;
@@ -76,6 +77,7 @@ pub use auth::{Authentication, CredentialsFuture, HttpHeaders, HttpHeadersFuture
 pub use builder::ClientBuilder;
 pub use consumer::{BrokerStats, Consumer};
 pub use consumer_builder::ConsumerBuilder;
+pub use dead_letter::{DeadLetterNames, DeadLetterPolicy};
 pub use dial::{DialFuture, Dialer, ProxyProtocol, Socket, Target};
 pub use events::{ConsumerEvent, ConsumerEvents, Events, ProducerEvent, ProducerEvents};
 pub use message::ReceivedMessage;

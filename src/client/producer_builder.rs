@@ -84,6 +84,14 @@ impl ProducerBuilder {
         self
     }
 
+    /// A durable subscription from the first message on, which the broker creates before the producer if it is not there
+    /// (`initial_subscription_name`, since 2.9; older brokers ignore it). Default: none.
+    #[doc(alias = "initialSubscriptionName")]
+    pub fn initial_subscription(mut self, subscription: impl Into<String>) -> Self {
+        self.config.initial_subscription = Some(subscription.into());
+        self
+    }
+
     /// Whether messages may share an entry; one alone is kept out by
     /// [`Message::with_batching`](crate::Message::with_batching). Default: true.
     #[doc(alias = "enableBatching")]

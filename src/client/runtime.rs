@@ -56,7 +56,7 @@ pub(crate) trait AsyncTimer: Send + Unpin + 'static {
 }
 
 /// Tasks that end with their set: dropping it aborts them.
-pub(crate) trait TaskSet: Send + Unpin + 'static {
+pub(crate) trait TaskSet: Send + Sync + Unpin + 'static {
     /// Starts a task.
     fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static);
 
@@ -68,7 +68,7 @@ pub(crate) trait TaskSet: Send + Unpin + 'static {
 pub(crate) type WorkSet = Box<dyn SpawnBoxed>;
 
 /// [`TaskSet::spawn`] without type parameters.
-pub(crate) trait SpawnBoxed: Send {
+pub(crate) trait SpawnBoxed: Send + Sync {
     /// Starts a task.
     fn spawn_boxed(&mut self, task: Pin<Box<dyn Future<Output = ()> + Send>>);
 }

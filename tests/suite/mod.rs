@@ -13,6 +13,7 @@ pub mod access;
 pub mod acks;
 pub mod connect;
 pub mod consume;
+pub mod dead_letters;
 pub mod failover;
 pub mod idle;
 pub mod keys;
@@ -78,6 +79,10 @@ macro_rules! with_every_test {
             redelivery {
                 nack_shared nack_exclusive nack_member_of_a_batch all_unacknowledged
                 unacknowledged_go_to_another_consumer nack_backoff ack_timeout
+            }
+            dead_letters {
+                delivered_too_often reconsumed_later a_retry_topic_of_the_older_name a_dead_letter_topic_that_refuses
+                reconsumed_later_in_order options_that_cannot_work
             }
             schemas {
                 versions_go_with_messages incompatible_types_are_refused a_consumer_registers_on_an_idle_topic_only

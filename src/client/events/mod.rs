@@ -11,6 +11,7 @@ use futures_core::Stream;
 
 use super::unreadable::UnreadableMessage;
 use crate::error::{Error, ErrorKind};
+use crate::id::MessageId;
 use crate::machine::consumer::{IdleReason, TopicObserver};
 use crate::machine::endpoint::attach_status::AttachState;
 use crate::machine::producer::SendObserver;
@@ -72,6 +73,15 @@ pub enum ConsumerEvent {
         quiet_for: Duration,
         /// Why, as far as the binary protocol tells: [`Consumer::why_idle`](super::Consumer::why_idle) may know more.
         reason: IdleReason,
+    },
+    /// A message was given up, and could not be stored in the dead-letter topic. It is negatively acknowledged, and comes
+    /// again. See [`ConsumerBuilder::dead_letter_policy`](super::ConsumerBuilder::dead_letter_policy).
+    #[non_exhaustive]
+    DeadLetterFailed {
+        /// The message.
+        message: MessageId,
+        /// Why it was not stored.
+        error: Error,
     },
     /// A topic or partition has joined the consumer after it was created.
     #[non_exhaustive]

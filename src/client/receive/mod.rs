@@ -206,8 +206,10 @@ impl Receiver {
         self.epoch = epoch;
         let run_queue: Vec<_> = self.run_queue.drain(..).map(|index| self.sources[index].id()).collect();
         let mut known: HashMap<_, _> = self.sources.drain(..).map(|source| (source.id(), source)).collect();
-        let config = &self.shared.config;
-        let source = |part: Arc<Part<Consumer>>| known.remove(&part.id()).unwrap_or_else(|| Source::new(part, config));
+        let shared = &self.shared;
+        let source = |part: Arc<Part<Consumer>>| {
+            known.remove(&part.id()).unwrap_or_else(|| Source::new(part, &shared.config, shared.dead_letters.clone()))
+        };
         self.sources = parts.into_iter().map(source).collect();
         self.by_id = self.sources.iter().enumerate().map(|(index, source)| (source.id(), index)).collect();
         self.run_queue = run_queue.iter().filter_map(|id| self.by_id.get(id).copied()).collect();

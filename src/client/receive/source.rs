@@ -20,6 +20,7 @@ use bytes::Bytes;
 
 use super::decode::{Content, DecodeFailure, decode_fast, decode_slow};
 use crate::client::clock;
+use crate::client::dead_letter::DeadLetters;
 use crate::client::events::{ConsumerEvent, EventQueue};
 use crate::client::message::{DecodedEntry, ReceivedMessage};
 use crate::client::parts::Part;
@@ -56,6 +57,9 @@ pub(super) struct Source {
     /// What the payload of a compressed entry may inflate to, bytes.
     uncompressed_bytes_max: usize,
     unreadable_policy: UnreadableMessagePolicy,
+    /// Where entries go that were redelivered more often than `max_redeliver_count`.
+    dead_letters: Option<Arc<DeadLetters>>,
+    max_redeliver_count: u32,
     /// Messages have to be acknowledged in time: the endpoint is told of each entry that is handed out.
     is_timed: bool,
     /// Entries to be opened until one is timed: see [`TIMED_ENTRIES`].
@@ -83,7 +87,11 @@ enum End {
 }
 
 impl Source {
-    pub(super) fn new(part: Arc<Part<Consumer>>, config: &ConsumerConfig) -> Self {
+    pub(super) fn new(
+        part: Arc<Part<Consumer>>,
+        config: &ConsumerConfig,
+        dead_letters: Option<Arc<DeadLetters>>,
+    ) -> Self {
         let queue_epoch = part.read(Consumer::queue_epoch);
         Self {
             taken_epoch: queue_epoch.load(Ordering::Relaxed),
@@ -95,6 +103,8 @@ impl Source {
             permits_max: (config.receiver_queue_size / 2).max(1),
             uncompressed_bytes_max: config.max_uncompressed_size,
             unreadable_policy: config.unreadable_message_policy,
+            max_redeliver_count: dead_letters.as_ref().map_or(u32::MAX, |letters| letters.max_redeliver_count()),
+            dead_letters,
             is_timed: config.ack_timeout.is_some(),
             untimed_entries: 0,
             is_queued: false,
@@ -193,6 +203,9 @@ impl Source {
     #[inline(never)]
     fn decode_next_fast(&mut self) -> bool {
         let Some(entry) = self.run.front_mut() else { return false };
+        if entry.redelivery_count > self.max_redeliver_count {
+            return false;
+        }
         let Some(body) = decode_fast(&entry.body) else { return false };
         let ReceivedEntry { ledger_id, entry_id, permits, redelivery_count, .. } = *entry;
         let opened_at = time_entry(&mut self.untimed_entries);
@@ -212,6 +225,9 @@ impl Source {
         self.discard_stale();
         loop {
             if let Some(message) = self.next_member_slow() {
+                if self.give_up(&message) {
+                    continue;
+                }
                 return Some(message);
             }
             let Some(entry) = self.run.pop_front() else {
@@ -220,6 +236,9 @@ impl Source {
                 return None;
             };
             if let Some(message) = self.decode_next_slow(entry, events) {
+                if self.give_up(&message) {
+                    continue;
+                }
                 return Some(message);
             }
         }
@@ -347,15 +366,30 @@ impl Source {
             return Some(message);
         };
         let size = u32::try_from(batch_size).unwrap_or(0);
-        let unacknowledged = (!ack_set.is_empty()).then(|| AckSet::from_words(&ack_set, size));
+        let unacknowledged = match ack_set.is_empty() {
+            false => Some(AckSet::from_words(&ack_set, size)),
+            // Keeps the members of a batch that is given up off the fast path.
+            true => (redelivery_count > self.max_redeliver_count).then(|| AckSet::full(size)),
+        };
         self.batch = Some(Batch { cursor, unacknowledged, charged: permits });
         None
+    }
+
+    /// Sends a message that was redelivered too often to the dead-letter topic. `false`: it was not.
+    fn give_up(&self, message: &ReceivedMessage) -> bool {
+        match &self.dead_letters {
+            Some(letters) if message.redelivery_count() > self.max_redeliver_count => {
+                letters.push(message, None);
+                true
+            }
+            _ => false,
+        }
     }
 
     /// An entry is about to be handed out.
     #[inline]
     fn on_given(&self, position: MessagePosition, redelivery_count: u32) {
-        if self.is_timed {
+        if self.is_timed && redelivery_count <= self.max_redeliver_count {
             let MessagePosition { ledger_id, entry_id, .. } = position;
             let now = clock::now();
             self.part.endpoint.with(|consumer| consumer.on_given(ledger_id, entry_id, redelivery_count, now));
@@ -443,7 +477,7 @@ mod tests {
         let machine = Consumer::new(id, topic.clone(), -1, config.clone(), signals, subscribed, clock::now());
         let endpoint = Endpoint::new(EndpointId::Consumer(id), machine, inbox);
         let parts = Parts::new();
-        let mut source = Source::new(parts.add(topic, -1, endpoint).expect("an open set"), &config);
+        let mut source = Source::new(parts.add(topic, -1, endpoint).expect("an open set"), &config, None);
         for entry_id in 0..3 {
             let head = MessageHead {
                 consumer_id: 1,

@@ -58,7 +58,7 @@ impl<T: Default + Send + 'static> Tasks<T> {
         }
     }
 
-    pub(super) fn spawn(&mut self, task: impl Future<Output = T> + Send + 'static) {
+    pub(in crate::client) fn spawn(&mut self, task: impl Future<Output = T> + Send + 'static) {
         match self {
             Self::Tokio(tasks) => drop(tasks.spawn(task)),
             Self::Other { set, count, ended } => {

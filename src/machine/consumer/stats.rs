@@ -31,6 +31,8 @@ pub struct ConsumerStats {
     pub negative_acknowledgements: u64,
     /// Entries that were not acknowledged within [`ack_timeout`](crate::ConsumerBuilder::ack_timeout).
     pub acknowledgement_timeouts: u64,
+    /// Messages that were sent to a dead-letter topic, and stored there.
+    pub dead_lettered_messages: u64,
     /// Messages that wait in this client for the application. Up to half of the receiver queue may count as waiting
     /// although the application has just received it.
     pub queued_messages: u64,
@@ -60,6 +62,7 @@ impl ConsumerStats {
         self.cumulative_acknowledgements += other.cumulative_acknowledgements;
         self.negative_acknowledgements += other.negative_acknowledgements;
         self.acknowledgement_timeouts += other.acknowledgement_timeouts;
+        self.dead_lettered_messages += other.dead_lettered_messages;
         self.queued_messages += other.queued_messages;
         self.available_permits += other.available_permits;
         self.reconnects += other.reconnects;
@@ -83,6 +86,7 @@ impl ConsumerStats {
             cumulative_acknowledgements: since(self.cumulative_acknowledgements, earlier.cumulative_acknowledgements),
             negative_acknowledgements: since(self.negative_acknowledgements, earlier.negative_acknowledgements),
             acknowledgement_timeouts: since(self.acknowledgement_timeouts, earlier.acknowledgement_timeouts),
+            dead_lettered_messages: since(self.dead_lettered_messages, earlier.dead_lettered_messages),
             queued_messages: self.queued_messages,
             available_permits: self.available_permits,
             reconnects: since(self.reconnects, earlier.reconnects),
@@ -105,6 +109,7 @@ pub(super) struct ReceiveCounters {
     pub(super) cumulative_acks: u64,
     pub(super) nacks: u64,
     pub(super) ack_timeouts: u64,
+    pub(super) dead_letters: u64,
     publish_latency: Histogram,
     processing_latency: Histogram,
     pub(super) last_arrival: Option<Instant>,
@@ -159,6 +164,7 @@ impl Consumer {
             cumulative_acknowledgements: counters.cumulative_acks,
             negative_acknowledgements: counters.nacks,
             acknowledgement_timeouts: counters.ack_timeouts,
+            dead_lettered_messages: counters.dead_letters,
             queued_messages: self.queue.waiting_messages(),
             available_permits: self.queue.outstanding_permits(),
             reconnects: self.attach_status.reconnects(),
@@ -166,6 +172,11 @@ impl Consumer {
             processing_latency: counters.processing_latency.clone(),
             errors: self.attach_status.errors().clone(),
         }
+    }
+
+    /// A message is stored in a dead-letter topic.
+    pub fn count_dead_letter(&mut self) {
+        self.counters.dead_letters += 1;
     }
 
     /// A message was acknowledged so long after it was handed out.

@@ -134,6 +134,7 @@ impl Producer {
             producer_access_mode: Some(self.config.access_mode.to_wire().into()),
             topic_epoch: self.attach.topic_epoch,
             schema: self.config.schema.as_ref().map(SchemaInfo::to_wire),
+            initial_subscription_name: self.config.initial_subscription.clone(),
             ..Default::default()
         }
     }

@@ -58,6 +58,7 @@ pub struct ProducerConfig {
     pub max_pending_bytes: usize,
     pub initial_sequence_id: Option<u64>,
     pub schema: Option<SchemaInfo>,
+    pub initial_subscription: Option<String>,
     pub stall_timeout: Duration,
     /// How long creating and closing may take: that of the client.
     pub operation_timeout: Duration,
@@ -81,6 +82,7 @@ impl Default for ProducerConfig {
             max_pending_bytes: 64 * 1024 * 1024,
             initial_sequence_id: None,
             schema: None,
+            initial_subscription: None,
             stall_timeout: Duration::from_secs(10),
             operation_timeout: Duration::from_secs(30),
         }
@@ -97,6 +99,8 @@ impl ProducerConfig {
         self.compression.check_built().map_err(|error| Error::local(ErrorKind::Unsupported, error.to_string()))?;
         let complaint = if self.name.as_deref().is_some_and(|name| name.trim().is_empty()) {
             "name must not be blank: leave it out to have one made"
+        } else if self.initial_subscription.as_deref().is_some_and(|name| name.trim().is_empty()) {
+            "initial_subscription must not be blank"
         } else if self.batching_max_messages == 0 || self.batching_max_messages > BATCH_MEMBERS_MAX {
             "batching_max_messages must be from 1 to 4,194,304"
         } else if self.batching_max_bytes == 0 {

@@ -70,6 +70,24 @@ pub fn partitions(topic: &Arc<str>) -> Query<u32> {
     query.about(topic)
 }
 
+/// PARTITIONED_METADATA without the topic being created (PIP-344): how many partitions it has, 0 if it is not partitioned;
+/// `None` from a broker that might have created it, so the number says nothing. A topic that does not exist is refused as
+/// not found.
+pub fn existing_partitions(topic: &Arc<str>) -> Query<Option<u32>> {
+    let command = pb::CommandPartitionedTopicMetadata {
+        topic: topic.to_string(),
+        metadata_auto_creation_enabled: Some(false),
+        ..Default::default()
+    };
+    let query = Query::new("the lookup of the topic's partitions", command.into(), |peer, response| match response? {
+        Command::PartitionedMetadataResponse(response) => {
+            Some(peer.supports_partitions_without_creation.then(|| response.partitions.unwrap_or(0)))
+        }
+        _ => None,
+    });
+    query.about(topic)
+}
+
 /// GET_TOPICS_OF_NAMESPACE: the topics of `tenant/namespace`; `request` says of which domain, and by which pattern.
 pub fn topics_of_namespace(request: pb::CommandGetTopicsOfNamespace) -> Query<pb::CommandGetTopicsOfNamespaceResponse> {
     Query::new("the list of the namespace's topics", request.into(), |_, response| match response? {

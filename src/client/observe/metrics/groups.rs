@@ -189,6 +189,7 @@ fn publish_consumers(labels: &Labels, stats: &ConsumerStats) {
         (names::CUMULATIVE_ACKS, stats.cumulative_acknowledgements),
         (names::NACKS, stats.negative_acknowledgements),
         (names::ACK_TIMEOUTS, stats.acknowledgement_timeouts),
+        (names::DEAD_LETTERS, stats.dead_lettered_messages),
     ] {
         labels.count(name, count);
     }

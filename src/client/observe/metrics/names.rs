@@ -65,6 +65,7 @@ metrics! {
     CUMULATIVE_ACKS Counter Count "pulsar.client.consumer.message.ack.cumulative" "Cumulative acknowledgements";
     NACKS Counter Count "pulsar.client.consumer.message.nack" "Negative acknowledgements";
     ACK_TIMEOUTS Counter Count "pulsar.client.consumer.message.ack.timeout" "Entries that were not acknowledged in time";
+    DEAD_LETTERS Counter Count "pulsar.client.consumer.message.dlq" "Messages that were sent to a dead-letter topic";
     QUEUE_COUNT Gauge Count "pulsar.client.consumer.receive_queue.count" "Messages that wait for the application";
     PERMITS Gauge Count "pulsar.client.consumer.permits" "Messages that the broker may still send";
     PUBLISH_DURATION Histogram Seconds "pulsar.client.consumer.message.publish.duration"

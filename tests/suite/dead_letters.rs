@@ -1,0 +1,204 @@
+//! Messages that could not be processed: the retry topic, and the dead-letter topic.
+
+use super::*;
+use pulsar_native::{Compression, ConsumerEvent, DeadLetterNames, DeadLetterPolicy};
+
+const NACK_DELAY: Duration = Duration::from_millis(100);
+
+fn builder(client: &Client, topic: &str, kind: SubscriptionType) -> ConsumerBuilder {
+    let builder = client.consumer(topic, "s").subscription_type(kind).initial_position(InitialPosition::Earliest);
+    builder.negative_ack_redelivery_delay(NACK_DELAY)
+}
+
+/// Reads the letters of a topic.
+async fn letters(client: &Client, topic: &str) -> Consumer {
+    subscribed(client.consumer(topic, "operators").initial_position(InitialPosition::Earliest)).await
+}
+
+fn property<'a>(message: &'a ReceivedMessage, name: &str) -> &'a str {
+    message.property(name).unwrap_or_else(|| panic!("no {name} in {:?}", message.properties().collect::<Vec<_>>()))
+}
+
+/// Negatively acknowledges each delivery of `text` until `rest` others have come and been acknowledged, and `deliveries`
+/// of it; none of it may come after.
+async fn fail_always(consumer: &mut Consumer, text: &str, deliveries: usize) -> Vec<MessageId> {
+    let mut ids = Vec::new();
+    while ids.len() < deliveries {
+        let message = receive(consumer).await;
+        if message.to_string_lossy() == text {
+            assert_eq!(message.redelivery_count() as usize, ids.len());
+            ids.push(message.id());
+            consumer.nack(&message).expect("noted");
+        } else {
+            consumer.ack(&message).expect("acknowledged");
+        }
+    }
+    ids
+}
+
+fn poison() -> Message {
+    Message::new("poison")
+        .with_key("k")
+        .with_ordering_key("o")
+        .with_property("mine", "1")
+        .with_event_time(SystemTime::UNIX_EPOCH + Duration::from_secs(7))
+}
+
+/// Delivered 1 + 2 times, alone, in a batch and compressed, then it stands in the dead-letter topic as Java writes it.
+pub async fn delivered_too_often(target: &Target) {
+    let client = target.client().await;
+    for (kind, batching) in
+        [(SubscriptionType::Shared, false), (SubscriptionType::KeyShared, false), (SubscriptionType::Shared, true)]
+    {
+        let topic = target.topic("poison");
+        let policy = DeadLetterPolicy::new(2).with_initial_subscription("operators");
+        let mut consumer = subscribed(builder(&client, &topic, kind).dead_letter_policy(policy)).await;
+        let producer = created(client.producer(&topic).batching(batching).compression(Compression::Lz4)).await;
+        let producing = ["a", "b"].map(Message::from).into_iter().chain([poison()]);
+        send_all(&producer, producing).await;
+
+        // Keeps taking what comes, as an application does.
+        let dead_topic = format!("{topic}-s-DLQ");
+        let ids = fail_always(&mut consumer, "poison", 3).await;
+        let mut dead_letters = letters(&client, &dead_topic).await;
+        let dead = tokio::select! {
+            dead = receive(&mut dead_letters) => dead,
+            message = consumer.receive() => panic!("{kind:?}: {message:?}"),
+        };
+        assert_eq!(dead.to_string_lossy(), "poison");
+        assert_eq!((dead.key(), dead.ordering_key()), (Some("k"), Some(&b"o"[..])));
+        assert_eq!(dead.event_time(), Some(SystemTime::UNIX_EPOCH + Duration::from_secs(7)));
+        let id = ids[0].to_string();
+        for (name, value) in [
+            ("mine", "1"),
+            ("REAL_TOPIC", &topic),
+            ("REAL_SUBSCRIPTION", "s"),
+            ("ORIGIN_MESSAGE_ID", &id),
+            ("ORIGIN_MESSAGE_IDY_TIME", &id),
+        ] {
+            assert_eq!(property(&dead, name), value, "{kind:?}");
+        }
+        dead_letters.ack(&dead).expect("acknowledged");
+        let drained_while = tokio::select! {
+            () = drained(target, &topic, "s") => true,
+            message = consumer.receive() => panic!("{kind:?}: {message:?}"),
+        };
+        assert!(drained_while);
+        assert_eq!(consumer.stats().dead_lettered_messages, 1);
+        drained(target, &dead_topic, "operators").await;
+    }
+}
+
+/// Back through the retry topic until it was there often enough.
+pub async fn reconsumed_later(target: &Target) {
+    let client = target.client().await;
+    let topic = target.topic("retry");
+    let policy = DeadLetterPolicy::new(2).with_names(DeadLetterNames::SubscriptionLowerCase);
+    let policy =
+        policy.with_dead_letter_topic(format!("{topic}-dead")).with_retry_letter_topic(format!("{topic}-again"));
+    let builder = builder(&client, &topic, SubscriptionType::Shared).retry_enabled(true).dead_letter_policy(policy);
+    let mut consumer = subscribed(builder).await;
+    let mut dead_letters = letters(&client, &format!("{topic}-dead")).await;
+    send(&created(client.producer(&topic)).await, poison()).await;
+
+    let delay = Duration::from_millis(1);
+    for times in 0..3 {
+        let message = receive(&mut consumer).await;
+        let seen = message.property("RECONSUMETIMES").map(str::to_owned);
+        assert_eq!(seen, (times > 0).then(|| times.to_string()));
+        assert_eq!(message.topic(), if times == 0 { topic.clone() } else { format!("{topic}-again") });
+        within("the retry", consumer.reconsume_later(&message, delay)).await.expect("stored");
+    }
+    let dead = receive(&mut dead_letters).await;
+    for (name, value) in [
+        ("RECONSUMETIMES", "3"),
+        ("DELAY_TIME", "1"),
+        ("REAL_TOPIC", &topic),
+        ("REAL_SUBSCRIPTION", "s"),
+        ("mine", "1"),
+    ] {
+        assert_eq!(property(&dead, name), value);
+    }
+    assert_eq!((dead.to_string_lossy(), dead.key()), ("poison".into(), Some("k")));
+    drained(target, &topic, "s").await;
+    drained(target, &format!("{topic}-again"), "s").await;
+}
+
+/// A retry topic of the name that Java gave before 2.8 is used where it exists.
+pub async fn a_retry_topic_of_the_older_name(target: &Target) {
+    let client = target.client().await;
+    let topic = target.topic("older");
+    let subscription = topic.rsplit('/').next().expect("a name").to_owned();
+    let namespace = &topic[..topic.len() - subscription.len()];
+    let retry_topic = format!("{namespace}{subscription}-RETRY");
+    drop(created(client.producer(&retry_topic)).await);
+    let builder = client.consumer(&topic, &subscription).subscription_type(SubscriptionType::Shared);
+    let consumer = subscribed(builder.retry_enabled(true)).await;
+    assert_eq!(consumer.topics().collect::<Vec<_>>(), [&topic, &retry_topic]);
+    let builder = client.consumer(&topic, "other").subscription_type(SubscriptionType::Shared);
+    let consumer = subscribed(builder.retry_enabled(true)).await;
+    assert_eq!(consumer.topics().collect::<Vec<_>>(), [topic.clone(), format!("{topic}-other-RETRY")]);
+}
+
+/// Where the dead-letter topic takes nothing, the message comes again, and an event says why.
+pub async fn a_dead_letter_topic_that_refuses(target: &Target) {
+    let client = target.client().await;
+    let topic = target.topic("refused");
+    let dead_topic = target.topic("refusing");
+    drop(created(client.producer(&dead_topic)).await);
+    target.cluster().terminate(&dead_topic).await;
+    let policy = DeadLetterPolicy::new(1).with_dead_letter_topic(&dead_topic);
+    let mut consumer = subscribed(builder(&client, &topic, SubscriptionType::Shared).dead_letter_policy(policy)).await;
+    send(&created(client.producer(&topic)).await, poison()).await;
+    let ids = fail_always(&mut consumer, "poison", 2).await;
+
+    let mut events = consumer.events();
+    for _ in 0..2 {
+        let event = tokio::select! {
+            event = within("the event", events.recv()) => event,
+            message = consumer.receive() => panic!("{message:?}"),
+        };
+        match event {
+            Some(ConsumerEvent::DeadLetterFailed { message, error, .. }) => {
+                assert_eq!((message, error.kind()), (ids[0].clone(), ErrorKind::TopicTerminated), "{error}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(consumer.stats().dead_lettered_messages, 0);
+}
+
+/// Cumulative, where messages are read in order.
+pub async fn reconsumed_later_in_order(target: &Target) {
+    let client = target.client().await;
+    let topic = target.topic("retry-in-order");
+    let mut consumer = subscribed(builder(&client, &topic, SubscriptionType::Exclusive).retry_enabled(true)).await;
+    let producer = created(client.producer(&topic)).await;
+    send_all(&producer, ["1", "2", "3"].map(Message::from)).await;
+    let messages = receive_all(&mut consumer, 3).await;
+    let retry = consumer.acker();
+    let retried = retry.reconsume_later_cumulative(&messages[2], Duration::ZERO);
+    within("the retry", retried).await.expect("stored");
+    let again = receive(&mut consumer).await;
+    assert_eq!((again.to_string_lossy(), property(&again, "RECONSUMETIMES")), ("3".into(), "1"));
+    consumer.ack(&again).expect("acknowledged");
+    drained(target, &topic, "s").await;
+    drained(target, &format!("{topic}-s-RETRY"), "s").await;
+}
+
+/// Refused by name, before anything is asked of a broker.
+pub async fn options_that_cannot_work(target: &Target) {
+    let client = target.client().await;
+    let topic = target.topic("refused-options");
+    let policy = DeadLetterPolicy::new(1);
+    let consumer = client.consumer(&topic, "s").dead_letter_policy(policy).subscribe();
+    let error = within("the refusal", consumer).await.expect_err("Exclusive has no counts");
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+    assert!(error.to_string().contains("dead_letter_policy"), "{error}");
+    let consumer = subscribed(builder(&client, &topic, SubscriptionType::Shared)).await;
+    send(&created(client.producer(&topic)).await, "x").await;
+    let mut consumer = consumer;
+    let message = receive(&mut consumer).await;
+    let error = within("the refusal", consumer.reconsume_later(&message, NACK_DELAY)).await.expect_err("no retries");
+    assert!(error.to_string().contains("retry_enabled"), "{error}");
+}
