@@ -265,6 +265,14 @@ pub fn oauth2(data: &[u8]) {
     crate::client::oauth2::fuzz::read_any(data);
 }
 
+/// A certificate, of which the subject's common name is read.
+pub fn certificate(data: &[u8]) {
+    if let Some(name) = crate::common_name::common_name(data) {
+        let is_part = data.windows(name.len()).any(|part| part == name.as_bytes());
+        assert!(is_part && !name.is_empty(), "a part of the certificate");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -309,6 +317,11 @@ mod tests {
     #[test]
     fn batch_corpus() -> io::Result<()> {
         replay("batch", batch)
+    }
+
+    #[test]
+    fn certificate_corpus() -> io::Result<()> {
+        replay("certificate", certificate)
     }
 
     #[cfg(feature = "http")]

@@ -100,6 +100,8 @@ mod base64_text;
 pub mod broker;
 #[cfg(feature = "client")]
 pub mod client;
+#[cfg(any(all(feature = "broker", feature = "tls"), test, fuzzing))]
+mod common_name;
 pub mod error;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
@@ -115,6 +117,8 @@ pub mod schema;
 pub mod sim;
 mod splitmix;
 pub mod stats;
+#[cfg(feature = "tls")]
+mod tls_provider;
 pub mod topic;
 mod trace_context;
 mod wall_time;
@@ -126,11 +130,11 @@ pub use client::OAuth2;
 #[cfg(feature = "client")]
 #[doc(inline)]
 pub use client::{
-    Acker, AttachState, Authentication, BrokerStats, Client, ClientBuilder, ClientState, ConnectionPhase,
+    Acker, AttachState, Authentication, Basic, BrokerStats, Client, ClientBuilder, ClientState, ConnectionPhase,
     ConnectionState, Consumer, ConsumerBuilder, ConsumerEvent, ConsumerEvents, DeadLetterNames, DeadLetterPolicy,
     Events, HandleState, HashingScheme, IdleReason, MessageRoutingMode, Outcome, PartIdle, PartState, Producer,
-    ProducerBuilder, ProducerEvent, ProducerEvents, ProxyProtocol, ReceivedMessage, StateWatch, Token, Topics,
-    TryEnqueueError, UnreadableChunk, UnreadableMessage, UnreadableReason, WhyIdle,
+    ProducerBuilder, ProducerEvent, ProducerEvents, ProxyProtocol, ReceivedMessage, StateWatch, TlsAuthentication,
+    Token, Topics, TryEnqueueError, UnreadableChunk, UnreadableMessage, UnreadableReason, WhyIdle,
 };
 #[cfg(feature = "http")]
 #[doc(inline)]

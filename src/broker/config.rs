@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
+use super::authentication::Providers;
 use super::like::PulsarVersion;
 use crate::wire::MAX_MESSAGE_SIZE_DEFAULT;
 
@@ -30,8 +31,14 @@ pub enum DamagedEntries {
 pub struct BrokerConfig {
     /// [`like`](crate::broker::EmbeddedBroker::like): 4.0.
     pub like: PulsarVersion,
-    /// [`token_secret_key`](crate::broker::EmbeddedBrokerBuilder::token_secret_key); `None` turns authentication off.
+    /// [`token_secret_key`](crate::broker::EmbeddedBrokerBuilder::token_secret_key); `None` without tokens.
     pub token_secret_key: Option<Vec<u8>>,
+    /// [`tls_authentication`](crate::broker::EmbeddedBrokerBuilder::tls_authentication): false.
+    pub tls_authentication: bool,
+    /// [`basic_user`](crate::broker::EmbeddedBrokerBuilder::basic_user), with their passwords: none.
+    pub basic_users: BTreeMap<String, String>,
+    /// [`authentication_provider`](crate::broker::EmbeddedBrokerBuilder::authentication_provider): none.
+    pub(crate) authentication_providers: Providers,
     /// [`super_user_roles`](crate::broker::EmbeddedBrokerBuilder::super_user_roles): `admin`.
     pub super_user_roles: BTreeSet<String>,
     /// `tenant/namespace` names that exist: `public/default`.
@@ -81,6 +88,9 @@ impl Default for BrokerConfig {
         Self {
             like: PulsarVersion::default(),
             token_secret_key: None,
+            tls_authentication: false,
+            basic_users: BTreeMap::new(),
+            authentication_providers: Providers::default(),
             super_user_roles: BTreeSet::from(["admin".to_owned()]),
             namespaces: BTreeSet::from(["public/default".to_owned()]),
             any_namespace: false,
@@ -107,6 +117,14 @@ impl Default for BrokerConfig {
 }
 
 impl BrokerConfig {
+    /// Whether clients have to say who they are: there is a method for it.
+    pub(crate) fn authenticates(&self) -> bool {
+        self.token_secret_key.is_some()
+            || self.tls_authentication
+            || !self.basic_users.is_empty()
+            || !self.authentication_providers.is_empty()
+    }
+
     /// Whether a namespace exists, as in `tenant/namespace`.
     pub(crate) fn has_namespace(&self, namespace: &str) -> bool {
         self.any_namespace || self.namespaces.contains(namespace)

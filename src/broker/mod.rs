@@ -34,12 +34,14 @@
 //! | `topics` | which topics there are; names, access modes and sequence ids of producers; schemas; watchers |
 //! | `subscription` | what is acknowledged, what is sent next, which consumer holds what |
 //! | `connections` | what each client has negotiated and named; frames on their way out |
+//! | `authentication` | who a client is, by token, certificate, password or a method of the test |
 //! | `storage` | positions and offsets: the log and the cursors |
 //! | `faults` | on which event a scripted fault takes effect, and how |
 //! | `like` | what an older release of Pulsar does not have |
 //! | `conformance` | which rules clients broke, without an effect on the responses |
 
 mod admin;
+mod authentication;
 mod commands;
 mod config;
 mod conformance;
@@ -56,10 +58,11 @@ mod subscription;
 mod topics;
 
 pub use admin::{ConnectedConsumerStats, SubscriptionStats, TopicStats};
+#[cfg(feature = "sim")]
+pub(crate) use authentication::token::mint as mint_token;
+pub use authentication::{AuthenticationProvider, AuthenticationState, AuthenticationStep};
 pub use config::{BrokerConfig, DamagedEntries};
 pub use conformance::{ConformanceViolation, Rule};
-#[cfg(feature = "sim")]
-pub(crate) use connections::token::mint as mint_token;
 pub use embedded::{EmbeddedBroker, EmbeddedBrokerBuilder, FaultBuilder, Faults};
 pub use faults::{FaultEffect, FaultEvent, ScriptedFault};
 pub use like::{PulsarVersion, UnknownPulsarVersion};

@@ -116,7 +116,31 @@ impl Authentication for NoAuthentication {
     }
 }
 
-type FetchToken = dyn Fn() -> Pin<Box<dyn Future<Output = Result<String>> + Send>> + Send + Sync;
+/// Authentication by the certificate that the client shows over TLS (auth method `tls`): the broker's
+/// `AuthenticationProviderTls` takes the role from its common name (CN).
+///
+/// The certificate is that of [`client_cert_file`](super::ClientBuilder::client_cert_file) or
+/// [`tls_config`](super::ClientBuilder::tls_config), and the service URL is `pulsar+ssl://` or `https://`: without TLS, or
+/// without a certificate, a broker refuses it ([`ErrorKind::Authentication`]).
+///
+/// ```
+/// use pulsar_native::{Client, TlsAuthentication};
+///
+/// let builder = Client::builder("pulsar+ssl://broker.example.com:6651")
+///     .client_cert_file("/etc/pulsar/tls.crt", "/etc/pulsar/tls.key")
+///     .authentication(TlsAuthentication);
+/// # drop(builder);
+/// ```
+#[derive(Debug, Clone, Copy, Default)]
+#[doc(alias = "AuthenticationTls")]
+#[doc(alias = "mTLS")]
+pub struct TlsAuthentication;
+
+impl Authentication for TlsAuthentication {
+    fn credentials<'a>(&'a self, _context: &'a AuthContext) -> CredentialsFuture<'a> {
+        Box::pin(std::future::ready(Ok(AuthData::new("tls", Bytes::new()))))
+    }
+}
 
 /// Token authentication (auth method `token`): usually a JWT, opaque to the client.
 ///
@@ -130,14 +154,7 @@ type FetchToken = dyn Fn() -> Pin<Box<dyn Future<Output = Result<String>> + Send
 /// ```
 #[derive(Clone)]
 pub struct Token {
-    source: TokenSource,
-}
-
-#[derive(Clone)]
-enum TokenSource {
-    Fixed(Bytes),
-    File(PathBuf),
-    Function(Arc<FetchToken>),
+    source: CredentialSource,
 }
 
 impl Token {
@@ -148,7 +165,7 @@ impl Token {
         let text = token.as_ref().trim_matches(is_padding);
         match text.strip_prefix("file:") {
             Some(path) => Self::from_file(path.strip_prefix("//").unwrap_or(path)),
-            None => Self { source: TokenSource::Fixed(plain_token(text)) },
+            None => Self { source: CredentialSource::Fixed(plain_token(text)) },
         }
     }
 
@@ -156,7 +173,7 @@ impl Token {
     /// requests fresh ones (AUTH_CHALLENGE). Its content may have the forms that [`new`](Self::new) accepts, except
     /// `file:`.
     pub fn from_file(path: impl Into<PathBuf>) -> Self {
-        Self { source: TokenSource::File(path.into()) }
+        Self { source: CredentialSource::File(path.into()) }
     }
 
     /// A function that fetches the token each time credentials are needed. What it returns may have the forms that
@@ -174,25 +191,11 @@ impl Token {
         F: Fn() -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<String>> + Send + 'static,
     {
-        Self { source: TokenSource::Function(Arc::new(move || Box::pin(fetch()))) }
+        Self { source: CredentialSource::function(fetch) }
     }
 
     async fn fetch(&self) -> Result<Bytes> {
-        match &self.source {
-            TokenSource::Fixed(token) => Ok(token.clone()),
-            TokenSource::Function(fetch) => Ok(plain_token(&fetch().await?)),
-            TokenSource::File(path) => {
-                let path = path.clone();
-                let read = tokio::task::spawn_blocking(move || {
-                    std::fs::read_to_string(&path).map_err(|error| {
-                        let what = format!("cannot read the token file {}", path.display());
-                        Error::local(ErrorKind::Authentication, what).with_source(error)
-                    })
-                });
-                let text = read.await.map_err(|_| closed())??;
-                Ok(plain_token(&text))
-            }
-        }
+        self.source.fetch("token file", |text| Ok(plain_token(text))).await
     }
 }
 
@@ -206,10 +209,6 @@ fn plain_token(text: &str) -> Bytes {
     let text = text.trim_matches(is_padding);
     let token = text.strip_prefix("token:").unwrap_or(text);
     Bytes::copy_from_slice(token.trim_matches(is_padding).as_bytes())
-}
-
-fn closed() -> Error {
-    Error::local(ErrorKind::Closed, "the runtime shut down before the token file was read")
 }
 
 impl Authentication for Token {
@@ -226,11 +225,144 @@ impl Authentication for Token {
 
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.source {
-            TokenSource::Fixed(_) => "Token(<fixed>)",
-            TokenSource::File(_) => "Token(<file>)",
-            TokenSource::Function(_) => "Token(<function>)",
+        write!(f, "Token({})", self.source.name())
+    }
+}
+
+/// A user and a password (auth method `basic`), for a broker with `AuthenticationProviderBasic`. They go over the
+/// connection as they are, so it should have TLS.
+///
+/// The password is never shown in `Debug`, in an error or in a log.
+///
+/// ```
+/// use pulsar_native::{Basic, Client};
+///
+/// let builder = Client::builder("pulsar+ssl://localhost:6651").authentication(Basic::new("alice", "her password"));
+/// # drop(builder);
+/// ```
+#[derive(Clone)]
+#[doc(alias = "AuthenticationBasic")]
+pub struct Basic {
+    source: CredentialSource,
+}
+
+impl Basic {
+    /// A user and a password that stay the same. A user with `:` in it, or none, is an error
+    /// ([`ErrorKind::Authentication`]) when credentials are needed; brokers up to Pulsar 4.0 refuse a password with `:`.
+    pub fn new(user: impl AsRef<str>, password: impl AsRef<str>) -> Self {
+        let text = format!("{}:{}", user.as_ref(), password.as_ref());
+        let is_usable = !user.as_ref().is_empty() && !user.as_ref().contains(':');
+        Self { source: CredentialSource::Fixed(if is_usable { text.into() } else { Bytes::new() }) }
+    }
+
+    /// A file that holds `user:password`, or the JSON that the Java client takes as `authParams`,
+    /// `{"userId":"user","password":"password"}` (this one needs the crate feature `http`). White space around it does not
+    /// count. It is read each time credentials are needed.
+    pub fn from_file(path: impl Into<PathBuf>) -> Self {
+        Self { source: CredentialSource::File(path.into()) }
+    }
+
+    /// A function that fetches what [`from_file`](Self::from_file) reads, each time credentials are needed.
+    ///
+    /// ```
+    /// use pulsar_native::Basic;
+    ///
+    /// let basic = Basic::from_fn(|| async { Ok("alice:fresh from the vault".to_owned()) });
+    /// # let _ = basic;
+    /// ```
+    pub fn from_fn<F, Fut>(fetch: F) -> Self
+    where
+        F: Fn() -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<String>> + Send + 'static,
+    {
+        Self { source: CredentialSource::function(fetch) }
+    }
+}
+
+impl Authentication for Basic {
+    fn credentials<'a>(&'a self, _context: &'a AuthContext) -> CredentialsFuture<'a> {
+        Box::pin(async {
+            let data = self.source.fetch("file of user and password", user_and_password).await?;
+            match data.iter().position(|byte| *byte == b':') {
+                None | Some(0) => Err(Error::local(ErrorKind::Authentication, NOT_BASIC)),
+                Some(_) => Ok(AuthData::new("basic", data)),
+            }
         })
+    }
+}
+
+impl fmt::Debug for Basic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Basic({})", self.source.name())
+    }
+}
+
+const NOT_BASIC: &str = "basic authentication needs a user, without `:` in it, and a password, as in user:password";
+
+/// `user:password` of either form.
+fn user_and_password(text: &str) -> Result<Bytes> {
+    let text = text.trim_matches(is_padding);
+    if !text.starts_with('{') {
+        return Ok(Bytes::copy_from_slice(text.as_bytes()));
+    }
+    #[cfg(feature = "http")]
+    {
+        let parsed = serde_json::from_str::<serde_json::Value>(text).ok();
+        let field = |name| parsed.as_ref().and_then(|parsed| parsed.get(name)?.as_str());
+        match (field("userId"), field("password")) {
+            (Some(user), Some(password)) if !user.contains(':') => Ok(format!("{user}:{password}").into()),
+            // The parser's error could show what it has read.
+            _ => Err(Error::local(ErrorKind::Authentication, NOT_BASIC)),
+        }
+    }
+    #[cfg(not(feature = "http"))]
+    Err(Error::local(ErrorKind::Unsupported, "user and password as JSON need the crate feature `http`"))
+}
+
+type Fetch = dyn Fn() -> Pin<Box<dyn Future<Output = Result<String>> + Send>> + Send + Sync;
+
+/// Where the text of a credential comes from.
+#[derive(Clone)]
+enum CredentialSource {
+    Fixed(Bytes),
+    File(PathBuf),
+    Function(Arc<Fetch>),
+}
+
+impl CredentialSource {
+    fn function<F, Fut>(fetch: F) -> Self
+    where
+        F: Fn() -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<String>> + Send + 'static,
+    {
+        Self::Function(Arc::new(move || Box::pin(fetch())))
+    }
+
+    /// What it is, for `Debug`.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Fixed(_) => "<fixed>",
+            Self::File(_) => "<file>",
+            Self::Function(_) => "<function>",
+        }
+    }
+
+    /// The credential, which `read` takes from the text of a file or function; `what` names the file in an error.
+    async fn fetch(&self, what: &str, read: impl FnOnce(&str) -> Result<Bytes>) -> Result<Bytes> {
+        match self {
+            Self::Fixed(credential) => Ok(credential.clone()),
+            Self::Function(fetch) => read(&fetch().await?),
+            Self::File(path) => {
+                let file = path.clone();
+                let text = tokio::task::spawn_blocking(move || std::fs::read_to_string(file)).await;
+                let closed = || Error::local(ErrorKind::Closed, "the runtime shut down before a file was read");
+                let text = text.map_err(|_| closed())?.map_err(|error| {
+                    let what = format!("cannot read the {what} {}", path.display());
+                    Error::local(ErrorKind::Authentication, what).with_source(error)
+                })?;
+                read(&text)
+            }
+        }
     }
 }
 
@@ -238,17 +370,8 @@ impl fmt::Debug for Token {
 mod tests {
     use super::*;
 
-    struct Basic;
-
-    impl Authentication for Basic {
-        fn credentials<'a>(&'a self, context: &'a AuthContext) -> CredentialsFuture<'a> {
-            let host = context.broker().host.to_string();
-            Box::pin(async move { Ok(AuthData::basic("Aladdin", &host)) })
-        }
-    }
-
     async fn headers(source: &dyn Authentication) -> HttpHeaders {
-        let context = AuthContext::new(crate::client::HostPort { host: "open sesame".into(), port: 8080 });
+        let context = AuthContext::new(crate::client::HostPort { host: "a".into(), port: 8080 });
         source.http_headers(&context).await.expect("headers")
     }
 
@@ -257,10 +380,43 @@ mod tests {
         let token = headers(&Token::new("secret")).await;
         assert_eq!(token.iter().collect::<Vec<_>>(), [("Authorization", "Bearer secret")]);
         assert_eq!(format!("{token:?}"), r#"{"Authorization": <hidden>}"#);
-        let basic = headers(&Basic).await;
+        let basic = headers(&Basic::new("Aladdin", "open sesame")).await;
         // The example of RFC 7617.
         assert_eq!(basic.iter().collect::<Vec<_>>(), [("Authorization", "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==")]);
         assert_eq!(headers(&NoAuthentication).await, HttpHeaders::new());
+        assert_eq!(headers(&TlsAuthentication).await, HttpHeaders::new());
+    }
+
+    #[tokio::test]
+    async fn users_and_passwords_are_read_as_people_have_them() {
+        let path = std::env::temp_dir().join(format!("pulsar-native-basic-{}", std::process::id()));
+        let context = AuthContext::new(crate::client::HostPort { host: "a".into(), port: 1 });
+        let json = r#"{"userId":"alice","password":"p:q"}"#;
+        for (text, wanted) in [
+            ("alice:p:q", Some("alice:p:q")),
+            ("\u{feff}alice:p q\r\n", Some("alice:p q")),
+            (json, cfg!(feature = "http").then_some("alice:p:q")),
+            (r#"{"userId":"a:b","password":"secret"}"#, None),
+            (r#"{"userId":"alice","password":"secret""#, None),
+            ("secret", None),
+            (":secret", None),
+            ("", None),
+        ] {
+            std::fs::write(&path, text).expect("a file can be written");
+            for basic in [Basic::from_file(&path), Basic::from_fn(move || std::future::ready(Ok(text.to_owned())))] {
+                match (basic.credentials(&context).await, wanted) {
+                    (Ok(read), Some(wanted)) => assert_eq!(read, AuthData::new("basic", wanted)),
+                    (Err(error), None) => assert!(!format!("{error:?}").contains("secret"), "{error:?}"),
+                    (read, wanted) => panic!("{text}: {read:?} and not {wanted:?}"),
+                }
+            }
+        }
+        std::fs::remove_file(&path).expect("the file is there");
+        for user in ["", "a:b"] {
+            let error = Basic::new(user, "secret").credentials(&context).await.expect_err("no user");
+            assert_eq!(error.kind(), ErrorKind::Authentication, "{error}");
+        }
+        assert_eq!(format!("{:?}", Basic::new("alice", "secret")), "Basic(<fixed>)");
     }
 
     #[tokio::test]

@@ -1,7 +1,6 @@
 //! Configuration of a client.
 
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -9,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::auth::{Authentication, NoAuthentication};
-use super::dial::{ClientCertFiles, Dialer, ProxyProtocol, TcpDialer};
+use super::dial::{Dialer, ProxyProtocol, TcpDialer, TlsSettings};
 use super::driver::{DialConfig, SupervisorDriver, SupervisorHandle};
 use super::observe::{Observer, ObserverConfig};
 use super::runtime::{Runtime, TokioRuntime};
@@ -52,10 +51,7 @@ pub struct ClientBuilder {
     /// `authentication` was set.
     has_credentials: bool,
     dialer: Option<Arc<dyn Dialer>>,
-    ca_file: Option<PathBuf>,
-    client_cert: Option<ClientCertFiles>,
-    #[cfg(feature = "tls")]
-    tls_config: Option<Arc<super::rustls::ClientConfig>>,
+    pub(super) tls: TlsSettings,
     listener_name: Option<String>,
     proxy: Option<(String, ProxyProtocol)>,
     #[cfg(feature = "http")]
@@ -79,10 +75,7 @@ impl ClientBuilder {
             authentication: Arc::new(NoAuthentication),
             has_credentials: false,
             dialer: None,
-            ca_file: None,
-            client_cert: None,
-            #[cfg(feature = "tls")]
-            tls_config: None,
+            tls: TlsSettings::default(),
             listener_name: None,
             proxy: None,
             #[cfg(feature = "http")]
@@ -104,58 +97,6 @@ impl ClientBuilder {
     pub fn authentication(mut self, authentication: impl Authentication) -> Self {
         self.authentication = Arc::new(authentication);
         self.has_credentials = true;
-        self
-    }
-
-    /// A PEM file with the certificates to trust for `pulsar+ssl://`. Default: the system's trust roots. The peer's
-    /// certificate and host name are always verified. Needs the crate feature `tls`.
-    ///
-    /// The file is read when the first connection needs it, and not again: one that is replaced later needs a new client.
-    /// A certificate in it that cannot be read is skipped, and named
-    /// in the error of a connection that may have needed it. A broker may show a certificate of this file as its own,
-    /// also one of an authority (CA:TRUE), as `openssl req -x509` makes it.
-    #[doc(alias = "tlsTrustCertsFilePath")]
-    pub fn ca_file(mut self, path: impl Into<PathBuf>) -> Self {
-        self.ca_file = Some(path.into());
-        self
-    }
-
-    /// PEM files with the certificate that the client shows to a broker (its own first, then those of the authorities
-    /// between it and the root), and with its private key. Default: none is shown. Needs the crate feature `tls`.
-    ///
-    /// The files are read when the first connection needs them, and not again: those that are replaced later need a new
-    /// client.
-    #[doc(alias = "tlsCertificateFilePath")]
-    #[doc(alias = "tlsKeyFilePath")]
-    pub fn client_cert_file(mut self, certificate: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
-        self.client_cert = Some(ClientCertFiles { certificate: certificate.into(), key: key.into() });
-        self
-    }
-
-    /// The whole TLS configuration for `pulsar+ssl://`, instead of [`ca_file`](Self::ca_file) and
-    /// [`client_cert_file`](Self::client_cert_file). Its type is that of rustls 0.23, re-exported as
-    /// [`client::rustls`](crate::client::rustls). Default: made from those two options.
-    ///
-    /// ```
-    /// use std::sync::Arc;
-    ///
-    /// use pulsar_native::Client;
-    /// use pulsar_native::client::rustls::crypto::ring;
-    /// use pulsar_native::client::rustls::{ClientConfig, RootCertStore, version};
-    ///
-    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-    ///     .with_protocol_versions(&[&version::TLS13])?
-    ///     .with_root_certificates(RootCertStore::empty())
-    ///     .with_no_client_auth();
-    /// let builder = Client::builder("pulsar+ssl://broker.example.com:6651").tls_config(Arc::new(config));
-    /// # drop(builder);
-    /// # Ok(())
-    /// # }
-    /// ```
-    #[cfg(feature = "tls")]
-    pub fn tls_config(mut self, config: Arc<super::rustls::ClientConfig>) -> Self {
-        self.tls_config = Some(config);
         self
     }
 
@@ -457,16 +398,7 @@ impl ClientBuilder {
             let what = "listener_name must not be blank: leave it out for the brokers' default";
             return Err(Error::local(ErrorKind::InvalidArgument, what));
         }
-        let files = [("ca_file", self.ca_file.is_some()), ("client_cert_file", self.client_cert.is_some())];
-        for (name, _) in files.into_iter().filter(|(_, is_set)| *is_set) {
-            needs_tls(name)?;
-            #[cfg(feature = "tls")]
-            if self.tls_config.is_some() {
-                let what = format!("{name} has no effect beside tls_config, which is the whole TLS configuration");
-                return Err(Error::local(ErrorKind::InvalidArgument, what));
-            }
-        }
-        Ok(())
+        self.tls.validate()
     }
 
     /// Where the REST interface is, if that is known.
@@ -488,7 +420,7 @@ impl ClientBuilder {
     /// The address of the proxy that routes by the server name.
     fn sni_proxy(&self, service_url: &ServiceUrl) -> Result<Option<HostPort>> {
         let Some((url, ProxyProtocol::Sni)) = &self.proxy else { return Ok(None) };
-        needs_tls("proxy_service_url")?;
+        TlsSettings::needs_tls("proxy_service_url")?;
         let refused = |what: &str| Error::local(ErrorKind::InvalidArgument, format!("proxy_service_url: {what}"));
         if !service_url.tls() {
             return Err(refused(
@@ -509,14 +441,9 @@ impl ClientBuilder {
             base_path: service_url.path().to_owned(),
             redirect_hosts: super::http::RedirectHosts::parse(self.http_redirect_hosts.clone())?,
         };
-        #[cfg(feature = "tls")]
-        let tls = match self.tls_config.clone() {
-            Some(config) => super::dial::TlsOptions::with_config(config),
-            None => super::dial::TlsOptions::new(self.ca_file.clone(), self.client_cert.clone()),
-        };
         let tcp = TcpDialer::new(
             #[cfg(feature = "tls")]
-            tls,
+            super::dial::TlsOptions::new(&self.tls),
             self.connection_timeout,
         );
         Ok(DialConfig {
@@ -531,15 +458,6 @@ impl ClientBuilder {
             #[cfg(feature = "http")]
             http,
         })
-    }
-}
-
-/// # Errors
-/// [`ErrorKind::Unsupported`]: a build without TLS has no such option.
-fn needs_tls(option: &str) -> Result<()> {
-    match cfg!(feature = "tls") {
-        true => Ok(()),
-        false => Err(Error::local(ErrorKind::Unsupported, format!("{option} needs the crate feature `tls`"))),
     }
 }
 
@@ -576,8 +494,8 @@ impl fmt::Debug for ClientBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ClientBuilder")
             .field("service_url", &shown(&self.service_url))
-            .field("ca_file", &self.ca_file)
-            .field("client_cert", &self.client_cert)
+            .field("ca_file", &self.tls.ca_file)
+            .field("client_cert", &self.tls.client_cert)
             .field("listener_name", &self.listener_name)
             .field("description", &self.description)
             .field("proxy", &self.proxy.as_ref().map(|(url, protocol)| (shown(url), protocol)))

@@ -40,6 +40,7 @@ use driver::SupervisorHandle;
 mod acker;
 mod auth;
 mod builder;
+mod builder_tls;
 pub(crate) mod clock;
 mod consumer;
 mod consumer_builder;
@@ -73,7 +74,10 @@ mod why_idle;
 mod workers;
 
 pub use acker::Acker;
-pub use auth::{Authentication, CredentialsFuture, HttpHeaders, HttpHeadersFuture, NoAuthentication, Token};
+pub use auth::{
+    Authentication, Basic, CredentialsFuture, HttpHeaders, HttpHeadersFuture, NoAuthentication, TlsAuthentication,
+    Token,
+};
 pub use builder::ClientBuilder;
 pub use consumer::{BrokerStats, Consumer};
 pub use consumer_builder::ConsumerBuilder;

@@ -7,11 +7,13 @@ mod faults;
 mod inspection;
 mod stats;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::stats::{ConnectedConsumerStats, SubscriptionStats, TopicStats};
-use super::connections::{ProducerSlot, token};
+use super::authentication::token;
+use super::connections::ProducerSlot;
 use super::ids::ConnId;
 use super::machine::Broker;
 use super::refusal::refuse;
@@ -144,7 +146,7 @@ impl Broker {
     }
 
     /// A token for `subject`, without an end or good for `valid_for` from now, rounded up to a whole second; one of no
-    /// time at all has expired already. `None` while authentication is off.
+    /// time at all has expired already. `None` without a secret key.
     pub fn mint_token(&self, subject: &str, valid_for: Option<Duration>) -> Option<String> {
         let key = self.config.token_secret_key.as_ref()?;
         let now_ms = self.now.wall_ms;
@@ -155,6 +157,18 @@ impl Broker {
             Err(_) => u64::MAX,
         });
         Some(token::mint(key, subject, expires_ms))
+    }
+
+    /// A token for `subject` that is good only `starts_in` from now, by the broker's clock; see [`mint_token`](Self::mint_token).
+    pub fn mint_early_token(&self, subject: &str, starts_in: Duration) -> Option<String> {
+        let key = self.config.token_secret_key.as_ref()?;
+        let starts_ms = self.now.wall_ms.saturating_add(u64::try_from(starts_in.as_millis()).unwrap_or(u64::MAX));
+        Some(token::mint_early(key, subject, starts_ms))
+    }
+
+    /// Changes which roles may do everything, from the next request of each client on.
+    pub fn set_super_user_roles(&mut self, roles: BTreeSet<String>) {
+        self.config.super_user_roles = roles;
     }
 
     /// Whether the driver of this connection leaves what its peer sends unread, because of a fault.

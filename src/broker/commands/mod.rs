@@ -98,6 +98,7 @@ impl Broker {
             Command::Ping(_) => return self.connections.send_pong(conn),
             Command::Pong(_) => return,
             Command::Connect(_) => {}
+            Command::AuthResponse(_) if self.is_authenticating(conn) => {}
             _ if !self.is_connected(conn, command.name()) => return,
             _ => {}
         }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::broker::connections::token;
+use crate::broker::authentication;
 use crate::broker::like::Capability;
 use crate::broker::machine::Broker;
 use crate::broker::refusal::refuse;
@@ -24,9 +24,15 @@ pub(in crate::broker) enum RestAnswer {
 const NO_SUCH_PAGE: RestAnswer = RestAnswer::Page(404, "Not Found");
 
 impl Broker {
-    /// Answers a GET. `authorization` is the header of that name.
-    pub(in crate::broker) fn rest(&mut self, path: &str, query: &str, authorization: Option<&str>) -> RestAnswer {
-        let Some(is_authorized) = self.authorize(authorization) else {
+    /// Answers a GET. `authorization` is the header of that name, `certified` the common name of the client's certificate.
+    pub(in crate::broker) fn rest(
+        &mut self,
+        path: &str,
+        query: &str,
+        authorization: Option<&str>,
+        certified: Option<&str>,
+    ) -> RestAnswer {
+        let Some(is_authorized) = self.authorize(authorization, certified) else {
             return RestAnswer::Page(401, "Authentication required");
         };
         let Some(segments) = path.trim_start_matches('/').split('/').map(decoded).collect::<Option<Vec<_>>>() else {
@@ -67,10 +73,11 @@ impl Broker {
     }
 
     /// Whether the role may do everything; `None` if the credentials are not good.
-    fn authorize(&self, authorization: Option<&str>) -> Option<bool> {
-        let Some(key) = &self.config.token_secret_key else { return Some(true) };
-        let token = authorization?.strip_prefix("Bearer ")?;
-        let identity = token::check(key, token.as_bytes(), self.now.wall_ms)?;
+    fn authorize(&self, authorization: Option<&str>, certified: Option<&str>) -> Option<bool> {
+        if !self.config.authenticates() {
+            return Some(true);
+        }
+        let identity = authentication::of_request(&self.config, certified, authorization, self.now.wall_ms)?;
         Some(self.config.super_user_roles.contains(&identity.role))
     }
 

@@ -3,14 +3,14 @@
 use bytes::Bytes;
 
 use super::Rejection;
+use crate::broker::authentication::token::Identity;
+use crate::broker::authentication::{Conversation, Verdict};
 use crate::broker::conformance::Rule;
 use crate::broker::connections::ConnectionState;
-use crate::broker::connections::token::{self, Identity};
 use crate::broker::ids::{ConnId, NO_REQUEST};
 use crate::broker::machine::{Broker, BrokerTimer};
 use crate::broker::refusal::refuse;
 use crate::pb::{self, ServerError};
-use crate::wire::command::Refusal;
 
 /// The protocol version from which on clients know AUTH_CHALLENGE.
 const AUTH_CHALLENGE_VERSION: i32 = 14;
@@ -22,26 +22,73 @@ const REFRESH: &[u8] = b"PulsarAuthRefresh";
 /// CONNECT.
 impl Broker {
     pub(super) fn on_connect(&mut self, conn: ConnId, connect: pb::CommandConnect) {
-        if self.connections.state(conn) != Some(ConnectionState::Start) {
+        if self.connections.state(conn) != Some(ConnectionState::Start) || self.is_authenticating(conn) {
             return self.close_on_violation(conn, Rule::Handshake, || "CONNECT twice".to_owned());
         }
-        let identity = match self.authenticate(&connect) {
-            Ok(identity) => identity,
-            Err(refusal) => {
-                self.send_refusal(conn, NO_REQUEST, refusal);
-                return self.connections.close(conn);
-            }
+        if !self.config.authenticates() {
+            return self.complete_connect(conn, &connect, None);
+        }
+        let Some(conversation) = Conversation::begin(&self.config, connect.auth_method_name()) else {
+            return self.refuse_credentials(conn);
         };
+        let data = connect.auth_data.clone().unwrap_or_default();
         let version = connect.protocol_version().min(self.config.like.protocol_version());
-        let is_superuser =
-            identity.as_ref().is_none_or(|identity| self.config.super_user_roles.contains(&identity.role));
+        let Some(connection) = self.connections.get_mut(conn) else { return };
+        connection.negotiated.version = version;
+        connection.credentials.conversation = Some(conversation);
+        connection.credentials.connect = Some(Box::new(connect));
+        self.on_credentials(conn, &data);
+    }
+
+    /// Whether the answer to a CONNECT waits for the client's next credentials.
+    pub(super) fn is_authenticating(&self, conn: ConnId) -> bool {
+        self.connections.get(conn).is_some_and(|connection| connection.credentials.connect.is_some())
+    }
+
+    /// The next credentials of the client, of CONNECT or AUTH_RESPONSE.
+    fn on_credentials(&mut self, conn: ConnId, data: &[u8]) {
+        let now_ms = self.now.wall_ms;
+        let Some(connection) = self.connections.get_mut(conn) else { return };
+        let credentials = &mut connection.credentials;
+        let certified = credentials.certified.as_deref();
+        // A client without credentials has a broker that wants none.
+        let Some(conversation) = &mut credentials.conversation else { return };
+        let verdict = conversation.authenticate(&self.config, certified, data, now_ms);
+        match (verdict, credentials.connect.take()) {
+            (Verdict::Refused, _) => self.refuse_credentials(conn),
+            (Verdict::Challenge(data), connect) => {
+                credentials.connect = connect;
+                self.send_challenge(conn, data.into());
+            }
+            (Verdict::Accepted(_), Some(connect))
+                if connect.original_principal.is_some() || connect.proxy_version.is_some() =>
+            {
+                self.send_refusal(conn, NO_REQUEST, refuse(ServerError::AuthorizationError, "Invalid roles."));
+                self.connections.close(conn);
+            }
+            (Verdict::Accepted(identity), Some(connect)) => {
+                self.complete_connect(conn, &connect, Some(identity));
+                self.set_credentials_timer(conn);
+            }
+            (Verdict::Accepted(fresh), None) => self.refresh(conn, fresh),
+        }
+    }
+
+    fn refuse_credentials(&mut self, conn: ConnId) {
+        self.send_refusal(conn, NO_REQUEST, refuse(ServerError::AuthenticationError, "Failed to authenticate"));
+        self.connections.close(conn);
+    }
+
+    /// Answers CONNECT. There is no identity while authentication is off.
+    fn complete_connect(&mut self, conn: ConnId, connect: &pb::CommandConnect, identity: Option<Identity>) {
+        let version = connect.protocol_version().min(self.config.like.protocol_version());
         let Some(connection) = self.connections.get_mut(conn) else { return };
         connection.state = ConnectionState::Connected;
         connection.negotiated.version = version;
         connection.negotiated.flags = connect.feature_flags.unwrap_or_default();
-        connection.negotiated.client_version = Some(connect.client_version).filter(|version| !version.contains(' '));
+        let client_version = Some(connect.client_version.clone());
+        connection.negotiated.client_version = client_version.filter(|version| !version.contains(' '));
         connection.negotiated.at_ms = self.now.wall_ms;
-        connection.credentials.is_superuser = is_superuser;
         connection.credentials.identity = identity;
         let connected = pb::CommandConnected {
             server_version: self.config.like.server_version(),
@@ -50,29 +97,12 @@ impl Broker {
             feature_flags: self.config.like.feature_flags(),
         };
         self.connections.send(conn, connected);
-        if self.config.token_secret_key.is_some() {
-            self.set_credentials_timer(conn);
-        }
-    }
-
-    /// The identity of the client; `None` while authentication is off.
-    fn authenticate(&self, connect: &pb::CommandConnect) -> Result<Option<Identity>, Refusal> {
-        let Some(key) = &self.config.token_secret_key else { return Ok(None) };
-        let data = connect.auth_data.as_deref().unwrap_or_default();
-        let identity = (connect.auth_method_name() == TOKEN_METHOD)
-            .then(|| token::check(key, data, self.now.wall_ms))
-            .flatten()
-            .ok_or_else(bad_credentials)?;
-        if connect.original_principal.is_some() || connect.proxy_version.is_some() {
-            return Err(refuse(ServerError::AuthorizationError, "Invalid roles."));
-        }
-        Ok(Some(identity))
     }
 }
 
 /// Credentials that expire.
 impl Broker {
-    /// Fresh credentials are not answered. A bad one ends the connection with an error, another role without.
+    /// The answer to a challenge, in the handshake or later. A bad one ends the connection with an error.
     pub(super) fn on_auth_response(
         &mut self,
         conn: ConnId,
@@ -82,13 +112,13 @@ impl Broker {
         let Some(data) = data.and_then(|data| data.auth_data.as_ref()) else {
             return Err(Rejection::violation(Rule::IncompleteRequest, "AUTH_RESPONSE without auth_data"));
         };
-        let Some(key) = &self.config.token_secret_key else { return Ok(()) };
-        let Some(fresh) = token::check(key, data, self.now.wall_ms) else {
-            self.send_refusal(conn, NO_REQUEST, bad_credentials());
-            self.connections.close(conn);
-            return Ok(());
-        };
-        let Some(connection) = self.connections.get_mut(conn) else { return Ok(()) };
+        self.on_credentials(conn, data);
+        Ok(())
+    }
+
+    /// Fresh credentials are not answered. Those of another role end the connection without an error.
+    fn refresh(&mut self, conn: ConnId, fresh: Identity) {
+        let Some(connection) = self.connections.get_mut(conn) else { return };
         let credentials = &mut connection.credentials;
         if credentials.identity.as_ref().is_some_and(|known| known.role != fresh.role) {
             self.connections.close(conn);
@@ -96,7 +126,6 @@ impl Broker {
             credentials.is_challenged = false;
             credentials.identity = Some(fresh);
         }
-        Ok(())
     }
 
     /// Expired credentials are challenged; the connection ends if the next check finds them still expired, or if the
@@ -125,11 +154,17 @@ impl Broker {
             return;
         }
         connection.credentials.is_challenged = true;
+        self.send_challenge(conn, Bytes::from_static(REFRESH));
+    }
+
+    fn send_challenge(&mut self, conn: ConnId, data: Bytes) {
+        let Some(connection) = self.connections.get(conn) else { return };
+        let method = connection.credentials.conversation.as_ref().map(|conversation| conversation.method.clone());
         let challenge = pb::CommandAuthChallenge {
             server_version: None,
             challenge: Some(pb::AuthData {
-                auth_method_name: Some(TOKEN_METHOD.to_owned()),
-                auth_data: Some(Bytes::from_static(REFRESH)),
+                auth_method_name: Some(method.unwrap_or_else(|| TOKEN_METHOD.to_owned())),
+                auth_data: Some(data),
             }),
             protocol_version: Some(connection.negotiated.version),
         };
@@ -164,8 +199,4 @@ impl Broker {
     pub(in crate::broker) fn set_keep_alive_timer(&mut self, conn: ConnId) {
         self.set_timer(self.config.keep_alive_interval, BrokerTimer::KeepAlive(conn));
     }
-}
-
-fn bad_credentials() -> Refusal {
-    refuse(ServerError::AuthenticationError, "Failed to authenticate")
 }

@@ -1,9 +1,12 @@
 //! One client connection as the broker sees it.
 
+use std::fmt;
+
 use bytes::{Bytes, BytesMut};
 
 use super::endpoints::ConnectionEndpoints;
-use super::token::Identity;
+use crate::broker::authentication::Conversation;
+use crate::broker::authentication::token::Identity;
 use crate::pb;
 
 /// ```text
@@ -42,7 +45,7 @@ impl BrokerConnection {
         Self {
             state: ConnectionState::Start,
             negotiated: Negotiated::default(),
-            credentials: Credentials { identity: None, is_superuser: true, is_challenged: false },
+            credentials: Credentials::default(),
             liveness: Liveness::default(),
             endpoints: ConnectionEndpoints::default(),
             outbox: ConnectionOutbox::default(),
@@ -80,14 +83,29 @@ pub(crate) struct Negotiated {
 }
 
 /// The identity of the client, and whether it has to be proved again.
-#[derive(Debug)]
+#[derive(Default)]
 pub(crate) struct Credentials {
     /// `None` while authentication is off.
     pub(crate) identity: Option<Identity>,
-    /// Its role may do everything.
-    pub(crate) is_superuser: bool,
+    /// The common name of the certificate that the client has shown over TLS.
+    pub(crate) certified: Option<String>,
+    /// How the client proves who it is.
+    pub(crate) conversation: Option<Conversation>,
+    /// The CONNECT that waits for the last step of the conversation.
+    pub(crate) connect: Option<Box<pb::CommandConnect>>,
     /// An AUTH_CHALLENGE has no response yet.
     pub(crate) is_challenged: bool,
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials")
+            .field("identity", &self.identity)
+            .field("certified", &self.certified)
+            .field("method", &self.conversation.as_ref().map(|conversation| &conversation.method))
+            .field("is_challenged", &self.is_challenged)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Whether the client is alive, decided by its frames.

@@ -5,7 +5,6 @@
 mod connection;
 mod delivery_faults;
 mod endpoints;
-pub(crate) mod token;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -4,7 +4,6 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 #[cfg(feature = "tls")]
 use std::path::PathBuf;
-#[cfg(feature = "tls")]
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use super::EmbeddedBroker;
 use super::listeners::Listeners;
 #[cfg(feature = "tls")]
 use super::tls::TlsIdentity;
+use crate::broker::authentication::AuthenticationProvider;
 use crate::broker::config::{BrokerConfig, DamagedEntries};
 use crate::broker::like::PulsarVersion;
 use crate::broker::topics::PARTITIONS_MAX;
@@ -155,6 +155,31 @@ impl EmbeddedBrokerBuilder {
         self
     }
 
+    /// The authorities, PEM, whose certificates clients may show over TLS. A client with another one, or one that has
+    /// expired, is not let in; one without is, unless
+    /// [`tls_require_trusted_client_cert_on_connect`](Self::tls_require_trusted_client_cert_on_connect) is set. Default
+    /// none: no client is asked for a certificate. Without effect beside [`tls_config`](Self::tls_config), which says itself
+    /// whose certificates it takes. [`start`](Self::start) reads the file.
+    #[doc(alias = "tlsTrustCertsFilePath")]
+    pub fn tls_trust_certs_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.listeners.clients.trust_certs_file = Some(path.into());
+        self
+    }
+
+    /// Whether a client needs a certificate to be let in over TLS. Default false.
+    #[doc(alias = "tlsRequireTrustedClientCertOnConnect")]
+    pub fn tls_require_trusted_client_cert_on_connect(mut self, required: bool) -> Self {
+        self.listeners.clients.are_required = required;
+        self
+    }
+
+    /// Whether clients may authenticate by the certificate that they show over TLS (method `tls`, as with
+    /// `AuthenticationProviderTls`): the role is its common name (CN). Default false.
+    pub fn tls_authentication(mut self, enabled: bool) -> Self {
+        self.config.tls_authentication = enabled;
+        self
+    }
+
     /// Where to listen for TLS if that is on. Default a free port of the address of [`listen`](Self::listen).
     pub fn tls_listen(mut self, address: SocketAddr) -> Self {
         self.listeners.tls = Some(address);
@@ -171,14 +196,32 @@ impl EmbeddedBrokerBuilder {
 
 /// Authentication and liveness.
 impl EmbeddedBrokerBuilder {
-    /// The secret that HS256 tokens are signed with, of any length. Default none: authentication is off.
+    /// The secret that HS256 tokens are signed with, of any length (method `token`). Default none. Authentication is on
+    /// where there is at least one method, here or by the calls below; each client then has to use one of them.
     #[doc(alias = "tokenSecretKey")]
     pub fn token_secret_key(mut self, key: impl Into<Vec<u8>>) -> Self {
         self.config.token_secret_key = Some(key.into());
         self
     }
 
-    /// The roles that may do everything; any other is refused each request. Default `admin` alone. Without effect
+    /// A user that may authenticate with this password (method `basic`, as with `AuthenticationProviderBasic`); its role is
+    /// its name. May be called for each user. Default none.
+    #[doc(alias = "basicAuthConf")]
+    pub fn basic_user(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
+        self.config.basic_users.insert(user.into(), password.into());
+        self
+    }
+
+    /// A method of authentication of your own, of one step or by challenges (AUTH_CHALLENGE). May be called for each
+    /// method. Default none. Over HTTP there are none but the broker's own.
+    #[doc(alias = "authenticationProviders")]
+    pub fn authentication_provider(mut self, provider: impl AuthenticationProvider) -> Self {
+        self.config.authentication_providers.add(Arc::new(provider));
+        self
+    }
+
+    /// The roles that may do everything; any other is refused each request;
+    /// [`EmbeddedBroker::set_super_user_roles`] changes them. Default `admin` alone. Without effect
     /// while authentication is off.
     #[doc(alias = "superUserRoles")]
     pub fn super_user_roles<R: Into<String>>(mut self, roles: impl IntoIterator<Item = R>) -> Self {

@@ -30,7 +30,8 @@ struct ServedConnection<S> {
 }
 
 /// Serves one connection in a task of its own. A broker that stops drops the stream instead.
-pub(super) fn serve_connection<S>(server: &Arc<BrokerServer>, stream: S)
+/// `certified` is the common name of the certificate that the client has shown.
+pub(super) fn serve_connection<S>(server: &Arc<BrokerServer>, stream: S, certified: Option<String>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -38,7 +39,7 @@ where
         return;
     }
     let now = server.now();
-    let id = server.input(|broker| broker.connect(now));
+    let id = server.input(|broker| broker.connect_certified(certified, now));
     server.spawn(ServedConnection { server: Arc::clone(server), id, stream, rx: BytesMut::new(), tx: TxBuf::new() });
 }
 

@@ -18,19 +18,26 @@ use crate::broker::commands::RestAnswer;
 use crate::http_io::HyperIo;
 
 /// Serves one connection until it ends.
-pub(super) async fn serve_http<S: AsyncRead + AsyncWrite + Unpin>(server: Arc<BrokerServer>, stream: S) {
-    let service = service_fn(move |request| std::future::ready(Ok::<_, Infallible>(respond(&server, &request))));
+/// `certified` is the common name of the client's certificate.
+pub(super) async fn serve_http<S: AsyncRead + AsyncWrite + Unpin>(
+    server: Arc<BrokerServer>,
+    stream: S,
+    certified: Option<String>,
+) {
+    let service = service_fn(move |request| {
+        std::future::ready(Ok::<_, Infallible>(respond(&server, &request, certified.as_deref())))
+    });
     // A peer that does not speak HTTP, or goes away, ends its own connection.
     let _ = http1::Builder::new().serve_connection(HyperIo(stream), service).await;
 }
 
-fn respond(server: &BrokerServer, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+fn respond(server: &BrokerServer, request: &Request<Incoming>, certified: Option<&str>) -> Response<Full<Bytes>> {
     if request.method() != Method::GET {
         return response(RestAnswer::Page(405, "Method Not Allowed"));
     }
     let authorization = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
     let (path, query) = (request.uri().path(), request.uri().query().unwrap_or_default());
-    response(server.call(|broker| broker.rest(path, query, authorization)))
+    response(server.call(|broker| broker.rest(path, query, authorization, certified)))
 }
 
 fn response(answer: RestAnswer) -> Response<Full<Bytes>> {

@@ -10,7 +10,7 @@ use super::http::serve_http;
 use super::server::BrokerServer;
 use super::tasks::{accept_connections, accept_tasks};
 #[cfg(feature = "tls")]
-use super::tls::{ServerTls, TlsIdentity};
+use super::tls::{ClientCertificates, ServerTls, TlsIdentity};
 
 /// What the builder was told. Where there is no address, it is a free port of the first one.
 #[derive(Debug, Clone)]
@@ -20,6 +20,8 @@ pub(super) struct Listeners {
     pub(super) http: Option<SocketAddr>,
     #[cfg(feature = "tls")]
     pub(super) tls_identity: Option<TlsIdentity>,
+    #[cfg(feature = "tls")]
+    pub(super) clients: ClientCertificates,
     #[cfg(feature = "tls")]
     pub(super) tls: Option<SocketAddr>,
     #[cfg(feature = "tls")]
@@ -35,6 +37,8 @@ impl Listeners {
             #[cfg(feature = "tls")]
             tls_identity: None,
             #[cfg(feature = "tls")]
+            clients: ClientCertificates::default(),
+            #[cfg(feature = "tls")]
             tls: None,
             #[cfg(feature = "tls")]
             https: None,
@@ -49,7 +53,7 @@ impl Listeners {
         let secured = match &self.tls_identity {
             None => None,
             Some(identity) => Some(SecuredListeners {
-                tls: identity.clone().load(self.binary.ip()).await?,
+                tls: identity.clone().load(self.clients.clone(), self.binary.ip()).await?,
                 binary: bind(self.tls.unwrap_or(self.free_port())).await?,
                 http: self.bind_if(self.serves_http, self.https).await?,
             }),
@@ -108,8 +112,9 @@ impl BoundListeners {
         server.spawn(accept_connections(Arc::clone(server), self.binary));
         if let Some(listener) = self.http {
             let rest = Arc::clone(server);
-            server
-                .spawn(accept_tasks(Arc::clone(server), listener, move |stream| serve_http(Arc::clone(&rest), stream)));
+            server.spawn(accept_tasks(Arc::clone(server), listener, move |stream| {
+                serve_http(Arc::clone(&rest), stream, None)
+            }));
         }
         #[cfg(feature = "tls")]
         if let Some(SecuredListeners { tls, binary, http }) = self.secured {

@@ -130,7 +130,7 @@ impl EmbeddedBroker {
     #[must_use = "dropping the stream ends the connection"]
     pub fn connect(&self) -> DuplexStream {
         let (client, server) = tokio::io::duplex(DUPLEX_BYTES);
-        serve_connection(&self.server, server);
+        serve_connection(&self.server, server, None);
         client
     }
 
@@ -145,6 +145,20 @@ impl EmbeddedBroker {
     #[must_use]
     pub fn token_expiring(&self, subject: &str, valid_for: Duration) -> String {
         self.call(|broker| broker.mint_token(subject, Some(valid_for))).unwrap_or_default()
+    }
+
+    /// A token for `subject` that is good only `starts_in` from now (claims `nbf` and `iat`), as one is that comes from a
+    /// machine whose clock is ahead; empty without a secret key.
+    #[must_use]
+    pub fn token_not_before(&self, subject: &str, starts_in: Duration) -> String {
+        self.call(|broker| broker.mint_early_token(subject, starts_in)).unwrap_or_default()
+    }
+
+    /// Changes which roles may do everything ([`EmbeddedBrokerBuilder::super_user_roles`]), from the next request of each
+    /// client on. What is attached stays until it is asked for anew, as by [`unload`](Self::unload).
+    pub fn set_super_user_roles<R: Into<String>>(&self, roles: impl IntoIterator<Item = R>) {
+        let roles = roles.into_iter().map(Into::into).collect();
+        self.call(|broker| broker.set_super_user_roles(roles));
     }
 
     /// How many connections are open.

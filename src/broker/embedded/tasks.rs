@@ -20,7 +20,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub(super) async fn accept_connections(server: Arc<BrokerServer>, listener: TcpListener) {
     let id = server.add_acceptor();
     while let Some(stream) = accept(&server, &listener, id, |_| {}).await {
-        serve_connection(&server, stream);
+        serve_connection(&server, stream, None);
     }
 }
 

@@ -9,16 +9,20 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::crypto::CryptoProvider;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio_rustls::rustls::{self, ServerConfig};
+use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use tokio_rustls::rustls::server::danger::ClientCertVerifier;
+use tokio_rustls::rustls::{self, RootCertStore, ServerConfig};
 use tokio_rustls::server::TlsStream;
 
 use super::connection::serve_connection;
 use super::http::serve_http;
 use super::server::BrokerServer;
 use super::tasks::accept_tasks;
+use crate::common_name::common_name;
+use crate::tls_provider;
 
 /// How long a handshake may take, as at a real broker.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -37,6 +41,35 @@ pub(super) enum TlsIdentity {
     SelfSigned,
 }
 
+/// Which certificates of clients are taken.
+#[derive(Debug, Clone, Default)]
+pub(super) struct ClientCertificates {
+    /// PEM.
+    pub(super) trust_certs_file: Option<PathBuf>,
+    pub(super) are_required: bool,
+}
+
+impl ClientCertificates {
+    fn verifier(&self, provider: Arc<CryptoProvider>) -> io::Result<Arc<dyn ClientCertVerifier>> {
+        let Some(path) = &self.trust_certs_file else {
+            return match self.are_required {
+                true => Err(invalid(NO_AUTHORITY.to_owned())),
+                false => Ok(WebPkiClientVerifier::no_client_auth()),
+            };
+        };
+        let mut roots = RootCertStore::empty();
+        for certificate in read_chain("tls_trust_certs_file", path)? {
+            let unusable = |error| invalid(format!("tls_trust_certs_file: {}: {error}", path.display()));
+            roots.add(certificate).map_err(unusable)?;
+        }
+        let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+        let builder = if self.are_required { builder } else { builder.allow_unauthenticated() };
+        builder.build().map_err(|error| invalid(format!("tls_trust_certs_file: {}: {error}", path.display())))
+    }
+}
+
+const NO_AUTHORITY: &str = "tls_require_trusted_client_cert_on_connect needs a tls_trust_certs_file";
+
 /// TLS, ready for connections.
 pub(super) struct ServerTls {
     acceptor: TlsAcceptor,
@@ -46,17 +79,17 @@ pub(super) struct ServerTls {
 
 impl TlsIdentity {
     /// Reads files on a thread that may block. `listen` is the address that a certificate made here is for.
-    pub(super) async fn load(self, listen: IpAddr) -> io::Result<ServerTls> {
-        let load = move || self.load_now(listen);
+    pub(super) async fn load(self, clients: ClientCertificates, listen: IpAddr) -> io::Result<ServerTls> {
+        let load = move || self.load_now(&clients, listen);
         tokio::task::spawn_blocking(load).await.map_err(|_| io::Error::other("the runtime shut down"))?
     }
 
     #[cfg_attr(not(feature = "self-signed"), allow(unused_variables, reason = "no certificate is made"))]
-    fn load_now(self, listen: IpAddr) -> io::Result<ServerTls> {
+    fn load_now(self, clients: &ClientCertificates, listen: IpAddr) -> io::Result<ServerTls> {
         let (config, ca_pem) = match self {
             Self::Config(config) => (config, None),
             Self::Files { certificate, key } => {
-                let config = config_of(read_chain(&certificate)?, read_key(&key)?);
+                let config = config_of(clients, read_chain("tls_cert_file", &certificate)?, read_key(&key)?)?;
                 let unusable =
                     |error| invalid(format!("tls_cert_file: {} with its key: {error}", certificate.display()));
                 (config.map_err(unusable)?, None)
@@ -64,24 +97,28 @@ impl TlsIdentity {
             #[cfg(feature = "self-signed")]
             Self::SelfSigned => {
                 let made = super::self_signed::make(listen).map_err(io::Error::other)?;
-                (config_of(made.chain, made.key).map_err(io::Error::other)?, Some(made.ca_pem))
+                (config_of(clients, made.chain, made.key)?.map_err(io::Error::other)?, Some(made.ca_pem))
             }
         };
         Ok(ServerTls { acceptor: TlsAcceptor::from(config), ca_pem })
     }
 }
 
+/// The inner error is that of the certificate and its key.
 fn config_of(
+    clients: &ClientCertificates,
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
-) -> Result<Arc<ServerConfig>, rustls::Error> {
-    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
-    let config = config.with_safe_default_protocol_versions()?.with_no_client_auth();
-    Ok(Arc::new(config.with_single_cert(chain, key)?))
+) -> io::Result<Result<Arc<ServerConfig>, rustls::Error>> {
+    let provider = tls_provider::provider().map_err(io::Error::other)?;
+    let verifier = clients.verifier(provider.clone())?;
+    let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let config = config.map_err(io::Error::other)?.with_client_cert_verifier(verifier);
+    Ok(config.with_single_cert(chain, key).map(Arc::new))
 }
 
-fn read_chain(path: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
-    let unusable = |error: &dyn std::fmt::Display| invalid(format!("tls_cert_file: {}: {error}", path.display()));
+fn read_chain(option: &str, path: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
+    let unusable = |error: &dyn std::fmt::Display| invalid(format!("{option}: {}: {error}", path.display()));
     let certificates = CertificateDer::pem_file_iter(path).map_err(|error| unusable(&error))?;
     let chain = certificates.collect::<Result<Vec<_>, _>>().map_err(|error| unusable(&error))?;
     if chain.is_empty() { Err(unusable(&"it holds no certificate")) } else { Ok(chain) }
@@ -104,7 +141,8 @@ impl ServerTls {
             let (acceptor, server) = (acceptor.clone(), Arc::clone(&inner));
             async move {
                 if let Some(stream) = handshake(&acceptor, stream).await {
-                    serve_connection(&server, stream);
+                    let certified = certified(&stream);
+                    serve_connection(&server, stream, certified);
                 }
             }
         };
@@ -115,12 +153,19 @@ impl ServerTls {
             let (acceptor, server) = (acceptor.clone(), Arc::clone(&inner));
             async move {
                 if let Some(stream) = handshake(&acceptor, stream).await {
-                    serve_http(server, stream).await;
+                    let certified = certified(&stream);
+                    serve_http(server, stream, certified).await;
                 }
             }
         };
         server.spawn(accept_tasks(Arc::clone(server), http, serve));
     }
+}
+
+/// The common name of the certificate that the client has shown.
+fn certified(stream: &TlsStream<TcpStream>) -> Option<String> {
+    let certificates = stream.get_ref().1.peer_certificates()?;
+    common_name(certificates.first()?).map(str::to_owned)
 }
 
 /// `None` for a client that is not let in, or does not speak TLS.

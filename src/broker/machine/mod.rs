@@ -113,6 +113,15 @@ impl Broker {
         conn
     }
 
+    /// A client connected over TLS and has shown a certificate with this common name, which is verified.
+    pub fn connect_certified(&mut self, common_name: Option<String>, now: Now) -> ConnId {
+        let conn = self.connect(now);
+        if let Some(connection) = self.connections.get_mut(conn) {
+            connection.credentials.certified = common_name;
+        }
+        conn
+    }
+
     /// Received bytes: whole frames are taken off `rx` and handled. Bad bytes end the connection.
     pub fn receive(&mut self, conn: ConnId, rx: &mut BytesMut, now: Now) {
         let is_cut = self.inject_into_received(rx);
@@ -272,7 +281,9 @@ impl Broker {
 
     /// Whether this connection's role may do anything at all.
     pub(super) fn is_authorized(&self, conn: ConnId) -> bool {
-        self.connections.get(conn).is_some_and(|connection| connection.credentials.is_superuser)
+        let Some(connection) = self.connections.get(conn) else { return false };
+        let identity = connection.credentials.identity.as_ref();
+        identity.is_none_or(|identity| self.config.super_user_roles.contains(&identity.role))
     }
 
     /// The topic, created if it does not exist and `create` allows it.

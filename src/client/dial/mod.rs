@@ -1,6 +1,7 @@
 //! Connecting to brokers: TCP, TLS, or a custom [`Dialer`].
 
 use std::future::Future;
+use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -30,6 +31,51 @@ pub(crate) struct ClientCertFiles {
     pub(crate) certificate: PathBuf,
     /// PEM: its private key.
     pub(crate) key: PathBuf,
+}
+
+/// The options of TLS.
+#[derive(Debug, Clone, Default)]
+#[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "a build without TLS refuses them by name"))]
+pub(crate) struct TlsSettings {
+    /// PEM: what is trusted; the system's roots without it.
+    pub(crate) ca_file: Option<PathBuf>,
+    pub(crate) client_cert: Option<ClientCertFiles>,
+    /// Any host name of a certificate will do.
+    pub(crate) skips_host_name: bool,
+    /// Instead of all of these.
+    #[cfg(feature = "tls")]
+    pub(crate) config: Option<Arc<tokio_rustls::rustls::ClientConfig>>,
+}
+
+impl TlsSettings {
+    /// # Errors
+    /// - [`ErrorKind::Unsupported`]: an option in a build without TLS.
+    /// - [`ErrorKind::InvalidArgument`]: an option beside the whole configuration.
+    pub(crate) fn validate(&self) -> Result<()> {
+        let options = [
+            ("ca_file", self.ca_file.is_some()),
+            ("client_cert_file", self.client_cert.is_some()),
+            ("danger_skip_hostname_verification", self.skips_host_name),
+        ];
+        for (name, _) in options.into_iter().filter(|(_, is_set)| *is_set) {
+            Self::needs_tls(name)?;
+            #[cfg(feature = "tls")]
+            if self.config.is_some() {
+                let what = format!("{name} has no effect beside tls_config, which is the whole TLS configuration");
+                return Err(Error::local(ErrorKind::InvalidArgument, what));
+            }
+        }
+        Ok(())
+    }
+
+    /// # Errors
+    /// [`ErrorKind::Unsupported`]: a build without TLS has no such option.
+    pub(crate) fn needs_tls(option: &str) -> Result<()> {
+        match cfg!(feature = "tls") {
+            true => Ok(()),
+            false => Err(Error::local(ErrorKind::Unsupported, format!("{option} needs the crate feature `tls`"))),
+        }
+    }
 }
 
 /// A connected byte stream.
@@ -122,6 +168,14 @@ pub trait Dialer: Send + Sync + 'static {
     /// [`std::io::Error`], is retried with back-off; any other fails the producers, consumers and requests that wait for
     /// this broker, except those that were attached before.
     fn dial<'a>(&'a self, target: &'a Target) -> DialFuture<'a>;
+}
+
+/// The error of a socket that was in use: what a socket of this crate has found out about it, if it has.
+pub(crate) fn lost(error: io::Error) -> Error {
+    match error.get_ref().and_then(|cause| cause.downcast_ref::<Error>()) {
+        Some(found) => found.clone(),
+        None => Error::network("the connection was lost").with_source(error),
+    }
 }
 
 /// Dials, for at most `limit`.

@@ -250,7 +250,7 @@ mod tests {
     fn dialer() -> TcpDialer {
         TcpDialer::new(
             #[cfg(feature = "tls")]
-            super::super::TlsOptions::default(),
+            super::super::TlsOptions::new(&Default::default()),
             TIMEOUT,
         )
     }

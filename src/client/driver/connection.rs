@@ -17,7 +17,7 @@ use tokio_util::io::{poll_read_buf, poll_write_buf};
 use super::SupervisorHandle;
 use super::read_buffer::ReadBuffer;
 use crate::client::clock;
-use crate::client::dial::Socket;
+use crate::client::dial::{self, Socket};
 use crate::client::runtime::{AsyncTimer, Runtime};
 use crate::error::Error;
 use crate::machine::connection::ConnectionConfig;
@@ -227,7 +227,7 @@ fn closed(what: &str) -> CloseReason {
 }
 
 fn lost(error: io::Error) -> CloseReason {
-    CloseReason::Io(Error::network("the connection was lost").with_source(error))
+    CloseReason::Io(dial::lost(error))
 }
 
 impl<R: Runtime> Future for ConnectionDriver<R> {

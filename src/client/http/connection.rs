@@ -114,9 +114,24 @@ async fn read_body(body: Incoming, bytes_max: usize, hints: Hints) -> Result<Byt
 
 impl Hints {
     fn no_answer(&self, error: hyper::Error) -> NoAnswer {
+        if let Some(found) = found_by_socket(&error) {
+            return if found.is_retriable() { NoAnswer::Lost(found) } else { NoAnswer::Wrong(found) };
+        }
         match error.is_parse() {
             true => NoAnswer::Wrong(Error::protocol(self.not_http).with_source(error)),
             false => NoAnswer::Lost(Error::network(self.closed).with_source(error)),
         }
     }
+}
+
+/// What a socket of this crate has found out, as that its peer does not accept the client's certificate.
+fn found_by_socket(error: &hyper::Error) -> Option<Error> {
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        if let Some(error) = cause.downcast_ref::<std::io::Error>() {
+            return error.get_ref()?.downcast_ref::<Error>().cloned();
+        }
+        source = cause.source();
+    }
+    None
 }

@@ -38,7 +38,11 @@ impl Exchange {
     pub(super) fn new(settings: &Settings) -> Self {
         let dialer = TcpDialer::new(
             #[cfg(feature = "tls")]
-            crate::client::dial::TlsOptions::new(settings.ca_file.clone(), settings.client_cert.clone()),
+            crate::client::dial::TlsOptions::new(&crate::client::dial::TlsSettings {
+                ca_file: settings.ca_file.clone(),
+                client_cert: settings.client_cert.clone(),
+                ..Default::default()
+            }),
             settings.connect_timeout,
         );
         Self { dialer, connect_timeout: settings.connect_timeout, read_timeout: settings.read_timeout }

@@ -24,6 +24,12 @@ mod trace;
 #[cfg(feature = "metrics")]
 pub(crate) use self::metrics::MetricsConfig;
 
+/// PEM files have changed and are not usable; `why` names the file.
+pub(crate) fn tls_files_unusable(why: &str) {
+    #[cfg(feature = "tracing")]
+    trace::tls_files_unusable(why);
+}
+
 /// What is told, and how.
 #[derive(Debug, Clone)]
 pub(crate) struct ObserverConfig {

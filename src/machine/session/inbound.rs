@@ -169,10 +169,10 @@ impl Session {
     }
 }
 
-/// Says what may be wrong where a peer closed the connection without an answer to CONNECT.
+/// Says what may be wrong where a peer closed the connection without an answer to CONNECT, and its socket does not know.
 pub(super) fn before_connected(reason: CloseReason, is_connected: bool, tls: bool) -> CloseReason {
     match reason {
-        CloseReason::Io(error) if !is_connected => {
+        CloseReason::Io(error) if !is_connected && error.is_retriable() => {
             let hint = if tls { "" } else { "; a port for TLS, whose URL is pulsar+ssl:// or https://, does so" };
             let what = format!("the connection was closed without an answer to CONNECT{hint}");
             CloseReason::Io(Error::network(what).with_source(error))

@@ -57,11 +57,11 @@ impl Failure {
         let retry_policy = match reason {
             _ if was_up => RetryPolicy::Retry,
             CloseReason::Broker(error) => error.code.retry_policy(),
-            CloseReason::Dial(error) => of_local(error),
-            CloseReason::Local(_)
-            | CloseReason::ProtocolViolation(_)
-            | CloseReason::Silent { .. }
-            | CloseReason::Io(_) => RetryPolicy::Retry,
+            // What a socket knows to be final: the peer does not accept the client's certificate.
+            CloseReason::Dial(error) | CloseReason::Io(error) => of_local(error),
+            CloseReason::Local(_) | CloseReason::ProtocolViolation(_) | CloseReason::Silent { .. } => {
+                RetryPolicy::Retry
+            }
         };
         Self { error: reason.to_error(address), retry_policy, counts_against_connection: false }
     }
@@ -87,7 +87,7 @@ impl Failure {
 pub(crate) fn refuses_credentials(reason: &CloseReason) -> bool {
     match reason {
         CloseReason::Broker(error) => error.code == ServerCode::AUTHENTICATION_ERROR,
-        CloseReason::Dial(error) => error.kind() == ErrorKind::Authentication,
+        CloseReason::Dial(error) | CloseReason::Io(error) => error.kind() == ErrorKind::Authentication,
         _ => false,
     }
 }

@@ -2,114 +2,89 @@
 //!
 //! | file | what it does |
 //! | --- | --- |
-//! | `roots.rs` | reads PEM files and the system's trust roots |
+//! | `files.rs` | reads the PEM files anew for each connection |
+//! | `roots.rs` | takes PEM apart; the system's trust roots |
 //! | `verifier.rs` | verifies the peer's certificate; takes one that is itself in `ca_file` |
+//! | `socket.rs` | the connection, which tells a refused client certificate from a lost connection |
 //! | `reason.rs` | says in a line why a certificate was not accepted |
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::net::TcpStream;
-use tokio::sync::OnceCell;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
-use tokio_rustls::rustls::{self, ClientConfig, crypto};
+use tokio_rustls::rustls::{self, AlertDescription};
 
-use super::{ClientCertFiles, Socket, Target};
+use super::{Socket, Target, TlsSettings};
+use crate::client::observe;
 use crate::error::{Error, ErrorKind, Result};
 
+mod files;
 mod reason;
 mod roots;
+mod socket;
 mod verifier;
 
-use roots::{Roots, read_client_cert, unusable};
-use verifier::ServerVerifier;
+use files::{Setup, TlsFiles};
+use socket::SecuredSocket;
 
 const PLAIN_PORT: &str = "; if this is a plain port, use pulsar://, or http:// for a web port";
+const MAY_WANT_CERTIFICATE: &str = "; the broker may want a client's certificate, which `client_cert_file` names";
 const NO_ROUTE: &str = "; the proxy may have no route to this name";
 
-/// What is trusted, and what is shown to the peer. The files are read when the first connection needs them.
-#[derive(Debug, Default)]
-pub(crate) struct TlsOptions {
-    files: Files,
-    setup: OnceCell<Setup>,
-}
-
-#[derive(Debug, Clone, Default)]
-struct Files {
-    ca_file: Option<PathBuf>,
-    client_cert: Option<ClientCertFiles>,
-}
-
-/// What the files came to.
+/// What is trusted, and what is shown to the peer.
 #[derive(Debug, Clone)]
-struct Setup {
-    config: Arc<ClientConfig>,
-    /// Certificates of `ca_file` that could not be read, for the error of a connection that may have needed them.
-    unreadable: Arc<[String]>,
+pub(crate) enum TlsOptions {
+    /// Read anew for each connection.
+    Files(Arc<TlsFiles>),
+    /// The application's own configuration, as it is.
+    Config(Arc<rustls::ClientConfig>),
 }
 
 impl TlsOptions {
-    /// Trusts the certificates in `ca_file` (PEM), or the system's roots without one.
-    pub(crate) fn new(ca_file: Option<PathBuf>, client_cert: Option<ClientCertFiles>) -> Self {
-        Self { files: Files { ca_file, client_cert }, setup: OnceCell::new() }
-    }
-
-    /// The application's own configuration, as it is.
-    pub(crate) fn with_config(config: Arc<ClientConfig>) -> Self {
-        let setup = Setup { config, unreadable: Arc::new([]) };
-        Self { setup: OnceCell::from(setup), ..Self::default() }
+    pub(crate) fn new(settings: &TlsSettings) -> Self {
+        let TlsSettings { ca_file, client_cert, skips_host_name, config } = settings.clone();
+        match config {
+            Some(config) => Self::Config(config),
+            None => Self::Files(Arc::new(TlsFiles::new(ca_file, client_cert, skips_host_name))),
+        }
     }
 
     pub(super) async fn connect(&self, socket: TcpStream, target: &Target) -> Result<Box<dyn Socket>> {
         let setup = self.setup().await?;
+        if let Some(why) = setup.trouble.as_deref().filter(|_| setup.is_news) {
+            observe::tls_files_unusable(why);
+        }
         let name = ServerName::try_from(target.server_name.to_string()).map_err(|_| {
             let what = format!("{} is not a name that a certificate can carry", target.server_name);
             Error::local(ErrorKind::InvalidArgument, what)
         })?;
+        let shows_certificate = setup.config.client_auth_cert_resolver.has_certs();
         let secured = TlsConnector::from(setup.config.clone()).connect(name, socket).await;
-        Ok(Box::new(secured.map_err(|error| setup.handshake_failed(error, target))?))
+        let secured = secured.map_err(|error| setup.handshake_failed(error, target))?;
+        Ok(Box::new(SecuredSocket::new(secured, shows_certificate, setup.trouble)))
     }
 
-    /// Reads the files once, on a thread that may block; after a failure again.
-    async fn setup(&self) -> Result<&Setup> {
-        let read = || async {
-            let files = self.files.clone();
-            let read = tokio::task::spawn_blocking(move || files.read()).await;
-            read.map_err(|_| Error::local(ErrorKind::Closed, "the runtime shut down before the TLS files were read"))?
-        };
-        self.setup.get_or_try_init(read).await
-    }
-}
-
-impl Files {
-    fn read(&self) -> Result<Setup> {
-        let roots = match &self.ca_file {
-            Some(path) => Roots::of_file(path)?,
-            None => Roots::of_system()?,
-        };
-        let provider = Arc::new(crypto::ring::default_provider());
-        let verifier = ServerVerifier::new(roots.store, roots.pinned, provider.clone())?;
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| Error::local(ErrorKind::Unsupported, "TLS is not available").with_source(error))?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(verifier));
-        let config = match &self.client_cert {
-            None => config.with_no_client_auth(),
-            Some(files) => {
-                let (chain, key) = read_client_cert(files)?;
-                config.with_client_auth_cert(chain, key).map_err(|error| unusable(&files.key).with_source(error))?
+    /// Reads the files on a thread that may block.
+    async fn setup(&self) -> Result<Setup> {
+        match self {
+            Self::Config(config) => {
+                Ok(Setup { config: config.clone(), unreadable: Arc::new([]), trouble: None, is_news: false })
             }
-        };
-        Ok(Setup { config: Arc::new(config), unreadable: roots.unreadable.into() })
+            Self::Files(files) => {
+                let files = files.clone();
+                let read = tokio::task::spawn_blocking(move || files.setup()).await;
+                let gone = "the runtime shut down before the TLS files were read";
+                read.map_err(|_| Error::local(ErrorKind::Closed, gone))?
+            }
+        }
     }
 }
 
 impl Setup {
     /// | the handshake ended with | hint | tried again |
     /// | --- | --- | --- |
-    /// | a certificate that is not accepted | why, and what to do | no: it is not accepted a moment later either |
+    /// | a certificate that is not accepted, of either side | why, and what to do | no: it is not accepted a moment later either |
     /// | an end of the stream, or what is not TLS | the port may be a plain one; a proxy may have no route | yes |
     /// | anything else | none | yes |
     fn handshake_failed(&self, error: std::io::Error, target: &Target) -> Error {
@@ -117,6 +92,16 @@ impl Setup {
         let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
         let (hint, is_final) = match cause {
             Some(rustls::Error::InvalidCertificate(reason)) => (format!(": {}", self.reason(reason)), true),
+            Some(rustls::Error::AlertReceived(alert)) => {
+                let shows_certificate = self.config.client_auth_cert_resolver.has_certs();
+                match reason::describe_refusal(*alert, shows_certificate) {
+                    Some(refusal) => return reason::refused(&refusal, self.trouble.as_deref()).with_source(error),
+                    None if *alert == AlertDescription::HandshakeFailure && !shows_certificate => {
+                        (MAY_WANT_CERTIFICATE.to_owned(), false)
+                    }
+                    None => (String::new(), false),
+                }
+            }
             Some(rustls::Error::InvalidMessage(_)) => (PLAIN_PORT.to_owned(), false),
             _ if error.kind() == std::io::ErrorKind::UnexpectedEof => {
                 let is_direct = address.host == *server_name;
@@ -124,7 +109,8 @@ impl Setup {
             }
             _ => (String::new(), false),
         };
-        let failed = Error::network(format!("no TLS connection to {address} as {server_name}{hint}"));
+        let outdated = reason::outdated(self.trouble.as_deref());
+        let failed = Error::network(format!("no TLS connection to {address} as {server_name}{hint}{outdated}"));
         let failed = if is_final { failed.with_retriable(false) } else { failed };
         failed.with_source(error)
     }
@@ -141,7 +127,7 @@ impl Setup {
 
 #[cfg(all(test, unix))]
 mod tests {
-    use std::path::Path;
+    use std::path::{Path, PathBuf};
     use std::sync::mpsc;
     use std::time::Duration;
 
@@ -149,6 +135,10 @@ mod tests {
 
     /// How long a thread waits for the other.
     const PATIENCE: Duration = Duration::from_secs(10);
+
+    fn options(ca_file: PathBuf) -> TlsOptions {
+        TlsOptions::new(&TlsSettings { ca_file: Some(ca_file), ..TlsSettings::default() })
+    }
 
     /// Opens a pipe for writing, which waits for its reader, and fills it once `may_write`; whether that was in time.
     fn fill(pipe: &Path, may_write: &mpsc::Receiver<()>) -> bool {
@@ -159,30 +149,25 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn files_are_read_once_while_the_other_tasks_go_on() {
+    async fn files_are_read_while_the_other_tasks_go_on() {
         let pipe = std::env::temp_dir().join(format!("pulsar-native-ca-{}", std::process::id()));
         let made = std::process::Command::new("mkfifo").arg(&pipe).status().expect("mkfifo");
         assert!(made.success(), "{made}");
-        let options = TlsOptions::new(Some(pipe.clone()), None);
+        let options = options(pipe.clone());
         let (write, may_write) = mpsc::channel();
         let path = pipe.clone();
         let writer = std::thread::spawn(move || fill(&path, &may_write));
-        // A second reader would wait for a second writer.
-        let both = async { tokio::try_join!(options.setup(), options.setup()) };
         let go_on = async { write.send(()).is_ok() };
-        let (both, _) = tokio::join!(tokio::time::timeout(PATIENCE, both), go_on);
-        if both.is_err() {
-            std::fs::write(&pipe, "").expect("the second reader");
-        }
+        let (read, _) = tokio::join!(tokio::time::timeout(PATIENCE, options.setup()), go_on);
         std::fs::remove_file(&pipe).expect("the pipe");
-        both.expect("one reader").expect("a certificate");
+        read.expect("in time").expect("a certificate");
         assert!(writer.join().expect("no panic"), "the task was blocked");
     }
 
     #[tokio::test]
     async fn a_failure_is_not_kept() {
         let path = std::env::temp_dir().join(format!("pulsar-native-late-ca-{}", std::process::id()));
-        let options = TlsOptions::new(Some(path.clone()), None);
+        let options = options(path.clone());
         let error = options.setup().await.expect_err("no such file");
         assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
         std::fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenario/tls/ca.pem"), &path).expect("a copy");

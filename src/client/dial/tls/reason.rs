@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use tokio_rustls::rustls::pki_types::UnixTime;
-use tokio_rustls::rustls::{CertificateError, OtherError};
+use tokio_rustls::rustls::{AlertDescription, CertificateError, OtherError};
+
+use crate::error::{Error, ErrorKind};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -37,6 +39,43 @@ pub(super) fn describe(error: &CertificateError) -> String {
         }
         other => format!("the broker's certificate is not accepted ({other})"),
     }
+}
+
+/// Why a peer that sends this alert does not accept the client's certificate; `None` for alerts about something else.
+pub(super) fn describe_refusal(alert: AlertDescription, shows_certificate: bool) -> Option<String> {
+    use AlertDescription as Alert;
+    let why = match alert {
+        Alert::CertificateRequired => NONE_SHOWN,
+        Alert::BadCertificate | Alert::CertificateUnknown | Alert::AccessDenied if !shows_certificate => NONE_SHOWN,
+        Alert::CertificateExpired => {
+            "it has expired, or is not valid yet: renew it, or check the clocks of this machine and the broker's"
+        }
+        Alert::CertificateRevoked => "it is revoked: name another as `client_cert_file`",
+        Alert::UnknownCA => {
+            "it is signed by an authority that the broker does not trust (its `tlsTrustCertsFilePath`); the file of \
+             `client_cert_file` needs the certificates of all authorities between it and the broker's"
+        }
+        Alert::BadCertificate | Alert::CertificateUnknown | Alert::UnsupportedCertificate | Alert::AccessDenied => {
+            "it has expired, is signed by an authority that the broker does not trust (its `tlsTrustCertsFilePath`), or \
+             is not made for clients (extendedKeyUsage clientAuth)"
+        }
+        _ => return None,
+    };
+    Some(format!("{why} (alert {alert:?})"))
+}
+
+const NONE_SHOWN: &str = "it wants one, and none is shown: name it as `client_cert_file`";
+
+/// The error of a peer that does not accept the client's certificate.
+pub(super) fn refused(refusal: &str, trouble: Option<&str>) -> Error {
+    let outdated = outdated(trouble);
+    let text = format!("the broker does not accept the client's certificate over TLS: {refusal}{outdated}");
+    Error::local(ErrorKind::Authentication, text)
+}
+
+/// That the connection used files that have changed and are not usable.
+pub(super) fn outdated(trouble: Option<&str>) -> String {
+    trouble.map_or_else(String::new, |why| format!("; in use is what the PEM files held before, because {why}"))
 }
 
 /// rustls gives `DnsName("host")`.

@@ -1,17 +1,19 @@
 //! PEM files, and the system's trust roots.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use tokio_rustls::rustls::RootCertStore;
 use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use super::ClientCertFiles;
+use crate::client::dial::ClientCertFiles;
 use crate::error::{Error, ErrorKind, Result};
 
 /// What is trusted.
+#[derive(Debug)]
 pub(super) struct Roots {
-    pub(super) store: RootCertStore,
+    pub(super) store: Arc<RootCertStore>,
     /// Certificates of `ca_file` as they are, which a peer may show as its own.
     pub(super) pinned: Vec<CertificateDer<'static>>,
     /// Which certificates of `ca_file` could not be read, and why.
@@ -19,26 +21,26 @@ pub(super) struct Roots {
 }
 
 impl Roots {
-    /// The readable certificates of a PEM file. One that is not readable does not spoil the others.
+    /// The readable certificates of a PEM file with these bytes. One that is not readable does not spoil the others.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidArgument`]: the file cannot be read, or no certificate in it can.
-    pub(super) fn of_file(path: &Path) -> Result<Self> {
-        let mut roots = Self { store: RootCertStore::empty(), pinned: Vec::new(), unreadable: Vec::new() };
-        let certificates = CertificateDer::pem_file_iter(path).map_err(|error| unusable(path).with_source(error))?;
-        for (n, certificate) in certificates.enumerate() {
+    /// [`ErrorKind::InvalidArgument`]: no certificate in it can be read.
+    pub(super) fn of_pem(path: &Path, pem: &[u8]) -> Result<Self> {
+        let mut store = RootCertStore::empty();
+        let (mut pinned, mut unreadable) = (Vec::new(), Vec::new());
+        for (n, certificate) in CertificateDer::pem_slice_iter(pem).enumerate() {
             let added = certificate.map_err(|error| error.to_string()).and_then(|certificate| {
-                roots.store.add(certificate.clone()).map_err(|error| error.to_string())?;
+                store.add(certificate.clone()).map_err(|error| error.to_string())?;
                 Ok(certificate)
             });
             match added {
-                Ok(certificate) => roots.pinned.push(certificate),
-                Err(why) => roots.unreadable.push(format!("certificate {} of {} ({why})", n + 1, path.display())),
+                Ok(certificate) => pinned.push(certificate),
+                Err(why) => unreadable.push(format!("certificate {} of {} ({why})", n + 1, path.display())),
             }
         }
-        match roots.unreadable.first() {
-            _ if !roots.pinned.is_empty() => Ok(roots),
-            Some(_) => Err(unusable(path).with_source(roots.unreadable.join(", "))),
+        match unreadable.first() {
+            _ if !pinned.is_empty() => Ok(Self { store: Arc::new(store), pinned, unreadable }),
+            Some(_) => Err(unusable(path).with_source(unreadable.join(", "))),
             None => Err(unusable(path).with_source("it holds no certificate")),
         }
     }
@@ -54,21 +56,23 @@ impl Roots {
             let what = format!("the system's trust roots cannot be read ({why}); name a CA file");
             return Err(Error::local(ErrorKind::InvalidArgument, what));
         }
-        Ok(Self { store, pinned: Vec::new(), unreadable: Vec::new() })
+        Ok(Self { store: Arc::new(store), pinned: Vec::new(), unreadable: Vec::new() })
     }
 }
 
 /// The client's certificate with those of its authorities, at least one, and its private key. All have to be readable.
 pub(super) fn read_client_cert(
     files: &ClientCertFiles,
+    certificate: &[u8],
+    key: &[u8],
 ) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
     let path = &files.certificate;
-    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, pem::Error>>);
+    let read = CertificateDer::pem_slice_iter(certificate).collect::<Result<Vec<_>, pem::Error>>();
     let chain = read.map_err(|error| unusable(path).with_source(error))?;
     if chain.is_empty() {
         return Err(unusable(path).with_source("it holds no certificate"));
     }
-    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|error| unusable(&files.key).with_source(error))?;
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| unusable(&files.key).with_source(error))?;
     Ok((chain, key))
 }
 

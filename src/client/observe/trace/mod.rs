@@ -35,6 +35,11 @@ macro_rules! tell {
 }
 use tell;
 
+/// Not of one client in particular: the files may be those of several.
+pub(super) fn tls_files_unusable(error: &str) {
+    warn!(target: CLIENT, parent: None, error, "TLS files not usable, the former ones stay in use");
+}
+
 /// The traces of one client.
 pub(super) struct Trace {
     client: Span,

@@ -19,6 +19,11 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
+    /// That of credentials which do not expire.
+    pub(crate) fn lasting(role: &str) -> Self {
+        Self { role: role.to_owned(), expires_ms: None }
+    }
+
     pub(crate) fn is_expired(&self, now_ms: u64) -> bool {
         self.expires_ms.is_some_and(|expires_ms| expires_ms <= now_ms)
     }
@@ -26,11 +31,23 @@ impl Identity {
 
 /// Makes a token for `subject`; `expires_ms` is rounded up to whole seconds.
 pub(crate) fn mint(key: &[u8], subject: &str, expires_ms: Option<u64>) -> String {
+    signed(
+        key,
+        &match expires_ms {
+            Some(expires_ms) => json!({ "sub": subject, "exp": expires_ms.div_ceil(1000) }),
+            None => json!({ "sub": subject }),
+        },
+    )
+}
+
+/// Makes a token for `subject` that is issued, and good, at `starts_ms` only, rounded up to whole seconds.
+pub(crate) fn mint_early(key: &[u8], subject: &str, starts_ms: u64) -> String {
+    let starts = starts_ms.div_ceil(1000);
+    signed(key, &json!({ "sub": subject, "iat": starts, "nbf": starts }))
+}
+
+fn signed(key: &[u8], claims: &Value) -> String {
     let header = URL_SAFE_NO_PAD.encode(json!({ "alg": "HS256" }).to_string());
-    let claims = match expires_ms {
-        Some(expires_ms) => json!({ "sub": subject, "exp": expires_ms.div_ceil(1000) }),
-        None => json!({ "sub": subject }),
-    };
     let signed = format!("{header}.{}", URL_SAFE_NO_PAD.encode(claims.to_string()));
     let signature = signer(key).chain_update(&signed).finalize().into_bytes();
     format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
