@@ -19,6 +19,7 @@ version=4.0.8
 cache=${PULSAR_HOME_CACHE:-$repo/.pulsar}
 dist=
 pulsar_env=()
+authentication_providers=org.apache.pulsar.broker.authentication.AuthenticationProviderToken
 
 die() { echo "$program: $*" >&2; exit 1; }
 say() { echo "$program: $*" >&2; }
@@ -149,6 +150,12 @@ make_authority() {
     } >"$home/keytool.log" 2>&1 || { cat "$home/keytool.log" >&2; return 1; }
 }
 
+# Has the servers take certificates of the authority NAME, whose own is in FILE, from clients.
+trust_authority() {
+    "$keytool" -importcert -noprompt -keystore "$home/trust.p12" "${store_options[@]}" -alias "$1" -file "$2" \
+        >"$home/keytool.log" 2>&1 || { cat "$home/keytool.log" >&2; return 1; }
+}
+
 # A certificate for NAMES (`dns:NAME,ip:ADDRESS`) in the store $home/SERVER.p12. A server
 # reads the PKCS #12 store itself, so no key has to leave it.
 make_certificate() {
@@ -180,7 +187,7 @@ END
 token_settings() {
     cat <<END
 authenticationEnabled=true
-authenticationProviders=org.apache.pulsar.broker.authentication.AuthenticationProviderToken
+authenticationProviders=$authentication_providers
 tokenSecretKey=file://$home/token.key
 brokerClientAuthenticationPlugin=org.apache.pulsar.client.impl.auth.AuthenticationToken
 brokerClientAuthenticationParameters=token:$1

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::supervisor::query::PendingQuery;
 use super::{EndpointId, EndpointRef, ReplyTo};
-use crate::error::{Error, ErrorKind, Result, ServerError};
+use crate::error::{Error, ErrorKind, Result, ServerCode, ServerError};
 use crate::machine::connection::error::{ProtocolViolation, RequestError};
 use crate::machine::connection::peer::PeerInfo;
 use crate::machine::endpoint::outbox::Response;
@@ -102,6 +102,9 @@ impl CloseReason {
     pub fn to_error(&self, address: &Arc<str>) -> Error {
         let error = match self {
             Self::Local(why) => Error::local(ErrorKind::Closed, *why),
+            Self::Broker(error) if error.code == ServerCode::AUTHENTICATION_ERROR => {
+                Error::server(error.clone(), REFUSED_CREDENTIALS)
+            }
             Self::Broker(error) => Error::server(error.clone(), "the connection"),
             Self::ProtocolViolation(violation) => {
                 let error = Error::protocol(violation.what.clone());
@@ -116,6 +119,10 @@ impl CloseReason {
         error.with_address(address)
     }
 }
+
+/// Brokers say no more than that they refuse them.
+const REFUSED_CREDENTIALS: &str = "the credentials: they have expired or are not valid yet by its clock, are of another key \
+                                   or cluster, or of a method that it does not take; its log says which";
 
 /// Why an endpoint is detached whose broker sent CLOSE_PRODUCER or CLOSE_CONSUMER.
 pub(crate) fn closed_by_broker() -> Error {

@@ -157,6 +157,12 @@ impl Way {
         Target::new(Arc::new(self))
     }
 
+    /// An embedded broker that has the real ones' key, to mint tokens.
+    async fn mint(&self) -> EmbeddedBroker {
+        let key = std::fs::read(&self.cluster.token_key).expect("the key of the tokens");
+        EmbeddedBroker::builder().token_secret_key(key).start().await.expect("a free port")
+    }
+
     fn admin(&self) -> Admin {
         Admin::new(&format!("http://{}", self.cluster.brokers[0].web), self.cluster.admin.token.clone())
     }
@@ -187,13 +193,12 @@ impl Cluster for Way {
         self.cluster.expired_token.clone()
     }
 
-    /// Minted by an embedded broker that has the real ones' key.
     fn token_expiring(&self, valid_for: Duration) -> Fut<'_, String> {
-        Box::pin(async move {
-            let key = std::fs::read(&self.cluster.token_key).expect("the key of the tokens");
-            let mint = EmbeddedBroker::builder().token_secret_key(key).start().await.expect("a free port");
-            mint.token_expiring("admin", valid_for)
-        })
+        Box::pin(async move { self.mint().await.token_expiring("admin", valid_for) })
+    }
+
+    fn token_not_before(&self, starts_in: Duration) -> Fut<'_, String> {
+        Box::pin(async move { self.mint().await.token_not_before("admin", starts_in) })
     }
 
     fn http_address(&self) -> Fut<'_, String> {

@@ -19,6 +19,8 @@ pub struct Real {
     /// Whether the suite gets the web port as its service URL.
     is_http: bool,
     pub tls_url: String,
+    /// `https://`.
+    pub web_tls_url: String,
     pub ca_file: PathBuf,
     pub admin: Admin,
     token: String,
@@ -36,6 +38,7 @@ impl Real {
             url,
             is_http: false,
             tls_url: variable("PULSAR_TLS_URL"),
+            web_tls_url: variable("PULSAR_WEB_TLS_URL"),
             ca_file: variable("PULSAR_CA_FILE").into(),
             admin: Admin::new(&variable("PULSAR_ADMIN_URL"), token.clone()),
             token,
@@ -56,6 +59,14 @@ impl Real {
 
     pub fn target(&self) -> Target {
         Target::new(Arc::new(self.clone()))
+    }
+}
+
+impl Real {
+    /// An embedded broker that has the real one's key, to mint tokens.
+    async fn mint(&self) -> EmbeddedBroker {
+        let key = std::fs::read(&self.token_key).expect("the key of the tokens");
+        EmbeddedBroker::builder().token_secret_key(key).start().await.expect("a free port")
     }
 }
 
@@ -83,13 +94,12 @@ impl Cluster for Real {
         self.expired_token.clone()
     }
 
-    /// Minted by an embedded broker that has the real one's key.
     fn token_expiring(&self, valid_for: Duration) -> Fut<'_, String> {
-        Box::pin(async move {
-            let key = std::fs::read(&self.token_key).expect("the key of the tokens");
-            let mint = EmbeddedBroker::builder().token_secret_key(key).start().await.expect("a free port");
-            mint.token_expiring("admin", valid_for)
-        })
+        Box::pin(async move { self.mint().await.token_expiring("admin", valid_for) })
+    }
+
+    fn token_not_before(&self, starts_in: Duration) -> Fut<'_, String> {
+        Box::pin(async move { self.mint().await.token_not_before("admin", starts_in) })
     }
 
     fn http_address(&self) -> Fut<'_, String> {

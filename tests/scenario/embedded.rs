@@ -44,11 +44,14 @@ struct Embedded {
 impl Embedded {
     async fn start(playing: Playing, all: Started, feature: Option<Feature>) -> Self {
         let Playing { version, lookups } = playing;
+        let [admin, nobody] = [Role::Admin, Role::Nobody].map(crate::suite::credentials::password);
         // A release that does not ask a silent connection whether it is alive finds out by its keep-alive.
         let keep_alive = Duration::from_secs(if version < PulsarVersion::V3_0 { 2 } else { 30 });
         let broker = EmbeddedBroker::like(version)
             .keep_alive_interval(keep_alive)
             .token_secret_key(TOKEN_KEY)
+            .basic_user(admin.0, admin.1)
+            .basic_user(nobody.0, nobody.1)
             .http(lookups == Lookups::Http)
             .authentication_refresh_check(Duration::from_secs(1))
             .broker_deduplication_enabled(feature == Some(Feature::Deduplication))
@@ -90,6 +93,10 @@ impl Cluster for Embedded {
 
     fn token_expiring(&self, valid_for: Duration) -> Fut<'_, String> {
         Box::pin(async move { self.broker.token_expiring("admin", valid_for) })
+    }
+
+    fn token_not_before(&self, starts_in: Duration) -> Fut<'_, String> {
+        Box::pin(async move { self.broker.token_not_before("admin", starts_in) })
     }
 
     fn http_address(&self) -> Fut<'_, String> {

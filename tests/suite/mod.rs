@@ -13,6 +13,7 @@ pub mod access;
 pub mod acks;
 pub mod connect;
 pub mod consume;
+pub mod credentials;
 pub mod dead_letters;
 pub mod failover;
 pub mod idle;
@@ -128,11 +129,13 @@ macro_rules! with_every_test {
 }
 pub(crate) use with_every_test;
 
-/// Hands the list of those that no `http://` service URL can do to the macro `$run`.
+/// Hands the list of those that no `http://` service URL can do, or that count what one connection does, to the macro
+/// `$run`.
 macro_rules! with_every_test_of_the_binary_protocol {
     ($run:ident) => {
         $run! {
             watch { topics_that_come_are_reported }
+            credentials { user_and_password a_clock_that_is_wrong three_expiries_under_load a_refused_refresh }
         }
     };
 }

@@ -25,6 +25,8 @@ pub trait Cluster: Send + Sync {
     fn expired_token(&self) -> String;
     /// A token of the superuser that expires soon.
     fn token_expiring(&self, valid_for: Duration) -> Fut<'_, String>;
+    /// A token of the superuser that is good only this far in the future.
+    fn token_not_before(&self, starts_in: Duration) -> Fut<'_, String>;
     /// `host:port` that speaks HTTP.
     fn http_address(&self) -> Fut<'_, String>;
     /// Where topics are to be made that want `feature`, and on which broker.

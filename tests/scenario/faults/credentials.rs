@@ -228,3 +228,25 @@ async fn a_source_that_never_answers_is_bounded_by_the_timeout() {
     assert!(started.elapsed() <= TIMEOUT + Duration::from_secs(5), "{error} after {:?}", started.elapsed());
     stop_and_check(&broker).await;
 }
+
+/// Rights that are taken away end nothing that was attached: it comes back with them.
+#[tokio::test(start_paused = true)]
+async fn a_role_that_loses_its_rights_and_gets_them_back() {
+    let vault = Vault::new();
+    let stage = vault.stage().await;
+    let producer = stage.producer(TOPIC).await;
+    let mut consumer = stage.consumer(TOPIC).await;
+    stage.broker.set_super_user_roles(["another"]);
+    stage.broker.unload(TOPIC);
+    let kinds = || [producer.connection_error(), consumer.connection_error()].map(|error| error.map(|it| it.kind()));
+    until("both to be refused", kinds, |kinds| *kinds == [Some(ErrorKind::Authorization); 2]).await;
+    let held = enqueue(&producer, "held").await;
+    let error = within("the refusal", stage.client.producer(TOPIC).create()).await.expect_err("no rights");
+    assert_eq!(error.kind(), ErrorKind::Authorization, "new ones end at once: {error}");
+    assert!(error.to_string().contains(TOPIC) && !error.to_string().contains('\n'), "{error}");
+    stage.broker.set_super_user_roles(["admin"]);
+    within("a receipt", held).await.expect("sent once it may be");
+    assert_eq!(text(&mut consumer).await, "held");
+    assert_eq!(stage.net.dials(), 1, "on one connection");
+    stage.close_and_check().await;
+}
