@@ -1,11 +1,16 @@
-//! Examples on the real broker, over its web port, which is what a hosted console gives.
+//! Examples on the real broker: over its web port, which is what a hosted console gives; and a method of authentication that
+//! `HmacProvider.java` gives it.
 #![allow(dead_code, reason = "the `main` of an example is not called here")]
 
 use crate::broker::Real;
 use crate::runner::Test;
 use crate::suite::target::{Cluster, Role};
 use crate::suite::within;
+use challenge_response::SharedSecret;
+use pulsar_native::ErrorKind;
 
+#[path = "../../examples/challenge_response.rs"]
+mod challenge_response;
 #[path = "../../examples/hosted.rs"]
 mod hosted;
 #[path = "../../examples/quickstart.rs"]
@@ -14,6 +19,7 @@ mod quickstart;
 pub const TESTS: &[Test] = &[
     ("examples::hosted_over_http", |real| Box::pin(hosted_over_http(real))),
     ("examples::quickstart_over_http", |real| Box::pin(quickstart_over_http(real))),
+    ("examples::challenge_and_response", |real| Box::pin(challenge_and_response(real))),
 ];
 
 /// A topic in a namespace of another tenant, as hosted clusters have it.
@@ -36,4 +42,13 @@ async fn quickstart_over_http(real: Real) {
     within("the example", quickstart::walk_through(&real.http_url(), &token, &topic)).await.expect("the example runs");
     let subscription = real.target().subscription(&topic, "my-subscription").await;
     assert_eq!((subscription.backlog, subscription.unacked), (0, 0), "both are acknowledged");
+}
+
+async fn challenge_and_response(real: Real) {
+    let of = |user: &str, secret: &str| SharedSecret { user: user.to_owned(), secret: secret.to_owned() };
+    within("the example", challenge_response::run(&real.url, of("admin", "a shared secret"))).await.expect("it runs");
+    for secret in [of("admin", "another secret"), of("stranger", "a shared secret")] {
+        let error = within("the refusal", challenge_response::run(&real.url, secret)).await.expect_err("not known");
+        assert_eq!(error.kind(), ErrorKind::Authentication, "{error}");
+    }
 }

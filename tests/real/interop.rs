@@ -2,10 +2,11 @@
 //!
 //! Each call of `bin/pulsar-client` starts a virtual machine and takes seconds, so that few calls check much each.
 
-use pulsar_native::{Compression, SchemaInfo, SchemaType};
+use pulsar_native::{Basic, Compression, SchemaInfo, SchemaType, TlsAuthentication};
 
 use crate::broker::Real;
 use crate::common::java;
+use crate::common::temp_file::TempFile;
 use crate::runner::Test;
 use crate::suite::*;
 
@@ -13,6 +14,8 @@ pub const TESTS: &[Test] = &[
     ("interop::java_reads_what_we_send", |real| Box::pin(java_reads_what_we_send(real))),
     ("interop::we_read_what_java_sends", |real| Box::pin(we_read_what_java_sends(real))),
     ("interop::schemas_both_ways", |real| Box::pin(schemas_both_ways(real))),
+    ("interop::the_same_certificate_both_ways", |real| Box::pin(the_same_certificate_both_ways(real))),
+    ("interop::the_same_password_from_java", |real| Box::pin(the_same_password_from_java(real))),
 ];
 
 /// Runs `bin/pulsar-client` and gives what it printed.
@@ -101,4 +104,49 @@ async fn schemas_both_ways(real: Real) {
     let texts: Vec<_> = messages.iter().map(ReceivedMessage::to_string_lossy).collect();
     assert_eq!(texts, [r#"{"id":7}"#, r#"{"id":8}"#]);
     assert!(messages.iter().all(|message| message.schema_version() == Some(&[0; 8])), "one schema, one version");
+}
+
+/// Settings of the Java client over TLS, with this method of authentication.
+fn java_settings(real: &Real, name: &str, plugin: &str, parameters: &str) -> TempFile {
+    let (url, web, ca_file) = (&real.tls_url, &real.web_tls_url, real.ca_file.display());
+    let settings = format!(
+        "brokerServiceUrl={url}\nwebServiceUrl={web}\ntlsTrustCertsFilePath={ca_file}\n\
+         tlsEnableHostnameVerification=true\nauthPlugin=org.apache.pulsar.client.impl.auth.{plugin}\n\
+         authParams={parameters}\n"
+    );
+    TempFile::new(name, settings)
+}
+
+async fn the_same_certificate_both_ways(real: Real) {
+    let (certificate, key) = (crate::tls::file("client-admin.pem"), crate::tls::file("client-admin-key.pem"));
+    let parameters = format!("tlsCertFile:{},tlsKeyFile:{}", certificate.display(), key.display());
+    let java = java_settings(&real, "java-tls.conf", "AuthenticationTls", &parameters);
+    let client = Client::builder(&real.tls_url).ca_file(&real.ca_file).client_cert_file(certificate, key);
+    let client = within("the connection", client.authentication(TlsAuthentication).connect()).await.expect("a client");
+    let topic = real.target().topic("java-tls");
+    let mut consumer = subscribed(client.consumer(&topic, "ours")).await;
+    let theirs = subscribed(client.consumer(&topic, "java")).await;
+    within("the close", theirs.close()).await.expect("closed");
+    send(&created(client.producer(&topic)).await, "ours").await;
+    java::run_with(java.text(), "pulsar-client", &["produce", "-m", "theirs", &topic]).await;
+    let read = java::run_with(java.text(), "pulsar-client", &["consume", "-s", "java", "-n", "2", &topic]).await;
+    for text in ["ours", "theirs"] {
+        assert_eq!(receive(&mut consumer).await.to_string_lossy(), text);
+        assert!(read.contains(&format!("content:{text}")), "{read}");
+    }
+    within("the close", client.close()).await.expect("closed");
+}
+
+/// The parameters of the Java client are what a file of ours may hold as well.
+async fn the_same_password_from_java(real: Real) {
+    let parameters = r#"{"userId":"admin","password":"open sesame"}"#;
+    let java = java_settings(&real, "java-basic.conf", "AuthenticationBasic", parameters);
+    let file = TempFile::new("java-basic.json", parameters);
+    let client = Client::builder(&real.tls_url).ca_file(&real.ca_file).authentication(Basic::from_file(file.path()));
+    let client = within("the connection", client.connect()).await.expect("a client");
+    let topic = real.target().topic("java-basic");
+    let mut consumer = subscribed(client.consumer(&topic, "ours")).await;
+    java::run_with(java.text(), "pulsar-client", &["produce", "-m", "theirs", &topic]).await;
+    assert_eq!(receive(&mut consumer).await.to_string_lossy(), "theirs");
+    within("the close", client.close()).await.expect("closed");
 }

@@ -105,7 +105,7 @@ async fn bad_ca_file(real: Real) {
 }
 
 /// A file of the embedded broker's tests, whose clients this broker takes as well.
-fn file(name: &str) -> PathBuf {
+pub fn file(name: &str) -> PathBuf {
     [env!("CARGO_MANIFEST_DIR"), "tests/scenario/tls", name].iter().collect()
 }
 

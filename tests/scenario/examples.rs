@@ -2,10 +2,13 @@
 #![allow(dead_code, reason = "the `main` of an example is not called here")]
 
 use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use pulsar_native::broker::{EmbeddedBroker, EmbeddedBrokerBuilder};
-use pulsar_native::{Error, ErrorKind};
+use pulsar_native::client::{AuthContext, Authentication, CredentialsFuture};
+use pulsar_native::{Client, Error, ErrorKind};
 
 #[cfg(feature = "tls")]
 use crate::common::temp_file::TempFile;
@@ -18,6 +21,8 @@ const TOKEN_KEY: &str = "a secret of at least 32 bytes, for HS256";
 #[cfg(feature = "lz4")]
 #[path = "../../examples/batching_and_compression.rs"]
 mod batching_and_compression;
+#[path = "../../examples/challenge_response.rs"]
+mod challenge_response;
 #[path = "../../examples/consume_stream.rs"]
 mod consume_stream;
 #[path = "../../examples/exclusive_producer.rs"]
@@ -180,6 +185,53 @@ async fn batching_and_compression_runs() {
 async fn partitioned_keys_runs() {
     let broker = broker().partitioned_topic("partitioned", 3);
     drop(run(broker, async |url| partitioned_keys::run(&url).await).await);
+}
+
+#[tokio::test]
+async fn challenge_response_runs() {
+    use challenge_response::{KnownUser, SharedSecret};
+    let of = |user: &str, secret: &str| SharedSecret { user: user.to_owned(), secret: secret.to_owned() };
+    let known = KnownUser { user: "admin".to_owned(), secret: "a shared secret".to_owned() };
+    let broker =
+        broker().token_secret_key(TOKEN_KEY).authentication_provider(known).start().await.expect("a free port");
+    let url = broker.url();
+    within("the example", challenge_response::run(&url, of("admin", "a shared secret"))).await.expect("it runs");
+    for secret in [of("admin", "another secret"), of("stranger", "a shared secret")] {
+        let error = within("the refusal", challenge_response::run(&url, secret)).await.expect_err("not known");
+        assert_eq!(error.kind(), ErrorKind::Authentication, "{error}");
+        assert!(!format!("{error:?}").contains("secret"), "{error:?}");
+    }
+    // The other methods are there too, and one that the broker does not have is refused.
+    let token = Client::builder(&url).authentication(pulsar_native::Token::new(broker.token("admin")));
+    within("the connection", token.connect()).await.expect("a good token");
+    let basic = Client::builder(&url).authentication(pulsar_native::Basic::new("admin", "a shared secret"));
+    let error = within("the refusal", basic.connect()).await.expect_err("no such method");
+    assert_eq!(error.kind(), ErrorKind::Authentication, "{error}");
+    // Fresh credentials of a connection in use take all steps again.
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = Counted { source: of("admin", "a shared secret"), asked: asked.clone() };
+    let client = within("the connection", Client::builder(&url).authentication(counted).connect()).await;
+    let client = client.expect("a client");
+    let producer = within("a producer", client.producer("t").create()).await.expect("a producer");
+    assert_eq!(asked.load(Ordering::SeqCst), 2, "the user, and the answer");
+    broker.faults().challenge();
+    crate::suite::until("both steps again", async || asked.load(Ordering::SeqCst), |count| *count == 4).await;
+    within("a receipt", producer.send("x")).await.expect("sent");
+    assert_eq!(asked.load(Ordering::SeqCst), 4, "on the same connection");
+    assert_eq!(broker.violations(), []);
+}
+
+/// A source that counts how often it is asked.
+struct Counted<A> {
+    source: A,
+    asked: Arc<AtomicUsize>,
+}
+
+impl<A: Authentication> Authentication for Counted<A> {
+    fn credentials<'a>(&'a self, context: &'a AuthContext) -> CredentialsFuture<'a> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        self.source.credentials(context)
+    }
 }
 
 #[tokio::test]
