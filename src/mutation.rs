@@ -101,6 +101,14 @@ mod switch {
         SupplierIsWaitedFor,
         /// The panic of a callback reaches the task that called it.
         CallbackPanicEscapes,
+        /// The memory limit of a client has no effect.
+        IgnoreMemoryLimit,
+        /// A producer that waits for memory is not woken when it gets some.
+        LoseMemoryWaiter,
+        /// Memory that was granted to a send that has given up stays reserved.
+        KeepMemoryGrant,
+        /// Memory of messages that are settled stays reserved.
+        KeepMemoryOfSettled,
         /// There is no pause between attempts.
         NoBackoff,
         /// Some wake-ups of tasks of the application are lost.

@@ -1,6 +1,7 @@
 //! Configuration of a client.
 
 use std::fmt;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use super::{Client, NewWorkSet, Shared, clock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::machine::ReadyList;
 use crate::machine::control::{HostPort, Input, Transport};
+use crate::machine::memory::MemoryBudget;
 use crate::machine::supervisor::service_url::{ServiceUrl, shown};
 use crate::machine::supervisor::{INITIAL_BACKOFF, Supervisor, SupervisorConfig};
 
@@ -62,6 +64,7 @@ pub struct ClientBuilder {
     operation_timeout: Duration,
     keep_alive_interval: Duration,
     max_backoff_interval: Duration,
+    memory_limit: usize,
     seed: Option<u64>,
     description: Option<String>,
     #[cfg(feature = "metrics")]
@@ -86,6 +89,7 @@ impl ClientBuilder {
             operation_timeout: Duration::from_secs(30),
             keep_alive_interval: Duration::from_secs(30),
             max_backoff_interval: Duration::from_secs(60),
+            memory_limit: 64 * 1024 * 1024,
             seed: None,
             description: None,
             #[cfg(feature = "metrics")]
@@ -200,6 +204,26 @@ impl ClientBuilder {
     /// noticed, so it should be well below the producers' send timeout where sends must not fail. Default: 60 s.
     pub fn max_backoff_interval(mut self, wait: Duration) -> Self {
         self.max_backoff_interval = wait;
+        self
+    }
+
+    /// How much memory the messages may use that producers of this client have accepted and that are not confirmed yet:
+    /// bytes of payload, keys and properties, before compression, over all its producers. Further sends wait, first come,
+    /// first served among the producers, within their send timeout; [`Producer::try_enqueue`](super::Producer::try_enqueue)
+    /// gives the message back. A message that is larger itself is accepted once no other is pending in the client, so
+    /// that what is pending is never more than the larger of limit and message. 0: no limit. Default: 64 MiB.
+    ///
+    /// A producer takes its part in steps, so what [`Client::memory_usage`] says is in use is up to an eighth of the
+    /// limit more than what is pending. What the process needs beyond the limit is listed in `docs/memory.md` of the
+    /// repository.
+    ///
+    /// ```
+    /// let builder = pulsar_native::Client::builder("pulsar://localhost:6650").memory_limit(16 * 1024 * 1024);
+    /// # drop(builder);
+    /// ```
+    #[doc(alias = "memoryLimit")]
+    pub fn memory_limit(mut self, bytes: usize) -> Self {
+        self.memory_limit = bytes;
         self
     }
 
@@ -351,6 +375,7 @@ impl ClientBuilder {
             supervisor: SupervisorHandle { inputs: sender, ready },
             service_url,
             operation_timeout: self.operation_timeout,
+            memory: NonZeroUsize::new(self.memory_limit).map(MemoryBudget::new),
             seed,
             producer_ids: AtomicU64::new(0),
             consumer_ids: AtomicU64::new(0),
@@ -368,6 +393,8 @@ impl ClientBuilder {
             plain_http_host: service_url.hosts().iter().find(is_exposed).map(|host| host.to_string().into()),
             #[cfg(feature = "metrics")]
             metrics: self.metrics,
+            #[cfg(feature = "metrics")]
+            memory: client.shared.memory(),
         }
     }
 
@@ -502,6 +529,7 @@ impl fmt::Debug for ClientBuilder {
             .field("connection_timeout", &self.connection_timeout)
             .field("operation_timeout", &self.operation_timeout)
             .field("keep_alive_interval", &self.keep_alive_interval)
+            .field("memory_limit", &self.memory_limit)
             .finish_non_exhaustive()
     }
 }

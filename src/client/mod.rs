@@ -29,6 +29,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::{ConsumerId, ProducerId, WatcherId};
 use crate::machine::EndpointRef;
 use crate::machine::control::Input;
+use crate::machine::memory::MemoryBudget;
 use crate::machine::supervisor::connection_states::ConnectionStates;
 use crate::machine::supervisor::query::{self, Query};
 use crate::machine::{ReadyList, Reply, ReplyTo};
@@ -106,6 +107,8 @@ pub use tokio_rustls::rustls;
 
 pub use crate::machine::consumer::IdleReason;
 pub use crate::machine::endpoint::attach_status::AttachState;
+pub use crate::machine::memory::MemoryUsage;
+pub use crate::machine::producer::CapacityBound;
 pub use crate::machine::supervisor::connection_states::{ClientState, ConnectionPhase, ConnectionState};
 
 pub use crate::machine::control::{AuthContext, AuthData, HostPort};
@@ -140,6 +143,8 @@ pub(crate) struct Shared {
     #[cfg(feature = "http")]
     admin: std::sync::OnceLock<Arc<dyn http::admin::AdminApi>>,
     operation_timeout: std::time::Duration,
+    /// Of the producers' pending messages; `None`: without a limit.
+    memory: Option<Arc<MemoryBudget>>,
     seed: u64,
     producer_ids: AtomicU64,
     consumer_ids: AtomicU64,
@@ -249,6 +254,18 @@ impl Client {
         })
     }
 
+    /// How much of its [`memory_limit`](ClientBuilder::memory_limit) the pending messages of its producers use. Costs one
+    /// lock.
+    ///
+    /// ```no_run
+    /// # fn example(client: pulsar_native::Client) {
+    /// println!("{}", client.memory_usage());
+    /// # }
+    /// ```
+    pub fn memory_usage(&self) -> MemoryUsage {
+        self.shared.memory.as_ref().map(|budget| budget.usage()).unwrap_or_default()
+    }
+
     /// The service URL, normalised: scheme, hosts, ports.
     pub fn service_url(&self) -> &str {
         &self.shared.service_url
@@ -292,6 +309,10 @@ impl Shared {
 
     pub(crate) fn operation_timeout(&self) -> std::time::Duration {
         self.operation_timeout
+    }
+
+    pub(crate) fn memory(&self) -> Option<Arc<MemoryBudget>> {
+        self.memory.clone()
     }
 
     pub(crate) fn new_work_set(&self) -> Option<runtime::WorkSet> {

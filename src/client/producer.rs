@@ -15,7 +15,8 @@ use crate::error::{Error, ErrorKind, Result, SendError};
 use crate::id::MessageId;
 use crate::machine::producer::results::{PendingSend, SendCallback};
 use crate::machine::producer::{
-    CapacityWaiter, Message, Producer as Machine, ProducerConfig, ProducerCreated, ProducerStats, PushError,
+    CapacityBound, CapacityWaiter, Message, Producer as Machine, ProducerConfig, ProducerCreated, ProducerStats,
+    PushError,
 };
 use crate::machine::{Deferred, Endpoint, EndpointId, Reply};
 use crate::trace_context::TraceContext;
@@ -85,6 +86,7 @@ pub(super) fn open_part(
     let (created, reply) = Reply::pair();
     let id = client.next_producer_id();
     let mut machine = Machine::new(id, topic.clone(), partition, config, created, clock::now());
+    machine.set_memory_budget(client.memory());
     events.add_source();
     machine.set_observer(Arc::new(EventSource { topic: topic.clone(), queue: events.clone() }));
     let endpoint = Endpoint::new(EndpointId::Producer(id), machine, client.ready());
@@ -188,14 +190,14 @@ impl Producer {
     /// Accepts one message if there is capacity, otherwise returns it. Can be called from any thread.
     ///
     /// # Errors
-    /// [`TryEnqueueError::Full`] with the message when there is no capacity; [`TryEnqueueError::Refused`] when it
+    /// [`TryEnqueueError::Full`] with the message and the bound that is reached when there is no capacity; [`TryEnqueueError::Refused`] when it
     /// cannot be sent at all.
     pub fn try_enqueue(&self, message: impl Into<Message>) -> Result<PendingSend, TryEnqueueError> {
         let message = self.in_trace(message.into());
         let endpoint = self.route(&message);
         let pushed = with_seal(endpoint, |producer, _| producer.push(message, None, clock::now));
         pushed.map_err(|error| match error {
-            PushError::Full(rejected) => TryEnqueueError::Full(Box::new(rejected.message)),
+            PushError::Full(bound, rejected) => TryEnqueueError::Full { message: Box::new(rejected.message), bound },
             PushError::Refused(error, _) => TryEnqueueError::Refused(error),
         })
     }
@@ -454,8 +456,14 @@ impl Drop for Accept<'_> {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum TryEnqueueError {
-    /// There is no capacity; this is the message.
-    Full(Box<Message>),
+    /// There is no capacity.
+    #[non_exhaustive]
+    Full {
+        /// The message, as it was.
+        message: Box<Message>,
+        /// Which bound is reached.
+        bound: CapacityBound,
+    },
     /// The message cannot be sent.
     Refused(SendError),
 }
@@ -463,8 +471,8 @@ pub enum TryEnqueueError {
 impl fmt::Display for TryEnqueueError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Full(_) => {
-                f.write_str("no capacity among the pending messages; wait for some of them to be confirmed")
+            Self::Full { bound, .. } => {
+                write!(f, "no capacity among the pending messages ({bound}); wait for some of them to be confirmed")
             }
             Self::Refused(error) => error.fmt(f),
         }
@@ -476,7 +484,7 @@ impl std::error::Error for TryEnqueueError {}
 impl From<TryEnqueueError> for Error {
     fn from(error: TryEnqueueError) -> Self {
         match error {
-            TryEnqueueError::Full(_) => Self::local(ErrorKind::QueueFull, error.to_string()),
+            TryEnqueueError::Full { .. } => Self::local(ErrorKind::QueueFull, error.to_string()),
             TryEnqueueError::Refused(error) => error.into(),
         }
     }

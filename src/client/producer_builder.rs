@@ -165,8 +165,9 @@ impl ProducerBuilder {
     }
 
     /// The most bytes of payload, keys and properties accepted and not confirmed yet, for each partition, at least 1; a
-    /// single larger message is accepted. Default: 64 MiB (the Java client has one limit for the whole client).
-    #[doc(alias = "memoryLimit")]
+    /// single larger message is accepted. It narrows the
+    /// [`memory_limit`](crate::ClientBuilder::memory_limit) that all producers of the client share, for one that is not
+    /// to take all of it. Default: no bound but that limit. (The Java client has only the latter.)
     pub fn max_pending_bytes(mut self, bytes: usize) -> Self {
         self.config.max_pending_bytes = bytes;
         self

@@ -13,6 +13,7 @@
 //! | `connection` | one connection's protocol: handshake, keep-alive, requests and responses |
 //! | `endpoint` | what all endpoints share: the lock, the ready list, the contract [`EndpointMachine`] |
 //! | `producer`, `consumer`, `topic_list` | the three kinds of endpoint |
+//! | `memory` | how much of the client's memory limit each producer may use |
 //!
 //! # The contract
 //! - Inputs are `handle_*` and `on_*`; what the application asks are verbs (`push`, `ack`, `close`); outputs are `poll_*` and
@@ -28,7 +29,7 @@
 //! - Every queue has a bound, and the bound has a name with its unit at the end.
 //!
 //! # Locks
-//! An endpoint, then at most one leaf ([`ReadyList`], send results, a reply). Never two endpoints. Under a lock no task is
+//! An endpoint, then at most one leaf ([`ReadyList`], send results, a reply, the memory budget). Never two endpoints. Under a lock no task is
 //! woken, no callback called, nothing compressed or written, and no value of the application dropped: that goes into
 //! [`Deferred`], which is fired with no lock held.
 
@@ -40,6 +41,7 @@ pub mod control;
 pub mod credentials;
 pub mod deadlines;
 pub mod endpoint;
+pub mod memory;
 pub mod producer;
 pub mod session;
 pub mod supervisor;

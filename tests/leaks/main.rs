@@ -12,6 +12,8 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 #[path = "../common/mod.rs"]
 mod common;
 
+mod memory_limit;
+
 use common::paused::{VIRTUAL_WAIT_TIMEOUT, pass, until};
 use common::within::within_time;
 

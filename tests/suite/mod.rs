@@ -19,6 +19,7 @@ pub mod failover;
 pub mod idle;
 pub mod keys;
 pub mod lifecycle;
+pub mod memory;
 pub mod partitioned;
 pub mod produce;
 pub mod raw;
@@ -64,6 +65,9 @@ macro_rules! with_every_test {
                 batches_share_an_entry linger_is_ended_by_flush lz4 metadata_alone metadata_in_a_batch
                 empty_and_null_are_different oversize_fails_alone large_payloads sequence_ids producer_names
                 resent_sequence_ids_are_stored_once terminated_topic full_queue_gives_the_message_back many_tasks delayed
+            }
+            memory {
+                one_limit_for_a_hundred_producers a_message_above_the_limit_is_sent_alone the_limit_gives_a_message_back
             }
             access { exclusive_keeps_others_out waiting_ends_when_the_topic_is_free fencing_throws_the_others_out }
             consume {

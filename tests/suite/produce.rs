@@ -350,7 +350,7 @@ pub async fn full_queue_gives_the_message_back(target: &Target) {
     let returned = loop {
         match producer.try_enqueue(Message::new("payload").with_key("k")) {
             Ok(pending) => accepted.push(pending),
-            Err(TryEnqueueError::Full(message)) => break message,
+            Err(TryEnqueueError::Full { message, .. }) => break message,
             Err(error) => panic!("{error}"),
         }
         assert!(accepted.len() < 100_000, "two messages of room never ran out");

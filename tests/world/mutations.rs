@@ -98,5 +98,9 @@ mutations! {
     a_panic_of_the_token_source_that_hangs: SupplierPanicHangs => "settles in time";
     a_token_source_that_is_waited_for: SupplierIsWaitedFor => "settles in time";
     a_panic_of_a_callback_that_escapes: CallbackPanicEscapes => "assertion";
+    a_memory_limit_without_effect: IgnoreMemoryLimit => "memory stays within the limit";
+    a_producer_that_is_not_woken_for_memory: LoseMemoryWaiter => "no lost wake-up" | "settles in time";
+    memory_that_a_send_which_gave_up_keeps: KeepMemoryGrant => "memory is given back" | "settles in time" | "assertion";
+    memory_that_settled_messages_keep: KeepMemoryOfSettled => "memory is given back" | "settles in time" | "assertion";
     attempts_without_a_pause: NoBackoff => "dial back-off" | "livelock";
 }

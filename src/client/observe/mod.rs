@@ -38,6 +38,8 @@ pub(crate) struct ObserverConfig {
     pub(crate) plain_http_host: Option<Arc<str>>,
     #[cfg(feature = "metrics")]
     pub(crate) metrics: MetricsConfig,
+    #[cfg(feature = "metrics")]
+    pub(crate) memory: Option<Arc<crate::machine::memory::MemoryBudget>>,
 }
 
 /// Hears what happens to one client. Part of its driver.
@@ -55,7 +57,7 @@ impl Observer {
             #[cfg(feature = "tracing")]
             trace: trace::Trace::new(&config.service_url, config.plain_http_host.as_deref(), now),
             #[cfg(feature = "metrics")]
-            metrics: self::metrics::Metrics::new(&config.service_url, config.metrics, now),
+            metrics: self::metrics::Metrics::new(&config.service_url, config.metrics, config.memory.clone(), now),
         }
     }
 

@@ -22,7 +22,7 @@ use super::group::{GroupFrames, GroupKind, PendingEntry, SendGroup};
 use super::lifecycle::LifecycleState;
 use super::pipeline::{can_frame_fast, put_frame_fast};
 use super::send_deadline::SendDeadline;
-use super::{CapacityWaiter, Message, OPEN_MAX, PendingSend, Producer, SendCallback};
+use super::{CapacityBound, CapacityWaiter, Message, OPEN_MAX, PendingSend, Producer, SendCallback};
 use crate::error::{Error, ErrorKind, SendError};
 use crate::machine::{Deferred, Now};
 
@@ -33,7 +33,7 @@ const GROUP_BYTES_MAX: usize = 32 * 1024;
 #[derive(Debug)]
 pub enum PushError {
     /// The bounds on pending messages are reached, or tasks wait for capacity already.
-    Full(Box<Rejected>),
+    Full(CapacityBound, Box<Rejected>),
     /// The producer is closed or failed, or the message cannot be sent.
     Refused(SendError, Box<Rejected>),
 }
@@ -72,7 +72,8 @@ impl Producer {
         }
         let size_bytes = message.size_bytes();
         if !self.capacity.admits(size_bytes) {
-            return Err(PushError::Full(Box::new(Rejected { message, callback })));
+            let bound = self.capacity.bound(size_bytes);
+            return Err(PushError::Full(bound, Box::new(Rejected { message, callback })));
         }
         let deadline = SendDeadline::FromStart;
         let pending = self.accept(&mut message, size_bytes, callback, deadline, now);
@@ -93,7 +94,7 @@ impl Producer {
     ) -> Option<PendingSend> {
         let message = message.as_mut()?;
         let size_bytes = message.size_bytes();
-        if !self.capacity.admits(size_bytes) || !self.is_valid(message) {
+        if !self.is_valid(message) || !self.capacity.admits(size_bytes) {
             return None;
         }
         let deadline = SendDeadline::FromStart;
@@ -143,16 +144,26 @@ impl Producer {
                 return Poll::Ready(Ok(self.accept(message, size_bytes, callback, deadline, now)));
             }
             let deadline = self.send_deadline(now().at);
-            waiter.number = Some(self.capacity.waiters.push(size_bytes, deadline, waker));
+            let number = self.capacity.waiters.push(size_bytes, deadline, waker);
+            waiter.number = Some(number);
+            if self.capacity.waiters.is_front(number) {
+                self.capacity.offer(deferred);
+            }
             // It may be earlier than all others.
             self.dirty = true;
             return Poll::Pending;
         };
         if !self.capacity.waiters.contains(number) {
             waiter.number = None;
-            return Poll::Ready(Err(SendError::new(self.timeout_error("no capacity was free", now()), false)));
+            let what = match self.capacity.bound(size_bytes) {
+                CapacityBound::Queue => "no capacity was free".to_owned(),
+                bound => format!("no capacity was free: {bound},"),
+            };
+            return Poll::Ready(Err(SendError::new(self.timeout_error(&what, now()), false)));
         }
-        if !self.capacity.waiters.is_front(number) || !self.capacity.fits(size_bytes) {
+        let is_next = self.capacity.waiters.is_front(number)
+            && (self.capacity.fits(size_bytes) || self.capacity.reserve_for_front(size_bytes, waker, deferred));
+        if !is_next {
             self.capacity.waiters.set_waker(number, waker, deferred);
             return Poll::Pending;
         }

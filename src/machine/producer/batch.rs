@@ -158,7 +158,7 @@ pub(super) struct OpenBatch {
     pub(super) last: u64,
     /// Index of the first message.
     pub(super) index: u64,
-    /// What its messages count against `max_pending_bytes`.
+    /// What its messages count against the bounds on pending bytes.
     pub(super) size_bytes: usize,
     pub(super) results: Arc<SendResults>,
     /// Callbacks, with the place of their message in the batch.

@@ -3,20 +3,20 @@
 use bytes::{Bytes, BytesMut};
 
 use super::message::Message;
+use crate::machine::memory::POOL_BYTES_MAX;
 
 /// Capacity of the first buffer for the records of a batch, bytes. Later ones are sized by the batches before them.
 const BUFFER_BYTES_MIN: usize = 1024;
 
-/// The most that one producer keeps in buffers for further batches, bytes.
-const POOL_BYTES_MAX: usize = 4 * 1024 * 1024;
-
-/// The same while nothing is pending, bytes.
-const POOL_IDLE_BYTES_MAX: usize = 1024 * 1024;
+/// Of what the pool may hold, it keeps this part while nothing is pending.
+const IDLE_DIVISOR: usize = 4;
 
 /// Buffers for records and framed groups, used again once their batch is stored: a fresh one of this size costs page
 /// faults each time.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct BufferPool {
+    /// The most that it holds, bytes.
+    bytes_max: usize,
     buffers: Vec<BytesMut>,
     /// The capacity of all of them.
     held_bytes: usize,
@@ -25,6 +25,10 @@ pub(super) struct BufferPool {
 }
 
 impl BufferPool {
+    pub(super) fn new() -> Self {
+        Self { bytes_max: POOL_BYTES_MAX, buffers: Vec::new(), held_bytes: 0, expected_bytes: 0 }
+    }
+
     /// An empty buffer with capacity for as much as batches take.
     pub(super) fn take(&mut self) -> BytesMut {
         let mut buffer = self.buffers.pop().unwrap_or_default();
@@ -37,7 +41,7 @@ impl BufferPool {
     pub(super) fn put(&mut self, mut buffer: BytesMut) {
         buffer.clear();
         let held_bytes = self.held_bytes + buffer.capacity();
-        if buffer.capacity() > self.expected_bytes / 2 && held_bytes <= POOL_BYTES_MAX {
+        if buffer.capacity() > self.expected_bytes / 2 && held_bytes <= self.bytes_max {
             self.held_bytes = held_bytes;
             self.buffers.push(buffer);
         }
@@ -51,9 +55,12 @@ impl BufferPool {
         }
     }
 
-    /// Gives back what a burst took: nothing is pending.
-    pub(super) fn trim(&mut self) {
-        while self.held_bytes > POOL_IDLE_BYTES_MAX {
+    /// Sets how much it may hold, and frees what is above that. When it `is_idle`, because nothing is pending, that is
+    /// less: it gives back what a burst took.
+    pub(super) fn trim(&mut self, bytes_max: usize, is_idle: bool) {
+        self.bytes_max = bytes_max;
+        let kept_max = if is_idle { bytes_max / IDLE_DIVISOR } else { bytes_max };
+        while self.held_bytes > kept_max {
             let Some(buffer) = self.buffers.pop() else { break };
             self.held_bytes -= buffer.capacity();
         }
@@ -111,20 +118,23 @@ mod tests {
 
     #[test]
     fn the_pool_is_bounded_and_a_burst_is_given_back() {
-        let mut pool = BufferPool::default();
+        let mut pool = BufferPool::new();
         for _ in 0..100 {
             pool.put(BytesMut::with_capacity(128 * 1024));
         }
         assert_eq!(pool.held_bytes, POOL_BYTES_MAX);
-        pool.trim();
-        assert_eq!(pool.held_bytes, POOL_IDLE_BYTES_MAX);
+        pool.trim(POOL_BYTES_MAX, true);
+        assert_eq!(pool.held_bytes, POOL_BYTES_MAX / IDLE_DIVISOR);
+        pool.trim(256 * 1024, false);
+        pool.put(BytesMut::with_capacity(128 * 1024));
+        assert_eq!(pool.held_bytes, 256 * 1024);
         let held: usize = pool.buffers.iter().map(BytesMut::capacity).sum();
         assert_eq!(held, pool.held_bytes);
     }
 
     #[test]
     fn a_buffer_much_smaller_than_batches_is_not_kept() {
-        let mut pool = BufferPool::default();
+        let mut pool = BufferPool::new();
         pool.learn(100_000);
         pool.put(BytesMut::with_capacity(1000));
         assert!(pool.buffers.is_empty());

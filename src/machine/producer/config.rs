@@ -79,7 +79,7 @@ impl Default for ProducerConfig {
             max_uncompressed_size: MAX_UNCOMPRESSED_SIZE_DEFAULT,
             send_timeout: Duration::from_secs(30),
             max_pending_messages: 65_536,
-            max_pending_bytes: 64 * 1024 * 1024,
+            max_pending_bytes: usize::MAX,
             initial_sequence_id: None,
             schema: None,
             initial_subscription: None,

@@ -40,9 +40,10 @@ impl Producer {
             self.fail(self.creation_timeout_error(now), deferred);
             return;
         }
-        self.capacity.waiters.expire(now, deferred);
-        // One of them may have been woken for capacity that it has not taken.
-        self.capacity.offer(deferred);
+        if self.capacity.waiters.expire(now, deferred) {
+            // One of them may have been woken for capacity that it has not taken.
+            self.capacity.offer(deferred);
+        }
         self.expire_sends(now, deferred);
         if is_due(self.batch_closes_at(), now) {
             self.close_batch();

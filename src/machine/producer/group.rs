@@ -21,7 +21,7 @@ pub(super) struct PendingEntry {
     pub(super) last: u64,
     /// Index of the first message.
     pub(super) index: u64,
-    /// What its messages count against `max_pending_bytes`.
+    /// What its messages count against the bounds on pending bytes.
     pub(super) size_bytes: usize,
     pub(super) messages: u32,
     /// Its place in the results of its group; a batch has all of them.

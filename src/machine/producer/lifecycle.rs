@@ -102,6 +102,7 @@ impl Producer {
                 });
                 self.close_batch();
                 self.capacity.waiters.remove_all(deferred);
+                self.capacity.offer(deferred);
             }
         }
         self.dirty = true;
@@ -198,10 +199,10 @@ impl Producer {
         self.dirty = true;
         self.attach.end(&later, deferred);
         self.close_batch();
+        self.capacity.waiters.remove_all(deferred);
         self.fail_all(&later, deferred);
         self.sealing.discard_queue();
         self.after_settling(deferred);
-        self.capacity.waiters.remove_all(deferred);
         if let LifecycleState::Closing(Closing { replies, .. }) = state {
             for reply in replies {
                 reply.send(result.clone(), deferred);

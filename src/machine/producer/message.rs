@@ -327,7 +327,7 @@ impl Message {
         self.extras.as_mut().map_or((None, None), |extras| (extras.key.take(), extras.ordering_key.take()))
     }
 
-    /// What it counts against `max_pending_bytes`: payload, keys and properties.
+    /// What it counts against the bounds on pending bytes: payload, keys and properties.
     #[inline]
     pub(super) fn size_bytes(&self) -> usize {
         self.payload.len() + self.extras.as_ref().map_or(0, |extras| extras.size_bytes())

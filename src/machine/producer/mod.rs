@@ -84,7 +84,7 @@ mod waiter_queue;
 
 pub use accept::{PushError, Rejected};
 pub use attach::ProducerCreated;
-pub use capacity::CapacityWaiter;
+pub use capacity::{CapacityBound, CapacityWaiter};
 pub use config::{AccessMode, ProducerConfig};
 pub use message::Message;
 pub use overdue::SendObserver;

@@ -71,7 +71,7 @@ impl Sealing {
             limits,
             queue: VecDeque::new(),
             segment: BytesMut::new(),
-            buffers: BufferPool::default(),
+            buffers: BufferPool::new(),
             drops: DeferredDrops::default(),
         }
     }

@@ -239,9 +239,8 @@ impl Producer {
     /// What follows once some entries were settled.
     pub(super) fn after_settling(&mut self, deferred: &mut Deferred) {
         self.sealing.fire_drops(deferred);
-        if self.is_idle() {
-            self.sealing.buffers.trim();
-        }
+        let is_idle = self.is_idle();
+        self.sealing.buffers.trim(self.capacity.pool_bytes_max(), is_idle);
         self.complete_flushes(deferred);
         self.capacity.offer(deferred);
         self.check_capacity();

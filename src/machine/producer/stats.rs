@@ -16,11 +16,11 @@ pub struct ProducerStats {
     pub accepted_messages: u64,
     /// Messages accepted and not settled.
     pub pending_messages: usize,
-    /// What they count against `max_pending_bytes`.
+    /// What they count against the bounds on pending bytes.
     pub pending_bytes: usize,
     /// Messages that the broker has confirmed (SEND_RECEIPT).
     pub confirmed_messages: u64,
-    /// What they counted against `max_pending_bytes`: payload, key and properties, before compression.
+    /// What they counted against the bounds on pending bytes: payload, key and properties, before compression.
     pub confirmed_bytes: u64,
     /// Receipts: one for each batch, and for each message outside of batches.
     pub confirmed_entries: u64,

@@ -81,10 +81,17 @@ impl WaiterQueue {
         self.queue.front().map(|front| front.size_bytes)
     }
 
-    /// Wakes the front, unless it was woken already.
-    pub(super) fn wake_front(&mut self, deferred: &mut Deferred) {
-        if let Some(waker) = self.queue.front_mut().and_then(|front| front.waker.take()) {
-            deferred.wake(waker);
+    /// Takes the waker of the front, to wake it or to [put it back](Self::put_front_waker), and says what the front
+    /// waits for, bytes. `None` if the front was woken already.
+    pub(super) fn take_front_waker(&mut self) -> Option<(usize, Waker)> {
+        let front = self.queue.front_mut()?;
+        front.waker.take().map(|waker| (front.size_bytes, waker))
+    }
+
+    /// The front was not woken after all.
+    pub(super) fn put_front_waker(&mut self, waker: Waker) {
+        if let Some(front) = self.queue.front_mut() {
+            front.waker = Some(waker);
         }
     }
 
@@ -94,12 +101,16 @@ impl WaiterQueue {
         self.queue.front().and_then(|front| front.deadline)
     }
 
-    /// Removes and wakes the tasks whose deadline has passed. They notice it by not being queued any more.
-    pub(super) fn expire(&mut self, now: Now, deferred: &mut Deferred) {
+    /// Removes and wakes the tasks whose deadline has passed. They notice it by not being queued any more. Says whether
+    /// there were any.
+    pub(super) fn expire(&mut self, now: Now, deferred: &mut Deferred) -> bool {
+        let before = self.queue.len();
         while self.next_deadline().is_some_and(|deadline| deadline <= now.at) {
-            self.wake_front(deferred);
-            self.queue.pop_front();
+            if let Some(waker) = self.queue.pop_front().and_then(|front| front.waker) {
+                deferred.wake(waker);
+            }
         }
+        self.queue.len() < before
     }
 
     /// Removes and wakes all tasks.

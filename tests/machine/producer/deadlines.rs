@@ -104,7 +104,7 @@ fn waiters_get_capacity_in_order() {
     harness.confirm(0);
     assert_eq!((first.woken(), second.woken()), (1, 0));
     let now = harness.now;
-    assert!(matches!(harness.producer.push("newcomer".into(), None, || now), Err(PushError::Full(_))));
+    assert!(matches!(harness.producer.push("newcomer".into(), None, || now), Err(PushError::Full(..))));
     assert!(second.poll(&mut harness).is_pending());
     assert!(first.poll(&mut harness).is_ready());
     harness.transmit();
@@ -208,9 +208,9 @@ fn bytes_are_bounded_and_one_larger_message_passes_alone() {
     }));
     let _ = harness.push(vec![0; 5000]);
     let now = harness.now;
-    assert!(matches!(harness.producer.push(Message::new("x"), None, || now), Err(PushError::Full(_))));
+    assert!(matches!(harness.producer.push(Message::new("x"), None, || now), Err(PushError::Full(..))));
     harness.transmit();
     harness.confirm(0);
     let _ = (harness.push(vec![0; 600]), harness.push(vec![0; 400]));
-    assert!(matches!(harness.producer.push(Message::new("x"), None, || now), Err(PushError::Full(_))));
+    assert!(matches!(harness.producer.push(Message::new("x"), None, || now), Err(PushError::Full(..))));
 }

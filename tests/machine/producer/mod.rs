@@ -34,6 +34,7 @@ use pulsar_native::wire::{Command, MAX_MESSAGE_SIZE_DEFAULT};
 mod batching;
 mod deadlines;
 mod ending;
+mod memory;
 mod opening;
 mod random;
 mod receipts;

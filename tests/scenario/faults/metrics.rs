@@ -99,6 +99,8 @@ async fn each_count_is_told_once() {
             (of_producer("detached"), 1.0),
             (of_producer("message_pending_count"), 1.0),
             (of_producer("message_pending_size"), 10.0),
+            ("pulsar_client_memory_buffer_usage".to_owned(), stage.client.memory_usage().used as f64),
+            ("pulsar_client_memory_buffer_limit".to_owned(), 64.0 * 1024.0 * 1024.0),
             (of_producer("closed"), 1.0),
             (of_consumer("detached"), 1.0),
             (of_consumer("message_received_count"), stats.received_messages as f64),

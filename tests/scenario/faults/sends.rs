@@ -115,7 +115,7 @@ async fn a_full_queue_makes_send_wait_and_try_enqueue_give_the_message_back() {
     stage.broker.faults().on(FaultEvent::Send).times(2).delay_response(Duration::from_secs(2));
     let pending = enqueue_numbers(&producer, 0..2).await;
     let refused = producer.try_enqueue("2").expect_err("full");
-    let pulsar_native::TryEnqueueError::Full(message) = refused else { panic!("{refused}") };
+    let pulsar_native::TryEnqueueError::Full { message, .. } = refused else { panic!("{refused}") };
     let started = Instant::now();
     send(&producer, *message).await;
     assert_on_time(started.elapsed(), Duration::from_secs(2));

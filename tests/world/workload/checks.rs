@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use pulsar_native::sim::Simulation;
+use pulsar_native::{Client, MemoryUsage};
 
 use super::by_key::StuckKey;
-use super::plan::{Plan, TopicPlan};
+use super::plan::{MESSAGE_BYTES_MAX, Plan, TopicPlan};
 use super::producers::{check_live, settle};
 use super::users::{Key, Notes, Sent, Users, key};
 
@@ -13,6 +14,18 @@ use super::users::{Key, Notes, Sent, Users, key};
 pub(super) fn check_now(users: &Users) {
     collect_callbacks(users);
     check_live(users);
+    for usage in users.notes.borrow().clients.iter().map(Client::memory_usage) {
+        // A message that is larger than the limit is let in alone.
+        if usage.limit > 0 && usage.used > usage.limit.max(MESSAGE_BYTES_MAX) {
+            users.handle.report_violation("memory stays within the limit", || usage.to_string());
+        }
+    }
+}
+
+/// What the producers of each client use of its memory limit, where that is something.
+pub(super) fn memory_in_use(users: &Users) -> Vec<MemoryUsage> {
+    let notes = users.notes.borrow();
+    notes.clients.iter().map(Client::memory_usage).filter(|usage| usage.used > 0).collect()
 }
 
 pub(super) fn is_settled(sim: &Simulation, plan: &Plan, users: &Users) -> bool {

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use pulsar_native::sim::{Fault, FaultCounts, InvariantViolation, Simulation};
 
-use checks::{check_acked, check_log, check_now, has_no_endpoints, is_settled, unsettled};
+use checks::{check_acked, check_log, check_now, has_no_endpoints, is_settled, memory_in_use, unsettled};
 use plan::Plan;
 use users::{Users, spawn_all};
 
@@ -103,6 +103,12 @@ fn run_plan(sim: &Simulation, plan: &Plan) -> Result<(), InvariantViolation> {
     if !is_empty {
         let stats: Vec<_> = plan.parts().iter().map(|part| sim.stats(part)).collect();
         users.handle.report_violation("a close leaves nothing at the broker", || format!("{stats:?}"));
+    }
+    // What nobody waits for any more may still be on its way.
+    let is_given_back = sim.run_until(CLOSES_WITHIN, || memory_in_use(&users).is_empty())?;
+    if !is_given_back {
+        let used = memory_in_use(&users);
+        users.handle.report_violation("memory is given back", || format!("{used:?}"));
     }
     users.may_close.set(true);
     let closed = sim.run_until(CLOSES_WITHIN, || sim.live_resources().is_empty())?;

@@ -13,7 +13,12 @@ pub(super) struct Plan {
     pub(super) faults: Vec<(Duration, Fault)>,
     pub(super) operation_timeout: Duration,
     pub(super) keep_alive_interval: Duration,
+    /// Of each client, bytes; 0 is none.
+    pub(super) memory_limit: usize,
 }
+
+/// At least as large as any message of the plan counts, bytes.
+pub(super) const MESSAGE_BYTES_MAX: usize = 20_100;
 
 /// The faults of one seed: mostly of all kinds, else of one kind only. What a kind does alone can be checked more closely.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -106,7 +111,9 @@ impl Plan {
         let faults = Self::faults(rng, theme, tokens);
         let operation_timeout = Duration::from_secs(*rng.pick(&[5, 30]));
         let keep_alive_interval = Duration::from_secs(*rng.pick(&[10, 30]));
-        Self { broker, topics, clients, faults, operation_timeout, keep_alive_interval }
+        // One message at a time, a few, some, or no bound that is ever reached. From numbers of its own.
+        let memory_limit = *Rng::new(seed ^ 0x3e30).pick(&[1, 100, 1000, 25_000, 64 * 1024 * 1024, 0]);
+        Self { broker, topics, clients, faults, operation_timeout, keep_alive_interval, memory_limit }
     }
 
     fn faults(rng: &mut Rng, theme: Theme, tokens: bool) -> Vec<(Duration, Fault)> {

@@ -177,7 +177,7 @@ impl Sender<'_> {
             }
             _ => match producer.try_enqueue(message) {
                 Ok(pending) => self.watch(&payload, pending),
-                Err(TryEnqueueError::Full(_)) => {
+                Err(TryEnqueueError::Full { .. }) => {
                     note(Sent::Failed { may_be_stored: false });
                     None
                 }

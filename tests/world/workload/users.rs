@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use pulsar_native::sim::{Handle, Rng, Simulation};
-use pulsar_native::{Error, ErrorKind, MessageId, SendError};
+use pulsar_native::{Client, Error, ErrorKind, MessageId, SendError};
 
 use super::by_key::StuckKey;
 use super::consumers::consume;
@@ -38,6 +38,8 @@ pub(super) struct Notes {
     pub(super) sends: BTreeMap<String, Sent>,
     /// When those that are pending were accepted.
     pub(super) accepted: BTreeMap<String, Duration>,
+    /// Those that are connected, until they are to be closed.
+    pub(super) clients: Vec<Client>,
     /// Producers that may be in use.
     pub(super) live: Vec<LiveProducer>,
     /// Keys on which the work is stuck.
@@ -91,6 +93,7 @@ pub(super) fn spawn_all(sim: &Simulation, plan: &Plan, users: &Users) {
     for client in 0..plan.clients {
         let (users, topics) = (users.clone(), plan.topics.clone());
         let (operation_timeout, keep_alive_interval) = (plan.operation_timeout, plan.keep_alive_interval);
+        let memory_limit = plan.memory_limit;
         users.notes.borrow_mut().clients_left += 1;
         for topic in &topics {
             let mine = topic.producers.iter().filter(|producer| producer.client == client).count();
@@ -101,8 +104,11 @@ pub(super) fn spawn_all(sim: &Simulation, plan: &Plan, users: &Users) {
         sim.spawn(async move {
             let connected = loop {
                 let handle = &users.handle;
-                let builder =
-                    handle.builder().operation_timeout(operation_timeout).keep_alive_interval(keep_alive_interval);
+                let builder = handle
+                    .builder()
+                    .operation_timeout(operation_timeout)
+                    .keep_alive_interval(keep_alive_interval)
+                    .memory_limit(memory_limit);
                 match handle.connect(builder).await {
                     Ok(connected) => break connected,
                     Err(error) if users.has_lost_broker_only => {
@@ -112,6 +118,7 @@ pub(super) fn spawn_all(sim: &Simulation, plan: &Plan, users: &Users) {
                 }
                 handle.sleep(Duration::from_millis(500)).await;
             };
+            users.notes.borrow_mut().clients.push(connected.clone());
             for (number, topic) in topics.iter().enumerate() {
                 for (index, plan) in topic.producers.iter().enumerate().filter(|(_, plan)| plan.client == client) {
                     let name = format!("{number}.{index}");
@@ -127,6 +134,7 @@ pub(super) fn spawn_all(sim: &Simulation, plan: &Plan, users: &Users) {
             while !users.may_close.get() {
                 users.handle.sleep(Duration::from_millis(200)).await;
             }
+            users.notes.borrow_mut().clients.clear();
             if let Err(error) = connected.close().await {
                 users.handle.trace(|| format!("client {client}: close: {error}"));
             }

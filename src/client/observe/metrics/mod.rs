@@ -9,10 +9,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use metrics::{counter, histogram};
+use metrics::{counter, gauge, histogram};
 
 use crate::machine::control::{ConnectionId, Input};
 use crate::machine::endpoint::machine::EndpointStats;
+use crate::machine::memory::{MemoryBudget, MemoryUsage};
 use crate::machine::supervisor::notice::{ConnectionNotice, EndpointNotice, Notice};
 use crate::machine::{Deadline, EndpointId, EndpointRef, Now};
 
@@ -46,6 +47,9 @@ pub(super) struct Metrics {
     /// Bounded by the endpoints of the client.
     endpoints: BTreeMap<EndpointId, Live>,
     gauges: Gauges,
+    /// `None`: the client has no limit.
+    memory: Option<Arc<MemoryBudget>>,
+    memory_told: MemoryUsage,
     /// `None`: never.
     next_publish: Option<Deadline>,
 }
@@ -71,7 +75,7 @@ struct Live {
 }
 
 impl Metrics {
-    pub(super) fn new(service_url: &str, config: MetricsConfig, now: Now) -> Self {
+    pub(super) fn new(service_url: &str, config: MetricsConfig, memory: Option<Arc<MemoryBudget>>, now: Now) -> Self {
         names::describe();
         // So that they are there before the first happens.
         counter!(names::CONNECTION_OPENED).increment(0);
@@ -83,6 +87,8 @@ impl Metrics {
             connections: BTreeMap::new(),
             endpoints: BTreeMap::new(),
             gauges: Gauges::new(),
+            memory,
+            memory_told: MemoryUsage::default(),
             next_publish: config.next(now),
         }
     }
@@ -201,6 +207,16 @@ impl Metrics {
             group.gauges(labels, &mut gauges);
         }
         publish_gauges(&mut self.gauges, gauges);
+        if let Some(usage) = self.memory.as_ref().map(|budget| budget.usage()) {
+            self.publish_memory(usage);
+        }
+    }
+
+    /// By differences, so that the gauges of several clients add up.
+    fn publish_memory(&mut self, usage: MemoryUsage) {
+        let told = std::mem::replace(&mut self.memory_told, usage);
+        gauge!(names::MEMORY_USAGE).increment(usage.used as f64 - told.used as f64);
+        gauge!(names::MEMORY_LIMIT).increment(usage.limit as f64 - told.limit as f64);
     }
 }
 
@@ -208,6 +224,9 @@ impl Metrics {
 impl Drop for Metrics {
     fn drop(&mut self) {
         publish_gauges(&mut self.gauges, Gauges::new());
+        if self.memory_told != MemoryUsage::default() {
+            self.publish_memory(MemoryUsage::default());
+        }
     }
 }
 

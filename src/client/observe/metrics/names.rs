@@ -35,6 +35,9 @@ metrics! {
     CONNECTION_FAILED Counter Count "pulsar.client.connection.failed" "Attempts to connect that have failed";
     LOOKUP_DURATION Histogram Seconds "pulsar.client.lookup.duration" "Lookups of topics, redirects included";
 
+    MEMORY_USAGE Gauge Bytes "pulsar.client.memory.buffer.usage" "Bytes that pending messages have reserved";
+    MEMORY_LIMIT Gauge Bytes "pulsar.client.memory.buffer.limit" "The most that they may reserve";
+
     PRODUCER_OPENED Counter Count "pulsar.client.producer.opened" "Producers that a broker has opened for the first time";
     PRODUCER_CLOSED Counter Count "pulsar.client.producer.closed" "Of those, the ones that have ended";
     PRODUCER_ACTIVE Gauge Count "pulsar.client.producer.active" "Producers that have not ended";
