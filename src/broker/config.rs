@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::authentication::Providers;
+use super::commands::IdentityProvider;
 use super::like::PulsarVersion;
 use crate::wire::MAX_MESSAGE_SIZE_DEFAULT;
 
@@ -81,6 +82,8 @@ pub struct BrokerConfig {
     pub web_service_url: Option<String>,
     /// The `https://` URL of the REST interface, which its lookups name: none.
     pub web_service_url_tls: Option<String>,
+    /// [`oauth2_client`](crate::broker::EmbeddedBrokerBuilder::oauth2_client): no clients.
+    pub(in crate::broker) identity_provider: IdentityProvider,
 }
 
 impl Default for BrokerConfig {
@@ -112,6 +115,7 @@ impl Default for BrokerConfig {
             broker_service_url_tls: None,
             web_service_url: None,
             web_service_url_tls: None,
+            identity_provider: IdentityProvider::default(),
         }
     }
 }

@@ -4,6 +4,8 @@
 pub(crate) mod admin_http;
 pub(crate) mod arguments;
 pub(crate) mod cluster_admin;
+#[cfg(feature = "oauth2")]
+pub(crate) mod expiries;
 pub(crate) mod extremes;
 pub(crate) mod java;
 pub(crate) mod paused;

@@ -7,6 +7,7 @@
 //! - `http`: `http://` and `https://` service URLs.
 //! - `quickstart`, `examples`: the examples, as they are.
 //! - `extremes`: options at the ends of their ranges.
+//! - `oauth2`: tokens of an identity provider.
 //! - `tls`: `pulsar+ssl://` and `https://`: certificates, redirects, tokens.
 #![allow(unreachable_pub, reason = "modules of one test binary")]
 
@@ -21,6 +22,8 @@ mod extremes;
 mod faults;
 #[cfg(feature = "http")]
 mod http;
+#[cfg(feature = "oauth2")]
+mod oauth2;
 mod older;
 mod quickstart;
 #[cfg(feature = "tls")]

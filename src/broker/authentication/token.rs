@@ -46,7 +46,8 @@ pub(crate) fn mint_early(key: &[u8], subject: &str, starts_ms: u64) -> String {
     signed(key, &json!({ "sub": subject, "iat": starts, "nbf": starts }))
 }
 
-fn signed(key: &[u8], claims: &Value) -> String {
+/// A token with these claims.
+pub(crate) fn signed(key: &[u8], claims: &Value) -> String {
     let header = URL_SAFE_NO_PAD.encode(json!({ "alg": "HS256" }).to_string());
     let signed = format!("{header}.{}", URL_SAFE_NO_PAD.encode(claims.to_string()));
     let signature = signer(key).chain_update(&signed).finalize().into_bytes();

@@ -12,6 +12,7 @@
 //! | `delivery` | FLOW, ACK, REDELIVER_UNACKNOWLEDGED_MESSAGES |
 //! | `position` | SEEK, GET_LAST_MESSAGE_ID, CONSUMER_STATS |
 //! | `rest` | none: the same over HTTP |
+//! | `oauth2` | none: tokens over HTTP |
 //! | `takeover` | PRODUCER and SUBSCRIBE for what another connection holds |
 //!
 //! Each is an `impl Broker` over the parts of the machine. A command's method queues its response itself, or gives a
@@ -21,6 +22,7 @@
 mod consumer;
 mod delivery;
 mod lookup;
+mod oauth2;
 mod position;
 mod producer;
 mod rest;
@@ -31,6 +33,7 @@ mod session;
 mod takeover;
 mod topic_list;
 
+pub(super) use self::oauth2::{IdentityProvider, OAuth2Client};
 pub(super) use self::rest::RestAnswer;
 use self::takeover::HolderState;
 use super::conformance::Rule;

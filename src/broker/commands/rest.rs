@@ -10,11 +10,13 @@ use crate::pb::command_get_topics_of_namespace::Mode;
 use crate::pb::{self, ServerError, schema::Type};
 use crate::wire::command::Refusal;
 
-/// An answer to a GET.
+/// An answer over HTTP.
 #[derive(Debug)]
 pub(in crate::broker) enum RestAnswer {
     /// Status 200.
     Json(Value),
+    /// Another status.
+    Failed(u16, Value),
     /// Status and `reason`.
     Refused(u16, String),
     /// What the web server in front of the interface says: status and text of a web page.
@@ -168,7 +170,7 @@ fn rest_name(kind: Type) -> String {
 }
 
 /// A parameter of a query, decoded.
-fn parameter(query: &str, name: &str) -> Option<String> {
+pub(super) fn parameter(query: &str, name: &str) -> Option<String> {
     query
         .split('&')
         .filter_map(|pair| pair.split_once('='))

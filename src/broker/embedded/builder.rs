@@ -15,6 +15,7 @@ use super::listeners::Listeners;
 #[cfg(feature = "tls")]
 use super::tls::TlsIdentity;
 use crate::broker::authentication::AuthenticationProvider;
+use crate::broker::commands::OAuth2Client;
 use crate::broker::config::{BrokerConfig, DamagedEntries};
 use crate::broker::like::PulsarVersion;
 use crate::broker::topics::PARTITIONS_MAX;
@@ -252,6 +253,58 @@ impl EmbeddedBrokerBuilder {
     }
 }
 
+/// An identity provider beside the broker, for clients with [OAuth2](crate::client) credentials:
+/// [`oauth2_client`](Self::oauth2_client) turns it on.
+impl EmbeddedBrokerBuilder {
+    /// Lets a client get tokens of `role` for this id and secret, over HTTP at [`EmbeddedBroker::issuer_url`]: a discovery
+    /// document (`/.well-known/openid-configuration`) and a token endpoint (`client_secret_post`). Turns [`http`](Self::http)
+    /// on, and authentication: without a [`token_secret_key`](Self::token_secret_key) there is a random one. May be called
+    /// for several clients. Default: none, and no provider.
+    ///
+    /// ```
+    /// # #[cfg(feature = "oauth2")]
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use pulsar_native::broker::EmbeddedBroker;
+    /// use pulsar_native::{Client, OAuth2};
+    ///
+    /// let broker = EmbeddedBroker::builder().oauth2_client("billing", "a secret", "admin").start().await?;
+    /// let issuer = broker.issuer_url().expect("there is a client");
+    /// let key_file = r#"data:application/json,{"client_id":"billing","client_secret":"a secret"}"#;
+    /// let oauth2 = OAuth2::client_credentials(issuer, key_file);
+    /// let client = Client::builder(broker.url()).authentication(oauth2).connect().await?;
+    /// client.producer("orders").create().await?.send("one").await?;
+    /// assert_eq!(broker.oauth2_token_requests(), 1);
+    /// # Ok(())
+    /// # }
+    /// # #[cfg(not(feature = "oauth2"))]
+    /// # fn main() {}
+    /// ```
+    pub fn oauth2_client(
+        mut self,
+        client_id: impl Into<String>,
+        client_secret: impl Into<String>,
+        role: impl Into<String>,
+    ) -> Self {
+        let client = OAuth2Client { secret: client_secret.into(), role: role.into() };
+        self.config.identity_provider.clients.insert(client_id.into(), client);
+        self.config.token_secret_key.get_or_insert_with(random_key);
+        self.http(true)
+    }
+
+    /// The audience that a request for a token has to name; any other is refused (`invalid_target`). Default: any, or none.
+    pub fn oauth2_audience(mut self, audience: impl Into<String>) -> Self {
+        self.config.identity_provider.audience = Some(audience.into());
+        self
+    }
+
+    /// How long a token is good (`expires_in`), rounded up to a whole second. Default 1 hour.
+    pub fn oauth2_token_lifetime(mut self, lifetime: Duration) -> Self {
+        self.config.identity_provider.token_lifetime = lifetime;
+        self
+    }
+}
+
 /// Topics.
 impl EmbeddedBrokerBuilder {
     /// Makes a namespace, as in `tenant/namespace`. `public/default` always exists.
@@ -367,4 +420,11 @@ impl EmbeddedBrokerBuilder {
         }
         EmbeddedBroker::start(self.config, self.listeners).await
     }
+}
+
+/// 32 bytes of the random keys that the standard library has for its hash tables.
+fn random_key() -> Vec<u8> {
+    use std::hash::{BuildHasher, Hasher};
+    let word = || std::collections::hash_map::RandomState::new().build_hasher().finish();
+    (0..4).flat_map(|_| word().to_be_bytes()).collect()
 }

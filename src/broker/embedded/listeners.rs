@@ -111,10 +111,10 @@ impl BoundListeners {
     pub(super) fn serve(self, server: &Arc<BrokerServer>) {
         server.spawn(accept_connections(Arc::clone(server), self.binary));
         if let Some(listener) = self.http {
-            let rest = Arc::clone(server);
-            server.spawn(accept_tasks(Arc::clone(server), listener, move |stream| {
-                serve_http(Arc::clone(&rest), stream, None)
-            }));
+            let (rest, own_url) =
+                (Arc::clone(server), Arc::<str>::from(server.addresses.http_url().unwrap_or_default()));
+            let serve = move |stream| serve_http(Arc::clone(&rest), Arc::clone(&own_url), stream, None);
+            server.spawn(accept_tasks(Arc::clone(server), listener, serve));
         }
         #[cfg(feature = "tls")]
         if let Some(SecuredListeners { tls, binary, http }) = self.secured {

@@ -161,6 +161,19 @@ impl EmbeddedBroker {
         self.call(|broker| broker.set_super_user_roles(roles));
     }
 
+    /// The issuer of the tokens of [`EmbeddedBrokerBuilder::oauth2_client`], `http://127.0.0.1:port`; with TLS,
+    /// [`https_url`](Self::https_url) is one as well. `None` unless there is such a client.
+    #[must_use]
+    pub fn issuer_url(&self) -> Option<String> {
+        self.http_url().filter(|_| self.call(|broker| broker.has_identity_provider()))
+    }
+
+    /// How often the identity provider was asked for a token, granted or refused.
+    #[must_use]
+    pub fn oauth2_token_requests(&self) -> u64 {
+        self.call(|broker| broker.oauth2_token_requests())
+    }
+
     /// How many connections are open.
     #[must_use]
     pub fn connections(&self) -> usize {

@@ -149,12 +149,13 @@ impl ServerTls {
         server.spawn(accept_tasks(Arc::clone(server), binary, serve));
         let Some(http) = http else { return };
         let (acceptor, inner) = (self.acceptor.clone(), Arc::clone(server));
+        let own_url = Arc::<str>::from(server.addresses.https_url().unwrap_or_default());
         let serve = move |stream| {
-            let (acceptor, server) = (acceptor.clone(), Arc::clone(&inner));
+            let (acceptor, server, own_url) = (acceptor.clone(), Arc::clone(&inner), Arc::clone(&own_url));
             async move {
                 if let Some(stream) = handshake(&acceptor, stream).await {
                     let certified = certified(&stream);
-                    serve_http(server, stream, certified).await;
+                    serve_http(server, own_url, stream, certified).await;
                 }
             }
         };

@@ -50,6 +50,8 @@ pub struct Broker {
     pub(super) watchers: TopicListWatchers,
     pub(super) takeovers: PendingTakeovers,
     pub(super) conformance: Conformance,
+    /// Requests to the token endpoint so far.
+    pub(super) token_requests: u64,
     /// The latest reading any input brought.
     pub(super) now: Now,
     timers: BrokerTimers,
@@ -70,6 +72,7 @@ impl Broker {
             watchers: TopicListWatchers::default(),
             takeovers: PendingTakeovers::default(),
             conformance: Conformance::default(),
+            token_requests: 0,
             now,
             timers: BrokerTimers::default(),
             generated_names: 0,

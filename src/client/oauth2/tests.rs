@@ -137,7 +137,16 @@ async fn the_form_has_what_was_set_and_nothing_blank() {
     get(&provider.source().audience("urn:a b").scope("x y"), &dial()).await.expect("a token");
     get(&provider.source().audience(" "), &dial()).await.expect("a token");
     let key = "grant_type=client_credentials&client_id=me&client_secret=hunter2%26%3D%2B";
-    let expected = [format!("{key}&audience=urn%3Aa+b&scope=x+y"), key.to_owned()];
+    let certified = OAuth2::tls_client_auth(format!("http://{}", provider.address), "c.pem", "k.pem");
+    get(&certified.clone(), &dial()).await.expect("a token");
+    get(&certified.client_id("me"), &dial()).await.expect("a token");
+    let by_certificate = |id| format!("grant_type=client_credentials&client_id={id}");
+    let expected = [
+        format!("{key}&audience=urn%3Aa+b&scope=x+y"),
+        key.to_owned(),
+        by_certificate("pulsar-client"),
+        by_certificate("me"),
+    ];
     assert_eq!(*forms.lock().expect("no panic"), expected);
 }
 

@@ -1,0 +1,91 @@
+//! Load while tokens expire, and how long it stood still: for a broker of any kind and its identity provider.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use pulsar_native::client::{AuthContext, Authentication, CredentialsFuture};
+use pulsar_native::{Client, Consumer, OAuth2, Producer};
+
+use super::within::within_time;
+
+/// How long one message may take to come back, and one request.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// A gap that the scheduler of a busy machine makes by itself.
+const GAP_FLOOR: Duration = Duration::from_millis(100);
+
+/// A source that counts for what credentials are asked.
+#[derive(Clone)]
+pub(crate) struct Counted {
+    source: OAuth2,
+    dials: Arc<AtomicUsize>,
+    challenges: Arc<AtomicUsize>,
+}
+
+impl Counted {
+    pub(crate) fn new(source: OAuth2) -> Self {
+        Self { source, dials: Arc::default(), challenges: Arc::default() }
+    }
+
+    /// For connections.
+    pub(crate) fn dials(&self) -> usize {
+        self.dials.load(Ordering::SeqCst)
+    }
+
+    /// For tokens that have expired on open connections.
+    pub(crate) fn challenges(&self) -> usize {
+        self.challenges.load(Ordering::SeqCst)
+    }
+}
+
+impl Authentication for Counted {
+    fn credentials<'a>(&'a self, context: &'a AuthContext) -> CredentialsFuture<'a> {
+        let count = if context.challenge().is_some() { &self.challenges } else { &self.dials };
+        count.fetch_add(1, Ordering::SeqCst);
+        self.source.credentials(context)
+    }
+}
+
+/// A producer and a consumer of one topic, on one connection.
+pub(crate) struct Load {
+    producer: Producer,
+    consumer: Consumer,
+    sent: u64,
+}
+
+impl Load {
+    pub(crate) async fn start(client: &Client, topic: &str) -> Self {
+        let consumer = within_time(PATIENCE, "the consumer", client.consumer(topic, "load").subscribe()).await;
+        let producer = within_time(PATIENCE, "the producer", client.producer(topic).create()).await;
+        Self { producer: producer.expect("a producer"), consumer: consumer.expect("a consumer"), sent: 0 }
+    }
+
+    /// One message after the other, each received and acknowledged, until `is_done`; the longest that one took, and how
+    /// many there were.
+    pub(crate) async fn run(&mut self, is_done: impl Fn() -> bool) -> (Duration, u64) {
+        let (mut longest, first) = (Duration::ZERO, self.sent);
+        while !is_done() {
+            let text = self.sent.to_string();
+            let started = Instant::now();
+            within_time(PATIENCE, "a receipt", self.producer.send(&*text)).await.expect("stored");
+            let message = within_time(PATIENCE, "the message", self.consumer.receive()).await.expect("a message");
+            assert_eq!(message.to_string_lossy(), text, "none is lost, doubled or out of order");
+            self.consumer.ack(&message).expect("noted");
+            longest = longest.max(started.elapsed());
+            self.sent += 1;
+        }
+        (longest, self.sent - first)
+    }
+
+    /// The same for so long.
+    pub(crate) async fn run_for(&mut self, time: Duration) -> (Duration, u64) {
+        let started = Instant::now();
+        self.run(|| started.elapsed() >= time).await
+    }
+}
+
+/// No gap is longer than twice the longest of the control stretch.
+pub(crate) fn assert_no_gap(under_expiries: Duration, control: Duration) {
+    let most = control.max(GAP_FLOOR) * 2;
+    assert!(under_expiries <= most, "{under_expiries:?} without a message, and {control:?} where no token expired");
+}
