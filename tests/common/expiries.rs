@@ -63,8 +63,9 @@ impl Load {
     /// One message after the other, each received and acknowledged, until `is_done`; the longest that one took, and how
     /// many there were.
     pub(crate) async fn run(&mut self, is_done: impl Fn() -> bool) -> (Duration, u64) {
-        let (mut longest, first) = (Duration::ZERO, self.sent);
+        let (mut longest, first, begun) = (Duration::ZERO, self.sent, Instant::now());
         while !is_done() {
+            assert!(begun.elapsed() < PATIENCE, "waited {PATIENCE:?} for what ends the load");
             let text = self.sent.to_string();
             let started = Instant::now();
             within_time(PATIENCE, "a receipt", self.producer.send(&*text)).await.expect("stored");

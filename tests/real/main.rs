@@ -2,7 +2,7 @@
 //! binary protocol and with lookups over HTTP (`over_http::`), and what only the real one offers: TLS, its web port, and the
 //! Java client of its distribution.
 //!
-//! `scripts/real-pulsar run cargo test --all-features --test real`
+//! `scripts/real-pulsar run cargo test --all-features --test real`; `scripts/real-oauth2` for those of OAuth2
 #![allow(unreachable_pub, reason = "modules of one test binary")]
 
 use std::process::ExitCode;
@@ -18,6 +18,8 @@ mod broker;
 mod examples;
 mod http;
 mod interop;
+#[cfg(feature = "oauth2")]
+mod oauth2;
 mod refusals;
 mod runner;
 mod schemas;
@@ -48,6 +50,9 @@ const OVER_HTTP: &[runner::Test] = suite::with_every_test!(over_http);
 fn main() -> ExitCode {
     let beside =
         [tls::TESTS, http::TESTS, examples::TESTS, interop::TESTS, refusals::TESTS, schemas::TESTS, unreadable::TESTS];
-    let lists = [SUITE, BINARY, OVER_HTTP].into_iter().chain(beside).collect::<Vec<_>>();
+    let lists = [SUITE, BINARY, OVER_HTTP].into_iter().chain(beside);
+    #[cfg(feature = "oauth2")]
+    let lists = lists.chain([oauth2::tests()]);
+    let lists = lists.collect::<Vec<_>>();
     runner::main(&lists.concat())
 }
