@@ -34,6 +34,9 @@ mod failover;
 mod hosted;
 #[path = "../../examples/negative_ack.rs"]
 mod negative_ack;
+#[cfg(feature = "oauth2")]
+#[path = "../../examples/oauth2.rs"]
+mod oauth2;
 #[path = "../../examples/partitioned_keys.rs"]
 mod partitioned_keys;
 #[path = "../../examples/produce_many.rs"]
@@ -129,6 +132,19 @@ async fn hosted_runs() {
         assert_eq!((stats.msg_in_counter, subscription.msg_out_counter), (messages, messages / 2 * 3));
         assert_eq!((subscription.msg_backlog, subscription.unacked_messages), (0, 0));
     }
+    assert_eq!(broker.violations(), []);
+}
+
+#[cfg(feature = "oauth2")]
+#[tokio::test]
+async fn oauth2_runs() {
+    let broker = broker().oauth2_client("account", "secret", "admin").oauth2_audience("urn:pulsar");
+    let issuer = |broker: &EmbeddedBroker| broker.issuer_url().expect("there is a client");
+    let key_file = r#"data:application/json,{"client_id":"account","client_secret":"secret"}"#;
+    let broker = broker.start().await.expect("free ports");
+    let example = oauth2::run(&broker.url(), &issuer(&broker), key_file, "urn:pulsar", "greetings").await;
+    example.expect("the example runs");
+    assert_eq!((stored(&broker, "greetings"), broker.oauth2_token_requests()), (1, 1));
     assert_eq!(broker.violations(), []);
 }
 
