@@ -11,7 +11,7 @@ use super::dial::ClientCertFiles;
 ///
 /// The cryptography is that which the application has installed for its process
 /// ([`CryptoProvider::install_default`](super::rustls::crypto::CryptoProvider::install_default)); without it, that of the
-/// crate feature `ring`, which is on by default.
+/// crate feature `ring`, which is on by default, or of `aws-lc-rs` where that one is off.
 #[cfg_attr(not(feature = "tls"), allow(rustdoc::broken_intra_doc_links, reason = "rustls is not there"))]
 impl ClientBuilder {
     /// A PEM file with the certificates to trust. Default: the system's trust roots, read once for a client. The peer's

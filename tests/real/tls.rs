@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pulsar_native::client::rustls::crypto::ring;
+use pulsar_native::client::rustls::crypto::{CryptoProvider, ring};
 use pulsar_native::client::rustls::pki_types::pem::PemObject;
 use pulsar_native::client::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use pulsar_native::client::rustls::{ClientConfig, RootCertStore};
@@ -28,6 +28,7 @@ pub const TESTS: &[Test] = &[
     ("tls::a_renewed_certificate", |real| Box::pin(a_renewed_certificate(real))),
     ("tls::a_skipped_host_name", |real| Box::pin(a_skipped_host_name(real))),
     ("tls::an_own_configuration", |real| Box::pin(an_own_configuration(real))),
+    ("tls::aws_lc_rs", |real| Box::pin(aws_lc_rs(real))),
     ("tls::user_and_password_over_https", |real| Box::pin(user_and_password_over_https(real))),
 ];
 
@@ -193,17 +194,29 @@ async fn a_skipped_host_name(real: Real) {
 }
 
 async fn an_own_configuration(real: Real) {
+    own_configuration(&real, ring::default_provider()).await;
+}
+
+/// The cryptography of another library, as an application's own configuration brings it along.
+async fn aws_lc_rs(real: Real) {
+    #[cfg(feature = "aws-lc-rs")]
+    own_configuration(&real, pulsar_native::client::rustls::crypto::aws_lc_rs::default_provider()).await;
+    #[cfg(not(feature = "aws-lc-rs"))]
+    drop(real);
+}
+
+async fn own_configuration(real: &Real, provider: CryptoProvider) {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(&real.ca_file).expect("the authority")).expect("a certificate");
     let certificate = CertificateDer::from_pem_file(file("client-admin.pem")).expect("a certificate");
     let key = PrivateKeyDer::from_pem_file(file("client-admin-key.pem")).expect("a key");
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let config = ClientConfig::builder_with_provider(Arc::new(provider));
     let config = config.with_safe_default_protocol_versions().expect("the provider has these versions");
     let config = config.with_root_certificates(roots).with_client_auth_cert(vec![certificate], key);
     let config = Arc::new(config.expect("they belong together"));
     for url in [&real.tls_url, &real.web_tls_url] {
         let builder = Client::builder(url).tls_config(config.clone()).authentication(TlsAuthentication);
-        produce(&real, builder).await.expect("the superuser");
+        produce(real, builder).await.expect("the superuser");
     }
 }
 
