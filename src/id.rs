@@ -18,7 +18,8 @@ const DATA: &str = "MessageIdData";
 ///
 /// **Order and equality** follow the Java client's `MessageIdImpl`: ledger, entry, partition and batch index, which is
 /// the order of storage within one partition. The size of the batch, the first chunk and the topic are ignored, so that
-/// the id that a send returns equals the id of the received message. Comparing ids of different topics has no meaning.
+/// the id that a send returns equals the id of the received message. Comparing ids of different topics has no meaning, and
+/// neither has comparing ids of different clusters.
 ///
 /// **To keep an id**, store [`to_bytes`](Self::to_bytes), the format of all Pulsar clients. Its text
 /// ([`Display`](fmt::Display) and [`FromStr`]) is the Java client's, made for logs and command lines:
@@ -277,6 +278,9 @@ pub struct MessagePosition {
     pub batch_index: i32,
     /// `batch_size`: messages in the entry's batch, 0 for a message outside a batch.
     pub batch_size: i32,
+    /// By which cluster the consumer got the message: its clusters are counted from 1, as it goes to another one. 0: not
+    /// known. It lies neither in the bytes nor in the text of an id, and has no part in equality.
+    pub cluster_number: u32,
 }
 
 impl MessagePosition {
@@ -288,7 +292,7 @@ impl MessagePosition {
     /// A whole entry of a topic that is not partitioned.
     #[must_use]
     pub const fn new(ledger_id: u64, entry_id: u64) -> Self {
-        Self { ledger_id, entry_id, partition: -1, batch_index: -1, batch_size: 0 }
+        Self { ledger_id, entry_id, partition: -1, batch_index: -1, batch_size: 0, cluster_number: 0 }
     }
 
     fn encode(&self, out: &mut BytesMut) {

@@ -137,6 +137,9 @@ pub use client::{
     StateWatch, TlsAuthentication, Token, Topics, TryEnqueueError, UnreadableChunk, UnreadableMessage,
     UnreadableReason, WhyIdle,
 };
+#[cfg(feature = "client")]
+#[doc(inline)]
+pub use client::{AutoClusterFailover, Cluster};
 #[cfg(feature = "http")]
 #[doc(inline)]
 pub use client::{ConnectedConsumerStatistics, SubscriptionStatistics, TopicStatistics};

@@ -2,18 +2,19 @@
 
 use std::fmt;
 use std::num::NonZeroUsize;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use super::auth::{Authentication, NoAuthentication};
 use super::dial::{Dialer, ProxyProtocol, TcpDialer, TlsSettings};
-use super::driver::{DialConfig, SupervisorDriver, SupervisorHandle};
+use super::driver::{Clusters, DialConfig, SupervisorDriver, SupervisorHandle};
+use super::failover::{Cluster, ServiceUrlProvider, Switch};
 use super::observe::{Observer, ObserverConfig};
 use super::runtime::{Runtime, TokioRuntime};
-use super::{Client, NewWorkSet, Shared, clock};
+use super::{Client, Shared, clock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::machine::ReadyList;
 use crate::machine::control::{HostPort, Input, Transport};
@@ -46,6 +47,7 @@ use crate::machine::supervisor::{INITIAL_BACKOFF, Supervisor, SupervisorConfig};
 /// # #[cfg(not(feature = "broker"))]
 /// # fn main() {}
 /// ```
+#[derive(Clone)]
 #[must_use = "nothing is dialed before `connect` or `build`"]
 pub struct ClientBuilder {
     service_url: String,
@@ -65,6 +67,7 @@ pub struct ClientBuilder {
     keep_alive_interval: Duration,
     max_backoff_interval: Duration,
     memory_limit: usize,
+    provider: Option<Arc<dyn ServiceUrlProvider>>,
     seed: Option<u64>,
     description: Option<String>,
     #[cfg(feature = "metrics")]
@@ -90,6 +93,7 @@ impl ClientBuilder {
             keep_alive_interval: Duration::from_secs(30),
             max_backoff_interval: Duration::from_secs(60),
             memory_limit: 64 * 1024 * 1024,
+            provider: None,
             seed: None,
             description: None,
             #[cfg(feature = "metrics")]
@@ -269,6 +273,14 @@ impl ClientBuilder {
         self
     }
 
+    /// Decides which cluster the client uses, beginning with that of the service URL: an
+    /// [`AutoClusterFailover`](super::AutoClusterFailover), or code of the application. Default: none, so that the client
+    /// stays with its service URL until [`Client::service_url_control`] is used.
+    pub fn service_url_provider(mut self, provider: impl ServiceUrlProvider) -> Self {
+        self.provider = Some(Arc::new(provider));
+        self
+    }
+
     /// The seed of the back-off jitter, of the partition at which round-robin starts, and of the one that
     /// [`SinglePartition`](super::MessageRoutingMode::SinglePartition) chooses. Default: random for each client.
     pub fn seed(mut self, seed: u64) -> Self {
@@ -328,61 +340,108 @@ impl ClientBuilder {
     }
 
     /// A client, and the future that must be polled for it.
-    pub(crate) fn with_runtime<R: Runtime>(self, runtime: R) -> Result<(Client, SupervisorDriver<R>)> {
-        let service_url = ServiceUrl::parse(&self.service_url)?;
-        #[cfg(not(feature = "http"))]
-        if service_url.transport() == Transport::Http {
-            let what = "http:// and https:// service URLs need the crate feature `http`, which this build lacks";
-            return Err(Error::local(ErrorKind::Unsupported, what));
-        }
-        let for_work = runtime.clone();
-        let new_work_set = Box::new(move || for_work.new_work_set());
-        let (client, supervisor, inputs) = self.parts(service_url.clone(), new_work_set)?;
-        #[cfg(feature = "http")]
-        if let Some(url) = self.admin_service_url(&service_url)? {
-            let api = super::http::admin::admin_api(&runtime, self.dial_config(&url)?, &url);
-            let _ = client.shared.admin.set(api);
-        }
-        let handle = client.shared.supervisor.clone();
-        // Not for the REST interface of `admin_url`, which may be plain HTTP beside a service URL with TLS.
-        let config = DialConfig { sni_proxy: self.sni_proxy(&service_url)?, ..self.dial_config(&service_url)? };
-        let observer = Observer::new(&self.observer_config(&client, &service_url), clock::now());
-        let driver = SupervisorDriver::new(supervisor, runtime, handle, inputs, config, observer);
-        Ok((client, driver))
-    }
-
-    /// A client whose task is not started.
-    fn parts(
-        &self,
-        url: ServiceUrl,
-        new_work_set: NewWorkSet,
-    ) -> Result<(Client, Supervisor, UnboundedReceiver<Input>)> {
-        self.validate()?;
-        let service_url: Arc<str> = url.to_string().into();
-        let seed = self.seed.unwrap_or_else(random_seed);
-        let mut config = SupervisorConfig::new(url, seed);
-        config.listener_name = self.listener_name.clone();
-        config.operation_timeout = self.operation_timeout;
-        config.max_backoff_interval = self.max_backoff_interval;
-        let ready = ReadyList::new();
+    pub(crate) fn with_runtime<R: Runtime>(mut self, runtime: R) -> Result<(Client, SupervisorDriver<R>)> {
+        let (service_url, config) = self.cluster_config()?;
         let (sender, inputs) = unbounded_channel();
-        let supervisor = Supervisor::new(config, ready.clone());
-        let connection_states = supervisor.connection_states().clone();
+        let handle = SupervisorHandle { inputs: sender, ready: ReadyList::new() };
+        let supervisor = Supervisor::new(self.supervisor_config(service_url.clone()), handle.ready.clone());
+        let clusters = Clusters::new(config);
+        let provider = self.provider.take();
+        let switch = self.switch(&runtime, clusters.clone(), handle.inputs.clone())?;
+        let for_work = runtime.clone();
         let shared = Shared {
-            connection_states,
+            connection_states: supervisor.connection_states().clone(),
             #[cfg(feature = "http")]
-            admin: std::sync::OnceLock::new(),
-            supervisor: SupervisorHandle { inputs: sender, ready },
-            service_url,
+            admin: switch.admin.clone(),
+            switch: Arc::new(switch),
+            supervisor: handle.clone(),
+            service_url: service_url.to_string().into(),
             operation_timeout: self.operation_timeout,
             memory: NonZeroUsize::new(self.memory_limit).map(MemoryBudget::new),
-            seed,
+            seed: supervisor.seed(),
             producer_ids: AtomicU64::new(0),
             consumer_ids: AtomicU64::new(0),
             watcher_ids: AtomicU64::new(0),
-            new_work_set,
+            new_work_set: Box::new(move || for_work.new_work_set()),
         };
-        Ok((Client { shared: Arc::new(shared) }, supervisor, inputs))
+        let client = Client { shared: Arc::new(shared) };
+        let observer = Observer::new(&self.observer_config(&client, &service_url), clock::now());
+        let mut driver = SupervisorDriver::new(supervisor, runtime, handle, inputs, clusters, observer);
+        if let Some(provider) = provider {
+            driver.run_provider(provider, client.service_url_control());
+        }
+        Ok((client, driver))
+    }
+
+    fn supervisor_config(&self, url: ServiceUrl) -> SupervisorConfig {
+        let mut config = SupervisorConfig::new(url, self.seed.unwrap_or_else(random_seed));
+        config.listener_name = self.listener_name.clone();
+        config.operation_timeout = self.operation_timeout;
+        config.max_backoff_interval = self.max_backoff_interval;
+        config
+    }
+
+    /// What it takes to go to another cluster.
+    fn switch<R: Runtime>(
+        &self,
+        runtime: &R,
+        clusters: Arc<Clusters>,
+        inputs: UnboundedSender<Input>,
+    ) -> Result<Switch> {
+        #[cfg(feature = "http")]
+        let admin = super::http::admin::Admin::new(runtime.clone());
+        #[cfg(feature = "http")]
+        admin.set(self.admin_config(&ServiceUrl::parse(&self.service_url)?)?);
+        let for_timers = runtime.clone();
+        Ok(Switch {
+            builder: self.clone(),
+            clusters,
+            inputs,
+            new_timer: Box::new(move || Box::new(for_timers.new_timer())),
+            #[cfg(feature = "http")]
+            admin,
+            current: Mutex::new(Cluster::new(&*self.service_url)),
+        })
+    }
+
+    /// The builder with the options of another cluster.
+    pub(super) fn of_cluster(&self, cluster: &Cluster) -> Self {
+        let mut builder = self.clone();
+        builder.service_url.clone_from(&cluster.service_url);
+        if let Some(authentication) = &cluster.authentication {
+            builder.authentication = authentication.clone();
+            builder.has_credentials = true;
+        }
+        if let Some(tls) = &cluster.tls {
+            builder.tls.clone_from(tls);
+        }
+        #[cfg(feature = "http")]
+        if builder.service_url != self.service_url {
+            builder.admin_url.clone_from(&cluster.admin_url);
+        }
+        builder
+    }
+
+    /// The service URL, and how the brokers behind it are dialed.
+    pub(super) fn cluster_config(&self) -> Result<(ServiceUrl, DialConfig)> {
+        self.validate()?;
+        let url = ServiceUrl::parse(&self.service_url)?;
+        #[cfg(not(feature = "http"))]
+        if url.transport() == Transport::Http {
+            let what = "http:// and https:// service URLs need the crate feature `http`, which this build lacks";
+            return Err(Error::local(ErrorKind::Unsupported, what));
+        }
+        let config = DialConfig { sni_proxy: self.sni_proxy(&url)?, ..self.dial_config(&url)? };
+        Ok((url, config))
+    }
+
+    /// Where the REST interface is, and how it is dialed. The proxy of TLS is not for it: it may be plain HTTP beside a
+    /// service URL with TLS.
+    #[cfg(feature = "http")]
+    pub(super) fn admin_config(&self, service_url: &ServiceUrl) -> Result<Option<(ServiceUrl, DialConfig)>> {
+        let Some(url) = self.admin_service_url(service_url)? else { return Ok(None) };
+        let config = self.dial_config(&url)?;
+        Ok(Some((url, config)))
     }
 
     fn observer_config(&self, client: &Client, service_url: &ServiceUrl) -> ObserverConfig {

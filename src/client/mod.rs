@@ -11,6 +11,7 @@
 //! | `consumer`, `consumer_shared`, `acker`, `workers`, `events` | the consumer's handles and what they share |
 //! | `receive`, `message` | from queued entries to received messages |
 //! | `parts` | the topics and partitions behind one handle |
+//! | `failover` | several clusters behind one client |
 //! | `state` | where a handle is attached, and how to watch it |
 //! | `why_idle` | why nothing comes |
 //! | `observe` | spans and events of `tracing`, metrics |
@@ -37,6 +38,7 @@ use crate::pb;
 use crate::topic::TopicName;
 
 use driver::SupervisorHandle;
+use failover::Switch;
 
 mod acker;
 mod auth;
@@ -50,6 +52,7 @@ mod dead_letter;
 mod dial;
 mod driver;
 mod events;
+mod failover;
 #[cfg(feature = "http")]
 pub(crate) mod http;
 mod message;
@@ -85,6 +88,7 @@ pub use consumer_builder::ConsumerBuilder;
 pub use dead_letter::{DeadLetterNames, DeadLetterPolicy};
 pub use dial::{DialFuture, Dialer, ProxyProtocol, Socket, Target};
 pub use events::{ConsumerEvent, ConsumerEvents, Events, ProducerEvent, ProducerEvents};
+pub use failover::{AutoClusterFailover, Cluster, ServiceUrlControl, ServiceUrlFuture, ServiceUrlProvider};
 pub use message::ReceivedMessage;
 #[cfg(feature = "oauth2")]
 pub use oauth2::OAuth2;
@@ -141,7 +145,8 @@ pub(crate) struct Shared {
     connection_states: Arc<ConnectionStates>,
     /// The REST interface; empty where none is known.
     #[cfg(feature = "http")]
-    admin: std::sync::OnceLock<Arc<dyn http::admin::AdminApi>>,
+    admin: Arc<http::admin::Admin>,
+    switch: Arc<Switch>,
     operation_timeout: std::time::Duration,
     /// Of the producers' pending messages; `None`: without a limit.
     memory: Option<Arc<MemoryBudget>>,
@@ -266,7 +271,22 @@ impl Client {
         self.shared.memory.as_ref().map(|budget| budget.usage()).unwrap_or_default()
     }
 
-    /// The service URL, normalised: scheme, hosts, ports.
+    /// Moves the client to another cluster.
+    ///
+    /// ```no_run
+    /// # async fn example(client: pulsar_native::Client) -> Result<(), pulsar_native::Error> {
+    /// use pulsar_native::Cluster;
+    ///
+    /// client.service_url_control().switch_to(Cluster::new("pulsar://west.example.com:6650"))
+    /// # }
+    /// ```
+    #[doc(alias = "updateServiceUrl")]
+    pub fn service_url_control(&self) -> ServiceUrlControl {
+        ServiceUrlControl::new(self.shared.switch.clone())
+    }
+
+    /// The service URL that the client was built with, normalised: scheme, hosts, ports. The one in use, after a switch to
+    /// another cluster, is in [`Self::state`].
     pub fn service_url(&self) -> &str {
         &self.shared.service_url
     }

@@ -131,13 +131,13 @@ impl Client {
                         set ClientBuilder::admin_url";
             Error::local(ErrorKind::Unsupported, what)
         })?;
-        let missing = match stats_of(&**api, &topic).await {
+        let missing = match stats_of(&*api, &topic).await {
             Err(error) if error.kind() == ErrorKind::TopicNotFound => error,
             read => return Ok(vec![read?]),
         };
         let mut found = Vec::new();
-        for partition in partitions_of(&**api, &topic).await? {
-            match stats_of(&**api, &partition).await {
+        for partition in partitions_of(&*api, &topic).await? {
+            match stats_of(&*api, &partition).await {
                 Err(error) if error.kind() == ErrorKind::TopicNotFound => {}
                 read => found.push(read?),
             }

@@ -104,7 +104,7 @@ impl ConsumerShared {
     /// What the REST interface says of this subscription; `None` where there is none, or the role may not ask it.
     #[cfg(feature = "http")]
     async fn view(&self, part: &Part<Machine>) -> Option<SubscriptionView> {
-        super::http::admin::subscription_view(&**self.client().admin.get()?, &part.topic, &self.config.subscription)
+        super::http::admin::subscription_view(&*self.client().admin.get()?, &part.topic, &self.config.subscription)
             .await
     }
 

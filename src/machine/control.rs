@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::supervisor::query::PendingQuery;
+use super::supervisor::service_url::ServiceUrl;
 use super::{EndpointId, EndpointRef, ReplyTo};
 use crate::error::{Error, ErrorKind, Result, ServerCode, ServerError};
 use crate::machine::connection::error::{ProtocolViolation, RequestError};
@@ -46,6 +47,11 @@ impl fmt::Display for HostPort {
     }
 }
 
+/// Names the options by which a cluster is dialed: credentials, TLS, dialer. A client begins with 0, and each switch to
+/// another cluster takes a number that was never used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct ClusterId(pub u32);
+
 /// What is spoken over a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Transport {
@@ -68,9 +74,17 @@ pub struct BrokerKey {
     pub transport: Transport,
     /// Which of several connections to the same broker.
     pub index: u32,
+    /// Whose credentials and TLS options it is made with.
+    pub cluster: ClusterId,
 }
 
 impl BrokerKey {
+    /// The first connection to a host itself, without TLS, of the cluster that a client begins with.
+    pub fn of_host(host: HostPort, transport: Transport) -> Self {
+        let cluster = ClusterId::default();
+        Self { logical: host.clone(), physical: host, tls: false, transport, index: 0, cluster }
+    }
+
     /// The broker as `host:port`, for `CONNECT.proxy_to_broker_url`, when a proxy stands between.
     pub fn proxy_to_broker_url(&self) -> Option<String> {
         (self.logical != self.physical).then(|| self.logical.to_string())
@@ -95,6 +109,8 @@ pub enum CloseReason {
     Io(Error),
     /// The connection was never made.
     Dial(Error),
+    /// This client, because it uses another cluster now.
+    ClusterSwitched,
 }
 
 impl CloseReason {
@@ -115,6 +131,7 @@ impl CloseReason {
             }
             Self::Silent { after } => Error::network(format!("the broker was silent for {after:?}")),
             Self::Io(error) | Self::Dial(error) => error.clone(),
+            Self::ClusterSwitched => Error::local(ErrorKind::NotReady, "the client uses another cluster now"),
         };
         error.with_address(address)
     }
@@ -129,6 +146,11 @@ pub(crate) fn closed_by_broker() -> Error {
     Error::local(ErrorKind::NotReady, "its broker closed it, as when a topic moves")
 }
 
+/// Why an endpoint is detached whose broker sent TOPIC_MIGRATED.
+pub(crate) fn topic_migrated() -> Error {
+    Error::local(ErrorKind::NotReady, "its topic has migrated to another cluster")
+}
+
 /// What reaches the supervisor.
 #[derive(Debug)]
 pub enum Input {
@@ -140,6 +162,8 @@ pub enum Input {
     Credentials(ConnectionId, Result<AuthData>),
     /// An event of a session.
     Session(ConnectionId, SessionEvent),
+    /// Use another cluster: every endpoint and query goes there. Its number is above that of any cluster before it.
+    SwitchCluster(ClusterId, ServiceUrl),
     /// Close every endpoint, then every connection.
     CloseClient(ReplyTo<()>),
 }
@@ -147,8 +171,8 @@ pub enum Input {
 /// An action of the supervisor, carried out by its driver.
 #[derive(Debug)]
 pub enum Action {
-    /// Ask the credential source; the answer is [`Input::Credentials`].
-    FetchCredentials(ConnectionId, AuthContext),
+    /// Ask the credential source of the cluster; the answer is [`Input::Credentials`].
+    FetchCredentials(ConnectionId, ClusterId, AuthContext),
     /// Connect and run a session; its events are [`Input::Session`], its failure [`SessionEvent::Ended`].
     Dial {
         /// The name of the connection from now on.
@@ -173,6 +197,8 @@ pub enum SessionCommand {
     Open(EndpointRef, Attempt),
     /// Answer the broker's AUTH_CHALLENGE with these.
     AuthResponse(AuthData),
+    /// End the connection because of this; [`SessionEvent::Ended`] follows.
+    End(CloseReason),
 }
 
 /// An event of a session, for the supervisor.
@@ -192,6 +218,9 @@ pub enum SessionEvent {
     /// The broker closed the endpoint, or it asked to be attached afresh; with the address of the broker that has
     /// it now, if one was named.
     Detached(EndpointId, Attempt, Option<String>),
+    /// The endpoint's topic has moved to another cluster (TOPIC_MIGRATED): it is detached, and looked up at this service
+    /// URL from now on. `None` if the broker named none for the way that this connection has, plain or TLS.
+    Migrated(EndpointId, Attempt, Option<String>),
     /// The endpoint is closed; nothing of it is left.
     Finished(EndpointId),
     /// The response to [`SessionCommand::Request`].

@@ -14,6 +14,7 @@
 //! | `endpoint` | what all endpoints share: the lock, the ready list, the contract [`EndpointMachine`] |
 //! | `producer`, `consumer`, `topic_list` | the three kinds of endpoint |
 //! | `memory` | how much of the client's memory limit each producer may use |
+//! | `failover` | when a client with several clusters leaves one for another |
 //!
 //! # The contract
 //! - Inputs are `handle_*` and `on_*`; what the application asks are verbs (`push`, `ack`, `close`); outputs are `poll_*` and
@@ -41,6 +42,7 @@ pub mod control;
 pub mod credentials;
 pub mod deadlines;
 pub mod endpoint;
+pub mod failover;
 pub mod memory;
 pub mod producer;
 pub mod session;

@@ -84,6 +84,9 @@ impl Broker {
     ) -> Result<(), Refusal> {
         let topic = self.subscribable_topic(key.conn, request, modes)?;
         let name: Arc<str> = Arc::from(request.subscription.as_str());
+        if self.migrates_consumer(&topic, &name, key) {
+            return Ok(());
+        }
         let other = self.exclusive_holder(&topic, &name, modes.sharing);
         if let Some(other) = other.filter(|_| holder != HolderState::Alive) {
             if self.await_takeover(key.conn, other, request.clone().into()) {

@@ -13,6 +13,7 @@
 //! | `position` | SEEK, GET_LAST_MESSAGE_ID, CONSUMER_STATS |
 //! | `rest` | none: the same over HTTP |
 //! | `oauth2` | none: tokens over HTTP |
+//! | `migration` | TOPIC_MIGRATED, to all who use a cluster that has migrated |
 //! | `takeover` | PRODUCER and SUBSCRIBE for what another connection holds |
 //!
 //! Each is an `impl Broker` over the parts of the machine. A command's method queues its response itself, or gives a
@@ -22,6 +23,7 @@
 mod consumer;
 mod delivery;
 mod lookup;
+mod migration;
 mod oauth2;
 mod position;
 mod producer;
@@ -33,6 +35,7 @@ mod session;
 mod takeover;
 mod topic_list;
 
+pub(super) use self::migration::MigratedTo;
 pub(super) use self::oauth2::{IdentityProvider, OAuth2Client};
 pub(super) use self::rest::RestAnswer;
 use self::takeover::HolderState;

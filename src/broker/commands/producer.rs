@@ -50,6 +50,9 @@ impl Broker {
         let name = self.check_topic(key.conn, &request.topic, "PRODUCER")?;
         let missing = || refuse(ServerError::TopicNotFound, format!("Topic {name} does not exist"));
         let topic = self.load_topic(&name, true).ok_or_else(missing)?;
+        if self.migrates_producer(&topic, key) {
+            return Ok(());
+        }
         if holder == HolderState::NotChecked {
             self.check_epoch(key.conn, &topic, request);
         }

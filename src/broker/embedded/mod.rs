@@ -252,6 +252,13 @@ impl EmbeddedBroker {
         self.call(|broker| broker.transfer(topic, url));
     }
 
+    /// The cluster of this broker has migrated to the one at these service URLs (PIP-188), as after
+    /// `POST /admin/v2/clusters/{cluster}/migrate`; without any, it has not, or not any more. Producers are sent there with
+    /// TOPIC_MIGRATED, and consumers as soon as their subscription has acknowledged all that is stored here.
+    pub fn migrate(&self, url: Option<&str>, url_tls: Option<&str>) {
+        self.call(|broker| broker.migrate(url, url_tls));
+    }
+
     /// Ends a topic: no further messages; consumers get REACHED_END_OF_TOPIC when they have acknowledged the last one.
     pub fn terminate(&self, topic: &str) {
         self.call(|broker| broker.terminate(topic));

@@ -23,6 +23,7 @@ use bytes::BytesMut;
 
 pub(crate) use self::takeovers::{PendingTakeover, PendingTakeovers};
 pub(crate) use self::timers::{BrokerTimer, BrokerTimers};
+use crate::broker::commands::MigratedTo;
 use crate::broker::config::BrokerConfig;
 use crate::broker::conformance::{Conformance, ConformanceViolation, Rule};
 use crate::broker::connections::{ConnectionState, Connections};
@@ -52,6 +53,7 @@ pub struct Broker {
     pub(super) conformance: Conformance,
     /// Requests to the token endpoint so far.
     pub(super) token_requests: u64,
+    pub(super) migrated_to: Option<MigratedTo>,
     /// The latest reading any input brought.
     pub(super) now: Now,
     timers: BrokerTimers,
@@ -73,6 +75,7 @@ impl Broker {
             takeovers: PendingTakeovers::default(),
             conformance: Conformance::default(),
             token_requests: 0,
+            migrated_to: None,
             now,
             timers: BrokerTimers::default(),
             generated_names: 0,
@@ -341,6 +344,7 @@ impl Broker {
             let after = Duration::from_millis(due_ms.saturating_sub(self.now.wall_ms));
             self.set_timer(after, BrokerTimer::DelayedMessages { topic: Arc::clone(topic), subscription });
         }
+        self.send_drained_away(topic);
     }
 
     /// Delivers what can be delivered to the consumers of one connection.

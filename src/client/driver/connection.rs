@@ -103,7 +103,7 @@ impl<R: Runtime> ConnectionDriver<R> {
         let mut progress = false;
         loop {
             match self.commands.poll_recv(cx) {
-                Poll::Ready(Some(command)) => session.handle_command(command, now, &mut deferred),
+                Poll::Ready(Some(command)) => session.handle_command(command, now, &mut deferred)?,
                 Poll::Ready(None) => return Err(CloseReason::Local("the client is closed")),
                 Poll::Pending => break,
             }

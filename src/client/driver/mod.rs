@@ -18,10 +18,12 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::machine::ReadyList;
 use crate::machine::control::{Input, SessionCommand};
 
+mod clusters;
 mod connection;
 mod read_buffer;
 mod supervisor;
 
+pub(crate) use clusters::Clusters;
 pub(crate) use supervisor::{DialConfig, SupervisorDriver};
 
 /// How handles and connections reach the supervisor.

@@ -1,25 +1,30 @@
 //! The task of a client's supervisor: it carries out what the supervisor decides, and owns the tasks of the connections.
 
 use std::collections::HashMap;
-use std::future::Future;
-use std::pin::Pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::oneshot;
 
+use super::clusters::Clusters;
 use super::connection::ConnectionDriver;
 use super::{SupervisorHandle, fetch_credentials, until_given_up};
 use crate::client::auth::Authentication;
 use crate::client::clock;
 use crate::client::dial::{Dialer, Target, dial};
+use crate::client::failover::{ServiceUrlControl, ServiceUrlProvider};
 use crate::client::observe::{DialObserver, Observer};
 use crate::client::runtime::{AsyncTimer, Runtime, TaskSet};
+use crate::client::user_code::catch_panic;
 use crate::error::{Error, ErrorKind, Result};
 use crate::machine::connection::ConnectionConfig;
 use crate::machine::control::{
-    Action, AuthContext, AuthData, BrokerKey, CloseReason, ConnectionId, HostPort, Input, SessionCommand, SessionEvent,
+    Action, AuthContext, AuthData, BrokerKey, CloseReason, ClusterId, ConnectionId, HostPort, Input, SessionCommand,
+    SessionEvent,
 };
 use crate::machine::supervisor::Supervisor;
 use crate::machine::{Deadline, Deferred};
@@ -43,7 +48,7 @@ pub(crate) struct DialConfig {
 
 impl DialConfig {
     /// Where this broker is dialed.
-    fn target(&self, key: &BrokerKey) -> Result<Target> {
+    pub(crate) fn target(&self, key: &BrokerKey) -> Result<Target> {
         let target = Target::from_key(key);
         match &self.sni_proxy {
             Some(proxy) => target.behind_sni_proxy(proxy),
@@ -69,11 +74,14 @@ pub(crate) struct SupervisorDriver<R: Runtime> {
     inputs: UnboundedReceiver<Input>,
     /// The other end of `inputs`, for the tasks.
     handle: SupervisorHandle,
-    config: Arc<DialConfig>,
+    clusters: Arc<Clusters>,
     /// Commands to the task of each connection; dropping the sender ends the task.
     connections: HashMap<ConnectionId, UnboundedSender<SessionCommand>>,
-    /// The tasks of connections and of credential fetches, at most one fetch per connection. They end with the driver.
+    /// The tasks of connections and of credential fetches, at most one fetch per connection, and of the provider of
+    /// service URLs. They end with the driver.
     tasks: R::Tasks,
+    /// Dropped to end the task of the provider of service URLs.
+    close_provider: Option<oneshot::Sender<()>>,
     timer: R::Timer,
     /// The instant that the timer is set to.
     timer_at: Option<Instant>,
@@ -86,7 +94,7 @@ impl<R: Runtime> SupervisorDriver<R> {
         runtime: R,
         handle: SupervisorHandle,
         inputs: UnboundedReceiver<Input>,
-        config: DialConfig,
+        clusters: Arc<Clusters>,
         observer: Observer,
     ) -> Self {
         observer.start(&mut supervisor);
@@ -96,13 +104,24 @@ impl<R: Runtime> SupervisorDriver<R> {
             runtime,
             inputs,
             handle,
-            config: Arc::new(config),
+            clusters,
             connections: HashMap::new(),
             tasks,
+            close_provider: None,
             timer,
             timer_at: None,
             observer,
         }
+    }
+
+    /// Runs the provider of service URLs until the client is closed.
+    pub(crate) fn run_provider(&mut self, provider: Arc<dyn ServiceUrlProvider>, control: ServiceUrlControl) {
+        let (close, closed) = oneshot::channel();
+        self.close_provider = Some(close);
+        self.tasks.spawn(async move {
+            let running = catch_panic(|| provider.run(control));
+            until_closed(closed, running).await;
+        });
     }
 
     /// Passes the inputs to the supervisor and carries out its actions; whether there was progress.
@@ -110,8 +129,14 @@ impl<R: Runtime> SupervisorDriver<R> {
         let mut deferred = Deferred::new();
         let now = clock::now();
         let mut progress = false;
+        let mut switched_to = None;
         while let Poll::Ready(Some(input)) = self.inputs.poll_recv(cx) {
             self.observer.on_input(&input, now);
+            match &input {
+                Input::SwitchCluster(cluster, _) => switched_to = switched_to.max(Some(*cluster)),
+                Input::CloseClient(_) => drop(self.close_provider.take()),
+                _ => {}
+            }
             self.supervisor.handle(input, now, &mut deferred);
             progress = true;
         }
@@ -126,12 +151,16 @@ impl<R: Runtime> SupervisorDriver<R> {
             self.observer.on_action(&action, now);
             self.carry_out(action);
         }
+        if let Some(cluster) = switched_to {
+            // Connections of earlier ones are not dialed any more.
+            self.clusters.forget_before(cluster);
+        }
         progress
     }
 
     fn carry_out(&mut self, action: Action) {
         match action {
-            Action::FetchCredentials(id, context) => self.fetch_credentials(id, context),
+            Action::FetchCredentials(id, cluster, context) => self.fetch_credentials(id, cluster, context),
             Action::Dial { connection, key, credentials } => self.dial(connection, key, credentials),
             Action::Command(id, command) => {
                 if let Some(commands) = self.connections.get(&id) {
@@ -146,8 +175,9 @@ impl<R: Runtime> SupervisorDriver<R> {
         }
     }
 
-    fn fetch_credentials(&mut self, id: ConnectionId, context: AuthContext) {
-        let (runtime, config, handle) = (self.runtime.clone(), self.config.clone(), self.handle.clone());
+    fn fetch_credentials(&mut self, id: ConnectionId, cluster: ClusterId, context: AuthContext) {
+        let Some(config) = self.clusters.get(cluster) else { return };
+        let (runtime, handle) = (self.runtime.clone(), self.handle.clone());
         self.tasks.spawn(async move {
             let fetch = || config.authentication.credentials(&context);
             let limit = config.operation_timeout;
@@ -157,12 +187,13 @@ impl<R: Runtime> SupervisorDriver<R> {
     }
 
     fn dial(&mut self, id: ConnectionId, key: BrokerKey, credentials: AuthData) {
+        let Some(config) = self.clusters.get(key.cluster) else { return };
         let (sender, commands) = unbounded_channel();
         self.connections.retain(|_, commands| !commands.is_closed());
         self.connections.insert(id, sender);
         #[cfg(feature = "http")]
         if key.transport == crate::machine::control::Transport::Http {
-            let (runtime, config, supervisor) = (self.runtime.clone(), self.config.clone(), self.handle.clone());
+            let (runtime, supervisor) = (self.runtime.clone(), self.handle.clone());
             let driver = crate::client::http::HttpDriver { id, key, runtime, config, supervisor, commands };
             self.tasks.spawn(driver.run());
             return;
@@ -172,7 +203,7 @@ impl<R: Runtime> SupervisorDriver<R> {
             key,
             credentials,
             runtime: self.runtime.clone(),
-            config: self.config.clone(),
+            config,
             supervisor: self.handle.clone(),
             commands,
             observer: self.observer.of_dial(id),
@@ -229,6 +260,16 @@ impl<R: Runtime> DialAttempt<R> {
             }
         }
     }
+}
+
+/// Drops `future` when the other end of `closed` is dropped.
+async fn until_closed(mut closed: oneshot::Receiver<()>, future: impl Future) {
+    let mut future = pin!(future);
+    poll_fn(|cx| match Pin::new(&mut closed).poll(cx) {
+        Poll::Ready(_) => Poll::Ready(()),
+        Poll::Pending => future.as_mut().poll(cx).map(drop),
+    })
+    .await;
 }
 
 fn connection_config(key: &BrokerKey, config: &DialConfig, handshake_timeout: Duration) -> ConnectionConfig {

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::Value;
 
@@ -24,16 +24,43 @@ pub(crate) trait AdminApi: Send + Sync {
     fn get(&self, path: String) -> AdminFuture<'_>;
 }
 
+/// The REST interface of the cluster in use.
+pub(crate) struct Admin {
+    new_api: NewApi,
+    api: Mutex<Option<Arc<dyn AdminApi>>>,
+}
+
+/// [`admin_api`] with the runtime of the client.
+type NewApi = Box<dyn Fn(DialConfig, &ServiceUrl) -> Arc<dyn AdminApi> + Send + Sync>;
+
+impl Admin {
+    /// None, until it is set.
+    pub(crate) fn new<R: Runtime>(runtime: R) -> Arc<Self> {
+        let new_api: NewApi = Box::new(move |config, url| admin_api(&runtime, config, url));
+        Arc::new(Self { new_api, api: Mutex::new(None) })
+    }
+
+    /// It is at this URL; `None`: it is not known.
+    pub(crate) fn set(&self, at: Option<(ServiceUrl, DialConfig)>) {
+        let api = at.map(|(url, config)| (self.new_api)(config, &url));
+        *self.api.lock().unwrap_or_else(PoisonError::into_inner) = api;
+    }
+
+    /// The REST interface, if it is known where that is.
+    pub(crate) fn get(&self) -> Option<Arc<dyn AdminApi>> {
+        self.api.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
 struct Hosts<R> {
     hosts: Vec<Exchange<R>>,
 }
 
 /// The REST interface at an `http://` or `https://` URL.
-pub(crate) fn admin_api<R: Runtime>(runtime: &R, config: DialConfig, url: &ServiceUrl) -> Arc<dyn AdminApi> {
+fn admin_api<R: Runtime>(runtime: &R, config: DialConfig, url: &ServiceUrl) -> Arc<dyn AdminApi> {
     let config = Arc::new(config);
     let host = |host: &crate::machine::control::HostPort| {
-        let (logical, physical, transport) = (host.clone(), host.clone(), Transport::Http);
-        let key = BrokerKey { logical, physical, tls: url.tls(), transport, index: 0 };
+        let key = BrokerKey { tls: url.tls(), ..BrokerKey::of_host(host.clone(), Transport::Http) };
         Exchange::new(runtime.clone(), config.clone(), key)
     };
     Arc::new(Hosts { hosts: url.hosts().iter().map(host).collect() })

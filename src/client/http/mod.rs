@@ -98,6 +98,7 @@ impl<R: Runtime> HttpDriver<R> {
                         let error = request::unsupported("a watch of topics");
                         self.report(SessionEvent::OpenFailed(endpoint.id(), attempt, error));
                     }
+                    Some(SessionCommand::End(reason)) => return Poll::Ready(Some(reason)),
                     // There are no challenges over HTTP.
                     Some(SessionCommand::AuthResponse(_)) => {}
                 }

@@ -30,7 +30,7 @@ impl Origin {
     /// How to dial it.
     pub(in crate::client) fn key(&self) -> BrokerKey {
         let host = self.address.clone();
-        BrokerKey { logical: host.clone(), physical: host, tls: self.tls, transport: Transport::Http, index: 0 }
+        BrokerKey { tls: self.tls, ..BrokerKey::of_host(host, Transport::Http) }
     }
 
     /// The value of the header `Host`.

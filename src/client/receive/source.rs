@@ -44,6 +44,8 @@ pub(super) struct Source {
     queue_epoch: Arc<AtomicU64>,
     /// The queue epoch of `run` and of the open batch.
     taken_epoch: u64,
+    /// The cluster of `run` and of the open batch, as the consumer counts them.
+    cluster_number: u32,
     /// Entries that were taken and not opened yet.
     run: VecDeque<ReceivedEntry>,
     /// The entry opened last. Its messages share it; when all of them are dropped its memory serves the next entry.
@@ -96,6 +98,7 @@ impl Source {
         Self {
             taken_epoch: queue_epoch.load(Ordering::Relaxed),
             queue_epoch,
+            cluster_number: 0,
             run: VecDeque::new(),
             opened: None,
             batch: None,
@@ -153,6 +156,7 @@ impl Source {
             self.permits.count = if taken.attach_number == attach_number { charged } else { 0 };
         }
         self.taken_epoch = taken.queue_epoch;
+        self.cluster_number = taken.cluster_number;
         self.permits.attach_number = taken.attach_number;
         if let (End::No, Some(error)) = (&self.end, taken.ended) {
             self.end = End::Pending(error);
@@ -209,7 +213,8 @@ impl Source {
         let Some(body) = decode_fast(&entry.body) else { return false };
         let ReceivedEntry { ledger_id, entry_id, permits, redelivery_count, .. } = *entry;
         let opened_at = time_entry(&mut self.untimed_entries);
-        let position = MessagePosition { partition: self.part.partition, ..MessagePosition::new(ledger_id, entry_id) };
+        let (partition, cluster_number) = (self.part.partition, self.cluster_number);
+        let position = MessagePosition { partition, cluster_number, ..MessagePosition::new(ledger_id, entry_id) };
         let raw = std::mem::take(&mut entry.raw);
         place(&mut self.opened, &self.part, |opened| {
             opened.fill(position, raw, body, None, redelivery_count, opened_at);
@@ -339,8 +344,8 @@ impl Source {
             }
         };
         let batch_size = body.num_messages_in_batch.unwrap_or(0);
-        let partition = self.part.partition;
-        let position = MessagePosition { ledger_id, entry_id, partition, batch_index: -1, batch_size };
+        let (partition, cluster_number) = (self.part.partition, self.cluster_number);
+        let position = MessagePosition { ledger_id, entry_id, partition, batch_index: -1, batch_size, cluster_number };
         let Content { inflated, cursor } = match decode_slow(&raw, &body, self.uncompressed_bytes_max) {
             Ok(content) => content,
             Err(DecodeFailure::Damaged(error)) => {

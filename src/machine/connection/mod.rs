@@ -90,6 +90,9 @@ pub enum ConnectionEvent {
     Notification(EndpointId, Box<Command>),
     /// CLOSE_PRODUCER or CLOSE_CONSUMER of the broker; with the address that has the endpoint now, if named.
     Closed(EndpointId, Option<String>),
+    /// TOPIC_MIGRATED: the endpoint's topic is in another cluster now; with its service URL, if named for plain connections
+    /// or TLS as this one is.
+    Migrated(EndpointId, Option<String>),
 }
 
 /// ```text
@@ -278,12 +281,22 @@ impl Connection {
                 Ok(Some(ConnectionEvent::Closed(consumer(close.consumer_id), moved_to)))
             }
             Command::AuthChallenge(challenge) => Ok(Some(challenged(challenge))),
-            // Comes before a CLOSE_*: the endpoint attaches again by lookup, which names the new cluster's broker.
-            Command::TopicMigrated(_) => Ok(None),
+            Command::TopicMigrated(migrated) => Ok(Some(self.handle_migrated(migrated))),
             Command::Connected(_) => Err(violation("sent CONNECTED twice")),
             command if command.request_id().is_some() => self.handle_response(command),
             other => Err(violation(format!("sent {}, which only clients send", other.name()))),
         }
+    }
+
+    /// The broker has closed the endpoint, or does not open it, and the CLOSE_* that follows finds it gone. An open request
+    /// of it gets no other answer.
+    fn handle_migrated(&mut self, migrated: pb::CommandTopicMigrated) -> ConnectionEvent {
+        let id = match migrated.resource_type() {
+            pb::command_topic_migrated::ResourceType::Producer => producer(migrated.resource_id),
+            pb::command_topic_migrated::ResourceType::Consumer => consumer(migrated.resource_id),
+        };
+        self.requests.forget_open(id);
+        ConnectionEvent::Migrated(id, self.assigned(migrated.broker_service_url, migrated.broker_service_url_tls))
     }
 
     fn assigned(&self, plain: Option<String>, tls: Option<String>) -> Option<String> {

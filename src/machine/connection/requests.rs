@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Requester;
 use super::error::ProtocolViolation;
 use crate::error::ServerError;
-use crate::machine::{Deadline, Now};
+use crate::machine::{Deadline, EndpointId, Now};
 use crate::pb;
 use crate::pb::base_command::Type;
 use crate::pb::command_lookup_topic_response::LookupType;
@@ -64,6 +64,15 @@ impl Requests {
         self.pending.remove(&id);
         while self.deadlines.front().is_some_and(|(_, id)| !self.pending.contains_key(id)) {
             self.deadlines.pop_front();
+        }
+    }
+
+    /// The open request of this endpoint, if there is one, gets no response.
+    pub(super) fn forget_open(&mut self, endpoint: EndpointId) {
+        let is_open = |request: &PendingRequest| matches!(request.requester, Requester::Open(id, _) if id == endpoint);
+        let open = self.pending.iter().find(|(_, request)| is_open(request)).map(|(id, _)| *id);
+        if let Some(id) = open {
+            self.remove(id);
         }
     }
 

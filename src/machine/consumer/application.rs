@@ -13,6 +13,11 @@ use crate::id::MessagePosition;
 use crate::pb;
 use crate::wire::{AckId, EntryError};
 
+/// Why a request about a position in another cluster is refused.
+pub(super) fn cluster_changed() -> Error {
+    Error::local(ErrorKind::NotAllowed, "it is about a message of another cluster, which this consumer has left")
+}
+
 /// Receiving.
 impl Consumer {
     /// Returns `permits`, then moves the whole queue behind what `into` holds. An empty `into` is swapped with the queue,
@@ -25,6 +30,7 @@ impl Consumer {
         Taken {
             queue_epoch: self.queue.epoch(),
             attach_number: self.queue.attach_number(),
+            cluster_number: self.cluster_number,
             ended: self.lifecycle.ended().cloned(),
         }
     }
@@ -64,7 +70,8 @@ impl Consumer {
     /// Acknowledges one message: it is noted, grouped with others, and written when the group is due. `now` is only
     /// called when a group begins.
     ///
-    /// Without a connection it waits for the next one.
+    /// Without a connection it waits for the next one. Of a message that another cluster has delivered, before a switch to
+    /// the present one, it does nothing: that cluster delivers it again.
     ///
     /// # Errors
     /// The reason why the consumer has ended; [`ErrorKind::InvalidArgument`] if the id names a member of a batch without
@@ -73,7 +80,7 @@ impl Consumer {
     #[inline]
     pub fn ack(&mut self, id: &MessagePosition, now: impl FnOnce() -> Now) -> Result<()> {
         let is_noted = self.lifecycle.ended().is_none() && self.acks.are_needed() && !self.seek.is_running();
-        if is_noted && self.acks.ack_fast(id) {
+        if is_noted && id.cluster_number == self.cluster_number && self.acks.ack_fast(id) {
             self.counters.acks += 1;
             return Ok(());
         }
@@ -82,7 +89,7 @@ impl Consumer {
 
     #[inline(never)]
     fn ack_slow(&mut self, id: &MessagePosition, now: impl FnOnce() -> Now) -> Result<()> {
-        if !self.notes_acks()? {
+        if !self.notes_acks()? || self.is_of_other_cluster(id) {
             return Ok(());
         }
         if self.acks.ack_slow(id).map_err(|error| error.with_topic(&self.topic))? {
@@ -100,7 +107,7 @@ impl Consumer {
     /// would ignore it without a word.
     pub fn ack_cumulative(&mut self, id: &MessagePosition, now: impl FnOnce() -> Now) -> Result<()> {
         self.check_cumulative()?;
-        if !self.notes_acks()? {
+        if !self.notes_acks()? || self.is_of_other_cluster(id) {
             return Ok(());
         }
         let finished = self.acks.ack_cumulative(id).map_err(|error| error.with_topic(&self.topic))?;
@@ -149,7 +156,16 @@ impl Consumer {
         if !self.notes_acks()? {
             return Ok(Vec::new());
         }
+        if ids.iter().any(|id| self.is_of_other_cluster(id)) {
+            return Err(cluster_changed());
+        }
         self.acks.resolve(ids, cumulative)
+    }
+
+    /// Whether the message came from a cluster that this consumer has left. Its id names another message here, if any.
+    #[inline]
+    fn is_of_other_cluster(&self, id: &MessagePosition) -> bool {
+        !matches!(id.cluster_number, 0) && id.cluster_number != self.cluster_number && !mutation!(AcksCrossClusters)
     }
 
     /// Requests the message's entry again after the delay of `negative_ack_redelivery_backoff` for so many redeliveries (0
@@ -157,7 +173,7 @@ impl Consumer {
     ///
     /// Without a connection it does nothing: the next attach delivers everything that is not acknowledged.
     pub fn nack(&mut self, id: &MessagePosition, redelivery_count: u32, now: Now) {
-        if !self.lifecycle.is_receiving() || self.seek.is_running() {
+        if !self.lifecycle.is_receiving() || self.seek.is_running() || self.is_of_other_cluster(id) {
             return;
         }
         self.counters.nacks += 1;
@@ -223,6 +239,11 @@ impl Consumer {
         if self.seek.is_running() {
             let busy = Error::local(ErrorKind::Busy, "another seek of this consumer is under way");
             return reply.send(Err(busy.with_topic(&self.topic)), deferred);
+        }
+        if let SeekTo::Message { id, .. } = &to {
+            if self.is_of_other_cluster(&id.position()) {
+                return reply.send(Err(cluster_changed().with_topic(&self.topic)), deferred);
+            }
         }
         if self.lifecycle.ended().is_none() {
             self.seek.begin();

@@ -1,7 +1,9 @@
 //! SUBSCRIBE, and the attach and detach that follow it.
 
+use super::application::cluster_changed;
 use super::operations::Operation;
-use super::{Consumer, Deferred, SubscriptionType};
+use super::seek::Seek;
+use super::{Consumer, Deferred, SubscriptionType, TopicStatus};
 use crate::pb;
 use crate::schema::SchemaInfo;
 
@@ -51,6 +53,23 @@ impl Consumer {
             self.seek.end();
             reply.send(Ok(()), deferred);
         }
+    }
+
+    /// The next attach is in another cluster, where positions of this one name other messages: acknowledgements that wait,
+    /// unfinished batches and seeks are void. What the application still has of this cluster is not acknowledged in the
+    /// other one.
+    pub fn on_cluster_changed(&mut self, deferred: &mut Deferred) {
+        if self.lifecycle.is_finished() {
+            return;
+        }
+        self.cluster_number = self.cluster_number.checked_add(1).unwrap_or(1);
+        if !mutation!(AcksCrossClusters) {
+            self.acks.reset();
+        }
+        self.redelivery.reset();
+        self.operations.fail_positions(&cluster_changed().with_topic(&self.topic), deferred);
+        self.seek = Seek::default();
+        self.topic_status = TopicStatus::default();
     }
 
     /// The open failed, the connection was lost, or the broker closed this consumer. What is queued may still be

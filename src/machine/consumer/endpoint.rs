@@ -51,6 +51,10 @@ impl EndpointMachine for Consumer {
         Consumer::on_detached(self, deferred);
     }
 
+    fn on_cluster_changed(&mut self, deferred: &mut Deferred) {
+        Consumer::on_cluster_changed(self, deferred);
+    }
+
     fn attach_status(&mut self) -> &mut AttachStatus {
         &mut self.attach_status
     }

@@ -98,6 +98,8 @@ pub struct Consumer {
     topic_status: TopicStatus,
     counters: ReceiveCounters,
     stall: StallWatch,
+    /// How many clusters it has been in, the present one included: see [`MessagePosition::cluster_number`](crate::id::MessagePosition::cluster_number).
+    cluster_number: u32,
     /// Whether an input gave the owner something to do since it was last asked.
     is_dirty: bool,
 }
@@ -136,6 +138,7 @@ impl Consumer {
             topic_status: TopicStatus::default(),
             counters: ReceiveCounters::default(),
             stall: StallWatch::new(config.stall_timeout),
+            cluster_number: 1,
             is_dirty: true,
             topic,
             config,

@@ -280,6 +280,16 @@ impl Operations {
         if is_overdue { self.pending.pop_front().map(|pending| pending.operation) } else { None }
     }
 
+    /// Ends those that name a position in the topic, or are about one, with `error`.
+    pub(super) fn fail_positions(&mut self, error: &Error, deferred: &mut Deferred) {
+        for pending in std::mem::take(&mut self.pending) {
+            match pending.operation {
+                Operation::Ack { .. } | Operation::Seek { .. } => pending.operation.fail(error.clone(), deferred),
+                _ => self.pending.push_back(pending),
+            }
+        }
+    }
+
     /// Ends them all with `error`.
     pub(super) fn fail_all(&mut self, error: &Error, deferred: &mut Deferred) {
         for pending in self.pending.drain(..) {

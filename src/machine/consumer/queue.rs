@@ -57,6 +57,8 @@ pub struct Taken {
     pub queue_epoch: u64,
     /// The attach that their permits belong to.
     pub attach_number: u64,
+    /// The [cluster](crate::id::MessagePosition::cluster_number) that has delivered them.
+    pub cluster_number: u32,
     /// Nothing comes any more, and why.
     pub ended: Option<Error>,
 }

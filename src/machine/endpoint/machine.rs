@@ -124,6 +124,9 @@ pub trait EndpointMachine: Send + Sized + 'static {
     /// An attempt to attach it failed, or its broker closed it; another attempt follows.
     fn on_attach_failed(&mut self, _error: &Error, _now: Now, _deferred: &mut Deferred) {}
 
+    /// It is about to be opened in another cluster than before: what is known of positions in the topic is void.
+    fn on_cluster_changed(&mut self, _deferred: &mut Deferred) {}
+
     /// Where it is attached, or why it is not; kept up to date by [`Endpoint`].
     fn attach_status(&mut self) -> &mut AttachStatus;
 
@@ -233,6 +236,8 @@ pub trait AnyEndpoint: Send + Sync + fmt::Debug {
     fn on_detached(&self, cause: Option<&Error>, now: Now, deferred: &mut Deferred);
     /// See [`EndpointMachine::on_attach_failed`].
     fn on_attach_failed(&self, failure: &AttachFailure<'_>, now: Now, deferred: &mut Deferred);
+    /// See [`EndpointMachine::on_cluster_changed`].
+    fn on_cluster_changed(&self, deferred: &mut Deferred);
     /// Where it is attached, or why it is not.
     fn attach_state(&self) -> AttachState;
     /// See [`EndpointMachine::on_response`].
@@ -318,6 +323,10 @@ impl<M: EndpointMachine> AnyEndpoint for Endpoint<M> {
             machine.attach_status().on_failure(failure, now, deferred);
             machine.on_attach_failed(failure.error, now, deferred);
         });
+    }
+
+    fn on_cluster_changed(&self, deferred: &mut Deferred) {
+        self.with_deferred(deferred, |machine, deferred| machine.on_cluster_changed(deferred));
     }
 
     fn attach_state(&self) -> AttachState {

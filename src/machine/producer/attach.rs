@@ -243,6 +243,13 @@ impl Producer {
         }
     }
 
+    /// The next attach is in another cluster, which counts the holders of exclusive access, and gives names, by itself.
+    /// What is pending is sent there.
+    pub fn on_cluster_changed(&mut self) {
+        self.attach.topic_epoch = None;
+        self.attach.name_taken_since = None;
+    }
+
     /// No broker has the producer any more, or none opened it. Does nothing if that is known.
     pub fn on_detached(&mut self, now: Now, deferred: &mut Deferred) {
         if self.attach.phase == AttachPhase::Detached {

@@ -50,6 +50,10 @@ impl EndpointMachine for Producer {
         }
     }
 
+    fn on_cluster_changed(&mut self, _deferred: &mut Deferred) {
+        Producer::on_cluster_changed(self);
+    }
+
     fn on_detached(&mut self, now: Now, deferred: &mut Deferred) {
         Producer::on_detached(self, now, deferred);
     }

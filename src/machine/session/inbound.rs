@@ -8,7 +8,7 @@ use crate::id::{ConsumerId, ProducerId};
 use crate::machine::connection::ConnectionEvent;
 use crate::machine::connection::error::ProtocolViolation;
 use crate::machine::consumer::ReceivedEntry;
-use crate::machine::control::{CloseReason, SessionEvent, closed_by_broker};
+use crate::machine::control::{CloseReason, SessionEvent, closed_by_broker, topic_migrated};
 use crate::machine::endpoint::machine::{AfterNotification, DataRoute};
 use crate::machine::{Deferred, EndpointId, Now};
 use crate::wire::command::Command;
@@ -117,6 +117,10 @@ impl Session {
             ConnectionEvent::Closed(id, moved_to) => {
                 let cause = Some(closed_by_broker());
                 self.detach(id, cause, now, deferred, |attempt| SessionEvent::Detached(id, attempt, moved_to));
+            }
+            ConnectionEvent::Migrated(id, url) => {
+                let cause = Some(topic_migrated());
+                self.detach(id, cause, now, deferred, |attempt| SessionEvent::Migrated(id, attempt, url));
             }
         }
         Ok(())

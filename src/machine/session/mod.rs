@@ -19,7 +19,7 @@ use std::time::Instant;
 
 use super::connection::{Connection, ConnectionConfig, Requester};
 use super::consumer::Consumer;
-use super::control::{Attempt, AuthData, SessionCommand, SessionEvent};
+use super::control::{Attempt, AuthData, CloseReason, SessionCommand, SessionEvent};
 use super::deadlines::Deadlines;
 use super::endpoint::machine::DataRoute;
 use super::endpoint::outbox::Op;
@@ -154,7 +154,15 @@ impl Session {
     }
 
     /// Carries out a command of the supervisor.
-    pub fn handle_command(&mut self, command: SessionCommand, now: Now, deferred: &mut Deferred) {
+    ///
+    /// # Errors
+    /// The connection has to end, with this reason.
+    pub fn handle_command(
+        &mut self,
+        command: SessionCommand,
+        now: Now,
+        deferred: &mut Deferred,
+    ) -> Result<(), CloseReason> {
         match command {
             SessionCommand::Request(token, command) => {
                 self.request(*command, Requester::Supervisor(token), now, deferred);
@@ -164,7 +172,9 @@ impl Session {
                 self.connection.respond_to_challenge(credentials);
             }
             SessionCommand::Open(endpoint, attempt) => self.open(endpoint, attempt, now, deferred),
+            SessionCommand::End(reason) => return Err(reason),
         }
+        Ok(())
     }
 
     /// The bounds of inbound frames at the moment.

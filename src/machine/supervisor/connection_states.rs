@@ -18,6 +18,8 @@ const FAILED_MAX: usize = 64;
 #[derive(Debug, Clone, Default, PartialEq)]
 #[non_exhaustive]
 pub struct ClientState {
+    /// The service URL in use: that of the builder, or of the last switch to another cluster.
+    pub service_url: Arc<str>,
     /// Connections that are made or being made, and the last failure of each broker that is not connected; in the order
     /// in which they were first dialed.
     pub connections: Vec<ConnectionState>,
@@ -89,11 +91,13 @@ struct Table {
     /// Bounded by the connections of the client and [`FAILED_MAX`].
     connections: BTreeMap<ConnectionId, ConnectionState>,
     is_closed: bool,
+    service_url: Arc<str>,
 }
 
 impl ConnectionStates {
-    pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self { table: Mutex::default(), signal: StateSignal::new() })
+    pub(crate) fn new(service_url: Arc<str>) -> Arc<Self> {
+        let table = Table { service_url, ..Table::default() };
+        Arc::new(Self { table: Mutex::new(table), signal: StateSignal::new() })
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -110,7 +114,17 @@ impl ConnectionStates {
     #[cfg(any(feature = "client", test))]
     pub(crate) fn state(&self) -> ClientState {
         let table = self.table();
-        ClientState { connections: table.connections.values().cloned().collect(), is_closed: table.is_closed }
+        ClientState {
+            service_url: table.service_url.clone(),
+            connections: table.connections.values().cloned().collect(),
+            is_closed: table.is_closed,
+        }
+    }
+
+    /// The client uses another cluster.
+    pub(crate) fn on_switched(&self, service_url: Arc<str>, deferred: &mut Deferred) {
+        self.table().service_url = service_url;
+        self.signal.changed(deferred);
     }
 
     /// Takes what has happened to a connection.
@@ -174,7 +188,7 @@ mod tests {
     use super::*;
 
     fn states_after(notices: impl IntoIterator<Item = (u64, String, ConnectionNotice)>) -> ClientState {
-        let states = ConnectionStates::new();
+        let states = ConnectionStates::new("".into());
         for (id, broker, event) in notices {
             let mut deferred = Deferred::new();
             states.on_notice(ConnectionId(id), &broker.into(), &event, SystemTime::UNIX_EPOCH, &mut deferred);

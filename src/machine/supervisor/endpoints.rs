@@ -7,7 +7,7 @@ use super::service_url::broker_host;
 use super::{Supervisor, Timer};
 use crate::error::{RetryPolicy, ServerCode};
 use crate::machine::connection::error::RequestError;
-use crate::machine::control::{Attempt, ConnectionId, SessionCommand, closed_by_broker};
+use crate::machine::control::{Attempt, BrokerKey, ConnectionId, SessionCommand, closed_by_broker};
 use crate::machine::endpoint::attach_status::AttachState;
 use crate::machine::endpoint::machine::AttachRoute;
 use crate::machine::endpoint::outbox::Response;
@@ -39,13 +39,13 @@ impl Supervisor {
     /// Starts a new way to a broker: by LOOKUP, or straight to the service URL.
     pub(super) fn attach(&mut self, id: EndpointId, now: Now) {
         let Some(managed) = self.endpoints.get_mut(&id) else { return };
+        let key = managed.hosts.as_ref().unwrap_or(&self.hosts).key();
         let key = match managed.route {
             AttachRoute::AnyBroker => {
                 managed.state = ManagedState::Connecting;
-                self.hosts.key()
+                BrokerKey { index: connection_index(id, self.config.connections_per_broker), ..key }
             }
             AttachRoute::TopicOwner => {
-                let key = self.hosts.key();
                 let deadline = now.at.checked_add(self.config.operation_timeout);
                 managed.state = ManagedState::LookingUp { lookup: Lookup::new(key.clone(), deadline), request: None };
                 key
@@ -56,7 +56,13 @@ impl Supervisor {
     }
 
     /// The endpoint has a slot on a connection that is up.
-    pub(super) fn on_endpoint_slot(&mut self, connection: ConnectionId, id: EndpointId, now: Now) {
+    pub(super) fn on_endpoint_slot(
+        &mut self,
+        connection: ConnectionId,
+        id: EndpointId,
+        now: Now,
+        deferred: &mut Deferred,
+    ) {
         let holder = Holder::Endpoint(id);
         let Some(managed) = self.endpoints.get_mut(&id) else {
             self.pool.leave(holder, now);
@@ -70,6 +76,10 @@ impl Supervisor {
                 self.notice(id, topic, EndpointNotice::LookupSent);
             }
             ManagedState::Connecting => {
+                let place = managed.hosts.as_ref().unwrap_or(&self.hosts).place();
+                if managed.place.replace(place).is_some_and(|before| before != place) {
+                    managed.endpoint.on_cluster_changed(deferred);
+                }
                 let attempt = managed.open();
                 let (endpoint, topic) = (managed.endpoint.clone(), managed.subject.clone());
                 self.pool.command(connection, SessionCommand::Open(endpoint, attempt));
@@ -104,7 +114,11 @@ impl Supervisor {
         }
         self.record_lookup(connection, step.failure(), now);
         match step {
-            LookupStep::Found(key) | LookupStep::Redirected(key) => self.pool.join(&key, Holder::Endpoint(id), now),
+            LookupStep::Found(key) => {
+                let index = connection_index(id, self.config.connections_per_broker);
+                self.pool.join(&BrokerKey { index, ..key }, Holder::Endpoint(id), now);
+            }
+            LookupStep::Redirected(key) => self.pool.join(&key, Holder::Endpoint(id), now),
             LookupStep::Failed(failure) => {
                 let failure = self.at_connection(connection, failure);
                 self.endpoint_failed(id, failure, now, deferred);
@@ -113,7 +127,12 @@ impl Supervisor {
     }
 
     /// The endpoint an event is about, if it is of the present attempt on the present connection.
-    fn current(&mut self, connection: ConnectionId, id: EndpointId, attempt: Attempt) -> Option<&mut ManagedEndpoint> {
+    pub(super) fn current(
+        &mut self,
+        connection: ConnectionId,
+        id: EndpointId,
+        attempt: Attempt,
+    ) -> Option<&mut ManagedEndpoint> {
         if self.pool.connection_of(Holder::Endpoint(id)) != Some(connection) {
             return None;
         }
@@ -141,9 +160,13 @@ impl Supervisor {
         now: Now,
         deferred: &mut Deferred,
     ) {
+        let is_retired = self.is_retired(connection);
         let Some(managed) = self.current(connection, id, attempt) else { return };
         let failure = Failure::of_request(error, managed.endpoint.open_description());
         let failure = self.at_connection(connection, failure);
+        if is_retired {
+            return self.reattach(id, &failure.error, now, deferred);
+        }
         self.endpoint_failed(id, failure, now, deferred);
         self.poll_endpoint(id, now, deferred);
     }
@@ -160,7 +183,11 @@ impl Supervisor {
         deferred: &mut Deferred,
     ) {
         let holder = Holder::Endpoint(id);
+        let is_retired = self.is_retired(connection);
         let Some(managed) = self.current(connection, id, attempt) else { return };
+        if is_retired {
+            return self.reattach(id, &closed_by_broker(), now, deferred);
+        }
         // The address is good for one try, and only for an endpoint that was attached here: two brokers that name each
         // other must not keep it going between them without a pause.
         let was_attached = matches!(managed.state, ManagedState::Attached);
@@ -265,6 +292,16 @@ impl Supervisor {
         self.timers.set(Timer::Retry(Holder::Endpoint(id)), None);
         self.pool.leave(Holder::Endpoint(id), now);
     }
+}
+
+/// Which of the connections to a broker an endpoint uses.
+fn connection_index(id: EndpointId, connections_per_broker: u32) -> u32 {
+    let number = match id {
+        EndpointId::Producer(id) => id.0,
+        EndpointId::Consumer(id) => id.0,
+        EndpointId::TopicList(id) => id.0,
+    };
+    u32::try_from(number % u64::from(connections_per_broker.max(1))).unwrap_or(0)
 }
 
 /// Refused because another producer has the name, or another consumer the subscription.

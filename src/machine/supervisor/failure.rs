@@ -59,9 +59,10 @@ impl Failure {
             CloseReason::Broker(error) => error.code.retry_policy(),
             // What a socket knows to be final: the peer does not accept the client's certificate.
             CloseReason::Dial(error) | CloseReason::Io(error) => of_local(error),
-            CloseReason::Local(_) | CloseReason::ProtocolViolation(_) | CloseReason::Silent { .. } => {
-                RetryPolicy::Retry
-            }
+            CloseReason::Local(_)
+            | CloseReason::ProtocolViolation(_)
+            | CloseReason::Silent { .. }
+            | CloseReason::ClusterSwitched => RetryPolicy::Retry,
         };
         Self { error: reason.to_error(address), retry_policy, counts_against_connection: false }
     }

@@ -133,7 +133,7 @@ impl Lookup {
 /// the binary protocol, also where the lookup went over HTTP.
 pub(crate) fn broker_key(logical: HostPort, through: &BrokerKey, proxied: bool) -> BrokerKey {
     let physical = if proxied { through.physical.clone() } else { logical.clone() };
-    BrokerKey { logical, physical, tls: through.tls, transport: Transport::Pulsar, index: through.index }
+    BrokerKey { logical, physical, transport: Transport::Pulsar, ..through.clone() }
 }
 
 #[cfg(test)]
@@ -156,8 +156,7 @@ mod tests {
     }
 
     fn entry(tls: bool) -> BrokerKey {
-        let transport = Transport::Pulsar;
-        BrokerKey { logical: host("service"), physical: host("service"), tls, transport, index: 0 }
+        BrokerKey { tls, ..BrokerKey::of_host(host("service"), Transport::Pulsar) }
     }
 
     fn response(kind: LookupType, url: Option<&str>) -> pb::CommandLookupTopicResponse {

@@ -11,6 +11,7 @@ use crate::machine::supervisor::backoff::Backoff;
 use crate::machine::supervisor::failure::Failure;
 use crate::machine::supervisor::lookup::Lookup;
 use crate::machine::supervisor::notice::EndpointNotice;
+use crate::machine::supervisor::service_hosts::{Place, ServiceHosts};
 use crate::machine::{Deferred, EndpointRef, Now};
 use crate::splitmix::SplitMix64;
 
@@ -74,6 +75,12 @@ pub(crate) struct ManagedEndpoint {
     pub(crate) subject: Arc<str>,
     pub(crate) route: AttachRoute,
     pub(crate) state: ManagedState,
+    /// The hosts that it is looked up at, once its topic has migrated to another cluster; else those of the client.
+    pub(crate) hosts: Option<ServiceHosts>,
+    /// Where it was last opened, or was to be.
+    pub(crate) place: Option<Place>,
+    /// How often its topic was said to have migrated since it was attached, or created.
+    pub(crate) migrations: u32,
     /// The last attempt given to a session.
     pub(crate) attempt: Attempt,
     /// Attempts that have failed since it was attached, or created.
@@ -131,6 +138,9 @@ impl ManagedEndpoint {
             subject,
             route,
             state: ManagedState::BackingOff,
+            hosts: None,
+            place: None,
+            migrations: 0,
             attempt: Attempt(0),
             failed_attempts: 0,
             creation_deadline: None,
@@ -161,6 +171,14 @@ impl ManagedEndpoint {
         self.last_error = None;
         self.final_attempt = FinalAttempt::Unplanned;
         self.failed_attempts = 0;
+        self.migrations = 0;
+        self.backoff.reset();
+    }
+
+    /// The client uses another cluster: what was found out about the last one does not count there.
+    pub(crate) fn on_cluster_switched(&mut self) {
+        self.hosts = None;
+        self.migrations = 0;
         self.backoff.reset();
     }
 

@@ -13,7 +13,8 @@
 //! | `query.rs`, `query_driver.rs` | what is asked of the cluster and not of an endpoint, and how it is carried out |
 //! | `requests.rs` | the requests of the supervisor that have no response yet |
 //! | `pool/` | connections: credentials, dial, cooldown, slots, idle time |
-//! | `lookup.rs`, `service_url.rs` | LOOKUP and its redirects; the hosts of the service URL |
+//! | `lookup.rs`, `service_url.rs`, `service_hosts.rs` | LOOKUP and its redirects; the service URL and its hosts |
+//! | `clusters.rs` | the client goes to another cluster, or a topic does |
 //! | `failure.rs`, `backoff.rs` | what is retried, and when |
 //! | `notice.rs`, `connection_states.rs` | what it tells about; the connections as the application sees them |
 //! | `checks.rs` | what holds between two inputs, in debug builds |
@@ -31,9 +32,10 @@ use notice::{EndpointNotice, Notice};
 use pool::{ConnectionPool, Holder, Lost, PoolConfig};
 use query_driver::ManagedQuery;
 use requests::Requests;
-use service_url::{ServiceHosts, ServiceUrl};
+use service_hosts::{Place, Quarantine, ServiceHosts};
+use service_url::ServiceUrl;
 
-use super::control::{Action, ConnectionId, Input, RequestToken, SessionEvent};
+use super::control::{Action, BrokerKey, ClusterId, ConnectionId, Input, RequestToken, SessionEvent};
 use super::deadlines::Deadlines;
 use super::endpoint::outbox::Response;
 use super::{Deadline, Deferred, EndpointId, Now, ReadyList, ReplyTo};
@@ -42,6 +44,7 @@ use crate::splitmix::SplitMix64;
 use crate::wall_time;
 
 mod backoff;
+mod clusters;
 pub mod connection_states;
 mod endpoints;
 mod failure;
@@ -52,10 +55,14 @@ mod pool;
 pub mod query;
 mod query_driver;
 mod requests;
+pub mod service_hosts;
 pub mod service_url;
 
 /// The first wait of a back-off, unless it is set.
 pub(crate) const INITIAL_BACKOFF: Duration = Duration::from_millis(100);
+
+/// Where a client begins.
+const FIRST_PLACE: Place = Place { number: 0, cluster: ClusterId(0) };
 
 /// Configuration of the supervisor.
 #[derive(Debug, Clone)]
@@ -77,6 +84,10 @@ pub struct SupervisorConfig {
     pub opens_in_flight_max: usize,
     /// How long a connection without holders is kept. Default 60 s.
     pub idle_connection_max: Duration,
+    /// How many connections to one broker its endpoints are spread over. Default 1.
+    pub connections_per_broker: u32,
+    /// For how long a host of the service URL that has failed is set aside. Default: a minute, up to a day.
+    pub quarantine: Quarantine,
     /// Seeds the jitter of the waits, and the choice of the first service host.
     pub seed: u64,
 }
@@ -93,6 +104,8 @@ impl SupervisorConfig {
             max_backoff_interval: Duration::from_secs(60),
             opens_in_flight_max: 128,
             idle_connection_max: Duration::from_secs(60),
+            connections_per_broker: 1,
+            quarantine: Quarantine::default(),
             seed,
         }
     }
@@ -125,6 +138,7 @@ pub struct Supervisor {
     config: SupervisorConfig,
     ready: Arc<ReadyList>,
     hosts: ServiceHosts,
+    next_place: u32,
     pool: ConnectionPool,
     random: SplitMix64,
     /// Every endpoint that is not finished, as the application made them.
@@ -159,7 +173,8 @@ impl Supervisor {
         let mut random = SplitMix64::new(config.seed);
         Self {
             ready,
-            hosts: ServiceHosts::new(config.service_url.clone(), random.next()),
+            hosts: ServiceHosts::new(config.service_url.clone(), FIRST_PLACE, config.quarantine, random.next()),
+            next_place: FIRST_PLACE.number + 1,
             pool,
             random,
             endpoints: BTreeMap::new(),
@@ -168,13 +183,19 @@ impl Supervisor {
             timers: Deadlines::default(),
             closing: None,
             next_query: 0,
-            connection_states: ConnectionStates::new(),
+            connection_states: ConnectionStates::new(config.service_url.to_string().into()),
             notices: Vec::new(),
             kept_notices: None,
             config,
             #[cfg(debug_assertions)]
             checks: checks::Checks::default(),
         }
+    }
+
+    /// The seed of its random choices.
+    #[cfg(feature = "client")]
+    pub(crate) fn seed(&self) -> u64 {
+        self.config.seed
     }
 
     /// Takes one input.
@@ -188,6 +209,7 @@ impl Supervisor {
                 }
             }
             Input::Session(connection, event) => self.on_session_event(connection, event, now, deferred),
+            Input::SwitchCluster(cluster, url) => self.switch_cluster(cluster, url, now, deferred),
             Input::CloseClient(reply) => self.close(reply, now, deferred),
         }
         self.advance(now, deferred);
@@ -249,9 +271,15 @@ impl Supervisor {
     fn publish_notices(&mut self, now: Now, deferred: &mut Deferred) {
         self.pool.take_notices(&mut self.notices);
         for notice in self.notices.drain(..) {
-            if let Notice::Connection { connection, broker, event } = &notice {
-                let since = wall_time::from_ms(now.wall_ms);
-                self.connection_states.on_notice(*connection, broker, event, since, deferred);
+            match &notice {
+                Notice::Connection { connection, broker, event } => {
+                    let since = wall_time::from_ms(now.wall_ms);
+                    self.connection_states.on_notice(*connection, broker, event, since, deferred);
+                }
+                Notice::ClusterSwitched { service_url } => {
+                    self.connection_states.on_switched(service_url.clone(), deferred);
+                }
+                Notice::Endpoint { .. } => {}
             }
             if let Some(kept) = &mut self.kept_notices {
                 kept.push(notice);
@@ -300,7 +328,7 @@ impl Supervisor {
     fn advance(&mut self, now: Now, deferred: &mut Deferred) {
         while let Some((connection, holder)) = self.pool.next_slot() {
             match holder {
-                Holder::Endpoint(id) => self.on_endpoint_slot(connection, id, now),
+                Holder::Endpoint(id) => self.on_endpoint_slot(connection, id, now, deferred),
                 Holder::Query(number) => self.on_query_slot(connection, number, now, deferred),
             }
         }
@@ -333,13 +361,19 @@ impl Supervisor {
 
     fn on_session_event(&mut self, connection: ConnectionId, event: SessionEvent, now: Now, deferred: &mut Deferred) {
         match event {
-            SessionEvent::Connected(peer) => self.pool.on_up(connection, peer),
+            SessionEvent::Connected(peer) => {
+                self.pool.on_up(connection, peer);
+                if let Some(key) = self.pool.key(connection) {
+                    self.hosts.succeeded(key);
+                }
+            }
             SessionEvent::Challenged(challenge) => self.pool.on_challenged(connection, challenge),
             SessionEvent::Opened(id, attempt) => self.on_opened(connection, id, attempt),
             SessionEvent::OpenFailed(id, attempt, error) => {
                 self.on_open_failed(connection, id, attempt, error, now, deferred);
             }
             SessionEvent::Detached(id, attempt, url) => self.on_detached(connection, id, attempt, url, now, deferred),
+            SessionEvent::Migrated(id, attempt, url) => self.on_migrated(connection, id, attempt, url, now, deferred),
             SessionEvent::Finished(id) => {
                 if self.pool.connection_of(Holder::Endpoint(id)) == Some(connection) {
                     self.forget(id, now);
@@ -374,8 +408,18 @@ impl Supervisor {
     fn record_lookup(&mut self, connection: ConnectionId, failure: Option<&Failure>, now: Now) {
         let failed = failure.is_some_and(|failure| failure.counts_against_connection);
         if self.pool.on_lookup(connection, failed, &mut self.random, now) {
-            if let Some(key) = self.pool.key(connection) {
-                self.hosts.failed(key);
+            if let Some(key) = self.pool.key(connection).cloned() {
+                self.host_failed(&key, now);
+            }
+        }
+    }
+
+    /// A connection failed, which may be one to a service host.
+    fn host_failed(&mut self, key: &BrokerKey, now: Now) {
+        self.hosts.failed(key, &mut self.random, now);
+        for managed in self.endpoints.values_mut() {
+            if let Some(hosts) = &mut managed.hosts {
+                hosts.failed(key, &mut self.random, now);
             }
         }
     }
@@ -390,9 +434,11 @@ impl Supervisor {
 
     /// A connection has ended, or could not be made.
     fn on_lost(&mut self, lost: Lost, now: Now, deferred: &mut Deferred) {
-        self.hosts.failed(&lost.key);
+        self.host_failed(&lost.key, now);
+        let is_retired = lost.key.cluster != self.hosts.place().cluster;
         for holder in lost.holders {
             match holder {
+                Holder::Endpoint(id) if is_retired => self.reattach(id, &lost.failure.error, now, deferred),
                 Holder::Endpoint(id) => {
                     self.endpoint_failed(id, lost.failure.clone(), now, deferred);
                     self.poll_endpoint(id, now, deferred);

@@ -22,6 +22,11 @@ pub enum Notice {
         /// What has happened to it.
         event: ConnectionNotice,
     },
+    /// The client uses another cluster from now on.
+    ClusterSwitched {
+        /// Its service URL.
+        service_url: Arc<str>,
+    },
     /// About a producer, consumer or watcher.
     Endpoint {
         /// Which.
@@ -86,6 +91,11 @@ pub enum EndpointNotice {
     Detached {
         /// Why.
         error: Error,
+    },
+    /// Its topic has migrated to another cluster (TOPIC_MIGRATED), where it is looked up from now on.
+    Migrated {
+        /// The service URL of that cluster.
+        service_url: Arc<str>,
     },
     /// An attempt to attach it has failed.
     AttachFailed {

@@ -142,6 +142,22 @@ impl Supervisor {
         self.pool.join(&key, Holder::Query(number), now);
     }
 
+    /// Every query starts anew: the service URL is another one.
+    pub(super) fn restart_queries(&mut self, now: Now) {
+        let numbers: Vec<u64> = self.queries.keys().copied().collect();
+        for number in numbers {
+            if let Some(managed) = self.queries.get_mut(&number) {
+                if let Some(request) = managed.request() {
+                    self.requests.forget(request);
+                }
+                managed.hosts_left = self.hosts.count();
+                managed.backoff.reset();
+            }
+            self.timers.set(Timer::Retry(Holder::Query(number)), None);
+            self.start_query(number, now);
+        }
+    }
+
     /// The query has a slot on a connection that is up.
     pub(super) fn on_query_slot(&mut self, connection: ConnectionId, number: u64, now: Now, deferred: &mut Deferred) {
         let holder = Holder::Query(number);
@@ -242,8 +258,9 @@ impl Supervisor {
             AfterQueryFailure::NextHost => {
                 managed.last_error = Some(failure.error);
                 // A refusal or a time-out leaves the connection up, and its host the one in use.
-                if let Some(key) = self.pool.connection_of(holder).and_then(|connection| self.pool.key(connection)) {
-                    self.hosts.failed(key);
+                let connection = self.pool.connection_of(holder);
+                if let Some(key) = connection.and_then(|connection| self.pool.key(connection)).cloned() {
+                    self.host_failed(&key, now);
                 }
                 self.start_query(number, now);
             }

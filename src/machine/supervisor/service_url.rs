@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::machine::control::{BrokerKey, HostPort, Transport};
+use crate::machine::control::{HostPort, Transport};
 
 const PORT: u16 = 6650;
 const PORT_TLS: u16 = 6651;
@@ -216,41 +216,6 @@ fn host_port(text: &str, port: u16) -> Result<HostPort, String> {
     Ok(HostPort { host: Arc::from(host), port })
 }
 
-/// The hosts of a service URL and which of them is used at the moment.
-#[derive(Debug)]
-pub(crate) struct ServiceHosts {
-    url: ServiceUrl,
-    current: usize,
-}
-
-impl ServiceHosts {
-    /// Starts with a host chosen by `seed`, so that many clients of one URL spread over its hosts.
-    pub(crate) fn new(url: ServiceUrl, seed: u64) -> Self {
-        let hosts = u64::try_from(url.hosts.len()).unwrap_or(1).max(1);
-        let current = usize::try_from(seed % hosts).unwrap_or(0);
-        Self { url, current }
-    }
-
-    /// How many there are.
-    pub(crate) fn count(&self) -> usize {
-        self.url.hosts.len()
-    }
-
-    /// The connection to use now.
-    pub(crate) fn key(&self) -> BrokerKey {
-        let host = self.url.hosts[self.current].clone();
-        let Scheme { transport, tls } = self.url.scheme;
-        BrokerKey { logical: host.clone(), physical: host, tls, transport, index: 0 }
-    }
-
-    /// The connection failed: if it is the one in use, the next host takes over.
-    pub(crate) fn failed(&mut self, key: &BrokerKey) {
-        if *key == self.key() && !mutation!(SameHostForever) {
-            self.current = (self.current + 1) % self.url.hosts.len();
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -323,15 +288,5 @@ mod tests {
         assert_eq!(broker_host("pulsar://b", true, true).expect("plain").to_string(), "b:6650");
         assert_eq!(broker_host("pulsar+ssl://b", false, true).expect("with TLS").to_string(), "b:6651");
         assert!(broker_host("http://b:1", false, true).expect_err("a web port").contains("pulsar://"));
-    }
-
-    #[test]
-    fn a_failed_host_makes_way_for_the_next_and_only_once() {
-        let mut hosts = ServiceHosts::new(ServiceUrl::parse("pulsar://a,b,c").expect("good"), 5);
-        let third = hosts.key();
-        assert_eq!(third.logical.host.as_ref(), "c");
-        hosts.failed(&third);
-        hosts.failed(&third);
-        assert_eq!(hosts.key().logical.host.as_ref(), "a");
     }
 }

@@ -7,6 +7,7 @@
 mod acks;
 mod attach;
 mod cancel;
+mod clusters;
 mod codes;
 mod connect;
 mod connections;

@@ -50,6 +50,11 @@ impl Net {
         self.state().brokers.insert(broker.address().to_string(), broker.clone());
     }
 
+    /// Dials of it are refused.
+    pub fn remove(&self, broker: &EmbeddedBroker) {
+        self.state().brokers.remove(&broker.address().to_string());
+    }
+
     /// The addresses that were dialed, in order.
     pub fn dialed(&self) -> Vec<String> {
         self.state().dialed.clone()

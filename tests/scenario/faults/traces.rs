@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use pulsar_native::Cluster;
 use tracing::Level;
 
 use super::support::*;
@@ -206,6 +207,19 @@ async fn everything_that_can_be_told_holds_no_secret() {
     assert_eq!(within("a query", stage.client.partitions(TOPIC)).await.expect("an answer"), 0);
     let bad = builder(&stage.broker, &stage.net).authentication(Token::new(BAD)).connect();
     failed(within("the refusal", bad).await, ErrorKind::Authentication);
+    // Further clusters.
+    stage.broker.faults().clear();
+    let other = stage.another().await;
+    let moving =
+        within("the connection", builder(&stage.broker, &stage.net).authentication(Token::new(good.clone())).connect());
+    let moving = moving.await.expect("a client");
+    let producer = created(moving.producer("moving")).await;
+    stage.broker.migrate(Some(&other.url()), None);
+    send(&producer, "there").await;
+    stage.broker.migrate(None, None);
+    moving.service_url_control().switch_to(Cluster::new(stage.broker.url())).expect("a good cluster");
+    send(&producer, "back").await;
+    within("the close", moving.close()).await.expect("closed");
     // Another machine's web port: the client is made and dials nothing.
     let exposed = Client::builder("http://broker.example.com:8080").authentication(Token::new(BAD));
     within("the close", exposed.build().expect("a client").close()).await.expect("closed");

@@ -122,6 +122,7 @@ impl Metrics {
     pub(super) fn on_notice(&mut self, notice: &Notice, now: Now) {
         match notice {
             Notice::Connection { connection, event, .. } => self.on_connection(*connection, event),
+            Notice::ClusterSwitched { .. } => {}
             Notice::Endpoint { endpoint, event, .. } => self.on_endpoint(*endpoint, event, now),
         }
     }
@@ -168,7 +169,7 @@ impl Metrics {
                 }
             }
             EndpointNotice::AttachFailed { .. } => looked_up(live, transport, "failed", now),
-            EndpointNotice::Opening { .. } | EndpointNotice::Detached { .. } => {}
+            EndpointNotice::Opening { .. } | EndpointNotice::Detached { .. } | EndpointNotice::Migrated { .. } => {}
             EndpointNotice::Finished { .. } => {
                 looked_up(live, transport, "failed", now);
                 self.forget(id);

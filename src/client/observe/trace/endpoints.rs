@@ -88,6 +88,9 @@ impl EndpointTraces {
                 *traced = Traced::new(now);
                 self.on_back(id, Back::Attached, now);
             }
+            EndpointNotice::Migrated { service_url } => {
+                info!(target: ENDPOINT, parent: client, endpoint = %id, %topic, %service_url, "topic migrated");
+            }
             EndpointNotice::Detached { error } => self.on_detached(id, topic, error, now),
             EndpointNotice::AttachFailed { error, attempt, retry_in } => {
                 self.on_attach_failed(id, topic, error, *attempt, *retry_in, now);

@@ -67,6 +67,9 @@ impl Trace {
             Notice::Connection { connection, broker, event } => {
                 self.connections.on_notice(*connection, broker, event, now);
             }
+            Notice::ClusterSwitched { service_url } => {
+                info!(target: CLIENT, parent: &self.client, %service_url, "switched to another cluster");
+            }
             Notice::Endpoint { endpoint, topic, event } => self.endpoints.on_notice(*endpoint, topic, event, now),
         }
     }
@@ -79,7 +82,7 @@ impl Trace {
 
     pub(super) fn on_action(&mut self, action: &Action, now: Now) {
         match action {
-            Action::FetchCredentials(id, _) => self.connections.on_step(*id, "fetching credentials", now),
+            Action::FetchCredentials(id, ..) => self.connections.on_step(*id, "fetching credentials", now),
             Action::Dial { connection, .. } => self.connections.on_step(*connection, "dialing", now),
             Action::Command(..) | Action::Disconnect(_) => {}
         }

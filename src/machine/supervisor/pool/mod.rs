@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::error::Result;
 use crate::machine::connection::peer::PeerInfo;
 use crate::machine::control::{
-    Action, AuthContext, AuthData, BrokerKey, CloseReason, ConnectionId, SessionCommand, Transport,
+    Action, AuthContext, AuthData, BrokerKey, CloseReason, ClusterId, ConnectionId, SessionCommand, Transport,
 };
 use crate::machine::deadlines::Deadlines;
 use crate::machine::supervisor::backoff::Backoff;
@@ -339,7 +339,7 @@ impl ConnectionPool {
             }
             (PooledState::FetchingCredentials, Err(error)) => {
                 let failure = Failure::of_credentials(error.with_address(&connection.address));
-                self.remove(id, failure)
+                self.remove(id, failure, false)
             }
             (PooledState::CoolingDown, _) => None,
             (_, Ok(credentials)) => {
@@ -357,7 +357,7 @@ impl ConnectionPool {
                 }
                 let failure = Failure::of_credentials(error.with_address(&connection.address));
                 self.actions.push_back(Action::Disconnect(id));
-                self.remove(id, failure)
+                self.remove(id, failure, false)
             }
         }
     }
@@ -370,7 +370,7 @@ impl ConnectionPool {
         {
             connection.is_challenged = true;
             let context = context(&connection.key, connection.shown.as_ref()).with_challenge(challenge);
-            self.actions.push_back(Action::FetchCredentials(id, context));
+            self.actions.push_back(Action::FetchCredentials(id, connection.key.cluster, context));
             self.notice(id, ConnectionNotice::Challenged);
         }
     }
@@ -404,7 +404,8 @@ impl ConnectionPool {
         let (key, is_second_try) = (connection.key.clone(), connection.is_second_try);
         let refused = connection.shown.clone();
         let failure = Failure::of_connection(reason, was_up, &connection.address);
-        let lost = self.remove(id, failure)?;
+        let is_on_purpose = *reason == CloseReason::ClusterSwitched;
+        let lost = self.remove(id, failure, is_on_purpose)?;
         if was_up {
             return Some(lost);
         }
@@ -468,11 +469,17 @@ impl ConnectionPool {
         }
     }
 
-    fn remove(&mut self, id: ConnectionId, failure: Failure) -> Option<Lost> {
+    fn remove(&mut self, id: ConnectionId, failure: Failure, is_on_purpose: bool) -> Option<Lost> {
         let connection = self.connections.get(&id)?;
         let was_up = connection.was_up();
         let endpoints = connection.holders.keys().filter(|holder| matches!(holder, Holder::Endpoint(_))).count();
-        self.notice(id, ConnectionNotice::Failed { error: failure.error.clone(), was_up, endpoints });
+        self.notice(
+            id,
+            match is_on_purpose {
+                true => ConnectionNotice::Closed,
+                false => ConnectionNotice::Failed { error: failure.error.clone(), was_up, endpoints },
+            },
+        );
         let connection = self.connections.remove(&id)?;
         self.unpool(id, &connection.key);
         self.dispatchable.remove(&id);
@@ -495,6 +502,28 @@ impl ConnectionPool {
         // What was never dialed needs no end.
         if matches!(connection.state, PooledState::Dialing | PooledState::Up | PooledState::Draining) {
             self.actions.push_back(Action::Disconnect(id));
+        }
+    }
+
+    /// Hands none of the present connections out any more: each is of a cluster that is not used now.
+    pub(crate) fn retire_all(&mut self) {
+        self.pooled.clear();
+        self.cooldowns.clear();
+    }
+
+    /// Ends the connections of other clusters than this one. One with holders, which a session serves, ends by itself and
+    /// returns them; any other holder has left.
+    pub(crate) fn end_retired(&mut self, cluster: ClusterId) {
+        let retired = |connection: &PooledConnection| connection.key.cluster != cluster;
+        let ids: Vec<_> = self.connections.iter().filter(|(_, it)| retired(it)).map(|(id, _)| *id).collect();
+        for id in ids {
+            match self.connections.get_mut(&id) {
+                Some(connection) if !connection.holders.is_empty() => {
+                    connection.state = PooledState::Draining;
+                    self.command(id, SessionCommand::End(CloseReason::ClusterSwitched));
+                }
+                _ => self.disconnect(id),
+            }
         }
     }
 
@@ -567,7 +596,7 @@ fn first_step(id: ConnectionId, key: &BrokerKey, refused: Option<&AuthData>) -> 
     match key.transport {
         Transport::Pulsar => {
             let context = context(key, refused);
-            (PooledState::FetchingCredentials, Action::FetchCredentials(id, context))
+            (PooledState::FetchingCredentials, Action::FetchCredentials(id, key.cluster, context))
         }
         Transport::Http => {
             let credentials = AuthData::none();

@@ -16,7 +16,7 @@ fn holder(number: u64) -> Holder {
 
 fn key(name: &str) -> BrokerKey {
     let host = HostPort { host: name.into(), port: 6650 };
-    BrokerKey { logical: host.clone(), physical: host, tls: false, transport: Transport::Pulsar, index: 0 }
+    BrokerKey::of_host(host, Transport::Pulsar)
 }
 
 fn peer() -> PeerInfo {
@@ -64,7 +64,7 @@ impl Rig {
     fn actions(&mut self) -> Vec<String> {
         std::iter::from_fn(|| self.pool.poll_action())
             .map(|action| match action {
-                Action::FetchCredentials(connection, context) => match context.challenge() {
+                Action::FetchCredentials(connection, _, context) => match context.challenge() {
                     Some(challenge) => format!("fetch {} for {}", connection.0, challenge.method),
                     None => format!("fetch {}", connection.0),
                 },

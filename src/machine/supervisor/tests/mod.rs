@@ -21,6 +21,7 @@ use crate::pb::command_lookup_topic_response::LookupType;
 use crate::wire::command::Command;
 
 mod closing;
+mod clusters;
 mod credentials;
 mod dials;
 mod lookups;
@@ -129,7 +130,7 @@ impl Harness {
             let Some(action) = self.supervisor.poll_action() else { break };
             let (now, deferred) = (self.now, &mut self.deferred);
             match action {
-                Action::FetchCredentials(connection, _) => {
+                Action::FetchCredentials(connection, ..) => {
                     self.log.push("fetch".to_owned());
                     if self.responds {
                         self.supervisor.handle(Input::Credentials(connection, Ok(AuthData::none())), now, deferred);
@@ -174,10 +175,18 @@ impl Harness {
                     peer.attached.insert(id, (endpoint, attempt));
                     self.opens.push_back((connection, id, attempt));
                 }
+                Action::Command(connection, SessionCommand::End(reason)) => {
+                    let address = self.give_all_back(connection).expect("it was dialed");
+                    self.log.push(format!("end {address}"));
+                    let ended = Input::Session(connection, SessionEvent::Ended(reason));
+                    self.supervisor.handle(ended, self.now, &mut self.deferred);
+                }
                 Action::Command(_, SessionCommand::AuthResponse(_)) => self.log.push("challenge".to_owned()),
                 Action::Disconnect(connection) => {
-                    let address = self.give_all_back(connection).expect("it was dialed");
-                    self.log.push(format!("hang up {address}"));
+                    // One that was told to end may have done so.
+                    if let Some(address) = self.give_all_back(connection) {
+                        self.log.push(format!("hang up {address}"));
+                    }
                 }
             }
         }
@@ -260,6 +269,15 @@ impl Harness {
     fn detached(&mut self, connection: ConnectionId, id: EndpointId, url: Option<&str>) {
         let attempt = self.give_back(connection, id);
         self.notice(connection, SessionEvent::Detached(id, attempt, url.map(str::to_owned)));
+    }
+
+    fn migrated(&mut self, connection: ConnectionId, id: EndpointId, url: Option<&str>) {
+        let attempt = self.give_back(connection, id);
+        self.notice(connection, SessionEvent::Migrated(id, attempt, url.map(str::to_owned)));
+    }
+
+    fn switch(&mut self, cluster: u32, url: &str) {
+        self.input(Input::SwitchCluster(ClusterId(cluster), ServiceUrl::parse(url).expect("a good URL")));
     }
 
     fn end(&mut self, connection: ConnectionId, why: &str) {
