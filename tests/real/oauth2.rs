@@ -21,6 +21,7 @@ const ISSUER: &str = "PULSAR_OAUTH2_ISSUER";
 pub fn tests() -> &'static [Test] {
     const TESTS: &[Test] = &[
         ("oauth2::messages", |real| Box::pin(messages(real))),
+        ("oauth2::certificate_in_place_of_a_secret", |real| Box::pin(certificate_in_place_of_a_secret(real))),
         ("oauth2::refusals_of_the_provider", |real| Box::pin(refusals_of_the_provider(real))),
         ("oauth2::refusals_of_the_broker", |real| Box::pin(refusals_of_the_broker(real))),
         ("oauth2::expiries_under_load", |real| Box::pin(expiries_under_load(real))),
@@ -62,19 +63,38 @@ async fn token_requests(client_id: &str) -> u64 {
     counts[client_id].as_u64().unwrap_or_default()
 }
 
-/// Over the binary protocol, over TLS, and with lookups over HTTP.
+/// A message there and back.
+async fn exchange(real: &Real, builder: ClientBuilder) {
+    let topic = real.target().topic("oauth2");
+    let client = connected(builder).await;
+    let mut consumer = subscribed(client.consumer(&topic, "s")).await;
+    let producer = created(client.producer(&topic)).await;
+    send(&producer, "hello").await;
+    assert_eq!(receive(&mut consumer).await.to_string_lossy(), "hello");
+    within("the close", client.close()).await.expect("closed");
+}
+
+/// Over the binary protocol and with lookups over HTTP, each with TLS and without.
 async fn messages(real: Real) {
     let (source, _file) = source("messages", "app");
-    let secured = client_of(&real.tls_url, source.clone()).ca_file(&real.ca_file);
-    for builder in [client_of(&real.url, source.clone()), secured, client_of(&real.http_url(), source.clone())] {
-        let topic = real.target().topic("oauth2");
-        let client = connected(builder).await;
-        let mut consumer = subscribed(client.consumer(&topic, "s")).await;
-        let producer = created(client.producer(&topic)).await;
-        send(&producer, "hello").await;
-        assert_eq!(receive(&mut consumer).await.to_string_lossy(), "hello");
-        within("the close", client.close()).await.expect("closed");
+    let client = |url: &str| client_of(url, source.clone()).ca_file(&real.ca_file);
+    for builder in [client(&real.url), client(&real.tls_url), client(&real.http_url()), client(&real.web_tls_url)] {
+        exchange(&real, builder).await;
     }
+}
+
+/// The provider is reached over TLS, with trust roots of its own, and knows the client by its certificate.
+async fn certificate_in_place_of_a_secret(real: Real) {
+    let (issuer, folder) = (variable("PULSAR_OAUTH2_TLS_ISSUER"), variable("PULSAR_OAUTH2_CERTIFICATES"));
+    let file = |name: &str| format!("{folder}/{name}.pem");
+    let certified = OAuth2::tls_client_auth(&issuer, file("client"), file("client-key"))
+        .client_id("certified")
+        .ca_file(file("ca"))
+        .audience(variable("PULSAR_OAUTH2_AUDIENCE"))
+        .scope("produce consume");
+    exchange(&real, client_of(&real.url, certified.clone())).await;
+    let said = connected_error(&real, certified.client_id("app")).await;
+    assert!(said.contains("to the client `app`: invalid_client"), "{said}");
 }
 
 async fn refusals_of_the_provider(real: Real) {
