@@ -99,6 +99,8 @@ mod switch {
         TimeOutSaysNothing,
         /// A source of credentials that panics is waited for forever.
         SupplierPanicHangs,
+        /// A token that was refused is shown from then on.
+        RefusedTokenForever,
         /// A source of credentials has no time limit.
         SupplierIsWaitedFor,
         /// The panic of a callback reaches the task that called it.

@@ -152,6 +152,8 @@ pub enum TokenFault {
     Panic,
     /// Its future never ends.
     Hang,
+    /// The brokers refuse what it gives, when a connection is made and when they ask for fresh credentials.
+    Wrong,
 }
 
 /// Codes that do more than delay what was attached: they fail what is pending, take a name away, or are final.
@@ -276,7 +278,7 @@ impl Fault {
     /// A random [`Self::BreakTokens`].
     #[must_use]
     pub fn random_of_tokens(rng: &mut Rng) -> Self {
-        let how = *rng.pick(&[TokenFault::Fail, TokenFault::Panic, TokenFault::Hang]);
+        let how = *rng.pick(&[TokenFault::Fail, TokenFault::Panic, TokenFault::Hang, TokenFault::Wrong]);
         Self::BreakTokens { how, duration: millis(rng, 10, 20_000) }
     }
 }

@@ -51,7 +51,7 @@ use std::time::{Duration, Instant};
 use crate::broker::{BrokerConfig, TopicStats};
 use crate::client::runtime::AsyncTimer;
 use crate::client::{Client, ClientBuilder, clock};
-use crate::error::{Error, Result, ServerCode};
+use crate::error::{Result, ServerCode};
 
 mod executor;
 mod faults;
@@ -64,6 +64,7 @@ mod rng;
 mod runtime;
 mod socket;
 mod stored;
+mod tokens;
 mod violations;
 mod world;
 
@@ -78,6 +79,7 @@ pub use violations::InvariantViolation;
 use executor::{Executor, TaskId, TaskKind};
 use runtime::{SimRuntime, SimTimer};
 use socket::SimDialer;
+use tokens::Tokens;
 use world::{Event, SharedWorld, World};
 
 /// Polls at one moment of virtual time before that counts as a livelock.
@@ -451,22 +453,7 @@ impl Handle {
         let seed = world.rng.next();
         let builder = Client::builder("pulsar://broker-0:6650,broker-1:6650").seed(seed);
         let Some((key, subject)) = world.broker.superuser_credentials() else { return builder };
-        let shared = self.inner.world.clone();
-        builder.authentication(crate::Token::from_fn(move || {
-            let token = crate::broker::mint_token(&key, &subject, Some(clock::wall_ms() + 3_600_000));
-            let broken = {
-                let world = shared.lock();
-                world.tokens_broken.filter(|(_, until)| *until > world.now.at).map(|(how, _)| how)
-            };
-            async move {
-                match broken {
-                    None => Ok(token),
-                    Some(TokenFault::Fail) => Err(Error::connection("simulated: no token")),
-                    Some(TokenFault::Panic) => std::panic::resume_unwind(Box::new("simulated")),
-                    Some(TokenFault::Hang) => std::future::pending().await,
-                }
-            }
-        }))
+        builder.authentication(Tokens::new(key, subject, self.inner.world.clone()))
     }
 
     /// Starts a client in the simulation, as [`ClientBuilder::connect`] does on tokio. The builder's dialer is replaced.

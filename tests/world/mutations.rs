@@ -96,6 +96,7 @@ mutations! {
     a_host_that_takes_all_the_time: FirstHostTakesAll => "a client connects past a silent host";
     a_time_out_that_says_nothing: TimeOutSaysNothing => "a time-out says why";
     a_panic_of_the_token_source_that_hangs: SupplierPanicHangs => "settles in time";
+    a_refused_token_that_is_shown_for_ever: RefusedTokenForever => "settles in time";
     a_token_source_that_is_waited_for: SupplierIsWaitedFor => "settles in time";
     a_panic_of_a_callback_that_escapes: CallbackPanicEscapes => "assertion";
     a_memory_limit_without_effect: IgnoreMemoryLimit => "memory stays within the limit";

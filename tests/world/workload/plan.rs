@@ -139,7 +139,11 @@ impl Plan {
             Theme::Tokens => {
                 let at: Vec<_> = (0..count).map(|_| at(rng)).collect();
                 let broken = at.iter().map(|at| (*at, Fault::random_of_tokens(rng)));
-                broken.chain(at.iter().map(|at| (*at, Fault::Disconnect))).collect()
+                let broken: Vec<_> = broken.collect();
+                // They are needed for a new connection, or for one that is in use.
+                let needed = at.iter().map(|at| (*at, rng.pick(&[Fault::Disconnect, Fault::ExpireTokens]).clone()));
+                let needed: Vec<_> = needed.collect();
+                broken.into_iter().chain(needed).collect()
             }
             Theme::Moves => {
                 let moves = [Fault::Transfer, Fault::Transfer, Fault::Unload];
