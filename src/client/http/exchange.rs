@@ -340,4 +340,14 @@ mod tests {
         let roles: Vec<_> = map.get_all("x-role").iter().map(|value| value.to_str().expect("text")).collect();
         assert_eq!((roles, map.len()), (vec!["a", "c"], 3));
     }
+
+    #[test]
+    fn a_token_that_was_refused_is_known_to_be_outdated() {
+        let mut shown = Shown::default();
+        for (value, token) in [("Bearer secret", Some("secret")), ("Basic dTpw", None)] {
+            shown.headers = Some(header_map(&HttpHeaders::new().with_header("Authorization", value)).expect("headers"));
+            shown.refuse();
+            assert_eq!((&shown.refused, shown.headers.is_none()), (&token.map(AuthData::token), true), "{value}");
+        }
+    }
 }
