@@ -1,6 +1,6 @@
 //! The memory of pending messages: one budget, which all producers of a client share.
 //!
-//! A producer reserves bytes in advance ([`Reservation`]), so that most messages are accepted without a look at the
+//! A producer reserves bytes in advance (`Reservation`), so that most messages are accepted without a look at the
 //! budget: it takes more than it needs, and gives back what it has too much of once messages are settled. With nothing
 //! pending it holds nothing.
 //!
@@ -14,7 +14,7 @@
 //! The queue is one of producers: each of them has a queue of tasks of its own, and is here for the first of those. Bytes
 //! that are given back go to the front as a *grant*, which is its own from then on, whether or not its task has seen it.
 //! So nobody overtakes, and a large message is not starved by small ones: while one waits, the others give back at once
-//! what they do not need. A producer that has nothing more to wait for has to [leave](Reservation::leave), which gives a
+//! what they do not need. A producer that has nothing more to wait for has to leave (`Reservation::leave`), which gives a
 //! grant to the next one.
 //!
 //! The reserved bytes are never above the limit, but for a single message that is larger itself: then they are its size.
