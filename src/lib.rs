@@ -130,12 +130,12 @@ pub use client::OAuth2;
 #[cfg(feature = "client")]
 #[doc(inline)]
 pub use client::{
-    Acker, AttachState, Authentication, Basic, BrokerStats, CapacityBound, Client, ClientBuilder, ClientState,
-    ConnectionPhase, ConnectionState, Consumer, ConsumerBuilder, ConsumerEvent, ConsumerEvents, DeadLetterNames,
-    DeadLetterPolicy, Events, HandleState, HashingScheme, IdleReason, MemoryUsage, MessageRoutingMode, Outcome,
-    PartIdle, PartState, Producer, ProducerBuilder, ProducerEvent, ProducerEvents, ProxyProtocol, ReceivedMessage,
-    StateWatch, TlsAuthentication, Token, Topics, TryEnqueueError, UnreadableChunk, UnreadableMessage,
-    UnreadableReason, WhyIdle,
+    Acker, AttachState, Authentication, Basic, BatchReceivePolicy, BrokerStats, CapacityBound, Client, ClientBuilder,
+    ClientState, ConnectionPhase, ConnectionState, Consumer, ConsumerBuilder, ConsumerEvent, ConsumerEvents,
+    DeadLetterNames, DeadLetterPolicy, Events, HandleState, HashingScheme, IdleReason, MemoryUsage, MessageRoutingMode,
+    Outcome, PartIdle, PartState, Producer, ProducerBuilder, ProducerEvent, ProducerEvents, ProxyProtocol,
+    ReceivedMessage, StateWatch, TlsAuthentication, Token, Topics, TryEnqueueError, UnreadableChunk, UnreadableMessage,
+    UnreadableReason, WhyIdle, WorkOptions,
 };
 #[cfg(feature = "client")]
 #[doc(inline)]

@@ -89,6 +89,10 @@ mod switch {
         TwoOfOneKey,
         /// The newest message of a key starts first.
         NewestOfKeyFirst,
+        /// A message that is tried again goes behind the others of its key.
+        RetryLosesItsPlace,
+        /// What is parked for a retry is forgotten.
+        ParkedForever,
         /// While a message waits for work, nothing is received.
         StuckKeyStopsAll,
         /// The first host of the service URL is tried forever.

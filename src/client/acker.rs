@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::clock;
 use super::consumer_shared::ConsumerShared;
+use super::events::ConsumerEvent;
 use super::message::ReceivedMessage;
 use super::parts::{Part, all};
 use super::why_idle::WhyIdle;
@@ -312,6 +313,29 @@ impl Acker {
             self.nack(message)?;
         }
         stored
+    }
+
+    /// [`Self::nack`] with a delay of its own, instead of the consumer's.
+    ///
+    /// # Errors
+    /// Same as [`Self::nack`].
+    pub fn nack_after(&self, message: &ReceivedMessage, delay: Duration) -> Result<()> {
+        let part = self.part_of(message)?;
+        part.endpoint.with(|consumer| consumer.nack_after(&message.position(), delay, clock::now()));
+        Ok(())
+    }
+
+    /// Sends a message to the dead-letter topic, and acknowledges it once it is stored there.
+    pub(super) fn give_up(&self, message: &ReceivedMessage, reason: String) -> Result<()> {
+        self.part_of(message)?;
+        if let Some(letters) = &self.shared.dead_letters {
+            letters.push(message, Some(reason));
+            return Ok(());
+        }
+        let what = "the consumer has no dead-letter topic: see ConsumerBuilder::dead_letter_policy";
+        let error = Error::local(ErrorKind::InvalidArgument, what).with_topic(&message.part().topic);
+        self.shared.events.push(ConsumerEvent::DeadLetterFailed { message: message.id(), error });
+        self.nack(message)
     }
 
     /// [`Self::nack`] by id, for ids that the application has stored.

@@ -16,7 +16,7 @@ use super::dead_letter::{DeadLetters, LetterQueue};
 use super::events::ConsumerEvents;
 use super::message::ReceivedMessage;
 use super::parts::{Parts, all};
-use super::receive::Receiver;
+use super::receive::{BatchReceivePolicy, Gather, Receiver};
 use super::state::{HandleState, StateWatch};
 use super::why_idle::WhyIdle;
 use super::workers::Tasks;
@@ -129,6 +129,32 @@ impl Consumer {
             messages.push(message);
         }
         Ok(messages)
+    }
+
+    /// Waits until the messages that have come reach a limit of the policy, and returns them; none if the time is over
+    /// before one has come.
+    ///
+    /// # Errors
+    /// Same as [`Self::receive`], if no message came before the error.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses no message: the next receive gets those that had come.
+    #[doc(alias = "batchReceive")]
+    pub async fn receive_batch(&mut self, policy: &BatchReceivePolicy) -> Result<Vec<ReceivedMessage>> {
+        let timer = self.shared().new_timer();
+        Gather::new(&mut self.receiver, policy, timer).await
+    }
+
+    /// Requests no more messages of the broker until [`resume`](Self::resume); those it was asked for before still come,
+    /// up to `receiver_queue_size`. The consumer stays attached, and
+    /// [`why_idle`](Self::why_idle) says that it is paused. Pauses do not add up.
+    pub fn pause(&self) {
+        self.shared().set_paused(true);
+    }
+
+    /// Requests messages again.
+    pub fn resume(&self) {
+        self.shared().set_paused(false);
     }
 
     /// The events of the consumer: a topic or partition has ended, a message cannot be read. Each event goes to one

@@ -48,13 +48,14 @@ pub struct ConsumerBuilder {
     config: ConsumerConfig,
     dead_letter_policy: Option<DeadLetterPolicy>,
     retries: bool,
+    starts_paused: bool,
 }
 
 impl ConsumerBuilder {
     pub(super) fn new(client: Arc<Shared>, topics: Topics, subscription: String) -> Self {
         let mut config = ConsumerConfig::new(subscription);
         config.operation_timeout = client.operation_timeout();
-        Self { client, topics, config, dead_letter_policy: None, retries: false }
+        Self { client, topics, config, dead_letter_policy: None, retries: false, starts_paused: false }
     }
 
     /// How the consumers of the subscription share its messages (`subType`). Default:
@@ -169,6 +170,13 @@ impl ConsumerBuilder {
     #[doc(alias = "enableRetry")]
     pub fn retry_enabled(mut self, enabled: bool) -> Self {
         self.retries = enabled;
+        self
+    }
+
+    /// Whether the consumer starts [paused](super::Consumer::pause). Default: false.
+    #[doc(alias = "startPaused")]
+    pub fn start_paused(mut self, paused: bool) -> Self {
+        self.starts_paused = paused;
         self
     }
 
@@ -297,6 +305,7 @@ impl ConsumerBuilder {
         // Created before the first response is awaited, so that dropping this future closes what was attached.
         let mut shared = ConsumerShared::new(self.client.clone(), names, config);
         let letters = letter_topics.map(|topics| shared.set_dead_letters(topics));
+        shared.set_paused(self.starts_paused);
         let mut opened = Vec::new();
         for (topic, partition) in parts {
             opened.push(shared.open_part(topic, partition)?);

@@ -1,11 +1,12 @@
 //! The state that a consumer shares with its receiver and its ackers.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::dead_letter::{DeadLetters, LetterQueue, LetterTopics, Producers};
 use super::events::{ConsumerEvent, EventQueue, EventSource};
 use super::parts::Parts;
+use super::runtime::AsyncTimer;
 use super::workers::Tasks;
 use super::{Shared, clock};
 use crate::error::Result;
@@ -22,6 +23,8 @@ pub(super) struct ConsumerShared {
     pub(super) inbox: Arc<ReadyList>,
     pub(super) events: Arc<EventQueue<ConsumerEvent>>,
     pub(super) dead_letters: Option<Arc<DeadLetters>>,
+    /// See [`Self::set_paused`].
+    is_paused: Mutex<bool>,
     /// Keeps the client's tasks alive, which carry out what the endpoints decide.
     client: Arc<Shared>,
 }
@@ -30,7 +33,16 @@ impl ConsumerShared {
     /// Without parts yet.
     pub(super) fn new(client: Arc<Shared>, topics: Vec<Arc<str>>, config: Arc<ConsumerConfig>) -> Self {
         let events = Arc::default();
-        Self { parts: Parts::new(), topics, config, inbox: ReadyList::new(), events, dead_letters: None, client }
+        Self {
+            parts: Parts::new(),
+            topics,
+            config,
+            inbox: ReadyList::new(),
+            events,
+            dead_letters: None,
+            is_paused: Mutex::default(),
+            client,
+        }
     }
 
     /// Has what is delivered too often sent to a dead-letter topic, once the queue is [forwarded](DeadLetters::forward).
@@ -43,6 +55,15 @@ impl ConsumerShared {
         queue
     }
 
+    /// Whether the broker is asked for messages: of all parts, and those that come.
+    pub(super) fn set_paused(&self, paused: bool) {
+        let mut is_paused = self.is_paused.lock().unwrap_or_else(PoisonError::into_inner);
+        *is_paused = paused;
+        for part in self.parts.iter() {
+            part.endpoint.with(|consumer| if paused { consumer.pause() } else { consumer.resume() });
+        }
+    }
+
     /// The client that it is of.
     #[cfg(feature = "http")]
     pub(super) fn client(&self) -> &Shared {
@@ -52,6 +73,11 @@ impl ConsumerShared {
     /// The tasks of a worker pool over this consumer.
     pub(super) fn new_tasks<T>(&self) -> Tasks<T> {
         Tasks::new(self.client.new_work_set())
+    }
+
+    /// A timer of the runtime that the client runs on.
+    pub(super) fn new_timer(&self) -> Box<dyn AsyncTimer> {
+        self.client.new_timer()
     }
 
     /// Creates the consumer of one part and starts attaching it. The reply gets the result of the first attach.
@@ -72,7 +98,13 @@ impl ConsumerShared {
             clock::now(),
         );
         let endpoint = Endpoint::new(EndpointId::Consumer(id), machine, self.client.ready());
-        self.parts.add(topic, partition, endpoint.clone())?;
+        {
+            let is_paused = self.is_paused.lock().unwrap_or_else(PoisonError::into_inner);
+            if *is_paused {
+                endpoint.with(Machine::pause);
+            }
+            self.parts.add(topic, partition, endpoint.clone())?;
+        }
         self.client.open(endpoint)?;
         Ok((EndpointId::Consumer(id), reply))
     }

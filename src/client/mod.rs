@@ -94,6 +94,7 @@ pub use message::ReceivedMessage;
 pub use oauth2::OAuth2;
 pub use producer::{Producer, TryEnqueueError};
 pub use producer_builder::ProducerBuilder;
+pub use receive::BatchReceivePolicy;
 pub use routing::{HashingScheme, MessageRoutingMode};
 pub use state::{HandleState, PartState, StateWatch};
 #[doc(hidden)]
@@ -103,7 +104,7 @@ pub use topic_stats::{ConnectedConsumerStatistics, SubscriptionStatistics, Topic
 pub use topics::Topics;
 pub use unreadable::{UnreadableChunk, UnreadableMessage, UnreadableReason};
 pub use why_idle::{PartIdle, WhyIdle};
-pub use workers::Outcome;
+pub use workers::{Outcome, WorkOptions};
 
 /// The TLS library, for [`ClientBuilder::tls_config`].
 #[cfg(feature = "tls")]
@@ -337,6 +338,10 @@ impl Shared {
 
     pub(crate) fn new_work_set(&self) -> Option<runtime::WorkSet> {
         (self.new_work_set)()
+    }
+
+    pub(crate) fn new_timer(&self) -> Box<dyn runtime::AsyncTimer> {
+        (self.switch.new_timer)()
     }
 
     pub(crate) fn next_producer_id(&self) -> ProducerId {

@@ -7,6 +7,7 @@ use futures_core::Stream;
 
 use super::target::Offer;
 use super::*;
+use pulsar_native::{BatchReceivePolicy, IdleReason};
 
 async fn producer(client: &Client, topic: &str) -> Producer {
     created(client.producer(topic)).await
@@ -280,4 +281,65 @@ pub async fn last_message_id(target: &Target) {
         let last = within("the last id", consumer.last_message_ids()).await.expect("an id");
         assert_eq!((&last[..], last[0].topic()), (&[sent][..], Some(topic.as_str())));
     }
+}
+
+fn texts_of(messages: &[ReceivedMessage]) -> Vec<String> {
+    messages.iter().map(|message| message.to_string_lossy().into_owned()).collect()
+}
+
+/// By count, by bytes and by time; a batch that is given up loses nothing.
+pub async fn receive_by_the_batch(target: &Target) {
+    let client = target.client().await;
+    let topic = target.topic("batch-receive");
+    let mut consumer = subscribed(client.consumer(&topic, "s")).await;
+    let producer = created(client.producer(&topic)).await;
+    send_all(&producer, (0..10).map(|number| number.to_string())).await;
+    let policy = BatchReceivePolicy::default().with_timeout(Duration::MAX);
+    let batch = within("four", consumer.receive_batch(&policy.clone().with_messages_max(4))).await.expect("four");
+    assert_eq!(texts_of(&batch), ["0", "1", "2", "3"]);
+    let batch = within("two bytes", consumer.receive_batch(&policy.clone().with_bytes_max(2))).await.expect("two");
+    assert_eq!(texts_of(&batch), ["4", "5"]);
+    let too_many = policy.with_messages_max(5);
+    let dropped = tokio::time::timeout(Duration::from_millis(200), consumer.receive_batch(&too_many)).await;
+    assert!(dropped.is_err(), "{dropped:?}");
+    send(&producer, "10").await;
+    assert_eq!(texts_of(&[receive(&mut consumer).await]), ["6"]);
+    let batch = within("the rest", consumer.receive_batch(&too_many.clone().with_messages_max(4))).await.expect("four");
+    assert_eq!(texts_of(&batch), ["7", "8", "9", "10"]);
+    let at = Instant::now();
+    let soon = too_many.with_timeout(Duration::from_millis(50));
+    assert!(within("the time", consumer.receive_batch(&soon)).await.expect("none").is_empty());
+    assert!(at.elapsed() >= Duration::from_millis(50));
+}
+
+/// Paused from the start nothing comes; resumed all of it does, and a pause takes what was asked for and no more.
+pub async fn pause_and_resume(target: &Target) {
+    let client = target.client().await;
+    let topic = target.topic("paused");
+    let builder = client.consumer(&topic, "s").receiver_queue_size(10).start_paused(true);
+    let mut consumer = subscribed(builder).await;
+    let producer = created(client.producer(&topic).batching(false)).await;
+    send_all(&producer, (0..30).map(|number| number.to_string())).await;
+    let idle = within("why it is idle", consumer.why_idle()).await;
+    assert_eq!(idle.parts[0].reason, IdleReason::Paused);
+    assert!(consumer.try_receive().expect("attached").is_none());
+    consumer.resume();
+    assert_eq!(texts_of(&receive_all(&mut consumer, 1).await), ["0"]);
+    consumer.pause();
+    let mut received = 1;
+    // What the broker was asked for before still comes.
+    while consumer.stats().available_permits > 0 || received < 10 {
+        assert_eq!(receive(&mut consumer).await.to_string_lossy(), received.to_string());
+        received += 1;
+    }
+    while let Some(message) = consumer.try_receive().expect("attached") {
+        assert_eq!(message.to_string_lossy(), received.to_string());
+        received += 1;
+    }
+    let look = || async { consumer.why_idle().await.parts[0].reason.clone() };
+    until("nothing to come", look, |reason| *reason == IdleReason::Paused).await;
+    assert!(received < 30, "{received} came");
+    consumer.resume();
+    let rest = receive_all(&mut consumer, 30 - received).await;
+    assert_eq!(texts_of(&rest), (received..30).map(|number| number.to_string()).collect::<Vec<_>>());
 }

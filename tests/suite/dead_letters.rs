@@ -1,7 +1,7 @@
 //! Messages that could not be processed: the retry topic, and the dead-letter topic.
 
 use super::*;
-use pulsar_native::{Compression, ConsumerEvent, DeadLetterNames, DeadLetterPolicy};
+use pulsar_native::{Compression, ConsumerEvent, DeadLetterNames, DeadLetterPolicy, Outcome};
 
 const NACK_DELAY: Duration = Duration::from_millis(100);
 
@@ -184,6 +184,30 @@ pub async fn reconsumed_later_in_order(target: &Target) {
     consumer.ack(&again).expect("acknowledged");
     drained(target, &topic, "s").await;
     drained(target, &format!("{topic}-s-RETRY"), "s").await;
+}
+
+/// The work says that a message is dead, and why; another comes again from the broker after a while.
+pub async fn given_up_with_a_reason(target: &Target) {
+    let client = target.client().await;
+    let topic = target.topic("given-up");
+    let policy = DeadLetterPolicy::new(5);
+    let mut consumer = subscribed(builder(&client, &topic, SubscriptionType::Shared).dead_letter_policy(policy)).await;
+    let mut dead_letters = letters(&client, &format!("{topic}-s-DLQ")).await;
+    send_all(&created(client.producer(&topic)).await, ["bad", "later", "good"]).await;
+    let pool = tokio::spawn(async move {
+        let work = |message: ReceivedMessage| async move {
+            match (&*message.to_string_lossy(), message.redelivery_count()) {
+                ("bad", _) => Outcome::DeadLetter("no such order".into()),
+                ("later", 0) => Outcome::Retry(Duration::from_millis(100)),
+                _ => Outcome::Ack,
+            }
+        };
+        consumer.process(2, work).await
+    });
+    let dead = receive(&mut dead_letters).await;
+    assert_eq!((dead.to_string_lossy(), property(&dead, "DEAD_LETTER_REASON")), ("bad".into(), "no such order"));
+    drained(target, &topic, "s").await;
+    pool.abort();
 }
 
 /// Refused by name, before anything is asked of a broker.

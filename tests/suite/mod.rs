@@ -74,7 +74,7 @@ macro_rules! with_every_test {
                 exclusive_refuses_a_second shared_gives_each_message_once position_of_a_new_subscription
                 receive_many_and_try_receive stream dropped_receives_lose_nothing queue_of_zero queue_of_one
                 permits_stay_within_the_queue close_keeps_the_subscription unsubscribe_deletes_it
-                unsubscribe_needs_force_beside_others statistics last_message_id
+                unsubscribe_needs_force_beside_others statistics last_message_id receive_by_the_batch pause_and_resume
             }
             acks {
                 individual cumulative confirmed cumulative_is_refused_on_shared close_sends_what_waits
@@ -87,7 +87,7 @@ macro_rules! with_every_test {
             }
             dead_letters {
                 delivered_too_often reconsumed_later a_retry_topic_of_the_older_name a_dead_letter_topic_that_refuses
-                reconsumed_later_in_order options_that_cannot_work
+                reconsumed_later_in_order given_up_with_a_reason options_that_cannot_work
             }
             schemas {
                 versions_go_with_messages incompatible_types_are_refused a_consumer_registers_on_an_idle_topic_only
@@ -112,7 +112,7 @@ macro_rules! with_every_test {
                 broker_away_for_a_while sends_are_given_up_in_time creation_is_given_up_in_time silent_connection
                 deleted_topic_is_made_anew
             }
-            several { topics_are_merged workers_at_the_same_time work_that_panics_has_failed_and_no_other a_stuck_key_stops_no_other workers_by_key }
+            several { topics_are_merged workers_at_the_same_time work_that_panics_has_failed_and_no_other a_stuck_key_stops_no_other workers_by_key a_retry_keeps_the_order_of_its_key }
             sizes {
                 a_send_above_the_limit_is_refused a_batch_is_closed_before_the_limit
                 above_the_limit_is_reported_and_read_with_a_higher_one

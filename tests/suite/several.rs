@@ -2,6 +2,7 @@
 
 use super::*;
 use pulsar_native::Error;
+use pulsar_native::Outcome;
 use tokio::task::JoinHandle;
 
 async fn producer(client: &Client, topic: &str) -> Producer {
@@ -124,9 +125,9 @@ pub async fn a_stuck_key_stops_no_other(target: &Target) {
                 note(&seen, &message);
                 match message.key().expect("a key") {
                     "stuck" => std::future::pending().await,
-                    "fails" => pulsar_native::Outcome::Nack,
+                    "fails" => Outcome::Nack,
                     "panics" => panic!("this panic is part of the test"),
-                    _ => pulsar_native::Outcome::Ack,
+                    _ => Outcome::Ack,
                 }
             }
         };
@@ -166,4 +167,39 @@ pub async fn workers_by_key(target: &Target) {
     pool.abort();
     let seen = seen.lock().unwrap();
     assert!(seen.values().all(|numbers| *numbers == (0..20).collect::<Vec<_>>()), "{seen:?}");
+}
+
+/// Each third message of a key fails twice and is tried again in place: the order of the key is kept, and no other waits.
+pub async fn a_retry_keeps_the_order_of_its_key(target: &Target) {
+    let client = target.client().await;
+    let topic = target.topic("retry-in-place");
+    let mut consumer = shared(client.consumer(&topic, "s")).await;
+    let messages = (0..4 * 12).map(|at| Message::new((at / 4).to_string()).with_key(format!("key {}", at % 4)));
+    send_all(&producer(&client, &topic).await, messages).await;
+    let seen = Arc::<Seen>::default();
+    let noting = seen.clone();
+    let pool = tokio::spawn(async move {
+        let work = move |message: ReceivedMessage| {
+            let seen = noting.clone();
+            async move {
+                note(&seen, &message);
+                let number: usize = message.to_string_lossy().parse().expect("a number");
+                let tries =
+                    seen.lock().unwrap()[message.key().expect("a key")].iter().filter(|n| **n == number).count();
+                match message.key() {
+                    Some("key 0") if number % 3 == 0 && tries < 3 => Outcome::Retry(Duration::from_millis(50)),
+                    _ => Outcome::Ack,
+                }
+            }
+        };
+        consumer.process_by_key(2, work).await
+    });
+    drained(target, &topic, "s").await;
+    pool.abort();
+    let seen = seen.lock().unwrap();
+    let tried: Vec<usize> =
+        (0..12).flat_map(|number| [number; 3].into_iter().take(if number % 3 == 0 { 3 } else { 1 })).collect();
+    for (key, numbers) in &*seen {
+        assert_eq!(*numbers, if key == "key 0" { tried.clone() } else { (0..12).collect() }, "{key}");
+    }
 }

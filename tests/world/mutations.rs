@@ -91,6 +91,8 @@ mutations! {
     an_end_that_stops_the_other_parts: EndStopsOthers => "settles in time";
     two_messages_of_one_key_at_a_time: TwoOfOneKey => "one message of a key at a time";
     the_newest_message_of_a_key_first: NewestOfKeyFirst => "a key in the order of delivery";
+    a_retry_behind_others_of_its_key: RetryLosesItsPlace => "a key waits for what is tried again" | "a key in the order of delivery";
+    a_retry_that_never_comes: ParkedForever => "settles in time" | "every message is acknowledged";
     a_stuck_key_that_stops_all: StuckKeyStopsAll => "settles in time";
     one_host_for_ever: SameHostForever => "a client connects past a silent host";
     a_host_that_takes_all_the_time: FirstHostTakesAll => "a client connects past a silent host";

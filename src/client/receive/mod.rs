@@ -39,8 +39,11 @@ use crate::machine::EndpointId;
 use crate::machine::consumer::Consumer;
 
 mod decode;
+mod gather;
 mod source;
 
+pub use gather::BatchReceivePolicy;
+pub(super) use gather::Gather;
 use source::Source;
 
 /// The receiving half of a consumer: the queues of its parts, merged.
@@ -61,6 +64,10 @@ pub(super) struct Receiver {
     last_end: Option<Error>,
     /// [`Self::poll`] has returned the end of the consumer.
     is_over: bool,
+    /// Messages that were received and put back, to be received before all others. While there are some, `run_queue` is
+    /// in `run_queue_behind`, so that the fast path finds nothing.
+    put_back: VecDeque<ReceivedMessage>,
+    run_queue_behind: VecDeque<usize>,
     /// A message on its way from [`Self::poll_slow`] to its caller: see the module.
     found: Option<ReceivedMessage>,
 }
@@ -77,6 +84,8 @@ impl Receiver {
             open_sources: 0,
             last_end: None,
             is_over: false,
+            put_back: VecDeque::new(),
+            run_queue_behind: VecDeque::new(),
             found: None,
         };
         receiver.sync_sources();
@@ -157,6 +166,14 @@ impl Receiver {
         }
     }
 
+    /// Puts messages back, to be received again before all others, in their order.
+    fn put_back(&mut self, messages: Vec<ReceivedMessage>) {
+        let later = std::mem::take(&mut self.put_back);
+        self.put_back = messages.into();
+        self.put_back.extend(later);
+        self.run_queue_behind.extend(self.run_queue.drain(..));
+    }
+
     /// Whether [`Self::poll`] has returned the end already.
     pub(super) fn is_over(&self) -> bool {
         self.is_over
@@ -164,6 +181,10 @@ impl Receiver {
 
     /// The next message of what was taken out of the queues.
     fn next_buffered(&mut self) -> Option<ReceivedMessage> {
+        if let Some(message) = self.put_back.pop_front() {
+            return Some(message);
+        }
+        self.run_queue.extend(self.run_queue_behind.drain(..));
         while let Some(&index) = self.run_queue.front() {
             let source = &mut self.sources[index];
             let next = source.next_slow(&self.shared.events);

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 use super::acker::Acker;
 use super::consumer::Consumer;
@@ -10,15 +11,16 @@ use super::user_code::catch_panic;
 use crate::error::{Error, ErrorKind, Result};
 
 mod by_key;
+mod keys;
 mod tasks;
 
 pub(super) use tasks::Tasks;
 
-/// Whether [`Consumer::process`] or [`Consumer::process_by_key`] acknowledges a message after the work on it.
+/// What becomes of a message after the work on it by [`Consumer::process`] or [`Consumer::process_by_key`].
 ///
 /// `()` acknowledges. A `Result` acknowledges with `Ok` and negatively acknowledges with `Err`; the error itself is
 /// dropped, so log it in the work if it matters. Work that panics is negatively acknowledged like work that failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Outcome {
     /// The message is acknowledged; see [`Acker::ack`]. If that is refused, because its topic has ended or too many
@@ -27,6 +29,14 @@ pub enum Outcome {
     Ack,
     /// The message is negatively acknowledged and redelivered; see [`Acker::nack`].
     Nack,
+    /// The message is worked on again after this delay. By [`process_by_key`](Consumer::process_by_key) in place, with the
+    /// messages of its key behind it; by [`process`](Consumer::process) it is redelivered, see [`Acker::nack_after`].
+    Retry(Duration),
+    /// The message is given up, for this reason: it goes to the dead-letter topic, with the reason as the property
+    /// `DEAD_LETTER_REASON`, and is acknowledged once it is stored there. Without a
+    /// [policy](super::ConsumerBuilder::dead_letter_policy) it is negatively acknowledged, and
+    /// [`ConsumerEvent::DeadLetterFailed`](super::ConsumerEvent::DeadLetterFailed) says so.
+    DeadLetter(String),
     /// Neither: the work acknowledges the message itself, now or later, with an [`Acker`].
     Keep,
 }
@@ -44,7 +54,7 @@ impl<T: Into<Outcome>, E> From<std::result::Result<T, E>> for Outcome {
 }
 
 impl Consumer {
-    /// Runs `work` on each message, up to `concurrency` at a time, each in a separate task; order is not kept. The return
+    /// Runs `work` on each message, up to so many at a time, each in a separate task; order is not kept. The return
     /// value of `work` decides whether the message is acknowledged: see [`Outcome`].
     ///
     /// It returns when the consumer has ended, with the reason, after the work that is running; it never returns `Ok`.
@@ -60,17 +70,17 @@ impl Consumer {
     ///
     /// # Errors
     /// - The reason why the consumer has ended.
-    /// - [`ErrorKind::InvalidArgument`]: `concurrency` is zero.
+    /// - [`ErrorKind::InvalidArgument`]: an option is zero.
     ///
     /// # Cancel safety
     /// Dropping the future aborts the running work; unacknowledged messages are redelivered when this consumer is
     /// closed.
-    pub async fn process<F, Fut>(&mut self, concurrency: usize, work: F) -> Result<()>
+    pub async fn process<F, Fut>(&mut self, options: impl Into<WorkOptions>, work: F) -> Result<()>
     where
         F: Fn(ReceivedMessage) -> Fut,
         Fut: Future<Output: Into<Outcome>> + Send + 'static,
     {
-        refuse_zero("concurrency", concurrency)?;
+        let WorkOptions { concurrency, .. } = options.into().checked()?;
         let mut tasks: Tasks<()> = self.shared().new_tasks();
         loop {
             match self.receive().await {
@@ -100,9 +110,16 @@ async fn run<Fut>(acker: Acker, message: ReceivedMessage, work: impl FnOnce() ->
 where
     Fut: Future<Output: Into<Outcome>>,
 {
+    settle(&acker, &message, outcome_of(work).await);
+}
+
+/// How the work on a message has ended.
+async fn outcome_of<Fut>(work: impl FnOnce() -> Fut) -> Outcome
+where
+    Fut: Future<Output: Into<Outcome>>,
+{
     // What the work returns is code of the application as well: how it becomes an outcome, and how it is dropped.
-    let outcome = catch_panic(|| async { work().await.into() }).await;
-    settle(&acker, &message, outcome.unwrap_or(Outcome::Nack));
+    catch_panic(|| async { work().await.into() }).await.unwrap_or(Outcome::Nack)
 }
 
 /// Acknowledges as the work says. A message whose acknowledgement is refused, because its part has ended or too many
@@ -111,8 +128,55 @@ fn settle(acker: &Acker, message: &ReceivedMessage, outcome: Outcome) {
     let _refused = match outcome {
         Outcome::Ack => acker.ack(message),
         Outcome::Nack => acker.nack(message),
+        Outcome::Retry(after) => acker.nack_after(message, after),
+        Outcome::DeadLetter(reason) => acker.give_up(message, reason),
         Outcome::Keep => Ok(()),
     };
+}
+
+/// How a worker pool works. A number alone is its concurrency.
+///
+/// ```
+/// use pulsar_native::WorkOptions;
+///
+/// let options = WorkOptions::new(8).with_parked_max(50_000, 16 * 1024 * 1024);
+/// assert_ne!(options, 8.into());
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use = "options do nothing until a pool has them"]
+pub struct WorkOptions {
+    concurrency: usize,
+    parked_messages_max: usize,
+    parked_bytes_max: usize,
+}
+
+impl WorkOptions {
+    /// On so many messages at a time; at least 1.
+    pub const fn new(concurrency: usize) -> Self {
+        Self { concurrency, parked_messages_max: 20_000, parked_bytes_max: 64 * 1024 * 1024 }
+    }
+
+    /// [`process_by_key`](Consumer::process_by_key): how many messages, and bytes of their payloads, may wait for a retry,
+    /// or behind one, before nothing more is received; at least 1 each. Brokers stop at 50,000 unacknowledged messages of
+    /// a consumer by default (`maxUnackedMessagesPerConsumer`). Default: 20,000 messages, 64 MiB.
+    pub const fn with_parked_max(mut self, messages: usize, bytes: usize) -> Self {
+        self.parked_messages_max = messages;
+        self.parked_bytes_max = bytes;
+        self
+    }
+
+    fn checked(self) -> Result<Self> {
+        refuse_zero("concurrency", self.concurrency)?;
+        refuse_zero("the number of parked messages", self.parked_messages_max)?;
+        refuse_zero("the number of parked bytes", self.parked_bytes_max)?;
+        Ok(self)
+    }
+}
+
+impl From<usize> for WorkOptions {
+    fn from(concurrency: usize) -> Self {
+        Self::new(concurrency)
+    }
 }
 
 fn refuse_zero(name: &str, number: usize) -> Result<()> {

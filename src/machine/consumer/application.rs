@@ -2,6 +2,7 @@
 //! in `lifecycle`.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use super::operations::Operation;
 use super::position::EntryPosition;
@@ -47,6 +48,17 @@ impl Consumer {
     /// receive is dropped, the message waits for the next one. With any other size it does nothing.
     pub fn request_one(&mut self) {
         self.queue.request_one();
+        self.notify_flow();
+    }
+
+    /// Grants no more permits until [`resume`](Self::resume). What was granted before still comes.
+    pub fn pause(&mut self) {
+        self.is_paused = true;
+    }
+
+    /// Grants permits again.
+    pub fn resume(&mut self) {
+        self.is_paused = false;
         self.notify_flow();
     }
 
@@ -173,12 +185,18 @@ impl Consumer {
     ///
     /// Without a connection it does nothing: the next attach delivers everything that is not acknowledged.
     pub fn nack(&mut self, id: &MessagePosition, redelivery_count: u32, now: Now) {
+        let delay = self.redelivery.nack_delay(EntryPosition::of(id), redelivery_count);
+        self.nack_after(id, delay, now);
+    }
+
+    /// [`nack`](Self::nack) with this delay.
+    pub fn nack_after(&mut self, id: &MessagePosition, delay: Duration, now: Now) {
         if !self.lifecycle.is_receiving() || self.seek.is_running() || self.is_of_other_cluster(id) {
             return;
         }
         self.counters.nacks += 1;
         let before = self.redelivery.due_at();
-        if !self.redelivery.nack(EntryPosition::of(id), redelivery_count, now) {
+        if !self.redelivery.nack(EntryPosition::of(id), delay, now) {
             self.redeliver_everything();
         }
         self.is_dirty |= self.redelivery.due_at() != before;

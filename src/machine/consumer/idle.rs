@@ -22,6 +22,8 @@ pub enum IdleReason {
         /// Messages that wait in this client.
         queued_messages: u64,
     },
+    /// The consumer is paused, and what the broker might still have sent has come.
+    Paused,
     /// Failover: the broker gives the messages to another consumer, or has not chosen one yet.
     #[non_exhaustive]
     NotActive {
@@ -74,6 +76,7 @@ impl fmt::Display for IdleReason {
             Self::NotReceiving { queued_messages } => {
                 write!(f, "the application does not receive: {queued_messages} messages wait in this client")
             }
+            Self::Paused => f.write_str("the consumer is paused"),
             Self::NotActive { active_consumer: None } => f.write_str("another consumer is the active one"),
             Self::NotActive { active_consumer: Some(name) } => {
                 write!(f, "another consumer is the active one: {name:?}")
@@ -111,6 +114,7 @@ pub(crate) struct IdleLedger {
     pub(crate) queued_messages: u64,
     /// The broker may send something, or is about to be told that it may.
     pub(crate) has_permits: bool,
+    pub(crate) is_paused: bool,
     pub(crate) subscription_type: SubscriptionType,
     pub(crate) is_active: Option<bool>,
     pub(crate) has_reached_end: bool,
@@ -136,11 +140,15 @@ impl IdleLedger {
     /// | the consumer | reason |
     /// | --- | --- |
     /// | is not attached | `NotAttached` |
+    /// | is paused, and has neither messages nor permits that the broker could use | `Paused` |
     /// | has messages, or no permits that the broker could use | `NotReceiving` |
     /// | is of a Failover subscription, and was not told that it is the active one | `NotActive` |
     pub(crate) fn reason(&self) -> Option<IdleReason> {
         if !self.state.is_attached() {
             return Some(IdleReason::NotAttached(self.state.clone()));
+        }
+        if self.is_paused && self.queued_messages == 0 && !self.has_permits {
+            return Some(IdleReason::Paused);
         }
         if self.queued_messages > 0 || !self.has_permits {
             return Some(IdleReason::NotReceiving { queued_messages: self.queued_messages });
@@ -189,7 +197,8 @@ impl Consumer {
         IdleLedger {
             state: self.attach_status.state().clone(),
             queued_messages: self.queue.messages(),
-            has_permits: self.queue.outstanding_permits() > 0 || self.queue.is_flow_due(),
+            has_permits: self.queue.outstanding_permits() > 0 || (self.queue.is_flow_due() && !self.is_paused),
+            is_paused: self.is_paused,
             subscription_type: self.config.subscription_type,
             is_active: self.topic_status.is_active,
             has_reached_end: self.topic_status.has_reached_end,
@@ -209,6 +218,7 @@ mod tests {
             state: AttachState::Attached { broker: "b:1".into(), since: SystemTime::UNIX_EPOCH },
             queued_messages: 0,
             has_permits: true,
+            is_paused: false,
             subscription_type,
             is_active: None,
             has_reached_end: false,
@@ -236,6 +246,8 @@ mod tests {
         assert_eq!(full.reason(), Some(IdleReason::NotReceiving { queued_messages: 3 }));
         let spent = IdleLedger { has_permits: false, ..shared.clone() };
         assert_eq!(spent.reason(), Some(IdleReason::NotReceiving { queued_messages: 0 }));
+        let paused = IdleLedger { is_paused: true, ..spent };
+        assert_eq!(paused.reason(), Some(IdleReason::Paused));
         let gone = AttachState::Finished { error: None };
         let ended = IdleLedger { state: gone.clone(), ..shared };
         assert_eq!(ended.reason(), Some(IdleReason::NotAttached(gone)));

@@ -100,6 +100,8 @@ pub struct Consumer {
     stall: StallWatch,
     /// How many clusters it has been in, the present one included: see [`MessagePosition::cluster_number`](crate::id::MessagePosition::cluster_number).
     cluster_number: u32,
+    /// No permits are granted.
+    is_paused: bool,
     /// Whether an input gave the owner something to do since it was last asked.
     is_dirty: bool,
 }
@@ -139,6 +141,7 @@ impl Consumer {
             counters: ReceiveCounters::default(),
             stall: StallWatch::new(config.stall_timeout),
             cluster_number: 1,
+            is_paused: false,
             is_dirty: true,
             topic,
             config,

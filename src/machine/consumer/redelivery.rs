@@ -75,9 +75,13 @@ impl Redelivery {
         self.is_in_order && consumer_epoch.is_some_and(|epoch| epoch < self.epoch)
     }
 
+    /// The delay of a negative acknowledgement after so many redeliveries.
+    pub(super) fn nack_delay(&self, position: EntryPosition, redelivery_count: u32) -> Duration {
+        self.nack_backoff.delay_of(position, redelivery_count)
+    }
+
     /// Notes an entry, once: its delay counts from the first time. False if there is no room for it.
-    pub(super) fn nack(&mut self, position: EntryPosition, redelivery_count: u32, now: Now) -> bool {
-        let delay = self.nack_backoff.delay_of(position, redelivery_count);
+    pub(super) fn nack(&mut self, position: EntryPosition, delay: Duration, now: Now) -> bool {
         self.delayed.insert(position, WaitReason::Nacked, delay, now)
     }
 

@@ -25,7 +25,7 @@ impl Consumer {
         if !self.redelivery.transmit(id, out) {
             return More::Yes;
         }
-        if self.lifecycle.is_receiving() {
+        if self.lifecycle.is_receiving() && !self.is_paused {
             self.transmit_flow(out);
         }
         if self.operations.is_seek_waiting() {

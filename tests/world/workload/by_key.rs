@@ -1,4 +1,4 @@
-//! A user that works on messages by key: some of the work fails or panics, and that on one key may be stuck.
+//! A user that works on messages by key: some of the work fails, panics or is tried again, and that on one key may be stuck.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,6 +23,7 @@ enum WorkEnd {
     Ack,
     Nack,
     Panic,
+    Retry(Duration),
 }
 
 /// The work on one message, on its way from the pool to the user, who ends it.
@@ -36,6 +37,8 @@ struct Job {
 struct PoolState {
     /// Keys of which a message is worked on.
     running: BTreeSet<String>,
+    /// The message of each key that is to be tried again.
+    retried: BTreeMap<String, (String, Key)>,
     /// The last message of each part and key that was worked on for the first time.
     last: BTreeMap<(String, String), Key>,
     worked: BTreeSet<(String, Key)>,
@@ -138,13 +141,15 @@ impl WatchedPool<'_> {
 
     /// Checks and begins the work on one message.
     fn begin(&self, rng: &mut Rng, job: Job) {
-        note_received(self.users, self.plan, &job.message);
         let of_key = job.message.key().expect("each message has a key").to_owned();
-        self.check_begin(&job.message, &of_key);
+        if !self.check_begin(&job.message, &of_key) {
+            note_received(self.users, self.plan, &job.message);
+        }
         let is_draining = self.users.is_draining.get();
         let end = match rng.below(10) {
             0 if !is_draining => WorkEnd::Nack,
             1 if !is_draining => WorkEnd::Panic,
+            2 if !is_draining => WorkEnd::Retry(rng.duration(Duration::ZERO, Duration::from_secs(2))),
             _ => WorkEnd::Ack,
         };
         let takes = match rng.chance_per_mille(500) {
@@ -162,15 +167,27 @@ impl WatchedPool<'_> {
             if end == WorkEnd::Ack {
                 note_acked(&users, &plan, &job.message, false);
             }
-            state.borrow_mut().running.remove(&of_key);
+            let mut state = state.borrow_mut();
+            if let WorkEnd::Retry(_) = end {
+                state.retried.insert(of_key.clone(), (job.message.topic().to_owned(), key(&job.message.id())));
+            }
+            state.running.remove(&of_key);
             let _pool_is_gone = job.end.send(end);
         });
     }
 
     /// Checks that no other message of its key is worked on, and that it is the next one of its key, unless it comes again.
-    fn check_begin(&self, message: &ReceivedMessage, of_key: &str) {
+    /// Says whether it is tried again in place.
+    fn check_begin(&self, message: &ReceivedMessage, of_key: &str) -> bool {
         let (part, id) = (message.topic().to_owned(), key(&message.id()));
         let mut state = self.state.borrow_mut();
+        let retried = state.retried.remove(of_key);
+        if let Some(retried) = &retried {
+            if *retried != (part.clone(), id) {
+                let what = || format!("{id:?} of {of_key} in {part} before {retried:?}");
+                self.users.handle.report_violation("a key waits for what is tried again", what);
+            }
+        }
         if !state.running.insert(of_key.to_owned()) {
             self.users.handle.report_violation("one message of a key at a time", || format!("{id:?} of {of_key}"));
         }
@@ -183,6 +200,7 @@ impl WatchedPool<'_> {
                 self.users.handle.report_violation("a key in the order of delivery", what);
             }
         }
+        retried.is_some()
     }
 }
 
@@ -199,6 +217,7 @@ async fn work(jobs: mpsc::UnboundedSender<Job>, message: ReceivedMessage) -> Out
     match ended.await {
         Ok(WorkEnd::Ack) => Outcome::Ack,
         Ok(WorkEnd::Nack) => Outcome::Nack,
+        Ok(WorkEnd::Retry(after)) => Outcome::Retry(after),
         // Without the panic hook, which would print it.
         Ok(WorkEnd::Panic) => resume_unwind(Box::new("this panic is part of the test")),
         Err(_) => Outcome::Keep,
