@@ -119,6 +119,24 @@ mod switch {
         KeepMemoryOfSettled,
         /// There is no pause between attempts.
         NoBackoff,
+        /// A stall is reported again although nothing has come.
+        StallToldTwice,
+        /// A stall is reported although messages wait for the application.
+        StallOfSlowApplication,
+        /// After a long quiet time, an arrival does not bring the next check for a stall forward.
+        StallToldLate,
+        /// Nothing wakes a producer when a send is overdue.
+        OverdueSleeps,
+        /// The report of an overdue send is about that send alone.
+        OverdueForEach,
+        /// After a detach, the state is attached still.
+        AttachedAfterDetach,
+        /// Failed attempts do not count.
+        AttemptStays,
+        /// A change of a state wakes nobody.
+        WatcherSleeps,
+        /// A connection that is lost is told to be up.
+        LostConnectionIsUp,
         /// Some wake-ups of tasks of the application are lost.
         LoseWakeUp,
         /// Some wake-ups of the drivers are lost.

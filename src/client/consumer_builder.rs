@@ -181,8 +181,8 @@ impl ConsumerBuilder {
     }
 
     /// How long no message comes, although the consumer could take one, before it asks the broker whether it should
-    /// (CONSUMER_STATS, GET_LAST_MESSAGE_ID), at most 64 times less often the longer nothing comes. If there is a backlog
-    /// that the broker keeps back, that is an event: [`ConsumerEvent::Stalled`](super::ConsumerEvent::Stalled). Longer than
+    /// (CONSUMER_STATS, GET_LAST_MESSAGE_ID), at most 64 times less often the longer nothing comes. It could while a receive
+    /// waits, or has found nothing. If there is a backlog that the broker keeps back, that is an event: [`ConsumerEvent::Stalled`](super::ConsumerEvent::Stalled). Longer than
     /// zero; [`Duration::MAX`] switches it off. Default: 60 s.
     pub fn stall_timeout(mut self, timeout: Duration) -> Self {
         self.config.stall_timeout = timeout;

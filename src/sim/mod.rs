@@ -155,6 +155,15 @@ impl Inner {
         polled.is_ready()
     }
 
+    fn live_resources(&self) -> LiveResources {
+        let count = |wanted: fn(TaskKind) -> bool| self.tasks_of(wanted).len();
+        LiveResources {
+            clients: count(|kind| matches!(kind, TaskKind::Supervisor { .. })),
+            connections: count(|kind| matches!(kind, TaskKind::Connection { .. })),
+            tasks: count(|kind| kind == TaskKind::User) + self.spawned.borrow().len(),
+        }
+    }
+
     fn tasks_of(&self, wanted: impl Fn(TaskKind) -> bool) -> Vec<TaskId> {
         self.tasks.borrow().iter().filter(|(_, task)| wanted(task.kind)).map(|(id, _)| *id).collect()
     }
@@ -391,12 +400,7 @@ impl Simulation {
     /// What has not ended yet: a test that closes everything can wait for it to be empty.
     #[must_use]
     pub fn live_resources(&self) -> LiveResources {
-        let count = |wanted: fn(TaskKind) -> bool| self.inner.tasks_of(wanted).len();
-        LiveResources {
-            clients: count(|kind| matches!(kind, TaskKind::Supervisor { .. })),
-            connections: count(|kind| matches!(kind, TaskKind::Connection { .. })),
-            tasks: count(|kind| kind == TaskKind::User) + self.inner.spawned.borrow().len(),
-        }
+        self.inner.live_resources()
     }
 
     /// Keeps a trace from now on, of at most 200,000 lines.
@@ -528,6 +532,12 @@ impl Handle {
     #[must_use]
     pub fn delivery_was_corrupted(&self, topic: &str, subscription: &str, id: &crate::MessageId) -> bool {
         self.inner.delivery_was_corrupted(topic, subscription, id)
+    }
+
+    /// As [`Simulation::live_resources`].
+    #[must_use]
+    pub fn live_resources(&self) -> LiveResources {
+        self.inner.live_resources()
     }
 
     /// As [`Simulation::stats`].

@@ -295,6 +295,7 @@ pub async fn a_consumer_is_stalled(target: &Target) {
     let producer = created(client.producer(&topic)).await;
     for round in 0..2 {
         send(&producer, Message::new("later").with_deliver_after(Duration::from_millis(1500))).await;
+        assert!(consumer.try_receive().expect("no error").is_none(), "it asks for more");
         let event = within("the stall", events.recv()).await.expect("an event");
         let event = seen::consumer_event(&event);
         assert!(event.starts_with("stalled: "), "{event}");

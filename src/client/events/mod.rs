@@ -64,7 +64,8 @@ pub enum ConsumerEvent {
         topic: Arc<str>,
     },
     /// No message has come for the [`stall_timeout`](super::ConsumerBuilder::stall_timeout), although there is a backlog
-    /// and the broker may send. It is reported once, until a message has come.
+    /// and the broker may send. It is reported once, until a message has come, and not while the application works on what
+    /// it has received and does not ask for more.
     #[non_exhaustive]
     Stalled {
         /// The full name of the topic, or of the partition.

@@ -135,6 +135,11 @@ impl Queue {
         self.permits.queued().saturating_add(self.permits.taken())
     }
 
+    /// Whether nothing waits for the application: it has looked for more since it took the last messages, or has taken none.
+    pub(super) fn is_used_up(&self) -> bool {
+        self.is_empty() && (self.permits.taken() == 0 || self.signals.inbox.was_empty())
+    }
+
     /// See [`Permits::outstanding`]; what is below zero is 0.
     pub(super) fn outstanding_permits(&self) -> u64 {
         u64::try_from(self.permits.outstanding()).unwrap_or(0)

@@ -59,7 +59,7 @@ impl StallWatch {
     /// an arrival costs a comparison.
     #[inline]
     pub(super) fn on_arrival(&mut self, now: Now) -> bool {
-        let was_put_off = self.wait != self.timeout;
+        let was_put_off = self.wait != self.timeout && !mutation!(StallToldLate);
         if was_put_off {
             self.restart(now.at);
         }
@@ -113,7 +113,7 @@ impl Consumer {
             }
         }
         self.stall.back_off(now);
-        let is_able = self.idle_ledger().reason().is_none() && !self.seek.is_running();
+        let is_able = self.could_receive() && !self.seek.is_running();
         if !is_able || self.stall.is_reported || self.stall.asked.is_some() {
             return;
         }
@@ -122,6 +122,15 @@ impl Consumer {
         // Answered in this order.
         self.begin_operation(Operation::StallStats, now, deferred);
         self.begin_operation(Operation::StallLastMessageId, now, deferred);
+    }
+
+    /// Whether nothing of its own keeps messages away. An application that has taken messages, and has not come back for
+    /// more, is slow.
+    fn could_receive(&self) -> bool {
+        if mutation!(StallOfSlowApplication) {
+            return self.lifecycle.is_attached();
+        }
+        self.idle_ledger().reason().is_none() && self.queue.is_used_up()
     }
 
     pub(super) fn on_stall_stats(&mut self, stats: &CommandConsumerStatsResponse) {
@@ -133,13 +142,12 @@ impl Consumer {
     pub(super) fn on_stall_last_message_id(&mut self, last: LastMessageId, deferred: &mut Deferred) {
         let Some(Asked { quiet_for, stats: Some(stats) }) = self.stall.asked.take() else { return };
         let is_quiet = self.counters.last_arrival <= self.stall.quiet_since;
-        let ledger = self.idle_ledger();
-        if !is_quiet || ledger.reason().is_some() {
+        if !is_quiet || !self.could_receive() {
             return;
         }
-        let reason = ledger.reason_by_broker(&stats, Some(last.id), None);
+        let reason = self.idle_ledger().reason_by_broker(&stats, Some(last.id), None);
         if matches!(reason, IdleReason::BlockedOnUnacknowledged { .. } | IdleReason::Withheld { .. }) {
-            self.stall.is_reported = true;
+            self.stall.is_reported = !mutation!(StallToldTwice);
             self.queue.tell(deferred, move |observer| observer.on_stall(reason, quiet_for));
         }
     }

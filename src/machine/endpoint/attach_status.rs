@@ -140,7 +140,7 @@ impl AttachStatus {
 
     /// Of an endpoint that was opening, nothing changes: [`Self::on_failure`] follows.
     pub(crate) fn on_detached(&mut self, cause: &Error, now: Now, deferred: &mut Deferred) {
-        if self.state.is_attached() {
+        if self.state.is_attached() && !mutation!(AttachedAfterDetach) {
             self.errors.add(cause, 1);
             self.since = now.at;
             let (since, error) = (wall_time::from_ms(now.wall_ms), Some(cause.clone()));

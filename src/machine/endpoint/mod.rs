@@ -175,6 +175,8 @@ pub struct ReadyList {
 struct Ready {
     ids: Vec<EndpointId>,
     waker: Option<Waker>,
+    /// The last [`ReadyList::take`] found nothing.
+    was_empty: bool,
 }
 
 impl ReadyList {
@@ -198,7 +200,8 @@ impl ReadyList {
     /// notification. The check and the registration are one step, so no notification is lost between them.
     pub fn take(&self, into: &mut impl Extend<EndpointId>, waker: Option<&Waker>) {
         let mut ready = self.lock();
-        if ready.ids.is_empty() {
+        ready.was_empty = ready.ids.is_empty();
+        if ready.was_empty {
             let old = match waker {
                 Some(new) if !ready.waker.as_ref().is_some_and(|old| old.will_wake(new)) => {
                     ready.waker.replace(new.clone())
@@ -210,6 +213,11 @@ impl ReadyList {
         } else {
             into.extend(ready.ids.drain(..));
         }
+    }
+
+    /// Whether the last [`take`](Self::take) found nothing: its task is done with what it took before.
+    pub fn was_empty(&self) -> bool {
+        self.lock().was_empty
     }
 }
 

@@ -28,7 +28,7 @@ impl StateSignal {
         // The lock of the watchers orders it before their next look.
         let mut watchers = self.watchers.lock().unwrap_or_else(PoisonError::into_inner);
         self.version.fetch_add(1, Ordering::Relaxed);
-        watchers.drain(..).for_each(|watcher| deferred.wake(watcher));
+        watchers.drain(..).filter(|_| !mutation!(WatcherSleeps)).for_each(|watcher| deferred.wake(watcher));
     }
 
     /// Ready if the state has changed since `seen`, which moves to the present version.

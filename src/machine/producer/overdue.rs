@@ -42,12 +42,24 @@ impl Producer {
         started.checked_add(self.config.stall_timeout)
     }
 
+    /// Once all that belong to a report are settled, the owner is to learn when the oldest of the others is overdue.
+    #[inline]
+    pub(super) fn resume_overdue_watch(&mut self) {
+        let Some(reported) = self.overdue.reported_at else { return };
+        let front = self.in_flight.front().map(|(group, _)| group.started);
+        if front.is_none_or(|started| started.is_none_or(|started| started.at > reported)) {
+            self.overdue.reported_at = None;
+            self.dirty |= front.is_some();
+        }
+    }
+
     /// Reports an oldest message that is overdue.
     pub(super) fn check_overdue(&mut self, now: Now, deferred: &mut Deferred) {
         if self.overdue_at().is_none_or(|at| at > now.at) {
             return;
         }
-        self.overdue.reported_at = Some(now.at);
+        let started = self.in_flight.front().and_then(|(group, _)| group.started).filter(|_| mutation!(OverdueForEach));
+        self.overdue.reported_at = Some(started.unwrap_or(now).at);
         let Some(observer) = self.overdue.observer.clone() else { return };
         let (waiting, state) = (self.oldest_pending(now).unwrap_or_default(), self.attach_status.state().clone());
         deferred.run(move || observer.on_overdue(waiting, state));

@@ -244,6 +244,7 @@ impl Producer {
         self.complete_flushes(deferred);
         self.capacity.offer(deferred);
         self.check_capacity();
+        self.resume_overdue_watch();
     }
 }
 

@@ -141,6 +141,7 @@ impl ConnectionStates {
             ConnectionNotice::Connected { server_version, .. } => {
                 Some(ConnectionPhase::Connected { server_version: server_version.clone() })
             }
+            ConnectionNotice::Failed { was_up: true, .. } if mutation!(LostConnectionIsUp) => return,
             ConnectionNotice::Failed { error, .. } => Some(ConnectionPhase::Failed { error: error.clone() }),
             ConnectionNotice::Closed => None,
             ConnectionNotice::Challenged => return,

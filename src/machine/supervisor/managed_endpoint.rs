@@ -219,7 +219,8 @@ impl ManagedEndpoint {
     /// Waits before the next attempt.
     pub(crate) fn back_off(&mut self, random: &mut SplitMix64, now: Now) -> AfterFailure {
         let was_attached = matches!(self.state, ManagedState::Attached);
-        self.failed_attempts = self.failed_attempts.saturating_add(u32::from(!was_attached));
+        let counts = !was_attached && !mutation!(AttemptStays);
+        self.failed_attempts = self.failed_attempts.saturating_add(u32::from(counts));
         self.state = ManagedState::BackingOff;
         let wait = self.backoff.next(random);
         AfterFailure::RetryAt(now.at.checked_add(wait).map(|at| self.schedule_attempt(at, now)))

@@ -1,5 +1,7 @@
 //! Deadlines in every state, and the queue for room.
 
+use pulsar_native::machine::EndpointMachine;
+
 use super::*;
 
 #[test]
@@ -48,6 +50,28 @@ fn deadlines_hold_before_the_first_attach() {
     assert_eq!(failure(&send), (ErrorKind::TimedOut, false));
     harness.attach(-1);
     assert!(harness.transmit().is_empty());
+}
+
+/// While one that was told waits, nothing is due for those behind it; then their time counts, and the owner has to know.
+#[test]
+fn the_next_overdue_send_is_known_once_those_that_were_told_are_settled() {
+    let mut harness = ProducerHarness::attached(config(|config| {
+        (config.batching, config.send_timeout, config.stall_timeout) = (false, Duration::ZERO, 5 * SECOND);
+    }));
+    let _told = harness.push("a");
+    harness.transmit();
+    harness.pass(5 * SECOND);
+    harness.pass(SECOND);
+    let _next = harness.push("b");
+    harness.transmit();
+    let due = harness.now.at + 5 * SECOND;
+    assert_eq!(harness.producer.poll_deadline(), None, "the oldest was told of");
+    harness.producer.take_dirty();
+    harness.confirm(0);
+    assert!(harness.producer.take_dirty(), "the owner looks again");
+    assert_eq!(harness.producer.poll_deadline().map(|deadline| deadline.at), Some(due));
+    harness.pass(5 * SECOND);
+    assert_eq!(harness.producer.poll_deadline(), None, "told of");
 }
 
 #[test]

@@ -259,6 +259,7 @@ async fn a_stalled_consumer_says_so_once() {
         within("the confirmation", consumer.ack_confirmed(&message)).await.expect("confirmed");
         // The time of the broker is the paused clock, that of the message is not: they part by what has passed.
         send(&producer, Message::new("later").with_deliver_after(wait)).await;
+        assert!(consumer.try_receive().expect("no error").is_none(), "it asks for more");
         let begun = Instant::now();
         let event = within("the event", events.recv()).await;
         let Some(ConsumerEvent::Stalled { quiet_for, reason, .. }) = event else { panic!("{event:?}") };

@@ -74,7 +74,7 @@ pub(super) async fn work_by_key(
         true => users.handle.elapsed() + rng.duration(Duration::ZERO, Duration::from_secs(10)),
         false => Duration::MAX,
     };
-    let mut ends = Ends::new(users, topic, plan, consumer.events());
+    let mut ends = Ends::new(users, topic, plan, &consumer);
     let pool = WatchedPool { users, plan, stuck: stuck.as_ref(), until, state: Rc::default() };
     let ended = pool.run(rng, &mut consumer, concurrency, &mut ends).await;
     users.notes.borrow_mut().stuck.retain(|other| Some(other) != stuck.as_ref());

@@ -8,12 +8,14 @@ use pulsar_native::{Client, MemoryUsage};
 use super::by_key::StuckKey;
 use super::plan::{MESSAGE_BYTES_MAX, Plan, TopicPlan};
 use super::producers::{check_live, settle};
+use super::told::check_told;
 use super::users::{Key, Notes, Sent, Users, key};
 
 /// Checks what holds whenever no task is woken.
 pub(super) fn check_now(users: &Users) {
     collect_callbacks(users);
     check_live(users);
+    check_told(users);
     for usage in users.notes.borrow().clients.iter().map(Client::memory_usage) {
         // A message that is larger than the limit is let in alone.
         if usage.limit > 0 && usage.used > usage.limit.max(MESSAGE_BYTES_MAX) {

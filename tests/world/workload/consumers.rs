@@ -1,19 +1,22 @@
 //! Users that receive and acknowledge, in every way that is allowed.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::pin;
+use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
 use pulsar_native::sim::Rng;
 use pulsar_native::{
-    Client, Consumer, ConsumerEvent, ConsumerEvents, Error, ErrorKind, InitialPosition, ReceivedMessage,
-    SubscriptionType,
+    Client, Consumer, ConsumerEvent, Error, ErrorKind, InitialPosition, ReceivedMessage, SubscriptionType,
 };
 
 use super::by_key::work_by_key;
 use super::plan::{SubscriptionPlan, TopicPlan};
+use super::stalls::StallChecker;
+use super::told::watch_handle;
 use super::users::{Users, check_end, key, maybe};
 
 pub(super) async fn consume(users: Users, client: Client, topic: TopicPlan, plan: SubscriptionPlan, index: usize) {
@@ -26,6 +29,7 @@ pub(super) async fn consume(users: Users, client: Client, topic: TopicPlan, plan
             .receiver_queue_size(plan.queue)
             .batch_index_acknowledgment(plan.index_acks)
             .negative_ack_redelivery_delay(Duration::from_secs(1))
+            .stall_timeout(plan.stall_timeout)
             .name(format!("c{index}"));
         let consumer = match maybe(&users, &mut rng, builder.subscribe()).await {
             Some(Ok(consumer)) => consumer,
@@ -37,6 +41,8 @@ pub(super) async fn consume(users: Users, client: Client, topic: TopicPlan, plan
             None => continue,
         };
         users.handle.trace(|| format!("consumer {}/{index} is created", plan.name));
+        let name = format!("consumer {}/{index} of {}", plan.name, topic.name);
+        watch_handle(&users, name, plan.consumers[index], || consumer.watch_state(), || None);
         if is_in_order(&plan) && rng.chance_per_mille(300) {
             work_by_key(&users, &mut rng, consumer, &topic, &plan).await;
         } else {
@@ -48,7 +54,7 @@ pub(super) async fn consume(users: Users, client: Client, topic: TopicPlan, plan
 
 /// Receives until the consumer or the run ends.
 async fn receive_all(users: &Users, rng: &mut Rng, mut consumer: Consumer, topic: &TopicPlan, plan: &SubscriptionPlan) {
-    let mut ends = Ends::new(users, topic, plan, consumer.events());
+    let mut ends = Ends::new(users, topic, plan, &consumer);
     let mut held: Vec<ReceivedMessage> = Vec::new();
     let mut left: u64 = if rng.chance_per_mille(300) { rng.range_inclusive(1, 60) } else { u64::MAX };
     loop {
@@ -69,8 +75,12 @@ async fn receive_all(users: &Users, rng: &mut Rng, mut consumer: Consumer, topic
             users.handle.sleep(rng.duration(Duration::ZERO, Duration::from_secs(2))).await;
         }
         let wait = users.handle.sleep(Duration::from_millis(700));
+        ends.stalls.borrow_mut().set_busy(false);
         let message = match first(maybe(users, rng, consumer.receive()), wait).await.flatten() {
-            Some(Ok(message)) => message,
+            Some(Ok(message)) => {
+                ends.stalls.borrow_mut().set_busy(true);
+                message
+            }
             Some(Err(error)) => {
                 users.handle.trace(|| format!("consumer of {} has ended: {error}", plan.name));
                 ends.check_whole(&error);
@@ -145,18 +155,25 @@ pub(super) struct Ends<'a> {
     users: &'a Users,
     topic: &'a TopicPlan,
     plan: &'a SubscriptionPlan,
-    events: ConsumerEvents,
+    stalls: Rc<RefCell<StallChecker>>,
     ended: BTreeSet<String>,
 }
 
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.stalls.borrow_mut().finish();
+    }
+}
+
 impl<'a> Ends<'a> {
-    pub(super) fn new(
-        users: &'a Users,
-        topic: &'a TopicPlan,
-        plan: &'a SubscriptionPlan,
-        events: ConsumerEvents,
-    ) -> Self {
-        Self { users, topic, plan, events, ended: BTreeSet::new() }
+    pub(super) fn new(users: &'a Users, topic: &'a TopicPlan, plan: &'a SubscriptionPlan, consumer: &Consumer) -> Self {
+        let must_tell = users.is_clean && !is_in_order(plan);
+        let (acker, events) = (consumer.acker(), consumer.events());
+        let name = plan.name.clone();
+        let stalls = StallChecker::new(users, name, acker, events, plan.stall_timeout, topic, must_tell);
+        let stalls = Rc::new(RefCell::new(stalls));
+        users.notes.borrow_mut().told.stalls.push(stalls.clone());
+        Self { users, topic, plan, stalls, ended: BTreeSet::new() }
     }
 
     pub(super) fn has_ended(&self) -> bool {
@@ -165,7 +182,8 @@ impl<'a> Ends<'a> {
 
     /// Notes and checks the ends that were reported.
     fn take_reported(&mut self) {
-        while let Some(event) = self.events.try_recv() {
+        let next = |stalls: &RefCell<StallChecker>| stalls.borrow_mut().next_other(self.users);
+        while let Some(event) = next(&self.stalls) {
             let ConsumerEvent::TopicEnded { topic, error, .. } = event else { continue };
             let topic = topic.to_string();
             self.users.handle.trace(|| format!("consumer {} of {topic} has ended: {error}", self.plan.name));

@@ -4,8 +4,11 @@
 mod by_key;
 mod checks;
 mod consumers;
+mod overdue;
 mod plan;
 mod producers;
+mod stalls;
+mod told;
 mod users;
 
 use std::rc::Rc;

@@ -69,6 +69,9 @@ pub(super) struct ProducerPlan {
     pub(super) send_timeout: Duration,
     pub(super) pending_max: usize,
     pub(super) pace: Duration,
+    pub(super) stall_timeout: Duration,
+    /// Some messages are delivered after a delay.
+    pub(super) delays: bool,
 }
 
 #[derive(Clone)]
@@ -78,6 +81,7 @@ pub(super) struct SubscriptionPlan {
     pub(super) queue: u32,
     pub(super) index_acks: bool,
     pub(super) consumers: Vec<usize>,
+    pub(super) stall_timeout: Duration,
 }
 
 impl TopicPlan {
@@ -109,6 +113,7 @@ impl Plan {
             topics.push(topic);
         }
         let faults = Self::faults(rng, theme, tokens);
+        Self::set_stall_timeouts(&mut Rng::new(seed ^ 0x57a11), &mut topics, theme == Theme::Nothing);
         let operation_timeout = Duration::from_secs(*rng.pick(&[5, 30]));
         let keep_alive_interval = Duration::from_secs(*rng.pick(&[10, 30]));
         // One message at a time, a few, some, or no bound that is ever reached. From numbers of its own.
@@ -170,6 +175,7 @@ impl Plan {
                 queue: *rng.pick(&[0, 1, 2, 5, 20, 1000]),
                 index_acks: index_acks && rng.chance_per_mille(800),
                 consumers: (0..consumers).map(|_| any_client(rng)).collect(),
+                stall_timeout: Duration::MAX,
             });
         }
         let by_key = subscriptions.iter().any(|subscription| subscription.kind == SubscriptionType::KeyShared);
@@ -195,9 +201,24 @@ impl Plan {
                 send_timeout: Duration::from_secs(*rng.pick(&[0, 5, 30, 30])),
                 pending_max: *rng.pick(&[1, 3, 10, 1000]),
                 pace: Duration::from_millis(*rng.pick(&[0, 10, 300, 1000])),
+                stall_timeout: Duration::MAX,
+                delays: false,
             });
         }
         TopicPlan { name: format!("persistent://public/default/t{number}"), partitions, producers, subscriptions }
+    }
+
+    /// By a generator of their own. Where nothing else happens, messages are delayed.
+    fn set_stall_timeouts(rng: &mut Rng, topics: &mut [TopicPlan], delays: bool) {
+        for topic in topics {
+            for subscription in &mut topic.subscriptions {
+                subscription.stall_timeout = Duration::from_secs(*rng.pick(&[1, 3, 10]));
+            }
+            for producer in &mut topic.producers {
+                producer.stall_timeout = Duration::from_millis(*rng.pick(&[100, 1000, 5000]));
+                producer.delays = delays;
+            }
+        }
     }
 
     pub(super) fn parts(&self) -> Vec<String> {

@@ -11,7 +11,9 @@ use pulsar_native::{
     Client, Error, ErrorKind, Message, MessageId, PendingSend, Producer, SendError, ServerCode, TryEnqueueError,
 };
 
+use super::overdue::OverdueChecker;
 use super::plan::{ProducerPlan, TopicPlan};
+use super::told::watch_handle;
 use super::users::{Sent, Users, check_end, maybe};
 
 /// A producer of a topic without partitions, for the checks between two steps.
@@ -41,7 +43,8 @@ pub(super) async fn produce(users: Users, client: Client, topic: TopicPlan, plan
             .batching(plan.batching)
             .batching_max_publish_delay(plan.batching_max_publish_delay)
             .send_timeout(plan.send_timeout)
-            .max_pending_messages(plan.pending_max);
+            .max_pending_messages(plan.pending_max)
+            .stall_timeout(plan.stall_timeout);
         if let Some(name) = &plan.name {
             // A name is reused once its producer is known to be closed: before that, the sequence ids of two producers
             // overlap, and deduplication drops messages of one.
@@ -69,6 +72,7 @@ pub(super) async fn produce(users: Users, client: Client, topic: TopicPlan, plan
         };
         users.handle.trace(|| format!("producer {name}.{instance} is created"));
         let producer = Rc::new(producer);
+        watch_producer(&users, &plan, format!("{name}.{instance}."), &producer, topic.partitions == 0);
         if topic.partitions == 0 {
             let (prefix, producer) = (format!("{name}.{instance}."), Rc::downgrade(&producer));
             let is_name_generated = plan.name.is_none();
@@ -109,6 +113,15 @@ pub(super) async fn produce(users: Users, client: Client, topic: TopicPlan, plan
     users.notes.borrow_mut().producers_left -= 1;
 }
 
+fn watch_producer(users: &Users, plan: &ProducerPlan, prefix: String, producer: &Rc<Producer>, is_whole: bool) {
+    let weak = Rc::downgrade(producer);
+    let is_connected = move || weak.upgrade().map(|producer| producer.is_connected());
+    watch_handle(users, format!("producer {prefix}"), plan.client, || producer.watch_state(), is_connected);
+    let events = producer.events();
+    let checker = OverdueChecker::new(prefix, Rc::downgrade(producer), events, plan.stall_timeout, is_whole);
+    users.notes.borrow_mut().told.overdue.push(checker);
+}
+
 /// How one producer is used.
 struct Sender<'a> {
     users: &'a Users,
@@ -128,7 +141,10 @@ impl Sender<'_> {
         };
         let key = format!("k{}", rng.below(5));
         let part = self.part_of(&key);
-        let message = Message::new(format!("{payload}|{key}|{:padding$}", "")).with_key(key);
+        let mut message = Message::new(format!("{payload}|{key}|{:padding$}", "")).with_key(key);
+        if self.plan.delays && rng.chance_per_mille(100) {
+            message = message.with_deliver_after(rng.duration(Duration::from_secs(5), Duration::from_secs(40)));
+        }
         let note = |sent: Sent| note_sent(users, &payload, sent);
         let refused = match rng.below(10) {
             0..=3 => match maybe(users, rng, producer.enqueue(message)).await {

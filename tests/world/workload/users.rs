@@ -16,6 +16,7 @@ use super::by_key::StuckKey;
 use super::consumers::consume;
 use super::plan::Plan;
 use super::producers::{LiveProducer, produce};
+use super::told::{Told, watch_client};
 
 /// The state of one message that a user tried to send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +43,8 @@ pub(super) struct Notes {
     pub(super) clients: Vec<Client>,
     /// Producers that may be in use.
     pub(super) live: Vec<LiveProducer>,
+    /// What the handles tell of themselves.
+    pub(super) told: Told,
     /// Keys on which the work is stuck.
     pub(super) stuck: Vec<StuckKey>,
     /// The id each send ended with.
@@ -119,6 +122,7 @@ pub(super) fn spawn_all(sim: &Simulation, plan: &Plan, users: &Users) {
                 handle.sleep(Duration::from_millis(500)).await;
             };
             users.notes.borrow_mut().clients.push(connected.clone());
+            watch_client(&users, client, &connected);
             for (number, topic) in topics.iter().enumerate() {
                 for (index, plan) in topic.producers.iter().enumerate().filter(|(_, plan)| plan.client == client) {
                     let name = format!("{number}.{index}");
