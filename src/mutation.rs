@@ -117,6 +117,8 @@ mod switch {
         KeepMemoryGrant,
         /// Memory of messages that are settled stays reserved.
         KeepMemoryOfSettled,
+        /// A consumer whose share of the memory is below an entry has no permit.
+        NoLeastPermit,
         /// There is no pause between attempts.
         NoBackoff,
         /// A stall is reported again although nothing has come.

@@ -19,6 +19,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::machine::ReadyList;
 use crate::machine::control::{HostPort, Input, Transport};
 use crate::machine::memory::MemoryBudget;
+use crate::machine::receive_memory::ReceiveBudget;
 use crate::machine::supervisor::service_url::{ServiceUrl, shown};
 use crate::machine::supervisor::{INITIAL_BACKOFF, Supervisor, SupervisorConfig};
 
@@ -68,6 +69,7 @@ pub struct ClientBuilder {
     max_backoff_interval: Duration,
     memory_limit: usize,
     provider: Option<Arc<dyn ServiceUrlProvider>>,
+    receive_memory_limit: usize,
     seed: Option<u64>,
     description: Option<String>,
     #[cfg(feature = "metrics")]
@@ -94,6 +96,7 @@ impl ClientBuilder {
             max_backoff_interval: Duration::from_secs(60),
             memory_limit: 64 * 1024 * 1024,
             provider: None,
+            receive_memory_limit: 0,
             seed: None,
             description: None,
             #[cfg(feature = "metrics")]
@@ -231,6 +234,25 @@ impl ClientBuilder {
         self
     }
 
+    /// How much memory the entries may use that were delivered to consumers of this client and wait for the application:
+    /// bytes as stored, over all its consumers. Each topic or partition has an equal share, and grants the broker no more
+    /// permits than entries of their mean size fit into it, at least one while nothing is queued, and never more than
+    /// [`receiver_queue_size`](super::ConsumerBuilder::receiver_queue_size). It begins with one permit and learns from
+    /// what comes, so a new consumer needs some round trips until its queue is full. 0: no limit. Default: 0.
+    ///
+    /// Permits are messages and not bytes, so what comes can be more where entries grow suddenly; `docs/memory.md` of
+    /// the repository has the formula. (The Java client counts received messages against `memoryLimit` where
+    /// `autoScaledReceiverQueueSizeEnabled` is on.)
+    ///
+    /// ```
+    /// let builder = pulsar_native::Client::builder("pulsar://localhost:6650").receive_memory_limit(64 * 1024 * 1024);
+    /// # drop(builder);
+    /// ```
+    pub fn receive_memory_limit(mut self, bytes: usize) -> Self {
+        self.receive_memory_limit = bytes;
+        self
+    }
+
     /// A description of the application, shown in the broker's statistics: it follows the client's own name and version
     /// in `CONNECT.client_version`, as in `Pulsar-Rust-native-v0.1.0-billing`, and in the header `User-Agent` of
     /// requests over HTTP. From 1 to 64 printable ASCII characters without spaces: the Java client takes any, and a
@@ -359,6 +381,7 @@ impl ClientBuilder {
             operation_timeout: self.operation_timeout,
             memory: NonZeroUsize::new(self.memory_limit).map(MemoryBudget::new),
             seed: supervisor.seed(),
+            receive_memory: NonZeroUsize::new(self.receive_memory_limit).map(ReceiveBudget::new),
             producer_ids: AtomicU64::new(0),
             consumer_ids: AtomicU64::new(0),
             watcher_ids: AtomicU64::new(0),
@@ -589,6 +612,7 @@ impl fmt::Debug for ClientBuilder {
             .field("operation_timeout", &self.operation_timeout)
             .field("keep_alive_interval", &self.keep_alive_interval)
             .field("memory_limit", &self.memory_limit)
+            .field("receive_memory_limit", &self.receive_memory_limit)
             .finish_non_exhaustive()
     }
 }

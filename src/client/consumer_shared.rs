@@ -84,7 +84,7 @@ impl ConsumerShared {
     pub(super) fn open_part(&self, topic: Arc<str>, partition: i32) -> Result<(EndpointId, Reply<()>)> {
         let (subscribed, reply) = Reply::pair();
         let id = self.client.next_consumer_id();
-        let machine = Machine::new(
+        let mut machine = Machine::new(
             id,
             topic.clone(),
             partition,
@@ -97,6 +97,7 @@ impl ConsumerShared {
             subscribed,
             clock::now(),
         );
+        machine.set_receive_budget(self.client.receive_memory());
         let endpoint = Endpoint::new(EndpointId::Consumer(id), machine, self.client.ready());
         {
             let is_paused = self.is_paused.lock().unwrap_or_else(PoisonError::into_inner);

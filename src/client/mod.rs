@@ -31,6 +31,7 @@ use crate::id::{ConsumerId, ProducerId, WatcherId};
 use crate::machine::EndpointRef;
 use crate::machine::control::Input;
 use crate::machine::memory::MemoryBudget;
+use crate::machine::receive_memory::ReceiveBudget;
 use crate::machine::supervisor::connection_states::ConnectionStates;
 use crate::machine::supervisor::query::{self, Query};
 use crate::machine::{ReadyList, Reply, ReplyTo};
@@ -151,6 +152,8 @@ pub(crate) struct Shared {
     operation_timeout: std::time::Duration,
     /// Of the producers' pending messages; `None`: without a limit.
     memory: Option<Arc<MemoryBudget>>,
+    /// Of what waits in consumers; `None`: without a limit.
+    receive_memory: Option<Arc<ReceiveBudget>>,
     seed: u64,
     producer_ids: AtomicU64,
     consumer_ids: AtomicU64,
@@ -330,6 +333,10 @@ impl Shared {
 
     pub(crate) fn operation_timeout(&self) -> std::time::Duration {
         self.operation_timeout
+    }
+
+    pub(crate) fn receive_memory(&self) -> Option<Arc<ReceiveBudget>> {
+        self.receive_memory.clone()
     }
 
     pub(crate) fn memory(&self) -> Option<Arc<MemoryBudget>> {

@@ -13,7 +13,7 @@
 //! | `connection` | one connection's protocol: handshake, keep-alive, requests and responses |
 //! | `endpoint` | what all endpoints share: the lock, the ready list, the contract [`EndpointMachine`] |
 //! | `producer`, `consumer`, `topic_list` | the three kinds of endpoint |
-//! | `memory` | how much of the client's memory limit each producer may use |
+//! | `memory`, `receive_memory` | how much of the client's memory limits each producer and consumer may use |
 //! | `failover` | when a client with several clusters leaves one for another |
 //!
 //! # The contract
@@ -45,6 +45,7 @@ pub mod endpoint;
 pub mod failover;
 pub mod memory;
 pub mod producer;
+pub mod receive_memory;
 pub mod session;
 pub mod supervisor;
 pub mod topic_list;

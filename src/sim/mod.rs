@@ -397,6 +397,12 @@ impl Simulation {
         self.inner.delivery_was_corrupted(topic, subscription, id)
     }
 
+    /// Clients have a limit of the receive memory, so their first FLOW does not say how large the queue is, and permits are
+    /// not held against it.
+    pub fn let_permits_grow(&self) {
+        self.inner.world().proxy.records.permits_grow = true;
+    }
+
     /// What has not ended yet: a test that closes everything can wait for it to be empty.
     #[must_use]
     pub fn live_resources(&self) -> LiveResources {

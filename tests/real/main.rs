@@ -18,6 +18,7 @@ mod broker;
 mod examples;
 mod http;
 mod interop;
+mod memory;
 #[cfg(feature = "oauth2")]
 mod oauth2;
 mod refusals;
@@ -48,8 +49,16 @@ const BINARY: &[runner::Test] = suite::with_every_test_of_the_binary_protocol!(o
 const OVER_HTTP: &[runner::Test] = suite::with_every_test!(over_http);
 
 fn main() -> ExitCode {
-    let beside =
-        [tls::TESTS, http::TESTS, examples::TESTS, interop::TESTS, refusals::TESTS, schemas::TESTS, unreadable::TESTS];
+    let beside = [
+        tls::TESTS,
+        http::TESTS,
+        examples::TESTS,
+        interop::TESTS,
+        refusals::TESTS,
+        schemas::TESTS,
+        unreadable::TESTS,
+        memory::TESTS,
+    ];
     let lists = [SUITE, BINARY, OVER_HTTP].into_iter().chain(beside);
     #[cfg(feature = "oauth2")]
     let lists = lists.chain([oauth2::tests()]);

@@ -1,4 +1,4 @@
-//! The memory limit of a client, over all its producers.
+//! The memory limits of a client, over all its producers and over all its consumers.
 
 use super::*;
 use pulsar_native::{CapacityBound, TryEnqueueError};
@@ -95,4 +95,65 @@ pub async fn the_limit_gives_a_message_back(target: &Target) {
         within("the receipt", pending).await.expect("stored");
     }
     is_unused(&client).await;
+}
+
+/// A consumer of a backlog in a client with this limit for what waits.
+async fn limited(target: &Target, topic: &str, limit: usize) -> Consumer {
+    let builder = target.builder().receive_memory_limit(limit);
+    let client = within("the connection", builder.connect()).await.expect("a client");
+    subscribed(client.consumer(topic, "s").initial_position(InitialPosition::Earliest)).await
+}
+
+/// Receives all of a backlog, and returns the most messages that waited in the client, whatever had come by then.
+async fn most_waiting(consumer: &mut Consumer, messages: usize) -> u64 {
+    let mut most = 0;
+    for number in 0..messages {
+        let message = receive(consumer).await;
+        consumer.ack(&message).expect("acknowledged");
+        // Reading its statistics takes a while in which more may come.
+        most = consumer.stats().queued_messages.max(most);
+        if number % 10 == 0 {
+            within("the broker's answer", consumer.broker_stats()).await.expect("statistics");
+        }
+    }
+    most.max(consumer.stats().queued_messages)
+}
+
+pub async fn large_entries_wait_within_the_limit(target: &Target) {
+    const ENTRIES: usize = 60;
+    let topic = target.topic("large-entries");
+    let producer = created(target.client().await.producer(&topic).batching(false)).await;
+    send_all(&producer, (0..ENTRIES).map(|_| vec![b'x'; 200_000])).await;
+    let mut consumer = limited(target, &topic, 1_000_000).await;
+    let most = most_waiting(&mut consumer, ENTRIES).await;
+    assert!(most <= 6, "{most} entries of 200,000 bytes with a limit of 1,000,000, and one more");
+}
+
+pub async fn a_backlog_of_batches_waits_within_the_limit(target: &Target) {
+    const ENTRIES: usize = 30;
+    const MEMBERS: usize = 50;
+    let topic = target.topic("batches");
+    let builder = target.client().await.producer(&topic).batching_max_messages(MEMBERS as u32);
+    let producer =
+        created(builder.batching_max_publish_delay(Duration::from_secs(10)).batching_max_bytes(1 << 20)).await;
+    send_all(&producer, (0..ENTRIES * MEMBERS).map(|_| vec![b'x'; 4000])).await;
+    let mut consumer = limited(target, &topic, 1_000_000).await;
+    let most = most_waiting(&mut consumer, ENTRIES * MEMBERS).await;
+    let entries = most.div_ceil(MEMBERS as u64);
+    assert!(entries <= 6, "{entries} batches of 200,000 bytes with a limit of 1,000,000, and one more");
+}
+
+pub async fn small_entries_get_the_whole_queue(target: &Target) {
+    const ENTRIES: usize = 4000;
+    let topic = target.topic("small-entries");
+    let producer = created(target.client().await.producer(&topic).batching(false)).await;
+    send_all(&producer, (0..ENTRIES).map(|_| vec![b'x'; 100])).await;
+    let mut consumer = limited(target, &topic, 1_000_000).await;
+    let mut most = 0;
+    for _ in 0..ENTRIES {
+        receive(&mut consumer).await;
+        let stats = consumer.stats();
+        most = most.max(stats.available_permits + stats.queued_messages);
+    }
+    assert!(most > 500, "{most} messages on their way, of a queue of 1000");
 }

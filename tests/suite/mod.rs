@@ -68,6 +68,7 @@ macro_rules! with_every_test {
             }
             memory {
                 one_limit_for_a_hundred_producers a_message_above_the_limit_is_sent_alone the_limit_gives_a_message_back
+                large_entries_wait_within_the_limit a_backlog_of_batches_waits_within_the_limit small_entries_get_the_whole_queue
             }
             access { exclusive_keeps_others_out waiting_ends_when_the_topic_is_free fencing_throws_the_others_out }
             consume {

@@ -128,5 +128,6 @@ mutations! {
     an_attempt_that_keeps_its_number: AttemptStays => "a state follows from the one before";
     a_watcher_that_is_not_woken: WatcherSleeps => "a change of a state is told";
     a_lost_connection_that_stays_up: LostConnectionIsUp => "a connection that is lost is not told of";
+    a_small_share_without_a_permit: NoLeastPermit => "settles in time";
     attempts_without_a_pause: NoBackoff => "dial back-off" | "livelock";
 }

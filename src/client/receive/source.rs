@@ -149,6 +149,7 @@ impl Source {
         let (attach_number, before) = (permits.attach_number, self.run.len());
         let run = &mut self.run;
         let taken = self.part.endpoint.with(|consumer| consumer.take(permits, run));
+        self.permits_max = taken.permits_step;
         if taken.queue_epoch != self.taken_epoch {
             // The epoch moved between `discard_stale` and the lock: what was here before is void all the same. Its permits
             // are of another attach if the endpoint was attached anew, and then they do not exist any more.

@@ -28,10 +28,13 @@ impl Consumer {
         if self.queue.take(into) {
             self.redeliver_everything();
         }
+        // With nothing queued one permit is granted, whatever those that were taken use of the memory.
+        self.notify_flow();
         Taken {
             queue_epoch: self.queue.epoch(),
             attach_number: self.queue.attach_number(),
             cluster_number: self.cluster_number,
+            permits_step: self.queue.permits_step(),
             ended: self.lifecycle.ended().cloned(),
         }
     }

@@ -236,6 +236,8 @@ impl Consumer {
     pub(super) fn finish(&mut self, closed: Result<()>, deferred: &mut Deferred) {
         self.lifecycle.state = ConsumerState::Finished;
         self.is_dirty = true;
+        // The others share what it had.
+        self.queue.set_budget(None);
         let gone = match (&closed, &self.lifecycle.ended) {
             (Err(error), _) | (Ok(()), Some(error)) => error.clone(),
             (Ok(()), None) => self.closed_error(),

@@ -28,6 +28,7 @@ use crate::machine::endpoint::attach_status::AttachStatus;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+use super::receive_memory::ReceiveBudget;
 use super::{Deadline, Deferred, EndpointId, Now, ReplyTo};
 use crate::id::ConsumerId;
 
@@ -146,6 +147,11 @@ impl Consumer {
             topic,
             config,
         }
+    }
+
+    /// Entries that wait count against `budget`, if there is one. To be called before it is attached.
+    pub fn set_receive_budget(&mut self, budget: Option<Arc<ReceiveBudget>>) {
+        self.queue.set_budget(budget);
     }
 
     /// The counter that moves when what was taken from the queue is void.

@@ -14,8 +14,13 @@
 //! `outstanding` goes below zero when a batch is larger than the permits that were left, which is no error: a broker
 //! never splits an entry.
 //!
+//! With a receive budget fewer are granted than are due, as long as those that are here take their share: see
+//! [`receive_memory`](crate::machine::receive_memory).
+//!
 //! With a queue size of 0 the window is opened by each receive: it raises what is outstanding to one, and what is
 //! returned is not granted again.
+
+use crate::machine::receive_memory::ReceiveShare;
 
 /// FLOW counts as a signed 32-bit number.
 const FLOW_MAX: u64 = i32::MAX as u64;
@@ -49,12 +54,24 @@ pub(super) struct Permits {
     due: i64,
     /// Queue size 0: a receive waits.
     is_requested: bool,
+    /// What the memory of the client allows; `None`: everything.
+    pub(super) memory: Option<ReceiveShare>,
 }
 
 impl Permits {
     pub(super) fn new(size: u32) -> Self {
         let window = i64::from(size);
-        Self { attach_number: 0, size, window, outstanding: 0, queued: 0, taken: 0, due: window, is_requested: false }
+        Self {
+            attach_number: 0,
+            size,
+            window,
+            outstanding: 0,
+            queued: 0,
+            taken: 0,
+            due: window,
+            is_requested: false,
+            memory: None,
+        }
     }
 
     /// The number of the present attach.
@@ -95,6 +112,7 @@ impl Permits {
     pub(super) fn take_all(&mut self) {
         self.taken += self.queued;
         self.queued = 0;
+        self.update_share();
         self.check();
     }
 
@@ -118,6 +136,7 @@ impl Permits {
         let permits = i64::from(returned.count).min(self.taken);
         self.taken -= permits;
         self.give_back(permits);
+        self.update_share();
         self.check();
     }
 
@@ -152,9 +171,37 @@ impl Permits {
         self.check();
     }
 
-    /// Whether a FLOW is worth its frame: half the queue is due, at least one.
+    fn update_share(&mut self) {
+        if let Some(memory) = &mut self.memory {
+            memory.on_input();
+        }
+    }
+
+    /// What of the permits that are due may be granted.
+    fn grantable(&self) -> i64 {
+        match &self.memory {
+            Some(memory) if self.size > 0 => {
+                let allowed = memory.outstanding_max(self.queued, self.taken).saturating_sub(self.outstanding);
+                self.due.min(allowed).max(0)
+            }
+            _ => self.due,
+        }
+    }
+
+    /// How many permits are worth a frame, and the lock to return them: half of what can be here at once, at least one.
+    pub(super) fn step(&self) -> u32 {
+        let half = match &self.memory {
+            Some(memory) => u32::try_from(memory.entries_max() / 2).unwrap_or(u32::MAX).min(self.size / 2),
+            None => self.size / 2,
+        };
+        half.max(1)
+    }
+
+    /// Whether a FLOW is worth its frame.
     pub(super) fn is_flow_due(&self) -> bool {
-        self.due >= i64::from((self.size / 2).max(1))
+        // What was taken may hold the rest of the memory for long.
+        let is_dry = self.memory.is_some() && self.outstanding <= 0 && self.queued == 0;
+        self.grantable() >= if is_dry { 1 } else { i64::from(self.step()) }
     }
 
     /// The permits of the FLOW to send now, if one is due.
@@ -162,7 +209,7 @@ impl Permits {
         if !self.is_flow_due() {
             return None;
         }
-        let permits = self.due.unsigned_abs().min(FLOW_MAX) as u32;
+        let permits = self.grantable().unsigned_abs().min(FLOW_MAX) as u32;
         self.due -= i64::from(permits);
         self.outstanding += i64::from(permits);
         self.check();

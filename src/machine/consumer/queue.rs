@@ -17,6 +17,7 @@ use super::idle::IdleReason;
 use super::permits::{Permits, ReturnedPermits};
 use super::position::EntryPosition;
 use crate::error::Error;
+use crate::machine::receive_memory::{ReceiveBudget, ReceiveShare};
 use crate::machine::{Deferred, EndpointId, ReadyList};
 
 /// How many entries the queue takes, as a multiple of `receiver_queue_size`, and at least [`ENTRIES_MIN`]. A broker that
@@ -59,6 +60,8 @@ pub struct Taken {
     pub attach_number: u64,
     /// The [cluster](crate::id::MessagePosition::cluster_number) that has delivered them.
     pub cluster_number: u32,
+    /// Permits are worth returning once they are so many.
+    pub permits_step: u32,
     /// Nothing comes any more, and why.
     pub ended: Option<Error>,
 }
@@ -163,6 +166,25 @@ impl Queue {
         if charged > queued {
             self.permits.refused(charged - queued);
         }
+    }
+
+    /// What is delivered counts against this budget from now on; `None`: against none any more.
+    pub(super) fn set_budget(&mut self, budget: Option<Arc<ReceiveBudget>>) {
+        self.permits.memory = budget.map(ReceiveShare::new);
+    }
+
+    /// Entries have arrived, with the permits that the broker has charged for them.
+    #[inline]
+    pub(super) fn observe(&mut self, run: &[ReceivedEntry]) {
+        if let Some(memory) = &mut self.permits.memory {
+            memory.on_input();
+            run.iter().for_each(|entry| memory.observe(entry.raw.len(), entry.permits));
+        }
+    }
+
+    /// See [`Permits::step`].
+    pub(super) fn permits_step(&self) -> u32 {
+        self.permits.step()
     }
 
     /// Adds entries whose permits are booked. Leaves `run` empty.

@@ -29,6 +29,8 @@ pub(in crate::sim) struct Records {
     pub(in crate::sim) corrupted: BTreeSet<SubscribedEntry>,
     /// The first FLOW of a consumer, which is the size of its queue, by client and consumer.
     queue_sizes: BTreeMap<(usize, u64), i64>,
+    /// It is not: permits are bounded by memory too, and grow.
+    pub(in crate::sim) permits_grow: bool,
     /// The producer that last used a name, by topic and name: its client and id.
     names: BTreeMap<(String, String), (usize, u64)>,
     /// New producers, by client and id, that follow another one under this name.
@@ -126,7 +128,9 @@ impl Records {
     }
 
     pub(super) fn record_flow(&mut self, origin: Origin, consumer_id: u64, permits: i64) {
-        self.queue_sizes.entry((origin.client, consumer_id)).or_insert(permits);
+        if !self.permits_grow {
+            self.queue_sizes.entry((origin.client, consumer_id)).or_insert(permits);
+        }
     }
 
     pub(super) fn queue_size(&self, origin: Origin, consumer_id: u64) -> Option<i64> {

@@ -1,5 +1,7 @@
 //! FLOW: when permits are granted, and how they come back.
 
+use pulsar_native::machine::receive_memory::ReceiveBudget;
+
 use super::*;
 
 #[test]
@@ -109,4 +111,33 @@ fn a_queue_full_beyond_all_permits_drops_and_requests_again() {
     let (entries, _) = harness.take();
     assert_eq!(entries.len(), 256);
     assert_eq!(harness.sent()[0], "REDELIVER all");
+}
+
+/// The entries of the harness are of one size: a share of four of them, whatever the queue would take.
+#[test]
+fn a_share_of_the_memory_bounds_the_permits() {
+    let entry_bytes = single(0).raw.len();
+    let limit = std::num::NonZeroUsize::new(entry_bytes * 4).expect("some bytes");
+    let mut harness = ConsumerHarness::new(EXCLUSIVE, |config| config.receiver_queue_size = 100);
+    harness.consumer.set_receive_budget(Some(ReceiveBudget::new(limit)));
+    harness.attach();
+    assert_eq!(harness.sent(), ["FLOW 1"], "nothing is known of their size");
+    harness.deliver([single(0)]);
+    assert_eq!(harness.sent(), ["FLOW 2"]);
+    harness.deliver([single(1), single(2)]);
+    assert_eq!(harness.sent(), NONE, "three are here, and one more is not worth a frame");
+    assert_eq!(harness.consume().len(), 3);
+    assert_eq!(harness.sent(), ["FLOW 4"]);
+    harness.deliver((3..7).map(single));
+    assert_eq!(harness.sent(), NONE, "the share is used up");
+    let (held, taken) = harness.take();
+    assert_eq!((held.len(), taken.permits_step), (4, 2));
+    assert_eq!(harness.sent(), ["FLOW 1"], "nothing is queued");
+    harness.consumer.return_permits(ReturnedPermits { attach_number: taken.attach_number, count: 2 });
+    assert_eq!(harness.sent(), NONE);
+    harness.consumer.return_permits(ReturnedPermits { attach_number: taken.attach_number, count: 2 });
+    assert_eq!(harness.sent(), ["FLOW 3"]);
+    harness.lose_connection();
+    harness.attach();
+    assert_eq!(harness.sent(), ["FLOW 4"], "what was learned is kept");
 }

@@ -45,6 +45,9 @@ pub(crate) fn run(seed: u64, trace: bool) -> SeedReport {
     if trace {
         sim.enable_trace();
     }
+    if plan.receive_memory_limit > 0 {
+        sim.let_permits_grow();
+    }
     let violation = run_plan(&sim, &plan).err();
     SeedReport {
         violation,

@@ -15,6 +15,8 @@ pub(super) struct Plan {
     pub(super) keep_alive_interval: Duration,
     /// Of each client, bytes; 0 is none.
     pub(super) memory_limit: usize,
+    /// The same for what waits in consumers.
+    pub(super) receive_memory_limit: usize,
 }
 
 /// At least as large as any message of the plan counts, bytes.
@@ -117,8 +119,19 @@ impl Plan {
         let operation_timeout = Duration::from_secs(*rng.pick(&[5, 30]));
         let keep_alive_interval = Duration::from_secs(*rng.pick(&[10, 30]));
         // One message at a time, a few, some, or no bound that is ever reached. From numbers of its own.
-        let memory_limit = *Rng::new(seed ^ 0x3e30).pick(&[1, 100, 1000, 25_000, 64 * 1024 * 1024, 0]);
-        Self { broker, topics, clients, faults, operation_timeout, keep_alive_interval, memory_limit }
+        let mut memory = Rng::new(seed ^ 0x3e30);
+        let memory_limit = *memory.pick(&[1, 100, 1000, 25_000, 64 * 1024 * 1024, 0]);
+        let receive_memory_limit = *memory.pick(&[1, 1000, 100_000, 0, 0]);
+        Self {
+            broker,
+            topics,
+            clients,
+            faults,
+            operation_timeout,
+            keep_alive_interval,
+            memory_limit,
+            receive_memory_limit,
+        }
     }
 
     fn faults(rng: &mut Rng, theme: Theme, tokens: bool) -> Vec<(Duration, Fault)> {

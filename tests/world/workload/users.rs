@@ -96,7 +96,7 @@ pub(super) fn spawn_all(sim: &Simulation, plan: &Plan, users: &Users) {
     for client in 0..plan.clients {
         let (users, topics) = (users.clone(), plan.topics.clone());
         let (operation_timeout, keep_alive_interval) = (plan.operation_timeout, plan.keep_alive_interval);
-        let memory_limit = plan.memory_limit;
+        let (memory_limit, receive_memory_limit) = (plan.memory_limit, plan.receive_memory_limit);
         users.notes.borrow_mut().clients_left += 1;
         for topic in &topics {
             let mine = topic.producers.iter().filter(|producer| producer.client == client).count();
@@ -111,7 +111,8 @@ pub(super) fn spawn_all(sim: &Simulation, plan: &Plan, users: &Users) {
                     .builder()
                     .operation_timeout(operation_timeout)
                     .keep_alive_interval(keep_alive_interval)
-                    .memory_limit(memory_limit);
+                    .memory_limit(memory_limit)
+                    .receive_memory_limit(receive_memory_limit);
                 match handle.connect(builder).await {
                     Ok(connected) => break connected,
                     Err(error) if users.has_lost_broker_only => {
