@@ -66,7 +66,9 @@ pub struct ClientBuilder {
     connection_timeout: Duration,
     operation_timeout: Duration,
     keep_alive_interval: Duration,
+    initial_backoff_interval: Duration,
     max_backoff_interval: Duration,
+    pub(super) connections: super::builder_connections::ConnectionOptions,
     memory_limit: usize,
     provider: Option<Arc<dyn ServiceUrlProvider>>,
     receive_memory_limit: usize,
@@ -93,7 +95,9 @@ impl ClientBuilder {
             connection_timeout: Duration::from_secs(10),
             operation_timeout: Duration::from_secs(30),
             keep_alive_interval: Duration::from_secs(30),
+            initial_backoff_interval: INITIAL_BACKOFF,
             max_backoff_interval: Duration::from_secs(60),
+            connections: super::builder_connections::ConnectionOptions::default(),
             memory_limit: 64 * 1024 * 1024,
             provider: None,
             receive_memory_limit: 0,
@@ -206,8 +210,16 @@ impl ClientBuilder {
         self
     }
 
+    /// The first wait after a failure to attach a producer or consumer, or to reach a broker. Default: 100 ms. From a
+    /// millisecond to the [longest](Self::max_backoff_interval).
+    #[doc(alias = "startingBackoffInterval")]
+    pub fn initial_backoff_interval(mut self, wait: Duration) -> Self {
+        self.initial_backoff_interval = wait;
+        self
+    }
+
     /// The longest wait between two tries to attach a producer or consumer, or to reach a broker. The waits start at
-    /// 100 ms, which is the least, and double up to this. After a long outage it is also how long it may take until the end of the outage is
+    /// [`initial_backoff_interval`](Self::initial_backoff_interval), and double up to this. After a long outage it is also how long it may take until the end of the outage is
     /// noticed, so it should be well below the producers' send timeout where sends must not fail. Default: 60 s.
     pub fn max_backoff_interval(mut self, wait: Duration) -> Self {
         self.max_backoff_interval = wait;
@@ -400,7 +412,9 @@ impl ClientBuilder {
         let mut config = SupervisorConfig::new(url, self.seed.unwrap_or_else(random_seed));
         config.listener_name = self.listener_name.clone();
         config.operation_timeout = self.operation_timeout;
+        config.initial_backoff_interval = self.initial_backoff_interval;
         config.max_backoff_interval = self.max_backoff_interval;
+        self.connections.configure(&mut config);
         config
     }
 
@@ -492,10 +506,16 @@ impl ClientBuilder {
                 return Err(Error::local(ErrorKind::InvalidArgument, format!("{name} must be above zero")));
             }
         }
-        if self.max_backoff_interval < INITIAL_BACKOFF {
-            let what = format!("max_backoff_interval must be at least {INITIAL_BACKOFF:?}, where the waits start");
+        if self.initial_backoff_interval < BACKOFF_MIN {
+            let what = format!("initial_backoff_interval must be at least {BACKOFF_MIN:?}");
             return Err(Error::local(ErrorKind::InvalidArgument, what));
         }
+        if self.max_backoff_interval < self.initial_backoff_interval {
+            let first = self.initial_backoff_interval;
+            let what = format!("max_backoff_interval must be at least initial_backoff_interval, {first:?}");
+            return Err(Error::local(ErrorKind::InvalidArgument, what));
+        }
+        self.connections.validate()?;
         if !self.description.as_deref().is_none_or(is_description) {
             let what = format!(
                 "description must be 1 to {DESCRIPTION_CHARS_MAX} printable ASCII characters without spaces: \
@@ -569,6 +589,9 @@ impl ClientBuilder {
         })
     }
 }
+
+/// The least of the first waits: attempts without a pause would be a load.
+const BACKOFF_MIN: Duration = Duration::from_millis(1);
 
 /// The most characters of a description: as in the Java client.
 const DESCRIPTION_CHARS_MAX: usize = 64;
