@@ -69,8 +69,6 @@ mod switch {
         QuotaExceptionHolds,
         /// A quota error fails what is pending.
         QuotaErrorFails,
-        /// Acknowledgements of one cluster go to the next one, where their ids name other messages.
-        AcksCrossClusters,
         /// A generated name that another producer has is asked for forever.
         KeepTakenName,
         /// A generated name is given up at the first refusal.

@@ -92,7 +92,7 @@ impl AutoFailover {
             (Phase::Candidate(cluster), false) => self.probe_candidate(cluster + 1),
             (Phase::Primary, true) => {
                 let since = *self.recovered_since.get_or_insert(now.at);
-                let is_due = has_passed(self.switch_back_delay, since, now) && !mutation!(NeverSwitchBack);
+                let is_due = has_passed(self.switch_back_delay, since, now);
                 if is_due { self.switch(0) } else { self.end_round() }
             }
             (Phase::Primary, false) => {
