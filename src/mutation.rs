@@ -111,7 +111,7 @@ mod switch {
         IgnoreMemoryLimit,
         /// A producer that waits for memory is not woken when it gets some.
         LoseMemoryWaiter,
-        /// Memory that was granted to a send that has given up stays reserved.
+        /// A send that has given up keeps its place in the queue for memory, and what is granted to it stays reserved.
         KeepMemoryGrant,
         /// Memory of messages that are settled stays reserved.
         KeepMemoryOfSettled,

@@ -318,9 +318,8 @@ impl Reservation {
     pub(super) fn leave(&mut self, deferred: &mut Deferred) {
         let (Some(budget), Some(ticket)) = (&self.budget, self.ticket.take()) else { return };
         let mut ledger = budget.lock();
-        let granted = ledger.remove(ticket, deferred);
         if !mutation!(KeepMemoryGrant) {
-            ledger.reserved -= granted;
+            ledger.reserved -= ledger.remove(ticket, deferred);
         }
         budget.grant(&mut ledger, deferred);
     }
