@@ -75,7 +75,7 @@ struct Conversation {
 impl AuthenticationState for Conversation {
     fn authenticate(&mut self, data: &[u8]) -> AuthenticationStep {
         match self.nonce.take() {
-            // An unknown user gets a nonce too, so that nothing tells who is known.
+            // An unknown user gets a nonce too, so that the answer does not tell which users exist.
             None => {
                 let known = data == self.user.as_bytes();
                 let nonce = nonce();

@@ -133,7 +133,7 @@ mod switch {
         AttachedAfterDetach,
         /// Failed attempts do not count.
         AttemptStays,
-        /// A change of a state wakes nobody.
+        /// A change of a state wakes no task.
         WatcherSleeps,
         /// A connection that is lost is told to be up.
         LostConnectionIsUp,

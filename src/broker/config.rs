@@ -121,7 +121,7 @@ impl Default for BrokerConfig {
 }
 
 impl BrokerConfig {
-    /// Whether clients have to say who they are: there is a method for it.
+    /// Whether clients have to authenticate: there is a method for it.
     pub(crate) fn authenticates(&self) -> bool {
         self.token_secret_key.is_some()
             || self.tls_authentication

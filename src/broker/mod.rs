@@ -34,7 +34,7 @@
 //! | `topics` | which topics there are; names, access modes and sequence ids of producers; schemas; watchers |
 //! | `subscription` | what is acknowledged, what is sent next, which consumer holds what |
 //! | `connections` | what each client has negotiated and named; frames on their way out |
-//! | `authentication` | who a client is, by token, certificate, password or a method of the test |
+//! | `authentication` | the role of a client, by token, certificate, password or a method of the test |
 //! | `storage` | positions and offsets: the log and the cursors |
 //! | `faults` | on which event a scripted fault takes effect, and how |
 //! | `like` | what an older release of Pulsar does not have |

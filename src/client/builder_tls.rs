@@ -35,7 +35,7 @@ impl ClientBuilder {
     ///
     /// A broker with `AuthenticationProviderTls` takes the client's role from the certificate's common name (CN), if the
     /// client says so: [`TlsAuthentication`](super::TlsAuthentication). Without that the certificate only lets in, and tokens
-    /// or a password say who it is.
+    /// or a password authenticate it.
     ///
     /// The files are read for each new connection, as those of [`ca_file`](Self::ca_file): a certificate that is renewed
     /// beside a running client, with its key, is in use from the next connection on. Connections that are up stay. While

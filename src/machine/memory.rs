@@ -4,7 +4,7 @@
 //! budget: it takes more than it needs, and gives back what it has too much of once messages are settled. With nothing
 //! pending it holds nothing.
 //!
-//! | who | reserves | waits |
+//! | message | reserves | waits |
 //! | --- | --- | --- |
 //! | a message that fits what its producer has reserved | nothing | no |
 //! | any other, while no producer waits and the limit leaves room | what is missing, and some for the next ones | no |
@@ -13,7 +13,7 @@
 //!
 //! The queue is one of producers: each of them has a queue of tasks of its own, and is here for the first of those. Bytes
 //! that are given back go to the front as a *grant*, which is its own from then on, whether or not its task has seen it.
-//! So nobody overtakes, and a large message is not starved by small ones: while one waits, the others give back at once
+//! So none overtakes, and a large message is not starved by small ones: while one waits, the others give back at once
 //! what they do not need. A producer that has nothing more to wait for has to leave (`Reservation::leave`), which gives a
 //! grant to the next one.
 //!
@@ -194,7 +194,7 @@ pub(super) struct Reservation {
 struct Share {
     /// What is reserved.
     bytes: usize,
-    /// How much of it may be unused while nobody waits, bytes.
+    /// How much of it may be unused while none waits, bytes.
     unused_max: usize,
 }
 
@@ -293,7 +293,7 @@ impl Reservation {
         self.budget.as_ref().is_some_and(|budget| budget.is_awaited.load(Ordering::Relaxed))
     }
 
-    /// Gives back what is not `used`; some of it is kept for messages to come if others are pending and nobody waits.
+    /// Gives back what is not `used`; some of it is kept for messages to come if others are pending and none waits.
     #[cold]
     pub(super) fn give_back(&mut self, used: usize, deferred: &mut Deferred) {
         let Some(budget) = &self.budget else {

@@ -42,7 +42,7 @@ impl ReceiveBudget {
 #[derive(Debug)]
 pub(super) struct ReceiveShare {
     budget: Arc<ReceiveBudget>,
-    /// Its part of the budget, bytes, at its last input: that others come and go wakes nobody.
+    /// Its part of the budget, bytes, at its last input: that others come and go wakes no task.
     share: u64,
     /// Of an entry, bytes.
     entry_bytes: u64,

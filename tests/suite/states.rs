@@ -159,7 +159,7 @@ pub async fn a_token_expires(target: &Target) {
     }
 }
 
-/// Stores some messages that nobody acknowledges, sets the quota and waits until the producer was refused.
+/// Stores some messages that are not acknowledged, sets the quota and waits until the producer was refused.
 async fn exceed_quota(target: &Target, topic: &str, watched: &Watched, policy: QuotaPolicy) {
     for _ in 0..20 {
         send(&watched.producer, vec![1; 10_000]).await;
@@ -327,7 +327,7 @@ pub async fn a_topic_is_deleted(target: &Target) {
     }
 }
 
-/// The other one goes on. What is routed to the one that has ended is refused.
+/// The other one continues. What is routed to the one that has ended is refused.
 pub async fn a_partition_is_terminated(target: &Target) {
     let client = target.client().await;
     let topic = target.partitioned_topic("part-terminated", 2).await;

@@ -1,4 +1,4 @@
-//! Who a client is: the methods of authentication that a broker serves.
+//! The methods of authentication that a broker serves: each gives the role of a client.
 //!
 //! | method | on with | the role |
 //! | --- | --- | --- |

@@ -1,6 +1,6 @@
 //! TOPIC_MIGRATED: a cluster that is left for another one (PIP-188).
 //!
-//! | who | when it is sent away |
+//! | client | when it is sent away |
 //! | --- | --- |
 //! | a producer | at once |
 //! | a consumer | once its subscription has acknowledged all that is stored here |

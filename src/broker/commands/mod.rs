@@ -13,7 +13,7 @@
 //! | `position` | SEEK, GET_LAST_MESSAGE_ID, CONSUMER_STATS |
 //! | `rest` | none: the same over HTTP |
 //! | `oauth2` | none: tokens over HTTP |
-//! | `migration` | TOPIC_MIGRATED, to all who use a cluster that has migrated |
+//! | `migration` | TOPIC_MIGRATED, to all clients of a cluster that has migrated |
 //! | `takeover` | PRODUCER and SUBSCRIBE for what another connection holds |
 //!
 //! Each is an `impl Broker` over the parts of the machine. A command's method queues its response itself, or gives a

@@ -14,7 +14,7 @@ use crate::broker::machine::Broker;
 /// Where tokens are, behind the URL of the REST interface.
 const TOKEN_PATH: &str = "/oauth2/token";
 
-/// Who gets tokens.
+/// The clients that get tokens.
 #[derive(Clone)]
 pub(in crate::broker) struct IdentityProvider {
     /// By their id; without any there is no provider.

@@ -89,7 +89,7 @@ pub(crate) struct Credentials {
     pub(crate) identity: Option<Identity>,
     /// The common name of the certificate that the client has shown over TLS.
     pub(crate) certified: Option<String>,
-    /// How the client proves who it is.
+    /// How the client authenticates.
     pub(crate) conversation: Option<Conversation>,
     /// The CONNECT that waits for the last step of the conversation.
     pub(crate) connect: Option<Box<pb::CommandConnect>>,

@@ -1,8 +1,8 @@
-//! Several clusters behind one client: which one is used, and who decides that.
+//! Several clusters behind one client: which one is used, and what decides that.
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `mod.rs` | a cluster; the trait of those who decide |
+//! | `mod.rs` | a cluster; the trait of what decides |
 //! | `control.rs` | the switch |
 //! | `auto.rs` | the next cluster when the one in use cannot be reached |
 

@@ -7,7 +7,7 @@
 //! | `endpoint.rs`, `form.rs`, `answer.rs` | URLs, forms and answers, without I/O |
 //! | `exchange.rs` | requests over HTTP |
 //! | `cache.rs` | how long a token is used, without I/O and clock |
-//! | `tokens.rs` | who fetches, who waits |
+//! | `tokens.rs` | one request at a time, shared by all that wait |
 
 use std::fmt;
 use std::path::PathBuf;

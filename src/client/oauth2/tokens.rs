@@ -1,4 +1,4 @@
-//! One token for all connections: who waits for it, and who fetches it.
+//! One token for all connections: one of them fetches it, the others wait for that.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -51,7 +51,7 @@ impl Tokens {
         self.lock().cache.decide(outdated, clock::now().at)
     }
 
-    /// A token for this use. Whoever comes while another one fetches waits for that, and shares its failure.
+    /// A token for this use. A call that comes while another one fetches waits for that, and shares its failure.
     ///
     /// # Cancel safety
     /// Dropping the future ends the request that it may have made; the next that waits makes one of its own.

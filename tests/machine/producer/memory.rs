@@ -202,7 +202,7 @@ fn whatever_happens_the_limit_holds_and_everything_is_served() {
     (0..200).for_each(storm);
 }
 
-/// Producers with tasks that wait, give up and time out. Nothing is lost and nobody waits for ever.
+/// Producers with tasks that wait, give up and time out. Nothing is lost, and no task waits for ever.
 fn storm(seed: u64) {
     let mut random = Random::new(seed);
     let (limit, largest) = (1 + random.below(2000) as usize, 1 + random.below(3000) as usize);

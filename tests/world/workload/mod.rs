@@ -110,7 +110,7 @@ fn run_plan(sim: &Simulation, plan: &Plan) -> Result<(), InvariantViolation> {
         let stats: Vec<_> = plan.parts().iter().map(|part| sim.stats(part)).collect();
         users.handle.report_violation("a close leaves nothing at the broker", || format!("{stats:?}"));
     }
-    // What nobody waits for any more may still be on its way.
+    // What is no longer waited for may still be on its way.
     let is_given_back = sim.run_until(CLOSES_WITHIN, || memory_in_use(&users).is_empty())?;
     if !is_given_back {
         let used = memory_in_use(&users);

@@ -96,7 +96,7 @@ impl StallChecker {
         if let Some(topic) = &self.must_tell {
             let is_able = !self.is_busy && stats.queued_messages == 0 && stats.available_permits > 0;
             let found = users.handle.stats(topic).and_then(|mut found| found.subscriptions.remove(&self.subscription));
-            // Nobody holds anything, so all of it is kept back.
+            // No consumer holds anything, so all of it is kept back.
             let is_withheld = found.is_some_and(|found| found.msg_backlog > 0 && found.unacked_messages == 0);
             self.withheld_since = self.withheld_since.filter(|_| is_able && is_withheld);
             if is_able && is_withheld {
