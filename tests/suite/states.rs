@@ -5,7 +5,7 @@ use super::relay::Relay;
 use super::seen::{self, Seen};
 use super::target::{Feature, QuotaPolicy};
 use super::*;
-use pulsar_native::{ConsumerEvents, ProducerEvents};
+use pulsar_native::{AttachState, ConsumerEvents, ProducerEvents};
 
 const LONG: Duration = Duration::from_secs(60);
 /// From which time on a message without a receipt is told.
@@ -73,9 +73,11 @@ pub async fn a_broker_is_away(target: &Target) {
     let relay = Relay::to(target).await;
     let client = relay.client(target, LONG).await;
     let mut watched = Watched::of(&client, &target.topic("away")).await;
-    // Through the relay, perhaps.
-    let broker = target.broker_address();
-    let of_client = Seen::of_connection(client.watch_state(), move |told| told.starts_with(&broker));
+    // Through the relay, or a proxy, perhaps.
+    let AttachState::Attached { broker, .. } = watched.producer.state().parts[0].state.clone() else {
+        panic!("attached")
+    };
+    let of_client = Seen::of_connection(client.watch_state(), move |told| told.starts_with(&*broker));
     watched.exchange(target, "before").await;
     relay.refuse(true);
     relay.cut();

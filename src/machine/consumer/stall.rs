@@ -103,8 +103,12 @@ impl Consumer {
     /// Asks the broker if nothing has come for the stall timeout although it could.
     pub(super) fn check_stall(&mut self, now: Now, deferred: &mut Deferred) {
         let is_due = |stall: &StallWatch| stall.check_at.is_some_and(|at| at <= now.at);
-        if !is_due(&self.stall) || self.lifecycle.ended().is_some() {
+        if !is_due(&self.stall) {
             return;
+        }
+        if self.lifecycle.ended().is_some() {
+            // Nothing is received any more. A check that stays due would keep the owner busy until the close is answered.
+            return self.stall.on_detached();
         }
         if let Some(arrived) = self.counters.last_arrival.filter(|at| Some(*at) > self.stall.quiet_since) {
             self.stall.restart(arrived);
