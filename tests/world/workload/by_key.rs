@@ -26,7 +26,7 @@ enum WorkEnd {
     Retry(Duration),
 }
 
-/// The work on one message, on its way from the pool to the user, who ends it.
+/// The work on one message, on its way from the pool to the user. How it ends is decided there.
 struct Job {
     message: ReceivedMessage,
     end: oneshot::Sender<WorkEnd>,
