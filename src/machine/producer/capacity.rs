@@ -97,16 +97,12 @@ impl Capacity {
     }
 
     /// Whether capacity is free for the message of the front task, whose waker this is. If the client's memory limit
-    /// is what lacks, the producer queues for that.
+    /// is what lacks, the producer queues for that. Otherwise nothing is changed: a task may be polled at any time, and
+    /// one that is polled in vain must not be what lets another one go on.
     #[cold]
     pub(super) fn reserve_for_front(&mut self, size_bytes: usize, waker: &Waker, deferred: &mut Deferred) -> bool {
-        if !self.fits_alone(size_bytes) {
-            // Others are not to wait for what cannot be used yet.
-            self.give_back(deferred);
-            return false;
-        }
         let needed = self.pending_bytes.saturating_add(size_bytes);
-        self.reservation.request(self.pending_bytes, needed, waker, deferred)
+        self.fits_alone(size_bytes) && self.reservation.request(self.pending_bytes, needed, waker, deferred)
     }
 
     /// Which bound is in the way of a message of this size.
@@ -163,6 +159,10 @@ impl Capacity {
         if self.fits(size_bytes) {
             self.reservation.leave(deferred);
         } else if !self.reserve_for_front(size_bytes, &waker, deferred) {
+            if !self.fits_alone(size_bytes) {
+                // Others are not to wait for what cannot be used yet.
+                self.give_back(deferred);
+            }
             return self.waiters.put_front_waker(waker);
         }
         deferred.wake(waker);
