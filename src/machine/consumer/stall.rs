@@ -38,6 +38,8 @@ pub(super) struct StallWatch {
 /// What the broker is being asked.
 #[derive(Debug)]
 struct Asked {
+    /// Since when nothing had arrived. Something may arrive before the answer, and then begins a time of its own.
+    quiet_since: Option<Instant>,
     quiet_for: Duration,
     stats: Option<CommandConsumerStatsResponse>,
 }
@@ -121,8 +123,9 @@ impl Consumer {
         if !is_able || self.stall.is_reported || self.stall.asked.is_some() {
             return;
         }
-        let quiet_for = self.stall.quiet_since.map(|since| now.at.saturating_duration_since(since)).unwrap_or_default();
-        self.stall.asked = Some(Asked { quiet_for, stats: None });
+        let quiet_since = self.stall.quiet_since;
+        let quiet_for = quiet_since.map(|since| now.at.saturating_duration_since(since)).unwrap_or_default();
+        self.stall.asked = Some(Asked { quiet_since, quiet_for, stats: None });
         // Answered in this order.
         self.begin_operation(Operation::StallStats, now, deferred);
         self.begin_operation(Operation::StallLastMessageId, now, deferred);
@@ -144,8 +147,8 @@ impl Consumer {
     }
 
     pub(super) fn on_stall_last_message_id(&mut self, last: LastMessageId, deferred: &mut Deferred) {
-        let Some(Asked { quiet_for, stats: Some(stats) }) = self.stall.asked.take() else { return };
-        let is_quiet = self.counters.last_arrival <= self.stall.quiet_since;
+        let Some(Asked { quiet_since, quiet_for, stats: Some(stats) }) = self.stall.asked.take() else { return };
+        let is_quiet = self.counters.last_arrival <= quiet_since;
         if !is_quiet || !self.could_receive() {
             return;
         }
