@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::UNIX_EPOCH;
 
-use Job::{Messages, TokenRefresh};
+use Job::{DeadLetters, Messages, Retries, TokenRefresh};
 
 use crate::admin;
 use crate::common::random::Random;
+use crate::letters::{self, Kind};
 use crate::message::Described;
 use crate::ours::Ours;
 use crate::peer::Peer;
@@ -36,7 +37,7 @@ impl Work {
         needs
     }
 
-    fn new(messages: Vec<Described>) -> Self {
+    pub fn new(messages: Vec<Described>) -> Self {
         Self { topic: String::new(), partitions: 0, batching: false, lz4: false, murmur3: false, messages }
     }
 }
@@ -77,6 +78,10 @@ fn all() -> Vec<Check> {
         ("partitions by Murmur3", Messages(Work { partitions: 5, murmur3: true, ..Work::new(keyed("schlüssel")) })),
         ("partitions of keys beyond ASCII", Messages(Work { partitions: 5, ..Work::new(keyed("schlüssel")) })),
         ("token refresh", TokenRefresh),
+        ("dead letters", DeadLetters(Kind::Shared)),
+        ("dead letters of Key_Shared", DeadLetters(Kind::KeyShared)),
+        ("retries in turn", Retries(Kind::Shared)),
+        ("retries in turn on Key_Shared", Retries(Kind::KeyShared)),
     ]
 }
 
@@ -87,6 +92,10 @@ pub enum Job {
     /// Messages both ways.
     Messages(Work),
     TokenRefresh,
+    /// What each side makes of messages that it gave up.
+    DeadLetters(Kind),
+    /// Messages that each side sends to the retry topic, for the other.
+    Retries(Kind),
 }
 
 /// Those to be run: what `INTEROP_CHECKS` names, separated by commas; or as many as `INTEROP_SAMPLE` says, chosen by
@@ -129,7 +138,7 @@ pub async fn run_all(name: &str, command: &str, checks: &[Check]) -> usize {
         }
     };
     for (check, job) in checks {
-        let lacking = job.needs().iter().any(|need| peer.lacks.iter().any(|lack| lack == need));
+        let lacking = job.needs().iter().any(|need| peer.lacks(need));
         let outcome = match lacking {
             true => "not possible with this client".to_owned(),
             false => match job.run(&ours, &mut peer).await {
@@ -150,7 +159,8 @@ impl Job {
     fn needs(&self) -> Vec<&'static str> {
         match self {
             Messages(work) => work.needs(),
-            TokenRefresh => Vec::new(),
+            TokenRefresh | DeadLetters(_) => Vec::new(),
+            Retries(_) => vec!["give_up"],
         }
     }
 
@@ -158,6 +168,8 @@ impl Job {
         match self {
             Messages(work) => both_ways(ours, peer, work).await,
             TokenRefresh => refresh::run(peer).await,
+            DeadLetters(kind) => letters::dead(ours, peer, *kind).await,
+            Retries(kind) => letters::retried(ours, peer, *kind).await,
         }
     }
 }

@@ -11,6 +11,7 @@ mod common;
 
 mod admin;
 mod checks;
+mod letters;
 mod message;
 mod ours;
 mod peer;

@@ -19,7 +19,7 @@ pub fn variable(name: &str) -> Result<String, String> {
 }
 
 pub struct Ours {
-    client: Client,
+    pub client: Client,
 }
 
 impl Ours {
@@ -89,7 +89,7 @@ fn built(described: &Described) -> Message {
     message
 }
 
-fn described(message: &ReceivedMessage) -> Described {
+pub fn described(message: &ReceivedMessage) -> Described {
     let is_text = !message.key_is_base64();
     let millis = |time: SystemTime| time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
     Described {
@@ -102,7 +102,7 @@ fn described(message: &ReceivedMessage) -> Described {
     }
 }
 
-fn id_of(id: &MessageId) -> String {
+pub fn id_of(id: &MessageId) -> String {
     let or_minus_one = |number: Option<u64>| number.map_or("-1".to_owned(), |number| number.to_string());
     let numbers = [id.ledger_id(), id.entry_id(), id.partition().map(u64::from), id.batch_index().map(u64::from)];
     numbers.map(or_minus_one).join(":")

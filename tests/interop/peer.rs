@@ -8,6 +8,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use crate::checks::Work;
+use crate::letters::{DELAY_MS, Kind, MAX};
 use crate::message::Described;
 
 /// For one request; a first one starts the client.
@@ -19,7 +20,20 @@ pub struct Peer {
     answers: Lines<BufReader<ChildStdout>>,
     /// Name and version.
     pub title: String,
-    pub lacks: Vec<String>,
+    lacks: Vec<String>,
+}
+
+/// Messages that a consumer of the peer does not acknowledge.
+pub struct GiveUp<'a> {
+    pub topic: &'a str,
+    pub subscription: &'a str,
+    pub kind: Kind,
+    /// With the retry topic.
+    pub retry: bool,
+    /// `nack` or `reconsume`.
+    pub then: &'static str,
+    /// How many deliveries.
+    pub count: usize,
 }
 
 impl Peer {
@@ -40,6 +54,11 @@ impl Peer {
         peer.title = format!("{} {}", text(&info["client"]), text(&info["version"]));
         peer.lacks = info["lacks"].as_array().map(|all| all.iter().map(text).collect()).unwrap_or_default();
         Ok(peer)
+    }
+
+    /// Whether it cannot do what is named.
+    pub fn lacks(&self, name: &str) -> bool {
+        self.lacks.iter().any(|lack| lack == name)
     }
 
     async fn ask(&mut self, request: Value) -> Result<Value, String> {
@@ -85,6 +104,20 @@ impl Peer {
         self.receive(work, work.messages.len()).await
     }
 
+    /// Receives and gives up; the consumer stays until [`release`](Self::release).
+    pub async fn give_up(&mut self, asked: &GiveUp<'_>) -> Result<Vec<(Described, String)>, String> {
+        let request = json!({
+            "do": "give_up", "topic": asked.topic, "subscription": asked.subscription, "type": asked.kind.java(),
+            "retry": asked.retry, "then": asked.then, "max": MAX, "delay_ms": DELAY_MS, "count": asked.count,
+        });
+        messages(&self.ask(request).await?)
+    }
+
+    /// Closes the consumers of [`give_up`](Self::give_up).
+    pub async fn release(&mut self) -> Result<(), String> {
+        self.ask(json!({"do": "release"})).await.map(drop)
+    }
+
     /// Sends each message of `from` to `to`, up to the one that is `end`; how often its supplier of tokens was asked.
     pub async fn echo(&mut self, token_file: &str, from: &str, to: &str) -> Result<u64, String> {
         let answer = self.ask(json!({"do": "echo", "token_file": token_file, "from": from, "to": to})).await?;
@@ -93,9 +126,13 @@ impl Peer {
 
     async fn receive(&mut self, work: &Work, count: usize) -> Result<Vec<(Described, String)>, String> {
         let request = json!({"do": "consume", "topic": work.topic, "subscription": "theirs", "count": count});
-        let answer = self.ask(request).await?;
-        let messages = answer["messages"].as_array().ok_or("an answer without messages")?;
-        let id = |message: &Value| message["id"].as_str().unwrap_or_default().to_owned();
-        Ok(messages.iter().map(|message| (Described::from_json(message), id(message))).collect())
+        messages(&self.ask(request).await?)
     }
+}
+
+/// Those of an answer, with their ids.
+fn messages(answer: &Value) -> Result<Vec<(Described, String)>, String> {
+    let messages = answer["messages"].as_array().ok_or("an answer without messages")?;
+    let id = |message: &Value| message["id"].as_str().unwrap_or_default().to_owned();
+    Ok(messages.iter().map(|message| (Described::from_json(message), id(message))).collect())
 }

@@ -10,8 +10,10 @@ import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
+import java.util.HashMap;
 import java.util.HexFormat;
 import java.util.List;
+import java.util.Map;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicInteger;
@@ -21,6 +23,8 @@ import org.apache.pulsar.client.api.*;
 /** The official Java client behind the line protocol of ../README.md. */
 public class Peer {
     private static final HexFormat HEX = HexFormat.of();
+    /** The consumers of "give_up", by topic and subscription. */
+    private static final Map<String, Consumer<byte[]>> GIVING_UP = new HashMap<>();
 
     public static void main(String[] arguments) throws Exception {
         PulsarClient client = connect(() -> System.getenv("PULSAR_TOKEN"));
@@ -33,6 +37,8 @@ public class Peer {
                     case "info" -> info();
                     case "produce" -> produce(client, request);
                     case "echo" -> echo(request);
+                    case "give_up" -> giveUp(client, request);
+                    case "release" -> release();
                     default -> consume(client, request);
                 };
             } catch (Exception error) {
@@ -142,6 +148,48 @@ public class Peer {
         JsonObject answer = new JsonObject();
         answer.add("messages", messages);
         return answer;
+    }
+
+    private static JsonObject giveUp(PulsarClient client, JsonObject request) throws Exception {
+        String topic = request.get("topic").getAsString();
+        String subscription = request.get("subscription").getAsString();
+        long delay = request.get("delay_ms").getAsLong();
+        String place = topic + " " + subscription;
+        if (!GIVING_UP.containsKey(place)) {
+            GIVING_UP.put(place, client.newConsumer()
+                    .topic(topic)
+                    .subscriptionName(subscription)
+                    .subscriptionType(SubscriptionType.valueOf(request.get("type").getAsString()))
+                    .subscriptionInitialPosition(SubscriptionInitialPosition.Earliest)
+                    .negativeAckRedeliveryDelay(delay, TimeUnit.MILLISECONDS)
+                    .enableRetry(request.get("retry").getAsBoolean())
+                    .deadLetterPolicy(DeadLetterPolicy.builder()
+                            .maxRedeliverCount(request.get("max").getAsInt())
+                            .build())
+                    .subscribe());
+        }
+        Consumer<byte[]> consumer = GIVING_UP.get(place);
+        JsonArray messages = new JsonArray();
+        for (int left = request.get("count").getAsInt(); left > 0; left--) {
+            Message<byte[]> message = received(consumer);
+            messages.add(described(message));
+            if (request.get("then").getAsString().equals("nack")) {
+                consumer.negativeAcknowledge(message);
+            } else {
+                consumer.reconsumeLater(message, delay, TimeUnit.MILLISECONDS);
+            }
+        }
+        JsonObject answer = new JsonObject();
+        answer.add("messages", messages);
+        return answer;
+    }
+
+    private static JsonObject release() throws Exception {
+        for (Consumer<byte[]> consumer : GIVING_UP.values()) {
+            consumer.close();
+        }
+        GIVING_UP.clear();
+        return new JsonObject();
     }
 
     private static Consumer<byte[]> subscribe(PulsarClient client, String topic, String name) throws Exception {

@@ -22,7 +22,7 @@ def info(_client, _request):
     return {
         "client": "Python (C++)",
         "version": version("pulsar-client"),
-        "lacks": ["null", "key_bytes", "java_hash", "murmur3"],
+        "lacks": ["null", "key_bytes", "java_hash", "murmur3", "give_up"],
     }
 
 
