@@ -13,6 +13,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
 
 mod progress;
+mod redrive;
 mod status;
 
 const TOPIC: &str = "persistent://public/default/cli";
@@ -246,7 +247,9 @@ async fn the_broker_plays_an_older_release() {
 
 #[tokio::test]
 async fn every_command_has_help_which_goes_to_stdout() {
-    for command in ["", "produce", "consume", "perf", "perf produce", "perf consume", "status", "explain", "broker"] {
+    for command in
+        ["", "produce", "consume", "perf", "perf produce", "perf consume", "status", "redrive", "explain", "broker"]
+    {
         let help = run(&format!("{command} --help")).await;
         assert!(help.contains("Usage: pulsar-native") && help.contains("--help"), "{command}: {help}");
     }

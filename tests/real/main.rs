@@ -21,6 +21,8 @@ mod interop;
 mod memory;
 #[cfg(feature = "oauth2")]
 mod oauth2;
+#[cfg(feature = "cli")]
+mod redrive;
 mod refusals;
 mod runner;
 mod schemas;
@@ -62,6 +64,8 @@ fn main() -> ExitCode {
     let lists = [SUITE, BINARY, OVER_HTTP].into_iter().chain(beside);
     #[cfg(feature = "oauth2")]
     let lists = lists.chain([oauth2::tests()]);
+    #[cfg(feature = "cli")]
+    let lists = lists.chain([redrive::TESTS]);
     let lists = lists.collect::<Vec<_>>();
     runner::main(&lists.concat())
 }

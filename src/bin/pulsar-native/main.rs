@@ -1,5 +1,5 @@
-//! `pulsar-native`: a command line for Pulsar. Publishes, receives, measures, shows what topics hold, decodes frames, runs
-//! the embedded broker.
+//! `pulsar-native`: a command line for Pulsar. Publishes, receives, measures, shows what topics hold, sends dead letters back,
+//! decodes frames, runs the embedded broker.
 
 mod broker;
 mod consume;
@@ -8,6 +8,7 @@ mod output;
 mod perf;
 mod produce;
 mod progress;
+mod redrive;
 mod status;
 
 use std::path::PathBuf;
@@ -25,7 +26,7 @@ use self::progress::{Monitor, Style};
 const TOKEN_VARIABLE: &str = "PULSAR_TOKEN";
 
 const AFTER_HELP: &str = "\
-Messages and results go to stdout, everything else to stderr. There produce, consume and perf show on a terminal one line
+Messages and results go to stdout, everything else to stderr. There produce, consume, redrive and perf show on a terminal one line
 with their figures, or why they are not attached to a broker; elsewhere a line for each change of that.
 
 Environment:
@@ -55,6 +56,8 @@ enum Command {
     Perf(perf::Command),
     /// Show backlog, subscriptions and consumers of topics
     Status(status::Arguments),
+    /// Send dead letters back to the topics that they come from
+    Redrive(redrive::Arguments),
     /// Decode frames of the binary protocol, byte by byte
     Explain(explain::Arguments),
     /// Run the embedded broker, for development (needs the feature `broker`)
@@ -227,6 +230,7 @@ async fn run(command: Command) -> CliResult {
         Command::Consume(arguments) => consume::run(arguments).await,
         Command::Perf(command) => command.run().await,
         Command::Status(arguments) => status::run(arguments).await,
+        Command::Redrive(arguments) => redrive::run(arguments).await,
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Broker(arguments) => broker::run(arguments).await,
     }
