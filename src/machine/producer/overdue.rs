@@ -42,14 +42,15 @@ impl Producer {
         started.checked_add(self.config.stall_timeout)
     }
 
-    /// Once all that belong to a report are settled, the owner is to learn when the oldest of the others is overdue.
+    /// Once all that belong to a report are settled, the owner is to learn when the oldest of the others is overdue. With
+    /// nothing in flight it stays open: the messages of an open batch may belong to the report.
     #[inline]
     pub(super) fn resume_overdue_watch(&mut self) {
         let Some(reported) = self.overdue.reported_at else { return };
-        let front = self.in_flight.front().map(|(group, _)| group.started);
-        if front.is_none_or(|started| started.is_none_or(|started| started.at > reported)) {
+        let Some((group, _)) = self.in_flight.front() else { return };
+        if group.started.is_none_or(|started| started.at > reported) {
             self.overdue.reported_at = None;
-            self.dirty |= front.is_some();
+            self.dirty = true;
         }
     }
 
