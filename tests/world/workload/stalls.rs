@@ -1,7 +1,7 @@
 //! A consumer that gets nothing although there is a backlog says so: not too early, not too late, once, and not if the
 //! application is slow.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use pulsar_native::{Acker, ConsumerEvent, ConsumerEvents};
@@ -26,6 +26,8 @@ pub(super) struct StallChecker {
     must_tell: Option<String>,
     /// When a stall of each part was told.
     told: BTreeMap<String, Duration>,
+    /// Of which parts the consumer told while it was created, so that it is not known when.
+    told_before: BTreeSet<String>,
     /// Entries received and attaches, at the last check, and since when it is the same.
     arrived: (u64, Duration),
     /// The application has a message, and has not asked for another one.
@@ -49,7 +51,7 @@ impl StallChecker {
         let acker = Some(acker);
         let is_whole = topic.partitions == 0;
         let must_tell = (is_whole && must_tell).then(|| topic.name.clone());
-        Self {
+        let mut checker = Self {
             subscription,
             acker,
             events,
@@ -58,10 +60,19 @@ impl StallChecker {
             is_whole,
             must_tell,
             told,
+            told_before: BTreeSet::new(),
             arrived,
             is_busy: false,
             withheld_since: None,
+        };
+        while let Some(event) = checker.events.try_recv() {
+            match event {
+                ConsumerEvent::Stalled { topic, .. } => drop(checker.told_before.insert(topic.to_string())),
+                other => checker.others.push_back(other),
+            }
         }
+        checker.told = checker.told_before.iter().map(|topic| (topic.clone(), users.handle.elapsed())).collect();
+        checker
     }
 
     /// The consumer ends now.
@@ -142,7 +153,9 @@ impl StallChecker {
         if self.is_whole && stats.queued_messages > 0 && !has_arrived {
             report("a slow application is no stall", format!("{topic}: {} are queued", stats.queued_messages));
         }
-        if let Some(last) = self.told.insert(topic.to_owned(), now).filter(|last| now - quiet_for < *last) {
+        let is_from_before = self.told_before.remove(topic);
+        let last = self.told.insert(topic.to_owned(), now).filter(|last| !is_from_before && now - quiet_for < *last);
+        if let Some(last) = last {
             report("a stall is told once", format!("{topic}: at {last:?} and at {now:?}, quiet for {quiet_for:?}"));
         }
     }
