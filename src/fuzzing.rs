@@ -265,6 +265,12 @@ pub fn oauth2(data: &[u8]) {
     crate::client::oauth2::fuzz::read_any(data);
 }
 
+/// What a provider of service URLs answers. The first byte says whether its status is 200.
+#[cfg(feature = "http")]
+pub fn cluster_answer(data: &[u8]) {
+    crate::client::failover::answer::read_any(data);
+}
+
 /// A certificate, of which the subject's common name is read.
 pub fn certificate(data: &[u8]) {
     if let Some(name) = crate::common_name::common_name(data) {
@@ -328,6 +334,12 @@ mod tests {
     #[test]
     fn http_answer_corpus() -> io::Result<()> {
         replay("http_answer", http_answer)
+    }
+
+    #[cfg(feature = "http")]
+    #[test]
+    fn cluster_answer_corpus() -> io::Result<()> {
+        replay("cluster_answer", cluster_answer)
     }
 
     #[cfg(feature = "oauth2")]

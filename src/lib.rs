@@ -124,6 +124,8 @@ mod trace_context;
 mod wall_time;
 pub mod wire;
 
+#[cfg(feature = "http")]
+pub use client::ControlledClusterFailover;
 #[cfg(feature = "oauth2")]
 #[doc(inline)]
 pub use client::OAuth2;

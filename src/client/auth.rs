@@ -255,6 +255,15 @@ impl Basic {
         Self { source: CredentialSource::Fixed(if is_usable { text.into() } else { Bytes::new() }) }
     }
 
+    /// What [`from_file`](Self::from_file) reads.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Authentication`]: it is neither of these forms.
+    #[cfg(feature = "http")]
+    pub(super) fn from_params(text: &str) -> Result<Self> {
+        Ok(Self { source: CredentialSource::Fixed(with_user(user_and_password(text)?)?) })
+    }
+
     /// A file that holds `user:password`, or the JSON that the Java client takes as `authParams`,
     /// `{"userId":"user","password":"password"}` (this one needs the crate feature `http`). White space around it does not
     /// count. It is read each time credentials are needed.
@@ -283,10 +292,7 @@ impl Authentication for Basic {
     fn credentials<'a>(&'a self, _context: &'a AuthContext) -> CredentialsFuture<'a> {
         Box::pin(async {
             let data = self.source.fetch("file of user and password", user_and_password).await?;
-            match data.iter().position(|byte| *byte == b':') {
-                None | Some(0) => Err(Error::local(ErrorKind::Authentication, NOT_BASIC)),
-                Some(_) => Ok(AuthData::new("basic", data)),
-            }
+            Ok(AuthData::new("basic", with_user(data)?))
         })
     }
 }
@@ -298,6 +304,14 @@ impl fmt::Debug for Basic {
 }
 
 const NOT_BASIC: &str = "basic authentication needs a user, without `:` in it, and a password, as in user:password";
+
+/// `user:password`, if there is a user.
+fn with_user(data: Bytes) -> Result<Bytes> {
+    match data.iter().position(|byte| *byte == b':') {
+        None | Some(0) => Err(Error::local(ErrorKind::Authentication, NOT_BASIC)),
+        Some(_) => Ok(data),
+    }
+}
 
 /// `user:password` of either form.
 fn user_and_password(text: &str) -> Result<Bytes> {

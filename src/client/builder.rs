@@ -308,7 +308,8 @@ impl ClientBuilder {
     }
 
     /// Decides which cluster the client uses, beginning with that of the service URL: an
-    /// [`AutoClusterFailover`](super::AutoClusterFailover), or code of the application. Default: none, so that the client
+    /// [`AutoClusterFailover`](super::AutoClusterFailover), a `ControlledClusterFailover` (crate feature `http`), or code of
+    /// the application. Default: none, so that the client
     /// stays with its service URL until [`Client::service_url_control`] is used.
     pub fn service_url_provider(mut self, provider: impl ServiceUrlProvider) -> Self {
         self.provider = Some(Arc::new(provider));

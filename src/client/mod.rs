@@ -54,7 +54,7 @@ mod dead_letter;
 mod dial;
 mod driver;
 mod events;
-mod failover;
+pub(crate) mod failover;
 #[cfg(feature = "http")]
 pub(crate) mod http;
 mod message;
@@ -90,6 +90,8 @@ pub use consumer_builder::ConsumerBuilder;
 pub use dead_letter::{DeadLetterNames, DeadLetterPolicy};
 pub use dial::{DialFuture, Dialer, ProxyProtocol, Socket, Target};
 pub use events::{ConsumerEvent, ConsumerEvents, Events, ProducerEvent, ProducerEvents};
+#[cfg(feature = "http")]
+pub use failover::ControlledClusterFailover;
 pub use failover::{AutoClusterFailover, Cluster, ServiceUrlControl, ServiceUrlFuture, ServiceUrlProvider};
 pub use message::ReceivedMessage;
 #[cfg(feature = "oauth2")]

@@ -17,5 +17,6 @@ pub(crate) mod temp_file;
 pub(crate) mod trace_lines;
 #[cfg(feature = "tracing")]
 pub(crate) mod trace_secrets;
+pub(crate) mod web;
 pub(crate) mod within;
 pub(crate) mod wrong_ports;

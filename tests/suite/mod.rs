@@ -11,6 +11,7 @@
 
 pub mod access;
 pub mod acks;
+pub mod clusters;
 pub mod connect;
 pub mod consume;
 pub mod credentials;
@@ -93,6 +94,7 @@ macro_rules! with_every_test {
             schemas {
                 versions_go_with_messages incompatible_types_are_refused a_consumer_registers_on_an_idle_topic_only
             }
+            clusters { a_web_server_names_the_cluster }
             seek { to_a_message to_the_ends }
             keys { one_consumer_per_key_in_order ordering_key_goes_before_key }
             failover { second_takes_over }

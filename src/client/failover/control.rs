@@ -11,6 +11,8 @@ use super::Cluster;
 use crate::client::builder::ClientBuilder;
 use crate::client::clock;
 use crate::client::dial::Target;
+#[cfg(feature = "http")]
+use crate::client::dial::TlsSettings;
 use crate::client::driver::{Clusters, DialConfig};
 use crate::client::runtime::AsyncTimer;
 use crate::error::Result;
@@ -104,6 +106,12 @@ impl ServiceUrlControl {
             }
         }
         Ok(false)
+    }
+
+    /// The TLS options of the client's builder.
+    #[cfg(feature = "http")]
+    pub(super) fn tls(&self) -> &TlsSettings {
+        &self.switch.builder.tls
     }
 
     async fn is_reached(&self, url: &ServiceUrl, config: &DialConfig, key: &BrokerKey, limit: Duration) -> bool {

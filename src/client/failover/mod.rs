@@ -5,6 +5,7 @@
 //! | `mod.rs` | a cluster; the trait of what decides |
 //! | `control.rs` | the switch |
 //! | `auto.rs` | the next cluster when the one in use cannot be reached |
+//! | `controlled.rs`, `answer.rs` | the cluster that a web server names, and its answer |
 
 use std::fmt;
 use std::future::Future;
@@ -15,12 +16,18 @@ use std::sync::Arc;
 use super::auth::Authentication;
 use super::dial::{ClientCertFiles, TlsSettings};
 
+#[cfg(feature = "http")]
+pub(crate) mod answer;
 mod auto;
 mod control;
+#[cfg(feature = "http")]
+mod controlled;
 
 pub use auto::AutoClusterFailover;
 pub use control::ServiceUrlControl;
 pub(crate) use control::Switch;
+#[cfg(feature = "http")]
+pub use controlled::ControlledClusterFailover;
 
 /// A cluster that a client can use: its service URL, and where they differ from the client's own, its credentials and
 /// TLS options.
@@ -116,7 +123,8 @@ impl fmt::Debug for Cluster {
 pub type ServiceUrlFuture<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
 /// Decides which cluster a client uses: given to
-/// [`ClientBuilder::service_url_provider`](super::ClientBuilder::service_url_provider). [`AutoClusterFailover`] is one.
+/// [`ClientBuilder::service_url_provider`](super::ClientBuilder::service_url_provider). [`AutoClusterFailover`] is one, `ControlledClusterFailover`
+/// (crate feature `http`) another.
 ///
 /// ```
 /// use std::time::Duration;

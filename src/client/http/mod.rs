@@ -12,6 +12,7 @@
 //! | `admin.rs` | what is read besides lookups |
 //! | `redirect.rs` | which redirects are followed, and to which origins credentials are sent |
 //! | `connection.rs` | one HTTP/1.1 connection |
+//! | `fetch.rs`, `endpoint.rs` | requests to servers that are no brokers, and their URLs |
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -31,7 +32,9 @@ use crate::wire::command::Command;
 
 pub(crate) mod admin;
 pub(in crate::client) mod connection;
+pub(in crate::client) mod endpoint;
 mod exchange;
+pub(in crate::client) mod fetch;
 mod kept;
 pub(in crate::client) mod redirect;
 mod request;

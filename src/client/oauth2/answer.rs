@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::endpoint::Endpoint;
+use crate::client::http::endpoint::Endpoint;
 
 /// Characters of the provider's text that an error shows.
 const TEXT_CHARS_MAX: usize = 300;

@@ -1,10 +1,11 @@
 //! The body of the fuzz target: what is read from applications and identity providers.
 
 use super::answer::{Refused, token, token_endpoint};
-use super::endpoint::{Endpoint, OPENID_CONFIGURATION};
+use super::discovery::{OPENID_CONFIGURATION, discovery};
 use super::form::{encode, percent_decoded};
 use super::key_file::{Key, data};
 use super::settings::Settings;
+use crate::client::http::endpoint::Endpoint;
 
 /// What must not be in an error.
 const SECRET: &str = "hunter2-0f9d";
@@ -16,7 +17,7 @@ pub(crate) fn read_any(bytes: &[u8]) {
     match what % 6 {
         0 => drop(Settings::from_params(&text)),
         1 => {
-            let _ = Endpoint::discovery(&text, OPENID_CONFIGURATION).map(|found| found.follow(Some(&text)));
+            let _ = discovery(&text, OPENID_CONFIGURATION).map(|found| found.follow(Some(&text)));
         }
         2 => drop(data(&text).map(|key| Key::parse(&key))),
         3 => drop(Key::parse(rest)),

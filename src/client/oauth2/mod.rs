@@ -4,8 +4,7 @@
 //! | --- | --- |
 //! | `settings.rs` | what an application sets, and the same as JSON |
 //! | `key_file.rs` | the client's id and secret |
-//! | `endpoint.rs`, `form.rs`, `answer.rs` | URLs, forms and answers, without I/O |
-//! | `exchange.rs` | requests over HTTP |
+//! | `discovery.rs`, `form.rs`, `answer.rs` | URLs, forms and answers, without I/O |
 //! | `cache.rs` | how long a token is used, without I/O and clock |
 //! | `tokens.rs` | one request at a time, shared by all that wait |
 
@@ -25,8 +24,7 @@ use crate::machine::supervisor::service_url::shown;
 
 mod answer;
 mod cache;
-mod endpoint;
-mod exchange;
+mod discovery;
 mod form;
 mod key_file;
 mod settings;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::endpoint::OPENID_CONFIGURATION;
+use super::discovery::OPENID_CONFIGURATION;
 use super::key_file::KeySource;
 use crate::client::dial::ClientCertFiles;
 use crate::error::{Error, ErrorKind, Result};

@@ -3,14 +3,19 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use hyper::HeaderMap;
+
 use super::answer::{self, Granted, Refused};
 use super::cache::{Cache, Decision};
-use super::endpoint::Endpoint;
-use super::exchange::Exchange;
+use super::discovery::discovery;
 use super::form;
 use super::key_file::Key;
 use super::settings::{Client, Settings};
 use crate::client::clock;
+use crate::client::dial::TlsSettings;
+use crate::client::http::connection::Hints;
+use crate::client::http::endpoint::Endpoint;
+use crate::client::http::fetch::{FetchLimits, Fetcher};
 use crate::client::runtime::{TokioRuntime, timeout};
 use crate::error::{Error, ErrorKind, Result};
 use crate::machine::control::AuthContext;
@@ -21,6 +26,14 @@ const REFRESH_LIMIT: Duration = Duration::from_secs(5);
 /// The waits between two tries to answer a challenge.
 const RETRY_WAIT_MIN: Duration = Duration::from_millis(100);
 const RETRY_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// The longest answer that is read, bytes: a discovery document has a few thousand.
+const BODY_BYTES_MAX: usize = 256 * 1024;
+
+const HINTS: Hints = Hints {
+    not_http: "the identity provider does not speak HTTP there; a port for TLS has an https:// URL",
+    closed: "the connection was closed without an HTTP answer; a port for TLS, which has an https:// URL, does so",
+};
 
 /// What all copies of one source share.
 pub(super) struct Tokens {
@@ -134,10 +147,10 @@ impl Tokens {
             Client::Key(source) => Some(source.read().await?),
             Client::Certificate(_) => None,
         };
-        let exchange = Exchange::new(settings);
-        let endpoint = self.token_endpoint(settings, &exchange).await?;
+        let fetcher = fetcher(settings);
+        let endpoint = self.token_endpoint(settings, &fetcher).await?;
         let form = token_form(settings, key.as_ref());
-        let answer = exchange.post(&endpoint, form).await.map_err(|error| no_token(&endpoint, error))?;
+        let answer = fetcher.post(&endpoint, form).await.map_err(|error| no_token(&endpoint, error))?;
         let secret = key.as_ref().map(|key| &*key.client_secret);
         answer::token(answer.status, &answer.body, secret).map_err(|refused| {
             let client = client_id(settings, key.as_ref());
@@ -147,17 +160,25 @@ impl Tokens {
         })
     }
 
-    async fn token_endpoint(&self, settings: &Settings, exchange: &Exchange) -> Result<Endpoint> {
+    async fn token_endpoint(&self, settings: &Settings, fetcher: &Fetcher) -> Result<Endpoint> {
         if let Some(endpoint) = self.lock().token_endpoint.clone() {
             return Ok(endpoint);
         }
-        let discovery = Endpoint::discovery(&settings.issuer_url, &settings.well_known_path)?;
-        let (from, answer) = exchange.get(&discovery).await.map_err(|error| no_token(&discovery, error))?;
+        let discovery = discovery(&settings.issuer_url, &settings.well_known_path)?;
+        let (from, answer) =
+            fetcher.get(&discovery, &HeaderMap::new()).await.map_err(|error| no_token(&discovery, error))?;
         let endpoint = answer::token_endpoint(&from, answer.status, &answer.body)
             .map_err(|refused| refusal(&from, "its discovery document", refused))?;
         self.lock().token_endpoint = Some(endpoint.clone());
         Ok(endpoint)
     }
+}
+
+/// There are as many connections as expiries.
+fn fetcher(settings: &Settings) -> Fetcher {
+    let Settings { ca_file, client_cert, connect_timeout, read_timeout, .. } = settings.clone();
+    let tls = TlsSettings { ca_file, client_cert, ..Default::default() };
+    Fetcher::new(&tls, FetchLimits { connect_timeout, read_timeout, body_bytes_max: BODY_BYTES_MAX }, HINTS)
 }
 
 fn client_id<'a>(settings: &'a Settings, key: Option<&'a Key>) -> &'a str {

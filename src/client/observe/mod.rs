@@ -30,6 +30,12 @@ pub(crate) fn tls_files_unusable(why: &str) {
     trace::tls_files_unusable(why);
 }
 
+/// The provider of service URLs names no cluster that can be used.
+pub(crate) fn no_cluster_to_use(why: &str) {
+    #[cfg(feature = "tracing")]
+    trace::no_cluster_to_use(why);
+}
+
 /// What is told, and how.
 #[derive(Debug, Clone)]
 pub(crate) struct ObserverConfig {

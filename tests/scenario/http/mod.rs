@@ -8,13 +8,13 @@ use pulsar_native::broker::{EmbeddedBroker, EmbeddedBrokerBuilder};
 use pulsar_native::client::{AuthContext, AuthData, Authentication, CredentialsFuture, HttpHeaders, HttpHeadersFuture};
 use pulsar_native::{Client, ErrorKind, IdleReason, InitialPosition, Message, SubscriptionType, Token};
 
+use crate::common::web::{Web, broker, json, page, redirect};
 use crate::suite::{Duration, send, within};
-use web::{Web, broker, json, page, redirect};
 
+mod clusters;
 mod redirects;
 mod refusals;
 mod user_code;
-pub mod web;
 
 const KEY: &str = "a secret of at least 32 bytes, for HS256";
 

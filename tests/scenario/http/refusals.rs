@@ -1,7 +1,7 @@
 //! What goes wrong over HTTP is one clear line.
 
-use super::web::answer;
 use super::*;
+use crate::common::web::answer;
 use pulsar_native::Error;
 use pulsar_native::client::{DialFuture, Dialer, Socket, Target};
 

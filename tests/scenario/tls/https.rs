@@ -3,8 +3,8 @@
 use pulsar_native::Token;
 
 use super::*;
+use crate::common::web::{self, Web};
 use crate::common::wrong_ports::{self, Ports};
-use crate::http::web::{self, Web};
 
 const KEY: &str = "a secret of at least 32 bytes, for HS256";
 

@@ -40,6 +40,11 @@ pub(super) fn tls_files_unusable(error: &str) {
     warn!(target: CLIENT, parent: None, error, "TLS files not usable, the former ones stay in use");
 }
 
+/// The provider may be that of several clients.
+pub(super) fn no_cluster_to_use(error: &str) {
+    warn!(target: CLIENT, parent: None, error, "no cluster to use is named, the one in use stays");
+}
+
 /// The traces of one client.
 pub(super) struct Trace {
     client: Span,

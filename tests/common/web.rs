@@ -10,14 +10,14 @@ use tokio::task::JoinHandle;
 
 /// The request line and the headers.
 #[derive(Debug, Clone)]
-pub struct Request(String);
+pub(crate) struct Request(String);
 
 impl Request {
-    pub fn path(&self) -> &str {
+    pub(crate) fn path(&self) -> &str {
         self.0.split(' ').nth(1).unwrap_or_default()
     }
 
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let lines = self.0.lines().skip(1).filter_map(|line| line.split_once(": "));
         lines.filter(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value).next()
     }
@@ -26,7 +26,7 @@ impl Request {
 type Answer = dyn Fn(&Request) -> Option<String> + Send + Sync;
 
 /// A running server. It ends when it is dropped, with its connections.
-pub struct Web {
+pub(crate) struct Web {
     address: SocketAddr,
     seen: Arc<Mutex<Vec<Request>>>,
     connections: Arc<AtomicUsize>,
@@ -35,7 +35,7 @@ pub struct Web {
 
 impl Web {
     /// Answers each request with what `answer` gives, never if that is `None`.
-    pub async fn start(answer: impl Fn(&Request) -> Option<String> + Send + Sync + 'static) -> Self {
+    pub(crate) async fn start(answer: impl Fn(&Request) -> Option<String> + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         let (seen, connections) = (Arc::default(), Arc::new(AtomicUsize::new(0)));
@@ -44,26 +44,26 @@ impl Web {
     }
 
     /// The same answer to whatever is asked.
-    pub async fn always(answer: impl Into<String>) -> Self {
+    pub(crate) async fn always(answer: impl Into<String>) -> Self {
         let answer = answer.into();
         Self::start(move |_| Some(answer.clone())).await
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// The requests so far.
-    pub fn seen(&self) -> Vec<Request> {
+    pub(crate) fn seen(&self) -> Vec<Request> {
         self.seen.lock().expect("no panic").clone()
     }
 
     /// How many connections were accepted so far.
-    pub fn connections(&self) -> usize {
+    pub(crate) fn connections(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
     }
 }
@@ -102,24 +102,24 @@ async fn serve(stream: TcpStream, answer: Arc<Answer>, seen: Arc<Mutex<Vec<Reque
 }
 
 /// A status line, the headers, and a body with its length.
-pub fn answer(status: &str, headers: &str, body: &str) -> String {
+pub(crate) fn answer(status: &str, headers: &str, body: &str) -> String {
     format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {}\r\n\r\n{body}", body.len())
 }
 
-pub fn json(body: &str) -> String {
+pub(crate) fn json(body: &str) -> String {
     answer("200 OK", "Content-Type: application/json\r\n", body)
 }
 
-pub fn page(status: &str) -> String {
+pub(crate) fn page(status: &str) -> String {
     answer(status, "Content-Type: text/html\r\n", "<html><body>a page</body></html>")
 }
 
-pub fn redirect(to: impl std::fmt::Display) -> String {
+pub(crate) fn redirect(to: impl std::fmt::Display) -> String {
     answer("307 Temporary Redirect", &format!("Location: {to}\r\n"), "")
 }
 
 /// What a broker answers whose address is `url`.
-pub fn broker(request: &Request, url: &str) -> String {
+pub(crate) fn broker(request: &Request, url: &str) -> String {
     match request.path() {
         path if path.contains("/lookup/") => json(&format!(r#"{{"brokerUrl":"{url}"}}"#)),
         path if path.contains("/partitions") => json(r#"{"partitions":0,"deleted":false}"#),
