@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use super::auth::{Authentication, NoAuthentication};
-use super::dial::{Dialer, ProxyProtocol, TcpDialer, TlsSettings};
+use super::dial::{Dialer, ProxyProtocol, TcpDialer, TlsDialer, TlsSettings};
 use super::driver::{Clusters, DialConfig, SupervisorDriver, SupervisorHandle};
 use super::failover::{Cluster, ServiceUrlProvider, Switch};
 use super::observe::{Observer, ObserverConfig};
@@ -22,6 +22,15 @@ use crate::machine::memory::MemoryBudget;
 use crate::machine::receive_memory::ReceiveBudget;
 use crate::machine::supervisor::service_url::{ServiceUrl, shown};
 use crate::machine::supervisor::{INITIAL_BACKOFF, Supervisor, SupervisorConfig};
+
+/// What the application dials with.
+#[derive(Clone)]
+enum OwnDialer {
+    /// As it is.
+    Whole(Arc<dyn Dialer>),
+    /// The client uses TLS over it.
+    UnderTls(Arc<dyn Dialer>),
+}
 
 /// Configures a [`Client`]; created by [`Client::builder`]. The defaults are those of the Java client.
 ///
@@ -55,7 +64,7 @@ pub struct ClientBuilder {
     authentication: Arc<dyn Authentication>,
     /// `authentication` was set.
     has_credentials: bool,
-    dialer: Option<Arc<dyn Dialer>>,
+    dialer: Option<OwnDialer>,
     pub(super) tls: TlsSettings,
     listener_name: Option<String>,
     proxy: Option<(String, ProxyProtocol)>,
@@ -300,10 +309,39 @@ impl ClientBuilder {
         self
     }
 
-    /// Makes the connections: an in-memory pipe in a test, a tunnel. The TLS options have no effect on it. Default: TCP,
-    /// with TLS for `pulsar+ssl://`.
+    /// Makes the connections: an in-memory pipe in a test, a tunnel that ends TLS. The TLS options have no effect on it.
+    /// Default: TCP, with TLS for `pulsar+ssl://`.
     pub fn dialer(mut self, dialer: impl Dialer) -> Self {
-        self.dialer = Some(Arc::new(dialer));
+        self.dialer = Some(OwnDialer::Whole(Arc::new(dialer)));
+        self
+    }
+
+    /// Makes the connections as [`dialer`](Self::dialer) does, and the client uses TLS over them for `pulsar+ssl://` and
+    /// `https://`, with its TLS options: a proxy that passes bytes on, as `examples/socks5.rs` in the repository has it. The
+    /// last of the two that is called counts. The targets that the dialer gets are without TLS ([`Target::tls`]); the address
+    /// need not be one that this machine can resolve. Default: TCP. A `pulsar+ssl://` URL needs the crate feature `tls`.
+    ///
+    /// ```
+    /// use pulsar_native::client::{DialFuture, Dialer, Socket, Target};
+    /// use pulsar_native::Client;
+    /// use tokio::net::TcpStream;
+    ///
+    /// /// Reaches every broker through a port that is forwarded to it.
+    /// struct Forwarded(u16);
+    ///
+    /// impl Dialer for Forwarded {
+    ///     fn dial<'a>(&'a self, _: &'a Target) -> DialFuture<'a> {
+    ///         Box::pin(async move { Ok(Box::new(TcpStream::connect(("127.0.0.1", self.0)).await?) as Box<dyn Socket>) })
+    ///     }
+    /// }
+    ///
+    /// let builder = Client::builder("pulsar+ssl://broker.example.com:6651").dialer_under_tls(Forwarded(7000));
+    /// # drop(builder);
+    /// ```
+    ///
+    /// [`Target::tls`]: super::Target::tls
+    pub fn dialer_under_tls(mut self, dialer: impl Dialer) -> Self {
+        self.dialer = Some(OwnDialer::UnderTls(Arc::new(dialer)));
         self
     }
 
@@ -571,14 +609,24 @@ impl ClientBuilder {
             base_path: service_url.path().to_owned(),
             redirect_hosts: super::http::RedirectHosts::parse(self.http_redirect_hosts.clone())?,
         };
-        let tcp = TcpDialer::new(
-            #[cfg(feature = "tls")]
-            super::dial::TlsOptions::new(&self.tls),
-            self.connection_timeout,
-        );
+        #[cfg(feature = "tls")]
+        let tls = super::dial::TlsOptions::new(&self.tls);
+        let dialer: Arc<dyn Dialer> = match &self.dialer {
+            Some(OwnDialer::Whole(dialer)) => dialer.clone(),
+            Some(OwnDialer::UnderTls(under)) => Arc::new(TlsDialer {
+                under: under.clone(),
+                #[cfg(feature = "tls")]
+                tls,
+            }),
+            None => Arc::new(TcpDialer::new(
+                #[cfg(feature = "tls")]
+                tls,
+                self.connection_timeout,
+            )),
+        };
         Ok(DialConfig {
             authentication: self.authentication.clone(),
-            dialer: self.dialer.clone().unwrap_or_else(|| Arc::new(tcp)),
+            dialer,
             connection_timeout: self.connection_timeout,
             service_hosts: service_url.hosts().to_vec(),
             sni_proxy: None,

@@ -12,6 +12,7 @@ pub(crate) mod paused;
 pub(crate) mod random;
 pub(crate) mod runner;
 pub(crate) mod sni_proxy;
+pub(crate) mod socks5;
 pub(crate) mod temp_file;
 #[cfg(feature = "tracing")]
 pub(crate) mod trace_lines;

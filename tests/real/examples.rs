@@ -15,6 +15,8 @@ mod challenge_response;
 mod hosted;
 #[path = "../../examples/quickstart.rs"]
 mod quickstart;
+#[path = "../../examples/socks5.rs"]
+pub mod socks5;
 
 pub const TESTS: &[Test] = &[
     ("examples::hosted_over_http", |real| Box::pin(hosted_over_http(real))),

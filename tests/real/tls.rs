@@ -11,7 +11,9 @@ use pulsar_native::client::rustls::{ClientConfig, RootCertStore};
 use pulsar_native::{Basic, Client, ClientBuilder, Error, ErrorKind, TlsAuthentication, Token};
 
 use crate::broker::Real;
+use crate::common::socks5::Socks5Proxy;
 use crate::common::temp_file::TempFile;
+use crate::examples::socks5::Socks5;
 use crate::runner::Test;
 use crate::suite::credentials::password;
 use crate::suite::target::{Cluster, Role};
@@ -28,6 +30,7 @@ pub const TESTS: &[Test] = &[
     ("tls::a_renewed_certificate", |real| Box::pin(a_renewed_certificate(real))),
     ("tls::a_skipped_host_name", |real| Box::pin(a_skipped_host_name(real))),
     ("tls::an_own_configuration", |real| Box::pin(an_own_configuration(real))),
+    ("tls::behind_a_socks5_proxy", |real| Box::pin(behind_a_socks5_proxy(real))),
     ("tls::aws_lc_rs", |real| Box::pin(aws_lc_rs(real))),
     ("tls::user_and_password_over_https", |real| Box::pin(user_and_password_over_https(real))),
 ];
@@ -58,6 +61,24 @@ async fn trusted_authority(real: Real) {
         assert_eq!(message.payload().len(), size);
         within("the confirmation", consumer.ack_confirmed(&message)).await.expect("confirmed");
     }
+    within("the close", client.close()).await.expect("closed");
+}
+
+/// The example's dialer, with the client's own TLS over it.
+async fn behind_a_socks5_proxy(real: Real) {
+    let proxy = Socks5Proxy::start("me", "a password").await;
+    let dialer = Socks5 { proxy: proxy.address().to_owned(), user: Some(("me".to_owned(), "a password".to_owned())) };
+    let builder = Client::builder(&*real.tls_url).ca_file(real.ca_file.clone()).dialer_under_tls(dialer);
+    let builder = builder.authentication(Token::new(real.token(Role::Admin)));
+    let client = within("the connection", builder.connect()).await.expect("a client");
+    let topic = real.target().topic("socks5");
+    let mut consumer = subscribed(client.consumer(&topic, "s")).await;
+    let producer = created(client.producer(&topic)).await;
+    for size in [1, 3_000_000] {
+        send(&producer, vec![7; size]).await;
+        assert_eq!(receive(&mut consumer).await.payload().len(), size);
+    }
+    assert!(proxy.reached().iter().any(|reached| reached == address(&real.tls_url)), "{:?}", proxy.reached());
     within("the close", client.close()).await.expect("closed");
 }
 

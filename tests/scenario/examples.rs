@@ -11,6 +11,8 @@ use pulsar_native::client::{AuthContext, Authentication, CredentialsFuture};
 use pulsar_native::{Client, Error, ErrorKind};
 
 #[cfg(feature = "tls")]
+use crate::common::socks5::Socks5Proxy;
+#[cfg(feature = "tls")]
 use crate::common::temp_file::TempFile;
 use crate::suite::within;
 #[cfg(feature = "tls")]
@@ -55,6 +57,9 @@ mod shared_workers;
 #[cfg(feature = "sim")]
 #[path = "../../examples/simulation.rs"]
 mod simulation;
+#[cfg(feature = "tls")]
+#[path = "../../examples/socks5.rs"]
+pub(crate) mod socks5;
 #[path = "../../examples/test_with_faults.rs"]
 mod test_with_faults;
 #[cfg(feature = "tls")]
@@ -269,6 +274,53 @@ async fn tls_and_token_file_runs() {
     let running = tls_and_token_file::run(&url, &ca_file, token.path());
     within("the example", running).await.expect("the example runs");
     assert_eq!(stored(&broker, "secured"), 1);
+}
+
+/// Over the binary protocol with and without TLS, and with lookups over `https://`. Each way the proxy is what dials.
+#[cfg(all(feature = "tls", feature = "http"))]
+#[tokio::test]
+async fn socks5_runs() {
+    let proxy = Socks5Proxy::start("me", "a password").await;
+    let (broker, tls_url) = tls::broker(broker().http(true), tls::Clients::Anyone).await;
+    let https_url = broker.https_url().expect("both are on");
+    let ca_file = tls::file("ca.pem");
+    for (url, ca_file) in [(broker.url(), None), (tls_url, Some(&*ca_file)), (https_url, Some(&*ca_file))] {
+        let running = socks5::run(&url, dialer(&proxy, "a password"), ca_file);
+        within("the example", running).await.unwrap_or_else(|error| panic!("{url}: {error}"));
+        let address = url.split_once("://").expect("a URL").1.to_owned();
+        assert!(proxy.reached().contains(&address), "{address} in {:?}", proxy.reached());
+    }
+    assert_eq!(stored(&broker, "by-proxy"), 3);
+    assert_eq!(broker.violations(), []);
+}
+
+/// What the dialer and the TLS over it say is what the application is told.
+#[cfg(feature = "tls")]
+#[tokio::test]
+async fn socks5_says_what_is_wrong() {
+    let proxy = Socks5Proxy::start("me", "a password").await;
+    let (broker, url) = tls::broker(broker(), tls::Clients::Anyone).await;
+    let connecting = |url: &str, password| {
+        let builder = Client::builder(url).dialer_under_tls(dialer(&proxy, password));
+        within("the error", builder.operation_timeout(Duration::from_secs(1)).connect())
+    };
+    for (url, password, kind, said) in [
+        (&*url, "hunter2", ErrorKind::Authentication, "refuses user and password"),
+        ("pulsar+ssl://forbidden:6651", "a password", ErrorKind::TimedOut, "its rules do not allow it"),
+        ("pulsar://127.0.0.1:1", "a password", ErrorKind::TimedOut, "the connection was refused"),
+        // It is not told which authority to trust.
+        (&*url, "a password", ErrorKind::Connection, "certificate"),
+    ] {
+        let error = connecting(url, password).await.expect_err(said);
+        assert_eq!(error.kind(), kind, "{error}");
+        assert!(error.to_string().contains(said) && !error.to_string().contains("hunter2"), "{error}");
+    }
+    assert_eq!(broker.violations(), []);
+}
+
+#[cfg(feature = "tls")]
+fn dialer(proxy: &Socks5Proxy, password: &str) -> socks5::Socks5 {
+    socks5::Socks5 { proxy: proxy.address().to_owned(), user: Some(("me".to_owned(), password.to_owned())) }
 }
 
 #[tokio::test]

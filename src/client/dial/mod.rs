@@ -15,10 +15,12 @@ use super::user_code::catch_panic;
 use crate::error::{Error, ErrorKind, Result};
 use crate::machine::control::{BrokerKey, HostPort};
 
+mod over_tls;
 mod tcp;
 #[cfg(feature = "tls")]
 mod tls;
 
+pub(crate) use over_tls::TlsDialer;
 pub(crate) use tcp::TcpDialer;
 #[cfg(feature = "tls")]
 pub(crate) use tls::TlsOptions;
@@ -96,7 +98,8 @@ pub struct Target {
     /// and behind a proxy of [`proxy_service_url`](super::ClientBuilder::proxy_service_url), which passes TLS on, that
     /// of the broker.
     pub server_name: Arc<str>,
-    /// Whether to use TLS.
+    /// Whether to use TLS. Never for a dialer of
+    /// [`dialer_under_tls`](super::ClientBuilder::dialer_under_tls), over which the client uses it.
     pub tls: bool,
 }
 
@@ -161,7 +164,8 @@ pub enum ProxyProtocol {
 /// # drop(builder);
 /// ```
 pub trait Dialer: Send + Sync + 'static {
-    /// Connects. The client drops the future after [`connection_timeout`](super::ClientBuilder::connection_timeout).
+    /// Connects, with TLS if the target says so, and by itself: [`dialer`](super::ClientBuilder::dialer) has what is used as it
+    /// is, [`dialer_under_tls`](super::ClientBuilder::dialer_under_tls) what the client uses TLS over. The client drops the future after [`connection_timeout`](super::ClientBuilder::connection_timeout).
     ///
     /// # Errors
     /// A [retriable](crate::Error::is_retriable) error, such as [`Error::connection`](crate::Error::connection) or any

@@ -20,10 +20,11 @@ use std::sync::{Mutex, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio::task::JoinSet;
 
 use super::super::clock;
+use super::over_tls::secure;
 use super::{DialFuture, Dialer, Socket, Target};
 use crate::error::{Error, Result};
 use crate::machine::control::HostPort;
@@ -56,17 +57,6 @@ impl TcpDialer {
             connection_timeout,
             history: Mutex::default(),
         }
-    }
-
-    #[cfg(feature = "tls")]
-    async fn secure(&self, socket: TcpStream, target: &Target) -> Result<Box<dyn Socket>> {
-        self.tls.connect(socket, target).await
-    }
-
-    #[cfg(not(feature = "tls"))]
-    async fn secure(&self, _: TcpStream, _: &Target) -> Result<Box<dyn Socket>> {
-        let what = "pulsar+ssl:// and https:// need the crate feature `tls`, which this build lacks";
-        Err(Error::local(crate::error::ErrorKind::Unsupported, what))
     }
 
     async fn connect(&self, address: &HostPort) -> Result<TcpStream> {
@@ -130,7 +120,13 @@ impl Dialer for TcpDialer {
         Box::pin(async move {
             let socket = self.connect(&target.address).await?;
             if target.tls {
-                return self.secure(socket, target).await;
+                return secure(
+                    #[cfg(feature = "tls")]
+                    &self.tls,
+                    socket,
+                    target,
+                )
+                .await;
             }
             Ok(Box::new(socket) as Box<dyn Socket>)
         })
@@ -147,7 +143,7 @@ struct Attempts<'a> {
 impl Attempts<'_> {
     fn start(&mut self, address: SocketAddr) {
         self.pending.push(address);
-        self.running.spawn(async move { (address, TcpStream::connect(address).await) });
+        self.running.spawn(async move { (address, connect(address).await) });
     }
 }
 
@@ -158,6 +154,14 @@ impl Drop for Attempts<'_> {
             pending.into_iter().for_each(|address| history.record(address, false, clock::now().at))
         });
     }
+}
+
+/// One attempt. The system's keep-alive (SO_KEEPALIVE) is on, as in the Java client: so what stands between may keep a
+/// connection that is quiet, and a peer that is gone is noticed also where nothing is written.
+async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = if address.is_ipv6() { TcpSocket::new_v6()? } else { TcpSocket::new_v4()? };
+    socket.set_keepalive(true)?;
+    socket.connect(address).await
 }
 
 /// What is known of addresses from earlier attempts.
@@ -241,7 +245,7 @@ fn cannot_connect(address: &HostPort, error: io::Error) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use tokio::net::{TcpListener, TcpSocket};
+    use tokio::net::TcpListener;
 
     use super::*;
 
@@ -322,6 +326,29 @@ mod tests {
         assert_eq!(socket.peer_addr().expect("its peer"), good);
         let later = clock::now().at + PROVEN_AFTER;
         assert_eq!(dialer.with_history(|history| history.order(vec![refused, good], later)), [good, refused]);
+    }
+
+    #[tokio::test]
+    async fn the_keep_alive_of_the_system_is_on() {
+        let (_listener, address) = listener().await;
+        let socket = dialer().connect_first_of([address].into()).await.expect("a connection");
+        let socket = TcpSocket::from_std_stream(socket.into_std().expect("a socket"));
+        assert!(socket.keepalive().expect("an option"));
+    }
+
+    #[test]
+    fn the_resolvers_order_is_kept_and_what_failed_comes_last_for_once() {
+        let resolved = ["[::1]:1", "[::2]:1", "127.0.0.1:1", "127.0.0.2:1"].map(address);
+        let [a6, b6, a4, b4] = resolved;
+        let (mut history, start) = (AttemptHistory::default(), clock::now().at);
+        let order = |history: &AttemptHistory, now| history.order(interleaved(&resolved), now);
+        assert_eq!(order(&history, start), [a6, a4, b6, b4]);
+        history.record(a6, false, start);
+        assert_eq!(order(&history, start), [a4, b6, b4, a6], "it is set aside");
+        for (seconds, address) in [(1, a4), (2, b6), (3, b4)] {
+            history.record(address, false, start + Duration::from_secs(seconds));
+        }
+        assert_eq!(order(&history, start + Duration::from_secs(4)), [a6, a4, b6, b4], "its turn comes again");
     }
 
     #[tokio::test]

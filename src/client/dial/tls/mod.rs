@@ -1,4 +1,4 @@
-//! TLS over a TCP connection: certificate and host name verified, roots from the system or from a PEM file.
+//! TLS over a connection: certificate and host name verified, roots from the system or from a PEM file.
 //!
 //! | file | what it does |
 //! | --- | --- |
@@ -10,7 +10,6 @@
 
 use std::sync::Arc;
 
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{self, AlertDescription};
@@ -50,7 +49,7 @@ impl TlsOptions {
         }
     }
 
-    pub(super) async fn connect(&self, socket: TcpStream, target: &Target) -> Result<Box<dyn Socket>> {
+    pub(super) async fn connect(&self, socket: impl Socket, target: &Target) -> Result<Box<dyn Socket>> {
         let setup = self.setup().await?;
         if let Some(why) = setup.trouble.as_deref().filter(|_| setup.is_news) {
             observe::tls_files_unusable(why);

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls;
 
@@ -18,8 +17,8 @@ use super::reason;
 use crate::error::Error;
 
 /// A connection whose errors say what a peer refuses.
-pub(super) struct SecuredSocket {
-    stream: TlsStream<TcpStream>,
+pub(super) struct SecuredSocket<S> {
+    stream: TlsStream<S>,
     shows_certificate: bool,
     /// Bytes came: the peer has accepted the client's certificate.
     has_read: bool,
@@ -27,8 +26,8 @@ pub(super) struct SecuredSocket {
     trouble: Option<Arc<str>>,
 }
 
-impl SecuredSocket {
-    pub(super) fn new(stream: TlsStream<TcpStream>, shows_certificate: bool, trouble: Option<Arc<str>>) -> Self {
+impl<S> SecuredSocket<S> {
+    pub(super) fn new(stream: TlsStream<S>, shows_certificate: bool, trouble: Option<Arc<str>>) -> Self {
         Self { stream, shows_certificate, has_read: false, trouble }
     }
 
@@ -56,7 +55,7 @@ impl SecuredSocket {
 const UNANSWERED: &str = "the connection ended before the broker has said anything over TLS: it may not accept the \
                           client's certificate";
 
-impl AsyncRead for SecuredSocket {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for SecuredSocket<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let filled = buffer.filled().len();
@@ -73,7 +72,7 @@ impl AsyncRead for SecuredSocket {
     }
 }
 
-impl AsyncWrite for SecuredSocket {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for SecuredSocket<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         Pin::new(&mut this.stream).poll_write(cx, bytes).map_err(|error| this.explained(error))
