@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::clock;
 use super::consumer_shared::ConsumerShared;
+use super::drain::{DrainReport, Limit, drain_consumer};
 use super::events::ConsumerEvent;
 use super::message::ReceivedMessage;
 use super::parts::{Part, all};
@@ -224,6 +225,38 @@ impl Acker {
         let mut stats = ConsumerStats::default();
         self.shared.parts.iter().for_each(|part| stats.merge(&part.read(Machine::stats)));
         stats
+    }
+
+    /// The orderly end of the consumer, within `limit`: nothing more is received, the work that runs is finished, what was
+    /// acknowledged is confirmed, and the consumer is closed at the broker. To be called beside the task that receives.
+    ///
+    /// Each receive gets an error of kind [`Closed`](ErrorKind::Closed), with which a loop and a worker pool end. What is
+    /// waited for:
+    /// - of [`process`](super::Consumer::process) and [`process_by_key`](super::Consumer::process_by_key), the work on the
+    ///   messages that they have received, but for those that wait for a retry;
+    /// - of a loop over [`receive`](super::Consumer::receive), that it receives again. What the loop has given to other
+    ///   tasks is not known: use a pool, or wait for them first.
+    ///
+    /// A batch that was begun is handed out to its end first, because brokers without batch index acknowledgement would
+    /// deliver all of it again. Then dead letters are stored, acknowledgements sent, and the
+    /// answer to CLOSE_CONSUMER confirms those. A quarter of the limit, at most 5 s, is kept for that. Messages that
+    /// were received and not handed out are delivered again, to other consumers or the next one.
+    ///
+    /// ```no_run
+    /// # async fn example(consumer: pulsar_native::Consumer) {
+    /// let acker = consumer.acker();
+    /// tokio::spawn(async move {
+    ///     let _asked_to_stop = tokio::signal::ctrl_c().await;
+    ///     println!("{}", acker.drain(std::time::Duration::from_secs(20)).await);
+    /// });
+    /// # }
+    /// ```
+    ///
+    /// # Cancel safety
+    /// Nothing is received any more once it was polled. Dropping the future leaves the rest undone;
+    /// [`Consumer::close`](super::Consumer::close) ends it.
+    pub async fn drain(&self, limit: Duration) -> DrainReport {
+        drain_consumer(&self.shared, true, Limit::new(self.shared.client(), limit)).await
     }
 
     /// Negatively acknowledges a message: after the redelivery delay the broker is asked to deliver it again

@@ -10,6 +10,7 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use super::auth::{Authentication, NoAuthentication};
 use super::dial::{Dialer, ProxyProtocol, TcpDialer, TlsDialer, TlsSettings};
+use super::drain::Handles;
 use super::driver::{Clusters, DialConfig, SupervisorDriver, SupervisorHandle};
 use super::failover::{Cluster, ServiceUrlProvider, Switch};
 use super::observe::{Observer, ObserverConfig};
@@ -427,6 +428,7 @@ impl ClientBuilder {
             #[cfg(feature = "http")]
             admin: switch.admin.clone(),
             switch: Arc::new(switch),
+            handles: Handles::default(),
             supervisor: handle.clone(),
             service_url: service_url.to_string().into(),
             operation_timeout: self.operation_timeout,

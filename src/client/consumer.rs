@@ -13,6 +13,7 @@ use super::acker::Acker;
 use super::clock;
 use super::consumer_shared::ConsumerShared;
 use super::dead_letter::{DeadLetters, LetterQueue};
+use super::drain::{DrainReport, Limit, drain_consumer};
 use super::events::ConsumerEvents;
 use super::message::ReceivedMessage;
 use super::parts::{Parts, all};
@@ -61,6 +62,7 @@ pub struct Consumer {
 
 impl Consumer {
     pub(super) fn new(shared: Arc<ConsumerShared>, letters: Option<LetterQueue>) -> Self {
+        shared.client().handles().add_consumer(&shared);
         let receiver = Receiver::new(shared.clone());
         let forward = |(letters, queue): (Arc<DeadLetters>, _)| {
             let mut task = shared.new_tasks();
@@ -463,6 +465,15 @@ impl Consumer {
     /// The close continues when the future is dropped.
     pub async fn close(&self) -> Result<()> {
         all(self.parts().close()).await
+    }
+
+    /// [`Acker::drain`], by the task that receives: what it has received is done with, so nothing is waited for but dead
+    /// letters and the close.
+    ///
+    /// # Cancel safety
+    /// Same as [`Acker::drain`].
+    pub async fn drain(&self, limit: Duration) -> DrainReport {
+        drain_consumer(self.shared(), false, Limit::new(self.shared().client(), limit)).await
     }
 
     /// The full names of the topics it was created for.

@@ -1,9 +1,11 @@
 //! The state that a consumer shares with its receiver and its ackers.
 
-use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
 
 use super::dead_letter::{DeadLetters, LetterQueue, LetterTopics, Producers};
+use super::drain::InHand;
 use super::events::{ConsumerEvent, EventQueue, EventSource};
 use super::parts::Parts;
 use super::runtime::AsyncTimer;
@@ -11,7 +13,7 @@ use super::workers::Tasks;
 use super::{Shared, clock};
 use crate::error::Result;
 use crate::machine::consumer::{Consumer as Machine, ConsumerConfig, QueueSignals};
-use crate::machine::{Endpoint, EndpointId, ReadyList, Reply};
+use crate::machine::{Deferred, Endpoint, EndpointId, ReadyList, Reply};
 
 /// The state that a consumer, its receiver and its ackers share. Dropping it closes the consumer at the broker.
 pub(super) struct ConsumerShared {
@@ -23,10 +25,23 @@ pub(super) struct ConsumerShared {
     pub(super) inbox: Arc<ReadyList>,
     pub(super) events: Arc<EventQueue<ConsumerEvent>>,
     pub(super) dead_letters: Option<Arc<DeadLetters>>,
-    /// See [`Self::set_paused`].
-    is_paused: Mutex<bool>,
+    intake: Mutex<Intake>,
+    /// The messages that worker pools have, and what [`Self::has_message_in_hand`] says.
+    in_hand: Arc<InHand>,
+    is_receiver_dropped: AtomicBool,
     /// Keeps the client's tasks alive, which carry out what the endpoints decide.
     client: Arc<Shared>,
+}
+
+/// What the broker is asked for.
+#[derive(Default)]
+struct Intake {
+    /// See [`ConsumerShared::set_paused`].
+    is_paused: bool,
+    /// See [`ConsumerShared::stop_receiving`].
+    is_stopped: bool,
+    /// See [`ConsumerShared::is_stopped_or_wakes`].
+    full_pool: Option<Waker>,
 }
 
 impl ConsumerShared {
@@ -40,7 +55,9 @@ impl ConsumerShared {
             inbox: ReadyList::new(),
             events,
             dead_letters: None,
-            is_paused: Mutex::default(),
+            intake: Mutex::default(),
+            in_hand: Arc::default(),
+            is_receiver_dropped: AtomicBool::new(false),
             client,
         }
     }
@@ -55,17 +72,67 @@ impl ConsumerShared {
         queue
     }
 
+    fn intake(&self) -> MutexGuard<'_, Intake> {
+        self.intake.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Whether the broker is asked for messages: of all parts, and those that come.
     pub(super) fn set_paused(&self, paused: bool) {
-        let mut is_paused = self.is_paused.lock().unwrap_or_else(PoisonError::into_inner);
-        *is_paused = paused;
+        let mut intake = self.intake();
+        intake.is_paused = paused;
         for part in self.parts.iter() {
             part.endpoint.with(|consumer| if paused { consumer.pause() } else { consumer.resume() });
         }
     }
 
+    /// The receiving side gets no more messages, but for those of the batch that it has begun.
+    pub(super) fn stop_receiving(&self) {
+        let mut deferred = Deferred::new();
+        {
+            let mut intake = self.intake();
+            intake.is_stopped = true;
+            if let Some(waker) = intake.full_pool.take() {
+                deferred.wake(waker);
+            }
+            for part in self.parts.iter() {
+                part.endpoint.with_deferred(&mut deferred, |consumer, deferred| consumer.stop_receiving(deferred));
+            }
+        }
+    }
+
+    /// Whether [`Self::stop_receiving`] was called; if not, `waker` is woken then. For a pool that receives nothing because
+    /// it is full.
+    pub(super) fn is_stopped_or_wakes(&self, waker: &Waker) -> bool {
+        let mut intake = self.intake();
+        if !intake.is_stopped {
+            intake.full_pool = Some(waker.clone());
+        }
+        intake.is_stopped
+    }
+
+    /// The messages that worker pools have.
+    pub(super) fn in_hand(&self) -> &Arc<InHand> {
+        &self.in_hand
+    }
+
+    /// Whether the receiving side has returned a message and was not called since. After [`Self::stop_receiving`]; waiters of
+    /// [`Self::in_hand`] are woken when it changes.
+    pub(super) fn has_message_in_hand(&self) -> bool {
+        !self.inbox.was_empty() && !self.is_receiver_dropped.load(Ordering::Acquire)
+    }
+
+    /// The receiving side has found its end.
+    pub(super) fn on_receiver_end(&self) {
+        self.in_hand.notify();
+    }
+
+    /// The receiving side is gone.
+    pub(super) fn on_receiver_drop(&self) {
+        self.is_receiver_dropped.store(true, Ordering::Release);
+        self.in_hand.notify();
+    }
+
     /// The client that it is of.
-    #[cfg(feature = "http")]
     pub(super) fn client(&self) -> &Shared {
         &self.client
     }
@@ -100,9 +167,12 @@ impl ConsumerShared {
         machine.set_receive_budget(self.client.receive_memory());
         let endpoint = Endpoint::new(EndpointId::Consumer(id), machine, self.client.ready());
         {
-            let is_paused = self.is_paused.lock().unwrap_or_else(PoisonError::into_inner);
-            if *is_paused {
+            let intake = self.intake();
+            if intake.is_paused {
                 endpoint.with(Machine::pause);
+            }
+            if intake.is_stopped {
+                endpoint.with_deferred(&mut Deferred::new(), |consumer, deferred| consumer.stop_receiving(deferred));
             }
             self.parts.add(topic, partition, endpoint.clone())?;
         }

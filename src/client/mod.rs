@@ -52,6 +52,7 @@ mod consumer_builder;
 mod consumer_shared;
 mod dead_letter;
 mod dial;
+mod drain;
 mod driver;
 mod events;
 pub(crate) mod failover;
@@ -89,6 +90,7 @@ pub use consumer::{BrokerStats, Consumer};
 pub use consumer_builder::ConsumerBuilder;
 pub use dead_letter::{DeadLetterNames, DeadLetterPolicy};
 pub use dial::{DialFuture, Dialer, ProxyProtocol, Socket, Target};
+pub use drain::DrainReport;
 pub use events::{ConsumerEvent, ConsumerEvents, Events, ProducerEvent, ProducerEvents};
 #[cfg(feature = "http")]
 pub use failover::ControlledClusterFailover;
@@ -157,6 +159,8 @@ pub(crate) struct Shared {
     memory: Option<Arc<MemoryBudget>>,
     /// Of what waits in consumers; `None`: without a limit.
     receive_memory: Option<Arc<ReceiveBudget>>,
+    /// What a drain has to end.
+    handles: drain::Handles,
     seed: u64,
     producer_ids: AtomicU64,
     consumer_ids: AtomicU64,
@@ -244,6 +248,30 @@ impl Client {
         // The supervisor's task holds the other end until the last task of the client is done.
         self.shared.supervisor.inputs.closed().await;
         closed
+    }
+
+    /// The orderly end, within `limit`: nothing more is received, the work that runs is finished, what was acknowledged is
+    /// confirmed, what was accepted for sending is stored, then everything is closed. To be called where the process is
+    /// asked to stop.
+    ///
+    /// The consumers come first: see [`Acker::drain`], which is what each of them does, at the same time. Work may go on
+    /// sending until it ends. Then the producers send what they have accepted, then the connections are closed. A quarter
+    /// of the limit, at most 5 s, is kept for what follows the work. Each receive, and each worker pool, ends with an error
+    /// of kind [`Closed`](ErrorKind::Closed), as after a close.
+    ///
+    /// ```no_run
+    /// # async fn example(client: pulsar_native::Client) {
+    /// let report = client.drain(std::time::Duration::from_secs(20)).await;
+    /// if !report.is_complete() {
+    ///     eprintln!("{report}");
+    /// }
+    /// # }
+    /// ```
+    ///
+    /// # Cancel safety
+    /// Nothing is received any more once it was polled. Dropping the future leaves the rest undone; [`Self::close`] ends it.
+    pub async fn drain(&self, limit: std::time::Duration) -> DrainReport {
+        drain::drain_client(self, limit).await
     }
 
     /// Waits until a broker has accepted the credentials.
@@ -344,6 +372,10 @@ impl Shared {
 
     pub(crate) fn memory(&self) -> Option<Arc<MemoryBudget>> {
         self.memory.clone()
+    }
+
+    fn handles(&self) -> &drain::Handles {
+        &self.handles
     }
 
     pub(crate) fn new_work_set(&self) -> Option<runtime::WorkSet> {

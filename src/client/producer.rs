@@ -5,7 +5,9 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
+use super::drain::{DrainReport, Limit, drain_producer};
 use super::events::{EventQueue, EventSource, ProducerEvent, ProducerEvents};
 use super::parts::{Parts, all};
 use super::routing::{Router, Routes};
@@ -52,7 +54,7 @@ pub struct Producer {
 /// See [`ProducerBuilder::trace_context`](super::ProducerBuilder::trace_context).
 pub(super) type TraceSource = Arc<dyn Fn() -> Option<TraceContext> + Send + Sync>;
 
-struct ProducerShared {
+pub(super) struct ProducerShared {
     /// The endpoints of `parts` by partition: what a send reads.
     routes: Routes<Machine>,
     router: Router,
@@ -65,6 +67,18 @@ struct ProducerShared {
     trace_context: Option<TraceSource>,
     /// Keeps the client's tasks alive, which carry out what the endpoints decide.
     client: Arc<Shared>,
+}
+
+impl ProducerShared {
+    pub(super) fn parts(&self) -> &Parts<Machine> {
+        &self.parts
+    }
+
+    pub(super) fn stats(&self) -> ProducerStats {
+        let mut stats = ProducerStats::default();
+        self.parts.iter().for_each(|part| stats.merge(&part.read(Machine::stats)));
+        stats
+    }
 }
 
 impl Drop for ProducerShared {
@@ -109,7 +123,9 @@ impl Producer {
         let routes = Routes::new(parts.iter().map(|part| part.endpoint.clone()).collect());
         let shared =
             ProducerShared { routes, router, parts, events, topic, is_partitioned, config, trace_context, client };
-        Self { shared: Arc::new(shared) }
+        let shared = Arc::new(shared);
+        shared.client.handles().add_producer(&shared);
+        Self { shared }
     }
 
     /// Attaches the next partition, then sends to it too. If the future is dropped before that, the partition stays
@@ -262,6 +278,22 @@ impl Producer {
         all(self.shared.parts.close()).await
     }
 
+    /// The orderly end, within `limit`: sends what was accepted, closes the producer as [`Self::close`] does, and says what was
+    /// left. Further sends, by any clone, are refused.
+    ///
+    /// ```no_run
+    /// # async fn example(producer: pulsar_native::Producer) {
+    /// let report = producer.drain(std::time::Duration::from_secs(10)).await;
+    /// println!("{} sends were not confirmed", report.pending_sends);
+    /// # }
+    /// ```
+    ///
+    /// # Cancel safety
+    /// The close continues when the future is dropped, and after the limit.
+    pub async fn drain(&self, limit: Duration) -> DrainReport {
+        drain_producer(&self.shared, Limit::new(&self.shared.client, limit)).await
+    }
+
     /// The full name of the topic it was created for.
     pub fn topic(&self) -> &str {
         &self.shared.topic
@@ -298,9 +330,7 @@ impl Producer {
 
     /// What this producer has counted since it was created. Costs one lock for each partition.
     pub fn stats(&self) -> ProducerStats {
-        let mut stats = ProducerStats::default();
-        self.shared.parts.iter().for_each(|part| stats.merge(&part.read(Machine::stats)));
-        stats
+        self.shared.stats()
     }
 
     /// Where the topic, or each partition of it, is attached, or why it is not.

@@ -16,6 +16,7 @@ pub mod connect;
 pub mod consume;
 pub mod credentials;
 pub mod dead_letters;
+pub mod drain;
 pub mod failover;
 pub mod idle;
 pub mod keys;
@@ -90,6 +91,10 @@ macro_rules! with_every_test {
             dead_letters {
                 delivered_too_often reconsumed_later a_retry_topic_of_the_older_name a_dead_letter_topic_that_refuses
                 reconsumed_later_in_order given_up_with_a_reason options_that_cannot_work
+            }
+            drain {
+                a_loop_ends_between_two_messages pools_finish_what_they_have the_limit_holds
+                a_batch_that_was_begun_is_finished a_client_relays_until_it_is_drained idle_handles_are_drained_at_once
             }
             schemas {
                 versions_go_with_messages incompatible_types_are_refused a_consumer_registers_on_an_idle_topic_only

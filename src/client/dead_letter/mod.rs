@@ -23,6 +23,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::clock;
+use super::drain::{Held, InHand};
 use super::events::{ConsumerEvent, EventQueue};
 use super::message::ReceivedMessage;
 use crate::error::{Error, ErrorKind, Result, SendError};
@@ -49,6 +50,8 @@ pub(super) struct DeadLetters {
     producers: Producers,
     events: Arc<EventQueue<ConsumerEvent>>,
     queue: mpsc::Sender<Letter>,
+    /// Letters that are not stored and not given back.
+    in_hand: Arc<InHand>,
 }
 
 /// A message on its way to the dead-letter topic.
@@ -59,6 +62,7 @@ struct Letter {
     reason: Option<String>,
     /// With its own properties alone, because it was too large with those that are added.
     is_bare: bool,
+    _held: Arc<Held>,
 }
 
 /// The receiving half, for [`DeadLetters::forward`].
@@ -72,7 +76,8 @@ impl DeadLetters {
         events: Arc<EventQueue<ConsumerEvent>>,
     ) -> (Arc<Self>, LetterQueue) {
         let (queue, letters) = mpsc::channel(LETTERS_MAX);
-        (Arc::new(Self { topics, subscription, producers, events, queue }), LetterQueue(letters))
+        let in_hand = Arc::default();
+        (Arc::new(Self { topics, subscription, producers, events, queue, in_hand }), LetterQueue(letters))
     }
 
     /// The most redeliveries of a message that is still given to the application.
@@ -82,7 +87,13 @@ impl DeadLetters {
 
     /// Gives a message up: it goes to the dead-letter topic, and is acknowledged once it is stored there.
     pub(super) fn push(&self, message: &ReceivedMessage, reason: Option<String>) {
-        self.try_queue(Letter { message: message.clone(), reason, is_bare: false });
+        let held = Arc::new(self.in_hand.hold());
+        self.try_queue(Letter { message: message.clone(), reason, is_bare: false, _held: held });
+    }
+
+    /// Letters that are not stored and not given back.
+    pub(super) fn in_hand(&self) -> &InHand {
+        &self.in_hand
     }
 
     fn try_queue(&self, letter: Letter) {

@@ -263,6 +263,7 @@ impl Receiver {
         };
         if end.is_some() {
             self.shared.events.close();
+            self.shared.on_receiver_end();
         }
         end
     }
@@ -279,5 +280,6 @@ impl Drop for Receiver {
     /// No event is found any more.
     fn drop(&mut self) {
         self.shared.events.close();
+        self.shared.on_receiver_drop();
     }
 }

@@ -164,11 +164,14 @@ impl Source {
         }
     }
 
-    /// Throws away what was taken before the queue epoch moved.
+    /// Throws away what was taken before the queue epoch moved. A consumer that is drained keeps the open batch: where the
+    /// broker takes acknowledgements of whole batches only, all of it would come again.
     fn discard_stale(&mut self) {
         let epoch = self.queue_epoch.load(Ordering::Relaxed);
         if epoch != self.taken_epoch {
+            let batch = self.batch.take_if(|_| self.part.read(Consumer::is_stopped));
             let charged = self.discard(self.run.len());
+            self.batch = batch;
             self.permits.count = self.permits.count.saturating_add(charged);
             self.taken_epoch = epoch;
         }

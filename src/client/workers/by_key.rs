@@ -9,6 +9,7 @@ use super::keys::{Key, Keyed, Queues};
 use super::{Outcome, Tasks, WorkOptions, outcome_of, settle};
 use crate::client::clock;
 use crate::client::consumer::Consumer;
+use crate::client::drain::PoolHand;
 use crate::client::message::ReceivedMessage;
 use crate::client::runtime::AsyncTimer;
 use crate::error::{Error, Result};
@@ -63,6 +64,7 @@ impl Consumer {
     {
         let options = options.into().checked()?;
         let (tasks, timer) = (self.shared().new_tasks(), self.shared().new_timer());
+        let in_hand = self.shared().in_hand().pool();
         let mut pool = Pool {
             consumer: self,
             options,
@@ -72,6 +74,7 @@ impl Consumer {
             timer,
             timer_at: None,
             has_ended: false,
+            in_hand,
         };
         let error = poll_fn(|cx| pool.poll(cx)).await;
         pool.has_ended = true;
@@ -96,6 +99,7 @@ struct Pool<'a, F> {
     timer_at: Option<Instant>,
     /// Nothing is received any more, and nothing tried again.
     has_ended: bool,
+    in_hand: PoolHand,
 }
 
 /// How the work on a message has ended; the default is that of a task that was aborted with its runtime.
@@ -118,7 +122,7 @@ where
             while self.poll_settled(cx).is_ready() {}
             while self.poll_retries(cx).is_ready() {}
             self.start();
-            if self.is_full() {
+            if self.is_full() && !self.consumer.shared().is_stopped_or_wakes(cx.waker()) {
                 return Poll::Pending;
             }
             match self.consumer.poll_receive(cx) {
@@ -175,6 +179,11 @@ where
 
     /// Gives messages to workers that are free.
     fn start(&mut self) {
+        self.start_free();
+        self.in_hand.set(self.tasks.len() + self.queues.waiting());
+    }
+
+    fn start_free(&mut self) {
         while self.tasks.len() < self.options.concurrency {
             let Some((key, message)) = self.queues.pop() else { return };
             let (acker, work, given) = (self.consumer.acker(), self.work.clone(), message.clone());

@@ -82,6 +82,7 @@ impl Consumer {
     {
         let WorkOptions { concurrency, .. } = options.into().checked()?;
         let mut tasks: Tasks<()> = self.shared().new_tasks();
+        let in_hand = self.shared().in_hand().pool();
         loop {
             match self.receive().await {
                 Ok(message) => {
@@ -95,9 +96,12 @@ impl Consumer {
                         Ok(working) => tasks.spawn(run(acker, message, || working)),
                         Err(_) => settle(&acker, &message, Outcome::Nack),
                     }
+                    in_hand.set(tasks.len());
                 }
                 Err(error) => {
-                    while tasks.next().await.is_some() {}
+                    while tasks.next().await.is_some() {
+                        in_hand.set(tasks.len());
+                    }
                     return Err(error);
                 }
             }

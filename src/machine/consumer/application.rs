@@ -25,7 +25,7 @@ impl Consumer {
     /// so that both buffers are used in turn. Permits of what is taken are held until they are returned.
     pub fn take(&mut self, permits: ReturnedPermits, into: &mut VecDeque<ReceivedEntry>) -> Taken {
         self.return_permits(permits);
-        if self.queue.take(into) {
+        if self.queue.take(into) && !self.lifecycle.is_stopped() {
             self.redeliver_everything();
         }
         // With nothing queued one permit is granted, whatever those that were taken use of the memory.
@@ -35,7 +35,7 @@ impl Consumer {
             attach_number: self.queue.attach_number(),
             cluster_number: self.cluster_number,
             permits_step: self.queue.permits_step(),
-            ended: self.lifecycle.ended().cloned(),
+            ended: self.lifecycle.end_of_receiving().cloned(),
         }
     }
 
@@ -59,9 +59,9 @@ impl Consumer {
         self.is_paused = true;
     }
 
-    /// Grants permits again.
+    /// Grants permits again, unless it was [stopped](Self::stop_receiving).
     pub fn resume(&mut self) {
-        self.is_paused = false;
+        self.is_paused = self.lifecycle.is_stopped();
         self.notify_flow();
     }
 

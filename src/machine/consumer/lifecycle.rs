@@ -51,8 +51,10 @@ pub(super) struct ConsumerLifecycle {
     /// Until the first attach or the end.
     subscribing: Option<Subscribing>,
     close: Option<ConsumerClose>,
-    /// Why nothing is received any more.
+    /// Why nothing is received any more, and every call is refused.
     ended: Option<Error>,
+    /// What the receiving side gets from [`Consumer::stop_receiving`] on.
+    stopped: Option<Error>,
     /// The broker has no such consumer, or CLOSE_CONSUMER was sent.
     is_closed_at_broker: bool,
 }
@@ -64,6 +66,7 @@ impl ConsumerLifecycle {
             subscribing: Some(Subscribing { reply: subscribed, deadline }),
             close: None,
             ended: None,
+            stopped: None,
             is_closed_at_broker: false,
         }
     }
@@ -87,10 +90,20 @@ impl ConsumerLifecycle {
         self.ended.as_ref()
     }
 
+    /// Why the application gets no more messages, once that is so: it has ended, or was stopped.
+    pub(super) fn end_of_receiving(&self) -> Option<&Error> {
+        self.ended.as_ref().or(self.stopped.as_ref())
+    }
+
+    /// [`Consumer::stop_receiving`] was called.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stopped.is_some()
+    }
+
     /// Whether messages that arrive are for the application.
     #[inline]
     pub(super) fn is_receiving(&self) -> bool {
-        self.is_attached() && self.ended.is_none()
+        self.is_attached() && self.end_of_receiving().is_none()
     }
 
     /// A close was requested.
@@ -168,13 +181,48 @@ impl Consumer {
         self.finish_if_closed_while_detached(deferred);
     }
 
+    /// The first half of a drain: nothing more is given to the application or granted to the broker, and what is queued
+    /// comes again after the close. Acknowledgements are taken and sent until then.
+    pub fn stop_receiving(&mut self, deferred: &mut Deferred) {
+        if self.lifecycle.end_of_receiving().is_some() {
+            return;
+        }
+        let stopped = Error::local(ErrorKind::Closed, "the consumer is drained").with_topic(&self.topic);
+        self.lifecycle.stopped = Some(stopped);
+        self.is_paused = true;
+        self.acks.on_stopped(self.lifecycle.is_attached());
+        self.redelivery.reset();
+        self.stop_input(deferred);
+    }
+
+    /// Whether [`stop_receiving`](Self::stop_receiving) was called.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.lifecycle.is_stopped()
+    }
+
+    /// Since a [`stop_receiving`](Self::stop_receiving): how many acknowledgements the broker may not have, in entries, and
+    /// in members of batches that are not acknowledged to their end. Those on a connection that is not lost are certain
+    /// once the close is answered.
+    #[must_use]
+    pub fn unconfirmed_acks(&self) -> u64 {
+        self.acks.unconfirmed()
+    }
+
     pub(super) fn on_close_response(&mut self, number: u64, response: Response, deferred: &mut Deferred) {
         if self.lifecycle.close.as_ref().is_none_or(|close| close.request != Some(number)) {
             return;
         }
         let result = match response {
+            Ok(_) => {
+                self.acks.on_confirmed();
+                Ok(())
+            }
             // A connection that is gone has taken its consumers along.
-            Ok(_) | Err(RequestError::Disconnected) => Ok(()),
+            Err(RequestError::Disconnected) => {
+                self.acks.on_connection_lost(self.lifecycle.is_stopped());
+                Ok(())
+            }
             Err(error) => Err(error.into_error(CLOSE_DESCRIPTION).with_topic(&self.topic)),
         };
         self.finish(result, deferred);
@@ -225,6 +273,11 @@ impl Consumer {
     /// The first step of the end: nothing is received any more.
     fn end(&mut self, error: Error, deferred: &mut Deferred) {
         self.lifecycle.ended = Some(error);
+        self.stop_input(deferred);
+    }
+
+    /// The receiving side finds nothing any more but why.
+    fn stop_input(&mut self, deferred: &mut Deferred) {
         self.stall.on_detached();
         self.operations.drop_stall_checks();
         self.clear_queue();
@@ -251,7 +304,7 @@ impl Consumer {
         if self.lifecycle.ended.is_none() {
             self.end(gone, deferred);
         }
-        self.acks.reset();
+        self.acks.give_up();
         self.redelivery.reset();
     }
 

@@ -108,7 +108,7 @@ impl Consumer {
         if !is_due(&self.stall) {
             return;
         }
-        if self.lifecycle.ended().is_some() {
+        if self.lifecycle.end_of_receiving().is_some() {
             // Nothing is received any more. A check that stays due would keep the owner busy until the close is answered.
             return self.stall.on_detached();
         }

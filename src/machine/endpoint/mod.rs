@@ -171,12 +171,17 @@ pub struct ReadyList {
     inner: Mutex<Ready>,
 }
 
-#[derive(Default)]
 struct Ready {
     ids: Vec<EndpointId>,
     waker: Option<Waker>,
-    /// The last [`ReadyList::take`] found nothing.
+    /// The last [`ReadyList::take`] found nothing, or there was none.
     was_empty: bool,
+}
+
+impl Default for Ready {
+    fn default() -> Self {
+        Self { ids: Vec::new(), waker: None, was_empty: true }
+    }
 }
 
 impl ReadyList {
@@ -215,7 +220,8 @@ impl ReadyList {
         }
     }
 
-    /// Whether the last [`take`](Self::take) found nothing: its task is done with what it took before.
+    /// Whether the last [`take`](Self::take) found nothing, so that its task is done with what it took before; also if
+    /// nothing was taken yet.
     pub fn was_empty(&self) -> bool {
         self.lock().was_empty
     }

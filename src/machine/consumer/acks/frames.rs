@@ -16,6 +16,7 @@ impl Acks {
         if let Some(ack) = self.cumulative.take() {
             let ids = [ack.position.ack_id(ack.ack_set)];
             put(out, consumer_id, true, &ids, None);
+            self.written += 1;
         }
         self.collect_unsent();
         let mut sent = 0;
@@ -25,6 +26,7 @@ impl Acks {
             sent += count;
         }
         self.ids.drain(..sent);
+        self.written += sent as u64;
         if !self.ids.is_empty() {
             return false;
         }

@@ -116,6 +116,10 @@ pub(super) struct Acks {
     due_at: Option<Instant>,
     /// All of it is to be sent now.
     is_flush_due: bool,
+    /// Written on this connection: certain once the broker has answered what was written behind them. Entries.
+    written: u64,
+    /// Of those that were written, or given up, how many the broker may not have: see [`Self::unconfirmed`].
+    in_doubt: u64,
 }
 
 impl Acks {
@@ -131,6 +135,8 @@ impl Acks {
             damaged: Vec::new(),
             due_at: None,
             is_flush_due: false,
+            written: 0,
+            in_doubt: 0,
         }
     }
 
@@ -391,6 +397,36 @@ impl Acks {
 
     /// A seek, or the end: nothing that was acknowledged before means anything any more.
     pub(super) fn reset(&mut self) {
-        *self = Self::new(self.policy);
+        *self = Self { written: self.written, in_doubt: self.in_doubt, ..Self::new(self.policy) };
+    }
+
+    /// The application is to get no more messages. What was lost with an earlier connection has come again, unless it is
+    /// `attached` no more.
+    pub(super) fn on_stopped(&mut self, attached: bool) {
+        self.in_doubt = if attached { 0 } else { self.in_doubt };
+    }
+
+    /// What was written may not have reached the broker. Before a stop its messages come again, to the application.
+    pub(super) fn on_connection_lost(&mut self, stopped: bool) {
+        let written = std::mem::take(&mut self.written);
+        self.in_doubt = if stopped { self.in_doubt + written } else { written };
+    }
+
+    /// The broker has answered something that was written behind everything else.
+    pub(super) fn on_confirmed(&mut self) {
+        self.written = 0;
+    }
+
+    /// The end: what waits is not sent any more.
+    pub(super) fn give_up(&mut self) {
+        self.in_doubt = self.unconfirmed();
+        self.written = 0;
+        self.reset();
+    }
+
+    /// How many acknowledgements the broker may not have: entries, and members of batches of which others are open, since
+    /// brokers do not say whether they keep those.
+    pub(super) fn unconfirmed(&self) -> u64 {
+        self.in_doubt + self.written + self.len() as u64 + self.partials.acknowledged_members()
     }
 }

@@ -139,6 +139,12 @@ impl Partials {
         }
     }
 
+    /// Members that are acknowledged.
+    pub(super) fn acknowledged_members(&self) -> u64 {
+        let partials = self.rest.values().chain(self.last.iter().map(|(_, partial)| partial));
+        partials.map(|partial| u64::from(partial.size - partial.set.count())).sum()
+    }
+
     /// Marks each batch as one to be sent; their positions.
     pub(super) fn mark_all_unsent(&mut self) -> Vec<EntryPosition> {
         self.put_back_last();

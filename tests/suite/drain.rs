@@ -1,0 +1,248 @@
+//! The orderly end: what was in hand is finished, what was done does not come again, and what is left is said.
+
+use std::future::Future;
+
+use super::*;
+use pulsar_native::{Acker, DrainReport};
+use tokio::sync::{Semaphore, mpsc};
+
+/// Longer than anything takes here.
+const AMPLE: Duration = Duration::from_secs(25);
+
+fn builder(client: &Client, topic: &str) -> ConsumerBuilder {
+    let builder = client.consumer(topic, "s").subscription_type(SubscriptionType::Shared);
+    builder.initial_position(InitialPosition::Earliest)
+}
+
+async fn drain(acker: &Acker) -> DrainReport {
+    within("a drain", acker.drain(AMPLE)).await
+}
+
+fn assert_complete(report: &DrainReport) {
+    assert!(report.is_complete(), "{report}");
+    assert_eq!(report.to_string(), "drained");
+}
+
+/// The numbers that a new consumer gets, of those that were `sent`: all that are not `done`, and no other.
+async fn assert_rest(target: &Target, client: &Client, topic: &str, sent: usize, done: &BTreeSet<usize>) {
+    let expected: BTreeSet<_> = (0..sent).filter(|number| !done.contains(number)).collect();
+    let mut consumer = subscribed(builder(client, topic)).await;
+    let mut rest = BTreeSet::new();
+    while rest.len() < expected.len() {
+        let message = receive(&mut consumer).await;
+        rest.insert(number(&message));
+        target.confirm(&consumer, &message).await;
+    }
+    assert_eq!(rest, expected, "{} were done", done.len());
+    drained(target, topic, "s").await;
+}
+
+fn number(message: &ReceivedMessage) -> usize {
+    message.to_string_lossy().parse().expect("a number")
+}
+
+async fn send_numbers(client: &Client, topic: &str, count: usize, batching: bool) {
+    let linger = Duration::from_millis(if batching { 200 } else { 0 });
+    let builder = client.producer(topic).batching(batching).batching_max_publish_delay(linger);
+    let producer = created(builder).await;
+    send_all(&producer, (0..count).map(|number| number.to_string())).await;
+}
+
+/// A loop that handles one message after another is stopped between two, wherever it is.
+pub async fn a_loop_ends_between_two_messages(target: &Target) {
+    let client = target.client().await;
+    let topic = target.topic("drain-loop");
+    send_numbers(&client, &topic, 200, false).await;
+    let mut consumer = subscribed(builder(&client, &topic).receiver_queue_size(20)).await;
+    let acker = consumer.acker();
+    let (handled, mut seen) = mpsc::unbounded_channel();
+    let working = tokio::spawn(async move {
+        let mut done = BTreeSet::new();
+        loop {
+            match consumer.receive().await {
+                Ok(message) => {
+                    handled.send(()).expect("the test reads it");
+                    // The message is in hand meanwhile.
+                    tokio::task::yield_now().await;
+                    consumer.ack(&message).expect("acknowledged, also while it is drained");
+                    done.insert(number(&message));
+                }
+                Err(error) => return (done, error),
+            }
+        }
+    });
+    for _ in 0..30 {
+        within("a message", seen.recv()).await.expect("the loop runs");
+    }
+    assert_complete(&drain(&acker).await);
+    let (done, error) = within("the loop", working).await.expect("no panic");
+    assert_eq!((error.kind(), error.topic()), (ErrorKind::Closed, Some(topic.as_str())));
+    assert_rest(target, &client, &topic, 200, &done).await;
+}
+
+/// What was begun is waited for and acknowledged, and nothing more begins.
+pub async fn pools_finish_what_they_have(target: &Target) {
+    let client = target.client().await;
+    for by_key in [false, true] {
+        let topic = target.topic("drain-pool");
+        send_numbers(&client, &topic, 50, false).await;
+        let consumer = subscribed(builder(&client, &topic)).await;
+        let acker = consumer.acker();
+        let (pool, mut begun, gate) = start_pool(consumer, by_key);
+        let mut done: BTreeSet<_> = receive_numbers(&mut begun, 4).await;
+        let mut draining = std::pin::pin!(acker.drain(AMPLE));
+        assert!(is_pending(&mut draining).await, "four are at work");
+        gate.add_permits(1000);
+        assert_complete(&within("the drain", draining).await);
+        let error = within("the pool", pool).await.expect("no panic");
+        assert_eq!(error.kind(), ErrorKind::Closed);
+        while let Some(number) = begun.recv().await {
+            done.insert(number);
+        }
+        assert_rest(target, &client, &topic, 50, &done).await;
+    }
+}
+
+/// A pool of four whose work says when it begins and ends once it gets a permit; its end, and those two.
+fn start_pool(
+    mut consumer: Consumer,
+    by_key: bool,
+) -> (tokio::task::JoinHandle<pulsar_native::Error>, mpsc::UnboundedReceiver<usize>, Arc<Semaphore>) {
+    let (begins, begun) = mpsc::unbounded_channel();
+    let gate = Arc::new(Semaphore::new(0));
+    let permits = gate.clone();
+    let work = move |message: ReceivedMessage| {
+        let (begins, permits) = (begins.clone(), permits.clone());
+        async move {
+            begins.send(number(&message)).expect("the test reads it");
+            permits.acquire().await.expect("open").forget();
+        }
+    };
+    let pool = tokio::spawn(async move {
+        let ended = if by_key { consumer.process_by_key(4, work).await } else { consumer.process(4, work).await };
+        ended.expect_err("a pool ends with its consumer")
+    });
+    (pool, begun, gate)
+}
+
+async fn receive_numbers(begun: &mut mpsc::UnboundedReceiver<usize>, count: usize) -> BTreeSet<usize> {
+    let mut numbers = BTreeSet::new();
+    while numbers.len() < count {
+        numbers.insert(within("work", begun.recv()).await.expect("the pool runs"));
+    }
+    numbers
+}
+
+/// Polls it once.
+async fn is_pending<F: Future + Unpin>(future: &mut F) -> bool {
+    std::future::poll_fn(|cx| std::task::Poll::Ready(std::pin::Pin::new(&mut *future).poll(cx).is_pending())).await
+}
+
+/// Work that does not end does not keep the drain: what was done is confirmed, and the rest is said, and comes again.
+pub async fn the_limit_holds(target: &Target) {
+    let client = target.client().await;
+    let topic = target.topic("drain-limit");
+    send_numbers(&client, &topic, 20, false).await;
+    let consumer = subscribed(builder(&client, &topic)).await;
+    let acker = consumer.acker();
+    let (pool, mut begun, gate) = start_pool(consumer, false);
+    let first = receive_numbers(&mut begun, 4).await;
+    gate.add_permits(3);
+    // One of the four, and three others.
+    let second = receive_numbers(&mut begun, 3).await;
+    let limit = Duration::from_millis(800);
+    let started = Instant::now();
+    let report = acker.drain(limit).await;
+    assert!(started.elapsed() < limit, "{:?}", started.elapsed());
+    assert!(!report.is_complete());
+    assert_eq!((report.in_hand, report.unconfirmed_acks, report.open), (4, 0, 0), "{report}");
+    assert_eq!(report.to_string(), "left by the drain: 4 messages in hand");
+    pool.abort();
+
+    let mut consumer = subscribed(builder(&client, &topic)).await;
+    let rest = receive_all(&mut consumer, 17).await;
+    let again: BTreeSet<_> = rest.iter().map(number).collect();
+    let done: BTreeSet<_> = (0..20).filter(|number| !again.contains(number)).collect();
+    assert!(done.is_subset(&first.union(&second).copied().collect()), "{done:?} are not of {first:?} and {second:?}");
+}
+
+/// A batch that was begun is finished: where brokers take acknowledgements of whole batches only, all would come again.
+pub async fn a_batch_that_was_begun_is_finished(target: &Target) {
+    let client = target.client().await;
+    let topic = target.topic("drain-batch");
+    send_numbers(&client, &topic, 10, true).await;
+    send_numbers(&client, &topic, 10, true).await;
+    let mut consumer = subscribed(builder(&client, &topic)).await;
+    let acker = consumer.acker();
+    for _ in 0..3 {
+        let message = receive(&mut consumer).await;
+        consumer.ack(&message).expect("acknowledged");
+    }
+    let mut draining = std::pin::pin!(acker.drain(AMPLE));
+    assert!(is_pending(&mut draining).await, "the loop may have the third");
+    for expected in 3..10 {
+        let message = receive(&mut consumer).await;
+        assert_eq!(number(&message), expected);
+        consumer.ack(&message).expect("acknowledged");
+    }
+    assert_eq!(within("the end", consumer.receive()).await.expect_err("drained").kind(), ErrorKind::Closed);
+    assert_complete(&within("the drain", draining).await);
+    let mut consumer = subscribed(builder(&client, &topic)).await;
+    let rest = receive_all(&mut consumer, 10).await;
+    assert_eq!(rest.iter().map(number).collect::<Vec<_>>(), (0..10).collect::<Vec<_>>());
+    assert!(consumer.try_receive().expect("open").is_none());
+}
+
+/// A whole client: work on messages sends others, which are stored before the client closes.
+pub async fn a_client_relays_until_it_is_drained(target: &Target) {
+    const SENT: usize = 300;
+    let (client, other) = (target.client().await, target.client().await);
+    let (from, to) = (target.topic("drain-from"), target.topic("drain-to"));
+    send_numbers(&other, &from, SENT, false).await;
+    let mut consumer = subscribed(builder(&client, &from)).await;
+    let producer = created(client.producer(&to)).await;
+    let (relays, mut relayed) = mpsc::unbounded_channel();
+    let pool = tokio::spawn(async move {
+        let relay = |message: ReceivedMessage| {
+            let (producer, relays) = (producer.clone(), relays.clone());
+            async move {
+                let accepted = producer.enqueue(message.payload().to_vec()).await;
+                relays.send(()).expect("the test reads it");
+                accepted.map(drop)
+            }
+        };
+        consumer.process(8, relay).await
+    });
+    for _ in 0..50 {
+        within("a relayed message", relayed.recv()).await.expect("the pool runs");
+    }
+    assert_complete(&within("the drain", client.drain(AMPLE)).await);
+    assert_eq!(within("the pool", pool).await.expect("no panic").expect_err("drained").kind(), ErrorKind::Closed);
+
+    let mut moved = subscribed(builder(&other, &to)).await;
+    let mut done = BTreeSet::new();
+    let view = target.stats(&to).await;
+    while done.len() < view.messages_in as usize {
+        assert!(done.insert(number(&receive(&mut moved).await)), "relayed once");
+    }
+    assert_rest(target, &other, &from, SENT, &done).await;
+}
+
+/// A drain without anything to do takes no time, and a second one finds nothing.
+pub async fn idle_handles_are_drained_at_once(target: &Target) {
+    let client = target.client().await;
+    let topic = target.topic("drain-idle");
+    let producer = created(client.producer(&topic)).await;
+    let consumer = subscribed(builder(&client, &topic)).await;
+    // Far beyond what a wait may take.
+    let limit = Duration::from_secs(1000);
+    assert_complete(&within("the consumer", consumer.drain(limit)).await);
+    assert_complete(&within("the producer", producer.drain(limit)).await);
+    assert_eq!(producer.send("late").await.expect_err("drained").error().kind(), ErrorKind::Closed);
+    let view = target.stats(&topic).await;
+    assert_eq!((view.publishers.len(), view.subscriptions["s"].consumers.len()), (0, 0));
+    let _idle = subscribed(builder(&client, &topic)).await;
+    assert_complete(&within("the client", client.drain(limit)).await);
+    let again = within("the client again", client.drain(limit)).await;
+    assert_eq!(again.error.map(|error| error.kind()), Some(ErrorKind::Closed));
+}
