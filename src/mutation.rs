@@ -113,6 +113,14 @@ mod switch {
         LoseMemoryWaiter,
         /// A send that has given up keeps its place in the queue for memory, and what is granted to it stays reserved.
         KeepMemoryGrant,
+        /// A drain does not count acknowledgements whose connection is lost.
+        DrainForgetsLostAcks,
+        /// A drain closes the consumer without waiting for the work.
+        DrainWithoutWork,
+        /// A drain does not wake a pool that is full.
+        DrainMissesFullPool,
+        /// A drain waits for the work as long as it takes.
+        DrainWithoutLimit,
         /// Memory of messages that are settled stays reserved.
         KeepMemoryOfSettled,
         /// A consumer whose share of the memory is below an entry has no permit.

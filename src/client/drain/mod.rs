@@ -74,7 +74,8 @@ impl Limit {
     }
 
     async fn work<T>(&mut self, future: impl Future<Output = T>) -> Option<T> {
-        self.until(self.work_ends_at, future).await
+        let at = if mutation!(DrainWithoutLimit) { self.ends_at + LIMIT_MAX } else { self.work_ends_at };
+        self.until(at, future).await
     }
 
     async fn close<T>(&mut self, future: impl Future<Output = T>) -> Option<T> {
@@ -97,8 +98,9 @@ pub(super) async fn drain_consumer(shared: &ConsumerShared, waits_for_receive: b
     shared.stop_receiving();
     let has_receiver_message = || waits_for_receive && shared.has_message_in_hand();
     let in_hand = shared.in_hand();
-    limit.work(in_hand.wait_until(|| in_hand.count() == 0 && !has_receiver_message())).await;
-    let count = in_hand.count();
+    let is_done = || mutation!(DrainWithoutWork) || (in_hand.count() == 0 && !has_receiver_message());
+    limit.work(in_hand.wait_until(is_done)).await;
+    let count = if mutation!(DrainWithoutWork) { 0 } else { in_hand.count() };
     report.in_hand = if count == 0 { usize::from(has_receiver_message()) } else { count };
     if let Some(letters) = &shared.dead_letters {
         let letters = letters.in_hand();

@@ -10,10 +10,11 @@ use std::task::Poll;
 use std::time::Duration;
 
 use pulsar_native::sim::Rng;
-use pulsar_native::{Consumer, Error, Outcome, ReceivedMessage};
+use pulsar_native::{Acker, Consumer, Error, Outcome, ReceivedMessage};
 use tokio::sync::{mpsc, oneshot};
 
 use super::consumers::{Ends, close, note_acked, note_received};
+use super::drains::Work;
 use super::plan::{SubscriptionPlan, TopicPlan};
 use super::users::{Key, Users, key};
 
@@ -75,7 +76,8 @@ pub(super) async fn work_by_key(
         false => Duration::MAX,
     };
     let mut ends = Ends::new(users, topic, plan, &consumer);
-    let pool = WatchedPool { users, plan, stuck: stuck.as_ref(), until, state: Rc::default() };
+    let drained = (consumer.acker(), Rc::new(Work::default()));
+    let pool = WatchedPool { users, plan, stuck: stuck.as_ref(), until, drained, state: Rc::default() };
     let ended = pool.run(rng, &mut consumer, concurrency, &mut ends).await;
     users.notes.borrow_mut().stuck.retain(|other| Some(other) != stuck.as_ref());
     match ended {
@@ -95,6 +97,7 @@ struct WatchedPool<'a> {
     stuck: Option<&'a StuckKey>,
     /// The user stops then.
     until: Duration,
+    drained: (Acker, Rc<Work>),
     state: Rc<RefCell<PoolState>>,
 }
 
@@ -125,9 +128,12 @@ impl WatchedPool<'_> {
                 Step::Ended(result) => return result.err(),
                 Step::Pause => {}
             }
+            let (acker, work) = &self.drained;
             if self.stops(ends) {
+                work.is_aborted.set(true);
                 return None;
             }
+            work.may_drain((self.users, rng), (acker, self.plan), self.stuck.is_none());
         }
     }
 
@@ -158,15 +164,20 @@ impl WatchedPool<'_> {
         };
         let is_stuck = self.stuck.is_some_and(|stuck| stuck.key == of_key);
         let (users, state, plan) = (self.users.clone(), self.state.clone(), self.plan.clone());
+        let work = self.drained.1.clone();
+        work.running.set(work.running.get() + 1);
         self.users.handle.spawn(async move {
             users.handle.sleep(takes).await;
-            while is_stuck && !users.may_unstick.get() && !users.is_over.get() && !job.end.is_closed() {
+            let may_end = || users.may_unstick.get() || users.is_over.get() || work.is_over.get();
+            while is_stuck && !may_end() && !job.end.is_closed() {
                 users.handle.sleep(Duration::from_millis(300)).await;
             }
             users.handle.trace(|| format!("work on {} of {of_key} ends: {end:?}", job.message.id()));
             if end == WorkEnd::Ack {
                 note_acked(&users, &plan, &job.message, false);
+                work.acknowledged(&plan, &job.message);
             }
+            work.running.set(work.running.get() - 1);
             let mut state = state.borrow_mut();
             if let WorkEnd::Retry(_) = end {
                 state.retried.insert(of_key.clone(), (job.message.topic().to_owned(), key(&job.message.id())));

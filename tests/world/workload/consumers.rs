@@ -14,6 +14,7 @@ use pulsar_native::{
 };
 
 use super::by_key::work_by_key;
+use super::drains::Work;
 use super::plan::{SubscriptionPlan, TopicPlan};
 use super::stalls::StallChecker;
 use super::told::watch_handle;
@@ -55,6 +56,7 @@ pub(super) async fn consume(users: Users, client: Client, topic: TopicPlan, plan
 /// Receives until the consumer or the run ends.
 async fn receive_all(users: &Users, rng: &mut Rng, mut consumer: Consumer, topic: &TopicPlan, plan: &SubscriptionPlan) {
     let mut ends = Ends::new(users, topic, plan, &consumer);
+    let (work, acker) = (Rc::new(Work::default()), consumer.acker());
     let mut held: Vec<ReceivedMessage> = Vec::new();
     let mut left: u64 = if rng.chance_per_mille(300) { rng.range_inclusive(1, 60) } else { u64::MAX };
     loop {
@@ -67,9 +69,10 @@ async fn receive_all(users: &Users, rng: &mut Rng, mut consumer: Consumer, topic
         left = left.saturating_sub(1);
         if users.is_draining.get() {
             for message in held.drain(..) {
-                ack(users, plan, &consumer, &message);
+                ack(users, plan, &consumer, &message, &work);
             }
         }
+        work.may_drain((users, rng), (&acker, plan), true);
         // A pause in which messages pile up.
         if rng.chance_per_mille(60) && !users.is_draining.get() {
             users.handle.sleep(rng.duration(Duration::ZERO, Duration::from_secs(2))).await;
@@ -91,11 +94,11 @@ async fn receive_all(users: &Users, rng: &mut Rng, mut consumer: Consumer, topic
         };
         note_received(users, plan, &message);
         if users.is_draining.get() {
-            ack(users, plan, &consumer, &message);
+            ack(users, plan, &consumer, &message, &work);
             continue;
         }
         match rng.below(10) {
-            0..=4 => ack(users, plan, &consumer, &message),
+            0..=4 => ack(users, plan, &consumer, &message, &work),
             5 => confirm(users, rng, &consumer, plan, message, &mut held).await,
             6 if is_in_order(plan) => {
                 note_acked(users, plan, &message, true);
@@ -114,13 +117,14 @@ async fn receive_all(users: &Users, rng: &mut Rng, mut consumer: Consumer, topic
             8 => held.push(message),
             _ => {
                 consumer.redeliver_unacknowledged_messages();
-                ack(users, plan, &consumer, &message);
+                ack(users, plan, &consumer, &message, &work);
             }
         }
     }
+    work.is_aborted.set(true);
     let mut acked = Vec::new();
     for message in held.drain(..).filter(|_| rng.chance_per_mille(500)) {
-        ack(users, plan, &consumer, &message);
+        ack(users, plan, &consumer, &message, &work);
         acked.push(message);
     }
     close(users, rng, &consumer, plan, &acked).await;
@@ -243,9 +247,12 @@ pub(super) fn note_acked(users: &Users, plan: &SubscriptionPlan, message: &Recei
     }
 }
 
-fn ack(users: &Users, plan: &SubscriptionPlan, consumer: &Consumer, message: &ReceivedMessage) {
+fn ack(users: &Users, plan: &SubscriptionPlan, consumer: &Consumer, message: &ReceivedMessage, work: &Work) {
     note_acked(users, plan, message, false);
     let result = consumer.ack(message);
+    if result.is_ok() {
+        work.acknowledged(plan, message);
+    }
     users.handle.trace(|| format!("ack {}: {result:?}", message.id()));
 }
 

@@ -4,6 +4,7 @@
 mod by_key;
 mod checks;
 mod consumers;
+mod drains;
 mod overdue;
 mod plan;
 mod producers;

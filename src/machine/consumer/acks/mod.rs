@@ -410,6 +410,9 @@ impl Acks {
     pub(super) fn on_connection_lost(&mut self, stopped: bool) {
         let written = std::mem::take(&mut self.written);
         self.in_doubt = if stopped { self.in_doubt + written } else { written };
+        if mutation!(DrainForgetsLostAcks) {
+            self.in_doubt = 0;
+        }
     }
 
     /// The broker has answered something that was written behind everything else.
