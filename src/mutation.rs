@@ -117,8 +117,6 @@ mod switch {
         DrainForgetsLostAcks,
         /// A drain closes the consumer without waiting for the work.
         DrainWithoutWork,
-        /// A drain does not wake a pool that is full.
-        DrainMissesFullPool,
         /// A drain waits for the work as long as it takes.
         DrainWithoutLimit,
         /// Memory of messages that are settled stays reserved.

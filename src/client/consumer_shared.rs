@@ -91,7 +91,7 @@ impl ConsumerShared {
         {
             let mut intake = self.intake();
             intake.is_stopped = true;
-            if let Some(waker) = intake.full_pool.take().filter(|_| !mutation!(DrainMissesFullPool)) {
+            if let Some(waker) = intake.full_pool.take() {
                 deferred.wake(waker);
             }
             for part in self.parts.iter() {

@@ -37,7 +37,8 @@ impl Real {
         let both = [of(1), of(2)];
         if both.iter().any(Option::is_none) {
             // Past the capture of the test's output, so that it shows.
-            let _ = std::io::stderr().write_all(b"skipped: scripts/real-failover starts the clusters that this needs\n");
+            let _ =
+                std::io::stderr().write_all(b"skipped: scripts/real-failover starts the clusters that this needs\n");
         }
         let [first, second] = both;
         Some([first?, second?])

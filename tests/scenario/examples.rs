@@ -31,6 +31,8 @@ mod consume_stream;
 mod exclusive_producer;
 #[path = "../../examples/failover.rs"]
 mod failover;
+#[path = "../../examples/graceful_shutdown.rs"]
+mod graceful_shutdown;
 #[cfg(feature = "http")]
 #[path = "../../examples/hosted.rs"]
 mod hosted;
@@ -109,6 +111,27 @@ async fn consume_stream_runs() {
 #[tokio::test]
 async fn shared_workers_runs() {
     drop(run(broker(), async |url| shared_workers::run(&url).await).await);
+}
+
+/// Each order has a receipt, and is acknowledged only with it.
+#[tokio::test]
+async fn graceful_shutdown_runs() {
+    let broker = broker().start().await.expect("a free port");
+    let client = Client::builder(broker.url()).connect().await.expect("connected");
+    let orders = client.producer("orders").create().await.expect("a producer");
+    for number in 0..500 {
+        drop(orders.enqueue(format!("order {number}")).await.expect("accepted"));
+    }
+    orders.flush().await.expect("stored");
+    let mut receipts = client.consumer("receipts", "test").subscribe().await.expect("a consumer");
+    let stop = async { drop(receipts.receive().await.expect("a receipt")) };
+    let report = within("the example", graceful_shutdown::run(&broker.url(), stop)).await.expect("the example runs");
+    assert!(report.is_complete(), "{report}");
+    let stats = broker.stats("persistent://public/default/orders").expect("the topic is there");
+    let subscription = &stats.subscriptions["receipts"];
+    assert_eq!(stored(&broker, "receipts") + subscription.msg_backlog, 500);
+    assert!(subscription.consumers.is_empty());
+    assert_eq!(broker.violations(), []);
 }
 
 #[tokio::test]

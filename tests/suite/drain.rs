@@ -3,7 +3,8 @@
 use std::future::Future;
 
 use super::*;
-use pulsar_native::{Acker, DrainReport};
+use crate::common::random::Random;
+use pulsar_native::{Acker, DrainReport, Outcome, WorkOptions};
 use tokio::sync::{Semaphore, mpsc};
 
 /// Longer than anything takes here.
@@ -101,6 +102,28 @@ pub async fn pools_finish_what_they_have(target: &Target) {
         }
         assert_rest(target, &client, &topic, 50, &done).await;
     }
+}
+
+/// A pool that receives nothing, because what waits for a retry is as much as it may be, is stopped as well.
+pub async fn a_full_pool_is_drained(target: &Target) {
+    let client = target.client().await;
+    let topic = target.topic("drain-full");
+    send_numbers(&client, &topic, 3, false).await;
+    let mut consumer = subscribed(builder(&client, &topic)).await;
+    let acker = consumer.acker();
+    let (begins, mut begun) = mpsc::unbounded_channel();
+    let pool = tokio::spawn(async move {
+        let options = WorkOptions::new(1).with_parked_max(1, 1);
+        let fail = move |message: ReceivedMessage| {
+            begins.send(number(&message)).expect("the test reads it");
+            async { Outcome::Retry(Duration::from_secs(3600)) }
+        };
+        consumer.process_by_key(options, fail).await
+    });
+    within("work", begun.recv()).await.expect("the pool runs");
+    assert_complete(&drain(&acker).await);
+    assert_eq!(within("the pool", pool).await.expect("no panic").expect_err("drained").kind(), ErrorKind::Closed);
+    assert_rest(target, &client, &topic, 3, &BTreeSet::new()).await;
 }
 
 /// A pool of four whose work says when it begins and ends once it gets a permit; its end, and those two.
@@ -226,6 +249,70 @@ pub async fn a_client_relays_until_it_is_drained(target: &Target) {
         assert!(done.insert(number(&receive(&mut moved).await)), "relayed once");
     }
     assert_rest(target, &other, &from, SENT, &done).await;
+}
+
+/// Fifty times under load, at moments of chance: each ends within its limit, and of what a complete one has done nothing comes
+/// again.
+pub async fn fifty_times_under_load(target: &Target) {
+    const LIMIT: Duration = Duration::from_secs(10);
+    let other = target.client().await;
+    let topic = target.topic("drain-often");
+    let producer = created(other.producer(&topic)).await;
+    let (more, asked) = mpsc::unbounded_channel();
+    let sending = tokio::spawn(send_when_asked(producer, asked));
+    // The moments come from the runs of the tasks; how many messages each client handles first, from here.
+    let mut random = Random::new(7);
+    let (mut done, mut complete) = (BTreeSet::new(), 0);
+    for round in 0..50 {
+        more.send(()).expect("the sender runs");
+        let client = target.client().await;
+        let mut consumer = subscribed(builder(&client, &topic)).await;
+        let (works, mut worked) = mpsc::unbounded_channel();
+        let work = move |message: ReceivedMessage| {
+            let works = works.clone();
+            async move {
+                tokio::task::yield_now().await;
+                works.send(number(&message)).expect("the test reads it");
+            }
+        };
+        let pool = tokio::spawn(async move { consumer.process(8, work).await });
+        let mut now: BTreeSet<_> = receive_numbers(&mut worked, 1 + random.below(80) as usize).await;
+        let started = Instant::now();
+        let report = client.drain(LIMIT).await;
+        assert!(started.elapsed() < LIMIT, "round {round}: {:?}", started.elapsed());
+        within("the pool", pool).await.expect("no panic").expect_err("drained");
+        while let Some(number) = worked.recv().await {
+            now.insert(number);
+        }
+        let again: Vec<_> = now.intersection(&done).collect();
+        assert!(again.is_empty(), "round {round}: {again:?} were done");
+        if report.is_complete() {
+            complete += 1;
+            done.extend(now);
+        }
+    }
+    assert_eq!(complete, 50, "nothing fails here");
+    drop(more);
+    let sent = within("the sends", sending).await.expect("no panic");
+    let mut consumer = subscribed(builder(&other, &topic)).await;
+    while done.len() < sent {
+        let message = receive(&mut consumer).await;
+        assert!(done.insert(number(&message)), "{} was done", number(&message));
+        consumer.ack(&message).expect("acknowledged");
+    }
+    drained(target, &topic, "s").await;
+}
+
+/// Sends a hundred numbers each time that it is asked to, a few at a time; how many in all.
+async fn send_when_asked(producer: Producer, mut asked: mpsc::UnboundedReceiver<()>) -> usize {
+    let mut sent = 0;
+    while let Some(()) = asked.recv().await {
+        for _ in 0..10 {
+            send_all(&producer, (sent..sent + 10).map(|number| number.to_string())).await;
+            sent += 10;
+        }
+    }
+    sent
 }
 
 /// A drain without anything to do takes no time, and a second one finds nothing.

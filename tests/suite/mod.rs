@@ -93,8 +93,9 @@ macro_rules! with_every_test {
                 reconsumed_later_in_order given_up_with_a_reason options_that_cannot_work
             }
             drain {
-                a_loop_ends_between_two_messages pools_finish_what_they_have the_limit_holds
+                a_loop_ends_between_two_messages pools_finish_what_they_have a_full_pool_is_drained the_limit_holds
                 a_batch_that_was_begun_is_finished a_client_relays_until_it_is_drained idle_handles_are_drained_at_once
+                fifty_times_under_load
             }
             schemas {
                 versions_go_with_messages incompatible_types_are_refused a_consumer_registers_on_an_idle_topic_only

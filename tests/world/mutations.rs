@@ -120,7 +120,6 @@ mutations! {
     memory_that_settled_messages_keep: KeepMemoryOfSettled => "memory is given back" | "settles in time" | "assertion";
     a_drain_that_forgets_lost_acknowledgements: DrainForgetsLostAcks => "a complete drain has confirmed all";
     a_drain_that_does_not_wait_for_work: DrainWithoutWork => "a complete drain has waited for the work";
-    a_drain_that_misses_a_full_pool: DrainMissesFullPool => "a drain is complete where nothing fails" | "no lost wake-up";
     a_drain_without_a_limit: DrainWithoutLimit => "a drain ends within its limit" | "settles in time";
     a_stall_that_is_told_twice: StallToldTwice => "a stall is told once";
     a_slow_application_that_is_told_to_be_stalled: StallOfSlowApplication => "a slow application is no stall";

@@ -80,7 +80,9 @@ impl Consumer {
         self.redelivery.reset();
         self.stall.on_detached();
         self.operations.drop_stall_checks();
-        self.acks.on_connection_lost(self.lifecycle.is_stopped());
+        if self.lifecycle.is_attached() {
+            self.acks.on_connection_lost(self.lifecycle.is_stopped());
+        }
         self.lifecycle.set_detached();
         if self.lifecycle.is_close_sent() {
             // Whatever the reason, the broker has no such consumer any more.

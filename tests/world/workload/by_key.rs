@@ -76,7 +76,7 @@ pub(super) async fn work_by_key(
         false => Duration::MAX,
     };
     let mut ends = Ends::new(users, topic, plan, &consumer);
-    let drained = (consumer.acker(), Rc::new(Work::default()));
+    let drained = (consumer.acker(), ends.work.clone());
     let pool = WatchedPool { users, plan, stuck: stuck.as_ref(), until, drained, state: Rc::default() };
     let ended = pool.run(rng, &mut consumer, concurrency, &mut ends).await;
     users.notes.borrow_mut().stuck.retain(|other| Some(other) != stuck.as_ref());

@@ -56,7 +56,7 @@ pub(super) async fn consume(users: Users, client: Client, topic: TopicPlan, plan
 /// Receives until the consumer or the run ends.
 async fn receive_all(users: &Users, rng: &mut Rng, mut consumer: Consumer, topic: &TopicPlan, plan: &SubscriptionPlan) {
     let mut ends = Ends::new(users, topic, plan, &consumer);
-    let (work, acker) = (Rc::new(Work::default()), consumer.acker());
+    let (work, acker) = (ends.work.clone(), consumer.acker());
     let mut held: Vec<ReceivedMessage> = Vec::new();
     let mut left: u64 = if rng.chance_per_mille(300) { rng.range_inclusive(1, 60) } else { u64::MAX };
     loop {
@@ -161,6 +161,7 @@ pub(super) struct Ends<'a> {
     plan: &'a SubscriptionPlan,
     stalls: Rc<RefCell<StallChecker>>,
     ended: BTreeSet<String>,
+    pub(super) work: Rc<Work>,
 }
 
 impl Drop for Ends<'_> {
@@ -177,7 +178,7 @@ impl<'a> Ends<'a> {
         let stalls = StallChecker::new(users, name, acker, events, plan.stall_timeout, topic, must_tell);
         let stalls = Rc::new(RefCell::new(stalls));
         users.notes.borrow_mut().told.stalls.push(stalls.clone());
-        Self { users, topic, plan, stalls, ended: BTreeSet::new() }
+        Self { users, topic, plan, stalls, ended: BTreeSet::new(), work: Rc::default() }
     }
 
     pub(super) fn has_ended(&self) -> bool {
@@ -192,6 +193,7 @@ impl<'a> Ends<'a> {
             let topic = topic.to_string();
             self.users.handle.trace(|| format!("consumer {} of {topic} has ended: {error}", self.plan.name));
             check_end(self.users, &topic, &error);
+            self.work.has_ended_parts.set(true);
             if !self.ended.insert(topic.clone()) {
                 self.users.handle.report_violation("the end of a part is reported once", || topic);
             }

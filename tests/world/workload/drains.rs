@@ -23,6 +23,8 @@ pub(super) struct Work {
     pub(super) running: Cell<usize>,
     /// It has given up some, or all.
     pub(super) is_aborted: Cell<bool>,
+    /// A part has ended, which refuses what is acknowledged of it.
+    pub(super) has_ended_parts: Cell<bool>,
     /// A drain was begun.
     is_drained: Cell<bool>,
     /// It has ended.
@@ -61,7 +63,7 @@ impl Work {
         if self.running.get() > 0 {
             users.handle.report_violation("a complete drain has waited for the work", || plan.name.clone());
         }
-        if acker.stats().reconnects > 0 {
+        if acker.stats().reconnects > 0 || self.has_ended_parts.get() {
             return;
         }
         for message in self.done.borrow().iter() {
