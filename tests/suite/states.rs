@@ -64,7 +64,9 @@ impl Watched {
         let states = [self.of_producer.to_the_end().await, self.of_consumer.to_the_end().await];
         assert_eq!(seen::of_producer(&mut self.producer_events), [""; 0]);
         assert_eq!(seen::of_consumer(&mut self.consumer_events), [""; 0]);
-        assert_eq!(counted, [self.of_producer.failures(), self.of_consumer.failures()], "as many errors as failures");
+        let told = [self.of_producer.failures(), self.of_consumer.failures()];
+        let differ = counted.iter().zip(&told).any(|(counted, told)| !(*told..=told + 1).contains(counted));
+        assert!(!differ, "as many errors as failures, the last of which may not be told: {counted:?}, {told:?}");
         states
     }
 }
