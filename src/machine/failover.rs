@@ -89,7 +89,12 @@ impl AutoFailover {
                 self.probe_primary()
             }
             (Phase::Candidate(cluster), true) => self.switch(cluster),
-            (Phase::Candidate(cluster), false) => self.probe_candidate(cluster + 1),
+            (Phase::Candidate(cluster), false) => {
+                if cluster == 0 {
+                    self.recovered_since = None;
+                }
+                self.probe_candidate(cluster + 1)
+            }
             (Phase::Primary, true) => {
                 let since = *self.recovered_since.get_or_insert(now.at);
                 let is_due = has_passed(self.switch_back_delay, since, now);
@@ -195,6 +200,14 @@ mod tests {
         assert_eq!(it.rounds([&[1], &[1], &[1]])[2], Some(1));
         assert_eq!(it.rounds([&[0, 1], &[0, 1], &[1], &[0, 1], &[0, 1], &[0, 1]]), [None; 6]);
         assert_eq!(it.round(&[0, 1]), Some(0));
+    }
+
+    #[test]
+    fn a_primary_that_fails_as_a_candidate_begins_anew() {
+        let mut it = Rounds::new();
+        assert_eq!(it.rounds([&[1], &[1], &[1]])[2], Some(1));
+        assert_eq!(it.rounds([&[0, 1], &[0], &[0], &[], &[0, 1], &[0, 1], &[0, 1]]), [None; 7]);
+        assert_eq!(it.round(&[0, 1]), Some(0), "three seconds after it was reached again");
     }
 
     #[test]
