@@ -65,6 +65,8 @@ mod switch {
         NeverTimeOut,
         /// A refusal that is final at the first attempt also ends what was attached.
         RefusalEndsEstablished,
+        /// A refusal that is final at the first attempt is retried.
+        RefusalOfNewIsRetried,
         /// A quota exception holds what is pending.
         QuotaExceptionHolds,
         /// A quota error fails what is pending.
@@ -143,6 +145,20 @@ mod switch {
         WatcherSleeps,
         /// A connection that is lost is told to be up.
         LostConnectionIsUp,
+        /// A cluster that is lost is not left.
+        NeverFailOver,
+        /// The primary that is back is not used again.
+        NeverSwitchBack,
+        /// One probe is enough to leave a cluster for another.
+        SwitchAtOnce,
+        /// After a switch of the cluster, what is attached to the one before stays there.
+        SwitchLeavesAttached,
+        /// A message of one cluster is acknowledged in the other.
+        AcksCrossClusters,
+        /// Acknowledgements that wait when the cluster changes are sent to the other one.
+        KeepAcksOfOtherCluster,
+        /// TOPIC_MIGRATED is ignored.
+        IgnoreMigrated,
         /// Some wake-ups of tasks of the application are lost.
         LoseWakeUp,
         /// Some wake-ups of the drivers are lost.

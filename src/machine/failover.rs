@@ -81,6 +81,7 @@ impl AutoFailover {
                 self.failed_since = None;
                 self.probe_primary()
             }
+            (Phase::Current, false) if mutation!(NeverFailOver) => self.probe_primary(),
             (Phase::Current, false) => {
                 let since = *self.failed_since.get_or_insert(now.at);
                 if has_passed(self.failover_delay, since, now) {
@@ -119,7 +120,7 @@ impl AutoFailover {
     }
 
     fn probe_primary(&mut self) -> Step {
-        if self.current == 0 {
+        if self.current == 0 || mutation!(NeverSwitchBack) {
             return self.end_round();
         }
         self.phase = Phase::Primary;
@@ -140,7 +141,7 @@ impl AutoFailover {
 }
 
 fn has_passed(delay: Duration, since: Instant, now: Now) -> bool {
-    now.at.saturating_duration_since(since) >= delay
+    now.at.saturating_duration_since(since) >= delay || mutation!(SwitchAtOnce)
 }
 
 #[cfg(test)]

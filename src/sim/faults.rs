@@ -65,6 +65,16 @@ pub enum Fault {
     /// A broker is silent from now on: its connections carry nothing, and dials of it are not answered. The other one serves
     /// its topics. It happens once, and [`Simulation::clear_faults`](super::Simulation::clear_faults) does not end it.
     LoseBroker,
+    /// A whole cluster is gone for a time: its connections break, and its brokers take no dials.
+    LoseCluster {
+        /// Its number: see [`Simulation::cluster`](super::Simulation::cluster).
+        cluster: usize,
+        /// For how long dials are refused.
+        down_for: Duration,
+    },
+    /// The first cluster migrates to the second one, for good: TOPIC_MIGRATED sends producers there at once, and consumers
+    /// once all is acknowledged that their subscription has in the first one. Only in a simulation of two clusters.
+    Migrate,
     /// A topic moves to the other broker; clients have to look it up.
     Unload,
     /// A topic moves to the other broker; CLOSE_PRODUCER and CLOSE_CONSUMER name that broker.
@@ -233,6 +243,8 @@ impl Fault {
             Self::RefuseDials { .. } => "refuse dials",
             Self::DelayDial { .. } => "delay dial",
             Self::Restart { .. } => "restart",
+            Self::LoseCluster { .. } => "lose cluster",
+            Self::Migrate => "migrate",
             Self::LoseBroker => "lose broker",
             Self::Unload => "unload",
             Self::Transfer => "transfer",

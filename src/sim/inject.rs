@@ -2,22 +2,37 @@
 
 use std::time::Duration;
 
+use super::clusters::SimCluster;
 use super::faults::Fault;
-use super::network::{Direction, NetworkEvent, PairId};
-use super::proxy::{BROKERS, OpenedKind, Proxy};
+use super::network::{Direction, NetworkEvent, PairId, SocketPair};
+use super::proxy::{ADDRESSES, BROKERS, OpenedKind, Proxy};
 use super::world::World;
 
 impl World {
     pub(super) fn inject(&mut self, fault: Fault) {
         self.record_event("fault", 0, || format!("{fault:?}"));
-        if self.carry_out(&fault) {
-            self.proxy.counts.count(&fault);
+        let cluster = match fault {
+            Fault::LoseCluster { cluster, .. } if cluster >= self.clusters.len() => return,
+            Fault::LoseCluster { cluster, .. } => cluster,
+            Fault::Migrate if self.clusters.len() == 1 => return,
+            Fault::Migrate => 0,
+            _ => self.any_cluster(),
+        };
+        if self.carry_out(&fault, cluster) {
+            self.clusters[cluster].proxy.counts.count(&fault);
+        }
+    }
+
+    fn any_cluster(&mut self) -> usize {
+        match self.clusters.len() {
+            1 => 0,
+            count => self.rng.below(count as u64) as usize,
         }
     }
 
     /// Carries a fault out; whether it took effect. One on the next frame is armed, and counted by the proxy when it takes
     /// effect.
-    fn carry_out(&mut self, fault: &Fault) -> bool {
+    fn carry_out(&mut self, fault: &Fault, cluster: usize) -> bool {
         let now = self.now.at;
         match *fault {
             Fault::Disconnect => self.on_any_pair(|world, id| {
@@ -37,34 +52,40 @@ impl World {
                 self.on_any_pair(|world, id| world.network.slow_down(id, direction, latency, per_byte))
             }
             Fault::RefuseDials { duration } => {
-                (0..BROKERS.len()).for_each(|broker| self.refuse_dials_until(broker, now + duration));
+                self.clusters[cluster].dials_refused_until = [Some(now + duration); BROKERS];
                 true
             }
             Fault::DelayDial { by } => {
                 self.delay_next_dial(by);
                 true
             }
-            Fault::Restart { down_for } => self.restart(down_for),
-            Fault::LoseBroker => self.lose_broker(),
-            Fault::Unload => self.unload_any(false),
-            Fault::Transfer => self.unload_any(true),
-            Fault::CloseProducer => self.close_any_producer(|_, _| {}),
-            Fault::CloseConsumer => self.close_any_consumer(|_, _| {}),
+            Fault::Restart { down_for } => self.restart(cluster, down_for),
+            Fault::LoseCluster { down_for, .. } => self.lose_cluster(cluster, down_for),
+            Fault::Migrate => self.migrate(),
+            Fault::LoseBroker => self.lose_broker(cluster),
+            Fault::Unload => self.unload_any(cluster, false),
+            Fault::Transfer => self.unload_any(cluster, true),
+            Fault::CloseProducer => self.close_any_producer(cluster, |_, _| {}),
+            Fault::CloseConsumer => self.close_any_consumer(cluster, |_, _| {}),
             Fault::RefuseProducers { code, duration } => {
                 let until = now + duration;
-                self.close_any_producer(|proxy, topic| proxy.refuse_opens(OpenedKind::Producer, topic, code, until))
+                self.close_any_producer(cluster, |proxy, topic| {
+                    proxy.refuse_opens(OpenedKind::Producer, topic, code, until)
+                })
             }
             Fault::RefuseConsumers { code, duration } => {
                 let until = now + duration;
-                self.close_any_consumer(|proxy, topic| proxy.refuse_opens(OpenedKind::Consumer, topic, code, until))
+                self.close_any_consumer(cluster, |proxy, topic| {
+                    proxy.refuse_opens(OpenedKind::Consumer, topic, code, until)
+                })
             }
-            Fault::TakeName => self.take_any_name(),
+            Fault::TakeName => self.take_any_name(cluster),
             Fault::SlowReceipts { by, duration } => {
-                self.proxy.slow_receipts = Some((by, now + duration));
+                self.clusters[cluster].proxy.slow_receipts = Some((by, now + duration));
                 true
             }
             Fault::RedirectLoop { duration } => {
-                self.proxy.redirects_until = Some(now + duration);
+                self.clusters[cluster].proxy.redirects_until = Some(now + duration);
                 true
             }
             Fault::BreakTokens { how, duration } => {
@@ -72,7 +93,7 @@ impl World {
                 true
             }
             Fault::ExpireTokens => {
-                self.broker.expire_credentials();
+                self.clusters[cluster].broker.expire_credentials();
                 true
             }
             Fault::RefuseRequest { .. }
@@ -83,7 +104,7 @@ impl World {
             | Fault::DropReceipt
             | Fault::DuplicateReceipt
             | Fault::CorruptDelivery => {
-                self.proxy.arm(fault.clone());
+                self.clusters[cluster].proxy.arm(fault.clone());
                 false
             }
         }
@@ -99,106 +120,129 @@ impl World {
         true
     }
 
-    fn restart(&mut self, down_for: Duration) -> bool {
-        let broker = self.rng.below(BROKERS.len() as u64) as usize;
-        if self.proxy.is_lost(broker) {
+    fn restart(&mut self, cluster: usize, down_for: Duration) -> bool {
+        let broker = self.rng.below(BROKERS as u64) as usize;
+        if self.clusters[cluster].proxy.is_lost(broker) {
             return false;
         }
-        let until = self.now.at + down_for;
-        self.refuse_dials_until(broker, until);
-        for id in self.network.live() {
-            if self.network.get(id).is_some_and(|pair| pair.broker == broker) {
-                if let Some(pair) = self.network.get_mut(id) {
-                    pair.is_faulted = true;
-                }
-                self.network.events.push((self.now.at, NetworkEvent::Break(id)));
-                if let Some(conn) = self.network.get(id).map(|pair| pair.conn) {
-                    self.broker.disconnect(conn);
-                }
-            }
-        }
-        self.move_topics_of(broker);
+        self.shut_down(cluster, broker, down_for);
+        self.move_topics_of(cluster, broker);
         true
     }
 
-    fn lose_broker(&mut self) -> bool {
-        let broker = self.rng.below(BROKERS.len() as u64) as usize;
-        if !self.proxy.lose(broker) {
+    /// The broker ends its connections, and takes none for a time.
+    fn shut_down(&mut self, cluster: usize, broker: usize, down_for: Duration) {
+        self.clusters[cluster].dials_refused_until[broker] = Some(self.now.at + down_for);
+        for id in self.network.live() {
+            let is_its = |pair: &&mut SocketPair| pair.conn.0 == cluster && pair.broker == broker;
+            let Some(pair) = self.network.get_mut(id).filter(is_its) else { continue };
+            pair.is_faulted = true;
+            let conn = pair.conn.1;
+            self.network.events.push((self.now.at, NetworkEvent::Break(id)));
+            self.clusters[cluster].broker.disconnect(conn);
+        }
+    }
+
+    fn lose_cluster(&mut self, cluster: usize, down_for: Duration) -> bool {
+        (0..BROKERS).for_each(|broker| self.shut_down(cluster, broker, down_for));
+        let broker = &mut self.clusters[cluster].broker;
+        for topic in broker.topics() {
+            broker.unload(&topic);
+        }
+        self.flush_broker();
+        true
+    }
+
+    fn migrate(&mut self) -> bool {
+        self.clusters[0].broker.migrate(Some(ADDRESSES[1][0]), None);
+        self.flush_broker();
+        true
+    }
+
+    fn lose_broker(&mut self, cluster: usize) -> bool {
+        let broker = self.rng.below(BROKERS as u64) as usize;
+        if !self.clusters[cluster].proxy.lose(broker) {
             return false;
         }
         for id in self.network.live() {
-            let Some(pair) = self.network.get_mut(id).filter(|pair| pair.broker == broker) else { continue };
+            let is_its = |pair: &&mut SocketPair| pair.conn.0 == cluster && pair.broker == broker;
+            let Some(pair) = self.network.get_mut(id).filter(is_its) else { continue };
             pair.broker_closed = true;
-            let conn = pair.conn;
+            let conn = pair.conn.1;
             self.network.blackhole(id, Direction::ToBroker);
             self.network.blackhole(id, Direction::ToClient);
-            self.broker.disconnect(conn);
+            self.clusters[cluster].broker.disconnect(conn);
         }
-        self.move_topics_of(broker);
+        self.move_topics_of(cluster, broker);
         true
     }
 
-    fn move_topics_of(&mut self, broker: usize) {
-        for topic in self.proxy.topics_of(broker) {
-            self.proxy.move_topic(&topic, self.proxy.successor(broker));
-            self.broker.unload(&topic);
+    fn move_topics_of(&mut self, cluster: usize, broker: usize) {
+        let SimCluster { broker: brokers, proxy, .. } = &mut self.clusters[cluster];
+        for topic in proxy.topics_of(broker) {
+            proxy.move_topic(&topic, proxy.successor(broker));
+            brokers.unload(&topic);
         }
         self.flush_broker();
     }
 
-    fn unload_any(&mut self, names_new_owner: bool) -> bool {
-        let topics = self.broker.topics();
+    fn unload_any(&mut self, cluster: usize, names_new_owner: bool) -> bool {
+        let SimCluster { broker, proxy, .. } = &mut self.clusters[cluster];
+        let topics = broker.topics();
         if topics.is_empty() {
             return false;
         }
         let topic = self.rng.pick(&topics).clone();
-        let from = self.proxy.owner(&topic);
-        let to = self.proxy.successor(from);
-        self.proxy.move_topic(&topic, to);
+        let from = proxy.owner(&topic);
+        let to = proxy.successor(from);
+        proxy.move_topic(&topic, to);
         if names_new_owner {
-            self.broker.transfer(&topic, BROKERS[to]);
+            broker.transfer(&topic, proxy.address(to));
         } else {
-            self.broker.unload(&topic);
+            broker.unload(&topic);
         }
         self.flush_broker();
         true
     }
 
     /// Closes a producer; `before` is called with its topic.
-    fn close_any_producer(&mut self, before: impl FnOnce(&mut Proxy, &str)) -> bool {
-        let all = self.broker.connected_producers();
+    fn close_any_producer(&mut self, cluster: usize, before: impl FnOnce(&mut Proxy, &str)) -> bool {
+        let SimCluster { broker, proxy, .. } = &mut self.clusters[cluster];
+        let all = broker.connected_producers();
         if all.is_empty() {
             return false;
         }
         let (topic, key, _) = self.rng.pick(&all).clone();
-        before(&mut self.proxy, &topic);
-        self.broker.close_connected_producer(&topic, key);
+        before(proxy, &topic);
+        broker.close_connected_producer(&topic, key);
         self.flush_broker();
         true
     }
 
-    fn take_any_name(&mut self) -> bool {
-        let mut all = self.broker.connected_producers();
-        all.retain(|(_, _, name)| self.broker.has_generated(name));
+    fn take_any_name(&mut self, cluster: usize) -> bool {
+        let SimCluster { broker, proxy, .. } = &mut self.clusters[cluster];
+        let mut all = broker.connected_producers();
+        all.retain(|(_, _, name)| broker.has_generated(name));
         if all.is_empty() {
             return false;
         }
         let (topic, key, name) = self.rng.pick(&all).clone();
-        self.proxy.take_name(&topic, &name);
-        self.broker.close_connected_producer(&topic, key);
+        proxy.take_name(&topic, &name);
+        broker.close_connected_producer(&topic, key);
         self.flush_broker();
         true
     }
 
     /// Closes a consumer; `before` is called with its topic.
-    fn close_any_consumer(&mut self, before: impl FnOnce(&mut Proxy, &str)) -> bool {
-        let all = self.broker.connected_consumers();
+    fn close_any_consumer(&mut self, cluster: usize, before: impl FnOnce(&mut Proxy, &str)) -> bool {
+        let SimCluster { broker, proxy, .. } = &mut self.clusters[cluster];
+        let all = broker.connected_consumers();
         if all.is_empty() {
             return false;
         }
         let (topic, key) = self.rng.pick(&all).clone();
-        before(&mut self.proxy, &topic);
-        self.broker.close_connected_consumer(key);
+        before(proxy, &topic);
+        broker.close_connected_consumer(key);
         self.flush_broker();
         true
     }
@@ -206,12 +250,15 @@ impl World {
     /// Ends the faults that can be ended. Connections that carry nothing stay, for the client to detect; a connection that
     /// lost a receipt and works otherwise is closed, because a client cannot detect that.
     pub(super) fn clear_faults(&mut self) {
-        self.proxy.clear_faults();
         self.tokens_broken = None;
         self.allow_dials();
-        for id in std::mem::take(&mut self.proxy.lost_receipts) {
-            let now = self.now.at;
-            self.at(now, super::world::Event::Network(NetworkEvent::Break(id)));
+        for cluster in 0..self.clusters.len() {
+            let proxy = &mut self.clusters[cluster].proxy;
+            proxy.clear_faults();
+            for id in std::mem::take(&mut proxy.lost_receipts) {
+                let now = self.now.at;
+                self.at(now, super::world::Event::Network(NetworkEvent::Break(id)));
+            }
         }
         for id in self.network.live() {
             if self.network.get(id).is_some_and(|pair| pair.is_faulted) {

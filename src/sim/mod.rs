@@ -26,17 +26,17 @@
 //!
 //! # What is real and what is not
 //! Real: the handles, the drivers of supervisor and connections, the machines, the codec, and the embedded broker, which
-//! stands for two brokers that share its topics. Simulated: sockets, timers, the scheduler of the tasks, and the two brokers'
-//! addresses, redirects and moves. Tasks run in an order that the seed picks. Code that awaits timers, tasks or sockets
-//! of tokio does not run here: use [`Handle::sleep`] and [`Handle::spawn`]. The tasks of
+//! stands for two brokers that share its topics; [`Simulation::with_two_clusters`] has two such clusters. Simulated:
+//! sockets, timers, the scheduler of the tasks, and the brokers' addresses, redirects and moves. Tasks run in an order that
+//! the seed picks. Code that awaits timers, tasks or sockets of tokio does not run here: use [`Handle::sleep`] and [`Handle::spawn`]. The tasks of
 //! [`Consumer::process`](crate::Consumer::process) and of `process_by_key` do run here.
 //!
 //! # What is checked
 //! [`Simulation::run_for`] ends at the first [`InvariantViolation`]: a task or an endpoint with pending work that
 //! is not scheduled (a lost wake-up or deadline), more permits granted than the queue holds, a re-sent frame with other
 //! bytes, dials closer together than the back-off allows, more than 200 connections of one client in a minute, a
-//! generated name given up too soon, bytes that are no frame of the protocol, a violation of a
-//! [`Rule`](crate::broker::Rule). An application can check its own invariants with [`Simulation::stored_messages`],
+//! generated name given up too soon, a new producer or consumer that asks again after a final refusal, bytes that are no
+//! frame of the protocol, a violation of a [`Rule`](crate::broker::Rule). An application can check its own invariants with [`Simulation::stored_messages`],
 //! [`Simulation::is_acknowledged`] and [`Simulation::stats`].
 
 use std::cell::{Cell, RefCell};
@@ -53,6 +53,7 @@ use crate::client::runtime::AsyncTimer;
 use crate::client::{Client, ClientBuilder, clock};
 use crate::error::{Result, ServerCode};
 
+mod clusters;
 mod executor;
 mod faults;
 mod inject;
@@ -70,6 +71,7 @@ mod world;
 
 #[cfg(pulsar_mutations)]
 pub use crate::mutation::{Mutation, activate as activate_mutation};
+pub use clusters::SimulatedCluster;
 pub use faults::{Fault, FaultCounts, TokenFault};
 pub use network::Direction;
 pub use rng::Rng;
@@ -117,7 +119,7 @@ impl Inner {
     fn delivery_was_corrupted(&self, topic: &str, subscription: &str, id: &crate::MessageId) -> bool {
         let (world, id) = (self.world(), id.position());
         let key = (topic.to_owned(), subscription.to_owned(), id.ledger_id, id.entry_id);
-        world.proxy.records.corrupted.contains(&key)
+        world.clusters[0].proxy.records.corrupted.contains(&key)
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + 'static) {
@@ -212,8 +214,20 @@ impl Simulation {
     /// A simulation whose brokers have this configuration. With a `token_key`, clients of [`Handle::builder`] send tokens.
     #[must_use]
     pub fn with_broker_config(seed: u64, config: BrokerConfig) -> Self {
+        Self::with_configs(seed, vec![config])
+    }
+
+    /// A simulation of two clusters of two brokers each. Clients of [`Handle::builder`] begin with the first one; how they
+    /// get to the second one is [`SimulatedCluster::address`]. What other methods say of the brokers is about the first
+    /// one, and a fault of brokers or frames is in one that the seed picks, unless it names one.
+    #[must_use]
+    pub fn with_two_clusters(seed: u64, first: BrokerConfig, second: BrokerConfig) -> Self {
+        Self::with_configs(seed, vec![first, second])
+    }
+
+    fn with_configs(seed: u64, configs: Vec<BrokerConfig>) -> Self {
         let inner = Inner {
-            world: SharedWorld::new(World::new(seed, config)),
+            world: SharedWorld::new(World::new(seed, configs)),
             executor: Arc::default(),
             tasks: RefCell::default(),
             spawned: RefCell::default(),
@@ -228,6 +242,15 @@ impl Simulation {
     #[must_use]
     pub fn handle(&self) -> Handle {
         Handle { inner: self.inner.clone() }
+    }
+
+    /// A cluster by its number: 0 is the first.
+    ///
+    /// # Panics
+    /// If there is no such cluster.
+    #[must_use]
+    pub fn cluster(&self, number: usize) -> SimulatedCluster {
+        self.handle().cluster(number)
     }
 
     /// Spawns a task.
@@ -369,25 +392,28 @@ impl Simulation {
     /// The stored messages of a topic, in order.
     #[must_use]
     pub fn stored_messages(&self, topic: &str) -> Vec<StoredMessage> {
-        stored::stored(&self.inner.world().broker, topic)
+        self.cluster(0).stored_messages(topic)
     }
 
     /// Whether a subscription has acknowledged a message; `None` if there is no such message or subscription.
     #[must_use]
     pub fn is_acknowledged(&self, topic: &str, subscription: &str, id: &crate::MessageId) -> Option<bool> {
-        stored::is_acknowledged(&self.inner.world().broker, topic, subscription, id)
+        self.cluster(0).is_acknowledged(topic, subscription, id)
     }
 
     /// The statistics of a topic.
     #[must_use]
     pub fn stats(&self, topic: &str) -> Option<TopicStats> {
-        self.inner.world().broker.stats(topic)
+        self.cluster(0).stats(topic)
     }
 
     /// How many faults took effect, by kind.
     #[must_use]
     pub fn fault_counts(&self) -> FaultCounts {
-        self.inner.world().proxy.counts.clone()
+        let world = self.inner.world();
+        let mut counts = FaultCounts::default();
+        world.clusters.iter().for_each(|cluster| counts.add(&cluster.proxy.counts));
+        counts
     }
 
     /// Whether [`Fault::CorruptDelivery`] damaged a delivery of this message to a subscription: the message counts as
@@ -400,7 +426,9 @@ impl Simulation {
     /// Clients have a limit of the receive memory, so their first FLOW does not say how large the queue is, and permits are
     /// not held against it.
     pub fn let_permits_grow(&self) {
-        self.inner.world().proxy.records.permits_grow = true;
+        for cluster in &mut self.inner.world().clusters {
+            cluster.proxy.records.permits_grow = true;
+        }
     }
 
     /// What has not ended yet: a test that closes everything can wait for it to be empty.
@@ -461,9 +489,19 @@ impl Handle {
     pub fn builder(&self) -> ClientBuilder {
         let mut world = self.inner.world();
         let seed = world.rng.next();
-        let builder = Client::builder("pulsar://broker-0:6650,broker-1:6650").seed(seed);
-        let Some((key, subject)) = world.broker.superuser_credentials() else { return builder };
+        let builder = Client::builder(clusters::service_url(0)).seed(seed);
+        let Some((key, subject)) = world.clusters[0].broker.superuser_credentials() else { return builder };
         builder.authentication(Tokens::new(key, subject, self.inner.world.clone()))
+    }
+
+    /// As [`Simulation::cluster`].
+    ///
+    /// # Panics
+    /// As there.
+    #[must_use]
+    pub fn cluster(&self, number: usize) -> SimulatedCluster {
+        assert!(number < self.inner.world().clusters.len(), "there is no cluster {number}");
+        SimulatedCluster::new(self.inner.clone(), number)
     }
 
     /// Starts a client in the simulation, as [`ClientBuilder::connect`] does on tokio. The builder's dialer is replaced.
@@ -531,7 +569,7 @@ impl Handle {
     /// As [`Simulation::is_acknowledged`].
     #[must_use]
     pub fn is_acknowledged(&self, topic: &str, subscription: &str, id: &crate::MessageId) -> Option<bool> {
-        stored::is_acknowledged(&self.inner.world().broker, topic, subscription, id)
+        self.cluster(0).is_acknowledged(topic, subscription, id)
     }
 
     /// As [`Simulation::delivery_was_corrupted`].
@@ -549,14 +587,14 @@ impl Handle {
     /// As [`Simulation::stats`].
     #[must_use]
     pub fn stats(&self, topic: &str) -> Option<TopicStats> {
-        self.inner.world().broker.stats(topic)
+        self.cluster(0).stats(topic)
     }
 
     /// Whether the brokers have refused a producer, a consumer or a lookup on this topic with this code. `topic` is the
     /// full name, of the partition where there are any.
     #[must_use]
     pub fn was_refused(&self, topic: &str, code: ServerCode) -> bool {
-        self.inner.world().proxy.records.was_refused(topic, code)
+        self.inner.world().clusters[0].proxy.records.was_refused(topic, code)
     }
 
     /// When, since the start, the brokers sent this message to consumers of the subscription: each of these can explain
@@ -565,7 +603,7 @@ impl Handle {
     pub fn deliveries(&self, topic: &str, subscription: &str, id: &crate::MessageId) -> Vec<Duration> {
         let world = self.inner.world();
         let elapsed = |at: Instant| world.elapsed() - (world.now.at - at);
-        world.proxy.records.deliveries(topic, subscription, id).into_iter().map(elapsed).collect()
+        world.clusters[0].proxy.records.deliveries(topic, subscription, id).into_iter().map(elapsed).collect()
     }
 }
 

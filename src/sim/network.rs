@@ -17,6 +17,9 @@ const IN_FLIGHT_BYTES_MAX: usize = 96 * 1024;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct PairId(pub(super) u64);
 
+/// The number of a cluster, and a connection as its brokers number it.
+pub(super) type ClusterConn = (usize, ConnId);
+
 /// The direction of bytes on a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
@@ -87,7 +90,8 @@ pub(super) enum ClientEnd {
 #[derive(Debug)]
 pub(super) struct SocketPair {
     pub(super) client: usize,
-    pub(super) conn: ConnId,
+    pub(super) conn: ClusterConn,
+    /// The broker's number in its cluster.
     pub(super) broker: usize,
     up: Pipe,
     down: Pipe,
@@ -137,9 +141,9 @@ impl SocketPair {
 #[derive(Debug)]
 pub(super) struct Network {
     pairs: BTreeMap<PairId, SocketPair>,
-    by_conn: BTreeMap<ConnId, PairId>,
+    by_conn: BTreeMap<ClusterConn, PairId>,
     /// Removed connections that a fault was injected into. It grows with one run.
-    removed_faulted: BTreeSet<ConnId>,
+    removed_faulted: BTreeSet<ClusterConn>,
     rng: Rng,
     next: u64,
     /// The longest latency without faults.
@@ -161,7 +165,7 @@ impl Network {
         }
     }
 
-    pub(super) fn open(&mut self, client: usize, conn: ConnId, broker: usize, now: Instant) -> PairId {
+    pub(super) fn open(&mut self, client: usize, conn: ClusterConn, broker: usize, now: Instant) -> PairId {
         self.next += 1;
         let id = PairId(self.next);
         let delay = self.rng.duration(Duration::from_micros(50), self.delay_max);
@@ -194,12 +198,12 @@ impl Network {
         self.pairs.get(&id)
     }
 
-    pub(super) fn of_conn(&self, conn: ConnId) -> Option<PairId> {
+    pub(super) fn of_conn(&self, conn: ClusterConn) -> Option<PairId> {
         self.by_conn.get(&conn).copied()
     }
 
     /// Whether a fault of the network was injected into the connection.
-    pub(super) fn is_faulted(&self, conn: ConnId) -> bool {
+    pub(super) fn is_faulted(&self, conn: ClusterConn) -> bool {
         let pair = self.of_conn(conn).and_then(|id| self.get(id));
         pair.is_some_and(|pair| pair.is_faulted) || self.removed_faulted.contains(&conn)
     }

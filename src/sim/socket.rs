@@ -34,14 +34,14 @@ impl Dialer for SimDialer {
             let mut timer = SimTimer::new(world.clone());
             timer.reset(dial.ends_at);
             poll_fn(|cx| timer.poll(cx)).await;
-            if world.lock().proxy.is_lost(dial.broker) {
+            if world.lock().clusters[dial.cluster].proxy.is_lost(dial.broker) {
                 // Nothing answers.
                 std::future::pending::<()>().await;
             }
             if dial.is_refused {
                 return Err(Error::network(format!("cannot connect to {}: connection refused", target.address)));
             }
-            let id = world.lock().finish_dial(client, dial.broker);
+            let id = world.lock().finish_dial(client, &dial);
             Ok(Box::new(SimSocket { world: world.clone(), id, is_flushing: false }) as Box<dyn Socket>)
         })
     }

@@ -1,5 +1,6 @@
-//! Whole clients, two brokers and a network in virtual time, from one seed.
+//! Whole clients, two brokers or two clusters, and a network in virtual time, from one seed.
 
+mod clusters;
 #[cfg(pulsar_mutations)]
 mod mutations;
 mod sim;

@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use pulsar_native::sim::{Mutation, activate_mutation};
 
-use crate::workload;
+use crate::{clusters, workload};
 
 /// Seeds within which a mutation must be found.
 const SEEDS_MAX: u64 = 150;
@@ -15,8 +15,8 @@ const SEEDS_MAX: u64 = 150;
 const SEEDS_WITHOUT: u64 = 20;
 
 /// The checker that reports first, if one does. A debug assertion of a machine counts as `assertion`.
-fn first_report(seed: u64) -> Option<String> {
-    match catch_unwind(AssertUnwindSafe(|| workload::run(seed, false).violation)) {
+fn first_report(seed: u64, run: fn(u64, bool) -> workload::SeedReport) -> Option<String> {
+    match catch_unwind(AssertUnwindSafe(|| run(seed, false).violation)) {
         Ok(violation) => violation.map(|violation| violation.checker.to_owned()),
         Err(_) => Some("assertion".to_owned()),
     }
@@ -29,8 +29,22 @@ fn first_seed(mutation: Mutation) -> u64 {
         Mutation::KeepTakenName | Mutation::QuotaExceptionHolds => 40,
         Mutation::NoWaitForPredecessor | Mutation::OverdueForEach => 45,
         Mutation::StallToldLate => 50,
-        Mutation::TimeOutSaysNothing => 65,
+        Mutation::TimeOutSaysNothing | Mutation::RefusalOfNewIsRetried => 65,
         _ => 0,
+    }
+}
+
+/// The worlds that may show it.
+fn world_of(mutation: Mutation) -> fn(u64, bool) -> workload::SeedReport {
+    match mutation {
+        Mutation::NeverFailOver
+        | Mutation::NeverSwitchBack
+        | Mutation::SwitchAtOnce
+        | Mutation::SwitchLeavesAttached
+        | Mutation::AcksCrossClusters
+        | Mutation::KeepAcksOfOtherCluster
+        | Mutation::IgnoreMigrated => clusters::run,
+        _ => workload::run,
     }
 }
 
@@ -39,8 +53,8 @@ fn assert_found(mutation: Mutation) {
     let checkers = checkers_of(mutation);
     activate_mutation(Some(mutation));
     let mut others = Vec::new();
-    let first = first_seed(mutation);
-    let found = (first..first + SEEDS_MAX).find(|&seed| match first_report(seed) {
+    let (first, run) = (first_seed(mutation), world_of(mutation));
+    let found = (first..first + SEEDS_MAX).find(|&seed| match first_report(seed, run) {
         Some(checker) if checkers.contains(&checker.as_str()) => true,
         other => {
             others.extend(other);
@@ -56,8 +70,10 @@ fn assert_found(mutation: Mutation) {
 
 #[test]
 fn without_a_mutation_no_checker_reports() {
-    let reports: Vec<_> = (0..SEEDS_WITHOUT).filter_map(first_report).collect();
-    assert!(reports.is_empty(), "{reports:?}");
+    for run in [workload::run, clusters::run] {
+        let reports: Vec<_> = (0..SEEDS_WITHOUT).filter_map(|seed| first_report(seed, run)).collect();
+        assert!(reports.is_empty(), "{reports:?}");
+    }
 }
 
 /// One test for each mutation, and the checkers that must find it. A mutation that is not listed does not compile.
@@ -93,6 +109,7 @@ mutations! {
     an_assigned_broker_that_is_used_for_ever: AssignedUrlForever => "settles in time";
     a_request_that_never_times_out: NeverTimeOut => "settles in time";
     a_refusal_that_ends_what_was_attached: RefusalEndsEstablished => "ends by a final refusal";
+    a_refusal_of_what_is_new_that_is_retried: RefusalOfNewIsRetried => "a refusal of what is new is final";
     a_quota_exception_that_holds_what_is_pending: QuotaExceptionHolds => "a quota exception fails what is pending";
     a_quota_error_that_fails_what_is_pending: QuotaErrorFails => "a quota error holds what is pending";
     a_taken_name_that_is_asked_for_forever: KeepTakenName => "a taken name is given up" | "settles in time";
@@ -132,5 +149,14 @@ mutations! {
     a_watcher_that_is_not_woken: WatcherSleeps => "a change of a state is told";
     a_lost_connection_that_stays_up: LostConnectionIsUp => "a connection that is lost is not told of";
     a_small_share_without_a_permit: NoLeastPermit => "settles in time";
+    a_lost_cluster_that_is_not_left: NeverFailOver => "a lost cluster is left in time";
+    a_primary_that_is_not_used_again: NeverSwitchBack => "the primary is in use again in time";
+    a_cluster_that_is_left_at_once: SwitchAtOnce => "a cluster is left after the delay";
+    a_switch_that_leaves_what_is_attached: SwitchLeavesAttached => "attached to the cluster in use";
+    an_acknowledgement_in_the_other_cluster: AcksCrossClusters =>
+        "protocol conformance" | "acknowledged only what the application did";
+    acknowledgements_that_wait_for_the_other_cluster: KeepAcksOfOtherCluster =>
+        "protocol conformance" | "acknowledged only what the application did";
+    a_migration_that_is_ignored: IgnoreMigrated => "settles in time";
     attempts_without_a_pause: NoBackoff => "dial back-off" | "livelock";
 }

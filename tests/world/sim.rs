@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use pulsar_native::sim::FaultCounts;
 
-use crate::workload;
+use crate::{clusters, workload};
 
 /// Seeds of a plain `cargo test`.
 const SEEDS_DEFAULT: u64 = if cfg!(debug_assertions) { 150 } else { 1000 };
@@ -17,9 +17,14 @@ fn number_of(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().and_then(|text| text.parse().ok())
 }
 
+/// Runs the world of a seed: that of two clusters, or of one.
+fn run(seed: u64, trace: bool) -> workload::SeedReport {
+    if clusters::is_of(seed) { clusters::run(seed, trace) } else { workload::run(seed, trace) }
+}
+
 /// The violation or panic of a seed, and its report unless it panicked.
 fn failure_of(seed: u64) -> (Option<String>, Option<workload::SeedReport>) {
-    match catch_unwind(AssertUnwindSafe(|| workload::run(seed, false))) {
+    match catch_unwind(AssertUnwindSafe(|| run(seed, false))) {
         Ok(report) => (report.violation.as_ref().map(ToString::to_string), Some(report)),
         Err(panic) => {
             let text = panic.downcast_ref::<String>().cloned();
@@ -30,7 +35,7 @@ fn failure_of(seed: u64) -> (Option<String>, Option<workload::SeedReport>) {
 }
 
 fn replay(seed: u64) {
-    let report = workload::run(seed, true);
+    let report = run(seed, true);
     for line in &report.trace {
         println!("{line}");
     }
@@ -99,7 +104,7 @@ fn regression_seeds_hold() {
 #[test]
 fn the_same_seed_is_the_same_run() {
     for seed in 0..20 {
-        let (first, second) = (workload::run(seed, true), workload::run(seed, true));
+        let (first, second) = (run(seed, true), run(seed, true));
         let differ = first.trace.iter().zip(&second.trace).find(|(first, second)| first != second);
         assert_eq!(differ, None, "seed {seed}");
         assert_eq!(first.trace.len(), second.trace.len(), "seed {seed}");

@@ -180,7 +180,7 @@ impl Consumer {
     /// Whether the message came from a cluster that this consumer has left. Its id names another message here, if any.
     #[inline]
     fn is_of_other_cluster(&self, id: &MessagePosition) -> bool {
-        !matches!(id.cluster_number, 0) && id.cluster_number != self.cluster_number
+        !matches!(id.cluster_number, 0) && id.cluster_number != self.cluster_number && !mutation!(AcksCrossClusters)
     }
 
     /// Requests the message's entry again after the delay of `negative_ack_redelivery_backoff` for so many redeliveries (0

@@ -63,7 +63,9 @@ impl Consumer {
             return;
         }
         self.cluster_number = self.cluster_number.checked_add(1).unwrap_or(1);
-        self.acks.reset();
+        if !mutation!(KeepAcksOfOtherCluster) {
+            self.acks.reset();
+        }
         self.redelivery.reset();
         self.operations.fail_positions(&cluster_changed().with_topic(&self.topic), deferred);
         self.seek = Seek::default();

@@ -118,6 +118,7 @@ impl Session {
                 let cause = Some(closed_by_broker());
                 self.detach(id, cause, now, deferred, |attempt| SessionEvent::Detached(id, attempt, moved_to));
             }
+            ConnectionEvent::Migrated(..) if mutation!(IgnoreMigrated) => {}
             ConnectionEvent::Migrated(id, url) => {
                 let cause = Some(topic_migrated());
                 self.detach(id, cause, now, deferred, |attempt| SessionEvent::Migrated(id, attempt, url));

@@ -49,7 +49,9 @@ impl Supervisor {
             self.poll_endpoint(id, now, deferred);
         }
         self.restart_queries(now);
-        self.pool.end_retired(cluster);
+        if !mutation!(SwitchLeavesAttached) {
+            self.pool.end_retired(cluster);
+        }
     }
 
     /// The hosts of another place.

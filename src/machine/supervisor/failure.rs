@@ -78,6 +78,7 @@ impl Failure {
     pub(crate) fn is_final(&self, established: bool) -> bool {
         match self.retry_policy {
             RetryPolicy::Retry => false,
+            RetryPolicy::RetryIfEstablished if mutation!(RefusalOfNewIsRetried) => false,
             RetryPolicy::RetryIfEstablished => !established || mutation!(RefusalEndsEstablished),
             RetryPolicy::Terminal => true,
         }

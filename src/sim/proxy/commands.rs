@@ -1,6 +1,6 @@
 //! Properties of commands, and the responses that the proxy sends itself.
 
-use super::{BROKERS, Request};
+use super::Request;
 use crate::error::ServerCode;
 use crate::id::{ConsumerId, ProducerId};
 use crate::machine::EndpointId;
@@ -25,6 +25,15 @@ pub(super) fn is_refusable(command: &Command) -> bool {
             | Command::Ack(_)
             | Command::GetLastMessageId(_)
     )
+}
+
+/// The producer or consumer that a command opens.
+pub(super) fn opened_by(command: &Command) -> Option<EndpointId> {
+    match command {
+        Command::Producer(it) => Some(EndpointId::Producer(ProducerId(it.producer_id))),
+        Command::Subscribe(it) => Some(EndpointId::Consumer(ConsumerId(it.consumer_id))),
+        _ => None,
+    }
 }
 
 pub(super) fn read_request(command: &Command) -> Request {
@@ -67,9 +76,9 @@ pub(super) fn refusal_code(frame: &Frame) -> Option<ServerCode> {
     }
 }
 
-pub(super) fn lookup_response(request_id: u64, kind: LookupType, broker: usize, authoritative: bool) -> Command {
+pub(super) fn lookup_response(request_id: u64, kind: LookupType, broker: &str, authoritative: bool) -> Command {
     let response = pb::CommandLookupTopicResponse {
-        broker_service_url: BROKERS.get(broker).map(|url| (*url).to_owned()),
+        broker_service_url: Some(broker.to_owned()),
         response: Some(kind.into()),
         request_id,
         authoritative: Some(authoritative),

@@ -1,4 +1,4 @@
-//! The proxy between the network and the brokers: every frame passes through it, whole and decoded.
+//! The proxy between the network and the brokers of a cluster: every frame passes through it, whole and decoded.
 //!
 //! It simulates two brokers over one (ownership of topics, redirects, requests to the wrong broker), applies the faults on
 //! frames, and keeps the [`Records`] that checkers need.
@@ -25,20 +25,28 @@ use crate::wire::hot::{MessageHead, SendHead};
 mod commands;
 mod records;
 
-use commands::{endpoint_of, is_close, is_refusable, lookup_response, read_request, refusal, refusal_code};
+use commands::{endpoint_of, is_close, is_refusable, lookup_response, opened_by, read_request, refusal, refusal_code};
 pub(super) use records::Records;
 
 /// Faults that may wait for a frame at once; further ones are dropped.
 const ARMED_MAX: usize = 64;
 
-/// The brokers' addresses.
-pub(super) const BROKERS: [&str; 2] = ["pulsar://broker-0:6650", "pulsar://broker-1:6650"];
+/// How many brokers a cluster has.
+pub(super) const BROKERS: usize = 2;
+
+/// The brokers' addresses, by cluster.
+pub(super) const ADDRESSES: [[&str; BROKERS]; 2] =
+    [["pulsar://broker-0:6650", "pulsar://broker-1:6650"], ["pulsar://broker-2:6650", "pulsar://broker-3:6650"]];
 
 /// The connection that a frame is on, and its two ends.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Origin {
     pub(super) pair: PairId,
+    /// A fault of the network was injected into the connection.
+    pub(super) is_faulted: bool,
     pub(super) client: usize,
+    pub(super) cluster: usize,
+    /// Its number in the cluster.
     pub(super) broker: usize,
 }
 
@@ -98,6 +106,7 @@ struct HeldFrame {
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Proxy {
+    addresses: [&'static str; BROKERS],
     connections: BTreeMap<PairId, ProxiedConnection>,
     armed: VecDeque<Fault>,
     owners: BTreeMap<String, usize>,
@@ -128,8 +137,10 @@ pub(super) enum Upstream {
 }
 
 impl Proxy {
-    pub(super) fn new(rng: Rng) -> Self {
+    /// In front of the brokers at these addresses.
+    pub(super) fn new(addresses: [&'static str; BROKERS], rng: Rng) -> Self {
         Self {
+            addresses,
             connections: BTreeMap::new(),
             armed: VecDeque::new(),
             owners: BTreeMap::new(),
@@ -193,7 +204,7 @@ impl Proxy {
         if let Some(owner) = self.owners.get(topic) {
             return *owner;
         }
-        let any = self.rng.below(BROKERS.len() as u64) as usize;
+        let any = self.rng.below(BROKERS as u64) as usize;
         let owner = if self.is_lost(any) { self.successor(any) } else { any };
         self.owners.insert(topic.to_owned(), owner);
         owner
@@ -214,8 +225,13 @@ impl Proxy {
 
     /// The broker that gets a topic of this one: the other one, unless that is lost.
     pub(super) fn successor(&self, broker: usize) -> usize {
-        let other = (broker + 1) % BROKERS.len();
+        let other = (broker + 1) % BROKERS;
         if self.is_lost(other) { broker } else { other }
+    }
+
+    /// The address of a broker.
+    pub(super) fn address(&self, broker: usize) -> &'static str {
+        self.addresses[broker]
     }
 
     pub(super) fn move_topic(&mut self, topic: &str, to: usize) {
@@ -241,6 +257,9 @@ impl Proxy {
             Frame::Other(command) => {
                 if let Command::Producer(producer) = &command {
                     self.records.check_name(origin, producer, now, violations);
+                }
+                if let Some(endpoint) = opened_by(&command) {
+                    self.records.check_open(origin, endpoint, violations);
                 }
                 self.command(origin, command, now)
             }
@@ -324,7 +343,8 @@ impl Proxy {
         }
         match &command {
             Command::Lookup(lookup) if self.redirects_until.is_some_and(|until| until > now) => {
-                let other = (origin.broker + 1) % BROKERS.len();
+                let other = (origin.broker + 1) % BROKERS;
+                let other = self.addresses[other];
                 Upstream::Respond(vec![lookup_response(lookup.request_id, LookupType::Redirect, other, false)])
             }
             Command::Producer(_) | Command::Subscribe(_) => self.open(origin, command, request),
@@ -351,6 +371,9 @@ impl Proxy {
     ) -> Upstream {
         let id = command.request_id().unwrap_or(0);
         self.record_refusal(origin, request.endpoint, request.topic.as_deref(), code, now);
+        if let Some(endpoint) = opened_by(command) {
+            self.records.record_refused_open(origin, endpoint, code);
+        }
         // Two refusals of one kind can be told apart.
         let text = format!("{text}, request {id}");
         Upstream::Respond(vec![refusal(command, id, code, &text)])
@@ -372,6 +395,7 @@ impl Proxy {
             self.records.record_name(origin, producer);
         }
         if let Some(endpoint) = request.endpoint {
+            self.records.record_forwarded_open(origin, endpoint);
             let connection = self.connections.entry(origin.pair).or_default();
             connection.fenced.remove(&endpoint);
             connection.endpoints.insert(endpoint, ProxiedEndpoint { topic, subscription, permits: 0 });
@@ -487,7 +511,7 @@ impl Proxy {
             LookupType::Redirect
         };
         let mut out = BytesMut::new();
-        lookup_response(response.request_id, kind, owner, true).encode_frame(&mut out);
+        lookup_response(response.request_id, kind, self.addresses[owner], true).encode_frame(&mut out);
         out.freeze()
     }
 

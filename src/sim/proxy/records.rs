@@ -5,10 +5,11 @@ use std::hash::Hasher;
 use std::time::{Duration, Instant};
 
 use super::Origin;
-use crate::error::ServerCode;
+use crate::error::{RetryPolicy, ServerCode};
 use crate::id::MessageId;
 use crate::machine::EndpointId;
 use crate::pb;
+use crate::sim::network::PairId;
 use crate::sim::violations::ViolationLog;
 use crate::wire::hot::SendHead;
 
@@ -41,6 +42,10 @@ pub(in crate::sim) struct Records {
     refusals: BTreeSet<(String, i32)>,
     /// Producers, by client and id, that have asked for a name they were given, and the highest epoch that did.
     named: BTreeMap<(usize, u64), u64>,
+    /// Producers and consumers, by client and id, whose open has reached a broker: they may be attached.
+    opened: BTreeSet<(usize, EndpointId)>,
+    /// Those that were not when they were refused for good, and on which connection.
+    refused_new: BTreeMap<(usize, EndpointId), (PairId, ServerCode)>,
     /// When such a producer was refused for its name for the first time.
     busy_since: BTreeMap<(usize, u64), Instant>,
 }
@@ -94,6 +99,32 @@ impl Records {
             let user = (origin.client, producer.0);
             self.busy_since.entry(user).or_insert(now);
             self.taken_over.extend(self.successors.remove(&user));
+        }
+    }
+
+    pub(super) fn record_forwarded_open(&mut self, origin: Origin, endpoint: EndpointId) {
+        self.opened.insert((origin.client, endpoint));
+    }
+
+    /// A PRODUCER or SUBSCRIBE is refused by the proxy. A name that is taken may be one that this client is about to free.
+    pub(super) fn record_refused_open(&mut self, origin: Origin, endpoint: EndpointId, code: ServerCode) {
+        let key = (origin.client, endpoint);
+        let is_busy = matches!(code, ServerCode::PRODUCER_BUSY | ServerCode::CONSUMER_BUSY);
+        let is_final = !is_busy && code.retry_policy() != RetryPolicy::Retry;
+        if is_final && !self.opened.contains(&key) {
+            self.refused_new.insert(key, (origin.pair, code));
+        }
+    }
+
+    /// Checks that what was new when it was refused for good does not ask again. On a sound connection it has read the
+    /// refusal before it writes again.
+    pub(super) fn check_open(&mut self, origin: Origin, endpoint: EndpointId, violations: &mut ViolationLog) {
+        let refused = self.refused_new.remove(&(origin.client, endpoint));
+        if let Some((_, code)) = refused.filter(|(pair, _)| *pair == origin.pair && !origin.is_faulted) {
+            let client = origin.client;
+            violations.report("a refusal of what is new is final", || {
+                format!("client {client}: {endpoint} was refused with {code:?}, and asks again")
+            });
         }
     }
 

@@ -7,14 +7,17 @@ use crate::broker::{ConformanceViolation, Rule};
 impl World {
     /// At a quiet moment: reports each rule of the protocol that a client broke and that no fault explains.
     pub(in crate::sim) fn check_conformance(&mut self) {
-        if self.broker.violations().is_empty() {
-            return;
-        }
-        let found = self.broker.violations().to_vec();
-        self.broker.clear_violations();
-        for violation in found {
-            if !self.is_explained(&violation) {
-                self.violations.report("protocol conformance", || violation.to_string());
+        for cluster in 0..self.clusters.len() {
+            let broker = &mut self.clusters[cluster].broker;
+            if broker.violations().is_empty() {
+                continue;
+            }
+            let found = broker.violations().to_vec();
+            broker.clear_violations();
+            for violation in found {
+                if !self.is_explained(cluster, &violation) {
+                    self.violations.report("protocol conformance", || violation.to_string());
+                }
             }
         }
     }
@@ -28,11 +31,11 @@ impl World {
     ///   tell the two apart where the first PRODUCER of the new one was lost.
     ///
     /// All other violations are faults of the client.
-    fn is_explained(&self, violation: &ConformanceViolation) -> bool {
-        let is_faulted = || self.network.is_faulted(ConnId(violation.connection));
+    fn is_explained(&self, cluster: usize, violation: &ConformanceViolation) -> bool {
+        let is_faulted = || self.network.is_faulted((cluster, ConnId(violation.connection)));
         let is_taken_over = || {
             let name = violation.producer_name.as_deref();
-            name.is_some_and(|name| self.proxy.records.taken_over.contains(name))
+            name.is_some_and(|name| self.clusters[cluster].proxy.records.taken_over.contains(name))
         };
         match violation.rule {
             Rule::PongMissing | Rule::AfterBrokerClose => is_faulted(),

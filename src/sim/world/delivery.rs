@@ -38,13 +38,17 @@ impl World {
 
     fn origin(&self, id: PairId) -> Option<(Origin, ConnId)> {
         let pair = self.network.get(id)?;
-        Some((Origin { pair: id, client: pair.client, broker: pair.broker }, pair.conn))
+        let (cluster, conn) = pair.conn;
+        Some((
+            Origin { pair: id, is_faulted: pair.is_faulted, client: pair.client, cluster, broker: pair.broker },
+            conn,
+        ))
     }
 
     /// Passes the whole frames that have arrived through the proxy to the broker.
     fn pass_up(&mut self, id: PairId) {
         let Some((origin, conn)) = self.origin(id) else { return };
-        let limits = self.broker.limits();
+        let limits = self.clusters[origin.cluster].broker.limits();
         let Some(pair) = self.network.get_mut(id) else { return };
         if pair.broker_closed {
             pair.broker_rx.clear();
@@ -68,8 +72,9 @@ impl World {
             self.record_event("up", origin.client as u64, || {
                 format!("client {} {:?}: {frame:?}", origin.client, origin.pair)
             });
-            match self.proxy.up(origin, frame, self.now.at, &mut self.violations) {
-                Upstream::Forward(frame) => self.broker.handle(conn, frame, self.now),
+            let cluster = &mut self.clusters[origin.cluster];
+            match cluster.proxy.up(origin, frame, self.now.at, &mut self.violations) {
+                Upstream::Forward(frame) => cluster.broker.handle(conn, frame, self.now),
                 Upstream::Respond(responses) => {
                     let mut out = BytesMut::new();
                     for response in responses {
@@ -81,7 +86,7 @@ impl World {
                     self.send_down(id, &out);
                 }
             }
-            self.proxy.check_permits(origin, &mut self.violations);
+            self.clusters[origin.cluster].proxy.check_permits(origin, &mut self.violations);
         }
         self.flush_broker();
     }
@@ -96,14 +101,16 @@ impl World {
 
     /// Passes what the brokers have to send through the proxy to the network.
     pub(in crate::sim) fn flush_broker(&mut self) {
-        loop {
-            let ready = self.broker.take_ready();
-            if ready.is_empty() {
-                break;
-            }
-            for conn in ready {
-                if let Some(id) = self.network.of_conn(conn) {
-                    self.flush_to_client(id);
+        for cluster in 0..self.clusters.len() {
+            loop {
+                let ready = self.clusters[cluster].broker.take_ready();
+                if ready.is_empty() {
+                    break;
+                }
+                for conn in ready {
+                    if let Some(id) = self.network.of_conn((cluster, conn)) {
+                        self.flush_to_client(id);
+                    }
                 }
             }
         }
@@ -120,7 +127,7 @@ impl World {
             }
             if pair.broker_tx.is_empty() {
                 let mut tx = TxBuf::new();
-                self.broker.poll_transmit(conn, &mut tx);
+                self.clusters[origin.cluster].broker.poll_transmit(conn, &mut tx);
                 let bytes = tx.take_all();
                 if bytes.is_empty() {
                     break;
@@ -141,10 +148,11 @@ impl World {
             }
         }
         // A broker that closes removes the connection at once, whatever its socket still holds.
-        if self.broker.closing(conn) {
-            self.broker.disconnect(conn);
+        let cluster = &mut self.clusters[origin.cluster];
+        if cluster.broker.closing(conn) {
+            cluster.broker.disconnect(conn);
+            cluster.proxy.forget(id);
             self.network.finish(id, Direction::ToClient, now);
-            self.proxy.forget(id);
             self.flush_broker();
         }
     }
@@ -157,7 +165,7 @@ impl World {
             self.record_event("down", origin.client as u64, || {
                 format!("client {} {:?}: {frame:?}", origin.client, origin.pair)
             });
-            self.proxy.down(origin, &frame, raw, self.now.at, &mut out);
+            self.clusters[origin.cluster].proxy.down(origin, &frame, raw, self.now.at, &mut out);
         }
         #[cfg(pulsar_mutations)]
         let out = self.mutator.down(origin, out);
@@ -168,7 +176,7 @@ impl World {
     pub(super) fn release(&mut self, id: PairId) {
         let Some((origin, _)) = self.origin(id) else { return };
         let mut out = BytesMut::new();
-        self.proxy.release(id, self.now.at, &mut out);
+        self.clusters[origin.cluster].proxy.release(id, self.now.at, &mut out);
         #[cfg(pulsar_mutations)]
         let out = self.mutator.down(origin, out);
         self.send_down(origin.pair, &out);
@@ -193,9 +201,10 @@ impl World {
 
     /// The broker is notified that the client has closed its end.
     pub(super) fn on_client_disconnected(&mut self, id: PairId) {
-        let Some((_, conn)) = self.origin(id) else { return };
-        self.broker.disconnect(conn);
-        self.proxy.forget(id);
+        let Some((origin, conn)) = self.origin(id) else { return };
+        let cluster = &mut self.clusters[origin.cluster];
+        cluster.broker.disconnect(conn);
+        cluster.proxy.forget(id);
         if let Some(pair) = self.network.get_mut(id) {
             pair.broker_closed = true;
         }

@@ -8,13 +8,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
+use super::clusters::SimCluster;
 use super::faults::{Fault, TokenFault};
 use super::network::{Direction, Network, NetworkEvent, PairId};
-use super::proxy::{BROKERS, Proxy};
+use super::proxy::ADDRESSES;
 use super::rng::Rng;
 use super::violations::ViolationLog;
 use crate::broker::BrokerConfig;
-use crate::broker::machine::Broker;
 use crate::client::clock;
 use crate::machine::Now;
 
@@ -62,18 +62,16 @@ pub(super) struct World {
     pub(super) rng: Rng,
     timers: BTreeMap<TimerKey, Event>,
     next_timer: u64,
-    pub(super) broker: Broker,
+    /// One, or two.
+    pub(super) clusters: Vec<SimCluster>,
     pub(super) network: Network,
-    pub(super) proxy: Proxy,
     #[cfg(pulsar_mutations)]
     pub(super) mutator: super::mutations::Mutator,
-    /// Until when dials of each broker are refused.
-    dials_refused_until: [Option<Instant>; BROKERS.len()],
     next_dial_takes: Option<Duration>,
     /// What sources of tokens do instead of giving one, and until when.
     pub(super) tokens_broken: Option<(TokenFault, Instant)>,
     /// Dials per client and broker since the last successful one: how many, and since when.
-    failed_dials: BTreeMap<(usize, usize), (u32, Instant)>,
+    failed_dials: BTreeMap<(usize, (usize, usize)), (u32, Instant)>,
     /// Connections per client: how many in this minute, and when it began.
     connections_made: BTreeMap<usize, (u32, Instant)>,
     /// To be woken once the lock is free.
@@ -88,24 +86,25 @@ pub(super) struct World {
 }
 
 impl World {
-    pub(super) fn new(seed: u64, mut config: BrokerConfig) -> Self {
+    /// With a cluster for each configuration, one or two.
+    pub(super) fn new(seed: u64, configs: Vec<BrokerConfig>) -> Self {
         let mut rng = Rng::new(seed);
         let start = Instant::now();
         let now = Now { at: start, wall_ms: WALL_MS_START };
-        config.cluster_name = "sim".to_owned();
         clock::set_virtual(Some(now));
-        let proxy = Proxy::new(rng.fork());
+        let clusters = configs.into_iter().zip(ADDRESSES).enumerate();
+        let clusters =
+            clusters.map(|(number, (config, addresses))| SimCluster::new(number, config, addresses, rng.fork(), now));
+        let clusters = clusters.collect();
         Self {
             now,
             start,
             timers: BTreeMap::new(),
             next_timer: 0,
-            broker: Broker::new(config, BROKERS[0], now),
+            clusters,
             network: Network::new(rng.fork()),
-            proxy,
             #[cfg(pulsar_mutations)]
             mutator: Default::default(),
-            dials_refused_until: [None; BROKERS.len()],
             next_dial_takes: None,
             tokens_broken: None,
             failed_dials: BTreeMap::new(),
@@ -168,8 +167,8 @@ impl World {
     /// When something happens next.
     pub(super) fn next_at(&self) -> Option<Instant> {
         let timer = self.timers.first_key_value().map(|((at, _), _)| *at);
-        let broker = self.broker.poll_deadline().map(|deadline| deadline.at);
-        timer.into_iter().chain(broker).min()
+        let brokers = self.clusters.iter().filter_map(|cluster| cluster.broker.poll_deadline());
+        timer.into_iter().chain(brokers.map(|deadline| deadline.at)).min()
     }
 
     /// Moves the clock and does what is due. The tasks this wakes are woken by the caller, without the lock.
@@ -184,9 +183,12 @@ impl World {
             self.handle(event);
             self.schedule_network();
         }
-        if self.broker.poll_deadline().is_some_and(|deadline| deadline.at <= now) {
-            self.broker.handle_deadline(self.now);
-            self.flush_broker();
+        for cluster in 0..self.clusters.len() {
+            let broker = &mut self.clusters[cluster].broker;
+            if broker.poll_deadline().is_some_and(|deadline| deadline.at <= now) {
+                broker.handle_deadline(self.now);
+                self.flush_broker();
+            }
         }
         self.schedule_network();
         std::mem::take(&mut self.wakers)
@@ -197,8 +199,10 @@ impl World {
         for (at, event) in std::mem::take(&mut self.network.events) {
             self.at(at, Event::Network(event));
         }
-        for (at, pair) in std::mem::take(&mut self.proxy.releases) {
-            self.at(at, Event::Release(pair));
+        for cluster in 0..self.clusters.len() {
+            for (at, pair) in std::mem::take(&mut self.clusters[cluster].proxy.releases) {
+                self.at(at, Event::Release(pair));
+            }
         }
     }
 
@@ -214,17 +218,15 @@ impl World {
         }
     }
 
-    pub(super) fn refuse_dials_until(&mut self, broker: usize, until: Instant) {
-        self.dials_refused_until[broker] = Some(until);
-    }
-
     pub(super) fn delay_next_dial(&mut self, takes: Duration) {
         self.next_dial_takes = Some(takes);
     }
 
     /// Every broker can be dialed again.
     pub(super) fn allow_dials(&mut self) {
-        self.dials_refused_until = [None; BROKERS.len()];
+        for cluster in &mut self.clusters {
+            cluster.dials_refused_until = Default::default();
+        }
         self.next_dial_takes = None;
     }
 }

@@ -229,7 +229,7 @@ fn is_in_order(plan: &SubscriptionPlan) -> bool {
     matches!(plan.kind, SubscriptionType::Exclusive | SubscriptionType::Failover)
 }
 
-async fn first<T>(future: impl Future<Output = T>, other: impl Future<Output = ()>) -> Option<T> {
+pub(crate) async fn first<T>(future: impl Future<Output = T>, other: impl Future<Output = ()>) -> Option<T> {
     let (mut future, mut other) = (pin!(future), pin!(other));
     std::future::poll_fn(|cx| match future.as_mut().poll(cx) {
         Poll::Ready(value) => Poll::Ready(Some(value)),

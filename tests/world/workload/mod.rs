@@ -19,7 +19,9 @@ use std::time::Duration;
 use pulsar_native::sim::{Fault, FaultCounts, InvariantViolation, Simulation};
 
 use checks::{check_acked, check_log, check_now, has_no_endpoints, is_settled, memory_in_use, unsettled};
+pub(crate) use consumers::first;
 use plan::Plan;
+pub(crate) use users::{Key, Sent, key};
 use users::{Users, spawn_all};
 
 /// After the last fault, everything is sent, received and acknowledged within this time: the detection of a dead

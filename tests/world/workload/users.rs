@@ -20,7 +20,7 @@ use super::told::{Told, watch_client};
 
 /// The state of one message that a user tried to send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Sent {
+pub(crate) enum Sent {
     /// Handed over; no result yet.
     Pending,
     Stored,
@@ -64,9 +64,9 @@ pub(super) struct Notes {
 type Callbacks = Arc<Mutex<Vec<(String, Result<MessageId, SendError>)>>>;
 
 /// Ledger, entry, member.
-pub(super) type Key = (u64, u64, u32);
+pub(crate) type Key = (u64, u64, u32);
 
-pub(super) fn key(id: &MessageId) -> Key {
+pub(crate) fn key(id: &MessageId) -> Key {
     (id.position().ledger_id, id.position().entry_id, id.batch_index().unwrap_or(0))
 }
 

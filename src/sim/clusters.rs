@@ -1,0 +1,97 @@
+//! The clusters of a simulation.
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use super::proxy::{ADDRESSES, BROKERS, Proxy};
+use super::rng::Rng;
+use super::tokens::Tokens;
+use super::{Inner, StoredMessage, stored};
+use crate::broker::machine::Broker;
+use crate::broker::{BrokerConfig, TopicStats};
+use crate::client::Cluster;
+use crate::machine::Now;
+
+/// The brokers of one cluster, which share its topics, and the proxy in front of them.
+pub(super) struct SimCluster {
+    pub(super) broker: Broker,
+    pub(super) proxy: Proxy,
+    /// Until when dials of each broker are refused.
+    pub(super) dials_refused_until: [Option<Instant>; BROKERS],
+}
+
+impl SimCluster {
+    pub(super) fn new(
+        number: usize,
+        mut config: BrokerConfig,
+        addresses: [&'static str; BROKERS],
+        rng: Rng,
+        now: Now,
+    ) -> Self {
+        config.cluster_name = if number == 0 { "sim".to_owned() } else { format!("sim-{number}") };
+        Self {
+            broker: Broker::new(config, addresses[0], now),
+            proxy: Proxy::new(addresses, rng),
+            dials_refused_until: [None; BROKERS],
+        }
+    }
+}
+
+/// The service URL of a cluster: all its brokers.
+pub(super) fn service_url(number: usize) -> String {
+    let hosts = ADDRESSES[number].map(|url| url.strip_prefix("pulsar://").unwrap_or(url));
+    format!("pulsar://{}", hosts.join(","))
+}
+
+/// One of the clusters of a [`Simulation`](super::Simulation); cheap to clone.
+#[derive(Clone)]
+pub struct SimulatedCluster {
+    inner: Rc<Inner>,
+    number: usize,
+}
+
+impl SimulatedCluster {
+    pub(super) fn new(inner: Rc<Inner>, number: usize) -> Self {
+        Self { inner, number }
+    }
+
+    /// How a client gets there, with tokens of that cluster where its brokers ask for them: for
+    /// [`AutoClusterFailover`](crate::AutoClusterFailover) and
+    /// [`ServiceUrlControl::switch_to`](crate::client::ServiceUrlControl::switch_to).
+    pub fn address(&self) -> Cluster {
+        let credentials = self.inner.world().clusters[self.number].broker.superuser_credentials();
+        let cluster = Cluster::new(service_url(self.number));
+        let Some((key, subject)) = credentials else { return cluster };
+        cluster.authentication(Tokens::new(key, subject, self.inner.world.clone()))
+    }
+
+    /// Whether a broker of this URL, as a state names it, is one of this cluster's.
+    #[must_use]
+    pub fn has_broker(&self, url: &str) -> bool {
+        ADDRESSES[self.number].iter().any(|own| own.ends_with(url.trim_start_matches("pulsar://")))
+    }
+
+    /// The stored messages of a topic, in order.
+    #[must_use]
+    pub fn stored_messages(&self, topic: &str) -> Vec<StoredMessage> {
+        stored::stored(&self.inner.world().clusters[self.number].broker, topic)
+    }
+
+    /// Whether a subscription has acknowledged a message; `None` if there is no such message or subscription.
+    #[must_use]
+    pub fn is_acknowledged(&self, topic: &str, subscription: &str, id: &crate::MessageId) -> Option<bool> {
+        stored::is_acknowledged(&self.inner.world().clusters[self.number].broker, topic, subscription, id)
+    }
+
+    /// The statistics of a topic.
+    #[must_use]
+    pub fn stats(&self, topic: &str) -> Option<TopicStats> {
+        self.inner.world().clusters[self.number].broker.stats(topic)
+    }
+}
+
+impl std::fmt::Debug for SimulatedCluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SimulatedCluster({})", self.number)
+    }
+}
