@@ -6,7 +6,7 @@
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `builder`, `builder_connections`, `producer_builder`, `consumer_builder`, `topics` | options |
+//! | `builder`, `producer_builder`, `consumer_builder`, `topics` | options |
 //! | `producer`, `routing` | the producer's handle; which partition a message goes to |
 //! | `consumer`, `consumer_shared`, `acker`, `workers`, `events` | the consumer's handles and what they share |
 //! | `receive`, `message` | from queued entries to received messages |
@@ -44,8 +44,6 @@ use failover::Switch;
 mod acker;
 mod auth;
 mod builder;
-mod builder_connections;
-mod builder_tls;
 pub(crate) mod clock;
 mod consumer;
 mod consumer_builder;

@@ -4,13 +4,13 @@ use std::path::PathBuf;
 #[cfg(feature = "tls")]
 use std::sync::Arc;
 
-use super::builder::ClientBuilder;
-use super::dial::ClientCertFiles;
+use super::ClientBuilder;
+use crate::client::dial::ClientCertFiles;
 
 /// TLS: for `pulsar+ssl://` and `https://`, to brokers, proxies and the REST interface alike.
 ///
 /// The cryptography is that which the application has installed for its process
-/// ([`CryptoProvider::install_default`](super::rustls::crypto::CryptoProvider::install_default)); without it, that of the
+/// ([`CryptoProvider::install_default`](crate::client::rustls::crypto::CryptoProvider::install_default)); without it, that of the
 /// crate feature `ring`, which is on by default, or of `aws-lc-rs` where that one is off.
 #[cfg_attr(not(feature = "tls"), allow(rustdoc::broken_intra_doc_links, reason = "rustls is not there"))]
 impl ClientBuilder {
@@ -34,7 +34,7 @@ impl ClientBuilder {
     /// between it and the root), and with its private key. Default: none is shown. Needs the crate feature `tls`.
     ///
     /// A broker with `AuthenticationProviderTls` takes the client's role from the certificate's common name (CN), if the
-    /// client says so: [`TlsAuthentication`](super::TlsAuthentication). Without that the certificate only lets in, and tokens
+    /// client says so: [`TlsAuthentication`](crate::client::TlsAuthentication). Without that the certificate only lets in, and tokens
     /// or a password authenticate it.
     ///
     /// The files are read for each new connection, as those of [`ca_file`](Self::ca_file): a certificate that is renewed
@@ -99,7 +99,7 @@ impl ClientBuilder {
     /// # }
     /// ```
     #[cfg(feature = "tls")]
-    pub fn tls_config(mut self, config: Arc<super::rustls::ClientConfig>) -> Self {
+    pub fn tls_config(mut self, config: Arc<crate::client::rustls::ClientConfig>) -> Self {
         self.tls.config = Some(config);
         self
     }
