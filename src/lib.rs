@@ -134,10 +134,10 @@ pub use client::OAuth2;
 pub use client::{
     Acker, AttachState, Authentication, Basic, BatchReceivePolicy, BrokerStats, CapacityBound, Client, ClientBuilder,
     ClientState, ConnectionPhase, ConnectionState, Consumer, ConsumerBuilder, ConsumerEvent, ConsumerEvents,
-    DeadLetterNames, DeadLetterPolicy, DrainReport, Events, HandleState, HashingScheme, IdleReason, MemoryUsage,
-    MessageRoutingMode, Outcome, PartIdle, PartState, Producer, ProducerBuilder, ProducerEvent, ProducerEvents,
-    ProxyProtocol, ReceivedMessage, StateWatch, TlsAuthentication, Token, Topics, TryEnqueueError, UnreadableChunk,
-    UnreadableMessage, UnreadableReason, WhyIdle, WorkOptions,
+    ConsumerInterceptor, DeadLetterNames, DeadLetterPolicy, DrainReport, Events, HandleState, HashingScheme, IdleReason,
+    MemoryUsage, MessageRoutingMode, Outcome, PartIdle, PartState, Producer, ProducerBuilder, ProducerEvent,
+    ProducerEvents, ProducerInterceptor, ProxyProtocol, ReceivedMessage, StateWatch, TlsAuthentication, Token, Topics,
+    TryEnqueueError, UnreadableChunk, UnreadableMessage, UnreadableReason, WhyIdle, WorkOptions,
 };
 #[cfg(feature = "client")]
 #[doc(inline)]
@@ -155,7 +155,7 @@ pub use machine::consumer::{
     UnreadableMessagePolicy,
 };
 #[doc(inline)]
-pub use machine::producer::results::{PendingSend, SendCallback};
+pub use machine::producer::results::{OnSent, PendingSend, SendCallback};
 #[doc(inline)]
 pub use machine::producer::{AccessMode, Message, ProducerStats};
 #[doc(inline)]

@@ -10,7 +10,7 @@ use super::consumer_shared::ConsumerShared;
 use super::drain::{DrainReport, Limit, drain_consumer};
 use super::events::ConsumerEvent;
 use super::message::ReceivedMessage;
-use super::parts::{Part, all};
+use super::parts::Part;
 use super::why_idle::WhyIdle;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{MessageId, MessagePosition};
@@ -87,6 +87,23 @@ impl Acker {
         Ok(groups)
     }
 
+    /// The result, told to the interceptors.
+    #[inline]
+    fn tell_acked(&self, acked: Result<()>, ids: impl FnOnce() -> Vec<MessageId>) -> Result<()> {
+        if let Some(interceptors) = &self.shared.interceptors {
+            interceptors.on_acknowledge(&ids(), &acked);
+        }
+        acked
+    }
+
+    /// The same of a cumulative one.
+    fn tell_acked_cumulative(&self, acked: Result<()>, id: impl FnOnce() -> MessageId) -> Result<()> {
+        if let Some(interceptors) = &self.shared.interceptors {
+            interceptors.on_acknowledge_cumulative(&id(), &acked);
+        }
+        acked
+    }
+
     /// Acknowledges one message (ACK, individual): it will not be delivered to this subscription again.
     ///
     /// It is sent together with others, within the group time. Can be called from any thread; never waits.
@@ -103,7 +120,8 @@ impl Acker {
         if let Some(opened_at) = message.timed_since() {
             record_processing(part, opened_at);
         }
-        part.endpoint.with(|consumer| consumer.ack(&message.position(), clock::now))
+        let acked = part.endpoint.with(|consumer| consumer.ack(&message.position(), clock::now));
+        self.tell_acked(acked, || vec![message.id()])
     }
 
     /// [`Self::ack`] by id, for ids that the application has stored.
@@ -114,7 +132,8 @@ impl Acker {
     ///   topic that the consumer does not read; or it names no partition and the topic is partitioned.
     pub fn ack_id(&self, id: &MessageId) -> Result<()> {
         let part = self.part_of_id(id)?;
-        part.endpoint.with(|consumer| consumer.ack(&id.position(), clock::now))
+        let acked = part.endpoint.with(|consumer| consumer.ack(&id.position(), clock::now));
+        self.tell_acked(acked, || vec![id.clone()])
     }
 
     /// [`Self::ack_id`] for many messages.
@@ -124,7 +143,8 @@ impl Acker {
     /// other error some may be.
     pub fn ack_ids(&self, ids: &[MessageId]) -> Result<()> {
         for (part, ids) in self.by_part(ids)? {
-            part.endpoint.with(|consumer| ids.iter().try_for_each(|id| consumer.ack(id, clock::now)))?;
+            let acked = part.endpoint.with(|consumer| ids.iter().try_for_each(|id| consumer.ack(id, clock::now)));
+            self.tell_acked(acked, || ids_of(&part, &ids))?;
         }
         Ok(())
     }
@@ -136,7 +156,8 @@ impl Acker {
     /// it; otherwise same as [`Self::ack`].
     pub fn ack_cumulative(&self, message: &ReceivedMessage) -> Result<()> {
         let part = self.part_of(message)?;
-        part.endpoint.with(|consumer| consumer.ack_cumulative(&message.position(), clock::now))
+        let acked = part.endpoint.with(|consumer| consumer.ack_cumulative(&message.position(), clock::now));
+        self.tell_acked_cumulative(acked, || message.id())
     }
 
     /// [`Self::ack_cumulative`] by id, for ids that the application has stored.
@@ -145,7 +166,8 @@ impl Acker {
     /// Same as [`Self::ack_cumulative`] and [`Self::ack_id`].
     pub fn ack_cumulative_id(&self, id: &MessageId) -> Result<()> {
         let part = self.part_of_id(id)?;
-        part.endpoint.with(|consumer| consumer.ack_cumulative(&id.position(), clock::now))
+        let acked = part.endpoint.with(|consumer| consumer.ack_cumulative(&id.position(), clock::now));
+        self.tell_acked_cumulative(acked, || id.clone())
     }
 
     /// Acknowledges one message and waits until the broker has confirmed it (ACK with a `request_id`, ACK_RESPONSE).
@@ -161,7 +183,8 @@ impl Acker {
     /// # Cancel safety
     /// Once it was polled, the acknowledgement is sent even if the future is dropped.
     pub async fn ack_confirmed(&self, message: &ReceivedMessage) -> Result<()> {
-        confirm(self.part_of(message)?, &[message.position()], false).await
+        let acked = confirm(self.part_of(message)?, &[message.position()], false).await;
+        self.tell_acked(acked, || vec![message.id()])
     }
 
     /// [`Self::ack_confirmed`] by id, for ids that the application has stored.
@@ -173,7 +196,8 @@ impl Acker {
     /// Same as [`Self::ack_confirmed`].
     pub async fn ack_id_confirmed(&self, id: &MessageId) -> Result<()> {
         let part = self.part_of_id(id)?;
-        confirm(&part, &[id.position()], false).await
+        let acked = confirm(&part, &[id.position()], false).await;
+        self.tell_acked(acked, || vec![id.clone()])
     }
 
     /// [`Self::ack_id_confirmed`] for many messages, up to 10,000 of a partition in one request.
@@ -186,7 +210,13 @@ impl Acker {
     /// Same as [`Self::ack_confirmed`].
     pub async fn ack_ids_confirmed(&self, ids: &[MessageId]) -> Result<()> {
         let groups = self.by_part(ids)?;
-        all(groups.iter().map(|(part, ids)| confirm(part, ids, false)).collect()).await
+        let asked: Vec<_> = groups.iter().map(|(part, ids)| confirm(part, ids, false)).collect();
+        let mut all_acked = Ok(());
+        for ((part, ids), confirmation) in groups.iter().zip(asked) {
+            let acked = self.tell_acked(confirmation.await, || ids_of(part, ids));
+            all_acked = all_acked.and(acked);
+        }
+        all_acked
     }
 
     /// [`Self::ack_cumulative`], waiting until the broker has confirmed it.
@@ -197,7 +227,8 @@ impl Acker {
     /// # Cancel safety
     /// Same as [`Self::ack_confirmed`].
     pub async fn ack_cumulative_confirmed(&self, message: &ReceivedMessage) -> Result<()> {
-        confirm(self.part_of(message)?, &[message.position()], true).await
+        let acked = confirm(self.part_of(message)?, &[message.position()], true).await;
+        self.tell_acked_cumulative(acked, || message.id())
     }
 
     /// [`Self::ack_cumulative_confirmed`] by id, for ids that the application has stored.
@@ -209,7 +240,8 @@ impl Acker {
     /// Same as [`Self::ack_confirmed`].
     pub async fn ack_cumulative_id_confirmed(&self, id: &MessageId) -> Result<()> {
         let part = self.part_of_id(id)?;
-        confirm(&part, &[id.position()], true).await
+        let acked = confirm(&part, &[id.position()], true).await;
+        self.tell_acked_cumulative(acked, || id.clone())
     }
 
     /// [`Consumer::why_idle`](super::Consumer::why_idle), for a task beside the one that receives.
@@ -400,6 +432,10 @@ impl Acker {
 fn record_processing(part: &Part<Machine>, opened_at: Instant) {
     let took = clock::now().at.saturating_duration_since(opened_at);
     part.endpoint.with(|consumer| consumer.record_processing(took));
+}
+
+fn ids_of(part: &Part<Machine>, positions: &[MessagePosition]) -> Vec<MessageId> {
+    positions.iter().map(|id| MessageId::from_position(*id).with_topic(part.topic.clone())).collect()
 }
 
 /// Requests the confirmation of at most [`CONFIRMED_IDS_MAX`] ids.

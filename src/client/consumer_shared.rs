@@ -7,12 +7,13 @@ use std::task::Waker;
 use super::dead_letter::{DeadLetters, LetterQueue, LetterTopics, Producers};
 use super::drain::InHand;
 use super::events::{ConsumerEvent, EventQueue, EventSource};
+use super::interceptors::{ConsumerInterceptors, RedeliverySource};
 use super::parts::Parts;
 use super::runtime::AsyncTimer;
 use super::workers::Tasks;
 use super::{Shared, clock};
 use crate::error::Result;
-use crate::machine::consumer::{Consumer as Machine, ConsumerConfig, QueueSignals};
+use crate::machine::consumer::{Consumer as Machine, ConsumerConfig, QueueSignals, TopicObserver};
 use crate::machine::{Deferred, Endpoint, EndpointId, ReadyList, Reply};
 
 /// The state that a consumer, its receiver and its ackers share. Dropping it closes the consumer at the broker.
@@ -25,6 +26,8 @@ pub(super) struct ConsumerShared {
     pub(super) inbox: Arc<ReadyList>,
     pub(super) events: Arc<EventQueue<ConsumerEvent>>,
     pub(super) dead_letters: Option<Arc<DeadLetters>>,
+    /// What sees each message; `None` for nothing.
+    pub(super) interceptors: Option<Arc<ConsumerInterceptors>>,
     intake: Mutex<Intake>,
     /// The messages that worker pools have, and what [`Self::has_message_in_hand`] says.
     in_hand: Arc<InHand>,
@@ -55,6 +58,7 @@ impl ConsumerShared {
             inbox: ReadyList::new(),
             events,
             dead_letters: None,
+            interceptors: None,
             intake: Mutex::default(),
             in_hand: Arc::default(),
             is_receiver_dropped: AtomicBool::new(false),
@@ -67,7 +71,8 @@ impl ConsumerShared {
         let ConsumerConfig { subscription, name, schema, .. } = &*self.config;
         let consumer = name.clone().unwrap_or_default();
         let producers = Producers::new(self.client.clone(), subscription.clone(), consumer, schema.clone());
-        let (letters, queue) = DeadLetters::new(topics, subscription.clone(), producers, self.events.clone());
+        let (letters, queue) =
+            DeadLetters::new(topics, subscription.clone(), producers, self.events.clone(), self.interceptors.clone());
         self.dead_letters = Some(letters);
         queue
     }
@@ -147,6 +152,14 @@ impl ConsumerShared {
         self.client.new_timer()
     }
 
+    fn observer(&self, topic: Arc<str>, partition: i32) -> Arc<dyn TopicObserver> {
+        let events = EventSource { topic, queue: self.events.clone() };
+        match self.interceptors.clone() {
+            None => Arc::new(events),
+            Some(interceptors) => Arc::new(RedeliverySource { events, partition, interceptors }),
+        }
+    }
+
     /// Creates the consumer of one part and starts attaching it. The reply gets the result of the first attach.
     pub(super) fn open_part(&self, topic: Arc<str>, partition: i32) -> Result<(EndpointId, Reply<()>)> {
         let (subscribed, reply) = Reply::pair();
@@ -159,7 +172,7 @@ impl ConsumerShared {
             QueueSignals {
                 inbox: self.inbox.clone(),
                 epoch: Arc::new(AtomicU64::new(0)),
-                observer: Some(Arc::new(EventSource { topic: topic.clone(), queue: self.events.clone() })),
+                observer: Some(self.observer(topic.clone(), partition)),
             },
             subscribed,
             clock::now(),

@@ -56,6 +56,7 @@ mod events;
 pub(crate) mod failover;
 #[cfg(feature = "http")]
 pub(crate) mod http;
+mod interceptors;
 mod message;
 #[cfg(feature = "oauth2")]
 pub(crate) mod oauth2;
@@ -93,6 +94,7 @@ pub use events::{ConsumerEvent, ConsumerEvents, Events, ProducerEvent, ProducerE
 #[cfg(feature = "http")]
 pub use failover::ControlledClusterFailover;
 pub use failover::{AutoClusterFailover, Cluster, ServiceUrlControl, ServiceUrlFuture, ServiceUrlProvider};
+pub use interceptors::{ConsumerInterceptor, ProducerInterceptor};
 pub use message::ReceivedMessage;
 #[cfg(feature = "oauth2")]
 pub use oauth2::OAuth2;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::drain::{DrainReport, Limit, drain_producer};
 use super::events::{EventQueue, EventSource, ProducerEvent, ProducerEvents};
+use super::interceptors::SendHooks;
 use super::parts::{Parts, all};
 use super::routing::{Router, Routes};
 use super::state::{HandleState, StateWatch};
@@ -64,7 +65,8 @@ pub(super) struct ProducerShared {
     is_partitioned: bool,
     /// The configuration of each partition, with the name that all of them share.
     config: Arc<ProducerConfig>,
-    trace_context: Option<TraceSource>,
+    /// What is done with each message; `None` for nothing.
+    hooks: Option<SendHooks>,
     /// Keeps the client's tasks alive, which carry out what the endpoints decide.
     client: Arc<Shared>,
 }
@@ -118,11 +120,10 @@ impl Producer {
         (parts, events): (Parts<Machine>, Arc<EventQueue<ProducerEvent>>),
         router: Router,
         config: Arc<ProducerConfig>,
-        trace_context: Option<TraceSource>,
+        hooks: Option<SendHooks>,
     ) -> Self {
         let routes = Routes::new(parts.iter().map(|part| part.endpoint.clone()).collect());
-        let shared =
-            ProducerShared { routes, router, parts, events, topic, is_partitioned, config, trace_context, client };
+        let shared = ProducerShared { routes, router, parts, events, topic, is_partitioned, config, hooks, client };
         let shared = Arc::new(shared);
         shared.client.handles().add_producer(&shared);
         Self { shared }
@@ -140,7 +141,10 @@ impl Producer {
             open_part(&shared.client, &shared.parts, &shared.events, topic, partition, shared.config.clone())?;
         let id = endpoint.id();
         let added = match created.await {
-            Ok(_) if shared.routes.push(index, endpoint) => return Ok(()),
+            Ok(_) if shared.routes.push(index, endpoint) => {
+                shared.hooks.iter().for_each(|hooks| hooks.on_partitions_change(&shared.topic, self.partitions()));
+                return Ok(());
+            }
             Ok(_) => Err(Error::local(ErrorKind::Busy, "another partition was added at the same time")),
             Err(error) => Err(error),
         };
@@ -209,13 +213,37 @@ impl Producer {
     /// [`TryEnqueueError::Full`] with the message and the bound that is reached when there is no capacity; [`TryEnqueueError::Refused`] when it
     /// cannot be sent at all.
     pub fn try_enqueue(&self, message: impl Into<Message>) -> Result<PendingSend, TryEnqueueError> {
-        let message = self.in_trace(message.into());
-        let endpoint = self.route(&message);
-        let pushed = with_seal(endpoint, |producer, _| producer.push(message, None, clock::now));
-        pushed.map_err(|error| match error {
-            PushError::Full(bound, rejected) => TryEnqueueError::Full { message: Box::new(rejected.message), bound },
-            PushError::Refused(error, _) => TryEnqueueError::Refused(error),
+        let message = message.into();
+        match &self.shared.hooks {
+            None => self.try_push(message, None).map_err(|error| match error {
+                PushError::Full(bound, rejected) => {
+                    TryEnqueueError::Full { message: Box::new(rejected.message), bound }
+                }
+                PushError::Refused(error, _) => TryEnqueueError::Refused(error),
+            }),
+            Some(hooks) => self.try_prepared(hooks, message),
+        }
+    }
+
+    /// The message comes back as it was, so that the hooks see it anew with the next try.
+    #[cold]
+    fn try_prepared(&self, hooks: &SendHooks, message: Message) -> Result<PendingSend, TryEnqueueError> {
+        let (prepared, callback) = hooks.prepare(&self.shared.topic, message.clone(), None);
+        self.try_push(prepared, callback).map_err(|error| match error {
+            PushError::Full(bound, _) => TryEnqueueError::Full { message: Box::new(message), bound },
+            PushError::Refused(error, rejected) => {
+                if let Some(callback) = rejected.callback {
+                    callback.on_refused(&error);
+                }
+                TryEnqueueError::Refused(error)
+            }
         })
+    }
+
+    #[inline]
+    fn try_push(&self, message: Message, callback: Option<SendCallback>) -> Result<PendingSend, PushError> {
+        let endpoint = self.route(&message);
+        with_seal(endpoint, |producer, _| producer.push(message, callback, clock::now))
     }
 
     #[inline]
@@ -227,19 +255,13 @@ impl Producer {
     /// Always inlined: otherwise the message would be moved once more, through memory.
     #[inline(always)]
     fn accept(&self, message: Message, callback: Option<SendCallback>) -> Accept<'_> {
-        let message = self.in_trace(message);
+        // By value, for a borrow would move each message through memory once more.
+        let (message, callback) = match &self.shared.hooks {
+            None => (message, callback),
+            Some(hooks) => hooks.prepare(&self.shared.topic, message, callback),
+        };
         let endpoint = self.route(&message);
         Accept { endpoint, message: Some(message), callback, waiter: CapacityWaiter::default() }
-    }
-
-    /// The message, in the present trace if traces are asked for. By value, for a borrow of it would move each message
-    /// through memory once more.
-    #[inline(always)]
-    fn in_trace(&self, message: Message) -> Message {
-        match &self.shared.trace_context {
-            None => message,
-            Some(source) => stamped(source, message),
-        }
     }
 
     /// Waits until every message accepted before this call is confirmed or has failed; sends an open batch at once.
@@ -383,18 +405,6 @@ impl Producer {
     }
 }
 
-/// Puts a message that is in no trace into the present one.
-#[cold]
-#[inline(never)]
-fn stamped(source: &TraceSource, mut message: Message) -> Message {
-    if !message.has_traceparent() {
-        if let Some(context) = source() {
-            message.set_trace_context(context);
-        }
-    }
-    message
-}
-
 /// Runs `work` on the machine. If that closed a batch, the batch is sealed here, on the sending task and without the
 /// lock.
 #[inline]
@@ -450,9 +460,15 @@ impl Accept<'_> {
     #[cold]
     fn poll_slow(&mut self, cx: &mut Context<'_>) -> Poll<Result<PendingSend, SendError>> {
         let Self { endpoint, message, callback, waiter } = self;
-        with_seal(endpoint, |producer, deferred| {
+        let polled = with_seal(endpoint, |producer, deferred| {
             producer.poll_push(waiter, message, callback, cx.waker(), clock::now, deferred)
-        })
+        });
+        if let Poll::Ready(Err(error)) = &polled {
+            if let Some(callback) = callback.take() {
+                callback.on_refused(error);
+            }
+        }
+        polled
     }
 }
 

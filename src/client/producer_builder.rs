@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::interceptors::{ProducerInterceptor, SendHooks};
 use super::parts::Parts;
-use super::producer::{Producer, TraceSource, open_part};
+use super::producer::{Producer, open_part};
 use super::routing::{HashingScheme, MessageRoutingMode, Router};
 use super::{Shared, parse_topic};
 use crate::error::Result;
@@ -43,7 +44,7 @@ pub struct ProducerBuilder {
     config: ProducerConfig,
     routing: MessageRoutingMode,
     hashing_scheme: HashingScheme,
-    trace_context: Option<TraceSource>,
+    hooks: SendHooks,
 }
 
 impl ProducerBuilder {
@@ -55,7 +56,7 @@ impl ProducerBuilder {
             config,
             routing: MessageRoutingMode::default(),
             hashing_scheme: HashingScheme::default(),
-            trace_context: None,
+            hooks: SendHooks::default(),
         }
     }
 
@@ -223,7 +224,15 @@ impl ProducerBuilder {
     /// # }
     /// ```
     pub fn trace_context(mut self, current: impl Fn() -> Option<TraceContext> + Send + Sync + 'static) -> Self {
-        self.trace_context = Some(Arc::new(current));
+        self.hooks.set_trace_context(Arc::new(current));
+        self
+    }
+
+    /// Has `interceptor` see, and change, each message before it is sent, and learn what became of it; see
+    /// [`ProducerInterceptor`]. Those that are added later are called later. With one, a message is kept until its outcome is
+    /// known (its payload is shared, not copied). Default: none, and nothing is looked at.
+    pub fn intercept(mut self, interceptor: impl ProducerInterceptor) -> Self {
+        self.hooks.intercept(interceptor);
         self
     }
 
@@ -241,7 +250,7 @@ impl ProducerBuilder {
     pub async fn create(self) -> Result<Producer> {
         self.config.validate()?;
         let topic = parse_topic(&self.topic)?;
-        let (client, router, trace_context) = (self.client.clone(), self.router(), self.trace_context);
+        let (client, router, hooks) = (self.client.clone(), self.router(), self.hooks.clone().if_any());
         let topics = client.parts_of(&topic).await?;
         // The name of a partition is a topic by itself.
         let is_partitioned = topic.partition_index().is_none() && topics.iter().any(|(_, partition)| *partition >= 0);
@@ -264,7 +273,7 @@ impl ProducerBuilder {
         for (_, created) in rest {
             created.await?;
         }
-        Ok(Producer::new(client, topic.as_str().into(), is_partitioned, (parts, events), router, config, trace_context))
+        Ok(Producer::new(client, topic.as_str().into(), is_partitioned, (parts, events), router, config, hooks))
     }
 
     fn router(&self) -> Router {

@@ -19,6 +19,7 @@ pub mod dead_letters;
 pub mod drain;
 pub mod failover;
 pub mod idle;
+pub mod interceptors;
 pub mod keys;
 pub mod lifecycle;
 pub mod memory;
@@ -97,6 +98,7 @@ macro_rules! with_every_test {
                 a_batch_that_was_begun_is_finished a_client_relays_until_it_is_drained idle_handles_are_drained_at_once
                 fifty_times_under_load
             }
+            interceptors { messages_that_are_sent messages_that_are_received cumulative_acknowledgements }
             schemas {
                 versions_go_with_messages incompatible_types_are_refused a_consumer_registers_on_an_idle_topic_only
             }

@@ -25,6 +25,7 @@ use tokio::sync::mpsc;
 use super::clock;
 use super::drain::{Held, InHand};
 use super::events::{ConsumerEvent, EventQueue};
+use super::interceptors::ConsumerInterceptors;
 use super::message::ReceivedMessage;
 use crate::error::{Error, ErrorKind, Result, SendError};
 use crate::id::MessageId;
@@ -49,6 +50,7 @@ pub(super) struct DeadLetters {
     subscription: String,
     producers: Producers,
     events: Arc<EventQueue<ConsumerEvent>>,
+    interceptors: Option<Arc<ConsumerInterceptors>>,
     queue: mpsc::Sender<Letter>,
     /// Letters that are not stored and not given back.
     in_hand: Arc<InHand>,
@@ -74,10 +76,12 @@ impl DeadLetters {
         subscription: String,
         producers: Producers,
         events: Arc<EventQueue<ConsumerEvent>>,
+        interceptors: Option<Arc<ConsumerInterceptors>>,
     ) -> (Arc<Self>, LetterQueue) {
         let (queue, letters) = mpsc::channel(LETTERS_MAX);
         let in_hand = Arc::default();
-        (Arc::new(Self { topics, subscription, producers, events, queue, in_hand }), LetterQueue(letters))
+        let dead_letters = Self { topics, subscription, producers, events, interceptors, queue, in_hand };
+        (Arc::new(dead_letters), LetterQueue(letters))
     }
 
     /// The most redeliveries of a message that is still given to the application.
@@ -145,10 +149,13 @@ impl DeadLetters {
         let error = match result {
             Ok(_) => {
                 let part = letter.message.part();
-                let _refused = part.endpoint.with(|consumer| {
+                let acked = part.endpoint.with(|consumer| {
                     consumer.count_dead_letter();
                     consumer.ack(&letter.message.position(), clock::now)
                 });
+                if let Some(interceptors) = &self.interceptors {
+                    interceptors.on_acknowledge(&[letter.message.id()], &acked);
+                }
                 return;
             }
             Err(error) => error,

@@ -64,8 +64,8 @@ pub(super) struct Receiver {
     last_end: Option<Error>,
     /// [`Self::poll`] has returned the end of the consumer.
     is_over: bool,
-    /// Messages that were received and put back, to be received before all others. While there are some, `run_queue` is
-    /// in `run_queue_behind`, so that the fast path finds nothing.
+    /// Messages that were received and put back, to be received before all others. While there are some, or interceptors
+    /// see each message, `run_queue` is in `run_queue_behind`, so that the fast path finds nothing.
     put_back: VecDeque<ReceivedMessage>,
     run_queue_behind: VecDeque<usize>,
     /// A message on its way from [`Self::poll_slow`] to its caller: see the module.
@@ -189,6 +189,11 @@ impl Receiver {
             let source = &mut self.sources[index];
             let next = source.next_slow(&self.shared.events);
             if next.is_some() {
+                if let (Some(interceptors), Some(message)) = (&self.shared.interceptors, &next) {
+                    interceptors.before_consume(message);
+                    // The next one comes here too.
+                    self.run_queue_behind.extend(self.run_queue.drain(..));
+                }
                 return next;
             }
             source.is_queued = false;

@@ -2,8 +2,21 @@
 
 use std::collections::BTreeMap;
 
+use std::sync::{Arc, Mutex};
+
 use super::*;
-use crate::Message;
+use crate::{Message, ProducerInterceptor};
+
+/// Keeps the numbers of partitions that it is told.
+#[derive(Clone, Default)]
+struct Partitions(Arc<Mutex<Vec<u32>>>);
+
+impl ProducerInterceptor for Partitions {
+    fn on_partitions_change(&self, topic: &str, partitions: u32) {
+        assert_eq!(topic, "persistent://public/default/t");
+        self.0.lock().expect("no panic").push(partitions);
+    }
+}
 
 /// Clones send from several tasks while partitions are added: every message is stored once, those of a task in order
 /// within each partition, and the new partitions get their share.
@@ -13,7 +26,9 @@ async fn partitions_are_added_under_traffic() {
     const MESSAGES: u32 = 300;
     let broker = EmbeddedBroker::builder().partitioned_topic("t", 2).start().await.expect("a free port");
     let client = connected(&broker).await;
-    let producer = producer(&client, "t").await;
+    let told = Partitions::default();
+    let producer =
+        within("the producer", client.producer("t").intercept(told.clone()).create()).await.expect("created");
     let mut sending = Vec::new();
     for sender in 0..SENDERS {
         let producer = producer.clone();
@@ -33,6 +48,7 @@ async fn partitions_are_added_under_traffic() {
         within("the partition", producer.add_partition()).await.expect("attached");
         assert_eq!(producer.partitions(), partition + 1);
     }
+    assert_eq!(*told.0.lock().expect("no panic"), [3, 4, 5, 6, 7]);
     let mut by_partition = BTreeMap::new();
     for (sender, ids) in sending.into_iter().enumerate() {
         let mut last = BTreeMap::new();

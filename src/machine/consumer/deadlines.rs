@@ -43,7 +43,7 @@ impl Consumer {
         }
         self.finish_if_closed_while_detached(deferred);
         if self.lifecycle.is_attached() {
-            self.handle_due_redeliveries(now);
+            self.handle_due_redeliveries(now, deferred);
             self.check_stall(now, deferred);
         }
     }

@@ -69,8 +69,8 @@ pub(super) enum WaitReason {
 pub(super) struct Due {
     /// In order.
     pub(super) positions: Vec<EntryPosition>,
-    /// How many of them were not acknowledged in time.
-    pub(super) timed_out: usize,
+    /// Those of them that were not acknowledged in time; in order.
+    pub(super) timed_out: Vec<EntryPosition>,
 }
 
 impl Delayed {
@@ -162,12 +162,16 @@ impl Delayed {
                     let entry = word << 6 | i64::from(bits.trailing_zeros());
                     bits &= bits - 1;
                     let wait = self.forget(ledger, entry);
-                    due.timed_out += usize::from(wait.is_some_and(|wait| wait.reason() == WaitReason::Delivered));
-                    due.positions.push(EntryPosition { ledger_id: ledger as u64, entry_id: entry as u64 });
+                    let position = EntryPosition { ledger_id: ledger as u64, entry_id: entry as u64 };
+                    if wait.is_some_and(|wait| wait.reason() == WaitReason::Delivered) {
+                        due.timed_out.push(position);
+                    }
+                    due.positions.push(position);
                 }
             }
         }
         due.positions.sort_unstable();
+        due.timed_out.sort_unstable();
         due
     }
 
@@ -242,9 +246,9 @@ mod tests {
         delayed.insert(at(1, 1), WaitReason::Nacked, ms(1000), now);
         delayed.insert(at(1, 2), WaitReason::Delivered, ms(1000), now);
         let due = delayed.take_due(later(now, 2000));
-        assert_eq!((due.positions, due.timed_out), (vec![at(1, 2)], 1));
+        assert_eq!((due.positions, due.timed_out), (vec![at(1, 2)], vec![at(1, 2)]));
         let due = delayed.take_due(later(now, 6000));
-        assert_eq!((due.positions, due.timed_out), (vec![at(1, 1)], 0));
+        assert_eq!((due.positions, due.timed_out), (vec![at(1, 1)], vec![]));
     }
 
     #[test]

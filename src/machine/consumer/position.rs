@@ -21,6 +21,11 @@ impl EntryPosition {
         Self { ledger_id: id.ledger_id, entry_id: id.entry_id }
     }
 
+    /// As the id of the whole entry, without a partition.
+    pub(super) fn to_id(self) -> MessagePosition {
+        MessagePosition::new(self.ledger_id, self.entry_id)
+    }
+
     /// That of an acknowledged entry.
     pub(super) fn of_ack(id: &AckId) -> Self {
         Self { ledger_id: id.ledger_id, entry_id: id.entry_id }

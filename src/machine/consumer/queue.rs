@@ -17,6 +17,7 @@ use super::idle::IdleReason;
 use super::permits::{Permits, ReturnedPermits};
 use super::position::EntryPosition;
 use crate::error::Error;
+use crate::id::MessagePosition;
 use crate::machine::receive_memory::{ReceiveBudget, ReceiveShare};
 use crate::machine::{Deferred, EndpointId, ReadyList};
 
@@ -48,6 +49,16 @@ pub trait TopicObserver: fmt::Debug + Send + Sync {
 
     /// Nothing has come for this long, although there is a backlog and the broker may send.
     fn on_stall(&self, reason: IdleReason, quiet_for: Duration);
+
+    /// Whether it is to be told of redeliveries.
+    fn wants_redeliveries(&self) -> bool {
+        false
+    }
+
+    /// Entries are requested again: their negative acknowledgement is due, or they were not acknowledged in time.
+    fn on_redelivery(&self, nacked: &[MessagePosition], timed_out: &[MessagePosition]) {
+        let _ = (nacked, timed_out);
+    }
 }
 
 /// What [`Consumer::take`](super::Consumer::take) says besides the entries.
@@ -244,6 +255,11 @@ impl Queue {
             !is_dropped
         });
         self.permits.cleared(permits);
+    }
+
+    /// Whether the observer is to be told of redeliveries.
+    pub(super) fn wants_redeliveries(&self) -> bool {
+        self.signals.observer.as_ref().is_some_and(|observer| observer.wants_redeliveries())
     }
 
     /// Tells the observer later, once no lock is held.

@@ -12,8 +12,8 @@ use super::backoff::RedeliveryBackoff;
 use super::delayed::{Delayed, Due, WaitReason};
 use super::position::EntryPosition;
 use super::{Consumer, ConsumerConfig};
-use crate::machine::Now;
 use crate::machine::endpoint::outbox::Outbox;
+use crate::machine::{Deferred, Now};
 use crate::pb;
 use crate::wire::Command;
 
@@ -183,12 +183,18 @@ impl Consumer {
     }
 
     /// Requests the entries whose delay or timeout is over. In order there is one request for everything.
-    pub(super) fn handle_due_redeliveries(&mut self, now: Now) {
+    pub(super) fn handle_due_redeliveries(&mut self, now: Now, deferred: &mut Deferred) {
         let Due { positions: due, timed_out } = self.redelivery.take_due(now);
         if due.is_empty() {
             return;
         }
-        self.counters.ack_timeouts += timed_out as u64;
+        self.counters.ack_timeouts += timed_out.len() as u64;
+        if self.queue.wants_redeliveries() {
+            let is_nacked = |position: &&EntryPosition| timed_out.binary_search(position).is_err();
+            let nacked: Vec<_> = due.iter().filter(is_nacked).map(|position| position.to_id()).collect();
+            let timed_out: Vec<_> = timed_out.iter().map(|position| position.to_id()).collect();
+            self.queue.tell(deferred, move |observer| observer.on_redelivery(&nacked, &timed_out));
+        }
         self.is_dirty = true;
         if self.config.subscription_type.is_in_order() {
             return self.redeliver_everything();

@@ -88,7 +88,7 @@ pub use capacity::{CapacityBound, CapacityWaiter};
 pub use config::{AccessMode, ProducerConfig};
 pub use message::Message;
 pub use overdue::SendObserver;
-pub use results::{PendingSend, SendCallback};
+pub use results::{OnSent, PendingSend, SendCallback};
 pub use seal::{SealJob, Sealed};
 pub(crate) use sequence_ids::SEQUENCE_ID_MAX;
 pub use stats::ProducerStats;

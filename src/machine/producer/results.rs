@@ -34,7 +34,24 @@ pub(crate) struct Stored {
 
 /// Called with the result of one send, with no lock held, on the task that drives the connection: it may send more,
 /// and must not block. A panic in it is caught.
-pub type SendCallback = Box<dyn FnOnce(Result<MessageId, SendError>) + Send>;
+pub type SendCallback = Box<dyn OnSent>;
+
+/// What gets the result of one send: any closure that takes it.
+pub trait OnSent: Send {
+    /// The message is stored, or has failed.
+    fn on_sent(self: Box<Self>, result: Result<MessageId, SendError>);
+
+    /// The message was not accepted, and the sender is told. For a closure that is nothing.
+    fn on_refused(self: Box<Self>, error: &SendError) {
+        let _ = error;
+    }
+}
+
+impl<F: FnOnce(Result<MessageId, SendError>) + Send> OnSent for F {
+    fn on_sent(self: Box<Self>, result: Result<MessageId, SendError>) {
+        self(result);
+    }
+}
 
 /// One result.
 ///

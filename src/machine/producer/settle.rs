@@ -267,7 +267,7 @@ fn defer_callbacks(
     };
     for (slot, callback) in callbacks.drain(of_entry) {
         let (results, result) = (results.clone(), result.clone());
-        deferred.run(move || callback(result.map(|stored| results.id(slot, stored))));
+        deferred.run(move || callback.on_sent(result.map(|stored| results.id(slot, stored))));
     }
 }
 
