@@ -110,8 +110,11 @@ impl DecodedEntry {
         *self = Self::empty(self.part.clone());
     }
 
-    pub(super) fn position(&self) -> MessagePosition {
-        self.position
+    /// A copy of the entry as it is stored: nothing is decompressed. The payload is what follows the metadata.
+    pub(super) fn stored(&self) -> Self {
+        let raw = Bytes::copy_from_slice(&self.raw);
+        let payload = self.metadata.end..to_u32(raw.len());
+        Self { raw, payload, inflated: None, opened_at: None, ..self.clone() }
     }
 
     /// The payload of the whole entry.

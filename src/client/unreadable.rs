@@ -37,12 +37,22 @@ use crate::wire::metadata::{self, Metadata, Properties, encryption_key_names};
 pub struct UnreadableMessage {
     message: ReceivedMessage,
     reason: UnreadableReason,
-    is_acknowledged: bool,
+    fate: UnreadableFate,
+}
+
+/// What becomes of a message that cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum UnreadableFate {
+    /// The application decides.
+    Open,
+    Acknowledged,
+    /// It goes to the dead-letter topic.
+    DeadLetter,
 }
 
 impl UnreadableMessage {
-    pub(super) fn new(message: ReceivedMessage, reason: UnreadableReason, is_acknowledged: bool) -> Self {
-        Self { message, reason, is_acknowledged }
+    pub(super) fn new(message: ReceivedMessage, reason: UnreadableReason, fate: UnreadableFate) -> Self {
+        Self { message, reason, fate }
     }
 
     /// Why it cannot be read.
@@ -53,7 +63,14 @@ impl UnreadableMessage {
     /// Whether it was acknowledged, by
     /// [`UnreadableMessagePolicy::Acknowledge`](crate::UnreadableMessagePolicy::Acknowledge).
     pub fn is_acknowledged(&self) -> bool {
-        self.is_acknowledged
+        self.fate == UnreadableFate::Acknowledged
+    }
+
+    /// Whether it goes to the dead-letter topic, by
+    /// [`DeadLetterPolicy::with_unreadable`](crate::DeadLetterPolicy::with_unreadable): it is acknowledged once it is stored
+    /// there.
+    pub fn is_dead_letter(&self) -> bool {
+        self.fate == UnreadableFate::DeadLetter
     }
 
     /// The message, for inspection or acknowledgement. Its payload is the stored one: encrypted, compressed, a single
@@ -152,7 +169,7 @@ impl fmt::Debug for UnreadableMessage {
             .field("id", &format_args!("{}", self.message.id()))
             .field("topic", &self.message.topic())
             .field("reason", &self.reason)
-            .field("is_acknowledged", &self.is_acknowledged)
+            .field("fate", &self.fate)
             .finish_non_exhaustive()
     }
 }

@@ -137,7 +137,7 @@ macro_rules! with_every_test {
             topic_stats { backlog_and_consumers partitions_and_topics_of_a_namespace description_of_the_application }
             unreadable {
                 reported_and_left_to_the_application acknowledged_where_the_policy_says_so
-                workers_go_on_after_what_they_cannot_read
+                workers_go_on_after_what_they_cannot_read given_up_where_the_policy_says_so
             }
         }
     };

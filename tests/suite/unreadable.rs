@@ -3,7 +3,9 @@
 use super::raw::{RAW_PRODUCER, RAW_PUBLISH_TIME_MS, RawEntry, publish};
 use super::target::Role;
 use super::*;
-use pulsar_native::{ConsumerEvent, ConsumerEvents, UnreadableMessage, UnreadableMessagePolicy, UnreadableReason};
+use pulsar_native::{
+    ConsumerEvent, ConsumerEvents, DeadLetterPolicy, UnreadableMessage, UnreadableMessagePolicy, UnreadableReason,
+};
 use pulsar_native::{Outcome, pb};
 use tokio::net::TcpStream;
 
@@ -162,6 +164,54 @@ pub async fn acknowledged_where_the_policy_says_so(target: &Target) {
     let found = received(&mut consumer, &mut events).await;
     assert!(found.iter().all(UnreadableMessage::is_acknowledged), "{found:?}");
     drained(target, &topic, "s").await;
+}
+
+/// Each goes to the dead-letter topic as it is stored, and so does what does not decompress and what is no batch.
+pub async fn given_up_where_the_policy_says_so(target: &Target) {
+    let client = target.client().await;
+    let topic = target.topic("given-up");
+    let policy = DeadLetterPolicy::new(1).with_unreadable(true).with_initial_subscription("operators");
+    let builder = client.consumer(&topic, "s").subscription_type(SubscriptionType::Shared).dead_letter_policy(policy);
+    let mut consumer = subscribed(builder.max_uncompressed_size(LIMIT)).await;
+    let no_batch = pb::MessageMetadata { num_messages_in_batch: Some(2), ..plain() };
+    let kinds = [encrypted(), chunk(), zstd(), zstd_batch(), large(DECLARED), large(100), no_batch];
+    let mut entries: Vec<RawEntry<'_>> = kinds.clone().map(|metadata| (metadata, STORED)).into();
+    entries.push((plain(), b"last"));
+    store(target, &topic, &entries).await;
+    let last = receive(&mut consumer).await;
+    assert_eq!(last.to_string_lossy(), "last");
+    consumer.ack(&last).expect("acknowledged");
+
+    let dead_topic = format!("{topic}-s-DLQ");
+    let reasons = [
+        "encrypted",
+        "chunk",
+        "compression codec 3",
+        "compression codec 3",
+        "max_uncompressed_size",
+        "decompress",
+        "batch",
+    ];
+    drained(target, &topic, "s").await;
+    let letters = client.consumer(&dead_topic, "operators").initial_position(InitialPosition::Earliest);
+    let mut letters = subscribed(letters).await;
+    for (metadata, reason) in kinds.iter().zip(reasons) {
+        let letter = receive(&mut letters).await;
+        let property = |name| letter.property(name).unwrap_or_else(|| panic!("no {name} in {letter:?}"));
+        assert!(property("DEAD_LETTER_REASON").contains(reason), "{}", property("DEAD_LETTER_REASON"));
+        assert_eq!((letter.payload(), property("REAL_TOPIC")), (STORED, topic.as_str()));
+        let own = metadata.properties.iter().map(|own| (own.key.as_str(), own.value.as_str()));
+        own.for_each(|(name, value)| assert_eq!(property(name), value));
+        assert_eq!(letter.key(), metadata.partition_key.as_deref());
+        // `raw`, the name of the producer, is field 1 of the metadata.
+        assert!(property("UNREADABLE_METADATA").starts_with("CgNyYXc"), "{}", property("UNREADABLE_METADATA"));
+    }
+    let mut events = consumer.events();
+    for _ in 0..5 {
+        let message = unreadable(&mut events).await;
+        assert!(message.is_dead_letter() && !message.is_acknowledged(), "{message:?}");
+    }
+    assert_eq!(consumer.stats().dead_lettered_messages, 7);
 }
 
 pub async fn workers_go_on_after_what_they_cannot_read(target: &Target) {

@@ -20,6 +20,8 @@ const DELAY_TIME: &str = "DELAY_TIME";
 
 /// Why the application gave it up, where it said so. Only this client writes it.
 pub(super) const REASON: &str = "DEAD_LETTER_REASON";
+/// Of a message that cannot be read: its serialized metadata, base64. Only this client writes it.
+pub(super) const UNREADABLE_METADATA: &str = "UNREADABLE_METADATA";
 
 /// The properties of a letter, sorted by name as Java sends them.
 pub(super) type Properties = BTreeMap<String, String>;

@@ -27,6 +27,7 @@ use super::drain::{Held, InHand};
 use super::events::{ConsumerEvent, EventQueue};
 use super::interceptors::ConsumerInterceptors;
 use super::message::ReceivedMessage;
+use crate::base64_text;
 use crate::error::{Error, ErrorKind, Result, SendError};
 use crate::id::MessageId;
 
@@ -62,6 +63,8 @@ struct Letter {
     message: ReceivedMessage,
     /// Why, if the application said so.
     reason: Option<String>,
+    /// Its payload is that of the stored entry.
+    is_unreadable: bool,
     /// With its own properties alone, because it was too large with those that are added.
     is_bare: bool,
     _held: Arc<Held>,
@@ -91,8 +94,22 @@ impl DeadLetters {
 
     /// Gives a message up: it goes to the dead-letter topic, and is acknowledged once it is stored there.
     pub(super) fn push(&self, message: &ReceivedMessage, reason: Option<String>) {
+        self.queue_new(message, reason, false);
+    }
+
+    /// Whether what cannot be read goes there too.
+    pub(super) fn takes_unreadable(&self) -> bool {
+        self.topics.policy.takes_unreadable
+    }
+
+    /// The same of a message that cannot be read: the whole entry, as it is stored.
+    pub(super) fn push_unreadable(&self, message: &ReceivedMessage, reason: String) {
+        self.queue_new(message, Some(reason), true);
+    }
+
+    fn queue_new(&self, message: &ReceivedMessage, reason: Option<String>, is_unreadable: bool) {
         let held = Arc::new(self.in_hand.hold());
-        self.try_queue(Letter { message: message.clone(), reason, is_bare: false, _held: held });
+        self.try_queue(Letter { message: message.clone(), reason, is_unreadable, is_bare: false, _held: held });
     }
 
     /// Letters that are not stored and not given back.
@@ -129,6 +146,10 @@ impl DeadLetters {
                 let mut properties = letter::origin(&letter.message, &self.subscription);
                 if let Some(reason) = &letter.reason {
                     properties.insert(letter::REASON.to_owned(), reason.clone());
+                }
+                if letter.is_unreadable {
+                    let metadata = base64_text::encode(letter.message.metadata_bytes());
+                    properties.insert(letter::UNREADABLE_METADATA.to_owned(), metadata);
                 }
                 letter::copy(&letter.message, properties)
             }

@@ -68,6 +68,7 @@ pub struct DeadLetterPolicy {
     pub(super) retry_letter_topic: Option<String>,
     pub(super) names: DeadLetterNames,
     pub(super) initial_subscription: Option<String>,
+    pub(super) takes_unreadable: bool,
     pub(super) dead_letter_producer: Option<ProducerOptions>,
     pub(super) retry_letter_producer: Option<ProducerOptions>,
 }
@@ -89,6 +90,7 @@ impl DeadLetterPolicy {
             retry_letter_topic: None,
             names: DeadLetterNames::default(),
             initial_subscription: None,
+            takes_unreadable: false,
             dead_letter_producer: None,
             retry_letter_producer: None,
         }
@@ -120,6 +122,22 @@ impl DeadLetterPolicy {
     #[doc(alias = "initialSubscriptionName")]
     pub fn with_initial_subscription(mut self, subscription: impl Into<String>) -> Self {
         self.initial_subscription = Some(subscription.into());
+        self
+    }
+
+    /// Whether a message that cannot be read goes to the dead-letter topic too, with its first delivery: one that this client
+    /// does not support (encrypted, a chunk, a codec that this build lacks, too large), and one whose bytes do not
+    /// decompress, or are no batch. Its payload is the stored one: a whole entry, encrypted, compressed or an undivided
+    /// batch, for which reading fails in the dead-letter topic as well unless something takes it apart. The property
+    /// `DEAD_LETTER_REASON` says why it could not be read, `UNREADABLE_METADATA` is the serialized `MessageMetadata` in base64;
+    /// key and properties are those of the entry. It is acknowledged once it is stored there, and if it is not, it comes again.
+    ///
+    /// It goes before [`UnreadableMessagePolicy::Acknowledge`](crate::UnreadableMessagePolicy); the event
+    /// [`Unreadable`](crate::ConsumerEvent::Unreadable) comes as well for what this client does not support. An entry
+    /// whose checksum is wrong was changed on its way: it is acknowledged with its error, and no letter. Default: false. Java
+    /// has no such option.
+    pub fn with_unreadable(mut self, takes: bool) -> Self {
+        self.takes_unreadable = takes;
         self
     }
 
@@ -176,6 +194,7 @@ impl fmt::Debug for DeadLetterPolicy {
             .field("retry_letter_topic", &self.retry_letter_topic)
             .field("names", &self.names)
             .field("initial_subscription", &self.initial_subscription)
+            .field("takes_unreadable", &self.takes_unreadable)
             .finish_non_exhaustive()
     }
 }

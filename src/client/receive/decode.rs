@@ -16,7 +16,8 @@
 //! what it put together, so an entry that says to be both is taken for a batch, as the Java client does.
 //!
 //! *Damaged* entries are acknowledged with their validation error, since no client will ever read them. *Unreadable*
-//! ones are sound and reported; they stay unacknowledged.
+//! ones are sound and reported; they stay unacknowledged. Where the dead-letter topic takes what is unreadable, both go
+//! there.
 //!
 //! [`ReceivedEntry::read`]: crate::machine::consumer::ReceivedEntry::read
 

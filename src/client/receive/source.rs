@@ -4,8 +4,8 @@
 //!  endpoint's queue --refill--> run --decode--> batch --next--> message
 //!        (its lock)              |       \______________________^
 //!                                |        one message
-//!                                +--> damaged: acknowledged with its validation error
-//!                                +--> unreadable: reported; acknowledged only if the policy says so
+//!                                +--> damaged: acknowledged with its validation error, or a dead letter
+//!                                +--> unreadable: reported; acknowledged only if the policy says so, or a dead letter
 //! ```
 //!
 //! The permit of a message is returned when the message is handed out, and also when it turns out to be damaged,
@@ -24,7 +24,7 @@ use crate::client::dead_letter::DeadLetters;
 use crate::client::events::{ConsumerEvent, EventQueue};
 use crate::client::message::{DecodedEntry, ReceivedMessage};
 use crate::client::parts::Part;
-use crate::client::unreadable::{UnreadableMessage, UnreadableReason};
+use crate::client::unreadable::{UnreadableFate, UnreadableMessage, UnreadableReason};
 use crate::error::Error;
 use crate::id::MessagePosition;
 use crate::machine::EndpointId;
@@ -233,7 +233,7 @@ impl Source {
     pub(super) fn next_slow(&mut self, events: &EventQueue<ConsumerEvent>) -> Option<ReceivedMessage> {
         self.discard_stale();
         loop {
-            if let Some(message) = self.next_member_slow() {
+            if let Some(message) = self.next_member_slow(events) {
                 if self.give_up(&message) {
                     continue;
                 }
@@ -293,7 +293,7 @@ impl Source {
     /// | a member that is acknowledged | Skipped. The broker did not charge it. |
     /// | a member that was compacted out | Acknowledged here, since the application never sees it and the entry is done only with all its members. Its permit is returned with the batch. |
     /// | any other | Handed out; its permit is returned. |
-    fn next_member_slow(&mut self) -> Option<ReceivedMessage> {
+    fn next_member_slow(&mut self, events: &EventQueue<ConsumerEvent>) -> Option<ReceivedMessage> {
         loop {
             let (batch, opened) = (self.batch.as_mut()?, self.opened.as_ref()?);
             let index = batch.cursor.index();
@@ -306,9 +306,9 @@ impl Source {
             let record = match record {
                 Ok(record) => record,
                 Err(error) => {
-                    let (at, charged) = (opened.position(), batch.charged);
+                    let (stored, charged) = (opened.stored(), batch.charged);
                     self.batch = None;
-                    self.reject(at.ledger_id, at.entry_id, charged, &EntryError::Batch(error));
+                    self.on_failure(stored, charged, DecodeFailure::Damaged(EntryError::Batch(error)), events);
                     return None;
                 }
             };
@@ -352,15 +352,11 @@ impl Source {
         let position = MessagePosition { ledger_id, entry_id, partition, batch_index: -1, batch_size, cluster_number };
         let Content { inflated, cursor } = match decode_slow(&raw, &body, self.uncompressed_bytes_max) {
             Ok(content) => content,
-            Err(DecodeFailure::Damaged(error)) => {
-                self.reject(ledger_id, entry_id, permits, &error);
-                return None;
-            }
-            Err(DecodeFailure::Unreadable(reason)) => {
+            Err(failure) => {
                 let mut stored = DecodedEntry::empty(self.part.clone());
                 // A copy, because an event may wait for long and must not keep a whole read buffer.
                 stored.fill(position, Bytes::copy_from_slice(&raw), &body, None, redelivery_count, None);
-                self.report_unreadable(stored, permits, reason, events);
+                self.on_failure(stored, permits, failure, events);
                 return None;
             }
         };
@@ -405,6 +401,33 @@ impl Source {
         }
     }
 
+    /// A whole entry that gives no messages: to the dead-letter topic if that takes it, else rejected as damaged, or
+    /// reported.
+    fn on_failure(
+        &mut self,
+        stored: DecodedEntry,
+        permits: u32,
+        failure: DecodeFailure,
+        events: &EventQueue<ConsumerEvent>,
+    ) {
+        let message = ReceivedMessage::single(Arc::new(stored));
+        let letters = self.dead_letters.clone().filter(|letters| letters.takes_unreadable());
+        match (failure, letters) {
+            (DecodeFailure::Damaged(error), None) => {
+                let MessagePosition { ledger_id, entry_id, .. } = message.position();
+                self.reject(ledger_id, entry_id, permits, &error);
+            }
+            (DecodeFailure::Damaged(error), Some(letters)) => {
+                self.return_permits(permits);
+                letters.push_unreadable(&message, error.to_string());
+            }
+            (DecodeFailure::Unreadable(reason), letters) => {
+                self.return_permits(permits);
+                self.report_unreadable(message, reason, letters.as_deref(), events);
+            }
+        }
+    }
+
     /// Damaged: acknowledged with the reason, so that it is not delivered again.
     fn reject(&mut self, ledger_id: u64, entry_id: u64, permits: u32, error: &EntryError) {
         let permits = ReturnedPermits { attach_number: self.permits.attach_number, count: permits };
@@ -413,27 +436,33 @@ impl Source {
         });
     }
 
-    /// Sound, but not for this client to read: reported, and not acknowledged unless the policy says so. The application
-    /// can decide, or a client that can read it gets it.
+    /// Sound, but not for this client to read: reported, and not acknowledged unless the policy says so, or a dead letter
+    /// of it is stored. The application can decide, or a client that can read it gets it.
     fn report_unreadable(
-        &mut self,
-        stored: DecodedEntry,
-        permits: u32,
+        &self,
+        message: ReceivedMessage,
         reason: UnreadableReason,
+        letters: Option<&DeadLetters>,
         events: &EventQueue<ConsumerEvent>,
     ) {
-        self.return_permits(permits);
-        let message = ReceivedMessage::single(Arc::new(stored));
-        self.on_given(message.position(), message.redelivery_count());
-        let is_acknowledged = match self.unreadable_policy {
-            UnreadableMessagePolicy::Report => false,
+        let fate = match (letters, self.unreadable_policy) {
+            (Some(letters), _) => {
+                letters.push_unreadable(&message, reason.to_string());
+                UnreadableFate::DeadLetter
+            }
             // If it is refused, the entry comes again.
-            UnreadableMessagePolicy::Acknowledge => {
-                self.part.endpoint.with(|consumer| consumer.ack(&message.position(), clock::now)).is_ok()
+            (None, UnreadableMessagePolicy::Acknowledge) => {
+                self.on_given(message.position(), message.redelivery_count());
+                let acked = self.part.endpoint.with(|consumer| consumer.ack(&message.position(), clock::now));
+                if acked.is_ok() { UnreadableFate::Acknowledged } else { UnreadableFate::Open }
+            }
+            (None, UnreadableMessagePolicy::Report) => {
+                self.on_given(message.position(), message.redelivery_count());
+                UnreadableFate::Open
             }
         };
         let payload_bytes = message.payload().len();
-        let unreadable = UnreadableMessage::new(message, reason, is_acknowledged);
+        let unreadable = UnreadableMessage::new(message, reason, fate);
         events.push_with_payload(ConsumerEvent::Unreadable(unreadable), payload_bytes);
     }
 }

@@ -20,8 +20,14 @@ const ADDED: [&str; 7] = [
 const ENTRY_BITS: u32 = 22;
 const BATCH_BITS: u32 = 11;
 
-/// `to`, or the topic that the letter names; in full.
+/// In a letter whose payload is a stored entry that could not be read: as a message it would be noise.
+const UNREADABLE_METADATA: &str = "UNREADABLE_METADATA";
+
+/// `to`, or the topic that the letter names; in full. `None`: it cannot be sent back.
 pub(super) fn target(letter: &ReceivedMessage, to: Option<&TopicName>) -> Option<String> {
+    if letter.property(UNREADABLE_METADATA).is_some() {
+        return None;
+    }
     let named = || TopicName::parse(letter.property(REAL_TOPIC)?).ok();
     to.cloned().or_else(named).map(|topic| topic.to_string())
 }

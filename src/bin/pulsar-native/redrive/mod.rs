@@ -26,7 +26,7 @@ Each letter goes to the topic that it names in its property REAL_TOPIC, or to th
 stored there. It keeps payload, key, ordering key, event time and its own properties; those that were added when it was given
 up (REAL_TOPIC, REAL_SUBSCRIPTION, ORIGIN_MESSAGE_ID, ORIGIN_MESSAGE_IDY_TIME, RECONSUMETIMES, DELAY_TIME,
 DEAD_LETTER_REASON) are removed, so that its deliveries and retries are counted anew. It is sent without a schema, and every
-subscription of the topic gets it. A letter that names no topic is left where it is.
+subscription of the topic gets it. A letter that names no topic, or that could not be read, is left where it is.
 
 The command ends with the letters that were there when it began. After a failure or a kill, the same command goes on: its
 subscription knows what is done. Nothing is lost. A letter that was stored, but not acknowledged before the kill, is sent once
@@ -132,7 +132,7 @@ impl<'a> Redrive<'a> {
     fn leave(&mut self, letter: &ReceivedMessage) {
         if self.left == 0 {
             output::note(format_args!(
-                "{} names no topic that it comes from ({}): it is left there, as are others of that kind; see --to",
+                "{} is left there, as are others of its kind: it names no topic ({}; see --to), or could not be read",
                 letter.id(),
                 letters::REAL_TOPIC,
             ));
