@@ -42,7 +42,8 @@ async fn killed(target: &Target, deduplicates: bool) {
         value.unwrap_or_else(|| panic!("{name} in {output}")).parse().expect("a number")
     };
     assert_eq!((sum("left"), sum("may_be_double")), (0, usize::from(!deduplicates)), "{output}{stderr}");
-    assert!(sum("redriven") < MESSAGES - 19, "the first run has sent 20: {output}");
+    // It has sent 20; the last of them may come again.
+    assert!(sum("redriven") <= MESSAGES - 20 + sum("may_be_double"), "{output}");
 
     for message in &seen {
         consumer.ack(message).expect("acknowledged");
