@@ -133,10 +133,15 @@ impl ConsumerBuilder {
     /// The application does not see them again. The producer is created with the first of them.
     ///
     /// For Shared and Key_Shared subscriptions, where brokers count redeliveries; on others, where Java takes the option
-    /// without an effect, it needs [`retry_enabled`](Self::retry_enabled). The count is that of an entry, so a batch comes
-    /// as a whole where [members are not acknowledged one by one](Self::batch_index_acknowledgment) at the broker. Counts are
-    /// lost with the broker's process, when a topic moves, and when the last consumer of a subscription has gone: a message
-    /// is then delivered more often than the policy says, never less.
+    /// without an effect, it needs [`retry_enabled`](Self::retry_enabled).
+    ///
+    /// A message is delivered *at least* as often as the policy says, and given up *at least once*:
+    ///
+    /// | what | why |
+    /// | --- | --- |
+    /// | more deliveries | Brokers keep counts in memory. They are lost with the broker's process, when a topic moves, and when the last consumer of a subscription has gone. |
+    /// | members of a batch come again together | The count is that of the entry. Where [members are not acknowledged one by one](Self::batch_index_acknowledgment) at the broker, those that were acknowledged come again after a reconnect, beside the one that fails. |
+    /// | a dead letter twice | It was stored, and the consumer was closed, or the broker ended, before it was acknowledged. |
     ///
     /// | a dead letter has | |
     /// | --- | --- |
@@ -146,8 +151,7 @@ impl ConsumerBuilder {
     ///
     /// One that is too large with the added properties is sent without them. Where it cannot be stored, it is negatively
     /// acknowledged and comes again, and [`ConsumerEvent::DeadLetterFailed`](super::ConsumerEvent::DeadLetterFailed) says
-    /// why. The consumer may be closed between the store and the acknowledgement: a dead letter can stand there twice, and
-    /// is never lost. Default: none.
+    /// why. None is lost. Default: none.
     ///
     /// ```no_run
     /// # async fn example(client: pulsar_native::Client) -> Result<(), pulsar_native::Error> {
