@@ -30,6 +30,7 @@ fn first_seed(mutation: Mutation) -> u64 {
         Mutation::NoWaitForPredecessor | Mutation::OverdueForEach => 45,
         Mutation::StallToldLate => 50,
         Mutation::TimeOutSaysNothing | Mutation::RefusalOfNewIsRetried => 65,
+        Mutation::DrainForgetsLostAcks => 350,
         _ => 0,
     }
 }
