@@ -46,7 +46,7 @@ use crate::machine::producer::results::{OnSent, SendCallback};
 pub trait ProducerInterceptor: Send + Sync + 'static {
     /// A message is handed to the producer: what is returned is sent instead. Called before the message is routed, in the
     /// call that hands it over and on its task, whether or not there is capacity. `topic` is that of the producer. After a
-    /// panic the message goes on as it was before this interceptor. Default: the same message.
+    /// panic the message stays as it was before this interceptor. Default: the same message.
     fn before_send(&self, topic: &str, message: Message) -> Message {
         let _ = topic;
         message

@@ -1,4 +1,4 @@
-//! Who holds a connection, and whose turn it is to send a request over it.
+//! Which endpoints hold a connection, and which of them may send a request over it next.
 
 use super::{ConnectionPool, Holder, PooledState};
 use crate::machine::control::{BrokerKey, ConnectionId};
