@@ -10,7 +10,6 @@ use std::time::Duration;
 use futures_core::Stream;
 
 use super::acker::Acker;
-use super::clock;
 use super::consumer_shared::ConsumerShared;
 use super::dead_letter::{DeadLetters, LetterQueue};
 use super::drain::{DrainReport, Limit, drain_consumer};
@@ -23,9 +22,8 @@ use super::why_idle::WhyIdle;
 use super::workers::Tasks;
 use crate::error::{Error, Result};
 use crate::id::MessageId;
-use crate::machine::consumer::{Consumer as Machine, ConsumerStats, SeekTo};
-use crate::machine::{Deferred, Reply};
-use crate::pb;
+use crate::machine::Deferred;
+use crate::machine::consumer::{Consumer as Machine, ConsumerStats};
 
 /// The most messages that [`Consumer::receive_many`] returns.
 const RECEIVE_MANY_MAX: usize = 100_000;
@@ -73,7 +71,7 @@ impl Consumer {
         Self { acker: Acker { shared }, receiver, _letters: letters }
     }
 
-    fn parts(&self) -> &Parts<Machine> {
+    pub(super) fn parts(&self) -> &Parts<Machine> {
         &self.acker.shared.parts
     }
 
@@ -342,112 +340,6 @@ impl Consumer {
         self.acker.stats()
     }
 
-    /// The broker's statistics of the subscription and this consumer (CONSUMER_STATS): backlog, unacknowledged
-    /// messages, permits; summed over the topics and partitions.
-    ///
-    /// The broker's figures are those of its last statistics round, which may be a minute old in a production
-    /// broker; backlog and unacknowledged are current.
-    ///
-    /// # Errors
-    /// The broker's refusal; [`TimedOut`](crate::ErrorKind::TimedOut) after the operation timeout.
-    ///
-    /// # Cancel safety
-    /// Dropping the future abandons the request.
-    pub async fn broker_stats(&self) -> Result<BrokerStats> {
-        let mut stats = BrokerStats::default();
-        for reply in
-            self.parts().ask_each(|consumer, reply, deferred| consumer.broker_stats(reply, clock::now(), deferred))
-        {
-            stats.add(&reply.await?);
-        }
-        Ok(stats)
-    }
-
-    /// The id of the last message (GET_LAST_MESSAGE_ID) of each topic and partition.
-    ///
-    /// # Errors
-    /// The broker's refusal (`MetadataError`; on a non-persistent topic `UnknownError`);
-    /// [`TimedOut`](crate::ErrorKind::TimedOut) after the operation timeout.
-    ///
-    /// # Cancel safety
-    /// Dropping the future abandons the request.
-    pub async fn last_message_ids(&self) -> Result<Vec<MessageId>> {
-        let ask = |consumer: &mut Machine, reply, deferred: &mut Deferred| {
-            consumer.last_message_id(reply, clock::now(), deferred);
-        };
-        let mut ids = Vec::new();
-        for (part, reply) in self.parts().ask_those(|_| false, ask) {
-            ids.push(MessageId::from_position(reply.await?.id).with_topic(part.topic.clone()));
-        }
-        Ok(ids)
-    }
-
-    /// Moves the subscription to another position in the topic (SEEK) and returns once messages from there are
-    /// delivered. Messages received before and not acknowledged are forgotten.
-    ///
-    /// A seek to an id makes that message the next one; of a partitioned topic, only the partition that the id names is
-    /// moved. A seek to a time, to the start or to the end moves all partitions.
-    ///
-    /// # Errors
-    /// - The broker's refusal; another seek under way; [`TimedOut`](crate::ErrorKind::TimedOut) after the operation
-    ///   timeout.
-    /// - For an id, [`InvalidArgument`](crate::ErrorKind::InvalidArgument) as with [`Acker::ack_id`].
-    ///
-    /// # Cancel safety
-    /// Once it was polled, the seek is requested even if the future is dropped.
-    pub async fn seek(&mut self, to: SeekTo) -> Result<()> {
-        let replies = match &to {
-            SeekTo::Message { id, .. } => {
-                let (reply_to, reply) = Reply::pair();
-                let part = self.acker.part_of_id(id)?;
-                part.endpoint.with_deferred(&mut Deferred::new(), |consumer, deferred| {
-                    consumer.seek(to, reply_to, clock::now(), deferred)
-                });
-                vec![reply]
-            }
-            to => {
-                let seek = |consumer: &mut Machine, reply, deferred: &mut Deferred| {
-                    consumer.seek(to.clone(), reply, clock::now(), deferred);
-                };
-                self.parts().ask_each(seek)
-            }
-        };
-        all(replies).await
-    }
-
-    /// Deletes the subscription (UNSUBSCRIBE) and ends this consumer. It must be the subscription's last consumer:
-    /// while others are connected the broker refuses, and the consumer continues. With several topics or partitions, it
-    /// continues on those where the broker refused.
-    ///
-    /// # Errors
-    /// The broker's refusal (`MetadataError` when other consumers are connected);
-    /// [`TimedOut`](crate::ErrorKind::TimedOut) after the operation timeout.
-    ///
-    /// # Cancel safety
-    /// Once it was polled, the request is sent even if the future is dropped.
-    pub async fn unsubscribe(&self) -> Result<()> {
-        self.delete_subscription(false).await
-    }
-
-    /// Deletes the subscription as [`Self::unsubscribe`] does, also while other consumers are connected: the broker
-    /// disconnects them. Brokers before Pulsar 3.3 do not know the force, and refuse as they do without.
-    ///
-    /// # Errors
-    /// The broker's refusal; [`TimedOut`](crate::ErrorKind::TimedOut) after the operation timeout.
-    ///
-    /// # Cancel safety
-    /// Once it was polled, the request is sent even if the future is dropped.
-    pub async fn force_unsubscribe(&self) -> Result<()> {
-        self.delete_subscription(true).await
-    }
-
-    async fn delete_subscription(&self, force: bool) -> Result<()> {
-        let ask = |consumer: &mut Machine, reply, deferred: &mut Deferred| {
-            consumer.unsubscribe(force, reply, clock::now(), deferred);
-        };
-        all(self.parts().ask_each(ask)).await
-    }
-
     /// Sends the acknowledgements that wait, closes the consumer at the broker (CLOSE_CONSUMER) and waits for the
     /// answer. The subscription stays. Further acknowledgements, by any [`Acker`], are refused.
     ///
@@ -573,37 +465,6 @@ impl Stream for Consumer {
             return Poll::Ready(None);
         }
         self.receiver.poll(cx).map(Some)
-    }
-}
-
-/// The broker's statistics of a subscription and one of its consumers (CONSUMER_STATS_RESPONSE).
-#[derive(Debug, Clone, Default, PartialEq)]
-#[non_exhaustive]
-pub struct BrokerStats {
-    /// Entries of the subscription that are not acknowledged, delivered or not (`msgBacklog`). The broker counts
-    /// entries here: a batch is one.
-    pub backlog: u64,
-    /// Messages delivered to this consumer and not acknowledged (`unackedMessages`). Counted on Shared and
-    /// Key_Shared subscriptions only.
-    pub unacknowledged: u64,
-    /// Messages the broker may still send to this consumer (`availablePermits`). The broker's value is below zero after
-    /// a batch larger than the permits left; that is reported as 0.
-    pub available_permits: u64,
-    /// Whether the broker has stopped delivering because too much is unacknowledged
-    /// (`blockedConsumerOnUnackedMsgs`).
-    pub blocked_on_unacknowledged: bool,
-    /// Messages per second delivered to this consumer (`msgRateOut`).
-    pub delivered_per_second: f64,
-}
-
-impl BrokerStats {
-    fn add(&mut self, stats: &pb::CommandConsumerStatsResponse) {
-        self.backlog += stats.msg_backlog();
-        self.unacknowledged += stats.unacked_messages();
-        // The protocol's field is unsigned; the broker's count is signed.
-        self.available_permits += u64::try_from(stats.available_permits() as i64).unwrap_or(0);
-        self.blocked_on_unacknowledged |= stats.blocked_consumer_on_unacked_msgs();
-        self.delivered_per_second += stats.msg_rate_out();
     }
 }
 

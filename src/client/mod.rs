@@ -47,6 +47,7 @@ mod builder;
 pub(crate) mod clock;
 mod consumer;
 mod consumer_builder;
+mod consumer_requests;
 mod consumer_shared;
 mod dead_letter;
 mod dial;
@@ -85,8 +86,9 @@ pub use auth::{
     Token,
 };
 pub use builder::ClientBuilder;
-pub use consumer::{BrokerStats, Consumer};
+pub use consumer::Consumer;
 pub use consumer_builder::ConsumerBuilder;
+pub use consumer_requests::BrokerStats;
 pub use dead_letter::{DeadLetterNames, DeadLetterPolicy};
 pub use dial::{DialFuture, Dialer, ProxyProtocol, Socket, Target};
 pub use drain::DrainReport;
