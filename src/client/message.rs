@@ -12,6 +12,7 @@ use super::parts::Part;
 use crate::base64_text;
 use crate::id::{MessageId, MessagePosition};
 use crate::machine::consumer::{Consumer, EntryBody};
+use crate::machine::producer::Message;
 use crate::trace_context::{TRACEPARENT, TRACESTATE, TraceContext};
 use crate::wall_time::from_ms;
 use crate::wire::batch::RecordRange;
@@ -315,6 +316,37 @@ impl ReceivedMessage {
             None => self.entry().metadata().event_time_ms,
         };
         (ms != 0).then(|| from_ms(ms))
+    }
+
+    /// A message to be published that has the payload, key, ordering key and event time of this one, and these properties.
+    /// The payload is shared and not copied.
+    ///
+    /// ```no_run
+    /// # async fn example(message: pulsar_native::ReceivedMessage, copies: pulsar_native::Producer) -> Result<(), pulsar_native::SendError> {
+    /// copies.send(message.to_message(message.properties())).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn to_message<K: Into<String>, V: Into<String>>(
+        &self,
+        properties: impl IntoIterator<Item = (K, V)>,
+    ) -> Message {
+        let mut message = Message::new(self.payload_shared()).with_properties(properties);
+        if self.is_null() {
+            message = message.with_null_value();
+        }
+        message = match (self.key_is_base64(), self.key_bytes(), self.key()) {
+            (true, Some(bytes), _) => message.with_key_bytes(bytes),
+            (_, _, Some(key)) => message.with_key(key),
+            _ => message,
+        };
+        if let Some(key) = self.ordering_key() {
+            message = message.with_ordering_key(key.to_vec());
+        }
+        match self.event_time() {
+            Some(time) => message.with_event_time(time),
+            None => message,
+        }
     }
 
     /// Whether the value is null (a tombstone), which is not the same as empty.

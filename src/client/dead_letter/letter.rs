@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::client::message::ReceivedMessage;
-use crate::machine::producer::Message;
 use crate::topic::TopicName;
 
 /// The topic that the message was first received from; of a partition, the partitioned topic.
@@ -51,31 +50,6 @@ pub(super) fn count_retry(properties: &mut Properties, delay: Duration) -> u32 {
     properties.insert(RECONSUME_TIMES.to_owned(), times.to_string());
     properties.insert(DELAY_TIME.to_owned(), delay.as_millis().to_string());
     times
-}
-
-/// The payload, key, ordering key and event time of `message`, with these properties.
-pub(super) fn copy(message: &ReceivedMessage, properties: impl IntoIterator<Item = (String, String)>) -> Message {
-    let mut letter = Message::new(message.payload_shared()).with_properties(properties);
-    if message.is_null() {
-        letter = letter.with_null_value();
-    }
-    letter = match (message.key_is_base64(), message.key_bytes(), message.key()) {
-        (true, Some(bytes), _) => letter.with_key_bytes(bytes),
-        (_, _, Some(key)) => letter.with_key(key),
-        _ => letter,
-    };
-    if let Some(key) = message.ordering_key() {
-        letter = letter.with_ordering_key(key.to_vec());
-    }
-    match message.event_time() {
-        Some(time) => letter.with_event_time(time),
-        None => letter,
-    }
-}
-
-/// The properties that the message has by itself.
-pub(super) fn own(message: &ReceivedMessage) -> impl Iterator<Item = (String, String)> {
-    message.properties().map(|(key, value)| (key.to_owned(), value.to_owned()))
 }
 
 #[cfg(test)]

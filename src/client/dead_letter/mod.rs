@@ -141,7 +141,7 @@ impl DeadLetters {
             Err(error) => return self.give_back(&letter, &error),
         };
         let message = match letter.is_bare {
-            true => letter::copy(&letter.message, letter::own(&letter.message)),
+            true => letter.message.to_message(letter.message.properties()),
             false => {
                 let mut properties = letter::origin(&letter.message, &self.subscription);
                 if let Some(reason) = &letter.reason {
@@ -151,7 +151,7 @@ impl DeadLetters {
                     let metadata = base64_text::encode(letter.message.metadata_bytes());
                     properties.insert(letter::UNREADABLE_METADATA.to_owned(), metadata);
                 }
-                letter::copy(&letter.message, properties)
+                letter.message.to_message(properties)
             }
         };
         let (letters, sent, sent_to) = (self.clone(), letter.clone(), topic.clone());
@@ -218,7 +218,7 @@ impl DeadLetters {
             false => (LetterKind::Retry, retry_topic.to_owned()),
         };
         let producer = self.producers.get(kind, &topic, &self.topics.policy).await?;
-        let mut letter = letter::copy(message, properties);
+        let mut letter = message.to_message(properties);
         if !is_dead && !delay.is_zero() {
             letter = letter.with_deliver_after(delay);
         }

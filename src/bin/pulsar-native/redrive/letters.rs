@@ -34,24 +34,7 @@ pub(super) fn target(letter: &ReceivedMessage, to: Option<&TopicName>) -> Option
 
 /// The message as it was before it was given up.
 pub(super) fn message(letter: &ReceivedMessage) -> Message {
-    let own = letter.properties().filter(|(name, _)| !ADDED.contains(name));
-    let own = own.map(|(name, value)| (name.to_owned(), value.to_owned()));
-    let mut message = Message::new(letter.payload_shared()).with_properties(own);
-    if letter.is_null() {
-        message = message.with_null_value();
-    }
-    message = match (letter.key_is_base64(), letter.key_bytes(), letter.key()) {
-        (true, Some(bytes), _) => message.with_key_bytes(bytes),
-        (_, _, Some(key)) => message.with_key(key),
-        _ => message,
-    };
-    if let Some(key) = letter.ordering_key() {
-        message = message.with_ordering_key(key.to_vec());
-    }
-    match letter.event_time() {
-        Some(time) => message.with_event_time(time),
-        None => message,
-    }
+    letter.to_message(letter.properties().filter(|(name, _)| !ADDED.contains(name)))
 }
 
 /// A number that grows with the place of a letter in its topic, and is the same in each run. `None`: it does not fit into
