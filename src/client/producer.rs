@@ -255,11 +255,18 @@ impl Producer {
     /// Always inlined: otherwise the message would be moved once more, through memory.
     #[inline(always)]
     fn accept(&self, message: Message, callback: Option<SendCallback>) -> Accept<'_> {
-        // By value, for a borrow would move each message through memory once more.
-        let (message, callback) = match &self.shared.hooks {
-            None => (message, callback),
-            Some(hooks) => hooks.prepare(&self.shared.topic, message, callback),
-        };
+        // Apart, for a message that both ways lead to would be moved through memory once more.
+        if let Some(hooks) = &self.shared.hooks {
+            return self.accept_prepared(hooks, message, callback);
+        }
+        let endpoint = self.route(&message);
+        Accept { endpoint, message: Some(message), callback, waiter: CapacityWaiter::default() }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn accept_prepared(&self, hooks: &SendHooks, message: Message, callback: Option<SendCallback>) -> Accept<'_> {
+        let (message, callback) = hooks.prepare(&self.shared.topic, message, callback);
         let endpoint = self.route(&message);
         Accept { endpoint, message: Some(message), callback, waiter: CapacityWaiter::default() }
     }
