@@ -319,7 +319,7 @@ fn entry_of(members: u64, payload: impl Fn(u64) -> Vec<u8>, codec: Compression) 
         metadata.uncompressed_size = content.len() as u32;
     }
     let mut out = BytesMut::new();
-    put_entry(&mut out, &metadata, &compress(codec, &content).expect("the codec is built in"));
+    put_entry(&mut out, &metadata, &compress(codec, None, &content).expect("the codec is built in"));
     out
 }
 

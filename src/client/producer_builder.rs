@@ -122,11 +122,30 @@ impl ProducerBuilder {
         self
     }
 
-    /// The codec of payloads. As in the Java client, payloads of up to 4 KiB are not compressed. Default:
-    /// [`Compression::None`].
+    /// The codec of payloads: of a message by itself, or of a batch as a whole. What is small
+    /// ([`compress_min_msg_body_size`](Self::compress_min_msg_body_size)) or does not shrink goes out as it is; the Java
+    /// client sends compressed data also where it is larger. Default: [`Compression::None`].
     #[doc(alias = "compressionType")]
     pub fn compression(mut self, compression: Compression) -> Self {
         self.config.compression = compression;
+        self
+    }
+
+    /// How hard the codec tries: 1 to 9 with [`Compression::Zlib`], 1 to 22 with [`Compression::Zstd`]. The other codecs
+    /// have no levels, and with them [`create`](Self::create) refuses any
+    /// ([`InvalidArgument`](crate::ErrorKind::InvalidArgument)), as it does one out of range. Each client reads every level.
+    /// Default: that of the codec, 6 and 3, which are those of the Java client; there they are fixed.
+    pub fn compression_level(mut self, level: i32) -> Self {
+        self.config.compression_level = Some(level);
+        self
+    }
+
+    /// Payloads of up to so many bytes are not compressed: a message by itself, or all messages of a batch together
+    /// (PIP-389). Zero compresses all that shrinks; without [`compression`](Self::compression) it has no effect. Default:
+    /// 4 KiB.
+    #[doc(alias = "compressMinMsgBodySize")]
+    pub fn compress_min_msg_body_size(mut self, bytes: usize) -> Self {
+        self.config.compress_min_msg_body_size = bytes;
         self
     }
 

@@ -228,7 +228,8 @@ impl fmt::Display for UnreadableReason {
             Self::Chunk => f.write_str("it is a chunk of a larger message, which this client does not assemble"),
             Self::Codec { number } => {
                 write!(f, "this build has no compression codec {number}")?;
-                codec_name(*number).map_or(Ok(()), |name| write!(f, " ({name})"))
+                let Some(name) = codec_name(*number) else { return Ok(()) };
+                write!(f, " ({name}), which is the crate feature `{}`", name.to_lowercase())
             }
             Self::TooLarge { uncompressed_bytes, limit_bytes } => write!(
                 f,

@@ -77,7 +77,12 @@ fn producer(extremes: &mut Extremes, client: &Client) -> ProducerBuilder {
     let delays = [durations(), vec![Duration::from_nanos(1)]].concat();
     let builder =
         extremes.set(builder, "batching_max_publish_delay", &delays, ProducerBuilder::batching_max_publish_delay);
-    let builder = extremes.set(builder, "compression", &[Compression::Lz4], ProducerBuilder::compression);
+    let codecs: Vec<_> = Compression::ALL.into_iter().filter(|codec| codec.is_built_in()).collect();
+    let builder = extremes.set(builder, "compression", &codecs, ProducerBuilder::compression);
+    let levels = [i32::MIN, 0, 1, 9, 22, i32::MAX];
+    let builder = extremes.set(builder, "compression_level", &levels, ProducerBuilder::compression_level);
+    let builder =
+        extremes.set(builder, "compress_min_msg_body_size", &sizes, ProducerBuilder::compress_min_msg_body_size);
     let builder = extremes.set(builder, "max_uncompressed_size", &sizes, ProducerBuilder::max_uncompressed_size);
     let builder = extremes.set(builder, "send_timeout", &durations(), ProducerBuilder::send_timeout);
     let builder = extremes.set(builder, "max_pending_messages", &sizes, ProducerBuilder::max_pending_messages);

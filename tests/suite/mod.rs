@@ -65,7 +65,7 @@ macro_rules! with_every_test {
             }
             produce {
                 ids_grow order_of_enqueue callbacks_come_once_and_in_order flush_waits_for_all unbatched kept_out_of_a_batch
-                batches_share_an_entry linger_is_ended_by_flush lz4 metadata_alone metadata_in_a_batch
+                batches_share_an_entry linger_is_ended_by_flush each_codec metadata_alone metadata_in_a_batch
                 empty_and_null_are_different oversize_fails_alone large_payloads sequence_ids producer_names
                 resent_sequence_ids_are_stored_once terminated_topic full_queue_gives_the_message_back many_tasks delayed
             }

@@ -2,7 +2,8 @@
 
 use super::target::Feature;
 use super::*;
-use pulsar_native::{Compression, TryEnqueueError};
+use pulsar_native::Compression::{Lz4, Snappy, Zlib, Zstd};
+use pulsar_native::TryEnqueueError;
 
 /// A consumer that gets everything sent from now on.
 async fn listener(client: &Client, topic: &str) -> Consumer {
@@ -141,9 +142,9 @@ pub async fn linger_is_ended_by_flush(target: &Target) {
     assert!(started.elapsed() < Duration::from_secs(15), "took {:?}", started.elapsed());
 }
 
-pub async fn lz4(target: &Target) {
+pub async fn each_codec(target: &Target) {
     let client = target.client().await;
-    let topic = target.topic("lz4");
+    let topic = target.topic("codecs");
     let mut consumer = listener(&client, &topic).await;
     let mut state = 1_u32;
     let mut noise = || {
@@ -151,12 +152,23 @@ pub async fn lz4(target: &Target) {
         (state >> 24) as u8
     };
     let payloads = [vec![b'a'; 100_000], (0..50_000).map(|_| noise()).collect(), b"short".to_vec(), Vec::new()];
-    for batching in [true, false] {
-        let builder = client.producer(&topic).compression(Compression::Lz4).batching(batching);
-        let producer = created(builder.batching_max_publish_delay(Duration::from_millis(50))).await;
-        send_all(&producer, payloads.iter().cloned()).await;
-        for payload in &payloads {
-            assert_eq!(receive(&mut consumer).await.payload(), payload, "batching {batching}");
+    for (codec, level) in [(Lz4, None), (Zlib, None), (Zlib, Some(9)), (Zstd, None), (Zstd, Some(19)), (Snappy, None)] {
+        if !codec.is_built_in() {
+            continue;
+        }
+        for batching in [true, false] {
+            let builder = client.producer(&topic).compression(codec).compress_min_msg_body_size(0).batching(batching);
+            let builder = match level {
+                Some(level) => builder.compression_level(level),
+                None => builder,
+            };
+            let producer = created(builder.batching_max_publish_delay(Duration::from_millis(50))).await;
+            send_all(&producer, payloads.iter().cloned()).await;
+            for payload in &payloads {
+                let received = receive(&mut consumer).await;
+                assert!(received.payload() == payload, "{codec:?} of level {level:?}, batching {batching}");
+            }
+            within("the close", producer.close()).await.expect("closed");
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::Producer;
 use super::config::AccessMode;
 use super::payload_limits::PayloadLimits;
-use super::pipeline::SealContext;
+use super::pipeline::{CompressionOptions, SealContext};
 use crate::error::{Error, ErrorKind, ServerCode};
 use crate::machine::connection::peer::PeerInfo;
 use crate::machine::{Deferred, Now, ReplyTo};
@@ -190,7 +190,11 @@ impl Producer {
             producer_id: self.id.0,
             producer_name: name.unwrap_or_else(|| opened.producer_name.as_str().into()),
             schema_version: opened.schema_version.clone().filter(|version| !version.is_empty()),
-            compression: self.config.compression,
+            compression: CompressionOptions {
+                codec: self.config.compression,
+                level: self.config.compression_level,
+                min_bytes: self.config.compress_min_msg_body_size,
+            },
             max_message_size,
         };
         self.sealing.start(context, PayloadLimits::new(&self.config, Some(max_message_size)));

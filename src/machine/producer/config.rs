@@ -52,6 +52,8 @@ pub struct ProducerConfig {
     pub batching_max_bytes: usize,
     pub batching_max_publish_delay: Duration,
     pub compression: Compression,
+    pub compression_level: Option<i32>,
+    pub compress_min_msg_body_size: usize,
     pub max_uncompressed_size: usize,
     pub send_timeout: Duration,
     pub max_pending_messages: usize,
@@ -76,6 +78,8 @@ impl Default for ProducerConfig {
             batching_max_bytes: 128 * 1024,
             batching_max_publish_delay: Duration::ZERO,
             compression: Compression::None,
+            compression_level: None,
+            compress_min_msg_body_size: 4 * 1024,
             max_uncompressed_size: MAX_UNCOMPRESSED_SIZE_DEFAULT,
             send_timeout: Duration::from_secs(30),
             max_pending_messages: 65_536,
@@ -97,6 +101,7 @@ impl ProducerConfig {
     /// that this build leaves out.
     pub fn validate(&self) -> Result<()> {
         self.compression.check_built().map_err(|error| Error::local(ErrorKind::Unsupported, error.to_string()))?;
+        self.check_level()?;
         let complaint = if self.name.as_deref().is_some_and(|name| name.trim().is_empty()) {
             "name must not be blank: leave it out to have one made"
         } else if self.initial_subscription.as_deref().is_some_and(|name| name.trim().is_empty()) {
@@ -126,6 +131,23 @@ impl ProducerConfig {
         };
         Err(Error::local(ErrorKind::InvalidArgument, complaint))
     }
+
+    fn check_level(&self) -> Result<()> {
+        let Some(level) = self.compression_level else { return Ok(()) };
+        let codec = self.compression;
+        let complaint = match codec.levels() {
+            Some(levels) if levels.contains(&level) => return Ok(()),
+            Some(levels) => {
+                format!(
+                    "compression_level must be from {} to {} with {codec:?}, not {level}",
+                    levels.start(),
+                    levels.end()
+                )
+            }
+            None => format!("compression_level must be left out with {codec:?}, which has no levels"),
+        };
+        Err(Error::local(ErrorKind::InvalidArgument, complaint))
+    }
 }
 
 #[cfg(test)]
@@ -134,13 +156,39 @@ mod tests {
 
     #[test]
     fn a_codec_that_is_not_built_in_is_refused_with_the_name_of_its_feature() {
-        let valid = ProducerConfig { compression: Compression::Lz4, ..Default::default() }.validate();
-        if cfg!(feature = "lz4") {
-            return assert_eq!(valid, Ok(()));
+        for compression in Compression::ALL {
+            let valid = ProducerConfig { compression, ..Default::default() }.validate();
+            if compression.is_built_in() {
+                assert_eq!(valid, Ok(()));
+                continue;
+            }
+            let error = valid.expect_err("not built in");
+            assert_eq!(error.kind(), ErrorKind::Unsupported);
+            let feature = format!("feature `{}`", format!("{compression:?}").to_lowercase());
+            assert!(error.to_string().contains(&feature), "{error}");
         }
-        let error = valid.expect_err("not built in");
-        assert_eq!(error.kind(), ErrorKind::Unsupported);
-        assert!(error.to_string().contains("feature `lz4`"), "{error}");
+    }
+
+    #[test]
+    fn a_level_that_the_codec_does_not_have_is_refused() {
+        for compression in Compression::ALL.into_iter().filter(|codec| codec.is_built_in()) {
+            let valid = |level| {
+                let config = ProducerConfig { compression, compression_level: Some(level), ..Default::default() };
+                config.validate()
+            };
+            let levels = compression.levels();
+            let (good, bad) = match &levels {
+                Some(levels) => (levels.clone(), [levels.start() - 1, levels.end() + 1]),
+                None => (1..=0, [1, 6]),
+            };
+            assert!(good.into_iter().all(|level| valid(level) == Ok(())), "{compression:?}");
+            for level in bad {
+                let error = valid(level).expect_err("no such level");
+                assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+                let text = error.to_string();
+                assert!(text.starts_with("compression_level") && text.contains(&format!("{compression:?}")), "{text}");
+            }
+        }
     }
 
     #[test]

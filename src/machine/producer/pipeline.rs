@@ -41,9 +41,6 @@ use crate::wire::metadata::MetadataFields;
 use crate::wire::send_template::{SendTemplate, limited_len, put_unstamped, stamp};
 use crate::wire::tx::{CHAIN_MIN_BYTES, SealedFrame};
 
-/// Payloads up to this size are not compressed, as in the Java client.
-const COMPRESS_MIN_BYTES: usize = 4096;
-
 /// More than a SEND frame has beside its metadata and payload.
 const HEADS_BYTES_MAX: usize = 256;
 
@@ -65,9 +62,25 @@ pub(super) struct SealContext {
     pub(super) producer_id: u64,
     pub(super) producer_name: Arc<str>,
     pub(super) schema_version: Option<Bytes>,
-    pub(super) compression: Compression,
+    pub(super) compression: CompressionOptions,
     /// `max_message_size` of the broker that the producer is, or was last, attached to, bytes.
     pub(super) max_message_size: u32,
+}
+
+/// How payloads are compressed, and which.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct CompressionOptions {
+    pub(super) codec: Compression,
+    pub(super) level: Option<i32>,
+    /// Payloads up to this size are left as they are, bytes.
+    pub(super) min_bytes: usize,
+}
+
+impl CompressionOptions {
+    /// The largest payload that is left as it is, bytes.
+    fn uncompressed_bytes_max(self) -> usize {
+        if self.codec == Compression::None { usize::MAX } else { self.min_bytes }
+    }
 }
 
 impl SealContext {
@@ -117,7 +130,7 @@ pub(super) fn run(
     scratch: &mut Scratch,
 ) -> Result<OneOrMore<SealedEntry>, Error> {
     // 1. Batch.
-    let payload = batch(content, context.compression);
+    let payload = batch(content, context.compression.codec);
     // 2. Compress.
     let payload = compress_payload(payload, content.single().is_none(), context.compression, scratch);
     // 3. Split into chunks: here, and only a single message. Each chunk is a `Payload` that takes 4 and 5 by itself.
@@ -219,12 +232,13 @@ fn batch(content: &mut EntryContent, compression: Compression) -> Payload {
 
 /// Stage 2. A payload that is small, or does not shrink, stays as it is. The buffer of a batch that shrinks is free again;
 /// that of a single message may be the application's own.
-fn compress_payload(payload: Payload, is_batch: bool, kind: Compression, scratch: &mut Scratch) -> Payload {
+fn compress_payload(payload: Payload, is_batch: bool, options: CompressionOptions, scratch: &mut Scratch) -> Payload {
     let Payload { bytes: PayloadBytes::Shared(bytes), .. } = &payload else { return payload };
-    if kind == Compression::None || bytes.len() <= COMPRESS_MIN_BYTES {
+    if bytes.len() <= options.uncompressed_bytes_max() {
         return payload;
     }
-    let (smaller, uncompressed_size) = match (compress(kind, bytes), u32::try_from(bytes.len())) {
+    let compressed = compress(options.codec, options.level, bytes);
+    let (smaller, uncompressed_size) = match (compressed, u32::try_from(bytes.len())) {
         (Ok(smaller), Ok(uncompressed_size)) if smaller.len() < bytes.len() => (smaller, uncompressed_size),
         // What does not shrink is left alone. A codec that is not built in was refused when the producer was created.
         _ => return payload,
@@ -234,7 +248,7 @@ fn compress_payload(payload: Payload, is_batch: bool, kind: Compression, scratch
             scratch.spare = records;
         }
     }
-    Payload { bytes: PayloadBytes::Shared(smaller), compression: kind.to_pb(), uncompressed_size }
+    Payload { bytes: PayloadBytes::Shared(smaller), compression: options.codec.to_pb(), uncompressed_size }
 }
 
 /// Stage 5: one payload becomes one frame.
@@ -288,8 +302,7 @@ fn make_room(segment: &mut BytesMut, bytes: usize) {
 
 /// Whether [`put_frame_fast`] can frame a message: it is small, and stages 1 to 4 leave it as it is.
 pub(super) fn can_frame_fast(context: &SealContext, message: &Message, size_bytes: usize) -> bool {
-    let compresses = context.compression != Compression::None;
-    let payload_bytes_max = if compresses { COMPRESS_MIN_BYTES } else { CHAIN_MIN_BYTES - 1 };
+    let payload_bytes_max = context.compression.uncompressed_bytes_max().min(CHAIN_MIN_BYTES - 1);
     message.payload.len() <= payload_bytes_max
         && message.record_bytes_max(size_bytes) + context.head_bytes_max() <= context.max_message_size as usize
 }
@@ -368,7 +381,8 @@ mod tests {
             let mut scratch = Scratch::default();
             let records = BytesMut::from(&[b' '; 100_000][..]).freeze();
             let payload = Payload::uncompressed(PayloadBytes::Shared(records));
-            let payload = compress_payload(payload, is_batch, Compression::Lz4, &mut scratch);
+            let options = CompressionOptions { codec: Compression::Lz4, level: None, min_bytes: 99_999 };
+            let payload = compress_payload(payload, is_batch, options, &mut scratch);
             assert!(payload.len() < 1000 && payload.uncompressed_size == 100_000, "{payload:?}");
             assert_eq!(scratch.spare.capacity(), kept);
         }

@@ -172,6 +172,40 @@ fn batches_and_single_messages_are_compressed_where_it_helps() {
     }
 }
 
+/// By the lengths of the SEND frames: of a message by itself, which is framed on acceptance where it is not compressed,
+/// and of two in a batch, whose records are 3 * 4 bytes of lengths and metadata longer than their payloads.
+#[cfg(feature = "lz4")]
+#[test]
+fn what_is_above_the_smallest_size_is_compressed() {
+    use pulsar_native::wire::compress::Compression;
+    let frame_bytes = |min_bytes, payloads: &[usize]| {
+        let mut harness = ProducerHarness::attached(config(|config| {
+            config.compression = Compression::Lz4;
+            config.compress_min_msg_body_size = min_bytes;
+            config.batching = payloads.len() > 1;
+        }));
+        let now = harness.now;
+        for bytes in payloads {
+            let _ = harness.producer.push(Message::new(vec![7; *bytes]), None, || now).expect("room");
+        }
+        while let Some(job) = harness.producer.take_job(harness.now) {
+            harness.put(job);
+        }
+        let mut tx = TxBuf::new();
+        let mut asks = Vec::new();
+        let _ = harness.producer.poll_transmit(&mut Outbox::new(&mut tx, usize::MAX, &mut asks), harness.now);
+        tx.len()
+    };
+    for bytes in [300, 4096, 5000, 16 * 1024, 40_000] {
+        let is_compressed = |min_bytes| frame_bytes(min_bytes, &[bytes]) < bytes;
+        assert!(is_compressed(0) && is_compressed(bytes - 1), "{bytes}");
+        assert!(!is_compressed(bytes) && !is_compressed(usize::MAX), "{bytes}");
+        // Of a batch the whole counts, not each message.
+        let batch = [bytes / 2, bytes / 2];
+        assert!(frame_bytes(bytes, &batch) < bytes && frame_bytes(bytes + 100, &batch) > bytes, "{bytes}");
+    }
+}
+
 #[test]
 fn what_is_too_large_fails_alone() {
     let mut harness = ProducerHarness::new(config(|config| config.batching_max_bytes = 100_000));
