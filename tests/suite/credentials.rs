@@ -88,9 +88,12 @@ impl Authentication for Source {
 }
 
 /// How long after a question for credentials a gap between confirmations counts as one of the refresh.
-const REFRESH: Duration = Duration::from_millis(300);
+const REFRESH: Duration = Duration::from_millis(600);
 /// A gap that a busy machine makes by itself.
 const NOISE: Duration = Duration::from_millis(200);
+/// How long the answer to a challenge takes: more than `NOISE`, so that messages which wait for it are seen. A broker closes the
+/// connection at its next check, after a second or more.
+const ANSWER_TAKES: Duration = Duration::from_millis(400);
 
 /// Three tokens expire while messages flow: one connection, nothing lost, no token more than that, and no gap to be seen.
 pub async fn three_expiries_under_load(target: &Target) {
@@ -98,6 +101,9 @@ pub async fn three_expiries_under_load(target: &Target) {
     let source = Source::new(move |number| {
         let cluster = cluster.clone();
         Box::pin(async move {
+            if number > 0 {
+                tokio::time::sleep(ANSWER_TAKES).await;
+            }
             if number < 3 { cluster.token_expiring(Duration::from_secs(1)).await } else { cluster.token(Role::Admin) }
         })
     });

@@ -118,7 +118,7 @@ async fn a_role_without_rights_is_told_so_by_the_broker() {
 async fn tokens_that_expire_under_load_leave_no_gap_and_cost_one_request_each() {
     let broker = broker()
         .oauth2_token_lifetime(Duration::from_secs(1))
-        .authentication_refresh_check(Duration::from_millis(100))
+        .authentication_refresh_check(Duration::from_millis(700))
         .start()
         .await
         .expect("free ports");
