@@ -112,6 +112,8 @@ mod http_io;
 pub mod id;
 pub mod machine;
 pub mod pb;
+#[cfg(any(feature = "oauth2", feature = "broker"))]
+mod percent;
 pub mod schema;
 #[cfg(feature = "sim")]
 pub mod sim;

@@ -8,6 +8,7 @@ use crate::broker::machine::Broker;
 use crate::broker::refusal::refuse;
 use crate::pb::command_get_topics_of_namespace::Mode;
 use crate::pb::{self, ServerError, schema::Type};
+use crate::percent;
 use crate::wire::command::Refusal;
 
 /// An answer over HTTP.
@@ -178,19 +179,9 @@ pub(super) fn parameter(query: &str, name: &str) -> Option<String> {
         .and_then(|(_, value)| decoded(value))
 }
 
-/// Percent-decodes; `None` for what is not UTF-8 then, or where two hexadecimal digits are missing.
+/// Percent-decodes; `None` also for what is not UTF-8 then.
 fn decoded(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        if byte == b'%' {
-            let mut digit = || char::from(rest.next()?).to_digit(16);
-            bytes.push(u8::try_from(digit()? << 4 | digit()?).ok()?);
-        } else {
-            bytes.push(byte);
-        }
-    }
-    String::from_utf8(bytes).ok()
+    String::from_utf8(percent::decoded(text)?).ok()
 }
 
 #[cfg(test)]
@@ -198,10 +189,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn percent_decoding_takes_two_hexadecimal_digits() {
+    fn what_is_decoded_is_a_text() {
         assert_eq!(decoded("a%2fb%C3%bC").as_deref(), Some("a/bü"));
-        for bad in ["%", "%4", "%+4", "%-4", "%4+", "% 4", "%g0", "%ff"] {
-            assert_eq!(decoded(bad), None, "{bad}");
-        }
+        assert_eq!(decoded("%ff"), None);
     }
 }

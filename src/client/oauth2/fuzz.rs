@@ -2,10 +2,11 @@
 
 use super::answer::{Refused, token, token_endpoint};
 use super::discovery::{OPENID_CONFIGURATION, discovery};
-use super::form::{encode, percent_decoded};
+use super::form::encode;
 use super::key_file::{Key, data};
 use super::settings::Settings;
 use crate::client::http::endpoint::Endpoint;
+use crate::percent;
 
 /// What must not be in an error.
 const SECRET: &str = "hunter2-0f9d";
@@ -24,7 +25,7 @@ pub(crate) fn read_any(bytes: &[u8]) {
         4 => {
             let body = encode(&[("a", &text)]);
             let value = body.strip_prefix("a=").expect("the only field").replace('+', " ");
-            assert_eq!(percent_decoded(&value).as_deref(), Some(text.as_bytes()), "what is encoded can be decoded");
+            assert_eq!(percent::decoded(&value).as_deref(), Some(text.as_bytes()), "what is encoded can be decoded");
         }
         _ => {
             let status = [200, 400, 401, 403, 408, 429, 500, 503][usize::from(*status) % 8];

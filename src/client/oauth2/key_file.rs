@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::form::percent_decoded;
 use crate::base64_text;
 use crate::error::{Error, ErrorKind, Result};
+use crate::percent;
 
 /// The longest key file that is read, bytes.
 const BYTES_MAX: u64 = 64 * 1024;
@@ -37,7 +37,7 @@ impl KeySource {
         }
         let Some(path) = text.strip_prefix("file:") else { return Self::File(text.into()) };
         let path = path.strip_prefix("//").unwrap_or(path);
-        let decoded = percent_decoded(path).and_then(|bytes| String::from_utf8(bytes).ok());
+        let decoded = percent::decoded(path).and_then(|bytes| String::from_utf8(bytes).ok());
         Self::File(decoded.unwrap_or_else(|| path.to_owned()).into())
     }
 
@@ -120,7 +120,7 @@ pub(super) fn data(url: &str) -> Result<Vec<u8>, &'static str> {
     if !media_type.trim().eq_ignore_ascii_case("application/json") {
         return Err("its type is not application/json, as in data:application/json;base64,...");
     }
-    let content = percent_decoded(content).ok_or("a percent sign in it has no two hexadecimal digits behind it")?;
+    let content = percent::decoded(content).ok_or("a percent sign in it has no two hexadecimal digits behind it")?;
     if !is_base64 {
         return Ok(content);
     }
