@@ -47,6 +47,17 @@ pub(crate) struct TlsSettings {
     /// Instead of all of these.
     #[cfg(feature = "tls")]
     pub(crate) config: Option<Arc<tokio_rustls::rustls::ClientConfig>>,
+    pub(crate) peer: TlsPeer,
+}
+
+/// What is at the other end, for what an error says.
+#[derive(Debug, Clone, Copy, Default)]
+#[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "a build without TLS has no such errors"))]
+pub(crate) enum TlsPeer {
+    #[default]
+    Broker,
+    /// A web server that is no broker, as it is called in a sentence.
+    WebServer(&'static str),
 }
 
 impl TlsSettings {

@@ -9,7 +9,7 @@ use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::answer::Answer;
 use super::{ServiceUrlControl, ServiceUrlFuture, ServiceUrlProvider};
-use crate::client::dial::TlsSettings;
+use crate::client::dial::{TlsPeer, TlsSettings};
 use crate::client::http::connection::Hints;
 use crate::client::http::endpoint::Endpoint;
 use crate::client::http::fetch::{FetchLimits, Fetcher};
@@ -169,7 +169,8 @@ impl ControlledClusterFailover {
 impl ServiceUrlProvider for ControlledClusterFailover {
     fn run(&self, control: ServiceUrlControl) -> ServiceUrlFuture<'_> {
         Box::pin(async move {
-            let tls = TlsSettings { ca_file: self.ca_file.clone(), ..Default::default() };
+            let peer = TlsPeer::WebServer("the provider of service URLs");
+            let tls = TlsSettings { ca_file: self.ca_file.clone(), peer, ..Default::default() };
             let fetcher = Fetcher::new(&tls, LIMITS, HINTS);
             let mut used = Answer::of_url(control.current().service_url());
             let mut last_failure = None;

@@ -12,7 +12,7 @@ use super::form;
 use super::key_file::Key;
 use super::settings::{Client, Settings};
 use crate::client::clock;
-use crate::client::dial::TlsSettings;
+use crate::client::dial::{TlsPeer, TlsSettings};
 use crate::client::http::connection::Hints;
 use crate::client::http::endpoint::Endpoint;
 use crate::client::http::fetch::{FetchLimits, Fetcher};
@@ -177,7 +177,8 @@ impl Tokens {
 /// There are as many connections as expiries.
 fn fetcher(settings: &Settings) -> Fetcher {
     let Settings { ca_file, client_cert, connect_timeout, read_timeout, .. } = settings.clone();
-    let tls = TlsSettings { ca_file, client_cert, ..Default::default() };
+    let peer = TlsPeer::WebServer("the identity provider");
+    let tls = TlsSettings { ca_file, client_cert, peer, ..Default::default() };
     Fetcher::new(&tls, FetchLimits { connect_timeout, read_timeout, body_bytes_max: BODY_BYTES_MAX }, HINTS)
 }
 

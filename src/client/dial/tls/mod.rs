@@ -14,7 +14,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{self, AlertDescription};
 
-use super::{Socket, Target, TlsSettings};
+use super::{Socket, Target, TlsPeer, TlsSettings};
 use crate::client::observe;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -27,13 +27,17 @@ mod verifier;
 use files::{Setup, TlsFiles};
 use socket::SecuredSocket;
 
-const PLAIN_PORT: &str = "; if this is a plain port, use pulsar://, or http:// for a web port";
-const MAY_WANT_CERTIFICATE: &str = "; the broker may want a client's certificate, which `client_cert_file` names";
 const NO_ROUTE: &str = "; the proxy may have no route to this name";
 
 /// What is trusted, and what is shown to the peer.
 #[derive(Debug, Clone)]
-pub(crate) enum TlsOptions {
+pub(crate) struct TlsOptions {
+    source: Source,
+    peer: TlsPeer,
+}
+
+#[derive(Debug, Clone)]
+enum Source {
     /// Read anew for each connection.
     Files(Arc<TlsFiles>),
     /// The application's own configuration, as it is.
@@ -42,11 +46,12 @@ pub(crate) enum TlsOptions {
 
 impl TlsOptions {
     pub(crate) fn new(settings: &TlsSettings) -> Self {
-        let TlsSettings { ca_file, client_cert, skips_host_name, config } = settings.clone();
-        match config {
-            Some(config) => Self::Config(config),
-            None => Self::Files(Arc::new(TlsFiles::new(ca_file, client_cert, skips_host_name))),
-        }
+        let TlsSettings { ca_file, client_cert, skips_host_name, config, peer } = settings.clone();
+        let source = match config {
+            Some(config) => Source::Config(config),
+            None => Source::Files(Arc::new(TlsFiles::new(ca_file, client_cert, skips_host_name))),
+        };
+        Self { source, peer }
     }
 
     pub(super) async fn connect(&self, socket: impl Socket, target: &Target) -> Result<Box<dyn Socket>> {
@@ -60,17 +65,17 @@ impl TlsOptions {
         })?;
         let shows_certificate = setup.config.client_auth_cert_resolver.has_certs();
         let secured = TlsConnector::from(setup.config.clone()).connect(name, socket).await;
-        let secured = secured.map_err(|error| setup.handshake_failed(error, target))?;
-        Ok(Box::new(SecuredSocket::new(secured, shows_certificate, setup.trouble)))
+        let secured = secured.map_err(|error| setup.handshake_failed(error, target, self.peer))?;
+        Ok(Box::new(SecuredSocket::new(secured, self.peer, shows_certificate, setup.trouble)))
     }
 
     /// Reads the files on a thread that may block.
     async fn setup(&self) -> Result<Setup> {
-        match self {
-            Self::Config(config) => {
+        match &self.source {
+            Source::Config(config) => {
                 Ok(Setup { config: config.clone(), unreadable: Arc::new([]), trouble: None, is_news: false })
             }
-            Self::Files(files) => {
+            Source::Files(files) => {
                 let files = files.clone();
                 let read = tokio::task::spawn_blocking(move || files.setup()).await;
                 let gone = "the runtime shut down before the TLS files were read";
@@ -86,25 +91,28 @@ impl Setup {
     /// | a certificate that is not accepted, of either side | why, and what to do | no: it is not accepted a moment later either |
     /// | an end of the stream, or what is not TLS | the port may be a plain one; a proxy may have no route | yes |
     /// | anything else | none | yes |
-    fn handshake_failed(&self, error: std::io::Error, target: &Target) -> Error {
+    fn handshake_failed(&self, error: std::io::Error, target: &Target, peer: TlsPeer) -> Error {
         let Target { address, server_name, .. } = target;
         let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
         let (hint, is_final) = match cause {
-            Some(rustls::Error::InvalidCertificate(reason)) => (format!(": {}", self.reason(reason)), true),
+            Some(rustls::Error::InvalidCertificate(reason)) => (format!(": {}", self.reason(reason, peer)), true),
             Some(rustls::Error::AlertReceived(alert)) => {
                 let shows_certificate = self.config.client_auth_cert_resolver.has_certs();
-                match reason::describe_refusal(*alert, shows_certificate) {
-                    Some(refusal) => return reason::refused(&refusal, self.trouble.as_deref()).with_source(error),
+                match reason::describe_refusal(*alert, shows_certificate, peer) {
+                    Some(refusal) => {
+                        return reason::refused(&refusal, peer, self.trouble.as_deref()).with_source(error);
+                    }
                     None if *alert == AlertDescription::HandshakeFailure && !shows_certificate => {
-                        (MAY_WANT_CERTIFICATE.to_owned(), false)
+                        let wants = format!("; {peer} may want a client's certificate, which `client_cert_file` names");
+                        (wants, false)
                     }
                     None => (String::new(), false),
                 }
             }
-            Some(rustls::Error::InvalidMessage(_)) => (PLAIN_PORT.to_owned(), false),
+            Some(rustls::Error::InvalidMessage(_)) => (reason::plain_port(peer).to_owned(), false),
             _ if error.kind() == std::io::ErrorKind::UnexpectedEof => {
                 let is_direct = address.host == *server_name;
-                (if is_direct { PLAIN_PORT } else { NO_ROUTE }.to_owned(), false)
+                (if is_direct { reason::plain_port(peer) } else { NO_ROUTE }.to_owned(), false)
             }
             _ => (String::new(), false),
         };
@@ -114,8 +122,8 @@ impl Setup {
         failed.with_source(error)
     }
 
-    fn reason(&self, reason: &rustls::CertificateError) -> String {
-        let mut text = reason::describe(reason);
+    fn reason(&self, reason: &rustls::CertificateError, peer: TlsPeer) -> String {
+        let mut text = reason::describe(reason, peer);
         if *reason == rustls::CertificateError::UnknownIssuer && !self.unreadable.is_empty() {
             text.push_str("; not readable, and so not trusted: ");
             text.push_str(&self.unreadable.join(", "));

@@ -1,63 +1,91 @@
 //! Why a certificate was not accepted, in a line that says what to do.
 
+use std::fmt;
 use std::time::Duration;
 
 use tokio_rustls::rustls::pki_types::UnixTime;
 use tokio_rustls::rustls::{AlertDescription, CertificateError, OtherError};
 
+use crate::client::dial::TlsPeer;
 use crate::error::{Error, ErrorKind};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-pub(super) fn describe(error: &CertificateError) -> String {
+/// As it is called in a sentence.
+impl fmt::Display for TlsPeer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Broker => "the broker",
+            Self::WebServer(name) => name,
+        })
+    }
+}
+
+/// What to do where the port has no TLS.
+pub(super) fn plain_port(peer: TlsPeer) -> &'static str {
+    match peer {
+        TlsPeer::Broker => "; if this is a plain port, use pulsar://, or http:// for a web port",
+        TlsPeer::WebServer(_) => "; if this is a plain port, use http://",
+    }
+}
+
+pub(super) fn describe(error: &CertificateError, peer: TlsPeer) -> String {
     match error {
         CertificateError::ExpiredContext { time, not_after } => {
-            format!("the broker's certificate expired {} days ago", days_between(*not_after, *time))
+            format!("{peer}'s certificate expired {} days ago", days_between(*not_after, *time))
         }
-        CertificateError::Expired => "the broker's certificate has expired".to_owned(),
+        CertificateError::Expired => format!("{peer}'s certificate has expired"),
         CertificateError::NotValidYetContext { time, not_before } => format!(
-            "the broker's certificate is not valid for another {} days; check this machine's clock",
+            "{peer}'s certificate is not valid for another {} days; check this machine's clock",
             days_between(*time, *not_before)
         ),
-        CertificateError::NotValidYet => "the broker's certificate is not valid yet".to_owned(),
+        CertificateError::NotValidYet => format!("{peer}'s certificate is not valid yet"),
         CertificateError::NotValidForNameContext { presented, .. } if presented.is_empty() => {
-            "the broker's certificate names no host: it has no subjectAltName, and its common name (CN) does not count"
-                .to_owned()
+            format!(
+                "{peer}'s certificate names no host: it has no subjectAltName, and its common name (CN) does not count"
+            )
         }
         CertificateError::NotValidForNameContext { presented, .. } => {
             let names: Vec<_> = presented.iter().map(|name| plain_name(name)).collect();
-            format!("the broker's certificate is for another host: {}", names.join(", "))
+            format!("{peer}'s certificate is for another host: {}", names.join(", "))
         }
-        CertificateError::NotValidForName => "the broker's certificate is for another host".to_owned(),
-        CertificateError::UnknownIssuer => "the broker's certificate is signed by an authority that is not trusted; \
-                                            name the authority's certificate as `ca_file`"
-            .to_owned(),
-        CertificateError::Other(other) if is_authority_as_server(other) => {
-            "the broker shows an authority's certificate (CA:TRUE) as its own; name exactly this certificate as \
-             `ca_file`, or give the broker one that is not an authority's"
-                .to_owned()
-        }
-        other => format!("the broker's certificate is not accepted ({other})"),
+        CertificateError::NotValidForName => format!("{peer}'s certificate is for another host"),
+        CertificateError::UnknownIssuer => format!(
+            "{peer}'s certificate is signed by an authority that is not trusted; name the authority's certificate as `ca_file`"
+        ),
+        CertificateError::Other(other) if is_authority_as_server(other) => format!(
+            "{peer} shows an authority's certificate (CA:TRUE) as its own; name exactly this certificate as `ca_file`, or \
+             give {peer} one that is not an authority's"
+        ),
+        other => format!("{peer}'s certificate is not accepted ({other})"),
     }
 }
 
 /// Why a peer that sends this alert does not accept the client's certificate; `None` for alerts about something else.
-pub(super) fn describe_refusal(alert: AlertDescription, shows_certificate: bool) -> Option<String> {
+pub(super) fn describe_refusal(alert: AlertDescription, shows_certificate: bool, peer: TlsPeer) -> Option<String> {
     use AlertDescription as Alert;
+    let setting = match peer {
+        TlsPeer::Broker => " (its `tlsTrustCertsFilePath`)",
+        TlsPeer::WebServer(_) => "",
+    };
     let why = match alert {
-        Alert::CertificateRequired => NONE_SHOWN,
-        Alert::BadCertificate | Alert::CertificateUnknown | Alert::AccessDenied if !shows_certificate => NONE_SHOWN,
+        Alert::CertificateRequired => NONE_SHOWN.to_owned(),
+        Alert::BadCertificate | Alert::CertificateUnknown | Alert::AccessDenied if !shows_certificate => {
+            NONE_SHOWN.to_owned()
+        }
         Alert::CertificateExpired => {
-            "it has expired, or is not valid yet: renew it, or check the clocks of this machine and the broker's"
+            format!("it has expired, or is not valid yet: renew it, or check the clocks of this machine and of {peer}")
         }
-        Alert::CertificateRevoked => "it is revoked: name another as `client_cert_file`",
-        Alert::UnknownCA => {
-            "it is signed by an authority that the broker does not trust (its `tlsTrustCertsFilePath`); the file of \
-             `client_cert_file` needs the certificates of all authorities between it and the broker's"
-        }
+        Alert::CertificateRevoked => "it is revoked: name another as `client_cert_file`".to_owned(),
+        Alert::UnknownCA => format!(
+            "it is signed by an authority that {peer} does not trust{setting}; the file of `client_cert_file` needs the \
+             certificates of all authorities between it and the one that is trusted"
+        ),
         Alert::BadCertificate | Alert::CertificateUnknown | Alert::UnsupportedCertificate | Alert::AccessDenied => {
-            "it has expired, is signed by an authority that the broker does not trust (its `tlsTrustCertsFilePath`), or \
-             is not made for clients (extendedKeyUsage clientAuth)"
+            format!(
+                "it has expired, is signed by an authority that {peer} does not trust{setting}, or is not made for \
+                 clients (extendedKeyUsage clientAuth)"
+            )
         }
         _ => return None,
     };
@@ -67,9 +95,9 @@ pub(super) fn describe_refusal(alert: AlertDescription, shows_certificate: bool)
 const NONE_SHOWN: &str = "it wants one, and none is shown: name it as `client_cert_file`";
 
 /// The error of a peer that does not accept the client's certificate.
-pub(super) fn refused(refusal: &str, trouble: Option<&str>) -> Error {
+pub(super) fn refused(refusal: &str, peer: TlsPeer, trouble: Option<&str>) -> Error {
     let outdated = outdated(trouble);
-    let text = format!("the broker does not accept the client's certificate over TLS: {refusal}{outdated}");
+    let text = format!("{peer} does not accept the client's certificate over TLS: {refusal}{outdated}");
     Error::local(ErrorKind::Authentication, text)
 }
 

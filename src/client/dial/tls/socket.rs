@@ -14,11 +14,13 @@ use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls;
 
 use super::reason;
+use crate::client::dial::TlsPeer;
 use crate::error::Error;
 
 /// A connection whose errors say what a peer refuses.
 pub(super) struct SecuredSocket<S> {
     stream: TlsStream<S>,
+    peer: TlsPeer,
     shows_certificate: bool,
     /// Bytes came: the peer has accepted the client's certificate.
     has_read: bool,
@@ -27,33 +29,40 @@ pub(super) struct SecuredSocket<S> {
 }
 
 impl<S> SecuredSocket<S> {
-    pub(super) fn new(stream: TlsStream<S>, shows_certificate: bool, trouble: Option<Arc<str>>) -> Self {
-        Self { stream, shows_certificate, has_read: false, trouble }
+    pub(super) fn new(stream: TlsStream<S>, peer: TlsPeer, shows_certificate: bool, trouble: Option<Arc<str>>) -> Self {
+        Self { stream, peer, shows_certificate, has_read: false, trouble }
     }
 
     /// The error with what it means, as a [`crate::Error`] inside where there is something to say.
     fn explained(&self, error: io::Error) -> io::Error {
         let alert = match error.get_ref().and_then(|cause| cause.downcast_ref()) {
-            Some(rustls::Error::AlertReceived(alert)) => reason::describe_refusal(*alert, self.shows_certificate),
+            Some(rustls::Error::AlertReceived(alert)) => {
+                reason::describe_refusal(*alert, self.shows_certificate, self.peer)
+            }
             _ => None,
         };
         let kind = error.kind();
         if let Some(refusal) = alert {
-            return io::Error::new(kind, reason::refused(&refusal, self.trouble.as_deref()).with_source(error));
+            return io::Error::new(
+                kind,
+                reason::refused(&refusal, self.peer, self.trouble.as_deref()).with_source(error),
+            );
         }
         if self.has_read || !self.shows_certificate {
             return error;
         }
-        io::Error::new(kind, Error::network(format!("{}{}", UNANSWERED, self.outdated())).with_source(error))
+        let unanswered = format!(
+            "the connection ended before {} has said anything over TLS: it may not accept the client's certificate{}",
+            self.peer,
+            self.outdated()
+        );
+        io::Error::new(kind, Error::network(unanswered).with_source(error))
     }
 
     fn outdated(&self) -> String {
         reason::outdated(self.trouble.as_deref())
     }
 }
-
-const UNANSWERED: &str = "the connection ended before the broker has said anything over TLS: it may not accept the \
-                          client's certificate";
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for SecuredSocket<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
