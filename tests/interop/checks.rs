@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::UNIX_EPOCH;
 
-use Job::{DeadLetters, Messages, Retries, TokenRefresh};
+use Job::{DeadLetters, Matrix, Messages, Retries, TokenRefresh};
+use pulsar_native::Compression;
 
 use crate::admin;
 use crate::common::random::Random;
 use crate::letters::{self, Kind};
+use crate::matrix;
 use crate::message::Described;
 use crate::ours::Ours;
 use crate::peer::Peer;
@@ -23,7 +25,7 @@ pub struct Work {
     pub topic: String,
     pub partitions: u32,
     pub batching: bool,
-    pub lz4: bool,
+    pub codec: Compression,
     pub murmur3: bool,
     pub messages: Vec<Described>,
 }
@@ -38,7 +40,14 @@ impl Work {
     }
 
     pub fn new(messages: Vec<Described>) -> Self {
-        Self { topic: String::new(), partitions: 0, batching: false, lz4: false, murmur3: false, messages }
+        Self {
+            topic: String::new(),
+            partitions: 0,
+            batching: false,
+            codec: Compression::None,
+            murmur3: false,
+            messages,
+        }
     }
 }
 
@@ -57,11 +66,10 @@ fn keyed(stem: &str) -> Vec<Described> {
     (0..40).map(key).collect()
 }
 
-/// Every check.
-fn all() -> Vec<Check> {
+/// Every check but those of the [matrix](crate::matrix).
+fn all() -> Vec<(&'static str, Job)> {
     let one = |message: Described| Messages(Work::new(vec![message]));
     let many: Vec<_> = (0..100).map(|at| Described::new(format!("message {at}"))).collect();
-    let blanks = vec![Described::new(vec![b' '; 100_000]), Described::new("short")];
     vec![
         ("plain", Messages(Work::new(plain()))),
         ("key", one(Described { key: Some("order-7".into()), ..Described::new("keyed") })),
@@ -71,9 +79,7 @@ fn all() -> Vec<Check> {
         ("event time", one(Described { event_time: Some(1_700_000_000_123), ..Described::new("timed") })),
         ("empty", one(Described::new(""))),
         ("null", one(Described { key: Some("gone".into()), ..Described::default() })),
-        ("batch", Messages(Work { batching: true, ..Work::new(many.clone()) })),
-        ("LZ4", Messages(Work { lz4: true, ..Work::new(blanks) })),
-        ("LZ4 in batches", Messages(Work { lz4: true, batching: true, ..Work::new(many) })),
+        ("batch", Messages(Work { batching: true, ..Work::new(many) })),
         ("partitions by Java's hash", Messages(Work { partitions: 5, ..Work::new(keyed("order")) })),
         ("partitions by Murmur3", Messages(Work { partitions: 5, murmur3: true, ..Work::new(keyed("schlüssel")) })),
         ("partitions of keys beyond ASCII", Messages(Work { partitions: 5, ..Work::new(keyed("schlüssel")) })),
@@ -86,11 +92,13 @@ fn all() -> Vec<Check> {
 }
 
 /// A name and what is done.
-pub type Check = (&'static str, Job);
+pub type Check = (String, Job);
 
 pub enum Job {
     /// Messages both ways.
     Messages(Work),
+    /// A row of the matrix.
+    Matrix(Work),
     TokenRefresh,
     /// What each side makes of messages that it gave up.
     DeadLetters(Kind),
@@ -98,27 +106,36 @@ pub enum Job {
     Retries(Kind),
 }
 
-/// Those to be run: what `INTEROP_CHECKS` names, separated by commas; or as many as `INTEROP_SAMPLE` says, chosen by
-/// `INTEROP_SEED` or a new seed, which is printed; or all.
+/// Those to be run: what `INTEROP_CHECKS` names, separated by commas; or as many as `INTEROP_SAMPLE` says, and as many
+/// rows of the matrix, chosen by `INTEROP_SEED` or a new seed, which is printed; or all.
 pub fn chosen() -> Result<Vec<Check>, String> {
-    let mut checks = all();
+    let mut checks: Vec<Check> = all().into_iter().map(|(name, job)| (name.to_owned(), job)).collect();
+    let mut rows = matrix::rows();
     if let Ok(names) = std::env::var("INTEROP_CHECKS") {
         let names: BTreeSet<_> = names.split(',').map(str::trim).collect();
-        let is_check = |name: &str| checks.iter().any(|(check, _)| *check == name);
+        let is_check = |name: &str| checks.iter().chain(&rows).any(|(check, _)| *check == name);
         if let Some(name) = names.iter().find(|name| !is_check(name)) {
             return Err(format!("INTEROP_CHECKS names no check: {name}"));
         }
-        checks.retain(|(check, _)| names.contains(check));
+        checks.retain(|(check, _)| names.contains(check.as_str()));
+        rows.retain(|(check, _)| names.contains(check.as_str()));
     }
     if let Some(sample) = number("INTEROP_SAMPLE")? {
         let new_seed = || UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs());
         let seed = number("INTEROP_SEED")?.unwrap_or_else(new_seed);
-        println!("interop: a sample of {sample} of {} checks, INTEROP_SEED={seed} repeats it", checks.len());
+        let (of_checks, of_rows) = (checks.len(), rows.len());
+        println!(
+            "interop: samples of {sample} of {of_checks} checks and of {of_rows} rows of the matrix, INTEROP_SEED={seed} \
+             repeats them"
+        );
         let mut random = Random::new(seed);
-        while checks.len() as u64 > sample.max(1) {
-            checks.remove(random.below(checks.len() as u64) as usize);
+        for list in [&mut checks, &mut rows] {
+            while list.len() as u64 > sample.max(1) {
+                list.remove(random.below(list.len() as u64) as usize);
+            }
         }
     }
+    checks.append(&mut rows);
     Ok(checks)
 }
 
@@ -158,7 +175,7 @@ impl Job {
     /// The names, as in `lacks`, of what a client must be able to do.
     fn needs(&self) -> Vec<&'static str> {
         match self {
-            Messages(work) => work.needs(),
+            Messages(work) | Matrix(work) => work.needs(),
             TokenRefresh | DeadLetters(_) => Vec::new(),
             Retries(_) => vec!["give_up"],
         }
@@ -166,7 +183,8 @@ impl Job {
 
     async fn run(&self, ours: &Ours, peer: &mut Peer) -> Result<(), String> {
         match self {
-            Messages(work) => both_ways(ours, peer, work).await,
+            Messages(work) => both_ways(ours, peer, work).await.map(drop),
+            Matrix(work) => matrix::run(ours, peer, work).await,
             TokenRefresh => refresh::run(peer).await,
             DeadLetters(kind) => letters::dead(ours, peer, *kind).await,
             Retries(kind) => letters::retried(ours, peer, *kind).await,
@@ -174,8 +192,9 @@ impl Job {
     }
 }
 
-/// Both ways, each on a topic of its own; then keys have gone to the same partitions.
-async fn both_ways(ours: &Ours, peer: &mut Peer, work: &Work) -> Result<(), String> {
+/// Both ways, each on a topic of its own, and the topics: that of their messages, that of ours. Keys have gone to the
+/// same partitions.
+pub async fn both_ways(ours: &Ours, peer: &mut Peer, work: &Work) -> Result<[String; 2], String> {
     let (theirs_to_ours, ours_to_theirs) = (on_new_topic(work).await?, on_new_topic(work).await?);
     ours.subscribe(&theirs_to_ours).await?;
     let ids = peer.produce(&theirs_to_ours).await.map_err(|error| format!("they send: {error}"))?;
@@ -189,7 +208,7 @@ async fn both_ways(ours: &Ours, peer: &mut Peer, work: &Work) -> Result<(), Stri
     if work.partitions > 0 && their_partitions != our_partitions {
         return Err(format!("keys go to other partitions: {their_partitions:?} and {our_partitions:?}"));
     }
-    Ok(())
+    Ok([theirs_to_ours.topic, ours_to_theirs.topic])
 }
 
 /// Each message came once, as it was sent, under the id that its sender was told; per key, its partition.

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use pulsar_native::SubscriptionType::{self, KeyShared, Shared};
-use pulsar_native::{Consumer, ConsumerBuilder, DeadLetterPolicy, InitialPosition, ReceivedMessage};
+use pulsar_native::{Compression, Consumer, ConsumerBuilder, DeadLetterPolicy, InitialPosition, ReceivedMessage};
 
 use crate::checks::{Work, new_topic};
 use crate::message::Described;
@@ -57,14 +57,16 @@ fn forms(peer: &Peer) -> Vec<Work> {
         Described { key: Some("gone".into()), ..Described::default() },
     ];
     messages.retain(|message| !message.needs().iter().any(|need| peer.lacks(need)));
-    let form = |(batching, lz4)| Work { topic: new_topic(), batching, lz4, ..Work::new(messages.clone()) };
-    [(false, false), (false, true), (true, false), (true, true)].map(form).into()
+    let form = |(batching, codec)| Work { topic: new_topic(), batching, codec, ..Work::new(messages.clone()) };
+    [(false, Compression::None), (false, Compression::Lz4), (true, Compression::None), (true, Compression::Lz4)]
+        .map(form)
+        .into()
 }
 
 /// Messages that are never acknowledged: after 1 + [`MAX`] deliveries each is in the dead-letter topic, once.
 pub async fn dead(ours: &Ours, peer: &mut Peer, kind: Kind) -> Result<(), String> {
     for work in forms(peer) {
-        let form = format!("batching {}, lz4 {}", work.batching, work.lz4);
+        let form = format!("batching {}, codec {:?}", work.batching, work.codec);
         dead_of(ours, peer, kind, &work).await.map_err(|error| format!("{form}: {error}"))?;
     }
     Ok(())
@@ -106,7 +108,7 @@ async fn dead_of(ours: &Ours, peer: &mut Peer, kind: Kind, work: &Work) -> Resul
 /// Messages that both sides in turn send to the retry topic, until they are in the dead-letter topic.
 pub async fn retried(ours: &Ours, peer: &mut Peer, kind: Kind) -> Result<(), String> {
     for work in forms(peer) {
-        let form = format!("batching {}, lz4 {}", work.batching, work.lz4);
+        let form = format!("batching {}, codec {:?}", work.batching, work.codec);
         retried_of(ours, peer, kind, &work).await.map_err(|error| format!("{form}: {error}"))?;
     }
     Ok(())

@@ -12,6 +12,7 @@ mod common;
 mod admin;
 mod checks;
 mod letters;
+mod matrix;
 mod message;
 mod ours;
 mod peer;

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use pulsar_native::{Client, Compression, HashingScheme, InitialPosition, Message, MessageId, ReceivedMessage, Token};
+use pulsar_native::{Client, HashingScheme, InitialPosition, Message, MessageId, ReceivedMessage, Token};
 
 use crate::checks::Work;
 use crate::message::Described;
@@ -30,9 +30,11 @@ impl Ours {
 
     pub async fn produce(&self, work: &Work) -> Result<Vec<String>, String> {
         let hashing = if work.murmur3 { HashingScheme::Murmur3Hash32 } else { HashingScheme::JavaStringHash };
-        let compression = if work.lz4 { Compression::Lz4 } else { Compression::None };
         let builder = self.client.producer(&work.topic).batching(work.batching).hashing_scheme(hashing);
-        let builder = builder.compression(compression).batching_max_publish_delay(Duration::from_millis(20));
+        let builder = builder
+            .compression(work.codec)
+            .compress_min_msg_body_size(0)
+            .batching_max_publish_delay(Duration::from_millis(20));
         let producer = within("the producer", builder.create()).await?;
         let mut pending = Vec::new();
         for message in &work.messages {

@@ -32,7 +32,7 @@ type request struct {
 	Subscription string    `json:"subscription"`
 	Count        int       `json:"count"`
 	Batching     bool      `json:"batching"`
-	LZ4          bool      `json:"lz4"`
+	Compression  string    `json:"compression"`
 	Hashing      string    `json:"hashing"`
 	Messages     []message `json:"messages"`
 	TokenFile    string    `json:"token_file"`
@@ -102,15 +102,20 @@ func version() string {
 	return "unknown"
 }
 
+var codecs = map[string]pulsar.CompressionType{
+	"LZ4":    pulsar.LZ4,
+	"ZLIB":   pulsar.ZLib,
+	"ZSTD":   pulsar.ZSTD,
+	"SNAPPY": pulsar.SNAPPY,
+}
+
 func produce(client pulsar.Client, asked *request) (any, error) {
 	options := pulsar.ProducerOptions{
 		Topic:                   asked.Topic,
 		DisableBatching:         !asked.Batching,
 		BatchingMaxPublishDelay: 20 * time.Millisecond,
 		HashingScheme:           pulsar.JavaStringHash,
-	}
-	if asked.LZ4 {
-		options.CompressionType = pulsar.LZ4
+		CompressionType:         codecs[asked.Compression],
 	}
 	if asked.Hashing == "murmur3" {
 		options.HashingScheme = pulsar.Murmur3_32Hash

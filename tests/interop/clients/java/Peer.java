@@ -72,7 +72,7 @@ public class Peer {
                 .topic(request.get("topic").getAsString())
                 .enableBatching(request.get("batching").getAsBoolean())
                 .batchingMaxPublishDelay(20, TimeUnit.MILLISECONDS)
-                .compressionType(request.get("lz4").getAsBoolean() ? CompressionType.LZ4 : CompressionType.NONE)
+                .compressionType(CompressionType.valueOf(request.get("compression").getAsString()))
                 .hashingScheme(murmur ? HashingScheme.Murmur3_32Hash : HashingScheme.JavaStringHash)
                 .blockIfQueueFull(true)
                 .create();

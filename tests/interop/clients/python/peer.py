@@ -7,6 +7,14 @@ from importlib.metadata import version
 
 import pulsar
 
+CODECS = {
+    "NONE": pulsar.CompressionType.NONE,
+    "LZ4": pulsar.CompressionType.LZ4,
+    "ZLIB": pulsar.CompressionType.ZLib,
+    "ZSTD": pulsar.CompressionType.ZSTD,
+    "SNAPPY": pulsar.CompressionType.SNAPPY,
+}
+
 
 def id_of(message_id):
     index = message_id.batch_index()
@@ -31,7 +39,7 @@ def produce(client, request):
         request["topic"],
         batching_enabled=request["batching"],
         batching_max_publish_delay_ms=20,
-        compression_type=pulsar.CompressionType.LZ4 if request["lz4"] else pulsar.CompressionType.NONE,
+        compression_type=CODECS[request["compression"]],
         message_routing_mode=pulsar.PartitionsRoutingMode.RoundRobinDistribution,
         block_if_queue_full=True,
     )

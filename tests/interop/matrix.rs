@@ -1,0 +1,81 @@
+//! The matrix: what a payload goes through, each combination a row. A row is named by its parameters, `zstd batch`.
+
+use pulsar_native::Compression;
+
+use crate::admin;
+use crate::checks::{Check, Job, Work, both_ways};
+use crate::message::Described;
+use crate::ours::Ours;
+use crate::peer::Peer;
+
+const CODECS: [(&str, Compression); 5] = [
+    ("none", Compression::None),
+    ("lz4", Compression::Lz4),
+    ("zlib", Compression::Zlib),
+    ("zstd", Compression::Zstd),
+    ("snappy", Compression::Snappy),
+];
+
+/// How the messages are put into entries.
+#[derive(Clone, Copy)]
+enum Form {
+    Single,
+    Batch,
+}
+
+const FORMS: [(&str, Form); 2] = [("single", Form::Single), ("batch", Form::Batch)];
+
+/// All rows.
+pub fn rows() -> Vec<Check> {
+    let of_codec =
+        |(codec_name, codec)| FORMS.map(|(form_name, form)| (format!("{codec_name} {form_name}"), row(codec, form)));
+    CODECS.into_iter().flat_map(of_codec).collect()
+}
+
+fn row(codec: Compression, form: Form) -> Job {
+    let messages = match form {
+        Form::Single => singles(),
+        Form::Batch => members(),
+    };
+    Job::Matrix(Work { codec, batching: matches!(form, Form::Batch), ..Work::new(messages) })
+}
+
+/// Of many sizes; each above the 4 KiB up to which the Java client does not compress, but for the last.
+fn singles() -> Vec<Described> {
+    let texts = [5_000, 20_000, 100_000].map(|bytes| Described::new(text(0, bytes)));
+    let short = Described { key: Some("short".into()), ..Described::new("short") };
+    texts.into_iter().chain([Described::new(vec![b' '; 200_000]), short]).collect()
+}
+
+/// So many that each batch is above these 4 KiB.
+fn members() -> Vec<Described> {
+    let properties = [("mine".to_owned(), "wert €".to_owned())];
+    let member = |at| Described {
+        key: (at % 3 == 0).then(|| format!("key {at}")),
+        properties: properties.clone().into(),
+        ..Described::new(text(at, 400))
+    };
+    (0..200).map(member).collect()
+}
+
+/// Words that repeat around numbers that do not.
+fn text(from: usize, bytes: usize) -> Vec<u8> {
+    let words = (from..).flat_map(|number| format!("number {number} of many words, ").into_bytes());
+    words.take(bytes).collect()
+}
+
+/// The messages of a row both ways. Under a codec the broker has less than half of their bytes in store: neither side has
+/// sent them as they are.
+pub async fn run(ours: &Ours, peer: &mut Peer, work: &Work) -> Result<(), String> {
+    let topics = both_ways(ours, peer, work).await?;
+    let payload_bytes: usize = work.messages.iter().filter_map(|message| message.payload.as_ref()).map(Vec::len).sum();
+    for (side, topic) in ["they", "we"].into_iter().zip(topics) {
+        let stats = admin::stats(&topic).await?;
+        let stored = stats["storageSize"].as_u64().ok_or("statistics without storageSize")? as usize;
+        let is_compressed = stored < payload_bytes / 2;
+        if is_compressed != (work.codec != Compression::None) {
+            return Err(format!("{side} sent {payload_bytes} bytes of payloads by {:?}: stored {stored}", work.codec));
+        }
+    }
+    Ok(())
+}
