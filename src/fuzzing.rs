@@ -6,11 +6,10 @@ use prost::Message as _;
 
 use crate::pb;
 use crate::wire::command;
+use crate::wire::compress::{self, CompressError, Compression};
 use crate::wire::entry::{BrokerEntryMetadata, EntryParts};
 use crate::wire::metadata::{bytes, message_properties, single_properties, text};
-use crate::wire::{
-    BatchCursor, Command, DecodeError, Frame, Limits, Metadata, SingleMetadata, cut, decompress, frames, missing,
-};
+use crate::wire::{BatchCursor, Command, DecodeError, Frame, Limits, Metadata, SingleMetadata, cut, frames, missing};
 
 /// Small, so that a corpus of small files reaches the limit.
 const LIMITS: Limits = Limits { frame_bytes_max: 4096 };
@@ -164,7 +163,9 @@ pub fn entry(data: &[u8]) {
     compare_metadata(serialized, &metadata);
     let payload = entry.slice(parts.payload);
     let limit = UNCOMPRESSED_BYTES_MAX;
-    let Ok(payload) = decompress(metadata.compression, &payload, metadata.uncompressed_size, limit) else { return };
+    let Ok(payload) = compress::decompress(metadata.compression, &payload, metadata.uncompressed_size, limit) else {
+        return;
+    };
     assert!(payload.len() <= limit.max(entry.len()));
     if let Some(count) = metadata.num_messages_in_batch {
         records(count, &payload);
@@ -192,6 +193,27 @@ fn compare_metadata(serialized: &[u8], ours: &Metadata) {
     assert_eq!(ours.encrypted, !theirs.encryption_keys.is_empty());
     assert_eq!(ours.has_properties, !theirs.properties.is_empty());
     assert!(message_properties(serialized).eq(theirs.properties.iter().map(|p| (&*p.key, &*p.value))));
+}
+
+/// A payload that was compressed: the first byte says by which codec, the three behind it are the declared size. What it
+/// is taken for, data or a compressed payload, each codec has to bear.
+pub fn decompress(data: &[u8]) {
+    let [codec, high, middle, low, payload @ ..] = data else { return };
+    let codec = Compression::ALL[1 + usize::from(codec % 4)];
+    let declared = u32::from_be_bytes([0, *high, *middle, *low]);
+    let input = Bytes::copy_from_slice(payload);
+    match compress::decompress(codec.to_pb(), &input, declared, UNCOMPRESSED_BYTES_MAX) {
+        Ok(output) => {
+            assert!(output.len() == declared as usize && output.len() <= UNCOMPRESSED_BYTES_MAX);
+        }
+        Err(CompressError::NotBuilt { .. }) => return assert!(!codec.is_built_in()),
+        Err(CompressError::UnknownCodec(_)) => panic!("{codec:?} is known"),
+        Err(CompressError::TooLarge { .. }) => assert!(declared as usize > UNCOMPRESSED_BYTES_MAX),
+        Err(_) => {}
+    }
+    let packed = compress::compress(codec, None, payload).expect("data of any kind");
+    let size = payload.len() as u32;
+    assert_eq!(compress::decompress(codec.to_pb(), &packed, size, payload.len()), Ok(input));
 }
 
 /// The records of a batch; the first byte is their number.
@@ -323,6 +345,11 @@ mod tests {
     #[test]
     fn batch_corpus() -> io::Result<()> {
         replay("batch", batch)
+    }
+
+    #[test]
+    fn decompress_corpus() -> io::Result<()> {
+        replay("decompress", decompress)
     }
 
     #[test]

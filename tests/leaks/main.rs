@@ -12,6 +12,7 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 #[path = "../common/mod.rs"]
 mod common;
 
+mod bombs;
 mod memory_limit;
 
 use common::paused::{VIRTUAL_WAIT_TIMEOUT, pass, until};
