@@ -141,7 +141,7 @@ impl ConsumerBuilder {
     /// | --- | --- |
     /// | more deliveries | Brokers keep counts in memory. They are lost with the broker's process, when a topic moves, and when the last consumer of a subscription has gone. |
     /// | members of a batch come again together | The count is that of the entry. Where [members are not acknowledged one by one](Self::batch_index_acknowledgment) at the broker, those that were acknowledged come again after a reconnect, beside the one that fails. |
-    /// | a dead letter twice | It was stored, and the consumer was closed, or the broker ended, before it was acknowledged. |
+    /// | a dead letter twice | It was stored, and the consumer was closed, or the broker ended, before the message was acknowledged; or before a receipt of the letter came; or a reconnect gave the message to another consumer of the subscription while the letter was on its way. |
     ///
     /// | a dead letter has | |
     /// | --- | --- |

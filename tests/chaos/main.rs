@@ -31,6 +31,8 @@
 //! Beyond these, the run fails when a send does not resolve, resolves twice, or failed as "not stored" and arrived; when
 //! a message is not what was sent; when a backlog does not go to 0; when a producer, consumer or client ends with an
 //! error or panics; and when the cluster itself does not do what it is told.
+//!
+//! The second test, `dead_letters`, is in `letters/`.
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -51,6 +53,7 @@ mod deliveries;
 mod cluster;
 mod cut;
 mod faults;
+mod letters;
 mod load;
 mod report;
 mod rng;
@@ -106,51 +109,54 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 static PANICS: AtomicU64 = AtomicU64::new(0);
 
-/// The name of the one test.
+/// The name of the test that this file describes.
 const TEST: &str = "chaos";
+/// That of the module `letters`.
+const LETTERS: &str = "dead_letters";
 const MISSING: &str = "needs two real brokers: scripts/chaos";
 
-/// The lines of libtest for a run that is left out; a run prints its own, with the summary as the last.
+/// The lines of libtest for runs that are left out; a run prints its own, with the summary as the last.
 fn main() -> ExitCode {
     let arguments = Arguments::of_process(1);
-    if !arguments.takes(TEST) {
-        println!("\nrunning 0 tests\n\ntest result: ok. 0 passed; 0 failed; 0 ignored; 1 filtered out\n");
-        return ExitCode::SUCCESS;
-    }
+    let tests: Vec<_> = [TEST, LETTERS].into_iter().filter(|test| arguments.takes(test)).collect();
     if arguments.list {
-        println!("{TEST}: test");
+        tests.iter().for_each(|test| println!("{test}: test"));
         return ExitCode::SUCCESS;
     }
+    let (count, left_out) = (tests.len(), 2 - tests.len());
     let is_required = ["PULSAR_REQUIRED", "CHAOS_REQUIRED"].iter().any(|name| std::env::var_os(name).is_some());
-    println!("\nrunning 1 test");
-    match Cluster::from_env() {
-        Some(cluster) => chaos(cluster),
-        None if is_required => {
-            println!("test {TEST} ... FAILED\n\n{TEST} {MISSING}");
-            println!("\ntest result: FAILED. 0 passed; 1 failed; 0 ignored; 0 filtered out\n");
-            ExitCode::FAILURE
-        }
-        None => {
-            println!("test {TEST} ... ignored, {MISSING}");
-            println!("\ntest result: ok. 0 passed; 0 failed; 1 ignored; 0 filtered out\n");
-            ExitCode::SUCCESS
-        }
+    println!("\nrunning {count} tests");
+    if Cluster::from_env().is_none() {
+        let (word, failed, ignored) = if is_required { ("FAILED", count, 0) } else { ("ignored", 0, count) };
+        tests.iter().for_each(|test| println!("test {test} ... {word}, {MISSING}"));
+        let result = if failed > 0 { "FAILED" } else { "ok" };
+        println!("\ntest result: {result}. 0 passed; {failed} failed; {ignored} ignored; {left_out} filtered out\n");
+        return if failed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS };
     }
+    run_all(&tests)
 }
 
-fn chaos(cluster: Cluster) -> ExitCode {
+fn run_all(tests: &[&str]) -> ExitCode {
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         PANICS.fetch_add(1, Ordering::Relaxed);
         hook(info);
     }));
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
-    let rounds = number("CHAOS_ROUNDS").unwrap_or(3);
     let seed = number("CHAOS_SEED").unwrap_or_else(|| std::process::id().into());
-    println!("chaos: {rounds} rounds, seed {seed}");
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let passed = runtime.block_on(run(cluster, rounds, seed));
-    runtime.shutdown_timeout(Duration::from_secs(5));
+    let mut passed = true;
+    for &test in tests {
+        let rounds = number(if test == TEST { "CHAOS_ROUNDS" } else { "CHAOS_KILLS" }).unwrap_or(3);
+        println!("{test}: {rounds} rounds, seed {seed}");
+        let cluster = Cluster::from_env().expect("there is one");
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        report::started();
+        passed &= match test {
+            LETTERS => runtime.block_on(letters::run(cluster, rounds, seed)),
+            _ => runtime.block_on(run(cluster, rounds, seed)),
+        };
+        runtime.shutdown_timeout(Duration::from_secs(5));
+    }
     if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
@@ -171,7 +177,6 @@ struct Run {
 }
 
 async fn run(cluster: Cluster, rounds: u64, seed: u64) -> bool {
-    report::started();
     let cutter = Cutter::new(seed);
     let changed = watch::Sender::new(());
     let log = |topic: &Topic| DeliveryLog::new(topic.deduplicated, topic.subscriptions, changed.clone());
@@ -254,7 +259,7 @@ impl Run {
             self.problems.push(format!("{open} sends are not resolved"));
         }
         self.until(until, |run| run.outstanding() == 0).await;
-        let left = look_until(until, || self.backlogs()).await;
+        let left = look_until(until, LOOK_EVERY, || self.backlogs()).await;
         self.problems.extend(left);
         report::say("settled");
         // The backlog is what counts. This figure is the broker's own book of what consumers hold, and says which
@@ -274,7 +279,7 @@ impl Run {
             let unloaded = self.cluster.admin.unload(&part).await;
             self.problems.extend(unloaded.err());
         }
-        let away = look_until(Instant::now() + BACK_MAX, || self.away()).await;
+        let away = look_until(Instant::now() + BACK_MAX, LOOK_EVERY, || self.away()).await;
         self.problems.extend(away);
         // Whatever comes is counted where it arrives; nothing more has to be waited for then.
         self.until(Instant::now() + QUIET, |run| run.came_back() > 0).await;
@@ -368,8 +373,8 @@ impl Run {
 
 /// Looks until nothing is wrong, but not beyond `end`; what the last look has found. For what only the brokers'
 /// statistics show: no change is announced, so they are polled.
-async fn look_until(end: Instant, look: impl AsyncFn() -> Vec<String>) -> Vec<String> {
-    let mut looks = tokio::time::interval(LOOK_EVERY);
+async fn look_until(end: Instant, every: Duration, look: impl AsyncFn() -> Vec<String>) -> Vec<String> {
+    let mut looks = tokio::time::interval(every);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         looks.tick().await;

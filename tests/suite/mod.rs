@@ -17,6 +17,7 @@ pub mod consume;
 pub mod credentials;
 pub mod dead_letters;
 pub mod drain;
+pub mod failing_keys;
 pub mod failover;
 pub mod idle;
 pub mod interceptors;
@@ -105,6 +106,7 @@ macro_rules! with_every_test {
             clusters { a_web_server_names_the_cluster }
             seek { to_a_message to_the_ends }
             keys { one_consumer_per_key_in_order ordering_key_goes_before_key }
+            failing_keys { the_others_go_on }
             failover { second_takes_over }
             idle {
                 nothing_to_receive the_application_does_not_receive another_consumer_is_active too_much_is_not_acknowledged

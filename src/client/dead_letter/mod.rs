@@ -14,6 +14,7 @@
 //! | `mod.rs` | the queue of dead letters, the task that sends them, retries |
 //! | `policy.rs` | the options: when, and which topics |
 //! | `letter.rs` | the message that is sent, with the properties of Java's |
+//! | `held.rs` | the messages whose letters are on their way |
 //! | `producers.rs` | the producers, created when they are needed |
 //! | `topics.rs` | which topics, and whether those of an older name exist |
 
@@ -23,7 +24,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::clock;
-use super::drain::{Held, InHand};
+use super::drain::InHand;
 use super::events::{ConsumerEvent, EventQueue};
 use super::interceptors::ConsumerInterceptors;
 use super::message::ReceivedMessage;
@@ -31,6 +32,7 @@ use crate::base64_text;
 use crate::error::{Error, ErrorKind, Result, SendError};
 use crate::id::MessageId;
 
+mod held;
 mod letter;
 mod policy;
 mod producers;
@@ -38,6 +40,7 @@ mod topics;
 
 pub use policy::{DeadLetterNames, DeadLetterPolicy};
 
+use held::{HeldLetter, HeldLetters};
 use policy::LetterKind;
 pub(super) use producers::Producers;
 pub(super) use topics::LetterTopics;
@@ -54,7 +57,7 @@ pub(super) struct DeadLetters {
     interceptors: Option<Arc<ConsumerInterceptors>>,
     queue: mpsc::Sender<Letter>,
     /// Letters that are not stored and not given back.
-    in_hand: Arc<InHand>,
+    held: Arc<HeldLetters>,
 }
 
 /// A message on its way to the dead-letter topic.
@@ -67,7 +70,7 @@ struct Letter {
     is_unreadable: bool,
     /// With its own properties alone, because it was too large with those that are added.
     is_bare: bool,
-    _held: Arc<Held>,
+    _held: Arc<HeldLetter>,
 }
 
 /// The receiving half, for [`DeadLetters::forward`].
@@ -82,14 +85,24 @@ impl DeadLetters {
         interceptors: Option<Arc<ConsumerInterceptors>>,
     ) -> (Arc<Self>, LetterQueue) {
         let (queue, letters) = mpsc::channel(LETTERS_MAX);
-        let in_hand = Arc::default();
-        let dead_letters = Self { topics, subscription, producers, events, interceptors, queue, in_hand };
+        let held = Arc::default();
+        let dead_letters = Self { topics, subscription, producers, events, interceptors, queue, held };
         (Arc::new(dead_letters), LetterQueue(letters))
     }
 
     /// The most redeliveries of a message that is still given to the application.
     pub(super) fn max_redeliver_count(&self) -> u32 {
         self.topics.policy.max_redeliver_count
+    }
+
+    /// Whether no message is given up at the moment, so that none which comes has a letter on its way.
+    pub(super) fn is_idle(&self) -> bool {
+        self.held.count().count() == 0
+    }
+
+    /// Whether a message that comes again has a letter on its way. What becomes of that decides about it.
+    pub(super) fn holds(&self, message: &ReceivedMessage) -> bool {
+        !self.is_idle() && self.held.contains(message)
     }
 
     /// Gives a message up: it goes to the dead-letter topic, and is acknowledged once it is stored there.
@@ -108,13 +121,13 @@ impl DeadLetters {
     }
 
     fn queue_new(&self, message: &ReceivedMessage, reason: Option<String>, is_unreadable: bool) {
-        let held = Arc::new(self.in_hand.hold());
+        let Some(held) = self.held.hold(message) else { return };
         self.try_queue(Letter { message: message.clone(), reason, is_unreadable, is_bare: false, _held: held });
     }
 
     /// Letters that are not stored and not given back.
     pub(super) fn in_hand(&self) -> &InHand {
-        &self.in_hand
+        self.held.count()
     }
 
     fn try_queue(&self, letter: Letter) {

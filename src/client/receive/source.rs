@@ -62,6 +62,8 @@ pub(super) struct Source {
     /// Where entries go that were redelivered more often than `max_redeliver_count`.
     dead_letters: Option<Arc<DeadLetters>>,
     max_redeliver_count: u32,
+    /// Entries that were redelivered so often, or more, may be none of the application's: all while letters are on their way.
+    looked_at_from: u32,
     /// Messages have to be acknowledged in time: the endpoint is told of each entry that is handed out.
     is_timed: bool,
     /// Entries to be opened until one is timed: see [`TIMED_ENTRIES`].
@@ -107,6 +109,7 @@ impl Source {
             uncompressed_bytes_max: config.max_uncompressed_size,
             unreadable_policy: config.unreadable_message_policy,
             max_redeliver_count: dead_letters.as_ref().map_or(u32::MAX, |letters| letters.max_redeliver_count()),
+            looked_at_from: u32::MAX,
             dead_letters,
             is_timed: config.ack_timeout.is_some(),
             untimed_entries: 0,
@@ -159,6 +162,9 @@ impl Source {
         self.taken_epoch = taken.queue_epoch;
         self.cluster_number = taken.cluster_number;
         self.permits.attach_number = taken.attach_number;
+        if let Some(letters) = &self.dead_letters {
+            self.looked_at_from = if letters.is_idle() { self.max_redeliver_count.saturating_add(1) } else { 0 };
+        }
         if let (End::No, Some(error)) = (&self.end, taken.ended) {
             self.end = End::Pending(error);
         }
@@ -211,7 +217,7 @@ impl Source {
     #[inline(never)]
     fn decode_next_fast(&mut self) -> bool {
         let Some(entry) = self.run.front_mut() else { return false };
-        if entry.redelivery_count > self.max_redeliver_count {
+        if entry.redelivery_count >= self.looked_at_from {
             return false;
         }
         let Some(body) = decode_fast(&entry.body) else { return false };
@@ -373,22 +379,21 @@ impl Source {
         let size = u32::try_from(batch_size).unwrap_or(0);
         let unacknowledged = match ack_set.is_empty() {
             false => Some(AckSet::from_words(&ack_set, size)),
-            // Keeps the members of a batch that is given up off the fast path.
-            true => (redelivery_count > self.max_redeliver_count).then(|| AckSet::full(size)),
+            // Keeps the members of a batch that may be given up off the fast path.
+            true => (redelivery_count >= self.looked_at_from).then(|| AckSet::full(size)),
         };
         self.batch = Some(Batch { cursor, unacknowledged, charged: permits });
         None
     }
 
-    /// Sends a message that was redelivered too often to the dead-letter topic. `false`: it was not.
+    /// Sends a message that was redelivered too often to the dead-letter topic. `false`: it is for the application.
     fn give_up(&self, message: &ReceivedMessage) -> bool {
-        match &self.dead_letters {
-            Some(letters) if message.redelivery_count() > self.max_redeliver_count => {
-                letters.push(message, None);
-                true
-            }
-            _ => false,
+        let Some(letters) = &self.dead_letters else { return false };
+        let is_dead = message.redelivery_count() > self.max_redeliver_count;
+        if is_dead {
+            letters.push(message, None);
         }
+        is_dead || letters.holds(message)
     }
 
     /// An entry is about to be handed out.

@@ -16,6 +16,7 @@ mod entries;
 mod events;
 mod forms;
 mod idle;
+mod letters;
 #[cfg(feature = "metrics")]
 mod metrics;
 mod older;
