@@ -6,8 +6,12 @@
 use std::fmt;
 use std::ops::Range;
 
+use bytes::Bytes;
+
+use super::MAX_UNCOMPRESSED_SIZE_DEFAULT;
 use super::batch::BatchCursor;
 use super::command::Command;
+use super::compress::decompress;
 use super::entry::EntryParts;
 use super::metadata::Metadata;
 use super::proto::{Reader, Value};
@@ -158,7 +162,7 @@ impl Explanation {
         match parsed.num_messages_in_batch.filter(|_| parsed.compression == 0 && !parsed.encrypted) {
             Some(count) => self.batch(payload, count),
             None => {
-                let text = bytes_text(&self.frame[payload.clone()]);
+                let text = payload_text(&parsed, &self.frame[payload.clone()]);
                 self.push(payload, 0, format!("payload = {text}"));
             }
         }
@@ -206,6 +210,20 @@ fn bytes_text(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
         Ok(text) if text.chars().all(|c| !c.is_control()) && text.chars().count() <= TEXT_MAX => format!("{text:?}"),
         _ => format!("{} bytes", bytes.len()),
+    }
+}
+
+/// A payload as it is, and what it decompresses to where that is a message or a batch by itself.
+fn payload_text(metadata: &Metadata, payload: &[u8]) -> String {
+    let (text, codec) = (bytes_text(payload), metadata.compression);
+    let is_part = metadata.encrypted || metadata.chunk.as_ref().is_some_and(|chunk| chunk.num_chunks > 1);
+    if codec == 0 || is_part {
+        return text;
+    }
+    let payload = Bytes::copy_from_slice(payload);
+    match decompress(codec, &payload, metadata.uncompressed_size, MAX_UNCOMPRESSED_SIZE_DEFAULT) {
+        Ok(content) => format!("{text}, decompressed {}", bytes_text(&content)),
+        Err(error) => format!("{text}: {error}"),
     }
 }
 
@@ -276,6 +294,25 @@ mod tests {
         assert!(texts.iter().any(|text| text.ends_with("right")), "the checksum is compared");
         let covered: usize = explain(&frame).lines.iter().map(|line| line.bytes.len()).sum();
         assert_eq!(covered, frame.len(), "each byte is in one line");
+    }
+
+    #[test]
+    fn a_compressed_payload_is_opened_or_says_why_not() {
+        use crate::wire::compress::{Compression, compress};
+        for codec in Compression::ALL.into_iter().filter(|codec| *codec != Compression::None) {
+            let payload = compress(codec, None, b"a text").unwrap_or_else(|_| Bytes::from_static(b"?"));
+            let metadata = MetadataFields {
+                producer_name: "p-1",
+                compression: codec.to_pb(),
+                uncompressed_size: 6,
+                ..MetadataFields::default()
+            };
+            let frame = seal(&mut BytesMut::new(), &SendHead::new(3, 9), &metadata, payload);
+            let texts = texts(&[&frame.head[..], &frame.payload[..]].concat());
+            let last = texts.last().expect("the payload");
+            let wanted = if codec.is_built_in() { "decompressed \"a text\"" } else { "needs the crate feature" };
+            assert!(last.starts_with("payload = ") && last.contains(wanted), "{last}");
+        }
     }
 
     #[test]

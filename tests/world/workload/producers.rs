@@ -8,7 +8,8 @@ use std::time::Duration;
 use pulsar_native::hash::java_string_hash;
 use pulsar_native::sim::Rng;
 use pulsar_native::{
-    Client, Error, ErrorKind, Message, MessageId, PendingSend, Producer, SendError, ServerCode, TryEnqueueError,
+    Client, Compression, Error, ErrorKind, Message, MessageId, PendingSend, Producer, SendError, ServerCode,
+    TryEnqueueError,
 };
 
 use super::overdue::OverdueChecker;
@@ -31,6 +32,15 @@ pub(super) struct LiveProducer {
     failure: Option<Error>,
 }
 
+/// Payloads are short: single ones stay as they are, and batches are compressed.
+const SMALLEST_COMPRESSED: usize = 100;
+
+/// One of those that are built in, none among them; no choice of the world's.
+fn codec_of(plan: &ProducerPlan) -> Compression {
+    let built_in: Vec<_> = Compression::ALL.into_iter().filter(|codec| codec.is_built_in()).collect();
+    built_in[plan.messages as usize % built_in.len()]
+}
+
 pub(super) async fn produce(users: Users, client: Client, topic: TopicPlan, plan: ProducerPlan, name: String) {
     let mut rng = users.handle.rng();
     let (mut instance, mut names) = (0, 0);
@@ -44,7 +54,9 @@ pub(super) async fn produce(users: Users, client: Client, topic: TopicPlan, plan
             .batching_max_publish_delay(plan.batching_max_publish_delay)
             .send_timeout(plan.send_timeout)
             .max_pending_messages(plan.pending_max)
-            .stall_timeout(plan.stall_timeout);
+            .stall_timeout(plan.stall_timeout)
+            .compression(codec_of(&plan))
+            .compress_min_msg_body_size(SMALLEST_COMPRESSED);
         if let Some(name) = &plan.name {
             // A name is reused once its producer is known to be closed: before that, the sequence ids of two producers
             // overlap, and deduplication drops messages of one.

@@ -43,9 +43,12 @@ pub(crate) struct Arguments {
     /// Number of producers, all on one connection
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = value_parser!(u32).range(1..=100_000))]
     producers: u32,
-    /// Compression of payloads
+    /// Compression of payloads, by what this build has
     #[arg(long, value_enum, default_value_t = Codec::None)]
     compression: Codec,
+    /// Level of the compression, of a codec with levels [default: the codec's]
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    compression_level: Option<i32>,
     /// Measure the latency of one message in N; 1 measures every message [default: 61; with --rate: 1]
     ///
     /// Reading the clock for every message would cost a good part of what the client itself costs. Throughput and
@@ -61,6 +64,12 @@ enum Codec {
     None,
     #[cfg(feature = "lz4")]
     Lz4,
+    #[cfg(feature = "zlib")]
+    Zlib,
+    #[cfg(feature = "zstd")]
+    Zstd,
+    #[cfg(feature = "snappy")]
+    Snappy,
 }
 
 impl From<Codec> for Compression {
@@ -69,6 +78,12 @@ impl From<Codec> for Compression {
             Codec::None => Self::None,
             #[cfg(feature = "lz4")]
             Codec::Lz4 => Self::Lz4,
+            #[cfg(feature = "zlib")]
+            Codec::Zlib => Self::Zlib,
+            #[cfg(feature = "zstd")]
+            Codec::Zstd => Self::Zstd,
+            #[cfg(feature = "snappy")]
+            Codec::Snappy => Self::Snappy,
         }
     }
 }
@@ -105,8 +120,12 @@ fn max_pending(arguments: &Arguments) -> usize {
 }
 
 fn builder(client: &Client, arguments: &Arguments) -> ProducerBuilder {
-    client
-        .producer(&arguments.topic.name)
+    let builder = client.producer(&arguments.topic.name);
+    let builder = match arguments.compression_level {
+        Some(level) => builder.compression_level(level),
+        None => builder,
+    };
+    builder
         .compression(arguments.compression.into())
         .batching(arguments.batching_max_messages > 1)
         .batching_max_messages(arguments.batching_max_messages)
