@@ -1,5 +1,5 @@
 //! What bytes cost: runs of receipts and messages read, heads written, the hand-written walk against
-//! prost. `cargo bench --bench codec`.
+//! prost; payloads by each codec that is built in. `cargo bench --bench codec --features all-codecs`.
 
 use bytes::{Buf, Bytes, BytesMut};
 use divan::counter::ItemsCount;
@@ -9,6 +9,9 @@ use pulsar_native::pb;
 use pulsar_native::wire::{
     Command, Limits, MessageHead, Receipt, SendHead, cut, frames, put_message, put_receipt, put_send_head,
 };
+
+#[path = "codec/compression.rs"]
+mod compression;
 
 /// Frames in one run.
 const FRAMES: usize = 1000;
