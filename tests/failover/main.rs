@@ -1,9 +1,10 @@
-//! Two real clusters: one that is killed and comes back, and one that migrates to the other. Run by `scripts/real-failover`;
-//! without its environment each test says so and passes.
+//! Two real clusters: one that is killed and comes back, and one that migrates to the other; by this client alone, and beside
+//! the Java client. Run by `scripts/real-failover`; without its environment each test says so and passes.
 #![allow(unreachable_pub, reason = "modules of one test binary")]
 
 #[path = "../common/mod.rs"]
 mod common;
+mod java;
 
 use std::collections::BTreeSet;
 use std::future::IntoFuture;
@@ -100,17 +101,17 @@ async fn pair(client: &Client, topic: &str) -> (Producer, Consumer) {
     (producer, within("a consumer", 30 * SECOND, reading.subscribe()).await.expect("a consumer"))
 }
 
-/// Sends the numbers of a range; all of them are confirmed.
-async fn send(producer: &Producer, numbers: std::ops::Range<u32>) {
+/// Sends the numbers of a range behind the sender's name; all of them are confirmed.
+async fn send(producer: &Producer, sender: &str, numbers: std::ops::Range<u32>) {
     for number in numbers {
-        let stored = within("a receipt", 60 * SECOND, producer.send(number.to_string())).await;
+        let stored = within("a receipt", 60 * SECOND, producer.send(format!("{sender} {number}"))).await;
         stored.unwrap_or_else(|error| panic!("{number}: {error}"));
     }
 }
 
-/// Receives until all of these have come; others may be repetitions.
-async fn receive(consumer: &mut Consumer, numbers: std::ops::Range<u32>) {
-    let mut missing: BTreeSet<String> = numbers.map(|number| number.to_string()).collect();
+/// Receives until all of these have come from this sender; others may be repetitions, or of another one.
+async fn receive(consumer: &mut Consumer, sender: &str, numbers: std::ops::Range<u32>) {
+    let mut missing: BTreeSet<String> = numbers.map(|number| format!("{sender} {number}")).collect();
     while !missing.is_empty() {
         let message = within("a message", 60 * SECOND, consumer.receive()).await.expect("a message");
         missing.remove(&*message.to_string_lossy());
@@ -125,39 +126,50 @@ async fn stored(cluster: &Real, topic: &str) -> BTreeSet<u32> {
     let mut consumer = within("a consumer", 30 * SECOND, reading.subscribe()).await.expect("a consumer");
     let mut stored = BTreeSet::new();
     while let Ok(message) = tokio::time::timeout(2 * SECOND, consumer.receive()).await {
-        stored.insert(message.expect("a message").to_string_lossy().parse().expect("a number"));
+        let text = message.expect("a message").to_string_lossy().into_owned();
+        stored.insert(text.strip_prefix("ours ").and_then(|number| number.parse().ok()).expect("a number"));
     }
     client.close().await.expect("closed");
     stored
+}
+
+/// A client of the primary with `AutoClusterFailover`.
+async fn failing_over(primary: &Real, secondary: &Real) -> Client {
+    let failover = AutoClusterFailover::new(secondary.cluster()).check_interval(SECOND);
+    let failover = failover.failover_delay(2 * SECOND).switch_back_delay(3 * SECOND);
+    let client = primary.builder().service_url_provider(failover).connect();
+    within("a client", 30 * SECOND, client).await.expect("a client")
+}
+
+/// Waits until a client uses this cluster again.
+async fn switches_back(client: &Client, primary: &Real) {
+    let mut state = client.watch_state();
+    let switched = async { while *state.changed().await.expect("a state").service_url != *primary.url {} };
+    within("the switch back", 20 * SECOND, switched).await;
 }
 
 #[tokio::test]
 async fn the_secondary_takes_over_from_a_cluster_that_is_killed_and_gives_back() {
     let Some([primary, secondary]) = Real::both() else { return };
     let topic = format!("failover-{}", std::process::id());
-    let failover = AutoClusterFailover::new(secondary.cluster()).check_interval(SECOND);
-    let failover = failover.failover_delay(2 * SECOND).switch_back_delay(3 * SECOND);
-    let client = primary.builder().service_url_provider(failover).connect();
-    let client = within("a client", 30 * SECOND, client).await.expect("a client");
+    let client = failing_over(&primary, &secondary).await;
     let (producer, mut consumer) = pair(&client, &topic).await;
-    send(&producer, 0..100).await;
-    receive(&mut consumer, 0..100).await;
+    send(&producer, "ours", 0..100).await;
+    receive(&mut consumer, "ours", 0..100).await;
 
     primary.script("kill").await;
     let lost = Instant::now();
-    send(&producer, 100..200).await;
-    receive(&mut consumer, 100..200).await;
+    send(&producer, "ours", 100..200).await;
+    receive(&mut consumer, "ours", 100..200).await;
     println!("both directions on the secondary after {:?}", lost.elapsed());
     assert!(lost.elapsed() < 10 * SECOND, "{:?}", lost.elapsed());
     assert_eq!(&*client.state().service_url, &*secondary.url);
 
     primary.script("restart").await;
     let back = Instant::now();
-    let mut state = client.watch_state();
-    let switched = async { while *state.changed().await.expect("a state").service_url != *primary.url {} };
-    within("the switch back", 20 * SECOND, switched).await;
-    send(&producer, 200..300).await;
-    receive(&mut consumer, 200..300).await;
+    switches_back(&client, &primary).await;
+    send(&producer, "ours", 200..300).await;
+    receive(&mut consumer, "ours", 200..300).await;
     println!("both directions on the primary {:?} after it was healthy", back.elapsed());
     assert!(back.elapsed() < 10 * SECOND, "{:?}", back.elapsed());
     within("the close", 30 * SECOND, client.close()).await.expect("closed");
@@ -175,21 +187,21 @@ async fn topics_migrate_by_the_admin_api() {
     let topic = format!("migrating-{}", std::process::id());
     let client = within("a client", 30 * SECOND, blue.builder().connect()).await.expect("a client");
     let (producer, mut consumer) = pair(&client, &topic).await;
-    send(&producer, 0..100).await;
+    send(&producer, "ours", 0..100).await;
 
     blue.migrate(&green, true).await;
     let started = Instant::now();
     moves_to(&green, "the producer to move", producer.watch_state()).await;
     println!("the producer is there after {:?}", started.elapsed());
     assert!(blue.has(&consumer.state()), "it has read nothing yet");
-    send(&producer, 100..200).await;
-    receive(&mut consumer, 0..100).await;
+    send(&producer, "ours", 100..200).await;
+    receive(&mut consumer, "ours", 0..100).await;
     moves_to(&green, "the consumer to move", consumer.watch_state()).await;
     println!("the consumer is there after {:?}", started.elapsed());
-    receive(&mut consumer, 100..200).await;
+    receive(&mut consumer, "ours", 100..200).await;
     let late = within("a producer", 60 * SECOND, client.producer("migrated-late").create()).await.expect("a producer");
     assert!(green.has(&late.state()), "{}", late.state());
-    send(&late, 0..1).await;
+    send(&late, "ours", 0..1).await;
     within("the close", 60 * SECOND, client.close()).await.expect("closed");
 
     blue.migrate(&green, false).await;

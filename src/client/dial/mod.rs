@@ -52,7 +52,7 @@ pub(crate) struct TlsSettings {
 
 /// What is at the other end, for what an error says.
 #[derive(Debug, Clone, Copy, Default)]
-#[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "a build without TLS has no such errors"))]
+#[cfg_attr(not(all(feature = "tls", feature = "http")), allow(dead_code, reason = "no such errors, or no such peers"))]
 pub(crate) enum TlsPeer {
     #[default]
     Broker,
