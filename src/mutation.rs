@@ -151,6 +151,10 @@ mod switch {
         NeverSwitchBack,
         /// One probe is enough to leave a cluster for another.
         SwitchAtOnce,
+        /// The cluster that is named from outside is not switched to.
+        IgnoreNamedCluster,
+        /// Each answer that names a cluster is a switch, also one that names the cluster in use.
+        SwitchOnEqualAnswer,
         /// After a switch of the cluster, what is attached to the one before stays there.
         SwitchLeavesAttached,
         /// A message of one cluster is acknowledged in the other.

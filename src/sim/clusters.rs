@@ -1,15 +1,18 @@
 //! The clusters of a simulation.
 
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::proxy::{ADDRESSES, BROKERS, Proxy};
 use super::rng::Rng;
 use super::tokens::Tokens;
+use super::world::SharedWorld;
 use super::{Inner, StoredMessage, stored};
 use crate::broker::machine::Broker;
 use crate::broker::{BrokerConfig, TopicStats};
-use crate::client::Cluster;
+use crate::client::failover::follow::{NamesCluster, follow};
+use crate::client::{Cluster, ServiceUrlControl, ServiceUrlFuture, ServiceUrlProvider};
+use crate::error::{Error, Result};
 use crate::machine::Now;
 
 /// The brokers of one cluster, which share its topics, and the proxy in front of them.
@@ -43,6 +46,44 @@ pub(super) fn service_url(number: usize) -> String {
     format!("pulsar://{}", hosts.join(","))
 }
 
+/// How a client gets to a cluster.
+fn address(world: &SharedWorld, number: usize) -> Cluster {
+    let credentials = world.lock().clusters[number].broker.superuser_credentials();
+    let cluster = Cluster::new(service_url(number));
+    let Some((key, subject)) = credentials else { return cluster };
+    cluster.authentication(Tokens::new(key, subject, world.clone()))
+}
+
+/// Uses the cluster that [`Fault::NameCluster`](super::Fault::NameCluster) names, by the rules of
+/// `ControlledClusterFailover`.
+pub(super) struct NamedCluster {
+    pub(super) world: SharedWorld,
+    pub(super) check_interval: Duration,
+}
+
+impl ServiceUrlProvider for NamedCluster {
+    fn run(&self, control: ServiceUrlControl) -> ServiceUrlFuture<'_> {
+        Box::pin(async move { follow(&mut Asked(&self.world), &control, self.check_interval, 0).await })
+    }
+}
+
+/// What stands for the web server. Its answer is the number of a cluster.
+struct Asked<'a>(&'a SharedWorld);
+
+impl NamesCluster for Asked<'_> {
+    type Answer = usize;
+
+    async fn ask(&mut self) -> Result<usize> {
+        self.0.lock().named_cluster.ok_or_else(|| Error::connection("simulated: no answer"))
+    }
+
+    fn cluster(&self, answer: &usize, _: &ServiceUrlControl) -> Result<Cluster> {
+        Ok(address(self.0, *answer))
+    }
+
+    async fn told(&mut self, _: Result<()>) {}
+}
+
 /// One of the clusters of a [`Simulation`](super::Simulation); cheap to clone.
 #[derive(Clone)]
 pub struct SimulatedCluster {
@@ -59,10 +100,7 @@ impl SimulatedCluster {
     /// [`AutoClusterFailover`](crate::AutoClusterFailover) and
     /// [`ServiceUrlControl::switch_to`](crate::client::ServiceUrlControl::switch_to).
     pub fn address(&self) -> Cluster {
-        let credentials = self.inner.world().clusters[self.number].broker.superuser_credentials();
-        let cluster = Cluster::new(service_url(self.number));
-        let Some((key, subject)) = credentials else { return cluster };
-        cluster.authentication(Tokens::new(key, subject, self.inner.world.clone()))
+        address(&self.inner.world, self.number)
     }
 
     /// Whether a broker of this URL, as a state names it, is one of this cluster's.

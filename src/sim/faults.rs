@@ -75,6 +75,12 @@ pub enum Fault {
     /// The first cluster migrates to the second one, for good: TOPIC_MIGRATED sends producers there at once, and consumers
     /// once all is acknowledged that their subscription has in the first one. Only in a simulation of two clusters.
     Migrate,
+    /// What [`Handle::named_cluster`](super::Handle::named_cluster) asks names another cluster, or has no usable answer, from
+    /// now on. Before the first of these, it names the first cluster.
+    NameCluster {
+        /// Its number: see [`Simulation::cluster`](super::Simulation::cluster). `None`: no answer.
+        cluster: Option<usize>,
+    },
     /// A topic moves to the other broker; clients have to look it up.
     Unload,
     /// A topic moves to the other broker; CLOSE_PRODUCER and CLOSE_CONSUMER name that broker.
@@ -245,6 +251,7 @@ impl Fault {
             Self::Restart { .. } => "restart",
             Self::LoseCluster { .. } => "lose cluster",
             Self::Migrate => "migrate",
+            Self::NameCluster { .. } => "name cluster",
             Self::LoseBroker => "lose broker",
             Self::Unload => "unload",
             Self::Transfer => "transfer",

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 #[cfg(doc)]
 use super::Simulation;
+use super::clusters::NamedCluster;
 use super::executor::TaskKind;
 #[cfg(pulsar_mutations)]
 use super::mutations;
@@ -15,7 +16,7 @@ use super::tokens::Tokens;
 use super::{Inner, LiveResources, Rng, SimulatedCluster, clusters};
 use crate::broker::TopicStats;
 use crate::client::runtime::AsyncTimer;
-use crate::client::{Client, ClientBuilder};
+use crate::client::{Client, ClientBuilder, ServiceUrlProvider};
 use crate::error::{Result, ServerCode};
 
 /// A handle for the tasks inside a simulation; cheap to clone.
@@ -43,6 +44,12 @@ impl Handle {
     pub fn cluster(&self, number: usize) -> SimulatedCluster {
         assert!(number < self.inner.world().clusters.len(), "there is no cluster {number}");
         SimulatedCluster::new(self.inner.clone(), number)
+    }
+
+    /// What moves a client to the cluster that [`Fault::NameCluster`](super::Fault::NameCluster) names: the simulated server's
+    /// side of `ControlledClusterFailover`, asked after each interval.
+    pub fn named_cluster(&self, check_interval: Duration) -> impl ServiceUrlProvider {
+        NamedCluster { world: self.inner.world.clone(), check_interval }
     }
 
     /// Starts a client in the simulation, as [`ClientBuilder::connect`] does on tokio. The builder's dialer is replaced.

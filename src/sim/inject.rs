@@ -14,6 +14,8 @@ impl World {
         let cluster = match fault {
             Fault::LoseCluster { cluster, .. } if cluster >= self.clusters.len() => return,
             Fault::LoseCluster { cluster, .. } => cluster,
+            Fault::NameCluster { cluster: Some(cluster) } if cluster >= self.clusters.len() => return,
+            Fault::NameCluster { .. } => 0,
             Fault::Migrate if self.clusters.len() == 1 => return,
             Fault::Migrate => 0,
             _ => self.any_cluster(),
@@ -62,6 +64,10 @@ impl World {
             Fault::Restart { down_for } => self.restart(cluster, down_for),
             Fault::LoseCluster { down_for, .. } => self.lose_cluster(cluster, down_for),
             Fault::Migrate => self.migrate(),
+            Fault::NameCluster { cluster: named } => {
+                self.named_cluster = named;
+                true
+            }
             Fault::LoseBroker => self.lose_broker(cluster),
             Fault::Unload => self.unload_any(cluster, false),
             Fault::Transfer => self.unload_any(cluster, true),

@@ -42,6 +42,8 @@ fn world_of(mutation: Mutation) -> fn(u64, bool) -> workload::SeedReport {
         | Mutation::NeverSwitchBack
         | Mutation::SwitchAtOnce
         | Mutation::SwitchLeavesAttached
+        | Mutation::IgnoreNamedCluster
+        | Mutation::SwitchOnEqualAnswer
         | Mutation::AcksCrossClusters
         | Mutation::KeepAcksOfOtherCluster
         | Mutation::IgnoreMigrated => clusters::run,
@@ -153,6 +155,8 @@ mutations! {
     a_lost_cluster_that_is_not_left: NeverFailOver => "a lost cluster is left in time";
     a_primary_that_is_not_used_again: NeverSwitchBack => "the primary is in use again in time";
     a_cluster_that_is_left_at_once: SwitchAtOnce => "a cluster is left after the delay";
+    a_named_cluster_that_is_ignored: IgnoreNamedCluster => "the cluster that is named is in use in time";
+    an_equal_answer_that_is_a_switch: SwitchOnEqualAnswer => "only a switch detaches";
     a_switch_that_leaves_what_is_attached: SwitchLeavesAttached => "attached to the cluster in use";
     an_acknowledgement_in_the_other_cluster: AcksCrossClusters =>
         "protocol conformance" | "acknowledged only what the application did";

@@ -8,7 +8,8 @@ use std::time::Duration;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::answer::Answer;
-use super::{ServiceUrlControl, ServiceUrlFuture, ServiceUrlProvider};
+use super::follow::{NamesCluster, follow};
+use super::{Cluster, ServiceUrlControl, ServiceUrlFuture, ServiceUrlProvider};
 use crate::client::dial::{TlsPeer, TlsSettings};
 use crate::client::http::connection::Hints;
 use crate::client::http::endpoint::Endpoint;
@@ -148,17 +149,6 @@ impl ControlledClusterFailover {
         self
     }
 
-    /// Asks once, and switches if the answer is another one than `used`.
-    async fn check(&self, fetcher: &Fetcher, control: &ServiceUrlControl, used: &mut Answer) -> Result<()> {
-        let (_, answer) = fetcher.get(&self.url, &self.headers).await?;
-        let answer = Answer::read(answer.status, &answer.body)?;
-        if answer != *used {
-            control.switch_to(answer.cluster(control.tls())?)?;
-            *used = answer;
-        }
-        Ok(())
-    }
-
     async fn tell(&self, error: &Error) {
         if let Some(told) = &self.on_error {
             let _ = catch_panic(|| async { told(error) }).await;
@@ -172,25 +162,47 @@ impl ServiceUrlProvider for ControlledClusterFailover {
             let peer = TlsPeer::WebServer("the provider of service URLs");
             let tls = TlsSettings { ca_file: self.ca_file.clone(), peer, ..Default::default() };
             let fetcher = Fetcher::new(&tls, LIMITS, HINTS);
-            let mut used = Answer::of_url(control.current().service_url());
-            let mut last_failure = None;
-            loop {
-                control.sleep(self.check_interval).await;
-                let Err(error) = self.check(&fetcher, &control, &mut used).await else {
-                    last_failure = None;
-                    continue;
-                };
-                let (kind, is_retriable) = (error.kind(), error.is_retriable());
-                let what = format!("the provider of service URLs at {} gives no cluster to use", self.url);
-                let error = Error::local(kind, what).with_retriable(is_retriable).with_source(error);
-                let text = error.to_string();
-                if last_failure.as_ref() != Some(&text) {
-                    observe::no_cluster_to_use(&text);
-                }
-                last_failure = Some(text);
-                self.tell(&error).await;
-            }
+            let used = Answer::of_url(control.current().service_url());
+            let mut asked = Asked { failover: self, fetcher, last_failure: None };
+            follow(&mut asked, &control, self.check_interval, used).await;
         })
+    }
+}
+
+/// The web server, as one client asks it.
+struct Asked<'a> {
+    failover: &'a ControlledClusterFailover,
+    fetcher: Fetcher,
+    /// Why the last question had no usable answer.
+    last_failure: Option<String>,
+}
+
+impl NamesCluster for Asked<'_> {
+    type Answer = Answer;
+
+    async fn ask(&mut self) -> Result<Answer> {
+        let (_, answer) = self.fetcher.get(&self.failover.url, &self.failover.headers).await?;
+        Answer::read(answer.status, &answer.body)
+    }
+
+    fn cluster(&self, answer: &Answer, control: &ServiceUrlControl) -> Result<Cluster> {
+        answer.cluster(control.tls())
+    }
+
+    async fn told(&mut self, result: Result<()>) {
+        let Err(error) = result else {
+            self.last_failure = None;
+            return;
+        };
+        let (kind, is_retriable) = (error.kind(), error.is_retriable());
+        let what = format!("the provider of service URLs at {} gives no cluster to use", self.failover.url);
+        let error = Error::local(kind, what).with_retriable(is_retriable).with_source(error);
+        let text = error.to_string();
+        if self.last_failure.as_ref() != Some(&text) {
+            observe::no_cluster_to_use(&text);
+        }
+        self.last_failure = Some(text);
+        self.failover.tell(&error).await;
     }
 }
 

@@ -5,6 +5,7 @@
 //! | `mod.rs` | a cluster; the trait of what decides |
 //! | `control.rs` | the switch |
 //! | `auto.rs` | the next cluster when the one in use cannot be reached |
+//! | `follow.rs` | the cluster that is named from outside |
 //! | `controlled.rs`, `answer.rs` | the cluster that a web server names, and its answer |
 
 use std::fmt;
@@ -22,6 +23,8 @@ mod auto;
 mod control;
 #[cfg(feature = "http")]
 mod controlled;
+#[cfg(any(feature = "http", feature = "sim"))]
+pub(crate) mod follow;
 
 pub use auto::AutoClusterFailover;
 pub use control::ServiceUrlControl;

@@ -70,6 +70,8 @@ pub(super) struct World {
     next_dial_takes: Option<Duration>,
     /// What sources of tokens do instead of giving one, and until when.
     pub(super) tokens_broken: Option<(TokenFault, Instant)>,
+    /// The cluster that is named from outside; `None`: there is no answer.
+    pub(super) named_cluster: Option<usize>,
     /// Dials per client and broker since the last successful one: how many, and since when.
     failed_dials: BTreeMap<(usize, (usize, usize)), (u32, Instant)>,
     /// Connections per client: how many in this minute, and when it began.
@@ -107,6 +109,7 @@ impl World {
             mutator: Default::default(),
             next_dial_takes: None,
             tokens_broken: None,
+            named_cluster: Some(0),
             failed_dials: BTreeMap::new(),
             connections_made: BTreeMap::new(),
             wakers: Vec::new(),

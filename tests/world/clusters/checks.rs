@@ -18,12 +18,25 @@ const ROUND: Duration = Duration::from_millis(30);
 /// After a switch, nothing is attached to the cluster before for longer than this.
 const LEFT_WITHIN: Duration = Duration::from_secs(1);
 
-/// A switch of `AutoClusterFailover` has a reason that has lasted for the whole delay. It was probed up to a round earlier.
+/// After a switch, everything is attached to the other cluster within this, where there are no faults.
+const SETTLED_WITHIN: Duration = Duration::from_secs(5);
+
+/// A switch that the application has not made has its reason.
 pub(super) fn check_switch(users: &Users, client: usize, from: Use, now: Duration) {
-    let plan = &users.plan;
-    if plan.theme != Theme::Failover || users.is_draining.get() {
-        return;
+    match users.plan.theme {
+        _ if users.is_draining.get() => {}
+        Theme::Failover => check_failover(users, client, from, now),
+        Theme::Named if users.plan.named(now).1 != Some(1 - from.cluster) => {
+            let what = || format!("client {client} left cluster {} at {now:?}: {:?}", from.cluster, users.plan.names);
+            users.handle.report_violation("a cluster is left for the one that is named", what);
+        }
+        _ => {}
     }
+}
+
+/// A switch of `AutoClusterFailover` has a reason that has lasted for the whole delay. It was probed up to a round earlier.
+fn check_failover(users: &Users, client: usize, from: Use, now: Duration) {
+    let plan = &users.plan;
     let lasted = |cluster: usize, is_down: bool| {
         [now, now.saturating_sub(ROUND)]
             .into_iter()
@@ -42,9 +55,13 @@ pub(super) fn check_switch(users: &Users, client: usize, from: Use, now: Duratio
 /// Checks what holds whenever no task is woken.
 pub(super) fn check_now(users: &Users) {
     let now = users.handle.elapsed();
-    if users.plan.theme == Theme::Failover && !users.is_draining.get() {
-        users.notes.borrow().uses.iter().for_each(|(client, used)| check_in_use(users, *client, *used, now));
-    }
+    let check: fn(&Users, usize, Use, Duration) = match users.plan.theme {
+        _ if users.is_draining.get() => |_, _, _, _| {},
+        Theme::Failover => check_in_use,
+        Theme::Named => check_named,
+        _ => |_, _, _, _| {},
+    };
+    users.notes.borrow().uses.iter().for_each(|(client, used)| check(users, *client, *used, now));
     check_attached(users, now);
 }
 
@@ -69,6 +86,15 @@ fn check_in_use(users: &Users, client: usize, used: Use, now: Duration) {
     }
 }
 
+/// A client uses the cluster that is named, in time.
+fn check_named(users: &Users, client: usize, used: Use, now: Duration) {
+    let (since, named) = users.plan.named(now);
+    if named.is_some_and(|named| named != used.cluster) && now > since + users.plan.check_interval + ROUND {
+        let what = || format!("client {client} is in cluster {} at {now:?}: {:?}", used.cluster, users.plan.names);
+        users.handle.report_violation("the cluster that is named is in use in time", what);
+    }
+}
+
 /// Nothing is attached to a cluster that its client has left.
 fn check_attached(users: &Users, now: Duration) {
     let mut handles = std::mem::take(&mut users.notes.borrow_mut().handles);
@@ -85,6 +111,16 @@ fn check_attached(users: &Users, now: Duration) {
             }
         }
     }
+    // Without faults, nothing but a switch detaches anything; while all is drained, the application makes them.
+    let is_calm = users.plan.theme == Theme::Named && users.plan.faults.is_empty() && !users.is_draining.get();
+    for handle in &mut handles {
+        let is_other = handle.is_attached_anew();
+        let used = notes.uses.get(&handle.client).filter(|used| now > used.since + SETTLED_WITHIN);
+        if is_calm && is_other && used.is_some() {
+            let what = || format!("{}, at {now:?}: {:?}", handle.name, handle.present);
+            users.handle.report_violation("only a switch detaches", what);
+        }
+    }
     drop(notes);
     users.notes.borrow_mut().handles.append(&mut handles);
 }
@@ -99,6 +135,21 @@ impl Watched {
                 Poll::Pending => return true,
             }
         }
+    }
+
+    /// Whether all parts are attached, and not as they were when that was asked last.
+    fn is_attached_anew(&mut self) -> bool {
+        let parts = self.present.iter().flat_map(|state| &state.parts);
+        let attached = parts.map(|part| match &part.state {
+            AttachState::Attached { since, .. } => Some(*since),
+            _ => None,
+        });
+        let Some(attached) = attached.collect::<Option<Vec<_>>>().filter(|attached| !attached.is_empty()) else {
+            return false;
+        };
+        let is_other = !self.attached.is_empty() && self.attached != attached;
+        self.attached = attached;
+        is_other
     }
 
     fn is_attached_to(&self, users: &Users, cluster: usize) -> bool {

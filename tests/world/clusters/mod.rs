@@ -1,5 +1,5 @@
-//! Worlds of two clusters: clients fail over from one that is lost to the other and back, are moved by the application, or
-//! follow topics that migrate.
+//! Worlds of two clusters: clients fail over from one that is lost to the other and back, use the one that is named to them,
+//! are moved by the application, or follow topics that migrate.
 
 mod checks;
 mod plan;
@@ -9,7 +9,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use pulsar_native::sim::{InvariantViolation, Simulation};
+use pulsar_native::sim::{Fault, InvariantViolation, Simulation};
 
 use crate::workload::{CLOSES_WITHIN, SeedReport};
 use checks::{check_acked, check_log, check_now, is_drained, is_settled, unsettled};
@@ -70,10 +70,13 @@ fn run_plan(sim: &Simulation, plan: Plan) -> Result<(), InvariantViolation> {
     for outage in &plan.outages {
         sim.inject_at(outage.from, outage.fault());
     }
+    for (at, cluster) in &plan.names {
+        sim.inject_at(*at, Fault::NameCluster { cluster: *cluster });
+    }
     spawn_all(&users);
     let looks = Looks::default();
     sim.run_until(plan.ends_at.saturating_sub(users.handle.elapsed()), || looks.look(sim, &users))?;
-    if plan.theme == Theme::Failover {
+    if matches!(plan.theme, Theme::Failover | Theme::Named) {
         let longest = plan.switch_back_delay + 3 * plan.check_interval;
         sim.run_until(longest, || looks.look(sim, &users))?;
     }
@@ -158,7 +161,7 @@ impl Looks {
 }
 
 impl Outage {
-    fn fault(&self) -> pulsar_native::sim::Fault {
-        pulsar_native::sim::Fault::LoseCluster { cluster: self.cluster, down_for: self.to - self.from }
+    fn fault(&self) -> Fault {
+        Fault::LoseCluster { cluster: self.cluster, down_for: self.to - self.from }
     }
 }

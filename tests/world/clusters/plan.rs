@@ -11,6 +11,8 @@ use pulsar_native::sim::{Fault, Rng};
 pub(super) enum Theme {
     /// `AutoClusterFailover`, as clusters are lost and come back.
     Failover,
+    /// What names the cluster to use, as `ControlledClusterFailover` asks it.
+    Named,
     /// The application.
     Switches,
     /// The first cluster migrates to the second one.
@@ -35,6 +37,8 @@ pub(super) struct Plan {
     pub(super) failover_delay: Duration,
     pub(super) switch_back_delay: Duration,
     pub(super) outages: Vec<Outage>,
+    /// From when on which cluster is named, and `None` no one; before, the first.
+    pub(super) names: Vec<(Duration, Option<usize>)>,
     /// When each client is moved to which cluster.
     pub(super) switches: Vec<(Duration, usize)>,
     /// Faults that are no outages, and the migration.
@@ -75,6 +79,8 @@ impl Plan {
             5..=6 => Theme::Switches,
             _ => Theme::Migration,
         };
+        // By a number of its own, so that the other worlds are those that they were before there was this theme.
+        let theme = if Rng::new(seed ^ 0x0a3e_d000).chance_per_mille(200) { Theme::Named } else { theme };
         let clients = rng.range_inclusive(1, 2) as usize;
         let topics = (0..rng.range_inclusive(1, 2)).map(|number| TopicPlan::of(rng, number, clients)).collect();
         let check_interval = rng.duration(SECOND, 4 * SECOND);
@@ -93,13 +99,15 @@ impl Plan {
             switches.extend((0..count).map(|_| (rng.duration(SECOND, 20 * SECOND), rng.below(2) as usize)));
             switches.sort_unstable();
         }
+        let names = if theme == Theme::Named { Self::names(rng, check_interval + SEEN) } else { Vec::new() };
         let mut faults = Self::noise(rng);
         if theme == Theme::Migration {
             // Once every subscription is there: a consumer that comes first later is sent to the other cluster at once.
             faults.push((rng.duration(SECOND, 15 * SECOND), Fault::Migrate));
         }
         let last = outages.iter().map(|outage| outage.to).chain(faults.iter().map(|(at, _)| *at));
-        let last = last.chain(switches.iter().map(|(at, _)| *at)).max().unwrap_or_default();
+        let last = last.chain(switches.iter().map(|(at, _)| *at)).chain(names.iter().map(|(at, _)| *at));
+        let last = last.max().unwrap_or_default();
         let ends_at = last + 2 * SECOND;
         let brokers = Self::brokers(rng, theme);
         Self {
@@ -111,6 +119,7 @@ impl Plan {
             failover_delay,
             switch_back_delay,
             outages,
+            names,
             switches,
             faults,
             ends_at,
@@ -142,6 +151,22 @@ impl Plan {
             outages.push(Outage { cluster, from, to });
             from = to + rng.duration(least, least + pause);
         }
+    }
+
+    /// Each lasts so long that a question sees it, as do some that are no change.
+    fn names(rng: &mut Rng, least: Duration) -> Vec<(Duration, Option<usize>)> {
+        let mut at = Duration::ZERO;
+        let count = rng.range_inclusive(2, 6);
+        let named = (0..count).map(|_| {
+            at += rng.duration(least, least + 4 * SECOND);
+            (at, *rng.pick(&[Some(0), Some(1), Some(1), None]))
+        });
+        named.collect()
+    }
+
+    /// What is named at this time, and since when.
+    pub(super) fn named(&self, now: Duration) -> (Duration, Option<usize>) {
+        self.names.iter().rfind(|(at, _)| *at <= now).copied().unwrap_or((Duration::ZERO, Some(0)))
     }
 
     /// None of these ends anything, or refuses a dial.

@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use pulsar_native::sim::{Handle, Rng};
 use pulsar_native::{
@@ -34,6 +34,8 @@ pub(super) struct Watched {
     pub(super) client: usize,
     pub(super) watch: StateWatch<HandleState>,
     pub(super) present: Option<HandleState>,
+    /// Since when its parts are attached, once they were all.
+    pub(super) attached: Vec<SystemTime>,
 }
 
 #[derive(Default)]
@@ -85,6 +87,9 @@ async fn use_client(users: Users, number: usize) {
             let failover = AutoClusterFailover::new(handle.cluster(1).address()).check_interval(plan.check_interval);
             let failover = failover.failover_delay(plan.failover_delay).switch_back_delay(plan.switch_back_delay);
             builder = builder.service_url_provider(failover);
+        }
+        if plan.theme == Theme::Named {
+            builder = builder.service_url_provider(handle.named_cluster(plan.check_interval));
         }
         match handle.connect(builder).await {
             Ok(connected) => break connected,
@@ -140,7 +145,7 @@ fn watch_client(users: &Users, number: usize, client: &Client) {
 }
 
 fn watch_handle(users: &Users, name: String, client: usize, watch: StateWatch<HandleState>) {
-    users.notes.borrow_mut().handles.push(Watched { name, client, watch, present: None });
+    users.notes.borrow_mut().handles.push(Watched { name, client, watch, present: None, attached: Vec::new() });
 }
 
 async fn produce(users: Users, client: Client, topic: TopicPlan, plan: ProducerPlan, name: String) {
