@@ -58,9 +58,9 @@ async fn produce_some(producers: &[Producer], payload: &Bytes, work: &Produce, m
     Ok(())
 }
 
-/// Receives and acknowledges, message by message.
-pub(crate) async fn consume(url: &str, work: &Consume) -> Result<String, Error> {
-    let client = Client::builder(url).connect().await?;
+/// Receives and acknowledges, message by message, by a client with this `receive_memory_limit`, bytes.
+pub(crate) async fn consume(url: &str, work: &Consume, memory_limit: usize) -> Result<String, Error> {
+    let client = Client::builder(url).receive_memory_limit(memory_limit).connect().await?;
     let builder = client.consumer(work.topic(), "s").subscription_type(SubscriptionType::Shared);
     let mut consumer = builder.receiver_queue_size(work.queue).subscribe().await?;
     let warm_up = work.messages / WARM_UP_DIVISOR;

@@ -70,6 +70,7 @@ fn child(words: &[String]) -> String {
     };
     let consume =
         Consume { messages: number(3), size: number(4) as usize, members: number(5), queue: number(6) as u32 };
+    let memory_limit = if subject == LIMITED { RECEIVE_MEMORY_LIMIT } else { 0 };
     let ping_pong = PingPong { messages: number(3), size: number(4) as usize };
     let open_loop = OpenLoop { messages: number(3), size: number(4) as usize, rate: number(5) };
     let baseline = match (subject, workload) {
@@ -88,7 +89,7 @@ fn child(words: &[String]) -> String {
             let ours = runtime.block_on(async {
                 match workload {
                     "produce" => client::produce(url, &produce).await,
-                    "consume" => client::consume(url, &consume).await,
+                    "consume" => client::consume(url, &consume, memory_limit).await,
                     "ping-pong" => client::ping_pong(url, &ping_pong).await,
                     _ => client::open_loop(url, &open_loop).await,
                 }
@@ -153,6 +154,10 @@ fn print_all(name: &str, subjects: &[&str], all: &[Figures]) {
 
 const SUBJECTS: [&str; 3] = ["baseline", "pulsar-native", "pulsar-native-multi"];
 
+/// One thread, with a limit for what waits in consumers, bytes, that holds many times the queue: what counting costs.
+const LIMITED: &str = "pulsar-native-limit";
+const RECEIVE_MEMORY_LIMIT: usize = 64 * 1024 * 1024;
+
 fn produce(sink: &Sink) {
     for (name, messages, batch) in
         [("produce, batches of 1000", scaled(4_000_000), 1000), ("produce, unbatched", scaled(1_000_000), 1)]
@@ -162,14 +167,15 @@ fn produce(sink: &Sink) {
 }
 
 fn consume(sink: &Sink) {
+    let subjects = ["baseline", "pulsar-native", LIMITED, "pulsar-native-multi"];
     for (name, messages, members) in
         [("consume, entries of 100", scaled(4_000_000), 100), ("consume, single entries", scaled(1_500_000), 0)]
     {
         sink.take_acked();
-        let all = compare(&SUBJECTS, "consume", sink, &[messages, 100, members, 1000]);
-        let expected = SUBJECTS.len() as u64 * setting("ROUNDS", 3.0) as u64 * (messages / members.max(1));
+        let all = compare(&subjects, "consume", sink, &[messages, 100, members, 1000]);
+        let expected = subjects.len() as u64 * setting("ROUNDS", 3.0) as u64 * (messages / members.max(1));
         assert_eq!(sink.take_acked(), expected, "every entry is acknowledged, once");
-        print_all(name, &SUBJECTS, &all);
+        print_all(name, &subjects, &all);
     }
 }
 
