@@ -137,9 +137,10 @@ pub use client::{
     Acker, AttachState, Authentication, Basic, BatchReceivePolicy, BrokerStats, CapacityBound, Client, ClientBuilder,
     ClientState, ConnectionPhase, ConnectionState, Consumer, ConsumerBuilder, ConsumerEvent, ConsumerEvents,
     ConsumerInterceptor, DeadLetterNames, DeadLetterPolicy, DrainReport, Events, HandleState, HashingScheme,
-    IdleReason, MemoryUsage, MessageRoutingMode, Outcome, PartIdle, PartState, Producer, ProducerBuilder,
-    ProducerEvent, ProducerEvents, ProducerInterceptor, ProxyProtocol, ReceivedMessage, StateWatch, TlsAuthentication,
-    Token, Topics, TryEnqueueError, UnreadableChunk, UnreadableMessage, UnreadableReason, WhyIdle, WorkOptions,
+    IdleReason, IncompleteReason, MemoryUsage, MessageRoutingMode, Outcome, PartIdle, PartState, Producer,
+    ProducerBuilder, ProducerEvent, ProducerEvents, ProducerInterceptor, ProxyProtocol, ReceivedMessage, StateWatch,
+    TlsAuthentication, Token, Topics, TryEnqueueError, UnreadableChunk, UnreadableMessage, UnreadableReason, WhyIdle,
+    WorkOptions,
 };
 #[cfg(feature = "client")]
 #[doc(inline)]

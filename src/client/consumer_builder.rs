@@ -268,8 +268,62 @@ impl ConsumerBuilder {
         self
     }
 
-    /// What becomes of a message that this client cannot read: encrypted, a chunk of a larger one, compressed by a codec
-    /// that this build lacks, or larger than [`max_uncompressed_size`](Self::max_uncompressed_size). With each policy it
+    /// The most bytes that a [chunked](crate::ProducerBuilder::chunking) message may have before it is decompressed, from 1
+    /// to 2^31 - 1 (`total_chunk_msg_size`). The memory for it grows with the chunks that come. Those of a larger one are
+    /// unreadable: see [`unreadable_message_policy`](Self::unreadable_message_policy). The Java client has no such limit.
+    /// Default: 80 MiB.
+    ///
+    /// Chunks wait in the receiver queue like messages, up to
+    /// [`receiver_queue_size`](Self::receiver_queue_size) of them: for very large messages make it small.
+    pub fn max_chunked_message_size(mut self, bytes: usize) -> Self {
+        self.config.max_chunked_message_size = bytes;
+        self
+    }
+
+    /// How many chunked messages of a topic or partition may be incomplete at a time, from 1 to 1,000; the producers of a
+    /// topic send theirs at the same time. For one more, the oldest is dropped: it is reported as an
+    /// [event](crate::ConsumerEvent::IncompleteChunkedMessage) and comes again later. Default: 100 (the Java client: 10).
+    #[doc(alias = "maxPendingChunkedMessage")]
+    pub fn max_pending_chunked_messages(mut self, messages: usize) -> Self {
+        self.config.max_pending_chunked_messages = messages;
+        self
+    }
+
+    /// How many bytes the incomplete chunked messages of a topic or partition may have together, by their declared sizes;
+    /// a single one may have more. For one more, the oldest are dropped, as by
+    /// [`max_pending_chunked_messages`](Self::max_pending_chunked_messages). The Java client has no such limit. Default:
+    /// 256 MiB.
+    pub fn max_pending_chunked_bytes(mut self, bytes: usize) -> Self {
+        self.config.max_pending_chunked_bytes = bytes;
+        self
+    }
+
+    /// How long the other chunks of a message are waited for after the first one. Then it is dropped, as by
+    /// [`max_pending_chunked_messages`](Self::max_pending_chunked_messages): its producer may have died. Zero: without a
+    /// limit. Default: 1 minute.
+    #[doc(alias = "expireTimeOfIncompleteChunkedMessage")]
+    pub fn expire_time_of_incomplete_chunked_message(mut self, time: Duration) -> Self {
+        self.config.expire_time_of_incomplete_chunked_message = time;
+        self
+    }
+
+    /// Whether chunks that were dropped because the others did not come are acknowledged, and so lost to this subscription;
+    /// of chunks whose first ones never came only those published longer ago than
+    /// [`expire_time_of_incomplete_chunked_message`](Self::expire_time_of_incomplete_chunked_message). Without it they stay
+    /// unacknowledged: on Shared and Key_Shared they come again after the delay of a negative acknowledgement, on
+    /// Exclusive and Failover with the next attach, and those of a producer that died stay in the backlog for good.
+    ///
+    /// The Java client always acknowledges what has expired, and by its option what it drops for want of room. Default:
+    /// false.
+    #[doc(alias = "autoAckOldestChunkedMessageOnQueueFull")]
+    pub fn auto_ack_incomplete_chunked_messages(mut self, enabled: bool) -> Self {
+        self.config.auto_ack_incomplete_chunked_messages = enabled;
+        self
+    }
+
+    /// What becomes of a message that this client cannot read: encrypted, a chunk of a
+    /// [larger one](Self::max_chunked_message_size) than is assembled, compressed by a codec that this build lacks, or larger
+    /// than [`max_uncompressed_size`](Self::max_uncompressed_size). With each policy it
     /// is reported as an [event](crate::ConsumerEvent::Unreadable), and the next message is received.
     ///
     /// A damaged entry (checksum, batch, declared size) is not among them: as in the Java client it is acknowledged with

@@ -56,8 +56,8 @@ pub(super) struct DecodedEntry {
     /// The position of the whole entry, with the size of its batch.
     position: MessagePosition,
     raw: Bytes,
-    /// The decompressed payload; `None` if it was not compressed and is in `raw`.
-    inflated: Option<Box<Bytes>>,
+    /// A payload that was decompressed or assembled; `None` if it is in `raw` as it is.
+    inflated: Option<Box<Inflated>>,
     /// The payload, in `inflated` or in `raw`.
     payload: Range<u32>,
     /// The serialized metadata, in `raw`.
@@ -67,6 +67,14 @@ pub(super) struct DecodedEntry {
     redelivery_count: u32,
     /// When it was opened, if it is one of those whose processing is timed.
     opened_at: Option<Instant>,
+}
+
+/// A payload that does not lie in its entry as it is.
+#[derive(Clone)]
+pub(super) struct Inflated {
+    pub(super) payload: Bytes,
+    /// Of a chunked message, whose entry is that of the last chunk: the first one.
+    pub(super) first_chunk: Option<MessagePosition>,
 }
 
 impl DecodedEntry {
@@ -85,21 +93,21 @@ impl DecodedEntry {
         }
     }
 
-    /// Sets the entry. `inflated` is the payload if it had to be decompressed.
+    /// Sets the entry. `inflated` is the payload if it had to be decompressed or assembled.
     #[inline]
     pub(super) fn fill(
         &mut self,
         position: MessagePosition,
         raw: Bytes,
         body: &EntryBody,
-        inflated: Option<Bytes>,
+        inflated: Option<Inflated>,
         redelivery_count: u32,
         opened_at: Option<Instant>,
     ) {
         self.opened_at = opened_at;
         self.position = position;
         self.raw = raw;
-        self.payload = inflated.as_ref().map_or(body.payload.clone(), |payload| 0..to_u32(payload.len()));
+        self.payload = inflated.as_ref().map_or(body.payload.clone(), |inflated| 0..to_u32(inflated.payload.len()));
         self.inflated = inflated.map(Box::new);
         self.metadata = body.metadata.clone();
         self.broker = body.broker.clone();
@@ -126,7 +134,7 @@ impl DecodedEntry {
 
     #[inline]
     fn payload_holder(&self) -> &Bytes {
-        self.inflated.as_deref().unwrap_or(&self.raw)
+        self.inflated.as_ref().map_or(&self.raw, |inflated| &inflated.payload)
     }
 
     fn metadata_bytes(&self) -> &[u8] {
@@ -197,7 +205,11 @@ impl ReceivedMessage {
     /// The message's id, including its topic; the message can be acknowledged with it later.
     #[inline]
     pub fn id(&self) -> MessageId {
-        MessageId::from_position(self.position()).with_topic(self.entry.part.topic.clone())
+        let id = MessageId::from_position(self.position()).with_topic(self.entry.part.topic.clone());
+        match self.entry.inflated.as_ref().and_then(|inflated| inflated.first_chunk) {
+            Some(first) => id.with_first_chunk(&first.into()),
+            None => id,
+        }
     }
 
     /// The id without its topic, so without incrementing a reference count.
@@ -386,7 +398,9 @@ impl ReceivedMessage {
         let used = if entry.inflated.is_some() { entry.metadata.end as usize } else { entry.raw.len() };
         let copied = DecodedEntry {
             raw: Bytes::copy_from_slice(&entry.raw[..used]),
-            inflated: entry.inflated.as_ref().map(|payload| Box::new(Bytes::copy_from_slice(payload))),
+            inflated: entry.inflated.as_ref().map(|inflated| {
+                Box::new(Inflated { payload: Bytes::copy_from_slice(&inflated.payload), ..**inflated })
+            }),
             ..entry.clone()
         };
         Self { entry: Arc::new(copied), ..self.clone() }

@@ -118,7 +118,7 @@ pub use workers::{Outcome, WorkOptions};
 #[cfg(feature = "tls")]
 pub use tokio_rustls::rustls;
 
-pub use crate::machine::consumer::IdleReason;
+pub use crate::machine::consumer::{IdleReason, IncompleteReason};
 pub use crate::machine::endpoint::attach_status::AttachState;
 pub use crate::machine::memory::MemoryUsage;
 pub use crate::machine::producer::CapacityBound;

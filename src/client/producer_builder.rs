@@ -8,7 +8,7 @@ use super::parts::Parts;
 use super::producer::{Producer, open_part};
 use super::routing::{HashingScheme, MessageRoutingMode, Router};
 use super::{Shared, parse_topic};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::machine::producer::{AccessMode, ProducerConfig};
 use crate::schema::SchemaInfo;
 use crate::trace_context::TraceContext;
@@ -162,6 +162,32 @@ impl ProducerBuilder {
         self
     }
 
+    /// Sends a message that is too large for one entry in several, its chunks (PIP-37), which consumers put together again:
+    /// also the Java, C++ and Go clients' do. A message may then have up to 2^31 - 1 bytes after compression, and take
+    /// 65,536 chunks; its id is that of its last chunk, with that of the [first](crate::MessageId::first_chunk). Persistent
+    /// topics only: [`create`](Self::create) refuses it elsewhere ([`InvalidArgument`](crate::ErrorKind::InvalidArgument)).
+    ///
+    /// A chunked message is never part of a batch. With batching on it goes out by itself, between batches; the Java
+    /// client refuses to have both. It counts once against the bounds on pending messages, its payload is not copied,
+    /// and [`send_timeout`](Self::send_timeout) covers all its chunks. Of one that fails some may be stored: consumers
+    /// drop what they cannot complete. After a reconnect the chunks without a receipt are sent again.
+    ///
+    /// Default: off.
+    #[doc(alias = "enableChunking")]
+    pub fn chunking(mut self, enabled: bool) -> Self {
+        self.config.chunking = enabled;
+        self
+    }
+
+    /// The most payload of a chunk, bytes: makes chunks smaller than the broker's `maxMessageSize`, so that others on the
+    /// connection wait less for them. Needs [`chunking`](Self::chunking), and [`batching`](Self::batching) off. Default:
+    /// 0, which is as much as the broker takes, less the metadata.
+    #[doc(alias = "chunkMaxMessageSize")]
+    pub fn chunk_max_message_size(mut self, bytes: u32) -> Self {
+        self.config.chunk_max_message_size = bytes;
+        self
+    }
+
     /// How long a message may take from the call to its receipt, whatever the state of the connection. Zero: no limit.
     /// Only overdue messages fail; the Java client fails all pending ones. Default: 30 s.
     pub fn send_timeout(mut self, timeout: Duration) -> Self {
@@ -269,6 +295,11 @@ impl ProducerBuilder {
     pub async fn create(self) -> Result<Producer> {
         self.config.validate()?;
         let topic = parse_topic(&self.topic)?;
+        if self.config.chunking && !topic.is_persistent() {
+            let why =
+                "chunking needs a persistent topic: chunks that a broker drops leave a message that never completes";
+            return Err(Error::local(ErrorKind::InvalidArgument, why).with_topic(&topic.as_str().into()));
+        }
         let (client, router, hooks) = (self.client.clone(), self.router(), self.hooks.clone().if_any());
         let topics = client.parts_of(&topic).await?;
         // The name of a partition is a topic by itself.

@@ -194,8 +194,17 @@ pub struct UnreadableChunk<'a> {
 pub enum UnreadableReason {
     /// It is encrypted end to end, which this client does not support.
     Encrypted,
-    /// It is a chunk of a larger message, which this client does not assemble.
-    Chunk,
+    /// It is a chunk of a larger message, and what it says of that contradicts itself, or the chunks before it.
+    InvalidChunk,
+    /// It is a chunk of a message that is larger than
+    /// [`ConsumerBuilder::max_chunked_message_size`](super::ConsumerBuilder::max_chunked_message_size).
+    #[non_exhaustive]
+    ChunkedMessageTooLarge {
+        /// The declared size of the whole message, bytes.
+        total_bytes: usize,
+        /// The limit, bytes.
+        limit_bytes: usize,
+    },
     /// It is compressed by a codec that this build does not have.
     #[non_exhaustive]
     Codec {
@@ -225,7 +234,11 @@ impl fmt::Display for UnreadableReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Encrypted => f.write_str("it is encrypted end to end, which this client does not support"),
-            Self::Chunk => f.write_str("it is a chunk of a larger message, which this client does not assemble"),
+            Self::InvalidChunk => f.write_str("it is a chunk, and contradicts itself or the chunks before it"),
+            Self::ChunkedMessageTooLarge { total_bytes, limit_bytes } => write!(
+                f,
+                "it is a chunk of a message of {total_bytes} bytes, more than max_chunked_message_size, which is {limit_bytes}"
+            ),
             Self::Codec { number } => {
                 write!(f, "this build has no compression codec {number}")?;
                 let Some(name) = codec_name(*number) else { return Ok(()) };

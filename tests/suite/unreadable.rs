@@ -37,7 +37,8 @@ pub fn encrypted() -> pb::MessageMetadata {
 /// The first one: on a Shared subscription a broker keeps back those whose first one it did not deliver.
 pub fn chunk() -> pb::MessageMetadata {
     let (uuid, num_chunks_from_msg) = (Some("raw-0".to_owned()), Some(3));
-    let (total_chunk_msg_size, chunk_id) = (Some(100), Some(0));
+    // There is no such place among them.
+    let (total_chunk_msg_size, chunk_id) = (Some(100), Some(3));
     pb::MessageMetadata { uuid, num_chunks_from_msg, total_chunk_msg_size, chunk_id, ..plain() }
 }
 
@@ -66,10 +67,10 @@ pub fn check_metadata(messages: &[UnreadableMessage]) {
     assert_eq!(encrypted.encryption_key_names().collect::<Vec<_>>(), ["first key", "second key"]);
     assert_eq!(encrypted.properties().collect::<Vec<_>>(), [("p", "v"), ("q", "w")]);
     assert_eq!((encrypted.key(), encrypted.chunk(), encrypted.batch_size()), (Some("the key"), None, None));
-    assert_eq!(chunk.reason(), UnreadableReason::Chunk);
+    assert_eq!(chunk.reason(), UnreadableReason::InvalidChunk);
     assert_eq!((chunk.encryption_key_names().count(), chunk.codec()), (0, 0));
     let place = chunk.chunk().expect("a chunk");
-    assert_eq!((place.uuid, place.index, place.count, place.total_bytes), ("raw-0", 0, 3, 100));
+    assert_eq!((place.uuid, place.index, place.count, place.total_bytes), ("raw-0", 3, 3, 100));
     for message in [zstd, batch] {
         assert!(matches!(message.reason(), UnreadableReason::Codec { number: 3, .. }), "{message:?}");
         assert_eq!((message.codec(), message.uncompressed_size()), (3, 100));

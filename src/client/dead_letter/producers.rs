@@ -43,7 +43,9 @@ impl Producers {
         }
         let suffix = if kind == LetterKind::Dead { "DLQ" } else { "RETRY" };
         let name = format!("{topic}-{}-{}-{}-{suffix}", self.subscription, self.consumer, random_name());
-        let mut builder = self.client.producer(topic).name(name).batching(false);
+        // A message that was chunked, or grows too large by the properties that are added, is split.
+        let is_persistent = !topic.starts_with("non-persistent://");
+        let mut builder = self.client.producer(topic).name(name).batching(false).chunking(is_persistent);
         if let Some(schema) = &self.schema {
             builder = builder.schema(schema.clone());
         }

@@ -12,7 +12,7 @@ use futures_core::Stream;
 use super::unreadable::UnreadableMessage;
 use crate::error::{Error, ErrorKind};
 use crate::id::MessageId;
-use crate::machine::consumer::{IdleReason, TopicObserver};
+use crate::machine::consumer::{IdleReason, IncompleteReason, TopicObserver};
 use crate::machine::endpoint::attach_status::AttachState;
 use crate::machine::producer::SendObserver;
 
@@ -46,6 +46,24 @@ pub enum ConsumerEvent {
     ///
     /// [`ConsumerBuilder::unreadable_message_policy`]: super::ConsumerBuilder::unreadable_message_policy
     Unreadable(UnreadableMessage),
+    /// Chunks of a message were dropped: the others did not come. They come again after the delay of a negative
+    /// acknowledgement, or on an Exclusive or Failover subscription with the next attach, unless
+    /// [`auto_ack_incomplete_chunked_messages`](super::ConsumerBuilder::auto_ack_incomplete_chunked_messages) is on.
+    #[non_exhaustive]
+    IncompleteChunkedMessage {
+        /// The full name of the topic, or of the partition.
+        topic: Arc<str>,
+        /// What all chunks of the message have in common (`uuid`): the name of the producer and the sequence id.
+        uuid: Arc<str>,
+        /// How many chunks have come, and were dropped.
+        received_chunks: usize,
+        /// How many the message has (`num_chunks_from_msg`).
+        chunks: u32,
+        /// Why they were dropped.
+        reason: IncompleteReason,
+        /// Whether they were acknowledged, so that they do not come again.
+        acknowledged: bool,
+    },
     /// Failover: this consumer has become the active one of a topic or partition, or is no longer: the broker says so
     /// after each attach and whenever it changes (ACTIVE_CONSUMER_CHANGE), and one that is detached is not active. Only
     /// changes are reported; the first notification is one.

@@ -1,14 +1,14 @@
 //! The incoming pipeline: from an entry as the broker stored it to its messages.
 //!
 //! ```text
-//!  check --> (decrypt) --> (assemble chunks) --> decompress --> cut
+//!  check --> (decrypt) --> assemble --> decompress --> cut
 //! ```
 //!
 //! | stage | what it does | what it refuses |
 //! | --- | --- | --- |
 //! | check | the checksum, and the metadata as a whole; done by [`ReceivedEntry::read`] as the entry arrives | damaged |
 //! | (decrypt) | slot of end-to-end encryption: the payload of each entry, and so of each chunk, is encrypted last | unreadable |
-//! | (assemble) | slot of chunked messages: keeps the decrypted chunks of a message until the last one is there | unreadable |
+//! | assemble | keeps the chunks of a message until the last one is there: in [`chunks`](super::source) | unreadable |
 //! | decompress | the whole payload: of a batch all its records together, of a chunked message all its chunks | damaged; unreadable where the codec is not built in or the declared size is above `max_uncompressed_size` |
 //! | cut | a batch into its records | damaged; unreadable where it holds more than [`BATCH_MEMBERS_MAX`] |
 //!
@@ -64,34 +64,33 @@ pub(super) fn decode_slow(
     uncompressed_bytes_max: usize,
 ) -> Result<Content, DecodeFailure> {
     decrypt(body)?;
-    assemble(body)?;
-    let inflated = inflate(raw, body, uncompressed_bytes_max)?;
+    let inflated = match body.compression {
+        0 => None,
+        _ => Some(inflate(&payload_of(raw, body), body, uncompressed_bytes_max)?),
+    };
     let payload_len = inflated.as_ref().map_or(body.payload.len(), Bytes::len);
     let cursor = cut(body, payload_len)?;
     Ok(Content { inflated, cursor })
 }
 
 /// Slot of end-to-end encryption.
-fn decrypt(body: &EntryBody) -> Result<(), UnreadableReason> {
+pub(super) fn decrypt(body: &EntryBody) -> Result<(), UnreadableReason> {
     if body.encrypted { Err(UnreadableReason::Encrypted) } else { Ok(()) }
 }
 
-/// Slot of chunked messages.
-fn assemble(body: &EntryBody) -> Result<(), UnreadableReason> {
-    match body.chunks {
-        Some(2..) if body.num_messages_in_batch.is_none() => Err(UnreadableReason::Chunk),
-        _ => Ok(()),
-    }
+/// The payload as it lies in the entry.
+pub(super) fn payload_of(raw: &Bytes, body: &EntryBody) -> Bytes {
+    raw.slice(body.payload.start as usize..body.payload.end as usize)
 }
 
-/// The payload, if it is compressed.
-fn inflate(raw: &Bytes, body: &EntryBody, uncompressed_bytes_max: usize) -> Result<Option<Bytes>, DecodeFailure> {
-    if body.compression == 0 {
-        return Ok(None);
-    }
-    let payload = raw.slice(body.payload.start as usize..body.payload.end as usize);
-    match decompress(body.compression, &payload, body.uncompressed_size, uncompressed_bytes_max) {
-        Ok(inflated) => Ok(Some(inflated)),
+/// Decompresses a payload: of an entry, or of all chunks of a message together.
+pub(super) fn inflate(
+    payload: &Bytes,
+    body: &EntryBody,
+    uncompressed_bytes_max: usize,
+) -> Result<Bytes, DecodeFailure> {
+    match decompress(body.compression, payload, body.uncompressed_size, uncompressed_bytes_max) {
+        Ok(inflated) => Ok(inflated),
         Err(CompressError::UnknownCodec(_) | CompressError::NotBuilt { .. }) => {
             Err(UnreadableReason::Codec { number: body.compression }.into())
         }
@@ -156,7 +155,6 @@ mod tests {
     fn what_is_sound_and_not_for_this_client_is_unreadable() {
         let unreadable = |reason| Some(DecodeFailure::Unreadable(reason));
         assert_eq!(failure(|body| body.encrypted = true), unreadable(UnreadableReason::Encrypted));
-        assert_eq!(failure(|body| body.chunks = Some(2)), unreadable(UnreadableReason::Chunk));
         assert_eq!(failure(|body| body.compression = 9), unreadable(UnreadableReason::Codec { number: 9 }));
     }
 

@@ -108,7 +108,11 @@ impl Consumer {
             return Ok(());
         }
         if self.acks.ack_slow(id).map_err(|error| error.with_topic(&self.topic))? {
-            self.redelivery.remove(EntryPosition::of(id));
+            let position = EntryPosition::of(id);
+            self.redelivery.remove(position);
+            if let Some(inner) = self.chunked.remove(position) {
+                inner.iter().for_each(|chunk| self.acks.ack_entry(*chunk));
+            }
         }
         self.counters.acks += 1;
         self.is_dirty |= self.acks.schedule(now);
@@ -127,6 +131,7 @@ impl Consumer {
         }
         let finished = self.acks.ack_cumulative(id).map_err(|error| error.with_topic(&self.topic))?;
         self.redelivery.remove_up_to(finished);
+        self.chunked.remove_up_to(finished);
         self.counters.cumulative_acks += 1;
         self.is_dirty |= self.acks.schedule(now);
         Ok(())
@@ -174,7 +179,12 @@ impl Consumer {
         if ids.iter().any(|id| self.is_of_other_cluster(id)) {
             return Err(cluster_changed());
         }
-        self.acks.resolve(ids, cumulative)
+        let mut acks = self.acks.resolve(ids, cumulative)?;
+        if !cumulative {
+            let inner = ids.iter().flat_map(|id| self.chunked.inner(EntryPosition::of(id)));
+            acks.extend(inner.map(|chunk| chunk.ack_id(Vec::new())));
+        }
+        Ok(acks)
     }
 
     /// Whether the message came from a cluster that this consumer has left. Its id names another message here, if any.

@@ -67,6 +67,7 @@ impl Consumer {
             self.acks.reset();
         }
         self.redelivery.reset();
+        self.chunked.reset();
         self.operations.fail_positions(&cluster_changed().with_topic(&self.topic), deferred);
         self.seek = Seek::default();
         self.topic_status = TopicStatus::default();

@@ -21,6 +21,9 @@ pub const NACK_REDELIVERY_DELAY_MIN: Duration = Duration::from_millis(100);
 /// The delay of a negative acknowledgement, unless it is set.
 const NACK_REDELIVERY_DELAY: Duration = Duration::from_secs(60);
 
+/// The largest `max_pending_chunked_messages`: they are searched one by one.
+const PENDING_CHUNKED_MESSAGES_MAX: usize = 1000;
+
 /// The shortest acknowledgement timeout: that of the Java client.
 pub const ACK_TIMEOUT_MIN: Duration = Duration::from_secs(1);
 
@@ -156,6 +159,12 @@ pub struct ConsumerConfig {
     pub replicate_subscription_state: Option<bool>,
     pub schema: Option<SchemaInfo>,
     pub max_uncompressed_size: usize,
+    pub max_chunked_message_size: usize,
+    pub max_pending_chunked_messages: usize,
+    pub max_pending_chunked_bytes: usize,
+    /// Zero: never.
+    pub expire_time_of_incomplete_chunked_message: Duration,
+    pub auto_ack_incomplete_chunked_messages: bool,
     pub unreadable_message_policy: UnreadableMessagePolicy,
     pub stall_timeout: Duration,
     /// How long subscribing the first time, closing and the single requests may take: that of the client.
@@ -184,6 +193,11 @@ impl Default for ConsumerConfig {
             replicate_subscription_state: None,
             schema: None,
             max_uncompressed_size: MAX_UNCOMPRESSED_SIZE_DEFAULT,
+            max_chunked_message_size: MAX_UNCOMPRESSED_SIZE_DEFAULT,
+            max_pending_chunked_messages: 100,
+            max_pending_chunked_bytes: 256 * 1024 * 1024,
+            expire_time_of_incomplete_chunked_message: Duration::from_secs(60),
+            auto_ack_incomplete_chunked_messages: false,
             unreadable_message_policy: UnreadableMessagePolicy::default(),
             stall_timeout: STALL_TIMEOUT,
             operation_timeout: Duration::from_secs(30),
@@ -223,6 +237,15 @@ impl ConsumerConfig {
         self.validate_redelivery()?;
         if self.max_uncompressed_size == 0 || self.max_uncompressed_size > MAX_UNCOMPRESSED_SIZE_MAX {
             return refuse("max_uncompressed_size must be from 1 to 2^31 - 1");
+        }
+        if self.max_chunked_message_size == 0 || self.max_chunked_message_size > MAX_UNCOMPRESSED_SIZE_MAX {
+            return refuse("max_chunked_message_size must be from 1 to 2^31 - 1");
+        }
+        if self.max_pending_chunked_messages == 0 || self.max_pending_chunked_messages > PENDING_CHUNKED_MESSAGES_MAX {
+            return refuse("max_pending_chunked_messages must be from 1 to 1000");
+        }
+        if self.max_pending_chunked_bytes == 0 {
+            return refuse("max_pending_chunked_bytes must be at least 1");
         }
         if self.stall_timeout.is_zero() {
             return refuse("stall_timeout is zero");

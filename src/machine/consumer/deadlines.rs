@@ -17,6 +17,7 @@ impl Consumer {
             next = Deadline::earlier(next, due(self.acks.due_at(), "acknowledgement group time"));
             next = Deadline::earlier(next, due(self.redelivery.due_at(), "delay of a redelivery"));
             next = Deadline::earlier(next, due(self.stall.check_at(), "check for a stall"));
+            next = Deadline::earlier(next, due(self.chunked.expires_at(), "expiry of an incomplete chunked message"));
         }
         next
     }
@@ -45,6 +46,7 @@ impl Consumer {
         if self.lifecycle.is_attached() {
             self.handle_due_redeliveries(now, deferred);
             self.check_stall(now, deferred);
+            self.check_chunks(now, deferred);
         }
     }
 }

@@ -61,6 +61,11 @@ pub struct EntryBody {
 }
 
 impl EntryBody {
+    /// Whether it is one chunk of a larger message. What says to be a batch as well is taken for one, as by the Java client.
+    pub(crate) fn is_chunk(&self) -> bool {
+        self.chunks.is_some_and(|count| count > 1) && self.num_messages_in_batch.is_none()
+    }
+
     /// Whether it is one message whose payload lies there as it was sent: no batch, chunk, compression or encryption.
     #[inline]
     pub fn is_plain(&self) -> bool {

@@ -18,6 +18,7 @@
 //! | `acks` | acknowledgements that wait to be written, batches acknowledged in part |
 //! | `redelivery` | what is requested again: negative acknowledgements, acknowledgement timeouts, rewinds |
 //! | `delayed`, `backoff` | entries that wait for that; for how long |
+//! | `assembly`, `chunked` | chunks become messages; the entries of such a message, which are acknowledged together |
 //! | `operations`, `seek` | requests that wait for the broker's response |
 //! | `entry`, `position` | one delivered entry, read without the consumer; its place in the topic |
 //! | `stats`, `idle`, `stall` | what is counted; why nothing comes, and noticing that |
@@ -34,8 +35,10 @@ use crate::id::ConsumerId;
 
 mod acks;
 mod application;
+mod assembly;
 mod attach;
 mod backoff;
+mod chunked;
 mod config;
 mod deadlines;
 mod delayed;
@@ -55,6 +58,9 @@ mod stall;
 mod stats;
 mod transmit;
 
+pub use assembly::IncompleteReason;
+#[cfg(feature = "client")]
+pub(crate) use assembly::{Assembled, Assembly, Chunk, ChunkLimits, Dropped, Step};
 pub use backoff::RedeliveryBackoff;
 pub use config::{
     ACK_TIMEOUT_MIN, ConsumerConfig, InitialPosition, KeySharedPolicy, NACK_REDELIVERY_DELAY_MIN,
@@ -71,6 +77,7 @@ pub use seek::SeekTo;
 pub use stats::ConsumerStats;
 
 use acks::{AckPolicy, Acks};
+use chunked::ChunkedMessages;
 use lifecycle::ConsumerLifecycle;
 use operations::Operations;
 use queue::Queue;
@@ -94,6 +101,7 @@ pub struct Consumer {
     queue: Queue,
     acks: Acks,
     redelivery: Redelivery,
+    chunked: ChunkedMessages,
     operations: Operations,
     seek: Seek,
     topic_status: TopicStatus,
@@ -136,6 +144,7 @@ impl Consumer {
             queue: Queue::new(config.receiver_queue_size, signals),
             acks: Acks::new(AckPolicy::new(&topic, &config)),
             redelivery: Redelivery::new(&config, now),
+            chunked: ChunkedMessages::default(),
             operations: Operations::default(),
             seek: Seek::default(),
             topic_status: TopicStatus::default(),

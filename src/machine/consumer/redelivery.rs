@@ -184,7 +184,7 @@ impl Consumer {
 
     /// Requests the entries whose delay or timeout is over. In order there is one request for everything.
     pub(super) fn handle_due_redeliveries(&mut self, now: Now, deferred: &mut Deferred) {
-        let Due { positions: due, timed_out } = self.redelivery.take_due(now);
+        let Due { positions: mut due, timed_out } = self.redelivery.take_due(now);
         if due.is_empty() {
             return;
         }
@@ -199,6 +199,7 @@ impl Consumer {
         if self.config.subscription_type.is_in_order() {
             return self.redeliver_everything();
         }
+        self.chunked.extend_with_inner(&mut due);
         self.redelivery.request(&due);
         // A copy in the queue of what comes again would be delivered twice.
         self.queue.drop_entries(|position| due.binary_search(&position).is_ok());

@@ -92,8 +92,14 @@ impl Consumer {
                 self.acks.on_cumulative_confirmed(ack);
             }
             match (is_whole_entry, cumulative) {
-                (true, true) => self.redelivery.remove_up_to(position),
-                (true, false) => self.redelivery.remove(position),
+                (true, true) => {
+                    self.redelivery.remove_up_to(position);
+                    self.chunked.remove_up_to(position);
+                }
+                (true, false) => {
+                    self.redelivery.remove(position);
+                    self.chunked.remove(position);
+                }
                 (false, _) => {}
             }
         }

@@ -39,6 +39,8 @@ impl SeekTo {
         let (id, message_publish_time) = match self {
             Self::Earliest => (Some(MessagePosition::EARLIEST), None),
             Self::Latest => (Some(MessagePosition::LATEST), None),
+            // A chunked message begins with its first chunk, and ends with the one that its id names.
+            Self::Message { id, inclusive: true } => (Some(id.first_chunk().as_ref().unwrap_or(id).position()), None),
             Self::Message { id, .. } => (Some(id.position()), None),
             Self::PublishTime(time) => (None, Some(to_ms(*time).max(0).unsigned_abs())),
         };

@@ -23,6 +23,8 @@ pub struct ConsumerStats {
     pub redelivered_entries: u64,
     /// Entries that were damaged, and acknowledged as such.
     pub damaged_entries: u64,
+    /// Chunked messages that were given up before their last chunk came, and chunks that came without those before them.
+    pub incomplete_chunked_messages: u64,
     /// Acknowledgements of single messages.
     pub acknowledged_messages: u64,
     /// Cumulative acknowledgements.
@@ -58,6 +60,7 @@ impl ConsumerStats {
         self.received_bytes += other.received_bytes;
         self.redelivered_entries += other.redelivered_entries;
         self.damaged_entries += other.damaged_entries;
+        self.incomplete_chunked_messages += other.incomplete_chunked_messages;
         self.acknowledged_messages += other.acknowledged_messages;
         self.cumulative_acknowledgements += other.cumulative_acknowledgements;
         self.negative_acknowledgements += other.negative_acknowledgements;
@@ -82,6 +85,7 @@ impl ConsumerStats {
             received_bytes: since(self.received_bytes, earlier.received_bytes),
             redelivered_entries: since(self.redelivered_entries, earlier.redelivered_entries),
             damaged_entries: since(self.damaged_entries, earlier.damaged_entries),
+            incomplete_chunked_messages: since(self.incomplete_chunked_messages, earlier.incomplete_chunked_messages),
             acknowledged_messages: since(self.acknowledged_messages, earlier.acknowledged_messages),
             cumulative_acknowledgements: since(self.cumulative_acknowledgements, earlier.cumulative_acknowledgements),
             negative_acknowledgements: since(self.negative_acknowledgements, earlier.negative_acknowledgements),
@@ -105,6 +109,7 @@ pub(super) struct ReceiveCounters {
     bytes: u64,
     redelivered_entries: u64,
     pub(super) damaged_entries: u64,
+    pub(super) incomplete_messages: u64,
     pub(super) acks: u64,
     pub(super) cumulative_acks: u64,
     pub(super) nacks: u64,
@@ -160,6 +165,7 @@ impl Consumer {
             received_bytes: counters.bytes,
             redelivered_entries: counters.redelivered_entries,
             damaged_entries: counters.damaged_entries,
+            incomplete_chunked_messages: counters.incomplete_messages,
             acknowledged_messages: counters.acks,
             cumulative_acknowledgements: counters.cumulative_acks,
             negative_acknowledgements: counters.nacks,

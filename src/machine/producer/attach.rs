@@ -196,6 +196,10 @@ impl Producer {
                 min_bytes: self.config.compress_min_msg_body_size,
             },
             max_message_size,
+            chunk_bytes_max: self.config.chunking.then_some(match self.config.chunk_max_message_size {
+                0 => u32::MAX,
+                limit => limit,
+            }),
         };
         self.sealing.start(context, PayloadLimits::new(&self.config, Some(max_message_size)));
         is_first

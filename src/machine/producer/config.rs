@@ -55,6 +55,9 @@ pub struct ProducerConfig {
     pub compression_level: Option<i32>,
     pub compress_min_msg_body_size: usize,
     pub max_uncompressed_size: usize,
+    pub chunking: bool,
+    /// 0: as large as the broker takes them.
+    pub chunk_max_message_size: u32,
     pub send_timeout: Duration,
     pub max_pending_messages: usize,
     pub max_pending_bytes: usize,
@@ -81,6 +84,8 @@ impl Default for ProducerConfig {
             compression_level: None,
             compress_min_msg_body_size: 4 * 1024,
             max_uncompressed_size: MAX_UNCOMPRESSED_SIZE_DEFAULT,
+            chunking: false,
+            chunk_max_message_size: 0,
             send_timeout: Duration::from_secs(30),
             max_pending_messages: 65_536,
             max_pending_bytes: usize::MAX,
@@ -112,6 +117,10 @@ impl ProducerConfig {
             "batching_max_bytes must be at least 1"
         } else if self.max_uncompressed_size == 0 || self.max_uncompressed_size > MAX_UNCOMPRESSED_SIZE_MAX {
             "max_uncompressed_size must be from 1 to 2^31 - 1"
+        } else if self.chunk_max_message_size > 0 && !self.chunking {
+            "chunk_max_message_size needs chunking(true)"
+        } else if self.chunk_max_message_size > 0 && self.batching {
+            "chunk_max_message_size needs batching(false): a batch is not split into chunks"
         } else if self.max_pending_messages == 0 {
             "max_pending_messages must be at least 1"
         } else if self.max_pending_bytes == 0 {

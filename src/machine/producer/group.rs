@@ -23,6 +23,7 @@ pub(super) struct PendingEntry {
     pub(super) index: u64,
     /// What its messages count against the bounds on pending bytes.
     pub(super) size_bytes: usize,
+    /// 0: a chunk that is not the last one of its message.
     pub(super) messages: u32,
     /// Its place in the results of its group; a batch has all of them.
     pub(super) slot: u32,
@@ -60,6 +61,20 @@ impl PendingEntry {
         (self.end - self.start) as usize
     }
 
+    /// The entries of a message that goes out in `count` chunks. Message and size stand with the last of them.
+    pub(super) fn into_chunks(self, count: usize) -> impl Iterator<Item = Self> {
+        (0..count).map(move |at| match at + 1 == count {
+            true => self.clone(),
+            false => Self { messages: 0, size_bytes: 0, ..self.clone() },
+        })
+    }
+
+    /// Whether it is a chunk with others of its message behind it.
+    #[inline]
+    pub(super) fn is_inner_chunk(&self) -> bool {
+        self.messages == 0
+    }
+
     /// Whether a broker that names this sequence id means this entry: some name a batch by its last id.
     pub(super) fn is_named_by(&self, sequence_id: u64) -> bool {
         sequence_id == self.first || sequence_id == self.last
@@ -73,6 +88,8 @@ pub(super) enum GroupKind {
     Batch,
     /// One message, framed by a job.
     Single,
+    /// One message in several chunks, each an entry.
+    Chunked,
     /// Messages that were framed on acceptance, one behind the other.
     Framed,
 }
@@ -114,6 +131,8 @@ pub(super) struct SendGroup {
     /// started by the first caller that has the time, the others
     /// when they are made.
     pub(super) started: Option<Now>,
+    /// Ledger and entry of the first chunk of a chunked message, once that is stored.
+    pub(super) first_chunk: Option<(u64, u64)>,
     /// Its bytes were written to a connection, this one or an earlier one.
     pub(super) transmitted: bool,
     /// Messages of its entries that were confirmed.
@@ -142,6 +161,7 @@ impl SendGroup {
             deadline,
             has_own_deadline: false,
             started: None,
+            first_chunk: None,
             transmitted: false,
             confirmed_messages: 0,
             unsettled: 0,

@@ -61,6 +61,7 @@ mod attach;
 mod batch;
 mod buffers;
 mod capacity;
+mod chunks;
 mod config;
 mod deadlines;
 mod endpoint;

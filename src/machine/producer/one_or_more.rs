@@ -13,6 +13,23 @@ impl<T> OneOrMore<T> {
         Self { first, more: Vec::new() }
     }
 
+    /// All of them, unless there are none.
+    pub(super) fn all(elements: impl IntoIterator<Item = T>) -> Option<Self> {
+        let mut elements = elements.into_iter();
+        Some(Self { first: elements.next()?, more: elements.collect() })
+    }
+
+    pub(super) fn len(&self) -> usize {
+        1 + self.more.len()
+    }
+
+    pub(super) fn get(&self, at: usize) -> Option<&T> {
+        match at.checked_sub(1) {
+            None => Some(&self.first),
+            Some(at) => self.more.get(at),
+        }
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
         std::iter::once(&self.first).chain(&self.more)
     }
@@ -28,21 +45,14 @@ impl<T> OneOrMore<T> {
 }
 
 #[cfg(test)]
-impl<T> OneOrMore<T> {
-    pub(super) fn push(&mut self, element: T) {
-        self.more.push(element);
-    }
-}
-
-#[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn elements_keep_their_order() {
-        let mut list = OneOrMore::one(1);
-        list.push(2);
-        list.push(3);
+        let list = OneOrMore::all([1, 2, 3]).expect("three");
+        assert!(OneOrMore::all([0; 0]).is_none());
+        assert_eq!((list.len(), OneOrMore::one(1).len()), (3, 1));
         assert_eq!(list.iter().copied().collect::<Vec<_>>(), [1, 2, 3]);
         let mut taken = Vec::new();
         list.for_each(|number| taken.push(number));

@@ -1,5 +1,6 @@
 //! How large a payload may be, as far as that is known before it is compressed.
 
+use super::chunks::CHUNKED_BYTES_MAX;
 use super::{Message, ProducerConfig};
 use crate::error::{Error, ErrorKind};
 use crate::wire::MAX_MESSAGE_SIZE_DEFAULT;
@@ -11,13 +12,22 @@ use crate::wire::compress::Compression;
 /// | --- | --- | --- |
 /// | without compression | `max_message_size` of the broker | the same |
 /// | with compression | `max_uncompressed_size`: what the broker compares is known once a job has compressed it | the lower one |
+/// | with chunks | what `total_chunk_msg_size` can say; with compression `max_uncompressed_size` as well | as without chunks |
 ///
 /// What passes here is compared with the broker's limit again when it is framed.
 #[derive(Debug)]
 pub(super) struct PayloadLimits {
     message_bytes_max: usize,
     batch_bytes_max: usize,
-    compresses: bool,
+    bound: Bound,
+}
+
+/// What the limit on a message comes from.
+#[derive(Debug, Clone, Copy)]
+enum Bound {
+    Broker,
+    Compression,
+    Chunks,
 }
 
 impl PayloadLimits {
@@ -25,14 +35,12 @@ impl PayloadLimits {
         let compresses = config.compression != Compression::None;
         let uncompressed_bytes_max = if compresses { config.max_uncompressed_size } else { usize::MAX };
         let batch_bytes_max = max_message_size.unwrap_or(MAX_MESSAGE_SIZE_DEFAULT) as usize;
-        Self {
-            message_bytes_max: match compresses {
-                true => uncompressed_bytes_max,
-                false => max_message_size.unwrap_or(u32::MAX / 2) as usize,
-            },
-            batch_bytes_max: batch_bytes_max.min(uncompressed_bytes_max),
-            compresses,
-        }
+        let (message_bytes_max, bound) = match (compresses, config.chunking) {
+            (true, _) => (uncompressed_bytes_max, Bound::Compression),
+            (false, true) => (CHUNKED_BYTES_MAX, Bound::Chunks),
+            (false, false) => (max_message_size.unwrap_or(u32::MAX / 2) as usize, Bound::Broker),
+        };
+        Self { message_bytes_max, batch_bytes_max: batch_bytes_max.min(uncompressed_bytes_max), bound }
     }
 
     /// Whether a message may be accepted.
@@ -56,9 +64,12 @@ impl PayloadLimits {
             return Ok(());
         }
         let (bytes, limit) = (message.payload.len(), self.message_bytes_max);
-        let what = match self.compresses {
-            true => format!("{bytes} bytes before compression are more than max_uncompressed_size, which is {limit}"),
-            false => format!("{bytes} bytes are more than the broker's limit of {limit}"),
+        let what = match self.bound {
+            Bound::Compression => {
+                format!("{bytes} bytes before compression are more than max_uncompressed_size, which is {limit}")
+            }
+            Bound::Chunks => format!("{bytes} bytes are more than a chunked message may have, which is {limit}"),
+            Bound::Broker => format!("{bytes} bytes are more than the broker's limit of {limit}, and chunking is off"),
         };
         Err(Error::local(ErrorKind::MessageTooLarge, what))
     }

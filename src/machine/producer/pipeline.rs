@@ -1,14 +1,14 @@
 //! The outgoing payload pipeline: the messages of one entry become SEND frames.
 //!
 //! ```text
-//! messages -1-> payload -2-> payload -(3)-> chunks -(4)-> chunks -5-> frames
+//! messages -1-> payload -2-> payload -3-> chunks -(4)-> chunks -5-> frames
 //! ```
 //!
 //! | stage | works on | function |
 //! | --- | --- | --- |
 //! | 1 batch | the messages of one entry: several become the records of a batch, a single one stays as it is | [`batch`] |
 //! | 2 compress | the whole payload | [`compress_payload`] |
-//! | (3 split) | the payload of a single message, never of a batch: it becomes several chunks | not implemented; its place is marked in [`run`] |
+//! | 3 split | the payload of a single message, never of a batch, that is too large for one entry: it becomes several chunks | [`split`] |
 //! | (4 encrypt) | the payload of each entry or chunk | not implemented; its place is marked in [`run`] |
 //! | 5 seal | each entry or chunk: size limits, metadata, checksum, frame | [`seal_entry`] |
 //!
@@ -29,6 +29,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 
 use super::batch::EntryContent;
+use super::chunks::{self, Split};
 use super::group::PendingEntry;
 use super::message::Message;
 use super::one_or_more::OneOrMore;
@@ -37,7 +38,7 @@ use crate::wire::FRAME_PADDING_BYTES;
 use crate::wire::compress::{Compression, compress};
 use crate::wire::entry::{EntryParts, seal, seal_apart, seal_copied};
 use crate::wire::hot::SendHead;
-use crate::wire::metadata::MetadataFields;
+use crate::wire::metadata::{ChunkFields, MetadataFields};
 use crate::wire::send_template::{SendTemplate, limited_len, put_unstamped, stamp};
 use crate::wire::tx::{CHAIN_MIN_BYTES, SealedFrame};
 
@@ -65,6 +66,8 @@ pub(super) struct SealContext {
     pub(super) compression: CompressionOptions,
     /// `max_message_size` of the broker that the producer is, or was last, attached to, bytes.
     pub(super) max_message_size: u32,
+    /// The most payload that a chunk has, bytes, where messages are split at all.
+    pub(super) chunk_bytes_max: Option<u32>,
 }
 
 /// How payloads are compressed, and which.
@@ -119,7 +122,7 @@ pub(super) struct SealedEntry {
 
 /// Takes the messages of one entry through all stages. Takes as long as compressing and summing them takes.
 ///
-/// Gives one entry. Once stage 3 exists, a message that was split gives one for each chunk, in order.
+/// Gives one entry; a message that was split gives one for each chunk, in order.
 ///
 /// # Errors
 /// [`ErrorKind::MessageTooLarge`] where the broker would not take an entry.
@@ -133,16 +136,51 @@ pub(super) fn run(
     let payload = batch(content, context.compression.codec);
     // 2. Compress.
     let payload = compress_payload(payload, content.single().is_none(), context.compression, scratch);
-    // 3. Split into chunks: here, and only a single message. Each chunk is a `Payload` that takes 4 and 5 by itself.
-    // 4. Encrypt: here. It changes the bytes of a `Payload` and adds its keys and parameters to the metadata.
-    // 5. Seal.
-    let sealed = seal_entry(content, payload, stamp, context, scratch)?;
-    Ok(OneOrMore::one(sealed))
+    // 3. Split: each chunk takes 4 and 5 by itself.
+    let Some(split) = split(content, &payload, stamp, context)? else {
+        // 4. Encrypt: here. It changes the bytes of a `Payload` and adds its keys and parameters to the metadata.
+        // 5. Seal.
+        return Ok(OneOrMore::one(seal_entry(content, payload, None, stamp, context, scratch)?));
+    };
+    let (compression, uncompressed_size) = (payload.compression, payload.uncompressed_size);
+    let PayloadBytes::Shared(bytes) = payload.bytes else { unreachable!("records are not split") };
+    let sealed: Result<Vec<_>, _> = split
+        .chunks(&bytes)
+        .map(|(fields, bytes)| {
+            let payload = Payload { bytes: PayloadBytes::Shared(bytes), compression, uncompressed_size };
+            seal_entry(content, payload, Some(fields), stamp, context, scratch)
+        })
+        .collect();
+    OneOrMore::all(sealed?).ok_or_else(|| too_large(bytes.len(), context.max_message_size as usize))
+}
+
+/// Stage 3. Whether the payload is split, and how: only that of a single message, and only if it is too large for one
+/// entry. What the other fields of the metadata take is taken off each chunk, because the broker counts it.
+fn split(
+    content: &EntryContent,
+    payload: &Payload,
+    stamp: EntryStamp,
+    context: &SealContext,
+) -> Result<Option<Split>, Error> {
+    let Some(chunk_bytes_max) = context.chunk_bytes_max.filter(|_| content.single().is_some()) else { return Ok(None) };
+    let metadata = MetadataFields {
+        compression: payload.compression,
+        uncompressed_size: payload.uncompressed_size,
+        ..metadata(content, stamp, context)
+    };
+    let limit = context.max_message_size as usize;
+    if payload.len() <= chunk_bytes_max as usize && payload.len() + metadata.encoded_len() <= limit {
+        return Ok(None);
+    }
+    let uuid = chunks::uuid(&context.producer_name, stamp.first);
+    let metadata_bytes = MetadataFields { chunk: Some(chunks::longest_fields(&uuid)), ..metadata }.encoded_len();
+    let chunk_bytes = limit.saturating_sub(metadata_bytes).min(chunk_bytes_max as usize);
+    Split::new(uuid, payload.len(), chunk_bytes).map(Some)
 }
 
 /// The command of the SEND frame of an entry.
-fn send_head(content: &EntryContent, stamp: EntryStamp, context: &SealContext) -> SendHead {
-    let head = SendHead::new(context.producer_id, stamp.first);
+fn send_head(content: &EntryContent, is_chunk: bool, stamp: EntryStamp, context: &SealContext) -> SendHead {
+    let head = SendHead { is_chunk, ..SendHead::new(context.producer_id, stamp.first) };
     match content.single() {
         Some(_) => head,
         None => SendHead { num_messages: content.count_i32(), highest_sequence_id: Some(stamp.last), ..head },
@@ -255,6 +293,7 @@ fn compress_payload(payload: Payload, is_batch: bool, options: CompressionOption
 fn seal_entry(
     content: &EntryContent,
     payload: Payload,
+    chunk: Option<ChunkFields<'_>>,
     stamp: EntryStamp,
     context: &SealContext,
     scratch: &mut Scratch,
@@ -262,10 +301,11 @@ fn seal_entry(
     let payload_bytes = payload.len();
     // Before any frame is written: the lengths of a payload that is far too large do not fit the fields of a frame.
     check_limited(context.max_message_size, payload_bytes)?;
-    let head = send_head(content, stamp, context);
+    let head = send_head(content, chunk.is_some(), stamp, context);
     let metadata = MetadataFields {
         compression: payload.compression,
         uncompressed_size: payload.uncompressed_size,
+        chunk,
         ..metadata(content, stamp, context)
     };
     let segment = &mut scratch.segment;
@@ -302,7 +342,8 @@ fn make_room(segment: &mut BytesMut, bytes: usize) {
 
 /// Whether [`put_frame_fast`] can frame a message: it is small, and stages 1 to 4 leave it as it is.
 pub(super) fn can_frame_fast(context: &SealContext, message: &Message, size_bytes: usize) -> bool {
-    let payload_bytes_max = context.compression.uncompressed_bytes_max().min(CHAIN_MIN_BYTES - 1);
+    let chunk_bytes_max = context.chunk_bytes_max.map_or(usize::MAX, |bytes| bytes as usize);
+    let payload_bytes_max = context.compression.uncompressed_bytes_max().min(chunk_bytes_max).min(CHAIN_MIN_BYTES - 1);
     message.payload.len() <= payload_bytes_max
         && message.record_bytes_max(size_bytes) + context.head_bytes_max() <= context.max_message_size as usize
 }

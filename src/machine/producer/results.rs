@@ -57,7 +57,7 @@ impl<F: FnOnce(Result<MessageId, SendError>) + Send> OnSent for F {
 ///
 /// ```text
 ///           settle          settle
-/// FAILED <--------- PENDING -------> STORED + messages of the batch
+/// FAILED <--------- PENDING -------> STORED + messages of the batch, or STORED_IN_CHUNKS
 /// ```
 ///
 /// Written once, under the producer's lock, and the ids before the state. A reader that sees the state (acquire) that
@@ -73,6 +73,8 @@ const PENDING: u32 = 0;
 /// The error is in [`SlowState::failures`].
 const FAILED: u32 = 1;
 const STORED: u32 = 2;
+/// Stored in several chunks; the id of the first is in [`SlowState::first_chunks`]. No batch is so large.
+const STORED_IN_CHUNKS: u32 = u32::MAX;
 
 impl ResultCell {
     fn new() -> Self {
@@ -86,9 +88,21 @@ impl ResultCell {
 
     #[inline]
     fn store(&self, stored: Stored) {
+        self.store_as(stored, STORED.saturating_add(stored.batch_size));
+    }
+
+    #[inline]
+    fn store_as(&self, stored: Stored, state: u32) {
         self.ledger_id.store(stored.ledger_id, Ordering::Relaxed);
         self.entry_id.store(stored.entry_id, Ordering::Relaxed);
-        self.state.store(STORED.saturating_add(stored.batch_size), Ordering::Release);
+        self.state.store(state, Ordering::Release);
+    }
+
+    /// Where it is stored, once it is.
+    #[inline]
+    fn stored(&self, batch_size: u32) -> Stored {
+        let (ledger_id, entry_id) = (self.ledger_id.load(Ordering::Relaxed), self.entry_id.load(Ordering::Relaxed));
+        Stored { ledger_id, entry_id, batch_size }
     }
 }
 
@@ -99,6 +113,8 @@ struct SlowState {
     wakers: SmallList<(u32, Waker)>,
     /// Errors, by the slot of the send.
     failures: Vec<(u32, SendError)>,
+    /// Where the first chunk of a chunked message is stored, by the slot of the send.
+    first_chunks: Vec<(u32, MessageId)>,
 }
 
 /// A list without order, mostly of no or one element, for which nothing is allocated.
@@ -208,6 +224,18 @@ impl SendResults {
         }
     }
 
+    /// Settles the send of a message that is stored in several chunks: `stored` is the last of them.
+    #[cold]
+    pub(crate) fn settle_chunked(&self, index: u32, first: MessageId, stored: Stored) {
+        let cell = self.cell(index);
+        if cell.is_settled() {
+            debug_assert!(false, "a send is settled once");
+            return;
+        }
+        self.slow().first_chunks.push((self.slot(index), first));
+        cell.store_as(stored, STORED_IN_CHUNKS);
+    }
+
     #[cold]
     fn fail(&self, cell: &ResultCell, index: u32, error: SendError) {
         let slot = self.slot(index);
@@ -229,10 +257,18 @@ impl SendResults {
         let batch_size = match cell.state.load(Ordering::Acquire) {
             PENDING => return None,
             FAILED => return Some(Err(self.failure(index))),
+            STORED_IN_CHUNKS => return Some(Ok(self.chunked_id(index, cell))),
             stored => stored - STORED,
         };
-        let (ledger_id, entry_id) = (cell.ledger_id.load(Ordering::Relaxed), cell.entry_id.load(Ordering::Relaxed));
-        Some(Ok(self.id(index, Stored { ledger_id, entry_id, batch_size })))
+        Some(Ok(self.id(index, cell.stored(batch_size))))
+    }
+
+    #[cold]
+    fn chunked_id(&self, index: u32, cell: &ResultCell) -> MessageId {
+        let (slot, id) = (self.slot(index), self.id(index, cell.stored(0)));
+        let slow = self.slow();
+        let first = slow.first_chunks.iter().find(|(chunked, _)| *chunked == slot);
+        first.map_or(id.clone(), |(_, first)| id.with_first_chunk(first))
     }
 
     #[cold]

@@ -188,6 +188,9 @@ impl Producer {
     #[inline]
     fn settle_stored(&mut self, receipt: &Receipt, now: Now, deferred: &mut Deferred) {
         let Some((entry, group)) = self.in_flight.take_front() else { return };
+        if group.kind == GroupKind::Chunked {
+            return self.settle_chunk(&entry, receipt, now, deferred);
+        }
         self.capacity.release(entry.messages, entry.size_bytes);
         self.sequence_ids.note_stored(entry.last);
         self.counters.on_confirmed(&entry);
@@ -204,9 +207,34 @@ impl Producer {
         }
     }
 
-    /// Ends the sends of the entry at `at` with an error.
+    /// The oldest entry, which is taken out, is a chunk, and stored. The last one ends the send of its message.
+    #[cold]
+    fn settle_chunk(&mut self, entry: &PendingEntry, receipt: &Receipt, now: Now, deferred: &mut Deferred) {
+        let stored = Stored { ledger_id: receipt.ledger_id, entry_id: receipt.entry_id, batch_size: 0 };
+        let Some(group) = self.in_flight.front_group_mut() else { return };
+        let (ledger_id, entry_id) = *group.first_chunk.get_or_insert((stored.ledger_id, stored.entry_id));
+        self.counters.on_confirmed(entry);
+        if entry.is_inner_chunk() {
+            return;
+        }
+        self.capacity.release(entry.messages, entry.size_bytes);
+        self.sequence_ids.note_stored(entry.last);
+        group.confirmed_messages += entry.messages;
+        let first = group.results.id(entry.slot, Stored { ledger_id, entry_id, batch_size: 0 });
+        for (slot, callback) in group.callbacks.drain(..) {
+            let id = group.results.id(slot, stored).with_first_chunk(&first);
+            deferred.run(move || callback.on_sent(Ok(id)));
+        }
+        group.results.settle_chunked(entry.slot, first, stored);
+        if let Some(group) = self.in_flight.retire_front() {
+            self.counters.on_group_confirmed(&group, now);
+            self.retire(group, deferred);
+        }
+    }
+
+    /// Ends the sends of the entry at `at` with an error; of a chunk, that of its message.
     pub(super) fn settle_failed(&mut self, at: usize, error: Error, may_be_stored: bool, deferred: &mut Deferred) {
-        let Some((entry, group)) = self.in_flight.take(at) else { return };
+        let Some((entry, group)) = self.in_flight.take_message(at) else { return };
         self.counters.on_failed(&entry, &error);
         let error = SendError::new(error, may_be_stored && !mutation!(SurelyNotStored));
         self.capacity.release(entry.messages, entry.size_bytes);
@@ -229,7 +257,7 @@ impl Producer {
                 GroupKind::Framed => buffers.put_payload(frame.head),
                 GroupKind::Batch => buffers.put_payload(frame.payload),
                 // It may be the application's own.
-                GroupKind::Single => drops.defer_drop(frame.payload),
+                GroupKind::Single | GroupKind::Chunked => drops.defer_drop(frame.payload),
             }),
             GroupFrames::Open(frames) => buffers.put(frames),
             GroupFrames::AwaitingSeal => {}

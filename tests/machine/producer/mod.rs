@@ -32,6 +32,7 @@ use pulsar_native::wire::tx::TxBuf;
 use pulsar_native::wire::{Command, MAX_MESSAGE_SIZE_DEFAULT};
 
 mod batching;
+mod chunks;
 mod deadlines;
 mod ending;
 mod memory;

@@ -198,7 +198,7 @@ impl Acks {
     }
 
     /// Acknowledges an entry whole, whatever was known of its members.
-    fn ack_entry(&mut self, position: EntryPosition) {
+    pub(super) fn ack_entry(&mut self, position: EntryPosition) {
         if !self.partials.is_empty() {
             self.partials.remove(position);
         }

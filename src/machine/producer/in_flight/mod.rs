@@ -20,11 +20,14 @@ use crate::wire::tx::{SealedFrame, TxBuf};
 /// ```
 ///
 /// The cursor stands behind what was written to the present connection: `sent_groups` groups, of which
-/// `sent_entries` entries are not settled. Groups are written whole, so it never stands inside one.
+/// `sent_entries` entries are not settled. Groups are written whole, but for those of a chunked message: these are written
+/// chunk by chunk, so that others on the connection have their turn. Then the cursor stands inside a group, behind
+/// `sent_chunks` of its unsettled entries, which `sent_entries` counts as well.
 ///
 /// | event | cursor |
 /// | --- | --- |
 /// | the next group is written | moves behind it, with all its unsettled entries |
+/// | the next chunk is written | moves behind it, and behind its group if it is the last one |
 /// | an entry before it is settled | one entry fewer |
 /// | a group before it is retired | one group fewer |
 /// | an entry or group behind it is settled or retired: overdue, failed, or confirmed late on an earlier connection | stays |
@@ -37,6 +40,7 @@ pub(super) struct InFlight {
     groups: VecDeque<SendGroup>,
     sent_groups: usize,
     sent_entries: usize,
+    sent_chunks: usize,
     next_number: u64,
     /// How many groups are not started yet; they are among the last.
     unstarted: usize,
@@ -154,6 +158,11 @@ impl InFlight {
         Some(GroupPlace { position, first_entry: self.offset(position) })
     }
 
+    /// The group of the oldest entry, also once that was taken out.
+    pub(super) fn front_group_mut(&mut self) -> Option<&mut SendGroup> {
+        self.groups.front_mut()
+    }
+
     pub(super) fn group_at(&self, place: GroupPlace) -> &SendGroup {
         &self.groups[place.position]
     }
@@ -189,6 +198,9 @@ impl InFlight {
 impl InFlight {
     /// Keeps the frames of a group: they may be written from now on.
     pub(super) fn keep(&mut self, place: GroupPlace, sealed: OneOrMore<SealedEntry>) {
+        if sealed.len() > 1 {
+            self.split(place, sealed.len());
+        }
         let group = &mut self.groups[place.position];
         // The entries of a framed group have had their ranges since they were framed.
         if group.kind != GroupKind::Framed {
@@ -203,6 +215,18 @@ impl InFlight {
         }
         group.frames = GroupFrames::Sealed(sealed);
     }
+
+    /// The message of a group goes out in `chunks`: its entry becomes as many.
+    fn split(&mut self, place: GroupPlace, chunks: usize) {
+        let group = &mut self.groups[place.position];
+        debug_assert!(group.kind == GroupKind::Single && group.unsettled == 1, "only a single message is split");
+        let behind = self.entries.split_off(place.first_entry + 1);
+        let Some(entry) = self.entries.pop_back() else { return };
+        self.entries.extend(entry.into_chunks(chunks));
+        self.entries.extend(behind);
+        group.kind = GroupKind::Chunked;
+        group.unsettled = chunks;
+    }
 }
 
 /// Settling.
@@ -215,6 +239,9 @@ impl InFlight {
         group.unsettled -= 1;
         group.is_whole = false;
         self.sent_entries = self.sent_entries.saturating_sub(1);
+        if self.sent_groups == 0 {
+            self.sent_chunks = self.sent_chunks.saturating_sub(1);
+        }
         Some((entry, group))
     }
 
@@ -222,13 +249,27 @@ impl InFlight {
     pub(super) fn take(&mut self, at: usize) -> Option<(PendingEntry, &mut SendGroup)> {
         let position = self.position_of(at)?;
         let entry = self.entries.remove(at)?;
-        if position < self.sent_groups {
+        if at < self.sent_entries {
             self.sent_entries -= 1;
+            self.sent_chunks -= usize::from(position == self.sent_groups);
         }
         let group = &mut self.groups[position];
         group.unsettled -= 1;
         group.is_whole = false;
         Some((entry, group))
+    }
+
+    /// [`take`](Self::take) of a whole message: of a chunked one the entry of the last chunk, with the others before it.
+    pub(super) fn take_message(&mut self, at: usize) -> Option<(PendingEntry, &mut SendGroup)> {
+        let position = self.position_of(at)?;
+        if self.groups[position].kind != GroupKind::Chunked {
+            return self.take(at);
+        }
+        let first = self.offset(position);
+        while self.entries.get(first)?.is_inner_chunk() {
+            self.take(first)?;
+        }
+        self.take(first)
     }
 
     /// Takes the oldest group out if all its entries are settled.
@@ -261,7 +302,7 @@ impl InFlight {
     pub(super) fn rewind(&mut self) {
         let sent = self.entries.iter_mut().take(self.sent_entries);
         sent.for_each(|entry| entry.resent |= !entry.checksum_refused);
-        (self.sent_groups, self.sent_entries) = (0, 0);
+        (self.sent_groups, self.sent_entries, self.sent_chunks) = (0, 0, 0);
     }
 
     /// Whether something has not been written to the present connection.
@@ -270,11 +311,23 @@ impl InFlight {
     }
 
     /// Writes the next group to the connection, if it is sealed; how many bytes it was. A group of which entries are
-    /// settled, on a connection before this one, is written entry by entry.
+    /// settled, on a connection before this one, is written entry by entry. Of a chunked message it writes one chunk.
     pub(super) fn write_next(&mut self, tx: &mut TxBuf) -> Option<usize> {
         let group = self.groups.get_mut(self.sent_groups)?;
         let GroupFrames::Sealed(sealed) = &group.frames else { return None };
         let before = tx.len();
+        if group.kind == GroupKind::Chunked {
+            // The unsettled ones are the last: chunks are settled from the front, or all of them at once.
+            let settled = sealed.len() - group.unsettled;
+            tx.push_frame(&sealed.get(settled + self.sent_chunks)?.frame);
+            group.transmitted = true;
+            self.sent_chunks += 1;
+            self.sent_entries += 1;
+            if self.sent_chunks == group.unsettled {
+                (self.sent_groups, self.sent_chunks) = (self.sent_groups + 1, 0);
+            }
+            return Some(tx.len() - before);
+        }
         if group.is_whole {
             sealed.iter().for_each(|sealed| tx.push_frame(&sealed.frame));
         } else {
@@ -307,28 +360,52 @@ mod tests {
         String::from_utf8(tx.take_all().to_vec()).expect("text")
     }
 
-    /// A group may have several entries, each with a frame of its own.
-    #[test]
-    fn entries_of_a_group_are_written_together_and_again_one_by_one() {
-        let mut in_flight = InFlight::default();
+    fn single(in_flight: &mut InFlight, index: u64, size_bytes: usize) -> u64 {
         let number = in_flight.next_number();
-        in_flight.open(SendGroup::new(number, 0, GroupKind::Single, SendResults::for_batch(-1), None));
-        (0..3).for_each(|index| in_flight.join(PendingEntry::new(index, index, 0, 0)));
-        let mut frames = OneOrMore::one(sealed("afirst"));
-        frames.push(sealed("bsecond"));
-        frames.push(sealed("c"));
+        let group = SendGroup::new(number, index, GroupKind::Single, SendResults::for_batch(-1), None);
+        in_flight.push(group, PendingEntry::new(index, index, size_bytes, 0));
+        number
+    }
+
+    #[test]
+    fn chunks_are_written_one_by_one_and_those_without_a_receipt_again() {
+        let mut in_flight = InFlight::default();
+        let chunked = single(&mut in_flight, 0, 17);
+        let next = single(&mut in_flight, 1, 5);
         assert_eq!(written(&mut in_flight), "", "it is not sealed yet");
-        let place = in_flight.place_of(number).expect("it is in flight");
-        in_flight.keep(place, frames);
+        let place = in_flight.place_of(chunked).expect("it is in flight");
+        in_flight.keep(place, OneOrMore::all(["afirst", "bsecond", "cthird"].map(sealed)).expect("three"));
+        let place = in_flight.place_of(next).expect("it is in flight");
+        in_flight.keep(place, OneOrMore::one(sealed("d")));
         let sizes: Vec<_> = in_flight.entries().map(|entry| (entry.frame_bytes(), entry.limited_bytes)).collect();
-        assert_eq!(sizes, [(6, 5), (7, 6), (1, 0)]);
+        assert_eq!(sizes, [(6, 5), (7, 6), (6, 5), (1, 0)]);
+        let counted: Vec<_> = in_flight.entries().map(|entry| (entry.messages, entry.size_bytes)).collect();
+        assert_eq!(counted, [(0, 0), (0, 0), (1, 17), (1, 5)]);
         assert_eq!(in_flight.frame(1), Some(sealed("bsecond").frame));
 
-        assert_eq!(written(&mut in_flight), "afirstbsecondc");
+        assert_eq!(written(&mut in_flight), "afirst");
         assert!(in_flight.take_front().is_some() && in_flight.retire_front().is_none());
+        assert_eq!(written(&mut in_flight), "bsecond", "the cursor stays behind what was written");
         in_flight.rewind();
-        assert_eq!(written(&mut in_flight), "bsecondc", "the first is settled");
-        assert!(in_flight.take(1).is_some() && in_flight.take_front().is_some() && in_flight.retire_front().is_some());
+        assert_eq!(["bsecond", "cthird", "d", ""].map(|_| written(&mut in_flight)), ["bsecond", "cthird", "d", ""]);
+        assert!(in_flight.take_front().is_some() && in_flight.take_front().is_some());
+        assert!(in_flight.retire_front().is_some() && in_flight.retire_front().is_none());
+        assert!(in_flight.take_front().is_some() && in_flight.retire_front().is_some());
         assert!(in_flight.is_empty() && !in_flight.has_unsent());
+    }
+
+    #[test]
+    fn a_chunked_message_that_fails_half_written_leaves_the_cursor_before_the_next() {
+        let mut in_flight = InFlight::default();
+        let chunked = single(&mut in_flight, 0, 17);
+        let next = single(&mut in_flight, 1, 5);
+        let place = in_flight.place_of(chunked).expect("it is in flight");
+        in_flight.keep(place, OneOrMore::all(["afirst", "bsecond", "cthird"].map(sealed)).expect("three"));
+        let place = in_flight.place_of(next).expect("it is in flight");
+        in_flight.keep(place, OneOrMore::one(sealed("d")));
+        assert_eq!((written(&mut in_flight), written(&mut in_flight)), ("afirst".into(), "bsecond".into()));
+        (0..3).for_each(|_| assert!(in_flight.take(0).is_some()));
+        assert!(in_flight.retire(chunked).is_some());
+        assert_eq!((written(&mut in_flight), written(&mut in_flight)), ("d".into(), String::new()));
     }
 }

@@ -4,6 +4,7 @@
 //!  endpoint's queue --refill--> run --decode--> batch --next--> message
 //!        (its lock)              |       \______________________^
 //!                                |        one message
+//!                                +--> chunk: kept until its message is complete (`chunks`)
 //!                                +--> damaged: acknowledged with its validation error, or a dead letter
 //!                                +--> unreadable: reported; acknowledged only if the policy says so, or a dead letter
 //! ```
@@ -22,7 +23,7 @@ use super::decode::{Content, DecodeFailure, decode_fast, decode_slow};
 use crate::client::clock;
 use crate::client::dead_letter::DeadLetters;
 use crate::client::events::{ConsumerEvent, EventQueue};
-use crate::client::message::{DecodedEntry, ReceivedMessage};
+use crate::client::message::{DecodedEntry, Inflated, ReceivedMessage};
 use crate::client::parts::Part;
 use crate::client::unreadable::{UnreadableFate, UnreadableMessage, UnreadableReason};
 use crate::error::Error;
@@ -32,6 +33,10 @@ use crate::machine::consumer::{Consumer, ConsumerConfig, ReceivedEntry, Returned
 use crate::wire::ack_set::AckSet;
 use crate::wire::batch::{BatchCursor, RecordRange};
 use crate::wire::entry::EntryError;
+
+mod chunks;
+
+use chunks::Chunks;
 
 /// Of this many entries that are opened in a row one is timed, besides the first after each wait: reading the clock
 /// costs as much as opening an entry.
@@ -58,6 +63,7 @@ pub(super) struct Source {
     permits_max: u32,
     /// What the payload of a compressed entry may inflate to, bytes.
     uncompressed_bytes_max: usize,
+    chunks: Chunks,
     unreadable_policy: UnreadableMessagePolicy,
     /// Where entries go that were redelivered more often than `max_redeliver_count`.
     dead_letters: Option<Arc<DeadLetters>>,
@@ -107,6 +113,7 @@ impl Source {
             permits: ReturnedPermits::default(),
             permits_max: (config.receiver_queue_size / 2).max(1),
             uncompressed_bytes_max: config.max_uncompressed_size,
+            chunks: Chunks::new(config),
             unreadable_policy: config.unreadable_message_policy,
             max_redeliver_count: dead_letters.as_ref().map_or(u32::MAX, |letters| letters.max_redeliver_count()),
             looked_at_from: u32::MAX,
@@ -185,6 +192,7 @@ impl Source {
 
     /// Drops the open batch and the first `entries` of the run; the permits that were charged for them.
     fn discard(&mut self, entries: usize) -> u32 {
+        self.clear_chunks();
         let permits = self.batch.take().map_or(0, |batch| batch.charged);
         // The sizes of batches are the peer's word: their sum may be beyond what a count holds.
         self.run.drain(..entries).fold(permits, |sum, entry| sum.saturating_add(entry.permits))
@@ -246,11 +254,16 @@ impl Source {
                 return Some(message);
             }
             let Some(entry) = self.run.pop_front() else {
+                self.expire_chunks(events);
                 self.flush_permits();
                 self.release_buffer();
                 return None;
             };
-            if let Some(message) = self.decode_next_slow(entry, events) {
+            let opened = match &entry.body {
+                Ok(body) if body.is_chunk() => self.next_of_chunk(entry, events),
+                _ => self.decode_next_slow(entry, events),
+            };
+            if let Some(message) = opened {
                 if self.give_up(&message) {
                     continue;
                 }
@@ -368,6 +381,7 @@ impl Source {
         };
         self.on_given(position, redelivery_count);
         let opened_at = time_entry(&mut self.untimed_entries);
+        let inflated = inflated.map(|payload| Inflated { payload, first_chunk: None });
         let opened = place(&mut self.opened, &self.part, |opened| {
             opened.fill(position, raw, &body, inflated, redelivery_count, opened_at);
         });

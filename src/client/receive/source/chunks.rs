@@ -1,0 +1,212 @@
+//! Chunks of messages: carries out what [`Assembly`] says of each.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::{Source, place, time_entry};
+use crate::client::clock;
+use crate::client::events::{ConsumerEvent, EventQueue};
+use crate::client::message::{DecodedEntry, Inflated, ReceivedMessage};
+use crate::client::receive::decode::{DecodeFailure, decrypt, inflate, payload_of};
+use crate::client::unreadable::UnreadableReason;
+use crate::id::MessagePosition;
+use crate::machine::consumer::{
+    Assembled, Assembly, Chunk, ChunkLimits, ConsumerConfig, Dropped, EntryBody, IncompleteReason, ReceivedEntry, Step,
+};
+use crate::wire::metadata::{self, Metadata};
+
+/// The chunked messages of one part.
+pub(super) struct Chunks {
+    /// There from the first chunk on.
+    assembly: Option<Box<Assembly>>,
+    limits: ChunkLimits,
+    acknowledges_incomplete: bool,
+    /// When the endpoint is to have the receiver look for what has expired.
+    expires_at: Option<Instant>,
+}
+
+impl Chunks {
+    pub(super) fn new(config: &ConsumerConfig) -> Self {
+        let acknowledges_incomplete = config.auto_ack_incomplete_chunked_messages;
+        Self { assembly: None, limits: ChunkLimits::of(config), acknowledges_incomplete, expires_at: None }
+    }
+}
+
+/// An entry that is a chunk.
+struct ChunkEntry {
+    raw: Bytes,
+    body: EntryBody,
+    position: MessagePosition,
+    redelivery_count: u32,
+    permits: u32,
+}
+
+impl Source {
+    /// Takes a chunk: gives the message, if that is complete with it. Its permit is returned in each case.
+    pub(super) fn next_of_chunk(
+        &mut self,
+        entry: ReceivedEntry,
+        events: &EventQueue<ConsumerEvent>,
+    ) -> Option<ReceivedMessage> {
+        let ReceivedEntry { raw, ledger_id, entry_id, redelivery_count, body, permits, .. } = entry;
+        let body = body.ok()?;
+        let (partition, cluster_number) = (self.part.partition, self.cluster_number);
+        let position = MessagePosition { partition, cluster_number, ..MessagePosition::new(ledger_id, entry_id) };
+        let entry = ChunkEntry { raw, body, position, redelivery_count, permits };
+        if let Err(reason) = decrypt(&entry.body) {
+            self.fail_chunk(&entry, reason.into(), events);
+            return None;
+        }
+        let metadata_bytes = &entry.raw[entry.body.metadata.start as usize..entry.body.metadata.end as usize];
+        // Cannot fail: it was parsed when the entry arrived.
+        let metadata = Metadata::decode(metadata_bytes).unwrap_or_default();
+        let info = metadata.chunk?;
+        let payload = payload_of(&entry.raw, &entry.body);
+        let chunk = Chunk {
+            uuid: metadata::text(metadata_bytes, &info.uuid),
+            chunk_id: info.chunk_id,
+            num_chunks: info.num_chunks,
+            total_bytes: info.total_bytes,
+            position,
+            redelivery_count,
+            payload: &payload,
+        };
+        let now = clock::now();
+        let limits = self.chunks.limits;
+        let step = self.chunks.assembly.get_or_insert_with(|| Box::new(Assembly::new(limits))).add(&chunk, now.at);
+        self.report_dropped(events);
+        match step {
+            Step::Complete(assembled) => return self.open_assembled(&entry, assembled, events),
+            Step::Stored | Step::Known => {}
+            Step::Copies(positions) => self.part.endpoint.with(|consumer| consumer.ack_copies(&positions, now)),
+            Step::Stray => {
+                let stray = Dropped {
+                    uuid: chunk.uuid.into(),
+                    num_chunks: chunk.num_chunks,
+                    reason: IncompleteReason::Missing,
+                    positions: vec![position],
+                };
+                // The others of a younger one may be on their way to another attach, or another consumer.
+                let age = now.wall_ms.saturating_sub(metadata.publish_time_ms);
+                let is_old = Duration::from_millis(age) >= limits.expire_after;
+                self.report_incomplete(stray, is_old, events);
+            }
+            Step::Invalid => {
+                self.fail_chunk(&entry, UnreadableReason::InvalidChunk.into(), events);
+                return None;
+            }
+            Step::TooLarge => {
+                let (total_bytes, limit_bytes) =
+                    (usize::try_from(chunk.total_bytes).unwrap_or(0), limits.message_bytes_max);
+                let reason = UnreadableReason::ChunkedMessageTooLarge { total_bytes, limit_bytes };
+                self.fail_chunk(&entry, reason.into(), events);
+                return None;
+            }
+        }
+        self.return_permits(permits);
+        None
+    }
+
+    /// The message of which this was the last chunk.
+    fn open_assembled(
+        &mut self,
+        entry: &ChunkEntry,
+        assembled: Assembled,
+        events: &EventQueue<ConsumerEvent>,
+    ) -> Option<ReceivedMessage> {
+        let ChunkEntry { raw, body, position, permits, .. } = entry;
+        let Assembled { payload, inner, redelivery_count } = assembled;
+        self.part.endpoint.with(|consumer| consumer.on_assembled(position, &inner));
+        let payload = Bytes::from(payload);
+        let inflated = match body.compression {
+            0 => Ok(payload),
+            _ => inflate(&payload, body, self.uncompressed_bytes_max),
+        };
+        let payload = match inflated {
+            Ok(payload) => payload,
+            Err(failure) => {
+                if matches!(failure, DecodeFailure::Damaged(_)) && !self.takes_unreadable() {
+                    // The entry of the last one is rejected, with the reason.
+                    self.part.endpoint.with(|consumer| consumer.ack_copies(&inner, clock::now()));
+                }
+                self.fail_chunk(entry, failure, events);
+                return None;
+            }
+        };
+        self.on_given(*position, redelivery_count);
+        let opened_at = time_entry(&mut self.untimed_entries);
+        let inflated = Inflated { payload, first_chunk: inner.first().copied() };
+        // The other metadata is the same in all chunks. A copy, which does not keep the payload of this one.
+        let raw = Bytes::copy_from_slice(&raw[..body.metadata.end as usize]);
+        let opened = place(&mut self.opened, &self.part, |opened| {
+            opened.fill(*position, raw, body, Some(inflated), redelivery_count, opened_at);
+        });
+        let message = ReceivedMessage::single(opened.clone());
+        self.return_permits(*permits);
+        Some(message)
+    }
+
+    fn takes_unreadable(&self) -> bool {
+        self.dead_letters.as_ref().is_some_and(|letters| letters.takes_unreadable())
+    }
+
+    /// A chunk, or the message that it completed, gives nothing.
+    fn fail_chunk(&mut self, entry: &ChunkEntry, failure: DecodeFailure, events: &EventQueue<ConsumerEvent>) {
+        let mut stored = DecodedEntry::empty(self.part.clone());
+        let ChunkEntry { raw, body, position, redelivery_count, permits } = entry;
+        // A copy, because an event may wait for long and must not keep a whole read buffer.
+        stored.fill(*position, Bytes::copy_from_slice(raw), body, None, *redelivery_count, None);
+        self.on_failure(stored, *permits, failure, events);
+    }
+
+    /// Drops the messages whose chunks did not come in time.
+    pub(super) fn expire_chunks(&mut self, events: &EventQueue<ConsumerEvent>) {
+        let Some(assembly) = self.chunks.assembly.as_mut().filter(|assembly| assembly.expires_at().is_some()) else {
+            return;
+        };
+        assembly.expire(clock::now().at);
+        self.report_dropped(events);
+    }
+
+    /// What was delivered is delivered again.
+    pub(super) fn clear_chunks(&mut self) {
+        if let Some(assembly) = &mut self.chunks.assembly {
+            assembly.clear();
+            self.watch_expiry();
+        }
+    }
+
+    fn report_dropped(&mut self, events: &EventQueue<ConsumerEvent>) {
+        let dropped = self.chunks.assembly.as_mut().map(|assembly| assembly.take_dropped()).unwrap_or_default();
+        for dropped in dropped {
+            self.report_incomplete(dropped, true, events);
+        }
+        self.watch_expiry();
+    }
+
+    /// Reports chunks that were dropped, and acknowledges them or has them delivered again.
+    fn report_incomplete(&self, dropped: Dropped, may_acknowledge: bool, events: &EventQueue<ConsumerEvent>) {
+        let Dropped { uuid, num_chunks, reason, positions } = dropped;
+        let acknowledged = may_acknowledge && self.chunks.acknowledges_incomplete;
+        self.part.endpoint.with(|consumer| consumer.on_chunks_dropped(&positions, acknowledged, clock::now()));
+        events.push(ConsumerEvent::IncompleteChunkedMessage {
+            topic: self.part.topic.clone(),
+            uuid: Arc::from(uuid),
+            received_chunks: positions.len(),
+            chunks: u32::try_from(num_chunks).unwrap_or(0),
+            reason,
+            acknowledged,
+        });
+    }
+
+    /// Has the endpoint say when the next one expires, for the application may receive nothing until then.
+    fn watch_expiry(&mut self) {
+        let expires_at = self.chunks.assembly.as_ref().and_then(|assembly| assembly.expires_at());
+        if expires_at != self.chunks.expires_at {
+            self.chunks.expires_at = expires_at;
+            self.part.endpoint.with(|consumer| consumer.set_chunks_expire_at(expires_at));
+        }
+    }
+}

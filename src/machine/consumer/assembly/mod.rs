@@ -1,0 +1,315 @@
+//! Assembly: the chunks of a message become its payload again (PIP-37).
+//!
+//! Chunks of one message come in order, with those of other messages between them. What else may come, and what is done
+//! with it, says [`Assembly::add`]. It knows no clock, no connection and no codec: a chunked message is compressed as a whole, so
+//! its chunks are joined first.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::ConsumerConfig;
+use crate::id::MessagePosition;
+
+/// How many messages that were completed last are remembered, by which a chunk that was sent again is told from a stray.
+const COMPLETED_MAX: usize = 64;
+
+/// One chunk, as it was delivered.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Chunk<'a> {
+    /// `uuid`: the same in all chunks of a message.
+    pub(crate) uuid: &'a str,
+    /// `chunk_id`, `num_chunks_from_msg` and `total_chunk_msg_size`, as the producer declared them.
+    pub(crate) chunk_id: i32,
+    pub(crate) num_chunks: i32,
+    pub(crate) total_bytes: i32,
+    pub(crate) position: MessagePosition,
+    pub(crate) redelivery_count: u32,
+    pub(crate) payload: &'a [u8],
+}
+
+/// A message all of whose chunks have come.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Assembled {
+    pub(crate) payload: Vec<u8>,
+    /// The entries of its chunks, in order, less the last one.
+    pub(crate) inner: Vec<MessagePosition>,
+    /// How often all of it was delivered before: the least count of its chunks.
+    pub(crate) redelivery_count: u32,
+}
+
+/// What a chunk has led to.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// More are to come.
+    Stored,
+    /// It was the last one.
+    Complete(Assembled),
+    /// It is here already: the same entry was delivered again.
+    Known,
+    /// Copies of chunks that are here, or of a message that was complete: the producer sent them twice. Acknowledging
+    /// them loses nothing.
+    Copies(Vec<MessagePosition>),
+    /// Chunks before it are missing.
+    Stray,
+    /// Its fields contradict themselves or those of the chunks before it.
+    Invalid,
+    /// The message is larger than is assembled.
+    TooLarge,
+}
+
+/// Why chunks of a message were dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum IncompleteReason {
+    /// The others did not come within
+    /// [`expire_time_of_incomplete_chunked_message`](crate::ConsumerBuilder::expire_time_of_incomplete_chunked_message).
+    Expired,
+    /// Room was needed for others:
+    /// [`max_pending_chunked_messages`](crate::ConsumerBuilder::max_pending_chunked_messages) or
+    /// [`max_pending_chunked_bytes`](crate::ConsumerBuilder::max_pending_chunked_bytes) is reached.
+    Evicted,
+    /// A later chunk came, and one before it did not.
+    Missing,
+}
+
+/// A message of which some chunks have come and the others are not waited for any more.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Dropped {
+    pub(crate) uuid: Box<str>,
+    pub(crate) num_chunks: i32,
+    pub(crate) reason: IncompleteReason,
+    /// The entries of the chunks that have come.
+    pub(crate) positions: Vec<MessagePosition>,
+}
+
+/// A message some of whose chunks have come.
+#[derive(Debug)]
+struct Pending {
+    uuid: Box<str>,
+    num_chunks: i32,
+    total_bytes: usize,
+    payload: Vec<u8>,
+    positions: Vec<MessagePosition>,
+    redelivery_count: u32,
+    started: Instant,
+}
+
+impl Pending {
+    fn start(chunk: &Chunk<'_>, now: Instant) -> Self {
+        Self {
+            uuid: chunk.uuid.into(),
+            num_chunks: chunk.num_chunks,
+            total_bytes: usize::try_from(chunk.total_bytes).unwrap_or(0),
+            payload: Vec::new(),
+            positions: Vec::new(),
+            redelivery_count: chunk.redelivery_count,
+            started: now,
+        }
+    }
+
+    /// Whether a chunk says of the message what those before it said, and has no more than what is left.
+    fn admits(&self, chunk: &Chunk<'_>) -> bool {
+        let is_last = chunk.chunk_id + 1 == self.num_chunks;
+        let bytes = self.payload.len() + chunk.payload.len();
+        let fits = if is_last { bytes == self.total_bytes } else { bytes < self.total_bytes };
+        chunk.num_chunks == self.num_chunks && usize::try_from(chunk.total_bytes) == Ok(self.total_bytes) && fits
+    }
+
+    /// The buffer grows with what has come, not with what is declared.
+    fn append(&mut self, chunk: &Chunk<'_>) {
+        let (len, needed) = (self.payload.len(), self.payload.len() + chunk.payload.len());
+        if self.payload.capacity() < needed {
+            let capacity = needed.saturating_mul(2).min(self.total_bytes).max(needed);
+            self.payload.reserve_exact(capacity - len);
+        }
+        self.payload.extend_from_slice(chunk.payload);
+        self.positions.push(chunk.position);
+        self.redelivery_count = self.redelivery_count.min(chunk.redelivery_count);
+    }
+
+    fn is_complete(&self) -> bool {
+        usize::try_from(self.num_chunks) == Ok(self.positions.len())
+    }
+
+    fn dropped(self, reason: IncompleteReason) -> Dropped {
+        let Self { uuid, num_chunks, positions, .. } = self;
+        Dropped { uuid, num_chunks, reason, positions }
+    }
+}
+
+/// What is assembled, and what waits.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ChunkLimits {
+    pub(crate) message_bytes_max: usize,
+    pub(crate) pending_max: usize,
+    pub(crate) pending_bytes_max: usize,
+    /// Zero: never.
+    pub(crate) expire_after: Duration,
+}
+
+impl ChunkLimits {
+    pub(crate) fn of(config: &ConsumerConfig) -> Self {
+        Self {
+            message_bytes_max: config.max_chunked_message_size,
+            pending_max: config.max_pending_chunked_messages,
+            pending_bytes_max: config.max_pending_chunked_bytes,
+            expire_after: config.expire_time_of_incomplete_chunked_message,
+        }
+    }
+}
+
+/// The messages of one topic or partition some of whose chunks have come.
+#[derive(Debug)]
+pub(crate) struct Assembly {
+    limits: ChunkLimits,
+    /// In the order of their first chunks.
+    pending: VecDeque<Pending>,
+    /// What they are to have together once they are complete, bytes.
+    pending_bytes: usize,
+    dropped: Vec<Dropped>,
+    /// The messages that were completed last, with the entry of their last chunk.
+    completed: VecDeque<(Box<str>, MessagePosition)>,
+}
+
+impl Assembly {
+    pub(crate) fn new(limits: ChunkLimits) -> Self {
+        Self { limits, pending: VecDeque::new(), pending_bytes: 0, dropped: Vec::new(), completed: VecDeque::new() }
+    }
+
+    /// Takes a chunk. What it costs others is in [`take_dropped`](Self::take_dropped). The first case that applies:
+    ///
+    /// | chunk | how it comes about | effect |
+    /// | --- | --- | --- |
+    /// | its fields make no sense | a broken producer | [`Step::Invalid`] |
+    /// | its message is larger than is assembled | | [`Step::TooLarge`] |
+    /// | the first, of a message of which some are here, as another entry | the producer sent it again: the receipt was lost, or the producer restarted | the assembly starts anew; [`Step::Copies`] of those before |
+    /// | the first, of a message of which some are here, as the same entry | delivered again: so will the others be | the assembly starts anew |
+    /// | the first | | the assembly starts; the oldest others are dropped where there is no room |
+    /// | the one that is to come next, and says the same of the message | | appended |
+    /// | the one that is to come next, and says something else | a broken producer | [`Step::Invalid`]; those before it are dropped |
+    /// | one that is here, as the same entry | delivered again | [`Step::Known`] |
+    /// | one that is here, as another entry | sent again | [`Step::Copies`] of it |
+    /// | a later one | one is missing | [`Step::Stray`]; those before it are dropped |
+    /// | any other, behind the last one of a message that was complete | sent again: only the last receipt was lost | [`Step::Copies`] of it |
+    /// | any other | the subscription starts in the midst of a message, or the others went elsewhere | [`Step::Stray`] |
+    pub(crate) fn add(&mut self, chunk: &Chunk<'_>, now: Instant) -> Step {
+        let in_range = (0..chunk.num_chunks).contains(&chunk.chunk_id) && chunk.num_chunks > 1;
+        let Some(total_bytes) = usize::try_from(chunk.total_bytes).ok().filter(|_| in_range) else {
+            return Step::Invalid;
+        };
+        if total_bytes > self.limits.message_bytes_max {
+            return Step::TooLarge;
+        }
+        let at = self.pending.iter().position(|pending| *pending.uuid == *chunk.uuid);
+        match (at, usize::try_from(chunk.chunk_id).unwrap_or(0)) {
+            (Some(at), 0) => self.restart(at, chunk, now),
+            (None, 0) => self.start(chunk, now),
+            (Some(at), place) => self.continue_at(at, place, chunk),
+            (None, _) => self.without_pending(chunk),
+        }
+    }
+
+    fn start(&mut self, chunk: &Chunk<'_>, now: Instant) -> Step {
+        let mut pending = Pending::start(chunk, now);
+        if !pending.admits(chunk) {
+            return Step::Invalid;
+        }
+        while self.pending.len() >= self.limits.pending_max
+            || (!self.pending.is_empty() && self.pending_bytes + pending.total_bytes > self.limits.pending_bytes_max)
+        {
+            self.drop_at(0, IncompleteReason::Evicted);
+        }
+        pending.append(chunk);
+        self.pending_bytes += pending.total_bytes;
+        self.pending.push_back(pending);
+        Step::Stored
+    }
+
+    fn restart(&mut self, at: usize, chunk: &Chunk<'_>, now: Instant) -> Step {
+        let Some(before) = self.remove(at) else { return Step::Stray };
+        let is_same_entry = before.positions.first() == Some(&chunk.position);
+        match self.start(chunk, now) {
+            Step::Stored if !is_same_entry => Step::Copies(before.positions),
+            Step::Invalid => {
+                self.dropped.push(before.dropped(IncompleteReason::Missing));
+                Step::Invalid
+            }
+            step => step,
+        }
+    }
+
+    fn continue_at(&mut self, at: usize, place: usize, chunk: &Chunk<'_>) -> Step {
+        let Some(pending) = self.pending.get_mut(at) else { return Step::Stray };
+        match pending.positions.get(place) {
+            Some(position) if *position == chunk.position => return Step::Known,
+            Some(_) => return Step::Copies(vec![chunk.position]),
+            None if place > pending.positions.len() => {
+                self.drop_at(at, IncompleteReason::Missing);
+                return Step::Stray;
+            }
+            None => {}
+        }
+        if !pending.admits(chunk) {
+            self.drop_at(at, IncompleteReason::Missing);
+            return Step::Invalid;
+        }
+        pending.append(chunk);
+        if !pending.is_complete() {
+            return Step::Stored;
+        }
+        let Some(Pending { uuid, payload, mut positions, redelivery_count, .. }) = self.remove(at) else {
+            return Step::Stray;
+        };
+        if self.completed.len() == COMPLETED_MAX {
+            self.completed.pop_front();
+        }
+        self.completed.push_back((uuid, chunk.position));
+        positions.pop();
+        Step::Complete(Assembled { payload, inner: positions, redelivery_count })
+    }
+
+    fn without_pending(&self, chunk: &Chunk<'_>) -> Step {
+        let is_copy = |(uuid, last): &(Box<str>, MessagePosition)| **uuid == *chunk.uuid && chunk.position > *last;
+        if self.completed.iter().any(is_copy) { Step::Copies(vec![chunk.position]) } else { Step::Stray }
+    }
+
+    fn remove(&mut self, at: usize) -> Option<Pending> {
+        let pending = self.pending.remove(at)?;
+        self.pending_bytes -= pending.total_bytes;
+        Some(pending)
+    }
+
+    fn drop_at(&mut self, at: usize, reason: IncompleteReason) {
+        let pending = self.remove(at);
+        self.dropped.extend(pending.map(|pending| pending.dropped(reason)));
+    }
+
+    /// Drops what is not waited for any more.
+    pub(crate) fn expire(&mut self, now: Instant) {
+        while self.expires_at().is_some_and(|at| at <= now) {
+            self.drop_at(0, IncompleteReason::Expired);
+        }
+    }
+
+    /// When the oldest is not waited for any more.
+    pub(crate) fn expires_at(&self) -> Option<Instant> {
+        let oldest = self.pending.front().filter(|_| !self.limits.expire_after.is_zero())?;
+        oldest.started.checked_add(self.limits.expire_after)
+    }
+
+    /// What was dropped since the last call.
+    pub(crate) fn take_dropped(&mut self) -> Vec<Dropped> {
+        std::mem::take(&mut self.dropped)
+    }
+
+    /// Forgets everything: what was delivered is delivered again.
+    pub(crate) fn clear(&mut self) {
+        self.pending.clear();
+        self.pending_bytes = 0;
+        self.dropped.clear();
+        self.completed.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests;
