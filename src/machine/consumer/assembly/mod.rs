@@ -269,7 +269,10 @@ impl Assembly {
     }
 
     fn without_pending(&self, chunk: &Chunk<'_>) -> Step {
-        let is_copy = |(uuid, last): &(Box<str>, MessagePosition)| **uuid == *chunk.uuid && chunk.position > *last;
+        let is_copy = |(uuid, last): &(Box<str>, MessagePosition)| {
+            // Positions of another cluster name other entries.
+            **uuid == *chunk.uuid && chunk.position.cluster_number == last.cluster_number && chunk.position > *last
+        };
         if self.completed.iter().any(is_copy) { Step::Copies(vec![chunk.position]) } else { Step::Stray }
     }
 
@@ -302,12 +305,12 @@ impl Assembly {
         std::mem::take(&mut self.dropped)
     }
 
-    /// Forgets everything: what was delivered is delivered again.
+    /// Forgets what is pending: what was delivered is delivered again. What was complete stays known, because it may be
+    /// acknowledged by now, and copies of its chunks come all the same.
     pub(crate) fn clear(&mut self) {
         self.pending.clear();
         self.pending_bytes = 0;
         self.dropped.clear();
-        self.completed.clear();
     }
 }
 

@@ -75,6 +75,8 @@ fn chunks_that_were_sent_twice_are_copies_and_those_delivered_twice_are_known() 
     assert_eq!(harness.add("a", 2, 5), complete("a0a1a2", [3, 4]));
     // Only the last receipt was lost.
     assert_eq!(harness.add("a", 2, 6), Step::Copies(vec![at(6)]));
+    harness.assembly.clear();
+    assert_eq!(harness.add("a", 2, 6), Step::Copies(vec![at(6)]), "also behind a reconnect");
     // The whole message, delivered again.
     for id in 0..2 {
         assert_eq!(harness.add("a", id, 3 + id as u64), Step::Stored);
