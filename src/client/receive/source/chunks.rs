@@ -66,6 +66,7 @@ impl Source {
         let payload = payload_of(&entry.raw, &entry.body);
         let chunk = Chunk {
             uuid: metadata::text(metadata_bytes, &info.uuid),
+            publish_time_ms: metadata.publish_time_ms,
             chunk_id: info.chunk_id,
             num_chunks: info.num_chunks,
             total_bytes: info.total_bytes,

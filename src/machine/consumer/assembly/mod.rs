@@ -10,14 +10,18 @@ use std::time::{Duration, Instant};
 use super::ConsumerConfig;
 use crate::id::MessagePosition;
 
-/// How many messages that were completed last are remembered, by which a chunk that was sent again is told from a stray.
-const COMPLETED_MAX: usize = 64;
+/// How many messages that were completed last are remembered, by which chunks that were sent again are known: after a
+/// reconnect a producer sends all again that it has no receipt of.
+const COMPLETED_MAX: usize = 1000;
 
 /// One chunk, as it was delivered.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Chunk<'a> {
     /// `uuid`: the same in all chunks of a message.
     pub(crate) uuid: &'a str,
+    /// `publish_time`: the same in all chunks, also where they are sent again. A producer that was restarted may use a uuid
+    /// again, for another message.
+    pub(crate) publish_time_ms: u64,
     /// `chunk_id`, `num_chunks_from_msg` and `total_chunk_msg_size`, as the producer declared them.
     pub(crate) chunk_id: i32,
     pub(crate) num_chunks: i32,
@@ -86,6 +90,7 @@ pub(crate) struct Dropped {
 #[derive(Debug)]
 struct Pending {
     uuid: Box<str>,
+    publish_time_ms: u64,
     num_chunks: i32,
     total_bytes: usize,
     payload: Vec<u8>,
@@ -98,6 +103,7 @@ impl Pending {
     fn start(chunk: &Chunk<'_>, now: Instant) -> Self {
         Self {
             uuid: chunk.uuid.into(),
+            publish_time_ms: chunk.publish_time_ms,
             num_chunks: chunk.num_chunks,
             total_bytes: usize::try_from(chunk.total_bytes).unwrap_or(0),
             payload: Vec::new(),
@@ -137,6 +143,25 @@ impl Pending {
     }
 }
 
+/// A message that was complete.
+#[derive(Debug)]
+struct Completed {
+    uuid: Box<str>,
+    publish_time_ms: u64,
+    /// The entry of its last chunk.
+    last: MessagePosition,
+}
+
+impl Completed {
+    /// Whether a chunk is a copy of one of its chunks: it lies behind them. Positions of another cluster say nothing.
+    fn has_copy(&self, chunk: &Chunk<'_>) -> bool {
+        self.publish_time_ms == chunk.publish_time_ms
+            && *self.uuid == *chunk.uuid
+            && self.last.cluster_number == chunk.position.cluster_number
+            && self.last < chunk.position
+    }
+}
+
 /// What is assembled, and what waits.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ChunkLimits {
@@ -167,8 +192,8 @@ pub(crate) struct Assembly {
     /// What they are to have together once they are complete, bytes.
     pending_bytes: usize,
     dropped: Vec<Dropped>,
-    /// The messages that were completed last, with the entry of their last chunk.
-    completed: VecDeque<(Box<str>, MessagePosition)>,
+    /// The messages that were completed last.
+    completed: VecDeque<Completed>,
 }
 
 impl Assembly {
@@ -182,7 +207,8 @@ impl Assembly {
     /// | --- | --- | --- |
     /// | its fields make no sense | a broken producer | [`Step::Invalid`] |
     /// | its message is larger than is assembled | | [`Step::TooLarge`] |
-    /// | the first, of a message of which some are here, as another entry | the producer sent it again: the receipt was lost, or the producer restarted | the assembly starts anew; [`Step::Copies`] of those before |
+    /// | of a message that was complete, and behind its last one | sent again: its receipt was lost. Where the broker deduplicates it drops only the last of these | [`Step::Copies`] of it |
+    /// | the first, of a message of which some are here, as another entry | sent again | the assembly starts anew; [`Step::Copies`] of those before |
     /// | the first, of a message of which some are here, as the same entry | delivered again: so will the others be | the assembly starts anew |
     /// | the first | | the assembly starts; the oldest others are dropped where there is no room |
     /// | the one that is to come next, and says the same of the message | | appended |
@@ -190,7 +216,6 @@ impl Assembly {
     /// | one that is here, as the same entry | delivered again | [`Step::Known`] |
     /// | one that is here, as another entry | sent again | [`Step::Copies`] of it |
     /// | a later one | one is missing | [`Step::Stray`]; those before it are dropped |
-    /// | any other, behind the last one of a message that was complete | sent again: only the last receipt was lost | [`Step::Copies`] of it |
     /// | any other | the subscription starts in the midst of a message, or the others went elsewhere | [`Step::Stray`] |
     pub(crate) fn add(&mut self, chunk: &Chunk<'_>, now: Instant) -> Step {
         let in_range = (0..chunk.num_chunks).contains(&chunk.chunk_id) && chunk.num_chunks > 1;
@@ -200,12 +225,16 @@ impl Assembly {
         if total_bytes > self.limits.message_bytes_max {
             return Step::TooLarge;
         }
-        let at = self.pending.iter().position(|pending| *pending.uuid == *chunk.uuid);
-        match (at, usize::try_from(chunk.chunk_id).unwrap_or(0)) {
+        if self.completed.iter().any(|completed| completed.has_copy(chunk)) {
+            return Step::Copies(vec![chunk.position]);
+        }
+        let is_of =
+            |pending: &Pending| pending.publish_time_ms == chunk.publish_time_ms && *pending.uuid == *chunk.uuid;
+        match (self.pending.iter().position(is_of), usize::try_from(chunk.chunk_id).unwrap_or(0)) {
             (Some(at), 0) => self.restart(at, chunk, now),
             (None, 0) => self.start(chunk, now),
             (Some(at), place) => self.continue_at(at, place, chunk),
-            (None, _) => self.without_pending(chunk),
+            (None, _) => Step::Stray,
         }
     }
 
@@ -257,23 +286,14 @@ impl Assembly {
         if !pending.is_complete() {
             return Step::Stored;
         }
-        let Some(Pending { uuid, payload, mut positions, redelivery_count, .. }) = self.remove(at) else {
-            return Step::Stray;
-        };
+        let Some(complete) = self.remove(at) else { return Step::Stray };
+        let Pending { uuid, publish_time_ms, payload, mut positions, redelivery_count, .. } = complete;
         if self.completed.len() == COMPLETED_MAX {
             self.completed.pop_front();
         }
-        self.completed.push_back((uuid, chunk.position));
+        self.completed.push_back(Completed { uuid, publish_time_ms, last: chunk.position });
         positions.pop();
         Step::Complete(Assembled { payload, inner: positions, redelivery_count })
-    }
-
-    fn without_pending(&self, chunk: &Chunk<'_>) -> Step {
-        let is_copy = |(uuid, last): &(Box<str>, MessagePosition)| {
-            // Positions of another cluster name other entries.
-            **uuid == *chunk.uuid && chunk.position.cluster_number == last.cluster_number && chunk.position > *last
-        };
-        if self.completed.iter().any(is_copy) { Step::Copies(vec![chunk.position]) } else { Step::Stray }
     }
 
     fn remove(&mut self, at: usize) -> Option<Pending> {

@@ -25,6 +25,7 @@ impl Harness {
         let payload = [uuid.as_bytes()[0], b'0' + chunk_id as u8];
         self.add_as(Chunk {
             uuid,
+            publish_time_ms: 1,
             chunk_id,
             num_chunks: 3,
             total_bytes: 6,
@@ -73,10 +74,12 @@ fn chunks_that_were_sent_twice_are_copies_and_those_delivered_twice_are_known() 
     assert_eq!(harness.add("a", 0, 3), Step::Copies(vec![at(0), at(1)]));
     assert_eq!(harness.add("a", 1, 4), Step::Stored);
     assert_eq!(harness.add("a", 2, 5), complete("a0a1a2", [3, 4]));
-    // Only the last receipt was lost.
+    // Some of its receipts were lost, also behind a reconnect.
     assert_eq!(harness.add("a", 2, 6), Step::Copies(vec![at(6)]));
     harness.assembly.clear();
-    assert_eq!(harness.add("a", 2, 6), Step::Copies(vec![at(6)]), "also behind a reconnect");
+    for id in 0..3 {
+        assert_eq!(harness.add("a", id, 7 + id as u64), Step::Copies(vec![at(7 + id as u64)]));
+    }
     // The whole message, delivered again.
     for id in 0..2 {
         assert_eq!(harness.add("a", id, 3 + id as u64), Step::Stored);
@@ -91,6 +94,29 @@ fn the_same_first_chunk_again_starts_anew_without_an_acknowledgement() {
     assert_eq!((harness.add("a", 0, 0), harness.add("a", 1, 1)), (Step::Stored, Step::Stored));
     assert_eq!((harness.add("a", 0, 0), harness.add("a", 1, 1)), (Step::Stored, Step::Stored));
     assert_eq!(harness.add("a", 2, 2), complete("a0a1a2", [0, 1]));
+}
+
+#[test]
+fn a_uuid_that_is_used_again_names_another_message() {
+    let mut harness = Harness::new();
+    let chunk = |publish_time_ms, chunk_id, entry_id| Chunk {
+        uuid: "a",
+        publish_time_ms,
+        chunk_id,
+        num_chunks: 2,
+        total_bytes: 2,
+        position: at(entry_id),
+        redelivery_count: 0,
+        payload: b"x",
+    };
+    // The producer died before it sent the others, or behind them.
+    for chunk in [chunk(1, 0, 0), chunk(2, 0, 1)] {
+        assert_eq!(harness.add_as(chunk), Step::Stored);
+    }
+    assert!(matches!(harness.add_as(chunk(2, 1, 2)), Step::Complete(_)));
+    assert_eq!(harness.add_as(chunk(3, 0, 3)), Step::Stored);
+    assert!(matches!(harness.add_as(chunk(3, 1, 4)), Step::Complete(_)));
+    assert_eq!((harness.assembly.pending.len(), harness.dropped()), (1, vec![]));
 }
 
 #[test]
@@ -113,6 +139,7 @@ fn room_is_made_by_the_oldest_and_time_takes_them_too() {
     assert_eq!(harness.dropped(), [("a".into(), IncompleteReason::Evicted, 1)]);
     let large = |total_bytes| Chunk {
         uuid: "large",
+        publish_time_ms: 1,
         chunk_id: 0,
         num_chunks: 2,
         total_bytes,
@@ -141,6 +168,7 @@ fn room_is_made_by_the_oldest_and_time_takes_them_too() {
 fn chunks_that_contradict_themselves_or_each_other_are_invalid() {
     let good = Chunk {
         uuid: "a",
+        publish_time_ms: 1,
         chunk_id: 0,
         num_chunks: 3,
         total_bytes: 6,
@@ -180,6 +208,7 @@ fn a_message_was_delivered_as_often_as_its_least_delivered_chunk() {
     for (id, redelivery_count) in [(0, 3), (1, 1), (2, 2)] {
         let chunk = Chunk {
             uuid: "a",
+            publish_time_ms: 1,
             chunk_id: id,
             num_chunks: 3,
             total_bytes: 3,
@@ -201,6 +230,7 @@ fn memory_follows_what_comes_and_not_what_is_declared() {
     harness.assembly.limits.message_bytes_max = i32::MAX as usize;
     let chunk = Chunk {
         uuid: "bomb",
+        publish_time_ms: 1,
         chunk_id: 0,
         num_chunks: 1000,
         total_bytes: i32::MAX,
