@@ -232,26 +232,33 @@ pub async fn sent_again_after_a_connection_was_cut(target: &Target) {
     }
 }
 
-/// A consumer that goes in the midst of a message leaves it to another one.
+/// A consumer that goes in the midst of a message leaves it to another one. On a Shared subscription Pulsar keeps the
+/// message for the one that is gone, until the topic is loaded anew.
 pub async fn a_consumer_goes_in_the_midst_of_one(target: &Target) {
     let client = target.client().await;
-    let topic = target.topic("midst");
-    let producer = chunking(&client, &topic).await;
-    // Two of its permits: the message has four chunks.
-    let first = subscribed(builder(&client, &topic, SubscriptionType::Shared).receiver_queue_size(2)).await;
-    send(&producer, numbered(0, 3500)).await;
-    until("the first chunks", || std::future::ready(first.stats()), |stats| stats.received_entries >= 2).await;
-    let mut second = subscribed(builder(&client, &topic, SubscriptionType::Shared)).await;
-    within("the close", first.close()).await.expect("closed");
-    let message = receive(&mut second).await;
-    check(&message, 3500);
-    second.ack(&message).expect("acknowledged");
-    drained(target, &topic, "s").await;
+    for kind in [SubscriptionType::Exclusive, SubscriptionType::Failover, SubscriptionType::Shared] {
+        let topic = target.topic("midst");
+        let producer = chunking(&client, &topic).await;
+        // Two of its permits: the message has four chunks.
+        let first = subscribed(builder(&client, &topic, kind).receiver_queue_size(2)).await;
+        send(&producer, numbered(0, 3500)).await;
+        until("the first chunks", || std::future::ready(first.stats()), |stats| stats.received_entries >= 2).await;
+        within("the close", first.close()).await.expect("closed");
+        let mut second = subscribed(builder(&client, &topic, kind)).await;
+        if kind == SubscriptionType::Shared {
+            target.unload(&topic).await;
+        }
+        let message = receive(&mut second).await;
+        check(&message, 3500);
+        second.ack(&message).expect("acknowledged");
+        drained(target, &topic, "s").await;
+    }
 }
 
 fn chunk(uuid: &str, id: i32, of: i32, total: i32) -> pb::MessageMetadata {
     let (num_chunks_from_msg, total_chunk_msg_size) = (Some(of), Some(total));
-    let metadata = pb::MessageMetadata { uuid: Some(uuid.into()), chunk_id: Some(id), ..Default::default() };
+    let (uuid, partition_key) = (Some(uuid.to_owned()), Some("k".to_owned()));
+    let metadata = pb::MessageMetadata { uuid, partition_key, chunk_id: Some(id), ..Default::default() };
     pb::MessageMetadata { num_chunks_from_msg, total_chunk_msg_size, ..metadata }
 }
 
@@ -262,12 +269,17 @@ async fn store(target: &Target, topic: &str, entries: &[RawEntry<'_>]) {
 }
 
 /// A gap, a message without its beginning, one without its end: reported, counted, and then acknowledged or not, as the
-/// application has chosen. What is whole comes all the same, and permits do not run out.
+/// application has chosen. What is whole comes all the same, and permits do not run out. (On Shared, a broker itself
+/// acknowledges chunks that have no beginning.)
 pub async fn incomplete_ones_are_dropped(target: &Target) {
-    for acknowledge in [true, false] {
+    for (kind, acknowledge) in [
+        (SubscriptionType::Exclusive, false),
+        (SubscriptionType::KeyShared, true),
+        (SubscriptionType::KeyShared, false),
+    ] {
         let client = target.client().await;
         let topic = target.topic("incomplete");
-        let builder = builder(&client, &topic, SubscriptionType::Shared).receiver_queue_size(2);
+        let builder = builder(&client, &topic, kind).receiver_queue_size(2);
         let builder = builder.auto_ack_incomplete_chunked_messages(acknowledge);
         let builder = builder.expire_time_of_incomplete_chunked_message(Duration::from_millis(300));
         let mut consumer = subscribed(builder.negative_ack_redelivery_delay(Duration::from_secs(60))).await;

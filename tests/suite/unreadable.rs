@@ -37,8 +37,8 @@ pub fn encrypted() -> pb::MessageMetadata {
 /// The first one: on a Shared subscription a broker keeps back those whose first one it did not deliver.
 pub fn chunk() -> pb::MessageMetadata {
     let (uuid, num_chunks_from_msg) = (Some("raw-0".to_owned()), Some(3));
-    // There is no such place among them.
-    let (total_chunk_msg_size, chunk_id) = (Some(100), Some(3));
+    // Less than is in it.
+    let (total_chunk_msg_size, chunk_id) = (Some(1), Some(0));
     pb::MessageMetadata { uuid, num_chunks_from_msg, total_chunk_msg_size, chunk_id, ..plain() }
 }
 
@@ -70,7 +70,7 @@ pub fn check_metadata(messages: &[UnreadableMessage]) {
     assert_eq!(chunk.reason(), UnreadableReason::InvalidChunk);
     assert_eq!((chunk.encryption_key_names().count(), chunk.codec()), (0, 0));
     let place = chunk.chunk().expect("a chunk");
-    assert_eq!((place.uuid, place.index, place.count, place.total_bytes), ("raw-0", 3, 3, 100));
+    assert_eq!((place.uuid, place.index, place.count, place.total_bytes), ("raw-0", 0, 3, 1));
     for message in [zstd, batch] {
         assert!(matches!(message.reason(), UnreadableReason::Codec { number: 3, .. }), "{message:?}");
         assert_eq!((message.codec(), message.uncompressed_size()), (3, 100));

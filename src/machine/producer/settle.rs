@@ -57,6 +57,7 @@ impl Producer {
     /// | receipt | how it comes about | effect |
     /// | --- | --- | --- |
     /// | for the oldest entry | the usual one; also for an entry written to an earlier connection | the entry is settled |
+    /// | that, without a position, and it is a chunk | the last chunk was sent again, and the broker knows the message: it says so before it has stored the copies of the others | all its chunks are settled; the receipts of the copies are stale |
     /// | for an earlier one, or nothing is in flight | the entry timed out, or was re-sent and is confirmed twice | counted |
     /// | for a later one | the broker has lost an entry, or has invented one | the connection ends, and what is unanswered is written to the next one |
     ///
@@ -211,6 +212,10 @@ impl Producer {
     #[cold]
     fn settle_chunk(&mut self, entry: &PendingEntry, receipt: &Receipt, now: Now, deferred: &mut Deferred) {
         let stored = Stored { ledger_id: receipt.ledger_id, entry_id: receipt.entry_id, batch_size: 0 };
+        if entry.is_inner_chunk() && is_duplicate(receipt) {
+            // Its other chunks are settled like it.
+            return self.settle_stored(receipt, now, deferred);
+        }
         let Some(group) = self.in_flight.front_group_mut() else { return };
         let (ledger_id, entry_id) = *group.first_chunk.get_or_insert((stored.ledger_id, stored.entry_id));
         self.counters.on_confirmed(entry);
@@ -274,6 +279,11 @@ impl Producer {
         self.check_capacity();
         self.resume_overdue_watch();
     }
+}
+
+/// Whether the broker has dropped the entry because it is stored already: the receipt names no position.
+fn is_duplicate(receipt: &Receipt) -> bool {
+    receipt.ledger_id == u64::MAX
 }
 
 /// Defers the callbacks of one entry: all of its group where the entry is a batch, else that of its slot, if it has one.

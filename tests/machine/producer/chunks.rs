@@ -169,3 +169,35 @@ fn what_cannot_be_chunked_is_refused() {
         assert!(error.kind() == ErrorKind::InvalidArgument && error.to_string().starts_with(option), "{error}");
     }
 }
+
+/// A broker that deduplicates knows a message by its last chunk, and says so before it has stored copies of the others.
+#[test]
+fn a_duplicate_is_settled_before_the_copies_of_its_chunks() {
+    let mut harness = ProducerHarness::attached(chunked(2));
+    let sends = [harness.push("012345"), harness.push("012345"), harness.push("x")];
+    assert_eq!(harness.transmit().len(), 7);
+    harness.confirm(0);
+    harness.detach();
+    harness.attach(-1);
+    assert_eq!(harness.transmit().len(), 6);
+    let duplicate = |sequence_id| Receipt {
+        producer_id: 7,
+        sequence_id,
+        highest_sequence_id: u64::MAX,
+        ledger_id: u64::MAX,
+        entry_id: u64::MAX,
+    };
+    for id in 0..2 {
+        let receipt = duplicate(id);
+        harness.producer.on_receipts(&[receipt], harness.now, &mut Deferred::new()).expect("it is in step");
+        assert!(!is_pending(&sends[id as usize]));
+    }
+    let ids = sends[..2].iter().map(id_of).map(|id| (id.ledger_id(), id.first_chunk().and_then(|id| id.entry_id())));
+    assert_eq!(ids.collect::<Vec<_>>(), [(None, Some(0)), (None, None)]);
+    for id in [0, 1, 1, 2] {
+        harness.confirm(id);
+    }
+    assert!(!is_pending(&sends[2]));
+    assert_eq!(harness.producer.stats().stale_receipts, 3);
+    harness.assert_empty();
+}
