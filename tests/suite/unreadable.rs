@@ -42,12 +42,12 @@ pub fn chunk() -> pb::MessageMetadata {
     pb::MessageMetadata { uuid, num_chunks_from_msg, total_chunk_msg_size, chunk_id, ..plain() }
 }
 
-pub fn zstd() -> pb::MessageMetadata {
-    pb::MessageMetadata { compression: Some(3), uncompressed_size: Some(100), ..plain() }
+pub fn other_codec() -> pb::MessageMetadata {
+    pb::MessageMetadata { compression: Some(9), uncompressed_size: Some(100), ..plain() }
 }
 
-pub fn zstd_batch() -> pb::MessageMetadata {
-    pb::MessageMetadata { num_messages_in_batch: Some(2), ..zstd() }
+pub fn other_codec_batch() -> pb::MessageMetadata {
+    pb::MessageMetadata { num_messages_in_batch: Some(2), ..other_codec() }
 }
 
 /// LZ4 of `uncompressed_size` bytes.
@@ -55,14 +55,14 @@ pub fn large(uncompressed_size: u32) -> pb::MessageMetadata {
     pb::MessageMetadata { compression: Some(1), uncompressed_size: Some(uncompressed_size), ..plain() }
 }
 
-/// What is said of the entries of [`encrypted`], [`chunk`], [`zstd`] and [`zstd_batch`], in that order.
+/// What is said of the entries of [`encrypted`], [`chunk`], [`other_codec`] and [`other_codec_batch`], in that order.
 pub fn check_metadata(messages: &[UnreadableMessage]) {
     for message in messages {
         assert_eq!((message.producer_name(), message.id().batch_index()), (RAW_PRODUCER, None));
         let published = SystemTime::UNIX_EPOCH + Duration::from_millis(RAW_PUBLISH_TIME_MS);
         assert_eq!((message.publish_time(), message.id().topic()), (published, Some(message.topic())));
     }
-    let [encrypted, chunk, zstd, batch] = messages else { panic!("{messages:?}") };
+    let [encrypted, chunk, single, batch] = messages else { panic!("{messages:?}") };
     assert_eq!(encrypted.reason(), UnreadableReason::Encrypted);
     assert_eq!(encrypted.encryption_key_names().collect::<Vec<_>>(), ["first key", "second key"]);
     assert_eq!(encrypted.properties().collect::<Vec<_>>(), [("p", "v"), ("q", "w")]);
@@ -71,11 +71,11 @@ pub fn check_metadata(messages: &[UnreadableMessage]) {
     assert_eq!((chunk.encryption_key_names().count(), chunk.codec()), (0, 0));
     let place = chunk.chunk().expect("a chunk");
     assert_eq!((place.uuid, place.index, place.count, place.total_bytes), ("raw-0", 0, 3, 1));
-    for message in [zstd, batch] {
-        assert!(matches!(message.reason(), UnreadableReason::Codec { number: 3, .. }), "{message:?}");
-        assert_eq!((message.codec(), message.uncompressed_size()), (3, 100));
+    for message in [single, batch] {
+        assert!(matches!(message.reason(), UnreadableReason::Codec { number: 9, .. }), "{message:?}");
+        assert_eq!((message.codec(), message.uncompressed_size()), (9, 100));
     }
-    assert_eq!((zstd.batch_size(), batch.batch_size()), (None, Some(2)));
+    assert_eq!((single.batch_size(), batch.batch_size()), (None, Some(2)));
 }
 
 /// The message of an event that has to be about one.
@@ -102,7 +102,7 @@ async fn prepared(target: &Target, client: &Client, topic: &str, policy: Unreada
     let builder = builder.max_uncompressed_size(LIMIT).unreadable_message_policy(policy);
     let builder = builder.negative_ack_redelivery_delay(Duration::from_millis(100));
     let consumer = subscribed(builder).await;
-    let kinds = [encrypted(), chunk(), zstd(), zstd_batch(), large(DECLARED)];
+    let kinds = [encrypted(), chunk(), other_codec(), other_codec_batch(), large(DECLARED)];
     let mut entries: Vec<RawEntry<'_>> = vec![(plain(), b"first")];
     entries.extend(kinds.map(|metadata| (metadata, STORED)));
     entries.push((plain(), b"last"));
@@ -175,7 +175,7 @@ pub async fn given_up_where_the_policy_says_so(target: &Target) {
     let builder = client.consumer(&topic, "s").subscription_type(SubscriptionType::Shared).dead_letter_policy(policy);
     let mut consumer = subscribed(builder.max_uncompressed_size(LIMIT)).await;
     let no_batch = pb::MessageMetadata { num_messages_in_batch: Some(2), ..plain() };
-    let kinds = [encrypted(), chunk(), zstd(), zstd_batch(), large(DECLARED), large(100), no_batch];
+    let kinds = [encrypted(), chunk(), other_codec(), other_codec_batch(), large(DECLARED), large(100), no_batch];
     let mut entries: Vec<RawEntry<'_>> = kinds.clone().map(|metadata| (metadata, STORED)).into();
     entries.push((plain(), b"last"));
     store(target, &topic, &entries).await;
@@ -187,8 +187,8 @@ pub async fn given_up_where_the_policy_says_so(target: &Target) {
     let reasons = [
         "encrypted",
         "chunk",
-        "compression codec 3",
-        "compression codec 3",
+        "compression codec 9",
+        "compression codec 9",
         "max_uncompressed_size",
         "decompress",
         "batch",

@@ -6,7 +6,9 @@ use tokio::sync::mpsc;
 use super::forms::Form;
 use super::support::*;
 use crate::suite::raw::{RawEntry, publish};
-use crate::suite::unreadable::{as_unreadable, check_metadata, chunk, encrypted, large, plain, zstd, zstd_batch};
+use crate::suite::unreadable::{
+    as_unreadable, check_metadata, chunk, encrypted, large, other_codec, other_codec_batch, plain,
+};
 
 /// More than the default of `max_uncompressed_size`, 80 MiB.
 const DECLARED: u32 = 80 * 1024 * 1024 + 1;
@@ -28,8 +30,8 @@ async fn store_all(stage: &Stage) {
         (encrypted(), b"sealed"),
         (chunk(), b"a part"),
         (plain(), b"1"),
-        (zstd(), b"zstd"),
-        (zstd_batch(), b"a zstd batch"),
+        (other_codec(), b"other"),
+        (other_codec_batch(), b"another batch"),
         (large(DECLARED), &block[..]),
         (plain(), b"2"),
     ];
@@ -44,7 +46,7 @@ async fn found(events: &mut ConsumerEvents, form: Form) -> Vec<UnreadableMessage
     }
     check_metadata(&found[..4]);
     assert!(matches!(found[4].reason(), UnreadableReason::TooLarge { .. }), "{form:?}: {found:?}");
-    for (message, payload) in found.iter().zip([&b"sealed"[..], b"a part", b"zstd", b"a zstd batch"]) {
+    for (message, payload) in found.iter().zip([&b"sealed"[..], b"a part", b"other", b"another batch"]) {
         assert_eq!((message.topic(), message.payload()), (TOPIC, payload), "{form:?}");
     }
     assert!(events.try_recv().is_none(), "{form:?}: each is reported once");
@@ -132,7 +134,7 @@ async fn what_cannot_be_read_comes_again_after_a_reconnect() {
 async fn what_cannot_be_read_does_not_use_up_the_queue() {
     for queue in [0, 1, 2] {
         let stage = Stage::new().await;
-        let mut entries = vec![(zstd(), &b"zstd"[..]); 20];
+        let mut entries = vec![(other_codec(), &b"other"[..]); 20];
         entries.push((plain(), b"readable"));
         store(&stage, &entries).await;
         let builder = stage.client.consumer(TOPIC, "s").receiver_queue_size(queue);
