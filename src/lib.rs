@@ -63,8 +63,8 @@
 //! 1.0; what is re-exported from them at the top of the crate may not.
 //!
 //! # What it is not
-//! There are no typed schemas (a [`SchemaInfo`] is passed on, the application serialises), transactions, end-to-end encryption, chunked messages, readers, dead-letter topics and topic
-//! patterns yet. A message that this client cannot read is an event ([`Consumer::events`]) and stays unacknowledged.
+//! There are no typed schemas (a [`SchemaInfo`] is passed on, the application serialises), transactions, end-to-end encryption, readers and
+//! topic patterns yet. A message that this client cannot read is an event ([`Consumer::events`]) and stays unacknowledged.
 //!
 //! # Promises
 //! The letters are those of `docs/invariants.md` in the repository, which names the tests that hold each of them.

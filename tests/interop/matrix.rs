@@ -4,6 +4,7 @@ use pulsar_native::Compression;
 
 use crate::admin;
 use crate::checks::{Check, Job, Work, both_ways};
+use crate::common::random::Random;
 use crate::message::Described;
 use crate::ours::Ours;
 use crate::peer::Peer;
@@ -21,9 +22,10 @@ const CODECS: [(&str, Compression); 5] = [
 enum Form {
     Single,
     Batch,
+    Chunked,
 }
 
-const FORMS: [(&str, Form); 2] = [("single", Form::Single), ("batch", Form::Batch)];
+const FORMS: [(&str, Form); 3] = [("single", Form::Single), ("batch", Form::Batch), ("chunked", Form::Chunked)];
 
 /// All rows.
 pub fn rows() -> Vec<Check> {
@@ -36,8 +38,10 @@ fn row(codec: Compression, form: Form) -> Job {
     let messages = match form {
         Form::Single => singles(),
         Form::Batch => members(),
+        Form::Chunked => larger_than_an_entry(),
     };
-    Job::Matrix(Work { codec, batching: matches!(form, Form::Batch), ..Work::new(messages) })
+    let (batching, chunking) = (matches!(form, Form::Batch), matches!(form, Form::Chunked));
+    Job::Matrix(Work { codec, batching, chunking, ..Work::new(messages) })
 }
 
 /// Of many sizes; each above the 4 KiB up to which the Java client does not compress, but for the last.
@@ -45,6 +49,16 @@ fn singles() -> Vec<Described> {
     let texts = [5_000, 20_000, 100_000].map(|bytes| Described::new(text(0, bytes)));
     let short = Described { key: Some("short".into()), ..Described::new("short") };
     texts.into_iter().chain([Described::new(vec![b' '; 200_000]), short]).collect()
+}
+
+/// One that is more than the 5 MiB of an entry also once it is compressed, to less than half, between two that are not.
+fn larger_than_an_entry() -> Vec<Described> {
+    let mut random = Random::new(7);
+    let mut large: Vec<u8> = (0..5_500_000).map(|_| random.below(256) as u8).collect();
+    large.resize(12_000_000, b' ');
+    let properties = [("mine".to_owned(), "wert €".to_owned())];
+    let large = Described { key: Some("k".into()), properties: properties.into(), ..Described::new(large) };
+    vec![Described::new(text(0, 5_000)), large, Described::new("short")]
 }
 
 /// So many that each batch is above these 4 KiB.

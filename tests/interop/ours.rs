@@ -30,7 +30,8 @@ impl Ours {
 
     pub async fn produce(&self, work: &Work) -> Result<Vec<String>, String> {
         let hashing = if work.murmur3 { HashingScheme::Murmur3Hash32 } else { HashingScheme::JavaStringHash };
-        let builder = self.client.producer(&work.topic).batching(work.batching).hashing_scheme(hashing);
+        let builder =
+            self.client.producer(&work.topic).batching(work.batching).chunking(work.chunking).hashing_scheme(hashing);
         let builder = builder
             .compression(work.codec)
             .compress_min_msg_body_size(0)

@@ -65,7 +65,7 @@ fn messages_whose_chunks_interleave_are_each_complete_with_their_last() {
 }
 
 #[test]
-fn chunks_that_were_sent_twice_are_copies_and_those_delivered_twice_are_known() {
+fn what_is_sent_twice_is_a_copy_and_what_is_delivered_twice_is_known() {
     let mut harness = Harness::new();
     assert_eq!((harness.add("a", 0, 0), harness.add("a", 1, 1)), (Step::Stored, Step::Stored));
     assert_eq!(harness.add("a", 1, 1), Step::Known);

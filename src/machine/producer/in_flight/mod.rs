@@ -395,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chunked_message_that_fails_half_written_leaves_the_cursor_before_the_next() {
+    fn a_chunked_message_may_fail_while_it_is_written() {
         let mut in_flight = InFlight::default();
         let chunked = single(&mut in_flight, 0, 17);
         let next = single(&mut in_flight, 1, 5);

@@ -32,6 +32,7 @@ type request struct {
 	Subscription string    `json:"subscription"`
 	Count        int       `json:"count"`
 	Batching     bool      `json:"batching"`
+	Chunking     bool      `json:"chunking"`
 	Compression  string    `json:"compression"`
 	Hashing      string    `json:"hashing"`
 	Messages     []message `json:"messages"`
@@ -113,6 +114,7 @@ func produce(client pulsar.Client, asked *request) (any, error) {
 	options := pulsar.ProducerOptions{
 		Topic:                   asked.Topic,
 		DisableBatching:         !asked.Batching,
+		EnableChunking:          asked.Chunking,
 		BatchingMaxPublishDelay: 20 * time.Millisecond,
 		HashingScheme:           pulsar.JavaStringHash,
 		CompressionType:         codecs[asked.Compression],

@@ -71,6 +71,7 @@ public class Peer {
         Producer<byte[]> producer = client.newProducer()
                 .topic(request.get("topic").getAsString())
                 .enableBatching(request.get("batching").getAsBoolean())
+                .enableChunking(request.get("chunking").getAsBoolean())
                 .batchingMaxPublishDelay(20, TimeUnit.MILLISECONDS)
                 .compressionType(CompressionType.valueOf(request.get("compression").getAsString()))
                 .hashingScheme(murmur ? HashingScheme.Murmur3_32Hash : HashingScheme.JavaStringHash)

@@ -39,6 +39,7 @@ def produce(client, request):
         request["topic"],
         batching_enabled=request["batching"],
         batching_max_publish_delay_ms=20,
+        chunking_enabled=request["chunking"],
         compression_type=CODECS[request["compression"]],
         message_routing_mode=pulsar.PartitionsRoutingMode.RoundRobinDistribution,
         block_if_queue_full=True,
