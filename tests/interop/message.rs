@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 /// What is compared; `None` is unset.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Clone, PartialEq, Eq, Default)]
 pub struct Described {
     /// `None` is a null value.
     pub payload: Option<Vec<u8>>,
@@ -14,6 +14,24 @@ pub struct Described {
     pub ordering_key: Option<Vec<u8>>,
     pub properties: BTreeMap<String, String>,
     pub event_time: Option<u64>,
+}
+
+/// Large payloads by their size and checksum.
+impl std::fmt::Debug for Described {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let payload = self.payload.as_ref().map(|bytes| match bytes.len() {
+            ..=100 => String::from_utf8_lossy(bytes).into_owned(),
+            len => format!("{len} bytes, CRC-32C {:08x}", crc32c::crc32c(bytes)),
+        });
+        f.debug_struct("Described")
+            .field("payload", &payload)
+            .field("key", &self.key)
+            .field("key_bytes", &self.key_bytes)
+            .field("ordering_key", &self.ordering_key)
+            .field("properties", &self.properties)
+            .field("event_time", &self.event_time)
+            .finish()
+    }
 }
 
 impl Described {
