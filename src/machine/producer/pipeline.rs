@@ -142,7 +142,9 @@ pub(super) fn run(
         // 5. Seal.
         return Ok(OneOrMore::one(seal_entry(content, payload, None, stamp, context, scratch)?));
     };
-    let (compression, uncompressed_size) = (payload.compression, payload.uncompressed_size);
+    // Chunks say their size also without compression: the Go client opens what it has assembled only if they do.
+    let uncompressed_size = if payload.compression == 0 { payload.len() as u32 } else { payload.uncompressed_size };
+    let compression = payload.compression;
     let PayloadBytes::Shared(bytes) = payload.bytes else { unreachable!("records are not split") };
     let sealed: Result<Vec<_>, _> = split
         .chunks(&bytes)
@@ -173,7 +175,9 @@ fn split(
         return Ok(None);
     }
     let uuid = chunks::uuid(&context.producer_name, stamp.first);
-    let metadata_bytes = MetadataFields { chunk: Some(chunks::longest_fields(&uuid)), ..metadata }.encoded_len();
+    let metadata_bytes =
+        MetadataFields { chunk: Some(chunks::longest_fields(&uuid)), uncompressed_size: u32::MAX, ..metadata }
+            .encoded_len();
     let chunk_bytes = limit.saturating_sub(metadata_bytes).min(chunk_bytes_max as usize);
     Split::new(uuid, payload.len(), chunk_bytes).map(Some)
 }

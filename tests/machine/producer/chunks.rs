@@ -32,6 +32,7 @@ fn a_large_message_goes_out_in_chunks_and_the_last_receipt_ends_it() {
     assert_eq!(chunks(&sent[1..4]), expected);
     for chunk in &sent[1..4] {
         assert!(chunk.metadata.partition_key.is_some(), "each chunk has the key of its message");
+        assert_eq!((chunk.metadata.compression, chunk.metadata.uncompressed_size), (0, 10));
     }
     harness.confirm(0);
     assert!(!is_pending(&small));
