@@ -5,7 +5,7 @@ use tokio::net::TcpListener;
 use super::target::{Feature, Role};
 use super::wait::within_time;
 use super::*;
-use pulsar_native::{ClientBuilder, Error};
+use pulsar_native::{AttachState, ClientBuilder, ConnectionPhase, Error};
 
 /// How long a permanent error may take to be reported.
 const SOON: Duration = Duration::from_secs(10);
@@ -151,4 +151,41 @@ pub async fn second_host_of_the_url(target: &Target) {
         within("the second host", Client::builder(url).authentication(token).connect()).await.expect("a client");
     let producer = created(client.producer(target.topic("second-host"))).await;
     send(&producer, "through the second host").await;
+}
+
+/// How many connections a client has to the broker that serves this producer.
+fn connections(client: &Client, producer: &Producer) -> usize {
+    let state = producer.state();
+    let AttachState::Attached { broker, .. } = &state.parts[0].state else { panic!("{state}") };
+    let is_one = |phase: &ConnectionPhase| matches!(phase, ConnectionPhase::Connected { .. });
+    client.state().connections.iter().filter(|one| one.broker == *broker && is_one(&one.phase)).count()
+}
+
+pub async fn several_connections_to_one_broker(target: &Target) {
+    let builder = target.builder().connections_per_broker(3);
+    let client = within("the connection", builder.connect()).await.expect("a client");
+    let topic = target.topic("several-connections");
+    let mut producers = Vec::new();
+    for _ in 0..6 {
+        producers.push(created(client.producer(&topic)).await);
+    }
+    assert_eq!(connections(&client, &producers[0]), 3, "{}", client.state());
+    let mut consumer = subscribed(client.consumer(&topic, "s").initial_position(InitialPosition::Earliest)).await;
+    for producer in &producers {
+        send(producer, "x").await;
+        receive(&mut consumer).await;
+    }
+}
+
+pub async fn an_unused_connection_is_closed(target: &Target) {
+    let builder = target.builder().connection_max_idle(Duration::from_millis(200));
+    let client = within("the connection", builder.connect()).await.expect("a client");
+    let topic = target.topic("unused-connection");
+    let producer = created(client.producer(&topic)).await;
+    send(&producer, "x").await;
+    assert_eq!(connections(&client, &producer), 1, "{}", client.state());
+    within("the close", producer.close()).await.expect("closed");
+    let is_unused = |state: &pulsar_native::ClientState| state.connections.is_empty();
+    until("the connection to be closed", || async { client.state() }, is_unused).await;
+    send(&created(client.producer(&topic)).await, "made again when it is needed").await;
 }

@@ -129,6 +129,18 @@ pub async fn large_entries_wait_within_the_limit(target: &Target) {
     assert!(most <= 6, "{most} entries of 200,000 bytes with a limit of 1,000,000, and one more");
 }
 
+/// As large as a broker takes them.
+pub async fn the_largest_entries_wait_within_the_limit(target: &Target) {
+    const ENTRIES: usize = 10;
+    const LARGE: usize = 5 * 1024 * 1024 - 1024;
+    let topic = target.topic("largest-entries");
+    let producer = created(target.client().await.producer(&topic).batching(false)).await;
+    send_all(&producer, (0..ENTRIES).map(|_| vec![b'x'; LARGE])).await;
+    let mut consumer = limited(target, &topic, 3 * LARGE).await;
+    let most = most_waiting(&mut consumer, ENTRIES).await;
+    assert!(most <= 4, "{most} entries of 5 MiB with a limit of three, and one more");
+}
+
 pub async fn a_backlog_of_batches_waits_within_the_limit(target: &Target) {
     const ENTRIES: usize = 30;
     const MEMBERS: usize = 50;

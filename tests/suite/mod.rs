@@ -64,6 +64,7 @@ macro_rules! with_every_test {
             connect {
                 wrong_token no_token expired_token role_without_rights unreachable_port http_port silent_peer
                 missing_topic missing_namespace bad_url bad_topic bad_options second_host_of_the_url
+                several_connections_to_one_broker an_unused_connection_is_closed
             }
             produce {
                 ids_grow order_of_enqueue callbacks_come_once_and_in_order flush_waits_for_all unbatched kept_out_of_a_batch
@@ -73,7 +74,8 @@ macro_rules! with_every_test {
             }
             memory {
                 one_limit_for_a_hundred_producers a_message_above_the_limit_is_sent_alone the_limit_gives_a_message_back
-                large_entries_wait_within_the_limit a_backlog_of_batches_waits_within_the_limit small_entries_get_the_whole_queue
+                large_entries_wait_within_the_limit the_largest_entries_wait_within_the_limit
+                a_backlog_of_batches_waits_within_the_limit small_entries_get_the_whole_queue
             }
             access { exclusive_keeps_others_out waiting_ends_when_the_topic_is_free fencing_throws_the_others_out }
             consume {

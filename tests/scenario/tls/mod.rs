@@ -11,7 +11,7 @@ use pulsar_native::client::rustls::pki_types::pem::PemObject;
 use pulsar_native::client::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use pulsar_native::client::rustls::server::WebPkiClientVerifier;
 use pulsar_native::client::rustls::{ClientConfig, RootCertStore, ServerConfig};
-use pulsar_native::{Client, ClientBuilder, Error, ErrorKind};
+use pulsar_native::{Client, ClientBuilder, Cluster, Error, ErrorKind, Token};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
@@ -145,4 +145,23 @@ async fn unusable_files_are_named() {
         assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
         assert!(error.to_string().contains(named), "{error}");
     }
+}
+
+/// The second cluster has TLS and a key of its own, which the client's builder knows nothing of.
+#[tokio::test]
+async fn another_cluster_has_trust_roots_and_credentials_of_its_own() {
+    let (first, other) = ("the key of the first cluster, 32 bytes", "the key of the other cluster, 32 bytes");
+    let first = EmbeddedBroker::builder().token_secret_key(first).start().await.expect("free ports");
+    let (second, url) = broker(EmbeddedBroker::builder().token_secret_key(other), Clients::Certified).await;
+    let client = client_of(&first.url()).authentication(Token::new(first.token("admin"))).connect();
+    let client = within("the connection", client).await.expect("a client");
+    let producer = created(client.producer("t")).await;
+    send(&producer, "to the first").await;
+    let cluster = Cluster::new(&*url).authentication(Token::new(second.token("admin"))).ca_file(file("ca.pem"));
+    let certified = cluster.client_cert_file(file("client.pem"), file("client-key.pem"));
+    client.service_url_control().switch_to(certified).expect("a good cluster");
+    send(&producer, "to the second").await;
+    assert_eq!(second.stats("persistent://public/default/t").map(|stats| stats.msg_in_counter), Some(1));
+    within("the close", client.close()).await.expect("closed");
+    assert_eq!((first.violations(), second.violations()), (Vec::new(), Vec::new()));
 }
