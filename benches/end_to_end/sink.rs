@@ -5,7 +5,7 @@
 //! blocking thread per connection on 127.0.0.1.
 //!
 //! What a consumer gets is named by its topic: `feed-<members>-<payload bytes>-<entries>`; 0 members are messages
-//! outside batches. `feed-<members>-<payload bytes>-<entries>-lz4` is texts, compressed.
+//! outside batches. With `-<codec>` behind that they are texts, compressed: `lz4`, `zlib`, `zstd`, `snappy`.
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
@@ -238,7 +238,7 @@ impl Feed {
         let mut number = || words.next().and_then(|word| word.parse::<u64>().ok());
         let (members, payload_bytes, entries) = (number()?, number()? as usize, number()?);
         let entry = match words.next() {
-            Some("lz4") => compressed_entry(members, payload_bytes),
+            Some(codec) if !codec.is_empty() => compressed_entry(members, payload_bytes, codec_of(codec)?),
             _ => entry(members, payload_bytes),
         };
         Some(Self::new(consumer_id, members, &entry, entries))
@@ -286,9 +286,15 @@ pub(crate) fn entry(members: u64, payload_bytes: usize) -> BytesMut {
     entry_of(members, |_| payload.clone(), Compression::None)
 }
 
-/// As [`entry`], of texts under LZ4.
-fn compressed_entry(members: u64, payload_bytes: usize) -> BytesMut {
-    entry_of(members, |number| text(number, payload_bytes), Compression::Lz4)
+/// As [`entry`], of texts under a codec.
+fn compressed_entry(members: u64, payload_bytes: usize, codec: Compression) -> BytesMut {
+    entry_of(members, |number| text(number, payload_bytes), codec)
+}
+
+/// One that is built in, by its name in small letters.
+fn codec_of(name: &str) -> Option<Compression> {
+    let is_named = |codec: &Compression| codec.is_built_in() && format!("{codec:?}").eq_ignore_ascii_case(name);
+    Compression::ALL.into_iter().find(is_named)
 }
 
 fn entry_of(members: u64, payload: impl Fn(u64) -> Vec<u8>, codec: Compression) -> BytesMut {
@@ -314,8 +320,8 @@ fn entry_of(members: u64, payload: impl Fn(u64) -> Vec<u8>, codec: Compression) 
         metadata.num_messages_in_batch = Some(members as i32);
         metadata.highest_sequence_id = Some(ENTRY_ID_FIRST + members - 1);
     }
-    if codec == Compression::Lz4 {
-        metadata.compression = pb::CompressionType::Lz4.into();
+    if codec != Compression::None {
+        metadata.compression = codec.to_pb();
         metadata.uncompressed_size = content.len() as u32;
     }
     let mut out = BytesMut::new();

@@ -81,14 +81,15 @@ impl Job {
         self.number("queue").max(1) as u32
     }
 
-    pub(crate) fn lz4(&self) -> bool {
-        self.number("lz4") == 1
+    /// What payloads are compressed by: `lz4`, `zlib`, `zstd`, `snappy`, or nothing.
+    pub(crate) fn codec(&self) -> &str {
+        self.word("codec")
     }
 
     /// What is sent, in turns: under a codec texts, else one payload.
     pub(crate) fn payloads(&self) -> Vec<Vec<u8>> {
         let size = self.number("size") as usize;
-        if self.lz4() {
+        if !self.codec().is_empty() {
             return (0..text::TEXTS).map(|number| text::text(number, size)).collect();
         }
         vec![vec![b'x'; size]]

@@ -87,6 +87,13 @@ func client(j job) pulsar.Client {
 	return client
 }
 
+var codecs = map[string]pulsar.CompressionType{
+	"lz4":    pulsar.LZ4,
+	"zlib":   pulsar.ZLib,
+	"zstd":   pulsar.ZSTD,
+	"snappy": pulsar.SNAPPY,
+}
+
 func producer(c pulsar.Client, j job, topic string, pending int) pulsar.Producer {
 	batch := j.number("batch")
 	options := pulsar.ProducerOptions{
@@ -97,9 +104,7 @@ func producer(c pulsar.Client, j job, topic string, pending int) pulsar.Producer
 		BatchingMaxSize:         1024 * 1024,
 		BatchingMaxPublishDelay: time.Duration(max(j.number("delay_ms"), 1)) * time.Millisecond,
 	}
-	if j.number("lz4") == 1 {
-		options.CompressionType = pulsar.LZ4
-	}
+	options.CompressionType = codecs[j.words["codec"]]
 	producer, err := c.CreateProducer(options)
 	check(err)
 	return producer
@@ -210,7 +215,7 @@ func latency(j job) string {
 // Under a codec texts, else one payload; the same as the Rust programs send.
 func (j job) payloads() [][]byte {
 	size := j.number("size")
-	if j.number("lz4") != 1 {
+	if j.words["codec"] == "" {
 		return [][]byte{[]byte(strings.Repeat("x", size))}
 	}
 	all := make([][]byte, texts)

@@ -1,8 +1,8 @@
 //! Runs every client, one process after the other, and writes what they did: `docs/compare.md`, `docs/compare.svg` and
 //! the part of README.md between its markers. `benches/compare/run` builds all and starts this.
 //!
-//! Words choose sections: `sink` (all that runs against the sink), `latency` (against a real Pulsar), `build` (cold
-//! builds). Without words: the first two, which are one comparison and run together. What an earlier run found stays in
+//! Words choose sections: `sink` (against the sink, nothing compressed), `codecs` (the same under each codec), `latency` (against a real Pulsar), `build` (cold
+//! builds). Without words: `sink` and `latency`, which are one comparison and run together. What an earlier run found stays in
 //! the report only where its section was not asked for, with its own date.
 
 #[path = "../../../end_to_end/baseline.rs"]
@@ -47,12 +47,15 @@ fn main() {
         _ => {}
     }
     let asked = |section: &str| match &words[..] {
-        [] => section != "build",
+        [] => section == "sink" || section == "latency",
         _ => words.iter().any(|word| word == section),
     };
     let mut results = Results::open(repo().join("benches/compare/figures.tsv"));
     if asked("sink") {
-        throughput::section(&mut results);
+        throughput::section("sink", &throughput::WORKS, &mut results);
+    }
+    if asked("codecs") {
+        throughput::section("codecs", throughput::CODEC_WORKS.as_flattened(), &mut results);
     }
     let complete = !asked("latency") || latencies::section(&mut results);
     if asked("build") {

@@ -5,7 +5,7 @@ use std::fs;
 
 use crate::latencies::RATES;
 use crate::results::Results;
-use crate::throughput::{WORKS, leaves_out};
+use crate::throughput::{CODEC_WORKS, WORKS, Work, leaves_out};
 use crate::{PEERS, build, repo, svg};
 
 /// How many works, from the first, the README and the chart show.
@@ -47,16 +47,16 @@ fn between_marks(text: &str, summary: &str) -> Option<String> {
 }
 
 /// The best of the peers in a work.
-fn best_peer(results: &Results, work: &str, name: &str, best: fn(f64, f64) -> f64) -> Option<f64> {
-    PEERS.iter().filter_map(|peer| results.number("sink", work, peer, name)).reduce(best)
+fn best_peer(results: &Results, work: &Work, name: &str, best: fn(f64, f64) -> f64) -> Option<f64> {
+    PEERS.iter().filter_map(|peer| results.number(work.section, work.name, peer, name)).reduce(best)
 }
 
 /// This client's messages per second over those of the best peer; on the default runtime, or on one thread.
-pub(crate) fn ratio(results: &Results, work: &str, subject: &str) -> Option<f64> {
-    Some(results.number("sink", work, subject, "rate")? / best_peer(results, work, "rate", f64::max)?)
+pub(crate) fn ratio(results: &Results, work: &Work, subject: &str) -> Option<f64> {
+    Some(results.number(work.section, work.name, subject, "rate")? / best_peer(results, work, "rate", f64::max)?)
 }
 
-fn ratios(results: &Results, work: &str) -> String {
+fn ratios(results: &Results, work: &Work) -> String {
     format!(
         "{} / {}",
         times(ratio(results, work, "pulsar-native")),
@@ -64,8 +64,9 @@ fn ratios(results: &Results, work: &str) -> String {
     )
 }
 
-fn cost_over_baseline(results: &Results, work: &str, subject: &str) -> Option<f64> {
-    Some(results.number("sink", work, subject, "cpu_ns")? / results.number("sink", work, "baseline", "cpu_ns")?)
+fn cost_over_baseline(results: &Results, work: &Work, subject: &str) -> Option<f64> {
+    let cpu = |subject| results.number(work.section, work.name, subject, "cpu_ns");
+    Some(cpu(subject)? / cpu("baseline")?)
 }
 
 fn or_dash(value: Option<String>) -> String {
@@ -113,8 +114,8 @@ fn summary(results: &Results) -> String {
     let titles: Vec<&str> = subjects.iter().map(|subject| title(subject)).collect();
     head(&mut out, &[&["work"], &titles[..], &["over the best other"]].concat());
     for work in &WORKS[..MAIN_WORKS] {
-        let rate = |subject: &&str| or_dash(results.number("sink", work.name, subject, "rate").map(millions));
-        let cells = [vec![work.name.to_owned()], subjects.iter().map(rate).collect(), vec![ratios(results, work.name)]];
+        let rate = |subject: &&str| or_dash(results.number(work.section, work.name, subject, "rate").map(millions));
+        let cells = [vec![work.name.to_owned()], subjects.iter().map(rate).collect(), vec![ratios(results, work)]];
         row(&mut out, cells.concat());
     }
     let _ = writeln!(
@@ -163,15 +164,25 @@ fn whole(results: &Results) -> String {
         "# Compared with other clients\n\nWritten by `benches/compare/run`; [`benches/compare/README.md`](../benches/compare/README.md) says what is measured, and\nhow each client is set up. Figures move from machine to machine: only ratios taken in one run count.\n\n![The main figures](compare.svg)\n",
     );
     let _ = writeln!(out, "\n## Against a sink that answers at once\n\n{}.\n", origin(results, "sink"));
-    throughput_table(&mut out, results);
+    throughput_table(&mut out, results, &WORKS);
     let _ = writeln!(
         out,
         "\nCPU per message, microseconds, all threads of the client; in brackets as a multiple of the baseline, which is one thread\nthat only frames, sums, writes, reads and matches the same bytes:\n"
     );
-    cpu_table(&mut out, results);
+    cpu_table(&mut out, results, &WORKS);
     let _ = writeln!(out, "\nThe most memory resident, MiB:\n");
-    memory_table(&mut out, results);
-    runtimes(&mut out, results);
+    memory_table(&mut out, results, &WORKS);
+    runtimes(&mut out, results, &WORKS);
+    let works = CODEC_WORKS.as_flattened();
+    let _ = writeln!(
+        out,
+        "\n## Under each codec, against the sink\n\n{}. Payloads are texts; each client compresses all of them, at its default level.\n",
+        origin(results, "codecs")
+    );
+    throughput_table(&mut out, results, works);
+    let _ = writeln!(out, "\nCPU per message, microseconds, all threads of the client:\n");
+    cpu_table(&mut out, results, works);
+    runtimes(&mut out, results, works);
     let _ = writeln!(
         out,
         "\n## End to end through a real Pulsar\n\n{}. From due to received, p50 / p99 / p99.9:\n",
@@ -193,48 +204,52 @@ const LATENCY_SUBJECTS: [&str; 4] = ["pulsar-native", "pulsar-rs", "magnetar", "
 
 const ALL: [&str; 6] = ["baseline", "pulsar-native", "pulsar-native-current", "pulsar-rs", "magnetar", "go"];
 
-fn throughput_table(out: &mut String, results: &Results) {
+fn throughput_table(out: &mut String, results: &Results, works: &[Work]) {
     let _ = writeln!(out, "Messages per second:\n");
     head(out, &[&["work"], &ALL.map(title)[..], &["over the best other"]].concat());
-    for work in &WORKS {
-        let rate = |subject: &&str| or_dash(results.number("sink", work.name, subject, "rate").map(millions));
-        let cells = [vec![work.name.to_owned()], ALL.iter().map(rate).collect(), vec![ratios(results, work.name)]];
+    for work in works {
+        let rate = |subject: &&str| or_dash(results.number(work.section, work.name, subject, "rate").map(millions));
+        let cells = [vec![work.name.to_owned()], ALL.iter().map(rate).collect(), vec![ratios(results, work)]];
         row(out, cells.concat());
     }
 }
 
-fn cpu_table(out: &mut String, results: &Results) {
+fn cpu_table(out: &mut String, results: &Results, works: &[Work]) {
     head(out, &[&["work"], &ALL.map(title)[..], &["best peer over pulsar-native"]].concat());
-    for work in &WORKS {
+    for work in works {
         let cell = |subject: &&str| {
-            let cpu = results.number("sink", work.name, subject, "cpu_ns").map(|ns| format!("{:.3}", ns / 1000.0));
-            match cost_over_baseline(results, work.name, subject) {
+            let cpu =
+                results.number(work.section, work.name, subject, "cpu_ns").map(|ns| format!("{:.3}", ns / 1000.0));
+            match cost_over_baseline(results, work, subject) {
                 Some(over) if *subject != "baseline" => format!("{} ({over:.1})", or_dash(cpu)),
                 _ => or_dash(cpu),
             }
         };
-        let peer = best_peer(results, work.name, "cpu_ns", f64::min);
-        let over = results.number("sink", work.name, "pulsar-native", "cpu_ns").and_then(|ours| Some(peer? / ours));
+        let peer = best_peer(results, work, "cpu_ns", f64::min);
+        let over =
+            results.number(work.section, work.name, "pulsar-native", "cpu_ns").and_then(|ours| Some(peer? / ours));
         row(out, [vec![work.name.to_owned()], ALL.iter().map(cell).collect(), vec![times(over)]].concat());
     }
 }
 
-fn memory_table(out: &mut String, results: &Results) {
+fn memory_table(out: &mut String, results: &Results, works: &[Work]) {
     head(out, &[&["work"], &ALL.map(title)[..]].concat());
-    for work in &WORKS {
+    for work in works {
         let cell = |subject: &&str| {
-            or_dash(results.number("sink", work.name, subject, "rss_kib").map(|kib| format!("{:.0}", kib / 1024.0)))
+            or_dash(
+                results.number(work.section, work.name, subject, "rss_kib").map(|kib| format!("{:.0}", kib / 1024.0)),
+            )
         };
         row(out, [vec![work.name.to_owned()], ALL.iter().map(cell).collect::<Vec<_>>()].concat());
     }
 }
 
 /// Which runtime each Rust peer ran on, who is left out, and who left something unacknowledged.
-fn runtimes(out: &mut String, results: &Results) {
+fn runtimes(out: &mut String, results: &Results, works: &[Work]) {
     for subject in ["pulsar-rs", "magnetar"] {
         let on = |runtime: &str| {
             let works =
-                WORKS.iter().filter(|work| results.text("sink", work.name, subject, "runtime") == Some(runtime));
+                works.iter().filter(|work| results.text(work.section, work.name, subject, "runtime") == Some(runtime));
             works.map(|work| work.name).collect::<Vec<_>>()
         };
         let (one, several) = (on("current"), on("multi"));
@@ -248,7 +263,7 @@ fn runtimes(out: &mut String, results: &Results) {
         }
     }
     for subject in PEERS {
-        let out_of = WORKS.iter().filter_map(|work| Some((work.name, leaves_out(work, subject)?)));
+        let out_of = works.iter().filter_map(|work| Some((work.name, leaves_out(work, subject)?)));
         let out_of: Vec<_> = out_of.collect();
         if let Some((_, why)) = out_of.first() {
             let works: Vec<&str> = out_of.iter().map(|(name, _)| *name).collect();
@@ -256,7 +271,8 @@ fn runtimes(out: &mut String, results: &Results) {
         }
     }
     for subject in ALL {
-        let left = WORKS.iter().filter(|work| results.text("sink", work.name, subject, "unacknowledged").is_some());
+        let left =
+            works.iter().filter(|work| results.text(work.section, work.name, subject, "unacknowledged").is_some());
         let left: Vec<&str> = left.map(|work| work.name).collect();
         if !left.is_empty() {
             let _ = writeln!(out, "\n{} did not acknowledge every entry in: {}.", title(subject), left.join("; "));
@@ -266,10 +282,10 @@ fn runtimes(out: &mut String, results: &Results) {
 
 /// One line for each of the four works, for the terminal.
 fn targets(results: &Results) -> String {
-    let line = |work: &crate::throughput::Work| {
-        let baseline = cost_over_baseline(results, work.name, "pulsar-native");
-        let one = cost_over_baseline(results, work.name, "pulsar-native-current");
-        let ratios = ratios(results, work.name);
+    let line = |work: &Work| {
+        let baseline = cost_over_baseline(results, work, "pulsar-native");
+        let one = cost_over_baseline(results, work, "pulsar-native-current");
+        let ratios = ratios(results, work);
         format!(
             "{:<28} {ratios:>11} x the best peer's throughput, {} / {} x the baseline's CPU",
             work.name,

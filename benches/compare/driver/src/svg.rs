@@ -35,7 +35,7 @@ pub(crate) fn chart(results: &Results) -> String {
             let value = results.number("sink", work.name, subject, "rate")?;
             Some(Bar { subject, value, label: format!("{}/s", millions(value)) })
         };
-        let note = ratio(results, work.name, "pulsar-native")
+        let note = ratio(results, work, "pulsar-native")
             .map(|ratio| format!("{ratio:.1} x the best other"))
             .unwrap_or_default();
         panels.push((work.name.to_owned(), note, SUBJECTS.iter().filter_map(bar).collect()));

@@ -20,6 +20,8 @@ const QUEUE: u64 = 5000;
 
 /// One kind of work.
 pub(crate) struct Work {
+    /// Of the report.
+    pub(crate) section: &'static str,
     /// By which the report knows it.
     pub(crate) name: &'static str,
     kind: Kind,
@@ -28,7 +30,8 @@ pub(crate) struct Work {
     batch: u64,
     in_flight: u64,
     producers: u64,
-    lz4: bool,
+    /// What payloads are compressed by; empty: nothing.
+    codec: &'static str,
     /// Messages of the first, short run.
     probe: u64,
 }
@@ -40,7 +43,17 @@ enum Kind {
 }
 
 const fn produce(name: &'static str, size: u64, batch: u64) -> Work {
-    Work { name, kind: Kind::Produce, size, batch, in_flight: 5000, producers: 1, lz4: false, probe: 50_000 }
+    Work {
+        section: "sink",
+        name,
+        kind: Kind::Produce,
+        size,
+        batch,
+        in_flight: 5000,
+        producers: 1,
+        codec: "",
+        probe: 50_000,
+    }
 }
 
 const fn consume(name: &'static str, size: u64, batch: u64) -> Work {
@@ -52,8 +65,13 @@ const fn producers(name: &'static str, batch: u64, producers: u64) -> Work {
     Work { producers, in_flight, ..produce(name, 100, batch) }
 }
 
-/// All of them, in the order of the tables; the first four are what the targets are about.
-pub(crate) const WORKS: [Work; 18] = [
+const fn large(work: Work) -> Work {
+    let in_flight = if work.in_flight > 200 { 200 } else { work.in_flight };
+    Work { in_flight, probe: 5000, ..work }
+}
+
+/// All without a codec, in the order of the tables; the first four are what the targets are about.
+pub(crate) const WORKS: [Work; 14] = [
     produce("produce, batches of 1,000", 100, 1000),
     produce("produce, unbatched", 100, 1),
     consume("consume, entries of 100", 100, 100),
@@ -62,19 +80,41 @@ pub(crate) const WORKS: [Work; 18] = [
     produce("produce, 1 KiB, unbatched", 1024, 1),
     consume("consume, 1 KiB, entries of 100", 1024, 100),
     consume("consume, 1 KiB, single entries", 1024, 1),
-    Work { in_flight: 200, probe: 5000, ..produce("produce, 64 KiB, unbatched", 65_536, 1) },
-    Work { probe: 5000, ..consume("consume, 64 KiB, single entries", 65_536, 1) },
-    Work { lz4: true, ..produce("produce, LZ4, batches of 1,000", 100, 1000) },
-    Work { lz4: true, ..consume("consume, LZ4, entries of 100", 100, 100) },
-    Work { lz4: true, ..produce("produce, LZ4, 1 KiB, unbatched", 1024, 1) },
-    Work { lz4: true, ..consume("consume, LZ4, 1 KiB, single entries", 1024, 1) },
+    large(produce("produce, 64 KiB, unbatched", 65_536, 1)),
+    large(consume("consume, 64 KiB, single entries", 65_536, 1)),
     producers("produce, 10 producers, batches of 100", 100, 10),
     producers("produce, 100 producers, batches of 100", 100, 100),
     producers("produce, 10 producers, unbatched", 1, 10),
     producers("produce, 100 producers, unbatched", 1, 100),
 ];
 
+/// The works of one codec: its name in the report, and the one by which the programs know it.
+macro_rules! codec_works {
+    ($title:literal, $codec:literal) => {
+        [
+            produce(concat!("produce, ", $title, ", batches of 1,000"), 100, 1000).under($codec),
+            consume(concat!("consume, ", $title, ", entries of 100"), 100, 100).under($codec),
+            produce(concat!("produce, ", $title, ", 1 KiB, unbatched"), 1024, 1).under($codec),
+            consume(concat!("consume, ", $title, ", 1 KiB, single entries"), 1024, 1).under($codec),
+            large(produce(concat!("produce, ", $title, ", 64 KiB, unbatched"), 65_536, 1).under($codec)),
+            large(consume(concat!("consume, ", $title, ", 64 KiB, single entries"), 65_536, 1).under($codec)),
+        ]
+    };
+}
+
+/// Those of each codec.
+pub(crate) const CODEC_WORKS: [[Work; 6]; 4] = [
+    codec_works!("LZ4", "lz4"),
+    codec_works!("Zlib", "zlib"),
+    codec_works!("Zstandard", "zstd"),
+    codec_works!("Snappy", "snappy"),
+];
+
 impl Work {
+    const fn under(self, codec: &'static str) -> Self {
+        Self { section: "codecs", codec, ..self }
+    }
+
     /// Permits are given back from the first half of the queue on: a queue of large messages is smaller.
     fn queue(&self) -> u64 {
         if self.size > 10_000 { 200 } else { QUEUE }
@@ -85,14 +125,14 @@ impl Work {
             Kind::Produce => ("produce", "persistent://public/default/t".to_owned()),
             Kind::Consume => ("consume", self.feed(messages)),
         };
-        let lz4 = u8::from(self.lz4);
         let words = format!(
-            "{what} {url} topic={topic} messages={messages} size={} batch={} in_flight={} producers={} queue={} lz4={lz4} runtime={runtime}",
+            "{what} {url} topic={topic} messages={messages} size={} batch={} in_flight={} producers={} queue={} codec={} runtime={runtime}",
             self.size,
             self.batch,
             self.in_flight,
             self.producers,
             self.queue(),
+            self.codec,
         );
         words.split(' ').map(str::to_owned).collect()
     }
@@ -100,36 +140,46 @@ impl Work {
     /// The topic by which the sink knows what to feed.
     fn feed(&self, messages: u64) -> String {
         let members = if self.batch > 1 { self.batch } else { 0 };
-        let codec = if self.lz4 { "-lz4" } else { "" };
-        format!("persistent://public/default/feed-{members}-{}-{}{codec}", self.size, messages / self.batch)
+        let entries = messages / self.batch;
+        format!("persistent://public/default/feed-{members}-{}-{entries}-{}", self.size, self.codec)
     }
 
     /// Whether there is a limit to compare with: one producer or consumer, nothing compressed.
     fn has_baseline(&self) -> bool {
-        !self.lz4 && self.producers == 1
+        self.codec.is_empty() && self.producers == 1
     }
 }
 
 /// Why a client has no part in a work.
 pub(crate) fn leaves_out(work: &Work, subject: &str) -> Option<&'static str> {
-    let compressed_batches = work.lz4 && work.batch > 1;
-    (subject == "magnetar" && compressed_batches).then_some(
-        "compresses the messages of a batch one by one, where Pulsar compresses the batch: it reads no other client's \
-         compressed batches, nor they its",
-    )
+    match subject {
+        "magnetar" if !work.codec.is_empty() && work.batch > 1 => Some(
+            "compresses the messages of a batch one by one, where Pulsar compresses the batch: it reads no other \
+             client's compressed batches, nor they its",
+        ),
+        "pulsar-rs" if work.codec == "snappy" => Some(
+            "writes and reads Snappy's framing format, where Pulsar has raw blocks: it reads no other client's \
+             messages, nor they its",
+        ),
+        _ => None,
+    }
 }
 
-/// Runs all works and notes what they gave. The first works, which the README shows, have the most rounds.
-pub(crate) fn section(results: &mut Results) {
+/// Runs the works of a section and notes what they gave. The first works, which the README shows, have the most rounds.
+pub(crate) fn section(name: &str, works: &[Work], results: &mut Results) {
     let only = std::env::var("WORK").unwrap_or_default();
     if only.is_empty() {
-        results.begin("sink");
+        results.begin(name);
     }
     let sink = Sink::start().expect("a free port on 127.0.0.1");
-    for (number, work) in WORKS.iter().enumerate().filter(|(_, work)| work.name.contains(&only)) {
+    for (number, work) in works.iter().enumerate().filter(|(_, work)| work.name.contains(&only)) {
         println!("{}", work.name);
         let mut entrants = enter(work, &sink);
-        let rounds = if number < MAIN_WORKS { setting("ROUNDS", 5.0) } else { setting("ROUNDS", 5.0).min(2.0) };
+        let rounds = if name == "sink" && number < MAIN_WORKS {
+            setting("ROUNDS", 5.0)
+        } else {
+            setting("ROUNDS", 5.0).min(2.0)
+        };
         for round in 0..rounds as u32 {
             for entrant in &mut entrants {
                 entrant.round(work, &sink);
@@ -232,10 +282,10 @@ impl Entrant {
         figures.insert("rate".to_owned(), self.rate);
         figures.insert("cpu_ns".to_owned(), self.cpu_ns);
         figures.insert("rss_kib".to_owned(), self.rss_kib);
-        results.put_all("sink", work.name, self.subject, &figures);
-        results.put("sink", work.name, self.subject, "runtime", self.runtime.to_owned());
+        results.put_all(work.section, work.name, self.subject, &figures);
+        results.put(work.section, work.name, self.subject, "runtime", self.runtime.to_owned());
         if self.unacknowledged {
-            results.put("sink", work.name, self.subject, "unacknowledged", "yes".to_owned());
+            results.put(work.section, work.name, self.subject, "unacknowledged", "yes".to_owned());
         }
     }
 }

@@ -58,7 +58,13 @@ async fn producer(job: &Job, client: &PulsarClient, topic: String, codec: Compre
 
 async fn produce(job: &Job) -> Result<String, Error> {
     let client = client(job).await?;
-    let codec = if job.lz4() { CompressionKind::Lz4 } else { CompressionKind::None };
+    let codec = match job.codec() {
+        "lz4" => CompressionKind::Lz4,
+        "zlib" => CompressionKind::Zlib,
+        "zstd" => CompressionKind::Zstd,
+        "snappy" => CompressionKind::Snappy,
+        _ => CompressionKind::None,
+    };
     let mut producers = Vec::new();
     for number in 0..job.producers() {
         producers.push(producer(job, &client, format!("{}{number}", job.topic()), codec).await?);

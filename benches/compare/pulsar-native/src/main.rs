@@ -32,6 +32,16 @@ async fn client(job: &Job) -> Result<Client, Error> {
     }
 }
 
+fn codec(job: &Job) -> Compression {
+    match job.codec() {
+        "lz4" => Compression::Lz4,
+        "zlib" => Compression::Zlib,
+        "zstd" => Compression::Zstd,
+        "snappy" => Compression::Snappy,
+        _ => Compression::None,
+    }
+}
+
 async fn produce(job: &Job) -> Result<String, Error> {
     let client = client(job).await?;
     let mut producers = Vec::new();
@@ -39,8 +49,9 @@ async fn produce(job: &Job) -> Result<String, Error> {
         let builder = client.producer(format!("{}{number}", job.topic()));
         let builder = builder.batching(job.batch() > 1).batching_max_messages(job.batch() as u32);
         let builder = builder.batching_max_publish_delay(Duration::from_millis(u64::from(job.batch() > 1)));
-        let codec = if job.lz4() { Compression::Lz4 } else { Compression::None };
-        producers.push(builder.compression(codec).create().await?);
+        // As the others, which compress payloads of any size.
+        let builder = builder.compression(codec(job)).compress_min_msg_body_size(0);
+        producers.push(builder.create().await?);
     }
     let payloads: Vec<Bytes> = job.payloads().into_iter().map(Bytes::from).collect();
     produce_some(&producers, &payloads, job.in_flight(), job.warm_up()).await?;

@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 
 use common::{Job, Latencies, Measurement};
 use futures::TryStreamExt;
-use pulsar::compression::{Compression, CompressionLz4};
+use pulsar::compression::{Compression, CompressionLz4, CompressionZlib, CompressionZstd};
 use pulsar::consumer::InitialPosition;
 use pulsar::producer::{ProducerOptions, SendFuture};
 use pulsar::{Authentication, Consumer, ConsumerOptions, Error, Producer, Pulsar, SubType, TokioExecutor};
@@ -51,7 +51,12 @@ async fn produce(job: &Job) -> Result<String, Error> {
     let mut producers = Vec::new();
     for number in 0..job.producers() {
         let mut options = options(job);
-        options.compression = job.lz4().then(|| Compression::Lz4(CompressionLz4::default()));
+        options.compression = match job.codec() {
+            "lz4" => Some(Compression::Lz4(CompressionLz4::default())),
+            "zlib" => Some(Compression::Zlib(CompressionZlib::default())),
+            "zstd" => Some(Compression::Zstd(CompressionZstd::default())),
+            _ => None,
+        };
         let builder = client.producer().with_topic(format!("{}{number}", job.topic())).with_options(options);
         producers.push(builder.build().await?);
     }
