@@ -186,20 +186,23 @@ impl Producer {
         let name = self.sealing.producer_name().cloned();
         let is_first = name.is_none();
         let max_message_size = peer.max_message_size;
+        let compression = CompressionOptions {
+            codec: self.config.compression,
+            level: self.config.compression_level,
+            min_bytes: self.config.compress_min_msg_body_size,
+        };
+        let chunk_bytes_max = self.config.chunking.then_some(match self.config.chunk_max_message_size {
+            0 => u32::MAX,
+            limit => limit,
+        });
         let context = SealContext {
             producer_id: self.id.0,
             producer_name: name.unwrap_or_else(|| opened.producer_name.as_str().into()),
             schema_version: opened.schema_version.clone().filter(|version| !version.is_empty()),
-            compression: CompressionOptions {
-                codec: self.config.compression,
-                level: self.config.compression_level,
-                min_bytes: self.config.compress_min_msg_body_size,
-            },
+            compression,
+            fast_payload_bytes_max: compression.fast_payload_bytes_max(chunk_bytes_max),
             max_message_size,
-            chunk_bytes_max: self.config.chunking.then_some(match self.config.chunk_max_message_size {
-                0 => u32::MAX,
-                limit => limit,
-            }),
+            chunk_bytes_max,
         };
         self.sealing.start(context, PayloadLimits::new(&self.config, Some(max_message_size)));
         is_first

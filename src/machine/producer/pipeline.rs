@@ -64,6 +64,8 @@ pub(super) struct SealContext {
     pub(super) producer_name: Arc<str>,
     pub(super) schema_version: Option<Bytes>,
     pub(super) compression: CompressionOptions,
+    /// Payloads up to this size may be framed on acceptance, bytes: [`CompressionOptions::fast_payload_bytes_max`].
+    pub(super) fast_payload_bytes_max: usize,
     /// `max_message_size` of the broker that the producer is, or was last, attached to, bytes.
     pub(super) max_message_size: u32,
     /// The most payload that a chunk has, bytes, where messages are split at all.
@@ -83,6 +85,12 @@ impl CompressionOptions {
     /// The largest payload that is left as it is, bytes.
     fn uncompressed_bytes_max(self) -> usize {
         if self.codec == Compression::None { usize::MAX } else { self.min_bytes }
+    }
+
+    /// The largest payload that stages 2 and 3 leave as it is and that is copied into a frame, bytes.
+    pub(super) fn fast_payload_bytes_max(self, chunk_bytes_max: Option<u32>) -> usize {
+        let chunk_bytes_max = chunk_bytes_max.map_or(usize::MAX, |bytes| bytes as usize);
+        self.uncompressed_bytes_max().min(chunk_bytes_max).min(CHAIN_MIN_BYTES - 1)
     }
 }
 
@@ -346,9 +354,7 @@ fn make_room(segment: &mut BytesMut, bytes: usize) {
 
 /// Whether [`put_frame_fast`] can frame a message: it is small, and stages 1 to 4 leave it as it is.
 pub(super) fn can_frame_fast(context: &SealContext, message: &Message, size_bytes: usize) -> bool {
-    let chunk_bytes_max = context.chunk_bytes_max.map_or(usize::MAX, |bytes| bytes as usize);
-    let payload_bytes_max = context.compression.uncompressed_bytes_max().min(chunk_bytes_max).min(CHAIN_MIN_BYTES - 1);
-    message.payload.len() <= payload_bytes_max
+    message.payload.len() <= context.fast_payload_bytes_max
         && message.record_bytes_max(size_bytes) + context.head_bytes_max() <= context.max_message_size as usize
 }
 
