@@ -173,16 +173,9 @@ fn whole(results: &Results) -> String {
     let _ = writeln!(out, "\nThe most memory resident, MiB:\n");
     memory_table(&mut out, results, &WORKS);
     runtimes(&mut out, results, &WORKS);
-    let works = CODEC_WORKS.as_flattened();
-    let _ = writeln!(
-        out,
-        "\n## Under each codec, against the sink\n\n{}. Payloads are texts; each client compresses all of them, at its default level.\n",
-        origin(results, "codecs")
-    );
-    throughput_table(&mut out, results, works);
-    let _ = writeln!(out, "\nCPU per message, microseconds, all threads of the client:\n");
-    cpu_table(&mut out, results, works);
-    runtimes(&mut out, results, works);
+    if results.text("codecs", "run", "", "date").is_some() {
+        codecs(&mut out, results, CODEC_WORKS.as_flattened());
+    }
     let _ = writeln!(
         out,
         "\n## End to end through a real Pulsar\n\n{}. From due to received, p50 / p99 / p99.9:\n",
@@ -198,6 +191,19 @@ fn whole(results: &Results) -> String {
         let _ = writeln!(out, "\n## Build\n\n{line}");
     }
     out
+}
+
+/// The section of the compressed works.
+fn codecs(out: &mut String, results: &Results, works: &[Work]) {
+    let _ = writeln!(
+        out,
+        "\n## Under each codec, against the sink\n\n{}. Payloads are texts; each client compresses all of them, at its default level.\n",
+        origin(results, "codecs")
+    );
+    throughput_table(out, results, works);
+    let _ = writeln!(out, "\nCPU per message, microseconds, all threads of the client:\n");
+    cpu_table(out, results, works);
+    runtimes(out, results, works);
 }
 
 const LATENCY_SUBJECTS: [&str; 4] = ["pulsar-native", "pulsar-rs", "magnetar", "go"];
