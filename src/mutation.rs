@@ -121,6 +121,20 @@ mod switch {
         DrainWithoutWork,
         /// A drain waits for the work as long as it takes.
         DrainWithoutLimit,
+        /// A message that is given up is acknowledged before its letter is confirmed.
+        AckBeforeLetterIsConfirmed,
+        /// A letter that failed is forgotten.
+        FailedLetterIsForgotten,
+        /// A dead letter is counted twice.
+        LetterCountedTwice,
+        /// A message is given up one redelivery late.
+        GivenUpLate,
+        /// A letter lacks the properties that its message had.
+        LetterLosesProperties,
+        /// An entry whose acknowledgement timeout runs is forgotten with the first of its members that is acknowledged.
+        TimeoutForgetsBatch,
+        /// A consumer that is paused grants permits.
+        PausedGrants,
         /// Memory of messages that are settled stays reserved.
         KeepMemoryOfSettled,
         /// A consumer whose share of the memory is below an entry has no permit.

@@ -25,10 +25,12 @@ fn first_report(seed: u64, run: fn(u64, bool) -> workload::SeedReport) -> Option
 /// The first of the seeds: a later one for a mutation that few worlds show.
 fn first_seed(mutation: Mutation) -> u64 {
     match mutation {
+        Mutation::LetterLosesProperties | Mutation::PausedGrants => 12,
         Mutation::FirstHostTakesAll | Mutation::QuotaErrorFails => 30,
-        Mutation::KeepTakenName | Mutation::QuotaExceptionHolds => 40,
+        Mutation::KeepTakenName | Mutation::QuotaExceptionHolds | Mutation::AckBeforeLetterIsConfirmed => 40,
         Mutation::NoWaitForPredecessor | Mutation::OverdueForEach => 45,
-        Mutation::StallToldLate => 50,
+        Mutation::StallToldLate | Mutation::TimeoutForgetsBatch => 50,
+        Mutation::FailedLetterIsForgotten => 100,
         Mutation::TimeOutSaysNothing | Mutation::RefusalOfNewIsRetried => 65,
         Mutation::DrainForgetsLostAcks => 350,
         _ => 0,
@@ -141,6 +143,13 @@ mutations! {
     a_drain_that_forgets_lost_acknowledgements: DrainForgetsLostAcks => "a complete drain has confirmed all";
     a_drain_that_does_not_wait_for_work: DrainWithoutWork => "a complete drain has waited for the work";
     a_drain_without_a_limit: DrainWithoutLimit => "a drain ends within its limit" | "settles in time";
+    an_acknowledgement_before_the_letter: AckBeforeLetterIsConfirmed => "acknowledged only what the application did";
+    a_failed_letter_that_is_forgotten: FailedLetterIsForgotten => "settles in time";
+    a_dead_letter_that_is_counted_twice: LetterCountedTwice => "a dead letter is counted once";
+    a_message_that_is_given_up_late: GivenUpLate => "given up after n redeliveries";
+    a_letter_that_loses_properties: LetterLosesProperties => "a retry says where it comes from" | "settles in time";
+    a_timeout_that_forgets_a_batch: TimeoutForgetsBatch => "settles in time";
+    a_paused_consumer_that_grants: PausedGrants => "a paused consumer asks for nothing";
     a_stall_that_is_told_twice: StallToldTwice => "a stall is told once";
     a_slow_application_that_is_told_to_be_stalled: StallOfSlowApplication => "a slow application is no stall";
     a_stall_that_is_told_late: StallToldLate => "a stall is told";

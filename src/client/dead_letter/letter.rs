@@ -28,7 +28,7 @@ pub(super) type Properties = BTreeMap<String, String>;
 /// Those of a dead letter: of the message, and where it comes from. What an earlier retry noted stays.
 pub(super) fn origin(message: &ReceivedMessage, subscription: &str) -> Properties {
     let mut properties = Properties::new();
-    for (key, value) in message.properties() {
+    for (key, value) in message.properties().filter(|_| !mutation!(LetterLosesProperties)) {
         properties.insert(key.to_owned(), value.to_owned());
     }
     let topic = TopicName::parse(message.topic()).map_or(message.topic().to_owned(), |name| name.base().to_string());

@@ -92,7 +92,7 @@ impl DeadLetters {
 
     /// The most redeliveries of a message that is still given to the application.
     pub(super) fn max_redeliver_count(&self) -> u32 {
-        self.topics.policy.max_redeliver_count
+        self.topics.policy.max_redeliver_count + u32::from(mutation!(GivenUpLate))
     }
 
     /// Whether no message is given up at the moment, so that none which comes has a letter on its way.
@@ -122,6 +122,9 @@ impl DeadLetters {
 
     fn queue_new(&self, message: &ReceivedMessage, reason: Option<String>, is_unreadable: bool) {
         let Some(held) = self.held.hold(message) else { return };
+        if mutation!(AckBeforeLetterIsConfirmed) {
+            let _ = message.part().endpoint.with(|consumer| consumer.ack(&message.position(), clock::now));
+        }
         self.try_queue(Letter { message: message.clone(), reason, is_unreadable, is_bare: false, _held: held });
     }
 
@@ -185,6 +188,9 @@ impl DeadLetters {
                 let part = letter.message.part();
                 let acked = part.endpoint.with(|consumer| {
                     consumer.count_dead_letter();
+                    if mutation!(LetterCountedTwice) {
+                        consumer.count_dead_letter();
+                    }
                     consumer.ack(&letter.message.position(), clock::now)
                 });
                 if let Some(interceptors) = &self.interceptors {
@@ -204,6 +210,9 @@ impl DeadLetters {
     /// The message comes again after its delay, and says why.
     fn give_back(&self, letter: &Letter, error: &Error) {
         let message = &letter.message;
+        if mutation!(FailedLetterIsForgotten) {
+            return;
+        }
         message.part().endpoint.with(|consumer| {
             consumer.nack(&message.position(), message.redelivery_count(), clock::now());
         });

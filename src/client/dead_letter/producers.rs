@@ -1,6 +1,6 @@
 //! The producers of retries and dead letters, each created with the first message that needs it.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::sync::Mutex;
@@ -18,8 +18,8 @@ pub(in crate::client) struct Producers {
     subscription: String,
     consumer: String,
     schema: Option<SchemaInfo>,
-    /// Held while one is created, so that it is created once.
-    by_topic: Mutex<HashMap<String, Arc<Producer>>>,
+    /// Held while one is created, so that it is created once. In an order of their own, so that a simulated run is the same again.
+    by_topic: Mutex<BTreeMap<String, Arc<Producer>>>,
 }
 
 impl Producers {

@@ -19,7 +19,9 @@ use crate::machine::consumer::{IdleReason, TopicObserver};
 /// [`on_ack_timeout_send`](Self::on_ack_timeout_send) a connection. A panic is reported by the panic hook and has no other
 /// effect; the others are called.
 ///
-/// Unlike in Java a message cannot be changed: it is a view of what the broker has sent.
+/// Unlike in Java a message cannot be changed: it is ranges over the bytes that the broker has sent, which all messages of a batch share,
+/// and a copy of its own would be one more indirection for each message of a consumer without interceptors. What is to be
+/// decoded or replaced, such as an encrypted property, is done by a function that the application calls on what it receives.
 ///
 /// ```no_run
 /// use pulsar_native::{ConsumerInterceptor, Error, MessageId, ReceivedMessage};

@@ -107,7 +107,8 @@ impl Consumer {
         if !self.notes_acks()? || self.is_of_other_cluster(id) {
             return Ok(());
         }
-        if self.acks.ack_slow(id).map_err(|error| error.with_topic(&self.topic))? {
+        let is_done = self.acks.ack_slow(id).map_err(|error| error.with_topic(&self.topic))?;
+        if is_done || mutation!(TimeoutForgetsBatch) {
             let position = EntryPosition::of(id);
             self.redelivery.remove(position);
             if let Some(inner) = self.chunked.remove(position) {

@@ -298,6 +298,6 @@ impl Consumer {
     /// Has the owner write a FLOW if one is due.
     #[inline]
     pub(super) fn notify_flow(&mut self) {
-        self.is_dirty |= self.lifecycle.is_attached() && !self.is_paused && self.queue.is_flow_due();
+        self.is_dirty |= self.lifecycle.is_attached() && self.may_grant() && self.queue.is_flow_due();
     }
 }

@@ -25,7 +25,7 @@ impl Consumer {
         if !self.redelivery.transmit(id, out) {
             return More::Yes;
         }
-        if self.lifecycle.is_receiving() && !self.is_paused {
+        if self.lifecycle.is_receiving() && self.may_grant() {
             self.transmit_flow(out);
         }
         if self.operations.is_seek_waiting() {
@@ -35,6 +35,11 @@ impl Consumer {
         self.operations.send(id, |op, command| out.request(op, command));
         self.transmit_close(out);
         More::No
+    }
+
+    /// Whether the application wants messages.
+    pub(super) fn may_grant(&self) -> bool {
+        !self.is_paused || mutation!(PausedGrants)
     }
 
     fn transmit_flow(&mut self, out: &mut Outbox<'_>) {

@@ -6,6 +6,7 @@ use pulsar_native::sim::Simulation;
 use pulsar_native::{Client, MemoryUsage};
 
 use super::by_key::StuckKey;
+use super::failures::{has_no_retries, letters, payload};
 use super::plan::{MESSAGE_BYTES_MAX, Plan, TopicPlan};
 use super::producers::{check_live, settle};
 use super::told::check_told;
@@ -40,7 +41,8 @@ pub(super) fn is_settled(sim: &Simulation, plan: &Plan, users: &Users) -> bool {
         users.may_unstick.set(notes.stuck.iter().all(|stuck| are_others_done(sim, plan, &notes, stuck)));
         return false;
     }
-    plan.topics.iter().all(|topic| topic.parts().iter().all(|part| is_drained(sim, topic, part)))
+    let is_done = |topic: &TopicPlan| topic.parts().iter().all(|part| is_drained(sim, topic, part));
+    plan.topics.iter().all(|topic| is_done(topic) && has_no_retries(sim, topic))
 }
 
 /// Whether a subscription has received all that is stored but messages of its stuck key.
@@ -79,9 +81,12 @@ pub(super) fn has_no_endpoints(sim: &Simulation, plan: &Plan, users: &Users) -> 
 pub(super) fn check_acked(sim: &Simulation, plan: &Plan, users: &Users) {
     let notes = users.notes.borrow();
     for topic in &plan.topics {
+        let given_up: Vec<_> = topic.subscriptions.iter().map(|plan| letters(sim, topic, plan)).collect();
         for part in topic.parts() {
             for message in sim.stored_messages(&part) {
-                for subscription in topic.subscriptions.iter().map(|subscription| &subscription.name) {
+                let text = payload(&String::from_utf8_lossy(&message.payload));
+                for (subscription, given_up) in topic.subscriptions.iter().zip(&given_up) {
+                    let subscription = &subscription.name;
                     if sim.is_acknowledged(&part, subscription, &message.id) != Some(true)
                         || sim.delivery_was_corrupted(&part, subscription, &message.id)
                     {
@@ -90,7 +95,7 @@ pub(super) fn check_acked(sim: &Simulation, plan: &Plan, users: &Users) {
                     let acked = notes.acked.get(&(part.clone(), subscription.clone()));
                     let key = key(&message.id);
                     let known = acked.is_some_and(|(acked, up_to)| acked.contains(&key) || Some(key) <= *up_to);
-                    if !known {
+                    if !known && !given_up.contains(&text) {
                         let what = || format!("{} on {subscription}", message.id);
                         users.handle.report_violation("acknowledged only what the application did", what);
                     }
@@ -150,11 +155,13 @@ pub(super) fn check_log(sim: &Simulation, plan: &Plan, users: &Users) {
             }
             for subscription in &topic.subscriptions {
                 let name = (part.clone(), subscription.name.clone());
+                let given_up = letters(sim, topic, subscription);
                 let received: BTreeSet<Key> =
                     notes.received.get(&name).map(|received| received.keys().copied().collect()).unwrap_or_default();
                 for message in &stored {
+                    let given_up = || given_up.contains(&payload(&String::from_utf8_lossy(&message.payload)));
                     let damaged = sim.delivery_was_corrupted(&part, &subscription.name, &message.id);
-                    if !received.contains(&key(&message.id)) && !damaged {
+                    if !received.contains(&key(&message.id)) && !damaged && !given_up() {
                         fail("everything stored is received", format!("{} on {}", message.id, subscription.name));
                     }
                 }

@@ -15,6 +15,7 @@ use pulsar_native::{
 
 use super::by_key::work_by_key;
 use super::drains::Work;
+use super::failures::{Pauses, fail};
 use super::plan::{SubscriptionPlan, TopicPlan};
 use super::stalls::StallChecker;
 use super::told::watch_handle;
@@ -32,6 +33,7 @@ pub(super) async fn consume(users: Users, client: Client, topic: TopicPlan, plan
             .negative_ack_redelivery_delay(Duration::from_secs(1))
             .stall_timeout(plan.stall_timeout)
             .name(format!("c{index}"));
+        let builder = plan.failures.build(&users, builder);
         let consumer = match maybe(&users, &mut rng, builder.subscribe()).await {
             Some(Ok(consumer)) => consumer,
             Some(Err(error)) => {
@@ -55,6 +57,7 @@ pub(super) async fn consume(users: Users, client: Client, topic: TopicPlan, plan
 
 /// Receives until the consumer or the run ends.
 async fn receive_all(users: &Users, rng: &mut Rng, mut consumer: Consumer, topic: &TopicPlan, plan: &SubscriptionPlan) {
+    let mut pauses = Pauses::default();
     let mut ends = Ends::new(users, topic, plan, &consumer);
     let (work, acker) = (ends.work.clone(), consumer.acker());
     let mut held: Vec<ReceivedMessage> = Vec::new();
@@ -73,6 +76,8 @@ async fn receive_all(users: &Users, rng: &mut Rng, mut consumer: Consumer, topic
             }
         }
         work.may_drain((users, rng), (&acker, plan), true);
+        pauses.step(users, rng, &consumer, plan);
+        ends.dead_letters = acker.stats().dead_lettered_messages;
         // A pause in which messages pile up.
         if rng.chance_per_mille(60) && !users.is_draining.get() {
             users.handle.sleep(rng.duration(Duration::ZERO, Duration::from_secs(2))).await;
@@ -93,6 +98,11 @@ async fn receive_all(users: &Users, rng: &mut Rng, mut consumer: Consumer, topic
             None => continue,
         };
         note_received(users, plan, &message);
+        plan.failures.check_given(users, topic, &message);
+        if plan.failures.fails(&message) {
+            fail(users, rng, &consumer, plan, &message).await;
+            continue;
+        }
         if users.is_draining.get() {
             ack(users, plan, &consumer, &message, &work);
             continue;
@@ -114,6 +124,7 @@ async fn receive_all(users: &Users, rng: &mut Rng, mut consumer: Consumer, topic
                 held.push(message);
             }
             7 => drop(consumer.nack(&message)),
+            8 if plan.failures.forgets(rng) => {}
             8 => held.push(message),
             _ => {
                 consumer.redeliver_unacknowledged_messages();
@@ -162,23 +173,29 @@ pub(super) struct Ends<'a> {
     stalls: Rc<RefCell<StallChecker>>,
     ended: BTreeSet<String>,
     pub(super) work: Rc<Work>,
+    /// That the consumer has counted.
+    dead_letters: u64,
 }
 
 impl Drop for Ends<'_> {
     fn drop(&mut self) {
         self.stalls.borrow_mut().finish();
+        let name = (self.topic.name.clone(), self.plan.name.clone());
+        *self.users.notes.borrow_mut().dead_letters.entry(name).or_default() += self.dead_letters;
     }
 }
 
 impl<'a> Ends<'a> {
     pub(super) fn new(users: &'a Users, topic: &'a TopicPlan, plan: &'a SubscriptionPlan, consumer: &Consumer) -> Self {
+        let has_one_topic = topic.partitions == 0 && !plan.failures.has_retries();
         let must_tell = users.is_clean && !is_in_order(plan);
         let (acker, events) = (consumer.acker(), consumer.events());
         let name = plan.name.clone();
-        let stalls = StallChecker::new(users, name, acker, events, plan.stall_timeout, topic, must_tell);
+        let stalls =
+            StallChecker::new(users, name, acker, events, plan.stall_timeout, (topic, has_one_topic), must_tell);
         let stalls = Rc::new(RefCell::new(stalls));
         users.notes.borrow_mut().told.stalls.push(stalls.clone());
-        Self { users, topic, plan, stalls, ended: BTreeSet::new(), work: Rc::default() }
+        Self { users, topic, plan, stalls, ended: BTreeSet::new(), work: Rc::default(), dead_letters: 0 }
     }
 
     pub(super) fn has_ended(&self) -> bool {

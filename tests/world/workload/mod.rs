@@ -5,6 +5,7 @@ mod by_key;
 mod checks;
 mod consumers;
 mod drains;
+mod failures;
 mod overdue;
 mod plan;
 mod producers;
@@ -20,6 +21,7 @@ use pulsar_native::sim::{Fault, FaultCounts, InvariantViolation, Simulation};
 
 use checks::{check_acked, check_log, check_now, has_no_endpoints, is_settled, memory_in_use, unsettled};
 pub(crate) use consumers::first;
+use failures::check_counts;
 use plan::Plan;
 pub(crate) use users::{Key, Sent, key};
 use users::{Users, spawn_all};
@@ -71,6 +73,7 @@ fn run_plan(sim: &Simulation, plan: &Plan) -> Result<(), InvariantViolation> {
         handle: sim.handle(),
         notes: Rc::default(),
         callbacks: Arc::default(),
+        letter_producers: Arc::default(),
         is_draining: Rc::default(),
         is_over: Rc::default(),
         may_close: Rc::default(),
@@ -103,6 +106,7 @@ fn run_plan(sim: &Simulation, plan: &Plan) -> Result<(), InvariantViolation> {
         return sim.run_for(Duration::ZERO);
     }
     check_log(sim, plan, &users);
+    check_acked(sim, plan, &users);
     sim.run_for(Duration::ZERO)?;
 
     users.is_over.set(true);
@@ -113,6 +117,7 @@ fn run_plan(sim: &Simulation, plan: &Plan) -> Result<(), InvariantViolation> {
         let stats: Vec<_> = plan.parts().iter().map(|part| sim.stats(part)).collect();
         users.handle.report_violation("a close leaves nothing at the broker", || format!("{stats:?}"));
     }
+    plan.topics.iter().for_each(|topic| check_counts(sim, &users, topic));
     // What is no longer waited for may still be on its way.
     let is_given_back = sim.run_until(CLOSES_WITHIN, || memory_in_use(&users).is_empty())?;
     if !is_given_back {

@@ -6,6 +6,8 @@ use pulsar_native::SubscriptionType;
 use pulsar_native::broker::BrokerConfig;
 use pulsar_native::sim::{Fault, Rng};
 
+use super::failures::Failures;
+
 pub(super) struct Plan {
     pub(super) broker: BrokerConfig,
     pub(super) topics: Vec<TopicPlan>,
@@ -19,8 +21,11 @@ pub(super) struct Plan {
     pub(super) receive_memory_limit: usize,
 }
 
-/// At least as large as any message of the plan counts, bytes.
-pub(super) const MESSAGE_BYTES_MAX: usize = 20_100;
+/// At least as large as any message of the plan counts, bytes; also one that is given up, with the properties that say so.
+pub(super) const MESSAGE_BYTES_MAX: usize = 20_600;
+
+/// In one seed of so many the applications fail.
+const FAILURES_EACH: u64 = 3;
 
 /// The faults of one seed: mostly of all kinds, else of one kind only. What a kind does alone can be checked more closely.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -84,6 +89,7 @@ pub(super) struct SubscriptionPlan {
     pub(super) index_acks: bool,
     pub(super) consumers: Vec<usize>,
     pub(super) stall_timeout: Duration,
+    pub(super) failures: Failures,
 }
 
 impl TopicPlan {
@@ -116,6 +122,9 @@ impl Plan {
         }
         let faults = Self::faults(rng, theme, tokens);
         Self::set_stall_timeouts(&mut Rng::new(seed ^ 0x57a11), &mut topics, theme == Theme::Nothing);
+        if seed % FAILURES_EACH == 0 {
+            Self::set_failures(&mut Rng::new(seed ^ 0xdead), &mut topics);
+        }
         let operation_timeout = Duration::from_secs(*rng.pick(&[5, 30]));
         let keep_alive_interval = Duration::from_secs(*rng.pick(&[10, 30]));
         // One message at a time, a few, some, or no bound that is ever reached. From numbers of its own.
@@ -189,6 +198,7 @@ impl Plan {
                 index_acks: index_acks && rng.chance_per_mille(800),
                 consumers: (0..consumers).map(|_| any_client(rng)).collect(),
                 stall_timeout: Duration::MAX,
+                failures: Failures::default(),
             });
         }
         let by_key = subscriptions.iter().any(|subscription| subscription.kind == SubscriptionType::KeyShared);
@@ -230,6 +240,17 @@ impl Plan {
             for producer in &mut topic.producers {
                 producer.stall_timeout = Duration::from_millis(*rng.pick(&[100, 1000, 5000]));
                 producer.delays = delays;
+            }
+        }
+    }
+
+    /// By a generator of their own.
+    fn set_failures(rng: &mut Rng, topics: &mut [TopicPlan]) {
+        for subscription in topics.iter_mut().flat_map(|topic| &mut topic.subscriptions) {
+            subscription.failures = Failures::of(rng, subscription.kind);
+            if subscription.failures.has_retries() {
+                // Without a queue there is one topic per consumer.
+                subscription.queue = subscription.queue.max(1);
             }
         }
     }

@@ -43,13 +43,12 @@ impl StallChecker {
         acker: Acker,
         events: ConsumerEvents,
         timeout: Duration,
-        topic: &TopicPlan,
+        (topic, is_whole): (&TopicPlan, bool),
         must_tell: bool,
     ) -> Self {
         let arrived = (0, users.handle.elapsed());
         let (others, told) = (VecDeque::new(), BTreeMap::new());
         let acker = Some(acker);
-        let is_whole = topic.partitions == 0;
         let must_tell = (is_whole && must_tell).then(|| topic.name.clone());
         let mut checker = Self {
             subscription,

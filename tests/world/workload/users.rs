@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -56,6 +57,8 @@ pub(super) struct Notes {
     pub(super) received: BTreeMap<(String, String), BTreeMap<Key, usize>>,
     /// What was acknowledged, confirmed or not, and up to where cumulatively.
     pub(super) acked: BTreeMap<(String, String), (BTreeSet<Key>, Option<Key>)>,
+    /// How many dead letters the consumers of a subscription (topic, name) have counted.
+    pub(super) dead_letters: BTreeMap<(String, String), u64>,
     /// When an acknowledgement was confirmed.
     pub(super) confirmed: BTreeMap<(String, String), BTreeMap<Key, Duration>>,
 }
@@ -75,6 +78,8 @@ pub(super) struct Users {
     pub(super) handle: Handle,
     pub(super) notes: Rc<RefCell<Notes>>,
     pub(super) callbacks: Callbacks,
+    /// How many producers of letters there were.
+    pub(super) letter_producers: Arc<AtomicU64>,
     pub(super) is_draining: Rc<Cell<bool>>,
     pub(super) is_over: Rc<Cell<bool>>,
     pub(super) may_close: Rc<Cell<bool>>,
