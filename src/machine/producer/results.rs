@@ -256,22 +256,25 @@ impl SendResults {
         let cell = self.cell(index);
         let batch_size = match cell.state.load(Ordering::Acquire) {
             PENDING => return None,
-            FAILED => return Some(Err(self.failure(index))),
-            STORED_IN_CHUNKS => return Some(Ok(self.chunked_id(index, cell))),
+            rare @ (FAILED | STORED_IN_CHUNKS) => return Some(self.rare_result(index, rare)),
             stored => stored - STORED,
         };
         Some(Ok(self.id(index, cell.stored(batch_size))))
     }
 
+    /// Apart, so that what waits for a result stays small enough to become part of its caller.
     #[cold]
-    fn chunked_id(&self, index: u32, cell: &ResultCell) -> MessageId {
-        let (slot, id) = (self.slot(index), self.id(index, cell.stored(0)));
+    #[inline(never)]
+    fn rare_result(&self, index: u32, state: u32) -> Result<MessageId, SendError> {
+        if state == FAILED {
+            return Err(self.failure(index));
+        }
+        let (slot, id) = (self.slot(index), self.id(index, self.cell(index).stored(0)));
         let slow = self.slow();
         let first = slow.first_chunks.iter().find(|(chunked, _)| *chunked == slot);
-        first.map_or(id.clone(), |(_, first)| id.with_first_chunk(first))
+        Ok(first.map_or(id.clone(), |(_, first)| id.with_first_chunk(first)))
     }
 
-    #[cold]
     fn failure(&self, index: u32) -> SendError {
         let slot = self.slot(index);
         let slow = self.slow();
@@ -302,6 +305,7 @@ impl SendResults {
     ///
     /// All members of a batch are woken together, so that one registration of a task does for many members. A waker
     /// that stands for several members is not replaced when one of them moves to another task.
+    #[inline(never)]
     fn wait(&self, index: u32, waker: &Waker) -> bool {
         let new = waker.clone();
         let mut slow = self.slow();
@@ -359,7 +363,8 @@ impl PendingSend {
 impl Future for PendingSend {
     type Output = Result<MessageId, SendError>;
 
-    #[inline]
+    /// Always inlined: otherwise each id would be moved once more, through memory.
+    #[inline(always)]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         loop {
             if let Some(result) = self.try_result() {
