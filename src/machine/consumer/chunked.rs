@@ -73,14 +73,14 @@ impl ChunkedMessages {
 
 impl Consumer {
     /// A message is about to be handed out whose chunks lie in the entries `inner` and, the last one, `last`.
-    pub(crate) fn on_assembled(&mut self, last: &MessagePosition, inner: &[MessagePosition]) {
+    pub fn on_assembled(&mut self, last: &MessagePosition, inner: &[MessagePosition]) {
         if self.acks.are_needed() && last.cluster_number == self.cluster_number {
             self.chunked.insert(EntryPosition::of(last), inner.iter().map(EntryPosition::of).collect());
         }
     }
 
     /// The producer sent these chunks twice, and the other copies are here.
-    pub(crate) fn ack_copies(&mut self, chunks: &[MessagePosition], now: Now) {
+    pub fn ack_copies(&mut self, chunks: &[MessagePosition], now: Now) {
         for chunk in chunks {
             // Refused beyond the bound of what waits to be sent: then it comes again, to the same end.
             let _ = self.ack(chunk, || now);
@@ -89,7 +89,7 @@ impl Consumer {
 
     /// Chunks of a message that is not complete were dropped: they are acknowledged, or requested again after the delay of a negative acknowledgement. On
     /// Exclusive and Failover, where only everything could be requested again, they come with the next attach.
-    pub(crate) fn on_chunks_dropped(&mut self, chunks: &[MessagePosition], acknowledge: bool, now: Now) {
+    pub fn on_chunks_dropped(&mut self, chunks: &[MessagePosition], acknowledge: bool, now: Now) {
         self.counters.incomplete_messages += 1;
         if acknowledge {
             self.ack_copies(chunks, now);
@@ -99,7 +99,7 @@ impl Consumer {
     }
 
     /// When the receiving side is to look for incomplete messages that have expired.
-    pub(crate) fn set_chunks_expire_at(&mut self, at: Option<Instant>) {
+    pub fn set_chunks_expire_at(&mut self, at: Option<Instant>) {
         self.is_dirty |= self.chunked.expires_at != at;
         self.chunked.expires_at = at;
     }

@@ -62,7 +62,8 @@ pub struct EntryBody {
 
 impl EntryBody {
     /// Whether it is one chunk of a larger message. What says to be a batch as well is taken for one, as by the Java client.
-    pub(crate) fn is_chunk(&self) -> bool {
+    #[must_use]
+    pub fn is_chunk(&self) -> bool {
         self.chunks.is_some_and(|count| count > 1) && self.num_messages_in_batch.is_none()
     }
 

@@ -58,9 +58,7 @@ mod stall;
 mod stats;
 mod transmit;
 
-pub use assembly::IncompleteReason;
-#[cfg(feature = "client")]
-pub(crate) use assembly::{Assembled, Assembly, Chunk, ChunkLimits, Dropped, Step};
+pub use assembly::{Assembled, Assembly, Chunk, ChunkLimits, Dropped, IncompleteReason, Step};
 pub use backoff::RedeliveryBackoff;
 pub use config::{
     ACK_TIMEOUT_MIN, ConsumerConfig, InitialPosition, KeySharedPolicy, NACK_REDELIVERY_DELAY_MIN,

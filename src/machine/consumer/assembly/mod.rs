@@ -16,34 +16,40 @@ const COMPLETED_MAX: usize = 1000;
 
 /// One chunk, as it was delivered.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Chunk<'a> {
+pub struct Chunk<'a> {
     /// `uuid`: the same in all chunks of a message.
-    pub(crate) uuid: &'a str,
+    pub uuid: &'a str,
     /// `publish_time`: the same in all chunks, also where they are sent again. A producer that was restarted may use a uuid
     /// again, for another message.
-    pub(crate) publish_time_ms: u64,
-    /// `chunk_id`, `num_chunks_from_msg` and `total_chunk_msg_size`, as the producer declared them.
-    pub(crate) chunk_id: i32,
-    pub(crate) num_chunks: i32,
-    pub(crate) total_bytes: i32,
-    pub(crate) position: MessagePosition,
-    pub(crate) redelivery_count: u32,
-    pub(crate) payload: &'a [u8],
+    pub publish_time_ms: u64,
+    /// `chunk_id`, from 0, as the producer declared it.
+    pub chunk_id: i32,
+    /// `num_chunks_from_msg`, as the producer declared it.
+    pub num_chunks: i32,
+    /// `total_chunk_msg_size`, bytes, as the producer declared it.
+    pub total_bytes: i32,
+    /// Its entry.
+    pub position: MessagePosition,
+    /// How often it was delivered before.
+    pub redelivery_count: u32,
+    /// Its part of the payload.
+    pub payload: &'a [u8],
 }
 
 /// A message all of whose chunks have come.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Assembled {
-    pub(crate) payload: Vec<u8>,
+pub struct Assembled {
+    /// As it was before it was split.
+    pub payload: Vec<u8>,
     /// The entries of its chunks, in order, less the last one.
-    pub(crate) inner: Vec<MessagePosition>,
+    pub inner: Vec<MessagePosition>,
     /// How often all of it was delivered before: the least count of its chunks.
-    pub(crate) redelivery_count: u32,
+    pub redelivery_count: u32,
 }
 
 /// What a chunk has led to.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Step {
+pub enum Step {
     /// More are to come.
     Stored,
     /// It was the last one.
@@ -78,12 +84,15 @@ pub enum IncompleteReason {
 
 /// A message of which some chunks have come and the others are not waited for any more.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Dropped {
-    pub(crate) uuid: Box<str>,
-    pub(crate) num_chunks: i32,
-    pub(crate) reason: IncompleteReason,
+pub struct Dropped {
+    /// What all its chunks have in common.
+    pub uuid: Box<str>,
+    /// How many it has.
+    pub num_chunks: i32,
+    /// Why they were dropped.
+    pub reason: IncompleteReason,
     /// The entries of the chunks that have come.
-    pub(crate) positions: Vec<MessagePosition>,
+    pub positions: Vec<MessagePosition>,
 }
 
 /// A message some of whose chunks have come.
@@ -164,16 +173,21 @@ impl Completed {
 
 /// What is assembled, and what waits.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct ChunkLimits {
-    pub(crate) message_bytes_max: usize,
-    pub(crate) pending_max: usize,
-    pub(crate) pending_bytes_max: usize,
-    /// Zero: never.
-    pub(crate) expire_after: Duration,
+pub struct ChunkLimits {
+    /// The largest message, bytes.
+    pub message_bytes_max: usize,
+    /// The most messages that are not complete.
+    pub pending_max: usize,
+    /// The most bytes that they have together once they are complete; a single one may have more.
+    pub pending_bytes_max: usize,
+    /// How long one waits to be complete. Zero: for ever.
+    pub expire_after: Duration,
 }
 
 impl ChunkLimits {
-    pub(crate) fn of(config: &ConsumerConfig) -> Self {
+    /// Those of a consumer.
+    #[must_use]
+    pub fn of(config: &ConsumerConfig) -> Self {
         Self {
             message_bytes_max: config.max_chunked_message_size,
             pending_max: config.max_pending_chunked_messages,
@@ -185,7 +199,7 @@ impl ChunkLimits {
 
 /// The messages of one topic or partition some of whose chunks have come.
 #[derive(Debug)]
-pub(crate) struct Assembly {
+pub struct Assembly {
     limits: ChunkLimits,
     /// In the order of their first chunks.
     pending: VecDeque<Pending>,
@@ -197,7 +211,9 @@ pub(crate) struct Assembly {
 }
 
 impl Assembly {
-    pub(crate) fn new(limits: ChunkLimits) -> Self {
+    /// Without any chunk.
+    #[must_use]
+    pub fn new(limits: ChunkLimits) -> Self {
         Self { limits, pending: VecDeque::new(), pending_bytes: 0, dropped: Vec::new(), completed: VecDeque::new() }
     }
 
@@ -217,7 +233,7 @@ impl Assembly {
     /// | one that is here, as another entry | sent again | [`Step::Copies`] of it |
     /// | a later one | one is missing | [`Step::Stray`]; those before it are dropped |
     /// | any other | the subscription starts in the midst of a message, or the others went elsewhere | [`Step::Stray`] |
-    pub(crate) fn add(&mut self, chunk: &Chunk<'_>, now: Instant) -> Step {
+    pub fn add(&mut self, chunk: &Chunk<'_>, now: Instant) -> Step {
         let in_range = (0..chunk.num_chunks).contains(&chunk.chunk_id) && chunk.num_chunks > 1;
         let Some(total_bytes) = usize::try_from(chunk.total_bytes).ok().filter(|_| in_range) else {
             return Step::Invalid;
@@ -308,26 +324,40 @@ impl Assembly {
     }
 
     /// Drops what is not waited for any more.
-    pub(crate) fn expire(&mut self, now: Instant) {
+    pub fn expire(&mut self, now: Instant) {
         while self.expires_at().is_some_and(|at| at <= now) {
             self.drop_at(0, IncompleteReason::Expired);
         }
     }
 
     /// When the oldest is not waited for any more.
-    pub(crate) fn expires_at(&self) -> Option<Instant> {
+    #[must_use]
+    pub fn expires_at(&self) -> Option<Instant> {
         let oldest = self.pending.front().filter(|_| !self.limits.expire_after.is_zero())?;
         oldest.started.checked_add(self.limits.expire_after)
     }
 
+    /// How many messages are not complete.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Whether all chunks that have come are those of messages that were complete.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.pending.is_empty()
+    }
+
     /// What was dropped since the last call.
-    pub(crate) fn take_dropped(&mut self) -> Vec<Dropped> {
+    #[must_use]
+    pub fn take_dropped(&mut self) -> Vec<Dropped> {
         std::mem::take(&mut self.dropped)
     }
 
     /// Forgets what is pending: what was delivered is delivered again. What was complete stays known, because it may be
     /// acknowledged by now, and copies of its chunks come all the same.
-    pub(crate) fn clear(&mut self) {
+    pub fn clear(&mut self) {
         self.pending.clear();
         self.pending_bytes = 0;
         self.dropped.clear();
