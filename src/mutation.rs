@@ -133,6 +133,10 @@ mod switch {
         LetterLosesProperties,
         /// An entry whose acknowledgement timeout runs is forgotten with the first of its members that is acknowledged.
         TimeoutForgetsBatch,
+        /// Of a chunked message only the last chunk is acknowledged.
+        AckLastChunkOnly,
+        /// Chunks that a producer has sent twice are not acknowledged.
+        CopiesOfChunksStay,
         /// A consumer that is paused grants permits.
         PausedGrants,
         /// Memory of messages that are settled stays reserved.

@@ -1,9 +1,12 @@
 //! The stored messages of the brokers, one by one, for the checks of an application.
 
+use std::time::{Duration, Instant};
+
 use bytes::Bytes;
 
 use crate::broker::machine::Broker;
 use crate::id::{MessageId, MessagePosition};
+use crate::machine::consumer::{Assembly, Chunk, ChunkLimits, Step};
 use crate::wire::MAX_UNCOMPRESSED_SIZE_MAX;
 use crate::wire::batch::BatchCursor;
 use crate::wire::compress::decompress;
@@ -25,23 +28,45 @@ pub struct StoredMessage {
 
 pub(super) fn stored(broker: &Broker, topic: &str) -> Vec<StoredMessage> {
     let mut messages = Vec::new();
+    let mut chunks = Assembly::new(ChunkLimits {
+        message_bytes_max: usize::MAX,
+        pending_max: usize::MAX,
+        pending_bytes_max: usize::MAX,
+        expire_after: Duration::ZERO,
+    });
     for entry in broker.stored_entries(topic) {
         let at =
             MessagePosition { partition: entry.partition, ..MessagePosition::new(entry.ledger_id, entry.entry_id) };
-        read_entry(&entry.bytes, at, &mut messages);
+        read_entry(&entry.bytes, at, &mut chunks, &mut messages);
     }
     messages
 }
 
-fn read_entry(bytes: &Bytes, at: MessagePosition, into: &mut Vec<StoredMessage>) -> Option<()> {
+/// Of a chunked message, that is with its last chunk, and once for all its copies.
+fn read_entry(bytes: &Bytes, at: MessagePosition, chunks: &mut Assembly, into: &mut Vec<StoredMessage>) -> Option<()> {
     let parts = EntryParts::split(bytes).ok()?;
     let raw = bytes.get(parts.metadata.clone())?;
     let read = Metadata::decode(raw).ok()?;
-    let payload = bytes.slice(parts.payload.clone());
+    let (mut payload, mut id) = (bytes.slice(parts.payload.clone()), MessageId::from_position(at));
+    if let Some(chunk) = read.chunk.as_ref().filter(|chunk| chunk.num_chunks > 1) {
+        let chunk = Chunk {
+            uuid: metadata::text(raw, &chunk.uuid),
+            publish_time_ms: read.publish_time_ms,
+            chunk_id: chunk.chunk_id,
+            num_chunks: chunk.num_chunks,
+            total_bytes: chunk.total_bytes,
+            position: at,
+            redelivery_count: 0,
+            payload: &payload,
+        };
+        let Step::Complete(assembled) = chunks.add(&chunk, Instant::now()) else { return None };
+        payload = assembled.payload.into();
+        id = id.with_first_chunk(&(*assembled.inner.first()?).into());
+    }
     let payload = decompress(read.compression, &payload, read.uncompressed_size, MAX_UNCOMPRESSED_SIZE_MAX).ok()?;
     let producer_name = metadata::text(raw, &read.producer_name).to_owned();
     let Some(size) = read.num_messages_in_batch else {
-        into.push(StoredMessage { id: at.into(), producer_name, sequence_id: read.sequence_id, payload });
+        into.push(StoredMessage { id, producer_name, sequence_id: read.sequence_id, payload });
         return Some(());
     };
     let mut cursor = BatchCursor::new(size, payload.len()).ok()?;

@@ -149,6 +149,8 @@ mutations! {
     a_message_that_is_given_up_late: GivenUpLate => "given up after n redeliveries";
     a_letter_that_loses_properties: LetterLosesProperties => "a retry says where it comes from" | "settles in time";
     a_timeout_that_forgets_a_batch: TimeoutForgetsBatch => "settles in time";
+    an_acknowledgement_of_the_last_chunk_alone: AckLastChunkOnly => "settles in time";
+    copies_of_chunks_that_stay: CopiesOfChunksStay => "settles in time";
     a_paused_consumer_that_grants: PausedGrants => "a paused consumer asks for nothing";
     a_stall_that_is_told_twice: StallToldTwice => "a stall is told once";
     a_slow_application_that_is_told_to_be_stalled: StallOfSlowApplication => "a slow application is no stall";

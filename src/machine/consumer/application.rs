@@ -111,7 +111,7 @@ impl Consumer {
         if is_done || mutation!(TimeoutForgetsBatch) {
             let position = EntryPosition::of(id);
             self.redelivery.remove(position);
-            if let Some(inner) = self.chunked.remove(position) {
+            if let Some(inner) = self.chunked.remove(position).filter(|_| !mutation!(AckLastChunkOnly)) {
                 inner.iter().for_each(|chunk| self.acks.ack_entry(*chunk));
             }
         }

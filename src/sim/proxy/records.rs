@@ -11,7 +11,9 @@ use crate::machine::EndpointId;
 use crate::pb;
 use crate::sim::network::PairId;
 use crate::sim::violations::ViolationLog;
+use crate::wire::entry::EntryParts;
 use crate::wire::hot::SendHead;
+use crate::wire::metadata::Metadata;
 
 /// For at least this long a producer asks for the name it had, while it is refused because another one has it.
 const NAME_KEPT_MIN: Duration = Duration::from_secs(6);
@@ -22,8 +24,8 @@ pub(in crate::sim) type SubscribedEntry = (String, String, u64, u64);
 /// See the module. It grows with the traffic of one run.
 #[derive(Debug, Default)]
 pub(in crate::sim) struct Records {
-    /// A hash of each SEND, by client, producer and sequence id.
-    sends: BTreeMap<(usize, u64, u64), u64>,
+    /// A hash of each SEND, by client, producer, sequence id, and place among the chunks of a message.
+    sends: BTreeMap<(usize, u64, u64, i32), u64>,
     /// When each entry was delivered, and with which of its members.
     deliveries: BTreeMap<SubscribedEntry, Vec<(Instant, Vec<i64>)>>,
     /// Entries with a damaged delivery.
@@ -58,9 +60,11 @@ impl Records {
         hasher.write_i32(head.num_messages);
         hasher.write_u64(head.highest_sequence_id.unwrap_or(0));
         let hash = hasher.finish();
-        let key = (origin.client, head.producer_id, head.sequence_id);
+        // The chunks of a message share its id.
+        let chunk_id = if head.is_chunk { chunk_id(entry).unwrap_or(-1) } else { -1 };
+        let key = (origin.client, head.producer_id, head.sequence_id, chunk_id);
         if *self.sends.entry(key).or_insert(hash) != hash {
-            let (client, producer, sequence_id) = key;
+            let (client, producer, sequence_id, _) = key;
             let what = || format!("client {client} producer {producer} sequence {sequence_id}");
             violations.report("resend is byte-identical", what);
         }
@@ -73,7 +77,7 @@ impl Records {
     pub(super) fn record_name(&mut self, origin: Origin, producer: &pb::CommandProducer) {
         let user = (origin.client, producer.producer_id);
         let Some(name) = &producer.producer_name else {
-            self.sends.retain(|(client, producer, _), _| (*client, *producer) != user);
+            self.sends.retain(|(client, producer, ..), _| (*client, *producer) != user);
             return;
         };
         let before = self.names.insert((producer.topic.clone(), name.clone()), user);
@@ -183,4 +187,11 @@ impl Records {
         };
         all.iter().filter(|(_, words)| holds(words)).map(|(at, _)| *at).collect()
     }
+}
+
+/// `chunk_id` of an entry that is a chunk.
+fn chunk_id(entry: &[u8]) -> Option<i32> {
+    let parts = EntryParts::split(entry).ok()?;
+    let metadata = Metadata::decode(entry.get(parts.metadata)?).ok()?;
+    metadata.chunk.map(|chunk| chunk.chunk_id)
 }

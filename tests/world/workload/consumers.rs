@@ -32,6 +32,9 @@ pub(super) async fn consume(users: Users, client: Client, topic: TopicPlan, plan
             .batch_index_acknowledgment(plan.index_acks)
             .negative_ack_redelivery_delay(Duration::from_secs(1))
             .stall_timeout(plan.stall_timeout)
+            // Of a producer that went in the midst of a message some chunks are stored. Longer than any fault lasts.
+            .auto_ack_incomplete_chunked_messages(true)
+            .expire_time_of_incomplete_chunked_message(Duration::from_secs(120))
             .name(format!("c{index}"));
         let builder = plan.failures.build(&users, builder);
         let consumer = match maybe(&users, &mut rng, builder.subscribe()).await {

@@ -27,6 +27,9 @@ pub(super) const MESSAGE_BYTES_MAX: usize = 20_600;
 /// In one seed of so many the applications fail.
 const FAILURES_EACH: u64 = 3;
 
+/// In one seed of so many messages are split into chunks.
+const CHUNKS_EACH: u64 = 4;
+
 /// The faults of one seed: mostly of all kinds, else of one kind only. What a kind does alone can be checked more closely.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Theme {
@@ -79,6 +82,8 @@ pub(super) struct ProducerPlan {
     pub(super) stall_timeout: Duration,
     /// Some messages are delivered after a delay.
     pub(super) delays: bool,
+    /// The most payload of a chunk, bytes; 0: no message is split.
+    pub(super) chunk_bytes: u32,
 }
 
 #[derive(Clone)]
@@ -124,6 +129,9 @@ impl Plan {
         Self::set_stall_timeouts(&mut Rng::new(seed ^ 0x57a11), &mut topics, theme == Theme::Nothing);
         if seed % FAILURES_EACH == 0 {
             Self::set_failures(&mut Rng::new(seed ^ 0xdead), &mut topics);
+        }
+        if seed % CHUNKS_EACH == 1 {
+            Self::set_chunks(&mut Rng::new(seed ^ 0xc4c4), &mut topics);
         }
         let operation_timeout = Duration::from_secs(*rng.pick(&[5, 30]));
         let keep_alive_interval = Duration::from_secs(*rng.pick(&[10, 30]));
@@ -226,6 +234,7 @@ impl Plan {
                 pace: Duration::from_millis(*rng.pick(&[0, 10, 300, 1000])),
                 stall_timeout: Duration::MAX,
                 delays: false,
+                chunk_bytes: 0,
             });
         }
         TopicPlan { name: format!("persistent://public/default/t{number}"), partitions, producers, subscriptions }
@@ -251,6 +260,19 @@ impl Plan {
             if subscription.failures.has_retries() {
                 // Without a queue there is one topic per consumer.
                 subscription.queue = subscription.queue.max(1);
+            }
+        }
+    }
+
+    /// By a generator of their own. Where one consumer at a time reads in order, and all of it.
+    fn set_chunks(rng: &mut Rng, topics: &mut [TopicPlan]) {
+        let in_order = [SubscriptionType::Exclusive, SubscriptionType::Failover];
+        for topic in topics {
+            if topic.subscriptions.iter().any(|subscription| !in_order.contains(&subscription.kind)) {
+                continue;
+            }
+            for producer in &mut topic.producers {
+                (producer.batching, producer.chunk_bytes) = (false, *rng.pick(&[300, 1000, 7000]));
             }
         }
     }

@@ -56,7 +56,9 @@ pub(super) async fn produce(users: Users, client: Client, topic: TopicPlan, plan
             .max_pending_messages(plan.pending_max)
             .stall_timeout(plan.stall_timeout)
             .compression(codec_of(&plan))
-            .compress_min_msg_body_size(SMALLEST_COMPRESSED);
+            .compress_min_msg_body_size(SMALLEST_COMPRESSED)
+            .chunking(plan.chunk_bytes > 0)
+            .chunk_max_message_size(plan.chunk_bytes);
         if let Some(name) = &plan.name {
             // A name is reused once its producer is known to be closed: before that, the sequence ids of two producers
             // overlap, and deduplication drops messages of one.

@@ -1,5 +1,6 @@
 //! Chunks of messages: carries out what [`Assembly`] says of each.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,10 @@ pub(super) struct Chunks {
     assembly: Option<Box<Assembly>>,
     limits: ChunkLimits,
     acknowledges_incomplete: bool,
+    /// Exclusive and Failover: a chunk that is dropped does not come again before the next attach.
+    is_in_order: bool,
+    /// Chunks without those before them that are to be acknowledged, once they are old enough; the oldest first.
+    young_strays: VecDeque<(Instant, MessagePosition)>,
     /// When the endpoint is to have the receiver look for what has expired.
     expires_at: Option<Instant>,
 }
@@ -30,9 +35,43 @@ pub(super) struct Chunks {
 impl Chunks {
     pub(super) fn new(config: &ConsumerConfig) -> Self {
         let acknowledges_incomplete = config.auto_ack_incomplete_chunked_messages;
-        Self { assembly: None, limits: ChunkLimits::of(config), acknowledges_incomplete, expires_at: None }
+        Self {
+            assembly: None,
+            limits: ChunkLimits::of(config),
+            acknowledges_incomplete,
+            is_in_order: config.subscription_type.is_in_order(),
+            young_strays: VecDeque::new(),
+            expires_at: None,
+        }
+    }
+
+    /// When something is to be looked for.
+    fn due_at(&self) -> Option<Instant> {
+        let assembly = self.assembly.as_ref().and_then(|assembly| assembly.expires_at());
+        let stray = self.young_strays.front().map(|(due, _)| *due);
+        assembly.into_iter().chain(stray).min()
+    }
+
+    /// A stray that is not old enough yet is acknowledged later, where it does not come again by then.
+    fn keep_stray(&mut self, position: MessagePosition, age: Duration, now: Instant) {
+        if !self.acknowledges_incomplete || !self.is_in_order {
+            return;
+        }
+        if self.young_strays.len() == YOUNG_STRAYS_MAX {
+            self.young_strays.pop_front();
+        }
+        let due = now.checked_add(self.limits.expire_after.saturating_sub(age));
+        self.young_strays.extend(due.map(|due| (due, position)));
+    }
+
+    fn take_old_strays(&mut self, now: Instant) -> Vec<MessagePosition> {
+        let old = self.young_strays.iter().take_while(|(due, _)| *due <= now).count();
+        self.young_strays.drain(..old).map(|(_, position)| position).collect()
     }
 }
+
+/// The most strays that wait to be old enough. Beyond it the oldest stays unacknowledged.
+const YOUNG_STRAYS_MAX: usize = 1000;
 
 /// An entry that is a chunk.
 struct ChunkEntry {
@@ -90,9 +129,13 @@ impl Source {
                     positions: vec![position],
                 };
                 // The others of a younger one may be on their way to another attach, or another consumer.
-                let age = now.wall_ms.saturating_sub(metadata.publish_time_ms);
-                let is_old = Duration::from_millis(age) >= limits.expire_after;
+                let age = Duration::from_millis(now.wall_ms.saturating_sub(metadata.publish_time_ms));
+                let is_old = age >= limits.expire_after;
                 self.report_incomplete(stray, is_old, events);
+                if !is_old {
+                    self.chunks.keep_stray(position, age, now.at);
+                    self.watch_expiry();
+                }
             }
             Step::Invalid => {
                 self.fail_chunk(&entry, UnreadableReason::InvalidChunk.into(), events);
@@ -164,10 +207,17 @@ impl Source {
 
     /// Drops the messages whose chunks did not come in time.
     pub(super) fn expire_chunks(&mut self, events: &EventQueue<ConsumerEvent>) {
-        let Some(assembly) = self.chunks.assembly.as_mut().filter(|assembly| assembly.expires_at().is_some()) else {
+        if self.chunks.due_at().is_none() {
             return;
-        };
-        assembly.expire(clock::now().at);
+        }
+        let now = clock::now();
+        let strays = self.chunks.take_old_strays(now.at);
+        if !strays.is_empty() {
+            self.part.endpoint.with(|consumer| consumer.ack_copies(&strays, now));
+        }
+        if let Some(assembly) = &mut self.chunks.assembly {
+            assembly.expire(now.at);
+        }
         self.report_dropped(events);
     }
 
@@ -175,6 +225,7 @@ impl Source {
     pub(super) fn clear_chunks(&mut self) {
         if let Some(assembly) = &mut self.chunks.assembly {
             assembly.clear();
+            self.chunks.young_strays.clear();
             self.watch_expiry();
         }
     }
@@ -204,7 +255,7 @@ impl Source {
 
     /// Has the endpoint say when the next one expires, for the application may receive nothing until then.
     fn watch_expiry(&mut self) {
-        let expires_at = self.chunks.assembly.as_ref().and_then(|assembly| assembly.expires_at());
+        let expires_at = self.chunks.due_at();
         if expires_at != self.chunks.expires_at {
             self.chunks.expires_at = expires_at;
             self.part.endpoint.with(|consumer| consumer.set_chunks_expire_at(expires_at));
