@@ -58,7 +58,7 @@ pub(super) struct Receiver {
     run_queue: VecDeque<usize>,
     /// Endpoints with something to take: emptied by each call that fills it.
     notified: Vec<EndpointId>,
-    /// Sources that have not ended.
+    /// Sources whose end was not reported.
     open_sources: usize,
     /// The end of the source that ended last.
     last_end: Option<Error>,
@@ -239,7 +239,7 @@ impl Receiver {
         self.sources = parts.into_iter().map(source).collect();
         self.by_id = self.sources.iter().enumerate().map(|(index, source)| (source.id(), index)).collect();
         self.run_queue = run_queue.iter().filter_map(|id| self.by_id.get(id).copied()).collect();
-        self.open_sources = self.sources.iter().filter(|source| !source.has_ended()).count();
+        self.open_sources = self.sources.iter().filter(|source| !source.has_reported_end()).count();
     }
 
     /// Reports the end of a source that has nothing left, if it has ended.

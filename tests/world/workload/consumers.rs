@@ -234,11 +234,11 @@ impl<'a> Ends<'a> {
         })
     }
 
-    /// Checks that the consumer ends with its last part.
+    /// Checks that the consumer ends with its last part. A drain ends the others, and reports no end.
     pub(super) fn check_whole(&mut self, error: &Error) {
         self.take_reported();
         let parts = self.topic.parts();
-        if error.kind() != ErrorKind::Closed && self.ended.len() < parts.len() {
+        if error.kind() != ErrorKind::Closed && !self.work.is_drained.get() && self.ended.len() < parts.len() {
             let what = || format!("only {:?} of {parts:?}: {error}", self.ended);
             self.users.handle.report_violation("a consumer ends with its last part", what);
         }

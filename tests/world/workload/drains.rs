@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use pulsar_native::sim::Rng;
+use pulsar_native::stats::ErrorCounts;
 use pulsar_native::{Acker, ReceivedMessage};
 
 use super::plan::SubscriptionPlan;
@@ -26,7 +27,7 @@ pub(super) struct Work {
     /// A part has ended, which refuses what is acknowledged of it.
     pub(super) has_ended_parts: Cell<bool>,
     /// A drain was begun.
-    is_drained: Cell<bool>,
+    pub(super) is_drained: Cell<bool>,
     /// It has ended.
     pub(super) is_over: Cell<bool>,
 }
@@ -63,7 +64,9 @@ impl Work {
         if self.running.get() > 0 {
             users.handle.report_violation("a complete drain has waited for the work", || plan.name.clone());
         }
-        if acker.stats().reconnects > 0 || self.has_ended_parts.get() {
+        // A part whose end was not reported yet shows by the error that ended it.
+        let has_lost_its_attach = acker.stats().errors != ErrorCounts::default();
+        if acker.stats().reconnects > 0 || has_lost_its_attach || self.has_ended_parts.get() {
             return;
         }
         for message in self.done.borrow().iter() {

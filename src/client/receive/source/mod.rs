@@ -130,9 +130,9 @@ impl Source {
         self.part.id()
     }
 
-    /// Whether nothing comes any more.
-    pub(super) fn has_ended(&self) -> bool {
-        !matches!(self.end, End::No)
+    /// Whether nothing comes any more, and the receiver knows. One that it has not been told of yet is still to be counted.
+    pub(super) fn has_reported_end(&self) -> bool {
+        matches!(self.end, End::Reported)
     }
 
     /// Its end, once.
