@@ -6,8 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use pulsar_native::sim::Rng;
-use pulsar_native::stats::ErrorCounts;
-use pulsar_native::{Acker, ReceivedMessage};
+use pulsar_native::{Acker, ErrorKind, ReceivedMessage};
 
 use super::plan::SubscriptionPlan;
 use super::users::Users;
@@ -64,12 +63,13 @@ impl Work {
         if self.running.get() > 0 {
             users.handle.report_violation("a complete drain has waited for the work", || plan.name.clone());
         }
-        // A part whose end was not reported yet shows by the error that ended it.
-        let has_lost_its_attach = acker.stats().errors != ErrorCounts::default();
-        if acker.stats().reconnects > 0 || has_lost_its_attach || self.has_ended_parts.get() {
+        if acker.stats().reconnects > 0 || self.has_ended_parts.get() {
             return;
         }
-        for message in self.done.borrow().iter() {
+        // A part that was refused for good meanwhile has refused the acknowledgement.
+        let has_ended =
+            |message: &&ReceivedMessage| acker.ack(message).is_err_and(|error| error.kind() != ErrorKind::Closed);
+        for message in self.done.borrow().iter().filter(|message| !has_ended(message)) {
             if users.handle.is_acknowledged(message.topic(), &plan.name, &message.id()) != Some(true) {
                 let what = || format!("{} of {} on {}", message.id(), message.topic(), plan.name);
                 users.handle.report_violation("a complete drain has confirmed all", what);
