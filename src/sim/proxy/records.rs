@@ -13,7 +13,7 @@ use crate::sim::network::PairId;
 use crate::sim::violations::ViolationLog;
 use crate::wire::entry::EntryParts;
 use crate::wire::hot::SendHead;
-use crate::wire::metadata::Metadata;
+use crate::wire::metadata::{Metadata, text};
 
 /// For at least this long a producer asks for the name it had, while it is refused because another one has it.
 const NAME_KEPT_MIN: Duration = Duration::from_secs(6);
@@ -24,8 +24,8 @@ pub(in crate::sim) type SubscribedEntry = (String, String, u64, u64);
 /// See the module. It grows with the traffic of one run.
 #[derive(Debug, Default)]
 pub(in crate::sim) struct Records {
-    /// A hash of each SEND, by client, producer, sequence id, and place among the chunks of a message.
-    sends: BTreeMap<(usize, u64, u64, i32), u64>,
+    /// A hash of each SEND, by client, producer and its name, sequence id, and place among the chunks of a message.
+    sends: BTreeMap<(usize, u64, String, u64, i32), u64>,
     /// When each entry was delivered, and with which of its members.
     deliveries: BTreeMap<SubscribedEntry, Vec<(Instant, Vec<i64>)>>,
     /// Entries with a damaged delivery.
@@ -60,11 +60,10 @@ impl Records {
         hasher.write_i32(head.num_messages);
         hasher.write_u64(head.highest_sequence_id.unwrap_or(0));
         let hash = hasher.finish();
-        // The chunks of a message share its id.
-        let chunk_id = if head.is_chunk { chunk_id(entry).unwrap_or(-1) } else { -1 };
-        let key = (origin.client, head.producer_id, head.sequence_id, chunk_id);
+        let (name, chunk_id) = name_and_place(entry).unwrap_or_default();
+        let key = (origin.client, head.producer_id, name, head.sequence_id, chunk_id);
         if *self.sends.entry(key).or_insert(hash) != hash {
-            let (client, producer, sequence_id, _) = key;
+            let (client, producer, sequence_id) = (origin.client, head.producer_id, head.sequence_id);
             let what = || format!("client {client} producer {producer} sequence {sequence_id}");
             violations.report("resend is byte-identical", what);
         }
@@ -189,9 +188,12 @@ impl Records {
     }
 }
 
-/// `chunk_id` of an entry that is a chunk.
-fn chunk_id(entry: &[u8]) -> Option<i32> {
+/// The name of the producer, under which it has numbered the entry, and its place among the chunks of a message, which share
+/// their number. A frame that was stalled may arrive once the producer has another name.
+fn name_and_place(entry: &[u8]) -> Option<(String, i32)> {
     let parts = EntryParts::split(entry).ok()?;
-    let metadata = Metadata::decode(entry.get(parts.metadata)?).ok()?;
-    metadata.chunk.map(|chunk| chunk.chunk_id)
+    let raw = entry.get(parts.metadata)?;
+    let metadata = Metadata::decode(raw).ok()?;
+    let name = text(raw, &metadata.producer_name).to_owned();
+    Some((name, metadata.chunk.map_or(-1, |chunk| chunk.chunk_id)))
 }
