@@ -48,17 +48,7 @@ fn read_entry(bytes: &Bytes, at: MessagePosition, chunks: &mut Assembly, into: &
     let raw = bytes.get(parts.metadata.clone())?;
     let read = Metadata::decode(raw).ok()?;
     let (mut payload, mut id) = (bytes.slice(parts.payload.clone()), MessageId::from_position(at));
-    if let Some(chunk) = read.chunk.as_ref().filter(|chunk| chunk.num_chunks > 1) {
-        let chunk = Chunk {
-            uuid: metadata::text(raw, &chunk.uuid),
-            publish_time_ms: read.publish_time_ms,
-            chunk_id: chunk.chunk_id,
-            num_chunks: chunk.num_chunks,
-            total_bytes: chunk.total_bytes,
-            position: at,
-            redelivery_count: 0,
-            payload: &payload,
-        };
+    if let Some(chunk) = Chunk::of(&read, raw, at, &payload).filter(|chunk| chunk.num_chunks > 1) {
         let Step::Complete(assembled) = chunks.add(&chunk, Instant::now()) else { return None };
         payload = assembled.payload.into();
         id = id.with_first_chunk(&(*assembled.inner.first()?).into());

@@ -90,8 +90,9 @@ impl Consumer {
         }
     }
 
-    /// Chunks of a message that is not complete were dropped: they are acknowledged, or requested again after the delay of a negative acknowledgement. On
-    /// Exclusive and Failover, where only everything could be requested again, they come with the next attach.
+    /// Chunks of a message that is not complete were dropped: they are acknowledged, or requested again after the delay of a
+    /// negative acknowledgement. On Exclusive and Failover, where only everything could be requested again, they come with
+    /// the next attach.
     pub fn on_chunks_dropped(&mut self, chunks: &[MessagePosition], acknowledge: bool, now: Now) {
         self.counters.incomplete_messages += 1;
         if acknowledge {

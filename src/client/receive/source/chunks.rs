@@ -16,7 +16,7 @@ use crate::id::MessagePosition;
 use crate::machine::consumer::{
     Assembled, Assembly, Chunk, ChunkLimits, ConsumerConfig, Dropped, EntryBody, IncompleteReason, ReceivedEntry, Step,
 };
-use crate::wire::metadata::{self, Metadata};
+use crate::wire::metadata::Metadata;
 
 /// The chunked messages of one part.
 pub(super) struct Chunks {
@@ -101,18 +101,8 @@ impl Source {
         let metadata_bytes = &entry.raw[entry.body.metadata.start as usize..entry.body.metadata.end as usize];
         // Cannot fail: it was parsed when the entry arrived.
         let metadata = Metadata::decode(metadata_bytes).unwrap_or_default();
-        let info = metadata.chunk?;
         let payload = payload_of(&entry.raw, &entry.body);
-        let chunk = Chunk {
-            uuid: metadata::text(metadata_bytes, &info.uuid),
-            publish_time_ms: metadata.publish_time_ms,
-            chunk_id: info.chunk_id,
-            num_chunks: info.num_chunks,
-            total_bytes: info.total_bytes,
-            position,
-            redelivery_count,
-            payload: &payload,
-        };
+        let chunk = Chunk { redelivery_count, ..Chunk::of(&metadata, metadata_bytes, position, &payload)? };
         let now = clock::now();
         let limits = self.chunks.limits;
         let step = self.chunks.assembly.get_or_insert_with(|| Box::new(Assembly::new(limits))).add(&chunk, now.at);

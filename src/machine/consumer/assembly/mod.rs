@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::ConsumerConfig;
 use crate::id::MessagePosition;
+use crate::wire::metadata::{Metadata, text};
 
 /// How many messages that were completed last are remembered, by which chunks that were sent again are known: after a
 /// reconnect a producer sends all again that it has no receipt of.
@@ -34,6 +35,24 @@ pub struct Chunk<'a> {
     pub redelivery_count: u32,
     /// Its part of the payload.
     pub payload: &'a [u8],
+}
+
+impl<'a> Chunk<'a> {
+    /// The chunk in the entry at `position`, of which `raw` is the serialized metadata. `None` if it is no chunk.
+    #[must_use]
+    pub fn of(metadata: &Metadata, raw: &'a [u8], position: MessagePosition, payload: &'a [u8]) -> Option<Self> {
+        let info = metadata.chunk.as_ref()?;
+        Some(Self {
+            uuid: text(raw, &info.uuid),
+            publish_time_ms: metadata.publish_time_ms,
+            chunk_id: info.chunk_id,
+            num_chunks: info.num_chunks,
+            total_bytes: info.total_bytes,
+            position,
+            redelivery_count: 0,
+            payload,
+        })
+    }
 }
 
 /// A message all of whose chunks have come.
