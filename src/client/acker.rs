@@ -299,6 +299,9 @@ impl Acker {
     /// rewind there. After the consumer has ended it does nothing and returns `Ok`: unacknowledged messages are redelivered
     /// anyway.
     ///
+    /// Until then each entry takes up to 30 bytes among its neighbours, and 80 where it is far from others: a million take 30
+    /// to 80 MB. Beyond two million on a topic or partition everything that is not acknowledged is requested at once.
+    ///
     /// # Errors
     /// [`InvalidArgument`](ErrorKind::InvalidArgument): the message came from another consumer.
     pub fn nack(&self, message: &ReceivedMessage) -> Result<()> {

@@ -114,7 +114,8 @@ impl ConsumerBuilder {
     /// How long a message that was received may stay unacknowledged until its redelivery is requested, as after a negative
     /// acknowledgement; at least 1 s. It counts from the receive, and for a batch from the receive of its first message: a
     /// batch comes again with all its members that are not acknowledged. On Exclusive and Failover subscriptions everything
-    /// after the last acknowledgement comes again. Each message that waits takes 20 to 80 bytes; beyond two million on a
+    /// after the last acknowledgement comes again. Each entry that waits takes up to 30 bytes among its neighbours, and 80
+    /// where it is far from others; a message that is negatively acknowledged meanwhile takes no more. Beyond two million on a
     /// topic or partition everything that is not acknowledged is requested at once. Default: none, a message may be worked
     /// on for any time.
     pub fn ack_timeout(mut self, timeout: Duration) -> Self {
@@ -149,7 +150,8 @@ impl ConsumerBuilder {
     /// | `REAL_TOPIC`, `REAL_SUBSCRIPTION` | the topic and subscription that it was given up on |
     /// | `ORIGIN_MESSAGE_ID`, `ORIGIN_MESSAGE_IDY_TIME` | its id there |
     ///
-    /// One that is too large with the added properties is sent without them. Where it cannot be stored, it is negatively
+    /// One that is too large for the broker with the added properties is sent in chunks, or, where its producer [makes
+    /// none](DeadLetterPolicy::with_dead_letter_producer), without those properties. Where it cannot be stored, it is negatively
     /// acknowledged and comes again, and [`ConsumerEvent::DeadLetterFailed`](super::ConsumerEvent::DeadLetterFailed) says
     /// why. None is lost. Default: none.
     ///

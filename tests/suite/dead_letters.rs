@@ -37,55 +37,119 @@ async fn fail_always(consumer: &mut Consumer, text: &str, deliveries: usize) -> 
 }
 
 fn poison() -> Message {
-    Message::new("poison")
+    poison_with("poison")
+}
+
+fn poison_with(text: impl Into<String>) -> Message {
+    Message::new(text.into())
         .with_key("k")
         .with_ordering_key("o")
         .with_property("mine", "1")
         .with_event_time(SystemTime::UNIX_EPOCH + Duration::from_secs(7))
 }
 
-/// Delivered 1 + 2 times, alone, in a batch and compressed, then it stands in the dead-letter topic as Java writes it.
+/// Delivered exactly 1 + 2 times, then it stands in the dead-letter topic once, as Java writes it; for each form that a message
+/// has in an entry, and each kind of subscription that counts.
 pub async fn delivered_too_often(target: &Target) {
-    let client = target.client().await;
-    for (kind, batching) in
-        [(SubscriptionType::Shared, false), (SubscriptionType::KeyShared, false), (SubscriptionType::Shared, true)]
-    {
-        let topic = target.topic("poison");
-        let policy = DeadLetterPolicy::new(2).with_initial_subscription("operators");
-        let mut consumer = subscribed(builder(&client, &topic, kind).dead_letter_policy(policy)).await;
-        let producer = created(client.producer(&topic).batching(batching).compression(Compression::Lz4)).await;
-        let producing = ["a", "b"].map(Message::from).into_iter().chain([poison()]);
-        send_all(&producer, producing).await;
+    for batching in [false, true] {
+        for codec in [Compression::None, Compression::Lz4] {
+            tokio::join!(
+                exactly_three_times(target, SubscriptionType::Shared, batching, codec),
+                exactly_three_times(target, SubscriptionType::KeyShared, batching, codec),
+            );
+        }
+    }
+}
 
-        // Keeps taking what comes, as an application does.
-        let dead_topic = format!("{topic}-s-DLQ");
-        let ids = fail_always(&mut consumer, "poison", 3).await;
-        let mut dead_letters = letters(&client, &dead_topic).await;
+async fn exactly_three_times(target: &Target, kind: SubscriptionType, batching: bool, codec: Compression) {
+    let form = format!("{kind:?}, batching {batching}, {codec:?}");
+    let client = target.client().await;
+    let topic = target.topic("poison");
+    let policy = DeadLetterPolicy::new(2).with_initial_subscription("operators");
+    let mut consumer = subscribed(builder(&client, &topic, kind).dead_letter_policy(policy)).await;
+    let builder = client.producer(&topic).batching(batching).compression(codec).compress_min_msg_body_size(0);
+    // A batch is closed by its third message.
+    let builder = builder.batching_max_messages(3).batching_max_publish_delay(Duration::from_secs(10));
+    let text = "poison ".repeat(100);
+    let messages = ["a", "b"].map(|text| Message::new(text.repeat(100))).into_iter();
+    send_all(&created(builder).await, messages.chain([poison_with(text.clone())])).await;
+
+    let dead_topic = format!("{topic}-s-DLQ");
+    let ids = fail_always(&mut consumer, &text, 3).await;
+    assert_eq!(ids[0].batch_index(), batching.then_some(2), "{form}");
+    let mut dead_letters = letters(&client, &dead_topic).await;
+    // Keeps taking what comes, as an application does.
+    let dead = tokio::select! {
+        dead = receive(&mut dead_letters) => dead,
+        message = consumer.receive() => panic!("{form}: delivered once more: {message:?}"),
+    };
+    assert_eq!((dead.to_string_lossy(), dead.is_null()), (text.into(), false), "{form}");
+    assert_eq!((dead.key(), dead.key_is_base64(), dead.ordering_key()), (Some("k"), false, Some(&b"o"[..])));
+    assert_eq!(dead.event_time(), Some(SystemTime::UNIX_EPOCH + Duration::from_secs(7)));
+    let id = ids[0].to_string();
+    let mut properties: Vec<_> = dead.properties().collect();
+    properties.sort_unstable();
+    let expected = [
+        ("ORIGIN_MESSAGE_ID", id.as_str()),
+        ("ORIGIN_MESSAGE_IDY_TIME", &id),
+        ("REAL_SUBSCRIPTION", "s"),
+        ("REAL_TOPIC", &topic),
+        ("mine", "1"),
+    ];
+    assert_eq!(properties, expected, "{form}");
+    dead_letters.ack(&dead).expect("acknowledged");
+    tokio::select! {
+        () = drained(target, &topic, "s") => {}
+        message = consumer.receive() => panic!("{form}: delivered once more: {message:?}"),
+    }
+    assert_eq!(consumer.stats().dead_lettered_messages, 1, "{form}");
+    drained(target, &dead_topic, "operators").await;
+    assert_eq!(target.stats(&dead_topic).await.messages_in, 1, "{form}");
+}
+
+/// A message just below the largest that the broker takes is too large with the properties that are added. Its letter goes
+/// out in chunks; where its producer makes none, a dead letter is sent without those properties, and a retry is refused.
+pub async fn a_letter_that_grows_too_large(target: &Target) {
+    // Between what the original and what a letter have beside the payload, bytes.
+    const LARGE: usize = 5 * 1024 * 1024 - 220;
+    let client = target.client().await;
+    for chunking in [true, false] {
+        let topic = target.topic("too-large");
+        let policy = DeadLetterPolicy::new(1)
+            .with_initial_subscription("operators")
+            .with_dead_letter_producer(move |builder| builder.chunking(chunking))
+            .with_retry_letter_producer(move |builder| builder.chunking(chunking));
+        let builder = builder(&client, &topic, SubscriptionType::Shared).retry_enabled(true);
+        let mut consumer = subscribed(builder.dead_letter_policy(policy)).await;
+        let text = "x".repeat(LARGE);
+        let id = send(&created(client.producer(&topic)).await, poison_with(text.clone())).await;
+        assert!(id.first_chunk().is_none());
+
+        let message = receive(&mut consumer).await;
+        let retry = within("the retry", consumer.reconsume_later(&message, Duration::ZERO)).await;
+        if chunking {
+            retry.expect("stored");
+            let again = receive(&mut consumer).await;
+            assert!(again.payload() == text.as_bytes() && again.id().first_chunk().is_some());
+            assert_eq!(property(&again, "RECONSUMETIMES"), "1");
+            within("the dead letter", consumer.reconsume_later(&again, Duration::ZERO)).await.expect("stored");
+        } else {
+            assert_eq!(retry.expect_err("too large").kind(), ErrorKind::MessageTooLarge);
+            consumer.nack(&message).expect("noted");
+            let again = receive(&mut consumer).await;
+            consumer.nack(&again).expect("noted");
+        }
+        let mut dead_letters = letters(&client, &format!("{topic}-s-DLQ")).await;
         let dead = tokio::select! {
             dead = receive(&mut dead_letters) => dead,
-            message = consumer.receive() => panic!("{kind:?}: {message:?}"),
+            message = consumer.receive() => panic!("delivered once more: {message:?}"),
         };
-        assert_eq!(dead.to_string_lossy(), "poison");
-        assert_eq!((dead.key(), dead.ordering_key()), (Some("k"), Some(&b"o"[..])));
-        assert_eq!(dead.event_time(), Some(SystemTime::UNIX_EPOCH + Duration::from_secs(7)));
-        let id = ids[0].to_string();
-        for (name, value) in [
-            ("mine", "1"),
-            ("REAL_TOPIC", &topic),
-            ("REAL_SUBSCRIPTION", "s"),
-            ("ORIGIN_MESSAGE_ID", &id),
-            ("ORIGIN_MESSAGE_IDY_TIME", &id),
-        ] {
-            assert_eq!(property(&dead, name), value, "{kind:?}");
-        }
-        dead_letters.ack(&dead).expect("acknowledged");
-        let drained_while = tokio::select! {
-            () = drained(target, &topic, "s") => true,
-            message = consumer.receive() => panic!("{kind:?}: {message:?}"),
-        };
-        assert!(drained_while);
-        assert_eq!(consumer.stats().dead_lettered_messages, 1);
-        drained(target, &dead_topic, "operators").await;
+        assert!(dead.payload() == text.as_bytes());
+        assert_eq!((dead.key(), property(&dead, "mine")), (Some("k"), "1"));
+        let id = id.to_string();
+        assert_eq!(dead.property("ORIGIN_MESSAGE_ID"), chunking.then_some(id.as_str()));
+        assert_eq!(dead.id().first_chunk().is_some(), chunking);
+        drained(target, &topic, "s").await;
     }
 }
 
@@ -138,6 +202,47 @@ pub async fn a_retry_topic_of_the_older_name(target: &Target) {
     let builder = client.consumer(&topic, "other").subscription_type(SubscriptionType::Shared);
     let consumer = subscribed(builder.retry_enabled(true)).await;
     assert_eq!(consumer.topics().collect::<Vec<_>>(), [topic.clone(), format!("{topic}-other-RETRY")]);
+}
+
+/// The names of older releases, which TDMQ clusters of 2.7 and of 2.6 have: by the subscription alone.
+pub async fn topics_of_older_names(target: &Target) {
+    let client = target.client().await;
+    for (names, retry, dead) in
+        [(DeadLetterNames::Subscription, "RETRY", "DLQ"), (DeadLetterNames::SubscriptionLowerCase, "retry", "dlq")]
+    {
+        let topic = target.topic("named");
+        let subscription = topic.rsplit('/').next().expect("a name").to_owned();
+        let (retry_topic, dead_topic) = (format!("{topic}-{retry}"), format!("{topic}-{dead}"));
+        let builder = || {
+            let builder = client.consumer(&topic, &subscription).subscription_type(SubscriptionType::Shared);
+            let builder = builder.negative_ack_redelivery_delay(NACK_DELAY);
+            builder.dead_letter_policy(DeadLetterPolicy::new(1).with_names(names))
+        };
+        let mut dead_letters = letters(&client, &dead_topic).await;
+        let producer = created(client.producer(&topic)).await;
+
+        let mut consumer = subscribed(builder().retry_enabled(true)).await;
+        assert_eq!(consumer.topics().collect::<Vec<_>>(), [&topic, &retry_topic]);
+        send(&producer, "retried").await;
+        for from in [&topic, &retry_topic] {
+            let message = receive(&mut consumer).await;
+            assert_eq!(message.topic(), from);
+            within("the letter", consumer.reconsume_later(&message, Duration::ZERO)).await.expect("stored");
+        }
+        assert_eq!(receive(&mut dead_letters).await.to_string_lossy(), "retried");
+        within("the close", consumer.close()).await.expect("closed");
+
+        let mut consumer = subscribed(builder()).await;
+        send(&producer, "refused").await;
+        fail_always(&mut consumer, "refused", 2).await;
+        let dead = tokio::select! {
+            dead = receive(&mut dead_letters) => dead,
+            message = consumer.receive() => panic!("delivered once more: {message:?}"),
+        };
+        assert_eq!((dead.to_string_lossy(), dead.topic()), ("refused".into(), dead_topic.as_str()));
+        drained(target, &topic, &subscription).await;
+        drained(target, &retry_topic, &subscription).await;
+    }
 }
 
 /// Where the dead-letter topic takes nothing, the message comes again, and an event says why.

@@ -94,7 +94,8 @@ macro_rules! with_every_test {
                 unacknowledged_go_to_another_consumer nack_backoff ack_timeout
             }
             dead_letters {
-                delivered_too_often reconsumed_later a_retry_topic_of_the_older_name a_dead_letter_topic_that_refuses
+                delivered_too_often a_letter_that_grows_too_large reconsumed_later a_retry_topic_of_the_older_name
+                topics_of_older_names a_dead_letter_topic_that_refuses
                 reconsumed_later_in_order given_up_with_a_reason options_that_cannot_work
             }
             chunks {

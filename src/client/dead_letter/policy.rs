@@ -142,7 +142,10 @@ impl DeadLetterPolicy {
     }
 
     /// Options of the producer on the dead-letter topic (PIP-409), applied behind those it has by default: no batches, a
-    /// name made of topic, subscription, consumer and five random letters, the schema of the consumer.
+    /// name made of topic, subscription, consumer and five random letters, the schema of the consumer, and on persistent
+    /// topics [chunks](ProducerBuilder::chunking), because the properties that a letter adds, some hundred bytes, make a message
+    /// too large that is just below the broker's `maxMessageSize`. Without chunks such a dead letter is sent with the
+    /// properties of the message alone.
     pub fn with_dead_letter_producer(
         mut self,
         options: impl Fn(ProducerBuilder) -> ProducerBuilder + Send + Sync + 'static,
@@ -151,7 +154,9 @@ impl DeadLetterPolicy {
         self
     }
 
-    /// The same for the producer on the retry topic.
+    /// The same for the producer on the retry topic. Without chunks a retry of a message that the added properties make too
+    /// large fails with [`MessageTooLarge`](ErrorKind::MessageTooLarge), because its count of retries is one of them; the message
+    /// is not acknowledged.
     pub fn with_retry_letter_producer(
         mut self,
         options: impl Fn(ProducerBuilder) -> ProducerBuilder + Send + Sync + 'static,
