@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use pulsar_native::broker::EmbeddedBroker;
 use pulsar_native::client::{DialFuture, Dialer, Socket, Target};
-use pulsar_native::{Client, InitialPosition, MessageId, SubscriptionType};
+use pulsar_native::{Client, InitialPosition, SubscriptionType};
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 
 #[path = "../common/mod.rs"]
@@ -14,6 +14,7 @@ mod common;
 
 mod bombs;
 mod memory_limit;
+mod redelivery;
 
 use common::paused::{VIRTUAL_WAIT_TIMEOUT, pass, until};
 use common::within::within_time;
@@ -143,32 +144,6 @@ fn memory_is_flat_over_clients_that_come_and_go() {
         settle(&broker).await;
         let grown = held().saturating_sub(before);
         assert!(grown < 16 * 1024, "200 clients left {grown} bytes");
-        broker.stop().await;
-    });
-}
-
-/// Acknowledgement timeouts are held the same way.
-#[test]
-fn many_negative_acknowledgements_take_tens_of_bytes_each() {
-    const COUNT: usize = 200_000;
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.expect("a runtime").block_on(async {
-        let broker = EmbeddedBroker::builder().start().await.expect("a free port");
-        let client = Client::builder(broker.url()).connect().await.expect("a client");
-        // In a row, and each far from the others.
-        for (distance, bytes_max) in [(1, 35), (100, 85)] {
-            let builder = client.consumer(TOPIC, "s").subscription_type(SubscriptionType::Shared);
-            let consumer = builder.subscribe().await.expect("a consumer");
-            let before = held();
-            for entry_id in 0..COUNT as u64 {
-                consumer.nack_id(&MessageId::new(1, entry_id * distance)).expect("noted");
-            }
-            let each = held().saturating_sub(before) / COUNT;
-            assert!(each <= bytes_max, "{each} bytes each, entries {distance} apart");
-            consumer.close().await.expect("closed");
-        }
-        client.close().await.expect("closed");
         broker.stop().await;
     });
 }
