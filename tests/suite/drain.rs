@@ -173,10 +173,8 @@ pub async fn the_limit_holds(target: &Target) {
     gate.add_permits(3);
     // One of the four, and three others.
     let second = receive_numbers(&mut begun, 3).await;
-    let limit = Duration::from_millis(800);
-    let started = Instant::now();
-    let report = acker.drain(limit).await;
-    assert!(started.elapsed() < limit, "{:?}", started.elapsed());
+    // Three quarters of it are for the work, and the rest is more than the close takes: it says that none is open.
+    let report = within("the drain", acker.drain(Duration::from_secs(2))).await;
     assert!(!report.is_complete());
     assert_eq!((report.in_hand, report.unconfirmed_acks, report.open), (4, 0, 0), "{report}");
     assert_eq!(report.to_string(), "left by the drain: 4 messages in hand");
@@ -251,10 +249,8 @@ pub async fn a_client_relays_until_it_is_drained(target: &Target) {
     assert_rest(target, &other, &from, SENT, &done).await;
 }
 
-/// Fifty times under load, at moments of chance: each ends within its limit, and of what a complete one has done nothing comes
-/// again.
+/// Fifty times under load, at moments of chance: each is complete, and of what was done before it nothing comes again.
 pub async fn fifty_times_under_load(target: &Target) {
-    const LIMIT: Duration = Duration::from_secs(10);
     let other = target.client().await;
     let topic = target.topic("drain-often");
     let producer = created(other.producer(&topic)).await;
@@ -262,7 +258,7 @@ pub async fn fifty_times_under_load(target: &Target) {
     let sending = tokio::spawn(send_when_asked(producer, asked));
     // The moments come from the runs of the tasks; how many messages each client handles first, from here.
     let mut random = Random::new(7);
-    let (mut done, mut complete) = (BTreeSet::new(), 0);
+    let mut done = BTreeSet::new();
     for round in 0..50 {
         more.send(()).expect("the sender runs");
         let client = target.client().await;
@@ -277,21 +273,16 @@ pub async fn fifty_times_under_load(target: &Target) {
         };
         let pool = tokio::spawn(async move { consumer.process(8, work).await });
         let mut now: BTreeSet<_> = receive_numbers(&mut worked, 1 + random.below(80) as usize).await;
-        let started = Instant::now();
-        let report = client.drain(LIMIT).await;
-        assert!(started.elapsed() < LIMIT, "round {round}: {:?}", started.elapsed());
+        let report = within("the drain", client.drain(AMPLE)).await;
+        assert!(report.is_complete(), "nothing fails in round {round}: {report}");
         within("the pool", pool).await.expect("no panic").expect_err("drained");
         while let Some(number) = worked.recv().await {
             now.insert(number);
         }
         let again: Vec<_> = now.intersection(&done).collect();
         assert!(again.is_empty(), "round {round}: {again:?} were done");
-        if report.is_complete() {
-            complete += 1;
-            done.extend(now);
-        }
+        done.extend(now);
     }
-    assert_eq!(complete, 50, "nothing fails here");
     drop(more);
     let sent = within("the sends", sending).await.expect("no panic");
     let mut consumer = subscribed(builder(&other, &topic)).await;
