@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::message::ReceivedMessage;
 use crate::id::MessageId;
 use crate::wire::compress::codec_name;
-use crate::wire::metadata::{self, Metadata, Properties, encryption_key_names};
+use crate::wire::metadata::{self, Metadata, Properties, encryption_keys};
 
 /// A valid message that this client cannot read, as the broker stored it: see
 /// [`ConsumerEvent::Unreadable`](super::ConsumerEvent::Unreadable).
@@ -143,7 +143,7 @@ impl UnreadableMessage {
     /// The names of the keys that it is encrypted for (`encryption_keys`): any one of them opens it. Empty if it is not
     /// encrypted.
     pub fn encryption_key_names(&self) -> impl Iterator<Item = &str> {
-        encryption_key_names(self.metadata())
+        encryption_keys(self.metadata()).map(|key| key.name())
     }
 
     /// Which chunk of a larger message it is; `None` if it is whole.

@@ -77,6 +77,8 @@ pub enum ErrorKind {
     TimedOut,
     /// The message is larger than the broker takes.
     MessageTooLarge,
+    /// A message cannot be encrypted or decrypted: a key is missing, cannot be read or does not fit (Java: `CryptoException`).
+    Crypto,
     /// Too much waits already: messages of a producer, acknowledgments or requests of a consumer.
     QueueFull,
     /// The handle, or the client it came from, is closed.

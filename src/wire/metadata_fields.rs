@@ -32,6 +32,8 @@ pub struct MetadataFields<'a> {
     pub num_messages_in_batch: Option<i32>,
     /// `event_time`, milliseconds since 1970; 0 = absent.
     pub event_time_ms: u64,
+    /// The fields of an encrypted payload.
+    pub encryption: Option<EncryptionFields<'a>>,
     /// `schema_version`.
     pub schema_version: Option<&'a [u8]>,
     /// `partition_key_b64_encoded`.
@@ -52,6 +54,26 @@ pub struct MetadataFields<'a> {
     pub chunk: Option<ChunkFields<'a>>,
     /// `null_partition_key`.
     pub null_partition_key: bool,
+}
+
+/// The fields of a MessageMetadata that say how the payload is encrypted, for encoding. `encryption_algo` is not among them:
+/// no client writes it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct EncryptionFields<'a> {
+    /// All `encryption_keys`, serialized by [`put_encryption_key`]: they are the same in many entries.
+    pub keys: &'a [u8],
+    /// `encryption_param`: the initialization vector.
+    pub param: &'a [u8],
+}
+
+/// Appends one of the `encryption_keys` as a field of MessageMetadata: its name, the data key as wrapped by it, and what
+/// its readers are to know of it.
+pub fn put_encryption_key(out: &mut BytesMut, name: &str, value: &[u8], metadata: &[(String, String)]) {
+    let mut key = BytesMut::new();
+    key.bytes(1, name.as_bytes());
+    key.bytes(2, value);
+    key.pairs(3, metadata);
+    out.bytes(13, &key);
 }
 
 /// The chunk fields of a MessageMetadata, for encoding.
@@ -99,6 +121,8 @@ trait Sink {
     fn uint(&mut self, number: u32, value: u64);
     fn bytes(&mut self, number: u32, value: &[u8]);
     fn pair(&mut self, number: u32, key: &str, value: &str);
+    /// Fields that are serialized already.
+    fn serialized(&mut self, fields: &[u8]);
 
     #[inline]
     fn pairs(&mut self, number: u32, pairs: &[(String, String)]) {
@@ -148,6 +172,11 @@ impl Sink for BytesMut {
         put_bytes(self, 1, key.as_bytes());
         put_bytes(self, 2, value.as_bytes());
     }
+
+    #[inline]
+    fn serialized(&mut self, fields: &[u8]) {
+        self.extend_from_slice(fields);
+    }
 }
 
 /// Counts bytes.
@@ -167,6 +196,11 @@ impl Sink for Length {
     #[inline]
     fn pair(&mut self, number: u32, key: &str, value: &str) {
         self.0 += bytes_len(number, pair_len(key, value));
+    }
+
+    #[inline]
+    fn serialized(&mut self, fields: &[u8]) {
+        self.0 += fields.len();
     }
 }
 
@@ -214,6 +248,10 @@ impl MetadataFields<'_> {
         sink.nonzero(9, u64::from(self.uncompressed_size));
         sink.some_uint(11, self.num_messages_in_batch.map(int32));
         sink.nonzero(12, self.event_time_ms);
+        if let Some(encryption) = &self.encryption {
+            sink.serialized(encryption.keys);
+            sink.bytes(15, encryption.param);
+        }
         sink.some_bytes(16, self.schema_version);
         sink.nonzero(17, u64::from(self.partition_key_b64));
         sink.some_bytes(18, self.ordering_key);

@@ -42,6 +42,7 @@ pub mod batch;
 pub mod codec;
 pub mod command;
 pub mod compress;
+pub mod encryption;
 pub mod entry;
 pub mod error;
 #[cfg(any(feature = "cli", test))]
@@ -70,8 +71,8 @@ pub use hot::{
     put_send_head,
 };
 pub use metadata::{
-    ChunkFields, ChunkInfo, Metadata, MetadataFields, Properties, SingleFields, SingleMetadata, TxnBits,
-    message_properties, single_properties,
+    ChunkFields, ChunkInfo, EncryptionFields, Metadata, MetadataFields, Properties, SingleFields, SingleMetadata,
+    TxnBits, message_properties, single_properties,
 };
 pub use tx::{CHAIN_MIN_BYTES, SealedFrame, TxBuf};
 

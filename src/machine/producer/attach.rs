@@ -130,6 +130,7 @@ impl Producer {
             producer_name: self.name().map(str::to_owned),
             metadata: pb::key_values(&self.config.properties),
             epoch: Some(epoch),
+            encrypted: self.config.encryption.as_ref().map(|_| true),
             user_provided_producer_name: Some(self.configured_name().is_some()),
             producer_access_mode: Some(self.config.access_mode.to_wire().into()),
             topic_epoch: self.attach.topic_epoch,
@@ -200,9 +201,13 @@ impl Producer {
             producer_name: name.unwrap_or_else(|| opened.producer_name.as_str().into()),
             schema_version: opened.schema_version.clone().filter(|version| !version.is_empty()),
             compression,
-            fast_payload_bytes_max: compression.fast_payload_bytes_max(chunk_bytes_max),
+            fast_payload_bytes_end: match &self.config.encryption {
+                None => compression.fast_payload_bytes_max(chunk_bytes_max) + 1,
+                Some(_) => 0,
+            },
             max_message_size,
             chunk_bytes_max,
+            encryption: self.config.encryption.clone(),
         };
         self.sealing.start(context, PayloadLimits::new(&self.config, Some(max_message_size)));
         is_first

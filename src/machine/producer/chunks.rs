@@ -59,14 +59,23 @@ impl Split {
         }
     }
 
-    /// The chunks in order, each with its fields. Nothing is copied.
-    pub(super) fn chunks(&self, payload: &Bytes) -> impl Iterator<Item = (ChunkFields<'_>, Bytes)> {
-        (0..self.num_chunks).map(move |chunk_id| {
+    /// The payload of each chunk but the last, bytes.
+    pub(super) fn chunk_bytes(&self) -> usize {
+        self.chunk_bytes
+    }
+
+    /// The fields of each chunk, in order.
+    pub(super) fn fields(&self) -> impl Iterator<Item = ChunkFields<'_>> {
+        let Self { num_chunks, total_bytes, .. } = *self;
+        (0..num_chunks).map(move |chunk_id| ChunkFields { uuid: &self.uuid, num_chunks, total_bytes, chunk_id })
+    }
+
+    /// The payload of each chunk, in order. Nothing is copied.
+    pub(super) fn chunks(&self, payload: &Bytes) -> impl Iterator<Item = Bytes> {
+        (0..self.num_chunks as usize).map(move |chunk_id| {
             // Below the size of the payload, for the last one as well.
-            let start = chunk_id as usize * self.chunk_bytes;
-            let end = (start + self.chunk_bytes).min(payload.len());
-            let Self { num_chunks, total_bytes, .. } = *self;
-            (ChunkFields { uuid: &self.uuid, num_chunks, total_bytes, chunk_id }, payload.slice(start..end))
+            let start = chunk_id * self.chunk_bytes;
+            payload.slice(start..(start + self.chunk_bytes).min(payload.len()))
         })
     }
 }
@@ -85,9 +94,9 @@ mod tests {
             (11, vec![&b"0123456789"[..]]),
         ] {
             let split = Split::new(uuid("p", 7), payload.len(), chunk_bytes).expect("it can be split");
-            let chunks: Vec<_> = split.chunks(&payload).collect();
-            assert_eq!(chunks.iter().map(|(_, bytes)| &bytes[..]).collect::<Vec<_>>(), expected);
-            for (at, (fields, _)) in chunks.iter().enumerate() {
+            assert_eq!(split.chunks(&payload).collect::<Vec<_>>(), expected);
+            assert_eq!(split.fields().count(), expected.len());
+            for (at, fields) in split.fields().enumerate() {
                 assert_eq!(fields.uuid, "p-7");
                 assert_eq!(fields.chunk_id, at as i32);
                 assert_eq!((fields.num_chunks, fields.total_bytes), (expected.len() as i32, 10));

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::encrypt::Encryption;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pb;
 use crate::schema::SchemaInfo;
@@ -51,6 +52,8 @@ pub struct ProducerConfig {
     pub batching_max_messages: u32,
     pub batching_max_bytes: usize,
     pub batching_max_publish_delay: Duration,
+    /// What payloads are encrypted with.
+    pub encryption: Option<Encryption>,
     pub compression: Compression,
     pub compression_level: Option<i32>,
     pub compress_min_msg_body_size: usize,
@@ -80,6 +83,7 @@ impl Default for ProducerConfig {
             batching_max_messages: 1000,
             batching_max_bytes: 128 * 1024,
             batching_max_publish_delay: Duration::ZERO,
+            encryption: None,
             compression: Compression::None,
             compression_level: None,
             compress_min_msg_body_size: 4 * 1024,

@@ -22,6 +22,7 @@
 //! | `group.rs`, `in_flight/` | `InFlight` | entries between acceptance and receipt; the send cursor |
 //! | `seal.rs`, `buffers.rs` | `Sealing` | which work is done outside the lock, when and by which task; buffers |
 //! | `pipeline.rs` | | the outgoing payload pipeline: batch, compress, (split), (encrypt), seal |
+//! | `encrypt.rs` | | encryption of payloads, and what gives the keys for it |
 //! | `transmit.rs` | | writing sealed frames to the connection |
 //! | `settle.rs`, `results.rs` | `ReceiptCounters` | receipts and refusals; what the sender of a message awaits |
 //! | `stats.rs` | `SendCounters` | what is counted |
@@ -64,6 +65,7 @@ mod capacity;
 mod chunks;
 mod config;
 mod deadlines;
+pub mod encrypt;
 mod endpoint;
 mod flush;
 mod group;

@@ -14,6 +14,8 @@ use crate::wire::compress::Compression;
 /// | with compression | `max_uncompressed_size`: what the broker compares is known once a job has compressed it | the lower one |
 /// | with chunks | what `total_chunk_msg_size` can say; with compression `max_uncompressed_size` as well | as without chunks |
 ///
+/// Where the producer encrypts, tag and keys are taken off what the broker takes.
+///
 /// What passes here is compared with the broker's limit again when it is framed.
 #[derive(Debug)]
 pub(super) struct PayloadLimits {
@@ -34,11 +36,16 @@ impl PayloadLimits {
     pub(super) fn new(config: &ProducerConfig, max_message_size: Option<u32>) -> Self {
         let compresses = config.compression != Compression::None;
         let uncompressed_bytes_max = if compresses { config.max_uncompressed_size } else { usize::MAX };
-        let batch_bytes_max = max_message_size.unwrap_or(MAX_MESSAGE_SIZE_DEFAULT) as usize;
+        let overhead_bytes = config.encryption.as_ref().map_or(0, |encryption| encryption.overhead_bytes());
+        let batch_bytes_max =
+            (max_message_size.unwrap_or(MAX_MESSAGE_SIZE_DEFAULT) as usize).saturating_sub(overhead_bytes);
         let (message_bytes_max, bound) = match (compresses, config.chunking) {
             (true, _) => (uncompressed_bytes_max, Bound::Compression),
             (false, true) => (CHUNKED_BYTES_MAX, Bound::Chunks),
-            (false, false) => (max_message_size.unwrap_or(u32::MAX / 2) as usize, Bound::Broker),
+            (false, false) => {
+                let limit = max_message_size.unwrap_or(u32::MAX / 2) as usize;
+                (limit.saturating_sub(overhead_bytes), Bound::Broker)
+            }
         };
         Self { message_bytes_max, batch_bytes_max: batch_bytes_max.min(uncompressed_bytes_max), bound }
     }

@@ -1,7 +1,7 @@
 //! The outgoing payload pipeline: the messages of one entry become SEND frames.
 //!
 //! ```text
-//! messages -1-> payload -2-> payload -3-> chunks -(4)-> chunks -5-> frames
+//! messages -1-> payload -2-> payload -3-> chunks -4-> chunks -5-> frames
 //! ```
 //!
 //! | stage | works on | function |
@@ -9,7 +9,7 @@
 //! | 1 batch | the messages of one entry: several become the records of a batch, a single one stays as it is | [`batch`] |
 //! | 2 compress | the whole payload | [`compress_payload`] |
 //! | 3 split | the payload of a single message, never of a batch, that is too large for one entry: it becomes several chunks | [`split`] |
-//! | (4 encrypt) | the payload of each entry or chunk | not implemented; its place is marked in [`run`] |
+//! | 4 encrypt | the payload of each entry or chunk, where the producer has keys | [`encrypt_payload`], [`seal_chunks`] |
 //! | 5 seal | each entry or chunk: size limits, metadata, checksum, frame | [`seal_entry`] |
 //!
 //! The order is the protocol's, because consumers undo the stages backwards: a chunked message is compressed as a whole,
@@ -19,26 +19,28 @@
 //!
 //! | | where | for | functions |
 //! | --- | --- | --- | --- |
-//! | fast | on acceptance, under the producer's lock | a single small message, which stages 1 to 4 leave as it is | [`put_frame_fast`], and later [`stamp_frames`] for a group of such frames |
+//! | fast | on acceptance, under the producer's lock | a single small message, which stages 1 to 4 leave as it is: never where the producer encrypts | [`put_frame_fast`], and later [`stamp_frames`] for a group of such frames |
 //! | slow | in a [`SealJob`](super::SealJob), with no lock held | all others | [`run`] |
 //!
 //! Both give the same bytes for the same message.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 
 use super::batch::EntryContent;
 use super::chunks::{self, Split};
+use super::encrypt::{DataKey, Encryption, IV_BYTES, SealedChunk, TAG_BYTES, owned, seal_chunks, seal_in_place};
 use super::group::PendingEntry;
 use super::message::Message;
 use super::one_or_more::OneOrMore;
 use crate::error::{Error, ErrorKind};
 use crate::wire::FRAME_PADDING_BYTES;
 use crate::wire::compress::{Compression, compress};
-use crate::wire::entry::{EntryParts, seal, seal_apart, seal_copied};
+use crate::wire::entry::{EntryParts, seal, seal_apart, seal_behind, seal_copied};
 use crate::wire::hot::SendHead;
-use crate::wire::metadata::{ChunkFields, MetadataFields};
+use crate::wire::metadata::{ChunkFields, EncryptionFields, MetadataFields};
 use crate::wire::send_template::{SendTemplate, limited_len, put_unstamped, stamp};
 use crate::wire::tx::{CHAIN_MIN_BYTES, SealedFrame};
 
@@ -64,12 +66,14 @@ pub(super) struct SealContext {
     pub(super) producer_name: Arc<str>,
     pub(super) schema_version: Option<Bytes>,
     pub(super) compression: CompressionOptions,
-    /// Payloads up to this size may be framed on acceptance, bytes: [`CompressionOptions::fast_payload_bytes_max`].
-    pub(super) fast_payload_bytes_max: usize,
+    /// Payloads below this size may be framed on acceptance, bytes: [`CompressionOptions::fast_payload_bytes_max`]. 0 where
+    /// the producer encrypts: none.
+    pub(super) fast_payload_bytes_end: usize,
     /// `max_message_size` of the broker that the producer is, or was last, attached to, bytes.
     pub(super) max_message_size: u32,
     /// The most payload that a chunk has, bytes, where messages are split at all.
     pub(super) chunk_bytes_max: Option<u32>,
+    pub(super) encryption: Option<Encryption>,
 }
 
 /// How payloads are compressed, and which.
@@ -108,6 +112,8 @@ pub(super) struct EntryStamp {
     pub(super) first: u64,
     pub(super) last: u64,
     pub(super) publish_time_ms: u64,
+    /// When it is sealed; there if the producer encrypts.
+    pub(super) sealed_at: Option<Instant>,
 }
 
 /// Buffers that a run writes into.
@@ -133,7 +139,8 @@ pub(super) struct SealedEntry {
 /// Gives one entry; a message that was split gives one for each chunk, in order.
 ///
 /// # Errors
-/// [`ErrorKind::MessageTooLarge`] where the broker would not take an entry.
+/// [`ErrorKind::MessageTooLarge`] where the broker would not take an entry; [`ErrorKind::Crypto`] where it cannot be
+/// encrypted and is not to go out unencrypted.
 pub(super) fn run(
     content: &mut EntryContent,
     stamp: EntryStamp,
@@ -144,31 +151,74 @@ pub(super) fn run(
     let payload = batch(content, context.compression.codec);
     // 2. Compress.
     let payload = compress_payload(payload, content.single().is_none(), context.compression, scratch);
+    let key = data_key(stamp, context)?;
     // 3. Split: each chunk takes 4 and 5 by itself.
-    let Some(split) = split(content, &payload, stamp, context)? else {
-        // 4. Encrypt: here. It changes the bytes of a `Payload` and adds its keys and parameters to the metadata.
+    let Some(split) = split(content, &payload, key.as_ref(), stamp, context)? else {
+        // 4. Encrypt.
+        let payload = encrypt_payload(payload, key.as_ref())?;
         // 5. Seal.
-        return Ok(OneOrMore::one(seal_entry(content, payload, None, stamp, context, scratch)?));
+        let head = EntryHead { key: key.as_ref(), chunk: None };
+        return Ok(OneOrMore::one(seal_entry(content, payload, head, stamp, context, scratch)?));
     };
     // Chunks say their size also without compression: the Go client opens what it has assembled only if they do.
     let uncompressed_size = if payload.compression == 0 { payload.len() as u32 } else { payload.uncompressed_size };
     let compression = payload.compression;
     let PayloadBytes::Shared(bytes) = payload.bytes else { unreachable!("records are not split") };
-    let sealed: Result<Vec<_>, _> = split
-        .chunks(&bytes)
-        .map(|(fields, bytes)| {
-            let payload = Payload { bytes: PayloadBytes::Shared(bytes), compression, uncompressed_size };
-            seal_entry(content, payload, Some(fields), stamp, context, scratch)
-        })
-        .collect();
-    OneOrMore::all(sealed?).ok_or_else(|| too_large(bytes.len(), context.max_message_size as usize))
+    let payload_bytes = bytes.len();
+    let chunks: Vec<(PayloadBytes, _)> = match &key {
+        None => split.chunks(&bytes).map(|chunk| (PayloadBytes::Shared(chunk), None)).collect(),
+        Some(key) => seal_chunks(bytes, split.chunk_bytes(), &**key)?.into_iter().map(chunk_bytes).collect(),
+    };
+    let seal_chunk = |(fields, (bytes, iv))| {
+        let payload = Payload { bytes, compression, uncompressed_size, iv };
+        let head = EntryHead { key: key.as_ref(), chunk: Some(fields) };
+        seal_entry(content, payload, head, stamp, context, scratch)
+    };
+    let sealed: Result<Vec<_>, _> = split.fields().zip(chunks).map(seal_chunk).collect();
+    OneOrMore::all(sealed?).ok_or_else(|| too_large(payload_bytes, context.max_message_size as usize))
+}
+
+/// The key of stage 4. `None` without encryption, and where a message that cannot be encrypted is sent as it is.
+fn data_key(stamp: EntryStamp, context: &SealContext) -> Result<Option<DataKey>, Error> {
+    match (&context.encryption, stamp.sealed_at) {
+        (Some(encryption), Some(now)) => encryption.data_key(now),
+        _ => Ok(None),
+    }
+}
+
+/// Stage 4 of an entry that is no chunk.
+fn encrypt_payload(payload: Payload, key: Option<&DataKey>) -> Result<Payload, Error> {
+    let Some(key) = key else { return Ok(payload) };
+    let (bytes, iv) = match payload.bytes {
+        PayloadBytes::Records(mut records) => {
+            let iv = seal_in_place(&mut records, &**key)?;
+            (PayloadBytes::Records(records), iv)
+        }
+        PayloadBytes::Shared(bytes) | PayloadBytes::Behind { rest: bytes, .. } => {
+            let mut bytes = owned(bytes);
+            let iv = seal_in_place(&mut bytes, &**key)?;
+            (PayloadBytes::Shared(bytes.freeze()), iv)
+        }
+    };
+    Ok(Payload { bytes, iv: Some(iv), ..payload })
+}
+
+fn chunk_bytes(chunk: SealedChunk) -> (PayloadBytes, Option<[u8; IV_BYTES]>) {
+    let SealedChunk { iv, start, rest } = chunk;
+    let bytes = match start {
+        Some(start) => PayloadBytes::Behind { start, rest },
+        None => PayloadBytes::Shared(rest),
+    };
+    (bytes, Some(iv))
 }
 
 /// Stage 3. Whether the payload is split, and how: only that of a single message, and only if it is too large for one
-/// entry. What the other fields of the metadata take is taken off each chunk, because the broker counts it.
+/// entry. What the other fields of the metadata take is taken off each chunk, because the broker counts it, and so is the
+/// tag of an encrypted one.
 fn split(
     content: &EntryContent,
     payload: &Payload,
+    key: Option<&DataKey>,
     stamp: EntryStamp,
     context: &SealContext,
 ) -> Result<Option<Split>, Error> {
@@ -176,17 +226,20 @@ fn split(
     let metadata = MetadataFields {
         compression: payload.compression,
         uncompressed_size: payload.uncompressed_size,
+        encryption: key.map(|key| encryption(key, &[0; IV_BYTES])),
         ..metadata(content, stamp, context)
     };
     let limit = context.max_message_size as usize;
-    if payload.len() <= chunk_bytes_max as usize && payload.len() + metadata.encoded_len() <= limit {
+    let tag_bytes = if key.is_some() { TAG_BYTES } else { 0 };
+    let payload_bytes = payload.len() + tag_bytes;
+    if payload_bytes <= chunk_bytes_max as usize && payload_bytes + metadata.encoded_len() <= limit {
         return Ok(None);
     }
     let uuid = chunks::uuid(&context.producer_name, stamp.first);
     let metadata_bytes =
         MetadataFields { chunk: Some(chunks::longest_fields(&uuid)), uncompressed_size: u32::MAX, ..metadata }
             .encoded_len();
-    let chunk_bytes = limit.saturating_sub(metadata_bytes).min(chunk_bytes_max as usize);
+    let chunk_bytes = limit.saturating_sub(metadata_bytes).min(chunk_bytes_max as usize).saturating_sub(tag_bytes);
     Split::new(uuid, payload.len(), chunk_bytes).map(Some)
 }
 
@@ -237,6 +290,11 @@ fn single_metadata<'a>(context: &'a SealContext, message: &'a Message, sequence_
     }
 }
 
+/// What the metadata of an entry says of its encryption.
+fn encryption<'a>(key: &'a DataKey, iv: &'a [u8; IV_BYTES]) -> EncryptionFields<'a> {
+    EncryptionFields { keys: key.encryption_keys(), param: iv }
+}
+
 /// What passes from stage to stage: the payload of an entry, and what its metadata says of it.
 #[derive(Debug)]
 struct Payload {
@@ -244,6 +302,15 @@ struct Payload {
     /// `compression` and `uncompressed_size` of the metadata.
     compression: i32,
     uncompressed_size: u32,
+    /// `encryption_param` of the metadata, once it is encrypted.
+    iv: Option<[u8; IV_BYTES]>,
+}
+
+/// What the metadata of an entry says besides.
+struct EntryHead<'a> {
+    /// The one that its payload is encrypted with.
+    key: Option<&'a DataKey>,
+    chunk: Option<ChunkFields<'a>>,
 }
 
 #[derive(Debug)]
@@ -252,17 +319,20 @@ enum PayloadBytes {
     Records(BytesMut),
     /// All others: kept until the receipt. What is small and not a batch is copied as well, by [`seal`].
     Shared(Bytes),
+    /// An encrypted chunk, whose start is copied behind its metadata.
+    Behind { start: [u8; TAG_BYTES], rest: Bytes },
 }
 
 impl Payload {
     fn uncompressed(bytes: PayloadBytes) -> Self {
-        Self { bytes, compression: 0, uncompressed_size: 0 }
+        Self { bytes, compression: 0, uncompressed_size: 0, iv: None }
     }
 
     fn len(&self) -> usize {
         match &self.bytes {
             PayloadBytes::Records(records) => records.len(),
             PayloadBytes::Shared(bytes) => bytes.len(),
+            PayloadBytes::Behind { start, rest } => start.len() + rest.len(),
         }
     }
 }
@@ -298,14 +368,15 @@ fn compress_payload(payload: Payload, is_batch: bool, options: CompressionOption
             scratch.spare = records;
         }
     }
-    Payload { bytes: PayloadBytes::Shared(smaller), compression: options.codec.to_pb(), uncompressed_size }
+    let compression = options.codec.to_pb();
+    Payload { bytes: PayloadBytes::Shared(smaller), compression, uncompressed_size, iv: None }
 }
 
 /// Stage 5: one payload becomes one frame.
 fn seal_entry(
     content: &EntryContent,
     payload: Payload,
-    chunk: Option<ChunkFields<'_>>,
+    entry: EntryHead<'_>,
     stamp: EntryStamp,
     context: &SealContext,
     scratch: &mut Scratch,
@@ -313,11 +384,12 @@ fn seal_entry(
     let payload_bytes = payload.len();
     // Before any frame is written: the lengths of a payload that is far too large do not fit the fields of a frame.
     check_limited(context.max_message_size, payload_bytes)?;
-    let head = send_head(content, chunk.is_some(), stamp, context);
+    let head = send_head(content, entry.chunk.is_some(), stamp, context);
     let metadata = MetadataFields {
         compression: payload.compression,
         uncompressed_size: payload.uncompressed_size,
-        chunk,
+        encryption: entry.key.zip(payload.iv.as_ref()).map(|(key, iv)| encryption(key, iv)),
+        chunk: entry.chunk,
         ..metadata(content, stamp, context)
     };
     let segment = &mut scratch.segment;
@@ -326,6 +398,7 @@ fn seal_entry(
         PayloadBytes::Records(_) => payload_bytes,
         PayloadBytes::Shared(_) if !is_batch && payload_bytes < CHAIN_MIN_BYTES => payload_bytes,
         PayloadBytes::Shared(_) => 0,
+        PayloadBytes::Behind { start, .. } => start.len(),
     };
     let metadata_bytes = metadata.encoded_len();
     make_room(segment, HEADS_BYTES_MAX + metadata_bytes + copied_bytes);
@@ -338,6 +411,7 @@ fn seal_entry(
         // Left where they are whatever their size: their buffer is used again after the receipt.
         PayloadBytes::Shared(records) if is_batch => seal_apart(segment, &head, &metadata, records),
         PayloadBytes::Shared(payload) => seal(segment, &head, &metadata, payload),
+        PayloadBytes::Behind { start, rest } => seal_behind(segment, &head, &metadata, &start, rest),
     };
     // A broker compares the payload alone of a batch, metadata and payload of a single message.
     let limited_bytes = if is_batch { payload_bytes } else { payload_bytes + metadata_bytes };
@@ -354,7 +428,7 @@ fn make_room(segment: &mut BytesMut, bytes: usize) {
 
 /// Whether [`put_frame_fast`] can frame a message: it is small, and stages 1 to 4 leave it as it is.
 pub(super) fn can_frame_fast(context: &SealContext, message: &Message, size_bytes: usize) -> bool {
-    message.payload.len() <= context.fast_payload_bytes_max
+    message.payload.len() < context.fast_payload_bytes_end
         && message.record_bytes_max(size_bytes) + context.head_bytes_max() <= context.max_message_size as usize
 }
 

@@ -204,14 +204,15 @@ impl Producer {
             let publish_time_ms = match &work {
                 ToSeal::Messages(content) => content.publish_time_ms,
                 ToSeal::Frames(_) => {
-                    self.start_clocks(now);
+                    self.start_clocks(&now);
                     self.in_flight.group_at(place).started.map_or(0, |started| started.wall_ms)
                 }
             };
             let entry = self.in_flight.entry_mut(place.first_entry);
             let (first, last) = entry.map_or((0, 0), |entry| (entry.first, entry.last));
-            let stamp = EntryStamp { first, last, publish_time_ms };
             let context = self.sealing.context()?.clone();
+            let sealed_at = context.encryption.as_ref().map(|_| now().at);
+            let stamp = EntryStamp { first, last, publish_time_ms, sealed_at };
             let segment = std::mem::take(&mut self.sealing.segment);
             let drops = std::mem::take(&mut self.sealing.drops);
             return Some(SealJob { group: number, stamp, work, context, segment, drops });

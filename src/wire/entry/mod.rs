@@ -205,6 +205,18 @@ pub fn seal_copied(out: &mut BytesMut, head: &SendHead, metadata: &MetadataField
     seal_with(out, head, metadata, payload, &[])
 }
 
+/// [`seal_apart`] with `start` copied after the metadata, before the payload.
+pub fn seal_behind(
+    out: &mut BytesMut,
+    head: &SendHead,
+    metadata: &MetadataFields<'_>,
+    start: &[u8],
+    payload: Bytes,
+) -> SealedFrame {
+    let frame = seal_with(out, head, metadata, start, &payload);
+    SealedFrame { head: frame, payload }
+}
+
 fn seal_with(
     out: &mut BytesMut,
     head: &SendHead,

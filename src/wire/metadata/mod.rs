@@ -13,7 +13,8 @@ use super::proto::{Reader, Value};
 use super::required;
 use crate::pb;
 
-pub use super::metadata_fields::{ChunkFields, MetadataFields, SingleFields};
+pub use super::encryption::{EncryptionKey, encryption_algo, encryption_keys, encryption_param};
+pub use super::metadata_fields::{ChunkFields, EncryptionFields, MetadataFields, SingleFields, put_encryption_key};
 
 /// A decoded `MessageMetadata`: the metadata of a message, or of a batch as a whole.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -439,10 +440,6 @@ impl SingleMetadata {
 const MESSAGE_PROPERTIES: u32 = 4;
 /// The field number of `publish_time` in MessageMetadata.
 const PUBLISH_TIME: u32 = 3;
-/// The field number of `encryption_keys` in MessageMetadata.
-const ENCRYPTION_KEYS: u32 = 13;
-/// The field number of `key` in EncryptionKeys.
-const ENCRYPTION_KEYS_KEY: u32 = 1;
 /// The field number of `properties` in SingleMessageMetadata.
 const SINGLE_PROPERTIES: u32 = 1;
 
@@ -503,19 +500,8 @@ pub fn publish_time_ms(metadata: &[u8]) -> Option<u64> {
     }
 }
 
-/// The names (`key`) of the `encryption_keys` of a serialized MessageMetadata, in their order.
-///
-/// In bytes that [`Metadata::decode`] accepted, it returns all of them; in any other bytes it ends at the first field
-/// that cannot be decoded.
-pub fn encryption_key_names(metadata: &[u8]) -> impl Iterator<Item = &str> {
-    byte_fields(metadata, ENCRYPTION_KEYS).filter_map(|key| {
-        let name = byte_fields(key, ENCRYPTION_KEYS_KEY).last()?;
-        std::str::from_utf8(name).ok()
-    })
-}
-
 /// The values of the fields of this number in a serialized message, as far as it can be decoded.
-fn byte_fields(message: &[u8], field_number: u32) -> impl Iterator<Item = &[u8]> {
+pub(super) fn byte_fields(message: &[u8], field_number: u32) -> impl Iterator<Item = &[u8]> {
     let mut reader = Reader::new(message, 0);
     let fields = std::iter::from_fn(move || reader.next("field").ok()?);
     fields.filter_map(move |(number, value)| match value {

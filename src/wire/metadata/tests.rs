@@ -56,6 +56,8 @@ impl Random {
 fn writable(random: &mut Random) -> pb::MessageMetadata {
     let txn = random.some(Random::number);
     let chunk = random.some(Random::number);
+    let encryption_param = random.some(|random| random.bytes(12));
+    let keys = if encryption_param.is_some() { random.below(3) } else { 0 };
     pb::MessageMetadata {
         producer_name: random.text(),
         sequence_id: random.number(),
@@ -68,6 +70,8 @@ fn writable(random: &mut Random) -> pb::MessageMetadata {
         uncompressed_size: random.some(|random| random.number() as u32 | 1),
         num_messages_in_batch: random.some(|random| random.number() as i32),
         event_time: random.some(|random| random.number() | 1),
+        encryption_keys: (0..keys).map(|_| encryption_key(random)).collect(),
+        encryption_param,
         schema_version: random.some(|random| random.bytes(9)),
         partition_key_b64_encoded: random.some(|_| true),
         ordering_key: random.some(|random| random.bytes(9)),
@@ -86,15 +90,14 @@ fn writable(random: &mut Random) -> pb::MessageMetadata {
     }
 }
 
+fn encryption_key(random: &mut Random) -> pb::EncryptionKeys {
+    pb::EncryptionKeys { key: random.text(), value: random.bytes(20), metadata: random.key_values() }
+}
+
 /// [`writable`], and fields that are read only, and any number of fields given as their default.
 fn readable(random: &mut Random) -> pb::MessageMetadata {
-    let key = |random: &mut Random| pb::EncryptionKeys {
-        key: random.text(),
-        value: random.bytes(20),
-        metadata: random.key_values(),
-    };
     pb::MessageMetadata {
-        encryption_keys: (0..random.below(3)).map(|_| key(random)).collect(),
+        encryption_keys: (0..random.below(3)).map(|_| encryption_key(random)).collect(),
         encryption_algo: random.some(Random::text),
         encryption_param: random.some(|random| random.bytes(12)),
         compacted_batch_indexes: (0..random.below(3)).map(|_| random.number() as i32).collect(),
@@ -115,7 +118,20 @@ fn owned(pairs: &[pb::KeyValue]) -> Vec<(String, String)> {
     pairs.iter().map(|pair| (pair.key.clone(), pair.value.clone())).collect()
 }
 
-fn metadata_fields<'a>(from: &'a pb::MessageMetadata, properties: &'a [(String, String)]) -> MetadataFields<'a> {
+/// The `encryption_keys`, serialized.
+fn keys(from: &pb::MessageMetadata) -> BytesMut {
+    let mut keys = BytesMut::new();
+    for key in &from.encryption_keys {
+        put_encryption_key(&mut keys, &key.key, &key.value, &owned(&key.metadata));
+    }
+    keys
+}
+
+fn metadata_fields<'a>(
+    from: &'a pb::MessageMetadata,
+    properties: &'a [(String, String)],
+    keys: &'a [u8],
+) -> MetadataFields<'a> {
     let pair = from.txnid_least_bits.zip(from.txnid_most_bits);
     MetadataFields {
         producer_name: &from.producer_name,
@@ -129,6 +145,7 @@ fn metadata_fields<'a>(from: &'a pb::MessageMetadata, properties: &'a [(String, 
         uncompressed_size: from.uncompressed_size.unwrap_or(0),
         num_messages_in_batch: from.num_messages_in_batch,
         event_time_ms: from.event_time.unwrap_or(0),
+        encryption: from.encryption_param.as_deref().map(|param| EncryptionFields { keys, param }),
         schema_version: from.schema_version.as_deref(),
         partition_key_b64: from.partition_key_b64_encoded.is_some(),
         ordering_key: from.ordering_key.as_deref(),
@@ -165,6 +182,14 @@ fn assert_equal(raw: &[u8], ours: &Metadata, theirs: &pb::MessageMetadata) {
     assert_eq!(ours.num_messages_in_batch, theirs.num_messages_in_batch);
     assert_eq!(ours.event_time_ms, theirs.event_time());
     assert_eq!(ours.encrypted, !theirs.encryption_keys.is_empty());
+    let key = |key: EncryptionKey<'_>| pb::EncryptionKeys {
+        key: key.name().to_owned(),
+        value: Bytes::copy_from_slice(key.value()),
+        metadata: key.metadata().map(|(key, value)| pb::KeyValue { key: key.into(), value: value.into() }).collect(),
+    };
+    assert_eq!(encryption_keys(raw).map(key).collect::<Vec<_>>(), theirs.encryption_keys);
+    assert_eq!(encryption_param(raw), theirs.encryption_param.as_deref());
+    assert_eq!(encryption_algo(raw), theirs.encryption_algo.as_deref());
     assert_eq!(own_bytes(&ours.schema_version), vec(&theirs.schema_version));
     assert_eq!(ours.partition_key_b64, theirs.partition_key_b64_encoded());
     assert_eq!(own_bytes(&ours.ordering_key), vec(&theirs.ordering_key));
@@ -189,7 +214,8 @@ fn metadata_is_written_as_by_prost() {
     for _ in 0..2000 {
         let theirs = writable(&mut random);
         let properties = owned(&theirs.properties);
-        let ours = metadata_fields(&theirs, &properties);
+        let keys = keys(&theirs);
+        let ours = metadata_fields(&theirs, &properties, &keys);
         let mut out = BytesMut::new();
         ours.encode(&mut out);
         assert_eq!(out, theirs.encode_to_vec());

@@ -34,6 +34,8 @@ use pulsar_native::wire::{Command, MAX_MESSAGE_SIZE_DEFAULT};
 mod batching;
 mod chunks;
 mod deadlines;
+#[cfg(feature = "encryption")]
+mod encryption;
 mod ending;
 mod memory;
 mod opening;
