@@ -85,6 +85,10 @@ mod switch {
         EndReportedTwice,
         /// After the end of a part, the others are not received from.
         EndStopsOthers,
+        /// A partition that is found later is read from its end.
+        NewPartitionAtLatest,
+        /// Messages go to partitions that are found before they are attached.
+        RouteBeforeAttach,
         /// The next message of a key starts before the one before is done.
         TwoOfOneKey,
         /// The newest message of a key starts first.

@@ -14,6 +14,7 @@ use super::consumer_shared::ConsumerShared;
 use super::dead_letter::{DeadLetters, LetterQueue};
 use super::drain::{DrainReport, Limit, drain_consumer};
 use super::events::ConsumerEvents;
+use super::growth::{self, AutoUpdate};
 use super::message::ReceivedMessage;
 use super::parts::{Parts, all};
 use super::receive::{BatchReceivePolicy, Gather, Receiver};
@@ -56,10 +57,12 @@ pub struct Consumer {
     receiver: Receiver,
     /// Sends the dead letters. It ends with the consumer: what is not sent then is not acknowledged.
     _letters: Option<Tasks<()>>,
+    /// Looks for new partitions.
+    _growth: Option<Tasks<()>>,
 }
 
 impl Consumer {
-    pub(super) fn new(shared: Arc<ConsumerShared>, letters: Option<LetterQueue>) -> Self {
+    pub(super) fn new(shared: Arc<ConsumerShared>, letters: Option<LetterQueue>, growth: Option<AutoUpdate>) -> Self {
         shared.client().handles().add_consumer(&shared);
         let receiver = Receiver::new(shared.clone());
         let forward = |(letters, queue): (Arc<DeadLetters>, _)| {
@@ -68,7 +71,12 @@ impl Consumer {
             task
         };
         let letters = shared.dead_letters.clone().zip(letters).map(forward);
-        Self { acker: Acker { shared }, receiver, _letters: letters }
+        let follow = |auto_update| {
+            let seed = shared.growth_seed();
+            shared.client().spawn(growth::follow(Arc::downgrade(&shared), auto_update, seed))
+        };
+        let growth = growth.map(follow);
+        Self { acker: Acker { shared }, receiver, _letters: letters, _growth: growth }
     }
 
     pub(super) fn parts(&self) -> &Parts<Machine> {

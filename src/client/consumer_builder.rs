@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::consumer::Consumer;
-use super::consumer_shared::ConsumerShared;
+use super::consumer_shared::{ConsumerShared, Joining, queue_share};
 use super::dead_letter::{DeadLetterPolicy, LetterTopics};
+use super::growth::AutoUpdate;
 use super::interceptors::{ConsumerInterceptor, ConsumerInterceptors};
 use super::topics::{Selection, Topics};
 use super::{Shared, parse_topic};
@@ -14,10 +15,7 @@ use crate::machine::consumer::{
     ConsumerConfig, InitialPosition, KeySharedPolicy, RedeliveryBackoff, SubscriptionType, UnreadableMessagePolicy,
 };
 use crate::schema::SchemaInfo;
-
-/// The most messages in the queues of all parts together: the Java client's
-/// `maxTotalReceiverQueueSizeAcrossPartitions`.
-const TOTAL_RECEIVER_QUEUE_SIZE_MAX: u32 = 50_000;
+use crate::topic::TopicName;
 
 /// Configures a [`Consumer`]; created by [`Client::consumer`](super::Client::consumer).
 ///
@@ -51,14 +49,25 @@ pub struct ConsumerBuilder {
     retries: bool,
     starts_paused: bool,
     interceptors: Option<Arc<ConsumerInterceptors>>,
+    auto_update: AutoUpdate,
+    position_of_added: InitialPosition,
 }
 
 impl ConsumerBuilder {
     pub(super) fn new(client: Arc<Shared>, topics: Topics, subscription: String) -> Self {
         let mut config = ConsumerConfig::new(subscription);
         config.operation_timeout = client.operation_timeout();
-        let (dead_letter_policy, interceptors) = (None, None);
-        Self { client, topics, config, dead_letter_policy, retries: false, starts_paused: false, interceptors }
+        Self {
+            client,
+            topics,
+            config,
+            dead_letter_policy: None,
+            retries: false,
+            starts_paused: false,
+            interceptors: None,
+            auto_update: AutoUpdate::default(),
+            position_of_added: InitialPosition::Earliest,
+        }
     }
 
     /// How the consumers of the subscription share its messages (`subType`). Default:
@@ -203,6 +212,42 @@ impl ConsumerBuilder {
     #[doc(alias = "subscriptionInitialPosition")]
     pub fn initial_position(mut self, position: InitialPosition) -> Self {
         self.config.initial_position = position;
+        self
+    }
+
+    /// Whether partitions that are added to a topic while the consumer is at work are found, and received from. Brokers do
+    /// not announce them: the number of partitions of each partitioned topic, the retry topic among them, is asked for at
+    /// an [interval](Self::auto_update_partitions_interval). Each that joins is an event,
+    /// [`TopicAdded`](super::ConsumerEvent::TopicAdded); one that cannot be attached is
+    /// [`TopicNotAdded`](super::ConsumerEvent::TopicNotAdded), and is tried again.
+    ///
+    /// Messages of a key may go to another partition from then on, as with every client: order holds within a partition.
+    /// Where the subscription starts there is [`initial_position_of_added`](Self::initial_position_of_added). The receiver
+    /// queue of a partition that joins is its share of 50,000 messages among those that are there then; the others keep
+    /// theirs. Partitions are never removed: where a topic was deleted, or made anew with fewer of them, those that end say
+    /// so by [`TopicEnded`](super::ConsumerEvent::TopicEnded). A topic that was not partitioned is not asked for. After
+    /// [`unsubscribe`](super::Consumer::unsubscribe), and during a drain, none joins. Default: true.
+    #[doc(alias = "autoUpdatePartitions")]
+    pub fn auto_update_partitions(mut self, enabled: bool) -> Self {
+        self.auto_update.is_enabled = enabled;
+        self
+    }
+
+    /// How often the number of partitions is asked for, at least 1 s. The first time comes after a random part of it, so
+    /// that consumers that start together do not ask together. Default: 60 s.
+    #[doc(alias = "autoUpdatePartitionsInterval")]
+    pub fn auto_update_partitions_interval(mut self, interval: Duration) -> Self {
+        self.auto_update.interval = interval;
+        self
+    }
+
+    /// Where the subscription starts on a partition that is found while the consumer is at work, if it is not there yet.
+    /// What was published to it before it was found would be lost with [`InitialPosition::Latest`], which is what the Java
+    /// client does where the consumer [starts at the latest message](Self::initial_position). A
+    /// [seek](super::Consumer::seek) moves the partitions that the consumer has at the time. Default:
+    /// [`InitialPosition::Earliest`], so that nothing is lost.
+    pub fn initial_position_of_added(mut self, position: InitialPosition) -> Self {
+        self.position_of_added = position;
         self
     }
 
@@ -369,12 +414,17 @@ impl ConsumerBuilder {
     /// Dropping the future closes the topics and partitions attached so far. A subscription that it created stays.
     pub async fn subscribe(self) -> Result<Consumer> {
         self.config.validate()?;
+        self.auto_update.validate()?;
         let letter_topics = self.letter_topics().await?;
         let retry_topic = letter_topics.as_ref().and_then(LetterTopics::retry_topic);
-        let (names, parts) = self.parts(retry_topic).await?;
+        let Found { names, parts, partitioned } = self.parts(retry_topic).await?;
         let config = Arc::new(self.config_for(parts.len()));
+        let joining =
+            Joining { initial_position: self.position_of_added, receiver_queue_size: self.config.receiver_queue_size };
+        let growth = Some(self.auto_update).filter(|it| it.is_enabled && !partitioned.is_empty());
         // Created before the first response is awaited, so that dropping this future closes what was attached.
-        let mut shared = ConsumerShared::new(self.client.clone(), names, config);
+        let mut shared = ConsumerShared::new(self.client.clone(), names, config, joining);
+        shared.set_partitioned(partitioned);
         shared.interceptors = self.interceptors;
         let letters = letter_topics.map(|topics| shared.set_dead_letters(topics));
         shared.set_paused(self.starts_paused);
@@ -385,7 +435,7 @@ impl ConsumerBuilder {
         for (_, subscribed) in opened {
             subscribed.await?;
         }
-        Ok(Consumer::new(Arc::new(shared), letters))
+        Ok(Consumer::new(Arc::new(shared), letters, growth))
     }
 
     /// The topics of retries and dead letters, where there are any.
@@ -399,9 +449,8 @@ impl ConsumerBuilder {
         LetterTopics::find(&self.client, policy, self.retries, first, &self.config.subscription).await.map(Some)
     }
 
-    /// The full names of the topics, and their parts by full name and partition index.
-    async fn parts(&self, retry_topic: Option<&str>) -> Result<(Vec<Arc<str>>, Vec<(Arc<str>, i32)>)> {
-        let (mut names, mut parts) = (Vec::<Arc<str>>::new(), Vec::new());
+    async fn parts(&self, retry_topic: Option<&str>) -> Result<Found> {
+        let Found { mut names, mut parts, mut partitioned } = Found::default();
         let Selection::Names(topics) = self.topics.selection();
         for name in topics.iter().map(String::as_str).chain(retry_topic) {
             let topic = parse_topic(name)?;
@@ -409,27 +458,37 @@ impl ConsumerBuilder {
                 let what = format!("{topic} is named twice");
                 return Err(Error::local(ErrorKind::InvalidArgument, what));
             }
-            parts.extend(self.client.parts_of(&topic).await?);
-            names.push(topic.as_str().into());
+            let parts_of_topic = self.client.parts_of(&topic).await?;
+            names.push(Arc::from(topic.as_str()));
+            // The name of a partition is a topic by itself.
+            if topic.partition_index().is_none() && parts_of_topic.iter().any(|(_, partition)| *partition >= 0) {
+                partitioned.push(topic);
+            }
+            parts.extend(parts_of_topic);
         }
         if names.is_empty() {
             return Err(Error::local(ErrorKind::InvalidArgument, "a consumer needs a topic"));
         }
-        Ok((names, parts))
+        Ok(Found { names, parts, partitioned })
     }
 
     fn config_for(&self, parts: usize) -> ConsumerConfig {
         let mut config = self.config.clone();
-        let parts = u32::try_from(parts).unwrap_or(u32::MAX).max(1);
-        if config.receiver_queue_size > 0 {
-            let share = (TOTAL_RECEIVER_QUEUE_SIZE_MAX / parts).max(1);
-            // A single part gets the configured size.
-            let max = if parts == 1 { u32::MAX } else { share };
-            config.receiver_queue_size = config.receiver_queue_size.min(max);
-        }
+        config.receiver_queue_size = queue_share(config.receiver_queue_size, parts);
         config.name.get_or_insert_with(random_name);
         config
     }
+}
+
+/// What is behind the topics of a consumer.
+#[derive(Default)]
+struct Found {
+    /// The full names of the topics.
+    names: Vec<Arc<str>>,
+    /// By full name and partition index.
+    parts: Vec<(Arc<str>, i32)>,
+    /// Those of the topics that have partitions.
+    partitioned: Vec<TopicName>,
 }
 
 /// Five letters, as the Java client names its consumers.

@@ -115,7 +115,11 @@ impl Consumer {
         let ask = |consumer: &mut Machine, reply, deferred: &mut Deferred| {
             consumer.unsubscribe(force, reply, clock::now(), deferred);
         };
-        all(self.parts().ask_each(ask)).await
+        // A partition that is found meanwhile would make the subscription again.
+        self.shared().set_leaving(true);
+        let deleted = all(self.parts().ask_each(ask)).await;
+        self.shared().set_leaving(deleted.is_ok());
+        deleted
     }
 }
 

@@ -7,10 +7,12 @@
 //! | file | what |
 //! | --- | --- |
 //! | `builder`, `producer_builder`, `consumer_builder`, `topics` | options |
-//! | `producer`, `routing` | the producer's handle; which partition a message goes to |
+//! | `producer`, `producer_shared`, `routing` | the producer's handle; what its clones share; which partition a message goes to |
 //! | `consumer`, `consumer_shared`, `acker`, `workers`, `events` | the consumer's handles and what they share |
 //! | `receive`, `message` | from queued entries to received messages |
 //! | `parts` | the topics and partitions behind one handle |
+//! | `growth` | partitions that are added to topics |
+//! | `detour` | what only some producers do with a message: hooks, an own router, partitions that start late |
 //! | `failover` | several clusters behind one client |
 //! | `state` | where a handle is attached, and how to watch it |
 //! | `why_idle` | why nothing comes |
@@ -50,11 +52,13 @@ mod consumer_builder;
 mod consumer_requests;
 mod consumer_shared;
 mod dead_letter;
+mod detour;
 mod dial;
 mod drain;
 mod driver;
 mod events;
 pub(crate) mod failover;
+mod growth;
 #[cfg(feature = "http")]
 pub(crate) mod http;
 mod interceptors;
@@ -65,6 +69,7 @@ mod observe;
 mod parts;
 mod producer;
 mod producer_builder;
+mod producer_shared;
 mod receive;
 mod routing;
 pub(crate) mod runtime;
@@ -90,6 +95,7 @@ pub use consumer::Consumer;
 pub use consumer_builder::ConsumerBuilder;
 pub use consumer_requests::BrokerStats;
 pub use dead_letter::{DeadLetterNames, DeadLetterPolicy};
+pub use detour::MessageRouter;
 pub use dial::{DialFuture, Dialer, ProxyProtocol, Socket, Target};
 pub use drain::DrainReport;
 pub use events::{ConsumerEvent, ConsumerEvents, Events, ProducerEvent, ProducerEvents};
@@ -168,6 +174,8 @@ pub(crate) struct Shared {
     consumer_ids: AtomicU64,
     watcher_ids: AtomicU64,
     new_work_set: NewWorkSet,
+    /// The runtime that the client was made in, where it is tokio's.
+    tokio: Option<tokio::runtime::Handle>,
 }
 
 /// Makes the set of tasks of one worker pool: see [`Runtime::new_work_set`](runtime::Runtime::new_work_set).
@@ -345,7 +353,22 @@ impl Shared {
 
     /// Runs one query on the cluster and waits for its result.
     pub(crate) async fn query<T: Send + 'static>(&self, query: Query<T>) -> Result<T> {
-        self.ask(|reply| Input::Query(query.with_reply(reply))).await
+        self.start_query(query)?.await
+    }
+
+    /// Starts one query on the cluster. Its reply keeps nothing of the client.
+    fn start_query<T: Send + 'static>(&self, query: Query<T>) -> Result<Reply<T>> {
+        let (to, reply) = Reply::pair();
+        self.supervisor.inputs.send(Input::Query(query.with_reply(to))).map_err(|_| closed())?;
+        Ok(reply)
+    }
+
+    /// Starts a task that ends with what is returned. It may be called outside a runtime.
+    fn spawn(&self, task: impl std::future::Future<Output = ()> + Send + 'static) -> workers::Tasks<()> {
+        let _context = self.tokio.as_ref().map(tokio::runtime::Handle::enter);
+        let mut tasks = workers::Tasks::new(self.new_work_set());
+        tasks.spawn(task);
+        tasks
     }
 
     pub(crate) async fn partitions(&self, topic: Arc<str>) -> Result<u32> {

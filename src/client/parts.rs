@@ -51,6 +51,19 @@ impl<M: EndpointMachine> Part<M> {
         self.endpoint.with(|machine| read(machine))
     }
 
+    /// It joins a handle that is in use: until it [has](Self::set_joined), its end is not one of the handle's parts.
+    pub(super) fn set_joining(&self) {
+        self.end_reported.store(true, Ordering::Relaxed);
+    }
+
+    /// It has joined. `false` if it has ended already.
+    pub(super) fn set_joined(&self) -> bool {
+        self.endpoint.with(|machine| {
+            self.end_reported.store(false, Ordering::Relaxed);
+            !machine.is_finished()
+        })
+    }
+
     /// To be called before the end of this part is reported to the application; `true` for the first call only.
     pub(super) fn report_end(&self) -> bool {
         !self.end_reported.swap(true, Ordering::Relaxed)
@@ -166,6 +179,17 @@ impl<M: EndpointMachine> Parts<M> {
         // The partitions of a topic are usually in order.
         let expected = list.parts.get(partition as usize).filter(|part| part.partition == partition);
         expected.or_else(|| list.parts.iter().find(|part| part.partition == partition)).cloned()
+    }
+
+    /// Whether all parts have ended; `false` without parts.
+    pub(super) fn are_finished(&self) -> bool {
+        let parts = self.snapshot().1;
+        !parts.is_empty() && parts.iter().all(|part| part.read(M::is_finished))
+    }
+
+    /// The part of this endpoint.
+    pub(super) fn of_id(&self, id: EndpointId) -> Option<Arc<Part<M>>> {
+        self.list().parts.iter().find(|part| part.id() == id).cloned()
     }
 
     /// The part with this full name.

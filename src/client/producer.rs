@@ -7,22 +7,19 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use super::clock;
+use super::detour::Detour;
 use super::drain::{DrainReport, Limit, drain_producer};
-use super::events::{EventQueue, EventSource, ProducerEvent, ProducerEvents};
-use super::interceptors::SendHooks;
-use super::parts::{Parts, all};
-use super::routing::{Router, Routes};
+use super::events::ProducerEvents;
+use super::growth::AutoUpdate;
+use super::parts::all;
+use super::producer_shared::ProducerShared;
 use super::state::{HandleState, StateWatch};
-use super::{Shared, clock, parse_topic};
 use crate::error::{Error, ErrorKind, Result, SendError};
 use crate::id::MessageId;
 use crate::machine::producer::results::{PendingSend, SendCallback};
-use crate::machine::producer::{
-    CapacityBound, CapacityWaiter, Message, Producer as Machine, ProducerConfig, ProducerCreated, ProducerStats,
-    PushError,
-};
-use crate::machine::{Deferred, Endpoint, EndpointId, Reply};
-use crate::trace_context::TraceContext;
+use crate::machine::producer::{CapacityBound, CapacityWaiter, Message, Producer as Machine, ProducerStats, PushError};
+use crate::machine::{Deferred, Endpoint};
 
 /// Publishes messages to one topic. Clones share it.
 ///
@@ -52,104 +49,14 @@ pub struct Producer {
     shared: Arc<ProducerShared>,
 }
 
-/// See [`ProducerBuilder::trace_context`](super::ProducerBuilder::trace_context).
-pub(super) type TraceSource = Arc<dyn Fn() -> Option<TraceContext> + Send + Sync>;
-
-pub(super) struct ProducerShared {
-    /// The endpoints of `parts` by partition: what a send reads.
-    routes: Routes<Machine>,
-    router: Router,
-    parts: Parts<Machine>,
-    events: Arc<EventQueue<ProducerEvent>>,
-    topic: Arc<str>,
-    is_partitioned: bool,
-    /// The configuration of each partition, with the name that all of them share.
-    config: Arc<ProducerConfig>,
-    /// What is done with each message; `None` for nothing.
-    hooks: Option<SendHooks>,
-    /// Keeps the client's tasks alive, which carry out what the endpoints decide.
-    client: Arc<Shared>,
-}
-
-impl ProducerShared {
-    pub(super) fn parts(&self) -> &Parts<Machine> {
-        &self.parts
-    }
-
-    pub(super) fn stats(&self) -> ProducerStats {
-        let mut stats = ProducerStats::default();
-        self.parts.iter().for_each(|part| stats.merge(&part.read(Machine::stats)));
-        stats
-    }
-}
-
-impl Drop for ProducerShared {
-    /// No event comes any more.
-    fn drop(&mut self) {
-        self.events.close();
-    }
-}
-
-/// Creates the producer of one part and starts attaching it.
-pub(super) fn open_part(
-    client: &Shared,
-    parts: &Parts<Machine>,
-    events: &Arc<EventQueue<ProducerEvent>>,
-    topic: Arc<str>,
-    partition: i32,
-    config: Arc<ProducerConfig>,
-) -> Result<(Arc<Endpoint<Machine>>, Reply<ProducerCreated>)> {
-    let (created, reply) = Reply::pair();
-    let id = client.next_producer_id();
-    let mut machine = Machine::new(id, topic.clone(), partition, config, created, clock::now());
-    machine.set_memory_budget(client.memory());
-    events.add_source();
-    machine.set_observer(Arc::new(EventSource { topic: topic.clone(), queue: events.clone() }));
-    let endpoint = Endpoint::new(EndpointId::Producer(id), machine, client.ready());
-    parts.add(topic, partition, endpoint.clone())?;
-    client.open(endpoint.clone())?;
-    Ok((endpoint, reply))
-}
-
 impl Producer {
-    /// `parts` holds at least one part, in the order of the partitions.
-    pub(super) fn new(
-        client: Arc<Shared>,
-        topic: Arc<str>,
-        is_partitioned: bool,
-        (parts, events): (Parts<Machine>, Arc<EventQueue<ProducerEvent>>),
-        router: Router,
-        config: Arc<ProducerConfig>,
-        hooks: Option<SendHooks>,
-    ) -> Self {
-        let routes = Routes::new(parts.iter().map(|part| part.endpoint.clone()).collect());
-        let shared = ProducerShared { routes, router, parts, events, topic, is_partitioned, config, hooks, client };
+    pub(super) fn new(shared: ProducerShared, growth: Option<AutoUpdate>) -> Self {
         let shared = Arc::new(shared);
         shared.client.handles().add_producer(&shared);
+        if let Some(auto_update) = growth {
+            shared.grow(auto_update);
+        }
         Self { shared }
-    }
-
-    /// Attaches the next partition, then sends to it too. If the future is dropped before that, the partition stays
-    /// attached and nothing is sent to it.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for topics whose number of partitions grows"))]
-    pub(crate) async fn add_partition(&self) -> Result<()> {
-        let shared = &self.shared;
-        let index = shared.routes.len();
-        let topic = parse_topic(&shared.topic)?.partition(self.partitions()).as_str().into();
-        let partition = i32::try_from(index).unwrap_or(i32::MAX);
-        let (endpoint, created) =
-            open_part(&shared.client, &shared.parts, &shared.events, topic, partition, shared.config.clone())?;
-        let id = endpoint.id();
-        let added = match created.await {
-            Ok(_) if shared.routes.push(index, endpoint) => {
-                shared.hooks.iter().for_each(|hooks| hooks.on_partitions_change(&shared.topic, self.partitions()));
-                return Ok(());
-            }
-            Ok(_) => Err(Error::local(ErrorKind::Busy, "another partition was added at the same time")),
-            Err(error) => Err(error),
-        };
-        shared.parts.remove(id);
-        added
     }
 
     /// Publishes one message and waits until the broker has stored it (SEND, SEND_RECEIPT).
@@ -214,22 +121,23 @@ impl Producer {
     /// cannot be sent at all.
     pub fn try_enqueue(&self, message: impl Into<Message>) -> Result<PendingSend, TryEnqueueError> {
         let message = message.into();
-        match &self.shared.hooks {
-            None => self.try_push(message, None).map_err(|error| match error {
+        match &self.shared.detour {
+            None => self.try_push(self.route(&message), message, None).map_err(|error| match error {
                 PushError::Full(bound, rejected) => {
                     TryEnqueueError::Full { message: Box::new(rejected.message), bound }
                 }
                 PushError::Refused(error, _) => TryEnqueueError::Refused(error),
             }),
-            Some(hooks) => self.try_prepared(hooks, message),
+            Some(detour) => self.try_prepared(detour, message),
         }
     }
 
     /// The message comes back as it was, so that the hooks see it anew with the next try.
     #[cold]
-    fn try_prepared(&self, hooks: &SendHooks, message: Message) -> Result<PendingSend, TryEnqueueError> {
-        let (prepared, callback) = hooks.prepare(&self.shared.topic, message.clone(), None);
-        self.try_push(prepared, callback).map_err(|error| match error {
+    fn try_prepared(&self, detour: &Detour, message: Message) -> Result<PendingSend, TryEnqueueError> {
+        let (mut prepared, callback) = detour.prepare(&self.shared.topic, message.clone(), None);
+        let endpoint = detour.route(&self.shared, &mut prepared);
+        self.try_push(endpoint, prepared, callback).map_err(|error| match error {
             PushError::Full(bound, _) => TryEnqueueError::Full { message: Box::new(message), bound },
             PushError::Refused(error, rejected) => {
                 if let Some(callback) = rejected.callback {
@@ -241,8 +149,12 @@ impl Producer {
     }
 
     #[inline]
-    fn try_push(&self, message: Message, callback: Option<SendCallback>) -> Result<PendingSend, PushError> {
-        let endpoint = self.route(&message);
+    fn try_push(
+        &self,
+        endpoint: &Endpoint<Machine>,
+        message: Message,
+        callback: Option<SendCallback>,
+    ) -> Result<PendingSend, PushError> {
         with_seal(endpoint, |producer, _| producer.push(message, callback, clock::now))
     }
 
@@ -256,8 +168,8 @@ impl Producer {
     #[inline(always)]
     fn accept(&self, message: Message, callback: Option<SendCallback>) -> Accept<'_> {
         // Apart, for a message that both ways lead to would be moved through memory once more.
-        if let Some(hooks) = &self.shared.hooks {
-            return self.accept_prepared(hooks, message, callback);
+        if let Some(detour) = &self.shared.detour {
+            return self.accept_prepared(detour, message, callback);
         }
         let endpoint = self.route(&message);
         Accept { endpoint, message: Some(message), callback, waiter: CapacityWaiter::default() }
@@ -265,9 +177,9 @@ impl Producer {
 
     #[cold]
     #[inline(never)]
-    fn accept_prepared(&self, hooks: &SendHooks, message: Message, callback: Option<SendCallback>) -> Accept<'_> {
-        let (message, callback) = hooks.prepare(&self.shared.topic, message, callback);
-        let endpoint = self.route(&message);
+    fn accept_prepared(&self, detour: &Detour, message: Message, callback: Option<SendCallback>) -> Accept<'_> {
+        let (mut message, callback) = detour.prepare(&self.shared.topic, message, callback);
+        let endpoint = detour.route(&self.shared, &mut message);
         Accept { endpoint, message: Some(message), callback, waiter: CapacityWaiter::default() }
     }
 
@@ -405,10 +317,7 @@ impl Producer {
     /// How many partitions the topic has, as far as this producer knows; 0 means that it is not partitioned, as with
     /// [`Client::partitions`](super::Client::partitions).
     pub fn partitions(&self) -> u32 {
-        match self.shared.is_partitioned {
-            true => u32::try_from(self.shared.routes.len()).unwrap_or(u32::MAX),
-            false => 0,
-        }
+        self.shared.partitions()
     }
 }
 

@@ -1,12 +1,15 @@
 //! Configuration of a producer.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use super::detour::{Detour, LazyPartitions, MessageRouter};
+use super::growth::AutoUpdate;
 use super::interceptors::{ProducerInterceptor, SendHooks};
 use super::parts::Parts;
-use super::producer::{Producer, open_part};
-use super::routing::{HashingScheme, MessageRoutingMode, Router};
+use super::producer::Producer;
+use super::producer_shared::{ProducerShared, make_lazy_part, open_part};
+use super::routing::{HashingScheme, MessageRoutingMode, Router, Routes};
 use super::{Shared, parse_topic};
 use crate::error::{Error, ErrorKind, Result};
 use crate::machine::producer::{AccessMode, ProducerConfig};
@@ -44,7 +47,10 @@ pub struct ProducerBuilder {
     config: ProducerConfig,
     routing: MessageRoutingMode,
     hashing_scheme: HashingScheme,
+    router: Option<Arc<dyn MessageRouter>>,
+    starts_lazily: bool,
     hooks: SendHooks,
+    auto_update: AutoUpdate,
 }
 
 impl ProducerBuilder {
@@ -56,7 +62,10 @@ impl ProducerBuilder {
             config,
             routing: MessageRoutingMode::default(),
             hashing_scheme: HashingScheme::default(),
+            router: None,
+            starts_lazily: false,
             hooks: SendHooks::default(),
+            auto_update: AutoUpdate::default(),
         }
     }
 
@@ -232,9 +241,73 @@ impl ProducerBuilder {
         self
     }
 
+    /// Has `router` choose the partition of each message, with a key or without, in place of
+    /// [`message_routing_mode`](Self::message_routing_mode) and [`hashing_scheme`](Self::hashing_scheme). It is not asked
+    /// where the topic has no partitions. One that is not there, and a panic, are an error of that send
+    /// ([`InvalidArgument`](crate::ErrorKind::InvalidArgument)), and the message is not stored. Default: none.
+    ///
+    /// ```no_run
+    /// # async fn example(client: pulsar_native::Client) -> Result<(), pulsar_native::Error> {
+    /// use pulsar_native::Message;
+    ///
+    /// // What is urgent has the last partition for itself.
+    /// let router = |message: &Message, partitions: u32| match message.key() {
+    ///     Some("urgent") => partitions - 1,
+    ///     _ => 0,
+    /// };
+    /// let producer = client.producer("orders").message_router(router).create().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[doc(alias = "messageRouter")]
+    pub fn message_router(mut self, router: impl MessageRouter) -> Self {
+        self.router = Some(Arc::new(router));
+        self
+    }
+
+    /// Whether a partition is attached with the first message that goes to it: for topics with many partitions, of which
+    /// this producer uses few. [`create`](Self::create) attaches one of them, so that it fails where the topic is refused;
+    /// [`state`](super::Producer::state) and [`is_connected`](super::Producer::is_connected) are about those that were
+    /// attached so far. It needs [`AccessMode::Shared`]; with another one, and where the topic has no partitions, it has no
+    /// effect.
+    ///
+    /// A partition that is refused when its first message comes is tried again, as one that was attached before: the message
+    /// waits within its [`send_timeout`](Self::send_timeout), then fails with the refusal as its cause, and `state` says
+    /// why. Where the refusal is final (a terminated topic), this message and all later ones to the partition fail at once,
+    /// and [`TopicEnded`](super::ProducerEvent::TopicEnded) says so. Default: false.
+    #[doc(alias = "enableLazyStartPartitionedProducers")]
+    pub fn lazy_start_partitioned_producers(mut self, lazily: bool) -> Self {
+        self.starts_lazily = lazily;
+        self
+    }
+
     /// How keys are hashed on a partitioned topic. Default: [`HashingScheme::JavaStringHash`].
     pub fn hashing_scheme(mut self, hash: HashingScheme) -> Self {
         self.hashing_scheme = hash;
+        self
+    }
+
+    /// Whether messages go to partitions, too, that are added to the topic while the producer is at work. Brokers do not
+    /// announce them: the number of partitions is asked for at an
+    /// [interval](Self::auto_update_partitions_interval). All new ones are attached before a message goes to any of them;
+    /// each is an event, [`PartitionAdded`](super::ProducerEvent::PartitionAdded). Where one cannot be attached, that is
+    /// [`PartitionNotAdded`](super::ProducerEvent::PartitionNotAdded), messages go where they went before, and all of
+    /// them are tried again.
+    ///
+    /// Messages of a key go to the partition that its hash gives among those that the producer knows, so a key may move to
+    /// another partition then, as with every client: order holds within a partition. Partitions are never removed. A topic
+    /// that was not partitioned is not asked for. Default: true.
+    #[doc(alias = "autoUpdatePartitions")]
+    pub fn auto_update_partitions(mut self, enabled: bool) -> Self {
+        self.auto_update.is_enabled = enabled;
+        self
+    }
+
+    /// How often the number of partitions is asked for, at least 1 s. The first time comes after a random part of it, so
+    /// that producers that start together do not ask together. Default: 60 s.
+    #[doc(alias = "autoUpdatePartitionsInterval")]
+    pub fn auto_update_partitions_interval(mut self, interval: Duration) -> Self {
+        self.auto_update.interval = interval;
         self
     }
 
@@ -294,36 +367,63 @@ impl ProducerBuilder {
     /// Dropping the future closes the partitions attached so far.
     pub async fn create(self) -> Result<Producer> {
         self.config.validate()?;
+        self.auto_update.validate()?;
         let topic = parse_topic(&self.topic)?;
         if self.config.chunking && !topic.is_persistent() {
             let why =
                 "chunking needs a persistent topic: chunks that a broker drops leave a message that never completes";
             return Err(Error::local(ErrorKind::InvalidArgument, why).with_topic(&topic.as_str().into()));
         }
-        let (client, router, hooks) = (self.client.clone(), self.router(), self.hooks.clone().if_any());
+        let (client, router) = (self.client.clone(), self.router());
         let topics = client.parts_of(&topic).await?;
         // The name of a partition is a topic by itself.
         let is_partitioned = topic.partition_index().is_none() && topics.iter().any(|(_, partition)| *partition >= 0);
+        let growth = Some(self.auto_update).filter(|auto_update| auto_update.is_enabled && is_partitioned);
+        let is_lazy = self.starts_lazily && is_partitioned && self.config.access_mode == AccessMode::Shared;
+        let lazy = is_lazy.then(LazyPartitions::default);
         let mut config = Arc::new(self.config);
         // From here on, dropping the future closes the attached partitions.
         let (parts, events) = (Parts::new(), Arc::default());
-        let mut topics = topics.into_iter();
-        if let Some((topic, partition)) = topics.next() {
-            let (_, created) = open_part(&client, &parts, &events, topic, partition, config.clone())?;
-            let created = created.await?;
-            // All partitions share the name of the first one, configured or generated by the broker.
-            if is_partitioned {
-                let config = Arc::make_mut(&mut config);
-                config.is_name_generated = config.name.is_none();
-                config.name = Some(created.name);
-            }
+        // Of a producer that starts lazily, the partition where messages without a key begin.
+        let first = if is_lazy { router.first(topics.len()) } else { 0 };
+        let (name, partition) = topics[first].clone();
+        let (endpoint, created) = open_part(&client, &parts, Some(&events), name, partition, config.clone())?;
+        let created = created.await?;
+        // All partitions share the name of the first one, configured or generated by the broker.
+        if is_partitioned {
+            let config = Arc::make_mut(&mut config);
+            config.is_name_generated = config.name.is_none();
+            config.name = Some(created.name);
         }
-        let open = |(topic, partition)| open_part(&client, &parts, &events, topic, partition, config.clone());
-        let rest = topics.map(open).collect::<Result<Vec<_>>>()?;
-        for (_, created) in rest {
+        let (mut routes, mut opened) = (Vec::with_capacity(topics.len()), Vec::new());
+        for (index, (name, partition)) in topics.into_iter().enumerate() {
+            let config = config.clone();
+            routes.push(match &lazy {
+                _ if index == first => endpoint.clone(),
+                Some(lazy) => make_lazy_part(&client, lazy, name, partition, config),
+                None => {
+                    let (endpoint, created) = open_part(&client, &parts, Some(&events), name, partition, config)?;
+                    opened.push(created);
+                    endpoint
+                }
+            });
+        }
+        for created in opened {
             created.await?;
         }
-        Ok(Producer::new(client, topic.as_str().into(), is_partitioned, (parts, events), router, config, hooks))
+        let shared = ProducerShared {
+            routes: Routes::new(routes),
+            router,
+            parts,
+            events,
+            topic: topic.as_str().into(),
+            is_partitioned,
+            config,
+            detour: Detour { hooks: self.hooks.if_any(), router: self.router, lazy }.if_any(),
+            client,
+            growth: OnceLock::new(),
+        };
+        Ok(Producer::new(shared, growth))
     }
 
     fn router(&self) -> Router {

@@ -85,6 +85,11 @@ impl Router {
         (number % count as u64) as usize
     }
 
+    /// The partition among `count`, which is above zero, where messages without a key begin.
+    pub(super) fn first(&self, count: usize) -> usize {
+        (self.start % count as u64) as usize
+    }
+
     fn step(&self) -> u64 {
         match self.slot_ms {
             Some(slot_ms) => clock::wall_ms() / slot_ms,
@@ -101,9 +106,9 @@ impl Router {
 pub(super) struct Routes<M> {
     initial: Box<[Arc<Endpoint<M>>]>,
     added: OnceLock<Box<[Chunk<M>; CHUNKS]>>,
-    /// The number of entries. Written last when one is added, so that every entry below it can be read.
+    /// The number of entries. Written last when some are added, so that every entry below it can be read.
     count: AtomicUsize,
-    /// Held while a partition is added.
+    /// Held while partitions are added.
     adding: Mutex<()>,
 }
 
@@ -144,19 +149,22 @@ impl<M> Routes<M> {
         endpoint.expect("a partition below the count has its endpoint")
     }
 
-    /// Adds the next partition; messages are routed to it from now on. `false`: `partition` is not the next one.
-    pub(super) fn push(&self, partition: usize, endpoint: Arc<Endpoint<M>>) -> bool {
+    /// Adds the next partitions; messages are routed to all of them from now on. `false`: `first` is not the next one.
+    pub(super) fn extend(&self, first: usize, endpoints: impl IntoIterator<Item = Arc<Endpoint<M>>>) -> bool {
         let _adding = self.adding.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = self.count.load(Ordering::Relaxed);
-        if partition != count {
+        let mut count = self.count.load(Ordering::Relaxed);
+        if first != count {
             return false;
         }
-        let (chunk, offset) = place(count - self.initial.len());
         let chunks = self.added.get_or_init(|| Box::new([const { OnceLock::new() }; CHUNKS]));
-        let slots = chunks[chunk].get_or_init(|| (0..1usize << chunk).map(|_| OnceLock::new()).collect());
-        let is_free = slots[offset].set(endpoint).is_ok();
-        debug_assert!(is_free, "each partition is added once");
-        self.count.store(count + 1, Ordering::Release);
+        for endpoint in endpoints {
+            let (chunk, offset) = place(count - self.initial.len());
+            let slots = chunks[chunk].get_or_init(|| (0..1usize << chunk).map(|_| OnceLock::new()).collect());
+            let is_free = slots[offset].set(endpoint).is_ok();
+            debug_assert!(is_free, "each partition is added once");
+            count += 1;
+        }
+        self.count.store(count, Ordering::Release);
         true
     }
 }
@@ -221,12 +229,21 @@ mod tests {
             let first = routes.get(0);
             for next in initial..initial + 70 {
                 assert_eq!(routes.len(), next);
-                assert!(!routes.push(next + 1, endpoint(0)) && !routes.push(next - 1, endpoint(0)));
-                assert!(routes.push(next, endpoint(next as u64)));
+                assert!(!routes.extend(next + 1, [endpoint(0)]) && !routes.extend(next - 1, [endpoint(0)]));
+                assert!(routes.extend(next, [endpoint(next as u64)]));
                 assert!((0..routes.len()).all(|number| routes.get(number).id() == id(number)));
             }
             assert!(Arc::ptr_eq(first, routes.get(0)));
         }
+    }
+
+    #[test]
+    fn several_routes_are_added_at_once() {
+        let routes = Routes::new(vec![endpoint(0)]);
+        assert!(routes.extend(1, (1..40).map(endpoint)));
+        assert!(routes.extend(40, (40..64).map(endpoint)));
+        assert!((0..routes.len()).all(|number| routes.get(number).id() == id(number)));
+        assert_eq!(routes.len(), 64);
     }
 
     #[test]
@@ -242,7 +259,7 @@ mod tests {
                     }
                 });
             }
-            (1..ROUTES).for_each(|number| assert!(routes.push(number, endpoint(number as u64))));
+            (1..ROUTES).for_each(|number| assert!(routes.extend(number, [endpoint(number as u64)])));
         });
     }
 }

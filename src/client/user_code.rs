@@ -27,6 +27,14 @@ impl Panicked {
     }
 }
 
+/// Calls `code`.
+///
+/// # Errors
+/// It panicked.
+pub(crate) fn call<T>(code: impl FnOnce() -> T) -> Result<T, Panicked> {
+    catch_unwind(AssertUnwindSafe(code)).map_err(|payload| Panicked::new(&*payload))
+}
+
 /// Calls `make` and awaits the future it gives.
 ///
 /// # Errors

@@ -50,6 +50,7 @@ impl ClientBuilder {
             consumer_ids: AtomicU64::new(0),
             watcher_ids: AtomicU64::new(0),
             new_work_set: Box::new(move || for_work.new_work_set()),
+            tokio: tokio::runtime::Handle::try_current().ok(),
         };
         let client = Client { shared: Arc::new(shared) };
         let observer = Observer::new(&self.observer_config(&client, &service_url), clock::now());

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use super::consumer_shared::ConsumerShared;
 use super::parts::all;
-use super::producer::ProducerShared;
+use super::producer_shared::ProducerShared;
 use super::runtime::AsyncTimer;
 use super::{Shared, clock};
 use crate::error::Result;

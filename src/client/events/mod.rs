@@ -102,11 +102,21 @@ pub enum ConsumerEvent {
         /// Why it was not stored.
         error: Error,
     },
-    /// A topic or partition has joined the consumer after it was created.
+    /// A topic or partition has joined the consumer after it was created: see
+    /// [`ConsumerBuilder::auto_update_partitions`](super::ConsumerBuilder::auto_update_partitions).
     #[non_exhaustive]
     TopicAdded {
         /// The full name of the topic, or of the partition.
         topic: Arc<str>,
+    },
+    /// A topic or partition was found after the consumer was created, and could not be attached within the operation
+    /// timeout, or was refused. It is tried again with the next look.
+    #[non_exhaustive]
+    TopicNotAdded {
+        /// The full name of the topic, or of the partition.
+        topic: Arc<str>,
+        /// Why.
+        error: Error,
     },
 }
 
@@ -135,6 +145,22 @@ pub enum ProducerEvent {
         waiting: Duration,
         /// Where the producer is attached, or why it is not.
         state: AttachState,
+    },
+    /// A partition that was added to the topic is attached: messages go to it, too, from now on. See
+    /// [`ProducerBuilder::auto_update_partitions`](super::ProducerBuilder::auto_update_partitions).
+    #[non_exhaustive]
+    PartitionAdded {
+        /// The full name of the partition.
+        topic: Arc<str>,
+    },
+    /// A partition that was added to the topic could not be attached within the operation timeout, or was refused. No
+    /// message goes to it, nor to the others that were found with it. They are tried again with the next look.
+    #[non_exhaustive]
+    PartitionNotAdded {
+        /// The full name of the partition.
+        topic: Arc<str>,
+        /// Why.
+        error: Error,
     },
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::client::producer::TraceSource;
+use crate::client::producer_shared::TraceSource;
 use crate::error::SendError;
 use crate::id::MessageId;
 use crate::machine::producer::Message;
@@ -62,8 +62,8 @@ pub trait ProducerInterceptor: Send + Sync + 'static {
         let _ = (topic, message, result);
     }
 
-    /// The topic has got more partitions, and the producer sends to them from now on; `partitions`: how many there are. This
-    /// client does not look for new partitions by itself yet. Default: nothing.
+    /// The topic has got more partitions, and the producer sends to them from now on; `partitions`: how many there are. Default:
+    /// nothing.
     fn on_partitions_change(&self, topic: &str, partitions: u32) {
         let _ = (topic, partitions);
     }

@@ -4,8 +4,25 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
 use super::*;
+use crate::broker::FaultEvent;
 use crate::client::ConsumerEvent;
-use crate::error::ErrorKind;
+use crate::client::consumer_shared::ConsumerShared;
+use crate::error::{ErrorKind, Result, ServerCode};
+
+/// Attaches one more topic, as what looks for topics does it.
+async fn joined(consumer: &Consumer, topic: &str) -> Result<()> {
+    joined_to(consumer.shared(), topic).await
+}
+
+async fn joined_to(shared: &ConsumerShared, topic: &str) -> Result<()> {
+    let mut attached = Vec::new();
+    for part in shared.open_joining(vec![(topic.into(), -1)])? {
+        attached.push((part.id, part.attached.await));
+    }
+    let result = attached[0].1.clone();
+    shared.settle_joining(attached);
+    result
+}
 
 /// Publishes a number each virtual millisecond until it is aborted.
 fn publishing(producer: Producer) -> tokio::task::JoinHandle<()> {
@@ -36,7 +53,7 @@ async fn topics_join_under_traffic() {
         for round in 0..400 {
             if round % 100 == 50 && round / 100 < 3 {
                 let topic = full(topics[1 + round / 100]);
-                within("the part", consumer.shared().add(topic.into(), -1)).await.expect("subscribed");
+                within("the part", joined(&consumer, &topic)).await.expect("subscribed");
             }
             let message = receive(&mut consumer).await;
             let expected = next.entry(message.topic().to_owned()).or_default();
@@ -59,7 +76,7 @@ async fn a_topic_leaves_under_traffic() {
         sending.push(publishing(producer(&client, topic).await));
     }
     let mut consumer = consumer(&client, "stays", 10).await;
-    within("the part", consumer.shared().add(full("leaves").into(), -1)).await.expect("subscribed");
+    within("the part", joined(&consumer, &full("leaves"))).await.expect("subscribed");
     let (mut next, mut kept) = (0, None);
     while kept.is_none() || next < 50 {
         let message = receive(&mut consumer).await;
@@ -83,7 +100,7 @@ async fn a_topic_leaves_under_traffic() {
     let kept = kept.expect("a message of the topic that left");
     assert_eq!(consumer.ack(&kept).expect_err("it left").kind(), ErrorKind::Closed);
     // It comes again as if it had never been here: from its first message on.
-    within("the part", consumer.shared().add(full("leaves").into(), -1)).await.expect("subscribed");
+    within("the part", joined(&consumer, &full("leaves"))).await.expect("subscribed");
     let first = loop {
         let message = receive(&mut consumer).await;
         if message.topic() == full("leaves") {
@@ -113,7 +130,7 @@ async fn a_receive_that_waits_gets_the_message_of_a_topic_that_joins() {
         let shared = consumer.shared().clone();
         let receiving = tokio::spawn(async move { receive(&mut consumer).await.topic().to_owned() });
         tokio::time::sleep(Duration::from_secs(1)).await;
-        within("the part", shared.add(full("new").into(), -1)).await.expect("subscribed");
+        within("the part", joined_to(&shared, &full("new"))).await.expect("subscribed");
         assert_eq!(within("the message", receiving).await.expect("no panic"), full("new"), "{queue_size}");
         drop(shared);
         within("the close", client.close()).await.expect("closed");
@@ -130,7 +147,7 @@ async fn parts_that_were_removed_leave_nothing_behind() {
     let mut consumer = consumer(&client, "stays", 1000).await;
     let mut parts: Vec<Weak<_>> = Vec::new();
     for _ in 0..ROUNDS {
-        within("the part", consumer.shared().add(full("comes-and-goes").into(), -1)).await.expect("subscribed");
+        within("the part", joined(&consumer, &full("comes-and-goes"))).await.expect("subscribed");
         let message = receive(&mut consumer).await;
         let part = consumer.shared().parts.iter().last().expect("the one that was added");
         parts.push(Arc::downgrade(&part));
@@ -155,11 +172,14 @@ async fn a_topic_that_is_refused_does_not_join() {
     let (_broker, client) = stage().await;
     let mut consumer = consumer(&client, "t", 1000).await;
     let topic = "persistent://public/no-such-namespace/t";
-    let refused = within("the refusal", consumer.shared().add(topic.into(), -1)).await.expect_err("no namespace");
+    let refused = within("the refusal", joined(&consumer, &topic)).await.expect_err("no namespace");
     assert_eq!(refused.topic(), Some(topic), "{refused}");
     assert_eq!(consumer.shared().parts.iter().count(), 1);
     send_numbers(&producer(&client, "t").await, 5..6).await;
     assert_eq!(number(&receive(&mut consumer).await), 5);
+    let event = consumer.events().try_recv().expect("an event");
+    let ConsumerEvent::TopicNotAdded { topic: told, .. } = &event else { panic!("it was never a part: {event:?}") };
+    assert_eq!(&**told, topic);
     assert!(consumer.events().try_recv().is_none());
     within("the close", client.close()).await.expect("closed");
 }
@@ -172,9 +192,60 @@ async fn nothing_joins_a_closed_consumer() {
     assert!(within("the close", consumer.shared().remove(&full("t"))).await.expect("closed"));
     assert!(consumer.try_receive().expect("not ended").is_none(), "without topics it waits for one");
     within("the close", consumer.close()).await.expect("closed");
-    let refused = within("the refusal", consumer.shared().add(full("late").into(), -1)).await.expect_err("closed");
+    let refused = within("the refusal", joined(&consumer, &full("late"))).await.expect_err("closed");
     assert_eq!(refused.kind(), ErrorKind::Closed);
     assert_eq!(within("the end", consumer.receive()).await.expect_err("closed").kind(), ErrorKind::Closed);
     assert_eq!(consumers(&broker, "late"), 0);
+    within("the close", client.close()).await.expect("closed");
+}
+
+/// Partitions that are added join, with what was published to them before; one that is refused is tried again.
+#[tokio::test(start_paused = true)]
+async fn partitions_join_and_nothing_of_them_is_missed() {
+    for (position, expected) in [(InitialPosition::Earliest, vec![7, 8]), (InitialPosition::Latest, vec![8])] {
+        let broker = EmbeddedBroker::builder().partitioned_topic("t", 1).start().await.expect("a free port");
+        let client = connected(&broker).await;
+        let builder = client.consumer("t", "s").auto_update_partitions_interval(Duration::from_secs(5));
+        let builder = builder.initial_position_of_added(position);
+        let mut consumer = within("a consumer", builder.subscribe()).await.expect("a consumer");
+        let mut events = consumer.events();
+        let fault = broker.faults().on(FaultEvent::Subscribe).on_topic("t-partition-1").times(2);
+        fault.refuse_request(ServerCode::AUTHORIZATION_ERROR);
+        assert!(broker.create_partitioned_topic("t", 2));
+        let new = producer(&client, "t-partition-1").await;
+        send_numbers(&new, 7..8).await;
+        for _ in 0..2 {
+            let event = within("the event", events.recv()).await;
+            let Some(ConsumerEvent::TopicNotAdded { topic, error }) = event else { panic!("another event: {event:?}") };
+            assert_eq!((&*topic, error.topic()), (full("t-partition-1").as_str(), Some(&*topic)));
+        }
+        let Some(ConsumerEvent::TopicAdded { topic }) = within("the event", events.recv()).await else {
+            panic!("another event")
+        };
+        assert_eq!(*topic, full("t-partition-1"));
+        send_numbers(&new, 8..9).await;
+        for number_of in expected {
+            let message = receive(&mut consumer).await;
+            assert_eq!((number(&message), message.topic()), (number_of, &*topic));
+            consumer.ack(&message).expect("acknowledged");
+        }
+        within("the close", client.close()).await.expect("closed");
+    }
+}
+
+/// A subscription that is deleted is not made again by a partition that is found later.
+#[tokio::test(start_paused = true)]
+async fn no_partition_joins_after_an_unsubscribe() {
+    let broker = EmbeddedBroker::builder().partitioned_topic("t", 1).start().await.expect("a free port");
+    let client = connected(&broker).await;
+    let builder = client.consumer("t", "s").auto_update_partitions_interval(Duration::from_secs(1));
+    let consumer = within("a consumer", builder.subscribe()).await.expect("a consumer");
+    within("the answer", consumer.unsubscribe()).await.expect("deleted");
+    assert!(broker.create_partitioned_topic("t", 3));
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    for partition in 0..3 {
+        let stats = broker.stats(&format!("t-partition-{partition}")).expect("the partition");
+        assert!(stats.subscriptions.is_empty(), "{partition}");
+    }
     within("the close", client.close()).await.expect("closed");
 }

@@ -105,6 +105,11 @@ pub trait EndpointMachine: Send + Sized + 'static {
         None
     }
 
+    /// Whether the application has it before its first attach: no refusal ends it that would not end one that was attached.
+    fn is_in_use(&self) -> bool {
+        false
+    }
+
     /// Whether an input since the last call gave the owner something to do: bytes to write, a frame to seal, an
     /// earlier deadline, an end to notice.
     fn take_dirty(&mut self) -> bool;
@@ -223,6 +228,8 @@ pub trait AnyEndpoint: Send + Sync + fmt::Debug {
     fn subscription(&self) -> Option<String>;
     /// See [`EndpointMachine::send_timeout`].
     fn send_timeout(&self) -> Option<Duration>;
+    /// See [`EndpointMachine::is_in_use`].
+    fn is_in_use(&self) -> bool;
     /// See [`Endpoint::move_to`].
     fn move_to(&self, owner: &Arc<ReadyList>, deferred: &mut Deferred);
     /// See [`EndpointMachine::open_request`].
@@ -292,6 +299,10 @@ impl<M: EndpointMachine> AnyEndpoint for Endpoint<M> {
 
     fn send_timeout(&self) -> Option<Duration> {
         self.with(|machine| machine.send_timeout())
+    }
+
+    fn is_in_use(&self) -> bool {
+        self.with(|machine| machine.is_in_use())
     }
 
     fn move_to(&self, owner: &Arc<ReadyList>, deferred: &mut Deferred) {

@@ -67,6 +67,8 @@ pub(super) struct ProducerAttach {
     /// When the first attach is overdue. `None` once it has come, and while the broker has the producer queued for
     /// exclusive access.
     creation_deadline: Option<Instant>,
+    /// See [`Producer::set_in_use`].
+    is_in_use: bool,
 }
 
 impl ProducerAttach {
@@ -80,6 +82,7 @@ impl ProducerAttach {
             has_given_up_name: false,
             created: Some(created),
             creation_deadline,
+            is_in_use: false,
         }
     }
 
@@ -100,6 +103,13 @@ impl ProducerAttach {
         self.creation_deadline
     }
 
+    /// The application has the producer already: its creation is not waited for.
+    fn set_in_use(&mut self) {
+        self.is_in_use = true;
+        self.created = None;
+        self.creation_deadline = None;
+    }
+
     /// The producer is finished: answers a creation that still waits with `error`.
     pub(super) fn end(&mut self, error: &Error, deferred: &mut Deferred) {
         self.phase = AttachPhase::Detached;
@@ -115,6 +125,17 @@ impl Producer {
     pub(super) fn note_broker(&mut self, peer: &PeerInfo) {
         let checks = peer.protocol_version >= LIVENESS_CHECK_VERSION;
         self.attach.name_taken_max = if checks { NAME_TAKEN_MAX } else { NAME_TAKEN_WITHOUT_CHECK_MAX };
+    }
+
+    /// The application has it before its first attach, which takes as long as it takes: it is refused and tried again as
+    /// one that was attached before. What is sent meanwhile waits for the attach, within its send timeout.
+    pub fn set_in_use(&mut self) {
+        self.attach.set_in_use();
+    }
+
+    /// Whether [`set_in_use`](Self::set_in_use) was called.
+    pub fn is_in_use(&self) -> bool {
+        self.attach.is_in_use
     }
 
     /// The PRODUCER that opens it; the session sets its `request_id`. Counts `epoch` up, and from the second on sends

@@ -34,6 +34,10 @@ impl EndpointMachine for Producer {
         Producer::send_timeout(self)
     }
 
+    fn is_in_use(&self) -> bool {
+        Producer::is_in_use(self)
+    }
+
     fn take_dirty(&mut self) -> bool {
         std::mem::take(&mut self.dirty)
     }

@@ -295,7 +295,7 @@ impl Message {
 
     /// It also gets a sequence id that is too large, so that the one comparison which each message passes on its way in
     /// finds both.
-    fn refuse(&mut self, why: &'static str) {
+    pub(crate) fn refuse(&mut self, why: &'static str) {
         self.extras_mut().refused = Some(why);
         self.set_sequence_id(u64::MAX);
     }

@@ -30,7 +30,7 @@ impl Supervisor {
         let mut managed = ManagedEndpoint::new(endpoint, self.backoff());
         // The only deadline of a machine that was never attached is the end of its creation.
         let first = managed.endpoint.expire(&self.ready, now, deferred).and_then(|expired| expired.next);
-        managed.creation_deadline = first.map(|deadline| deadline.at);
+        managed.creation_deadline = first.filter(|_| !managed.is_established).map(|deadline| deadline.at);
         self.endpoints.insert(id, managed);
         self.attach(id, now);
         self.poll_endpoint(id, now, deferred);

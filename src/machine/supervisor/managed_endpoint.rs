@@ -87,7 +87,8 @@ pub(crate) struct ManagedEndpoint {
     failed_attempts: u32,
     /// When the endpoint itself gives its creation up; `None` once it has been attached.
     pub(crate) creation_deadline: Option<Instant>,
-    is_established: bool,
+    /// It was attached before, or is in use without.
+    pub(crate) is_established: bool,
     backoff: Backoff,
     final_attempt: FinalAttempt,
     last_error: Option<Error>,
@@ -132,7 +133,7 @@ const FINAL_ATTEMPT_MARGIN: Duration = Duration::from_millis(100);
 impl ManagedEndpoint {
     /// An endpoint that has never been attached. Its state is set by the lookup that follows.
     pub(crate) fn new(endpoint: EndpointRef, backoff: Backoff) -> Self {
-        let (subject, route) = (endpoint.subject(), endpoint.route());
+        let (subject, route, is_established) = (endpoint.subject(), endpoint.route(), endpoint.is_in_use());
         Self {
             endpoint,
             subject,
@@ -144,7 +145,7 @@ impl ManagedEndpoint {
             attempt: Attempt(0),
             failed_attempts: 0,
             creation_deadline: None,
-            is_established: false,
+            is_established,
             backoff,
             final_attempt: FinalAttempt::Unplanned,
             last_error: None,

@@ -88,6 +88,17 @@ pub fn existing_partitions(topic: &Arc<str>) -> Query<Option<u32>> {
     query.about(topic)
 }
 
+/// PARTITIONED_METADATA of a topic that is known to exist, or to have existed: a broker that can is not to create it
+/// (PIP-344). How many partitions it has; 0: it is not partitioned any more.
+pub fn partitions_of_existing(topic: &Arc<str>) -> Query<u32> {
+    let command = pb::CommandPartitionedTopicMetadata {
+        topic: topic.to_string(),
+        metadata_auto_creation_enabled: Some(false),
+        ..Default::default()
+    };
+    Query { command: Some(command.into()), ..partitions(topic) }
+}
+
 /// GET_TOPICS_OF_NAMESPACE: the topics of `tenant/namespace`; `request` says of which domain, and by which pattern.
 pub fn topics_of_namespace(request: pb::CommandGetTopicsOfNamespace) -> Query<pb::CommandGetTopicsOfNamespaceResponse> {
     Query::new("the list of the namespace's topics", request.into(), |_, response| match response? {

@@ -18,6 +18,7 @@ pub(super) fn of_consumer(event: &ConsumerEvent, is_verbose: bool) -> Option<Str
         }
         ConsumerEvent::EndOfTopic { topic, .. } => format!("{topic} was terminated, and all of it is acknowledged"),
         ConsumerEvent::TopicAdded { topic, .. } => format!("{topic} has joined"),
+        ConsumerEvent::TopicNotAdded { topic, error, .. } => format!("{topic} has not joined: {error}"),
         ConsumerEvent::Stalled { topic, quiet_for, reason, .. } => {
             format!("nothing came of {topic} for {} s although there is a backlog: {reason}", quiet_for.as_secs())
         }
@@ -33,6 +34,8 @@ pub(super) fn of_producer(event: &ProducerEvent, is_verbose: bool) -> Option<Str
             format!("a message to {topic} has no receipt after {} s, {state}", waiting.as_secs())
         }
         _ if !is_verbose => return None,
+        ProducerEvent::PartitionAdded { topic, .. } => format!("{topic} has joined"),
+        ProducerEvent::PartitionNotAdded { topic, error, .. } => format!("{topic} has not joined: {error}"),
         other => format!("{other:?}"),
     })
 }
