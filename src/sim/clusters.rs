@@ -109,6 +109,16 @@ impl SimulatedCluster {
         ADDRESSES[self.number].iter().any(|own| own.ends_with(url.trim_start_matches("pulsar://")))
     }
 
+    /// Creates a partitioned topic, or adds partitions to one, as an operator does. False for a bad name, fewer partitions
+    /// than before, none, or more than 10,000.
+    #[must_use = "false if there are not so many partitions now"]
+    pub fn create_partitioned_topic(&self, topic: &str, partitions: u32) -> bool {
+        let mut world = self.inner.world();
+        let is_created = world.clusters[self.number].broker.create_partitioned_topic(topic, partitions);
+        world.flush_broker();
+        is_created
+    }
+
     /// The stored messages of a topic, in order.
     #[must_use]
     pub fn stored_messages(&self, topic: &str) -> Vec<StoredMessage> {

@@ -225,6 +225,10 @@ impl Cluster for Way {
         Box::pin(async move { self.admin().change("PUT", topic, "/partitions", &partitions.to_string()).await })
     }
 
+    fn grow<'a>(&'a self, topic: &'a str, partitions: u32) -> Fut<'a, ()> {
+        Box::pin(async move { self.admin().change("POST", topic, "/partitions", &partitions.to_string()).await })
+    }
+
     fn unload<'a>(&'a self, topic: &'a str) -> Fut<'a, ()> {
         Box::pin(async move { self.admin().change("PUT", topic, "/unload", "").await })
     }

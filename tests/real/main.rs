@@ -16,6 +16,7 @@ mod suite;
 
 mod broker;
 mod examples;
+mod growth;
 mod http;
 mod interop;
 mod memory;
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
         tls::TESTS,
         http::TESTS,
         examples::TESTS,
+        growth::TESTS,
         interop::TESTS,
         refusals::TESTS,
         schemas::TESTS,

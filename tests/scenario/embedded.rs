@@ -156,6 +156,10 @@ impl Cluster for Embedded {
         Box::pin(async move { assert!(self.broker.create_partitioned_topic(topic, partitions)) })
     }
 
+    fn grow<'a>(&'a self, topic: &'a str, partitions: u32) -> Fut<'a, ()> {
+        self.create_partitioned(topic, partitions)
+    }
+
     fn unload<'a>(&'a self, topic: &'a str) -> Fut<'a, ()> {
         Box::pin(async move { self.broker.unload(topic) })
     }

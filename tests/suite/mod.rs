@@ -20,6 +20,7 @@ pub mod dead_letters;
 pub mod drain;
 pub mod failing_keys;
 pub mod failover;
+pub mod growth;
 pub mod idle;
 pub mod interceptors;
 pub mod keys;
@@ -123,7 +124,10 @@ macro_rules! with_every_test {
             }
             partitioned {
                 keys_go_where_java_sends_them round_robin merged_and_acknowledged one_partition_by_name
-                nack_comes_from_its_partition
+                nack_comes_from_its_partition routed_by_the_application attached_by_their_first_message
+            }
+            growth {
+                partitions_are_added_under_load a_new_partition_is_read_from_its_beginning intervals_that_are_too_short
             }
             lifecycle {
                 dropped_handles_are_gone_at_the_broker drop_sends_what_was_accepted client_close_leaves_nothing

@@ -103,3 +103,63 @@ pub async fn nack_comes_from_its_partition(target: &Target) {
         drained(target, &format!("{topic}-partition-{partition}"), "s").await;
     }
 }
+
+/// Code of the application chooses the partition; what it does wrong is an error of that send alone.
+pub async fn routed_by_the_application(target: &Target) {
+    let client = target.client().await;
+    let topic = target.partitioned_topic("routed", PARTITIONS).await;
+    let router = |message: &Message, partitions: u32| match message.key() {
+        Some("last") => partitions - 1,
+        Some("beyond") => partitions,
+        Some("panic") => panic!("the router's own"),
+        _ => 1,
+    };
+    let producer = created(client.producer(&topic).message_router(router)).await;
+    for (key, partition) in [("last", PARTITIONS - 1), ("x", 1), ("y", 1), ("last", PARTITIONS - 1)] {
+        assert_eq!(send(&producer, Message::new("m").with_key(key)).await.partition(), Some(partition), "{key}");
+    }
+    assert_eq!(send(&producer, "without a key").await.partition(), Some(1));
+    for (key, why) in [("beyond", "a partition that is not there"), ("panic", "the message router panicked")] {
+        let message = || Message::new("m").with_key(key);
+        let error = within("the refusal", producer.send(message())).await.expect_err(key);
+        assert_eq!((error.error().kind(), error.may_be_stored()), (ErrorKind::InvalidArgument, false), "{error}");
+        assert!(error.to_string().contains(why), "{error}");
+        assert!(producer.try_enqueue(message()).expect_err(key).to_string().contains(why));
+        assert_eq!(send(&producer, "the next one").await.partition(), Some(1));
+    }
+    let plain = created(client.producer(target.topic("plain")).message_router(|_: &Message, _: u32| 7)).await;
+    assert_eq!(send(&plain, "without partitions").await.partition(), None);
+}
+
+/// A producer that starts lazily attaches each partition with its first message, and grows like any other.
+pub async fn attached_by_their_first_message(target: &Target) {
+    let client = target.client().await;
+    let topic = target.partitioned_topic("lazy", PARTITIONS).await;
+    let builder = client.producer(&topic).batching(false).lazy_start_partitioned_producers(true);
+    let router = |message: &Message, _: u32| message.key().expect("a key").parse().expect("a number");
+    let interval = Duration::from_secs(1);
+    let producer = created(builder.message_router(router).auto_update_partitions_interval(interval)).await;
+    assert_eq!(producer.partitions(), PARTITIONS);
+    assert_eq!(producer.state().parts.len(), 1, "the one that shows that the topic is not refused");
+    assert!(producer.is_connected());
+    let to = |partition: u32| Message::new("x").with_key(partition.to_string());
+    // Several at once begin it once, and none is lost.
+    let ids = send_all(&producer, (0..20).map(|number| to(number % 2 + 1))).await;
+    assert!(ids.iter().enumerate().all(|(number, id)| id.partition() == Some(number as u32 % 2 + 1)));
+    let started = producer.state().parts.len();
+    assert!((2..=3).contains(&started), "{started}");
+    let of = |partition: u32| format!("{topic}-partition-{partition}");
+    for partition in 1..=2 {
+        assert_eq!(target.stats(&of(partition)).await.publishers.len(), 1, "{partition}");
+        assert_eq!(target.stats(&of(partition)).await.messages_in, 10);
+    }
+    within("partitions to be added", target.cluster().grow(&topic, PARTITIONS + 2)).await;
+    super::growth::sends_to(&producer, PARTITIONS + 2).await;
+    assert_eq!(producer.state().parts.len(), started, "no message has come to them");
+    assert_eq!(send(&producer, to(PARTITIONS + 1)).await.partition(), Some(PARTITIONS + 1));
+    assert_eq!(target.stats(&of(PARTITIONS + 1)).await.publishers, [producer.name()]);
+    within("the close", producer.close()).await.expect("closed");
+    let error = within("the refusal", producer.send(to(PARTITIONS))).await.expect_err("closed");
+    assert_eq!(error.error().kind(), ErrorKind::Closed, "{error}");
+    assert!(target.stats(&of(PARTITIONS)).await.publishers.is_empty());
+}

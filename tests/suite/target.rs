@@ -38,6 +38,8 @@ pub trait Cluster: Send + Sync {
     fn stats<'a>(&'a self, topic: &'a str) -> Fut<'a, Option<TopicView>>;
     fn create<'a>(&'a self, topic: &'a str) -> Fut<'a, ()>;
     fn create_partitioned<'a>(&'a self, topic: &'a str, partitions: u32) -> Fut<'a, ()>;
+    /// Adds partitions, so that there are `partitions`.
+    fn grow<'a>(&'a self, topic: &'a str, partitions: u32) -> Fut<'a, ()>;
     fn unload<'a>(&'a self, topic: &'a str) -> Fut<'a, ()>;
     fn terminate<'a>(&'a self, topic: &'a str) -> Fut<'a, ()>;
     fn delete<'a>(&'a self, topic: &'a str) -> Fut<'a, ()>;

@@ -1,6 +1,7 @@
 //! Whole clients, two brokers or two clusters, and a network in virtual time, from one seed.
 
 mod clusters;
+mod growth;
 #[cfg(pulsar_mutations)]
 mod mutations;
 mod sim;

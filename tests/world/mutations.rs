@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use pulsar_native::sim::{Mutation, activate_mutation};
 
-use crate::{clusters, workload};
+use crate::{clusters, growth, workload};
 
 /// Seeds within which a mutation must be found.
 const SEEDS_MAX: u64 = 150;
@@ -49,6 +49,7 @@ fn world_of(mutation: Mutation) -> fn(u64, bool) -> workload::SeedReport {
         | Mutation::AcksCrossClusters
         | Mutation::KeepAcksOfOtherCluster
         | Mutation::IgnoreMigrated => clusters::run,
+        Mutation::NewPartitionAtLatest | Mutation::RouteBeforeAttach => growth::run,
         _ => workload::run,
     }
 }
@@ -75,7 +76,7 @@ fn assert_found(mutation: Mutation) {
 
 #[test]
 fn without_a_mutation_no_checker_reports() {
-    for run in [workload::run, clusters::run] {
+    for run in [workload::run, clusters::run, growth::run] {
         let reports: Vec<_> = (0..SEEDS_WITHOUT).filter_map(|seed| first_report(seed, run)).collect();
         assert!(reports.is_empty(), "{reports:?}");
     }
@@ -174,5 +175,8 @@ mutations! {
     acknowledgements_that_wait_for_the_other_cluster: KeepAcksOfOtherCluster =>
         "protocol conformance" | "acknowledged only what the application did";
     a_migration_that_is_ignored: IgnoreMigrated => "settles in time";
+    a_new_partition_that_is_read_from_its_end: NewPartitionAtLatest => "everything stored is received";
+    a_route_before_its_partition_is_attached: RouteBeforeAttach =>
+        "no message goes to a partition before it is attached";
     attempts_without_a_pause: NoBackoff => "dial back-off" | "livelock";
 }

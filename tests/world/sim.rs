@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use pulsar_native::sim::FaultCounts;
 
-use crate::{clusters, workload};
+use crate::{clusters, growth, workload};
 
 /// Seeds of a plain `cargo test`.
 const SEEDS_DEFAULT: u64 = if cfg!(debug_assertions) { 150 } else { 1000 };
@@ -17,9 +17,13 @@ fn number_of(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().and_then(|text| text.parse().ok())
 }
 
-/// Runs the world of a seed: that of two clusters, or of one.
+/// Runs the world of a seed: that of two clusters, of a topic that grows, or of one cluster with all the rest.
 fn run(seed: u64, trace: bool) -> workload::SeedReport {
-    if clusters::is_of(seed) { clusters::run(seed, trace) } else { workload::run(seed, trace) }
+    match seed {
+        _ if clusters::is_of(seed) => clusters::run(seed, trace),
+        _ if growth::is_of(seed) => growth::run(seed, trace),
+        _ => workload::run(seed, trace),
+    }
 }
 
 /// The violation or panic of a seed, and its report unless it panicked.

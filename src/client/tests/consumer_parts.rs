@@ -172,7 +172,7 @@ async fn a_topic_that_is_refused_does_not_join() {
     let (_broker, client) = stage().await;
     let mut consumer = consumer(&client, "t", 1000).await;
     let topic = "persistent://public/no-such-namespace/t";
-    let refused = within("the refusal", joined(&consumer, &topic)).await.expect_err("no namespace");
+    let refused = within("the refusal", joined(&consumer, topic)).await.expect_err("no namespace");
     assert_eq!(refused.topic(), Some(topic), "{refused}");
     assert_eq!(consumer.shared().parts.iter().count(), 1);
     send_numbers(&producer(&client, "t").await, 5..6).await;

@@ -130,7 +130,7 @@ async fn the_look_for_partitions_ends_with_the_producer() {
 
 /// The first message of a lazily started partition waits while that is refused, and so does a final refusal end it.
 #[tokio::test(start_paused = true)]
-async fn a_lazy_partition_that_is_refused_is_tried_again_within_the_send_timeout() {
+async fn a_lazy_partition_that_is_refused_is_tried_again() {
     let broker = EmbeddedBroker::builder().partitioned_topic("t", 2).start().await.expect("a free port");
     let client = connected(&broker).await;
     let router = |message: &Message, _: u32| message.key().map_or(0, |key| key.parse().expect("a number"));

@@ -26,6 +26,7 @@ pub(super) async fn consume(users: Users, client: Client, topic: TopicPlan, plan
     while !users.is_over.get() {
         let builder = client
             .consumer(topic.name.as_str(), plan.name.as_str())
+            .auto_update_partitions(false)
             .subscription_type(plan.kind)
             .initial_position(InitialPosition::Earliest)
             .receiver_queue_size(plan.queue)

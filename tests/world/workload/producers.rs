@@ -50,6 +50,7 @@ pub(super) async fn produce(users: Users, client: Client, topic: TopicPlan, plan
     while number < plan.messages {
         let mut builder = client
             .producer(topic.name.as_str())
+            .auto_update_partitions(false)
             .batching(plan.batching)
             .batching_max_publish_delay(plan.batching_max_publish_delay)
             .send_timeout(plan.send_timeout)
