@@ -13,7 +13,7 @@ use crate::pb;
 use crate::wire::command;
 use crate::wire::compress::{self, CompressError, Compression};
 use crate::wire::entry::{BrokerEntryMetadata, EntryParts};
-use crate::wire::metadata::{bytes, message_properties, single_properties, text};
+use crate::wire::metadata::{bytes, message_properties, replicate_to, single_properties, text};
 use crate::wire::{BatchCursor, Command, DecodeError, Frame, Limits, Metadata, SingleMetadata, cut, frames, missing};
 
 /// Small, so that a corpus of small files reaches the limit.
@@ -195,6 +195,8 @@ fn compare_metadata(serialized: &[u8], ours: &Metadata) {
     assert_eq!(ours.schema_version.as_ref().map(|range| bytes(serialized, range)), theirs.schema_version.as_deref());
     assert_eq!(ours.deliver_at_time_ms, theirs.deliver_at_time);
     assert_eq!(ours.marker_type, theirs.marker_type);
+    assert_eq!(ours.schema_id.as_ref().map(|range| bytes(serialized, range)), theirs.schema_id.as_deref());
+    assert!(replicate_to(serialized).eq(theirs.replicate_to.iter().map(String::as_str)));
     assert_eq!(ours.encrypted, !theirs.encryption_keys.is_empty());
     assert_eq!(ours.has_properties, !theirs.properties.is_empty());
     assert!(message_properties(serialized).eq(theirs.properties.iter().map(|p| (&*p.key, &*p.value))));

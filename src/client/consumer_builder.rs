@@ -295,7 +295,12 @@ impl ConsumerBuilder {
         self
     }
 
-    /// Whether the subscription's position is replicated to other clusters. Default: unset, which leaves it unchanged.
+    /// Whether the position of the subscription is replicated (PIP-33, `replicate_subscription_state` of SUBSCRIBE) to the
+    /// other clusters of a namespace that is replicated to several; elsewhere it has no effect. A consumer that goes on in
+    /// another cluster gets some messages again: what is replicated is the oldest one that is not acknowledged, once in a
+    /// while (`replicatedSubscriptionsSnapshotFrequencyMillis`, one second), and nothing of what was acknowledged beyond it.
+    /// Brokers write markers into the topic for it, which no consumer gets. Default: unset, which leaves the subscription as
+    /// it is.
     pub fn replicate_subscription_state(mut self, replicate: bool) -> Self {
         self.config.replicate_subscription_state = Some(replicate);
         self

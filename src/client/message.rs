@@ -269,6 +269,14 @@ impl ReceivedMessage {
         }
     }
 
+    /// Whether the key is null (`null_partition_key`), which is not the same as none.
+    pub fn key_is_null(&self) -> bool {
+        match self.own() {
+            Some((single, _)) => single.null_partition_key,
+            None => self.entry().metadata().null_partition_key,
+        }
+    }
+
     /// The ordering key (`ordering_key`).
     pub fn ordering_key(&self) -> Option<&[u8]> {
         match self.own() {
@@ -330,6 +338,26 @@ impl ReceivedMessage {
         (ms != 0).then(|| from_ms(ms))
     }
 
+    /// The time before which it was not to be delivered (`deliver_at_time`), if its producer set one.
+    pub fn deliver_at(&self) -> Option<SystemTime> {
+        let ms = self.entry().metadata().deliver_at_time_ms?;
+        Some(from_ms(u64::try_from(ms).unwrap_or(0)))
+    }
+
+    /// The cluster that it was first published in (`replicated_from`), if it was replicated from another one.
+    #[doc(alias = "isReplicated")]
+    #[doc(alias = "getReplicatedFrom")]
+    pub fn replicated_from(&self) -> Option<&str> {
+        let entry = self.entry();
+        entry.metadata().replicated_from.map(|range| metadata::text(entry.metadata_bytes(), &range))
+    }
+
+    /// The clusters that its producer chose for it (`replicate_to`); none: those of the namespace; `__local__` alone: no other
+    /// than that it was published in. Those of a batch of the Java client are what its first message has.
+    pub fn replication_clusters(&self) -> impl Iterator<Item = &str> {
+        metadata::replicate_to(self.entry().metadata_bytes())
+    }
+
     /// A message to be published that has the payload, key, ordering key and event time of this one, and these properties.
     /// The payload is shared and not copied.
     ///
@@ -350,6 +378,7 @@ impl ReceivedMessage {
         message = match (self.key_is_base64(), self.key_bytes(), self.key()) {
             (true, Some(bytes), _) => message.with_key_bytes(bytes),
             (_, _, Some(key)) => message.with_key(key),
+            _ if self.key_is_null() => message.with_null_key(),
             _ => message,
         };
         if let Some(key) = self.ordering_key() {
@@ -387,6 +416,13 @@ impl ReceivedMessage {
     pub fn schema_version(&self) -> Option<&[u8]> {
         let entry = self.entry();
         entry.metadata().schema_version.map(|range| metadata::bytes(entry.metadata_bytes(), &range))
+    }
+
+    /// The id of its schema in a registry outside of Pulsar (`schema_id`, PIP-420, since 4.1), as it travels: see
+    /// [`Message::with_schema_id`].
+    pub fn schema_id(&self) -> Option<&[u8]> {
+        let entry = self.entry();
+        entry.metadata().schema_id.map(|range| metadata::bytes(entry.metadata_bytes(), &range))
     }
 
     /// A copy that does not keep the read buffer alive. It copies the whole entry: of a member of a batch the whole

@@ -54,6 +54,8 @@ pub struct MetadataFields<'a> {
     pub chunk: Option<ChunkFields<'a>>,
     /// `null_partition_key`.
     pub null_partition_key: bool,
+    /// `schema_id`, as it travels.
+    pub schema_id: Option<&'a [u8]>,
 }
 
 /// The fields of a MessageMetadata that say how the payload is encrypted, for encoding. `encryption_algo` is not among them:
@@ -270,6 +272,7 @@ impl MetadataFields<'_> {
             sink.uint(29, int32(chunk.chunk_id));
         }
         sink.nonzero(30, u64::from(self.null_partition_key));
+        sink.some_bytes(32, self.schema_id);
     }
 }
 

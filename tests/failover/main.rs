@@ -1,10 +1,11 @@
-//! Two real clusters: one that is killed and comes back, and one that migrates to the other; by this client alone, and beside
-//! the Java client. Run by `scripts/real-failover`; without its environment each test says so and passes.
+//! Two real clusters: they replicate to each other, one is killed and comes back, and one migrates to the other; by this client
+//! alone, and beside the Java client. Run by `scripts/real-failover`; without its environment each test says so and passes.
 #![allow(unreachable_pub, reason = "modules of one test binary")]
 
 #[path = "../common/mod.rs"]
 mod common;
 mod java;
+mod replication;
 
 use std::collections::BTreeSet;
 use std::future::IntoFuture;
@@ -54,10 +55,11 @@ impl Real {
         assert!(status.expect("a script").success());
     }
 
-    async fn admin(&self, method: &str, path: &str, body: &str) {
+    async fn admin(&self, method: &str, path: &str, body: &str) -> String {
         let address = admin_http::address_of(&self.admin);
         let answer = admin_http::request(address, &self.token, method, path, body).await.expect("an answer");
         assert!(answer.is_success(), "{method} {path}: {} {}", answer.status, answer.body);
+        answer.body
     }
 
     fn builder(&self) -> ClientBuilder {

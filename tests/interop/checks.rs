@@ -11,7 +11,7 @@ use crate::admin;
 use crate::common::random::Random;
 use crate::letters::{self, Kind};
 use crate::matrix;
-use crate::message::Described;
+use crate::message::{Described, LOCAL_CLUSTER};
 use crate::ours::Ours;
 use crate::peer::Peer;
 use crate::refresh;
@@ -63,6 +63,12 @@ fn properties() -> Vec<Described> {
     vec![Described { properties: properties.into(), ..Described::new("with properties") }]
 }
 
+fn for_clusters() -> Vec<Described> {
+    let of = |clusters: &[&str]| clusters.iter().map(|&name| name.to_owned()).collect();
+    let message = |text, clusters: &[&str]| Described { replicate_to: of(clusters), ..Described::new(text) };
+    vec![message("two", &["east", "west"]), message("none", &[LOCAL_CLUSTER]), message("all", &[])]
+}
+
 fn keyed(stem: &str) -> Vec<Described> {
     let key = |at: u32| Described { key: Some(format!("{stem}-{at}")), ..Described::new(format!("value {at}")) };
     (0..40).map(key).collect()
@@ -79,6 +85,7 @@ fn all() -> Vec<(&'static str, Job)> {
         ("ordering key", one(Described { ordering_key: Some(b"lane".to_vec()), ..Described::new("ordered") })),
         ("properties", Messages(Work::new(properties()))),
         ("event time", one(Described { event_time: Some(1_700_000_000_123), ..Described::new("timed") })),
+        ("replication clusters", Messages(Work::new(for_clusters()))),
         ("empty", one(Described::new(""))),
         ("null", one(Described { key: Some("gone".into()), ..Described::default() })),
         ("batch", Messages(Work { batching: true, ..Work::new(many) })),

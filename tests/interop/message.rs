@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
+/// Stands for the cluster that a message is sent to.
+pub const LOCAL_CLUSTER: &str = "__local__";
+
 /// What is compared; `None` is unset.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Described {
@@ -14,6 +17,8 @@ pub struct Described {
     pub ordering_key: Option<Vec<u8>>,
     pub properties: BTreeMap<String, String>,
     pub event_time: Option<u64>,
+    /// The clusters to replicate to; `__local__`: replication is disabled.
+    pub replicate_to: Vec<String>,
 }
 
 /// Large payloads by their size and checksum.
@@ -30,6 +35,7 @@ impl std::fmt::Debug for Described {
             .field("ordering_key", &self.ordering_key)
             .field("properties", &self.properties)
             .field("event_time", &self.event_time)
+            .field("replicate_to", &self.replicate_to)
             .finish()
     }
 }
@@ -42,7 +48,12 @@ impl Described {
     /// The names, as in `lacks`, of what a client must be able to express.
     pub fn needs(&self) -> Vec<&'static str> {
         let is_empty = self.payload.as_deref().is_some_and(<[u8]>::is_empty);
-        let needs = [("null", self.payload.is_none()), ("empty", is_empty), ("key_bytes", self.key_bytes.is_some())];
+        let needs = [
+            ("null", self.payload.is_none()),
+            ("empty", is_empty),
+            ("key_bytes", self.key_bytes.is_some()),
+            ("replicate_to", !self.replicate_to.is_empty()),
+        ];
         needs.into_iter().filter(|(_, is_needed)| *is_needed).map(|(name, _)| name).collect()
     }
 
@@ -63,12 +74,16 @@ impl Described {
         if !self.properties.is_empty() {
             object.insert("properties".into(), json!(self.properties));
         }
+        if !self.replicate_to.is_empty() {
+            object.insert("replicate_to".into(), json!(self.replicate_to));
+        }
         Value::Object(object)
     }
 
     pub fn from_json(value: &Value) -> Self {
         let text = |name: &str| value[name].as_str().filter(|text| !text.is_empty()).map(str::to_owned);
         let properties = value["properties"].as_object();
+        let clusters = value["replicate_to"].as_array().into_iter().flatten();
         let pair = |(key, value): (&String, &Value)| (key.clone(), value.as_str().unwrap_or_default().to_owned());
         Self {
             payload: value["payload"].as_str().map(unhex),
@@ -77,6 +92,7 @@ impl Described {
             ordering_key: text("ordering_key").map(|text| unhex(&text)),
             properties: properties.map(|all| all.iter().map(pair).collect()).unwrap_or_default(),
             event_time: value["event_time"].as_u64(),
+            replicate_to: clusters.map(|name| name.as_str().unwrap_or_default().to_owned()).collect(),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use pulsar_native::{Client, HashingScheme, InitialPosition, Message, MessageId, ReceivedMessage, Token};
 
 use crate::checks::Work;
-use crate::message::Described;
+use crate::message::{Described, LOCAL_CLUSTER};
 
 pub async fn within<T>(what: &str, call: impl Future<Output = Result<T, impl std::fmt::Display>>) -> Result<T, String> {
     let timed = tokio::time::timeout(Duration::from_secs(30), call).await;
@@ -89,7 +89,11 @@ fn built(described: &Described) -> Message {
     for (key, value) in &described.properties {
         message = message.with_property(key, value);
     }
-    message
+    match described.replicate_to.as_slice() {
+        [] => message,
+        [local] if local == LOCAL_CLUSTER => message.with_replication_disabled(),
+        clusters => message.with_replication_clusters(clusters),
+    }
 }
 
 pub fn described(message: &ReceivedMessage) -> Described {
@@ -102,6 +106,7 @@ pub fn described(message: &ReceivedMessage) -> Described {
         ordering_key: message.ordering_key().map(<[u8]>::to_vec),
         properties: message.properties().map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
         event_time: message.event_time().map(millis),
+        replicate_to: message.replication_clusters().map(str::to_owned).collect(),
     }
 }
 

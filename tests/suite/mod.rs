@@ -26,6 +26,7 @@ pub mod interceptors;
 pub mod keys;
 pub mod lifecycle;
 pub mod memory;
+pub mod metadata;
 pub mod partitioned;
 pub mod produce;
 pub mod raw;
@@ -72,6 +73,10 @@ macro_rules! with_every_test {
                 batches_share_an_entry linger_is_ended_by_flush each_codec metadata_alone metadata_in_a_batch
                 empty_and_null_are_different oversize_fails_alone large_payloads sequence_ids producer_names
                 resent_sequence_ids_are_stored_once terminated_topic full_queue_gives_the_message_back many_tasks delayed
+            }
+            metadata {
+                clusters_to_replicate_to replicated_from_another_cluster markers_are_not_delivered
+                null_keys_schema_ids_and_times
             }
             memory {
                 one_limit_for_a_hundred_producers a_message_above_the_limit_is_sent_alone the_limit_gives_a_message_back

@@ -54,7 +54,7 @@ impl Dispatcher<'_> {
             };
             self.sub.queue.take(offset);
             if self.sub.cursor.is_acked(offset)
-                || self.drop_if_damaged(offset, entry)
+                || self.drop_if_undeliverable(offset, entry)
                 || self.delay_if_early(offset, entry)
             {
                 continue;

@@ -75,9 +75,11 @@ impl<'a> Dispatcher<'a> {
             && self.connections.has_room(consumer.key.conn)
     }
 
-    /// An entry whose metadata cannot be read is acknowledged instead of sent, unless the settings want it delivered.
-    fn drop_if_damaged(&mut self, offset: u64, entry: &StoredEntry) -> bool {
-        let is_dropped = !entry.info.readable && self.context.damaged_entries != DamagedEntries::Deliver;
+    /// A marker is acknowledged instead of sent, and so is an entry whose metadata cannot be read, unless the settings want
+    /// it delivered.
+    fn drop_if_undeliverable(&mut self, offset: u64, entry: &StoredEntry) -> bool {
+        let is_damaged = !entry.info.readable && self.context.damaged_entries != DamagedEntries::Deliver;
+        let is_dropped = is_damaged || entry.info.is_marker;
         if is_dropped {
             self.sub.acknowledge(offset);
         }

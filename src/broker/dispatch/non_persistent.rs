@@ -22,8 +22,11 @@ pub(crate) struct TransientEntry {
 /// Sends an entry to one consumer of the subscription, if that one has permits and room.
 ///
 /// Only a Shared subscription tries the next consumer. Priorities and the limit of unacknowledged messages do not
-/// apply.
+/// apply. Markers go to none.
 pub(crate) fn dispatch_transient(sub: &mut Subscription, entry: &TransientEntry, connections: &mut Connections) {
+    if entry.info.is_marker {
+        return;
+    }
     let is_open = |consumer: &SubscribedConsumer, connections: &mut Connections| {
         consumer.permits > 0 && connections.has_room(consumer.key.conn)
     };

@@ -15,7 +15,7 @@ impl Dispatcher<'_> {
         while let Some((offset, entry)) = self.sub.queue.next_entry(&self.sub.cursor, self.log) {
             let Some(next) = self.next_in_turn(&mut run) else { break };
             self.sub.queue.take(offset);
-            if self.drop_if_damaged(offset, entry) || self.delay_if_early(offset, entry) {
+            if self.drop_if_undeliverable(offset, entry) || self.delay_if_early(offset, entry) {
                 continue;
             }
             let Some(key) = self.chunk_consumer(entry, next) else {

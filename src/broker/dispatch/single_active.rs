@@ -26,7 +26,7 @@ impl Dispatcher<'_> {
                 return false;
             }
             self.sub.queue.take_unread();
-            if self.drop_if_damaged(offset, entry) {
+            if self.drop_if_undeliverable(offset, entry) {
                 continue;
             }
             if self.is_filtered_out(key, entry) {

@@ -32,6 +32,8 @@ pub(crate) struct EntryInfo {
     pub(crate) key_hash: u32,
     /// It has neither an ordering key nor a partition key.
     pub(crate) is_keyless: bool,
+    /// `marker_type` is there: brokers write it for each other, and no consumer gets it.
+    pub(crate) is_marker: bool,
     /// The chunked message that this entry is one chunk of.
     pub(crate) chunk: Option<ChunkOfMessage>,
     /// `sequence_id` of the metadata.
@@ -60,6 +62,7 @@ impl EntryInfo {
         self.highest_sequence_id = parsed.highest_sequence_id;
         self.key_hash = key_hash(parsed, bytes);
         self.is_keyless = parsed.ordering_key.is_none() && parsed.partition_key.is_none();
+        self.is_marker = parsed.marker_type.is_some();
         self.chunk = parsed.chunk.as_ref().filter(|chunk| chunk.num_chunks > 1).map(|chunk| ChunkOfMessage {
             uuid: Arc::from(metadata::text(bytes, &chunk.uuid)),
             is_last: chunk.chunk_id == chunk.num_chunks - 1,

@@ -9,12 +9,18 @@ use bytes::Bytes;
 use crate::base64_text;
 use crate::machine::Now;
 use crate::trace_context::{TRACEPARENT, TRACESTATE, TraceContext};
-use crate::wall_time::to_ms;
+use crate::wall_time::{from_ms, to_ms};
 use crate::wire::metadata::SingleFields;
 
 /// Messages with longer keys are not batched: the metadata of a batch repeats the key of its first message, in the
 /// little room that a frame has beside the payload.
 const BATCHED_KEY_BYTES_MAX: usize = 4096;
+
+/// The most that the number and the length of a field take, bytes.
+const FIELD_HEAD_BYTES_MAX: usize = 8;
+
+/// In `replicate_to` it stands for the cluster that a message is sent to, whatever that is called.
+const LOCAL_CLUSTER: &str = "__local__";
 
 /// A message to be sent: its payload and what goes with it.
 ///
@@ -74,6 +80,7 @@ pub(super) struct Extras {
     pub(super) null_value: bool,
     /// See [`Message::with_batching`].
     unbatched: bool,
+    rare: Rare,
     /// See [`Message::refused`].
     refused: Option<&'static str>,
 }
@@ -87,8 +94,36 @@ static NO_EXTRAS: Extras = Extras {
     delivery: Delivery::AtOnce,
     null_value: false,
     unbatched: false,
+    rare: Rare(None),
     refused: None,
 };
+
+/// [`RareFields`], if there are any: where there are none, dropping them is one branch.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Rare(Option<Box<RareFields>>);
+
+impl Drop for Rare {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(fields) = self.0.take() {
+            drop_fields(fields);
+        }
+    }
+}
+
+#[cold]
+fn drop_fields(_: Box<RareFields>) {}
+
+/// What hardly any message has. A message that has it is never batched: members of a batch have no fields for most of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct RareFields {
+    pub(super) replicate_to: Vec<String>,
+    pub(super) schema_id: Option<Bytes>,
+    /// Unless it has a key.
+    pub(super) null_key: bool,
+}
+
+static NO_RARE_FIELDS: RareFields = RareFields { replicate_to: Vec::new(), schema_id: None, null_key: false };
 
 /// When consumers on Shared and Key_Shared subscriptions get it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -138,16 +173,26 @@ impl Message {
     /// with `false` for each message.
     #[doc(alias = "partition_key")]
     pub fn with_key(mut self, key: impl Into<String>) -> Self {
-        self.extras_mut().key = Some(key.into());
-        self.extras_mut().key_b64 = false;
+        let extras = self.extras_mut();
+        (extras.key, extras.key_b64) = (Some(key.into()), false);
         self
     }
 
     /// Sets a key of arbitrary bytes: it travels in base64, marked by `partition_key_b64_encoded`.
     #[doc(alias = "partition_key_b64_encoded")]
     pub fn with_key_bytes(mut self, key: impl AsRef<[u8]>) -> Self {
-        self.extras_mut().key = Some(base64_text::encode(key.as_ref()));
-        self.extras_mut().key_b64 = true;
+        let extras = self.extras_mut();
+        (extras.key, extras.key_b64) = (Some(base64_text::encode(key.as_ref())), true);
+        self
+    }
+
+    /// Makes its key null (`null_partition_key`), which is neither no key nor an empty one: a pair of key and value whose
+    /// key is null, where the key travels apart from the value. It takes the place of a key that was set, and the message is
+    /// never batched.
+    pub fn with_null_key(mut self) -> Self {
+        let extras = self.extras_mut();
+        (extras.key, extras.key_b64) = (None, false);
+        self.change_rare(|rare| rare.null_key = true);
         self
     }
 
@@ -216,6 +261,34 @@ impl Message {
         self
     }
 
+    /// The clusters that it is replicated to (`replicate_to`), of those that its namespace is replicated to. Default, and
+    /// without a name: all of them. Such a message is never batched, because members of a batch have no clusters of their own;
+    /// in the Java client those of the first member count for all.
+    #[doc(alias = "replicationClusters")]
+    #[doc(alias = "replicate_to")]
+    pub fn with_replication_clusters<C: Into<String>>(mut self, clusters: impl IntoIterator<Item = C>) -> Self {
+        let clusters: Vec<String> = clusters.into_iter().map(Into::into).collect();
+        self.change_rare(|rare| rare.replicate_to = clusters);
+        self
+    }
+
+    /// Keeps it in the cluster that it is sent to (`replicate_to` with the single name `__local__`); see
+    /// [`with_replication_clusters`](Self::with_replication_clusters), whose place it takes.
+    #[doc(alias = "disableReplication")]
+    pub fn with_replication_disabled(self) -> Self {
+        self.with_replication_clusters([LOCAL_CLUSTER])
+    }
+
+    /// Sets the id of its schema in a registry outside of Pulsar (`schema_id`, PIP-420, since 4.1), as it travels: Java puts a
+    /// byte in front, -1, or -2 for those of key and value. Such a message is never batched, because members of a batch have no
+    /// id of their own.
+    #[doc(alias = "schemaId")]
+    pub fn with_schema_id(mut self, id: impl Into<Bytes>) -> Self {
+        let id = id.into();
+        self.change_rare(|rare| rare.schema_id = Some(id));
+        self
+    }
+
     /// The payload.
     pub fn payload(&self) -> &[u8] {
         &self.payload
@@ -234,6 +307,12 @@ impl Message {
     /// Whether the key is the base64 text of a binary one (`partition_key_b64_encoded`).
     pub fn key_is_base64(&self) -> bool {
         self.extras().key_b64
+    }
+
+    /// Whether the key is null (`null_partition_key`), which is not the same as none.
+    pub fn key_is_null(&self) -> bool {
+        let extras = self.extras();
+        extras.key.is_none() && extras.rare().null_key
     }
 
     /// The ordering key (`ordering_key`).
@@ -269,6 +348,30 @@ impl Message {
     #[inline]
     pub fn sequence_id(&self) -> Option<u64> {
         self.sequence_id.get()
+    }
+
+    /// The time that it is delivered at, if one was set. One before 1970 is shown as 1970: both have passed.
+    pub fn deliver_at(&self) -> Option<SystemTime> {
+        self.deliver_at_ms().map(|ms| from_ms(u64::try_from(ms).unwrap_or(0)))
+    }
+
+    /// The delay that it is delivered after, if one was set. A producer turns it into [`deliver_at`](Self::deliver_at).
+    pub fn deliver_after(&self) -> Option<Duration> {
+        match self.extras().delivery {
+            Delivery::After(delay) => Some(delay),
+            Delivery::AtOnce | Delivery::At(_) => None,
+        }
+    }
+
+    /// The clusters that it is replicated to, if any were set; `__local__` alone:
+    /// [none](Self::with_replication_disabled).
+    pub fn replication_clusters(&self) -> impl Iterator<Item = &str> {
+        self.extras().rare().replicate_to.iter().map(String::as_str)
+    }
+
+    /// The id of its schema in a registry outside of Pulsar, if one was set.
+    pub fn schema_id(&self) -> Option<&[u8]> {
+        self.extras().rare().schema_id.as_deref()
     }
 
     /// Whether the value is null (a tombstone), which is not the same as empty.
@@ -308,6 +411,16 @@ impl Message {
 
     fn extras_mut(&mut self) -> &mut Extras {
         self.extras.get_or_insert_default()
+    }
+
+    /// Without any it has no box for them: that it is there keeps the message out of batches.
+    fn change_rare(&mut self, change: impl FnOnce(&mut RareFields)) {
+        let rare = &mut self.extras_mut().rare.0;
+        let mut fields = rare.take().unwrap_or_default();
+        change(&mut fields);
+        if *fields != NO_RARE_FIELDS {
+            *rare = Some(fields);
+        }
     }
 
     /// Sets its sequence id.
@@ -386,7 +499,19 @@ impl Message {
 
 impl Extras {
     fn may_be_batched(&self) -> bool {
-        !self.unbatched && self.delivery == Delivery::AtOnce && self.key_bytes() <= BATCHED_KEY_BYTES_MAX
+        !self.unbatched
+            && self.delivery == Delivery::AtOnce
+            && self.rare.0.is_none()
+            && self.key_bytes() <= BATCHED_KEY_BYTES_MAX
+    }
+
+    #[inline]
+    pub(super) fn rare_if_any(&self) -> Option<&RareFields> {
+        self.rare.0.as_deref()
+    }
+
+    fn rare(&self) -> &RareFields {
+        self.rare_if_any().unwrap_or(&NO_RARE_FIELDS)
     }
 
     fn key_bytes(&self) -> usize {
@@ -395,7 +520,15 @@ impl Extras {
 
     fn size_bytes(&self) -> usize {
         let properties: usize = self.properties.iter().map(|(key, value)| key.len() + value.len()).sum();
-        properties + self.key_bytes()
+        properties + self.key_bytes() + self.rare_if_any().map_or(0, RareFields::size_bytes)
+    }
+}
+
+impl RareFields {
+    /// At least what they take in the metadata.
+    fn size_bytes(&self) -> usize {
+        let clusters = self.replicate_to.iter().map(|cluster| cluster.len() + FIELD_HEAD_BYTES_MAX).sum::<usize>();
+        clusters + self.schema_id.as_ref().map_or(0, |id| id.len() + FIELD_HEAD_BYTES_MAX)
     }
 }
 
@@ -427,6 +560,7 @@ impl From<&str> for Message {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::metadata::MetadataFields;
 
     #[test]
     fn binary_keys_travel_in_base64() {
@@ -451,6 +585,21 @@ mod tests {
             .with_sequence_id(u64::MAX);
         let real = crate::wire::batch::record_len(&message.single(), &message.payload);
         assert!(message.record_bytes_max(message.size_bytes()) >= real);
+    }
+
+    #[test]
+    fn clusters_and_schema_ids_count_and_are_never_batched() {
+        let message = Message::new("x").with_replication_clusters(["c".repeat(300), "d".into()]);
+        let message = message.with_schema_id(vec![1; 300]);
+        let rare = message.extras().rare();
+        let fields = MetadataFields {
+            replicate_to: &rare.replicate_to,
+            schema_id: rare.schema_id.as_deref(),
+            ..MetadataFields::default()
+        };
+        let real = fields.encoded_len() - MetadataFields::default().encoded_len();
+        assert!(message.size_bytes() > real && !message.may_be_batched());
+        assert!(Message::new("x").with_replication_clusters([""; 0]).may_be_batched());
     }
 
     #[test]

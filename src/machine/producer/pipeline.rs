@@ -33,7 +33,7 @@ use super::batch::EntryContent;
 use super::chunks::{self, Split};
 use super::encrypt::{DataKey, Encryption, IV_BYTES, SealedChunk, TAG_BYTES, owned, seal_chunks, seal_in_place};
 use super::group::PendingEntry;
-use super::message::Message;
+use super::message::{Message, RareFields};
 use super::one_or_more::OneOrMore;
 use crate::error::{Error, ErrorKind};
 use crate::wire::FRAME_PADDING_BYTES;
@@ -273,9 +273,10 @@ fn metadata<'a>(content: &'a EntryContent, stamp: EntryStamp, context: &'a SealC
 }
 
 /// Metadata of a message outside a batch, without publish time and compression.
+#[inline]
 fn single_metadata<'a>(context: &'a SealContext, message: &'a Message, sequence_id: u64) -> MetadataFields<'a> {
     let extras = message.extras();
-    MetadataFields {
+    let metadata = MetadataFields {
         producer_name: &context.producer_name,
         sequence_id,
         properties: &extras.properties,
@@ -287,6 +288,20 @@ fn single_metadata<'a>(context: &'a SealContext, message: &'a Message, sequence_
         deliver_at_time_ms: message.deliver_at_ms(),
         null_value: extras.null_value,
         ..MetadataFields::default()
+    };
+    match extras.rare_if_any() {
+        None => metadata,
+        Some(rare) => with_rare_fields(metadata, rare),
+    }
+}
+
+#[cold]
+fn with_rare_fields<'a>(metadata: MetadataFields<'a>, rare: &'a RareFields) -> MetadataFields<'a> {
+    MetadataFields {
+        replicate_to: &rare.replicate_to,
+        null_partition_key: rare.null_key && metadata.partition_key.is_none(),
+        schema_id: rare.schema_id.as_deref(),
+        ..metadata
     }
 }
 

@@ -61,6 +61,8 @@ pub struct Metadata {
     pub replicated_from: Option<Range<u32>>,
     /// `txnid_least_bits` and `txnid_most_bits`; present if both are.
     pub txn: Option<TxnBits>,
+    /// `schema_id`.
+    pub schema_id: Option<Range<u32>>,
 }
 
 /// The fields of a [`Metadata`] that are needed to decode an entry.
@@ -355,9 +357,7 @@ impl OptionalFields {
             28 => self.total_bytes = f.int(value, "MessageMetadata.total_chunk_msg_size")?,
             29 => self.chunk_id = f.int(value, "MessageMetadata.chunk_id")?,
             31 => f.ints(value, "MessageMetadata.compacted_batch_indexes")?,
-            32 => {
-                f.bytes(value, "MessageMetadata.schema_id")?;
-            }
+            32 => metadata.schema_id = Some(f.bytes(value, "MessageMetadata.schema_id")?),
             _ => {}
         }
         Ok(())
@@ -440,6 +440,8 @@ impl SingleMetadata {
 const MESSAGE_PROPERTIES: u32 = 4;
 /// The field number of `publish_time` in MessageMetadata.
 const PUBLISH_TIME: u32 = 3;
+/// The field number of `replicate_to` in MessageMetadata.
+const REPLICATE_TO: u32 = 7;
 /// The field number of `properties` in SingleMessageMetadata.
 const SINGLE_PROPERTIES: u32 = 1;
 
@@ -498,6 +500,14 @@ pub fn publish_time_ms(metadata: &[u8]) -> Option<u64> {
             return Some(time);
         }
     }
+}
+
+/// The clusters that a serialized MessageMetadata is to be replicated to (`replicate_to`), in their order.
+///
+/// In bytes that [`Metadata::decode`] accepted, it returns all of them; in any other bytes it ends at the first field
+/// that cannot be decoded.
+pub fn replicate_to(metadata: &[u8]) -> impl Iterator<Item = &str> {
+    byte_fields(metadata, REPLICATE_TO).filter_map(|cluster| std::str::from_utf8(cluster).ok())
 }
 
 /// The values of the fields of this number in a serialized message, as far as it can be decoded.

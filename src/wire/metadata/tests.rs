@@ -86,6 +86,7 @@ fn writable(random: &mut Random) -> pb::MessageMetadata {
         total_chunk_msg_size: chunk.map(|value| value as i32 ^ 1),
         chunk_id: chunk.map(|value| value as i32 ^ 2),
         null_partition_key: random.some(|_| true),
+        schema_id: random.some(|random| random.bytes(8)),
         ..Default::default()
     }
 }
@@ -101,7 +102,6 @@ fn readable(random: &mut Random) -> pb::MessageMetadata {
         encryption_algo: random.some(Random::text),
         encryption_param: random.some(|random| random.bytes(12)),
         compacted_batch_indexes: (0..random.below(3)).map(|_| random.number() as i32).collect(),
-        schema_id: random.some(|random| random.bytes(8)),
         compression: random.some(|random| random.number() as i32),
         uncompressed_size: Some(0),
         event_time: Some(0),
@@ -161,6 +161,7 @@ fn metadata_fields<'a>(
             chunk_id: from.chunk_id.unwrap(),
         }),
         null_partition_key: from.null_partition_key.is_some(),
+        schema_id: from.schema_id.as_deref(),
     }
 }
 
@@ -177,6 +178,8 @@ fn assert_equal(raw: &[u8], ours: &Metadata, theirs: &pb::MessageMetadata) {
     assert_eq!(pairs, owned(&theirs.properties));
     assert_eq!(own_text(&ours.replicated_from), theirs.replicated_from);
     assert_eq!(own_text(&ours.partition_key), theirs.partition_key);
+    assert_eq!(replicate_to(raw).collect::<Vec<_>>(), theirs.replicate_to);
+    assert_eq!(own_bytes(&ours.schema_id), vec(&theirs.schema_id));
     assert_eq!(ours.compression, theirs.compression.unwrap_or(0));
     assert_eq!(ours.uncompressed_size, theirs.uncompressed_size());
     assert_eq!(ours.num_messages_in_batch, theirs.num_messages_in_batch);

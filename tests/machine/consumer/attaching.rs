@@ -20,6 +20,10 @@ fn subscribe_says_what_the_options_say() {
         assert_eq!((request.consumer_epoch, request.durable, request.start_message_id), (Some(0), Some(true), None));
         assert_eq!(request.schema, None);
     }
+    for replicate in [None, Some(true), Some(false)] {
+        let mut harness = ConsumerHarness::new(SHARED, |config| config.replicate_subscription_state = replicate);
+        assert_eq!(harness.consumer.subscribe_request().replicate_subscription_state, replicate);
+    }
     let schema = SchemaInfo::new("n", SchemaType::AutoConsume, "").with_property("k", "v");
     let mut with_schema = ConsumerHarness::new(SHARED, |config| config.schema = Some(schema));
     for _ in 0..2 {

@@ -42,7 +42,7 @@ type request struct {
 }
 
 // It discards an empty message outside a batch as damaged, and its JavaStringHash keeps the sign bit that Java drops.
-var lacks = []string{"null", "key_bytes", "empty", "java_hash", "give_up"}
+var lacks = []string{"null", "key_bytes", "empty", "java_hash", "give_up", "replicate_to"}
 
 func main() {
 	client, err := connect(pulsar.NewAuthenticationToken(os.Getenv("PULSAR_TOKEN")))

@@ -19,6 +19,7 @@ import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.function.Supplier;
 import org.apache.pulsar.client.api.*;
+import org.apache.pulsar.client.impl.MessageImpl;
 
 /** The official Java client behind the line protocol of ../README.md. */
 public class Peer {
@@ -97,6 +98,15 @@ public class Peer {
             if (message.has("properties")) {
                 message.getAsJsonObject("properties").entrySet()
                         .forEach(pair -> builder.property(pair.getKey(), pair.getValue().getAsString()));
+            }
+            if (message.has("replicate_to")) {
+                List<String> clusters = new ArrayList<>();
+                message.getAsJsonArray("replicate_to").forEach(name -> clusters.add(name.getAsString()));
+                if (clusters.equals(List.of("__local__"))) {
+                    builder.disableReplication();
+                } else {
+                    builder.replicationClusters(clusters);
+                }
             }
             sends.add(builder.sendAsync());
         }
@@ -227,6 +237,15 @@ public class Peer {
         JsonObject properties = new JsonObject();
         message.getProperties().forEach(properties::addProperty);
         received.add("properties", properties);
+        if (message.isReplicated()) {
+            received.addProperty("replicated_from", message.getReplicatedFrom());
+        }
+        JsonArray clusters = new JsonArray();
+        // No method of the interface tells them.
+        if (message instanceof MessageImpl<byte[]> one) {
+            one.getReplicateTo().forEach(clusters::add);
+        }
+        received.add("replicate_to", clusters);
         received.addProperty("id", id(message.getMessageId()));
         return received;
     }
