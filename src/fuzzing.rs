@@ -304,6 +304,12 @@ pub fn cluster_answer(data: &[u8]) {
     crate::client::failover::answer::read_any(data);
 }
 
+/// A key as PEM, and an encrypted entry: two bytes for the size of its metadata, metadata, payload.
+#[cfg(feature = "encryption")]
+pub fn encrypted(data: &[u8]) {
+    crate::client::encryption::fuzz::open_any(data);
+}
+
 /// A certificate, of which the subject's common name is read.
 pub fn certificate(data: &[u8]) {
     if let Some(name) = crate::common_name::common_name(data) {
@@ -436,6 +442,12 @@ mod tests {
     #[test]
     fn cluster_answer_corpus() -> io::Result<()> {
         replay("cluster_answer", cluster_answer)
+    }
+
+    #[cfg(feature = "encryption")]
+    #[test]
+    fn encrypted_corpus() -> io::Result<()> {
+        replay("encrypted", encrypted)
     }
 
     #[cfg(feature = "oauth2")]

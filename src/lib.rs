@@ -38,6 +38,7 @@
 //! - Service URLs of the binary protocol (`pulsar://`, `pulsar+ssl://`) and of web ports (`http://`, `https://`).
 //! - Authentication by token (fixed, from a file, from a function), OAuth2 client credentials or a custom method ([`Authentication`]); TLS with
 //!   client certificates.
+//! - End-to-end encryption of payloads, as by all official clients (`encryption`).
 //! - For tests: an embedded broker (`broker`), and whole systems in virtual time from one seed (`sim`).
 //!
 //! # Where things are
@@ -50,6 +51,7 @@
 //! | `client` | yes | the client, over tokio |
 //! | `tls` | yes | `pulsar+ssl://` |
 //! | `lz4` | yes | LZ4 payloads |
+//! | `encryption` | no | end-to-end encryption of payloads |
 //! | `oauth2` | no | tokens of an identity provider: `OAuth2` |
 //! | `broker` | no | the embedded broker |
 //! | `sim` | no | the simulation |
@@ -63,7 +65,7 @@
 //! 1.0; what is re-exported from them at the top of the crate may not.
 //!
 //! # What it is not
-//! There are no typed schemas (a [`SchemaInfo`] is passed on, the application serialises), transactions, end-to-end encryption, readers and
+//! There are no typed schemas (a [`SchemaInfo`] is passed on, the application serialises), transactions, readers and
 //! topic patterns yet. A message that this client cannot read is an event ([`Consumer::events`]) and stays unacknowledged.
 //!
 //! # Promises
@@ -135,12 +137,12 @@ pub use client::OAuth2;
 #[doc(inline)]
 pub use client::{
     Acker, AttachState, Authentication, Basic, BatchReceivePolicy, BrokerStats, CapacityBound, Client, ClientBuilder,
-    ClientState, ConnectionPhase, ConnectionState, Consumer, ConsumerBuilder, ConsumerEvent, ConsumerEvents,
-    ConsumerInterceptor, DeadLetterNames, DeadLetterPolicy, DrainReport, Events, HandleState, HashingScheme,
-    IdleReason, IncompleteReason, MemoryUsage, MessageRoutingMode, Outcome, PartIdle, PartState, Producer,
-    ProducerBuilder, ProducerEvent, ProducerEvents, ProducerInterceptor, ProxyProtocol, ReceivedMessage, StateWatch,
-    TlsAuthentication, Token, Topics, TryEnqueueError, UnreadableChunk, UnreadableMessage, UnreadableReason, WhyIdle,
-    WorkOptions,
+    ClientState, ConnectionPhase, ConnectionState, Consumer, ConsumerBuilder, ConsumerCryptoFailureAction,
+    ConsumerEvent, ConsumerEvents, ConsumerInterceptor, DeadLetterNames, DeadLetterPolicy, DrainReport,
+    EncryptionContext, EncryptionKey, Events, HandleState, HashingScheme, IdleReason, IncompleteReason, MemoryUsage,
+    MessageRoutingMode, Outcome, PartIdle, PartState, Producer, ProducerBuilder, ProducerCryptoFailureAction,
+    ProducerEvent, ProducerEvents, ProducerInterceptor, ProxyProtocol, ReceivedMessage, StateWatch, TlsAuthentication,
+    Token, Topics, TryEnqueueError, UnreadableChunk, UnreadableMessage, UnreadableReason, WhyIdle, WorkOptions,
 };
 #[cfg(feature = "client")]
 #[doc(inline)]
@@ -148,6 +150,9 @@ pub use client::{AutoClusterFailover, Cluster};
 #[cfg(feature = "http")]
 #[doc(inline)]
 pub use client::{ConnectedConsumerStatistics, SubscriptionStatistics, TopicStatistics};
+#[cfg(feature = "encryption")]
+#[doc(inline)]
+pub use client::{CryptoKeyReader, EncryptionKeyInfo, PemKey, PemKeyReader};
 #[doc(inline)]
 pub use error::{Error, ErrorKind, Origin, SendError, ServerCode, ServerError};
 #[doc(inline)]

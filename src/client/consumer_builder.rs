@@ -6,6 +6,9 @@ use std::time::Duration;
 use super::consumer::Consumer;
 use super::consumer_shared::{ConsumerShared, Joining, queue_share};
 use super::dead_letter::{DeadLetterPolicy, LetterTopics};
+#[cfg(feature = "encryption")]
+use super::encryption::CryptoKeyReader;
+use super::encryption::{ConsumerCryptoFailureAction, Decryption, EncryptionOptions};
 use super::growth::AutoUpdate;
 use super::interceptors::{ConsumerInterceptor, ConsumerInterceptors};
 use super::topics::{Selection, Topics};
@@ -45,6 +48,7 @@ pub struct ConsumerBuilder {
     client: Arc<Shared>,
     topics: Topics,
     config: ConsumerConfig,
+    encryption: EncryptionOptions<ConsumerCryptoFailureAction>,
     dead_letter_policy: Option<DeadLetterPolicy>,
     retries: bool,
     starts_paused: bool,
@@ -61,6 +65,7 @@ impl ConsumerBuilder {
             client,
             topics,
             config,
+            encryption: EncryptionOptions::default(),
             dead_letter_policy: None,
             retries: false,
             starts_paused: false,
@@ -380,9 +385,35 @@ impl ConsumerBuilder {
     ///
     /// A damaged entry (checksum, batch, declared size) is not among them: as in the Java client it is acknowledged with
     /// its validation error. Default: [`UnreadableMessagePolicy::Report`], which leaves it unacknowledged.
-    #[doc(alias = "cryptoFailureAction")]
     pub fn unreadable_message_policy(mut self, policy: UnreadableMessagePolicy) -> Self {
         self.config.unreadable_message_policy = policy;
+        self
+    }
+
+    /// Where the private keys come from that open end-to-end encrypted messages, by the names that are in the messages. A data
+    /// key that was unwrapped is kept for four hours after its last use, at most 1000 of them, so that the reader is asked
+    /// once for each. Default: none; an encrypted message is then treated as
+    /// [`crypto_failure_action`](Self::crypto_failure_action) says.
+    #[cfg(feature = "encryption")]
+    #[doc(alias = "cryptoKeyReader")]
+    #[doc(alias = "defaultCryptoKeyReader")]
+    pub fn crypto_key_reader(mut self, reader: impl CryptoKeyReader) -> Self {
+        self.encryption.reader = Some(Arc::new(reader));
+        self
+    }
+
+    /// What becomes of an end-to-end encrypted message that cannot be decrypted: the consumer has no
+    /// [`crypto_key_reader`](Self::crypto_key_reader), that has none of its keys, or the payload was changed. In each case the
+    /// next message is received.
+    ///
+    /// | action | here | in the Java client |
+    /// | --- | --- | --- |
+    /// | [`Fail`](ConsumerCryptoFailureAction::Fail), the default | not delivered; an event, [`Unreadable`](crate::ConsumerEvent::Unreadable), says why. It stays unacknowledged and comes again after the [`ack_timeout`](Self::ack_timeout), a `nack` of the event's id, or the next attach. Its permit is returned, so others go on. With [`unreadable_message_policy`](Self::unreadable_message_policy) or a [dead-letter policy](crate::DeadLetterPolicy::with_unreadable) for what is unreadable, that decides | not delivered, a line in the log; it comes again after the `ackTimeout` or the next attach. Its permit is not returned: a full queue of such messages stops the consumer |
+    /// | [`Discard`](ConsumerCryptoFailureAction::Discard) | acknowledged with `DecryptionError`, and an event; where a dead-letter policy takes what is unreadable, it goes there instead | acknowledged with `DecryptionError`, a line in the log |
+    /// | [`Consume`](ConsumerCryptoFailureAction::Consume) | delivered encrypted, an undivided batch and each chunk as one message; [`encryption_context`](crate::ReceivedMessage::encryption_context) says how to open it | the same for messages and batches |
+    #[doc(alias = "cryptoFailureAction")]
+    pub fn crypto_failure_action(mut self, action: ConsumerCryptoFailureAction) -> Self {
+        self.encryption.action = Some(action);
         self
     }
 
@@ -431,6 +462,7 @@ impl ConsumerBuilder {
         let mut shared = ConsumerShared::new(self.client.clone(), names, config, joining);
         shared.set_partitioned(partitioned);
         shared.interceptors = self.interceptors;
+        shared.decryption = Arc::new(Decryption::new(&self.encryption));
         let letters = letter_topics.map(|topics| shared.set_dead_letters(topics));
         shared.set_paused(self.starts_paused);
         let mut opened = Vec::new();
@@ -513,6 +545,7 @@ impl std::fmt::Debug for ConsumerBuilder {
         f.debug_struct("ConsumerBuilder")
             .field("topics", &self.topics)
             .field("config", &self.config)
+            .field("encryption", &self.encryption)
             .finish_non_exhaustive()
     }
 }

@@ -6,6 +6,7 @@ use std::task::Waker;
 
 use super::dead_letter::{DeadLetters, LetterQueue, LetterTopics, Producers};
 use super::drain::InHand;
+use super::encryption::Decryption;
 use super::events::{ConsumerEvent, EventQueue, EventSource};
 use super::growth::{Attached, Grows, Opened};
 use super::interceptors::{ConsumerInterceptors, RedeliverySource};
@@ -38,6 +39,7 @@ pub(super) struct ConsumerShared {
     /// Endpoints that have something for the receiver.
     pub(super) inbox: Arc<ReadyList>,
     pub(super) events: Arc<EventQueue<ConsumerEvent>>,
+    pub(super) decryption: Arc<Decryption>,
     pub(super) dead_letters: Option<Arc<DeadLetters>>,
     /// What sees each message; `None` for nothing.
     pub(super) interceptors: Option<Arc<ConsumerInterceptors>>,
@@ -96,6 +98,7 @@ impl ConsumerShared {
             is_leaving: AtomicBool::new(false),
             inbox: ReadyList::new(),
             events,
+            decryption: Arc::default(),
             dead_letters: None,
             interceptors: None,
             intake: Mutex::default(),

@@ -8,6 +8,7 @@ use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 
+use super::encryption::EncryptionContext;
 use super::parts::Part;
 use crate::base64_text;
 use crate::id::{MessageId, MessagePosition};
@@ -305,6 +306,13 @@ impl ReceivedMessage {
     /// that cannot be read is left out; without a `traceparent` that can be read there is none.
     pub fn trace_context(&self) -> Option<TraceContext> {
         TraceContext::of(self.property(TRACEPARENT), self.property(TRACESTATE))
+    }
+
+    /// How its entry was encrypted, end to end; `None` if it was not. It is there whether or not the payload is
+    /// [decrypted](EncryptionContext::is_decrypted).
+    #[doc(alias = "getEncryptionCtx")]
+    pub fn encryption_context(&self) -> Option<EncryptionContext<'_>> {
+        EncryptionContext::of(self.entry().metadata_bytes(), self.entry().inflated.is_some())
     }
 
     /// How often it was delivered before (`redelivery_count`). Only on Shared and Key_Shared subscriptions; the broker

@@ -56,6 +56,7 @@ mod detour;
 mod dial;
 mod drain;
 mod driver;
+pub(crate) mod encryption;
 mod events;
 pub(crate) mod failover;
 mod growth;
@@ -98,6 +99,9 @@ pub use dead_letter::{DeadLetterNames, DeadLetterPolicy};
 pub use detour::MessageRouter;
 pub use dial::{DialFuture, Dialer, ProxyProtocol, Socket, Target};
 pub use drain::DrainReport;
+pub use encryption::{ConsumerCryptoFailureAction, EncryptionContext, EncryptionKey, ProducerCryptoFailureAction};
+#[cfg(feature = "encryption")]
+pub use encryption::{CryptoKeyReader, EncryptionKeyInfo, PemKey, PemKeyReader};
 pub use events::{ConsumerEvent, ConsumerEvents, Events, ProducerEvent, ProducerEvents};
 #[cfg(feature = "http")]
 pub use failover::ControlledClusterFailover;

@@ -4,6 +4,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::detour::{Detour, LazyPartitions, MessageRouter};
+#[cfg(feature = "encryption")]
+use super::encryption::CryptoKeyReader;
+use super::encryption::{EncryptionOptions, ProducerCryptoFailureAction};
 use super::growth::AutoUpdate;
 use super::interceptors::{ProducerInterceptor, SendHooks};
 use super::parts::Parts;
@@ -45,6 +48,7 @@ pub struct ProducerBuilder {
     client: Arc<Shared>,
     topic: String,
     config: ProducerConfig,
+    encryption: EncryptionOptions<ProducerCryptoFailureAction>,
     routing: MessageRoutingMode,
     hashing_scheme: HashingScheme,
     router: Option<Arc<dyn MessageRouter>>,
@@ -60,6 +64,7 @@ impl ProducerBuilder {
             client,
             topic,
             config,
+            encryption: EncryptionOptions::default(),
             routing: MessageRoutingMode::default(),
             hashing_scheme: HashingScheme::default(),
             router: None,
@@ -168,6 +173,46 @@ impl ProducerBuilder {
     /// broker's default of `maxMessageSize`.
     pub fn max_uncompressed_size(mut self, bytes: usize) -> Self {
         self.config.max_uncompressed_size = bytes;
+        self
+    }
+
+    /// Adds a key that messages are encrypted for, end to end: whoever has the private key of any of these names can read
+    /// them, and no broker can. Its public key is given by [`crypto_key_reader`](Self::crypto_key_reader). At most 64 keys.
+    /// Needs the crate feature `encryption`. Default: none, and messages are not encrypted.
+    ///
+    /// The payload of each entry is encrypted (AES-256-GCM), a batch and a compressed one as a whole, each chunk by itself; key,
+    /// properties and all other metadata are not. A data key serves for four hours, or for 2^32 entries less 2^24, and all
+    /// partitions; it is wrapped by each of the public keys (RSA-OAEP with SHA-1). Every official client reads it, as far as it
+    /// has encryption. An entry grows by 30 bytes, and by name and modulus of each key (256 bytes for 2048 bits).
+    ///
+    /// The broker is told that the producer encrypts (`CommandProducer.encrypted`): a namespace can require it
+    /// (`encryption_required`), and then refuses any other producer. Dead letters and retries are sent by producers of their
+    /// own, in the clear unless they [are given](crate::DeadLetterPolicy::with_dead_letter_producer) keys too.
+    ///
+    /// A payload is encrypted in its own buffer, if the application keeps no clone of its `Bytes`; else in a copy.
+    #[doc(alias = "addEncryptionKey")]
+    pub fn encryption_key(mut self, name: impl Into<String>) -> Self {
+        self.encryption.add(name.into());
+        self
+    }
+
+    /// Where the public keys of [`encryption_key`](Self::encryption_key) come from: they are read when the producer is created,
+    /// and anew for each data key. Without the name of a key [`create`](Self::create) refuses it. Default: none.
+    #[cfg(feature = "encryption")]
+    #[doc(alias = "cryptoKeyReader")]
+    #[doc(alias = "defaultCryptoKeyReader")]
+    pub fn crypto_key_reader(mut self, reader: impl CryptoKeyReader) -> Self {
+        self.encryption.reader = Some(std::sync::Arc::new(reader));
+        self
+    }
+
+    /// What becomes of messages when their data key is to be replaced and a public key cannot be read, or does not fit: they
+    /// fail with [`Crypto`](crate::ErrorKind::Crypto) until it can, or are sent unencrypted, which is an
+    /// [event](crate::ProducerEvent::SentUnencrypted). Creation fails with either, as in the Java client. Default:
+    /// [`ProducerCryptoFailureAction::Fail`].
+    #[doc(alias = "cryptoFailureAction")]
+    pub fn crypto_failure_action(mut self, action: ProducerCryptoFailureAction) -> Self {
+        self.encryption.action = Some(action);
         self
     }
 
@@ -358,7 +403,8 @@ impl ProducerBuilder {
     ///
     /// # Errors
     /// - [`InvalidArgument`](crate::ErrorKind::InvalidArgument): an unusable option or topic name.
-    /// - [`Unsupported`](crate::ErrorKind::Unsupported): a codec that this build lacks.
+    /// - [`Unsupported`](crate::ErrorKind::Unsupported): a codec, or encryption, that this build lacks.
+    /// - [`Crypto`](crate::ErrorKind::Crypto): a public key cannot be read, or is no RSA key.
     /// - The broker's refusal: unknown topic, no permission, a name that is taken, a terminated topic, a schema that does
     ///   not fit.
     /// - [`TimedOut`](crate::ErrorKind::TimedOut), with the last cause, after the operation timeout.
@@ -368,6 +414,7 @@ impl ProducerBuilder {
     pub async fn create(self) -> Result<Producer> {
         self.config.validate()?;
         self.auto_update.validate()?;
+        self.encryption.validate()?;
         let topic = parse_topic(&self.topic)?;
         if self.config.chunking && !topic.is_persistent() {
             let why =
@@ -381,9 +428,14 @@ impl ProducerBuilder {
         let growth = Some(self.auto_update).filter(|auto_update| auto_update.is_enabled && is_partitioned);
         let is_lazy = self.starts_lazily && is_partitioned && self.config.access_mode == AccessMode::Shared;
         let lazy = is_lazy.then(LazyPartitions::default);
+        let events = Arc::default();
         let mut config = Arc::new(self.config);
+        #[cfg(feature = "encryption")]
+        if let Some(encryption) = self.encryption.encryption(super::clock::now().at, &events)? {
+            Arc::make_mut(&mut config).encryption = Some(encryption);
+        }
         // From here on, dropping the future closes the attached partitions.
-        let (parts, events) = (Parts::new(), Arc::default());
+        let parts = Parts::new();
         // Of a producer that starts lazily, the partition where messages without a key begin.
         let first = if is_lazy { router.first(topics.len()) } else { 0 };
         let (name, partition) = topics[first].clone();
@@ -442,6 +494,7 @@ impl std::fmt::Debug for ProducerBuilder {
         f.debug_struct("ProducerBuilder")
             .field("topic", &self.topic)
             .field("config", &self.config)
+            .field("encryption", &self.encryption)
             .finish_non_exhaustive()
     }
 }

@@ -6,9 +6,10 @@ use std::time::SystemTime;
 use bytes::Bytes;
 
 use super::message::ReceivedMessage;
+use crate::error::Error;
 use crate::id::MessageId;
 use crate::wire::compress::codec_name;
-use crate::wire::metadata::{self, Metadata, Properties, encryption_keys};
+use crate::wire::metadata::{Metadata, Properties, encryption_keys};
 
 /// A valid message that this client cannot read, as the broker stored it: see
 /// [`ConsumerEvent::Unreadable`](super::ConsumerEvent::Unreadable).
@@ -37,6 +38,7 @@ use crate::wire::metadata::{self, Metadata, Properties, encryption_keys};
 pub struct UnreadableMessage {
     message: ReceivedMessage,
     reason: UnreadableReason,
+    decryption_error: Option<Error>,
     fate: UnreadableFate,
 }
 
@@ -51,8 +53,13 @@ pub(super) enum UnreadableFate {
 }
 
 impl UnreadableMessage {
-    pub(super) fn new(message: ReceivedMessage, reason: UnreadableReason, fate: UnreadableFate) -> Self {
-        Self { message, reason, fate }
+    pub(super) fn new(
+        message: ReceivedMessage,
+        reason: UnreadableReason,
+        decryption_error: Option<Error>,
+        fate: UnreadableFate,
+    ) -> Self {
+        Self { message, reason, decryption_error, fate }
     }
 
     /// Why it cannot be read.
@@ -60,8 +67,15 @@ impl UnreadableMessage {
         self.reason
     }
 
+    /// Why it cannot be decrypted, if that is the [reason](Self::reason): which key is missing, cannot be read or does not fit,
+    /// and what to do. Of several keys the last one that was tried.
+    pub fn decryption_error(&self) -> Option<&Error> {
+        self.decryption_error.as_ref()
+    }
+
     /// Whether it was acknowledged, by
-    /// [`UnreadableMessagePolicy::Acknowledge`](crate::UnreadableMessagePolicy::Acknowledge).
+    /// [`UnreadableMessagePolicy::Acknowledge`](crate::UnreadableMessagePolicy::Acknowledge) or
+    /// [`ConsumerCryptoFailureAction::Discard`](crate::ConsumerCryptoFailureAction::Discard).
     pub fn is_acknowledged(&self) -> bool {
         self.fate == UnreadableFate::Acknowledged
     }
@@ -148,13 +162,7 @@ impl UnreadableMessage {
 
     /// Which chunk of a larger message it is; `None` if it is whole.
     pub fn chunk(&self) -> Option<UnreadableChunk<'_>> {
-        let chunk = self.parsed().chunk?;
-        Some(UnreadableChunk {
-            uuid: metadata::text(self.metadata(), &chunk.uuid),
-            index: chunk.chunk_id,
-            count: chunk.num_chunks,
-            total_bytes: chunk.total_bytes,
-        })
+        UnreadableChunk::of(&self.parsed(), self.metadata())
     }
 
     /// The metadata. Cannot fail: it was parsed when the entry arrived.
@@ -169,6 +177,7 @@ impl fmt::Debug for UnreadableMessage {
             .field("id", &format_args!("{}", self.message.id()))
             .field("topic", &self.message.topic())
             .field("reason", &self.reason)
+            .field("decryption_error", &self.decryption_error)
             .field("fate", &self.fate)
             .finish_non_exhaustive()
     }
@@ -192,8 +201,12 @@ pub struct UnreadableChunk<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum UnreadableReason {
-    /// It is encrypted end to end, which this client does not support.
+    /// It is encrypted end to end, and the consumer has no
+    /// [`crypto_key_reader`](super::ConsumerBuilder::crypto_key_reader), or the build no feature `encryption`.
     Encrypted,
+    /// It is encrypted end to end, and none of its keys opens it: see
+    /// [`decryption_error`](UnreadableMessage::decryption_error).
+    DecryptionFailed,
     /// It is a chunk of a larger message, and what it says of that contradicts itself, or the chunks before it.
     InvalidChunk,
     /// It is a chunk of a message that is larger than
@@ -233,7 +246,13 @@ pub enum UnreadableReason {
 impl fmt::Display for UnreadableReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Encrypted => f.write_str("it is encrypted end to end, which this client does not support"),
+            Self::Encrypted if cfg!(feature = "encryption") => {
+                f.write_str("it is encrypted end to end, and the consumer has no crypto_key_reader")
+            }
+            Self::Encrypted => {
+                f.write_str("it is encrypted end to end, and this build lacks the crate feature `encryption`")
+            }
+            Self::DecryptionFailed => f.write_str("it is encrypted end to end, and none of its keys opens it"),
             Self::InvalidChunk => f.write_str("it is a chunk, and contradicts itself or the chunks before it"),
             Self::ChunkedMessageTooLarge { total_bytes, limit_bytes } => write!(
                 f,

@@ -165,6 +165,14 @@ impl Error {
         Self::network("no connection").caused_by(cause.into())
     }
 
+    /// No key, for a custom [`CryptoKeyReader`](crate::CryptoKeyReader): of kind [`Crypto`](ErrorKind::Crypto), which is not
+    /// retriable.
+    #[cfg(feature = "encryption")]
+    #[must_use]
+    pub fn crypto(cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self::local(ErrorKind::Crypto, "no key").caused_by(cause.into())
+    }
+
     /// A failure of another kind, for custom dialers and authentications. Whether it is retriable follows from the kind:
     /// see [`Error::is_retriable`].
     #[must_use]

@@ -15,6 +15,7 @@ mod common;
 mod suite;
 
 mod broker;
+mod encryption;
 mod examples;
 mod growth;
 mod http;
@@ -61,6 +62,7 @@ fn main() -> ExitCode {
         refusals::TESTS,
         schemas::TESTS,
         unreadable::TESTS,
+        encryption::TESTS,
         memory::TESTS,
     ];
     let lists = [SUITE, BINARY, OVER_HTTP].into_iter().chain(beside);

@@ -18,6 +18,7 @@ pub mod consume;
 pub mod credentials;
 pub mod dead_letters;
 pub mod drain;
+pub mod encryption;
 pub mod failing_keys;
 pub mod failover;
 pub mod growth;
@@ -113,6 +114,11 @@ macro_rules! with_every_test {
                 a_loop_ends_between_two_messages pools_finish_what_they_have a_full_pool_is_drained the_limit_holds
                 a_batch_that_was_begun_is_finished a_client_relays_until_it_is_drained idle_handles_are_drained_at_once
                 fifty_times_under_load
+            }
+            encryption {
+                all_forms_come_back several_keys what_fails_comes_again what_fails_comes_again_in_time
+                discarded_where_that_is_asked_for consumed_where_that_is_asked_for unreadable_policies_hold
+                letters_can_be_encrypted_too sent_again_after_an_unload options_that_cannot_work
             }
             interceptors { messages_that_are_sent messages_that_are_received cumulative_acknowledgements }
             schemas {

@@ -162,6 +162,14 @@ pub enum ProducerEvent {
         /// Why.
         error: Error,
     },
+    /// Messages cannot be encrypted and are sent in the clear, as
+    /// [`ProducerCryptoFailureAction::Send`](crate::ProducerCryptoFailureAction::Send) says. It is reported once, until they are
+    /// encrypted again.
+    #[non_exhaustive]
+    SentUnencrypted {
+        /// Why they cannot be encrypted.
+        error: Error,
+    },
 }
 
 /// The events of one producer or consumer, each of which goes to one reader: made by

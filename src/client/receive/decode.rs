@@ -1,13 +1,13 @@
 //! The incoming pipeline: from an entry as the broker stored it to its messages.
 //!
 //! ```text
-//!  check --> (decrypt) --> assemble --> decompress --> cut
+//!  check --> decrypt --> assemble --> decompress --> cut
 //! ```
 //!
 //! | stage | what it does | what it refuses |
 //! | --- | --- | --- |
 //! | check | the checksum, and the metadata as a whole; done by [`ReceivedEntry::read`] as the entry arrives | damaged |
-//! | (decrypt) | slot of end-to-end encryption: the payload of each entry, and so of each chunk, is encrypted last | unreadable |
+//! | decrypt | the payload of each entry, and so of each chunk, because it is encrypted last | unreadable, or by [`ConsumerCryptoFailureAction`] |
 //! | assemble | keeps the chunks of a message until the last one is there: in [`chunks`](super::source) | unreadable |
 //! | decompress | the whole payload: of a batch all its records together, of a chunked message all its chunks | damaged; unreadable where the codec is not built in or the declared size is above `max_uncompressed_size` |
 //! | cut | a batch into its records | damaged; unreadable where it holds more than [`BATCH_MEMBERS_MAX`] |
@@ -19,10 +19,13 @@
 //! ones are sound and reported; they stay unacknowledged. Where the dead-letter topic takes what is unreadable, both go
 //! there.
 //!
+//! [`ConsumerCryptoFailureAction`]: crate::ConsumerCryptoFailureAction
 //! [`ReceivedEntry::read`]: crate::machine::consumer::ReceivedEntry::read
 
 use bytes::Bytes;
 
+use crate::client::clock;
+use crate::client::encryption::{Decryption, Undecrypted};
 use crate::client::unreadable::UnreadableReason;
 use crate::machine::consumer::EntryBody;
 use crate::wire::batch::BatchCursor;
@@ -43,6 +46,7 @@ pub(super) struct Content {
 pub(super) enum DecodeFailure {
     Damaged(EntryError),
     Unreadable(UnreadableReason),
+    Undecrypted(Box<Undecrypted>),
 }
 
 impl From<UnreadableReason> for DecodeFailure {
@@ -61,21 +65,28 @@ pub(super) fn decode_fast(body: &Result<EntryBody, Box<EntryError>>) -> Option<&
 pub(super) fn decode_slow(
     raw: &Bytes,
     body: &EntryBody,
+    decryption: &Decryption,
     uncompressed_bytes_max: usize,
 ) -> Result<Content, DecodeFailure> {
-    decrypt(body)?;
-    let inflated = match body.compression {
-        0 => None,
-        _ => Some(inflate(&payload_of(raw, body), body, uncompressed_bytes_max)?),
+    let decrypted = decrypt(raw, body, decryption)?;
+    let inflated = match (body.compression, decrypted) {
+        (0, decrypted) => decrypted,
+        (_, Some(decrypted)) => Some(inflate(&decrypted, body, uncompressed_bytes_max)?),
+        (_, None) => Some(inflate(&payload_of(raw, body), body, uncompressed_bytes_max)?),
     };
     let payload_len = inflated.as_ref().map_or(body.payload.len(), Bytes::len);
     let cursor = cut(body, payload_len)?;
     Ok(Content { inflated, cursor })
 }
 
-/// Slot of end-to-end encryption.
-pub(super) fn decrypt(body: &EntryBody) -> Result<(), UnreadableReason> {
-    if body.encrypted { Err(UnreadableReason::Encrypted) } else { Ok(()) }
+/// The payload of an entry as it was before it was encrypted; `None` if it was not.
+pub(super) fn decrypt(raw: &Bytes, body: &EntryBody, decryption: &Decryption) -> Result<Option<Bytes>, DecodeFailure> {
+    if !body.encrypted {
+        return Ok(None);
+    }
+    let metadata = &raw[body.metadata.start as usize..body.metadata.end as usize];
+    let decrypted = decryption.open(metadata, &payload_of(raw, body), clock::now().at);
+    decrypted.map(Some).map_err(|undecrypted| DecodeFailure::Undecrypted(undecrypted.into()))
 }
 
 /// The payload as it lies in the entry.
@@ -139,7 +150,14 @@ mod tests {
         let mut body = body(&raw);
         change(&mut body);
         assert!(decode_fast(&Ok(body.clone())).is_none(), "what can fail is not fast");
-        decode_slow(&raw, &body, MAX).err()
+        decode_slow(&raw, &body, &Decryption::default(), MAX).err()
+    }
+
+    fn undecrypted(failure: Option<DecodeFailure>) -> Option<UnreadableReason> {
+        match failure? {
+            DecodeFailure::Undecrypted(undecrypted) => Some(undecrypted.reason),
+            _ => None,
+        }
     }
 
     #[test]
@@ -147,14 +165,14 @@ mod tests {
         let raw = Bytes::from_static(&[0; 40]);
         let body = body(&raw);
         assert!(decode_fast(&Ok(body.clone())).is_some());
-        let content = decode_slow(&raw, &body, MAX).expect("one message");
+        let content = decode_slow(&raw, &body, &Decryption::default(), MAX).expect("one message");
         assert!(content.inflated.is_none() && content.cursor.is_none());
     }
 
     #[test]
     fn what_is_sound_and_not_for_this_client_is_unreadable() {
         let unreadable = |reason| Some(DecodeFailure::Unreadable(reason));
-        assert_eq!(failure(|body| body.encrypted = true), unreadable(UnreadableReason::Encrypted));
+        assert_eq!(undecrypted(failure(|body| body.encrypted = true)), Some(UnreadableReason::Encrypted));
         assert_eq!(failure(|body| body.compression = 9), unreadable(UnreadableReason::Codec { number: 9 }));
     }
 
@@ -176,21 +194,24 @@ mod tests {
         let raw = Bytes::from(vec![0; 12 + 4 * many as usize]);
         let of = |count: u32| EntryBody { num_messages_in_batch: Some(count as i32), ..body(&raw) };
         let reason = UnreadableReason::TooManyMessages { messages: many, limit: BATCH_MEMBERS_MAX };
-        assert_eq!(decode_slow(&raw, &of(many), MAX).err(), Some(DecodeFailure::Unreadable(reason)));
-        assert!(decode_slow(&raw, &of(BATCH_MEMBERS_MAX), MAX).is_ok());
+        assert_eq!(
+            decode_slow(&raw, &of(many), &Decryption::default(), MAX).err(),
+            Some(DecodeFailure::Unreadable(reason))
+        );
+        assert!(decode_slow(&raw, &of(BATCH_MEMBERS_MAX), &Decryption::default(), MAX).is_ok());
     }
 
     #[test]
     fn an_encrypted_chunk_of_an_unknown_codec_fails_at_the_first_stage() {
         let all = |body: &mut EntryBody| (body.encrypted, body.chunks, body.compression) = (true, Some(3), 9);
-        assert_eq!(failure(all), Some(DecodeFailure::Unreadable(UnreadableReason::Encrypted)));
+        assert_eq!(undecrypted(failure(all)), Some(UnreadableReason::Encrypted));
     }
 
     #[test]
     fn a_batch_that_says_it_is_chunked_is_a_batch() {
         let raw = Bytes::from_static(&[0; 40]);
         let both = EntryBody { num_messages_in_batch: Some(2), chunks: Some(2), ..body(&raw) };
-        assert!(decode_slow(&raw, &both, MAX).expect("a batch").cursor.is_some());
+        assert!(decode_slow(&raw, &both, &Decryption::default(), MAX).expect("a batch").cursor.is_some());
     }
 
     #[test]

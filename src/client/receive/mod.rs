@@ -234,7 +234,8 @@ impl Receiver {
         let mut known: HashMap<_, _> = self.sources.drain(..).map(|source| (source.id(), source)).collect();
         let shared = &self.shared;
         let source = |part: Arc<Part<Consumer>>| {
-            known.remove(&part.id()).unwrap_or_else(|| Source::new(part, &shared.config, shared.dead_letters.clone()))
+            let new = |part| Source::new(part, &shared.config, shared.decryption.clone(), shared.dead_letters.clone());
+            known.remove(&part.id()).unwrap_or_else(|| new(part))
         };
         self.sources = parts.into_iter().map(source).collect();
         self.by_id = self.sources.iter().enumerate().map(|(index, source)| (source.id(), index)).collect();

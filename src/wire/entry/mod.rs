@@ -124,6 +124,8 @@ pub enum EntryError {
     Batch(DecodeError),
     /// The payload cannot be decompressed.
     Decompress(CompressError),
+    /// The payload cannot be decrypted, and is not to be delivered as it is.
+    Decrypt,
 }
 
 impl EntryError {
@@ -139,6 +141,7 @@ impl EntryError {
                 ValidationError::UncompressedSizeCorruption
             }
             Self::Decompress(_) => ValidationError::DecompressionError,
+            Self::Decrypt => ValidationError::DecryptionError,
         }
     }
 }
@@ -155,6 +158,7 @@ impl fmt::Display for EntryError {
             Self::Metadata(error) => write!(f, "bad metadata: {error}"),
             Self::Batch(error) => write!(f, "bad batch: {error}"),
             Self::Decompress(error) => error.fmt(f),
+            Self::Decrypt => f.write_str("the payload cannot be decrypted"),
         }
     }
 }
@@ -162,7 +166,7 @@ impl fmt::Display for EntryError {
 impl std::error::Error for EntryError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::TooShort { .. } | Self::ChecksumMismatch { .. } => None,
+            Self::TooShort { .. } | Self::ChecksumMismatch { .. } | Self::Decrypt => None,
             Self::Metadata(error) | Self::Batch(error) => Some(error),
             Self::Decompress(error) => Some(error),
         }

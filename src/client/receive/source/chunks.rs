@@ -94,14 +94,20 @@ impl Source {
         let (partition, cluster_number) = (self.part.partition, self.cluster_number);
         let position = MessagePosition { partition, cluster_number, ..MessagePosition::new(ledger_id, entry_id) };
         let entry = ChunkEntry { raw, body, position, redelivery_count, permits };
-        if let Err(reason) = decrypt(&entry.body) {
-            self.fail_chunk(&entry, reason.into(), events);
-            return None;
-        }
+        let payload = match decrypt(&entry.raw, &entry.body, &self.decryption) {
+            Ok(Some(decrypted)) => decrypted,
+            Ok(None) => payload_of(&entry.raw, &entry.body),
+            Err(failure) if self.gives_encrypted(&failure) => {
+                return Some(self.give_encrypted(position, entry.raw, &entry.body, redelivery_count, permits));
+            }
+            Err(failure) => {
+                self.fail_chunk(&entry, failure, events);
+                return None;
+            }
+        };
         let metadata_bytes = &entry.raw[entry.body.metadata.start as usize..entry.body.metadata.end as usize];
         // Cannot fail: it was parsed when the entry arrived.
         let metadata = Metadata::decode(metadata_bytes).unwrap_or_default();
-        let payload = payload_of(&entry.raw, &entry.body);
         let chunk = Chunk { redelivery_count, ..Chunk::of(&metadata, metadata_bytes, position, &payload)? };
         let now = clock::now();
         let limits = self.chunks.limits;

@@ -22,6 +22,7 @@ use bytes::Bytes;
 use super::decode::{Content, DecodeFailure, decode_fast, decode_slow};
 use crate::client::clock;
 use crate::client::dead_letter::DeadLetters;
+use crate::client::encryption::{ConsumerCryptoFailureAction, Decryption, Undecrypted};
 use crate::client::events::{ConsumerEvent, EventQueue};
 use crate::client::message::{DecodedEntry, Inflated, ReceivedMessage};
 use crate::client::parts::Part;
@@ -29,7 +30,9 @@ use crate::client::unreadable::{UnreadableFate, UnreadableMessage, UnreadableRea
 use crate::error::Error;
 use crate::id::MessagePosition;
 use crate::machine::EndpointId;
-use crate::machine::consumer::{Consumer, ConsumerConfig, ReceivedEntry, ReturnedPermits, UnreadableMessagePolicy};
+use crate::machine::consumer::{
+    Consumer, ConsumerConfig, EntryBody, ReceivedEntry, ReturnedPermits, UnreadableMessagePolicy,
+};
 use crate::wire::ack_set::AckSet;
 use crate::wire::batch::{BatchCursor, RecordRange};
 use crate::wire::entry::EntryError;
@@ -64,6 +67,7 @@ pub(super) struct Source {
     /// What the payload of a compressed entry may inflate to, bytes.
     uncompressed_bytes_max: usize,
     chunks: Chunks,
+    decryption: Arc<Decryption>,
     unreadable_policy: UnreadableMessagePolicy,
     /// Where entries go that were redelivered more often than `max_redeliver_count`.
     dead_letters: Option<Arc<DeadLetters>>,
@@ -100,6 +104,7 @@ impl Source {
     pub(super) fn new(
         part: Arc<Part<Consumer>>,
         config: &ConsumerConfig,
+        decryption: Arc<Decryption>,
         dead_letters: Option<Arc<DeadLetters>>,
     ) -> Self {
         let queue_epoch = part.read(Consumer::queue_epoch);
@@ -114,6 +119,7 @@ impl Source {
             permits_max: (config.receiver_queue_size / 2).max(1),
             uncompressed_bytes_max: config.max_uncompressed_size,
             chunks: Chunks::new(config),
+            decryption,
             unreadable_policy: config.unreadable_message_policy,
             max_redeliver_count: dead_letters.as_ref().map_or(u32::MAX, |letters| letters.max_redeliver_count()),
             looked_at_from: u32::MAX,
@@ -369,8 +375,12 @@ impl Source {
         let batch_size = body.num_messages_in_batch.unwrap_or(0);
         let (partition, cluster_number) = (self.part.partition, self.cluster_number);
         let position = MessagePosition { ledger_id, entry_id, partition, batch_index: -1, batch_size, cluster_number };
-        let Content { inflated, cursor } = match decode_slow(&raw, &body, self.uncompressed_bytes_max) {
+        let Content { inflated, cursor } = match decode_slow(&raw, &body, &self.decryption, self.uncompressed_bytes_max)
+        {
             Ok(content) => content,
+            Err(failure) if self.gives_encrypted(&failure) => {
+                return Some(self.give_encrypted(position, raw, &body, redelivery_count, permits));
+            }
             Err(failure) => {
                 let mut stored = DecodedEntry::empty(self.part.clone());
                 // A copy, because an event may wait for long and must not keep a whole read buffer.
@@ -398,6 +408,31 @@ impl Source {
         };
         self.batch = Some(Batch { cursor, unacknowledged, charged: permits });
         None
+    }
+
+    /// Whether the application gets an entry as it is stored.
+    fn gives_encrypted(&self, failure: &DecodeFailure) -> bool {
+        matches!(failure, DecodeFailure::Undecrypted(_))
+            && self.decryption.action() == ConsumerCryptoFailureAction::Consume
+    }
+
+    /// An entry that cannot be decrypted, as one message: nothing in it can be told apart.
+    fn give_encrypted(
+        &mut self,
+        position: MessagePosition,
+        raw: Bytes,
+        body: &EntryBody,
+        redelivery_count: u32,
+        permits: u32,
+    ) -> ReceivedMessage {
+        self.on_given(position, redelivery_count);
+        let opened_at = time_entry(&mut self.untimed_entries);
+        let opened = place(&mut self.opened, &self.part, |opened| {
+            opened.fill(position, raw, body, None, redelivery_count, opened_at);
+        });
+        let message = ReceivedMessage::single(opened.clone());
+        self.return_permits(permits);
+        message
     }
 
     /// Sends a message that was redelivered too often to the dead-letter topic. `false`: it is for the application.
@@ -442,7 +477,20 @@ impl Source {
             }
             (DecodeFailure::Unreadable(reason), letters) => {
                 self.return_permits(permits);
-                self.report_unreadable(message, reason, letters.as_deref(), events);
+                self.report_unreadable(message, reason, None, letters.as_deref(), events);
+            }
+            (DecodeFailure::Undecrypted(undecrypted), None)
+                if self.decryption.action() == ConsumerCryptoFailureAction::Discard =>
+            {
+                let MessagePosition { ledger_id, entry_id, .. } = message.position();
+                self.reject(ledger_id, entry_id, permits, &EntryError::Decrypt);
+                let Undecrypted { reason, error } = *undecrypted;
+                push_unreadable(message, reason, Some(error), UnreadableFate::Acknowledged, events);
+            }
+            (DecodeFailure::Undecrypted(undecrypted), letters) => {
+                self.return_permits(permits);
+                let Undecrypted { reason, error } = *undecrypted;
+                self.report_unreadable(message, reason, Some(error), letters.as_deref(), events);
             }
         }
     }
@@ -461,12 +509,14 @@ impl Source {
         &self,
         message: ReceivedMessage,
         reason: UnreadableReason,
+        error: Option<Error>,
         letters: Option<&DeadLetters>,
         events: &EventQueue<ConsumerEvent>,
     ) {
         let fate = match (letters, self.unreadable_policy) {
             (Some(letters), _) => {
-                letters.push_unreadable(&message, reason.to_string());
+                let why = error.as_ref().map_or(reason.to_string(), |error| format!("{reason}: {error}"));
+                letters.push_unreadable(&message, why);
                 UnreadableFate::DeadLetter
             }
             // If it is refused, the entry comes again.
@@ -480,10 +530,20 @@ impl Source {
                 UnreadableFate::Open
             }
         };
-        let payload_bytes = message.payload().len();
-        let unreadable = UnreadableMessage::new(message, reason, fate);
-        events.push_with_payload(ConsumerEvent::Unreadable(unreadable), payload_bytes);
+        push_unreadable(message, reason, error, fate, events);
     }
+}
+
+fn push_unreadable(
+    message: ReceivedMessage,
+    reason: UnreadableReason,
+    error: Option<Error>,
+    fate: UnreadableFate,
+    events: &EventQueue<ConsumerEvent>,
+) {
+    let payload_bytes = message.payload().len();
+    let unreadable = UnreadableMessage::new(message, reason, error, fate);
+    events.push_with_payload(ConsumerEvent::Unreadable(unreadable), payload_bytes);
 }
 
 /// The time, if the entry that is opened now is one that is timed.
@@ -534,7 +594,8 @@ mod tests {
         let machine = Consumer::new(id, topic.clone(), -1, config.clone(), signals, subscribed, clock::now());
         let endpoint = Endpoint::new(EndpointId::Consumer(id), machine, inbox);
         let parts = Parts::new();
-        let mut source = Source::new(parts.add(topic, -1, endpoint).expect("an open set"), &config, None);
+        let mut source =
+            Source::new(parts.add(topic, -1, endpoint).expect("an open set"), &config, Arc::default(), None);
         for entry_id in 0..3 {
             let head = MessageHead {
                 consumer_id: 1,

@@ -1,0 +1,33 @@
+//! What a real broker asks of producers that encrypt.
+
+use pulsar_native::{PemKey, PemKeyReader};
+
+use crate::broker::Real;
+use crate::runner::Test;
+use crate::suite::encryption::{FIRST, FIRST_PRIVATE};
+use crate::suite::*;
+
+pub const TESTS: &[Test] =
+    &[("encryption::a_namespace_can_require_it", |real| Box::pin(a_namespace_can_require_it(real)))];
+
+/// It refuses a producer that does not say that it encrypts, by a code that is final.
+async fn a_namespace_can_require_it(real: Real) {
+    let target = real.target();
+    let client = target.client().await;
+    let namespace = format!("public/sealed-{}", std::process::id());
+    real.admin.change_namespace("PUT", &namespace, "", "").await;
+    real.admin.change_namespace("POST", &namespace, "/encryptionRequired", "true").await;
+    let topic = format!("persistent://{namespace}/t");
+    let error = within("the refusal", client.producer(&topic).create()).await.expect_err("it does not encrypt");
+    assert!(error.server_error().is_some() && error.to_string().contains("ncrypt"), "{error}");
+    let keys = PemKeyReader::new()
+        .with_default_public_key(PemKey::text(FIRST))
+        .with_default_private_key(PemKey::text(FIRST_PRIVATE));
+    let mut consumer = subscribed(client.consumer(&topic, "s").crypto_key_reader(keys.clone())).await;
+    let producer = created(client.producer(&topic).encryption_key("any").crypto_key_reader(keys)).await;
+    send(&producer, "sealed").await;
+    let message = receive(&mut consumer).await;
+    assert!(message.to_string_lossy() == "sealed" && message.encryption_context().is_some());
+    consumer.ack(&message).expect("acknowledged");
+    drained(&target, &topic, "s").await;
+}
