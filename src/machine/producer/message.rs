@@ -6,18 +6,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 
+use super::extras::{Delivery, Extras, NO_EXTRAS};
 use crate::base64_text;
 use crate::machine::Now;
 use crate::trace_context::{TRACEPARENT, TRACESTATE, TraceContext};
 use crate::wall_time::{from_ms, to_ms};
 use crate::wire::metadata::SingleFields;
-
-/// Messages with longer keys are not batched: the metadata of a batch repeats the key of its first message, in the
-/// little room that a frame has beside the payload.
-const BATCHED_KEY_BYTES_MAX: usize = 4096;
-
-/// The most that the number and the length of a field take, bytes.
-const FIELD_HEAD_BYTES_MAX: usize = 8;
 
 /// In `replicate_to` it stands for the cluster that a message is sent to, whatever that is called.
 const LOCAL_CLUSTER: &str = "__local__";
@@ -28,6 +22,25 @@ const LOCAL_CLUSTER: &str = "__local__";
 /// [`ReceivedMessage`](crate::ReceivedMessage) has as well are the same there, except that
 /// [`sequence_id`](Self::sequence_id) may be missing here: a payload and a key are borrowed, and
 /// properties are an iterator of pairs, because a received message keeps them as they came and has no `String`s to lend.
+///
+/// | `MessageMetadata` | set by | read by |
+/// | --- | --- | --- |
+/// | `properties` | [`with_property`](Self::with_property), [`with_trace_context`](Self::with_trace_context) | `properties`, `trace_context` |
+/// | `partition_key`, `partition_key_b64_encoded` | [`with_key`](Self::with_key), [`with_key_bytes`](Self::with_key_bytes) | `key`, `key_is_base64` |
+/// | `null_partition_key` | [`with_null_key`](Self::with_null_key) | `key_is_null` |
+/// | `ordering_key` | [`with_ordering_key`](Self::with_ordering_key) | `ordering_key` |
+/// | `event_time` | [`with_event_time`](Self::with_event_time) | `event_time` |
+/// | `deliver_at_time` | [`with_deliver_at`](Self::with_deliver_at), [`with_deliver_after`](Self::with_deliver_after) | `deliver_at` |
+/// | `null_value` | [`with_null_value`](Self::with_null_value) | `is_null` |
+/// | `sequence_id` | [`with_sequence_id`](Self::with_sequence_id), else counted | `sequence_id` |
+/// | `replicate_to` | [`with_replication_clusters`](Self::with_replication_clusters), [`with_replication_disabled`](Self::with_replication_disabled) | `replication_clusters` |
+/// | `replicated_from` | the broker of another cluster | `replicated_from` of a received one |
+/// | `schema_id` | [`with_schema_id`](Self::with_schema_id) | `schema_id` |
+/// | `schema_version` | the broker, for the schema of the producer | `schema_version` of a received one |
+/// | `producer_name` | the producer | `producer_name` of a received one |
+/// | `publish_time` | the producer, when it frames the message | `publish_time` of a received one |
+/// | `num_messages_in_batch`, `chunk_id` and the like | the producer | its [`MessageId`](crate::MessageId) |
+/// | `index`, `broker_timestamp` (`BrokerEntryMetadata`) | the broker | `index`, `broker_publish_time` of a received one |
 ///
 /// ```
 /// use pulsar_native::Message;
@@ -66,73 +79,6 @@ impl fmt::Debug for SequenceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.get().fmt(f)
     }
-}
-
-/// All but the payload and the number.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Extras {
-    pub(super) properties: Vec<(String, String)>,
-    pub(super) key: Option<String>,
-    pub(super) key_b64: bool,
-    pub(super) ordering_key: Option<Bytes>,
-    pub(super) event_time_ms: u64,
-    pub(super) delivery: Delivery,
-    pub(super) null_value: bool,
-    /// See [`Message::with_batching`].
-    unbatched: bool,
-    rare: Rare,
-    /// See [`Message::refused`].
-    refused: Option<&'static str>,
-}
-
-static NO_EXTRAS: Extras = Extras {
-    properties: Vec::new(),
-    key: None,
-    key_b64: false,
-    ordering_key: None,
-    event_time_ms: 0,
-    delivery: Delivery::AtOnce,
-    null_value: false,
-    unbatched: false,
-    rare: Rare(None),
-    refused: None,
-};
-
-/// [`RareFields`], if there are any: where there are none, dropping them is one branch.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Rare(Option<Box<RareFields>>);
-
-impl Drop for Rare {
-    #[inline]
-    fn drop(&mut self) {
-        if let Some(fields) = self.0.take() {
-            drop_fields(fields);
-        }
-    }
-}
-
-#[cold]
-fn drop_fields(_: Box<RareFields>) {}
-
-/// What hardly any message has. A message that has it is never batched: members of a batch have no fields for most of it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct RareFields {
-    pub(super) replicate_to: Vec<String>,
-    pub(super) schema_id: Option<Bytes>,
-    /// Unless it has a key.
-    pub(super) null_key: bool,
-}
-
-static NO_RARE_FIELDS: RareFields = RareFields { replicate_to: Vec::new(), schema_id: None, null_key: false };
-
-/// When consumers on Shared and Key_Shared subscriptions get it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) enum Delivery {
-    #[default]
-    AtOnce,
-    /// Milliseconds since 1970.
-    At(i64),
-    After(Duration),
 }
 
 impl Message {
@@ -192,7 +138,7 @@ impl Message {
     pub fn with_null_key(mut self) -> Self {
         let extras = self.extras_mut();
         (extras.key, extras.key_b64) = (None, false);
-        self.change_rare(|rare| rare.null_key = true);
+        self.extras_mut().change_rare(|rare| rare.null_key = true);
         self
     }
 
@@ -268,7 +214,7 @@ impl Message {
     #[doc(alias = "replicate_to")]
     pub fn with_replication_clusters<C: Into<String>>(mut self, clusters: impl IntoIterator<Item = C>) -> Self {
         let clusters: Vec<String> = clusters.into_iter().map(Into::into).collect();
-        self.change_rare(|rare| rare.replicate_to = clusters);
+        self.extras_mut().change_rare(|rare| rare.replicate_to = clusters);
         self
     }
 
@@ -285,7 +231,7 @@ impl Message {
     #[doc(alias = "schemaId")]
     pub fn with_schema_id(mut self, id: impl Into<Bytes>) -> Self {
         let id = id.into();
-        self.change_rare(|rare| rare.schema_id = Some(id));
+        self.extras_mut().change_rare(|rare| rare.schema_id = Some(id));
         self
     }
 
@@ -413,16 +359,6 @@ impl Message {
         self.extras.get_or_insert_default()
     }
 
-    /// Without any it has no box for them: that it is there keeps the message out of batches.
-    fn change_rare(&mut self, change: impl FnOnce(&mut RareFields)) {
-        let rare = &mut self.extras_mut().rare.0;
-        let mut fields = rare.take().unwrap_or_default();
-        change(&mut fields);
-        if *fields != NO_RARE_FIELDS {
-            *rare = Some(fields);
-        }
-    }
-
     /// Sets its sequence id.
     #[inline]
     pub(super) fn set_sequence_id(&mut self, id: u64) {
@@ -494,41 +430,6 @@ impl Message {
             null_value: extras.null_value,
             ..SingleFields::default()
         }
-    }
-}
-
-impl Extras {
-    fn may_be_batched(&self) -> bool {
-        !self.unbatched
-            && self.delivery == Delivery::AtOnce
-            && self.rare.0.is_none()
-            && self.key_bytes() <= BATCHED_KEY_BYTES_MAX
-    }
-
-    #[inline]
-    pub(super) fn rare_if_any(&self) -> Option<&RareFields> {
-        self.rare.0.as_deref()
-    }
-
-    fn rare(&self) -> &RareFields {
-        self.rare_if_any().unwrap_or(&NO_RARE_FIELDS)
-    }
-
-    fn key_bytes(&self) -> usize {
-        self.key.as_ref().map_or(0, String::len) + self.ordering_key.as_ref().map_or(0, Bytes::len)
-    }
-
-    fn size_bytes(&self) -> usize {
-        let properties: usize = self.properties.iter().map(|(key, value)| key.len() + value.len()).sum();
-        properties + self.key_bytes() + self.rare_if_any().map_or(0, RareFields::size_bytes)
-    }
-}
-
-impl RareFields {
-    /// At least what they take in the metadata.
-    fn size_bytes(&self) -> usize {
-        let clusters = self.replicate_to.iter().map(|cluster| cluster.len() + FIELD_HEAD_BYTES_MAX).sum::<usize>();
-        clusters + self.schema_id.as_ref().map_or(0, |id| id.len() + FIELD_HEAD_BYTES_MAX)
     }
 }
 

@@ -13,7 +13,7 @@
 //!
 //! | file | part of [`Producer`] | rules |
 //! | --- | --- | --- |
-//! | `message.rs`, `config.rs` | | what the application hands in |
+//! | `message.rs`, `extras.rs`, `config.rs` | | what the application hands in |
 //! | `accept.rs` | | the ways of a message into the producer, fast and slow |
 //! | `payload_limits.rs` | `PayloadLimits` | how large a message and a batch may be |
 //! | `capacity.rs`, `waiter_queue.rs` | `Capacity` | the bounds on pending messages; tasks that wait for capacity |
@@ -67,6 +67,7 @@ mod config;
 mod deadlines;
 pub mod encrypt;
 mod endpoint;
+mod extras;
 mod flush;
 mod group;
 mod in_flight;
