@@ -165,7 +165,7 @@ pub use machine::consumer::{
 #[doc(inline)]
 pub use machine::producer::results::{OnSent, PendingSend, SendCallback};
 #[doc(inline)]
-pub use machine::producer::{AccessMode, Message, ProducerStats};
+pub use machine::producer::{AccessMode, BatchingType, Message, ProducerStats};
 #[doc(inline)]
 pub use schema::{SchemaInfo, SchemaType};
 pub use trace_context::TraceContext;

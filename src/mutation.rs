@@ -141,6 +141,10 @@ mod switch {
         AckLastChunkOnly,
         /// Chunks that a producer has sent twice are not acknowledged.
         CopiesOfChunksStay,
+        /// Key-based batching puts all keys into one batch.
+        OneBatchForAllKeys,
+        /// What is not batched goes before the open batches of the keys.
+        OvertakeKeyBatches,
         /// A consumer that is paused grants permits.
         PausedGrants,
         /// Memory of messages that are settled stays reserved.

@@ -15,7 +15,7 @@ use super::producer_shared::{ProducerShared, make_lazy_part, open_part};
 use super::routing::{HashingScheme, MessageRoutingMode, Router, Routes};
 use super::{Shared, parse_topic};
 use crate::error::{Error, ErrorKind, Result};
-use crate::machine::producer::{AccessMode, ProducerConfig};
+use crate::machine::producer::{AccessMode, BatchingType, ProducerConfig};
 use crate::schema::SchemaInfo;
 use crate::trace_context::TraceContext;
 use crate::wire::compress::Compression;
@@ -112,6 +112,30 @@ impl ProducerBuilder {
     #[doc(alias = "enableBatching")]
     pub fn batching(mut self, batching: bool) -> Self {
         self.config.batching = batching;
+        self
+    }
+
+    /// Which messages share a batch. Default: [`BatchingType::Default`], all of them, whatever their keys: a Key_Shared
+    /// subscription then gets a batch as a whole, by the key of its first message, and the keys of the others do not count.
+    /// With [`BatchingType::KeyBased`] there is a batch for each key.
+    ///
+    /// The batches of all keys are closed together, as soon as one of them is full
+    /// ([`batching_max_messages`](Self::batching_max_messages) and [`batching_max_bytes`](Self::batching_max_bytes) are limits
+    /// of each; the Java client's are limits of all together) or has waited for
+    /// [`batching_max_publish_delay`](Self::batching_max_publish_delay). They go out in the order of their last messages, each
+    /// named by the sequence id of that one, as the Java client does it; of one key the order is that of the calls. A
+    /// message with a [sequence id of its own](crate::Message::with_sequence_id) is not batched: it closes the batches and
+    /// follows them.
+    ///
+    /// An entry costs more than a message in it, so many keys need a publish delay that brings several messages of each
+    /// together.
+    ///
+    /// # Errors
+    /// [`create`](Self::create) refuses key-based batches where [`batching`](Self::batching) is off
+    /// ([`InvalidArgument`](crate::ErrorKind::InvalidArgument)).
+    #[doc(alias = "batcherBuilder")]
+    pub fn batching_type(mut self, batching_type: BatchingType) -> Self {
+        self.config.batching_type = batching_type;
         self
     }
 

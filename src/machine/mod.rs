@@ -43,6 +43,7 @@ pub mod credentials;
 pub mod deadlines;
 pub mod endpoint;
 pub mod failover;
+mod id_map;
 pub mod memory;
 pub mod producer;
 pub mod receive_memory;

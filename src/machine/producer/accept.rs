@@ -221,6 +221,7 @@ impl Producer {
     /// | message | entry | function |
     /// | --- | --- | --- |
     /// | may be batched | joins the open batch, or opens the next one | [`append_to_batch`](Self::append_to_batch) |
+    /// | may be batched, by key | joins the batch of its key, or opens one | [`accept_by_key`](Self::accept_by_key) |
     /// | other, small, not to be compressed | its own, framed at once in a group with others | [`frame_fast`](Self::frame_fast) |
     /// | other | its own, framed by a job | [`frame_slow`](Self::frame_slow) |
     ///
@@ -243,6 +244,26 @@ impl Producer {
         now: impl Fn() -> Now,
     ) -> PendingSend {
         self.capacity.take(size_bytes);
+        let pending = if self.key_batches.is_some() {
+            self.accept_by_key(message, size_bytes, callback, deadline, now)
+        } else {
+            self.accept_numbered(message, size_bytes, callback, deadline, now)
+        };
+        self.sequence_ids.count_accepted();
+        self.check_capacity();
+        pending
+    }
+
+    /// What [`accept`](Self::accept) does with a message that gets its number at once.
+    #[inline(always)]
+    pub(super) fn accept_numbered(
+        &mut self,
+        message: &mut Message,
+        size_bytes: usize,
+        callback: Option<SendCallback>,
+        deadline: SendDeadline,
+        now: impl Fn() -> Now,
+    ) -> PendingSend {
         let is_numbered = self.sealing.is_ready();
         let is_increasing = if is_numbered {
             let (id, is_increasing) = self.sequence_ids.assign(message.sequence_id());
@@ -252,7 +273,7 @@ impl Producer {
             // Whether an id that the application set is above those given later to the messages before it is not known.
             message.sequence_id().is_none()
         };
-        let pending = if self.config.batching && is_increasing && message.may_be_batched() {
+        if self.config.batching && self.key_batches.is_none() && is_increasing && message.may_be_batched() {
             self.append_to_batch(message, size_bytes, is_numbered, callback, deadline, now)
         } else {
             self.close_batch();
@@ -261,10 +282,7 @@ impl Producer {
             } else {
                 self.frame_slow(message, size_bytes, callback, deadline, now())
             }
-        };
-        self.sequence_ids.count_accepted();
-        self.check_capacity();
-        pending
+        }
     }
 
     /// Adds a message to the open batch, or opens one with it.
@@ -278,13 +296,10 @@ impl Producer {
         deadline: SendDeadline,
         now: impl Fn() -> Now,
     ) -> PendingSend {
-        let limits = self.sealing.limits();
-        let joins = self.open_batch.as_ref().is_some_and(|batch| {
-            let (payload_bytes, record_bytes_max) = (message.payload.len(), message.record_bytes_max(size_bytes));
-            batch.takes(deadline)
-                && batch.content.payload_bytes() + payload_bytes <= self.config.batching_max_bytes
-                && limits.fits_batch(batch.content.record_bytes_max() + record_bytes_max)
-        });
+        let joins = self
+            .open_batch
+            .as_ref()
+            .is_some_and(|batch| batch.takes(deadline) && self.fits(batch, message, size_bytes));
         let id = message.sequence_id().unwrap_or(0);
         if !joins {
             self.close_batch();
@@ -305,6 +320,14 @@ impl Producer {
             self.close_batch();
         }
         PendingSend::new(results, member)
+    }
+
+    /// Whether a message fits into a batch as far as its size goes.
+    #[inline(always)]
+    pub(super) fn fits(&self, batch: &OpenBatch, message: &Message, size_bytes: usize) -> bool {
+        let (payload_bytes, record_bytes_max) = (message.payload.len(), message.record_bytes_max(size_bytes));
+        batch.content.payload_bytes() + payload_bytes <= self.config.batching_max_bytes
+            && self.sealing.limits().fits_batch(batch.content.record_bytes_max() + record_bytes_max)
     }
 
     #[cold]

@@ -8,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::OPEN_MAX;
 use super::buffers::{BufferPool, DeferredDrops};
+use super::key_batches::BatchKey;
 use super::message::Message;
 use super::results::{SendCallback, SendResults};
 use super::send_deadline::SendDeadline;
@@ -92,6 +93,17 @@ impl EntryContent {
         } else {
             self.more.push(std::mem::take(message));
         }
+    }
+
+    /// The key of its first message, once that is a record.
+    pub(super) fn batch_key(&self) -> BatchKey<'_> {
+        BatchKey::of(self.ordering_key.as_ref(), self.key.as_deref(), self.key_b64)
+    }
+
+    /// Its first message, while that is no record.
+    #[inline]
+    pub(super) fn held(&self) -> Option<&Message> {
+        self.first.as_ref()
     }
 
     /// The messages that are not records yet.

@@ -207,8 +207,10 @@ impl Producer {
     pub(super) fn check_capacity(&self) {
         const WALK_MAX: usize = 64;
         if cfg!(debug_assertions) && self.in_flight.entries().len() <= WALK_MAX {
-            let batch = self.open_batch.as_ref();
-            let open = batch.map_or((0, 0), |batch| (batch.content.count() as usize, batch.size_bytes));
+            let by_key = self.key_batches.iter().flat_map(|batches| batches.iter());
+            let open = self.open_batch.iter().chain(by_key).fold((0, 0), |(messages, bytes), batch| {
+                (messages + batch.content.count() as usize, bytes + batch.size_bytes)
+            });
             let pending = self
                 .in_flight
                 .entries()

@@ -37,6 +37,21 @@ impl AccessMode {
     }
 }
 
+/// Which messages share a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
+#[non_exhaustive]
+#[doc(alias = "BatcherBuilder")]
+pub enum BatchingType {
+    /// All, in the order of the calls.
+    #[default]
+    Default,
+    /// Those of one key: of one ordering key (`ordering_key`), or, without one, of one key (`partition_key`). Those without
+    /// any share one. A Key_Shared subscription gets a batch as a whole, by its key, so each message gets to the consumer
+    /// of its key.
+    #[doc(alias = "KEY_BASED")]
+    KeyBased,
+}
+
 /// The options of a producer, as its machine needs them. The meaning, unit and default of each are documented
 /// at its method of [`ProducerBuilder`](crate::ProducerBuilder).
 #[derive(Debug, Clone)]
@@ -49,6 +64,7 @@ pub struct ProducerConfig {
     pub properties: Vec<(String, String)>,
     pub access_mode: AccessMode,
     pub batching: bool,
+    pub batching_type: BatchingType,
     pub batching_max_messages: u32,
     pub batching_max_bytes: usize,
     pub batching_max_publish_delay: Duration,
@@ -80,6 +96,7 @@ impl Default for ProducerConfig {
             properties: Vec::new(),
             access_mode: AccessMode::Shared,
             batching: true,
+            batching_type: BatchingType::Default,
             batching_max_messages: 1000,
             batching_max_bytes: 128 * 1024,
             batching_max_publish_delay: Duration::ZERO,
@@ -115,6 +132,8 @@ impl ProducerConfig {
             "name must not be blank: leave it out to have one made"
         } else if self.initial_subscription.as_deref().is_some_and(|name| name.trim().is_empty()) {
             "initial_subscription must not be blank"
+        } else if self.batching_type != BatchingType::Default && !self.batching {
+            "batching_type needs batching(true)"
         } else if self.batching_max_messages == 0 || self.batching_max_messages > BATCH_MEMBERS_MAX {
             "batching_max_messages must be from 1 to 4,194,304"
         } else if self.batching_max_bytes == 0 {
@@ -143,6 +162,10 @@ impl ProducerConfig {
             return Ok(());
         };
         Err(Error::local(ErrorKind::InvalidArgument, complaint))
+    }
+
+    pub(super) fn batches_by_key(&self) -> bool {
+        self.batching && self.batching_type == BatchingType::KeyBased
     }
 
     fn check_level(&self) -> Result<()> {
@@ -210,6 +233,10 @@ mod tests {
         let bad = [
             (ProducerConfig { name: Some(String::new()), ..Default::default() }, "name"),
             (ProducerConfig { name: Some(" ".into()), ..Default::default() }, "name"),
+            (
+                ProducerConfig { batching: false, batching_type: BatchingType::KeyBased, ..Default::default() },
+                "batching_type",
+            ),
             (ProducerConfig { batching_max_messages: 0, ..Default::default() }, "batching_max_messages"),
             (ProducerConfig { batching_max_messages: 4_194_305, ..Default::default() }, "batching_max_messages"),
             (ProducerConfig { max_uncompressed_size: 0, ..Default::default() }, "max_uncompressed_size"),

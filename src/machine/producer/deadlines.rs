@@ -15,7 +15,7 @@ impl Producer {
         let due = |at: Option<Instant>, why| at.map(|at| Deadline::new(at, why));
         let oldest_send = match self.in_flight.front() {
             Some((group, _)) => group.deadline,
-            None => self.open_batch.as_ref().and_then(|batch| batch.deadline),
+            None => self.oldest_batch().and_then(|batch| batch.deadline),
         };
         [
             due(self.overdue_at().filter(|_| !mutation!(OverdueSleeps)), "check for overdue sends"),
@@ -54,7 +54,7 @@ impl Producer {
     }
 
     fn batch_closes_at(&self) -> Option<Instant> {
-        let batch = self.open_batch.as_ref()?;
+        let batch = self.oldest_batch()?;
         batch.closes_at(self.config.batching_max_publish_delay, self.is_attached())
     }
 
@@ -85,7 +85,7 @@ impl Producer {
     /// - The open batch fails only if everything before it does. It is closed first, which makes it the last entry.
     fn expire_sends(&mut self, now: Now, deferred: &mut Deferred) {
         let is_batch_overdue = self.in_flight.groups().all(|group| is_due(group.deadline, now))
-            && self.open_batch.as_ref().is_some_and(|batch| is_due(batch.deadline, now));
+            && self.oldest_batch().is_some_and(|batch| is_due(batch.deadline, now));
         if is_batch_overdue {
             self.close_batch();
         }

@@ -86,7 +86,7 @@ impl Producer {
             return;
         }
         let in_flight = self.in_flight.front().map(|(_, entry)| entry.index);
-        let in_batch = || self.open_batch.as_ref().map(|batch| batch.index);
+        let in_batch = || self.oldest_batch().map(|batch| batch.index);
         let unsettled = in_flight.or_else(in_batch).unwrap_or(self.sequence_ids.accepted_messages());
         self.flushes.complete(unsettled, deferred);
         debug_assert!(

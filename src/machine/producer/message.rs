@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 
 use super::extras::{Delivery, Extras, NO_EXTRAS};
+use super::key_batches::BatchKey;
 use crate::base64_text;
 use crate::machine::Now;
 use crate::trace_context::{TRACEPARENT, TRACESTATE, TraceContext};
@@ -369,6 +370,12 @@ impl Message {
     #[inline]
     pub(super) fn has_extras(&self) -> bool {
         self.extras.is_some()
+    }
+
+    /// What decides which batch it joins, where there is one for each key: the ordering key goes before the key.
+    pub(super) fn batch_key(&self) -> BatchKey<'_> {
+        let extras = self.extras();
+        BatchKey::of(extras.ordering_key.as_ref(), extras.key.as_deref(), extras.key_b64)
     }
 
     /// Its keys, which it has no more.

@@ -18,7 +18,7 @@
 //! | `payload_limits.rs` | `PayloadLimits` | how large a message and a batch may be |
 //! | `capacity.rs`, `waiter_queue.rs` | `Capacity` | the bounds on pending messages; tasks that wait for capacity |
 //! | `sequence_ids.rs` | `SequenceIds` | sequence ids |
-//! | `batch.rs` | `OpenBatch` | the messages of one entry |
+//! | `batch.rs`, `key_batches.rs` | `OpenBatch`, `KeyBatches` | the messages of one entry; one batch for each key |
 //! | `group.rs`, `in_flight/` | `InFlight` | entries between acceptance and receipt; the send cursor |
 //! | `seal.rs`, `buffers.rs` | `Sealing` | which work is done outside the lock, when and by which task; buffers |
 //! | `pipeline.rs` | | the outgoing payload pipeline: batch, compress, (split), (encrypt), seal |
@@ -71,6 +71,7 @@ mod extras;
 mod flush;
 mod group;
 mod in_flight;
+mod key_batches;
 mod lifecycle;
 mod message;
 mod one_or_more;
@@ -89,7 +90,7 @@ mod waiter_queue;
 pub use accept::{PushError, Rejected};
 pub use attach::ProducerCreated;
 pub use capacity::{CapacityBound, CapacityWaiter};
-pub use config::{AccessMode, ProducerConfig};
+pub use config::{AccessMode, BatchingType, ProducerConfig};
 pub use message::Message;
 pub use overdue::SendObserver;
 pub use results::{OnSent, PendingSend, SendCallback};
@@ -102,6 +103,7 @@ use batch::OpenBatch;
 use capacity::Capacity;
 use flush::Flushes;
 use in_flight::InFlight;
+use key_batches::KeyBatches;
 use lifecycle::Lifecycle;
 use overdue::OverdueWatch;
 use payload_limits::PayloadLimits;
@@ -133,6 +135,8 @@ pub struct Producer {
     capacity: Capacity,
     /// The batch that takes more messages.
     open_batch: Option<OpenBatch>,
+    /// With key-based batching, instead of `open_batch`: one for each key.
+    key_batches: Option<Box<KeyBatches>>,
     send_slots: SendSlots,
     sealing: Sealing,
     in_flight: InFlight,
@@ -164,6 +168,7 @@ impl Producer {
             sequence_ids: SequenceIds::default(),
             capacity: Capacity::new(config.max_pending_messages, config.max_pending_bytes),
             open_batch: None,
+            key_batches: config.batches_by_key().then(Box::default),
             send_slots: SendSlots::new(partition),
             sealing: Sealing::new(PayloadLimits::new(&config, None)),
             in_flight: InFlight::default(),
@@ -217,9 +222,15 @@ impl Producer {
         self.attach_status.last_failure()
     }
 
+    /// The batch that was opened first, of those that take more messages.
+    #[inline]
+    fn oldest_batch(&self) -> Option<&OpenBatch> {
+        self.open_batch.as_ref().or_else(|| self.key_batches.as_ref()?.first())
+    }
+
     /// Whether nothing that was accepted is unsettled.
     fn is_idle(&self) -> bool {
-        self.in_flight.is_empty() && self.open_batch.is_none()
+        self.in_flight.is_empty() && self.oldest_batch().is_none()
     }
 }
 

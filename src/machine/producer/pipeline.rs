@@ -117,6 +117,14 @@ pub(super) struct EntryStamp {
     pub(super) sealed_at: Option<Instant>,
 }
 
+impl EntryStamp {
+    /// `highest_sequence_id` of a batch. That of one key has none: its ids overlap those of others, so that it is named by
+    /// its last one alone.
+    fn highest(self) -> Option<u64> {
+        Some(self.last).filter(|last| *last > self.first)
+    }
+}
+
 /// Buffers that a run writes into.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
@@ -249,7 +257,7 @@ fn send_head(content: &EntryContent, is_chunk: bool, stamp: EntryStamp, context:
     let head = SendHead { is_chunk, ..SendHead::new(context.producer_id, stamp.first) };
     match content.single() {
         Some(_) => head,
-        None => SendHead { num_messages: content.count_i32(), highest_sequence_id: Some(stamp.last), ..head },
+        None => SendHead { num_messages: content.count_i32(), highest_sequence_id: stamp.highest(), ..head },
     }
 }
 
@@ -267,7 +275,7 @@ fn metadata<'a>(content: &'a EntryContent, stamp: EntryStamp, context: &'a SealC
             ordering_key: content.ordering_key.as_deref(),
             schema_version: context.schema_version.as_deref(),
             num_messages_in_batch: Some(content.count_i32()),
-            highest_sequence_id: Some(stamp.last),
+            highest_sequence_id: stamp.highest(),
             ..MetadataFields::default()
         },
     }

@@ -145,24 +145,28 @@ impl Sealing {
 
 /// Closing.
 impl Producer {
-    /// Closes the open batch, if there is one.
+    /// Closes the open batch, or those of all keys, if there are any.
     #[inline]
     pub(super) fn close_batch(&mut self) {
-        if let Some(batch) = self.open_batch.take() {
-            self.push_batch(batch);
+        if let Some(mut batch) = self.open_batch.take() {
+            self.push_batch(&mut batch);
+        } else if self.key_batches.is_some() {
+            self.close_key_batches();
         }
     }
 
-    fn push_batch(&mut self, batch: OpenBatch) {
+    /// Moves a batch, of which nothing is left, to what is to be sealed.
+    #[inline]
+    pub(super) fn push_batch(&mut self, batch: &mut OpenBatch) {
         self.sealing.buffers.learn(batch.content.records_bytes());
         let mut entry = PendingEntry::new(batch.first, batch.index, batch.size_bytes, 0);
         (entry.last, entry.messages) = (batch.last, batch.content.count());
         // A batch of one goes out as a single message, whose payload may be the application's own.
         let kind = if entry.messages == 1 { GroupKind::Single } else { GroupKind::Batch };
         let number = self.in_flight.next_number();
-        let mut group = SendGroup::new(number, batch.index, kind, batch.results, batch.deadline);
-        (group.started, group.callbacks) = (Some(batch.opened), batch.callbacks);
-        self.push_to_seal(group, entry, batch.content);
+        let mut group = SendGroup::new(number, batch.index, kind, batch.results.clone(), batch.deadline);
+        (group.started, group.callbacks) = (Some(batch.opened), std::mem::take(&mut batch.callbacks));
+        self.push_to_seal(group, entry, std::mem::take(&mut batch.content));
     }
 
     /// Adds a group of one entry, to be sealed.

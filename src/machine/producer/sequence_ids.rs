@@ -86,6 +86,7 @@ impl Producer {
     /// Starts the sequence ids on the first attach. Messages accepted before get their ids in the order of acceptance.
     pub(super) fn start_sequence_ids(&mut self, last_sequence_id: i64) {
         self.sequence_ids.start(self.config.initial_sequence_id, last_sequence_id);
+        self.close_key_batches();
         for (group, work) in self.sealing.queue_mut() {
             // Nothing is framed before there are numbers.
             let ToSeal::Messages(content) = work else { continue };

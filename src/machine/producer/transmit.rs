@@ -30,7 +30,7 @@ impl Producer {
     /// has been written, and it was open for its publish delay.
     pub(super) fn is_batch_due(&self, now: Now) -> bool {
         let is_due = |batch: &OpenBatch| batch.is_due(self.config.batching_max_publish_delay, now);
-        self.is_attached() && !self.in_flight.has_unsent() && self.open_batch.as_ref().is_some_and(is_due)
+        self.is_attached() && !self.in_flight.has_unsent() && self.oldest_batch().is_some_and(is_due)
     }
 
     /// Fails the entries that are too large for this broker: it may take less than the last one.

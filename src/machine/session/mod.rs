@@ -30,11 +30,10 @@ use crate::wire::command::Command;
 use crate::wire::frame::Limits;
 
 mod attachments;
-mod id_map;
 mod inbound;
 mod schedule;
 
-use id_map::IdMap;
+use crate::machine::id_map::IdMap;
 use inbound::Inbound;
 
 /// ```text

@@ -1,5 +1,7 @@
 //! Anything, in any order.
 
+use pulsar_native::machine::producer::BatchingType;
+
 use super::*;
 use crate::common::random::Random;
 
@@ -12,8 +14,10 @@ fn whatever_happens_every_send_ends_once_and_order_is_kept() {
 
 fn storm(seed: u64) {
     let mut random = Random::new(seed);
+    let keys = 1 + random.below(2) * 4;
     let mut harness = ProducerHarness::new(config(|config| {
-        config.batching = random.below(4) > 0;
+        config.batching = keys > 1 || random.below(4) > 0;
+        config.batching_type = if keys > 1 { BatchingType::KeyBased } else { BatchingType::Default };
         config.batching_max_messages = 1 + random.below(6) as u32;
         config.batching_max_publish_delay = Duration::from_millis(random.below(3) * 20);
         config.max_pending_messages = 1 + random.below(40) as usize;
@@ -27,7 +31,8 @@ fn storm(seed: u64) {
     for _ in 0..300 {
         match random.below(10) {
             0..4 => {
-                let mut message = Message::new(sends.len().to_string());
+                let key = random.below(keys);
+                let mut message = Message::new(format!("{key} {}", sends.len())).with_key(key.to_string());
                 match random.below(10) {
                     0 => message = message.with_deliver_at(std::time::UNIX_EPOCH),
                     1 => message = message.with_batching(false),
@@ -89,9 +94,13 @@ fn storm(seed: u64) {
 }
 
 fn check_order(sent: &[Sent]) {
-    let payloads = sent.iter().flat_map(|sent| &sent.payloads);
-    let numbers: Vec<u64> =
-        payloads.map(|text| std::str::from_utf8(text).expect("text").parse().expect("a number")).collect();
-    assert!(numbers.is_sorted_by(|a, b| a < b), "{numbers:?}");
-    assert!(ids(sent).is_sorted_by(|a, b| a < b));
+    let mut last = [None; 5];
+    for payload in sent.iter().flat_map(|sent| &sent.payloads) {
+        let (key, number) = std::str::from_utf8(payload).expect("text").split_once(' ').expect("key and number");
+        let number = number.parse::<u64>().ok();
+        let before = last[key.parse::<usize>().expect("a key")].replace(number);
+        assert!(before < Some(number), "key {key}: {number:?} behind {before:?}");
+    }
+    // Those of the messages of several keys overlap.
+    assert!(sent.iter().map(|sent| sent.head.sequence_id).is_sorted_by(|a, b| a < b));
 }
