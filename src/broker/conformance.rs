@@ -69,6 +69,9 @@ pub enum Rule {
     CumulativeAck,
     /// FLOW with 0 permits or with 2^31 and more.
     FlowPermits,
+    /// A batch with messages of several keys, sent to a consumer of a Key_Shared subscription, which is the one that is
+    /// named: it gets all of them by the key of the first. Its producer needs key-based batches, or none.
+    MixedBatchOnKeyShared,
     /// A request that lacks what its command needs: SEEK without a target, AUTH_RESPONSE without data.
     IncompleteRequest,
 }

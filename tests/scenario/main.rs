@@ -7,6 +7,7 @@
 //! - `http`: `http://` and `https://` service URLs.
 //! - `quickstart`, `examples`: the examples, as they are.
 //! - `extremes`: options at the ends of their ranges.
+//! - `mixed_batches`: batches of several keys on Key_Shared.
 //! - `oauth2`: tokens of an identity provider.
 //! - `tls`: `pulsar+ssl://` and `https://`: certificates, redirects, tokens.
 #![allow(unreachable_pub, reason = "modules of one test binary")]
@@ -22,6 +23,7 @@ mod extremes;
 mod faults;
 #[cfg(feature = "http")]
 mod http;
+mod mixed_batches;
 #[cfg(feature = "oauth2")]
 mod oauth2;
 mod older;

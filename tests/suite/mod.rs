@@ -126,7 +126,7 @@ macro_rules! with_every_test {
             }
             clusters { a_web_server_names_the_cluster }
             seek { to_a_message to_the_ends }
-            keys { one_consumer_per_key_in_order ordering_key_goes_before_key }
+            keys { one_consumer_per_key_in_order ordering_key_goes_before_key batches_by_key }
             failing_keys { the_others_go_on }
             failover { second_takes_over }
             idle {

@@ -12,11 +12,13 @@
 //! | any, non-persistent topic | the same, if it can take the entry now | `non_persistent` |
 
 mod key_shared;
+mod mixed_batch;
 mod non_persistent;
 mod shared;
 mod single_active;
 
 use crate::broker::config::DamagedEntries;
+use crate::broker::conformance::Conformance;
 use crate::broker::connections::Connections;
 use crate::broker::ids::ConsumerKey;
 use crate::broker::storage::{Log, StoredEntry};
@@ -47,6 +49,7 @@ pub(crate) struct Dispatcher<'a> {
     pub(crate) sub: &'a mut Subscription,
     pub(crate) log: &'a Log,
     pub(crate) connections: &'a mut Connections,
+    pub(crate) conformance: &'a mut Conformance,
     pub(crate) context: DispatchContext,
 }
 
@@ -108,6 +111,7 @@ impl<'a> Dispatcher<'a> {
             ack_set: self.sub.cursor.ack_set(offset),
             consumer_epoch: self.sub.consumers.get(key).and_then(|consumer| consumer.epoch),
         };
+        self.judge_batch(entry, key, head.redelivery_count);
         let messages = self.sub.cursor.left(offset, entry.info.messages());
         let copies = self.connections.send_message(key.conn, &head, entry, self.context.broker_entry_metadata);
         self.sub.record_delivery(offset, key, messages, slot);

@@ -328,7 +328,10 @@ impl Broker {
         let (log, is_terminated) = (&found.log, found.is_terminated);
         let mut delayed = Vec::new();
         for (name, sub) in found.subscriptions.iter_mut().filter(|(name, _)| only.is_none_or(|only| only == *name)) {
-            let dispatcher = Dispatcher { sub, log, connections: &mut self.connections, context };
+            let dispatcher = {
+                let (connections, conformance) = (&mut self.connections, &mut self.conformance);
+                Dispatcher { sub, log, connections, conformance, context }
+            };
             if let Some(due_ms) = dispatcher.dispatch() {
                 delayed.push((due_ms, Arc::clone(name)));
             }
