@@ -5,21 +5,21 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use pulsar_native::{Client, Error, PendingSend, Producer, SubscriptionType};
+use pulsar_native::{BatchingType, Client, Error, Message, PendingSend, Producer, ProducerBuilder, SubscriptionType};
 
 use crate::latency::{Latencies, OpenLoop, PingPong};
 use crate::measurement::Measurement;
 use crate::work::{Consume, Produce, WARM_UP_DIVISOR};
-
-/// Time for a batch to fill: without it one leaves as soon as the connection is free, as small as it is.
-const FILL: Duration = Duration::from_millis(1);
 
 /// Sends, each with its future; the oldest is awaited when too many are in flight.
 pub(crate) async fn produce(url: &str, work: &Produce) -> Result<String, Error> {
     let client = Client::builder(url).connect().await?;
     let mut producers = Vec::new();
     for number in 0..work.producers {
-        producers.push(producer(&client, &format!("t{number}"), work.batch, FILL).await?);
+        let fill = Duration::from_millis(work.fill_ms);
+        let builder = builder(&client, &format!("t{number}"), work.batch, fill);
+        let batching_type = if work.by_key { BatchingType::KeyBased } else { BatchingType::Default };
+        producers.push(builder.batching_type(batching_type).create().await?);
     }
     // Borrowed for ever, as the baseline's is: what counting references to a payload costs is the caller's choice.
     let payload = Bytes::from_static(Vec::leak(vec![b'x'; work.size]));
@@ -31,14 +31,9 @@ pub(crate) async fn produce(url: &str, work: &Produce) -> Result<String, Error> 
     Ok(figures)
 }
 
-async fn producer(
-    client: &Client,
-    topic: &str,
-    batch: u64,
-    batching_max_publish_delay: Duration,
-) -> Result<Producer, Error> {
+fn builder(client: &Client, topic: &str, batch: u64, fill: Duration) -> ProducerBuilder {
     let builder = client.producer(topic).batching(batch > 1).batching_max_messages(batch.max(1) as u32);
-    builder.batching_max_publish_delay(batching_max_publish_delay).create().await
+    builder.batching_max_publish_delay(fill)
 }
 
 async fn produce_some(producers: &[Producer], payload: &Bytes, work: &Produce, messages: u64) -> Result<(), Error> {
@@ -50,7 +45,11 @@ async fn produce_some(producers: &[Producer], payload: &Bytes, work: &Produce, m
             }
         }
         let producer = &producers[number as usize % producers.len()];
-        in_flight.push_back(producer.enqueue(payload.clone()).await?);
+        let mut message = Message::new(payload.clone());
+        if work.keys > 0 {
+            message = message.with_key(format!("key-{}", number % work.keys));
+        }
+        in_flight.push_back(producer.enqueue(message).await?);
     }
     for send in in_flight {
         send.await?;
@@ -82,7 +81,7 @@ pub(crate) async fn consume(url: &str, work: &Consume, memory_limit: usize) -> R
 /// One send, its receipt, the next.
 pub(crate) async fn ping_pong(url: &str, work: &PingPong) -> Result<String, Error> {
     let client = Client::builder(url).connect().await?;
-    let producer = producer(&client, "t", 1, Duration::ZERO).await?;
+    let producer = builder(&client, "t", 1, Duration::ZERO).create().await?;
     let payload = Bytes::from(vec![b'x'; work.size]);
     let mut latencies = Latencies::default();
     let warm_up = work.messages / WARM_UP_DIVISOR;
@@ -101,7 +100,7 @@ pub(crate) async fn ping_pong(url: &str, work: &PingPong) -> Result<String, Erro
 /// in all the messages that it held up.
 pub(crate) async fn open_loop(url: &str, work: &OpenLoop) -> Result<String, Error> {
     let client = Client::builder(url).connect().await?;
-    let producer = producer(&client, "t", 1000, Duration::ZERO).await?;
+    let producer = builder(&client, "t", 1000, Duration::ZERO).create().await?;
     let latencies = Arc::new(Mutex::new(Latencies::default()));
     let (runtime, kept, work) = (tokio::runtime::Handle::current(), latencies.clone(), work.clone());
     let pacing = tokio::task::spawn_blocking(move || {

@@ -1,5 +1,5 @@
 //! This client against a sink, and against the baseline: what the same bytes cost one thread that does nothing else.
-//! `cargo bench --bench end_to_end`, or with words that choose sections: `-- produce consume latency large many`.
+//! `cargo bench --bench end_to_end`, or with words that choose sections: `-- produce consume latency large many keys`.
 //! `perf` compares `pulsar-native perf` with this bench; it needs the feature `cli` and is not among the sections by
 //! default. `ROUNDS` (3) and `SCALE` (1.0) change how long it takes.
 //!
@@ -39,7 +39,7 @@ fn main() {
         return;
     }
     if words.is_empty() {
-        words = ["produce", "consume", "latency", "large", "many"].map(String::from).to_vec();
+        words = ["produce", "consume", "latency", "large", "many", "keys"].map(String::from).to_vec();
     }
     let sink = Sink::start().expect("a free port on 127.0.0.1");
     for section in &words {
@@ -49,6 +49,7 @@ fn main() {
             "latency" => latency(&sink),
             "large" => large(&sink),
             "many" => many(&sink),
+            "keys" => keys(&sink),
             "perf" => perf::compare(&sink),
             // For a profiler, which then runs `child` by hand against the URL.
             "serve" => serve(&sink),
@@ -67,6 +68,9 @@ fn child(words: &[String]) -> String {
         batch: number(5),
         in_flight: number(6),
         producers: number(7) as usize,
+        keys: number(8),
+        fill_ms: words.get(9).map_or(FILL_MS, |_| number(9)),
+        by_key: subject == BY_KEY,
     };
     let consume =
         Consume { messages: number(3), size: number(4) as usize, members: number(5), queue: number(6) as u32 };
@@ -158,6 +162,12 @@ const SUBJECTS: [&str; 3] = ["baseline", "pulsar-native", "pulsar-native-multi"]
 const LIMITED: &str = "pulsar-native-limit";
 const RECEIVE_MEMORY_LIMIT: usize = 64 * 1024 * 1024;
 
+/// Time for a batch to fill, milliseconds: without it one leaves as soon as the connection is free, as small as it is.
+const FILL_MS: u64 = 1;
+
+/// One thread, with a batch for each key.
+const BY_KEY: &str = "pulsar-native-by-key";
+
 fn produce(sink: &Sink) {
     for (name, messages, batch) in
         [("produce, batches of 1000", scaled(4_000_000), 1000), ("produce, unbatched", scaled(1_000_000), 1)]
@@ -224,6 +234,16 @@ fn many(sink: &Sink) {
         for (count, figures) in counts.iter().zip(&all) {
             line(&format!("produce, {name}, {count} producers"), "of 1", figures, &all[0]);
         }
+    }
+}
+
+/// Batches of all messages and of those of each key, beside one another: 1,000 keys in turn.
+fn keys(sink: &Sink) {
+    let subjects = ["pulsar-native", BY_KEY];
+    for (in_flight, fill_ms) in [(20_000, 10), (50_000, 50)] {
+        let numbers = [scaled(2_000_000), 100, 1000, in_flight, 1, 1000, fill_ms];
+        let name = format!("1,000 keys, {fill_ms} ms to fill");
+        print_all(&name, &subjects, &compare(&subjects, "produce", sink, &numbers));
     }
 }
 

@@ -15,6 +15,12 @@ pub(crate) struct Produce {
     pub(crate) in_flight: u64,
     /// Producers on the one connection, each on a topic of its own.
     pub(crate) producers: usize,
+    /// Keys, in turn; 0: messages without a key.
+    pub(crate) keys: u64,
+    /// How long a batch may wait for more messages, milliseconds.
+    pub(crate) fill_ms: u64,
+    /// A batch for each key.
+    pub(crate) by_key: bool,
 }
 
 /// Receiving, every message acknowledged.
