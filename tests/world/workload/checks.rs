@@ -140,7 +140,11 @@ pub(super) fn check_log(sim: &Simulation, plan: &Plan, users: &Users) {
             for message in &stored {
                 let text = String::from_utf8_lossy(&message.payload);
                 let payload = text.split('|').next().unwrap_or_default().to_owned();
-                let instance = payload.rsplit_once('.').map_or(String::new(), |(instance, _)| instance.to_owned());
+                let mut instance = payload.rsplit_once('.').map_or(String::new(), |(instance, _)| instance.to_owned());
+                // Batches of several keys overtake one another.
+                if topic.producers.iter().any(|plan| plan.batches_by_key) {
+                    instance.extend(text.split('|').nth(1));
+                }
                 at.insert((key(&message.id), message.id.partition()), payload.clone());
                 let times = seen.entry(payload.clone()).or_default();
                 *times += 1;

@@ -19,7 +19,7 @@ use super::failures::{Pauses, fail};
 use super::plan::{SubscriptionPlan, TopicPlan};
 use super::stalls::StallChecker;
 use super::told::watch_handle;
-use super::users::{Users, check_end, key, maybe};
+use super::users::{Notes, Users, check_end, key, maybe};
 
 pub(super) async fn consume(users: Users, client: Client, topic: TopicPlan, plan: SubscriptionPlan, index: usize) {
     let mut rng = users.handle.rng();
@@ -131,6 +131,7 @@ async fn receive_all(users: &Users, rng: &mut Rng, mut consumer: Consumer, topic
             8 if plan.failures.forgets(rng) => {}
             8 => held.push(message),
             _ => {
+                users.notes.borrow_mut().mixed_up.insert(plan.name.clone());
                 consumer.redeliver_unacknowledged_messages();
                 ack(users, plan, &consumer, &message, &work);
             }
@@ -327,10 +328,35 @@ pub(super) fn note_received(users: &Users, plan: &SubscriptionPlan, message: &Re
             .handle
             .report_violation("received as often as delivered", || format!("{id}: {times} times, sent {sent} times"));
     }
+    // What is retried waits for its delay in a topic of its own.
+    if plan.kind == SubscriptionType::KeyShared && message.property("RECONSUMETIMES").is_none() {
+        check_key_order(users, &mut notes, &subscription, &text);
+    }
     let confirmed = notes.confirmed.get(&subscription).and_then(|confirmed| confirmed.get(&key(&id)));
     if let Some(at) = confirmed {
         if deliveries.last().is_some_and(|sent| sent > at) {
             users.handle.report_violation("confirmed does not come back", || format!("{id} of {}", plan.name));
         }
+    }
+}
+
+/// Checks that what a Key_Shared subscription is given for the first time is behind all of its key before it, whichever of its
+/// consumers gets it. Not where nothing happens: messages are delayed there, and come when they are due; nor where all that is
+/// not acknowledged is asked for again, because newer ones are on their way then.
+fn check_key_order(users: &Users, notes: &mut Notes, subscription: &(String, String), text: &str) {
+    let mut fields = text.split('|');
+    let (payload, of_key) = (fields.next().unwrap_or_default(), fields.next().unwrap_or_default());
+    let Some((instance, _)) = payload.rsplit_once('.').filter(|_| !users.is_clean) else { return };
+    if notes.mixed_up.contains(&subscription.1) {
+        return;
+    }
+    let (last, all) = notes.by_key.entry(subscription.clone()).or_default();
+    if !all.insert(payload.to_owned()) {
+        return;
+    }
+    let before = last.insert((instance.to_owned(), of_key.to_owned()), payload.to_owned());
+    if before.as_deref().is_some_and(|before| before > payload) {
+        let what = || format!("{payload} of {of_key} after {before:?} on {}", subscription.1);
+        users.handle.report_violation("a Key_Shared subscription gets a key in order", what);
     }
 }

@@ -30,6 +30,9 @@ const FAILURES_EACH: u64 = 3;
 /// In one seed of so many messages are split into chunks.
 const CHUNKS_EACH: u64 = 4;
 
+/// In one seed of so many messages are batched by key.
+const KEY_BATCHES_EACH: u64 = 3;
+
 /// The faults of one seed: mostly of all kinds, else of one kind only. What a kind does alone can be checked more closely.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Theme {
@@ -84,6 +87,8 @@ pub(super) struct ProducerPlan {
     pub(super) delays: bool,
     /// The most payload of a chunk, bytes; 0: no message is split.
     pub(super) chunk_bytes: u32,
+    /// A batch for each key.
+    pub(super) batches_by_key: bool,
 }
 
 #[derive(Clone)]
@@ -132,6 +137,9 @@ impl Plan {
         }
         if seed % CHUNKS_EACH == 1 {
             Self::set_chunks(&mut Rng::new(seed ^ 0xc4c4), &mut topics);
+        }
+        if seed % KEY_BATCHES_EACH == 2 {
+            Self::set_key_batches(&mut Rng::new(seed ^ 0x6ba7), &mut topics);
         }
         let operation_timeout = Duration::from_secs(*rng.pick(&[5, 30]));
         let keep_alive_interval = Duration::from_secs(*rng.pick(&[10, 30]));
@@ -235,6 +243,7 @@ impl Plan {
                 stall_timeout: Duration::MAX,
                 delays: false,
                 chunk_bytes: 0,
+                batches_by_key: false,
             });
         }
         TopicPlan { name: format!("persistent://public/default/t{number}"), partitions, producers, subscriptions }
@@ -273,6 +282,24 @@ impl Plan {
             }
             for producer in &mut topic.producers {
                 (producer.batching, producer.chunk_bytes) = (false, *rng.pick(&[300, 1000, 7000]));
+            }
+        }
+    }
+
+    /// By a generator of their own. Where a subscription divides messages by key, and elsewhere at times; there is then a
+    /// fourth consumer at times.
+    fn set_key_batches(rng: &mut Rng, topics: &mut [TopicPlan]) {
+        for topic in topics {
+            let mut by_key: Vec<_> =
+                topic.subscriptions.iter_mut().filter(|plan| plan.kind == SubscriptionType::KeyShared).collect();
+            for subscription in &mut by_key {
+                let more = rng.below(4 - subscription.consumers.len() as u64 + 1) as usize;
+                let first = subscription.consumers[0];
+                subscription.consumers.extend(std::iter::repeat_n(first, more));
+            }
+            let is_by_key = !by_key.is_empty() || rng.chance_per_mille(200);
+            for producer in topic.producers.iter_mut().filter(|producer| producer.chunk_bytes == 0 && is_by_key) {
+                (producer.batching, producer.batches_by_key) = (true, true);
             }
         }
     }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use pulsar_native::hash::java_string_hash;
 use pulsar_native::sim::Rng;
 use pulsar_native::{
-    Client, Compression, Error, ErrorKind, Message, MessageId, PendingSend, Producer, SendError, ServerCode,
-    TryEnqueueError,
+    BatchingType, Client, Compression, Error, ErrorKind, Message, MessageId, PendingSend, Producer, SendError,
+    ServerCode, TryEnqueueError,
 };
 
 use super::overdue::OverdueChecker;
@@ -52,6 +52,7 @@ pub(super) async fn produce(users: Users, client: Client, topic: TopicPlan, plan
             .producer(topic.name.as_str())
             .auto_update_partitions(false)
             .batching(plan.batching)
+            .batching_type(if plan.batches_by_key { BatchingType::KeyBased } else { BatchingType::Default })
             .batching_max_publish_delay(plan.batching_max_publish_delay)
             .send_timeout(plan.send_timeout)
             .max_pending_messages(plan.pending_max)
@@ -159,6 +160,9 @@ impl Sender<'_> {
         let mut message = Message::new(format!("{payload}|{key}|{:padding$}", "")).with_key(key);
         if self.plan.delays && rng.chance_per_mille(100) {
             message = message.with_deliver_after(rng.duration(Duration::from_secs(5), Duration::from_secs(40)));
+        }
+        if self.plan.batches_by_key && rng.chance_per_mille(150) {
+            message = message.with_batching(false);
         }
         let note = |sent: Sent| note_sent(users, &payload, sent);
         let refused = match rng.below(10) {

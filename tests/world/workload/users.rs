@@ -55,6 +55,11 @@ pub(super) struct Notes {
     pub(super) clients_left: usize,
     /// What each subscription (topic, name) was given: message -> how often.
     pub(super) received: BTreeMap<(String, String), BTreeMap<Key, usize>>,
+    /// What each subscription (topic, name) was given by messages that it had not been given before: producer and key -> the
+    /// last one; and all of them.
+    pub(super) by_key: BTreeMap<(String, String), (BTreeMap<(String, String), String>, BTreeSet<String>)>,
+    /// The subscriptions of which a consumer has asked for all that is not acknowledged.
+    pub(super) mixed_up: BTreeSet<String>,
     /// What was acknowledged, confirmed or not, and up to where cumulatively.
     pub(super) acked: BTreeMap<(String, String), (BTreeSet<Key>, Option<Key>)>,
     /// How many dead letters the consumers of a subscription (topic, name) have counted.
