@@ -108,7 +108,8 @@ impl ProducerBuilder {
     }
 
     /// Whether messages may share an entry; one alone is kept out by
-    /// [`Message::with_batching`](crate::Message::with_batching). Default: true.
+    /// [`Message::with_batching`](crate::Message::with_batching). A Key_Shared subscription gets an entry as a whole, by the key
+    /// of its first message: for one, set [`batching_type`](Self::batching_type), or `false` here. Default: true.
     #[doc(alias = "enableBatching")]
     pub fn batching(mut self, batching: bool) -> Self {
         self.config.batching = batching;

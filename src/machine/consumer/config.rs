@@ -38,7 +38,9 @@ pub enum SubscriptionType {
     Shared,
     /// One active consumer, the others stand by. In order.
     Failover,
-    /// Messages of one key go to one consumer, in order.
+    /// Messages of one key go to one consumer, in order. The broker looks into no batch: all its messages go to the consumer
+    /// of the first one's key, so that plain batches break this. Their producers need
+    /// [key-based batches](crate::BatchingType::KeyBased), or none.
     KeyShared,
 }
 

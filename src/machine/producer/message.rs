@@ -116,8 +116,8 @@ impl Message {
     /// Sets the key (`partition_key`): messages with the same key go to the same partition and keep their order there.
     ///
     /// A Key_Shared subscription gets a batch as a whole, by the key of its first message. Producers for one need
-    /// [`ProducerBuilder::batching`](crate::ProducerBuilder::batching) off, or [`with_batching`](Self::with_batching)
-    /// with `false` for each message.
+    /// [`ProducerBuilder::batching_type`](crate::ProducerBuilder::batching_type) with
+    /// [`KeyBased`](crate::BatchingType::KeyBased), or [`batching`](crate::ProducerBuilder::batching) off.
     #[doc(alias = "partition_key")]
     pub fn with_key(mut self, key: impl Into<String>) -> Self {
         let extras = self.extras_mut();

@@ -19,7 +19,7 @@ use super::failures::{Pauses, fail};
 use super::plan::{SubscriptionPlan, TopicPlan};
 use super::stalls::StallChecker;
 use super::told::watch_handle;
-use super::users::{Notes, Users, check_end, key, maybe};
+use super::users::{ByKey, Notes, Users, check_end, key, maybe};
 
 pub(super) async fn consume(users: Users, client: Client, topic: TopicPlan, plan: SubscriptionPlan, index: usize) {
     let mut rng = users.handle.rng();
@@ -350,7 +350,7 @@ fn check_key_order(users: &Users, notes: &mut Notes, subscription: &(String, Str
     if notes.mixed_up.contains(&subscription.1) {
         return;
     }
-    let (last, all) = notes.by_key.entry(subscription.clone()).or_default();
+    let ByKey { all, last } = notes.by_key.entry(subscription.clone()).or_default();
     if !all.insert(payload.to_owned()) {
         return;
     }

@@ -55,9 +55,8 @@ pub(super) struct Notes {
     pub(super) clients_left: usize,
     /// What each subscription (topic, name) was given: message -> how often.
     pub(super) received: BTreeMap<(String, String), BTreeMap<Key, usize>>,
-    /// What each subscription (topic, name) was given by messages that it had not been given before: producer and key -> the
-    /// last one; and all of them.
-    pub(super) by_key: BTreeMap<(String, String), (BTreeMap<(String, String), String>, BTreeSet<String>)>,
+    /// What each subscription (topic, name) was given for the first time.
+    pub(super) by_key: BTreeMap<(String, String), ByKey>,
     /// The subscriptions of which a consumer has asked for all that is not acknowledged.
     pub(super) mixed_up: BTreeSet<String>,
     /// What was acknowledged, confirmed or not, and up to where cumulatively.
@@ -66,6 +65,14 @@ pub(super) struct Notes {
     pub(super) dead_letters: BTreeMap<(String, String), u64>,
     /// When an acknowledgement was confirmed.
     pub(super) confirmed: BTreeMap<(String, String), BTreeMap<Key, Duration>>,
+}
+
+/// What a Key_Shared subscription was given for the first time, by payload.
+#[derive(Default)]
+pub(super) struct ByKey {
+    pub(super) all: BTreeSet<String>,
+    /// The last one of each producer and key.
+    pub(super) last: BTreeMap<(String, String), String>,
 }
 
 /// Results that came by callback, with their payload.
