@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use pulsar_native::{Client, Error, InitialPosition, Message, Outcome, SubscriptionType};
+use pulsar_native::{BatchingType, Client, Error, InitialPosition, Message, Outcome, SubscriptionType};
 use tokio::sync::mpsc;
 
 #[tokio::main]
@@ -16,7 +16,8 @@ async fn main() -> Result<(), Error> {
 pub(crate) async fn run(url: &str) -> Result<(), Error> {
     let client = Client::builder(url).connect().await?;
     let topic = "persistent://public/default/accounts";
-    let producer = client.producer(topic).create().await?;
+    // The broker takes a batch by the key of its first message, so each key needs one of its own.
+    let producer = client.producer(topic).batching_type(BatchingType::KeyBased).create().await?;
     for step in 0..5 {
         for account in ["alice", "bob", "carol"] {
             drop(producer.enqueue(Message::new(step.to_string()).with_key(account)).await?);

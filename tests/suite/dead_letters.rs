@@ -71,7 +71,9 @@ async fn exactly_three_times(target: &Target, kind: SubscriptionType, batching: 
     // A batch is closed by its third message.
     let builder = builder.batching_max_messages(3).batching_max_publish_delay(Duration::from_secs(10));
     let text = "poison ".repeat(100);
-    let messages = ["a", "b"].map(|text| Message::new(text.repeat(100))).into_iter();
+    // All of one key: Key_Shared takes a batch by the key of its first message.
+    let other = |text: &str| Message::new(text.repeat(100)).with_ordering_key("o");
+    let messages = ["a", "b"].map(other).into_iter();
     send_all(&created(builder).await, messages.chain([poison_with(text.clone())])).await;
 
     let dead_topic = format!("{topic}-s-DLQ");
