@@ -109,6 +109,30 @@ async fn exactly_three_times(target: &Target, kind: SubscriptionType, batching: 
     assert_eq!(target.stats(&dead_topic).await.messages_in, 1, "{form}");
 }
 
+/// What is never acknowledged in time is given up as what is negatively acknowledged, also where both happen.
+pub async fn timed_out_too_often(target: &Target) {
+    let client = target.client().await;
+    let topic = target.topic("timed-out");
+    let policy = DeadLetterPolicy::new(2).with_initial_subscription("operators");
+    let builder = builder(&client, &topic, SubscriptionType::Shared).ack_timeout(Duration::from_secs(1));
+    let mut consumer = subscribed(builder.dead_letter_policy(policy)).await;
+    send(&created(client.producer(&topic)).await, poison()).await;
+    for deliveries in 0..3 {
+        let message = receive(&mut consumer).await;
+        assert_eq!(message.redelivery_count(), deliveries);
+        if deliveries == 1 {
+            consumer.nack(&message).expect("noted");
+        }
+    }
+    let mut dead_letters = letters(&client, &format!("{topic}-s-DLQ")).await;
+    let dead = tokio::select! {
+        dead = receive(&mut dead_letters) => dead,
+        message = consumer.receive() => panic!("delivered once more: {message:?}"),
+    };
+    assert_eq!((dead.to_string_lossy(), consumer.stats().acknowledgement_timeouts), ("poison".into(), 2));
+    drained(target, &topic, "s").await;
+}
+
 /// A message just below the largest that the broker takes is too large with the properties that are added. Its letter goes
 /// out in chunks; where its producer makes none, a dead letter is sent without those properties, and a retry is refused.
 pub async fn a_letter_that_grows_too_large(target: &Target) {

@@ -98,11 +98,11 @@ macro_rules! with_every_test {
             }
             redelivery {
                 nack_shared nack_exclusive nack_member_of_a_batch all_unacknowledged
-                unacknowledged_go_to_another_consumer nack_backoff ack_timeout
+                unacknowledged_go_to_another_consumer nack_backoff ack_timeout nack_by_id ack_timeout_backoff
             }
             dead_letters {
-                delivered_too_often a_letter_that_grows_too_large reconsumed_later a_retry_topic_of_the_older_name
-                topics_of_older_names a_dead_letter_topic_that_refuses
+                delivered_too_often timed_out_too_often a_letter_that_grows_too_large reconsumed_later
+                a_retry_topic_of_the_older_name topics_of_older_names a_dead_letter_topic_that_refuses
                 reconsumed_later_in_order given_up_with_a_reason options_that_cannot_work
             }
             chunks {

@@ -177,3 +177,62 @@ pub async fn ack_timeout(target: &Target) {
         drained(target, &topic, "s").await;
     }
 }
+
+/// By ids that were kept as bytes, over two topics and in a batch; not before the delay, and nothing else with them.
+pub async fn nack_by_id(target: &Target) {
+    let client = target.client().await;
+    let topics = [target.topic("nack-by-id"), target.topic("nack-by-id")];
+    let delay = Duration::from_millis(300);
+    let builder = client.consumer(topics.clone(), "s").subscription_type(SubscriptionType::Shared);
+    let builder = builder.initial_position(InitialPosition::Earliest).negative_ack_redelivery_delay(delay);
+    let mut consumer = subscribed(builder).await;
+    send_numbers(&client, &topics[0], 3, false).await;
+    let producer = client.producer(&topics[1]).batching_max_messages(2);
+    let producer = created(producer.batching_max_publish_delay(Duration::from_secs(10))).await;
+    send_all(&producer, ["3", "4"]).await;
+    let messages = receive_all(&mut consumer, 5).await;
+    let mut ids = Vec::new();
+    for message in &messages {
+        match &*message.to_string_lossy() {
+            // The first of its entry alone, the second of a batch.
+            "0" | "4" => ids.push(message.id()),
+            _ => consumer.ack(message).expect("acknowledged"),
+        }
+    }
+    let stored = |id: &MessageId| {
+        let topic = id.topic().expect("of a received message").to_owned();
+        MessageId::from_bytes(&id.to_bytes()).expect("an id").with_topic(topic)
+    };
+    let at = Instant::now();
+    consumer.nack_ids(&ids.iter().map(stored).collect::<Vec<_>>()).expect("noted");
+    let again = receive_all(&mut consumer, 2).await;
+    assert!(at.elapsed() >= delay, "after {:?}", at.elapsed());
+    let seen: BTreeSet<_> = again.iter().map(ReceivedMessage::id).collect();
+    assert_eq!(seen, ids.into_iter().collect());
+    for message in &again {
+        assert_eq!(message.redelivery_count(), 1);
+        consumer.ack(message).expect("acknowledged");
+    }
+    for topic in &topics {
+        drained(target, topic, "s").await;
+    }
+}
+
+/// The back-off is added to the acknowledgement timeout.
+pub async fn ack_timeout_backoff(target: &Target) {
+    let client = target.client().await;
+    let topic = target.topic("ack-timeout-backoff");
+    send_numbers(&client, &topic, 1, false).await;
+    let (timeout, more) = (Duration::from_secs(1), Duration::from_millis(700));
+    let builder = client.consumer(&topic, "s").subscription_type(SubscriptionType::Shared).ack_timeout(timeout);
+    let builder = builder.ack_timeout_redelivery_backoff(RedeliveryBackoff::new(more, Duration::from_secs(60)));
+    let mut consumer = subscribed(builder.initial_position(InitialPosition::Earliest)).await;
+    receive(&mut consumer).await;
+    let at = Instant::now();
+    let again = receive(&mut consumer).await;
+    // It counts from the receive, a little before.
+    let least = timeout + more - Duration::from_millis(100);
+    assert!(at.elapsed() >= least && again.redelivery_count() == 1, "after {:?}: {again:?}", at.elapsed());
+    consumer.ack(&again).expect("acknowledged");
+    drained(target, &topic, "s").await;
+}

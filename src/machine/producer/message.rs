@@ -40,6 +40,7 @@ const LOCAL_CLUSTER: &str = "__local__";
 /// | `schema_version` | the broker, for the schema of the producer | `schema_version` of a received one |
 /// | `producer_name` | the producer | `producer_name` of a received one |
 /// | `publish_time` | the producer, when it frames the message | `publish_time` of a received one |
+/// | `encryption_keys`, `encryption_algo`, `encryption_param` | the producer, where it encrypts | `encryption_context` of a received one |
 /// | `num_messages_in_batch`, `chunk_id` and the like | the producer | its [`MessageId`](crate::MessageId) |
 /// | `index`, `broker_timestamp` (`BrokerEntryMetadata`) | the broker | `index`, `broker_publish_time` of a received one |
 ///
