@@ -159,8 +159,12 @@ pub(super) fn run(
     // 1. Batch.
     let payload = batch(content, context.compression.codec);
     // 2. Compress.
-    let payload = compress_payload(payload, content.single().is_none(), context.compression, scratch);
+    let mut payload = compress_payload(payload, content.single().is_none(), context.compression, scratch);
     let key = data_key(stamp, context)?;
+    if key.is_some() && payload.compression == 0 {
+        // Also without compression: only where they say it does the Go client read what it has decrypted.
+        payload.uncompressed_size = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+    }
     // 3. Split: each chunk takes 4 and 5 by itself.
     let Some(split) = split(content, &payload, key.as_ref(), stamp, context)? else {
         // 4. Encrypt.

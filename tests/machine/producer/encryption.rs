@@ -89,6 +89,8 @@ fn each_entry_is_encrypted_and_the_broker_is_told() {
     assert_eq!(sent[0].payloads, ["a", "b"]);
     assert_eq!(opened(&sent[1]), (Bytes::new(), 1), "also an empty payload has a tag");
     assert!(sent.iter().all(|sent| sent.metadata.encrypted));
+    // Each record has four bytes of size, metadata of four bytes, and a payload of one.
+    assert_eq!(sent.iter().map(|sent| sent.metadata.uncompressed_size).collect::<Vec<_>>(), [18, 0]);
     assert_eq!(*keys.asked.lock().unwrap(), [harness.now.at; 2]);
     let mut plain = ProducerHarness::new(config(|_| {}));
     assert_eq!(plain.attach(-1).encrypted, None);
