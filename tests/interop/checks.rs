@@ -27,6 +27,8 @@ pub struct Work {
     pub batching: bool,
     pub chunking: bool,
     pub codec: Compression,
+    /// By the keys of `tests/keys/first.*`.
+    pub encrypted: bool,
     pub murmur3: bool,
     pub messages: Vec<Described>,
 }
@@ -36,6 +38,9 @@ impl Work {
         let mut needs: Vec<_> = self.messages.iter().flat_map(Described::needs).collect();
         if self.partitions > 0 {
             needs.push(if self.murmur3 { "murmur3" } else { "java_hash" });
+        }
+        if self.encrypted && self.chunking {
+            needs.push("encrypted_chunks");
         }
         needs
     }
@@ -47,6 +52,7 @@ impl Work {
             batching: false,
             chunking: false,
             codec: Compression::None,
+            encrypted: false,
             murmur3: false,
             messages,
         }

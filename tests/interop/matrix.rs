@@ -1,4 +1,5 @@
-//! The matrix: what a payload goes through, each combination a row. A row is named by its parameters, `zstd batch`.
+//! The matrix: what a payload goes through, each combination a row. A row is named by its parameters, `zstd batch` and `zstd
+//! batch encrypted`.
 
 use pulsar_native::Compression;
 
@@ -29,19 +30,22 @@ const FORMS: [(&str, Form); 3] = [("single", Form::Single), ("batch", Form::Batc
 
 /// All rows.
 pub fn rows() -> Vec<Check> {
-    let of_codec =
-        |(codec_name, codec)| FORMS.map(|(form_name, form)| (format!("{codec_name} {form_name}"), row(codec, form)));
+    let of_form = |(codec_name, codec), (form_name, form)| {
+        [("", false), (" encrypted", true)]
+            .map(|(end, encrypted)| (format!("{codec_name} {form_name}{end}"), row(codec, form, encrypted)))
+    };
+    let of_codec = |codec| FORMS.into_iter().flat_map(move |form| of_form(codec, form));
     CODECS.into_iter().flat_map(of_codec).collect()
 }
 
-fn row(codec: Compression, form: Form) -> Job {
+fn row(codec: Compression, form: Form, encrypted: bool) -> Job {
     let messages = match form {
         Form::Single => singles(),
         Form::Batch => members(),
         Form::Chunked => larger_than_an_entry(),
     };
     let (batching, chunking) = (matches!(form, Form::Batch), matches!(form, Form::Chunked));
-    Job::Matrix(Work { codec, batching, chunking, ..Work::new(messages) })
+    Job::Matrix(Work { codec, batching, chunking, encrypted, ..Work::new(messages) })
 }
 
 /// Of many sizes; each above the 4 KiB up to which the Java client does not compress, but for the last.

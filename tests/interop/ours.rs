@@ -3,7 +3,9 @@
 use std::future::Future;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use pulsar_native::{Client, HashingScheme, InitialPosition, Message, MessageId, ReceivedMessage, Token};
+use pulsar_native::{
+    Client, HashingScheme, InitialPosition, Message, MessageId, PemKey, PemKeyReader, ReceivedMessage, Token,
+};
 
 use crate::checks::Work;
 use crate::message::{Described, LOCAL_CLUSTER};
@@ -16,6 +18,20 @@ pub async fn within<T>(what: &str, call: impl Future<Output = Result<T, impl std
 /// What the environment says of the broker.
 pub fn variable(name: &str) -> Result<String, String> {
     std::env::var(name).map_err(|_| format!("{name} is not in the environment"))
+}
+
+/// What encrypted messages are encrypted for.
+pub const KEY_NAME: &str = "interop";
+
+/// The file of a key for tests.
+pub fn key_file(name: &str) -> String {
+    format!("{}/tests/keys/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+fn keys() -> PemKeyReader {
+    PemKeyReader::new()
+        .with_public_key(KEY_NAME, PemKey::file(key_file("first.public.pem")))
+        .with_private_key(KEY_NAME, PemKey::file(key_file("first.pkcs8.pem")))
 }
 
 pub struct Ours {
@@ -36,6 +52,10 @@ impl Ours {
             .compression(work.codec)
             .compress_min_msg_body_size(0)
             .batching_max_publish_delay(Duration::from_millis(20));
+        let builder = match work.encrypted {
+            true => builder.encryption_key(KEY_NAME).crypto_key_reader(keys()),
+            false => builder,
+        };
         let producer = within("the producer", builder.create()).await?;
         let mut pending = Vec::new();
         for message in &work.messages {
@@ -55,6 +75,7 @@ impl Ours {
 
     async fn consumer(&self, work: &Work) -> Result<pulsar_native::Consumer, String> {
         let builder = self.client.consumer(&work.topic, "ours").initial_position(InitialPosition::Earliest);
+        let builder = if work.encrypted { builder.crypto_key_reader(keys()) } else { builder };
         within("the consumer", builder.subscribe()).await
     }
 
@@ -64,6 +85,9 @@ impl Ours {
         for _ in &work.messages {
             let message = within("a message", consumer.receive()).await?;
             within("the acknowledgment", consumer.ack_confirmed(&message)).await?;
+            if message.encryption_context().is_some() != work.encrypted {
+                return Err(format!("encrypted is to be {}: {message:?}", work.encrypted));
+            }
             seen.push((described(&message), id_of(&message.id())));
         }
         within("the close", consumer.close()).await?;

@@ -10,6 +10,7 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use crate::checks::Work;
 use crate::letters::{DELAY_MS, Kind, MAX};
 use crate::message::Described;
+use crate::ours::{KEY_NAME, key_file};
 
 /// For one request; a first one starts the client.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(90);
@@ -87,7 +88,7 @@ impl Peer {
         let messages: Vec<_> = work.messages.iter().map(Described::to_json).collect();
         let request = json!({
             "do": "produce", "topic": work.topic, "batching": work.batching, "chunking": work.chunking, "compression": format!("{:?}", work.codec).to_uppercase(),
-            "hashing": if work.murmur3 { "murmur3" } else { "java" }, "messages": messages,
+            "hashing": if work.murmur3 { "murmur3" } else { "java" }, "messages": messages, "keys": keys(work),
         });
         let answer = self.ask(request).await?;
         let ids = answer["ids"].as_array().ok_or("an answer without ids")?;
@@ -125,8 +126,20 @@ impl Peer {
     }
 
     async fn receive(&mut self, work: &Work, count: usize) -> Result<Vec<(Described, String)>, String> {
-        let request = json!({"do": "consume", "topic": work.topic, "subscription": "theirs", "count": count});
+        let request = json!({
+            "do": "consume", "topic": work.topic, "subscription": "theirs", "count": count, "keys": keys(work),
+        });
         messages(&self.ask(request).await?)
+    }
+}
+
+/// Of an encrypted work, the key. The private one as PKCS#1, because the Go client reads no PKCS#8.
+fn keys(work: &Work) -> Value {
+    match work.encrypted {
+        true => json!({
+            "name": KEY_NAME, "public": key_file("first.public.pem"), "private": key_file("first.pkcs1.pem"),
+        }),
+        false => Value::Null,
     }
 }
 

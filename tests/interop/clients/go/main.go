@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/apache/pulsar-client-go/pulsar"
+	"github.com/apache/pulsar-client-go/pulsar/crypto"
 	"github.com/apache/pulsar-client-go/pulsar/log"
 	"github.com/sirupsen/logrus"
 )
@@ -36,9 +37,21 @@ type request struct {
 	Compression  string    `json:"compression"`
 	Hashing      string    `json:"hashing"`
 	Messages     []message `json:"messages"`
+	Keys         *keys     `json:"keys"`
 	TokenFile    string    `json:"token_file"`
 	From         string    `json:"from"`
 	To           string    `json:"to"`
+}
+
+// A key, and the files that it is in.
+type keys struct {
+	Name    string `json:"name"`
+	Public  string `json:"public"`
+	Private string `json:"private"`
+}
+
+func (keys *keys) reader() crypto.KeyReader {
+	return crypto.NewFileKeyReader(keys.Public, keys.Private)
 }
 
 // It discards an empty message outside a batch as damaged, and its JavaStringHash keeps the sign bit that Java drops.
@@ -122,6 +135,12 @@ func produce(client pulsar.Client, asked *request) (any, error) {
 	if asked.Hashing == "murmur3" {
 		options.HashingScheme = pulsar.Murmur3_32Hash
 	}
+	if asked.Keys != nil {
+		options.Encryption = &pulsar.ProducerEncryptionInfo{
+			KeyReader: asked.Keys.reader(),
+			Keys:      []string{asked.Keys.Name},
+		}
+	}
 	producer, err := client.CreateProducer(options)
 	if err != nil {
 		return nil, err
@@ -180,7 +199,7 @@ func echo(asked *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	consumer, err := subscribe(client, asked.From, "theirs")
+	consumer, err := subscribe(client, asked.From, "theirs", nil)
 	if err != nil {
 		return nil, err
 	}
@@ -200,12 +219,16 @@ func echo(asked *request) (any, error) {
 	return map[string]any{"tokens": tokens.Load()}, nil
 }
 
-func subscribe(client pulsar.Client, topic, name string) (pulsar.Consumer, error) {
-	return client.Subscribe(pulsar.ConsumerOptions{
+func subscribe(client pulsar.Client, topic, name string, keys *keys) (pulsar.Consumer, error) {
+	options := pulsar.ConsumerOptions{
 		Topic:                       topic,
 		SubscriptionName:            name,
 		SubscriptionInitialPosition: pulsar.SubscriptionPositionEarliest,
-	})
+	}
+	if keys != nil {
+		options.Decryption = &pulsar.MessageDecryptionInfo{KeyReader: keys.reader()}
+	}
+	return client.Subscribe(options)
 }
 
 func receive(consumer pulsar.Consumer) (pulsar.Message, error) {
@@ -215,7 +238,7 @@ func receive(consumer pulsar.Consumer) (pulsar.Message, error) {
 }
 
 func consume(client pulsar.Client, asked *request) (any, error) {
-	consumer, err := subscribe(client, asked.Topic, asked.Subscription)
+	consumer, err := subscribe(client, asked.Topic, asked.Subscription, asked.Keys)
 	if err != nil {
 		return nil, err
 	}

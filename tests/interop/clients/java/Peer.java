@@ -69,7 +69,12 @@ public class Peer {
 
     private static JsonObject produce(PulsarClient client, JsonObject request) throws Exception {
         boolean murmur = request.get("hashing").getAsString().equals("murmur3");
-        Producer<byte[]> producer = client.newProducer()
+        ProducerBuilder<byte[]> options = client.newProducer();
+        JsonObject keys = keys(request);
+        if (keys != null) {
+            options.addEncryptionKey(keys.get("name").getAsString()).cryptoKeyReader(new Keys(keys));
+        }
+        Producer<byte[]> producer = options
                 .topic(request.get("topic").getAsString())
                 .enableBatching(request.get("batching").getAsBoolean())
                 .enableChunking(request.get("chunking").getAsBoolean())
@@ -133,7 +138,7 @@ public class Peer {
         };
         try (PulsarClient client = connect(token)) {
             Producer<byte[]> producer = client.newProducer().topic(request.get("to").getAsString()).create();
-            Consumer<byte[]> consumer = subscribe(client, request.get("from").getAsString(), "theirs");
+            Consumer<byte[]> consumer = subscribe(client, request.get("from").getAsString(), "theirs", null);
             for (String text = ""; !text.equals("end");) {
                 Message<byte[]> message = received(consumer);
                 text = new String(message.getValue(), StandardCharsets.UTF_8);
@@ -148,7 +153,7 @@ public class Peer {
 
     private static JsonObject consume(PulsarClient client, JsonObject request) throws Exception {
         Consumer<byte[]> consumer = subscribe(client, request.get("topic").getAsString(),
-                request.get("subscription").getAsString());
+                request.get("subscription").getAsString(), keys(request));
         JsonArray messages = new JsonArray();
         for (int left = request.get("count").getAsInt(); left > 0; left--) {
             Message<byte[]> message = received(consumer);
@@ -203,8 +208,39 @@ public class Peer {
         return new JsonObject();
     }
 
-    private static Consumer<byte[]> subscribe(PulsarClient client, String topic, String name) throws Exception {
-        return client.newConsumer()
+    /** The keys of a request, if what it is about is encrypted. */
+    private static JsonObject keys(JsonObject request) {
+        return request.has("keys") && request.get("keys").isJsonObject() ? request.getAsJsonObject("keys") : null;
+    }
+
+    /** Reads the two files of a key. */
+    private record Keys(JsonObject files) implements CryptoKeyReader {
+        @Override
+        public EncryptionKeyInfo getPublicKey(String name, Map<String, String> metadata) {
+            return read("public", metadata);
+        }
+
+        @Override
+        public EncryptionKeyInfo getPrivateKey(String name, Map<String, String> metadata) {
+            return read("private", metadata);
+        }
+
+        private EncryptionKeyInfo read(String which, Map<String, String> metadata) {
+            try {
+                return new EncryptionKeyInfo(Files.readAllBytes(Path.of(files.get(which).getAsString())), metadata);
+            } catch (IOException error) {
+                throw new UncheckedIOException(error);
+            }
+        }
+    }
+
+    private static Consumer<byte[]> subscribe(PulsarClient client, String topic, String name, JsonObject keys)
+            throws Exception {
+        ConsumerBuilder<byte[]> options = client.newConsumer();
+        if (keys != null) {
+            options.cryptoKeyReader(new Keys(keys));
+        }
+        return options
                 .topic(topic)
                 .subscriptionName(name)
                 .subscriptionInitialPosition(SubscriptionInitialPosition.Earliest)

@@ -34,7 +34,12 @@ def info(_client, _request):
     }
 
 
+def key_reader(keys):
+    return pulsar.CryptoKeyReader(keys["public"], keys["private"])
+
+
 def produce(client, request):
+    keys = request["keys"]
     producer = client.create_producer(
         request["topic"],
         batching_enabled=request["batching"],
@@ -43,6 +48,7 @@ def produce(client, request):
         compression_type=CODECS[request["compression"]],
         message_routing_mode=pulsar.PartitionsRoutingMode.RoundRobinDistribution,
         block_if_queue_full=True,
+        **({"encryption_key": keys["name"], "crypto_key_reader": key_reader(keys)} if keys else {}),
     )
     ids = [None] * len(request["messages"])
     failures = []
@@ -73,8 +79,12 @@ def produce(client, request):
 
 
 def consume(client, request):
+    keys = request["keys"]
     consumer = client.subscribe(
-        request["topic"], request["subscription"], initial_position=pulsar.InitialPosition.Earliest
+        request["topic"],
+        request["subscription"],
+        initial_position=pulsar.InitialPosition.Earliest,
+        **({"crypto_key_reader": key_reader(keys)} if keys else {}),
     )
     messages = []
     for _ in range(request["count"]):
