@@ -214,7 +214,22 @@ impl ProducerBuilder {
     /// (`encryption_required`), and then refuses any other producer. Dead letters and retries are sent by producers of their
     /// own, in the clear unless they [are given](crate::DeadLetterPolicy::with_dead_letter_producer) keys too.
     ///
-    /// A payload is encrypted in its own buffer, if the application keeps no clone of its `Bytes`; else in a copy.
+    /// A payload is encrypted in its own buffer, if nothing keeps a clone of its `Bytes`, as the application may and an
+    /// [interceptor](Self::intercept) does; else in a copy.
+    ///
+    /// ```no_run
+    /// # #[cfg(feature = "encryption")]
+    /// # async fn example(client: pulsar_native::Client) -> Result<(), pulsar_native::Error> {
+    /// use pulsar_native::{PemKey, PemKeyReader};
+    ///
+    /// let keys = PemKeyReader::new()
+    ///     .with_public_key("billing", PemKey::file("/etc/keys/billing.public.pem"))
+    ///     .with_private_key("billing", PemKey::file("/etc/keys/billing.private.pem"));
+    /// let producer = client.producer("orders").encryption_key("billing").crypto_key_reader(keys.clone()).create().await?;
+    /// let consumer = client.consumer("orders", "billing").crypto_key_reader(keys).subscribe().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     #[doc(alias = "addEncryptionKey")]
     pub fn encryption_key(mut self, name: impl Into<String>) -> Self {
         self.encryption.add(name.into());

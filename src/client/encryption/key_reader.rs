@@ -164,8 +164,8 @@ impl fmt::Debug for PemKey {
 /// Reads keys as PEM from files and from memory, by name or for any name. Java: `DefaultCryptoKeyReader`; C++ and Python:
 /// `CryptoKeyReader(public, private)`; Go: `NewFileKeyReader(public, private)`.
 ///
-/// RSA keys are made by `openssl genrsa -out private.pem 2048` and `openssl rsa -in private.pem -pubout -out public.pem`. The
-/// Java and Go clients read private keys only as PKCS#1 (`openssl genrsa -traditional` from OpenSSL 3 on); this one reads
+/// RSA keys are made by `openssl genrsa -out private.pem 2048` and `openssl rsa -in private.pem -pubout -out public.pem`. The Go
+/// client reads private keys only as PKCS#1 (`openssl genrsa -traditional` from OpenSSL 3 on); this one and the others read
 /// PKCS#8 as well.
 ///
 /// ```

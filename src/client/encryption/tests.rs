@@ -68,6 +68,21 @@ fn each_of_the_keys_opens_what_was_encrypted_for_all() {
     }
 }
 
+/// By `MessageCryptoBc` of Pulsar 4.0.8.
+#[test]
+fn what_java_has_encrypted_opens() {
+    let entry = include_bytes!("../../../tests/keys/java-entry.bin");
+    let (size, rest) = entry.split_first_chunk().expect("a size");
+    let (metadata, payload) = rest.split_at(u16::from_be_bytes(*size).into());
+    let opening = decryption(PemKeyReader::new().with_private_key("a", PemKey::text(FIRST_PKCS8)));
+    let plain = opening.open(metadata, payload, Instant::now());
+    assert_eq!(plain.as_deref(), Ok(&b"encrypted by the Java client"[..]));
+    let context = EncryptionContext::of(metadata, true).expect("encrypted");
+    let key = context.keys().next().expect("a key");
+    assert_eq!(key.metadata().collect::<Vec<_>>(), [("version", "1")]);
+    assert_eq!((context.algorithm(), context.param().len()), (None, IV_BYTES));
+}
+
 #[test]
 fn what_does_not_open_says_which_key_and_why() {
     let now = Instant::now();
