@@ -133,6 +133,9 @@ pub use client::ControlledClusterFailover;
 #[cfg(feature = "oauth2")]
 #[doc(inline)]
 pub use client::OAuth2;
+#[cfg(feature = "patterns")]
+#[doc(inline)]
+pub use client::RegexSubscriptionMode;
 #[cfg(feature = "client")]
 #[doc(inline)]
 pub use client::{
@@ -140,9 +143,10 @@ pub use client::{
     ClientState, ConnectionPhase, ConnectionState, Consumer, ConsumerBuilder, ConsumerCryptoFailureAction,
     ConsumerEvent, ConsumerEvents, ConsumerInterceptor, DeadLetterNames, DeadLetterPolicy, DrainReport,
     EncryptionContext, EncryptionKey, Events, HandleState, HashingScheme, IdleReason, IncompleteReason, MemoryUsage,
-    MessageRoutingMode, Outcome, PartIdle, PartState, Producer, ProducerBuilder, ProducerCryptoFailureAction,
-    ProducerEvent, ProducerEvents, ProducerInterceptor, ProxyProtocol, ReceivedMessage, StateWatch, TlsAuthentication,
-    Token, Topics, TryEnqueueError, UnreadableChunk, UnreadableMessage, UnreadableReason, WhyIdle, WorkOptions,
+    MessageRouter, MessageRoutingMode, Outcome, PartIdle, PartState, Producer, ProducerBuilder,
+    ProducerCryptoFailureAction, ProducerEvent, ProducerEvents, ProducerInterceptor, ProducerSink, ProxyProtocol,
+    ReceivedMessage, StateWatch, TlsAuthentication, Token, Topics, TryEnqueueError, UnreadableChunk, UnreadableMessage,
+    UnreadableReason, WhyIdle, WorkOptions,
 };
 #[cfg(feature = "client")]
 #[doc(inline)]

@@ -19,6 +19,7 @@ use super::message::ReceivedMessage;
 use super::parts::{Parts, all};
 use super::receive::{BatchReceivePolicy, Gather, Receiver};
 use super::state::{HandleState, StateWatch};
+use super::subscribe::Followed;
 use super::why_idle::WhyIdle;
 use super::workers::Tasks;
 use crate::error::{Error, Result};
@@ -59,10 +60,17 @@ pub struct Consumer {
     _letters: Option<Tasks<()>>,
     /// Looks for new partitions.
     _growth: Option<Tasks<()>>,
+    /// Follows the pattern of its topics.
+    _pattern: Option<Tasks<()>>,
 }
 
 impl Consumer {
-    pub(super) fn new(shared: Arc<ConsumerShared>, letters: Option<LetterQueue>, growth: Option<AutoUpdate>) -> Self {
+    pub(super) fn new(
+        shared: Arc<ConsumerShared>,
+        letters: Option<LetterQueue>,
+        growth: Option<AutoUpdate>,
+        followed: Option<Followed>,
+    ) -> Self {
         shared.client().handles().add_consumer(&shared);
         let receiver = Receiver::new(shared.clone());
         let forward = |(letters, queue): (Arc<DeadLetters>, _)| {
@@ -76,7 +84,8 @@ impl Consumer {
             shared.client().spawn(growth::follow(Arc::downgrade(&shared), auto_update, seed))
         };
         let growth = growth.map(follow);
-        Self { acker: Acker { shared }, receiver, _letters: letters, _growth: growth }
+        let pattern = followed.map(|pattern| shared.follow(pattern));
+        Self { acker: Acker { shared }, receiver, _letters: letters, _growth: growth, _pattern: pattern }
     }
 
     pub(super) fn parts(&self) -> &Parts<Machine> {
@@ -364,7 +373,7 @@ impl Consumer {
     /// # Cancel safety
     /// The close continues when the future is dropped.
     pub async fn close(&self) -> Result<()> {
-        all(self.parts().close()).await
+        all(self.shared().close()).await
     }
 
     /// [`Acker::drain`], by the task that receives: what it has received is done with, so nothing is waited for but dead
@@ -376,7 +385,7 @@ impl Consumer {
         drain_consumer(self.shared(), false, Limit::new(self.shared().client(), limit)).await
     }
 
-    /// The full names of the topics it was created for.
+    /// The full names of the topics it was created for, or the pattern.
     pub fn topics(&self) -> impl Iterator<Item = &str> {
         self.acker.shared.topics.iter().map(|topic| &**topic)
     }

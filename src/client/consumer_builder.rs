@@ -3,22 +3,22 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Shared;
+#[cfg(doc)]
 use super::consumer::Consumer;
-use super::consumer_shared::{ConsumerShared, Joining, queue_share};
-use super::dead_letter::{DeadLetterPolicy, LetterTopics};
+use super::dead_letter::DeadLetterPolicy;
 #[cfg(feature = "encryption")]
 use super::encryption::CryptoKeyReader;
-use super::encryption::{ConsumerCryptoFailureAction, Decryption, EncryptionOptions};
+use super::encryption::{ConsumerCryptoFailureAction, EncryptionOptions};
 use super::growth::AutoUpdate;
 use super::interceptors::{ConsumerInterceptor, ConsumerInterceptors};
-use super::topics::{Selection, Topics};
-use super::{Shared, parse_topic};
-use crate::error::{Error, ErrorKind, Result};
+#[cfg(feature = "patterns")]
+use super::pattern::RegexSubscriptionMode;
+use super::topics::Topics;
 use crate::machine::consumer::{
     ConsumerConfig, InitialPosition, KeySharedPolicy, RedeliveryBackoff, SubscriptionType, UnreadableMessagePolicy,
 };
 use crate::schema::SchemaInfo;
-use crate::topic::TopicName;
 
 /// Configures a [`Consumer`]; created by [`Client::consumer`](super::Client::consumer).
 ///
@@ -45,16 +45,20 @@ use crate::topic::TopicName;
 #[derive(Clone)]
 #[must_use = "a builder does nothing until `subscribe` is called"]
 pub struct ConsumerBuilder {
-    client: Arc<Shared>,
-    topics: Topics,
-    config: ConsumerConfig,
-    encryption: EncryptionOptions<ConsumerCryptoFailureAction>,
-    dead_letter_policy: Option<DeadLetterPolicy>,
-    retries: bool,
-    starts_paused: bool,
-    interceptors: Option<Arc<ConsumerInterceptors>>,
-    auto_update: AutoUpdate,
-    position_of_added: InitialPosition,
+    pub(super) client: Arc<Shared>,
+    pub(super) topics: Topics,
+    pub(super) config: ConsumerConfig,
+    pub(super) encryption: EncryptionOptions<ConsumerCryptoFailureAction>,
+    pub(super) dead_letter_policy: Option<DeadLetterPolicy>,
+    pub(super) retries: bool,
+    pub(super) starts_paused: bool,
+    pub(super) interceptors: Option<Arc<ConsumerInterceptors>>,
+    pub(super) auto_update: AutoUpdate,
+    pub(super) position_of_added: InitialPosition,
+    #[cfg(feature = "patterns")]
+    pub(super) topics_mode: Option<RegexSubscriptionMode>,
+    #[cfg(feature = "patterns")]
+    pub(super) discovery_period: Duration,
 }
 
 impl ConsumerBuilder {
@@ -72,6 +76,10 @@ impl ConsumerBuilder {
             interceptors: None,
             auto_update: AutoUpdate::default(),
             position_of_added: InitialPosition::Earliest,
+            #[cfg(feature = "patterns")]
+            topics_mode: None,
+            #[cfg(feature = "patterns")]
+            discovery_period: Duration::from_secs(60),
         }
     }
 
@@ -256,6 +264,23 @@ impl ConsumerBuilder {
         self
     }
 
+    /// Which topics a [pattern](Topics::pattern) is about. Default: as its scheme says, persistent ones without a scheme.
+    #[cfg(feature = "patterns")]
+    #[doc(alias = "subscriptionTopicsMode")]
+    pub fn subscription_topics_mode(mut self, mode: RegexSubscriptionMode) -> Self {
+        self.topics_mode = Some(mode);
+        self
+    }
+
+    /// How often the list of topics is asked for that a [pattern](Topics::pattern) is held against, at least 1 s. Default:
+    /// 60 s.
+    #[cfg(feature = "patterns")]
+    #[doc(alias = "patternAutoDiscoveryPeriod")]
+    pub fn pattern_auto_discovery_period(mut self, period: Duration) -> Self {
+        self.discovery_period = period;
+        self
+    }
+
     /// The consumer's priority: those of lower levels get messages first (Shared), or are preferred as the active one
     /// (Failover). At least 0. Default: 0.
     pub fn priority_level(mut self, level: i32) -> Self {
@@ -437,107 +462,6 @@ impl ConsumerBuilder {
         ConsumerInterceptors::add(&mut self.interceptors, interceptor);
         self
     }
-
-    /// Subscribes: to each topic, or to each of its partitions.
-    ///
-    /// # Errors
-    /// - [`InvalidArgument`](crate::ErrorKind::InvalidArgument): an unusable option or topic name, or no topic.
-    /// - The broker's refusal: unknown topic, no permission, a subscription that another consumer holds, a schema that
-    ///   does not fit.
-    /// - [`TimedOut`](crate::ErrorKind::TimedOut), with the last cause, after the operation timeout.
-    ///
-    /// # Cancel safety
-    /// Dropping the future closes the topics and partitions attached so far. A subscription that it created stays.
-    pub async fn subscribe(self) -> Result<Consumer> {
-        self.config.validate()?;
-        self.auto_update.validate()?;
-        let letter_topics = self.letter_topics().await?;
-        let retry_topic = letter_topics.as_ref().and_then(LetterTopics::retry_topic);
-        let Found { names, parts, partitioned } = self.parts(retry_topic).await?;
-        let config = Arc::new(self.config_for(parts.len()));
-        let joining =
-            Joining { initial_position: self.position_of_added, receiver_queue_size: self.config.receiver_queue_size };
-        let growth = Some(self.auto_update).filter(|it| it.is_enabled && !partitioned.is_empty());
-        // Created before the first response is awaited, so that dropping this future closes what was attached.
-        let mut shared = ConsumerShared::new(self.client.clone(), names, config, joining);
-        shared.set_partitioned(partitioned);
-        shared.interceptors = self.interceptors;
-        shared.decryption = Arc::new(Decryption::new(&self.encryption));
-        let letters = letter_topics.map(|topics| shared.set_dead_letters(topics));
-        shared.set_paused(self.starts_paused);
-        let mut opened = Vec::new();
-        for (topic, partition) in parts {
-            opened.push(shared.open_part(topic, partition)?);
-        }
-        for (_, subscribed) in opened {
-            subscribed.await?;
-        }
-        Ok(Consumer::new(Arc::new(shared), letters, growth))
-    }
-
-    /// The topics of retries and dead letters, where there are any.
-    async fn letter_topics(&self) -> Result<Option<LetterTopics>> {
-        let Some(policy) = self.dead_letter_policy.clone().or(self.retries.then(DeadLetterPolicy::default)) else {
-            return Ok(None);
-        };
-        policy.validate(self.config.subscription_type, self.retries)?;
-        let Selection::Names(topics) = self.topics.selection();
-        let Some(first) = topics.first() else { return Ok(None) };
-        LetterTopics::find(&self.client, policy, self.retries, first, &self.config.subscription).await.map(Some)
-    }
-
-    async fn parts(&self, retry_topic: Option<&str>) -> Result<Found> {
-        let Found { mut names, mut parts, mut partitioned } = Found::default();
-        let Selection::Names(topics) = self.topics.selection();
-        for name in topics.iter().map(String::as_str).chain(retry_topic) {
-            let topic = parse_topic(name)?;
-            if names.iter().any(|known| **known == *topic.as_str()) {
-                let what = format!("{topic} is named twice");
-                return Err(Error::local(ErrorKind::InvalidArgument, what));
-            }
-            let parts_of_topic = self.client.parts_of(&topic).await?;
-            names.push(Arc::from(topic.as_str()));
-            // The name of a partition is a topic by itself.
-            if topic.partition_index().is_none() && parts_of_topic.iter().any(|(_, partition)| *partition >= 0) {
-                partitioned.push(topic);
-            }
-            parts.extend(parts_of_topic);
-        }
-        if names.is_empty() {
-            return Err(Error::local(ErrorKind::InvalidArgument, "a consumer needs a topic"));
-        }
-        Ok(Found { names, parts, partitioned })
-    }
-
-    fn config_for(&self, parts: usize) -> ConsumerConfig {
-        let mut config = self.config.clone();
-        config.receiver_queue_size = queue_share(config.receiver_queue_size, parts);
-        config.name.get_or_insert_with(random_name);
-        config
-    }
-}
-
-/// What is behind the topics of a consumer.
-#[derive(Default)]
-struct Found {
-    /// The full names of the topics.
-    names: Vec<Arc<str>>,
-    /// By full name and partition index.
-    parts: Vec<(Arc<str>, i32)>,
-    /// Those of the topics that have partitions.
-    partitioned: Vec<TopicName>,
-}
-
-/// Five letters, as the Java client names its consumers.
-pub(super) fn random_name() -> String {
-    use std::hash::{BuildHasher, Hasher};
-    let mut bits = std::collections::hash_map::RandomState::new().build_hasher().finish();
-    let letter = |_| {
-        let letter = b'a' + (bits % 26) as u8;
-        bits /= 26;
-        char::from(letter)
-    };
-    (0..5).map(letter).collect()
 }
 
 impl std::fmt::Debug for ConsumerBuilder {

@@ -21,10 +21,10 @@ use crate::splitmix::SplitMix64;
 use crate::topic::TopicName;
 
 /// The shortest interval, as in the Java client.
-const INTERVAL_MIN: Duration = Duration::from_secs(1);
+pub(super) const INTERVAL_MIN: Duration = Duration::from_secs(1);
 
 /// A longer interval is this one.
-const INTERVAL_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+pub(super) const INTERVAL_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Whether, and how often, a handle asks for new partitions.
 #[derive(Debug, Clone, Copy)]
@@ -54,9 +54,14 @@ impl AutoUpdate {
     /// that are made together do not ask together.
     fn waits(self, seed: u64) -> (Duration, Duration) {
         let interval = self.interval.min(INTERVAL_MAX);
-        let nanos = u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX);
-        (Duration::from_nanos(SplitMix64::new(seed).next() % nanos.max(1)), interval)
+        (spread(interval, seed), interval)
     }
+}
+
+/// A part of the interval, chosen by the seed.
+pub(super) fn spread(interval: Duration, seed: u64) -> Duration {
+    let nanos = u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX);
+    Duration::from_nanos(SplitMix64::new(seed).next() % nanos.max(1))
 }
 
 /// A partition that is being attached.

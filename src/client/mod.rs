@@ -10,10 +10,12 @@
 //! | `producer`, `producer_shared`, `routing` | the producer's handle; what its clones share; which partition a message goes to |
 //! | `consumer`, `consumer_shared`, `acker`, `workers`, `events` | the consumer's handles and what they share |
 //! | `receive`, `message` | from queued entries to received messages |
-//! | `parts` | the topics and partitions behind one handle |
+//! | `parts`, `joining` | the topics and partitions behind one handle; those that join and leave |
+//! | `pattern` | topics that match a pattern |
 //! | `growth` | partitions that are added to topics |
 //! | `detour` | what only some producers do with a message: hooks, an own router, partitions that start late |
 //! | `failover` | several clusters behind one client |
+//! | `sink` | a producer as a `Sink` |
 //! | `state` | where a handle is attached, and how to watch it |
 //! | `why_idle` | why nothing comes |
 //! | `observe` | spans and events of `tracing`, metrics |
@@ -63,18 +65,23 @@ mod growth;
 #[cfg(feature = "http")]
 pub(crate) mod http;
 mod interceptors;
+mod joining;
 mod message;
 #[cfg(feature = "oauth2")]
 pub(crate) mod oauth2;
 mod observe;
 mod parts;
+#[cfg(feature = "patterns")]
+mod pattern;
 mod producer;
 mod producer_builder;
 mod producer_shared;
 mod receive;
 mod routing;
 pub(crate) mod runtime;
+mod sink;
 mod state;
+mod subscribe;
 #[cfg(all(test, feature = "broker"))]
 mod tests;
 mod topic_list;
@@ -110,10 +117,13 @@ pub use interceptors::{ConsumerInterceptor, ProducerInterceptor};
 pub use message::ReceivedMessage;
 #[cfg(feature = "oauth2")]
 pub use oauth2::OAuth2;
+#[cfg(feature = "patterns")]
+pub use pattern::RegexSubscriptionMode;
 pub use producer::{Producer, TryEnqueueError};
 pub use producer_builder::ProducerBuilder;
 pub use receive::BatchReceivePolicy;
 pub use routing::{HashingScheme, MessageRoutingMode};
+pub use sink::ProducerSink;
 pub use state::{HandleState, PartState, StateWatch};
 #[doc(hidden)]
 pub use topic_list::{TopicChange, TopicListWatch};

@@ -51,15 +51,16 @@ impl<M: EndpointMachine> Part<M> {
         self.endpoint.with(|machine| read(machine))
     }
 
-    /// It joins a handle that is in use: until it [has](Self::set_joined), its end is not one of the handle's parts.
+    /// Its end is not to be reported: it joins a handle that is in use, until it [has](Self::set_joined); or it is one of a
+    /// set whose members come and go.
     pub(super) fn set_joining(&self) {
         self.end_reported.store(true, Ordering::Relaxed);
     }
 
-    /// It has joined. `false` if it has ended already.
-    pub(super) fn set_joined(&self) -> bool {
+    /// It has joined, and its end is to be reported if `reports_end`. `false` if it has ended already.
+    pub(super) fn set_joined(&self, reports_end: bool) -> bool {
         self.endpoint.with(|machine| {
-            self.end_reported.store(false, Ordering::Relaxed);
+            self.end_reported.store(!reports_end, Ordering::Relaxed);
             !machine.is_finished()
         })
     }

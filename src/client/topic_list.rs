@@ -37,19 +37,28 @@ impl Client {
         namespace: impl Into<String>,
         pattern: impl Into<String>,
     ) -> Result<TopicListWatch> {
-        let id = self.shared.next_watcher_id();
-        let config = TopicListConfig {
-            namespace: namespace.into(),
-            pattern: pattern.into(),
-            operation_timeout: self.shared.operation_timeout(),
-        };
+        let (watch, created) = self.shared.start_watch(namespace.into(), pattern.into(), None)?;
+        created.await?;
+        Ok(watch)
+    }
+}
+
+impl Shared {
+    /// Begins to watch: at any broker, or at the one of the topic `via`. The reply comes with the first list.
+    pub(super) fn start_watch(
+        self: &Arc<Self>,
+        namespace: String,
+        pattern: String,
+        via: Option<Arc<str>>,
+    ) -> Result<(TopicListWatch, Reply<()>)> {
+        let id = self.next_watcher_id();
+        let config = TopicListConfig { namespace, pattern, via, operation_timeout: self.operation_timeout() };
         let (created, reply) = Reply::pair();
         let watcher = TopicListWatcher::new(id, config, created, clock::now());
-        let endpoint = Endpoint::new(EndpointId::TopicList(id), watcher, self.shared.ready());
-        let watch = TopicListWatch { endpoint: endpoint.clone(), _client: self.shared.clone() };
-        self.shared.open(endpoint)?;
-        reply.await?;
-        Ok(watch)
+        let endpoint = Endpoint::new(EndpointId::TopicList(id), watcher, self.ready());
+        let watch = TopicListWatch { endpoint: endpoint.clone(), _client: self.clone() };
+        self.open(endpoint)?;
+        Ok((watch, reply))
     }
 }
 

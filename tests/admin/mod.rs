@@ -69,10 +69,15 @@ impl Admin {
         }
     }
 
-    /// Makes a namespace, which may be there already, and limits what a consumer in it may leave unacknowledged.
-    async fn limit_unacknowledged(&self, namespace: &str, messages: u64) {
+    /// Makes a namespace, which may be there already.
+    pub async fn make_namespace(&self, namespace: &str) {
         let answer = self.request("PUT", &format!("/admin/v2/namespaces/{namespace}"), "").await;
         assert!(answer.is_success() || answer.status == 409, "{namespace}: {} {}", answer.status, answer.body);
+    }
+
+    /// The same, and limits what a consumer in it may leave unacknowledged.
+    async fn limit_unacknowledged(&self, namespace: &str, messages: u64) {
+        self.make_namespace(namespace).await;
         self.change_namespace("POST", namespace, "/maxUnackedMessagesPerConsumer", &messages.to_string()).await;
     }
 

@@ -10,6 +10,11 @@ pub async fn create_partitioned(topic: &str, partitions: u32) -> Result<(), Stri
     request("PUT", topic, "partitions", &partitions.to_string()).await.map(drop)
 }
 
+/// Adds partitions, so that there are so many.
+pub async fn grow(topic: &str, partitions: u32) -> Result<(), String> {
+    request("POST", topic, "partitions", &partitions.to_string()).await.map(drop)
+}
+
 /// The statistics of a topic.
 pub async fn stats(topic: &str) -> Result<Value, String> {
     let answer = request("GET", topic, "stats", "").await?;

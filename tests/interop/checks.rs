@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::UNIX_EPOCH;
 
-use Job::{DeadLetters, Matrix, Messages, Retries, TokenRefresh};
+use Job::{DeadLetters, Growth, Matrix, Messages, Pattern, Retries, TokenRefresh};
 use pulsar_native::Compression;
 
 use crate::admin;
+use crate::changing;
 use crate::common::random::Random;
 use crate::letters::{self, Kind};
 use crate::matrix;
@@ -98,6 +99,8 @@ fn all() -> Vec<(&'static str, Job)> {
         ("partitions by Java's hash", Messages(Work { partitions: 5, ..Work::new(keyed("order")) })),
         ("partitions by Murmur3", Messages(Work { partitions: 5, murmur3: true, ..Work::new(keyed("schlüssel")) })),
         ("partitions of keys beyond ASCII", Messages(Work { partitions: 5, ..Work::new(keyed("schlüssel")) })),
+        ("partitions that are added", Growth),
+        ("topics of a pattern", Pattern),
         ("token refresh", TokenRefresh),
         ("dead letters", DeadLetters(Kind::Shared)),
         ("dead letters of Key_Shared", DeadLetters(Kind::KeyShared)),
@@ -115,6 +118,10 @@ pub enum Job {
     /// A row of the matrix.
     Matrix(Work),
     TokenRefresh,
+    /// Keys while partitions are added.
+    Growth,
+    /// Topics that come under a pattern.
+    Pattern,
     /// What each side makes of messages that it gave up.
     DeadLetters(Kind),
     /// Messages that each side sends to the retry topic, for the other.
@@ -193,6 +200,8 @@ impl Job {
             Messages(work) | Matrix(work) => work.needs(),
             TokenRefresh | DeadLetters(_) => Vec::new(),
             Retries(_) => vec!["give_up"],
+            Growth => vec!["send_keys"],
+            Pattern => vec!["read_pattern"],
         }
     }
 
@@ -201,6 +210,8 @@ impl Job {
             Messages(work) => both_ways(ours, peer, work).await.map(drop),
             Matrix(work) => matrix::run(ours, peer, work).await,
             TokenRefresh => refresh::run(peer).await,
+            Growth => changing::grown(ours, peer).await,
+            Pattern => changing::matched(ours, peer).await,
             DeadLetters(kind) => letters::dead(ours, peer, *kind).await,
             Retries(kind) => letters::retried(ours, peer, *kind).await,
         }

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 mod common;
 
 mod admin;
+mod changing;
 mod checks;
 mod letters;
 mod matrix;

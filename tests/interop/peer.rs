@@ -1,5 +1,6 @@
 //! One official client: a process that speaks the line protocol of `clients/README.md`.
 
+use std::collections::BTreeSet;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -114,7 +115,24 @@ impl Peer {
         messages(&self.ask(request).await?)
     }
 
-    /// Closes the consumers of [`give_up`](Self::give_up).
+    /// Sends a message with each key, by a producer that looks for new partitions every second and stays until
+    /// [`release`](Self::release); their partitions.
+    pub async fn send_keys(&mut self, topic: &str, keys: &[String]) -> Result<Vec<i64>, String> {
+        let answer = self.ask(json!({"do": "send_keys", "topic": topic, "keys": keys})).await?;
+        let ids = answer["ids"].as_array().ok_or("an answer without ids")?;
+        let partition = |id: &Value| id.as_str()?.split(':').nth(2)?.parse().ok();
+        ids.iter().map(|id| partition(id).ok_or_else(|| format!("no partition in {id}"))).collect()
+    }
+
+    /// Receives so many messages of the topics that match, by a consumer that stays until [`release`](Self::release);
+    /// the topics.
+    pub async fn read_pattern(&mut self, pattern: &str, count: usize) -> Result<BTreeSet<String>, String> {
+        let answer = self.ask(json!({"do": "read_pattern", "pattern": pattern, "count": count})).await?;
+        let topics = answer["topics"].as_array().ok_or("an answer without topics")?;
+        Ok(topics.iter().filter_map(|topic| topic.as_str().map(str::to_owned)).collect())
+    }
+
+    /// Closes the producers and consumers that stay.
     pub async fn release(&mut self) -> Result<(), String> {
         self.ask(json!({"do": "release"})).await.map(drop)
     }

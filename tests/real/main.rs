@@ -23,6 +23,7 @@ mod interop;
 mod memory;
 #[cfg(feature = "oauth2")]
 mod oauth2;
+mod patterns;
 #[cfg(feature = "cli")]
 mod redrive;
 mod refusals;
@@ -64,6 +65,7 @@ fn main() -> ExitCode {
         unreadable::TESTS,
         encryption::TESTS,
         memory::TESTS,
+        patterns::TESTS,
     ];
     let lists = [SUITE, BINARY, OVER_HTTP].into_iter().chain(beside);
     #[cfg(feature = "oauth2")]

@@ -29,6 +29,7 @@ pub mod lifecycle;
 pub mod memory;
 pub mod metadata;
 pub mod partitioned;
+pub mod patterns;
 pub mod produce;
 pub mod raw;
 pub mod reconnect;
@@ -38,6 +39,7 @@ pub mod schemas;
 pub mod seek;
 pub mod seen;
 pub mod several;
+pub mod sink;
 pub mod sizes;
 pub mod states;
 pub mod target;
@@ -140,6 +142,10 @@ macro_rules! with_every_test {
             growth {
                 partitions_are_added_under_load a_new_partition_is_read_from_its_beginning intervals_that_are_too_short
             }
+            patterns {
+                topics_come_and_go announced_at_once topics_that_are_not_persistent without_a_topic_it_waits
+                patterns_that_cannot_be
+            }
             lifecycle {
                 dropped_handles_are_gone_at_the_broker drop_sends_what_was_accepted client_close_leaves_nothing
                 many_cycles handles_outlive_the_client closed_handles_say_so stream_ends_with_its_consumer
@@ -154,6 +160,7 @@ macro_rules! with_every_test {
                 a_send_above_the_limit_is_refused a_batch_is_closed_before_the_limit
                 above_the_limit_is_reported_and_read_with_a_higher_one
             }
+            sink { messages_go_through_it }
             states {
                 a_broker_is_away a_topic_is_unloaded a_token_expires a_quota_is_exceeded_with_an_exception
                 a_quota_is_exceeded_and_holds the_active_consumer_closes the_active_consumer_is_cut a_topic_is_terminated

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::Mutex;
 
 use super::policy::{DeadLetterPolicy, LetterKind};
-use crate::client::consumer_builder::random_name;
+use crate::client::subscribe::random_name;
 use crate::client::{Client, Producer, Shared};
 use crate::error::{Error, Result};
 use crate::schema::{SchemaInfo, SchemaType};

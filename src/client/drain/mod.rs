@@ -107,7 +107,7 @@ pub(super) async fn drain_consumer(shared: &ConsumerShared, waits_for_receive: b
         limit.work(letters.wait_until(|| letters.count() == 0)).await;
         report.dead_letters = letters.count();
     }
-    report.set_closed(limit.close(all(shared.parts.close())).await);
+    report.set_closed(limit.close(all(shared.close())).await);
     report.unconfirmed_acks = shared.parts.iter().map(|part| part.read(Machine::unconfirmed_acks)).sum();
     report
 }

@@ -30,6 +30,7 @@ pub enum ConsumerEvent {
     /// [`Consumer::connection_error`](super::Consumer::connection_error).
     ///
     /// Each end is reported once. An end that the application requested, by a close or an unsubscribe, is not reported.
+    /// Topics of a [pattern](super::Topics::pattern) are [removed](Self::TopicRemoved) instead.
     #[non_exhaustive]
     TopicEnded {
         /// The full name of the topic, or of the partition.
@@ -103,9 +104,17 @@ pub enum ConsumerEvent {
         error: Error,
     },
     /// A topic or partition has joined the consumer after it was created: see
-    /// [`ConsumerBuilder::auto_update_partitions`](super::ConsumerBuilder::auto_update_partitions).
+    /// [`ConsumerBuilder::auto_update_partitions`](super::ConsumerBuilder::auto_update_partitions) and
+    /// [`Topics::pattern`](super::Topics::pattern).
     #[non_exhaustive]
     TopicAdded {
+        /// The full name of the topic, or of the partition.
+        topic: Arc<str>,
+    },
+    /// A topic that the consumer had joined by its [pattern](super::Topics::pattern) is gone, or a partition of it: it was
+    /// deleted. It joins again if it is made again.
+    #[non_exhaustive]
+    TopicRemoved {
         /// The full name of the topic, or of the partition.
         topic: Arc<str>,
     },

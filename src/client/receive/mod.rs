@@ -23,8 +23,8 @@
 //!
 //! # Ends
 //! A part that ends for good is reported as an event, once; its source gives nothing more. The consumer has ended once
-//! all of its sources have; from then on every call returns the error of the last one. (A consumer whose parts may still
-//! grow, by a topic pattern, must not end here.)
+//! all of its sources have; from then on every call returns the error of the last one. One whose topics follow a pattern
+//! has not: others may come, until it is closed.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -258,13 +258,13 @@ impl Receiver {
         self.last_end = Some(error);
     }
 
-    /// Why the consumer has ended, once all its parts have. A set without parts has ended when it was closed.
+    /// Why the consumer has ended, once all its parts have. A set without parts, or of a pattern, has ended when it was
+    /// closed.
     fn end(&self) -> Option<Error> {
+        let follows_pattern = self.shared.joining.follows_pattern;
         let end = match (self.open_sources, self.sources.is_empty()) {
-            (0, false) => self.last_end.clone(),
-            (0, true) if self.shared.parts.is_closed() => {
-                Some(Error::local(ErrorKind::Closed, "the consumer is closed"))
-            }
+            (0, false) if !follows_pattern => self.last_end.clone(),
+            (0, _) => self.shared.end_of_set(),
             _ => None,
         };
         if end.is_some() {

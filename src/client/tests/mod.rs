@@ -8,6 +8,8 @@ use crate::broker::EmbeddedBroker;
 use crate::machine::consumer::{InitialPosition, SubscriptionType};
 
 mod consumer_parts;
+#[cfg(feature = "patterns")]
+mod patterns;
 mod producer_parts;
 mod queries;
 mod workers;

@@ -147,6 +147,7 @@ async fn a_lazy_partition_that_is_refused_is_tried_again() {
     assert!(error.to_string().contains("AuthorizationError"), "{error}");
     assert!(producer.connection_error().is_some(), "the state says why");
     broker.faults().clear();
+    until("the attach", || producer.is_connected()).await;
     let id = within("a receipt", producer.send(to_lazy())).await.expect("stored");
     assert_eq!(id.partition(), Some(lazy));
     within("the close", client.close()).await.expect("closed");

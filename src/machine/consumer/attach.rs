@@ -8,10 +8,13 @@ use crate::pb;
 use crate::schema::SchemaInfo;
 
 impl Consumer {
-    /// SUBSCRIBE, without its request id. The fields are the same each time but for `consumer_epoch`.
+    /// SUBSCRIBE, without its request id. The fields are the same each time but for `consumer_epoch`, and for where a
+    /// subscription starts that is gone.
     pub fn subscribe_request(&mut self) -> pb::CommandSubscribe {
         self.lifecycle.set_opening();
         let config = &self.config;
+        let again = config.recreated_position.filter(|_| self.lifecycle.was_attached());
+        let initial_position = again.unwrap_or(config.initial_position);
         let key_shared = config.subscription_type == SubscriptionType::KeyShared;
         pb::CommandSubscribe {
             topic: self.topic.as_ref().to_owned(),
@@ -26,9 +29,9 @@ impl Consumer {
             metadata: pb::key_values(&config.properties),
             read_compacted: Some(config.read_compacted),
             schema: config.schema.as_ref().map(SchemaInfo::to_wire),
-            initial_position: Some(config.initial_position.wire().into()),
+            initial_position: Some(initial_position.wire().into()),
             replicate_subscription_state: config.replicate_subscription_state,
-            force_topic_creation: Some(true),
+            force_topic_creation: Some(config.force_topic_creation),
             start_message_rollback_duration_sec: None,
             key_shared_meta: key_shared.then(|| config.key_shared_policy.wire()),
             subscription_properties: pb::key_values(&config.subscription_properties),

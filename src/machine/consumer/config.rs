@@ -152,6 +152,10 @@ pub struct ConsumerConfig {
     /// Added to `ack_timeout`.
     pub ack_timeout_redelivery_backoff: Option<RedeliveryBackoff>,
     pub initial_position: InitialPosition,
+    /// Where the subscription starts if it is gone when the consumer attaches again; `None`: as the first time.
+    pub recreated_position: Option<InitialPosition>,
+    /// Whether the broker may create the topic.
+    pub force_topic_creation: bool,
     pub priority_level: i32,
     pub properties: Vec<(String, String)>,
     pub subscription_properties: Vec<(String, String)>,
@@ -186,6 +190,8 @@ impl Default for ConsumerConfig {
             ack_timeout: None,
             ack_timeout_redelivery_backoff: None,
             initial_position: InitialPosition::default(),
+            recreated_position: None,
+            force_topic_creation: true,
             priority_level: 0,
             properties: Vec::new(),
             subscription_properties: Vec::new(),

@@ -149,6 +149,11 @@ impl ConsumerLifecycle {
         self.close.as_ref().and_then(|close| close.deadline)
     }
 
+    /// Whether it was attached before.
+    pub(super) fn was_attached(&self) -> bool {
+        self.subscribing.is_none()
+    }
+
     /// Ends the wait for the first attach.
     fn reply_subscribed(&mut self, result: Result<()>, deferred: &mut Deferred) {
         if let Some(subscribing) = self.subscribing.take() {

@@ -3,7 +3,7 @@
 //! It opens with WATCH_TOPIC_LIST, whose answer lists the topics, and follows each WATCH_TOPIC_UPDATE. After a lost
 //! connection it opens again with the hash of the list it holds: an answer with that hash lists nothing and nothing has
 //! changed; any other answer is the list as it is now, and what differs is reported as one change. Every broker can
-//! answer, so it attaches to the service URL without a lookup. WATCH_TOPIC_LIST_CLOSE ends it.
+//! answer, so it attaches to the service URL without a lookup, unless it is to attach to the broker of a topic. WATCH_TOPIC_LIST_CLOSE ends it.
 //!
 //! Changes reach the handle through [`TopicListWatcher::take_changes`], after the waker of
 //! [`TopicListWatcher::poll_changed`] was woken. They are merged, so that a slow reader leaves at most one entry for each
@@ -38,6 +38,8 @@ pub struct TopicListConfig {
     pub namespace: String,
     /// A regular expression that matches whole names (`topics_pattern`). A broker refuses more than 50 characters.
     pub pattern: String,
+    /// A topic whose broker is asked to watch; `None`: any broker.
+    pub via: Option<Arc<str>>,
     /// How long the first answer may take, reconnects included, and the close. Default of the client: 30 s.
     pub operation_timeout: Duration,
 }
@@ -245,7 +247,7 @@ impl EndpointMachine for TopicListWatcher {
     type Done = Infallible;
 
     fn subject(&self) -> Arc<str> {
-        self.scope.clone()
+        self.config.via.clone().unwrap_or_else(|| self.scope.clone())
     }
 
     fn open_description(&self) -> &'static str {
@@ -253,7 +255,10 @@ impl EndpointMachine for TopicListWatcher {
     }
 
     fn route(&self) -> AttachRoute {
-        AttachRoute::AnyBroker
+        match self.config.via {
+            Some(_) => AttachRoute::TopicOwner,
+            None => AttachRoute::AnyBroker,
+        }
     }
 
     fn take_dirty(&mut self) -> bool {

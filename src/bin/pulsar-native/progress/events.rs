@@ -18,6 +18,7 @@ pub(super) fn of_consumer(event: &ConsumerEvent, is_verbose: bool) -> Option<Str
         }
         ConsumerEvent::EndOfTopic { topic, .. } => format!("{topic} was terminated, and all of it is acknowledged"),
         ConsumerEvent::TopicAdded { topic, .. } => format!("{topic} has joined"),
+        ConsumerEvent::TopicRemoved { topic, .. } => format!("{topic} is gone"),
         ConsumerEvent::TopicNotAdded { topic, error, .. } => format!("{topic} has not joined: {error}"),
         ConsumerEvent::Stalled { topic, quiet_for, reason, .. } => {
             format!("nothing came of {topic} for {} s although there is a backlog: {reason}", quiet_for.as_secs())

@@ -55,7 +55,7 @@ func (keys *keys) reader() crypto.KeyReader {
 }
 
 // It discards an empty message outside a batch as damaged, and its JavaStringHash keeps the sign bit that Java drops.
-var lacks = []string{"null", "key_bytes", "empty", "java_hash", "give_up", "replicate_to"}
+var lacks = []string{"null", "key_bytes", "empty", "java_hash", "give_up", "send_keys", "read_pattern", "replicate_to"}
 
 func main() {
 	client, err := connect(pulsar.NewAuthenticationToken(os.Getenv("PULSAR_TOKEN")))

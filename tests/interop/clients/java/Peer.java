@@ -24,7 +24,9 @@ import org.apache.pulsar.client.impl.MessageImpl;
 /** The official Java client behind the line protocol of ../README.md. */
 public class Peer {
     private static final HexFormat HEX = HexFormat.of();
-    /** The consumers of "give_up", by topic and subscription. */
+    /** The producers of "send_keys", by topic. */
+    private static final Map<String, Producer<byte[]>> SENDING = new HashMap<>();
+    /** The consumers of "give_up", by topic and subscription, and of "read_pattern", by pattern. */
     private static final Map<String, Consumer<byte[]>> GIVING_UP = new HashMap<>();
 
     public static void main(String[] arguments) throws Exception {
@@ -39,6 +41,8 @@ public class Peer {
                     case "produce" -> produce(client, request);
                     case "echo" -> echo(request);
                     case "give_up" -> giveUp(client, request);
+                    case "send_keys" -> sendKeys(client, request);
+                    case "read_pattern" -> readPattern(client, request);
                     case "release" -> release();
                     default -> consume(client, request);
                 };
@@ -200,7 +204,50 @@ public class Peer {
         return answer;
     }
 
+    private static JsonObject sendKeys(PulsarClient client, JsonObject request) throws Exception {
+        String topic = request.get("topic").getAsString();
+        if (!SENDING.containsKey(topic)) {
+            SENDING.put(topic, client.newProducer()
+                    .topic(topic)
+                    .enableBatching(false)
+                    .autoUpdatePartitionsInterval(1, TimeUnit.SECONDS)
+                    .create());
+        }
+        JsonArray ids = new JsonArray();
+        for (JsonElement key : request.getAsJsonArray("keys")) {
+            ids.add(id(SENDING.get(topic).newMessage().key(key.getAsString()).value(new byte[] {1}).send()));
+        }
+        JsonObject answer = new JsonObject();
+        answer.add("ids", ids);
+        return answer;
+    }
+
+    private static JsonObject readPattern(PulsarClient client, JsonObject request) throws Exception {
+        String pattern = request.get("pattern").getAsString();
+        if (!GIVING_UP.containsKey(pattern)) {
+            GIVING_UP.put(pattern, client.newConsumer()
+                    .topicsPattern(pattern)
+                    .subscriptionName("theirs")
+                    .subscriptionInitialPosition(SubscriptionInitialPosition.Earliest)
+                    .patternAutoDiscoveryPeriod(1, TimeUnit.SECONDS)
+                    .subscribe());
+        }
+        JsonArray topics = new JsonArray();
+        for (int left = request.get("count").getAsInt(); left > 0; left--) {
+            Message<byte[]> message = received(GIVING_UP.get(pattern));
+            topics.add(message.getTopicName());
+            GIVING_UP.get(pattern).acknowledge(message);
+        }
+        JsonObject answer = new JsonObject();
+        answer.add("topics", topics);
+        return answer;
+    }
+
     private static JsonObject release() throws Exception {
+        for (Producer<byte[]> producer : SENDING.values()) {
+            producer.close();
+        }
+        SENDING.clear();
         for (Consumer<byte[]> consumer : GIVING_UP.values()) {
             consumer.close();
         }

@@ -30,7 +30,7 @@ def info(_client, _request):
     return {
         "client": "Python (C++)",
         "version": version("pulsar-client"),
-        "lacks": ["null", "key_bytes", "java_hash", "murmur3", "give_up", "replicate_to"],
+        "lacks": ["null", "key_bytes", "java_hash", "murmur3", "give_up", "send_keys", "read_pattern", "replicate_to"],
     }
 
 

@@ -1,0 +1,251 @@
+//! Keeps the topics of a consumer those that match its pattern: the broker announces what comes and goes, where it can
+//! (WATCH_TOPIC_LIST), and the list is asked for at an interval all the same.
+//!
+//! ```text
+//!  wait for: a change that is announced | the interval | an attach | the end of the client
+//!     +-> remove parts of topics that are gone -> open those that are new -> wait
+//! ```
+//!
+//! A list that is asked for may be older than what was announced last. So while there are announcements, a topic that a
+//! list lacks counts as gone once the next list, a moment later, lacks it too.
+
+use std::collections::BTreeSet;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_core::Stream;
+
+use super::{Members, TopicPattern, resolve};
+use crate::client::consumer_shared::ConsumerShared;
+use crate::client::growth::{Attached, Grows, Opened, spread};
+use crate::client::runtime::AsyncTimer;
+use crate::client::state::StateWatch;
+use crate::client::topic_list::{TopicChange, TopicListWatch};
+use crate::client::{ClientState, clock};
+use crate::error::{ErrorKind, Result};
+use crate::machine::supervisor::query;
+use crate::topic::TopicName;
+
+/// After which a topic that a list lacks is looked for again.
+const SECOND_LOOK: Duration = Duration::from_secs(1);
+
+/// What follows one pattern.
+struct Follower {
+    handle: Weak<ConsumerShared>,
+    pattern: Arc<TopicPattern>,
+    period: Duration,
+    /// Before the next list, unless something is missing.
+    next_wait: Duration,
+    timer: Box<dyn AsyncTimer>,
+    client_state: StateWatch<ClientState>,
+    watch: Option<TopicListWatch>,
+    /// The full names of topics and partitions, as they are known.
+    names: BTreeSet<String>,
+    /// The broker's hash of the last list.
+    hash: Option<String>,
+    /// Those that the last list lacked, until the next one.
+    missing: BTreeSet<String>,
+    joining: Vec<Opened<()>>,
+}
+
+enum Event {
+    Announced(Result<Vec<(String, TopicChange)>>),
+    /// It is time for a list.
+    Due,
+    Attached(Attached<()>),
+    ClientClosed,
+}
+
+/// What a consumer begins with.
+pub(in crate::client) struct Start {
+    pub(in crate::client) pattern: Arc<TopicPattern>,
+    /// The list of which its first topics are.
+    pub(in crate::client) names: Vec<String>,
+    pub(in crate::client) period: Duration,
+}
+
+/// Follows the pattern until the consumer is over or dropped.
+pub(in crate::client) async fn follow(
+    handle: Weak<ConsumerShared>,
+    start: Start,
+    client_state: StateWatch<ClientState>,
+    seed: u64,
+) {
+    // The timer belongs to the task.
+    let Some(timer) = handle.upgrade().map(|handle| handle.new_timer()) else { return };
+    let Start { pattern, names, period } = start;
+    let follower = Follower {
+        handle,
+        pattern,
+        period,
+        // So that those that begin together do not ask together.
+        next_wait: spread(period, seed),
+        timer,
+        client_state,
+        watch: None,
+        names: names.into_iter().collect(),
+        hash: None,
+        missing: BTreeSet::new(),
+        joining: Vec::new(),
+    };
+    follower.run().await;
+}
+
+impl Follower {
+    async fn run(self) {
+        let handle = self.handle.clone();
+        self.follow_changes().await;
+        // No topic comes any more: the consumer, or its client, is closed.
+        handle.upgrade().iter().for_each(|handle| handle.end_pattern());
+    }
+
+    /// Until the consumer, or its client, is closed.
+    async fn follow_changes(mut self) {
+        // The first look is at once: between the list that the consumer began with and the first announcement, topics
+        // may have come.
+        while self.look().await.is_some() {
+            loop {
+                match self.next_event().await {
+                    Event::Due => break,
+                    Event::Attached(attached) => match of(&self.handle) {
+                        Some(handle) => handle.settle_joining(attached),
+                        None => return,
+                    },
+                    Event::Announced(Ok(changes)) => {
+                        self.apply(changes);
+                        if self.reconcile().await.is_none() {
+                            return;
+                        }
+                    }
+                    // The list is asked for instead, and the watch is tried again with the next one.
+                    Event::Announced(Err(_)) => self.watch = None,
+                    Event::ClientClosed => return,
+                }
+            }
+        }
+    }
+
+    /// Asks for the list, begins to watch where that is possible, and brings the parts in line. `None`: it is over.
+    async fn look(&mut self) -> Option<()> {
+        if self.watch.is_none() && self.pattern.has_persistent() {
+            self.start_watch().await?;
+        }
+        let request = self.pattern.request(self.hash.clone());
+        let list = of(&self.handle)?.client().start_query(query::topics_of_namespace(request)).ok()?;
+        match list.await {
+            Ok(answer) => {
+                // With the hash that was shown, an unchanged list is not sent again.
+                if answer.changed.unwrap_or(true) || self.hash.is_none() {
+                    self.set_list(answer.topics.into_iter().collect());
+                }
+                self.hash = answer.topics_hash.filter(|_| self.missing.is_empty());
+            }
+            Err(error) if error.kind() == ErrorKind::Closed => return None,
+            Err(_) => {}
+        }
+        let wait = if self.missing.is_empty() { self.next_wait } else { SECOND_LOOK };
+        self.next_wait = self.period;
+        self.timer.reset(clock::now().at + wait);
+        self.reconcile().await
+    }
+
+    fn set_list(&mut self, list: BTreeSet<String>) {
+        let gone: BTreeSet<String> = self.names.difference(&list).cloned().collect();
+        let lacks_again = |name: &String| self.watch.is_none() || self.missing.contains(name);
+        let (gone, missing) = gone.into_iter().partition::<BTreeSet<_>, _>(lacks_again);
+        self.names.retain(|name| !gone.contains(name));
+        self.names.extend(list);
+        self.missing = missing;
+    }
+
+    fn apply(&mut self, changes: Vec<(String, TopicChange)>) {
+        // The hash is that of a list without them.
+        self.hash = None;
+        for (name, change) in changes {
+            self.missing.remove(&name);
+            match change {
+                TopicChange::Added => drop(self.names.insert(name)),
+                TopicChange::Removed => drop(self.names.remove(&name)),
+            }
+        }
+    }
+
+    /// Begins to watch, unless no broker can be asked to. `None`: it is over.
+    async fn start_watch(&mut self) -> Option<()> {
+        let handle = of(&self.handle)?;
+        let Some(pattern) = self.pattern.of_broker() else { return Some(()) };
+        // Hosts that are asked over HTTP announce nothing. A broker that serves a topic of the consumer does.
+        let via = match handle.client().service_url.starts_with("http") {
+            false => None,
+            true => match handle.parts.iter().find(|part| part.topic.starts_with("persistent")) {
+                Some(part) => Some(part.topic.clone()),
+                None => return Some(()),
+            },
+        };
+        let started = handle.shared_client().start_watch(self.pattern.namespace.clone(), pattern, via);
+        drop(handle);
+        let (watch, created) = started.ok()?;
+        if created.await.is_ok() {
+            self.watch = Some(watch);
+        }
+        Some(())
+    }
+
+    /// Removes the parts of topics that do not match any more, and opens those that are new. `None`: it is over.
+    async fn reconcile(&mut self) -> Option<()> {
+        let members = self.pattern.members(self.names.iter().map(String::as_str));
+        let handle = of(&self.handle)?;
+        handle.keep_topics(|topic| members.contains_key(topic));
+        let is_new = |parts: &[(Arc<str>, i32)]| parts.iter().any(|(name, _)| handle.parts.of_topic(name).is_none());
+        let new: Members = members.into_iter().filter(|(_, parts)| is_new(parts)).collect();
+        drop(handle);
+        if new.is_empty() {
+            return Some(());
+        }
+        let ask = |topic: &TopicName| {
+            let query = query::partitions_of_existing(&topic.as_str().into());
+            of(&self.handle)?.client().start_query(query).ok()
+        };
+        let found = resolve(new, ask).await;
+        let handle = of(&self.handle)?;
+        handle.add_partitioned(found.partitioned);
+        self.joining.extend(handle.open_joining(found.parts).ok()?);
+        Some(())
+    }
+
+    async fn next_event(&mut self) -> Event {
+        poll_fn(|cx| self.poll_event(cx)).await
+    }
+
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        let mut attached = Vec::new();
+        self.joining.retain_mut(|part| match Pin::new(&mut part.attached).poll(cx) {
+            Poll::Ready(result) => {
+                attached.push((part.id, result));
+                false
+            }
+            Poll::Pending => true,
+        });
+        if !attached.is_empty() {
+            return Poll::Ready(Event::Attached(attached));
+        }
+        while let Poll::Ready(state) = Pin::new(&mut self.client_state).poll_next(cx) {
+            if state.is_none_or(|state| state.is_closed) {
+                return Poll::Ready(Event::ClientClosed);
+            }
+        }
+        if let Some(watch) = &mut self.watch {
+            if let Poll::Ready(changes) = pin!(watch.changes()).poll(cx) {
+                return Poll::Ready(Event::Announced(changes));
+            }
+        }
+        self.timer.poll(cx).map(|()| Event::Due)
+    }
+}
+
+fn of(handle: &Weak<ConsumerShared>) -> Option<Arc<ConsumerShared>> {
+    handle.upgrade().filter(|handle| !handle.is_over())
+}

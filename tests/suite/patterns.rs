@@ -1,0 +1,174 @@
+//! Consumers of all topics of a namespace that match a pattern.
+
+use super::target::Offer;
+use super::*;
+use pulsar_native::{ConsumerEvent, ConsumerEvents, RegexSubscriptionMode, Topics};
+
+const PERIOD: Duration = Duration::from_secs(1);
+
+/// The prefix of some topics, and the pattern of all that have it.
+fn prefix(target: &Target) -> (String, Topics) {
+    let prefix = target.topic("pat");
+    let pattern = Topics::pattern(format!("{prefix}-.*"));
+    (prefix, pattern)
+}
+
+/// Waits for the events of these topics, in whatever order.
+pub(crate) async fn told(events: &mut ConsumerEvents, expected: impl IntoIterator<Item = (&'static str, String)>) {
+    let mut expected: BTreeSet<_> = expected.into_iter().collect();
+    while !expected.is_empty() {
+        let event = within(&format!("the events {expected:?}"), events.recv()).await.expect("an event");
+        let told = match &event {
+            ConsumerEvent::TopicAdded { topic, .. } => ("added", topic.to_string()),
+            ConsumerEvent::TopicRemoved { topic, .. } => ("removed", topic.to_string()),
+            // Before its deletion is known, a topic that is not there may be found.
+            ConsumerEvent::TopicNotAdded { .. } => continue,
+            other => panic!("{other:?}"),
+        };
+        assert!(expected.remove(&told), "{told:?} is none of {expected:?}");
+    }
+}
+
+fn parts(consumer: &Consumer) -> BTreeSet<String> {
+    consumer.state().parts.iter().map(|part| part.topic.to_string()).collect()
+}
+
+async fn send_numbers(client: &Client, topic: &str, count: usize) -> Producer {
+    let producer = created(client.producer(topic)).await;
+    send_all(&producer, (0..count).map(|number| number.to_string())).await;
+    producer
+}
+
+/// Receives the numbers of one topic, in order.
+async fn receive_numbers(consumer: &mut Consumer, topic: &str, count: usize) {
+    for number in 0..count {
+        let message = receive(consumer).await;
+        assert_eq!((message.topic(), &*message.to_string_lossy()), (topic, number.to_string().as_str()));
+        consumer.ack(&message).expect("acknowledged");
+    }
+}
+
+pub async fn topics_come_and_go(target: &Target) {
+    let client = target.client().await;
+    let (prefix, pattern) = prefix(target);
+    let of = |name: &str| format!("{prefix}-{name}");
+    let partitioned = of("p");
+    within("a topic", target.cluster().create_partitioned(&partitioned, 2)).await;
+    let first = send_numbers(&client, &of("a"), 1).await;
+    let _other = send_numbers(&client, &format!("{prefix}x"), 1).await;
+    let builder = client.consumer(pattern, "s").pattern_auto_discovery_period(PERIOD);
+    let mut consumer = subscribed(builder.auto_update_partitions_interval(PERIOD)).await;
+    let mut events = consumer.events();
+    let partition = |index: u32| format!("{partitioned}-partition-{index}");
+    assert_eq!(parts(&consumer), BTreeSet::from([of("a"), partition(0), partition(1)]));
+    // One that is found later is read from its beginning, those of the start from where the consumer started.
+    let second = send_numbers(&client, &of("b"), 3).await;
+    receive_numbers(&mut consumer, &of("b"), 3).await;
+    told(&mut events, [("added", of("b"))]).await;
+    within("partitions to be added", target.cluster().grow(&partitioned, 4)).await;
+    told(&mut events, [("added", partition(2)), ("added", partition(3))]).await;
+    let _partitioned = send_numbers(&client, &partition(3), 2).await;
+    receive_numbers(&mut consumer, &partition(3), 2).await;
+    // What is deleted goes, and is not made again by the consumer.
+    drop(first);
+    within("the deletion", target.cluster().delete(&of("a"))).await;
+    told(&mut events, [("removed", of("a"))]).await;
+    assert!(!parts(&consumer).contains(&of("a")));
+    assert_eq!(within("statistics", target.cluster().stats(&of("a"))).await, None, "it stays deleted");
+    // What is made again is another topic.
+    let again = send_numbers(&client, &of("a"), 2).await;
+    receive_numbers(&mut consumer, &of("a"), 2).await;
+    told(&mut events, [("added", of("a"))]).await;
+    drop((second, again));
+    within("the close", consumer.close()).await.expect("closed");
+    assert_eq!(within("the end", consumer.receive()).await.expect_err("closed").kind(), ErrorKind::Closed);
+}
+
+/// Brokers announce what comes and goes, long before the list is asked for again: with lookups over HTTP too.
+pub async fn announced_at_once(target: &Target) {
+    if !target.offers(Offer::TopicListWatchers) {
+        return;
+    }
+    let client = target.client().await;
+    let (prefix, pattern) = prefix(target);
+    let of = |number: u32| format!("{prefix}-{number}");
+    let _first = send_numbers(&client, &of(0), 1).await;
+    let mut consumer = subscribed(client.consumer(pattern, "s")).await;
+    let mut events = consumer.events();
+    for number in 1..6 {
+        let producer = send_numbers(&client, &of(number), 1).await;
+        let started = Instant::now();
+        receive_numbers(&mut consumer, &of(number), 1).await;
+        told(&mut events, [("added", of(number))]).await;
+        assert!(
+            started.elapsed() < Duration::from_secs(10),
+            "{:?}, the list is asked for after 60 s",
+            started.elapsed()
+        );
+        drop(producer);
+        within("the deletion", target.cluster().delete(&of(number))).await;
+        told(&mut events, [("removed", of(number))]).await;
+    }
+    assert_eq!(parts(&consumer), BTreeSet::from([of(0)]));
+}
+
+/// No broker announces topics that are not persistent: they are found in the list.
+pub async fn topics_that_are_not_persistent(target: &Target) {
+    let client = target.client().await;
+    let (prefix, pattern) = prefix(target);
+    let volatile = format!("{}-v", prefix.replace("persistent://", "non-persistent://"));
+    let builder = client.consumer(pattern.clone(), "s").pattern_auto_discovery_period(PERIOD);
+    let mut all = subscribed(builder.subscription_topics_mode(RegexSubscriptionMode::AllTopics)).await;
+    let builder = client.consumer(pattern, "persistent").pattern_auto_discovery_period(PERIOD);
+    let persistent = subscribed(builder).await;
+    let producer = created(client.producer(&volatile)).await;
+    let mut events = all.events();
+    told(&mut events, [("added", volatile.clone())]).await;
+    send(&producer, "0").await;
+    receive_numbers(&mut all, &volatile, 1).await;
+    let other = format!("{prefix}-p");
+    let _other = send_numbers(&client, &other, 2).await;
+    receive_numbers(&mut all, &other, 2).await;
+    told(&mut events, [("added", other.clone())]).await;
+    told(&mut persistent.events(), [("added", other.clone())]).await;
+    assert_eq!(parts(&persistent), BTreeSet::from([other]));
+}
+
+/// A consumer without topics waits, and ends as any other.
+pub async fn without_a_topic_it_waits(target: &Target) {
+    for end in ["close", "drain", "client"] {
+        let client = target.client().await;
+        let (_, pattern) = prefix(target);
+        let mut consumer = subscribed(client.consumer(pattern, "s")).await;
+        let acker = consumer.acker();
+        assert!(consumer.try_receive().expect("not ended").is_none());
+        let receiving = tokio::spawn(async move { (consumer.receive().await.map(drop), consumer) });
+        tokio::task::yield_now().await;
+        match end {
+            "drain" => assert!(within("the drain", acker.drain(Duration::from_secs(5))).await.is_complete()),
+            "client" => within("the close", client.close()).await.expect("closed"),
+            _ => receiving.abort(),
+        }
+        if end == "close" {
+            continue;
+        }
+        let (received, _consumer) = within("the end", receiving).await.expect("no panic");
+        assert_eq!(received.expect_err(end).kind(), ErrorKind::Closed, "{end}");
+    }
+}
+
+pub async fn patterns_that_cannot_be(target: &Target) {
+    let client = target.client().await;
+    let refused = |builder: ConsumerBuilder| async move {
+        let error = within("the refusal", builder.subscribe()).await.expect_err("it cannot be");
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
+        error.to_string()
+    };
+    for pattern in ["persistent://public/default/(", "public/.*/a", "(?=look-ahead)", "ftp://public/default/a"] {
+        let error = refused(client.consumer(Topics::pattern(pattern), "s")).await;
+        assert!(error.contains(pattern), "{error}");
+    }
+    let all = || client.consumer(Topics::pattern("a.*"), "s");
+    assert!(refused(all().retry_enabled(true).subscription_type(SubscriptionType::Shared)).await.contains("retry"));
+    assert!(refused(all().pattern_auto_discovery_period(Duration::from_millis(999))).await.contains("period"));
+}
