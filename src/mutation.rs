@@ -143,8 +143,8 @@ mod switch {
         CopiesOfChunksStay,
         /// Key-based batching puts all keys into one batch.
         OneBatchForAllKeys,
-        /// What is not batched goes before the open batches of the keys.
-        OvertakeKeyBatches,
+        /// The batches of the keys go out in the order in which they were opened.
+        KeyBatchesAsOpened,
         /// A consumer that is paused grants permits.
         PausedGrants,
         /// Memory of messages that are settled stays reserved.

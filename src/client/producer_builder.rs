@@ -266,6 +266,9 @@ impl ProducerBuilder {
     /// and [`send_timeout`](Self::send_timeout) covers all its chunks. Of one that fails some may be stored: consumers
     /// drop what they cannot complete. After a reconnect the chunks without a receipt are sent again.
     ///
+    /// Not for Key_Shared subscriptions: if the key moves to a consumer that joins while a part of the message is with
+    /// another one, the broker withholds the rest until that part is acknowledged, which it is only once it is given up.
+    ///
     /// Default: off.
     #[doc(alias = "enableChunking")]
     pub fn chunking(mut self, enabled: bool) -> Self {

@@ -26,6 +26,8 @@ pub struct Work {
     pub topic: String,
     pub partitions: u32,
     pub batching: bool,
+    /// A batch for each key.
+    pub by_key: bool,
     pub chunking: bool,
     pub codec: Compression,
     /// By the keys of `tests/keys/first.*`.
@@ -51,6 +53,7 @@ impl Work {
             topic: String::new(),
             partitions: 0,
             batching: false,
+            by_key: false,
             chunking: false,
             codec: Compression::None,
             encrypted: false,
@@ -248,13 +251,36 @@ fn compare(work: &Work, ids: &[String], seen: &[(Described, String)]) -> Result<
         let first = sent.keys().chain(received.keys()).copied().find(differ).expect("they differ");
         return Err(format!("{first}: sent {:?}, received {:?}", sent.get(first), received.get(first)));
     }
-    let in_order = work.partitions > 0 || ids.iter().eq(seen.iter().map(|(_, id)| id));
+    if work.by_key {
+        check_key_batches(&seen)?;
+    }
+    let in_order = work.partitions > 0 || work.by_key || ids.iter().eq(seen.iter().map(|(_, id)| id));
     if !in_order {
         return Err("out of order".to_owned());
     }
     let partition = |id: &str| id.split(':').nth(2).unwrap_or_default().to_owned();
     let keyed = |(id, message): (&&String, &&Described)| Some((message.key.clone()?, partition(id)));
     Ok(sent.iter().filter_map(keyed).collect())
+}
+
+/// An entry has messages of one key; they share entries, and come in the order of the calls, which is that of their payloads.
+fn check_key_batches(seen: &[(&Described, String)]) -> Result<(), String> {
+    let mut last = BTreeMap::new();
+    let mut entries = BTreeMap::new();
+    for (message, id) in seen {
+        let before = last.insert(&message.key, &message.payload);
+        if before.is_some_and(|before| *before >= message.payload) {
+            return Err(format!("{:?} is out of order", message.key));
+        }
+        let entry = id.rsplitn(3, ':').last().unwrap_or_default();
+        if *entries.entry(entry).or_insert(&message.key) != &message.key {
+            return Err(format!("entry {entry} has messages of several keys"));
+        }
+    }
+    match entries.len() * 2 <= seen.len() {
+        true => Ok(()),
+        false => Err(format!("{} messages in {} entries", seen.len(), entries.len())),
+    }
 }
 
 /// The id with -1 for a partition or an index that there is not: the Go client gives 0.

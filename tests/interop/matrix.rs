@@ -23,10 +23,12 @@ const CODECS: [(&str, Compression); 5] = [
 enum Form {
     Single,
     Batch,
+    KeyBatch,
     Chunked,
 }
 
-const FORMS: [(&str, Form); 3] = [("single", Form::Single), ("batch", Form::Batch), ("chunked", Form::Chunked)];
+const FORMS: [(&str, Form); 4] =
+    [("single", Form::Single), ("batch", Form::Batch), ("key batch", Form::KeyBatch), ("chunked", Form::Chunked)];
 
 /// All rows.
 pub fn rows() -> Vec<Check> {
@@ -42,10 +44,12 @@ fn row(codec: Compression, form: Form, encrypted: bool) -> Job {
     let messages = match form {
         Form::Single => singles(),
         Form::Batch => members(),
+        Form::KeyBatch => of_keys(),
         Form::Chunked => larger_than_an_entry(),
     };
-    let (batching, chunking) = (matches!(form, Form::Batch), matches!(form, Form::Chunked));
-    Job::Matrix(Work { codec, batching, chunking, encrypted, ..Work::new(messages) })
+    let (by_key, chunking) = (matches!(form, Form::KeyBatch), matches!(form, Form::Chunked));
+    let batching = by_key || matches!(form, Form::Batch);
+    Job::Matrix(Work { codec, batching, by_key, chunking, encrypted, ..Work::new(messages) })
 }
 
 /// Of many sizes; each above the 4 KiB up to which the Java client does not compress, but for the last.
@@ -72,6 +76,15 @@ fn members() -> Vec<Described> {
         key: (at % 3 == 0).then(|| format!("key {at}")),
         properties: properties.clone().into(),
         ..Described::new(text(at, 400))
+    };
+    (0..200).map(member).collect()
+}
+
+/// Of five keys in turn, each batch above these 4 KiB as well. Payloads are in the order of the calls.
+fn of_keys() -> Vec<Described> {
+    let member = |at| Described {
+        key: Some(format!("key {}", at % 5)),
+        ..Described::new([format!("{at:04} ").into_bytes(), text(at, 600)].concat())
     };
     (0..200).map(member).collect()
 }

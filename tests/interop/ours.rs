@@ -4,7 +4,8 @@ use std::future::Future;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use pulsar_native::{
-    Client, HashingScheme, InitialPosition, Message, MessageId, PemKey, PemKeyReader, ReceivedMessage, Token,
+    BatchingType, Client, HashingScheme, InitialPosition, Message, MessageId, PemKey, PemKeyReader, ReceivedMessage,
+    Token,
 };
 
 use crate::checks::Work;
@@ -50,6 +51,7 @@ impl Ours {
             self.client.producer(&work.topic).batching(work.batching).chunking(work.chunking).hashing_scheme(hashing);
         let builder = builder
             .compression(work.codec)
+            .batching_type(if work.by_key { BatchingType::KeyBased } else { BatchingType::Default })
             .compress_min_msg_body_size(0)
             .batching_max_publish_delay(Duration::from_millis(20));
         let builder = match work.encrypted {

@@ -88,7 +88,8 @@ impl Peer {
     pub async fn produce(&mut self, work: &Work) -> Result<Vec<String>, String> {
         let messages: Vec<_> = work.messages.iter().map(Described::to_json).collect();
         let request = json!({
-            "do": "produce", "topic": work.topic, "batching": work.batching, "chunking": work.chunking, "compression": format!("{:?}", work.codec).to_uppercase(),
+            "do": "produce", "topic": work.topic, "batching": work.batching, "by_key": work.by_key,
+            "chunking": work.chunking, "compression": format!("{:?}", work.codec).to_uppercase(),
             "hashing": if work.murmur3 { "murmur3" } else { "java" }, "messages": messages, "keys": keys(work),
         });
         let answer = self.ask(request).await?;

@@ -153,8 +153,7 @@ mutations! {
     an_acknowledgement_of_the_last_chunk_alone: AckLastChunkOnly => "settles in time";
     copies_of_chunks_that_stay: CopiesOfChunksStay => "settles in time";
     one_batch_for_all_keys: OneBatchForAllKeys => "protocol conformance";
-    what_overtakes_the_batches_of_its_key: OvertakeKeyBatches =>
-        "log in the order of the sends" | "a Key_Shared subscription gets a key in order";
+    batches_of_keys_in_the_order_of_their_first: KeyBatchesAsOpened => "protocol conformance" | "settles in time";
     a_paused_consumer_that_grants: PausedGrants => "a paused consumer asks for nothing";
     a_stall_that_is_told_twice: StallToldTwice => "a stall is told once";
     a_slow_application_that_is_told_to_be_stalled: StallOfSlowApplication => "a slow application is no stall";

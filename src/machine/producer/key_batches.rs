@@ -96,7 +96,7 @@ fn hash(key: BatchKey<'_>) -> u64 {
 }
 
 impl Producer {
-    /// Numbers a message that is not batched, behind all before it; others join the batch of their key.
+    /// Messages that may be batched join the batch of their key. Others close all batches first, as everywhere.
     pub(super) fn accept_by_key(
         &mut self,
         message: &mut Message,
@@ -108,9 +108,6 @@ impl Producer {
         if message.sequence_id().is_none() && message.may_be_batched() {
             self.append_to_key_batch(message, size_bytes, callback, deadline, now)
         } else {
-            if !mutation!(OvertakeKeyBatches) {
-                self.close_key_batches();
-            }
             self.accept_numbered(message, size_bytes, callback, deadline, now)
         }
     }
@@ -207,7 +204,9 @@ impl Producer {
         // Those that are not numbered stay in the order in which they were opened. Sorted are numbers, and not batches, because
         // these are large.
         order.extend(batches.iter().enumerate().map(|(place, batch)| (batch.last, place)));
-        order.sort_unstable();
+        if !mutation!(KeyBatchesAsOpened) {
+            order.sort_unstable();
+        }
         for (_, place) in order.drain(..) {
             let batch = &mut batches[place];
             (batch.index, index) = (index, index + u64::from(batch.content.count()));

@@ -33,6 +33,7 @@ type request struct {
 	Subscription string    `json:"subscription"`
 	Count        int       `json:"count"`
 	Batching     bool      `json:"batching"`
+	ByKey        bool      `json:"by_key"`
 	Chunking     bool      `json:"chunking"`
 	Compression  string    `json:"compression"`
 	Hashing      string    `json:"hashing"`
@@ -131,6 +132,9 @@ func produce(client pulsar.Client, asked *request) (any, error) {
 		BatchingMaxPublishDelay: 20 * time.Millisecond,
 		HashingScheme:           pulsar.JavaStringHash,
 		CompressionType:         codecs[asked.Compression],
+	}
+	if asked.ByKey {
+		options.BatcherBuilderType = pulsar.KeyBasedBatchBuilder
 	}
 	if asked.Hashing == "murmur3" {
 		options.HashingScheme = pulsar.Murmur3_32Hash

@@ -83,6 +83,7 @@ public class Peer {
                 .enableBatching(request.get("batching").getAsBoolean())
                 .enableChunking(request.get("chunking").getAsBoolean())
                 .batchingMaxPublishDelay(20, TimeUnit.MILLISECONDS)
+                .batcherBuilder(request.get("by_key").getAsBoolean() ? BatcherBuilder.KEY_BASED : BatcherBuilder.DEFAULT)
                 .compressionType(CompressionType.valueOf(request.get("compression").getAsString()))
                 .hashingScheme(murmur ? HashingScheme.Murmur3_32Hash : HashingScheme.JavaStringHash)
                 .blockIfQueueFull(true)

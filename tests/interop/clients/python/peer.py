@@ -44,6 +44,7 @@ def produce(client, request):
         request["topic"],
         batching_enabled=request["batching"],
         batching_max_publish_delay_ms=20,
+        batching_type=pulsar.BatchingType.KeyBased if request["by_key"] else pulsar.BatchingType.Default,
         chunking_enabled=request["chunking"],
         compression_type=CODECS[request["compression"]],
         message_routing_mode=pulsar.PartitionsRoutingMode.RoundRobinDistribution,
