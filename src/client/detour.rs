@@ -87,7 +87,7 @@ fn choose(router: &dyn MessageRouter, message: &mut Message, count: usize) -> us
 /// The partitions of a producer that no message has come to.
 #[derive(Default)]
 pub(super) struct LazyPartitions {
-    /// With their full names and numbers. Held while one of them is opened, so that no message is before that.
+    /// With their full names and numbers.
     waiting: Mutex<HashMap<EndpointId, (Arc<str>, i32)>>,
     /// Whether there are any.
     has_some: AtomicBool,
@@ -106,6 +106,8 @@ impl LazyPartitions {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let Some((topic, partition)) = waiting.remove(&endpoint.id()) else { return };
         self.has_some.store(!waiting.is_empty(), Ordering::Release);
+        // What is told of the new part wakes tasks. A message that comes before it is opened waits in the endpoint.
+        drop(waiting);
         if let Err(error) = shared.start_part(endpoint, topic, partition) {
             // It was closed meanwhile: the endpoint refuses the message.
             endpoint.with_deferred(&mut Deferred::new(), |machine, deferred| machine.fail(error, deferred));
