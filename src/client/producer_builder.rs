@@ -211,7 +211,8 @@ impl ProducerBuilder {
     /// has encryption. An entry grows by 30 bytes, and by name and modulus of each key (256 bytes for 2048 bits).
     ///
     /// The broker is told that the producer encrypts (`CommandProducer.encrypted`): a namespace can require it
-    /// (`encryption_required`), and then refuses any other producer. Dead letters and retries are sent by producers of their
+    /// (`encryption_required`), and then refuses any other producer, with `MetadataError`, which is tried again until the
+    /// operation timeout. Dead letters and retries are sent by producers of their
     /// own, in the clear unless they [are given](crate::DeadLetterPolicy::with_dead_letter_producer) keys too.
     ///
     /// A payload is encrypted in its own buffer, if nothing keeps a clone of its `Bytes`, as the application may and an

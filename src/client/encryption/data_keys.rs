@@ -108,7 +108,7 @@ impl DataKeys {
         let state = self.state();
         let is_due = now.saturating_duration_since(state.made_at) >= self.replace_after
             || state.key.entries.load(Ordering::Relaxed) >= self.entries_max;
-        (!is_due).then(|| state.key.clone() as DataKey)
+        (!is_due).then(|| DataKey::new(state.key.clone()))
     }
 
     /// Makes the next one, with no lock held: the application's code is called. Of two tasks that do so at the same time each
@@ -117,7 +117,7 @@ impl DataKeys {
         let key = Arc::new(AesKey::make(&self.names, &*self.reader)?);
         let mut state = self.state();
         *state = State { key: key.clone(), made_at: now, is_open: false };
-        Ok(key)
+        Ok(DataKey::new(key))
     }
 }
 

@@ -45,9 +45,9 @@ fn decryption(reader: impl CryptoKeyReader) -> Decryption {
 fn sealed(keys: &dyn Encrypt, plain: &[u8], now: Instant) -> (BytesMut, Vec<u8>) {
     let key = keys.data_key(now).expect("a key").expect("encryption");
     let mut payload = plain.to_vec();
-    let Seal { iv, tag } = key.seal(&mut payload).expect("a vector");
+    let Seal { iv, tag } = key.cipher().seal(&mut payload).expect("a vector");
     payload.extend_from_slice(&tag);
-    let encryption = Some(EncryptionFields { keys: key.encryption_keys(), param: &iv });
+    let encryption = Some(EncryptionFields { keys: key.cipher().encryption_keys(), param: &iv });
     let mut metadata = BytesMut::new();
     MetadataFields { producer_name: "p", encryption, ..MetadataFields::default() }.encode(&mut metadata);
     assert!(metadata.len() + payload.len() <= plain.len() + keys.overhead_bytes() + 16, "more than is reckoned with");
@@ -187,9 +187,9 @@ fn a_data_key_is_replaced_when_its_vectors_are_used_up_none_twice() {
     let (mut ivs, mut wrapped) = (HashSet::new(), HashSet::new());
     for entry in 0..300 {
         let key = keys.data_key(now).expect("a key").expect("encryption");
-        let Seal { iv, .. } = key.seal(&mut []).expect("a vector");
+        let Seal { iv, .. } = key.cipher().seal(&mut []).expect("a vector");
         assert!(ivs.insert(iv));
-        wrapped.insert(key.encryption_keys().to_vec());
+        wrapped.insert(key.cipher().encryption_keys().to_vec());
         assert_eq!(wrapped.len(), entry / 100 + 1);
     }
     let number = |iv: &[u8; IV_BYTES]| iv.iter().fold(0_u128, |number, byte| number << 8 | u128::from(*byte));

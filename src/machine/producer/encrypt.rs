@@ -73,8 +73,33 @@ pub trait Cipher: Send + Sync {
     fn seal(&self, payload: &mut [u8]) -> Result<Seal, Error>;
 }
 
-/// A shared [`Cipher`].
-pub type DataKey = std::sync::Arc<dyn Cipher>;
+/// A shared [`Cipher`]. In a build without the feature `encryption` there is none, and no code for it.
+#[cfg(feature = "encryption")]
+#[derive(Clone)]
+pub struct DataKey(std::sync::Arc<dyn Cipher>);
+/// A shared [`Cipher`]. In a build without the feature `encryption` there is none, and no code for it.
+#[cfg(not(feature = "encryption"))]
+pub enum DataKey {}
+
+#[cfg(feature = "encryption")]
+impl DataKey {
+    /// One that encrypts by `cipher`.
+    pub fn new(cipher: std::sync::Arc<dyn Cipher>) -> Self {
+        Self(cipher)
+    }
+
+    /// What it encrypts by.
+    pub fn cipher(&self) -> &dyn Cipher {
+        &*self.0
+    }
+}
+
+#[cfg(not(feature = "encryption"))]
+impl DataKey {
+    pub(super) fn cipher(&self) -> &dyn Cipher {
+        match *self {}
+    }
+}
 
 /// What belongs to one encrypted payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -180,7 +180,7 @@ pub(super) fn run(
     let payload_bytes = bytes.len();
     let chunks: Vec<(PayloadBytes, _)> = match &key {
         None => split.chunks(&bytes).map(|chunk| (PayloadBytes::Shared(chunk), None)).collect(),
-        Some(key) => seal_chunks(bytes, split.chunk_bytes(), &**key)?.into_iter().map(chunk_bytes).collect(),
+        Some(key) => seal_chunks(bytes, split.chunk_bytes(), key.cipher())?.into_iter().map(chunk_bytes).collect(),
     };
     let seal_chunk = |(fields, (bytes, iv))| {
         let payload = Payload { bytes, compression, uncompressed_size, iv };
@@ -204,12 +204,12 @@ fn encrypt_payload(payload: Payload, key: Option<&DataKey>) -> Result<Payload, E
     let Some(key) = key else { return Ok(payload) };
     let (bytes, iv) = match payload.bytes {
         PayloadBytes::Records(mut records) => {
-            let iv = seal_in_place(&mut records, &**key)?;
+            let iv = seal_in_place(&mut records, key.cipher())?;
             (PayloadBytes::Records(records), iv)
         }
         PayloadBytes::Shared(bytes) | PayloadBytes::Behind { rest: bytes, .. } => {
             let mut bytes = owned(bytes);
-            let iv = seal_in_place(&mut bytes, &**key)?;
+            let iv = seal_in_place(&mut bytes, key.cipher())?;
             (PayloadBytes::Shared(bytes.freeze()), iv)
         }
     };
@@ -320,7 +320,7 @@ fn with_rare_fields<'a>(metadata: MetadataFields<'a>, rare: &'a RareFields) -> M
 
 /// What the metadata of an entry says of its encryption.
 fn encryption<'a>(key: &'a DataKey, iv: &'a [u8; IV_BYTES]) -> EncryptionFields<'a> {
-    EncryptionFields { keys: key.encryption_keys(), param: iv }
+    EncryptionFields { keys: key.cipher().encryption_keys(), param: iv }
 }
 
 /// What passes from stage to stage: the payload of an entry, and what its metadata says of it.

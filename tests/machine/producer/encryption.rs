@@ -37,7 +37,7 @@ impl Encrypt for Keys {
     fn data_key(&self, now: Instant) -> Result<Option<DataKey>> {
         self.asked.lock().unwrap().push_back(now);
         let is_encrypted = self.answers.lock().unwrap().pop_front().unwrap_or(Ok(true))?;
-        Ok(is_encrypted.then(|| self.key.clone() as DataKey))
+        Ok(is_encrypted.then(|| DataKey::new(self.key.clone())))
     }
 
     fn overhead_bytes(&self) -> usize {
