@@ -13,6 +13,7 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 mod common;
 
 mod bombs;
+mod chunks;
 mod memory_limit;
 mod redelivery;
 
