@@ -247,14 +247,15 @@ impl Producer {
         let pending = if self.key_batches.is_some() {
             self.accept_by_key(message, size_bytes, callback, deadline, now)
         } else {
-            self.accept_numbered(message, size_bytes, callback, deadline, now)
+            self.accept_numbered(message, size_bytes, callback, deadline, self.config.batching, now)
         };
         self.sequence_ids.count_accepted();
         self.check_capacity();
         pending
     }
 
-    /// What [`accept`](Self::accept) does with a message that gets its number at once.
+    /// What [`accept`](Self::accept) does with a message that gets its number at once, and joins the open batch if it
+    /// `may_join`.
     #[inline(always)]
     pub(super) fn accept_numbered(
         &mut self,
@@ -262,6 +263,7 @@ impl Producer {
         size_bytes: usize,
         callback: Option<SendCallback>,
         deadline: SendDeadline,
+        may_join: bool,
         now: impl Fn() -> Now,
     ) -> PendingSend {
         let is_numbered = self.sealing.is_ready();
@@ -273,7 +275,7 @@ impl Producer {
             // Whether an id that the application set is above those given later to the messages before it is not known.
             message.sequence_id().is_none()
         };
-        if self.config.batching && self.key_batches.is_none() && is_increasing && message.may_be_batched() {
+        if may_join && is_increasing && message.may_be_batched() {
             self.append_to_batch(message, size_bytes, is_numbered, callback, deadline, now)
         } else {
             self.close_batch();

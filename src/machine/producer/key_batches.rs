@@ -97,6 +97,8 @@ fn hash(key: BatchKey<'_>) -> u64 {
 
 impl Producer {
     /// Messages that may be batched join the batch of their key. Others close all batches first, as everywhere.
+    #[cold]
+    #[inline(never)]
     pub(super) fn accept_by_key(
         &mut self,
         message: &mut Message,
@@ -108,7 +110,7 @@ impl Producer {
         if message.sequence_id().is_none() && message.may_be_batched() {
             self.append_to_key_batch(message, size_bytes, callback, deadline, now)
         } else {
-            self.accept_numbered(message, size_bytes, callback, deadline, now)
+            self.accept_numbered(message, size_bytes, callback, deadline, false, now)
         }
     }
 
