@@ -47,7 +47,11 @@ fn a_large_message_takes_itself_and_two_chunks_on_either_side() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let size = message_bytes();
-        let broker = EmbeddedBroker::builder().max_message_size(CHUNK_BYTES as u32 + 64 * 1024).start().await;
+        let broker = EmbeddedBroker::builder()
+            .max_message_size(CHUNK_BYTES as u32 + 64 * 1024)
+            .max_stored_bytes(2 * size)
+            .start()
+            .await;
         let broker = broker.expect("a free port");
         let client = Client::builder(broker.url()).dialer(InMemory(broker.clone())).memory_limit(0).connect();
         let client = client.await.expect("a client");
