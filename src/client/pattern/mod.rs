@@ -30,7 +30,8 @@ const QUERIES_AT_ONCE: usize = 100;
 pub enum RegexSubscriptionMode {
     /// Those that are persistent.
     PersistentOnly,
-    /// Those that are not.
+    /// Those that are not. A broker lists those alone that it serves itself, so that on a cluster of several some are not
+    /// found, in the Java client neither.
     NonPersistentOnly,
     /// All of them.
     AllTopics,
