@@ -308,13 +308,8 @@ impl Producer {
             self.open_batch(id, deadline, now());
         }
         let batch = self.open_batch.as_mut().expect("it was opened above, if it was not open");
-        let member = batch.content.count();
-        if let Some(callback) = callback {
-            batch.callbacks.push_back((member, callback));
-        }
-        batch.last = id;
-        batch.size_bytes += size_bytes;
-        batch.content.add(message, size_bytes, is_numbered, &mut self.sealing.buffers, &mut self.sealing.drops);
+        let (buffers, drops) = (&mut self.sealing.buffers, &mut self.sealing.drops);
+        let member = batch.join(message, size_bytes, is_numbered, callback, buffers, drops);
         let results = batch.results.clone();
         if batch.content.count() >= self.config.batching_max_messages
             || batch.content.payload_bytes() >= self.config.batching_max_bytes

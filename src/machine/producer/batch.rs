@@ -205,6 +205,27 @@ impl OpenBatch {
         }
     }
 
+    /// Adds a message, of which it takes what it needs; its place among the others.
+    #[inline(always)]
+    pub(super) fn join(
+        &mut self,
+        message: &mut Message,
+        size_bytes: usize,
+        is_numbered: bool,
+        callback: Option<SendCallback>,
+        buffers: &mut BufferPool,
+        drops: &mut DeferredDrops,
+    ) -> u32 {
+        let member = self.content.count();
+        if let Some(callback) = callback {
+            self.callbacks.push_back((member, callback));
+        }
+        self.last = message.sequence_id().unwrap_or(0);
+        self.size_bytes += size_bytes;
+        self.content.add(message, size_bytes, is_numbered, buffers, drops);
+        member
+    }
+
     /// Whether a message may join as far as its deadline goes. Of a message that did not wait for capacity it counts
     /// from when the batch was opened, at most [`OPEN_MAX`] or the publish delay ago.
     #[inline]

@@ -9,7 +9,7 @@
 //! | --- | --- |
 //! | the batches are closed together, and have one deadline | deadlines grow along the queue, and a message that is not batched is behind all that were accepted before it |
 //! | they go out in the order of their last messages, each named by the id of that one alone | the ids on the wire grow, as deduplication requires; those of the messages overlap, so a batch has no lowest one |
-//! | a message with a sequence id of the application's is not batched | an application that goes on behind the last id which is stored would miss those of open batches |
+//! | a message with a sequence id of the application's is not batched | of a batch only the last id is stored, and one with a lower id may be in a batch that is written later: a producer that starts again above the last stored id would lose it |
 //!
 //! The Java client names them the same way.
 
@@ -138,14 +138,10 @@ impl Producer {
         if is_numbered {
             let (id, _) = self.sequence_ids.assign(None);
             message.set_sequence_id(id);
-            (batch.first, batch.last) = (id, id);
+            batch.first = id;
         }
-        let member = batch.content.count();
-        if let Some(callback) = callback {
-            batch.callbacks.push_back((member, callback));
-        }
-        batch.size_bytes += size_bytes;
-        batch.content.add(message, size_bytes, is_numbered, &mut self.sealing.buffers, &mut self.sealing.drops);
+        let (buffers, drops) = (&mut self.sealing.buffers, &mut self.sealing.drops);
+        let member = batch.join(message, size_bytes, is_numbered, callback, buffers, drops);
         let results = batch.results.clone();
         if batch.content.count() >= self.config.batching_max_messages
             || batch.content.payload_bytes() >= self.config.batching_max_bytes
