@@ -326,8 +326,8 @@ impl ConsumerBuilder {
     }
 
     /// Whether the position of the subscription is replicated (PIP-33, `replicate_subscription_state` of SUBSCRIBE) to the
-    /// other clusters of a namespace that is replicated to several; elsewhere it has no effect. A consumer that goes on in
-    /// another cluster gets some messages again: what is replicated is the oldest one that is not acknowledged, once in a
+    /// other clusters of a namespace that is replicated to several; elsewhere it has no effect. After a switch to
+    /// another cluster some messages are delivered again: what is replicated is the oldest one that is not acknowledged, once in a
     /// while (`replicatedSubscriptionsSnapshotFrequencyMillis`, one second), and nothing of what was acknowledged beyond it.
     /// Brokers write markers into the topic for it, which no consumer gets. Default: unset, which leaves the subscription as
     /// it is.

@@ -201,8 +201,8 @@ impl ProducerBuilder {
         self
     }
 
-    /// Adds a key that messages are encrypted for, end to end: whoever has the private key of any of these names can read
-    /// them, and no broker can. Its public key is given by [`crypto_key_reader`](Self::crypto_key_reader). At most 64 keys.
+    /// Adds a key that messages are encrypted for, end to end: they are decrypted with the private key of any
+    /// of these names, and not without one. Its public key is given by [`crypto_key_reader`](Self::crypto_key_reader). At most 64 keys.
     /// Needs the crate feature `encryption`. Default: none, and messages are not encrypted.
     ///
     /// The payload of each entry is encrypted (AES-256-GCM), a batch and a compressed one as a whole, each chunk by itself; key,

@@ -268,32 +268,3 @@ fn keys_are_in_no_debug_text() {
     assert!(!text.contains("BEGIN") && !text.contains("MII") && !text.contains("[45, 45"), "{text}");
     assert!(text.contains("/etc/keys/key.pem") && text.contains("version"), "{text}");
 }
-
-/// Writes the corpus of the fuzz target anew.
-#[test]
-#[ignore = "by hand"]
-fn write_corpus() {
-    let now = Instant::now();
-    let write = |name: &str, bytes: &[u8]| {
-        std::fs::write(std::path::Path::new("fuzz/corpus/encrypted").join(name), bytes).expect("a file");
-    };
-    let entry = |metadata: &[u8], payload: &[u8]| {
-        let size = u16::try_from(metadata.len()).expect("small metadata").to_be_bytes();
-        [&size[..], metadata, payload].concat()
-    };
-    let keys = data_keys(&["a", "b"], public(), now).expect("keys");
-    let (metadata, payload) = sealed(&keys, b"plain", now);
-    write("opens", &entry(&metadata, &payload));
-    write("empty", &entry(&sealed(&keys, b"", now).0, &sealed(&keys, b"", now).1));
-    write("changed", &entry(&metadata, &[&payload[1..], b"x"].concat()));
-    write("shorter-than-a-tag", &entry(&metadata, &payload[..15]));
-    let (metadata, payload) = sealed(&data_keys(&["b"], public(), now).expect("keys"), b"plain", now);
-    write("another-key", &entry(&metadata, &payload));
-    write(
-        "with-metadata",
-        &entry(&sealed(&data_keys(&["a"], Asked::default(), now).expect("keys"), b"plain", now).0, &payload),
-    );
-    write("public", FIRST.as_bytes());
-    write("private", FIRST_PKCS1.as_bytes());
-    write("ec", EC_PRIVATE.as_bytes());
-}
