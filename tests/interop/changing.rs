@@ -42,7 +42,6 @@ pub async fn grown(ours: &Ours, peer: &mut Peer) -> Result<(), String> {
             if started.elapsed() > FOUND_WITHIN {
                 return Err(format!("with {partitions} partitions keys go to {own:?}, theirs to {theirs:?}"));
             }
-            tokio::time::sleep(Duration::from_millis(200)).await;
         }
     }
     within("the close", producer.close()).await?;

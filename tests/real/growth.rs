@@ -1,13 +1,12 @@
 //! Partitions that are added at a real broker, in many steps.
 
-use pulsar_native::Message;
-use pulsar_native::hash::java_string_hash;
-
 use crate::broker::Real;
 use crate::runner::Test;
-use crate::suite::growth::{Load, assert_complete, has_parts, receiving, sends_to};
+use crate::suite::growth::{
+    Load, assert_complete, has_parts, keys_go_where_every_client_sends_them, receiving, sends_to,
+};
 use crate::suite::target::Cluster;
-use crate::suite::{Duration, created, drained, send, subscribed, within};
+use crate::suite::{Duration, created, drained, subscribed, within};
 
 pub const TESTS: &[Test] =
     &[("growth::from_1_to_64_partitions_under_load", |real| Box::pin(from_1_to_64_partitions_under_load(real)))];
@@ -28,11 +27,7 @@ async fn from_1_to_64_partitions_under_load(real: Real) {
         within("partitions to be added", real.grow(&topic, partitions)).await;
         sends_to(&producer, partitions).await;
         has_parts(&mut states, partitions as usize).await;
-        for key in 0..KEYS {
-            let key = format!("at-{partitions}-{key}");
-            let id = send(&producer, Message::new("0").with_key(&key)).await;
-            assert_eq!(id.partition(), Some(java_string_hash(&key) % partitions), "{key}");
-        }
+        keys_go_where_every_client_sends_them(&producer, partitions, KEYS).await;
     }
     let numbers = load.stop().await;
     for partition in 0..64 {

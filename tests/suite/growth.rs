@@ -21,13 +21,14 @@ impl Load {
         let is_over = Arc::<std::sync::atomic::AtomicBool>::default();
         let over = is_over.clone();
         let task = tokio::spawn(async move {
+            let mut pace = tokio::time::interval(Duration::from_millis(5));
             for number in 0.. {
                 let message = |key: u32| Message::new(number.to_string()).with_key(format!("key-{key}"));
                 send_all(&producer, (0..keys).map(message)).await;
                 if over.load(Ordering::Relaxed) {
                     return number + 1;
                 }
-                tokio::time::sleep(Duration::from_millis(5)).await;
+                pace.tick().await;
             }
             0
         });
@@ -89,6 +90,15 @@ pub(crate) async fn sends_to(producer: &Producer, partitions: u32) {
     until("the growth of a producer", || async { producer.partitions() }, |seen| *seen == partitions).await;
 }
 
+/// Sends a message with each of the keys `at-<partitions>-<number>`, so many.
+pub(crate) async fn keys_go_where_every_client_sends_them(producer: &Producer, partitions: u32, keys: u32) {
+    for key in 0..keys {
+        let key = format!("at-{partitions}-{key}");
+        let id = send(producer, Message::new("0").with_key(&key)).await;
+        assert_eq!(id.partition(), Some(java_string_hash(&key) % partitions), "{key}");
+    }
+}
+
 pub async fn partitions_are_added_under_load(target: &Target) {
     let client = target.client().await;
     let topic = target.partitioned_topic("growing", 1).await;
@@ -103,12 +113,7 @@ pub async fn partitions_are_added_under_load(target: &Target) {
         within("partitions to be added", target.cluster().grow(&topic, partitions)).await;
         sends_to(&producer, partitions).await;
         has_parts(&mut states, partitions as usize).await;
-        // Keys go where every client sends them now.
-        for key in 0..KEYS {
-            let key = format!("at-{partitions}-{key}");
-            let id = send(&producer, Message::new("0").with_key(&key)).await;
-            assert_eq!(id.partition(), Some(java_string_hash(&key) % partitions), "{key}");
-        }
+        keys_go_where_every_client_sends_them(&producer, partitions, KEYS).await;
     }
     let numbers = load.stop().await;
     for partition in 0..8 {
