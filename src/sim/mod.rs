@@ -427,6 +427,14 @@ impl Simulation {
         }
     }
 
+    /// Producers attach partitions with their first message: one that is refused then is tried again, as one that was
+    /// attached before.
+    pub fn let_lazy_producers_ask_again(&self) {
+        for cluster in &mut self.inner.world().clusters {
+            cluster.proxy.records.lazy_producers = true;
+        }
+    }
+
     /// What has not ended yet: a test that closes everything can wait for it to be empty.
     #[must_use]
     pub fn live_resources(&self) -> LiveResources {

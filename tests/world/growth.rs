@@ -138,6 +138,9 @@ pub(crate) fn run(seed: u64, trace: bool) -> SeedReport {
     if trace {
         sim.enable_trace();
     }
+    if plan.lazy {
+        sim.let_lazy_producers_ask_again();
+    }
     let violation = run_plan(&sim, &plan).err();
     SeedReport {
         violation,

@@ -34,6 +34,8 @@ pub(in crate::sim) struct Records {
     queue_sizes: BTreeMap<(usize, u64), i64>,
     /// It is not: permits are bounded by memory too, and grow.
     pub(in crate::sim) permits_grow: bool,
+    /// Producers that are new ask again where they are refused.
+    pub(in crate::sim) lazy_producers: bool,
     /// The producer that last used a name, by topic and name: its client and id.
     names: BTreeMap<(String, String), (usize, u64)>,
     /// New producers, by client and id, that follow another one under this name.
@@ -114,7 +116,8 @@ impl Records {
         let key = (origin.client, endpoint);
         let is_busy = matches!(code, ServerCode::PRODUCER_BUSY | ServerCode::CONSUMER_BUSY);
         let is_final = !is_busy && code.retry_policy() != RetryPolicy::Retry;
-        if is_final && !self.opened.contains(&key) {
+        let is_lazy = self.lazy_producers && matches!(endpoint, EndpointId::Producer(_));
+        if is_final && !is_lazy && !self.opened.contains(&key) {
             self.refused_new.insert(key, (origin.pair, code));
         }
     }
