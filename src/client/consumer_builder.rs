@@ -389,8 +389,9 @@ impl ConsumerBuilder {
         self
     }
 
-    /// Whether chunks that were dropped because the others did not come are acknowledged, and so lost to this subscription;
-    /// of chunks whose first ones never came only those published longer ago than
+    /// Whether chunks that were dropped because the others did not come are acknowledged, and so lost to this subscription.
+    /// Those that a chunk is [missing](crate::IncompleteReason::Missing) before or among are, once they were published
+    /// longer ago than
     /// [`expire_time_of_incomplete_chunked_message`](Self::expire_time_of_incomplete_chunked_message). Without it they stay
     /// unacknowledged: on Shared and Key_Shared they come again after the delay of a negative acknowledgement, on
     /// Exclusive and Failover with the next attach, and those of a producer that died stay in the backlog for good.

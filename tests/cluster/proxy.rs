@@ -27,6 +27,7 @@ pub fn takes_of_suite(test: &str) -> bool {
     let left_out = [
         "::unreadable::",
         "::chunks::incomplete_ones_are_dropped",
+        "::chunks::young_ones_with_a_gap_stay",
         "::metadata::replicated_from_another_cluster",
         "::metadata::markers_are_not_delivered",
         "::connect::several_connections_to_one_broker",

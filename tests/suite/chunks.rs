@@ -1,6 +1,8 @@
 //! Messages in several chunks.
 
-use pulsar_native::{Compression, ConsumerEvent, DeadLetterPolicy, IncompleteReason, SeekTo, pb};
+use std::time::SystemTime;
+
+use pulsar_native::{Compression, ConsumerEvent, ConsumerEvents, DeadLetterPolicy, IncompleteReason, SeekTo, pb};
 use tokio::net::TcpStream;
 
 use super::raw::{RawEntry, publish};
@@ -270,6 +272,30 @@ async fn store(target: &Target, topic: &str, entries: &[RawEntry<'_>]) {
     within("the receipts", publish(stream, token, topic, entries)).await;
 }
 
+/// Those that are reported while nothing is received: of which message, how many chunks of it, and why.
+async fn incomplete(
+    consumer: &mut Consumer,
+    events: &mut ConsumerEvents,
+    count: usize,
+    acknowledge: bool,
+) -> Vec<(String, usize, IncompleteReason)> {
+    let mut found = Vec::new();
+    let mut waiting = Box::pin(consumer.receive());
+    while found.len() < count {
+        let event = tokio::select! {
+            event = within("an event", events.recv()) => event,
+            message = &mut waiting => panic!("{message:?}"),
+        };
+        let Some(ConsumerEvent::IncompleteChunkedMessage { uuid, received_chunks, reason, acknowledged, .. }) = event
+        else {
+            panic!("{event:?}")
+        };
+        assert_eq!(acknowledged, acknowledge);
+        found.push((uuid.to_string(), received_chunks, reason));
+    }
+    found
+}
+
 /// A gap, a message without its beginning, one without its end: reported, counted, and then acknowledged or not, as the
 /// application has chosen. What is whole comes all the same, and permits do not run out. (On Shared, a broker itself
 /// acknowledges chunks that have no beginning.)
@@ -298,22 +324,7 @@ pub async fn incomplete_ones_are_dropped(target: &Target) {
         let message = receive(&mut consumer).await;
         assert_eq!(message.to_string_lossy(), "01");
         consumer.ack(&message).expect("acknowledged");
-        let mut found = Vec::new();
-        let mut waiting = Box::pin(consumer.receive());
-        while found.len() < 4 {
-            let event = tokio::select! {
-                event = within("an event", events.recv()) => event,
-                message = &mut waiting => panic!("{message:?}"),
-            };
-            let Some(ConsumerEvent::IncompleteChunkedMessage { uuid, received_chunks, reason, acknowledged, .. }) =
-                event
-            else {
-                panic!("{event:?}")
-            };
-            assert_eq!(acknowledged, acknowledge);
-            found.push((uuid.to_string(), received_chunks, reason));
-        }
-        drop(waiting);
+        let found = incomplete(&mut consumer, &mut events, 4, acknowledge).await;
         let expected = [
             ("gap", 1, IncompleteReason::Missing),
             ("gap", 1, IncompleteReason::Missing),
@@ -328,6 +339,29 @@ pub async fn incomplete_ones_are_dropped(target: &Target) {
             let look = || target.subscription(&topic, "s");
             until("the acknowledgements", look, |seen| seen.backlog == 4).await;
         }
+    }
+}
+
+/// What is missing may come yet: another consumer has it, or it was negatively acknowledged by itself. Until then no chunk
+/// of the message is acknowledged.
+pub async fn young_ones_with_a_gap_stay(target: &Target) {
+    for kind in [SubscriptionType::Exclusive, SubscriptionType::KeyShared] {
+        let client = target.client().await;
+        let topic = target.topic("young");
+        let builder = builder(&client, &topic, kind).auto_ack_incomplete_chunked_messages(true);
+        let mut consumer = subscribed(builder.negative_ack_redelivery_delay(Duration::from_secs(60))).await;
+        let mut events = consumer.events();
+        let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a clock that is right");
+        let publish_time = u64::try_from(since_epoch.as_millis()).expect("a clock that is right");
+        let young = |id| pb::MessageMetadata { publish_time, ..chunk("gap", id, 3, 3) };
+        store(target, &topic, &[(young(0), b"0"), (young(2), b"2")]).await;
+        let found = incomplete(&mut consumer, &mut events, 2, false).await;
+        assert!(found.iter().all(|(uuid, chunks, reason)| {
+            (uuid.as_str(), *chunks, *reason) == ("gap", 1, IncompleteReason::Missing)
+        }));
+        within("the close", consumer.close()).await.expect("closed");
+        let look = || target.subscription(&topic, "s");
+        until("nothing is acknowledged", look, |seen| seen.backlog == 2).await;
     }
 }
 

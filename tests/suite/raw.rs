@@ -12,7 +12,7 @@ pub type RawEntry<'a> = (pb::MessageMetadata, &'a [u8]);
 /// The producer name of all raw entries.
 pub const RAW_PRODUCER: &str = "raw";
 
-/// Their publish time, milliseconds since 1970.
+/// Their publish time, milliseconds since 1970, where the metadata has none.
 pub const RAW_PUBLISH_TIME_MS: u64 = 1_700_000_000_000;
 
 struct Raw<S> {
@@ -72,7 +72,7 @@ fn put_entry(out: &mut BytesMut, sequence_id: u64, metadata: &pb::MessageMetadat
     let metadata = pb::MessageMetadata {
         producer_name: RAW_PRODUCER.into(),
         sequence_id,
-        publish_time: RAW_PUBLISH_TIME_MS,
+        publish_time: if metadata.publish_time == 0 { RAW_PUBLISH_TIME_MS } else { metadata.publish_time },
         ..metadata.clone()
     };
     let mut entry = BytesMut::new();

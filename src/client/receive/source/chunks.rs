@@ -13,6 +13,7 @@ use crate::client::message::{DecodedEntry, Inflated, ReceivedMessage};
 use crate::client::receive::decode::{DecodeFailure, decrypt, inflate, payload_of};
 use crate::client::unreadable::UnreadableReason;
 use crate::id::MessagePosition;
+use crate::machine::Now;
 use crate::machine::consumer::{
     Assembled, Assembly, Chunk, ChunkLimits, ConsumerConfig, Dropped, EntryBody, IncompleteReason, ReceivedEntry, Step,
 };
@@ -52,16 +53,23 @@ impl Chunks {
         assembly.into_iter().chain(stray).min()
     }
 
-    /// A stray that is not old enough yet is acknowledged later, where it does not come again by then.
-    fn keep_stray(&mut self, position: MessagePosition, age: Duration, now: Instant) {
+    /// How long it takes until chunks of this `publish_time` may be acknowledged without the others of their message.
+    /// `None`: they never are.
+    fn young_for(&self, publish_time_ms: u64, now: Now) -> Option<Duration> {
+        let age = Duration::from_millis(now.wall_ms.saturating_sub(publish_time_ms));
+        let expire_after = self.limits.expire_after;
+        (!expire_after.is_zero()).then(|| expire_after.saturating_sub(age))
+    }
+
+    /// Chunks that are not old enough yet are acknowledged later, where they do not come again by then.
+    fn keep_strays(&mut self, positions: &[MessagePosition], young_for: Option<Duration>, now: Instant) {
         if !self.acknowledges_incomplete || !self.is_in_order {
             return;
         }
-        if self.young_strays.len() == YOUNG_STRAYS_MAX {
-            self.young_strays.pop_front();
-        }
-        let due = now.checked_add(self.limits.expire_after.saturating_sub(age));
-        self.young_strays.extend(due.map(|due| (due, position)));
+        let Some(due) = young_for.and_then(|time| now.checked_add(time)) else { return };
+        self.young_strays.extend(positions.iter().map(|position| (due, *position)));
+        let excess = self.young_strays.len().saturating_sub(YOUNG_STRAYS_MAX);
+        self.young_strays.drain(..excess);
     }
 
     fn take_old_strays(&mut self, now: Instant) -> Vec<MessagePosition> {
@@ -121,17 +129,12 @@ impl Source {
                 let stray = Dropped {
                     uuid: chunk.uuid.into(),
                     num_chunks: chunk.num_chunks,
+                    publish_time_ms: chunk.publish_time_ms,
                     reason: IncompleteReason::Missing,
                     positions: vec![position],
                 };
-                // The others of a younger one may be on their way to another attach, or another consumer.
-                let age = Duration::from_millis(now.wall_ms.saturating_sub(metadata.publish_time_ms));
-                let is_old = age >= limits.expire_after;
-                self.report_incomplete(stray, is_old, events);
-                if !is_old {
-                    self.chunks.keep_stray(position, age, now.at);
-                    self.watch_expiry();
-                }
+                self.report_incomplete(stray, now, events);
+                self.watch_expiry();
             }
             Step::Invalid => {
                 self.fail_chunk(&entry, UnreadableReason::InvalidChunk.into(), events);
@@ -228,17 +231,27 @@ impl Source {
 
     fn report_dropped(&mut self, events: &EventQueue<ConsumerEvent>) {
         let dropped = self.chunks.assembly.as_mut().map(|assembly| assembly.take_dropped()).unwrap_or_default();
+        let now = clock::now();
         for dropped in dropped {
-            self.report_incomplete(dropped, true, events);
+            self.report_incomplete(dropped, now, events);
         }
         self.watch_expiry();
     }
 
-    /// Reports chunks that were dropped, and acknowledges them or has them delivered again.
-    fn report_incomplete(&self, dropped: Dropped, may_acknowledge: bool, events: &EventQueue<ConsumerEvent>) {
-        let Dropped { uuid, num_chunks, reason, positions } = dropped;
-        let acknowledged = may_acknowledge && self.chunks.acknowledges_incomplete;
-        self.part.endpoint.with(|consumer| consumer.on_chunks_dropped(&positions, acknowledged, clock::now()));
+    /// Reports chunks that were dropped, and acknowledges them or has them delivered again. Those that miss others are not
+    /// acknowledged while they are young: the others may be on their way to another attach or another consumer, or
+    /// negatively acknowledged by themselves.
+    fn report_incomplete(&mut self, dropped: Dropped, now: Now, events: &EventQueue<ConsumerEvent>) {
+        let Dropped { uuid, num_chunks, publish_time_ms, reason, positions } = dropped;
+        let young_for = match reason {
+            IncompleteReason::Missing => self.chunks.young_for(publish_time_ms, now),
+            IncompleteReason::Expired | IncompleteReason::Evicted => Some(Duration::ZERO),
+        };
+        let acknowledged = young_for == Some(Duration::ZERO) && self.chunks.acknowledges_incomplete;
+        self.part.endpoint.with(|consumer| consumer.on_chunks_dropped(&positions, acknowledged, now));
+        if !acknowledged {
+            self.chunks.keep_strays(&positions, young_for, now.at);
+        }
         events.push(ConsumerEvent::IncompleteChunkedMessage {
             topic: self.part.topic.clone(),
             uuid: Arc::from(uuid),

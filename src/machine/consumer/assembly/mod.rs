@@ -108,6 +108,8 @@ pub struct Dropped {
     pub uuid: Box<str>,
     /// How many it has.
     pub num_chunks: i32,
+    /// `publish_time`: the same in all of them.
+    pub publish_time_ms: u64,
     /// Why they were dropped.
     pub reason: IncompleteReason,
     /// The entries of the chunks that have come.
@@ -166,8 +168,8 @@ impl Pending {
     }
 
     fn dropped(self, reason: IncompleteReason) -> Dropped {
-        let Self { uuid, num_chunks, positions, .. } = self;
-        Dropped { uuid, num_chunks, reason, positions }
+        let Self { uuid, publish_time_ms, num_chunks, positions, .. } = self;
+        Dropped { uuid, num_chunks, publish_time_ms, reason, positions }
     }
 }
 
