@@ -269,6 +269,10 @@ impl ProducerBuilder {
     ///
     /// Not for Key_Shared subscriptions: if the key moves to a consumer that joins while a part of the message is with
     /// another one, the broker withholds the rest until that part is acknowledged, which it is only once it is given up.
+    /// Where consumers of a Shared subscription run out of permits in the midst of a message, a 4.0 broker at times stops to
+    /// read the topic, although they have permits again ([`Stalled`](crate::ConsumerEvent::Stalled) says so): a
+    /// [receiver queue](crate::ConsumerBuilder::receiver_queue_size) with room for the chunks of all messages that are on
+    /// their way avoids it.
     ///
     /// Default: off.
     #[doc(alias = "enableChunking")]

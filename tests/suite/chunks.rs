@@ -112,8 +112,8 @@ pub async fn those_of_several_producers_interleave(target: &Target) {
     let topic = target.topic("interleaved");
     let mut consumers = Vec::new();
     for _ in 0..2 {
-        // With permits for all of it: on Shared a broker withholds chunks from a consumer without permits, and at times the rest
-        // of the topic with them.
+        // With permits for all of it: once a consumer had none in the midst of a message, a broker at times reads no further,
+        // although both have permits again.
         consumers.push(subscribed(builder(&client, &topic, SubscriptionType::Shared)).await);
     }
     let mut sending = Vec::new();
