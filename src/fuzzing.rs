@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use prost::Message as _;
 
-use crate::id::MessagePosition;
+use crate::id::{MessageId, MessagePosition};
 use crate::machine::consumer::{Assembly, Chunk, ChunkLimits, Step};
 use crate::pb;
 use crate::wire::command;
@@ -35,6 +35,36 @@ pub fn frame(data: &[u8]) {
         let again: Vec<_> = frames(out.freeze()).collect();
         assert_eq!(again, [Ok(frame.clone())], "what was read can be written and read");
     }
+}
+
+/// The bytes or the text of a message id, as an application has stored it.
+pub fn message_id(data: &[u8]) {
+    if let Ok(id) = MessageId::from_bytes(data) {
+        let stored = id.to_bytes();
+        assert!(stored.len() <= 2 * 61 + 2, "at most eleven bytes for each of five numbers, twice");
+        assert_same_id(&MessageId::from_bytes(&stored).expect("what was written is read"), &id);
+        // What prost refuses lies in fields that are skipped here.
+        if let Ok(theirs) = pb::MessageIdData::decode(data) {
+            let at = id.position();
+            assert_eq!(
+                (at.ledger_id, at.entry_id, at.partition),
+                (theirs.ledger_id, theirs.entry_id, theirs.partition())
+            );
+            assert_eq!((at.batch_index, at.batch_size), (theirs.batch_index(), theirs.batch_size()));
+            assert_eq!(id.first_chunk().is_some(), theirs.first_chunk_message_id.is_some());
+        }
+        assert_eq!(id.to_string().parse().as_ref(), Ok(&id), "what is shown is read");
+    }
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Ok(id) = text.parse::<MessageId>() {
+        assert_same_id(&id.to_string().parse().expect("what is shown is read"), &id);
+    }
+}
+
+/// Equal also in what equality leaves out.
+fn assert_same_id(left: &MessageId, right: &MessageId) {
+    let whole = |id: &MessageId| (id.position(), id.batch_size(), id.first_chunk());
+    assert_eq!(whole(left), whole(right));
 }
 
 /// The valid frames of a stream that arrives in pieces, and the error that ends it.
@@ -410,6 +440,11 @@ mod tests {
     #[test]
     fn entry_corpus() -> io::Result<()> {
         replay("entry", entry)
+    }
+
+    #[test]
+    fn message_id_corpus() -> io::Result<()> {
+        replay("message_id", message_id)
     }
 
     #[test]

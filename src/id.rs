@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
+use crate::topic::{TopicName, TopicNameError};
 use crate::wire::error::{DecodeError, DecodeErrorKind};
 use crate::wire::proto::{Reader, Value, int32, put_bytes, put_uint};
 
@@ -24,7 +25,8 @@ const DATA: &str = "MessageIdData";
 /// **To keep an id**, store [`to_bytes`](Self::to_bytes), the format of all Pulsar clients. Its text
 /// ([`Display`](fmt::Display) and [`FromStr`]) is the Java client's, made for logs and command lines:
 /// `ledger:entry:partition`, then `:batch_index` for a member of a batch; `first;last` for a chunked message. Neither
-/// form holds the topic, and the text does not hold the size of the batch.
+/// form holds the topic, and the text does not hold the size of the batch. Of several topics, keep the name beside the
+/// bytes: [`from_bytes_with_topic`](Self::from_bytes_with_topic) puts the two together.
 ///
 /// ```
 /// use pulsar_native::MessageId;
@@ -96,7 +98,10 @@ impl MessageId {
         self
     }
 
-    /// Sets the topic: the full name, `persistent://tenant/namespace/topic`, of the partition if the topic is partitioned.
+    /// Sets the topic: the full name, `persistent://tenant/namespace/topic`, of the topic or of the partition. Beside the
+    /// name of a partitioned topic, the id's [partition](Self::partition) says which partition it is of. Java's
+    /// `TopicMessageId.create`.
+    #[doc(alias = "TopicMessageId")]
     #[must_use]
     pub fn with_topic(mut self, topic: impl Into<Arc<str>>) -> Self {
         self.extra.get_or_insert_default().topic = Some(topic.into());
@@ -145,7 +150,8 @@ impl MessageId {
     }
 
     /// The full name of the topic, or of the partition if it is partitioned. Ids of received messages have it; those of
-    /// sends, and those read from bytes or text, do not: see [`with_topic`](Self::with_topic).
+    /// sends, and those read from bytes or text, do not: see [`with_topic`](Self::with_topic) and
+    /// [`from_bytes_with_topic`](Self::from_bytes_with_topic), of which it is the topic that was given.
     #[must_use]
     pub fn topic(&self) -> Option<&str> {
         self.extra.as_ref()?.topic.as_deref()
@@ -158,10 +164,17 @@ impl MessageId {
         self.position
     }
 
-    /// The id as a serialized `MessageIdData`, the form that all clients store and read.
+    /// The id as a serialized `MessageIdData`, the form that all clients store and read: Java's `toByteArray`, the C++
+    /// client's `serialize`, Go's `Serialize`. The topic is not in it.
     ///
-    /// A negative `partition` and a `batch_index` of -1 are omitted, as in all official clients; `batch_size` is present
-    /// for members of a batch only, as in the C++ client. Clients differ here, so compare ids, not their bytes.
+    /// A negative `partition` and a `batch_index` of -1 are omitted, as in Java and C++; `batch_size` is present for
+    /// members of a batch only, as in the C++ client. Clients differ here, so compare ids, not their bytes.
+    ///
+    /// The Go client (0.19) takes such an id only of a partition and of a member of a batch. For any other message give it
+    /// [`with_partition(0)`](Self::with_partition) and [`with_batch(0, 0)`](Self::with_batch), which are the bytes that it
+    /// writes itself.
+    #[doc(alias = "toByteArray")]
+    #[doc(alias = "serialize")]
     #[must_use]
     pub fn to_bytes(&self) -> Bytes {
         let mut out = BytesMut::with_capacity(80);
@@ -174,16 +187,44 @@ impl MessageId {
         out.freeze()
     }
 
-    /// Decodes a serialized `MessageIdData` of any client. Unknown fields are skipped.
+    /// Decodes a serialized `MessageIdData` of any client: Java's `fromByteArray`, the C++ client's `deserialize`, Go's
+    /// `DeserializeMessageID`. Unknown fields are skipped, and so is `ack_set`, as in all official clients: what is
+    /// acknowledged of a batch is known to the consumer.
+    ///
+    /// Go writes partition 0 and batch index 0 for a message that has neither. Where a consumer takes such an id, it means
+    /// the same message; but it is not equal to the id that other clients have of it.
     ///
     /// # Errors
     /// Bytes that are not protobuf, or a missing `ledgerId` or `entryId`.
+    #[doc(alias = "fromByteArray")]
+    #[doc(alias = "deserialize")]
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, MessageIdError> {
         let (position, first_chunk) = MessagePosition::decode(bytes, 0)?;
         let Some(range) = first_chunk else { return Ok(Self::from_position(position)) };
         let base = range.start;
         let (first, _) = MessagePosition::decode(&bytes[range], base)?;
         Ok(Self::chunked(first, position))
+    }
+
+    /// [`from_bytes`](Self::from_bytes) with the [topic](Self::with_topic), which may be the short name of a topic in
+    /// `public/default`: Java's `fromByteArrayWithTopic`. With it a consumer of several topics can acknowledge and seek to
+    /// the message. It is the topic, partitioned or not, or the partition that the message is of.
+    ///
+    /// ```
+    /// use pulsar_native::MessageId;
+    ///
+    /// let stored = MessageId::new(7, 1).with_partition(3).to_bytes();
+    /// let id = MessageId::from_bytes_with_topic(&stored, "orders")?;
+    /// assert_eq!((id.topic(), id.partition()), (Some("persistent://public/default/orders"), Some(3)));
+    /// # Ok::<(), pulsar_native::id::MessageIdError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of `from_bytes`; a text that is no name of a topic.
+    #[doc(alias = "fromByteArrayWithTopic")]
+    pub fn from_bytes_with_topic(bytes: &[u8], topic: &str) -> Result<Self, MessageIdError> {
+        let topic = TopicName::parse(topic)?;
+        Ok(Self::from_bytes(bytes)?.with_topic(topic.as_str()))
     }
 }
 
@@ -330,7 +371,15 @@ impl MessagePosition {
         let missing = |field| DecodeError::new(DecodeErrorKind::Missing, field, reader.offset());
         position.ledger_id = ledger_id.ok_or_else(|| missing("MessageIdData.ledgerId"))?;
         position.entry_id = entry_id.ok_or_else(|| missing("MessageIdData.entryId"))?;
-        Ok((position, first_chunk))
+        Ok((position.normalized(), first_chunk))
+    }
+
+    /// With one number for "none": a foreign id may have any below zero, and a size without a batch.
+    fn normalized(mut self) -> Self {
+        self.partition = self.partition.max(-1);
+        self.batch_index = self.batch_index.max(-1);
+        self.batch_size = if self.batch_index < 0 { 0 } else { self.batch_size.max(0) };
+        self
     }
 
     /// Parses the text of [`Display`](fmt::Display).
@@ -343,7 +392,7 @@ impl MessagePosition {
         if numbers.next().is_some() {
             return None;
         }
-        Some(Self { partition, batch_index, ..Self::new(ledger_id, entry_id) })
+        Some(Self { partition, batch_index, ..Self::new(ledger_id, entry_id) }.normalized())
     }
 
     /// The key of order and equality. Ledger and entry are compared as signed numbers: -1 comes first.
@@ -398,6 +447,14 @@ pub enum MessageIdError {
     Bytes(DecodeError),
     /// A text that is not `ledger:entry:partition` or `ledger:entry:partition:batch_index`.
     Text(String),
+    /// What stands beside the bytes is no name of a topic.
+    Topic(TopicNameError),
+}
+
+impl From<TopicNameError> for MessageIdError {
+    fn from(error: TopicNameError) -> Self {
+        Self::Topic(error)
+    }
 }
 
 impl From<DecodeError> for MessageIdError {
@@ -415,6 +472,7 @@ impl fmt::Display for MessageIdError {
                 "{text:?} is not a message id: expected ledger:entry:partition or ledger:entry:partition:batch_index, \
                  such as 7:0:-1"
             ),
+            Self::Topic(error) => write!(f, "the topic of a message id: {error}"),
         }
     }
 }
@@ -424,6 +482,7 @@ impl std::error::Error for MessageIdError {
         match self {
             Self::Bytes(error) => Some(error),
             Self::Text(_) => None,
+            Self::Topic(error) => Some(error),
         }
     }
 }
@@ -505,6 +564,39 @@ mod tests {
         assert_eq!(batch(7, 1, 1, 3).to_bytes(), unhex("0807100120013003"));
         assert_eq!(chunked().to_bytes(), unhex("080910043a0408091003"));
         assert_eq!(MessageId::EARLIEST.to_bytes(), unhex("08ffffffffffffffffff0110ffffffffffffffffff01"));
+    }
+
+    /// Go writes partition 0 and index 0 where there is neither, and -1 in ten bytes.
+    #[test]
+    fn bytes_of_other_writers_are_read() {
+        let minus_one = "ffffffffffffffffff01";
+        let cases = [
+            ("0807100018002000".to_owned(), MessageId::new(7, 0).with_partition(0).with_batch(0, 0)),
+            (format!("0807100018{minus_one}20{minus_one}3000"), MessageId::new(7, 0)),
+            ("08071000180420012807300328ff01".to_owned(), batch(7, 0, 1, 3).with_partition(4)),
+            ("0807100018feffffffffffffffff0120feffffffffffffffff013007".to_owned(), MessageId::new(7, 0)),
+            ("080710002a02070142056f746865724800".to_owned(), MessageId::new(7, 0)),
+        ];
+        for (hex, id) in cases {
+            assert_eq!(whole(&MessageId::from_bytes(&unhex(&hex)).unwrap()), whole(&id), "{hex}");
+        }
+    }
+
+    #[test]
+    fn the_topic_stands_beside_the_bytes() {
+        let stored = chunked().with_partition(2).to_bytes();
+        for (name, full) in [
+            ("orders", "persistent://public/default/orders"),
+            ("a/b/c", "persistent://a/b/c"),
+            ("non-persistent://a/b/c-partition-2", "non-persistent://a/b/c-partition-2"),
+        ] {
+            let id = MessageId::from_bytes_with_topic(&stored, name).unwrap();
+            assert_eq!((id.topic(), whole(&id)), (Some(full), whole(&chunked().with_partition(2))));
+            assert_eq!(id.to_bytes(), stored, "the topic is not in the bytes");
+        }
+        let error = MessageId::from_bytes_with_topic(&stored, "a/b").unwrap_err();
+        assert!(matches!(&error, MessageIdError::Topic(_)) && error.to_string().contains("a/b"), "{error}");
+        assert!(matches!(MessageId::from_bytes_with_topic(&stored[1..], "a"), Err(MessageIdError::Bytes(_))));
     }
 
     #[test]

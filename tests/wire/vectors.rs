@@ -404,6 +404,9 @@ fn fuzz_seeds() -> BTreeMap<String, Vec<u8>> {
         let payload = hex(&vector["decoded"]["payload_hex"]);
         seed("batch", name, &[&[records.len() as u8], &payload[..]].concat());
     }
+    for (number, vector) in list(&vectors()["values"]["message_id_bytes"]).iter().enumerate() {
+        seed("message_id", &format!("vector_{number}"), &hex(&vector["hex"]));
+    }
     for vector in list(&vectors()["negative"]) {
         let (name, bytes) = (string(&vector["name"]), hex(&vector["hex"]));
         seed("frame", name, &broken(&bytes));
