@@ -59,25 +59,11 @@ impl Acker {
         Error::local(ErrorKind::InvalidArgument, what).with_topic(&self.shared.topics[0])
     }
 
-    /// The part that an id belongs to: found by its topic, or by its partition if the id has no topic.
-    pub(super) fn part_of_id(&self, id: &MessageId) -> Result<Arc<Part<Machine>>> {
-        let parts = &self.shared.parts;
-        let (found, missing) = match (id.topic(), &self.shared.topics[..]) {
-            (Some(topic), _) => (parts.of_topic(topic), format!("is of {topic}, which this consumer does not read")),
-            (None, [_]) => (parts.of_partition(id.partition()), "names no partition of this consumer".to_owned()),
-            (None, _) => (None, "does not say which of several topics it is of: see MessageId::with_topic".to_owned()),
-        };
-        found.ok_or_else(|| {
-            let error = Error::local(ErrorKind::InvalidArgument, format!("message id {id} {missing}"));
-            error.with_topic(&self.shared.topics[0])
-        })
-    }
-
     /// The ids grouped by part, at most [`CONFIRMED_IDS_MAX`] in a group.
     fn by_part(&self, ids: &[MessageId]) -> Result<Vec<PartIds>> {
         let mut found = BTreeMap::new();
         for id in ids {
-            let part = self.part_of_id(id)?;
+            let part = self.shared.part_of_id(id)?;
             found.entry(part.id()).or_insert_with(|| (part, Vec::new())).1.push(id.position());
         }
         let mut groups = Vec::new();
@@ -131,7 +117,7 @@ impl Acker {
     /// - [`InvalidArgument`](ErrorKind::InvalidArgument): the id has no topic and the consumer reads several; it is of a
     ///   topic that the consumer does not read; or it names no partition and the topic is partitioned.
     pub fn ack_id(&self, id: &MessageId) -> Result<()> {
-        let part = self.part_of_id(id)?;
+        let part = self.shared.part_of_id(id)?;
         let acked = part.endpoint.with(|consumer| consumer.ack(&id.position(), clock::now));
         self.tell_acked(acked, || vec![id.clone()])
     }
@@ -165,7 +151,7 @@ impl Acker {
     /// # Errors
     /// Same as [`Self::ack_cumulative`] and [`Self::ack_id`].
     pub fn ack_cumulative_id(&self, id: &MessageId) -> Result<()> {
-        let part = self.part_of_id(id)?;
+        let part = self.shared.part_of_id(id)?;
         let acked = part.endpoint.with(|consumer| consumer.ack_cumulative(&id.position(), clock::now));
         self.tell_acked_cumulative(acked, || id.clone())
     }
@@ -195,7 +181,7 @@ impl Acker {
     /// # Cancel safety
     /// Same as [`Self::ack_confirmed`].
     pub async fn ack_id_confirmed(&self, id: &MessageId) -> Result<()> {
-        let part = self.part_of_id(id)?;
+        let part = self.shared.part_of_id(id)?;
         let acked = confirm(&part, &[id.position()], false).await;
         self.tell_acked(acked, || vec![id.clone()])
     }
@@ -239,7 +225,7 @@ impl Acker {
     /// # Cancel safety
     /// Same as [`Self::ack_confirmed`].
     pub async fn ack_cumulative_id_confirmed(&self, id: &MessageId) -> Result<()> {
-        let part = self.part_of_id(id)?;
+        let part = self.shared.part_of_id(id)?;
         let acked = confirm(&part, &[id.position()], true).await;
         self.tell_acked_cumulative(acked, || id.clone())
     }
@@ -412,7 +398,7 @@ impl Acker {
     /// - [`InvalidArgument`](ErrorKind::InvalidArgument): the id has no topic and the consumer reads several; it is of a
     ///   topic that the consumer does not read; or it names no partition and the topic is partitioned.
     pub fn nack_id(&self, id: &MessageId) -> Result<()> {
-        let part = self.part_of_id(id)?;
+        let part = self.shared.part_of_id(id)?;
         part.endpoint.with(|consumer| consumer.nack(&id.position(), 0, clock::now()));
         Ok(())
     }

@@ -7,8 +7,8 @@ use super::consumer::Consumer;
 use super::parts::all;
 use crate::error::Result;
 use crate::id::MessageId;
+use crate::machine::Deferred;
 use crate::machine::consumer::{Consumer as Machine, SeekTo};
-use crate::machine::{Deferred, Reply};
 use crate::pb;
 
 impl Consumer {
@@ -55,34 +55,52 @@ impl Consumer {
     /// Moves the subscription to another position in the topic (SEEK) and returns once messages from there are
     /// delivered. Messages received before and not acknowledged are forgotten.
     ///
-    /// A seek to an id makes that message the next one; of a partitioned topic, only the partition that the id names is
-    /// moved. A seek to a time, to the start or to the end moves all partitions.
+    /// A seek to an id makes that message the next one, and moves only the topic and partition that the id is of: with
+    /// several topics it needs its [topic](MessageId::topic), with several partitions its partition. A seek to a time, to
+    /// the start or to the end moves all topics and partitions, and so do the ids [`EARLIEST`](MessageId::EARLIEST) and
+    /// [`LATEST`](MessageId::LATEST) without a topic. To move each elsewhere: [`seek_each`](Self::seek_each).
     ///
     /// # Errors
     /// - The broker's refusal; another seek under way; [`TimedOut`](crate::ErrorKind::TimedOut) after the operation
-    ///   timeout.
-    /// - For an id, [`InvalidArgument`](crate::ErrorKind::InvalidArgument) as with [`Acker::ack_id`].
+    ///   timeout. Of several topics and partitions the others have moved.
+    /// - For an id, [`InvalidArgument`](crate::ErrorKind::InvalidArgument) as with [`Acker::ack_id`]; nothing has moved.
     ///
     /// # Cancel safety
     /// Once it was polled, the seek is requested even if the future is dropped.
     pub async fn seek(&mut self, to: SeekTo) -> Result<()> {
-        let replies = match &to {
-            SeekTo::Message { id, .. } => {
-                let (reply_to, reply) = Reply::pair();
-                let part = self.acker().part_of_id(id)?;
-                part.endpoint.with_deferred(&mut Deferred::new(), |consumer, deferred| {
-                    consumer.seek(to, reply_to, clock::now(), deferred)
-                });
-                vec![reply]
-            }
-            to => {
-                let seek = |consumer: &mut Machine, reply, deferred: &mut Deferred| {
-                    consumer.seek(to.clone(), reply, clock::now(), deferred);
-                };
-                self.parts().ask_each(seek)
-            }
-        };
-        all(replies).await
+        self.shared().seek(to).await
+    }
+
+    /// Moves each topic and partition to the position that `position` gives for its full name, as
+    /// [`seek`](Self::seek) moves one; those for which it gives `None` stay where they are. Java's
+    /// `seek(Function<String, Object>)`.
+    ///
+    /// `position` is asked for each topic and partition that the consumer reads at the moment, before any of them moves.
+    ///
+    /// ```no_run
+    /// # async fn example(mut consumer: pulsar_native::Consumer, kept: std::collections::HashMap<String, pulsar_native::MessageId>) -> Result<(), pulsar_native::Error> {
+    /// use pulsar_native::SeekTo;
+    ///
+    /// // Behind the last message that was worked on; a partition that is not among them from its beginning.
+    /// consumer
+    ///     .seek_each(|topic| match kept.get(topic) {
+    ///         Some(id) => Some(SeekTo::Message { id: id.clone(), inclusive: false }),
+    ///         None => Some(SeekTo::Earliest),
+    ///     })
+    ///     .await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// - As with [`seek`](Self::seek): the first failure, after all have been asked. The others have moved.
+    /// - [`InvalidArgument`](crate::ErrorKind::InvalidArgument): an id of another topic or partition than the one it is
+    ///   given for; nothing has moved.
+    ///
+    /// # Cancel safety
+    /// Once it was polled, the seeks are requested even if the future is dropped.
+    pub async fn seek_each(&mut self, position: impl FnMut(&str) -> Option<SeekTo>) -> Result<()> {
+        self.shared().seek_each(position).await
     }
 
     /// Deletes the subscription (UNSUBSCRIBE) and ends this consumer. It must be the subscription's last consumer:

@@ -10,11 +10,12 @@ use super::encryption::Decryption;
 use super::events::{ConsumerEvent, EventQueue, EventSource};
 use super::interceptors::{ConsumerInterceptors, RedeliverySource};
 use super::joining::Joining;
-use super::parts::Parts;
+use super::parts::{Part, Parts};
 use super::runtime::AsyncTimer;
 use super::workers::Tasks;
 use super::{Shared, clock};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::MessageId;
 use crate::machine::consumer::{Consumer as Machine, ConsumerConfig, QueueSignals, TopicObserver};
 use crate::machine::{Deferred, Endpoint, EndpointId, ReadyList, Reply};
 use crate::topic::TopicName;
@@ -182,6 +183,31 @@ impl ConsumerShared {
     /// A timer of the runtime that the client runs on.
     pub(super) fn new_timer(&self) -> Box<dyn AsyncTimer> {
         self.client.new_timer()
+    }
+
+    /// The part that an id belongs to: found by its topic, of which it names the partition if the topic does not; or by its
+    /// partition alone if it has no topic.
+    ///
+    /// # Errors
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument): there is no such part, or it takes the topic to know which.
+    pub(super) fn part_of_id(&self, id: &MessageId) -> Result<Arc<Part<Machine>>> {
+        let has_one_topic = self.topics.len() == 1 && !self.joining.follows_pattern;
+        let (found, missing) = match id.topic() {
+            Some(topic) => {
+                let of_its_partition =
+                    || self.parts.of_topic(TopicName::parse(topic).ok()?.partition(id.partition()?).as_str());
+                let found = self.parts.of_topic(topic).or_else(of_its_partition);
+                (found, format!("is of {topic}, which this consumer does not read"))
+            }
+            None if has_one_topic => {
+                (self.parts.of_partition(id.partition()), "names no partition of this consumer".to_owned())
+            }
+            None => (None, "does not say which of several topics it is of: see MessageId::with_topic".to_owned()),
+        };
+        found.ok_or_else(|| {
+            let error = Error::local(ErrorKind::InvalidArgument, format!("message id {id} {missing}"));
+            error.with_topic(&self.topics[0])
+        })
     }
 
     fn observer(&self, topic: Arc<str>, partition: i32) -> Arc<dyn TopicObserver> {

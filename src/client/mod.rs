@@ -79,6 +79,7 @@ mod producer_shared;
 mod receive;
 mod routing;
 pub(crate) mod runtime;
+mod seek;
 mod sink;
 mod state;
 mod subscribe;

@@ -70,11 +70,15 @@ impl<M: EndpointMachine> Part<M> {
         !self.end_reported.swap(true, Ordering::Relaxed)
     }
 
-    fn close(&self) -> Reply<()> {
+    /// Asks its machine, under the endpoint's lock.
+    pub(super) fn ask<T>(&self, ask: impl FnOnce(&mut M, ReplyTo<T>, &mut Deferred)) -> Reply<T> {
         let (to, reply) = Reply::pair();
-        self.endpoint
-            .with_deferred(&mut Deferred::new(), |machine, deferred| machine.close(Some(to), clock::now(), deferred));
+        self.endpoint.with_deferred(&mut Deferred::new(), |machine, deferred| ask(machine, to, deferred));
         reply
+    }
+
+    fn close(&self) -> Reply<()> {
+        self.ask(|machine, to, deferred| machine.close(Some(to), clock::now(), deferred))
     }
 }
 
@@ -235,17 +239,20 @@ impl<M: EndpointMachine> Parts<M> {
         ended_too: impl Fn(&Part<M>) -> bool,
         ask: impl Fn(&mut M, ReplyTo<T>, &mut Deferred),
     ) -> impl Iterator<Item = (Arc<Part<M>>, Reply<T>)> {
-        let parts: Vec<_> = self.iter().collect();
-        let asked = |part: &&Arc<Part<M>>| !part.read(M::is_finished) || ended_too(part);
-        let chosen: Vec<_> = parts.iter().filter(asked).cloned().collect();
-        let chosen = if chosen.is_empty() { parts } else { chosen };
         let put = move |part: Arc<Part<M>>| {
-            let (to, reply) = Reply::pair();
-            part.endpoint.with_deferred(&mut Deferred::new(), |machine, deferred| ask(machine, to, deferred));
+            let reply = part.ask(&ask);
             (part, reply)
         };
         // All are asked before the first reply is awaited.
-        chosen.into_iter().map(put).collect::<Vec<_>>().into_iter()
+        self.asked(ended_too).into_iter().map(put).collect::<Vec<_>>().into_iter()
+    }
+
+    /// Each part that has not ended, and each ended one for which `ended_too` is true; if that is none, all.
+    pub(super) fn asked(&self, ended_too: impl Fn(&Part<M>) -> bool) -> Vec<Arc<Part<M>>> {
+        let parts: Vec<_> = self.iter().collect();
+        let is_asked = |part: &&Arc<Part<M>>| !part.read(M::is_finished) || ended_too(part);
+        let chosen: Vec<_> = parts.iter().filter(is_asked).cloned().collect();
+        if chosen.is_empty() { parts } else { chosen }
     }
 
     /// Closes every part and allows no more to be added; the replies are those of the closes.

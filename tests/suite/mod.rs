@@ -128,7 +128,7 @@ macro_rules! with_every_test {
                 versions_go_with_messages incompatible_types_are_refused a_consumer_registers_on_an_idle_topic_only
             }
             clusters { a_web_server_names_the_cluster }
-            seek { to_a_message to_the_ends }
+            seek { to_a_message to_the_ends each_topic_elsewhere by_an_id_of_several_topics a_pattern_wants_the_topic }
             keys { one_consumer_per_key_in_order ordering_key_goes_before_key batches_by_key }
             failing_keys { the_others_go_on }
             failover { second_takes_over }

@@ -21,7 +21,8 @@ pub enum SeekTo {
     Earliest,
     /// Behind the last message of the topic.
     Latest,
-    /// To a message.
+    /// To a message. The ids [`EARLIEST`](MessageId::EARLIEST) and [`LATEST`](MessageId::LATEST) are the two ends, inclusive
+    /// or not.
     Message {
         /// The message.
         id: MessageId,
