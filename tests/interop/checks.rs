@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::UNIX_EPOCH;
 
-use Job::{DeadLetters, Growth, Matrix, Messages, Pattern, Retries, TokenRefresh};
+use Job::{DeadLetters, Growth, Ids, Matrix, Messages, Pattern, Retries, TokenRefresh};
 use pulsar_native::Compression;
 
 use crate::admin;
 use crate::changing;
 use crate::common::random::Random;
+use crate::ids;
 use crate::letters::{self, Kind};
 use crate::matrix;
 use crate::message::{Described, LOCAL_CLUSTER};
@@ -104,6 +105,7 @@ fn all() -> Vec<(&'static str, Job)> {
         ("partitions of keys beyond ASCII", Messages(Work { partitions: 5, ..Work::new(keyed("schlüssel")) })),
         ("partitions that are added", Growth),
         ("topics of a pattern", Pattern),
+        ("message ids in bytes", Ids),
         ("token refresh", TokenRefresh),
         ("dead letters", DeadLetters(Kind::Shared)),
         ("dead letters of Key_Shared", DeadLetters(Kind::KeyShared)),
@@ -125,6 +127,8 @@ pub enum Job {
     Growth,
     /// Topics that come under a pattern.
     Pattern,
+    /// Ids of messages that the other side has written.
+    Ids,
     /// What each side makes of messages that it gave up.
     DeadLetters(Kind),
     /// Messages that each side sends to the retry topic, for the other.
@@ -201,7 +205,7 @@ impl Job {
     fn needs(&self) -> Vec<&'static str> {
         match self {
             Messages(work) | Matrix(work) => work.needs(),
-            TokenRefresh | DeadLetters(_) => Vec::new(),
+            TokenRefresh | DeadLetters(_) | Ids => Vec::new(),
             Retries(_) => vec!["give_up"],
             Growth => vec!["send_keys"],
             Pattern => vec!["read_pattern"],
@@ -215,6 +219,7 @@ impl Job {
             TokenRefresh => refresh::run(peer).await,
             Growth => changing::grown(ours, peer).await,
             Pattern => changing::matched(ours, peer).await,
+            Ids => ids::run(ours, peer).await,
             DeadLetters(kind) => letters::dead(ours, peer, *kind).await,
             Retries(kind) => letters::retried(ours, peer, *kind).await,
         }

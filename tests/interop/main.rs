@@ -12,6 +12,7 @@ mod common;
 mod admin;
 mod changing;
 mod checks;
+mod ids;
 mod letters;
 mod matrix;
 mod message;

@@ -9,8 +9,9 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use crate::checks::Work;
+use crate::ids::PAYLOAD_BYTES;
 use crate::letters::{DELAY_MS, Kind, MAX};
-use crate::message::Described;
+use crate::message::{Described, hex, unhex};
 use crate::ours::{KEY_NAME, key_file};
 
 /// For one request; a first one starts the client.
@@ -38,6 +39,23 @@ pub struct GiveUp<'a> {
     pub count: usize,
 }
 
+/// A message id in bytes, and the topic that it is of.
+pub struct Place {
+    pub topic: String,
+    /// The partitioned topic, if it is a partition.
+    pub parent: Option<String>,
+    pub bytes: Vec<u8>,
+}
+
+/// What lies behind a place.
+#[derive(Debug)]
+pub struct Behind {
+    /// The starts of the messages that were read there, each in another way.
+    pub payloads: Vec<String>,
+    /// The id, as the client writes it again.
+    pub bytes: Vec<u8>,
+}
+
 impl Peer {
     /// Starts `command`, a line for the shell.
     pub async fn start(command: &str) -> Result<Self, String> {
@@ -52,7 +70,6 @@ impl Peer {
         let answers = BufReader::new(process.stdout.take().ok_or("no standard output")?).lines();
         let mut peer = Self { _process: process, requests, answers, title: String::new(), lacks: Vec::new() };
         let info = peer.ask(json!({"do": "info"})).await?;
-        let text = |value: &Value| value.as_str().unwrap_or("?").to_owned();
         peer.title = format!("{} {}", text(&info["client"]), text(&info["version"]));
         peer.lacks = info["lacks"].as_array().map(|all| all.iter().map(text).collect()).unwrap_or_default();
         Ok(peer)
@@ -133,6 +150,28 @@ impl Peer {
         Ok(topics.iter().filter_map(|topic| topic.as_str().map(str::to_owned)).collect())
     }
 
+    /// Of so many messages from the start of a topic on, the start of the payload and the id in bytes.
+    pub async fn read_ids(&mut self, topic: &str, count: usize) -> Result<Vec<(String, Vec<u8>)>, String> {
+        let answer =
+            self.ask(json!({"do": "read_ids", "topic": topic, "count": count, "bytes": PAYLOAD_BYTES})).await?;
+        let messages = answer["messages"].as_array().ok_or("an answer without messages")?;
+        messages.iter().map(|message| Ok((text(&message["payload"]), bytes(&message["id_bytes"])?))).collect()
+    }
+
+    /// The next message behind each place.
+    pub async fn read_behind(&mut self, places: &[Place]) -> Result<Vec<Behind>, String> {
+        let place =
+            |place: &Place| json!({"topic": place.topic, "parent": place.parent, "id_bytes": hex(&place.bytes)});
+        let places: Vec<_> = places.iter().map(place).collect();
+        let answer = self.ask(json!({"do": "read_behind", "places": places, "bytes": PAYLOAD_BYTES})).await?;
+        let found = answer["found"].as_array().ok_or("an answer without what was found")?;
+        let behind = |one: &Value| {
+            let payloads = one["payloads"].as_array().ok_or("no payloads")?.iter().map(text).collect();
+            Ok(Behind { payloads, bytes: bytes(&one["id_bytes"])? })
+        };
+        found.iter().map(behind).collect()
+    }
+
     /// Closes the producers and consumers that stay.
     pub async fn release(&mut self) -> Result<(), String> {
         self.ask(json!({"do": "release"})).await.map(drop)
@@ -160,6 +199,14 @@ fn keys(work: &Work) -> Value {
         }),
         false => Value::Null,
     }
+}
+
+fn bytes(value: &Value) -> Result<Vec<u8>, String> {
+    value.as_str().map(unhex).ok_or_else(|| format!("{value} is not hexadecimal"))
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or("?").to_owned()
 }
 
 /// Those of an answer, with their ids.

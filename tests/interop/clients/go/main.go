@@ -42,6 +42,15 @@ type request struct {
 	TokenFile    string    `json:"token_file"`
 	From         string    `json:"from"`
 	To           string    `json:"to"`
+	Places       []place   `json:"places"`
+	Bytes        int       `json:"bytes"`
+}
+
+// An id, and the topic that it is of.
+type place struct {
+	Topic   string  `json:"topic"`
+	Parent  *string `json:"parent"`
+	IDBytes string  `json:"id_bytes"`
 }
 
 // A key, and the files that it is in.
@@ -55,8 +64,11 @@ func (keys *keys) reader() crypto.KeyReader {
 	return crypto.NewFileKeyReader(keys.Public, keys.Private)
 }
 
-// It discards an empty message outside a batch as damaged, and its JavaStringHash keeps the sign bit that Java drops.
-var lacks = []string{"null", "key_bytes", "empty", "java_hash", "give_up", "send_keys", "read_pattern", "replicate_to"}
+// It discards an empty message outside a batch as damaged, its JavaStringHash keeps the sign bit that Java drops, and it
+// reads behind an id only if it has a partition and a batch index, 0 where there are none.
+var lacks = []string{
+	"null", "key_bytes", "empty", "java_hash", "give_up", "send_keys", "read_pattern", "replicate_to", "plain_ids",
+}
 
 func main() {
 	client, err := connect(pulsar.NewAuthenticationToken(os.Getenv("PULSAR_TOKEN")))
@@ -102,6 +114,10 @@ func serve(client pulsar.Client, line []byte) (any, error) {
 		return produce(client, &asked)
 	case "echo":
 		return echo(&asked)
+	case "read_ids":
+		return readIDs(client, &asked)
+	case "read_behind":
+		return readBehind(client, &asked)
 	default:
 		return consume(client, &asked)
 	}
@@ -270,6 +286,93 @@ func consume(client pulsar.Client, asked *request) (any, error) {
 		}
 	}
 	return map[string]any{"messages": messages}, nil
+}
+
+func readIDs(client pulsar.Client, asked *request) (any, error) {
+	options := pulsar.ReaderOptions{Topic: asked.Topic, StartMessageID: pulsar.EarliestMessageID()}
+	reader, err := client.CreateReader(options)
+	if err != nil {
+		return nil, err
+	}
+	defer reader.Close()
+	messages := []map[string]string{}
+	for range asked.Count {
+		received, err := next(reader)
+		if err != nil {
+			return nil, err
+		}
+		messages = append(messages, map[string]string{
+			"payload":  start(received, asked.Bytes),
+			"id_bytes": hex.EncodeToString(received.ID().Serialize()),
+		})
+	}
+	return map[string]any{"messages": messages}, nil
+}
+
+func readBehind(client pulsar.Client, asked *request) (any, error) {
+	found := []map[string]any{}
+	for _, place := range asked.Places {
+		one, err := behind(client, place, asked.Bytes)
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, one)
+	}
+	return map[string]any{"found": found}, nil
+}
+
+func behind(client pulsar.Client, place place, bytes int) (map[string]any, error) {
+	written, err := hex.DecodeString(place.IDBytes)
+	if err != nil {
+		return nil, err
+	}
+	id, err := pulsar.DeserializeMessageID(written)
+	if err != nil {
+		return nil, err
+	}
+	reader, err := client.CreateReader(pulsar.ReaderOptions{Topic: place.Topic, StartMessageID: id})
+	if err != nil {
+		return nil, err
+	}
+	defer reader.Close()
+	read, err := next(reader)
+	if err != nil {
+		return nil, err
+	}
+	payloads := []string{start(read, bytes)}
+	// A consumer of a partitioned topic does not seek.
+	if place.Parent == nil {
+		received, err := sought(client, place.Topic, id)
+		if err != nil {
+			return nil, err
+		}
+		payloads = append(payloads, start(received, bytes))
+	}
+	return map[string]any{"payloads": payloads, "id_bytes": hex.EncodeToString(id.Serialize())}, nil
+}
+
+// What a consumer receives that has gone to the id.
+func sought(client pulsar.Client, topic string, id pulsar.MessageID) (pulsar.Message, error) {
+	consumer, err := subscribe(client, topic, "behind", nil)
+	if err != nil {
+		return nil, err
+	}
+	defer consumer.Close()
+	if err := consumer.Seek(id); err != nil {
+		return nil, err
+	}
+	return receive(consumer)
+}
+
+func next(reader pulsar.Reader) (pulsar.Message, error) {
+	within, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	return reader.Next(within)
+}
+
+func start(message pulsar.Message, bytes int) string {
+	payload := message.Payload()
+	return string(payload[:min(len(payload), bytes)])
 }
 
 func idOf(id pulsar.MessageID) string {

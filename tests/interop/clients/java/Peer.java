@@ -43,6 +43,8 @@ public class Peer {
                     case "give_up" -> giveUp(client, request);
                     case "send_keys" -> sendKeys(client, request);
                     case "read_pattern" -> readPattern(client, request);
+                    case "read_ids" -> readIds(client, request);
+                    case "read_behind" -> readBehind(client, request);
                     case "release" -> release();
                     default -> consume(client, request);
                 };
@@ -242,6 +244,77 @@ public class Peer {
         JsonObject answer = new JsonObject();
         answer.add("topics", topics);
         return answer;
+    }
+
+    private static JsonObject readIds(PulsarClient client, JsonObject request) throws Exception {
+        JsonArray messages = new JsonArray();
+        try (Reader<byte[]> reader = client.newReader()
+                .topic(request.get("topic").getAsString())
+                .startMessageId(MessageId.earliest)
+                .create()) {
+            for (int left = request.get("count").getAsInt(); left > 0; left--) {
+                Message<byte[]> message = next(reader);
+                JsonObject read = new JsonObject();
+                read.addProperty("payload", start(message, request));
+                read.addProperty("id_bytes", HEX.formatHex(message.getMessageId().toByteArray()));
+                messages.add(read);
+            }
+        }
+        JsonObject answer = new JsonObject();
+        answer.add("messages", messages);
+        return answer;
+    }
+
+    private static JsonObject readBehind(PulsarClient client, JsonObject request) throws Exception {
+        JsonArray found = new JsonArray();
+        for (JsonElement element : request.getAsJsonArray("places")) {
+            JsonObject place = element.getAsJsonObject();
+            String topic = place.get("topic").getAsString();
+            MessageId id = MessageId.fromByteArray(bytes(place, "id_bytes"));
+            JsonArray payloads = new JsonArray();
+            try (Reader<byte[]> reader = client.newReader().topic(topic).startMessageId(id).create()) {
+                payloads.add(start(next(reader), request));
+            }
+            payloads.add(sought(client, topic, id, request));
+            if (!place.get("parent").isJsonNull()) {
+                String parent = place.get("parent").getAsString();
+                MessageId withTopic = MessageId.fromByteArrayWithTopic(bytes(place, "id_bytes"), parent);
+                payloads.add(sought(client, parent, withTopic, request));
+                payloads.add(sought(client, parent, TopicMessageId.create(topic, id), request));
+            }
+            JsonObject behind = new JsonObject();
+            behind.add("payloads", payloads);
+            behind.addProperty("id_bytes", HEX.formatHex(id.toByteArray()));
+            found.add(behind);
+        }
+        JsonObject answer = new JsonObject();
+        answer.add("found", found);
+        return answer;
+    }
+
+    /** What a consumer receives that has gone to the id. */
+    private static String sought(PulsarClient client, String topic, MessageId id, JsonObject request)
+            throws Exception {
+        try (Consumer<byte[]> consumer =
+                client.newConsumer().topic(topic).subscriptionName("behind").subscribe()) {
+            consumer.seek(id);
+            return start(received(consumer), request);
+        }
+    }
+
+    private static Message<byte[]> next(Reader<byte[]> reader) throws Exception {
+        Message<byte[]> message = reader.readNext(30, TimeUnit.SECONDS);
+        if (message == null) {
+            throw new IllegalStateException("no message within 30 s");
+        }
+        return message;
+    }
+
+    /** The first bytes of the payload, as text. */
+    private static String start(Message<byte[]> message, JsonObject request) {
+        byte[] payload = message.getData();
+        int length = Math.min(payload.length, request.get("bytes").getAsInt());
+        return new String(payload, 0, length, StandardCharsets.UTF_8);
     }
 
     private static JsonObject release() throws Exception {

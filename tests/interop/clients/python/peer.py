@@ -129,9 +129,43 @@ def echo(_client, request):
     return {"tokens": tokens}
 
 
+def read_ids(client, request):
+    reader = client.create_reader(request["topic"], pulsar.MessageId.earliest)
+    messages = []
+    for _ in range(request["count"]):
+        message = reader.read_next(timeout_millis=30_000)
+        payload = message.data()[: request["bytes"]].decode()
+        messages.append({"payload": payload, "id_bytes": message.message_id().serialize().hex()})
+    reader.close()
+    return {"messages": messages}
+
+
+def read_behind(client, request):
+    found = []
+    for place in request["places"]:
+        message_id = pulsar.MessageId.deserialize(bytes.fromhex(place["id_bytes"]))
+        reader = client.create_reader(place["topic"], message_id)
+        payloads = [reader.read_next(timeout_millis=30_000).data()]
+        reader.close()
+        consumer = client.subscribe(place["topic"], "behind")
+        consumer.seek(message_id)
+        payloads.append(consumer.receive(timeout_millis=30_000).data())
+        consumer.close()
+        payloads = [payload[: request["bytes"]].decode() for payload in payloads]
+        found.append({"payloads": payloads, "id_bytes": message_id.serialize().hex()})
+    return {"found": found}
+
+
 def main():
     client = connect(os.environ["PULSAR_TOKEN"])
-    calls = {"info": info, "produce": produce, "consume": consume, "echo": echo}
+    calls = {
+        "info": info,
+        "produce": produce,
+        "consume": consume,
+        "echo": echo,
+        "read_ids": read_ids,
+        "read_behind": read_behind,
+    }
     for line in sys.stdin:
         request = json.loads(line)
         try:
