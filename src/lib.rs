@@ -78,7 +78,7 @@
 //!   message not known to be acknowledged counts as not acknowledged. Acknowledgements made without a connection are
 //!   sent on the next one. (D1 to D7)
 //! - The broker is never allowed more messages than the queue holds, and delivery never stops while there are
-//!   messages. (P1 to P6)
+//!   messages. (P1 to P8)
 //! - When a topic moves, only its own producers and consumers are re-attached. One that was given up is closed at the
 //!   broker. A permanent error fails everything that waits for it, at once. (A1 to A8)
 //! - Every wait ends, by its response or by its deadline. (W1 to W3)

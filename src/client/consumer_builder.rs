@@ -55,6 +55,7 @@ pub struct ConsumerBuilder {
     pub(super) interceptors: Option<Arc<ConsumerInterceptors>>,
     pub(super) auto_update: AutoUpdate,
     pub(super) position_of_added: InitialPosition,
+    pub(super) total_queue_size_max: u32,
     #[cfg(feature = "patterns")]
     pub(super) topics_mode: Option<RegexSubscriptionMode>,
     #[cfg(feature = "patterns")]
@@ -76,6 +77,7 @@ impl ConsumerBuilder {
             interceptors: None,
             auto_update: AutoUpdate::default(),
             position_of_added: InitialPosition::Earliest,
+            total_queue_size_max: 50_000,
             #[cfg(feature = "patterns")]
             topics_mode: None,
             #[cfg(feature = "patterns")]
@@ -100,9 +102,26 @@ impl ConsumerBuilder {
 
     /// How many messages the broker may send ahead of the application, for each topic and partition. An entry is never
     /// split, so the last batch may exceed it. 0: none is sent ahead, each waiting `receive` requests one. At most
-    /// 2^31 - 1; all topics and partitions together at most 50,000. Default: 1000.
+    /// 2^31 - 1, and of several topics and partitions no more than
+    /// [together](Self::max_total_receiver_queue_size_across_partitions). Default: 1000.
     pub fn receiver_queue_size(mut self, messages: u32) -> Self {
         self.config.receiver_queue_size = messages;
+        self
+    }
+
+    /// How many messages the broker may send ahead for all topics and partitions of the consumer together, at least 1: each
+    /// has an equal share of it, at least one message, or its [own size](Self::receiver_queue_size) where that is less. A
+    /// single one always has its own size. The shares follow the set: where topics or partitions come, the others grant less,
+    /// and where they go, more. A broker takes no permit back, so that a share that has become smaller holds once so many
+    /// messages were received. (The Java client divides it among the partitions of each topic, as
+    /// they are when it is found.) Default: 50,000.
+    ///
+    /// No topic starves the others. Those that have something waiting here give it in turn, each all of it: its share, and
+    /// the batch that exceeds that. So before a message that has arrived no more messages of each other topic are received
+    /// than twice so many, whatever its backlog.
+    #[doc(alias = "maxTotalReceiverQueueSizeAcrossPartitions")]
+    pub fn max_total_receiver_queue_size_across_partitions(mut self, messages: u32) -> Self {
+        self.total_queue_size_max = messages;
         self
     }
 
@@ -236,8 +255,8 @@ impl ConsumerBuilder {
     ///
     /// Messages of a key may go to another partition from then on, as with every client: order holds within a partition.
     /// Where the subscription starts there is [`initial_position_of_added`](Self::initial_position_of_added). The receiver
-    /// queue of a partition that joins is its share of 50,000 messages among those that are there then; the others keep
-    /// theirs. Partitions are never removed: where a topic was deleted, or made anew with fewer of them, those that end say
+    /// queue of each partition is its share of the [total](Self::max_total_receiver_queue_size_across_partitions) among those
+    /// that are there. Partitions are never removed: where a topic was deleted, or made anew with fewer of them, those that end say
     /// so by [`TopicEnded`](super::ConsumerEvent::TopicEnded). A topic that was not partitioned is not asked for. After
     /// [`unsubscribe`](super::Consumer::unsubscribe), and during a drain, none joins. Default: true.
     #[doc(alias = "autoUpdatePartitions")]

@@ -35,7 +35,7 @@ pub(super) struct ConsumerShared {
     pub(super) is_leaving: AtomicBool,
     /// Its topics follow a pattern, and the client is closed.
     pub(super) is_pattern_over: AtomicBool,
-    /// Held while parts are opened that join, so that each joins once.
+    /// Held while parts are opened that join, so that each joins once, and while the set gets another size.
     pub(super) opening: Mutex<()>,
     /// Endpoints that have something for the receiver.
     pub(super) inbox: Arc<ReadyList>,

@@ -2,7 +2,7 @@
 //! its pattern.
 
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use super::Shared;
 use super::consumer_shared::ConsumerShared;
@@ -18,27 +18,33 @@ use crate::machine::consumer::{ConsumerConfig, InitialPosition};
 use crate::machine::{EndpointId, Reply};
 use crate::topic::TopicName;
 
-/// The most messages in the queues of all parts together: the Java client's
-/// `maxTotalReceiverQueueSizeAcrossPartitions`.
-const TOTAL_RECEIVER_QUEUE_SIZE_MAX: u32 = 50_000;
-
 /// The options of parts that join later, as far as they differ.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Joining {
     /// Where the subscription starts if it is not there yet.
     pub(super) initial_position: InitialPosition,
-    /// As it was set, messages.
-    pub(super) receiver_queue_size: u32,
+    pub(super) queues: QueueLimits,
     /// The topics are those of a pattern: they come and go, and that one ends says nothing.
     pub(super) follows_pattern: bool,
 }
 
-/// The receiver queue of each of so many parts, messages. A single part gets the configured size.
-pub(super) fn queue_share(receiver_queue_size: u32, parts: usize) -> u32 {
-    let parts = u32::try_from(parts).unwrap_or(u32::MAX).max(1);
-    match (receiver_queue_size, parts) {
-        (0, _) | (_, 1) => receiver_queue_size,
-        _ => receiver_queue_size.min((TOTAL_RECEIVER_QUEUE_SIZE_MAX / parts).max(1)),
+/// The receiver queues of a consumer, messages.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct QueueLimits {
+    /// Of each part, as it was set.
+    pub(super) each: u32,
+    /// Of all parts together.
+    pub(super) total: u32,
+}
+
+impl QueueLimits {
+    /// Of each of so many parts. A single one gets the size that was set.
+    pub(super) fn share(self, parts: usize) -> u32 {
+        let parts = u32::try_from(parts).unwrap_or(u32::MAX).max(1);
+        match (self.each, parts) {
+            (0, _) | (_, 1) => self.each,
+            _ => self.each.min((self.total / parts).max(1)),
+        }
     }
 }
 
@@ -72,13 +78,26 @@ impl ConsumerShared {
         if mutation!(NewPartitionAtLatest) {
             config.initial_position = InitialPosition::Latest;
         }
-        config.receiver_queue_size = queue_share(self.joining.receiver_queue_size, parts);
+        config.receiver_queue_size = self.joining.queues.share(parts);
         Arc::new(config)
+    }
+
+    /// Gives each part its share of the total, after parts have come or gone. With the lock of `opening`.
+    fn share_queue(&self) {
+        let parts = self.parts.snapshot().1;
+        let share = self.joining.queues.share(parts.len());
+        for part in parts {
+            part.endpoint.with(|consumer| consumer.set_receiver_queue_size(share));
+        }
+    }
+
+    fn opening(&self) -> MutexGuard<'_, ()> {
+        self.opening.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Starts attaching topics or partitions that join it, but for those that are there.
     pub(super) fn open_joining(&self, mut topics: Vec<(Arc<str>, i32)>) -> Result<Vec<Opened<()>>> {
-        let _opening = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
+        let _opening = self.opening();
         topics.retain(|(topic, _)| self.parts.of_topic(topic).is_none());
         if topics.is_empty() || self.is_leaving.load(Ordering::Acquire) {
             return Ok(Vec::new());
@@ -93,11 +112,14 @@ impl ConsumerShared {
                 waker.wake();
             }
         }
+        self.share_queue();
         Ok(opened)
     }
 
     /// Keeps those that are attached, and closes the others.
     pub(super) fn settle_joining(&self, attached: Attached<()>) {
+        let _opening = self.opening();
+        let mut is_smaller = false;
         for (id, result) in attached {
             let Some(part) = self.parts.of_id(id) else { continue };
             let topic = part.topic.clone();
@@ -109,9 +131,13 @@ impl ConsumerShared {
                 Err(error) => {
                     part.set_joining();
                     drop(self.parts.remove(id));
+                    is_smaller = true;
                     self.events.push(ConsumerEvent::TopicNotAdded { topic, error });
                 }
             }
+        }
+        if is_smaller {
+            self.share_queue();
         }
     }
 }
@@ -155,6 +181,8 @@ impl ConsumerShared {
     /// Removes the parts of other topics than these, and those that have ended, to be added again.
     #[cfg(feature = "patterns")]
     pub(super) fn keep_topics(&self, keeps: impl Fn(&str) -> bool) {
+        let _opening = self.opening();
+        let mut is_smaller = false;
         let is_kept = |topic: &str| TopicName::parse(topic).is_ok_and(|topic| keeps(topic.base().as_str()));
         self.partitioned.lock().unwrap_or_else(PoisonError::into_inner).retain(|topic| is_kept(topic.as_str()));
         for part in self.parts.iter() {
@@ -162,10 +190,14 @@ impl ConsumerShared {
             if is_gone || part.read(Machine::is_finished) {
                 // Its close takes as long as it takes.
                 drop(self.parts.remove(part.id()));
+                is_smaller = true;
             }
             if is_gone {
                 self.events.push(ConsumerEvent::TopicRemoved { topic: part.topic.clone() });
             }
+        }
+        if is_smaller {
+            self.share_queue();
         }
     }
 

@@ -9,7 +9,7 @@ use super::consumer_builder::ConsumerBuilder;
 use super::consumer_shared::ConsumerShared;
 use super::dead_letter::{DeadLetterPolicy, LetterTopics};
 use super::encryption::Decryption;
-use super::joining::{Joining, queue_share};
+use super::joining::{Joining, QueueLimits};
 use super::parse_topic;
 #[cfg(feature = "patterns")]
 use super::pattern::{TopicPattern, follow::Start};
@@ -52,13 +52,17 @@ impl ConsumerBuilder {
     pub async fn subscribe(self) -> Result<Consumer> {
         self.config.validate()?;
         self.auto_update.validate()?;
+        if self.total_queue_size_max == 0 {
+            let what = "`max_total_receiver_queue_size_across_partitions` is 0: at least 1";
+            return Err(Error::local(ErrorKind::InvalidArgument, what));
+        }
         let letter_topics = self.letter_topics().await?;
         let retry_topic = letter_topics.as_ref().and_then(LetterTopics::retry_topic);
         let Found { names, parts, partitioned, followed } = self.find(retry_topic).await?;
         let follows_pattern = followed.is_some();
         let config = Arc::new(self.config_for(parts.len(), follows_pattern));
-        let receiver_queue_size = self.config.receiver_queue_size;
-        let joining = Joining { initial_position: self.position_of_added, receiver_queue_size, follows_pattern };
+        let joining =
+            Joining { initial_position: self.position_of_added, queues: self.queue_limits(), follows_pattern };
         let may_grow = follows_pattern || !partitioned.is_empty();
         let growth = Some(self.auto_update).filter(|auto_update| auto_update.is_enabled && may_grow);
         // Created before the first response is awaited, so that dropping this future closes what was attached.
@@ -149,9 +153,13 @@ impl ConsumerBuilder {
         Ok(found)
     }
 
+    fn queue_limits(&self) -> QueueLimits {
+        QueueLimits { each: self.config.receiver_queue_size, total: self.total_queue_size_max }
+    }
+
     fn config_for(&self, parts: usize, follows_pattern: bool) -> ConsumerConfig {
         let mut config = self.config.clone();
-        config.receiver_queue_size = queue_share(config.receiver_queue_size, parts);
+        config.receiver_queue_size = self.queue_limits().share(parts);
         config.name.get_or_insert_with(random_name);
         if follows_pattern {
             // What was deleted stays deleted, and what is made again is another topic.

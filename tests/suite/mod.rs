@@ -145,7 +145,7 @@ macro_rules! with_every_test {
             }
             patterns {
                 topics_come_and_go announced_at_once topics_that_are_not_persistent without_a_topic_it_waits
-                patterns_that_cannot_be
+                queues_share_their_total patterns_that_cannot_be
             }
             lifecycle {
                 dropped_handles_are_gone_at_the_broker drop_sends_what_was_accepted client_close_leaves_nothing
@@ -156,7 +156,7 @@ macro_rules! with_every_test {
                 broker_away_for_a_while sends_are_given_up_in_time creation_is_given_up_in_time silent_connection
                 deleted_topic_is_made_anew
             }
-            several { topics_are_merged workers_at_the_same_time work_that_panics_has_failed_and_no_other a_stuck_key_stops_no_other workers_by_key a_retry_keeps_the_order_of_its_key }
+            several { topics_are_merged a_busy_topic_starves_no_other workers_at_the_same_time work_that_panics_has_failed_and_no_other a_stuck_key_stops_no_other workers_by_key a_retry_keeps_the_order_of_its_key }
             sizes {
                 a_send_above_the_limit_is_refused a_batch_is_closed_before_the_limit
                 above_the_limit_is_reported_and_read_with_a_higher_one

@@ -112,6 +112,44 @@ pub async fn announced_at_once(target: &Target) {
     assert_eq!(parts(&consumer), BTreeSet::from([of(0)]));
 }
 
+/// Waits until the broker may send so many messages.
+async fn grants(consumer: &Consumer, permits: impl std::ops::RangeBounds<u64>) {
+    until("permits", || async { consumer.stats().available_permits }, |seen| permits.contains(seen)).await;
+}
+
+/// Where topics come, all of them grant less, and where they go, more.
+pub async fn queues_share_their_total(target: &Target) {
+    let client = target.client().await;
+    let (prefix, pattern) = prefix(target);
+    let of = |number: usize| format!("{prefix}-{number}");
+    let mut producers = vec![send_numbers(&client, &of(0), 0).await, send_numbers(&client, &of(1), 0).await];
+    let builder = client.consumer(pattern, "s").pattern_auto_discovery_period(PERIOD);
+    let builder = builder.receiver_queue_size(60).max_total_receiver_queue_size_across_partitions(100);
+    let mut consumer = subscribed(builder).await;
+    let mut events = consumer.events();
+    grants(&consumer, 100..=100).await;
+    for number in 2..4 {
+        producers.push(send_numbers(&client, &of(number), 0).await);
+    }
+    told(&mut events, [("added", of(2)), ("added", of(3))]).await;
+    // 25 of each that has come, or 33 of one that was alone for a moment. No broker takes back what the first two have.
+    grants(&consumer, 150..=158).await;
+    for (number, producer) in producers.iter().enumerate().take(2) {
+        send_all(producer, (0..40).map(|number| number.to_string())).await;
+        receive_numbers(&mut consumer, &of(number), 40).await;
+    }
+    assert!(consumer.try_receive().expect("not ended").is_none());
+    // From half of a queue on what is free is granted.
+    grants(&consumer, 4 * 13..=108).await;
+    producers.truncate(2);
+    for number in 2..4 {
+        within("the deletion", target.cluster().delete(&of(number))).await;
+    }
+    told(&mut events, [("removed", of(2)), ("removed", of(3))]).await;
+    // 50 of each, or 33 where another one was left for a moment.
+    grants(&consumer, 66..=100).await;
+}
+
 /// No broker announces topics that are not persistent: they are found in the list.
 pub async fn topics_that_are_not_persistent(target: &Target) {
     let client = target.client().await;
@@ -170,5 +208,7 @@ pub async fn patterns_that_cannot_be(target: &Target) {
     }
     let all = || client.consumer(Topics::pattern("a.*"), "s");
     assert!(refused(all().retry_enabled(true).subscription_type(SubscriptionType::Shared)).await.contains("retry"));
+    let without_a_queue = all().max_total_receiver_queue_size_across_partitions(0);
+    assert!(refused(without_a_queue).await.contains("max_total_receiver_queue_size"));
     assert!(refused(all().pattern_auto_discovery_period(Duration::from_millis(999))).await.contains("period"));
 }

@@ -13,6 +13,30 @@ async fn shared(builder: ConsumerBuilder) -> Consumer {
     subscribed(builder.subscription_type(SubscriptionType::Shared)).await
 }
 
+/// One with a deep backlog keeps the others no longer from their turn than twice what it may have here.
+pub async fn a_busy_topic_starves_no_other(target: &Target) {
+    const QUIET: usize = 50;
+    const QUEUE: usize = 20;
+    let client = target.client().await;
+    let (busy, quiet) = (target.topic("busy"), (0..QUIET).map(|_| target.topic("quiet")).collect::<Vec<_>>());
+    send_all(&producer(&client, &busy).await, (0..1000).map(|number| number.to_string())).await;
+    let topics: Vec<_> = quiet.iter().cloned().chain([busy.clone()]).collect();
+    let builder = client.consumer(topics, "s");
+    let builder = builder.initial_position(InitialPosition::Earliest).receiver_queue_size(QUEUE as u32);
+    let mut consumer = subscribed(builder).await;
+    receive_all(&mut consumer, 100).await;
+    for topic in &quiet {
+        send(&producer(&client, topic).await, "quiet").await;
+    }
+    // They have arrived: a permit of each is used, and all of the busy one.
+    let unused = QUIET * (QUEUE - 1);
+    let look = || async { consumer.stats().available_permits };
+    until("a message of each", look, |seen| *seen == unused as u64).await;
+    let received = receive_all(&mut consumer, 2 * QUEUE + QUIET).await;
+    let of_the_busy = received.iter().filter(|message| message.topic() == busy).count();
+    assert_eq!(received.len() - of_the_busy, QUIET, "each was received before so many of the busy topic");
+}
+
 /// The numbers of the messages of each key, in the order of the work.
 type Seen = Mutex<BTreeMap<String, Vec<usize>>>;
 

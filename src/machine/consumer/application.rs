@@ -54,6 +54,13 @@ impl Consumer {
         self.notify_flow();
     }
 
+    /// The receiver queue has this size from now on, messages. A broker takes no permit back: a lower size is reached as
+    /// messages are received. Does nothing where the size is 0, or is to be 0.
+    pub fn set_receiver_queue_size(&mut self, messages: u32) {
+        self.queue.resize(messages);
+        self.notify_flow();
+    }
+
     /// Grants no more permits until [`resume`](Self::resume). What was granted before still comes.
     pub fn pause(&mut self) {
         self.is_paused = true;

@@ -9,7 +9,8 @@
 //! ```
 //!
 //! Within one attach nothing leaves this circle, so the sum of the four is the window: the size of the receiver queue.
-//! A new attach starts a new ledger, and permits taken under an earlier one are void.
+//! A new attach starts a new ledger, and permits taken under an earlier one are void. Where the size is lowered meanwhile,
+//! what was granted stays granted: permits that come back leave the circle until the window has the new size.
 //!
 //! `outstanding` goes below zero when a batch is larger than the permits that were left, which is no error: a broker
 //! never splits an entry.
@@ -42,7 +43,8 @@ pub(super) struct Permits {
     attach_number: u64,
     /// `receiver_queue_size`, messages.
     size: u32,
-    /// The sum of the four below. The size; with a size of 0 what receives have requested and not been given.
+    /// The sum of the four below. The size, or more until a size that was lowered is reached; with a size of 0 what
+    /// receives have requested and not been given.
     window: i64,
     /// Permits granted and not used by deliveries that have arrived, messages.
     outstanding: i64,
@@ -72,6 +74,26 @@ impl Permits {
             is_requested: false,
             memory: None,
         }
+    }
+
+    /// The size of the receiver queue from now on. A size of 0 stays one, and no other becomes one.
+    pub(super) fn resize(&mut self, size: u32) {
+        if self.size == 0 || size == 0 {
+            return;
+        }
+        self.size = size;
+        let more = (i64::from(size) - self.window).max(0);
+        self.window += more;
+        self.due += more;
+        self.shed_excess();
+        self.check();
+    }
+
+    /// Has the window come down to a size that was lowered, as far as permits are here.
+    fn shed_excess(&mut self) {
+        let excess = (self.window - i64::from(self.size)).clamp(0, self.due);
+        self.window -= excess;
+        self.due -= excess;
     }
 
     /// The number of the present attach.
@@ -158,6 +180,7 @@ impl Permits {
             self.window -= permits;
         } else {
             self.due += permits;
+            self.shed_excess();
         }
     }
 
@@ -227,7 +250,12 @@ impl Permits {
             && self.queued >= 0
             && self.taken >= 0
             && self.due >= 0
-            && (self.size == 0 || self.window == i64::from(self.size))
+            && (self.size == 0 || self.window >= i64::from(self.size))
+    }
+
+    /// The size of the receiver queue, messages.
+    pub(super) fn size(&self) -> u32 {
+        self.size
     }
 
     /// Messages in the queue.
@@ -295,6 +323,25 @@ mod tests {
         assert_eq!(permits.take_flow(), Some(4));
         give_back(&mut permits, 1000);
         assert_eq!(permits.take_flow(), None);
+        assert!(permits.is_balanced());
+    }
+
+    #[test]
+    fn a_lower_size_is_reached_with_what_comes_back() {
+        let mut permits = Permits::new(10);
+        assert_eq!(permits.take_flow(), Some(10));
+        (0..8).for_each(|_| permits.arrived(1));
+        permits.resize(4);
+        permits.take_all();
+        give_back(&mut permits, 6);
+        assert_eq!(permits.take_flow(), None, "2 are out and 2 are here");
+        give_back(&mut permits, 2);
+        assert_eq!(permits.take_flow(), Some(2));
+        permits.resize(10);
+        assert_eq!(permits.take_flow(), Some(6));
+        permits.resize(3);
+        permits.restart();
+        assert_eq!(permits.take_flow(), Some(3));
         assert!(permits.is_balanced());
     }
 

@@ -100,7 +100,7 @@ impl Queue {
     pub(super) fn new(receiver_queue_size: u32, signals: QueueSignals) -> Self {
         Self {
             entries: VecDeque::new(),
-            entries_max: (receiver_queue_size as usize).saturating_mul(ENTRIES_FACTOR).max(ENTRIES_MIN),
+            entries_max: entries_max(receiver_queue_size),
             has_dropped: false,
             permits: Permits::new(receiver_queue_size),
             signals,
@@ -108,9 +108,16 @@ impl Queue {
         }
     }
 
+    /// See [`Permits::resize`]. The queue takes what was granted before.
+    pub(super) fn resize(&mut self, receiver_queue_size: u32) {
+        self.permits.resize(receiver_queue_size);
+        self.entries_max = self.entries_max.max(entries_max(receiver_queue_size));
+    }
+
     /// A new attach: permits start anew, and the broker delivers again what is here or was taken.
     pub(super) fn restart(&mut self) {
         self.has_dropped = false;
+        self.entries_max = entries_max(self.permits.size());
         self.permits.restart();
         self.entries.clear();
         self.start_epoch();
@@ -286,6 +293,10 @@ impl Queue {
             "the queue does not hold what its permits say"
         );
     }
+}
+
+fn entries_max(receiver_queue_size: u32) -> usize {
+    (receiver_queue_size as usize).saturating_mul(ENTRIES_FACTOR).max(ENTRIES_MIN)
 }
 
 impl Consumer {

@@ -11,6 +11,10 @@ struct PermitModel {
     harness: ConsumerHarness,
     random: Random,
     size: i64,
+    /// What may be out and here: more than the size after that was lowered, until it is reached.
+    window_max: i64,
+    /// The largest size in this attach.
+    size_max: i64,
     /// What the broker may still send.
     permits: i64,
     next_entry: u64,
@@ -51,6 +55,8 @@ impl PermitModel {
             harness,
             random,
             size,
+            window_max: size,
+            size_max: size,
             permits: 0,
             next_entry: 0,
             held: Vec::new(),
@@ -84,10 +90,13 @@ impl PermitModel {
             }
         }
         // granted = queued + taken + outstanding, but for what waits to make half a queue.
-        let missing = self.size - self.permits - self.charged();
+        let window = self.permits + self.charged();
+        assert!(window <= self.window_max.max(self.size), "{window} messages are out and here");
+        self.window_max = window;
+        let missing = (self.size - window).max(0);
         let missing_max = if self.is_limited { self.size } else { (self.size / 2).max(1) - 1 };
-        assert!((0..=missing_max).contains(&missing), "{missing} permits are missing");
-        assert!(self.charged() < self.size + BATCH_MAX as i64, "queued and taken: {}", self.charged());
+        assert!(missing <= missing_max, "{missing} permits are missing");
+        assert!(self.charged() < self.size_max + BATCH_MAX as i64, "queued and taken: {}", self.charged());
     }
 
     /// Sends while there are permits, an entry at a time, never part of one.
@@ -133,7 +142,7 @@ impl PermitModel {
     }
 
     fn step(&mut self) {
-        match self.random.below(12) {
+        match self.random.below(13) {
             0..=3 => self.send(),
             4..=5 => self.take(),
             6..=7 => {
@@ -153,9 +162,19 @@ impl PermitModel {
                 self.harness.attach();
                 // A broker knows nothing of permits given on another connection, and neither does the model.
                 self.permits = 0;
+                (self.window_max, self.size_max) = (self.size, self.size);
                 self.held.clear();
                 let taken = self.harness.take().1;
                 (self.attach_number, self.queue_epoch) = (taken.attach_number, taken.queue_epoch);
+            }
+            10 => {
+                // The one of 0 is none.
+                let size = self.random.below(21) as u32;
+                self.harness.consumer.set_receiver_queue_size(size);
+                if size > 0 {
+                    self.size = i64::from(size);
+                    self.size_max = self.size_max.max(self.size);
+                }
             }
             _ => self.harness.pass(MS(40)),
         }
