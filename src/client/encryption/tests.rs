@@ -60,7 +60,7 @@ fn each_of_the_keys_opens_what_was_encrypted_for_all() {
     let keys = data_keys(&["a", "b"], public(), now).expect("two keys");
     for plain in [&b""[..], b"x", &[7; 100_000]] {
         let (metadata, payload) = sealed(&keys, plain, now);
-        assert!(plain.is_empty() || !payload.windows(plain.len()).any(|part| part == plain));
+        assert!(plain.len() < 16 || !payload.windows(plain.len()).any(|part| part == plain));
         for (name, private) in [("a", FIRST_PKCS1), ("a", FIRST_PKCS8), ("b", SECOND_PKCS1)] {
             let opening = decryption(PemKeyReader::new().with_private_key(name, PemKey::text(private)));
             assert_eq!(opening.open(&metadata, &payload, now).as_deref(), Ok(plain), "{name}");
