@@ -54,7 +54,7 @@ impl Bench {
         let topic = "persistent://public/default/bench".into();
         let signals = QueueSignals { inbox, epoch: Arc::new(AtomicU64::new(0)), observer: None };
         let mut consumer = Consumer::new(id, topic, -1, Arc::new(config), signals, to, now);
-        consumer.subscribe_request();
+        consumer.subscribe_request(now);
         consumer.on_attached(&mut Deferred::new());
         let endpoint = Endpoint::new(EndpointId::Consumer(id), consumer, owner.clone());
         Self {

@@ -30,7 +30,7 @@ fn consumer() -> (Consumer, Now) {
     let now = Now { at: Instant::now(), wall_ms: 0 };
     let signals = QueueSignals { inbox: ReadyList::new(), epoch: Arc::default(), observer: None };
     let mut consumer = Consumer::new(ConsumerId(1), TOPIC.into(), -1, Arc::new(config), signals, Reply::pair().0, now);
-    consumer.subscribe_request();
+    consumer.subscribe_request(now);
     consumer.on_attached(&mut Deferred::new());
     (consumer, now)
 }

@@ -25,6 +25,7 @@ impl Consumer {
     /// so that both buffers are used in turn. Permits of what is taken are held until they are returned.
     pub fn take(&mut self, permits: ReturnedPermits, into: &mut VecDeque<ReceivedEntry>) -> Taken {
         self.return_permits(permits);
+        self.drop_read();
         if self.queue.take(into) && !self.lifecycle.is_stopped() {
             self.redeliver_everything();
         }
@@ -34,6 +35,7 @@ impl Consumer {
             queue_epoch: self.queue.epoch(),
             attach_number: self.queue.attach_number(),
             cluster_number: self.cluster_number,
+            seek_number: self.seek_number(),
             permits_step: self.queue.permits_step(),
             ended: self.lifecycle.end_of_receiving().cloned(),
         }
@@ -258,7 +260,8 @@ impl Consumer {
 
     /// Requests the id of the last message of the topic (GET_LAST_MESSAGE_ID).
     pub fn last_message_id(&mut self, reply: ReplyTo<LastMessageId>, now: Now, deferred: &mut Deferred) {
-        self.begin_operation(Operation::LastMessageId { reply }, now, deferred);
+        let seek_number = self.seek_number();
+        self.begin_operation(Operation::LastMessageId { seek_number, reply }, now, deferred);
     }
 
     /// Requests the broker's statistics of this consumer (CONSUMER_STATS).

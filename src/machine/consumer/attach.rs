@@ -3,20 +3,23 @@
 use super::application::cluster_changed;
 use super::operations::Operation;
 use super::seek::Seek;
-use super::{Consumer, Deferred, SubscriptionType, TopicStatus};
+use super::{Consumer, Deferred, KeySharedPolicy, Now, SubscriptionType, TopicStatus};
 use crate::pb;
 use crate::schema::SchemaInfo;
 
 impl Consumer {
     /// SUBSCRIBE, without its request id. The fields are the same each time but for `consumer_epoch`, and for where a
-    /// subscription starts that is gone.
-    pub fn subscribe_request(&mut self) -> pb::CommandSubscribe {
+    /// subscription starts that is gone: that of a reader is each time.
+    pub fn subscribe_request(&mut self, now: Now) -> pb::CommandSubscribe {
         self.lifecycle.set_opening();
         let config = &self.config;
         let again = config.recreated_position.filter(|_| self.lifecycle.was_attached());
         let initial_position = again.unwrap_or(config.initial_position);
-        let key_shared = config.subscription_type == SubscriptionType::KeyShared;
-        pb::CommandSubscribe {
+        let has_key_shared_meta = match config.key_shared_policy {
+            KeySharedPolicy::Sticky(_) => true,
+            KeySharedPolicy::AutoSplit { .. } => config.subscription_type == SubscriptionType::KeyShared,
+        };
+        let mut subscribe = pb::CommandSubscribe {
             topic: self.topic.as_ref().to_owned(),
             subscription: config.subscription.clone(),
             sub_type: config.subscription_type.wire().into(),
@@ -24,7 +27,7 @@ impl Consumer {
             request_id: 0,
             consumer_name: config.name.clone(),
             priority_level: Some(config.priority_level),
-            durable: Some(true),
+            durable: Some(config.durable),
             start_message_id: None,
             metadata: pb::key_values(&config.properties),
             read_compacted: Some(config.read_compacted),
@@ -33,22 +36,29 @@ impl Consumer {
             replicate_subscription_state: config.replicate_subscription_state,
             force_topic_creation: Some(config.force_topic_creation),
             start_message_rollback_duration_sec: None,
-            key_shared_meta: key_shared.then(|| config.key_shared_policy.wire()),
+            key_shared_meta: has_key_shared_meta.then(|| config.key_shared_policy.wire()),
             subscription_properties: pb::key_values(&config.subscription_properties),
             consumer_epoch: Some(self.redelivery.epoch()),
+        };
+        if let Some(reading) = &mut self.reading {
+            reading.fill(&mut subscribe, now);
         }
+        subscribe
     }
 
     /// SUBSCRIBE succeeded: the broker knows nothing of an earlier attach but what it has stored. So permits and queue
     /// start anew (what was delivered and not acknowledged comes again), negative acknowledgements are void, and what
-    /// waited for a connection or was not confirmed on the last one is sent.
+    /// waited for a connection or was not confirmed on the last one is sent. The subscription of a reader is another one.
     pub fn on_attached(&mut self, deferred: &mut Deferred) {
         if self.lifecycle.is_finished() {
             return;
         }
         self.is_dirty = true;
         self.queue.restart();
-        self.acks.on_attached();
+        match self.reading {
+            Some(_) => self.acks.reset(),
+            None => self.acks.on_attached(),
+        }
         self.redelivery.reset();
         self.counters.on_attached();
         self.lifecycle.set_attached(deferred);
@@ -73,6 +83,7 @@ impl Consumer {
         self.chunked.reset();
         self.operations.fail_positions(&cluster_changed().with_topic(&self.topic), deferred);
         self.seek = Seek::default();
+        self.forget_position();
         self.topic_status = TopicStatus::default();
     }
 

@@ -72,11 +72,16 @@ impl ChunkedMessages {
 }
 
 impl Consumer {
-    /// A message is about to be handed out whose chunks lie in the entries `inner` and, the last one, `last`.
-    pub fn on_assembled(&mut self, last: &MessagePosition, inner: &[MessagePosition]) {
+    /// A message is about to be handed out whose chunks lie in the entries `inner` and, the last one, `last`. False: a
+    /// reader was given it before.
+    pub fn on_assembled(&mut self, last: &MessagePosition, inner: &[MessagePosition]) -> bool {
+        if self.has_read(EntryPosition::of(last)) {
+            return false;
+        }
         if self.acks.are_needed() && last.cluster_number == self.cluster_number {
             self.chunked.insert(EntryPosition::of(last), inner.iter().map(EntryPosition::of).collect());
         }
+        true
     }
 
     /// The producer sent these chunks twice, and the other copies are here.

@@ -163,6 +163,8 @@ pub struct ConsumerConfig {
     pub key_shared_policy: KeySharedPolicy,
     pub read_compacted: bool,
     pub replicate_subscription_state: Option<bool>,
+    /// False for a reader, whose position is not kept by the broker.
+    pub durable: bool,
     pub schema: Option<SchemaInfo>,
     pub max_uncompressed_size: usize,
     pub max_chunked_message_size: usize,
@@ -199,6 +201,7 @@ impl Default for ConsumerConfig {
             key_shared_policy: KeySharedPolicy::default(),
             read_compacted: false,
             replicate_subscription_state: None,
+            durable: true,
             schema: None,
             max_uncompressed_size: MAX_UNCOMPRESSED_SIZE_DEFAULT,
             max_chunked_message_size: MAX_UNCOMPRESSED_SIZE_DEFAULT,
@@ -268,7 +271,7 @@ impl ConsumerConfig {
             return refuse(why);
         }
         match &self.key_shared_policy {
-            KeySharedPolicy::Sticky(ranges) => validate_ranges(ranges, self.subscription_type),
+            KeySharedPolicy::Sticky(ranges) => self.validate_ranges(ranges),
             KeySharedPolicy::AutoSplit { .. } => Ok(()),
         }
     }
@@ -295,21 +298,22 @@ impl ConsumerConfig {
         }
         Ok(())
     }
-}
 
-fn validate_ranges(ranges: &[RangeInclusive<u16>], subscription_type: SubscriptionType) -> Result<()> {
-    if subscription_type != SubscriptionType::KeyShared {
-        return refuse("key_shared_policy: hash ranges are only for Key_Shared subscriptions");
+    fn validate_ranges(&self, ranges: &[RangeInclusive<u16>]) -> Result<()> {
+        let option = if self.durable { "key_shared_policy" } else { "key_hash_range" };
+        if self.durable && self.subscription_type != SubscriptionType::KeyShared {
+            return refuse("key_shared_policy: hash ranges are only for Key_Shared subscriptions");
+        }
+        if ranges.is_empty() || ranges.iter().any(RangeInclusive::is_empty) {
+            return refuse(&format!("{option}: hash ranges are needed, and none of them empty"));
+        }
+        let mut sorted: Vec<_> = ranges.iter().map(|range| (*range.start(), *range.end())).collect();
+        sorted.sort_unstable();
+        if sorted.windows(2).any(|pair| pair[1].0 <= pair[0].1) {
+            return refuse(&format!("{option}: hash ranges overlap (both ends belong to a range)"));
+        }
+        Ok(())
     }
-    if ranges.is_empty() || ranges.iter().any(RangeInclusive::is_empty) {
-        return refuse("key_shared_policy: a sticky consumer needs hash ranges, and none of them empty");
-    }
-    let mut sorted: Vec<_> = ranges.iter().map(|range| (*range.start(), *range.end())).collect();
-    sorted.sort_unstable();
-    if sorted.windows(2).any(|pair| pair[1].0 <= pair[0].1) {
-        return refuse("key_shared_policy: hash ranges overlap (both ends belong to a range)");
-    }
-    Ok(())
 }
 
 fn refuse(why: &str) -> Result<()> {

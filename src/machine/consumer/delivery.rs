@@ -64,7 +64,8 @@ impl Consumer {
         if self.seek.is_running() || self.redelivery.is_outdated(entry.consumer_epoch) {
             return 0;
         }
-        if let Err(error) = &entry.body {
+        // A reader is told of it with its turn: it has been read then.
+        if let (Err(error), None) = (&entry.body, &self.reading) {
             self.counters.damaged_entries += 1;
             self.acks.reject(position, error.validation_error().into());
             return 0;

@@ -38,8 +38,8 @@ impl EndpointMachine for Consumer {
         std::mem::take(&mut self.is_dirty)
     }
 
-    fn open_request(&mut self, _peer: &PeerInfo, _now: Now) -> Result<Command, RequestError> {
-        Ok(self.subscribe_request().into())
+    fn open_request(&mut self, _peer: &PeerInfo, now: Now) -> Result<Command, RequestError> {
+        Ok(self.subscribe_request(now).into())
     }
 
     fn on_attached(&mut self, _response: &Command, _peer: &PeerInfo, now: Now, deferred: &mut Deferred) {

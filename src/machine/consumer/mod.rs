@@ -19,6 +19,7 @@
 //! | `redelivery` | what is requested again: negative acknowledgements, acknowledgement timeouts, rewinds |
 //! | `delayed`, `backoff` | entries that wait for that; for how long |
 //! | `assembly`, `chunked` | chunks become messages; the entries of such a message, which are acknowledged together |
+//! | `reading` | readers: where a subscription that is not durable begins |
 //! | `operations`, `seek` | requests that wait for the broker's response |
 //! | `entry`, `position` | one delivered entry, read without the consumer; its place in the topic |
 //! | `stats`, `idle`, `stall` | what is counted; why nothing comes, and noticing that |
@@ -51,6 +52,7 @@ mod operations;
 mod permits;
 mod position;
 mod queue;
+mod reading;
 mod redelivery;
 mod responses;
 mod seek;
@@ -71,6 +73,7 @@ pub(crate) use idle::SubscriptionView;
 pub use operations::LastMessageId;
 pub use permits::ReturnedPermits;
 pub use queue::{QueueSignals, Taken, TopicObserver};
+pub use reading::ReadTo;
 pub use seek::SeekTo;
 pub use stats::ConsumerStats;
 
@@ -79,6 +82,7 @@ use chunked::ChunkedMessages;
 use lifecycle::ConsumerLifecycle;
 use operations::Operations;
 use queue::Queue;
+use reading::Reading;
 use redelivery::Redelivery;
 use seek::Seek;
 use stall::StallWatch;
@@ -102,6 +106,8 @@ pub struct Consumer {
     chunked: ChunkedMessages,
     operations: Operations,
     seek: Seek,
+    /// Its position, if it is a reader.
+    reading: Option<Box<Reading>>,
     topic_status: TopicStatus,
     counters: ReceiveCounters,
     stall: StallWatch,
@@ -145,6 +151,7 @@ impl Consumer {
             chunked: ChunkedMessages::default(),
             operations: Operations::default(),
             seek: Seek::default(),
+            reading: (!config.durable).then(|| Box::new(Reading::new())),
             topic_status: TopicStatus::default(),
             counters: ReceiveCounters::default(),
             stall: StallWatch::new(config.stall_timeout),

@@ -69,6 +69,8 @@ pub(super) enum Operation {
         reply: ReplyTo<()>,
     },
     LastMessageId {
+        /// How many seeks had moved a reader.
+        seek_number: u32,
         reply: ReplyTo<LastMessageId>,
     },
     Stats {
@@ -131,7 +133,7 @@ impl Operation {
             Self::Ack { reply, .. } | Self::Unsubscribe { reply, .. } | Self::Seek { reply, .. } => {
                 reply.send(Err(error), deferred);
             }
-            Self::LastMessageId { reply } => reply.send(Err(error), deferred),
+            Self::LastMessageId { reply, .. } => reply.send(Err(error), deferred),
             Self::Stats { reply } => reply.send(Err(error), deferred),
             // Nobody waits for these.
             Self::StallStats | Self::StallLastMessageId => {}

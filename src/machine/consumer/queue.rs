@@ -71,6 +71,8 @@ pub struct Taken {
     pub attach_number: u64,
     /// The [cluster](crate::id::MessagePosition::cluster_number) that has delivered them.
     pub cluster_number: u32,
+    /// How many seeks have moved a reader: what it was given before one says nothing of where it is after it.
+    pub seek_number: u32,
     /// Permits are worth returning once they are so many.
     pub permits_step: u32,
     /// Nothing comes any more, and why.
@@ -251,6 +253,22 @@ impl Queue {
         self.permits.cleared(self.permits.queued());
         self.entries.clear();
         self.start_epoch();
+    }
+
+    /// Asks of each entry, from the first one on, whether it stays, until the answer is `None`: then all others do.
+    pub(super) fn filter_front(&mut self, mut stays: impl FnMut(&mut ReceivedEntry) -> Option<bool>) {
+        let (mut kept, mut permits) = (Vec::new(), 0u64);
+        while let Some(stays) = self.entries.front_mut().and_then(&mut stays) {
+            let entry = self.entries.pop_front();
+            match stays {
+                true => kept.extend(entry),
+                false => permits += entry.map_or(0, |entry| entry.permits.into()),
+            }
+        }
+        kept.into_iter().rev().for_each(|entry| self.entries.push_front(entry));
+        if permits > 0 {
+            self.permits.cleared(permits);
+        }
     }
 
     /// Drops the entries that `dropped` names, with their permits.

@@ -31,7 +31,7 @@ impl Consumer {
     /// | to an operation that has ended, or a close that was not sent under this number | nothing |
     /// | to the close | the consumer is finished |
     /// | success | the caller has its result; a seek on a persistent topic after the next attach |
-    /// | connection lost | the operation is sent again on the next one |
+    /// | connection lost; no such consumer any more, for the last message id | the operation is sent again with the next attach |
     /// | refused, timed out | the caller has the error, and what was done in advance is undone |
     pub fn on_response(&mut self, op: Op, response: Response, deferred: &mut Deferred) {
         if self.lifecycle.is_finished() {
@@ -44,6 +44,10 @@ impl Consumer {
         match response {
             Ok(response) => self.on_success(op, &response, deferred),
             Err(RequestError::Disconnected) => self.operations.retry(op.number),
+            // The question has crossed the broker's CLOSE_CONSUMER, and is asked again.
+            Err(RequestError::Server(_)) if op.kind == OpKind::LastMessageId && !self.lifecycle.is_attached() => {
+                self.operations.retry(op.number);
+            }
             Err(error) => {
                 let Some(operation) = self.operations.take(op.number) else { return };
                 let error = error.into_error(operation.description());
@@ -66,8 +70,10 @@ impl Consumer {
                 reply.send(Ok(()), deferred);
                 self.on_unsubscribed(deferred);
             }
-            (Operation::LastMessageId { reply }, Command::GetLastMessageIdResponse(response)) => {
-                reply.send(Ok(LastMessageId::read(response, self.partition)), deferred);
+            (Operation::LastMessageId { seek_number, reply }, Command::GetLastMessageIdResponse(response)) => {
+                let last = LastMessageId::read(response, self.partition);
+                self.resolve_position(&last, seek_number);
+                reply.send(Ok(last), deferred);
             }
             (Operation::Stats { reply }, Command::ConsumerStatsResponse(response)) => {
                 reply.send(Ok(response.clone()), deferred);
@@ -110,6 +116,9 @@ impl Consumer {
     fn on_seek_success(&mut self, number: u64, deferred: &mut Deferred) {
         let Some(Operation::Seek { to, .. }) = self.operations.set_answered(number) else { return };
         self.seek.set_start(to);
+        if let Some(reading) = &mut self.reading {
+            reading.seek(to.clone());
+        }
         if !self.lifecycle.is_attached() {
             return;
         }

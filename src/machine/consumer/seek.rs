@@ -87,7 +87,7 @@ pub(super) struct SeekStart {
 
 impl SeekStart {
     /// `None` where the whole entry is delivered.
-    fn of(to: &SeekTo) -> Option<Self> {
+    pub(super) fn of(to: &SeekTo) -> Option<Self> {
         let SeekTo::Message { id, inclusive } = to else { return None };
         let (batch_index, inclusive) = (id.batch_index(), *inclusive);
         (!inclusive || batch_index.is_some()).then_some(Self {

@@ -12,7 +12,7 @@ fn subscribe_says_what_the_options_say() {
         (SubscriptionType::KeyShared, SubType::KeyShared),
     ] {
         let mut harness = ConsumerHarness::new(kind, |config| config.properties.push(("k".into(), "v".into())));
-        let request = harness.consumer.subscribe_request();
+        let request = harness.consumer.subscribe_request(harness.now);
         assert_eq!((request.sub_type(), request.consumer_id, request.subscription.as_str()), (wire, 7, "s"));
         assert_eq!(request.topic, "persistent://public/default/t");
         assert_eq!(request.metadata.len(), 1);
@@ -22,18 +22,18 @@ fn subscribe_says_what_the_options_say() {
     }
     for replicate in [None, Some(true), Some(false)] {
         let mut harness = ConsumerHarness::new(SHARED, |config| config.replicate_subscription_state = replicate);
-        assert_eq!(harness.consumer.subscribe_request().replicate_subscription_state, replicate);
+        assert_eq!(harness.consumer.subscribe_request(harness.now).replicate_subscription_state, replicate);
     }
     let schema = SchemaInfo::new("n", SchemaType::AutoConsume, "").with_property("k", "v");
     let mut with_schema = ConsumerHarness::new(SHARED, |config| config.schema = Some(schema));
     for _ in 0..2 {
-        let schema = with_schema.consumer.subscribe_request().schema.expect("each time");
+        let schema = with_schema.consumer.subscribe_request(with_schema.now).schema.expect("each time");
         assert_eq!((schema.r#type(), schema.properties.len()), (pb::schema::Type::AutoConsume, 1));
     }
     let mut sticky = ConsumerHarness::new(SubscriptionType::KeyShared, |config| {
         config.key_shared_policy = KeySharedPolicy::Sticky(vec![0..=9, 20..=65535]);
     });
-    let meta = sticky.consumer.subscribe_request().key_shared_meta.expect("ranges");
+    let meta = sticky.consumer.subscribe_request(sticky.now).key_shared_meta.expect("ranges");
     assert_eq!(meta.key_shared_mode(), pb::KeySharedMode::Sticky);
     assert_eq!(meta.hash_ranges[1], pb::IntRange { start: 20, end: 65535 });
 }
@@ -51,7 +51,7 @@ fn the_first_attach_answers_and_permits_follow_it() {
 #[test]
 fn a_consumer_that_is_not_subscribed_in_time_fails() {
     let mut harness = ConsumerHarness::new(EXCLUSIVE, |config| config.operation_timeout = MS(500));
-    harness.consumer.subscribe_request();
+    harness.consumer.subscribe_request(harness.now);
     harness.pass(MS(499));
     assert!(poll(&mut harness.subscribed).is_none());
     harness.pass(MS(1));

@@ -69,7 +69,7 @@ fn close_has_a_deadline_in_every_state() {
 #[test]
 fn close_while_subscribing_waits_for_the_answer() {
     let mut harness = ConsumerHarness::new(SHARED, |_| {});
-    harness.consumer.subscribe_request();
+    harness.consumer.subscribe_request(harness.now);
     let mut closed = harness.close();
     assert_eq!(kind(&mut harness.subscribed), ErrorKind::Closed);
     assert!(poll(&mut closed).is_none() && !harness.consumer.is_finished());
@@ -79,7 +79,7 @@ fn close_while_subscribing_waits_for_the_answer() {
     assert_eq!(poll(&mut closed), Some(Ok(())));
 
     let mut harness = ConsumerHarness::new(SHARED, |_| {});
-    harness.consumer.subscribe_request();
+    harness.consumer.subscribe_request(harness.now);
     let mut closed = harness.close();
     harness.detach();
     assert_eq!(poll(&mut closed), Some(Ok(())), "refused: there is nothing to close");

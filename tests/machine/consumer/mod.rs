@@ -82,7 +82,7 @@ impl ConsumerHarness {
     }
 
     fn attach(&mut self) {
-        self.consumer.subscribe_request();
+        self.consumer.subscribe_request(self.now);
         assert_eq!(self.sent(), [""; 0], "nothing is written before SUBSCRIBE has succeeded");
         self.consumer.on_attached(&mut self.deferred);
     }

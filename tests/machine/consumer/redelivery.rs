@@ -78,7 +78,7 @@ fn in_order_a_nack_rewinds_everything() {
     harness.deliver([ReceivedEntry::read(MessageHead { consumer_epoch: Some(1), ..head(4) }, raw(None)), single(5)]);
     assert_eq!(harness.consume(), [(1, 4), (1, 5)]);
     harness.lose_connection();
-    assert_eq!(harness.consumer.subscribe_request().consumer_epoch, Some(1));
+    assert_eq!(harness.consumer.subscribe_request(harness.now).consumer_epoch, Some(1));
 }
 
 #[test]

@@ -358,6 +358,12 @@ impl Assembly {
         oldest.started.checked_add(self.limits.expire_after)
     }
 
+    /// The first entry of all messages that are not complete.
+    #[must_use]
+    pub fn first_pending(&self) -> Option<MessagePosition> {
+        self.pending.iter().filter_map(|pending| pending.positions.first()).min().copied()
+    }
+
     /// How many messages are not complete.
     #[must_use]
     pub fn len(&self) -> usize {
