@@ -65,8 +65,8 @@
 //! 1.0; what is re-exported from them at the top of the crate may not.
 //!
 //! # What it is not
-//! There are no typed schemas (a [`SchemaInfo`] is passed on, the application serialises), transactions, readers and
-//! topic patterns yet. A message that this client cannot read is an event ([`Consumer::events`]) and stays unacknowledged.
+//! There are no typed schemas (a [`SchemaInfo`] is passed on, the application serialises), transactions and table views
+//! yet. A message that this client cannot read is an event ([`Consumer::events`]) and stays unacknowledged.
 //!
 //! # Promises
 //! The letters are those of `docs/invariants.md` in the repository, which names the tests that hold each of them.
@@ -145,8 +145,8 @@ pub use client::{
     EncryptionContext, EncryptionKey, Events, HandleState, HashingScheme, IdleReason, IncompleteReason, MemoryUsage,
     MessageRouter, MessageRoutingMode, Outcome, PartIdle, PartState, Producer, ProducerBuilder,
     ProducerCryptoFailureAction, ProducerEvent, ProducerEvents, ProducerInterceptor, ProducerSink, ProxyProtocol,
-    ReceivedMessage, StateWatch, TlsAuthentication, Token, Topics, TryEnqueueError, UnreadableChunk, UnreadableMessage,
-    UnreadableReason, WhyIdle, WorkOptions,
+    Reader, ReaderBuilder, ReceivedMessage, StateWatch, TlsAuthentication, Token, Topics, TryEnqueueError,
+    UnreadableChunk, UnreadableMessage, UnreadableReason, WhyIdle, WorkOptions,
 };
 #[cfg(feature = "client")]
 #[doc(inline)]

@@ -16,7 +16,7 @@ use super::drain::{DrainReport, Limit, drain_consumer};
 use super::events::ConsumerEvents;
 use super::growth::{self, AutoUpdate};
 use super::message::ReceivedMessage;
-use super::parts::{Parts, all};
+use super::parts::{Part, Parts, all};
 use super::receive::{BatchReceivePolicy, Gather, Receiver};
 use super::state::{HandleState, StateWatch};
 use super::subscribe::Followed;
@@ -25,7 +25,7 @@ use super::workers::Tasks;
 use crate::error::{Error, Result};
 use crate::id::MessageId;
 use crate::machine::Deferred;
-use crate::machine::consumer::{Consumer as Machine, ConsumerStats};
+use crate::machine::consumer::{Consumer as Machine, ConsumerStats, SeekTo};
 
 /// The most messages that [`Consumer::receive_many`] returns.
 const RECEIVE_MANY_MAX: usize = 100_000;
@@ -90,6 +90,11 @@ impl Consumer {
 
     pub(super) fn parts(&self) -> &Parts<Machine> {
         &self.acker.shared.parts
+    }
+
+    /// Where a reader would go on, for each part.
+    pub(super) fn reading_positions(&mut self) -> Vec<(Arc<Part<Machine>>, SeekTo)> {
+        self.receiver.reading_positions().map(|(part, from)| (part.clone(), from)).collect()
     }
 
     /// What it shares with its ackers.

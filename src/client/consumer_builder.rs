@@ -16,7 +16,8 @@ use super::interceptors::{ConsumerInterceptor, ConsumerInterceptors};
 use super::pattern::RegexSubscriptionMode;
 use super::topics::Topics;
 use crate::machine::consumer::{
-    ConsumerConfig, InitialPosition, KeySharedPolicy, RedeliveryBackoff, SubscriptionType, UnreadableMessagePolicy,
+    ConsumerConfig, InitialPosition, KeySharedPolicy, RedeliveryBackoff, SeekTo, SubscriptionType,
+    UnreadableMessagePolicy,
 };
 use crate::schema::SchemaInfo;
 
@@ -51,6 +52,8 @@ pub struct ConsumerBuilder {
     pub(super) encryption: EncryptionOptions<ConsumerCryptoFailureAction>,
     pub(super) dead_letter_policy: Option<DeadLetterPolicy>,
     pub(super) retries: bool,
+    /// Where a reader begins.
+    pub(super) reader_start: Option<SeekTo>,
     pub(super) starts_paused: bool,
     pub(super) interceptors: Option<Arc<ConsumerInterceptors>>,
     pub(super) auto_update: AutoUpdate,
@@ -73,6 +76,7 @@ impl ConsumerBuilder {
             encryption: EncryptionOptions::default(),
             dead_letter_policy: None,
             retries: false,
+            reader_start: None,
             starts_paused: false,
             interceptors: None,
             auto_update: AutoUpdate::default(),

@@ -16,7 +16,7 @@ use super::workers::Tasks;
 use super::{Shared, clock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::MessageId;
-use crate::machine::consumer::{Consumer as Machine, ConsumerConfig, QueueSignals, TopicObserver};
+use crate::machine::consumer::{Consumer as Machine, ConsumerConfig, QueueSignals, SeekTo, TopicObserver};
 use crate::machine::{Deferred, Endpoint, EndpointId, ReadyList, Reply};
 use crate::topic::TopicName;
 
@@ -25,6 +25,8 @@ pub(super) struct ConsumerShared {
     pub(super) parts: Parts<Machine>,
     /// The full names that the consumer was created for; not empty.
     pub(super) topics: Vec<Arc<str>>,
+    /// Where a reader begins to read the parts that it begins with.
+    pub(super) reader_start: Option<SeekTo>,
     /// That of the parts it began with. They share the name.
     pub(super) config: Arc<ConsumerConfig>,
     /// What parts that join later have of their own.
@@ -75,6 +77,7 @@ impl ConsumerShared {
         Self {
             parts: Parts::new(),
             topics,
+            reader_start: None,
             config,
             joining,
             partitioned: Mutex::default(),
@@ -220,14 +223,17 @@ impl ConsumerShared {
 
     /// Creates the consumer of one part and starts attaching it. The reply gets the result of the first attach.
     pub(super) fn open_part(&self, topic: Arc<str>, partition: i32) -> Result<(EndpointId, Reply<()>)> {
-        self.open_with(topic, partition, self.config.clone(), self.joining.follows_pattern)
+        let from = self.reader_start.clone();
+        self.open_with(topic, partition, self.config.clone(), from, self.joining.follows_pattern)
     }
 
+    /// `from`: where a reader begins, unless that is the beginning.
     pub(super) fn open_with(
         &self,
         topic: Arc<str>,
         partition: i32,
         config: Arc<ConsumerConfig>,
+        from: Option<SeekTo>,
         has_quiet_end: bool,
     ) -> Result<(EndpointId, Reply<()>)> {
         let (subscribed, reply) = Reply::pair();
@@ -246,6 +252,9 @@ impl ConsumerShared {
             clock::now(),
         );
         machine.set_receive_budget(self.client.receive_memory());
+        if let Some(from) = from {
+            machine.read_from(from);
+        }
         let endpoint = Endpoint::new(EndpointId::Consumer(id), machine, self.client.ready());
         {
             let intake = self.intake();

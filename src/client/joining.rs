@@ -105,7 +105,7 @@ impl ConsumerShared {
         let config = self.config_of_joining(self.parts.snapshot().1.len() + topics.len());
         let mut opened = Vec::with_capacity(topics.len());
         for (topic, partition) in topics {
-            let (id, attached) = self.open_with(topic, partition, config.clone(), true)?;
+            let (id, attached) = self.open_with(topic, partition, config.clone(), None, true)?;
             opened.push(Opened { id, attached });
             // Wakes a receive that waits already: with a queue of size 0 it has to request a message of the new part.
             if let Some(waker) = self.inbox.notify(id) {

@@ -94,6 +94,11 @@ impl DecodedEntry {
         }
     }
 
+    /// The position of the whole entry, with the size of its batch; [`MessagePosition::EARLIEST`] without one.
+    pub(super) fn position(&self) -> MessagePosition {
+        self.position
+    }
+
     /// Sets the entry. `inflated` is the payload if it had to be decompressed or assembled.
     #[inline]
     pub(super) fn fill(

@@ -9,6 +9,7 @@
 //! | `builder`, `producer_builder`, `consumer_builder`, `topics` | options |
 //! | `producer`, `producer_shared`, `routing` | the producer's handle; what its clones share; which partition a message goes to |
 //! | `consumer`, `consumer_shared`, `acker`, `workers`, `events` | the consumer's handles and what they share |
+//! | `reader` | a consumer that keeps its position itself |
 //! | `receive`, `message` | from queued entries to received messages |
 //! | `parts`, `joining` | the topics and partitions behind one handle; those that join and leave |
 //! | `pattern` | topics that match a pattern |
@@ -33,6 +34,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{ConsumerId, ProducerId, WatcherId};
 use crate::machine::EndpointRef;
+use crate::machine::consumer::SeekTo;
 use crate::machine::control::Input;
 use crate::machine::memory::MemoryBudget;
 use crate::machine::receive_memory::ReceiveBudget;
@@ -76,6 +78,7 @@ mod pattern;
 mod producer;
 mod producer_builder;
 mod producer_shared;
+mod reader;
 mod receive;
 mod routing;
 pub(crate) mod runtime;
@@ -122,6 +125,7 @@ pub use oauth2::OAuth2;
 pub use pattern::RegexSubscriptionMode;
 pub use producer::{Producer, TryEnqueueError};
 pub use producer_builder::ProducerBuilder;
+pub use reader::{Reader, ReaderBuilder};
 pub use receive::BatchReceivePolicy;
 pub use routing::{HashingScheme, MessageRoutingMode};
 pub use sink::ProducerSink;
@@ -217,6 +221,11 @@ impl Client {
     /// A builder for a consumer of `subscription` on one topic or several.
     pub fn consumer(&self, topics: impl Into<Topics>, subscription: impl Into<String>) -> ConsumerBuilder {
         ConsumerBuilder::new(self.shared.clone(), topics.into(), subscription.into())
+    }
+
+    /// A builder for a reader of one topic or several, which begins at `start`.
+    pub fn reader(&self, topics: impl Into<Topics>, start: SeekTo) -> ReaderBuilder {
+        ReaderBuilder::new(self.shared.clone(), topics.into(), start)
     }
 
     /// How many partitions the topic has; 0 means that it is not partitioned (PARTITIONED_METADATA).

@@ -32,6 +32,7 @@ pub mod partitioned;
 pub mod patterns;
 pub mod produce;
 pub mod raw;
+pub mod readers;
 pub mod reconnect;
 pub mod redelivery;
 pub mod relay;
@@ -146,6 +147,9 @@ macro_rules! with_every_test {
             patterns {
                 topics_come_and_go announced_at_once topics_that_are_not_persistent without_a_topic_it_waits
                 queues_share_their_total patterns_that_cannot_be
+            }
+            readers {
+                starts seeks each_message_once_over_reconnects several_topics leaves_nothing
             }
             lifecycle {
                 dropped_handles_are_gone_at_the_broker drop_sends_what_was_accepted client_close_leaves_nothing

@@ -36,7 +36,7 @@ use super::message::ReceivedMessage;
 use super::parts::Part;
 use crate::error::{Error, ErrorKind, Result};
 use crate::machine::EndpointId;
-use crate::machine::consumer::Consumer;
+use crate::machine::consumer::{Consumer, SeekTo};
 
 mod decode;
 mod gather;
@@ -172,6 +172,12 @@ impl Receiver {
         self.put_back = messages.into();
         self.put_back.extend(later);
         self.run_queue_behind.extend(self.run_queue.drain(..));
+    }
+
+    /// Where a reader would go on, for each part.
+    pub(super) fn reading_positions(&mut self) -> impl Iterator<Item = (&Arc<Part<Consumer>>, SeekTo)> {
+        self.sync_sources();
+        self.sources.iter().map(|source| (source.part(), source.reading_position()))
     }
 
     /// Whether [`Self::poll`] has returned the end already.

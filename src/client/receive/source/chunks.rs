@@ -46,6 +46,11 @@ impl Chunks {
         }
     }
 
+    /// The first entry of the oldest message that is not complete.
+    pub(super) fn first_pending(&self) -> Option<MessagePosition> {
+        self.assembly.as_ref().and_then(|assembly| assembly.first_pending())
+    }
+
     /// When something is to be looked for.
     fn due_at(&self) -> Option<Instant> {
         let assembly = self.assembly.as_ref().and_then(|assembly| assembly.expires_at());
@@ -161,7 +166,10 @@ impl Source {
     ) -> Option<ReceivedMessage> {
         let ChunkEntry { raw, body, position, permits, .. } = entry;
         let Assembled { payload, inner, redelivery_count } = assembled;
-        self.part.endpoint.with(|consumer| consumer.on_assembled(position, &inner));
+        if !self.part.endpoint.with(|consumer| consumer.on_assembled(position, &inner)) {
+            self.return_permits(*permits);
+            return None;
+        }
         let payload = Bytes::from(payload);
         let inflated = match body.compression {
             0 => Ok(payload),

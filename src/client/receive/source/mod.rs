@@ -38,8 +38,10 @@ use crate::wire::batch::{BatchCursor, RecordRange};
 use crate::wire::entry::EntryError;
 
 mod chunks;
+mod progress;
 
 use chunks::Chunks;
+use progress::Progress;
 
 /// Of this many entries that are opened in a row one is timed, besides the first after each wait: reading the clock
 /// costs as much as opening an entry.
@@ -78,6 +80,8 @@ pub(super) struct Source {
     is_timed: bool,
     /// Entries to be opened until one is timed: see [`TIMED_ENTRIES`].
     untimed_entries: u32,
+    /// How far a reader has read.
+    progress: Option<Box<Progress>>,
     /// It is in the receiver's queue of sources.
     pub(super) is_queued: bool,
     end: End,
@@ -126,10 +130,15 @@ impl Source {
             dead_letters,
             is_timed: config.ack_timeout.is_some(),
             untimed_entries: 0,
+            progress: (!config.durable).then(Box::default),
             is_queued: false,
             end: End::No,
             part,
         }
+    }
+
+    pub(super) fn part(&self) -> &Arc<Part<Consumer>> {
+        &self.part
     }
 
     pub(super) fn id(&self) -> EndpointId {
@@ -163,8 +172,15 @@ impl Source {
         self.discard_stale();
         let permits = std::mem::take(&mut self.permits);
         let (attach_number, before) = (permits.attach_number, self.run.len());
+        let read = self.take_read();
         let run = &mut self.run;
-        let taken = self.part.endpoint.with(|consumer| consumer.take(permits, run));
+        let taken = self.part.endpoint.with(|consumer| {
+            if let Some(read) = read {
+                consumer.on_read(read, clock::now);
+            }
+            consumer.take(permits, run)
+        });
+        self.set_seek_number(taken.seek_number);
         self.permits_max = taken.permits_step;
         if taken.queue_epoch != self.taken_epoch {
             // The epoch moved between `discard_stale` and the lock: what was here before is void all the same. Its permits
@@ -198,6 +214,7 @@ impl Source {
 
     /// Drops the open batch and the first `entries` of the run; the permits that were charged for them.
     fn discard(&mut self, entries: usize) -> u32 {
+        self.note_interrupted();
         self.clear_chunks();
         let permits = self.batch.take().map_or(0, |batch| batch.charged);
         // The sizes of batches are the peer's word: their sum may be beyond what a count holds.
@@ -265,10 +282,15 @@ impl Source {
                 self.release_buffer();
                 return None;
             };
+            self.note_read();
+            let position = MessagePosition::new(entry.ledger_id, entry.entry_id);
             let opened = match &entry.body {
                 Ok(body) if body.is_chunk() => self.next_of_chunk(entry, events),
                 _ => self.decode_next_slow(entry, events),
             };
+            if opened.is_none() && self.batch.is_none() {
+                self.note_passed(MessagePosition { partition: self.part.partition, ..position });
+            }
             if let Some(message) = opened {
                 if self.give_up(&message) {
                     continue;
@@ -281,6 +303,7 @@ impl Source {
     /// A consumer that waits for messages does not hold on to the read buffer of those it gave.
     fn release_buffer(&mut self) {
         self.untimed_entries = 0;
+        self.note_read();
         let Some(opened) = &mut self.opened else { return };
         match Arc::get_mut(opened) {
             Some(opened) => opened.clear(),
@@ -299,14 +322,20 @@ impl Source {
 
     #[inline(never)]
     fn flush_permits(&mut self) {
-        if self.permits.count == 0 {
+        let read = self.take_read();
+        if self.permits.count == 0 && read.is_none() {
             return;
         }
         let permits = ReturnedPermits {
             attach_number: self.permits.attach_number,
             count: std::mem::take(&mut self.permits.count),
         };
-        self.part.endpoint.with(|consumer| consumer.return_permits(permits));
+        self.part.endpoint.with(|consumer| {
+            if let Some(read) = read {
+                consumer.on_read(read, clock::now);
+            }
+            consumer.return_permits(permits);
+        });
     }
 
     /// The next member of the open batch that is for the user; `None` when there is no open batch, or not any more.

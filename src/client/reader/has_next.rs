@@ -1,0 +1,128 @@
+//! Whether there is a message to be read: the reader's position beside the last message of each topic.
+
+use std::sync::Arc;
+
+use super::Reader;
+use crate::client::clock;
+use crate::client::parts::Part;
+use crate::error::Result;
+use crate::id::MessagePosition;
+use crate::machine::consumer::{Consumer as Machine, LastMessageId, SeekTo};
+use crate::machine::{Deferred, Reply};
+
+impl Reader {
+    /// Whether a message is there to be read: one has arrived, or the broker has one behind the reader's position
+    /// (GET_LAST_MESSAGE_ID) of any topic or partition. Java: `hasMessageAvailable`.
+    ///
+    /// | the topic | says |
+    /// | --- | --- |
+    /// | is empty, was truncated, or all of it was removed by compaction | false |
+    /// | is terminated | false once it is read to its end |
+    /// | is [read compacted](super::ReaderBuilder::read_compacted) | whether the compacted view goes on |
+    /// | has [key ranges](super::ReaderBuilder::key_hash_range) to be read | true also if what is there is of other keys |
+    ///
+    /// # Errors
+    /// - The reason why the reader has ended.
+    /// - The broker's refusal: on a non-persistent topic, which stores nothing, `UnknownError`.
+    /// - [`TimedOut`](crate::ErrorKind::TimedOut) after the operation timeout.
+    ///
+    /// # Cancel safety
+    /// Dropping the future abandons the request and loses no message.
+    pub async fn has_next(&mut self) -> Result<bool> {
+        if self.found.is_none() {
+            self.found = self.consumer.try_receive()?;
+        }
+        if self.found.is_some() {
+            return Ok(true);
+        }
+        let asked: Vec<_> = self.last_messages().collect();
+        let mut answers = Vec::with_capacity(asked.len());
+        for (part, answer) in asked {
+            answers.push((part.id(), answer.await?));
+        }
+        let positions = self.consumer.reading_positions();
+        let last_of = |id| answers.iter().find(|(of, _)| *of == id).map(|(_, last)| last);
+        Ok(positions.into_iter().any(|(part, from)| last_of(part.id()).is_some_and(|last| is_ahead(last, &from))))
+    }
+
+    /// Asks for the last message of each topic and partition.
+    pub(super) fn last_messages(&self) -> impl Iterator<Item = (Arc<Part<Machine>>, Reply<LastMessageId>)> {
+        let ask = |consumer: &mut Machine, reply, deferred: &mut Deferred| {
+            consumer.last_message_id(reply, clock::now(), deferred);
+        };
+        self.consumer.parts().ask_those(|_| false, ask)
+    }
+}
+
+/// Whether the last message of a topic lies at the position, or behind it.
+fn is_ahead(last: &LastMessageId, from: &SeekTo) -> bool {
+    let id = last.id;
+    if id.entry_id == u64::MAX {
+        return false;
+    }
+    match from {
+        SeekTo::Earliest => true,
+        SeekTo::Message { id: read, inclusive } => match (place(&read.position()), place(&id)) {
+            (read, last) if read != last => read < last,
+            // A whole entry, or the members of it that are behind this one.
+            _ => match (read.batch_index(), inclusive) {
+                (_, true) => read.position().batch_index <= id.batch_index.max(0),
+                (Some(index), false) => i64::from(index) < i64::from(id.batch_index),
+                (None, false) => false,
+            },
+        },
+        // Not resolved: the broker does not say where it is.
+        SeekTo::Latest | SeekTo::PublishTime(_) => last.mark_delete.is_none_or(|mark| place(&mark) < place(&id)),
+    }
+}
+
+/// Ledger and entry, in the order of storage.
+fn place(position: &MessagePosition) -> (i64, i64) {
+    (position.ledger_id as i64, position.entry_id as i64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::MessageId;
+
+    fn last(entry_id: u64, batch_index: i32) -> LastMessageId {
+        LastMessageId { id: MessagePosition { batch_index, ..MessagePosition::new(5, entry_id) }, mark_delete: None }
+    }
+
+    fn after(id: MessageId) -> SeekTo {
+        SeekTo::Message { id, inclusive: false }
+    }
+
+    fn at(id: MessageId) -> SeekTo {
+        SeekTo::Message { id, inclusive: true }
+    }
+
+    #[test]
+    fn positions_beside_the_last_message() {
+        let empty = LastMessageId { id: MessagePosition::EARLIEST, mark_delete: None };
+        let marked = LastMessageId { mark_delete: Some(MessagePosition::new(5, 3)), ..last(3, -1) };
+        let whole = MessageId::new(5, 3);
+        for (case, last, from, expected) in [
+            ("empty", empty, SeekTo::Earliest, false),
+            ("empty, of a message", empty, after(whole.clone()), false),
+            ("a ledger without entries", last(u64::MAX, -1), SeekTo::Earliest, false),
+            ("from the beginning", last(0, -1), SeekTo::Earliest, true),
+            ("read", last(3, -1), after(whole.clone()), false),
+            ("at the last one", last(3, -1), at(whole.clone()), true),
+            ("behind the last one", last(3, -1), at(MessageId::new(5, 4)), false),
+            ("one more", last(4, -1), after(whole.clone()), true),
+            ("in a later ledger", last(0, -1), after(MessageId::new(4, 9)), true),
+            ("a batch that was read", last(3, 4), after(whole.clone()), false),
+            ("a batch that was read in part", last(3, 4), after(whole.clone().with_batch(3, 5)), true),
+            ("its last member", last(3, 4), after(whole.clone().with_batch(4, 5)), false),
+            ("at its last member", last(3, 4), at(whole.clone().with_batch(4, 5)), true),
+            ("a batch of one", last(3, 0), after(whole.clone()), false),
+            ("at a batch of one", last(3, -1), at(whole.with_batch(0, 1)), true),
+            ("at the end", marked, SeekTo::Latest, false),
+            ("where nothing is known", last(3, -1), SeekTo::Latest, true),
+        ] {
+            assert_eq!(is_ahead(&last, &from), expected, "{case}");
+        }
+    }
+}

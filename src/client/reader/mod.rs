@@ -1,0 +1,226 @@
+//! Readers: consumers whose subscription is not durable.
+//!
+//! A [`Reader`] is a face of a [`Consumer`]: its parts, queue, order and reconnects are the consumer's. What is its own is
+//! where it begins, and that the position is kept by the client: in the machine, `consumer/reading.rs`, and on the receiving
+//! side, `receive/source/progress.rs`.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures_core::Stream;
+
+use super::consumer::Consumer;
+use super::events::ConsumerEvents;
+use super::message::ReceivedMessage;
+use super::state::{HandleState, StateWatch};
+use super::why_idle::WhyIdle;
+use crate::error::{Error, Result};
+use crate::id::MessageId;
+use crate::machine::consumer::{ConsumerStats, SeekTo};
+
+mod builder;
+mod has_next;
+
+pub use builder::ReaderBuilder;
+
+/// Reads topics from a position of its own, without acknowledgements; created by [`Client::reader`](super::Client::reader).
+/// Java: `Reader`.
+///
+/// Its subscriptions are not durable (`CommandSubscribe.durable`): the broker keeps no position, and nothing is left of
+/// them once the reader is gone. The reader keeps it: over reconnects each message is read once, and in order within a
+/// topic or partition. Where a topic is deleted and made again, or the client goes to another cluster, what is there is read
+/// from the beginning.
+///
+/// ```no_run
+/// # async fn example(client: pulsar_native::Client) -> Result<(), pulsar_native::Error> {
+/// use pulsar_native::SeekTo;
+///
+/// let mut reader = client.reader("orders", SeekTo::Earliest).create().await?;
+/// while reader.has_next().await? {
+///     let message = reader.read_next().await?;
+///     println!("{}: {}", message.id(), message.to_string_lossy());
+/// }
+/// # Ok(())
+/// # }
+/// ```
+///
+/// It is also a [`Stream`] of messages. Dropping it closes it at the broker.
+pub struct Reader {
+    consumer: Consumer,
+    /// Found by [`Self::has_next`], and to be read next.
+    found: Option<ReceivedMessage>,
+}
+
+impl Reader {
+    fn new(consumer: Consumer) -> Self {
+        Self { consumer, found: None }
+    }
+
+    /// The next message; waits for one. Java: `readNext`.
+    ///
+    /// What cannot be read is an [event](Self::events), as with a [consumer](Consumer::receive), and counts as read.
+    ///
+    /// # Errors
+    /// The reason why the reader has ended: it was closed, or the last of its topics and partitions has ended permanently.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses no message and has no other effect.
+    pub async fn read_next(&mut self) -> Result<ReceivedMessage> {
+        match self.found.take() {
+            Some(message) => Ok(message),
+            None => self.consumer.receive().await,
+        }
+    }
+
+    /// The next message that has arrived already, if any. That there is none does not say that the topic has none: see
+    /// [`Self::has_next`].
+    ///
+    /// # Errors
+    /// Same as [`Self::read_next`].
+    pub fn try_read_next(&mut self) -> Result<Option<ReceivedMessage>> {
+        match self.found.take() {
+            Some(message) => Ok(Some(message)),
+            None => self.consumer.try_receive(),
+        }
+    }
+
+    /// Goes to another position (SEEK) and returns once messages from there are read. Java: `seek`.
+    ///
+    /// A seek to an id moves only the topic or partition that the id names; any other moves all of them. After
+    /// [`SeekTo::Latest`] what is published from now on is read, also if the connection is lost before the first message.
+    ///
+    /// # Errors
+    /// Same as [`Consumer::seek`].
+    ///
+    /// # Cancel safety
+    /// Once it was polled, the seek is requested even if the future is dropped.
+    pub async fn seek(&mut self, to: SeekTo) -> Result<()> {
+        self.found = None;
+        let depends_on_time = to.depends_on_time();
+        self.consumer.seek(to).await?;
+        if depends_on_time { self.resolve_position().await } else { Ok(()) }
+    }
+
+    /// Learns where positions are that depend on when the broker was asked: a reader that loses its connection before its
+    /// first message goes on from there.
+    async fn resolve_position(&self) -> Result<()> {
+        for (_, answer) in self.last_messages() {
+            match answer.await {
+                // A topic that is not persistent has no positions.
+                Err(error) if error.server_error().is_some() => {}
+                answer => drop(answer?),
+            }
+        }
+        Ok(())
+    }
+
+    /// The id of the last message (GET_LAST_MESSAGE_ID) of each topic and partition. Java: `getLastMessageIds`.
+    ///
+    /// # Errors
+    /// Same as [`Consumer::last_message_ids`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future abandons the request.
+    pub async fn last_message_ids(&self) -> Result<Vec<MessageId>> {
+        self.consumer.last_message_ids().await
+    }
+
+    /// Requests no more messages of the broker until [`resume`](Self::resume); those it was asked for before still come.
+    pub fn pause(&self) {
+        self.consumer.pause();
+    }
+
+    /// Requests messages again.
+    pub fn resume(&self) {
+        self.consumer.resume();
+    }
+
+    /// The events of the reader: a topic or partition has ended, a message cannot be read. See [`Consumer::events`].
+    pub fn events(&self) -> ConsumerEvents {
+        self.consumer.events()
+    }
+
+    /// What it has counted since it was created. What has been read is acknowledged, several messages at a time, so that
+    /// the statistics of the broker say how far it is.
+    pub fn stats(&self) -> ConsumerStats {
+        self.consumer.stats()
+    }
+
+    /// Why no message comes, if none does: see [`Consumer::why_idle`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future abandons the requests.
+    pub async fn why_idle(&self) -> WhyIdle {
+        self.consumer.why_idle().await
+    }
+
+    /// The full names of the topics it was created for, or the pattern.
+    pub fn topics(&self) -> impl Iterator<Item = &str> {
+        self.consumer.topics()
+    }
+
+    /// The name of its subscriptions: see [`ReaderBuilder::subscription_name`].
+    pub fn subscription(&self) -> &str {
+        self.consumer.subscription()
+    }
+
+    /// Whether every topic and partition is terminated and read to its end (REACHED_END_OF_TOPIC): no more messages will
+    /// arrive.
+    pub fn has_reached_end_of_topic(&self) -> bool {
+        self.found.is_none() && self.consumer.has_reached_end_of_topic()
+    }
+
+    /// Where each topic and partition is attached, or why it is not.
+    pub fn state(&self) -> HandleState {
+        self.consumer.state()
+    }
+
+    /// [`Self::state`] now and after each change.
+    pub fn watch_state(&self) -> StateWatch<HandleState> {
+        self.consumer.watch_state()
+    }
+
+    /// Whether every topic and partition is attached to a broker at the moment. Java: `isConnected`.
+    pub fn is_connected(&self) -> bool {
+        self.consumer.is_connected()
+    }
+
+    /// Why the first topic or partition that is not attached is not attached: see [`Consumer::connection_error`].
+    pub fn connection_error(&self) -> Option<Error> {
+        self.consumer.connection_error()
+    }
+
+    /// Closes it at the broker (CLOSE_CONSUMER), which forgets its subscriptions, and waits for the answer.
+    ///
+    /// # Errors
+    /// - [`TimedOut`](crate::ErrorKind::TimedOut): no answer within the operation timeout.
+    /// - The broker's refusal.
+    ///
+    /// The reader has ended in either case.
+    ///
+    /// # Cancel safety
+    /// The close continues when the future is dropped.
+    pub async fn close(&self) -> Result<()> {
+        self.consumer.close().await
+    }
+}
+
+impl Stream for Reader {
+    type Item = Result<ReceivedMessage>;
+
+    /// The messages that [`Reader::read_next`] returns. The error that ends the reader is the last item.
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        match self.found.take() {
+            Some(message) => Poll::Ready(Some(Ok(message))),
+            None => Pin::new(&mut self.consumer).poll_next(cx),
+        }
+    }
+}
+
+impl fmt::Debug for Reader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let topics: Vec<_> = self.topics().collect();
+        write!(f, "Reader({} of {})", self.subscription(), topics.join(", "))
+    }
+}

@@ -1,0 +1,181 @@
+//! Readers: where they begin, and what they are given.
+
+use pulsar_native::{Reader, SeekTo};
+
+use super::*;
+
+async fn reader(client: &Client, topic: &str, start: SeekTo) -> Reader {
+    within("a reader", client.reader(topic, start).create()).await.expect("a reader")
+}
+
+async fn read(reader: &mut Reader, count: usize) -> Vec<String> {
+    let mut texts = Vec::new();
+    for at in 0..count {
+        let message = within(&format!("message {at} of {reader:?}"), reader.read_next()).await.expect("a message");
+        texts.push(message.to_string_lossy().into_owned());
+    }
+    texts
+}
+
+async fn has_next(reader: &mut Reader) -> bool {
+    within("an answer", reader.has_next()).await.expect("an answer")
+}
+
+/// All that there is.
+async fn read_all(reader: &mut Reader) -> Vec<String> {
+    let mut texts = Vec::new();
+    while has_next(reader).await {
+        texts.extend(read(reader, 1).await);
+    }
+    texts
+}
+
+async fn seek(reader: &mut Reader, to: SeekTo) {
+    within("the seek", reader.seek(to)).await.expect("moved");
+}
+
+/// With batches of four.
+async fn producer(client: &Client, topic: &str, batching: bool) -> Producer {
+    let builder = client.producer(topic).batching(batching).batching_max_publish_delay(Duration::from_millis(200));
+    created(builder.batching_max_messages(4)).await
+}
+
+fn numbers(range: std::ops::Range<usize>) -> Vec<String> {
+    range.map(|number| number.to_string()).collect()
+}
+
+/// Ten messages, on their own and in batches.
+pub async fn starts(target: &Target) {
+    let client = target.client().await;
+    for batching in [false, true] {
+        let topic = target.topic("reader-starts");
+        let producer = producer(&client, &topic, batching).await;
+        let mut empty = reader(&client, &topic, SeekTo::Latest).await;
+        assert!(!has_next(&mut empty).await);
+        let ids = send_all(&producer, numbers(0..10)).await;
+        assert_eq!(read_all(&mut empty).await, numbers(0..10));
+        for (start, expected) in [
+            (SeekTo::Earliest, 0),
+            (SeekTo::Latest, 10),
+            (SeekTo::PublishTime(SystemTime::UNIX_EPOCH), 0),
+            (SeekTo::PublishTime(SystemTime::now() + Duration::from_secs(60)), 10),
+            (SeekTo::Message { id: ids[4].clone(), inclusive: true }, 4),
+            (SeekTo::Message { id: ids[4].clone(), inclusive: false }, 5),
+            (SeekTo::Message { id: ids[3].clone(), inclusive: false }, 4),
+            (SeekTo::Message { id: ids[9].clone(), inclusive: false }, 10),
+            (SeekTo::Message { id: ids[9].clone(), inclusive: true }, 9),
+        ] {
+            let mut reader = reader(&client, &topic, start.clone()).await;
+            assert_eq!(read_all(&mut reader).await, numbers(expected..10), "{start:?}");
+        }
+    }
+}
+
+pub async fn seeks(target: &Target) {
+    let client = target.client().await;
+    for batching in [false, true] {
+        let topic = target.topic("reader-seeks");
+        let producer = producer(&client, &topic, batching).await;
+        let ids = send_all(&producer, numbers(0..10)).await;
+        let mut reader = reader(&client, &topic, SeekTo::Earliest).await;
+        assert_eq!(read(&mut reader, 3).await, numbers(0..3));
+        for (to, expected) in [
+            (SeekTo::Latest, 10),
+            (SeekTo::Message { id: ids[2].clone(), inclusive: false }, 3),
+            (SeekTo::Earliest, 0),
+            (SeekTo::Message { id: ids[9].clone(), inclusive: false }, 10),
+            (SeekTo::Message { id: ids[9].clone(), inclusive: true }, 9),
+            (SeekTo::PublishTime(SystemTime::now() + Duration::from_secs(60)), 10),
+            (SeekTo::Message { id: ids[5].clone(), inclusive: true }, 5),
+            (SeekTo::PublishTime(SystemTime::UNIX_EPOCH), 0),
+        ] {
+            seek(&mut reader, to.clone()).await;
+            assert_eq!(has_next(&mut reader).await, expected < 10, "{to:?}");
+            assert_eq!(read_all(&mut reader).await, numbers(expected..10), "{to:?}");
+        }
+        seek(&mut reader, SeekTo::Latest).await;
+        send(&producer, "10").await;
+        assert_eq!(read_all(&mut reader).await, ["10"]);
+    }
+}
+
+/// The topic moves after each message, with others in the queue.
+pub async fn each_message_once_over_reconnects(target: &Target) {
+    let client = target.client().await;
+    for (batching, queue_size) in [(false, 1000), (true, 1000), (true, 1)] {
+        let topic = target.topic("reader-reconnects");
+        let producer = producer(&client, &topic, batching).await;
+        let builder = client.reader(&topic, SeekTo::Latest).receiver_queue_size(queue_size);
+        let mut reader = within("a reader", builder.create()).await.expect("a reader");
+        target.unload(&topic).await;
+        send_all(&producer, numbers(0..20)).await;
+        for number in 0..20 {
+            assert_eq!(read(&mut reader, 1).await, [number.to_string()], "batching {batching}");
+            if number % 3 == 0 {
+                target.unload(&topic).await;
+            }
+        }
+        assert!(!has_next(&mut reader).await);
+        target.unload(&topic).await;
+        assert!(!has_next(&mut reader).await);
+    }
+}
+
+/// A partitioned topic and a plain one, from the beginning and from the end; a partition that is added.
+pub async fn several_topics(target: &Target) {
+    let client = target.client().await;
+    let partitioned = target.partitioned_topic("reader-several", 3).await;
+    let plain = target.topic("reader-several-plain");
+    let mut latest =
+        within("a reader", client.reader([&partitioned, &plain], SeekTo::Latest).create()).await.expect("a reader");
+    let producers =
+        [created(client.producer(&partitioned).batching(false)).await, created(client.producer(&plain)).await];
+    assert!(!has_next(&mut latest).await);
+    let mut sent = BTreeSet::new();
+    for number in 0..30 {
+        let text = number.to_string();
+        let message = Message::new(text.clone()).with_key(&text);
+        send(&producers[number % 2], message).await;
+        sent.insert(text);
+    }
+    let builder = client.reader([&partitioned, &plain], SeekTo::Earliest);
+    let builder = builder.auto_update_partitions_interval(Duration::from_secs(1));
+    let mut earliest = within("a reader", builder.create()).await.expect("a reader");
+    for reader in [&mut latest, &mut earliest] {
+        let texts = read_all(reader).await;
+        assert_eq!(texts.len(), 30, "each once");
+        assert_eq!(BTreeSet::from_iter(texts), sent);
+        assert!(!has_next(reader).await);
+    }
+    let one = within(
+        "a reader",
+        client.reader([&partitioned, &plain], SeekTo::Message { id: MessageId::new(1, 1), inclusive: true }).create(),
+    )
+    .await;
+    assert_eq!(one.expect_err("several parts").kind(), ErrorKind::InvalidArgument);
+    target.cluster().grow(&partitioned, 5).await;
+    let added = created(client.producer(format!("{partitioned}-partition-4"))).await;
+    send(&added, "more").await;
+    assert_eq!(read(&mut earliest, 1).await, ["more"]);
+}
+
+/// Nothing of it is left at the broker.
+pub async fn leaves_nothing(target: &Target) {
+    let client = target.client().await;
+    let topic = target.topic("reader-leaves");
+    let producer = producer(&client, &topic, false).await;
+    send(&producer, "0").await;
+    let builder = client.reader(&topic, SeekTo::Earliest).subscription_role_prefix("role").reader_name("me");
+    let mut reader = within("a reader", builder.create()).await.expect("a reader");
+    let name = reader.subscription().to_owned();
+    assert!(name.starts_with("role-reader-") && name.len() == "role-reader-".len() + 10, "{name}");
+    assert_eq!(read(&mut reader, 1).await, ["0"]);
+    assert!(!has_next(&mut reader).await);
+    let look = || target.stats(&topic);
+    until("the acknowledgement", look, |seen| seen.subscriptions.get(&name).is_some_and(|one| one.backlog == 0)).await;
+    within("the close", reader.close()).await.expect("closed");
+    until("its end", look, |seen| seen.subscriptions.is_empty()).await;
+    let named = || client.reader(&topic, SeekTo::Earliest).subscription_name("mine");
+    let _first = within("a reader", named().create()).await.expect("a reader");
+    assert_eq!(within("a reader", named().create()).await.expect_err("taken").kind(), ErrorKind::Busy);
+}
