@@ -58,7 +58,11 @@ impl Reading {
     }
 
     fn set(&mut self, from: SeekTo) {
-        self.from = from;
+        self.from = match from {
+            SeekTo::Message { id, .. } if id == MessageId::EARLIEST => SeekTo::Earliest,
+            SeekTo::Message { id, .. } if id == MessageId::LATEST => SeekTo::Latest,
+            from => from,
+        };
         self.published_from_ms = None;
     }
 
@@ -95,10 +99,7 @@ impl Reading {
     fn resolve(&mut self, last: &LastMessageId, seek_number: u32) {
         let is_open = matches!(self.from, SeekTo::Latest | SeekTo::PublishTime(_)) && self.seek_number == seek_number;
         if let Some(before) = last.mark_delete.filter(|_| is_open) {
-            self.set(match before == MessagePosition::EARLIEST {
-                true => SeekTo::Earliest,
-                false => SeekTo::Message { id: before.into(), inclusive: false },
-            });
+            self.set(SeekTo::Message { id: before.into(), inclusive: false });
         }
     }
 
