@@ -8,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::OPEN_MAX;
 use super::buffers::{BufferPool, DeferredDrops};
+use super::interleaved::{Interleaved, OwnRecords};
 use super::key_batches::BatchKey;
 use super::message::Message;
 use super::results::{SendCallback, SendResults};
@@ -21,6 +22,7 @@ use crate::wire::batch::{put_plain_record, put_record};
 /// | --- | --- |
 /// | one | itself: it goes out as a single message, not as a batch of one |
 /// | several, numbered | the records of a batch, written as each message comes |
+/// | several, numbered, of a batch among others | the same, written among those of the others: see [`Interleaved`] |
 /// | several, accepted before the first attach | themselves: a record holds the sequence id |
 #[derive(Debug, Default)]
 pub(super) struct EntryContent {
@@ -28,6 +30,8 @@ pub(super) struct EntryContent {
     first: Option<Message>,
     more: Vec<Message>,
     records: BytesMut,
+    /// Records that lie among those of other batches, once they are closed.
+    own: Option<OwnRecords>,
     count: u32,
     payload_bytes: usize,
     record_bytes_max: usize,
@@ -53,6 +57,11 @@ impl EntryContent {
         i32::try_from(self.count).unwrap_or(i32::MAX)
     }
 
+    /// Takes its records, which lie among those of other batches, and the buffer that they are to be gathered in.
+    pub(super) fn set_own(&mut self, own: OwnRecords, buffer: BytesMut) {
+        (self.own, self.records) = (Some(own), buffer);
+    }
+
     /// The payloads of its messages, bytes.
     pub(super) fn payload_bytes(&self) -> usize {
         self.payload_bytes
@@ -60,7 +69,7 @@ impl EntryContent {
 
     /// What is written as records, bytes.
     pub(super) fn records_bytes(&self) -> usize {
-        self.records.len()
+        self.own.as_ref().map_or(self.records.len(), OwnRecords::len)
     }
 
     /// At least what the records of all its messages take, bytes.
@@ -89,10 +98,34 @@ impl EntryContent {
                 self.records = buffers.take();
                 self.write_held(drops);
             }
-            self.write_record(message);
+            write_record(&mut self.records, message);
         } else {
             self.more.push(std::mem::take(message));
         }
+    }
+
+    /// [`add`](Self::add)s a numbered message whose record, and that of the first message, is written among those of other
+    /// batches, for the batch at `place`. [`Interleaved::close`] gives them back.
+    pub(super) fn add_interleaved(
+        &mut self,
+        message: &mut Message,
+        size_bytes: usize,
+        place: usize,
+        others: &mut Interleaved,
+        drops: &mut DeferredDrops,
+    ) {
+        self.payload_bytes += message.payload.len();
+        self.record_bytes_max += message.record_bytes_max(size_bytes);
+        self.count += 1;
+        if self.count == 1 {
+            self.first = Some(std::mem::take(message));
+            return;
+        }
+        if let Some(first) = self.first.take() {
+            others.write(place, &first);
+            self.keep_keys(first, drops);
+        }
+        others.write(place, message);
     }
 
     /// The key of its first message, once that is a record.
@@ -112,25 +145,21 @@ impl EntryContent {
     }
 
     fn write_held(&mut self, drops: &mut DeferredDrops) {
-        if let Some(mut first) = self.first.take() {
-            self.key_b64 = first.extras().key_b64;
-            self.write_record(&first);
-            (self.key, self.ordering_key) = first.take_keys();
-            drops.defer_drop(first.payload);
+        if let Some(first) = self.first.take() {
+            write_record(&mut self.records, &first);
+            self.keep_keys(first, drops);
         }
         for mut message in std::mem::take(&mut self.more) {
-            self.write_record(&message);
+            write_record(&mut self.records, &message);
             drops.defer_drop_of_message(&mut message);
         }
     }
 
-    /// Fast for a message that has no more than payload and sequence id.
-    #[inline(always)]
-    fn write_record(&mut self, message: &Message) {
-        match message.sequence_id().filter(|_| !message.has_extras()) {
-            Some(sequence_id) => put_plain_record(&mut self.records, sequence_id, &message.payload),
-            None => put_record(&mut self.records, &message.single(), &message.payload),
-        }
+    /// The first message has become a record.
+    fn keep_keys(&mut self, mut first: Message, drops: &mut DeferredDrops) {
+        self.key_b64 = first.extras().key_b64;
+        (self.key, self.ordering_key) = first.take_keys();
+        drops.defer_drop(first.payload);
     }
 
     /// Drops the messages: they will not be sent.
@@ -157,8 +186,20 @@ impl EntryContent {
 
     /// The records of all messages. No lock may be held, because messages are dropped.
     pub(super) fn take_records(&mut self) -> BytesMut {
-        self.write_held(&mut DeferredDrops::default());
+        match self.own.take() {
+            Some(own) => own.gather(&mut self.records),
+            None => self.write_held(&mut DeferredDrops::default()),
+        }
         std::mem::take(&mut self.records)
+    }
+}
+
+/// Fast for a message that has no more than payload and sequence id.
+#[inline(always)]
+pub(super) fn write_record(records: &mut BytesMut, message: &Message) {
+    match message.sequence_id().filter(|_| !message.has_extras()) {
+        Some(sequence_id) => put_plain_record(records, sequence_id, &message.payload),
+        None => put_record(records, &message.single(), &message.payload),
     }
 }
 
@@ -216,13 +257,20 @@ impl OpenBatch {
         buffers: &mut BufferPool,
         drops: &mut DeferredDrops,
     ) -> u32 {
+        let member = self.note(message, size_bytes, callback);
+        self.content.add(message, size_bytes, is_numbered, buffers, drops);
+        member
+    }
+
+    /// What a message changes beside the content; its place among the others.
+    #[inline(always)]
+    pub(super) fn note(&mut self, message: &Message, size_bytes: usize, callback: Option<SendCallback>) -> u32 {
         let member = self.content.count();
         if let Some(callback) = callback {
             self.callbacks.push_back((member, callback));
         }
         self.last = message.sequence_id().unwrap_or(0);
         self.size_bytes += size_bytes;
-        self.content.add(message, size_bytes, is_numbered, buffers, drops);
         member
     }
 

@@ -16,6 +16,7 @@
 use bytes::Bytes;
 
 use super::batch::OpenBatch;
+use super::interleaved::Interleaved;
 use super::send_deadline::SendDeadline;
 use super::{Message, PendingSend, Producer, SendCallback};
 use crate::hash::murmur3_32;
@@ -45,6 +46,8 @@ impl<'a> BatchKey<'a> {
 pub(super) struct KeyBatches {
     /// In the order in which they were opened.
     batches: Vec<OpenBatch>,
+    /// The records of all.
+    interleaved: Interleaved,
     /// Place of a batch by the hash of its key. Of two keys with the same hash one has a batch at a time, so that keys that
     /// are chosen to collide cost batches, and no search.
     places: IdMap<u64, usize>,
@@ -133,15 +136,20 @@ impl Producer {
             }
         };
         let is_numbered = self.sealing.is_ready();
-        let batches = self.key_batches.as_mut().expect("only key-based batching comes here");
-        let batch = &mut batches.batches[place];
+        let KeyBatches { batches, interleaved, .. } = &mut **self.key_batches.get_or_insert_default();
+        let batch = &mut batches[place];
         if is_numbered {
             let (id, _) = self.sequence_ids.assign(None);
             message.set_sequence_id(id);
             batch.first = id;
         }
         let (buffers, drops) = (&mut self.sealing.buffers, &mut self.sealing.drops);
-        let member = batch.join(message, size_bytes, is_numbered, callback, buffers, drops);
+        let member = batch.note(message, size_bytes, callback);
+        if is_numbered {
+            batch.content.add_interleaved(message, size_bytes, place, interleaved, drops);
+        } else {
+            batch.content.add(message, size_bytes, false, buffers, drops);
+        }
         let results = batch.results.clone();
         if batch.content.count() >= self.config.batching_max_messages
             || batch.content.payload_bytes() >= self.config.batching_max_bytes
@@ -195,7 +203,8 @@ impl Producer {
     /// Closes the batches of all keys. Those of a producer that is not attached for the first time yet are numbered then.
     #[cold]
     pub(super) fn close_key_batches(&mut self) {
-        let Some(KeyBatches { batches, places, order }) = self.key_batches.as_deref_mut() else { return };
+        let Some(KeyBatches { batches, interleaved, places, order }) = self.key_batches.as_deref_mut() else { return };
+        interleaved.close(batches, &mut self.sealing.buffers);
         let (mut batches, mut order) = (std::mem::take(batches), std::mem::take(order));
         places.clear();
         let mut index = batches.first().map_or(0, |first| first.index);

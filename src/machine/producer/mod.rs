@@ -18,7 +18,7 @@
 //! | `payload_limits.rs` | `PayloadLimits` | how large a message and a batch may be |
 //! | `capacity.rs`, `waiter_queue.rs` | `Capacity` | the bounds on pending messages; tasks that wait for capacity |
 //! | `sequence_ids.rs` | `SequenceIds` | sequence ids |
-//! | `batch.rs`, `key_batches.rs` | `OpenBatch`, `KeyBatches` | the messages of one entry; one batch for each key |
+//! | `batch.rs`, `key_batches.rs`, `interleaved.rs` | `OpenBatch`, `KeyBatches`, `Interleaved` | the messages of one entry; one batch for each key; the records of all those |
 //! | `group.rs`, `in_flight/` | `InFlight` | entries between acceptance and receipt; the send cursor |
 //! | `seal.rs`, `buffers.rs` | `Sealing` | which work is done outside the lock, when and by which task; buffers |
 //! | `pipeline.rs` | | the outgoing payload pipeline: batch, compress, (split), (encrypt), seal |
@@ -71,6 +71,7 @@ mod extras;
 mod flush;
 mod group;
 mod in_flight;
+mod interleaved;
 mod key_batches;
 mod lifecycle;
 mod message;
