@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use prost::Message as _;
 
+use crate::checkpoint::Checkpoint;
 use crate::id::{MessageId, MessagePosition};
 use crate::machine::consumer::{Assembly, Chunk, ChunkLimits, Step};
 use crate::pb;
@@ -59,6 +60,28 @@ pub fn message_id(data: &[u8]) {
     if let Ok(id) = text.parse::<MessageId>() {
         assert_same_id(&id.to_string().parse().expect("what is shown is read"), &id);
     }
+}
+
+/// The bytes or the text of a checkpoint, as an application has stored it.
+pub fn checkpoint(data: &[u8]) {
+    if let Ok(checkpoint) = Checkpoint::from_bytes(data) {
+        check_checkpoint(&checkpoint);
+    }
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Ok(checkpoint) = text.parse::<Checkpoint>() {
+        check_checkpoint(&checkpoint);
+    }
+}
+
+fn check_checkpoint(checkpoint: &Checkpoint) {
+    assert_eq!(checkpoint.to_string().parse().as_ref(), Ok(checkpoint), "what is shown is read");
+    let stored = checkpoint.to_bytes();
+    let again = Checkpoint::from_bytes(&stored).expect("what was written is read");
+    assert_eq!((&again, again.to_bytes()), (checkpoint, stored));
+    let mut merged = Checkpoint::new();
+    assert!(merged <= *checkpoint);
+    merged.merge(checkpoint);
+    assert_eq!(merged, *checkpoint);
 }
 
 /// Equal also in what equality leaves out.
@@ -445,6 +468,11 @@ mod tests {
     #[test]
     fn message_id_corpus() -> io::Result<()> {
         replay("message_id", message_id)
+    }
+
+    #[test]
+    fn checkpoint_corpus() -> io::Result<()> {
+        replay("checkpoint", checkpoint)
     }
 
     #[test]

@@ -100,6 +100,7 @@ mod mutation;
 mod base64_text;
 #[cfg(feature = "broker")]
 pub mod broker;
+mod checkpoint;
 #[cfg(feature = "client")]
 pub mod client;
 #[cfg(any(all(feature = "broker", feature = "tls"), test, fuzzing))]
@@ -114,7 +115,6 @@ mod http_io;
 pub mod id;
 pub mod machine;
 pub mod pb;
-#[cfg(any(feature = "oauth2", feature = "broker"))]
 mod percent;
 pub mod schema;
 #[cfg(feature = "sim")]
@@ -128,6 +128,8 @@ mod trace_context;
 mod wall_time;
 pub mod wire;
 
+#[doc(inline)]
+pub use checkpoint::{Checkpoint, CheckpointError};
 #[cfg(feature = "http")]
 pub use client::ControlledClusterFailover;
 #[cfg(feature = "oauth2")]
@@ -145,7 +147,7 @@ pub use client::{
     EncryptionContext, EncryptionKey, Events, HandleState, HashingScheme, IdleReason, IncompleteReason, MemoryUsage,
     MessageRouter, MessageRoutingMode, Outcome, PartIdle, PartState, Producer, ProducerBuilder,
     ProducerCryptoFailureAction, ProducerEvent, ProducerEvents, ProducerInterceptor, ProducerSink, ProxyProtocol,
-    Reader, ReaderBuilder, ReceivedMessage, StateWatch, TlsAuthentication, Token, Topics, TryEnqueueError,
+    Reader, ReaderBuilder, ReaderStart, ReceivedMessage, StateWatch, TlsAuthentication, Token, Topics, TryEnqueueError,
     UnreadableChunk, UnreadableMessage, UnreadableReason, WhyIdle, WorkOptions,
 };
 #[cfg(feature = "client")]

@@ -15,6 +15,19 @@ pub(crate) fn decoded(text: &str) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
+/// Writes a text with every byte encoded but letters, digits and `:/-._~`.
+pub(crate) fn encode(text: &str, out: &mut impl std::fmt::Write) -> std::fmt::Result {
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b':' | b'/' | b'-' | b'.' | b'_' | b'~' => {
+                out.write_char(char::from(byte))?;
+            }
+            _ => write!(out, "%{byte:02X}")?,
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

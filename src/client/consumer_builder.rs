@@ -14,10 +14,10 @@ use super::growth::AutoUpdate;
 use super::interceptors::{ConsumerInterceptor, ConsumerInterceptors};
 #[cfg(feature = "patterns")]
 use super::pattern::RegexSubscriptionMode;
+use super::reader::Positions;
 use super::topics::Topics;
 use crate::machine::consumer::{
-    ConsumerConfig, InitialPosition, KeySharedPolicy, RedeliveryBackoff, SeekTo, SubscriptionType,
-    UnreadableMessagePolicy,
+    ConsumerConfig, InitialPosition, KeySharedPolicy, RedeliveryBackoff, SubscriptionType, UnreadableMessagePolicy,
 };
 use crate::schema::SchemaInfo;
 
@@ -52,8 +52,8 @@ pub struct ConsumerBuilder {
     pub(super) encryption: EncryptionOptions<ConsumerCryptoFailureAction>,
     pub(super) dead_letter_policy: Option<DeadLetterPolicy>,
     pub(super) retries: bool,
-    /// Where a reader begins.
-    pub(super) reader_start: Option<SeekTo>,
+    /// Where the parts of a reader begin.
+    pub(super) positions: Option<Arc<Positions>>,
     pub(super) starts_paused: bool,
     pub(super) interceptors: Option<Arc<ConsumerInterceptors>>,
     pub(super) auto_update: AutoUpdate,
@@ -76,7 +76,7 @@ impl ConsumerBuilder {
             encryption: EncryptionOptions::default(),
             dead_letter_policy: None,
             retries: false,
-            reader_start: None,
+            positions: None,
             starts_paused: false,
             interceptors: None,
             auto_update: AutoUpdate::default(),

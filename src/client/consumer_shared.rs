@@ -11,6 +11,7 @@ use super::events::{ConsumerEvent, EventQueue, EventSource};
 use super::interceptors::{ConsumerInterceptors, RedeliverySource};
 use super::joining::Joining;
 use super::parts::{Part, Parts};
+use super::reader::Positions;
 use super::runtime::AsyncTimer;
 use super::workers::Tasks;
 use super::{Shared, clock};
@@ -25,8 +26,8 @@ pub(super) struct ConsumerShared {
     pub(super) parts: Parts<Machine>,
     /// The full names that the consumer was created for; not empty.
     pub(super) topics: Vec<Arc<str>>,
-    /// Where a reader begins to read the parts that it begins with.
-    pub(super) reader_start: Option<SeekTo>,
+    /// Where the parts of a reader begin.
+    pub(super) positions: Option<Arc<Positions>>,
     /// That of the parts it began with. They share the name.
     pub(super) config: Arc<ConsumerConfig>,
     /// What parts that join later have of their own.
@@ -77,7 +78,7 @@ impl ConsumerShared {
         Self {
             parts: Parts::new(),
             topics,
-            reader_start: None,
+            positions: None,
             config,
             joining,
             partitioned: Mutex::default(),
@@ -223,7 +224,7 @@ impl ConsumerShared {
 
     /// Creates the consumer of one part and starts attaching it. The reply gets the result of the first attach.
     pub(super) fn open_part(&self, topic: Arc<str>, partition: i32) -> Result<(EndpointId, Reply<()>)> {
-        let from = self.reader_start.clone();
+        let from = self.positions.as_ref().map(|positions| positions.of_first(&topic));
         self.open_with(topic, partition, self.config.clone(), from, self.joining.follows_pattern)
     }
 

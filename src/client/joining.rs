@@ -105,7 +105,8 @@ impl ConsumerShared {
         let config = self.config_of_joining(self.parts.snapshot().1.len() + topics.len());
         let mut opened = Vec::with_capacity(topics.len());
         for (topic, partition) in topics {
-            let (id, attached) = self.open_with(topic, partition, config.clone(), None, true)?;
+            let from = self.positions.as_ref().map(|positions| positions.of_joining(&topic));
+            let (id, attached) = self.open_with(topic, partition, config.clone(), from, true)?;
             opened.push(Opened { id, attached });
             // Wakes a receive that waits already: with a queue of size 0 it has to request a message of the new part.
             if let Some(waker) = self.inbox.notify(id) {
@@ -188,6 +189,9 @@ impl ConsumerShared {
         for part in self.parts.iter() {
             let is_gone = !is_kept(&part.topic);
             if is_gone || part.read(Machine::is_finished) {
+                if !is_gone {
+                    self.keep_position(&part);
+                }
                 // Its close takes as long as it takes.
                 drop(self.parts.remove(part.id()));
                 is_smaller = true;

@@ -34,7 +34,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{ConsumerId, ProducerId, WatcherId};
 use crate::machine::EndpointRef;
-use crate::machine::consumer::SeekTo;
 use crate::machine::control::Input;
 use crate::machine::memory::MemoryBudget;
 use crate::machine::receive_memory::ReceiveBudget;
@@ -125,7 +124,7 @@ pub use oauth2::OAuth2;
 pub use pattern::RegexSubscriptionMode;
 pub use producer::{Producer, TryEnqueueError};
 pub use producer_builder::ProducerBuilder;
-pub use reader::{Reader, ReaderBuilder};
+pub use reader::{Reader, ReaderBuilder, ReaderStart};
 pub use receive::BatchReceivePolicy;
 pub use routing::{HashingScheme, MessageRoutingMode};
 pub use sink::ProducerSink;
@@ -223,9 +222,10 @@ impl Client {
         ConsumerBuilder::new(self.shared.clone(), topics.into(), subscription.into())
     }
 
-    /// A builder for a reader of one topic or several, which begins at `start`.
-    pub fn reader(&self, topics: impl Into<Topics>, start: SeekTo) -> ReaderBuilder {
-        ReaderBuilder::new(self.shared.clone(), topics.into(), start)
+    /// A builder for a reader of one topic or several, which begins at `start`: a [`SeekTo`](crate::SeekTo), or a
+    /// [`Checkpoint`](crate::Checkpoint) of an earlier one.
+    pub fn reader(&self, topics: impl Into<Topics>, start: impl Into<ReaderStart>) -> ReaderBuilder {
+        ReaderBuilder::new(self.shared.clone(), topics.into(), start.into())
     }
 
     /// How many partitions the topic has; 0 means that it is not partitioned (PARTITIONED_METADATA).

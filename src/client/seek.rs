@@ -54,6 +54,6 @@ fn ask(part: &Part<Machine>, to: SeekTo) -> Reply<()> {
 }
 
 /// Whether it is the start or the end of whichever topic.
-fn is_end_of_any(id: &MessageId) -> bool {
+pub(super) fn is_end_of_any(id: &MessageId) -> bool {
     id.topic().is_none() && [MessageId::EARLIEST, MessageId::LATEST].contains(id)
 }

@@ -69,7 +69,7 @@ impl ConsumerBuilder {
         let mut shared = ConsumerShared::new(self.client.clone(), names, config, joining);
         shared.set_partitioned(partitioned);
         shared.interceptors = self.interceptors;
-        shared.reader_start = self.reader_start;
+        shared.positions = self.positions;
         shared.decryption = Arc::new(Decryption::new(&self.encryption));
         let letters = letter_topics.map(|topics| shared.set_dead_letters(topics));
         shared.set_paused(self.starts_paused);

@@ -50,6 +50,12 @@ impl Admin {
         assert!(answer.is_success(), "{method} {topic} {action}: {} {}", answer.status, answer.body);
     }
 
+    /// What the broker shows of the storage of a topic.
+    pub async fn internal_stats(&self, topic: &str) -> Value {
+        let answer = self.request("GET", &path(topic, "/internalStats"), "").await;
+        serde_json::from_str(&answer.body).expect("statistics in JSON")
+    }
+
     /// A request about a namespace, `tenant/namespace`, that is expected to succeed.
     pub async fn change_namespace(&self, method: &str, namespace: &str, action: &str, body: &str) {
         let answer = self.request(method, &format!("/admin/v2/namespaces/{namespace}{action}"), body).await;

@@ -24,6 +24,7 @@ mod memory;
 #[cfg(feature = "oauth2")]
 mod oauth2;
 mod patterns;
+mod readers;
 #[cfg(feature = "cli")]
 mod redrive;
 mod refusals;
@@ -60,6 +61,7 @@ fn main() -> ExitCode {
         examples::TESTS,
         growth::TESTS,
         interop::TESTS,
+        readers::TESTS,
         refusals::TESTS,
         schemas::TESTS,
         unreadable::TESTS,

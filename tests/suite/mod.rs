@@ -149,7 +149,8 @@ macro_rules! with_every_test {
                 queues_share_their_total patterns_that_cannot_be
             }
             readers {
-                starts seeks each_message_once_over_reconnects several_topics leaves_nothing
+                starts seeks each_message_once_over_reconnects several_topics leaves_nothing resumed_a_hundred_times
+                checkpoint_of_a_subscription a_terminated_topic
             }
             lifecycle {
                 dropped_handles_are_gone_at_the_broker drop_sends_what_was_accepted client_close_leaves_nothing

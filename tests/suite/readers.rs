@@ -1,6 +1,6 @@
 //! Readers: where they begin, and what they are given.
 
-use pulsar_native::{Reader, SeekTo};
+use pulsar_native::{Checkpoint, Reader, SeekTo};
 
 use super::*;
 
@@ -64,6 +64,9 @@ pub async fn starts(target: &Target) {
             (SeekTo::Message { id: ids[3].clone(), inclusive: false }, 4),
             (SeekTo::Message { id: ids[9].clone(), inclusive: false }, 10),
             (SeekTo::Message { id: ids[9].clone(), inclusive: true }, 9),
+            (SeekTo::Message { id: MessageId::LATEST, inclusive: true }, 9),
+            (SeekTo::Message { id: MessageId::LATEST, inclusive: false }, 10),
+            (SeekTo::Message { id: MessageId::EARLIEST, inclusive: false }, 0),
         ] {
             let mut reader = reader(&client, &topic, start.clone()).await;
             assert_eq!(read_all(&mut reader).await, numbers(expected..10), "{start:?}");
@@ -88,6 +91,8 @@ pub async fn seeks(target: &Target) {
             (SeekTo::PublishTime(SystemTime::now() + Duration::from_secs(60)), 10),
             (SeekTo::Message { id: ids[5].clone(), inclusive: true }, 5),
             (SeekTo::PublishTime(SystemTime::UNIX_EPOCH), 0),
+            (SeekTo::Message { id: MessageId::LATEST, inclusive: true }, 9),
+            (SeekTo::Message { id: MessageId::EARLIEST, inclusive: true }, 0),
         ] {
             seek(&mut reader, to.clone()).await;
             assert_eq!(has_next(&mut reader).await, expected < 10, "{to:?}");
@@ -178,4 +183,87 @@ pub async fn leaves_nothing(target: &Target) {
     let named = || client.reader(&topic, SeekTo::Earliest).subscription_name("mine");
     let _first = within("a reader", named().create()).await.expect("a reader");
     assert_eq!(within("a reader", named().create()).await.expect_err("taken").kind(), ErrorKind::Busy);
+}
+
+/// A reader is stopped a hundred times, after a few messages or a look for one, and another one begins where it was.
+pub async fn resumed_a_hundred_times(target: &Target) {
+    let client = target.client().await;
+    let topic = target.partitioned_topic("reader-resumed", 2).await;
+    let builder = client.producer(&topic).auto_update_partitions_interval(Duration::from_secs(1));
+    let producer = created(builder.batching_max_messages(5).batching_max_publish_delay(Duration::from_millis(5))).await;
+    let (mut checkpoint, mut texts, mut sent) = (Checkpoint::new(), Vec::new(), 0);
+    for stop in 0..100 {
+        let messages =
+            (sent..sent + 6).map(|number| Message::new(number.to_string()).with_key(format!("{}", number % 7)));
+        send_all(&producer, messages).await;
+        sent += 6;
+        if stop == 50 {
+            target.cluster().grow(&topic, 4).await;
+            until(
+                "the producer to send to the new partitions",
+                async || producer.state().parts.len(),
+                |&parts| parts == 4,
+            )
+            .await;
+        }
+        let mut reader = within("a reader", client.reader(&topic, &checkpoint).create()).await.expect("a reader");
+        texts.extend(read(&mut reader, stop % 11).await);
+        if stop % 3 == 0 {
+            assert!(has_next(&mut reader).await, "{stop}: {} of {sent}", texts.len());
+        }
+        let before = std::mem::replace(&mut checkpoint, reader.checkpoint());
+        assert!(before <= checkpoint, "{before} and {checkpoint}");
+        checkpoint = match stop % 2 {
+            0 => Checkpoint::from_bytes(&checkpoint.to_bytes()).expect("bytes"),
+            _ => checkpoint.to_string().parse().expect("a text"),
+        };
+        within("the close", reader.close()).await.expect("closed");
+    }
+    let mut reader = within("a reader", client.reader(&topic, checkpoint).create()).await.expect("a reader");
+    texts.extend(read_all(&mut reader).await);
+    let mut read: Vec<usize> = texts.iter().map(|text| text.parse().expect("a number")).collect();
+    read.sort_unstable();
+    assert_eq!(read, Vec::from_iter(0..sent), "each message once");
+    assert_eq!(reader.checkpoint().positions().count(), 4, "{:?}", reader.checkpoint());
+}
+
+/// What a subscription has acknowledged is where a reader and another subscription begin.
+pub async fn checkpoint_of_a_subscription(target: &Target) {
+    let client = target.client().await;
+    let topic = target.partitioned_topic("reader-subscription", 2).await;
+    let mut consumer = subscribed(client.consumer(&topic, "s")).await;
+    assert!(within("an answer", consumer.checkpoint()).await.expect("an answer").positions().count() <= 2);
+    let producer = created(client.producer(&topic).batching(false)).await;
+    send_all(&producer, numbers(0..10)).await;
+    let mut unread = BTreeSet::from_iter(numbers(0..10));
+    for _ in 0..6 {
+        let message = receive(&mut consumer).await;
+        unread.remove(&*message.to_string_lossy());
+        consumer.ack(&message).expect("acknowledged");
+    }
+    let checkpoint = within("an answer", consumer.checkpoint()).await.expect("an answer");
+    let mut reader = within("a reader", client.reader(&topic, &checkpoint).create()).await.expect("a reader");
+    assert_eq!(BTreeSet::from_iter(read_all(&mut reader).await), unread);
+    let mut other = subscribed(client.consumer(&topic, "other")).await;
+    within("the seek", other.seek_to_checkpoint(&checkpoint)).await.expect("moved");
+    assert_eq!(BTreeSet::from_iter(texts(&mut other, 4).await), unread);
+    within("the seek", reader.seek_to_checkpoint(&checkpoint)).await.expect("moved");
+    assert_eq!(BTreeSet::from_iter(read_all(&mut reader).await), unread);
+}
+
+pub async fn a_terminated_topic(target: &Target) {
+    let client = target.client().await;
+    let topic = target.topic("reader-terminated");
+    let producer = producer(&client, &topic, false).await;
+    let mut empty = reader(&client, &topic, SeekTo::Earliest).await;
+    send_all(&producer, numbers(0..3)).await;
+    within("the close", producer.close()).await.expect("closed");
+    target.cluster().terminate(&topic).await;
+    let mut at_end = reader(&client, &topic, SeekTo::Latest).await;
+    assert!(!has_next(&mut at_end).await);
+    assert_eq!(read_all(&mut empty).await, numbers(0..3));
+    until("the end of the topic", async || empty.has_reached_end_of_topic(), |&ended| ended).await;
+    assert!(!has_next(&mut empty).await);
+    seek(&mut empty, SeekTo::Message { id: MessageId::LATEST, inclusive: true }).await;
+    assert_eq!(read_all(&mut empty).await, ["2"]);
 }

@@ -7,7 +7,8 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Reader;
+use super::start::{Positions, ReaderStart, StartOf};
+use super::{AT_LAST, Reader};
 use crate::client::Shared;
 use crate::client::consumer_builder::ConsumerBuilder;
 use crate::client::encryption::ConsumerCryptoFailureAction;
@@ -16,6 +17,7 @@ use crate::client::encryption::CryptoKeyReader;
 use crate::client::interceptors::ConsumerInterceptor;
 #[cfg(feature = "patterns")]
 use crate::client::pattern::RegexSubscriptionMode;
+use crate::client::seek::is_end_of_any;
 use crate::client::topics::Topics;
 use crate::error::{Error, ErrorKind, Result};
 use crate::machine::consumer::{KeySharedPolicy, SeekTo};
@@ -43,13 +45,13 @@ use crate::schema::SchemaInfo;
 #[must_use = "a builder does nothing until `create` is called"]
 pub struct ReaderBuilder {
     consumer: ConsumerBuilder,
-    start: SeekTo,
+    start: ReaderStart,
     subscription_role_prefix: Option<String>,
     key_hash_ranges: Vec<RangeInclusive<u16>>,
 }
 
 impl ReaderBuilder {
-    pub(in crate::client) fn new(client: Arc<Shared>, topics: Topics, start: SeekTo) -> Self {
+    pub(in crate::client) fn new(client: Arc<Shared>, topics: Topics, start: ReaderStart) -> Self {
         let mut consumer = ConsumerBuilder::new(client, topics, String::new());
         consumer.config.durable = false;
         // Whole entries are acknowledged: where in a batch it is, the reader knows itself.
@@ -215,20 +217,18 @@ impl ReaderBuilder {
             // What the broker leaves out is its backlog for good.
             config.stall_timeout = Duration::MAX;
         }
-        self.consumer.reader_start = Some(match &self.start {
-            // Brokers count back in whole seconds of their own clock: sought once it is attached.
-            SeekTo::PublishTime(_) => SeekTo::Latest,
-            start => start.clone(),
-        });
+        self.consumer.positions = Some(Arc::new(Positions::new(&self.start)));
         let mut reader = Reader::new(self.consumer.subscribe().await?);
-        match self.start {
-            SeekTo::PublishTime(_) => reader.seek(self.start).await?,
-            SeekTo::Latest => reader.resolve_position().await?,
-            SeekTo::Message { .. } if reader.consumer.parts().iter().nth(1).is_some() => {
-                let what = "a message id is a position in one topic or partition, and the reader has several";
+        match self.start.of {
+            StartOf::All(to) if to == AT_LAST => reader.seek(to).await?,
+            StartOf::All(to @ SeekTo::PublishTime(_)) => reader.seek(to).await?,
+            StartOf::All(SeekTo::Message { id, .. }) if !reader.has_one_part() && !is_end_of_any(&id) => {
+                let what = "a message id is a position in one topic or partition, and the reader has several: begin at a \
+                            Checkpoint";
                 return Err(Error::local(ErrorKind::InvalidArgument, what));
             }
-            _ => {}
+            StartOf::All(SeekTo::Earliest) => {}
+            StartOf::All(_) | StartOf::Each(_) => reader.resolve_position().await?,
         }
         Ok(reader)
     }

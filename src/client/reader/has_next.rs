@@ -45,6 +45,10 @@ impl Reader {
         Ok(positions.into_iter().any(|(part, from)| last_of(part.id()).is_some_and(|last| is_ahead(last, &from))))
     }
 
+    pub(super) fn has_one_part(&self) -> bool {
+        self.consumer.parts().iter().nth(1).is_none()
+    }
+
     /// Asks for the last message of each topic and partition.
     pub(super) fn last_messages(&self) -> impl Iterator<Item = (Arc<Part<Machine>>, Reply<LastMessageId>)> {
         let ask = |consumer: &mut Machine, reply, deferred: &mut Deferred| {

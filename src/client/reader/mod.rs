@@ -4,6 +4,7 @@
 //! where it begins, and that the position is kept by the client: in the machine, `consumer/reading.rs`, and on the receiving
 //! side, `receive/source/progress.rs`.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -13,16 +14,25 @@ use futures_core::Stream;
 use super::consumer::Consumer;
 use super::events::ConsumerEvents;
 use super::message::ReceivedMessage;
+use super::seek::is_end_of_any;
 use super::state::{HandleState, StateWatch};
 use super::why_idle::WhyIdle;
+use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::id::MessageId;
 use crate::machine::consumer::{ConsumerStats, SeekTo};
 
 mod builder;
+mod checkpoint;
 mod has_next;
+mod start;
 
 pub use builder::ReaderBuilder;
+pub(super) use start::Positions;
+pub use start::ReaderStart;
+
+/// The last message is to be the first that is read.
+const AT_LAST: SeekTo = SeekTo::Message { id: MessageId::LATEST, inclusive: true };
 
 /// Reads topics from a position of its own, without acknowledgements; created by [`Client::reader`](super::Client::reader).
 /// Java: `Reader`.
@@ -87,8 +97,10 @@ impl Reader {
 
     /// Goes to another position (SEEK) and returns once messages from there are read. Java: `seek`.
     ///
-    /// A seek to an id moves only the topic or partition that the id names; any other moves all of them. After
-    /// [`SeekTo::Latest`] what is published from now on is read, also if the connection is lost before the first message.
+    /// A seek to an id moves only the topic or partition that the id names; any other moves all of them: to move each
+    /// elsewhere, [`seek_to_checkpoint`](Self::seek_to_checkpoint). After [`SeekTo::Latest`] what is published from now on is
+    /// read, also if the connection is lost before the first message. The id [`MessageId::LATEST`], inclusive, makes the last
+    /// message of each topic and partition the next one.
     ///
     /// # Errors
     /// Same as [`Consumer::seek`].
@@ -96,10 +108,49 @@ impl Reader {
     /// # Cancel safety
     /// Once it was polled, the seek is requested even if the future is dropped.
     pub async fn seek(&mut self, to: SeekTo) -> Result<()> {
-        self.found = None;
+        if to == AT_LAST {
+            return self.seek_to_last().await;
+        }
+        match &to {
+            SeekTo::Message { id, .. } if !is_end_of_any(id) => {
+                let moved = self.consumer.shared().part_of_id(id)?;
+                self.found.take_if(|found| found.topic() == &*moved.topic);
+            }
+            _ => self.begin_seek(Checkpoint::new()),
+        }
         let depends_on_time = to.depends_on_time();
         self.consumer.seek(to).await?;
         if depends_on_time { self.resolve_position().await } else { Ok(()) }
+    }
+
+    /// All positions change. `known`: those of topics and partitions that join later.
+    fn begin_seek(&mut self, known: Checkpoint) {
+        self.found = None;
+        if let Some(positions) = &self.consumer.shared().positions {
+            *positions.known() = known;
+        }
+    }
+
+    /// Goes to the last message of each topic and partition; where there is none, to the beginning.
+    async fn seek_to_last(&mut self) -> Result<()> {
+        self.begin_seek(Checkpoint::new());
+        let mut last = HashMap::new();
+        for (part, answer) in self.last_messages() {
+            let mut id = answer.await?.id;
+            if id.batch_index >= 0 {
+                // The broker names the last member.
+                id.batch_size = id.batch_index.saturating_add(1);
+            }
+            let id = MessageId::from_position(id);
+            last.insert(
+                part.topic.clone(),
+                match id.entry_id() {
+                    Some(_) => SeekTo::Message { id, inclusive: true },
+                    None => SeekTo::Earliest,
+                },
+            );
+        }
+        self.consumer.seek_each(|topic| last.get(topic).cloned()).await
     }
 
     /// Learns where positions are that depend on when the broker was asked: a reader that loses its connection before its

@@ -258,6 +258,12 @@ impl Consumer {
         self.begin_operation(Operation::Unsubscribe { force, reply }, now, deferred);
     }
 
+    /// Has the acknowledgements that wait sent with the next that is written.
+    pub fn flush_acks(&mut self) {
+        self.acks.flush();
+        self.is_dirty = true;
+    }
+
     /// Requests the id of the last message of the topic (GET_LAST_MESSAGE_ID).
     pub fn last_message_id(&mut self, reply: ReplyTo<LastMessageId>, now: Now, deferred: &mut Deferred) {
         let seek_number = self.seek_number();

@@ -98,7 +98,9 @@ impl Reading {
     /// Makes a position that depends on the time of asking one that does not.
     fn resolve(&mut self, last: &LastMessageId, seek_number: u32) {
         let is_open = matches!(self.from, SeekTo::Latest | SeekTo::PublishTime(_)) && self.seek_number == seek_number;
-        if let Some(before) = last.mark_delete.filter(|_| is_open) {
+        // An older broker says only where the topic ends, and that is the end which was asked for.
+        let end = (self.from == SeekTo::Latest).then_some(last.id);
+        if let Some(before) = last.mark_delete.or(end).filter(|_| is_open) {
             self.set(SeekTo::Message { id: before.into(), inclusive: false });
         }
     }
