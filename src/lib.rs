@@ -34,6 +34,7 @@
 //!   and deduplication, exclusive access, delayed delivery.
 //! - Consumers: Exclusive, Shared, Failover and Key_Shared subscriptions, over one topic or several; acknowledgement one
 //!   by one, cumulative and confirmed; negative acknowledgement, seek, statistics; a `Stream`, and pools of workers.
+//! - Readers from any position, and table views: of each key the last value.
 //! - Producers and consumers stay attached through lost connections and moved topics.
 //! - Service URLs of the binary protocol (`pulsar://`, `pulsar+ssl://`) and of web ports (`http://`, `https://`).
 //! - Authentication by token (fixed, from a file, from a function), OAuth2 client credentials or a custom method ([`Authentication`]); TLS with
@@ -65,8 +66,7 @@
 //! 1.0; what is re-exported from them at the top of the crate may not.
 //!
 //! # What it is not
-//! There are no typed schemas (a [`SchemaInfo`] is passed on, the application serialises), transactions and table views
-//! yet. A message that this client cannot read is an event ([`Consumer::events`]) and stays unacknowledged.
+//! There are no typed schemas (a [`SchemaInfo`] is passed on, the application serialises) and no transactions yet. A message that this client cannot read is an event ([`Consumer::events`]) and stays unacknowledged.
 //!
 //! # Promises
 //! The letters are those of `docs/invariants.md` in the repository, which names the tests that hold each of them.
@@ -147,8 +147,9 @@ pub use client::{
     EncryptionContext, EncryptionKey, Events, HandleState, HashingScheme, IdleReason, IncompleteReason, MemoryUsage,
     MessageRouter, MessageRoutingMode, Outcome, PartIdle, PartState, Producer, ProducerBuilder,
     ProducerCryptoFailureAction, ProducerEvent, ProducerEvents, ProducerInterceptor, ProducerSink, ProxyProtocol,
-    Reader, ReaderBuilder, ReaderStart, ReceivedMessage, StateWatch, TlsAuthentication, Token, Topics, TryEnqueueError,
-    UnreadableChunk, UnreadableMessage, UnreadableReason, WhyIdle, WorkOptions,
+    Reader, ReaderBuilder, ReaderStart, ReceivedMessage, StateWatch, TableIter, TableListener, TableSnapshot,
+    TableView, TableViewBuilder, TlsAuthentication, Token, Topics, TryEnqueueError, UnreadableChunk, UnreadableMessage,
+    UnreadableReason, WhyIdle, WorkOptions,
 };
 #[cfg(feature = "client")]
 #[doc(inline)]

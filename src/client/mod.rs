@@ -11,6 +11,7 @@
 //! | `consumer`, `consumer_shared`, `acker`, `workers`, `events` | the consumer's handles and what they share |
 //! | `reader` | a consumer that keeps its position itself |
 //! | `receive`, `message` | from queued entries to received messages |
+//! | `table_view` | the last value of each key, over a reader |
 //! | `parts`, `joining` | the topics and partitions behind one handle; those that join and leave |
 //! | `pattern` | topics that match a pattern |
 //! | `growth` | partitions that are added to topics |
@@ -85,6 +86,7 @@ mod seek;
 mod sink;
 mod state;
 mod subscribe;
+mod table_view;
 #[cfg(all(test, feature = "broker"))]
 mod tests;
 mod topic_list;
@@ -129,6 +131,7 @@ pub use receive::BatchReceivePolicy;
 pub use routing::{HashingScheme, MessageRoutingMode};
 pub use sink::ProducerSink;
 pub use state::{HandleState, PartState, StateWatch};
+pub use table_view::{TableIter, TableListener, TableSnapshot, TableView, TableViewBuilder};
 #[doc(hidden)]
 pub use topic_list::{TopicChange, TopicListWatch};
 #[cfg(feature = "http")]
@@ -226,6 +229,20 @@ impl Client {
     /// [`Checkpoint`](crate::Checkpoint) of an earlier one.
     pub fn reader(&self, topics: impl Into<Topics>, start: impl Into<ReaderStart>) -> ReaderBuilder {
         ReaderBuilder::new(self.shared.clone(), topics.into(), start.into())
+    }
+
+    /// A builder for a view of the last value of each key in one topic or several.
+    ///
+    /// ```no_run
+    /// # async fn example(client: pulsar_native::Client) -> Result<(), pulsar_native::Error> {
+    /// let prices = client.table_view("prices").create().await?;
+    /// println!("{:?}", prices.get("tea"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[doc(alias = "newTableView")]
+    pub fn table_view(&self, topics: impl Into<Topics>) -> TableViewBuilder {
+        TableViewBuilder::new(self.shared.clone(), topics.into())
     }
 
     /// How many partitions the topic has; 0 means that it is not partitioned (PARTITIONED_METADATA).

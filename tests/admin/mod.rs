@@ -56,6 +56,13 @@ impl Admin {
         serde_json::from_str(&answer.body).expect("statistics in JSON")
     }
 
+    /// What a request about a topic says.
+    pub async fn read(&self, topic: &str, action: &str) -> Value {
+        let answer = self.request("GET", &path(topic, action), "").await;
+        assert_eq!(answer.status, 200, "{action} of {topic}: {}", answer.body);
+        serde_json::from_str(&answer.body).expect("an answer in JSON")
+    }
+
     /// A request about a namespace, `tenant/namespace`, that is expected to succeed.
     pub async fn change_namespace(&self, method: &str, namespace: &str, action: &str, body: &str) {
         let answer = self.request(method, &format!("/admin/v2/namespaces/{namespace}{action}"), body).await;

@@ -16,6 +16,7 @@ mod bombs;
 mod chunks;
 mod memory_limit;
 mod redelivery;
+mod table_view;
 
 use common::paused::{VIRTUAL_WAIT_TIMEOUT, pass, until};
 use common::within::within_time;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use pulsar_native::client::{AuthContext, Authentication};
 use pulsar_native::{
     Acker, Client, ClientBuilder, Consumer, ConsumerBuilder, ConsumerEvent, ConsumerEvents, Error, Message, MessageId,
-    Outcome, PendingSend, Producer, ProducerBuilder, ReceivedMessage, SeekTo, SendError, Token,
+    Outcome, PendingSend, Producer, ProducerBuilder, ReceivedMessage, SeekTo, SendError, TableView, Token,
 };
 
 fn handle<T: Clone + Send + Sync + 'static>() {}
@@ -20,6 +20,7 @@ fn handles_cross_threads() {
     handle::<Client>();
     handle::<Producer>();
     handle::<Acker>();
+    handle::<TableView>();
     handle::<ReceivedMessage>();
     handle::<Message>();
     handle::<MessageId>();

@@ -30,6 +30,7 @@ mod redrive;
 mod refusals;
 mod runner;
 mod schemas;
+mod table_view;
 mod tls;
 mod unreadable;
 
@@ -64,6 +65,7 @@ fn main() -> ExitCode {
         readers::TESTS,
         refusals::TESTS,
         schemas::TESTS,
+        table_view::TESTS,
         unreadable::TESTS,
         encryption::TESTS,
         memory::TESTS,

@@ -195,6 +195,28 @@ pub async fn what_fails_comes_again_in_time(target: &Target) {
 }
 
 /// With another key: acknowledged and reported; a single message, a batch and each chunk.
+pub async fn a_table_view_opens_them(target: &Target) {
+    let client = target.client().await;
+    let topic = target.topic("encrypted-view");
+    let producer = created(producer(&client, &topic)).await;
+    send(&producer, numbered(1, 100)).await;
+    let reader = private("first", FIRST_PRIVATE);
+    let open = within("a view", client.table_view(&topic).crypto_key_reader(reader).create()).await.expect("a view");
+    let value = open.get("the key").expect("a value");
+    assert!(String::from_utf8_lossy(&value).contains(SECRET));
+
+    // One that cannot: what it does not see is told, and its refresh does not wait for that.
+    let closed = within("a view", client.table_view(&topic).create()).await.expect("a view");
+    let mut events = closed.events();
+    assert!(closed.is_empty());
+    let event = within("the event", events.recv()).await;
+    assert!(matches!(event, Some(ConsumerEvent::Unreadable(_))), "{event:?}");
+    let consume = ConsumerCryptoFailureAction::Consume;
+    let raw =
+        within("a view", client.table_view(&topic).crypto_failure_action(consume).create()).await.expect("a view");
+    assert!(raw.get("the key").is_some_and(|value| !String::from_utf8_lossy(&value).contains(SECRET)));
+}
+
 pub async fn discarded_where_that_is_asked_for(target: &Target) {
     let client = target.client().await;
     let topic = target.topic("discarded");

@@ -43,6 +43,7 @@ pub mod several;
 pub mod sink;
 pub mod sizes;
 pub mod states;
+pub mod table_views;
 pub mod target;
 pub mod token;
 pub mod topic_stats;
@@ -122,7 +123,7 @@ macro_rules! with_every_test {
             encryption {
                 all_forms_come_back several_keys what_fails_comes_again what_fails_comes_again_in_time
                 discarded_where_that_is_asked_for consumed_where_that_is_asked_for unreadable_policies_hold
-                letters_can_be_encrypted_too sent_again_after_an_unload options_that_cannot_work
+                a_table_view_opens_them letters_can_be_encrypted_too sent_again_after_an_unload options_that_cannot_work
             }
             interceptors { messages_that_are_sent messages_that_are_received cumulative_acknowledgements }
             schemas {
@@ -171,6 +172,10 @@ macro_rules! with_every_test {
                 a_broker_is_away a_topic_is_unloaded a_token_expires a_quota_is_exceeded_with_an_exception
                 a_quota_is_exceeded_and_holds the_active_consumer_closes the_active_consumer_is_cut a_topic_is_terminated
                 a_topic_is_deleted a_partition_is_terminated a_partition_is_deleted a_consumer_is_stalled
+            }
+            table_views {
+                the_last_value_of_each_key equals_a_map_over_reconnects partitions_that_are_added several_topics_of_one_kind
+                closed_dropped_and_given_up
             }
             token { refreshed_when_challenged }
             topic_stats { backlog_and_consumers partitions_and_topics_of_a_namespace description_of_the_application }

@@ -59,7 +59,7 @@ impl Reader {
 }
 
 /// Whether the last message of a topic lies at the position, or behind it.
-fn is_ahead(last: &LastMessageId, from: &SeekTo) -> bool {
+pub(in crate::client) fn is_ahead(last: &LastMessageId, from: &SeekTo) -> bool {
     let id = last.id;
     if id.entry_id == u64::MAX {
         return false;

@@ -7,20 +7,23 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures_core::Stream;
 
 use super::consumer::Consumer;
+use super::consumer_shared::ConsumerShared;
 use super::events::ConsumerEvents;
 use super::message::ReceivedMessage;
+use super::parts::Part;
 use super::seek::is_end_of_any;
 use super::state::{HandleState, StateWatch};
 use super::why_idle::WhyIdle;
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::id::MessageId;
-use crate::machine::consumer::{ConsumerStats, SeekTo};
+use crate::machine::consumer::{Consumer as Machine, ConsumerStats, SeekTo};
 
 mod builder;
 mod checkpoint;
@@ -28,6 +31,7 @@ mod has_next;
 mod start;
 
 pub use builder::ReaderBuilder;
+pub(super) use has_next::is_ahead;
 pub(super) use start::Positions;
 pub use start::ReaderStart;
 
@@ -65,6 +69,16 @@ pub struct Reader {
 impl Reader {
     fn new(consumer: Consumer) -> Self {
         Self { consumer, found: None }
+    }
+
+    /// What it shares with what reads for others.
+    pub(super) fn shared(&self) -> &Arc<ConsumerShared> {
+        self.consumer.shared()
+    }
+
+    /// Where it would go on, for each topic and partition.
+    pub(super) fn reading_positions(&mut self) -> Vec<(Arc<Part<Machine>>, SeekTo)> {
+        self.consumer.reading_positions()
     }
 
     /// The next message; waits for one. Java: `readNext`.

@@ -26,6 +26,7 @@ mod seeks;
 mod sends;
 mod states;
 pub(crate) mod support;
+mod table_views;
 mod trace_context;
 #[cfg(feature = "tracing")]
 mod traces;
