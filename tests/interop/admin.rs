@@ -17,8 +17,22 @@ pub async fn grow(topic: &str, partitions: u32) -> Result<(), String> {
 
 /// The statistics of a topic.
 pub async fn stats(topic: &str) -> Result<Value, String> {
-    let answer = request("GET", topic, "stats", "").await?;
-    serde_json::from_str(&answer.body).map_err(|error| format!("the statistics of {topic}: {error}"))
+    read(topic, "stats").await
+}
+
+/// Begins a compaction.
+pub async fn compact(topic: &str) -> Result<(), String> {
+    request("PUT", topic, "compaction", "").await.map(drop)
+}
+
+/// How the last compaction goes.
+pub async fn compaction(topic: &str) -> Result<Value, String> {
+    read(topic, "compaction").await
+}
+
+async fn read(topic: &str, action: &str) -> Result<Value, String> {
+    let answer = request("GET", topic, action, "").await?;
+    serde_json::from_str(&answer.body).map_err(|error| format!("the {action} of {topic}: {error}"))
 }
 
 async fn request(method: &str, topic: &str, action: &str, body: &str) -> Result<Answer, String> {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::UNIX_EPOCH;
 
-use Job::{DeadLetters, Growth, Ids, Matrix, Messages, Pattern, Retries, TokenRefresh};
+use Job::{DeadLetters, Growth, Ids, Matrix, Messages, Pattern, Retries, Table, TokenRefresh};
 use pulsar_native::Compression;
 
 use crate::admin;
@@ -17,6 +17,7 @@ use crate::message::{Described, LOCAL_CLUSTER};
 use crate::ours::Ours;
 use crate::peer::Peer;
 use crate::refresh;
+use crate::table;
 
 /// How much of an error is printed, characters.
 const ERROR_CHARS_MAX: usize = 400;
@@ -106,6 +107,7 @@ fn all() -> Vec<(&'static str, Job)> {
         ("partitions that are added", Growth),
         ("topics of a pattern", Pattern),
         ("message ids in bytes", Ids),
+        ("table view", Table),
         ("token refresh", TokenRefresh),
         ("dead letters", DeadLetters(Kind::Shared)),
         ("dead letters of Key_Shared", DeadLetters(Kind::KeyShared)),
@@ -129,6 +131,8 @@ pub enum Job {
     Pattern,
     /// Ids of messages that the other side has written.
     Ids,
+    /// The last value of each key.
+    Table,
     /// What each side makes of messages that it gave up.
     DeadLetters(Kind),
     /// Messages that each side sends to the retry topic, for the other.
@@ -209,6 +213,7 @@ impl Job {
             Retries(_) => vec!["give_up"],
             Growth => vec!["send_keys"],
             Pattern => vec!["read_pattern"],
+            Table => vec!["read_table"],
         }
     }
 
@@ -220,6 +225,7 @@ impl Job {
             Growth => changing::grown(ours, peer).await,
             Pattern => changing::matched(ours, peer).await,
             Ids => ids::run(ours, peer).await,
+            Table => table::run(ours, peer).await,
             DeadLetters(kind) => letters::dead(ours, peer, *kind).await,
             Retries(kind) => letters::retried(ours, peer, *kind).await,
         }

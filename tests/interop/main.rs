@@ -19,6 +19,7 @@ mod message;
 mod ours;
 mod peer;
 mod refresh;
+mod table;
 
 /// Peers that `scripts/interop` has installed, as `INTEROP_PEER_<NAME>`: the command line of each.
 const PEERS: [&str; 3] = ["JAVA", "PYTHON", "GO"];

@@ -1,6 +1,6 @@
 //! One official client: a process that speaks the line protocol of `clients/README.md`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -170,6 +170,13 @@ impl Peer {
             Ok(Behind { payloads, bytes: bytes(&one["id_bytes"])? })
         };
         found.iter().map(behind).collect()
+    }
+
+    /// The entries of a table view of the topic, once it is read to its end.
+    pub async fn read_table(&mut self, topic: &str) -> Result<BTreeMap<String, Vec<u8>>, String> {
+        let answer = self.ask(json!({"do": "read_table", "topic": topic})).await?;
+        let entries = answer["entries"].as_object().ok_or("an answer without entries")?;
+        entries.iter().map(|(key, value)| Ok((key.clone(), bytes(value)?))).collect()
     }
 
     /// Closes the producers and consumers that stay.

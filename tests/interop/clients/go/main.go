@@ -64,10 +64,12 @@ func (keys *keys) reader() crypto.KeyReader {
 	return crypto.NewFileKeyReader(keys.Public, keys.Private)
 }
 
-// It discards an empty message outside a batch as damaged, its JavaStringHash keeps the sign bit that Java drops, and it
-// reads behind an id only if it has a partition and a batch index, 0 where there are none.
+// It discards an empty message outside a batch as damaged, its JavaStringHash keeps the sign bit that Java drops, it reads
+// behind an id only if it has a partition and a batch index, 0 where there are none, and its table view asks for a schema
+// that a topic without one refuses.
 var lacks = []string{
 	"null", "key_bytes", "empty", "java_hash", "give_up", "send_keys", "read_pattern", "replicate_to", "plain_ids",
+	"read_table",
 }
 
 func main() {

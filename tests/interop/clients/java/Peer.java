@@ -45,6 +45,7 @@ public class Peer {
                     case "read_pattern" -> readPattern(client, request);
                     case "read_ids" -> readIds(client, request);
                     case "read_behind" -> readBehind(client, request);
+                    case "read_table" -> readTable(client, request);
                     case "release" -> release();
                     default -> consume(client, request);
                 };
@@ -289,6 +290,17 @@ public class Peer {
         }
         JsonObject answer = new JsonObject();
         answer.add("found", found);
+        return answer;
+    }
+
+    private static JsonObject readTable(PulsarClient client, JsonObject request) throws Exception {
+        JsonObject entries = new JsonObject();
+        try (TableView<byte[]> view =
+                client.newTableView(Schema.BYTES).topic(request.get("topic").getAsString()).create()) {
+            view.forEach((key, value) -> entries.addProperty(key, HEX.formatHex(value)));
+        }
+        JsonObject answer = new JsonObject();
+        answer.add("entries", entries);
         return answer;
     }
 

@@ -156,6 +156,14 @@ def read_behind(client, request):
     return {"found": found}
 
 
+def read_table(client, request):
+    view = client.create_table_view(request["topic"])
+    entries = {}
+    view.for_each(lambda key, value: entries.__setitem__(key, value.hex()))
+    view.close()
+    return {"entries": entries}
+
+
 def main():
     client = connect(os.environ["PULSAR_TOKEN"])
     calls = {
@@ -165,6 +173,7 @@ def main():
         "echo": echo,
         "read_ids": read_ids,
         "read_behind": read_behind,
+        "read_table": read_table,
     }
     for line in sys.stdin:
         request = json.loads(line)
