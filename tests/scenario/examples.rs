@@ -62,6 +62,8 @@ mod simulation;
 #[cfg(feature = "tls")]
 #[path = "../../examples/socks5.rs"]
 pub(crate) mod socks5;
+#[path = "../../examples/table_view.rs"]
+mod table_view;
 #[path = "../../examples/test_with_faults.rs"]
 mod test_with_faults;
 #[cfg(feature = "tls")]
@@ -206,6 +208,11 @@ async fn seek_runs() {
 #[tokio::test]
 async fn replay_runs() {
     drop(run(broker(), async |url| replay::run(&url).await).await);
+}
+
+#[tokio::test]
+async fn table_view_runs() {
+    drop(run(broker(), async |url| table_view::run(&url).await).await);
 }
 
 #[tokio::test]
