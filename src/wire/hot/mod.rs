@@ -13,6 +13,10 @@ use super::proto::{Reader, Value, bytes_len, int32, put_uint, put_varint, uint_l
 use super::required;
 use crate::pb;
 
+mod receipt;
+
+pub use receipt::{Receipt, put_receipt};
+
 /// The most words of 64 bits in one `CommandMessage.ack_set`: a batch of four million messages.
 pub const ACK_SET_WORDS_MAX: usize = 1 << 16;
 
@@ -29,22 +33,6 @@ const FLOW: i32 = 11;
 /// `PING` and `PONG` with their lengths: an empty sub-message, which must be present.
 const PING_FRAME: [u8; 13] = [0, 0, 0, 9, 0, 0, 0, 5, 0x08, 0x12, 0x92, 0x01, 0x00];
 const PONG_FRAME: [u8; 13] = [0, 0, 0, 9, 0, 0, 0, 5, 0x08, 0x13, 0x9a, 0x01, 0x00];
-
-/// `SEND_RECEIPT`: an entry was stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Receipt {
-    /// `CommandSendReceipt.producer_id`.
-    pub producer_id: u64,
-    /// `CommandSendReceipt.sequence_id`: that of the SEND.
-    pub sequence_id: u64,
-    /// `CommandSendReceipt.highest_sequence_id`, 0 when absent. For a SEND of one message a broker sends 0
-    /// or 2^64-1, so it cannot be compared with `sequence_id` directly.
-    pub highest_sequence_id: u64,
-    /// `MessageIdData.ledgerId`; `u64::MAX` without a message id and for a duplicate.
-    pub ledger_id: u64,
-    /// `MessageIdData.entryId`; `u64::MAX` without a message id and for a duplicate.
-    pub entry_id: u64,
-}
 
 /// The command of `MESSAGE`; the entry follows it in the frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,35 +101,6 @@ pub struct AckId {
     /// `MessageIdData.ack_set`: words of the set of messages still unacknowledged, empty when the
     /// whole entry is acknowledged.
     pub ack_set: Vec<i64>,
-}
-
-impl Receipt {
-    /// Decodes the body of `BaseCommand.send_receipt`. Offsets in errors start at `base`.
-    ///
-    /// # Errors
-    /// Bytes that are not protobuf, a field of another wire type, or a missing required field.
-    pub fn decode(body: &[u8], base: usize) -> Result<Self, DecodeError> {
-        let mut reader = Reader::new(body, base);
-        let (mut producer_id, mut sequence_id, mut highest_sequence_id) = (None, None, 0);
-        let mut id = IdDecoder::default();
-        while let Some((number, value, at)) = reader.next_at("CommandSendReceipt")? {
-            match number {
-                1 => producer_id = Some(value.uint("CommandSendReceipt.producer_id", at)?),
-                2 => sequence_id = Some(value.uint("CommandSendReceipt.sequence_id", at)?),
-                3 => id.decode(body, value, "CommandSendReceipt.message_id", at, base)?,
-                4 => highest_sequence_id = value.uint("CommandSendReceipt.highest_sequence_id", at)?,
-                _ => {}
-            }
-        }
-        let (ledger_id, entry_id) = id.finish(base)?.unwrap_or((u64::MAX, u64::MAX));
-        Ok(Self {
-            producer_id: present(producer_id, "CommandSendReceipt.producer_id", base)?,
-            sequence_id: present(sequence_id, "CommandSendReceipt.sequence_id", base)?,
-            highest_sequence_id,
-            ledger_id,
-            entry_id,
-        })
-    }
 }
 
 impl MessageHead {
@@ -297,22 +256,6 @@ impl SendHead {
             + if self.marker { uint_len(8, 1) } else { 0 }
             + id
     }
-}
-
-/// Encodes a whole SEND_RECEIPT frame, with message id and highest_sequence_id always present.
-pub fn put_receipt(out: &mut BytesMut, r: &Receipt) {
-    let id_len = uint_len(1, r.ledger_id) + uint_len(2, r.entry_id);
-    let body_len = uint_len(1, r.producer_id)
-        + uint_len(2, r.sequence_id)
-        + bytes_len(3, id_len)
-        + uint_len(4, r.highest_sequence_id);
-    put_envelope(out, SEND_RECEIPT, body_len, 0);
-    put_uint(out, 1, r.producer_id);
-    put_uint(out, 2, r.sequence_id);
-    put_length(out, 3, id_len);
-    put_uint(out, 1, r.ledger_id);
-    put_uint(out, 2, r.entry_id);
-    put_uint(out, 4, r.highest_sequence_id);
 }
 
 /// Encodes a whole MESSAGE frame. The partition is always present, as in a broker's frames.
