@@ -87,6 +87,14 @@ mod switch {
         EndStopsOthers,
         /// A partition that is found later is read from its end.
         NewPartitionAtLatest,
+        /// A consumer of a pattern makes the topics that it attaches to.
+        PatternMakesTopics,
+        /// That a topic is gone is not taken from an announcement.
+        RemovalIgnored,
+        /// The list that comes when a watch is attached again is not looked at.
+        ReattachedWithoutList,
+        /// The list that is asked for adds nothing.
+        ListAddsNothing,
         /// Messages go to partitions that are found before they are attached.
         RouteBeforeAttach,
         /// The next message of a key starts before the one before is done.

@@ -164,7 +164,7 @@ impl ConsumerBuilder {
         config.name.get_or_insert_with(random_name);
         if follows_pattern {
             // What was deleted stays deleted, and what is made again is another topic.
-            config.force_topic_creation = false;
+            config.force_topic_creation = mutation!(PatternMakesTopics);
             config.recreated_position = Some(self.position_of_added);
         }
         config

@@ -119,6 +119,22 @@ impl SimulatedCluster {
         is_created
     }
 
+    /// Creates a topic that is not partitioned, as an operator does. False for a bad name, or a topic that exists.
+    #[must_use = "false if it was not created"]
+    pub fn create_topic(&self, topic: &str) -> bool {
+        let mut world = self.inner.world();
+        let is_created = world.clusters[self.number].broker.create_topic(topic);
+        world.flush_broker();
+        is_created
+    }
+
+    /// Deletes a topic with its messages and subscriptions, a partitioned one with all its partitions, as an operator does.
+    pub fn delete_topic(&self, topic: &str) {
+        let mut world = self.inner.world();
+        world.clusters[self.number].broker.delete_topic(topic);
+        world.flush_broker();
+    }
+
     /// The stored messages of a topic, in order.
     #[must_use]
     pub fn stored_messages(&self, topic: &str) -> Vec<StoredMessage> {

@@ -147,6 +147,8 @@ pub enum Fault {
     },
     /// A bit of the next delivered entry is flipped; the stored entry stays intact.
     CorruptDelivery,
+    /// Brokers forget every watch of a topic list, without notice: no change is announced any more.
+    ForgetWatches,
     /// All tokens expire now; the brokers ask for fresh ones (AUTH_CHALLENGE).
     ExpireTokens,
     /// The source of tokens of each client gives none for a time.
@@ -270,6 +272,7 @@ impl Fault {
             Self::DuplicateReceipt => "duplicate receipt",
             Self::RedirectLoop { .. } => "redirect loop",
             Self::CorruptDelivery => "corrupt delivery",
+            Self::ForgetWatches => "forget watches",
             Self::ExpireTokens => "expire tokens",
             Self::BreakTokens { .. } => "break tokens",
         }

@@ -98,6 +98,10 @@ impl World {
                 self.tokens_broken = Some((how, now + duration));
                 true
             }
+            Fault::ForgetWatches => {
+                self.clusters[cluster].broker.drop_topic_list_watchers();
+                true
+            }
             Fault::ExpireTokens => {
                 self.clusters[cluster].broker.expire_credentials();
                 true

@@ -4,5 +4,6 @@ mod clusters;
 mod growth;
 #[cfg(pulsar_mutations)]
 mod mutations;
+mod patterns;
 mod sim;
 mod workload;

@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use pulsar_native::sim::{Mutation, activate_mutation};
 
-use crate::{clusters, growth, workload};
+use crate::{clusters, growth, patterns, workload};
 
 /// Seeds within which a mutation must be found.
 const SEEDS_MAX: u64 = 150;
@@ -31,6 +31,7 @@ fn first_seed(mutation: Mutation) -> u64 {
         Mutation::NoWaitForPredecessor | Mutation::OverdueForEach => 45,
         Mutation::StallToldLate | Mutation::TimeoutForgetsBatch => 50,
         Mutation::FailedLetterIsForgotten => 100,
+        Mutation::ReattachedWithoutList => 110,
         Mutation::TimeOutSaysNothing | Mutation::RefusalOfNewIsRetried => 65,
         Mutation::DrainForgetsLostAcks => 350,
         _ => 0,
@@ -50,6 +51,10 @@ fn world_of(mutation: Mutation) -> fn(u64, bool) -> workload::SeedReport {
         | Mutation::KeepAcksOfOtherCluster
         | Mutation::IgnoreMigrated => clusters::run,
         Mutation::NewPartitionAtLatest | Mutation::RouteBeforeAttach => growth::run,
+        Mutation::PatternMakesTopics
+        | Mutation::RemovalIgnored
+        | Mutation::ReattachedWithoutList
+        | Mutation::ListAddsNothing => patterns::run,
         _ => workload::run,
     }
 }
@@ -76,7 +81,7 @@ fn assert_found(mutation: Mutation) {
 
 #[test]
 fn without_a_mutation_no_checker_reports() {
-    for run in [workload::run, clusters::run, growth::run] {
+    for run in [workload::run, clusters::run, growth::run, patterns::run] {
         let reports: Vec<_> = (0..SEEDS_WITHOUT).filter_map(|seed| first_report(seed, run)).collect();
         assert!(reports.is_empty(), "{reports:?}");
     }
@@ -180,5 +185,9 @@ mutations! {
     a_new_partition_that_is_read_from_its_end: NewPartitionAtLatest => "everything stored is received";
     a_route_before_its_partition_is_attached: RouteBeforeAttach =>
         "no message goes to a partition before it is attached";
+    a_pattern_that_makes_topics: PatternMakesTopics => "a deleted topic is not made again";
+    an_announced_deletion_that_is_ignored: RemovalIgnored => "the topics are those of the broker";
+    a_watch_that_comes_back_without_its_list: ReattachedWithoutList => "the topics are those of the broker";
+    a_list_that_adds_nothing: ListAddsNothing => "the topics are those of the broker";
     attempts_without_a_pause: NoBackoff => "dial back-off" | "livelock";
 }

@@ -32,6 +32,8 @@ struct LedgerSegment {
 pub(crate) struct Log {
     /// Never empty; ledgers and offsets grow.
     segments: Vec<LedgerSegment>,
+    /// The ledger that it began with.
+    first_ledger: i64,
     entries: VecDeque<StoredEntry>,
     /// Offset of the front of `entries`.
     first: u64,
@@ -44,11 +46,17 @@ impl Log {
     pub(crate) fn new(ledger: i64) -> Self {
         Self {
             segments: vec![LedgerSegment { ledger, first: 0 }],
+            first_ledger: ledger,
             entries: VecDeque::new(),
             first: 0,
             bytes: 0,
             messages: 0,
         }
+    }
+
+    /// Whether the position is of a topic that had the name before: the ledgers of a broker grow over all topics.
+    pub(crate) fn is_of_earlier_topic(&self, position: EntryPosition) -> bool {
+        position.ledger < self.first_ledger
     }
 
     /// Offset of the oldest entry still stored.

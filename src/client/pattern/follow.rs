@@ -157,7 +157,7 @@ impl Follower {
         let lacks_again = |name: &String| self.watch.is_none() || self.missing.contains(name);
         let (gone, missing) = gone.into_iter().partition::<BTreeSet<_>, _>(lacks_again);
         self.names.retain(|name| !gone.contains(name));
-        self.names.extend(list);
+        self.names.extend(list.into_iter().filter(|_| !mutation!(ListAddsNothing)));
         self.missing = missing;
     }
 
@@ -168,6 +168,7 @@ impl Follower {
             self.missing.remove(&name);
             match change {
                 TopicChange::Added => drop(self.names.insert(name)),
+                TopicChange::Removed if mutation!(RemovalIgnored) => {}
                 TopicChange::Removed => drop(self.names.remove(&name)),
             }
         }

@@ -292,7 +292,8 @@ impl EndpointMachine for TopicListWatcher {
         self.state = WatcherState::Attached;
         self.is_dirty = true;
         self.creation_deadline = None;
-        if self.hash.as_deref() != Some(&*success.topics_hash) {
+        let is_missed = mutation!(ReattachedWithoutList) && self.hash.is_some();
+        if self.hash.as_deref() != Some(&*success.topics_hash) && !is_missed {
             self.replace(success.topic.clone());
             self.hash = Some(success.topics_hash.clone());
         }
