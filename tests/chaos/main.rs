@@ -32,7 +32,7 @@
 //! a message is not what was sent; when a backlog does not go to 0; when a producer, consumer or client ends with an
 //! error or panics; and when the cluster itself does not do what it is told.
 //!
-//! The second test, `dead_letters`, is in `letters/`.
+//! The second test, `dead_letters`, is in `letters/`, the third one, `patterns`, in `topics.rs`.
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -57,6 +57,7 @@ mod letters;
 mod load;
 mod report;
 mod rng;
+mod topics;
 
 use cluster::Cluster;
 use common::arguments::Arguments;
@@ -113,17 +114,20 @@ static PANICS: AtomicU64 = AtomicU64::new(0);
 const TEST: &str = "chaos";
 /// That of the module `letters`.
 const LETTERS: &str = "dead_letters";
+/// That of the module `topics`.
+const PATTERNS: &str = "patterns";
 const MISSING: &str = "needs two real brokers: scripts/chaos";
 
 /// The lines of libtest for runs that are left out; a run prints its own, with the summary as the last.
 fn main() -> ExitCode {
     let arguments = Arguments::of_process(1);
-    let tests: Vec<_> = [TEST, LETTERS].into_iter().filter(|test| arguments.takes(test)).collect();
+    let all = [TEST, LETTERS, PATTERNS];
+    let tests: Vec<_> = all.into_iter().filter(|test| arguments.takes(test)).collect();
     if arguments.list {
         tests.iter().for_each(|test| println!("{test}: test"));
         return ExitCode::SUCCESS;
     }
-    let (count, left_out) = (tests.len(), 2 - tests.len());
+    let (count, left_out) = (tests.len(), all.len() - tests.len());
     let is_required = ["PULSAR_REQUIRED", "CHAOS_REQUIRED"].iter().any(|name| std::env::var_os(name).is_some());
     println!("\nrunning {count} tests");
     if Cluster::from_env().is_none() {
@@ -146,13 +150,19 @@ fn run_all(tests: &[&str]) -> ExitCode {
     let seed = number("CHAOS_SEED").unwrap_or_else(|| std::process::id().into());
     let mut passed = true;
     for &test in tests {
-        let rounds = number(if test == TEST { "CHAOS_ROUNDS" } else { "CHAOS_KILLS" }).unwrap_or(3);
+        let (of, default) = match test {
+            TEST => ("CHAOS_ROUNDS", 3),
+            LETTERS => ("CHAOS_KILLS", 3),
+            _ => ("CHAOS_TOPICS", 60),
+        };
+        let rounds = number(of).unwrap_or(default);
         println!("{test}: {rounds} rounds, seed {seed}");
         let cluster = Cluster::from_env().expect("there is one");
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         report::started();
         passed &= match test {
             LETTERS => runtime.block_on(letters::run(cluster, rounds, seed)),
+            PATTERNS => runtime.block_on(topics::run(cluster, usize::try_from(rounds).unwrap_or(usize::MAX))),
             _ => runtime.block_on(run(cluster, rounds, seed)),
         };
         runtime.shutdown_timeout(Duration::from_secs(5));
