@@ -6,11 +6,14 @@
 //! a few large entries among small ones count. A consumer begins with one permit, and may have one more than the
 //! entries it has received so far, which doubles them with each round trip: nothing is known of the size of the first ones.
 //!
+//! Shares get smaller as consumers come, and what was granted cannot be taken back. So a consumer also grants no more than
+//! what all of them leave free of the limit: those that came first may have more than their share until it is received.
+//!
 //! A consumer with nothing queued always has a permit, so none is ever stuck.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// By how much the mean rises at once, as a part of the difference.
 const RISE_DIVISOR: u64 = 4;
@@ -24,17 +27,25 @@ pub struct ReceiveBudget {
     limit: usize,
     /// Consumers that have not ended: one for each topic or partition.
     consumers: AtomicUsize,
+    /// What is here and on its way to all of them, bytes, by the sizes that each has seen.
+    used: AtomicU64,
 }
 
 impl ReceiveBudget {
     /// A budget of `limit` bytes.
     pub fn new(limit: NonZeroUsize) -> Arc<Self> {
-        Arc::new(Self { limit: limit.get(), consumers: AtomicUsize::new(0) })
+        Arc::new(Self { limit: limit.get(), consumers: AtomicUsize::new(0), used: AtomicU64::new(0) })
     }
 
     /// What each consumer may have, bytes.
     fn share(&self) -> u64 {
         (self.limit / self.consumers.load(Ordering::Relaxed).max(1)) as u64
+    }
+
+    /// What there is besides what consumers but this one use, bytes; `own` is what this one does.
+    fn left(&self, own: u64) -> u64 {
+        let others = self.used.load(Ordering::Relaxed).saturating_sub(own);
+        (self.limit as u64).saturating_sub(others)
     }
 }
 
@@ -44,6 +55,8 @@ pub(super) struct ReceiveShare {
     budget: Arc<ReceiveBudget>,
     /// Its part of the budget, bytes, at its last input: that others come and go wakes no task.
     share: u64,
+    /// What it has counted of the budget, bytes.
+    used: u64,
     /// Of an entry, bytes.
     entry_bytes: u64,
     /// Of a message, bytes: less where entries are batches.
@@ -55,12 +68,25 @@ pub(super) struct ReceiveShare {
 impl ReceiveShare {
     pub(super) fn new(budget: Arc<ReceiveBudget>) -> Self {
         budget.consumers.fetch_add(1, Ordering::Relaxed);
-        Self { share: budget.share(), budget, entry_bytes: 0, message_bytes: 0, entries: 0 }
+        Self { share: budget.share(), used: 0, budget, entry_bytes: 0, message_bytes: 0, entries: 0 }
     }
 
     /// Something has happened to the consumer, after which it looks whether permits are to be granted.
     pub(super) fn on_input(&mut self) {
         self.share = self.budget.share();
+    }
+
+    /// So many messages are on their way, or here.
+    pub(super) fn count(&mut self, outstanding: i64, here: i64) {
+        let [outstanding, here] = [outstanding, here].map(|messages| u64::try_from(messages).unwrap_or(0));
+        let of_entries = outstanding.saturating_mul(self.entry_bytes);
+        let used = here.saturating_mul(self.message_bytes).saturating_add(of_entries);
+        if used > self.used {
+            self.budget.used.fetch_add(used - self.used, Ordering::Relaxed);
+        } else {
+            self.budget.used.fetch_sub(self.used - used, Ordering::Relaxed);
+        }
+        self.used = used;
     }
 
     /// An entry has arrived, for which the broker has charged `permits`.
@@ -85,7 +111,8 @@ impl ReceiveShare {
     pub(super) fn outstanding_max(&self, queued: i64, taken: i64) -> i64 {
         let here = queued.saturating_add(taken).unsigned_abs().saturating_mul(self.message_bytes);
         let least = i64::from(queued == 0 && !mutation!(NoLeastPermit));
-        self.entries_in(self.share.saturating_sub(here)).max(least)
+        let most = self.share.min(self.budget.left(self.used));
+        self.entries_in(most.saturating_sub(here)).max(least)
     }
 }
 
@@ -101,6 +128,7 @@ fn follow(mean: u64, value: u64) -> u64 {
 
 impl Drop for ReceiveShare {
     fn drop(&mut self) {
+        self.count(0, 0);
         self.budget.consumers.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -156,6 +184,31 @@ mod tests {
         assert_eq!(first.entries_max(), 5, "until something happens to it");
         first.on_input();
         assert_eq!(first.entries_max(), 10);
+    }
+
+    #[test]
+    fn those_that_come_one_after_the_other_stay_within_the_limit_together() {
+        let first = share(MIB);
+        let mut shares = vec![];
+        for _ in 0..100 {
+            let mut one = ReceiveShare::new(first.budget.clone());
+            let mut queued = 0;
+            loop {
+                let permits = one.outstanding_max(queued, 0);
+                if permits == 0 {
+                    break;
+                }
+                (0..permits).for_each(|_| one.observe(1000, 1));
+                queued += permits;
+                one.count(0, queued);
+            }
+            shares.push((one, queued));
+        }
+        let all: i64 = shares.iter().map(|(_, queued)| queued).sum();
+        assert!(all <= 1048 + 100, "{all} entries of 1,000 bytes, and one of each");
+        assert!(shares.iter().all(|(_, queued)| *queued > 0));
+        shares.clear();
+        assert_eq!(first.budget.used.load(Ordering::Relaxed), 0);
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod common;
 mod bombs;
 mod chunks;
 mod memory_limit;
+mod patterns;
 mod redelivery;
 mod table_view;
 

@@ -111,6 +111,7 @@ impl Permits {
         (self.outstanding, self.queued, self.taken) = (0, 0, 0);
         self.due = i64::from(self.size);
         self.window = self.due;
+        self.update_share();
         self.grant_requested();
     }
 
@@ -146,6 +147,7 @@ impl Permits {
             self.is_requested = true;
         }
         self.give_back(permits);
+        self.update_share();
         self.grant_requested();
     }
 
@@ -194,9 +196,11 @@ impl Permits {
         self.check();
     }
 
-    fn update_share(&mut self) {
+    /// The ledger has changed, which may change what the memory allows.
+    pub(super) fn update_share(&mut self) {
         if let Some(memory) = &mut self.memory {
             memory.on_input();
+            memory.count(self.outstanding, self.queued + self.taken);
         }
     }
 
@@ -235,6 +239,7 @@ impl Permits {
         let permits = self.grantable().unsigned_abs().min(FLOW_MAX) as u32;
         self.due -= i64::from(permits);
         self.outstanding += i64::from(permits);
+        self.update_share();
         self.check();
         Some(permits)
     }
