@@ -3,10 +3,14 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::checkpoint::Checkpoint;
+#[cfg(feature = "patterns")]
 use crate::client::consumer_shared::ConsumerShared;
+#[cfg(feature = "patterns")]
 use crate::client::parts::Part;
 use crate::id::{MessageId, MessagePosition};
-use crate::machine::consumer::{Consumer as Machine, SeekTo};
+#[cfg(feature = "patterns")]
+use crate::machine::consumer::Consumer as Machine;
+use crate::machine::consumer::SeekTo;
 
 /// Where a reader begins: made from a [`SeekTo`], for all its topics and partitions, or from a [`Checkpoint`], which has a
 /// position of each.
@@ -76,6 +80,7 @@ impl Positions {
     }
 }
 
+#[cfg(feature = "patterns")]
 impl ConsumerShared {
     /// A part has ended and leaves, to join again: a reader goes on where it was.
     pub(in crate::client) fn keep_position(&self, part: &Part<Machine>) {
