@@ -197,6 +197,8 @@ mod switch {
         KeepAcksOfOtherCluster,
         /// TOPIC_MIGRATED is ignored.
         IgnoreMigrated,
+        /// A refresh of a table view does not wait until the last messages are read.
+        RefreshDoesNotWait,
         /// Some wake-ups of tasks of the application are lost.
         LoseWakeUp,
         /// Some wake-ups of the drivers are lost.

@@ -11,6 +11,7 @@ use std::time::Duration;
 use pulsar_native::sim::{Fault, Handle, InvariantViolation, Rng, Simulation};
 use pulsar_native::{Client, Consumer, ErrorKind, Message, Producer, ServerCode, SubscriptionType};
 
+use crate::table_view::Watched;
 use crate::workload::{CLOSES_WITHIN, SETTLES_WITHIN, SeedReport, first};
 
 /// One seed in so many is such a world.
@@ -117,7 +118,7 @@ struct Notes {
     stored: BTreeMap<String, Option<u32>>,
     received: BTreeSet<String>,
     /// How many partitions each producer, and the consumer, has at the moment.
-    known: BTreeMap<String, u32>,
+    known: Rc<RefCell<BTreeMap<String, u32>>>,
     pending: usize,
 }
 
@@ -197,8 +198,10 @@ fn run_plan(sim: &Simulation, plan: &Rc<Plan>) -> Result<(), InvariantViolation>
 
 fn has_grown(users: &Users) -> bool {
     let notes = users.notes.borrow();
-    let handles = usize::try_from(users.plan.producers).expect("a few") + 1;
-    notes.known.len() == handles && notes.known.values().all(|known| *known == users.plan.partitions())
+    let known = notes.known.borrow();
+    // The producers, the consumer and the view.
+    let handles = usize::try_from(users.plan.producers).expect("a few") + 2;
+    known.len() == handles && known.values().all(|known| *known == users.plan.partitions())
 }
 
 /// All that was sent has its result, and all that is stored is acknowledged.
@@ -245,6 +248,8 @@ async fn work(users: Users) {
     let consumer = subscribe(&users, &client).await;
     let receiver = users.clone();
     users.handle.spawn(async move { receive_all(receiver, consumer).await });
+    let (viewer, viewing) = (users.clone(), client.clone());
+    users.handle.spawn(async move { view(viewer, viewing).await });
     for number in 0..users.plan.producers {
         let (users, client) = (users.clone(), client.clone());
         users.handle.clone().spawn(async move { send_all(users, client, format!("p{number}")).await });
@@ -284,7 +289,7 @@ async fn subscribe(users: &Users, client: &Client) -> Consumer {
 async fn receive_all(users: Users, mut consumer: Consumer) {
     while !users.is_over.get() {
         let known = consumer.state().parts.iter().filter(|part| part.state.is_attached()).count();
-        users.notes.borrow_mut().known.insert("consumer".to_owned(), u32::try_from(known).unwrap_or(u32::MAX));
+        users.notes.borrow().known.borrow_mut().insert("consumer".to_owned(), u32::try_from(known).unwrap_or(u32::MAX));
         match first(consumer.receive(), users.handle.sleep(Duration::from_millis(100))).await {
             Some(Ok(message)) => {
                 users.handle.trace(|| format!("received {} of {}", message.to_string_lossy(), message.topic()));
@@ -302,6 +307,17 @@ async fn receive_all(users: Users, mut consumer: Consumer) {
     }
 }
 
+async fn view(users: Users, client: Client) {
+    let known = users.notes.borrow().known.clone();
+    let key_of = |text: &str| key(text.split_once('.').and_then(|(_, number)| number.parse().ok()).unwrap_or(0));
+    let watched = Watched { handle: &users.handle, topic: TOPIC, key_of, known: &known };
+    watched.watch(&client, users.plan.interval, users.plan.queue, || users.is_over.get()).await;
+}
+
+fn key(number: u64) -> String {
+    format!("key-{}", number % 13)
+}
+
 async fn send_all(users: Users, client: Client, name: String) {
     let plan = users.plan.clone();
     let producer = loop {
@@ -316,7 +332,7 @@ async fn send_all(users: Users, client: Client, name: String) {
     };
     let mut number = 0;
     while !users.is_over.get() {
-        users.notes.borrow_mut().known.insert(name.clone(), producer.partitions());
+        users.notes.borrow().known.borrow_mut().insert(name.clone(), producer.partitions());
         if !users.is_draining.get() {
             send(&users, &producer, format!("{name}.{number}"), number).await;
             number += 1;
@@ -327,7 +343,7 @@ async fn send_all(users: Users, client: Client, name: String) {
 
 /// Accepts one message; its outcome is noted by a task of its own. Without a send timeout none fails.
 async fn send(users: &Users, producer: &Producer, text: String, number: u64) {
-    let message = Message::new(text.clone()).with_key(format!("key-{}", number % 13));
+    let message = Message::new(text.clone()).with_key(key(number));
     let pending = match producer.enqueue(message).await {
         Ok(pending) => pending,
         Err(error) => return check_failure(users, &text, error.error().kind()),

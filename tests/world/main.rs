@@ -6,4 +6,5 @@ mod growth;
 mod mutations;
 mod patterns;
 mod sim;
+mod table_view;
 mod workload;

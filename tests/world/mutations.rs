@@ -50,7 +50,7 @@ fn world_of(mutation: Mutation) -> fn(u64, bool) -> workload::SeedReport {
         | Mutation::AcksCrossClusters
         | Mutation::KeepAcksOfOtherCluster
         | Mutation::IgnoreMigrated => clusters::run,
-        Mutation::NewPartitionAtLatest | Mutation::RouteBeforeAttach => growth::run,
+        Mutation::NewPartitionAtLatest | Mutation::RouteBeforeAttach | Mutation::RefreshDoesNotWait => growth::run,
         Mutation::PatternMakesTopics
         | Mutation::RemovalIgnored
         | Mutation::ReattachedWithoutList
@@ -189,5 +189,6 @@ mutations! {
     an_announced_deletion_that_is_ignored: RemovalIgnored => "the topics are those of the broker";
     a_watch_that_comes_back_without_its_list: ReattachedWithoutList => "the topics are those of the broker";
     a_list_that_adds_nothing: ListAddsNothing => "the topics are those of the broker";
+    a_refresh_that_does_not_wait: RefreshDoesNotWait => "a refreshed view has what was stored";
     attempts_without_a_pause: NoBackoff => "dial back-off" | "livelock";
 }
