@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::{self, RandomState};
 use std::hash::BuildHasher;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::{fmt, slice};
 
@@ -36,9 +37,16 @@ struct State {
 struct Listener {
     /// Held while the entries that are there are told, so that changes come behind them.
     on_change: Mutex<Box<OnChange>>,
+    /// No call begins any more. Set without the lock, so that a listener can be dropped from its own code, and looked at under
+    /// it, for a change may have been told to the listeners as they were before.
+    is_dropped: AtomicBool,
 }
 
 impl Listener {
+    fn new(on_change: impl FnMut(&str, Option<&Bytes>) + Send + 'static) -> Arc<Self> {
+        Arc::new(Self { on_change: Mutex::new(Box::new(on_change)), is_dropped: AtomicBool::new(false) })
+    }
+
     fn lock(&self) -> MutexGuard<'_, Box<OnChange>> {
         self.on_change.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -46,7 +54,9 @@ impl Listener {
     /// A panic is reported by the panic hook and has no other effect.
     fn tell(&self, key: &str, value: Option<&Bytes>) {
         let mut on_change = self.lock();
-        let _panicked = user_code::call(|| on_change(key, value));
+        if !self.is_dropped.load(Ordering::SeqCst) {
+            let _panicked = user_code::call(|| on_change(key, value));
+        }
     }
 }
 
@@ -88,7 +98,7 @@ impl Table {
         self: &Arc<Self>,
         on_change: impl FnMut(&str, Option<&Bytes>) + Send + 'static,
     ) -> TableListener {
-        let listener = Arc::new(Listener { on_change: Mutex::new(Box::new(on_change)) });
+        let listener = Listener::new(on_change);
         self.write(|state| state.add(&listener));
         TableListener { table: self.clone(), listener }
     }
@@ -98,9 +108,10 @@ impl Table {
         self: &Arc<Self>,
         on_change: impl FnMut(&str, Option<&Bytes>) + Send + 'static,
     ) -> TableListener {
-        let listener = Arc::new(Listener { on_change: Mutex::new(Box::new(on_change)) });
-        let registered = TableListener { table: self.clone(), listener: listener.clone() };
+        let listener = Listener::new(on_change);
         let mut on_change = listener.lock();
+        // Dropped before the lock is released where `on_change` panics: a change that waits for it is not told then.
+        let registered = TableListener { table: self.clone(), listener: listener.clone() };
         let entries = self.write(|state| {
             state.add(&listener);
             state.entries.clone()
@@ -119,7 +130,7 @@ impl State {
 }
 
 /// Code that hears of the changes of a [`TableView`](super::TableView), until this is dropped. A call that is under way then
-/// still ends.
+/// still ends, and no other begins. It may be dropped anywhere, also in its own code.
 #[must_use = "a listener hears nothing any more once this is dropped"]
 pub struct TableListener {
     table: Arc<Table>,
@@ -128,6 +139,7 @@ pub struct TableListener {
 
 impl Drop for TableListener {
     fn drop(&mut self) {
+        self.listener.is_dropped.store(true, Ordering::SeqCst);
         // The application's code is dropped behind the lock, with `self.listener`.
         self.table.write(|state| {
             let is_other = |listener: &&Arc<Listener>| !Arc::ptr_eq(listener, &self.listener);
@@ -373,6 +385,51 @@ mod tests {
         let listening = std::panic::catch_unwind(|| table.for_each_and_listen(|_, _| panic!("at once")));
         assert!(listening.is_err());
         assert_eq!(table.read(|state| state.listeners.len()), 1);
+    }
+
+    /// A change is told to the listeners that there were: one that is dropped meanwhile does not hear of it.
+    #[test]
+    fn no_call_begins_once_a_listener_is_dropped() {
+        let table = Arc::new(Table::new());
+        let (heard, others) = (Heard::default(), Arc::new(Mutex::new(Vec::new())));
+        let dropping = others.clone();
+        let _first = table.listen(move |_, _| drop(std::mem::take(&mut *dropping.lock().unwrap())));
+        let itself = Arc::new(Mutex::new(None));
+        let (dropped, mut hear_once) = (itself.clone(), hear(&heard));
+        *itself.lock().unwrap() = Some(table.listen(move |key, value| {
+            drop(dropped.lock().unwrap().take());
+            hear_once(key, value);
+        }));
+        others.lock().unwrap().push(table.listen(hear(&heard)));
+        others.lock().unwrap().push(table.for_each_and_listen(hear(&heard)));
+        set(&table, "a", "1");
+        set(&table, "b", "2");
+        assert_eq!(taken(&heard), [("a".to_owned(), Some("1".to_owned()))], "by the one that drops itself");
+        assert_eq!(Arc::strong_count(&heard), 1, "their code is gone");
+    }
+
+    /// A change waits for the entries that are there, and the code panics before it is done with them.
+    #[test]
+    fn code_that_panics_at_an_entry_hears_no_change() {
+        let table = Arc::new(Table::new());
+        set(&table, "a", "1");
+        let (heard, writer) = (Heard::default(), Arc::new(Mutex::new(None)));
+        let (listened, mut hear_it) = ((table.clone(), writer.clone()), hear(&heard));
+        let on_change = move |key: &str, value: Option<&Bytes>| {
+            hear_it(key, value);
+            let table = listened.0.clone();
+            *listened.1.lock().unwrap() = Some(std::thread::spawn(move || set(&table, "b", "2")));
+            // It is there once it was decided who is told.
+            while !listened.0.with(|entries| entries.contains_key("b")) {
+                std::thread::yield_now();
+            }
+            panic!("at an entry");
+        };
+        let listening = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| table.for_each_and_listen(on_change)));
+        assert!(listening.is_err());
+        let writer = writer.lock().unwrap().take().unwrap();
+        writer.join().unwrap();
+        assert_eq!(taken(&heard), [("a".to_owned(), Some("1".to_owned()))]);
     }
 
     /// A listener may ask the table, and have others listen.
