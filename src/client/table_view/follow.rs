@@ -18,7 +18,7 @@ use crate::error::{Error, ErrorKind};
 use crate::machine::consumer::{Consumer as Machine, LastMessageId};
 use crate::machine::{Deferred, ReplyTo};
 
-/// How many refreshes wait to be looked at, and as many again until they are done; further calls wait before that.
+/// How many refreshes wait for their targets; further calls wait for one of them to end.
 pub(super) const REFRESHES_MAX: usize = 64;
 
 /// Messages after which other tasks have their turn.
@@ -75,8 +75,9 @@ impl Follower {
     }
 
     fn poll(&mut self, waiting: &mut Vec<Refresh>, cx: &mut Context<'_>) -> Poll<Error> {
-        while waiting.len() < REFRESHES_MAX {
-            let Poll::Ready(Some(refresh)) = self.refreshes.poll_recv(cx) else { break };
+        // Until the channel has none, so that the next one wakes this task. Of calls that wait there are at most `REFRESHES_MAX`,
+        // and what earlier ones have left is forgotten below.
+        while let Poll::Ready(Some(refresh)) = self.refreshes.poll_recv(cx) {
             waiting.push(refresh);
         }
         for _ in 0..TURN_MESSAGES {
@@ -85,22 +86,21 @@ impl Follower {
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(error),
                 Poll::Ready(None) => return Poll::Ready(Error::local(ErrorKind::Closed, "the table view is closed")),
                 Poll::Pending => {
-                    self.settle(waiting, cx);
+                    self.settle(waiting);
                     return Poll::Pending;
                 }
             }
         }
-        self.settle(waiting, cx);
+        self.settle(waiting);
         cx.waker().wake_by_ref();
         Poll::Pending
     }
 
     /// Ends the refreshes whose targets are read, and forgets those that were given up.
-    fn settle(&mut self, waiting: &mut Vec<Refresh>, cx: &Context<'_>) {
+    fn settle(&mut self, waiting: &mut Vec<Refresh>) {
         if waiting.is_empty() {
             return;
         }
-        let was_full = waiting.len() == REFRESHES_MAX;
         let mut deferred = Deferred::new();
         let positions = self.reader.reading_positions().into_iter();
         let positions: HashMap<_, _> = positions.map(|(part, position)| (part.id(), position)).collect();
@@ -114,10 +114,6 @@ impl Follower {
                 false if refresh.done.is_abandoned() => {}
                 false => waiting.push(refresh),
             }
-        }
-        if was_full && waiting.len() < REFRESHES_MAX {
-            // The channel was not asked.
-            cx.waker().wake_by_ref();
         }
     }
 }

@@ -17,7 +17,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use super::clock;
 use super::consumer_shared::ConsumerShared;
@@ -77,6 +77,8 @@ pub struct TableView {
 struct Inner {
     table: Arc<Table>,
     refreshes: mpsc::Sender<Refresh>,
+    /// One for each refresh that waits, however often it asks again.
+    places: Semaphore,
     end: Arc<End>,
     shared: Arc<ConsumerShared>,
     /// Ends with the view, and its reader with it.
@@ -91,7 +93,8 @@ impl TableView {
         let (refreshes, asked) = mpsc::channel(REFRESHES_MAX);
         let follower = Follower { reader, table: table.clone(), refreshes: asked, end: end.clone() };
         let task = shared.client().spawn(follower.run());
-        Self { inner: Arc::new(Inner { table, refreshes, end, shared, _task: task }) }
+        let places = Semaphore::new(REFRESHES_MAX);
+        Self { inner: Arc::new(Inner { table, refreshes, places, end, shared, _task: task }) }
     }
 
     /// The value of a key.
@@ -155,7 +158,8 @@ impl TableView {
     /// `refresh` (PIP-302).
     ///
     /// It asks each topic and partition for its last message (GET_LAST_MESSAGE_ID) and waits until that is read. A topic that is
-    /// not persistent has none, and partitions that the view has not found yet are not waited for.
+    /// not persistent has none, and partitions that the view has not found yet are not waited for. Of calls at the same time 64
+    /// wait for their messages, and the others for one of them to end.
     ///
     /// # Errors
     /// - [`TimedOut`](ErrorKind::TimedOut): a broker did not answer within the operation timeout.
@@ -166,6 +170,7 @@ impl TableView {
     #[doc(alias = "refreshAsync")]
     pub async fn refresh(&self) -> Result<()> {
         let mut targets = self.last_messages().await?;
+        let _place = self.inner.places.acquire().await;
         let mut timer = self.inner.shared.new_timer();
         loop {
             let (done, mut reply) = Reply::pair();

@@ -55,3 +55,44 @@ async fn a_refresh_that_is_refused_or_not_answered_says_so() {
     assert_eq!(view.get("a").as_deref(), Some(&b"1"[..]), "entries of a topic that is deleted stay");
     stage.close_and_check().await;
 }
+
+/// More calls than wait at the same time, for messages that come late, and for some that never come.
+#[tokio::test(start_paused = true)]
+async fn two_hundred_refreshes_end() {
+    let stage = Stage::new().await;
+    let producer = stage.producer(TOPIC).await;
+    send(&producer, Message::new("1").with_key("a")).await;
+    let view = viewed(stage.client.table_view(TOPIC)).await;
+    let faults = stage.broker.faults();
+    let refreshes = || {
+        let mut refreshes = tokio::task::JoinSet::new();
+        for _ in 0..200 {
+            let view = view.clone();
+            refreshes.spawn(async move { view.refresh().await });
+        }
+        refreshes
+    };
+    let all = async |refreshes: tokio::task::JoinSet<Result<(), Error>>| {
+        for refreshed in within("all of them", refreshes.join_all()).await {
+            refreshed.expect("current");
+        }
+    };
+
+    faults.on(FaultEvent::Delivery).delay_response(Duration::from_secs(5));
+    send(&producer, Message::new("2").with_key("a")).await;
+    all(refreshes()).await;
+    assert_eq!(view.get("a").as_deref(), Some(&b"2"[..]));
+
+    // Deleted with its topic. Nothing arrives that wakes the view: the calls do.
+    faults.on(FaultEvent::Delivery).delay_response(Duration::from_secs(60));
+    send(&producer, Message::new("3").with_key("a")).await;
+    let (waiting, given_up) = (refreshes(), refreshes());
+    // They have asked again, for what they still wait for.
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    drop(given_up);
+    stage.broker.delete_topic(TOPIC);
+    all(waiting).await;
+    assert_eq!(view.get("a").as_deref(), Some(&b"2"[..]));
+    drop(view);
+    stage.close_and_check().await;
+}
