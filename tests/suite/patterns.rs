@@ -1,8 +1,12 @@
 //! Consumers of all topics of a namespace that match a pattern.
 
+use super::table_views::{refreshed, viewed};
 use super::target::Offer;
 use super::*;
-use pulsar_native::{ConsumerEvent, ConsumerEvents, RegexSubscriptionMode, Topics};
+use pulsar_native::{
+    Checkpoint, ConsumerEvent, ConsumerEvents, ConsumerInterceptor, Reader, ReaderStart, RegexSubscriptionMode, SeekTo,
+    Topics,
+};
 
 const PERIOD: Duration = Duration::from_secs(1);
 
@@ -170,6 +174,129 @@ pub async fn topics_that_are_not_persistent(target: &Target) {
     told(&mut events, [("added", other.clone())]).await;
     told(&mut persistent.events(), [("added", other.clone())]).await;
     assert_eq!(parts(&persistent), BTreeSet::from([other]));
+}
+
+/// Notes what is given to the application.
+#[derive(Clone, Default)]
+struct Given(Arc<Mutex<Vec<String>>>);
+
+impl ConsumerInterceptor for Given {
+    fn before_consume(&self, message: &ReceivedMessage) {
+        self.0.lock().expect("no panic").push(format!("{} {}", message.topic(), message.to_string_lossy()));
+    }
+}
+
+async fn reader(client: &Client, pattern: &Topics, start: impl Into<ReaderStart>, given: &Given) -> Reader {
+    let builder = client.reader(pattern.clone(), start).pattern_auto_discovery_period(PERIOD).intercept(given.clone());
+    within("a reader", builder.create()).await.expect("a reader")
+}
+
+/// Reads so many messages: the topic and the number of each, in the order of their topic.
+async fn read(reader: &mut Reader, count: usize) -> Vec<String> {
+    let mut texts = Vec::new();
+    for at in 0..count {
+        let message = within(&format!("message {at} of {reader:?}"), reader.read_next()).await.expect("a message");
+        texts.push(format!("{} {}", message.topic(), message.to_string_lossy()));
+    }
+    // Stable: it merges topics in any order.
+    texts.sort_by(|a, b| a.split(' ').next().cmp(&b.split(' ').next()));
+    texts
+}
+
+async fn has_next(reader: &mut Reader) -> bool {
+    within("an answer", reader.has_next()).await.expect("an answer")
+}
+
+fn attached(reader: &Reader) -> BTreeSet<String> {
+    reader.state().parts.iter().map(|part| part.topic.to_string()).collect()
+}
+
+/// Those that are there are read from the start of the reader, others from their beginning, and what is read goes into
+/// checkpoints, also once one of them has left.
+pub async fn a_reader_of_topics_that_come_and_go(target: &Target) {
+    let client = target.client().await;
+    let (prefix, pattern) = prefix(target);
+    let [a, b, c] = ["a", "b", "c"].map(|name| format!("{prefix}-{name}"));
+    let of = |topic: &str, numbers: &[usize]| numbers.iter().map(|n| format!("{topic} {n}")).collect::<Vec<_>>();
+    let (kept, gone) = (send_numbers(&client, &a, 2).await, send_numbers(&client, &b, 2).await);
+    let (given, resumed_given) = (Given::default(), Given::default());
+    let mut latest = reader(&client, &pattern, SeekTo::Latest, &given).await;
+    let mut earliest = reader(&client, &pattern, SeekTo::Earliest, &Given::default()).await;
+    assert_eq!(attached(&latest), BTreeSet::from([a.clone(), b.clone()]));
+    assert!(!has_next(&mut latest).await);
+    assert_eq!(read(&mut earliest, 4).await, [of(&a, &[0, 1]), of(&b, &[0, 1])].concat());
+
+    let mut events = latest.events();
+    send(&kept, "2").await;
+    send(&gone, "2").await;
+    assert_eq!(read(&mut latest, 2).await, [of(&a, &[2]), of(&b, &[2])].concat());
+    let added = send_numbers(&client, &c, 3).await;
+    assert_eq!(read(&mut latest, 3).await, of(&c, &[0, 1, 2]));
+    told(&mut events, [("added", c.clone())]).await;
+
+    drop(gone);
+    within("the deletion", target.cluster().delete(&b)).await;
+    told(&mut events, [("removed", b.clone())]).await;
+    assert_eq!(attached(&latest), BTreeSet::from([a.clone(), c.clone()]));
+    assert!(!has_next(&mut latest).await);
+    assert_eq!(within("statistics", target.cluster().stats(&b)).await, None, "it stays deleted");
+    let checkpoint = Checkpoint::from_bytes(&latest.checkpoint().to_bytes()).expect("bytes");
+    for topic in [&a, &c] {
+        assert!(checkpoint.position(topic).is_some(), "{topic} of {checkpoint}");
+    }
+    assert_eq!(
+        *given.0.lock().expect("no panic"),
+        [BTreeSet::from_iter(of(&a, &[2]).into_iter().chain(of(&b, &[2]))).into_iter().collect(), of(&c, &[0, 1, 2])]
+            .concat(),
+        "each once"
+    );
+    within("the close", latest.close()).await.expect("closed");
+
+    // Where the other one was; what was made again meanwhile is another topic.
+    send(&kept, "3").await;
+    send(&added, "3").await;
+    let _again = send_numbers(&client, &b, 2).await;
+    let mut resumed = reader(&client, &pattern, &checkpoint, &resumed_given).await;
+    let expected = [of(&a, &[3]), of(&b, &[0, 1]), of(&c, &[3])].concat();
+    assert_eq!(read(&mut resumed, 4).await, expected);
+    assert!(!has_next(&mut resumed).await);
+    assert_eq!(BTreeSet::from_iter(resumed_given.0.lock().expect("no panic").clone()), BTreeSet::from_iter(expected));
+}
+
+/// Values of a topic that leaves stay.
+pub async fn a_table_view_of_topics_that_come_and_go(target: &Target) {
+    let client = target.client().await;
+    let (prefix, pattern) = prefix(target);
+    let [a, b, c] = ["a", "b", "c"].map(|name| format!("{prefix}-{name}"));
+    let keyed = |topic: &str, value: &str| Message::new(value.to_owned()).with_key(topic);
+    let kept = created(client.producer(&a)).await;
+    let gone = created(client.producer(&b)).await;
+    send(&kept, keyed(&a, "0")).await;
+    send(&gone, keyed(&b, "0")).await;
+    let view = viewed(client.table_view(pattern).pattern_auto_discovery_period(PERIOD)).await;
+    let mut events = view.events();
+    let mut expected = BTreeMap::from([(a.clone(), "0".to_owned()), (b.clone(), "0".to_owned())]);
+    assert_eq!(refreshed(&view).await, expected);
+
+    let added = created(client.producer(&c)).await;
+    send_all(&added, [keyed(&c, "0"), keyed(&c, "1")]).await;
+    told(&mut events, [("added", c.clone())]).await;
+    expected.insert(c.clone(), "1".to_owned());
+    assert_eq!(refreshed(&view).await, expected);
+
+    drop(gone);
+    within("the deletion", target.cluster().delete(&b)).await;
+    told(&mut events, [("removed", b.clone())]).await;
+    send(&kept, keyed(&a, "1")).await;
+    send(&added, keyed(&c, "").with_null_value()).await;
+    expected.insert(a, "1".to_owned());
+    expected.remove(&c);
+    assert_eq!(refreshed(&view).await, expected, "with the value of the one that has left");
+
+    let _again = send(&created(client.producer(&b)).await, keyed(&b, "2")).await;
+    told(&mut events, [("added", b.clone())]).await;
+    expected.insert(b, "2".to_owned());
+    assert_eq!(refreshed(&view).await, expected);
 }
 
 /// A consumer without topics waits, and ends as any other.
