@@ -37,15 +37,11 @@ impl ReceiveBudget {
         Arc::new(Self { limit: limit.get(), consumers: AtomicUsize::new(0), used: AtomicU64::new(0) })
     }
 
-    /// What each consumer may have, bytes.
-    fn share(&self) -> u64 {
-        (self.limit / self.consumers.load(Ordering::Relaxed).max(1)) as u64
-    }
-
-    /// What there is besides what consumers but this one use, bytes; `own` is what this one does.
-    fn left(&self, own: u64) -> u64 {
+    /// What a consumer may use that uses `own`, bytes: an equal part of the limit, and no more than the others leave of it.
+    fn share(&self, own: u64) -> u64 {
+        let part = (self.limit / self.consumers.load(Ordering::Relaxed).max(1)) as u64;
         let others = self.used.load(Ordering::Relaxed).saturating_sub(own);
-        (self.limit as u64).saturating_sub(others)
+        part.min((self.limit as u64).saturating_sub(others))
     }
 }
 
@@ -53,7 +49,8 @@ impl ReceiveBudget {
 #[derive(Debug)]
 pub(super) struct ReceiveShare {
     budget: Arc<ReceiveBudget>,
-    /// Its part of the budget, bytes, at its last input: that others come and go wakes no task.
+    /// The most that it may use, bytes, as it was at its last input: that others come and go, and what they use, wakes no
+    /// task.
     share: u64,
     /// What it has counted of the budget, bytes.
     used: u64,
@@ -68,12 +65,12 @@ pub(super) struct ReceiveShare {
 impl ReceiveShare {
     pub(super) fn new(budget: Arc<ReceiveBudget>) -> Self {
         budget.consumers.fetch_add(1, Ordering::Relaxed);
-        Self { share: budget.share(), used: 0, budget, entry_bytes: 0, message_bytes: 0, entries: 0 }
+        Self { share: budget.share(0), used: 0, budget, entry_bytes: 0, message_bytes: 0, entries: 0 }
     }
 
     /// Something has happened to the consumer, after which it looks whether permits are to be granted.
     pub(super) fn on_input(&mut self) {
-        self.share = self.budget.share();
+        self.share = self.budget.share(self.used);
     }
 
     /// So many messages are on their way, or here.
@@ -111,8 +108,7 @@ impl ReceiveShare {
     pub(super) fn outstanding_max(&self, queued: i64, taken: i64) -> i64 {
         let here = queued.saturating_add(taken).unsigned_abs().saturating_mul(self.message_bytes);
         let least = i64::from(queued == 0 && !mutation!(NoLeastPermit));
-        let most = self.share.min(self.budget.left(self.used));
-        self.entries_in(most.saturating_sub(here)).max(least)
+        self.entries_in(self.share.saturating_sub(here)).max(least)
     }
 }
 

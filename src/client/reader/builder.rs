@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::start::{Positions, ReaderStart, StartOf};
-use super::{AT_LAST, Reader};
+use super::{Reader, is_at_last};
 use crate::client::Shared;
 use crate::client::consumer_builder::ConsumerBuilder;
 use crate::client::encryption::ConsumerCryptoFailureAction;
@@ -220,7 +220,7 @@ impl ReaderBuilder {
         self.consumer.positions = Some(Arc::new(Positions::new(&self.start)));
         let mut reader = Reader::new(self.consumer.subscribe().await?);
         match self.start.of {
-            StartOf::All(to) if to == AT_LAST => reader.seek(to).await?,
+            StartOf::All(to) if is_at_last(&to) => reader.seek(to).await?,
             StartOf::All(to @ SeekTo::PublishTime(_)) => reader.seek(to).await?,
             StartOf::All(SeekTo::Message { id, .. }) if !reader.has_one_part() && !is_end_of_any(&id) => {
                 let what = "a message id is a position in one topic or partition, and the reader has several: begin at a \

@@ -1,7 +1,7 @@
 //! Checkpoints of readers and consumers.
 
 use super::start::{before, set};
-use super::{Reader, SeekTo};
+use super::{Found, Reader, SeekTo};
 use crate::checkpoint::Checkpoint;
 use crate::client::clock;
 use crate::client::consumer::Consumer;
@@ -24,7 +24,7 @@ impl Reader {
         for (part, from) in positions {
             set(&mut checkpoint, &part.topic, &from);
         }
-        if let Some(found) = &self.found {
+        if let Some(Found { message: found, .. }) = self.current_found() {
             // It was taken, but is still to be returned.
             let mut id = before(&found.id());
             let first_chunk = checkpoint.position(found.topic()).and_then(|read| read.first_chunk());
@@ -45,8 +45,8 @@ impl Reader {
     /// # Cancel safety
     /// Once it was polled, the seeks are requested even if the future is dropped.
     pub async fn seek_to_checkpoint(&mut self, checkpoint: &Checkpoint) -> Result<()> {
-        self.begin_seek(checkpoint.clone());
         self.consumer.seek_to_checkpoint(checkpoint).await?;
+        self.set_known(checkpoint.clone());
         self.resolve_position().await
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::Reader;
+use super::{Found, Reader};
 use crate::client::clock;
 use crate::client::parts::Part;
 use crate::error::Result;
@@ -19,6 +19,7 @@ impl Reader {
     /// | is empty, was truncated, or all of it was removed by compaction | false |
     /// | is terminated | false once it is read to its end |
     /// | is [read compacted](super::ReaderBuilder::read_compacted) | whether the compacted view goes on |
+    /// | has messages that expire unread (time to live) | false once all have |
     /// | has [key ranges](super::ReaderBuilder::key_hash_range) to be read | true also if what is there is of other keys |
     ///
     /// # Errors
@@ -29,28 +30,36 @@ impl Reader {
     /// # Cancel safety
     /// Dropping the future abandons the request and loses no message.
     pub async fn has_next(&mut self) -> Result<bool> {
-        if self.found.is_none() {
-            self.found = self.consumer.try_receive()?;
-        }
-        if self.found.is_some() {
+        let found = match self.take_found() {
+            Some(message) => Some(message),
+            None => self.consumer.try_receive()?,
+        };
+        if let Some(message) = found {
+            let seek_number = self.seek_number_of(&message);
+            self.found = Some(Found { message, seek_number });
             return Ok(true);
         }
-        let asked: Vec<_> = self.last_messages().collect();
-        let mut answers = Vec::with_capacity(asked.len());
-        for (part, answer) in asked {
-            answers.push((part.id(), answer.await?));
-        }
+        let answers = self.last_messages().await?;
         let positions = self.consumer.reading_positions();
-        let last_of = |id| answers.iter().find(|(of, _)| *of == id).map(|(_, last)| last);
+        let last_of = |id| answers.iter().find(|(of, _)| of.id() == id).map(|(_, last)| last);
         Ok(positions.into_iter().any(|(part, from)| last_of(part.id()).is_some_and(|last| is_ahead(last, &from))))
     }
 
-    pub(super) fn has_one_part(&self) -> bool {
-        self.consumer.parts().iter().nth(1).is_none()
+    /// The last message of each topic and partition. One that ends or leaves meanwhile is not among them.
+    pub(super) async fn last_messages(&self) -> Result<Vec<(Arc<Part<Machine>>, LastMessageId)>> {
+        let asked: Vec<_> = self.ask_for_last_messages().collect();
+        let mut answers = Vec::with_capacity(asked.len());
+        for (part, answer) in asked {
+            match answer.await {
+                Err(_) if part.read(Machine::is_finished) => {}
+                answer => answers.push((part, answer?)),
+            }
+        }
+        Ok(answers)
     }
 
     /// Asks for the last message of each topic and partition.
-    pub(super) fn last_messages(&self) -> impl Iterator<Item = (Arc<Part<Machine>>, Reply<LastMessageId>)> {
+    pub(super) fn ask_for_last_messages(&self) -> impl Iterator<Item = (Arc<Part<Machine>>, Reply<LastMessageId>)> {
         let ask = |consumer: &mut Machine, reply, deferred: &mut Deferred| {
             consumer.last_message_id(reply, clock::now(), deferred);
         };
@@ -62,6 +71,11 @@ impl Reader {
 pub(in crate::client) fn is_ahead(last: &LastMessageId, from: &SeekTo) -> bool {
     let id = last.id;
     if id.entry_id == u64::MAX {
+        return false;
+    }
+    let is_past = last.mark_delete.is_some_and(|mark| place(&id) <= place(&mark));
+    if is_past && !matches!(from, SeekTo::Message { inclusive: true, .. }) {
+        // The reader acknowledges what was read; the rest has expired (the topic's time to live).
         return false;
     }
     match from {
@@ -76,7 +90,7 @@ pub(in crate::client) fn is_ahead(last: &LastMessageId, from: &SeekTo) -> bool {
             },
         },
         // Not resolved: the broker does not say where it is.
-        SeekTo::Latest | SeekTo::PublishTime(_) => last.mark_delete.is_none_or(|mark| place(&mark) < place(&id)),
+        SeekTo::Latest | SeekTo::PublishTime(_) => true,
     }
 }
 
@@ -124,6 +138,8 @@ mod tests {
             ("a batch of one", last(3, 0), after(whole.clone()), false),
             ("at a batch of one", last(3, -1), at(whole.with_batch(0, 1)), true),
             ("at the end", marked, SeekTo::Latest, false),
+            ("expired", marked, after(MessageId::new(5, 1)), false),
+            ("sought anew", marked, at(whole.clone()), true),
             ("where nothing is known", last(3, -1), SeekTo::Latest, true),
         ] {
             assert_eq!(is_ahead(&last, &from), expected, "{case}");

@@ -35,8 +35,17 @@ pub(super) use has_next::is_ahead;
 pub(super) use start::Positions;
 pub use start::ReaderStart;
 
-/// The last message is to be the first that is read.
-const AT_LAST: SeekTo = SeekTo::Message { id: MessageId::LATEST, inclusive: true };
+/// Whether the last message is to be the first that is read: the id [`MessageId::LATEST`], inclusive, of whichever topic.
+fn is_at_last(to: &SeekTo) -> bool {
+    matches!(to, SeekTo::Message { inclusive: true, .. }) && to.clone().normal() == SeekTo::Latest
+}
+
+/// Found by [`Reader::has_next`], and to be read next.
+struct Found {
+    message: ReceivedMessage,
+    /// The seek of its topic or partition that it was read after.
+    seek_number: Option<u32>,
+}
 
 /// Reads topics from a position of its own, without acknowledgements; created by [`Client::reader`](super::Client::reader).
 /// Java: `Reader`.
@@ -62,13 +71,28 @@ const AT_LAST: SeekTo = SeekTo::Message { id: MessageId::LATEST, inclusive: true
 /// It is also a [`Stream`] of messages. Dropping it closes it at the broker.
 pub struct Reader {
     consumer: Consumer,
-    /// Found by [`Self::has_next`], and to be read next.
-    found: Option<ReceivedMessage>,
+    found: Option<Found>,
 }
 
 impl Reader {
     fn new(consumer: Consumer) -> Self {
         Self { consumer, found: None }
+    }
+
+    /// What was found, unless its topic or partition was sought elsewhere since.
+    fn current_found(&self) -> Option<&Found> {
+        self.found.as_ref().filter(|found| self.seek_number_of(&found.message) == found.seek_number)
+    }
+
+    fn take_found(&mut self) -> Option<ReceivedMessage> {
+        let is_current = self.current_found().is_some();
+        self.found.take().filter(|_| is_current).map(|found| found.message)
+    }
+
+    /// How many seeks have moved the topic or partition of a message. `None`: it has left.
+    fn seek_number_of(&self, message: &ReceivedMessage) -> Option<u32> {
+        let part = self.consumer.parts().of_topic(message.topic())?;
+        part.read(Machine::reading).map(|(_, seek_number)| seek_number)
     }
 
     /// What it shares with what reads for others.
@@ -91,7 +115,7 @@ impl Reader {
     /// # Cancel safety
     /// Dropping the future loses no message and has no other effect.
     pub async fn read_next(&mut self) -> Result<ReceivedMessage> {
-        match self.found.take() {
+        match self.take_found() {
             Some(message) => Ok(message),
             None => self.consumer.receive().await,
         }
@@ -103,7 +127,7 @@ impl Reader {
     /// # Errors
     /// Same as [`Self::read_next`].
     pub fn try_read_next(&mut self) -> Result<Option<ReceivedMessage>> {
-        match self.found.take() {
+        match self.take_found() {
             Some(message) => Ok(Some(message)),
             None => self.consumer.try_receive(),
         }
@@ -120,60 +144,63 @@ impl Reader {
     /// Same as [`Consumer::seek`].
     ///
     /// # Cancel safety
-    /// Once it was polled, the seek is requested even if the future is dropped.
+    /// Once it was polled, the seek is requested even if the future is dropped; to the last message, once the broker has said
+    /// which that is. What is read after an end or a time is certain once it has returned.
     pub async fn seek(&mut self, to: SeekTo) -> Result<()> {
-        if to == AT_LAST {
-            return self.seek_to_last().await;
-        }
-        match &to {
-            SeekTo::Message { id, .. } if !is_end_of_any(id) => {
-                let moved = self.consumer.shared().part_of_id(id)?;
-                self.found.take_if(|found| found.topic() == &*moved.topic);
-            }
-            _ => self.begin_seek(Checkpoint::new()),
-        }
-        let depends_on_time = to.depends_on_time();
+        let moves_all = match &to {
+            SeekTo::Message { id, .. } if is_at_last(&to) => return self.seek_to_last(id).await,
+            SeekTo::Message { id, .. } => is_end_of_any(id),
+            _ => true,
+        };
+        let is_open = matches!(to.clone().normal(), SeekTo::Latest | SeekTo::PublishTime(_));
         self.consumer.seek(to).await?;
-        if depends_on_time { self.resolve_position().await } else { Ok(()) }
+        if moves_all {
+            self.set_known(Checkpoint::new());
+        }
+        if is_open { self.resolve_position().await } else { Ok(()) }
     }
 
-    /// All positions change. `known`: those of topics and partitions that join later.
-    fn begin_seek(&mut self, known: Checkpoint) {
-        self.found = None;
+    /// The positions of topics and partitions that join later.
+    fn set_known(&self, known: Checkpoint) {
         if let Some(positions) = &self.consumer.shared().positions {
             *positions.known() = known;
         }
     }
 
-    /// Goes to the last message of each topic and partition; where there is none, to the beginning.
-    async fn seek_to_last(&mut self) -> Result<()> {
-        self.begin_seek(Checkpoint::new());
+    /// Goes to the last message of each topic and partition, or of the one that the id names; where there is none, to the
+    /// beginning.
+    async fn seek_to_last(&mut self, id: &MessageId) -> Result<()> {
+        let only = if is_end_of_any(id) { None } else { Some(self.consumer.shared().part_of_id(id)?.id()) };
         let mut last = HashMap::new();
-        for (part, answer) in self.last_messages() {
-            let mut id = answer.await?.id;
+        for (part, answer) in self.last_messages().await? {
+            let mut id = answer.id;
             if id.batch_index >= 0 {
                 // The broker names the last member.
                 id.batch_size = id.batch_index.saturating_add(1);
             }
             let id = MessageId::from_position(id);
-            last.insert(
-                part.topic.clone(),
-                match id.entry_id() {
-                    Some(_) => SeekTo::Message { id, inclusive: true },
-                    None => SeekTo::Earliest,
-                },
-            );
+            let to = match id.entry_id() {
+                Some(_) => SeekTo::Message { id, inclusive: true },
+                None => SeekTo::Earliest,
+            };
+            if only.is_none_or(|only| only == part.id()) {
+                last.insert(part.topic.clone(), to);
+            }
         }
-        self.consumer.seek_each(|topic| last.get(topic).cloned()).await
+        self.consumer.seek_each(|topic| last.get(topic).cloned()).await?;
+        if only.is_none() {
+            self.set_known(Checkpoint::new());
+        }
+        Ok(())
     }
 
     /// Learns where positions are that depend on when the broker was asked: a reader that loses its connection before its
     /// first message goes on from there.
     async fn resolve_position(&self) -> Result<()> {
-        for (_, answer) in self.last_messages() {
+        for (part, answer) in self.ask_for_last_messages() {
             match answer.await {
                 // A topic that is not persistent has no positions.
-                Err(error) if error.server_error().is_some() => {}
+                Err(error) if error.server_error().is_some() || part.read(Machine::is_finished) => {}
                 answer => drop(answer?),
             }
         }
@@ -233,7 +260,7 @@ impl Reader {
     /// Whether every topic and partition is terminated and read to its end (REACHED_END_OF_TOPIC): no more messages will
     /// arrive.
     pub fn has_reached_end_of_topic(&self) -> bool {
-        self.found.is_none() && self.consumer.has_reached_end_of_topic()
+        self.current_found().is_none() && self.consumer.has_reached_end_of_topic()
     }
 
     /// Where each topic and partition is attached, or why it is not.
@@ -276,7 +303,7 @@ impl Stream for Reader {
 
     /// The messages that [`Reader::read_next`] returns. The error that ends the reader is the last item.
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        match self.found.take() {
+        match self.take_found() {
             Some(message) => Poll::Ready(Some(Ok(message))),
             None => Pin::new(&mut self.consumer).poll_next(cx),
         }

@@ -236,6 +236,7 @@ impl Receiver {
         }
         let (epoch, parts) = self.shared.parts.snapshot();
         self.epoch = epoch;
+        self.run_queue.extend(self.run_queue_behind.drain(..));
         let run_queue: Vec<_> = self.run_queue.drain(..).map(|index| self.sources[index].id()).collect();
         let mut known: HashMap<_, _> = self.sources.drain(..).map(|source| (source.id(), source)).collect();
         let shared = &self.shared;

@@ -196,10 +196,17 @@ impl Permits {
         self.check();
     }
 
-    /// The ledger has changed, which may change what the memory allows.
-    pub(super) fn update_share(&mut self) {
+    /// Something has happened after which permits are granted: what the memory allows may have changed.
+    fn update_share(&mut self) {
+        self.count_memory();
         if let Some(memory) = &mut self.memory {
             memory.on_input();
+        }
+    }
+
+    /// The ledger has changed.
+    pub(super) fn count_memory(&mut self) {
+        if let Some(memory) = &mut self.memory {
             memory.count(self.outstanding, self.queued + self.taken);
         }
     }
@@ -239,7 +246,7 @@ impl Permits {
         let permits = self.grantable().unsigned_abs().min(FLOW_MAX) as u32;
         self.due -= i64::from(permits);
         self.outstanding += i64::from(permits);
-        self.update_share();
+        self.count_memory();
         self.check();
         Some(permits)
     }

@@ -212,7 +212,7 @@ impl Queue {
     pub(super) fn append(&mut self, run: &mut Vec<ReceivedEntry>) {
         // One move for each entry, from place to place.
         self.entries.extend(run.drain(..));
-        self.permits.update_share();
+        self.permits.count_memory();
     }
 
     /// Moves everything behind what `into` holds. Says whether entries were dropped since the last time.

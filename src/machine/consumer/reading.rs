@@ -58,11 +58,7 @@ impl Reading {
     }
 
     fn set(&mut self, from: SeekTo) {
-        self.from = match from {
-            SeekTo::Message { id, .. } if id == MessageId::EARLIEST => SeekTo::Earliest,
-            SeekTo::Message { id, .. } if id == MessageId::LATEST => SeekTo::Latest,
-            from => from,
-        };
+        self.from = from.normal();
         self.published_from_ms = None;
     }
 
@@ -231,13 +227,5 @@ impl Consumer {
             };
             reading.seek(again);
         }
-    }
-}
-
-impl SeekTo {
-    /// Whether where it leads depends on when the broker is asked.
-    #[must_use]
-    pub fn depends_on_time(&self) -> bool {
-        matches!(self, Self::Latest | Self::PublishTime(_))
     }
 }

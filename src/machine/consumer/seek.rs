@@ -35,6 +35,20 @@ pub enum SeekTo {
 }
 
 impl SeekTo {
+    /// The ends of a topic as such, also where an id says them, of whichever partition.
+    #[must_use]
+    pub(crate) fn normal(self) -> Self {
+        let Self::Message { id, .. } = &self else { return self };
+        let ledger_id = id.position().ledger_id;
+        if ledger_id == MessagePosition::EARLIEST.ledger_id {
+            Self::Earliest
+        } else if ledger_id == MessagePosition::LATEST.ledger_id {
+            Self::Latest
+        } else {
+            self
+        }
+    }
+
     /// SEEK, without its request id.
     pub(super) fn command(&self, consumer_id: u64) -> pb::CommandSeek {
         let (id, message_publish_time) = match self {

@@ -283,13 +283,14 @@ impl Source {
                 return None;
             };
             self.note_read();
-            let position = MessagePosition::new(entry.ledger_id, entry.entry_id);
+            let (partition, cluster_number) = (self.part.partition, self.cluster_number);
+            let place = MessagePosition::new(entry.ledger_id, entry.entry_id);
             let opened = match &entry.body {
                 Ok(body) if body.is_chunk() => self.next_of_chunk(entry, events),
                 _ => self.decode_next_slow(entry, events),
             };
             if opened.is_none() && self.batch.is_none() {
-                self.note_passed(MessagePosition { partition: self.part.partition, ..position });
+                self.note_passed(MessagePosition { partition, cluster_number, ..place });
             }
             if let Some(message) = opened {
                 if self.give_up(&message) {

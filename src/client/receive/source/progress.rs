@@ -58,6 +58,8 @@ impl Source {
             if progress.last.is_none_or(|last| place(&last) <= place(&entry)) {
                 progress.last = Some(entry);
             }
+            // What was handed out before it is noted, and lies before it.
+            self.opened = None;
         }
     }
 
