@@ -92,8 +92,8 @@ impl Delayed {
     pub(super) fn insert(&mut self, position: EntryPosition, reason: WaitReason, delay: Duration, now: Now) -> bool {
         let due = now.at.saturating_duration_since(self.base).saturating_add(delay);
         // Rounded up, so that nothing is due before its delay.
-        let bucket = u64::try_from(due.as_millis()).unwrap_or(u64::MAX).div_ceil(self.bucket_ms);
-        let wait = Wait::new(u32::try_from(bucket).unwrap_or(u32::MAX >> 1), reason);
+        let bucket = due.as_nanos().div_ceil(u128::from(self.bucket_ms) * 1_000_000);
+        let wait = Wait::new(u32::try_from(bucket).unwrap_or(Wait::BUCKET_MAX), reason);
         let (ledger, entry) = key(position);
         match self.waits.entry(ledger).or_default().entry(entry) {
             Entry::Occupied(mut occupied) => {
