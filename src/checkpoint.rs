@@ -204,8 +204,8 @@ fn normal(topic: &TopicName, id: &MessageId) -> MessageId {
         false => place(position),
     });
     match id.first_chunk().map(|first| place(first.position())) {
-        Some(first) if first != place(position) => normal.with_first_chunk(&MessageId::from_position(first)),
-        _ => normal,
+        Some(first) => normal.with_first_chunk(&MessageId::from_position(first)),
+        None => normal,
     }
 }
 

@@ -28,6 +28,7 @@ pub fn takes_of_suite(test: &str) -> bool {
         "::unreadable::",
         "::chunks::incomplete_ones_are_dropped",
         "::chunks::young_ones_with_a_gap_stay",
+        "::chunks::a_reader_passes_an_incomplete_one",
         "::metadata::replicated_from_another_cluster",
         "::metadata::markers_are_not_delivered",
         "::connect::several_connections_to_one_broker",

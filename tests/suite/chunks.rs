@@ -365,6 +365,29 @@ pub async fn young_ones_with_a_gap_stay(target: &Target) {
     }
 }
 
+/// What is left of a message whose producer died counts as read: nothing of it is ever given.
+pub async fn a_reader_passes_an_incomplete_one(target: &Target) {
+    let client = target.client().await;
+    let topic = target.topic("passed");
+    store(target, &topic, &[(pb::MessageMetadata::default(), b"whole"), (chunk("endless", 0, 2, 2), b"0")]).await;
+    let mut reader = within("the reader", client.reader(&topic, SeekTo::Earliest).create()).await.expect("created");
+    assert!(within("an answer", reader.has_next()).await.expect("an answer"));
+    let message = within("a message", reader.read_next()).await.expect("a message");
+    assert_eq!(message.to_string_lossy(), "whole");
+    while within("an answer", reader.has_next()).await.expect("an answer") {
+        // The chunk is on its way: nothing comes of it.
+        let came = tokio::time::timeout(Duration::from_millis(100), reader.read_next()).await;
+        assert!(came.is_err(), "{came:?}");
+    }
+    let checkpoint = reader.checkpoint();
+    let read = checkpoint.position(reader.topics().next().expect("one")).expect("a position");
+    assert_eq!(
+        read.first_chunk().map(|first| first.entry_id()),
+        Some(Some(1)),
+        "what comes of it begins there: {checkpoint}"
+    );
+}
+
 pub async fn options_that_cannot_work(target: &Target) {
     let client = target.client().await;
     let topic = target.topic("refused");

@@ -200,8 +200,8 @@ impl ReaderBuilder {
     /// Subscribes to each topic, or each of its partitions, at the start.
     ///
     /// # Errors
-    /// - [`InvalidArgument`](ErrorKind::InvalidArgument): an unusable option, topic name or pattern, or no topic; a start at an
-    ///   id that the topic is not the only part of.
+    /// - [`InvalidArgument`](ErrorKind::InvalidArgument): an unusable option, topic name or pattern, or no topic; a start at a
+    ///   message id, with several topics or partitions.
     /// - The broker's refusal: unknown topic, no permission, a subscription that another one holds.
     /// - [`TimedOut`](ErrorKind::TimedOut), with the last cause, after the operation timeout.
     ///

@@ -136,7 +136,7 @@ mod tests {
             ("its last member", last(3, 4), after(whole.clone().with_batch(4, 5)), false),
             ("at its last member", last(3, 4), at(whole.clone().with_batch(4, 5)), true),
             ("a batch of one", last(3, 0), after(whole.clone()), false),
-            ("at a batch of one", last(3, -1), at(whole.with_batch(0, 1)), true),
+            ("at a batch of one", last(3, -1), at(whole.clone().with_batch(0, 1)), true),
             ("at the end", marked, SeekTo::Latest, false),
             ("expired", marked, after(MessageId::new(5, 1)), false),
             ("sought anew", marked, at(whole.clone()), true),

@@ -160,6 +160,10 @@ impl Reader {
         if is_open { self.resolve_position().await } else { Ok(()) }
     }
 
+    fn has_one_part(&self) -> bool {
+        self.consumer.parts().iter().nth(1).is_none()
+    }
+
     /// The positions of topics and partitions that join later.
     fn set_known(&self, known: Checkpoint) {
         if let Some(positions) = &self.consumer.shared().positions {
