@@ -141,6 +141,7 @@ macro_rules! with_every_test {
             partitioned {
                 keys_go_where_java_sends_them round_robin merged_and_acknowledged one_partition_by_name
                 nack_comes_from_its_partition routed_by_the_application attached_by_their_first_message
+                a_partition_that_is_refused_is_named
             }
             growth {
                 partitions_are_added_under_load a_new_partition_is_read_from_its_beginning intervals_that_are_too_short

@@ -1,7 +1,9 @@
 //! Partitioned topics: the same calls, several topics behind them.
 
+use super::target::Offer;
 use super::*;
 use pulsar_native::hash::java_string_hash;
+use pulsar_native::{AccessMode, Error};
 
 const PARTITIONS: u32 = 4;
 
@@ -162,4 +164,32 @@ pub async fn attached_by_their_first_message(target: &Target) {
     let error = within("the refusal", producer.send(to(PARTITIONS))).await.expect_err("closed");
     assert_eq!(error.error().kind(), ErrorKind::Closed, "{error}");
     assert!(target.stats(&of(PARTITIONS)).await.publishers.is_empty());
+}
+
+/// One partition is taken by another: whoever comes for all of them is refused, is told which one it is, and leaves nothing behind
+/// on the others.
+pub async fn a_partition_that_is_refused_is_named(target: &Target) {
+    let (client, other) = (target.client().await, target.client().await);
+    let topic = target.partitioned_topic("refused", 2).await;
+    let [free, taken] = [0, 1].map(|index| format!("{topic}-partition-{index}"));
+    let check = |error: Error| {
+        assert_eq!(error.kind(), ErrorKind::Busy, "{error}");
+        let line = error.to_string();
+        assert!(line.contains(&taken) && !line.contains(&free), "names the partition: {line}");
+    };
+    let holder = subscribed(other.consumer(&taken, "s")).await;
+    check(within("the refusal", client.consumer(&topic, "s").subscribe()).await.expect_err("one is taken"));
+    until("no consumer to be left", || target.subscription(&free, "s"), |seen| seen.consumers.is_empty()).await;
+    within("the close", holder.close()).await.expect("closed");
+    let consumer = subscribed(client.consumer(&topic, "s")).await;
+    assert!(consumer.state().is_attached() && consumer.state().parts.len() == 2, "{:?}", consumer.state());
+    if !target.offers(Offer::AccessModes) {
+        return;
+    }
+    let holder = created(other.producer(&taken).access_mode(AccessMode::Exclusive)).await;
+    check(within("the refusal", client.producer(&topic).create()).await.expect_err("one is taken"));
+    until("no producer to be left", || target.stats(&free), |seen| seen.publishers.is_empty()).await;
+    within("the close", holder.close()).await.expect("closed");
+    let producer = created(client.producer(&topic)).await;
+    assert!(producer.state().is_attached() && producer.partitions() == 2, "{:?}", producer.state());
 }
