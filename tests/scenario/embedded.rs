@@ -122,6 +122,7 @@ impl Cluster for Embedded {
 
     fn offers(&self, offer: Offer) -> bool {
         let since = match offer {
+            Offer::MarkDeletePosition => PulsarVersion::V2_7,
             Offer::AckReceipts | Offer::AccessModes => PulsarVersion::V2_8,
             Offer::Fencing | Offer::TopicListWatchers => PulsarVersion::V2_11,
             Offer::ForcedUnsubscribe => PulsarVersion::V3_3,

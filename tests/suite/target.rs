@@ -76,6 +76,8 @@ pub enum Offer {
     AckReceipts,
     /// Exclusive producers: 2.8.
     AccessModes,
+    /// What a subscription has acknowledged, beside the last message: 2.7.
+    MarkDeletePosition,
     /// Exclusive producers that fence the others out: 2.11.
     Fencing,
     /// WATCH_TOPIC_LIST: 2.11.
