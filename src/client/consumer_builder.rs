@@ -295,8 +295,8 @@ impl ConsumerBuilder {
         self
     }
 
-    /// How often the list of topics is asked for that a [pattern](Topics::pattern) is held against, at least 1 s. Default:
-    /// 60 s.
+    /// How often the list of topics is asked for that a [pattern](Topics::pattern) is held against, at least 1 s. A topic that
+    /// could not be added is tried again after at most a minute. Default: 60 s.
     #[cfg(feature = "patterns")]
     #[doc(alias = "patternAutoDiscoveryPeriod")]
     pub fn pattern_auto_discovery_period(mut self, period: Duration) -> Self {

@@ -14,7 +14,7 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_core::Stream;
 
@@ -32,6 +32,9 @@ use crate::topic::TopicName;
 /// After which a topic that a list lacks is looked for again.
 const SECOND_LOOK: Duration = Duration::from_secs(1);
 
+/// After which a topic that could not be added is tried again, whatever the interval.
+const RETRY_AFTER: Duration = Duration::from_secs(60);
+
 /// What follows one pattern.
 struct Follower {
     handle: Weak<ConsumerShared>,
@@ -40,6 +43,8 @@ struct Follower {
     /// Before the next list, unless something is missing.
     next_wait: Duration,
     timer: Box<dyn AsyncTimer>,
+    /// When the timer ends.
+    next_look: Instant,
     client_state: StateWatch<ClientState>,
     watch: Option<TopicListWatch>,
     /// The full names of topics and partitions, as they are known.
@@ -84,6 +89,7 @@ pub(in crate::client) async fn follow(
         // So that those that begin together do not ask together.
         next_wait: spread(period, seed),
         timer,
+        next_look: clock::now().at,
         client_state,
         watch: None,
         names: names.into_iter().collect(),
@@ -110,10 +116,13 @@ impl Follower {
             loop {
                 match self.next_event().await {
                     Event::Due => break,
-                    Event::Attached(attached) => match of(&self.handle) {
-                        Some(handle) => handle.settle_joining(attached),
-                        None => return,
-                    },
+                    Event::Attached(attached) => {
+                        let Some(handle) = of(&self.handle) else { return };
+                        if attached.iter().any(|(_, result)| result.is_err()) {
+                            self.look_by(clock::now().at + RETRY_AFTER);
+                        }
+                        handle.settle_joining(attached);
+                    }
                     Event::Announced(Ok(changes)) => {
                         self.apply(changes);
                         if self.reconcile().await.is_none() {
@@ -148,8 +157,17 @@ impl Follower {
         }
         let wait = if self.missing.is_empty() { self.next_wait } else { SECOND_LOOK };
         self.next_wait = self.period;
-        self.timer.reset(clock::now().at + wait);
+        self.next_look = clock::now().at + wait;
+        self.timer.reset(self.next_look);
         self.reconcile().await
+    }
+
+    /// Asks for the list at that time, if not before.
+    fn look_by(&mut self, at: Instant) {
+        if at < self.next_look {
+            self.next_look = at;
+            self.timer.reset(at);
+        }
     }
 
     fn set_list(&mut self, list: BTreeSet<String>) {
