@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use pulsar_native::sim::Rng;
 use pulsar_native::{
-    Client, Consumer, ConsumerEvent, Error, ErrorKind, InitialPosition, ReceivedMessage, SubscriptionType,
+    Client, Consumer, ConsumerEvent, Error, ErrorKind, InitialPosition, MessageId, ReceivedMessage, SubscriptionType,
 };
 
 use super::by_key::work_by_key;
@@ -330,7 +330,7 @@ pub(super) fn note_received(users: &Users, plan: &SubscriptionPlan, message: &Re
     }
     // What is retried waits for its delay in a topic of its own.
     if plan.kind == SubscriptionType::KeyShared && message.property("RECONSUMETIMES").is_none() {
-        check_key_order(users, &mut notes, &subscription, &text);
+        check_key_order(users, &mut notes, &subscription, &text, &id);
     }
     let confirmed = notes.confirmed.get(&subscription).and_then(|confirmed| confirmed.get(&key(&id)));
     if let Some(at) = confirmed {
@@ -342,8 +342,9 @@ pub(super) fn note_received(users: &Users, plan: &SubscriptionPlan, message: &Re
 
 /// Checks that what a Key_Shared subscription is given for the first time is behind all of its key before it, whichever of its
 /// consumers gets it. Not where nothing happens: messages are delayed there, and come when they are due; nor where all that is
-/// not acknowledged is asked for again, because newer ones are on their way then.
-fn check_key_order(users: &Users, notes: &mut Notes, subscription: &(String, String), text: &str) {
+/// not acknowledged is asked for again, because newer ones are on their way then; nor behind a damaged delivery, which may have
+/// been the first of a message that was sent twice.
+fn check_key_order(users: &Users, notes: &mut Notes, subscription: &(String, String), text: &str, id: &MessageId) {
     let mut fields = text.split('|');
     let (payload, of_key) = (fields.next().unwrap_or_default(), fields.next().unwrap_or_default());
     let Some((instance, _)) = payload.rsplit_once('.').filter(|_| !users.is_clean) else { return };
@@ -355,7 +356,9 @@ fn check_key_order(users: &Users, notes: &mut Notes, subscription: &(String, Str
         return;
     }
     let before = last.insert((instance.to_owned(), of_key.to_owned()), payload.to_owned());
-    if before.as_deref().is_some_and(|before| before > payload) {
+    let up_to = id.clone().with_first_chunk(&MessageId::new(0, 0));
+    let was_damaged = || users.handle.delivery_was_corrupted(&subscription.0, &subscription.1, &up_to);
+    if before.as_deref().is_some_and(|before| before > payload) && !was_damaged() {
         let what = || format!("{payload} of {of_key} after {before:?} on {}", subscription.1);
         users.handle.report_violation("a Key_Shared subscription gets a key in order", what);
     }
