@@ -30,7 +30,7 @@ fn first_seed(mutation: Mutation) -> u64 {
         Mutation::KeepTakenName | Mutation::QuotaExceptionHolds | Mutation::AckBeforeLetterIsConfirmed => 40,
         Mutation::NoWaitForPredecessor | Mutation::OverdueForEach => 45,
         Mutation::StallToldLate | Mutation::TimeoutForgetsBatch => 50,
-        Mutation::FailedLetterIsForgotten => 100,
+        Mutation::FailedLetterIsForgotten => 500,
         Mutation::ReattachedWithoutList => 110,
         Mutation::TimeOutSaysNothing | Mutation::RefusalOfNewIsRetried => 65,
         Mutation::DrainForgetsLostAcks => 350,
