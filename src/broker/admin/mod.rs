@@ -92,7 +92,7 @@ impl Broker {
     pub fn delete_topic(&mut self, topic: &str) {
         for topic in self.topics.resolve(topic) {
             self.close_endpoints(&topic, None);
-            self.ownership.forget(&topic);
+            self.ownership.on_deleted(&topic, self.now.at);
             if let Some(removed) = self.topics.remove(&topic) {
                 self.on_topic_list_changed(&removed.name, false);
             }

@@ -210,7 +210,7 @@ impl Broker {
             let text = "Client is not authorized to use this topic";
             return Err(refuse(ServerError::AuthorizationError, text));
         }
-        if !self.ownership.was_looked_up(&name) {
+        if !self.ownership.was_looked_up(&name, self.now.at) {
             self.conformance.record(conn, Rule::LookupMissing, || format!("{command} for {name}"));
         }
         if !self.ownership.owns(&name) {
