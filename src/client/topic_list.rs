@@ -72,6 +72,17 @@ impl TopicListWatch {
     /// # Cancel safety
     /// Dropping the future loses no change.
     pub async fn changes(&mut self) -> Result<Vec<(String, TopicChange)>> {
+        loop {
+            let changes = self.news().await?;
+            if !changes.is_empty() {
+                return Ok(changes);
+            }
+        }
+    }
+
+    /// As [`changes`](Self::changes), and without any where topics may have been deleted and made again unnoticed: after a
+    /// lost connection, or between two calls.
+    pub(super) async fn news(&mut self) -> Result<Vec<(String, TopicChange)>> {
         poll_fn(|cx| {
             let poll = |watcher: &mut TopicListWatcher, deferred: &mut Deferred| {
                 watcher.poll_changed(cx.waker(), deferred).map(|()| watcher.take_changes())

@@ -257,7 +257,7 @@ impl Follower {
             }
         }
         if let Some(watch) = &mut self.watch {
-            if let Poll::Ready(changes) = pin!(watch.changes()).poll(cx) {
+            if let Poll::Ready(changes) = pin!(watch.news()).poll(cx) {
                 return Poll::Ready(Event::Announced(changes));
             }
         }

@@ -104,6 +104,9 @@ pub struct TopicListWatcher {
     hash: Option<String>,
     /// At most one for each topic that is or was in the list.
     changes: BTreeMap<String, TopicChange>,
+    /// Topics may have come and gone without a change that is left: the list was confirmed after a lost connection, or
+    /// changes cancelled each other.
+    is_news: bool,
     waker: Option<Waker>,
 }
 
@@ -125,6 +128,7 @@ impl TopicListWatcher {
             topics: BTreeSet::new(),
             hash: None,
             changes: BTreeMap::new(),
+            is_news: false,
             waker: None,
         }
     }
@@ -139,20 +143,24 @@ impl TopicListWatcher {
         matches!(self.state, WatcherState::Attached)
     }
 
-    /// The changes since the last call, in the order of the names; the first ones add the whole list.
+    /// The changes since the last call, in the order of the names; the first ones add the whole list. None where topics may
+    /// have been deleted and made again since.
     ///
     /// # Errors
     /// Why the watcher has ended, after the last changes.
     pub fn take_changes(&mut self) -> Result<Vec<(String, TopicChange)>> {
         match &self.state {
             WatcherState::Finished(error) if self.changes.is_empty() => Err(error.clone()),
-            _ => Ok(std::mem::take(&mut self.changes).into_iter().collect()),
+            _ => {
+                self.is_news = false;
+                Ok(std::mem::take(&mut self.changes).into_iter().collect())
+            }
         }
     }
 
     /// Ready when [`take_changes`](Self::take_changes) has something to give; else `waker` is woken then.
     pub fn poll_changed(&mut self, waker: &Waker, deferred: &mut Deferred) -> Poll<()> {
-        if !self.changes.is_empty() || matches!(self.state, WatcherState::Finished(_)) {
+        if self.has_news() || matches!(self.state, WatcherState::Finished(_)) {
             return Poll::Ready(());
         }
         if let Some(old) = self.waker.replace(waker.clone()) {
@@ -206,6 +214,10 @@ impl TopicListWatcher {
         }
     }
 
+    fn has_news(&self) -> bool {
+        self.is_news || !self.changes.is_empty()
+    }
+
     /// Notes that a topic came or went. A change back takes the first one away, as the handle has seen neither.
     fn note(&mut self, topic: String, change: TopicChange) {
         let is_news = match change {
@@ -215,8 +227,9 @@ impl TopicListWatcher {
         if !is_news {
             return;
         }
-        if self.changes.remove(&topic).is_none() {
-            self.changes.insert(topic, change);
+        match self.changes.remove(&topic) {
+            Some(_) => self.is_news = true,
+            None => drop(self.changes.insert(topic, change)),
         }
     }
 
@@ -293,6 +306,7 @@ impl EndpointMachine for TopicListWatcher {
         self.is_dirty = true;
         self.creation_deadline = None;
         let is_missed = mutation!(ReattachedWithoutList) && self.hash.is_some();
+        self.is_news |= self.hash.is_some() && !is_missed;
         if self.hash.as_deref() != Some(&*success.topics_hash) && !is_missed {
             self.replace(success.topic.clone());
             self.hash = Some(success.topics_hash.clone());
@@ -300,7 +314,7 @@ impl EndpointMachine for TopicListWatcher {
         if let Some(created) = self.created.take() {
             created.send(Ok(()), deferred);
         }
-        if !self.changes.is_empty() {
+        if self.has_news() {
             self.wake(deferred);
         }
         self.check_size(deferred);
@@ -349,7 +363,7 @@ impl EndpointMachine for TopicListWatcher {
         for topic in update.new_topics {
             self.note(topic, TopicChange::Added);
         }
-        if !self.changes.is_empty() {
+        if self.has_news() {
             self.wake(deferred);
         }
         self.check_size(deferred);
