@@ -13,10 +13,6 @@ use crate::{clusters, growth, patterns, workload};
 /// Seeds of a plain `cargo test`.
 const SEEDS_DEFAULT: u64 = if cfg!(debug_assertions) { 150 } else { 1000 };
 
-/// Patterns are held against the first seeds only: of later ones one in a hundred is refused by mistake, where a topic is deleted
-/// between its lookup and its SUBSCRIBE, or while the sets are compared.
-const PATTERN_SEEDS_END: u64 = 1000;
-
 fn number_of(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().and_then(|text| text.parse().ok())
 }
@@ -26,7 +22,7 @@ fn run(seed: u64, trace: bool) -> workload::SeedReport {
     match seed {
         _ if clusters::is_of(seed) => clusters::run(seed, trace),
         _ if growth::is_of(seed) => growth::run(seed, trace),
-        _ if patterns::is_of(seed) && seed < PATTERN_SEEDS_END => patterns::run(seed, trace),
+        _ if patterns::is_of(seed) => patterns::run(seed, trace),
         _ => workload::run(seed, trace),
     }
 }
