@@ -87,9 +87,7 @@ impl EntryContent {
         buffers: &mut BufferPool,
         drops: &mut DeferredDrops,
     ) {
-        self.payload_bytes += message.payload.len();
-        self.record_bytes_max += message.record_bytes_max(size_bytes);
-        self.count += 1;
+        self.count_in(message, size_bytes);
         if self.count == 1 {
             self.first = Some(std::mem::take(message));
         } else if is_numbered {
@@ -104,6 +102,13 @@ impl EntryContent {
         }
     }
 
+    #[inline(always)]
+    fn count_in(&mut self, message: &Message, size_bytes: usize) {
+        self.payload_bytes += message.payload.len();
+        self.record_bytes_max += message.record_bytes_max(size_bytes);
+        self.count += 1;
+    }
+
     /// [`add`](Self::add)s a numbered message whose record, and that of the first message, is written among those of other
     /// batches, for the batch at `place`. [`Interleaved::close`] gives them back.
     pub(super) fn add_interleaved(
@@ -114,9 +119,7 @@ impl EntryContent {
         others: &mut Interleaved,
         drops: &mut DeferredDrops,
     ) {
-        self.payload_bytes += message.payload.len();
-        self.record_bytes_max += message.record_bytes_max(size_bytes);
-        self.count += 1;
+        self.count_in(message, size_bytes);
         if self.count == 1 {
             self.first = Some(std::mem::take(message));
             return;
