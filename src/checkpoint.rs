@@ -90,7 +90,7 @@ impl Checkpoint {
         self.positions.get(topic)
     }
 
-    /// Where a topic or partition goes on, by its full name: what [`Consumer::seek_each`](crate::Consumer::seek_each) takes.
+    /// The position that a reader of this topic or partition resumes at, by its full name: what [`Consumer::seek_each`](crate::Consumer::seek_each) takes.
     #[must_use]
     pub fn seek_to(&self, topic: &str) -> SeekTo {
         match self.position(topic) {

@@ -92,7 +92,7 @@ impl Consumer {
         &self.acker.shared.parts
     }
 
-    /// Where a reader would go on, for each part.
+    /// The position of a reader in each part.
     pub(super) fn reading_positions(&mut self) -> Vec<(Arc<Part<Machine>>, SeekTo)> {
         self.receiver.reading_positions().map(|(part, from)| (part.clone(), from)).collect()
     }

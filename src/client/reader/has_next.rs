@@ -18,7 +18,7 @@ impl Reader {
     /// | --- | --- |
     /// | is empty, was truncated, or all of it was removed by compaction | false |
     /// | is terminated | false once it is read to its end |
-    /// | is [read compacted](super::ReaderBuilder::read_compacted) | whether the compacted view goes on |
+    /// | is [read compacted](super::ReaderBuilder::read_compacted) | whether the compacted view has a message behind the position |
     /// | has messages that expire unread (time to live) | false once all have |
     /// | was sought by time, on a broker before 2.7 | true until a message is read: the broker does not say where that is |
     /// | has [key ranges](super::ReaderBuilder::key_hash_range) to be read | true also if what is there is of other keys |

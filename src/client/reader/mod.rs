@@ -100,7 +100,7 @@ impl Reader {
         self.consumer.shared()
     }
 
-    /// Where it would go on, for each topic and partition.
+    /// Its position in each topic and partition.
     pub(super) fn reading_positions(&mut self) -> Vec<(Arc<Part<Machine>>, SeekTo)> {
         self.consumer.reading_positions()
     }
@@ -198,8 +198,8 @@ impl Reader {
         Ok(())
     }
 
-    /// Learns where positions are that depend on when the broker was asked: a reader that loses its connection before its
-    /// first message goes on from there.
+    /// Resolves positions that depend on when the broker is asked, Latest and publish times, so that a SUBSCRIBE after a lost
+    /// connection names the same one.
     async fn resolve_position(&self) -> Result<()> {
         for (part, answer) in self.ask_for_last_messages() {
             match answer.await {

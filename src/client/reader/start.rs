@@ -82,7 +82,7 @@ impl Positions {
 
 #[cfg(feature = "patterns")]
 impl ConsumerShared {
-    /// A part has ended and leaves, to join again: a reader goes on where it was.
+    /// Keeps the position of a part that has ended and is to be opened again.
     pub(in crate::client) fn keep_position(&self, part: &Part<Machine>) {
         let Some(positions) = &self.positions else { return };
         if let Some((from, _)) = part.read(Machine::reading) {
@@ -91,7 +91,7 @@ impl ConsumerShared {
     }
 }
 
-/// Sets where a part goes on. One that depends on when the broker is asked is no position.
+/// Sets the position of a part. Latest and a publish time that is not resolved yet are none, and change nothing.
 pub(super) fn set(checkpoint: &mut Checkpoint, topic: &Arc<str>, from: &SeekTo) {
     let id = match from {
         SeekTo::Earliest => MessageId::EARLIEST,

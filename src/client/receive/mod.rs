@@ -174,7 +174,7 @@ impl Receiver {
         self.run_queue_behind.extend(self.run_queue.drain(..));
     }
 
-    /// Where a reader would go on, for each part.
+    /// The position of a reader in each part.
     pub(super) fn reading_positions(&mut self) -> impl Iterator<Item = (&Arc<Part<Consumer>>, SeekTo)> {
         self.sync_sources();
         self.sources.iter().map(|source| (source.part(), source.reading_position()))

@@ -94,8 +94,8 @@ impl TableViewBuilder {
         self.change(|reader| reader.crypto_failure_action(action))
     }
 
-    /// Reads the topics to their ends, and goes on to follow them. It takes as long as there is something to be read, of the
-    /// compacted view where the topic is persistent.
+    /// Reads the topics to their ends, of persistent ones the compacted view; later messages are applied as they come. It takes
+    /// as long as there are messages to read.
     ///
     /// # Errors
     /// - [`InvalidArgument`](ErrorKind::InvalidArgument): an unusable option or topic name, no topic, or persistent topics

@@ -1,4 +1,4 @@
-//! The task of a table view: reads, and says who wants to know that it has read far enough.
+//! The task of a table view: applies each message to the table, and ends a refresh once the positions it asked for are read.
 
 use std::collections::HashMap;
 use std::future::poll_fn;

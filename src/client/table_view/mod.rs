@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `builder` | options; reads the topics to their ends once |
 //! | `follow` | a task that reads, and says when it has read far enough |
-//! | `table` | the entries, their snapshots, and who listens |
+//! | `table` | the entries, their snapshots, and the listeners |
 //!
 //! A [`TableView`] never writes to a topic. Its task owns the reader, so that only it applies messages; the handle asks for the
 //! last messages itself, and has the task say when they are read.

@@ -116,7 +116,7 @@ impl Source {
         }
     }
 
-    /// Where the reader would go on.
+    /// The position of the reader in this part: the next SUBSCRIBE names it.
     pub(in crate::client::receive) fn reading_position(&self) -> SeekTo {
         let Some((from, seek_number)) = self.part.read(Consumer::reading) else { return SeekTo::Latest };
         let is_current = self.progress.as_ref().is_some_and(|progress| progress.seek_number == seek_number);
