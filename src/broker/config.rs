@@ -7,7 +7,12 @@ use std::time::Duration;
 use super::authentication::Providers;
 use super::commands::IdentityProvider;
 use super::like::PulsarVersion;
+use super::policies::{DelayedDelivery, Policies, PolicySet, SchemaCompatibilityStrategy};
+use crate::topic::TopicName;
 use crate::wire::MAX_MESSAGE_SIZE_DEFAULT;
+
+/// `maxUnackedMessagesPerSubscription` of `broker.conf`.
+const MAX_UNACKED_MESSAGES_PER_SUBSCRIPTION: u64 = 200_000;
 
 /// What the broker does with a stored entry whose `MessageMetadata` cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -74,6 +79,14 @@ pub struct BrokerConfig {
     pub exposing_broker_entry_metadata_to_client_enabled: bool,
     /// What happens to entries whose metadata cannot be read: [`DamagedEntries::Drop`].
     pub damaged_entries: DamagedEntries,
+    /// [`broker_policies`](crate::broker::EmbeddedBrokerBuilder::broker_policies): none beyond the settings.
+    pub policies: PolicySet,
+    /// Policies of namespaces, by `tenant/namespace`: none.
+    pub namespace_policies: BTreeMap<String, PolicySet>,
+    /// Policies of topics, by their full base name: none.
+    pub topic_policies: BTreeMap<String, PolicySet>,
+    /// [`policy_check_interval`](crate::broker::EmbeddedBrokerBuilder::policy_check_interval): 1 s.
+    pub policy_check_interval: Duration,
     /// First part of generated producer names: `standalone`.
     pub cluster_name: String,
     /// [`broker_service_url_tls`](crate::broker::EmbeddedBrokerBuilder::broker_service_url_tls): none.
@@ -111,6 +124,10 @@ impl Default for BrokerConfig {
             pulsar_channel_write_buffer_high_water_mark: 4 * 1024 * 1024,
             exposing_broker_entry_metadata_to_client_enabled: false,
             damaged_entries: DamagedEntries::default(),
+            policies: PolicySet::default(),
+            namespace_policies: BTreeMap::new(),
+            topic_policies: BTreeMap::new(),
+            policy_check_interval: Duration::from_secs(1),
             cluster_name: "standalone".to_owned(),
             broker_service_url_tls: None,
             web_service_url: None,
@@ -127,6 +144,30 @@ impl BrokerConfig {
             || self.tls_authentication
             || !self.basic_users.is_empty()
             || !self.authentication_providers.is_empty()
+    }
+
+    /// The policies at the start: those that are set, over what the settings say.
+    pub(crate) fn initial_policies(&self) -> Policies {
+        let settings = PolicySet {
+            deduplication_enabled: Some(self.broker_deduplication_enabled),
+            max_unacked_messages_per_consumer: Some(self.max_unacked_messages_per_consumer),
+            max_unacked_messages_per_subscription: Some(MAX_UNACKED_MESSAGES_PER_SUBSCRIPTION),
+            delayed_delivery: Some(DelayedDelivery::new(true)),
+            schema_compatibility_strategy: Some(SchemaCompatibilityStrategy::Full),
+            schema_validation_enforced: Some(false),
+            is_allow_auto_update_schema: Some(true),
+            ..PolicySet::default()
+        };
+        let mut policies = Policies::new(self.policies.over(&settings));
+        for (namespace, own) in &self.namespace_policies {
+            policies.set_namespace(namespace, own.clone());
+        }
+        for (topic, own) in &self.topic_policies {
+            if let Ok(name) = TopicName::parse(topic) {
+                policies.set_topic(&name, own.clone());
+            }
+        }
+        policies
     }
 
     /// Whether a namespace exists, as in `tenant/namespace`.

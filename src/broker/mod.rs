@@ -34,6 +34,7 @@
 //! | `topics` | which topics there are; names, access modes and sequence ids of producers; schemas; watchers |
 //! | `subscription` | what is acknowledged, what is sent next, which consumer holds what |
 //! | `connections` | what each client has negotiated and named; frames on their way out |
+//! | `policies` | what namespaces and topics set, and which value counts |
 //! | `authentication` | the role of a client, by token, certificate, password or a method of the test |
 //! | `storage` | positions and offsets: the log and the cursors |
 //! | `faults` | on which event a scripted fault takes effect, and how |
@@ -52,6 +53,7 @@ mod faults;
 mod ids;
 mod like;
 pub mod machine;
+mod policies;
 mod refusal;
 mod storage;
 mod subscription;
@@ -66,3 +68,8 @@ pub use conformance::{ConformanceViolation, Rule};
 pub use embedded::{EmbeddedBroker, EmbeddedBrokerBuilder, FaultBuilder, Faults};
 pub use faults::{FaultEffect, FaultEvent, ScriptedFault};
 pub use like::{PulsarVersion, UnknownPulsarVersion};
+pub use policies::{
+    AuthAction, AutoTopicCreation, BacklogQuota, BacklogQuotaPolicy, BacklogQuotaType, DelayedDelivery, DispatchRate,
+    InactiveTopicDeleteMode, InactiveTopicPolicies, PersistencePolicies, PolicySet, PublishRate, RetentionPolicies,
+    SchemaCompatibilityStrategy,
+};

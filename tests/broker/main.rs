@@ -9,6 +9,7 @@ mod handshake;
 mod invalid_input;
 mod key_shared;
 mod like;
+mod policies;
 mod producing;
 mod random;
 mod sockets;

@@ -1,11 +1,13 @@
 //! What an administrator does to a broker: create, unload, terminate and delete topics, mint tokens, read statistics.
 //!
-//! [`faults`] scripts what goes wrong, `inspection` shows the simulator what is stored.
+//! [`faults`] scripts what goes wrong, `upkeep` is what policies ask for in time, `inspection` shows the simulator what is stored.
 
 mod faults;
 #[cfg(feature = "sim")]
 mod inspection;
+mod policies;
 mod stats;
+mod upkeep;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -99,6 +101,7 @@ impl Broker {
         }
         if let Ok(name) = TopicName::parse(topic) {
             self.topics.forget_partitions(&name);
+            self.policies.forget_topic(&name);
         }
     }
 

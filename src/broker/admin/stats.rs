@@ -41,6 +41,8 @@ pub struct SubscriptionStats {
     pub msg_delayed: u64,
     /// Messages delivered and not yet acknowledged.
     pub unacked_messages: u64,
+    /// It gets nothing because too many messages are not acknowledged, over all consumers.
+    pub blocked_on_unacked: bool,
     /// Messages delivered, redeliveries included.
     pub msg_out_counter: u64,
     /// Exclusive and Failover: the name of the consumer that gets the messages; empty if there is none.
@@ -101,6 +103,7 @@ impl Broker {
             backlog_entries: sub.backlog_entries(log),
             msg_delayed: sub.queue.delayed_entries() as u64,
             unacked_messages: sub.unacked_messages(),
+            blocked_on_unacked: sub.is_blocked_on_unacked(),
             msg_out_counter: sub.msg_out(),
             active_consumer_name: active.map(|consumer| consumer.name.to_string()).unwrap_or_default(),
             durable: sub.is_durable(),

@@ -140,9 +140,12 @@ impl Broker {
     ) -> Result<(), Refusal> {
         let Some(found) = self.topics.get_mut(topic) else { return Ok(()) };
         let existing = found.subscriptions.get(name);
-        match existing {
-            Some(sub) => sub.check_join(request.durable(), modes.sharing)?,
-            None => found.check_new_subscription()?,
+        if existing.is_none() {
+            found.check_new_subscription()?;
+        }
+        found.check_new_consumer()?;
+        if let Some(sub) = existing {
+            sub.check_join(request.durable(), modes.sharing, found.policies.max_consumers_per_subscription)?;
         }
         let ranges = sticky_ranges(request, modes.sharing)?;
         if let Some(sub) = existing {

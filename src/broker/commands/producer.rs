@@ -128,7 +128,8 @@ impl Broker {
         if let Some(found) = self.topics.get_mut(topic) {
             found.is_over_quota &= !has_room;
             found.check_open()?;
-            found.producers.check_connect(topic, chosen)?;
+            found.check_backlog(self.now.wall_ms)?;
+            found.producers.check_connect(topic, chosen, found.policies.max_producers_per_topic)?;
         }
         if let Some(name) = chosen {
             return Ok(Arc::from(name));
@@ -157,7 +158,7 @@ impl Broker {
     fn install_producer(&mut self, topic: &Arc<str>, opening: OpeningProducer, topic_epoch: Option<u64>) {
         let Some(found) = self.topics.get_mut(topic) else { return };
         let OpeningProducer { key, request_id, name, schema_version, .. } = opening;
-        let last = if self.config.broker_deduplication_enabled { found.sequence_ids.last_stored(&name) } else { -1 };
+        let last = found.sequence_ids.last_stored(&name);
         let success = pb::CommandProducerSuccess {
             last_sequence_id: Some(last),
             topic_epoch,

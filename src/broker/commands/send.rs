@@ -59,10 +59,11 @@ impl Broker {
             }
             Inspection::Sound { info, crc32c, producer_name } => {
                 self.check_metadata(key, &topic, head, &info, &producer_name);
-                (self.with_sticky_key(*info), crc32c)
+                (self.on_own_clock(self.with_sticky_key(*info)), crc32c)
             }
         };
-        if let Err(refusal) = self.check_send(head, &info) {
+        let checked = self.check_send(head, &info).and_then(|()| self.check_policies(&topic, head, &info, entry.len()));
+        if let Err(refusal) = checked {
             return self.send_error(conn, head, refusal);
         }
         self.publish(&topic, ValidatedSend { key, head, entry, info, crc32c });
@@ -141,6 +142,29 @@ impl Broker {
     }
 }
 
+/// What the policies of the topic say.
+impl Broker {
+    fn check_policies(&self, topic: &str, head: &SendHead, info: &EntryInfo, bytes: usize) -> Result<(), Refusal> {
+        let Some(found) = self.topics.get(topic) else { return Ok(()) };
+        let size_max = found.policies.max_message_size.filter(|max| *max > 0 && !head.is_chunk);
+        if size_max.is_some_and(|max| bytes > max as usize) {
+            return Err(refuse(ServerError::NotAllowedError, "Exceed maximum message size"));
+        }
+        let delay_max_ms = found.policies.delayed_delivery.map_or(0, |delayed| delayed.max_delivery_delay_in_millis);
+        let is_late = |due_ms: u64| due_ms > self.now.wall_ms.saturating_add(delay_max_ms);
+        if delay_max_ms > 0 && info.deliver_at_ms.is_some_and(is_late) {
+            let text = format!("Exceeds max allowed delivery delay of {delay_max_ms} milliseconds");
+            return Err(refuse(ServerError::NotAllowedError, text));
+        }
+        Ok(())
+    }
+
+    /// A client counts the time of delivery from its own clock.
+    fn on_own_clock(&self, info: EntryInfo) -> EntryInfo {
+        EntryInfo { deliver_at_ms: info.deliver_at_ms.map(|at| at.saturating_add(self.advanced_ms)), ..info }
+    }
+}
+
 /// From a valid entry to its receipt.
 impl Broker {
     fn publish(&mut self, topic: &Arc<str>, send: ValidatedSend<'_>) {
@@ -161,7 +185,8 @@ impl Broker {
         if !found.name.is_persistent() {
             return self.publish_transient(topic, send);
         }
-        if self.config.broker_deduplication_enabled {
+        let deduplicates = found.policies.deduplication_enabled == Some(true);
+        if deduplicates {
             if send.head.is_chunk && !send.info.readable {
                 let detail = || "chunk with unreadable metadata".to_owned();
                 return self.close_on_violation(send.key.conn, Rule::UnreadableFrame, detail);
@@ -174,7 +199,7 @@ impl Broker {
         if !self.topics.make_room(topic, send.entry.len()) {
             return self.close_producers_over_quota(topic);
         }
-        if self.config.broker_deduplication_enabled && send.info.is_last_chunk() {
+        if deduplicates && send.info.is_last_chunk() {
             if let Some(found) = self.topics.get_mut(topic) {
                 found.sequence_ids.note_stored(&producer, highest);
             }

@@ -21,6 +21,7 @@ use crate::broker::config::DamagedEntries;
 use crate::broker::conformance::Conformance;
 use crate::broker::connections::Connections;
 use crate::broker::ids::ConsumerKey;
+use crate::broker::policies::PolicySet;
 use crate::broker::storage::{Log, StoredEntry};
 use crate::broker::subscription::Subscription;
 use crate::pb::command_subscribe::SubType;
@@ -38,10 +39,28 @@ pub(crate) struct DispatchContext {
     pub(crate) now_ms: u64,
     /// The topic's partition number, −1 for none.
     pub(crate) partition: i32,
-    /// Unacknowledged messages of a Shared or Key_Shared consumer at which delivery to it stops.
-    pub(crate) unacked_max: u64,
+    pub(crate) unacked_max: UnackedLimits,
+    /// Whether messages may be delayed.
+    pub(crate) delays: bool,
     pub(crate) broker_entry_metadata: bool,
     pub(crate) damaged_entries: DamagedEntries,
+}
+
+/// Unacknowledged messages of Shared and Key_Shared at which delivery stops.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct UnackedLimits {
+    consumer: u64,
+    subscription: u64,
+}
+
+impl UnackedLimits {
+    pub(crate) fn of(policies: &PolicySet) -> Self {
+        let limit = |set: Option<u64>| set.filter(|limit| *limit > 0).unwrap_or(u64::MAX);
+        Self {
+            consumer: limit(policies.max_unacked_messages_per_consumer),
+            subscription: limit(policies.max_unacked_messages_per_subscription),
+        }
+    }
 }
 
 /// One subscription being dispatched.
@@ -72,8 +91,11 @@ impl<'a> Dispatcher<'a> {
 
     /// Whether this consumer of a Shared or Key_Shared subscription can be sent more.
     fn can_take(&mut self, index: usize) -> bool {
+        if !self.sub.may_hold_more(self.context.unacked_max.subscription) {
+            return false;
+        }
         let Some(consumer) = self.sub.consumers.at_mut(index) else { return false };
-        consumer.may_hold_more(self.context.unacked_max)
+        consumer.may_hold_more(self.context.unacked_max.consumer)
             && consumer.permits > 0
             && self.connections.has_room(consumer.key.conn)
     }
@@ -92,7 +114,7 @@ impl<'a> Dispatcher<'a> {
     /// An entry whose delivery time has not come is set aside.
     fn delay_if_early(&mut self, offset: u64, entry: &StoredEntry) -> bool {
         match entry.info.deliver_at_ms {
-            Some(due_ms) if due_ms > self.context.now_ms => {
+            Some(due_ms) if self.context.delays && due_ms > self.context.now_ms => {
                 self.sub.queue.delay(offset, due_ms);
                 true
             }

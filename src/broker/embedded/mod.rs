@@ -29,6 +29,7 @@ use super::admin::TopicStats;
 use super::config::BrokerConfig;
 use super::conformance::ConformanceViolation;
 use super::machine::Broker;
+use super::policies::PolicySet;
 
 /// Bytes the in-memory connection holds in each direction.
 const DUPLEX_BYTES: usize = 64 * 1024;
@@ -192,6 +193,36 @@ impl EmbeddedBroker {
         self.call(|broker| broker.violations().to_vec())
     }
 
+    /// Moves the broker's own clock ahead, for tests of what takes minutes or days. What is due then happens at once: delayed
+    /// messages are delivered, messages over their time to live count as acknowledged, those out of retention are dropped,
+    /// backlog quotas by age take effect, and credentials that have expired are asked for anew. What connections need to live
+    /// goes by the real time: keep-alive, liveness checks, the delay of a failover.
+    ///
+    /// A delay that a client asks for later counts from the time of the call it is made in, as the client sees it.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    ///
+    /// use pulsar_native::broker::EmbeddedBroker;
+    /// use pulsar_native::{Client, Message, SubscriptionType};
+    ///
+    /// let broker = EmbeddedBroker::builder().start().await?;
+    /// let client = Client::builder(broker.url()).connect().await?;
+    /// let consumer = client.consumer("reminders", "s").subscription_type(SubscriptionType::Shared).subscribe().await?;
+    /// let producer = client.producer("reminders").create().await?;
+    /// producer.send(Message::new("tomorrow").deliver_after(Duration::from_secs(24 * 3600))).await?;
+    ///
+    /// broker.advance(Duration::from_secs(24 * 3600));
+    /// assert_eq!(&consumer.receive().await?.payload()[..], b"tomorrow");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn advance(&self, by: Duration) {
+        self.call(|broker| broker.advance(by));
+    }
+
     /// Stops: returns when no task and no socket is left.
     ///
     /// # Cancel safety
@@ -257,6 +288,51 @@ impl EmbeddedBroker {
     /// TOPIC_MIGRATED, and consumers as soon as their subscription has acknowledged all that is stored here.
     pub fn migrate(&self, url: Option<&str>, url_tls: Option<&str>) {
         self.call(|broker| broker.migrate(url, url_tls));
+    }
+
+    /// Changes what a namespace sets for its topics, from now on. False for a namespace that does not exist, or one too many:
+    /// 10,000 may have policies.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> std::io::Result<()> {
+    /// use pulsar_native::broker::EmbeddedBroker;
+    ///
+    /// let broker = EmbeddedBroker::builder().start().await?;
+    /// assert!(broker.set_namespace_policies("public/default", |policies| policies.max_producers_per_topic = Some(2)));
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use = "false if nothing was set"]
+    pub fn set_namespace_policies(&self, namespace: &str, change: impl FnOnce(&mut PolicySet)) -> bool {
+        self.call(|broker| broker.set_namespace_policies(namespace, change))
+    }
+
+    /// Changes what a topic sets for itself, from now on; those of a partitioned topic are those of its partitions. The topic
+    /// need not exist yet; its policies go with it. False for a bad name, a namespace that does not exist, or one too many:
+    /// 100,000 topics may have policies.
+    #[must_use = "false if nothing was set"]
+    pub fn set_topic_policies(&self, topic: &str, change: impl FnOnce(&mut PolicySet)) -> bool {
+        self.call(|broker| broker.set_topic_policies(topic, change))
+    }
+
+    /// What a namespace sets for its topics.
+    #[must_use]
+    pub fn namespace_policies(&self, namespace: &str) -> PolicySet {
+        self.call(|broker| broker.namespace_policies(namespace))
+    }
+
+    /// What a topic sets for itself.
+    #[must_use]
+    pub fn topic_policies(&self, topic: &str) -> PolicySet {
+        self.call(|broker| broker.topic_policies(topic))
+    }
+
+    /// What counts for a topic, whether it exists or not: of each policy what the topic says, else its namespace, else the
+    /// broker ([`EmbeddedBrokerBuilder::broker_policies`]).
+    #[must_use]
+    pub fn effective_policies(&self, topic: &str) -> PolicySet {
+        self.call(|broker| broker.effective_policies(topic))
     }
 
     /// Ends a topic: no further messages; consumers get REACHED_END_OF_TOPIC when they have acknowledged the last one.

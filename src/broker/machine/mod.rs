@@ -27,9 +27,10 @@ use crate::broker::commands::MigratedTo;
 use crate::broker::config::BrokerConfig;
 use crate::broker::conformance::{Conformance, ConformanceViolation, Rule};
 use crate::broker::connections::{ConnectionState, Connections};
-use crate::broker::dispatch::{DispatchContext, Dispatcher};
+use crate::broker::dispatch::{DispatchContext, Dispatcher, UnackedLimits};
 pub use crate::broker::ids::ConnId;
 use crate::broker::like::Capability;
+use crate::broker::policies::Policies;
 use crate::broker::topics::{Ownership, Schemas, TopicListWatchers, TopicTable};
 use crate::machine::{Deadline, Now};
 use crate::pb;
@@ -48,17 +49,22 @@ pub struct Broker {
     pub(super) topics: TopicTable,
     pub(super) ownership: Ownership,
     pub(super) schemas: Schemas,
+    pub(super) policies: Policies,
     pub(super) watchers: TopicListWatchers,
     pub(super) takeovers: PendingTakeovers,
     pub(super) conformance: Conformance,
     /// Requests to the token endpoint so far.
     pub(super) token_requests: u64,
     pub(super) migrated_to: Option<MigratedTo>,
-    /// The latest reading any input brought.
+    /// The latest reading any input brought, on the broker's own clock.
     pub(super) now: Now,
+    /// How far the broker's own clock is ahead of the wall clock of the inputs, ms.
+    pub(super) advanced_ms: u64,
     timers: BrokerTimers,
     /// Producer names generated so far.
     generated_names: u64,
+    /// A timer for the next check of policies is set.
+    pub(super) checks_policies: bool,
     limits: Limits,
 }
 
@@ -71,17 +77,21 @@ impl Broker {
             topics: TopicTable::new(config.max_stored_bytes),
             ownership: Ownership::default(),
             schemas: Schemas::default(),
+            policies: config.initial_policies(),
             watchers: TopicListWatchers::default(),
             takeovers: PendingTakeovers::default(),
             conformance: Conformance::default(),
             token_requests: 0,
             migrated_to: None,
             now,
+            advanced_ms: 0,
             timers: BrokerTimers::default(),
             generated_names: 0,
+            checks_policies: false,
             limits: Limits::for_message_size(config.max_message_size),
             config,
         };
+        broker.plan_policy_check();
         for (topic, partitions) in broker.config.partitioned_topics.clone() {
             broker.create_partitioned_topic(&topic, partitions);
         }
@@ -113,7 +123,7 @@ impl Broker {
 impl Broker {
     /// A client connected.
     pub fn connect(&mut self, now: Now) -> ConnId {
-        self.now = now;
+        self.set_clock(now);
         let conn = self.connections.add();
         self.set_keep_alive_timer(conn);
         conn
@@ -158,7 +168,7 @@ impl Broker {
 
     /// One received frame.
     pub fn handle(&mut self, conn: ConnId, frame: Frame, now: Now) {
-        self.now = now;
+        self.set_clock(now);
         let Some(connection) = self.connections.get_mut(conn) else { return };
         if connection.state == ConnectionState::Closing {
             return;
@@ -182,8 +192,12 @@ impl Broker {
 
     /// Does what is due at `now`.
     pub fn handle_deadline(&mut self, now: Now) {
-        self.now = now;
-        while let Some(timer) = self.timers.take_due(now) {
+        self.set_clock(now);
+        self.run_timers();
+    }
+
+    fn run_timers(&mut self) {
+        while let Some(timer) = self.timers.take_due(self.now) {
             match timer {
                 BrokerTimer::KeepAlive(conn) => self.on_keep_alive(conn),
                 BrokerTimer::CredentialsCheck(conn) => self.on_credentials_check(conn),
@@ -194,9 +208,26 @@ impl Broker {
                 BrokerTimer::DelayedMessages { topic, subscription } => {
                     self.on_delayed_messages(&topic, &subscription);
                 }
+                BrokerTimer::PolicyCheck => self.on_policy_check(),
                 BrokerTimer::DelayedByFault { conn, bytes } => self.connections.send_raw(conn, &bytes),
             }
         }
+    }
+
+    /// Moves the broker's own clock, in ms since 1970, ahead by `by`, at the time of the latest input. What is due then happens
+    /// at once: delayed messages, time to live, retention, backlog quotas by age, checks of credentials. What connections need
+    /// to live stays as it is: keep-alive, liveness checks, the delay of a failover.
+    pub fn advance(&mut self, by: Duration) {
+        let by_ms = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
+        self.advanced_ms = self.advanced_ms.saturating_add(by_ms);
+        self.now.wall_ms = self.now.wall_ms.saturating_add(by_ms);
+        self.timers.advance(self.now.at, by);
+        self.run_timers();
+        self.enforce_policies();
+    }
+
+    fn set_clock(&mut self, now: Now) {
+        self.now = Now { at: now.at, wall_ms: now.wall_ms.saturating_add(self.advanced_ms) };
     }
 
     fn on_delayed_messages(&mut self, topic: &Arc<str>, subscription: &Arc<str>) {
@@ -309,7 +340,7 @@ impl Broker {
 
     /// Creates a topic and notifies the topic list watchers.
     pub(super) fn insert_topic(&mut self, name: &TopicName) -> Arc<str> {
-        let topic = self.topics.create(name);
+        let topic = self.topics.create(name, Arc::clone(self.policies.effective(name)));
         self.on_topic_list_changed(name, true);
         topic
     }
@@ -320,7 +351,8 @@ impl Broker {
         let context = DispatchContext {
             now_ms: self.now.wall_ms,
             partition: found.partition(),
-            unacked_max: self.config.max_unacked_messages_per_consumer,
+            unacked_max: UnackedLimits::of(&found.policies),
+            delays: found.policies.delayed_delivery.is_none_or(|delayed| delayed.active),
             broker_entry_metadata: self.config.exposing_broker_entry_metadata_to_client_enabled
                 && self.config.like.can(Capability::BrokerEntryMetadata),
             damaged_entries: self.config.damaged_entries,

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -24,6 +24,8 @@ pub(crate) enum BrokerTimer {
     Failover { topic: Arc<str>, subscription: Arc<str>, generation: u64 },
     /// Delayed messages of a subscription come due.
     DelayedMessages { topic: Arc<str>, subscription: Arc<str> },
+    /// Time to live, retention and backlog quotas.
+    PolicyCheck,
     /// Bytes that a fault held back.
     DelayedByFault { conn: ConnId, bytes: Bytes },
 }
@@ -36,8 +38,14 @@ impl BrokerTimer {
             Self::LivenessCheck { .. } => "liveness check",
             Self::Failover { .. } => "failover delay",
             Self::DelayedMessages { .. } => "delayed delivery",
+            Self::PolicyCheck => "policy check",
             Self::DelayedByFault { .. } => "delayed by a fault",
         }
+    }
+
+    /// Whether it goes by the broker's own clock, which tests move ahead.
+    fn is_on_own_clock(&self) -> bool {
+        matches!(self, Self::CredentialsCheck(_) | Self::DelayedMessages { .. } | Self::PolicyCheck)
     }
 }
 
@@ -52,6 +60,16 @@ impl BrokerTimers {
     pub(crate) fn set(&mut self, at: Instant, timer: BrokerTimer) {
         self.next += 1;
         self.due.insert((at, self.next), timer);
+    }
+
+    /// What goes by the broker's own clock comes sooner by `by`, but not before `now`.
+    pub(crate) fn advance(&mut self, now: Instant, by: Duration) {
+        let sooner = |at: Instant| now + at.saturating_duration_since(now).saturating_sub(by);
+        let moved = std::mem::take(&mut self.due).into_iter().map(|((at, number), timer)| {
+            let at = if timer.is_on_own_clock() { sooner(at) } else { at };
+            ((at, number), timer)
+        });
+        self.due = moved.collect();
     }
 
     pub(crate) fn deadline(&self) -> Option<Deadline> {

@@ -120,6 +120,24 @@ impl Log {
         self.segments.push(LedgerSegment { ledger, first });
     }
 
+    /// Bytes of the entries from `offset` on that are still stored.
+    pub(crate) fn bytes_from(&self, offset: u64) -> u64 {
+        let start = self.index(offset.max(self.first)).unwrap_or(usize::MAX).min(self.entries.len());
+        // What is before it may be the smaller part.
+        let bytes_of = |entry: &StoredEntry| entry.bytes.len() as u64;
+        if start < self.entries.len() / 2 {
+            return self.bytes as u64 - self.entries.range(..start).map(bytes_of).sum::<u64>();
+        }
+        self.entries.range(start..).map(bytes_of).sum()
+    }
+
+    /// The first entry from `offset` on that was stored at `time_ms` or later; `end` if there is none.
+    pub(crate) fn stored_since(&self, offset: u64, time_ms: u64) -> u64 {
+        let from = offset.max(self.first);
+        let is_older = |offset: &u64| self.get(*offset).is_some_and(|entry| entry.stored_ms < time_ms);
+        from + (from..self.end()).take_while(is_older).count() as u64
+    }
+
     /// Drops entries below `offset`; returns the bytes freed.
     pub(crate) fn trim(&mut self, offset: u64) -> usize {
         let before = self.bytes;

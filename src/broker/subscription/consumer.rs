@@ -81,11 +81,7 @@ impl SubscribedConsumer {
     /// Whether the limit of unacknowledged messages lets more go out. Once reached, half of them have to be
     /// acknowledged first.
     pub(crate) fn may_hold_more(&mut self, unacked_max: u64) -> bool {
-        if self.unacked >= unacked_max {
-            self.blocked_on_unacked = true;
-        } else if self.unacked <= unacked_max / 2 {
-            self.blocked_on_unacked = false;
-        }
+        self.blocked_on_unacked = is_blocked(self.blocked_on_unacked, self.unacked, unacked_max);
         !self.blocked_on_unacked
     }
 
@@ -104,6 +100,11 @@ impl SubscribedConsumer {
     pub(super) fn discharge(&mut self, messages: u32) {
         self.unacked = self.unacked.saturating_sub(u64::from(messages));
     }
+}
+
+/// Whether a limit of unacknowledged messages stops delivery: once reached, half of them have to be acknowledged first.
+pub(super) fn is_blocked(was_blocked: bool, unacked: u64, unacked_max: u64) -> bool {
+    unacked >= unacked_max || (was_blocked && unacked > unacked_max / 2)
 }
 
 /// The consumers of one subscription, in order of arrival.

@@ -68,6 +68,8 @@ pub(crate) struct Subscription {
     ring: KeyRing,
     /// Messages delivered, redeliveries included.
     msg_out: u64,
+    /// Delivery stopped at the limit of unacknowledged messages, until half of them are acknowledged.
+    blocked_on_unacked: bool,
 }
 
 impl Subscription {
@@ -84,6 +86,7 @@ impl Subscription {
             rotation: RoundRobin::default(),
             ring: KeyRing::default(),
             msg_out: 0,
+            blocked_on_unacked: false,
         }
     }
 
@@ -106,7 +109,18 @@ impl Subscription {
 
     /// Messages that were delivered and are not acknowledged, over all consumers.
     pub(crate) fn unacked_messages(&self) -> u64 {
-        self.consumers.iter().map(|consumer| consumer.unacked).sum()
+        self.unacked.messages()
+    }
+
+    /// Whether the limit of unacknowledged messages, over all consumers, lets more go out.
+    pub(crate) fn may_hold_more(&mut self, unacked_max: u64) -> bool {
+        self.blocked_on_unacked = consumer::is_blocked(self.blocked_on_unacked, self.unacked.messages(), unacked_max);
+        !self.blocked_on_unacked
+    }
+
+    /// Delivery stopped at the limit of unacknowledged messages.
+    pub(crate) fn is_blocked_on_unacked(&self) -> bool {
+        self.blocked_on_unacked
     }
 
     /// Entries that are not acknowledged, delivered or not.
@@ -124,8 +138,8 @@ impl Subscription {
 
 /// Consumers that join and leave.
 impl Subscription {
-    /// Whether one more consumer of this mode fits to those that are connected.
-    pub(crate) fn check_join(&self, is_durable: bool, mode: SharingMode) -> Result<(), Refusal> {
+    /// Whether one more consumer of this mode fits to those that are connected. `limit` is that of the policies; 0: none.
+    pub(crate) fn check_join(&self, is_durable: bool, mode: SharingMode, limit: Option<u32>) -> Result<(), Refusal> {
         if self.is_durable != is_durable {
             let kind = if self.is_durable { "non-durable" } else { "durable" };
             let text = format!("Durability of the subscription differs from this {kind} consumer");
@@ -143,7 +157,8 @@ impl Subscription {
             SubType::KeyShared if self.mode != mode => return busy("Subscription is of different type"),
             SubType::KeyShared | SubType::Shared | SubType::Failover => {}
         }
-        if self.consumers.len() >= CONSUMERS_MAX {
+        let limit = limit.filter(|limit| *limit > 0).map_or(CONSUMERS_MAX, |limit| CONSUMERS_MAX.min(limit as usize));
+        if self.consumers.len() >= limit {
             return busy("Subscription reached max consumers limit");
         }
         Ok(())
@@ -300,6 +315,16 @@ impl Subscription {
             }
         }
         self.settle_below(self.cursor.mark_delete());
+    }
+
+    /// Entries that were stored more than `ttl_ms` ago count as acknowledged. True if there were any.
+    pub(crate) fn expire(&mut self, log: &Log, now_ms: u64, ttl_ms: u64) -> bool {
+        let mark = self.cursor.mark_delete();
+        let end = log.stored_since(mark, now_ms.saturating_sub(ttl_ms));
+        if end > mark {
+            self.acknowledge_below(end, None);
+        }
+        end > mark
     }
 
     fn settle(&mut self, offset: u64) {

@@ -28,14 +28,24 @@ pub(super) struct UnackedEntries {
     former_holders: BTreeMap<u64, Vec<Arc<str>>>,
     /// Key_Shared: the consumer that holds entries of a slot, and how many.
     slot_holders: BTreeMap<u32, (ConsumerKey, u32)>,
+    /// Messages of all held entries.
+    messages: u64,
 }
 
 impl UnackedEntries {
     pub(super) fn hold(&mut self, offset: u64, consumer: ConsumerKey, messages: u32, slot: u32) {
-        self.held.insert(offset, HeldEntry { consumer, messages, slot });
+        self.messages += u64::from(messages);
+        if let Some(before) = self.held.insert(offset, HeldEntry { consumer, messages, slot }) {
+            self.messages -= u64::from(before.messages);
+        }
         if slot != 0 {
             self.slot_holders.entry(slot).or_insert((consumer, 0)).1 += 1;
         }
+    }
+
+    /// Messages that are held, over all consumers.
+    pub(super) fn messages(&self) -> u64 {
+        self.messages
     }
 
     pub(super) fn holder(&self, offset: u64) -> Option<ConsumerKey> {
@@ -65,6 +75,7 @@ impl UnackedEntries {
     /// Takes an entry from its holder.
     pub(super) fn unhold(&mut self, offset: u64) -> Option<HeldEntry> {
         let held = self.held.remove(&offset)?;
+        self.messages -= u64::from(held.messages);
         if let Some((_, entries)) = self.slot_holders.get_mut(&held.slot) {
             *entries -= 1;
             if *entries == 0 {
@@ -78,7 +89,8 @@ impl UnackedEntries {
     pub(super) fn shrink(&mut self, offset: u64, left: u32) -> Option<(ConsumerKey, u32)> {
         let held = self.held.get_mut(&offset)?;
         let acknowledged = held.messages.saturating_sub(left);
-        held.messages = left;
+        self.messages -= u64::from(held.messages.saturating_sub(left));
+        held.messages = held.messages.min(left);
         Some((held.consumer, acknowledged))
     }
 

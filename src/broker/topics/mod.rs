@@ -3,6 +3,7 @@
 //! [`TopicTable`] holds them; [`Topic`] is one of them. [`Ownership`] says which of them clients may use, [`Schemas`]
 //! what their messages look like, [`TopicListWatchers`] which clients to notify when one is created or deleted.
 
+mod backlog;
 mod ownership;
 mod pattern;
 mod producers;
@@ -23,6 +24,7 @@ pub(crate) use self::schemas::Schemas;
 pub(crate) use self::sequence_ids::SentFrame;
 pub(crate) use self::topic::Topic;
 pub(crate) use self::watchers::{TopicListWatcher, TopicListWatchers, WatcherKey};
+use crate::broker::policies::PolicySet;
 use crate::broker::storage::{EntryInfo, EntryPosition};
 use crate::broker::subscription::Subscription;
 use crate::pb::command_get_topics_of_namespace::Mode;
@@ -67,6 +69,10 @@ impl TopicTable {
         self.by_name.iter()
     }
 
+    pub(crate) fn keys(&self) -> Vec<Arc<str>> {
+        self.by_name.keys().map(Arc::clone).collect()
+    }
+
     pub(crate) fn names(&self) -> Vec<String> {
         self.by_name.keys().map(ToString::to_string).collect()
     }
@@ -86,6 +92,10 @@ impl TopicTable {
 
     pub(crate) fn get_mut(&mut self, name: &str) -> Option<&mut Topic> {
         self.by_name.get_mut(name)
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Topic> {
+        self.by_name.values_mut()
     }
 
     pub(crate) fn subscription(&self, topic: &str, name: &str) -> Option<&Subscription> {
@@ -145,10 +155,10 @@ impl TopicTable {
     }
 
     /// Creates a topic, in a ledger of its own.
-    pub(crate) fn create(&mut self, name: &TopicName) -> Arc<str> {
+    pub(crate) fn create(&mut self, name: &TopicName, policies: Arc<PolicySet>) -> Arc<str> {
         let key: Arc<str> = Arc::from(name.as_str());
         let ledger = self.next_ledger();
-        self.by_name.insert(Arc::clone(&key), Topic::new(name.clone(), ledger));
+        self.by_name.insert(Arc::clone(&key), Topic::new(name.clone(), ledger, policies));
         key
     }
 
@@ -209,6 +219,13 @@ impl TopicTable {
             }
         }
         false
+    }
+
+    /// Drops what no retention keeps of a topic.
+    pub(crate) fn apply_retention(&mut self, topic: &str, now_ms: u64) {
+        if let Some(found) = self.by_name.get_mut(topic) {
+            self.stored_bytes -= found.apply_retention(now_ms);
+        }
     }
 
     fn has_room(&self, bytes: usize) -> bool {

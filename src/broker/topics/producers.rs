@@ -69,9 +69,10 @@ impl TopicProducers {
         self.connected.iter().find(|(_, connected)| ***connected == *name).map(|(key, _)| *key)
     }
 
-    /// Whether the topic takes one more producer, of this name if it has chosen one.
-    pub(crate) fn check_connect(&self, topic: &str, name: Option<&str>) -> Result<(), Refusal> {
-        if self.connected.len() >= PRODUCERS_MAX {
+    /// Whether the topic takes one more producer, of this name if it has chosen one. `limit` is that of the policies; 0: none.
+    pub(crate) fn check_connect(&self, topic: &str, name: Option<&str>, limit: Option<u32>) -> Result<(), Refusal> {
+        let limit = limit.filter(|limit| *limit > 0).map_or(PRODUCERS_MAX, |limit| PRODUCERS_MAX.min(limit as usize));
+        if self.connected.len() >= limit {
             let text = format!("{PRODUCER_BUSY_EXCEPTION}Topic '{topic}' reached max producers limit");
             return Err(refuse(ServerError::ProducerBusy, text));
         }

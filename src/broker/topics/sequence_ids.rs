@@ -34,6 +34,11 @@ impl SequenceIds {
         self.stored.insert(Arc::clone(producer), id);
     }
 
+    /// Deduplication is off: it forgets what it has stored.
+    pub(crate) fn forget_stored(&mut self) {
+        self.stored.clear();
+    }
+
     /// A producer with no past: its ids may begin anywhere.
     pub(crate) fn start(&mut self, producer: Arc<str>, epoch: u64) {
         if self.sent.len() >= NAMES_MAX {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::producers::TopicProducers;
 use super::sequence_ids::SequenceIds;
+use crate::broker::policies::PolicySet;
 use crate::broker::refusal::refuse;
 use crate::broker::storage::Log;
 use crate::broker::subscription::Subscription;
@@ -19,6 +20,8 @@ const SUBSCRIPTIONS_MAX: usize = 10_000;
 #[derive(Debug)]
 pub(crate) struct Topic {
     pub(crate) name: TopicName,
+    /// What counts for it.
+    pub(crate) policies: Arc<PolicySet>,
     pub(crate) log: Log,
     pub(crate) producers: TopicProducers,
     pub(crate) sequence_ids: SequenceIds,
@@ -31,9 +34,10 @@ pub(crate) struct Topic {
 }
 
 impl Topic {
-    pub(super) fn new(name: TopicName, ledger: i64) -> Self {
+    pub(super) fn new(name: TopicName, ledger: i64, policies: Arc<PolicySet>) -> Self {
         Self {
             name,
+            policies,
             log: Log::new(ledger),
             producers: TopicProducers::default(),
             sequence_ids: SequenceIds::default(),
@@ -58,9 +62,20 @@ impl Topic {
 
     /// Whether it may have one more subscription.
     pub(crate) fn check_new_subscription(&self) -> Result<(), Refusal> {
-        if self.subscriptions.len() >= SUBSCRIPTIONS_MAX {
-            let text = "Exceed the maximum number of subscriptions";
+        let limit = self.policies.max_subscriptions_per_topic.filter(|limit| *limit > 0);
+        if self.subscriptions.len() >= limit.map_or(SUBSCRIPTIONS_MAX, |limit| SUBSCRIPTIONS_MAX.min(limit as usize)) {
+            let text = format!("Exceed the maximum number of subscriptions of the topic: {}", self.name);
             return Err(refuse(ServerError::NotAllowedError, text));
+        }
+        Ok(())
+    }
+
+    /// Whether it may have one more consumer, over all subscriptions.
+    pub(crate) fn check_new_consumer(&self) -> Result<(), Refusal> {
+        let Some(limit) = self.policies.max_consumers_per_topic.filter(|limit| *limit > 0) else { return Ok(()) };
+        let consumers: usize = self.subscriptions.values().map(|sub| sub.consumers.len()).sum();
+        if consumers >= limit as usize {
+            return Err(refuse(ServerError::ConsumerBusy, "Topic reached max consumers limit"));
         }
         Ok(())
     }
@@ -79,8 +94,13 @@ impl Topic {
 
     /// Drops entries that every subscription has acknowledged; without a subscription, all. Returns the bytes freed.
     pub(super) fn trim(&mut self) -> usize {
+        self.log.trim(self.acknowledged_end())
+    }
+
+    /// The first entry that a subscription has not acknowledged; without a subscription, the end.
+    pub(super) fn acknowledged_end(&self) -> u64 {
         let marks = self.subscriptions.values().map(|sub| sub.cursor.mark_delete());
-        self.log.trim(marks.min().unwrap_or(self.log.end()))
+        marks.min().unwrap_or(self.log.end())
     }
 }
 
