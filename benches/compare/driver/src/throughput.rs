@@ -300,7 +300,8 @@ pub(crate) fn baseline(words: &[String]) -> String {
     let figures = match words[0].as_str() {
         "produce" => {
             let in_flight = number("in_flight");
-            baseline::produce(url, &Produce { messages, size, batch, in_flight, producers: 1 })
+            let (keys, fill_ms, by_key) = (0, 0, false);
+            baseline::produce(url, &Produce { messages, size, batch, in_flight, producers: 1, keys, fill_ms, by_key })
         }
         _ => {
             let members = if batch > 1 { batch } else { 0 };
