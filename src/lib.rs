@@ -121,6 +121,8 @@ pub mod schema;
 pub mod sim;
 mod splitmix;
 pub mod stats;
+#[cfg(feature = "broker")]
+pub mod testing;
 #[cfg(feature = "tls")]
 mod tls_provider;
 pub mod topic;

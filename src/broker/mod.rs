@@ -59,13 +59,15 @@ mod storage;
 mod subscription;
 mod topics;
 
-pub use admin::{ConnectedConsumerStats, SubscriptionStats, TopicStats};
+pub use admin::{ConnectedConsumerStats, StoredMessage, SubscriptionStats, TopicStats};
 #[cfg(feature = "sim")]
 pub(crate) use authentication::token::mint as mint_token;
 pub use authentication::{AuthenticationProvider, AuthenticationState, AuthenticationStep};
 pub use config::{BrokerConfig, DamagedEntries};
 pub use conformance::{ConformanceViolation, Rule};
-pub use embedded::{EmbeddedBroker, EmbeddedBrokerBuilder, FaultBuilder, Faults};
+pub use embedded::{
+    Assertion, BrokerSetting, BrokerSettingError, EmbeddedBroker, EmbeddedBrokerBuilder, FaultBuilder, Faults,
+};
 pub use faults::{FaultEffect, FaultEvent, ScriptedFault};
 pub use like::{PulsarVersion, UnknownPulsarVersion};
 pub use policies::{

@@ -70,6 +70,7 @@ mod tokens;
 mod violations;
 mod world;
 
+pub use crate::broker::StoredMessage;
 #[cfg(pulsar_mutations)]
 pub use crate::mutation::{Mutation, activate as activate_mutation};
 pub use clusters::SimulatedCluster;
@@ -77,7 +78,6 @@ pub use faults::{Fault, FaultCounts, TokenFault};
 pub use handle::Handle;
 pub use network::Direction;
 pub use rng::Rng;
-pub use stored::StoredMessage;
 pub use violations::InvariantViolation;
 
 use executor::{Executor, TaskId, TaskKind};

@@ -12,6 +12,7 @@ use pulsar_native::broker::EmbeddedBroker;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
 
+mod broker;
 mod progress;
 mod redrive;
 mod status;
@@ -203,46 +204,6 @@ async fn a_token_of_the_command_line_goes_before_that_of_the_environment() {
         assert_eq!(output.status.code(), Some(code), "{options} with {variable:?}: {stderr}");
         assert!(!stderr.contains(&token), "no token shows");
     }
-}
-
-/// The lines that the broker prints when it is up.
-async fn broker(options: &str, lines: usize) -> (Child, Vec<String>) {
-    let mut child = start(&format!("broker --listen 127.0.0.1:0 {options}"));
-    let mut stdout = BufReader::new(child.stdout.take().expect("piped")).lines();
-    let mut read = Vec::new();
-    for _ in 0..lines {
-        let line = tokio::time::timeout(Duration::from_secs(60), stdout.next_line()).await;
-        read.push(line.expect("it starts").expect("UTF-8").expect("one line more"));
-    }
-    (child, read)
-}
-
-#[tokio::test]
-async fn the_broker_serves_tls_and_http_with_a_certificate_of_its_own() {
-    let ca_file = std::env::temp_dir().join(format!("pulsar-native-cli-ca-{}.pem", std::process::id()));
-    let ca_file = ca_file.to_str().expect("UTF-8");
-    let ports = "--http-listen 127.0.0.1:0 --tls-listen 127.0.0.1:0 --https-listen 127.0.0.1:0";
-    let (broker, lines) = broker(&format!("{ports} --tls-self-signed {ca_file} --token-key secret"), 5).await;
-    let (urls, token) = (&lines[..4], &lines[4]);
-    let schemes: Vec<_> = urls.iter().map(|url| url.split("://").next().expect("a scheme")).collect();
-    assert_eq!(schemes, ["pulsar", "http", "pulsar+ssl", "https"]);
-    for url in urls {
-        run(&format!("produce {url} --token {token} --ca-file {ca_file} --topic {TOPIC} hello")).await;
-    }
-    let consume = format!("consume {} --token {token} --ca-file {ca_file} --topic {TOPIC}", urls[2]);
-    let received = run(&format!("{consume} --subscription s --messages 4")).await;
-    assert_eq!(received.lines().filter(|line| line.ends_with(" hello")).count(), 4, "{received}");
-    drop(broker);
-    std::fs::remove_file(ca_file).expect("it was written");
-}
-
-#[tokio::test]
-async fn the_broker_plays_an_older_release() {
-    let (_broker, lines) = broker("--like 2.10", 1).await;
-    let client = Client::builder(&lines[0]).connect().await.expect("connected");
-    let error = client.watch_topics("public/default", ".*").await.expect_err("since 2.11");
-    assert_eq!(error.kind(), pulsar_native::ErrorKind::Unsupported, "{error}");
-    client.close().await.expect("closed");
 }
 
 #[tokio::test]

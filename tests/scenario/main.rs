@@ -2,6 +2,7 @@
 //!
 //! - `embedded`: the list in `tests/suite/`, which `tests/real/` runs on a real Pulsar as well.
 //! - `older`: the same list on the embedded broker that plays older releases of Pulsar.
+//! - `embedded_broker`: the embedded broker in the hands of a test: assertions, several brokers.
 //! - `faults`: what the client promises when everything around it fails, on a paused clock.
 //! - `connect`: when a client dials, and how long it waits for a broker.
 //! - `http`: `http://` and `https://` service URLs.
@@ -18,6 +19,7 @@ mod common;
 mod suite;
 
 mod embedded;
+mod embedded_broker;
 mod examples;
 mod extremes;
 mod faults;

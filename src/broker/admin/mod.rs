@@ -1,12 +1,16 @@
 //! What an administrator does to a broker: create, unload, terminate and delete topics, mint tokens, read statistics.
 //!
-//! [`faults`] scripts what goes wrong, `upkeep` is what policies ask for in time, `inspection` shows the simulator what is stored.
+//! [`faults`] scripts what goes wrong, `upkeep` is what policies ask for in time, `stored` and `story` show tests what is stored
+//! and what became of it.
 
+mod brokers;
 mod faults;
 #[cfg(feature = "sim")]
 mod inspection;
 mod policies;
 mod stats;
+mod stored;
+mod story;
 mod upkeep;
 
 use std::collections::BTreeSet;
@@ -14,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::stats::{ConnectedConsumerStats, SubscriptionStats, TopicStats};
+pub use self::stored::StoredMessage;
 use super::authentication::token;
 use super::connections::ProducerSlot;
 use super::ids::ConnId;
@@ -69,7 +74,7 @@ impl Broker {
         self.unload_to(topic, Some(url));
     }
 
-    fn unload_to(&mut self, topic: &str, url: Option<&str>) {
+    pub(super) fn unload_to(&mut self, topic: &str, url: Option<&str>) {
         for topic in self.topics.resolve(topic) {
             // A lookup answered just before still counts: its client cannot know of the unload, and the topic is
             // where it was.

@@ -45,6 +45,8 @@ pub struct SubscriptionStats {
     pub blocked_on_unacked: bool,
     /// Messages delivered, redeliveries included.
     pub msg_out_counter: u64,
+    /// Messages delivered again, each time that they were.
+    pub redelivered: u64,
     /// Exclusive and Failover: the name of the consumer that gets the messages; empty if there is none.
     pub active_consumer_name: String,
     /// False for a reader's subscription, which goes with its consumer.
@@ -95,6 +97,13 @@ impl Broker {
         })
     }
 
+    /// A figure of a topic, or the sum over its partitions; `None` where no part has it.
+    pub(in crate::broker) fn total(&self, topic: &str, figure: impl Fn(&TopicStats) -> Option<u64>) -> Option<u64> {
+        let parts = self.topics.resolve(topic);
+        let figures = parts.iter().filter_map(|part| figure(&self.stats(part)?));
+        figures.fold(None, |sum, one| Some(sum.unwrap_or(0) + one))
+    }
+
     fn subscription_stats(&self, sub: &Subscription, log: &Log) -> SubscriptionStats {
         let active = sub.active.active().and_then(|key| sub.consumers.get(key));
         SubscriptionStats {
@@ -105,6 +114,7 @@ impl Broker {
             unacked_messages: sub.unacked_messages(),
             blocked_on_unacked: sub.is_blocked_on_unacked(),
             msg_out_counter: sub.msg_out(),
+            redelivered: sub.redelivered(),
             active_consumer_name: active.map(|consumer| consumer.name.to_string()).unwrap_or_default(),
             durable: sub.is_durable(),
             consumers: sub.consumers.iter().map(|consumer| self.consumer_stats(consumer)).collect(),

@@ -1,9 +1,10 @@
-//! PARTITIONED_METADATA and LOOKUP: one broker owns everything, once it was asked about it.
+//! PARTITIONED_METADATA and LOOKUP: the owner of a topic serves it, once a broker was asked about it.
 
 use super::Rejection;
 use crate::broker::ids::ConnId;
 use crate::broker::machine::Broker;
 use crate::broker::refusal::refuse;
+use crate::broker::topics::Directions;
 use crate::pb::command_lookup_topic_response::LookupType;
 use crate::pb::command_partitioned_topic_metadata_response::LookupType as MetadataType;
 use crate::pb::{self, ServerError};
@@ -53,17 +54,24 @@ impl Broker {
         if exists { Ok(0) } else { Err(missing()) }
     }
 
-    /// Always Connect to this broker, for a topic that exists or not, as a standalone broker responds.
+    /// Connect to the owner, for a topic that exists or not, as a standalone broker responds; or Redirect to the broker that
+    /// picks one.
     pub(super) fn on_lookup(&mut self, conn: ConnId, request: &pb::CommandLookupTopic) -> Result<(), Rejection> {
         let name = self.check_lookup(self.is_authorized(conn), &request.topic, request.advertised_listener_name())?;
         self.ownership.acquire(&name);
+        let asked = self.connections.get(conn).map_or(0, |connection| connection.broker);
+        let (kind, url, authoritative) = match self.brokers.look_up(asked, name.as_str(), request.authoritative()) {
+            Directions::Connect(url) => (LookupType::Connect, url.to_owned(), true),
+            Directions::Redirect { url, authoritative } => (LookupType::Redirect, url.to_owned(), authoritative),
+        };
         let response = pb::CommandLookupTopicResponse {
-            broker_service_url: Some(self.url.clone()),
+            broker_service_url: Some(url),
             broker_service_url_tls: self.config.broker_service_url_tls.clone(),
-            response: Some(LookupType::Connect.into()),
+            response: Some(kind.into()),
             request_id: request.request_id,
-            authoritative: Some(true),
-            proxy_through_service_url: Some(true),
+            authoritative: Some(authoritative),
+            // As of a standalone broker, which is reached where its client has reached it.
+            proxy_through_service_url: Some(self.brokers.is_standalone()),
             ..Default::default()
         };
         self.connections.send(conn, response);

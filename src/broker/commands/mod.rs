@@ -213,7 +213,8 @@ impl Broker {
         if !self.ownership.was_looked_up(&name, self.now.at) {
             self.conformance.record(conn, Rule::LookupMissing, || format!("{command} for {name}"));
         }
-        if !self.ownership.owns(&name) {
+        let asked = self.connections.get(conn).map_or(0, |connection| connection.broker);
+        if !self.ownership.owns(&name) || !self.brokers.serves(asked, name.as_str()) {
             let text = format!(
                 "Namespace bundle for topic ({name}) not served by this instance. Please redo the lookup. \
                  Request is denied: namespace={}",

@@ -93,7 +93,8 @@ impl Broker {
             return Err(refuse(ServerError::TopicNotFound, format!("Topic not found {name}")));
         }
         self.ownership.acquire(&name);
-        let mut answer = json!({ "brokerUrl": self.url, "nativeUrl": self.url, "brokerUrlSsl": "" });
+        let url = self.brokers.find_owner(name.as_str());
+        let mut answer = json!({ "brokerUrl": url, "nativeUrl": url, "brokerUrlSsl": "" });
         let others = [
             ("brokerUrlTls", &self.config.broker_service_url_tls),
             ("httpUrl", &self.config.web_service_url),

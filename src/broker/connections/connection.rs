@@ -29,6 +29,8 @@ pub(crate) enum ConnectionState {
 #[derive(Debug)]
 pub(crate) struct BrokerConnection {
     pub(crate) state: ConnectionState,
+    /// Which of the cluster's brokers it came to.
+    pub(crate) broker: usize,
     pub(crate) negotiated: Negotiated,
     pub(crate) credentials: Credentials,
     pub(crate) liveness: Liveness,
@@ -44,6 +46,7 @@ impl BrokerConnection {
     pub(super) fn new() -> Self {
         Self {
             state: ConnectionState::Start,
+            broker: 0,
             negotiated: Negotiated::default(),
             credentials: Credentials::default(),
             liveness: Liveness::default(),

@@ -19,7 +19,7 @@ use crate::broker::commands::OAuth2Client;
 use crate::broker::config::{BrokerConfig, DamagedEntries};
 use crate::broker::like::PulsarVersion;
 use crate::broker::policies::PolicySet;
-use crate::broker::topics::PARTITIONS_MAX;
+use crate::broker::topics::{BROKERS_MAX, PARTITIONS_MAX};
 use crate::topic::TopicName;
 
 impl EmbeddedBroker {
@@ -40,9 +40,7 @@ impl EmbeddedBroker {
     /// # }
     /// ```
     pub fn like(version: PulsarVersion) -> EmbeddedBrokerBuilder {
-        let mut builder = Self::builder();
-        builder.config.like = version;
-        builder
+        Self::builder().play(version)
     }
 
     /// The settings, to be changed one by one, and to be started.
@@ -50,7 +48,7 @@ impl EmbeddedBroker {
         EmbeddedBrokerBuilder {
             config: BrokerConfig::default(),
             listeners: Listeners::on((Ipv4Addr::LOCALHOST, 0).into()),
-            bad_topic: None,
+            bad_setting: None,
         }
     }
 }
@@ -79,8 +77,44 @@ impl EmbeddedBroker {
 pub struct EmbeddedBrokerBuilder {
     config: BrokerConfig,
     listeners: Listeners,
-    /// What is wrong with the name of a topic, or with its partitions; `start` reports it.
-    bad_topic: Option<String>,
+    /// What is wrong with a setting; `start` reports it.
+    bad_setting: Option<String>,
+}
+
+/// For [`setting`](Self::setting), which hears of things one by one.
+impl EmbeddedBrokerBuilder {
+    pub(super) fn play(mut self, version: PulsarVersion) -> Self {
+        self.config.like = version;
+        self
+    }
+
+    #[cfg(feature = "tls")]
+    pub(super) fn tls_certificate_file(mut self, path: PathBuf) -> Self {
+        let (_, key) = self.tls_files();
+        self.listeners.tls_identity = Some(TlsIdentity::Files { certificate: path, key });
+        self
+    }
+
+    #[cfg(feature = "tls")]
+    pub(super) fn tls_key_file(mut self, path: PathBuf) -> Self {
+        let (certificate, _) = self.tls_files();
+        self.listeners.tls_identity = Some(TlsIdentity::Files { certificate, key: path });
+        self
+    }
+
+    /// Those named so far; empty paths for none.
+    #[cfg(feature = "tls")]
+    fn tls_files(&mut self) -> (PathBuf, PathBuf) {
+        match self.listeners.tls_identity.take() {
+            Some(TlsIdentity::Files { certificate, key }) => (certificate, key),
+            _ => (PathBuf::new(), PathBuf::new()),
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn config(&self) -> &BrokerConfig {
+        &self.config
+    }
 }
 
 /// Where it listens.
@@ -88,6 +122,18 @@ impl EmbeddedBrokerBuilder {
     /// Where to listen. Default 127.0.0.1 and a free port.
     pub fn listen(mut self, address: SocketAddr) -> Self {
         self.listeners.binary = address;
+        self
+    }
+
+    /// How many brokers the cluster has, 1 to 16, the others at free ports. They share all topics; each topic has one owner,
+    /// and lookups elsewhere are redirected. [`EmbeddedBroker::move_topic`], [`stop_broker`](EmbeddedBroker::stop_broker)
+    /// and [`start_broker`](EmbeddedBroker::start_broker) are what happens to them. Default 1. Several have no TLS, and one
+    /// REST interface for all.
+    pub fn brokers(mut self, brokers: usize) -> Self {
+        if !(1..=BROKERS_MAX).contains(&brokers) {
+            self.bad_setting = Some(format!("a cluster cannot have {brokers} brokers, only 1 to {BROKERS_MAX}"));
+        }
+        self.listeners.more_brokers = brokers.saturating_sub(1);
         self
     }
 
@@ -324,17 +370,17 @@ impl EmbeddedBrokerBuilder {
     pub fn partitioned_topic(mut self, topic: impl AsRef<str>, partitions: u32) -> Self {
         match TopicName::parse(topic.as_ref()) {
             Ok(name) if name.partition_index().is_some() => {
-                self.bad_topic = Some(format!("{name} is a partition; it cannot have partitions itself"));
+                self.bad_setting = Some(format!("{name} is a partition; it cannot have partitions itself"));
             }
             Ok(name) if !(1..=PARTITIONS_MAX).contains(&partitions) => {
-                self.bad_topic =
+                self.bad_setting =
                     Some(format!("{name} cannot have {partitions} partitions, only 1 to {PARTITIONS_MAX}"));
             }
             Ok(name) => {
                 self.config.namespaces.insert(name.namespace().to_owned());
                 self.config.partitioned_topics.insert(name.as_str().to_owned(), partitions);
             }
-            Err(error) => self.bad_topic = Some(error.to_string()),
+            Err(error) => self.bad_setting = Some(error.to_string()),
         }
         self
     }
@@ -395,7 +441,7 @@ impl EmbeddedBrokerBuilder {
                 self.config.namespaces.insert(name.namespace().to_owned());
                 change(self.config.topic_policies.entry(name.base().as_str().to_owned()).or_default());
             }
-            Err(error) => self.bad_topic = Some(error.to_string()),
+            Err(error) => self.bad_setting = Some(error.to_string()),
         }
         self
     }
@@ -462,7 +508,7 @@ impl EmbeddedBrokerBuilder {
     ///
     /// # Errors
     /// If an address cannot be listened on, a partitioned topic cannot be created (the name is invalid, or the number of
-    /// partitions is out of range), or the certificate and its key are not usable.
+    /// partitions is out of range), the number of [`brokers`](Self::brokers) is, or the certificate and its key are not usable.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -470,7 +516,7 @@ impl EmbeddedBrokerBuilder {
     /// # Cancel safety
     /// Dropping the future before it is done leaves nothing behind.
     pub async fn start(self) -> io::Result<EmbeddedBroker> {
-        if let Some(text) = self.bad_topic {
+        if let Some(text) = self.bad_setting {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
         EmbeddedBroker::start(self.config, self.listeners).await

@@ -29,9 +29,9 @@ struct ServedConnection<S> {
     tx: TxBuf,
 }
 
-/// Serves one connection in a task of its own. A broker that stops drops the stream instead.
+/// Serves one connection to one broker of the cluster, in a task of its own. A broker that stops drops the stream instead.
 /// `certified` is the common name of the certificate that the client has shown.
-pub(super) fn serve_connection<S>(server: &Arc<BrokerServer>, stream: S, certified: Option<String>)
+pub(super) fn serve_connection<S>(server: &Arc<BrokerServer>, broker: usize, stream: S, certified: Option<String>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -39,7 +39,7 @@ where
         return;
     }
     let now = server.now();
-    let id = server.input(|broker| broker.connect_certified(certified, now));
+    let id = server.input(|machine| machine.connect_to(broker, certified, now));
     server.spawn(ServedConnection { server: Arc::clone(server), id, stream, rx: BytesMut::new(), tx: TxBuf::new() });
 }
 

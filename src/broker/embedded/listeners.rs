@@ -16,6 +16,8 @@ use super::tls::{ClientCertificates, ServerTls, TlsIdentity};
 #[derive(Debug, Clone)]
 pub(super) struct Listeners {
     pub(super) binary: SocketAddr,
+    /// Brokers beside the first one, at free ports of its address.
+    pub(super) more_brokers: usize,
     pub(super) serves_http: bool,
     pub(super) http: Option<SocketAddr>,
     #[cfg(feature = "tls")]
@@ -32,6 +34,7 @@ impl Listeners {
     pub(super) fn on(binary: SocketAddr) -> Self {
         Self {
             binary,
+            more_brokers: 0,
             serves_http: false,
             http: None,
             #[cfg(feature = "tls")]
@@ -48,6 +51,14 @@ impl Listeners {
     /// Listens at every address.
     pub(super) async fn bind(self) -> io::Result<BoundListeners> {
         let binary = bind(self.binary).await?;
+        let mut more = Vec::new();
+        for _ in 0..self.more_brokers {
+            more.push(bind(self.free_port()).await?);
+        }
+        #[cfg(feature = "tls")]
+        if self.more_brokers > 0 && self.tls_identity.is_some() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, TLS_IS_FOR_ONE));
+        }
         let http = self.bind_if(self.serves_http, self.http).await?;
         #[cfg(feature = "tls")]
         let secured = match &self.tls_identity {
@@ -60,6 +71,7 @@ impl Listeners {
         };
         Ok(BoundListeners {
             binary,
+            more,
             http,
             #[cfg(feature = "tls")]
             secured,
@@ -75,7 +87,10 @@ impl Listeners {
     }
 }
 
-async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+#[cfg(feature = "tls")]
+const TLS_IS_FOR_ONE: &str = "brokers: several embedded brokers of one cluster have no TLS";
+
+pub(super) async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let on_bind = |error: io::Error| io::Error::new(error.kind(), format!("listening on {address}: {error}"));
     TcpListener::bind(address).await.map_err(on_bind)
 }
@@ -83,6 +98,7 @@ async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 /// Sockets that listen.
 pub(super) struct BoundListeners {
     binary: TcpListener,
+    more: Vec<TcpListener>,
     http: Option<TcpListener>,
     #[cfg(feature = "tls")]
     secured: Option<SecuredListeners>,
@@ -98,7 +114,11 @@ struct SecuredListeners {
 impl BoundListeners {
     pub(super) fn addresses(&self) -> io::Result<Addresses> {
         let address_of = |listener: &Option<TcpListener>| listener.as_ref().map(TcpListener::local_addr).transpose();
-        let (binary, http) = (self.binary.local_addr()?, address_of(&self.http)?);
+        let mut binary = vec![self.binary.local_addr()?];
+        for listener in &self.more {
+            binary.push(listener.local_addr()?);
+        }
+        let http = address_of(&self.http)?;
         #[cfg(feature = "tls")]
         if let Some(secured) = &self.secured {
             let (tls, https) = (Some(secured.binary.local_addr()?), address_of(&secured.http)?);
@@ -109,7 +129,9 @@ impl BoundListeners {
 
     /// Serves them until the broker stops.
     pub(super) fn serve(self, server: &Arc<BrokerServer>) {
-        server.spawn(accept_connections(Arc::clone(server), self.binary));
+        for (broker, listener) in std::iter::once(self.binary).chain(self.more).enumerate() {
+            serve_broker(server, broker, listener);
+        }
         if let Some(listener) = self.http {
             let (rest, own_url) =
                 (Arc::clone(server), Arc::<str>::from(server.addresses.http_url().unwrap_or_default()));
@@ -123,10 +145,17 @@ impl BoundListeners {
     }
 }
 
+/// Accepts for one broker of the cluster.
+pub(super) fn serve_broker(server: &Arc<BrokerServer>, broker: usize, listener: TcpListener) {
+    let id = server.add_acceptor(broker);
+    server.spawn(accept_connections(Arc::clone(server), broker, id, listener));
+}
+
 /// Where the broker listens.
 #[derive(Debug, Clone)]
 pub(super) struct Addresses {
-    pub(super) binary: SocketAddr,
+    /// Of each broker of the cluster; at least one.
+    binary: Vec<SocketAddr>,
     /// `None` without the REST interface.
     http: Option<SocketAddr>,
     /// `None` without TLS.
@@ -139,8 +168,28 @@ pub(super) struct Addresses {
 }
 
 impl Addresses {
+    pub(super) fn brokers(&self) -> usize {
+        self.binary.len()
+    }
+
+    pub(super) fn of(&self, broker: usize) -> Option<SocketAddr> {
+        self.binary.get(broker).copied()
+    }
+
+    /// Of the first broker.
+    pub(super) fn first(&self) -> SocketAddr {
+        self.binary[0]
+    }
+
+    /// Of all brokers.
     pub(super) fn url(&self) -> String {
-        format!("pulsar://{}", self.binary)
+        let hosts: Vec<_> = self.binary.iter().map(ToString::to_string).collect();
+        format!("pulsar://{}", hosts.join(","))
+    }
+
+    /// Of one broker that there is.
+    pub(super) fn url_of(&self, broker: usize) -> String {
+        format!("pulsar://{}", self.binary[broker])
     }
 
     pub(super) fn tls_url(&self) -> Option<String> {

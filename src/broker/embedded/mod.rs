@@ -1,5 +1,7 @@
 //! The broker on tokio: a handle, its settings, its faults, and the tasks behind it.
 
+mod assertions;
+mod brokers;
 mod builder;
 mod connection;
 mod faults;
@@ -8,6 +10,7 @@ mod listeners;
 #[cfg(feature = "self-signed")]
 mod self_signed;
 mod server;
+mod settings;
 mod tasks;
 #[cfg(feature = "tls")]
 mod tls;
@@ -20,12 +23,14 @@ use std::time::Duration;
 
 use tokio::io::DuplexStream;
 
+pub use self::assertions::Assertion;
 pub use self::builder::EmbeddedBrokerBuilder;
 use self::connection::serve_connection;
 pub use self::faults::{FaultBuilder, Faults};
 use self::listeners::Listeners;
 use self::server::BrokerServer;
-use super::admin::TopicStats;
+pub use self::settings::{BrokerSetting, BrokerSettingError};
+use super::admin::{StoredMessage, TopicStats};
 use super::config::BrokerConfig;
 use super::conformance::ConformanceViolation;
 use super::machine::Broker;
@@ -81,7 +86,8 @@ impl EmbeddedBroker {
         Ok(Self { _stop: Arc::new(StopOnDrop(Arc::clone(&server))), server })
     }
 
-    /// The service URL, `pulsar://127.0.0.1:port`.
+    /// The service URL, `pulsar://127.0.0.1:port`; of [several brokers](EmbeddedBrokerBuilder::brokers) it names them all,
+    /// `pulsar://127.0.0.1:port,127.0.0.1:port`.
     #[must_use]
     pub fn url(&self) -> String {
         self.server.addresses.url()
@@ -122,7 +128,7 @@ impl EmbeddedBroker {
     /// Where it listens, without TLS.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
-        self.server.addresses.binary
+        self.server.addresses.first()
     }
 
     /// A connection in memory of 64 KiB in each direction, served by the same code as one over TCP.
@@ -131,7 +137,7 @@ impl EmbeddedBroker {
     #[must_use = "dropping the stream ends the connection"]
     pub fn connect(&self) -> DuplexStream {
         let (client, server) = tokio::io::duplex(DUPLEX_BYTES);
-        serve_connection(&self.server, server, None);
+        serve_connection(&self.server, 0, server, None);
         client
     }
 
@@ -249,6 +255,14 @@ impl EmbeddedBroker {
     #[must_use]
     pub fn stats(&self, topic: &str) -> Option<TopicStats> {
         self.call(|broker| broker.stats(topic))
+    }
+
+    /// The stored messages of a topic, oldest first; of a partitioned topic those of each partition in turn. A chunked
+    /// message is one, in the place of its last chunk, and is left out while it is not complete. What was acknowledged may
+    /// be gone ([`max_stored_bytes`](EmbeddedBrokerBuilder::max_stored_bytes)).
+    #[must_use]
+    pub fn stored_messages(&self, topic: &str) -> Vec<StoredMessage> {
+        self.call(|broker| broker.stored_messages(topic))
     }
 
     /// How many topic list watchers (WATCH_TOPIC_LIST) there are, over all connections.

@@ -36,26 +36,37 @@ pub(super) struct ServerState {
     /// Tasks of connections that wait, by their connection.
     pub(super) wakers: HashMap<ConnId, Waker>,
     pub(super) timer: Option<Waker>,
-    /// Of the accept loops, by [`AcceptorId`].
-    acceptors: Vec<Option<Waker>>,
+    /// The accept loops, by [`AcceptorId`].
+    acceptors: Vec<Acceptor>,
     pub(super) is_stopping: bool,
     /// Tasks that still run.
     tasks: usize,
     /// Callers of `stop` that wait for the last task.
     stoppers: Vec<Waker>,
+    /// Assertions of tests, which look again after each input.
+    watching: Vec<Waker>,
 }
 
 /// An accept loop.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct AcceptorId(usize);
 
+#[derive(Debug)]
+struct Acceptor {
+    /// Which of the cluster's brokers it accepts for.
+    broker: usize,
+    waker: Option<Waker>,
+    is_stopping: bool,
+    /// Its socket is closed.
+    has_ended: bool,
+}
+
 impl ServerState {
     /// Leaves the waker of an accept loop; false if the broker stops.
     pub(super) fn wait(&mut self, acceptor: AcceptorId, waker: &Waker) -> bool {
-        if let Some(place) = self.acceptors.get_mut(acceptor.0) {
-            *place = Some(waker.clone());
-        }
-        !self.is_stopping
+        let Some(place) = self.acceptors.get_mut(acceptor.0) else { return false };
+        place.waker = Some(waker.clone());
+        !self.is_stopping && !place.is_stopping
     }
 }
 
@@ -69,14 +80,19 @@ impl BrokerServer {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let started_wall_ms = u64::try_from(wall.as_millis()).unwrap_or(u64::MAX);
         let now = Now { at: started.into_std(), wall_ms: started_wall_ms };
+        let mut broker = Broker::new(config, addresses.url_of(0), now);
+        for number in 1..addresses.brokers() {
+            broker.add_broker(addresses.url_of(number));
+        }
         let state = Mutex::new(ServerState {
-            broker: Broker::new(config, addresses.url(), now),
+            broker,
             wakers: HashMap::new(),
             timer: None,
             acceptors: Vec::new(),
             is_stopping: false,
             tasks: 0,
             stoppers: Vec::new(),
+            watching: Vec::new(),
         });
         Arc::new(Self { state, runtime: Handle::current(), addresses, started, started_wall_ms })
     }
@@ -92,11 +108,39 @@ impl BrokerServer {
         Now { at: at.into_std(), wall_ms: self.started_wall_ms.saturating_add(since) }
     }
 
-    /// A place for the waker of one more accept loop.
-    pub(super) fn add_acceptor(&self) -> AcceptorId {
+    /// A place for one more accept loop.
+    pub(super) fn add_acceptor(&self, broker: usize) -> AcceptorId {
         let acceptors = &mut self.lock().acceptors;
-        acceptors.push(None);
+        acceptors.push(Acceptor { broker, waker: None, is_stopping: false, has_ended: false });
         AcceptorId(acceptors.len() - 1)
+    }
+
+    /// An accept loop has closed its socket.
+    pub(super) fn on_acceptor_ended(&self, acceptor: AcceptorId) {
+        let mut state = self.lock();
+        if let Some(found) = state.acceptors.get_mut(acceptor.0) {
+            found.has_ended = true;
+        }
+        let watching = std::mem::take(&mut state.watching);
+        drop(state);
+        watching.into_iter().for_each(Waker::wake);
+    }
+
+    /// Ends the accept loops of one broker; ready when their sockets are closed.
+    pub(super) fn poll_stop_accepting(&self, broker: usize, context: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.lock();
+        let mut woken = Vec::new();
+        for acceptor in state.acceptors.iter_mut().filter(|one| one.broker == broker && !one.has_ended) {
+            acceptor.is_stopping = true;
+            woken.extend(acceptor.waker.take());
+        }
+        let is_closed = state.acceptors.iter().all(|one| one.broker != broker || one.has_ended);
+        if !is_closed {
+            state.watching.push(context.waker().clone());
+        }
+        drop(state);
+        woken.into_iter().for_each(Waker::wake);
+        if is_closed { Poll::Ready(()) } else { Poll::Pending }
     }
 
     /// Runs a task that has to end before the broker has stopped.
@@ -111,8 +155,8 @@ impl BrokerServer {
 
     /// An input to the machine. Tasks that have something to do after it are woken outside the lock.
     pub(super) fn input<T>(&self, input: impl FnOnce(&mut Broker) -> T) -> T {
-        let mut woken = Vec::new();
         let mut state = self.lock();
+        let mut woken = std::mem::take(&mut state.watching);
         let deadline = state.broker.poll_deadline();
         let result = input(&mut state.broker);
         for id in state.broker.take_ready() {
@@ -124,6 +168,15 @@ impl BrokerServer {
         drop(state);
         woken.into_iter().for_each(Waker::wake);
         result
+    }
+
+    /// Looks at the machine, and wakes a task after the next input.
+    pub(super) fn watch<T>(&self, waker: &Waker, look: impl FnOnce(&Broker) -> T) -> T {
+        let mut state = self.lock();
+        if !state.watching.iter().any(|known| known.will_wake(waker)) {
+            state.watching.push(waker.clone());
+        }
+        look(&state.broker)
     }
 
     /// An administrative call: the machine gets the current time first.
@@ -141,7 +194,7 @@ impl BrokerServer {
         state.is_stopping = true;
         let mut woken: Vec<Waker> = state.wakers.drain().map(|(_, waker)| waker).collect();
         woken.extend(state.timer.take());
-        woken.extend(state.acceptors.iter_mut().filter_map(Option::take));
+        woken.extend(state.acceptors.iter_mut().filter_map(|acceptor| acceptor.waker.take()));
         drop(state);
         woken.into_iter().for_each(Waker::wake);
     }

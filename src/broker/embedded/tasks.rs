@@ -13,15 +13,24 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::connection::serve_connection;
 use super::server::{AcceptorId, BrokerServer};
 
+/// What is served for the whole cluster ends with it alone.
+const ALL_BROKERS: usize = usize::MAX;
+
 /// How long `accept` pauses after an error, such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Serves connections until the broker stops.
-pub(super) async fn accept_connections(server: Arc<BrokerServer>, listener: TcpListener) {
-    let id = server.add_acceptor();
+/// Serves the connections of one broker of the cluster until it stops.
+pub(super) async fn accept_connections(
+    server: Arc<BrokerServer>,
+    broker: usize,
+    id: AcceptorId,
+    listener: TcpListener,
+) {
     while let Some(stream) = accept(&server, &listener, id, |_| {}).await {
-        serve_connection(&server, stream, None);
+        serve_connection(&server, broker, stream, None);
     }
+    drop(listener);
+    server.on_acceptor_ended(id);
 }
 
 /// Runs a task for each connection until the broker stops, which ends the tasks.
@@ -29,7 +38,7 @@ pub(super) async fn accept_tasks<F>(server: Arc<BrokerServer>, listener: TcpList
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    let (id, mut tasks) = (server.add_acceptor(), JoinSet::new());
+    let (id, mut tasks) = (server.add_acceptor(ALL_BROKERS), JoinSet::new());
     loop {
         // What those that have ended leave is freed.
         let reap = |context: &mut Context<'_>| while let Poll::Ready(Some(_)) = tasks.poll_join_next(context) {};

@@ -70,6 +70,9 @@ impl ClientCertificates {
 
 const NO_AUTHORITY: &str = "tls_require_trusted_client_cert_on_connect needs a tls_trust_certs_file";
 
+/// Of settings by name, which come one by one.
+const HALF_IDENTITY: &str = "tlsCertificateFilePath and tlsKeyFilePath need each other";
+
 /// TLS, ready for connections.
 pub(super) struct ServerTls {
     acceptor: TlsAcceptor,
@@ -88,6 +91,9 @@ impl TlsIdentity {
     fn load_now(self, clients: &ClientCertificates, listen: IpAddr) -> io::Result<ServerTls> {
         let (config, ca_pem) = match self {
             Self::Config(config) => (config, None),
+            Self::Files { certificate, key } if certificate.as_os_str().is_empty() || key.as_os_str().is_empty() => {
+                return Err(invalid(HALF_IDENTITY.to_owned()));
+            }
             Self::Files { certificate, key } => {
                 let config = config_of(clients, read_chain("tls_cert_file", &certificate)?, read_key(&key)?)?;
                 let unusable =
@@ -142,7 +148,7 @@ impl ServerTls {
             async move {
                 if let Some(stream) = handshake(&acceptor, stream).await {
                     let certified = certified(&stream);
-                    serve_connection(&server, stream, certified);
+                    serve_connection(&server, 0, stream, certified);
                 }
             }
         };

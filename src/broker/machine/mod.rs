@@ -31,7 +31,7 @@ use crate::broker::dispatch::{DispatchContext, Dispatcher, UnackedLimits};
 pub use crate::broker::ids::ConnId;
 use crate::broker::like::Capability;
 use crate::broker::policies::Policies;
-use crate::broker::topics::{Ownership, Schemas, TopicListWatchers, TopicTable};
+use crate::broker::topics::{Brokers, Ownership, Schemas, TopicListWatchers, TopicTable};
 use crate::machine::{Deadline, Now};
 use crate::pb;
 use crate::topic::TopicName;
@@ -43,8 +43,7 @@ use crate::wire::tx::TxBuf;
 /// A whole broker. See the [module](self).
 pub struct Broker {
     pub(super) config: BrokerConfig,
-    /// The URL in responses to LOOKUP.
-    pub(super) url: String,
+    pub(super) brokers: Brokers,
     pub(super) connections: Connections,
     pub(super) topics: TopicTable,
     pub(super) ownership: Ownership,
@@ -72,7 +71,7 @@ impl Broker {
     /// A broker without connections; `url` is the URL in responses to LOOKUP, as in `pulsar://127.0.0.1:6650`.
     pub fn new(config: BrokerConfig, url: impl Into<String>, now: Now) -> Self {
         let mut broker = Self {
-            url: url.into(),
+            brokers: Brokers::new(url.into()),
             connections: Connections::new(config.pulsar_channel_write_buffer_high_water_mark, config.like),
             topics: TopicTable::new(config.max_stored_bytes),
             ownership: Ownership::default(),
@@ -129,11 +128,16 @@ impl Broker {
         conn
     }
 
-    /// A client connected over TLS and has shown a certificate with this common name, which is verified.
-    pub fn connect_certified(&mut self, common_name: Option<String>, now: Now) -> ConnId {
+    /// A client connected to one of the cluster's brokers, numbered from 0; `common_name` is that of the certificate that it
+    /// has shown over TLS, which is verified.
+    pub fn connect_to(&mut self, broker: usize, common_name: Option<String>, now: Now) -> ConnId {
         let conn = self.connect(now);
         if let Some(connection) = self.connections.get_mut(conn) {
+            connection.broker = broker;
             connection.credentials.certified = common_name;
+        }
+        if !self.brokers.is_running(broker) {
+            self.connections.close(conn);
         }
         conn
     }
@@ -396,7 +400,7 @@ impl Broker {
 impl fmt::Debug for Broker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Broker")
-            .field("url", &self.url)
+            .field("url", &self.brokers.url(0))
             .field("topics", &self.topics.len())
             .field("violations", &self.conformance.violations().len())
             .finish_non_exhaustive()

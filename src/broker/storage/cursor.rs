@@ -87,7 +87,6 @@ impl Cursor {
     }
 
     /// Whether one message of an entry is acknowledged.
-    #[cfg(feature = "sim")]
     pub(crate) fn is_member_acked(&self, offset: u64, member: u32) -> bool {
         self.is_acked(offset) || self.partial.get(&offset).is_some_and(|left| !left.is_set(member))
     }

@@ -54,6 +54,19 @@ impl SharingMode {
     }
 }
 
+/// What has become of an entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum EntryFate {
+    /// All its messages are acknowledged.
+    Acknowledged,
+    /// A consumer has it; `again`: not for the first time.
+    Held { consumer: Arc<str>, again: bool },
+    /// It is set aside until then, ms since 1970.
+    Delayed { due_ms: u64 },
+    /// It is still to be sent; `again`: it was sent before.
+    Waiting { again: bool },
+}
+
 /// See the [module](self).
 #[derive(Debug)]
 pub(crate) struct Subscription {
@@ -70,6 +83,8 @@ pub(crate) struct Subscription {
     msg_out: u64,
     /// Delivery stopped at the limit of unacknowledged messages, until half of them are acknowledged.
     blocked_on_unacked: bool,
+    /// Messages of these that had been delivered before.
+    redelivered: u64,
 }
 
 impl Subscription {
@@ -87,6 +102,7 @@ impl Subscription {
             ring: KeyRing::default(),
             msg_out: 0,
             blocked_on_unacked: false,
+            redelivered: 0,
         }
     }
 
@@ -105,6 +121,26 @@ impl Subscription {
 
     pub(crate) fn msg_out(&self) -> u64 {
         self.msg_out
+    }
+
+    /// Messages that went out although they had gone out before, each time.
+    pub(crate) fn redelivered(&self) -> u64 {
+        self.redelivered
+    }
+
+    /// What has become of an entry that is stored.
+    pub(crate) fn fate(&self, offset: u64) -> EntryFate {
+        let was_delivered = self.unacked.was_held(offset);
+        if self.cursor.is_acked(offset) {
+            EntryFate::Acknowledged
+        } else if let Some(key) = self.unacked.holder(offset) {
+            let name = self.consumers.get(key).map(|consumer| Arc::clone(&consumer.name));
+            EntryFate::Held { consumer: name.unwrap_or_default(), again: was_delivered }
+        } else if let Some(due_ms) = self.queue.delayed_until(offset) {
+            EntryFate::Delayed { due_ms }
+        } else {
+            EntryFate::Waiting { again: was_delivered }
+        }
     }
 
     /// Messages that were delivered and are not acknowledged, over all consumers.
@@ -266,6 +302,9 @@ impl Subscription {
     pub(crate) fn record_delivery(&mut self, offset: u64, key: ConsumerKey, messages: u32, slot: u32) {
         self.unacked.hold(offset, key, messages, slot);
         self.msg_out += u64::from(messages);
+        if self.unacked.was_held(offset) {
+            self.redelivered += u64::from(messages);
+        }
         if let Some(consumer) = self.consumers.get_mut(key) {
             consumer.charge(messages);
         }

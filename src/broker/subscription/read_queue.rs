@@ -89,6 +89,11 @@ impl ReadQueue {
         self.delayed.len()
     }
 
+    /// When an entry that is set aside is due, ms since 1970.
+    pub(crate) fn delayed_until(&self, offset: u64) -> Option<u64> {
+        self.delayed.iter().find(|(_, delayed)| *delayed == offset).map(|(due_ms, _)| *due_ms)
+    }
+
     /// When the earliest delayed entry is due, ms since 1970, if no timer was set for that time yet; from now on one
     /// counts as set.
     pub(crate) fn take_timer(&mut self) -> Option<u64> {

@@ -117,6 +117,11 @@ impl UnackedEntries {
         self.former_holders.get(&offset).is_some_and(|names| names.contains(name))
     }
 
+    /// Whether any consumer was sent the entry and no longer holds it.
+    pub(super) fn was_held(&self, offset: u64) -> bool {
+        self.former_holders.contains_key(&offset)
+    }
+
     /// Drops the history of an acknowledged entry; [`unhold`](Self::unhold) takes it from its holder.
     pub(super) fn forget(&mut self, offset: u64) {
         self.redeliveries.remove(&offset);

@@ -1,9 +1,11 @@
 //! The topics of the broker, and what is known of them by name.
 //!
-//! [`TopicTable`] holds them; [`Topic`] is one of them. [`Ownership`] says which of them clients may use, [`Schemas`]
+//! [`TopicTable`] holds them; [`Topic`] is one of them. [`Ownership`] says which of them clients may use, [`Brokers`] which broker of
+//! the cluster serves it, [`Schemas`]
 //! what their messages look like, [`TopicListWatchers`] which clients to notify when one is created or deleted.
 
 mod backlog;
+mod brokers;
 mod ownership;
 mod pattern;
 mod producers;
@@ -17,6 +19,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+pub(crate) use self::brokers::{BROKERS_MAX, Brokers, Directions};
 pub(crate) use self::ownership::Ownership;
 pub(crate) use self::pattern::TopicPattern;
 pub(crate) use self::producers::{Admission, OpeningProducer};

@@ -53,6 +53,7 @@ impl TopicProducers {
         self.connected.keys().copied().collect()
     }
 
+    #[cfg(feature = "sim")]
     pub(crate) fn iter(&self) -> impl Iterator<Item = (ProducerKey, &Arc<str>)> {
         self.connected.iter().map(|(key, name)| (*key, name))
     }
