@@ -80,12 +80,14 @@ pub(crate) async fn run(arguments: Arguments) -> CliResult {
         return list_settings();
     }
     let parent = arguments.exit_with_parent.then(parent::Parent::of_this_process).transpose()?;
+    // Before anyone can know of the broker and stop it.
+    let terminated = terminated()?;
     let broker = with_tls(builder(&arguments)?, &arguments)?.start().await?;
     write_authority(&broker, &arguments)?;
     announce::announce(&broker, arguments.json, arguments.tls_self_signed.as_deref())?;
     tokio::select! {
         interrupted = tokio::signal::ctrl_c() => interrupted?,
-        () = terminated() => {}
+        () = terminated => {}
         () = parent::ended(parent) => {}
     }
     for violation in broker.violations() {
@@ -179,17 +181,17 @@ fn write_authority(_: &EmbeddedBroker, _: &Arguments) -> CliResult {
 
 /// SIGTERM, which is how the tools of other languages stop a process. It ends a broker as Ctrl-C does.
 #[cfg(all(feature = "broker", unix))]
-async fn terminated() {
+fn terminated() -> std::io::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
-    match signal(SignalKind::terminate()) {
-        Ok(mut signals) => drop(signals.recv().await),
-        Err(_) => std::future::pending().await,
-    }
+    let mut signals = signal(SignalKind::terminate())?;
+    Ok(async move {
+        let _ = signals.recv().await;
+    })
 }
 
 #[cfg(all(feature = "broker", not(unix)))]
-async fn terminated() {
-    std::future::pending().await
+fn terminated() -> std::io::Result<impl Future<Output = ()>> {
+    Ok(std::future::pending())
 }
 
 #[cfg(not(feature = "broker"))]
