@@ -216,9 +216,10 @@ impl EmbeddedBroker {
     ///
     /// let broker = EmbeddedBroker::builder().start().await?;
     /// let client = Client::builder(broker.url()).connect().await?;
-    /// let consumer = client.consumer("reminders", "s").subscription_type(SubscriptionType::Shared).subscribe().await?;
+    /// let builder = client.consumer("reminders", "s").subscription_type(SubscriptionType::Shared);
+    /// let mut consumer = builder.subscribe().await?;
     /// let producer = client.producer("reminders").create().await?;
-    /// producer.send(Message::new("tomorrow").deliver_after(Duration::from_secs(24 * 3600))).await?;
+    /// producer.send(Message::new("tomorrow").with_deliver_after(Duration::from_secs(24 * 3600))).await?;
     ///
     /// broker.advance(Duration::from_secs(24 * 3600));
     /// assert_eq!(&consumer.receive().await?.payload()[..], b"tomorrow");
