@@ -182,7 +182,7 @@ fn produce_some(connection: &mut RawConnection, framer: &Framer, work: &Produce,
 /// Receives, sums, walks batches, and acknowledges every entry.
 pub(crate) fn consume(url: &str, work: &Consume) -> io::Result<String> {
     let subscribe = pb::CommandSubscribe {
-        topic: work.topic(),
+        topic: work.topics().next().expect("it has one"),
         subscription: "s".to_owned(),
         sub_type: pb::command_subscribe::SubType::Shared.into(),
         consumer_name: Some("c".to_owned()),

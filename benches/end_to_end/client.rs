@@ -60,7 +60,7 @@ async fn produce_some(producers: &[Producer], payload: &Bytes, work: &Produce, m
 /// Receives and acknowledges, message by message, by a client with this `receive_memory_limit`, bytes.
 pub(crate) async fn consume(url: &str, work: &Consume, memory_limit: usize) -> Result<String, Error> {
     let client = Client::builder(url).receive_memory_limit(memory_limit).connect().await?;
-    let builder = client.consumer(work.topic(), "s").subscription_type(SubscriptionType::Shared);
+    let builder = client.consumer(work.topics().collect::<Vec<_>>(), "s").subscription_type(SubscriptionType::Shared);
     let mut consumer = builder.receiver_queue_size(work.queue).subscribe().await?;
     let warm_up = work.messages / WARM_UP_DIVISOR;
     let mut measurement = Measurement::start();

@@ -1,5 +1,5 @@
 //! This client against a sink, and against the baseline: what the same bytes cost one thread that does nothing else.
-//! `cargo bench --bench end_to_end`, or with words that choose sections: `-- produce consume latency large many keys`.
+//! `cargo bench --bench end_to_end`, or with words that choose sections: `-- produce consume latency large many topics keys`.
 //! `perf` compares `pulsar-native perf` with this bench; it needs the feature `cli` and is not among the sections by
 //! default. `ROUNDS` (3) and `SCALE` (1.0) change how long it takes.
 //!
@@ -39,7 +39,7 @@ fn main() {
         return;
     }
     if words.is_empty() {
-        words = ["produce", "consume", "latency", "large", "many", "keys"].map(String::from).to_vec();
+        words = ["produce", "consume", "latency", "large", "many", "topics", "keys"].map(String::from).to_vec();
     }
     let sink = Sink::start().expect("a free port on 127.0.0.1");
     for section in &words {
@@ -49,6 +49,7 @@ fn main() {
             "latency" => latency(&sink),
             "large" => large(&sink),
             "many" => many(&sink),
+            "topics" => topics(&sink),
             "keys" => keys(&sink),
             "perf" => perf::compare(&sink),
             // For a profiler, which then runs `child` by hand against the URL.
@@ -72,8 +73,13 @@ fn child(words: &[String]) -> String {
         fill_ms: words.get(9).map_or(FILL_MS, |_| number(9)),
         by_key: subject == BY_KEY,
     };
-    let consume =
-        Consume { messages: number(3), size: number(4) as usize, members: number(5), queue: number(6) as u32 };
+    let consume = Consume {
+        messages: number(3),
+        size: number(4) as usize,
+        members: number(5),
+        queue: number(6) as u32,
+        topics: number(7).max(1),
+    };
     let memory_limit = if subject == LIMITED { RECEIVE_MEMORY_LIMIT } else { 0 };
     let ping_pong = PingPong { messages: number(3), size: number(4) as usize };
     let open_loop = OpenLoop { messages: number(3), size: number(4) as usize, rate: number(5) };
@@ -233,6 +239,21 @@ fn many(sink: &Sink) {
             .collect();
         for (count, figures) in counts.iter().zip(&all) {
             line(&format!("produce, {name}, {count} producers"), "of 1", figures, &all[0]);
+        }
+    }
+}
+
+/// Receiving from one topic and from many, all with default options: of 1,000 topics each has a share of the total queue.
+fn topics(sink: &Sink) {
+    for (name, messages, members) in
+        [("consume, entries of 100", scaled(4_000_000), 100), ("consume, single entries", scaled(2_000_000), 0)]
+    {
+        let of =
+            |topics| compare(&["pulsar-native"], "consume", sink, &[messages, 100, members, 1000, topics]).remove(0);
+        let counts = [1, 10, 100, 1000];
+        let all = counts.map(of);
+        for (count, figures) in counts.iter().zip(&all) {
+            line(&format!("{name}, {count} topics"), "of 1", figures, &all[0]);
         }
     }
 }

@@ -72,7 +72,8 @@ fn produce(batch: u64) -> Work {
 
 fn consume(members: u64) -> Work {
     let messages = scaled(if members > 0 { 10_000_000 } else { 4_000_000 });
-    let topic = Consume { messages, size: 100, members, queue: 1000 }.topic();
+    let work = Consume { messages, size: 100, members, queue: 1000, topics: 1 };
+    let topic = work.topics().next().expect("it has one");
     Work {
         name: if members > 0 { "consume, entries of 100" } else { "consume, single entries" },
         kind: "consume",

@@ -5,7 +5,7 @@
 //! blocking thread per connection on 127.0.0.1.
 //!
 //! What a consumer gets is named by its topic: `feed-<members>-<payload bytes>-<entries>`; 0 members are messages
-//! outside batches. With `-<codec>` behind that they are texts, compressed: `lz4`, `zlib`, `zstd`, `snappy`.
+//! outside batches; what stands before `feed` tells topics apart. With `-<codec>` behind that they are texts, compressed: `lz4`, `zlib`, `zstd`, `snappy`.
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};

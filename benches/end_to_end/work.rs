@@ -31,14 +31,18 @@ pub(crate) struct Consume {
     pub(crate) size: usize,
     /// Messages per entry; 0: messages outside batches.
     pub(crate) members: u64,
-    /// Permits.
+    /// Permits, of each topic.
     pub(crate) queue: u32,
+    /// Topics, each with its share of the messages.
+    pub(crate) topics: u64,
 }
 
 impl Consume {
-    /// The topic by which the sink knows what to feed.
-    pub(crate) fn topic(&self) -> String {
-        let entries = self.messages / self.members.max(1);
-        format!("persistent://public/default/feed-{}-{}-{entries}", self.members, self.size)
+    /// The topics by which the sink knows what to feed.
+    pub(crate) fn topics(&self) -> impl Iterator<Item = String> {
+        let (members, size) = (self.members, self.size);
+        let entries = self.messages / members.max(1) / self.topics;
+        (0..self.topics)
+            .map(move |number| format!("persistent://public/default/{number}-feed-{members}-{size}-{entries}"))
     }
 }

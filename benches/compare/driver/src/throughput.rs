@@ -305,7 +305,7 @@ pub(crate) fn baseline(words: &[String]) -> String {
         }
         _ => {
             let members = if batch > 1 { batch } else { 0 };
-            baseline::consume(url, &Consume { messages, size, members, queue: number("queue") as u32 })
+            baseline::consume(url, &Consume { messages, size, members, queue: number("queue") as u32, topics: 1 })
         }
     };
     figures.expect("the sink stays")
