@@ -87,6 +87,8 @@ pub struct BrokerConfig {
     pub topic_policies: BTreeMap<String, PolicySet>,
     /// [`policy_check_interval`](crate::broker::EmbeddedBrokerBuilder::policy_check_interval): 1 s.
     pub policy_check_interval: Duration,
+    /// Whether a sequence id that deduplication drops is a violation too, where applications choose none themselves: false.
+    pub(crate) judges_deduplicated: bool,
     /// First part of generated producer names: `standalone`.
     pub cluster_name: String,
     /// [`broker_service_url_tls`](crate::broker::EmbeddedBrokerBuilder::broker_service_url_tls): none.
@@ -128,6 +130,7 @@ impl Default for BrokerConfig {
             namespace_policies: BTreeMap::new(),
             topic_policies: BTreeMap::new(),
             policy_check_interval: Duration::from_secs(1),
+            judges_deduplicated: false,
             cluster_name: "standalone".to_owned(),
             broker_service_url_tls: None,
             web_service_url: None,

@@ -57,7 +57,7 @@ pub enum Rule {
     AfterClose,
     /// SEND for a producer that the broker closed longer ago than a keep-alive interval.
     AfterBrokerClose,
-    /// A `sequence_id` that does not grow, on a frame that is not a byte-identical re-send.
+    /// A `sequence_id` that does not grow, on a frame that is not a byte-identical re-send, where there is no deduplication.
     SequenceNotGrowing,
     /// SEND and its `MessageMetadata` disagree about the sequence id, the producer or the number of messages.
     MetadataMismatch,

@@ -31,6 +31,7 @@ impl SimCluster {
         rng: Rng,
         now: Now,
     ) -> Self {
+        config.judges_deduplicated = true;
         config.cluster_name = if number == 0 { "sim".to_owned() } else { format!("sim-{number}") };
         Self {
             broker: Broker::new(config, addresses[0], now),

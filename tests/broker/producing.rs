@@ -142,6 +142,18 @@ fn ids_that_do_not_grow_are_violations_unless_the_bytes_are_the_same() {
     assert_eq!(harness.receipts(conn).len(), 4, "a real broker stores them all");
 }
 
+/// An application that starts again sends what it is not sure of once more, with the ids it has chosen.
+#[test]
+fn ids_that_deduplication_drops_are_no_violations() {
+    let mut harness = BrokerHarness::with(|config| config.broker_deduplication_enabled = true);
+    let conn = harness.connect();
+    harness.producer(conn, 1);
+    harness.publish(conn, 1, "p", 5, b"x");
+    harness.publish(conn, 1, "p", 5, b"y");
+    harness.publish(conn, 1, "p", 4, b"x");
+    harness.assert_clean();
+}
+
 #[test]
 fn metadata_that_disagrees_with_its_send_is_stored_and_is_a_violation() {
     let mut harness = BrokerHarness::new();

@@ -30,8 +30,8 @@ struct Playing {
     lookups: Lookups,
 }
 
-/// The brokers of one test, each with what it was made for.
-type Started = Arc<Mutex<Vec<(EmbeddedBroker, Option<Feature>)>>>;
+/// The brokers of one test.
+type Started = Arc<Mutex<Vec<EmbeddedBroker>>>;
 
 /// One embedded broker, and those that were made beside it for features that a broker has or has not as a whole.
 #[derive(Clone)]
@@ -63,7 +63,7 @@ impl Embedded {
             .start()
             .await
             .expect("a free port");
-        all.lock().unwrap_or_else(PoisonError::into_inner).push((broker.clone(), feature));
+        all.lock().unwrap_or_else(PoisonError::into_inner).push(broker.clone());
         Self { broker, playing, all }
     }
 }
@@ -197,10 +197,8 @@ async fn run_with(playing: Playing, body: impl AsyncFnOnce(&Target)) {
     let embedded = Embedded::start(playing, Arc::clone(&all), None).await;
     body(&Target::new(Arc::new(embedded))).await;
     let brokers = all.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    for (broker, feature) in brokers {
+    for broker in brokers {
         let violations = broker.violations().into_iter().filter(|violation| match violation.rule {
-            // An application repeats sequence ids only where a test of deduplication makes it.
-            Rule::SequenceNotGrowing => feature != Some(Feature::Deduplication),
             // With a short keep-alive the broker notices a connection that a test cuts off before the client does.
             Rule::PongMissing => playing.version >= PulsarVersion::V3_0,
             _ => true,

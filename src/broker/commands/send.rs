@@ -178,14 +178,16 @@ impl Broker {
             crc32c: send.crc32c,
             is_chunk: send.head.is_chunk,
         };
-        if !found.sequence_ids.note_sent(&producer, &frame) {
+        let deduplicates = found.policies.deduplication_enabled == Some(true);
+        // An application may repeat the ids that it chooses, for deduplication to drop them.
+        let is_judged = !deduplicates || self.config.judges_deduplicated;
+        if !found.sequence_ids.note_sent(&producer, &frame) && is_judged {
             let detail = || format!("sequence id {first}");
             self.conformance.record_of_producer(send.key.conn, Rule::SequenceNotGrowing, &producer, detail);
         }
         if !found.name.is_persistent() {
             return self.publish_transient(topic, send);
         }
-        let deduplicates = found.policies.deduplication_enabled == Some(true);
         if deduplicates {
             if send.head.is_chunk && !send.info.readable {
                 let detail = || "chunk with unreadable metadata".to_owned();
