@@ -352,6 +352,20 @@ pub fn oauth2(data: &[u8]) {
 }
 
 /// What a provider of service URLs answers. The first byte says whether its status is 200.
+/// Two Avro schemas, a line each: what reads itself, and both ways between them.
+#[cfg(feature = "broker")]
+pub fn avro(data: &[u8]) {
+    use crate::broker::avro::{AvroSchema, check_read};
+    let mut lines = data.splitn(2, |byte| *byte == b'\n');
+    let schemas = [lines.next().unwrap_or_default(), lines.next().unwrap_or_default()].map(AvroSchema::parse);
+    for schema in schemas.iter().flatten() {
+        assert_eq!(check_read(schema, schema), Ok(()), "a schema reads itself");
+    }
+    if let [Ok(one), Ok(other)] = &schemas {
+        let _ = (check_read(one, other), check_read(other, one));
+    }
+}
+
 #[cfg(feature = "http")]
 pub fn cluster_answer(data: &[u8]) {
     crate::client::failover::answer::read_any(data);
@@ -499,6 +513,12 @@ mod tests {
     #[test]
     fn http_answer_corpus() -> io::Result<()> {
         replay("http_answer", http_answer)
+    }
+
+    #[cfg(feature = "broker")]
+    #[test]
+    fn avro_corpus() -> io::Result<()> {
+        replay("avro", avro)
     }
 
     #[cfg(feature = "http")]

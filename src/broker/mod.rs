@@ -75,3 +75,5 @@ pub use policies::{
     InactiveTopicDeleteMode, InactiveTopicPolicies, PersistencePolicies, PolicySet, PublishRate, RetentionPolicies,
     SchemaCompatibilityStrategy,
 };
+#[cfg(any(test, fuzzing))]
+pub(crate) use topics::schemas::avro;

@@ -524,6 +524,9 @@ fn refresh_challenge() {
     assert!(frames.contains(&recorded("broker408_auth_challenge_refresh")), "{frames:?}");
 }
 
+/// What the recorded schema adds a field to.
+const ONE_FIELD: &[u8] = br#"{"type":"record","name":"R","fields":[{"name":"a","type":"int"}]}"#;
+
 #[test]
 fn schemas() {
     let topic = "persistent://public/default/sc-426200-1";
@@ -531,7 +534,7 @@ fn schemas() {
         panic!("no GET_SCHEMA_RESPONSE")
     };
     let second = latest.schema.clone().expect("a schema");
-    let first = pb::Schema { schema_data: Bytes::from_static(b"{}"), name: String::new(), ..second.clone() };
+    let first = pb::Schema { schema_data: Bytes::from_static(ONE_FIELD), name: String::new(), ..second.clone() };
     let mut harness = BrokerHarness::new();
     let conn = harness.connect();
     harness.look_up(conn, topic);

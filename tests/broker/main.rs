@@ -12,6 +12,7 @@ mod like;
 mod policies;
 mod producing;
 mod random;
+mod schemas;
 mod sockets;
 mod support;
 mod topic_list;

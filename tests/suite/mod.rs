@@ -36,6 +36,7 @@ pub mod readers;
 pub mod reconnect;
 pub mod redelivery;
 pub mod relay;
+mod schema_pairs;
 pub mod schemas;
 pub mod seek;
 pub mod seen;
@@ -128,6 +129,7 @@ macro_rules! with_every_test {
             interceptors { messages_that_are_sent messages_that_are_received cumulative_acknowledgements }
             schemas {
                 versions_go_with_messages incompatible_types_are_refused a_consumer_registers_on_an_idle_topic_only
+                a_new_version_is_read_and_reads
             }
             clusters { a_web_server_names_the_cluster }
             seek { to_a_message to_the_ends each_topic_elsewhere by_an_id_of_several_topics a_pattern_wants_the_topic }

@@ -1,5 +1,6 @@
 //! Schemas that the application serialises for: registered, compared, and named by each message.
 
+use super::schema_pairs::{SCHEMA_PAIRS, SchemaPair};
 use super::*;
 use pulsar_native::{SchemaInfo, SchemaType};
 
@@ -76,4 +77,27 @@ pub async fn a_consumer_registers_on_an_idle_topic_only(target: &Target) {
     let plain = within("a producer", client.producer(&used).create()).await.expect("without a schema");
     send(&plain, "bytes").await;
     refused(within("the refusal", client.consumer(&used, "s").schema(json(ORDER)).subscribe()).await, &used);
+}
+
+/// A consumer has to read what is written; a producer has to write what both versions read (FULL).
+pub async fn a_new_version_is_read_and_reads(target: &Target) {
+    let client = target.client().await;
+    for (index, pair) in SCHEMA_PAIRS.iter().enumerate() {
+        let SchemaPair { what, one, other, other_reads_one, one_reads_other } = *pair;
+        for (way, written, read, is_read) in
+            [("", one, other, other_reads_one), (", back", other, one, one_reads_other)]
+        {
+            let topic = target.topic(&format!("schema-pair-{index}{}", way.len()));
+            let first = match within("a producer", client.producer(&topic).schema(avro(written)).create()).await {
+                Ok(first) => first,
+                Err(error) => panic!("{what}{way}: {error}"),
+            };
+            let consumer = within("a consumer", client.consumer(&topic, "s").schema(avro(read)).subscribe()).await;
+            assert_eq!(consumer.is_ok(), is_read, "a consumer, {what}{way}: {:?}", consumer.err());
+            let second = within("a producer", client.producer(&topic).schema(avro(read)).create()).await;
+            let is_taken = other_reads_one && one_reads_other;
+            assert_eq!(second.is_ok(), is_taken, "a producer, {what}{way}: {:?}", second.err());
+            drop((first, consumer, second));
+        }
+    }
 }

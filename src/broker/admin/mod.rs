@@ -110,6 +110,11 @@ impl Broker {
         }
     }
 
+    /// Deletes all versions of a topic's schema; the number that the deletion takes. `None` without a schema.
+    pub fn delete_schema(&mut self, topic: &str) -> Option<u64> {
+        self.schemas.delete(topic, self.now.wall_ms)
+    }
+
     fn close_endpoints(&mut self, topic: &Arc<str>, url: Option<&str>) {
         let refusal = refuse(ServerError::ServiceNotReady, "Topic is temporarily unavailable");
         self.close_producers(topic, url, &refusal);

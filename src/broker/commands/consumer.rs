@@ -11,7 +11,7 @@ use crate::broker::machine::{Broker, BrokerTimer};
 use crate::broker::refusal::{NAMING_EXCEPTION, refuse};
 use crate::broker::storage::{EntryPosition, Log};
 use crate::broker::subscription::{KeyRange, SharingMode, SubscribedConsumer, Subscription};
-use crate::broker::topics::Topic;
+use crate::broker::topics::schemas::SchemaRules;
 use crate::pb::command_subscribe::{InitialPosition, SubType};
 use crate::pb::{self, KeySharedMode, ServerError};
 use crate::wire::command::Refusal;
@@ -118,8 +118,10 @@ impl Broker {
         }
         let missing = || refuse(ServerError::TopicNotFound, format!("Topic {name} does not exist"));
         let topic = self.load_topic(&name, request.force_topic_creation()).ok_or_else(missing)?;
-        let is_in_use = self.topics.get(&topic).is_some_and(Topic::is_in_use);
-        self.schemas.check_consumer(&topic, request.schema.as_ref(), is_in_use)?;
+        if let Some(found) = self.topics.get(&topic) {
+            let (is_in_use, rules) = (found.is_in_use(), SchemaRules::of(&found.policies));
+            self.schemas.check_consumer(&topic, request.schema.as_ref(), is_in_use, rules, self.now.wall_ms)?;
+        }
         Ok(topic)
     }
 

@@ -11,6 +11,7 @@ use crate::broker::connections::ProducerSlot;
 use crate::broker::ids::{ConnId, NO_REQUEST, ProducerKey};
 use crate::broker::machine::Broker;
 use crate::broker::refusal::{PRODUCER_FENCED_EXCEPTION, refuse};
+use crate::broker::topics::schemas::SchemaRules;
 use crate::broker::topics::{Admission, OpeningProducer};
 use crate::pb::{self, ProducerAccessMode, ServerError};
 use crate::wire::command::Refusal;
@@ -101,7 +102,9 @@ impl Broker {
         request: &pb::CommandProducer,
         mode: ProducerAccessMode,
     ) -> Result<(), Refusal> {
-        let schema_version = self.schemas.register(topic, request.schema.as_ref())?;
+        let Some(found) = self.topics.get(topic) else { return Ok(()) };
+        let rules = SchemaRules::of(&found.policies);
+        let schema_version = self.schemas.register(topic, request.schema.as_ref(), rules, self.now.wall_ms)?;
         if let Some(name) = request.initial_subscription_name.as_deref() {
             self.create_initial_subscription(topic, name)?;
         }

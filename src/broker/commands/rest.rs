@@ -6,8 +6,9 @@ use crate::broker::authentication;
 use crate::broker::like::Capability;
 use crate::broker::machine::Broker;
 use crate::broker::refusal::refuse;
+use crate::broker::topics::schemas::schema_type_name;
 use crate::pb::command_get_topics_of_namespace::Mode;
-use crate::pb::{self, ServerError, schema::Type};
+use crate::pb::{self, ServerError};
 use crate::percent;
 use crate::wire::command::Refusal;
 
@@ -129,12 +130,15 @@ impl Broker {
         }
         let missing = || refuse(ServerError::TopicNotFound, "Schema not found");
         let version = version.map(|version| version.parse().map_err(|_| missing())).transpose()?;
-        let (schema, version) = self.schemas.get(topic, version).ok_or_else(missing)?;
+        let found = self.schemas.get(topic, version).filter(|found| !found.is_deletion).ok_or_else(missing)?;
+        let (schema, version) = (&found.schema, found.version);
         let properties: serde_json::Map<_, _> =
             schema.properties.iter().map(|pb::KeyValue { key, value }| (key.clone(), json!(value))).collect();
         let data = String::from_utf8_lossy(&schema.schema_data);
-        let name = rest_name(schema.r#type());
-        Ok(json!({ "version": version, "type": name, "timestamp": 0, "data": data, "properties": properties }))
+        let name = schema_type_name(schema.r#type());
+        Ok(
+            json!({ "version": version, "type": name, "timestamp": found.registered_ms, "data": data, "properties": properties }),
+        )
     }
 }
 
@@ -153,22 +157,6 @@ fn refused(refusal: Refusal) -> RestAnswer {
 
 fn full_name(domain: &str, tenant: &str, namespace: &str, local: &str) -> String {
     format!("{domain}://{tenant}/{namespace}/{local}")
-}
-
-/// The name of a type at the REST interface: `LocalDate` is `LOCAL_DATE`.
-fn rest_name(kind: Type) -> String {
-    let name = match kind {
-        Type::Bool => "Boolean",
-        other => other.as_str_name(),
-    };
-    let mut upper = String::new();
-    for c in name.chars() {
-        if c.is_ascii_uppercase() && !upper.is_empty() {
-            upper.push('_');
-        }
-        upper.push(c.to_ascii_uppercase());
-    }
-    upper
 }
 
 /// A parameter of a query, decoded.

@@ -1,11 +1,14 @@
 //! GET_SCHEMA and GET_OR_CREATE_SCHEMA.
 
+use bytes::Bytes;
+
 use super::Rejection;
 use crate::broker::conformance::Rule;
 use crate::broker::ids::ConnId;
 use crate::broker::machine::Broker;
 use crate::broker::refusal::refuse;
-use crate::broker::topics::schemas::{parse_version, version_bytes};
+use crate::broker::topics::schemas::{SchemaRules, parse_version, version_bytes};
+use crate::pb::schema::Type;
 use crate::pb::{self, ServerError};
 use crate::topic::TopicName;
 
@@ -20,7 +23,8 @@ impl Broker {
             })?),
         };
         let missing = || refuse(ServerError::TopicNotFound, "Topic not found or no-schema");
-        let (schema, version) = self.schemas.get(&request.topic, version).ok_or_else(missing)?;
+        let found = self.schemas.get(&request.topic, version).ok_or_else(missing)?;
+        let (schema, version) = (found.schema.clone(), found.version);
         let response = pb::CommandGetSchemaResponse {
             request_id: request.request_id,
             schema: Some(schema),
@@ -44,7 +48,13 @@ impl Broker {
         if !self.topics.contains(name.as_str()) {
             return Err(refuse(ServerError::TopicNotFound, format!("Topic {name} does not exist")).into());
         }
-        let version = self.schemas.register(name.as_str(), Some(&request.schema))?;
+        // NONE is none to create, other than in PRODUCER and SUBSCRIBE.
+        let schema = Some(&request.schema).filter(|schema| schema.r#type() != Type::None);
+        let rules = SchemaRules::of(self.policies.effective(&name));
+        let version = match schema {
+            None => Bytes::new(),
+            schema => self.schemas.register(name.as_str(), schema, rules, self.now.wall_ms)?,
+        };
         let response = pb::CommandGetOrCreateSchemaResponse {
             request_id: request.request_id,
             schema_version: Some(version),
