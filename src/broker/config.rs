@@ -73,6 +73,10 @@ pub struct BrokerConfig {
     pub max_stored_bytes: usize,
     /// Unacknowledged messages of a Shared or Key_Shared consumer at which delivery to it stops: 50,000.
     pub max_unacked_messages_per_consumer: u64,
+    /// Whether Key_Shared divides keys by a ring, or else into ranges: true.
+    pub subscription_key_shared_use_consistent_hashing: bool,
+    /// Points of each consumer on that ring: 100.
+    pub subscription_key_shared_consistent_hashing_replica_points: u32,
     /// Bytes waiting for one connection at which delivery to it stops: 4 MiB.
     pub pulsar_channel_write_buffer_high_water_mark: usize,
     /// Broker entry metadata goes to clients that can parse it (protocol version 18 and the feature flag): false.
@@ -123,6 +127,8 @@ impl Default for BrokerConfig {
             active_consumer_failover_delay_time: Duration::from_secs(1),
             max_stored_bytes: 256 * 1024 * 1024,
             max_unacked_messages_per_consumer: 50_000,
+            subscription_key_shared_use_consistent_hashing: true,
+            subscription_key_shared_consistent_hashing_replica_points: 100,
             pulsar_channel_write_buffer_high_water_mark: 4 * 1024 * 1024,
             exposing_broker_entry_metadata_to_client_enabled: false,
             damaged_entries: DamagedEntries::default(),

@@ -9,6 +9,9 @@ pub(crate) const PRODUCER_FENCED_EXCEPTION: &str =
 /// In front of the text where a topic or producer name is taken.
 pub(crate) const PRODUCER_BUSY_EXCEPTION: &str =
     "org.apache.pulsar.broker.service.BrokerServiceException$ProducerBusyException: ";
+/// In front of the text where a backlog quota is exceeded.
+pub(crate) const QUOTA_EXCEEDED_EXCEPTION: &str =
+    "org.apache.pulsar.broker.service.BrokerServiceException$TopicBacklogQuotaExceededException: ";
 /// In front of the text where a name must not be used.
 pub(crate) const NAMING_EXCEPTION: &str = "org.apache.pulsar.broker.service.BrokerServiceException$NamingException: ";
 

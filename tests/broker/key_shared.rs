@@ -158,3 +158,25 @@ fn a_key_without_permits_holds_up_its_own_messages_only() {
     assert_eq!(late.len() + free, 20);
     assert!(late.windows(2).all(|pair| pair[0].1 < pair[1].1));
 }
+
+#[test]
+fn keys_are_divided_into_ranges_where_the_settings_say_so() {
+    let mut harness = BrokerHarness::with(|config| config.subscription_key_shared_use_consistent_hashing = false);
+    let conn = harness.connect();
+    harness.producer(conn, 1);
+    let consumers = [0, 1, 2].map(|_| harness.connect());
+    for (id, consumer) in (1..).zip(consumers) {
+        harness.consumer(consumer, id, SubType::KeyShared, 1_000);
+    }
+    let keys: Vec<_> = (0..100).map(|index| format!("k{index}")).collect();
+    publish_keys(&mut harness, conn, 0, &keys.iter().map(String::as_str).collect::<Vec<_>>());
+    // As Pulsar 4.0.8 shows them in `keyHashRangeArrays`.
+    let ranges = [32_769..=65_536, 16_385..=32_768, 0..=16_384];
+    for (consumer, range) in consumers.into_iter().zip(ranges) {
+        let delivered = delivered(&mut harness, consumer);
+        assert!(delivered.len() > 10, "{range:?}: {delivered:?}");
+        for (key, _) in delivered {
+            assert!(range.contains(&(murmur3_32(key.as_bytes()) % 65_536)), "{key} is not in {range:?}");
+        }
+    }
+}

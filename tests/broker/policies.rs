@@ -157,7 +157,9 @@ fn a_quota_keeps_producers_out_with_the_code_of_its_policy() {
         assert!(matches!(harness.take(conn).as_slice(), [Frame::Other(Command::CloseProducer(_))]), "{policy}");
         let (request_id, producer_id) = (harness.request_id(), 2);
         let answer = harness.ask(conn, producer_command(request_id, producer_id, TOPIC));
-        assert_eq!(error_of(&answer), (code, "Cannot create producer on topic with backlog quota exceeded"));
+        let text = "org.apache.pulsar.broker.service.BrokerServiceException$TopicBacklogQuotaExceededException: \
+                    Cannot create producer on topic with backlog quota exceeded";
+        assert_eq!(error_of(&answer), (code, text));
         harness.ack_entry(conn, 1, 0);
         harness.producer(conn, 3);
     }
@@ -253,7 +255,7 @@ fn delays_can_be_limited_and_switched_off() {
 fn limits_on_producers_consumers_and_subscriptions_refuse_one_more() {
     let mut harness = with_namespace(|own| {
         own.max_producers_per_topic = Some(1);
-        own.max_consumers_per_topic = Some(3);
+        own.max_consumers_per_topic = Some(4);
         own.max_consumers_per_subscription = Some(2);
         own.max_subscriptions_per_topic = Some(2);
     });
@@ -263,7 +265,7 @@ fn limits_on_producers_consumers_and_subscriptions_refuse_one_more() {
     another.producer_name = Some("another".to_owned());
     let answer = harness.ask(conn, another);
     assert_eq!(error_of(&answer).0, ServerError::ProducerBusy);
-    assert!(error_of(&answer).1.ends_with("reached max producers limit"), "{answer:?}");
+    assert_eq!(error_of(&answer).1, format!("Topic '{TOPIC}' reached max producers limit"));
     harness.consumer(conn, 1, SubType::Shared, 0);
     harness.consumer(conn, 2, SubType::Shared, 0);
     let answer = harness.ask(conn, subscribe_command(1, 3, SubType::Shared));
@@ -274,9 +276,8 @@ fn limits_on_producers_consumers_and_subscriptions_refuse_one_more() {
     let answer = harness.ask(conn, third);
     let text = format!("Exceed the maximum number of subscriptions of the topic: {TOPIC}");
     assert_eq!(error_of(&answer), (ServerError::NotAllowedError, text.as_str()));
-    let mut fourth = subscribe_command(1, 6, SubType::Shared);
-    fourth.subscription = "other".to_owned();
-    let answer = harness.ask(conn, fourth);
+    harness.consumer_as(conn, 6, SubType::Shared, 0, |subscribe| subscribe.subscription = "other".to_owned());
+    let answer = harness.ask(conn, subscribe_command(1, 7, SubType::Shared));
     assert_eq!(error_of(&answer), (ServerError::ConsumerBusy, "Topic reached max consumers limit"));
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::takeover::HolderState;
 use super::{CLOSE_VERSION, Rejection, consumer_not_found};
+use crate::broker::config::BrokerConfig;
 use crate::broker::conformance::Rule;
 use crate::broker::connections::ConsumerSlot;
 use crate::broker::ids::{ConnId, ConsumerKey, NO_REQUEST};
@@ -28,7 +29,7 @@ struct SubscribeModes {
 
 impl SubscribeModes {
     /// `None` if one of the fields has a value that is not known.
-    fn of(request: &pb::CommandSubscribe) -> Option<Self> {
+    fn of(request: &pb::CommandSubscribe, config: &BrokerConfig) -> Option<Self> {
         let meta = request.key_shared_meta.as_ref();
         let key_shared_mode = match meta {
             Some(meta) => KeySharedMode::try_from(meta.key_shared_mode).ok()?,
@@ -42,6 +43,9 @@ impl SubscribeModes {
             sub_type: SubType::try_from(request.sub_type).ok()?,
             is_sticky: key_shared_mode == KeySharedMode::Sticky,
             allows_out_of_order: meta.is_some_and(|meta| meta.allow_out_of_order_delivery()),
+            ring_points: config
+                .subscription_key_shared_use_consistent_hashing
+                .then_some(config.subscription_key_shared_consistent_hashing_replica_points),
         };
         Some(Self { sharing, initial_position })
     }
@@ -56,7 +60,7 @@ impl Broker {
         request: &pb::CommandSubscribe,
         holder: HolderState,
     ) -> Result<(), Rejection> {
-        let Some(modes) = SubscribeModes::of(request) else {
+        let Some(modes) = SubscribeModes::of(request, &self.config) else {
             return Err(Rejection::violation(Rule::UnreadableFrame, "unknown enum value in SUBSCRIBE"));
         };
         let key = ConsumerKey { conn, id: request.consumer_id };
@@ -142,10 +146,10 @@ impl Broker {
     ) -> Result<(), Refusal> {
         let Some(found) = self.topics.get_mut(topic) else { return Ok(()) };
         let existing = found.subscriptions.get(name);
+        found.check_new_consumer()?;
         if existing.is_none() {
             found.check_new_subscription()?;
         }
-        found.check_new_consumer()?;
         if let Some(sub) = existing {
             sub.check_join(request.durable(), modes.sharing, found.policies.max_consumers_per_subscription)?;
         }

@@ -484,6 +484,22 @@ impl EmbeddedBrokerBuilder {
         self
     }
 
+    /// Whether Key_Shared divides the keys by consistent hashing; if not, each consumer that joins gets half of the largest range
+    /// of them. Default true.
+    #[doc(alias = "subscriptionKeySharedUseConsistentHashing")]
+    pub fn subscription_key_shared_use_consistent_hashing(mut self, uses: bool) -> Self {
+        self.config.subscription_key_shared_use_consistent_hashing = uses;
+        self
+    }
+
+    /// Points of each consumer on the ring of consistent hashing: the more, the more evenly keys are divided. At least 1.
+    /// Default 100.
+    #[doc(alias = "subscriptionKeySharedConsistentHashingReplicaPoints")]
+    pub fn subscription_key_shared_consistent_hashing_replica_points(mut self, points: u32) -> Self {
+        self.config.subscription_key_shared_consistent_hashing_replica_points = points.max(1);
+        self
+    }
+
     /// Bytes of entries kept over all topics. Default 256 MiB. Above it acknowledged entries are dropped; where that
     /// is not enough, producers are closed and refused as by a backlog quota.
     pub fn max_stored_bytes(mut self, bytes: usize) -> Self {

@@ -8,7 +8,7 @@
 //! | [`SubscribedConsumers`] | permits and counts of each consumer |
 //! | [`ActiveConsumer`] | Exclusive, Failover: which consumer is active |
 //! | [`RoundRobin`] | Shared: the consumers in round robin |
-//! | `KeyRing` | Key_Shared: whose key it is |
+//! | `KeyRing`, `KeyRanges` | Key_Shared: whose key it is |
 //!
 //! [`Subscription`] keeps them in step. Sending is in [`dispatch`](super::dispatch).
 
@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 pub(crate) use self::active::ActiveConsumer;
 pub(crate) use self::consumer::{KeyRange, SubscribedConsumer, SubscribedConsumers};
-use self::key_hashing::{KeyRing, auto_split_slot, sticky_slot};
+use self::key_hashing::{KeyRanges, KeyRing, auto_split_slot, sticky_slot};
 pub(crate) use self::read_queue::ReadQueue;
 pub(crate) use self::round_robin::RoundRobin;
 use self::unacked::UnackedEntries;
@@ -45,6 +45,8 @@ pub(crate) struct SharingMode {
     pub(crate) is_sticky: bool,
     /// Key_Shared: a key may move while messages of it are unacknowledged.
     pub(crate) allows_out_of_order: bool,
+    /// Key_Shared: points of each consumer on the ring that divides the keys; `None`: they are divided into ranges.
+    pub(crate) ring_points: Option<u32>,
 }
 
 impl SharingMode {
@@ -79,6 +81,7 @@ pub(crate) struct Subscription {
     pub(crate) active: ActiveConsumer,
     pub(crate) rotation: RoundRobin,
     ring: KeyRing,
+    ranges: KeyRanges,
     /// Messages delivered, redeliveries included.
     msg_out: u64,
     /// Delivery stopped at the limit of unacknowledged messages, until half of them are acknowledged.
@@ -92,7 +95,12 @@ impl Subscription {
     pub(crate) fn new(is_durable: bool, start: u64) -> Self {
         Self {
             is_durable,
-            mode: SharingMode { sub_type: SubType::Exclusive, is_sticky: false, allows_out_of_order: false },
+            mode: SharingMode {
+                sub_type: SubType::Exclusive,
+                is_sticky: false,
+                allows_out_of_order: false,
+                ring_points: None,
+            },
             cursor: Cursor::at(start),
             queue: ReadQueue::at(start),
             unacked: UnackedEntries::default(),
@@ -100,6 +108,7 @@ impl Subscription {
             active: ActiveConsumer::default(),
             rotation: RoundRobin::default(),
             ring: KeyRing::default(),
+            ranges: KeyRanges::default(),
             msg_out: 0,
             blocked_on_unacked: false,
             redelivered: 0,
@@ -221,8 +230,12 @@ impl Subscription {
         if !self.is_single_active() {
             consumer.epoch = None;
         }
+        let key = consumer.key;
         self.consumers.push(consumer);
-        self.rebuild_ring();
+        if self.divides_keys() {
+            self.ranges.add(key);
+            self.rebuild_ring();
+        }
     }
 
     /// Takes a consumer out; what it held is sent again, with its redelivery count unchanged. False if it is not here.
@@ -245,7 +258,10 @@ impl Subscription {
             self.queue.clear_delayed();
             self.rotation.restart();
         }
-        self.rebuild_ring();
+        self.ranges.remove(key);
+        if self.divides_keys() {
+            self.rebuild_ring();
+        }
         true
     }
 
@@ -259,9 +275,14 @@ impl Subscription {
         keys
     }
 
+    /// Key_Shared without ranges of the consumers' choice.
+    fn divides_keys(&self) -> bool {
+        self.mode.sub_type == SubType::KeyShared && !self.mode.is_sticky
+    }
+
     fn rebuild_ring(&mut self) {
-        if self.mode.sub_type == SubType::KeyShared && !self.mode.is_sticky {
-            self.ring = KeyRing::of(&self.consumers);
+        if let Some(points) = self.mode.ring_points {
+            self.ring = KeyRing::of(&self.consumers, points);
         }
     }
 
@@ -284,9 +305,12 @@ impl Subscription {
         if self.mode.is_sticky {
             let slot = sticky_slot(key_hash);
             (slot, self.consumers.iter().find(|consumer| consumer.owns(slot)).map(|consumer| consumer.key))
-        } else {
+        } else if self.mode.ring_points.is_some() {
             let slot = auto_split_slot(key_hash);
             (slot, self.ring.owner(slot))
+        } else {
+            let slot = sticky_slot(key_hash);
+            (slot, self.ranges.owner(slot))
         }
     }
 

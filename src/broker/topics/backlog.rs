@@ -2,7 +2,7 @@
 
 use super::Topic;
 use crate::broker::policies::{BacklogQuota, BacklogQuotaPolicy, BacklogQuotaType, RetentionPolicies};
-use crate::broker::refusal::refuse;
+use crate::broker::refusal::{QUOTA_EXCEEDED_EXCEPTION, refuse};
 use crate::pb::ServerError;
 use crate::wire::command::Refusal;
 
@@ -53,24 +53,22 @@ impl Topic {
             Some(BacklogQuotaPolicy::ProducerRequestHold) => ServerError::ProducerBlockedQuotaExceededError,
             Some(BacklogQuotaPolicy::ProducerException) => ServerError::ProducerBlockedQuotaExceededException,
         };
-        Err(refuse(code, "Cannot create producer on topic with backlog quota exceeded"))
+        Err(quota_exceeded(code))
     }
 
-    /// The oldest messages count as acknowledged until nine tenths of the quota are left, as on a real broker. True if that
+    /// The oldest messages count as acknowledged until about nine tenths of the quota are left, as on a real broker. True if that
     /// moved a subscription.
     pub(crate) fn evict_backlog(&mut self, kind: BacklogQuotaType, quota: BacklogQuota, now_ms: u64) -> bool {
         if kind == BacklogQuotaType::MessageAge {
             return self.expire(now_ms, u64::try_from(quota.limit_time).unwrap_or(0) * 900);
         }
         let target = u64::try_from(quota.limit_size).unwrap_or(0) / 10 * 9;
-        let mut start = self.backlog_start().unwrap_or_else(|| self.log.end());
-        let mut bytes = self.log.bytes_from(start);
-        while bytes > target && start < self.log.end() {
-            bytes -= self.log.get(start).map_or(0, |entry| entry.bytes.len() as u64);
-            start += 1;
-        }
+        let Some(start) = self.backlog_start().map(|start| start.max(self.log.first())) else { return false };
+        // As many as there are on average in the bytes that are too many.
+        let (bytes, entries) = (u128::from(self.log.bytes_from(start)), u128::from(self.log.end() - start));
+        let skipped = (entries * bytes.saturating_sub(target.into())).checked_div(bytes).unwrap_or(0);
         for sub in self.subscriptions.values_mut() {
-            sub.acknowledge_below(start, None);
+            sub.acknowledge_below(start + skipped as u64, None);
         }
         true
     }
@@ -94,4 +92,9 @@ impl Topic {
         }
         self.log.trim(end)
     }
+}
+
+/// How a topic whose backlog is too large refuses producers.
+pub(super) fn quota_exceeded(code: ServerError) -> Refusal {
+    refuse(code, format!("{QUOTA_EXCEEDED_EXCEPTION}Cannot create producer on topic with backlog quota exceeded"))
 }

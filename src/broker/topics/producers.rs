@@ -74,7 +74,7 @@ impl TopicProducers {
     pub(crate) fn check_connect(&self, topic: &str, name: Option<&str>, limit: Option<u32>) -> Result<(), Refusal> {
         let limit = limit.filter(|limit| *limit > 0).map_or(PRODUCERS_MAX, |limit| PRODUCERS_MAX.min(limit as usize));
         if self.connected.len() >= limit {
-            let text = format!("{PRODUCER_BUSY_EXCEPTION}Topic '{topic}' reached max producers limit");
+            let text = format!("Topic '{topic}' reached max producers limit");
             return Err(refuse(ServerError::ProducerBusy, text));
         }
         match name {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::backlog::quota_exceeded;
 use super::producers::TopicProducers;
 use super::sequence_ids::SequenceIds;
 use crate::broker::policies::PolicySet;
@@ -86,8 +87,7 @@ impl Topic {
             return Err(refuse(ServerError::TopicTerminatedError, "Topic was already terminated"));
         }
         if self.is_over_quota {
-            let text = "Cannot create producer on topic with backlog quota exceeded";
-            return Err(refuse(ServerError::ProducerBlockedQuotaExceededException, text));
+            return Err(quota_exceeded(ServerError::ProducerBlockedQuotaExceededException));
         }
         Ok(())
     }
