@@ -94,6 +94,14 @@ impl Admin {
         self.change_namespace("POST", namespace, "/maxUnackedMessagesPerConsumer", &messages.to_string()).await;
     }
 
+    /// Compacts a topic, and waits until it is done.
+    pub async fn compact(&self, topic: &str) {
+        self.change("PUT", topic, "/compaction", "").await;
+        let state = path(topic, "/compaction");
+        let look = || async { self.request("GET", &state, "").await.body };
+        until("the end of the compaction", look, |state| state.contains("SUCCESS")).await;
+    }
+
     /// Sets or removes the backlog quota of a topic, and waits until the broker applies it: it reads the policies of topics
     /// from a topic of its own.
     pub async fn limit_backlog(&self, topic: &str, policy: Option<QuotaPolicy>) {

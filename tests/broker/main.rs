@@ -4,6 +4,7 @@
 mod common;
 
 mod captured;
+mod compaction;
 mod consuming;
 mod handshake;
 mod invalid_input;

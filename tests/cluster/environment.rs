@@ -241,6 +241,10 @@ impl Cluster for Way {
         Box::pin(async move { self.admin().change("DELETE", topic, "?force=true", "").await })
     }
 
+    fn compact<'a>(&'a self, topic: &'a str) -> Fut<'a, ()> {
+        Box::pin(async move { self.admin().compact(topic).await })
+    }
+
     fn limit_backlog<'a>(&'a self, topic: &'a str, policy: Option<QuotaPolicy>) -> Fut<'a, ()> {
         Box::pin(async move { self.admin().limit_backlog(topic, policy).await })
     }

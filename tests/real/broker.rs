@@ -142,6 +142,10 @@ impl Cluster for Real {
         Box::pin(self.admin.change("DELETE", topic, "?force=true", ""))
     }
 
+    fn compact<'a>(&'a self, topic: &'a str) -> Fut<'a, ()> {
+        Box::pin(self.admin.compact(topic))
+    }
+
     fn limit_backlog<'a>(&'a self, topic: &'a str, policy: Option<QuotaPolicy>) -> Fut<'a, ()> {
         Box::pin(self.admin.limit_backlog(topic, policy))
     }

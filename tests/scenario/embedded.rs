@@ -3,8 +3,7 @@
 
 use std::sync::PoisonError;
 
-use pulsar_native::ServerCode;
-use pulsar_native::broker::{EmbeddedBroker, FaultEvent, PulsarVersion, Rule};
+use pulsar_native::broker::{BacklogQuota, BacklogQuotaPolicy, BacklogQuotaType, EmbeddedBroker, PulsarVersion, Rule};
 use pulsar_native::client::{DialFuture, Dialer, Socket};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
@@ -173,19 +172,23 @@ impl Cluster for Embedded {
         Box::pin(async move { self.broker.delete_topic(topic) })
     }
 
-    /// It stores without limit: what a quota leads to is scripted.
     fn limit_backlog<'a>(&'a self, topic: &'a str, policy: Option<QuotaPolicy>) -> Fut<'a, ()> {
-        let code = policy.map(|policy| match policy {
-            QuotaPolicy::ProducerException => ServerCode::PRODUCER_BLOCKED_QUOTA_EXCEEDED_EXCEPTION,
-            QuotaPolicy::ProducerRequestHold => ServerCode::PRODUCER_BLOCKED_QUOTA_EXCEEDED_ERROR,
+        let quota = policy.map(|policy| match policy {
+            QuotaPolicy::ProducerException => BacklogQuota::new(1, BacklogQuotaPolicy::ProducerException),
+            QuotaPolicy::ProducerRequestHold => BacklogQuota::new(1, BacklogQuotaPolicy::ProducerRequestHold),
         });
         Box::pin(async move {
-            let faults = self.broker.faults();
-            match code {
-                Some(code) => faults.on(FaultEvent::Producer).on_topic(topic).always().refuse_request(code),
-                None => faults.clear(),
-            }
+            let kind = BacklogQuotaType::DestinationStorage;
+            let is_set = self.broker.set_topic_policies(topic, |own| match quota {
+                Some(quota) => drop(own.backlog_quotas.insert(kind, quota)),
+                None => drop(own.backlog_quotas.remove(&kind)),
+            });
+            assert!(is_set, "{topic} is in a namespace");
         })
+    }
+
+    fn compact<'a>(&'a self, topic: &'a str) -> Fut<'a, ()> {
+        Box::pin(async move { assert!(self.broker.compact(topic), "{topic} exists") })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::common::random::Random;
-use pulsar_native::{TableSnapshot, TableView, TableViewBuilder};
+use pulsar_native::{SeekTo, TableSnapshot, TableView, TableViewBuilder};
 
 pub(crate) type Map = BTreeMap<String, String>;
 
@@ -236,4 +236,33 @@ async fn polled<F: Future + Unpin>(mut future: F, times: usize) -> Option<F> {
         tokio::task::yield_now().await;
     }
     Some(future)
+}
+
+/// Batches and single messages, some keys removed: a view over what compaction has left, and what came later, is the same map.
+pub async fn a_topic_that_was_compacted(target: &Target) {
+    let client = target.client().await;
+    let topic = target.topic("view-compacted");
+    let batched = created(client.producer(&topic)).await;
+    let single = created(client.producer(&topic).batching(false)).await;
+    let mut updates = Updates::new(40);
+    updates.send(&batched, 300).await;
+    updates.send(&single, 100).await;
+    within("the compaction", target.cluster().compact(&topic)).await;
+    let view = viewed(client.table_view(&topic)).await;
+    assert_eq!(entries(&view.snapshot()), updates.map);
+    let mut reader = within("a reader", client.reader(&topic, SeekTo::Earliest).read_compacted(true).create())
+        .await
+        .expect("a reader");
+    let mut keys = BTreeSet::new();
+    while within("whether there is more", reader.has_next()).await.expect("an answer") {
+        let message = within("a message", reader.read_next()).await.expect("a message");
+        assert!(keys.insert(message.key().expect("only such are left").to_owned()), "a key twice");
+    }
+    assert_eq!(keys, updates.map.keys().cloned().collect(), "what was removed is not there");
+
+    updates.send(&batched, 100).await;
+    assert_eq!(refreshed(&view).await, updates.map);
+    within("the compaction", target.cluster().compact(&topic)).await;
+    updates.send(&single, 20).await;
+    assert_eq!(entries(&viewed(client.table_view(&topic)).await.snapshot()), updates.map);
 }

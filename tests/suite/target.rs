@@ -43,6 +43,8 @@ pub trait Cluster: Send + Sync {
     fn unload<'a>(&'a self, topic: &'a str) -> Fut<'a, ()>;
     fn terminate<'a>(&'a self, topic: &'a str) -> Fut<'a, ()>;
     fn delete<'a>(&'a self, topic: &'a str) -> Fut<'a, ()>;
+    /// Compacts a topic; done when this is.
+    fn compact<'a>(&'a self, topic: &'a str) -> Fut<'a, ()>;
     /// From the next attach on a backlog quota below what is stored has this consequence; `None`: none. Not for an empty topic.
     fn limit_backlog<'a>(&'a self, topic: &'a str, policy: Option<QuotaPolicy>) -> Fut<'a, ()>;
 }

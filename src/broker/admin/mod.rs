@@ -110,6 +110,16 @@ impl Broker {
         }
     }
 
+    /// Compacts a topic, or all partitions of one: consumers with `read_compacted` get of each key the last value. False for a
+    /// topic that does not exist or is not persistent.
+    pub fn compact(&mut self, topic: &str) -> bool {
+        let topics = self.topics.resolve(topic);
+        for topic in &topics {
+            self.topics.compact(topic);
+        }
+        !topics.is_empty() && TopicName::parse(topic).is_ok_and(|name| name.is_persistent())
+    }
+
     /// Deletes all versions of a topic's schema; the number that the deletion takes. `None` without a schema.
     pub fn delete_schema(&mut self, topic: &str) -> Option<u64> {
         self.schemas.delete(topic, self.now.wall_ms)

@@ -10,7 +10,7 @@ use crate::broker::connections::ConsumerSlot;
 use crate::broker::ids::{ConnId, ConsumerKey, NO_REQUEST};
 use crate::broker::machine::{Broker, BrokerTimer};
 use crate::broker::refusal::{NAMING_EXCEPTION, refuse};
-use crate::broker::storage::{EntryPosition, Log};
+use crate::broker::storage::{CompactedLog, EntryPosition, Log};
 use crate::broker::subscription::{KeyRange, SharingMode, SubscribedConsumer, Subscription};
 use crate::broker::topics::schemas::SchemaRules;
 use crate::pb::command_subscribe::{InitialPosition, SubType};
@@ -159,12 +159,13 @@ impl Broker {
         }
         let (index_acks, now_ms) = (self.config.acknowledgment_at_batch_index_level_enabled, self.now.wall_ms);
         let log = &found.log;
-        let create = || new_subscription(log, request, modes.initial_position, index_acks, now_ms);
+        let create = || new_subscription(log, &found.compacted, request, modes.initial_position, index_acks, now_ms);
         let sub = found.subscriptions.entry(Arc::clone(name)).or_insert_with(create);
         let consumer = SubscribedConsumer {
             priority: request.priority_level(),
             epoch: request.consumer_epoch,
             ranges,
+            reads_compacted: request.read_compacted(),
             ..SubscribedConsumer::new(key, request.consumer_name())
         };
         let before = sub.active.selected();
@@ -346,6 +347,7 @@ fn sticky_ranges(request: &pb::CommandSubscribe, sharing: SharingMode) -> Result
 /// | none | none, or durable | `initial_position`: the first entry stored, or behind the last |
 fn new_subscription(
     log: &Log,
+    compacted: &CompactedLog,
     request: &pb::CommandSubscribe,
     initial_position: InitialPosition,
     index_acks: bool,
@@ -353,6 +355,9 @@ fn new_subscription(
 ) -> Subscription {
     let initial = match initial_position {
         InitialPosition::Latest => log.end(),
+        InitialPosition::Earliest if request.read_compacted() => {
+            compacted.next(0).map_or(log.first(), |(first, _)| first.min(log.first()))
+        }
         InitialPosition::Earliest => log.first(),
     };
     let rollback_ms = request.start_message_rollback_duration_sec().saturating_mul(1000);

@@ -5,7 +5,7 @@ use crate::broker::conformance::Rule;
 use crate::broker::ids::{ConnId, ConsumerKey};
 use crate::broker::machine::Broker;
 use crate::broker::refusal::refuse;
-use crate::broker::storage::{EntryPosition, Log};
+use crate::broker::storage::{EntryPosition, Log, compaction};
 use crate::broker::topics::Topic;
 use crate::pb::{self, MessageIdData, ServerError};
 use crate::wire::command::Refusal;
@@ -47,7 +47,7 @@ impl Broker {
         let Some(found) = self.topics.get(&topic) else { return Ok(()) };
         let Some(sub) = found.subscriptions.get(&name) else { return Ok(()) };
         let response = pb::CommandGetLastMessageIdResponse {
-            last_message_id: last_message_id(found)?,
+            last_message_id: last_message_id(found, sub.consumers.get(key).is_some_and(|one| one.reads_compacted))?,
             request_id: request.request_id,
             consumer_mark_delete_position: Some(found.log.position_before(sub.cursor.mark_delete()).to_id()),
         };
@@ -104,18 +104,24 @@ fn seek_target<'a>(log: &Log, request: &'a pb::CommandSeek) -> Option<(u64, &'a 
     }
 }
 
-fn last_message_id(topic: &Topic) -> Result<MessageIdData, Refusal> {
+/// Of a consumer that reads the compacted view it is the last entry there, if nothing came after it.
+fn last_message_id(topic: &Topic, reads_compacted: bool) -> Result<MessageIdData, Refusal> {
     if !topic.name.is_persistent() {
         let text = "GetLastMessageId is not supported on a non-persistent topic";
         return Err(refuse(ServerError::UnknownError, text));
     }
-    let last = topic.log.end().checked_sub(1).and_then(|last| topic.log.get(last));
+    let is_in_view = reads_compacted && topic.compacted.horizon() == topic.log.end();
+    let last = match is_in_view {
+        true => topic.compacted.last(),
+        false => topic.log.end().checked_sub(1).and_then(|last| topic.log.get(last)),
+    };
     let (position, batch_index) = match last {
         None => (EntryPosition::NONE, -1),
         Some(entry) if !entry.info.readable => {
             let text = "Failed to parse the metadata of the last message";
             return Err(refuse(ServerError::MetadataError, text));
         }
+        Some(entry) if is_in_view => (entry.position, compaction::last_member(entry)),
         Some(entry) => (entry.position, entry.info.batch.map_or(-1, |count| count as i32 - 1)),
     };
     Ok(MessageIdData { partition: Some(topic.partition()), batch_index: Some(batch_index), ..position.to_id() })

@@ -22,7 +22,7 @@ use crate::broker::conformance::Conformance;
 use crate::broker::connections::Connections;
 use crate::broker::ids::ConsumerKey;
 use crate::broker::policies::PolicySet;
-use crate::broker::storage::{Log, StoredEntry};
+use crate::broker::storage::{CompactedLog, Log, StoredEntry};
 use crate::broker::subscription::Subscription;
 use crate::pb::command_subscribe::SubType;
 use crate::wire::hot::MessageHead;
@@ -67,6 +67,7 @@ impl UnackedLimits {
 pub(crate) struct Dispatcher<'a> {
     pub(crate) sub: &'a mut Subscription,
     pub(crate) log: &'a Log,
+    pub(crate) compacted: &'a CompactedLog,
     pub(crate) connections: &'a mut Connections,
     pub(crate) conformance: &'a mut Conformance,
     pub(crate) context: DispatchContext,
@@ -75,7 +76,9 @@ pub(crate) struct Dispatcher<'a> {
 impl<'a> Dispatcher<'a> {
     /// Sends what can be sent. `Some(ms)` says when a delayed entry is due, if no timer is set for that time yet.
     pub(crate) fn dispatch(mut self) -> Option<u64> {
-        self.sub.queue.skip_trimmed(self.log);
+        if !self.reads_compacted() {
+            self.sub.queue.skip_trimmed(self.log);
+        }
         match self.sub.sub_type() {
             SubType::Exclusive | SubType::Failover => self.dispatch_single_active(),
             SubType::Shared => self.dispatch_shared(),
@@ -85,7 +88,16 @@ impl<'a> Dispatcher<'a> {
         self.sub.queue.take_timer()
     }
 
+    /// Whether the consumer that gets the messages wants of each key the last value.
+    fn reads_compacted(&self) -> bool {
+        let active = self.sub.active.active().and_then(|key| self.sub.consumers.get(key));
+        active.is_some_and(|consumer| consumer.reads_compacted)
+    }
+
     fn next_unread(&mut self) -> Option<(u64, &'a StoredEntry)> {
+        if self.reads_compacted() {
+            return self.sub.queue.next_unread_compacted(&self.sub.cursor, self.log, self.compacted);
+        }
         self.sub.queue.next_unread(&self.sub.cursor, self.log)
     }
 

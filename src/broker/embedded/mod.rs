@@ -350,6 +350,33 @@ impl EmbeddedBroker {
         self.call(|broker| broker.effective_policies(topic))
     }
 
+    /// Compacts a topic, or all partitions of one, as `pulsar-admin topics compact` does: readers and consumers with
+    /// `read_compacted` get of each key the last value, and none of a key whose last value is empty. Messages without a key
+    /// are left out. Done when the call returns. False for a topic that does not exist or is not persistent.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use pulsar_native::broker::EmbeddedBroker;
+    /// use pulsar_native::{Client, Message};
+    ///
+    /// let broker = EmbeddedBroker::builder().start().await?;
+    /// let client = Client::builder(broker.url()).connect().await?;
+    /// let producer = client.producer("prices").create().await?;
+    /// for (key, price) in [("tea", "3"), ("milk", "1"), ("tea", "4")] {
+    ///     producer.send(Message::new(price).with_key(key)).await?;
+    /// }
+    /// assert!(broker.compact("prices"));
+    /// let prices = client.table_view("prices").create().await?;
+    /// assert_eq!(prices.len(), 2);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use = "false if nothing was compacted"]
+    pub fn compact(&self, topic: &str) -> bool {
+        self.call(|broker| broker.compact(topic))
+    }
+
     /// Ends a topic: no further messages; consumers get REACHED_END_OF_TOPIC when they have acknowledged the last one.
     pub fn terminate(&self, topic: &str) {
         self.call(|broker| broker.terminate(topic));

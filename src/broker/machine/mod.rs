@@ -361,12 +361,12 @@ impl Broker {
                 && self.config.like.can(Capability::BrokerEntryMetadata),
             damaged_entries: self.config.damaged_entries,
         };
-        let (log, is_terminated) = (&found.log, found.is_terminated);
+        let (log, compacted, is_terminated) = (&found.log, &found.compacted, found.is_terminated);
         let mut delayed = Vec::new();
         for (name, sub) in found.subscriptions.iter_mut().filter(|(name, _)| only.is_none_or(|only| only == *name)) {
             let dispatcher = {
                 let (connections, conformance) = (&mut self.connections, &mut self.conformance);
-                Dispatcher { sub, log, connections, conformance, context }
+                Dispatcher { sub, log, compacted, connections, conformance, context }
             };
             if let Some(due_ms) = dispatcher.dispatch() {
                 delayed.push((due_ms, Arc::clone(name)));

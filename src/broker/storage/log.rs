@@ -40,6 +40,8 @@ pub(crate) struct Log {
     bytes: usize,
     /// Messages ever stored: the next `index` is derived from it.
     messages: u64,
+    /// Positions of entries that are dropped are still translated: a compacted view has them.
+    keeps_positions: bool,
 }
 
 impl Log {
@@ -51,6 +53,7 @@ impl Log {
             first: 0,
             bytes: 0,
             messages: 0,
+            keeps_positions: false,
         }
     }
 
@@ -120,6 +123,11 @@ impl Log {
         self.segments.push(LedgerSegment { ledger, first });
     }
 
+    /// From now on positions of entries that are dropped are translated too.
+    pub(crate) fn keep_positions(&mut self) {
+        self.keeps_positions = true;
+    }
+
     /// Bytes of the entries from `offset` on that are still stored.
     pub(crate) fn bytes_from(&self, offset: u64) -> u64 {
         let start = self.index(offset.max(self.first)).unwrap_or(usize::MAX).min(self.entries.len());
@@ -145,6 +153,9 @@ impl Log {
             let Some(entry) = self.entries.pop_front() else { break };
             self.bytes -= entry.bytes.len();
             self.first += 1;
+        }
+        if self.keeps_positions {
+            return before - self.bytes;
         }
         let first = self.first;
         let dead = self.segments.windows(2).take_while(|pair| pair[1].first <= first).count();

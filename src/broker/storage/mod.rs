@@ -1,12 +1,14 @@
 //! What a topic keeps: its log of entries, and how far each subscription has acknowledged it.
 //!
 //! A *position* is what the protocol names (`ledgerId`, `entryId`); an *offset* counts entries from the topic's first
-//! one and has no gaps. [`Log`] translates between the two; everything else of the broker works with offsets.
+//! one and has no gaps. [`Log`] translates between the two, [`CompactedLog`] has of each key the last value; everything else of the broker works with offsets.
 
+pub(crate) mod compaction;
 mod cursor;
 mod entry_info;
 mod log;
 
+pub(crate) use compaction::CompactedLog;
 pub(crate) use cursor::Cursor;
 pub(crate) use entry_info::{CHECKSUM_BLOCK_BYTES, EntryInfo, Inspection, inspect};
 pub(crate) use log::{Log, StoredEntry};

@@ -44,6 +44,8 @@ pub(crate) struct SubscribedConsumer {
     pub(crate) epoch: Option<u64>,
     /// Sticky key ranges; empty for none.
     pub(crate) ranges: Vec<KeyRange>,
+    /// `read_compacted`: it gets of each key the last value where the topic is compacted.
+    pub(crate) reads_compacted: bool,
     /// A FLOW has come.
     pub(crate) has_flowed: bool,
     /// REACHED_END_OF_TOPIC was sent.
@@ -62,6 +64,7 @@ impl SubscribedConsumer {
             msg_out: 0,
             epoch: None,
             ranges: Vec::new(),
+            reads_compacted: false,
             has_flowed: false,
             end_of_topic_sent: false,
         }

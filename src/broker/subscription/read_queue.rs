@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::broker::storage::{Cursor, Log, StoredEntry};
+use crate::broker::storage::{CompactedLog, Cursor, Log, StoredEntry};
 
 /// Offsets only; bounded by the entries stored.
 #[derive(Debug)]
@@ -34,6 +34,27 @@ impl ReadQueue {
             self.next += 1;
         }
         log.get(self.next).map(|entry| (self.next, entry))
+    }
+
+    /// The same, of the compacted view below its horizon.
+    pub(crate) fn next_unread_compacted<'a>(
+        &mut self,
+        cursor: &Cursor,
+        log: &'a Log,
+        compacted: &'a CompactedLog,
+    ) -> Option<(u64, &'a StoredEntry)> {
+        while self.next < compacted.horizon() {
+            match compacted.next(self.next) {
+                Some((offset, entry)) if !cursor.is_acked(offset) => {
+                    self.next = offset;
+                    return Some((offset, entry));
+                }
+                Some((offset, _)) => self.next = offset + 1,
+                None => self.next = compacted.horizon(),
+            }
+        }
+        self.skip_trimmed(log);
+        self.next_unread(cursor, log)
     }
 
     /// The next entry to be sent again, else the next unread one. It stays where it is until [`take`](Self::take).

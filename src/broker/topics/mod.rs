@@ -168,7 +168,7 @@ impl TopicTable {
     /// Takes a topic out with all it holds.
     pub(crate) fn remove(&mut self, name: &str) -> Option<Topic> {
         let topic = self.by_name.remove(name)?;
-        self.stored_bytes -= topic.log.bytes();
+        self.stored_bytes -= topic.log.bytes() + topic.compacted.bytes();
         Some(topic)
     }
 
@@ -222,6 +222,15 @@ impl TopicTable {
             }
         }
         false
+    }
+
+    /// Makes the compacted view of a topic anew. Its bytes count as stored.
+    pub(crate) fn compact(&mut self, topic: &str) {
+        let Some(found) = self.by_name.get_mut(topic) else { return };
+        let compacted = found.compacted.compact(&found.log);
+        self.stored_bytes = self.stored_bytes + compacted.bytes() - found.compacted.bytes();
+        found.compacted = compacted;
+        found.log.keep_positions();
     }
 
     /// Drops what no retention keeps of a topic.

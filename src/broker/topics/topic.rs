@@ -8,7 +8,7 @@ use super::producers::TopicProducers;
 use super::sequence_ids::SequenceIds;
 use crate::broker::policies::PolicySet;
 use crate::broker::refusal::refuse;
-use crate::broker::storage::Log;
+use crate::broker::storage::{CompactedLog, Log};
 use crate::broker::subscription::Subscription;
 use crate::pb::ServerError;
 use crate::topic::TopicName;
@@ -24,6 +24,8 @@ pub(crate) struct Topic {
     /// What counts for it.
     pub(crate) policies: Arc<PolicySet>,
     pub(crate) log: Log,
+    /// What `read_compacted` reads instead of the log below its horizon.
+    pub(crate) compacted: CompactedLog,
     pub(crate) producers: TopicProducers,
     pub(crate) sequence_ids: SequenceIds,
     pub(crate) subscriptions: BTreeMap<Arc<str>, Subscription>,
@@ -40,6 +42,7 @@ impl Topic {
             name,
             policies,
             log: Log::new(ledger),
+            compacted: CompactedLog::default(),
             producers: TopicProducers::default(),
             sequence_ids: SequenceIds::default(),
             subscriptions: BTreeMap::new(),
