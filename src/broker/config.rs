@@ -47,6 +47,8 @@ pub struct BrokerConfig {
     pub(crate) authentication_providers: Providers,
     /// [`super_user_roles`](crate::broker::EmbeddedBrokerBuilder::super_user_roles): `admin`.
     pub super_user_roles: BTreeSet<String>,
+    /// [`anonymous_user_role`](crate::broker::EmbeddedBrokerBuilder::anonymous_user_role): none.
+    pub anonymous_user_role: Option<String>,
     /// `tenant/namespace` names that exist: `public/default`.
     pub namespaces: BTreeSet<String>,
     /// [`any_namespace`](crate::broker::EmbeddedBrokerBuilder::any_namespace): false.
@@ -114,6 +116,7 @@ impl Default for BrokerConfig {
             basic_users: BTreeMap::new(),
             authentication_providers: Providers::default(),
             super_user_roles: BTreeSet::from(["admin".to_owned()]),
+            anonymous_user_role: None,
             namespaces: BTreeSet::from(["public/default".to_owned()]),
             any_namespace: false,
             partitioned_topics: BTreeMap::new(),

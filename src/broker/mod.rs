@@ -17,8 +17,7 @@
 //!
 //! # What it is not
 //! No durable storage: all is in memory and lost with the process. No cluster: one broker owns every topic, LOOKUP
-//! always responds with its own address. No transactions, no replication, no compaction, no quotas but one on memory;
-//! over HTTP the lookups of clients alone. A role may do everything or nothing.
+//! always responds with its own address. No transactions, no replication; over HTTP the lookups of clients alone.
 //!
 //! # Inside
 //! A frame goes `embedded` (sockets) -> [`machine::Broker`] (state, no socket, no clock) -> a file of `commands` -> the

@@ -13,6 +13,7 @@ mod like;
 mod policies;
 mod producing;
 mod random;
+mod roles;
 mod schemas;
 mod sockets;
 mod support;

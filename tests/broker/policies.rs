@@ -206,6 +206,9 @@ fn deduplication_is_switched_by_topic_and_forgets_what_it_knew() {
     assert_eq!(twice(&mut harness, 0), [0, 1]);
     assert!(harness.broker.set_topic_policies(TOPIC, |own| own.deduplication_enabled = Some(true)));
     assert_eq!(twice(&mut harness, 1), [2, -1]);
+    harness.publish(conn, 1, "p", 0, b"other bytes");
+    assert_eq!(harness.receipts(conn)[0].entry_id as i64, -1);
+    harness.assert_clean();
     let (request_id, again) = (harness.request_id(), 2);
     harness.send(conn, pb::CommandCloseProducer { producer_id: 1, request_id, ..Default::default() });
     harness.take(conn);

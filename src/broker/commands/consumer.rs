@@ -9,6 +9,7 @@ use crate::broker::conformance::Rule;
 use crate::broker::connections::ConsumerSlot;
 use crate::broker::ids::{ConnId, ConsumerKey, NO_REQUEST};
 use crate::broker::machine::{Broker, BrokerTimer};
+use crate::broker::policies::Access;
 use crate::broker::refusal::{NAMING_EXCEPTION, refuse};
 use crate::broker::storage::{CompactedLog, EntryPosition, Log};
 use crate::broker::subscription::{KeyRange, SharingMode, SubscribedConsumer, Subscription};
@@ -110,7 +111,7 @@ impl Broker {
         request: &pb::CommandSubscribe,
         modes: SubscribeModes,
     ) -> Result<Arc<str>, Refusal> {
-        let name = self.check_topic(conn, &request.topic, "SUBSCRIBE")?;
+        let name = self.check_topic(conn, &request.topic, Access::Consume)?;
         let subscription = request.subscription.as_str();
         if subscription.is_empty() || subscription == "pulsar.dedup" || subscription.starts_with("pulsar.repl") {
             let text = format!("{NAMING_EXCEPTION}Subscription with reserved subscription name attempted");

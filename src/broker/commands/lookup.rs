@@ -3,6 +3,7 @@
 use super::Rejection;
 use crate::broker::ids::ConnId;
 use crate::broker::machine::Broker;
+use crate::broker::policies::Access;
 use crate::broker::refusal::refuse;
 use crate::broker::topics::Directions;
 use crate::pb::command_lookup_topic_response::LookupType;
@@ -18,7 +19,8 @@ impl Broker {
         request: &pb::CommandPartitionedTopicMetadata,
     ) -> Result<(), Rejection> {
         let creates = request.metadata_auto_creation_enabled();
-        let partitions = self.count_partitions(self.is_authorized(conn), &request.topic, creates)?;
+        let partitions =
+            self.count_partitions(self.is_authorized(conn, &request.topic, Access::LookUp), &request.topic, creates)?;
         let response = pb::CommandPartitionedTopicMetadataResponse {
             partitions: Some(partitions),
             request_id: request.request_id,
@@ -57,7 +59,8 @@ impl Broker {
     /// Connect to the owner, for a topic that exists or not, as a standalone broker responds; or Redirect to the broker that
     /// picks one.
     pub(super) fn on_lookup(&mut self, conn: ConnId, request: &pb::CommandLookupTopic) -> Result<(), Rejection> {
-        let name = self.check_lookup(self.is_authorized(conn), &request.topic, request.advertised_listener_name())?;
+        let is_authorized = self.is_authorized(conn, &request.topic, Access::LookUp);
+        let name = self.check_lookup(is_authorized, &request.topic, request.advertised_listener_name())?;
         self.ownership.acquire(&name);
         let asked = self.connections.get(conn).map_or(0, |connection| connection.broker);
         let (kind, url, authoritative) = match self.brokers.look_up(asked, name.as_str(), request.authoritative()) {
@@ -83,7 +86,7 @@ impl Broker {
         let bad_name = |_| refuse(ServerError::InvalidTopicName, "Invalid topic name");
         let name = TopicName::parse(topic).map_err(bad_name)?;
         if !is_authorized {
-            let text = "Client is not authorized to use this topic";
+            let text = "Client is not authorized to Lookup";
             return Err(refuse(ServerError::AuthorizationError, text));
         }
         if !listener.is_empty() {

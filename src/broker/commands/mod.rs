@@ -43,6 +43,7 @@ use super::conformance::Rule;
 use super::connections::{ConnectionEndpoints, ConnectionState};
 use super::ids::{ConnId, ConsumerKey, ProducerKey};
 use super::machine::Broker;
+use super::policies::Access;
 use super::refusal::refuse;
 use crate::pb::command_subscribe::SubType;
 use crate::pb::schema::Type;
@@ -204,14 +205,18 @@ impl Broker {
     }
 
     /// The checks that PRODUCER and SUBSCRIBE share, up to the name of the topic.
-    fn check_topic(&mut self, conn: ConnId, topic: &str, command: &str) -> Result<TopicName, Refusal> {
+    fn check_topic(&mut self, conn: ConnId, topic: &str, access: Access) -> Result<TopicName, Refusal> {
         let name = TopicName::parse(topic).map_err(|error| refuse(ServerError::InvalidTopicName, error.to_string()))?;
-        if !self.is_authorized(conn) {
-            let text = "Client is not authorized to use this topic";
+        if !self.is_authorized(conn, topic, access) {
+            let what = if access == Access::Produce { "Produce" } else { "subscribe" };
+            let text = format!("Client is not authorized to {what}");
             return Err(refuse(ServerError::AuthorizationError, text));
         }
         if !self.ownership.was_looked_up(&name, self.now.at) {
-            self.conformance.record(conn, Rule::LookupMissing, || format!("{command} for {name}"));
+            self.conformance.record(conn, Rule::LookupMissing, || {
+                let command = if access == Access::Produce { "PRODUCER" } else { "SUBSCRIBE" };
+                format!("{command} for {name}")
+            });
         }
         let asked = self.connections.get(conn).map_or(0, |connection| connection.broker);
         if !self.ownership.owns(&name) || !self.brokers.serves(asked, name.as_str()) {

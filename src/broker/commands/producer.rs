@@ -10,6 +10,7 @@ use crate::broker::conformance::Rule;
 use crate::broker::connections::ProducerSlot;
 use crate::broker::ids::{ConnId, NO_REQUEST, ProducerKey};
 use crate::broker::machine::Broker;
+use crate::broker::policies::Access;
 use crate::broker::refusal::{PRODUCER_FENCED_EXCEPTION, refuse};
 use crate::broker::topics::schemas::SchemaRules;
 use crate::broker::topics::{Admission, OpeningProducer};
@@ -48,7 +49,7 @@ impl Broker {
         mode: ProducerAccessMode,
         holder: HolderState,
     ) -> Result<(), Refusal> {
-        let name = self.check_topic(key.conn, &request.topic, "PRODUCER")?;
+        let name = self.check_topic(key.conn, &request.topic, Access::Produce)?;
         let missing = || refuse(ServerError::TopicNotFound, format!("Topic {name} does not exist"));
         let topic = self.load_topic(&name, true).ok_or_else(missing)?;
         if self.migrates_producer(&topic, key) {

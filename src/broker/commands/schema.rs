@@ -6,6 +6,7 @@ use super::Rejection;
 use crate::broker::conformance::Rule;
 use crate::broker::ids::ConnId;
 use crate::broker::machine::Broker;
+use crate::broker::policies::Access;
 use crate::broker::refusal::refuse;
 use crate::broker::topics::schemas::{SchemaRules, parse_version, version_bytes};
 use crate::pb::schema::Type;
@@ -42,7 +43,7 @@ impl Broker {
     ) -> Result<(), Rejection> {
         let bad_name = |_| Rejection::violation(Rule::IncompleteRequest, "GET_OR_CREATE_SCHEMA with a bad topic name");
         let name = TopicName::parse(&request.topic).map_err(bad_name)?;
-        if !self.is_authorized(conn) {
+        if !self.is_authorized(conn, &request.topic, Access::LookUp) {
             return Err(refuse(ServerError::AuthorizationError, "Client is not authorized").into());
         }
         if !self.topics.contains(name.as_str()) {

@@ -29,7 +29,11 @@ impl Broker {
             return self.complete_connect(conn, &connect, None);
         }
         let Some(conversation) = Conversation::begin(&self.config, connect.auth_method_name()) else {
-            return self.refuse_credentials(conn);
+            let anonymous = self.config.anonymous_user_role.as_deref().map(Identity::lasting);
+            return match anonymous {
+                Some(anonymous) => self.complete_connect(conn, &connect, Some(anonymous)),
+                None => self.refuse_credentials(conn),
+            };
         };
         let data = connect.auth_data.clone().unwrap_or_default();
         let version = connect.protocol_version().min(self.config.like.protocol_version());

@@ -50,8 +50,8 @@ impl Broker {
         conn: ConnId,
         request: &pb::CommandGetTopicsOfNamespace,
     ) -> Result<Option<TopicPattern>, Refusal> {
-        if !self.is_authorized(conn) {
-            let text = "Client is not authorized to list topics";
+        if !self.may_list(conn, &request.namespace) {
+            let text = "Client is not authorized to GetTopicsOfNamespace";
             return Err(refuse(ServerError::AuthorizationError, text));
         }
         let pattern = request.topics_pattern.as_deref().filter(|pattern| !is_too_long(pattern));
@@ -76,7 +76,7 @@ impl Broker {
         if !self.watchers.contains(key) {
             self.check_endpoint_count(conn)?;
         }
-        let pattern = self.check_watch(conn, &request.topics_pattern)?;
+        let pattern = self.check_watch(conn, &request.namespace, &request.topics_pattern)?;
         let topics = self.topics.names_of(&request.namespace, Mode::Persistent, Some(&pattern));
         let hash = topics_hash(&topics);
         let is_known = request.topics_hash.as_deref() == Some(hash.as_str());
@@ -91,8 +91,8 @@ impl Broker {
         Ok(())
     }
 
-    fn check_watch(&self, conn: ConnId, pattern: &str) -> Result<TopicPattern, Refusal> {
-        if !self.is_authorized(conn) {
+    fn check_watch(&self, conn: ConnId, namespace: &str, pattern: &str) -> Result<TopicPattern, Refusal> {
+        if !self.may_list(conn, namespace) {
             let text = "Client is not authorized to watch topics";
             return Err(refuse(ServerError::AuthorizationError, text));
         }

@@ -268,12 +268,40 @@ impl EmbeddedBrokerBuilder {
         self
     }
 
-    /// The roles that may do everything; any other is refused each request;
-    /// [`EmbeddedBroker::set_super_user_roles`] changes them. Default `admin` alone. Without effect
+    /// The roles that may do everything; [`EmbeddedBroker::set_super_user_roles`] changes them. Any other may do what policies grant
+    /// it ([`PolicySet::grant`]), and is refused all else. Default `admin` alone. Without effect
     /// while authentication is off.
     #[doc(alias = "superUserRoles")]
     pub fn super_user_roles<R: Into<String>>(mut self, roles: impl IntoIterator<Item = R>) -> Self {
         self.config.super_user_roles = roles.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// The role of clients that bring no credentials, or those of a method that is off; it may do what policies grant it. Default
+    /// none: they are not let in.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use pulsar_native::broker::{AuthAction, EmbeddedBroker};
+    /// use pulsar_native::{Client, ErrorKind};
+    ///
+    /// let broker = EmbeddedBroker::builder()
+    ///     .token_secret_key("a secret")
+    ///     .anonymous_user_role("anyone")
+    ///     .namespace_policies("public/default", |policies| policies.grant("anyone", [AuthAction::Consume]))
+    ///     .start()
+    ///     .await?;
+    /// let client = Client::builder(broker.url()).connect().await?;
+    /// client.consumer("orders", "s").subscribe().await?;
+    /// let error = client.producer("orders").create().await.expect_err("may only consume");
+    /// assert_eq!(error.kind(), ErrorKind::Authorization);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[doc(alias = "anonymousUserRole")]
+    pub fn anonymous_user_role(mut self, role: impl Into<String>) -> Self {
+        self.config.anonymous_user_role = Some(role.into());
         self
     }
 

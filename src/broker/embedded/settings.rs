@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::builder::EmbeddedBrokerBuilder;
 use crate::base64_text;
 use crate::broker::config::DamagedEntries;
+use crate::broker::policies::DelayedDelivery;
 
 /// A setting that [`EmbeddedBrokerBuilder::setting`] takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -213,6 +214,9 @@ const SETTINGS: &[Row] = &[
     row("superUserRoles", "admin", "roles that may do everything", |b, v| {
         Ok(b.super_user_roles(items(v).map(str::to_owned)))
     }),
+    row("anonymousUserRole", "", "role of clients without credentials", |b, v| {
+        optional(b, v, |b| Ok(b.anonymous_user_role(v)))
+    }),
     row("authenticationRefreshCheckSeconds", "60", "time between checks for expired credentials", |b, v| {
         Ok(b.authentication_refresh_check(seconds(v)?))
     }),
@@ -264,6 +268,53 @@ const SETTINGS: &[Row] = &[
     }),
     row("exposingBrokerEntryMetadataToClientEnabled", "false", "clients get broker entry metadata", |b, v| {
         Ok(b.exposing_broker_entry_metadata_to_client_enabled(switch(v)?))
+    }),
+    row("subscriptionKeySharedUseConsistentHashing", "true", "Key_Shared by a ring; if not, by ranges", |b, v| {
+        Ok(b.subscription_key_shared_use_consistent_hashing(switch(v)?))
+    }),
+    row("subscriptionKeySharedConsistentHashingReplicaPoints", "100", "points of a consumer on the ring", |b, v| {
+        Ok(b.subscription_key_shared_consistent_hashing_replica_points(number(v)?))
+    }),
+    row("ttlDurationDefaultInSeconds", "0", "time to live of messages, 0: none", |b, v| {
+        let ttl = seconds(v)?;
+        Ok(b.broker_policies(|own| own.message_ttl = Some(ttl)))
+    }),
+    row("schemaCompatibilityStrategy", "FULL", "what a new version of a schema has to fit", |b, v| {
+        let strategy =
+            v.parse().map_err(|_| "FULL, BACKWARD, FORWARD, their _TRANSITIVE forms, ALWAYS_COMPATIBLE, ...")?;
+        Ok(b.broker_policies(|own| own.schema_compatibility_strategy = Some(strategy)))
+    }),
+    row("isSchemaValidationEnforced", "false", "producers need a schema where there is one", |b, v| {
+        let enforced = switch(v)?;
+        Ok(b.broker_policies(|own| own.schema_validation_enforced = Some(enforced)))
+    }),
+    row("isAllowAutoUpdateSchemaEnabled", "true", "producers may bring new versions of a schema", |b, v| {
+        let allowed = switch(v)?;
+        Ok(b.broker_policies(|own| own.is_allow_auto_update_schema = Some(allowed)))
+    }),
+    row("delayedDeliveryEnabled", "true", "messages may be delayed", |b, v| {
+        let active = switch(v)?;
+        Ok(b.broker_policies(|own| own.delayed_delivery = Some(DelayedDelivery::new(active))))
+    }),
+    row("maxUnackedMessagesPerSubscription", "200000", "messages, 0: no limit", |b, v| {
+        let messages = number(v)?;
+        Ok(b.broker_policies(|own| own.max_unacked_messages_per_subscription = Some(messages)))
+    }),
+    row("maxProducersPerTopic", "0", "0: no limit", |b, v| {
+        let producers = number(v)?;
+        Ok(b.broker_policies(|own| own.max_producers_per_topic = Some(producers)))
+    }),
+    row("maxConsumersPerTopic", "0", "0: no limit", |b, v| {
+        let consumers = number(v)?;
+        Ok(b.broker_policies(|own| own.max_consumers_per_topic = Some(consumers)))
+    }),
+    row("maxConsumersPerSubscription", "0", "0: no limit", |b, v| {
+        let consumers = number(v)?;
+        Ok(b.broker_policies(|own| own.max_consumers_per_subscription = Some(consumers)))
+    }),
+    row("maxSubscriptionsPerTopic", "0", "0: no limit", |b, v| {
+        let subscriptions = number(v)?;
+        Ok(b.broker_policies(|own| own.max_subscriptions_per_topic = Some(subscriptions)))
     }),
     row("policyCheckIntervalSeconds", "1", "time between looks at what policies ask for", |b, v| {
         Ok(b.policy_check_interval(seconds(v)?))

@@ -30,7 +30,7 @@ use crate::broker::connections::{ConnectionState, Connections};
 use crate::broker::dispatch::{DispatchContext, Dispatcher, UnackedLimits};
 pub use crate::broker::ids::ConnId;
 use crate::broker::like::Capability;
-use crate::broker::policies::Policies;
+use crate::broker::policies::{Access, Policies};
 use crate::broker::topics::{Brokers, Ownership, Schemas, TopicListWatchers, TopicTable};
 use crate::machine::{Deadline, Now};
 use crate::pb;
@@ -320,11 +320,26 @@ impl Broker {
         self.connections.send(conn, pb::CommandSuccess { request_id, schema: None });
     }
 
-    /// Whether this connection's role may do anything at all.
-    pub(super) fn is_authorized(&self, conn: ConnId) -> bool {
+    /// Whether the role of a connection may use a topic so.
+    pub(super) fn is_authorized(&self, conn: ConnId, topic: &str, access: Access) -> bool {
+        let may = |role: &str| {
+            let name = TopicName::parse(topic).ok();
+            name.is_some_and(|name| access.is_granted(self.policies.effective(&name), role))
+        };
+        self.is_super_user_or(conn, may)
+    }
+
+    /// Whether the role of a connection may list the topics of a namespace.
+    pub(super) fn may_list(&self, conn: ConnId, namespace: &str) -> bool {
+        let may = |role: &str| Access::LookUp.is_granted(self.policies.effective_of_namespace(namespace), role);
+        self.is_super_user_or(conn, may)
+    }
+
+    /// Without authentication everyone may do everything.
+    fn is_super_user_or(&self, conn: ConnId, may: impl FnOnce(&str) -> bool) -> bool {
         let Some(connection) = self.connections.get(conn) else { return false };
         let identity = connection.credentials.identity.as_ref();
-        identity.is_none_or(|identity| self.config.super_user_roles.contains(&identity.role))
+        identity.is_none_or(|identity| self.config.super_user_roles.contains(&identity.role) || may(&identity.role))
     }
 
     /// The topic, created if it does not exist and `create` allows it.

@@ -9,6 +9,7 @@ mod types;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+pub(crate) use self::set::Access;
 pub use self::set::PolicySet;
 pub use self::types::{
     AuthAction, AutoTopicCreation, BacklogQuota, BacklogQuotaPolicy, BacklogQuotaType, DelayedDelivery, DispatchRate,

@@ -8,6 +8,25 @@ use super::types::{
     InactiveTopicPolicies, PersistencePolicies, PublishRate, RetentionPolicies, SchemaCompatibilityStrategy,
 };
 
+/// What a client wants of a topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    Produce,
+    Consume,
+    /// Know where it is and how many partitions it has: for those that may produce or consume.
+    LookUp,
+}
+
+impl Access {
+    pub(crate) fn is_granted(self, policies: &PolicySet, role: &str) -> bool {
+        match self {
+            Self::Produce => policies.allows(role, AuthAction::Produce),
+            Self::Consume => policies.allows(role, AuthAction::Consume),
+            Self::LookUp => [Self::Produce, Self::Consume].iter().any(|access| access.is_granted(policies, role)),
+        }
+    }
+}
+
 /// The policies that a namespace or a topic sets; `None` leaves one to what is above: topic, namespace, settings of the
 /// broker. The names are those of Pulsar's admin API, in snake case.
 ///
