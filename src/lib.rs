@@ -147,11 +147,11 @@ pub use client::{
     ClientState, ConnectionPhase, ConnectionState, Consumer, ConsumerBuilder, ConsumerCryptoFailureAction,
     ConsumerEvent, ConsumerEvents, ConsumerInterceptor, DeadLetterNames, DeadLetterPolicy, DrainReport,
     EncryptionContext, EncryptionKey, Events, HandleState, HashingScheme, IdleReason, IncompleteReason, MemoryUsage,
-    MessageRouter, MessageRoutingMode, Outcome, PartIdle, PartState, Producer, ProducerBuilder,
+    MessageRouter, MessageRoutingMode, MessagesUntil, Outcome, PartIdle, PartState, Producer, ProducerBuilder,
     ProducerCryptoFailureAction, ProducerEvent, ProducerEvents, ProducerInterceptor, ProducerSink, ProxyProtocol,
-    Reader, ReaderBuilder, ReaderStart, ReceivedMessage, StateWatch, TableIter, TableListener, TableSnapshot,
-    TableView, TableViewBuilder, TlsAuthentication, Token, Topics, TryEnqueueError, UnreadableChunk, UnreadableMessage,
-    UnreadableReason, WhyIdle, WorkOptions,
+    ReadUntil, Reader, ReaderBuilder, ReaderStart, ReceivedMessage, StateWatch, TableIter, TableListener,
+    TableSnapshot, TableView, TableViewBuilder, TlsAuthentication, Token, Topics, TryEnqueueError, UnreadableChunk,
+    UnreadableMessage, UnreadableReason, WhyIdle, WorkOptions,
 };
 #[cfg(feature = "client")]
 #[doc(inline)]

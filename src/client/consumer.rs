@@ -24,8 +24,8 @@ use super::why_idle::WhyIdle;
 use super::workers::Tasks;
 use crate::error::{Error, Result};
 use crate::id::MessageId;
-use crate::machine::Deferred;
 use crate::machine::consumer::{Consumer as Machine, ConsumerStats, SeekTo};
+use crate::machine::{Deferred, EndpointId};
 
 /// The most messages that [`Consumer::receive_many`] returns.
 const RECEIVE_MANY_MAX: usize = 100_000;
@@ -95,6 +95,22 @@ impl Consumer {
     /// The position of a reader in each part.
     pub(super) fn reading_positions(&mut self) -> Vec<(Arc<Part<Machine>>, SeekTo)> {
         self.receiver.reading_positions().map(|(part, from)| (part.clone(), from)).collect()
+    }
+
+    /// Gives nothing of a part until [`Self::release_parts`]: what has come of it, and comes, stays where it is, up to
+    /// the size of its queue.
+    pub(super) fn hold_part(&mut self, id: EndpointId) {
+        self.receiver.hold(id);
+    }
+
+    /// Gives messages of all parts again.
+    pub(super) fn release_parts(&mut self) {
+        self.receiver.release();
+    }
+
+    /// Why a part gives nothing more, once all of it was received.
+    pub(super) fn end_of_part(&self, id: EndpointId) -> Option<&Error> {
+        self.receiver.end_of(id)
     }
 
     /// What it shares with its ackers.

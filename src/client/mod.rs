@@ -126,7 +126,7 @@ pub use oauth2::OAuth2;
 pub use pattern::RegexSubscriptionMode;
 pub use producer::{Producer, TryEnqueueError};
 pub use producer_builder::ProducerBuilder;
-pub use reader::{Reader, ReaderBuilder, ReaderStart};
+pub use reader::{MessagesUntil, ReadUntil, Reader, ReaderBuilder, ReaderStart};
 pub use receive::BatchReceivePolicy;
 pub use routing::{HashingScheme, MessageRoutingMode};
 pub use sink::ProducerSink;

@@ -1,6 +1,6 @@
 //! Readers of topics that a real broker has compacted or truncated.
 
-use pulsar_native::{Reader, SeekTo};
+use pulsar_native::{ReadUntil, Reader, SeekTo};
 
 use crate::broker::Real;
 use crate::runner::Test;
@@ -62,6 +62,14 @@ async fn compacted_topics(real: Real) {
         let mut reader = within("a reader", compacted(SeekTo::Earliest)).await.expect("a reader");
         assert_eq!(read_all(&mut reader).await, ["c=1", "b=2", "a=3"], "batching {batching}");
         assert!(!has_next(&mut reader).await);
+        let mut ending = within("a reader", compacted(SeekTo::Earliest)).await.expect("a reader");
+        let mut messages = within("the end to be known", ending.until(ReadUntil::Now)).await.expect("a stream");
+        for value in ["1", "2", "3"] {
+            let message = within("a message", messages.next()).await.expect("not the end").expect("a message");
+            assert_eq!(message.to_string_lossy(), value, "batching {batching}");
+        }
+        assert!(within("the end", messages.next()).await.is_none());
+        drop(messages);
         let after = SeekTo::Message { id: ids[4].clone(), inclusive: false };
         let mut part = within("a reader", compacted(after.clone())).await.expect("a reader");
         assert_eq!(read_all(&mut part).await, ["a=3"], "batching {batching}");
@@ -128,6 +136,19 @@ async fn truncated_topics(real: Real) {
         truncate(&real, &topic).await;
         assert!(!has_next(&mut reader).await, "{start:?}");
     }
+    // What it is to read goes while it reads.
+    send_all(&producer, (0..50).map(|number| keyed("k", &number.to_string()))).await;
+    let builder = client.reader(&topic, SeekTo::Earliest).receiver_queue_size(1);
+    let mut reader = within("a reader", builder.create()).await.expect("a reader");
+    let mut messages = within("the end to be known", reader.until(ReadUntil::Now)).await.expect("a stream");
+    within("a message", messages.next()).await.expect("not the end").expect("a message");
+    truncate(&real, &topic).await;
+    let mut read = 1;
+    while let Some(message) = within("a message, or the end", messages.next()).await {
+        message.expect("a message");
+        read += 1;
+    }
+    assert!(read < 50, "{read} were sent ahead");
 }
 
 async fn ranges_of_keys(real: Real) {

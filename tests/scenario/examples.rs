@@ -48,6 +48,8 @@ mod produce_many;
 #[cfg(feature = "metrics")]
 #[path = "../../examples/prometheus.rs"]
 mod prometheus;
+#[path = "../../examples/reader.rs"]
+mod reader;
 #[path = "../../examples/replay.rs"]
 mod replay;
 #[path = "../../examples/seek.rs"]
@@ -203,6 +205,11 @@ async fn hosted_says_what_is_wrong_as_in_the_readme() {
 #[tokio::test]
 async fn seek_runs() {
     drop(run(broker(), async |url| seek::run(&url).await).await);
+}
+
+#[tokio::test]
+async fn reader_runs() {
+    drop(run(broker(), async |url| reader::run(&url).await).await);
 }
 
 #[tokio::test]

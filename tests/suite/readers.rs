@@ -1,6 +1,6 @@
 //! Readers: where they begin, and what they are given.
 
-use pulsar_native::{Checkpoint, Reader, SeekTo};
+use pulsar_native::{Checkpoint, MessagesUntil, ReadUntil, Reader, SeekTo};
 
 use super::target::Offer;
 use super::*;
@@ -45,12 +45,12 @@ fn numbers(range: std::ops::Range<usize>) -> Vec<String> {
     range.map(|number| number.to_string()).collect()
 }
 
-/// Ten messages, on their own and in batches.
 /// Whether the broker says where a position lies: of a time in the topic, old ones do not.
 fn is_known(target: &Target, position: &SeekTo) -> bool {
     !matches!(position, SeekTo::PublishTime(_)) || target.offers(Offer::MarkDeletePosition)
 }
 
+/// Ten messages, on their own and in batches.
 pub async fn starts(target: &Target) {
     let client = target.client().await;
     for batching in [false, true] {
@@ -282,4 +282,118 @@ pub async fn a_terminated_topic(target: &Target) {
     assert!(!has_next(&mut empty).await);
     seek(&mut empty, SeekTo::Message { id: MessageId::LATEST, inclusive: true }).await;
     assert_eq!(read_all(&mut empty).await, ["2"]);
+    assert_eq!(read_until(&mut at_end, ReadUntil::Now).await, [""; 0]);
+    seek(&mut at_end, SeekTo::Earliest).await;
+    assert_eq!(read_until(&mut at_end, ReadUntil::Now).await, numbers(0..3));
+}
+
+async fn begin_until(reader: &mut Reader, end: ReadUntil) -> MessagesUntil<'_> {
+    within("the end to be known", reader.until(end)).await.expect("a stream")
+}
+
+/// What is left of it, in the order of the numbers.
+async fn rest(mut messages: MessagesUntil<'_>) -> Vec<String> {
+    let mut texts = Vec::new();
+    while let Some(message) = within("a message, or the end", messages.next()).await {
+        texts.push(message.expect("a message").to_string_lossy().into_owned());
+    }
+    texts.sort_by_key(|text| text.parse::<usize>().expect("a number"));
+    texts
+}
+
+async fn read_until(reader: &mut Reader, end: ReadUntil) -> Vec<String> {
+    rest(begin_until(reader, end).await).await
+}
+
+fn keyed(numbers: std::ops::Range<usize>) -> impl Iterator<Item = Message> {
+    numbers.map(|number| Message::new(number.to_string()).with_key(format!("{}", number % 5)))
+}
+
+/// What is published behind the end is kept for later, whoever begins or drops the stream.
+pub async fn until_an_end(target: &Target) {
+    let client = target.client().await;
+    for queue_size in [1000, 1, 0] {
+        let topic = target.partitioned_topic("reader-until", 3).await;
+        let producer = created(client.producer(&topic).batching_max_messages(4)).await;
+        let builder = client.reader(&topic, SeekTo::Earliest).receiver_queue_size(queue_size);
+        let mut reader = within("a reader", builder.create()).await.expect("a reader");
+        assert_eq!(read_until(&mut reader, ReadUntil::Now).await, [""; 0]);
+        send_all(&producer, keyed(0..30)).await;
+        assert!(has_next(&mut reader).await, "one is found before");
+        let mut messages = begin_until(&mut reader, ReadUntil::Now).await;
+        send_all(&producer, keyed(30..60)).await;
+        let first = within("a message", messages.next()).await.expect("not the end").expect("a message");
+        drop(messages);
+        let mut before = rest(begin_until(&mut reader, ReadUntil::Position(Checkpoint::new())).await).await;
+        assert_eq!(before, [""; 0], "no topic has a position");
+        before.push(first.to_string_lossy().into_owned());
+        before.extend(read_until(&mut reader, ReadUntil::Now).await);
+        before.sort_by_key(|text| text.parse::<usize>().expect("a number"));
+        assert_eq!(before, numbers(0..60), "queue of {queue_size}");
+        assert!(!has_next(&mut reader).await);
+    }
+}
+
+/// Up to a position within batches, and up to a time; the rest is read afterwards.
+pub async fn until_each_kind_of_end(target: &Target) {
+    let client = target.client().await;
+    let topic = target.partitioned_topic("reader-ends", 2).await;
+    let producer = created(client.producer(&topic).batching_max_messages(4)).await;
+    send_all(&producer, keyed(0..20)).await;
+    let mut reader = reader(&client, &topic, SeekTo::Earliest).await;
+    let mut first = read(&mut reader, 7).await;
+    let middle = reader.checkpoint();
+    assert!(has_next(&mut reader).await);
+    assert_eq!(reader.checkpoint(), middle, "a look reads nothing");
+    assert_eq!(read_until(&mut reader, ReadUntil::Position(middle.clone())).await, [""; 0], "it is there");
+    let mut second = read_until(&mut reader, ReadUntil::Now).await;
+    first.sort_by_key(|text| text.parse::<usize>().expect("a number"));
+    seek(&mut reader, SeekTo::Earliest).await;
+    assert_eq!(read_until(&mut reader, ReadUntil::Position(middle)).await, first);
+    assert_eq!(read_until(&mut reader, ReadUntil::Position(reader_at_end(&client, &topic).await)).await, second);
+    second.extend(first);
+    second.sort_by_key(|text| text.parse::<usize>().expect("a number"));
+    assert_eq!(second, numbers(0..20));
+
+    let passed = |ms| until("a moment to pass", async move || SystemTime::now(), move |now| *now >= ms);
+    let next_ms = || SystemTime::now() + Duration::from_millis(2);
+    passed(next_ms()).await;
+    let late = SystemTime::now();
+    passed(next_ms()).await;
+    send_all(&producer, keyed(20..30)).await;
+    seek(&mut reader, SeekTo::Earliest).await;
+    assert_eq!(read_until(&mut reader, ReadUntil::PublishTime(SystemTime::UNIX_EPOCH)).await, [""; 0]);
+    assert_eq!(read_until(&mut reader, ReadUntil::PublishTime(late)).await, numbers(0..20));
+    assert_eq!(read_until(&mut reader, ReadUntil::PublishTime(SystemTime::now())).await, numbers(20..30));
+    let to_come = ReadUntil::PublishTime(SystemTime::now() + Duration::from_secs(60));
+    assert_eq!(reader.until(to_come).await.expect_err("not known").kind(), ErrorKind::InvalidArgument);
+    let builder = client.reader(target.topic("reader-ranges"), SeekTo::Earliest).key_hash_range([0..=9]);
+    let mut ranges = within("a reader", builder.create()).await.expect("a reader");
+    assert_eq!(ranges.until(ReadUntil::Now).await.expect_err("not known").kind(), ErrorKind::InvalidArgument);
+}
+
+/// The position of a reader that has read all of it.
+async fn reader_at_end(client: &Client, topic: &str) -> Checkpoint {
+    let mut reader = reader(client, topic, SeekTo::Earliest).await;
+    read_all(&mut reader).await;
+    reader.checkpoint()
+}
+
+/// Messages of a partition that joins meanwhile are read afterwards.
+pub async fn until_while_partitions_are_added(target: &Target) {
+    let client = target.client().await;
+    let topic = target.partitioned_topic("reader-until-grown", 2).await;
+    let producer = created(client.producer(&topic).batching(false)).await;
+    send_all(&producer, keyed(0..10)).await;
+    let builder = client.reader(&topic, SeekTo::Earliest).auto_update_partitions_interval(Duration::from_secs(1));
+    let mut reader = within("a reader", builder.create()).await.expect("a reader");
+    let messages = begin_until(&mut reader, ReadUntil::Now).await;
+    target.cluster().grow(&topic, 3).await;
+    let added = format!("{topic}-partition-2");
+    let producer = created(client.producer(&added)).await;
+    send_all(&producer, numbers(10..15)).await;
+    until("the reader to find it", || target.stats(&added), |seen| !seen.subscriptions.is_empty()).await;
+    assert_eq!(rest(messages).await, numbers(0..10));
+    assert!(has_next(&mut reader).await);
+    assert_eq!(read_all(&mut reader).await, numbers(10..15));
 }

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use super::{Found, Reader};
+use super::Reader;
 use crate::client::clock;
 use crate::client::parts::Part;
 use crate::error::Result;
 use crate::id::MessagePosition;
-use crate::machine::consumer::{Consumer as Machine, LastMessageId, SeekTo};
+use crate::machine::consumer::{Consumer as Machine, KeySharedPolicy, LastMessageId, SeekTo};
 use crate::machine::{Deferred, Reply};
 
 impl Reader {
@@ -31,19 +31,23 @@ impl Reader {
     /// # Cancel safety
     /// Dropping the future abandons the request and loses no message.
     pub async fn has_next(&mut self) -> Result<bool> {
-        let found = match self.take_found() {
-            Some(message) => Some(message),
-            None => self.consumer.try_receive()?,
-        };
-        if let Some(message) = found {
-            let seek_number = self.seek_number_of(&message);
-            self.found = Some(Found { message, seek_number });
+        if self.current_found().next().is_some() {
+            return Ok(true);
+        }
+        self.found.clear();
+        if let Some(message) = self.consumer.try_receive()? {
+            self.keep_found(message);
             return Ok(true);
         }
         let answers = self.last_messages().await?;
         let positions = self.consumer.reading_positions();
         let last_of = |id| answers.iter().find(|(of, _)| of.id() == id).map(|(_, last)| last);
         Ok(positions.into_iter().any(|(part, from)| last_of(part.id()).is_some_and(|last| is_ahead(last, &from))))
+    }
+
+    /// Whether the broker leaves out messages.
+    pub(super) fn reads_ranges(&self) -> bool {
+        matches!(self.shared().config.key_shared_policy, KeySharedPolicy::Sticky(_))
     }
 
     /// The last message of each topic and partition. One that ends or leaves meanwhile is not among them.
@@ -96,7 +100,7 @@ pub(in crate::client) fn is_ahead(last: &LastMessageId, from: &SeekTo) -> bool {
 }
 
 /// Ledger and entry, in the order of storage.
-fn place(position: &MessagePosition) -> (i64, i64) {
+pub(super) fn place(position: &MessagePosition) -> (i64, i64) {
     (position.ledger_id as i64, position.entry_id as i64)
 }
 

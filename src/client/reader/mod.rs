@@ -4,7 +4,7 @@
 //! where it begins, and that the position is kept by the client: in the machine, `consumer/reading.rs`, and on the receiving
 //! side, `receive/source/progress.rs`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -29,18 +29,20 @@ mod builder;
 mod checkpoint;
 mod has_next;
 mod start;
+mod until;
 
 pub use builder::ReaderBuilder;
 pub(super) use has_next::is_ahead;
 pub(super) use start::Positions;
 pub use start::ReaderStart;
+pub use until::{MessagesUntil, ReadUntil};
 
 /// Whether the last message is to be the first that is read: the id [`MessageId::LATEST`], inclusive, of whichever topic.
 fn is_at_last(to: &SeekTo) -> bool {
     matches!(to, SeekTo::Message { inclusive: true, .. }) && to.clone().normal() == SeekTo::Latest
 }
 
-/// Found by [`Reader::has_next`], and to be read next.
+/// Found by [`Reader::has_next`], or behind the end of [`Reader::until`]: to be read next.
 struct Found {
     message: ReceivedMessage,
     /// The seek of its topic or partition that it was read after.
@@ -71,22 +73,36 @@ struct Found {
 /// It is also a [`Stream`] of messages. Dropping it closes it at the broker.
 pub struct Reader {
     consumer: Consumer,
-    found: Option<Found>,
+    /// Of a topic or partition one at most.
+    found: VecDeque<Found>,
 }
 
 impl Reader {
     fn new(consumer: Consumer) -> Self {
-        Self { consumer, found: None }
+        Self { consumer, found: VecDeque::new() }
     }
 
-    /// What was found, unless its topic or partition was sought elsewhere since.
-    fn current_found(&self) -> Option<&Found> {
-        self.found.as_ref().filter(|found| self.seek_number_of(&found.message) == found.seek_number)
+    /// What was found, but for that whose topic or partition was sought elsewhere since.
+    fn current_found(&self) -> impl Iterator<Item = &Found> {
+        self.found.iter().filter(|found| self.is_current(found))
+    }
+
+    fn is_current(&self, found: &Found) -> bool {
+        self.seek_number_of(&found.message) == found.seek_number
     }
 
     fn take_found(&mut self) -> Option<ReceivedMessage> {
-        let is_current = self.current_found().is_some();
-        self.found.take().filter(|_| is_current).map(|found| found.message)
+        let mut found = self.found.pop_front()?;
+        while !self.is_current(&found) {
+            found = self.found.pop_front()?;
+        }
+        Some(found.message)
+    }
+
+    /// Keeps a message that was received, to be read next.
+    fn keep_found(&mut self, message: ReceivedMessage) {
+        let seek_number = self.seek_number_of(&message);
+        self.found.push_back(Found { message, seek_number });
     }
 
     /// How many seeks have moved the topic or partition of a message. `None`: it has left.
@@ -264,7 +280,7 @@ impl Reader {
     /// Whether every topic and partition is terminated and read to its end (REACHED_END_OF_TOPIC): no more messages will
     /// arrive.
     pub fn has_reached_end_of_topic(&self) -> bool {
-        self.current_found().is_none() && self.consumer.has_reached_end_of_topic()
+        self.current_found().next().is_none() && self.consumer.has_reached_end_of_topic()
     }
 
     /// Where each topic and partition is attached, or why it is not.

@@ -180,6 +180,32 @@ impl Receiver {
         self.sources.iter().map(|source| (source.part(), source.reading_position()))
     }
 
+    /// Gives nothing of a part until [`Self::release`]: what has come of it, and comes, stays where it is, up to the size of
+    /// its queue.
+    pub(super) fn hold(&mut self, id: EndpointId) {
+        let Some(&index) = self.by_id.get(&id) else { return };
+        let source = &mut self.sources[index];
+        source.is_held = true;
+        // So that nothing else puts it there.
+        source.is_queued = true;
+        self.run_queue.retain(|&queued| queued != index);
+        self.run_queue_behind.retain(|&queued| queued != index);
+    }
+
+    /// Gives messages of all parts again.
+    pub(super) fn release(&mut self) {
+        for (index, source) in self.sources.iter_mut().enumerate() {
+            if std::mem::take(&mut source.is_held) {
+                self.run_queue_behind.push_back(index);
+            }
+        }
+    }
+
+    /// Why a part gives nothing more, once all of it was received.
+    pub(super) fn end_of(&self, id: EndpointId) -> Option<&Error> {
+        self.sources.get(*self.by_id.get(&id)?)?.reported_end()
+    }
+
     /// Whether [`Self::poll`] has returned the end already.
     pub(super) fn is_over(&self) -> bool {
         self.is_over
@@ -247,7 +273,7 @@ impl Receiver {
         self.sources = parts.into_iter().map(source).collect();
         self.by_id = self.sources.iter().enumerate().map(|(index, source)| (source.id(), index)).collect();
         self.run_queue = run_queue.iter().filter_map(|id| self.by_id.get(id).copied()).collect();
-        self.open_sources = self.sources.iter().filter(|source| !source.has_reported_end()).count();
+        self.open_sources = self.sources.iter().filter(|source| source.reported_end().is_none()).count();
     }
 
     /// Reports the end of a source that has nothing left, if it has ended.
@@ -284,7 +310,7 @@ impl Receiver {
     /// With a queue of size 0, a receive that waits is what grants a permit.
     fn request_one(&mut self) {
         if self.shared.config.receiver_queue_size == 0 {
-            self.sources.iter().for_each(Source::request_one);
+            self.sources.iter().filter(|source| !source.is_held).for_each(Source::request_one);
         }
     }
 }

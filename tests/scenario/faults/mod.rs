@@ -21,6 +21,7 @@ mod letters;
 mod metrics;
 mod older;
 mod permits;
+mod readers;
 mod refusals;
 mod seeks;
 mod sends;

@@ -80,8 +80,10 @@ pub(super) struct Source {
     untimed_entries: u32,
     /// How far a reader has read.
     progress: Option<Box<Progress>>,
-    /// It is in the receiver's queue of sources.
+    /// It is in the receiver's queue of sources, or held.
     pub(super) is_queued: bool,
+    /// It gives nothing for the time being: see [`Receiver::hold`](super::Receiver::hold).
+    pub(super) is_held: bool,
     end: End,
 }
 
@@ -99,7 +101,7 @@ enum End {
     No,
     /// Nothing comes any more, and the receiver has not been told.
     Pending(Error),
-    Reported,
+    Reported(Error),
 }
 
 impl Source {
@@ -130,6 +132,7 @@ impl Source {
             untimed_entries: 0,
             progress: (!config.durable).then(Box::default),
             is_queued: false,
+            is_held: false,
             end: End::No,
             part,
         }
@@ -143,21 +146,20 @@ impl Source {
         self.part.id()
     }
 
-    /// Whether nothing comes any more, and the receiver knows. One that it has not been told of yet is still to be counted.
-    pub(super) fn has_reported_end(&self) -> bool {
-        matches!(self.end, End::Reported)
+    /// Why nothing comes any more, if the receiver knows. One that it has not been told of yet is still to be counted.
+    pub(super) fn reported_end(&self) -> Option<&Error> {
+        match &self.end {
+            End::Reported(error) => Some(error),
+            End::No | End::Pending(_) => None,
+        }
     }
 
     /// Its end, once.
     pub(super) fn take_end(&mut self) -> Option<(&Arc<Part<Consumer>>, Error)> {
-        match std::mem::replace(&mut self.end, End::Reported) {
-            End::Pending(error) => Some((&self.part, error)),
-            End::No => {
-                self.end = End::No;
-                None
-            }
-            End::Reported => None,
-        }
+        let End::Pending(error) = &self.end else { return None };
+        let error = error.clone();
+        self.end = End::Reported(error.clone());
+        Some((&self.part, error))
     }
 
     /// With a queue of size 0: asks for one message.

@@ -1,0 +1,74 @@
+//! Readers: streams up to an end, which ends whatever becomes of the topics.
+
+use pulsar_native::{ConsumerEvent, ReadUntil, Reader};
+
+use super::support::*;
+
+async fn reader(stage: &Stage, topic: &str) -> Reader {
+    let builder = stage.client.reader(topic, SeekTo::Earliest).receiver_queue_size(1);
+    within("a reader", builder.create()).await.expect("a reader")
+}
+
+/// A topic is deleted, or a message expires unread, before it was sent to the reader: the broker is asked again.
+#[tokio::test(start_paused = true)]
+async fn until_ends_where_messages_are_gone() {
+    let stage = Stage::new().await;
+    let producer = stage.producer(TOPIC).await;
+    confirmed(enqueue_numbers(&producer, 0..10).await).await;
+    let mut reader = reader(&stage, TOPIC).await;
+    let mut messages = within("the end to be known", reader.until(ReadUntil::Now)).await.expect("a stream");
+    let first = within("a message", messages.next()).await.expect("not the end").expect("a message");
+    assert_eq!(first.to_string_lossy(), "0");
+    stage.broker.faults().on(FaultEvent::LastMessageId).drop_response();
+    stage.broker.delete_topic(TOPIC);
+    let mut read = 1;
+    while let Some(message) = within("a message, or the end", messages.next()).await {
+        message.expect("a message");
+        read += 1;
+    }
+    assert!(read < 4, "{read} were sent ahead");
+    drop(messages);
+    confirmed(enqueue_numbers(&producer, 10..12).await).await;
+    for number in ["10", "11"] {
+        let message = within("a message", reader.read_next()).await.expect("a message");
+        assert_eq!(message.to_string_lossy(), number);
+    }
+    drop(reader);
+    stage.close_and_check().await;
+}
+
+/// One partition ends for good: the others are read, then its error comes, and nothing more.
+#[tokio::test(start_paused = true)]
+async fn until_names_a_partition_that_ends_early() {
+    let stage = Stage::with(EmbeddedBroker::builder().partitioned_topic("parts", 3), |builder| builder).await;
+    let part = |number| format!("persistent://public/default/parts-partition-{number}");
+    for number in 0..3 {
+        confirmed(enqueue_numbers(&stage.producer(&part(number)).await, 0..10).await).await;
+    }
+    let mut reader = reader(&stage, "parts").await;
+    let mut events = reader.events();
+    let mut messages = within("the end to be known", reader.until(ReadUntil::Now)).await.expect("a stream");
+    let faults = stage.broker.faults();
+    faults.on(FaultEvent::Subscribe).on_topic(&part(1)).refuse_request(ServerCode::TOPIC_NOT_FOUND);
+    faults.close_consumers(&part(1), None);
+    let mut read = 0;
+    let error = loop {
+        match within("a message, or an error", messages.next()).await.expect("not the end") {
+            Ok(_) => read += 1,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!((error.kind(), error.topic()), (ErrorKind::TopicNotFound, Some(&*part(1))), "{error}");
+    assert!((20..30).contains(&read), "all of two partitions, and not all of the third: {read}");
+    assert!(within("the end", messages.next()).await.is_none());
+    drop(messages);
+    let Some(ConsumerEvent::TopicEnded { topic, .. }) = within("an event", events.recv()).await else {
+        panic!("an end is told")
+    };
+    assert_eq!(*topic, part(1));
+    confirmed(enqueue_numbers(&stage.producer(&part(0)).await, 10..11).await).await;
+    let message = within("a message", reader.read_next()).await.expect("the others go on");
+    assert_eq!(message.to_string_lossy(), "10");
+    drop(reader);
+    stage.close_and_check().await;
+}
