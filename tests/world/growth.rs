@@ -11,8 +11,9 @@ use std::time::Duration;
 use pulsar_native::sim::{Fault, Handle, InvariantViolation, Rng, Simulation};
 use pulsar_native::{Client, Consumer, ErrorKind, Message, Producer, ServerCode, SubscriptionType};
 
+use crate::harness;
 use crate::table_view::Watched;
-use crate::workload::{CLOSES_WITHIN, SETTLES_WITHIN, SeedReport, first};
+use crate::workload::{SETTLES_WITHIN, SeedReport, first};
 
 /// One seed in so many is such a world.
 const ONE_IN: u64 = 16;
@@ -84,7 +85,7 @@ impl Plan {
 }
 
 /// One that ends nothing which was attached.
-fn fault(rng: &mut Rng) -> Fault {
+pub(crate) fn fault(rng: &mut Rng) -> Fault {
     let by = rng.duration(Duration::from_millis(10), Duration::from_secs(3));
     match rng.below(11) {
         0 => Fault::Restart { down_for: by },
@@ -135,22 +136,7 @@ struct Users {
 /// Runs one seed from start to end.
 pub(crate) fn run(seed: u64, trace: bool) -> SeedReport {
     let plan = Rc::new(Plan::of(seed));
-    let sim = Simulation::new(seed);
-    if trace {
-        sim.enable_trace();
-    }
-    if plan.lazy {
-        sim.let_lazy_producers_ask_again();
-    }
-    let violation = run_plan(&sim, &plan).err();
-    SeedReport {
-        violation,
-        faults: sim.fault_counts(),
-        fingerprint: sim.fingerprint(),
-        events: sim.events(),
-        stored: plan.parts().map(|part| sim.stored_messages(&part).len()).sum(),
-        trace: sim.take_trace(),
-    }
+    harness::run_seed(seed, trace, |sim| run_plan(sim, &plan), plan.parts())
 }
 
 fn run_plan(sim: &Simulation, plan: &Rc<Plan>) -> Result<(), InvariantViolation> {
@@ -161,6 +147,9 @@ fn run_plan(sim: &Simulation, plan: &Rc<Plan>) -> Result<(), InvariantViolation>
         is_draining: Rc::default(),
         is_over: Rc::default(),
     };
+    if plan.lazy {
+        sim.let_lazy_producers_ask_again();
+    }
     assert!(sim.cluster(0).create_partitioned_topic(TOPIC, plan.growth[0].1));
     for (at, fault) in &plan.faults {
         sim.inject_at(*at, fault.clone());
@@ -188,12 +177,7 @@ fn run_plan(sim: &Simulation, plan: &Rc<Plan>) -> Result<(), InvariantViolation>
         users.handle.report_violation("settles in time", || format!("{} sends wait", users.notes.borrow().pending));
     }
     sim.run_for(Duration::ZERO)?;
-    users.is_over.set(true);
-    if !sim.run_until(CLOSES_WITHIN, || sim.live_resources().is_empty())? {
-        let live = sim.live_resources();
-        users.handle.report_violation("nothing is left after close", || format!("{live:?}"));
-    }
-    sim.run_for(Duration::from_secs(1))
+    harness::end(sim, &users.handle, &users.is_over)
 }
 
 fn has_grown(users: &Users) -> bool {
@@ -244,7 +228,7 @@ fn check_log(sim: &Simulation, users: &Users) {
 }
 
 async fn work(users: Users) {
-    let client = connect(&users).await;
+    let client = harness::connect(&users.handle).await;
     let consumer = subscribe(&users, &client).await;
     let receiver = users.clone();
     users.handle.spawn(async move { receive_all(receiver, consumer).await });
@@ -254,36 +238,14 @@ async fn work(users: Users) {
         let (users, client) = (users.clone(), client.clone());
         users.handle.clone().spawn(async move { send_all(users, client, format!("p{number}")).await });
     }
-    while !users.is_over.get() {
-        users.handle.sleep(Duration::from_millis(200)).await;
-    }
-    if let Err(error) = client.close().await {
-        users.handle.trace(|| format!("the close: {error}"));
-    }
-}
-
-async fn connect(users: &Users) -> Client {
-    loop {
-        let builder = users.handle.builder().operation_timeout(Duration::from_secs(10));
-        match users.handle.connect(builder.keep_alive_interval(Duration::from_secs(10))).await {
-            Ok(client) => return client,
-            Err(error) => users.handle.trace(|| format!("not connected: {error}")),
-        }
-        users.handle.sleep(Duration::from_millis(300)).await;
-    }
+    harness::close_at_end(&users.handle, &client, &users.is_over).await;
 }
 
 async fn subscribe(users: &Users, client: &Client) -> Consumer {
     let plan = &users.plan;
-    loop {
-        let builder = client.consumer(TOPIC, SUBSCRIPTION).subscription_type(plan.kind).name("c");
-        let builder = builder.receiver_queue_size(plan.queue).auto_update_partitions_interval(plan.interval);
-        match builder.subscribe().await {
-            Ok(consumer) => return consumer,
-            Err(error) => users.handle.trace(|| format!("not subscribed: {error}")),
-        }
-        users.handle.sleep(Duration::from_millis(300)).await;
-    }
+    let builder = client.consumer(TOPIC, SUBSCRIPTION).subscription_type(plan.kind).name("c");
+    let builder = builder.receiver_queue_size(plan.queue).auto_update_partitions_interval(plan.interval);
+    harness::retried(&users.handle, "not subscribed", async || builder.clone().subscribe().await).await
 }
 
 async fn receive_all(users: Users, mut consumer: Consumer) {
@@ -320,16 +282,9 @@ fn key(number: u64) -> String {
 
 async fn send_all(users: Users, client: Client, name: String) {
     let plan = users.plan.clone();
-    let producer = loop {
-        let builder = client.producer(TOPIC).batching(plan.batching).send_timeout(Duration::ZERO);
-        let builder =
-            builder.lazy_start_partitioned_producers(plan.lazy).auto_update_partitions_interval(plan.interval);
-        match builder.create().await {
-            Ok(producer) => break producer,
-            Err(error) => users.handle.trace(|| format!("{name} is not created: {error}")),
-        }
-        users.handle.sleep(Duration::from_millis(300)).await;
-    };
+    let builder = client.producer(TOPIC).batching(plan.batching).send_timeout(Duration::ZERO);
+    let builder = builder.lazy_start_partitioned_producers(plan.lazy).auto_update_partitions_interval(plan.interval);
+    let producer = harness::retried(&users.handle, "not created", async || builder.clone().create().await).await;
     let mut number = 0;
     while !users.is_over.get() {
         users.notes.borrow().known.borrow_mut().insert(name.clone(), producer.partitions());

@@ -2,6 +2,7 @@
 
 mod clusters;
 mod growth;
+mod harness;
 #[cfg(pulsar_mutations)]
 mod mutations;
 mod patterns;

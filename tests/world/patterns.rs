@@ -11,9 +11,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use pulsar_native::sim::{Fault, Handle, InvariantViolation, Rng, Simulation};
-use pulsar_native::{Client, Consumer, Producer, ServerCode, SubscriptionType, Topics};
+use pulsar_native::{Client, Consumer, ServerCode, SubscriptionType, Topics};
 
-use crate::workload::{CLOSES_WITHIN, SETTLES_WITHIN, SeedReport, first};
+use crate::harness;
+use crate::workload::{SETTLES_WITHIN, SeedReport, first};
 
 /// One seed in so many is such a world.
 const ONE_IN: u64 = 16;
@@ -144,20 +145,7 @@ struct Users {
 /// Runs one seed from start to end.
 pub(crate) fn run(seed: u64, trace: bool) -> SeedReport {
     let plan = Rc::new(Plan::of(seed));
-    let sim = Simulation::new(seed);
-    if trace {
-        sim.enable_trace();
-    }
-    let violation = run_plan(&sim, &plan).err();
-    let parts = plan.topics.iter().flat_map(TopicPlan::parts);
-    SeedReport {
-        violation,
-        faults: sim.fault_counts(),
-        fingerprint: sim.fingerprint(),
-        events: sim.events(),
-        stored: parts.map(|part| sim.stored_messages(&part).len()).sum(),
-        trace: sim.take_trace(),
-    }
+    harness::run_seed(seed, trace, |sim| run_plan(sim, &plan), plan.topics.iter().flat_map(TopicPlan::parts))
 }
 
 fn run_plan(sim: &Simulation, plan: &Rc<Plan>) -> Result<(), InvariantViolation> {
@@ -194,12 +182,7 @@ fn run_plan(sim: &Simulation, plan: &Rc<Plan>) -> Result<(), InvariantViolation>
     }
     // Whatever is on its way arrives, and what is tried again is tried by then.
     sim.run_for(QUIET)?;
-    users.is_over.set(true);
-    if !sim.run_until(CLOSES_WITHIN, || sim.live_resources().is_empty())? {
-        let live = sim.live_resources();
-        users.handle.report_violation("nothing is left after close", || format!("{live:?}"));
-    }
-    sim.run_for(Duration::from_secs(1))
+    harness::end(sim, &users.handle, &users.is_over)
 }
 
 /// The topics and partitions that there are.
@@ -229,7 +212,7 @@ async fn look_for_deleted(users: Users) {
 }
 
 async fn work(users: Users) {
-    let client = connect(&users).await;
+    let client = harness::connect(&users.handle).await;
     for number in 0..users.plan.topics.len() {
         let users = users.clone();
         users.handle.clone().spawn(async move { live(users, number).await });
@@ -238,12 +221,7 @@ async fn work(users: Users) {
     users.is_subscribed.set(true);
     let receiver = users.clone();
     users.handle.spawn(async move { receive_all(receiver, consumer).await });
-    while !users.is_over.get() {
-        users.handle.sleep(Duration::from_millis(200)).await;
-    }
-    if let Err(error) = client.close().await {
-        users.handle.trace(|| format!("the close: {error}"));
-    }
+    harness::close_at_end(&users.handle, &client, &users.is_over).await;
 }
 
 /// A topic comes and goes.
@@ -253,7 +231,7 @@ async fn live(users: Users, number: usize) {
     while !users.is_subscribed.get() {
         users.handle.sleep(Duration::from_millis(50)).await;
     }
-    let client = connect(&users).await;
+    let client = harness::connect(&users.handle).await;
     for (life, (comes, goes)) in topic.lives.iter().enumerate() {
         users.handle.sleep(*comes).await;
         users.notes.borrow_mut().deleted.retain(|part| !topic.parts().contains(part));
@@ -271,22 +249,14 @@ async fn live(users: Users, number: usize) {
         users.handle.trace(|| format!("{} is gone", topic.name));
     }
     users.notes.borrow_mut().done += 1;
-    while !users.is_over.get() {
-        users.handle.sleep(Duration::from_millis(200)).await;
-    }
-    let _ = client.close().await;
+    harness::close_at_end(&users.handle, &client, &users.is_over).await;
 }
 
 /// Sends the messages of one life of a topic. Afterwards no producer is there, and none is on its way, which would make the
 /// topic again.
 async fn fill(users: &Users, client: &Client, topic: &TopicPlan, life: usize) {
-    let producer: Producer = loop {
-        match client.producer(&topic.name).send_timeout(Duration::ZERO).create().await {
-            Ok(producer) => break producer,
-            Err(error) => users.handle.trace(|| format!("no producer of {}: {error}", topic.name)),
-        }
-        users.handle.sleep(Duration::from_millis(300)).await;
-    };
+    let builder = client.producer(&topic.name).send_timeout(Duration::ZERO);
+    let producer = harness::retried(&users.handle, &topic.name, async || builder.clone().create().await).await;
     for number in 0..topic.messages {
         let sent = producer.send(format!("{} {life} {number}", topic.name)).await;
         users.handle.trace(|| format!("{} {life} {number}: {sent:?}", topic.name));
@@ -300,28 +270,11 @@ async fn fill(users: &Users, client: &Client, topic: &TopicPlan, life: usize) {
     }
 }
 
-async fn connect(users: &Users) -> Client {
-    loop {
-        let builder = users.handle.builder().operation_timeout(Duration::from_secs(10));
-        match users.handle.connect(builder.keep_alive_interval(Duration::from_secs(10))).await {
-            Ok(client) => return client,
-            Err(error) => users.handle.trace(|| format!("not connected: {error}")),
-        }
-        users.handle.sleep(Duration::from_millis(300)).await;
-    }
-}
-
 async fn subscribe(users: &Users, client: &Client) -> Consumer {
     let plan = &users.plan;
-    loop {
-        let builder = client.consumer(Topics::pattern(PATTERN), SUBSCRIPTION).subscription_type(plan.kind).name("c");
-        let builder = builder.receiver_queue_size(plan.queue).pattern_auto_discovery_period(plan.period);
-        match builder.subscribe().await {
-            Ok(consumer) => return consumer,
-            Err(error) => users.handle.trace(|| format!("not subscribed: {error}")),
-        }
-        users.handle.sleep(Duration::from_millis(300)).await;
-    }
+    let builder = client.consumer(Topics::pattern(PATTERN), SUBSCRIPTION).subscription_type(plan.kind).name("c");
+    let builder = builder.receiver_queue_size(plan.queue).pattern_auto_discovery_period(plan.period);
+    harness::retried(&users.handle, "not subscribed", async || builder.clone().subscribe().await).await
 }
 
 async fn receive_all(users: Users, mut consumer: Consumer) {
