@@ -6,6 +6,7 @@ mod harness;
 #[cfg(pulsar_mutations)]
 mod mutations;
 mod patterns;
+mod readers;
 mod sim;
 mod table_view;
 mod workload;

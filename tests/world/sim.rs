@@ -1,14 +1,15 @@
 //! Whole clients in a simulated world: many seeds, one checker for each invariant.
 //!
-//! `SIM_SEEDS=N` runs N fresh seeds, `SIM_SEED=n` one exactly, with its trace; without either a fixed number runs, and
-//! every seed of `sim_regressions.txt`.
+//! `SIM_SEEDS=N` runs N fresh seeds, from `SIM_FIRST` on if that is set, each nth one with `SIM_STEP=n`: with 16 those of one
+//! kind of world. `SIM_SEED=n` runs one exactly, with its trace; without any a fixed number runs, and every seed of
+//! `sim_regressions.txt`.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use pulsar_native::sim::FaultCounts;
 
-use crate::{clusters, growth, patterns, workload};
+use crate::{clusters, growth, patterns, readers, workload};
 
 /// Seeds of a plain `cargo test`.
 const SEEDS_DEFAULT: u64 = if cfg!(debug_assertions) { 150 } else { 1000 };
@@ -17,12 +18,14 @@ fn number_of(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().and_then(|text| text.parse().ok())
 }
 
-/// Runs the world of a seed: that of two clusters, of a topic that grows, of a pattern, or of one cluster with all the rest.
+/// Runs the world of a seed: that of two clusters, of a topic that grows, of a pattern, of a reader, or of one cluster with
+/// all the rest.
 fn run(seed: u64, trace: bool) -> workload::SeedReport {
     match seed {
         _ if clusters::is_of(seed) => clusters::run(seed, trace),
         _ if growth::is_of(seed) => growth::run(seed, trace),
         _ if patterns::is_of(seed) => patterns::run(seed, trace),
+        _ if readers::is_of(seed) => readers::run(seed, trace),
         _ => workload::run(seed, trace),
     }
 }
@@ -91,8 +94,9 @@ fn every_invariant_holds_for_every_seed() {
         Some(count) => {
             let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
             let first = number_of("SIM_FIRST").unwrap_or(since.as_secs() * 100_000);
-            println!("seeds {first} to {}", first + count - 1);
-            run_all(first..first + count);
+            let step = number_of("SIM_STEP").unwrap_or(1).max(1);
+            println!("seeds {first} to {}, each {step}", first + count * step - 1);
+            run_all((0..count).map(|at| first + at * step));
         }
         None => run_all(0..SEEDS_DEFAULT),
     }
