@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::UNIX_EPOCH;
 
-use Job::{DeadLetters, Growth, Ids, Matrix, Messages, Pattern, Retries, Table, TokenRefresh};
+use Job::{DeadLetters, Growth, Ids, Matrix, Messages, Pattern, Readers, Retries, Table, TokenRefresh};
 use pulsar_native::Compression;
 
 use crate::admin;
@@ -16,6 +16,7 @@ use crate::matrix;
 use crate::message::{Described, LOCAL_CLUSTER};
 use crate::ours::Ours;
 use crate::peer::Peer;
+use crate::readers;
 use crate::refresh;
 use crate::table;
 
@@ -107,6 +108,7 @@ fn all() -> Vec<(&'static str, Job)> {
         ("partitions that are added", Growth),
         ("topics of a pattern", Pattern),
         ("message ids in bytes", Ids),
+        ("readers and checkpoints", Readers),
         ("table view", Table),
         ("token refresh", TokenRefresh),
         ("dead letters", DeadLetters(Kind::Shared)),
@@ -131,6 +133,8 @@ pub enum Job {
     Pattern,
     /// Ids of messages that the other side has written.
     Ids,
+    /// Readers that go on where one of the other side was stopped.
+    Readers,
     /// The last value of each key.
     Table,
     /// What each side makes of messages that it gave up.
@@ -209,7 +213,7 @@ impl Job {
     fn needs(&self) -> Vec<&'static str> {
         match self {
             Messages(work) | Matrix(work) => work.needs(),
-            TokenRefresh | DeadLetters(_) | Ids => Vec::new(),
+            TokenRefresh | DeadLetters(_) | Ids | Readers => Vec::new(),
             Retries(_) => vec!["give_up"],
             Growth => vec!["send_keys"],
             Pattern => vec!["read_pattern"],
@@ -225,6 +229,7 @@ impl Job {
             Growth => changing::grown(ours, peer).await,
             Pattern => changing::matched(ours, peer).await,
             Ids => ids::run(ours, peer).await,
+            Readers => readers::run(ours, peer).await,
             Table => table::run(ours, peer).await,
             DeadLetters(kind) => letters::dead(ours, peer, *kind).await,
             Retries(kind) => letters::retried(ours, peer, *kind).await,

@@ -14,7 +14,6 @@ pub const PAYLOAD_BYTES: usize = 8;
 
 /// In batches, outside of them, in chunks, and in a partition.
 pub async fn run(ours: &Ours, peer: &mut Peer) -> Result<(), String> {
-    let numbered = |number: u32| Described::new(format!("{number:08}"));
     let batch = Work { batching: true, ..Work::new((0..12).map(numbered).collect()) };
     let plain = Work::new((0..4).map(numbered).collect());
     let chunked = Work { chunking: true, ..Work::new(vec![numbered(0), larger_than_an_entry(), numbered(2)]) };
@@ -28,7 +27,12 @@ pub async fn run(ours: &Ours, peer: &mut Peer) -> Result<(), String> {
     both_ways(ours, peer, &batch, &partition, Some(&topic)).await.map_err(|error| format!("partition: {error}"))
 }
 
-fn larger_than_an_entry() -> Described {
+/// A payload that is told whole.
+pub fn numbered(number: u32) -> Described {
+    Described::new(format!("{number:08}"))
+}
+
+pub fn larger_than_an_entry() -> Described {
     let mut random = Random::new(7);
     let noise = (0..5_500_000).map(|_| random.below(256) as u8);
     Described::new(b"00000001".iter().copied().chain(noise).collect::<Vec<_>>())
@@ -93,7 +97,7 @@ async fn both_ways(
 
 /// A client that reads no plain ids wants 0 where there is no partition and no batch, and finds a partition by its parent.
 /// What it reads it keeps without the first chunk.
-fn place(id: &MessageId, topic: &str, parent: Option<&String>, reads_plain: bool) -> Place {
+pub fn place(id: &MessageId, topic: &str, parent: Option<&String>, reads_plain: bool) -> Place {
     let (mut id, mut topic) = (id.clone(), topic);
     if !reads_plain {
         topic = parent.map_or(topic, |parent| parent);
@@ -116,7 +120,7 @@ async fn read(ours: &Ours, topic: &str, count: usize) -> Result<Vec<(String, Mes
     Ok(seen)
 }
 
-fn start_of(payload: &[u8]) -> String {
+pub fn start_of(payload: &[u8]) -> String {
     String::from_utf8_lossy(&payload[..payload.len().min(PAYLOAD_BYTES)]).into_owned()
 }
 

@@ -18,6 +18,7 @@ mod matrix;
 mod message;
 mod ours;
 mod peer;
+mod readers;
 mod refresh;
 mod table;
 
