@@ -17,17 +17,18 @@
 //!
 //! # What it is not
 //! No durable storage: all is in memory and lost with the process. No cluster: one broker owns every topic, LOOKUP
-//! always responds with its own address. No transactions, no replication; over HTTP the lookups of clients alone.
+//! always responds with its own address. No transactions, no replication.
 //!
 //! # Inside
 //! A frame goes `embedded` (sockets) -> [`machine::Broker`] (state, no socket, no clock) -> a file of `commands` -> the
 //! parts of the state, and its response into the outbox of its connection. `commands`, `admin` and
-//! `machine` are one `impl Broker` in three folders; the folders below them use nothing of them:
+//! `machine` are one `impl Broker` in three folders, on which `rest` works; the folders below them use nothing of them:
 //!
 //! | folder | what it is for |
 //! | --- | --- |
 //! | `embedded` | sockets, tasks, and the public handles |
 //! | `commands`, `admin` | what a client's command does; what an administrator, a test or the simulator does |
+//! | `rest` | the admin API and the lookups over HTTP: one table of routes, a file for each area |
 //! | `machine` | in which order things happen: inputs, outputs, timers; which requests a fault takes effect on |
 //! | `dispatch` | which consumer gets which entry |
 //! | `topics` | which topics there are; names, access modes and sequence ids of producers; schemas; watchers |
@@ -37,6 +38,7 @@
 //! | `authentication` | the role of a client, by token, certificate, password or a method of the test |
 //! | `storage` | positions and offsets: the log and the cursors |
 //! | `faults` | on which event a scripted fault takes effect, and how |
+//! | `tenants` | tenants and clusters by name |
 //! | `like` | what an older release of Pulsar does not have |
 //! | `conformance` | which rules clients broke, without an effect on the responses |
 
@@ -54,8 +56,10 @@ mod like;
 pub mod machine;
 mod policies;
 mod refusal;
+mod rest;
 mod storage;
 mod subscription;
+mod tenants;
 mod topics;
 
 pub use admin::{ConnectedConsumerStats, StoredMessage, SubscriptionStats, TopicStats};

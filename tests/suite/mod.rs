@@ -11,6 +11,7 @@
 
 pub mod access;
 pub mod acks;
+pub mod admin_api;
 pub mod chunks;
 pub mod clusters;
 pub mod connect;
@@ -95,6 +96,9 @@ macro_rules! with_every_test {
                 receive_many_and_try_receive stream dropped_receives_lose_nothing queue_of_zero queue_of_one
                 permits_stay_within_the_queue close_keeps_the_subscription unsubscribe_deletes_it
                 unsubscribe_needs_force_beside_others statistics last_message_id receive_by_the_batch pause_and_resume
+            }
+            admin_api {
+                topics topics_in_use subscriptions messages statistics tenants_and_namespaces schemas policies rights
             }
             acks {
                 individual cumulative confirmed cumulative_is_refused_on_shared close_sends_what_waits

@@ -11,6 +11,7 @@ mod policies;
 mod stats;
 mod stored;
 mod story;
+mod subscriptions;
 mod upkeep;
 
 use std::collections::BTreeSet;
@@ -19,6 +20,7 @@ use std::time::Duration;
 
 pub use self::stats::{ConnectedConsumerStats, SubscriptionStats, TopicStats};
 pub use self::stored::StoredMessage;
+pub(super) use self::subscriptions::unacknowledged;
 use super::authentication::token;
 use super::connections::ProducerSlot;
 use super::ids::ConnId;

@@ -6,7 +6,7 @@ use super::takeover::HolderState;
 use super::{CLOSE_VERSION, Rejection, consumer_not_found};
 use crate::broker::config::BrokerConfig;
 use crate::broker::conformance::Rule;
-use crate::broker::connections::ConsumerSlot;
+use crate::broker::connections::{ConsumerSlot, EndpointDescription};
 use crate::broker::ids::{ConnId, ConsumerKey, NO_REQUEST};
 use crate::broker::machine::{Broker, BrokerTimer};
 use crate::broker::policies::Access;
@@ -160,13 +160,23 @@ impl Broker {
         }
         let (index_acks, now_ms) = (self.config.acknowledgment_at_batch_index_level_enabled, self.now.wall_ms);
         let log = &found.log;
-        let create = || new_subscription(log, &found.compacted, request, modes.initial_position, index_acks, now_ms);
+        let create = || {
+            let mut sub = new_subscription(log, &found.compacted, request, modes.initial_position, index_acks, now_ms);
+            let properties = request.subscription_properties.iter();
+            sub.properties = properties.map(|pair| (pair.key.clone(), pair.value.clone())).collect();
+            sub
+        };
         let sub = found.subscriptions.entry(Arc::clone(name)).or_insert_with(create);
         let consumer = SubscribedConsumer {
             priority: request.priority_level(),
             epoch: request.consumer_epoch,
             ranges,
             reads_compacted: request.read_compacted(),
+            description: EndpointDescription {
+                metadata: request.metadata.clone(),
+                connected_ms: now_ms,
+                ..EndpointDescription::default()
+            },
             ..SubscribedConsumer::new(key, request.consumer_name())
         };
         let before = sub.active.selected();
@@ -180,7 +190,11 @@ impl Broker {
     }
 
     /// `initial_subscription_name` of PRODUCER: a durable subscription from the first message on.
-    pub(super) fn create_initial_subscription(&mut self, topic: &Arc<str>, name: &str) -> Result<(), Refusal> {
+    pub(in crate::broker) fn create_initial_subscription(
+        &mut self,
+        topic: &Arc<str>,
+        name: &str,
+    ) -> Result<(), Refusal> {
         let Some(found) = self.topics.get_mut(topic) else { return Ok(()) };
         if !found.subscriptions.contains_key(name) {
             found.check_new_subscription()?;

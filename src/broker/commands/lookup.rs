@@ -39,7 +39,12 @@ impl Broker {
     /// | of a partition of a partitioned topic | 0; beyond the last one TopicNotFound |
     /// | of any other topic that exists, or would be created by PRODUCER where `create` is asked for | 0 |
     /// | any other | TopicNotFound |
-    pub(super) fn count_partitions(&self, is_authorized: bool, topic: &str, create: bool) -> Result<u32, Refusal> {
+    pub(in crate::broker) fn count_partitions(
+        &self,
+        is_authorized: bool,
+        topic: &str,
+        create: bool,
+    ) -> Result<u32, Refusal> {
         let name = self.check_lookup(is_authorized, topic, "")?;
         if let Some(partitions) = self.topics.partitions(&name) {
             return Ok(partitions);
@@ -82,7 +87,12 @@ impl Broker {
     }
 
     /// What both requests, and those over HTTP, check, in this order: the name, the role, the listener, the namespace.
-    pub(super) fn check_lookup(&self, is_authorized: bool, topic: &str, listener: &str) -> Result<TopicName, Refusal> {
+    pub(in crate::broker) fn check_lookup(
+        &self,
+        is_authorized: bool,
+        topic: &str,
+        listener: &str,
+    ) -> Result<TopicName, Refusal> {
         let bad_name = |_| refuse(ServerError::InvalidTopicName, "Invalid topic name");
         let name = TopicName::parse(topic).map_err(bad_name)?;
         if !is_authorized {

@@ -11,7 +11,6 @@
 //! | `consumer` | SUBSCRIBE, CLOSE_CONSUMER, UNSUBSCRIBE |
 //! | `delivery` | FLOW, ACK, REDELIVER_UNACKNOWLEDGED_MESSAGES |
 //! | `position` | SEEK, GET_LAST_MESSAGE_ID, CONSUMER_STATS |
-//! | `rest` | none: the same over HTTP |
 //! | `oauth2` | none: tokens over HTTP |
 //! | `migration` | TOPIC_MIGRATED, to all clients of a cluster that has migrated |
 //! | `takeover` | PRODUCER and SUBSCRIBE for what another connection holds |
@@ -27,8 +26,6 @@ mod migration;
 mod oauth2;
 mod position;
 mod producer;
-mod rest;
-mod rest_stats;
 mod schema;
 mod send;
 mod session;
@@ -37,7 +34,6 @@ mod topic_list;
 
 pub(super) use self::migration::MigratedTo;
 pub(super) use self::oauth2::{IdentityProvider, OAuth2Client};
-pub(super) use self::rest::RestAnswer;
 use self::takeover::HolderState;
 use super::conformance::Rule;
 use super::connections::{ConnectionEndpoints, ConnectionState};

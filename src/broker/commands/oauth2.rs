@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::rest::{RestAnswer, parameter};
 use crate::broker::authentication::token;
 use crate::broker::machine::Broker;
+use crate::broker::rest::{RestAnswer, parameter};
 
 /// Where tokens are, behind the URL of the REST interface.
 const TOKEN_PATH: &str = "/oauth2/token";
@@ -50,7 +50,7 @@ impl Broker {
             return None;
         }
         match (path, form) {
-            ("/.well-known/openid-configuration", None) => Some(RestAnswer::Json(json!({
+            ("/.well-known/openid-configuration", None) => Some(RestAnswer::from(json!({
                 "issuer": issuer,
                 "token_endpoint": format!("{issuer}{TOKEN_PATH}"),
                 "grant_types_supported": ["client_credentials"],
@@ -85,7 +85,7 @@ impl Broker {
             claims["aud"] = json!(asked);
         }
         let token = token::signed(key, &claims);
-        RestAnswer::Json(json!({ "access_token": token, "token_type": "Bearer", "expires_in": seconds }))
+        RestAnswer::from(json!({ "access_token": token, "token_type": "Bearer", "expires_in": seconds }))
     }
 
     pub(in crate::broker) fn has_identity_provider(&self) -> bool {
@@ -100,5 +100,5 @@ impl Broker {
 
 fn refused(status: u16, error: &str, description: &str) -> RestAnswer {
     let body: Value = json!({ "error": error, "error_description": description });
-    RestAnswer::Failed(status, body)
+    RestAnswer::failed(status, &body)
 }

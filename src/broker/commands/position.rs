@@ -16,9 +16,7 @@ impl Broker {
     pub(super) fn on_seek(&mut self, conn: ConnId, request: &pb::CommandSeek) -> Result<(), Rejection> {
         let key = ConsumerKey { conn, id: request.consumer_id };
         let (topic, name) = self.live_consumer(key, "SEEK").ok_or_else(consumer_not_found)?;
-        let index_acks = self.config.acknowledgment_at_batch_index_level_enabled;
-        let Some(found) = self.topics.get_mut(&topic) else { return Ok(()) };
-        let Some(sub) = found.subscriptions.get_mut(&name) else { return Ok(()) };
+        let Some(found) = self.topics.get(&topic) else { return Ok(()) };
         let Some((offset, words)) = seek_target(&found.log, request) else {
             self.conformance.record(conn, Rule::IncompleteRequest, || "SEEK without a target".to_owned());
             let text = "Message id and message publish time were not present";
@@ -26,11 +24,7 @@ impl Broker {
         };
         // A non-persistent topic stores nothing that could be sought.
         if found.name.is_persistent() {
-            let words = if index_acks { words } else { &[] };
-            sub.reset(offset, words, found.log.get(offset).map(|entry| &entry.info));
-            for key in sub.remove_all() {
-                self.close_consumer(key, None);
-            }
+            self.reset_subscription(&topic, &name, offset, words);
         }
         self.send_success(conn, request.request_id);
         Ok(())

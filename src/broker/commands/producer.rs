@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::takeover::HolderState;
 use super::{CLOSE_VERSION, Rejection};
 use crate::broker::conformance::Rule;
-use crate::broker::connections::ProducerSlot;
+use crate::broker::connections::{EndpointDescription, ProducerSlot};
 use crate::broker::ids::{ConnId, NO_REQUEST, ProducerKey};
 use crate::broker::machine::Broker;
 use crate::broker::policies::Access;
@@ -113,7 +113,12 @@ impl Broker {
         let Some(found) = self.topics.get_mut(topic) else { return Ok(()) };
         let admission = found.producers.admit(mode, request.topic_epoch)?;
         let (request_id, topic_epoch) = (request.request_id, request.topic_epoch);
-        let opening = OpeningProducer { key, request_id, name, topic_epoch, schema_version };
+        let description = EndpointDescription {
+            metadata: request.metadata.clone(),
+            connected_ms: self.now.wall_ms,
+            access_mode: mode.into(),
+        };
+        let opening = OpeningProducer { key, request_id, name, topic_epoch, schema_version, description };
         match admission {
             Admission::Shared => self.install_producer(topic, opening, None),
             Admission::Exclusive { topic_epoch, fenced } => {
@@ -161,14 +166,14 @@ impl Broker {
     /// `topic_epoch` is that of an exclusive producer.
     fn install_producer(&mut self, topic: &Arc<str>, opening: OpeningProducer, topic_epoch: Option<u64>) {
         let Some(found) = self.topics.get_mut(topic) else { return };
-        let OpeningProducer { key, request_id, name, schema_version, .. } = opening;
+        let OpeningProducer { key, request_id, name, schema_version, description, .. } = opening;
         let last = found.sequence_ids.last_stored(&name);
         let success = pb::CommandProducerSuccess {
             last_sequence_id: Some(last),
             topic_epoch,
             ..producer_success(request_id, &name, schema_version)
         };
-        found.producers.connect(key, name, topic_epoch.is_some());
+        found.producers.connect(key, name, topic_epoch.is_some(), description);
         self.connections.open_producer(key, topic);
         self.connections.send(key.conn, success);
     }

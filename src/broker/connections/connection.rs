@@ -1,6 +1,7 @@
 //! One client connection as the broker sees it.
 
 use std::fmt;
+use std::net::SocketAddr;
 
 use bytes::{Bytes, BytesMut};
 
@@ -25,9 +26,20 @@ pub(crate) enum ConnectionState {
     Closing,
 }
 
+/// The other end of a connection.
+#[derive(Debug, Clone, Default)]
+pub struct Peer {
+    /// Where it is; `None` for a connection that has no address.
+    pub address: Option<SocketAddr>,
+    /// The common name of the certificate that it has shown over TLS, which is verified.
+    pub common_name: Option<String>,
+}
+
 /// The state of one connection.
 #[derive(Debug)]
 pub(crate) struct BrokerConnection {
+    /// Where the client is, if that is known.
+    pub(crate) address: Option<SocketAddr>,
     pub(crate) state: ConnectionState,
     /// Which of the cluster's brokers it came to.
     pub(crate) broker: usize,
@@ -45,6 +57,7 @@ pub(crate) struct BrokerConnection {
 impl BrokerConnection {
     pub(super) fn new() -> Self {
         Self {
+            address: None,
             state: ConnectionState::Start,
             broker: 0,
             negotiated: Negotiated::default(),

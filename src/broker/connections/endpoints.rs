@@ -4,6 +4,19 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::pb::KeyValue;
+
+/// What statistics show of a producer or consumer, and nothing else needs.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct EndpointDescription {
+    /// `metadata` of its request.
+    pub(crate) metadata: Vec<KeyValue>,
+    /// When it was opened, ms since 1970.
+    pub(crate) connected_ms: u64,
+    /// `ProducerAccessMode` of a producer.
+    pub(crate) access_mode: i32,
+}
+
 /// ```text
 ///   PRODUCER ─► PendingTakeover ─► Live ─► ClosedByBroker | FencedOut | ClosedByClient
 ///           └─► Queued ─────────────┘

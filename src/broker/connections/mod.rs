@@ -11,8 +11,9 @@ use std::sync::Arc;
 
 use bytes::{BufMut, BytesMut};
 
+pub use self::connection::Peer;
 pub(crate) use self::connection::{BrokerConnection, ConnectionState};
-pub(crate) use self::endpoints::{ConnectionEndpoints, ConsumerSlot, ProducerSlot};
+pub(crate) use self::endpoints::{ConnectionEndpoints, ConsumerSlot, EndpointDescription, ProducerSlot};
 use crate::broker::faults::FaultScript;
 use crate::broker::ids::{ConnId, ConsumerKey, ProducerKey};
 use crate::broker::like::PulsarVersion;

@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 
 use super::server::BrokerServer;
 use crate::broker::ids::ConnId;
+use crate::broker::machine::Peer;
 use crate::wire::frame::missing;
 use crate::wire::tx::TxBuf;
 
@@ -30,8 +31,7 @@ struct ServedConnection<S> {
 }
 
 /// Serves one connection to one broker of the cluster, in a task of its own. A broker that stops drops the stream instead.
-/// `certified` is the common name of the certificate that the client has shown.
-pub(super) fn serve_connection<S>(server: &Arc<BrokerServer>, broker: usize, stream: S, certified: Option<String>)
+pub(super) fn serve_connection<S>(server: &Arc<BrokerServer>, broker: usize, stream: S, peer: Peer)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -39,7 +39,7 @@ where
         return;
     }
     let now = server.now();
-    let id = server.input(|machine| machine.connect_to(broker, certified, now));
+    let id = server.input(|machine| machine.connect_to(broker, peer, now));
     server.spawn(ServedConnection { server: Arc::clone(server), id, stream, rx: BytesMut::new(), tx: TxBuf::new() });
 }
 

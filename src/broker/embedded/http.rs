@@ -1,4 +1,4 @@
-//! The REST interface on ports of its own, for clients with an `http://` service URL.
+//! The REST interface on ports of its own.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -6,19 +6,18 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
-use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::server::BrokerServer;
-use crate::broker::commands::RestAnswer;
+use crate::broker::rest::{RestAnswer, RestRequest};
 use crate::http_io::HyperIo;
 
-/// The longest body of a request, bytes: a form with credentials.
-const BODY_BYTES_MAX: usize = 64 * 1024;
+/// The longest body of a request, bytes: a schema is the largest.
+const BODY_BYTES_MAX: usize = 5 * 1024 * 1024;
 
 /// Serves one connection until it ends. `own_url` is the URL of the listener it came to, `certified` the
 /// common name of the client's certificate.
@@ -42,37 +41,38 @@ async fn respond(
     request: Request<Incoming>,
 ) -> Response<Full<Bytes>> {
     let (head, body) = request.into_parts();
-    let path = head.uri.path();
-    let form = match head.method {
-        Method::GET => None,
-        Method::POST => match Limited::new(body, BODY_BYTES_MAX).collect().await {
-            Ok(body) => Some(body.to_bytes()),
-            Err(_) => return response(RestAnswer::Page(413, "Content Too Large")),
-        },
-        _ => return response(METHOD_NOT_ALLOWED),
+    let Ok(body) = Limited::new(body, BODY_BYTES_MAX).collect().await else {
+        return response(RestAnswer::page(413, "Content Too Large"));
     };
-    if let Some(answer) = server.call(|broker| broker.oauth2(own_url, path, form.as_deref())) {
+    let body = body.to_bytes();
+    let path = head.uri.path();
+    let form = (head.method == Method::POST).then_some(&*body);
+    if let Some(answer) = server.call(|broker| broker.oauth2(own_url, path, form)) {
         return response(answer);
     }
-    if form.is_some() {
-        return response(METHOD_NOT_ALLOWED);
-    }
-    let authorization = head.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let query = head.uri.query().unwrap_or_default();
-    response(server.call(|broker| broker.rest(path, query, authorization, certified)))
+    let request = RestRequest {
+        method: head.method.as_str(),
+        path,
+        query: head.uri.query().unwrap_or_default(),
+        body: &body,
+        authorization: head.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()),
+        certified,
+    };
+    response(server.call(|broker| broker.rest(&request)))
 }
 
-const METHOD_NOT_ALLOWED: RestAnswer = RestAnswer::Page(405, "Method Not Allowed");
-
 fn response(answer: RestAnswer) -> Response<Full<Bytes>> {
-    let (status, content_type, body) = match answer {
-        RestAnswer::Json(value) => (200, "application/json", value.to_string()),
-        RestAnswer::Failed(status, value) => (status, "application/json", value.to_string()),
-        RestAnswer::Refused(status, reason) => (status, "application/json", json!({ "reason": reason }).to_string()),
-        RestAnswer::Page(status, title) => (status, "text/html", format!("<html><h1>{title}</h1></html>\n")),
-    };
-    let mut response = Response::new(Full::new(Bytes::from(body)));
-    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    response.headers_mut().insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static(content_type));
+    let mut response = Response::new(Full::new(answer.body));
+    *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = response.headers_mut();
+    if !answer.content_type.is_empty() {
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(answer.content_type));
+    }
+    for (name, value) in answer.headers {
+        // A property that is no header, by its name or its value, is left out.
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+            headers.append(name, value);
+        }
+    }
     response
 }

@@ -33,7 +33,7 @@ pub use self::settings::{BrokerSetting, BrokerSettingError};
 use super::admin::{StoredMessage, TopicStats};
 use super::config::BrokerConfig;
 use super::conformance::ConformanceViolation;
-use super::machine::Broker;
+use super::machine::{Broker, Peer};
 use super::policies::PolicySet;
 
 /// Bytes the in-memory connection holds in each direction.
@@ -137,7 +137,7 @@ impl EmbeddedBroker {
     #[must_use = "dropping the stream ends the connection"]
     pub fn connect(&self) -> DuplexStream {
         let (client, server) = tokio::io::duplex(DUPLEX_BYTES);
-        serve_connection(&self.server, 0, server, None);
+        serve_connection(&self.server, 0, server, Peer::default());
         client
     }
 

@@ -12,6 +12,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::connection::serve_connection;
 use super::server::{AcceptorId, BrokerServer};
+use crate::broker::machine::Peer;
 
 /// What is served for the whole cluster ends with it alone.
 const ALL_BROKERS: usize = usize::MAX;
@@ -27,7 +28,8 @@ pub(super) async fn accept_connections(
     listener: TcpListener,
 ) {
     while let Some(stream) = accept(&server, &listener, id, |_| {}).await {
-        serve_connection(&server, broker, stream, None);
+        let peer = Peer { address: stream.peer_addr().ok(), common_name: None };
+        serve_connection(&server, broker, stream, peer);
     }
     drop(listener);
     server.on_acceptor_ended(id);

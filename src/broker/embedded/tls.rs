@@ -21,6 +21,7 @@ use super::connection::serve_connection;
 use super::http::serve_http;
 use super::server::BrokerServer;
 use super::tasks::accept_tasks;
+use crate::broker::machine::Peer;
 use crate::common_name::common_name;
 use crate::tls_provider;
 
@@ -147,8 +148,8 @@ impl ServerTls {
             let (acceptor, server) = (acceptor.clone(), Arc::clone(&inner));
             async move {
                 if let Some(stream) = handshake(&acceptor, stream).await {
-                    let certified = certified(&stream);
-                    serve_connection(&server, 0, stream, certified);
+                    let peer = Peer { address: stream.get_ref().0.peer_addr().ok(), common_name: certified(&stream) };
+                    serve_connection(&server, 0, stream, peer);
                 }
             }
         };

@@ -116,12 +116,16 @@ impl PulsarVersion {
 
     /// `server_version` of CONNECTED.
     pub(in crate::broker) fn server_version(self) -> String {
-        let version = match self {
+        let version = if self.can(Capability::VersionInServerVersion) { self.release_text() } else { String::new() };
+        format!("Pulsar Server{version} (pulsar-native embedded)")
+    }
+
+    /// The release, as a broker says it of itself over HTTP.
+    pub(in crate::broker) fn release_text(self) -> String {
+        match self {
             // The one whose answers were recorded.
             Self::V4_0 => "4.0.8".to_owned(),
-            _ if self.can(Capability::VersionInServerVersion) => self.to_string(),
-            _ => String::new(),
-        };
-        format!("Pulsar Server{version} (pulsar-native embedded)")
+            _ => self.to_string(),
+        }
     }
 }

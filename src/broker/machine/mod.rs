@@ -26,11 +26,15 @@ pub(crate) use self::timers::{BrokerTimer, BrokerTimers};
 use crate::broker::commands::MigratedTo;
 use crate::broker::config::BrokerConfig;
 use crate::broker::conformance::{Conformance, ConformanceViolation, Rule};
+pub use crate::broker::connections::Peer;
 use crate::broker::connections::{ConnectionState, Connections};
 use crate::broker::dispatch::{DispatchContext, Dispatcher, UnackedLimits};
 pub use crate::broker::ids::ConnId;
 use crate::broker::like::Capability;
 use crate::broker::policies::{Access, Policies};
+use crate::broker::rest::KeptPolicies;
+pub use crate::broker::rest::{RestAnswer, RestRequest};
+use crate::broker::tenants::Tenants;
 use crate::broker::topics::{Brokers, Ownership, Schemas, TopicListWatchers, TopicTable};
 use crate::machine::{Deadline, Now};
 use crate::pb;
@@ -49,6 +53,8 @@ pub struct Broker {
     pub(super) ownership: Ownership,
     pub(super) schemas: Schemas,
     pub(super) policies: Policies,
+    pub(super) tenants: Tenants,
+    pub(super) kept_policies: KeptPolicies,
     pub(super) watchers: TopicListWatchers,
     pub(super) takeovers: PendingTakeovers,
     pub(super) conformance: Conformance,
@@ -77,6 +83,8 @@ impl Broker {
             ownership: Ownership::default(),
             schemas: Schemas::default(),
             policies: config.initial_policies(),
+            kept_policies: KeptPolicies::default(),
+            tenants: Tenants::new(&config.cluster_name, &config.namespaces),
             watchers: TopicListWatchers::default(),
             takeovers: PendingTakeovers::default(),
             conformance: Conformance::default(),
@@ -128,13 +136,13 @@ impl Broker {
         conn
     }
 
-    /// A client connected to one of the cluster's brokers, numbered from 0; `common_name` is that of the certificate that it
-    /// has shown over TLS, which is verified.
-    pub fn connect_to(&mut self, broker: usize, common_name: Option<String>, now: Now) -> ConnId {
+    /// A client connected to one of the cluster's brokers, numbered from 0.
+    pub fn connect_to(&mut self, broker: usize, peer: Peer, now: Now) -> ConnId {
         let conn = self.connect(now);
         if let Some(connection) = self.connections.get_mut(conn) {
             connection.broker = broker;
-            connection.credentials.certified = common_name;
+            connection.address = peer.address;
+            connection.credentials.certified = peer.common_name;
         }
         if !self.brokers.is_running(broker) {
             self.connections.close(conn);
@@ -360,6 +368,9 @@ impl Broker {
     /// Creates a topic and notifies the topic list watchers.
     pub(super) fn insert_topic(&mut self, name: &TopicName) -> Arc<str> {
         let topic = self.topics.create(name, Arc::clone(self.policies.effective(name)));
+        if let Some(found) = self.topics.get_mut(&topic) {
+            found.created_ms = self.now.wall_ms;
+        }
         self.on_topic_list_changed(name, true);
         topic
     }

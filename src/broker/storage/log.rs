@@ -146,6 +146,16 @@ impl Log {
         from + (from..self.end()).take_while(is_older).count() as u64
     }
 
+    /// The ledgers that still hold entries or will, oldest first: their numbers, and the entries and bytes stored in each.
+    pub(crate) fn ledgers(&self) -> impl Iterator<Item = (i64, u64, u64)> + '_ {
+        self.segments.iter().enumerate().map(|(index, segment)| {
+            let end = self.segments.get(index + 1).map_or(self.end(), |next| next.first);
+            let stored = segment.first.max(self.first)..end;
+            let bytes = stored.clone().filter_map(|offset| self.get(offset)).map(|entry| entry.bytes.len() as u64);
+            (segment.ledger, stored.end.saturating_sub(stored.start), bytes.sum())
+        })
+    }
+
     /// Drops entries below `offset`; returns the bytes freed.
     pub(crate) fn trim(&mut self, offset: u64) -> usize {
         let before = self.bytes;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::broker::connections::EndpointDescription;
 use crate::broker::ids::ConsumerKey;
 
 /// A range of sticky slots, both ends included, as its consumer sent it.
@@ -50,6 +51,7 @@ pub(crate) struct SubscribedConsumer {
     pub(crate) has_flowed: bool,
     /// REACHED_END_OF_TOPIC was sent.
     pub(crate) end_of_topic_sent: bool,
+    pub(crate) description: EndpointDescription,
 }
 
 impl SubscribedConsumer {
@@ -67,6 +69,7 @@ impl SubscribedConsumer {
             reads_compacted: false,
             has_flowed: false,
             end_of_topic_sent: false,
+            description: EndpointDescription::default(),
         }
     }
 

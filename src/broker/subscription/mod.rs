@@ -19,6 +19,7 @@ mod read_queue;
 mod round_robin;
 mod unacked;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub(crate) use self::active::ActiveConsumer;
@@ -82,6 +83,8 @@ pub(crate) struct Subscription {
     pub(crate) rotation: RoundRobin,
     ring: KeyRing,
     ranges: KeyRanges,
+    /// What its creator, or an administrator, noted about it.
+    pub(crate) properties: BTreeMap<String, String>,
     /// Messages delivered, redeliveries included.
     msg_out: u64,
     /// Delivery stopped at the limit of unacknowledged messages, until half of them are acknowledged.
@@ -109,6 +112,7 @@ impl Subscription {
             rotation: RoundRobin::default(),
             ring: KeyRing::default(),
             ranges: KeyRanges::default(),
+            properties: BTreeMap::new(),
             msg_out: 0,
             blocked_on_unacked: false,
             redelivered: 0,
@@ -172,6 +176,13 @@ impl Subscription {
     pub(crate) fn backlog_entries(&self, log: &Log) -> u64 {
         let from = self.cursor.mark_delete().max(log.first());
         (from..log.end()).filter(|offset| !self.cursor.is_acked(*offset)).count() as u64
+    }
+
+    /// Bytes of the entries that are not acknowledged, delivered or not.
+    pub(crate) fn backlog_bytes(&self, log: &Log) -> u64 {
+        let from = self.cursor.mark_delete().max(log.first());
+        let entries = (from..log.end()).filter(|offset| !self.cursor.is_acked(*offset));
+        entries.filter_map(|offset| log.get(offset)).map(|entry| entry.bytes.len() as u64).sum()
     }
 
     /// Messages that are not acknowledged, delivered or not.

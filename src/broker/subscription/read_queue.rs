@@ -141,6 +141,11 @@ impl ReadQueue {
         self.next_max = self.next_max.max(self.next);
     }
 
+    /// The next entry that was never read, or not since the last rewind.
+    pub(crate) fn read_position(&self) -> u64 {
+        self.next
+    }
+
     /// Whether the entry was read, in this delivery or an earlier one.
     pub(crate) fn was_read(&self, offset: u64) -> bool {
         offset < self.next_max

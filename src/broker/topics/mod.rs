@@ -45,6 +45,8 @@ pub(crate) struct TopicTable {
     by_name: BTreeMap<Arc<str>, Topic>,
     /// Partitioned topics by their base name.
     partitioned: BTreeMap<String, u32>,
+    /// Properties that administrators set, by name; of topics and partitioned topics that exist.
+    properties: BTreeMap<String, BTreeMap<String, String>>,
     next_ledger: i64,
     /// Bytes of entries over all topics.
     stored_bytes: usize,
@@ -57,6 +59,7 @@ impl TopicTable {
         Self {
             by_name: BTreeMap::new(),
             partitioned: BTreeMap::new(),
+            properties: BTreeMap::new(),
             next_ledger: 1,
             stored_bytes: 0,
             stored_bytes_max,
@@ -141,12 +144,27 @@ impl TopicTable {
         self.partitioned.get(base.as_str()).copied()
     }
 
+    /// Names of the partitioned topics, in order.
+    pub(crate) fn partitioned_names(&self) -> impl Iterator<Item = &str> {
+        self.partitioned.keys().map(String::as_str)
+    }
+
+    /// What administrators noted about a topic or partitioned topic.
+    pub(crate) fn properties(&self, name: &str) -> Option<&BTreeMap<String, String>> {
+        self.properties.get(name)
+    }
+
+    pub(crate) fn set_properties(&mut self, name: &str, properties: BTreeMap<String, String>) {
+        self.properties.insert(name.to_owned(), properties);
+    }
+
     pub(crate) fn set_partitions(&mut self, base: &TopicName, partitions: u32) {
         self.partitioned.insert(base.as_str().to_owned(), partitions);
     }
 
     pub(crate) fn forget_partitions(&mut self, base: &TopicName) {
         self.partitioned.remove(base.as_str());
+        self.properties.remove(base.as_str());
     }
 
     /// Whether there is room for one more topic, and its name is not that of a partition beyond the last.
@@ -169,6 +187,7 @@ impl TopicTable {
     pub(crate) fn remove(&mut self, name: &str) -> Option<Topic> {
         let topic = self.by_name.remove(name)?;
         self.stored_bytes -= topic.log.bytes() + topic.compacted.bytes();
+        self.properties.remove(name);
         Some(topic)
     }
 
@@ -237,6 +256,13 @@ impl TopicTable {
     pub(crate) fn apply_retention(&mut self, topic: &str, now_ms: u64) {
         if let Some(found) = self.by_name.get_mut(topic) {
             self.stored_bytes -= found.apply_retention(now_ms);
+        }
+    }
+
+    /// Drops the entries of a topic that every subscription has acknowledged.
+    pub(crate) fn trim(&mut self, topic: &str) {
+        if let Some(found) = self.by_name.get_mut(topic) {
+            self.stored_bytes -= found.trim();
         }
     }
 

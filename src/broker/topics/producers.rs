@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::broker::connections::EndpointDescription;
 use crate::broker::ids::ProducerKey;
 use crate::broker::refusal::{NAMING_EXCEPTION, PRODUCER_BUSY_EXCEPTION, PRODUCER_FENCED_EXCEPTION, refuse};
 use crate::pb::{ProducerAccessMode, ServerError};
@@ -22,6 +23,7 @@ pub(crate) struct OpeningProducer {
     /// The topic epoch it brings.
     pub(crate) topic_epoch: Option<u64>,
     pub(crate) schema_version: Bytes,
+    pub(crate) description: EndpointDescription,
 }
 
 /// What becomes of a PRODUCER whose access mode allows it.
@@ -44,6 +46,8 @@ pub(crate) struct TopicProducers {
     queue: VecDeque<OpeningProducer>,
     /// The producer that has the topic alone.
     exclusive: Option<ProducerKey>,
+    /// Of each connected producer.
+    descriptions: BTreeMap<ProducerKey, EndpointDescription>,
     /// Counts exclusive producers, to fence out earlier ones.
     topic_epoch: Option<u64>,
 }
@@ -53,7 +57,6 @@ impl TopicProducers {
         self.connected.keys().copied().collect()
     }
 
-    #[cfg(feature = "sim")]
     pub(crate) fn iter(&self) -> impl Iterator<Item = (ProducerKey, &Arc<str>)> {
         self.connected.iter().map(|(key, name)| (*key, name))
     }
@@ -142,11 +145,27 @@ impl TopicProducers {
         Ok(epoch)
     }
 
-    pub(crate) fn connect(&mut self, key: ProducerKey, name: Arc<str>, is_exclusive: bool) {
+    pub(crate) fn connect(
+        &mut self,
+        key: ProducerKey,
+        name: Arc<str>,
+        is_exclusive: bool,
+        description: EndpointDescription,
+    ) {
         if is_exclusive {
             self.exclusive = Some(key);
         }
         self.connected.insert(key, name);
+        self.descriptions.insert(key, description);
+    }
+
+    pub(crate) fn description(&self, key: ProducerKey) -> Option<&EndpointDescription> {
+        self.descriptions.get(&key)
+    }
+
+    /// Producers that wait for exclusivity.
+    pub(crate) fn waiting(&self) -> usize {
+        self.queue.len()
     }
 
     pub(crate) fn enqueue(&mut self, producer: OpeningProducer) {
@@ -161,6 +180,7 @@ impl TopicProducers {
     /// Takes a producer off the topic, connected or queued.
     pub(crate) fn disconnect(&mut self, key: ProducerKey) {
         self.connected.remove(&key);
+        self.descriptions.remove(&key);
         self.queue.retain(|queued| queued.key != key);
         if self.exclusive == Some(key) {
             self.exclusive = None;

@@ -30,6 +30,8 @@ pub(crate) struct Topic {
     pub(crate) sequence_ids: SequenceIds,
     pub(crate) subscriptions: BTreeMap<Arc<str>, Subscription>,
     pub(crate) published: PublishCounters,
+    /// When it was created, ms since 1970.
+    pub(crate) created_ms: u64,
     /// No further messages are accepted.
     pub(crate) is_terminated: bool,
     /// Producers are held off until entries can be dropped.
@@ -47,6 +49,7 @@ impl Topic {
             sequence_ids: SequenceIds::default(),
             subscriptions: BTreeMap::new(),
             published: PublishCounters::default(),
+            created_ms: 0,
             is_terminated: false,
             is_over_quota: false,
         }

@@ -1,0 +1,104 @@
+//! Policies without an effect on this broker, which administrators set all the same: kept as they come, and shown again.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::request::Call;
+use super::routes::unserved;
+use super::{Outcome, RestAnswer};
+use crate::broker::machine::Broker;
+
+/// Values that are kept; one more is refused.
+const KEPT_MAX: usize = 100_000;
+
+/// Bytes of one value in JSON; a larger one is refused.
+const VALUE_BYTES_MAX: usize = 64 * 1024;
+
+/// One such policy.
+struct Kept {
+    /// The last segment of its path.
+    name: &'static str,
+    of_namespaces: bool,
+    of_topics: bool,
+    /// What is shown where it is not set; null for nothing.
+    unset: fn() -> Value,
+}
+
+const fn of_both(name: &'static str, unset: fn() -> Value) -> Kept {
+    Kept { name, of_namespaces: true, of_topics: true, unset }
+}
+
+const fn of_namespaces(name: &'static str, unset: fn() -> Value) -> Kept {
+    Kept { name, of_namespaces: true, of_topics: false, unset }
+}
+
+const KEPT: &[Kept] = &[
+    of_both("subscribeRate", || Value::Null),
+    of_both("replicatorDispatchRate", || Value::Null),
+    of_both("deduplicationSnapshotInterval", || Value::Null),
+    of_both("autoSubscriptionCreation", || Value::Null),
+    of_both("offloadPolicies", || Value::Null),
+    of_both("subscriptionTypesEnabled", || json!([])),
+    of_namespaces("subscriptionExpirationTime", || Value::Null),
+    of_namespaces("offloadDeletionLagMs", || Value::Null),
+    of_namespaces("antiAffinity", || Value::Null),
+    of_namespaces("maxTopicsPerNamespace", || json!(0)),
+    of_namespaces("offloadThreshold", || json!(-1)),
+    of_namespaces("offloadThresholdInSeconds", || json!(-1)),
+    of_namespaces("encryptionRequired", || json!(false)),
+    of_namespaces("subscriptionAuthMode", || json!("None")),
+    of_namespaces("properties", || json!({})),
+    Kept { name: "replication", of_namespaces: false, of_topics: true, unset: || Value::Null },
+];
+
+/// What is kept, by the name of the namespace or topic and that of the policy.
+#[derive(Debug, Default)]
+pub(in crate::broker) struct KeptPolicies {
+    values: BTreeMap<(String, &'static str), Value>,
+}
+
+impl KeptPolicies {
+    /// A namespace or topic is deleted.
+    pub(super) fn forget(&mut self, place: &str) {
+        self.values.retain(|(known, _), _| known != place);
+    }
+}
+
+/// The policy of a request, and the place that it is about, which exists.
+fn find(broker: &Broker, call: &Call<'_>) -> Result<(&'static Kept, String), RestAnswer> {
+    let (name, is_of_topic) = (call.segment("policy"), !call.segment("topic").is_empty());
+    let fits = |kept: &&Kept| kept.name == name && if is_of_topic { kept.of_topics } else { kept.of_namespaces };
+    let kept = KEPT.iter().find(fits).ok_or_else(|| unserved(call.method, call.path))?;
+    if !is_of_topic {
+        broker.rest_namespace(&call.namespace())?;
+        return Ok((kept, call.namespace()));
+    }
+    let topic = call.topic()?;
+    broker.rest_targets(&topic)?;
+    Ok((kept, topic.base().as_str().to_owned()))
+}
+
+pub(super) fn read(broker: &Broker, call: &Call<'_>) -> Outcome {
+    let (kept, place) = find(broker, call)?;
+    let value = broker.kept_policies.values.get(&(place, kept.name)).cloned().unwrap_or_else(kept.unset);
+    Ok(if value.is_null() { RestAnswer::empty() } else { value.into() })
+}
+
+pub(super) fn write(broker: &mut Broker, call: &Call<'_>) -> Outcome {
+    let (kept, place) = find(broker, call)?;
+    let value = call.body()?;
+    let values = &mut broker.kept_policies.values;
+    if values.len() >= KEPT_MAX || call.body.len() > VALUE_BYTES_MAX {
+        let reason = format!("this broker keeps {KEPT_MAX} such policies of {VALUE_BYTES_MAX} bytes each");
+        return Err(RestAnswer::refused(412, reason));
+    }
+    values.insert((place, kept.name), value);
+    Ok(RestAnswer::done())
+}
+
+pub(super) fn clear(broker: &mut Broker, call: &Call<'_>) -> Outcome {
+    let (kept, place) = find(broker, call)?;
+    broker.kept_policies.values.remove(&(place, kept.name));
+    Ok(RestAnswer::done())
+}

@@ -1,0 +1,408 @@
+//! Policies of namespaces and topics: one table of them, three doors for each, and those of quotas and permissions.
+
+use std::collections::BTreeSet;
+use std::str::FromStr;
+
+use serde_json::{Map, Value, json};
+
+use super::policy_values as values;
+use super::request::Call;
+use super::routes::{Access, Route, delete, get, post, put};
+use super::{Outcome, RestAnswer, kept};
+use crate::broker::machine::Broker;
+use crate::broker::policies::{AuthAction, BacklogQuotaType, PolicySet};
+
+pub(super) const ROUTES: &[Route] = &[
+    get("admin/v2/namespaces/{tenant}/{namespace}/permissions", permissions),
+    post("admin/v2/namespaces/{tenant}/{namespace}/permissions/{role}", grant),
+    delete("admin/v2/namespaces/{tenant}/{namespace}/permissions/{role}", revoke),
+    get("admin/v2/{domain}/{tenant}/{namespace}/{topic}/permissions", permissions),
+    post("admin/v2/{domain}/{tenant}/{namespace}/{topic}/permissions/{role}", grant),
+    delete("admin/v2/{domain}/{tenant}/{namespace}/{topic}/permissions/{role}", revoke),
+    get("admin/v2/namespaces/{tenant}/{namespace}/backlogQuotaMap", quotas),
+    post("admin/v2/namespaces/{tenant}/{namespace}/backlogQuota", set_quota),
+    delete("admin/v2/namespaces/{tenant}/{namespace}/backlogQuota", remove_quota),
+    get("admin/v2/{domain}/{tenant}/{namespace}/{topic}/backlogQuotaMap", quotas),
+    post("admin/v2/{domain}/{tenant}/{namespace}/{topic}/backlogQuota", set_quota),
+    delete("admin/v2/{domain}/{tenant}/{namespace}/{topic}/backlogQuota", remove_quota),
+    get("admin/v2/namespaces/{tenant}/{namespace}/{policy}", read),
+    post("admin/v2/namespaces/{tenant}/{namespace}/{policy}", write),
+    put("admin/v2/namespaces/{tenant}/{namespace}/{policy}", write),
+    delete("admin/v2/namespaces/{tenant}/{namespace}/{policy}", clear),
+    // Clients read what stops their consumers.
+    get("admin/v2/{domain}/{tenant}/{namespace}/{topic}/{policy}", read).access(Access::Topic),
+    post("admin/v2/{domain}/{tenant}/{namespace}/{topic}/{policy}", write),
+    put("admin/v2/{domain}/{tenant}/{namespace}/{topic}/{policy}", write),
+    delete("admin/v2/{domain}/{tenant}/{namespace}/{topic}/{policy}", clear),
+];
+
+/// One policy: its doors, and its value in JSON, null for one that is not set.
+struct Policy {
+    /// The last segment of its path at a namespace; empty if there is none.
+    of_namespace: &'static str,
+    /// The same at a topic.
+    of_topic: &'static str,
+    read: fn(&PolicySet) -> Value,
+    write: fn(&mut PolicySet, &Value) -> Result<(), String>,
+    /// What counts where nobody sets it.
+    default: fn() -> Value,
+}
+
+const POLICIES: &[Policy] = &[
+    Policy {
+        of_namespace: "messageTTL",
+        of_topic: "messageTTL",
+        read: |set| json!(set.message_ttl.map(|ttl| ttl.as_secs())),
+        write: |set, value| values::seconds(value).map(|ttl| set.message_ttl = ttl),
+        default: || json!(0),
+    },
+    Policy {
+        of_namespace: "retention",
+        of_topic: "retention",
+        read: |set| values::retention_json(set.retention),
+        write: |set, value| values::retention(value).map(|retention| set.retention = retention),
+        default: || json!({ "retentionTimeInMinutes": 0, "retentionSizeInMB": 0 }),
+    },
+    Policy {
+        of_namespace: "deduplication",
+        of_topic: "deduplicationEnabled",
+        read: |set| json!(set.deduplication_enabled),
+        write: |set, value| values::flag(value).map(|flag| set.deduplication_enabled = flag),
+        default: || json!(false),
+    },
+    Policy {
+        of_namespace: "publishRate",
+        of_topic: "publishRate",
+        read: |set| values::publish_rate_json(set.publish_rate),
+        write: |set, value| values::publish_rate(value).map(|rate| set.publish_rate = rate),
+        default: || Value::Null,
+    },
+    Policy {
+        of_namespace: "dispatchRate",
+        of_topic: "dispatchRate",
+        read: |set| values::dispatch_rate_json(set.dispatch_rate),
+        write: |set, value| values::dispatch_rate(value).map(|rate| set.dispatch_rate = rate),
+        default: values::no_dispatch_rate,
+    },
+    Policy {
+        of_namespace: "subscriptionDispatchRate",
+        of_topic: "subscriptionDispatchRate",
+        read: |set| values::dispatch_rate_json(set.subscription_dispatch_rate),
+        write: |set, value| values::dispatch_rate(value).map(|rate| set.subscription_dispatch_rate = rate),
+        default: values::no_dispatch_rate,
+    },
+    Policy {
+        of_namespace: "maxUnackedMessagesPerConsumer",
+        of_topic: "maxUnackedMessagesOnConsumer",
+        read: |set| json!(set.max_unacked_messages_per_consumer),
+        write: |set, value| values::number(value).map(|max| set.max_unacked_messages_per_consumer = max),
+        default: || json!(0),
+    },
+    Policy {
+        of_namespace: "maxUnackedMessagesPerSubscription",
+        of_topic: "maxUnackedMessagesOnSubscription",
+        read: |set| json!(set.max_unacked_messages_per_subscription),
+        write: |set, value| values::number(value).map(|max| set.max_unacked_messages_per_subscription = max),
+        default: || json!(0),
+    },
+    Policy {
+        of_namespace: "maxProducersPerTopic",
+        of_topic: "maxProducers",
+        read: |set| json!(set.max_producers_per_topic),
+        write: |set, value| values::number(value).map(|max| set.max_producers_per_topic = max),
+        default: || json!(0),
+    },
+    Policy {
+        of_namespace: "maxConsumersPerTopic",
+        of_topic: "maxConsumers",
+        read: |set| json!(set.max_consumers_per_topic),
+        write: |set, value| values::number(value).map(|max| set.max_consumers_per_topic = max),
+        default: || json!(0),
+    },
+    Policy {
+        of_namespace: "maxConsumersPerSubscription",
+        of_topic: "maxConsumersPerSubscription",
+        read: |set| json!(set.max_consumers_per_subscription),
+        write: |set, value| values::number(value).map(|max| set.max_consumers_per_subscription = max),
+        default: || json!(0),
+    },
+    Policy {
+        of_namespace: "maxSubscriptionsPerTopic",
+        of_topic: "maxSubscriptionsPerTopic",
+        read: |set| json!(set.max_subscriptions_per_topic),
+        write: |set, value| values::number(value).map(|max| set.max_subscriptions_per_topic = max),
+        default: || json!(0),
+    },
+    Policy {
+        of_namespace: "",
+        of_topic: "maxMessageSize",
+        read: |set| json!(set.max_message_size),
+        write: |set, value| values::number(value).map(|max| set.max_message_size = max),
+        default: || Value::Null,
+    },
+    Policy {
+        of_namespace: "compactionThreshold",
+        of_topic: "compactionThreshold",
+        read: |set| json!(set.compaction_threshold),
+        write: |set, value| values::number(value).map(|threshold| set.compaction_threshold = threshold),
+        default: || json!(0),
+    },
+    Policy {
+        of_namespace: "delayedDelivery",
+        of_topic: "delayedDelivery",
+        read: |set| values::delayed_delivery_json(set.delayed_delivery),
+        write: |set, value| values::delayed_delivery(value).map(|delayed| set.delayed_delivery = delayed),
+        default: || Value::Null,
+    },
+    Policy {
+        of_namespace: "schemaCompatibilityStrategy",
+        of_topic: "schemaCompatibilityStrategy",
+        read: |set| json!(set.schema_compatibility_strategy.map(|strategy| strategy.as_str())),
+        write: |set, value| values::named(value).map(|strategy| set.schema_compatibility_strategy = strategy),
+        default: || json!("UNDEFINED"),
+    },
+    Policy {
+        of_namespace: "schemaValidationEnforced",
+        of_topic: "schemaValidationEnforced",
+        read: |set| json!(set.schema_validation_enforced),
+        write: |set, value| values::flag(value).map(|flag| set.schema_validation_enforced = flag),
+        default: || json!(false),
+    },
+    Policy {
+        of_namespace: "isAllowAutoUpdateSchema",
+        of_topic: "",
+        read: |set| json!(set.is_allow_auto_update_schema),
+        write: |set, value| values::flag(value).map(|flag| set.is_allow_auto_update_schema = flag),
+        default: || json!(true),
+    },
+    Policy {
+        of_namespace: "autoTopicCreation",
+        of_topic: "",
+        read: |set| values::auto_topic_creation_json(set.auto_topic_creation),
+        write: |set, value| values::auto_topic_creation(value).map(|creation| set.auto_topic_creation = creation),
+        default: || Value::Null,
+    },
+    Policy {
+        of_namespace: "inactiveTopicPolicies",
+        of_topic: "inactiveTopicPolicies",
+        read: |set| values::inactive_topics_json(set.inactive_topic_policies),
+        write: |set, value| values::inactive_topics(value).map(|inactive| set.inactive_topic_policies = inactive),
+        default: || Value::Null,
+    },
+    Policy {
+        of_namespace: "persistence",
+        of_topic: "persistence",
+        read: |set| values::persistence_json(set.persistence),
+        write: |set, value| values::persistence(value).map(|persistence| set.persistence = persistence),
+        default: || Value::Null,
+    },
+];
+
+/// Policies that a namespace shows also where it does not set them.
+const SHOWN_UNSET: [&str; 3] = ["schemaCompatibilityStrategy", "schemaValidationEnforced", "isAllowAutoUpdateSchema"];
+
+/// The policies of a namespace as one object, by their names there. What is not set is left out, but for what clients need.
+pub(super) fn whole_json(set: &PolicySet) -> Value {
+    let quotas: Map<_, _> =
+        set.backlog_quotas.iter().map(|(kind, quota)| (kind.to_string(), values::quota_json(*quota))).collect();
+    let roles: Map<_, _> = set.permissions.keys().map(|role| (role.clone(), actions_json(set, role))).collect();
+    let mut whole = json!({
+        "auth_policies": { "namespace_auth": roles, "destination_auth": {}, "subscription_auth_roles": {} },
+        "allowed_clusters": [],
+        "backlog_quota_map": quotas,
+        "clusterDispatchRate": {},
+        "topicDispatchRate": {},
+        "subscriptionDispatchRate": {},
+        "replicatorDispatchRate": {},
+        "clusterSubscribeRate": {},
+        "publishMaxMessageRate": {},
+        "latency_stats_sample_rate": {},
+        "deleted": false,
+        "encryption_required": false,
+        "subscription_auth_mode": "None",
+        "offload_threshold": -1,
+        "offload_threshold_in_seconds": -1,
+        "subscription_types_enabled": [],
+        "properties": {},
+        "migrated": false,
+        "schema_compatibility_strategy": "UNDEFINED",
+        "schema_validation_enforced": false,
+        "is_allow_auto_update_schema": true,
+    });
+    for (name, door) in WHOLE {
+        let policy = POLICIES.iter().find(|policy| policy.of_namespace == *door);
+        let value = policy.map_or(Value::Null, |policy| (policy.read)(set));
+        if !value.is_null() {
+            whole[*name] = value;
+        }
+    }
+    whole
+}
+
+/// Policies by their names in the object of all of them, and by those of their doors.
+const WHOLE: &[(&str, &str)] = &[
+    ("message_ttl_in_seconds", "messageTTL"),
+    ("retention_policies", "retention"),
+    ("deduplicationEnabled", "deduplication"),
+    ("max_unacked_messages_per_consumer", "maxUnackedMessagesPerConsumer"),
+    ("max_unacked_messages_per_subscription", "maxUnackedMessagesPerSubscription"),
+    ("max_producers_per_topic", "maxProducersPerTopic"),
+    ("max_consumers_per_topic", "maxConsumersPerTopic"),
+    ("max_consumers_per_subscription", "maxConsumersPerSubscription"),
+    ("max_subscriptions_per_topic", "maxSubscriptionsPerTopic"),
+    ("compaction_threshold", "compactionThreshold"),
+    ("delayed_delivery_policies", "delayedDelivery"),
+    ("schema_compatibility_strategy", "schemaCompatibilityStrategy"),
+    ("schema_validation_enforced", "schemaValidationEnforced"),
+    ("is_allow_auto_update_schema", "isAllowAutoUpdateSchema"),
+    ("autoTopicCreationOverride", "autoTopicCreation"),
+    ("inactive_topic_policies", "inactiveTopicPolicies"),
+    ("persistence", "persistence"),
+];
+
+fn actions_json(set: &PolicySet, role: &str) -> Value {
+    let actions = set.permissions.get(role).into_iter().flatten();
+    json!(actions.map(|action| action.as_str()).collect::<BTreeSet<_>>())
+}
+
+fn is_of_topic(call: &Call<'_>) -> bool {
+    !call.segment("topic").is_empty()
+}
+
+fn policy(call: &Call<'_>) -> Option<&'static Policy> {
+    let name = call.segment("policy");
+    let door = |policy: &&Policy| if is_of_topic(call) { policy.of_topic } else { policy.of_namespace } == name;
+    POLICIES.iter().find(door).filter(|_| !name.is_empty())
+}
+
+/// What a namespace or a topic sets itself, with `applied=true` what counts for the topic.
+fn set_of(broker: &Broker, call: &Call<'_>) -> Result<PolicySet, RestAnswer> {
+    if !is_of_topic(call) {
+        broker.rest_namespace(&call.namespace())?;
+        return Ok(broker.namespace_policies(&call.namespace()));
+    }
+    let name = call.topic()?;
+    broker.rest_targets(&name)?;
+    Ok(if call.flag("applied") {
+        broker.effective_policies(name.as_str())
+    } else {
+        broker.topic_policies(name.as_str())
+    })
+}
+
+/// Changes what a namespace or a topic sets.
+fn change(
+    broker: &mut Broker,
+    call: &Call<'_>,
+    change: impl FnOnce(&mut PolicySet) -> Result<(), RestAnswer>,
+) -> Outcome {
+    if broker.tenants.get(call.segment("tenant")).is_none() && !broker.config.any_namespace {
+        return Err(RestAnswer::refused(404, "Tenant does not exist"));
+    }
+    let mut changed = set_of(broker, &Call { query: "", ..call.clone() })?;
+    change(&mut changed)?;
+    let is_set = if is_of_topic(call) {
+        broker.set_topic_policies(call.topic()?.as_str(), |set| *set = changed)
+    } else {
+        broker.set_namespace_policies(&call.namespace(), |set| *set = changed)
+    };
+    match is_set {
+        true => Ok(RestAnswer::done()),
+        false => Err(RestAnswer::refused(412, "this broker holds the policies of 10000 namespaces and 100000 topics")),
+    }
+}
+
+fn shown(value: Value) -> Outcome {
+    Ok(if value.is_null() { RestAnswer::empty() } else { value.into() })
+}
+
+fn read(broker: &mut Broker, call: &Call<'_>) -> Outcome {
+    let Some(policy) = policy(call) else { return kept::read(broker, call) };
+    let value = (policy.read)(&set_of(broker, call)?);
+    let has_default = call.flag("applied") || !is_of_topic(call) && SHOWN_UNSET.contains(&policy.of_namespace);
+    shown(if value.is_null() && has_default { (policy.default)() } else { value })
+}
+
+fn write(broker: &mut Broker, call: &Call<'_>) -> Outcome {
+    let Some(policy) = policy(call) else { return kept::write(broker, call) };
+    // The time to live of a topic is a parameter.
+    let value = match call.parameter(policy.of_topic) {
+        Some(text) => text.parse().map_or(Value::String(text), |number: i64| json!(number)),
+        None => call.body()?,
+    };
+    change(broker, call, |set| (policy.write)(set, &value).map_err(|reason| RestAnswer::refused(412, reason)))
+}
+
+fn clear(broker: &mut Broker, call: &Call<'_>) -> Outcome {
+    let Some(policy) = policy(call) else { return kept::clear(broker, call) };
+    change(broker, call, |set| {
+        let _ = (policy.write)(set, &Value::Null);
+        Ok(())
+    })
+}
+
+fn quota_type(call: &Call<'_>) -> Result<BacklogQuotaType, RestAnswer> {
+    let name = call.parameter("backlogQuotaType").unwrap_or_else(|| "destination_storage".to_owned());
+    BacklogQuotaType::from_str(&name).map_err(|_| RestAnswer::page(404, "Not Found"))
+}
+
+fn quotas(broker: &mut Broker, call: &Call<'_>) -> Outcome {
+    let set = set_of(broker, call)?;
+    let mut quotas: Map<_, _> =
+        set.backlog_quotas.iter().map(|(kind, quota)| (kind.to_string(), values::quota_json(*quota))).collect();
+    if call.flag("applied") {
+        for kind in BacklogQuotaType::ALL {
+            quotas.entry(kind.to_string()).or_insert_with(values::default_quota);
+        }
+    }
+    Ok(Value::Object(quotas).into())
+}
+
+fn set_quota(broker: &mut Broker, call: &Call<'_>) -> Outcome {
+    let kind = quota_type(call)?;
+    let quota = values::quota(&call.body()?).ok_or_else(|| {
+        let place = call.namespace();
+        RestAnswer::refused(400, format!(
+            "Set namespace[{place}] backlog quota failed because the data validation failed. the attribute policy cannot \
+             be null"
+        ))
+    })?;
+    change(broker, call, |set| {
+        set.backlog_quotas.insert(kind, quota);
+        Ok(())
+    })
+}
+
+fn remove_quota(broker: &mut Broker, call: &Call<'_>) -> Outcome {
+    let kind = quota_type(call)?;
+    change(broker, call, |set| {
+        set.backlog_quotas.remove(&kind);
+        Ok(())
+    })
+}
+
+fn permissions(broker: &mut Broker, call: &Call<'_>) -> Outcome {
+    let set = set_of(broker, call)?;
+    let roles = set.permissions.keys().map(|role| (role.clone(), actions_json(&set, role)));
+    Ok(Value::Object(roles.collect()).into())
+}
+
+/// Actions that are none are left out, as on a real broker.
+fn grant(broker: &mut Broker, call: &Call<'_>) -> Outcome {
+    let body = call.body()?;
+    let names = body.as_array().map_or(&[][..], Vec::as_slice).iter().filter_map(Value::as_str);
+    let actions: BTreeSet<_> = names.filter_map(|name| AuthAction::from_str(name).ok()).collect();
+    let missing = |_| RestAnswer::refused(404, "Topic's namespace does not exist");
+    broker.rest_namespace(&call.namespace()).map_err(missing)?;
+    change(broker, call, |set| {
+        set.grant(call.segment("role"), actions);
+        Ok(())
+    })
+}
+
+fn revoke(broker: &mut Broker, call: &Call<'_>) -> Outcome {
+    change(broker, call, |set| {
+        set.revoke(call.segment("role"));
+        Ok(())
+    })
+}
