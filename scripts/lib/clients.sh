@@ -4,10 +4,10 @@
 python_client=3.13.0
 venv=$cache/python-$python_client
 
-# The Python client and pytest, once.
+# The Python client with Avro, and pytest, once.
 make_venv() {
-    if ! "$venv/bin/python" -c 'import pulsar, pytest' 2>/dev/null; then
+    if ! "$venv/bin/python" -c 'import pulsar, pytest, fastavro' 2>/dev/null; then
         python3 -m venv "$venv" || return 1
-        "$venv/bin/pip" install --quiet "pulsar-client==$python_client" 'pytest>=8' || return 1
+        "$venv/bin/pip" install --quiet "pulsar-client[avro]==$python_client" 'pytest>=8' || return 1
     fi
 }
