@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use pulsar_native::broker::machine::ConnId;
 use pulsar_native::broker::{
-    BacklogQuota, BacklogQuotaPolicy, BacklogQuotaType, DelayedDelivery, PolicySet, RetentionPolicies,
+    AutoTopicCreation, BacklogQuota, BacklogQuotaPolicy, BacklogQuotaType, DelayedDelivery, PolicySet,
+    RetentionPolicies,
 };
 use pulsar_native::pb::command_ack::AckType;
 use pulsar_native::pb::command_subscribe::SubType;
@@ -302,4 +303,16 @@ fn a_subscription_is_held_at_its_limit_until_half_is_acknowledged() {
     assert_eq!(harness.entries(conn), [] as [u64; 0]);
     harness.ack(conn, 1, AckType::Individual, vec![id(1, 1), id(1, 2), id(1, 3)]);
     assert_eq!(harness.entries(conn), [4, 5, 6, 7]);
+}
+
+#[test]
+fn topics_are_created_on_demand_where_the_namespace_says_so() {
+    let mut harness = with_namespace(|own| own.auto_topic_creation = Some(AutoTopicCreation::new(false)));
+    let conn = harness.connect();
+    harness.look_up(conn, TOPIC);
+    let answer = harness.ask(conn, subscribe_command(1, 1, SubType::Shared));
+    assert_eq!(error_of(&answer).0, ServerError::TopicNotFound);
+    assert!(harness.broker.set_namespace_policies("public/default", |own| own.auto_topic_creation = None));
+    harness.consumer(conn, 2, SubType::Shared, 0);
+    harness.assert_clean();
 }

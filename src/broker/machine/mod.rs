@@ -359,10 +359,13 @@ impl Broker {
         is_created.then(|| self.insert_topic(name))
     }
 
-    /// Whether a topic that does not exist is created when it is used. A partition belongs to a topic that exists.
+    /// Whether a topic that does not exist is created when it is used: what its namespace says goes before the setting. A
+    /// partition belongs to a topic that exists.
     pub(super) fn creates_on_demand(&self, name: &TopicName) -> bool {
         let is_partition = || name.partition_index().is_some() && self.topics.partitions(&name.base()).is_some();
-        self.config.allow_auto_topic_creation || is_partition()
+        let policy = self.policies.effective(name).auto_topic_creation;
+        policy.map_or(self.config.allow_auto_topic_creation, |policy| policy.allow_auto_topic_creation)
+            || is_partition()
     }
 
     /// Creates a topic and notifies the topic list watchers.

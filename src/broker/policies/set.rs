@@ -97,7 +97,8 @@ pub struct PolicySet {
     pub inactive_topic_policies: Option<InactiveTopicPolicies>,
     /// How entries are replicated over bookies (`persistence`). No effect: there are none.
     pub persistence: Option<PersistencePolicies>,
-    /// Whether and how topics are created when they are used (`autoTopicCreation`); of namespaces alone.
+    /// Whether topics are created when they are used (`autoTopicCreation`); of namespaces alone. The number of partitions has
+    /// no effect: they are made without.
     pub auto_topic_creation: Option<AutoTopicCreation>,
     /// What roles may do that are not super users (`permissions`). Those of a topic add to those of its namespace.
     pub permissions: BTreeMap<String, BTreeSet<AuthAction>>,
