@@ -53,7 +53,7 @@ pub enum Rule {
     SendWithoutProducer,
     /// SEND or FLOW before the response to PRODUCER or SUBSCRIBE was written.
     BeforeResponse,
-    /// A command for a producer or consumer id after the client's CLOSE of it.
+    /// A command for a producer or consumer id after the client's CLOSE of it; for a consumer, but for ACK, also after UNSUBSCRIBE.
     AfterClose,
     /// SEND for a producer that the broker closed longer ago than a keep-alive interval.
     AfterBrokerClose,

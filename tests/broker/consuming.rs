@@ -155,6 +155,18 @@ fn acks_that_arrive_after_a_reconnect_are_those_of_the_same_consumer() {
 }
 
 #[test]
+fn after_an_unsubscribe_only_acks_are_no_violations() {
+    let (mut harness, conn) = with_messages(1);
+    harness.consumer(conn, 1, SubType::Shared, 1);
+    harness.take(conn);
+    harness.ask(conn, pb::CommandUnsubscribe { consumer_id: 1, request_id: 1, ..Default::default() });
+    harness.ack_entry(conn, 1, 0);
+    harness.assert_clean();
+    harness.flow(conn, 1, 1);
+    assert_eq!(harness.broken(), [Rule::AfterClose]);
+}
+
+#[test]
 fn commands_after_a_close_are_violations() {
     let (mut harness, conn) = with_messages(1);
     harness.consumer(conn, 1, SubType::Shared, 1);

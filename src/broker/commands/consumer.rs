@@ -74,7 +74,7 @@ impl Broker {
                 self.send_success(conn, request.request_id);
                 return Ok(());
             }
-            Some(ConsumerSlot::ClosedByBroker | ConsumerSlot::ClosedByClient) | None => {}
+            Some(ConsumerSlot::ClosedByBroker | ConsumerSlot::Unsubscribed | ConsumerSlot::ClosedByClient) | None => {}
         }
         self.check_endpoint_count(conn)?;
         Ok(self.try_subscribe(key, request, modes, holder)?)
@@ -273,7 +273,7 @@ impl Broker {
         for other in others {
             self.close_consumer(other, None);
         }
-        self.connections.set_consumer(key, ConsumerSlot::ClosedByClient);
+        self.connections.set_consumer(key, ConsumerSlot::Unsubscribed);
         self.send_success(conn, request.request_id);
         Ok(())
     }
@@ -322,10 +322,10 @@ impl Broker {
         self.remove_consumer(&topic, &subscription, key);
     }
 
-    /// Topic and subscription of a live consumer; a command after a CLOSE is a violation.
+    /// Topic and subscription of a live consumer; a command after a CLOSE or UNSUBSCRIBE is a violation.
     pub(super) fn live_consumer(&mut self, key: ConsumerKey, command: &str) -> Option<(Arc<str>, Arc<str>)> {
         let slot = self.connections.consumer(key)?;
-        if *slot == ConsumerSlot::ClosedByClient {
+        if matches!(slot, ConsumerSlot::Unsubscribed | ConsumerSlot::ClosedByClient) {
             let detail = || format!("{command} for consumer {}", key.id);
             self.conformance.record(key.conn, Rule::AfterClose, detail);
             return None;

@@ -44,6 +44,10 @@ impl Broker {
         let ack_type = AckType::try_from(ack.ack_type).map_err(bad_type)?;
         // An unknown consumer gets no response, not even to a request id.
         let key = ConsumerKey { conn, id: ack.consumer_id };
+        // The official clients gather acknowledgments, and send what is left when they close after an UNSUBSCRIBE.
+        if self.connections.consumer(key) == Some(&ConsumerSlot::Unsubscribed) {
+            return Ok(());
+        }
         let Some((topic, name)) = self.live_consumer(key, "ACK") else { return Ok(()) };
         if ack.txnid_least_bits.is_some() && ack.txnid_most_bits.is_some() {
             return Err(refuse(ServerError::NotAllowedError, "Transactions are off").into());

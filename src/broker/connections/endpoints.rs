@@ -48,7 +48,7 @@ impl ProducerSlot {
 }
 
 /// ```text
-///   SUBSCRIBE ─► PendingTakeover ─► Live ─► ClosedByBroker | ClosedByClient
+///   SUBSCRIBE ─► PendingTakeover ─► Live ─► ClosedByBroker | Unsubscribed | ClosedByClient
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ConsumerSlot {
@@ -58,7 +58,9 @@ pub(crate) enum ConsumerSlot {
     Live { topic: Arc<str>, subscription: Arc<str>, is_answered: bool },
     /// The broker sent CLOSE_CONSUMER.
     ClosedByBroker,
-    /// The client sent CLOSE_CONSUMER or UNSUBSCRIBE.
+    /// The client sent UNSUBSCRIBE, and no CLOSE_CONSUMER yet.
+    Unsubscribed,
+    /// The client sent CLOSE_CONSUMER.
     ClosedByClient,
 }
 
@@ -67,7 +69,7 @@ impl ConsumerSlot {
     pub(crate) fn subscription(&self) -> Option<(Arc<str>, Arc<str>)> {
         match self {
             Self::Live { topic, subscription, .. } => Some((Arc::clone(topic), Arc::clone(subscription))),
-            Self::PendingTakeover | Self::ClosedByBroker | Self::ClosedByClient => None,
+            Self::PendingTakeover | Self::ClosedByBroker | Self::Unsubscribed | Self::ClosedByClient => None,
         }
     }
 }
