@@ -223,10 +223,15 @@ pub(super) fn persistence_json(persistence: Option<PersistencePolicies>) -> Valu
 /// A quota. Its size has two names, and its policy has to be given.
 pub(super) fn quota(value: &Value) -> Option<BacklogQuota> {
     let policy: BacklogQuotaPolicy = value["policy"].as_str()?.parse().ok()?;
-    let size = value["limitSize"].as_i64().or(value["limit"].as_i64()).unwrap_or(0);
+    let size = integer(&value["limitSize"]).or_else(|| integer(&value["limit"])).unwrap_or(0);
     let mut quota = BacklogQuota::new(size, policy);
-    quota.limit_time = value["limitTime"].as_i64().and_then(|time| i32::try_from(time).ok()).unwrap_or(0);
+    quota.limit_time = integer(&value["limitTime"]).and_then(|time| i32::try_from(time).ok()).unwrap_or(0);
     Some(quota)
+}
+
+/// A number, which may be written as a text: a real broker reads both.
+fn integer(value: &Value) -> Option<i64> {
+    value.as_i64().or_else(|| value.as_str()?.parse().ok())
 }
 
 pub(super) fn quota_json(quota: BacklogQuota) -> Value {
