@@ -31,6 +31,8 @@ pub fn takes_of_suite(test: &str) -> bool {
         "::chunks::incomplete_ones_are_dropped",
         "::chunks::young_ones_with_a_gap_stay",
         "::chunks::a_reader_passes_an_incomplete_one",
+        "::chunks::checkpoints_within_messages",
+        "::chunks::limits_of_a_reader",
         "::metadata::replicated_from_another_cluster",
         "::metadata::markers_are_not_delivered",
         "::connect::several_connections_to_one_broker",

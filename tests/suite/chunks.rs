@@ -2,7 +2,10 @@
 
 use std::time::SystemTime;
 
-use pulsar_native::{Compression, ConsumerEvent, ConsumerEvents, DeadLetterPolicy, IncompleteReason, SeekTo, pb};
+use pulsar_native::{
+    Checkpoint, Compression, ConsumerEvent, ConsumerEvents, DeadLetterPolicy, IncompleteReason, ReadUntil, SeekTo,
+    UnreadableMessage, UnreadableReason, pb,
+};
 use tokio::net::TcpStream;
 
 use super::raw::{RawEntry, publish};
@@ -386,6 +389,97 @@ pub async fn a_reader_passes_an_incomplete_one(target: &Target) {
         Some(Some(1)),
         "what comes of it begins there: {checkpoint}"
     );
+}
+
+/// A reader is stopped while two messages are not complete, one within the other, and after each of them: what goes on at the
+/// checkpoint reads each of them once and whole, and what lies between their chunks not again.
+pub async fn checkpoints_within_messages(target: &Target) {
+    let client = target.client().await;
+    let topic = target.topic("within");
+    let single = pb::MessageMetadata::default;
+    store(target, &topic, &[(single(), b"before"), (chunk("a", 0, 2, 2), b"a"), (single(), b"between")]).await;
+    let mut checkpoint = Checkpoint::new();
+    let mut read = Vec::new();
+    let later: [&[RawEntry<'_>]; 5] = [
+        &[(chunk("b", 0, 3, 3), b"b"), (single(), b"more")],
+        &[(chunk("b", 1, 3, 3), b"b")],
+        &[(chunk("a", 1, 2, 2), b"a"), (single(), b"behind a")],
+        &[(chunk("b", 2, 3, 3), b"b"), (single(), b"behind b")],
+        &[],
+    ];
+    for (stop, entries) in later.into_iter().enumerate() {
+        let mut reader = within("a reader", client.reader(&topic, &checkpoint).create()).await.expect("created");
+        if stop % 2 == 1 {
+            target.unload(&topic).await;
+        }
+        let mut messages = within("the end to be known", reader.until(ReadUntil::Now)).await.expect("a stream");
+        while let Some(message) = within("a message, or the end", messages.next()).await {
+            read.push(message.expect("a message").to_string_lossy().into_owned());
+        }
+        drop(messages);
+        let open = match stop {
+            0..=2 => Some(Some(1)),
+            3 => Some(Some(3)),
+            _ => None,
+        };
+        let now = reader.checkpoint();
+        let first_chunk = now.position(&topic).expect("a position").first_chunk();
+        assert_eq!(first_chunk.map(|first| first.entry_id()), open, "stop {stop}: {now}");
+        assert!(checkpoint <= now, "{checkpoint} and {now}");
+        checkpoint = match stop % 2 {
+            0 => Checkpoint::from_bytes(&now.to_bytes()).expect("bytes"),
+            _ => now.to_string().parse().expect("a text"),
+        };
+        within("the close", reader.close()).await.expect("closed");
+        if !entries.is_empty() {
+            store(target, &topic, entries).await;
+        }
+    }
+    assert_eq!(read, ["before", "between", "more", "aa", "behind a", "bbb", "behind b"]);
+}
+
+/// Of the messages that are not complete one is too large, the older one is dropped for the younger one, and that once its
+/// time is over: each is told.
+pub async fn limits_of_a_reader(target: &Target) {
+    let client = target.client().await;
+    let topic = target.topic("reader-limits");
+    let entries: Vec<RawEntry<'_>> = vec![
+        (chunk("older", 0, 2, 2), b"0"),
+        (chunk("large", 0, 2, 9000), b"0"),
+        (chunk("endless", 0, 2, 2), b"0"),
+        (pb::MessageMetadata::default(), b"whole"),
+    ];
+    store(target, &topic, &entries).await;
+    let builder = client.reader(&topic, SeekTo::Earliest).max_pending_chunked_messages(1);
+    let builder = builder.max_chunked_message_size(8000).max_pending_chunked_bytes(8000);
+    let builder = builder.expire_time_of_incomplete_chunked_message(Duration::from_millis(300));
+    let mut reader = within("a reader", builder.create()).await.expect("created");
+    let mut events = reader.events();
+    let message = within("a message", reader.read_next()).await.expect("a message");
+    assert_eq!(message.to_string_lossy(), "whole");
+    let is_too_large = |message: &UnreadableMessage| {
+        matches!(
+            message.reason(),
+            UnreadableReason::ChunkedMessageTooLarge { total_bytes: 9000, limit_bytes: 8000, .. }
+        )
+    };
+    let told = async {
+        let mut told = BTreeSet::new();
+        let mut waiting = Box::pin(reader.read_next());
+        while told.len() < 3 {
+            let event = tokio::select! {
+                event = within("an event", events.recv()) => event,
+                message = &mut waiting => panic!("{message:?}"),
+            };
+            told.insert(match event {
+                Some(ConsumerEvent::IncompleteChunkedMessage { uuid, .. }) => uuid.to_string(),
+                Some(ConsumerEvent::Unreadable(message)) if is_too_large(&message) => "large".to_owned(),
+                other => format!("{other:?}"),
+            });
+        }
+        told
+    };
+    assert_eq!(told.await, BTreeSet::from(["endless", "large", "older"].map(str::to_owned)));
 }
 
 pub async fn options_that_cannot_work(target: &Target) {

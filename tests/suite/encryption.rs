@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicBool;
 
 use pulsar_native::{
     Compression, ConsumerCryptoFailureAction, ConsumerEvent, ConsumerEvents, CryptoKeyReader, DeadLetterPolicy,
-    EncryptionKeyInfo, Error, PemKey, PemKeyReader, ProducerCryptoFailureAction, UnreadableMessage,
+    EncryptionKeyInfo, Error, PemKey, PemKeyReader, ProducerCryptoFailureAction, ReadUntil, SeekTo, UnreadableMessage,
     UnreadableMessagePolicy, UnreadableReason,
 };
 
@@ -215,6 +215,44 @@ pub async fn a_table_view_opens_them(target: &Target) {
     let raw =
         within("a view", client.table_view(&topic).crypto_failure_action(consume).create()).await.expect("a view");
     assert!(raw.get("the key").is_some_and(|value| !String::from_utf8_lossy(&value).contains(SECRET)));
+}
+
+/// With the key, without it, and as it is stored. What a reader cannot open counts as read.
+pub async fn a_reader_opens_them(target: &Target) {
+    let client = target.client().await;
+    let topic = target.topic("encrypted-reader");
+    send_in_each_form(&client, &topic).await;
+    send(&created(client.producer(&topic)).await, "open").await;
+    let builder = || client.reader(&topic, SeekTo::Earliest);
+    let opened = builder().crypto_key_reader(private("first", FIRST_PRIVATE));
+    let stored = builder().crypto_failure_action(ConsumerCryptoFailureAction::Consume);
+    let discarded = builder().crypto_failure_action(ConsumerCryptoFailureAction::Discard);
+    for (case, builder, secret, expected) in [
+        ("opened", opened, 5, 6),
+        ("stored", stored, 0, 5),
+        ("discarded", discarded, 0, 1),
+        ("failed", builder(), 0, 1),
+    ] {
+        let mut reader = within("a reader", builder.create()).await.expect("created");
+        let mut events = reader.events();
+        let mut messages = within("the end to be known", reader.until(ReadUntil::Now)).await.expect("a stream");
+        let mut read = Vec::new();
+        while let Some(message) = within("a message, or the end", messages.next()).await {
+            read.push(message.expect("a message"));
+        }
+        drop(messages);
+        let shown = read.iter().filter(|message| shows_the_secret(message)).count();
+        assert_eq!((shown, read.len()), (secret, expected), "{case}");
+        assert_eq!(read[expected - 1].to_string_lossy(), "open");
+        for _ in 0..if expected == 1 { 4 } else { 0 } {
+            unreadable(&mut events).await;
+        }
+        assert!(events.try_recv().is_none(), "{case}");
+        assert!(!within("an answer", reader.has_next()).await.expect("an answer"), "{case}");
+        let end = reader.checkpoint();
+        let mut next = within("a reader", client.reader(&topic, end).create()).await.expect("created");
+        assert!(!within("an answer", next.has_next()).await.expect("an answer"), "{case}: all of it counts as read");
+    }
 }
 
 pub async fn discarded_where_that_is_asked_for(target: &Target) {

@@ -118,7 +118,8 @@ macro_rules! with_every_test {
                 larger_than_the_broker_takes compressed_before_they_are_split those_of_several_producers_interleave
                 comes_again_and_is_given_up_as_one sought_by_their_first_chunk sent_again_after_a_connection_was_cut
                 a_consumer_goes_in_the_midst_of_one incomplete_ones_are_dropped young_ones_with_a_gap_stay
-                a_reader_passes_an_incomplete_one options_that_cannot_work
+                a_reader_passes_an_incomplete_one checkpoints_within_messages limits_of_a_reader
+                options_that_cannot_work
             }
             drain {
                 a_loop_ends_between_two_messages pools_finish_what_they_have a_full_pool_is_drained the_limit_holds
@@ -128,7 +129,7 @@ macro_rules! with_every_test {
             encryption {
                 all_forms_come_back several_keys what_fails_comes_again what_fails_comes_again_in_time
                 discarded_where_that_is_asked_for consumed_where_that_is_asked_for unreadable_policies_hold
-                a_table_view_opens_them letters_can_be_encrypted_too sent_again_after_an_unload options_that_cannot_work
+                a_table_view_opens_them a_reader_opens_them letters_can_be_encrypted_too sent_again_after_an_unload options_that_cannot_work
             }
             interceptors { messages_that_are_sent messages_that_are_received cumulative_acknowledgements }
             schemas {
