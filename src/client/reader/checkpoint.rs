@@ -57,6 +57,9 @@ impl Consumer {
     /// what was acknowledged beyond that once more, and misses nothing. What is acknowledged by this consumer and not sent
     /// yet is sent first.
     ///
+    /// A topic or partition that has [ended](crate::ConsumerEvent::TopicEnded) cannot be asked: it is left out, and what
+    /// begins at the checkpoint would read it from its beginning. Once all have ended, that is the error.
+    ///
     /// # Errors
     /// - The broker's refusal: on a non-persistent topic, which stores nothing, `UnknownError`.
     /// - [`NotAllowed`](ErrorKind::NotAllowed): the broker is older than Pulsar 2.7, which says nothing of the subscription.
