@@ -197,6 +197,20 @@ mod switch {
         KeepAcksOfOtherCluster,
         /// TOPIC_MIGRATED is ignored.
         IgnoreMigrated,
+        /// A reader subscribes anew where it began, not where it has read to.
+        ReaderStartsAnew,
+        /// A reader that has read a part of a batch counts all of it as read.
+        ReaderForgetsBatchIndex,
+        /// A reader that began at the end begins at what is the end then, until it has its first message.
+        ReaderStaysAtLatest,
+        /// A message that was found and not returned counts as read.
+        CheckpointForgetsFound,
+        /// The message behind an end that a reader has taken is forgotten.
+        UntilForgetsTaken,
+        /// A topic that was held up to an end stays held.
+        HeldForEver,
+        /// The message at the end lies behind it.
+        UntilOneShort,
         /// A refresh of a table view does not wait until the last messages are read.
         RefreshDoesNotWait,
         /// Some wake-ups of tasks of the application are lost.

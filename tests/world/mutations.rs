@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use pulsar_native::sim::{Mutation, activate_mutation};
 
-use crate::{clusters, growth, patterns, workload};
+use crate::{clusters, growth, patterns, readers, workload};
 
 /// Seeds within which a mutation must be found.
 const SEEDS_MAX: u64 = 150;
@@ -55,6 +55,13 @@ fn world_of(mutation: Mutation) -> fn(u64, bool) -> workload::SeedReport {
         | Mutation::RemovalIgnored
         | Mutation::ReattachedWithoutList
         | Mutation::ListAddsNothing => patterns::run,
+        Mutation::ReaderStartsAnew
+        | Mutation::ReaderForgetsBatchIndex
+        | Mutation::ReaderStaysAtLatest
+        | Mutation::CheckpointForgetsFound
+        | Mutation::UntilForgetsTaken
+        | Mutation::HeldForEver
+        | Mutation::UntilOneShort => readers::run,
         _ => workload::run,
     }
 }
@@ -81,7 +88,7 @@ fn assert_found(mutation: Mutation) {
 
 #[test]
 fn without_a_mutation_no_checker_reports() {
-    for run in [workload::run, clusters::run, growth::run, patterns::run] {
+    for run in [workload::run, clusters::run, growth::run, patterns::run, readers::run] {
         let reports: Vec<_> = (0..SEEDS_WITHOUT).filter_map(|seed| first_report(seed, run)).collect();
         assert!(reports.is_empty(), "{reports:?}");
     }
@@ -190,5 +197,16 @@ mutations! {
     a_watch_that_comes_back_without_its_list: ReattachedWithoutList => "the topics are those of the broker";
     a_list_that_adds_nothing: ListAddsNothing => "the topics are those of the broker";
     a_refresh_that_does_not_wait: RefreshDoesNotWait => "a refreshed view has what was stored";
+    a_reader_that_begins_anew: ReaderStartsAnew => "a reader reads each message once, in order";
+    a_reader_that_forgets_where_in_a_batch_it_is: ReaderForgetsBatchIndex =>
+        "everything stored is read" | "a reader reads each message once, in order";
+    a_reader_that_waits_at_whatever_end: ReaderStaysAtLatest =>
+        "everything stored is read" | "a reader reads each message once, in order";
+    a_checkpoint_without_the_message_that_was_found: CheckpointForgetsFound =>
+        "everything stored is read" | "a reader reads each message once, in order";
+    a_message_behind_an_end_that_is_forgotten: UntilForgetsTaken =>
+        "everything stored is read" | "a reader reads each message once, in order";
+    a_topic_that_is_held_for_ever: HeldForEver => "everything stored is read";
+    a_stream_that_ends_one_short: UntilOneShort => "a stream up to now has what was stored";
     attempts_without_a_pause: NoBackoff => "dial back-off" | "livelock";
 }

@@ -218,7 +218,9 @@ impl<'a> MessagesUntil<'a> {
     fn is_before_end(&self, message: &ReceivedMessage) -> bool {
         let is_late = |time| message.publish_time() >= time;
         let end = self.ends.get(message.topic());
-        end.is_some_and(|end| place_of(&message.position()) <= end.place) && !self.before.is_some_and(is_late)
+        let at = place_of(&message.position());
+        let is_at_end = |end: &End| at == end.place && !mutation!(UntilOneShort);
+        end.is_some_and(|end| at < end.place || is_at_end(end)) && !self.before.is_some_and(is_late)
     }
 
     /// Returns a message that lies before the end, and keeps any other for later.
@@ -231,7 +233,9 @@ impl<'a> MessagesUntil<'a> {
         if is_before_end {
             return Some(message);
         }
-        self.reader.keep_found(message);
+        if !mutation!(UntilForgetsTaken) {
+            self.reader.keep_found(message);
+        }
         None
     }
 

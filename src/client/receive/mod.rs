@@ -195,7 +195,7 @@ impl Receiver {
     /// Gives messages of all parts again.
     pub(super) fn release(&mut self) {
         for (index, source) in self.sources.iter_mut().enumerate() {
-            if std::mem::take(&mut source.is_held) {
+            if !mutation!(HeldForEver) && std::mem::take(&mut source.is_held) {
                 self.run_queue_behind.push_back(index);
             }
         }

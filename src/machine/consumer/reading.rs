@@ -96,7 +96,7 @@ impl Reading {
         let is_open = matches!(self.from, SeekTo::Latest | SeekTo::PublishTime(_)) && self.seek_number == seek_number;
         // An older broker says only where the topic ends, and that is the end which was asked for.
         let end = (self.from == SeekTo::Latest).then_some(last.id);
-        if let Some(before) = last.mark_delete.or(end).filter(|_| is_open) {
+        if let Some(before) = last.mark_delete.or(end).filter(|_| is_open && !mutation!(ReaderStaysAtLatest)) {
             self.set(SeekTo::Message { id: before.into(), inclusive: false });
         }
     }
@@ -165,7 +165,9 @@ impl Consumer {
         };
         let ReadTo { id, attach_number, .. } = read;
         let (last, first_chunk) = (id.position(), id.first_chunk().map(|first| first.position()));
-        reading.set(SeekTo::Message { id, inclusive: false });
+        if !mutation!(ReaderStartsAnew) {
+            reading.set(SeekTo::Message { id, inclusive: false });
+        }
         if attach_number != self.queue.attach_number() {
             // The subscription that delivered them is gone; what the present one delivers again is acknowledged then.
             return;

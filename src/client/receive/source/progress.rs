@@ -28,6 +28,7 @@ impl Source {
         let opened = self.opened.as_ref().map(|opened| opened.position())?;
         let last = match &self.batch {
             None => opened,
+            Some(batch) if mutation!(ReaderForgetsBatchIndex) && batch.cursor.index() > 0 => opened,
             // Sizes of batches are bounded far below 2^31.
             Some(batch) => MessagePosition { batch_index: batch.cursor.index().checked_sub(1)? as i32, ..opened },
         };
