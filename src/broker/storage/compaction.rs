@@ -1,8 +1,9 @@
 //! The compacted view of a topic: of each key the last value.
 //!
-//! As Pulsar 4.0.8 makes it: a message without a key is left out, and so is each key whose last value is empty. A batch stays
-//! one entry; of its messages those that are left out become placeholders (`compacted_out`). What cannot be looked into
-//! (encrypted batches, metadata that cannot be read) counts by the key of its metadata.
+//! As Pulsar 4.0.8 makes it: a message without a key is left out, and so is each key whose last value is empty. Outside of a
+//! batch a value counts as empty only if `uncompressed_size` is there and 0, as Java writes it. A batch stays one entry; of its
+//! messages those that are left out become placeholders (`compacted_out`). What cannot be looked into (encrypted batches,
+//! metadata that cannot be read) counts by the key of its metadata.
 
 use std::collections::BTreeMap;
 
@@ -94,7 +95,8 @@ fn messages_of(entry: &StoredEntry) -> Vec<KeyedMessage> {
         });
         return messages.collect();
     }
-    vec![KeyedMessage { key: key_of(&parsed.partition_key, &bytes), is_empty: payload.is_empty() }]
+    let is_empty = pb::MessageMetadata::decode(&bytes[..]).is_ok_and(|metadata| metadata.uncompressed_size == Some(0));
+    vec![KeyedMessage { key: key_of(&parsed.partition_key, &bytes), is_empty }]
 }
 
 fn parts_of(entry: &StoredEntry) -> Option<(Metadata, Bytes, Bytes)> {
