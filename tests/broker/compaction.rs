@@ -143,3 +143,46 @@ fn the_view_stays_when_the_log_is_dropped() {
     harness.assert_clean();
     assert!(!harness.broker.compact("persistent://public/default/none"));
 }
+
+/// As of a real broker, which keeps for the next compaction what the last one has not seen.
+#[test]
+fn what_is_not_compacted_yet_is_not_dropped() {
+    let (mut harness, conn) = with_messages();
+    assert!(harness.broker.compact(TOPIC));
+    harness.publish_keyed(conn, 1, "p", 8, Some("c"), b"6");
+    harness.take(conn);
+    assert!(harness.broker.set_topic_policies(TOPIC, |own| own.retention = Some(RetentionPolicies::new(0, 0))));
+    harness.broker.advance(Duration::from_secs(60));
+    assert_eq!(harness.broker.stats(TOPIC).expect("the topic").entries, 1);
+    assert!(harness.broker.compact(TOPIC));
+    harness.broker.advance(Duration::from_secs(60));
+    assert_eq!(harness.broker.stats(TOPIC).expect("the topic").entries, 0);
+    assert_eq!(reader(&mut harness, conn, 1), [(2, "3".into()), (8, "6".into())]);
+}
+
+#[test]
+fn an_empty_value_is_empty_under_a_codec_too_and_an_unknown_batch_stays() {
+    let (mut harness, conn) = with_messages();
+    let metadata = MetadataFields {
+        producer_name: "p",
+        sequence_id: 8,
+        publish_time_ms: harness.now.wall_ms,
+        partition_key: Some("a"),
+        compression: 1,
+        ..Default::default()
+    };
+    harness.publish_metadata(conn, &SendHead::new(1, 8), &metadata, b"\0");
+    let metadata = MetadataFields {
+        sequence_id: 9,
+        partition_key: None,
+        // No codec has this number.
+        compression: 77,
+        uncompressed_size: 9,
+        num_messages_in_batch: Some(1),
+        ..metadata
+    };
+    harness.publish_metadata(conn, &SendHead { num_messages: 1, ..SendHead::new(1, 9) }, &metadata, b"packed");
+    harness.take(conn);
+    assert!(harness.broker.compact(TOPIC));
+    assert_eq!(reader(&mut harness, conn, 1), [(5, "5".into()), (9, "packed".into())]);
+}

@@ -2,8 +2,9 @@
 //!
 //! As Pulsar 4.0.8 makes it: a message without a key is left out, and so is each key whose last value is empty. Outside of a
 //! batch a value counts as empty only if `uncompressed_size` is there and 0, as Java writes it. A batch stays one entry; of its
-//! messages those that are left out become placeholders (`compacted_out`). What cannot be looked into (encrypted batches,
-//! metadata that cannot be read) counts by the key of its metadata.
+//! messages those that are left out become placeholders (`compacted_out`). An encrypted batch counts by the key of its metadata,
+//! and so does each chunk of a chunked message: only the last one is left. A batch of a codec that this build does not have
+//! stays whole. What is not compacted yet is not dropped from a topic that was compacted once.
 
 use std::collections::BTreeMap;
 
@@ -22,8 +23,8 @@ use crate::wire::metadata::{self, Metadata};
 #[derive(Debug, Default)]
 pub(crate) struct CompactedLog {
     entries: BTreeMap<u64, StoredEntry>,
-    /// Every entry of the log below it is compacted.
-    horizon: u64,
+    /// Every entry of the log below it is compacted; `None` before the first time.
+    horizon: Option<u64>,
     bytes: usize,
 }
 
@@ -32,6 +33,11 @@ type Place = (u64, u32);
 
 impl CompactedLog {
     pub(crate) fn horizon(&self) -> u64 {
+        self.horizon.unwrap_or(0)
+    }
+
+    /// The first entry of the log that the next compaction needs; `None` for a topic that was never compacted.
+    pub(crate) fn needs_from(&self) -> Option<u64> {
         self.horizon
     }
 
@@ -51,20 +57,21 @@ impl CompactedLog {
 
     /// The view of all that is stored now, over the earlier one.
     pub(crate) fn compact(&self, log: &Log) -> Self {
-        let later = (self.horizon.max(log.first())..log.end()).filter_map(|offset| Some((offset, log.get(offset)?)));
+        let later = (self.horizon().max(log.first())..log.end()).filter_map(|offset| Some((offset, log.get(offset)?)));
         let earlier = self.entries.iter().map(|(offset, entry)| (*offset, entry));
         let all: Vec<(u64, &StoredEntry)> = earlier.chain(later).filter(|(_, entry)| !entry.info.is_marker).collect();
         let mut latest: BTreeMap<Vec<u8>, Place> = BTreeMap::new();
+        let mut kept: BTreeMap<u64, Vec<u32>> = BTreeMap::new();
         for (offset, entry) in &all {
             for (number, message) in (0..).zip(messages_of(entry)) {
                 match message.key {
+                    _ if message.is_unreadable => kept.entry(*offset).or_default().push(number),
                     Some(key) if message.is_empty => drop(latest.remove(&key)),
                     Some(key) => drop(latest.insert(key, (*offset, number))),
                     None => {}
                 }
             }
         }
-        let mut kept: BTreeMap<u64, Vec<u32>> = BTreeMap::new();
         for (offset, number) in latest.into_values() {
             kept.entry(offset).or_default().push(number);
         }
@@ -73,7 +80,7 @@ impl CompactedLog {
             .filter_map(|(offset, entry)| Some((offset, with_messages(entry, kept.get(&offset)?))))
             .collect();
         let bytes = entries.values().map(|entry| entry.bytes.len()).sum();
-        Self { entries, horizon: log.end(), bytes }
+        Self { entries, horizon: Some(log.end()), bytes }
     }
 }
 
@@ -81,6 +88,8 @@ impl CompactedLog {
 struct KeyedMessage {
     key: Option<Vec<u8>>,
     is_empty: bool,
+    /// It stands for a batch that cannot be looked into although it could be on another broker.
+    is_unreadable: bool,
 }
 
 /// The messages of an entry; an entry that cannot be looked into is one.
@@ -92,11 +101,13 @@ fn messages_of(entry: &StoredEntry) -> Vec<KeyedMessage> {
         let messages = batch.iter().map(|record| KeyedMessage {
             key: key_of(&record.single.partition_key, &record.metadata),
             is_empty: record.payload.is_empty() || record.single.compacted_out,
+            is_unreadable: false,
         });
         return messages.collect();
     }
     let is_empty = pb::MessageMetadata::decode(&bytes[..]).is_ok_and(|metadata| metadata.uncompressed_size == Some(0));
-    vec![KeyedMessage { key: key_of(&parsed.partition_key, &bytes), is_empty }]
+    let is_unreadable = parsed.num_messages_in_batch.is_some() && !parsed.encrypted;
+    vec![KeyedMessage { key: key_of(&parsed.partition_key, &bytes), is_empty, is_unreadable }]
 }
 
 fn parts_of(entry: &StoredEntry) -> Option<(Metadata, Bytes, Bytes)> {

@@ -196,13 +196,22 @@ impl Log {
         (offset < end).then_some(offset)
     }
 
+    /// Whether an entry was stored here and is not any more, with all of its ledger.
+    pub(crate) fn has_dropped(&self, position: EntryPosition) -> bool {
+        let first_left = self.segments.first().map_or(self.first_ledger, |segment| segment.ledger);
+        (self.first_ledger..first_left).contains(&position.ledger)
+    }
+
     /// The first offset at or after `position`; `None` where that is beyond the last entry.
     ///
     /// An older ledger, a ledger of −1 and an entry of −1 read as the first entry there.
     pub(crate) fn offset_at_or_after(&self, position: EntryPosition) -> Option<u64> {
-        let segment = self.segments.iter().find(|segment| segment.ledger >= position.ledger)?;
+        let index = self.segments.iter().position(|segment| segment.ledger >= position.ledger)?;
+        let segment = self.segments[index];
         let offset = if segment.ledger == position.ledger && position.entry > 0 {
-            segment.first.checked_add(position.entry as u64)?
+            // Behind the last entry of an older ledger is the first of the next one.
+            let next = self.segments.get(index + 1).map_or(u64::MAX, |next| next.first);
+            segment.first.saturating_add(position.entry as u64).min(next)
         } else {
             segment.first
         };
@@ -243,6 +252,8 @@ mod tests {
         assert_eq!(log.offset(at(9, 0)), Some(3));
         assert_eq!(log.offset(at(7, 3)), None);
         assert_eq!(log.offset(at(8, 0)), None);
+        assert_eq!(log.offset_at_or_after(at(7, 10)), Some(3));
+        assert_eq!(log.offset_at_or_after(at(9, i64::MAX)), None);
         assert_eq!(log.position_before(3), at(7, 2));
         assert_eq!(log.position_before(0), at(7, -1));
     }

@@ -103,10 +103,11 @@ impl Topic {
         self.log.trim(self.acknowledged_end())
     }
 
-    /// The first entry that a subscription has not acknowledged; without a subscription, the end.
+    /// The first entry that a subscription has not acknowledged, or that the next compaction needs; where there is neither, the
+    /// end.
     pub(super) fn acknowledged_end(&self) -> u64 {
         let marks = self.subscriptions.values().map(|sub| sub.cursor.mark_delete());
-        marks.min().unwrap_or(self.log.end())
+        marks.chain(self.compacted.needs_from()).min().unwrap_or(self.log.end())
     }
 }
 
