@@ -98,6 +98,7 @@ async fn settings_that_cannot_be_used_are_wrong_usage() {
         ("--set maxMesageSize=1", "did you mean maxMessageSize?"),
         ("--set maxMessageSize=much", "maxMessageSize has to be a number"),
         ("--set maxMessageSize", "--set needs NAME=VALUE"),
+        ("--set policyCheckIntervalSeconds=0", "policy_check_interval cannot be zero"),
         ("--config /no/such/file", "cannot read /no/such/file"),
     ] {
         let output = end(start(&format!("broker --listen 127.0.0.1:0 {options}"))).await;
@@ -113,6 +114,15 @@ async fn the_broker_stops_by_sigterm() {
     let killed = Command::new("kill").arg(&id).status().await.expect("kill runs");
     assert!(killed.success());
     let output = end(child).await;
+    assert!(output.status.success(), "{}", output.status);
+}
+
+#[tokio::test]
+async fn the_broker_ends_at_once_if_its_parent_has_ended_before() {
+    let mut other = Command::new("true").spawn().expect("true runs");
+    let id = other.id().expect("it runs");
+    other.wait().await.expect("it ends");
+    let output = end(start(&format!("broker --listen 127.0.0.1:0 --exit-with-parent={id}"))).await;
     assert!(output.status.success(), "{}", output.status);
 }
 

@@ -67,7 +67,12 @@ impl Broker {
         let name = TopicName::parse(topic).ok()?;
         let found = self.topics.get(name.as_str())?;
         let cursor = &found.subscriptions.get(subscription)?.cursor;
-        let offset = found.log.offset(EntryPosition::from_wire(ledger_id, entry_id))?;
+        let position = EntryPosition::from_wire(ledger_id, entry_id);
+        if found.log.has_dropped(position) {
+            // What is dropped was acknowledged by every subscription.
+            return Some(true);
+        }
+        let offset = found.log.offset(position)?;
         Some(match member {
             Some(member) => cursor.is_member_acked(offset, member),
             None => cursor.is_acked(offset),

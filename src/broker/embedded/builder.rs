@@ -111,6 +111,14 @@ impl EmbeddedBrokerBuilder {
         }
     }
 
+    /// What is done again and again needs some time in between.
+    fn refuse_zero(mut self, name: &str, interval: Duration) -> Self {
+        if interval.is_zero() {
+            self.bad_setting = Some(format!("{name} cannot be zero"));
+        }
+        self
+    }
+
     #[cfg(test)]
     pub(super) fn config(&self) -> &BrokerConfig {
         &self.config
@@ -332,14 +340,14 @@ impl EmbeddedBrokerBuilder {
     #[doc(alias = "authenticationRefreshCheckSeconds")]
     pub fn authentication_refresh_check(mut self, interval: Duration) -> Self {
         self.config.authentication_refresh_check = interval;
-        self
+        self.refuse_zero("authentication_refresh_check", interval)
     }
 
     /// Time between PINGs, and how long a handshake may take. Default 30 s.
     #[doc(alias = "keepAliveIntervalSeconds")]
     pub fn keep_alive_interval(mut self, interval: Duration) -> Self {
         self.config.keep_alive_interval = interval;
-        self
+        self.refuse_zero("keep_alive_interval", interval)
     }
 
     /// How long a connection may stay silent when another one asks for the name of its producer, or its Exclusive
@@ -458,7 +466,7 @@ impl EmbeddedBrokerBuilder {
     #[doc(alias("backlogQuotaCheckIntervalInSeconds", "messageExpiryCheckIntervalInMinutes"))]
     pub fn policy_check_interval(mut self, interval: Duration) -> Self {
         self.config.policy_check_interval = interval;
-        self
+        self.refuse_zero("policy_check_interval", interval)
     }
 
     /// What a namespace sets for its topics; makes the namespace. [`EmbeddedBroker::set_namespace_policies`] changes it later.
@@ -575,7 +583,7 @@ impl EmbeddedBrokerBuilder {
     ///
     /// # Errors
     /// If an address cannot be listened on, a partitioned topic cannot be created (the name is invalid, or the number of
-    /// partitions is out of range), the number of [`brokers`](Self::brokers) is, or the certificate and its key are not usable.
+    /// partitions is out of range), the number of [`brokers`](Self::brokers) is, an interval is zero, or the certificate and its key are not usable.
     ///
     /// # Panics
     /// Outside a tokio runtime.

@@ -68,9 +68,10 @@ pub(crate) struct Arguments {
     /// Announce the URLs, and a token if there is one, as one line of JSON
     #[arg(long)]
     json: bool,
-    /// Stop when the process that started this one has ended, however it ended
-    #[arg(long)]
-    exit_with_parent: bool,
+    /// Stop when the process that started this one has ended, however it ended; with its PID also if that was before this one
+    /// began
+    #[arg(long, value_name = "PID", num_args = 0..=1, require_equals = true)]
+    exit_with_parent: Option<Option<u32>>,
 }
 
 /// Announces where it listens once it does, and then runs until it is told to stop.
@@ -79,10 +80,10 @@ pub(crate) async fn run(arguments: Arguments) -> CliResult {
     if arguments.list_settings {
         return list_settings();
     }
-    let parent = arguments.exit_with_parent.then(parent::Parent::of_this_process).transpose()?;
+    let parent = arguments.exit_with_parent.map(parent::Parent::of_this_process).transpose()?;
     // Before anyone can know of the broker and stop it.
     let terminated = terminated()?;
-    let broker = with_tls(builder(&arguments)?, &arguments)?.start().await?;
+    let broker = with_tls(builder(&arguments)?, &arguments)?.start().await.map_err(not_started)?;
     write_authority(&broker, &arguments)?;
     announce::announce(&broker, arguments.json, arguments.tls_self_signed.as_deref())?;
     tokio::select! {
@@ -95,6 +96,15 @@ pub(crate) async fn run(arguments: Arguments) -> CliResult {
     }
     broker.stop().await;
     Ok(())
+}
+
+/// Settings that cannot be used are wrong usage; a port that is taken is not.
+#[cfg(feature = "broker")]
+fn not_started(error: std::io::Error) -> Box<dyn std::error::Error + Send + Sync> {
+    match error.kind() {
+        std::io::ErrorKind::InvalidInput => UsageError(error.to_string()).into(),
+        _ => error.into(),
+    }
 }
 
 /// In the format of --config.

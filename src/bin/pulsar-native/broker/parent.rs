@@ -10,14 +10,15 @@ const INTERVAL: Duration = Duration::from_millis(200);
 pub(super) struct Parent(u32);
 
 impl Parent {
+    /// `id` is what its parent says of itself: that one may have ended before this process looks.
     #[cfg(unix)]
     #[allow(clippy::unnecessary_wraps, reason = "elsewhere it fails")]
-    pub(super) fn of_this_process() -> io::Result<Self> {
-        Ok(Self(std::os::unix::process::parent_id()))
+    pub(super) fn of_this_process(id: Option<u32>) -> io::Result<Self> {
+        Ok(Self(id.unwrap_or_else(std::os::unix::process::parent_id)))
     }
 
     #[cfg(not(unix))]
-    pub(super) fn of_this_process() -> io::Result<Self> {
+    pub(super) fn of_this_process(_: Option<u32>) -> io::Result<Self> {
         Err(io::Error::new(io::ErrorKind::Unsupported, "--exit-with-parent is for Unix alone"))
     }
 
