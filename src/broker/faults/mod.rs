@@ -79,6 +79,35 @@ pub enum FaultEvent {
 }
 
 impl FaultEvent {
+    /// All of them.
+    pub(crate) const ALL: [Self; 25] = [
+        Self::Any,
+        Self::Connect,
+        Self::AuthResponse,
+        Self::Ping,
+        Self::PartitionedMetadata,
+        Self::Lookup,
+        Self::Producer,
+        Self::Send,
+        Self::CloseProducer,
+        Self::Subscribe,
+        Self::Flow,
+        Self::Ack,
+        Self::Redeliver,
+        Self::Seek,
+        Self::LastMessageId,
+        Self::ConsumerStats,
+        Self::Unsubscribe,
+        Self::CloseConsumer,
+        Self::GetTopicsOfNamespace,
+        Self::WatchTopicList,
+        Self::WatchTopicListClose,
+        Self::GetSchema,
+        Self::GetOrCreateSchema,
+        Self::Delivery,
+        Self::TopicListUpdate,
+    ];
+
     /// The event of a frame of a client; `None` for those that only [`FaultEvent::Any`] covers.
     pub(crate) fn of(frame: &Frame) -> Option<Self> {
         Some(match frame {

@@ -18,6 +18,7 @@
 //! | `kept` | policies without an effect here |
 //! | `schemas` | schemas of topics |
 //! | `brokers` | the broker itself: health, version |
+//! | `testing` | doors that no real broker has, for tests in other languages |
 //! | `time` | none: times as the admin API writes them |
 
 mod answer;
@@ -34,6 +35,7 @@ mod schemas;
 mod stats;
 mod subscriptions;
 mod tenants;
+mod testing;
 mod time;
 mod topics;
 

@@ -3,7 +3,7 @@
 use super::request::{Call, decoded};
 use super::{
     Outcome, RestAnswer, RestRequest, brokers, lookup, messages, namespaces, policies, schemas, stats, subscriptions,
-    tenants, topics,
+    tenants, testing, topics,
 };
 use crate::broker::machine::Broker;
 use crate::broker::policies::Access as TopicAccess;
@@ -91,6 +91,7 @@ const AREAS: &[(Access, &[Route])] = &[
     (Access::Namespace, namespaces::ROUTES),
     (Access::Topic, schemas::ROUTES),
     (Access::SuperUser, brokers::ROUTES),
+    (Access::SuperUser, testing::ROUTES),
     // The last: its patterns end in any name.
     (Access::Namespace, policies::ROUTES),
 ];

@@ -2,3 +2,4 @@
 
 mod assertions;
 mod brokers;
+mod testing_doors;
