@@ -26,7 +26,7 @@ use super::connections::ProducerSlot;
 use super::ids::ConnId;
 use super::machine::Broker;
 use super::refusal::refuse;
-use super::topics::PARTITIONS_MAX;
+use super::topics::{PARTITIONS_MAX, TOPICS_MAX};
 use crate::pb::ServerError;
 use crate::topic::TopicName;
 use crate::wire::command::Refusal;
@@ -46,11 +46,12 @@ impl Broker {
     }
 
     /// Creates a partitioned topic, or adds partitions to one. False for a bad name, a namespace that does not exist,
-    /// fewer partitions than before, none, or more than 10,000.
+    /// fewer partitions than before, none, or more than 10,000; or more than 100,000 topics in all.
     pub fn create_partitioned_topic(&mut self, topic: &str, partitions: u32) -> bool {
         let Ok(name) = TopicName::parse(topic) else { return false };
         let before = self.topics.partitions(&name).unwrap_or(0);
-        let is_good_count = (1..=PARTITIONS_MAX).contains(&partitions) && partitions >= before;
+        let has_room = self.topics.len() + partitions.saturating_sub(before) as usize <= TOPICS_MAX;
+        let is_good_count = (1..=PARTITIONS_MAX).contains(&partitions) && partitions >= before && has_room;
         if !is_good_count || name.partition_index().is_some() || !self.config.has_namespace(name.namespace()) {
             return false;
         }
@@ -109,6 +110,7 @@ impl Broker {
         if let Ok(name) = TopicName::parse(topic) {
             self.topics.forget_partitions(&name);
             self.policies.forget_topic(&name);
+            self.kept_policies.forget(name.as_str());
         }
     }
 

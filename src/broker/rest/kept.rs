@@ -10,10 +10,10 @@ use super::{Outcome, RestAnswer};
 use crate::broker::machine::Broker;
 
 /// Values that are kept; one more is refused.
-const KEPT_MAX: usize = 100_000;
+const KEPT_MAX: usize = 10_000;
 
 /// Bytes of one value in JSON; a larger one is refused.
-const VALUE_BYTES_MAX: usize = 64 * 1024;
+const VALUE_BYTES_MAX: usize = 4 * 1024;
 
 /// One such policy.
 struct Kept {
@@ -60,7 +60,7 @@ pub(in crate::broker) struct KeptPolicies {
 
 impl KeptPolicies {
     /// A namespace or topic is deleted.
-    pub(super) fn forget(&mut self, place: &str) {
+    pub(in crate::broker) fn forget(&mut self, place: &str) {
         self.values.retain(|(known, _), _| known != place);
     }
 }
@@ -88,12 +88,13 @@ pub(super) fn read(broker: &Broker, call: &Call<'_>) -> Outcome {
 pub(super) fn write(broker: &mut Broker, call: &Call<'_>) -> Outcome {
     let (kept, place) = find(broker, call)?;
     let value = call.body()?;
-    let values = &mut broker.kept_policies.values;
-    if values.len() >= KEPT_MAX || call.body.len() > VALUE_BYTES_MAX {
+    let (values, key) = (&mut broker.kept_policies.values, (place, kept.name));
+    let is_full = values.len() >= KEPT_MAX && !values.contains_key(&key);
+    if is_full || call.body.len() > VALUE_BYTES_MAX {
         let reason = format!("this broker keeps {KEPT_MAX} such policies of {VALUE_BYTES_MAX} bytes each");
         return Err(RestAnswer::refused(412, reason));
     }
-    values.insert((place, kept.name), value);
+    values.insert(key, value);
     Ok(RestAnswer::done())
 }
 

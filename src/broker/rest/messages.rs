@@ -66,7 +66,7 @@ fn examine(broker: &mut Broker, call: &Call<'_>) -> Outcome {
     let position = call.parameter("messagePosition").and_then(|text| text.parse().ok()).unwrap_or(1u64).max(1);
     let log = &broker.topics.get(&topic).ok_or_else(|| missing(&name))?.log;
     let offset = match call.parameter("initialPosition").as_deref() {
-        Some("earliest") => (log.first() + position - 1).min(log.end().saturating_sub(1)),
+        Some("earliest") => log.first().saturating_add(position - 1).min(log.end().saturating_sub(1)),
         _ => log.end().saturating_sub(position).max(log.first()),
     };
     log.get(offset)

@@ -323,10 +323,15 @@ fn read(broker: &mut Broker, call: &Call<'_>) -> Outcome {
     shown(if value.is_null() && has_default { (policy.default)() } else { value })
 }
 
+/// The policy whose value is a parameter of the query, for topics.
+const TOPIC_TTL: &str = "messageTTL";
+
 fn write(broker: &mut Broker, call: &Call<'_>) -> Outcome {
     let Some(policy) = policy(call) else { return kept::write(broker, call) };
     // The time to live of a topic is a parameter.
-    let value = match call.parameter(policy.of_topic) {
+    let of_query =
+        call.parameter(TOPIC_TTL).filter(|_| policy.of_topic == TOPIC_TTL && !call.segment("topic").is_empty());
+    let value = match of_query {
         Some(text) => text.parse().map_or(Value::String(text), |number: i64| json!(number)),
         None => call.body()?,
     };

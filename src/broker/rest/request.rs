@@ -93,7 +93,8 @@ pub(in crate::broker) fn parameter(query: &str, name: &str) -> Option<String> {
         .split('&')
         .filter_map(|pair| pair.split_once('='))
         .find(|(key, _)| *key == name)
-        .and_then(|(_, value)| decoded(value))
+        // Forms write a space as a plus sign, paths do not.
+        .and_then(|(_, value)| decoded(&value.replace('+', " ")))
 }
 
 /// Percent-decodes; `None` also for what is not UTF-8 then.

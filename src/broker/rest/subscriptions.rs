@@ -66,6 +66,14 @@ impl Position {
         let is_there = log.position(offset) == self.at;
         if self.is_excluded && is_there { offset + 1 } else { offset }
     }
+
+    /// The first offset that is left when all up to here is expired: behind the message of the id, if it is there and does not
+    /// stay.
+    fn expired_end(&self, log: &Log) -> u64 {
+        let Some(offset) = log.offset_at_or_after(self.at) else { return log.end() };
+        let is_there = log.position(offset) == self.at;
+        if is_there && !self.is_excluded { offset + 1 } else { offset }
+    }
 }
 
 pub(super) fn missing_subscription(name: &TopicName, subscription: &str) -> RestAnswer {
@@ -276,12 +284,8 @@ fn expire(broker: &mut Broker, call: &Call<'_>) -> Outcome {
 fn expire_to_id(broker: &mut Broker, call: &Call<'_>) -> Outcome {
     let position = Position::of(&call.body()?)?;
     for Subscribed { topic, sub } in subscribed(broker, call)? {
-        let last = broker.topics.get(&topic).map(|found| {
-            let offset = position.offset(&found.log);
-            // The message of the id goes with those before it, unless it is left out.
-            if position.is_excluded { offset.saturating_sub(1) } else { offset.saturating_add(1).min(found.log.end()) }
-        });
-        broker.acknowledge_below(&topic, &sub, last.unwrap_or(0));
+        let end = broker.topics.get(&topic).map(|found| position.expired_end(&found.log));
+        broker.acknowledge_below(&topic, &sub, end.unwrap_or(0));
     }
     Ok(RestAnswer::done())
 }

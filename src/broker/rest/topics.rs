@@ -10,7 +10,7 @@ use super::routes::{Access, Route, delete, get, post, put};
 use super::{Outcome, RestAnswer};
 use crate::broker::machine::Broker;
 use crate::broker::storage::EntryPosition;
-use crate::broker::topics::PARTITIONS_MAX;
+use crate::broker::topics::{PARTITIONS_MAX, TOPICS_MAX};
 use crate::pb::command_get_topics_of_namespace::Mode;
 use crate::topic::TopicName;
 
@@ -160,9 +160,18 @@ fn create_partitioned(broker: &mut Broker, call: &Call<'_>) -> Outcome {
     if broker.topics.partitions(&name).is_some() || broker.topics.contains(name.as_str()) {
         return Err(RestAnswer::refused(409, "This topic already exists"));
     }
-    broker.create_partitioned_topic(name.as_str(), partitions);
+    if !broker.create_partitioned_topic(name.as_str(), partitions) {
+        return Err(too_many_topics());
+    }
     broker.topics.set_properties(name.as_str(), properties);
     Ok(RestAnswer::done())
+}
+
+fn too_many_topics() -> RestAnswer {
+    RestAnswer::refused(
+        412,
+        format!("The embedded broker holds {TOPICS_MAX} topics, partitions among them, and no more"),
+    )
 }
 
 fn checked_partitions(partitions: i64) -> Result<u32, RestAnswer> {
@@ -190,7 +199,9 @@ fn add_partitions(broker: &mut Broker, call: &Call<'_>) -> Outcome {
         return Err(RestAnswer::refused(422, reason));
     }
     let wanted = checked_partitions(wanted)?;
-    broker.create_partitioned_topic(name.as_str(), wanted);
+    if !broker.create_partitioned_topic(name.as_str(), wanted) {
+        return Err(too_many_topics());
+    }
     broker.copy_subscriptions(&name, before);
     Ok(RestAnswer::done())
 }
@@ -219,7 +230,6 @@ fn remove(broker: &mut Broker, call: &Call<'_>) -> Outcome {
         check_unused(broker, &topic)?;
     }
     broker.delete_topic(&topic);
-    broker.kept_policies.forget(&topic);
     Ok(RestAnswer::done())
 }
 
@@ -241,7 +251,6 @@ fn remove_partitioned(broker: &mut Broker, call: &Call<'_>) -> Outcome {
         check_unused(broker, topic)?;
     }
     broker.delete_topic(name.as_str());
-    broker.kept_policies.forget(name.as_str());
     Ok(RestAnswer::done())
 }
 

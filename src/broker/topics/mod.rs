@@ -34,7 +34,7 @@ use crate::pb::command_get_topics_of_namespace::Mode;
 use crate::topic::TopicName;
 
 /// Topics of one broker; creating one more is refused.
-const TOPICS_MAX: usize = 100_000;
+pub(crate) const TOPICS_MAX: usize = 100_000;
 
 /// Most partitions of one topic.
 pub(crate) const PARTITIONS_MAX: u32 = 10_000;
