@@ -26,8 +26,10 @@ pub struct MetadataFields<'a> {
     pub replicate_to: &'a [String],
     /// `compression`: the number of `CompressionType`.
     pub compression: i32,
-    /// `uncompressed_size`, bytes; 0 = absent.
+    /// `uncompressed_size`, bytes; 0 = absent, unless [`is_empty`](Self::is_empty).
     pub uncompressed_size: u32,
+    /// The payload has no bytes, and `uncompressed_size` says so: compaction takes only that for a tombstone, outside of batches.
+    pub is_empty: bool,
     /// `num_messages_in_batch`. If present, the entry is a batch.
     pub num_messages_in_batch: Option<i32>,
     /// `event_time`, milliseconds since 1970; 0 = absent.
@@ -247,7 +249,9 @@ impl MetadataFields<'_> {
             sink.bytes(7, cluster.as_bytes());
         }
         sink.nonzero(8, int32(self.compression));
-        sink.nonzero(9, u64::from(self.uncompressed_size));
+        if self.uncompressed_size != 0 || self.is_empty {
+            sink.uint(9, u64::from(self.uncompressed_size));
+        }
         sink.some_uint(11, self.num_messages_in_batch.map(int32));
         sink.nonzero(12, self.event_time_ms);
         if let Some(encryption) = &self.encryption {

@@ -88,7 +88,7 @@ async fn compacted_topics(real: Real) {
     }
 }
 
-/// The last message deletes its key: each compaction keeps the last message, so that the topic ends there.
+/// The last message deletes its key: the compaction takes both out, and the last of what is left is the end.
 async fn tombstones_at_the_end(real: Real) {
     let target = real.target();
     let client = target.client().await;
@@ -100,14 +100,14 @@ async fn tombstones_at_the_end(real: Real) {
         compact(&real, &topic).await;
         let compacted = || client.reader(&topic, SeekTo::Earliest).read_compacted(true).create();
         let mut reader = within("a reader", compacted()).await.expect("a reader");
-        assert_eq!(read_all(&mut reader).await, ["a=1", "b="], "batching {batching}");
+        assert_eq!(read_all(&mut reader).await, ["a=1"], "batching {batching}");
         assert!(!has_next(&mut reader).await);
         send_all(&producer, [keyed("a", "")]).await;
         assert_eq!(read_all(&mut reader).await, ["a="], "behind the horizon it is there");
         compact(&real, &topic).await;
         assert!(!has_next(&mut reader).await);
         let mut fresh = within("a reader", compacted()).await.expect("a reader");
-        assert_eq!(read_all(&mut fresh).await, ["b=", "a="], "batching {batching}");
+        assert!(read_all(&mut fresh).await.is_empty(), "batching {batching}");
         send(&producer, keyed("c", "1")).await;
         for reader in [&mut reader, &mut fresh] {
             assert_eq!(read_all(reader).await, ["c=1"], "batching {batching}");

@@ -300,6 +300,7 @@ fn single_metadata<'a>(context: &'a SealContext, message: &'a Message, sequence_
         schema_version: context.schema_version.as_deref(),
         deliver_at_time_ms: message.deliver_at_ms(),
         null_value: extras.null_value,
+        is_empty: message.payload().is_empty(),
         ..MetadataFields::default()
     };
     match extras.rare_if_any() {

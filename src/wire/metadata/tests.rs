@@ -143,6 +143,7 @@ fn metadata_fields<'a>(
         replicate_to: &from.replicate_to,
         compression: from.compression.unwrap_or(0),
         uncompressed_size: from.uncompressed_size.unwrap_or(0),
+        is_empty: from.uncompressed_size == Some(0),
         num_messages_in_batch: from.num_messages_in_batch,
         event_time_ms: from.event_time.unwrap_or(0),
         encryption: from.encryption_param.as_deref().map(|param| EncryptionFields { keys, param }),
