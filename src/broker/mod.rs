@@ -16,8 +16,8 @@
 //! ```
 //!
 //! # What it is not
-//! No durable storage: all is in memory and lost with the process. No cluster: one broker owns every topic, LOOKUP
-//! always responds with its own address. No transactions, no replication.
+//! No durable storage: all is in memory and lost with the process. [`EmbeddedBrokerBuilder::brokers`] makes several brokers of one
+//! cluster, in this process. No transactions, no replication.
 //!
 //! # Inside
 //! A frame goes `embedded` (sockets) -> [`machine::Broker`] (state, no socket, no clock) -> a file of `commands` -> the
