@@ -316,9 +316,17 @@ pub async fn schemas(target: &Target) {
     assert_eq!(doors.ask("POST", &format!("{path}/compatibility"), avro.clone()).await, (202, compatible));
     assert_eq!(doors.ask("POST", &format!("{path}/version"), avro).await, (200, json!({ "version": 0 })));
     let text = json!({ "type": "STRING", "schema": "", "properties": {} });
-    assert_eq!(doors.status("POST", &one, text).await, 409, "a schema of another type");
+    assert_eq!(doors.status("POST", &one, text.clone()).await, 409, "a schema of another type");
     assert_eq!(doors.ask("DELETE", &one, ()).await, (200, json!({ "version": 1 })));
+    assert_eq!(doors.ask("DELETE", &one, ()).await, (200, json!({ "version": 2 })));
+    assert_eq!(doors.ask("POST", &one, text.clone()).await, (200, json!({ "version": { "version": 3 } })));
+    assert_eq!(doors.get(&format!("{one}/3")).await.1["type"], json!("STRING"));
+    for deleted in 0..3 {
+        doors.refused("GET", &format!("{one}/{deleted}"), (), 404, "Schema not found").await;
+    }
+    assert_eq!(doors.ask("DELETE", &format!("{one}?force=true"), ()).await, (200, json!({ "version": -1 })));
     doors.refused("GET", &one, (), 404, "Schema not found").await;
+    assert_eq!(doors.ask("POST", &one, text).await, (200, json!({ "version": { "version": 0 } })));
     let pair = format!("schemas/public/default/{}/schema", doors.name("pairs"));
     let properties =
         json!({ "key.schema.type": "STRING", "value.schema.type": "STRING", "kv.encoding.type": "INLINE" });

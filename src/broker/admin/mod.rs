@@ -124,7 +124,8 @@ impl Broker {
         !topics.is_empty() && TopicName::parse(topic).is_ok_and(|name| name.is_persistent())
     }
 
-    /// Deletes all versions of a topic's schema; the number that the deletion takes. `None` without a schema.
+    /// Deletes all versions of a topic's schema; the number that the deletion takes, also without a schema.
+    /// `None` for a bad name, or where 1,000 versions and deletions are before it.
     pub fn delete_schema(&mut self, topic: &str) -> Option<u64> {
         self.schemas.delete(topic, self.now.wall_ms)
     }

@@ -35,8 +35,7 @@ fn latest(broker: &mut Broker, call: &Call<'_>) -> Outcome {
 fn of_version(broker: &mut Broker, call: &Call<'_>) -> Outcome {
     let topic = call.topic()?;
     let version = u64::try_from(call.number("version")?).map_err(|_| missing())?;
-    let found = broker.schemas.get(topic.as_str(), Some(version)).filter(|found| !found.is_deletion);
-    Ok(schema_json(found.ok_or_else(missing)?).into())
+    Ok(schema_json(broker.schemas.get(topic.as_str(), Some(version)).ok_or_else(missing)?).into())
 }
 
 fn all(broker: &mut Broker, call: &Call<'_>) -> Outcome {
@@ -64,10 +63,17 @@ fn register(broker: &mut Broker, call: &Call<'_>) -> Outcome {
     Ok(json!({ "version": { "version": version } }).into())
 }
 
-/// A deletion is a version itself; where nothing is left to delete, the one before is named.
+/// A deletion is a version itself; with `force` nothing is left.
 fn remove(broker: &mut Broker, call: &Call<'_>) -> Outcome {
     let topic = call.topic()?;
-    let deleted = broker.delete_schema(topic.as_str()).map_or(-1, |version| i64::try_from(version).unwrap_or(-1));
+    broker.rest_namespace(topic.namespace())?;
+    if call.flag("force") {
+        broker.schemas.remove(topic.as_str());
+        return Ok(json!({ "version": -1 }).into());
+    }
+    let too_many =
+        || RestAnswer::refused(412, "this topic can have no more versions of its schema: delete them by force");
+    let deleted = broker.delete_schema(topic.as_str()).ok_or_else(too_many)?;
     Ok(json!({ "version": deleted }).into())
 }
 

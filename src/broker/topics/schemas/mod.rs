@@ -174,24 +174,34 @@ impl Schemas {
         versions.iter().find(|known| compatibility::is_same(&known.schema, schema)).map(|known| known.version)
     }
 
-    /// A version, or the latest; the latest may be the place of a deletion.
+    /// A version that counts, or the latest; the latest may be the place of a deletion.
     pub(crate) fn get(&self, topic: &str, version: Option<u64>) -> Option<&SchemaVersion> {
-        let versions = self.by_topic.get(&schema_name(topic)?)?;
         match version {
-            Some(version) => versions.get(usize::try_from(version).ok()?),
-            None => versions.last(),
+            Some(version) => self.versions(topic).into_iter().find(|known| known.version == version),
+            None => self.by_topic.get(&schema_name(topic)?)?.last(),
         }
     }
 
-    /// Deletes all versions; the number of the deletion, which counts as a version. `None` if there is nothing to delete.
+    /// Deletes all versions; the number of the deletion, which counts as a version, also where there is nothing to delete.
+    /// `None` if that is one too many, or the name is no topic's.
     pub(crate) fn delete(&mut self, topic: &str, now_ms: u64) -> Option<u64> {
-        self.latest(topic)?;
         let name = schema_name(topic)?;
-        let versions = self.by_topic.get_mut(&name)?;
+        let has_schema = self.latest(topic).is_some();
+        let versions = self.by_topic.entry(name.clone()).or_default();
+        if versions.len() >= VERSIONS_MAX && !has_schema {
+            return None;
+        }
         let version = versions.len() as u64;
         let schema = Schema { name, ..Schema::default() };
         versions.push(SchemaVersion { schema, version, registered_ms: now_ms, is_deletion: true });
         Some(version)
+    }
+
+    /// Removes all versions and deletions; what comes next is version 0.
+    pub(crate) fn remove(&mut self, topic: &str) {
+        if let Some(name) = schema_name(topic) {
+            self.by_topic.remove(&name);
+        }
     }
 }
 
