@@ -234,6 +234,9 @@ pub async fn statistics(target: &Target) {
     let stats = stats.await;
     assert_eq!((&stats["metadata"]["partitions"], &stats["msgInCounter"]), (&json!(2), &json!(2)), "{stats}");
     let one = &stats["partitions"][format!("{topic}-partition-0")];
+    let other = &stats["partitions"][format!("{topic}-partition-1")];
+    let average = |stats: &Value| stats["averageMsgSize"].as_f64().expect("a size");
+    assert!((average(&stats) - average(one).midpoint(average(other))).abs() < 0.001, "{stats}");
     let publisher = &one["publishers"][0];
     assert_eq!((&publisher["producerName"], &publisher["accessMode"]), (&json!(producer.name()), &json!("Shared")));
     assert_eq!(publisher["metadata"], json!({ "made-by": "p" }));

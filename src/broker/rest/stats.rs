@@ -61,35 +61,70 @@ fn shown(call: &Call<'_>, mut stats: Value) -> Value {
     stats
 }
 
-/// What the partitions have together: numbers are added up, subscriptions joined by name. Publishers and consumers are joined
+/// What the partitions have together: numbers are joined by [`Join`], subscriptions by name. Publishers and consumers are joined
 /// one by one where two partitions have as many of them, as on a real broker, else listed.
 fn sum(each: &[Value]) -> Value {
-    let mut all = Map::new();
-    for stats in each.iter().filter_map(Value::as_object) {
-        for (name, value) in stats {
-            add(all.entry(name.clone()).or_insert(Value::Null), value);
-        }
+    let mut all = json!({});
+    for (before, stats) in each.iter().enumerate() {
+        add(&mut all, stats, before);
     }
-    Value::Object(all)
+    all
 }
 
-fn add(to: &mut Value, value: &Value) {
+/// How a number of one partition and those of the partitions before become one.
+enum Join {
+    Sum,
+    Mean,
+    /// That of the first.
+    First,
+    Earliest,
+    Latest,
+}
+
+impl Join {
+    fn of(member: &str) -> Self {
+        match member {
+            "averageMsgSize" => Self::Mean,
+            "producerId" | "avgMessagesPerEntry" => Self::First,
+            "topicCreationTimeStamp" | "earliestMsgPublishTimeInBacklog" | "earliestMsgPublishTimeInBacklogs" => {
+                Self::Earliest
+            }
+            member if member.starts_with("last") => Self::Latest,
+            _ => Self::Sum,
+        }
+    }
+
+    /// `before` is the number of partitions in `one`.
+    fn join(self, one: &Value, other: &Value, before: usize) -> Value {
+        let whole = |value: &Value| value.as_i64().unwrap_or(0);
+        let real = |value: &Value| value.as_f64().unwrap_or(0.0);
+        match self {
+            Self::Mean => json!((real(one) * before as f64 + real(other)) / (before + 1) as f64),
+            Self::First => one.clone(),
+            // A time that is 0 is none.
+            Self::Earliest if whole(one) == 0 || whole(other) == 0 => json!(whole(one).max(whole(other))),
+            Self::Earliest => json!(whole(one).min(whole(other))),
+            Self::Latest => json!(whole(one).max(whole(other))),
+            Self::Sum if one.is_i64() && other.is_i64() => json!(whole(one).saturating_add(whole(other))),
+            Self::Sum => json!(real(one) + real(other)),
+        }
+    }
+}
+
+fn add(to: &mut Value, value: &Value, before: usize) {
     match (to, value) {
         (Value::Object(to), Value::Object(members)) => {
             for (name, value) in members {
-                add(to.entry(name.clone()).or_insert(Value::Null), value);
+                match to.entry(name.clone()).or_insert(Value::Null) {
+                    known if known.is_number() => *known = Join::of(name).join(known, value, before),
+                    known => add(known, value, before),
+                }
             }
         }
         (Value::Array(to), Value::Array(members)) if to.len() == members.len() => {
-            to.iter_mut().zip(members).for_each(|(to, value)| add(to, value));
+            to.iter_mut().zip(members).for_each(|(to, value)| add(to, value, before));
         }
         (Value::Array(to), Value::Array(members)) => to.extend(members.iter().cloned()),
-        (to, Value::Number(number)) if to.is_number() => {
-            *to = match (to.as_i64(), number.as_i64()) {
-                (Some(a), Some(b)) => json!(a.saturating_add(b)),
-                _ => json!(to.as_f64().unwrap_or(0.0) + number.as_f64().unwrap_or(0.0)),
-            };
-        }
         (to, value) => *to = value.clone(),
     }
 }
@@ -345,4 +380,27 @@ fn backlog_size(broker: &mut Broker, call: &Call<'_>) -> Outcome {
     let topic = broker.rest_topic(&name)?;
     let found = broker.topics.get(&topic).ok_or_else(|| missing(&name))?;
     Ok(json!(found.log.bytes()).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn means_times_and_ids_of_partitions_are_not_added_up() {
+        let partition = |average: f64, created: u64, last: u64, id: u64| {
+            json!({
+                "msgInCounter": 2, "averageMsgSize": average, "topicCreationTimeStamp": created, "lastPublishTimeStamp": last,
+                "publishers": [{ "producerId": id, "msgRateIn": 0.5 }],
+                "subscriptions": { "s": { "lastAckedTimestamp": last, "msgBacklog": 3 } },
+            })
+        };
+        let all = sum(&[partition(1.0, 30, 0, 4), partition(2.0, 10, 70, 5), partition(6.0, 20, 60, 6)]);
+        let expected = json!({
+            "msgInCounter": 6, "averageMsgSize": 3.0, "topicCreationTimeStamp": 10, "lastPublishTimeStamp": 70,
+            "publishers": [{ "producerId": 4, "msgRateIn": 1.5 }],
+            "subscriptions": { "s": { "lastAckedTimestamp": 70, "msgBacklog": 9 } },
+        });
+        assert_eq!(all, expected);
+    }
 }
