@@ -98,7 +98,7 @@ async fn settings_that_cannot_be_used_are_wrong_usage() {
         ("--set maxMesageSize=1", "did you mean maxMessageSize?"),
         ("--set maxMessageSize=much", "maxMessageSize has to be a number"),
         ("--set maxMessageSize", "--set needs NAME=VALUE"),
-        ("--set policyCheckIntervalSeconds=0", "policy_check_interval cannot be zero"),
+        ("--set policyCheckIntervalSeconds=0", "policyCheckIntervalSeconds has to be a number of seconds from 1"),
         ("--config /no/such/file", "cannot read /no/such/file"),
     ] {
         let output = end(start(&format!("broker --listen 127.0.0.1:0 {options}"))).await;

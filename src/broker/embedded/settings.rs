@@ -218,9 +218,9 @@ const SETTINGS: &[Row] = &[
         optional(b, v, |b| Ok(b.anonymous_user_role(v)))
     }),
     row("authenticationRefreshCheckSeconds", "60", "time between checks for expired credentials", |b, v| {
-        Ok(b.authentication_refresh_check(seconds(v)?))
+        Ok(b.authentication_refresh_check(interval(v)?))
     }),
-    row("keepAliveIntervalSeconds", "30", "time between PINGs", |b, v| Ok(b.keep_alive_interval(seconds(v)?))),
+    row("keepAliveIntervalSeconds", "30", "time between PINGs", |b, v| Ok(b.keep_alive_interval(interval(v)?))),
     row("connectionLivenessCheckTimeoutMillis", "5000", "silence after which a holder gives way", |b, v| {
         Ok(b.connection_liveness_check_timeout(millis(v)?))
     }),
@@ -317,7 +317,7 @@ const SETTINGS: &[Row] = &[
         Ok(b.broker_policies(|own| own.max_subscriptions_per_topic = Some(subscriptions)))
     }),
     row("policyCheckIntervalSeconds", "1", "time between looks at what policies ask for", |b, v| {
-        Ok(b.policy_check_interval(seconds(v)?))
+        Ok(b.policy_check_interval(interval(v)?))
     }),
     row("damagedEntries", "drop", "entries whose metadata cannot be read: drop, deliver, refuse", |b, v| {
         Ok(b.damaged_entries(match v {
@@ -360,6 +360,11 @@ fn number<N: FromStr>(value: &str) -> Result<N, Expected> {
 
 fn seconds(value: &str) -> Result<Duration, Expected> {
     Ok(Duration::from_secs(number::<u32>(value)?.into()))
+}
+
+/// Of what is done again and again.
+fn interval(value: &str) -> Result<Duration, Expected> {
+    seconds(value).ok().filter(|interval| !interval.is_zero()).ok_or_else(|| "a number of seconds from 1".into())
 }
 
 fn millis(value: &str) -> Result<Duration, Expected> {

@@ -83,7 +83,7 @@ pub(crate) async fn run(arguments: Arguments) -> CliResult {
     let parent = arguments.exit_with_parent.map(parent::Parent::of_this_process).transpose()?;
     // Before anyone can know of the broker and stop it.
     let terminated = terminated()?;
-    let broker = with_tls(builder(&arguments)?, &arguments)?.start().await.map_err(not_started)?;
+    let broker = with_tls(builder(&arguments)?, &arguments)?.start().await?;
     write_authority(&broker, &arguments)?;
     announce::announce(&broker, arguments.json, arguments.tls_self_signed.as_deref())?;
     tokio::select! {
@@ -96,15 +96,6 @@ pub(crate) async fn run(arguments: Arguments) -> CliResult {
     }
     broker.stop().await;
     Ok(())
-}
-
-/// Settings that cannot be used are wrong usage; a port that is taken is not.
-#[cfg(feature = "broker")]
-fn not_started(error: std::io::Error) -> Box<dyn std::error::Error + Send + Sync> {
-    match error.kind() {
-        std::io::ErrorKind::InvalidInput => UsageError(error.to_string()).into(),
-        _ => error.into(),
-    }
 }
 
 /// In the format of --config.
