@@ -411,6 +411,26 @@ pub async fn policies(target: &Target) {
         doors.done("DELETE", &path, ()).await;
         assert_eq!(doors.get(&path).await, (200, Value::Null), "{name} is set no more");
     }
+    let made = format!("namespaces/public/{namespace}-made");
+    let rates = json!({ doors.cluster().await: { "publishThrottlingRateInMsg": 5, "publishThrottlingRateInByte": 6 } });
+    let whole = json!({
+        "message_ttl_in_seconds": 33,
+        "retention_policies": { "retentionTimeInMinutes": 5, "retentionSizeInMB": 6 },
+        "publishMaxMessageRate": rates,
+        "auth_policies": {
+            "namespace_auth": { "reader": ["consume"] }, "destination_auth": {}, "subscription_auth_roles": {},
+        },
+        "backlog_quota_map": {
+            "message_age": { "limit": -1, "limitSize": -1, "limitTime": 9, "policy": "producer_exception" },
+        },
+    });
+    doors.done("PUT", &made, whole.clone()).await;
+    let (_, shown) = doors.get(&made).await;
+    for (name, value) in whole.as_object().expect("policies") {
+        assert_eq!(shown[name], *value, "{name} of a new namespace");
+    }
+    let never = json!({ "message_ttl_in_seconds": -1 });
+    assert_eq!(doors.status("PUT", &format!("{made}-never"), never).await, 412);
     let strategy = of_namespace("schemaCompatibilityStrategy");
     assert_eq!(doors.get(&strategy).await, (200, json!("UNDEFINED")));
     doors.done("PUT", &strategy, json!("BACKWARD")).await;

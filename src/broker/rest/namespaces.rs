@@ -8,6 +8,7 @@ use super::routes::{Access, Route, delete, get, post, put};
 use super::tenants::is_name;
 use super::{Outcome, RestAnswer, policies};
 use crate::broker::machine::Broker;
+use crate::broker::policies::PolicySet;
 
 pub(super) const ROUTES: &[Route] = &[
     get("admin/v2/namespaces/{tenant}", of_tenant).access(Access::SuperUser),
@@ -44,7 +45,7 @@ fn bundles_json() -> Value {
 fn all_policies(broker: &mut Broker, call: &Call<'_>) -> Outcome {
     broker.rest_namespace(&call.namespace())?;
     let (own, cluster) = (broker.namespace_policies(&call.namespace()), broker.config.cluster_name.as_str());
-    let mut answer = policies::whole_json(&own);
+    let mut answer = policies::whole_json(&own, cluster);
     answer["bundles"] = bundles_json();
     answer["replication_clusters"] = json!([cluster]);
     answer["clusterThatCanDeleteNamespace"] = json!(cluster);
@@ -72,7 +73,12 @@ fn create(broker: &mut Broker, call: &Call<'_>) -> Outcome {
         let reason = format!("Exceed the maximum number of namespaces: {NAMESPACES_MAX}");
         return Err(RestAnswer::refused(412, reason));
     }
-    broker.config.namespaces.insert(namespace);
+    let own = policies::from_whole(&body, &broker.config.cluster_name)?;
+    broker.config.namespaces.insert(namespace.clone());
+    if own != PolicySet::default() && !broker.set_namespace_policies(&namespace, |set| *set = own) {
+        broker.config.namespaces.remove(&namespace);
+        return Err(policies::too_many());
+    }
     Ok(RestAnswer::done())
 }
 

@@ -202,7 +202,7 @@ const POLICIES: &[Policy] = &[
 const SHOWN_UNSET: [&str; 3] = ["schemaCompatibilityStrategy", "schemaValidationEnforced", "isAllowAutoUpdateSchema"];
 
 /// The policies of a namespace as one object, by their names there. What is not set is left out, but for what clients need.
-pub(super) fn whole_json(set: &PolicySet) -> Value {
+pub(super) fn whole_json(set: &PolicySet, cluster: &str) -> Value {
     let quotas: Map<_, _> =
         set.backlog_quotas.iter().map(|(kind, quota)| (kind.to_string(), values::quota_json(*quota))).collect();
     let roles: Map<_, _> = set.permissions.keys().map(|role| (role.clone(), actions_json(set, role))).collect();
@@ -229,15 +229,84 @@ pub(super) fn whole_json(set: &PolicySet) -> Value {
         "schema_validation_enforced": false,
         "is_allow_auto_update_schema": true,
     });
-    for (name, door) in WHOLE {
+    for (name, door) in WHOLE.iter().chain(RATES) {
         let policy = POLICIES.iter().find(|policy| policy.of_namespace == *door);
         let value = policy.map_or(Value::Null, |policy| (policy.read)(set));
         if !value.is_null() {
-            whole[*name] = value;
+            whole[*name] = if RATES.contains(&(*name, *door)) { json!({ cluster: value }) } else { value };
         }
     }
     whole
 }
+
+/// The policies of a namespace that is made, from the object of all of them. One that this broker has not is refused, other
+/// than as it is where nobody sets it.
+pub(super) fn from_whole(whole: &Value, cluster: &str) -> Result<PolicySet, RestAnswer> {
+    let mut set = PolicySet::default();
+    let unset = whole_json(&set, cluster);
+    if whole.is_null() {
+        return Ok(set);
+    }
+    for (name, value) in members(whole).map_err(|reason| RestAnswer::refused(400, reason))? {
+        let is_unset = value.is_null() || *value == unset[name.as_str()];
+        if !is_unset && !OF_THE_BROKER.contains(&name.as_str()) {
+            let result = set_member(&mut set, name, value, cluster);
+            result.map_err(|reason| RestAnswer::refused(412, format!("{name}: {reason}")))?;
+        }
+    }
+    Ok(set)
+}
+
+fn set_member(set: &mut PolicySet, name: &str, value: &Value, cluster: &str) -> Result<(), String> {
+    let find = |names: &[(&str, &str)]| {
+        let (_, door) = names.iter().find(|(member, _)| *member == name)?;
+        POLICIES.iter().find(|policy| policy.of_namespace == *door)
+    };
+    if let Some(policy) = find(WHOLE) {
+        return (policy.write)(set, value);
+    }
+    if let Some(policy) = find(RATES) {
+        return members(value)?.iter().try_for_each(|(of, rate)| match of == cluster {
+            true => (policy.write)(set, rate),
+            false => Err(format!("this broker is one of {cluster}, not of {of}")),
+        });
+    }
+    match name {
+        "backlog_quota_map" => {
+            for (kind, quota) in members(value)? {
+                let kind = BacklogQuotaType::from_str(kind).map_err(|_| format!("no such quota: {kind}"))?;
+                set.backlog_quotas.insert(kind, values::quota(quota).ok_or("a quota needs its policy")?);
+            }
+        }
+        "auth_policies" => {
+            for (part, roles) in members(value)? {
+                match part.as_str() {
+                    "namespace_auth" => {
+                        members(roles)?.iter().for_each(|(role, names)| set.grant(role, actions(names)))
+                    }
+                    _ if *roles == json!({}) => {}
+                    other => return Err(format!("this broker makes no namespace with {other}")),
+                }
+            }
+        }
+        _ => return Err("this broker makes no namespace with it".to_owned()),
+    }
+    Ok(())
+}
+
+fn members(value: &Value) -> Result<&Map<String, Value>, String> {
+    value.as_object().ok_or_else(|| format!("an object is expected, not {value}"))
+}
+
+/// Members of the object of all policies that are the broker's to say.
+const OF_THE_BROKER: [&str; 3] = ["bundles", "replication_clusters", "clusterThatCanDeleteNamespace"];
+
+/// Rates by cluster in the object of all policies, and the names of their doors.
+const RATES: &[(&str, &str)] = &[
+    ("publishMaxMessageRate", "publishRate"),
+    ("topicDispatchRate", "dispatchRate"),
+    ("subscriptionDispatchRate", "subscriptionDispatchRate"),
+];
 
 /// Policies by their names in the object of all of them, and by those of their doors.
 const WHOLE: &[(&str, &str)] = &[
@@ -306,10 +375,11 @@ fn change(
     } else {
         broker.set_namespace_policies(&call.namespace(), |set| *set = changed)
     };
-    match is_set {
-        true => Ok(RestAnswer::done()),
-        false => Err(RestAnswer::refused(412, "this broker holds the policies of 10000 namespaces and 100000 topics")),
-    }
+    if is_set { Ok(RestAnswer::done()) } else { Err(too_many()) }
+}
+
+pub(super) fn too_many() -> RestAnswer {
+    RestAnswer::refused(412, "this broker holds the policies of 10000 namespaces and 100000 topics")
 }
 
 fn shown(value: Value) -> Outcome {
@@ -393,10 +463,13 @@ fn permissions(broker: &mut Broker, call: &Call<'_>) -> Outcome {
 }
 
 /// Actions that are none are left out, as on a real broker.
+fn actions(names: &Value) -> BTreeSet<AuthAction> {
+    let names = names.as_array().map_or(&[][..], Vec::as_slice).iter().filter_map(Value::as_str);
+    names.filter_map(|name| AuthAction::from_str(name).ok()).collect()
+}
+
 fn grant(broker: &mut Broker, call: &Call<'_>) -> Outcome {
-    let body = call.body()?;
-    let names = body.as_array().map_or(&[][..], Vec::as_slice).iter().filter_map(Value::as_str);
-    let actions: BTreeSet<_> = names.filter_map(|name| AuthAction::from_str(name).ok()).collect();
+    let actions = actions(&call.body()?);
     let missing = |_| RestAnswer::refused(404, "Topic's namespace does not exist");
     broker.rest_namespace(&call.namespace()).map_err(missing)?;
     change(broker, call, |set| {
@@ -410,4 +483,31 @@ fn revoke(broker: &mut Broker, call: &Call<'_>) -> Outcome {
         set.revoke(call.segment("role"));
         Ok(())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_namespace_is_made_with_known_policies_only() {
+        let unset = whole_json(&PolicySet::default(), "here");
+        assert_eq!(from_whole(&unset, "here"), Ok(PolicySet::default()));
+        let cases = [
+            (json!({ "encryption_required": true }), "encryption_required: this broker makes no namespace with it"),
+            (json!({ "bogus": 1 }), "bogus: this broker makes no namespace with it"),
+            (
+                json!({ "topicDispatchRate": { "there": {} } }),
+                "topicDispatchRate: this broker is one of here, not of there",
+            ),
+            (json!({ "backlog_quota_map": { "x": {} } }), "backlog_quota_map: no such quota: x"),
+            (
+                json!({ "max_producers_per_topic": "x" }),
+                "max_producers_per_topic: a number of 0 or more is expected, not \"x\"",
+            ),
+        ];
+        for (body, reason) in cases {
+            assert_eq!(from_whole(&body, "here"), Err(RestAnswer::refused(412, reason)));
+        }
+    }
 }
