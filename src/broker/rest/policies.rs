@@ -248,7 +248,9 @@ pub(super) fn from_whole(whole: &Value, cluster: &str) -> Result<PolicySet, Rest
         return Ok(set);
     }
     for (name, value) in members(whole).map_err(|reason| RestAnswer::refused(400, reason))? {
-        let is_unset = value.is_null() || *value == unset[name.as_str()];
+        // Earlier clients send the deprecated policy with its default.
+        let is_deprecated = name == "schema_auto_update_compatibility_strategy" && value == "Full";
+        let is_unset = value.is_null() || *value == unset[name.as_str()] || is_deprecated;
         if !is_unset && !OF_THE_BROKER.contains(&name.as_str()) {
             let result = set_member(&mut set, name, value, cluster);
             result.map_err(|reason| RestAnswer::refused(412, format!("{name}: {reason}")))?;
@@ -491,7 +493,8 @@ mod tests {
 
     #[test]
     fn a_namespace_is_made_with_known_policies_only() {
-        let unset = whole_json(&PolicySet::default(), "here");
+        let mut unset = whole_json(&PolicySet::default(), "here");
+        unset["schema_auto_update_compatibility_strategy"] = json!("Full");
         assert_eq!(from_whole(&unset, "here"), Ok(PolicySet::default()));
         let cases = [
             (json!({ "encryption_required": true }), "encryption_required: this broker makes no namespace with it"),
