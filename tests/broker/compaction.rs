@@ -162,7 +162,7 @@ fn what_is_not_compacted_yet_is_not_dropped() {
 }
 
 #[test]
-fn a_message_that_says_it_is_empty_takes_its_key_out_and_an_unknown_batch_stays() {
+fn a_message_said_to_be_empty_takes_its_key_out_and_a_batch_stays() {
     let (mut harness, conn) = with_messages();
     let metadata = MetadataFields {
         producer_name: "p",
