@@ -264,8 +264,9 @@ impl Supervisor {
     /// Serves an endpoint that no session has: its deadlines, its close, its end.
     pub(super) fn poll_endpoint(&mut self, id: EndpointId, now: Now, deferred: &mut Deferred) {
         let Some(managed) = self.endpoints.get(&id) else { return };
-        let is_late = managed.creation_deadline.is_some_and(|at| at <= now.at);
-        if is_late && !managed.is_with_session() && !managed.endpoint.is_finished() {
+        let is_late = managed.creation_deadline.is_some_and(|at| at <= now.at) && !managed.is_with_session();
+        // Once it is closed nobody waits for its creation: the close has a deadline of its own.
+        if is_late && !managed.endpoint.is_finished() && !managed.endpoint.is_closing() {
             // The machine would time out by itself, without the broker whose answer is still outstanding.
             let connection = self.pool.connection_of(Holder::Endpoint(id));
             let address = connection.and_then(|connection| self.pool.address(connection));

@@ -1,6 +1,8 @@
 //! The ends of an endpoint, of a client, and of the supervisor itself.
 
 use super::*;
+use crate::id::ConsumerId;
+use crate::machine::consumer::{Consumer, ConsumerConfig, QueueSignals};
 use crate::machine::endpoint::machine::AnyEndpoint as _;
 
 #[test]
@@ -70,6 +72,36 @@ fn closing_the_client_closes_the_endpoints_first_and_leaves_nothing() {
     let (to, mut reply) = Reply::pair();
     harness.input(Input::CloseClient(to));
     assert_eq!(peek(&mut reply), Some(Ok(())));
+}
+
+#[test]
+fn a_close_is_not_ended_by_the_deadline_of_the_creation() {
+    let mut harness = Harness::new("pulsar://service");
+    let (subscribed, mut creation) = Reply::pair();
+    let (id, topic) = (ConsumerId(1), Arc::from("persistent://public/default/t"));
+    let signals = QueueSignals { inbox: ReadyList::new(), epoch: Arc::default(), observer: None };
+    let consumer = Consumer::new(id, topic, -1, Arc::new(ConsumerConfig::default()), signals, subscribed, harness.now);
+    let endpoint = Endpoint::new(EndpointId::Consumer(id), consumer, harness.ready.clone());
+    harness.input(Input::Open(endpoint.clone()));
+    let ask = |harness: &mut Harness| {
+        let (to, reply) = Reply::pair();
+        endpoint.with(|consumer| consumer.last_message_id(to, harness.now, &mut harness.deferred));
+        harness.pump();
+        reply
+    };
+    harness.wait(Duration::from_secs(20));
+    // The close waits for it.
+    let _first = ask(&mut harness);
+    let (to, mut closed) = Reply::pair();
+    endpoint.with(|consumer| consumer.close(Some(to), harness.now, &mut harness.deferred));
+    harness.pump();
+    assert_eq!(peek(&mut creation).expect("answered").expect_err("closed").kind(), ErrorKind::Closed);
+    harness.wait(Duration::from_secs(11));
+    let _second = ask(&mut harness);
+    assert_eq!(peek(&mut closed), None, "the creation would have timed out");
+    harness.wait(Duration::from_secs(19));
+    let error = peek(&mut closed).expect("answered").expect_err("late");
+    assert!(error.to_string().contains("the consumer was not closed within 30s"), "{error}");
 }
 
 #[test]
