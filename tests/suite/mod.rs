@@ -161,7 +161,7 @@ macro_rules! with_every_test {
             readers {
                 starts seeks each_message_once_over_reconnects several_topics leaves_nothing resumed_a_hundred_times
                 checkpoint_of_a_subscription a_terminated_topic until_an_end until_each_kind_of_end
-                until_while_partitions_are_added
+                until_after_a_seek until_while_partitions_are_added
             }
             lifecycle {
                 dropped_handles_are_gone_at_the_broker drop_sends_what_was_accepted client_close_leaves_nothing

@@ -375,6 +375,22 @@ pub async fn until_each_kind_of_end(target: &Target) {
     assert_eq!(ranges.until(ReadUntil::Now).await.expect_err("not known").kind(), ErrorKind::InvalidArgument);
 }
 
+/// What was found before a seek is not given out after it.
+pub async fn until_after_a_seek(target: &Target) {
+    let client = target.client().await;
+    for batching in [false, true] {
+        let topic = target.topic("reader-until-sought");
+        let producer = producer(&client, &topic, batching).await;
+        send_all(&producer, numbers(0..10)).await;
+        let mut reader = reader(&client, &topic, SeekTo::Earliest).await;
+        assert_eq!(read(&mut reader, 9).await, numbers(0..9));
+        assert!(has_next(&mut reader).await, "the last one is found");
+        seek(&mut reader, SeekTo::Earliest).await;
+        assert_eq!(read_until(&mut reader, ReadUntil::Now).await, numbers(0..10));
+        assert!(!has_next(&mut reader).await);
+    }
+}
+
 /// The position of a reader that has read all of it.
 async fn reader_at_end(client: &Client, topic: &str) -> Checkpoint {
     let mut reader = reader(client, topic, SeekTo::Earliest).await;

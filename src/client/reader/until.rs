@@ -168,6 +168,9 @@ impl Reader {
             }
         }
         for found in std::mem::take(&mut until.reader.found) {
+            if !until.reader.is_current(&found) {
+                continue;
+            }
             if until.is_before_end(&found.message) {
                 until.first.push_back(found);
             } else {
@@ -248,6 +251,9 @@ impl<'a> MessagesUntil<'a> {
     /// The next message before the end that has come, or the error that has ended the reader.
     fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<ReceivedMessage>> {
         while let Some(found) = self.first.pop_front() {
+            if !self.reader.is_current(&found) {
+                continue;
+            }
             if let Some(message) = self.admit(found.message) {
                 return Poll::Ready(Ok(message));
             }
