@@ -261,8 +261,9 @@ async fn read_to_an_end(users: &Users, reader: &mut Reader, rng: &mut Rng) -> bo
         Some(published) => ReadUntil::PublishTime(published + rng.duration(Duration::ZERO, Duration::from_secs(1))),
         None => ReadUntil::Now,
     };
-    let parts: Vec<_> = reader.state().parts.iter().map(|part| part.topic.to_string()).collect();
-    let stored: Vec<_> = parts.into_iter().map(|part| (users.stored(&part).len(), part)).collect();
+    // A partition that joins may be given up for now, and joins later.
+    let joined = reader.state().parts.into_iter().filter(|part| part.state.is_attached());
+    let stored: Vec<_> = joined.map(|part| (users.stored(&part.topic).len(), part.topic)).collect();
     let begun = first(reader.until(end.clone()), users.handle.sleep(Duration::from_secs(5))).await;
     let Some(Ok(mut messages)) = begun else { return true };
     loop {
