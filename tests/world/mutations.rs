@@ -25,6 +25,7 @@ fn first_report(seed: u64, run: fn(u64, bool) -> workload::SeedReport) -> Option
 /// The first of the seeds: a later one for a mutation that few worlds show.
 fn first_seed(mutation: Mutation) -> u64 {
     match mutation {
+        Mutation::HeldForEver => 9,
         Mutation::LetterLosesProperties | Mutation::PausedGrants => 12,
         Mutation::FirstHostTakesAll | Mutation::QuotaErrorFails => 30,
         Mutation::KeepTakenName | Mutation::QuotaExceptionHolds | Mutation::AckBeforeLetterIsConfirmed => 40,
