@@ -201,8 +201,6 @@ mod switch {
         ReaderStartsAnew,
         /// A reader that has read a part of a batch counts all of it as read.
         ReaderForgetsBatchIndex,
-        /// A reader that began at the end begins at what is the end then, until it has its first message.
-        ReaderStaysAtLatest,
         /// A message that was found and not returned counts as read.
         CheckpointForgetsFound,
         /// The message behind an end that a reader has taken is forgotten.

@@ -58,7 +58,6 @@ fn world_of(mutation: Mutation) -> fn(u64, bool) -> workload::SeedReport {
         | Mutation::ListAddsNothing => patterns::run,
         Mutation::ReaderStartsAnew
         | Mutation::ReaderForgetsBatchIndex
-        | Mutation::ReaderStaysAtLatest
         | Mutation::CheckpointForgetsFound
         | Mutation::UntilForgetsTaken
         | Mutation::HeldForEver
@@ -200,8 +199,6 @@ mutations! {
     a_refresh_that_does_not_wait: RefreshDoesNotWait => "a refreshed view has what was stored";
     a_reader_that_begins_anew: ReaderStartsAnew => "a reader reads each message once, in order";
     a_reader_that_forgets_where_in_a_batch_it_is: ReaderForgetsBatchIndex =>
-        "everything stored is read" | "a reader reads each message once, in order";
-    a_reader_that_waits_at_whatever_end: ReaderStaysAtLatest =>
         "everything stored is read" | "a reader reads each message once, in order";
     a_checkpoint_without_the_message_that_was_found: CheckpointForgetsFound =>
         "everything stored is read" | "a reader reads each message once, in order";

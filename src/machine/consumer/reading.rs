@@ -96,7 +96,7 @@ impl Reading {
         let is_open = matches!(self.from, SeekTo::Latest | SeekTo::PublishTime(_)) && self.seek_number == seek_number;
         // An older broker says only where the topic ends, and that is the end which was asked for.
         let end = (self.from == SeekTo::Latest).then_some(last.id);
-        if let Some(before) = last.mark_delete.or(end).filter(|_| is_open && !mutation!(ReaderStaysAtLatest)) {
+        if let Some(before) = last.mark_delete.or(end).filter(|_| is_open) {
             self.set(SeekTo::Message { id: before.into(), inclusive: false });
         }
     }
