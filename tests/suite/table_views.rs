@@ -247,6 +247,10 @@ pub async fn a_topic_that_was_compacted(target: &Target) {
     let mut updates = Updates::new(40);
     updates.send(&batched, 300).await;
     updates.send(&single, 100).await;
+    for _ in 0..50 {
+        // A batch of one.
+        updates.send(&batched, 1).await;
+    }
     within("the compaction", target.cluster().compact(&topic)).await;
     let view = viewed(client.table_view(&topic)).await;
     assert_eq!(entries(&view.snapshot()), updates.map);

@@ -158,6 +158,7 @@ pub(super) fn run(
 ) -> Result<OneOrMore<SealedEntry>, Error> {
     // 1. Batch.
     let payload = batch(content, context.compression.codec);
+    let is_empty = content.single().is_some() && payload.len() == 0;
     // 2. Compress.
     let mut payload = compress_payload(payload, content.single().is_none(), context.compression, scratch);
     let key = data_key(stamp, context)?;
@@ -170,7 +171,7 @@ pub(super) fn run(
         // 4. Encrypt.
         let payload = encrypt_payload(payload, key.as_ref())?;
         // 5. Seal.
-        let head = EntryHead { key: key.as_ref(), chunk: None };
+        let head = EntryHead { key: key.as_ref(), chunk: None, is_empty };
         return Ok(OneOrMore::one(seal_entry(content, payload, head, stamp, context, scratch)?));
     };
     // Chunks say their size also without compression: the Go client opens what it has assembled only if they do.
@@ -184,7 +185,7 @@ pub(super) fn run(
     };
     let seal_chunk = |(fields, (bytes, iv))| {
         let payload = Payload { bytes, compression, uncompressed_size, iv };
-        let head = EntryHead { key: key.as_ref(), chunk: Some(fields) };
+        let head = EntryHead { key: key.as_ref(), chunk: Some(fields), is_empty: false };
         seal_entry(content, payload, head, stamp, context, scratch)
     };
     let sealed: Result<Vec<_>, _> = split.fields().zip(chunks).map(seal_chunk).collect();
@@ -300,7 +301,6 @@ fn single_metadata<'a>(context: &'a SealContext, message: &'a Message, sequence_
         schema_version: context.schema_version.as_deref(),
         deliver_at_time_ms: message.deliver_at_ms(),
         null_value: extras.null_value,
-        is_empty: message.payload().is_empty(),
         ..MetadataFields::default()
     };
     match extras.rare_if_any() {
@@ -340,6 +340,8 @@ struct EntryHead<'a> {
     /// The one that its payload is encrypted with.
     key: Option<&'a DataKey>,
     chunk: Option<ChunkFields<'a>>,
+    /// The message has no bytes, whatever has become of them on the way.
+    is_empty: bool,
 }
 
 #[derive(Debug)]
@@ -419,6 +421,7 @@ fn seal_entry(
         uncompressed_size: payload.uncompressed_size,
         encryption: entry.key.zip(payload.iv.as_ref()).map(|(key, iv)| encryption(key, iv)),
         chunk: entry.chunk,
+        is_empty: entry.is_empty,
         ..metadata(content, stamp, context)
     };
     let segment = &mut scratch.segment;
@@ -475,7 +478,8 @@ pub(super) fn put_frame_fast(
     if !message.has_extras() {
         template.encode(frames, entry.first, &message.payload);
     } else {
-        let metadata = single_metadata(context, message, entry.first);
+        let is_empty = message.payload.is_empty();
+        let metadata = MetadataFields { is_empty, ..single_metadata(context, message, entry.first) };
         put_unstamped(frames, &SendHead::new(context.producer_id, entry.first), &metadata, &message.payload);
     }
     // A group of frames is far below 4 GiB.
