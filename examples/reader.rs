@@ -1,4 +1,4 @@
-//! Reading a topic in several sittings: a reader goes on where the one before it was stopped, and reads up to the present end.
+//! A reader that resumes from a stored checkpoint and reads up to the last message of the topic at that time.
 //!
 //! `PULSAR_URL=pulsar://localhost:6650 cargo run --example reader`
 

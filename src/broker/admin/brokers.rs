@@ -35,7 +35,7 @@ impl Broker {
         true
     }
 
-    /// A broker dies: its connections end without notice, and what it owned belongs to nobody, until a LOOKUP asks for it.
+    /// A broker dies: its connections end without notice, and its topics have no owner until the next LOOKUP of each.
     /// False if it does not run, or is the last one that does.
     pub fn stop_broker(&mut self, broker: usize) -> bool {
         let has_stopped = self.brokers.stop(broker);

@@ -429,7 +429,9 @@ mod tests {
         let policies = ["broker_policies", "namespace_policies", "topic_policies"];
         let exempt =
             ["tls_config", "tls_cert_file", "authentication_provider"].into_iter().chain(policies).collect::<Vec<_>>();
-        let lines = include_str!("builder.rs").lines().filter_map(|line| line.trim_start().strip_prefix("pub fn "));
+        let sources = [include_str!("builder/mod.rs"), include_str!("builder/access.rs")];
+        let lines =
+            sources.into_iter().flat_map(str::lines).filter_map(|line| line.trim_start().strip_prefix("pub fn "));
         let methods = lines.filter(|line| line.contains("self,")).filter_map(|line| line.split(['(', '<']).next());
         for method in methods.filter(|method| !exempt.contains(method)) {
             let mut words = method.split('_');

@@ -93,7 +93,7 @@ pub struct PolicySet {
     /// Bytes of a backlog at which a topic is compacted on its own (`compactionThreshold`); 0: never. No effect: compaction is
     /// asked for.
     pub compaction_threshold: Option<u64>,
-    /// What becomes of topics that nobody uses (`inactiveTopicPolicies`). No effect: they stay.
+    /// When inactive topics are deleted (`inactiveTopicPolicies`). No effect: they stay.
     pub inactive_topic_policies: Option<InactiveTopicPolicies>,
     /// How entries are replicated over bookies (`persistence`). No effect: there are none.
     pub persistence: Option<PersistencePolicies>,

@@ -106,7 +106,7 @@ named! {
 }
 
 named! {
-    /// When a topic that nobody uses is deleted.
+    /// Which topics without producers and consumers are inactive.
     InactiveTopicDeleteMode {
         /// Without subscriptions.
         DeleteWhenNoSubscriptions = "delete_when_no_subscriptions",
@@ -225,15 +225,15 @@ impl DispatchRate {
     }
 }
 
-/// What becomes of topics that nobody uses.
+/// When inactive topics are deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct InactiveTopicPolicies {
-    /// Which topics count as unused.
+    /// Which topics are inactive.
     pub inactive_topic_delete_mode: InactiveTopicDeleteMode,
-    /// How long nobody used it, seconds.
+    /// Time without producers and consumers, seconds.
     pub max_inactive_duration_seconds: i32,
-    /// Whether it is deleted then.
+    /// Whether a topic is deleted after that time.
     pub delete_while_inactive: bool,
 }
 

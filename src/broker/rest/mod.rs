@@ -18,7 +18,7 @@
 //! | `kept` | policies without an effect here |
 //! | `schemas` | schemas of topics |
 //! | `brokers` | the broker itself: health, version |
-//! | `testing` | doors that no real broker has, for tests in other languages |
+//! | `testing` | requests that no real broker has, for tests in other languages |
 //! | `time` | none: times as the admin API writes them |
 
 mod answer;
@@ -56,7 +56,7 @@ type Outcome = Result<RestAnswer, RestAnswer>;
 impl Broker {
     /// Answers a request to the web port.
     pub fn rest(&mut self, request: &RestRequest<'_>) -> RestAnswer {
-        // Who shows no good credentials does not learn which doors there are.
+        // Without valid credentials every path is answered alike, whether it is served or not.
         let Ok(role) = self.rest_role(request) else {
             return RestAnswer::page(401, "Authentication required");
         };

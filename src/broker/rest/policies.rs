@@ -1,4 +1,4 @@
-//! Policies of namespaces and topics: one table of them, three doors for each, and those of quotas and permissions.
+//! Policies of namespaces and topics: one table of them, with GET, POST and DELETE for each, and the paths of quotas and permissions.
 
 use std::collections::BTreeSet;
 use std::str::FromStr;
@@ -36,7 +36,7 @@ pub(super) const ROUTES: &[Route] = &[
     delete("admin/v2/{domain}/{tenant}/{namespace}/{topic}/{policy}", clear),
 ];
 
-/// One policy: its doors, and its value in JSON, null for one that is not set.
+/// One policy: its paths, and its value in JSON, null for one that is not set.
 struct Policy {
     /// The last segment of its path at a namespace; empty if there is none.
     of_namespace: &'static str,
@@ -44,7 +44,7 @@ struct Policy {
     of_topic: &'static str,
     read: fn(&PolicySet) -> Value,
     write: fn(&mut PolicySet, &Value) -> Result<(), String>,
-    /// What counts where nobody sets it.
+    /// The value where no level sets it.
     default: fn() -> Value,
 }
 
@@ -229,18 +229,18 @@ pub(super) fn whole_json(set: &PolicySet, cluster: &str) -> Value {
         "schema_validation_enforced": false,
         "is_allow_auto_update_schema": true,
     });
-    for (name, door) in WHOLE.iter().chain(RATES) {
-        let policy = POLICIES.iter().find(|policy| policy.of_namespace == *door);
+    for (name, segment) in WHOLE.iter().chain(RATES) {
+        let policy = POLICIES.iter().find(|policy| policy.of_namespace == *segment);
         let value = policy.map_or(Value::Null, |policy| (policy.read)(set));
         if !value.is_null() {
-            whole[*name] = if RATES.contains(&(*name, *door)) { json!({ cluster: value }) } else { value };
+            whole[*name] = if RATES.contains(&(*name, *segment)) { json!({ cluster: value }) } else { value };
         }
     }
     whole
 }
 
-/// The policies of a namespace that is made, from the object of all of them. One that this broker has not is refused, other
-/// than as it is where nobody sets it.
+/// The policies of a namespace that is made, from the object of all of them. One that this broker does not have is
+/// refused, unless it has the value of one that is not set.
 pub(super) fn from_whole(whole: &Value, cluster: &str) -> Result<PolicySet, RestAnswer> {
     let mut set = PolicySet::default();
     let unset = whole_json(&set, cluster);
@@ -261,8 +261,8 @@ pub(super) fn from_whole(whole: &Value, cluster: &str) -> Result<PolicySet, Rest
 
 fn set_member(set: &mut PolicySet, name: &str, value: &Value, cluster: &str) -> Result<(), String> {
     let find = |names: &[(&str, &str)]| {
-        let (_, door) = names.iter().find(|(member, _)| *member == name)?;
-        POLICIES.iter().find(|policy| policy.of_namespace == *door)
+        let (_, segment) = names.iter().find(|(member, _)| *member == name)?;
+        POLICIES.iter().find(|policy| policy.of_namespace == *segment)
     };
     if let Some(policy) = find(WHOLE) {
         return (policy.write)(set, value);
@@ -303,14 +303,14 @@ fn members(value: &Value) -> Result<&Map<String, Value>, String> {
 /// Members of the object of all policies that are the broker's to say.
 const OF_THE_BROKER: [&str; 3] = ["bundles", "replication_clusters", "clusterThatCanDeleteNamespace"];
 
-/// Rates by cluster in the object of all policies, and the names of their doors.
+/// Rates by cluster in the object of all policies, and the last segments of their paths.
 const RATES: &[(&str, &str)] = &[
     ("publishMaxMessageRate", "publishRate"),
     ("topicDispatchRate", "dispatchRate"),
     ("subscriptionDispatchRate", "subscriptionDispatchRate"),
 ];
 
-/// Policies by their names in the object of all of them, and by those of their doors.
+/// Policies by their names in the object of all of them, and by the last segments of their paths.
 const WHOLE: &[(&str, &str)] = &[
     ("message_ttl_in_seconds", "messageTTL"),
     ("retention_policies", "retention"),
@@ -342,8 +342,8 @@ fn is_of_topic(call: &Call<'_>) -> bool {
 
 fn policy(call: &Call<'_>) -> Option<&'static Policy> {
     let name = call.segment("policy");
-    let door = |policy: &&Policy| if is_of_topic(call) { policy.of_topic } else { policy.of_namespace } == name;
-    POLICIES.iter().find(door).filter(|_| !name.is_empty())
+    let is_named = |policy: &&Policy| if is_of_topic(call) { policy.of_topic } else { policy.of_namespace } == name;
+    POLICIES.iter().find(is_named).filter(|_| !name.is_empty())
 }
 
 /// What a namespace or a topic sets itself, with `applied=true` what counts for the topic.

@@ -11,7 +11,7 @@ use crate::broker::policies::Access as TopicAccess;
 /// What answers a request.
 pub(super) type Handler = fn(&mut Broker, &Call<'_>) -> Outcome;
 
-/// A door of the broker.
+/// One method on one path.
 pub(super) struct Route {
     method: &'static str,
     /// Segments of the path; one in braces stands for any, `{domain}` for `persistent` and `non-persistent`.
@@ -21,7 +21,7 @@ pub(super) struct Route {
     access: Option<Access>,
 }
 
-/// Who may use a door, beside roles that may do everything; and how others are refused.
+/// Who may send a request, beside roles that may do everything; and how others are refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Access {
     /// Any role; the function checks what it may do, if that matters.
@@ -58,7 +58,7 @@ impl Route {
         Self { method, pattern, answer, access: None }
     }
 
-    /// A door with another access than the rest of its area.
+    /// A route with another access than the rest of its area.
     pub(super) const fn access(self, access: Access) -> Self {
         Self { access: Some(access), ..self }
     }
@@ -126,7 +126,7 @@ pub(super) fn find(request: &RestRequest<'_>) -> Result<Found, RestAnswer> {
     }
 }
 
-/// That there is no such door.
+/// That no route serves it.
 pub(super) fn unserved(method: &str, path: &str) -> RestAnswer {
     RestAnswer::refused(501, format!("{method} {path} is not served by the embedded broker"))
 }

@@ -1,7 +1,7 @@
-//! Doors that no real broker has, below `/testing`: what a test in another language does to the embedded broker and asks of
+//! Requests that no real broker has, below `/testing`: what a test in another language does to the embedded broker and asks of
 //! it. Rust has methods of [`EmbeddedBroker`](crate::broker::EmbeddedBroker) for each of them.
 //!
-//! | door | what it does |
+//! | request | what it does |
 //! | --- | --- |
 //! | `POST /testing/advance?millis=…` | moves the broker's clock |
 //! | `GET /testing/violations` | the rules that clients broke |

@@ -107,7 +107,7 @@ impl Brokers {
         }
     }
 
-    /// What it owned belongs to nobody. False if it does not run, or is the last one that does.
+    /// Its topics have no owner any more. False if it does not run, or is the last one that does.
     pub(crate) fn stop(&mut self, broker: usize) -> bool {
         let running = self.all.iter().filter(|one| one.is_running).count();
         if running < 2 || !self.is_running(broker) {

@@ -2,4 +2,4 @@
 
 mod assertions;
 mod brokers;
-mod testing_doors;
+mod testing_requests;

@@ -1,4 +1,4 @@
-//! The doors over HTTP by which tests in other languages move the clock, script faults and look at what is stored.
+//! The requests over HTTP by which tests in other languages move the clock, script faults and look at what is stored.
 
 use std::time::{Duration, Instant};
 
