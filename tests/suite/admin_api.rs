@@ -209,6 +209,12 @@ pub async fn messages(target: &Target) {
     assert_eq!((&last["ledgerId"], &last["entryId"]), (&json!(last_ledger), &json!(last_entry)));
     let (_, by_time) = admin.get(&format!("{path}/messageid/0")).await;
     assert_eq!((&by_time["ledgerId"], &by_time["entryId"]), (&json!(ledger), &json!(entry)));
+    let mut sizes = Vec::new();
+    for (ledger, entry) in [(ledger, entry), (last_ledger, last_entry)] {
+        let from = json!({ "ledgerId": ledger, "entryId": entry });
+        sizes.push(admin.ask("PUT", &format!("{path}/backlogSize"), from).await.1.as_u64().expect("bytes"));
+    }
+    assert!(sizes[0] > sizes[1], "{sizes:?}");
     let (_, internal) = admin.get(&format!("{path}/internalStats")).await;
     let position = format!("{last_ledger}:{last_entry}");
     assert_eq!((&internal["lastConfirmedEntry"], &internal["numberOfEntries"]), (&json!(position), &json!(2)));

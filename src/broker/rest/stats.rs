@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use super::Outcome;
 use super::request::Call;
 use super::routes::{Route, get, put};
+use super::subscriptions::Position;
 use super::time::iso;
 use super::topics::{is_partition, missing, missing_partitioned};
 use crate::broker::connections::EndpointDescription;
@@ -223,7 +224,7 @@ fn subscription_json(broker: &Broker, topic: &Topic, sub: &Subscription) -> Valu
         "backlogSize": sub.backlog_bytes(&topic.log),
         "earliestMsgPublishTimeInBacklog": 0,
         "msgBacklogNoDelayed": backlog.saturating_sub(delayed),
-        "blockedSubscriptionOnUnackedMsgs": false,
+        "blockedSubscriptionOnUnackedMsgs": sub.is_blocked_on_unacked(),
         "msgDelayed": delayed,
         "unackedMessages": sub.unacked_messages(),
         "type": sub.sub_type().as_str_name(),
@@ -375,11 +376,12 @@ fn internal_info(broker: &mut Broker, call: &Call<'_>) -> Outcome {
     Ok(json!({ "version": 0, "ledgers": ledgers, "cursors": cursors }).into())
 }
 
+/// The bytes from the message of an id on.
 fn backlog_size(broker: &mut Broker, call: &Call<'_>) -> Outcome {
-    let name = call.topic()?;
+    let (name, position) = (call.topic()?, Position::of(&call.body()?)?);
     let topic = broker.rest_topic(&name)?;
-    let found = broker.topics.get(&topic).ok_or_else(|| missing(&name))?;
-    Ok(json!(found.log.bytes()).into())
+    let log = &broker.topics.get(&topic).ok_or_else(|| missing(&name))?.log;
+    Ok(json!(log.bytes_from(position.offset(log))).into())
 }
 
 #[cfg(test)]

@@ -38,14 +38,14 @@ pub(super) const ROUTES: &[Route] = &[
 const LATEST: i64 = i64::MAX;
 
 /// Where a subscription is to stand: a message id, and whether reading starts behind it.
-struct Position {
+pub(super) struct Position {
     at: EntryPosition,
     is_excluded: bool,
 }
 
 impl Position {
     /// `null`, and the names of both ends, are understood where a body may be absent.
-    fn of(body: &Value) -> Result<Self, RestAnswer> {
+    pub(super) fn of(body: &Value) -> Result<Self, RestAnswer> {
         let at = match body.as_str() {
             Some("earliest") => EntryPosition::NONE,
             Some("latest") => EntryPosition { ledger: LATEST, entry: LATEST },
@@ -61,7 +61,7 @@ impl Position {
     }
 
     /// The offset that is read next.
-    fn offset(&self, log: &Log) -> u64 {
+    pub(super) fn offset(&self, log: &Log) -> u64 {
         let Some(offset) = log.offset_at_or_after(self.at) else { return log.end() };
         let is_there = log.position(offset) == self.at;
         if self.is_excluded && is_there { offset + 1 } else { offset }

@@ -62,7 +62,7 @@ impl KeyRanges {
     pub(super) fn add(&mut self, key: ConsumerKey) {
         let largest = self.ranges().max_by_key(|(start, end)| (end - start, std::cmp::Reverse(*end)));
         let end = largest.map_or(STICKY_SLOTS, |(start, end)| end - (end - start) / 2);
-        // A range of one slot cannot be halved; so many consumers there are not.
+        // There are more slots than a subscription can have consumers: the largest range has always two of them.
         self.by_end.entry(end).or_insert(key);
     }
 
