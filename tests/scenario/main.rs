@@ -2,6 +2,7 @@
 //!
 //! - `embedded`: the list in `tests/suite/`, which `tests/real/` runs on a real Pulsar as well.
 //! - `older`: the same list on the embedded broker that plays older releases of Pulsar.
+//! - `drain`: drains beside receives that wait on other threads.
 //! - `embedded_broker`: the embedded broker in the hands of a test: assertions, several brokers.
 //! - `faults`: what the client promises when everything around it fails, on a paused clock.
 //! - `connect`: when a client dials, and how long it waits for a broker.
@@ -18,6 +19,7 @@ mod common;
 #[path = "../suite/mod.rs"]
 mod suite;
 
+mod drain;
 mod embedded;
 mod embedded_broker;
 mod examples;

@@ -99,9 +99,11 @@ pub(super) async fn drain_consumer(shared: &ConsumerShared, waits_for_receive: b
     let has_receiver_message = || waits_for_receive && shared.has_message_in_hand();
     let in_hand = shared.in_hand();
     let is_done = || mutation!(DrainWithoutWork) || (in_hand.count() == 0 && !has_receiver_message());
-    limit.work(in_hand.wait_until(is_done)).await;
-    let count = if mutation!(DrainWithoutWork) { 0 } else { in_hand.count() };
-    report.in_hand = if count == 0 { usize::from(has_receiver_message()) } else { count };
+    // Asked once: a receive that waits is woken by the stop, and until it returns its end it counts as one with a message.
+    if limit.work(in_hand.wait_until(is_done)).await.is_none() {
+        let count = in_hand.count();
+        report.in_hand = if count == 0 { usize::from(has_receiver_message()) } else { count };
+    }
     if let Some(letters) = &shared.dead_letters {
         let letters = letters.in_hand();
         limit.work(letters.wait_until(|| letters.count() == 0)).await;
