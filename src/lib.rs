@@ -58,6 +58,7 @@
 //! | `sim` | no | the simulation |
 //! | `tracing` | no | spans and events of what happens to connections, producers and consumers |
 //! | `metrics` | no | counters, gauges and histograms for a recorder of the `metrics` facade |
+//! | `capture` | no | captured traffic, to be explained and replayed |
 //! | `cli` | no | the command line `pulsar-native` |
 //!
 //! # Internals, unstable
@@ -100,6 +101,8 @@ mod mutation;
 mod base64_text;
 #[cfg(feature = "broker")]
 pub mod broker;
+#[cfg(feature = "capture")]
+pub mod capture;
 mod checkpoint;
 #[cfg(feature = "client")]
 pub mod client;
