@@ -119,6 +119,8 @@ pub mod id;
 pub mod machine;
 pub mod pb;
 mod percent;
+#[cfg(any(feature = "broker", feature = "capture"))]
+pub mod rules;
 pub mod schema;
 #[cfg(feature = "sim")]
 pub mod sim;
