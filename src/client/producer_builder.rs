@@ -469,8 +469,9 @@ impl ProducerBuilder {
                 "chunking needs a persistent topic: chunks that a broker drops leave a message that never completes";
             return Err(Error::local(ErrorKind::InvalidArgument, why).with_topic(&topic.as_str().into()));
         }
-        let (client, router) = (self.client.clone(), self.router());
+        let client = self.client.clone();
         let topics = client.parts_of(&topic).await?;
+        let router = self.router(topics.len());
         // The name of a partition is a topic by itself.
         let is_partitioned = topic.partition_index().is_none() && topics.iter().any(|(_, partition)| *partition >= 0);
         let growth = Some(self.auto_update).filter(|auto_update| auto_update.is_enabled && is_partitioned);
@@ -485,7 +486,7 @@ impl ProducerBuilder {
         // From here on, dropping the future closes the attached partitions.
         let parts = Parts::new();
         // Of a producer that starts lazily, the partition where messages without a key begin.
-        let first = if is_lazy { router.first(topics.len()) } else { 0 };
+        let first = if is_lazy { router.first() } else { 0 };
         let (name, partition) = topics[first].clone();
         let (endpoint, created) = open_part(&client, &parts, Some(&events), name, partition, config.clone())?;
         let created = created.await?;
@@ -526,11 +527,11 @@ impl ProducerBuilder {
         Ok(Producer::new(shared, growth))
     }
 
-    fn router(&self) -> Router {
+    fn router(&self, partitions: usize) -> Router {
         Router::new(
             self.routing,
             self.hashing_scheme,
-            self.client.seed(),
+            (self.client.seed(), partitions),
             self.config.batching,
             self.config.batching_max_publish_delay,
         )

@@ -17,7 +17,7 @@ pub enum MessageRoutingMode {
     /// a short time slot go to the same one, so that they share a batch, as in the Java client.
     #[default]
     RoundRobinPartition,
-    /// One partition for all messages, chosen when the producer is created.
+    /// One partition for all messages, chosen when the producer is created. It stays that one where partitions are added.
     SinglePartition,
 }
 
@@ -48,7 +48,7 @@ impl HashingScheme {
 pub(super) struct Router {
     routing: MessageRoutingMode,
     hashing_scheme: HashingScheme,
-    /// The partition to start at, modulo the number of partitions.
+    /// The partition to start at. It stays the same one where partitions are added.
     start: u64,
     /// Messages without a key so far, if round-robin moves with each message.
     sent: AtomicU64,
@@ -60,14 +60,20 @@ impl Router {
     pub(super) fn new(
         routing: MessageRoutingMode,
         hashing_scheme: HashingScheme,
-        seed: u64,
+        (seed, partitions): (u64, usize),
         batching: bool,
         batching_max_publish_delay: Duration,
     ) -> Self {
         // Ten times the delay, at least a millisecond, as in the Java client.
         let slot_ms =
             batching.then(|| u64::try_from(batching_max_publish_delay.as_millis() * 10).unwrap_or(u64::MAX).max(1));
-        Self { routing, hashing_scheme, start: seed >> 1, sent: AtomicU64::new(0), slot_ms }
+        Self {
+            routing,
+            hashing_scheme,
+            start: (seed >> 1) % partitions.max(1) as u64,
+            sent: AtomicU64::new(0),
+            slot_ms,
+        }
     }
 
     /// The partition of `message` among `count`, which is above zero. The key is hashed in the form of the metadata: a
@@ -85,9 +91,9 @@ impl Router {
         (number % count as u64) as usize
     }
 
-    /// The partition among `count`, which is above zero, where messages without a key begin.
-    pub(super) fn first(&self, count: usize) -> usize {
-        (self.start % count as u64) as usize
+    /// The partition where messages without a key begin.
+    pub(super) fn first(&self) -> usize {
+        self.start as usize
     }
 
     fn step(&self) -> u64 {
@@ -180,7 +186,8 @@ mod tests {
     use super::*;
 
     fn router(batching: bool) -> Router {
-        Router::new(MessageRoutingMode::RoundRobinPartition, HashingScheme::JavaStringHash, 7, batching, Duration::ZERO)
+        let hashing = HashingScheme::JavaStringHash;
+        Router::new(MessageRoutingMode::RoundRobinPartition, hashing, (7, 5), batching, Duration::ZERO)
     }
 
     #[test]
@@ -202,11 +209,10 @@ mod tests {
 
     #[test]
     fn single_stays_where_it_is() {
-        let router =
-            Router::new(MessageRoutingMode::SinglePartition, HashingScheme::Murmur3Hash32, 5, false, Duration::ZERO);
+        let hashing = HashingScheme::Murmur3Hash32;
+        let router = Router::new(MessageRoutingMode::SinglePartition, hashing, (11, 3), false, Duration::ZERO);
         let message = Message::new("x");
-        let first = router.partition(&message, 8);
-        assert!((0..20).all(|_| router.partition(&message, 8) == first));
+        assert!((3..20).all(|partitions| router.partition(&message, partitions) == 2));
     }
 
     fn endpoint(id: u64) -> Arc<Endpoint<crate::machine::producer::Producer>> {

@@ -146,7 +146,7 @@ macro_rules! with_every_test {
                 messages_are_delayed keys_lie_with_another_consumer no_broker_has_it
             }
             partitioned {
-                keys_go_where_java_sends_them round_robin merged_and_acknowledged one_partition_by_name
+                keys_go_where_java_sends_them round_robin one_partition_for_all merged_and_acknowledged one_partition_by_name
                 nack_comes_from_its_partition routed_by_the_application attached_by_their_first_message
                 a_partition_that_is_refused_is_named
             }

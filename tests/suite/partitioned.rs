@@ -3,7 +3,7 @@
 use super::target::Offer;
 use super::*;
 use pulsar_native::hash::java_string_hash;
-use pulsar_native::{AccessMode, Error};
+use pulsar_native::{AccessMode, Error, MessageRoutingMode};
 
 const PARTITIONS: u32 = 4;
 
@@ -46,6 +46,28 @@ pub async fn round_robin(target: &Target) {
         *counts.entry(id.partition()).or_insert(0) += 1;
     }
     assert_eq!(counts, (0..4).map(|partition| (Some(partition), 20)).collect());
+}
+
+/// Messages without a key share one partition, also while others are added; those with a key go where Java sends them.
+pub async fn one_partition_for_all(target: &Target) {
+    let client = target.client().await;
+    let topic = target.partitioned_topic("single", PARTITIONS).await;
+    let builder = client.producer(&topic).batching(false).message_routing_mode(MessageRoutingMode::SinglePartition);
+    let producer = created(builder.auto_update_partitions_interval(Duration::from_secs(1))).await;
+    let mut used = BTreeSet::new();
+    for partitions in [PARTITIONS, 2 * PARTITIONS] {
+        if partitions > PARTITIONS {
+            target.cluster().grow(&topic, partitions).await;
+        }
+        until("the partitions", async || producer.partitions(), |&found| found == partitions).await;
+        used.extend(
+            send_all(&producer, (0..20).map(|number| number.to_string())).await.iter().map(MessageId::partition),
+        );
+    }
+    assert_eq!(used.len(), 1, "{used:?}");
+    let id = send(&producer, Message::new("x").with_key("key")).await;
+    let expected = java_string_hash("key") % (2 * PARTITIONS);
+    assert_eq!(id.partition(), Some(expected));
 }
 
 pub async fn merged_and_acknowledged(target: &Target) {
