@@ -271,6 +271,11 @@ impl Receiver {
             known.remove(&part.id()).unwrap_or_else(|| new(part))
         };
         self.sources = parts.into_iter().map(source).collect();
+        for left in known.values() {
+            if let Some(again) = shared.parts.of_topic(&left.part().topic) {
+                left.hand_position_to(&again);
+            }
+        }
         self.by_id = self.sources.iter().enumerate().map(|(index, source)| (source.id(), index)).collect();
         self.run_queue = run_queue.iter().filter_map(|id| self.by_id.get(id).copied()).collect();
         self.open_sources = self.sources.iter().filter(|source| source.reported_end().is_none()).count();

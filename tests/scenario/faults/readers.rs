@@ -1,6 +1,6 @@
 //! Readers: streams up to an end, which ends whatever becomes of the topics.
 
-use pulsar_native::{ConsumerEvent, ReadUntil, Reader};
+use pulsar_native::{ConsumerEvent, ReadUntil, Reader, Topics};
 
 use super::support::*;
 
@@ -69,6 +69,33 @@ async fn until_names_a_partition_that_ends_early() {
     confirmed(enqueue_numbers(&stage.producer(&part(0)).await, 10..11).await).await;
     let message = within("a message", reader.read_next()).await.expect("the others go on");
     assert_eq!(message.to_string_lossy(), "10");
+    drop(reader);
+    stage.close_and_check().await;
+}
+
+/// A topic of a pattern ends for good, and joins again before the reader looks: it goes on behind what was read.
+#[tokio::test(start_paused = true)]
+async fn a_topic_that_joins_a_pattern_again_doubles_nothing() {
+    let stage = Stage::new().await;
+    confirmed(enqueue_numbers(&stage.producer(TOPIC).await, 0..10).await).await;
+    let builder = stage.client.reader(Topics::pattern("persistent://public/default/t"), SeekTo::Earliest);
+    let builder = builder.pattern_auto_discovery_period(Duration::from_secs(1));
+    let mut reader = within("a reader", builder.create()).await.expect("a reader");
+    let mut events = reader.events();
+    for round in 0..3 {
+        for number in round * 3..round * 3 + 3 {
+            let message = within("a message", reader.read_next()).await.expect("a message");
+            assert_eq!(message.to_string_lossy(), number.to_string(), "each once");
+        }
+        let faults = stage.broker.faults();
+        faults.on(FaultEvent::Subscribe).on_topic(TOPIC).refuse_request(ServerCode::TOPIC_NOT_FOUND);
+        faults.close_consumers(TOPIC, None);
+        let added = within("an event", events.recv()).await;
+        assert!(matches!(&added, Some(ConsumerEvent::TopicAdded { topic, .. }) if **topic == *TOPIC), "{added:?}");
+    }
+    let last = within("a message", reader.read_next()).await.expect("a message");
+    assert_eq!(last.to_string_lossy(), "9");
+    assert!(!within("an answer", reader.has_next()).await.expect("an answer"));
     drop(reader);
     stage.close_and_check().await;
 }

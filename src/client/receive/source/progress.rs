@@ -4,6 +4,8 @@
 //! where that entry makes room for the next, and told to the endpoint with permits that are returned.
 
 use super::Source;
+use crate::client::clock;
+use crate::client::parts::Part;
 use crate::id::{MessageId, MessagePosition};
 use crate::machine::consumer::{Consumer, ReadTo, SeekTo};
 
@@ -115,6 +117,15 @@ impl Source {
             // What it was says nothing of the new position.
             self.opened = None;
         }
+    }
+
+    /// This part has left, and joined again as another one, which may have begun before the application was given all that
+    /// it was given of this one.
+    pub(in crate::client::receive) fn hand_position_to(&self, again: &Part<Consumer>) {
+        let SeekTo::Message { id, inclusive: false } = self.reading_position() else { return };
+        // Until the application seeks it, and as of no attach of its own.
+        let read = ReadTo { id, seek_number: 0, attach_number: u64::MAX };
+        again.endpoint.with(|consumer| consumer.on_read(read, clock::now));
     }
 
     /// The position of the reader in this part: the next SUBSCRIBE names it.
