@@ -59,6 +59,7 @@
 //! | `tracing` | no | spans and events of what happens to connections, producers and consumers |
 //! | `metrics` | no | counters, gauges and histograms for a recorder of the `metrics` facade |
 //! | `capture` | no | captured traffic, to be explained and replayed |
+//! | `tap` | no | a proxy that shows the traffic of other clients: [`tap`] |
 //! | `cli` | no | the command line `pulsar-native` |
 //!
 //! # Internals, unstable
@@ -126,6 +127,8 @@ pub mod schema;
 pub mod sim;
 mod splitmix;
 pub mod stats;
+#[cfg(feature = "tap")]
+pub mod tap;
 #[cfg(feature = "broker")]
 pub mod testing;
 #[cfg(feature = "tls")]

@@ -66,6 +66,8 @@ pub use admin::{ConnectedConsumerStats, StoredMessage, SubscriptionStats, TopicS
 #[cfg(feature = "sim")]
 pub(crate) use authentication::token::mint as mint_token;
 pub use authentication::{AuthenticationProvider, AuthenticationState, AuthenticationStep};
+#[cfg(feature = "tap")]
+pub(crate) use commands::version_of;
 pub use config::{BrokerConfig, DamagedEntries};
 pub use conformance::{ConformanceViolation, Rule};
 pub use embedded::{
@@ -80,3 +82,5 @@ pub use policies::{
 };
 #[cfg(any(test, fuzzing))]
 pub(crate) use topics::schemas::avro;
+#[cfg(feature = "tap")]
+pub(crate) use topics::{SentFrame, SequenceIds};

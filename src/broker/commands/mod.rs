@@ -252,7 +252,7 @@ fn consumer_not_found() -> Refusal {
 }
 
 /// The protocol version that brought a command, or what it carries.
-fn version_of(command: &Command) -> i32 {
+pub(crate) fn version_of(command: &Command) -> i32 {
     match command {
         Command::RedeliverUnacknowledgedMessages(_) => 2,
         Command::Lookup(_) | Command::PartitionedMetadata(_) => 7,

@@ -25,6 +25,8 @@ pub(crate) use self::pattern::TopicPattern;
 pub(crate) use self::producers::{Admission, OpeningProducer};
 pub(crate) use self::schemas::Schemas;
 pub(crate) use self::sequence_ids::SentFrame;
+#[cfg(feature = "tap")]
+pub(crate) use self::sequence_ids::SequenceIds;
 pub(crate) use self::topic::Topic;
 pub(crate) use self::watchers::{TopicListWatcher, TopicListWatchers, WatcherKey};
 use crate::broker::policies::PolicySet;

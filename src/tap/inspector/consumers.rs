@@ -1,0 +1,147 @@
+//! The consumers of one connection.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::observation::Ledger;
+use crate::pb::MessageIdData;
+use crate::pb::command_subscribe::SubType;
+
+/// Entries of one consumer that may be unacknowledged; beyond it the first are forgotten.
+const UNACKNOWLEDGED_MAX: usize = 100_000;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ConsumerState {
+    Opening,
+    Live,
+    /// CLOSE_CONSUMER was sent: what is on its way may come.
+    Closing,
+    ClosedByClient,
+    Unsubscribed,
+    ClosedByBroker,
+}
+
+#[derive(Debug)]
+pub(super) struct Consumer {
+    pub(super) topic: Arc<str>,
+    pub(super) sub_type: Option<SubType>,
+    pub(super) state: ConsumerState,
+    /// Of the last SUBSCRIBE that opened it.
+    pub(super) request_id: u64,
+    /// The number of what its subscription was sent.
+    pub(super) delivered_index: Option<usize>,
+    /// This connection had it before, and what was on its way may come.
+    pub(super) is_reopened: bool,
+    granted: u64,
+    delivered: u64,
+    entries: u64,
+    /// Messages of each entry, by ledger and entry.
+    unacknowledged: BTreeMap<(u64, u64), u32>,
+    unacknowledged_messages: u64,
+}
+
+impl Consumer {
+    pub(super) fn new(
+        topic: Arc<str>,
+        sub_type: Option<SubType>,
+        request_id: u64,
+        delivered_index: Option<usize>,
+    ) -> Self {
+        Self {
+            topic,
+            sub_type,
+            state: ConsumerState::Opening,
+            request_id,
+            delivered_index,
+            is_reopened: false,
+            granted: 0,
+            delivered: 0,
+            entries: 0,
+            unacknowledged: BTreeMap::new(),
+            unacknowledged_messages: 0,
+        }
+    }
+
+    /// Each message costs the broker one permit, and one entry at least one message.
+    pub(super) fn deliver(&mut self, id: (u64, u64), messages: u32) {
+        self.delivered += u64::from(messages);
+        self.entries += 1;
+        if self.unacknowledged.len() >= UNACKNOWLEDGED_MAX {
+            if let Some((_, forgotten)) = self.unacknowledged.pop_first() {
+                self.unacknowledged_messages -= u64::from(forgotten);
+            }
+        }
+        let before = self.unacknowledged.insert(id, messages).unwrap_or(0);
+        self.unacknowledged_messages = self.unacknowledged_messages + u64::from(messages) - u64::from(before);
+    }
+
+    pub(super) fn grant(&mut self, permits: u32) {
+        self.granted += u64::from(permits);
+    }
+
+    /// Whether more entries came than there were permits: one entry of several messages may overdraw them, a further
+    /// one may not.
+    pub(super) fn is_overdrawn(&self) -> bool {
+        self.entries > self.granted
+    }
+
+    pub(super) fn holds(&self, id: (u64, u64)) -> bool {
+        self.unacknowledged.contains_key(&id)
+    }
+
+    pub(super) fn acknowledge(&mut self, id: &MessageIdData) {
+        let key = (id.ledger_id, id.entry_id);
+        let Some(before) = self.unacknowledged.get(&key).copied() else { return };
+        let left = id.ack_set.iter().map(|word| word.count_ones()).sum::<u32>().min(before);
+        self.unacknowledged_messages -= u64::from(before - left);
+        if left == 0 {
+            self.unacknowledged.remove(&key);
+        } else {
+            self.unacknowledged.insert(key, left);
+        }
+    }
+
+    pub(super) fn acknowledge_cumulatively(&mut self, id: &MessageIdData) {
+        while let Some((key, messages)) = self.unacknowledged.first_key_value().map(|(key, messages)| (*key, *messages))
+        {
+            if key >= (id.ledger_id, id.entry_id) {
+                break;
+            }
+            self.unacknowledged.remove(&key);
+            self.unacknowledged_messages -= u64::from(messages);
+        }
+        self.acknowledge(id);
+    }
+
+    /// REDELIVER_UNACKNOWLEDGED_MESSAGES: the broker takes these back, or all of them.
+    pub(super) fn give_back(&mut self, ids: &[MessageIdData]) {
+        let is_by_id = matches!(self.sub_type, Some(SubType::Shared | SubType::KeyShared)) && !ids.is_empty();
+        if !is_by_id {
+            self.unacknowledged.clear();
+            self.unacknowledged_messages = 0;
+            return;
+        }
+        for id in ids {
+            let messages = self.unacknowledged.remove(&(id.ledger_id, id.entry_id)).unwrap_or(0);
+            self.unacknowledged_messages -= u64::from(messages);
+        }
+    }
+
+    pub(super) fn close(&mut self, state: ConsumerState) {
+        self.state = state;
+        self.give_back(&[]);
+    }
+
+    pub(super) fn is_single_active(&self) -> bool {
+        !matches!(self.sub_type, Some(SubType::Shared | SubType::KeyShared))
+    }
+
+    pub(super) fn ledger(&self) -> Ledger {
+        Ledger::Consumer {
+            granted: self.granted,
+            delivered: self.delivered,
+            permits: self.granted as i64 - self.delivered as i64,
+            unacknowledged: self.unacknowledged_messages,
+        }
+    }
+}
