@@ -6,7 +6,8 @@
 use std::{env, error::Error, fs, path::Path, path::PathBuf};
 
 use prost::Message as _;
-use prost_types::FileDescriptorSet;
+use prost_types::field_descriptor_proto::{Label, Type};
+use prost_types::{DescriptorProto, EnumDescriptorProto, FileDescriptorSet};
 
 #[path = "proto/checksums.rs"]
 mod checksums;
@@ -37,7 +38,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let encoded = fs::read(proto_dir.join(DESCRIPTOR_SET))?;
     let set = FileDescriptorSet::decode(&encoded[..])?;
     let out_dir = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
-    fs::write(out_dir.join("explain_fields.rs"), names(&set))?;
+    fs::write(out_dir.join("schema_tables.rs"), tables(&set))?;
     // For the tests that compare the schema with other sources.
     fs::write(out_dir.join(DESCRIPTOR_SET), encoded)?;
 
@@ -45,37 +46,59 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Names of fields and of enum values, as two tables of Rust source: (message, number, field, type) and
-/// (enum, number, value). Types are named without their package.
-fn names(set: &FileDescriptorSet) -> String {
-    let (mut fields, mut values) = (String::new(), String::new());
+/// The messages and enums as two tables of Rust source, for `src/wire/explain/schema.rs`. A type is a place in them, and its
+/// name is without the package.
+fn tables(set: &FileDescriptorSet) -> String {
+    let (mut messages, mut enums) = (Vec::new(), Vec::new());
     for file in &set.file {
-        for message in &file.message_type {
-            names_of_message(message, &mut fields, &mut values);
-        }
-        for kind in &file.enum_type {
-            names_of_enum(kind, &mut values);
-        }
+        let package = format!(".{}.", file.package());
+        file.message_type.iter().for_each(|message| collect(&package, message, &mut messages, &mut enums));
+        enums.extend(file.enum_type.iter().map(|kind| (format!("{package}{}", kind.name()), kind)));
     }
-    format!(
-        "static FIELDS: &[(&str, u32, &str, &str)] = &[{fields}];\nstatic ENUM_VALUES: &[(&str, i32, &str)] = \
-         &[{values}];\n"
-    )
+    let message_names: Vec<&str> = messages.iter().map(|(name, _)| name.as_str()).collect();
+    let enum_names: Vec<&str> = enums.iter().map(|(name, _)| name.as_str()).collect();
+    let index = |names: &[&str], name: &str| names.iter().position(|known| *known == name).expect("a type of the set");
+    let kind = |field: &prost_types::FieldDescriptorProto| match field.r#type() {
+        Type::Message => format!("Message({})", index(&message_names, field.type_name())),
+        Type::Enum => format!("Enum({})", index(&enum_names, field.type_name())),
+        scalar => format!("{scalar:?}"),
+    };
+    let local = |name: &str| name.split_once(".proto.").map_or(name, |(_, name)| name).to_owned();
+    let mut source = String::from("static MESSAGES: &[MessageType] = &[");
+    for (name, message) in &messages {
+        source.push_str(&format!("MessageType {{ name: {:?}, fields: &[", local(name)));
+        for field in &message.field {
+            let (is_repeated, is_required) = (field.label() == Label::Repeated, field.label() == Label::Required);
+            source.push_str(&format!(
+                "FieldType {{ number: {}, name: {:?}, kind: Kind::{}, is_repeated: {is_repeated}, is_required: \
+                 {is_required} }},",
+                field.number(),
+                field.name(),
+                kind(field)
+            ));
+        }
+        source.push_str("] },");
+    }
+    source.push_str("];\nstatic ENUMS: &[EnumType] = &[");
+    for (_, kind) in &enums {
+        let values: String =
+            kind.value.iter().map(|value| format!("({}, {:?}),", value.number(), value.name())).collect();
+        source.push_str(&format!("&[{values}],"));
+    }
+    source.push_str("];\n");
+    source
 }
 
-fn names_of_message(message: &prost_types::DescriptorProto, fields: &mut String, values: &mut String) {
-    for field in &message.field {
-        let last = field.type_name().rsplit('.').next().unwrap_or_default();
-        let is_bool = field.r#type() == prost_types::field_descriptor_proto::Type::Bool;
-        let kind = if is_bool { "bool" } else { last };
-        fields.push_str(&format!("({:?}, {}, {:?}, {kind:?}),", message.name(), field.number(), field.name()));
-    }
-    message.nested_type.iter().for_each(|nested| names_of_message(nested, fields, values));
-    message.enum_type.iter().for_each(|kind| names_of_enum(kind, values));
-}
-
-fn names_of_enum(kind: &prost_types::EnumDescriptorProto, values: &mut String) {
-    for value in &kind.value {
-        values.push_str(&format!("({:?}, {}, {:?}),", kind.name(), value.number(), value.name()));
-    }
+/// A message and what is declared inside it, by full names.
+fn collect<'a>(
+    scope: &str,
+    message: &'a DescriptorProto,
+    messages: &mut Vec<(String, &'a DescriptorProto)>,
+    enums: &mut Vec<(String, &'a EnumDescriptorProto)>,
+) {
+    let name = format!("{scope}{}", message.name());
+    let inner = format!("{name}.");
+    message.nested_type.iter().for_each(|nested| collect(&inner, nested, messages, enums));
+    enums.extend(message.enum_type.iter().map(|kind| (format!("{inner}{}", kind.name()), kind)));
+    messages.push((name, message));
 }

@@ -31,7 +31,7 @@
 //! | [`mod@compress`] | compression of payloads, with a limit on the decompressed size |
 //! | [`ack_set`] | which messages of a batch are still unacknowledged |
 //! | `codec` | frames for `tokio_util::codec::Framed` (feature `client`) |
-//! | `explain` | a frame byte by byte, for people (feature `cli`) |
+//! | [`mod@explain`] | frames byte by byte, for people |
 //! | [`error`] | why bytes cannot be decoded, and where |
 //! | `proto` | protobuf fields, decoded and encoded |
 //! | `required` | which fields must be present |
@@ -45,7 +45,6 @@ pub mod compress;
 pub mod encryption;
 pub mod entry;
 pub mod error;
-#[cfg(any(feature = "cli", test))]
 pub mod explain;
 pub mod frame;
 pub mod hot;

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use bytes::{Bytes, BytesMut};
-use prost_reflect::{DescriptorPool, DynamicMessage, Kind, ReflectMessage, Value as Field};
+use prost_reflect::{DescriptorPool, DynamicMessage, Kind, MessageDescriptor, ReflectMessage, Value as Field};
 use pulsar_native::hash::{java_string_hash, murmur3_32, topics_hash};
 use pulsar_native::id::MessageId;
 use pulsar_native::pb::command_ack::ValidationError;
@@ -27,12 +27,12 @@ const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/pulsar.fds"
 /// The hot SEND head keeps no presence of `num_messages`; this one says 1, its default, aloud.
 const DEFAULTS_SPELLED_OUT: [&str; 1] = ["captured_send_04"];
 
-fn vectors() -> &'static Value {
+pub(crate) fn vectors() -> &'static Value {
     static PARSED: OnceLock<Value> = OnceLock::new();
     PARSED.get_or_init(|| serde_json::from_str(VECTORS).expect("vectors.json is JSON"))
 }
 
-fn list(value: &Value) -> &[Value] {
+pub(crate) fn list(value: &Value) -> &[Value] {
     value.as_array().expect("a list")
 }
 
@@ -40,7 +40,7 @@ fn string(value: &Value) -> &str {
     value.as_str().expect("a string")
 }
 
-fn hex(text: &Value) -> Vec<u8> {
+pub(crate) fn hex(text: &Value) -> Vec<u8> {
     let digits = string(text).as_bytes().chunks(2);
     digits.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
 }
@@ -81,11 +81,15 @@ fn parts(frame: &[u8]) -> (&[u8], &[u8]) {
 
 /// A serialized message as the vectors write it: 64-bit integers in quotes, bytes in hexadecimal.
 fn described(message: &str, bytes: &[u8]) -> Value {
+    let message = DynamicMessage::decode(message_type(message), bytes).expect("protobuf");
+    describe_message(&message)
+}
+
+/// A message of the schema.
+pub(crate) fn message_type(message: &str) -> MessageDescriptor {
     static POOL: OnceLock<DescriptorPool> = OnceLock::new();
     let pool = POOL.get_or_init(|| DescriptorPool::decode(DESCRIPTORS).expect("the build's descriptors"));
-    let descriptor = pool.get_message_by_name(&format!("pulsar.proto.{message}")).expect("a message of the schema");
-    let message = DynamicMessage::decode(descriptor, bytes).expect("protobuf");
-    describe_message(&message)
+    pool.get_message_by_name(&format!("pulsar.proto.{message}")).expect("a message of the schema")
 }
 
 fn describe_message(message: &DynamicMessage) -> Value {

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::path::PathBuf;
 
 use clap::Args;
-use pulsar_native::wire::explain::{command_name, explain};
+use pulsar_native::wire::explain::explain;
 
 use crate::{CliResult, output};
 
@@ -27,12 +27,8 @@ pub(crate) fn run(arguments: &Arguments) -> CliResult {
         }
         None => unhex(&arguments.hex.concat())?,
     };
-    let mut rest = &bytes[..];
-    while !rest.is_empty() {
-        let whole = rest.first_chunk().map_or(rest.len(), |size| u32::from_be_bytes(*size) as usize + 4);
-        let (frame, behind) = rest.split_at(whole.min(rest.len()));
-        output::print(format_args!("{}\n{}", command_name(frame), explain(frame)))?;
-        rest = behind;
+    for frame in explain(&bytes) {
+        output::print(frame)?;
     }
     Ok(())
 }
