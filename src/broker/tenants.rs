@@ -55,6 +55,11 @@ impl Tenants {
         self.tenants.get(tenant)
     }
 
+    /// Whether a role is one of the tenant's `adminRoles`.
+    pub(crate) fn is_administered_by(&self, tenant: &str, role: &str) -> bool {
+        self.tenants.get(tenant).is_some_and(|tenant| tenant.admin_roles.contains(role))
+    }
+
     /// Sets a tenant; false if there are too many.
     pub(crate) fn set(&mut self, name: &str, tenant: Tenant) -> bool {
         let has_room = self.tenants.len() < TENANTS_MAX || self.tenants.contains_key(name);

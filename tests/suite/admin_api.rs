@@ -365,6 +365,12 @@ pub async fn rights(target: &Target) {
         ("PUT", "persistent/public/default/never", 403),
         ("DELETE", "persistent/public/default/never", 403),
         ("GET", "schemas/public/default/never/schema", 401),
+        ("GET", "persistent/public/default/never/partitions", 401),
+        ("GET", "persistent/public/default/never/messageTTL", 403),
+        ("GET", "persistent/public/default/never/permissions", 401),
+        ("PUT", "namespaces/public/default/unload", 401),
+        ("GET", "namespaces/nowhere/at-all", 404),
+        ("GET", "persistent/nowhere/at-all/never/partitions", 404),
     ] {
         let (found, body) = nobody.ask(method, path, ()).await;
         assert_eq!(found, status, "{method} {path}: {body}");
@@ -372,6 +378,43 @@ pub async fn rights(target: &Target) {
     let stranger = AdminApi { token: "no-token".to_owned(), ..nobody };
     assert_eq!(stranger.status("GET", "clusters", ()).await, 401);
     assert_eq!(stranger.status("PUT", "persistent/public/default/never", ()).await, 401);
+}
+
+/// A role that administers a tenant does there what a super user does, but for what is the broker's.
+pub async fn a_tenants_administrator(target: &Target) {
+    let Some(admin) = AdminApi::of(target).await else { return };
+    let (tenant, cluster) = (admin.name("owned"), admin.cluster().await);
+    let role = target::Role::Nobody;
+    let owner = AdminApi { target, token: target.cluster().token(role), address: admin.address.clone() };
+    let tenants = format!("tenants/{tenant}");
+    admin.done("PUT", &tenants, json!({ "adminRoles": [], "allowedClusters": [&cluster] })).await;
+    let namespace = format!("namespaces/{tenant}/inside");
+    assert_eq!(owner.status("PUT", &namespace, ()).await, 401, "not yet");
+    let owned = json!({ "adminRoles": ["nobody"], "allowedClusters": [&cluster] });
+    admin.done("POST", &tenants, owned.clone()).await;
+    assert_eq!(owner.get(&tenants).await, (200, owned));
+    owner.done("PUT", &namespace, ()).await;
+    owner.done("POST", &format!("{namespace}/messageTTL"), 60).await;
+    owner.done("POST", &format!("{namespace}/permissions/someone"), json!(["consume"])).await;
+    let topic = format!("persistent/{tenant}/inside/orders");
+    owner.done("PUT", &topic, ()).await;
+    for path in [format!("{topic}/stats"), format!("{topic}/permissions"), format!("persistent/{tenant}/inside")] {
+        assert_eq!(owner.get(&path).await.0, 200, "{path}");
+    }
+    for (method, path, status) in [
+        ("PUT", format!("{namespace}/unload"), 401),
+        ("GET", format!("clusters/{cluster}"), 401),
+        ("GET", "namespaces/public/default".to_owned(), 403),
+        ("PUT", "persistent/public/default/never".to_owned(), 403),
+    ] {
+        assert_eq!(owner.status(method, &path, ()).await, status, "{method} {path}");
+    }
+    let client = target.builder_without_token().authentication(Token::new(target.cluster().token(role)));
+    let client = within("a client", client.connect()).await.expect("a client");
+    let name = format!("persistent://{tenant}/inside/orders");
+    let mut consumer = subscribed(client.consumer(&name, "s")).await;
+    send(&created(client.producer(&name)).await, "mine").await;
+    assert_eq!(receive(&mut consumer).await.payload(), b"mine");
 }
 
 /// Sets policies of a namespace and of a topic, and takes them away again.

@@ -19,8 +19,12 @@ impl Broker {
         request: &pb::CommandPartitionedTopicMetadata,
     ) -> Result<(), Rejection> {
         let creates = request.metadata_auto_creation_enabled();
-        let partitions =
-            self.count_partitions(self.is_authorized(conn, &request.topic, Access::LookUp), &request.topic, creates)?;
+        if let Ok(name) = TopicName::parse(&request.topic)
+            && !self.is_authorized(conn, &request.topic, Access::LookUp)
+        {
+            return Err(self.no_partitions_for_a_stranger(&name).into());
+        }
+        let partitions = self.count_partitions(&request.topic, creates)?;
         let response = pb::CommandPartitionedTopicMetadataResponse {
             partitions: Some(partitions),
             request_id: request.request_id,
@@ -31,6 +35,15 @@ impl Broker {
         Ok(())
     }
 
+    /// What a role without rights on a topic is told: also whether there is its tenant.
+    fn no_partitions_for_a_stranger(&self, name: &TopicName) -> Refusal {
+        if self.tenants.get(name.tenant()).is_none() && !self.config.has_namespace(name.namespace()) {
+            let text = format!("Tenant or namespace or topic does not exist: {}", name.namespace());
+            return refuse(ServerError::TopicNotFound, text);
+        }
+        refuse(ServerError::AuthorizationError, "Client is not authorized to Get Partition Metadata")
+    }
+
     /// The number of partitions a name stands for:
     ///
     /// | name | response |
@@ -39,13 +52,10 @@ impl Broker {
     /// | of a partition of a partitioned topic | 0; beyond the last one TopicNotFound |
     /// | of any other topic that exists, or would be created by PRODUCER where `create` is asked for | 0 |
     /// | any other | TopicNotFound |
-    pub(in crate::broker) fn count_partitions(
-        &self,
-        is_authorized: bool,
-        topic: &str,
-        create: bool,
-    ) -> Result<u32, Refusal> {
-        let name = self.check_lookup(is_authorized, topic, "")?;
+    ///
+    /// That the role may ask is the caller's to check.
+    pub(in crate::broker) fn count_partitions(&self, topic: &str, create: bool) -> Result<u32, Refusal> {
+        let name = self.check_lookup(true, topic, "")?;
         if let Some(partitions) = self.topics.partitions(&name) {
             return Ok(partitions);
         }

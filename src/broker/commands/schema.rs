@@ -23,7 +23,7 @@ impl Broker {
                 Rejection::violation(Rule::IncompleteRequest, detail)
             })?),
         };
-        let missing = || refuse(ServerError::TopicNotFound, "Topic not found or no-schema");
+        let missing = || refuse(ServerError::TopicNotFound, format!("Topic not found or no-schema {}", request.topic));
         let found = self.schemas.get(&request.topic, version).ok_or_else(missing)?;
         let (schema, version) = (found.schema.clone(), found.version);
         let response = pb::CommandGetSchemaResponse {

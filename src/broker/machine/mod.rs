@@ -330,17 +330,25 @@ impl Broker {
 
     /// Whether the role of a connection may use a topic so.
     pub(super) fn is_authorized(&self, conn: ConnId, topic: &str, access: Access) -> bool {
-        let may = |role: &str| {
-            let name = TopicName::parse(topic).ok();
-            name.is_some_and(|name| access.is_granted(self.policies.effective(&name), role))
-        };
+        let may = |role: &str| TopicName::parse(topic).is_ok_and(|name| self.is_granted(role, &name, access));
         self.is_super_user_or(conn, may)
     }
 
     /// Whether the role of a connection may list the topics of a namespace.
     pub(super) fn may_list(&self, conn: ConnId, namespace: &str) -> bool {
-        let may = |role: &str| Access::LookUp.is_granted(self.policies.effective_of_namespace(namespace), role);
-        self.is_super_user_or(conn, may)
+        self.is_super_user_or(conn, |role| self.may_look_into(role, namespace))
+    }
+
+    /// Whether a role that is no super user may use a topic so: by its permissions, or as one that administers the tenant.
+    pub(super) fn is_granted(&self, role: &str, topic: &TopicName, access: Access) -> bool {
+        access.is_granted(self.policies.effective(topic), role) || self.tenants.is_administered_by(topic.tenant(), role)
+    }
+
+    /// The same for the list of a namespace's topics.
+    pub(super) fn may_look_into(&self, role: &str, namespace: &str) -> bool {
+        let tenant = namespace.split('/').next().unwrap_or_default();
+        Access::LookUp.is_granted(self.policies.effective_of_namespace(namespace), role)
+            || self.tenants.is_administered_by(tenant, role)
     }
 
     /// Without authentication everyone may do everything.

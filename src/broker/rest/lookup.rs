@@ -3,10 +3,11 @@
 use serde_json::json;
 
 use super::request::Call;
-use super::routes::{Route, get};
+use super::routes::{Access, Route, get};
 use super::{Outcome, RestAnswer};
 use crate::broker::like::Capability;
 use crate::broker::machine::Broker;
+use crate::broker::policies::Access as TopicAccess;
 use crate::broker::refusal::refuse;
 use crate::pb::ServerError;
 use crate::topic::TopicName;
@@ -17,12 +18,16 @@ pub(super) const BUNDLE: &str = "0x00000000_0xffffffff";
 
 pub(super) const ROUTES: &[Route] = &[
     get("lookup/v2/topic/{domain}/{tenant}/{namespace}/{topic}", look_up),
-    get("lookup/v2/topic/{domain}/{tenant}/{namespace}/{topic}/bundle", bundle),
+    get("lookup/v2/topic/{domain}/{tenant}/{namespace}/{topic}/bundle", bundle).access(Access::InNamespace),
     get("admin/v2/{domain}/{tenant}/{namespace}/{topic}/partitions", partitions),
 ];
 
 /// Other than LOOKUP it finds no topic that does not exist and may not be created.
 fn look_up(broker: &mut Broker, call: &Call<'_>) -> Outcome {
+    let namespace = call.namespace();
+    if !broker.config.has_namespace(&namespace) && TopicName::parse(&call.topic_text()).is_ok() {
+        return Err(RestAnswer::refused(404, "Namespace not found"));
+    }
     let listener = call.parameter("listenerName").filter(|_| broker.can(Capability::HttpListenerName));
     let name = broker.check_lookup(call.is_authorized, &call.topic_text(), &listener.unwrap_or_default())?;
     if !broker.creates_on_demand(&name) && !broker.topics.contains(name.as_str()) {
@@ -44,14 +49,17 @@ fn look_up(broker: &mut Broker, call: &Call<'_>) -> Outcome {
     Ok(answer.into())
 }
 
-fn bundle(broker: &mut Broker, call: &Call<'_>) -> Outcome {
-    broker.check_lookup(call.is_authorized, &call.topic_text(), "")?;
+fn bundle(_: &mut Broker, call: &Call<'_>) -> Outcome {
+    call.topic()?;
     Ok(RestAnswer::text(BUNDLE))
 }
 
 fn partitions(broker: &mut Broker, call: &Call<'_>) -> Outcome {
+    if !call.is_authorized {
+        return Err(broker.refusal_of_a_stranger(Access::Granted(TopicAccess::LookUp), call));
+    }
     let (topic, creates) = (call.topic_text(), call.flag("checkAllowAutoCreation"));
-    let counted = broker.count_partitions(call.is_authorized, &topic, creates);
+    let counted = broker.count_partitions(&topic, creates);
     let partitions = counted.map_err(|refusal| match refusal.message.as_str() {
         "" => Refusal { message: format!("Topic {topic} not found"), ..refusal },
         _ => refusal,

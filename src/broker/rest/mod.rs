@@ -69,17 +69,35 @@ impl Broker {
         if let Some(role) = role.filter(|role| !self.config.super_user_roles.contains(role)) {
             let wanted = if let Access::Granted(wanted) = access { wanted } else { TopicAccess::LookUp };
             let topic = TopicName::parse(&call.topic_text()).ok();
-            call.is_authorized = topic.is_some_and(|topic| wanted.is_granted(self.policies.effective(&topic), &role));
-            let is_let_in = match access {
-                Access::AnyRole => true,
-                Access::Granted(_) => call.is_authorized,
-                Access::Topic | Access::Namespace | Access::SuperUser => false,
-            };
-            if !is_let_in {
-                return access.refusal(&call);
+            call.is_authorized = topic.is_some_and(|topic| self.is_granted(&role, &topic, wanted));
+            if !self.is_let_in(&role, access, &call) {
+                return self.refusal_of_a_stranger(access, &call);
             }
         }
         answer(self, &call).unwrap_or_else(|refusal| refusal)
+    }
+
+    /// Whether a role that is no super user may send a request.
+    fn is_let_in(&self, role: &str, access: Access, call: &Call<'_>) -> bool {
+        match access {
+            Access::AnyRole => true,
+            Access::Granted(_) => call.is_authorized,
+            Access::InNamespace => self.may_look_into(role, &call.namespace()),
+            Access::Topic | Access::Namespace | Access::Tenant => {
+                self.tenants.is_administered_by(call.segment("tenant"), role)
+            }
+            Access::SuperUser => false,
+        }
+    }
+
+    /// What a role without rights is told: also whether there is the tenant.
+    fn refusal_of_a_stranger(&self, access: Access, call: &Call<'_>) -> RestAnswer {
+        let tenant = call.segment("tenant");
+        let has_tenant = self.tenants.get(tenant).is_some() || self.config.has_namespace(&call.namespace());
+        if tenant.is_empty() || has_tenant || access == Access::SuperUser {
+            return access.refusal(call);
+        }
+        RestAnswer::refused(404, "Tenant does not exist")
     }
 
     /// The role of a request, `None` while authentication is off. An error if the credentials are not good.

@@ -11,15 +11,15 @@ use crate::broker::machine::Broker;
 use crate::broker::policies::PolicySet;
 
 pub(super) const ROUTES: &[Route] = &[
-    get("admin/v2/namespaces/{tenant}", of_tenant).access(Access::SuperUser),
+    get("admin/v2/namespaces/{tenant}", of_tenant).access(Access::Tenant),
     get("admin/v2/namespaces/{tenant}/{namespace}", all_policies),
-    put("admin/v2/namespaces/{tenant}/{namespace}", create).access(Access::SuperUser),
-    delete("admin/v2/namespaces/{tenant}/{namespace}", remove),
-    get("admin/v2/namespaces/{tenant}/{namespace}/bundles", bundles),
+    put("admin/v2/namespaces/{tenant}/{namespace}", create).access(Access::Tenant),
+    delete("admin/v2/namespaces/{tenant}/{namespace}", remove).access(Access::Tenant),
+    get("admin/v2/namespaces/{tenant}/{namespace}/bundles", bundles).access(Access::InNamespace),
     get("admin/v2/namespaces/{tenant}/{namespace}/replication", replication),
     post("admin/v2/namespaces/{tenant}/{namespace}/replication", set_replication),
-    put("admin/v2/namespaces/{tenant}/{namespace}/unload", unload),
-    put("admin/v2/namespaces/{tenant}/{namespace}/{bundle}/unload", unload),
+    put("admin/v2/namespaces/{tenant}/{namespace}/unload", unload).access(Access::SuperUser),
+    put("admin/v2/namespaces/{tenant}/{namespace}/{bundle}/unload", unload).access(Access::SuperUser),
 ];
 
 /// Namespaces of one broker; creating one more is refused.

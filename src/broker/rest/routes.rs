@@ -26,13 +26,17 @@ pub(super) struct Route {
 pub(super) enum Access {
     /// Any role; the function checks what it may do, if that matters.
     AnyRole,
-    /// Roles that may use the topic so.
+    /// Roles that may use the topic so, and those that administer its tenant.
     Granted(TopicAccess),
-    /// Other operations on a topic.
+    /// Roles that may use topics of the namespace, and those that administer its tenant.
+    InNamespace,
+    /// Roles that administer the tenant: other operations on a topic.
     Topic,
-    /// Operations on a namespace, and policies.
+    /// The same for operations on a namespace, and policies.
     Namespace,
-    /// All others.
+    /// The same for the tenant and its namespaces.
+    Tenant,
+    /// No other role.
     SuperUser,
 }
 
@@ -40,12 +44,16 @@ impl Access {
     /// The refusal of a role that may not do it.
     pub(super) fn refusal(self, call: &Call<'_>) -> RestAnswer {
         match self {
-            Self::Namespace => {
+            Self::Namespace | Self::InNamespace => {
                 let reason = format!("Unauthorized to validateNamespaceOperation on namespace [{}]", call.namespace());
                 RestAnswer::refused(403, reason)
             }
             Self::Topic | Self::Granted(_) | Self::AnyRole => {
                 let reason = format!("Unauthorized to validateTopicOperation on topic [{}]", call.topic_text());
+                RestAnswer::refused(401, reason)
+            }
+            Self::Tenant => {
+                let reason = format!("Unauthorized to validateTenantOperation on tenant [{}]", call.segment("tenant"));
                 RestAnswer::refused(401, reason)
             }
             Self::SuperUser => RestAnswer::refused(401, "Unauthorized to validateSuperUserAccess"),

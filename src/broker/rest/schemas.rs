@@ -3,23 +3,27 @@
 use serde_json::{Value, json};
 
 use super::request::Call;
-use super::routes::{Route, delete, get, post};
+use super::routes::{Access, Route, delete, get, post};
 use super::topics::texts;
 use super::{Outcome, RestAnswer};
 use crate::broker::machine::Broker;
+use crate::broker::policies::Access as TopicAccess;
 use crate::broker::topics::schemas::{SchemaRules, SchemaVersion, schema_type_name};
 use crate::pb::schema::Type;
 use crate::pb::{KeyValue, Schema};
 use crate::topic::TopicName;
 
+const LOOK_UP: Access = Access::Granted(TopicAccess::LookUp);
+const PRODUCE: Access = Access::Granted(TopicAccess::Produce);
+
 pub(super) const ROUTES: &[Route] = &[
-    get("admin/v2/schemas/{tenant}/{namespace}/{topic}/schema", latest),
-    get("admin/v2/schemas/{tenant}/{namespace}/{topic}/schema/{version}", of_version),
-    get("admin/v2/schemas/{tenant}/{namespace}/{topic}/schemas", all),
-    post("admin/v2/schemas/{tenant}/{namespace}/{topic}/schema", register),
+    get("admin/v2/schemas/{tenant}/{namespace}/{topic}/schema", latest).access(LOOK_UP),
+    get("admin/v2/schemas/{tenant}/{namespace}/{topic}/schema/{version}", of_version).access(LOOK_UP),
+    get("admin/v2/schemas/{tenant}/{namespace}/{topic}/schemas", all).access(LOOK_UP),
+    post("admin/v2/schemas/{tenant}/{namespace}/{topic}/schema", register).access(PRODUCE),
     delete("admin/v2/schemas/{tenant}/{namespace}/{topic}/schema", remove),
-    post("admin/v2/schemas/{tenant}/{namespace}/{topic}/compatibility", compatibility),
-    post("admin/v2/schemas/{tenant}/{namespace}/{topic}/version", version_of),
+    post("admin/v2/schemas/{tenant}/{namespace}/{topic}/compatibility", compatibility).access(LOOK_UP),
+    post("admin/v2/schemas/{tenant}/{namespace}/{topic}/version", version_of).access(LOOK_UP),
 ];
 
 fn missing() -> RestAnswer {

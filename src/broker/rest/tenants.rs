@@ -17,9 +17,9 @@ pub(super) const ROUTES: &[Route] = &[
     post("admin/v2/clusters/{cluster}", update_cluster),
     delete("admin/v2/clusters/{cluster}", remove_cluster),
     get("admin/v2/tenants", tenants),
-    get("admin/v2/tenants/{tenant}", tenant),
+    get("admin/v2/tenants/{tenant}", tenant).access(Access::Tenant),
     put("admin/v2/tenants/{tenant}", create_tenant),
-    post("admin/v2/tenants/{tenant}", update_tenant),
+    post("admin/v2/tenants/{tenant}", update_tenant).access(Access::Tenant),
     delete("admin/v2/tenants/{tenant}", remove_tenant),
 ];
 

@@ -15,9 +15,9 @@ use crate::pb::command_get_topics_of_namespace::Mode;
 use crate::topic::TopicName;
 
 pub(super) const ROUTES: &[Route] = &[
-    get("admin/v2/namespaces/{tenant}/{namespace}/topics", of_namespace).access(Access::Namespace),
-    get("admin/v2/{domain}/{tenant}/{namespace}", list).access(Access::Namespace),
-    get("admin/v2/{domain}/{tenant}/{namespace}/partitioned", list_partitioned).access(Access::Namespace),
+    get("admin/v2/namespaces/{tenant}/{namespace}/topics", of_namespace).access(Access::InNamespace),
+    get("admin/v2/{domain}/{tenant}/{namespace}", list).access(Access::InNamespace),
+    get("admin/v2/{domain}/{tenant}/{namespace}/partitioned", list_partitioned).access(Access::InNamespace),
     put("admin/v2/{domain}/{tenant}/{namespace}/{topic}", create).access(Access::Namespace),
     delete("admin/v2/{domain}/{tenant}/{namespace}/{topic}", remove).access(Access::Namespace),
     put("admin/v2/{domain}/{tenant}/{namespace}/{topic}/partitions", create_partitioned).access(Access::Namespace),
