@@ -3,6 +3,8 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+#[cfg(all(feature = "cli", feature = "encryption"))]
+mod book;
 mod captured;
 mod compaction;
 mod consuming;
