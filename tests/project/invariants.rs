@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 
-fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn read(path: &str) -> String {
+pub(crate) fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).expect("it is there")
 }
 
@@ -41,7 +41,7 @@ fn is_in_suite(theme: &str, test: &str) -> bool {
 }
 
 /// Whether `file::test` runs: as a test of its own, or from what has a runner of its own.
-fn is_test(file: &str, test: &str) -> bool {
+pub(crate) fn is_test(file: &str, test: &str) -> bool {
     let Ok(source) = fs::read_to_string(file_of(file)) else { return false };
     match file.split_once('/') {
         Some(("suite", theme)) => is_in_suite(theme, test),
@@ -53,7 +53,7 @@ fn is_test(file: &str, test: &str) -> bool {
 }
 
 /// Everything of the form `file::test` between backticks.
-fn named(text: &str) -> Vec<(&str, &str)> {
+pub(crate) fn named(text: &str) -> Vec<(&str, &str)> {
     text.split('`').skip(1).step_by(2).filter_map(|name| name.split_once("::")).collect()
 }
 

@@ -9,6 +9,7 @@ mod deliveries;
 #[cfg(feature = "client")]
 mod api_traits;
 mod architecture;
+mod book;
 #[cfg(feature = "client")]
 mod delivery_log;
 mod invariants;
