@@ -46,7 +46,7 @@ commands! {
     10 "ACK" "07-acknowledgement.md#ack" "the client has processed messages";
     11 "FLOW" "06-flow.md#flow" "the client lets the broker send more messages to a consumer";
     12 "UNSUBSCRIBE" "06-flow.md#unsubscribe" "the client deletes a subscription";
-    13 "SUCCESS" "06-flow.md#success" "the broker has done what a request asked for";
+    13 "SUCCESS" "02-handshake.md#success" "the broker has done what a request asked for";
     14 "ERROR" "02-handshake.md#error" "the broker refuses a request, or the connection";
     15 "CLOSE_PRODUCER" "04-send.md#close_producer" "a producer ends, by the client's or the broker's wish";
     16 "CLOSE_CONSUMER" "06-flow.md#close_consumer" "a consumer ends, by the client's or the broker's wish";
@@ -199,8 +199,11 @@ mod tests {
         for link in links.chain(PARTS.iter().chain(FIELDS).map(|(_, chapter)| *chapter)) {
             let (file, heading) = link.split_once('#').unwrap_or((link, ""));
             let text = chapters.entry(file).or_insert_with(|| fs::read_to_string(root.join(file)).expect(file));
-            let is_there =
-                |line: &str| line.starts_with('#') && line.trim_start_matches('#').trim().to_lowercase() == heading;
+            let place = format!("<a id=\"{heading}\"></a>");
+            let is_there = |line: &str| {
+                let is_heading = line.starts_with('#');
+                line == place || is_heading && line.trim_start_matches('#').trim().to_lowercase() == heading
+            };
             assert!(heading.is_empty() || text.lines().any(is_there), "{link}");
         }
     }

@@ -5,10 +5,7 @@ use std::fmt;
 use super::{Explanation, Line, Value, WireType};
 
 /// Bytes in one row.
-const ROW_BYTES: usize = 12;
-
-/// The width of a row's bytes, with two dots where there are more.
-const HEX_WIDTH: usize = 3 * ROW_BYTES + 2;
+const ROW_BYTES_DEFAULT: usize = 12;
 
 /// The most characters of a text, unless all is shown.
 const TEXT_CHARS_MAX: usize = 60;
@@ -46,15 +43,23 @@ type Paint = fn(Part) -> (&'static str, &'static str);
 pub struct Text<'a> {
     explanation: &'a Explanation,
     shows_all: bool,
+    row_bytes: usize,
     paint: Paint,
 }
 
 impl<'a> Text<'a> {
     pub(super) fn new(explanation: &'a Explanation) -> Self {
-        Self { explanation, shows_all: false, paint: |_| ("", "") }
+        Self { explanation, shows_all: false, row_bytes: ROW_BYTES_DEFAULT, paint: |_| ("", "") }
     }
 
-    /// Whether each byte and all of a text is shown; by default twelve bytes of a line and sixty characters of a text.
+    /// How many bytes a row shows, at least one; twelve by default.
+    #[must_use]
+    pub fn row_bytes(mut self, count: usize) -> Self {
+        self.row_bytes = count.max(1);
+        self
+    }
+
+    /// Whether each byte and all of a text is shown; by default one row of a line and sixty characters of a text.
     #[must_use]
     pub fn all_bytes(mut self, shows_all: bool) -> Self {
         self.shows_all = shows_all;
@@ -89,7 +94,7 @@ impl<'a> Text<'a> {
 
     fn line(&self, f: &mut fmt::Formatter<'_>, line: &Line) -> fmt::Result {
         let bytes = self.explanation.bytes_of(line);
-        let mut rows = bytes.chunks(ROW_BYTES);
+        let mut rows = bytes.chunks(self.row_bytes);
         let first = rows.next().unwrap_or_default();
         let base = if line.content.is_some() { 0 } else { self.explanation.offset };
         let offset = base + line.bytes.start as u64;
@@ -98,7 +103,7 @@ impl<'a> Text<'a> {
         self.item(f, line)?;
         if self.shows_all && !line.is_secret() {
             for (index, row) in rows.enumerate() {
-                self.row(f, offset + ((index + 1) * ROW_BYTES) as u64, row, false, false)?;
+                self.row(f, offset + ((index + 1) * self.row_bytes) as u64, row, false, false)?;
                 writeln!(f)?;
             }
         }
@@ -112,7 +117,9 @@ impl<'a> Text<'a> {
     }
 
     fn row(&self, f: &mut fmt::Formatter<'_>, offset: u64, bytes: &[u8], is_cut: bool, is_secret: bool) -> fmt::Result {
-        let mut hex = String::with_capacity(HEX_WIDTH);
+        // Two dots where there are more.
+        let width = 3 * self.row_bytes + 2;
+        let mut hex = String::with_capacity(width);
         if is_secret {
             hex.push_str("**");
         } else {
@@ -123,7 +130,7 @@ impl<'a> Text<'a> {
         }
         self.put(f, Part::Offset, format_args!("{offset:>6}"))?;
         f.write_str("  ")?;
-        self.put(f, Part::Hex, format_args!("{hex:<HEX_WIDTH$}"))
+        self.put(f, Part::Hex, format_args!("{hex:<width$}"))
     }
 
     /// Name, value and meaning, and the end of the row.
