@@ -3,7 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
-#[cfg(all(feature = "cli", feature = "encryption"))]
+#[cfg(feature = "encryption")]
 mod book;
 mod captured;
 mod compaction;

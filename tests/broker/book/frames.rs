@@ -1,21 +1,20 @@
 //! Frames as the book shows them, and where they come from.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::sync::OnceLock;
 
 use bytes::{Bytes, BytesMut};
 use pulsar_native::broker::BrokerConfig;
 use pulsar_native::broker::machine::ConnId;
 use pulsar_native::wire::entry::put_entry;
-use pulsar_native::wire::explain::{command_name, explain};
+use pulsar_native::wire::explain::explain_frame;
 use pulsar_native::wire::{Command, MetadataFields, SendHead, put_send_head};
 use serde_json::Value;
 
 use crate::support::{BrokerHarness, connect_command};
 
 /// Most bytes of a field that are shown; its value stands beside them.
-const SHOWN_BYTES_MAX: usize = 8;
+const ROW_BYTES: usize = 8;
 
 /// The texts of the book's blocks, by name.
 #[derive(Default)]
@@ -54,25 +53,10 @@ impl Blocks {
 
 /// A frame with its sender, a line for each field.
 fn annotated(from: &str, frame: &[u8]) -> String {
-    let mut text = format!("{from}: {}, {} bytes\n", command_name(frame), frame.len());
-    for line in &explain(frame).lines {
-        let bytes = if line.is_secret { &[][..] } else { frame.get(line.bytes.clone()).unwrap_or_default() };
-        let mut hex: String = bytes
-            .iter()
-            .take(SHOWN_BYTES_MAX)
-            .map(|byte| format!("{byte:02x} "))
-            .collect::<String>()
-            .trim_end()
-            .to_owned();
-        if line.is_secret {
-            hex.push_str("(a secret)");
-        } else if bytes.len() > SHOWN_BYTES_MAX {
-            hex.push_str(" ..");
-        }
-        let indent = 2 * line.depth;
-        writeln!(text, "{:>5}  {hex:<28}{:indent$}{}", line.bytes.start, "", line.text).expect("a string");
-    }
-    text
+    let explained = explain_frame(Bytes::copy_from_slice(frame), 0);
+    let text = explained.text().row_bytes(ROW_BYTES).to_string();
+    let (_, lines) = text.split_once('\n').expect("a heading");
+    format!("{from}: {}, {} bytes\n{lines}", explained.command.unwrap_or("unreadable"), frame.len())
 }
 
 /// The bytes of a vector, good or damaged.
@@ -136,7 +120,7 @@ impl<'a> Exchange<'a> {
             let total = u32::from_be_bytes(rest[..4].try_into().expect("four bytes")) as usize;
             self.blocks.add(name, "broker", &rest.split_to(total + 4));
         }
-        assert!(rest.is_empty(), "the broker wrote more: {}", command_name(&rest));
+        assert!(rest.is_empty(), "the broker wrote more: {}", explain_frame(rest, 0));
     }
 
     /// What the broker has written is not shown.
