@@ -3,7 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
-#[cfg(feature = "encryption")]
+#[cfg(all(feature = "encryption", feature = "zlib"))]
 mod book;
 mod captured;
 mod compaction;
