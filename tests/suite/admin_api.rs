@@ -250,6 +250,9 @@ pub async fn statistics(target: &Target) {
     assert_eq!((&sub["type"], &sub["isDurable"]), (&json!("Failover"), &json!(true)), "{sub}");
     let mine = &sub["consumers"][0];
     assert_eq!((&mine["consumerName"], &mine["metadata"]), (&json!("mine"), &json!({ "read-by": "c" })), "{mine}");
+    for place in [sub, mine] {
+        assert!(place["lastConsumedFlowTimestamp"].as_u64() > Some(0), "{place}");
+    }
     for place in [publisher, mine] {
         assert!(place["address"].as_str().is_some_and(|address| address.starts_with("/127.0.0.1:")), "{place}");
         assert!(place["clientVersion"].as_str().is_some_and(|version| version.starts_with("Pulsar-Rust")), "{place}");
@@ -415,6 +418,45 @@ pub async fn a_tenants_administrator(target: &Target) {
     let mut consumer = subscribed(client.consumer(&name, "s")).await;
     send(&created(client.producer(&name)).await, "mine").await;
     assert_eq!(receive(&mut consumer).await.payload(), b"mine");
+}
+
+/// A subscription that has roles of its own is for these alone.
+pub async fn roles_of_a_subscription(target: &Target) {
+    let Some(admin) = AdminApi::of(target).await else { return };
+    let namespace = admin.name("subscriptions");
+    let of_namespace = |path: &str| format!("namespaces/public/{namespace}{path}");
+    admin.done("PUT", &of_namespace(""), ()).await;
+    admin.done("POST", &of_namespace("/permissions/nobody"), json!(["consume"])).await;
+    assert_eq!(admin.get(&of_namespace("/permissions/subscription")).await, (200, json!({})));
+    admin.done("POST", &of_namespace("/permissions/subscription/theirs"), json!(["others", "more"])).await;
+    assert_eq!(admin.get(&of_namespace("/permissions/subscription")).await.1, json!({ "theirs": ["more", "others"] }));
+    let topic = format!("persistent://public/{namespace}/orders");
+    drop(created(target.client().await.producer(&topic)).await);
+    let nobody = Token::new(target.cluster().token(target::Role::Nobody));
+    let client = within("a client", target.builder_without_token().authentication(nobody).connect()).await;
+    let client = client.expect("a client");
+    drop(subscribed(client.consumer(&topic, "free")).await);
+    let refused = within("the refusal", client.consumer(&topic, "theirs").subscribe()).await.expect_err("not its own");
+    assert_eq!(refused.kind(), ErrorKind::Authorization, "{refused}");
+    admin.done("DELETE", &of_namespace("/permissions/theirs/others"), ()).await;
+    assert_eq!(admin.get(&of_namespace("/permissions/subscription")).await.1, json!({ "theirs": ["more"] }));
+    admin.done("DELETE", &of_namespace("/permissions/theirs/more"), ()).await;
+    drop(subscribed(client.consumer(&topic, "theirs")).await);
+}
+
+/// Settings that can be changed while a broker runs.
+pub async fn configuration(target: &Target) {
+    let Some(admin) = AdminApi::of(target).await else { return };
+    let path = |name: &str| format!("brokers/configuration/{name}");
+    let names = admin.get("brokers/configuration").await.1;
+    assert!(names.as_array().is_some_and(|names| names.contains(&json!("clientLibraryVersionCheckEnabled"))));
+    assert_eq!(admin.status("POST", &path("clientLibraryVersionCheckEnabled/false"), ()).await, 200);
+    let values = admin.get(&path("values")).await.1;
+    assert_eq!(values["clientLibraryVersionCheckEnabled"], "false", "{values}");
+    assert_eq!(admin.status("DELETE", &path("clientLibraryVersionCheckEnabled"), ()).await, 200);
+    let reason = "Can't update non-dynamic configuration";
+    admin.refused("POST", &path("nothing/1"), (), 412, reason).await;
+    admin.refused("DELETE", &path("nothing"), (), 412, "Can't delete non-dynamic configuration").await;
 }
 
 /// Sets policies of a namespace and of a topic, and takes them away again.

@@ -99,7 +99,7 @@ macro_rules! with_every_test {
             }
             admin_api {
                 topics topics_in_use subscriptions messages statistics tenants_and_namespaces schemas policies rights
-                a_tenants_administrator
+                a_tenants_administrator roles_of_a_subscription configuration
             }
             acks {
                 individual cumulative confirmed cumulative_is_refused_on_shared close_sends_what_waits

@@ -113,6 +113,9 @@ impl Broker {
     ) -> Result<Arc<str>, Refusal> {
         let name = self.check_topic(conn, &request.topic, Access::Consume)?;
         let subscription = request.subscription.as_str();
+        if !self.may_use_subscription(conn, &name, subscription) {
+            return Err(refuse(ServerError::AuthorizationError, "Client is not authorized to subscribe"));
+        }
         if subscription.is_empty() || subscription == "pulsar.dedup" || subscription.starts_with("pulsar.repl") {
             let text = format!("{NAMING_EXCEPTION}Subscription with reserved subscription name attempted");
             return Err(refuse(ServerError::ProducerBusy, text));

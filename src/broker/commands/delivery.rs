@@ -31,6 +31,7 @@ impl Broker {
         let Some(sub) = self.topics.subscription_mut(&topic, &name) else { return Ok(()) };
         if let Some(consumer) = sub.consumers.get_mut(key) {
             consumer.add_permits(flow.message_permits);
+            sub.note(key, |activity| activity.flow_ms = self.now.wall_ms);
             self.dispatch(&topic, Some(&name));
         }
         Ok(())
@@ -77,6 +78,7 @@ impl Broker {
         let Some(Topic { log, subscriptions, name: topic, .. }) = self.topics.get_mut(topic) else { return };
         // Of a non-persistent topic nothing is kept that could be acknowledged.
         let Some(sub) = subscriptions.get_mut(name).filter(|_| topic.is_persistent()) else { return };
+        sub.note(key, |activity| activity.acked_ms = self.now.wall_ms);
         let conformance = &mut self.conformance;
         let mut acks = AckContext { key, topic, name, sub, log, conformance, index_acks };
         match ack_type {

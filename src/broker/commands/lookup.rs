@@ -67,7 +67,7 @@ impl Broker {
                 None => {}
             }
         }
-        let exists = self.topics.contains(name.as_str()) || (create && self.config.allow_auto_topic_creation);
+        let exists = self.topics.contains(name.as_str()) || (create && self.allows_auto_topic_creation());
         if exists { Ok(0) } else { Err(missing()) }
     }
 

@@ -149,6 +149,7 @@ impl<'a> Dispatcher<'a> {
         let messages = self.sub.cursor.left(offset, entry.info.messages());
         let copies = self.connections.send_message(key.conn, &head, entry, self.context.broker_entry_metadata);
         self.sub.record_delivery(offset, key, messages, slot);
+        self.sub.note(key, |activity| activity.consumed_ms = self.context.now_ms);
         for _ in 1..copies {
             self.sub.charge_duplicate(key, messages);
         }

@@ -14,7 +14,7 @@ mod request_faults;
 mod takeovers;
 mod timers;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,6 +55,8 @@ pub struct Broker {
     pub(super) policies: Policies,
     pub(super) tenants: Tenants,
     pub(super) kept_policies: KeptPolicies,
+    /// What was configured over the admin API, by name.
+    pub(super) dynamic_settings: BTreeMap<&'static str, String>,
     pub(super) watchers: TopicListWatchers,
     pub(super) takeovers: PendingTakeovers,
     pub(super) conformance: Conformance,
@@ -84,6 +86,7 @@ impl Broker {
             schemas: Schemas::default(),
             policies: config.initial_policies(),
             kept_policies: KeptPolicies::default(),
+            dynamic_settings: BTreeMap::new(),
             tenants: Tenants::new(&config.cluster_name, &config.namespaces),
             watchers: TopicListWatchers::default(),
             takeovers: PendingTakeovers::default(),
@@ -344,6 +347,15 @@ impl Broker {
         access.is_granted(self.policies.effective(topic), role) || self.tenants.is_administered_by(topic.tenant(), role)
     }
 
+    /// Whether the role of a connection may use a subscription. One with roles of its own is for these alone.
+    pub(super) fn may_use_subscription(&self, conn: ConnId, topic: &TopicName, subscription: &str) -> bool {
+        let roles = &self.policies.effective_of_namespace(topic.namespace()).subscription_permissions;
+        roles.get(subscription).is_none_or(|roles| {
+            let may = |role: &str| roles.contains(role) || self.tenants.is_administered_by(topic.tenant(), role);
+            self.is_super_user_or(conn, may)
+        })
+    }
+
     /// The same for the list of a namespace's topics.
     pub(super) fn may_look_into(&self, role: &str, namespace: &str) -> bool {
         let tenant = namespace.split('/').next().unwrap_or_default();
@@ -372,8 +384,14 @@ impl Broker {
     pub(super) fn creates_on_demand(&self, name: &TopicName) -> bool {
         let is_partition = || name.partition_index().is_some() && self.topics.partitions(&name.base()).is_some();
         let policy = self.policies.effective(name).auto_topic_creation;
-        policy.map_or(self.config.allow_auto_topic_creation, |policy| policy.allow_auto_topic_creation)
+        policy.map_or_else(|| self.allows_auto_topic_creation(), |policy| policy.allow_auto_topic_creation)
             || is_partition()
+    }
+
+    /// What counts where no namespace says it: configured while the broker runs, else before.
+    pub(super) fn allows_auto_topic_creation(&self) -> bool {
+        let set = self.dynamic_settings.get("allowAutoTopicCreation");
+        set.map_or(self.config.allow_auto_topic_creation, |value| value == "true")
     }
 
     /// Creates a topic and notifies the topic list watchers.

@@ -102,6 +102,9 @@ pub struct PolicySet {
     pub auto_topic_creation: Option<AutoTopicCreation>,
     /// What roles may do that are not super users (`permissions`). Those of a topic add to those of its namespace.
     pub permissions: BTreeMap<String, BTreeSet<AuthAction>>,
+    /// Roles by name of a subscription (`grant-subscription-permission`): others may not attach consumers to it; of namespaces
+    /// alone. Subscriptions without an entry are for all that may consume.
+    pub subscription_permissions: BTreeMap<String, BTreeSet<String>>,
 }
 
 impl PolicySet {
@@ -136,6 +139,8 @@ impl PolicySet {
         for (role, actions) in &self.permissions {
             permissions.entry(role.clone()).or_default().extend(actions);
         }
+        let mut subscription_permissions = outer.subscription_permissions.clone();
+        subscription_permissions.extend(self.subscription_permissions.clone());
         Self {
             deduplication_enabled: self.deduplication_enabled.or(outer.deduplication_enabled),
             message_ttl: self.message_ttl.or(outer.message_ttl),
@@ -166,6 +171,7 @@ impl PolicySet {
             persistence: self.persistence.or(outer.persistence),
             auto_topic_creation: self.auto_topic_creation.or(outer.auto_topic_creation),
             permissions,
+            subscription_permissions,
         }
     }
 }

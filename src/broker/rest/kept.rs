@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+use super::policy_values::no_dispatch_rate;
 use super::request::Call;
 use super::routes::unserved;
 use super::{Outcome, RestAnswer};
@@ -23,33 +24,40 @@ struct Kept {
     of_topics: bool,
     /// What is shown where it is not set; null for nothing.
     unset: fn() -> Value,
+    /// What counts for a topic where neither it nor its namespace sets it; null for nothing.
+    applied: fn() -> Value,
 }
 
-const fn of_both(name: &'static str, unset: fn() -> Value) -> Kept {
-    Kept { name, of_namespaces: true, of_topics: true, unset }
+const fn of_both(name: &'static str, unset: fn() -> Value, applied: fn() -> Value) -> Kept {
+    Kept { name, of_namespaces: true, of_topics: true, unset, applied }
 }
 
 const fn of_namespaces(name: &'static str, unset: fn() -> Value) -> Kept {
-    Kept { name, of_namespaces: true, of_topics: false, unset }
+    Kept { name, of_namespaces: true, of_topics: false, unset, applied: null }
+}
+
+fn null() -> Value {
+    Value::Null
 }
 
 const KEPT: &[Kept] = &[
-    of_both("subscribeRate", || Value::Null),
-    of_both("replicatorDispatchRate", || Value::Null),
-    of_both("deduplicationSnapshotInterval", || Value::Null),
-    of_both("autoSubscriptionCreation", || Value::Null),
-    of_both("offloadPolicies", || Value::Null),
-    of_both("subscriptionTypesEnabled", || json!([])),
-    of_namespaces("subscriptionExpirationTime", || Value::Null),
-    of_namespaces("offloadDeletionLagMs", || Value::Null),
-    of_namespaces("antiAffinity", || Value::Null),
+    of_both("subscribeRate", null, || json!({ "subscribeThrottlingRatePerConsumer": 0, "ratePeriodInSecond": 30 })),
+    of_both("replicatorDispatchRate", null, no_dispatch_rate),
+    of_both("deduplicationSnapshotInterval", null, null),
+    of_both("autoSubscriptionCreation", null, || json!({ "allowAutoSubscriptionCreation": true })),
+    of_both("offloadPolicies", null, null),
+    of_both("subscriptionTypesEnabled", || json!([]), || json!([])),
+    of_namespaces("subscriptionExpirationTime", null),
+    of_namespaces("offloadDeletionLagMs", null),
+    of_namespaces("antiAffinity", null),
+    of_namespaces("bookieAffinity", null),
     of_namespaces("maxTopicsPerNamespace", || json!(0)),
     of_namespaces("offloadThreshold", || json!(-1)),
     of_namespaces("offloadThresholdInSeconds", || json!(-1)),
     of_namespaces("encryptionRequired", || json!(false)),
     of_namespaces("subscriptionAuthMode", || json!("None")),
     of_namespaces("properties", || json!({})),
-    Kept { name: "replication", of_namespaces: false, of_topics: true, unset: || Value::Null },
+    Kept { name: "replication", of_namespaces: false, of_topics: true, unset: null, applied: null },
 ];
 
 /// What is kept, by the name of the namespace or topic and that of the policy.
@@ -67,7 +75,12 @@ impl KeptPolicies {
 
 /// The policy of a request, and the place that it is about, which exists.
 fn find(broker: &Broker, call: &Call<'_>) -> Result<(&'static Kept, String), RestAnswer> {
-    let (name, is_of_topic) = (call.segment("policy"), !call.segment("topic").is_empty());
+    let name = match call.path.rsplit('/').next() {
+        // The one path with a verb in it.
+        Some("removeOffloadPolicies") => "offloadPolicies",
+        name => name.unwrap_or_default(),
+    };
+    let is_of_topic = !call.segment("topic").is_empty();
     let fits = |kept: &&Kept| kept.name == name && if is_of_topic { kept.of_topics } else { kept.of_namespaces };
     let kept = KEPT.iter().find(fits).ok_or_else(|| unserved(call.method, call.path))?;
     if !is_of_topic {
@@ -81,7 +94,12 @@ fn find(broker: &Broker, call: &Call<'_>) -> Result<(&'static Kept, String), Res
 
 pub(super) fn read(broker: &Broker, call: &Call<'_>) -> Outcome {
     let (kept, place) = find(broker, call)?;
-    let value = broker.kept_policies.values.get(&(place, kept.name)).cloned().unwrap_or_else(kept.unset);
+    let set_at = |place: String| broker.kept_policies.values.get(&(place, kept.name)).cloned();
+    let value = match set_at(place) {
+        Some(value) => value,
+        None if call.flag("applied") => set_at(call.namespace()).unwrap_or_else(kept.applied),
+        None => (kept.unset)(),
+    };
     Ok(if value.is_null() { RestAnswer::empty() } else { value.into() })
 }
 

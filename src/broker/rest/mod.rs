@@ -15,6 +15,7 @@
 //! | `stats` | statistics of topics |
 //! | `tenants`, `namespaces` | tenants, clusters and namespaces |
 //! | `policies`, `policy_values` | policies of namespaces and topics, and their JSON |
+//! | `permissions` | what roles may do |
 //! | `kept` | policies without an effect here |
 //! | `schemas` | schemas of topics |
 //! | `brokers` | the broker itself: health, version |
@@ -27,6 +28,7 @@ mod kept;
 mod lookup;
 mod messages;
 mod namespaces;
+mod permissions;
 mod policies;
 mod policy_values;
 mod request;

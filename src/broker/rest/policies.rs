@@ -1,30 +1,26 @@
-//! Policies of namespaces and topics: one table of them, with GET, POST and DELETE for each, and the paths of quotas and permissions.
+//! Policies of namespaces and topics: one table of them, with GET, POST and DELETE for each, and the paths of quotas.
 
-use std::collections::BTreeSet;
 use std::str::FromStr;
 
 use serde_json::{Map, Value, json};
 
 use super::policy_values as values;
 use super::request::Call;
-use super::routes::{Access, Route, delete, get, post, put};
-use super::{Outcome, RestAnswer, kept};
+use super::routes::{Route, delete, get, post, put};
+use super::{Outcome, RestAnswer, kept, permissions};
 use crate::broker::machine::Broker;
-use crate::broker::policies::{AuthAction, BacklogQuotaType, PolicySet};
+use crate::broker::policies::{BacklogQuotaType, PolicySet};
 
 pub(super) const ROUTES: &[Route] = &[
-    get("admin/v2/namespaces/{tenant}/{namespace}/permissions", permissions),
-    post("admin/v2/namespaces/{tenant}/{namespace}/permissions/{role}", grant),
-    delete("admin/v2/namespaces/{tenant}/{namespace}/permissions/{role}", revoke),
-    get("admin/v2/{domain}/{tenant}/{namespace}/{topic}/permissions", permissions).access(Access::Topic),
-    post("admin/v2/{domain}/{tenant}/{namespace}/{topic}/permissions/{role}", grant).access(Access::Topic),
-    delete("admin/v2/{domain}/{tenant}/{namespace}/{topic}/permissions/{role}", revoke).access(Access::Topic),
     get("admin/v2/namespaces/{tenant}/{namespace}/backlogQuotaMap", quotas),
     post("admin/v2/namespaces/{tenant}/{namespace}/backlogQuota", set_quota),
     delete("admin/v2/namespaces/{tenant}/{namespace}/backlogQuota", remove_quota),
     get("admin/v2/{domain}/{tenant}/{namespace}/{topic}/backlogQuotaMap", quotas),
     post("admin/v2/{domain}/{tenant}/{namespace}/{topic}/backlogQuota", set_quota),
     delete("admin/v2/{domain}/{tenant}/{namespace}/{topic}/backlogQuota", remove_quota),
+    get("admin/v2/namespaces/{tenant}/{namespace}/persistence/bookieAffinity", |broker, call| kept::read(broker, call)),
+    post("admin/v2/namespaces/{tenant}/{namespace}/persistence/bookieAffinity", kept::write),
+    delete("admin/v2/namespaces/{tenant}/{namespace}/persistence/bookieAffinity", kept::clear),
     get("admin/v2/namespaces/{tenant}/{namespace}/{policy}", read),
     post("admin/v2/namespaces/{tenant}/{namespace}/{policy}", write),
     put("admin/v2/namespaces/{tenant}/{namespace}/{policy}", write),
@@ -204,9 +200,12 @@ const SHOWN_UNSET: [&str; 3] = ["schemaCompatibilityStrategy", "schemaValidation
 pub(super) fn whole_json(set: &PolicySet, cluster: &str) -> Value {
     let quotas: Map<_, _> =
         set.backlog_quotas.iter().map(|(kind, quota)| (kind.to_string(), values::quota_json(*quota))).collect();
-    let roles: Map<_, _> = set.permissions.keys().map(|role| (role.clone(), actions_json(set, role))).collect();
     let mut whole = json!({
-        "auth_policies": { "namespace_auth": roles, "destination_auth": {}, "subscription_auth_roles": {} },
+        "auth_policies": {
+            "namespace_auth": permissions::roles_json(set),
+            "destination_auth": {},
+            "subscription_auth_roles": permissions::subscriptions_json(set),
+        },
         "allowed_clusters": [],
         "backlog_quota_map": quotas,
         "clusterDispatchRate": {},
@@ -283,7 +282,7 @@ fn set_member(set: &mut PolicySet, name: &str, value: &Value, cluster: &str) -> 
             for (part, roles) in members(value)? {
                 match part.as_str() {
                     "namespace_auth" => {
-                        members(roles)?.iter().for_each(|(role, names)| set.grant(role, actions(names)))
+                        members(roles)?.iter().for_each(|(role, names)| set.grant(role, permissions::actions(names)))
                     }
                     _ if *roles == json!({}) => {}
                     other => return Err(format!("this broker makes no namespace with {other}")),
@@ -330,11 +329,6 @@ const WHOLE: &[(&str, &str)] = &[
     ("persistence", "persistence"),
 ];
 
-fn actions_json(set: &PolicySet, role: &str) -> Value {
-    let actions = set.permissions.get(role).into_iter().flatten();
-    json!(actions.map(|action| action.as_str()).collect::<BTreeSet<_>>())
-}
-
 fn is_of_topic(call: &Call<'_>) -> bool {
     !call.segment("topic").is_empty()
 }
@@ -346,7 +340,7 @@ fn policy(call: &Call<'_>) -> Option<&'static Policy> {
 }
 
 /// What a namespace or a topic sets itself, with `applied=true` what counts for the topic.
-fn set_of(broker: &Broker, call: &Call<'_>) -> Result<PolicySet, RestAnswer> {
+pub(super) fn set_of(broker: &Broker, call: &Call<'_>) -> Result<PolicySet, RestAnswer> {
     if !is_of_topic(call) {
         broker.rest_namespace(&call.namespace())?;
         return Ok(broker.namespace_policies(&call.namespace()));
@@ -361,7 +355,7 @@ fn set_of(broker: &Broker, call: &Call<'_>) -> Result<PolicySet, RestAnswer> {
 }
 
 /// Changes what a namespace or a topic sets.
-fn change(
+pub(super) fn change(
     broker: &mut Broker,
     call: &Call<'_>,
     change: impl FnOnce(&mut PolicySet) -> Result<(), RestAnswer>,
@@ -453,35 +447,6 @@ fn remove_quota(broker: &mut Broker, call: &Call<'_>) -> Outcome {
     let kind = quota_type(call)?;
     change(broker, call, |set| {
         set.backlog_quotas.remove(&kind);
-        Ok(())
-    })
-}
-
-fn permissions(broker: &mut Broker, call: &Call<'_>) -> Outcome {
-    let set = set_of(broker, call)?;
-    let roles = set.permissions.keys().map(|role| (role.clone(), actions_json(&set, role)));
-    Ok(Value::Object(roles.collect()).into())
-}
-
-/// Actions that are none are left out, as on a real broker.
-fn actions(names: &Value) -> BTreeSet<AuthAction> {
-    let names = names.as_array().map_or(&[][..], Vec::as_slice).iter().filter_map(Value::as_str);
-    names.filter_map(|name| AuthAction::from_str(name).ok()).collect()
-}
-
-fn grant(broker: &mut Broker, call: &Call<'_>) -> Outcome {
-    let actions = actions(&call.body()?);
-    let missing = |_| RestAnswer::refused(404, "Topic's namespace does not exist");
-    broker.rest_namespace(&call.namespace()).map_err(missing)?;
-    change(broker, call, |set| {
-        set.grant(call.segment("role"), actions);
-        Ok(())
-    })
-}
-
-fn revoke(broker: &mut Broker, call: &Call<'_>) -> Outcome {
-    change(broker, call, |set| {
-        set.revoke(call.segment("role"));
         Ok(())
     })
 }

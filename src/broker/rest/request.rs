@@ -1,5 +1,7 @@
 //! Requests over HTTP, taken apart.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use super::RestAnswer;
@@ -95,6 +97,12 @@ pub(in crate::broker) fn parameter(query: &str, name: &str) -> Option<String> {
         .find(|(key, _)| *key == name)
         // Forms write a space as a plus sign, paths do not.
         .and_then(|(_, value)| decoded(&value.replace('+', " ")))
+}
+
+/// The texts of an array; an absent one is empty.
+pub(super) fn names(value: &Value) -> BTreeSet<String> {
+    let members = value.as_array().map_or(&[][..], Vec::as_slice);
+    members.iter().filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
 /// Percent-decodes; `None` also for what is not UTF-8 then.

@@ -2,8 +2,8 @@
 
 use super::request::{Call, decoded};
 use super::{
-    Outcome, RestAnswer, RestRequest, brokers, lookup, messages, namespaces, policies, schemas, stats, subscriptions,
-    tenants, testing, topics,
+    Outcome, RestAnswer, RestRequest, brokers, lookup, messages, namespaces, permissions, policies, schemas, stats,
+    subscriptions, tenants, testing, topics,
 };
 use crate::broker::machine::Broker;
 use crate::broker::policies::Access as TopicAccess;
@@ -100,6 +100,7 @@ const AREAS: &[(Access, &[Route])] = &[
     (Access::Topic, schemas::ROUTES),
     (Access::SuperUser, brokers::ROUTES),
     (Access::SuperUser, testing::ROUTES),
+    (Access::Namespace, permissions::ROUTES),
     // The last: its patterns end in any name.
     (Access::Namespace, policies::ROUTES),
 ];

@@ -231,9 +231,9 @@ fn subscription_json(broker: &Broker, topic: &Topic, sub: &Subscription) -> Valu
         "msgRateExpired": 0.0,
         "totalMsgExpired": 0,
         "lastExpireTimestamp": 0,
-        "lastConsumedFlowTimestamp": 0,
-        "lastConsumedTimestamp": 0,
-        "lastAckedTimestamp": 0,
+        "lastConsumedFlowTimestamp": sub.activity().flow_ms,
+        "lastConsumedTimestamp": sub.activity().consumed_ms,
+        "lastAckedTimestamp": sub.activity().acked_ms,
         "lastMarkDeleteAdvancedTimestamp": 0,
         "consumers": consumers,
         "isDurable": sub.is_durable(),
@@ -267,9 +267,9 @@ fn consumer_json(broker: &Broker, topic: &Topic, sub: &Subscription, consumer: &
         "unackedMessages": consumer.unacked,
         "avgMessagesPerEntry": 0,
         "blockedConsumerOnUnackedMsgs": consumer.blocked_on_unacked,
-        "lastAckedTimestamp": 0,
-        "lastConsumedTimestamp": 0,
-        "lastConsumedFlowTimestamp": 0,
+        "lastAckedTimestamp": consumer.activity.acked_ms,
+        "lastConsumedTimestamp": consumer.activity.consumed_ms,
+        "lastConsumedFlowTimestamp": consumer.activity.flow_ms,
     });
     if let Some(entry) = first {
         stats["readPositionWhenJoining"] = json!(entry.position.to_string());

@@ -1,10 +1,8 @@
 //! Tenants and clusters.
 
-use std::collections::BTreeSet;
+use serde_json::json;
 
-use serde_json::{Value, json};
-
-use super::request::Call;
+use super::request::{Call, names};
 use super::routes::{Access, Route, delete, get, post, put};
 use super::{Outcome, RestAnswer};
 use crate::broker::machine::Broker;
@@ -123,11 +121,7 @@ fn tenant_body(broker: &Broker, call: &Call<'_>) -> Result<Tenant, RestAnswer> {
     if body.is_null() {
         return Err(RestAnswer::refused(412, "TenantInfo is null"));
     }
-    let texts = |value: &Value| -> BTreeSet<String> {
-        let members = value.as_array().map_or(&[][..], Vec::as_slice);
-        members.iter().filter_map(Value::as_str).map(str::to_owned).collect()
-    };
-    let tenant = Tenant { admin_roles: texts(&body["adminRoles"]), allowed_clusters: texts(&body["allowedClusters"]) };
+    let tenant = Tenant { admin_roles: names(&body["adminRoles"]), allowed_clusters: names(&body["allowedClusters"]) };
     if tenant.allowed_clusters.is_empty() {
         return Err(RestAnswer::refused(412, "Clusters cannot be empty or blank"));
     }

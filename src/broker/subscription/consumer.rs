@@ -26,6 +26,15 @@ impl KeyRange {
     }
 }
 
+/// When something last happened, ms since 1970; 0: never.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Activity {
+    pub(crate) flow_ms: u64,
+    /// A message was sent.
+    pub(crate) consumed_ms: u64,
+    pub(crate) acked_ms: u64,
+}
+
 /// One connected consumer.
 #[derive(Debug)]
 pub(crate) struct SubscribedConsumer {
@@ -52,6 +61,7 @@ pub(crate) struct SubscribedConsumer {
     /// REACHED_END_OF_TOPIC was sent.
     pub(crate) end_of_topic_sent: bool,
     pub(crate) description: EndpointDescription,
+    pub(crate) activity: Activity,
 }
 
 impl SubscribedConsumer {
@@ -70,6 +80,7 @@ impl SubscribedConsumer {
             has_flowed: false,
             end_of_topic_sent: false,
             description: EndpointDescription::default(),
+            activity: Activity::default(),
         }
     }
 

@@ -23,7 +23,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub(crate) use self::active::ActiveConsumer;
-pub(crate) use self::consumer::{KeyRange, SubscribedConsumer, SubscribedConsumers};
+pub(crate) use self::consumer::{Activity, KeyRange, SubscribedConsumer, SubscribedConsumers};
 use self::key_hashing::{KeyRanges, KeyRing, auto_split_slot, sticky_slot};
 pub(crate) use self::read_queue::ReadQueue;
 pub(crate) use self::round_robin::RoundRobin;
@@ -91,6 +91,7 @@ pub(crate) struct Subscription {
     blocked_on_unacked: bool,
     /// Messages of these that had been delivered before.
     redelivered: u64,
+    activity: Activity,
 }
 
 impl Subscription {
@@ -116,6 +117,7 @@ impl Subscription {
             msg_out: 0,
             blocked_on_unacked: false,
             redelivered: 0,
+            activity: Activity::default(),
         }
     }
 
@@ -130,6 +132,19 @@ impl Subscription {
 
     pub(crate) fn is_single_active(&self) -> bool {
         self.mode.is_single_active()
+    }
+
+    /// Notes when something happened with a consumer.
+    pub(crate) fn note(&mut self, key: ConsumerKey, note: impl Fn(&mut Activity)) {
+        note(&mut self.activity);
+        if let Some(consumer) = self.consumers.get_mut(key) {
+            note(&mut consumer.activity);
+        }
+    }
+
+    /// Over all its consumers, also those that have gone.
+    pub(crate) fn activity(&self) -> Activity {
+        self.activity
     }
 
     pub(crate) fn msg_out(&self) -> u64 {
