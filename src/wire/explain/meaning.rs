@@ -133,8 +133,7 @@ fn of_unsigned(message: &str, field: &str, number: u64) -> Meaning {
 fn of_signed(message: &str, field: &str, number: i64) -> Meaning {
     match (message, field) {
         (_, "ack_set") => {
-            let bits = number.count_ones();
-            Some(format!("{number:#066b}, bit 0 last: {bits} of 64 not acknowledged").into())
+            Some(format!("{number:#b}: a bit for each message, the first one last; 1 is not acknowledged").into())
         }
         ("MessageMetadata", "deliver_at_time") => date(u64::try_from(number).ok()?).map(Into::into),
         (_, "last_sequence_id") if number == -1 => Some("none stored, or no deduplication".into()),

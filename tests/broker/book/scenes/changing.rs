@@ -16,7 +16,7 @@ pub(super) fn blocks(blocks: &mut Blocks) {
     let ask = pb::CommandGetSchema {
         request_id: 113,
         topic: "persistent://public/default/sc-426200-1".to_owned(),
-        schema_version: Some(0_u64.to_be_bytes().to_vec().into()),
+        schema_version: Some(1_u64.to_be_bytes().to_vec().into()),
     };
     blocks.add("get-schema", "client", &frame(ask));
     blocks.vector("get-schema", "broker", "broker408_get_schema_response");

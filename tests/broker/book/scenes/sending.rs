@@ -77,7 +77,7 @@ fn encrypted(blocks: &mut Blocks) {
     let nonce = Nonce::assume_unique_for_key(vector);
     key.seal_in_place_append_tag(nonce, Aad::empty(), &mut payload).expect("sealed");
     let mut keys = BytesMut::new();
-    put_encryption_key(&mut keys, "orders-key", &[0x5a; 256], &[]);
+    put_encryption_key(&mut keys, "orders-key", &[0xa5; 256], &[]);
     let encryption = Some(EncryptionFields { keys: &keys, param: &vector });
     let fields = MetadataFields { encryption, uncompressed_size: 5, ..metadata(0) };
     blocks.add("encrypted", "client", &send_frame(&SendHead::new(1, 0), &fields, &Bytes::from(payload)));
