@@ -1,9 +1,10 @@
 //! Reconnect, schemas, transactions, topic watch, migration.
 
 use pulsar_native::pb;
+use pulsar_native::pb::command_subscribe::SubType;
 use pulsar_native::wire::SendHead;
 
-use super::metadata;
+use super::{PRODUCER, metadata};
 use crate::book::frames::{Blocks, Exchange, frame, send_frame};
 use crate::support::{TOPIC, producer_command};
 
@@ -84,6 +85,12 @@ fn migration(blocks: &mut Blocks) {
     let mut exchange = Exchange::new(blocks);
     let conn = exchange.conn;
     exchange.harness.producer(conn, 1);
+    exchange.harness.publish(conn, 1, PRODUCER, 0, b"hello");
+    exchange.skip();
+    exchange.harness.consumer(conn, 1, SubType::Shared, 1000);
+    exchange.skip();
     exchange.harness.broker.migrate(Some("pulsar://blue.example:6650"), None);
     exchange.broker(["migrated", "migrated"]);
+    exchange.harness.ack_entry(conn, 1, 0);
+    exchange.broker(["migrated-consumer", "migrated-consumer"]);
 }

@@ -31,6 +31,7 @@ pub(super) fn blocks(blocks: &mut Blocks) {
         ..Default::default()
     };
     blocks.add("redirect", "client, to broker 2", &frame(second));
+    blocks.vector("lookup-failed", "broker", "lookup_failed");
     blocks.vector("proxy", "client, to the proxy", "connect_through_proxy");
     http(blocks);
 }

@@ -2,7 +2,7 @@
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use bytes::{Bytes, BytesMut};
-use pulsar_native::pb;
+use pulsar_native::pb::{self, ProducerAccessMode};
 use pulsar_native::wire::metadata::{ChunkFields, EncryptionFields, put_encryption_key};
 use pulsar_native::wire::{MetadataFields, SendHead};
 
@@ -12,6 +12,7 @@ use crate::support::{TOPIC, producer_command};
 
 pub(super) fn blocks(blocks: &mut Blocks) {
     send(blocks);
+    waiting(blocks);
     blocks.vector("receipt-duplicate", "broker", "broker408_send_receipt_duplicate");
     blocks.vector("batch", "client", "send_batch_of_two");
     blocks.vector("batch-receipt", "broker", "broker408_send_receipt_batch_highest");
@@ -40,6 +41,23 @@ fn send(blocks: &mut Blocks) {
         &frame(pb::CommandCloseProducer { producer_id: 1, request_id: 5, ..Default::default() }),
     );
     exchange.broker(["close-producer"]);
+}
+
+/// Another client has the topic for itself, and closes its producer.
+fn waiting(blocks: &mut Blocks) {
+    let mut exchange = Exchange::new(blocks);
+    let other = exchange.harness.connect();
+    exchange.harness.look_up(other, TOPIC);
+    let open = |request_id, name: &str, mode: ProducerAccessMode| pb::CommandProducer {
+        producer_name: Some(name.to_owned()),
+        producer_access_mode: Some(mode.into()),
+        ..producer_command(request_id, 1, TOPIC)
+    };
+    exchange.harness.ask(other, open(1, "holder", ProducerAccessMode::Exclusive));
+    exchange.client("waiting", &frame(open(8, "p", ProducerAccessMode::WaitForExclusive)));
+    exchange.broker(["waiting"]);
+    exchange.harness.ask(other, pb::CommandCloseProducer { producer_id: 1, request_id: 2, ..Default::default() });
+    exchange.broker(["waiting"]);
 }
 
 /// The twelve bytes `abcdefghijkl` in three chunks.
