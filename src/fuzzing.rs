@@ -62,6 +62,20 @@ pub fn message_id(data: &[u8]) {
     }
 }
 
+/// A line of a glue, as the referee reads it.
+#[cfg(feature = "referee")]
+pub fn referee_line(data: &[u8]) {
+    use crate::referee::{Line, check_line};
+
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    for line in text.lines() {
+        match Line::parse(line) {
+            Ok(read) => check_line(line, &read),
+            Err(lacks) => assert!(!lacks.is_empty()),
+        }
+    }
+}
+
 /// The bytes or the text of a checkpoint, as an application has stored it.
 pub fn checkpoint(data: &[u8]) {
     if let Ok(checkpoint) = Checkpoint::from_bytes(data) {
@@ -482,6 +496,12 @@ mod tests {
     #[test]
     fn message_id_corpus() -> io::Result<()> {
         replay("message_id", message_id)
+    }
+
+    #[cfg(feature = "referee")]
+    #[test]
+    fn referee_line_corpus() -> io::Result<()> {
+        replay("referee_line", referee_line)
     }
 
     #[test]

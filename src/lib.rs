@@ -60,6 +60,7 @@
 //! | `metrics` | no | counters, gauges and histograms for a recorder of the `metrics` facade |
 //! | `capture` | no | captured traffic, to be explained and replayed |
 //! | `tap` | no | a proxy that shows the traffic of other clients: [`tap`] |
+//! | `referee` | no | scenarios and a judge for clients in any language: [`referee`] |
 //! | `cli` | no | the command line `pulsar-native` |
 //!
 //! # Internals, unstable
@@ -120,6 +121,8 @@ pub mod id;
 pub mod machine;
 pub mod pb;
 mod percent;
+#[cfg(feature = "referee")]
+pub mod referee;
 #[cfg(any(feature = "broker", feature = "capture"))]
 pub mod rules;
 pub mod schema;

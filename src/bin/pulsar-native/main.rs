@@ -1,5 +1,5 @@
 //! `pulsar-native`: a command line for Pulsar. Publishes, receives, measures, shows what topics hold, sends dead letters back,
-//! decodes frames, runs the embedded broker.
+//! decodes frames, runs the embedded broker, referees other clients.
 
 mod broker;
 mod consume;
@@ -9,6 +9,7 @@ mod perf;
 mod produce;
 mod progress;
 mod redrive;
+mod referee;
 mod status;
 
 use std::path::PathBuf;
@@ -62,6 +63,8 @@ enum Command {
     Explain(explain::Arguments),
     /// Run the embedded broker, for development (needs the feature `broker`)
     Broker(broker::Arguments),
+    /// Try a client in any language under faults, and judge it (needs the feature `referee`)
+    Referee(referee::Arguments),
 }
 
 /// Connection.
@@ -233,6 +236,7 @@ async fn run(command: Command) -> CliResult {
         Command::Redrive(arguments) => redrive::run(arguments).await,
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Broker(arguments) => broker::run(arguments).await,
+        Command::Referee(arguments) => referee::run(arguments).await,
     }
 }
 

@@ -1,0 +1,70 @@
+//! The scenarios, by subject. Each is a row of a table and a function of the same name, which reads as what happens, step by step;
+//! a step that does not come true ends it.
+
+mod connections;
+mod consumers;
+mod entries;
+mod frames;
+mod lookups;
+mod producers;
+mod receipts;
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+
+use super::Scenario;
+use super::stage::{Stage, Step};
+use crate::broker::{EmbeddedBroker, EmbeddedBrokerBuilder};
+use crate::wire::{Command, Frame};
+
+pub(super) const ALL: &[&[Scenario]] = &[
+    lookups::SCENARIOS,
+    connections::SCENARIOS,
+    frames::SCENARIOS,
+    producers::SCENARIOS,
+    receipts::SCENARIOS,
+    consumers::SCENARIOS,
+    entries::SCENARIOS,
+];
+
+const TOPIC: &str = "persistent://public/default/orders";
+
+/// One broker, as it is by default.
+fn plain() -> EmbeddedBrokerBuilder {
+    EmbeddedBroker::builder()
+}
+
+/// Two brokers of one cluster.
+fn two_brokers() -> EmbeddedBrokerBuilder {
+    EmbeddedBroker::builder().brokers(2)
+}
+
+/// The bytes of a command.
+fn framed(command: impl Into<Command>) -> Bytes {
+    let mut out = BytesMut::new();
+    Frame::Other(command.into()).encode(&mut out);
+    out.freeze()
+}
+
+/// A frame around any bytes as its command, and any behind it.
+fn framed_raw(command: &[u8], behind: &[u8]) -> Bytes {
+    let mut out = BytesMut::new();
+    out.put_u32((4 + command.len() + behind.len()) as u32);
+    out.put_u32(command.len() as u32);
+    out.put_slice(command);
+    out.put_slice(behind);
+    out.freeze()
+}
+
+/// A connected client with a producer `p` that has stored a message.
+async fn with_producer(stage: &mut Stage) -> Step {
+    stage.connect().await?;
+    stage.producer("p", TOPIC).await?;
+    stage.send_stored("p", 0, "first").await?;
+    Ok(())
+}
+
+/// Sends through `p` until one message is stored: a client that was thrown off the broker is back.
+async fn still_works(stage: &mut Stage, id: u64) -> Step {
+    stage.send_stored("p", id, &format!("again{id}")).await?;
+    Ok(())
+}
