@@ -4,10 +4,18 @@
 //! capture lacks, and ends. Whoever makes segments has put the bytes of each direction in order: TCP's retransmissions and
 //! reordering are undone here, frames are not cut.
 
+mod error;
+mod pcap;
+mod traffic;
+
 use std::net::SocketAddr;
 use std::time::SystemTime;
 
 use bytes::Bytes;
+
+pub use self::error::CaptureError;
+pub use self::pcap::{PacketCounts, SegmentReader};
+pub use self::traffic::Traffic;
 
 /// Which way bytes go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

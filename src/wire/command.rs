@@ -305,6 +305,15 @@ macro_rules! commands {
             /// All commands as `(type, name)`, in ascending order of the type.
             pub const ALL: &'static [(i32, &'static str)] = &[ $( ($number, $name), )* ];
 
+            /// Who may send a command of that type.
+            #[cfg(feature = "capture")]
+            pub(crate) fn sender_of(command_type: i32) -> Option<Sender> {
+                match command_type {
+                    $( $number => Some(Sender::$sender), )*
+                    _ => None,
+                }
+            }
+
             /// Whether `command_type` is the type of a command of this enum.
             pub(crate) fn is_known(command_type: i32) -> bool {
                 shape(command_type).is_some()
