@@ -125,3 +125,17 @@ fn every_rule_has_its_place() {
     let missing: Vec<_> = rules.iter().map(|rule| rule.chapter()).filter(|place| is_missing(place)).collect();
     assert!(missing.is_empty(), "rules without a heading: {missing:?}");
 }
+
+/// Those in the rows about the referee.
+#[test]
+fn every_scenario_that_is_named_is_one() {
+    let folder = root().join("src/referee/scenarios");
+    let files = fs::read_dir(folder).expect("the scenarios").map(|file| file.expect("a file").path());
+    let sources: String = files.map(|path| fs::read_to_string(path).expect("a source")).collect();
+    for (name, page) in pages() {
+        let rows = prose(&page).filter(|line| line.starts_with("| any client, by the referee |"));
+        let named = rows.flat_map(|row| row.split('`').skip(3).step_by(2));
+        let missing: Vec<_> = named.filter(|name| !sources.contains(&format!("name: \"{name}\""))).collect();
+        assert!(missing.is_empty(), "{name} names what is no scenario: {missing:?}");
+    }
+}
