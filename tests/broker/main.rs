@@ -15,6 +15,7 @@ mod like;
 mod policies;
 mod producing;
 mod random;
+mod rates;
 mod roles;
 mod schemas;
 mod sockets;

@@ -6,7 +6,7 @@ use super::*;
 use crate::common::admin_http;
 
 /// The admin API of one target, and names that no other test has.
-struct AdminApi<'a> {
+pub(super) struct AdminApi<'a> {
     target: &'a Target,
     address: String,
     token: String,
@@ -14,14 +14,14 @@ struct AdminApi<'a> {
 
 impl<'a> AdminApi<'a> {
     /// `None` if the service URL is not that of the REST interface; then nothing but a connection is made.
-    async fn of(target: &'a Target) -> Option<Self> {
+    pub(super) async fn of(target: &'a Target) -> Option<Self> {
         let token = target.cluster().token(target::Role::Admin);
         drop(target.client().await);
         target.is_http().then(|| Self { target, address: target.address(), token })
     }
 
     /// A name without tenant and namespace.
-    fn name(&self, name: &str) -> String {
+    pub(super) fn name(&self, name: &str) -> String {
         self.target.topic(name).rsplit('/').next().expect("a local name").to_owned()
     }
 
@@ -48,7 +48,7 @@ impl<'a> AdminApi<'a> {
     }
 
     /// A request that is expected to succeed without an answer.
-    async fn done(&self, method: &str, path: &str, body: impl Into<Value>) {
+    pub(super) async fn done(&self, method: &str, path: &str, body: impl Into<Value>) {
         assert_eq!(self.ask(method, path, body).await, (204, Value::Null), "{method} {path}");
     }
 

@@ -32,6 +32,7 @@ pub mod metadata;
 pub mod partitioned;
 pub mod patterns;
 pub mod produce;
+pub mod rates;
 pub mod raw;
 pub mod readers;
 pub mod reconnect;
@@ -101,6 +102,7 @@ macro_rules! with_every_test {
                 topics topics_in_use subscriptions messages statistics tenants_and_namespaces schemas policies rights
                 a_tenants_administrator roles_of_a_subscription configuration
             }
+            rates { publishing delivery_from_a_topic delivery_to_a_subscription }
             acks {
                 individual cumulative confirmed cumulative_is_refused_on_shared close_sends_what_waits
                 drop_sends_what_waits group_of_many members_of_a_batch members_cumulative members_held_back by_id_from_other_threads

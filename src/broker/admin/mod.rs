@@ -201,6 +201,6 @@ impl Broker {
 
     /// Whether the driver of this connection leaves what its peer sends unread, because of a fault.
     pub fn reads_paused(&self, conn: ConnId) -> bool {
-        self.connections.get(conn).is_some_and(|connection| connection.reads_paused)
+        self.connections.get(conn).is_some_and(|connection| connection.reads_paused())
     }
 }

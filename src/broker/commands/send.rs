@@ -1,7 +1,7 @@
 //! SEND: checks, deduplication, the log, the receipt.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -11,7 +11,7 @@ use crate::broker::connections::ProducerSlot;
 use crate::broker::dispatch::{TransientEntry, dispatch_transient};
 use crate::broker::ids::{ConnId, ProducerKey};
 use crate::broker::like::Capability;
-use crate::broker::machine::Broker;
+use crate::broker::machine::{Broker, BrokerTimer};
 use crate::broker::refusal::refuse;
 use crate::broker::storage::{EntryInfo, EntryPosition, Inspection, inspect};
 use crate::broker::topics::SentFrame;
@@ -170,6 +170,12 @@ impl Broker {
     fn publish(&mut self, topic: &Arc<str>, send: ValidatedSend<'_>) {
         let Some(found) = self.topics.get_mut(topic) else { return };
         let Some(producer) = found.producers.name_of(send.key).map(Arc::clone) else { return };
+        found.publish_rate.follow_publish_rate(found.policies.publish_rate, self.now.wall_ms);
+        found.publish_rate.take(u64::try_from(send.head.num_messages).unwrap_or(0), send.entry.len());
+        if found.publish_rate.wait_ms(self.now.wall_ms) > 0 {
+            self.throttle(send.key.conn, topic);
+        }
+        let Some(found) = self.topics.get_mut(topic) else { return };
         let first = send.head.sequence_id as i64;
         let highest = send.head.highest_sequence_id.map_or(first, |highest| (highest as i64).max(first));
         let frame = SentFrame {
@@ -207,6 +213,33 @@ impl Broker {
             }
         }
         self.store(topic, send);
+    }
+
+    /// A producer is beyond the publish rate of its topic: its connection is not read until there is a token again.
+    fn throttle(&mut self, conn: ConnId, topic: &Arc<str>) {
+        if let Some(connection) = self.connections.get_mut(conn) {
+            connection.throttle.start(topic);
+            self.on_publish_rate(conn);
+        }
+    }
+
+    /// Looks whether a connection that is not read may be read again. A rate that is lifted meanwhile is noticed in a second.
+    pub(in crate::broker) fn on_publish_rate(&mut self, conn: ConnId) {
+        let Some(topic) = self.connections.get(conn).and_then(|connection| connection.throttle.topic()) else { return };
+        let wait_ms = self.topics.get_mut(&Arc::clone(topic)).map_or(0, |found| {
+            found.publish_rate.follow_publish_rate(found.policies.publish_rate, self.now.wall_ms);
+            found.publish_rate.wait_ms(self.now.wall_ms)
+        });
+        if wait_ms > 0 {
+            return self.set_timer(Duration::from_millis(wait_ms.min(1_000)), BrokerTimer::PublishRate(conn));
+        }
+        if let Some(connection) = self.connections.get_mut(conn) {
+            connection.throttle.end();
+        }
+        while let Some(frame) = self.connections.get_mut(conn).and_then(|connection| connection.throttle.next()) {
+            self.handle_received(conn, frame);
+        }
+        self.connections.list(conn);
     }
 
     fn store(&mut self, topic: &Arc<str>, send: ValidatedSend<'_>) {

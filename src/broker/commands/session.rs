@@ -188,7 +188,7 @@ impl Broker {
         match connection.state {
             ConnectionState::Closing => return,
             // The client's frames are not read, so their absence proves nothing.
-            _ if connection.reads_paused => return self.set_keep_alive_timer(conn),
+            _ if connection.reads_paused() => return self.set_keep_alive_timer(conn),
             ConnectionState::Start => return self.connections.close(conn),
             ConnectionState::Connected if connection.liveness.is_pinged => {
                 let detail = || "nothing came since the last PING".to_owned();

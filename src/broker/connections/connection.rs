@@ -1,7 +1,9 @@
 //! One client connection as the broker sees it.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
@@ -9,6 +11,7 @@ use super::endpoints::ConnectionEndpoints;
 use crate::broker::authentication::Conversation;
 use crate::broker::authentication::token::Identity;
 use crate::pb;
+use crate::wire::frame::Frame;
 
 /// ```text
 ///            CONNECT accepted
@@ -50,6 +53,7 @@ pub(crate) struct BrokerConnection {
     pub(super) outbox: ConnectionOutbox,
     /// By a fault: what the peer sends is left unread.
     pub(crate) reads_paused: bool,
+    pub(crate) throttle: Throttle,
     /// It is in the list of [`Connections::take_ready`](super::Connections::take_ready).
     pub(super) is_listed: bool,
 }
@@ -66,6 +70,7 @@ impl BrokerConnection {
             endpoints: ConnectionEndpoints::default(),
             outbox: ConnectionOutbox::default(),
             reads_paused: false,
+            throttle: Throttle::default(),
             is_listed: false,
         }
     }
@@ -76,6 +81,11 @@ impl BrokerConnection {
         self.outbox.bytes.split().freeze()
     }
 
+    /// Whether what the peer sends is left unread.
+    pub(crate) fn reads_paused(&self) -> bool {
+        self.reads_paused || self.throttle.is_on()
+    }
+
     pub(crate) fn writes_paused(&self) -> bool {
         self.outbox.writes_paused
     }
@@ -83,6 +93,42 @@ impl BrokerConnection {
     /// Whether a delivery was held back because the outbox was full; it no longer is.
     pub(crate) fn take_needs_dispatch(&mut self) -> bool {
         std::mem::take(&mut self.outbox.needs_dispatch)
+    }
+}
+
+/// Whether a producer of the connection is beyond a publish rate: then nothing more is read, and what was read before is held.
+#[derive(Debug, Default)]
+pub(crate) struct Throttle {
+    /// The topic with that rate.
+    topic: Option<Arc<str>>,
+    /// What came in the same read as the last message within the rate: no more than one read brings.
+    held: VecDeque<Frame>,
+}
+
+impl Throttle {
+    pub(crate) fn is_on(&self) -> bool {
+        self.topic.is_some()
+    }
+
+    pub(crate) fn topic(&self) -> Option<&Arc<str>> {
+        self.topic.as_ref()
+    }
+
+    pub(crate) fn start(&mut self, topic: &Arc<str>) {
+        self.topic = Some(Arc::clone(topic));
+    }
+
+    pub(crate) fn end(&mut self) {
+        self.topic = None;
+    }
+
+    pub(crate) fn hold(&mut self, frame: Frame) {
+        self.held.push_back(frame);
+    }
+
+    /// The next frame to be handled; `None` while the connection is beyond a rate.
+    pub(crate) fn next(&mut self) -> Option<Frame> {
+        if self.is_on() { None } else { self.held.pop_front() }
     }
 }
 

@@ -247,7 +247,7 @@ impl Connections {
     }
 
     /// Lists the connection as ready.
-    fn list(&mut self, id: ConnId) {
+    pub(crate) fn list(&mut self, id: ConnId) {
         let Some(connection) = self.by_id.get_mut(&id) else { return };
         if !connection.is_listed {
             connection.is_listed = true;

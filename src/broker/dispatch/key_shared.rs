@@ -46,7 +46,7 @@ impl Dispatcher<'_> {
     fn key_shared_round(&mut self, mut round: Round) -> u64 {
         let mut last = None;
         while !round.is_over() {
-            let Some(offset) = self.next_of_round(last) else { break };
+            let Some(offset) = self.next_of_round(last).filter(|_| self.is_within_rates()) else { break };
             last = Some(offset);
             let Some(entry) = self.log.get(offset) else {
                 self.sub.queue.forget(offset);

@@ -21,7 +21,7 @@ use crate::broker::config::DamagedEntries;
 use crate::broker::conformance::Conformance;
 use crate::broker::connections::Connections;
 use crate::broker::ids::ConsumerKey;
-use crate::broker::policies::PolicySet;
+use crate::broker::policies::{PolicySet, RateLimiter};
 use crate::broker::storage::{CompactedLog, Log, StoredEntry};
 use crate::broker::subscription::Subscription;
 use crate::pb::command_subscribe::SubType;
@@ -70,12 +70,26 @@ pub(crate) struct Dispatcher<'a> {
     pub(crate) compacted: &'a CompactedLog,
     pub(crate) connections: &'a mut Connections,
     pub(crate) conformance: &'a mut Conformance,
+    /// That of the topic; the subscription has its own.
+    pub(crate) topic_rate: &'a mut RateLimiter,
     pub(crate) context: DispatchContext,
+    /// Entries that may go out before the rates are asked again.
+    pub(crate) allowance: u64,
+}
+
+/// What has to happen later for a subscription to go on.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Dispatched {
+    /// When a delayed entry is due, ms since 1970, if no timer is set for that time yet.
+    pub(crate) delayed_until_ms: Option<u64>,
+    /// The rates let nothing more through, and no timer is set yet.
+    pub(crate) is_throttled: bool,
 }
 
 impl<'a> Dispatcher<'a> {
-    /// Sends what can be sent. `Some(ms)` says when a delayed entry is due, if no timer is set for that time yet.
-    pub(crate) fn dispatch(mut self) -> Option<u64> {
+    /// Sends what can be sent.
+    pub(crate) fn dispatch(mut self) -> Dispatched {
+        let was_throttled = self.sub.is_throttled;
         if !self.reads_compacted() {
             self.sub.queue.skip_trimmed(self.log);
         }
@@ -85,7 +99,19 @@ impl<'a> Dispatcher<'a> {
             SubType::KeyShared => self.dispatch_key_shared(),
         }
         self.sub.queue.note_progress();
-        self.sub.queue.take_timer()
+        let is_throttled = self.sub.is_throttled && !was_throttled;
+        Dispatched { delayed_until_ms: self.sub.queue.take_timer(), is_throttled }
+    }
+
+    /// Whether the rates let one more entry through. Tokens are of messages, and as many entries are read at once as there are
+    /// tokens: batches overdraw the rate.
+    fn is_within_rates(&mut self) -> bool {
+        if self.allowance == 0 && !self.sub.is_throttled {
+            let now_ms = self.context.now_ms;
+            self.allowance = self.topic_rate.available(now_ms).min(self.sub.dispatch_rate.available(now_ms));
+        }
+        self.sub.is_throttled |= self.allowance == 0;
+        self.allowance > 0
     }
 
     /// Whether the consumer that gets the messages wants of each key the last value.
@@ -134,6 +160,13 @@ impl<'a> Dispatcher<'a> {
         }
     }
 
+    fn take_from_rates(&mut self, messages: u32, entry: &StoredEntry) {
+        for rate in [&mut *self.topic_rate, &mut self.sub.dispatch_rate] {
+            rate.take(u64::from(messages), entry.bytes.len());
+        }
+        self.allowance -= 1;
+    }
+
     /// Sends an entry. `slot` is that of its key under Key_Shared, 0 elsewhere.
     fn send(&mut self, offset: u64, entry: &StoredEntry, key: ConsumerKey, slot: u32) {
         let head = MessageHead {
@@ -147,6 +180,7 @@ impl<'a> Dispatcher<'a> {
         };
         self.judge_batch(entry, key, head.redelivery_count);
         let messages = self.sub.cursor.left(offset, entry.info.messages());
+        self.take_from_rates(messages, entry);
         let copies = self.connections.send_message(key.conn, &head, entry, self.context.broker_entry_metadata);
         self.sub.record_delivery(offset, key, messages, slot);
         self.sub.note(key, |activity| activity.consumed_ms = self.context.now_ms);

@@ -13,7 +13,7 @@ impl Dispatcher<'_> {
         let mut waiting = Vec::new();
         let mut run = 0;
         while let Some((offset, entry)) = self.sub.queue.next_entry(&self.sub.cursor, self.log) {
-            let Some(next) = self.next_in_turn(&mut run) else { break };
+            let Some(next) = self.next_in_turn(&mut run).filter(|_| self.is_within_rates()) else { break };
             self.sub.queue.take(offset);
             if self.drop_if_undeliverable(offset, entry) || self.delay_if_early(offset, entry) {
                 continue;

@@ -22,7 +22,7 @@ impl Dispatcher<'_> {
         let mut sent = 0;
         while sent < entries_max {
             let Some((offset, entry)) = self.next_unread() else { return false };
-            if !self.connections.has_room(key.conn) {
+            if !self.connections.has_room(key.conn) || !self.is_within_rates() {
                 return false;
             }
             self.sub.queue.take_unread();

@@ -28,7 +28,7 @@ use crate::broker::config::BrokerConfig;
 use crate::broker::conformance::{Conformance, ConformanceViolation, Rule};
 pub use crate::broker::connections::Peer;
 use crate::broker::connections::{ConnectionState, Connections};
-use crate::broker::dispatch::{DispatchContext, Dispatcher, UnackedLimits};
+use crate::broker::dispatch::{DispatchContext, Dispatched, Dispatcher, UnackedLimits};
 pub use crate::broker::ids::ConnId;
 use crate::broker::like::Capability;
 use crate::broker::policies::{Access, Policies};
@@ -43,6 +43,9 @@ use crate::wire::command::Refusal;
 use crate::wire::error::DecodeError;
 use crate::wire::frame::{Frame, Limits, cut, frames};
 use crate::wire::tx::TxBuf;
+
+/// Until a subscription that got as much as the dispatch rates allow is looked at again, as on a real broker.
+const DISPATCH_BACKOFF: Duration = Duration::from_secs(1);
 
 /// A whole broker. See the [module](self).
 pub struct Broker {
@@ -184,9 +187,17 @@ impl Broker {
     /// One received frame.
     pub fn handle(&mut self, conn: ConnId, frame: Frame, now: Now) {
         self.set_clock(now);
+        self.handle_received(conn, frame);
+    }
+
+    /// The same, at the time of the latest input.
+    pub(super) fn handle_received(&mut self, conn: ConnId, frame: Frame) {
         let Some(connection) = self.connections.get_mut(conn) else { return };
         if connection.state == ConnectionState::Closing {
             return;
+        }
+        if connection.throttle.is_on() {
+            return connection.throttle.hold(frame);
         }
         if let Some(check) = connection.liveness.on_frame() {
             self.on_holder_alive(check);
@@ -223,6 +234,8 @@ impl Broker {
                 BrokerTimer::DelayedMessages { topic, subscription } => {
                     self.on_delayed_messages(&topic, &subscription);
                 }
+                BrokerTimer::DispatchRate { topic, subscription } => self.on_dispatch_backoff(&topic, &subscription),
+                BrokerTimer::PublishRate(conn) => self.on_publish_rate(conn),
                 BrokerTimer::PolicyCheck => self.on_policy_check(),
                 BrokerTimer::DelayedByFault { conn, bytes } => self.connections.send_raw(conn, &bytes),
             }
@@ -248,6 +261,13 @@ impl Broker {
     fn on_delayed_messages(&mut self, topic: &Arc<str>, subscription: &Arc<str>) {
         if let Some(sub) = self.topics.subscription_mut(topic, subscription) {
             sub.queue.wake_delayed(self.now.wall_ms);
+            self.dispatch(topic, Some(subscription));
+        }
+    }
+
+    fn on_dispatch_backoff(&mut self, topic: &Arc<str>, subscription: &Arc<str>) {
+        if let Some(sub) = self.topics.subscription_mut(topic, subscription) {
+            sub.is_throttled = false;
             self.dispatch(topic, Some(subscription));
         }
     }
@@ -417,15 +437,18 @@ impl Broker {
             damaged_entries: self.config.damaged_entries,
         };
         let (log, compacted, is_terminated) = (&found.log, &found.compacted, found.is_terminated);
-        let mut delayed = Vec::new();
+        let (mut delayed, mut throttled) = (Vec::new(), Vec::new());
+        let topic_rate = &mut found.dispatch_rate;
+        topic_rate.follow_dispatch_rate(found.policies.dispatch_rate, context.now_ms);
         for (name, sub) in found.subscriptions.iter_mut().filter(|(name, _)| only.is_none_or(|only| only == *name)) {
+            sub.dispatch_rate.follow_dispatch_rate(found.policies.subscription_dispatch_rate, context.now_ms);
             let dispatcher = {
                 let (connections, conformance) = (&mut self.connections, &mut self.conformance);
-                Dispatcher { sub, log, compacted, connections, conformance, context }
+                Dispatcher { sub, log, compacted, connections, conformance, topic_rate, context, allowance: 0 }
             };
-            if let Some(due_ms) = dispatcher.dispatch() {
-                delayed.push((due_ms, Arc::clone(name)));
-            }
+            let Dispatched { delayed_until_ms, is_throttled } = dispatcher.dispatch();
+            delayed.extend(delayed_until_ms.map(|due_ms| (due_ms, Arc::clone(name))));
+            throttled.extend(is_throttled.then(|| Arc::clone(name)));
             if is_terminated && sub.cursor.mark_delete() >= log.end() {
                 for consumer in sub.consumers.iter_mut().filter(|one| one.has_flowed && !one.end_of_topic_sent) {
                     consumer.end_of_topic_sent = true;
@@ -437,6 +460,9 @@ impl Broker {
         for (due_ms, subscription) in delayed {
             let after = Duration::from_millis(due_ms.saturating_sub(self.now.wall_ms));
             self.set_timer(after, BrokerTimer::DelayedMessages { topic: Arc::clone(topic), subscription });
+        }
+        for subscription in throttled {
+            self.set_timer(DISPATCH_BACKOFF, BrokerTimer::DispatchRate { topic: Arc::clone(topic), subscription });
         }
         self.send_drained_away(topic);
     }

@@ -24,6 +24,10 @@ pub(crate) enum BrokerTimer {
     Failover { topic: Arc<str>, subscription: Arc<str>, generation: u64 },
     /// Delayed messages of a subscription come due.
     DelayedMessages { topic: Arc<str>, subscription: Arc<str> },
+    /// A subscription that got as much as the dispatch rates allow may get more.
+    DispatchRate { topic: Arc<str>, subscription: Arc<str> },
+    /// A connection that sent as much as a publish rate allows may send more.
+    PublishRate(ConnId),
     /// Time to live, retention and backlog quotas.
     PolicyCheck,
     /// Bytes that a fault held back.
@@ -38,6 +42,8 @@ impl BrokerTimer {
             Self::LivenessCheck { .. } => "liveness check",
             Self::Failover { .. } => "failover delay",
             Self::DelayedMessages { .. } => "delayed delivery",
+            Self::DispatchRate { .. } => "dispatch rate",
+            Self::PublishRate(_) => "publish rate",
             Self::PolicyCheck => "policy check",
             Self::DelayedByFault { .. } => "delayed by a fault",
         }
@@ -45,7 +51,13 @@ impl BrokerTimer {
 
     /// Whether it goes by the broker's own clock, which tests move ahead.
     fn is_on_own_clock(&self) -> bool {
-        matches!(self, Self::CredentialsCheck(_) | Self::DelayedMessages { .. } | Self::PolicyCheck)
+        match self {
+            Self::CredentialsCheck(_) | Self::DelayedMessages { .. } | Self::PolicyCheck => true,
+            Self::DispatchRate { .. } | Self::PublishRate(_) => true,
+            Self::KeepAlive(_) | Self::LivenessCheck { .. } | Self::Failover { .. } | Self::DelayedByFault { .. } => {
+                false
+            }
+        }
     }
 }
 

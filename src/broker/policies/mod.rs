@@ -3,12 +3,14 @@
 //! [`Policies`] holds them. The value that counts for a topic is that of the topic, else that of its namespace, else that of
 //! the broker's settings; [`Policies::effective`] is the one place that says so. What a policy does is with the behaviour.
 
+mod rates;
 mod set;
 mod types;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+pub(crate) use self::rates::RateLimiter;
 pub(crate) use self::set::Access;
 pub use self::set::PolicySet;
 pub use self::types::{

@@ -68,11 +68,11 @@ pub struct PolicySet {
     pub max_unacked_messages_per_subscription: Option<u64>,
     /// Whether messages may be delayed (`delayedDelivery`).
     pub delayed_delivery: Option<DelayedDelivery>,
-    /// Limits on publishing (`publishRate`). No effect.
+    /// Limits on publishing (`publishRate`): the connection of a producer beyond it is not read until there is a token again.
     pub publish_rate: Option<PublishRate>,
-    /// Limits on delivery from a topic (`dispatchRate`). No effect.
+    /// Limits on delivery from a topic (`dispatchRate`), over all subscriptions. What is beyond it waits for a second.
     pub dispatch_rate: Option<DispatchRate>,
-    /// Limits on delivery to a subscription (`subscriptionDispatchRate`). No effect.
+    /// Limits on delivery to a subscription (`subscriptionDispatchRate`). What is beyond it waits for a second.
     pub subscription_dispatch_rate: Option<DispatchRate>,
     /// What a new version of a schema has to fit (`schemaCompatibilityStrategy`).
     pub schema_compatibility_strategy: Option<SchemaCompatibilityStrategy>,

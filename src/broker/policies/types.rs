@@ -206,7 +206,7 @@ pub struct DispatchRate {
     pub dispatch_throttling_rate_in_msg: i32,
     /// Bytes in a period.
     pub dispatch_throttling_rate_in_byte: i64,
-    /// Whether what is published adds to the limit.
+    /// Whether what is published adds to the limit. No effect.
     pub relative_to_publish_rate: bool,
     /// The period, seconds.
     pub rate_period_in_second: i32,

@@ -29,6 +29,7 @@ pub(crate) use self::read_queue::ReadQueue;
 pub(crate) use self::round_robin::RoundRobin;
 use self::unacked::UnackedEntries;
 use crate::broker::ids::ConsumerKey;
+use crate::broker::policies::RateLimiter;
 use crate::broker::refusal::refuse;
 use crate::broker::storage::{Cursor, EntryInfo, Log};
 use crate::pb::ServerError;
@@ -92,6 +93,9 @@ pub(crate) struct Subscription {
     /// Messages of these that had been delivered before.
     redelivered: u64,
     activity: Activity,
+    pub(crate) dispatch_rate: RateLimiter,
+    /// A timer for the next delivery within the dispatch rates is set.
+    pub(crate) is_throttled: bool,
 }
 
 impl Subscription {
@@ -118,6 +122,8 @@ impl Subscription {
             blocked_on_unacked: false,
             redelivered: 0,
             activity: Activity::default(),
+            dispatch_rate: RateLimiter::default(),
+            is_throttled: false,
         }
     }
 

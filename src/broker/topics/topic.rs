@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::backlog::quota_exceeded;
 use super::producers::TopicProducers;
 use super::sequence_ids::SequenceIds;
-use crate::broker::policies::PolicySet;
+use crate::broker::policies::{PolicySet, RateLimiter};
 use crate::broker::refusal::refuse;
 use crate::broker::storage::{CompactedLog, Log};
 use crate::broker::subscription::Subscription;
@@ -34,6 +34,8 @@ pub(crate) struct Topic {
     pub(crate) created_ms: u64,
     /// No further messages are accepted.
     pub(crate) is_terminated: bool,
+    pub(crate) publish_rate: RateLimiter,
+    pub(crate) dispatch_rate: RateLimiter,
     /// Producers are held off until entries can be dropped.
     pub(crate) is_over_quota: bool,
 }
@@ -51,6 +53,8 @@ impl Topic {
             published: PublishCounters::default(),
             created_ms: 0,
             is_terminated: false,
+            publish_rate: RateLimiter::default(),
+            dispatch_rate: RateLimiter::default(),
             is_over_quota: false,
         }
     }
