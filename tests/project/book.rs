@@ -112,18 +112,27 @@ fn every_command_has_its_place() {
     let commands = pulsar_native::wire::Command::ALL.iter().map(|(_, name)| name.to_lowercase());
     let missing: Vec<_> = commands.filter(|name| !anchors.contains(name)).collect();
     assert!(missing.is_empty(), "commands without a heading: {missing:?}");
+    let index = read("docs/protocol/README.md");
+    let commands = pulsar_native::wire::Command::ALL.iter().map(|(_, name)| *name);
+    let missing: Vec<_> = commands.filter(|name| !index.contains(&format!("| [{name}]("))).collect();
+    assert!(missing.is_empty(), "commands that are not in the index: {missing:?}");
 }
 
 #[cfg(any(feature = "broker", feature = "capture"))]
 #[test]
 fn every_rule_has_its_place() {
-    let rules = pulsar_native::rules::Rule::ALL;
+    use pulsar_native::rules::Rule;
+    let rules = Rule::ALL;
     let is_missing = |place: &str| {
         let (chapter, heading) = place.split_once('#').expect("a heading");
         !anchors(&read(chapter)).contains(heading)
     };
     let missing: Vec<_> = rules.iter().map(|rule| rule.chapter()).filter(|place| is_missing(place)).collect();
     assert!(missing.is_empty(), "rules without a heading: {missing:?}");
+    let index = read("docs/protocol/README.md");
+    let link = |rule: &Rule| rule.chapter().trim_start_matches("docs/protocol/").to_owned();
+    let missing: Vec<_> = rules.iter().filter(|rule| !index.contains(&format!("| [{rule}]({})", link(rule)))).collect();
+    assert!(missing.is_empty(), "rules that are not in the index: {missing:?}");
 }
 
 /// Those in the rows about the referee.
