@@ -66,7 +66,7 @@ impl Default for InspectorConfig {
     }
 }
 
-/// Looks at traffic: see the [module](self).
+/// Looks at traffic, segment by segment, and gives what it sees as observations.
 ///
 /// ```
 /// use std::time::SystemTime;
