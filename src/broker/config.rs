@@ -103,6 +103,8 @@ pub struct BrokerConfig {
     pub web_service_url: Option<String>,
     /// The `https://` URL of the REST interface, which its lookups name: none.
     pub web_service_url_tls: Option<String>,
+    /// The authority, in PEM, of the certificate that was made for this broker: none.
+    pub ca_pem: Option<String>,
     /// [`oauth2_client`](crate::broker::EmbeddedBrokerBuilder::oauth2_client): no clients.
     pub(in crate::broker) identity_provider: IdentityProvider,
 }
@@ -144,6 +146,7 @@ impl Default for BrokerConfig {
             broker_service_url_tls: None,
             web_service_url: None,
             web_service_url_tls: None,
+            ca_pem: None,
             identity_provider: IdentityProvider::default(),
         }
     }

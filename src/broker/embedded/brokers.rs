@@ -2,9 +2,12 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::sync::Arc;
 
 use super::EmbeddedBroker;
 use super::listeners::{bind, serve_broker};
+use super::server::BrokerServer;
+use crate::broker::rest::BrokerSwitch;
 
 /// The brokers of a cluster ([`EmbeddedBrokerBuilder::brokers`](super::EmbeddedBrokerBuilder::brokers)), numbered from 0.
 ///
@@ -57,11 +60,7 @@ impl EmbeddedBroker {
     /// # Cancel safety
     /// Dropping the future does not cancel the stop.
     pub async fn stop_broker(&self, broker: usize) -> bool {
-        let has_stopped = self.call(|machine| machine.stop_broker(broker));
-        if has_stopped {
-            poll_fn(|context| self.server.poll_stop_accepting(broker, context)).await;
-        }
-        has_stopped
+        stop(&self.server, broker).await
     }
 
     /// A broker that was stopped listens again at its address and takes part again. False, and nothing happens, if it runs or
@@ -73,16 +72,38 @@ impl EmbeddedBroker {
     /// # Cancel safety
     /// Dropping the future before it is done leaves the broker stopped.
     pub async fn start_broker(&self, broker: usize) -> io::Result<bool> {
-        let Some(address) = self.server.addresses.of(broker).filter(|_| !self.runs(broker)) else { return Ok(false) };
-        let listener = bind(address).await?;
-        let has_started = self.call(|machine| machine.start_broker(broker));
-        if has_started {
-            serve_broker(&self.server, broker, listener);
-        }
-        Ok(has_started)
+        start(&self.server, broker).await
     }
+}
 
-    fn runs(&self, broker: usize) -> bool {
-        self.call(|machine| machine.runs(broker))
+async fn stop(server: &BrokerServer, broker: usize) -> bool {
+    let has_stopped = server.call(|machine| machine.stop_broker(broker));
+    if has_stopped {
+        poll_fn(|context| server.poll_stop_accepting(broker, context)).await;
+    }
+    has_stopped
+}
+
+async fn start(server: &Arc<BrokerServer>, broker: usize) -> io::Result<bool> {
+    let is_running = server.call(|machine| machine.runs(broker));
+    let Some(address) = server.addresses.of(broker).filter(|_| !is_running) else { return Ok(false) };
+    let listener = bind(address).await?;
+    let has_started = server.call(|machine| machine.start_broker(broker));
+    if has_started {
+        serve_broker(server, broker, listener);
+    }
+    Ok(has_started)
+}
+
+/// Does what a request wants; the error says why it cannot be done.
+pub(super) async fn carry_out(server: &Arc<BrokerServer>, switch: BrokerSwitch) -> Result<(), String> {
+    let (is_done, number) = match switch {
+        BrokerSwitch::Stop(number) => (stop(server, number).await, number),
+        BrokerSwitch::Start(number) => (start(server, number).await.map_err(|error| error.to_string())?, number),
+    };
+    match (is_done, switch) {
+        (true, _) => Ok(()),
+        (false, BrokerSwitch::Stop(_)) => Err(format!("broker {number} does not run, or is the last one that does")),
+        (false, BrokerSwitch::Start(_)) => Err(format!("broker {number} runs")),
     }
 }

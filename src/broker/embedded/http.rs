@@ -12,6 +12,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::brokers::carry_out;
 use super::server::BrokerServer;
 use crate::broker::rest::{RestAnswer, RestRequest};
 use crate::http_io::HyperIo;
@@ -35,7 +36,7 @@ pub(super) async fn serve_http<S: AsyncRead + AsyncWrite + Unpin>(
 }
 
 async fn respond(
-    server: &BrokerServer,
+    server: &Arc<BrokerServer>,
     own_url: &str,
     certified: Option<&str>,
     request: Request<Incoming>,
@@ -58,7 +59,14 @@ async fn respond(
         authorization: head.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()),
         certified,
     };
-    response(server.call(|broker| broker.rest(&request)))
+    let (answer, switch) = server.call(|broker| (broker.rest(&request), broker.take_switch()));
+    response(match switch {
+        None => answer,
+        Some(switch) => match carry_out(server, switch).await {
+            Ok(()) => answer,
+            Err(reason) => RestAnswer::refused(409, reason),
+        },
+    })
 }
 
 fn response(answer: RestAnswer) -> Response<Full<Bytes>> {

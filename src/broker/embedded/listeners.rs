@@ -163,7 +163,6 @@ pub(super) struct Addresses {
     /// `None` without both.
     https: Option<SocketAddr>,
     /// The authority that signed the certificate, in PEM, if the broker made it.
-    #[cfg_attr(not(feature = "self-signed"), allow(dead_code, reason = "no broker makes a certificate"))]
     pub(super) ca_pem: Option<String>,
 }
 

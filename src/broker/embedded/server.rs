@@ -76,6 +76,7 @@ impl BrokerServer {
         config.broker_service_url_tls = config.broker_service_url_tls.or_else(|| addresses.tls_url());
         config.web_service_url = addresses.http_url();
         config.web_service_url_tls = addresses.https_url();
+        config.ca_pem.clone_from(&addresses.ca_pem);
         let started = Instant::now();
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let started_wall_ms = u64::try_from(wall.as_millis()).unwrap_or(u64::MAX);

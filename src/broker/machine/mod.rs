@@ -33,7 +33,7 @@ pub use crate::broker::ids::ConnId;
 use crate::broker::like::Capability;
 use crate::broker::policies::{Access, Policies};
 use crate::broker::rest::KeptPolicies;
-pub use crate::broker::rest::{RestAnswer, RestRequest};
+pub use crate::broker::rest::{BrokerSwitch, RestAnswer, RestRequest};
 use crate::broker::tenants::Tenants;
 use crate::broker::topics::{Brokers, Ownership, Schemas, TopicListWatchers, TopicTable};
 use crate::machine::{Deadline, Now};
@@ -70,6 +70,8 @@ pub struct Broker {
     pub(super) now: Now,
     /// How far the broker's own clock is ahead of the wall clock of the inputs, ms.
     pub(super) advanced_ms: u64,
+    /// What a request wants of the sockets.
+    pub(super) switch: Option<BrokerSwitch>,
     timers: BrokerTimers,
     /// Producer names generated so far.
     generated_names: u64,
@@ -98,6 +100,7 @@ impl Broker {
             migrated_to: None,
             now,
             advanced_ms: 0,
+            switch: None,
             timers: BrokerTimers::default(),
             generated_names: 0,
             checks_policies: false,

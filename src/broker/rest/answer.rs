@@ -51,7 +51,7 @@ impl RestAnswer {
     }
 
     /// Status and `reason`, as all of the admin API refuses.
-    pub(super) fn refused(status: u16, reason: impl Into<String>) -> Self {
+    pub(in crate::broker) fn refused(status: u16, reason: impl Into<String>) -> Self {
         Self::failed(status, &json!({ "reason": reason.into() }))
     }
 

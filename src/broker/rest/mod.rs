@@ -47,6 +47,7 @@ use self::request::Call;
 pub use self::request::RestRequest;
 pub(in crate::broker) use self::request::parameter;
 use self::routes::{Access, Found};
+pub use self::testing::BrokerSwitch;
 use super::authentication;
 use super::machine::Broker;
 use super::policies::Access as TopicAccess;

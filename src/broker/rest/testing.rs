@@ -10,6 +10,10 @@
 //! | `POST /testing/faults` | arms a fault |
 //! | `GET /testing/faults` | on how many events a fault took effect |
 //! | `DELETE /testing/faults` | disarms all |
+//! | `GET /testing/ca` | the authority of the broker's certificate, if that was made on the spot |
+//! | `GET /testing/brokers` | the brokers of the cluster: their URLs, and whether they run |
+//! | `POST /testing/brokers/{broker}/stop`, `start` | one dies, or comes back at its address |
+//! | `POST /testing/brokers/{broker}/{domain}/{tenant}/{namespace}/{topic}` | moves a topic to it |
 //! | `POST /testing/connections/drop`, `blackhole`, `stall`, `challenge` | what happens to all connections at once |
 
 use std::time::Duration;
@@ -19,7 +23,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::request::Call;
-use super::routes::{Route, delete, get, post};
+use super::routes::{Access, Route, delete, get, post};
 use super::{Outcome, RestAnswer};
 use crate::broker::admin::StoredMessage;
 use crate::broker::faults::{FaultEffect, FaultEvent, ScriptedFault};
@@ -36,10 +40,62 @@ pub(super) const ROUTES: &[Route] = &[
     get("testing/faults", injected),
     delete("testing/faults", clear),
     post("testing/connections/{what}", connections),
+    get("testing/ca", authority).access(Access::AnyRole),
+    get("testing/brokers", brokers),
+    post("testing/brokers/{broker}/stop", |broker, call| switch(broker, call, BrokerSwitch::Stop)),
+    post("testing/brokers/{broker}/start", |broker, call| switch(broker, call, BrokerSwitch::Start)),
+    post("testing/brokers/{broker}/{domain}/{tenant}/{namespace}/{topic}", move_topic),
 ];
 
 /// Stored messages in one answer, the last ones.
 const MESSAGES_MAX: usize = 10_000;
+
+/// What a request wants of the sockets of one broker of the cluster, by its number. The machine has none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BrokerSwitch {
+    /// It dies.
+    Stop(usize),
+    /// It listens again.
+    Start(usize),
+}
+
+impl Broker {
+    /// What the latest request wants of the sockets; its answer is for a success.
+    pub fn take_switch(&mut self) -> Option<BrokerSwitch> {
+        self.switch.take()
+    }
+}
+
+/// The broker of the cluster that a request is about.
+fn numbered(broker: &Broker, call: &Call<'_>) -> Result<usize, RestAnswer> {
+    let number = usize::try_from(call.number("broker")?).ok().filter(|number| broker.brokers.url(*number).is_some());
+    number.ok_or_else(|| RestAnswer::refused(404, format!("there is no broker {}", call.segment("broker"))))
+}
+
+fn switch(broker: &mut Broker, call: &Call<'_>, switch: fn(usize) -> BrokerSwitch) -> Outcome {
+    broker.switch = Some(switch(numbered(broker, call)?));
+    Ok(RestAnswer::done())
+}
+
+fn brokers(broker: &mut Broker, _: &Call<'_>) -> Outcome {
+    let all = (0..).map_while(|number| Some((number, broker.brokers.url(number)?)));
+    let all = all.map(|(number, url)| json!({ "brokerServiceUrl": url, "isRunning": broker.runs(number) }));
+    Ok(Value::Array(all.collect()).into())
+}
+
+fn move_topic(broker: &mut Broker, call: &Call<'_>) -> Outcome {
+    let (number, topic) = (numbered(broker, call)?, call.topic()?);
+    match broker.move_topic(topic.as_str(), number) {
+        true => Ok(RestAnswer::done()),
+        false => Err(RestAnswer::refused(409, format!("broker {number} does not run"))),
+    }
+}
+
+fn authority(broker: &mut Broker, _: &Call<'_>) -> Outcome {
+    let missing = || RestAnswer::refused(404, "the certificate of this broker was not made on the spot");
+    let pem = broker.config.ca_pem.clone().ok_or_else(missing)?;
+    Ok(RestAnswer::new(200, "application/x-pem-file", pem))
+}
 
 fn advance(broker: &mut Broker, call: &Call<'_>) -> Outcome {
     let millis = call.parameter("millis").and_then(|text| text.parse().ok());

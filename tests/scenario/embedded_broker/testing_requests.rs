@@ -104,3 +104,37 @@ async fn what_is_stored_and_what_became_of_it_is_shown() {
     assert!(story.body.contains("1 messages published, 1 entries stored"), "{}", story.body);
     assert_eq!(value(&broker, "/testing/violations").await, json!([]));
 }
+
+#[tokio::test]
+async fn a_broker_of_a_cluster_dies_and_comes_back() {
+    let cluster = TestBroker::start_with(EmbeddedBroker::builder().http(true).brokers(2)).await;
+    let producer = cluster.client().producer(TOPIC).create().await.expect("created");
+    done(&cluster, "POST", "/testing/brokers/1/persistent/public/default/orders", "").await;
+    assert_eq!(cluster.owner(TOPIC), Some(1));
+    done(&cluster, "POST", "/testing/brokers/1/stop", "").await;
+    producer.send("to the other one").await.expect("sent");
+    assert_eq!(cluster.owner(TOPIC), Some(0));
+    let runs = |all: Value| [&all[0]["isRunning"], &all[1]["isRunning"]].map(|runs| runs == &json!(true));
+    assert_eq!(runs(value(&cluster, "/testing/brokers").await), [true, false]);
+    for (path, status, reason) in [
+        ("brokers/0/stop", 409, "broker 0 does not run, or is the last one that does"),
+        ("brokers/0/start", 409, "broker 0 runs"),
+        ("brokers/1/persistent/public/default/orders", 409, "broker 1 does not run"),
+        ("brokers/2/stop", 404, "there is no broker 2"),
+    ] {
+        let answer = ask(&cluster, "POST", &format!("/testing/{path}"), "").await;
+        assert_eq!((answer.status, answer.body), (status, json!({ "reason": reason }).to_string()), "{path}");
+    }
+    done(&cluster, "POST", "/testing/brokers/1/start", "").await;
+    assert_eq!(runs(value(&cluster, "/testing/brokers").await), [true, true]);
+}
+
+#[cfg(feature = "self-signed")]
+#[tokio::test]
+async fn the_authority_of_a_certificate_that_was_made_is_handed_out() {
+    let broker = TestBroker::start_with(EmbeddedBroker::builder().http(true).tls_self_signed()).await;
+    let answer = ask(&broker, "GET", "/testing/ca", "").await;
+    assert_eq!((answer.status, Some(answer.body.as_str())), (200, broker.ca_pem()));
+    let plain = started().await;
+    assert_eq!(ask(&plain, "GET", "/testing/ca", "").await.status, 404);
+}
