@@ -211,6 +211,8 @@ mod switch {
         UntilOneShort,
         /// A refresh of a table view does not wait until the last messages are read.
         RefreshDoesNotWait,
+        /// A receiver queue that has grown stays large for a slow application.
+        QueueNeverShrinks,
         /// Some wake-ups of tasks of the application are lost.
         LoseWakeUp,
         /// Some wake-ups of the drivers are lost.

@@ -59,6 +59,8 @@ pub struct ConsumerBuilder {
     pub(super) auto_update: AutoUpdate,
     pub(super) position_of_added: InitialPosition,
     pub(super) total_queue_size_max: u32,
+    /// `None`: unless a size is set.
+    pub(super) scales_queue: Option<bool>,
     #[cfg(feature = "patterns")]
     pub(super) topics_mode: Option<RegexSubscriptionMode>,
     #[cfg(feature = "patterns")]
@@ -82,6 +84,7 @@ impl ConsumerBuilder {
             auto_update: AutoUpdate::default(),
             position_of_added: InitialPosition::Earliest,
             total_queue_size_max: 50_000,
+            scales_queue: None,
             #[cfg(feature = "patterns")]
             topics_mode: None,
             #[cfg(feature = "patterns")]
@@ -107,9 +110,27 @@ impl ConsumerBuilder {
     /// How many messages the broker may send ahead of the application, for each topic and partition. An entry is never
     /// split, so the last batch may exceed it. 0: none is sent ahead, each waiting `receive` requests one. At most
     /// 2^31 - 1, and of several topics and partitions no more than
-    /// [together](Self::max_total_receiver_queue_size_across_partitions). Default: 1000.
+    /// [together](Self::max_total_receiver_queue_size_across_partitions). Default: 1000, from which the queue
+    /// [grows](Self::auto_scaled_receiver_queue_size); a size that is set here is kept.
     pub fn receiver_queue_size(mut self, messages: u32) -> Self {
         self.config.receiver_queue_size = messages;
+        self.scales_queue.get_or_insert(false);
+        self
+    }
+
+    /// Whether the receiver queue of each topic and partition follows the application, from
+    /// [`receiver_queue_size`](Self::receiver_queue_size) up to its part of the
+    /// [total](Self::max_total_receiver_queue_size_across_partitions), or what takes 16 MiB by the mean size of its messages.
+    /// It doubles where the application has received everything and the broker was not allowed to send more: where producers batch, a
+    /// thousand messages are a few entries, and each would cost a round trip. It is halved where half of it keeps the application
+    /// busy for more than 100 ms, so that on a Shared subscription a slow consumer does not keep what others could have.
+    /// [`ConsumerStats::receiver_queue_size`](crate::ConsumerStats::receiver_queue_size) is the size at the moment. A queue of size 0
+    /// does not grow, and to ask for that is an error ([`InvalidArgument`](crate::ErrorKind::InvalidArgument)). Default: true, unless
+    /// `receiver_queue_size` is set. (In the Java client it is off, starts with one message, and `receiverQueueSize` is its
+    /// bound; PIP-74.)
+    #[doc(alias = "autoScaledReceiverQueueSizeEnabled")]
+    pub fn auto_scaled_receiver_queue_size(mut self, is_scaled: bool) -> Self {
+        self.scales_queue = Some(is_scaled);
         self
     }
 

@@ -35,16 +35,25 @@ pub(super) struct QueueLimits {
     pub(super) each: u32,
     /// Of all parts together.
     pub(super) total: u32,
+    /// Each may grow up to its part of the total.
+    pub(super) is_scaled: bool,
 }
 
 impl QueueLimits {
-    /// Of each of so many parts. A single one gets the size that was set.
-    pub(super) fn share(self, parts: usize) -> u32 {
+    /// Of each of so many parts: its size, and up to which it may grow. A single one gets the size that was set.
+    pub(super) fn share(self, parts: usize) -> (u32, u32) {
         let parts = u32::try_from(parts).unwrap_or(u32::MAX).max(1);
-        match (self.each, parts) {
+        let part = (self.total / parts).max(1);
+        let size = match (self.each, parts) {
             (0, _) | (_, 1) => self.each,
-            _ => self.each.min((self.total / parts).max(1)),
-        }
+            _ => self.each.min(part),
+        };
+        (size, if self.is_scaled { size.max(part) } else { size })
+    }
+
+    /// Sets those of one of so many parts.
+    pub(super) fn apply(self, parts: usize, config: &mut ConsumerConfig) {
+        (config.receiver_queue_size, config.receiver_queue_size_max) = self.share(parts);
     }
 }
 
@@ -78,16 +87,16 @@ impl ConsumerShared {
         if mutation!(NewPartitionAtLatest) {
             config.initial_position = InitialPosition::Latest;
         }
-        config.receiver_queue_size = self.joining.queues.share(parts);
+        self.joining.queues.apply(parts, &mut config);
         Arc::new(config)
     }
 
     /// Gives each part its share of the total, after parts have come or gone. With the lock of `opening`.
     fn share_queue(&self) {
         let parts = self.parts.snapshot().1;
-        let share = self.joining.queues.share(parts.len());
+        let (size, size_max) = self.joining.queues.share(parts.len());
         for part in parts {
-            part.endpoint.with(|consumer| consumer.set_receiver_queue_size(share));
+            part.endpoint.with(|consumer| consumer.set_receiver_queue_size(size, size_max));
         }
     }
 

@@ -56,6 +56,10 @@ impl ConsumerBuilder {
             let what = "`max_total_receiver_queue_size_across_partitions` is 0: at least 1";
             return Err(Error::local(ErrorKind::InvalidArgument, what));
         }
+        if self.scales_queue == Some(true) && self.config.receiver_queue_size == 0 {
+            let what = "`auto_scaled_receiver_queue_size` with a `receiver_queue_size` of 0, which does not grow";
+            return Err(Error::local(ErrorKind::InvalidArgument, what));
+        }
         let letter_topics = self.letter_topics().await?;
         let retry_topic = letter_topics.as_ref().and_then(LetterTopics::retry_topic);
         let Found { names, parts, partitioned, followed } = self.find(retry_topic).await?;
@@ -155,12 +159,13 @@ impl ConsumerBuilder {
     }
 
     fn queue_limits(&self) -> QueueLimits {
-        QueueLimits { each: self.config.receiver_queue_size, total: self.total_queue_size_max }
+        let is_scaled = self.scales_queue.unwrap_or(true);
+        QueueLimits { each: self.config.receiver_queue_size, total: self.total_queue_size_max, is_scaled }
     }
 
     fn config_for(&self, parts: usize, follows_pattern: bool) -> ConsumerConfig {
         let mut config = self.config.clone();
-        config.receiver_queue_size = self.queue_limits().share(parts);
+        self.queue_limits().apply(parts, &mut config);
         config.name.get_or_insert_with(random_name);
         if follows_pattern {
             // What was deleted stays deleted, and what is made again is another topic.

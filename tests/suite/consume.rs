@@ -207,6 +207,41 @@ pub async fn permits_stay_within_the_queue(target: &Target) {
     until("the permits to come home", look, |permits| (5..=10).contains(permits)).await;
 }
 
+/// A quick application gets a larger queue, where batches use the small one up; a slow one gives it back.
+pub async fn the_queue_follows_the_application(target: &Target) {
+    let client = target.client().await;
+    let topic = target.topic("scaled");
+    let builder = client.consumer(&topic, "s").subscription_type(SubscriptionType::Shared);
+    let refused = builder.clone().receiver_queue_size(0).auto_scaled_receiver_queue_size(true).subscribe().await;
+    let error = refused.expect_err("a queue of 0 does not grow");
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
+    let builder = builder.receiver_queue_size(10).auto_scaled_receiver_queue_size(true);
+    let mut consumer = subscribed(builder.max_total_receiver_queue_size_across_partitions(80)).await;
+    let batches = client.producer(&topic).batching_max_messages(10).batching_max_publish_delay(Duration::from_secs(1));
+    let producer = created(batches).await;
+    send_all(&producer, numbered(1000).iter().map(String::as_str)).await;
+    let mut received = 0;
+    while consumer.stats().receiver_queue_size == 10 {
+        let message = receive(&mut consumer).await;
+        consumer.ack(&message).expect("acknowledged");
+        received += 1;
+        assert!(received < 500, "of batches of 10 each one costs a round trip");
+    }
+    let grown = consumer.stats().receiver_queue_size;
+    assert!((20..=80).contains(&grown), "{grown}");
+    loop {
+        let message = receive(&mut consumer).await;
+        // Half of the smallest queue takes longer than 100 ms.
+        tokio::time::sleep(Duration::from_millis(25)).await;
+        consumer.ack(&message).expect("acknowledged");
+        received += 1;
+        if consumer.stats().receiver_queue_size == 10 && permits(target, &topic).await <= 10 {
+            break;
+        }
+        assert!(received < 900, "a slow application keeps {}", consumer.stats().receiver_queue_size);
+    }
+}
+
 pub async fn close_keeps_the_subscription(target: &Target) {
     let client = target.client().await;
     let topic = target.topic("close");

@@ -95,7 +95,7 @@ macro_rules! with_every_test {
             consume {
                 exclusive_refuses_a_second shared_gives_each_message_once position_of_a_new_subscription
                 receive_many_and_try_receive stream dropped_receives_lose_nothing queue_of_zero queue_of_one
-                permits_stay_within_the_queue close_keeps_the_subscription unsubscribe_deletes_it
+                permits_stay_within_the_queue the_queue_follows_the_application close_keeps_the_subscription unsubscribe_deletes_it
                 unsubscribe_needs_force_beside_others statistics last_message_id receive_by_the_batch pause_and_resume
             }
             admin_api {

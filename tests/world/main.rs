@@ -7,6 +7,7 @@ mod harness;
 mod mutations;
 mod patterns;
 mod readers;
+mod scaling;
 mod sim;
 mod table_view;
 mod workload;

@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use pulsar_native::sim::{Mutation, activate_mutation};
 
-use crate::{clusters, growth, patterns, readers, workload};
+use crate::{clusters, growth, patterns, readers, scaling, workload};
 
 /// Seeds within which a mutation must be found.
 const SEEDS_MAX: u64 = 150;
@@ -62,6 +62,7 @@ fn world_of(mutation: Mutation) -> fn(u64, bool) -> workload::SeedReport {
         | Mutation::UntilForgetsTaken
         | Mutation::HeldForEver
         | Mutation::UntilOneShort => readers::run,
+        Mutation::QueueNeverShrinks => scaling::run,
         _ => workload::run,
     }
 }
@@ -88,7 +89,7 @@ fn assert_found(mutation: Mutation) {
 
 #[test]
 fn without_a_mutation_no_checker_reports() {
-    for run in [workload::run, clusters::run, growth::run, patterns::run, readers::run] {
+    for run in [workload::run, clusters::run, growth::run, patterns::run, readers::run, scaling::run] {
         let reports: Vec<_> = (0..SEEDS_WITHOUT).filter_map(|seed| first_report(seed, run)).collect();
         assert!(reports.is_empty(), "{reports:?}");
     }
@@ -197,6 +198,7 @@ mutations! {
     a_watch_that_comes_back_without_its_list: ReattachedWithoutList => "the topics are those of the broker";
     a_list_that_adds_nothing: ListAddsNothing => "the topics are those of the broker";
     a_refresh_that_does_not_wait: RefreshDoesNotWait => "a refreshed view has what was stored";
+    a_queue_that_never_shrinks: QueueNeverShrinks => "a slow consumer keeps no grown queue";
     a_reader_that_begins_anew: ReaderStartsAnew => "a reader reads each message once, in order";
     a_reader_that_forgets_where_in_a_batch_it_is: ReaderForgetsBatchIndex =>
         "everything stored is read" | "a reader reads each message once, in order";

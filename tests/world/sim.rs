@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use pulsar_native::sim::FaultCounts;
 
-use crate::{clusters, growth, patterns, readers, workload};
+use crate::{clusters, growth, patterns, readers, scaling, workload};
 
 /// Seeds of a plain `cargo test`.
 const SEEDS_DEFAULT: u64 = if cfg!(debug_assertions) { 150 } else { 1000 };
@@ -18,14 +18,15 @@ fn number_of(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().and_then(|text| text.parse().ok())
 }
 
-/// Runs the world of a seed: that of two clusters, of a topic that grows, of a pattern, of a reader, or of one cluster with
-/// all the rest.
+/// Runs the world of a seed: that of two clusters, of a topic that grows, of a pattern, of a reader, of a queue that
+/// follows its consumer, or of one cluster with all the rest.
 fn run(seed: u64, trace: bool) -> workload::SeedReport {
     match seed {
         _ if clusters::is_of(seed) => clusters::run(seed, trace),
         _ if growth::is_of(seed) => growth::run(seed, trace),
         _ if patterns::is_of(seed) => patterns::run(seed, trace),
         _ if readers::is_of(seed) => readers::run(seed, trace),
+        _ if scaling::is_of(seed) => scaling::run(seed, trace),
         _ => workload::run(seed, trace),
     }
 }

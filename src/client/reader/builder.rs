@@ -87,7 +87,8 @@ impl ReaderBuilder {
     }
 
     /// How many messages the broker may send ahead of the application, for each topic and partition: see
-    /// [`ConsumerBuilder::receiver_queue_size`]. Default: 1000.
+    /// [`ConsumerBuilder::receiver_queue_size`]. Default: 1000, from which the queue
+    /// [grows](ConsumerBuilder::auto_scaled_receiver_queue_size); a size that is set here is kept.
     #[doc(alias = "receiverQueueSize")]
     pub fn receiver_queue_size(self, messages: u32) -> Self {
         self.change(|consumer| consumer.receiver_queue_size(messages))

@@ -57,7 +57,7 @@ impl TableViewBuilder {
     }
 
     /// How many messages the broker may send ahead, for each topic and partition: see
-    /// [`ReaderBuilder::receiver_queue_size`]. Default: 1000.
+    /// [`ReaderBuilder::receiver_queue_size`]. Default: 1000, from which the queue grows.
     pub fn receiver_queue_size(self, messages: u32) -> Self {
         self.change(|reader| reader.receiver_queue_size(messages))
     }

@@ -56,10 +56,10 @@ impl Consumer {
         self.notify_flow();
     }
 
-    /// The receiver queue has this size from now on, messages. A broker takes no permit back: a lower size is reached as
-    /// messages are received. Does nothing where the size is 0, or is to be 0.
-    pub fn set_receiver_queue_size(&mut self, messages: u32) {
-        self.queue.resize(messages);
+    /// The receiver queue has this size from now on, messages, and may grow up to `messages_max`. A broker takes no permit
+    /// back: a lower size is reached as messages are received. Does nothing where the size is 0, or is to be 0.
+    pub fn set_receiver_queue_size(&mut self, messages: u32, messages_max: u32) {
+        self.queue.resize(messages, messages_max);
         self.notify_flow();
     }
 

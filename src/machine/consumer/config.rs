@@ -145,6 +145,8 @@ pub struct ConsumerConfig {
     /// The machine invents none: each consumer is to be given a name of its own.
     pub name: Option<String>,
     pub receiver_queue_size: u32,
+    /// Up to which the queue grows while it holds the application up. No more than `receiver_queue_size`: it is fixed.
+    pub receiver_queue_size_max: u32,
     pub acknowledgment_group_time: Duration,
     pub max_acknowledgment_group_size: usize,
     pub negative_ack_redelivery_backoff: RedeliveryBackoff,
@@ -186,6 +188,7 @@ impl Default for ConsumerConfig {
             subscription_type: SubscriptionType::default(),
             name: None,
             receiver_queue_size: 1000,
+            receiver_queue_size_max: 0,
             acknowledgment_group_time: Duration::from_millis(100),
             max_acknowledgment_group_size: 1000,
             negative_ack_redelivery_backoff: RedeliveryBackoff::constant(NACK_REDELIVERY_DELAY),
@@ -237,7 +240,7 @@ impl ConsumerConfig {
         if self.priority_level < 0 {
             return refuse("priority_level must not be below 0");
         }
-        if self.receiver_queue_size > RECEIVER_QUEUE_SIZE_MAX {
+        if self.receiver_queue_size.max(self.receiver_queue_size_max) > RECEIVER_QUEUE_SIZE_MAX {
             return refuse("receiver_queue_size is above 2147483647");
         }
         if self.max_acknowledgment_group_size == 0 {

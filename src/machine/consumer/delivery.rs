@@ -15,7 +15,7 @@ impl Consumer {
             return;
         }
         self.counters.on_run(run, now);
-        self.queue.observe(run);
+        self.queue.observe(run, now.at);
         self.is_dirty |= self.stall.on_arrival(now);
         let mut ahead = self.queue.len();
         run.retain_mut(|entry| {

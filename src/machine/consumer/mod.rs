@@ -55,6 +55,7 @@ mod queue;
 mod reading;
 mod redelivery;
 mod responses;
+mod scaling;
 mod seek;
 mod stall;
 mod stats;
@@ -145,7 +146,7 @@ impl Consumer {
             partition,
             lifecycle: ConsumerLifecycle::new(subscribed, deadline),
             attach_status: AttachStatus::new(now),
-            queue: Queue::new(config.receiver_queue_size, signals),
+            queue: Queue::new(config.receiver_queue_size, config.receiver_queue_size_max, signals),
             acks: Acks::new(AckPolicy::new(&topic, &config)),
             redelivery: Redelivery::new(&config, now),
             chunked: ChunkedMessages::default(),
@@ -222,6 +223,11 @@ impl Consumer {
     /// The topic was terminated and everything in it is acknowledged: no message comes any more.
     pub fn has_reached_end_of_topic(&self) -> bool {
         self.topic_status.has_reached_end
+    }
+
+    /// The size of the receiver queue at the moment, messages.
+    pub fn receiver_queue_size(&self) -> u32 {
+        self.queue.size()
     }
 
     /// Messages that wait to be taken.

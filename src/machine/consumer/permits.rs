@@ -18,9 +18,14 @@
 //! With a receive budget fewer are granted than are due, as long as those that are here take their share: see
 //! [`receive_memory`](crate::machine::receive_memory).
 //!
+//! The size itself may follow the application: see [`scaling`](super::scaling).
+//!
 //! With a queue size of 0 the window is opened by each receive: it raises what is outstanding to one, and what is
 //! returned is not granted again.
 
+use std::time::Instant;
+
+use super::scaling::{Received, Scaling};
 use crate::machine::receive_memory::ReceiveShare;
 
 /// FLOW counts as a signed 32-bit number.
@@ -41,8 +46,10 @@ pub struct ReturnedPermits {
 pub(super) struct Permits {
     /// The number of the attach, from 1; 0 before the first.
     attach_number: u64,
-    /// `receiver_queue_size`, messages.
+    /// The size of the receiver queue, messages.
     size: u32,
+    /// What the size follows; `None`: it is fixed.
+    scaling: Option<Box<Scaling>>,
     /// The sum of the four below. The size, or more until a size that was lowered is reached; with a size of 0 what
     /// receives have requested and not been given.
     window: i64,
@@ -61,11 +68,13 @@ pub(super) struct Permits {
 }
 
 impl Permits {
-    pub(super) fn new(size: u32) -> Self {
+    /// Of a queue of this size, which may grow up to `size_max`.
+    pub(super) fn new(size: u32, size_max: u32) -> Self {
         let window = i64::from(size);
         Self {
             attach_number: 0,
             size,
+            scaling: Scaling::new(size, size_max),
             window,
             outstanding: 0,
             queued: 0,
@@ -76,11 +85,20 @@ impl Permits {
         }
     }
 
-    /// The size of the receiver queue from now on. A size of 0 stays one, and no other becomes one.
-    pub(super) fn resize(&mut self, size: u32) {
+    /// The size of the receiver queue from now on, or what it may not fall below where it follows the application. A size of
+    /// 0 stays one, and no other becomes one.
+    pub(super) fn resize(&mut self, size: u32, size_max: u32) {
         if self.size == 0 || size == 0 {
             return;
         }
+        self.scaling = match self.scaling.take() {
+            Some(mut scaling) => scaling.set_bounds(size, size_max).then_some(scaling),
+            None => Scaling::new(size, size_max),
+        };
+        self.set_size(self.scaling.as_ref().map_or(size, |scaling| scaling.clamp(self.size)));
+    }
+
+    fn set_size(&mut self, size: u32) {
         self.size = size;
         let more = (i64::from(size) - self.window).max(0);
         self.window += more;
@@ -108,6 +126,9 @@ impl Permits {
             self.is_requested = true;
         }
         self.attach_number += 1;
+        if let Some(scaling) = &mut self.scaling {
+            self.size = scaling.restart();
+        }
         (self.outstanding, self.queued, self.taken) = (0, 0, 0);
         self.due = i64::from(self.size);
         self.window = self.due;
@@ -121,7 +142,25 @@ impl Permits {
         self.outstanding -= i64::from(permits);
         self.queued += i64::from(permits);
         self.is_requested = false;
+        self.note_exhausted();
         self.check();
+    }
+
+    /// Entries have arrived.
+    #[inline]
+    pub(super) fn on_arrival(&mut self, now: Instant) {
+        if let Some(scaling) = &mut self.scaling {
+            scaling.on_arrival(now);
+        }
+    }
+
+    #[inline]
+    fn note_exhausted(&mut self) {
+        if self.outstanding <= 0 {
+            if let Some(scaling) = &mut self.scaling {
+                scaling.on_exhausted();
+            }
+        }
     }
 
     /// The broker sent an entry and charged `permits` for members of it that are not queued.
@@ -160,6 +199,11 @@ impl Permits {
         let permits = i64::from(returned.count).min(self.taken);
         self.taken -= permits;
         self.give_back(permits);
+        if self.taken == 0 && self.queued == 0 {
+            if let Some(scaling) = &mut self.scaling {
+                scaling.on_waiting();
+            }
+        }
         self.update_share();
         self.check();
     }
@@ -235,13 +279,23 @@ impl Permits {
     pub(super) fn is_flow_due(&self) -> bool {
         // What was taken may hold the rest of the memory for long.
         let is_dry = self.memory.is_some() && self.outstanding <= 0 && self.queued == 0;
-        self.grantable() >= if is_dry { 1 } else { i64::from(self.step()) }
+        let is_starved = self.scaling.as_ref().is_some_and(|scaling| scaling.is_starved(self.size));
+        is_starved || self.grantable() >= if is_dry { 1 } else { i64::from(self.step()) }
     }
 
     /// The permits of the FLOW to send now, if one is due.
-    pub(super) fn take_flow(&mut self) -> Option<u32> {
+    pub(super) fn take_flow(&mut self, received: Received, now: Instant) -> Option<u32> {
         if !self.is_flow_due() {
             return None;
+        }
+        if let Some(scaling) = &mut self.scaling {
+            let size = scaling.next_size(self.size, received, now);
+            if size != self.size {
+                self.set_size(size);
+            }
+            if !self.is_flow_due() {
+                return None;
+            }
         }
         let permits = self.grantable().unsigned_abs().min(FLOW_MAX) as u32;
         self.due -= i64::from(permits);
@@ -285,107 +339,134 @@ impl Permits {
 mod tests {
     use super::*;
 
+    fn flow(permits: &mut Permits) -> Option<u32> {
+        permits.take_flow(Received::default(), Instant::now())
+    }
+
     fn give_back(permits: &mut Permits, count: u32) {
         permits.return_taken(ReturnedPermits { attach_number: permits.attach_number(), count });
     }
 
     #[test]
     fn half_a_queue_is_granted_at_once() {
-        let mut permits = Permits::new(10);
-        assert_eq!(permits.take_flow(), Some(10));
+        let mut permits = Permits::new(10, 10);
+        assert_eq!(flow(&mut permits), Some(10));
         for _ in 0..10 {
             permits.arrived(1);
         }
         permits.take_all();
         give_back(&mut permits, 4);
-        assert_eq!(permits.take_flow(), None);
+        assert_eq!(flow(&mut permits), None);
         give_back(&mut permits, 1);
-        assert_eq!(permits.take_flow(), Some(5));
+        assert_eq!(flow(&mut permits), Some(5));
         assert!(permits.is_balanced());
     }
 
     #[test]
     fn a_queue_of_one_refills_after_each_message() {
-        let mut permits = Permits::new(1);
-        assert_eq!(permits.take_flow(), Some(1));
+        let mut permits = Permits::new(1, 1);
+        assert_eq!(flow(&mut permits), Some(1));
         permits.arrived(1);
         permits.take_all();
         give_back(&mut permits, 1);
-        assert_eq!(permits.take_flow(), Some(1));
+        assert_eq!(flow(&mut permits), Some(1));
     }
 
     #[test]
     fn a_batch_beyond_the_permits_is_given_back_whole() {
-        let mut permits = Permits::new(5);
-        assert_eq!(permits.take_flow(), Some(5));
+        let mut permits = Permits::new(5, 5);
+        assert_eq!(flow(&mut permits), Some(5));
         for _ in 0..5 {
             permits.arrived(10);
         }
         assert_eq!(permits.outstanding(), -45);
         permits.take_all();
         give_back(&mut permits, 50);
-        assert_eq!(permits.take_flow(), Some(50));
+        assert_eq!(flow(&mut permits), Some(50));
         assert_eq!(permits.outstanding(), 5);
         assert!(permits.is_balanced());
     }
 
     #[test]
     fn returning_more_than_was_taken_grants_nothing() {
-        let mut permits = Permits::new(4);
-        assert_eq!(permits.take_flow(), Some(4));
+        let mut permits = Permits::new(4, 4);
+        assert_eq!(flow(&mut permits), Some(4));
         give_back(&mut permits, 1000);
-        assert_eq!(permits.take_flow(), None);
+        assert_eq!(flow(&mut permits), None);
         assert!(permits.is_balanced());
     }
 
     #[test]
     fn a_lower_size_is_reached_with_what_comes_back() {
-        let mut permits = Permits::new(10);
-        assert_eq!(permits.take_flow(), Some(10));
+        let mut permits = Permits::new(10, 10);
+        assert_eq!(flow(&mut permits), Some(10));
         (0..8).for_each(|_| permits.arrived(1));
-        permits.resize(4);
+        permits.resize(4, 4);
         permits.take_all();
         give_back(&mut permits, 6);
-        assert_eq!(permits.take_flow(), None, "2 are out and 2 are here");
+        assert_eq!(flow(&mut permits), None, "2 are out and 2 are here");
         give_back(&mut permits, 2);
-        assert_eq!(permits.take_flow(), Some(2));
-        permits.resize(10);
-        assert_eq!(permits.take_flow(), Some(6));
-        permits.resize(3);
+        assert_eq!(flow(&mut permits), Some(2));
+        permits.resize(10, 10);
+        assert_eq!(flow(&mut permits), Some(6));
+        permits.resize(3, 3);
         permits.restart();
-        assert_eq!(permits.take_flow(), Some(3));
+        assert_eq!(flow(&mut permits), Some(3));
+        assert!(permits.is_balanced());
+    }
+
+    #[test]
+    fn a_queue_that_follows_the_application_grants_what_it_grows_by() {
+        let mut permits = Permits::new(10, 40);
+        assert_eq!(flow(&mut permits), Some(10));
+        permits.arrived(10);
+        permits.take_all();
+        give_back(&mut permits, 5);
+        assert_eq!(flow(&mut permits), Some(5));
+        give_back(&mut permits, 5);
+        assert!(permits.is_flow_due(), "the broker had no permit, and nothing is here");
+        assert_eq!(flow(&mut permits), Some(15));
+        assert_eq!((permits.size(), permits.outstanding()), (20, 20));
+        permits.resize(2, 4);
+        assert_eq!(permits.size(), 4);
+        permits.arrived(20);
+        permits.take_all();
+        give_back(&mut permits, 20);
+        assert_eq!(flow(&mut permits), Some(4));
+        permits.resize(6, 6);
+        assert_eq!((flow(&mut permits), permits.size()), (None, 6));
         assert!(permits.is_balanced());
     }
 
     #[test]
     fn without_a_queue_each_waiting_receive_grants_one() {
-        let mut permits = Permits::new(0);
-        assert_eq!(permits.take_flow(), None);
+        let mut permits = Permits::new(0, 0);
+        assert_eq!(flow(&mut permits), None);
         permits.request_one();
-        assert_eq!(permits.take_flow(), Some(1));
+        assert_eq!(flow(&mut permits), Some(1));
         permits.request_one();
-        assert_eq!(permits.take_flow(), None, "one is out already");
+        assert_eq!(flow(&mut permits), None, "one is out already");
         permits.arrived(10);
         permits.take_all();
         give_back(&mut permits, 10);
-        assert_eq!(permits.take_flow(), None);
+        assert_eq!(flow(&mut permits), None);
         permits.request_one();
-        assert_eq!(permits.take_flow(), Some(10), "raises -9 to 1");
+        assert_eq!(flow(&mut permits), Some(10), "raises -9 to 1");
         assert!(permits.is_balanced());
     }
 
     #[test]
     fn without_a_queue_a_receive_outlives_a_damaged_entry_and_a_new_attach() {
-        let mut permits = Permits::new(0);
+        let mut permits = Permits::new(0, 0);
         permits.request_one();
-        assert_eq!(permits.take_flow(), Some(1));
+        assert_eq!(flow(&mut permits), Some(1));
         permits.refused(3);
-        assert_eq!(permits.take_flow(), Some(3));
+        assert_eq!(flow(&mut permits), Some(3));
         permits.restart();
-        assert_eq!(permits.take_flow(), Some(1));
+        assert_eq!(flow(&mut permits), Some(1));
         permits.arrived(1);
         permits.restart();
-        assert_eq!(permits.take_flow(), Some(1), "what was queued never reached the receive");
+        assert_eq!(flow(&mut permits), Some(1), "what was queued never reached the receive");
         assert!(permits.is_balanced());
     }
 }

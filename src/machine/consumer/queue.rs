@@ -9,13 +9,14 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Consumer;
 use super::entry::ReceivedEntry;
 use super::idle::IdleReason;
 use super::permits::{Permits, ReturnedPermits};
 use super::position::EntryPosition;
+use super::scaling::Received;
 use crate::error::Error;
 use crate::id::MessagePosition;
 use crate::machine::receive_memory::{ReceiveBudget, ReceiveShare};
@@ -99,28 +100,38 @@ impl Queue {
         self.signals.epoch.clone()
     }
 
-    pub(super) fn new(receiver_queue_size: u32, signals: QueueSignals) -> Self {
+    /// Of this size, which may grow up to `size_max`.
+    pub(super) fn new(receiver_queue_size: u32, size_max: u32, signals: QueueSignals) -> Self {
         Self {
             entries: VecDeque::new(),
             entries_max: entries_max(receiver_queue_size),
             has_dropped: false,
-            permits: Permits::new(receiver_queue_size),
+            permits: Permits::new(receiver_queue_size, size_max),
             signals,
             is_in_inbox: false,
         }
     }
 
     /// See [`Permits::resize`]. The queue takes what was granted before.
-    pub(super) fn resize(&mut self, receiver_queue_size: u32) {
-        self.permits.resize(receiver_queue_size);
-        self.entries_max = self.entries_max.max(entries_max(receiver_queue_size));
+    pub(super) fn resize(&mut self, receiver_queue_size: u32, size_max: u32) {
+        self.permits.resize(receiver_queue_size, size_max);
+        self.make_room();
+    }
+
+    fn make_room(&mut self) {
+        self.entries_max = self.entries_max.max(entries_max(self.permits.size()));
+    }
+
+    /// The size at the moment, messages.
+    pub(super) fn size(&self) -> u32 {
+        self.permits.size()
     }
 
     /// A new attach: permits start anew, and the broker delivers again what is here or was taken.
     pub(super) fn restart(&mut self) {
         self.has_dropped = false;
-        self.entries_max = entries_max(self.permits.size());
         self.permits.restart();
+        self.entries_max = entries_max(self.permits.size());
         self.entries.clear();
         self.start_epoch();
     }
@@ -195,7 +206,8 @@ impl Queue {
 
     /// Entries have arrived, with the permits that the broker has charged for them.
     #[inline]
-    pub(super) fn observe(&mut self, run: &[ReceivedEntry]) {
+    pub(super) fn observe(&mut self, run: &[ReceivedEntry], now: Instant) {
+        self.permits.on_arrival(now);
         if let Some(memory) = &mut self.permits.memory {
             memory.on_input();
             run.iter().for_each(|entry| memory.observe(entry.raw.len(), entry.permits));
@@ -244,8 +256,10 @@ impl Queue {
     }
 
     /// See [`Permits::take_flow`].
-    pub(super) fn take_flow(&mut self) -> Option<u32> {
-        self.permits.take_flow()
+    pub(super) fn take_flow(&mut self, received: Received, now: Instant) -> Option<u32> {
+        let permits = self.permits.take_flow(received, now)?;
+        self.make_room();
+        Some(permits)
     }
 
     /// Drops everything, here and where it was taken; the permits of what is here come back.

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::Consumer;
 use super::entry::ReceivedEntry;
 use super::position::EntryPosition;
+use super::scaling::Received;
 use crate::machine::Now;
 use crate::stats::{ErrorCounts, Histogram};
 use crate::wire::metadata::publish_time_ms;
@@ -40,6 +41,9 @@ pub struct ConsumerStats {
     pub queued_messages: u64,
     /// Messages that the broker may still send (FLOW).
     pub available_permits: u64,
+    /// The size of the receiver queue at the moment, messages: it may
+    /// [grow](crate::ConsumerBuilder::auto_scaled_receiver_queue_size).
+    pub receiver_queue_size: u64,
     /// How often it was attached again after the first time.
     pub reconnects: u64,
     /// From the publish time of a message, by the producer's clock, to its arrival here: of one entry in each read from
@@ -68,6 +72,7 @@ impl ConsumerStats {
         self.dead_lettered_messages += other.dead_lettered_messages;
         self.queued_messages += other.queued_messages;
         self.available_permits += other.available_permits;
+        self.receiver_queue_size += other.receiver_queue_size;
         self.reconnects += other.reconnects;
         self.publish_latency.merge(&other.publish_latency);
         self.processing_latency.merge(&other.processing_latency);
@@ -93,6 +98,7 @@ impl ConsumerStats {
             dead_lettered_messages: since(self.dead_lettered_messages, earlier.dead_lettered_messages),
             queued_messages: self.queued_messages,
             available_permits: self.available_permits,
+            receiver_queue_size: self.receiver_queue_size,
             reconnects: since(self.reconnects, earlier.reconnects),
             publish_latency: self.publish_latency.since(&earlier.publish_latency),
             processing_latency: self.processing_latency.since(&earlier.processing_latency),
@@ -130,6 +136,10 @@ impl ReceiveCounters {
         self.entries += 1;
         self.bytes += entry.raw.len() as u64;
         self.redelivered_entries += u64::from(entry.redelivery_count > 0);
+    }
+
+    pub(super) fn received(&self) -> Received {
+        Received { messages: self.messages, bytes: self.bytes }
     }
 
     /// What is delivered from now on starts anew.
@@ -173,6 +183,7 @@ impl Consumer {
             dead_lettered_messages: counters.dead_letters,
             queued_messages: self.queue.waiting_messages(),
             available_permits: self.queue.outstanding_permits(),
+            receiver_queue_size: self.queue.size().into(),
             reconnects: self.attach_status.reconnects(),
             publish_latency: counters.publish_latency.clone(),
             processing_latency: counters.processing_latency.clone(),

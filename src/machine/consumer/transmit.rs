@@ -26,7 +26,7 @@ impl Consumer {
             return More::Yes;
         }
         if self.lifecycle.is_receiving() && self.may_grant() {
-            self.transmit_flow(out);
+            self.transmit_flow(out, now);
         }
         if self.operations.is_seek_waiting() {
             // Those of before were written just now; what is known of batches is void once the position moves.
@@ -42,8 +42,8 @@ impl Consumer {
         !self.is_paused || mutation!(PausedGrants)
     }
 
-    fn transmit_flow(&mut self, out: &mut Outbox<'_>) {
-        while let Some(permits) = self.queue.take_flow() {
+    fn transmit_flow(&mut self, out: &mut Outbox<'_>, now: Now) {
+        while let Some(permits) = self.queue.take_flow(self.counters.received(), now.at) {
             put_flow(out.tx.flat(), self.id.0, permits);
         }
     }

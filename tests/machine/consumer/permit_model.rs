@@ -6,6 +6,9 @@ use pulsar_native::machine::receive_memory::ReceiveBudget;
 
 const BATCH_MAX: u64 = 7;
 
+/// Up to which the queue may grow, in half of the models.
+const SCALED_MAX: u32 = 50;
+
 /// A broker that counts permits as a real one does, and a receiving side that holds what was taken.
 struct PermitModel {
     harness: ConsumerHarness,
@@ -25,6 +28,8 @@ struct PermitModel {
     timer: Option<Instant>,
     /// Memory may keep back any permits.
     is_limited: bool,
+    /// The size follows the application.
+    is_scaled: bool,
 }
 
 impl PermitModel {
@@ -41,9 +46,11 @@ impl PermitModel {
         let mut random = Random::new(seed);
         let kind = if random.below(2) == 0 { SHARED } else { EXCLUSIVE };
         let size = 1 + random.below(20) as u32;
+        let is_scaled = random.below(2) == 0;
         let index_acks = random.below(2) == 0;
         let mut harness = ConsumerHarness::new(kind, |config| {
             config.receiver_queue_size = size;
+            config.receiver_queue_size_max = if is_scaled { SCALED_MAX } else { 0 };
             config.negative_ack_redelivery_backoff = RedeliveryBackoff::constant(MS(100));
             config.batch_index_acknowledgment = index_acks;
         });
@@ -64,6 +71,7 @@ impl PermitModel {
             queue_epoch,
             timer: None,
             is_limited: false,
+            is_scaled,
         }
     }
 
@@ -88,6 +96,10 @@ impl PermitModel {
                 assert!(permits > 0, "a broker closes the connection for FLOW 0");
                 self.permits += permits;
             }
+        }
+        if self.is_scaled {
+            self.size = i64::from(self.harness.consumer.receiver_queue_size());
+            self.size_max = self.size_max.max(self.size);
         }
         // granted = queued + taken + outstanding, but for what waits to make half a queue.
         let window = self.permits + self.charged();
@@ -162,6 +174,7 @@ impl PermitModel {
                 self.harness.attach();
                 // A broker knows nothing of permits given on another connection, and neither does the model.
                 self.permits = 0;
+                self.size = i64::from(self.harness.consumer.receiver_queue_size());
                 (self.window_max, self.size_max) = (self.size, self.size);
                 self.held.clear();
                 let taken = self.harness.take().1;
@@ -170,9 +183,10 @@ impl PermitModel {
             10 => {
                 // The one of 0 is none.
                 let size = self.random.below(21) as u32;
-                self.harness.consumer.set_receiver_queue_size(size);
+                let size_max = if self.is_scaled { SCALED_MAX } else { size };
+                self.harness.consumer.set_receiver_queue_size(size, size_max);
                 if size > 0 {
-                    self.size = i64::from(size);
+                    self.size = i64::from(self.harness.consumer.receiver_queue_size());
                     self.size_max = self.size_max.max(self.size);
                 }
             }

@@ -17,9 +17,10 @@ pub(crate) struct Arguments {
     /// Number of messages to receive
     #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = value_parser!(u64).range(1..))]
     messages: u64,
-    /// Most messages that wait here to be received; 0 asks the broker for one at a time
-    #[arg(long, value_name = "N", default_value_t = 1000)]
-    receiver_queue_size: u32,
+    /// Most messages that wait here to be received; 0 asks the broker for one at a time [default: 1000, and more while that holds
+    /// the application up]
+    #[arg(long, value_name = "N")]
+    receiver_queue_size: Option<u32>,
     /// How long acknowledgments are collected before they are sent, in milliseconds; 0 sends them at once
     #[arg(long, value_name = "MS", default_value_t = 100)]
     acknowledgment_group_time: u32,
@@ -35,11 +36,11 @@ pub(crate) struct Arguments {
 
 pub(super) async fn run(arguments: Arguments) -> CliResult {
     let (client, mut monitor) = arguments.subscription.connect.start(Style::Measurement)?;
-    let builder = arguments
-        .subscription
-        .consumer(&client)
-        .receiver_queue_size(arguments.receiver_queue_size)
-        .acknowledgment_group_time(Duration::from_millis(arguments.acknowledgment_group_time.into()));
+    let group_time = Duration::from_millis(arguments.acknowledgment_group_time.into());
+    let mut builder = arguments.subscription.consumer(&client).acknowledgment_group_time(group_time);
+    if let Some(messages) = arguments.receiver_queue_size {
+        builder = builder.receiver_queue_size(messages);
+    }
     let consumer = monitor.opening(builder.subscribe()).await?;
     monitor.follow_consumer(&consumer);
     let run = Run::new(1, arguments.sample_interval)?;
