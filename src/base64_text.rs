@@ -16,7 +16,7 @@ pub(crate) fn encode(bytes: &[u8]) -> String {
 }
 
 /// The bytes of a text, with or without padding; `None` if it is not base64.
-#[cfg(feature = "client")]
+#[cfg(any(feature = "client", feature = "capture"))]
 pub(crate) fn decode(text: &str) -> Option<Vec<u8>> {
     let digits = text.trim_end_matches('=').as_bytes();
     let mut bytes = Vec::with_capacity(digits.len() * 3 / 4);
@@ -52,12 +52,12 @@ mod tests {
             (b"\xff\xfe\xfd", "//79"),
         ] {
             assert_eq!(encode(bytes), text);
-            #[cfg(feature = "client")]
+            #[cfg(any(feature = "client", feature = "capture"))]
             assert_eq!(decode(text).as_deref(), Some(bytes));
         }
     }
 
-    #[cfg(feature = "client")]
+    #[cfg(any(feature = "client", feature = "capture"))]
     #[test]
     fn what_is_no_base64_is_not_decoded() {
         for text in ["Z", "Zm9vY", "Zm 9", "Zm9\u{fc}", "Zm=v"] {

@@ -4,7 +4,10 @@
 //! capture lacks, and ends. Whoever makes segments has put the bytes of each direction in order: TCP's retransmissions and
 //! reordering are undone here, frames are not cut.
 
+mod dump;
 mod error;
+mod frames;
+pub(crate) mod likeness;
 mod pcap;
 mod traffic;
 
@@ -13,8 +16,10 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 
+pub use self::dump::{Dump, DumpError, read_dump};
 pub use self::error::CaptureError;
-pub use self::pcap::{PacketCounts, SegmentReader};
+pub use self::frames::{FramePiece, FramePieceKind, FrameReader};
+pub use self::pcap::{PacketCounts, SegmentReader, is_capture};
 pub use self::traffic::Traffic;
 
 /// Which way bytes go.

@@ -1,6 +1,7 @@
 //! What is spoken on a connection, by its first bytes.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 
 use super::Direction;
 use crate::wire::command::{Command, Sender};
@@ -26,8 +27,9 @@ const BYTES_TO_TELL: usize = 11;
 const HTTP_REQUESTS: [&[u8]; 7] = [b"GET ", b"POST ", b"PUT ", b"HEAD ", b"DELETE ", b"OPTIONS ", b"PATCH "];
 const HTTP_RESPONSE: &[u8] = b"HTTP/1.";
 
-/// The first bytes of a record of TLS with a message of the handshake, whose type is the sixth byte.
-const TLS_HANDSHAKE: [u8; 2] = [0x16, 3];
+/// The types of TLS records, and that of the handshake, whose messages have their type in the sixth byte.
+const TLS_RECORDS: RangeInclusive<u8> = 0x14..=0x17;
+const TLS_HANDSHAKE: u8 = 0x16;
 const CLIENT_HELLO: u8 = 1;
 
 impl Traffic {
@@ -35,7 +37,7 @@ impl Traffic {
     #[must_use]
     pub fn of(first: &[u8]) -> Option<Self> {
         let is_start = |pattern: &[u8]| first.starts_with(pattern);
-        if is_start(&TLS_HANDSHAKE) {
+        if matches!(first, [kind, 3, 0..=4, ..] if TLS_RECORDS.contains(kind)) {
             Some(Self::Tls)
         } else if is_start(HTTP_RESPONSE) || HTTP_REQUESTS.iter().any(|method| is_start(method)) {
             Some(Self::Http)
@@ -57,7 +59,8 @@ impl Traffic {
                 Sender::Broker => Some(Direction::ToClient),
                 Sender::Both => None,
             },
-            Self::Tls if first.get(5) == Some(&CLIENT_HELLO) => Some(Direction::ToBroker),
+            Self::Tls if first[0] != TLS_HANDSHAKE => None,
+            Self::Tls if *first.get(5)? == CLIENT_HELLO => Some(Direction::ToBroker),
             Self::Tls => Some(Direction::ToClient),
             Self::Http if first.starts_with(HTTP_RESPONSE) => Some(Direction::ToClient),
             Self::Http => Some(Direction::ToBroker),

@@ -8,8 +8,8 @@ use etherparse::{EtherType, LaxNetSlice, LaxSlicedPacket, TransportSlice};
 use super::packets::Packet;
 
 /// Link types, as <https://www.tcpdump.org/linktypes.html> numbers them.
-pub(in crate::capture) const ETHERNET: i32 = 1;
-pub(in crate::capture) const RAW_IP: i32 = 101;
+const ETHERNET: i32 = 1;
+const RAW_IP: i32 = 101;
 const NULL: i32 = 0;
 const RAW_BSD: i32 = 12;
 const RAW_OPENBSD: i32 = 14;
@@ -18,6 +18,9 @@ const LINUX_COOKED: i32 = 113;
 const IPV4: i32 = 228;
 const IPV6: i32 = 229;
 const LINUX_COOKED_2: i32 = 276;
+
+/// Those that packets of unknown origin are tried as.
+pub(super) const GUESSES: [i32; 5] = [RAW_IP, ETHERNET, LINUX_COOKED, LINUX_COOKED_2, NULL];
 
 /// Bytes of the headers that etherparse does not read.
 const LOOPBACK_HEADER_BYTES: usize = 4;

@@ -5,6 +5,7 @@
 //! ```
 
 mod connections;
+mod dumped;
 mod headers;
 mod packets;
 mod stream;
@@ -19,6 +20,9 @@ use self::connections::Connections;
 use self::headers::Content;
 use self::packets::Packets;
 use super::{CaptureError, Segment};
+
+pub(super) use self::dumped::{DumpedPacket, segments_of};
+pub use self::packets::is_capture;
 
 /// Reads a pcap or pcapng file as [`Segment`]s: all its TCP connections, in the order of time.
 ///

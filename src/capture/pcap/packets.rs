@@ -25,6 +25,16 @@ const INTERFACES_MAX: usize = 4096;
 /// The first four bytes of a pcapng file, in either byte order.
 const SECTION_HEADER: [u8; 4] = [0x0a, 0x0d, 0x0d, 0x0a];
 
+/// The first four bytes of pcap files: of microseconds and of nanoseconds, in either byte order.
+const PCAP_MAGICS: [[u8; 4]; 4] =
+    [[0xd4, 0xc3, 0xb2, 0xa1], [0xa1, 0xb2, 0xc3, 0xd4], [0x4d, 0x3c, 0xb2, 0xa1], [0xa1, 0xb2, 0x3c, 0x4d]];
+
+/// Whether a file that starts with these bytes is one for [`SegmentReader`](super::SegmentReader); four bytes tell.
+#[must_use]
+pub fn is_capture(first: &[u8]) -> bool {
+    first.first_chunk().is_some_and(|magic| *magic == SECTION_HEADER || PCAP_MAGICS.contains(magic))
+}
+
 /// One packet as it was captured.
 #[derive(Debug, Clone)]
 pub(in crate::capture) struct Packet {

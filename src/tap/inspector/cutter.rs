@@ -7,16 +7,12 @@
 
 use bytes::{Bytes, BytesMut};
 
-use crate::wire::command::Command;
+use crate::capture::likeness::{Likeness, looks_like};
 use crate::wire::error::DecodeError;
 use crate::wire::frame::{Limits, cut};
-use crate::wire::proto::Reader;
 
 /// The largest frame that is put together, whatever the broker says it takes, bytes.
 const FRAME_BYTES_MAX: usize = 64 << 20;
-
-/// The largest command that is looked for where bytes are missing, bytes: the others are found behind it.
-const LOST_COMMAND_BYTES_MAX: usize = 4 << 10;
 
 #[derive(Debug, PartialEq, Eq)]
 enum State {
@@ -114,46 +110,11 @@ impl Cutter {
     }
 }
 
-enum Likeness {
-    Yes,
-    No,
-    /// It takes more bytes to tell.
-    Unknown,
-}
-
-/// Whether a frame starts here: lengths that fit, and a command that can be read.
-fn looks_like(bytes: &[u8], limits: &Limits) -> Likeness {
-    let Some((sizes, rest)) = bytes.split_first_chunk::<8>() else { return Likeness::Unknown };
-    let [total, command] =
-        [&sizes[..4], &sizes[4..]].map(|size| size.iter().fold(0, |sum, byte| sum << 8 | usize::from(*byte)));
-    if total.saturating_add(4) > limits.frame_bytes_max
-        || command.saturating_add(4) > total
-        || command > LOST_COMMAND_BYTES_MAX
-    {
-        return Likeness::No;
-    }
-    if command < 4 || rest.first().is_some_and(|byte| *byte != 0x08) {
-        return Likeness::No;
-    }
-    let Some(command) = rest.get(..command) else { return Likeness::Unknown };
-    let is_read = matches!(Command::decode_base(command), Ok(Some(_))) && fields_of(command) == Some(2);
-    if is_read { Likeness::Yes } else { Likeness::No }
-}
-
-/// Every client and broker writes the type and one body.
-fn fields_of(command: &[u8]) -> Option<usize> {
-    let mut reader = Reader::new(command, 0);
-    let mut count = 0;
-    while reader.next("BaseCommand").ok()?.is_some() {
-        count += 1;
-    }
-    Some(count)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::pb;
+    use crate::wire::command::Command;
 
     fn ping() -> BytesMut {
         let mut out = BytesMut::new();

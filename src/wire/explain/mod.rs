@@ -35,6 +35,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 pub use self::text::{Part, Text};
+pub use self::time::date;
 
 /// The most lines of one frame; what is behind them is one line more.
 const LINES_MAX: usize = 1 << 16;

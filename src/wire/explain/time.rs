@@ -1,7 +1,8 @@
 //! Times of the protocol as dates.
 
-/// Milliseconds since 1970 UTC as `2023-11-14T22:13:20.123Z`; `None` from the year 10000 on.
-pub(super) fn date(ms: u64) -> Option<String> {
+/// A time of the protocol, milliseconds since 1970 UTC, as `2023-11-14T22:13:20.123Z`; `None` from the year 10000 on.
+#[must_use]
+pub fn date(ms: u64) -> Option<String> {
     const YEAR_10000_MS: u64 = 253_402_300_800_000;
     if ms >= YEAR_10000_MS {
         return None;
