@@ -13,6 +13,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
 
 mod broker;
+mod explain;
 mod progress;
 mod redrive;
 mod status;

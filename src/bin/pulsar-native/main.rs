@@ -59,7 +59,7 @@ enum Command {
     Status(status::Arguments),
     /// Send dead letters back to the topics that they come from
     Redrive(redrive::Arguments),
-    /// Decode frames of the binary protocol, byte by byte
+    /// Take frames apart, byte by byte: of hex, dumps, raw bytes and captures (pcap, pcapng)
     Explain(explain::Arguments),
     /// Run the embedded broker, for development (needs the feature `broker`)
     Broker(broker::Arguments),
