@@ -7,10 +7,13 @@
 //! | module | what it does | what it never does |
 //! | --- | --- | --- |
 //! | `inspector` | segments in, observations out | read a clock, do I/O, keep a payload or a token |
+//! | `web` | a page in the browser that shows observations | send a credential, or listen beyond loopback |
 
 mod inspector;
+mod web;
 
 pub use inspector::{
     Answered, Endpoint, FrameObservation, Inspector, InspectorConfig, Ledger, Observation, ObservedError,
     ObservedEvent, Violation,
 };
+pub use web::WebView;

@@ -1,0 +1,47 @@
+// Everything by the keyboard, and what tells of it.
+
+import { byId, h } from "./dom.js";
+
+export const KEYS = [
+  ["↑ ↓  or  k j", "the row before, the next one"],
+  ["Page Up, Page Down, Home, End", "far"],
+  ["Enter", "unfold or fold a run; else to the fields of the frame"],
+  ["r", "to what belongs to it: its answer, its receipt, its cause"],
+  ["[  ]", "the error before, the next error"],
+  ["/", "filter"],
+  ["e", "errors only"],
+  ["u", "fold runs, or not"],
+  ["Space", "follow the live end, or pause"],
+  ["+  −", "choose the quarter of the time around the row; all of it"],
+  ["1 2 3", "guide, frame, ledgers"],
+  ["c  y  x", "copy hex, JSON, the explain command"],
+  ["p", "show the payload of this frame"],
+  ["o", "open a recording: or drop the file on the page"],
+  ["Esc", "back: from the fields, the filter, the details"],
+  ["?", "this help"],
+];
+
+export function helpDialog() {
+  const dialog = byId("help-dialog");
+  dialog.replaceChildren(
+    h("h2", { id: "help-title" }, "Keyboard"),
+    h("dl.keys", {}, KEYS.map(([keys, what]) => h("div", {}, h("dt", {}, h("kbd", {}, keys)), h("dd", {}, what)))),
+    h("button", { type: "button", onclick: () => dialog.close() }, "Close"),
+  );
+  dialog.showModal();
+}
+
+/** `actions` by key. Those of a text field stay its own, but for Escape. */
+export function listen(actions) {
+  addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey || byId("help-dialog").open) return;
+    const isTyping = event.target.matches("input");
+    const isButton = event.target.matches("button, a");
+    if (isTyping && event.key !== "Escape") return;
+    if (isButton && ["Enter", " "].includes(event.key)) return;
+    const action = actions[event.key];
+    if (!action) return;
+    event.preventDefault();
+    action(event);
+  });
+}

@@ -1,0 +1,139 @@
+//! Ledgers over time, in a fixed number of buckets whose width grows with the time that is seen.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::store::{TICK_MICROS, Ticks};
+use crate::tap::{Endpoint, FrameObservation, Ledger};
+
+/// Buckets of each line.
+const BUCKETS: usize = 240;
+
+/// Endpoints that are charted; those that come later are not.
+const ENDPOINTS_MAX: usize = 400;
+
+/// The least and the most of a value in each bucket.
+#[derive(Debug, Clone, Default)]
+struct Line(Vec<Option<(i64, i64)>>);
+
+impl Line {
+    fn note(&mut self, bucket: usize, value: i64) {
+        if self.0.len() <= bucket {
+            self.0.resize(bucket + 1, None);
+        }
+        let (least, most) = self.0[bucket].unwrap_or((value, value));
+        self.0[bucket] = Some((least.min(value), most.max(value)));
+    }
+
+    fn halve(&mut self) {
+        let merge =
+            |pair: &[Option<(i64, i64)>]| pair.iter().copied().flatten().reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)));
+        self.0 = self.0.chunks(2).map(merge).collect();
+    }
+
+    fn json(&self, name: &str, unit: &str) -> Value {
+        let side = |pick: fn((i64, i64)) -> i64| self.0.iter().map(|pair| pair.map(pick)).collect::<Vec<_>>();
+        json!({ "name": name, "unit": unit, "least": side(|pair| pair.0), "most": side(|pair| pair.1) })
+    }
+}
+
+#[derive(Debug)]
+struct Charted {
+    topic: Option<Arc<str>>,
+    /// Pending sends, or permits.
+    first: Line,
+    /// Microseconds from SEND to receipt, or unacknowledged messages.
+    second: Line,
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(super) struct Series {
+    /// Ticks of one bucket.
+    width: Ticks,
+    frames: Vec<u64>,
+    errors: Vec<u64>,
+    charted: BTreeMap<(u64, Endpoint), Charted>,
+}
+
+impl Default for Series {
+    fn default() -> Self {
+        Self { width: 1, frames: Vec::new(), errors: Vec::new(), charted: BTreeMap::new() }
+    }
+}
+
+impl Series {
+    fn bucket(&mut self, at: Ticks) -> usize {
+        while (at / self.width) as usize >= BUCKETS {
+            self.width *= 2;
+            let halved = |counts: &Vec<u64>| counts.chunks(2).map(|pair| pair.iter().sum()).collect();
+            self.frames = halved(&self.frames);
+            self.errors = halved(&self.errors);
+            for charted in self.charted.values_mut() {
+                charted.first.halve();
+                charted.second.halve();
+            }
+        }
+        (at / self.width) as usize
+    }
+
+    /// Something happened.
+    pub(super) fn count(&mut self, at: Ticks, is_error: bool) {
+        let bucket = self.bucket(at);
+        if self.frames.len() <= bucket {
+            self.frames.resize(bucket + 1, 0);
+            self.errors.resize(bucket + 1, 0);
+        }
+        self.frames[bucket] += 1;
+        self.errors[bucket] += u64::from(is_error);
+    }
+
+    /// A frame with a ledger.
+    pub(super) fn note(&mut self, at: Ticks, connection: u64, frame: &FrameObservation) {
+        let (Some(endpoint), Some(ledger)) = (frame.endpoint, frame.ledger) else { return };
+        let bucket = self.bucket(at);
+        let is_full = self.charted.len() >= ENDPOINTS_MAX;
+        if is_full && !self.charted.contains_key(&(connection, endpoint)) {
+            return;
+        }
+        let topic = frame.topic.clone();
+        let fresh = || Charted { topic, first: Line::default(), second: Line::default() };
+        let charted = self.charted.entry((connection, endpoint)).or_insert_with(fresh);
+        match ledger {
+            Ledger::Producer { pending_sends, .. } => {
+                charted.first.note(bucket, i64::try_from(pending_sends).unwrap_or(i64::MAX));
+                if let Some(answered) = frame.answers.filter(|answered| answered.command == "SEND") {
+                    charted.second.note(bucket, i64::try_from(answered.after.as_micros()).unwrap_or(i64::MAX));
+                }
+            }
+            Ledger::Consumer { permits, unacknowledged, .. } => {
+                charted.first.note(bucket, permits);
+                charted.second.note(bucket, i64::try_from(unacknowledged).unwrap_or(i64::MAX));
+            }
+        }
+    }
+
+    /// `width` of a bucket in microseconds, the `frames` and `errors` in each, and the `endpoints` with their lines.
+    pub(super) fn json(&self) -> Value {
+        let endpoints = self.charted.iter().map(|((connection, endpoint), charted)| {
+            let lines = match endpoint {
+                Endpoint::Producer(_) => {
+                    [charted.first.json("pending sends", ""), charted.second.json("send to receipt", "µs")]
+                }
+                _ => [charted.first.json("permits", ""), charted.second.json("unacknowledged", "")],
+            };
+            let topic = charted.topic.as_deref().map(super::record::cut);
+            json!({ "connection": connection, "endpoint": endpoint.to_string(), "topic": topic, "lines": lines })
+        });
+        let endpoints: Vec<_> = endpoints.collect();
+        json!({
+            "width": u64::from(self.width) * TICK_MICROS,
+            "buckets": BUCKETS,
+            "frames": self.frames,
+            "errors": self.errors,
+            "endpoints": endpoints,
+        })
+    }
+}
