@@ -93,7 +93,7 @@ impl Glue {
                 let consumer = self.consumers.get_mut(consumer).ok_or_else(|| missing(consumer))?;
                 let Ok(received) = timeout(wait, consumer.receive()).await else { return Ok("none".to_owned()) };
                 let message = received?;
-                let (count, payload) = (message.redelivery_count(), message.to_string_lossy().into_owned());
+                let (count, payload) = (message.redelivery_count(), shown(&message));
                 self.messages.push(message);
                 return Ok(format!("ok {} {count} {payload}", self.messages.len() - 1));
             }
@@ -190,6 +190,12 @@ async fn consumer(
         };
     }
     Ok(builder.subscribe().await?)
+}
+
+/// The payload as text, or `bytes:N` of a long one.
+fn shown(message: &ReceivedMessage) -> String {
+    let length = message.payload().len();
+    if length > 1_000 { format!("bytes:{length}") } else { message.to_string_lossy().into_owned() }
 }
 
 /// Words, or `bytes:N` for so many bytes of any content.

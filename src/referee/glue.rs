@@ -170,6 +170,13 @@ impl Glue {
         timeout(patience, wait).await.ok().transpose()
     }
 
+    /// The most memory that its process has had so far, bytes; `None` where the system does not say.
+    pub(super) fn peak_memory(&self) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.as_ref()?.id()?)).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        Some(line.trim().trim_end_matches(" kB").parse::<u64>().ok()? * 1024)
+    }
+
     /// Ends it in peace, if it has not ended so.
     pub(super) async fn exit(&mut self) -> Result<(), Stop> {
         if std::mem::replace(&mut self.has_exited, true) {

@@ -247,6 +247,7 @@ async fn run_one(scenario: &'static Scenario, bench: &Bench, patience: Duration)
 async fn play(scenario: &Scenario, stage: &mut Stage) -> Step {
     stage.glue.ready().await?;
     (scenario.run)(stage).await?;
+    stage.check_faults()?;
     stage.glue.exit().await?;
     match stage.violations().first() {
         None => Ok(()),

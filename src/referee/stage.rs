@@ -8,7 +8,9 @@ use super::glue::{Answer, Glue};
 use super::protocol::{ReceivedLine, Request};
 use super::relay::{By, Recording, Relay};
 use super::verdict::Stop;
-use crate::broker::{ConformanceViolation, EmbeddedBroker, EmbeddedBrokerBuilder, Rule};
+use crate::broker::{
+    ConformanceViolation, EmbeddedBroker, EmbeddedBrokerBuilder, FaultBuilder, FaultEvent, Rule, StoredMessage,
+};
 use crate::wire::Frame;
 use crate::{Client, Message, Producer};
 
@@ -38,6 +40,7 @@ pub(super) struct Stage {
     pub(super) glue: Glue,
     /// Rules that this scenario makes no client break, but its own doing.
     waived: Vec<Rule>,
+    has_fault: bool,
 }
 
 impl Bench {
@@ -47,7 +50,7 @@ impl Bench {
         let broker = broker.start().await.map_err(broken)?;
         let relay = Relay::start(self.listen, &broker.broker_urls()).await.map_err(broken)?;
         let glue = Glue::start(&self.client, relay.notes())?;
-        Ok(Stage { broker, relay, glue, waived: Vec::new() })
+        Ok(Stage { broker, relay, glue, waived: Vec::new(), has_fault: false })
     }
 }
 
@@ -80,10 +83,20 @@ impl Stage {
         self.glue.sent(id, patience).await?.ok_or_else(late)
     }
 
-    /// That a send succeeds.
+    /// That a send succeeds, with the id of a message that the broker has, or as a duplicate.
     pub(super) async fn stored(&mut self, id: u64, patience: Duration) -> Step<(u64, u64)> {
         let result = self.result(id, patience).await?;
-        result.map_err(|error| Stop::failed(format!("the send {id} failed: {error}")))
+        let (ledger, entry) = result.map_err(|error| Stop::failed(format!("the send {id} failed: {error}")))?;
+        let is_it = |message: &StoredMessage| {
+            (message.id.position().ledger_id, message.id.position().entry_id) == (ledger, entry)
+        };
+        let topics = self.broker.topics();
+        let is_stored = topics.iter().any(|topic| self.broker.stored_messages(topic).iter().any(is_it));
+        let is_duplicate = (ledger, entry) == (u64::MAX, u64::MAX);
+        check(is_stored || is_duplicate, || {
+            format!("the send {id} succeeded as {ledger}:{entry}, and the broker has no such message")
+        })?;
+        Ok((ledger, entry))
     }
 
     /// Sends and waits until it is stored.
@@ -247,6 +260,21 @@ impl Stage {
         let all: Vec<_> = payloads.iter().map(String::as_str).collect();
         self.publish(topic, &all).await?;
         Ok(payloads)
+    }
+}
+
+/// What goes wrong.
+impl Stage {
+    /// A fault on an event; that it took effect is part of the scenario.
+    pub(super) fn fault(&mut self, event: FaultEvent) -> FaultBuilder<'_> {
+        self.has_fault = true;
+        self.broker.faults().on(event)
+    }
+
+    /// That what was to go wrong has: a client that does nothing passes nothing.
+    pub(super) fn check_faults(&self) -> Step {
+        let is_idle = self.has_fault && self.broker.faults().injected() == 0 || self.relay.has_replacements();
+        check(!is_idle, || "it never did what this scenario is about, so nothing went wrong".to_owned())
     }
 }
 

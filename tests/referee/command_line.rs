@@ -41,6 +41,7 @@ fn the_command_line_lists_and_refuses() {
         (&["--scenario", "no-such", "--", "true"][..], "there is no scenario no-such, only lookup-redirect"),
         (&[], "without COMMAND, give one --scenario"),
         (&["--listen", "127.0.0.1:7000", "--", "true"], "--listen with a port needs --jobs 1"),
+        (&["--listen", "0.0.0.0:0", "--", "true"], "an address that the client can be told"),
     ] {
         let refused = referee(arguments);
         let error = String::from_utf8_lossy(&refused.stderr).into_owned();

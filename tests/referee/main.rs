@@ -1,6 +1,9 @@
 //! This client under all scenarios of the referee, behind the glue of the example; and the command line.
 
+use std::time::Duration;
+
 use pulsar_native::referee::{ClientUnderTest, Referee, Scenario};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 
 #[cfg(all(feature = "cli", unix))]
 mod command_line;
@@ -22,6 +25,32 @@ async fn this_client_passes_all_scenarios() {
     assert_eq!(report.verdicts.len(), Scenario::all().count());
     let others: Vec<_> = report.verdicts.iter().filter(|verdict| verdict.outcome.name() != "passed").collect();
     assert!(others.is_empty(), "{}", others.iter().map(|verdict| verdict.told()).collect::<String>());
+}
+
+/// A glue that says `ok` to everything, stores every message, and has no client at all.
+fn liar() -> ClientUnderTest {
+    ClientUnderTest::task(|stream| async move {
+        let (reader, mut writer) = tokio::io::split(stream);
+        let mut requests = BufReader::new(reader).lines();
+        let _ = writer.write_all(b"ready a liar 1.0\n").await;
+        while let Ok(Some(request)) = requests.next_line().await {
+            let answer = match request.split(' ').collect::<Vec<_>>()[..] {
+                ["send", _, id, ..] => format!("sent {id} ok 1:{id}\nok\n"),
+                ["receive", ..] => "none\n".to_owned(),
+                _ => "ok\n".to_owned(),
+            };
+            if writer.write_all(answer.as_bytes()).await.is_err() {
+                return;
+            }
+        }
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_does_nothing_passes_no_scenario() {
+    let report = Referee::new(liar()).jobs(100).timeout(Duration::from_secs(8)).run(|_| {}).await;
+    let passed: Vec<_> = report.verdicts.iter().filter(|verdict| !verdict.is_bad()).collect();
+    assert!(passed.is_empty(), "{}", passed.iter().map(|verdict| verdict.scenario).collect::<Vec<_>>().join(", "));
 }
 
 #[test]

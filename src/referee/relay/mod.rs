@@ -148,6 +148,11 @@ impl Relay {
         self.shared.lock().replacements.push(Box::new(replace));
     }
 
+    /// Whether a frame that is to be replaced has not come.
+    pub(super) fn has_replacements(&self) -> bool {
+        !self.shared.lock().replacements.is_empty()
+    }
+
     /// From now on bytes reach the client in pieces of so many.
     pub(super) fn cut_into_pieces(&self, bytes: usize) {
         self.shared.lock().piece_bytes = Some(bytes);

@@ -167,7 +167,7 @@ async fn ping_while_full(stage: &mut Stage) -> Step {
 }
 
 async fn handshake_unanswered(stage: &mut Stage) -> Step {
-    stage.broker.faults().on(FaultEvent::Connect).always().drop_request();
+    stage.fault(FaultEvent::Connect).always().drop_request();
     let url = stage.relay.url(0).to_owned();
     let connect = connect_request(&url);
     let short = connect.clone().option("connection_timeout_ms", 2_000);
@@ -181,7 +181,7 @@ async fn handshake_unanswered(stage: &mut Stage) -> Step {
 
 async fn handshake_http(stage: &mut Stage) -> Step {
     let response = "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: keep-alive\r\n\r\n";
-    stage.broker.faults().on(FaultEvent::Connect).always().respond_with(response);
+    stage.fault(FaultEvent::Connect).always().respond_with(response);
     stage.connect().await?;
     stage.refused(&producer_request("p", TOPIC), KEEP_ALIVE_DEFAULT + OPERATION_TIMEOUT + PROMPT).await?;
     stage.at_most_connections(30, 0)
@@ -212,7 +212,7 @@ const REFUSAL: Duration = Duration::from_secs(5);
 async fn backoff_bounded(stage: &mut Stage) -> Step {
     with_producer(stage).await?;
     let mark = stage.relay.mark();
-    stage.broker.faults().on(FaultEvent::Producer).always().refuse_request(ServerCode::SERVICE_NOT_READY);
+    stage.fault(FaultEvent::Producer).always().refuse_request(ServerCode::SERVICE_NOT_READY);
     stage.broker.unload(TOPIC);
     stage.sent_by_client("PRODUCER", 2, mark, RECOVERY).await?;
     tokio::time::sleep(REFUSAL).await;
@@ -224,7 +224,7 @@ async fn backoff_bounded(stage: &mut Stage) -> Step {
 async fn connections_refused(stage: &mut Stage) -> Step {
     with_producer(stage).await?;
     let mark = stage.relay.mark();
-    stage.broker.faults().on(FaultEvent::Connect).always().disconnect();
+    stage.fault(FaultEvent::Connect).always().disconnect();
     stage.broker.drop_connections();
     tokio::time::sleep(REFUSAL).await;
     stage.at_most_connections(STORM, mark)?;

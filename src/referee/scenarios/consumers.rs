@@ -6,10 +6,12 @@ use super::{TOPIC, plain};
 use crate::broker::{EmbeddedBroker, FaultEvent, SubscriptionStats};
 use crate::pb::command_ack::AckType;
 use crate::referee::Scenario;
+use crate::referee::glue::Answer;
 use crate::referee::protocol::Request;
 use crate::referee::relay::{By, Event, Recording, What};
 use crate::referee::stage::{OPERATION_TIMEOUT, PROMPT, RECOVERY, Stage, Step, check, subscribe_request};
-use crate::wire::{Command, Frame};
+use crate::referee::verdict::Stop;
+use crate::wire::{Command, Frame, MessageHead};
 use crate::{Message, ServerCode};
 
 pub(super) const SCENARIOS: &[Scenario] = &[
@@ -47,6 +49,13 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         source: "ServerError.ServiceNotReady; PulsarClientException.isRetriableError",
         broker: plain,
         run: |stage| Box::pin(subscribe_not_ready(stage)),
+    },
+    Scenario {
+        name: "resubscribe-not-ready",
+        must: "re-attach a consumer whose SUBSCRIBE is refused with ServiceNotReady, as often as that is",
+        source: "ConsumerImpl.connectionOpened: an existing consumer retries; apache/pulsar-client-cpp#438",
+        broker: plain,
+        run: |stage| Box::pin(resubscribe_not_ready(stage)),
     },
     Scenario {
         name: "subscribe-busy",
@@ -110,6 +119,27 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         source: "the cursor of the broker; CommandSubscribe",
         broker: plain,
         run: |stage| Box::pin(unacked_come_back(stage)),
+    },
+    Scenario {
+        name: "ack-lost",
+        must: "receive a message again whose ACK was lost with the connection, and acknowledge it",
+        source: "the cursor of the broker alone says what is acknowledged; apache/pulsar#7683",
+        broker: plain,
+        run: |stage| Box::pin(ack_lost(stage)),
+    },
+    Scenario {
+        name: "messages-twice",
+        must: "take a message that the broker sends twice, and acknowledge it",
+        source: "CommandMessage: at least once",
+        broker: plain,
+        run: |stage| Box::pin(messages_twice(stage)),
+    },
+    Scenario {
+        name: "message-of-old-epoch",
+        must: "not show a message of an epoch before its own, where it counts epochs",
+        source: "CommandMessage.consumer_epoch, PIP-84",
+        broker: plain,
+        run: |stage| Box::pin(old_epoch(stage)),
     },
     Scenario {
         name: "consumer-closed",
@@ -254,17 +284,29 @@ async fn closed_by_broker(stage: &mut Stage) -> Step {
 
 async fn subscribe_not_ready(stage: &mut Stage) -> Step {
     let payloads = stage.publish_numbered(TOPIC, 1).await?;
-    stage.broker.faults().on(FaultEvent::Subscribe).times(3).refuse_request(ServerCode::SERVICE_NOT_READY);
+    stage.fault(FaultEvent::Subscribe).times(3).refuse_request(ServerCode::SERVICE_NOT_READY);
     stage.connect().await?;
     stage.subscribe("c", TOPIC, "exclusive", 10).await?;
     stage.expect("c", &payloads[0]).await?;
     Ok(())
 }
 
+async fn resubscribe_not_ready(stage: &mut Stage) -> Step {
+    let payloads = with_consumer(stage, 1, "exclusive", 10).await?;
+    let first = stage.expect("c", &payloads[0]).await?;
+    stage.ack("c", &first).await?;
+    stage.fault(FaultEvent::Subscribe).times(3).refuse_request(ServerCode::SERVICE_NOT_READY);
+    stage.broker.faults().close_consumers(TOPIC, None);
+    stage.publish(TOPIC, &["behind"]).await?;
+    // m0 may come again: its ACK may have been on its way.
+    stage.expect_all("c", &["behind".to_owned()]).await?;
+    Ok(())
+}
+
 async fn subscribe_busy(stage: &mut Stage) -> Step {
     let helper = stage.helper().await?;
     let taken = helper.consumer(TOPIC, "sub").subscribe().await;
-    let _taken = taken.map_err(|error| crate::referee::verdict::Stop::glue(error.to_string()))?;
+    let _taken = taken.map_err(|error| Stop::glue(error.to_string()))?;
     stage.connect().await?;
     let request = subscribe_request("c", TOPIC, "exclusive", 10);
     stage.refused(&request, OPERATION_TIMEOUT + PROMPT).await?;
@@ -311,17 +353,17 @@ async fn ack_cumulative_shared(stage: &mut Stage) -> Step {
 
 /// Publishes the messages of one batch.
 async fn publish_batch(stage: &Stage, payloads: &[&str]) -> Step {
-    let glue = |error: crate::Error| crate::referee::verdict::Stop::glue(error.to_string());
+    let glue = |error: crate::Error| Stop::glue(error.to_string());
     let builder = stage.helper().await?.producer(TOPIC);
     let builder = builder.batching_max_messages(payloads.len() as u32);
     let producer = builder.batching_max_publish_delay(Duration::from_secs(5)).create().await.map_err(glue)?;
     let mut pending = Vec::new();
     for payload in payloads {
         let sent = producer.enqueue(Message::new((*payload).to_owned())).await;
-        pending.push(sent.map_err(|error| crate::referee::verdict::Stop::glue(error.to_string()))?);
+        pending.push(sent.map_err(|error| Stop::glue(error.to_string()))?);
     }
     for sent in pending {
-        sent.await.map_err(|error| crate::referee::verdict::Stop::glue(error.to_string()))?;
+        sent.await.map_err(|error| Stop::glue(error.to_string()))?;
     }
     Ok(())
 }
@@ -423,6 +465,86 @@ async fn unacked_come_back(stage: &mut Stage) -> Step {
     stage.broker_has(PROMPT, "all messages acknowledged", acked).await
 }
 
+async fn ack_lost(stage: &mut Stage) -> Step {
+    let payloads = with_consumer(stage, 2, "shared", 10).await?;
+    stage.fault(FaultEvent::Ack).drop_request();
+    for payload in &payloads {
+        let message = stage.expect("c", payload).await?;
+        stage.ack("c", &message).await?;
+    }
+    let lost = |broker: &EmbeddedBroker| broker.faults().injected() > 0;
+    stage.broker_has(PROMPT, "an ACK of the client", lost).await?;
+    stage.relay.note("all connections are lost");
+    stage.broker.drop_connections();
+    let backlog = |broker: &EmbeddedBroker| subscription(broker).map_or(0, |sub| sub.msg_backlog);
+    let until = tokio::time::Instant::now() + RECOVERY;
+    while backlog(&stage.broker) > 0 {
+        let left = backlog(&stage.broker);
+        check(tokio::time::Instant::now() < until, || {
+            format!("{left} messages are neither acknowledged nor sent again")
+        })?;
+        if let Some(message) = stage.receive("c", Duration::from_secs(1)).await? {
+            stage.ack("c", &message).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn messages_twice(stage: &mut Stage) -> Step {
+    stage.fault(FaultEvent::Delivery).times(3).duplicate_response();
+    let payloads = with_consumer(stage, 3, "shared", 10).await?;
+    for message in stage.expect_all("c", &payloads).await? {
+        stage.ack("c", &message).await?;
+    }
+    while let Some(message) = stage.receive("c", Duration::from_secs(1)).await? {
+        stage.ack("c", &message).await?;
+    }
+    let acked = |broker: &EmbeddedBroker| subscription(broker).is_some_and(|sub| sub.msg_backlog == 0);
+    stage.broker_has(PROMPT, "all messages acknowledged", acked).await?;
+    stage.at_most_connections(1, 0)
+}
+
+async fn old_epoch(stage: &mut Stage) -> Step {
+    stage.publish_numbered(TOPIC, 1).await?;
+    stage.connect().await?;
+    let request = subscribe_request("c", TOPIC, "exclusive", 10).option("nack_delay_ms", 500);
+    stage.done(&request, RECOVERY).await?;
+    stage.sent_by_client("SUBSCRIBE", 1, 0, PROMPT).await?;
+    let counts = stage.relay.look(|recording| {
+        recording.commands(0).any(|(_, command)| match command {
+            Command::Subscribe(subscribe) => subscribe.consumer_epoch.is_some(),
+            _ => false,
+        })
+    });
+    if !counts {
+        return Err(Stop::Unsupported("its SUBSCRIBE has no consumer_epoch".to_owned()));
+    }
+    let message = stage.expect("c", "m0").await?;
+    let mark = stage.relay.mark();
+    stage.done(&Request::new("nack").word("c").word(&message.handle), PROMPT).await?;
+    stage.sent_by_client("REDELIVER_UNACKNOWLEDGED_MESSAGES", 1, mark, PROMPT).await?;
+    let head = MessageHead {
+        consumer_id: 0,
+        ledger_id: 4711,
+        entry_id: 0,
+        partition: -1,
+        redelivery_count: 0,
+        ack_set: Vec::new(),
+        consumer_epoch: Some(0),
+    };
+    let mut out = bytes::BytesMut::new();
+    Frame::Message { head, entry: super::entries::entry(&super::entries::metadata(), b"of epoch 0") }.encode(&mut out);
+    stage.relay.inject("a MESSAGE of epoch 0", out.freeze());
+    let again = stage.expect("c", "m0").await?;
+    stage.ack("c", &again).await?;
+    match stage.receive("c", Duration::from_secs(1)).await? {
+        Some(message) if message.payload == "of epoch 0" => {
+            check(false, || "it showed the message of epoch 0".to_owned())
+        }
+        _ => Ok(()),
+    }
+}
+
 async fn closed(stage: &mut Stage) -> Step {
     let payloads = with_consumer(stage, 3, "exclusive", 10).await?;
     stage.expect("c", &payloads[0]).await?;
@@ -437,7 +559,7 @@ async fn closed(stage: &mut Stage) -> Step {
 async fn closed_amid_reconnect(stage: &mut Stage) -> Step {
     with_consumer(stage, 3, "exclusive", 10).await?;
     let mark = stage.relay.mark();
-    stage.broker.faults().on(FaultEvent::Subscribe).times(1).delay_response(Duration::from_millis(1500));
+    stage.fault(FaultEvent::Subscribe).times(1).delay_response(Duration::from_millis(1500));
     stage.broker.faults().close_consumers(TOPIC, None);
     stage.sent_by_client("SUBSCRIBE", 1, mark, RECOVERY).await?;
     // A client may refuse to close what is not attached, as long as nothing stays.
@@ -449,11 +571,11 @@ async fn closed_amid_reconnect(stage: &mut Stage) -> Step {
 
 async fn given_up(stage: &mut Stage) -> Step {
     stage.publish_numbered(TOPIC, 1).await?;
-    stage.broker.faults().on(FaultEvent::Subscribe).times(1).drop_response();
+    stage.fault(FaultEvent::Subscribe).times(1).drop_response();
     stage.connect().await?;
     let request = subscribe_request("c", TOPIC, "exclusive", 10);
     match stage.glue.ask(&request, OPERATION_TIMEOUT + RECOVERY).await? {
-        crate::referee::glue::Answer::Error(_) => {
+        Answer::Error(_) => {
             let gone = |broker: &EmbeddedBroker| subscription(broker).is_none_or(|sub| sub.consumers.is_empty());
             stage.broker_has(PROMPT, "no consumer at the broker after the subscribe has failed", gone).await
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{TOPIC, plain, two_brokers};
+use super::{TOPIC, dead_address, plain, still_works, two_brokers, with_producer};
 use crate::ServerCode;
 use crate::broker::FaultEvent;
 use crate::referee::Scenario;
@@ -23,6 +23,13 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         source: "maxLookupRedirects = 20 in ClientConfigurationData; apache/pulsar#7041",
         broker: two_brokers,
         run: |stage| Box::pin(redirect_loop(stage)),
+    },
+    Scenario {
+        name: "lookup-redirect-to-dead-broker",
+        must: "look the topic up again when the broker that LOOKUP redirects to cannot be reached",
+        source: "ConnectionHandler.reconnectLater: each attempt begins with a lookup",
+        broker: plain,
+        run: |stage| Box::pin(redirect_to_dead(stage)),
     },
     Scenario {
         name: "lookup-unanswered",
@@ -56,7 +63,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
 
 async fn redirect(stage: &mut Stage) -> Step {
     let other = stage.relay.url(1).to_owned();
-    stage.broker.faults().on(FaultEvent::Lookup).redirect(&other, true);
+    stage.fault(FaultEvent::Lookup).redirect(&other, true);
     stage.connect().await?;
     stage.producer("p", TOPIC).await?;
     stage.send_stored("p", 1, "hello").await?;
@@ -72,7 +79,7 @@ async fn redirect(stage: &mut Stage) -> Step {
 
 async fn redirect_loop(stage: &mut Stage) -> Step {
     let other = stage.relay.url(1).to_owned();
-    stage.broker.faults().on(FaultEvent::Lookup).always().redirect(&other, false);
+    stage.fault(FaultEvent::Lookup).always().redirect(&other, false);
     stage.connect().await?;
     stage.refused(&producer_request("p", TOPIC), OPERATION_TIMEOUT + RECOVERY).await?;
     // Twenty redirects for each attempt, of which a back-off allows about seven.
@@ -83,8 +90,16 @@ async fn redirect_loop(stage: &mut Stage) -> Step {
     Ok(())
 }
 
+async fn redirect_to_dead(stage: &mut Stage) -> Step {
+    let dead = dead_address()?;
+    with_producer(stage).await?;
+    stage.fault(FaultEvent::Lookup).redirect(&dead, true);
+    stage.broker.unload(TOPIC);
+    still_works(stage, 1).await
+}
+
 async fn unanswered(stage: &mut Stage) -> Step {
-    stage.broker.faults().on(FaultEvent::Lookup).always().drop_request();
+    stage.fault(FaultEvent::Lookup).always().drop_request();
     stage.connect().await?;
     stage.refused(&producer_request("p", TOPIC), 2 * OPERATION_TIMEOUT + PROMPT).await?;
     stage.broker.faults().clear();
@@ -94,14 +109,14 @@ async fn unanswered(stage: &mut Stage) -> Step {
 }
 
 async fn slow(stage: &mut Stage) -> Step {
-    stage.broker.faults().on(FaultEvent::Lookup).times(1).delay_response(Duration::from_millis(1500));
+    stage.fault(FaultEvent::Lookup).times(1).delay_response(Duration::from_millis(1500));
     stage.connect().await?;
     stage.producer("p", TOPIC).await?;
     stage.at_most("LOOKUP", 2, 0)
 }
 
 async fn not_ready(stage: &mut Stage) -> Step {
-    stage.broker.faults().on(FaultEvent::Lookup).times(3).refuse_request(ServerCode::SERVICE_NOT_READY);
+    stage.fault(FaultEvent::Lookup).times(3).refuse_request(ServerCode::SERVICE_NOT_READY);
     stage.connect().await?;
     stage.producer("p", TOPIC).await?;
     stage.send_stored("p", 1, "hello").await?;
@@ -109,7 +124,7 @@ async fn not_ready(stage: &mut Stage) -> Step {
 }
 
 async fn not_allowed(stage: &mut Stage) -> Step {
-    stage.broker.faults().on(FaultEvent::Lookup).always().refuse_request(ServerCode::AUTHORIZATION_ERROR);
+    stage.fault(FaultEvent::Lookup).always().refuse_request(ServerCode::AUTHORIZATION_ERROR);
     stage.connect().await?;
     stage.refused(&producer_request("p", TOPIC), OPERATION_TIMEOUT + PROMPT).await?;
     stage.at_most("LOOKUP", 3, 0)

@@ -13,6 +13,7 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 
 use super::Scenario;
 use super::stage::{Stage, Step};
+use super::verdict::Stop;
 use crate::broker::{EmbeddedBroker, EmbeddedBrokerBuilder};
 use crate::wire::{Command, Frame};
 
@@ -53,6 +54,13 @@ fn framed_raw(command: &[u8], behind: &[u8]) -> Bytes {
     out.put_slice(command);
     out.put_slice(behind);
     out.freeze()
+}
+
+/// A URL at which nobody listens: its port was free a moment ago.
+fn dead_address() -> Step<String> {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").map_err(|error| Stop::glue(error.to_string()))?;
+    let address = listener.local_addr().map_err(|error| Stop::glue(error.to_string()))?;
+    Ok(format!("pulsar://{address}"))
 }
 
 /// A connected client with a producer `p` that has stored a message.

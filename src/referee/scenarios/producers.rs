@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{TOPIC, plain, still_works, two_brokers, with_producer};
+use super::{TOPIC, dead_address, plain, still_works, two_brokers, with_producer};
 use crate::broker::{EmbeddedBroker, EmbeddedBrokerBuilder, FaultEvent};
 use crate::referee::Scenario;
 use crate::referee::glue::Answer;
@@ -26,6 +26,13 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         source: "ServerError.AuthorizationError; PulsarClientException.isRetriableError",
         broker: plain,
         run: |stage| Box::pin(not_allowed(stage)),
+    },
+    Scenario {
+        name: "error-code-unknown",
+        must: "re-attach a producer after an error of a code that it does not know",
+        source: "ServerError of a later version; what is not known to be final is tried again",
+        broker: plain,
+        run: |stage| Box::pin(code_unknown(stage)),
     },
     Scenario {
         name: "producer-given-up",
@@ -84,6 +91,13 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         run: |stage| Box::pin(fenced(stage)),
     },
     Scenario {
+        name: "producer-closed-without-broker",
+        must: "end a close within the operation timeout while no broker can be reached",
+        source: "operationTimeoutMs in ClientConfigurationData",
+        broker: plain,
+        run: |stage| Box::pin(closed_without_broker(stage)),
+    },
+    Scenario {
         name: "producer-closed",
         must: "close a producer at the broker, with everything that was sent stored",
         source: "CommandCloseProducer of the client",
@@ -97,7 +111,7 @@ fn small_messages() -> EmbeddedBrokerBuilder {
 }
 
 async fn not_ready(stage: &mut Stage) -> Step {
-    stage.broker.faults().on(FaultEvent::Producer).times(3).refuse_request(ServerCode::SERVICE_NOT_READY);
+    stage.fault(FaultEvent::Producer).times(3).refuse_request(ServerCode::SERVICE_NOT_READY);
     stage.connect().await?;
     stage.producer("p", TOPIC).await?;
     stage.send_stored("p", 1, "hello").await?;
@@ -105,14 +119,33 @@ async fn not_ready(stage: &mut Stage) -> Step {
 }
 
 async fn not_allowed(stage: &mut Stage) -> Step {
-    stage.broker.faults().on(FaultEvent::Producer).always().refuse_request(ServerCode::AUTHORIZATION_ERROR);
+    stage.fault(FaultEvent::Producer).always().refuse_request(ServerCode::AUTHORIZATION_ERROR);
     stage.connect().await?;
     stage.refused(&producer_request("p", TOPIC), OPERATION_TIMEOUT + PROMPT).await?;
     stage.at_most("PRODUCER", 3, 0)
 }
 
+async fn code_unknown(stage: &mut Stage) -> Step {
+    with_producer(stage).await?;
+    stage.fault(FaultEvent::Producer).refuse_request(ServerCode(4711));
+    stage.broker.unload(TOPIC);
+    still_works(stage, 1).await
+}
+
+async fn closed_without_broker(stage: &mut Stage) -> Step {
+    with_producer(stage).await?;
+    stage.fault(FaultEvent::Connect).always().disconnect();
+    stage.relay.note("all connections are lost, and new ones end at once");
+    stage.broker.drop_connections();
+    let refused = |broker: &EmbeddedBroker| broker.faults().injected() > 0;
+    stage.broker_has(RECOVERY, "an attempt to reconnect", refused).await?;
+    // It may say that it could not tell the broker.
+    let _ = stage.glue.ask(&Request::new("close").word("p"), 2 * OPERATION_TIMEOUT + PROMPT).await?;
+    Ok(())
+}
+
 async fn given_up(stage: &mut Stage) -> Step {
-    stage.broker.faults().on(FaultEvent::Producer).times(1).drop_response();
+    stage.fault(FaultEvent::Producer).times(1).drop_response();
     stage.connect().await?;
     // A client may give up or try again.
     match stage.glue.ask(&producer_request("p", TOPIC), OPERATION_TIMEOUT + RECOVERY).await? {
@@ -162,11 +195,8 @@ async fn moved_to_named(stage: &mut Stage) -> Step {
 
 async fn moved_to_dead(stage: &mut Stage) -> Step {
     with_producer(stage).await?;
-    // A port that is closed: nobody listens there any more.
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").map_err(|error| Stop::glue(error.to_string()))?;
-    let address = listener.local_addr().map_err(|error| Stop::glue(error.to_string()))?;
-    drop(listener);
-    stage.broker.faults().close_producers(TOPIC, Some(&format!("pulsar://{address}")));
+    let dead = dead_address()?;
+    stage.broker.faults().close_producers(TOPIC, Some(&dead));
     still_works(stage, 1).await
 }
 
@@ -197,7 +227,7 @@ async fn too_large(stage: &mut Stage) -> Step {
 
 async fn terminated(stage: &mut Stage) -> Step {
     with_producer(stage).await?;
-    stage.broker.faults().on(FaultEvent::Send).always().drop_request();
+    stage.fault(FaultEvent::Send).always().drop_request();
     stage.send("p", 1, "pending").await?;
     let mark = stage.relay.mark();
     stage.relay.note("the topic is terminated");

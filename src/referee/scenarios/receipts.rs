@@ -7,6 +7,7 @@ use crate::ServerCode;
 use crate::broker::{EmbeddedBroker, EmbeddedBrokerBuilder, FaultEvent};
 use crate::pb;
 use crate::referee::Scenario;
+use crate::referee::protocol::Request;
 use crate::referee::stage::{PROMPT, RECOVERY, Stage, Step, check, producer_request};
 use crate::wire::Command;
 
@@ -68,6 +69,13 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         run: |stage| Box::pin(deduplicated(stage)),
     },
     Scenario {
+        name: "batches-sent-again",
+        must: "send batches without a receipt again, byte for byte and in order, when the connection is lost",
+        source: "ProducerImpl.resendMessages; MessageMetadata.num_messages_in_batch",
+        broker: plain,
+        run: |stage| Box::pin(batches_again(stage)),
+    },
+    Scenario {
         name: "send-error-retried",
         must: "end a send that gets SEND_ERROR PersistenceError: by sending it again, or by an error",
         source: "ClientCnx.handleSendError; ServerError.PersistenceError",
@@ -90,7 +98,7 @@ fn deduplicating() -> EmbeddedBrokerBuilder {
 async fn lost(stage: &mut Stage) -> Step {
     with_producer(stage).await?;
     let mark = stage.relay.mark();
-    stage.broker.faults().on(FaultEvent::Send).disconnect();
+    stage.fault(FaultEvent::Send).disconnect();
     stage.send_stored("p", 1, "sent twice").await?;
     let sends = stage.sends(mark);
     check(sends.len() == 2, || format!("it wrote {} SENDs, not the one and its repetition", sends.len()))?;
@@ -113,7 +121,7 @@ async fn never_comes(stage: &mut Stage) -> Step {
     stage.connect().await?;
     stage.done(&producer_request("p", TOPIC).option("send_timeout_ms", 2_000), RECOVERY).await?;
     stage.send_stored("p", 0, "first").await?;
-    stage.broker.faults().on(FaultEvent::Send).drop_response();
+    stage.fault(FaultEvent::Send).drop_response();
     stage.send("p", 1, "without a receipt").await?;
     let result = stage.result(1, Duration::from_secs(2) + PROMPT).await?;
     check(result.is_err(), || "a send without a receipt succeeded".to_owned())?;
@@ -144,12 +152,11 @@ fn receipt(producer_id: u64, sequence_id: u64) -> pb::CommandSendReceipt {
 /// Sends `waits` while its receipt is held back, and `receipt` comes meanwhile; then that it is stored by its own.
 async fn amid(stage: &mut Stage, what: &str, receipt: pb::CommandSendReceipt) -> Step {
     let mark = stage.relay.mark();
-    stage.broker.faults().on(FaultEvent::Send).delay_response(Duration::from_secs(1));
+    stage.fault(FaultEvent::Send).delay_response(Duration::from_secs(1));
     stage.send("p", 1, "waits").await?;
     stage.sent_by_client("SEND", 1, mark, PROMPT).await?;
     stage.relay.inject(what, framed(receipt));
-    let id = stage.stored(1, RECOVERY).await?;
-    check(id.0 != 424_242, || format!("the send succeeded by {what}, which is not its own"))?;
+    stage.stored(1, RECOVERY).await?;
     still_works(stage, 2).await
 }
 
@@ -171,7 +178,7 @@ async fn stale(stage: &mut Stage) -> Step {
 async fn twice(stage: &mut Stage) -> Step {
     with_producer(stage).await?;
     let mark = stage.relay.mark();
-    stage.broker.faults().on(FaultEvent::Send).times(3).duplicate_response();
+    stage.fault(FaultEvent::Send).times(3).duplicate_response();
     for id in 1..=4 {
         stage.send("p", id, "twice").await?;
     }
@@ -190,11 +197,27 @@ async fn for_nobody(stage: &mut Stage) -> Step {
     stage.at_most_connections(0, mark)
 }
 
+async fn batches_again(stage: &mut Stage) -> Step {
+    stage.connect().await?;
+    stage.done(&Request::new("producer").word("p").word(TOPIC).option("batching", true), RECOVERY).await?;
+    stage.send_stored("p", 0, "first").await?;
+    let mark = stage.relay.mark();
+    let payloads = send_many(stage, 0).await?;
+    let sends = stage.sends(mark);
+    let first = sends.first().map_or(0, |(_, sequence_id, _)| *sequence_id);
+    let mut same = sends.iter().filter(|(_, sequence_id, _)| *sequence_id == first).map(|(.., frame)| entry_of(frame));
+    let (once, again) = (same.next(), same.next());
+    check(once.is_some() && once == again, || {
+        format!("the first batch, of sequence id {first}, was not sent again as it was")
+    })?;
+    check_order(stage, &payloads)
+}
+
 const SENDS: u64 = 30;
 
 /// Sends many, while the connection is lost after some.
-async fn send_many(stage: &mut Stage) -> Step<Vec<String>> {
-    stage.broker.faults().on(FaultEvent::Send).after(9).disconnect();
+async fn send_many(stage: &mut Stage, after: u64) -> Step<Vec<String>> {
+    stage.fault(FaultEvent::Send).after(after).disconnect();
     let mut payloads = Vec::new();
     for id in 1..=SENDS {
         let payload = format!("m{id:02}");
@@ -209,7 +232,12 @@ async fn send_many(stage: &mut Stage) -> Step<Vec<String>> {
 
 async fn in_order(stage: &mut Stage) -> Step {
     with_producer(stage).await?;
-    let payloads = send_many(stage).await?;
+    let payloads = send_many(stage, 9).await?;
+    check_order(stage, &payloads)
+}
+
+/// That these are stored behind the first message in their order; each may be there more than once.
+fn check_order(stage: &Stage, payloads: &[String]) -> Step {
     let stored = stage.broker.stored_messages(TOPIC);
     let mut first_times = Vec::new();
     for message in stored.iter().skip(1) {
@@ -225,14 +253,14 @@ async fn deduplicated(stage: &mut Stage) -> Step {
     stage.connect().await?;
     stage.done(&producer_request("p", TOPIC).option("producer_name", "once"), RECOVERY).await?;
     stage.send_stored("p", 0, "first").await?;
-    send_many(stage).await?;
+    send_many(stage, 9).await?;
     let stored = stage.broker.stored_messages(TOPIC).len() as u64;
     check(stored == SENDS + 1, || format!("{stored} messages are stored, and {} were sent", SENDS + 1))
 }
 
 async fn send_error(stage: &mut Stage, code: ServerCode) -> Step {
     with_producer(stage).await?;
-    stage.broker.faults().on(FaultEvent::Send).refuse_request(code);
+    stage.fault(FaultEvent::Send).refuse_request(code);
     stage.send("p", 1, "refused once").await?;
     // Either is right: a client that gives the message up says so.
     let _ = stage.result(1, RECOVERY).await?;

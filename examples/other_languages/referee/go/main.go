@@ -146,7 +146,11 @@ func receive(name, wait string) (string, error) {
 		return "", err
 	}
 	messages = append(messages, message)
-	return fmt.Sprintf("ok %d %d %s", len(messages)-1, message.RedeliveryCount(), message.Payload()), nil
+	payload := string(message.Payload())
+	if len(payload) > 1000 {
+		payload = fmt.Sprintf("bytes:%d", len(payload))
+	}
+	return fmt.Sprintf("ok %d %d %s", len(messages)-1, message.RedeliveryCount(), payload), nil
 }
 
 func answer(words []string) (string, error) {

@@ -64,7 +64,8 @@ def answer(state, command, *words):
         except pulsar.Timeout:
             return "none"
         state["messages"].append(message)
-        text = message.data().decode(errors="replace")
+        data = message.data()
+        text = data.decode(errors="replace") if len(data) <= 1000 else f"bytes:{len(data)}"
         return f"ok {len(state['messages']) - 1} {message.redelivery_count()} {text}"
     elif command in ("ack", "ack_cumulative", "nack"):
         calls = {"ack": "acknowledge", "ack_cumulative": "acknowledge_cumulative", "nack": "negative_acknowledge"}

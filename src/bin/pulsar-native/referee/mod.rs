@@ -68,6 +68,9 @@ pub(crate) async fn run(arguments: Arguments) -> CliResult {
     if arguments.listen.port() != 0 && arguments.jobs > 1 && arguments.scenario.len() != 1 {
         return usage("--listen with a port needs --jobs 1");
     }
+    if arguments.listen.ip().is_unspecified() {
+        return usage("--listen needs an address that the client can be told, not one for all");
+    }
     let client = if by_hand { by_hand::client() } else { ClientUnderTest::command(arguments.command) };
     let mut referee = Referee::new(client)
         .listen(arguments.listen)
