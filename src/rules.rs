@@ -104,7 +104,7 @@ rules! {
     MetadataMismatch Client "04-send.md#rule-metadatamismatch",
     /// A checksum that does not match.
     Checksum Either "04-send.md#rule-checksum",
-    /// ACK of an entry that was never delivered to this consumer.
+    /// ACK of an entry that was never delivered to this consumer, or, as an observer of the wire sees it, to its subscription.
     AckNotDelivered Client "07-acknowledgement.md#rule-acknotdelivered",
     /// A cumulative ACK on Shared or Key_Shared, or one without exactly one id.
     CumulativeAck Client "07-acknowledgement.md#rule-cumulativeack",
