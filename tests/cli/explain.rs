@@ -101,12 +101,12 @@ async fn a_capture_shows_both_directions_of_all_connections() {
         "connection 2, client to broker: TLS: what is inside cannot be read\n",
         "connection 1, broker to client: the capture lacks 5 bytes\n",
         "connection 1, broker to client: at 18 of the stream:\nPING, 13 bytes",
-        "2 connections, 3 frames, 0 of them broken; the capture lacks 5 bytes in 1 places; 8 packets, 8 of TCP\n",
+        "connections: 2; frames: 3; missing bytes: 5; gaps: 1; packets: 8; packets of TCP: 8\n",
     ] {
         assert!(shown.contains(wanted), "{wanted:?} is not in\n{shown}");
     }
     let second = of_stdin("explain --connection 2", &two_connections()).await;
-    assert!(!second.contains("connection 1") && second.contains("1 connections, 0 frames"), "{second}");
+    assert!(!second.contains("connection 1") && second.contains("connections: 1; packets: 8"), "{second}");
 }
 
 #[tokio::test]
@@ -126,7 +126,7 @@ async fn a_capture_that_is_cut_is_shown_and_fails() {
     let file = two_connections();
     let output = with_stdin("explain", &file[..file.len() - 1]).await;
     let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(stdout.contains("2 connections, 2 frames"), "{stdout}");
+    assert!(stdout.contains("connections: 2; frames: 2;"), "{stdout}");
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr.contains("ends within a packet, behind 7 whole ones"), "{stderr}");
 }

@@ -28,6 +28,8 @@ struct Connection {
 struct Summary {
     connections: u64,
     frames: u64,
+    /// Of which the capture lacks a part.
+    cut: u64,
     broken: u64,
     gaps: u64,
     missing: u64,
@@ -141,7 +143,8 @@ impl<'a> Shown<'a> {
         let explained = explain_frame(bytes, 0);
         let is_broken = explained.problems().next().is_some();
         self.summary.frames += 1;
-        self.summary.broken += u64::from(is_broken);
+        let of_capture = if kind == "cut" { &mut self.summary.cut } else { &mut self.summary.broken };
+        *of_capture += u64::from(is_broken);
         if self.view.is_json {
             let members = format!("\"stream_offset\":{},\"frame\":{}", piece.offset, explained.to_json());
             return self.note(number, at, Some(direction), kind, "", &members);
@@ -209,32 +212,29 @@ impl<'a> Shown<'a> {
                 self.pieces(number, last, direction)?;
             }
         }
-        let Summary { connections, frames, broken, gaps, missing, skipped } = self.summary;
+        let Summary { connections, frames, cut, broken, gaps, missing, skipped } = self.summary;
         let PacketCounts { packets, tcp, fragments, unknown_link, .. } = counts;
+        // Of each the name in JSON and in the text, which leaves out what there is none of.
+        let counts = [
+            ("connections", "connections", connections),
+            ("frames", "frames", frames),
+            ("broken", "broken frames", broken),
+            ("cut", "frames cut by the capture", cut),
+            ("missing", "missing bytes", missing),
+            ("gaps", "gaps", gaps),
+            ("skipped", "skipped bytes", skipped),
+            ("packets", "packets", packets),
+            ("tcp", "packets of TCP", tcp),
+            ("fragments", "IP fragments, left out", fragments),
+            ("unknown_link", "packets of unknown networks, left out", unknown_link),
+        ];
         if self.view.is_json {
-            let head =
-                format!("\"event\":\"summary\",\"connections\":{connections},\"frames\":{frames},\"broken\":{broken}");
-            let bytes = format!("\"gaps\":{gaps},\"missing\":{missing},\"skipped\":{skipped}");
-            let packets = format!(
-                "\"packets\":{packets},\"tcp\":{tcp},\"fragments\":{fragments},\"unknown_link\":{unknown_link}"
-            );
-            output::print(format_args!("{{{head},{bytes},{packets}}}"))?;
+            let members: String = counts.iter().map(|(name, _, count)| format!(",\"{name}\":{count}")).collect();
+            output::print(format_args!("{{\"event\":\"summary\"{members}}}"))?;
             return Ok(());
         }
-        let mut text = format!("{connections} connections, {frames} frames, {broken} of them broken");
-        if missing > 0 {
-            text.push_str(&format!("; the capture lacks {missing} bytes in {gaps} places"));
-        }
-        if skipped > 0 {
-            text.push_str(&format!("; {skipped} bytes are skipped"));
-        }
-        if packets > 0 {
-            text.push_str(&format!("; {packets} packets, {tcp} of TCP"));
-        }
-        if fragments > 0 {
-            text.push_str(&format!("; {fragments} IP fragments are left out"));
-        }
-        output::print(text)?;
+        let shown = counts.iter().filter(|(_, _, count)| *count > 0).map(|(_, name, count)| format!("{name}: {count}"));
+        output::print(shown.collect::<Vec<_>>().join("; "))?;
         Ok(())
     }
 }
