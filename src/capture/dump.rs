@@ -186,12 +186,12 @@ fn pairs(text: &str) -> Option<Vec<u8>> {
 fn time_of_day(line: &str) -> Option<SystemTime> {
     let time = line.split_whitespace().take(2).find(|word| word.matches(':').count() == 2)?;
     let (clock, fraction) = time.split_once('.').unwrap_or((time, "0"));
-    let mut parts = clock.split(':').map(|part| part.parse::<u32>().ok());
+    let mut parts = clock.split(':').map(|part| part.parse::<u64>().ok());
     let (hours, minutes, seconds) = (parts.next()??, parts.next()??, parts.next()??);
     let micros = format!("{fraction:0<6}").get(..6)?.parse::<u32>().ok()?;
     let is_time = hours < 24 && minutes < 60 && seconds < 60;
-    let seconds = u64::from(hours * 3600 + minutes * 60 + seconds);
-    is_time.then(|| UNIX_EPOCH + Duration::from_secs(seconds) + Duration::from_micros(micros.into()))
+    let of_day = || Duration::from_secs(hours * 3600 + minutes * 60 + seconds) + Duration::from_micros(micros.into());
+    is_time.then(|| UNIX_EPOCH + of_day())
 }
 
 /// A text without offsets.

@@ -92,7 +92,8 @@ impl FrameReader {
                 None
             }
             State::Synced | State::Start { is_partial: false } if !self.buffer.is_empty() => {
-                let left = self.frame_size().map(|size| (size - self.buffer.len()) as u64);
+                let left =
+                    self.frame_size().and_then(|size| size.checked_sub(self.buffer.len())).map(|left| left as u64);
                 let bytes = self.buffer.split().freeze();
                 let piece = FramePiece { offset: self.offset, kind: FramePieceKind::Cut(bytes.clone()) };
                 self.offset += bytes.len() as u64;
@@ -132,7 +133,8 @@ impl FrameReader {
                         self.drop_front(self.buffer.len());
                         return Some(piece);
                     }
-                    None if !self.is_ended => return None,
+                    // A whole frame may be shorter than what tells the protocol.
+                    None if !self.is_ended && (is_partial || !self.holds_frame()) => return None,
                     Some(Traffic::Pulsar) => self.state = State::Synced,
                     _ => self.state = if is_partial { State::Lost } else { State::Synced },
                 },
@@ -197,6 +199,10 @@ impl FrameReader {
     fn frame_size(&self) -> Option<usize> {
         let total = u32::from_be_bytes(*self.buffer.first_chunk()?) as usize;
         (4..=FRAME_BYTES_MAX).contains(&total).then(|| total + 4)
+    }
+
+    fn holds_frame(&self) -> bool {
+        self.frame_size().is_some_and(|size| size <= self.buffer.len())
     }
 
     fn take_skipped(&mut self) -> Option<FramePiece> {

@@ -281,23 +281,30 @@ fn parse_record(buffer: &[u8], is_big_endian: bool, ticks_per_second: u64, link_
     })
 }
 
+/// A block of a pcapng file, once all of it is there.
 fn parse_block(buffer: &[u8], is_big_endian: bool) -> Parsed<BlockItem> {
     const SIZE_AT: usize = 4;
-    let is_section = buffer.starts_with(&SECTION_HEADER);
-    // The byte order of a section is not known before its header is read.
-    if let Some(damaged) = oversize(buffer, SIZE_AT, is_big_endian).filter(|_| !is_section) {
+    const BYTE_ORDER_AT: usize = 8;
+    const BIG_ENDIAN: [u8; 4] = [0x1a, 0x2b, 0x3c, 0x4d];
+    // A section says in its header which byte order it has.
+    let is_big_endian = match buffer.get(BYTE_ORDER_AT..).and_then(|rest| rest.first_chunk()) {
+        Some(order) if buffer.starts_with(&SECTION_HEADER) => *order == BIG_ENDIAN,
+        Some(_) => is_big_endian,
+        None => return Parsed::MoreNeeded,
+    };
+    if let Some(damaged) = oversize(buffer, SIZE_AT, is_big_endian) {
         return damaged;
     }
-    let parse = if is_big_endian { parse_block_be } else { parse_block_le };
     let size = size_at(buffer, SIZE_AT, is_big_endian).unwrap_or(0);
-    let is_whole = !is_section && size > 0 && buffer.len() >= size as usize;
-    let result = match parse(buffer) {
-        Err(Incident::Incomplete(_)) if is_whole => {
+    let Some(block) = buffer.get(..size as usize) else { return Parsed::MoreNeeded };
+    let parse = if is_big_endian { parse_block_be } else { parse_block_le };
+    let result = match parse(block) {
+        Err(Incident::Incomplete(_)) => {
             return Parsed::Damaged("its next block is shorter than what is in it".to_owned());
         }
         result => result,
     };
-    parsed(buffer, result, |block| match block {
+    parsed(block, result, |block| match block {
         Block::SectionHeader(header) => BlockItem::Section { is_big_endian: header.big_endian() },
         Block::InterfaceDescription(interface) => BlockItem::Interface(Interface::new(&interface)),
         Block::EnhancedPacket(packet) => BlockItem::Packet {
