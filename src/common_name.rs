@@ -52,8 +52,15 @@ fn text(value: &[u8]) -> Option<&str> {
     std::str::from_utf8(text).ok()
 }
 
+/// The first element with its header, and what is behind it.
+#[cfg(all(feature = "broker", feature = "tls"))]
+pub(crate) fn whole(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (_, _, rest) = element(bytes)?;
+    bytes.split_at_checked(bytes.len() - rest.len())
+}
+
 /// The content of the first element, which has this tag, and what is behind it.
-fn read(bytes: &[u8], wanted: u8) -> Option<(&[u8], &[u8])> {
+pub(crate) fn read(bytes: &[u8], wanted: u8) -> Option<(&[u8], &[u8])> {
     let (tag, content, rest) = element(bytes)?;
     (tag == wanted).then_some((content, rest))
 }

@@ -7,6 +7,8 @@ mod connection;
 mod faults;
 mod http;
 mod listeners;
+#[cfg(feature = "tls")]
+mod old_certificates;
 #[cfg(feature = "self-signed")]
 mod self_signed;
 mod server;

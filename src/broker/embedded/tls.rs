@@ -19,6 +19,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::connection::serve_connection;
 use super::http::serve_http;
+use super::old_certificates::ClientVerifier;
 use super::server::BrokerServer;
 use super::tasks::accept_tasks;
 use crate::broker::machine::Peer;
@@ -63,9 +64,11 @@ impl ClientCertificates {
             let unusable = |error| invalid(format!("tls_trust_certs_file: {}: {error}", path.display()));
             roots.add(certificate).map_err(unusable)?;
         }
+        let (authorities, algorithms) = (roots.roots.clone(), provider.signature_verification_algorithms);
         let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
         let builder = if self.are_required { builder } else { builder.allow_unauthenticated() };
-        builder.build().map_err(|error| invalid(format!("tls_trust_certs_file: {}: {error}", path.display())))
+        let unusable = |error| invalid(format!("tls_trust_certs_file: {}: {error}", path.display()));
+        Ok(Arc::new(ClientVerifier { library: builder.build().map_err(unusable)?, authorities, algorithms }))
     }
 }
 

@@ -48,6 +48,8 @@ pub use self::request::RestRequest;
 pub(in crate::broker) use self::request::parameter;
 use self::routes::{Access, Found};
 pub use self::testing::BrokerSwitch;
+#[cfg(feature = "tls")]
+pub(in crate::broker) use self::time::iso;
 use super::authentication;
 use super::machine::Broker;
 use super::policies::Access as TopicAccess;

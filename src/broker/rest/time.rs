@@ -1,7 +1,7 @@
 //! Times as the admin API writes them.
 
 /// ms since 1970 as ISO 8601 in UTC, without zeros at the end: `2026-11-29T18:30:26.12Z`.
-pub(super) fn iso(ms: u64) -> String {
+pub(in crate::broker) fn iso(ms: u64) -> String {
     let (days, in_day) = (ms / 86_400_000, ms % 86_400_000);
     let (year, month, day) = date(days);
     let (hour, minute) = (in_day / 3_600_000, in_day / 60_000 % 60);
