@@ -229,6 +229,8 @@ async fn terminated(stage: &mut Stage) -> Step {
     with_producer(stage).await?;
     stage.fault(FaultEvent::Send).always().drop_request();
     stage.send("p", 1, "pending").await?;
+    let pending = |broker: &EmbeddedBroker| broker.faults().injected() > 0;
+    stage.broker_has(PROMPT, "a send that has no receipt", pending).await?;
     let mark = stage.relay.mark();
     stage.relay.note("the topic is terminated");
     stage.broker.terminate(TOPIC);
