@@ -67,9 +67,11 @@ pub use admin::{ConnectedConsumerStats, StoredMessage, SubscriptionStats, TopicS
 pub(crate) use authentication::token::mint as mint_token;
 pub use authentication::{AuthenticationProvider, AuthenticationState, AuthenticationStep};
 #[cfg(feature = "tap")]
-pub(crate) use commands::version_of;
+pub(crate) use commands::{is_namespace, version_of};
 pub use config::{BrokerConfig, DamagedEntries};
 pub use conformance::{ConformanceViolation, Rule};
+#[cfg(feature = "tap")]
+pub(crate) use embedded::self_signed_acceptor;
 pub use embedded::{
     Assertion, BrokerSetting, BrokerSettingError, EmbeddedBroker, EmbeddedBrokerBuilder, FaultBuilder, Faults,
 };

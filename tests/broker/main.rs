@@ -10,6 +10,8 @@ mod compaction;
 mod consuming;
 mod handshake;
 mod invalid_input;
+#[cfg(feature = "tap")]
+mod judged;
 mod key_shared;
 mod like;
 mod policies;

@@ -217,10 +217,9 @@ fn random_bytes_never_panic_the_broker() {
         let mut rx = BytesMut::new();
         while !bytes.is_empty() {
             let piece = bytes.split_to((1 + random.below(40) as usize).min(bytes.len()));
-            rx.extend_from_slice(&piece);
-            harness.broker.receive(conn, &mut rx, harness.now);
+            harness.receive(conn, &mut rx, &piece);
+            harness.take(conn);
         }
-        harness.take(conn);
         harness.advance(Duration::from_secs(61));
     }
 }

@@ -19,6 +19,28 @@ pub(crate) struct BrokerHarness {
     pub(crate) broker: Broker,
     pub(crate) now: Now,
     next_request: u64,
+    #[cfg(feature = "tap")]
+    wire: crate::judged::Wire,
+    #[cfg(feature = "tap")]
+    started: Instant,
+}
+
+/// What goes over the wire is looked at by the inspector of captured traffic too.
+#[cfg(feature = "tap")]
+impl BrokerHarness {
+    fn tell(&mut self, conn: ConnId, direction: pulsar_native::capture::Direction, bytes: &[u8]) {
+        let since_start = self.now.at.saturating_duration_since(self.started);
+        self.wire.push(conn, since_start, direction, Bytes::copy_from_slice(bytes));
+    }
+}
+
+#[cfg(feature = "tap")]
+impl Drop for BrokerHarness {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.broken();
+        }
+    }
 }
 
 impl BrokerHarness {
@@ -30,7 +52,15 @@ impl BrokerHarness {
         let mut config = BrokerConfig::default();
         change(&mut config);
         let now = Now { at: Instant::now(), wall_ms: 1_700_000_000_000 };
-        Self { broker: Broker::new(config, URL, now), now, next_request: 100 }
+        Self {
+            broker: Broker::new(config, URL, now),
+            now,
+            next_request: 100,
+            #[cfg(feature = "tap")]
+            wire: crate::judged::Wire::new(),
+            #[cfg(feature = "tap")]
+            started: now.at,
+        }
     }
 
     /// Moves the clock, deadline by deadline.
@@ -72,14 +102,27 @@ impl BrokerHarness {
     }
 
     pub(crate) fn send_bytes(&mut self, conn: ConnId, bytes: &[u8]) {
-        self.broker.receive(conn, &mut BytesMut::from(bytes), self.now);
+        self.receive(conn, &mut BytesMut::new(), bytes);
+    }
+
+    /// `rx` has what the broker left of the bytes before.
+    pub(crate) fn receive(&mut self, conn: ConnId, rx: &mut BytesMut, bytes: &[u8]) {
+        #[cfg(feature = "tap")]
+        if !self.broker.closing(conn) {
+            self.tell(conn, pulsar_native::capture::Direction::ToBroker, bytes);
+        }
+        rx.extend_from_slice(bytes);
+        self.broker.receive(conn, rx, self.now);
     }
 
     /// All the broker has written for this connection.
     pub(crate) fn take_bytes(&mut self, conn: ConnId) -> Bytes {
         let mut out = TxBuf::new();
         self.broker.poll_transmit(conn, &mut out);
-        out.take_all()
+        let bytes = out.take_all();
+        #[cfg(feature = "tap")]
+        self.tell(conn, pulsar_native::capture::Direction::ToClient, &bytes);
+        bytes
     }
 
     pub(crate) fn take(&mut self, conn: ConnId) -> Vec<Frame> {
@@ -282,9 +325,12 @@ impl BrokerHarness {
     }
 
     /// The rules broken since the last call.
+    #[track_caller]
     pub(crate) fn broken(&mut self) -> Vec<Rule> {
-        let rules = self.broker.violations().iter().map(|violation| violation.rule).collect();
+        let rules: Vec<Rule> = self.broker.violations().iter().map(|violation| violation.rule).collect();
         self.broker.clear_violations();
+        #[cfg(feature = "tap")]
+        self.wire.compare(&rules);
         rules
     }
 

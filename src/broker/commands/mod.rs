@@ -35,6 +35,8 @@ mod topic_list;
 pub(super) use self::migration::MigratedTo;
 pub(super) use self::oauth2::{IdentityProvider, OAuth2Client};
 use self::takeover::HolderState;
+#[cfg(feature = "tap")]
+pub(crate) use self::topic_list::is_namespace;
 use super::conformance::Rule;
 use super::connections::{ConnectionEndpoints, ConnectionState};
 use super::ids::{ConnId, ConsumerKey, ProducerKey};

@@ -132,6 +132,6 @@ fn is_too_long(pattern: &str) -> bool {
     pattern.encode_utf16().count() > PATTERN_LENGTH_MAX
 }
 
-fn is_namespace(text: &str) -> bool {
+pub(crate) fn is_namespace(text: &str) -> bool {
     text.split('/').count() == 2 && TopicName::parse(&format!("persistent://{text}/x")).is_ok()
 }

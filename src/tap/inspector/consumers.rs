@@ -30,8 +30,8 @@ pub(super) struct Consumer {
     pub(super) request_id: u64,
     /// The number of what its subscription was sent.
     pub(super) delivered_index: Option<usize>,
-    /// This connection had it before, and what was on its way may come.
-    pub(super) is_reopened: bool,
+    /// What became of it before, if this connection had it: what was on its way then may come.
+    pub(super) earlier: Option<ConsumerState>,
     granted: u64,
     delivered: u64,
     entries: u64,
@@ -53,13 +53,18 @@ impl Consumer {
             state: ConsumerState::Opening,
             request_id,
             delivered_index,
-            is_reopened: false,
+            earlier: None,
             granted: 0,
             delivered: 0,
             entries: 0,
             unacknowledged: BTreeMap::new(),
             unacknowledged_messages: 0,
         }
+    }
+
+    /// No side has closed it.
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self.state, ConsumerState::Opening | ConsumerState::Live)
     }
 
     /// Each message costs the broker one permit, and one entry at least one message.
@@ -130,6 +135,15 @@ impl Consumer {
     pub(super) fn close(&mut self, state: ConsumerState) {
         self.state = state;
         self.give_back(&[]);
+    }
+
+    /// SUBSCRIBE was refused; false for one that is not known any longer.
+    pub(super) fn refused(&mut self) -> bool {
+        let is_closed = matches!(self.earlier, Some(ConsumerState::Closing | ConsumerState::ClosedByClient));
+        if is_closed {
+            self.state = ConsumerState::ClosedByClient;
+        }
+        is_closed
     }
 
     pub(super) fn is_single_active(&self) -> bool {

@@ -9,10 +9,11 @@ use super::entry::{self, SentEntry};
 use super::observation::{Answered, Endpoint, FrameObservation};
 use super::producers::{Producer, ProducerState, Sent, Settled};
 use super::requests::{Matched, Request};
-use crate::broker::SentFrame;
+use crate::broker::{SentFrame, is_namespace};
 use crate::pb::command_ack::AckType;
 use crate::pb::{self, command_subscribe::SubType};
 use crate::rules::{Rule, Side};
+use crate::topic::TopicName;
 use crate::wire::command::Command;
 use crate::wire::hot::{MessageHead, Receipt, SendHead};
 
@@ -143,7 +144,7 @@ impl Connection {
         seen.topic = Some(Arc::clone(&consumer.topic));
         match consumer.state {
             ConsumerState::Live => {}
-            ConsumerState::Opening if self.is_whole && !consumer.is_reopened => {
+            ConsumerState::Opening if self.is_whole && consumer.earlier.is_none() => {
                 cx.break_rule(Rule::MessageBeforeResponse, Side::Broker, text);
             }
             ConsumerState::ClosedByClient | ConsumerState::Unsubscribed if self.is_whole => {
@@ -242,21 +243,18 @@ impl Connection {
             Command::ConsumerStats(request) => self.check_closed(request.consumer_id, "CONSUMER_STATS", cx),
             Command::Seek(request) => {
                 self.check_closed(request.consumer_id, "SEEK", cx);
-                if request.message_id.is_none() && request.message_publish_time.is_none() {
+                let is_open = self.consumers.get(&request.consumer_id).is_some_and(Consumer::is_open);
+                if is_open && request.message_id.is_none() && request.message_publish_time.is_none() {
                     let detail = || "SEEK without a target".to_owned();
                     cx.break_rule(Rule::IncompleteRequest, Side::Client, detail);
                 }
             }
-            Command::AuthResponse(response) => {
-                let data = response.response.as_ref().filter(|data| data.auth_method_name.is_some());
-                if data.is_none_or(|data| data.auth_data.is_none()) {
-                    self.condemn(Rule::IncompleteRequest, cx, || "AUTH_RESPONSE without auth_data".to_owned());
-                }
-            }
-            Command::EndTxn(request) if request.txn_action.is_none() => {
-                self.condemn(Rule::IncompleteRequest, cx, || "END_TXN without txn_action".to_owned());
-            }
             _ => {}
+        }
+        if let Some(name) = incomplete(command) {
+            self.condemn(Rule::IncompleteRequest, cx, || {
+                format!("{name} lacks what it needs, or has it in no usable form")
+            });
         }
         self.look_up(seen);
         self.ask(seen, command, cx);
@@ -290,7 +288,7 @@ impl Connection {
         };
         let before = self.requests.ask(id, request);
         if let Some(before) = before.filter(|_| self.is_whole) {
-            let detail = || format!("{} has the id {id} of a {} that waits", command.name(), before.command);
+            let detail = || format!("{} has the id {id} of a {before} that waits", command.name());
             cx.break_rule(Rule::RequestIdReused, Side::Client, detail);
         }
     }
@@ -317,7 +315,7 @@ impl Connection {
     }
 
     fn on_subscribe(&mut self, request: &pb::CommandSubscribe, cx: &mut Context<'_, '_>) {
-        let Ok(sub_type) = SubType::try_from(request.sub_type) else {
+        let Some(sub_type) = sub_type(request) else {
             return self.condemn(Rule::UnreadableFrame, cx, || "unknown enum value in SUBSCRIBE".to_owned());
         };
         let id = request.consumer_id;
@@ -328,7 +326,7 @@ impl Connection {
         let topic: Arc<str> = request.topic.as_str().into();
         let index = cx.shared.subscription(&topic, &request.subscription.as_str().into());
         let mut consumer = Consumer::new(topic, Some(sub_type), request.request_id, index);
-        consumer.is_reopened = self.consumers.remove(&id).is_some();
+        consumer.earlier = self.consumers.remove(&id).map(|earlier| earlier.state);
         if self.consumers.len() < ENDPOINTS_MAX {
             self.consumers.insert(id, consumer);
         }
@@ -350,7 +348,7 @@ impl Connection {
             return self.condemn(Rule::FlowPermits, cx, || format!("{permits} permits"));
         }
         self.check_closed(id, "FLOW", cx);
-        let Some(consumer) = self.consumers.get_mut(&id) else { return };
+        let Some(consumer) = self.consumers.get_mut(&id).filter(|consumer| consumer.is_open()) else { return };
         if self.is_whole && consumer.state == ConsumerState::Opening {
             let detail = || format!("FLOW for consumer {id} before SUCCESS: lost");
             cx.break_rule(Rule::BeforeResponse, Side::Client, detail);
@@ -365,7 +363,7 @@ impl Connection {
         let id = ack.consumer_id;
         self.check_closed(id, "ACK", cx);
         let is_whole = self.is_whole;
-        let Some(consumer) = self.consumers.get_mut(&id) else { return };
+        let Some(consumer) = self.consumers.get_mut(&id).filter(|consumer| consumer.is_open()) else { return };
         if ack_type == AckType::Cumulative {
             let [last] = ack.message_id.as_slice() else {
                 let detail = || format!("with {} ids", ack.message_id.len());
@@ -383,6 +381,30 @@ impl Connection {
             consumer.acknowledge(acknowledged);
         }
     }
+}
+
+/// The type of a SUBSCRIBE whose enums all have values that exist.
+fn sub_type(request: &pb::CommandSubscribe) -> Option<SubType> {
+    let position = request.initial_position.map(pb::command_subscribe::InitialPosition::try_from).transpose();
+    let mode =
+        request.key_shared_meta.as_ref().map(|meta| pb::KeySharedMode::try_from(meta.key_shared_mode)).transpose();
+    SubType::try_from(request.sub_type).ok().filter(|_| position.is_ok() && mode.is_ok())
+}
+
+/// What a request lacks, or has in a form that nobody can carry out.
+fn incomplete(command: &Command) -> Option<&'static str> {
+    let is_bad = match command {
+        Command::AuthResponse(response) => {
+            let data = response.response.as_ref().filter(|data| data.auth_method_name.is_some());
+            data.is_none_or(|data| data.auth_data.is_none())
+        }
+        Command::EndTxn(request) => request.txn_action.is_none(),
+        Command::GetTopicsOfNamespace(request) => !is_namespace(&request.namespace),
+        Command::WatchTopicList(request) => !is_namespace(&request.namespace),
+        Command::GetOrCreateSchema(request) => TopicName::parse(&request.topic).is_err(),
+        _ => false,
+    };
+    is_bad.then(|| command.name())
 }
 
 /// Whether what is acknowledged may have been delivered. Nothing is known of entry -1, which is before a ledger, and of topics that
@@ -438,7 +460,7 @@ impl Connection {
         }
         let Some(id) = command.request_id().filter(|id| *id != NO_REQUEST) else { return };
         let is_last = !matches!(command, Command::ProducerSuccess(success) if !success.producer_ready());
-        match self.requests.answer(id, is_last) {
+        match self.requests.answer(id, command.command_type(), is_last) {
             Matched::Answers(request) => self.on_response(seen, &request, command, cx),
             Matched::Again if self.is_whole => {
                 let detail = || format!("{} to request {id}, which is answered", command.name());
@@ -487,7 +509,9 @@ impl Connection {
         }
         let Command::ProducerSuccess(success) = command else {
             // The SENDs that follow have no producer.
-            self.producers.remove(&id);
+            if !producer.refused() {
+                self.producers.remove(&id);
+            }
             return;
         };
         if !success.producer_ready() {
@@ -517,6 +541,8 @@ impl Connection {
         let opened = request_id == Some(consumer.request_id);
         match (request.command, consumer.state) {
             ("SUBSCRIBE", ConsumerState::Opening) if !opened => {}
+            // It is as closed as it was before.
+            ("SUBSCRIBE", ConsumerState::Opening) if is_error && consumer.refused() => {}
             ("SUBSCRIBE", ConsumerState::Opening) if is_error => {
                 self.consumers.remove(&id);
             }

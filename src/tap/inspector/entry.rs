@@ -3,6 +3,12 @@
 use crate::wire::entry::EntryParts;
 use crate::wire::metadata::{self, EntrySummary, Metadata};
 
+/// Magic number and CRC in front of an entry.
+const CHECKSUM_BYTES: usize = 6;
+
+/// `metadata_size`.
+const METADATA_SIZE_BYTES: usize = 4;
+
 /// The part of a SEND behind its command.
 pub(super) enum SentEntry<'a> {
     /// Too short for its own headers.
@@ -23,7 +29,7 @@ pub(super) struct SentMetadata<'a> {
 }
 
 pub(super) fn sent(entry: &[u8]) -> SentEntry<'_> {
-    let Ok(parts) = EntryParts::split(entry) else { return SentEntry::Truncated };
+    let Ok(parts) = EntryParts::split(entry) else { return unreadable(entry) };
     let crc32c = crc32c::crc32c(entry.get(parts.checksummed_from..).unwrap_or_default());
     if parts.checksum.is_some_and(|sent| sent != crc32c) {
         return SentEntry::ChecksumMismatch;
@@ -36,6 +42,23 @@ pub(super) fn sent(entry: &[u8]) -> SentEntry<'_> {
         messages: members(parsed.num_messages_in_batch),
     });
     SentEntry::Sound { crc32c, payload_bytes, metadata }
+}
+
+/// An entry that ends before its metadata does: a broker stores it, if it has the headers.
+fn unreadable(entry: &[u8]) -> SentEntry<'_> {
+    let (sent, summed) = match entry.split_first_chunk::<CHECKSUM_BYTES>() {
+        Some(([0x0e, 0x01, sent @ ..], rest)) => (Some(u32::from_be_bytes(*sent)), rest),
+        _ => (None, entry),
+    };
+    if summed.len() < METADATA_SIZE_BYTES {
+        return SentEntry::Truncated;
+    }
+    match crc32c::crc32c(summed) {
+        crc32c if sent.is_none_or(|sent| sent == crc32c) => {
+            SentEntry::Sound { crc32c, payload_bytes: 0, metadata: None }
+        }
+        _ => SentEntry::ChecksumMismatch,
+    }
 }
 
 /// The part of a MESSAGE behind its command.

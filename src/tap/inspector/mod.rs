@@ -14,6 +14,7 @@
 //! | `producers`, `consumers` | the ledgers, and what one connection may do with an id |
 //! | `entry` | what SEND and MESSAGE carry |
 //! | `shared` | what outlives a connection: sequence ids by producer name, what a subscription was sent |
+//! | `json` | an observation as a line of JSON |
 //! | `summary` | the fields of a command, for people, without secrets |
 //!
 //! # What it judges
@@ -27,6 +28,7 @@ mod consumers;
 mod cutter;
 mod endpoints;
 mod entry;
+mod json;
 mod observation;
 mod producers;
 mod requests;
@@ -66,7 +68,12 @@ impl Default for InspectorConfig {
     }
 }
 
-/// Looks at traffic, segment by segment, and gives what it sees as observations.
+/// Looks at traffic: segments in, observations out. It has no clock and does no I/O. It keeps neither payloads nor credentials, and
+/// what it keeps is bounded: beyond a bound the oldest is forgotten, and what depends on it is not judged.
+///
+/// It judges the rules of the embedded broker's judge as far as they show on the wire, and those for brokers. `LookupMissing` and
+/// `MixedBatchOnKeyShared` do not show; `SequenceNotGrowing` is told with the receipt of what was stored. Where bytes are missing, or
+/// the beginning of a connection is, only what shows in one frame is judged.
 ///
 /// ```
 /// use std::time::SystemTime;

@@ -42,6 +42,8 @@ pub(super) struct Producer {
     pub(super) epoch: u64,
     /// The name was chosen by the application.
     pub(super) is_chosen: bool,
+    /// The client had closed it before.
+    was_closed: bool,
     /// When the broker closed it last.
     closed_at: Option<SystemTime>,
     pending: VecDeque<Sent>,
@@ -85,6 +87,7 @@ impl Producer {
             request_id,
             epoch: 0,
             is_chosen: false,
+            was_closed: false,
             closed_at: None,
             pending: VecDeque::new(),
             pending_messages: 0,
@@ -95,12 +98,21 @@ impl Producer {
 
     /// PRODUCER for an id that this connection had before: what is still on its way may come.
     pub(super) fn reopened(mut self, earlier: Self) -> Self {
+        self.was_closed = earlier.state == ProducerState::ClosedByClient;
         self.closed_at = earlier.closed_at;
         self.is_overfull = earlier.is_overfull;
         self.stale = earlier.stale;
         self.pending = earlier.pending;
         self.give_up_pending(usize::MAX);
         self
+    }
+
+    /// PRODUCER was refused; false for one that is not known any longer.
+    pub(super) fn refused(&mut self) -> bool {
+        if self.was_closed {
+            self.state = ProducerState::ClosedByClient;
+        }
+        self.was_closed
     }
 
     /// Why a SEND is wrong now, if it is.

@@ -38,29 +38,40 @@ pub(super) enum Matched {
 /// See the [module](self).
 #[derive(Debug, Default)]
 pub(super) struct Requests {
-    pending: BTreeMap<u64, Request>,
+    /// By id, and by a number: one id may have several requests, which is the client's fault.
+    pending: BTreeMap<(u64, u64), Request>,
+    asked: u64,
     answered: VecDeque<u64>,
     answered_set: BTreeSet<u64>,
     is_forgetful: bool,
 }
 
 impl Requests {
-    /// Returns the request that waits under the same id, which is forgotten.
-    pub(super) fn ask(&mut self, id: u64, request: Request) -> Option<Request> {
+    /// Returns the command of a request that waits under the same id.
+    pub(super) fn ask(&mut self, id: u64, request: Request) -> Option<&'static str> {
         if self.pending.len() >= PENDING_MAX {
             self.is_forgetful = true;
             self.pending.pop_first();
         }
-        self.pending.insert(id, request)
+        let waiting = self.of(id).next().map(|(_, waiting)| waiting.command);
+        self.asked += 1;
+        self.pending.insert((id, self.asked), request);
+        waiting
     }
 
-    /// `is_last`: no further answer is allowed.
-    pub(super) fn answer(&mut self, id: u64, is_last: bool) -> Matched {
-        if !is_last {
-            return self.pending.get(&id).cloned().map_or(Matched::Unknown, Matched::Answers);
-        }
-        if let Some(request) = self.pending.remove(&id) {
-            self.remember(id);
+    fn of(&self, id: u64) -> impl Iterator<Item = (&(u64, u64), &Request)> {
+        self.pending.range((id, 0)..=(id, u64::MAX))
+    }
+
+    /// Of several requests of one id the first that such a response can answer. `is_last`: no further answer is allowed.
+    pub(super) fn answer(&mut self, id: u64, response_type: i32, is_last: bool) -> Matched {
+        let is_it = |request: &Request| response_type == Type::Error as i32 || request.response as i32 == response_type;
+        let found = self.of(id).find(|(_, request)| is_it(request)).or_else(|| self.of(id).next());
+        if let Some((key, request)) = found.map(|(key, request)| (*key, request.clone())) {
+            if is_last {
+                self.pending.remove(&key);
+                self.remember(id);
+            }
             return Matched::Answers(request);
         }
         match () {
