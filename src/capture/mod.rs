@@ -9,6 +9,7 @@ mod error;
 mod frames;
 pub(crate) mod likeness;
 mod pcap;
+pub mod recording;
 mod traffic;
 
 use std::net::SocketAddr;

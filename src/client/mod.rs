@@ -110,6 +110,8 @@ pub use consumer_requests::BrokerStats;
 pub use dead_letter::{DeadLetterNames, DeadLetterPolicy};
 pub use detour::MessageRouter;
 pub use dial::{DialFuture, Dialer, ProxyProtocol, Socket, Target};
+#[cfg(feature = "tap")]
+pub(crate) use dial::{TlsOptions, TlsSettings};
 pub use drain::DrainReport;
 pub use encryption::{ConsumerCryptoFailureAction, EncryptionContext, EncryptionKey, ProducerCryptoFailureAction};
 #[cfg(feature = "encryption")]

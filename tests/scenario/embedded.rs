@@ -27,10 +27,26 @@ enum Lookups {
 struct Playing {
     version: PulsarVersion,
     lookups: Lookups,
+    /// Clients go through a tap.
+    is_tapped: bool,
+}
+
+impl Playing {
+    fn new(version: PulsarVersion, lookups: Lookups) -> Self {
+        Self { version, lookups, is_tapped: false }
+    }
 }
 
 /// The brokers of one test.
-type Started = Arc<Mutex<Vec<EmbeddedBroker>>>;
+type Started = Arc<Mutex<Vec<Behind>>>;
+
+/// A broker, and what is in front of it.
+#[derive(Clone)]
+struct Behind {
+    broker: EmbeddedBroker,
+    #[cfg(feature = "tap")]
+    tapped: Arc<Mutex<Option<crate::tapped::Tapped>>>,
+}
 
 /// One embedded broker, and those that were made beside it for features that a broker has or has not as a whole.
 #[derive(Clone)]
@@ -38,11 +54,12 @@ struct Embedded {
     broker: EmbeddedBroker,
     playing: Playing,
     all: Started,
+    behind: Behind,
 }
 
 impl Embedded {
     async fn start(playing: Playing, all: Started, feature: Option<Feature>) -> Self {
-        let Playing { version, lookups } = playing;
+        let Playing { version, lookups, .. } = playing;
         let [admin, nobody] = [Role::Admin, Role::Nobody].map(crate::suite::credentials::password);
         // A release that does not ask a silent connection whether it is alive finds out by its keep-alive.
         let keep_alive = Duration::from_secs(if version < PulsarVersion::V3_0 { 2 } else { 30 });
@@ -62,21 +79,51 @@ impl Embedded {
             .start()
             .await
             .expect("a free port");
-        all.lock().unwrap_or_else(PoisonError::into_inner).push(broker.clone());
-        Self { broker, playing, all }
+        #[cfg(feature = "tap")]
+        let tapped = match playing.is_tapped {
+            true => Some(crate::tapped::Tapped::before(&broker.url()).await),
+            false => None,
+        };
+        let behind = Behind {
+            broker: broker.clone(),
+            #[cfg(feature = "tap")]
+            tapped: Arc::new(Mutex::new(tapped)),
+        };
+        all.lock().unwrap_or_else(PoisonError::into_inner).push(behind.clone());
+        Self { broker, playing, all, behind }
     }
+
+    /// What a tap in front of the broker has to say.
+    fn of_tap(&self, _of: TapAddress) -> Option<String> {
+        #[cfg(feature = "tap")]
+        {
+            let tapped = self.behind.tapped.lock().unwrap_or_else(PoisonError::into_inner);
+            let tapped = tapped.as_ref()?;
+            Some(match _of {
+                TapAddress::Url => tapped.url(),
+                TapAddress::HostPort => tapped.address(),
+            })
+        }
+        #[cfg(not(feature = "tap"))]
+        None
+    }
+}
+
+enum TapAddress {
+    Url,
+    HostPort,
 }
 
 impl Cluster for Embedded {
     fn url(&self) -> String {
         match self.playing.lookups {
-            Lookups::Binary => self.broker.url(),
+            Lookups::Binary => self.of_tap(TapAddress::Url).unwrap_or_else(|| self.broker.url()),
             Lookups::Http => self.broker.http_url().expect("it serves HTTP"),
         }
     }
 
     fn broker_address(&self) -> String {
-        self.broker.address().to_string()
+        self.of_tap(TapAddress::HostPort).unwrap_or_else(|| self.broker.address().to_string())
     }
 
     fn token(&self, role: Role) -> String {
@@ -200,7 +247,7 @@ async fn run_with(playing: Playing, body: impl AsyncFnOnce(&Target)) {
     let embedded = Embedded::start(playing, Arc::clone(&all), None).await;
     body(&Target::new(Arc::new(embedded))).await;
     let brokers = all.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    for broker in brokers {
+    for Behind { broker, .. } in &brokers {
         let violations = broker.violations().into_iter().filter(|violation| match violation.rule {
             // With a short keep-alive the broker notices a connection that a test cuts off before the client does.
             Rule::PongMissing => playing.version >= PulsarVersion::V3_0,
@@ -209,6 +256,13 @@ async fn run_with(playing: Playing, body: impl AsyncFnOnce(&Target)) {
         let violations: Vec<_> = violations.map(|violation| violation.to_string()).collect();
         assert!(violations.is_empty(), "the client broke rules:\n{}", violations.join("\n"));
         within("the broker to stop", broker.stop()).await;
+    }
+    #[cfg(feature = "tap")]
+    for Behind { tapped, .. } in &brokers {
+        let tapped = tapped.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(tapped) = tapped {
+            assert_eq!(tapped.finish().await, Vec::<String>::new(), "a tap saw that rules are broken");
+        }
     }
     #[cfg(feature = "tracing")]
     secrets.check();
@@ -241,7 +295,7 @@ async fn in_memory() {
 /// Its topics are lost with it, and made anew.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_is_killed() {
-    let playing = Playing { version: PulsarVersion::V4_0, lookups: Lookups::Binary };
+    let playing = Playing::new(PulsarVersion::V4_0, Lookups::Binary);
     let embedded = Embedded::start(playing, Arc::default(), None).await;
     let (killed, target) = (embedded.broker.clone(), Target::new(Arc::new(embedded)));
     let restarted = Mutex::new(None);
@@ -257,7 +311,13 @@ async fn a_broker_is_killed() {
 
 /// The same on a broker that plays this release.
 pub(super) async fn run_like(version: PulsarVersion, body: impl AsyncFnOnce(&Target)) {
-    run_with(Playing { version, lookups: Lookups::Binary }, body).await;
+    run_with(Playing::new(version, Lookups::Binary), body).await;
+}
+
+/// The same through a tap.
+#[cfg(feature = "tap")]
+pub(super) async fn run_tapped(body: impl AsyncFnOnce(&Target)) {
+    run_with(Playing { is_tapped: true, ..Playing::new(PulsarVersion::V4_0, Lookups::Binary) }, body).await;
 }
 
 async fn run(body: impl AsyncFnOnce(&Target)) {
@@ -284,7 +344,7 @@ mod over_http {
     use super::{Lookups, Playing, PulsarVersion, Target, run_with};
 
     async fn run(body: impl AsyncFnOnce(&Target)) {
-        run_with(Playing { version: PulsarVersion::V4_0, lookups: Lookups::Http }, body).await;
+        run_with(Playing::new(PulsarVersion::V4_0, Lookups::Http), body).await;
     }
 
     crate::suite::with_every_test!(tests);

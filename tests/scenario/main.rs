@@ -10,6 +10,7 @@
 //! - `quickstart`, `examples`: the examples, as they are.
 //! - `extremes`: options at the ends of their ranges.
 //! - `mixed_batches`: batches of several keys on Key_Shared.
+//! - `tapped`: the list in `tests/suite/` through a tap, and what it records.
 //! - `oauth2`: tokens of an identity provider.
 //! - `tls`: `pulsar+ssl://` and `https://`: certificates, redirects, tokens.
 #![allow(unreachable_pub, reason = "modules of one test binary")]
@@ -32,5 +33,7 @@ mod mixed_batches;
 mod oauth2;
 mod older;
 mod quickstart;
+#[cfg(feature = "tap")]
+mod tapped;
 #[cfg(feature = "tls")]
 mod tls;

@@ -11,6 +11,7 @@ mod progress;
 mod redrive;
 mod referee;
 mod status;
+mod tap;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -65,6 +66,8 @@ enum Command {
     Broker(broker::Arguments),
     /// Try a client in any language under faults, and judge it (needs the feature `referee`)
     Referee(referee::Arguments),
+    /// Show the traffic between clients and brokers, as a proxy or from a file (needs the feature `tap`)
+    Tap(Box<tap::Arguments>),
 }
 
 /// Connection.
@@ -237,6 +240,7 @@ async fn run(command: Command) -> CliResult {
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Broker(arguments) => broker::run(arguments).await,
         Command::Referee(arguments) => referee::run(arguments).await,
+        Command::Tap(arguments) => tap::run(*arguments).await,
     }
 }
 

@@ -32,6 +32,8 @@ pub use self::faults::{FaultBuilder, Faults};
 use self::listeners::Listeners;
 use self::server::BrokerServer;
 pub use self::settings::{BrokerSetting, BrokerSettingError};
+#[cfg(feature = "tap")]
+pub(crate) use self::tls::self_signed_acceptor;
 use super::admin::{StoredMessage, TopicStats};
 use super::config::BrokerConfig;
 use super::conformance::ConformanceViolation;

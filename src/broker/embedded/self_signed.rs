@@ -19,8 +19,8 @@ pub(super) struct Made {
     pub(super) ca_pem: String,
 }
 
-/// For `localhost`, the loopback addresses and `listen`.
-pub(super) fn make(listen: IpAddr) -> Result<Made, Error> {
+/// For `localhost`, the loopback addresses, `listen`, and one further name or address.
+pub(super) fn make(listen: IpAddr, also: Option<&str>) -> Result<Made, Error> {
     let authority_key = KeyPair::generate()?;
     // A name of its own: a client that trusts another one made here is told that it does not know this one.
     let number: String =
@@ -33,6 +33,8 @@ pub(super) fn make(listen: IpAddr) -> Result<Made, Error> {
     let mut hosts = vec!["localhost".to_owned()];
     let addresses = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into(), listen];
     hosts.extend(addresses.iter().filter(|address| !address.is_unspecified()).map(IpAddr::to_string));
+    hosts.extend(also.map(str::to_owned));
+    hosts.sort();
     hosts.dedup();
     let key = KeyPair::generate()?;
     let mut broker = params(hosts, "broker")?;

@@ -106,7 +106,7 @@ impl TlsIdentity {
             }
             #[cfg(feature = "self-signed")]
             Self::SelfSigned => {
-                let made = super::self_signed::make(listen).map_err(io::Error::other)?;
+                let made = super::self_signed::make(listen, None).map_err(io::Error::other)?;
                 (config_of(clients, made.chain, made.key)?.map_err(io::Error::other)?, Some(made.ca_pem))
             }
         };
@@ -192,4 +192,13 @@ async fn handshake(acceptor: &TlsAcceptor, stream: TcpStream) -> Option<TlsStrea
         }
     };
     timeout(HANDSHAKE_TIMEOUT, accepted).await.ok().flatten()
+}
+
+/// TLS with a certificate made on the spot for `listen`, the loopback addresses and one further name, and the PEM of the authority that
+/// signed it.
+#[cfg(feature = "tap")]
+pub(crate) fn self_signed_acceptor(listen: IpAddr, also: Option<&str>) -> io::Result<(TlsAcceptor, String)> {
+    let made = super::self_signed::make(listen, also).map_err(io::Error::other)?;
+    let config = config_of(&ClientCertificates::default(), made.chain, made.key)?.map_err(io::Error::other)?;
+    Ok((TlsAcceptor::from(config), made.ca_pem))
 }

@@ -182,7 +182,7 @@ fn write_authority(_: &EmbeddedBroker, _: &Arguments) -> CliResult {
 
 /// SIGTERM, which is how the tools of other languages stop a process. It ends a broker as Ctrl-C does.
 #[cfg(all(feature = "broker", unix))]
-fn terminated() -> std::io::Result<impl Future<Output = ()>> {
+pub(crate) fn terminated() -> std::io::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut signals = signal(SignalKind::terminate())?;
     Ok(async move {
@@ -191,7 +191,7 @@ fn terminated() -> std::io::Result<impl Future<Output = ()>> {
 }
 
 #[cfg(all(feature = "broker", not(unix)))]
-fn terminated() -> std::io::Result<impl Future<Output = ()>> {
+pub(crate) fn terminated() -> std::io::Result<impl Future<Output = ()>> {
     Ok(std::future::pending())
 }
 

@@ -54,7 +54,7 @@ impl TlsOptions {
         Self { source, peer }
     }
 
-    pub(super) async fn connect(&self, socket: impl Socket, target: &Target) -> Result<Box<dyn Socket>> {
+    pub(crate) async fn connect(&self, socket: impl Socket, target: &Target) -> Result<Box<dyn Socket>> {
         let setup = self.setup().await?;
         if let Some(why) = setup.trouble.as_deref().filter(|_| setup.is_news) {
             observe::tls_files_unusable(why);

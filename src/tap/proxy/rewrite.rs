@@ -1,0 +1,288 @@
+//! The addresses of brokers in what a broker sends, rewritten; all other bytes pass as they are and at once.
+//!
+//! | frame | what happens |
+//! | --- | --- |
+//! | LOOKUP_RESPONSE, CLOSE_PRODUCER, CLOSE_CONSUMER, TOPIC_MIGRATED | held until it is whole, rewritten if it names a broker |
+//! | any other | passes as it comes, but for its first ten bytes, which are waited for |
+//! | lengths that no frame has | everything behind them passes |
+
+use std::mem;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::pb;
+use crate::wire::command::Command;
+use crate::wire::frame::{Frame, frames};
+
+/// Both length fields, and type of the command: what tells whether a frame may name a broker.
+const HEAD_BYTES: usize = 10;
+
+/// The largest frame that is held. Those that name brokers have some hundred bytes.
+const HELD_BYTES_MAX: usize = 64 << 10;
+
+/// The URLs by which an answer names one broker, each as it is there.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct NamedBroker {
+    /// `pulsar://`
+    pub(crate) plain: Option<String>,
+    /// `pulsar+ssl://`
+    pub(crate) tls: Option<String>,
+    /// `http://`, of lookups over HTTP.
+    pub(crate) web: Option<String>,
+    /// `https://`, of lookups over HTTP.
+    pub(crate) web_tls: Option<String>,
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(crate) struct Rewriter {
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// The first bytes of a frame, fewer than it takes to tell.
+    Head(BytesMut),
+    /// So many bytes of a frame pass.
+    Pass(usize),
+    /// A frame of this size is put together.
+    Hold(BytesMut, usize),
+    /// What comes is no frame.
+    Raw,
+}
+
+impl Default for Rewriter {
+    fn default() -> Self {
+        Self { state: State::Head(BytesMut::new()) }
+    }
+}
+
+enum Verdict {
+    /// It takes so many bytes of the frame to tell.
+    Needs(usize),
+    Pass(usize),
+    Hold(usize),
+    Raw,
+}
+
+fn judge(head: &[u8]) -> Verdict {
+    let Some((sizes, rest)) = head.split_first_chunk::<8>() else { return Verdict::Needs(8) };
+    let [total, command] =
+        [&sizes[..4], &sizes[4..]].map(|size| size.iter().fold(0u64, |sum, byte| sum << 8 | u64::from(*byte)));
+    if total < 4 || command > total - 4 {
+        return Verdict::Raw;
+    }
+    let Ok(frame) = usize::try_from(total + 4) else { return Verdict::Raw };
+    if command < 2 || frame > HELD_BYTES_MAX {
+        return Verdict::Pass(frame);
+    }
+    match rest {
+        [] | [_] => Verdict::Needs(HEAD_BYTES),
+        // The type of the command comes first, and in one byte, in what all brokers write.
+        [0x08, 15 | 16 | 24 | 68 | 0x80.., ..] => Verdict::Hold(frame),
+        [0x08, ..] => Verdict::Pass(frame),
+        _ => Verdict::Hold(frame),
+    }
+}
+
+impl Rewriter {
+    /// Appends to `out` what is to be sent on now. `rewrite` gives the URLs to name instead, those that are there; the same ones for
+    /// a broker that keeps its name.
+    pub(crate) fn push(
+        &mut self,
+        mut chunk: Bytes,
+        rewrite: &mut dyn FnMut(&NamedBroker) -> NamedBroker,
+        out: &mut Vec<Bytes>,
+    ) {
+        // Bytes at the front of `chunk` that pass, and are sent on in one piece.
+        let mut passed = 0;
+        while passed < chunk.len() {
+            let left = chunk.len() - passed;
+            match &mut self.state {
+                State::Raw => passed = chunk.len(),
+                State::Pass(rest) => {
+                    let step = left.min(*rest);
+                    passed += step;
+                    *rest -= step;
+                    if *rest == 0 {
+                        self.state = State::Head(BytesMut::new());
+                    }
+                }
+                State::Head(held) if held.is_empty() => match judge(&chunk[passed..]) {
+                    Verdict::Pass(frame) => self.state = State::Pass(frame),
+                    Verdict::Raw => self.state = State::Raw,
+                    Verdict::Needs(_) => {
+                        send_front(&mut chunk, &mut passed, out);
+                        held.extend_from_slice(&chunk);
+                        return;
+                    }
+                    Verdict::Hold(frame) => {
+                        send_front(&mut chunk, &mut passed, out);
+                        self.state = State::Hold(BytesMut::new(), frame);
+                    }
+                },
+                State::Head(held) => match judge(held) {
+                    Verdict::Needs(bytes) => {
+                        let step = left.min(bytes - held.len());
+                        held.extend_from_slice(&chunk.split_to(step));
+                    }
+                    Verdict::Hold(frame) => self.state = State::Hold(mem::take(held), frame),
+                    Verdict::Pass(frame) => {
+                        let head = mem::take(held).freeze();
+                        self.state = match frame - head.len() {
+                            0 => State::Head(BytesMut::new()),
+                            rest => State::Pass(rest),
+                        };
+                        out.push(head);
+                    }
+                    Verdict::Raw => {
+                        out.push(mem::take(held).freeze());
+                        self.state = State::Raw;
+                    }
+                },
+                State::Hold(held, frame) => {
+                    let step = left.min(*frame - held.len());
+                    held.extend_from_slice(&chunk.split_to(step));
+                    if held.len() == *frame {
+                        out.push(rewritten(mem::take(held).freeze(), rewrite));
+                        self.state = State::Head(BytesMut::new());
+                    }
+                }
+            }
+        }
+        send_front(&mut chunk, &mut passed, out);
+        self.settle_head(out);
+    }
+
+    /// A head that needs no further byte does not wait for the next chunk.
+    fn settle_head(&mut self, out: &mut Vec<Bytes>) {
+        let State::Head(held) = &mut self.state else { return };
+        match judge(held) {
+            Verdict::Pass(frame) if !held.is_empty() => {
+                let head = mem::take(held).freeze();
+                self.state = match frame - head.len() {
+                    0 => State::Head(BytesMut::new()),
+                    rest => State::Pass(rest),
+                };
+                out.push(head);
+            }
+            Verdict::Raw => {
+                out.push(mem::take(held).freeze());
+                self.state = State::Raw;
+            }
+            _ => {}
+        }
+    }
+
+    /// What is held when no more bytes come.
+    pub(crate) fn finish(&mut self) -> Option<Bytes> {
+        let (State::Head(held) | State::Hold(held, _)) = mem::replace(&mut self.state, State::Raw) else { return None };
+        Some(held.freeze()).filter(|held| !held.is_empty())
+    }
+}
+
+fn send_front(chunk: &mut Bytes, passed: &mut usize, out: &mut Vec<Bytes>) {
+    if *passed > 0 {
+        out.push(chunk.split_to(mem::take(passed)));
+    }
+}
+
+/// The frame with other addresses; as it was where it names no broker.
+fn rewritten(frame: Bytes, rewrite: &mut dyn FnMut(&NamedBroker) -> NamedBroker) -> Bytes {
+    let Some(Ok(Frame::Other(mut command))) = frames(frame.clone()).next() else { return frame };
+    let (plain, tls) = match &mut command {
+        // A client that goes through the service URL tells the proxy behind it this address.
+        Command::LookupResponse(body) if !body.proxy_through_service_url() => {
+            (&mut body.broker_service_url, &mut body.broker_service_url_tls)
+        }
+        Command::CloseProducer(pb::CommandCloseProducer {
+            assigned_broker_service_url: plain,
+            assigned_broker_service_url_tls: tls,
+            ..
+        })
+        | Command::CloseConsumer(pb::CommandCloseConsumer {
+            assigned_broker_service_url: plain,
+            assigned_broker_service_url_tls: tls,
+            ..
+        }) => (plain, tls),
+        Command::TopicMigrated(body) => (&mut body.broker_service_url, &mut body.broker_service_url_tls),
+        _ => return frame,
+    };
+    let named = NamedBroker { plain: plain.clone(), tls: tls.clone(), ..NamedBroker::default() };
+    let instead = rewrite(&named);
+    if instead == named {
+        return frame;
+    }
+    (*plain, *tls) = (instead.plain, instead.tls);
+    let mut out = BytesMut::with_capacity(command.encoded_len());
+    command.encode_frame(&mut out);
+    out.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(command: impl Into<Command>) -> BytesMut {
+        let mut out = BytesMut::new();
+        command.into().encode_frame(&mut out);
+        out
+    }
+
+    fn lookup(url: &str) -> BytesMut {
+        let body = pb::CommandLookupTopicResponse {
+            broker_service_url: Some(url.to_owned()),
+            request_id: 5,
+            ..Default::default()
+        };
+        frame(body)
+    }
+
+    fn through(bytes: &[u8], piece: usize, to: &str) -> (Vec<u8>, usize) {
+        let mut rewriter = Rewriter::default();
+        let mut out = Vec::new();
+        let mut rewrite =
+            |named: &NamedBroker| NamedBroker { plain: named.plain.as_ref().map(|_| to.to_owned()), ..named.clone() };
+        let mut held_max = 0;
+        let mut pushed = 0;
+        for chunk in bytes.chunks(piece) {
+            rewriter.push(Bytes::copy_from_slice(chunk), &mut rewrite, &mut out);
+            pushed += chunk.len();
+            held_max = held_max.max(pushed.saturating_sub(out.iter().map(Bytes::len).sum()));
+        }
+        out.extend(rewriter.finish());
+        (out.concat(), held_max)
+    }
+
+    #[test]
+    fn addresses_are_rewritten_wherever_the_bytes_break() {
+        let ping = frame(pb::CommandPing {});
+        let close = frame(pb::CommandCloseProducer { producer_id: 1, request_id: 2, ..Default::default() });
+        let bytes = [&ping[..], &lookup("pulsar://broker:6650"), &ping, &close, &ping].concat();
+        let expected = [&ping[..], &lookup("pulsar://tap:1"), &ping, &close, &ping].concat();
+        for piece in 1..=bytes.len() {
+            assert_eq!(through(&bytes, piece, "pulsar://tap:1").0, expected, "pieces of {piece}");
+        }
+    }
+
+    #[test]
+    fn a_frame_without_addresses_is_not_waited_for() {
+        let mut message = BytesMut::new();
+        crate::wire::hot::put_message(&mut message, &crate::wire::MessageHead::new(1, 2, 3), &[7; 1_000]);
+        for piece in 1..40 {
+            let (out, held) = through(&message, piece, "pulsar://tap:1");
+            assert_eq!(out, message);
+            assert!(held < HEAD_BYTES, "{held}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_frame_passes() {
+        let noise: Vec<u8> = (0..2_000u32).map(|index| (index.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+        for from in 0..200 {
+            for piece in [1, 7, 64, 4_096] {
+                assert_eq!(through(&noise[from..], piece, "pulsar://tap:1").0, &noise[from..]);
+            }
+        }
+    }
+}
