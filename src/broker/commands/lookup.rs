@@ -19,9 +19,8 @@ impl Broker {
         request: &pb::CommandPartitionedTopicMetadata,
     ) -> Result<(), Rejection> {
         let creates = request.metadata_auto_creation_enabled();
-        if let Ok(name) = TopicName::parse(&request.topic)
-            && !self.is_authorized(conn, &request.topic, Access::LookUp)
-        {
+        let is_stranger = |_: &_| !self.is_authorized(conn, &request.topic, Access::LookUp);
+        if let Some(name) = TopicName::parse(&request.topic).ok().filter(is_stranger) {
             return Err(self.no_partitions_for_a_stranger(&name).into());
         }
         let partitions = self.count_partitions(&request.topic, creates)?;

@@ -108,9 +108,12 @@ impl Record {
                 self.put("ledger", format_args!("{{\"pending\":{pending_sends},\"messages\":{pending_messages}}}"));
             }
             Some(Ledger::Consumer { granted, delivered, permits, unacknowledged }) => {
-                let ledger = format_args!(
-                    "{{\"granted\":{granted},\"delivered\":{delivered},\"permits\":{permits},\"unacknowledged\":{unacknowledged}}}"
-                );
+                let ledger = serde_json::json!({
+                    "granted": granted,
+                    "delivered": delivered,
+                    "permits": permits,
+                    "unacknowledged": unacknowledged,
+                });
                 self.put("ledger", ledger);
             }
             None => {}
