@@ -14,28 +14,43 @@ const BUCKETS: usize = 240;
 /// Endpoints that are charted; those that come later are not.
 const ENDPOINTS_MAX: usize = 400;
 
-/// The least and the most of a value in each bucket.
+/// A value within a bucket.
+#[derive(Debug, Clone, Copy)]
+struct Range {
+    least: i64,
+    most: i64,
+    last: i64,
+}
+
+/// A value in each bucket that it was noted in.
 #[derive(Debug, Clone, Default)]
-struct Line(Vec<Option<(i64, i64)>>);
+struct Line(Vec<Option<Range>>);
 
 impl Line {
     fn note(&mut self, bucket: usize, value: i64) {
         if self.0.len() <= bucket {
             self.0.resize(bucket + 1, None);
         }
-        let (least, most) = self.0[bucket].unwrap_or((value, value));
-        self.0[bucket] = Some((least.min(value), most.max(value)));
+        let noted = Range { least: value, most: value, last: value };
+        self.0[bucket] = Some(self.0[bucket].map_or(noted, |before| before.and(noted)));
     }
 
     fn halve(&mut self) {
-        let merge =
-            |pair: &[Option<(i64, i64)>]| pair.iter().copied().flatten().reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)));
+        let merge = |pair: &[Option<Range>]| pair.iter().copied().flatten().reduce(Range::and);
         self.0 = self.0.chunks(2).map(merge).collect();
     }
 
     fn json(&self, name: &str, unit: &str) -> Value {
-        let side = |pick: fn((i64, i64)) -> i64| self.0.iter().map(|pair| pair.map(pick)).collect::<Vec<_>>();
-        json!({ "name": name, "unit": unit, "least": side(|pair| pair.0), "most": side(|pair| pair.1) })
+        let side = |pick: fn(Range) -> i64| self.0.iter().map(|range| range.map(pick)).collect::<Vec<_>>();
+        let (least, most, last) = (side(|range| range.least), side(|range| range.most), side(|range| range.last));
+        json!({ "name": name, "unit": unit, "least": least, "most": most, "last": last })
+    }
+}
+
+impl Range {
+    /// The range of both, of which `later` is the later one.
+    fn and(self, later: Self) -> Self {
+        Self { least: self.least.min(later.least), most: self.most.max(later.most), last: later.last }
     }
 }
 

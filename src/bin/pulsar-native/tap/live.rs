@@ -11,10 +11,11 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 
-use pulsar_native::tap::{Inspector, Masking, Tap, TapFeed, TapItem};
+use pulsar_native::tap::{Inspector, Masking, Tap, TapFeed, TapItem, WebView};
 
 use super::Arguments;
 use super::output::Output;
+use super::page;
 use super::recorder::Recorder;
 use crate::{CliResult, output};
 
@@ -45,11 +46,9 @@ pub(super) async fn run(arguments: Arguments, shown: Output) -> CliResult {
     if arguments.to.iter().any(|url| url.starts_with("http")) {
         output::note(format_args!("      or to {}", tap.http_url()));
     }
-    let inspecting = std::thread::spawn(move || inspect(feed, shown, recorder));
-    tokio::select! {
-        interrupted = tokio::signal::ctrl_c() => interrupted?,
-        () = crate::broker::terminated()? => {}
-    }
+    let page = page::open(arguments.web, format!("{} to {}", tap.url(), arguments.to.join(", "))).await?;
+    let inspecting = std::thread::spawn(move || inspect(feed, shown, recorder, page));
+    page::interrupted().await?;
     drop(tap);
     let ended = tokio::task::spawn_blocking(move || inspecting.join()).await?;
     if arguments.tls_ca_out.is_none() {
@@ -65,7 +64,7 @@ fn write_authority(tap: &Tap, to: Option<&Path>) -> CliResult<PathBuf> {
     Ok(path)
 }
 
-fn inspect(feed: TapFeed, mut shown: Output, mut recorder: Option<Recorder>) -> CliResult {
+fn inspect(feed: TapFeed, mut shown: Output, mut recorder: Option<Recorder>, page: Option<WebView>) -> CliResult {
     let mut inspector = Inspector::new(shown.inspector_config());
     let mut printer = Printer::start();
     let mut seen = Vec::new();
@@ -79,6 +78,9 @@ fn inspect(feed: TapFeed, mut shown: Output, mut recorder: Option<Recorder>) -> 
             }
             TapItem::Note(text) => output::note(text),
             _ => {}
+        }
+        if let Some(page) = &page {
+            page.observe(&seen);
         }
         for line in seen.drain(..).filter_map(|seen| shown.line(&seen)) {
             printer.print(line);

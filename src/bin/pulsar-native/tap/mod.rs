@@ -5,12 +5,16 @@ mod live;
 #[cfg(feature = "tap")]
 mod output;
 #[cfg(feature = "tap")]
+mod page;
+#[cfg(feature = "tap")]
 mod recorder;
 #[cfg(feature = "tap")]
 mod replay;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+#[cfg(feature = "tap")]
+use std::sync::Arc;
 
 use clap::Args;
 
@@ -43,6 +47,9 @@ pub(crate) struct Arguments {
     /// Record everything to FILE (pcapng), whatever is shown
     #[arg(long, value_name = "FILE", conflicts_with = "replay")]
     record: Option<PathBuf>,
+    /// Show it in a browser, by a page at an address of loopback, and print no lines unless --json is given
+    #[arg(long, value_name = "ADDRESS", num_args = 0..=1, default_missing_value = "127.0.0.1:6680")]
+    web: Option<SocketAddr>,
     #[command(flatten)]
     shown: Shown,
 }
@@ -77,11 +84,18 @@ struct Shown {
 /// Runs until Ctrl-C, or to the end of the file.
 #[cfg(feature = "tap")]
 pub(crate) async fn run(arguments: Arguments) -> CliResult {
-    let output = output::Output::new(&arguments.shown)?;
-    match arguments.replay {
-        Some(file) => tokio::task::spawn_blocking(move || replay::run(&file, output)).await?,
-        None => live::run(arguments, output).await,
+    let output = output::Output::new(&arguments.shown, arguments.web.is_some())?;
+    let Some(file) = arguments.replay else { return live::run(arguments, output).await };
+    let page = page::open(arguments.web, file.display().to_string()).await?.map(Arc::new);
+    let seen = page.clone();
+    let replayed = tokio::task::spawn_blocking(move || replay::run(&file, output, seen.as_deref())).await?;
+    if page.is_none() {
+        return replayed;
     }
+    if let Err(error) = replayed {
+        crate::output::note(error);
+    }
+    page::interrupted().await
 }
 
 #[cfg(not(feature = "tap"))]

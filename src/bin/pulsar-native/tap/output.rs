@@ -19,6 +19,7 @@ const PAYLOAD_SHOWN: usize = 256;
 /// Filters, and turns into lines.
 pub(super) struct Output {
     json: bool,
+    has_page: bool,
     topics: Vec<String>,
     commands: Vec<String>,
     endpoints: Vec<Endpoint>,
@@ -31,7 +32,8 @@ pub(super) struct Output {
 }
 
 impl Output {
-    pub(super) fn new(shown: &Shown) -> CliResult<Self> {
+    /// With a page there are lines of JSON or none.
+    pub(super) fn new(shown: &Shown, has_page: bool) -> CliResult<Self> {
         let commands: Vec<String> = shown.command.iter().map(|name| name.to_ascii_uppercase()).collect();
         let is_known = |name: &str| Command::ALL.iter().any(|(_, known)| *known == name);
         if let Some(unknown) = commands.iter().find(|name| !is_known(name)) {
@@ -40,6 +42,7 @@ impl Output {
         let endpoints = shown.endpoint.iter().map(|text| endpoint(text));
         Ok(Self {
             json: shown.json,
+            has_page,
             topics: shown.topic.clone(),
             commands,
             endpoints: endpoints.collect::<Result<_, _>>()?,
@@ -53,7 +56,7 @@ impl Output {
 
     pub(super) fn inspector_config(&self) -> InspectorConfig {
         let mut config = InspectorConfig::default();
-        config.keep_frames = self.show_tokens || self.show_payloads;
+        config.keep_frames = self.has_page || self.show_tokens || self.show_payloads;
         config
     }
 
@@ -64,7 +67,7 @@ impl Output {
             ObservedEvent::Violation(violation) => *self.broken.entry((violation.rule, violation.by)).or_default() += 1,
             _ => {}
         }
-        if !self.is_shown(seen) {
+        if self.has_page && !self.json || !self.is_shown(seen) {
             return None;
         }
         if self.json {

@@ -69,17 +69,17 @@ export function moveCursors(at) {
 }
 
 function line(of, at) {
-  const known = of.most.map((most, index) => ({ index, most, least: of.least[index] })).filter((point) => point.most !== null);
+  const known = of.most.map((most, index) => ({ index, most, least: of.least[index], last: of.last[index] })).filter((point) => point.most !== null);
   const most = Math.max(1, ...known.map((point) => point.most));
   const y = (value) => HEIGHT - 2 - ((HEIGHT - 4) * Math.max(0, value)) / most;
   let path = "";
   for (const point of known) {
     // A value stands until the next one.
-    path += path ? `H${bucket(point.index).toFixed(2)}` : `M${bucket(point.index).toFixed(2)},${y(point.most).toFixed(2)}`;
-    path += `V${y(point.least).toFixed(2)}V${y(point.most).toFixed(2)}`;
+    path += path ? `H${bucket(point.index).toFixed(2)}` : `M${bucket(point.index).toFixed(2)},${y(point.least).toFixed(2)}`;
+    path += `V${y(point.least).toFixed(2)}V${y(point.most).toFixed(2)}V${y(point.last).toFixed(2)}`;
   }
   if (path) path += `H${WIDTH}`;
-  const last = known.at(-1)?.most ?? 0;
+  const last = known.at(-1)?.last ?? 0;
   const text = (value) => (of.unit === "µs" ? took(value) : value.toLocaleString("en"));
   const figures = `last ${text(last)}, most ${text(most === 1 && !last ? Math.max(0, ...known.map((point) => point.most)) : most)}`;
   return h(
