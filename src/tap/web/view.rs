@@ -19,6 +19,9 @@ const RUN_PAUSE: Ticks = (1_000_000 / TICK_MICROS) as Ticks;
 /// Filters whose rows are kept; the one that was not asked for longest is forgotten.
 const VIEWS_MAX: usize = 4;
 
+/// Rows of all views that are kept, 12 bytes each, unless one has more.
+const ROWS_KEPT: usize = 3_000_000;
+
 /// Rows, or frames of a run, in one answer.
 const PAGE_MAX: u32 = 500;
 
@@ -90,10 +93,14 @@ impl Views {
             None => view.rows(store, page),
         };
         self.0.push(view);
-        if self.0.len() > VIEWS_MAX {
+        while self.0.len() > VIEWS_MAX || self.0.len() > 1 && self.rows() > ROWS_KEPT {
             self.0.remove(0);
         }
         answer
+    }
+
+    fn rows(&self) -> usize {
+        self.0.iter().map(|view| view.rows.len()).sum()
     }
 }
 
