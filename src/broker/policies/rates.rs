@@ -31,8 +31,8 @@ impl TokenBucket {
 
     /// How long until a token is there, ms; 0 if one is.
     fn wait_ms(&self) -> u64 {
-        let missing = self.period_ms - self.level;
-        u64::try_from((missing + self.rate - 1).div_euclid(self.rate)).unwrap_or(0)
+        let missing = (self.period_ms - self.level).max(0);
+        u64::try_from((missing + self.rate - 1) / self.rate).unwrap_or(u64::MAX)
     }
 }
 
