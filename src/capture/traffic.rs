@@ -50,6 +50,13 @@ impl Traffic {
         }
     }
 
+    /// Whether `first` are the first bytes of HTTP/1, as far as they go.
+    #[cfg(feature = "tap")]
+    pub(crate) fn may_be_http(first: &[u8]) -> bool {
+        let is_like = |pattern: &[u8]| first.iter().zip(pattern).all(|(byte, expected)| byte == expected);
+        is_like(HTTP_RESPONSE) || HTTP_REQUESTS.iter().any(|method| is_like(method))
+    }
+
     /// Which way `first` goes if it is the start of what only one side sends.
     #[must_use]
     pub fn sender(first: &[u8]) -> Option<Direction> {

@@ -16,9 +16,10 @@ use super::requests::Requests;
 use super::shared::Shared;
 use super::{InspectorConfig, Sink, summary};
 use crate::broker::version_of;
-use crate::capture::Direction;
+use crate::capture::{Direction, Traffic};
 use crate::rules::{Rule, Side};
 use crate::wire::command::{Command, Sender};
+use crate::wire::error::DecodeError;
 use crate::wire::frame::{Frame, frames};
 
 /// ```text
@@ -105,12 +106,24 @@ impl Connection {
             match piece {
                 Piece::Run(run) => self.read_run(direction, &run, &mut cx),
                 Piece::Skipped(count) => cx.sink.put(ObservedEvent::Skipped { direction, count }),
-                Piece::Unreadable(error) => {
-                    cx.break_rule(Rule::UnreadableFrame, sender(direction), || error.to_string());
-                    cx.sink.flush();
-                }
+                Piece::Unreadable(error) => Self::on_unreadable(direction, &error, &mut cx),
+                Piece::Other(traffic) => self.on_other_protocol(direction, traffic, &mut cx),
             }
         }
+    }
+
+    fn on_unreadable(direction: Direction, error: &DecodeError, cx: &mut Context<'_, '_>) {
+        cx.break_rule(Rule::UnreadableFrame, sender(direction), || error.to_string());
+        cx.sink.flush();
+    }
+
+    /// Nobody breaks a rule of Pulsar's protocol in another one. What is inside TLS may be about the topics of other connections;
+    /// HTTP has no deliveries and no sequence ids.
+    fn on_other_protocol(&mut self, direction: Direction, protocol: Traffic, cx: &mut Context<'_, '_>) {
+        self.cutters.iter_mut().for_each(Cutter::give_up);
+        self.is_whole = false;
+        cx.shared.is_whole &= protocol != Traffic::Tls;
+        cx.sink.put(ObservedEvent::OtherProtocol { direction, protocol });
     }
 
     fn read_run(&mut self, direction: Direction, run: &Bytes, cx: &mut Context<'_, '_>) {
@@ -127,18 +140,18 @@ impl Connection {
                     cx.sink.tell(seen);
                 }
                 Err(error) => {
-                    cx.break_rule(Rule::UnreadableFrame, sender(direction), || error.to_string());
-                    cx.sink.flush();
-                    self.cutters[index(direction)].give_up();
+                    if self.cutters[index(direction)].reject() {
+                        Self::on_unreadable(direction, &error, cx);
+                    }
                 }
             }
             at = end;
         }
     }
 
-    pub(super) fn lose(&mut self, direction: Direction) {
+    pub(super) fn lose(&mut self, direction: Direction, count: u64) {
         self.is_whole = false;
-        self.cutters[index(direction)].lose();
+        self.cutters[index(direction)].lose(count);
     }
 
     /// Whether it is over in both directions.

@@ -1,12 +1,20 @@
-//! The bytes of one direction, cut into frames; and the next frame found where bytes are missing.
+//! The bytes of one direction, cut into runs of frames; and the next frame found where bytes are missing.
 //!
 //! ```text
-//! Synced --cannot be read--> Broken          nothing more is read
-//! Synced --bytes missing---> Lost --a frame that can be read--> Synced
+//! Start --cannot be another protocol--> Synced | Lost    Start --TLS, HTTP--> Over
+//! Synced --cannot be read--> Over                        nothing more is read
+//! Synced --bytes missing within a frame--> Rest --its end--> Synced
+//! Synced --bytes missing otherwise--> Lost --a frame that can be read--> Synced
 //! ```
+//!
+//! `capture::FrameReader` is for people: it cuts frame by frame and goes on behind what is none. Here a run of frames is split off at
+//! once, the size that CONNECTED names is the limit, and what cannot be read is the sender's fault, unless the place was lost before.
 
-use bytes::{Bytes, BytesMut};
+use std::fmt;
 
+use bytes::{Buf, Bytes, BytesMut};
+
+use crate::capture::Traffic;
 use crate::capture::likeness::{Likeness, looks_like};
 use crate::wire::error::DecodeError;
 use crate::wire::frame::{Limits, cut};
@@ -14,11 +22,19 @@ use crate::wire::frame::{Limits, cut};
 /// The largest frame that is put together, whatever the broker says it takes, bytes.
 const FRAME_BYTES_MAX: usize = 64 << 20;
 
-#[derive(Debug, PartialEq, Eq)]
+/// `total_size`.
+const SIZE_FIELD_BYTES: usize = 4;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
+    Start {
+        is_partial: bool,
+    },
     Synced,
+    /// So many bytes of a frame are left, whose middle is missing.
+    Rest(u64),
     Lost,
-    Broken,
+    Over,
 }
 
 /// What comes next in a direction.
@@ -28,22 +44,33 @@ pub(super) enum Piece {
     Run(Bytes),
     /// So many bytes belong to no frame that can be read.
     Skipped(u64),
+    /// Nothing more is read.
     Unreadable(DecodeError),
+    /// It is not Pulsar's protocol; nothing more is read.
+    Other(Traffic),
 }
 
-#[derive(Debug)]
 pub(super) struct Cutter {
     state: State,
     buffer: BytesMut,
     limits: Limits,
     skipped: u64,
+    /// Every frame begins where the one before ends: none was found by its looks.
+    is_sure: bool,
+}
+
+impl fmt::Debug for Cutter {
+    /// Shows only the length of the buffer: it may hold credentials.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cutter").field("state", &self.state).field("buffer", &self.buffer.len()).finish_non_exhaustive()
+    }
 }
 
 impl Cutter {
     /// `is_partial`: the first bytes may be from within a frame.
     pub(super) fn new(is_partial: bool) -> Self {
-        let state = if is_partial { State::Lost } else { State::Synced };
-        Self { state, buffer: BytesMut::new(), limits: Limits::default(), skipped: 0 }
+        let state = State::Start { is_partial };
+        Self { state, buffer: BytesMut::new(), limits: Limits::default(), skipped: 0, is_sure: !is_partial }
     }
 
     /// The size that CONNECTED names.
@@ -53,45 +80,104 @@ impl Cutter {
     }
 
     pub(super) fn push(&mut self, bytes: &[u8]) {
-        if self.state != State::Broken {
+        if self.state != State::Over {
             self.buffer.extend_from_slice(bytes);
         }
     }
 
-    /// Bytes are missing here. Those that are missing within one frame lose that frame alone.
-    pub(super) fn lose(&mut self) {
-        if self.state != State::Broken {
-            self.skipped += self.buffer.len() as u64;
-            self.buffer.clear();
-            self.state = State::Lost;
+    /// So many bytes are missing here. Those that are missing within one frame lose that frame alone.
+    pub(super) fn lose(&mut self, count: u64) {
+        let left = match self.state {
+            State::Over => return,
+            State::Rest(left) => Some(left),
+            State::Synced => self.frame_size().and_then(|size| size.checked_sub(self.buffer.len() as u64)),
+            State::Start { .. } | State::Lost => None,
+        };
+        self.skip(self.buffer.len());
+        match left.and_then(|left| left.checked_sub(count)) {
+            Some(left) => self.state = State::Rest(left),
+            None => self.lose_place(),
         }
     }
 
-    /// Nothing of this direction can be read any more.
+    /// What comes next may be from within a frame.
+    fn lose_place(&mut self) {
+        self.state = State::Lost;
+        self.is_sure = false;
+    }
+
+    /// A frame of the last run cannot be decoded. Whether that is its sender's fault: not where the frame was found by its looks.
+    pub(super) fn reject(&mut self) -> bool {
+        if self.is_sure {
+            self.give_up();
+        } else {
+            self.lose_place();
+        }
+        self.is_sure
+    }
+
+    /// Nothing of this direction is read any more.
     pub(super) fn give_up(&mut self) {
-        self.state = State::Broken;
+        self.state = State::Over;
         self.buffer = BytesMut::new();
     }
 
     /// The next piece; `None` until more bytes are there.
     pub(super) fn next(&mut self) -> Option<Piece> {
-        if self.state == State::Lost && self.find_frame() {
-            self.state = State::Synced;
-            let skipped = std::mem::take(&mut self.skipped);
-            if skipped > 0 {
-                return Some(Piece::Skipped(skipped));
+        loop {
+            match self.state {
+                State::Over => return None,
+                State::Start { is_partial } => match Traffic::of(&self.buffer) {
+                    Some(traffic @ (Traffic::Tls | Traffic::Http)) => {
+                        self.give_up();
+                        return Some(Piece::Other(traffic));
+                    }
+                    None if is_partial || self.may_be_other() => return None,
+                    _ => self.state = if is_partial { State::Lost } else { State::Synced },
+                },
+                State::Rest(left) => {
+                    let count = self.buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+                    self.skip(count);
+                    let left = left - count as u64;
+                    self.state = if left == 0 { State::Synced } else { State::Rest(left) };
+                    if left > 0 {
+                        return None;
+                    }
+                    if let Some(skipped) = self.take_skipped() {
+                        return Some(skipped);
+                    }
+                }
+                State::Lost => {
+                    if !self.find_frame() {
+                        return None;
+                    }
+                    self.state = State::Synced;
+                    if let Some(skipped) = self.take_skipped() {
+                        return Some(skipped);
+                    }
+                }
+                State::Synced => match cut(&mut self.buffer, &self.limits) {
+                    Ok(run) => return run.map(Piece::Run),
+                    Err(error) => {
+                        if self.reject() {
+                            return Some(Piece::Unreadable(error));
+                        }
+                        self.skip(1);
+                    }
+                },
             }
         }
-        if self.state != State::Synced {
-            return None;
-        }
-        match cut(&mut self.buffer, &self.limits) {
-            Ok(run) => run.map(Piece::Run),
-            Err(error) => {
-                self.give_up();
-                Some(Piece::Unreadable(error))
-            }
-        }
+    }
+
+    /// The first bytes may become those of another protocol.
+    fn may_be_other(&self) -> bool {
+        self.buffer.len() < SIZE_FIELD_BYTES || Traffic::may_be_http(&self.buffer)
+    }
+
+    /// The size of the frame at the front, its length field included.
+    fn frame_size(&self) -> Option<u64> {
+        let total = u32::from_be_bytes(*self.buffer.first_chunk()?);
+        Some(u64::from(total) + SIZE_FIELD_BYTES as u64)
     }
 
     /// Drops what is in front of the next frame; false if none is there yet.
@@ -104,9 +190,18 @@ impl Cutter {
                 Likeness::Unknown => break false,
             }
         };
-        let _ = self.buffer.split_to(at);
-        self.skipped += at as u64;
+        self.skip(at);
         found
+    }
+
+    fn skip(&mut self, count: usize) {
+        self.buffer.advance(count);
+        self.skipped += count as u64;
+    }
+
+    fn take_skipped(&mut self) -> Option<Piece> {
+        let skipped = std::mem::take(&mut self.skipped);
+        (skipped > 0).then_some(Piece::Skipped(skipped))
     }
 }
 
@@ -135,7 +230,7 @@ mod tests {
                     match piece {
                         Piece::Run(run) => runs += run.len() / ping().len(),
                         Piece::Skipped(count) => skipped += count,
-                        Piece::Unreadable(error) => panic!("{error}"),
+                        other => panic!("{other:?}"),
                     }
                 }
             }
@@ -150,5 +245,74 @@ mod tests {
         assert!(matches!(cutter.next(), Some(Piece::Unreadable(_))));
         cutter.push(&ping());
         assert!(cutter.next().is_none());
+    }
+
+    fn text(piece: Piece) -> String {
+        match piece {
+            Piece::Run(run) => format!("run {}", run.len()),
+            Piece::Skipped(count) => format!("skipped {count}"),
+            Piece::Unreadable(_) => "unreadable".to_owned(),
+            Piece::Other(traffic) => traffic.to_string(),
+        }
+    }
+
+    fn pieces(cutter: &mut Cutter, bytes: &[u8]) -> Vec<String> {
+        let mut found = Vec::new();
+        for byte in bytes.chunks(1) {
+            cutter.push(byte);
+            found.extend(std::iter::from_fn(|| cutter.next()).map(text));
+        }
+        found
+    }
+
+    /// A frame whose payload is frames.
+    fn envelope() -> Vec<u8> {
+        let inner = [&ping()[..], &ping(), &ping()].concat();
+        let mut out = ping();
+        let size = (out.len() - 4 + inner.len()) as u32;
+        out[..4].copy_from_slice(&size.to_be_bytes());
+        [&out[..], &inner].concat()
+    }
+
+    #[test]
+    fn bytes_missing_within_a_frame_lose_that_frame_alone() {
+        let (whole, size) = (envelope(), ping().len());
+        for from in 4..whole.len() {
+            for to in from + 1..=whole.len() {
+                let mut cutter = Cutter::new(false);
+                assert_eq!(pieces(&mut cutter, &ping()), [format!("run {size}")]);
+                assert!(pieces(&mut cutter, &whole[..from]).is_empty());
+                cutter.lose((to - from) as u64);
+                let rest = [&whole[to..], &ping()].concat();
+                let skipped = format!("skipped {}", whole.len() - (to - from));
+                assert_eq!(pieces(&mut cutter, &rest), [skipped, format!("run {size}")], "{from}..{to}");
+            }
+        }
+    }
+
+    #[test]
+    fn other_protocols_are_told_by_their_first_bytes() {
+        for (first, name) in [
+            (&b"GET /lookup HTTP/1.1"[..], "HTTP"),
+            (b"OPTIONS * HTTP/1.1", "HTTP"),
+            (b"HTTP/1.1 200 OK", "HTTP"),
+            (b"\x16\x03\x01\x00\xc8\x01", "TLS"),
+            (b"\x15\x03\x03\x00\x02\x02\x28", "TLS"),
+            (b"HTTQ/1.1", "unreadable"),
+            (b"SSH-2.0-x", "unreadable"),
+        ] {
+            let mut cutter = Cutter::new(false);
+            assert_eq!(pieces(&mut cutter, &[first, &ping()].concat()), [name]);
+        }
+        assert_eq!(pieces(&mut Cutter::new(true), b"\x17\x03\x03\x00\x02\x02\x28"), ["TLS"]);
+    }
+
+    #[test]
+    fn what_a_frame_found_by_its_looks_leads_to_is_nobodys_fault() {
+        let mut cutter = Cutter::new(true);
+        let bytes = [b"middle of a frame", &ping()[..], &[0xff; 9], &ping()].concat();
+        let size = ping().len();
+        let expected = ["skipped 17".to_owned(), format!("run {size}"), "skipped 9".to_owned(), format!("run {size}")];
+        assert_eq!(pieces(&mut cutter, &bytes), expected);
     }
 }

@@ -44,6 +44,11 @@ impl Observation {
                 out.insert("count".to_owned(), json!(count));
                 "skipped"
             }
+            ObservedEvent::OtherProtocol { direction, protocol } => {
+                put_direction(&mut out, *direction);
+                out.insert("protocol".to_owned(), json!(protocol.to_string()));
+                "other"
+            }
             ObservedEvent::Closed { direction, is_reset } => {
                 put_direction(&mut out, *direction);
                 out.insert("is_reset".to_owned(), json!(is_reset));

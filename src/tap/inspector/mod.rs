@@ -7,7 +7,7 @@
 //!
 //! | file | what it knows |
 //! | --- | --- |
-//! | `cutter` | where frames begin, also behind missing bytes |
+//! | `cutter` | where frames begin, also behind missing bytes; other protocols |
 //! | `connection` | the handshake, versions, keep-alive |
 //! | `endpoints` | which command is about what |
 //! | `requests` | which answer belongs to which request |
@@ -21,7 +21,8 @@
 //! The rules of the embedded broker's judge, as far as they show on the wire, and those for brokers. What it does not judge:
 //! `LookupMissing` (a lookup may have gone another way) and `MixedBatchOnKeyShared` (it looks into no payload). `SequenceNotGrowing`
 //! is told when the receipt shows that the message was stored, since deduplication allows repeated ids. Where bytes are missing, or the
-//! beginning of a connection is, only what shows in one frame is judged.
+//! beginning of a connection is, only what shows in one frame is judged. The same goes for both sides of a connection of which one
+//! sent what cannot be read. TLS and HTTP are told of and not judged.
 
 mod connection;
 mod consumers;
@@ -73,7 +74,8 @@ impl Default for InspectorConfig {
 ///
 /// It judges the rules of the embedded broker's judge as far as they show on the wire, and those for brokers. `LookupMissing` and
 /// `MixedBatchOnKeyShared` do not show; `SequenceNotGrowing` is told with the receipt of what was stored. Where bytes are missing, or
-/// the beginning of a connection is, only what shows in one frame is judged.
+/// the beginning of a connection is, or one of its sides sent what cannot be read, only what shows in one frame is judged. TLS and
+/// HTTP are told of and not judged.
 ///
 /// ```
 /// use std::time::SystemTime;
@@ -123,7 +125,7 @@ impl Inspector {
                 connection.push(&self.config, &mut self.shared, *direction, bytes, &mut sink);
             }
             SegmentEvent::Missing { direction, count } => {
-                connection.lose(*direction);
+                connection.lose(*direction, *count);
                 self.shared.is_whole = false;
                 sink.put(ObservedEvent::Missing { direction: *direction, count: *count });
             }

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
-use crate::capture::Direction;
+use crate::capture::{Direction, Traffic};
 use crate::rules::{Rule, Side};
 
 /// One thing that happened on a connection. Its text is for people and may change.
@@ -52,6 +52,13 @@ pub enum ObservedEvent {
         direction: Direction,
         /// How many.
         count: u64,
+    },
+    /// The connection carries TLS or HTTP: nothing more of it is looked at, in both directions.
+    OtherProtocol {
+        /// Whose first bytes told.
+        direction: Direction,
+        /// [`Traffic::Tls`] or [`Traffic::Http`].
+        protocol: Traffic,
     },
     /// No more bytes in this direction.
     Closed {
@@ -211,6 +218,9 @@ impl fmt::Display for Observation {
             ObservedEvent::Violation(violation) => violation.fmt(f),
             ObservedEvent::Missing { direction, count } => write!(f, "{} {count} bytes are missing", arrow(*direction)),
             ObservedEvent::Skipped { direction, count } => write!(f, "{} {count} bytes are skipped", arrow(*direction)),
+            ObservedEvent::OtherProtocol { direction, protocol } => {
+                write!(f, "{} {protocol}, which is not looked at", arrow(*direction))
+            }
             ObservedEvent::Closed { direction, is_reset } => {
                 let how = if *is_reset { "reset" } else { "closed" };
                 write!(f, "{} {how}", arrow(*direction))

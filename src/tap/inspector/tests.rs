@@ -238,3 +238,19 @@ fn no_secret_is_told() {
         assert!(!format!("{seen:?} {seen}").contains("TOPSECRET"));
     }
 }
+
+#[test]
+fn other_protocols_are_told_once_and_not_judged() {
+    let http = Script::default()
+        .raw(ToBroker, &b"GET /lookup/v2/topic/persistent/public/default/t HTTP/1.1\r\n\r\n"[..])
+        .raw(ToClient, &b"HTTP/1.1 200 OK\r\n\r\n"[..]);
+    let tls = Script::default()
+        .raw(ToBroker, &b"\x16\x03\x01\x00\xc8\x01\x00\x00\xc4\x03\x03"[..])
+        .raw(ToClient, &b"\x16\x03\x03\x00\x4a\x02\x00\x00\x46\x03\x03"[..]);
+    for (script, name) in [(http, "HTTP"), (tls, "TLS")] {
+        for piece in [1, 3, usize::MAX] {
+            let told: Vec<String> = script.seen(piece).iter().skip(1).map(ToString::to_string).collect();
+            assert_eq!(told, [format!("#1 -> {name}, which is not looked at")]);
+        }
+    }
+}

@@ -30,6 +30,11 @@ impl Record {
             ObservedEvent::Violation(violation) => record.violation(violation),
             ObservedEvent::Missing { direction, count } => record.gap("missing", *direction, *count),
             ObservedEvent::Skipped { direction, count } => record.gap("skipped", *direction, *count),
+            ObservedEvent::OtherProtocol { direction, protocol } => {
+                record.text("event", "other");
+                record.put("up", is_up(*direction));
+                record.text("detail", &protocol.to_string());
+            }
             ObservedEvent::Closed { direction, is_reset } => {
                 record.text("event", "closed");
                 record.put("up", is_up(*direction));

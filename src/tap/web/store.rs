@@ -259,6 +259,7 @@ impl Store {
             ObservedEvent::Opened { .. } => "opened",
             ObservedEvent::Missing { .. } => "missing",
             ObservedEvent::Skipped { .. } => "skipped",
+            ObservedEvent::OtherProtocol { .. } => "other",
             ObservedEvent::Closed { direction, .. } => {
                 is_up = record::is_up(*direction);
                 "closed"

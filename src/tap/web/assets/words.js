@@ -100,6 +100,8 @@ export function sentence(record) {
       return `the ${record.up ? "client" : "broker"} ${record.reset ? "resets" : "ends"} connection #${record.connection}`;
     case "missing":
       return `${plural(record.bytes, "byte")} are missing from the capture`;
+    case "other":
+      return `${record.detail}, which is not looked at`;
     case "skipped":
       return `${plural(record.bytes, "byte")} are skipped, up to a frame that can be read`;
     case "violation":
