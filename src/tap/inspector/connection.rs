@@ -106,15 +106,18 @@ impl Connection {
             match piece {
                 Piece::Run(run) => self.read_run(direction, &run, &mut cx),
                 Piece::Skipped(count) => cx.sink.put(ObservedEvent::Skipped { direction, count }),
-                Piece::Unreadable(error) => Self::on_unreadable(direction, &error, &mut cx),
+                Piece::Unreadable(error) => self.on_unreadable(direction, &error, &mut cx),
                 Piece::Other(traffic) => self.on_other_protocol(direction, traffic, &mut cx),
             }
         }
     }
 
-    fn on_unreadable(direction: Direction, error: &DecodeError, cx: &mut Context<'_, '_>) {
+    /// What this side sends from now on is not known, so neither is what the other side may send.
+    fn on_unreadable(&mut self, direction: Direction, error: &DecodeError, cx: &mut Context<'_, '_>) {
         cx.break_rule(Rule::UnreadableFrame, sender(direction), || error.to_string());
         cx.sink.flush();
+        self.is_whole = false;
+        cx.shared.is_whole = false;
     }
 
     /// Nobody breaks a rule of Pulsar's protocol in another one. What is inside TLS may be about the topics of other connections;
@@ -141,7 +144,7 @@ impl Connection {
                 }
                 Err(error) => {
                     if self.cutters[index(direction)].reject() {
-                        Self::on_unreadable(direction, &error, cx);
+                        self.on_unreadable(direction, &error, cx);
                     }
                 }
             }

@@ -254,3 +254,15 @@ fn other_protocols_are_told_once_and_not_judged() {
         }
     }
 }
+
+#[test]
+fn an_unreadable_side_does_not_blame_the_other() {
+    let connect = pb::CommandConnect { protocol_version: Some(21), ..Default::default() };
+    let flow = pb::CommandFlow { consumer_id: 1, message_permits: 1 };
+    for unreadable in [&[0, 0, 0, 3, 0xff, 0xff, 0xff, 0xff][..], &[0, 0, 0, 6, 0, 0, 0, 2, 0xff, 0xff]] {
+        let script = Script::default().up(connect.clone()).raw(ToClient, unreadable.to_vec()).up(flow);
+        assert_eq!(script.rules(), [Rule::UnreadableFrame]);
+        let script = Script::producer().raw(ToBroker, unreadable.to_vec()).receipt(4);
+        assert_eq!(script.rules(), [Rule::UnreadableFrame]);
+    }
+}
