@@ -6,6 +6,8 @@
 //!   |--TLS, HTTP--> Other     nothing more is read
 //! ```
 
+use std::fmt;
+
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::Traffic;
@@ -27,8 +29,8 @@ pub struct FramePiece {
     pub kind: FramePieceKind,
 }
 
-/// What a [`FramePiece`] is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What a [`FramePiece`] is. Its `Debug` shows how many bytes there are, and none of them.
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FramePieceKind {
     /// A whole frame.
@@ -41,6 +43,19 @@ pub enum FramePieceKind {
     Skipped(u64),
     /// The direction does not carry Pulsar's protocol; nothing more is told of it.
     Other(Traffic),
+}
+
+impl fmt::Debug for FramePieceKind {
+    /// Shows only the length of bytes: they may hold credentials.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Frame(bytes) => f.debug_tuple("Frame").field(&bytes.len()).finish(),
+            Self::Cut(bytes) => f.debug_tuple("Cut").field(&bytes.len()).finish(),
+            Self::NoFrame(bytes) => f.debug_tuple("NoFrame").field(&bytes.len()).finish(),
+            Self::Skipped(count) => f.debug_tuple("Skipped").field(count).finish(),
+            Self::Other(traffic) => f.debug_tuple("Other").field(traffic).finish(),
+        }
+    }
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -57,7 +72,6 @@ enum State {
 }
 
 /// Cuts one direction of a connection into frames. What is kept is at most one frame, and no more than 64 MiB.
-#[derive(Debug)]
 pub struct FrameReader {
     state: State,
     buffer: BytesMut,
@@ -67,6 +81,17 @@ pub struct FrameReader {
     skipped: u64,
     /// Nothing more comes.
     is_ended: bool,
+}
+
+impl fmt::Debug for FrameReader {
+    /// Shows only the length of the buffer: it may hold credentials.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FrameReader")
+            .field("state", &self.state)
+            .field("buffer", &self.buffer.len())
+            .field("offset", &self.offset)
+            .finish_non_exhaustive()
+    }
 }
 
 impl FrameReader {

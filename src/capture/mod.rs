@@ -12,6 +12,7 @@ mod pcap;
 pub mod recording;
 mod traffic;
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::time::SystemTime;
 
@@ -54,8 +55,8 @@ pub struct Segment {
     pub event: SegmentEvent,
 }
 
-/// What happened on a connection.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What happened on a connection. Its `Debug` shows how many bytes there are, and none of them.
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SegmentEvent {
     /// The first segment of each connection.
@@ -88,4 +89,27 @@ pub enum SegmentEvent {
         /// By a reset of the connection, in both directions.
         is_reset: bool,
     },
+}
+
+impl fmt::Debug for SegmentEvent {
+    /// Shows only the length of bytes: they may hold credentials.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Opened { client, broker, is_partial } => f
+                .debug_struct("Opened")
+                .field("client", client)
+                .field("broker", broker)
+                .field("is_partial", is_partial)
+                .finish(),
+            Self::Bytes { direction, bytes } => {
+                f.debug_struct("Bytes").field("direction", direction).field("bytes", &bytes.len()).finish()
+            }
+            Self::Missing { direction, count } => {
+                f.debug_struct("Missing").field("direction", direction).field("count", count).finish()
+            }
+            Self::Closed { direction, is_reset } => {
+                f.debug_struct("Closed").field("direction", direction).field("is_reset", is_reset).finish()
+            }
+        }
+    }
 }

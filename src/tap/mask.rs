@@ -5,6 +5,7 @@
 //! what is read as lengths.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use bytes::{Bytes, BytesMut};
 
@@ -54,10 +55,17 @@ pub struct Masker {
     streams: BTreeMap<(u64, Direction), Stream>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Stream {
     held: BytesMut,
     is_lost: bool,
+}
+
+impl fmt::Debug for Stream {
+    /// Shows only the length of what is held: it may hold credentials.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stream").field("held", &self.held.len()).field("is_lost", &self.is_lost).finish()
+    }
 }
 
 impl Masker {

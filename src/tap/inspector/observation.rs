@@ -69,8 +69,8 @@ pub enum ObservedEvent {
     },
 }
 
-/// A frame, and what is known of it from those before.
-#[derive(Debug, Clone, PartialEq)]
+/// A frame, and what is known of it from those before. Its `Debug` shows how long [`bytes`](Self::bytes) are, and none of them.
+#[derive(Clone, PartialEq)]
 #[non_exhaustive]
 pub struct FrameObservation {
     /// Which way.
@@ -259,6 +259,31 @@ impl FrameObservation {
             ledger: None,
             bytes: None,
         }
+    }
+}
+
+impl fmt::Debug for FrameObservation {
+    /// Shows only the length of the frame: it may hold credentials.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FrameObservation")
+            .field("direction", &self.direction)
+            .field("command", &self.command)
+            .field("size", &self.size)
+            .field("endpoint", &self.endpoint)
+            .field("topic", &self.topic)
+            .field("request_id", &self.request_id)
+            .field("answers", &self.answers)
+            .field("sequence_id", &self.sequence_id)
+            .field("highest_sequence_id", &self.highest_sequence_id)
+            .field("messages", &self.messages)
+            .field("message_id", &self.message_id)
+            .field("redelivery_count", &self.redelivery_count)
+            .field("payload_bytes", &self.payload_bytes)
+            .field("error", &self.error)
+            .field("detail", &self.detail)
+            .field("ledger", &self.ledger)
+            .field("bytes", &self.bytes.as_ref().map(Bytes::len))
+            .finish()
     }
 }
 

@@ -6,7 +6,9 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::*;
 use crate::capture::Direction::{self, ToBroker, ToClient};
+use crate::capture::FrameReader;
 use crate::pb;
+use crate::tap::{Masker, Masking};
 use crate::wire::command::Command;
 use crate::wire::hot::{MessageHead, Receipt, SendHead, put_message, put_receipt, put_send_head};
 use crate::wire::metadata::MetadataFields;
@@ -264,5 +266,47 @@ fn an_unreadable_side_does_not_blame_the_other() {
         assert_eq!(script.rules(), [Rule::UnreadableFrame]);
         let script = Script::producer().raw(ToBroker, unreadable.to_vec()).receipt(4);
         assert_eq!(script.rules(), [Rule::UnreadableFrame]);
+    }
+}
+
+/// Bytes as `Debug` escapes them, and as a list of numbers.
+fn is_in(text: &str) -> bool {
+    let numbers: Vec<String> = b"TOPSECRET".iter().map(ToString::to_string).collect();
+    text.contains("TOPSECRET") || text.contains(&numbers.join(", "))
+}
+
+#[test]
+fn no_credential_is_in_the_debug_text_of_anything_on_its_way() {
+    let connect = pb::CommandConnect { auth_data: Some(Bytes::from_static(b"TOPSECRET")), ..Default::default() };
+    let mut frame = BytesMut::new();
+    Command::from(connect).encode_frame(&mut frame);
+    let frame = frame.freeze();
+    let address = "127.0.0.1:1".parse().expect("an address");
+    let segment = |event| Segment { connection: 1, at: SystemTime::UNIX_EPOCH, event };
+    let opened = segment(SegmentEvent::Opened { client: address, broker: address, is_partial: false });
+    // The rest, and a second CONNECT whose last byte does not come.
+    let bytes = [&frame[..], &frame[..frame.len() - 1]].concat();
+    let bytes = segment(SegmentEvent::Bytes { direction: ToBroker, bytes: bytes.into() });
+    let mut inspector = Inspector::new(InspectorConfig { keep_frames: true, ..InspectorConfig::default() });
+    let (mut seen, mut masker) = (Vec::new(), Masker::new(Masking { tokens: true, payloads: true }));
+    let mut reader = FrameReader::new(false);
+    for segment in [&opened, &bytes] {
+        inspector.inspect(segment, &mut seen);
+        masker.mask(segment.clone(), &mut Vec::new());
+        if let SegmentEvent::Bytes { bytes, .. } = &segment.event {
+            reader.push(bytes);
+        }
+    }
+    let piece = reader.next_piece();
+    assert!(seen.iter().any(|seen| matches!(&seen.event, ObservedEvent::Frame(seen) if seen.bytes.is_some())));
+    for text in [
+        format!("{bytes:?}"),
+        format!("{inspector:?}"),
+        format!("{seen:?}"),
+        format!("{masker:?}"),
+        format!("{reader:?}"),
+        format!("{piece:?}"),
+    ] {
+        assert!(!is_in(&text), "{text}");
     }
 }

@@ -6,7 +6,7 @@
 //! | any other | passes as it comes, but for its first ten bytes, which are waited for |
 //! | lengths that no frame has | everything behind them passes |
 
-use std::mem;
+use std::{fmt, mem};
 
 use bytes::{Bytes, BytesMut};
 
@@ -39,7 +39,6 @@ pub(crate) struct Rewriter {
     state: State,
 }
 
-#[derive(Debug)]
 enum State {
     /// The first bytes of a frame, fewer than it takes to tell.
     Head(BytesMut),
@@ -49,6 +48,18 @@ enum State {
     Hold(BytesMut, usize),
     /// What comes is no frame.
     Raw,
+}
+
+impl fmt::Debug for State {
+    /// Shows only how many bytes are held: they may be credentials.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Head(held) => f.debug_tuple("Head").field(&held.len()).finish(),
+            Self::Pass(left) => f.debug_tuple("Pass").field(left).finish(),
+            Self::Hold(held, left) => f.debug_tuple("Hold").field(&held.len()).field(left).finish(),
+            Self::Raw => f.write_str("Raw"),
+        }
+    }
 }
 
 impl Default for Rewriter {
