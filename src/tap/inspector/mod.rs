@@ -12,6 +12,7 @@
 //! | `endpoints` | which command is about what |
 //! | `requests` | which answer belongs to which request |
 //! | `producers`, `consumers` | the ledgers, and what one connection may do with an id |
+//! | `pending` | what waits in order, and is found by an id that a peer chose |
 //! | `entry` | what SEND and MESSAGE carry |
 //! | `shared` | what outlives a connection: sequence ids by producer name, what a subscription was sent |
 //! | `json` | an observation as a line of JSON |
@@ -31,6 +32,7 @@ mod endpoints;
 mod entry;
 mod json;
 mod observation;
+mod pending;
 mod producers;
 mod requests;
 mod shared;

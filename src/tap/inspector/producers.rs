@@ -6,11 +6,12 @@
 //! any --CLOSE_PRODUCER of the client--> ClosedByClient      any --CLOSE_PRODUCER of the broker--> ClosedByBroker
 //! ```
 
-use std::collections::VecDeque;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::observation::Ledger;
+use super::pending::{Pending, first};
 use crate::rules::Rule;
 use crate::wire::hot::SendHead;
 
@@ -46,9 +47,16 @@ pub(super) struct Producer {
     was_closed: bool,
     /// When the broker closed it last.
     closed_at: Option<SystemTime>,
-    pending: VecDeque<Sent>,
+    /// The number of the next SEND.
+    next: u64,
+    /// SENDs whose receipts come in their order.
+    ordered: Pending<Sent>,
+    /// Those of a transaction, which are answered in an order of their own.
+    transactional: Pending<Sent>,
+    /// The last id and the number of each batch among them.
+    highest_ids: BTreeSet<(u64, u64)>,
     pending_messages: u64,
-    stale: VecDeque<u64>,
+    stale: Pending<()>,
     is_overfull: bool,
 }
 
@@ -60,8 +68,6 @@ pub(super) struct Sent {
     highest_sequence_id: u64,
     messages: u32,
     pub(super) at: SystemTime,
-    /// Those of a transaction are answered in an order of their own.
-    is_transactional: bool,
     /// Its id had been used for other bytes.
     pub(super) is_repeated: bool,
 }
@@ -89,9 +95,12 @@ impl Producer {
             is_chosen: false,
             was_closed: false,
             closed_at: None,
-            pending: VecDeque::new(),
+            next: 0,
+            ordered: Pending::default(),
+            transactional: Pending::default(),
+            highest_ids: BTreeSet::new(),
             pending_messages: 0,
-            stale: VecDeque::new(),
+            stale: Pending::default(),
             is_overfull: false,
         }
     }
@@ -101,9 +110,13 @@ impl Producer {
         self.was_closed = earlier.state == ProducerState::ClosedByClient;
         self.closed_at = earlier.closed_at;
         self.is_overfull = earlier.is_overfull;
+        self.next = earlier.next;
         self.stale = earlier.stale;
-        self.pending = earlier.pending;
-        self.give_up_pending(usize::MAX);
+        self.ordered = earlier.ordered;
+        self.transactional = earlier.transactional;
+        self.highest_ids = earlier.highest_ids;
+        self.pending_messages = earlier.pending_messages;
+        self.give_up_before(u64::MAX);
         self
     }
 
@@ -138,40 +151,62 @@ impl Producer {
             highest_sequence_id: head.highest_sequence_id.unwrap_or(head.sequence_id),
             messages,
             at,
-            is_transactional: head.txnid_least_bits.is_some(),
             is_repeated,
         };
         if self.state != ProducerState::Live {
             return self.remember_stale(head.sequence_id);
         }
-        if self.pending.len() >= PENDING_MAX {
+        if self.pending_sends() >= PENDING_MAX {
             self.is_overfull = true;
-            self.give_up_pending(1);
+            self.give_up_oldest();
         }
-        self.pending.push_back(sent);
+        let number = self.take_number();
+        if sent.highest_sequence_id != sent.sequence_id {
+            self.highest_ids.insert((sent.highest_sequence_id, number));
+        }
+        let is_transactional = head.txnid_least_bits.is_some();
+        let pending = if is_transactional { &mut self.transactional } else { &mut self.ordered };
+        pending.insert(number, sent.sequence_id, sent);
         self.pending_messages += u64::from(messages);
+    }
+
+    fn pending_sends(&self) -> usize {
+        self.ordered.len() + self.transactional.len()
+    }
+
+    fn take_number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
     }
 
     /// SEND_RECEIPT, or SEND_ERROR, which may overtake receipts and may name the last id of a batch.
     pub(super) fn settle(&mut self, sequence_id: u64, is_error: bool) -> Settled {
-        let is_it =
-            |sent: &Sent| sent.sequence_id == sequence_id || (is_error && sent.highest_sequence_id == sequence_id);
-        let Some(index) = self.pending.iter().position(is_it) else {
-            if let Some(index) = self.stale.iter().position(|stale| *stale == sequence_id) {
-                self.stale.remove(index);
+        let by_highest = is_error.then(|| first(&self.highest_ids, sequence_id)).flatten();
+        let found = [self.ordered.find(sequence_id), self.transactional.find(sequence_id), by_highest];
+        let Some(number) = found.into_iter().flatten().min() else {
+            if let Some(number) = self.stale.find(sequence_id) {
+                self.stale.remove(number);
                 return Settled::Late;
             }
             return if self.is_overfull { Settled::Late } else { Settled::Unknown };
         };
-        let may_overtake = is_error || self.pending.iter().take(index).all(|sent| sent.is_transactional);
-        let Some(sent) = self.pending.remove(index) else { return Settled::Unknown };
-        self.pending_messages -= u64::from(sent.messages);
-        if may_overtake || sent.is_transactional {
+        let is_next = self.ordered.oldest().is_none_or(|oldest| number <= oldest);
+        let is_transactional = self.transactional.has(number);
+        let Some(sent) = self.take(number) else { return Settled::Unknown };
+        if is_error || is_next || is_transactional {
             return Settled::InOrder(sent);
         }
         // The skipped ones may come late: told once.
-        self.give_up_pending(index);
+        self.give_up_before(number);
         Settled::OutOfOrder(sent)
+    }
+
+    /// It waits no longer.
+    fn take(&mut self, number: u64) -> Option<Sent> {
+        let sent = self.ordered.remove(number).or_else(|| self.transactional.remove(number))?;
+        self.highest_ids.remove(&(sent.highest_sequence_id, number));
+        self.pending_messages -= u64::from(sent.messages);
+        Some(sent)
     }
 
     pub(super) fn closed_by_client(&mut self) {
@@ -182,26 +217,95 @@ impl Producer {
     pub(super) fn closed_by_broker(&mut self, at: SystemTime) {
         self.state = ProducerState::ClosedByBroker;
         self.closed_at = Some(at);
-        self.give_up_pending(usize::MAX);
+        self.give_up_before(u64::MAX);
     }
 
-    /// No receipt is expected for the oldest so many.
-    fn give_up_pending(&mut self, count: usize) {
-        for _ in 0..count.min(self.pending.len()) {
-            let Some(sent) = self.pending.pop_front() else { return };
-            self.pending_messages = self.pending_messages.saturating_sub(u64::from(sent.messages));
+    fn oldest(&self) -> Option<u64> {
+        [self.ordered.oldest(), self.transactional.oldest()].into_iter().flatten().min()
+    }
+
+    /// No receipt is expected for the oldest SEND.
+    fn give_up_oldest(&mut self) {
+        if let Some(sent) = self.oldest().and_then(|number| self.take(number)) {
             self.remember_stale(sent.sequence_id);
+        }
+    }
+
+    /// No receipt is expected for SENDs before this one.
+    fn give_up_before(&mut self, end: u64) {
+        while self.oldest().is_some_and(|number| number < end) {
+            self.give_up_oldest();
         }
     }
 
     fn remember_stale(&mut self, sequence_id: u64) {
         if self.stale.len() >= STALE_MAX {
-            self.stale.pop_front();
+            self.stale.remove_oldest();
         }
-        self.stale.push_back(sequence_id);
+        let number = self.take_number();
+        self.stale.insert(number, sequence_id, ());
     }
 
     pub(super) fn ledger(&self) -> Ledger {
-        Ledger::Producer { pending_sends: self.pending.len() as u64, pending_messages: self.pending_messages }
+        Ledger::Producer { pending_sends: self.pending_sends() as u64, pending_messages: self.pending_messages }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// With so many entries a search of each for each answer takes minutes.
+    const MANY: u64 = PENDING_MAX as u64;
+
+    fn producer() -> Producer {
+        let mut producer = Producer::new("t".into(), None, 0);
+        producer.state = ProducerState::Live;
+        producer
+    }
+
+    fn head(sequence_id: u64, is_transactional: bool) -> SendHead {
+        SendHead { txnid_least_bits: is_transactional.then_some(1), ..SendHead::new(1, sequence_id) }
+    }
+
+    #[test]
+    fn answers_to_many_sends_in_any_order_are_found() {
+        for is_transactional in [false, true] {
+            let mut producer = producer();
+            (0..MANY).for_each(|id| producer.send(&head(id, is_transactional), SystemTime::UNIX_EPOCH, false));
+            // Ids that nobody sent.
+            for id in MANY..2 * MANY {
+                assert!(matches!(producer.settle(id, true), Settled::Unknown));
+            }
+            // From the middle to both ends.
+            for offset in 0..MANY / 2 {
+                for id in [MANY / 2 + offset, MANY / 2 - 1 - offset] {
+                    assert!(matches!(producer.settle(id, !is_transactional), Settled::InOrder(_)), "{id}");
+                }
+            }
+            assert_eq!(producer.ledger(), Ledger::Producer { pending_sends: 0, pending_messages: 0 });
+        }
+    }
+
+    #[test]
+    fn what_a_receipt_skips_may_come_late_once() {
+        let mut producer = producer();
+        (0..4).for_each(|id| producer.send(&head(id, id == 1), SystemTime::UNIX_EPOCH, false));
+        assert!(matches!(producer.settle(2, false), Settled::OutOfOrder(_)));
+        for id in [0, 1] {
+            assert!(matches!(producer.settle(id, false), Settled::Late));
+            assert!(matches!(producer.settle(id, false), Settled::Unknown));
+        }
+        assert!(matches!(producer.settle(3, false), Settled::InOrder(_)));
+    }
+
+    #[test]
+    fn an_error_may_name_the_last_id_of_a_batch() {
+        let mut producer = producer();
+        let batch = SendHead { highest_sequence_id: Some(5), ..head(3, false) };
+        producer.send(&batch, SystemTime::UNIX_EPOCH, false);
+        assert!(matches!(producer.settle(5, false), Settled::Unknown));
+        assert!(matches!(producer.settle(5, true), Settled::InOrder(_)));
+        assert!(matches!(producer.settle(5, true), Settled::Unknown));
     }
 }

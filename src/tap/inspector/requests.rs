@@ -13,6 +13,9 @@ const PENDING_MAX: usize = 50_000;
 /// Requests that are remembered after their answer.
 const ANSWERED_MAX: usize = 1_024;
 
+/// Requests of one id that an answer is compared with.
+const SAME_ID_MAX: usize = 16;
+
 /// A request that waits for its answer.
 #[derive(Debug, Clone)]
 pub(super) struct Request {
@@ -66,7 +69,7 @@ impl Requests {
     /// Of several requests of one id the first that such a response can answer. `is_last`: no further answer is allowed.
     pub(super) fn answer(&mut self, id: u64, response_type: i32, is_last: bool) -> Matched {
         let is_it = |request: &Request| response_type == Type::Error as i32 || request.response as i32 == response_type;
-        let found = self.of(id).find(|(_, request)| is_it(request)).or_else(|| self.of(id).next());
+        let found = self.of(id).take(SAME_ID_MAX).find(|(_, request)| is_it(request)).or_else(|| self.of(id).next());
         if let Some((key, request)) = found.map(|(key, request)| (*key, request.clone())) {
             if is_last {
                 self.pending.remove(&key);
