@@ -9,12 +9,18 @@ const NAMES_MAX: usize = 10_000;
 /// Sent frames remembered for each producer name, to tell re-sends from repeated ids.
 const SENT_FRAMES_MAX: usize = 4_096;
 
+/// What a name takes without its letters and its frames, and each of these, bytes.
+const ENTRY_BYTES: usize = 128;
+const FRAME_BYTES: usize = 16;
+
 /// See the [module](self).
 #[derive(Debug, Default)]
 pub(crate) struct SequenceIds {
     /// Highest sequence id stored.
     stored: BTreeMap<Arc<str>, i64>,
     sent: BTreeMap<Arc<str>, SentSequence>,
+    /// What is in `sent`, about.
+    sent_bytes: usize,
 }
 
 impl SequenceIds {
@@ -41,10 +47,28 @@ impl SequenceIds {
 
     /// A producer with no past: its ids may begin anywhere.
     pub(crate) fn start(&mut self, producer: Arc<str>, epoch: u64) {
+        self.forget_sent(&producer);
         if self.sent.len() >= NAMES_MAX {
-            self.sent.pop_first();
+            if let Some((name, forgotten)) = self.sent.pop_first() {
+                self.sent_bytes -= forgotten.bytes(&name);
+            }
         }
-        self.sent.insert(producer, SentSequence { epoch, ..SentSequence::default() });
+        let sent = SentSequence { epoch, ..SentSequence::default() };
+        self.sent_bytes += sent.bytes(&producer);
+        self.sent.insert(producer, sent);
+    }
+
+    /// Nothing is known of what this producer sent.
+    pub(crate) fn forget_sent(&mut self, producer: &str) {
+        if let Some(forgotten) = self.sent.remove(producer) {
+            self.sent_bytes -= forgotten.bytes(producer);
+        }
+    }
+
+    /// How much is kept of what producers sent, bytes, about.
+    #[cfg(feature = "tap")]
+    pub(crate) fn sent_bytes(&self) -> usize {
+        self.sent_bytes
     }
 
     /// The highest `epoch` this producer brought, if it is known.
@@ -60,7 +84,11 @@ impl SequenceIds {
 
     /// Notes a SEND; false if its id neither grows nor belongs to the same bytes as before.
     pub(crate) fn note_sent(&mut self, producer: &str, frame: &SentFrame) -> bool {
-        self.sent.get_mut(producer).is_none_or(|sent| sent.note(frame))
+        let Some(sent) = self.sent.get_mut(producer) else { return true };
+        let before = sent.bytes(producer);
+        let is_fine = sent.note(frame);
+        self.sent_bytes = self.sent_bytes + sent.bytes(producer) - before;
+        is_fine
     }
 }
 
@@ -84,6 +112,11 @@ struct SentSequence {
 }
 
 impl SentSequence {
+    /// With its name.
+    fn bytes(&self, name: &str) -> usize {
+        ENTRY_BYTES + name.len() + self.frames.len() * FRAME_BYTES
+    }
+
     /// An id that grows is new; the chunks of a message share theirs. Any other one has to be a re-send: the same id
     /// over the same bytes. What is older than the frames remembered counts as one.
     fn note(&mut self, frame: &SentFrame) -> bool {

@@ -78,15 +78,16 @@ fn sender(direction: Direction) -> Side {
 
 /// Bytes.
 impl Connection {
-    pub(super) fn new(is_partial: bool) -> Self {
+    pub(super) fn new(is_partial: bool, shared: &Shared) -> Self {
+        let cutter = || Cutter::new(is_partial, shared.unfinished.share());
         Self {
             is_whole: !is_partial,
-            cutters: [Cutter::new(is_partial), Cutter::new(is_partial)],
+            cutters: [cutter(), cutter()],
             is_closed: [false; 2],
             pinged: [None; 2],
             handshake: Handshake::Start,
             version: 0,
-            requests: Requests::default(),
+            requests: Requests::new(shared.kept.share()),
             producers: BTreeMap::new(),
             consumers: BTreeMap::new(),
         }
@@ -109,6 +110,10 @@ impl Connection {
                 Piece::Unreadable(error) => self.on_unreadable(direction, &error, &mut cx),
                 Piece::Other(traffic) => self.on_other_protocol(direction, traffic, &mut cx),
             }
+        }
+        if !self.cutters[index(direction)].settle() {
+            self.is_whole = false;
+            cx.shared.is_whole = false;
         }
     }
 

@@ -3,12 +3,17 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::budget::Share;
 use super::observation::Ledger;
+use super::producers::ENDPOINT_BYTES;
 use crate::pb::MessageIdData;
 use crate::pb::command_subscribe::SubType;
 
 /// Entries of one consumer that may be unacknowledged; beyond it the first are forgotten.
 const UNACKNOWLEDGED_MAX: usize = 100_000;
+
+/// What an entry that is not acknowledged takes, bytes.
+const UNACKNOWLEDGED_BYTES: usize = 64;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ConsumerState {
@@ -38,6 +43,7 @@ pub(super) struct Consumer {
     /// Messages of each entry, by ledger and entry.
     unacknowledged: BTreeMap<(u64, u64), u32>,
     unacknowledged_messages: u64,
+    share: Share,
 }
 
 impl Consumer {
@@ -46,6 +52,7 @@ impl Consumer {
         sub_type: Option<SubType>,
         request_id: u64,
         delivered_index: Option<usize>,
+        share: Share,
     ) -> Self {
         Self {
             topic,
@@ -59,7 +66,13 @@ impl Consumer {
             entries: 0,
             unacknowledged: BTreeMap::new(),
             unacknowledged_messages: 0,
+            share,
         }
+    }
+
+    /// Says what it holds.
+    pub(super) fn charge(&mut self) {
+        self.share.set(ENDPOINT_BYTES + self.topic.len() + self.unacknowledged.len() * UNACKNOWLEDGED_BYTES);
     }
 
     /// No side has closed it.
@@ -71,13 +84,17 @@ impl Consumer {
     pub(super) fn deliver(&mut self, id: (u64, u64), messages: u32) {
         self.delivered += u64::from(messages);
         self.entries += 1;
-        if self.unacknowledged.len() >= UNACKNOWLEDGED_MAX {
-            if let Some((_, forgotten)) = self.unacknowledged.pop_first() {
-                self.unacknowledged_messages -= u64::from(forgotten);
+        let is_full = self.share.is_full();
+        if is_full || self.unacknowledged.len() >= UNACKNOWLEDGED_MAX {
+            match self.unacknowledged.pop_first() {
+                Some((_, forgotten)) => self.unacknowledged_messages -= u64::from(forgotten),
+                None if is_full => return,
+                None => {}
             }
         }
         let before = self.unacknowledged.insert(id, messages).unwrap_or(0);
         self.unacknowledged_messages = self.unacknowledged_messages + u64::from(messages) - u64::from(before);
+        self.charge();
     }
 
     pub(super) fn grant(&mut self, permits: u32) {
@@ -101,6 +118,7 @@ impl Consumer {
         self.unacknowledged_messages -= u64::from(before - left);
         if left == 0 {
             self.unacknowledged.remove(&key);
+            self.charge();
         } else {
             self.unacknowledged.insert(key, left);
         }
@@ -115,6 +133,7 @@ impl Consumer {
             self.unacknowledged.remove(&key);
             self.unacknowledged_messages -= u64::from(messages);
         }
+        self.charge();
         self.acknowledge(id);
     }
 
@@ -124,12 +143,13 @@ impl Consumer {
         if !is_by_id {
             self.unacknowledged.clear();
             self.unacknowledged_messages = 0;
-            return;
+            return self.charge();
         }
         for id in ids {
             let messages = self.unacknowledged.remove(&(id.ledger_id, id.entry_id)).unwrap_or(0);
             self.unacknowledged_messages -= u64::from(messages);
         }
+        self.charge();
     }
 
     pub(super) fn close(&mut self, state: ConsumerState) {

@@ -14,6 +14,7 @@ use std::fmt;
 
 use bytes::{Buf, Bytes, BytesMut};
 
+use super::budget::Share;
 use crate::capture::Traffic;
 use crate::capture::likeness::{Likeness, looks_like};
 use crate::wire::error::DecodeError;
@@ -21,6 +22,9 @@ use crate::wire::frame::{Limits, cut};
 
 /// The largest frame that is put together, whatever the broker says it takes, bytes.
 const FRAME_BYTES_MAX: usize = 64 << 20;
+
+/// The largest buffer that is kept for little, bytes.
+const SPARE_BYTES_MAX: usize = 256 << 10;
 
 /// `total_size`.
 const SIZE_FIELD_BYTES: usize = 4;
@@ -57,6 +61,8 @@ pub(super) struct Cutter {
     skipped: u64,
     /// Every frame begins where the one before ends: none was found by its looks.
     is_sure: bool,
+    /// What the buffer holds.
+    share: Share,
 }
 
 impl fmt::Debug for Cutter {
@@ -68,9 +74,9 @@ impl fmt::Debug for Cutter {
 
 impl Cutter {
     /// `is_partial`: the first bytes may be from within a frame.
-    pub(super) fn new(is_partial: bool) -> Self {
+    pub(super) fn new(is_partial: bool, share: Share) -> Self {
         let state = State::Start { is_partial };
-        Self { state, buffer: BytesMut::new(), limits: Limits::default(), skipped: 0, is_sure: !is_partial }
+        Self { state, buffer: BytesMut::new(), limits: Limits::default(), skipped: 0, is_sure: !is_partial, share }
     }
 
     /// The size that CONNECTED names.
@@ -83,6 +89,23 @@ impl Cutter {
         if self.state != State::Over {
             self.buffer.extend_from_slice(bytes);
         }
+    }
+
+    /// Says what is left for the next bytes, once all pieces are taken. False where all connections
+    /// hold too much: this frame is lost.
+    pub(super) fn settle(&mut self) -> bool {
+        // A large frame that is gone leaves a large buffer.
+        if self.buffer.capacity() > SPARE_BYTES_MAX.max(4 * self.buffer.len()) {
+            self.buffer = BytesMut::from(&self.buffer[..]);
+        }
+        self.share.set(self.buffer.len());
+        if self.buffer.is_empty() || !self.share.is_full() {
+            return true;
+        }
+        self.lose(0);
+        self.buffer = BytesMut::new();
+        self.share.set(0);
+        false
     }
 
     /// So many bytes are missing here. Those that are missing within one frame lose that frame alone.
@@ -209,7 +232,12 @@ impl Cutter {
 mod tests {
     use super::*;
     use crate::pb;
+    use crate::tap::inspector::budget::Budget;
     use crate::wire::command::Command;
+
+    fn cutter(is_partial: bool) -> Cutter {
+        Cutter::new(is_partial, Budget::new(usize::MAX).share())
+    }
 
     fn ping() -> BytesMut {
         let mut out = BytesMut::new();
@@ -220,7 +248,7 @@ mod tests {
     #[test]
     fn the_next_frame_is_found_from_within_another() {
         for garbage in 0..40usize {
-            let mut cutter = Cutter::new(true);
+            let mut cutter = cutter(true);
             let mut skipped = 0;
             let noise: Vec<u8> = (0..garbage).map(|index| (index * 37) as u8).collect();
             let mut runs = 0;
@@ -240,7 +268,7 @@ mod tests {
 
     #[test]
     fn after_a_length_that_cannot_be_nothing_more_is_read() {
-        let mut cutter = Cutter::new(false);
+        let mut cutter = cutter(false);
         cutter.push(&[0, 0, 0, 3]);
         assert!(matches!(cutter.next(), Some(Piece::Unreadable(_))));
         cutter.push(&ping());
@@ -279,7 +307,7 @@ mod tests {
         let (whole, size) = (envelope(), ping().len());
         for from in 4..whole.len() {
             for to in from + 1..=whole.len() {
-                let mut cutter = Cutter::new(false);
+                let mut cutter = cutter(false);
                 assert_eq!(pieces(&mut cutter, &ping()), [format!("run {size}")]);
                 assert!(pieces(&mut cutter, &whole[..from]).is_empty());
                 cutter.lose((to - from) as u64);
@@ -301,18 +329,37 @@ mod tests {
             (b"HTTQ/1.1", "unreadable"),
             (b"SSH-2.0-x", "unreadable"),
         ] {
-            let mut cutter = Cutter::new(false);
+            let mut cutter = cutter(false);
             assert_eq!(pieces(&mut cutter, &[first, &ping()].concat()), [name]);
         }
-        assert_eq!(pieces(&mut Cutter::new(true), b"\x17\x03\x03\x00\x02\x02\x28"), ["TLS"]);
+        assert_eq!(pieces(&mut cutter(true), b"\x17\x03\x03\x00\x02\x02\x28"), ["TLS"]);
     }
 
     #[test]
     fn what_a_frame_found_by_its_looks_leads_to_is_nobodys_fault() {
-        let mut cutter = Cutter::new(true);
+        let mut cutter = cutter(true);
         let bytes = [b"middle of a frame", &ping()[..], &[0xff; 9], &ping()].concat();
         let size = ping().len();
         let expected = ["skipped 17".to_owned(), format!("run {size}"), "skipped 9".to_owned(), format!("run {size}")];
         assert_eq!(pieces(&mut cutter, &bytes), expected);
+    }
+
+    #[test]
+    fn a_frame_for_which_there_is_no_room_is_lost_alone() {
+        let budget = Budget::new(1_000);
+        let mut cutters = [Cutter::new(false, budget.share()), Cutter::new(false, budget.share())];
+        let mut frame = vec![0; 804];
+        frame[..4].copy_from_slice(&800u32.to_be_bytes());
+        for (cutter, is_kept) in cutters.iter_mut().zip([true, false]) {
+            cutter.push(&frame[..700]);
+            assert!(cutter.next().is_none());
+            assert_eq!(cutter.settle(), is_kept);
+        }
+        assert_eq!(budget.bytes(), 700);
+        cutters[1].push(&[&frame[700..], &ping()].concat());
+        assert!(matches!(cutters[1].next(), Some(Piece::Skipped(804))));
+        assert!(matches!(cutters[1].next(), Some(Piece::Run(_))));
+        drop(cutters);
+        assert_eq!(budget.bytes(), 0);
     }
 }

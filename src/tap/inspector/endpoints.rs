@@ -152,9 +152,7 @@ impl Connection {
             }
             _ => {}
         }
-        if let Some(delivered) = cx.shared.delivered(consumer.delivered_index) {
-            delivered.note(position.0, position.1);
-        }
+        cx.shared.note_delivered(consumer.delivered_index, position.0, position.1);
         if consumer.state == ConsumerState::Live {
             consumer.deliver(position, delivered.messages);
             if self.is_whole && consumer.is_overdrawn() {
@@ -206,7 +204,7 @@ fn judge_entry(
     let first = head.sequence_id as i64;
     let highest_sequence_id = head.highest_sequence_id.map_or(first, |highest| (highest as i64).max(first));
     let frame = SentFrame { sequence_id: first, highest_sequence_id, crc32c, is_chunk: head.is_chunk };
-    cx.shared.sequences(producer.history).is_some_and(|sequences| !sequences.note_sent(name, &frame))
+    !cx.shared.note_sent(producer.history, name, &frame)
 }
 
 /// Commands of the client.
@@ -287,6 +285,8 @@ impl Connection {
             topic: seen.topic.clone(),
         };
         let before = self.requests.ask(id, request);
+        // What an answer that cannot be told would have opened looks as if it were not open.
+        self.is_whole &= !self.requests.is_forgetful();
         if let Some(before) = before.filter(|_| self.is_whole) {
             let detail = || format!("{} has the id {id} of a {before} that waits", command.name());
             cx.break_rule(Rule::RequestIdReused, Side::Client, detail);
@@ -302,14 +302,15 @@ impl Connection {
         }
         let topic: Arc<str> = request.topic.as_str().into();
         let history = cx.shared.topic(&topic);
-        let mut producer = Producer::new(topic, history, request.request_id);
+        let mut producer = Producer::new(topic, history, request.request_id, cx.shared.kept.share());
         producer.name = request.producer_name.as_deref().map(Arc::from);
         producer.epoch = request.epoch();
         producer.is_chosen = request.user_provided_producer_name();
         if let Some(earlier) = self.producers.remove(&id) {
             producer = producer.reopened(earlier);
         }
-        if self.producers.len() < ENDPOINTS_MAX {
+        if self.has_room(self.producers.len(), cx) {
+            producer.charge();
             self.producers.insert(id, producer);
         }
     }
@@ -325,11 +326,20 @@ impl Connection {
         }
         let topic: Arc<str> = request.topic.as_str().into();
         let index = cx.shared.subscription(&topic, &request.subscription.as_str().into());
-        let mut consumer = Consumer::new(topic, Some(sub_type), request.request_id, index);
+        let mut consumer = Consumer::new(topic, Some(sub_type), request.request_id, index, cx.shared.kept.share());
         consumer.earlier = self.consumers.remove(&id).map(|earlier| earlier.state);
-        if self.consumers.len() < ENDPOINTS_MAX {
+        if self.has_room(self.consumers.len(), cx) {
+            consumer.charge();
             self.consumers.insert(id, consumer);
         }
+    }
+
+    /// Whether one more endpoint can be known besides so many. If not, frames about it cannot be told from those about none.
+    fn has_room(&mut self, known: usize, cx: &mut Context<'_, '_>) -> bool {
+        let has_room = known < ENDPOINTS_MAX && !cx.shared.kept.is_full();
+        self.is_whole &= has_room;
+        cx.shared.is_whole &= has_room;
+        has_room
     }
 
     /// A command after a CLOSE_CONSUMER or UNSUBSCRIBE.
@@ -522,17 +532,17 @@ impl Connection {
         let asked = producer.name.take();
         let name: Arc<str> = success.producer_name.as_str().into();
         producer.name = Some(Arc::clone(&name));
-        let (epoch, is_chosen) = (producer.epoch, producer.is_chosen);
-        let Some(sequences) = cx.shared.sequences(producer.history) else { return };
-        match sequences.epoch(&name) {
+        producer.charge();
+        let (history, epoch, is_chosen) = (producer.history, producer.epoch, producer.is_chosen);
+        match cx.shared.epoch(history, &name) {
             Some(last) if asked.is_some() && (epoch > 0 || !is_chosen) => {
-                sequences.raise_epoch(&name, epoch);
+                cx.shared.raise_epoch(history, &name, epoch);
                 if epoch <= last && self.is_whole && cx.shared.is_whole {
                     let detail = || format!("{name}: epoch {epoch} after {last}");
                     cx.break_rule(Rule::EpochNotGrowing, Side::Client, detail);
                 }
             }
-            _ => sequences.start(name, epoch),
+            _ => cx.shared.start(history, name, epoch),
         }
     }
 

@@ -3,7 +3,9 @@
 //! An [`Inspector`] has no clock and does no I/O: a live proxy, a file and a test hand it [`Segment`]s, and where the bytes are broken
 //! into segments changes nothing but the times. It keeps what it needs to tie frames together: requests that wait for their
 //! answer, SENDs that wait for their receipt, messages that are not acknowledged. No payload and no credential is among that.
-//! All of it is bounded; beyond a bound the oldest is forgotten, and what depends on it is not judged.
+//! All of it is bounded, for each connection and over all of them: 256 MiB of what is known of endpoints and waits, as much of what
+//! outlives a connection, and as much of frames that are not whole. Beyond a bound the oldest is forgotten, and what depends on it is
+//! not judged; a frame for which there is no room is lost.
 //!
 //! | file | what it knows |
 //! | --- | --- |
@@ -13,6 +15,7 @@
 //! | `requests` | which answer belongs to which request |
 //! | `producers`, `consumers` | the ledgers, and what one connection may do with an id |
 //! | `pending` | what waits in order, and is found by an id that a peer chose |
+//! | `budget` | how much all connections keep together |
 //! | `entry` | what SEND and MESSAGE carry |
 //! | `shared` | what outlives a connection: sequence ids by producer name, what a subscription was sent |
 //! | `json` | an observation as a line of JSON |
@@ -25,6 +28,7 @@
 //! beginning of a connection is, only what shows in one frame is judged. The same goes for both sides of a connection of which one
 //! sent what cannot be read. TLS and HTTP are told of and not judged.
 
+mod budget;
 mod connection;
 mod consumers;
 mod cutter;
@@ -72,7 +76,8 @@ impl Default for InspectorConfig {
 }
 
 /// Looks at traffic: segments in, observations out. It has no clock and does no I/O. It keeps neither payloads nor credentials, and
-/// what it keeps is bounded: beyond a bound the oldest is forgotten, and what depends on it is not judged.
+/// what it keeps is bounded, over all connections to about 256 MiB each of what waits, of what outlives a connection, and of frames
+/// that are not whole: beyond a bound the oldest is forgotten, and what depends on it is not judged.
 ///
 /// It judges the rules of the embedded broker's judge as far as they show on the wire, and those for brokers. `LookupMissing` and
 /// `MixedBatchOnKeyShared` do not show; `SequenceNotGrowing` is told with the receipt of what was stored. Where bytes are missing, or
@@ -147,7 +152,7 @@ impl Inspector {
         if self.connections.len() >= CONNECTIONS_MAX {
             self.connections.pop_first();
         }
-        self.connections.insert(segment.connection, Connection::new(is_partial));
+        self.connections.insert(segment.connection, Connection::new(is_partial, &self.shared));
         sink.put(event);
     }
 }

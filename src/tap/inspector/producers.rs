@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::budget::Share;
 use super::observation::Ledger;
 use super::pending::{Pending, first};
 use crate::rules::Rule;
@@ -20,6 +21,12 @@ const PENDING_MAX: usize = 100_000;
 
 /// Sequence ids of SENDs that may be answered late or never.
 const STALE_MAX: usize = 10_000;
+
+/// What a SEND that waits, or the id of one, takes with its places in the indices, bytes.
+const SENT_BYTES: usize = 192;
+
+/// What an endpoint takes without its names and entries, bytes.
+pub(super) const ENDPOINT_BYTES: usize = 512;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ProducerState {
@@ -57,7 +64,9 @@ pub(super) struct Producer {
     highest_ids: BTreeSet<(u64, u64)>,
     pending_messages: u64,
     stale: Pending<()>,
+    /// Something of it is forgotten.
     is_overfull: bool,
+    share: Share,
 }
 
 /// A SEND that waits for its receipt.
@@ -84,7 +93,7 @@ pub(super) enum Settled {
 }
 
 impl Producer {
-    pub(super) fn new(topic: Arc<str>, history: Option<usize>, request_id: u64) -> Self {
+    pub(super) fn new(topic: Arc<str>, history: Option<usize>, request_id: u64, share: Share) -> Self {
         Self {
             topic,
             history,
@@ -102,7 +111,15 @@ impl Producer {
             pending_messages: 0,
             stale: Pending::default(),
             is_overfull: false,
+            share,
         }
+    }
+
+    /// Says what it holds.
+    pub(super) fn charge(&mut self) {
+        let names = self.topic.len() + self.name.as_ref().map_or(0, |name| name.len());
+        let entries = self.pending_sends() + self.stale.len();
+        self.share.set(ENDPOINT_BYTES + names + entries * SENT_BYTES);
     }
 
     /// PRODUCER for an id that this connection had before: what is still on its way may come.
@@ -156,7 +173,12 @@ impl Producer {
         if self.state != ProducerState::Live {
             return self.remember_stale(head.sequence_id);
         }
-        if self.pending_sends() >= PENDING_MAX {
+        if self.share.is_full() {
+            self.is_overfull = true;
+            if self.oldest().and_then(|oldest| self.take(oldest)).is_none() {
+                return;
+            }
+        } else if self.pending_sends() >= PENDING_MAX {
             self.is_overfull = true;
             self.give_up_oldest();
         }
@@ -168,6 +190,7 @@ impl Producer {
         let pending = if is_transactional { &mut self.transactional } else { &mut self.ordered };
         pending.insert(number, sent.sequence_id, sent);
         self.pending_messages += u64::from(messages);
+        self.charge();
     }
 
     fn pending_sends(&self) -> usize {
@@ -186,6 +209,7 @@ impl Producer {
         let Some(number) = found.into_iter().flatten().min() else {
             if let Some(number) = self.stale.find(sequence_id) {
                 self.stale.remove(number);
+                self.charge();
                 return Settled::Late;
             }
             return if self.is_overfull { Settled::Late } else { Settled::Unknown };
@@ -206,6 +230,7 @@ impl Producer {
         let sent = self.ordered.remove(number).or_else(|| self.transactional.remove(number))?;
         self.highest_ids.remove(&(sent.highest_sequence_id, number));
         self.pending_messages -= u64::from(sent.messages);
+        self.charge();
         Some(sent)
     }
 
@@ -239,11 +264,17 @@ impl Producer {
     }
 
     fn remember_stale(&mut self, sequence_id: u64) {
+        if self.share.is_full() {
+            self.is_overfull = true;
+            return;
+        }
         if self.stale.len() >= STALE_MAX {
+            self.is_overfull = true;
             self.stale.remove_oldest();
         }
         let number = self.take_number();
         self.stale.insert(number, sequence_id, ());
+        self.charge();
     }
 
     pub(super) fn ledger(&self) -> Ledger {
@@ -254,12 +285,13 @@ impl Producer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tap::inspector::budget::Budget;
 
     /// With so many entries a search of each for each answer takes minutes.
     const MANY: u64 = PENDING_MAX as u64;
 
     fn producer() -> Producer {
-        let mut producer = Producer::new("t".into(), None, 0);
+        let mut producer = Producer::new("t".into(), None, 0, Budget::new(usize::MAX).share());
         producer.state = ProducerState::Live;
         producer
     }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::budget::Share;
 use super::observation::Endpoint;
 use crate::pb::base_command::Type;
 
@@ -38,8 +39,12 @@ pub(super) enum Matched {
     Forgotten,
 }
 
+/// What a request takes without its topic, and the id of one that is answered, bytes.
+const REQUEST_BYTES: usize = 192;
+const ANSWERED_BYTES: usize = 64;
+
 /// See the [module](self).
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Requests {
     /// By id, and by a number: one id may have several requests, which is the client's fault.
     pending: BTreeMap<(u64, u64), Request>,
@@ -47,19 +52,60 @@ pub(super) struct Requests {
     answered: VecDeque<u64>,
     answered_set: BTreeSet<u64>,
     is_forgetful: bool,
+    /// In the topics of those that wait.
+    topic_bytes: usize,
+    share: Share,
 }
 
 impl Requests {
+    pub(super) fn new(share: Share) -> Self {
+        Self {
+            pending: BTreeMap::new(),
+            asked: 0,
+            answered: VecDeque::new(),
+            answered_set: BTreeSet::new(),
+            is_forgetful: false,
+            topic_bytes: 0,
+            share,
+        }
+    }
+
+    /// Requests whose answers may come are forgotten.
+    pub(super) fn is_forgetful(&self) -> bool {
+        self.is_forgetful
+    }
+
     /// Returns the command of a request that waits under the same id.
     pub(super) fn ask(&mut self, id: u64, request: Request) -> Option<&'static str> {
-        if self.pending.len() >= PENDING_MAX {
-            self.is_forgetful = true;
-            self.pending.pop_first();
-        }
         let waiting = self.of(id).next().map(|(_, waiting)| waiting.command);
+        let is_full = self.share.is_full();
+        if is_full || self.pending.len() >= PENDING_MAX {
+            self.is_forgetful = true;
+            if let Some(first) = self.pending.first_key_value().map(|(key, _)| *key) {
+                self.remove(first);
+            }
+            if is_full {
+                return waiting;
+            }
+        }
         self.asked += 1;
+        self.topic_bytes += bytes_of(&request);
         self.pending.insert((id, self.asked), request);
+        self.charge();
         waiting
+    }
+
+    fn remove(&mut self, key: (u64, u64)) {
+        if let Some(request) = self.pending.remove(&key) {
+            self.topic_bytes -= bytes_of(&request);
+            self.charge();
+        }
+    }
+
+    /// Says what it holds.
+    fn charge(&mut self) {
+        let answered = self.answered.len() * ANSWERED_BYTES;
+        self.share.set(self.pending.len() * REQUEST_BYTES + self.topic_bytes + answered);
     }
 
     fn of(&self, id: u64) -> impl Iterator<Item = (&(u64, u64), &Request)> {
@@ -72,8 +118,8 @@ impl Requests {
         let found = self.of(id).take(SAME_ID_MAX).find(|(_, request)| is_it(request)).or_else(|| self.of(id).next());
         if let Some((key, request)) = found.map(|(key, request)| (*key, request.clone())) {
             if is_last {
-                self.pending.remove(&key);
                 self.remember(id);
+                self.remove(key);
             }
             return Matched::Answers(request);
         }
@@ -94,4 +140,8 @@ impl Requests {
             self.answered.push_back(id);
         }
     }
+}
+
+fn bytes_of(request: &Request) -> usize {
+    request.topic.as_ref().map_or(0, |topic| topic.len())
 }

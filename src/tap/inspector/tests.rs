@@ -310,3 +310,38 @@ fn no_credential_is_in_the_debug_text_of_anything_on_its_way() {
         assert!(!is_in(&text), "{text}");
     }
 }
+
+#[test]
+fn what_all_connections_keep_is_bounded_together() {
+    const BYTES_MAX: usize = 100_000;
+    let mut inspector = Inspector::new(InspectorConfig::default());
+    inspector.shared = Shared::new(BYTES_MAX, BYTES_MAX, BYTES_MAX);
+    let kept = inspector.shared.kept.clone();
+    let address = "127.0.0.1:1".parse().expect("an address");
+    let mut out = Vec::new();
+    let sends = (0..300).fold(Script::producer(), Script::send);
+    let sends = (0..300).fold(sends, Script::receipt);
+    let messages = (0..300).fold(Script::consumer(300), |script, entry| script.message(entry, 1));
+    let messages = (0..300).fold(messages, Script::ack);
+    let lookups = (0..300).fold(Script::connected(), |script, request_id| {
+        script.up(pb::CommandLookupTopic { topic: "t".repeat(1_000), request_id, ..Default::default() })
+    });
+    let scripts = [sends, messages, lookups];
+    for connection in 0..60 {
+        let mut inspect = |event| {
+            let at = SystemTime::UNIX_EPOCH;
+            inspector.inspect(&Segment { connection, at, event }, &mut out);
+            // What is known of an endpoint is not forgotten while it is used.
+            assert!(kept.bytes() < BYTES_MAX + 5_000, "{}", kept.bytes());
+        };
+        inspect(SegmentEvent::Opened { client: address, broker: address, is_partial: false });
+        for (direction, bytes) in &scripts[connection as usize % 3].0 {
+            inspect(SegmentEvent::Bytes { direction: *direction, bytes: bytes.clone() });
+        }
+    }
+    assert!(kept.is_full(), "{}", kept.bytes());
+    let broken: Vec<String> = out.iter().filter(|seen| seen.is_error()).map(ToString::to_string).collect();
+    assert!(broken.is_empty(), "{broken:?}");
+    drop(inspector);
+    assert_eq!(kept.bytes(), 0);
+}
