@@ -190,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_outlives_connections_is_bounded_and_what_is_forgotten_is_not_judged() {
+    fn what_outlives_connections_is_bounded() {
         const BYTES_MAX: usize = 50_000;
         let mut shared = Shared::new(usize::MAX, BYTES_MAX, usize::MAX);
         for number in 0..1_000u64 {
