@@ -59,7 +59,7 @@ pub(super) struct Cutter {
     buffer: BytesMut,
     limits: Limits,
     skipped: u64,
-    /// Every frame begins where the one before ends: none was found by its looks.
+    /// Every frame begins where the one before ends, and nothing was missing.
     is_sure: bool,
     /// What the buffer holds.
     share: Share,
@@ -117,24 +117,17 @@ impl Cutter {
             State::Start { .. } | State::Lost => None,
         };
         self.skip(self.buffer.len());
-        match left.and_then(|left| left.checked_sub(count)) {
-            Some(left) => self.state = State::Rest(left),
-            None => self.lose_place(),
-        }
-    }
-
-    /// What comes next may be from within a frame.
-    fn lose_place(&mut self) {
-        self.state = State::Lost;
+        // A recording whose secrets are overwritten has no frames behind missing bytes.
         self.is_sure = false;
+        self.state = left.and_then(|left| left.checked_sub(count)).map_or(State::Lost, State::Rest);
     }
 
-    /// A frame of the last run cannot be decoded. Whether that is its sender's fault: not where the frame was found by its looks.
+    /// A frame of the last run cannot be decoded. Whether that is its sender's fault: not where bytes were missing before.
     pub(super) fn reject(&mut self) -> bool {
         if self.is_sure {
             self.give_up();
         } else {
-            self.lose_place();
+            self.state = State::Lost;
         }
         self.is_sure
     }
@@ -336,12 +329,18 @@ mod tests {
     }
 
     #[test]
-    fn what_a_frame_found_by_its_looks_leads_to_is_nobodys_fault() {
+    fn what_comes_behind_missing_bytes_is_nobodys_fault() {
         let mut cutter = cutter(true);
         let bytes = [b"middle of a frame", &ping()[..], &[0xff; 9], &ping()].concat();
         let size = ping().len();
         let expected = ["skipped 17".to_owned(), format!("run {size}"), "skipped 9".to_owned(), format!("run {size}")];
         assert_eq!(pieces(&mut cutter, &bytes), expected);
+        // As in a recording whose secrets are overwritten.
+        let mut cutter = self::cutter(false);
+        assert!(pieces(&mut cutter, &[0, 0, 0, 20]).is_empty());
+        cutter.lose(15);
+        assert_eq!(pieces(&mut cutter, &[0; 50]), ["skipped 9"]);
+        assert_eq!(pieces(&mut cutter, &ping()), ["skipped 45".to_owned(), format!("run {size}")]);
     }
 
     #[test]
