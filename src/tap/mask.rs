@@ -1,8 +1,9 @@
 //! Secrets in traffic that is written down, overwritten: the credentials in commands, the payloads of SEND and MESSAGE.
 //!
-//! Lengths stay, and a checksum that was right is right again, so that whoever reads the recording sees the same frames and judges them the
-//! same. A frame is held until it is whole. Behind bytes that cannot be read as a frame everything is overwritten, but for
-//! what is read as lengths.
+//! Lengths stay, and a checksum that was right is right again, so that whoever reads the recording sees the same frames. It judges them the
+//! same but for what payloads alone tell, such as whether a SEND is the one before it again. A frame is held until it is whole.
+//! Bytes behind a command that has no payload are overwritten. Behind bytes that cannot be read as a frame everything is, but for what is
+//! read as lengths.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -23,17 +24,18 @@ const FRAME_BYTES_MAX: usize = 64 << 20;
 /// `total_size` and `command_size`.
 const LENGTHS_BYTES: usize = 8;
 
-/// Fields with credentials, by the type of the command: each a path of field numbers.
-const SECRETS: &[(i32, &[&[u32]])] = &[
+/// Fields with credentials, as paths of field numbers in `BaseCommand`: overwritten whatever type the command has.
+const SECRETS: &[&[u32]] = &[
     // CONNECT: auth_data, original_auth_data.
-    (2, &[&[3], &[8]]),
+    &[2, 3],
+    &[2, 8],
     // AUTH_CHALLENGE: challenge.auth_data.
-    (36, &[&[2, 2]]),
+    &[36, 2, 2],
     // AUTH_RESPONSE: response.auth_data.
-    (37, &[&[2, 2]]),
+    &[37, 2, 2],
     // PARTITIONED_METADATA and LOOKUP: original_auth_data.
-    (21, &[&[4]]),
-    (23, &[&[5]]),
+    &[21, 4],
+    &[23, 5],
 ];
 
 const SEND: i32 = 6;
@@ -167,16 +169,15 @@ fn mask_frame(frame: &mut [u8], masking: Masking) -> Option<()> {
     let command = command.get_mut(8..)?;
     let kind = split_envelope(command, 0).ok()?.command_type;
     if masking.tokens {
-        for (_, paths) in SECRETS.iter().filter(|(of, _)| *of == kind) {
-            for path in *paths {
-                let body = u32::try_from(kind).ok()?;
-                let full: Vec<u32> = std::iter::once(body).chain(path.iter().copied()).collect();
-                mask_field(command, &full)?;
-            }
+        for path in SECRETS {
+            mask_field(command, path)?;
         }
     }
-    if masking.payloads && matches!(kind, SEND | MESSAGE) {
-        mask_payload(entry);
+    match kind {
+        SEND | MESSAGE if masking.payloads => mask_payload(entry),
+        SEND | MESSAGE => {}
+        // No broker or client reads it.
+        _ => entry.fill(MASK),
     }
     Some(())
 }
@@ -281,6 +282,18 @@ mod tests {
             assert_eq!(frames.len(), 3);
         }
         assert_eq!(masked(&bytes, 7, Masking { tokens: false, payloads: false }), bytes);
+    }
+
+    #[test]
+    fn secrets_where_they_do_not_belong_are_overwritten() {
+        // A PING with a `connect`, whose field 3 is auth_data, and bytes behind the command.
+        let command = [&[0x08, 18, 0x92, 0x01, 0, 0x12, 8, 0x1a, 6][..], b"SECRET"].concat();
+        let sizes = [command.len() as u32 + 10, command.len() as u32].map(u32::to_be_bytes).concat();
+        let bytes = [&sizes[..], &command, b"SECRET"].concat();
+        for masking in [BOTH, Masking { tokens: true, payloads: false }] {
+            let masked = masked(&bytes, 4, masking);
+            assert_eq!(masked, [&sizes[..], &command[..9], &[MASK; 12]].concat());
+        }
     }
 
     #[test]
