@@ -13,6 +13,7 @@ use bytes::{Bytes, BytesMut};
 use crate::pb;
 use crate::wire::command::Command;
 use crate::wire::frame::{Frame, frames};
+use crate::wire::proto::{Reader, Value, put_bytes};
 
 /// Both length fields, and type of the command: what tells whether a frame may name a broker.
 const HEAD_BYTES: usize = 10;
@@ -198,13 +199,14 @@ fn send_front(chunk: &mut Bytes, passed: &mut usize, out: &mut Vec<Bytes>) {
     }
 }
 
-/// The frame with other addresses; as it was where it names no broker.
+/// The frame with other addresses; as it was where it names no broker. Whatever else is in it stays, known or not.
 fn rewritten(frame: Bytes, rewrite: &mut dyn FnMut(&NamedBroker) -> NamedBroker) -> Bytes {
-    let Some(Ok(Frame::Other(mut command))) = frames(frame.clone()).next() else { return frame };
-    let (plain, tls) = match &mut command {
+    let Some(Ok(Frame::Other(command))) = frames(frame.clone()).next() else { return frame };
+    let kind = command.command_type();
+    let (plain, tls, numbers) = match command {
         // A client that goes through the service URL tells the proxy behind it this address.
         Command::LookupResponse(body) if !body.proxy_through_service_url() => {
-            (&mut body.broker_service_url, &mut body.broker_service_url_tls)
+            (body.broker_service_url, body.broker_service_url_tls, [1, 2])
         }
         Command::CloseProducer(pb::CommandCloseProducer {
             assigned_broker_service_url: plain,
@@ -215,19 +217,52 @@ fn rewritten(frame: Bytes, rewrite: &mut dyn FnMut(&NamedBroker) -> NamedBroker)
             assigned_broker_service_url: plain,
             assigned_broker_service_url_tls: tls,
             ..
-        }) => (plain, tls),
-        Command::TopicMigrated(body) => (&mut body.broker_service_url, &mut body.broker_service_url_tls),
+        }) => (plain, tls, [3, 4]),
+        Command::TopicMigrated(body) => (body.broker_service_url, body.broker_service_url_tls, [3, 4]),
         _ => return frame,
     };
-    let named = NamedBroker { plain: plain.clone(), tls: tls.clone(), ..NamedBroker::default() };
+    let named = NamedBroker { plain, tls, ..NamedBroker::default() };
     let instead = rewrite(&named);
     if instead == named {
         return frame;
     }
-    (*plain, *tls) = (instead.plain, instead.tls);
-    let mut out = BytesMut::with_capacity(command.encoded_len());
-    command.encode_frame(&mut out);
-    out.freeze()
+    with_urls(&frame, kind, numbers, &instead).unwrap_or(frame)
+}
+
+/// A frame with these URLs in the fields of those numbers of its body, and lengths that fit; `None` if it cannot be read.
+fn with_urls(frame: &[u8], kind: i32, [plain, tls]: [u32; 2], instead: &NamedBroker) -> Option<Bytes> {
+    let command_bytes = u32::from_be_bytes(*frame.get(4..)?.first_chunk()?) as usize;
+    let (command, behind) = frame.get(8..)?.split_at_checked(command_bytes)?;
+    let url = |number, _: &[u8]| {
+        let url = if number == plain { &instead.plain } else { &instead.tls };
+        url.as_ref().filter(|_| number == plain || number == tls).map(|url| url.clone().into_bytes())
+    };
+    let body = |number, body: &[u8]| if i64::from(number) == i64::from(kind) { replaced(body, url) } else { None };
+    let command = replaced(command, body)?;
+    let size = |bytes: usize| u32::try_from(bytes).ok().map(u32::to_be_bytes);
+    let mut out = BytesMut::with_capacity(8 + command.len() + behind.len());
+    out.extend_from_slice(&size(4 + command.len() + behind.len())?);
+    out.extend_from_slice(&size(command.len())?);
+    out.extend_from_slice(&command);
+    out.extend_from_slice(behind);
+    Some(out.freeze())
+}
+
+/// A message with other values in those of its length-delimited fields for which `replace` gives one.
+fn replaced(message: &[u8], replace: impl Fn(u32, &[u8]) -> Option<Vec<u8>>) -> Option<Vec<u8>> {
+    let mut out = Vec::with_capacity(message.len());
+    let mut reader = Reader::new(message, 0);
+    while let Some((number, value, from)) = reader.next_at("rewritten").ok()? {
+        let other = match value {
+            Value::Bytes(range) => replace(number, message.get(range)?),
+            _ => None,
+        };
+        match other {
+            Some(value) => put_bytes(&mut out, number, &value),
+            None => out.extend_from_slice(message.get(from..reader.offset())?),
+        }
+    }
+    Some(out)
 }
 
 #[cfg(test)]
@@ -274,6 +309,28 @@ mod tests {
         for piece in 1..=bytes.len() {
             assert_eq!(through(&bytes, piece, "pulsar://tap:1").0, expected, "pieces of {piece}");
         }
+    }
+
+    #[test]
+    fn only_addresses_are_rewritten() {
+        let with = |url: &str| {
+            let mut body = Vec::new();
+            put_bytes(&mut body, 1, url.as_bytes());
+            // A LOOKUP_RESPONSE with fields of later versions, in the body and beside it, and bytes behind the command.
+            body.extend([0x18, 1, 0x20, 5, 0xa0, 0x06, 7]);
+            put_bytes(&mut body, 101, b"unknown");
+            let mut command = vec![0x08, 24];
+            put_bytes(&mut command, 24, &body);
+            put_bytes(&mut command, 900, b"unknown too");
+            let sizes = [command.len() as u32 + 10, command.len() as u32].map(u32::to_be_bytes).concat();
+            [&sizes[..], &command, b"behind"].concat()
+        };
+        let long = "pulsar://a-tap-with-a-name-that-takes-the-body-beyond-the-length-of-one-byte.example.com:6650";
+        let bytes = [with("pulsar://broker:6650"), with("pulsar://another:6650")].concat();
+        for to in ["pulsar://tap:1", long, &long.repeat(3)] {
+            assert_eq!(through(&bytes, 9, to).0, [with(to), with(to)].concat());
+        }
+        assert_eq!(through(&with(long), 9, long).0, with(long));
     }
 
     #[test]

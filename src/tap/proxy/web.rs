@@ -135,7 +135,7 @@ fn rewrite_location(shared: &Arc<TapShared>, location: &str) -> Option<HeaderVal
     HeaderValue::try_from(format!("{origin}{}", uri.path_and_query().map_or("", |path| path.as_str()))).ok()
 }
 
-/// `LookupData` with other addresses; `None` if it cannot be read.
+/// `LookupData` with other addresses; `None` if it cannot be read, or names no broker to rewrite.
 fn rewrite_lookup(shared: &Arc<TapShared>, body: &[u8]) -> Option<Bytes> {
     let mut answer: Value = serde_json::from_slice(body).ok()?;
     let text = |names: [&str; 2]| {
@@ -149,6 +149,9 @@ fn rewrite_lookup(shared: &Arc<TapShared>, body: &[u8]) -> Option<Bytes> {
         web_tls: text(["httpUrlTls", "httpUrlTls"]),
     };
     let instead = rewrite(shared, &named);
+    if instead == named {
+        return None;
+    }
     let fields = [
         (["brokerUrl", "nativeUrl"], instead.plain),
         (["brokerUrlTls", "brokerUrlSsl"], instead.tls),
