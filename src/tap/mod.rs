@@ -46,5 +46,5 @@ pub use inspector::{
 };
 pub use mask::{Masker, Masking};
 pub use proxy::{Tap, TapBuilder};
-pub use queue::{TapFeed, TapItem};
+pub use queue::{TapFeed, TapItem, TapQueue};
 pub use web::WebView;

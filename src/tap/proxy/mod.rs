@@ -30,7 +30,7 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use self::routes::{Routes, Upstream};
-use super::queue::{TapFeed, TapQueue, queue};
+use super::queue::{TapFeed, TapQueue};
 use crate::broker::self_signed_acceptor;
 use crate::client::{TlsOptions, TlsSettings};
 use crate::error::{Error, ErrorKind, Result};
@@ -161,7 +161,7 @@ impl TapBuilder {
         let made = self_signed_acceptor(address.ip(), Some(&host));
         let (acceptor, ca_pem) =
             made.map_err(|error| Error::new(ErrorKind::Unsupported, "no certificate can be made").with_source(error))?;
-        let (queue, feed) = queue(QUEUE_BYTES_MAX);
+        let (queue, feed) = TapQueue::with_feed(QUEUE_BYTES_MAX);
         let (stop, stopped) = watch::channel(false);
         let routes = Routes::new(address, host, first);
         let authority = routes.authority(address.port());
