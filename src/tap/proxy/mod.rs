@@ -18,6 +18,9 @@ mod routes;
 mod serve;
 mod web;
 
+#[cfg(test)]
+mod tests;
+
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -26,7 +29,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
 use self::routes::{Routes, Upstream};
@@ -39,6 +42,9 @@ use crate::machine::supervisor::service_url::ServiceUrl;
 
 /// What waits to be looked at, bytes; what comes beyond it is forwarded unseen and told of as missing.
 const QUEUE_BYTES_MAX: usize = 64 << 20;
+
+/// Connections at once; further ones are turned away. A proxy of Pulsar has the same limit by default.
+const CONNECTIONS_MAX: usize = 10_000;
 
 /// A running tap. Dropped, it stops: its connections end.
 #[derive(Debug)]
@@ -57,6 +63,7 @@ pub struct TapBuilder {
     advertise: Option<String>,
     tls: TlsSettings,
     connection_timeout: Duration,
+    connections_max: usize,
 }
 
 impl Tap {
@@ -69,6 +76,7 @@ impl Tap {
             advertise: None,
             tls: TlsSettings::default(),
             connection_timeout: Duration::from_secs(10),
+            connections_max: CONNECTIONS_MAX,
         }
     }
 
@@ -172,6 +180,8 @@ impl TapBuilder {
             tls: TlsOptions::new(&self.tls),
             connection_timeout: self.connection_timeout,
             connections: AtomicU64::new(0),
+            connections_max: self.connections_max,
+            places: Arc::new(Semaphore::new(self.connections_max)),
             stopped,
         });
         tokio::spawn(serve::accept(shared, 0, listener));
@@ -209,6 +219,10 @@ struct TapShared {
     acceptor: TlsAcceptor,
     tls: TlsOptions,
     connection_timeout: Duration,
+    /// Those that were carried on to a broker, ever.
     connections: AtomicU64,
+    connections_max: usize,
+    /// One for each connection that may come yet.
+    places: Arc<Semaphore>,
     stopped: watch::Receiver<bool>,
 }

@@ -41,8 +41,14 @@ pub(super) async fn accept(shared: Arc<TapShared>, route: usize, listener: TcpLi
         };
         match accepted {
             Ok((stream, client)) => {
+                let Ok(place) = Arc::clone(&shared.places).try_acquire_owned() else {
+                    let max = shared.connections_max;
+                    shared.queue.note(format!("{client} is turned away: there are {max} connections already"));
+                    continue;
+                };
                 let (shared, mut stopped) = (Arc::clone(&shared), stopped.clone());
                 tokio::spawn(async move {
+                    let _place = place;
                     tokio::select! {
                         _ = stopped.wait_for(|stopped| *stopped) => {}
                         () = serve(&shared, route, stream, client) => {}
@@ -55,23 +61,12 @@ pub(super) async fn accept(shared: Arc<TapShared>, route: usize, listener: TcpLi
 }
 
 async fn serve(shared: &Arc<TapShared>, route: usize, stream: TcpStream, client: SocketAddr) {
-    let _ = stream.set_nodelay(true);
-    let mut first = [0];
-    let is_tls = match stream.peek(&mut first).await {
-        Ok(0) | Err(_) => return,
-        Ok(_) => first == [TLS_HANDSHAKE],
+    let limit = shared.connection_timeout;
+    let Greeted { stream, first, is_tls } = match timeout(limit, greet(shared, stream, client)).await {
+        Ok(Some(greeted)) => greeted,
+        Ok(None) => return,
+        Err(_) => return shared.queue.note(format!("{client} is disconnected: it sent nothing within {limit:?}")),
     };
-    let mut stream: Box<dyn Socket> = match is_tls {
-        false => Box::new(stream),
-        true => match shared.acceptor.accept(stream).await {
-            Ok(stream) => Box::new(stream),
-            Err(error) => return shared.queue.note(format!("no TLS with {client}: {error}")),
-        },
-    };
-    let mut first = BytesMut::with_capacity(READ_BYTES);
-    if !matches!(stream.read_buf(&mut first).await, Ok(1..)) {
-        return;
-    }
     if first.first().is_some_and(u8::is_ascii_uppercase) {
         let (read, write) = split(stream);
         let stream = tokio::io::join(Cursor::new(first.freeze()).chain(read), write);
@@ -81,6 +76,36 @@ async fn serve(shared: &Arc<TapShared>, route: usize, stream: TcpStream, client:
         Ok((broker, address)) => tunnel(shared, stream, first, client, broker, address).await,
         Err(error) => shared.queue.note(format!("{client} cannot be carried on: {error}")),
     }
+}
+
+/// A client, and the first bytes that it sent.
+struct Greeted {
+    stream: Box<dyn Socket>,
+    first: BytesMut,
+    is_tls: bool,
+}
+
+/// Waits for the first bytes of a client, behind the handshake of TLS if it begins one; `None` if it goes away instead.
+async fn greet(shared: &TapShared, stream: TcpStream, client: SocketAddr) -> Option<Greeted> {
+    let _ = stream.set_nodelay(true);
+    let mut first = [0];
+    let is_tls = match stream.peek(&mut first).await {
+        Ok(0) | Err(_) => return None,
+        Ok(_) => first == [TLS_HANDSHAKE],
+    };
+    let mut stream: Box<dyn Socket> = match is_tls {
+        false => Box::new(stream),
+        true => match shared.acceptor.accept(stream).await {
+            Ok(stream) => Box::new(stream),
+            Err(error) => {
+                shared.queue.note(format!("no TLS with {client}: {error}"));
+                return None;
+            }
+        },
+    };
+    let mut first = BytesMut::with_capacity(READ_BYTES);
+    let count = stream.read_buf(&mut first).await.ok()?;
+    (count > 0).then_some(Greeted { stream, first, is_tls })
 }
 
 async fn dial_broker(shared: &TapShared, upstream: &Upstream, is_tls: bool) -> Result<(Box<dyn Socket>, SocketAddr)> {
