@@ -7,16 +7,16 @@
 //!
 //! Each arrow is bounded, and none is waited for by the one before it: what does not fit is counted.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 
 use pulsar_native::tap::{Inspector, Masking, Tap, TapFeed, TapItem, WebView};
 
-use super::Arguments;
 use super::output::Output;
-use super::page;
 use super::recorder::Recorder;
+use super::{Arguments, files, page};
 use crate::{CliResult, output};
 
 /// Lines that wait for the terminal.
@@ -57,11 +57,16 @@ pub(super) async fn run(arguments: Arguments, shown: Output) -> CliResult {
     ended.map_err(|_| "what shows the traffic has panicked")?
 }
 
+/// Clients that run as someone else need a file that was asked for: the temporary one is the owner's alone.
 fn write_authority(tap: &Tap, to: Option<&Path>) -> CliResult<PathBuf> {
-    let temporary = || std::env::temp_dir().join(format!("pulsar-native-tap-{}.ca.pem", std::process::id()));
-    let path = to.map_or_else(temporary, Path::to_owned);
-    std::fs::write(&path, tap.ca_pem()).map_err(|error| format!("cannot write {}: {error}", path.display()))?;
-    Ok(path)
+    let Some(path) = to else {
+        let cannot = |error| format!("cannot write the CA file: {error}; name one by --tls-ca-out");
+        let (mut file, path) = files::temporary(".ca.pem").map_err(cannot)?;
+        file.write_all(tap.ca_pem().as_bytes()).map_err(cannot)?;
+        return Ok(path);
+    };
+    std::fs::write(path, tap.ca_pem()).map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+    Ok(path.to_owned())
 }
 
 fn inspect(feed: TapFeed, mut shown: Output, mut recorder: Option<Recorder>, page: Option<WebView>) -> CliResult {

@@ -1,6 +1,8 @@
 //! `tap`: shows what goes between clients and brokers, live as a proxy or from a file.
 
 #[cfg(feature = "tap")]
+mod files;
+#[cfg(feature = "tap")]
 mod live;
 #[cfg(feature = "tap")]
 mod output;
