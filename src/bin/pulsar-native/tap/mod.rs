@@ -46,7 +46,7 @@ pub(crate) struct Arguments {
     /// Show what is in FILE, a recording or a capture, instead
     #[arg(long, value_name = "FILE")]
     replay: Option<PathBuf>,
-    /// Record everything to FILE (pcapng), whatever is shown
+    /// Record all frames to FILE (pcapng), whatever is shown
     #[arg(long, value_name = "FILE", conflicts_with = "replay")]
     record: Option<PathBuf>,
     /// Show it in a browser, by a page at an address of loopback, and print no lines unless --json is given
@@ -75,10 +75,10 @@ struct Shown {
     /// Only violations, and frames that refuse something
     #[arg(long)]
     errors: bool,
-    /// Show credentials, and leave them in a recording
+    /// Show credentials, in lines of text, and leave them in a recording
     #[arg(long)]
     show_tokens: bool,
-    /// Show the first bytes of payloads, and leave them in a recording
+    /// Show the first bytes of payloads, in lines of text, and leave them in a recording
     #[arg(long)]
     show_payloads: bool,
 }
@@ -86,7 +86,7 @@ struct Shown {
 /// Runs until Ctrl-C, or to the end of the file.
 #[cfg(feature = "tap")]
 pub(crate) async fn run(arguments: Arguments) -> CliResult {
-    let output = output::Output::new(&arguments.shown, arguments.web.is_some())?;
+    let output = output::Output::new(&arguments)?;
     let Some(file) = arguments.replay else { return live::run(arguments, output).await };
     let page = page::open(arguments.web, file.display().to_string()).await?.map(Arc::new);
     let seen = page.clone();

@@ -10,7 +10,7 @@ use pulsar_native::tap::{Endpoint, FrameObservation, InspectorConfig, Observatio
 use pulsar_native::wire::entry::EntryParts;
 use pulsar_native::wire::{Command, Frame, frames};
 
-use super::Shown;
+use super::{Arguments, Shown};
 use crate::{CliResult, UsageError};
 
 /// Bytes of a payload that are shown.
@@ -33,7 +33,9 @@ pub(super) struct Output {
 
 impl Output {
     /// With a page there are lines of JSON or none.
-    pub(super) fn new(shown: &Shown, has_page: bool) -> CliResult<Self> {
+    pub(super) fn new(arguments: &Arguments) -> CliResult<Self> {
+        let (shown, has_page) = (&arguments.shown, arguments.web.is_some());
+        refuse_without_effect(arguments)?;
         let commands: Vec<String> = shown.command.iter().map(|name| name.to_ascii_uppercase()).collect();
         let is_known = |name: &str| Command::ALL.iter().any(|(_, known)| *known == name);
         if let Some(unknown) = commands.iter().find(|name| !is_known(name)) {
@@ -56,7 +58,8 @@ impl Output {
 
     pub(super) fn inspector_config(&self) -> InspectorConfig {
         let mut config = InspectorConfig::default();
-        config.keep_frames = self.has_page || self.show_tokens || self.show_payloads;
+        let has_secrets = !self.json && (self.show_tokens || self.show_payloads);
+        config.keep_frames = self.has_page || has_secrets;
         config
     }
 
@@ -122,6 +125,25 @@ impl Output {
     }
 }
 
+/// Secrets are in lines of text and in recordings only.
+fn refuse_without_effect(arguments: &Arguments) -> Result<(), UsageError> {
+    let Shown { json, show_tokens, show_payloads, .. } = arguments.shown;
+    let (option, what) = match (show_tokens, show_payloads) {
+        (true, _) => ("--show-tokens", "credentials"),
+        (false, true) => ("--show-payloads", "payloads"),
+        (false, false) => return Ok(()),
+    };
+    let instead = match (json, arguments.web) {
+        _ if arguments.record.is_some() => return Ok(()),
+        (true, _) => "--json",
+        (false, Some(_)) => "--web",
+        (false, None) => return Ok(()),
+    };
+    Err(UsageError(format!(
+        "{option} has no effect with {instead}, which shows no {what} in lines; it needs --record FILE"
+    )))
+}
+
 fn endpoint(text: &str) -> Result<Endpoint, UsageError> {
     let read = || {
         let (kind, id) = text.split_once(':')?;
@@ -153,13 +175,20 @@ fn put_payload(line: &mut String, entry: &Bytes) {
 }
 
 fn put_token(line: &mut String, command: &Command) {
-    let data = match command {
-        Command::Connect(connect) => connect.auth_data.as_ref(),
-        Command::AuthResponse(response) => response.response.as_ref().and_then(|data| data.auth_data.as_ref()),
-        Command::AuthChallenge(challenge) => challenge.challenge.as_ref().and_then(|data| data.auth_data.as_ref()),
-        _ => None,
+    let (own, original) = match command {
+        Command::Connect(connect) => (connect.auth_data.as_ref(), connect.original_auth_data.as_ref()),
+        Command::AuthResponse(response) => (response.response.as_ref().and_then(|data| data.auth_data.as_ref()), None),
+        Command::AuthChallenge(challenge) => {
+            (challenge.challenge.as_ref().and_then(|data| data.auth_data.as_ref()), None)
+        }
+        Command::PartitionedMetadata(request) => (None, request.original_auth_data.as_ref()),
+        Command::Lookup(request) => (None, request.original_auth_data.as_ref()),
+        _ => (None, None),
     };
-    if let Some(data) = data {
+    if let Some(data) = own {
         let _ = write!(line, " credentials \"{}\"", data.escape_ascii());
+    }
+    if let Some(data) = original {
+        let _ = write!(line, " original credentials \"{}\"", data.as_bytes().escape_ascii());
     }
 }
