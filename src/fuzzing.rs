@@ -409,7 +409,7 @@ pub fn explain(data: &[u8]) {
     assert_eq!(at, data.len() as u64, "no byte is left out");
 }
 
-/// A text as somebody pastes it.
+/// A dump in text form.
 #[cfg(feature = "capture")]
 pub fn dump(data: &[u8]) {
     use crate::capture::{Dump, read_dump};

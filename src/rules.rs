@@ -1,5 +1,5 @@
-//! The rules of the protocol that are checked, by one vocabulary: the judge of the embedded broker, the inspector of captured traffic and
-//! whoever reports what they found use the same [`Rule`].
+//! The rules of the protocol that are checked, by one vocabulary: the judge of the embedded broker, the inspector of captured traffic
+//! and the referee use the same [`Rule`].
 //!
 //! A rule names what was broken, [`Rule::broken_by`] who can break it, and [`Rule::chapter`] where the book tells of it. What an
 //! observer sees depends on where it stands: the embedded broker knows what it stored, but nothing of what another broker does wrong;

@@ -1,7 +1,7 @@
 //! Captured traffic: what a reader of captures, a live tap and a replay hand to one another.
 //!
 //! A capture is a sequence of [`Segment`]s in the order of time: connections that open, bytes on them in either direction, bytes that the
-//! capture lacks, and ends. Whoever makes segments has put the bytes of each direction in order: TCP's retransmissions and
+//! capture lacks, and ends. The bytes of each direction are in order: TCP's retransmissions and
 //! reordering are undone here, frames are not cut.
 
 mod dump;

@@ -68,7 +68,7 @@ struct Flow {
 }
 
 impl<W: Write> Recording<W> {
-    /// Begins a file. `comment` is for whoever reads it: [`MASKED`], [`UNMASKED`] or words of one's own.
+    /// Begins a file. `comment` is that of its section header: [`MASKED`], [`UNMASKED`] or any other text.
     ///
     /// # Errors
     /// The writer's.

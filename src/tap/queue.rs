@@ -1,6 +1,6 @@
 //! A bounded queue of traffic, between those who forward it or show it and a thread that looks at it.
 //!
-//! Whoever writes never waits here. What finds no room is left out, and told of once there is room again:
+//! The writing side never waits here. What finds no room is left out, and told of once there is room again:
 //!
 //! | segment without room | what is told |
 //! | --- | --- |

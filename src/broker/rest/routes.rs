@@ -21,7 +21,7 @@ pub(super) struct Route {
     access: Option<Access>,
 }
 
-/// Who may send a request, beside roles that may do everything; and how others are refused.
+/// The rights that a request needs, beside superuser roles; and the status of its refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Access {
     /// Any role; the function checks what it may do, if that matters.

@@ -24,7 +24,7 @@ pub(super) fn create(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// A new file in the folder for temporary files, with a name that nobody knows before; links are not followed.
+/// A new file in the folder for temporary files, with a random name; links are not followed.
 pub(super) fn temporary(suffix: &str) -> io::Result<(File, PathBuf)> {
     // Of the random keys that the standard library has for its hash tables.
     let word = std::hash::RandomState::new().build_hasher().finish();

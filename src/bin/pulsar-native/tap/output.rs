@@ -26,7 +26,7 @@ pub(super) struct Output {
     errors: bool,
     pub(super) show_tokens: bool,
     pub(super) show_payloads: bool,
-    /// How often each rule was broken, and by whom; also where it is not shown.
+    /// Violations by rule and side, with those that a filter leaves out.
     broken: BTreeMap<(Rule, Side), u64>,
     frames: u64,
 }

@@ -1,4 +1,4 @@
-//! The settings about who gets in: TLS, authentication, liveness, and the identity provider beside the broker.
+//! The settings of connections: TLS, authentication, keep-alive, and the identity provider beside the broker.
 
 #[cfg(feature = "tls")]
 use std::net::SocketAddr;

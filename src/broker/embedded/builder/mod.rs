@@ -1,4 +1,4 @@
-//! The settings of an [`EmbeddedBroker`], one call each: here what the broker does, in [`access`] who gets in.
+//! The settings of an [`EmbeddedBroker`], one call each: here its behaviour, in [`access`] its authentication and TLS.
 
 mod access;
 
