@@ -139,14 +139,7 @@ impl Rewriter {
                         held.extend_from_slice(&chunk.split_to(step));
                     }
                     Verdict::Hold(frame) => self.state = State::Hold(mem::take(held), frame),
-                    Verdict::Pass(frame) => {
-                        let head = mem::take(held).freeze();
-                        self.state = match frame - head.len() {
-                            0 => State::Head(BytesMut::new()),
-                            rest => State::Pass(rest),
-                        };
-                        out.push(head);
-                    }
+                    Verdict::Pass(frame) => self.state = pass_head(held, frame, out),
                     Verdict::Raw => {
                         out.push(mem::take(held).freeze());
                         self.state = State::Raw;
@@ -170,14 +163,7 @@ impl Rewriter {
     fn settle_head(&mut self, out: &mut Vec<Bytes>) {
         let State::Head(held) = &mut self.state else { return };
         match judge(held) {
-            Verdict::Pass(frame) if !held.is_empty() => {
-                let head = mem::take(held).freeze();
-                self.state = match frame - head.len() {
-                    0 => State::Head(BytesMut::new()),
-                    rest => State::Pass(rest),
-                };
-                out.push(head);
-            }
+            Verdict::Pass(frame) if !held.is_empty() => self.state = pass_head(held, frame, out),
             Verdict::Raw => {
                 out.push(mem::take(held).freeze());
                 self.state = State::Raw;
@@ -197,6 +183,14 @@ fn send_front(chunk: &mut Bytes, passed: &mut usize, out: &mut Vec<Bytes>) {
     if *passed > 0 {
         out.push(chunk.split_to(mem::take(passed)));
     }
+}
+
+/// Passes on the head of a frame of `frame` bytes; the state for the rest of it.
+fn pass_head(held: &mut BytesMut, frame: usize, out: &mut Vec<Bytes>) -> State {
+    let head = mem::take(held).freeze();
+    let rest = frame - head.len();
+    out.push(head);
+    if rest == 0 { State::Head(BytesMut::new()) } else { State::Pass(rest) }
 }
 
 /// The frame with other addresses; as it was where it names no broker. Whatever else is in it stays, known or not.
