@@ -1,0 +1,124 @@
+//! Traffic that was captured: `explain`, dumps and capture files.
+
+#[cfg(feature = "capture")]
+use std::collections::BTreeMap;
+
+/// Bytes of any kind, taken apart: each is in one line, and all forms of the text end well.
+pub fn explain(data: &[u8]) {
+    let mut at = 0;
+    for frame in crate::wire::explain::explain(data) {
+        assert_eq!(frame.offset, at);
+        at += frame.input().len() as u64;
+        let contents = (0..frame.contents().len()).map(Some);
+        for content in std::iter::once(None).chain(contents) {
+            let lines = frame.lines.iter().filter(|line| line.content == content);
+            let end = lines.fold(0, |at, line| {
+                assert_eq!(line.bytes.start, at, "each byte once");
+                line.bytes.end
+            });
+            let whole = content.map_or(frame.input(), |index| &frame.contents()[index]);
+            assert_eq!(end, whole.len(), "to the last byte");
+        }
+        for (line, problem) in frame.problems() {
+            assert!(problem.at <= line.bytes.end.max(line.bytes.start), "{line:?}");
+        }
+        let _ = (frame.to_string(), frame.text().all_bytes(true).to_string(), frame.to_json());
+    }
+    assert_eq!(at, data.len() as u64, "no byte is left out");
+}
+
+/// A dump in text form.
+#[cfg(feature = "capture")]
+pub fn dump(data: &[u8]) {
+    use crate::capture::{Dump, read_dump};
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    match read_dump(text) {
+        Ok(Dump::Bytes(bytes)) => assert!(bytes.len() <= data.len(), "a byte takes a character at least"),
+        Ok(Dump::Segments(segments)) => check_segments(&segments, data.len()),
+        Err(error) => assert!((1..=text.lines().count().max(1)).contains(&error.line), "{error}"),
+        #[allow(unreachable_patterns, reason = "there may be more forms")]
+        _ => {}
+    }
+}
+
+/// A capture file. The first byte is how many are read at once, which must not change the result.
+#[cfg(feature = "capture")]
+pub fn capture(data: &[u8]) {
+    use crate::capture::SegmentReader;
+    let Some((&step, file)) = data.split_first() else { return };
+    let read = |step: usize| {
+        let (mut segments, mut error) = (Vec::new(), None);
+        for item in SegmentReader::new(Steps { rest: file, step }) {
+            assert!(error.is_none(), "an error is the last item");
+            match item {
+                Ok(segment) => segments.push(segment),
+                Err(reason) => error = Some(reason.to_string()),
+            }
+        }
+        (segments, error)
+    };
+    let whole = read(usize::MAX);
+    assert_eq!(whole, read(usize::from(step) + 1), "how a file is read changes nothing");
+    check_segments(&whole.0, file.len());
+}
+
+/// A reader of a few bytes at once.
+#[cfg(feature = "capture")]
+struct Steps<'a> {
+    rest: &'a [u8],
+    step: usize,
+}
+
+#[cfg(feature = "capture")]
+impl std::io::Read for Steps<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let count = buffer.len().min(self.step);
+        self.rest.read(&mut buffer[..count])
+    }
+}
+
+/// Connections open once, in the order of their numbers, and hold no more than there is; their frames are the same however
+/// their bytes are split, and leave none out.
+#[cfg(feature = "capture")]
+fn check_segments(segments: &[crate::capture::Segment], bytes_max: usize) {
+    use crate::capture::{Direction, FramePieceKind, FrameReader, SegmentEvent};
+    let (mut opened, mut given) = (0, 0);
+    let mut readers: BTreeMap<(u64, bool), [FrameReader; 2]> = BTreeMap::new();
+    let drain = |reader: &mut FrameReader| -> Vec<_> { std::iter::from_fn(|| reader.next_piece()).collect() };
+    for segment in segments {
+        match &segment.event {
+            SegmentEvent::Opened { is_partial, .. } => {
+                opened += 1;
+                assert_eq!(segment.connection, opened);
+                for side in [false, true] {
+                    let pair = [FrameReader::new(*is_partial), FrameReader::new(*is_partial)];
+                    readers.insert((segment.connection, side), pair);
+                }
+            }
+            SegmentEvent::Bytes { direction, bytes } => {
+                assert!(!bytes.is_empty());
+                given += bytes.len();
+                let key = (segment.connection, *direction == Direction::ToBroker);
+                let [whole, split] = readers.get_mut(&key).expect("it was opened");
+                whole.push(bytes);
+                let mut pieces = Vec::new();
+                for byte in bytes.chunks(1) {
+                    split.push(byte);
+                    pieces.extend(drain(split));
+                }
+                let same: Vec<_> = drain(whole);
+                let size = |piece: &FramePieceKind| matches!(piece, FramePieceKind::Other(_));
+                let is_other = same.iter().chain(&pieces).any(|piece| size(&piece.kind));
+                assert!(is_other || same == pieces, "{same:?} {pieces:?}");
+            }
+            SegmentEvent::Missing { direction, count } => {
+                assert!(*count > 0);
+                let key = (segment.connection, *direction == Direction::ToBroker);
+                let [whole, split] = readers.get_mut(&key).expect("it was opened");
+                assert_eq!(whole.missing(*count), split.missing(*count));
+            }
+            SegmentEvent::Closed { .. } => {}
+        }
+    }
+    assert!(given <= bytes_max, "nothing is made up");
+}

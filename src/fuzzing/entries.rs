@@ -1,0 +1,129 @@
+//! What follows a command: entries, batches, compressed payloads.
+
+use bytes::Bytes;
+use prost::Message as _;
+
+use crate::pb;
+use crate::wire::compress::{self, CompressError, Compression};
+use crate::wire::entry::{BrokerEntryMetadata, EntryParts};
+use crate::wire::metadata::{bytes, message_properties, replicate_to, single_properties, text};
+use crate::wire::{BatchCursor, Metadata, SingleMetadata};
+
+/// The most a compressed payload may become, bytes.
+const UNCOMPRESSED_BYTES_MAX: usize = 64 * 1024;
+
+/// An entry: its parts lie in it in order, its metadata is what prost reads, its records are in bounds.
+pub fn entry(data: &[u8]) {
+    let entry = Bytes::copy_from_slice(data);
+    let Ok(parts) = EntryParts::split(&entry) else { return };
+    assert!(parts.checksummed_from <= parts.metadata.start && parts.metadata.end == parts.payload.start);
+    assert_eq!(parts.payload.end, entry.len());
+    // A fuzzer does not find valid checksums, so a wrong one is ignored here.
+    let _ = parts.verify(&entry);
+    if let Some(range) = parts.broker_metadata.clone() {
+        if let Ok(ours) = BrokerEntryMetadata::decode(&entry[range.clone()]) {
+            let theirs = pb::BrokerEntryMetadata::decode(&entry[range]).expect("prost reads it");
+            assert_eq!((ours.broker_timestamp, ours.index), (theirs.broker_timestamp, theirs.index));
+        }
+    }
+    let serialized = &entry[parts.metadata.clone()];
+    let Ok(metadata) = Metadata::decode(serialized) else { return };
+    compare_metadata(serialized, &metadata);
+    let payload = entry.slice(parts.payload);
+    let limit = UNCOMPRESSED_BYTES_MAX;
+    let Ok(payload) = compress::decompress(metadata.compression, &payload, metadata.uncompressed_size, limit) else {
+        return;
+    };
+    assert!(payload.len() <= limit.max(entry.len()));
+    if let Some(count) = metadata.num_messages_in_batch {
+        records(count, &payload);
+    }
+}
+
+fn compare_metadata(serialized: &[u8], ours: &Metadata) {
+    let theirs = pb::MessageMetadata::decode(serialized).expect("what is read by hand, prost reads");
+    assert_eq!(text(serialized, &ours.producer_name), theirs.producer_name);
+    assert_eq!((ours.sequence_id, ours.publish_time_ms), (theirs.sequence_id, theirs.publish_time));
+    assert_eq!(ours.event_time_ms, theirs.event_time());
+    assert_eq!(ours.partition_key.as_ref().map(|key| text(serialized, key)), theirs.partition_key.as_deref());
+    assert_eq!(ours.partition_key_b64, theirs.partition_key_b64_encoded());
+    assert_eq!(ours.ordering_key.as_ref().map(|key| bytes(serialized, key)), theirs.ordering_key.as_deref());
+    assert_eq!((ours.null_value, ours.null_partition_key), (theirs.null_value(), theirs.null_partition_key()));
+    assert_eq!(
+        (ours.uncompressed_size, ours.compression),
+        (theirs.uncompressed_size(), theirs.compression.unwrap_or(0))
+    );
+    assert_eq!(ours.num_messages_in_batch, theirs.num_messages_in_batch);
+    assert_eq!(ours.highest_sequence_id, theirs.highest_sequence_id());
+    assert_eq!(ours.schema_version.as_ref().map(|range| bytes(serialized, range)), theirs.schema_version.as_deref());
+    assert_eq!(ours.deliver_at_time_ms, theirs.deliver_at_time);
+    assert_eq!(ours.marker_type, theirs.marker_type);
+    assert_eq!(ours.schema_id.as_ref().map(|range| bytes(serialized, range)), theirs.schema_id.as_deref());
+    assert!(replicate_to(serialized).eq(theirs.replicate_to.iter().map(String::as_str)));
+    assert_eq!(ours.encrypted, !theirs.encryption_keys.is_empty());
+    assert_eq!(ours.has_properties, !theirs.properties.is_empty());
+    assert!(message_properties(serialized).eq(theirs.properties.iter().map(|p| (&*p.key, &*p.value))));
+}
+
+/// A payload that was compressed: the first byte says by which codec, the three behind it are the declared size. What it
+/// is taken for, data or a compressed payload, each codec has to bear.
+pub fn decompress(data: &[u8]) {
+    let [codec, high, middle, low, payload @ ..] = data else { return };
+    let codec = Compression::ALL[1 + usize::from(codec % 4)];
+    let declared = u32::from_be_bytes([0, *high, *middle, *low]);
+    let input = Bytes::copy_from_slice(payload);
+    match compress::decompress(codec.to_pb(), &input, declared, UNCOMPRESSED_BYTES_MAX) {
+        Ok(output) => {
+            assert!(output.len() == declared as usize && output.len() <= UNCOMPRESSED_BYTES_MAX);
+        }
+        Err(CompressError::NotBuilt { .. }) => return assert!(!codec.is_built_in()),
+        Err(CompressError::UnknownCodec(_)) => panic!("{codec:?} is known"),
+        Err(CompressError::TooLarge { .. }) => assert!(declared as usize > UNCOMPRESSED_BYTES_MAX),
+        Err(_) => {}
+    }
+    if !codec.is_built_in() {
+        // What was declared is refused before the codec is looked for.
+        return;
+    }
+    let packed = compress::compress(codec, None, payload).expect("data of any kind");
+    let size = payload.len() as u32;
+    assert_eq!(compress::decompress(codec.to_pb(), &packed, size, payload.len()), Ok(input));
+}
+
+/// The records of a batch; the first byte is their number.
+pub fn batch(data: &[u8]) {
+    let Some((&count, payload)) = data.split_first() else { return };
+    records(i32::from(count as i8), payload);
+    if let Ok(ours) = SingleMetadata::decode(payload) {
+        compare_single(payload, &ours);
+    }
+}
+
+fn records(count: i32, payload: &[u8]) {
+    let Ok(mut cursor) = BatchCursor::new(count, payload.len()) else { return };
+    let (mut end, mut given) = (0, 0);
+    while let Some(record) = cursor.next(payload) {
+        let Ok(record) = record else {
+            assert!(cursor.next(payload).is_none(), "nothing comes after an error");
+            return;
+        };
+        assert!(end <= record.metadata_range.start && record.metadata_range.end == record.payload.start);
+        end = record.payload.end;
+        given += 1;
+        compare_single(&payload[record.metadata_range], &record.metadata);
+        assert!(payload.get(record.payload).is_some());
+    }
+    assert_eq!(given, count);
+}
+
+fn compare_single(serialized: &[u8], ours: &SingleMetadata) {
+    let theirs = pb::SingleMessageMetadata::decode(serialized).expect("what is read by hand, prost reads");
+    assert_eq!(ours.payload_size, theirs.payload_size);
+    assert_eq!(ours.partition_key.as_ref().map(|key| text(serialized, key)), theirs.partition_key.as_deref());
+    assert_eq!(ours.partition_key_b64, theirs.partition_key_b64_encoded());
+    assert_eq!(ours.ordering_key.as_ref().map(|key| bytes(serialized, key)), theirs.ordering_key.as_deref());
+    assert_eq!((ours.null_value, ours.null_partition_key), (theirs.null_value(), theirs.null_partition_key()));
+    assert_eq!((ours.compacted_out, ours.event_time_ms), (theirs.compacted_out(), theirs.event_time()));
+    assert_eq!(ours.sequence_id, theirs.sequence_id);
+    assert!(single_properties(serialized).eq(theirs.properties.iter().map(|p| (&*p.key, &*p.value))));
+}

@@ -1,0 +1,138 @@
+//! Streams of frames and commands.
+
+use bytes::{Bytes, BytesMut};
+use prost::Message as _;
+
+use crate::pb;
+use crate::wire::command;
+use crate::wire::{Command, DecodeError, Frame, Limits, cut, frames, missing};
+
+/// Small, so that a corpus of small files reaches the limit.
+const LIMITS: Limits = Limits { frame_bytes_max: 4096 };
+
+/// A byte stream: split into frames, decoded, encoded again. The first byte says where the stream is
+/// divided into two reads, which must not change the result.
+pub fn frame(data: &[u8]) {
+    let Some((&split, stream)) = data.split_first() else { return };
+    let whole = read_stream(&[stream]);
+    let (front, back) = stream.split_at(stream.len() * usize::from(split) / 256);
+    assert_eq!(whole, read_stream(&[front, back]), "where a stream breaks changes nothing");
+    for frame in &whole.0 {
+        let mut out = BytesMut::new();
+        frame.encode(&mut out);
+        let again: Vec<_> = frames(out.freeze()).collect();
+        assert_eq!(again, [Ok(frame.clone())], "what was read can be written and read");
+    }
+}
+
+/// The valid frames of a stream that arrives in pieces, and the error that ends it.
+fn read_stream(pieces: &[&[u8]]) -> (Vec<Frame>, Option<DecodeError>) {
+    let (mut rx, mut all) = (BytesMut::new(), Vec::new());
+    for piece in pieces {
+        rx.extend_from_slice(piece);
+        loop {
+            let before = rx.len();
+            assert!(missing(&rx, &LIMITS) <= before, "at most doubles");
+            let run = match cut(&mut rx, &LIMITS) {
+                Ok(None) => break,
+                Ok(Some(run)) => run,
+                Err(error) => return (all, Some(error)),
+            };
+            assert_eq!(run.len() + rx.len(), before, "no byte is lost");
+            for frame in frames(run) {
+                match frame {
+                    Ok(frame) => all.push(comparable(frame)),
+                    Err(error) => return (all, Some(error)),
+                }
+            }
+        }
+    }
+    (all, None)
+}
+
+/// Removes NaN, which is not equal to itself, from the only fields that can hold it.
+fn comparable(frame: Frame) -> Frame {
+    match frame {
+        Frame::Other(Command::ConsumerStatsResponse(mut body)) => {
+            let rates = [
+                &mut body.msg_rate_out,
+                &mut body.msg_throughput_out,
+                &mut body.msg_rate_redeliver,
+                &mut body.msg_rate_expired,
+                &mut body.message_ack_rate,
+            ];
+            for rate in rates {
+                *rate = rate.filter(|rate| !rate.is_nan());
+            }
+            Frame::Other(body.into())
+        }
+        other => other,
+    }
+}
+
+/// A `BaseCommand`: what this crate accepts, prost accepts, and with equal fields.
+pub fn command(data: &[u8]) {
+    let by_table = Command::decode_base(data);
+    let by_frame = frames(framed(data)).next().expect("a frame");
+    let Ok(envelope) = command::split_envelope(data, 0) else {
+        assert!(by_table.is_err() && by_frame.is_err());
+        return;
+    };
+    let Some(body) = envelope.body.filter(|_| Command::is_known(envelope.command_type)) else {
+        assert!(!matches!(by_table, Ok(Some(_))));
+        assert!(matches!(by_frame, Ok(Frame::Unknown { .. }) | Err(_)));
+        return;
+    };
+    // Bodies of other types are ignored, so prost gets only the relevant one.
+    let mut alone = Vec::new();
+    prost::encoding::int32::encode(1, &envelope.command_type, &mut alone);
+    prost::encoding::bytes::encode(envelope.command_type.unsigned_abs(), &body.into_owned(), &mut alone);
+    let theirs = pb::BaseCommand::decode(&alone[..]);
+    if let Ok(ours) = by_table {
+        let theirs = theirs.as_ref().expect("what the table reads, prost reads");
+        let mut out = BytesMut::new();
+        ours.expect("a known type").encode_frame(&mut out);
+        assert_eq!(out[8..], theirs.encode_to_vec(), "equal fields");
+    }
+    match by_frame {
+        Err(_) | Ok(Frame::Other(_)) => {}
+        Ok(frame) => compare_hot(&frame, &theirs.expect("what is read by hand, prost reads")),
+    }
+}
+
+fn framed(command: &[u8]) -> Bytes {
+    let size = command.len() as u32;
+    [&(size + 4).to_be_bytes()[..], &size.to_be_bytes(), command].concat().into()
+}
+
+fn compare_hot(frame: &Frame, theirs: &pb::BaseCommand) {
+    match frame {
+        Frame::Receipt(ours) => {
+            let theirs = theirs.send_receipt.as_ref().expect("send_receipt");
+            let id = theirs.message_id.as_ref().map_or((u64::MAX, u64::MAX), |id| (id.ledger_id, id.entry_id));
+            assert_eq!((ours.producer_id, ours.sequence_id), (theirs.producer_id, theirs.sequence_id));
+            assert_eq!(ours.highest_sequence_id, theirs.highest_sequence_id());
+            assert_eq!((ours.ledger_id, ours.entry_id), id);
+        }
+        Frame::Message { head: ours, .. } => {
+            let theirs = theirs.message.as_ref().expect("message");
+            let id = &theirs.message_id;
+            assert_eq!((ours.ledger_id, ours.entry_id, ours.partition), (id.ledger_id, id.entry_id, id.partition()));
+            assert_eq!((ours.consumer_id, ours.consumer_epoch), (theirs.consumer_id, theirs.consumer_epoch));
+            assert_eq!((ours.redelivery_count, &ours.ack_set), (theirs.redelivery_count(), &theirs.ack_set));
+        }
+        Frame::Send { head: ours, .. } => {
+            let theirs = theirs.send.as_ref().expect("send");
+            assert_eq!((ours.producer_id, ours.sequence_id), (theirs.producer_id, theirs.sequence_id));
+            assert_eq!(ours.num_messages, theirs.num_messages());
+            assert_eq!((ours.is_chunk, ours.marker), (theirs.is_chunk(), theirs.marker()));
+            assert_eq!(ours.highest_sequence_id, theirs.highest_sequence_id);
+            assert_eq!(
+                (ours.txnid_least_bits, ours.txnid_most_bits),
+                (theirs.txnid_least_bits, theirs.txnid_most_bits)
+            );
+            assert_eq!(ours.message_id, theirs.message_id.as_ref().map(|id| (id.ledger_id, id.entry_id)));
+        }
+        Frame::Other(_) | Frame::Unknown { .. } => unreachable!("not hot"),
+    }
+}
