@@ -32,12 +32,14 @@
 //! | `proxy` | forwards bytes between clients and brokers, and tells of them | wait for whoever looks at them |
 //! | `mask` | overwrites secrets before traffic is written down | change a length |
 //! | `queue` | what is between the two | grow without bound |
+//! | `replay` | what the embedded broker would have answered | I/O |
 //! | `web` | a page in the browser that shows observations | send a credential, or listen beyond loopback |
 
 mod inspector;
 mod mask;
 mod proxy;
 mod queue;
+mod replay;
 mod web;
 
 pub use inspector::{
@@ -47,4 +49,5 @@ pub use inspector::{
 pub use mask::{Masker, Masking};
 pub use proxy::{Tap, TapBuilder};
 pub use queue::{TapFeed, TapItem, TapQueue};
+pub use replay::{Reaction, Replay, ReplayDifference, ReplaySummary};
 pub use web::WebView;

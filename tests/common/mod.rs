@@ -13,6 +13,8 @@ pub(crate) mod random;
 pub(crate) mod runner;
 pub(crate) mod sni_proxy;
 pub(crate) mod socks5;
+#[cfg(feature = "tap")]
+pub(crate) mod tapped;
 pub(crate) mod temp_file;
 #[cfg(feature = "tracing")]
 pub(crate) mod trace_lines;

@@ -31,6 +31,8 @@ mod refusals;
 mod runner;
 mod schemas;
 mod table_view;
+#[cfg(feature = "tap")]
+mod tapped;
 mod tls;
 mod unreadable;
 
@@ -76,6 +78,8 @@ fn main() -> ExitCode {
     let lists = lists.chain([oauth2::tests()]);
     #[cfg(feature = "cli")]
     let lists = lists.chain([redrive::TESTS]);
+    #[cfg(feature = "tap")]
+    let lists = lists.chain([tapped::TESTS]);
     let lists = lists.collect::<Vec<_>>();
     runner::main(&lists.concat())
 }

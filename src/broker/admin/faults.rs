@@ -1,6 +1,10 @@
 //! Faults that a test injects into a broker: at once, or on a scripted event.
 
+#[cfg(feature = "tap")]
+use crate::broker::connections::ProducerSlot;
 use crate::broker::faults::ScriptedFault;
+#[cfg(feature = "tap")]
+use crate::broker::ids::{ConnId, ConsumerKey, ProducerKey};
 use crate::broker::machine::Broker;
 use crate::topic::TopicName;
 use crate::wire::entry::EntryParts;
@@ -81,6 +85,21 @@ impl Broker {
         for key in keys {
             self.evict_consumer(key, url);
         }
+    }
+
+    /// Closes one producer of a connection as a broker that moves its topic.
+    #[cfg(feature = "tap")]
+    pub(crate) fn close_producer_of(&mut self, conn: ConnId, id: u64) {
+        let key = ProducerKey { conn, id };
+        if let Some(topic) = self.connections.producer(key).and_then(ProducerSlot::topic).cloned() {
+            self.close_producer(&topic, key, None);
+        }
+    }
+
+    /// Closes one consumer of a connection as a broker that moves its topic.
+    #[cfg(feature = "tap")]
+    pub(crate) fn close_consumer_of(&mut self, conn: ConnId, id: u64) {
+        self.evict_consumer(ConsumerKey { conn, id }, None);
     }
 
     /// Forgets every topic list watcher without notice: its client gets no further update. The protocol has no command

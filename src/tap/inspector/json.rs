@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::observation::{Endpoint, FrameObservation, Ledger, Observation, ObservedEvent, Violation};
 use crate::capture::Direction;
 
-type Object = Map<String, Value>;
+pub(in crate::tap) type Object = Map<String, Value>;
 
 impl Observation {
     /// One line of JSON, without a line break. Absent fields are left out; `at` is nanoseconds since 1970 UTC, `after_us` are
@@ -60,7 +60,7 @@ impl Observation {
     }
 }
 
-fn nanoseconds(at: SystemTime) -> u64 {
+pub(in crate::tap) fn nanoseconds(at: SystemTime) -> u64 {
     let since = at.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
@@ -73,7 +73,7 @@ fn put_direction(out: &mut Object, direction: Direction) {
     out.insert("direction".to_owned(), json!(name));
 }
 
-fn put_endpoint(out: &mut Object, endpoint: Option<Endpoint>) {
+pub(in crate::tap) fn put_endpoint(out: &mut Object, endpoint: Option<Endpoint>) {
     let (name, id) = match endpoint {
         Some(Endpoint::Producer(id)) => ("producer_id", id),
         Some(Endpoint::Consumer(id)) => ("consumer_id", id),

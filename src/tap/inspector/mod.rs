@@ -34,7 +34,7 @@ mod consumers;
 mod cutter;
 mod endpoints;
 mod entry;
-mod json;
+pub(super) mod json;
 mod observation;
 mod pending;
 mod producers;

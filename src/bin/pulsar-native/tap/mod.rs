@@ -43,7 +43,7 @@ pub(crate) struct Arguments {
     /// Write the certificate to trust, of clients that speak TLS with the tap, to FILE [default: a new file for temporary ones]
     #[arg(long, value_name = "FILE", conflicts_with = "replay")]
     tls_ca_out: Option<PathBuf>,
-    /// Show what is in FILE, a recording or a capture, instead
+    /// Show what is in FILE, a recording or a capture, instead, and where the embedded broker would have answered otherwise
     #[arg(long, value_name = "FILE")]
     replay: Option<PathBuf>,
     /// Record all frames to FILE (pcapng), whatever is shown

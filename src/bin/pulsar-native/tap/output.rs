@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use pulsar_native::rules::{Rule, Side};
-use pulsar_native::tap::{Endpoint, FrameObservation, InspectorConfig, Observation, ObservedEvent};
+use pulsar_native::tap::{Endpoint, FrameObservation, InspectorConfig, Observation, ObservedEvent, ReplayDifference};
 use pulsar_native::wire::entry::EntryParts;
 use pulsar_native::wire::{Command, Frame, frames};
 
@@ -63,6 +63,11 @@ impl Output {
         config
     }
 
+    /// There are lines, of text or JSON.
+    pub(super) fn has_lines(&self) -> bool {
+        self.json || !self.has_page
+    }
+
     /// The line for an observation, if it is to be shown.
     pub(super) fn line(&mut self, seen: &Observation) -> Option<String> {
         match &seen.event {
@@ -70,7 +75,7 @@ impl Output {
             ObservedEvent::Violation(violation) => *self.broken.entry((violation.rule, violation.by)).or_default() += 1,
             _ => {}
         }
-        if self.has_page && !self.json || !self.is_shown(seen) {
+        if !self.has_lines() || !self.is_shown(seen) {
             return None;
         }
         if self.json {
@@ -93,13 +98,25 @@ impl Output {
             ObservedEvent::Violation(violation) => (violation.topic.as_deref(), None, violation.endpoint),
             _ => return false,
         };
+        self.fits(topic, command, endpoint) && (!self.errors || seen.is_error())
+    }
+
+    /// The line for what the embedded broker does otherwise, if it is to be shown.
+    pub(super) fn difference(&self, seen: &ReplayDifference) -> Option<String> {
+        if !self.fits(seen.topic.as_deref(), seen.request, seen.endpoint) {
+            return None;
+        }
+        Some(if self.json { seen.to_json() } else { format!("{} {seen}", time_of_day(seen.at)) })
+    }
+
+    fn fits(&self, topic: Option<&str>, command: Option<&str>, endpoint: Option<Endpoint>) -> bool {
         let topic_fits = self.topics.is_empty()
             || topic.is_some_and(|topic| self.topics.iter().any(|wanted| topic.contains(wanted.as_str())));
         let command_fits = self.commands.is_empty()
             || command.is_none_or(|command| self.commands.iter().any(|wanted| command == wanted));
         let endpoint_fits =
             self.endpoints.is_empty() || endpoint.is_some_and(|endpoint| self.endpoints.contains(&endpoint));
-        topic_fits && command_fits && endpoint_fits && (!self.errors || seen.is_error())
+        topic_fits && command_fits && endpoint_fits
     }
 
     /// What was asked for by name.

@@ -1,11 +1,11 @@
-//! A file, as if it were seen live.
+//! A file, as if it were seen live, and as the embedded broker would have answered.
 
 use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
 
 use pulsar_native::capture::SegmentReader;
-use pulsar_native::tap::{Inspector, WebView};
+use pulsar_native::tap::{Inspector, Replay, ReplayDifference, WebView};
 
 use super::output::Output;
 use crate::{CliResult, output};
@@ -14,17 +14,39 @@ pub(super) fn run(path: &Path, mut shown: Output, page: Option<&WebView>) -> Cli
     let wrong = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
     let file = File::open(path).map_err(|error| wrong(&error))?;
     let segments = SegmentReader::new(BufReader::new(file));
-    let mut inspector = Inspector::new(shown.inspector_config());
-    let mut seen = Vec::new();
+    let mut config = shown.inspector_config();
+    let mut replay = shown.has_lines().then(Replay::new);
+    config.keep_frames |= replay.is_some();
+    let (mut inspector, mut seen, mut differences) = (Inspector::new(config), Vec::new(), Vec::new());
     for segment in segments {
         inspector.inspect(&segment.map_err(|error| wrong(&error))?, &mut seen);
         if let Some(page) = page {
             page.observe(&seen);
         }
-        for line in seen.drain(..).filter_map(|seen| shown.line(&seen)) {
+        for seen in seen.drain(..) {
+            if let Some(line) = shown.line(&seen) {
+                output::print(line)?;
+            }
+            if let Some(replay) = &mut replay {
+                replay.observe(&seen, &mut differences);
+                print(&shown, &mut differences)?;
+            }
+        }
+    }
+    let summary = replay.map(|replay| replay.finish(&mut differences));
+    print(&shown, &mut differences)?;
+    output::note(shown.summary());
+    if let Some(summary) = summary {
+        output::note(summary);
+    }
+    Ok(())
+}
+
+fn print(shown: &Output, differences: &mut Vec<ReplayDifference>) -> CliResult {
+    for difference in differences.drain(..) {
+        if let Some(line) = shown.difference(&difference) {
             output::print(line)?;
         }
     }
-    output::note(shown.summary());
     Ok(())
 }
