@@ -26,6 +26,8 @@ mod proxy;
 mod redirects;
 mod sni;
 mod steps;
+#[cfg(all(feature = "cli", feature = "tap"))]
+mod tapped;
 
 use environment::Environment;
 
@@ -47,6 +49,8 @@ suite::with_every_test!(suites);
 
 fn main() -> ExitCode {
     let mut tests = [redirects::TESTS, proxy::TESTS, listeners::TESTS, sni::TESTS].concat();
+    #[cfg(all(feature = "cli", feature = "tap"))]
+    tests.extend(tapped::TESTS);
     tests.extend(OVER_HTTP.iter().filter(|test| redirects::takes_of_suite(test.0)));
     tests.extend(THROUGH_PROXY.iter().filter(|test| proxy::takes_of_suite(test.0)));
     common::runner::main(&tests, outage::TESTS)
