@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 use pulsar_native::pb;
-use pulsar_native::wire::{AckFrame, AckId, SendHead, put_ack, put_flow, put_send_head};
+use pulsar_native::wire::{AckFrame, AckId, AckWords, SendHead, put_ack, put_flow, put_send_head};
 
 use crate::latency::{Latencies, PingPong};
 use crate::measurement::Measurement;
@@ -202,7 +202,7 @@ pub(crate) fn consume(url: &str, work: &Consume) -> io::Result<String> {
             let (id, members) = take_message(frame);
             assert_eq!(id, ENTRY_ID_FIRST + entries, "entries come in order");
             entries += 1;
-            ids.push(AckId { ledger_id: crate::sink::LEDGER_ID, entry_id: id, ack_set: Vec::new() });
+            ids.push(AckId { ledger_id: crate::sink::LEDGER_ID, entry_id: id, ack_set: AckWords::NONE });
             received += members;
             credits += members as u32;
         })?;

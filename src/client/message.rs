@@ -112,11 +112,14 @@ impl DecodedEntry {
     ) {
         self.opened_at = opened_at;
         self.position = position;
+        self.payload = match &inflated {
+            None => to_u32_range(body.payload(&raw)),
+            Some(inflated) => 0..to_u32(inflated.payload.len()),
+        };
         self.raw = raw;
-        self.payload = inflated.as_ref().map_or(body.payload.clone(), |inflated| 0..to_u32(inflated.payload.len()));
         self.inflated = inflated.map(Box::new);
-        self.metadata = body.metadata.clone();
-        self.broker = body.broker.clone();
+        self.metadata = to_u32_range(body.metadata());
+        self.broker = body.broker_metadata().map(to_u32_range);
         self.redelivery_count = redelivery_count;
     }
 
@@ -460,6 +463,10 @@ impl ReceivedMessage {
 fn to_u32(offset: usize) -> u32 {
     // Payloads are bounded well below 4 GiB by the frame limit and the cap on decompression.
     u32::try_from(offset).unwrap_or(u32::MAX)
+}
+
+fn to_u32_range(range: Range<usize>) -> Range<u32> {
+    to_u32(range.start)..to_u32(range.end)
 }
 
 #[inline]

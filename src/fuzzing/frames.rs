@@ -119,7 +119,7 @@ fn compare_hot(frame: &Frame, theirs: &pb::BaseCommand) {
             let id = &theirs.message_id;
             assert_eq!((ours.ledger_id, ours.entry_id, ours.partition), (id.ledger_id, id.entry_id, id.partition()));
             assert_eq!((ours.consumer_id, ours.consumer_epoch), (theirs.consumer_id, theirs.consumer_epoch));
-            assert_eq!((ours.redelivery_count, &ours.ack_set), (theirs.redelivery_count(), &theirs.ack_set));
+            assert_eq!((ours.redelivery_count, &ours.ack_set[..]), (theirs.redelivery_count(), &theirs.ack_set[..]));
         }
         Frame::Send { head: ours, .. } => {
             let theirs = theirs.send.as_ref().expect("send");

@@ -3,6 +3,44 @@
 //! Bit `i % 64` of word `i / 64` is message `i`. **A set bit means unacknowledged.** On the wire,
 //! trailing zero words are omitted, and no words at all mean that nothing is acknowledged.
 
+use std::fmt;
+use std::ops::Deref;
+
+/// The words of a set as a message or an acknowledgement carries them. Nearly always there are none, and then they take
+/// one pointer: many entries wait in queues, and what they take is what receiving from many topics costs.
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
+pub struct AckWords(Option<Box<SomeWords>>);
+
+/// At least one.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct SomeWords(Vec<i64>);
+
+impl AckWords {
+    /// No words: nothing is acknowledged, or, in an acknowledgement, everything.
+    pub const NONE: Self = Self(None);
+}
+
+impl From<Vec<i64>> for AckWords {
+    fn from(words: Vec<i64>) -> Self {
+        Self((!words.is_empty()).then(|| Box::new(SomeWords(words))))
+    }
+}
+
+impl Deref for AckWords {
+    type Target = [i64];
+
+    #[inline]
+    fn deref(&self) -> &[i64] {
+        self.0.as_ref().map_or(&[], |some| &some.0)
+    }
+}
+
+impl fmt::Debug for AckWords {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self[..].fmt(f)
+    }
+}
+
 /// Which messages of a batch are still unacknowledged.
 ///
 /// Batches of up to 64 messages live in one word without an allocation.

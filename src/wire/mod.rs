@@ -55,7 +55,7 @@ pub(crate) mod required;
 pub(crate) mod send_template;
 pub mod tx;
 
-pub use ack_set::AckSet;
+pub use ack_set::{AckSet, AckWords};
 pub use batch::{BatchCursor, Record, put_plain_record, put_record, record_len};
 pub use command::{Command, Sender};
 pub use compress::{CompressError, Compression, compress, decompress};

@@ -91,7 +91,7 @@ fn members_acknowledged_before_are_not_charged() {
     assert_eq!((backlog(&harness), permits(&harness, 0)), (3, 90));
     harness.redeliver(conn, 1, Vec::new());
     let (head, _) = harness.messages(conn).remove(0);
-    assert_eq!((head.ack_set, head.redelivery_count), (vec![0b11_1000_0000], 1));
+    assert_eq!((head.ack_set, head.redelivery_count), (vec![0b11_1000_0000].into(), 1));
     assert_eq!(permits(&harness, 0), 87);
     harness.ack(conn, 1, AckType::Individual, vec![id_with(1, 0, &[0])]);
     assert_eq!(backlog(&harness), 0);

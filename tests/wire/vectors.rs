@@ -191,7 +191,7 @@ fn hot_heads_hold_what_the_vectors_say() {
                 assert_eq!(u64::from(head.redelivery_count), redelivered, "{name}");
                 let words = body["ack_set"].as_array().map_or(&[][..], Vec::as_slice);
                 let words: Vec<i64> = words.iter().map(|word| string(word).parse().unwrap()).collect();
-                assert_eq!(head.ack_set, words, "{name}");
+                assert_eq!(head.ack_set[..], words, "{name}");
             }
             _ => {}
         }

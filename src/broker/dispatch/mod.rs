@@ -175,7 +175,7 @@ impl<'a> Dispatcher<'a> {
             entry_id: entry.position.entry as u64,
             partition: self.context.partition,
             redelivery_count: self.sub.redelivery_count(offset),
-            ack_set: self.sub.cursor.ack_set(offset),
+            ack_set: self.sub.cursor.ack_set(offset).into(),
             consumer_epoch: self.sub.consumers.get(key).and_then(|consumer| consumer.epoch),
         };
         self.judge_batch(entry, key, head.redelivery_count);

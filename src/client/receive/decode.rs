@@ -74,7 +74,7 @@ pub(super) fn decode_slow(
         (_, Some(decrypted)) => Some(inflate(&decrypted, body, uncompressed_bytes_max)?),
         (_, None) => Some(inflate(&payload_of(raw, body), body, uncompressed_bytes_max)?),
     };
-    let payload_len = inflated.as_ref().map_or(body.payload.len(), Bytes::len);
+    let payload_len = inflated.as_ref().map_or_else(|| body.payload(raw).len(), Bytes::len);
     let cursor = cut(body, payload_len)?;
     Ok(Content { inflated, cursor })
 }
@@ -84,14 +84,14 @@ pub(super) fn decrypt(raw: &Bytes, body: &EntryBody, decryption: &Decryption) ->
     if !body.encrypted {
         return Ok(None);
     }
-    let metadata = &raw[body.metadata.start as usize..body.metadata.end as usize];
+    let metadata = &raw[body.metadata()];
     let decrypted = decryption.open(metadata, &payload_of(raw, body), clock::now().at);
     decrypted.map(Some).map_err(|undecrypted| DecodeFailure::Undecrypted(undecrypted.into()))
 }
 
 /// The payload as it lies in the entry.
 pub(super) fn payload_of(raw: &Bytes, body: &EntryBody) -> Bytes {
-    raw.slice(body.payload.start as usize..body.payload.end as usize)
+    raw.slice(body.payload(raw))
 }
 
 /// Decompresses a payload: of an entry, or of all chunks of a message together.
@@ -132,22 +132,22 @@ mod tests {
     const MAX: usize = 1000;
 
     /// The first twelve bytes are the metadata, of which only the ranges count here.
-    fn body(payload: &Bytes) -> EntryBody {
+    fn body() -> EntryBody {
         EntryBody {
-            metadata: 0..12,
-            payload: 12..payload.len() as u32,
-            broker: None,
+            metadata_start: 0,
+            payload_start: 12,
+            broker_end: 0,
             compression: 0,
             uncompressed_size: 0,
             num_messages_in_batch: None,
             encrypted: false,
-            chunks: None,
+            is_chunk: false,
         }
     }
 
     fn failure(change: impl FnOnce(&mut EntryBody)) -> Option<DecodeFailure> {
         let raw = Bytes::from_static(&[0; 40]);
-        let mut body = body(&raw);
+        let mut body = body();
         change(&mut body);
         assert!(decode_fast(&Ok(body.clone())).is_none(), "what can fail is not fast");
         decode_slow(&raw, &body, &Decryption::default(), MAX).err()
@@ -163,7 +163,7 @@ mod tests {
     #[test]
     fn one_message_is_opened_by_either_path() {
         let raw = Bytes::from_static(&[0; 40]);
-        let body = body(&raw);
+        let body = body();
         assert!(decode_fast(&Ok(body.clone())).is_some());
         let content = decode_slow(&raw, &body, &Decryption::default(), MAX).expect("one message");
         assert!(content.inflated.is_none() && content.cursor.is_none());
@@ -192,7 +192,7 @@ mod tests {
     fn a_batch_of_more_messages_than_any_is_unreadable() {
         let many = BATCH_MEMBERS_MAX + 1;
         let raw = Bytes::from(vec![0; 12 + 4 * many as usize]);
-        let of = |count: u32| EntryBody { num_messages_in_batch: Some(count as i32), ..body(&raw) };
+        let of = |count: u32| EntryBody { num_messages_in_batch: Some(count as i32), ..body() };
         let reason = UnreadableReason::TooManyMessages { messages: many, limit: BATCH_MEMBERS_MAX };
         assert_eq!(
             decode_slow(&raw, &of(many), &Decryption::default(), MAX).err(),
@@ -203,14 +203,14 @@ mod tests {
 
     #[test]
     fn an_encrypted_chunk_of_an_unknown_codec_fails_at_the_first_stage() {
-        let all = |body: &mut EntryBody| (body.encrypted, body.chunks, body.compression) = (true, Some(3), 9);
+        let all = |body: &mut EntryBody| (body.encrypted, body.is_chunk, body.compression) = (true, true, 9);
         assert_eq!(undecrypted(failure(all)), Some(UnreadableReason::Encrypted));
     }
 
     #[test]
     fn a_batch_that_says_it_is_chunked_is_a_batch() {
         let raw = Bytes::from_static(&[0; 40]);
-        let both = EntryBody { num_messages_in_batch: Some(2), chunks: Some(2), ..body(&raw) };
+        let both = EntryBody { num_messages_in_batch: Some(2), is_chunk: true, ..body() };
         assert!(decode_slow(&raw, &both, &Decryption::default(), MAX).expect("a batch").cursor.is_some());
     }
 

@@ -12,7 +12,7 @@ use super::{
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::MessagePosition;
 use crate::pb;
-use crate::wire::{AckId, EntryError};
+use crate::wire::{AckId, AckWords, EntryError};
 
 /// Why a request about a position in another cluster is refused.
 pub(super) fn cluster_changed() -> Error {
@@ -192,7 +192,7 @@ impl Consumer {
         let mut acks = self.acks.resolve(ids, cumulative)?;
         if !cumulative {
             let inner = ids.iter().flat_map(|id| self.chunked.inner(EntryPosition::of(id)));
-            acks.extend(inner.map(|chunk| chunk.ack_id(Vec::new())));
+            acks.extend(inner.map(|chunk| chunk.ack_id(AckWords::NONE)));
         }
         Ok(acks)
     }

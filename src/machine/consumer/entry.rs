@@ -5,10 +5,11 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use super::position::EntryPosition;
+use crate::wire::entry::BLOCK_HEAD_BYTES;
 use crate::wire::error::{DecodeError, DecodeErrorKind};
 use crate::wire::hot::BATCH_MEMBERS_MAX;
 use crate::wire::metadata::EntrySummary;
-use crate::wire::{AckSet, EntryError, EntryParts, MessageHead};
+use crate::wire::{AckSet, AckWords, EntryError, EntryParts, MessageHead};
 
 /// The least a record takes in an uncompressed batch, bytes: the size of its metadata.
 const RECORD_BYTES_MIN: usize = 4;
@@ -26,9 +27,9 @@ pub struct ReceivedEntry {
     pub redelivery_count: u32,
     /// Words of the set of members to be handed out: bit `i % 64` of word `i / 64` is member `i`, 1 = hand it out.
     /// Missing words are 0. Empty: all of them.
-    pub ack_set: Vec<i64>,
-    /// `CommandMessage.consumer_epoch`.
-    pub consumer_epoch: Option<u64>,
+    pub ack_set: AckWords,
+    /// `CommandMessage.consumer_epoch`; without one the highest of all, so that it is of no time before a rewind.
+    pub consumer_epoch: u64,
     /// Where its parts lie, or why it cannot be read.
     pub body: Result<EntryBody, Box<EntryError>>,
     /// The permits it holds, messages: those that the broker charged for it, less those of members that are not handed
@@ -42,12 +43,12 @@ pub struct ReceivedEntry {
 /// asks for it: most messages are handled without, and carrying it along would cost each of them more than that.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EntryBody {
-    /// The serialized MessageMetadata.
-    pub metadata: Range<u32>,
-    /// The payload, to the end of the entry.
-    pub payload: Range<u32>,
-    /// The serialized BrokerEntryMetadata, if the broker put one in front.
-    pub broker: Option<Range<u32>>,
+    /// Where the serialized MessageMetadata begins. It ends where the payload begins.
+    pub(crate) metadata_start: u32,
+    /// Where the payload begins, which goes on to the end of the entry.
+    pub(crate) payload_start: u32,
+    /// Where the serialized BrokerEntryMetadata ends, 0 if there is none.
+    pub(crate) broker_end: u32,
     /// `MessageMetadata.compression`: the number of `CompressionType`.
     pub compression: i32,
     /// `MessageMetadata.uncompressed_size`, bytes.
@@ -56,42 +57,57 @@ pub struct EntryBody {
     pub num_messages_in_batch: Option<i32>,
     /// Whether the payload is encrypted (`encryption_keys`).
     pub encrypted: bool,
-    /// `num_chunks_from_msg` of an entry that is a part of a larger message.
-    pub chunks: Option<i32>,
+    /// Whether it is one chunk of a larger message (`num_chunks_from_msg` above 1). What says to be a batch as well is
+    /// taken for one, as by the Java client.
+    pub is_chunk: bool,
 }
 
 impl EntryBody {
-    /// Whether it is one chunk of a larger message. What says to be a batch as well is taken for one, as by the Java client.
+    /// The serialized MessageMetadata in [`ReceivedEntry::raw`].
+    #[inline]
     #[must_use]
-    pub fn is_chunk(&self) -> bool {
-        self.chunks.is_some_and(|count| count > 1) && self.num_messages_in_batch.is_none()
+    pub fn metadata(&self) -> Range<usize> {
+        self.metadata_start as usize..self.payload_start as usize
+    }
+
+    /// The payload in `raw`, the entry's: up to its end.
+    #[inline]
+    #[must_use]
+    pub fn payload(&self, raw: &Bytes) -> Range<usize> {
+        self.payload_start as usize..raw.len()
+    }
+
+    /// The serialized BrokerEntryMetadata in [`ReceivedEntry::raw`], if the broker put one in front.
+    #[inline]
+    #[must_use]
+    pub fn broker_metadata(&self) -> Option<Range<usize>> {
+        (self.broker_end > 0).then_some(BLOCK_HEAD_BYTES..self.broker_end as usize)
     }
 
     /// Whether it is one message whose payload lies there as it was sent: no batch, chunk, compression or encryption.
     #[inline]
     pub fn is_plain(&self) -> bool {
-        self.num_messages_in_batch.is_none() && self.compression == 0 && !self.encrypted && self.chunks.is_none()
+        self.num_messages_in_batch.is_none() && self.compression == 0 && !self.encrypted && !self.is_chunk
     }
 
     #[inline]
     fn new(parts: &EntryParts, metadata: &EntrySummary) -> Self {
         Self {
-            metadata: to_u32(&parts.metadata),
-            payload: to_u32(&parts.payload),
-            broker: parts.broker_metadata.as_ref().map(to_u32),
+            metadata_start: to_u32(parts.metadata.start),
+            payload_start: to_u32(parts.payload.start),
+            broker_end: parts.broker_metadata.as_ref().map_or(0, |range| to_u32(range.end)),
             compression: metadata.compression,
             uncompressed_size: metadata.uncompressed_size,
             num_messages_in_batch: metadata.num_messages_in_batch,
             encrypted: metadata.encrypted,
-            chunks: metadata.chunks,
+            is_chunk: metadata.chunks.is_some_and(|count| count > 1) && metadata.num_messages_in_batch.is_none(),
         }
     }
 }
 
 /// A frame's length fits 32 bits, and so does every offset in it.
-fn to_u32(range: &Range<usize>) -> Range<u32> {
-    let to_u32 = |offset: usize| u32::try_from(offset).unwrap_or(u32::MAX);
-    to_u32(range.start)..to_u32(range.end)
+fn to_u32(offset: usize) -> u32 {
+    u32::try_from(offset).unwrap_or(u32::MAX)
 }
 
 impl ReceivedEntry {
@@ -107,7 +123,7 @@ impl ReceivedEntry {
             entry_id: head.entry_id,
             redelivery_count: head.redelivery_count,
             ack_set: head.ack_set,
-            consumer_epoch: head.consumer_epoch,
+            consumer_epoch: head.consumer_epoch.unwrap_or(u64::MAX),
             body,
             permits,
         }
@@ -193,6 +209,7 @@ mod tests {
     use crate::wire::{MetadataFields, entry::put_entry};
 
     fn head(ack_set: Vec<i64>) -> MessageHead {
+        let ack_set = ack_set.into();
         MessageHead {
             consumer_id: 0,
             ledger_id: 7,

@@ -148,7 +148,7 @@ fn ack_command(consumer_id: u64, ids: &[AckId], cumulative: bool) -> pb::Command
         .map(|id| pb::MessageIdData {
             ledger_id: id.ledger_id,
             entry_id: id.entry_id,
-            ack_set: id.ack_set.clone(),
+            ack_set: id.ack_set.to_vec(),
             ..Default::default()
         })
         .collect();

@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 
 use crate::id::MessagePosition;
-use crate::wire::AckId;
+use crate::wire::{AckId, AckWords};
 
 /// Ledger and entry. Both are signed on the wire in all but type: 2^64-1 is -1 and comes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -32,7 +32,7 @@ impl EntryPosition {
     }
 
     /// As part of an ACK; without words the whole entry.
-    pub(super) fn ack_id(self, ack_set: Vec<i64>) -> AckId {
+    pub(super) fn ack_id(self, ack_set: AckWords) -> AckId {
         AckId { ledger_id: self.ledger_id, entry_id: self.entry_id, ack_set }
     }
 

@@ -122,7 +122,7 @@ impl Reading {
         if position > here {
             return None;
         }
-        if entry.body.as_ref().is_ok_and(|body| body.is_chunk()) {
+        if entry.body.as_ref().is_ok_and(|body| body.is_chunk) {
             return Some(true);
         }
         let start = SeekStart::of(&self.from).filter(|_| position == here);
@@ -136,10 +136,10 @@ impl Reading {
 /// When an entry was published: by the broker's clock, where it says so. `None` if it cannot be read.
 fn published_ms(entry: &ReceivedEntry) -> Option<u64> {
     let body = entry.body.as_ref().ok()?;
-    let part = |range: &std::ops::Range<u32>| entry.raw.get(range.start as usize..range.end as usize);
-    let by_broker = body.broker.as_ref().and_then(|range| BrokerEntryMetadata::decode(part(range)?).ok());
+    let by_broker = body.broker_metadata().and_then(|range| BrokerEntryMetadata::decode(entry.raw.get(range)?).ok());
     let by_broker = by_broker.and_then(|broker| broker.broker_timestamp);
-    by_broker.or_else(|| Metadata::decode(part(&body.metadata)?).ok().map(|metadata| metadata.publish_time_ms))
+    by_broker
+        .or_else(|| Metadata::decode(entry.raw.get(body.metadata())?).ok().map(|metadata| metadata.publish_time_ms))
 }
 
 /// A reader. All of it does nothing on a durable subscription.

@@ -71,8 +71,8 @@ impl Redelivery {
     /// Whether a message with this `consumer_epoch` was sent before the broker knew of the last rewind. Then it comes
     /// again.
     #[inline]
-    pub(super) fn is_outdated(&self, consumer_epoch: Option<u64>) -> bool {
-        self.is_in_order && consumer_epoch.is_some_and(|epoch| epoch < self.epoch)
+    pub(super) fn is_outdated(&self, consumer_epoch: u64) -> bool {
+        self.is_in_order && consumer_epoch < self.epoch
     }
 
     /// The delay of a negative acknowledgement after so many redeliveries.

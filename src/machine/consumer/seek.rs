@@ -10,8 +10,8 @@ use super::position::EntryPosition;
 use crate::id::{MessageId, MessagePosition};
 use crate::pb;
 use crate::wall_time::to_ms;
-use crate::wire::AckSet;
 use crate::wire::hot::BATCH_MEMBERS_MAX;
+use crate::wire::{AckSet, AckWords};
 
 /// Where a seek goes (`CommandSeek`).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,11 +113,11 @@ impl SeekStart {
 
     /// Takes the members that lie before the start out of `ack_set`, the set of a batch of `size` or of a message
     /// outside a batch. False if nothing of it is left.
-    pub(super) fn exclude_earlier(&self, size: Option<u32>, ack_set: &mut Vec<i64>) -> bool {
+    pub(super) fn exclude_earlier(&self, size: Option<u32>, ack_set: &mut AckWords) -> bool {
         let (Some(size), Some(index)) = (size, self.batch_index) else { return self.inclusive };
         let mut set = AckSet::from_words(ack_set, size);
         clear_before(&mut set, index, self.inclusive);
-        *ack_set = set.to_words();
+        *ack_set = set.to_words().into();
         !set.is_empty()
     }
 }

@@ -158,7 +158,7 @@ impl ReceiveCounters {
         self.last_arrival = Some(now.at);
         self.newest = self.newest.max(run.last().map(ReceivedEntry::position));
         let Ok(body) = &entry.body else { return };
-        let metadata = entry.raw.get(body.metadata.start as usize..body.metadata.end as usize);
+        let metadata = entry.raw.get(body.metadata());
         if let Some(published) = metadata.and_then(publish_time_ms) {
             self.publish_latency.record(Duration::from_millis(now.wall_ms.saturating_sub(published)));
         }

@@ -11,7 +11,7 @@ use crate::referee::protocol::Request;
 use crate::referee::relay::{By, Event, Recording, What};
 use crate::referee::stage::{OPERATION_TIMEOUT, PROMPT, RECOVERY, Stage, Step, check, subscribe_request};
 use crate::referee::verdict::Stop;
-use crate::wire::{Command, Frame, MessageHead};
+use crate::wire::{AckWords, Command, Frame, MessageHead};
 use crate::{Message, ServerCode};
 
 pub(super) const SCENARIOS: &[Scenario] = &[
@@ -529,7 +529,7 @@ async fn old_epoch(stage: &mut Stage) -> Step {
         entry_id: 0,
         partition: -1,
         redelivery_count: 0,
-        ack_set: Vec::new(),
+        ack_set: AckWords::NONE,
         consumer_epoch: Some(0),
     };
     let mut out = bytes::BytesMut::new();

@@ -8,7 +8,7 @@ use super::{TOPIC, framed, framed_raw, plain, still_works, with_producer};
 use crate::pb;
 use crate::referee::Scenario;
 use crate::referee::stage::{PROMPT, Stage, Step, check};
-use crate::wire::Frame;
+use crate::wire::{AckWords, Frame};
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
@@ -169,7 +169,7 @@ async fn message_for_nobody(stage: &mut Stage) -> Step {
         entry_id: 1,
         partition: -1,
         redelivery_count: 0,
-        ack_set: Vec::new(),
+        ack_set: AckWords::NONE,
         consumer_epoch: None,
     };
     let mut out = bytes::BytesMut::new();

@@ -521,7 +521,7 @@ impl Proxy {
         consumer.permits -= i64::from(charged);
         let Some(subscription) = consumer.subscription.clone() else { return raw };
         let key = (consumer.topic.clone(), subscription, head.ledger_id, head.entry_id);
-        self.records.record_delivery(key.clone(), now, head.ack_set.clone());
+        self.records.record_delivery(key.clone(), now, head.ack_set.to_vec());
         if entry.is_empty() || self.take_armed(|fault| *fault == Fault::CorruptDelivery).is_none() {
             return raw;
         }

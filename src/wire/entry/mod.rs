@@ -23,7 +23,7 @@ use super::{MAGIC_BROKER_ENTRY_METADATA, MAGIC_CRC32C};
 use crate::pb::command_ack::ValidationError;
 
 /// The size of a magic number and the u32 after it.
-const BLOCK_HEAD_BYTES: usize = 6;
+pub(crate) const BLOCK_HEAD_BYTES: usize = 6;
 
 /// The positions of the parts of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,6 +8,7 @@
 use bytes::{BufMut, BytesMut};
 use prost::Message as _;
 
+use super::ack_set::AckWords;
 use super::error::{DecodeError, DecodeErrorKind};
 use super::proto::{Reader, Value, bytes_len, int32, put_uint, put_varint, uint_len, varint_len};
 use super::required;
@@ -48,7 +49,7 @@ pub struct MessageHead {
     /// `CommandMessage.redelivery_count`, 0 when absent.
     pub redelivery_count: u32,
     /// `CommandMessage.ack_set`: words of the set of messages still to be delivered, empty for all.
-    pub ack_set: Vec<i64>,
+    pub ack_set: AckWords,
     /// `CommandMessage.consumer_epoch`.
     pub consumer_epoch: Option<u64>,
 }
@@ -100,7 +101,7 @@ pub struct AckId {
     pub entry_id: u64,
     /// `MessageIdData.ack_set`: words of the set of messages still unacknowledged, empty when the
     /// whole entry is acknowledged.
-    pub ack_set: Vec<i64>,
+    pub ack_set: AckWords,
 }
 
 impl MessageHead {
@@ -113,7 +114,7 @@ impl MessageHead {
             entry_id,
             partition: -1,
             redelivery_count: 0,
-            ack_set: Vec::new(),
+            ack_set: AckWords::NONE,
             consumer_epoch: None,
         }
     }
@@ -177,7 +178,7 @@ impl MessageHead {
             entry_id,
             partition,
             redelivery_count,
-            ack_set,
+            ack_set: ack_set.into(),
             consumer_epoch,
         })
     }

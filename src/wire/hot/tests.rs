@@ -150,7 +150,7 @@ fn messages_agree_with_prost() {
             entry_id: body.message_id.entry_id,
             partition: body.message_id.partition(),
             redelivery_count: body.redelivery_count(),
-            ack_set: body.ack_set,
+            ack_set: body.ack_set.into(),
             consumer_epoch: body.consumer_epoch,
         };
         assert_eq!(frame, Frame::Message { head: head.clone(), entry: Bytes::from_static(b"entry") });
@@ -160,7 +160,7 @@ fn messages_agree_with_prost() {
         assert_eq!(ours.message_id.partition, Some(head.partition));
         assert_eq!((ours.message_id.ledger_id, ours.message_id.entry_id), (head.ledger_id, head.entry_id));
         assert_eq!((ours.consumer_id, ours.redelivery_count()), (head.consumer_id, head.redelivery_count));
-        assert_eq!((ours.ack_set, ours.consumer_epoch), (head.ack_set, head.consumer_epoch));
+        assert_eq!((AckWords::from(ours.ack_set), ours.consumer_epoch), (head.ack_set, head.consumer_epoch));
     }
 }
 
@@ -234,7 +234,7 @@ fn acks_and_flows_are_written_as_prost_writes_them() {
     let mut r = Random::new(4);
     for _ in 0..ROUNDS {
         let ids: Vec<AckId> = (0..r.next() % 4)
-            .map(|_| AckId { ledger_id: r.value(), entry_id: r.value(), ack_set: r.words() })
+            .map(|_| AckId { ledger_id: r.value(), entry_id: r.value(), ack_set: r.words().into() })
             .collect();
         let ack = AckFrame {
             consumer_id: r.value(),
@@ -246,7 +246,7 @@ fn acks_and_flows_are_written_as_prost_writes_them() {
         let id = |id: &AckId| pb::MessageIdData {
             ledger_id: id.ledger_id,
             entry_id: id.entry_id,
-            ack_set: id.ack_set.clone(),
+            ack_set: id.ack_set.to_vec(),
             ..Default::default()
         };
         let expected = pb::CommandAck {
@@ -311,7 +311,7 @@ fn required_fields_must_be_present_and_say_which() {
 #[test]
 fn packed_ack_sets_are_read_and_absurd_ones_refused() {
     let mut body = vec![0x08, 1, 0x12, 4, 0x08, 1, 0x10, 2, 0x20, 7, 0x22, 2, 8, 9];
-    assert_eq!(MessageHead::decode(&body, 0).expect("good").ack_set, [7, 8, 9]);
+    assert_eq!(MessageHead::decode(&body, 0).expect("good").ack_set[..], [7, 8, 9]);
     body.extend([0x20, 1].repeat(ACK_SET_WORDS_MAX - 3));
     assert_eq!(MessageHead::decode(&body, 0).expect("good").ack_set.len(), ACK_SET_WORDS_MAX);
     body.extend([0x20, 1]);

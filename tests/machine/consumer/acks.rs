@@ -106,7 +106,7 @@ fn acknowledged_members_are_not_handed_out_again() {
         assert_eq!(harness.sent(), expected);
         harness.deliver([batch(0, 4)]);
         let (entries, taken) = harness.take();
-        assert_eq!((entries[0].ack_set.as_slice(), entries[0].permits), (&[0b0110][..], 2));
+        assert_eq!((&entries[0].ack_set[..], entries[0].permits), (&[0b0110][..], 2));
         // Two of the four permits are home already.
         harness.consumer.return_permits(ReturnedPermits { attach_number: taken.attach_number, count: 2 });
         harness.deliver([single(1)]);
@@ -138,7 +138,7 @@ fn partial_acks_are_sent_again_on_a_new_connection_while_they_are_of_use() {
 #[test]
 fn members_that_the_broker_knows_as_acknowledged_need_no_second_one() {
     let mut harness = ConsumerHarness::attached(SHARED, |config| config.batch_index_acknowledgment = false);
-    harness.deliver([ReceivedEntry::read(MessageHead { ack_set: vec![0b010], ..head(0) }, raw(Some(3)))]);
+    harness.deliver([ReceivedEntry::read(MessageHead { ack_set: vec![0b010].into(), ..head(0) }, raw(Some(3)))]);
     harness.consume();
     harness.ack(member(0, 1, 3));
     harness.pass(MS(100));
@@ -148,7 +148,7 @@ fn members_that_the_broker_knows_as_acknowledged_need_no_second_one() {
 #[test]
 fn an_entry_with_nothing_left_is_finished_at_once() {
     let mut harness = ConsumerHarness::attached(SHARED, |_| {});
-    harness.deliver([ReceivedEntry::read(MessageHead { ack_set: vec![0, 0], ..head(0) }, raw(Some(3)))]);
+    harness.deliver([ReceivedEntry::read(MessageHead { ack_set: vec![0, 0].into(), ..head(0) }, raw(Some(3)))]);
     assert_eq!(harness.consumer.queued_messages(), 0);
     harness.pass(MS(100));
     assert_eq!(harness.sent(), ["ACK 1:0"]);

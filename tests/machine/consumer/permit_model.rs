@@ -124,7 +124,7 @@ impl PermitModel {
             self.next_entry += u64::from(!again);
             let (mut head, size) = (head(entry_id), sized(entry_id, members));
             if let (Some(size), 0) = (size, self.random.below(4)) {
-                head.ack_set = vec![(self.random.next() & ((1 << size) - 1)) as i64];
+                head.ack_set = vec![(self.random.next() & ((1 << size) - 1)) as i64].into();
             }
             let entry = match self.random.below(10) {
                 0 => damaged(entry_id, size),

@@ -58,7 +58,7 @@ fn more_messages_than_permits_are_no_error() {
 #[test]
 fn members_acknowledged_before_were_never_charged() {
     let mut harness = ConsumerHarness::attached(SHARED, |_| {});
-    let part = ReceivedEntry::read(MessageHead { ack_set: vec![0b1_1000_0011], ..head(0) }, raw(Some(8)));
+    let part = ReceivedEntry::read(MessageHead { ack_set: vec![0b1_1000_0011].into(), ..head(0) }, raw(Some(8)));
     harness.deliver([part]);
     let (entries, taken) = harness.take();
     assert_eq!(entries[0].permits, 3);

@@ -118,7 +118,7 @@ impl Source {
                 return None;
             }
         };
-        let metadata_bytes = &entry.raw[entry.body.metadata.start as usize..entry.body.metadata.end as usize];
+        let metadata_bytes = &entry.raw[entry.body.metadata()];
         // Cannot fail: it was parsed when the entry arrived.
         let metadata = Metadata::decode(metadata_bytes).unwrap_or_default();
         let chunk = Chunk { redelivery_count, ..Chunk::of(&metadata, metadata_bytes, position, &payload)? };
@@ -190,7 +190,7 @@ impl Source {
         let opened_at = time_entry(&mut self.untimed_entries);
         let inflated = Inflated { payload, first_chunk: inner.first().copied() };
         // The other metadata is the same in all chunks. A copy, which does not keep the payload of this one.
-        let raw = Bytes::copy_from_slice(&raw[..body.metadata.end as usize]);
+        let raw = Bytes::copy_from_slice(&raw[..body.metadata().end]);
         let opened = place(&mut self.opened, &self.part, |opened| {
             opened.fill(*position, raw, body, Some(inflated), redelivery_count, opened_at);
         });

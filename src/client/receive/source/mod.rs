@@ -286,7 +286,7 @@ impl Source {
             let (partition, cluster_number) = (self.part.partition, self.cluster_number);
             let place = MessagePosition::new(entry.ledger_id, entry.entry_id);
             let opened = match &entry.body {
-                Ok(body) if body.is_chunk() => self.next_of_chunk(entry, events),
+                Ok(body) if body.is_chunk => self.next_of_chunk(entry, events),
                 _ => self.decode_next_slow(entry, events),
             };
             if opened.is_none() && self.batch.is_none() {
@@ -496,6 +496,7 @@ mod tests {
     use crate::client::parts::Parts;
     use crate::id::ConsumerId;
     use crate::machine::{Endpoint, ReadyList, Reply};
+    use crate::wire::AckWords;
     use crate::wire::hot::MessageHead;
 
     #[test]
@@ -518,7 +519,7 @@ mod tests {
                 entry_id,
                 partition: -1,
                 redelivery_count: 0,
-                ack_set: Vec::new(),
+                ack_set: AckWords::NONE,
                 consumer_epoch: None,
             };
             source.run.push_back(ReceivedEntry { permits: u32::MAX / 2, ..ReceivedEntry::read(head, Bytes::new()) });

@@ -4,7 +4,7 @@ use super::{AckTarget, Acks};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::MessagePosition;
 use crate::machine::consumer::position::EntryPosition;
-use crate::wire::AckId;
+use crate::wire::{AckId, AckWords};
 
 impl Acks {
     /// The ids of an ACK: those of `ids` that it must contain.
@@ -55,15 +55,15 @@ impl Acks {
         let position = EntryPosition::of(id);
         let AckTarget::Member { index, size } = AckTarget::of(id)? else {
             self.partials.remove(position);
-            return Ok(Some(position.ack_id(Vec::new())));
+            return Ok(Some(position.ack_id(AckWords::NONE)));
         };
         if self.clear_member(position, index, size)? {
-            return Ok(Some(position.ack_id(Vec::new())));
+            return Ok(Some(position.ack_id(AckWords::NONE)));
         }
         if !self.policy.index_acks {
             return Ok(None);
         }
-        Ok(self.partials.find(position).map(|partial| position.ack_id(partial.set.to_words())))
+        Ok(self.partials.find(position).map(|partial| position.ack_id(partial.set.to_words().into())))
     }
 
     /// An ACK of `acks`, made of the ids `members`, failed, and it is not known whether the broker has it. What was noted
@@ -90,7 +90,7 @@ impl Acks {
                     *word |= 1 << (index % 64);
                 }
             }
-            self.exclude_acknowledged(position, size, &mut open);
+            self.exclude_acknowledged(position, size, &mut open.into());
         }
     }
 

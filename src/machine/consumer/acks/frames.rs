@@ -2,7 +2,7 @@
 
 use super::{Acks, EntryPosition};
 use crate::machine::endpoint::outbox::Outbox;
-use crate::wire::{AckFrame, AckId, put_ack};
+use crate::wire::{AckFrame, AckId, AckWords, put_ack};
 
 /// About how large an ACK frame may get, bytes; a single id with a larger set passes.
 const ACK_FRAME_BYTES_MAX: usize = 64 * 1024;
@@ -40,7 +40,7 @@ impl Acks {
         for position in std::mem::take(&mut self.unsent) {
             if let Some(partial) = self.partials.find(position).filter(|partial| partial.unsent) {
                 partial.unsent = false;
-                let id = position.ack_id(partial.set.to_words());
+                let id = position.ack_id(partial.set.to_words().into());
                 self.push(id);
             }
         }
@@ -49,7 +49,7 @@ impl Acks {
     /// One frame for damaged entries that follow each other and have the same reason.
     fn transmit_damaged(&mut self, consumer_id: u64, out: &mut Outbox<'_>) {
         for run in self.damaged.chunk_by(|a, b| a.1 == b.1) {
-            let ids: Vec<_> = run.iter().map(|(position, _)| position.ack_id(Vec::new())).collect();
+            let ids: Vec<_> = run.iter().map(|(position, _)| position.ack_id(AckWords::NONE)).collect();
             put(out, consumer_id, false, &ids, Some(run[0].1));
         }
         self.damaged.clear();

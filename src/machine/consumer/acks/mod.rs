@@ -21,8 +21,8 @@ use super::position::EntryPosition;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::MessagePosition;
 use crate::machine::Now;
-use crate::wire::AckId;
 use crate::wire::hot::BATCH_MEMBERS_MAX;
+use crate::wire::{AckId, AckWords};
 
 mod confirmed;
 mod frames;
@@ -92,7 +92,7 @@ impl AckTarget {
 #[derive(Debug, PartialEq, Eq)]
 struct CumulativeAck {
     position: EntryPosition,
-    ack_set: Vec<i64>,
+    ack_set: AckWords,
 }
 
 /// The acknowledgements of one consumer.
@@ -188,7 +188,7 @@ impl Acks {
             AckTarget::Member { index, size } => {
                 let finished = self.clear_member(position, index, size)?;
                 if finished {
-                    self.push(position.ack_id(Vec::new()));
+                    self.push(position.ack_id(AckWords::NONE));
                 } else if self.policy.index_acks {
                     self.mark_unsent(position);
                 }
@@ -202,7 +202,7 @@ impl Acks {
         if !self.partials.is_empty() {
             self.partials.remove(position);
         }
-        self.push(position.ack_id(Vec::new()));
+        self.push(position.ack_id(AckWords::NONE));
     }
 
     /// Acknowledges everything up to and including `id`. Returns the last entry that is finished by it.
@@ -236,15 +236,15 @@ impl Acks {
             let partial = self.partial(position, size)?;
             partial.set.clear_up_to(index);
             if !partial.set.is_empty() {
-                let ack_set = partial.set.to_words();
+                let ack_set = partial.set.to_words().into();
                 let previous = position.previous();
                 return Ok(match self.policy.index_acks {
                     true => (CumulativeAck { position, ack_set }, previous),
-                    false => (CumulativeAck { position: previous, ack_set: Vec::new() }, previous),
+                    false => (CumulativeAck { position: previous, ack_set: AckWords::NONE }, previous),
                 });
             }
         }
-        Ok((CumulativeAck { position, ack_set: Vec::new() }, position))
+        Ok((CumulativeAck { position, ack_set: AckWords::NONE }, position))
     }
 
     /// What is known of a batch; an unknown one of `size` is one of which nothing is acknowledged.
@@ -329,7 +329,7 @@ impl Acks {
         &mut self,
         position: EntryPosition,
         size: u32,
-        ack_set: &mut Vec<i64>,
+        ack_set: &mut AckWords,
     ) -> Option<u32> {
         if ack_set.is_empty() && self.partials.find(position).is_none() {
             return None;
@@ -337,7 +337,7 @@ impl Acks {
         let partial = self.partials.find_or_insert(position, size, &mut self.ids);
         partial.set.and_with(ack_set);
         let open = partial.set.count();
-        *ack_set = partial.set.to_words();
+        *ack_set = partial.set.to_words().into();
         if open == 0 {
             self.ack_entry(position);
         }

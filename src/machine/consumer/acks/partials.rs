@@ -109,7 +109,7 @@ impl Partials {
             let Some((position, partial)) = self.rest.pop_first() else { return };
             self.words -= partial.words();
             if partial.unsent {
-                forgotten.push(position.ack_id(partial.set.to_words()));
+                forgotten.push(position.ack_id(partial.set.to_words().into()));
             }
         }
     }
@@ -171,7 +171,7 @@ mod tests {
             partial.unsent = entry < 1;
         }
         assert_eq!(partials.len(), PARTIAL_ENTRIES_MAX);
-        assert_eq!(forgotten, [at(0).ack_id(vec![0b110])]);
+        assert_eq!(forgotten, [at(0).ack_id(vec![0b110].into())]);
         assert!(partials.find(at(0)).is_none() && partials.find(at(1)).is_some());
     }
 
