@@ -1,9 +1,10 @@
 //! `pulsar-native broker`, as the tests of other languages start it.
 
+use std::collections::BTreeSet;
 use std::process::Stdio;
 use std::time::Duration;
 
-use pulsar_native::{Client, ErrorKind};
+use pulsar_native::{Client, ErrorKind, InitialPosition};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
@@ -105,6 +106,42 @@ async fn settings_that_cannot_be_used_are_wrong_usage() {
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.code() == Some(2) && stderr.contains(text), "{options}: {}: {stderr}", output.status);
     }
+}
+
+/// Over TCP, with the time of the clock: what is confirmed is received, and the broker says at its end what it did.
+#[tokio::test]
+async fn a_hostile_broker_loses_nothing_and_tells_what_it_did() {
+    let (child, lines) = broker("--hostile 3", 1).await;
+    let client = Client::builder(&lines[0]).operation_timeout(Duration::from_secs(2));
+    let client = client.keep_alive_interval(Duration::from_secs(2)).build().expect("a client");
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+    let mut consumer = loop {
+        match client.consumer(TOPIC, "s").initial_position(InitialPosition::Earliest).subscribe().await {
+            Ok(consumer) => break consumer,
+            Err(error) => assert!(tokio::time::Instant::now() < deadline, "{error}"),
+        }
+    };
+    let producer = loop {
+        match client.producer(TOPIC).send_timeout(Duration::from_secs(20)).create().await {
+            Ok(producer) => break producer,
+            Err(error) => assert!(tokio::time::Instant::now() < deadline, "{error}"),
+        }
+    };
+    for number in 0..20 {
+        producer.send(number.to_string()).await.expect("stored in spite of the faults");
+    }
+    let mut left: BTreeSet<String> = (0..20).map(|number| number.to_string()).collect();
+    while !left.is_empty() {
+        let message = tokio::time::timeout_at(deadline, consumer.receive()).await.expect("in time").expect("a message");
+        left.remove(&*message.to_string_lossy());
+        consumer.ack(&message).expect("acknowledged");
+    }
+    let id = child.id().expect("it runs").to_string();
+    assert!(Command::new("kill").arg(&id).status().await.expect("kill runs").success());
+    let output = end(child).await;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("hostile, seed 3") && stderr.contains("fault: "), "{stderr}");
+    assert!(!stderr.contains("protocol violation"), "{stderr}");
 }
 
 #[tokio::test]

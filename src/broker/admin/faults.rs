@@ -1,5 +1,7 @@
 //! Faults that a test injects into a broker: at once, or on a scripted event.
 
+use std::collections::BTreeMap;
+
 #[cfg(feature = "tap")]
 use crate::broker::connections::ProducerSlot;
 use crate::broker::faults::ScriptedFault;
@@ -23,6 +25,16 @@ impl Broker {
             self.connections.send_raw(conn, &response);
         }
         self.connections.resume_all();
+    }
+
+    /// Has random faults by this seed, until [`clear_faults`](Self::clear_faults).
+    pub fn be_hostile(&mut self, seed: u64) {
+        self.connections.faults.be_hostile(seed);
+    }
+
+    /// How often each kind of fault of [`be_hostile`](Self::be_hostile) happened.
+    pub fn hostile_counts(&self) -> BTreeMap<&'static str, u64> {
+        self.connections.faults.hostile_counts()
     }
 
     /// Events on which a fault took effect so far.

@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 
 use super::{ConnectionState, Connections, ConsumerSlot};
-use crate::broker::faults::{DeferredFault, FaultEffect, FaultEvent};
+use crate::broker::faults::{DeferredFault, FaultEffect, FaultEvent, HostileAct};
 use crate::broker::ids::{ConnId, ConsumerKey};
 use crate::wire::frame::{Frame, Limits, cut, frames};
 
@@ -14,7 +14,12 @@ impl Connections {
             return None;
         }
         let topic = self.consumer(key).and_then(ConsumerSlot::subscription).map(|(topic, _)| topic);
-        self.faults.take_effect(Some(FaultEvent::Delivery), topic.as_deref())
+        let scripted = self.faults.take_effect(Some(FaultEvent::Delivery), topic.as_deref());
+        scripted.or_else(|| match self.faults.hostile_act(key.conn, Some(FaultEvent::Delivery), None)? {
+            HostileAct::Effect(effect) => Some(effect),
+            // These are for requests.
+            HostileAct::SendFirst(_) | HostileAct::Break(_) => None,
+        })
     }
 
     /// Applies a fault to the MESSAGE that begins at `start`; returns how often it is sent.

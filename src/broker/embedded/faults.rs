@@ -1,5 +1,6 @@
 //! Scripting faults on a running broker.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -65,6 +66,22 @@ impl<'a> Faults<'a> {
     /// connections count.
     pub fn disconnect_after_bytes_sent(self, bytes: usize) {
         self.broker.call(|broker| broker.disconnect_after_bytes_sent(bytes));
+    }
+
+    /// Random faults on one frame in sixteen, by this seed, until [`clear`](Self::clear): answers that are refused, lost, late, of
+    /// another type or sent twice, endpoints that are closed, connections that end, malformed frames, and sound ones that were not
+    /// asked for. What happens to the n-th frame of the m-th connection is the same whenever the seed is.
+    ///
+    /// A client that keeps to the protocol loses nothing by it: no receipt is made up, no message is damaged or overtaken, and what is
+    /// refused may be tried again (`ServiceNotReady`). Faults of [`on`](Self::on) go before these.
+    pub fn hostile(self, seed: u64) {
+        self.broker.call(|broker| broker.be_hostile(seed));
+    }
+
+    /// How often each kind of fault of [`hostile`](Self::hostile) happened, by its name; empty once it is cleared.
+    #[must_use]
+    pub fn hostile_counts(self) -> BTreeMap<&'static str, u64> {
+        self.broker.call(|broker| broker.hostile_counts())
     }
 
     /// Disarms all faults, sends the responses that are held back to be reversed, and resumes the connections of

@@ -7,12 +7,14 @@
 //! A fault drops, delays, duplicates or replaces frames, closes endpoints or connections, or damages stored entries. It
 //! never changes what the broker decides, and its effect on a client is never reported as a violation of that client.
 
+mod hostile;
 mod script;
 
 use std::time::Duration;
 
 use bytes::Bytes;
 
+pub(crate) use self::hostile::{HostileAct, Hostility};
 pub(crate) use self::script::{DeferredFault, FaultScript};
 use crate::error::ServerCode;
 use crate::topic::TopicName;

@@ -1,13 +1,14 @@
 //! The armed faults: which of them takes effect on an event, and what they have deferred.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{FaultEffect, FaultEvent, ScriptedFault};
+use super::{FaultEffect, FaultEvent, HostileAct, Hostility, ScriptedFault};
 use crate::broker::ids::{ConnId, ConsumerKey};
+use crate::wire::command::Command;
 
 /// Faults armed at once; one more is not armed.
 const FAULTS_MAX: usize = 1_000;
@@ -17,6 +18,8 @@ const FAULTS_MAX: usize = 1_000;
 pub(crate) struct FaultScript {
     /// In the order in which they were armed.
     armed: Vec<ScriptedFault>,
+    /// Faults by a seed, behind those that are armed.
+    hostility: Option<Hostility>,
     injected: u64,
     received: ByteLimit,
     sent: ByteLimit,
@@ -37,7 +40,7 @@ pub(crate) enum DeferredFault {
 impl FaultScript {
     /// Whether nothing is armed: the only check for a frame while there are no faults.
     pub(crate) fn is_idle(&self) -> bool {
-        self.armed.is_empty()
+        self.armed.is_empty() && self.hostility.is_none()
     }
 
     pub(crate) fn arm(&mut self, fault: ScriptedFault) {
@@ -49,6 +52,7 @@ impl FaultScript {
     /// Disarms all faults and limits; returns the responses that were held back.
     pub(crate) fn clear(&mut self) -> Vec<(ConnId, Bytes)> {
         self.armed.clear();
+        self.hostility = None;
         self.received = ByteLimit::default();
         self.sent = ByteLimit::default();
         std::mem::take(&mut self.held)
@@ -77,6 +81,28 @@ impl FaultScript {
             return Some(effect);
         }
         None
+    }
+
+    /// Has faults by this seed from now on.
+    pub(crate) fn be_hostile(&mut self, seed: u64) {
+        self.hostility = Some(Hostility::new(seed));
+    }
+
+    /// How often each kind of fault by a seed happened.
+    pub(crate) fn hostile_counts(&self) -> BTreeMap<&'static str, u64> {
+        self.hostility.as_ref().map(|hostility| hostility.counts().clone()).unwrap_or_default()
+    }
+
+    /// The fault by a seed on this frame of a connection; `command` is what the client sent.
+    pub(crate) fn hostile_act(
+        &mut self,
+        conn: ConnId,
+        event: Option<FaultEvent>,
+        command: Option<&Command>,
+    ) -> Option<HostileAct> {
+        let act = self.hostility.as_mut()?.act(conn, event?, command)?;
+        self.injected += 1;
+        Some(act)
     }
 
     /// Holds a response back; returns all of them in reverse order once there are `count`.

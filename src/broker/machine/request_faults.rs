@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::{Broker, BrokerTimer};
 use crate::broker::connections::{ConsumerSlot, ProducerSlot};
-use crate::broker::faults::{DeferredFault, FaultEffect, FaultEvent};
+use crate::broker::faults::{DeferredFault, FaultEffect, FaultEvent, HostileAct};
 use crate::broker::ids::{ConnId, ConsumerKey, NO_REQUEST, ProducerKey};
 use crate::broker::topics::WatcherKey;
 use crate::error::ServerCode;
@@ -34,7 +34,25 @@ impl Broker {
             return None;
         }
         let topic = self.topic_of(conn, frame);
-        self.connections.faults.take_effect(FaultEvent::of(frame), topic.as_deref())
+        let event = FaultEvent::of(frame);
+        let scripted = self.connections.faults.take_effect(event, topic.as_deref());
+        scripted.or_else(|| self.hostile_fault(conn, event, frame))
+    }
+
+    fn hostile_fault(&mut self, conn: ConnId, event: Option<FaultEvent>, frame: &Frame) -> Option<FaultEffect> {
+        let command = if let Frame::Other(command) = frame { Some(command) } else { None };
+        match self.connections.faults.hostile_act(conn, event, command)? {
+            HostileAct::Effect(effect) => Some(effect),
+            HostileAct::SendFirst(bytes) => {
+                self.connections.send_raw(conn, &bytes);
+                None
+            }
+            HostileAct::Break(bytes) => {
+                self.connections.send_raw(conn, &bytes);
+                self.connections.close(conn);
+                Some(FaultEffect::DropRequest)
+            }
+        }
     }
 
     /// Handles a frame on which a fault takes effect: instead of it, on its response, or after it.

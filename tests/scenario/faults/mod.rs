@@ -15,6 +15,7 @@ mod credentials;
 mod entries;
 mod events;
 mod forms;
+mod hostile;
 mod idle;
 mod letters;
 #[cfg(feature = "metrics")]

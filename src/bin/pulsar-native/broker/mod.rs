@@ -53,6 +53,10 @@ pub(crate) struct Arguments {
     /// Require tokens signed with SECRET (HS256), and print one for the role `admin`; without it no token is needed
     #[arg(long, value_name = "SECRET")]
     token_key: Option<String>,
+    /// Random faults by this seed, to fuzz a client: lost, late, doubled and wrong answers, malformed frames, lost connections. A
+    /// client that keeps to the protocol loses nothing; the faults, and the rules that it broke, are told at the end
+    #[arg(long, value_name = "SEED")]
+    hostile: Option<u64>,
     /// Every namespace exists; without it, as on a real broker, public/default and those that are made
     #[arg(long)]
     any_namespace: bool,
@@ -84,12 +88,19 @@ pub(crate) async fn run(arguments: Arguments) -> CliResult {
     // Before anyone can know of the broker and stop it.
     let terminated = terminated()?;
     let broker = with_tls(builder(&arguments)?, &arguments)?.start().await?;
+    if let Some(seed) = arguments.hostile {
+        broker.faults().hostile(seed);
+        output::note(format_args!("hostile, seed {seed}"));
+    }
     write_authority(&broker, &arguments)?;
     announce::announce(&broker, arguments.json, arguments.tls_self_signed.as_deref())?;
     tokio::select! {
         interrupted = tokio::signal::ctrl_c() => interrupted?,
         () = terminated => {}
         () = parent::ended(parent) => {}
+    }
+    for (kind, count) in broker.faults().hostile_counts() {
+        output::note(format_args!("fault: {kind}, {count} times"));
     }
     for violation in broker.violations() {
         output::note(format_args!("protocol violation by a client: {violation}"));
