@@ -10,6 +10,7 @@
 //! | `answers` | answers over HTTP, certificates, keys |
 //! | `served` | what the embedded broker and the referee are given |
 //! | `captures` | captured traffic |
+//! | `stateful/` | scripts that drive machines and worlds in virtual time |
 
 mod answers;
 mod captures;
@@ -19,6 +20,7 @@ mod frames;
 mod ids;
 #[cfg(any(feature = "broker", feature = "referee"))]
 mod served;
+pub mod stateful;
 #[cfg(test)]
 mod tests;
 

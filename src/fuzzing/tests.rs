@@ -121,3 +121,27 @@ fn capture_corpus() -> io::Result<()> {
 fn oauth2_corpus() -> io::Result<()> {
     replay("oauth2", oauth2)
 }
+
+#[cfg(feature = "broker")]
+#[test]
+fn hostile_broker_corpus() -> io::Result<()> {
+    replay("hostile_broker", stateful::hostile_broker)
+}
+
+#[cfg(feature = "broker")]
+#[test]
+fn hostile_client_corpus() -> io::Result<()> {
+    replay("hostile_client", stateful::hostile_client)
+}
+
+#[cfg(feature = "tap")]
+#[test]
+fn tap_corpus() -> io::Result<()> {
+    replay("tap", stateful::tap)
+}
+
+#[cfg(feature = "sim")]
+#[test]
+fn world_corpus() -> io::Result<()> {
+    replay("world", stateful::world)
+}

@@ -37,7 +37,7 @@
 
 mod inspector;
 mod mask;
-mod proxy;
+pub(crate) mod proxy;
 mod queue;
 mod replay;
 mod web;
