@@ -94,7 +94,7 @@ impl Script {
             210..=219 => self.inject(choices, |choices, out| {
                 let mut head = MessageHead::new(choices.below(4) as u64, choices.number(), choices.number());
                 head.redelivery_count = choices.below(3) as u32;
-                head.ack_set = vec![choices.wide() as i64; choices.below(3)];
+                head.ack_set = vec![choices.wide() as i64; choices.below(3)].into();
                 head.consumer_epoch = choices.flag().then(|| choices.number());
                 put_message(out, &head, &entry(choices));
             }),
