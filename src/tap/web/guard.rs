@@ -27,7 +27,7 @@ pub(super) struct Guard {
     token: String,
     port: u16,
     /// The values of `Host` that name this server.
-    hosts: [String; 3],
+    hosts: [String; 4],
 }
 
 /// Why a request is refused: a status and a text for people.
@@ -37,8 +37,8 @@ pub(super) struct Refused(pub(super) u16, pub(super) &'static str);
 impl Guard {
     pub(super) fn new(address: SocketAddr, token: String) -> Self {
         let port = address.port();
-        let hosts = ["127.0.0.1", "localhost", "[::1]"].map(|host| format!("{host}:{port}"));
-        Self { token, port, hosts }
+        let [a, b, c] = ["127.0.0.1", "localhost", "[::1]"].map(|host| format!("{host}:{port}"));
+        Self { token, port, hosts: [address.to_string(), a, b, c] }
     }
 
     /// Cookies know no ports: each server has a name for its own.
@@ -62,7 +62,7 @@ impl Guard {
         let text = |value: Option<&HeaderValue>| value.and_then(|value| value.to_str().ok()).map(str::to_owned);
         let host = text(headers.get(HOST)).unwrap_or_default();
         if !self.hosts.contains(&host) {
-            return Err(Refused(421, "This server answers to 127.0.0.1 and localhost alone."));
+            return Err(Refused(421, "This server answers to its address and to localhost alone."));
         }
         let is_own = |origin: &HeaderValue| origin.to_str().is_ok_and(|origin| origin == format!("http://{host}"));
         if !headers.get_all(ORIGIN).iter().all(is_own) {
@@ -109,12 +109,16 @@ mod tests {
         let site = |pairs: &[(&'static str, &str)]| guard.check_site(&headers(pairs)).map_err(|refused| refused.0);
         assert_eq!(site(&[("host", "127.0.0.1:7000")]), Ok(()));
         assert_eq!(site(&[("host", "localhost:7000"), ("origin", "http://localhost:7000")]), Ok(()));
+        assert_eq!(site(&[("host", "127.0.0.2:7000")]), Err(421));
         assert_eq!(site(&[]), Err(421));
         assert_eq!(site(&[("host", "evil.example:7000")]), Err(421));
         assert_eq!(site(&[("host", "127.0.0.1:7001")]), Err(421));
         for origin in ["null", "http://evil.example", "http://127.0.0.1:7001", "https://127.0.0.1:7000"] {
             assert_eq!(site(&[("host", "127.0.0.1:7000"), ("origin", origin)]), Err(403), "{origin}");
         }
+
+        let other = Guard::new("127.0.0.2:7000".parse().expect("an address"), "secret".to_owned());
+        assert_eq!(other.check_site(&headers(&[("host", "127.0.0.2:7000")])), Ok(()));
 
         let person = |pairs: &[(&'static str, &str)]| guard.check_person(&headers(pairs)).is_ok();
         let cookie = ("cookie", "a=b; pulsar-native-tap-7000=secret");
