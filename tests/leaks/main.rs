@@ -18,6 +18,8 @@ mod memory_limit;
 mod patterns;
 mod redelivery;
 mod table_view;
+#[cfg(feature = "tap")]
+mod web_view;
 
 use common::paused::{VIRTUAL_WAIT_TIMEOUT, pass, until};
 use common::within::within_time;

@@ -1,9 +1,10 @@
 //! Which observation belongs to which: answers to requests, receipts to sends, acknowledgements and repeats to deliveries.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::hash::{BuildHasher as _, RandomState};
 
 use crate::pb;
+use crate::pb::command_ack::AckType;
 use crate::tap::{Endpoint, FrameObservation};
 use crate::wire::command::Command;
 use crate::wire::frame::{Frame, frames};
@@ -50,8 +51,11 @@ impl Why {
 
 type Position = (u64, u64);
 
+/// The hash of a topic and a subscription: their names may be long.
+type Subscription = u64;
+
 /// An entry of a subscription.
-type Delivery = (Arc<str>, Position);
+type Delivery = (Subscription, Position);
 
 /// See the [module](self). All of it is bounded.
 #[derive(Debug, Default)]
@@ -62,8 +66,9 @@ pub(super) struct Links {
     sends: BTreeMap<(u64, u64, u64), u32>,
     /// PING by connection, and whether it went to the broker.
     pings: BTreeMap<(u64, bool), u32>,
-    /// Topic and subscription of a connection's consumer, as one text.
-    subscriptions: BTreeMap<(u64, u64), Arc<str>>,
+    /// That of a connection's consumer.
+    subscriptions: BTreeMap<(u64, u64), Subscription>,
+    hasher: RandomState,
     /// The last delivery of an entry.
     deliveries: BTreeMap<Delivery, Delivered>,
     /// Entries that were asked for again.
@@ -77,6 +82,23 @@ struct Delivered {
     n: u32,
     connection: u64,
     consumer: u64,
+    is_acknowledged: bool,
+}
+
+/// What a frame has to do with earlier ones.
+#[derive(Debug, Default)]
+pub(super) struct Taken {
+    pub(super) link: Option<Link>,
+    /// Other observations that it follows: of an ACK all deliveries but the first.
+    pub(super) others: Vec<u32>,
+    /// All the ids that it names, where those may be several.
+    pub(super) ids: Vec<Position>,
+}
+
+impl From<Option<Link>> for Taken {
+    fn from(link: Option<Link>) -> Self {
+        Self { link, ..Self::default() }
+    }
 }
 
 fn put<K: Ord, V>(table: &mut BTreeMap<K, V>, key: K, value: V) {
@@ -87,8 +109,8 @@ fn put<K: Ord, V>(table: &mut BTreeMap<K, V>, key: K, value: V) {
 }
 
 impl Links {
-    /// Takes the frame with the number `n`. Gives its link, and all the ids that it names, where those are several.
-    pub(super) fn take(&mut self, n: u32, connection: u64, frame: &FrameObservation) -> (Option<Link>, Vec<Position>) {
+    /// Takes the frame with the number `n`.
+    pub(super) fn take(&mut self, n: u32, connection: u64, frame: &FrameObservation) -> Taken {
         let is_up = super::record::is_up(frame.direction);
         let answer = |to: Option<u32>| to.map(|to| Link { to, why: Why::Answers });
         match (frame.command, frame.endpoint) {
@@ -97,41 +119,47 @@ impl Links {
             }
             ("SEND_RECEIPT" | "SEND_ERROR", Some(Endpoint::Producer(producer))) => {
                 let sequence = frame.sequence_id.unwrap_or_default();
-                return (answer(self.sends.remove(&(connection, producer, sequence))), Vec::new());
+                return answer(self.sends.remove(&(connection, producer, sequence))).into();
             }
             ("MESSAGE", Some(Endpoint::Consumer(consumer))) => {
-                return (self.message(n, connection, consumer, frame), Vec::new());
+                return self.message(n, connection, consumer, frame).into();
             }
             ("PING", _) => put(&mut self.pings, (connection, is_up), n),
-            ("PONG", _) => return (answer(self.pings.remove(&(connection, !is_up))), Vec::new()),
+            ("PONG", _) => return answer(self.pings.remove(&(connection, !is_up))).into(),
             _ if is_up => return self.ask(n, connection, frame),
             _ => {
                 let asked = frame.request_id.filter(|_| frame.answers.is_some());
-                return (answer(asked.and_then(|id| self.requests.remove(&(connection, id)))), Vec::new());
+                return answer(asked.and_then(|id| self.requests.remove(&(connection, id)))).into();
             }
         }
-        (None, Vec::new())
+        Taken::default()
     }
 
     /// What a client asks for, or says about messages.
-    fn ask(&mut self, n: u32, connection: u64, frame: &FrameObservation) -> (Option<Link>, Vec<Position>) {
+    fn ask(&mut self, n: u32, connection: u64, frame: &FrameObservation) -> Taken {
         if let Some(id) = frame.request_id {
             put(&mut self.requests, (connection, id), n);
         }
-        let Some(Endpoint::Consumer(consumer)) = frame.endpoint else { return (None, Vec::new()) };
+        let Some(Endpoint::Consumer(consumer)) = frame.endpoint else { return Taken::default() };
         let command = frame.bytes.clone().and_then(|bytes| match frames(bytes).next() {
             Some(Ok(Frame::Other(command))) => Some(command),
             _ => None,
         });
         match command {
             Some(Command::Subscribe(subscribe)) => {
-                let text = format!("{}\n{}", subscribe.topic, subscribe.subscription);
-                put(&mut self.subscriptions, (connection, consumer), text.into());
-                (None, Vec::new())
+                let subscription = self.hasher.hash_one((&subscribe.topic, &subscribe.subscription));
+                put(&mut self.subscriptions, (connection, consumer), subscription);
+                Taken::default()
             }
             Some(Command::Ack(ack)) => {
                 let ids = positions(&ack.message_id);
-                (self.delivered(connection, consumer, &ids, Why::Acknowledges), ids)
+                let subscription = self.subscription(connection, consumer);
+                let done = match ack.ack_type() {
+                    AckType::Cumulative => self.acknowledged_up_to(subscription, &ids),
+                    AckType::Individual => self.acknowledged(subscription, &ids),
+                };
+                let link = done.first().map(|to| Link { to: *to, why: Why::Acknowledges });
+                Taken { link, others: done.get(1..).unwrap_or_default().to_vec(), ids }
             }
             Some(Command::RedeliverUnacknowledgedMessages(redeliver)) => {
                 let ids = positions(&redeliver.message_ids);
@@ -140,31 +168,51 @@ impl Links {
                 }
                 let subscription = self.subscription(connection, consumer);
                 for id in &ids {
-                    put(&mut self.returned, (Arc::clone(&subscription), *id), n);
+                    put(&mut self.returned, (subscription, *id), n);
                 }
-                (self.delivered(connection, consumer, &ids, Why::Returns), ids)
+                let returned = ids.first().and_then(|id| self.deliveries.get(&(subscription, *id)));
+                let link = returned.map(|delivered| Link { to: delivered.n, why: Why::Returns });
+                Taken { link, others: Vec::new(), ids }
             }
-            _ => (None, Vec::new()),
+            _ => Taken::default(),
         }
     }
 
-    /// Of a consumer whose SUBSCRIBE was not seen, a text of its own.
-    fn subscription(&self, connection: u64, consumer: u64) -> Arc<str> {
-        let known = self.subscriptions.get(&(connection, consumer)).cloned();
-        known.unwrap_or_else(|| format!("{connection} {consumer}").into())
+    /// The deliveries of `ids`.
+    fn acknowledged(&mut self, subscription: Subscription, ids: &[Position]) -> Vec<u32> {
+        let mut done = Vec::new();
+        for id in ids {
+            if let Some(delivered) = self.deliveries.get_mut(&(subscription, *id)) {
+                delivered.is_acknowledged = true;
+                done.push(delivered.n);
+            }
+        }
+        done
     }
 
-    /// The delivery of the first of `ids`.
-    fn delivered(&self, connection: u64, consumer: u64, ids: &[Position], why: Why) -> Option<Link> {
-        let key = (self.subscription(connection, consumer), *ids.first()?);
-        self.deliveries.get(&key).map(|delivered| Link { to: delivered.n, why })
+    /// The deliveries up to the first of `ids`, latest first, of which none was acknowledged before.
+    fn acknowledged_up_to(&mut self, subscription: Subscription, ids: &[Position]) -> Vec<u32> {
+        let Some(id) = ids.first() else { return Vec::new() };
+        let before = self.deliveries.range_mut((subscription, (0, 0))..=(subscription, *id));
+        let open = before.rev().map(|(_, delivered)| delivered).take_while(|delivered| !delivered.is_acknowledged);
+        let mark = |delivered: &mut Delivered| {
+            delivered.is_acknowledged = true;
+            delivered.n
+        };
+        open.take(IDS_MAX).map(mark).collect()
+    }
+
+    /// Of a consumer whose SUBSCRIBE was not seen, one of its own.
+    fn subscription(&self, connection: u64, consumer: u64) -> Subscription {
+        let known = self.subscriptions.get(&(connection, consumer)).copied();
+        known.unwrap_or_else(|| self.hasher.hash_one((connection, consumer)))
     }
 
     fn message(&mut self, n: u32, connection: u64, consumer: u64, frame: &FrameObservation) -> Option<Link> {
         let key = (self.subscription(connection, consumer), frame.message_id?);
         let before = self.deliveries.get(&key).copied();
         let named = self.returned.remove(&key);
-        put(&mut self.deliveries, key, Delivered { n, connection, consumer });
+        put(&mut self.deliveries, key, Delivered { n, connection, consumer, is_acknowledged: false });
         let before = before?;
         let all = self.returned_all.get(&(before.connection, before.consumer)).copied();
         match named.or(all.filter(|asked| *asked > before.n)) {

@@ -5,24 +5,30 @@
 //! | `http` | requests and answers |
 //! | `guard` | who may ask |
 //! | `source` | where observations come from |
-//! | `store`, `spill` | observations by number, in a bounded part of memory and in a temporary file |
-//! | `view` | filters, and the rows that they show |
+//! | `store` | observations by number |
+//! | `entries`, `records` | what is needed to find them, and what they say: in temporary files (`spill`) but for the end |
+//! | `contents` | keys and properties of messages |
+//! | `view`, `bits` | filters, and the rows that they show |
 //! | `links` | which observation belongs to which |
 //! | `series` | ledgers over time |
 //! | `record`, `explained` | an observation, and a frame, as JSON |
 //! | `assets` | the page: HTML, CSS and modules of JavaScript, as written |
 //!
 //! # What it keeps
-//! Sixteen bytes of memory for each observation; what it says, and the bytes of its frame, go to a temporary file that its owner alone can
-//! read and that has no name. What is too much for either is counted, and the page tells so. Credentials are in no answer; payloads
-//! are in one only where the person asked for that of this frame.
+//! In memory two bits of each observation for each of the last filters, and a few MiB. What observations say, and the bytes of their frames,
+//! go to temporary files that their owner alone can read and that have no name. What comes once these are full, or cannot be written,
+//! is counted, and the page tells so. Credentials are in no answer; payloads are in one only where the person asked for that of this frame.
 
 mod assets;
+mod bits;
+mod contents;
+mod entries;
 mod explained;
 mod guard;
 mod http;
 mod links;
 mod record;
+mod records;
 mod series;
 mod source;
 mod spill;

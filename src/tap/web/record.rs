@@ -1,29 +1,41 @@
-//! An observation as one line of JSON. Numbers of 64 bits are strings: JavaScript has 53.
+//! An observation as one line of JSON, and the words that it is found by. Numbers of 64 bits are strings: JavaScript has 53.
 //!
 //! Written as text at once: of a million observations most are never looked at.
 
 use std::borrow::Cow;
 use std::fmt::{Display, Write as _};
 
+use super::contents::Contents;
 use crate::capture::Direction;
 use crate::tap::{Endpoint, FrameObservation, Ledger, Observation, ObservedEvent, Violation};
 
 /// The most characters of a text of a peer.
 const TEXT_CHARS_MAX: usize = 2_000;
 
+/// The most bytes of the words that a record is found by.
+const WORDS_BYTES_MAX: usize = 4_000;
+
+/// Properties that a record has; it is found by all of them.
+const PROPERTIES_SHOWN: usize = 8;
+
 /// An object of JSON that grows member by member.
 #[derive(Debug)]
-pub(super) struct Record(String);
+pub(super) struct Record {
+    json: String,
+    /// In lower case, each between spaces, on one line.
+    words: String,
+}
 
 impl Record {
     /// What happened, without its number and its place in time, which the store adds.
     pub(super) fn new(observation: &Observation) -> Self {
-        let mut record = Self(format!("{{\"connection\":{}", observation.connection));
+        let json = format!("{{\"connection\":{}", observation.connection);
+        let mut record = Self { json, words: " ".to_owned() };
         match &observation.event {
             ObservedEvent::Opened { client, broker, is_partial } => {
                 record.text("event", "opened");
-                record.text("client", &client.to_string());
-                record.text("broker", &broker.to_string());
+                record.said("client", &client.to_string());
+                record.said("broker", &broker.to_string());
                 record.put("partial", is_partial);
             }
             ObservedEvent::Frame(frame) => record.frame(frame),
@@ -46,7 +58,7 @@ impl Record {
 
     /// A member whose value is JSON as it is displayed.
     pub(super) fn put(&mut self, name: &str, value: impl Display) {
-        let _ = write!(self.0, ",\"{name}\":{value}");
+        let _ = write!(self.json, ",\"{name}\":{value}");
     }
 
     /// A member that is a text.
@@ -60,10 +72,55 @@ impl Record {
         }
     }
 
-    /// The whole of it.
-    pub(super) fn end(mut self) -> String {
-        self.0.push('}');
-        self.0
+    /// A member that is a text, and that it is found by.
+    fn said(&mut self, name: &str, text: &str) {
+        self.text(name, text);
+        self.find_by(text);
+    }
+
+    fn find_by(&mut self, text: &str) {
+        for word in text.split_whitespace() {
+            if self.words.len() + word.len() > WORDS_BYTES_MAX {
+                break;
+            }
+            let from = self.words.len();
+            if word.is_ascii() {
+                self.words.push_str(word);
+                self.words[from..].make_ascii_lowercase();
+            } else {
+                self.words.push_str(&word.to_lowercase());
+            }
+            self.words.push(' ');
+        }
+    }
+
+    /// The ids of several messages.
+    pub(super) fn ids(&mut self, ids: &[(u64, u64)]) {
+        let ids: Vec<_> = ids.iter().copied().map(message_id).collect();
+        ids.iter().for_each(|id| self.find_by(id));
+        self.put("ids", serde_json::json!(ids));
+    }
+
+    pub(super) fn contents(&mut self, contents: &Contents) {
+        let Contents { keys, properties } = contents;
+        keys.iter().for_each(|key| self.find_by(key));
+        for (name, value) in properties {
+            self.find_by(name);
+            self.find_by(value);
+        }
+        if let Some(key) = keys.first() {
+            self.text("key", key);
+        }
+        if !properties.is_empty() {
+            let shown = &properties[..properties.len().min(PROPERTIES_SHOWN)];
+            self.put("properties", serde_json::json!(shown));
+        }
+    }
+
+    /// The whole of it, and the words that it is found by.
+    pub(super) fn end(mut self) -> (String, String) {
+        self.json.push('}');
+        (self.json, self.words)
     }
 
     fn gap(&mut self, event: &str, direction: Direction, count: u64) {
@@ -99,14 +156,16 @@ impl Record {
         counted("redelivered", frame.redelivery_count.into());
         counted("payload", frame.payload_bytes as u64);
         if let Some(id) = frame.message_id {
-            self.text("id", &message_id(id));
+            self.said("id", &message_id(id));
         }
         if let Some(error) = &frame.error {
-            let error = serde_json::json!({ "code": error.code, "name": error.name, "message": cut(&error.message) });
-            self.put("error", error);
+            let message = cut(&error.message);
+            self.find_by(error.name);
+            self.find_by(&message);
+            self.put("error", serde_json::json!({ "code": error.code, "name": error.name, "message": message }));
         }
         if !frame.detail.is_empty() {
-            self.text("detail", &frame.detail);
+            self.said("detail", &frame.detail);
         }
         match frame.ledger {
             Some(Ledger::Producer { pending_sends, pending_messages }) => {
@@ -127,11 +186,11 @@ impl Record {
 
     fn violation(&mut self, violation: &Violation) {
         self.text("event", "violation");
-        self.text("rule", violation.rule.name());
+        self.said("rule", violation.rule.name());
         self.text("by", &violation.by.to_string());
         self.text("chapter", violation.rule.chapter());
         self.subject(violation.endpoint, violation.topic.as_deref());
-        self.text("detail", &violation.detail);
+        self.said("detail", &violation.detail);
     }
 
     fn subject(&mut self, endpoint: Option<Endpoint>, topic: Option<&str>) {

@@ -1,11 +1,10 @@
 //! Ledgers over time, in a fixed number of buckets whose width grows with the time that is seen.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::store::{TICK_MICROS, Ticks};
+use super::entries::{TICK_MICROS, Ticks};
 use crate::tap::{Endpoint, FrameObservation, Ledger};
 
 /// Buckets of each line.
@@ -56,11 +55,42 @@ impl Range {
 
 #[derive(Debug)]
 struct Charted {
-    topic: Option<Arc<str>>,
-    /// Pending sends, or permits.
-    first: Line,
-    /// Microseconds from SEND to receipt, or unacknowledged messages.
-    second: Line,
+    topic: Option<String>,
+    /// The most permits that were open: what the client has room for.
+    room: i64,
+    lines: [Line; 3],
+}
+
+/// Names and units of the lines: `pending sends`, microseconds from SEND to receipt, and none.
+const OF_PRODUCER: &[(&str, &str)] = &[("pending sends", ""), ("send to receipt", "µs")];
+
+/// `queue` is what was delivered and has not been replaced by a permit: the client hands it out before it gives one.
+const OF_CONSUMER: &[(&str, &str)] = &[("permits", ""), ("queue", ""), ("unacknowledged", "")];
+
+impl Charted {
+    fn new(frame: &FrameObservation) -> Self {
+        let topic = frame.topic.as_deref().map(|topic| super::record::cut(topic).into_owned());
+        Self { topic, room: 0, lines: Default::default() }
+    }
+
+    fn note(&mut self, bucket: usize, ledger: Ledger, frame: &FrameObservation) {
+        let [first, second, third] = &mut self.lines;
+        let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        match ledger {
+            Ledger::Producer { pending_sends, .. } => {
+                first.note(bucket, number(pending_sends));
+                if let Some(answered) = frame.answers.filter(|answered| answered.command == "SEND") {
+                    second.note(bucket, number(answered.after.as_micros() as u64));
+                }
+            }
+            Ledger::Consumer { permits, unacknowledged, .. } => {
+                self.room = self.room.max(permits);
+                first.note(bucket, permits);
+                second.note(bucket, self.room.saturating_sub(permits));
+                third.note(bucket, number(unacknowledged));
+            }
+        }
+    }
 }
 
 /// See the [module](self).
@@ -87,8 +117,7 @@ impl Series {
             self.frames = halved(&self.frames);
             self.errors = halved(&self.errors);
             for charted in self.charted.values_mut() {
-                charted.first.halve();
-                charted.second.halve();
+                charted.lines.iter_mut().for_each(Line::halve);
             }
         }
         (at / self.width) as usize
@@ -113,34 +142,18 @@ impl Series {
         if is_full && !self.charted.contains_key(&(connection, endpoint)) {
             return;
         }
-        let topic = frame.topic.clone();
-        let fresh = || Charted { topic, first: Line::default(), second: Line::default() };
-        let charted = self.charted.entry((connection, endpoint)).or_insert_with(fresh);
-        match ledger {
-            Ledger::Producer { pending_sends, .. } => {
-                charted.first.note(bucket, i64::try_from(pending_sends).unwrap_or(i64::MAX));
-                if let Some(answered) = frame.answers.filter(|answered| answered.command == "SEND") {
-                    charted.second.note(bucket, i64::try_from(answered.after.as_micros()).unwrap_or(i64::MAX));
-                }
-            }
-            Ledger::Consumer { permits, unacknowledged, .. } => {
-                charted.first.note(bucket, permits);
-                charted.second.note(bucket, i64::try_from(unacknowledged).unwrap_or(i64::MAX));
-            }
-        }
+        let charted = self.charted.entry((connection, endpoint)).or_insert_with(|| Charted::new(frame));
+        charted.note(bucket, ledger, frame);
     }
 
     /// `width` of a bucket in microseconds, the `frames` and `errors` in each, and the `endpoints` with their lines.
     pub(super) fn json(&self) -> Value {
         let endpoints = self.charted.iter().map(|((connection, endpoint), charted)| {
-            let lines = match endpoint {
-                Endpoint::Producer(_) => {
-                    [charted.first.json("pending sends", ""), charted.second.json("send to receipt", "µs")]
-                }
-                _ => [charted.first.json("permits", ""), charted.second.json("unacknowledged", "")],
-            };
-            let topic = charted.topic.as_deref().map(super::record::cut);
-            json!({ "connection": connection, "endpoint": endpoint.to_string(), "topic": topic, "lines": lines })
+            let names = if matches!(endpoint, Endpoint::Producer(_)) { OF_PRODUCER } else { OF_CONSUMER };
+            let lines = charted.lines.iter().zip(names).map(|(line, (name, unit))| line.json(name, unit));
+            let lines: Vec<_> = lines.collect();
+            let (endpoint, topic) = (endpoint.to_string(), &charted.topic);
+            json!({ "connection": connection, "endpoint": endpoint, "topic": topic, "lines": lines })
         });
         let endpoints: Vec<_> = endpoints.collect();
         json!({

@@ -50,12 +50,9 @@ impl Source {
     /// Takes what was seen. Where it cannot be kept, the page says so.
     pub(super) fn take(&self, seen: &[Observation]) {
         let mut store = self.lock();
-        let taken = seen.iter().try_for_each(|seen| store.take(seen));
+        seen.iter().for_each(|seen| store.take(seen));
         let total = store.taken();
         drop(store);
-        if let Err(error) = taken {
-            self.end(format!("the temporary file cannot be written: {error}"));
-        }
         self.news.send_replace(total);
     }
 

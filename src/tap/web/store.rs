@@ -1,4 +1,4 @@
-//! Observations by number: what is needed to find and to fold them in memory, what they say in a file.
+//! Observations by number, and all that is known of them together.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -7,30 +7,17 @@ use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
-use super::links::{Link, Links, Why};
+use super::contents::Contents;
+use super::entries::{Entries, Entry, NONE, TICK_MICROS, Ticks};
+use super::links::{Link, Links, Taken, Why};
 use super::record::{self, Record};
+use super::records::{BLOCK, Records};
 use super::series::Series;
-use super::spill::Spill;
 use super::view::{Page, Views};
 use crate::tap::{Endpoint, FrameObservation, Observation, ObservedEvent};
 
-/// Time since the first observation, in units of [`TICK_MICROS`].
-pub(super) type Ticks = u32;
-
-/// What 32 bits count for five days.
-pub(super) const TICK_MICROS: u64 = 100;
-
-/// Observations that are kept: 16 bytes of memory each.
-const OBSERVATIONS_MAX: usize = 8_000_000;
-
-/// Bytes of the file behind them.
-const SPILL_BYTES_MAX: u64 = 8 << 30;
-
-/// Entries of one piece of memory, so that growth copies nothing.
-const PIECE: usize = 1 << 14;
-
-/// Records that are written as one, and read as one.
-const BLOCK: usize = 128;
+/// Observations that are kept: more than there can be in a capture of a GiB. Each costs a bit or two in memory.
+const OBSERVATIONS_MAX: u32 = 100_000_000;
 
 /// Connections whose addresses are told; of later ones only the number is.
 const CONNECTIONS_MAX: usize = 5_000;
@@ -38,45 +25,14 @@ const CONNECTIONS_MAX: usize = 5_000;
 /// Connections with an endpoint and a topic; what comes beyond them has none.
 const SUBJECTS_MAX: usize = 100_000;
 
+/// Bytes of the topics of these.
+const TOPIC_BYTES_MAX: usize = 16 << 20;
+
 /// Records on either side that are searched for the life of a message.
 const LIFE_RECORDS: u32 = 50_000;
 
 /// The most steps of a life that are told.
 const LIFE_STEPS: usize = 60;
-
-const NONE: u32 = u32::MAX;
-
-/// What is kept in memory of an observation.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Entry {
-    pub(super) at: Ticks,
-    pub(super) subject: u32,
-    /// The observation that answers or follows it, or [`NONE`].
-    after: u32,
-    /// Index of [`Store::kinds`].
-    pub(super) kind: u8,
-    flags: u8,
-}
-
-impl Entry {
-    const UP: u8 = 1;
-    const ERROR: u8 = 2;
-    const PLAIN: u8 = 4;
-
-    pub(super) fn is_up(self) -> bool {
-        self.flags & Self::UP != 0
-    }
-
-    /// A violation, or a frame that refuses something.
-    pub(super) fn is_error(self) -> bool {
-        self.flags & Self::ERROR != 0
-    }
-
-    /// A frame of the data path that nothing is remarkable about: runs of them are folded.
-    pub(super) fn is_plain(self) -> bool {
-        self.flags & Self::PLAIN != 0
-    }
-}
 
 /// What an observation is about.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -90,20 +46,20 @@ pub(super) struct Subject {
 #[derive(Debug)]
 pub(super) struct Store {
     began: Option<SystemTime>,
-    pieces: Vec<Vec<Entry>>,
+    last: Ticks,
+    pub(super) entries: Entries,
+    pub(super) records: Records,
     pub(super) kinds: Vec<&'static str>,
     pub(super) subjects: Vec<Subject>,
     subject_numbers: BTreeMap<Subject, u32>,
+    topic_bytes: usize,
     connections: Vec<Value>,
     links: Links,
     series: Series,
     views: Views,
-    spill: Spill,
-    /// Places and lengths of the full blocks.
-    blocks: Vec<(u64, u32)>,
-    /// The records of the last block, a line each.
-    block: Vec<u8>,
-    /// Observations beyond [`OBSERVATIONS_MAX`].
+    /// Why no more is kept.
+    full: Option<String>,
+    /// Observations since then.
     left_out: u64,
     errors: u64,
 }
@@ -116,25 +72,25 @@ impl Store {
     pub(super) fn new() -> io::Result<Self> {
         Ok(Self {
             began: None,
-            pieces: Vec::new(),
+            last: 0,
+            entries: Entries::new()?,
+            records: Records::new()?,
             kinds: Vec::new(),
             subjects: Vec::new(),
             subject_numbers: BTreeMap::new(),
+            topic_bytes: 0,
             connections: Vec::new(),
             links: Links::default(),
             series: Series::default(),
             views: Views::default(),
-            spill: Spill::new(SPILL_BYTES_MAX)?,
-            blocks: Vec::new(),
-            block: Vec::new(),
+            full: None,
             left_out: 0,
             errors: 0,
         })
     }
 
     pub(super) fn len(&self) -> u32 {
-        let full = self.pieces.len().saturating_sub(1) * PIECE;
-        (full + self.pieces.last().map_or(0, Vec::len)) as u32
+        self.entries.len()
     }
 
     /// What was taken so far, left out or not.
@@ -142,45 +98,57 @@ impl Store {
         u64::from(self.len()) + self.left_out
     }
 
-    pub(super) fn entry(&self, n: u32) -> Option<Entry> {
-        self.pieces.get(n as usize / PIECE)?.get(n as usize % PIECE).copied()
+    /// Takes what comes next. Once something cannot be kept, nothing more is, so that numbers and times have no holes; what was kept
+    /// stays.
+    pub(super) fn take(&mut self, seen: &Observation) {
+        if self.full.is_none() {
+            self.full = self.keep(seen).err();
+        }
+        self.left_out += u64::from(self.full.is_some());
     }
 
-    /// Takes what comes next.
-    ///
-    /// # Errors
-    /// The temporary file cannot be written; then nothing more can be kept.
-    pub(super) fn take(&mut self, seen: &Observation) -> io::Result<()> {
+    /// Keeps an observation, or says why it cannot.
+    fn keep(&mut self, seen: &Observation) -> Result<(), String> {
         let n = self.len();
-        if n as usize >= OBSERVATIONS_MAX {
-            self.left_out += 1;
-            return Ok(());
+        if n >= OBSERVATIONS_MAX {
+            return Err(format!("{OBSERVATIONS_MAX} observations are the most that are kept"));
         }
+        let place = self.make_room(seen).map_err(|error| format!("the temporary file cannot be written: {error}"))?;
         let began = *self.began.get_or_insert(seen.at);
         let micros = seen.at.duration_since(began).unwrap_or_default().as_micros() as u64;
         let at = Ticks::try_from(micros / TICK_MICROS).unwrap_or(Ticks::MAX);
+        self.last = self.last.max(at);
         let mut record = Record::new(seen);
         record.put("n", n);
         record.put("at", micros);
+        if let Some((place, len)) = place {
+            record.put("place", format_args!("[{place},{len}]"));
+        }
         let mut is_plain = false;
         if let ObservedEvent::Frame(frame) = &seen.event {
-            let link = self.take_frame(n, at, seen.connection, frame, &mut record)?;
+            let link = self.take_frame(n, at, seen.connection, frame, &mut record);
             is_plain = is_ordinary(frame) && !link.is_some_and(|link| matches!(link.why, Why::Asked | Why::Again));
         }
         self.meet(seen);
         self.errors += u64::from(seen.is_error());
         self.series.count(at, seen.is_error());
         let entry = self.sum_up(seen, at, is_plain);
-        self.push(entry);
-        self.block.extend_from_slice(record.end().as_bytes());
-        self.block.push(b'\n');
-        if self.len() as usize % BLOCK == 0 {
-            self.end_block()?;
-        }
+        self.entries.push(entry);
+        let (record, words) = record.end();
+        self.records.push(&record, &words);
         Ok(())
     }
 
-    /// Keeps its bytes, and ties it to earlier ones.
+    /// All that may fail: room, and the bytes of a frame. Gives where these are.
+    fn make_room(&mut self, seen: &Observation) -> io::Result<Option<(u64, usize)>> {
+        self.entries.make_room()?;
+        self.records.make_room()?;
+        let ObservedEvent::Frame(frame) = &seen.event else { return Ok(None) };
+        let Some(bytes) = &frame.bytes else { return Ok(None) };
+        Ok(Some((self.records.append(bytes)?, bytes.len())))
+    }
+
+    /// Ties a frame to earlier ones.
     fn take_frame(
         &mut self,
         n: u32,
@@ -188,49 +156,21 @@ impl Store {
         connection: u64,
         frame: &FrameObservation,
         record: &mut Record,
-    ) -> io::Result<Option<Link>> {
-        if let Some(bytes) = &frame.bytes {
-            if let Some(place) = self.spill.append(bytes)? {
-                record.put("place", format_args!("[{place},{}]", bytes.len()));
-            }
+    ) -> Option<Link> {
+        let Taken { link, others, ids } = self.links.take(n, connection, frame);
+        for to in link.iter().map(|link| link.to).chain(others) {
+            // Of a file that cannot be written only this link is lost.
+            let _ = self.entries.set_after(to, n);
         }
-        let (link, ids) = self.links.take(n, connection, frame);
         if let Some(link) = link {
-            self.link(n, link);
             record.put("before", format_args!("{{\"n\":{},\"why\":\"{}\"}}", link.to, link.why.name()));
         }
         if ids.len() > 1 || frame.message_id.is_none() && !ids.is_empty() {
-            let ids: Vec<_> = ids.into_iter().map(record::message_id).collect();
-            record.put("ids", json!(ids));
+            record.ids(&ids);
         }
+        record.contents(&Contents::of(frame));
         self.series.note(at, connection, frame);
-        Ok(link)
-    }
-
-    fn push(&mut self, entry: Entry) {
-        if self.pieces.last().is_none_or(|piece| piece.len() == PIECE) {
-            self.pieces.push(Vec::with_capacity(PIECE));
-        }
-        if let Some(piece) = self.pieces.last_mut() {
-            piece.push(entry);
-        }
-    }
-
-    /// Without a place in the file for it, an empty one stands for the block.
-    fn end_block(&mut self) -> io::Result<()> {
-        let place = self.spill.append(&self.block)?;
-        let len = place.map_or(0, |_| self.block.len() as u32);
-        self.blocks.push((place.unwrap_or_default(), len));
-        self.block.clear();
-        Ok(())
-    }
-
-    fn link(&mut self, n: u32, link: Link) {
-        let to =
-            self.pieces.get_mut(link.to as usize / PIECE).and_then(|piece| piece.get_mut(link.to as usize % PIECE));
-        if let Some(entry) = to {
-            entry.after = n;
-        }
+        link
     }
 
     /// Remembers the two ends of a connection.
@@ -283,11 +223,12 @@ impl Store {
         if let Some(number) = self.subject_numbers.get(&subject) {
             return *number;
         }
-        let subject = if self.subjects.len() < SUBJECTS_MAX {
+        let subject = if self.subjects.len() < SUBJECTS_MAX && self.topic_bytes < TOPIC_BYTES_MAX {
             subject
         } else {
             Subject { connection: 0, endpoint: None, topic: None }
         };
+        self.topic_bytes += subject.topic.as_ref().map_or(0, |topic| topic.len());
         let number = *self.subject_numbers.entry(subject.clone()).or_insert(self.subjects.len() as u32);
         if number as usize == self.subjects.len() {
             self.subjects.push(subject);
@@ -295,30 +236,10 @@ impl Store {
         number
     }
 
-    /// The records from `from` on, up to `count`.
-    fn lines(&mut self, from: u32, count: u32) -> io::Result<Vec<String>> {
-        let end = from.saturating_add(count).min(self.len());
-        let mut out = Vec::new();
-        let mut n = from;
-        while n < end {
-            let index = n as usize / BLOCK;
-            let bytes = match self.blocks.get(index) {
-                Some((place, len)) => self.spill.read(*place, *len as usize)?,
-                None => self.block.clone(),
-            };
-            let first = (index * BLOCK) as u32;
-            let until = (first + BLOCK as u32).min(end);
-            let text = String::from_utf8_lossy(&bytes);
-            out.extend(text.lines().skip((n - first) as usize).take((until - n) as usize).map(str::to_owned));
-            n = until;
-        }
-        Ok(out)
-    }
-
     /// One observation: its record, and `after`, the number of what follows it.
     pub(super) fn record(&mut self, n: u32) -> io::Result<Option<Value>> {
-        let Some(entry) = self.entry(n) else { return Ok(None) };
-        let Some(line) = self.lines(n, 1)?.pop() else { return Ok(None) };
+        let Some(entry) = self.entries.get(n)? else { return Ok(None) };
+        let Some(line) = self.records.line(n)? else { return Ok(None) };
         let mut record: Value = serde_json::from_str(&line)?;
         if entry.after != NONE {
             record["after"] = json!(entry.after);
@@ -331,7 +252,7 @@ impl Store {
         let Some(record) = self.record(n)? else { return Ok(None) };
         let place = |index: usize| record["place"][index].as_u64();
         let (Some(at), Some(len)) = (place(0), place(1)) else { return Ok(None) };
-        self.spill.read(at, len as usize).map(Some)
+        self.records.bytes(at, len as usize).map(Some)
     }
 
     /// A page of what a filter shows: see [`Views`].
@@ -356,39 +277,39 @@ impl Store {
         };
         let Some(id) = named else { return Ok(json!([])) };
         let topic = record["topic"].clone();
-        let from = n.saturating_sub(LIFE_RECORDS);
-        let quoted = format!("\"{id}\"");
+        let word = format!(" {id} ");
+        let block = |n: u32| n as usize / BLOCK;
         let mut steps = Vec::new();
-        for line in self.lines(from, 2 * LIFE_RECORDS)? {
-            if !line.contains(&quoted) {
-                continue;
-            }
-            let step: Value = serde_json::from_str(&line)?;
-            if step["topic"] != topic || steps.len() >= LIFE_STEPS {
-                continue;
-            }
-            if step["command"] == "SEND_RECEIPT" {
-                if let Some(sent) = step["before"]["n"].as_u64() {
+        for block in block(n.saturating_sub(LIFE_RECORDS))..=block(n.saturating_add(LIFE_RECORDS).min(self.len())) {
+            let words = self.records.words(block)?;
+            let named = words.lines().enumerate().filter(|(_, line)| line.contains(&word));
+            for (offset, _) in named {
+                let Some(step) = self.record((block * BLOCK + offset) as u32)? else { continue };
+                if step["topic"] != topic || steps.len() >= LIFE_STEPS {
+                    continue;
+                }
+                let sent = step["before"]["n"].as_u64().filter(|_| step["command"] == "SEND_RECEIPT");
+                if let Some(sent) = sent {
                     steps.extend(self.record(sent as u32)?);
                 }
+                steps.push(step);
             }
-            steps.push(step);
         }
         Ok(json!(steps))
     }
 
-    /// What there is: `total` observations, `left_out`, the `errors` among them, the `connections`, the beginning as milliseconds
+    /// What there is: `total` observations, `left_out` and why it is `full`, the `errors` among them, the `connections`, the beginning as milliseconds
     /// since 1970, and `last`, the microseconds from then to the last observation.
     pub(super) fn state(&self) -> Value {
         let began = self.began.and_then(|began| began.duration_since(SystemTime::UNIX_EPOCH).ok());
-        let last = self.len().checked_sub(1).and_then(|n| self.entry(n)).map_or(0, |entry| entry.at);
         json!({
             "total": self.len(),
             "left_out": self.left_out,
+            "full": self.full,
             "errors": self.errors,
             "connections": self.connections,
             "began": began.map(|began| began.as_millis() as u64),
-            "last": u64::from(last) * TICK_MICROS,
+            "last": u64::from(self.last) * TICK_MICROS,
         })
     }
 

@@ -95,7 +95,7 @@ impl Traffic {
 
     fn store(&self) -> Store {
         let mut store = Store::new().expect("a temporary file");
-        self.seen.iter().for_each(|seen| store.take(seen).expect("written"));
+        self.seen.iter().for_each(|seen| store.take(seen));
         store
     }
 }
@@ -104,6 +104,16 @@ fn entry(sequence_id: u64) -> Bytes {
     let mut out = BytesMut::new();
     let fields = MetadataFields { producer_name: "p", sequence_id, ..MetadataFields::default() };
     put_entry(&mut out, &fields, b"PAYLOAD");
+    out.freeze()
+}
+
+/// An entry with any metadata, without a checksum.
+fn raw_entry(metadata: &pb::MessageMetadata) -> Bytes {
+    let metadata = prost::Message::encode_to_vec(metadata);
+    let mut out = BytesMut::new();
+    out.put_u32(metadata.len() as u32);
+    out.put_slice(&metadata);
+    out.put_slice(b"PAYLOAD");
     out.freeze()
 }
 
@@ -163,6 +173,18 @@ fn receipts_repeats_and_lives_are_tied_together() {
     traffic.command(1, ToBroker, pb::CommandAck { consumer_id: 1, message_id: vec![id(1)], ..Default::default() });
     traffic.connected(2);
     traffic.message(2, 0);
+    (2..6).for_each(|entry| traffic.message(2, entry));
+    traffic.command(
+        2,
+        ToBroker,
+        pb::CommandAck { consumer_id: 1, message_id: vec![id(2), id(3)], ..Default::default() },
+    );
+    let ack_type = pb::command_ack::AckType::Cumulative as i32;
+    traffic.command(
+        2,
+        ToBroker,
+        pb::CommandAck { consumer_id: 1, ack_type, message_id: vec![id(5)], ..Default::default() },
+    );
     let mut store = traffic.store();
     let all = rows(&mut store, &Page { fold: false, ..page("") });
     let of = |command: &str| all.iter().filter(|row| row["command"] == command).collect::<Vec<_>>();
@@ -173,6 +195,10 @@ fn receipts_repeats_and_lives_are_tied_together() {
     assert_eq!((&messages[2]["before"]["why"], &messages[2]["before"]["n"]), (&"asked".into(), &redelivers[0]["n"]));
     assert_eq!(of("ACK")[0]["before"]["n"], messages[2]["n"]);
     assert_eq!((&messages[3]["before"]["why"], &messages[3]["before"]["n"]), (&"again".into(), &messages[0]["n"]));
+
+    // Both deliveries that an ACK names, and all that a cumulative one is about.
+    assert_eq!((&messages[4]["after"], &messages[5]["after"]), (&of("ACK")[1]["n"], &of("ACK")[1]["n"]));
+    assert_eq!((&messages[6]["after"], &messages[7]["after"]), (&of("ACK")[2]["n"], &of("ACK")[2]["n"]));
 
     let life = store.life(messages[2]["n"].as_u64().expect("a number") as u32).expect("read");
     let steps: Vec<_> = life.as_array().expect("steps").iter().map(|step| step["command"].clone()).collect();
@@ -234,4 +260,83 @@ async fn the_page_is_for_whoever_has_its_url() {
 
 fn hex(text: &str) -> String {
     text.bytes().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+fn what_is_said_is_found() {
+    let mut traffic = Traffic::new();
+    traffic.connected(1);
+    let mut metadata =
+        pb::MessageMetadata { producer_name: "p".into(), partition_key: Some("Order-7".into()), ..Default::default() };
+    metadata.properties.push(pb::KeyValue { key: "language".into(), value: "Two Words".into() });
+    let mut out = BytesMut::new();
+    let entry = raw_entry(&metadata);
+    put_send_head(&mut out, &SendHead::new(1, 0), entry.len());
+    out.put_slice(&entry);
+    traffic.bytes(1, ToBroker, out);
+    (1..200).for_each(|sequence| traffic.send(1, sequence));
+    let error = pb::CommandError {
+        request_id: 9,
+        error: pb::ServerError::TopicNotFound as i32,
+        message: "No such\nthing".into(),
+    };
+    traffic.command(1, ToClient, error);
+    let mut store = traffic.store();
+    let mut found = |words: &str| {
+        let rows = rows(&mut store, &Page { fold: false, ..page(words) });
+        rows.iter().map(|row| row["command"].as_str().unwrap_or_default().to_owned()).collect::<Vec<_>>()
+    };
+    for words in ["order-7", "LANGUAGE", "language words", "send two"] {
+        assert_eq!(found(words), ["SEND"], "{words}");
+    }
+    for words in ["7:12", "7:12:-1", "7:12:-1:0"] {
+        assert_eq!(found(words), ["SEND_RECEIPT"], "{words}");
+    }
+    assert_eq!(found("such thing"), ["ERROR"]);
+    assert_eq!(found("topicnotfound"), ["ERROR"]);
+    assert_eq!(found("send -receipt -order-7").len(), 100, "a page of them");
+    assert_eq!(found("payload"), Vec::<String>::new());
+}
+
+#[test]
+fn an_answer_looks_at_a_part_of_millions() {
+    let mut traffic = Traffic::new();
+    traffic.connected(1);
+    traffic.command(1, ToBroker, pb::CommandPing {});
+    let mut store = Store::new().expect("a temporary file");
+    let ping = traffic.seen.pop().expect("a PING");
+    traffic.seen.iter().for_each(|seen| store.take(seen));
+    let first = store.len();
+    (0..600_000).for_each(|_| store.take(&ping));
+    let page = Page { fold: false, ..page("ping") };
+    let answer = store.page(&page).expect("read");
+    assert_eq!((&answer["looked"], &answer["total"]), (&500_000.into(), &(500_000 - first).into()));
+    let answer = store.page(&page).expect("read");
+    assert_eq!((&answer["looked"], &answer["total"]), (&(600_000 + first).into(), &600_000.into()));
+    let folded = store.page(&Page { at: Some(400_000), count: 1, fold: true, ..page.clone() }).expect("read");
+    assert_eq!(folded["rows"][0]["count"], 5000);
+}
+
+#[cfg(unix)]
+#[test]
+fn on_a_full_disk_what_was_kept_stays_and_the_rest_is_counted() {
+    for fill in [|store: &mut Store| store.records.fill_disk(), |store: &mut Store| store.entries.fill_disk()] {
+        let mut traffic = Traffic::new();
+        traffic.connected(1);
+        traffic.command(1, ToBroker, pb::CommandPing {});
+        let mut store = traffic.store();
+        fill(&mut store);
+        (0..300_000).for_each(|_| store.take(&traffic.seen[8]));
+        let state = store.state();
+        let (kept, left_out) =
+            (state["total"].as_u64().expect("a number"), state["left_out"].as_u64().expect("a number"));
+        assert!(kept > 1000 && left_out > 1000 && kept + left_out == 300_000 + traffic.seen.len() as u64, "{state}");
+        assert!(
+            state["full"].as_str().is_some_and(|why| why.starts_with("the temporary file cannot be written: ")),
+            "{state}"
+        );
+        let last = store.record(kept as u32 - 1).expect("it is in memory").expect("the last one");
+        assert_eq!(last["n"], kept - 1);
+        assert_eq!(rows(&mut store, &Page { fold: false, ..page("connect") })[0]["command"], "CONNECT");
+    }
 }
