@@ -23,6 +23,13 @@ function entry(sequence) {
   return [...u32(metadata.length), ...metadata, 104, 105];
 }
 
+/** A SEND whose payload is behind its end: that of `size` zeros. */
+function largeSend(sequence, size) {
+  const command = [...number(1, 6), ...bytes(6, [...number(1, 1), ...number(2, sequence)])];
+  const head = entry(sequence).slice(0, -2);
+  return [...u32(4 + command.length + head.length + size), ...u32(command.length), ...command, ...head];
+}
+
 const TOPIC = "persistent://public/default/many";
 const [CLIENT, BROKER] = [[127, 0, 0, 1, 0xc3, 0x50], [127, 0, 0, 1, 0x19, 0xfa]];
 const [TO_BROKER, TO_CLIENT] = [0, 1];
@@ -58,8 +65,11 @@ class Pcap {
   }
 }
 
-/** Writes `count` SENDs and their receipts, a refused PRODUCER, and a receipt that no SEND has had. */
-export function writeCapture(path, count) {
+/** The most bytes of one packet. */
+const PACKET_MAX = 60_000;
+
+/** Writes `count` SENDs and their receipts, of messages with `size` bytes if it is given, a refused PRODUCER, and a receipt that no SEND has had. */
+export function writeCapture(path, count, size = 0) {
   const pcap = new Pcap(path);
   pcap.packet(TO_BROKER, 0x02, Buffer.alloc(0));
   pcap.packet(TO_CLIENT, 0x12, Buffer.alloc(0));
@@ -70,11 +80,18 @@ export function writeCapture(path, count) {
   say(TO_CLIENT, frame(17, [...number(1, 1), ...text(2, "p"), ...number(3, 0)]));
   say(TO_BROKER, frame(5, [...text(1, "persistent://public/default/<b>refused</b>"), ...number(2, 2), ...number(3, 2)]));
   say(TO_CLIENT, frame(14, [...number(1, 2), ...number(2, 3), ...text(3, "<script>document.title='run'</script>\u202e")]));
-  for (let sequence = 0; sequence < count; ) {
+  const receipt = (sequence) => frame(7, [...number(1, 1), ...number(2, sequence), ...bytes(3, [...number(1, 7), ...number(2, sequence)])]);
+  const zeros = Buffer.alloc(PACKET_MAX);
+  for (let sequence = 0; size && sequence < count; sequence += 1) {
+    say(TO_BROKER, largeSend(sequence, size));
+    for (let left = size; left > 0; left -= PACKET_MAX) say(TO_BROKER, zeros.subarray(0, Math.min(left, PACKET_MAX)));
+    say(TO_CLIENT, receipt(sequence));
+  }
+  for (let sequence = 0; !size && sequence < count; ) {
     const [sends, receipts] = [[], []];
     for (let of = 0; of < 500 && sequence < count; of += 1, sequence += 1) {
       sends.push(...frame(6, [...number(1, 1), ...number(2, sequence)], entry(sequence)));
-      receipts.push(...frame(7, [...number(1, 1), ...number(2, sequence), ...bytes(3, [...number(1, 7), ...number(2, sequence)])]));
+      receipts.push(...receipt(sequence));
     }
     say(TO_BROKER, sends);
     say(TO_CLIENT, receipts);

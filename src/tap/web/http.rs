@@ -33,8 +33,8 @@ const NEWS_WAIT: Duration = Duration::from_secs(20);
 /// The least time before an answer to such a question: ten pictures a second.
 const NEWS_PAUSE: Duration = Duration::from_millis(100);
 
-/// Where the chapters are that observations name.
-const BOOK: &str = concat!(env!("CARGO_PKG_REPOSITORY"), "/blob/main/");
+/// Where the files are that the book names.
+const REPOSITORY: &str = concat!(env!("CARGO_PKG_REPOSITORY"), "/blob/main/");
 
 /// Rows of a page that does not say how many.
 const ROWS: u32 = 100;
@@ -136,7 +136,7 @@ async fn news(served: &Served, source: &Source, query: &Query) -> Value {
     }
     let mut state = source.state();
     state["title"] = json!(served.title);
-    state["book"] = json!(BOOK);
+    state["repository"] = json!(REPOSITORY);
     state
 }
 

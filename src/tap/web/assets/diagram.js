@@ -4,7 +4,7 @@ import { byId, h, oncePerFrame } from "./dom.js";
 import { row } from "./row.js";
 import { server } from "./server.js";
 import { look, onView, view } from "./state.js";
-import { clean } from "./words.js";
+import { clean, plural } from "./words.js";
 
 /** Rows of one answer of the server, and answers that are kept. */
 const PAGE = 100;
@@ -13,8 +13,14 @@ const PAGES_MAX = 30;
 /** Browsers have no elements higher than some tens of millions of pixels: beyond this, one pixel of the scroll bar is more rows. */
 const HEIGHT_MAX = 8e6;
 
-/** Lanes that there is room for; of more connections all clients share one, and all brokers. */
-const LANES_MAX = 7;
+/** How long the list rests before its place goes into the link, milliseconds. */
+const REST = 200;
+
+/** How far down a row its arrow is. */
+const ARROW = 0.64;
+
+/** Lanes that there is room for. Of more connections all clients share one, and of more brokers these too. */
+const LANES_MAX = 9;
 
 const list = byId("list");
 const rows = byId("rows");
@@ -37,8 +43,10 @@ let elements = new Map();
 /** Counts changes of the lanes. */
 let layout = 0;
 const followers = [];
+let onSearch = () => {};
 
-const rowHeight = () => (matchMedia("(max-width: 760px)").matches ? 54 : 38);
+const isNarrow = () => matchMedia("(max-width: 760px)").matches;
+const rowHeight = () => (isNarrow() ? 54 : 38);
 const length = () => total + unfolded.reduce((sum, run) => sum + run.count, 0);
 
 /** What is at a place of the list: a row of the server, or a frame of an unfolded run. */
@@ -92,9 +100,11 @@ const draw = oncePerFrame(() => {
   const related = relatedNumbers();
   const before = elements;
   elements = new Map();
+  const ys = new Map();
   for (let position = first; position < last; position += 1) {
     const element = elementAt(position, related, before);
     const y = scale() === 1 ? position * height : list.scrollTop + (position - top()) * height;
+    if (!element.classList.contains("is-run")) ys.set(Number(element.dataset.n), y);
     element.style.transform = `translateY(${y}px)`;
     element.style.height = `${height}px`;
     element.setAttribute("aria-setsize", length());
@@ -103,6 +113,7 @@ const draw = oncePerFrame(() => {
   // What stays where it is, is left alone.
   const isSame = drawn.length === rows.children.length && drawn.every((element, index) => rows.children[index] === element);
   if (!isSame) rows.replaceChildren(...drawn);
+  joinRelated(ys, height);
   const selected = rows.querySelector(".is-selected");
   if (selected) list.setAttribute("aria-activedescendant", selected.id);
   else list.removeAttribute("aria-activedescendant");
@@ -134,6 +145,22 @@ function itemOf(record, position, run, related) {
   };
 }
 
+/** A bracket at the client's lane from a row to what belongs to it, as far as both are drawn; `ys` has where rows are, by number. */
+function joinRelated(ys, height) {
+  const record = find(hovered) ?? find(view.n);
+  const from = ys.get(record?.n);
+  const lanes = rows.querySelector(".arrows");
+  const ends = from === undefined || !lanes.offsetWidth ? [] : [record.before?.n, record.after].map((n) => ys.get(n));
+  const brackets = ends.filter((to) => to !== undefined).map((to) => {
+    const bracket = h("span.join");
+    bracket.style.top = `${Math.min(from, to) + height * ARROW}px`;
+    bracket.style.height = `${Math.abs(to - from)}px`;
+    bracket.style.left = `${lanes.offsetLeft + (lanes.offsetWidth * places(record.connection)[0]) / 100}px`;
+    return bracket;
+  });
+  byId("joins").replaceChildren(...brackets);
+}
+
 /** What belongs to the selected row, or to the one under the pointer. */
 function relatedNumbers() {
   const record = find(hovered) ?? find(view.n);
@@ -158,24 +185,27 @@ let places = () => [12, 88];
 function layOut() {
   layout += 1;
   const brokers = [...new Set(connections.map((connection) => connection.broker))];
-  const header = byId("lanes");
-  if (connections.length + brokers.length > LANES_MAX) {
-    places = () => [12, 88];
-    drawLanes([12, 88]);
-    header.replaceChildren(lane(12, `${connections.length} clients' connections`), lane(88, `${brokers.length} broker${brokers.length > 1 ? "s" : ""}`));
-    return draw();
-  }
-  const count = connections.length + brokers.length;
+  const isShared = connections.length + brokers.length > LANES_MAX;
+  const ofClients = isShared ? 1 : connections.length;
+  const ofBrokers = isShared && brokers.length > LANES_MAX / 2 ? 1 : brokers.length;
+  const count = ofClients + ofBrokers;
   const place = (index) => (count < 2 ? 50 : 12 + (76 * index) / (count - 1));
-  const ofConnection = new Map(connections.map((connection, index) => [connection.connection, [place(index), place(connections.length + brokers.indexOf(connection.broker))]]));
-  drawLanes(Array.from({ length: count }, (_, index) => place(index)));
+  const client = (index) => place(isShared ? 0 : index);
+  const broker = (name) => place(ofClients + (ofBrokers === 1 ? 0 : brokers.indexOf(name)));
+  const ofConnection = new Map(connections.map((connection, index) => [connection.connection, [client(index), broker(connection.broker)]]));
   places = (connection) => ofConnection.get(connection) ?? [12, 88];
-  header.replaceChildren(
-    ...connections.map((connection, index) => lane(place(index), `${count > 3 ? "" : "client "}#${connection.connection}`, connection.client)),
-    ...brokers.map((broker, index) => lane(place(connections.length + index), "broker", broker)),
+  places.isShared = isShared;
+  drawLanes(Array.from({ length: count }, (_, index) => place(index)));
+  const named = (connection, index) =>
+    count > 4 ? lane(place(index), `#${connection.connection}`) : lane(place(index), "client", `#${connection.connection} ${port(connection.client)}`, connection.client);
+  byId("lanes").replaceChildren(
+    ...(isShared ? [lane(12, "clients", plural(connections.length, "connection"))] : connections.map(named)),
+    ...(ofBrokers < brokers.length ? [lane(88, "brokers", `${brokers.length} of them`)] : brokers.map((name) => lane(broker(name), "broker", port(name), name))),
   );
   draw();
 }
+
+const port = (address) => clean(address).replace(/^.*:/, ":");
 
 /** The vertical lines, behind the arrows of each row. */
 function drawLanes(lanes) {
@@ -183,9 +213,8 @@ function drawLanes(lanes) {
   list.style.setProperty("--lanes", lanes.map((left) => `${line} ${left}% 0 / 1px 100% no-repeat`).join(", ") || "none");
 }
 
-function lane(left, name, address = "") {
-  const port = clean(address).replace(/^.*:/, ":");
-  const element = h("span.lane", { title: clean(address) }, h("b", {}, name), h("small", {}, port));
+function lane(left, name, more = "", title = "") {
+  const element = h("span.lane", { title: clean(title) }, h("b", {}, name), h("small", {}, more));
   element.style.left = `${left}%`;
   return element;
 }
@@ -195,6 +224,10 @@ async function refresh() {
   const page = Math.max(0, Math.ceil(total / PAGE) - 1);
   const answer = await server.rows(view, page * PAGE, PAGE);
   if (mine !== generation) return;
+  // A filter looks at a part of millions at a time.
+  const isSearching = answer.looked < answer.observations;
+  onSearch(isSearching ? answer.looked / answer.observations : null);
+  if (isSearching) setTimeout(() => mine === generation && refresh());
   const grown = Math.floor(answer.total / PAGE);
   // The end may have been folded anew, and pages behind it are not known.
   for (const known of [...pages.keys()]) if (known >= page) pages.delete(known);
@@ -215,20 +248,64 @@ function forget() {
   total = 0;
 }
 
+/** Scrolls so that a row is the first one in sight. */
+function scrollTo(position) {
+  rows.style.height = `${Math.min(HEIGHT_MAX, length() * rowHeight())}px`;
+  list.scrollTop = (position * rowHeight()) / scale();
+}
+
 /** Scrolls so that a row is in sight. */
 function reveal(position) {
   const height = rowHeight();
-  rows.style.height = `${Math.min(HEIGHT_MAX, length() * height)}px`;
   const inSight = list.clientHeight / height;
   if (position >= Math.ceil(top()) && position + 1 <= top() + inSight) return;
-  const wanted = Math.max(0, position - inSight / 2);
-  list.scrollTop = (wanted * height) / scale();
+  scrollTo(Math.max(0, position - inSight / 2));
+}
+
+/** The observation at the top, for the link: the end that is followed is none. */
+let resting;
+function notePlace() {
+  clearTimeout(resting);
+  resting = setTimeout(() => {
+    const first = isFollowing || !length() ? null : recordAt(Math.round(top()));
+    if (first !== undefined) look({ top: first?.n ?? null });
+  }, REST);
+}
+
+/** The position of observation `n`, or of the next one that is shown; the run that it is in may be unfolded for it. */
+async function locate(n, isUnfolding) {
+  const mine = generation;
+  const answer = await server.rowsAround(view, n, 1);
+  if (mine !== generation || !answer.total) return null;
+  total = answer.total;
+  const index = Math.min(answer.at, total - 1);
+  const page = Math.floor(index / PAGE);
+  if (!pages.has(page)) pages.set(page, (await server.rows(view, page * PAGE, PAGE)).rows);
+  const record = pages.get(page)?.[index % PAGE];
+  if (record?.event !== "run" || n < record.n || n > record.last) return positionOf(index);
+  const known = () => unfolded.find((run) => run.n === record.n);
+  if (isUnfolding && !known()) toggleRun(positionOf(index));
+  return positionOf(index) + (known() ? 1 + (await innerOffset(known(), n)) : 0);
+}
+
+/** Goes back to the row that is chosen, and to the one that was at the top. */
+async function restore() {
+  if (view.n !== null) {
+    const position = await locate(view.n, true);
+    if (position !== null) reveal(position);
+  }
+  if (view.top !== null) {
+    const position = await locate(view.top, false);
+    if (position !== null) scrollTo(position);
+  }
+  draw();
 }
 
 function setFollowing(is) {
   if (is === isFollowing) return;
   isFollowing = is;
   followers.forEach((follower) => follower(is));
+  notePlace();
   if (is) refresh();
 }
 
@@ -279,34 +356,16 @@ export const diagram = {
     if (isFollowing || total < 2 * PAGE) return refresh();
     return null;
   },
-  restart() {
-    forget();
-    return refresh();
-  },
+  /** `listener(part)` hears how far a filter has looked, and `null` at its end. */
+  onSearch: (listener) => (onSearch = listener),
+  restore,
   /** Selects the observation `n` and shows it; unfolds the run that it is in. */
   async go(n, tab = "frame") {
     setFollowing(false);
-    const mine = generation;
-    const answer = await server.rowsAround(view, n, 1);
-    if (mine !== generation || answer.at === null) return;
-    total = answer.total;
-    const index = Math.min(answer.at, total - 1);
-    const page = Math.floor(index / PAGE);
-    if (!pages.has(page)) pages.set(page, (await server.rows(view, page * PAGE, PAGE)).rows);
-    const record = pages.get(page)?.[index % PAGE];
-    if (record?.event === "run") {
-      let run = unfolded.find((run) => run.n === record.n);
-      if (!run) {
-        toggleRun(positionOf(index));
-        run = unfolded.find((run) => run.n === record.n);
-      }
-      const offset = await innerOffset(run, n);
-      look({ n, tab });
-      reveal(positionOf(index) + 1 + offset);
-    } else {
-      look({ n, tab });
-      reveal(positionOf(index));
-    }
+    const position = await locate(n, true);
+    if (position === null) return;
+    look({ n, tab });
+    reveal(position);
     draw();
   },
   /** Moves the selection by rows. */
@@ -341,7 +400,10 @@ async function innerOffset(run, n) {
   return low;
 }
 
-list.addEventListener("scroll", draw);
+list.addEventListener("scroll", () => {
+  draw();
+  notePlace();
+});
 // A person who scrolls up wants to stay there.
 list.addEventListener("wheel", (event) => event.deltaY < 0 && setFollowing(false), { passive: true });
 list.addEventListener("touchmove", () => setFollowing(false), { passive: true });
@@ -368,6 +430,6 @@ new ResizeObserver(draw).observe(list);
 onView((changed) => {
   if (["source", "words", "errors", "fold", "span"].some((name) => changed.has(name))) {
     forget();
-    refresh();
+    refresh().then(() => isFollowing || restore());
   } else draw();
 });

@@ -1,15 +1,16 @@
 // One frame: what it says, what it belongs to, and its bytes beside its fields.
 
+import { chapterLink } from "./book.js";
 import { h, tell } from "./dom.js";
 import { server } from "./server.js";
 import { view } from "./state.js";
-import { clean, clock, family, plural, sentence, size, took } from "./words.js";
+import { GUIDE, clean, clock, family, plural, sentence, size, took } from "./words.js";
 
 /** Bytes that are shown at first. */
 const BYTES_SHOWN = 1024;
 
-/** `go(n)` shows another observation; `book` is where the chapters are. */
-export async function frameView(panel, n, go, book) {
+/** `go(n)` shows another observation. */
+export async function frameView(panel, n, go) {
   const payload = panel.dataset.payload === String(n);
   const source = view.source;
   const [{ record, frame }, life] = await Promise.all([server.frame(source, n, payload), server.life(source, n)]);
@@ -19,8 +20,8 @@ export async function frameView(panel, n, go, book) {
     facts(record),
     relations(record, go),
     life.length > 1 ? lifeOf(life, n, go) : "",
-    chapter(frame?.rule ?? record.chapter, book),
-    ...(frame ? bytesAndFields(panel, record, frame, payload, () => frameView(panel, n, go, book), book) : []),
+    chapter(frame?.rule ?? record.chapter),
+    ...(frame ? bytesAndFields(panel, record, frame, payload, () => frameView(panel, n, go)) : []),
   );
 }
 
@@ -32,6 +33,7 @@ function head(record, frame) {
     h("h2", {}, name, " ", h("span.number", {}, `no. ${record.n}`)),
     frame?.phrase ? h("p.phrase", {}, `${frame.phrase[0].toUpperCase()}${frame.phrase.slice(1)}.`) : "",
     h("p.said-here", {}, sentence(record)),
+    h("details.meaning", {}, h("summary", {}, "What is that?"), h("p", {}, GUIDE.find(([of]) => of === family(record))?.[2] ?? "")),
   );
 }
 
@@ -44,28 +46,30 @@ function facts(record) {
     ["size", record.size !== undefined ? size(record.size) : null],
     ["endpoint", record.endpoint],
     ["topic", record.topic],
+    ["key", record.key],
+    ["properties", record.properties?.map((pair) => pair.join("=")).join(", ")],
     ["took", record.answers ? took(record.answers.micros) : null],
     ["permits left", ledger?.permits],
     ["unacknowledged", ledger?.unacknowledged],
     ["pending sends", ledger?.pending],
   ].filter(([, value]) => value !== undefined && value !== null);
-  return h("dl.facts", {}, pairs.map(([name, value]) => h("div", { class: name === "topic" ? "wide" : null }, h("dt", {}, name), h("dd", {}, clean(value)))));
+  return h("dl.facts", {}, pairs.map(([name, value]) => h("div", { class: ["topic", "properties"].includes(name) ? "wide" : null }, h("dt", {}, name), h("dd", {}, clean(value)))));
 }
 
-const BEFORE = { answers: "answers", acknowledges: "acknowledges", returns: "gives back", asked: "asked for by", again: "delivered before by" };
+const BEFORE = { answers: "answers", acknowledges: "acknowledges", returns: "wants again", asked: "because of", again: "delivered before by" };
 
 function relations(record, go) {
   const links = [];
   const link = (text, n) => links.push(h("button.jump", { type: "button", onclick: () => go(n), "data-n": n }, `${text} no. ${n}`));
   if (record.before) link(`← ${BEFORE[record.before.why]}`, record.before.n);
   if (record.after !== undefined) {
-    const text = record.command === "SEND" ? "its receipt is" : record.command === "MESSAGE" ? "followed by" : record.command?.startsWith("REDELIVER") ? "redelivered by" : "answered by";
+    const text = record.command === "SEND" ? "its receipt is" : record.command === "MESSAGE" ? "followed by" : record.command?.startsWith("REDELIVER") ? "delivered again by" : "answered by";
     link(`→ ${text}`, record.after);
   }
   return links.length ? h("p.relations", {}, links) : "";
 }
 
-const STEPS = { SEND: "sent", SEND_RECEIPT: "stored", MESSAGE: "delivered", ACK: "acknowledged", ACK_RESPONSE: "confirmed", REDELIVER_UNACKNOWLEDGED_MESSAGES: "negatively acknowledged" };
+const STEPS = { SEND: "sent", SEND_RECEIPT: "stored", MESSAGE: "delivered", ACK: "acknowledged", ACK_RESPONSE: "confirmed", REDELIVER_UNACKNOWLEDGED_MESSAGES: "asked for again" };
 
 /** The life of a message: each step one click away. */
 function lifeOf(steps, n, go) {
@@ -78,12 +82,12 @@ function lifeOf(steps, n, go) {
   return h("section.life", { "aria-label": "Life of this message" }, h("h3", {}, `Life of message ${clean(id)}`), h("ol", {}, steps.map(item)));
 }
 
-function chapter(path, book) {
+function chapter(path) {
   if (!path) return "";
-  return h("p", {}, h("a", { href: `${book}${path}`, target: "_blank", rel: "noreferrer" }, "Read about it in the book"), " ", h("small", {}, path));
+  return h("p", {}, h("a.chapter", { href: chapterLink(path), target: "_blank" }, "Read about it in the book"), " ", h("small", {}, path.replace("docs/protocol/", "")));
 }
 
-function bytesAndFields(panel, record, frame, payload, again, book) {
+function bytesAndFields(panel, record, frame, payload, again) {
   const lines = frame.lines;
   const isSecret = lines.some((line) => line.value?.secret_size !== undefined);
   const hidden = lines.some((line) => line.value?.hidden > 0);
@@ -107,7 +111,7 @@ function bytesAndFields(panel, record, frame, payload, again, book) {
     h("button", { type: "button", "data-copy": "command", onclick: copy("command", async () => `pulsar-native explain ${await hex()}`) }, "Copy explain command"),
     hidden || payload ? h("button", { type: "button", "data-copy": "payload", "aria-pressed": String(payload), onclick: show }, payload ? "Hide payload" : "Show payload") : "",
   );
-  const fields = h("ol.fields", { "aria-label": "Fields" }, lines.map((line, index) => field(line, index, book)));
+  const fields = h("ol.fields", { "aria-label": "Fields" }, lines.map((line, index) => field(line, index)));
   const bytes = bytesOf(lines);
   const both = h("div.both", {}, h("section", { "aria-label": "Bytes" }, h("h3", {}, "Bytes"), bytes), h("section", {}, h("h3", {}, "Fields"), fields));
   pair(both);
@@ -135,14 +139,14 @@ function bytesAsText(hex) {
   }
 }
 
-function field(line, index, book) {
+function field(line, index) {
   const name = line.path.split(".").pop();
   const item = h(
     "li.field",
     { "data-line": index, tabindex: index ? -1 : 0, title: line.path },
     h("b", {}, clean(name)),
     h("span.value", {}, clean(value(line))),
-    line.rule ? h("a.rule", { href: `${book}${line.rule}`, target: "_blank", rel: "noreferrer", tabindex: -1, "aria-label": `the book on ${name}` }, "§") : "",
+    line.rule ? h("a.rule", { href: chapterLink(line.rule), target: "_blank", tabindex: -1, "aria-label": `the book on ${name}` }, "§") : "",
     line.meaning ? h("small", {}, clean(line.meaning)) : "",
     line.problem ? h("strong", {}, `broken here: expected ${clean(line.problem.expected)}`) : "",
   );

@@ -9,7 +9,7 @@ import { LEDGER_WORDS, clean, plural, shortTopic, took } from "./words.js";
 const [WIDTH, HEIGHT] = [240, 40];
 
 /** The colours of the charts. */
-const FAMILY = { permits: "flow", unacknowledged: "receive" };
+const FAMILY = { permits: "flow", queue: "lookup", unacknowledged: "receive" };
 
 /** The microseconds that the axis shows. */
 let axis = 1;
@@ -54,7 +54,8 @@ export function drawTimeline(section, at) {
   const failed = errors.reduce((a, b) => a + b, 0);
   const description = `${plural(sum, "observation")} in ${took(axis)}, ${plural(failed, "error")}. Drag to choose a span.`;
   const svg = chart("timeline", description, bars(frames, most, "bar"), bars(errors, most, "bad"), cursor(at));
-  const ticks = [0, 0.25, 0.5, 0.75, 1].map((part) => h("span", {}, `${((axis * part) / 1e6).toFixed(axis < 1e7 ? 2 : 0)} s`));
+  const [unit, name] = axis < 1e6 ? [1e3, "ms"] : [1e6, "s"];
+  const ticks = [0, 0.25, 0.5, 0.75, 1].map((part) => h("span", {}, `${((axis * part) / unit).toFixed(axis < 20 * unit ? 1 : 0)} ${name}`));
   section.replaceChildren(svg, h("div.ticks", { "aria-hidden": "true" }, ticks));
 }
 

@@ -16,10 +16,12 @@ const LEDGERS_PAUSE = 1000;
 const TYPING_PAUSE = 150;
 
 const panel = byId("panel");
-let state = { total: 0, connections: [], last: 0, errors: 0, book: "" };
+let state = { total: 0, connections: [], last: 0, errors: 0 };
 let ledgersAt = 0;
 let laterTime;
 let drawnTab = "";
+/** How much of the observations a filter has looked at, while it does. */
+let searched = null;
 
 /** Asks for news for ever; a server that has gone is asked again. What is asked for another source is taken back. */
 let asking = new AbortController();
@@ -53,14 +55,15 @@ async function take(news) {
 function showStatus() {
   const parts = [plural(state.total, "observation"), plural(state.connections.length, "connection")];
   if (state.reading) parts.push("reading…");
-  if (state.left_out) parts.push(`${plural(state.left_out, "more", "more")} not kept`);
+  if (searched !== null) parts.push(`searching, ${Math.floor(searched * 100)} %`);
+  if (state.full) parts.push(`${plural(state.left_out, "more", "more")} not kept: ${state.full}`);
   if (state.ended) parts.push(state.ended);
   const errors = h("b", { class: state.errors ? "bad" : "good" }, state.errors ? plural(state.errors, "error") : "no errors");
   byId("status").replaceChildren(`${parts.join(" · ")} · `, errors);
   byId("title").textContent = view.source === "dropped" ? "a recording from this page" : state.title ?? "";
   byId("empty").textContent =
     view.words || view.errors || view.span
-      ? "Nothing that the filter shows."
+      ? searched === null ? "Nothing that the filter shows." : "Searching…"
       : state.reading
         ? "Reading…"
         : "Nothing yet. Point a client at the tap, or drop a recording (pcap, pcapng) here.";
@@ -87,7 +90,7 @@ function guide() {
   const entry = ([family, name, text]) => h("section", { class: `entry of-${family}` }, h("h3", {}, name), h("p", {}, text));
   return [
     h("h2", {}, "How to read this"),
-    h("p", {}, "Each row is a moment: an arrow from who sent to who received, and what it means. Time goes down. Choose a row to see all that is in it, and what belongs to it."),
+    h("p", {}, "A client at the left and a broker at the right send each other frames: each row is one, with its number, and what it means. Time goes down. Choose a row: what belongs to it is marked, and Frame shows all that is in it."),
     ...GUIDE.map(entry),
     h("p.note", {}, "Credentials are never shown, payloads only where you ask for it. Press ? for the keyboard."),
   ];
@@ -104,7 +107,7 @@ async function showPanel() {
   if (view.tab === "guide") panel.replaceChildren(...guide());
   else if (view.tab === "ledgers") drawTime();
   else if (view.n === null) panel.replaceChildren(h("p", {}, "Choose a row."));
-  else await frameView(panel, view.n, (n) => diagram.go(n), state.book).catch((error) => panel.replaceChildren(h("p", {}, error.message)));
+  else await frameView(panel, view.n, (n) => diagram.go(n)).catch((error) => panel.replaceChildren(h("p", {}, error.message)));
 }
 
 function showFilter() {
@@ -150,7 +153,7 @@ async function open(file) {
   look({ source: null });
   // The server has begun to read when it is asked next.
   await new Promise((resolve) => setTimeout(resolve, 100));
-  look({ source: "dropped", words: "", errors: false, span: null, n: null, tab: "guide" });
+  look({ source: "dropped", words: "", errors: false, span: null, n: null, top: null, tab: "guide" });
   await opening.catch((error) => tell(error.message));
 }
 
@@ -171,20 +174,28 @@ function closePanel() {
   byId("list").focus();
 }
 
+/** On a phone details hide the rows: the keyboard moves on without them, and Enter opens them. */
+const browse = (move) => () => {
+  const isOpen = document.body.classList.contains("has-details");
+  move();
+  document.body.classList.toggle("has-details", isOpen);
+};
+
 function enter() {
-  if (byId("list").querySelector(".is-selected.is-run")) diagram.enter();
-  else panel.querySelector(".field")?.focus();
+  if (byId("list").querySelector(".is-selected.is-run")) return diagram.enter();
+  document.body.classList.add("has-details");
+  panel.querySelector(".field")?.focus();
 }
 
 listen({
-  ArrowDown: () => diagram.move(1),
-  ArrowUp: () => diagram.move(-1),
-  j: () => diagram.move(1),
-  k: () => diagram.move(-1),
-  PageDown: () => diagram.page(1),
-  PageUp: () => diagram.page(-1),
-  Home: () => diagram.edge(false),
-  End: () => diagram.edge(true),
+  ArrowDown: browse(() => diagram.move(1)),
+  ArrowUp: browse(() => diagram.move(-1)),
+  j: browse(() => diagram.move(1)),
+  k: browse(() => diagram.move(-1)),
+  PageDown: browse(() => diagram.page(1)),
+  PageUp: browse(() => diagram.page(-1)),
+  Home: browse(() => diagram.edge(false)),
+  End: browse(() => diagram.edge(true)),
   Enter: enter,
   r: goToRelated,
   "[": () => goToError(-1),
@@ -202,6 +213,7 @@ listen({
   y: press("[data-copy=json]"),
   x: press("[data-copy=command]"),
   p: press("[data-copy=payload]"),
+  b: press(".chapter"),
   o: () => byId("file").click(),
   "?": helpDialog,
   Escape: escape,
@@ -224,6 +236,11 @@ byId("file").addEventListener("change", (event) => open(event.target.files[0]));
 byId("close").addEventListener("click", closePanel);
 byId("details").addEventListener("click", () => document.body.classList.add("has-details"));
 for (const tab of ["guide", "frame", "ledgers"]) byId(`tab-${tab}`).addEventListener("click", () => look({ tab }));
+diagram.onSearch((part) => {
+  if (part === searched) return;
+  searched = part;
+  showStatus();
+});
 diagram.onFollow((is) => {
   byId("follow").setAttribute("aria-pressed", String(is));
   byId("follow").textContent = is ? "Following" : "Paused";
@@ -251,4 +268,8 @@ showFilter();
 showPanel();
 document.body.classList.remove("has-details");
 watch();
-if (view.n !== null) diagram.go(view.n, view.tab).then(() => document.body.classList.add("has-details"));
+if (view.n !== null || view.top !== null) {
+  diagram.follow(false);
+  diagram.restore();
+  document.body.classList.toggle("has-details", view.n !== null);
+}

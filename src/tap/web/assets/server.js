@@ -23,8 +23,13 @@ export const server = {
   /** Answers when there is more than `since`, or after twenty seconds. */
   news: (source, since, signal) => ask("state", { source, since }, signal),
   rows: (view, from, count) => ask("rows", { ...filterOf(view), from, count }),
-  /** Rows around the observation `at`; `at` of the answer is its row. */
-  rowsAround: (view, at, count) => ask("rows", { ...filterOf(view), at, count }),
+  /** Rows around the observation `at`; `at` of the answer is its row. Waits until the filter has looked as far. */
+  async rowsAround(view, at, count) {
+    for (;;) {
+      const answer = await ask("rows", { ...filterOf(view), at, count });
+      if (answer.looked > at || answer.looked >= answer.observations) return answer;
+    }
+  },
   /** Frames of a run. */
   run: (view, run, from, count) => ask("rows", { ...filterOf(view), first: run.n, last: run.last, from, count }),
   frame: (source, n, payload) => ask("frame", { source, n, payload: payload ? 1 : null }),

@@ -1,6 +1,6 @@
 // What is looked at. It is in the URL's fragment, so that a link restores it, and Back undoes it.
 
-const DEFAULTS = { source: null, words: "", errors: false, fold: true, span: null, n: null, tab: "guide" };
+const DEFAULTS = { source: null, words: "", errors: false, fold: true, span: null, n: null, top: null, tab: "guide" };
 
 export const view = { ...DEFAULTS };
 const listeners = [];
@@ -28,6 +28,7 @@ function fragment() {
   if (!view.fold) out.set("fold", "0");
   if (view.span) out.set("span", view.span.map(Math.round).join("-"));
   if (view.n !== null) out.set("n", view.n);
+  if (view.top !== null) out.set("top", view.top);
   if (view.tab !== DEFAULTS.tab) out.set("tab", view.tab);
   const text = out.toString();
   return text ? `#${text}` : "";
@@ -37,13 +38,15 @@ function read() {
   const given = new URLSearchParams(location.hash.slice(1));
   const span = /^(\d+)-(\d+)$/.exec(given.get("span") ?? "");
   const tab = given.get("tab");
+  const number = (name) => (/^\d+$/.test(given.get(name) ?? "") ? Number(given.get(name)) : null);
   return {
     source: given.get("source") === "dropped" ? "dropped" : null,
     words: given.get("words") ?? "",
     errors: given.get("errors") === "1",
     fold: given.get("fold") !== "0",
     span: span ? [Number(span[1]), Number(span[2])] : null,
-    n: /^\d+$/.test(given.get("n") ?? "") ? Number(given.get("n")) : null,
+    n: number("n"),
+    top: number("top"),
     tab: ["guide", "frame", "ledgers"].includes(tab) ? tab : DEFAULTS.tab,
   };
 }

@@ -40,12 +40,21 @@ export const clock = (micros) => `${(micros / 1e6).toFixed(3)}`;
 
 export const size = (bytes) => (bytes < 1024 ? plural(bytes, "byte") : `${(bytes / 1024).toFixed(1)} KiB`);
 
+/** Key and properties of the messages in a frame. */
+const contents = (record) => [
+  record.key !== undefined ? `key ${clean(record.key)}` : null,
+  ...(record.properties ?? []).map(([name, value]) => `${clean(name)}=${clean(value)}`),
+];
+
 const number = (n) => `no. ${n}`;
 const times = (record) => (record.messages > 1 ? `${record.messages} messages in one entry` : "a message");
 
-/** Whose request it was, and how long it took. */
+/** The reason of the other one: a receipt, or what a repeat goes back to. */
+const receipt = (record) => (record.after === undefined ? "no receipt yet" : `its receipt is ${number(record.after)}`);
+
+/** Which request it was. */
 const answer = (record) =>
-  record.answers ? `answers ${record.answers.command}${record.before ? ` ${number(record.before.n)}` : ""}` : "";
+  record.answers ? `answers ${record.before ? number(record.before.n) : record.answers.command}` : "";
 
 const SENTENCES = {
   CONNECT: (r) => `opens the connection · ${r.detail ?? ""}`,
@@ -56,15 +65,15 @@ const SENTENCES = {
   PARTITIONED_METADATA_RESPONSE: (r) => (/partitions 0$/.test(r.detail ?? "") ? "it has none: one plain topic" : r.detail ?? ""),
   PRODUCER: (r) => `wants to send to ${shortTopic(r.topic ?? "?")} as ${r.endpoint}`,
   PRODUCER_SUCCESS: (r) => `may send · ${r.detail ?? ""}`,
-  SEND: (r) => `${times(r)}, sequence id ${r.sequence} · ${r.after === undefined ? "no receipt yet" : `receipt: ${number(r.after)}`}`,
-  SEND_RECEIPT: (r) => `receipt for ${r.before ? `SEND ${number(r.before.n)}` : "a SEND"}: stored as ${r.id} · sequence id ${r.sequence}`,
+  SEND: (r) => `${times(r)} · ${receipt(r)}`,
+  SEND_RECEIPT: (r) => `receipt for ${r.before ? number(r.before.n) : "a SEND"}: stored as ${r.id}`,
   SEND_ERROR: (r) => `not stored: sequence id ${r.sequence}`,
   SUBSCRIBE: (r) => `wants messages of ${shortTopic(r.topic ?? "?")} · ${r.detail ?? ""}`,
-  FLOW: (r) => `the broker may send ${(r.detail ?? "").replace(/^permits /, "")} more messages (permits)`,
+  FLOW: (r) => `permits for ${(r.detail ?? "").replace(/^permits /, "")} more messages`,
   MESSAGE: delivery,
-  ACK: (r) => `done with ${r.id ?? r.ids?.slice(0, 3).join(", ") ?? "messages"}: never send it again${/cumulative/.test(r.detail ?? "") ? ", nor any before it" : ""}`,
+  ACK: (r) => `done with ${r.id ?? r.ids?.slice(0, 3).join(", ") ?? "messages"}${/cumulative/.test(r.detail ?? "") ? " and all before it" : ""} for good`,
   ACK_RESPONSE: () => "noted: acknowledged",
-  REDELIVER_UNACKNOWLEDGED_MESSAGES: (r) => `negative acknowledgement: ${r.ids ? `send ${r.ids.slice(0, 3).join(", ")}` : "send all that is unacknowledged"} again`,
+  REDELIVER_UNACKNOWLEDGED_MESSAGES: (r) => `not done with ${r.ids ? `${r.ids.slice(0, 3).join(", ")}: send it` : "what is unacknowledged: send all of it"} again`,
   SUCCESS: () => "done",
   ERROR: () => "refused",
   CLOSE_PRODUCER: (r) => `${r.endpoint} ends${r.up ? "" : ", by the broker's wish"} ${r.detail ?? ""}`,
@@ -84,11 +93,20 @@ const SENTENCES = {
 
 /** A delivery, and why it is not the first one. */
 function delivery(record) {
-  const count = record.redelivered ? `delivery ${record.redelivered + 1} of ${record.id}` : `${record.id} again`;
-  if (record.before?.why === "asked") return `${count}: asked for by ${number(record.before.n)}`;
-  if (record.before?.why === "again") return `${count}: not acknowledged since ${number(record.before.n)}`;
-  if (record.redelivered) return count;
-  return `delivers ${record.id}${record.messages > 1 ? `, ${record.messages} messages in one entry` : ""}${record.after === undefined ? " · not acknowledged yet" : ""}`;
+  const why = record.before?.why;
+  const of = record.messages > 1 ? `, ${record.messages} messages in one entry` : "";
+  if (why === "asked") return `${record.id} again: ${number(record.before.n)} asked for it`;
+  if (why === "again") return `${record.id} again: ${number(record.before.n)} not acknowledged`;
+  if (record.redelivered) return `${record.id} again, after ${plural(record.redelivered, "time")}`;
+  return `delivers ${record.id}${of}${record.after === undefined ? " · not acknowledged yet" : ""}`;
+}
+
+/** What is behind the sentence: numbers that tie it to others, keys and properties. */
+export function aside(record) {
+  const parts = [record.endpoint, record.topic && shortTopic(record.topic)];
+  if (record.sequence !== undefined) parts.push(`sequence id ${record.sequence}`);
+  if (record.command === "MESSAGE" && record.redelivered) parts.push(`delivery ${record.redelivered + 1}`);
+  return [...parts, ...contents(record)].filter(Boolean).join(" · ");
 }
 
 /** One line about an observation. */
@@ -105,7 +123,7 @@ export function sentence(record) {
     case "skipped":
       return `${plural(record.bytes, "byte")} are skipped, up to a frame that can be read`;
     case "violation":
-      return `the ${record.by} broke ${record.rule}: ${clean(record.detail)}`;
+      return `the ${record.by} broke a rule: ${clean(record.detail)}`;
     case "run":
       return `${plural(record.count, "frame")} in ${took(record.until - record.at)}`;
     case "frame":
@@ -120,15 +138,15 @@ export function sentence(record) {
   return clean(text).trim();
 }
 
-/** The guide: what a person has to know to read the diagram. */
+/** The guide, by family: what a person has to have read to read the diagram. */
 export const GUIDE = [
-  ["link", "A connection", "One TCP connection from a client to a broker. On it both send frames, and each arrow is one. A request has an id, and its answer the same one: the time between them is at the right."],
-  ["lookup", "Lookup", "A topic is served by one broker. The client asks which one, and is sent on until it is there."],
-  ["send", "Send and receipt", "A producer numbers its messages: the sequence id. The broker answers each SEND with a SEND_RECEIPT that has the same sequence id, and says where the message is stored: ledger:entry, such as 7:0."],
-  ["flow", "Permit", "A permit is the right to send one message to a consumer. The client gives permits by FLOW, as many as it has room for; each message uses one up. A broker without permits waits: it never floods a client."],
-  ["receive", "Message", "The broker delivers a message to a consumer. Until it is acknowledged it counts as unacknowledged."],
-  ["ack", "Acknowledgement", "ACK says that a message is done with. It is never delivered again on this subscription."],
-  ["again", "Redelivery", "A message comes again where the client asks for it (a negative acknowledgement), or where its consumer went away before it acknowledged. It says how often it was delivered."],
+  ["flow", "Permits", "A permit is the right to send one message to a consumer. The client gives permits by FLOW, as many as it has room for, and each message uses one up. Without permits the broker waits: so it never floods a client."],
+  ["send", "Send and receipt", "A client hands a message to the broker by SEND. The broker answers with a SEND_RECEIPT once it is stored. Both have the same sequence id, by which they belong together; the row of one gives the number of the other. The receipt says where the message is stored: ledger:entry, such as 7:0, and by this id it is named from then on."],
+  ["receive", "Message", "The broker delivers a stored message to a consumer by MESSAGE. Until the consumer acknowledges it, it counts as unacknowledged."],
+  ["ack", "Acknowledgement", "By ACK the client says that it is done with a message: the broker does not deliver it again to this subscription."],
+  ["again", "Why a message comes twice", "Because the client has said that it is not done with it and wants it again (REDELIVER_UNACKNOWLEDGED_MESSAGES, a negative acknowledgement), or because its consumer went away before it acknowledged. The row of the second delivery names the row that is the reason."],
+  ["lookup", "Lookup", "Each topic is served by one broker. The client asks which one, and is sent on until it is there."],
+  ["link", "Connections, requests and answers", "A lane at the left is the client's end of one TCP connection (#1, #2): a client may have several. A request has an id, and its answer the same one; how long that took is at the right."],
   ["error", "Errors", "What one side refused, and rules of the protocol that one side broke, each with the chapter that tells of it."],
 ];
 
@@ -137,5 +155,6 @@ export const LEDGER_WORDS = {
   "pending sends": "messages that were sent and have no receipt yet",
   "send to receipt": "how long the broker took to store a message",
   permits: "how many more messages the broker may send",
+  queue: "delivered, and no new permit for it yet: at most so many wait in the client",
   unacknowledged: "delivered, and not acknowledged yet",
 };
