@@ -5,6 +5,7 @@
 //! | `0000000d 00000009`, `00:00:00:0d` | plain hexadecimal; Wireshark's hex stream; `xxd -p` |
 //! | `00000000: 0000 000d  ....` | `xxd` |
 //! | `00000000  00 00 00 0d  \|....\|` | `hexdump -C`; Wireshark's hex dumps, also those of a followed stream |
+//! | `0000000d…` below `Follow: tcp,raw` | `tshark -z follow,tcp,raw` |
 //! | `0x0000:  4500 003c  E..<` | `tcpdump -X` and `-XX` |
 //! | `{ 0x00, 0x00, 0x00, 0x0d }` | Wireshark's C array, arrays of most languages |
 //! | `"\x00\x00\x00\x0d"` | Wireshark's escaped string, byte strings of Python |
@@ -63,6 +64,9 @@ impl std::error::Error for DumpError {}
 /// # Errors
 /// The line with what cannot be read, or with an offset that does not follow the bytes before it.
 pub fn read_dump(text: &str) -> Result<Dump, DumpError> {
+    if let Some(blocks) = followed_raw(text) {
+        return Ok(Dump::Segments(followed(&blocks)));
+    }
     let blocks = blocks(text)?;
     let blocks = if blocks.is_empty() { vec![Block::new(plain(text)?)] } else { blocks };
     let starts_with_frame = blocks.first().is_some_and(|block| Traffic::of(&block.bytes) == Some(Traffic::Pulsar));
@@ -83,7 +87,7 @@ pub fn read_dump(text: &str) -> Result<Dump, DumpError> {
 /// Bytes whose offsets count from 0.
 struct Block {
     at: SystemTime,
-    /// Of the side that Wireshark indents: the one that did not open the connection.
+    /// Of the side that Wireshark and tshark indent: the one that did not open the connection.
     is_indented: bool,
     bytes: Vec<u8>,
 }
@@ -117,8 +121,13 @@ fn row(number: usize, line: &str, expected: usize) -> Option<Row<'_>> {
     let offset = usize::from_str_radix(digits, 16).ok()?;
     let pairs = rest.split_whitespace().next().is_some_and(|token| token.len() == 2);
     let is_row = is_marked || pairs && (offset == expected || offset == 0);
-    let is_indented = line.starts_with("    ") && !has_colon;
+    let is_indented = is_indented(line) && !has_colon;
     is_row.then_some(Row { number, offset, has_colon, is_indented, rest })
+}
+
+/// Wireshark indents by four spaces, tshark by a tab.
+fn is_indented(line: &str) -> bool {
+    line.starts_with("    ") || line.starts_with('\t')
 }
 
 /// The blocks of a dump with offsets; none if the text is not one.
@@ -128,7 +137,7 @@ fn blocks(text: &str) -> Result<Vec<Block>, DumpError> {
     // How many bytes each side has sent: Wireshark counts them on.
     let mut sent = [0, 0];
     for (index, line) in text.lines().enumerate() {
-        let side = usize::from(line.starts_with("    "));
+        let side = usize::from(is_indented(line));
         let Some(row) = row(index + 1, line, sent[side]) else {
             at = time_of_day(line).unwrap_or(at);
             continue;
@@ -266,6 +275,17 @@ fn escaped(text: &str) -> Vec<u8> {
         }
     }
     bytes
+}
+
+/// Both directions as `tshark -z follow,tcp,raw` writes them: below a head, each line has the digits of one piece.
+fn followed_raw(text: &str) -> Option<Vec<Block>> {
+    let mut lines = text.lines().skip_while(|line| line.trim_end() != "Follow: tcp,raw");
+    lines.next()?;
+    let blocks = lines.filter_map(|line| {
+        let bytes = pairs(line.trim()).filter(|bytes| !bytes.is_empty())?;
+        Some(Block { is_indented: is_indented(line), ..Block::new(bytes) })
+    });
+    Some(blocks.collect())
 }
 
 /// Both directions of a stream that Wireshark has followed; it does not tell the addresses.

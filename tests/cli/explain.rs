@@ -98,7 +98,7 @@ async fn a_capture_shows_both_directions_of_all_connections() {
     for wanted in [
         "2023-11-14T22:13:20.000000Z  connection 1: client 10.0.0.2:40000, broker 10.0.0.1:6650\n",
         "22:13:24.000000Z  connection 1, client to broker: at 0 of the stream:\nPING, 13 bytes",
-        "connection 2, client to broker: TLS: what is inside cannot be read\n",
+        "connection 2, client to broker: TLS, which cannot be read from a capture; `pulsar-native tap` shows what is inside\n",
         "connection 1, broker to client: the capture lacks 5 bytes\n",
         "connection 1, broker to client: at 18 of the stream:\nPING, 13 bytes",
         "connections: 2; frames: 3; missing bytes: 5; gaps: 1; packets: 8; packets of TCP: 8\n",
@@ -107,6 +107,10 @@ async fn a_capture_shows_both_directions_of_all_connections() {
     }
     let second = of_stdin("explain --connection 2", &two_connections()).await;
     assert!(!second.contains("connection 1") && second.contains("connections: 1; packets: 8"), "{second}");
+    let pings = of_stdin("explain --command ping", &two_connections()).await;
+    assert!(pings.contains("frames: 3;") && !pings.contains("lacks") && pings.contains("PING, 13 bytes"), "{pings}");
+    let none = of_stdin("explain --command SEND", &two_connections()).await;
+    assert!(!none.contains("PING") && none.starts_with("connections: 2; frames: 3;"), "{none}");
 }
 
 #[tokio::test]

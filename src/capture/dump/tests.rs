@@ -119,27 +119,32 @@ fn a_followed_stream_has_two_directions() {
     let [asked, answered] = [&frame()[..22], b"\0\0\0\x09\0\0\0\x05\x08\x12\x92\x01\0 and much more than a row"];
     let row = |at: usize, part: &[u8], text: &str| format!("{at:08X}  {:<48}   {text}", hex(part, 1, 8));
     let more = row(asked.len(), b"!?", "!?");
-    let text = format!(
-        "{}{}{more}\n",
-        rows(asked, row),
-        rows(answered, |at, part, text| format!("    {}", row(at, part, text)))
-    );
-    let Ok(Dump::Segments(segments)) = read_dump(&text) else { panic!("{:?} of\n{text}", read_dump(&text)) };
-    let told: Vec<_> = segments
-        .iter()
-        .filter_map(|segment| match &segment.event {
-            SegmentEvent::Bytes { direction, bytes } => Some((*direction, bytes.to_vec())),
-            _ => None,
-        })
-        .collect();
-    assert_eq!(
-        told,
-        [
-            (Direction::ToBroker, asked.to_vec()),
-            (Direction::ToClient, answered.to_vec()),
-            (Direction::ToBroker, b"!?".to_vec()),
-        ]
-    );
+    // As Wireshark, as tshark with `follow,tcp,hex`, and as it with `follow,tcp,raw`.
+    let head = "===\nFollow: tcp,raw\nFilter: tcp.stream eq 0\nNode 0: 127.0.0.1:59986\nNode 1: 127.0.0.1:6650\n";
+    let digits = |bytes| hex(bytes, bytes.len(), usize::MAX);
+    let raw = format!("{head}{}\n\t{}\n{}\n===\n", digits(asked), digits(answered), digits(b"!?"));
+    let hex = ["    ", "\t"].map(|indent| {
+        let answered = rows(answered, |at, part, text| format!("{indent}{}", row(at, part, text)));
+        format!("{}{answered}{more}\n", rows(asked, row))
+    });
+    for text in hex.iter().chain([&raw]) {
+        let Ok(Dump::Segments(segments)) = read_dump(text) else { panic!("{:?} of\n{text}", read_dump(text)) };
+        let told: Vec<_> = segments
+            .iter()
+            .filter_map(|segment| match &segment.event {
+                SegmentEvent::Bytes { direction, bytes } => Some((*direction, bytes.to_vec())),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(
+            told,
+            [
+                (Direction::ToBroker, asked.to_vec()),
+                (Direction::ToClient, answered.to_vec()),
+                (Direction::ToBroker, b"!?".to_vec()),
+            ]
+        );
+    }
 }
 
 #[test]

@@ -145,6 +145,9 @@ impl<'a> Shown<'a> {
         self.summary.frames += 1;
         let of_capture = if kind == "cut" { &mut self.summary.cut } else { &mut self.summary.broken };
         *of_capture += u64::from(is_broken);
+        if !self.view.shows(&explained) {
+            return Ok(());
+        }
         if self.view.is_json {
             let members = format!("\"stream_offset\":{},\"frame\":{}", piece.offset, explained.to_json());
             return self.note(number, at, Some(direction), kind, "", &members);
@@ -164,7 +167,7 @@ impl<'a> Shown<'a> {
             return Ok(());
         }
         let text = match traffic {
-            Traffic::Tls => "TLS: what is inside cannot be read",
+            Traffic::Tls => "TLS, which cannot be read from a capture; `pulsar-native tap` shows what is inside",
             Traffic::Http => "HTTP, as lookups over the REST interface of a broker are: not explained",
             _ => "another protocol",
         };
@@ -181,6 +184,9 @@ impl<'a> Shown<'a> {
         text: impl Display,
         members: &str,
     ) -> CliResult {
+        if !self.view.commands.is_empty() && !matches!(event, "frame" | "cut" | "no_frame") {
+            return Ok(());
+        }
         let time = time(at);
         if self.view.is_json {
             let direction = match direction {

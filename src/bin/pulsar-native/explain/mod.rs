@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
 use pulsar_native::capture::SegmentReader;
+use pulsar_native::wire::Command;
 use pulsar_native::wire::explain::{Explanation, explain_frame};
 
 use self::input::Input;
@@ -30,6 +31,9 @@ pub(crate) struct Arguments {
     /// Of a capture show connection N alone
     #[arg(long, value_name = "N")]
     connection: Option<u64>,
+    /// Only frames of this command, such as SEND or LOOKUP; may be repeated
+    #[arg(long, value_name = "NAME", value_parser = command)]
+    command: Vec<&'static str>,
     /// Colours
     #[arg(long, value_enum, value_name = "WHEN", default_value_t = When::Auto)]
     color: When,
@@ -49,6 +53,7 @@ pub(crate) fn run(arguments: &Arguments) -> CliResult {
         shows_all: arguments.all_bytes,
         is_colored: color::is_wanted(arguments.color),
         connection: arguments.connection,
+        commands: arguments.command.clone(),
     };
     let input = match &arguments.file {
         Some(path) => input::of_file(path)?,
@@ -68,9 +73,21 @@ struct View {
     shows_all: bool,
     is_colored: bool,
     connection: Option<u64>,
+    /// All, if there are none.
+    commands: Vec<&'static str>,
+}
+
+/// The name of a command, in any case.
+fn command(name: &str) -> Result<&'static str, String> {
+    let mut all = Command::ALL.iter().map(|(_, name)| *name);
+    all.find(|known| known.eq_ignore_ascii_case(name)).ok_or_else(|| "PulsarApi.proto has no such command".to_owned())
 }
 
 impl View {
+    fn shows(&self, frame: &Explanation) -> bool {
+        self.commands.is_empty() || frame.command.is_some_and(|command| self.commands.contains(&command))
+    }
+
     fn frames(&self, bytes: &[u8]) -> CliResult {
         if self.connection.is_some() {
             return Err(UsageError("--connection is for captures; these are bytes of one direction".to_owned()).into());
@@ -81,6 +98,7 @@ impl View {
             let frame = explain_frame(bytes.slice(at..), at as u64);
             at += frame.input().len();
             match self.is_json {
+                _ if !self.shows(&frame) => {}
                 true => output::print(frame.to_json())?,
                 false => self.frame(&frame)?,
             }
