@@ -139,7 +139,8 @@ fn fields(out: &mut String, command: &Command) {
         }
         Command::Lookup(body) => {
             put_flag(out, "authoritative", body.authoritative());
-            put(out, "listener", body.advertised_listener_name.as_ref());
+            // The C++ client sends an empty name for none.
+            put(out, "listener", body.advertised_listener_name.as_ref().filter(|name| !name.is_empty()));
         }
         Command::PartitionedMetadataResponse(body) => put(out, "partitions", body.partitions),
         Command::CloseProducer(body) => {
