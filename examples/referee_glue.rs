@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use pulsar_native::{
-    AccessMode, Client, Consumer, InitialPosition, Message, Producer, ReceivedMessage, SubscriptionType, Token,
+    AccessMode, Client, Consumer, InitialPosition, Producer, ReceivedMessage, SubscriptionType, Token,
 };
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
@@ -22,8 +22,7 @@ struct Glue {
     client: Option<Client>,
     producers: HashMap<String, Producer>,
     consumers: HashMap<String, Consumer>,
-    /// Received messages; a handle is an index.
-    messages: Vec<ReceivedMessage>,
+    messages: HashMap<String, ReceivedMessage>,
 }
 
 /// Why a request is answered with something else than `ok`.
@@ -67,18 +66,18 @@ impl Glue {
     async fn answer(&mut self, line: &str, answers: &UnboundedSender<String>) -> Result<String, Refusal> {
         let words: Vec<_> = line.split(' ').collect();
         match words[..] {
-            ["connect", url, ref options @ ..] => self.client = Some(client(url, options)?),
+            ["connect", url, timeout, ref options @ ..] => self.client = Some(client(url, timeout, options)?),
             ["producer", name, topic, ref options @ ..] => {
                 let producer = producer(self.client()?, topic, options).await?;
                 self.producers.insert(name.to_owned(), producer);
             }
-            ["subscribe", name, topic, subscription, kind, ref options @ ..] => {
-                let consumer = consumer(self.client()?, topic, subscription, kind, options).await?;
+            ["subscribe", name, topic, subscription, kind, queue, ref options @ ..] => {
+                let consumer = consumer(self.client()?, [topic, subscription, kind, queue], options).await?;
                 self.consumers.insert(name.to_owned(), consumer);
             }
             ["send", producer, id, ref payload @ ..] => {
                 let (answers, id) = (answers.clone(), id.to_owned());
-                let pending = found(&self.producers, producer)?.enqueue(Message::new(payload_of(payload))).await?;
+                let pending = found(&self.producers, producer)?.enqueue(payload.join(" ")).await?;
                 tokio::spawn(async move {
                     let _ = answers.send(match pending.await {
                         Ok(stored) => {
@@ -88,20 +87,21 @@ impl Glue {
                     });
                 });
             }
-            ["receive", consumer, millis] => {
-                let wait = Duration::from_millis(millis.parse()?);
+            ["receive", consumer, name, wait] => {
                 let consumer = self.consumers.get_mut(consumer).ok_or_else(|| missing(consumer))?;
-                let Ok(received) = timeout(wait, consumer.receive()).await else { return Ok("none".to_owned()) };
+                let Ok(received) = timeout(millis(wait)?, consumer.receive()).await else {
+                    return Ok("none".to_owned());
+                };
                 let message = received?;
-                let (count, payload) = (message.redelivery_count(), shown(&message));
-                self.messages.push(message);
-                return Ok(format!("ok {} {count} {payload}", self.messages.len() - 1));
+                let answer = format!("ok {} {:.1000}", message.redelivery_count(), message.to_string_lossy());
+                self.messages.insert(name.to_owned(), message);
+                return Ok(answer);
             }
-            ["ack", consumer, message] => found(&self.consumers, consumer)?.ack(self.message(message)?)?,
-            ["ack_cumulative", consumer, message] => {
-                found(&self.consumers, consumer)?.ack_cumulative(self.message(message)?)?;
+            ["ack", consumer, name] => found(&self.consumers, consumer)?.ack(found(&self.messages, name)?)?,
+            ["ack_cumulative", consumer, name] => {
+                found(&self.consumers, consumer)?.ack_cumulative(found(&self.messages, name)?)?;
             }
-            ["nack", consumer, message] => found(&self.consumers, consumer)?.nack(self.message(message)?)?,
+            ["nack", consumer, name] => found(&self.consumers, consumer)?.nack(found(&self.messages, name)?)?,
             ["close", name] => match (self.producers.remove(name), self.consumers.remove(name)) {
                 (Some(producer), _) => producer.close().await?,
                 (_, Some(consumer)) => consumer.close().await?,
@@ -120,10 +120,6 @@ impl Glue {
     fn client(&self) -> Result<&Client, Refusal> {
         self.client.as_ref().ok_or_else(|| Refusal::Failed("not connected".to_owned()))
     }
-
-    fn message(&self, handle: &str) -> Result<&ReceivedMessage, Refusal> {
-        self.messages.get(handle.parse::<usize>()?).ok_or_else(|| Refusal::Failed(format!("no message {handle}")))
-    }
 }
 
 fn found<'a, T>(all: &'a HashMap<String, T>, name: &str) -> Result<&'a T, Refusal> {
@@ -134,13 +130,16 @@ fn missing(name: &str) -> Refusal {
     Refusal::Failed(format!("there is no {name}"))
 }
 
-fn client(url: &str, options: &[&str]) -> Result<Client, Refusal> {
-    let mut builder = Client::builder(url);
+fn millis(value: &str) -> Result<Duration, Refusal> {
+    Ok(Duration::from_millis(value.parse()?))
+}
+
+fn client(url: &str, timeout: &str, options: &[&str]) -> Result<Client, Refusal> {
+    let mut builder = Client::builder(url).operation_timeout(millis(timeout)?);
     for option in options {
         builder = match option.split_once('=') {
-            Some(("operation_timeout_ms", value)) => builder.operation_timeout(Duration::from_millis(value.parse()?)),
-            Some(("connection_timeout_ms", value)) => builder.connection_timeout(Duration::from_millis(value.parse()?)),
-            Some(("keep_alive_ms", value)) => builder.keep_alive_interval(Duration::from_millis(value.parse()?)),
+            Some(("connection_timeout_ms", value)) => builder.connection_timeout(millis(value)?),
+            Some(("keep_alive_ms", value)) => builder.keep_alive_interval(millis(value)?),
             Some(("token_file", path)) => builder.authentication(Token::from_file(path)),
             _ => return Err(Refusal::Unsupported((*option).to_owned())),
         };
@@ -149,11 +148,11 @@ fn client(url: &str, options: &[&str]) -> Result<Client, Refusal> {
 }
 
 async fn producer(client: &Client, topic: &str, options: &[&str]) -> Result<Producer, Refusal> {
-    let mut builder = client.producer(topic);
+    let mut builder = client.producer(topic).batching(false);
     for option in options {
         builder = match option.split_once('=') {
             Some(("batching", value)) => builder.batching(value.parse()?),
-            Some(("send_timeout_ms", value)) => builder.send_timeout(Duration::from_millis(value.parse()?)),
+            Some(("send_timeout_ms", value)) => builder.send_timeout(millis(value)?),
             Some(("producer_name", name)) => builder.name(name),
             Some(("access_mode", "exclusive")) => builder.access_mode(AccessMode::Exclusive),
             _ => return Err(Refusal::Unsupported((*option).to_owned())),
@@ -162,13 +161,8 @@ async fn producer(client: &Client, topic: &str, options: &[&str]) -> Result<Prod
     Ok(builder.create().await?)
 }
 
-async fn consumer(
-    client: &Client,
-    topic: &str,
-    subscription: &str,
-    kind: &str,
-    options: &[&str],
-) -> Result<Consumer, Refusal> {
+async fn consumer(client: &Client, fixed: [&str; 4], options: &[&str]) -> Result<Consumer, Refusal> {
+    let [topic, subscription, kind, queue] = fixed;
     let kind = match kind {
         "exclusive" => SubscriptionType::Exclusive,
         "shared" => SubscriptionType::Shared,
@@ -176,30 +170,15 @@ async fn consumer(
         "key_shared" => SubscriptionType::KeyShared,
         _ => return Err(Refusal::Unsupported(kind.to_owned())),
     };
-    let mut builder = client.consumer(topic, subscription).subscription_type(kind);
+    let builder = client.consumer(topic, subscription).subscription_type(kind).receiver_queue_size(queue.parse()?);
+    let mut builder = builder.initial_position(InitialPosition::Earliest);
     for option in options {
         builder = match option.split_once('=') {
-            Some(("position", "earliest")) => builder.initial_position(InitialPosition::Earliest),
-            Some(("queue", value)) => builder.receiver_queue_size(value.parse()?),
-            Some(("nack_delay_ms", value)) => {
-                builder.negative_ack_redelivery_delay(Duration::from_millis(value.parse()?))
-            }
-            Some(("ack_timeout_ms", value)) => builder.ack_timeout(Duration::from_millis(value.parse()?)),
+            Some(("nack_delay_ms", value)) => builder.negative_ack_redelivery_delay(millis(value)?),
+            Some(("ack_timeout_ms", value)) => builder.ack_timeout(millis(value)?),
             Some(("batch_index_ack", value)) => builder.batch_index_acknowledgment(value.parse()?),
             _ => return Err(Refusal::Unsupported((*option).to_owned())),
         };
     }
     Ok(builder.subscribe().await?)
-}
-
-/// The payload as text, or `bytes:N` of a long one.
-fn shown(message: &ReceivedMessage) -> String {
-    let length = message.payload().len();
-    if length > 1_000 { format!("bytes:{length}") } else { message.to_string_lossy().into_owned() }
-}
-
-/// Words, or `bytes:N` for so many bytes of any content.
-fn payload_of(words: &[&str]) -> Vec<u8> {
-    let count = words.first().and_then(|word| word.strip_prefix("bytes:")).and_then(|count| count.parse().ok());
-    count.map_or_else(|| words.join(" ").into_bytes(), |count| vec![b'x'; count])
 }

@@ -1,4 +1,4 @@
-//! The glue of the client under test: a process, or a task with the same two streams. It is asked one thing at a time; the
+//! The glue of the client under test: a process, or a task with the same two streams. It gets one request at a time; the
 //! results of sends come in between.
 
 use std::collections::{HashMap, VecDeque};
@@ -20,7 +20,7 @@ use super::verdict::Stop;
 /// Lines that wait until the referee reads them; then the glue waits.
 const LINES_MAX: usize = 1024;
 
-/// Results of sends that nobody has asked for.
+/// Results of sends that no step has taken.
 const RESULTS_MAX: usize = 10_000;
 
 /// Bytes of the streams of a glue that is a task.
@@ -51,7 +51,7 @@ type Tail = Arc<Mutex<VecDeque<String>>>;
 pub(super) struct Glue {
     writer: Writer,
     lines: mpsc::Receiver<Result<Line, Stop>>,
-    /// Results of sends that nobody has asked for yet.
+    /// Results of sends that no step has taken yet.
     sent: HashMap<u64, SentResult>,
     stderr: Tail,
     /// Ends when the glue has closed its stderr.
@@ -106,7 +106,7 @@ impl Glue {
 
     /// Waits for its first line.
     pub(super) async fn ready(&mut self) -> Result<(), Stop> {
-        let late = |_| Stop::glue(format!("it has not said `ready NAME VERSION` within {READY_TIMEOUT:?}"));
+        let late = |_| Stop::glue(format!("it has not written `ready NAME VERSION` within {READY_TIMEOUT:?}"));
         match timeout(READY_TIMEOUT, self.next_line("start")).await.map_err(late)?? {
             Line::Ready { client } => self.client = client,
             other => return Err(Stop::glue(format!("its first line has to be `ready NAME VERSION`, not {other:?}"))),
@@ -119,7 +119,7 @@ impl Glue {
         &self.client
     }
 
-    /// Asks for something, and waits for the answer. An `unsupported` is a [`Stop`]; an `error` is the client's.
+    /// Sends a request, and waits for the answer. An `unsupported` is a [`Stop`]; an `error` is the client's.
     pub(super) async fn ask(&mut self, request: &Request, patience: Duration) -> Result<Answer, Stop> {
         let line = request.to_string();
         (self.note)(format!("glue is asked: {}", shown(&line, SHOWN_CHARS_MAX)));
@@ -131,7 +131,7 @@ impl Glue {
     }
 
     async fn answer_to(&mut self, line: &str) -> Result<Answer, Stop> {
-        // One that cannot be written to may have said on its way out why it ended.
+        // A glue that has closed its stdin may have written before why it ended.
         let _ = self.writer.write_all(format!("{line}\n").as_bytes()).await;
         let _ = self.writer.flush().await;
         loop {
@@ -149,7 +149,7 @@ impl Glue {
     fn keep(&mut self, id: u64, result: SentResult) -> Result<(), Stop> {
         self.sent.insert(id, result);
         if self.sent.len() > RESULTS_MAX {
-            return Err(Stop::glue(format!("it told of more than {RESULTS_MAX} sends that were not asked for")));
+            return Err(Stop::glue(format!("it answered for more than {RESULTS_MAX} sends without a request")));
         }
         Ok(())
     }
@@ -163,21 +163,21 @@ impl Glue {
                 }
                 match self.next_line("a result").await? {
                     Line::Sent { id, result } => self.keep(id, result)?,
-                    other => return Err(Stop::glue(format!("nothing was asked, and it said {other:?}"))),
+                    other => return Err(Stop::glue(format!("without a request it wrote {other:?}"))),
                 }
             }
         };
         timeout(patience, wait).await.ok().transpose()
     }
 
-    /// The most memory that its process has had so far, bytes; `None` where the system does not say.
+    /// The most memory that its process has had so far, bytes; `None` where the system does not show it.
     pub(super) fn peak_memory(&self) -> Option<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.as_ref()?.id()?)).ok()?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
         Some(line.trim().trim_end_matches(" kB").parse::<u64>().ok()? * 1024)
     }
 
-    /// Ends it in peace, if it has not ended so.
+    /// Ends it in order, if it has not ended yet.
     pub(super) async fn exit(&mut self) -> Result<(), Stop> {
         if std::mem::replace(&mut self.has_exited, true) {
             return Ok(());
@@ -215,8 +215,8 @@ impl Glue {
         line
     }
 
-    /// It closed its stdout. A process that ends by a signal or with an error while the client is at work has crashed; whether the client
-    /// or the glue did, its stderr says.
+    /// It closed its stdout. A process that ends by a signal or with an error while the client is at work has crashed; its stderr shows whether
+    /// in the client or in the glue.
     async fn ended(&mut self, asked: &str) -> Stop {
         let status = match &mut self.child {
             Some(child) => timeout(Duration::from_secs(1), child.wait()).await.ok().and_then(Result::ok),
@@ -242,10 +242,10 @@ pub(super) enum Answer {
 }
 
 impl Answer {
-    /// The message of a `receive`; `None` if there was none.
-    pub(super) fn into_message(self) -> Result<Option<ReceivedLine>, Stop> {
+    /// The message of a `receive` that gave it this name; `None` if there was none.
+    pub(super) fn into_message(self, name: &str) -> Result<Option<ReceivedLine>, Stop> {
         match self {
-            Self::Ok(text) => ReceivedLine::parse(&text).map(Some).map_err(Stop::glue),
+            Self::Ok(text) => ReceivedLine::parse(name, &text).map(Some).map_err(Stop::glue),
             Self::Nothing => Ok(None),
             Self::Error(error) => Err(Stop::failed(format!("receive failed: {error}"))),
         }
@@ -271,7 +271,7 @@ async fn read_lines(reader: Reader, lines: mpsc::Sender<Result<Line, Stop>>) {
             }
         };
         let parsed = Line::parse(&line);
-        let stop = parsed.map_err(|lacks| Stop::glue(format!("it said `{}`: {lacks}", shown(&line, SHOWN_CHARS_MAX))));
+        let stop = parsed.map_err(|lacks| Stop::glue(format!("it wrote `{}`: {lacks}", shown(&line, SHOWN_CHARS_MAX))));
         if lines.send(stop).await.is_err() {
             return;
         }

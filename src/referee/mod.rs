@@ -2,7 +2,7 @@
 //!
 //! The referee starts an [embedded broker](crate::broker) with a relay before it for each [`Scenario`], and the client under test
 //! behind a *glue*: a small program that reads requests from its stdin (`producer p my-topic`, `send p 1 hello`) and writes
-//! answers to its stdout. `docs/referee.md` is the page for people who write one; `examples/other_languages/referee` has some.
+//! answers to its stdout. `docs/referee.md` describes the lines; `examples/other_languages/referee` has some glues.
 //! While the client works, something goes wrong: a receipt is lost, a topic moves, an entry is damaged. What the client must do
 //! then, and where that rule comes from, is part of the scenario. It passes if the client does it and breaks no
 //! [`Rule`](crate::broker::Rule) meanwhile.
@@ -21,7 +21,7 @@
 //! # Inside
 //! `protocol` (lines, pure) and `glue` (a process and its deadlines), `relay` (the wire: records, rewrites addresses, injects),
 //! `stage` (broker, relay and glue of one scenario, and the words in which scenarios are written), `scenarios` (what goes wrong,
-//! and what must happen), `verdict` and `report` (what comes out). It never decides for the broker: faults are those that
+//! and what must happen), `verdict` and `report` (the results). The broker stays as it is: faults are those that
 //! [`Faults`](crate::broker::Faults) scripts, or bytes that the relay puts between.
 
 mod glue;
@@ -73,7 +73,7 @@ pub struct Scenario {
 }
 
 impl Scenario {
-    /// All of them, by subject: lookups, connections, frames, producers, consumers.
+    /// All of them, by subject: lookups, connections, frames, producers, receipts, consumers, entries, golden vectors.
     pub fn all() -> impl Iterator<Item = &'static Self> {
         scenarios::ALL.iter().flat_map(|subject| subject.iter())
     }
@@ -109,7 +109,7 @@ type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 pub enum ClientUnderTest {
     /// A program and its arguments, found in `PATH`. Its streams are the glue's; it is killed when the scenario is over.
     Command(Vec<String>),
-    /// A task that is given the other end of both streams.
+    /// A task with the other end of both streams.
     Task(Arc<dyn Fn(DuplexStream) -> Task + Send + Sync>),
 }
 
@@ -145,6 +145,7 @@ pub struct Referee {
     scenarios: Vec<&'static Scenario>,
     timeout: Duration,
     listen: SocketAddr,
+    advertise: Option<String>,
     jobs: usize,
 }
 
@@ -152,7 +153,7 @@ impl Referee {
     /// All scenarios, unless some are named.
     pub fn new(client: ClientUnderTest) -> Self {
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-        Self { client, scenarios: Vec::new(), timeout: SCENARIO_TIMEOUT, listen, jobs: JOBS }
+        Self { client, scenarios: Vec::new(), timeout: SCENARIO_TIMEOUT, listen, advertise: None, jobs: JOBS }
     }
 
     /// Only this scenario, and others that are named.
@@ -171,10 +172,17 @@ impl Referee {
         self
     }
 
-    /// Where the broker listens that the client sees: the address it is told. The port is that of the first broker of a scenario, and
-    /// has to be 0 where several run at once. Default: 127.0.0.1 and free ports.
+    /// Where the client's broker listens. The port is that of the first broker of a scenario, and has to be 0 where several run at
+    /// once. An address for all interfaces needs [`advertise`](Self::advertise). Default: 127.0.0.1 and free ports.
     pub fn listen(mut self, address: SocketAddr) -> Self {
         self.listen = address;
+        self
+    }
+
+    /// The host in the URLs that the client gets, with the ports of [`listen`](Self::listen): a name or an address, without a port.
+    /// For a client in a container or on another machine. Default: the address of `listen`, of all interfaces that of loopback.
+    pub fn advertise(mut self, host: impl Into<String>) -> Self {
+        self.advertise = Some(host.into());
         self
     }
 
@@ -184,13 +192,13 @@ impl Referee {
         self
     }
 
-    /// Runs them, and tells of each as it ends.
+    /// Runs them, and calls `on_verdict` as each ends.
     ///
     /// # Cancel safety
     /// Dropping the future ends all scenarios and kills their glues.
     pub async fn run(self, mut on_verdict: impl FnMut(&Verdict)) -> Report {
         let scenarios = if self.scenarios.is_empty() { Scenario::all().collect() } else { self.scenarios };
-        let bench = Bench { client: self.client, listen: self.listen };
+        let bench = Bench { client: self.client, listen: self.listen, advertise: self.advertise };
         let (slots, timeout) = (Arc::new(Semaphore::new(self.jobs)), self.timeout);
         let mut running = JoinSet::new();
         for (number, scenario) in scenarios.iter().copied().enumerate() {
@@ -228,7 +236,7 @@ async fn run_one(scenario: &'static Scenario, bench: &Bench, patience: Duration)
             let played = timeout(patience, play(scenario, &mut stage)).await;
             verdict.client = stage.glue.client().to_owned();
             let late = || match &*verdict.client {
-                "" => Err(Stop::glue(format!("it has not said `ready NAME VERSION` within {patience:?}"))),
+                "" => Err(Stop::glue(format!("it has not written `ready NAME VERSION` within {patience:?}"))),
                 _ => Err(Stop::Late(format!("not over within {patience:?}"))),
             };
             verdict.violations = stage.violations();
@@ -243,7 +251,7 @@ async fn run_one(scenario: &'static Scenario, bench: &Bench, patience: Duration)
     verdict
 }
 
-/// A scenario, then the judge's say and a peaceful end.
+/// A scenario, an orderly end of the client, and the rules that it broke.
 async fn play(scenario: &Scenario, stage: &mut Stage) -> Step {
     stage.glue.ready().await?;
     (scenario.run)(stage).await?;

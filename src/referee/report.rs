@@ -1,14 +1,11 @@
-//! Verdicts for people, for CI and for programs.
+//! Verdicts as a table, as JUnit's XML and as JSON.
 
 use std::fmt::{self, Write as _};
 
 use serde_json::{Value, json};
 
-use super::verdict::{Outcome, Verdict};
+use super::verdict::{Outcome, Verdict, WHY_CHARS_MAX};
 use super::{Scenario, protocol};
-
-/// Most characters of a reason in the table.
-const WHY_CHARS_MAX: usize = 300;
 
 /// The verdicts of a run, in the order of its scenarios.
 #[derive(Debug, Clone)]
@@ -91,7 +88,7 @@ impl fmt::Display for Scenario {
 }
 
 impl Verdict {
-    /// What the client had to do and did, in lines for people.
+    /// What the client had to do and did, the frames and the end of its stderr, in lines.
     #[must_use]
     pub fn told(&self) -> String {
         let mut told = format!("--- {}: {}\n", self.scenario, self.outcome.name());

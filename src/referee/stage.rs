@@ -17,7 +17,7 @@ use crate::{Client, Message, Producer};
 /// The operation timeout that clients are given.
 pub(super) const OPERATION_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// How long a client may take for what needs no fault to be over.
+/// How long a client may take for what no fault delays.
 pub(super) const PROMPT: Duration = Duration::from_secs(10);
 
 /// How long a client may take to be at work again after a fault: reconnect, back off, look up.
@@ -31,6 +31,8 @@ pub(super) type Step<T = ()> = Result<T, Stop>;
 pub(super) struct Bench {
     pub(super) client: ClientUnderTest,
     pub(super) listen: SocketAddr,
+    /// The host of the URLs that the client gets, if it is not the address of `listen`.
+    pub(super) advertise: Option<String>,
 }
 
 /// One scenario's broker, relay and glue.
@@ -38,9 +40,11 @@ pub(super) struct Stage {
     pub(super) broker: EmbeddedBroker,
     pub(super) relay: Relay,
     pub(super) glue: Glue,
-    /// Rules that this scenario makes no client break, but its own doing.
+    /// Rules that are broken by what this scenario does, not by the client.
     waived: Vec<Rule>,
     has_fault: bool,
+    /// `receive` requests so far; each gives its message a name of its own.
+    received: u64,
 }
 
 impl Bench {
@@ -48,13 +52,14 @@ impl Bench {
     pub(super) async fn start(&self, broker: EmbeddedBrokerBuilder) -> Step<Stage> {
         let broken = |error: std::io::Error| Stop::glue(format!("the referee cannot start its broker: {error}"));
         let broker = broker.start().await.map_err(broken)?;
-        let relay = Relay::start(self.listen, &broker.broker_urls()).await.map_err(broken)?;
+        let relay =
+            Relay::start(self.listen, self.advertise.as_deref(), &broker.broker_urls()).await.map_err(broken)?;
         let glue = Glue::start(&self.client, relay.notes())?;
-        Ok(Stage { broker, relay, glue, waived: Vec::new(), has_fault: false })
+        Ok(Stage { broker, relay, glue, waived: Vec::new(), has_fault: false, received: 0 })
     }
 }
 
-/// Requests to the glue. Unless they say otherwise, an `error` of the client fails the scenario.
+/// Requests to the glue. An `error` of the client fails the scenario, except in `refused`.
 impl Stage {
     pub(super) async fn connect(&mut self) -> Step {
         let url = self.relay.url(0).to_owned();
@@ -62,7 +67,7 @@ impl Stage {
         self.done(&request, PROMPT).await
     }
 
-    /// A plain producer: no batches, so that each message is an entry.
+    /// A plain producer: without batches, so that each message is an entry.
     pub(super) async fn producer(&mut self, name: &str, topic: &str) -> Step {
         self.done(&producer_request(name, topic), RECOVERY).await
     }
@@ -107,8 +112,10 @@ impl Stage {
 
     /// The next message, or `None` if there is none within `wait`.
     pub(super) async fn receive(&mut self, consumer: &str, wait: Duration) -> Step<Option<ReceivedLine>> {
-        let request = Request::new("receive").word(consumer).word(wait.as_millis());
-        self.glue.ask(&request, wait + PROMPT).await?.into_message()
+        self.received += 1;
+        let name = format!("m{}", self.received);
+        let request = Request::new("receive").word(consumer).word(&name).word(wait.as_millis());
+        self.glue.ask(&request, wait + PROMPT).await?.into_message(&name)
     }
 
     /// The next message, with this payload.
@@ -136,7 +143,7 @@ impl Stage {
     }
 
     pub(super) async fn ack(&mut self, consumer: &str, message: &ReceivedLine) -> Step {
-        self.done(&Request::new("ack").word(consumer).word(&message.handle), PROMPT).await
+        self.done(&Request::new("ack").word(consumer).word(&message.name), PROMPT).await
     }
 
     pub(super) async fn close(&mut self, name: &str) -> Step {
@@ -161,16 +168,15 @@ impl Stage {
 }
 
 pub(super) fn connect_request(url: &str) -> Request {
-    Request::new("connect").word(url).option("operation_timeout_ms", OPERATION_TIMEOUT.as_millis())
+    Request::new("connect").word(url).word(OPERATION_TIMEOUT.as_millis())
 }
 
 pub(super) fn producer_request(name: &str, topic: &str) -> Request {
-    Request::new("producer").word(name).word(topic).option("batching", false)
+    Request::new("producer").word(name).word(topic)
 }
 
 pub(super) fn subscribe_request(name: &str, topic: &str, kind: &str, queue: u32) -> Request {
-    let request = Request::new("subscribe").word(name).word(topic).word("sub").word(kind);
-    request.option("position", "earliest").option("queue", queue)
+    Request::new("subscribe").word(name).word(topic).word("sub").word(kind).word(queue)
 }
 
 /// What the wire shows.
@@ -265,22 +271,22 @@ impl Stage {
 
 /// What goes wrong.
 impl Stage {
-    /// A fault on an event; that it took effect is part of the scenario.
+    /// A fault on an event; a scenario in which it has no effect fails.
     pub(super) fn fault(&mut self, event: FaultEvent) -> FaultBuilder<'_> {
         self.has_fault = true;
         self.broker.faults().on(event)
     }
 
-    /// That what was to go wrong has: a client that does nothing passes nothing.
+    /// That the faults took effect: a client that does nothing passes no scenario.
     pub(super) fn check_faults(&self) -> Step {
         let is_idle = self.has_fault && self.broker.faults().injected() == 0 || self.relay.has_replacements();
-        check(!is_idle, || "it never did what this scenario is about, so nothing went wrong".to_owned())
+        check(!is_idle, || "it never did what this scenario is about, so its fault had no effect".to_owned())
     }
 }
 
 /// The judge.
 impl Stage {
-    /// The scenario's own doing makes clients break this rule.
+    /// The scenario itself makes clients break this rule.
     pub(super) fn waive(&mut self, rule: Rule) {
         self.waived.push(rule);
     }

@@ -1,4 +1,4 @@
-//! What the referee says of a glue that breaks the line protocol: that the glue failed, and how; never that the client did.
+//! A glue that breaks the line protocol gets the outcome `glue failed` with the reason; the client has not failed then.
 
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ fn assert_glue_failed(verdict: &Verdict, says: &str) {
 }
 
 #[tokio::test]
-async fn a_glue_that_talks_rubbish_is_quoted() {
+async fn a_line_outside_the_protocol_is_quoted() {
     let patience = Duration::from_secs(5);
     assert_glue_failed(
         &verdict_of(writes(b"Connecting to broker ...\n"), patience).await,
@@ -77,7 +77,7 @@ async fn a_glue_that_ends_or_says_nothing_is_named() {
     let ends = ClientUnderTest::task(|stream: DuplexStream| async move { drop(stream) });
     assert_glue_failed(&verdict_of(ends, Duration::from_secs(5)).await, "it ended when asked `start`");
     let silent = verdict_of(writes(b""), Duration::from_millis(200)).await;
-    assert_glue_failed(&silent, "it has not said `ready NAME VERSION` within 200ms");
+    assert_glue_failed(&silent, "it has not written `ready NAME VERSION` within 200ms");
 }
 
 #[tokio::test]

@@ -3,7 +3,11 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::protocol::shown;
 use crate::broker::ConformanceViolation;
+
+/// Most characters of a reason in a line.
+pub(super) const WHY_CHARS_MAX: usize = 300;
 
 /// Why a scenario ended early.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +25,16 @@ pub(super) enum Stop {
 impl Stop {
     pub(super) fn failed(why: impl Into<String>) -> Self {
         Self::Failed(why.into())
+    }
+
+    /// The same, behind something that happened.
+    pub(super) fn behind(self, what: &str) -> Self {
+        let with = |why: String| format!("behind {what}: {why}");
+        match self {
+            Self::Failed(why) => Self::Failed(with(why)),
+            Self::Late(why) => Self::Late(with(why)),
+            other => other,
+        }
     }
 
     pub(super) fn glue(why: impl Into<String>) -> Self {
@@ -44,7 +58,7 @@ pub enum Outcome {
         /// What is missing.
         why: String,
     },
-    /// The glue ended, broke the line protocol, or could not be started: nothing is known of the client.
+    /// The glue ended, broke the line protocol, or could not be started: nothing follows for the client.
     GlueFailed {
         /// What the glue did.
         why: String,
@@ -89,7 +103,7 @@ impl From<Stop> for Outcome {
 pub struct Verdict {
     /// Name of the scenario.
     pub scenario: &'static str,
-    /// The client and its version, as its glue says; empty if it said nothing.
+    /// The client and its version, by the glue's first line; empty without one.
     pub client: String,
     /// How it ended.
     pub outcome: Outcome,
@@ -97,7 +111,7 @@ pub struct Verdict {
     pub took: Duration,
     /// The rules of the protocol that the client broke, by the judge of the embedded broker.
     pub violations: Vec<ConformanceViolation>,
-    /// What passed on the wire and what the glue was asked, a line each; empty if the scenario passed.
+    /// The frames on the wire and the requests to the glue, a line each; empty if the scenario passed.
     pub story: String,
     /// The last lines that the glue wrote to stderr; empty if the scenario passed.
     pub stderr: String,
@@ -115,6 +129,6 @@ impl fmt::Display for Verdict {
     /// One line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:<11} {:<34} {:>5.1} s", self.outcome.name(), self.scenario, self.took.as_secs_f64())?;
-        self.outcome.why().map_or(Ok(()), |why| write!(f, "  {why}"))
+        self.outcome.why().map_or(Ok(()), |why| write!(f, "  {}", shown(why, WHY_CHARS_MAX)))
     }
 }

@@ -33,6 +33,14 @@ fn the_command_line_says_what_came_of_it() {
     assert_eq!((value["scenario"].as_str(), value["outcome"].as_str()), (Some("receipt-lost"), Some("failed")));
 }
 
+/// A client on another machine gets a URL that it can use.
+#[test]
+fn the_advertised_host_is_in_the_url() {
+    let listen = &["--scenario", "receipt-lost", "--listen", "0.0.0.0:0", "--advertise", "my-machine"][..];
+    let failed = String::from_utf8(referee(&[listen, UNABLE].concat()).stdout).expect("it is UTF-8");
+    assert!(failed.contains("glue is asked: connect pulsar://my-machine:"), "{failed}");
+}
+
 #[test]
 fn the_command_line_lists_and_refuses() {
     let list = String::from_utf8(referee(&["--list"]).stdout).expect("it is UTF-8");
@@ -41,7 +49,8 @@ fn the_command_line_lists_and_refuses() {
         (&["--scenario", "no-such", "--", "true"][..], "there is no scenario no-such, only lookup-redirect"),
         (&[], "without COMMAND, give one --scenario"),
         (&["--listen", "127.0.0.1:7000", "--", "true"], "--listen with a port needs --jobs 1"),
-        (&["--listen", "0.0.0.0:0", "--", "true"], "an address that the client can be told"),
+        (&["--listen", "0.0.0.0:0", "--", "true"], "--listen at all interfaces needs --advertise HOST"),
+        (&["--advertise", "host:6650", "--", "true"], "a name or an address, without a port"),
     ] {
         let refused = referee(arguments);
         let error = String::from_utf8_lossy(&refused.stderr).into_owned();

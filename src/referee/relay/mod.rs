@@ -66,14 +66,14 @@ struct State {
 }
 
 impl Relay {
-    /// Listens for each of these brokers, at free ports of `listen` but for the first.
-    pub(super) async fn start(listen: SocketAddr, brokers: &[String]) -> io::Result<Self> {
+    /// Listens for each of these brokers, at free ports of `listen` but for the first. The client gets the host `advertise`.
+    pub(super) async fn start(listen: SocketAddr, advertise: Option<&str>, brokers: &[String]) -> io::Result<Self> {
         let mut listeners = Vec::new();
         let mut rewrites = Vec::new();
         for (number, url) in brokers.iter().enumerate() {
             let port = if number == 0 { listen.port() } else { 0 };
             let listener = TcpListener::bind((listen.ip(), port)).await?;
-            rewrites.push((url.clone(), format!("pulsar://{}", listener.local_addr()?)));
+            rewrites.push((url.clone(), advertised(listener.local_addr()?, advertise)));
             listeners.push(listener);
         }
         let urls = rewrites.iter().map(|(_, relay)| relay.clone()).collect();
@@ -215,6 +215,16 @@ impl Shared {
 
     fn piece_bytes(&self) -> Option<usize> {
         self.lock().piece_bytes
+    }
+}
+
+/// The URL of a listener for the client. An address for all interfaces is none to connect to.
+fn advertised(listener: SocketAddr, host: Option<&str>) -> String {
+    match (host, listener.ip()) {
+        (Some(host), _) if host.contains(':') => format!("pulsar://[{host}]:{}", listener.port()),
+        (Some(host), _) => format!("pulsar://{host}:{}", listener.port()),
+        (None, ip) if ip.is_unspecified() => format!("pulsar://127.0.0.1:{}", listener.port()),
+        (None, _) => format!("pulsar://{listener}"),
     }
 }
 

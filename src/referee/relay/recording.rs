@@ -1,5 +1,5 @@
 //! What passed between the client under test and the broker, and what the referee did meanwhile: for conditions of scenarios, and
-//! as a story for people when one fails.
+//! for the output when one fails.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -16,8 +16,8 @@ const EVENTS_MAX: usize = 20_000;
 const BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// Events that the story shows: so many of the first ones, and so many of the last.
-const TOLD_FIRST: usize = 30;
-const TOLD_LAST: usize = 60;
+const SHOWN_FIRST: usize = 30;
+const SHOWN_LAST: usize = 60;
 
 /// Most characters of a line of the story.
 const LINE_CHARS_MAX: usize = 220;
@@ -114,20 +114,20 @@ impl Recording {
 
     /// The first and the last events, a line each.
     pub(in crate::referee) fn story(&self) -> String {
-        let mut told = String::new();
-        let left_out = self.events.len().saturating_sub(TOLD_FIRST + TOLD_LAST);
+        let mut story = String::new();
+        let left_out = self.events.len().saturating_sub(SHOWN_FIRST + SHOWN_LAST);
         for (number, event) in self.events.iter().enumerate() {
-            if left_out > 0 && number == TOLD_FIRST {
-                let _ = writeln!(told, "           … {left_out} more …");
+            if left_out > 0 && number == SHOWN_FIRST {
+                let _ = writeln!(story, "           … {left_out} more …");
             }
-            if number < TOLD_FIRST || number >= TOLD_FIRST + left_out {
-                let _ = writeln!(told, "{}", line(event));
+            if number < SHOWN_FIRST || number >= SHOWN_FIRST + left_out {
+                let _ = writeln!(story, "{}", line(event));
             }
         }
         if self.lost > 0 {
-            let _ = writeln!(told, "           … {} more, which were not kept", self.lost);
+            let _ = writeln!(story, "           … {} more, which were not kept", self.lost);
         }
-        told
+        story
     }
 }
 

@@ -88,7 +88,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     },
 ];
 
-/// The keep-alive interval that clients are asked for.
+/// The keep-alive interval that clients get.
 const KEEP_ALIVE: Duration = Duration::from_secs(1);
 
 /// That of clients whose interval cannot be set.
@@ -143,8 +143,9 @@ async fn stops_reading(stage: &mut Stage) -> Step {
     stage.send_stored("p", 0, "first").await?;
     stage.relay.note("the broker stops reading");
     stage.broker.faults().stall_reads();
+    let payload = "x".repeat(50_000);
     for id in 1..=20 {
-        stage.send("p", id, "bytes:50000").await?;
+        stage.send("p", id, &payload).await?;
     }
     for id in 1..=20 {
         stage.stored(id, 2 * interval + SLACK + RECOVERY).await?;
@@ -241,7 +242,7 @@ async fn token_refreshed(stage: &mut Stage) -> Step {
     let fresh = stage.broker.token_expiring("admin", Duration::from_secs(3600));
     file.replace(&fresh)?;
     let mark = stage.relay.mark();
-    stage.relay.note("the token file changes, and the broker asks");
+    stage.relay.note("the token file changes, and the broker sends AUTH_CHALLENGE");
     stage.broker.faults().challenge();
     stage.sent_by_client("AUTH_RESPONSE", 1, mark, PROMPT).await?;
     let is_fresh = stage.relay.look(|recording| {

@@ -101,14 +101,14 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "nack-redelivered",
-        must: "ask for a message again after its negative acknowledgement, and not for others",
+        must: "request a message again after its negative acknowledgement, and no others",
         source: "CommandRedeliverUnacknowledgedMessages; CommandMessage.redelivery_count",
         broker: plain,
         run: |stage| Box::pin(nack_redelivered(stage)),
     },
     Scenario {
         name: "ack-timeout-redelivered",
-        must: "ask for a message again that was not acknowledged within the ack timeout",
+        must: "request a message again that was not acknowledged within the ack timeout",
         source: "ackTimeoutMillis in ConsumerConfigurationData; UnAckedMessageTracker",
         broker: plain,
         run: |stage| Box::pin(ack_timeout_redelivered(stage)),
@@ -123,7 +123,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "ack-lost",
         must: "receive a message again whose ACK was lost with the connection, and acknowledge it",
-        source: "the cursor of the broker alone says what is acknowledged; apache/pulsar#7683",
+        source: "what is acknowledged is the cursor of the broker; apache/pulsar#7683",
         broker: plain,
         run: |stage| Box::pin(ack_lost(stage)),
     },
@@ -330,7 +330,7 @@ async fn ack_cumulative(stage: &mut Stage) -> Step {
     for payload in &payloads[1..3] {
         last = stage.expect("c", payload).await?;
     }
-    stage.done(&Request::new("ack_cumulative").word("c").word(&last.handle), PROMPT).await?;
+    stage.done(&Request::new("ack_cumulative").word("c").word(&last.name), PROMPT).await?;
     let acked = |broker: &EmbeddedBroker| subscription(broker).is_some_and(|sub| sub.msg_backlog == 2);
     stage.broker_has(PROMPT, "three messages acknowledged", acked).await?;
     let individual = stage.relay.look(|recording| {
@@ -347,7 +347,7 @@ async fn ack_cumulative(stage: &mut Stage) -> Step {
 async fn ack_cumulative_shared(stage: &mut Stage) -> Step {
     let payloads = with_consumer(stage, 3, "shared", 10).await?;
     let message = stage.expect("c", &payloads[0]).await?;
-    stage.refused(&Request::new("ack_cumulative").word("c").word(&message.handle), PROMPT).await?;
+    stage.refused(&Request::new("ack_cumulative").word("c").word(&message.name), PROMPT).await?;
     Ok(())
 }
 
@@ -419,7 +419,7 @@ async fn nack_redelivered(stage: &mut Stage) -> Step {
     for payload in &payloads {
         all.push(stage.expect("c", payload).await?);
     }
-    stage.done(&Request::new("nack").word("c").word(&all[1].handle), PROMPT).await?;
+    stage.done(&Request::new("nack").word("c").word(&all[1].name), PROMPT).await?;
     stage.ack("c", &all[0]).await?;
     let again = stage.expect("c", &payloads[1]).await?;
     let count = again.redelivery_count;
@@ -427,7 +427,7 @@ async fn nack_redelivered(stage: &mut Stage) -> Step {
     stage.ack("c", &again).await?;
     match stage.receive("c", Duration::from_secs(2)).await? {
         None => Ok(()),
-        Some(other) => check(false, || format!("{:?} came again, and was not asked for", other.payload)),
+        Some(other) => check(false, || format!("{:?} came again without a request for it", other.payload)),
     }
 }
 
@@ -521,7 +521,7 @@ async fn old_epoch(stage: &mut Stage) -> Step {
     }
     let message = stage.expect("c", "m0").await?;
     let mark = stage.relay.mark();
-    stage.done(&Request::new("nack").word("c").word(&message.handle), PROMPT).await?;
+    stage.done(&Request::new("nack").word("c").word(&message.name), PROMPT).await?;
     stage.sent_by_client("REDELIVER_UNACKNOWLEDGED_MESSAGES", 1, mark, PROMPT).await?;
     let head = MessageHead {
         consumer_id: 0,
@@ -553,7 +553,7 @@ async fn closed(stage: &mut Stage) -> Step {
     stage.broker_has(PROMPT, "the subscription without a consumer", gone).await?;
     stage.at_most("UNSUBSCRIBE", 0, 0)?;
     let left = subscription(&stage.broker).map_or(0, |sub| sub.msg_backlog);
-    check(left == 3, || format!("{left} of 3 messages are left that nobody acknowledged"))
+    check(left == 3, || format!("{left} of 3 messages are left without an acknowledgement"))
 }
 
 async fn closed_amid_reconnect(stage: &mut Stage) -> Step {

@@ -7,10 +7,10 @@ use prost::Message as _;
 
 use super::{TOPIC, plain};
 use crate::pb;
-use crate::referee::Scenario;
 use crate::referee::relay::By;
 use crate::referee::stage::{PROMPT, Stage, Step, check};
 use crate::referee::verdict::Stop;
+use crate::referee::{Scenario, protocol};
 use crate::wire::{Command, Frame};
 
 pub(super) const SCENARIOS: &[Scenario] = &[
@@ -58,14 +58,14 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "batch-record-beyond-entry",
-        must: "survive a batch whose record says that its metadata is longer than the entry",
+        must: "survive a batch whose record claims metadata beyond the entry",
         source: "Commands.deSerializeSingleMessageInBatch",
         broker: plain,
         run: |stage| Box::pin(replaced(stage, batch(2, &[0x7f, 0xff, 0xff, 0xff, 0x18, 0x01]))),
     },
     Scenario {
         name: "batch-payload-beyond-entry",
-        must: "survive a batch whose record says that its payload is longer than the entry",
+        must: "survive a batch whose record claims a payload beyond the entry",
         source: "SingleMessageMetadata.payload_size",
         broker: plain,
         // payload_size 500.
@@ -87,14 +87,14 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "compression-unknown",
-        must: "not show the payload of a compression that it does not know as if it were plain",
+        must: "not show the payload of an unknown compression as if it were plain",
         source: "MessageMetadata.compression of a later version",
         broker: plain,
         run: |stage| Box::pin(replaced(stage, compressed(99, 5))),
     },
 ];
 
-/// What names a message that a referee made up.
+/// The metadata of a message that no client has published.
 pub(super) fn metadata() -> pb::MessageMetadata {
     pb::MessageMetadata {
         producer_name: "referee".to_owned(),
@@ -151,7 +151,7 @@ fn corrupt_entry(stage: &Stage, entry: u64) -> Step {
     if done { Ok(()) } else { Err(Stop::glue("the referee has no entry to damage")) }
 }
 
-/// Acknowledgements of this entry that do not say why it could not be read.
+/// Acknowledgements of this entry without a validation error.
 fn plain_acks(stage: &Stage, entry_id: u64) -> usize {
     stage.relay.look(|recording| {
         let acks = recording.commands(0).filter(|(_, command)| match command {
@@ -214,11 +214,14 @@ async fn empty_payload(stage: &mut Stage) -> Step {
 /// How soon the messages behind an entry that cannot be read come.
 const SURVIVES: Duration = Duration::from_secs(10);
 
+/// Most characters of a payload in an error: it may be any memory of the client's process.
+const SHOWN_CHARS_MAX: usize = 40;
+
 /// How much more memory a client may have by an entry of a few bytes, whatever it claims to hold.
 const MEMORY_BYTES_MAX: u64 = 128 * 1024 * 1024;
 
 /// The second of three messages comes with another entry, on its first delivery. It may come as it is on a later one.
-async fn replaced(stage: &mut Stage, entry: Bytes) -> Step {
+pub(super) async fn replaced(stage: &mut Stage, entry: Bytes) -> Step {
     let payloads = stage.publish_numbered(TOPIC, 3).await?;
     let second = stage.broker.stored_messages(TOPIC).get(1).map(|message| message.id.position());
     let second = second.ok_or_else(|| Stop::glue("the referee has no entry to replace"))?;
@@ -240,7 +243,8 @@ async fn replaced(stage: &mut Stage, entry: Bytes) -> Step {
             return Err(Stop::failed(format!("not received behind it within {SURVIVES:?}: {}", missing.join(", "))));
         };
         let is_known = payloads.contains(&message.payload);
-        check(is_known, || format!("it showed {:?} of the entry that cannot be read", message.payload))?;
+        let shown = || protocol::shown(&message.payload, SHOWN_CHARS_MAX);
+        check(is_known, || format!("it showed {:?} of the entry that cannot be read", shown()))?;
         missing.retain(|payload| *payload != message.payload);
         stage.ack("c", &message).await?;
     }

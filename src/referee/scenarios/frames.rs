@@ -55,21 +55,21 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "command-unknown",
-        must: "survive a command of a type that it does not know",
+        must: "survive a command of an unknown type",
         source: "BaseCommand.type of a later protocol version",
         broker: plain,
         run: |stage| Box::pin(unknown_command(stage)),
     },
     Scenario {
         name: "field-unknown",
-        must: "ignore a field that it does not know, and go on over the same connection",
+        must: "ignore an unknown field, and go on over the same connection",
         source: "protobuf: unknown fields are skipped",
         broker: plain,
         run: |stage| Box::pin(unknown_field(stage)),
     },
     Scenario {
         name: "error-unasked",
-        must: "ignore an ERROR for a request that it never made",
+        must: "ignore an ERROR without a request",
         source: "ClientCnx.handleError: an unknown request id is logged",
         broker: plain,
         run: |stage| Box::pin(error_unasked(stage)),
@@ -82,11 +82,11 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         run: |stage| Box::pin(connected_twice(stage)),
     },
     Scenario {
-        name: "message-for-nobody",
+        name: "message-of-unknown-consumer",
         must: "ignore a MESSAGE for a consumer that it does not have",
         source: "ClientCnx.handleMessage: unknown consumers are skipped",
         broker: plain,
-        run: |stage| Box::pin(message_for_nobody(stage)),
+        run: |stage| Box::pin(message_of_unknown_consumer(stage)),
     },
 ];
 
@@ -125,7 +125,7 @@ async fn oversized(stage: &mut Stage) -> Step {
     Ok(())
 }
 
-async fn survives(stage: &mut Stage, what: &str, bytes: Bytes) -> Step {
+pub(super) async fn survives(stage: &mut Stage, what: &str, bytes: Bytes) -> Step {
     with_producer(stage).await?;
     stage.relay.inject(what, bytes);
     still_works(stage, 1).await?;
@@ -150,7 +150,7 @@ async fn unknown_command(stage: &mut Stage) -> Step {
 }
 
 async fn error_unasked(stage: &mut Stage) -> Step {
-    let error = pb::CommandError { request_id: 987_654, error: 1, message: "nobody asked".to_owned() };
+    let error = pb::CommandError { request_id: 987_654, error: 1, message: "no such request".to_owned() };
     let mark = stage.relay.mark();
     survives(stage, "ERROR for request 987654", framed(error)).await?;
     stage.at_most_connections(1, mark)
@@ -162,7 +162,7 @@ async fn connected_twice(stage: &mut Stage) -> Step {
     survives(stage, "a second CONNECTED", framed(connected)).await
 }
 
-async fn message_for_nobody(stage: &mut Stage) -> Step {
+async fn message_of_unknown_consumer(stage: &mut Stage) -> Step {
     let head = crate::wire::MessageHead {
         consumer_id: 4711,
         ledger_id: 1,
@@ -173,7 +173,8 @@ async fn message_for_nobody(stage: &mut Stage) -> Step {
         consumer_epoch: None,
     };
     let mut out = bytes::BytesMut::new();
-    Frame::Message { head, entry: super::entries::entry(&super::entries::metadata(), b"for nobody") }.encode(&mut out);
+    Frame::Message { head, entry: super::entries::entry(&super::entries::metadata(), b"of no consumer") }
+        .encode(&mut out);
     let mark = stage.relay.mark();
     survives(stage, "a MESSAGE for consumer 4711", out.freeze()).await?;
     stage.at_most_connections(1, mark)

@@ -12,7 +12,7 @@ use crate::wire::Command;
 pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "lookup-redirect",
-        must: "ask the broker that LOOKUP redirects to, with `authoritative` copied from the response",
+        must: "send LOOKUP to the broker of a redirect, with `authoritative` copied from the response",
         source: "CommandLookupTopicResponse.authoritative; BinaryProtoLookupService.findBroker",
         broker: two_brokers,
         run: |stage| Box::pin(redirect(stage)),
@@ -47,7 +47,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "lookup-not-ready",
-        must: "ask again, with a pause, when LOOKUP fails with ServiceNotReady",
+        must: "send LOOKUP again, after a pause, when it fails with ServiceNotReady",
         source: "ServerError.ServiceNotReady; PulsarClientException.isRetriableError",
         broker: plain,
         run: |stage| Box::pin(not_ready(stage)),
@@ -67,14 +67,14 @@ async fn redirect(stage: &mut Stage) -> Step {
     stage.connect().await?;
     stage.producer("p", TOPIC).await?;
     stage.send_stored("p", 1, "hello").await?;
-    let asked = stage.relay.look(|recording| {
+    let flags = stage.relay.look(|recording| {
         let lookups = recording.commands(0).filter_map(|(_, command)| match command {
             Command::Lookup(lookup) => Some(lookup.authoritative.unwrap_or(false)),
             _ => None,
         });
         lookups.take(2).collect::<Vec<_>>()
     });
-    check(asked == [false, true], || format!("`authoritative` of its LOOKUPs was {asked:?}, not [false, true]"))
+    check(flags == [false, true], || format!("`authoritative` of its LOOKUPs was {flags:?}, not [false, true]"))
 }
 
 async fn redirect_loop(stage: &mut Stage) -> Step {

@@ -8,6 +8,7 @@ mod frames;
 mod lookups;
 mod producers;
 mod receipts;
+mod vectors;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 
@@ -25,6 +26,7 @@ pub(super) const ALL: &[&[Scenario]] = &[
     receipts::SCENARIOS,
     consumers::SCENARIOS,
     entries::SCENARIOS,
+    vectors::SCENARIOS,
 ];
 
 const TOPIC: &str = "persistent://public/default/orders";
@@ -56,7 +58,7 @@ fn framed_raw(command: &[u8], behind: &[u8]) -> Bytes {
     out.freeze()
 }
 
-/// A URL at which nobody listens: its port was free a moment ago.
+/// A URL without a listener: its port was free a moment ago.
 fn dead_address() -> Step<String> {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").map_err(|error| Stop::glue(error.to_string()))?;
     let address = listener.local_addr().map_err(|error| Stop::glue(error.to_string()))?;
@@ -71,7 +73,7 @@ async fn with_producer(stage: &mut Stage) -> Step {
     Ok(())
 }
 
-/// Sends through `p` until one message is stored: a client that was thrown off the broker is back.
+/// That a further message is stored through `p`: a client whose connection or producer had ended is back.
 async fn still_works(stage: &mut Stage, id: u64) -> Step {
     stage.send_stored("p", id, &format!("again{id}")).await?;
     Ok(())

@@ -29,8 +29,8 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "error-code-unknown",
-        must: "re-attach a producer after an error of a code that it does not know",
-        source: "ServerError of a later version; what is not known to be final is tried again",
+        must: "re-attach a producer after an error of an unknown code",
+        source: "ServerError of a later version; only codes that are known as final are not tried again",
         broker: plain,
         run: |stage| Box::pin(code_unknown(stage)),
     },
@@ -106,8 +106,11 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     },
 ];
 
+/// The largest message that [`small_messages`] takes.
+const MESSAGE_BYTES_MAX: u32 = 20 * 1024;
+
 fn small_messages() -> EmbeddedBrokerBuilder {
-    EmbeddedBroker::builder().max_message_size(100 * 1024)
+    EmbeddedBroker::builder().max_message_size(MESSAGE_BYTES_MAX)
 }
 
 async fn not_ready(stage: &mut Stage) -> Step {
@@ -139,7 +142,7 @@ async fn closed_without_broker(stage: &mut Stage) -> Step {
     stage.broker.drop_connections();
     let refused = |broker: &EmbeddedBroker| broker.faults().injected() > 0;
     stage.broker_has(RECOVERY, "an attempt to reconnect", refused).await?;
-    // It may say that it could not tell the broker.
+    // It may fail, since CLOSE_PRODUCER did not reach the broker.
     let _ = stage.glue.ask(&Request::new("close").word("p"), 2 * OPERATION_TIMEOUT + PROMPT).await?;
     Ok(())
 }
@@ -204,7 +207,7 @@ async fn broker_dies(stage: &mut Stage) -> Step {
     with_producer(stage).await?;
     let owner = stage.broker.owner(TOPIC).unwrap_or(0);
     let url = format!("{},{}", stage.relay.url(0), stage.relay.url(1).trim_start_matches("pulsar://"));
-    // A client that knows both brokers.
+    // A client with both brokers in its service URL.
     stage.done(&super::super::stage::connect_request(&url), PROMPT).await?;
     stage.producer("p", TOPIC).await?;
     stage.send_stored("p", 1, "before").await?;
@@ -215,10 +218,12 @@ async fn broker_dies(stage: &mut Stage) -> Step {
 async fn too_large(stage: &mut Stage) -> Step {
     with_producer(stage).await?;
     let mark = stage.relay.mark();
-    let refused = stage.glue.ask(&Request::new("send").word("p").word(1).word("bytes:200000"), PROMPT).await?;
+    let payload = "x".repeat(3 * MESSAGE_BYTES_MAX as usize);
+    let refused = stage.glue.ask(&Request::new("send").word("p").word(1).word(&payload), PROMPT).await?;
     if !matches!(refused, Answer::Error(_)) {
         let result = stage.result(1, RECOVERY).await?;
-        check(result.is_err(), || "a message of 200000 bytes was stored where 102400 are allowed".to_owned())?;
+        let too_large = || format!("{} bytes were stored where {MESSAGE_BYTES_MAX} are allowed", payload.len());
+        check(result.is_err(), too_large)?;
     }
     stage.at_most("SEND", 0, mark)?;
     still_works(stage, 2).await?;
@@ -248,7 +253,7 @@ async fn fenced(stage: &mut Stage) -> Step {
     let helper = stage.helper().await?;
     let fencing = helper.producer(TOPIC).access_mode(AccessMode::ExclusiveWithFencing).create().await;
     let fencing = fencing.map_err(|error| Stop::glue(error.to_string()))?;
-    // A fenced producer is told by the end of its connection.
+    // A fenced producer gets CLOSE_PRODUCER or the end of its connection, and may have sent before.
     stage.waive(crate::broker::Rule::SendWithoutProducer);
     let mark = stage.relay.mark();
     let sent = stage.glue.ask(&Request::new("send").word("p").word(1).word("late"), PROMPT).await?;

@@ -7,7 +7,6 @@ use crate::ServerCode;
 use crate::broker::{EmbeddedBroker, EmbeddedBrokerBuilder, FaultEvent};
 use crate::pb;
 use crate::referee::Scenario;
-use crate::referee::protocol::Request;
 use crate::referee::stage::{PROMPT, RECOVERY, Stage, Step, check, producer_request};
 use crate::wire::Command;
 
@@ -48,11 +47,11 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         run: |stage| Box::pin(twice(stage)),
     },
     Scenario {
-        name: "receipt-for-nobody",
+        name: "receipt-of-unknown-producer",
         must: "ignore a receipt for a producer that it does not have",
         source: "ClientCnx.handleSendReceipt: unknown producers are skipped",
         broker: plain,
-        run: |stage| Box::pin(for_nobody(stage)),
+        run: |stage| Box::pin(of_unknown_producer(stage)),
     },
     Scenario {
         name: "sends-in-order",
@@ -139,7 +138,7 @@ fn producer_id(stage: &Stage) -> u64 {
     })
 }
 
-/// A receipt that nobody sent: the message id is one that no broker gives.
+/// A made-up receipt, with a message id that no broker assigns.
 fn receipt(producer_id: u64, sequence_id: u64) -> pb::CommandSendReceipt {
     pb::CommandSendReceipt {
         producer_id,
@@ -190,7 +189,7 @@ async fn twice(stage: &mut Stage) -> Step {
     stage.at_most_connections(0, mark)
 }
 
-async fn for_nobody(stage: &mut Stage) -> Step {
+async fn of_unknown_producer(stage: &mut Stage) -> Step {
     with_producer(stage).await?;
     let mark = stage.relay.mark();
     amid(stage, "a receipt for producer 4711", receipt(4711, 1)).await?;
@@ -199,7 +198,7 @@ async fn for_nobody(stage: &mut Stage) -> Step {
 
 async fn batches_again(stage: &mut Stage) -> Step {
     stage.connect().await?;
-    stage.done(&Request::new("producer").word("p").word(TOPIC).option("batching", true), RECOVERY).await?;
+    stage.done(&producer_request("p", TOPIC).option("batching", true), RECOVERY).await?;
     stage.send_stored("p", 0, "first").await?;
     let mark = stage.relay.mark();
     let payloads = send_many(stage, 0).await?;
@@ -262,7 +261,7 @@ async fn send_error(stage: &mut Stage, code: ServerCode) -> Step {
     with_producer(stage).await?;
     stage.fault(FaultEvent::Send).refuse_request(code);
     stage.send("p", 1, "refused once").await?;
-    // Either is right: a client that gives the message up says so.
+    // Either is right: it is sent again, or the send fails.
     let _ = stage.result(1, RECOVERY).await?;
     still_works(stage, 2).await
 }

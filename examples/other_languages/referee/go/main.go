@@ -3,7 +3,6 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -21,7 +20,7 @@ var (
 	client    pulsar.Client
 	producers = map[string]pulsar.Producer{}
 	consumers = map[string]pulsar.Consumer{}
-	messages  []pulsar.Message
+	messages  = map[string]pulsar.Message{}
 	output    sync.Mutex
 
 	errUnsupported = errors.New("unsupported")
@@ -41,33 +40,40 @@ func millis(value string) time.Duration {
 	return time.Duration(number) * time.Millisecond
 }
 
-// Calls set for each option, which says whether there is such an option.
-func options(words []string, set func(name, value string) bool) error {
+// What the options of a request say: each is of one of the three.
+func options(words []string) (c pulsar.ClientOptions, p pulsar.ProducerOptions, s pulsar.ConsumerOptions, err error) {
+	p.DisableBatching = true
 	for _, word := range words {
-		if name, value, _ := strings.Cut(word, "="); !set(name, value) {
-			return fmt.Errorf("%w %s", errUnsupported, word)
+		name, value, _ := strings.Cut(word, "=")
+		switch name {
+		case "connection_timeout_ms":
+			c.ConnectionTimeout = millis(value)
+		case "keep_alive_ms":
+			c.KeepAliveInterval = millis(value)
+		case "token_file":
+			c.Authentication = pulsar.NewAuthenticationTokenFromFile(value)
+		case "batching":
+			p.DisableBatching = value != "true"
+		case "send_timeout_ms":
+			p.SendTimeout = millis(value)
+		case "producer_name":
+			p.Name = value
+		case "access_mode":
+			p.ProducerAccessMode = pulsar.ProducerAccessModeExclusive
+		case "nack_delay_ms":
+			s.NackRedeliveryDelay = millis(value)
+		case "batch_index_ack":
+			s.EnableBatchIndexAcknowledgment = value == "true"
+		default:
+			err = fmt.Errorf("%w %s", errUnsupported, word)
 		}
 	}
-	return nil
+	return
 }
 
-func connect(url string, words []string) error {
-	with := pulsar.ClientOptions{URL: url}
-	err := options(words, func(name, value string) bool {
-		switch name {
-		case "operation_timeout_ms":
-			with.OperationTimeout = millis(value)
-		case "connection_timeout_ms":
-			with.ConnectionTimeout = millis(value)
-		case "keep_alive_ms":
-			with.KeepAliveInterval = millis(value)
-		case "token_file":
-			with.Authentication = pulsar.NewAuthenticationTokenFromFile(value)
-		default:
-			return false
-		}
-		return true
-	})
+func connect(url, timeout string, words []string) error {
+	with, _, _, err := options(words)
+	with.URL, with.OperationTimeout = url, millis(timeout)
 	if err == nil {
 		client, err = pulsar.NewClient(with)
 	}
@@ -75,45 +81,19 @@ func connect(url string, words []string) error {
 }
 
 func produce(name, topic string, words []string) error {
-	with := pulsar.ProducerOptions{Topic: topic}
-	err := options(words, func(name, value string) bool {
-		switch name {
-		case "batching":
-			with.DisableBatching = value == "false"
-		case "send_timeout_ms":
-			with.SendTimeout = millis(value)
-		case "producer_name":
-			with.Name = value
-		case "access_mode":
-			with.ProducerAccessMode = pulsar.ProducerAccessModeExclusive
-		default:
-			return false
-		}
-		return true
-	})
+	_, with, _, err := options(words)
+	with.Topic = topic
 	if err == nil {
 		producers[name], err = client.CreateProducer(with)
 	}
 	return err
 }
 
-func subscribe(name, topic, subscription, kind string, words []string) error {
-	with := pulsar.ConsumerOptions{Topic: topic, SubscriptionName: subscription, Type: types[kind]}
-	err := options(words, func(name, value string) bool {
-		switch name {
-		case "position":
-			with.SubscriptionInitialPosition = pulsar.SubscriptionPositionEarliest
-		case "queue":
-			with.ReceiverQueueSize, _ = strconv.Atoi(value)
-		case "nack_delay_ms":
-			with.NackRedeliveryDelay = millis(value)
-		case "batch_index_ack":
-			with.EnableBatchIndexAcknowledgment = value == "true"
-		default:
-			return false
-		}
-		return true
-	})
+func subscribe(name, topic, subscription, kind, queue string, words []string) error {
+	_, _, with, err := options(words)
+	with.Topic, with.SubscriptionName, with.Type = topic, subscription, types[kind]
+	with.SubscriptionInitialPosition = pulsar.SubscriptionPositionEarliest
+	with.ReceiverQueueSize, _ = strconv.Atoi(queue)
 	if err == nil {
 		consumers[name], err = client.Subscribe(with)
 	}
@@ -121,60 +101,49 @@ func subscribe(name, topic, subscription, kind string, words []string) error {
 }
 
 func send(name, number, payload string) {
-	data := []byte(payload)
-	if count, ok := strings.CutPrefix(payload, "bytes:"); ok {
-		size, _ := strconv.Atoi(count)
-		data = bytes.Repeat([]byte{'x'}, size)
-	}
-	message := pulsar.ProducerMessage{Payload: data}
-	producers[name].SendAsync(context.Background(), &message, func(id pulsar.MessageID, _ *pulsar.ProducerMessage, err error) {
+	sent := func(id pulsar.MessageID, _ *pulsar.ProducerMessage, err error) {
 		if err != nil {
 			say("sent %s error %v", number, err)
 		} else {
 			say("sent %s ok %d:%d", number, id.LedgerID(), id.EntryID())
 		}
-	})
+	}
+	producers[name].SendAsync(context.Background(), &pulsar.ProducerMessage{Payload: []byte(payload)}, sent)
 }
 
-func receive(name, wait string) (string, error) {
+func receive(consumer, name, wait string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), millis(wait))
 	defer cancel()
-	message, err := consumers[name].Receive(ctx)
+	message, err := consumers[consumer].Receive(ctx)
 	if errors.Is(err, context.DeadlineExceeded) {
 		return "none", nil
 	} else if err != nil {
 		return "", err
 	}
-	messages = append(messages, message)
+	messages[name] = message
 	payload := string(message.Payload())
-	if len(payload) > 1000 {
-		payload = fmt.Sprintf("bytes:%d", len(payload))
-	}
-	return fmt.Sprintf("ok %d %d %s", len(messages)-1, message.RedeliveryCount(), payload), nil
+	text := strings.ToValidUTF8(payload[:min(len(payload), 1000)], "?")
+	return fmt.Sprintf("ok %d %s", message.RedeliveryCount(), text), nil
 }
 
 func answer(words []string) (string, error) {
-	received := func() pulsar.Message {
-		number, _ := strconv.Atoi(words[2])
-		return messages[number]
-	}
 	switch words[0] {
 	case "connect":
-		return "ok", connect(words[1], words[2:])
+		return "ok", connect(words[1], words[2], words[3:])
 	case "producer":
 		return "ok", produce(words[1], words[2], words[3:])
 	case "subscribe":
-		return "ok", subscribe(words[1], words[2], words[3], words[4], words[5:])
+		return "ok", subscribe(words[1], words[2], words[3], words[4], words[5], words[6:])
 	case "send":
 		send(words[1], words[2], strings.Join(words[3:], " "))
 	case "receive":
-		return receive(words[1], words[2])
+		return receive(words[1], words[2], words[3])
 	case "ack":
-		return "ok", consumers[words[1]].Ack(received())
+		return "ok", consumers[words[1]].Ack(messages[words[2]])
 	case "ack_cumulative":
-		return "ok", consumers[words[1]].AckCumulative(received())
+		return "ok", consumers[words[1]].AckCumulative(messages[words[2]])
 	case "nack":
-		consumers[words[1]].Nack(received())
+		consumers[words[1]].Nack(messages[words[2]])
 	case "close":
 		if producer, ok := producers[words[1]]; ok {
 			producer.Close()
@@ -192,11 +161,10 @@ func answer(words []string) (string, error) {
 }
 
 func main() {
-	if build, ok := debug.ReadBuildInfo(); ok {
-		for _, module := range build.Deps {
-			if module.Path == "github.com/apache/pulsar-client-go" {
-				say("ready pulsar-client-go %s", module.Version)
-			}
+	build, _ := debug.ReadBuildInfo()
+	for _, module := range build.Deps {
+		if module.Path == "github.com/apache/pulsar-client-go" {
+			say("ready pulsar-client-go %s", module.Version)
 		}
 	}
 	lines := bufio.NewScanner(os.Stdin)

@@ -1,9 +1,8 @@
 import java.io.BufferedReader;
 import java.io.InputStreamReader;
 import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
 import java.nio.file.Path;
-import java.util.ArrayList;
-import java.util.Arrays;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
@@ -12,21 +11,20 @@ import org.apache.pulsar.client.api.*;
 
 /** The official Java client behind the line protocol of `pulsar-native referee`. */
 public class Glue {
-    private static final Map<String, SubscriptionType> TYPES = Map.of(
-            "exclusive", SubscriptionType.Exclusive, "shared", SubscriptionType.Shared,
-            "failover", SubscriptionType.Failover, "key_shared", SubscriptionType.Key_Shared);
-
+    private static final Map<String, SubscriptionType> TYPES = Map.of("exclusive", SubscriptionType.Exclusive,
+            "shared", SubscriptionType.Shared, "failover", SubscriptionType.Failover, "key_shared", SubscriptionType.Key_Shared);
+    private static final Map<String, Producer<byte[]>> producers = new HashMap<>();
+    private static final Map<String, Consumer<byte[]>> consumers = new HashMap<>();
+    private static final Map<String, Message<byte[]>> messages = new HashMap<>();
     private static PulsarClient client;
-    private static final Map<String, Producer<byte[]>> PRODUCERS = new HashMap<>();
-    private static final Map<String, Consumer<byte[]>> CONSUMERS = new HashMap<>();
-    private static final List<Message<byte[]>> MESSAGES = new ArrayList<>();
 
     public static void main(String[] arguments) throws Exception {
         say("ready pulsar-client-java " + PulsarClient.class.getPackage().getImplementationVersion());
-        BufferedReader lines = new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
-        for (String line = lines.readLine(); line != null; line = lines.readLine()) {
+        var lines = new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
+        for (String line; (line = lines.readLine()) != null; ) {
             try {
-                say(answer(line.split(" ", -1)));
+                var words = List.of(line.split(" ", -1));
+                say(answer(words.get(0), words.subList(1, words.size())));
             } catch (UnsupportedOperationException unsupported) {
                 say("unsupported " + unsupported.getMessage());
             } catch (Exception error) {
@@ -39,120 +37,96 @@ public class Glue {
     }
 
     private static synchronized void say(String line) {
-        System.out.println(line.replace('\n', ' '));
+        System.out.writeBytes((line.replace('\n', ' ') + "\n").getBytes(StandardCharsets.UTF_8));
         System.out.flush();
     }
 
-    private static String answer(String[] words) throws Exception {
-        switch (words[0]) {
-            case "connect" -> connect(words[1], rest(words, 2));
-            case "producer" -> produce(words[1], words[2], rest(words, 3));
-            case "subscribe" -> subscribe(words[1], words[2], words[3], words[4], rest(words, 5));
-            case "send" -> send(PRODUCERS.get(words[1]), words[2], String.join(" ", rest(words, 3)));
+    private static String answer(String request, List<String> words) throws Exception {
+        switch (request) {
+            case "connect" -> client = connect(words.get(0), Integer.parseInt(words.get(1)), words.subList(2, words.size()));
+            case "producer" -> producers.put(words.get(0), produce(words.get(1), words.subList(2, words.size())));
+            case "subscribe" -> consumers.put(words.get(0), subscribe(words.subList(1, 5), words.subList(5, words.size())));
+            case "send" -> send(words.get(0), words.get(1), String.join(" ", words.subList(2, words.size())));
             case "receive" -> {
-                return receive(CONSUMERS.get(words[1]), Integer.parseInt(words[2]));
-            }
-            case "ack" -> CONSUMERS.get(words[1]).acknowledge(received(words));
-            case "ack_cumulative" -> CONSUMERS.get(words[1]).acknowledgeCumulative(received(words));
-            case "nack" -> CONSUMERS.get(words[1]).negativeAcknowledge(received(words));
-            case "close" -> {
-                if (PRODUCERS.containsKey(words[1])) {
-                    PRODUCERS.remove(words[1]).close();
-                } else {
-                    CONSUMERS.remove(words[1]).close();
+                var message = consumers.get(words.get(0)).receive(Integer.parseInt(words.get(2)), TimeUnit.MILLISECONDS);
+                if (message == null) {
+                    return "none";
                 }
+                messages.put(words.get(1), message);
+                int shown = Math.min(message.getData().length, 1000);
+                return "ok " + message.getRedeliveryCount() + " " + new String(message.getData(), 0, shown, StandardCharsets.UTF_8);
             }
+            case "ack" -> consumers.get(words.get(0)).acknowledge(messages.get(words.get(1)));
+            case "ack_cumulative" -> consumers.get(words.get(0)).acknowledgeCumulative(messages.get(words.get(1)));
+            case "nack" -> consumers.get(words.get(0)).negativeAcknowledge(messages.get(words.get(1)));
+            case "close" -> (producers.containsKey(words.get(0)) ? producers : consumers).get(words.get(0)).close();
             case "exit" -> {
                 if (client != null) {
                     client.close();
                 }
             }
-            default -> throw new UnsupportedOperationException(words[0]);
+            default -> throw new UnsupportedOperationException(request);
         }
         return "ok";
     }
 
-    private static String[] rest(String[] words, int from) {
-        return Arrays.copyOfRange(words, from, words.length);
-    }
-
-    private static Message<byte[]> received(String[] words) {
-        return MESSAGES.get(Integer.parseInt(words[2]));
-    }
-
-    private static void connect(String url, String[] options) throws Exception {
-        ClientBuilder with = PulsarClient.builder().serviceUrl(url);
-        for (String option : options) {
-            String[] pair = option.split("=", 2);
-            switch (pair[0]) {
-                case "operation_timeout_ms" -> with.operationTimeout(Integer.parseInt(pair[1]), TimeUnit.MILLISECONDS)
-                        .lookupTimeout(Integer.parseInt(pair[1]), TimeUnit.MILLISECONDS);
-                case "connection_timeout_ms" -> with.connectionTimeout(Integer.parseInt(pair[1]), TimeUnit.MILLISECONDS);
-                case "keep_alive_ms" -> with.keepAliveInterval(Integer.parseInt(pair[1]) / 1000, TimeUnit.SECONDS);
-                case "token_file" -> with.authentication(
-                        AuthenticationFactory.token("file://" + Path.of(pair[1]).toAbsolutePath()));
+    private static PulsarClient connect(String url, int timeout, List<String> options) throws Exception {
+        var builder = PulsarClient.builder().serviceUrl(url).operationTimeout(timeout, TimeUnit.MILLISECONDS);
+        for (var option : options) {
+            var value = option.substring(option.indexOf('=') + 1);
+            switch (option.split("=")[0]) {
+                case "connection_timeout_ms" -> builder.connectionTimeout(Integer.parseInt(value), TimeUnit.MILLISECONDS);
+                case "keep_alive_ms" -> builder.keepAliveInterval(Integer.parseInt(value), TimeUnit.MILLISECONDS);
+                case "token_file" -> builder.authentication(AuthenticationFactory.token(() -> read(value)));
                 default -> throw new UnsupportedOperationException(option);
             }
         }
-        client = with.build();
+        return builder.build();
     }
 
-    private static void produce(String name, String topic, String[] options) throws Exception {
-        ProducerBuilder<byte[]> with = client.newProducer().topic(topic);
-        for (String option : options) {
-            String[] pair = option.split("=", 2);
-            switch (pair[0]) {
-                case "batching" -> with.enableBatching(pair[1].equals("true"));
-                case "send_timeout_ms" -> with.sendTimeout(Integer.parseInt(pair[1]), TimeUnit.MILLISECONDS);
-                case "producer_name" -> with.producerName(pair[1]);
-                case "access_mode" -> with.accessMode(ProducerAccessMode.Exclusive);
+    private static String read(String file) {
+        try {
+            return Files.readString(Path.of(file));
+        } catch (java.io.IOException error) {
+            throw new java.io.UncheckedIOException(error);
+        }
+    }
+
+    private static Producer<byte[]> produce(String topic, List<String> options) throws Exception {
+        var builder = client.newProducer().topic(topic).enableBatching(false);
+        for (var option : options) {
+            var value = option.substring(option.indexOf('=') + 1);
+            switch (option.split("=")[0]) {
+                case "batching" -> builder.enableBatching(value.equals("true"));
+                case "send_timeout_ms" -> builder.sendTimeout(Integer.parseInt(value), TimeUnit.MILLISECONDS);
+                case "producer_name" -> builder.producerName(value);
+                case "access_mode" -> builder.accessMode(ProducerAccessMode.Exclusive);
                 default -> throw new UnsupportedOperationException(option);
             }
         }
-        PRODUCERS.put(name, with.create());
+        return builder.create();
     }
 
-    private static void subscribe(String name, String topic, String subscription, String type, String[] options)
-            throws Exception {
-        ConsumerBuilder<byte[]> with = client.newConsumer().topic(topic).subscriptionName(subscription)
-                .subscriptionType(TYPES.get(type));
-        for (String option : options) {
-            String[] pair = option.split("=", 2);
-            switch (pair[0]) {
-                case "position" -> with.subscriptionInitialPosition(SubscriptionInitialPosition.Earliest);
-                case "queue" -> with.receiverQueueSize(Integer.parseInt(pair[1]));
-                case "nack_delay_ms" -> with.negativeAckRedeliveryDelay(Long.parseLong(pair[1]), TimeUnit.MILLISECONDS);
-                case "ack_timeout_ms" -> with.ackTimeout(Long.parseLong(pair[1]), TimeUnit.MILLISECONDS);
-                case "batch_index_ack" -> with.enableBatchIndexAcknowledgment(pair[1].equals("true"));
-                default -> throw new UnsupportedOperationException(option);
-            }
-        }
-        CONSUMERS.put(name, with.subscribe());
-    }
-
-    private static void send(Producer<byte[]> producer, String number, String payload) {
-        byte[] data = payload.getBytes(StandardCharsets.UTF_8);
-        if (payload.startsWith("bytes:")) {
-            data = new byte[Integer.parseInt(payload.substring(6))];
-        }
-        producer.sendAsync(data).whenComplete((id, error) -> {
-            if (error != null) {
-                say("sent " + number + " error " + error);
-            } else {
-                MessageIdAdv stored = (MessageIdAdv) id;
-                say("sent " + number + " ok " + stored.getLedgerId() + ":" + stored.getEntryId());
-            }
+    private static void send(String producer, String number, String payload) {
+        producers.get(producer).sendAsync(payload.getBytes(StandardCharsets.UTF_8)).whenComplete((id, error) -> {
+            var position = (MessageIdAdv) id;
+            say("sent " + number + (error == null ? " ok " + position.getLedgerId() + ":" + position.getEntryId() : " error " + error));
         });
     }
 
-    private static String receive(Consumer<byte[]> consumer, int millis) throws Exception {
-        Message<byte[]> message = consumer.receive(millis, TimeUnit.MILLISECONDS);
-        if (message == null) {
-            return "none";
+    private static Consumer<byte[]> subscribe(List<String> fixed, List<String> options) throws Exception {
+        var builder = client.newConsumer().topic(fixed.get(0)).subscriptionName(fixed.get(1))
+                .subscriptionType(TYPES.get(fixed.get(2))).receiverQueueSize(Integer.parseInt(fixed.get(3)))
+                .subscriptionInitialPosition(SubscriptionInitialPosition.Earliest);
+        for (var option : options) {
+            var value = option.substring(option.indexOf('=') + 1);
+            switch (option.split("=")[0]) {
+                case "nack_delay_ms" -> builder.negativeAckRedeliveryDelay(Integer.parseInt(value), TimeUnit.MILLISECONDS);
+                case "ack_timeout_ms" -> builder.ackTimeout(Integer.parseInt(value), TimeUnit.MILLISECONDS);
+                case "batch_index_ack" -> builder.enableBatchIndexAcknowledgment(value.equals("true"));
+                default -> throw new UnsupportedOperationException(option);
+            }
         }
-        MESSAGES.add(message);
-        byte[] data = message.getData();
-        String text = data.length <= 1000 ? new String(data, StandardCharsets.UTF_8) : "bytes:" + data.length;
-        return "ok " + (MESSAGES.size() - 1) + " " + message.getRedeliveryCount() + " " + text;
+        return builder.subscribe();
     }
 }

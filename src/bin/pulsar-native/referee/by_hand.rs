@@ -1,9 +1,9 @@
-//! A person as the glue: requests are printed, and what is typed are the answers.
+//! A glue on the terminal: requests are printed, and what is typed are the answers.
 
 use pulsar_native::referee::ClientUnderTest;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy, split, stdin, stdout};
 
-/// Its first line is said for the person.
+/// Its first line is written for the user.
 pub(super) fn client() -> ClientUnderTest {
     ClientUnderTest::task(|stream| async move {
         let (mut requests, mut answers) = split(stream);

@@ -41,9 +41,12 @@ pub(crate) struct Arguments {
     /// How long one scenario may take, seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..))]
     timeout: u64,
-    /// Where the client finds the broker; a port other than 0 needs --jobs 1
+    /// Where the client's broker listens; a port other than 0 needs --jobs 1. 0.0.0.0:0 needs --advertise
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
     listen: SocketAddr,
+    /// Host in the URLs that the client gets, for one in a container or on another machine [default: that of --listen]
+    #[arg(long, value_name = "HOST", value_parser = host)]
+    advertise: Option<String>,
     /// Scenarios at once
     #[arg(long, value_name = "COUNT", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
     jobs: u16,
@@ -52,10 +55,10 @@ pub(crate) struct Arguments {
     command: Vec<String>,
 }
 
-/// Runs the scenarios, and tells of each as it ends.
+/// Runs the scenarios, and shows each as it ends.
 #[cfg(feature = "referee")]
 pub(crate) async fn run(arguments: Arguments) -> CliResult {
-    use pulsar_native::referee::{ClientUnderTest, Referee};
+    use pulsar_native::referee::{ClientUnderTest, Referee, Scenario};
 
     if arguments.list {
         return list(arguments.json);
@@ -68,26 +71,40 @@ pub(crate) async fn run(arguments: Arguments) -> CliResult {
     if arguments.listen.port() != 0 && arguments.jobs > 1 && arguments.scenario.len() != 1 {
         return usage("--listen with a port needs --jobs 1");
     }
-    if arguments.listen.ip().is_unspecified() {
-        return usage("--listen needs an address that the client can be told, not one for all");
+    if arguments.listen.ip().is_unspecified() && arguments.advertise.is_none() {
+        return usage(
+            "--listen at all interfaces needs --advertise HOST: the name or address of this machine for the client",
+        );
     }
     let client = if by_hand { by_hand::client() } else { ClientUnderTest::command(arguments.command) };
     let mut referee = Referee::new(client)
         .listen(arguments.listen)
         .jobs(arguments.jobs.into())
         .timeout(std::time::Duration::from_secs(arguments.timeout));
+    if let Some(host) = arguments.advertise {
+        referee = referee.advertise(host);
+    }
     for name in &arguments.scenario {
         referee = referee.scenario(name).map_err(|error| UsageError(error.to_string()))?;
     }
-    let mut printed = Ok(());
+    let count = if arguments.scenario.is_empty() { Scenario::all().count() } else { arguments.scenario.len() };
+    let (mut printed, mut ended, mut bad) = (Ok(()), 0, 0);
     let report = referee.run(|verdict| {
+        ended += 1;
+        bad += usize::from(verdict.is_bad());
         if arguments.json && printed.is_ok() {
             printed = output::print(verdict.json());
+        } else if !by_hand && output::is_terminal() {
+            output::show_progress(&format!(
+                "{ended} of {count} scenarios, {bad} not passed; last: {}",
+                verdict.scenario
+            ));
         } else if !arguments.json {
             output::note(verdict);
         }
     });
     let report = report.await;
+    output::end_progress();
     printed?;
     if !arguments.json {
         output::print(&report)?;
@@ -97,6 +114,14 @@ pub(crate) async fn run(arguments: Arguments) -> CliResult {
         written.map_err(|error| format!("cannot write {}: {error}", path.display()))?;
     }
     if report.is_good() { Ok(()) } else { Err(report.summary().into()) }
+}
+
+/// A host without port, path or spaces.
+#[cfg_attr(not(feature = "referee"), allow(dead_code, reason = "the command refuses without the feature"))]
+fn host(text: &str) -> Result<String, String> {
+    let is_address = text.parse::<std::net::IpAddr>().is_ok();
+    let is_name = !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'));
+    if is_address || is_name { Ok(text.to_owned()) } else { Err("a name or an address, without a port".to_owned()) }
 }
 
 #[cfg(feature = "referee")]
