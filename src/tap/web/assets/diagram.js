@@ -21,6 +21,7 @@ const ARROW = 0.64;
 
 /** Lanes that there is room for. Of more connections all clients share one, and of more brokers these too. */
 const LANES_MAX = 9;
+const LANES_MAX_OF_SEVERAL_BROKERS = 5;
 
 const list = byId("list");
 const rows = byId("rows");
@@ -185,7 +186,7 @@ let places = () => [12, 88];
 function layOut() {
   layout += 1;
   const brokers = [...new Set(connections.map((connection) => connection.broker))];
-  const isShared = connections.length + brokers.length > LANES_MAX;
+  const isShared = connections.length + brokers.length > (brokers.length > 1 ? LANES_MAX_OF_SEVERAL_BROKERS : LANES_MAX);
   const ofClients = isShared ? 1 : connections.length;
   const ofBrokers = isShared && brokers.length > LANES_MAX / 2 ? 1 : brokers.length;
   const count = ofClients + ofBrokers;
@@ -426,7 +427,7 @@ list.addEventListener("pointerleave", () => {
   hovered = null;
   draw();
 });
-new ResizeObserver(draw).observe(list);
+new ResizeObserver(() => (isFollowing ? refresh() : draw())).observe(list);
 onView((changed) => {
   if (["source", "words", "errors", "fold", "span"].some((name) => changed.has(name))) {
     forget();

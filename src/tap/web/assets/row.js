@@ -20,6 +20,7 @@ function put(element, client, broker) {
   element.style.width = `${right - left}%`;
   element.classList.toggle("is-short", right - left < SHORT);
   element.style.setProperty("--from-right", `${100 - right}%`);
+  element.style.setProperty("--reach", `${(100 * right) / (right - left)}%`);
   return element;
 }
 
