@@ -282,6 +282,7 @@ const tests = {
       await page.run(() => (document.querySelector("#words").value = ""));
       await page.type(`${command.toLowerCase()} img`);
       await page.press("Escape");
+      await page.until("the filter", () => /words=/.test(location.hash) && Number(document.querySelector(".row")?.getAttribute("aria-setsize")) < 10);
       await page.click(await row(new RegExp(`^${command} `)));
       await page.until("its fields", (command) => document.querySelector("h2")?.textContent.startsWith(command) && document.querySelectorAll(".field").length > 5, command);
       await page.press("p");

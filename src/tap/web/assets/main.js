@@ -160,7 +160,15 @@ async function open(file) {
 const press = (selector) => () => panel.querySelector(selector)?.click();
 const toggleFollow = () => diagram.follow(!diagram.isFollowing());
 
+/** Takes the filter as it is typed by now. */
+let typing;
+function useWords() {
+  clearTimeout(typing);
+  look({ words: byId("words").value });
+}
+
 function escape() {
+  if (document.activeElement === byId("words")) useWords();
   if (panel.contains(document.activeElement) || document.activeElement.matches("input")) byId("list").focus();
   else if (view.words || view.errors || view.span) look({ words: "", errors: false, span: null });
   else closePanel();
@@ -220,11 +228,11 @@ listen({
 });
 
 start();
-let typing;
-byId("words").addEventListener("input", (event) => {
+byId("words").addEventListener("input", () => {
   clearTimeout(typing);
-  typing = setTimeout(() => look({ words: event.target.value }), TYPING_PAUSE);
+  typing = setTimeout(useWords, TYPING_PAUSE);
 });
+byId("words").addEventListener("change", useWords);
 byId("words").form.addEventListener("submit", (event) => event.preventDefault());
 byId("errors").addEventListener("click", () => look({ errors: !view.errors }));
 byId("fold").addEventListener("click", () => look({ fold: !view.fold }));
