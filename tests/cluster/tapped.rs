@@ -156,7 +156,8 @@ async fn agrees_with_the_broker(cluster: &Environment, seen: &OfTopic<'_>, topic
 /// The recording shows the same frames, and the embedded broker would have answered as both brokers did.
 async fn replays_alike(live: &[Value], recording: &Path) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pulsar-native"));
-    let replayed = within("the replay", command.args(["tap", "--json", "--replay"]).arg(recording).output()).await;
+    let replayed =
+        within("the replay", command.args(["tap", "--json", "--compare", "--replay"]).arg(recording).output()).await;
     let replayed = replayed.expect("it starts");
     let notes = String::from_utf8_lossy(&replayed.stderr);
     assert!(notes.ends_with(" answers compared with the embedded broker's, 0 differ\n"), "{notes}");

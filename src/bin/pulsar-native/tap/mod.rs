@@ -43,9 +43,12 @@ pub(crate) struct Arguments {
     /// Write the certificate to trust, of clients that speak TLS with the tap, to FILE [default: a new file for temporary ones]
     #[arg(long, value_name = "FILE", conflicts_with = "replay")]
     tls_ca_out: Option<PathBuf>,
-    /// Show what is in FILE, a recording or a capture, instead, and where the embedded broker would have answered otherwise
+    /// Show what is in FILE, a recording or a capture, instead
     #[arg(long, value_name = "FILE")]
     replay: Option<PathBuf>,
+    /// Show where the embedded broker would have answered the clients of --replay otherwise
+    #[arg(long, conflicts_with = "to")]
+    compare: bool,
     /// Record all frames to FILE (pcapng), whatever is shown
     #[arg(long, value_name = "FILE", conflicts_with = "replay")]
     record: Option<PathBuf>,
@@ -90,7 +93,8 @@ pub(crate) async fn run(arguments: Arguments) -> CliResult {
     let Some(file) = arguments.replay else { return live::run(arguments, output).await };
     let page = page::open(arguments.web, file.display().to_string()).await?.map(Arc::new);
     let seen = page.clone();
-    let replayed = tokio::task::spawn_blocking(move || replay::run(&file, output, seen.as_deref())).await?;
+    let compare = arguments.compare;
+    let replayed = tokio::task::spawn_blocking(move || replay::run(&file, output, seen.as_deref(), compare)).await?;
     if page.is_none() {
         return replayed;
     }

@@ -36,6 +36,12 @@ impl Output {
     pub(super) fn new(arguments: &Arguments) -> CliResult<Self> {
         let (shown, has_page) = (&arguments.shown, arguments.web.is_some());
         refuse_without_effect(arguments)?;
+        if arguments.compare && has_page && !shown.json {
+            return Err(UsageError(
+                "--compare has no effect with --web, which shows no lines; it needs --json".to_owned(),
+            )
+            .into());
+        }
         let commands: Vec<String> = shown.command.iter().map(|name| name.to_ascii_uppercase()).collect();
         let is_known = |name: &str| Command::ALL.iter().any(|(_, known)| *known == name);
         if let Some(unknown) = commands.iter().find(|name| !is_known(name)) {
@@ -63,11 +69,6 @@ impl Output {
         config
     }
 
-    /// There are lines, of text or JSON.
-    pub(super) fn has_lines(&self) -> bool {
-        self.json || !self.has_page
-    }
-
     /// The line for an observation, if it is to be shown.
     pub(super) fn line(&mut self, seen: &Observation) -> Option<String> {
         match &seen.event {
@@ -75,7 +76,7 @@ impl Output {
             ObservedEvent::Violation(violation) => *self.broken.entry((violation.rule, violation.by)).or_default() += 1,
             _ => {}
         }
-        if !self.has_lines() || !self.is_shown(seen) {
+        if self.has_page && !self.json || !self.is_shown(seen) {
             return None;
         }
         if self.json {

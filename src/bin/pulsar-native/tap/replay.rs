@@ -1,4 +1,4 @@
-//! A file, as if it were seen live, and as the embedded broker would have answered.
+//! A file, as if it were seen live; and what the embedded broker would have answered.
 
 use std::fs::File;
 use std::io::BufReader;
@@ -10,12 +10,12 @@ use pulsar_native::tap::{Inspector, Replay, ReplayDifference, WebView};
 use super::output::Output;
 use crate::{CliResult, output};
 
-pub(super) fn run(path: &Path, mut shown: Output, page: Option<&WebView>) -> CliResult {
+pub(super) fn run(path: &Path, mut shown: Output, page: Option<&WebView>, compare: bool) -> CliResult {
     let wrong = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
     let file = File::open(path).map_err(|error| wrong(&error))?;
     let segments = SegmentReader::new(BufReader::new(file));
     let mut config = shown.inspector_config();
-    let mut replay = shown.has_lines().then(Replay::new);
+    let mut replay = compare.then(Replay::new);
     config.keep_frames |= replay.is_some();
     let (mut inspector, mut seen, mut differences) = (Inspector::new(config), Vec::new(), Vec::new());
     for segment in segments {
