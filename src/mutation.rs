@@ -20,11 +20,76 @@ macro_rules! mutation {
     };
 }
 
+/// Whether this mutation of a parser is active: one that the fuzz targets have to find, not the simulation.
+#[cfg(not(pulsar_mutations))]
+macro_rules! parser_mutation {
+    ($name:ident) => {
+        false
+    };
+}
+
+#[cfg(pulsar_mutations)]
+macro_rules! parser_mutation {
+    ($name:ident) => {
+        $crate::mutation::parser::is_active($crate::mutation::parser::ParserMutation::$name)
+    };
+}
+
 #[cfg(pulsar_mutations)]
 pub use switch::{Mutation, activate};
 
 #[cfg(pulsar_mutations)]
 pub(crate) use switch::is_active;
+
+#[cfg(pulsar_mutations)]
+pub(crate) mod parser {
+    use std::cell::Cell;
+
+    /// One deliberate bug in a parser.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub(crate) enum ParserMutation {
+        /// A frame counts as complete although its last byte is missing.
+        FrameOneByteShort,
+        /// A frame may have any size.
+        FrameWithoutLimit,
+        /// A command may be longer than its frame.
+        CommandBeyondFrame,
+        /// The last required field of a message need not be there.
+        RequiredFieldForgotten,
+        /// A varint may have more than 64 bits.
+        VarintTooLong,
+        /// An entry is looked through for the checksum before the metadata of the broker, which is in front of it.
+        ChecksumBeforeBrokerMetadata,
+        /// The checksum leaves the first byte out.
+        ChecksumFromSecondByte,
+        /// A key loses its last byte.
+        KeyOneByteShort,
+        /// A record may be longer than its batch.
+        RecordBeyondBatch,
+        /// A declared size is not compared with the limit.
+        UncompressedSizeUnchecked,
+        /// A size that was not met is not noticed.
+        SizeMismatchAccepted,
+        /// A chunk may come before the one in front of it.
+        ChunkOutOfOrder,
+        /// A chunked message may have any size.
+        ChunkedWithoutLimit,
+    }
+
+    thread_local! {
+        static ACTIVE: Cell<Option<ParserMutation>> = const { Cell::new(None) };
+    }
+
+    /// Activates one mutation on this thread, and deactivates any other.
+    #[cfg(test)]
+    pub(crate) fn activate(mutation: Option<ParserMutation>) {
+        ACTIVE.set(mutation);
+    }
+
+    pub(crate) fn is_active(mutation: ParserMutation) -> bool {
+        ACTIVE.get() == Some(mutation)
+    }
+}
 
 #[cfg(pulsar_mutations)]
 mod switch {

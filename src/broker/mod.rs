@@ -43,7 +43,7 @@
 //! | `conformance` | which rules clients broke, without an effect on the responses |
 
 mod admin;
-mod authentication;
+pub(crate) mod authentication;
 mod commands;
 mod config;
 mod conformance;

@@ -122,3 +122,88 @@ fn check_segments(segments: &[crate::capture::Segment], bytes_max: usize) {
     }
     assert!(given <= bytes_max, "nothing is made up");
 }
+
+/// Bytes in the text forms of other tools: what was written is read.
+#[cfg(feature = "capture")]
+pub fn dump_forms(data: &[u8]) {
+    use crate::capture::{Dump, read_dump};
+    use crate::wire::{Command, Frame};
+    // A frame in front, so that no form is taken for packets.
+    let ping = Command::from(crate::pb::CommandPing::default());
+    let mut bytes = bytes::BytesMut::new();
+    Frame::Other(ping).encode(&mut bytes);
+    bytes.extend_from_slice(data);
+    let pairs: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let rows = |offset_digits: usize, colon: &str| {
+        let row = |(at, row): (usize, &[String])| format!("{:0offset_digits$x}{colon}  {}\n", at * 16, row.join(" "));
+        pairs.chunks(16).enumerate().map(row).collect::<String>()
+    };
+    let forms = [
+        ("hex stream", pairs.concat()),
+        ("with colons", pairs.join(":")),
+        ("with spaces", pairs.join(" ")),
+        ("hexdump -C", rows(8, "")),
+        ("xxd -g1", rows(8, ":")),
+        ("array", format!("{{ 0x{} }}", pairs.join(", 0x"))),
+        ("escaped", format!("\"\\x{}\"", pairs.join("\\x"))),
+    ];
+    for (form, text) in forms {
+        match read_dump(&text) {
+            Ok(Dump::Bytes(read)) => assert_eq!(read, bytes, "{form}"),
+            other => panic!("{form}: {other:?} of {text}"),
+        }
+    }
+}
+
+/// A recording of what happens on up to three connections, read again: the same bytes at the same places.
+#[cfg(feature = "capture")]
+pub fn recording(data: &[u8]) {
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use crate::capture::recording::{MASKED, Recording};
+    use crate::capture::{Direction, Segment, SegmentEvent, SegmentReader};
+    use crate::wire::explain::generate::Source;
+
+    let mut source = Source::new(data);
+    let mut recording = Recording::new(Vec::new(), MASKED).expect("memory takes all");
+    // By connection and direction, what was given.
+    let mut given: BTreeMap<(u64, Direction), Vec<u8>> = BTreeMap::new();
+    for connection in 1..=1 + source.below(3) as u64 {
+        let ip = if source.below(2) == 1 { IpAddr::V6(Ipv6Addr::LOCALHOST) } else { IpAddr::V4(Ipv4Addr::LOCALHOST) };
+        let event = SegmentEvent::Opened {
+            client: SocketAddr::new(ip, 40_000 + connection as u16),
+            broker: SocketAddr::new(ip, 6650),
+            is_partial: false,
+        };
+        recording.write(&Segment { connection, at: UNIX_EPOCH, event }).expect("memory takes all");
+        given.insert((connection, Direction::ToBroker), Vec::new());
+        given.insert((connection, Direction::ToClient), Vec::new());
+    }
+    let connections = given.len() as u64 / 2;
+    let mut at = UNIX_EPOCH;
+    while !source.rest().is_empty() {
+        let connection = 1 + source.below(connections as usize) as u64;
+        let direction = [Direction::ToBroker, Direction::ToClient][source.below(2)];
+        let bytes = bytes::Bytes::copy_from_slice(source.bytes(400));
+        if bytes.is_empty() {
+            continue;
+        }
+        at += Duration::from_micros(source.byte().into());
+        given.get_mut(&(connection, direction)).expect("it was opened").extend(&bytes);
+        let event = SegmentEvent::Bytes { direction, bytes };
+        recording.write(&Segment { connection, at, event }).expect("memory takes all");
+    }
+    let file = recording.into_inner();
+    let mut read: BTreeMap<(u64, Direction), Vec<u8>> = BTreeMap::new();
+    for segment in SegmentReader::new(&file[..]) {
+        let Segment { connection, event, .. } = segment.expect("a whole file");
+        match event {
+            SegmentEvent::Opened { is_partial, .. } => assert!(!is_partial),
+            SegmentEvent::Bytes { direction, bytes } => read.entry((connection, direction)).or_default().extend(&bytes),
+            SegmentEvent::Missing { .. } | SegmentEvent::Closed { .. } => panic!("{event:?} was not recorded"),
+        }
+    }
+    given.retain(|_, bytes| !bytes.is_empty());
+    assert_eq!(read, given, "what was recorded is read");
+}

@@ -10,7 +10,7 @@ use crate::wire::metadata::{bytes, message_properties, replicate_to, single_prop
 use crate::wire::{BatchCursor, Metadata, SingleMetadata};
 
 /// The most a compressed payload may become, bytes.
-const UNCOMPRESSED_BYTES_MAX: usize = 64 * 1024;
+pub(super) const UNCOMPRESSED_BYTES_MAX: usize = 64 * 1024;
 
 /// An entry: its parts lie in it in order, its metadata is what prost reads, its records are in bounds.
 pub fn entry(data: &[u8]) {
@@ -40,7 +40,7 @@ pub fn entry(data: &[u8]) {
     }
 }
 
-fn compare_metadata(serialized: &[u8], ours: &Metadata) {
+pub(super) fn compare_metadata(serialized: &[u8], ours: &Metadata) {
     let theirs = pb::MessageMetadata::decode(serialized).expect("what is read by hand, prost reads");
     assert_eq!(text(serialized, &ours.producer_name), theirs.producer_name);
     assert_eq!((ours.sequence_id, ours.publish_time_ms), (theirs.sequence_id, theirs.publish_time));
@@ -65,11 +65,34 @@ fn compare_metadata(serialized: &[u8], ours: &Metadata) {
     assert!(message_properties(serialized).eq(theirs.properties.iter().map(|p| (&*p.key, &*p.value))));
 }
 
-/// A payload that was compressed: the first byte says by which codec, the three behind it are the declared size. What it
-/// is taken for, data or a compressed payload, each codec has to bear.
+/// A payload that was compressed: the first byte says by which codec, the rest is as for [`decompress_lz4`].
 pub fn decompress(data: &[u8]) {
-    let [codec, high, middle, low, payload @ ..] = data else { return };
-    let codec = Compression::ALL[1 + usize::from(codec % 4)];
+    let Some((&codec, rest)) = data.split_first() else { return };
+    decompress_by(Compression::ALL[1 + usize::from(codec % 4)], rest);
+}
+
+/// A payload: three bytes for the size that is declared, and what is taken for data and for a compressed payload.
+pub fn decompress_lz4(data: &[u8]) {
+    decompress_by(Compression::Lz4, data);
+}
+
+/// As [`decompress_lz4`].
+pub fn decompress_zlib(data: &[u8]) {
+    decompress_by(Compression::Zlib, data);
+}
+
+/// As [`decompress_lz4`].
+pub fn decompress_zstd(data: &[u8]) {
+    decompress_by(Compression::Zstd, data);
+}
+
+/// As [`decompress_lz4`].
+pub fn decompress_snappy(data: &[u8]) {
+    decompress_by(Compression::Snappy, data);
+}
+
+fn decompress_by(codec: Compression, data: &[u8]) {
+    let [high, middle, low, payload @ ..] = data else { return };
     let declared = u32::from_be_bytes([0, *high, *middle, *low]);
     let input = Bytes::copy_from_slice(payload);
     match compress::decompress(codec.to_pb(), &input, declared, UNCOMPRESSED_BYTES_MAX) {
@@ -87,7 +110,14 @@ pub fn decompress(data: &[u8]) {
     }
     let packed = compress::compress(codec, None, payload).expect("data of any kind");
     let size = payload.len() as u32;
-    assert_eq!(compress::decompress(codec.to_pb(), &packed, size, payload.len()), Ok(input));
+    assert_eq!(compress::decompress(codec.to_pb(), &packed, size, payload.len()), Ok(input.clone()));
+    // A limit that is one less holds, and so does a size that is.
+    if let Some(less) = size.checked_sub(1) {
+        let too_large = Err(CompressError::TooLarge { size, max: less as usize });
+        assert_eq!(compress::decompress(codec.to_pb(), &packed, size, less as usize), too_large);
+        let cut = compress::decompress(codec.to_pb(), &packed, less, payload.len());
+        assert!(cut.is_err() || codec == Compression::Zlib && cut == Ok(input.slice(..less as usize)));
+    }
 }
 
 /// The records of a batch; the first byte is their number.

@@ -1,14 +1,19 @@
-//! Streams of frames and commands.
+//! Streams of frames, commands, and the codec for `tokio_util`.
 
 use bytes::{Bytes, BytesMut};
 use prost::Message as _;
+#[cfg(feature = "client")]
+use tokio_util::codec::{Decoder as _, Encoder};
 
 use crate::pb;
+#[cfg(feature = "client")]
+use crate::wire::codec::PulsarCodec;
 use crate::wire::command;
+use crate::wire::frame::InboundFrame;
 use crate::wire::{Command, DecodeError, Frame, Limits, cut, frames, missing};
 
 /// Small, so that a corpus of small files reaches the limit.
-const LIMITS: Limits = Limits { frame_bytes_max: 4096 };
+pub(super) const LIMITS: Limits = Limits { frame_bytes_max: 4096 };
 
 /// A byte stream: split into frames, decoded, encoded again. The first byte says where the stream is
 /// divided into two reads, which must not change the result.
@@ -25,8 +30,68 @@ pub fn frame(data: &[u8]) {
     }
 }
 
+/// A byte stream through the codec for `tokio_util`: the same frames as by hand, however the stream is divided. The first two
+/// bytes say where; 255 and 255 are a read for each byte.
+#[cfg(feature = "client")]
+pub fn codec(data: &[u8]) {
+    let [first, second, stream @ ..] = data else { return };
+    let at = |place: u8| stream.len() * usize::from(place) / 256;
+    let pieces: Vec<&[u8]> = if [*first, *second] == [255, 255] {
+        stream.chunks(1).collect()
+    } else {
+        let (front, back) = (at(*first.min(second)), at(*first.max(second)));
+        vec![&stream[..front], &stream[front..back], &stream[back..]]
+    };
+    let (frames, error) = read_stream(&[stream]);
+    let decoded = decode_pieces(&pieces);
+    assert_eq!(decoded.0, frames, "the frames that are cut by hand");
+    let is_cut = frames_len(&frames, stream) != Some(stream.len());
+    match error {
+        Some(error) => assert_eq!(decoded.1, Some(error.to_string())),
+        None => assert!(decoded.1.is_none() || is_cut, "the rest of a frame is an error at the end of the stream"),
+    }
+    let mut codec = PulsarCodec::new(LIMITS);
+    let mut out = BytesMut::new();
+    for frame in &frames {
+        let start = out.len();
+        Encoder::<&Frame>::encode(&mut codec, frame, &mut out).expect("any frame");
+        assert_eq!(
+            out[start..].first_chunk().map(|size| u32::from_be_bytes(*size) as usize + 4),
+            Some(out.len() - start)
+        );
+    }
+}
+
+/// How much of the stream its frames take, by their own lengths.
+#[cfg(feature = "client")]
+fn frames_len(frames: &[Frame], stream: &[u8]) -> Option<usize> {
+    frames.iter().try_fold(0, |at: usize, _| {
+        let size = u32::from_be_bytes(*stream.get(at..)?.first_chunk()?);
+        Some(at + 4 + size as usize)
+    })
+}
+
+/// What the codec gives for these reads and then the end of the stream.
+#[cfg(feature = "client")]
+fn decode_pieces(pieces: &[&[u8]]) -> (Vec<Frame>, Option<String>) {
+    let (mut codec, mut rx, mut frames) = (PulsarCodec::new(LIMITS), BytesMut::new(), Vec::new());
+    for piece in pieces {
+        rx.extend_from_slice(piece);
+        loop {
+            match codec.decode(&mut rx) {
+                Ok(Some(frame)) => frames.push(comparable(frame)),
+                Ok(None) => break,
+                Err(error) => return (frames, Some(error.to_string())),
+            }
+        }
+    }
+    let ended = codec.decode_eof(&mut rx);
+    assert!(!matches!(ended, Ok(Some(_))), "all whole frames have been given");
+    (frames, ended.err().map(|error| error.to_string()))
+}
+
 /// The valid frames of a stream that arrives in pieces, and the error that ends it.
-fn read_stream(pieces: &[&[u8]]) -> (Vec<Frame>, Option<DecodeError>) {
+pub(super) fn read_stream(pieces: &[&[u8]]) -> (Vec<Frame>, Option<DecodeError>) {
     let (mut rx, mut all) = (BytesMut::new(), Vec::new());
     for piece in pieces {
         rx.extend_from_slice(piece);
@@ -34,11 +99,16 @@ fn read_stream(pieces: &[&[u8]]) -> (Vec<Frame>, Option<DecodeError>) {
             let before = rx.len();
             assert!(missing(&rx, &LIMITS) <= before, "at most doubles");
             let run = match cut(&mut rx, &LIMITS) {
-                Ok(None) => break,
+                Ok(None) => {
+                    let total = rx.first_chunk().map_or(4, |size| u32::from_be_bytes(*size));
+                    assert!((4..=LIMITS.frame_bytes_max as u32 - 4).contains(&total), "nothing waits for such a frame");
+                    break;
+                }
                 Ok(Some(run)) => run,
                 Err(error) => return (all, Some(error)),
             };
             assert_eq!(run.len() + rx.len(), before, "no byte is lost");
+            check_inbound(run.clone());
             for frame in frames(run) {
                 match frame {
                     Ok(frame) => all.push(comparable(frame)),
@@ -48,6 +118,28 @@ fn read_stream(pieces: &[&[u8]]) -> (Vec<Frame>, Option<DecodeError>) {
         }
     }
     (all, None)
+}
+
+/// The form for a client is the same frames.
+fn check_inbound(run: Bytes) {
+    let (mut all, mut inbound) = (frames(run.clone()), frames(run));
+    loop {
+        let (plain, inbound) = (all.next(), inbound.next_inbound());
+        match (plain, inbound) {
+            (None, None) => return,
+            (Some(Err(plain)), Some(Err(inbound))) => assert_eq!(plain, inbound),
+            (Some(Ok(Frame::Receipt(plain))), Some(Ok(InboundFrame::Receipt(receipt)))) => assert_eq!(plain, receipt),
+            (Some(Ok(Frame::Message { head, entry })), Some(Ok(InboundFrame::Message(other, rest)))) => {
+                assert_eq!((head, entry), (other, rest));
+            }
+            (Some(Ok(Frame::Other(plain))), Some(Ok(InboundFrame::Control(command)))) => {
+                assert_eq!(comparable(Frame::Other(plain)), comparable(Frame::Other(*command)));
+            }
+            (Some(Ok(Frame::Send { .. })), Some(Ok(InboundFrame::Send)))
+            | (Some(Ok(Frame::Unknown { .. })), Some(Ok(InboundFrame::Unknown))) => {}
+            (plain, inbound) => panic!("{plain:?}, but {inbound:?}"),
+        }
+    }
 }
 
 /// Removes NaN, which is not equal to itself, from the only fields that can hold it.
@@ -100,7 +192,7 @@ pub fn command(data: &[u8]) {
     }
 }
 
-fn framed(command: &[u8]) -> Bytes {
+pub(super) fn framed(command: &[u8]) -> Bytes {
     let size = command.len() as u32;
     [&(size + 4).to_be_bytes()[..], &size.to_be_bytes(), command].concat().into()
 }

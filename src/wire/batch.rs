@@ -137,7 +137,7 @@ impl BatchCursor {
             let kind = DecodeErrorKind::OutOfRange { value: i64::from(metadata.payload_size) };
             return Err(DecodeError::new(kind, PAYLOAD_SIZE, metadata_at));
         };
-        if payload_size > payload.len() - payload_at {
+        if payload_size > payload.len() - payload_at && !parser_mutation!(RecordBeyondBatch) {
             return Err(truncated(PAYLOAD_SIZE, payload_at));
         }
         Ok(Record { metadata, metadata_range: metadata_at..payload_at, payload: payload_at..payload_at + payload_size })

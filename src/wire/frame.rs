@@ -55,7 +55,9 @@ pub fn cut(rx: &mut BytesMut, limits: &Limits) -> Result<Option<Bytes>, DecodeEr
     let mut run = 0;
     loop {
         match first_frame(&rx[run..], limits) {
-            Ok(Some(frame)) if frame <= rx.len() - run => run += frame,
+            Ok(Some(frame)) if frame <= rx.len() - run + usize::from(parser_mutation!(FrameOneByteShort)) => {
+                run += frame
+            }
             Err(error) if run == 0 => return Err(error),
             _ => break,
         }
@@ -81,7 +83,7 @@ fn first_frame(rx: &[u8], limits: &Limits) -> Result<Option<usize>, DecodeError>
     if total < SIZE_FIELD_BYTES {
         return error(DecodeErrorKind::TooSmall { size: total as u64, min: SIZE_FIELD_BYTES as u64 });
     }
-    if total > max {
+    if total > max && !parser_mutation!(FrameWithoutLimit) {
         return error(DecodeErrorKind::TooLarge { size: total as u64, max: max as u64 });
     }
     Ok(Some(SIZE_FIELD_BYTES + total))
@@ -268,7 +270,7 @@ fn bounds(bytes: &[u8]) -> Result<(usize, usize), DecodeError> {
         return error(kind, "total_size", 0);
     };
     let command = decode_size(&bytes[SIZE_FIELD_BYTES..]).unwrap_or(usize::MAX);
-    if command > command_max {
+    if command > command_max && !parser_mutation!(CommandBeyondFrame) {
         let kind = DecodeErrorKind::TooLarge { size: command as u64, max: command_max as u64 };
         return error(kind, "command_size", SIZE_FIELD_BYTES);
     }

@@ -184,7 +184,7 @@ fn long_varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
         let low = join_sevens(word & !ENDS);
         return match bytes.get(8..)? {
             [ninth @ 0..=0x7f, rest @ ..] => Some((low | u64::from(*ninth) << 56, rest)),
-            [ninth, tenth @ 0..=1, rest @ ..] => {
+            [ninth, tenth, rest @ ..] if *tenth <= 1 || parser_mutation!(VarintTooLong) && *tenth < 0x80 => {
                 Some((low | u64::from(ninth & 0x7f) << 56 | u64::from(*tenth) << 63, rest))
             }
             _ => None,

@@ -49,7 +49,7 @@ impl EntryParts {
     pub fn split(entry: &[u8]) -> Result<Self, EntryError> {
         let mut at = 0;
         let mut broker_metadata = None;
-        if magic(entry, at) == Some(MAGIC_BROKER_ENTRY_METADATA) {
+        if magic(entry, at) == Some(MAGIC_BROKER_ENTRY_METADATA) && !parser_mutation!(ChecksumBeforeBrokerMetadata) {
             let size = u32_at(entry, at + 2, "size of BrokerEntryMetadata")? as usize;
             at += BLOCK_HEAD_BYTES;
             let range = part(entry, at, size, "BrokerEntryMetadata")?;
@@ -74,7 +74,11 @@ impl EntryParts {
     #[inline]
     pub fn verify(&self, entry: &[u8]) -> Result<(), EntryError> {
         let Some(expected) = self.checksum else { return Ok(()) };
-        let actual = crc32c::crc32c(entry.get(self.checksummed_from..).unwrap_or_default());
+        let actual = crc32c::crc32c(
+            entry
+                .get(self.checksummed_from + usize::from(parser_mutation!(ChecksumFromSecondByte))..)
+                .unwrap_or_default(),
+        );
         if actual == expected { Ok(()) } else { Err(EntryError::ChecksumMismatch { expected, actual }) }
     }
 }

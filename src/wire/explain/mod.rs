@@ -14,10 +14,13 @@
 //! | `schema` | the messages and enums of the schema as tables |
 //! | `meaning`, `commands` | what values mean; each command in a phrase, and its chapter |
 //! | `text`, `json` | the forms for a terminal or a book, and for programs |
+//! | `generate` | none: messages of the schema for fuzz targets |
 
 mod commands;
 mod entry;
 mod frame;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod generate;
 mod json;
 mod meaning;
 mod message;

@@ -35,7 +35,7 @@ pub(super) enum Kind {
 }
 
 /// Numbers and names of the values of an enum.
-type EnumType = &'static [(i32, &'static str)];
+pub(super) type EnumType = &'static [(i32, &'static str)];
 
 include!(concat!(env!("OUT_DIR"), "/schema_tables.rs"));
 
@@ -74,4 +74,10 @@ impl Kind {
 /// The name of a value of the enum at `index`.
 pub(super) fn enum_value(index: usize, number: i32) -> Option<&'static str> {
     ENUMS[index].iter().find(|value| value.0 == number).map(|value| value.1)
+}
+
+/// All messages and the values of all enums, by the places that fields name.
+#[cfg(any(test, fuzzing))]
+pub(super) fn all() -> (&'static [MessageType], &'static [EnumType]) {
+    (MESSAGES, ENUMS)
 }

@@ -193,6 +193,9 @@ impl<'a> Fields<'a> {
     fn bytes(&self, value: &Value, field: &'static str) -> Result<Range<u32>, DecodeError> {
         match value {
             // The length of the whole message fits 32 bits.
+            Value::Bytes(range) if parser_mutation!(KeyOneByteShort) && field.ends_with("_key") => {
+                Ok(range.start as u32..(range.end as u32).saturating_sub(1).max(range.start as u32))
+            }
             Value::Bytes(range) => Ok(range.start as u32..range.end as u32),
             _ => Err(self.error(DecodeErrorKind::BadWireType, field)),
         }

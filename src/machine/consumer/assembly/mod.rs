@@ -259,7 +259,7 @@ impl Assembly {
         let Some(total_bytes) = usize::try_from(chunk.total_bytes).ok().filter(|_| in_range) else {
             return Step::Invalid;
         };
-        if total_bytes > self.limits.message_bytes_max {
+        if total_bytes > self.limits.message_bytes_max && !parser_mutation!(ChunkedWithoutLimit) {
             return Step::TooLarge;
         }
         if self.completed.iter().any(|completed| completed.has_copy(chunk)) {
@@ -309,7 +309,7 @@ impl Assembly {
         match pending.positions.get(place) {
             Some(position) if *position == chunk.position => return Step::Known,
             Some(_) => return Step::Copies(vec![chunk.position]),
-            None if place > pending.positions.len() => {
+            None if place > pending.positions.len() && !parser_mutation!(ChunkOutOfOrder) => {
                 self.drop_at(at, IncompleteReason::Missing);
                 return Step::Stray;
             }
