@@ -141,11 +141,16 @@ fn refused(url: &str, what: &str) -> Error {
 /// A URL as it may be shown, whether it is usable or not: what stands before an `@`, or in a query or fragment, may be a
 /// password or a token.
 pub(crate) fn shown(url: &str) -> Cow<'_, str> {
-    let (head, host) = url.rsplit_once('@').map_or(("", url), |(_, host)| ("...@", host));
-    match (head, host.split_once(['?', '#'])) {
-        ("", None) => Cow::Borrowed(url),
-        (head, None) => Cow::Owned(format!("{head}{host}")),
-        (head, Some((host, _))) => Cow::Owned(format!("{head}{host}?...")),
+    let (user, query) = (url.rfind('@'), url.find(['?', '#']));
+    match (user, query) {
+        (None, None) => Cow::Borrowed(url),
+        // Either may be a part of the other, and all of it secret.
+        (Some(user), Some(query)) if query < user => Cow::Borrowed("..."),
+        _ => {
+            let (head, from) = user.map_or(("", 0), |at| ("...@", at + 1));
+            let (tail, to) = query.map_or(("", url.len()), |at| ("?...", at));
+            Cow::Owned(format!("{head}{}{tail}", &url[from..to]))
+        }
     }
 }
 
@@ -154,6 +159,7 @@ fn split_scheme(url: &str) -> Result<(Scheme, &str), String> {
         return Err("it has to start with pulsar://, pulsar+ssl://, http:// or https://".to_owned());
     };
     let Some(scheme) = Scheme::parse(scheme) else {
+        let scheme = shown(scheme);
         return Err(format!("the scheme is `{scheme}`, not pulsar, pulsar+ssl, http or https"));
     };
     let rest = rest.strip_suffix('/').unwrap_or(rest);
@@ -270,6 +276,10 @@ mod tests {
         for url in ["pulsar://host:6650?token=hunter2", "https://host/#hunter2", "pulsar://hunter2@host?hunter2"] {
             let text = why_not(url);
             assert!(text.contains("host") && !text.contains("hunter2"), "{text}");
+        }
+        for url in ["http://host?token=a@hunter2", "host?token=hunter2&u=kafka://a", "hunter2@kafka://a"] {
+            let text = why_not(url);
+            assert!(!text.contains("hunter2"), "{text}");
         }
     }
 
