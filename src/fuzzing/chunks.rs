@@ -21,7 +21,8 @@ pub fn assembly(data: &[u8]) {
     for record in data.chunks_exact(6) {
         let &[message, chunk_id, num_chunks, total_bytes, entry, len] = record else { continue };
         let payload = vec![entry; usize::from(len % 32)];
-        let position = MessagePosition::new(1, entry.into());
+        // An entry is one chunk of one message, however often it comes.
+        let position = MessagePosition::new((message % 8).into(), u64::from(chunk_id) << 8 | u64::from(entry));
         let chunk = Chunk {
             uuid: ["a", "b", "c", "d"][usize::from(message % 4)],
             publish_time_ms: u64::from(message >> 2 & 1),
@@ -41,6 +42,7 @@ pub fn assembly(data: &[u8]) {
         match step {
             Step::Complete(assembled) => {
                 let entries = assembled.inner.iter().chain([&position]);
+                assert!(entries.clone().map(|entry| entry.entry_id >> 8).eq(0..u64::from(num_chunks)), "all, in order");
                 let joined: Vec<u8> = entries.flat_map(|entry| taken[entry].iter().copied()).collect();
                 assert_eq!(assembled.payload, joined, "the chunks that were taken, in order");
                 assert_eq!(usize::try_from(chunk.total_bytes), Ok(joined.len()));

@@ -111,7 +111,9 @@ fn decompress_by(codec: Compression, data: &[u8]) {
     let packed = compress::compress(codec, None, payload).expect("data of any kind");
     let size = payload.len() as u32;
     assert_eq!(compress::decompress(codec.to_pb(), &packed, size, payload.len()), Ok(input.clone()));
-    // A limit that is one less holds, and so does a size that is.
+    // Data has one size: a larger one is refused, and a limit below it holds.
+    let more = compress::decompress(codec.to_pb(), &packed, size + 1, UNCOMPRESSED_BYTES_MAX);
+    assert!(more.is_err(), "{codec:?}: {size} bytes are not one more");
     if let Some(less) = size.checked_sub(1) {
         let too_large = Err(CompressError::TooLarge { size, max: less as usize });
         assert_eq!(compress::decompress(codec.to_pb(), &packed, size, less as usize), too_large);

@@ -1,9 +1,9 @@
 //! Deliberate bugs in the parsers, one at a time: each is found by the target that is meant to find it, from the stored corpus,
-//! within a bounded number of inputs, which is less than a minute without optimization.
+//! within a bounded number of inputs, which is less than a minute without optimization. What finds it passes without it.
 //!
 //! Built with `RUSTFLAGS="--cfg pulsar_mutations"` only; `.ci/run mutations` does so.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::catch_unwind;
 
 use super::inputs::{Changes, corpus, dictionary, folder};
 use super::{FuzzTarget, TARGETS};
@@ -12,9 +12,6 @@ use crate::wire::explain::generate;
 
 /// Inputs within which a mutation must be found.
 const INPUTS_MAX: usize = 100_000;
-
-/// Inputs that must pass without one.
-const INPUTS_WITHOUT: usize = 2_000;
 
 fn target(name: &str) -> FuzzTarget {
     *TARGETS.iter().find(|(known, _)| *known == name).expect("a target of this build")
@@ -32,15 +29,12 @@ fn assert_found(mutation: ParserMutation, name: &str) {
         return;
     }
     let (_, body) = target(name);
-    let without = inputs(name).take(INPUTS_WITHOUT).position(|data| catch_unwind(|| body(&data)).is_err());
-    assert_eq!(without, None, "without a mutation");
     activate(Some(mutation));
-    let found = inputs(name).take(INPUTS_MAX).position(|data| catch_unwind(AssertUnwindSafe(|| body(&data))).is_err());
+    let found = inputs(name).take(INPUTS_MAX).enumerate().find(|(_, data)| catch_unwind(|| body(data)).is_err());
     activate(None);
-    match found {
-        Some(count) => println!("{mutation:?}: found by {name} with input {count}"),
-        None => panic!("{mutation:?} was not found by {name} with {INPUTS_MAX} inputs"),
-    }
+    let Some((count, data)) = found else { panic!("{mutation:?} was not found by {name} with {INPUTS_MAX} inputs") };
+    println!("{mutation:?}: found by {name} with input {count}");
+    body(&data);
 }
 
 /// One test for each mutation, and the target that must find it. A mutation that is not listed does not compile.
@@ -61,7 +55,7 @@ mutations! {
     a_frame_without_a_limit: FrameWithoutLimit => "frame";
     a_command_beyond_its_frame: CommandBeyondFrame => "frame";
     a_required_field_that_is_forgotten: RequiredFieldForgotten => "built_stream";
-    a_varint_of_too_many_bits: VarintTooLong => "command";
+    a_varint_of_too_many_bits: VarintTooLong => "batch";
     a_checksum_before_the_metadata_of_the_broker: ChecksumBeforeBrokerMetadata => "built_entry";
     a_checksum_from_the_second_byte: ChecksumFromSecondByte => "built_entry";
     a_key_that_lacks_its_last_byte: KeyOneByteShort => "entry";

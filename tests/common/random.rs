@@ -1,7 +1,7 @@
 //! Seeded choices, the same everywhere.
 
 #[path = "../../src/splitmix.rs"]
-mod splitmix;
+pub(crate) mod splitmix;
 
 use splitmix::SplitMix64;
 

@@ -11,12 +11,17 @@ use std::process::ExitCode;
 mod admin;
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../../src/fuzzing/inputs.rs"]
+mod inputs;
 #[path = "../suite/mod.rs"]
 mod suite;
+
+use common::random::splitmix;
 
 mod broker;
 mod encryption;
 mod examples;
+mod frames;
 mod growth;
 mod http;
 mod interop;
@@ -62,6 +67,7 @@ fn main() -> ExitCode {
         tls::TESTS,
         http::TESTS,
         examples::TESTS,
+        frames::TESTS,
         growth::TESTS,
         interop::TESTS,
         readers::TESTS,

@@ -45,6 +45,7 @@ impl<'a> Source<'a> {
         front
     }
 
+    #[cfg(feature = "capture")]
     pub(crate) fn rest(&self) -> &'a [u8] {
         self.0
     }
