@@ -36,6 +36,8 @@ pub fn assembly(data: &[u8]) {
         now += Duration::from_millis(u64::from(message >> 3 & 1) * 1500);
         assembly.expire(now);
         let step = assembly.add(&chunk, now);
+        let is_too_large = usize::try_from(chunk.total_bytes).is_ok_and(|bytes| bytes > LIMITS.message_bytes_max);
+        assert!(!is_too_large || matches!(step, Step::TooLarge | Step::Invalid), "nothing above the limit is kept");
         if matches!(step, Step::Stored | Step::Copies(_) | Step::Complete(_)) {
             taken.insert(position, payload.clone());
         }
