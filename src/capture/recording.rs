@@ -6,7 +6,7 @@
 //! packet ...       SYN, SYN-ACK, ACK; data, each with the next sequence number; FIN or RST
 //! ```
 //!
-//! Bytes that are missing leave a gap in the sequence numbers. A connection whose beginning was not captured has no SYN.
+//! Bytes that are missing are a packet whose data was not captured, so that a reader waits for no retransmission. A connection whose beginning was not captured has no SYN.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -30,6 +30,10 @@ pub const PAYLOADS_MASKED: &str = "pulsar-native: payloads are overwritten, chec
 
 /// Data in one packet, bytes: with its headers it fits the 16 bits that IPv4 has for it.
 const PACKET_DATA_BYTES_MAX: usize = 60_000;
+
+/// The largest gap, bytes: a larger one is one of so many. A packet that is longer than IP can say has no length in its header, as those
+/// that a network card has yet to cut.
+const MISSING_BYTES_MAX: usize = 1 << 30;
 
 const SECTION_HEADER: u32 = 0x0a0d_0d0a;
 const BYTE_ORDER: u32 = 0x1a2b_3c4d;
@@ -100,17 +104,13 @@ impl<W: Write> Recording<W> {
             SegmentEvent::Opened { client, broker, is_partial } => self.open(id, at, *client, *broker, *is_partial),
             SegmentEvent::Bytes { direction, bytes } => {
                 for data in bytes.chunks(PACKET_DATA_BYTES_MAX) {
-                    self.packet(id, at, *direction, PSH | ACK, data)?;
+                    self.packet(id, at, *direction, PSH | ACK, data, 0)?;
                 }
                 Ok(())
             }
             SegmentEvent::Missing { direction, count } => {
-                if let Some(flow) = self.flows.get_mut(&id) {
-                    let next = &mut flow.next[index(*direction)];
-                    // Sequence numbers count modulo 2^32.
-                    *next = next.wrapping_add(*count as u32);
-                }
-                Ok(())
+                let missing = usize::try_from(*count).unwrap_or(usize::MAX).min(MISSING_BYTES_MAX);
+                self.packet(id, at, *direction, PSH | ACK, &[], missing)
             }
             SegmentEvent::Closed { direction, is_reset } => self.close(id, at, *direction, *is_reset),
         }
@@ -143,13 +143,13 @@ impl<W: Write> Recording<W> {
         if is_partial {
             return Ok(());
         }
-        self.packet(id, at, Direction::ToBroker, SYN, &[])?;
-        self.packet(id, at, Direction::ToClient, SYN | ACK, &[])?;
-        self.packet(id, at, Direction::ToBroker, ACK, &[])
+        self.packet(id, at, Direction::ToBroker, SYN, &[], 0)?;
+        self.packet(id, at, Direction::ToClient, SYN | ACK, &[], 0)?;
+        self.packet(id, at, Direction::ToBroker, ACK, &[], 0)
     }
 
     fn close(&mut self, id: u64, at: SystemTime, direction: Direction, is_reset: bool) -> io::Result<()> {
-        self.packet(id, at, direction, if is_reset { RST | ACK } else { FIN | ACK }, &[])?;
+        self.packet(id, at, direction, if is_reset { RST | ACK } else { FIN | ACK }, &[], 0)?;
         let Some(flow) = self.flows.get_mut(&id) else { return Ok(()) };
         flow.is_closed[index(direction)] = true;
         if is_reset || flow.is_closed == [true; 2] {
@@ -158,18 +158,27 @@ impl<W: Write> Recording<W> {
         Ok(())
     }
 
-    fn packet(&mut self, id: u64, at: SystemTime, direction: Direction, flags: u8, data: &[u8]) -> io::Result<()> {
+    /// A packet with `data`, and with `missing` bytes that were not captured behind it.
+    fn packet(
+        &mut self,
+        id: u64,
+        at: SystemTime,
+        direction: Direction,
+        flags: u8,
+        data: &[u8],
+        missing: usize,
+    ) -> io::Result<()> {
         let Some(flow) = self.flows.get_mut(&id) else { return Ok(()) };
-        let packet = flow.packet(direction, flags, data);
+        let packet = flow.packet(direction, flags, data, missing);
         let since = at.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         let nanoseconds = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
-        let length = (packet.len() as u32).to_le_bytes();
+        let [captured, sent] = [packet.len(), packet.len() + missing].map(|bytes| (bytes as u32).to_le_bytes());
         let mut body = Vec::with_capacity(packet.len() + 24);
         body.extend([0; 4]);
         body.extend(((nanoseconds >> 32) as u32).to_le_bytes());
         body.extend((nanoseconds as u32).to_le_bytes());
-        body.extend(length);
-        body.extend(length);
+        body.extend(captured);
+        body.extend(sent);
         body.extend(packet);
         pad(&mut body);
         self.block(ENHANCED_PACKET, &body)
@@ -206,14 +215,14 @@ fn put_option(out: &mut Vec<u8>, code: u16, value: &[u8]) {
 
 impl Flow {
     /// An IP packet, from the IP header on; moves the sequence number.
-    fn packet(&mut self, direction: Direction, flags: u8, data: &[u8]) -> Vec<u8> {
+    fn packet(&mut self, direction: Direction, flags: u8, data: &[u8], missing: usize) -> Vec<u8> {
         let (from, to) = match direction {
             Direction::ToBroker => (self.client, self.broker),
             Direction::ToClient => (self.broker, self.client),
         };
         let [sequence, acknowledged] = [direction, direction.reversed()].map(|direction| self.next[index(direction)]);
         // SYN and FIN count as one byte.
-        let counted = data.len() as u32 + u32::from(flags & (SYN | FIN) != 0);
+        let counted = (data.len() + missing) as u32 + u32::from(flags & (SYN | FIN) != 0);
         self.next[index(direction)] = sequence.wrapping_add(counted);
         let mut tcp = Vec::with_capacity(TCP_HEADER_BYTES + data.len());
         tcp.extend(from.port().to_be_bytes());
@@ -226,8 +235,8 @@ impl Flow {
         tcp.extend([0; 4]);
         tcp.extend(data);
         match (from.ip(), to.ip()) {
-            (IpAddr::V4(from), IpAddr::V4(to)) => ipv4(from.octets(), to.octets(), tcp),
-            (from, to) => ipv6(v6(from), v6(to), tcp),
+            (IpAddr::V4(from), IpAddr::V4(to)) => ipv4(from.octets(), to.octets(), tcp, missing),
+            (from, to) => ipv6(v6(from), v6(to), tcp, missing),
         }
     }
 }
@@ -241,11 +250,12 @@ fn v6(address: IpAddr) -> [u8; 16] {
     address.octets()
 }
 
-fn ipv4(from: [u8; 4], to: [u8; 4], mut tcp: Vec<u8>) -> Vec<u8> {
-    let length = (tcp.len() as u16).to_be_bytes();
+fn ipv4(from: [u8; 4], to: [u8; 4], mut tcp: Vec<u8>, missing: usize) -> Vec<u8> {
+    let bytes = tcp.len() + missing;
+    let length = (bytes as u16).to_be_bytes();
     sum_tcp(&mut tcp, &[&from, &to, &[0, PROTOCOL_TCP], &length]);
     let mut packet = vec![0x45, 0];
-    packet.extend((20 + tcp.len() as u16).to_be_bytes());
+    packet.extend(u16::try_from(20 + bytes).unwrap_or(0).to_be_bytes());
     packet.extend([0, 0, 0x40, 0, 64, PROTOCOL_TCP, 0, 0]);
     packet.extend(from);
     packet.extend(to);
@@ -255,11 +265,12 @@ fn ipv4(from: [u8; 4], to: [u8; 4], mut tcp: Vec<u8>) -> Vec<u8> {
     packet
 }
 
-fn ipv6(from: [u8; 16], to: [u8; 16], mut tcp: Vec<u8>) -> Vec<u8> {
-    let length = (tcp.len() as u32).to_be_bytes();
+fn ipv6(from: [u8; 16], to: [u8; 16], mut tcp: Vec<u8>, missing: usize) -> Vec<u8> {
+    let bytes = tcp.len() + missing;
+    let length = (bytes as u32).to_be_bytes();
     sum_tcp(&mut tcp, &[&from, &to, &length, &[0, 0, 0, PROTOCOL_TCP]]);
     let mut packet = vec![0x60, 0, 0, 0];
-    packet.extend((tcp.len() as u16).to_be_bytes());
+    packet.extend(u16::try_from(bytes).unwrap_or(0).to_be_bytes());
     packet.extend([PROTOCOL_TCP, 64]);
     packet.extend(from);
     packet.extend(to);
@@ -267,7 +278,7 @@ fn ipv6(from: [u8; 16], to: [u8; 16], mut tcp: Vec<u8>) -> Vec<u8> {
     packet
 }
 
-/// Sets the checksum of a TCP segment; `pseudo` is what IP adds to it.
+/// Sets the checksum of a TCP segment, as of what is there; `pseudo` is what IP adds to it.
 fn sum_tcp(tcp: &mut [u8], pseudo: &[&[u8]]) {
     let mut parts = pseudo.to_vec();
     parts.push(tcp);
@@ -313,21 +324,23 @@ mod tests {
             recording.write(&Segment { connection: 3, at, event }).expect("a Vec takes it");
         }
         let file = recording.into_inner();
-        let (mut rest, mut kinds) = (&file[..], Vec::new());
+        let (mut rest, mut kinds, mut missing) = (&file[..], Vec::new(), 0);
         while !rest.is_empty() {
             let number = |at: usize| u32::from_le_bytes(rest[at..at + 4].try_into().expect("four bytes"));
             let length = number(4) as usize;
             assert_eq!(number(length - 4) as usize, length);
             if number(0) == ENHANCED_PACKET {
-                let packet = &rest[28..28 + number(20) as usize];
-                let length = ((packet.len() - 40) as u32).to_be_bytes();
+                let (captured, sent) = (number(20) as usize, number(24) as usize);
+                let packet = &rest[28..28 + captured];
+                let length = ((sent - 40) as u32).to_be_bytes();
                 let parts = [&packet[8..40], &length, &[0, 0, 0, PROTOCOL_TCP], &packet[40..]];
                 assert_eq!(checksum(&parts), 0, "with its own checksum the sum is zero");
+                missing += sent - captured;
             }
             kinds.push(number(0));
             rest = &rest[length..];
         }
-        // Three to open, three of data, one to close.
-        assert_eq!((kinds.len(), kinds[0], kinds[1]), (9, SECTION_HEADER, INTERFACE));
+        // Three to open, three of data, one of what is missing, one to close.
+        assert_eq!((kinds.len(), kinds[0], kinds[1], missing), (10, SECTION_HEADER, INTERFACE, 9));
     }
 }

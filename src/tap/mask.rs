@@ -2,14 +2,23 @@
 //!
 //! Lengths stay, and a checksum that was right is right again, so that whoever reads the recording sees the same frames. It judges them the
 //! same but for what payloads alone tell, such as whether a SEND is the one before it again. A frame is held until it is whole.
-//! Bytes behind a command that has no payload are overwritten. Behind bytes that cannot be read as a frame everything is, but for what is
-//! read as lengths.
+//!
+//! | bytes | what they become |
+//! | --- | --- |
+//! | credentials, payloads, what is behind a command that has no payload | `x` |
+//! | a frame of which bytes are missing, or that cannot be decoded | 0, but for its lengths |
+//! | what follows, up to the next frame | 0; where the inspector reads on behind it, so does this |
+//! | a frame for which there is no room, because all connections hold too much | missing, but for its lengths |
+//!
+//! Where bytes are missing across the border of two frames, the next frame is found by its looks. What looks like a command within a
+//! payload is then left as a command, without its credentials.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 
+use super::budget::Budget;
+use super::cutter::{Cutter, LENGTHS_BYTES, Piece};
 use crate::capture::{Direction, Segment, SegmentEvent};
 use crate::wire::command::split_envelope;
 use crate::wire::entry::EntryParts;
@@ -18,11 +27,8 @@ use crate::wire::proto::{Reader, Value};
 /// What secrets become.
 const MASK: u8 = b'x';
 
-/// The largest frame that is held, bytes: larger than any broker takes by default. What is larger is overwritten.
-const FRAME_BYTES_MAX: usize = 64 << 20;
-
-/// `total_size` and `command_size`.
-const LENGTHS_BYTES: usize = 8;
+/// What all connections hold of frames that are not whole, bytes.
+const HELD_BYTES_MAX: usize = 256 << 20;
 
 /// Fields with credentials, as paths of field numbers in `BaseCommand`: overwritten whatever type the command has.
 const SECRETS: &[&[u32]] = &[
@@ -50,31 +56,28 @@ pub struct Masking {
     pub payloads: bool,
 }
 
-/// Overwrites secrets in the segments of many connections.
+/// Overwrites secrets in the segments of many connections. It holds one frame of each direction until that is whole, up to 64 MiB of one and
+/// 256 MiB of all.
 #[derive(Debug)]
 pub struct Masker {
     masking: Masking,
     streams: BTreeMap<(u64, Direction), Stream>,
+    held: Budget,
 }
 
-#[derive(Default)]
+/// One direction of a connection.
+#[derive(Debug)]
 struct Stream {
-    held: BytesMut,
-    is_lost: bool,
-}
-
-impl fmt::Debug for Stream {
-    /// Shows only the length of what is held: it may hold credentials.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Stream").field("held", &self.held.len()).field("is_lost", &self.is_lost).finish()
-    }
+    cutter: Cutter,
+    /// Bytes that came and were not given out.
+    owed: usize,
 }
 
 impl Masker {
     /// One that has seen nothing.
     #[must_use]
     pub fn new(masking: Masking) -> Self {
-        Self { masking, streams: BTreeMap::new() }
+        Self { masking, streams: BTreeMap::new(), held: Budget::new(HELD_BYTES_MAX) }
     }
 
     /// Takes a segment, and gives those that may be written down now.
@@ -83,81 +86,118 @@ impl Masker {
             return out.push(segment);
         }
         let Segment { connection, at, event } = segment;
-        let put = |out: &mut Vec<Segment>, event| out.push(Segment { connection, at, event });
+        let mut put = |event| out.push(Segment { connection, at, event });
         match event {
             SegmentEvent::Opened { is_partial, .. } => {
                 for direction in [Direction::ToBroker, Direction::ToClient] {
-                    let stream = Stream { is_lost: is_partial, ..Stream::default() };
-                    self.streams.insert((connection, direction), stream);
+                    self.streams.insert((connection, direction), Stream::new(is_partial, &self.held));
                 }
-                put(out, event);
+                put(event);
             }
             SegmentEvent::Bytes { direction, bytes } => {
                 let Some(stream) = self.streams.get_mut(&(connection, direction)) else { return };
-                if let Some(bytes) = stream.push(&bytes, self.masking) {
-                    put(out, SegmentEvent::Bytes { direction, bytes });
+                put_bytes(direction, stream.push(&bytes, self.masking), &mut put);
+                let (lengths, missing) = stream.settle();
+                put_bytes(direction, lengths, &mut put);
+                if missing > 0 {
+                    put(SegmentEvent::Missing { direction, count: missing });
                 }
             }
-            SegmentEvent::Missing { direction, .. } => {
+            SegmentEvent::Missing { direction, count } => {
                 if let Some(stream) = self.streams.get_mut(&(connection, direction)) {
-                    let rest = stream.give_up();
-                    if !rest.is_empty() {
-                        put(out, SegmentEvent::Bytes { direction, bytes: rest });
-                    }
+                    put_bytes(direction, stream.give_up(), &mut put);
+                    stream.cutter.lose(count);
                 }
-                put(out, event);
+                put(event);
             }
             SegmentEvent::Closed { direction, is_reset } => {
-                let ending = if is_reset { vec![direction, direction.reversed()] } else { vec![direction] };
-                for direction in ending {
-                    let rest = self.streams.remove(&(connection, direction)).map(|mut stream| stream.give_up());
-                    if let Some(bytes) = rest.filter(|rest| !rest.is_empty()) {
-                        put(out, SegmentEvent::Bytes { direction, bytes });
+                let other = is_reset.then(|| direction.reversed());
+                for direction in [Some(direction), other].into_iter().flatten() {
+                    if let Some(mut stream) = self.streams.remove(&(connection, direction)) {
+                        put_bytes(direction, stream.give_up(), &mut put);
                     }
                 }
-                put(out, event);
+                put(event);
             }
         }
     }
 }
 
+fn put_bytes(direction: Direction, bytes: BytesMut, put: &mut impl FnMut(SegmentEvent)) {
+    if !bytes.is_empty() {
+        put(SegmentEvent::Bytes { direction, bytes: bytes.freeze() });
+    }
+}
+
 impl Stream {
-    fn push(&mut self, bytes: &[u8], masking: Masking) -> Option<Bytes> {
-        self.held.extend_from_slice(bytes);
-        let mut whole = 0;
-        while let Some(head) = self.held.get(whole..).and_then(|rest| rest.first_chunk::<4>()).filter(|_| !self.is_lost)
-        {
-            let frame = (u32::from_be_bytes(*head) as usize).saturating_add(4);
-            let is_sound = (8..=FRAME_BYTES_MAX).contains(&frame);
-            if is_sound && self.held.len() - whole < frame {
-                break;
-            }
-            let frame = self.held.get_mut(whole..whole + frame).filter(|_| is_sound);
-            match frame.and_then(|frame| mask_frame(frame, masking).map(|()| frame.len())) {
-                Some(masked) => whole += masked,
-                None => whole = self.lose(whole),
-            }
-        }
-        if self.is_lost && whole == 0 {
-            self.held.fill(0);
-            whole = self.held.len();
-        }
-        Some(self.held.split_to(whole).freeze()).filter(|out| !out.is_empty())
+    fn new(is_partial: bool, held: &Budget) -> Self {
+        let mut cutter = Cutter::new(is_partial, held.share());
+        // What is too large for this connection is for whoever reads the recording to say.
+        cutter.set_message_size(u32::MAX);
+        Self { cutter, owed: 0 }
     }
 
-    /// Overwrites what is held from here on but for the lengths at its front, as all that follows will be. Gives the length of all.
-    fn lose(&mut self, from: usize) -> usize {
-        self.is_lost = true;
-        if let Some(rest) = self.held.get_mut(from + LENGTHS_BYTES..) {
-            rest.fill(0);
+    fn push(&mut self, bytes: &[u8], masking: Masking) -> BytesMut {
+        let mut out = BytesMut::with_capacity(bytes.len());
+        self.cutter.push(bytes);
+        self.owed += bytes.len();
+        loop {
+            let lengths = BytesMut::from(self.cutter.lengths());
+            match self.cutter.next() {
+                None => break,
+                Some(Piece::Run(run)) => {
+                    self.overwrite(run.len(), &mut out);
+                    self.put_run(&run, masking, &mut out);
+                }
+                // Nothing more is read, by what its first bytes are.
+                Some(Piece::Unreadable(_) | Piece::Other(_)) => self.give(&lengths, &mut out),
+                Some(Piece::Skipped(_)) => {}
+            }
         }
-        self.held.len()
+        self.overwrite(0, &mut out);
+        out
     }
 
-    /// What is held of a frame that is not whole.
-    fn give_up(&mut self) -> Bytes {
-        self.lose(0);
-        self.held.split().freeze()
+    fn give(&mut self, bytes: &[u8], out: &mut BytesMut) {
+        out.extend_from_slice(bytes);
+        self.owed -= bytes.len();
+    }
+
+    /// Gives zeros for all that is not held, but for the last `kept` bytes of it.
+    fn overwrite(&mut self, kept: usize, out: &mut BytesMut) {
+        let zeros = self.owed - self.cutter.held() - kept;
+        out.resize(out.len() + zeros, 0);
+        self.owed -= zeros;
+    }
+
+    fn put_run(&mut self, run: &[u8], masking: Masking, out: &mut BytesMut) {
+        let mut at = out.len();
+        self.give(run, out);
+        while let Some(size) = out.get(at..).and_then(|rest| rest.first_chunk()) {
+            let end = at.saturating_add(u32::from_be_bytes(*size) as usize + size.len());
+            if out.get_mut(at..end).and_then(|frame| mask_frame(frame, masking)).is_none() {
+                self.cutter.reject();
+                return out[at..].iter_mut().skip(LENGTHS_BYTES).for_each(|byte| *byte = 0);
+            }
+            at = end;
+        }
+    }
+
+    /// Where all connections hold too much: the lengths of what is held, and how many bytes of it are missing.
+    fn settle(&mut self) -> (BytesMut, u64) {
+        let lengths = BytesMut::from(self.cutter.lengths());
+        if self.cutter.settle() {
+            return (BytesMut::new(), 0);
+        }
+        let missing = std::mem::take(&mut self.owed) - lengths.len();
+        (lengths, missing as u64)
+    }
+
+    /// What is held of a frame that does not become whole, overwritten but for its lengths.
+    fn give_up(&mut self) -> BytesMut {
+        let mut out = BytesMut::from(self.cutter.lengths());
+        out.resize(std::mem::take(&mut self.owed), 0);
+        out
     }
 }
 
@@ -220,10 +260,14 @@ fn mask_payload(entry: &mut [u8]) {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::Range;
     use std::time::SystemTime;
+
+    use bytes::Bytes;
 
     use super::*;
     use crate::pb;
+    use crate::tap::{Inspector, InspectorConfig, ObservedEvent};
     use crate::wire::command::Command;
     use crate::wire::frame::{Frame, frames};
     use crate::wire::hot::{SendHead, put_send_head};
@@ -250,22 +294,89 @@ mod tests {
         out
     }
 
-    fn masked(bytes: &[u8], piece: usize, masking: Masking) -> Vec<u8> {
-        let mut masker = Masker::new(masking);
-        let mut out = Vec::new();
-        let address = "127.0.0.1:1".parse().expect("an address");
-        let mut put = |event| masker.mask(Segment { connection: 1, at: SystemTime::UNIX_EPOCH, event }, &mut out);
-        put(SegmentEvent::Opened { client: address, broker: address, is_partial: false });
-        for bytes in bytes.chunks(piece) {
-            let bytes = Bytes::copy_from_slice(bytes);
-            put(SegmentEvent::Bytes { direction: Direction::ToBroker, bytes });
-        }
-        put(SegmentEvent::Closed { direction: Direction::ToBroker, is_reset: false });
-        let bytes = |segment: Segment| match segment.event {
-            SegmentEvent::Bytes { bytes, .. } => bytes,
+    fn segment(event: SegmentEvent) -> Segment {
+        Segment { connection: 1, at: SystemTime::UNIX_EPOCH, event }
+    }
+
+    /// What goes to a broker in pieces of a size, without the bytes of `missing`.
+    fn segments(bytes: &[u8], piece: usize, missing: Range<usize>) -> Vec<Segment> {
+        let (direction, address) = (Direction::ToBroker, "127.0.0.1:1".parse().expect("an address"));
+        let [before, behind] = [&bytes[..missing.start], &bytes[missing.end..]].map(|bytes| {
+            let event = |bytes| SegmentEvent::Bytes { direction, bytes: Bytes::copy_from_slice(bytes) };
+            bytes.chunks(piece).map(event)
+        });
+        let opened = SegmentEvent::Opened { client: address, broker: address, is_partial: false };
+        let count = missing.len() as u64;
+        let lost = (count > 0).then_some(SegmentEvent::Missing { direction, count });
+        let closed = SegmentEvent::Closed { direction, is_reset: false };
+        let events = std::iter::once(opened).chain(before).chain(lost).chain(behind).chain([closed]);
+        events.map(segment).collect()
+    }
+
+    fn masked_segments(segments: Vec<Segment>, masking: Masking) -> Vec<Segment> {
+        let (mut masker, mut out) = (Masker::new(masking), Vec::new());
+        segments.into_iter().for_each(|segment| masker.mask(segment, &mut out));
+        out
+    }
+
+    fn bytes_of(segments: &[Segment]) -> Vec<u8> {
+        let bytes = |segment: &Segment| match &segment.event {
+            SegmentEvent::Bytes { bytes, .. } => bytes.clone(),
             _ => Bytes::new(),
         };
-        out.into_iter().flat_map(bytes).collect()
+        segments.iter().flat_map(bytes).collect()
+    }
+
+    fn masked(bytes: &[u8], piece: usize, masking: Masking) -> Vec<u8> {
+        bytes_of(&masked_segments(segments(bytes, piece, 0..0), masking))
+    }
+
+    /// The frames and violations that an inspector sees.
+    fn seen(segments: &[Segment]) -> Vec<String> {
+        let mut inspector = Inspector::new(InspectorConfig::default());
+        let mut seen = Vec::new();
+        segments.iter().for_each(|segment| inspector.inspect(segment, &mut seen));
+        let is_told = |event: &_| matches!(event, ObservedEvent::Frame(_) | ObservedEvent::Violation(_));
+        seen.iter().filter(|seen| is_told(&seen.event)).map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn frames_behind_a_gap_are_masked_and_no_others() {
+        let bytes = [traffic(), traffic()].concat();
+        for from in 0..bytes.len() {
+            for count in [1, 5, 30, 150] {
+                let missing = from..(from + count).min(bytes.len());
+                let sent = segments(&bytes, 7, missing.clone());
+                let (expected, left) = (seen(&sent), bytes.len() - missing.len());
+                let masked = masked_segments(sent, BOTH);
+                assert_eq!(seen(&masked), expected, "without {missing:?}");
+                let masked = bytes_of(&masked);
+                assert_eq!(masked.len(), left);
+                assert!(!masked.windows(6).any(|window| window == b"SECRET"), "without {missing:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_frame_for_which_there_is_no_room_is_missing() {
+        let mut large = BytesMut::new();
+        let entry = b"SECRET".repeat(50);
+        put_send_head(&mut large, &SendHead::new(1, 3), entry.len());
+        large.extend_from_slice(&entry);
+        let bytes = [&traffic()[..], &large, &traffic()].concat();
+        let mut masker = Masker { held: Budget::new(150), ..Masker::new(BOTH) };
+        let mut masked = Vec::new();
+        segments(&bytes, 40, 0..0).into_iter().for_each(|segment| masker.mask(segment, &mut masked));
+        let missing = masked.iter().map(|segment| match segment.event {
+            SegmentEvent::Missing { count, .. } => count as usize,
+            _ => 0,
+        });
+        let missing: usize = missing.sum();
+        let left = bytes_of(&masked);
+        assert!(missing > 0 && missing + left.len() == bytes.len(), "{missing}");
+        assert!(!left.windows(6).any(|window| window == b"SECRET"));
+        let frames = seen(&masked).into_iter().filter(|text| text.contains("->")).count();
+        assert_eq!(frames, 6, "all but the large one");
     }
 
     #[test]

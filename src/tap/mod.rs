@@ -30,11 +30,15 @@
 //! | --- | --- | --- |
 //! | `inspector` | segments in, observations out | read a clock, do I/O, keep a payload or a token |
 //! | `proxy` | forwards bytes between clients and brokers, and tells of them | wait for whoever looks at them |
+//! | `cutter` | where frames begin, also behind missing bytes; other protocols | decode a frame |
+//! | `budget` | how much all connections keep together | refuse anything by itself |
 //! | `mask` | overwrites secrets before traffic is written down | change a length |
 //! | `queue` | what is between the two | grow without bound |
 //! | `replay` | what the embedded broker would have answered | I/O |
 //! | `web` | a page in the browser that shows observations | send a credential, or listen beyond loopback |
 
+mod budget;
+mod cutter;
 mod inspector;
 mod mask;
 pub(crate) mod proxy;

@@ -9,7 +9,6 @@ use std::time::SystemTime;
 use bytes::Bytes;
 
 use super::consumers::Consumer;
-use super::cutter::{Cutter, Piece};
 use super::observation::{FrameObservation, ObservedEvent};
 use super::producers::Producer;
 use super::requests::Requests;
@@ -18,6 +17,7 @@ use super::{InspectorConfig, Sink, summary};
 use crate::broker::version_of;
 use crate::capture::{Direction, Traffic};
 use crate::rules::{Rule, Side};
+use crate::tap::cutter::{Cutter, Piece};
 use crate::wire::command::{Command, Sender};
 use crate::wire::error::DecodeError;
 use crate::wire::frame::{Frame, frames};

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::budget::Share;
 use super::observation::Ledger;
 use super::producers::ENDPOINT_BYTES;
 use crate::pb::MessageIdData;
 use crate::pb::command_subscribe::SubType;
+use crate::tap::budget::Share;
 
 /// Entries of one consumer that may be unacknowledged; beyond it the first are forgotten.
 const UNACKNOWLEDGED_MAX: usize = 100_000;

@@ -9,13 +9,11 @@
 //!
 //! | file | what it knows |
 //! | --- | --- |
-//! | `cutter` | where frames begin, also behind missing bytes; other protocols |
 //! | `connection` | the handshake, versions, keep-alive |
 //! | `endpoints` | which command is about what |
 //! | `requests` | which answer belongs to which request |
 //! | `producers`, `consumers` | the ledgers, and what one connection may do with an id |
 //! | `pending` | what waits in order, and is found by an id that a peer chose |
-//! | `budget` | how much all connections keep together |
 //! | `entry` | what SEND and MESSAGE carry |
 //! | `shared` | what outlives a connection: sequence ids by producer name, what a subscription was sent |
 //! | `json` | an observation as a line of JSON |
@@ -28,10 +26,8 @@
 //! beginning of a connection is, only what shows in one frame is judged. The same goes for both sides of a connection of which one
 //! sent what cannot be read. TLS and HTTP are told of and not judged.
 
-mod budget;
 mod connection;
 mod consumers;
-mod cutter;
 mod endpoints;
 mod entry;
 pub(super) mod json;

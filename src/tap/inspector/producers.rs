@@ -10,10 +10,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::budget::Share;
 use super::observation::Ledger;
 use super::pending::{Pending, first};
 use crate::rules::Rule;
+use crate::tap::budget::Share;
 use crate::wire::hot::SendHead;
 
 /// SENDs of one producer that may wait for their receipt; beyond it receipts are no longer matched.
@@ -285,7 +285,7 @@ impl Producer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tap::inspector::budget::Budget;
+    use crate::tap::budget::Budget;
 
     /// With so many entries a search of each for each answer takes minutes.
     const MANY: u64 = PENDING_MAX as u64;

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::budget::Share;
 use super::observation::Endpoint;
 use crate::pb::base_command::Type;
+use crate::tap::budget::Share;
 
 /// Requests of one connection that may wait at a time; beyond it the first is forgotten.
 const PENDING_MAX: usize = 50_000;

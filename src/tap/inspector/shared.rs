@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::budget::{Budget, Share};
 use crate::broker::{SentFrame, SequenceIds};
+use crate::tap::budget::{Budget, Share};
 
 /// Topics whose producers are remembered, and subscriptions whose deliveries are; what comes later is not judged.
 const NAMES_MAX: usize = 20_000;

@@ -69,11 +69,11 @@ fn write<W: Write>(mut feed: TapFeed, mut recording: Recording<W>, masking: Mask
             }
         };
         let TapItem::Segment(segment) = item else { continue };
-        if let SegmentEvent::Missing { count, .. } = segment.event {
-            missing += count;
-        }
         masker.mask(segment, &mut masked);
         for segment in masked.drain(..) {
+            if let SegmentEvent::Missing { count, .. } = segment.event {
+                missing += count;
+            }
             recording.write(&segment)?;
         }
     }

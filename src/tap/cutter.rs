@@ -29,6 +29,9 @@ const SPARE_BYTES_MAX: usize = 256 << 10;
 /// `total_size`.
 const SIZE_FIELD_BYTES: usize = 4;
 
+/// `total_size` and `command_size`.
+pub(super) const LENGTHS_BYTES: usize = 8;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Start {
@@ -88,6 +91,19 @@ impl Cutter {
     pub(super) fn push(&mut self, bytes: &[u8]) {
         if self.state != State::Over {
             self.buffer.extend_from_slice(bytes);
+        }
+    }
+
+    /// How many bytes wait for those that follow them.
+    pub(super) fn held(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// The lengths of the frame that waits for its end, as far as they are there; nothing where no frame is known to begin.
+    pub(super) fn lengths(&self) -> &[u8] {
+        match self.state {
+            State::Synced | State::Start { is_partial: false } => &self.buffer[..self.buffer.len().min(LENGTHS_BYTES)],
+            _ => &[],
         }
     }
 
@@ -225,7 +241,7 @@ impl Cutter {
 mod tests {
     use super::*;
     use crate::pb;
-    use crate::tap::inspector::budget::Budget;
+    use crate::tap::budget::Budget;
     use crate::wire::command::Command;
 
     fn cutter(is_partial: bool) -> Cutter {
