@@ -85,6 +85,14 @@ impl BrokerKey {
         Self { logical: host.clone(), physical: host, tls: false, transport, index: 0, cluster }
     }
 
+    /// The broker as `host:port`, with the proxy's address if there is one: its name in states and errors.
+    pub fn name(&self) -> Arc<str> {
+        match self.proxy_to_broker_url() {
+            Some(broker) => format!("{broker} through {}", self.physical).into(),
+            None => self.logical.to_string().into(),
+        }
+    }
+
     /// The broker as `host:port`, for `CONNECT.proxy_to_broker_url`, when a proxy stands between.
     pub fn proxy_to_broker_url(&self) -> Option<String> {
         (self.logical != self.physical).then(|| self.logical.to_string())

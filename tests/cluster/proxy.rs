@@ -19,11 +19,10 @@ pub const TESTS: &[Test] = &[
     ("proxy::a_watch_of_topics_is_refused", |cluster| Box::pin(a_watch_is_refused(cluster))),
 ];
 
-/// All of the suite but what writes frames of its own to a broker, for there is none to be reached here; what counts
-/// connections, for the broker of a topic is known by another name than the proxy's; what is to be announced at once, for a
-/// proxy refuses watches, and a list is asked for instead; and what finds topics that are not persistent, for the broker that is
-/// asked for a list knows its own alone; and the admin API, where statistics show the proxy and a broker refuses what its
-/// roles may not.
+/// All of the suite but what writes frames of its own to a broker, for there is none to be reached here; what is to be announced at
+/// once, for a proxy refuses watches, and a list is asked for instead; and what finds topics that are not persistent, for the
+/// broker that is asked for a list knows its own alone; and the admin API, where statistics show the proxy and a broker
+/// refuses what its roles may not.
 pub fn takes_of_suite(test: &str) -> bool {
     let left_out = [
         "::admin_api::",
@@ -35,8 +34,6 @@ pub fn takes_of_suite(test: &str) -> bool {
         "::chunks::limits_of_a_reader",
         "::metadata::replicated_from_another_cluster",
         "::metadata::markers_are_not_delivered",
-        "::connect::several_connections_to_one_broker",
-        "::connect::an_unused_connection_is_closed",
         "::patterns::announced_at_once",
         "::patterns::topics_that_are_not_persistent",
     ];

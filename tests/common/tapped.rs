@@ -56,8 +56,10 @@ impl Tapped {
         let seen = within_time(TIME_MAX, "the tap to stop", seen).await;
         let Live { texts: live, recorded } = seen.expect("no panic").expect("no panic");
         let (replayed, differences, summary) = replay(&recorded);
-        assert_eq!(violations(&live), violations(&replayed));
-        assert_eq!(live.len(), replayed.len(), "as many frames are recorded as were seen");
+        // Also where a slow machine leaves gaps in both.
+        let differ = live.iter().zip(&replayed).find(|(live, replayed)| live != replayed);
+        assert_eq!(differ, None, "live, and in the recording");
+        assert_eq!(live.len(), replayed.len(), "as much is recorded as was seen");
         Seen { violations: violations(&live), differences, summary }
     }
 }

@@ -22,10 +22,6 @@ macro_rules! bodies {
 
 const ALL: &[Body] = crate::suite::with_every_test!(bodies);
 
-/// Those that count the connections to an address, of which there is one more here.
-const NOT_THROUGH_A_TAP: &[&str] =
-    &["connect::an_unused_connection_is_closed", "connect::several_connections_to_one_broker"];
-
 /// What goes wrong there is not on the wire: policies, faults, namespaces that do not exist, what an administrator does.
 const ANSWERED_OTHERWISE: &[&str] = &[
     "connect::wrong_token",
@@ -50,7 +46,7 @@ const ANSWERED_OTHERWISE: &[&str] = &[
 
 async fn run_all(themes: &[&str]) {
     let is_meant = |name: &str| themes.is_empty() || themes.iter().any(|theme| name.starts_with(theme));
-    let mut waiting = ALL.iter().filter(|(name, _)| is_meant(name) && !NOT_THROUGH_A_TAP.contains(name));
+    let mut waiting = ALL.iter().filter(|(name, _)| is_meant(name));
     let (mut running, mut failed) = (JoinSet::new(), Vec::new());
     loop {
         while running.len() < BODIES_AT_ONCE {

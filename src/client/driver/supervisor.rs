@@ -274,7 +274,7 @@ async fn until_closed(mut closed: oneshot::Receiver<()>, future: impl Future) {
 
 fn connection_config(key: &BrokerKey, config: &DialConfig, handshake_timeout: Duration) -> ConnectionConfig {
     ConnectionConfig {
-        address: key.logical.to_string().into(),
+        address: key.name(),
         tls: key.tls,
         proxy_to_broker_url: key.proxy_to_broker_url(),
         client_version: config.client_version.clone(),

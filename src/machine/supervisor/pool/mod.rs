@@ -172,10 +172,7 @@ impl ConnectionPool {
     fn make(&mut self, key: BrokerKey, is_second_try: bool, refused: Option<AuthData>, now: Now) -> ConnectionId {
         self.next_connection += 1;
         let id = ConnectionId(self.next_connection);
-        let address: Arc<str> = match key.proxy_to_broker_url() {
-            Some(broker) => format!("{broker} through {}", key.physical).into(),
-            None => key.logical.to_string().into(),
-        };
+        let address = key.name();
         let cooldown = self.cooldowns.get(&key).map(|cooldown| cooldown.until).filter(|until| *until > now.at);
         let state = match cooldown {
             Some(until) => {
