@@ -177,11 +177,14 @@ async fn exceed_quota(target: &Target, topic: &str, watched: &Watched, policy: Q
 pub async fn a_quota_is_exceeded_with_an_exception(target: &Target) {
     let client = target.client().await;
     let topic = target.topic("quota-exception");
-    let watched = Watched::of(&client, &topic).await;
+    let mut watched = Watched::of(&client, &topic).await;
     exceed_quota(target, &topic, &watched, QuotaPolicy::ProducerException).await;
     let pending = within("capacity", watched.producer.enqueue("pending")).await.expect("accepted");
     let error = within("the outcome", pending).await.expect_err("the quota is exceeded");
     assert_eq!(error.error().kind(), ErrorKind::BacklogQuotaExceeded, "{error}");
+    // The next attempt fails it. How long that is away is the backoff's to say, which may be longer than a message waits untold.
+    let told = seen::of_producer(&mut watched.producer_events);
+    assert!(told.iter().all(|told| told == "overdue by BacklogQuotaExceeded"), "{told:?}");
     within("the end of the quota", target.cluster().limit_backlog(&topic, None)).await;
     watched.both_are("attached").await;
     send(&watched.producer, "after").await;
