@@ -65,7 +65,7 @@ async fn run_all(themes: &[&str]) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn some() {
-    run_all(&["acks::", "access::", "produce::", "redelivery::", "partitioned::"]).await;
+    run_all(&["acks::", "access::", "connect::", "produce::", "redelivery::", "partitioned::"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -90,6 +90,13 @@ impl<R: Read> SegmentReader<R> {
         self.counts
     }
 
+    /// The comment in the header of the section of a pcapng file that is read, once that was read: in a
+    /// [recording](crate::capture::recording) what of it is overwritten.
+    #[must_use]
+    pub fn comment(&self) -> Option<&str> {
+        self.packets.comment()
+    }
+
     fn read_packet(&mut self) {
         let end = match self.packets.next() {
             Ok(Some(packet)) => {

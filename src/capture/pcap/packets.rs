@@ -7,8 +7,8 @@ use bytes::{Buf, Bytes, BytesMut};
 use pcap_parser::nom::{Err as Incident, IResult};
 use pcap_parser::traits::PcapNGPacketBlock as _;
 use pcap_parser::{
-    Block, InterfaceDescriptionBlock, PcapError, parse_block_be, parse_block_le, parse_pcap_frame, parse_pcap_frame_be,
-    parse_pcap_header,
+    Block, InterfaceDescriptionBlock, OptionCode, PcapError, PcapNGOption, parse_block_be, parse_block_le,
+    parse_pcap_frame, parse_pcap_frame_be, parse_pcap_header,
 };
 
 use super::super::CaptureError;
@@ -79,6 +79,7 @@ enum Parsed<T> {
 enum BlockItem {
     Section {
         is_big_endian: bool,
+        comment: Option<String>,
     },
     Interface(Interface),
     /// With a time in ticks of the interface; the simple form has none, and its size is that on the network.
@@ -100,6 +101,8 @@ pub(super) struct Packets<R> {
     buffer: BytesMut,
     is_at_end: bool,
     format: Format,
+    /// Of the section.
+    comment: Option<String>,
     count: u64,
 }
 
@@ -111,8 +114,14 @@ impl<R: Read> Packets<R> {
             buffer: BytesMut::new(),
             is_at_end: false,
             format: Format::Unknown,
+            comment: None,
             count: 0,
         }
+    }
+
+    /// That of the header of the section that is read, if it has one.
+    pub(super) fn comment(&self) -> Option<&str> {
+        self.comment.as_deref()
     }
 
     /// The next packet; `None` at the end of the file.
@@ -214,9 +223,10 @@ impl<R: Read> Packets<R> {
         let Some(item) = self.take(parsed)? else { return Ok(Found::MoreNeeded) };
         let Format::PcapNg { is_big_endian, interfaces } = &mut self.format else { return Ok(Found::Other) };
         match item {
-            BlockItem::Section { is_big_endian: this } => {
+            BlockItem::Section { is_big_endian: this, comment } => {
                 *is_big_endian = this;
                 interfaces.clear();
+                self.comment = comment;
             }
             BlockItem::Interface(_) if interfaces.len() >= INTERFACES_MAX => {
                 return Err(self.malformed(format!("more than {INTERFACES_MAX} interfaces")));
@@ -236,6 +246,12 @@ impl<R: Read> Packets<R> {
         }
         Ok(Found::Other)
     }
+}
+
+/// The first one, if it is text.
+fn comment(options: &[PcapNGOption<'_>]) -> Option<String> {
+    let comment = options.iter().find(|option| option.code == OptionCode::Comment)?;
+    comment.as_str().ok().map(str::to_owned)
 }
 
 impl Interface {
@@ -305,7 +321,9 @@ fn parse_block(buffer: &[u8], is_big_endian: bool) -> Parsed<BlockItem> {
         result => result,
     };
     parsed(block, result, |block| match block {
-        Block::SectionHeader(header) => BlockItem::Section { is_big_endian: header.big_endian() },
+        Block::SectionHeader(header) => {
+            BlockItem::Section { is_big_endian: header.big_endian(), comment: comment(&header.options) }
+        }
         Block::InterfaceDescription(interface) => BlockItem::Interface(Interface::new(&interface)),
         Block::EnhancedPacket(packet) => BlockItem::Packet {
             interface: packet.if_id as usize,

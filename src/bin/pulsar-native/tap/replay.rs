@@ -5,6 +5,7 @@ use std::io::BufReader;
 use std::path::Path;
 
 use pulsar_native::capture::SegmentReader;
+use pulsar_native::capture::recording::{MASKED, PAYLOADS_MASKED};
 use pulsar_native::tap::{Inspector, Replay, ReplayDifference, WebView};
 
 use super::output::Output;
@@ -13,12 +14,12 @@ use crate::{CliResult, output};
 pub(super) fn run(path: &Path, mut shown: Output, page: Option<&WebView>, compare: bool) -> CliResult {
     let wrong = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
     let file = File::open(path).map_err(|error| wrong(&error))?;
-    let segments = SegmentReader::new(BufReader::new(file));
+    let mut segments = SegmentReader::new(BufReader::new(file));
     let mut config = shown.inspector_config();
     let mut replay = compare.then(Replay::new);
     config.keep_frames |= replay.is_some();
     let (mut inspector, mut seen, mut differences) = (Inspector::new(config), Vec::new(), Vec::new());
-    for segment in segments {
+    for segment in segments.by_ref() {
         inspector.inspect(&segment.map_err(|error| wrong(&error))?, &mut seen);
         if let Some(page) = page {
             page.observe(&seen);
@@ -35,6 +36,9 @@ pub(super) fn run(path: &Path, mut shown: Output, page: Option<&WebView>, compar
     }
     let summary = replay.map(|replay| replay.finish(&mut differences));
     print(&shown, &mut differences)?;
+    if matches!(segments.comment(), Some(MASKED | PAYLOADS_MASKED)) {
+        output::note("the payloads in it are overwritten: what they alone tell is not judged");
+    }
     output::note(shown.summary());
     if let Some(summary) = summary {
         output::note(summary);
