@@ -13,10 +13,15 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
 
 mod broker;
+#[cfg(feature = "tap")]
+#[path = "../common/mod.rs"]
+mod common;
 mod explain;
 mod progress;
 mod redrive;
 mod status;
+#[cfg(feature = "tap")]
+mod tap;
 
 const TOPIC: &str = "persistent://public/default/cli";
 
@@ -209,9 +214,19 @@ async fn a_token_of_the_command_line_goes_before_that_of_the_environment() {
 
 #[tokio::test]
 async fn every_command_has_help_which_goes_to_stdout() {
-    for command in
-        ["", "produce", "consume", "perf", "perf produce", "perf consume", "status", "redrive", "explain", "broker"]
-    {
+    for command in [
+        "",
+        "produce",
+        "consume",
+        "perf",
+        "perf produce",
+        "perf consume",
+        "status",
+        "redrive",
+        "explain",
+        "broker",
+        "tap",
+    ] {
         let help = run(&format!("{command} --help")).await;
         assert!(help.contains("Usage: pulsar-native") && help.contains("--help"), "{command}: {help}");
     }
