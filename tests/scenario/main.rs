@@ -11,6 +11,7 @@
 //! - `extremes`: options at the ends of their ranges.
 //! - `mixed_batches`: batches of several keys on Key_Shared.
 //! - `tapped`: the list in `tests/suite/` through a tap, and what it records.
+//! - `tapped_brokers`: several brokers behind one tap.
 //! - `oauth2`: tokens of an identity provider.
 //! - `tls`: `pulsar+ssl://` and `https://`: certificates, redirects, tokens.
 #![allow(unreachable_pub, reason = "modules of one test binary")]
@@ -35,5 +36,7 @@ mod older;
 mod quickstart;
 #[cfg(feature = "tap")]
 mod tapped;
+#[cfg(feature = "tap")]
+mod tapped_brokers;
 #[cfg(feature = "tls")]
 mod tls;
