@@ -1,7 +1,7 @@
 //! This client against a sink, and against the baseline: what the same bytes cost one thread that does nothing else.
 //! `cargo bench --bench end_to_end`, or with words that choose sections: `-- produce consume latency large many topics keys`.
-//! `perf` compares `pulsar-native perf` with this bench; it needs the feature `cli` and is not among the sections by
-//! default. `ROUNDS` (3) and `SCALE` (1.0) change how long it takes.
+//! `perf` compares `pulsar-native perf` with this bench, and `tap` shows what `pulsar-native tap` adds; they need the features `cli`
+//! and `tap`, and are not among the sections by default. `ROUNDS` (3) and `SCALE` (1.0) change how long it takes.
 //!
 //! Each figure comes from a process of its own, so that CPU and memory are the client's alone; baseline and client take
 //! turns, and of the rounds the one with the least CPU counts. Figures move from run to run and machine to machine:
@@ -13,6 +13,7 @@ mod latency;
 mod measurement;
 mod perf;
 mod sink;
+mod tap;
 mod text;
 mod tokio_baseline;
 mod work;
@@ -52,6 +53,7 @@ fn main() {
             "topics" => topics(&sink),
             "keys" => keys(&sink),
             "perf" => perf::compare(&sink),
+            "tap" => tap::compare(&sink),
             // For a profiler, which then runs `child` by hand against the URL.
             "serve" => serve(&sink),
             other => println!("no section {other}"),
@@ -111,10 +113,10 @@ fn child(words: &[String]) -> String {
 }
 
 /// Runs one process and reads its figures.
-fn run(subject: &str, workload: &str, sink: &Sink, numbers: &[u64]) -> Figures {
+fn run(subject: &str, workload: &str, url: &str, numbers: &[u64]) -> Figures {
     let this = std::env::current_exe().expect("the path of this program");
     let mut command = Command::new(this);
-    command.args(["child", subject, workload, &sink.url]).args(numbers.iter().map(u64::to_string));
+    command.args(["child", subject, workload, url]).args(numbers.iter().map(u64::to_string));
     let output = command.output().expect("this program starts again");
     assert!(output.status.success(), "{subject} {workload} failed: {}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -135,7 +137,7 @@ fn compare(subjects: &[&str], workload: &str, sink: &Sink, numbers: &[u64]) -> V
     let mut best: Vec<Figures> = vec![Figures::new(); subjects.len()];
     for _ in 0..setting("ROUNDS", 3.0) as u32 {
         for (subject, best) in subjects.iter().zip(&mut best) {
-            let figures = run(subject, workload, sink, numbers);
+            let figures = run(subject, workload, &sink.url, numbers);
             if best.get("cpu_ns").is_none_or(|cpu| figures["cpu_ns"] < *cpu) {
                 *best = figures;
             }
@@ -208,11 +210,11 @@ fn latency(sink: &Sink) {
     };
     for _ in 0..setting("ROUNDS", 3.0) as u32 {
         for subject in ["baseline", "tokio-baseline", "pulsar-native", "tokio-baseline-multi", "pulsar-native-multi"] {
-            show("closed loop, 100 B", subject, &run(subject, "ping-pong", sink, &[scaled(20_000), 100]));
+            show("closed loop, 100 B", subject, &run(subject, "ping-pong", &sink.url, &[scaled(20_000), 100]));
         }
     }
     for subject in &SUBJECTS[1..] {
-        show("open loop, 10,000 msg/s", subject, &run(subject, "open-loop", sink, &[scaled(50_000), 100, 10_000]));
+        show("open loop, 10,000 msg/s", subject, &run(subject, "open-loop", &sink.url, &[scaled(50_000), 100, 10_000]));
     }
 }
 

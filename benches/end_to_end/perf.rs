@@ -11,10 +11,10 @@ use crate::work::{Consume, WARM_UP_DIVISOR};
 use crate::{scaled, setting};
 
 /// Set where the binary is built, which is with the feature `cli`.
-const PERF: Option<&str> = option_env!("CARGO_BIN_EXE_pulsar-native");
+pub(crate) const PERF: Option<&str> = option_env!("CARGO_BIN_EXE_pulsar-native");
 
 /// Nanoseconds of a tick, in which Linux tells CPU time: `USER_HZ` is 100.
-const TICK_NS: f64 = 10_000_000.0;
+pub(crate) const TICK_NS: f64 = 10_000_000.0;
 
 /// The same work for both commands.
 struct Work {
@@ -96,7 +96,7 @@ fn cpu_ns(mut command: Command) -> f64 {
 }
 
 /// CPU time of all processes that were started here and have ended, as `getrusage(RUSAGE_CHILDREN)` tells it.
-fn ticks_of_children() -> u64 {
+pub(crate) fn ticks_of_children() -> u64 {
     let stat = fs::read_to_string("/proc/self/stat").expect("the kernel's figures of this process");
     // Behind the name, which may hold anything: state is field 3, cutime 16, cstime 17.
     let (_, fields) = stat.rsplit_once(") ").expect("the name in parentheses");
