@@ -34,6 +34,8 @@ impl Tap {
         told.read_line(&mut line).await.expect("UTF-8");
         let url = line.trim_end().strip_prefix("clients go to ");
         let url = url.unwrap_or_else(|| panic!("no URL in {line}")).to_owned();
+        // The CA file; by then it is about to wait for a signal.
+        told.read_line(&mut String::new()).await.expect("UTF-8");
         Self { child, url, told }
     }
 
