@@ -39,6 +39,8 @@ pub(super) async fn run(arguments: Arguments, shown: Output) -> CliResult {
     }
     let masking = Masking { tokens: !shown.show_tokens, payloads: !shown.show_payloads };
     let recorder = arguments.record.as_deref().map(|path| Recorder::start(path, masking)).transpose()?;
+    // Before an address is announced: what reads it may stop the tap at once.
+    let interrupted = page::interrupted()?;
     let (tap, feed) = builder.start().await?;
     let ca_file = write_authority(&tap, arguments.tls_ca_out.as_deref())?;
     output::note(format_args!("clients go to {}", tap.url()));
@@ -48,7 +50,7 @@ pub(super) async fn run(arguments: Arguments, shown: Output) -> CliResult {
     }
     let page = page::open(arguments.web, format!("{} to {}", tap.url(), arguments.to.join(", "))).await?;
     let inspecting = std::thread::spawn(move || inspect(feed, shown, recorder, page));
-    page::interrupted().await?;
+    interrupted.await?;
     drop(tap);
     let ended = tokio::task::spawn_blocking(move || inspecting.join()).await?;
     if arguments.tls_ca_out.is_none() {

@@ -91,6 +91,7 @@ struct Shown {
 pub(crate) async fn run(arguments: Arguments) -> CliResult {
     let output = output::Output::new(&arguments)?;
     let Some(file) = arguments.replay else { return live::run(arguments, output).await };
+    let interrupted = page::interrupted()?;
     let page = page::open(arguments.web, file.display().to_string()).await?.map(Arc::new);
     let seen = page.clone();
     let compare = arguments.compare;
@@ -101,7 +102,7 @@ pub(crate) async fn run(arguments: Arguments) -> CliResult {
     if let Err(error) = replayed {
         crate::output::note(error);
     }
-    page::interrupted().await
+    interrupted.await
 }
 
 #[cfg(not(feature = "tap"))]

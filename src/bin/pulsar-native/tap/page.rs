@@ -14,10 +14,13 @@ pub(super) async fn open(address: Option<SocketAddr>, title: String) -> CliResul
     Ok(Some(page))
 }
 
-/// Until Ctrl-C.
-pub(super) async fn interrupted() -> CliResult {
-    tokio::select! {
-        interrupted = tokio::signal::ctrl_c() => Ok(interrupted?),
-        () = crate::broker::terminated()? => Ok(()),
-    }
+/// Ctrl-C, or SIGTERM, which counts from this call on and not from when the future is polled.
+pub(super) fn interrupted() -> CliResult<impl Future<Output = CliResult>> {
+    let terminated = crate::broker::terminated()?;
+    Ok(async {
+        tokio::select! {
+            interrupted = tokio::signal::ctrl_c() => Ok(interrupted?),
+            () = terminated => Ok(()),
+        }
+    })
 }
