@@ -33,6 +33,7 @@ const ANSWERED_OTHERWISE: &[&str] = &[
     "produce::terminated_topic",
     "dead_letters::a_dead_letter_topic_that_refuses",
     "chunks::checkpoints_within_messages",
+    "chunks::sent_again_after_a_connection_was_cut",
     "patterns::topics_come_and_go",
     "patterns::announced_at_once",
     "readers::each_message_once_over_reconnects",
