@@ -151,6 +151,16 @@ async fn lookups_and_closes_lead_to_another_broker() {
     assert!(seen.iter().all(|commands| commands.contains_key("LOOKUP")), "both are asked: {seen:?}");
 }
 
+/// Both brokers have one address for HTTP, as behind a load balancer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lookups_over_http_lead_to_another_broker() {
+    let cluster = EmbeddedBroker::builder().brokers(2).http(true).start().await.expect("free ports");
+    let tap = Tap::builder(cluster.http_url().expect("it answers over HTTP"));
+    let behind = Behind::new(tap, |tap| Client::builder(tap.http_url())).await;
+    let seen = topics_of_two_brokers(&cluster, behind).await;
+    assert!(seen.iter().all(|commands| !commands.contains_key("LOOKUP")), "lookups go over HTTP: {seen:?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_migrated_topic_is_seen_at_its_new_cluster() {
     let start = || EmbeddedBroker::builder().start();

@@ -33,12 +33,17 @@ impl Upstream {
         }
     }
 
-    fn shares_an_address(&self, other: &Self) -> bool {
-        let same = |one: &Option<HostPort>, other: &Option<HostPort>| one.is_some() && one == other;
-        same(&self.plain, &other.plain)
-            || same(&self.tls, &other.tls)
-            || same(&self.web, &other.web)
-            || same(&self.web_tls, &other.web_tls)
+    /// Whether both are one broker: of the addresses that both have, at least one, none differs. Brokers may share one
+    /// address, as that of a load balancer for HTTP.
+    fn is_same_broker(&self, other: &Self) -> bool {
+        let pairs = [
+            (&self.plain, &other.plain),
+            (&self.tls, &other.tls),
+            (&self.web, &other.web),
+            (&self.web_tls, &other.web_tls),
+        ];
+        let mut known = pairs.iter().filter_map(|(one, other)| Some(one.as_ref()? == other.as_ref()?)).peekable();
+        known.peek().is_some() && known.all(|is_same| is_same)
     }
 
     /// What is known of the same broker from elsewhere.
@@ -107,7 +112,7 @@ impl Routes {
             return (named.clone(), None);
         }
         let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(route) = routes.iter_mut().find(|route| route.upstream.shares_an_address(&upstream)) {
+        if let Some(route) = routes.iter_mut().find(|route| route.upstream.is_same_broker(&upstream)) {
             route.upstream.learn(&upstream);
             return (self.urls(named, route.port), None);
         }
