@@ -78,6 +78,34 @@ pub(crate) async fn consume(url: &str, work: &Consume, memory_limit: usize) -> R
     Ok(figures)
 }
 
+/// Producers that are created one after another, and closed together.
+pub(crate) async fn attach(url: &str, producers: u64) -> Result<String, Error> {
+    let client = Client::builder(url).connect().await?;
+    let mut all = Vec::new();
+    for number in 0..producers {
+        all.push(client.producer(format!("t{number}")).create().await?);
+    }
+    client.close().await?;
+    Ok(format!("messages={producers}"))
+}
+
+/// Sends each of which is answered by the end of the connection, so that eleven producers attach anew, and then by its receipt.
+pub(crate) async fn reconnect(url: &str, times: u64) -> Result<String, Error> {
+    let client = Client::builder(url).connect().await?;
+    let mut others = Vec::new();
+    for number in 0..10 {
+        others.push(client.producer(format!("t{number}")).create().await?);
+    }
+    // A process of its own each time, and sequence ids that no other one has used.
+    let first = u64::from(std::process::id()) << 20;
+    let producer = builder(&client, "cut", 1, Duration::ZERO).create().await?;
+    for number in 0..times {
+        producer.send(Message::new("x").with_sequence_id(first + number)).await?;
+    }
+    client.close().await?;
+    Ok(format!("messages={times}"))
+}
+
 /// One send, its receipt, the next.
 pub(crate) async fn ping_pong(url: &str, work: &PingPong) -> Result<String, Error> {
     let client = Client::builder(url).connect().await?;

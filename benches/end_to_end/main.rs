@@ -61,7 +61,7 @@ fn main() {
     }
 }
 
-/// One process: `<subject> <workload> <url> <numbers>`.
+/// One process: `<subject> <workload> <url> <numbers>`. `attach` and `reconnect` are for `scripts/instructions`.
 fn child(words: &[String]) -> String {
     let number = |at: usize| words.get(at).and_then(|word| word.parse::<u64>().ok()).unwrap_or(0);
     let (subject, workload, url) = (words[0].as_str(), words[1].as_str(), words[2].as_str());
@@ -103,6 +103,8 @@ fn child(words: &[String]) -> String {
                     "produce" => client::produce(url, &produce).await,
                     "consume" => client::consume(url, &consume, memory_limit).await,
                     "ping-pong" => client::ping_pong(url, &ping_pong).await,
+                    "attach" => client::attach(url, number(3)).await,
+                    "reconnect" => client::reconnect(url, number(3)).await,
                     _ => client::open_loop(url, &open_loop).await,
                 }
             });
@@ -245,17 +247,20 @@ fn many(sink: &Sink) {
     }
 }
 
-/// Receiving from one topic and from many, all with default options: of 1,000 topics each has a share of the total queue.
+/// Receiving from one topic and from many with a queue of 1,000 messages each: of 1,000 topics each has a share of the total
+/// queue, 50,000. The second row is one topic with as many messages on their way as those have together.
 fn topics(sink: &Sink) {
     for (name, messages, members) in
         [("consume, entries of 100", scaled(4_000_000), 100), ("consume, single entries", scaled(2_000_000), 0)]
     {
-        let of =
-            |topics| compare(&["pulsar-native"], "consume", sink, &[messages, 100, members, 1000, topics]).remove(0);
-        let counts = [1, 10, 100, 1000];
-        let all = counts.map(of);
-        for (count, figures) in counts.iter().zip(&all) {
-            line(&format!("{name}, {count} topics"), "of 1", figures, &all[0]);
+        let of = |(topics, queue)| {
+            compare(&["pulsar-native"], "consume", sink, &[messages, 100, members, queue, topics]).remove(0)
+        };
+        let shapes =
+            [(1, 1000), (1, if members > 0 { 100_000 } else { 50_000 }), (10, 1000), (100, 1000), (1000, 1000)];
+        let all = shapes.map(of);
+        for ((topics, queue), figures) in shapes.iter().zip(&all) {
+            line(&format!("{name}, {topics} topics, {queue}"), "of 1", figures, &all[0]);
         }
     }
 }

@@ -6,12 +6,14 @@
 //!
 //! What a consumer gets is named by its topic: `feed-<members>-<payload bytes>-<entries>`; 0 members are messages
 //! outside batches; what stands before `feed` tells topics apart. With `-<codec>` behind that they are texts, compressed: `lz4`, `zlib`, `zstd`, `snappy`.
+//!
+//! The first SEND of each sequence id to a topic that ends in `cut` is answered by the end of the connection.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use bytes::{BufMut, BytesMut};
 use pulsar_native::pb;
@@ -47,10 +49,10 @@ impl Sink {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let url = format!("pulsar://{}", listener.local_addr()?);
         let acked = Arc::new(AtomicU64::new(0));
-        let (own_url, counter) = (url.clone(), acked.clone());
+        let (own_url, counter, cuts) = (url.clone(), acked.clone(), Arc::<Mutex<HashSet<u64>>>::default());
         std::thread::spawn(move || {
             for socket in listener.incoming().flatten() {
-                let peer = Peer::new(socket, own_url.clone(), counter.clone());
+                let peer = Peer::new(socket, own_url.clone(), counter.clone(), cuts.clone());
                 std::thread::spawn(move || peer.run());
             }
         });
@@ -76,11 +78,17 @@ struct Peer {
     acked: Arc<AtomicU64>,
     out: BytesMut,
     feeds: HashMap<u64, Feed>,
+    /// The producer whose sends end the connection, and the sequence ids that have done so.
+    cutter: Option<u64>,
+    cuts: Arc<Mutex<HashSet<u64>>>,
+    /// The connection ends now.
+    is_cut: bool,
 }
 
 impl Peer {
-    fn new(socket: TcpStream, url: String, acked: Arc<AtomicU64>) -> Self {
-        Self { socket, url, acked, out: BytesMut::new(), feeds: HashMap::new() }
+    fn new(socket: TcpStream, url: String, acked: Arc<AtomicU64>, cuts: Arc<Mutex<HashSet<u64>>>) -> Self {
+        let (out, feeds) = (BytesMut::new(), HashMap::new());
+        Self { socket, url, acked, out, feeds, cutter: None, cuts, is_cut: false }
     }
 
     /// Serves until the client goes away.
@@ -104,6 +112,9 @@ impl Peer {
             let taken = self.take(&rx[..filled]);
             rx.copy_within(taken..filled, 0);
             filled -= taken;
+            if self.is_cut {
+                return Ok(());
+            }
             self.socket.write_all(&self.out)?;
             self.out.clear();
             for feed in self.feeds.values_mut() {
@@ -140,6 +151,9 @@ impl Peer {
             }
         }
         receipt.entry_id = entry_id + receipt.sequence_id;
+        if self.cutter == Some(receipt.producer_id) {
+            self.is_cut |= self.cuts.lock().expect("no thread panics with it").insert(receipt.sequence_id);
+        }
         put_receipt(&mut self.out, &receipt);
     }
 
@@ -157,6 +171,14 @@ impl Peer {
             }
         }
         self.acked.fetch_add(whole, Ordering::SeqCst);
+    }
+
+    /// Notes what the producer does to the connection; its request id.
+    fn open(&mut self, ask: &pb::CommandProducer) -> u64 {
+        if ask.topic.ends_with("cut") {
+            self.cutter = Some(ask.producer_id);
+        }
+        ask.request_id
     }
 
     fn answer(&mut self, frame: &[u8]) {
@@ -185,7 +207,7 @@ impl Peer {
                 ..Default::default()
             }),
             Command::Producer(ask) => Command::ProducerSuccess(pb::CommandProducerSuccess {
-                request_id: ask.request_id,
+                request_id: self.open(&ask),
                 producer_name: "p".to_owned(),
                 last_sequence_id: Some(-1),
                 producer_ready: Some(true),
