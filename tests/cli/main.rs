@@ -67,6 +67,14 @@ async fn run(words: &str) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
+/// Ends with this status; `why` is part of what stands on stderr, and nothing on stdout.
+async fn refused(words: &str, code: i32, why: &str) {
+    let output = end(start(words)).await;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(code) && stderr.contains(why), "{words}: {}: {stderr}", output.status);
+    assert!(output.stdout.is_empty(), "{words}: an error goes to stderr alone");
+}
+
 fn assert_quiet_success(output: &Output) {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && stderr.is_empty(), "{}: {stderr}", output.status);
@@ -183,10 +191,7 @@ async fn wrong_usage_exits_with_2_and_a_failure_with_1() {
         (1, "explain 0".to_owned(), "odd number of hex digits"),
         (1, "explain --file /no/such/file".to_owned(), "cannot read /no/such/file"),
     ] {
-        let output = end(start(&words)).await;
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.code() == Some(code) && stderr.contains(why), "{words}: {}: {stderr}", output.status);
-        assert!(output.stdout.is_empty(), "{words}: an error goes to stderr alone");
+        refused(&words, code, why).await;
     }
 }
 

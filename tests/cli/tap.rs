@@ -93,10 +93,7 @@ async fn options_that_make_no_sense_are_refused_by_name() {
         (1, "tap --replay /no/such/file".to_owned(), "/no/such/file"),
         (1, "tap --replay Cargo.toml".to_owned(), "Cargo.toml"),
     ] {
-        let output = end(start(&words)).await;
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.code() == Some(code) && stderr.contains(why), "{words}: {}: {stderr}", output.status);
-        assert!(output.stdout.is_empty(), "{words}: an error goes to stderr alone");
+        refused(&words, code, why).await;
     }
 }
 
