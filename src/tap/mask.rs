@@ -1,7 +1,7 @@
 //! Secrets in traffic that is written down, overwritten: the credentials in commands, the payloads of SEND and MESSAGE.
 //!
-//! Lengths stay, and a checksum that was right is right again, so that whoever reads the recording sees the same frames. It judges them the
-//! same but for what payloads alone tell, such as whether a SEND is the one before it again. A frame is held until it is whole.
+//! Lengths stay, and a checksum that was right is right again, so that a recording has the same frames. The inspector finds the same
+//! violations in it but for those that depend on payloads, such as a SEND that repeats a sequence ID with another payload. A frame is held until it is whole.
 //!
 //! | bytes | what they become |
 //! | --- | --- |
@@ -132,7 +132,7 @@ fn put_bytes(direction: Direction, bytes: BytesMut, put: &mut impl FnMut(Segment
 impl Stream {
     fn new(is_partial: bool, held: &Budget) -> Self {
         let mut cutter = Cutter::new(is_partial, held.share());
-        // What is too large for this connection is for whoever reads the recording to say.
+        // The limit of the connection is not applied here: the inspector applies it when it reads the recording.
         cutter.set_message_size(u32::MAX);
         Self { cutter, owed: 0 }
     }

@@ -7,7 +7,7 @@ use std::fmt;
 use std::ops::Deref;
 
 /// The words of a set as a message or an acknowledgement carries them. Nearly always there are none, and then they take
-/// one pointer: many entries wait in queues, and what they take is what receiving from many topics costs.
+/// one pointer, because the size of a queued entry decides what receiving from many topics costs.
 #[derive(Clone, Default, PartialEq, Eq, Hash)]
 pub struct AckWords(Option<Box<SomeWords>>);
 

@@ -28,7 +28,7 @@ pub struct ReceivedEntry {
     /// Words of the set of members to be handed out: bit `i % 64` of word `i / 64` is member `i`, 1 = hand it out.
     /// Missing words are 0. Empty: all of them.
     pub ack_set: AckWords,
-    /// `CommandMessage.consumer_epoch`; without one the highest of all, so that it is of no time before a rewind.
+    /// `CommandMessage.consumer_epoch`; `u64::MAX` without one, which no rewind makes outdated.
     pub consumer_epoch: u64,
     /// Where its parts lie, or why it cannot be read.
     pub body: Result<EntryBody, Box<EntryError>>,
@@ -43,11 +43,11 @@ pub struct ReceivedEntry {
 /// asks for it: most messages are handled without, and carrying it along would cost each of them more than that.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EntryBody {
-    /// Where the serialized MessageMetadata begins. It ends where the payload begins.
+    /// Offset of the serialized MessageMetadata, which ends at `payload_start`.
     pub(crate) metadata_start: u32,
-    /// Where the payload begins, which goes on to the end of the entry.
+    /// Offset of the payload, which takes the rest of the entry.
     pub(crate) payload_start: u32,
-    /// Where the serialized BrokerEntryMetadata ends, 0 if there is none.
+    /// Offset behind the serialized BrokerEntryMetadata, 0 if there is none.
     pub(crate) broker_end: u32,
     /// `MessageMetadata.compression`: the number of `CompressionType`.
     pub compression: i32,

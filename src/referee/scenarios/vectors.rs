@@ -1,5 +1,5 @@
-//! The golden vectors of `tests/wire/vectors.json`, sent to the client: what is malformed ends in an error or a reconnect, and what is
-//! merely out of place is ignored or ends the connection. The client goes on in either case.
+//! The golden vectors of `tests/wire/vectors.json`, sent to the client. After a malformed frame it has to report an error or to reconnect;
+//! a valid frame that no state of it expects may be ignored or end the connection. In either case it has to send and receive afterwards.
 
 use std::sync::OnceLock;
 

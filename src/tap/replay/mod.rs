@@ -1,14 +1,14 @@
 //! What the embedded broker would have answered to the clients of a recording.
 //!
 //! A [`Replay`] hands the frames of the recorded clients, in the order and at the times of the recording, to the machine of the embedded
-//! broker, which is pure: no socket, no clock. What it answers is held against the recorded answers, request by request. It tells where
+//! broker, which is pure: no socket, no clock. What it answers is held against the recorded answers, request by request. It reports where
 //! the type of the answer or its refusal is another one, where one of the two does not answer, and where one of them ends the connection.
 //!
-//! | file | what it knows |
+//! | file | what |
 //! | --- | --- |
-//! | `machine` | the embedded broker's machine, and how it follows what the recorded broker has done by itself |
-//! | `requests` | which recorded answer belongs to which one of the machine |
-//! | `difference` | what is told of |
+//! | `machine` | the embedded broker's machine; what the recorded broker did without a request is applied to it |
+//! | `requests` | pairs each recorded answer with that of the machine |
+//! | `difference` | the differences, as values, text and JSON |
 //!
 //! # What it does not compare
 //! - Ids, texts, times, and the values within an answer.
@@ -116,7 +116,7 @@ struct Connection {
     is_heard: bool,
     /// The machine has ended it.
     ended: Option<Option<Rule>>,
-    /// Who closed it first.
+    /// The side whose FIN or RST came first.
     closed_by: Option<Side>,
     /// Open at the recorded broker, and not at the machine.
     unopened: BTreeSet<Endpoint>,
