@@ -24,8 +24,7 @@ mod tests;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -179,7 +178,7 @@ impl TapBuilder {
             acceptor,
             tls: TlsOptions::new(&self.tls),
             connection_timeout: self.connection_timeout,
-            connections: AtomicU64::new(0),
+            connections: Mutex::new(0),
             connections_max: self.connections_max,
             places: Arc::new(Semaphore::new(self.connections_max)),
             stopped,
@@ -220,7 +219,7 @@ struct TapShared {
     tls: TlsOptions,
     connection_timeout: Duration,
     /// Those that were carried on to a broker, ever.
-    connections: AtomicU64,
+    connections: Mutex<u64>,
     connections_max: usize,
     /// One for each connection that may come yet.
     places: Arc<Semaphore>,

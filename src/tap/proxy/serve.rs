@@ -2,8 +2,7 @@
 
 use std::io::{self, Cursor};
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
@@ -140,6 +139,16 @@ pub(super) async fn dial(shared: &TapShared, to: &HostPort, tls: bool) -> Result
     timeout(limit, connecting).await.unwrap_or_else(|_| Err(Error::connection(format!("{to} does not answer"))))
 }
 
+/// Numbers a connection and reports it as opened, under one lock: a recording is numbered by the order of these reports, and its
+/// replay has to name the same connections.
+fn open(shared: &TapShared, client: SocketAddr, broker: SocketAddr) -> u64 {
+    let mut connections = shared.connections.lock().unwrap_or_else(PoisonError::into_inner);
+    *connections += 1;
+    let event = SegmentEvent::Opened { client, broker, is_partial: false };
+    shared.queue.push(Segment { connection: *connections, at: SystemTime::now(), event });
+    *connections
+}
+
 async fn tunnel(
     shared: &Arc<TapShared>,
     client: Box<dyn Socket>,
@@ -148,9 +157,8 @@ async fn tunnel(
     broker: Box<dyn Socket>,
     broker_address: SocketAddr,
 ) {
-    let connection = shared.connections.fetch_add(1, Ordering::Relaxed) + 1;
+    let connection = open(shared, client_address, broker_address);
     let tell = |event| shared.queue.push(Segment { connection, at: SystemTime::now(), event });
-    tell(SegmentEvent::Opened { client: client_address, broker: broker_address, is_partial: false });
     let (client_read, client_write) = split(client);
     let (broker_read, broker_write) = split(broker);
     let up = Pump { direction: Direction::ToBroker, tell: &tell, buffer: first };
