@@ -66,6 +66,8 @@ where
         put_entry(&mut out, sequence_id, metadata, payload);
     }
     raw.exchange(&out, entries.len()).await;
+    // The next call uses the name again. A broker frees it with this answer, and with the end of a connection only some time later.
+    raw.ask(pb::CommandCloseProducer { producer_id: 1, request_id: 3, ..Default::default() }).await;
 }
 
 fn put_entry(out: &mut BytesMut, sequence_id: u64, metadata: &pb::MessageMetadata, payload: &[u8]) {
