@@ -18,10 +18,7 @@ const SMALL: usize = 4096;
 
 /// How many bytes it gives, and how many were allocated for it, all together.
 fn counted(codec: Compression, payload: &Bytes, declared: u32) -> (Result<usize, CompressError>, usize) {
-    let before = MEMORY.stats().bytes_allocated;
-    let result = decompress(codec.to_pb(), payload, declared, LIMIT);
-    let taken = MEMORY.stats().bytes_allocated - before;
-    (result.map(|output| output.len()), taken)
+    allocating(|| decompress(codec.to_pb(), payload, declared, LIMIT).map(|output| output.len()))
 }
 
 #[test]
