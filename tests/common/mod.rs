@@ -11,6 +11,7 @@ pub(crate) mod java;
 pub(crate) mod paused;
 pub(crate) mod random;
 pub(crate) mod runner;
+pub(crate) mod sample;
 pub(crate) mod sni_proxy;
 pub(crate) mod socks5;
 #[cfg(feature = "tap")]
