@@ -61,7 +61,7 @@ pub(super) struct Permits {
     taken: i64,
     /// Messages to be granted by the next FLOW.
     due: i64,
-    /// Queue size 0: a receive waits.
+    /// Queue size 0: a receive waits, and has not taken a message yet.
     is_requested: bool,
     /// What the memory of the client allows; `None`: everything.
     pub(super) memory: Option<ReceiveShare>,
@@ -121,10 +121,6 @@ impl Permits {
 
     /// A new attach: the broker starts from zero, and so does everything here. A receive that waits still does.
     pub(super) fn restart(&mut self) {
-        if self.size == 0 && self.queued > 0 {
-            // A receive was about to take these.
-            self.is_requested = true;
-        }
         self.attach_number += 1;
         if let Some(scaling) = &mut self.scaling {
             self.size = scaling.restart();
@@ -141,7 +137,6 @@ impl Permits {
     pub(super) fn arrived(&mut self, permits: u32) {
         self.outstanding -= i64::from(permits);
         self.queued += i64::from(permits);
-        self.is_requested = false;
         self.note_exhausted();
         self.check();
     }
@@ -172,6 +167,9 @@ impl Permits {
 
     /// The whole queue was taken.
     pub(super) fn take_all(&mut self) {
+        if self.queued > 0 {
+            self.is_requested = false;
+        }
         self.taken += self.queued;
         self.queued = 0;
         self.update_share();
@@ -182,9 +180,6 @@ impl Permits {
     pub(super) fn cleared(&mut self, permits: u64) {
         let permits = i64::try_from(permits).unwrap_or(i64::MAX).min(self.queued);
         self.queued -= permits;
-        if permits > 0 && self.size == 0 {
-            self.is_requested = true;
-        }
         self.give_back(permits);
         self.update_share();
         self.grant_requested();
@@ -210,7 +205,7 @@ impl Permits {
 
     /// Queue size 0: a receive waits.
     pub(super) fn request_one(&mut self) {
-        if self.size == 0 && self.queued == 0 {
+        if self.size == 0 {
             self.is_requested = true;
             self.grant_requested();
         }
@@ -230,9 +225,9 @@ impl Permits {
         }
     }
 
-    /// Queue size 0: raises what is outstanding to one, unless it is that already.
+    /// Queue size 0: raises what is outstanding to one, unless it is that already or the message has come.
     fn grant_requested(&mut self) {
-        if self.size == 0 && self.is_requested {
+        if self.size == 0 && self.is_requested && self.queued == 0 {
             let missing = (1 - self.outstanding - self.due).max(0);
             self.due += missing;
             self.window += missing;
@@ -468,5 +463,22 @@ mod tests {
         permits.restart();
         assert_eq!(flow(&mut permits), Some(1), "what was queued never reached the receive");
         assert!(permits.is_balanced());
+    }
+
+    #[test]
+    fn zero_queue_asks_for_nothing_that_no_receive_waits_for() {
+        let mut permits = Permits::new(0, 0);
+        permits.restart();
+        // Against the rules of the protocol: nothing was granted.
+        permits.arrived(1);
+        permits.restart();
+        assert!(!permits.is_flow_due(), "{permits:?}");
+
+        permits.request_one();
+        assert_eq!(flow(&mut permits), Some(1));
+        permits.arrived(1);
+        // Before it was taken.
+        permits.restart();
+        assert_eq!(flow(&mut permits), Some(1));
     }
 }
