@@ -25,6 +25,10 @@ const INTERFACES_MAX: usize = 4096;
 /// The first four bytes of a pcapng file, in either byte order.
 const SECTION_HEADER: [u8; 4] = [0x0a, 0x0d, 0x0d, 0x0a];
 
+/// The types of blocks that are read: section, interface, simple packet, enhanced packet. All others are passed over by their
+/// size, whatever is in them.
+const BLOCKS_READ: [u32; 4] = [0x0a0d_0d0a, 1, 3, 6];
+
 /// The first four bytes of pcap files: of microseconds and of nanoseconds, in either byte order.
 const PCAP_MAGICS: [[u8; 4]; 4] =
     [[0xd4, 0xc3, 0xb2, 0xa1], [0xa1, 0xb2, 0xc3, 0xd4], [0x4d, 0x3c, 0xb2, 0xa1], [0xa1, 0xb2, 0x3c, 0x4d]];
@@ -313,6 +317,9 @@ fn parse_block(buffer: &[u8], is_big_endian: bool) -> Parsed<BlockItem> {
     }
     let size = size_at(buffer, SIZE_AT, is_big_endian).unwrap_or(0);
     let Some(block) = buffer.get(..size as usize) else { return Parsed::MoreNeeded };
+    if !size_at(block, 0, is_big_endian).is_some_and(|kind| BLOCKS_READ.contains(&kind)) {
+        return pass_over(block, is_big_endian);
+    }
     let parse = if is_big_endian { parse_block_be } else { parse_block_le };
     let result = match parse(block) {
         Err(Incident::Incomplete(_)) => {
@@ -339,6 +346,14 @@ fn parse_block(buffer: &[u8], is_big_endian: bool) -> Parsed<BlockItem> {
         }
         _ => BlockItem::Other,
     })
+}
+
+/// A block that is not read: its size stands at its front and again at its end.
+fn pass_over(block: &[u8], is_big_endian: bool) -> Parsed<BlockItem> {
+    const SIZE_MIN: usize = 12;
+    let size = block.len();
+    let is_sound = size >= SIZE_MIN && size_at(block, size - 4, is_big_endian) == u32::try_from(size).ok();
+    if is_sound { Parsed::Item(BlockItem::Other, size) } else { Parsed::Damaged(format!("a block of {size} bytes")) }
 }
 
 fn parsed<'a, T, U>(
