@@ -104,7 +104,9 @@ impl Handle {
 
     /// Reports that an invariant of the application does not hold: the run ends with this violation.
     pub fn report_violation(&self, checker: &'static str, detail: impl FnOnce() -> String) {
-        self.inner.world().violations.report(checker, detail);
+        // The detail may look at the world, whose lock is not reentrant.
+        let detail = detail();
+        self.inner.world().violations.report(checker, || detail);
     }
 
     /// Whether tasks are polled just to check that they make no progress. A future that counts its polls does not count

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::Choices;
 use crate::broker::BrokerConfig;
 use crate::client::Client;
+use crate::error::ServerCode;
 use crate::machine::consumer::SubscriptionType;
 use crate::machine::producer::BatchingType;
 use crate::sim::{Fault, Handle, InvariantViolation, Rng, Simulation};
@@ -90,6 +91,9 @@ impl Plan {
                 Fault::RefuseProducers { .. }
                 | Fault::RefuseConsumers { .. }
                 | Fault::RefuseSend { .. }
+                | Fault::RefuseRequest {
+                    code: ServerCode::TOPIC_NOT_FOUND | ServerCode::TOPIC_TERMINATED_ERROR | ServerCode::PRODUCER_FENCED,
+                }
                 | Fault::TakeName => {}
                 fault => faults.push((at, fault)),
             }
