@@ -19,7 +19,7 @@ impl Measurement {
     }
 
     /// The figures of the stretch, as `name=value` words.
-    pub(crate) fn stop(self, messages: u64) -> String {
+    pub(crate) fn stop(&self, messages: u64) -> String {
         let secs = self.at.elapsed().as_secs_f64();
         let cpu_ns = cpu_ns() - self.cpu_ns;
         let now = INSTRUMENTED_SYSTEM.stats();

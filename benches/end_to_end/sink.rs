@@ -5,7 +5,9 @@
 //! blocking thread per connection on 127.0.0.1.
 //!
 //! What a consumer gets is named by its topic: `feed-<members>-<payload bytes>-<entries>`; 0 members are messages
-//! outside batches; what stands before `feed` tells topics apart. With `-<codec>` behind that they are texts, compressed: `lz4`, `zlib`, `zstd`, `snappy`.
+//! outside batches; what stands before `feed` tells topics apart. With `-<codec>` behind that they are texts, compressed:
+//! `lz4`, `zlib`, `zstd`, `snappy`; what is behind the codec tells topics apart too. A topic named `partitions-<number>-…`
+//! has so many partitions.
 //!
 //! The first SEND of each sequence id to a topic that ends in `cut` is answered by the end of the connection.
 
@@ -193,7 +195,7 @@ impl Peer {
             }),
             Command::PartitionedMetadata(ask) => {
                 Command::PartitionedMetadataResponse(pb::CommandPartitionedTopicMetadataResponse {
-                    partitions: Some(0),
+                    partitions: Some(partitions_of(&ask.topic)),
                     request_id: ask.request_id,
                     response: Some(pb::command_partitioned_topic_metadata_response::LookupType::Success.into()),
                     ..Default::default()
@@ -235,6 +237,12 @@ impl Peer {
         };
         answer.encode_frame(&mut self.out);
     }
+}
+
+/// The number in a topic named `partitions-<number>-…`; 0 for any other, and for a partition itself.
+fn partitions_of(topic: &str) -> u32 {
+    let number = topic.split_once("partitions-").and_then(|(_, rest)| rest.split('-').next()?.parse().ok());
+    number.filter(|_| !topic.contains("-partition-")).unwrap_or(0)
 }
 
 fn success(request_id: u64) -> Command {
