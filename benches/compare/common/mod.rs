@@ -17,28 +17,26 @@ use std::time::{Duration, Instant};
 pub(crate) use latency::Latencies;
 pub(crate) use measurement::Measurement;
 
-/// The part of the messages that is sent before measuring starts: one in this number.
-const WARM_UP_DIVISOR: u64 = 10;
-
 /// Before latencies count, brokers and connections warm up for this time.
 const LATENCY_WARM_UP_SECS: u64 = 2;
 
 /// One run: `<what> <url> <name>=<value>...`; a token may come in the environment, as `PULSAR_TOKEN`.
-#[derive(Debug, Clone)]
 pub(crate) struct Job {
     pub(crate) workload: String,
     pub(crate) url: String,
     pub(crate) token: Option<String>,
     words: HashMap<String, String>,
+    started: Measurement,
 }
 
 impl Job {
     pub(crate) fn from_args() -> Self {
+        let started = Measurement::start();
         let mut args = std::env::args().skip(1);
         let (workload, url) = (args.next().unwrap_or_default(), args.next().unwrap_or_default());
         let pair = |word: String| word.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
         let token = std::env::var("PULSAR_TOKEN").ok().filter(|token| !token.is_empty());
-        Self { workload, url, token, words: args.filter_map(pair).collect() }
+        Self { workload, url, token, words: args.filter_map(pair).collect(), started }
     }
 
     fn word(&self, name: &str) -> &str {
@@ -54,12 +52,25 @@ impl Job {
         self.word("topic").to_owned()
     }
 
+    /// To consume from: one, or as many as there are, numbered.
+    pub(crate) fn topics(&self) -> Vec<String> {
+        match self.number("topics") {
+            0 | 1 => vec![self.topic()],
+            count => (0..count).map(|number| format!("{}-{number}", self.topic())).collect(),
+        }
+    }
+
+    pub(crate) fn subscription(&self) -> &str {
+        self.word("subscription")
+    }
+
     pub(crate) fn messages(&self) -> u64 {
         self.number("messages")
     }
 
+    /// Messages that come before those that are measured.
     pub(crate) fn warm_up(&self) -> u64 {
-        self.messages() / WARM_UP_DIVISOR
+        self.number("warm_up")
     }
 
     /// Messages per batch; 1: no batching.
@@ -74,6 +85,11 @@ impl Job {
 
     pub(crate) fn producers(&self) -> u64 {
         self.number("producers").max(1)
+    }
+
+    /// Of the one topic that is produced to; 0: it has none.
+    pub(crate) fn partitions(&self) -> u64 {
+        self.number("partitions")
     }
 
     /// Permits.
@@ -109,6 +125,11 @@ impl Job {
             warm_up: (LATENCY_WARM_UP_SECS * rate).min(self.messages() / 2),
             size: self.number("size") as usize,
         }
+    }
+
+    /// What the process has cost since it began.
+    pub(crate) fn so_far(&self) -> String {
+        self.started.stop(1)
     }
 
     /// Runs the program on the runtime of the arguments: `#[tokio::main]`'s with two workers, or the current thread.

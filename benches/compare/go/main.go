@@ -26,9 +26,6 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// The part of the messages that is sent before measuring starts: one in this number.
-const warmUpDivisor = 10
-
 // Before latencies count, brokers and connections warm up for this time.
 const latencyWarmUpSecs = 2
 
@@ -56,8 +53,10 @@ func main() {
 		figures = produce(j)
 	case "consume":
 		figures = consume(j)
-	default:
+	case "latency":
 		figures = latency(j)
+	default:
+		figures = start(j)
 	}
 	fmt.Println(figures)
 }
@@ -120,7 +119,7 @@ func produce(j job) string {
 	}
 	payloads := j.payloads()
 	messages := j.number("messages")
-	produceSome(producers, payloads, messages/warmUpDivisor)
+	produceSome(producers, payloads, j.number("warm_up"))
 	start := startMeasurement()
 	produceSome(producers, payloads, messages)
 	return start.stop(messages)
@@ -143,8 +142,8 @@ func produceSome(producers []pulsar.Producer, payloads [][]byte, messages int) {
 
 func consumer(c pulsar.Client, j job) pulsar.Consumer {
 	consumer, err := c.Subscribe(pulsar.ConsumerOptions{
-		Topic:                       j.words["topic"],
-		SubscriptionName:            "s",
+		Topics:                      j.topics(),
+		SubscriptionName:            j.words["subscription"],
 		Type:                        pulsar.Shared,
 		SubscriptionInitialPosition: pulsar.SubscriptionPositionEarliest,
 		ReceiverQueueSize:           max(j.number("queue"), 1),
@@ -153,26 +152,51 @@ func consumer(c pulsar.Client, j job) pulsar.Consumer {
 	return consumer
 }
 
+// One, or as many as there are, numbered.
+func (j job) topics() []string {
+	topic, count := j.words["topic"], j.number("topics")
+	if count < 2 {
+		return []string{topic}
+	}
+	topics := make([]string, count)
+	for number := range topics {
+		topics[number] = fmt.Sprintf("%s-%d", topic, number)
+	}
+	return topics
+}
+
 func consume(j job) string {
 	c := consumer(client(j), j)
 	messages := j.number("messages")
-	warmUp := messages / warmUpDivisor
+	take(c, j, j.number("warm_up"))
 	start := startMeasurement()
+	take(c, j, messages)
+	figures := start.stop(messages)
+	c.Close()
+	return figures
+}
+
+func take(c pulsar.Consumer, j job, messages int) {
 	taken := 0
-	for number := range messages {
-		if number == warmUp {
-			start = startMeasurement()
-		}
+	for range messages {
 		message := <-c.Chan()
 		taken += len(message.Payload())
 		check(c.Ack(message))
 	}
-	figures := start.stop(messages - warmUp)
 	if taken != messages*j.number("size") {
 		check(fmt.Errorf("%d bytes came", taken))
 	}
-	c.Close()
-	return figures
+}
+
+// A message of a process that has just begun, there and back.
+func start(j job) string {
+	c := client(j)
+	in := consumer(c, j)
+	message := &pulsar.ProducerMessage{Payload: j.payloads()[0]}
+	_, err := producer(c, j, j.words["topic"], 1000).Send(context.Background(), message)
+	check(err)
+	check(in.Ack(<-in.Chan()))
+	return fmt.Sprintf("cpu_ns=%d rss_kib=%d", cpuNs(), residentKib())
 }
 
 // Messages at a fixed rate, however long each takes; latencies count from when a message was due.

@@ -1,9 +1,8 @@
-//! Runs every client, one process after the other, and writes what they did: `docs/compare.md`, `docs/compare.svg` and
-//! the part of README.md between its markers. `benches/compare/run` builds all and starts this.
+//! Runs every client, one process after the other, and writes what they did: `docs/compare.md`, its charts and the part
+//! of README.md between its markers. `benches/compare/run` builds all and starts this.
 //!
-//! Words choose sections: `sink` (against the sink, nothing compressed), `codecs` (the same under each codec), `latency` (against a real Pulsar), `build` (cold
-//! builds). Without words: `sink` and `latency`, which are one comparison and run together. What an earlier run found stays in
-//! the report only where its section was not asked for, with its own date.
+//! Words choose sections, see [`SECTIONS`]; without words all but `codecs` and `build` run. What an earlier run found
+//! stays in the report only where its section was not asked for, with its own date.
 
 #[path = "../../../end_to_end/baseline.rs"]
 #[allow(dead_code)]
@@ -16,54 +15,113 @@ mod latencies;
 mod latency;
 #[path = "../../../end_to_end/measurement.rs"]
 mod measurement;
+mod plots;
 mod report;
 mod results;
 #[path = "../../../end_to_end/sink.rs"]
 mod sink;
+mod start;
 mod svg;
+mod tables;
 #[path = "../../../end_to_end/text.rs"]
 mod text;
 mod throughput;
 #[path = "../../../end_to_end/work.rs"]
 #[allow(dead_code)]
 mod work;
+mod works;
 
 use std::path::PathBuf;
+use std::process::Command;
 
 use results::Results;
+use throughput::Target;
+use works::{BROKER_WORKS, CODEC_WORKS, GROWTH, WORKS};
 
 /// Everyone, in the order of the tables. The baseline is no client.
-pub(crate) const CLIENTS: [&str; 5] = ["pulsar-native", "pulsar-native-current", "pulsar-rs", "magnetar", "go"];
+pub(crate) const CLIENTS: [&str; 6] = ["pulsar-native", "pulsar-native-current", "pulsar-rs", "magnetar", "go", "java"];
 
 /// Those that are compared with this client.
-pub(crate) const PEERS: [&str; 3] = ["pulsar-rs", "magnetar", "go"];
+pub(crate) const PEERS: [&str; 4] = ["pulsar-rs", "magnetar", "go", "java"];
+
+/// Each client once, on its default runtime.
+pub(crate) const LATENCY_CLIENTS: [&str; 5] = ["pulsar-native", "pulsar-rs", "magnetar", "go", "java"];
+
+/// The parts of a run: against the sink, nothing compressed; growing numbers of producers, partitions and topics there;
+/// the same works under each codec; through a real Pulsar, latencies, starts, throughput; cold builds.
+const SECTIONS: [&str; 7] = ["sink", "growth", "codecs", "latency", "start", "broker", "build"];
+
+/// Those that a real broker is started for.
+const BESIDE_BROKER: [&str; 3] = ["latency", "start", "broker"];
 
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).collect();
     match words.first().map(String::as_str) {
         Some("baseline") => return println!("{}", throughput::baseline(&words[1..])),
-        Some("latencies") => return latencies::beside_broker(),
+        Some("beside-broker") => return beside_broker(&words[1..]),
         Some("serve") => return throughput::serve(),
         _ => {}
     }
+    if let Some(unknown) = words.iter().find(|word| !SECTIONS.contains(&word.as_str())) {
+        eprintln!("no section {unknown}; there are {}", SECTIONS.join(", "));
+        std::process::exit(2);
+    }
     let asked = |section: &str| match &words[..] {
-        [] => section == "sink" || section == "latency",
+        [] => !["codecs", "build"].contains(&section),
         _ => words.iter().any(|word| word == section),
     };
-    let mut results = Results::open(repo().join("benches/compare/figures.tsv"));
+    let mut results = open();
+    let target = Target::sink();
     if asked("sink") {
-        throughput::section("sink", &throughput::WORKS, &mut results);
+        throughput::section("sink", &WORKS, &target, &mut results);
+    }
+    if asked("growth") {
+        throughput::section("growth", GROWTH.iter().flat_map(|axis| &axis.works), &target, &mut results);
     }
     if asked("codecs") {
-        throughput::section("codecs", throughput::CODEC_WORKS.as_flattened(), &mut results);
+        throughput::section("codecs", CODEC_WORKS.as_flattened(), &target, &mut results);
     }
-    let complete = !asked("latency") || latencies::section(&mut results);
     if asked("build") {
         build::section(&mut results);
     }
-    report::write(&results);
+    let with_broker: Vec<&str> = BESIDE_BROKER.into_iter().filter(|section| asked(section)).collect();
+    let complete = with_broker.is_empty() || start_broker(&with_broker);
+    report::write(&open());
     if !complete {
         std::process::exit(1);
+    }
+}
+
+fn open() -> Results {
+    Results::open(repo().join("benches/compare/figures.tsv"))
+}
+
+/// Has `scripts/real-pulsar` run this program beside a broker. Whether it could.
+fn start_broker(sections: &[&str]) -> bool {
+    let this = std::env::current_exe().expect("the path of this program");
+    let mut command = Command::new(repo().join("scripts/real-pulsar"));
+    // A backlog stays for those who come to it later.
+    command.args(["--set", "defaultRetentionTimeInMinutes=60", "--set", "defaultRetentionSizeInMB=4096", "run"]);
+    let status = command.arg(this).arg("beside-broker").args(sections).status().expect("scripts/real-pulsar starts");
+    if !status.success() {
+        eprintln!("    not everything was measured through a real Pulsar: the report keeps what it had");
+    }
+    status.success()
+}
+
+/// The sections that run beside the broker.
+fn beside_broker(sections: &[String]) {
+    let url = std::env::var("PULSAR_URL").expect("PULSAR_URL: scripts/real-pulsar sets it");
+    let mut results = open();
+    let asked = |section: &str| sections.iter().any(|asked| asked == section);
+    if asked("latency") {
+        latencies::section(&url, &mut results);
+    }
+    if asked("start") {
+        start::section(&url, &mut results);
+    }
+    if asked("broker") {
+        throughput::section("broker", &BROKER_WORKS, &Target::broker(&url), &mut results);
     }
 }
 

@@ -1,35 +1,26 @@
-//! What is written of the figures: all of them to `docs/compare.md`, the main ones to README.md, a chart of those.
+//! What is written of the figures: all of them to `docs/compare.md`, the main ones to README.md, charts of both.
 
 use std::fmt::Write;
 use std::fs;
 
 use crate::latencies::RATES;
 use crate::results::Results;
-use crate::throughput::{CODEC_WORKS, WORKS, Work, leaves_out};
-use crate::{PEERS, build, repo, svg};
-
-/// How many works, from the first, the README and the chart show.
-pub(crate) const MAIN_WORKS: usize = 4;
+use crate::start::START;
+use crate::tables::{self, cost_over_baseline, head, or_dash, ratios, row, throughput_table, times, title};
+use crate::works::{BROKER_WORKS, CODEC_WORKS, GROWTH, MAIN_WORKS, WORKS, Work};
+use crate::{CLIENTS, LATENCY_CLIENTS, build, plots, repo, svg};
 
 const BEGIN: &str = "<!-- benches/compare/run writes from here -->";
 const END: &str = "<!-- to here -->";
 
-/// How each is called in the tables and in the chart.
-pub(crate) fn title(subject: &str) -> &str {
-    match subject {
-        "pulsar-native-current" => "pulsar-native, one thread",
-        "pulsar-rs" => "pulsar-rs 6.9.1",
-        "magnetar" => "magnetar 1.7.4",
-        "go" => "Go client 0.19.0",
-        other => other,
-    }
-}
-
 /// Writes it all, from the results.
 pub(crate) fn write(results: &Results) {
     let docs = repo().join("docs");
-    fs::write(docs.join("compare.md"), whole(results)).expect("docs/ can be written to");
-    fs::write(docs.join("compare.svg"), svg::chart(results)).expect("docs/ can be written to");
+    let files =
+        [("compare.md", whole(results)), ("compare.svg", svg::chart(results)), ("growth.svg", plots::chart(results))];
+    for (name, text) in files {
+        fs::write(docs.join(name), text).expect("docs/ can be written to");
+    }
     let readme = repo().join("README.md");
     let text = fs::read_to_string(&readme).expect("README.md can be read");
     match between_marks(&text, &summary(results)) {
@@ -37,64 +28,13 @@ pub(crate) fn write(results: &Results) {
         None => eprintln!("README.md has no lines `{BEGIN}` and `{END}`: it stays as it is"),
     }
     println!("\n{}", targets(results));
-    println!("written: docs/compare.md, docs/compare.svg, README.md, benches/compare/figures.tsv");
+    println!("written: docs/compare.md and its charts, README.md, benches/compare/figures.tsv");
 }
 
 fn between_marks(text: &str, summary: &str) -> Option<String> {
     let (before, rest) = text.split_once(BEGIN)?;
     let (_, after) = rest.split_once(END)?;
     Some(format!("{before}{BEGIN}\n\n{summary}\n{END}{after}"))
-}
-
-/// The best of the peers in a work.
-fn best_peer(results: &Results, work: &Work, name: &str, best: fn(f64, f64) -> f64) -> Option<f64> {
-    PEERS.iter().filter_map(|peer| results.number(work.section, work.name, peer, name)).reduce(best)
-}
-
-/// This client's messages per second over those of the best peer; on the default runtime, or on one thread.
-pub(crate) fn ratio(results: &Results, work: &Work, subject: &str) -> Option<f64> {
-    Some(results.number(work.section, work.name, subject, "rate")? / best_peer(results, work, "rate", f64::max)?)
-}
-
-fn ratios(results: &Results, work: &Work) -> String {
-    format!(
-        "{} / {}",
-        times(ratio(results, work, "pulsar-native")),
-        times(ratio(results, work, "pulsar-native-current"))
-    )
-}
-
-fn cost_over_baseline(results: &Results, work: &Work, subject: &str) -> Option<f64> {
-    let cpu = |subject| results.number(work.section, work.name, subject, "cpu_ns");
-    Some(cpu(subject)? / cpu("baseline")?)
-}
-
-fn or_dash(value: Option<String>) -> String {
-    value.unwrap_or_else(|| "–".to_owned())
-}
-
-fn times(value: Option<f64>) -> String {
-    or_dash(value.map(|value| format!("{value:.1}")))
-}
-
-/// Millions per second, three digits of it.
-pub(crate) fn millions(rate: f64) -> String {
-    let millions = rate / 1e6;
-    match millions {
-        m if m >= 10.0 => format!("{m:.1} M"),
-        m if m >= 0.1 => format!("{m:.2} M"),
-        m => format!("{m:.3} M"),
-    }
-}
-
-fn row(out: &mut String, cells: impl IntoIterator<Item = String>) {
-    let cells: Vec<String> = cells.into_iter().collect();
-    let _ = writeln!(out, "| {} |", cells.join(" | "));
-}
-
-fn head(out: &mut String, cells: &[&str]) {
-    row(out, cells.iter().map(|cell| (*cell).to_owned()));
-    row(out, cells.iter().map(|_| "---".to_owned()));
 }
 
 fn origin(results: &Results, section: &str) -> String {
@@ -104,33 +44,53 @@ fn origin(results: &Results, section: &str) -> String {
 
 /// What README.md shows.
 fn summary(results: &Results) -> String {
-    let mut out = String::from("![Messages per second of four clients, and their latencies](docs/compare.svg)\n\n");
+    let mut out = String::from("![Messages per second of five clients, and their latencies](docs/compare.svg)\n\n");
     let _ = writeln!(
         out,
         "Messages per second, 100 bytes each, one topic, one connection, up to 5,000 sends in flight, every received\nmessage acknowledged; against a sink that answers at once. Shown on tokio's default runtime and on one thread, as is what\nthat makes over the best other ({}):\n",
         origin(results, "sink"),
     );
-    let subjects = &ALL[1..];
-    let titles: Vec<&str> = subjects.iter().map(|subject| title(subject)).collect();
-    head(&mut out, &[&["work"], &titles[..], &["over the best other"]].concat());
-    for work in &WORKS[..MAIN_WORKS] {
-        let rate = |subject: &&str| or_dash(results.number(work.section, work.name, subject, "rate").map(millions));
-        let cells = [vec![work.name.to_owned()], subjects.iter().map(rate).collect(), vec![ratios(results, work)]];
-        row(&mut out, cells.concat());
-    }
+    let works: Vec<&Work> = WORKS[..MAIN_WORKS].iter().collect();
+    throughput_table(&mut out, results, &works, &CLIENTS);
+    let _ = writeln!(out, "\nThrough a real Pulsar 4.0.8 on the same machine ({}):\n", origin(results, "broker"));
+    broker_summary(&mut out, results);
     let _ = writeln!(
         out,
-        "\nFrom the moment a message is due at its producer to its arrival at a consumer, through a real Pulsar 4.0.8 on the\nsame machine, p50 / p99 ({}):\n",
-        origin(results, "latency")
+        "\nAs there are more producers, partitions and topics, against the sink ({}):\n\n![Throughput, CPU and memory of five clients with 1 to 1,000 producers, partitions and topics](docs/growth.svg)",
+        origin(results, "growth")
     );
-    let subjects = LATENCY_SUBJECTS;
-    head(&mut out, &[&["rate"], &subjects.map(title)[..]].concat());
-    for rate in RATES {
-        let cell = |subject: &&str| latency_cell(results, rate, subject, &["p50_ns", "p99_ns"]);
-        row(&mut out, [vec![rate_title(rate)], subjects.iter().map(cell).collect()].concat());
-    }
     out.push_str("\n`benches/compare/run` builds all and measures all, in one run; [`docs/compare.md`](docs/compare.md) has every figure,\n[`benches/compare`](benches/compare/README.md) says what is measured and how each client is set up.\n");
     out
+}
+
+/// A column for each client: throughput and its CPU, latencies, start.
+fn broker_summary(out: &mut String, results: &Results) {
+    let clients = LATENCY_CLIENTS;
+    head(out, &[&[""], &clients.map(title)[..]].concat());
+    for work in BROKER_WORKS.iter().filter(|work| work.batch > 1) {
+        let cell = |client: &&str| {
+            let number = |name| results.number("broker", work.name, client, name);
+            let of = |rate, cpu: f64| format!("{} msg/s, {:.2} us", tables::millions(rate), cpu / 1e3);
+            or_dash(number("rate").zip(number("cpu_ns")).map(|(rate, cpu)| of(rate, cpu)))
+        };
+        let name = format!("{}; CPU per message", work.name);
+        row(out, [vec![name], clients.iter().map(cell).collect()].concat());
+    }
+    for rate in RATES {
+        let cell = |client: &&str| latency_cell(results, rate, client, &["p50_ns", "p99_ns"]);
+        let name = format!("from due to received at {}, p50 / p99", rate_title(rate));
+        row(out, [vec![name], clients.iter().map(cell).collect()].concat());
+    }
+    let cell = |client: &&str| start_cell(results, client, "wall_ns", 1e6, "ms");
+    row(
+        out,
+        [vec!["from the start of the process to its first message".to_owned()], clients.iter().map(cell).collect()]
+            .concat(),
+    );
+}
+
+fn start_cell(results: &Results, client: &str, name: &str, unit: f64, unit_name: &str) -> String {
+    or_dash(results.number("start", START, client, name).map(|value| format!("{:.0} {unit_name}", value / unit)))
 }
 
 fn rate_title(rate: u64) -> String {
@@ -163,126 +123,66 @@ fn whole(results: &Results) -> String {
     let mut out = String::from(
         "# Compared with other clients\n\nWritten by `benches/compare/run`; [`benches/compare/README.md`](../benches/compare/README.md) says what is measured, and\nhow each client is set up. Figures move from machine to machine: only ratios taken in one run count.\n\n![The main figures](compare.svg)\n",
     );
-    let _ = writeln!(out, "\n## Against a sink that answers at once\n\n{}.\n", origin(results, "sink"));
-    throughput_table(&mut out, results, &WORKS);
-    let _ = writeln!(
-        out,
-        "\nCPU per message, microseconds, all threads of the client; in brackets as a multiple of the baseline, which is one thread\nthat only frames, sums, writes, reads and matches the same bytes:\n"
+    let mut works = |section: &str, title: &str, note: &str, works: Vec<&Work>| {
+        if results.text(section, "run", "", "date").is_some() {
+            let _ = writeln!(out, "\n## {title}\n\n{}.{note}\n", origin(results, section));
+            tables::all(&mut out, results, &works);
+        }
+    };
+    works("sink", "Against a sink that answers at once", "", WORKS.iter().collect());
+    works(
+        "growth",
+        "With more producers, partitions and topics",
+        " Against the sink, 100-byte messages in turns over all.\n\n![Throughput, CPU and memory as there are more](growth.svg)",
+        GROWTH.iter().flat_map(|axis| &axis.works).collect(),
     );
-    cpu_table(&mut out, results, &WORKS);
-    let _ = writeln!(out, "\nThe most memory resident, MiB:\n");
-    memory_table(&mut out, results, &WORKS);
-    runtimes(&mut out, results, &WORKS);
-    if results.text("codecs", "run", "", "date").is_some() {
-        codecs(&mut out, results, CODEC_WORKS.as_flattened());
-    }
-    let _ = writeln!(
-        out,
-        "\n## End to end through a real Pulsar\n\n{}. From due to received, p50 / p99 / p99.9:\n",
-        origin(results, "latency")
+    works(
+        "codecs",
+        "Under each codec, against the sink",
+        " Payloads are texts; each client compresses all of them, at its default level.",
+        CODEC_WORKS.as_flattened().iter().collect(),
     );
-    let subjects = LATENCY_SUBJECTS;
-    head(&mut out, &[&["rate"], &subjects.map(title)[..]].concat());
-    for rate in RATES {
-        let cell = |subject: &&str| latency_cell(results, rate, subject, &["p50_ns", "p99_ns", "p999_ns"]);
-        row(&mut out, [vec![rate_title(rate)], subjects.iter().map(cell).collect()].concat());
-    }
+    works(
+        "broker",
+        "Through a real Pulsar",
+        " Draining: a backlog that was there before. Broker and client share the machine.",
+        BROKER_WORKS.iter().collect(),
+    );
+    latencies(&mut out, results);
+    starts(&mut out, results);
     if let Some(line) = build_line(results) {
         let _ = writeln!(out, "\n## Build\n\n{line}");
     }
     out
 }
 
-/// The section of the compressed works.
-fn codecs(out: &mut String, results: &Results, works: &[Work]) {
+fn latencies(out: &mut String, results: &Results) {
     let _ = writeln!(
         out,
-        "\n## Under each codec, against the sink\n\n{}. Payloads are texts; each client compresses all of them, at its default level.\n",
-        origin(results, "codecs")
+        "\n## End to end through a real Pulsar\n\n{}. From due to received, p50 / p99 / p99.9:\n",
+        origin(results, "latency")
     );
-    throughput_table(out, results, works);
-    let _ = writeln!(out, "\nCPU per message, microseconds, all threads of the client:\n");
-    cpu_table(out, results, works);
-    runtimes(out, results, works);
-}
-
-const LATENCY_SUBJECTS: [&str; 4] = ["pulsar-native", "pulsar-rs", "magnetar", "go"];
-
-const ALL: [&str; 6] = ["baseline", "pulsar-native", "pulsar-native-current", "pulsar-rs", "magnetar", "go"];
-
-fn throughput_table(out: &mut String, results: &Results, works: &[Work]) {
-    let _ = writeln!(out, "Messages per second:\n");
-    head(out, &[&["work"], &ALL.map(title)[..], &["over the best other"]].concat());
-    for work in works {
-        let rate = |subject: &&str| or_dash(results.number(work.section, work.name, subject, "rate").map(millions));
-        let cells = [vec![work.name.to_owned()], ALL.iter().map(rate).collect(), vec![ratios(results, work)]];
-        row(out, cells.concat());
+    let clients = LATENCY_CLIENTS;
+    head(out, &[&["rate"], &clients.map(title)[..]].concat());
+    for rate in RATES {
+        let cell = |client: &&str| latency_cell(results, rate, client, &["p50_ns", "p99_ns", "p999_ns"]);
+        row(out, [vec![rate_title(rate)], clients.iter().map(cell).collect()].concat());
     }
 }
 
-fn cpu_table(out: &mut String, results: &Results, works: &[Work]) {
-    head(out, &[&["work"], &ALL.map(title)[..], &["best peer over pulsar-native"]].concat());
-    for work in works {
-        let cell = |subject: &&str| {
-            let cpu =
-                results.number(work.section, work.name, subject, "cpu_ns").map(|ns| format!("{:.3}", ns / 1000.0));
-            match cost_over_baseline(results, work, subject) {
-                Some(over) if *subject != "baseline" => format!("{} ({over:.1})", or_dash(cpu)),
-                _ => or_dash(cpu),
-            }
-        };
-        let peer = best_peer(results, work, "cpu_ns", f64::min);
-        let over =
-            results.number(work.section, work.name, "pulsar-native", "cpu_ns").and_then(|ours| Some(peer? / ours));
-        row(out, [vec![work.name.to_owned()], ALL.iter().map(cell).collect(), vec![times(over)]].concat());
-    }
-}
-
-fn memory_table(out: &mut String, results: &Results, works: &[Work]) {
-    head(out, &[&["work"], &ALL.map(title)[..]].concat());
-    for work in works {
-        let cell = |subject: &&str| {
-            or_dash(
-                results.number(work.section, work.name, subject, "rss_kib").map(|kib| format!("{:.0}", kib / 1024.0)),
-            )
-        };
-        row(out, [vec![work.name.to_owned()], ALL.iter().map(cell).collect::<Vec<_>>()].concat());
-    }
-}
-
-/// Which runtime each Rust peer ran on, who is left out, and who left something unacknowledged.
-fn runtimes(out: &mut String, results: &Results, works: &[Work]) {
-    for subject in ["pulsar-rs", "magnetar"] {
-        let on = |runtime: &str| {
-            let works =
-                works.iter().filter(|work| results.text(work.section, work.name, subject, "runtime") == Some(runtime));
-            works.map(|work| work.name).collect::<Vec<_>>()
-        };
-        let (one, several) = (on("current"), on("multi"));
-        if one.len() + several.len() > 0 {
-            let which = if one.is_empty() { "nothing".to_owned() } else { one.join("; ") };
-            let _ = writeln!(
-                out,
-                "\n{} was faster on a current-thread runtime, and ran on it, in: {which}.",
-                title(subject)
-            );
-        }
-    }
-    for subject in PEERS {
-        let out_of = works.iter().filter_map(|work| Some((work.name, leaves_out(work, subject)?)));
-        let out_of: Vec<_> = out_of.collect();
-        if let Some((_, why)) = out_of.first() {
-            let works: Vec<&str> = out_of.iter().map(|(name, _)| *name).collect();
-            let _ = writeln!(out, "\n{} is not in {}: it {why}.", title(subject), works.join("; "));
-        }
-    }
-    for subject in ALL {
-        let left =
-            works.iter().filter(|work| results.text(work.section, work.name, subject, "unacknowledged").is_some());
-        let left: Vec<&str> = left.map(|work| work.name).collect();
-        if !left.is_empty() {
-            let _ = writeln!(out, "\n{} did not acknowledge every entry in: {}.", title(subject), left.join("; "));
-        }
+fn starts(out: &mut String, results: &Results) {
+    let _ = writeln!(
+        out,
+        "\n## Start\n\n{}. From the start of the process until its first message has gone through a real Pulsar and\ncome back, the process's CPU time until then, and the most memory resident:\n",
+        origin(results, "start")
+    );
+    let clients = LATENCY_CLIENTS;
+    head(out, &[&[""], &clients.map(title)[..]].concat());
+    for (title, name, unit, unit_name) in
+        [("time", "wall_ns", 1e6, "ms"), ("CPU", "cpu_ns", 1e6, "ms"), ("memory", "rss_kib", 1024.0, "MiB")]
+    {
+        let cell = |client: &&str| start_cell(results, client, name, unit, unit_name);
+        row(out, [vec![title.to_owned()], clients.iter().map(cell).collect()].concat());
     }
 }
 

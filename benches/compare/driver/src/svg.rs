@@ -2,23 +2,24 @@
 
 use std::fmt::Write;
 
+use crate::LATENCY_CLIENTS;
 use crate::latencies::RATES;
-use crate::report::{MAIN_WORKS, millions, ratio, title};
 use crate::results::Results;
-use crate::throughput::WORKS;
+use crate::tables::{millions, ratio, title};
+use crate::works::{BROKER_WORKS, MAIN_WORKS, WORKS};
 
-const SUBJECTS: [&str; 4] = ["pulsar-native", "magnetar", "go", "pulsar-rs"];
-
-const WIDTH: f64 = 860.0;
-const MARGIN: f64 = 24.0;
+pub(crate) const WIDTH: f64 = 860.0;
+pub(crate) const MARGIN: f64 = 24.0;
 const GUTTER: f64 = 28.0;
 const PANEL_WIDTH: f64 = (WIDTH - 2.0 * MARGIN - GUTTER) / 2.0;
 const NAME_WIDTH: f64 = 118.0;
 const VALUE_WIDTH: f64 = 66.0;
 const BAR_HEIGHT: f64 = 16.0;
 const BAR_STEP: f64 = 21.0;
-const PANEL_HEIGHT: f64 = 34.0 + 4.0 * BAR_STEP + 14.0;
-const HEAD_HEIGHT: f64 = 76.0;
+const PANEL_HEIGHT: f64 = 34.0 + LATENCY_CLIENTS.len() as f64 * BAR_STEP + 14.0;
+pub(crate) const HEAD_HEIGHT: f64 = 76.0;
+
+pub(crate) const NOTE_STYLE: &str = "font-size=\"12\" fill=\"#57606a\"";
 
 /// One client's bar.
 struct Bar {
@@ -30,26 +31,29 @@ struct Bar {
 /// The whole picture.
 pub(crate) fn chart(results: &Results) -> String {
     let mut panels: Vec<(String, String, Vec<Bar>)> = Vec::new();
-    for work in &WORKS[..MAIN_WORKS] {
+    let drains = BROKER_WORKS.iter().filter(|work| work.batch > 1);
+    for work in WORKS[..MAIN_WORKS].iter().chain(drains) {
         let bar = |subject: &&'static str| {
-            let value = results.number("sink", work.name, subject, "rate")?;
+            let value = results.number(work.section, work.name, subject, "rate")?;
             Some(Bar { subject, value, label: format!("{}/s", millions(value)) })
         };
         let note = ratio(results, work, "pulsar-native")
             .map(|ratio| format!("{ratio:.1} x the best other"))
             .unwrap_or_default();
-        panels.push((work.name.to_owned(), note, SUBJECTS.iter().filter_map(bar).collect()));
+        let name = if work.section == "broker" { format!("real Pulsar: {}", work.name) } else { work.name.to_owned() };
+        panels.push((name, note, LATENCY_CLIENTS.iter().filter_map(bar).collect()));
     }
     for rate in RATES {
         let bar = |subject: &&'static str| {
             let value = results.number("latency", &rate.to_string(), subject, "p99_ns")? / 1e6;
             Some(Bar { subject, value, label: format!("{value:.1} ms") })
         };
-        let name = format!("p99 latency at {},000 msg/s", rate / 1000);
-        panels.push((name, "less is better".to_owned(), SUBJECTS.iter().filter_map(bar).collect()));
+        let name = format!("real Pulsar: p99 latency at {},000 msg/s", rate / 1000);
+        panels.push((name, "less is better".to_owned(), LATENCY_CLIENTS.iter().filter_map(bar).collect()));
     }
     let height = HEAD_HEIGHT + panels.len().div_ceil(2) as f64 * PANEL_HEIGHT + 12.0;
-    let mut out = frame(results, height);
+    let title = "Messages per second, one connection, 100-byte messages";
+    let mut out = frame(results, "sink", height, title, "Bars are to scale within each panel.");
     for (number, (name, note, bars)) in panels.iter().enumerate() {
         let x = MARGIN + (number % 2) as f64 * (PANEL_WIDTH + GUTTER);
         let y = HEAD_HEIGHT + (number / 2) as f64 * PANEL_HEIGHT;
@@ -59,25 +63,21 @@ pub(crate) fn chart(results: &Results) -> String {
     out
 }
 
-fn frame(results: &Results, height: f64) -> String {
-    let of_run = |name| results.text("sink", "run", "", name).unwrap_or_default();
+/// The head of a picture that shows a section.
+pub(crate) fn frame(results: &Results, section: &str, height: f64, title: &str, note: &str) -> String {
+    let of_run = |name| results.text(section, "run", "", name).unwrap_or_default();
     let (date, machine) = (of_run("date"), of_run("machine"));
     let mut out = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height}\" viewBox=\"0 0 {WIDTH} {height}\" font-family=\"-apple-system, 'Segoe UI', 'DejaVu Sans', Helvetica, Arial, sans-serif\" role=\"img\" aria-label=\"Messages per second and latencies of Pulsar clients\">\n"
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height}\" viewBox=\"0 0 {WIDTH} {height}\" font-family=\"-apple-system, 'Segoe UI', 'DejaVu Sans', Helvetica, Arial, sans-serif\" role=\"img\" aria-label=\"{title}\">\n"
     );
     let (w, h) = (WIDTH - 1.0, height - 1.0);
     let _ = writeln!(
         out,
         "<rect x=\"0.5\" y=\"0.5\" width=\"{w}\" height=\"{h}\" rx=\"8\" fill=\"#ffffff\" stroke=\"#d0d7de\"/>"
     );
-    text(
-        &mut out,
-        (MARGIN, 34.0),
-        "font-size=\"17\" font-weight=\"600\" fill=\"#1f2328\"",
-        "Messages per second, one connection, 100-byte messages",
-    );
-    let note = format!("Bars are to scale within each panel. {machine}, {date}.");
-    text(&mut out, (MARGIN, 55.0), "font-size=\"12\" fill=\"#57606a\"", &note);
+    text(&mut out, (MARGIN, 34.0), "font-size=\"17\" font-weight=\"600\" fill=\"#1f2328\"", title);
+    let note = format!("{note} {machine}, {date}.");
+    text(&mut out, (MARGIN, 55.0), NOTE_STYLE, &note);
     out
 }
 
@@ -104,7 +104,7 @@ fn panel(out: &mut String, (x, y): (f64, f64), name: &str, note: &str, bars: &[B
     }
 }
 
-fn text(out: &mut String, (x, y): (f64, f64), style: &str, text: &str) {
+pub(crate) fn text(out: &mut String, (x, y): (f64, f64), style: &str, text: &str) {
     let text = text.replace('&', "&amp;").replace('<', "&lt;");
     let _ = writeln!(out, "<text x=\"{x:.1}\" y=\"{y:.1}\" {style}>{text}</text>");
 }

@@ -19,7 +19,8 @@ fn main() {
         match job.workload.as_str() {
             "produce" => produce(&job).await,
             "consume" => consume(&job).await,
-            _ => latency(&job).await,
+            "latency" => latency(&job).await,
+            _ => start(&job).await,
         }
     });
 }
@@ -84,7 +85,7 @@ async fn produce_some(
 }
 
 async fn consumer(job: &Job, client: &Client) -> Result<Consumer, Error> {
-    let builder = client.consumer(job.topic(), "s").subscription_type(SubscriptionType::Shared);
+    let builder = client.consumer(job.topics(), job.subscription()).subscription_type(SubscriptionType::Shared);
     let builder = builder.initial_position(InitialPosition::Earliest);
     builder.receiver_queue_size(job.queue()).subscribe().await
 }
@@ -92,18 +93,32 @@ async fn consumer(job: &Job, client: &Client) -> Result<Consumer, Error> {
 async fn consume(job: &Job) -> Result<String, Error> {
     let client = client(job).await?;
     let mut consumer = consumer(job, &client).await?;
-    let mut measurement = Measurement::start();
-    for number in 0..job.messages() {
-        if number == job.warm_up() {
-            measurement = Measurement::start();
-        }
+    take(&mut consumer, job.warm_up()).await?;
+    let measurement = Measurement::start();
+    take(&mut consumer, job.messages()).await?;
+    let figures = measurement.stop(job.messages());
+    consumer.close().await?;
+    Ok(figures)
+}
+
+async fn take(consumer: &mut Consumer, messages: u64) -> Result<(), Error> {
+    for _ in 0..messages {
         let message = consumer.receive().await?;
         std::hint::black_box(message.payload());
         consumer.ack(&message)?;
     }
-    let figures = measurement.stop(job.messages() - job.warm_up());
-    consumer.close().await?;
-    Ok(figures)
+    Ok(())
+}
+
+/// A message of a process that has just begun, there and back.
+async fn start(job: &Job) -> Result<String, Error> {
+    let client = client(job).await?;
+    let mut consumer = consumer(job, &client).await?;
+    let producer = client.producer(job.topic()).create().await?;
+    producer.send(job.payloads().remove(0)).await?;
+    let message = consumer.receive().await?;
+    consumer.ack(&message)?;
+    Ok(job.so_far())
 }
 
 /// Batching stays on at every rate: without a linger it delays nothing.

@@ -24,7 +24,8 @@ fn main() {
         match job.workload.as_str() {
             "produce" => produce(&job).await,
             "consume" => consume(&job).await,
-            _ => latency(&job).await,
+            "latency" => latency(&job).await,
+            _ => start(&job).await,
         }
     });
 }
@@ -96,7 +97,8 @@ async fn produce_some(
 async fn consumer(job: &Job, client: &Pulsar<TokioExecutor>) -> Result<Consumer<Vec<u8>, TokioExecutor>, Error> {
     let options = ConsumerOptions::default().with_receiver_queue_size(job.queue());
     let options = options.with_initial_position(InitialPosition::Earliest);
-    let builder = client.consumer().with_topic(job.topic()).with_subscription("s").with_consumer_name("c");
+    let builder = client.consumer().with_topics(job.topics()).with_subscription(job.subscription());
+    let builder = builder.with_consumer_name("c");
     let builder = builder.with_subscription_type(SubType::Shared).with_batch_size(job.queue());
     builder.with_options(options).build().await
 }
@@ -104,18 +106,32 @@ async fn consumer(job: &Job, client: &Pulsar<TokioExecutor>) -> Result<Consumer<
 async fn consume(job: &Job) -> Result<String, Error> {
     let client = client(job).await?;
     let mut consumer = consumer(job, &client).await?;
-    let mut measurement = Measurement::start();
-    for number in 0..job.messages() {
-        if number == job.warm_up() {
-            measurement = Measurement::start();
-        }
+    take(&mut consumer, job.warm_up()).await?;
+    let measurement = Measurement::start();
+    take(&mut consumer, job.messages()).await?;
+    let figures = measurement.stop(job.messages());
+    consumer.close().await?;
+    Ok(figures)
+}
+
+async fn take(consumer: &mut Consumer<Vec<u8>, TokioExecutor>, messages: u64) -> Result<(), Error> {
+    for _ in 0..messages {
         let message = consumer.try_next().await?.expect("the stream stays");
         std::hint::black_box(&message.payload.data);
         consumer.ack(&message).await?;
     }
-    let figures = measurement.stop(job.messages() - job.warm_up());
-    consumer.close().await?;
-    Ok(figures)
+    Ok(())
+}
+
+/// A message of a process that has just begun, there and back.
+async fn start(job: &Job) -> Result<String, Error> {
+    let client = client(job).await?;
+    let mut consumer = consumer(job, &client).await?;
+    let mut producer = client.producer().with_topic(job.topic()).with_options(options(job)).build().await?;
+    producer.send_non_blocking(job.payloads().remove(0)).await?.await?;
+    let message = consumer.try_next().await?.expect("the stream stays");
+    consumer.ack(&message).await?;
+    Ok(job.so_far())
 }
 
 async fn latency(job: &Job) -> Result<String, Error> {
