@@ -1,7 +1,7 @@
 //! One process of one client.
 
 use std::collections::HashMap;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Read;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -25,7 +25,8 @@ pub(crate) fn run(subject: &str, words: &[String], done: impl Fn() -> bool) -> O
     let start = Instant::now();
     let mut child = command.spawn().unwrap_or_else(|error| panic!("{subject} does not start: {error}"));
     let failed = |why: String| {
-        eprintln!("    {subject} {}: {why}; see {}", words.join(" "), log.display());
+        let said = fs::read_to_string(&log).unwrap_or_default();
+        eprintln!("    {subject} {}: {why}; {}", words.join(" "), said.lines().last().unwrap_or_default());
         None
     };
     let status = loop {

@@ -3,7 +3,7 @@
 
 use crate::child::{self, Figures};
 use crate::results::Results;
-use crate::{LATENCY_CLIENTS, setting, takes_part};
+use crate::{ONCE, setting, takes_part};
 
 /// Messages per second.
 pub(crate) const RATES: [u64; 2] = [1_000, 50_000];
@@ -28,7 +28,7 @@ const SECONDS: f64 = 6.0;
 /// Runs beside the broker. All take turns; of the rounds the one with the lowest p99 counts.
 pub(crate) fn section(url: &str, results: &mut Results) {
     results.begin("latency");
-    let clients: Vec<&str> = LATENCY_CLIENTS.into_iter().filter(|client| takes_part(client)).collect();
+    let clients: Vec<&str> = ONCE.into_iter().filter(|client| takes_part(client)).collect();
     let mut topics = 0;
     let mut run = |client: &str, rate: u64, seconds: f64| {
         topics += 1;

@@ -39,13 +39,14 @@ use throughput::Target;
 use works::{BROKER_WORKS, CODEC_WORKS, GROWTH, WORKS};
 
 /// Everyone, in the order of the tables. The baseline is no client.
-pub(crate) const CLIENTS: [&str; 6] = ["pulsar-native", "pulsar-native-current", "pulsar-rs", "magnetar", "go", "java"];
+pub(crate) const CLIENTS: [&str; 7] =
+    ["pulsar-native", "pulsar-native-current", "pulsar-rs", "magnetar", "go", "java", "cpp"];
 
 /// Those that are compared with this client.
-pub(crate) const PEERS: [&str; 4] = ["pulsar-rs", "magnetar", "go", "java"];
+pub(crate) const PEERS: [&str; 5] = ["pulsar-rs", "magnetar", "go", "java", "cpp"];
 
-/// Each client once, on its default runtime.
-pub(crate) const LATENCY_CLIENTS: [&str; 5] = ["pulsar-native", "pulsar-rs", "magnetar", "go", "java"];
+/// Each client once, on its default runtime, in the order of the charts.
+pub(crate) const ONCE: [&str; 6] = ["pulsar-native", "pulsar-rs", "magnetar", "go", "java", "cpp"];
 
 /// The parts of a run: against the sink, nothing compressed; growing numbers of producers, partitions and topics there;
 /// the same works under each codec; through a real Pulsar, latencies, starts, throughput; cold builds.

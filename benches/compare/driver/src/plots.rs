@@ -3,14 +3,14 @@
 
 use std::fmt::Write;
 
-use crate::LATENCY_CLIENTS;
+use crate::ONCE;
 use crate::results::Results;
 use crate::svg::{HEAD_HEIGHT, MARGIN, NOTE_STYLE, WIDTH, frame, text};
 use crate::tables::title;
 use crate::works::{Axis, COUNTS, GROWTH};
 
-/// A colour for each of `LATENCY_CLIENTS`, told apart also without red or green.
-const COLOURS: [&str; LATENCY_CLIENTS.len()] = ["#1a7f5a", "#d55e00", "#cc79a7", "#56b4e9", "#8c6d1f"];
+/// A colour for each of `ONCE`, told apart also without red or green.
+const COLOURS: [&str; ONCE.len()] = ["#1a7f5a", "#d55e00", "#cc79a7", "#56b4e9", "#8c6d1f", "#6e7781"];
 
 /// A row: its title, the name of its figures, what one of its unit is of these, and the labels of powers of ten from
 /// the first, which is that power.
@@ -60,8 +60,8 @@ pub(crate) fn chart(results: &Results) -> String {
     let height = HEAD_HEIGHT + LEGEND_HEIGHT + MEASURES.len() as f64 * ROW_HEIGHT;
     let note = "100-byte messages to and from a sink, one connection; both scales are logarithmic.";
     let mut out = frame(results, "growth", height, "As there are more producers, partitions and topics", note);
-    for (number, (client, colour)) in LATENCY_CLIENTS.iter().zip(COLOURS).enumerate() {
-        let (x, y) = (MARGIN + number as f64 * 150.0, HEAD_HEIGHT + 10.0);
+    for (number, (client, colour)) in ONCE.iter().zip(COLOURS).enumerate() {
+        let (x, y) = (MARGIN + number as f64 * 136.0, HEAD_HEIGHT + 10.0);
         line(&mut out, &[(x, y - 4.0), (x + 18.0, y - 4.0)], colour, 2.5);
         text(&mut out, (x + 24.0, y), "font-size=\"12\" fill=\"#1f2328\"", title(client));
     }
@@ -89,7 +89,7 @@ fn row(out: &mut String, results: &Results, measure: &Measure, top: f64) {
         axis.works.iter().map(|work| Some((value(work.name)? / measure.unit).log10())).collect()
     };
     let lines: Vec<Vec<Vec<Option<f64>>>> =
-        GROWTH.iter().map(|axis| LATENCY_CLIENTS.map(|client| logarithms(axis, client)).into()).collect();
+        GROWTH.iter().map(|axis| ONCE.map(|client| logarithms(axis, client)).into()).collect();
     let all = || lines.iter().flatten().flatten().flatten().copied();
     let (low, high) = (all().fold(f64::MAX, f64::min).floor(), all().fold(f64::MIN, f64::max).ceil());
     if low >= high {

@@ -8,7 +8,7 @@ use crate::results::Results;
 use crate::start::START;
 use crate::tables::{self, cost_over_baseline, head, or_dash, ratios, row, throughput_table, times, title};
 use crate::works::{BROKER_WORKS, CODEC_WORKS, GROWTH, MAIN_WORKS, WORKS, Work};
-use crate::{CLIENTS, LATENCY_CLIENTS, build, plots, repo, svg};
+use crate::{CLIENTS, ONCE, build, plots, repo, svg};
 
 const BEGIN: &str = "<!-- benches/compare/run writes from here -->";
 const END: &str = "<!-- to here -->";
@@ -44,7 +44,7 @@ fn origin(results: &Results, section: &str) -> String {
 
 /// What README.md shows.
 fn summary(results: &Results) -> String {
-    let mut out = String::from("![Messages per second of five clients, and their latencies](docs/compare.svg)\n\n");
+    let mut out = String::from("![Messages per second of six clients, and their latencies](docs/compare.svg)\n\n");
     let _ = writeln!(
         out,
         "Messages per second, 100 bytes each, one topic, one connection, up to 5,000 sends in flight, every received\nmessage acknowledged; against a sink that answers at once. Shown on tokio's default runtime and on one thread, as is what\nthat makes over the best other ({}):\n",
@@ -56,7 +56,7 @@ fn summary(results: &Results) -> String {
     broker_summary(&mut out, results);
     let _ = writeln!(
         out,
-        "\nAs there are more producers, partitions and topics, against the sink ({}):\n\n![Throughput, CPU and memory of five clients with 1 to 1,000 producers, partitions and topics](docs/growth.svg)",
+        "\nAs there are more producers, partitions and topics, against the sink ({}):\n\n![Throughput, CPU and memory of six clients with 1 to 1,000 producers, partitions and topics](docs/growth.svg)",
         origin(results, "growth")
     );
     out.push_str("\n`benches/compare/run` builds all and measures all, in one run; [`docs/compare.md`](docs/compare.md) has every figure,\n[`benches/compare`](benches/compare/README.md) says what is measured and how each client is set up.\n");
@@ -65,7 +65,7 @@ fn summary(results: &Results) -> String {
 
 /// A column for each client: throughput and its CPU, latencies, start.
 fn broker_summary(out: &mut String, results: &Results) {
-    let clients = LATENCY_CLIENTS;
+    let clients = ONCE;
     head(out, &[&[""], &clients.map(title)[..]].concat());
     for work in BROKER_WORKS.iter().filter(|work| work.batch > 1) {
         let cell = |client: &&str| {
@@ -162,7 +162,7 @@ fn latencies(out: &mut String, results: &Results) {
         "\n## End to end through a real Pulsar\n\n{}. From due to received, p50 / p99 / p99.9:\n",
         origin(results, "latency")
     );
-    let clients = LATENCY_CLIENTS;
+    let clients = ONCE;
     head(out, &[&["rate"], &clients.map(title)[..]].concat());
     for rate in RATES {
         let cell = |client: &&str| latency_cell(results, rate, client, &["p50_ns", "p99_ns", "p999_ns"]);
@@ -176,7 +176,7 @@ fn starts(out: &mut String, results: &Results) {
         "\n## Start\n\n{}. From the start of the process until its first message has gone through a real Pulsar and\ncome back, the process's CPU time until then, and the most memory resident:\n",
         origin(results, "start")
     );
-    let clients = LATENCY_CLIENTS;
+    let clients = ONCE;
     head(out, &[&[""], &clients.map(title)[..]].concat());
     for (title, name, unit, unit_name) in
         [("time", "wall_ns", 1e6, "ms"), ("CPU", "cpu_ns", 1e6, "ms"), ("memory", "rss_kib", 1024.0, "MiB")]

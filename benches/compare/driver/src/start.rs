@@ -2,7 +2,7 @@
 
 use crate::child::{self, Figures};
 use crate::results::Results;
-use crate::{LATENCY_CLIENTS, setting, takes_part};
+use crate::{ONCE, setting, takes_part};
 
 /// The work's name in the results.
 pub(crate) const START: &str = "start to first message";
@@ -14,7 +14,7 @@ const STARTS: f64 = 9.0;
 pub(crate) fn section(url: &str, results: &mut Results) {
     println!("{START}");
     results.begin("start");
-    let clients: Vec<&str> = LATENCY_CLIENTS.into_iter().filter(|client| takes_part(client)).collect();
+    let clients: Vec<&str> = ONCE.into_iter().filter(|client| takes_part(client)).collect();
     let mut runs: Vec<Vec<Figures>> = vec![Vec::new(); clients.len()];
     let count = (STARTS * setting("SCALE", 1.0)).max(1.0) as u32;
     for turn in 0..=count {

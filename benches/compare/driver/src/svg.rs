@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::LATENCY_CLIENTS;
+use crate::ONCE;
 use crate::latencies::RATES;
 use crate::results::Results;
 use crate::tables::{millions, ratio, title};
@@ -16,7 +16,7 @@ const NAME_WIDTH: f64 = 118.0;
 const VALUE_WIDTH: f64 = 66.0;
 const BAR_HEIGHT: f64 = 16.0;
 const BAR_STEP: f64 = 21.0;
-const PANEL_HEIGHT: f64 = 34.0 + LATENCY_CLIENTS.len() as f64 * BAR_STEP + 14.0;
+const PANEL_HEIGHT: f64 = 34.0 + ONCE.len() as f64 * BAR_STEP + 14.0;
 pub(crate) const HEAD_HEIGHT: f64 = 76.0;
 
 pub(crate) const NOTE_STYLE: &str = "font-size=\"12\" fill=\"#57606a\"";
@@ -40,20 +40,20 @@ pub(crate) fn chart(results: &Results) -> String {
         let note = ratio(results, work, "pulsar-native")
             .map(|ratio| format!("{ratio:.1} x the best other"))
             .unwrap_or_default();
-        let name = if work.section == "broker" { format!("real Pulsar: {}", work.name) } else { work.name.to_owned() };
-        panels.push((name, note, LATENCY_CLIENTS.iter().filter_map(bar).collect()));
+        let name = if work.section == "broker" { format!("Pulsar: {}", work.name) } else { work.name.to_owned() };
+        panels.push((name, note, ONCE.iter().filter_map(bar).collect()));
     }
     for rate in RATES {
         let bar = |subject: &&'static str| {
             let value = results.number("latency", &rate.to_string(), subject, "p99_ns")? / 1e6;
             Some(Bar { subject, value, label: format!("{value:.1} ms") })
         };
-        let name = format!("real Pulsar: p99 latency at {},000 msg/s", rate / 1000);
-        panels.push((name, "less is better".to_owned(), LATENCY_CLIENTS.iter().filter_map(bar).collect()));
+        let name = format!("Pulsar: p99 latency at {},000 msg/s", rate / 1000);
+        panels.push((name, "less is better".to_owned(), ONCE.iter().filter_map(bar).collect()));
     }
     let height = HEAD_HEIGHT + panels.len().div_ceil(2) as f64 * PANEL_HEIGHT + 12.0;
     let title = "Messages per second, one connection, 100-byte messages";
-    let mut out = frame(results, "sink", height, title, "Bars are to scale within each panel.");
+    let mut out = frame(results, "sink", height, title, "To scale within each panel; Pulsar: a real one, else a sink.");
     for (number, (name, note, bars)) in panels.iter().enumerate() {
         let x = MARGIN + (number % 2) as f64 * (PANEL_WIDTH + GUTTER);
         let y = HEAD_HEIGHT + (number / 2) as f64 * PANEL_HEIGHT;

@@ -14,6 +14,7 @@ pub(crate) fn title(subject: &str) -> &str {
         "magnetar" => "magnetar 1.7.4",
         "go" => "Go client 0.19.0",
         "java" => "Java client 4.2.4",
+        "cpp" => "C++ client 4.2.0",
         other => other,
     }
 }
