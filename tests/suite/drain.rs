@@ -4,7 +4,7 @@ use std::future::Future;
 
 use super::*;
 use crate::common::random::Random;
-use pulsar_native::{Acker, DrainReport, Outcome, WorkOptions};
+use pulsar_native::{Acker, DrainReport, Outcome, SeekTo, WorkOptions};
 use tokio::sync::{Semaphore, mpsc};
 
 /// Longer than anything takes here.
@@ -323,4 +323,32 @@ pub async fn idle_handles_are_drained_at_once(target: &Target) {
     assert_complete(&within("the client", client.drain(limit)).await);
     let again = within("the client again", client.drain(limit)).await;
     assert_eq!(again.error.map(|error| error.kind()), Some(ErrorKind::Closed));
+}
+
+/// A reader that is within a batch gets the rest of it, and its checkpoint is where it was.
+pub async fn a_reader_ends_behind_its_batch(target: &Target) {
+    let topic = target.topic("drain-reader");
+    let client = target.client().await;
+    let producer = created(client.producer(&topic).batching_max_messages(4)).await;
+    send_all(&producer, (0..8).map(|number| number.to_string())).await;
+    let mut reader = within("a reader", client.reader(&topic, SeekTo::Earliest).create()).await.expect("a reader");
+    for expected in 0..2 {
+        let message = within("a message", reader.read_next()).await.expect("a message");
+        assert_eq!(number(&message), expected);
+    }
+    let mut draining = std::pin::pin!(client.drain(AMPLE));
+    let begun = std::future::poll_fn(|cx| std::task::Poll::Ready(draining.as_mut().poll(cx))).await;
+    assert!(begun.is_pending(), "the reader has a message in hand");
+    let mut read = vec![0, 1];
+    while let Ok(message) = within("a message, or the end", reader.read_next()).await {
+        read.push(number(&message));
+    }
+    assert_complete(&within("the drain", draining).await);
+    let other = target.client().await;
+    let mut resumed =
+        within("a reader", other.reader(&topic, reader.checkpoint()).create()).await.expect("another reader");
+    while within("an answer", resumed.has_next()).await.expect("an answer") {
+        read.push(number(&within("a message", resumed.read_next()).await.expect("a message")));
+    }
+    assert_eq!(read, Vec::from_iter(0..8), "each once");
 }

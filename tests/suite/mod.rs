@@ -127,7 +127,7 @@ macro_rules! with_every_test {
             drain {
                 a_loop_ends_between_two_messages pools_finish_what_they_have a_full_pool_is_drained the_limit_holds
                 a_batch_that_was_begun_is_finished a_client_relays_until_it_is_drained idle_handles_are_drained_at_once
-                fifty_times_under_load
+                fifty_times_under_load a_reader_ends_behind_its_batch
             }
             encryption {
                 all_forms_come_back several_keys what_fails_comes_again what_fails_comes_again_in_time

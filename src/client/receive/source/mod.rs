@@ -185,7 +185,7 @@ impl Source {
         if taken.queue_epoch != self.taken_epoch {
             // The epoch moved between `discard_stale` and the lock: what was here before is void all the same. Its permits
             // are of another attach if the endpoint was attached anew, and then they do not exist any more.
-            let charged = self.discard(before);
+            let charged = self.discard(before, false);
             self.permits.count = if taken.attach_number == attach_number { charged } else { 0 };
         }
         self.taken_epoch = taken.queue_epoch;
@@ -204,19 +204,18 @@ impl Source {
     fn discard_stale(&mut self) {
         let epoch = self.queue_epoch.load(Ordering::Relaxed);
         if epoch != self.taken_epoch {
-            let batch = self.batch.take_if(|_| self.part.read(Consumer::is_stopped));
-            let charged = self.discard(self.run.len());
-            self.batch = batch;
+            let keeps_batch = self.batch.is_some() && self.part.read(Consumer::is_stopped);
+            let charged = self.discard(self.run.len(), keeps_batch);
             self.permits.count = self.permits.count.saturating_add(charged);
             self.taken_epoch = epoch;
         }
     }
 
-    /// Drops the open batch and the first `entries` of the run; the permits that were charged for them.
-    fn discard(&mut self, entries: usize) -> u32 {
-        self.note_interrupted();
+    /// Drops the open batch, unless it is kept, and the first `entries` of the run; the permits that were charged for them.
+    fn discard(&mut self, entries: usize, keeps_batch: bool) -> u32 {
+        self.note_interrupted(keeps_batch);
         self.clear_chunks();
-        let permits = self.batch.take().map_or(0, |batch| batch.charged);
+        let permits = self.batch.take_if(|_| !keeps_batch).map_or(0, |batch| batch.charged);
         // The sizes of batches are the peer's word: their sum may be beyond what a count holds.
         self.run.drain(..entries).fold(permits, |sum, entry| sum.saturating_add(entry.permits))
     }

@@ -66,8 +66,8 @@ impl Source {
         }
     }
 
-    /// The open batch and chunks are about to be forgotten, because they are delivered again.
-    pub(super) fn note_interrupted(&mut self) {
+    /// Chunks, and the open batch unless it is kept, are about to be forgotten, because they are delivered again.
+    pub(super) fn note_interrupted(&mut self, keeps_batch: bool) {
         if self.progress.is_none() {
             return;
         }
@@ -76,8 +76,10 @@ impl Source {
         if let Some(progress) = &mut self.progress {
             progress.interrupted = first.zip(progress.last);
         }
-        // Without its batch it would count as read whole.
-        self.opened = None;
+        if !keeps_batch {
+            // Without its batch it would count as read whole.
+            self.opened = None;
+        }
     }
 
     /// The first chunk of the oldest message that is not complete.
