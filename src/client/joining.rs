@@ -12,7 +12,6 @@ use super::subscribe::Followed;
 use super::workers::Tasks;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::ConsumerId;
-#[cfg(feature = "patterns")]
 use crate::machine::consumer::Consumer as Machine;
 use crate::machine::consumer::{ConsumerConfig, InitialPosition};
 use crate::machine::{EndpointId, Reply};
@@ -100,7 +99,7 @@ impl ConsumerShared {
         }
     }
 
-    fn opening(&self) -> MutexGuard<'_, ()> {
+    pub(super) fn opening(&self) -> MutexGuard<'_, ()> {
         self.opening.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -134,6 +133,9 @@ impl ConsumerShared {
             let Some(part) = self.parts.of_id(id) else { continue };
             let topic = part.topic.clone();
             let ended = || Error::local(ErrorKind::Closed, "it ended as soon as it was attached").with_topic(&topic);
+            if result.is_ok() && part.read(Machine::is_finished) {
+                self.keep_position(&part);
+            }
             let result = result
                 .and_then(|()| if part.set_joined(!self.joining.follows_pattern) { Ok(()) } else { Err(ended()) });
             match result {
@@ -195,6 +197,9 @@ impl ConsumerShared {
         let mut is_smaller = false;
         let is_kept = |topic: &str| TopicName::parse(topic).is_ok_and(|topic| keeps(topic.base().as_str()));
         self.partitioned.lock().unwrap_or_else(PoisonError::into_inner).retain(|topic| is_kept(topic.as_str()));
+        if let Some(positions) = &self.positions {
+            positions.keep_topics(is_kept);
+        }
         for part in self.parts.iter() {
             let is_gone = !is_kept(&part.topic);
             if is_gone || part.read(Machine::is_finished) {

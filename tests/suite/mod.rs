@@ -159,7 +159,7 @@ macro_rules! with_every_test {
             patterns {
                 topics_come_and_go announced_at_once topics_that_are_not_persistent without_a_topic_it_waits
                 queues_share_their_total patterns_that_cannot_be a_reader_of_topics_that_come_and_go
-                a_table_view_of_topics_that_come_and_go
+                a_reader_of_topics_of_both_kinds a_table_view_of_topics_that_come_and_go
             }
             readers {
                 starts seeks each_message_once_over_reconnects several_topics leaves_nothing resumed_a_hundred_times

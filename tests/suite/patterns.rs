@@ -263,6 +263,30 @@ pub async fn a_reader_of_topics_that_come_and_go(target: &Target) {
     assert_eq!(BTreeSet::from_iter(resumed_given.0.lock().expect("no panic").clone()), BTreeSet::from_iter(expected));
 }
 
+/// Topics that are not persistent are read from when they are found on, and have no last message.
+pub async fn a_reader_of_topics_of_both_kinds(target: &Target) {
+    let client = target.client().await;
+    let (prefix, pattern) = prefix(target);
+    let (stored, volatile) =
+        (format!("{prefix}-p"), format!("{prefix}-v").replace("persistent://", "non-persistent://"));
+    let kept = send_numbers(&client, &stored, 1).await;
+    let builder = client.reader(pattern, SeekTo::Latest).pattern_auto_discovery_period(PERIOD);
+    let builder = builder.subscription_topics_mode(RegexSubscriptionMode::AllTopics);
+    let mut reader = within("a reader", builder.create()).await.expect("a reader");
+    let mut events = reader.events();
+    assert!(!has_next(&mut reader).await);
+    let passing = created(client.producer(&volatile)).await;
+    told(&mut events, [("added", volatile.clone())]).await;
+    assert_eq!(attached(&reader), BTreeSet::from([volatile.clone(), stored.clone()]));
+    let error = within("an answer", reader.has_next()).await.expect_err("nothing is stored");
+    assert_eq!(error.topic(), Some(&*volatile), "{error}");
+    send(&passing, "0").await;
+    send(&kept, "1").await;
+    assert_eq!(read(&mut reader, 2).await, [format!("{volatile} 0"), format!("{stored} 1")]);
+    let positions = reader.checkpoint();
+    assert_eq!(positions.positions().map(|(topic, _)| topic).collect::<Vec<_>>(), [&*stored]);
+}
+
 /// Values of a topic that leaves stay.
 pub async fn a_table_view_of_topics_that_come_and_go(target: &Target) {
     let client = target.client().await;

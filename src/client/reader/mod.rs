@@ -42,6 +42,11 @@ fn is_at_last(to: &SeekTo) -> bool {
     matches!(to, SeekTo::Message { inclusive: true, .. }) && to.clone().normal() == SeekTo::Latest
 }
 
+/// How many seeks have moved a topic or partition.
+fn seek_number_of(part: &Part<Machine>) -> Option<u32> {
+    part.read(Machine::reading).map(|(_, seek_number)| seek_number)
+}
+
 /// Found by [`Reader::has_next`], or behind the end of [`Reader::until`]: to be read next.
 struct Found {
     message: ReceivedMessage,
@@ -87,8 +92,11 @@ impl Reader {
         self.found.iter().filter(|found| self.is_current(found))
     }
 
+    /// A topic that has ended and joined again is another part, which was not sought unless the application did so since.
     fn is_current(&self, found: &Found) -> bool {
-        self.seek_number_of(&found.message) == found.seek_number
+        let own = found.message.part();
+        let again = self.consumer.parts().of_topic(&own.topic).filter(|part| part.id() != own.id());
+        seek_number_of(own) == found.seek_number && again.is_none_or(|part| seek_number_of(&part) == Some(0))
     }
 
     fn take_found(&mut self) -> Option<ReceivedMessage> {
@@ -101,14 +109,8 @@ impl Reader {
 
     /// Keeps a message that was received, to be read next.
     fn keep_found(&mut self, message: ReceivedMessage) {
-        let seek_number = self.seek_number_of(&message);
+        let seek_number = seek_number_of(message.part());
         self.found.push_back(Found { message, seek_number });
-    }
-
-    /// How many seeks have moved the topic or partition of a message. `None`: it has left.
-    fn seek_number_of(&self, message: &ReceivedMessage) -> Option<u32> {
-        let part = self.consumer.parts().of_topic(message.topic())?;
-        part.read(Machine::reading).map(|(_, seek_number)| seek_number)
     }
 
     /// What it shares with what reads for others.
@@ -180,10 +182,12 @@ impl Reader {
         self.consumer.parts().iter().nth(1).is_none()
     }
 
-    /// The positions of topics and partitions that join later.
-    fn set_known(&self, known: Checkpoint) {
+    /// Everything was moved; these are the positions of topics and partitions that join later.
+    fn set_known(&mut self, known: Checkpoint) {
+        // Also of topics that have left.
+        self.found.clear();
         if let Some(positions) = &self.consumer.shared().positions {
-            *positions.known() = known;
+            positions.set_known(known);
         }
     }
 

@@ -1,16 +1,15 @@
 //! Where the topics and partitions of a reader begin.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::checkpoint::Checkpoint;
-#[cfg(feature = "patterns")]
+use crate::client::clock;
 use crate::client::consumer_shared::ConsumerShared;
-#[cfg(feature = "patterns")]
 use crate::client::parts::Part;
 use crate::id::{MessageId, MessagePosition};
-#[cfg(feature = "patterns")]
 use crate::machine::consumer::Consumer as Machine;
-use crate::machine::consumer::SeekTo;
+use crate::machine::consumer::{ReadTo, SeekTo};
 
 /// Where a reader begins: made from a [`SeekTo`], for all its topics and partitions, or from a [`Checkpoint`], which has a
 /// position of each.
@@ -51,6 +50,8 @@ pub(in crate::client) struct Positions {
     first: Option<SeekTo>,
     /// Those of topics and partitions that are not among its parts: not yet, or not any more.
     known: Mutex<Checkpoint>,
+    /// Of those, the ones that have ended and are to join again.
+    returning: Mutex<BTreeSet<Arc<str>>>,
 }
 
 impl Positions {
@@ -62,7 +63,23 @@ impl Positions {
             StartOf::All(to) => (Some(to.clone()), Checkpoint::new()),
             StartOf::Each(checkpoint) => (None, checkpoint.clone()),
         };
-        Self { first, known: Mutex::new(known) }
+        Self { first, known: Mutex::new(known), returning: Mutex::default() }
+    }
+
+    /// After a seek of all: these are those of topics and partitions that join later.
+    pub(super) fn set_known(&self, known: Checkpoint) {
+        *self.known() = known;
+        self.returning().clear();
+    }
+
+    fn returning(&self) -> MutexGuard<'_, BTreeSet<Arc<str>>> {
+        self.returning.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Of other topics than these, none comes back.
+    #[cfg(feature = "patterns")]
+    pub(in crate::client) fn keep_topics(&self, is_kept: impl Fn(&str) -> bool) {
+        self.returning().retain(|topic| is_kept(topic));
     }
 
     pub(super) fn known(&self) -> MutexGuard<'_, Checkpoint> {
@@ -80,19 +97,46 @@ impl Positions {
     }
 }
 
-#[cfg(feature = "patterns")]
+/// A part ends, and its topic joins the reader again as another part: at once, at the next look, or never. The endpoint may be
+/// behind what the application was given, which the receiver finds when it next brings its sources in line with the set:
+///
+/// | by then the topic | the position is kept by | and what the receiver adds goes to |
+/// | --- | --- | --- |
+/// | is there again | [`Positions`], from where the new part has begun | the new part, before anything of it is taken |
+/// | is still to join, or was refused | [`Positions`] | [`Positions`] |
+/// | was deleted | nothing: what is stored under its name later lies behind all of it | the new part, which it changes nothing of |
 impl ConsumerShared {
-    /// Keeps the position of a part that has ended and is to be opened again.
+    /// Keeps the position of a part that has ended and is to be opened again. With the lock of `opening`.
     pub(in crate::client) fn keep_position(&self, part: &Part<Machine>) {
         let Some(positions) = &self.positions else { return };
         if let Some((from, _)) = part.read(Machine::reading) {
             set(&mut positions.known(), &part.topic, &from);
+            positions.returning().insert(part.topic.clone());
+        }
+    }
+
+    /// Of a part that has left, the application was given everything up to this message.
+    pub(in crate::client) fn pass_position(&self, topic: &Arc<str>, id: MessageId) {
+        let Some(positions) = &self.positions else { return };
+        // So that none is opened in between.
+        let _opening = self.opening();
+        if let Some(again) = self.parts.of_topic(topic) {
+            // Until the application seeks it, and as of no attach of its own.
+            let read = ReadTo { id, seek_number: 0, attach_number: u64::MAX };
+            return again.endpoint.with(|consumer| consumer.on_read(read, clock::now));
+        }
+        if positions.returning().contains(topic) {
+            set(&mut positions.known(), topic, &SeekTo::Message { id, inclusive: false });
         }
     }
 }
 
-/// Sets the position of a part. Latest and a publish time that is not resolved yet are none, and change nothing.
+/// Sets the position of a part. Latest and a publish time that is not resolved yet are none, and change nothing; a topic that is
+/// not persistent has none.
 pub(super) fn set(checkpoint: &mut Checkpoint, topic: &Arc<str>, from: &SeekTo) {
+    if topic.starts_with("non-persistent:") {
+        return;
+    }
     let id = match from {
         SeekTo::Earliest => MessageId::EARLIEST,
         SeekTo::Message { id, inclusive: false } => id.clone(),

@@ -24,7 +24,7 @@ use std::time::{Duration, SystemTime};
 use futures_core::Stream;
 
 use super::has_next::{is_ahead, place};
-use super::{Found, Reader};
+use super::{Found, Reader, seek_number_of};
 use crate::checkpoint::Checkpoint;
 use crate::client::clock;
 use crate::client::message::ReceivedMessage;
@@ -32,8 +32,8 @@ use crate::client::parts::Part;
 use crate::client::runtime::AsyncTimer;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::MessagePosition;
-use crate::machine::Reply;
 use crate::machine::consumer::{Consumer as Machine, LastMessageId, SeekTo};
+use crate::machine::{EndpointId, Reply};
 use crate::wall_time::to_ms;
 
 /// How long nothing comes until the broker is asked again what the last messages are; each time twice as long.
@@ -75,8 +75,9 @@ pub struct MessagesUntil<'a> {
 struct End {
     /// Of the last message that is read.
     place: Place,
-    /// The seeks that have moved it. After another one places are not comparable.
-    seek_number: u32,
+    /// The part, and the seeks that have moved it. After another one places are not comparable.
+    part: EndpointId,
+    seek_number: Option<u32>,
 }
 
 /// Ledger, entry, and member of its batch: the largest number for the last one, or a whole entry.
@@ -202,8 +203,7 @@ impl<'a> MessagesUntil<'a> {
             ReadUntil::Position(checkpoint) => last.min(place_of(&checkpoint.position(&part.topic)?.position())),
             ReadUntil::Now | ReadUntil::PublishTime(_) => last,
         };
-        let (_, seek_number) = part.read(Machine::reading)?;
-        Some(End { place, seek_number })
+        Some(End { place, part: part.id(), seek_number: seek_number_of(part) })
     }
 
     /// The next message; `None` at the end.
@@ -278,7 +278,9 @@ impl<'a> MessagesUntil<'a> {
         let mut left = std::mem::take(&mut self.ends);
         for (part, from) in positions {
             let Some(end) = left.remove(&part.topic) else { continue };
-            let has_moved = part.read(Machine::reading).is_none_or(|(_, number)| number != end.seek_number);
+            // A topic that has ended and joined again goes on where it was.
+            let before = if part.id() == end.part { end.seek_number } else { Some(0) };
+            let has_moved = seek_number_of(&part) != before;
             let has_passed = match &from {
                 SeekTo::Message { id, inclusive: false } => place_of(&id.position()) >= end.place,
                 _ => false,

@@ -272,8 +272,8 @@ impl Receiver {
         };
         self.sources = parts.into_iter().map(source).collect();
         for left in known.values() {
-            if let Some(again) = shared.parts.of_topic(&left.part().topic) {
-                left.hand_position_to(&again);
+            if let Some(id) = left.last_given() {
+                shared.pass_position(&left.part().topic, id);
             }
         }
         self.by_id = self.sources.iter().enumerate().map(|(index, source)| (source.id(), index)).collect();

@@ -99,3 +99,47 @@ async fn a_topic_that_joins_a_pattern_again_doubles_nothing() {
     drop(reader);
     stage.close_and_check().await;
 }
+
+/// It is refused when it is to join again, and the reader looks before it joins at last: nothing is doubled, and what
+/// `has_next` had found is not lost, although the topic was sought before.
+#[tokio::test(start_paused = true)]
+async fn a_topic_that_joins_a_pattern_late_doubles_nothing() {
+    let stage = Stage::new().await;
+    confirmed(enqueue_numbers(&stage.producer(TOPIC).await, 0..12).await).await;
+    let builder = stage.client.reader(Topics::pattern("persistent://public/default/t"), SeekTo::Latest);
+    let builder = builder.pattern_auto_discovery_period(Duration::from_secs(1));
+    let mut reader = within("a reader", builder.create()).await.expect("a reader");
+    let mut events = reader.events();
+    within("the seek", reader.seek(SeekTo::Earliest)).await.expect("moved");
+    for round in 0..4 {
+        for number in round * 3..round * 3 + 2 {
+            let message = within("a message", reader.read_next()).await.expect("a message");
+            assert_eq!(message.to_string_lossy(), number.to_string(), "each once");
+        }
+        let is_found = round % 2 == 0;
+        if is_found {
+            assert!(within("an answer", reader.has_next()).await.expect("an answer"));
+        }
+        let faults = stage.broker.faults();
+        faults.on(FaultEvent::Subscribe).on_topic(TOPIC).times(2).refuse_request(ServerCode::TOPIC_NOT_FOUND);
+        faults.close_consumers(TOPIC, None);
+        let refused = within("an event", events.recv()).await;
+        assert!(
+            matches!(&refused, Some(ConsumerEvent::TopicNotAdded { topic, .. }) if **topic == *TOPIC),
+            "{refused:?}"
+        );
+        let found = if is_found { reader.try_read_next().expect("not ended") } else { None };
+        let looked = reader.try_read_next().expect("not ended");
+        assert!(looked.is_none(), "{looked:?}: nothing is there");
+        let message = match found {
+            Some(found) => found,
+            None => within("a message", reader.read_next()).await.expect("a message"),
+        };
+        assert_eq!(message.to_string_lossy(), (round * 3 + 2).to_string(), "of round {round}");
+        let added = within("an event", events.recv()).await;
+        assert!(matches!(&added, Some(ConsumerEvent::TopicAdded { topic, .. }) if **topic == *TOPIC), "{added:?}");
+    }
+    assert!(!within("an answer", reader.has_next()).await.expect("an answer"));
+    drop(reader);
+    stage.close_and_check().await;
+}

@@ -4,8 +4,6 @@
 //! where that entry makes room for the next, and told to the endpoint with permits that are returned.
 
 use super::Source;
-use crate::client::clock;
-use crate::client::parts::Part;
 use crate::id::{MessageId, MessagePosition};
 use crate::machine::consumer::{Consumer, ReadTo, SeekTo};
 
@@ -121,13 +119,12 @@ impl Source {
         }
     }
 
-    /// This part has left, and joined again as another one, which may have begun before the application was given all that
-    /// it was given of this one.
-    pub(in crate::client::receive) fn hand_position_to(&self, again: &Part<Consumer>) {
-        let SeekTo::Message { id, inclusive: false } = self.reading_position() else { return };
-        // Until the application seeks it, and as of no attach of its own.
-        let read = ReadTo { id, seek_number: 0, attach_number: u64::MAX };
-        again.endpoint.with(|consumer| consumer.on_read(read, clock::now));
+    /// The last message that the application of a reader was given of this part, if any.
+    pub(in crate::client::receive) fn last_given(&self) -> Option<MessageId> {
+        match self.reading_position() {
+            SeekTo::Message { id, inclusive: false } => Some(id),
+            _ => None,
+        }
     }
 
     /// The position of the reader in this part: the next SUBSCRIBE names it.
