@@ -34,6 +34,7 @@ pub mod patterns;
 pub mod produce;
 pub mod rates;
 pub mod raw;
+pub mod reader_ends;
 pub mod readers;
 pub mod reconnect;
 pub mod redelivery;
@@ -165,6 +166,10 @@ macro_rules! with_every_test {
                 starts seeks each_message_once_over_reconnects several_topics leaves_nothing resumed_a_hundred_times
                 checkpoint_of_a_subscription a_terminated_topic until_an_end until_each_kind_of_end
                 until_after_a_seek until_while_partitions_are_added
+            }
+            reader_ends {
+                of_an_empty_topic of_a_terminated_topic of_a_truncated_topic of_a_compacted_topic
+                an_interceptor_sees_each_message
             }
             lifecycle {
                 dropped_handles_are_gone_at_the_broker drop_sends_what_was_accepted client_close_leaves_nothing

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::position::start_at;
 use super::takeover::HolderState;
 use super::{CLOSE_VERSION, Rejection, consumer_not_found};
 use crate::broker::config::BrokerConfig;
@@ -11,7 +12,7 @@ use crate::broker::ids::{ConnId, ConsumerKey, NO_REQUEST};
 use crate::broker::machine::{Broker, BrokerTimer};
 use crate::broker::policies::Access;
 use crate::broker::refusal::{NAMING_EXCEPTION, refuse};
-use crate::broker::storage::{CompactedLog, EntryPosition, Log};
+use crate::broker::storage::{CompactedLog, Log};
 use crate::broker::subscription::{KeyRange, SharingMode, SubscribedConsumer, Subscription};
 use crate::broker::topics::schemas::SchemaRules;
 use crate::pb::command_subscribe::{InitialPosition, SubType};
@@ -383,8 +384,7 @@ fn new_subscription(
         return Subscription::new(request.durable(), log.offset_at_time(now_ms.saturating_sub(rollback_ms)));
     }
     let start_id = request.start_message_id.as_ref().filter(|_| !request.durable());
-    let start = start_id.and_then(|id| Some((log.offset_at_or_after(EntryPosition::of(id))?, id.ack_set.as_slice())));
-    let (offset, words) = start.unwrap_or((initial, &[]));
+    let (offset, words) = start_id.and_then(|id| start_at(log, id)).unwrap_or((initial, &[]));
     let mut sub = Subscription::new(request.durable(), offset);
     if let Some(entry) = log.get(offset).filter(|_| index_acks && !words.is_empty()) {
         sub.reset(offset, words, Some(&entry.info));

@@ -89,13 +89,19 @@ impl Broker {
 /// Where a SEEK goes, and which members of a batch there are left; `None` if it names neither an id nor a time.
 fn seek_target<'a>(log: &Log, request: &'a pb::CommandSeek) -> Option<(u64, &'a [i64])> {
     match (&request.message_id, request.message_publish_time) {
-        (Some(id), _) => {
-            let offset = log.offset_at_or_after(EntryPosition::of(id));
-            Some(offset.map_or((log.end(), &[]), |offset| (offset, id.ack_set.as_slice())))
-        }
+        (Some(id), _) => Some(start_at(log, id).unwrap_or((log.end(), &[]))),
         (None, Some(time_ms)) => Some((log.offset_at_time(time_ms), &[])),
         (None, None) => None,
     }
+}
+
+/// The first entry at an id or behind it, and which members of it there are left: of another entry than that of the id, which
+/// is not stored any more, all. `None` beyond the last one.
+pub(super) fn start_at<'a>(log: &Log, id: &'a MessageIdData) -> Option<(u64, &'a [i64])> {
+    let position = EntryPosition::of(id);
+    let offset = log.offset_at_or_after(position)?;
+    let is_stored = log.get(offset).is_some_and(|entry| entry.position == position);
+    Some((offset, if is_stored { &id.ack_set } else { &[] }))
 }
 
 /// Of a consumer that reads the compacted view it is the last entry there, if nothing came after it.
