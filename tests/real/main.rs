@@ -87,5 +87,5 @@ fn main() -> ExitCode {
     #[cfg(feature = "tap")]
     let lists = lists.chain([tapped::TESTS]);
     let lists = lists.collect::<Vec<_>>();
-    runner::main(&lists.concat())
+    runner::main(&lists.concat(), patterns::ALONE)
 }

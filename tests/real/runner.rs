@@ -17,6 +17,7 @@ impl Environment for Real {
     }
 }
 
-pub fn main(tests: &[Test]) -> ExitCode {
-    runner::main(tests, &[])
+/// `alone`: after all others.
+pub fn main(tests: &[Test], alone: &[Test]) -> ExitCode {
+    runner::main(tests, alone)
 }
