@@ -194,6 +194,7 @@ macro_rules! with_every_test {
             table_views {
                 the_last_value_of_each_key equals_a_map_over_reconnects partitions_that_are_added several_topics_of_one_kind
                 closed_dropped_and_given_up a_topic_that_was_compacted
+                a_grown_topic_that_is_compacted
             }
             token { refreshed_when_challenged }
             topic_stats { backlog_and_consumers partitions_and_topics_of_a_namespace description_of_the_application }

@@ -271,3 +271,29 @@ pub async fn a_topic_that_was_compacted(target: &Target) {
     updates.send(&single, 20).await;
     assert_eq!(entries(&viewed(client.table_view(&topic)).await.snapshot()), updates.map);
 }
+
+/// Partitions that are added and compacted: a view that was there before, and one that begins then, are the same map.
+pub async fn a_grown_topic_that_is_compacted(target: &Target) {
+    let client = target.client().await;
+    let topic = target.partitioned_topic("view-grown-compacted", 2).await;
+    let early = viewed(client.table_view(&topic).auto_update_partitions_interval(Duration::from_secs(1))).await;
+    let mut expected = Map::new();
+    for (step, partitions) in [2, 4].into_iter().enumerate() {
+        if step > 0 {
+            within("partitions", target.cluster().grow(&topic, partitions)).await;
+        }
+        for part in (0..partitions).map(|part| format!("{topic}-partition-{part}")) {
+            let producer = created(client.producer(&part).batching(step > 0)).await;
+            let of_part = |key: u32| format!("{key} of {part}");
+            let value = |key| Message::new(step.to_string()).with_key(of_part(key));
+            let removal = |key| Message::new("").with_null_value().with_key(of_part(key));
+            send_all(&producer, (0..10).map(value).chain([removal(3), removal(9)])).await;
+            expected.extend((0..10).map(|key| (of_part(key), step.to_string())));
+            expected.retain(|key, _| ![of_part(3), of_part(9)].contains(key));
+            within("the compaction", target.cluster().compact(&part)).await;
+        }
+        has(&early, &expected).await;
+        assert_eq!(refreshed(&early).await, expected);
+        assert_eq!(entries(&viewed(client.table_view(&topic)).await.snapshot()), expected);
+    }
+}

@@ -51,6 +51,10 @@ const ASK_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// are skipped. A key of bytes is its base64 text, as in Java. Partitions that are added are read from their beginning. What
 /// cannot be read is an [event](Self::events), and changes nothing; of a topic that is deleted the entries stay.
 ///
+/// Partitions are read side by side. So a key that is in two of them, because its partition became another one when some
+/// were added, or is in several of the topics, has the value that is read last: of a view that was there all the time the
+/// newest, of one that begins later any of them. It is the same with Java's.
+///
 /// ```no_run
 /// # async fn example(client: pulsar_native::Client) -> Result<(), pulsar_native::Error> {
 /// let prices = client.table_view("prices").create().await?;
