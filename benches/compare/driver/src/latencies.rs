@@ -11,7 +11,7 @@ pub(crate) const RATES: [u64; 2] = [1_000, 50_000];
 /// From this rate on the peers batch: without, none of them keeps up. Below it, batching only delays them.
 const BATCHING_RATE_MIN: u64 = 10_000;
 
-/// How long an incomplete batch waits with each peer, milliseconds: what gave it the lowest latencies at the high rate.
+/// How long an incomplete batch waits with each peer, milliseconds; README.md beside `run` says why.
 /// pulsar-rs awaits each batch's receipt before it sends the next, so small batches fall behind.
 fn batch_delay_ms(client: &str) -> u64 {
     if client == "pulsar-rs" { 10 } else { 2 }

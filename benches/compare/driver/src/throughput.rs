@@ -14,13 +14,21 @@ use crate::work::{Consume, Produce};
 use crate::works::{Kind, MAIN_WORKS, Work, leaves_out};
 use crate::{CLIENTS, baseline, setting, takes_part};
 
-/// How long a round of one client lasts, about: a broker takes longer to find its pace. And the bound of its messages.
-const ROUND_SECONDS: f64 = 0.8;
-const BROKER_ROUND_SECONDS: f64 = 1.5;
+/// How long a round of one client lasts, about: a broker takes longer to find its pace, and the scale of a plot of growth
+/// shows less of a difference.
+fn round_seconds(section: &str) -> f64 {
+    match section {
+        "broker" => 1.5,
+        "growth" => 0.5,
+        _ => 0.8,
+    }
+}
+
+/// The bound of a round's messages.
 const MESSAGES_MAX: f64 = 8_000_000.0;
 
 /// How long the warm-up of the Java client lasts, about: until the JVM has compiled what runs often.
-const JVM_WARM_UP_SECONDS: f64 = 4.0;
+const JVM_WARM_UP_SECONDS: f64 = 3.0;
 
 /// And of its first, short run: so many times what is measured then.
 const JVM_PROBE_WARM_UP: u64 = 5;
@@ -155,8 +163,7 @@ impl Entrant {
         // Whole batches on every topic, also in the part that is done beforehand.
         let during = |seconds: f64| ((rate * seconds).min(MESSAGES_MAX) as u64 / 10_000).max(1) * 10_000;
         let scale = setting("SCALE", 1.0);
-        let round = if work.section == "broker" { BROKER_ROUND_SECONDS } else { ROUND_SECONDS };
-        let mut messages = during(round * scale);
+        let mut messages = during(round_seconds(work.section) * scale);
         let mut warm_up = if subject == "java" { during(JVM_WARM_UP_SECONDS * scale) } else { messages / 10 };
         if work.backlog > 0 {
             warm_up = warm_up.min(work.backlog / 2);
