@@ -415,15 +415,28 @@ fn flow_with_0_permits_or_2_31_and_more_closes() {
 }
 
 #[test]
+fn flow_of_any_permits_without_the_consumer_is_taken() {
+    for permits in [0, 10, 1 << 31, u32::MAX] {
+        let mut harness = BrokerHarness::new();
+        let conn = harness.connect();
+        harness.flow(conn, 1, permits);
+        assert!(!harness.broker.closing(conn), "{permits}");
+        assert_eq!(harness.broken(), []);
+    }
+}
+
+#[test]
 fn flow_before_subscribe_is_done_is_dropped() {
-    let mut harness = BrokerHarness::new();
-    let conn = harness.connect();
-    harness.look_up(conn, TOPIC);
-    harness.send(conn, subscribe_command(1, 1, SubType::Shared));
-    harness.flow(conn, 1, 10);
-    assert!(matches!(harness.answer(conn), Command::Success(_)));
-    assert_eq!(harness.broker.stats(TOPIC).unwrap().subscriptions["s"].consumers[0].available_permits, 0);
-    assert_eq!(harness.broken(), [Rule::BeforeResponse]);
+    for permits in [10, 0, u32::MAX] {
+        let mut harness = BrokerHarness::new();
+        let conn = harness.connect();
+        harness.look_up(conn, TOPIC);
+        harness.send(conn, subscribe_command(1, 1, SubType::Shared));
+        harness.flow(conn, 1, permits);
+        assert!(matches!(harness.answer(conn), Command::Success(_)));
+        assert_eq!(harness.broker.stats(TOPIC).unwrap().subscriptions["s"].consumers[0].available_permits, 0);
+        assert_eq!(harness.broken(), [Rule::BeforeResponse]);
+    }
 }
 
 #[test]

@@ -131,7 +131,6 @@ fn reason(theirs: Verdict, ours: Verdict, what: &str) -> Option<&'static str> {
         (Verdict::Taken, Verdict::Closed) if what.contains("wrong wire type") => {
             Some("it passes unknown wire types over")
         }
-        (Verdict::Taken, Verdict::Closed) if what == "FLOW" => Some("there is no such consumer"),
         (Verdict::Closed, Verdict::Taken) if what == "AUTH_RESPONSE" => Some("it checks credentials here"),
         _ => None,
     }

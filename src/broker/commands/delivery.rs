@@ -18,15 +18,16 @@ use crate::topic::TopicName;
 /// FLOW.
 impl Broker {
     pub(super) fn on_flow(&mut self, conn: ConnId, flow: &pb::CommandFlow) -> Result<(), Rejection> {
-        if flow.message_permits == 0 || flow.message_permits > i32::MAX as u32 {
-            return Err(Rejection::violation(Rule::FlowPermits, format!("{} permits", flow.message_permits)));
-        }
         let key = ConsumerKey { conn, id: flow.consumer_id };
         let Some((topic, name)) = self.live_consumer(key, "FLOW") else { return Ok(()) };
         if let Some(ConsumerSlot::Live { is_answered: false, .. }) = self.connections.consumer(key) {
             let detail = || format!("FLOW for consumer {} before SUCCESS: lost", key.id);
             self.conformance.record(conn, Rule::BeforeResponse, detail);
             return Ok(());
+        }
+        // A real broker looks for the consumer before it looks at the number.
+        if flow.message_permits == 0 || flow.message_permits > i32::MAX as u32 {
+            return Err(Rejection::violation(Rule::FlowPermits, format!("{} permits", flow.message_permits)));
         }
         let Some(sub) = self.topics.subscription_mut(&topic, &name) else { return Ok(()) };
         if let Some(consumer) = sub.consumers.get_mut(key) {

@@ -354,16 +354,19 @@ impl Connection {
 
     fn on_flow(&mut self, flow: &pb::CommandFlow, cx: &mut Context<'_, '_>) {
         let (id, permits) = (flow.consumer_id, flow.message_permits);
-        if permits == 0 || permits > i32::MAX as u32 {
-            return self.condemn(Rule::FlowPermits, cx, || format!("{permits} permits"));
-        }
         self.check_closed(id, "FLOW", cx);
         let Some(consumer) = self.consumers.get_mut(&id).filter(|consumer| consumer.is_open()) else { return };
-        if self.is_whole && consumer.state == ConsumerState::Opening {
+        let is_lost = self.is_whole && consumer.state == ConsumerState::Opening;
+        if is_lost {
             let detail = || format!("FLOW for consumer {id} before SUCCESS: lost");
             cx.break_rule(Rule::BeforeResponse, Side::Client, detail);
         }
-        consumer.grant(permits);
+        let is_valid = (1..=i32::MAX as u32).contains(&permits);
+        if is_valid {
+            consumer.grant(permits);
+        } else if !is_lost {
+            self.condemn(Rule::FlowPermits, cx, || format!("{permits} permits"));
+        }
     }
 
     fn on_ack(&mut self, ack: &pb::CommandAck, cx: &mut Context<'_, '_>) {

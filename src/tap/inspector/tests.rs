@@ -163,6 +163,7 @@ fn what_clients_break_is_named() {
         (Script::connected().send(0), vec![Rule::SendWithoutProducer]),
         (Script::producer().up(close).send(0), vec![Rule::AfterClose]),
         (Script::consumer(1).up(flow(0)), vec![Rule::FlowPermits]),
+        (Script::connected().up(flow(0)), vec![]),
         (Script::consumer(1).ack(3), vec![Rule::AckNotDelivered]),
         (Script::consumer(1).up(pb::CommandSuccess { request_id: 9, schema: None }), vec![Rule::ServerOnlyCommand]),
         (Script::consumer(1).raw(ToBroker, vec![0, 0, 0, 1]), vec![Rule::UnreadableFrame]),
